@@ -15,6 +15,7 @@ from .corpus import Corpus, measure_corpus, witness_others
 from .episodes import Episodes, make_episodes
 from .fit import fit_gates
 from .gate import FITTED, LEVELS, PRIOR, Gate
+from .sharpen import learn_sharpening
 from .state import Calibration, SideCalibration, shares_of
 
 FEWEST = 20
@@ -83,6 +84,11 @@ def calibrate(
     asked = rng.permutation(corpus.chosen)[:ASKED]
     state = _fit_state(corpus, asked, k, seed, progress)
     if state.fitted:
+        sharpened = {
+            m: replace(side, sharpening=learn_sharpening(corpus, m, np.random.default_rng(seed)))
+            for m, side in state.sides.items()
+        }
+        state = replace(state, sides=sharpened)
         gates = {modality: _gates_of(state, modality) for modality in MODALITIES}
         state = replace(state, check=_check(corpus, gates, asked, k, rng))
         progress(len(corpus))

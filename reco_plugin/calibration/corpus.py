@@ -111,7 +111,7 @@ def measure_corpus(
     for modality, side in sides.items():
         spreads[modality] = max(float((side[some[:_SPREAD]] @ side[some].T).std()), 1e-4)
         units[modality] = float(values[other(modality)].covariance.length(side[chosen]).mean())
-    same = _same_caption(text[some[:_SPREAD]] @ text[some].T)
+    same = same_from(text[some[:_SPREAD]] @ text[some].T)
     k = min(k + 1, len(image) - 1)
     lists = {m: sort_into_lists(sides[m], k) for m in MODALITIES}
     corpus = Corpus(image, text, values, spreads, units, same, chosen, lists)
@@ -165,7 +165,7 @@ def _predict_rows(
     return predict(corpus.values, corpus.spreads, corpus.image[rows], found)
 
 
-def _same_caption(cosines: npt.NDArray[np.float32]) -> float:
+def same_from(cosines: npt.NDArray[np.float32]) -> float:
     """Cosine (M,) halfway from a chance match to identity.
 
     A chance match is the .99 quantile, but no further from the median than for a normal distribution of the same upper

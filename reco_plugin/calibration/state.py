@@ -19,6 +19,7 @@ from .check import Check
 from .gate import FALL, FITTED, Applied, Gate
 from .moments import LowRank, Values
 from .reliability import Reliability, unknown
+from .sharpen import Index, Sharpening
 from .signals import Evidence, share, weigh
 
 FORMAT = 2
@@ -36,6 +37,7 @@ class SideCalibration:
         typical: (11,) quantiles, see :class:`Applied`.
         gates: bold and balanced; empty: this side is not refined.
         candidate_gates: for candidates; empty: they are not refined.
+        sharpening: for queries that are compared with vectors of their own modality, or with averages of both.
     """
 
     spread: float
@@ -43,6 +45,7 @@ class SideCalibration:
     typical: npt.NDArray[np.float64]
     gates: Mapping[Caution, Gate] = field(default_factory=dict)
     candidate_gates: Mapping[Caution, Gate] = field(default_factory=dict)
+    sharpening: Sharpening = field(default_factory=Sharpening)
 
 
 @dataclass(frozen=True)
@@ -138,6 +141,10 @@ class Calibration:
             evidence.signals[:, 7] *= (evidence.weights * self._unknown(found)).sum(axis=1)
         return evidence
 
+    def sharpen(self, modality: Modality, query: Vectors, index: Index) -> Vectors:
+        """What to add to queries (B, D) that are compared with their own modality, or with both; 0: they stay plain."""
+        return self.sides[modality].sharpening.move(query, self.values[modality], index)
+
     def reliability_of(self, found: Neighbours) -> npt.NDArray[np.float32]:
         """Reliability (B, K) of what was found: the mean where a pair was not measured yet, 0 where padded."""
         return self._judge(found, self.reliability.of)
@@ -201,6 +208,7 @@ class Calibration:
             arrays[f"mean_{modality}"] = values.mean.astype(np.float32)
             arrays[f"slack_{modality}"] = values.slack.astype(np.float32)
             arrays[f"typical_{modality}"] = side.typical
+            arrays[f"sharpening_{modality}"] = side.sharpening.to_array()
             arrays[f"moments_{modality}"] = np.array([values.length, values.shrinkage, side.spread, side.unit])
             _pack_matrix(arrays, f"covariance_{modality}", values.covariance)
             shared = values.precision.directions is values.covariance.directions
@@ -269,7 +277,10 @@ def _unpack(arrays: Mapping[str, Any], stored: Mapping[str, Any]) -> Calibration
             }
             for role in ("query", "candidate")
         )
-        sides[modality] = SideCalibration(spread, unit, arrays[f"typical_{modality}"], gates, candidate_gates)
+        sharpening = Sharpening.of_array(arrays.get(f"sharpening_{modality}"))
+        sides[modality] = SideCalibration(
+            spread, unit, arrays[f"typical_{modality}"], gates, candidate_gates, sharpening
+        )
     learned = arrays["reliability"]
     wrong, mean, same, unanswerable = learned[4:].tolist()
     return Calibration(

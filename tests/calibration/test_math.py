@@ -104,6 +104,7 @@ def test_a_state_comes_back_bit_for_bit(state: Calibration) -> None:
             ours, theirs = (getattr(one.values[modality], part) for one in (state, again))
             assert ours.tobytes() == theirs.tobytes()
         assert set(again.sides[modality].gates) == set(state.sides[modality].gates)
+        assert again.sides[modality].sharpening == state.sides[modality].sharpening
 
 
 @pytest.mark.parametrize(("per", "alone"), [(1, 1.0), (4, 0.0)])

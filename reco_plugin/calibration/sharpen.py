@@ -1,0 +1,140 @@
+"""How far a query moves that is compared with vectors of its own modality, or with averages of both.
+
+What a memory finds for a text are images: they draw a text away from other texts. But its pairs also say what tells
+things apart within one modality. How images of one caption differ does not matter; what remains does. So such a query
+is seen through the metric of its own modality, and needs no neighbours: with them it is no better
+(``docs/measurements/target.md``)::
+
+    q' = normalise(q + l |q|_C P (q - m) / |P (q - m)|_C)
+
+with the mean m, the covariance C and the metric P of :class:`.moments.Values`. The memory learns the length l without
+labels, from pairs that ask for each other: images of one caption, and texts of one image.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Literal
+
+import numpy as np
+import numpy.typing as npt
+
+from ..blas import Floats
+from ..types import Modality, Vectors, other
+from .corpus import Corpus, same_from
+from .episodes import other_view
+from .moments import Values
+
+Index = Literal["own", "both"]
+"""What a query is compared with: vectors of its own modality, or averages of both, or some of each."""
+LENGTHS: Mapping[Modality, npt.NDArray[np.float32]] = {
+    "image": np.array([0.0, 0.1, 0.2, 0.3], np.float32),
+    "text": np.array([0.0, 0.05, 0.1], np.float32),
+}
+"""Those that are tried, by the query's modality. Longer moves gain more among a memory's own things, but draw queries
+to what it does not hold, and texts that are worded unlike its captions lose (``docs/measurements/target.md``)."""
+DEAR = 4.0
+"""Gains that outweigh one loss, where a length helps one kind of question and harms the other."""
+_AMONG, _ASKED, _FEWEST = 3000, 1500, 50  # pairs that answer, that ask at most, and at least
+_FAR, _FALL = 0.95, 3.0  # quantile of distance from which a query moves less, and the power by which it does
+_EQUAL = 0.9999  # cosine of the same vector
+_SPREAD = 300  # rows of which the spread of cosines is taken
+
+
+@dataclass(frozen=True)
+class Sharpening:
+    """How queries of one modality move; as it is, they do not.
+
+    Attributes:
+        own: length of the move where they are compared with vectors of their own modality.
+        both: where with averages of both modalities, or with some of each.
+        far: squared distance from the mean, in the metric, beyond which few of the memory's own vectors lie.
+    """
+
+    own: float = 0.0
+    both: float = 0.0
+    far: float = 1.0
+
+    def move(self, query: Vectors, values: Values, index: Index) -> Vectors:
+        """What to add to queries (B, D), unit-norm; ``values`` are of their modality."""
+        return np.float32(getattr(self, index)) * _directions(query, values, self.far)
+
+    def to_array(self) -> npt.NDArray[np.float64]:
+        """As numbers (3,), to be stored."""
+        return np.array([self.own, self.both, self.far])
+
+    @classmethod
+    def of_array(cls, numbers: npt.NDArray[np.float64] | None) -> Sharpening:
+        """Read :meth:`to_array` back; a memory that was calibrated by an older version has none."""
+        return cls() if numbers is None else cls(*numbers.tolist())
+
+
+def _directions(query: Vectors, values: Values, far: float) -> Vectors:
+    """Moves (B, D) of length 1; shorter for a query unlike all that the memory holds."""
+    centred = query - values.mean
+    seen = values.precision.apply(centred)
+    distance = np.maximum(np.einsum("bd,bd->b", centred, seen), 1e-9)
+    usual = np.minimum(far / distance, 1.0) ** _FALL
+    scale = usual * values.covariance.length(query) / values.covariance.length(seen)
+    return np.asarray(scale[:, None] * seen, np.float32)
+
+
+def learn_sharpening(corpus: Corpus, modality: Modality, rng: np.random.Generator) -> Sharpening:
+    """Learn it from pairs that ask by one modality.
+
+    A length must serve two kinds of questions: siblings that ask for each other, and other views of a vector, as the
+    fit of the gates simulates them, that ask for it. Else an index of unique things would lose for what looks alike.
+    """
+    values, rows = corpus.values[modality], rng.permutation(corpus.chosen)[:_AMONG]
+    own, by = corpus.side(modality)[rows], corpus.side(other(modality))[rows]
+    far = float(np.quantile(values.precision.length(own - values.mean) ** 2, _FAR))
+    alike, among = by @ by.T, own @ own.T
+    near = alike > (corpus.same_caption if modality == "image" else same_from(alike[:_SPREAD]))
+    equal = among > _EQUAL
+    asks = np.flatnonzero((near & ~equal).any(axis=1))[:_ASKED]
+    if len(asks) < _FEWEST:
+        return Sharpening(far=far)
+    np.fill_diagonal(among, -1.0)
+    some, identity = slice(_ASKED), np.eye(len(rows), dtype=np.bool_)
+    views = other_view(own[some], among[some].max(axis=1), own, rng)
+    questions = (
+        (own[asks], near[asks] & ~equal[asks], equal[asks]),
+        (views, identity[some], equal[some] & ~identity[some]),
+    )
+    best = []
+    for index in (own, _unit(own + by)):
+        asked = ((q @ index.T, _directions(q, values, far) @ index.T, right, out) for q, right, out in questions)
+        best.append(_best(LENGTHS[modality], [_gains(LENGTHS[modality], *one) for one in asked]))
+    return Sharpening(best[0], min(best), far)
+
+
+def _unit(x: Vectors) -> Vectors:
+    return np.asarray(x / np.maximum(np.linalg.norm(x, axis=1, keepdims=True), 1e-12), np.float32)
+
+
+def _gains(
+    lengths: npt.NDArray[np.float32],
+    plain: Floats,
+    added: Floats,
+    right: npt.NDArray[np.bool_],
+    out: npt.NDArray[np.bool_],
+) -> npt.NDArray[np.float64]:
+    """What each length adds to the reciprocal rank of the first right answer, (L, Q); scores and masks are (Q, N)."""
+    ranks = []
+    for length in lengths:
+        scores = np.where(out, -np.inf, plain + length * added)
+        best = np.where(right, scores, -np.inf).max(axis=1, keepdims=True)
+        ranks.append(1.0 / (1.0 + (~right & (scores > best)).sum(axis=1)))
+    return np.asarray(np.stack(ranks) - ranks[0])
+
+
+def _best(lengths: npt.NDArray[np.float32], kinds: Sequence[npt.NDArray[np.float64]]) -> float:
+    """The length that is worth most over all kinds of questions, gains (L, Q) each; shorter the less sure that is."""
+    mean = np.stack([gains.mean(axis=1) for gains in kinds])  # (kinds, L)
+    weight = np.where(mean < 0.0, DEAR, 1.0)
+    worth = (weight * mean).sum(axis=0)
+    best = int(worth.argmax())
+    errors = [w * gains[best].std() / gains.shape[1] ** 0.5 for w, gains in zip(weight[:, best], kinds, strict=True)]
+    sure = worth[best] / max(float(np.linalg.norm(errors)), 1e-9)
+    return float(lengths[best] * max(0.0, 1.0 - 1.0 / max(sure, 1.0) ** 2))
