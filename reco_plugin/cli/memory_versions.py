@@ -119,7 +119,7 @@ def attach_command(
     model = asked.model or settings.model
     fingerprint = Artifact.load(model).manifest.fingerprint
     server = open_server(settings)
-    from ..ingest.memory_parts import check_captions
+    from ..ingest.source import check_captions
     from ..memory.layout import Layout
     from ..memory.reading import attach, describe
 
@@ -160,7 +160,7 @@ def adopt_command(
     if (source.memory, source.memory_collection) == (target.memory, target.memory_collection):
         raise ConfigError(f"--into names the collection that is read, {source.memory_collection!r}: name another one")
     server = open_server(source)
-    from ..ingest.memory_parts import CollectionNames, collection_rows
+    from ..ingest.source import CollectionNames, collection_rows
     from ..memory.reading import describe
     from ..memory.transfer import lacking_pairs
 
