@@ -26,8 +26,7 @@ from typing import NamedTuple
 from PIL import Image
 
 from benchmarks.drawings.packages import fetch
-from benchmarks.drawings.render import Drawing, IconSet
-from benchmarks.sets.pictures import drawn
+from benchmarks.drawings.render import Drawing, IconSet, render_once
 from reco_plugin.files import whole_file
 from reco_plugin.fit import FitConfig, FitResult, run_fit
 from reco_plugin.quickstart.dataset import DrawingPackage, iconify
@@ -66,20 +65,15 @@ class Row(NamedTuple):
 
 def interface(folders: dict[str, Path]) -> Iterator[Row]:
     """Things that at least three packages draw; of each package one outlined and one solid drawing."""
-    found: dict[str, dict[str, Drawing]] = defaultdict(dict)
-    for source in INTERFACE:
-        path = folders[source.name] / "icons.json"
-        for name in sorted(IconSet(path).names):
-            words = name.split("-")
-            thing = " ".join(word for word in words if word not in _STYLES)
-            style = "solid" if _SOLID & set(words) else "outlined"
-            if re.fullmatch(r"[a-z]{3,}( [a-z]+)*", thing):
-                found[thing].setdefault(f"{source.name}/{style}", Drawing(path, name))
-    for thing, drawings in sorted(found.items()):
-        if len({key.partition("/")[0] for key in drawings}) >= _LEAST_PACKAGES:
-            for key, drawing in drawings.items():
-                template = _TEMPLATES[hashlib.sha256(f"{thing} {key}".encode()).digest()[0] % len(_TEMPLATES)]
-                yield Row(f"{thing}/{key}".replace(" ", "-"), template.format(thing), thing, drawing)
+
+    def named(name: str) -> tuple[str, str]:
+        words = name.split("-")
+        thing = " ".join(word for word in words if word not in _STYLES)
+        return thing, "/solid" if _SOLID & set(words) else "/outlined"
+
+    for thing, key, drawing in _drawn_often(INTERFACE, folders, named, r"[a-z]{3,}( [a-z]+)*"):
+        template = _TEMPLATES[hashlib.sha256(f"{thing} {key}".encode()).digest()[0] % len(_TEMPLATES)]
+        yield Row(f"{thing}/{key}".replace(" ", "-"), template.format(thing), thing, drawing)
 
 
 def game(folders: dict[str, Path]) -> Iterator[Row]:
@@ -92,16 +86,25 @@ def game(folders: dict[str, Path]) -> Iterator[Row]:
 
 def coins(folders: dict[str, Path]) -> Iterator[Row]:
     """Symbols that at least three packages draw."""
+    for thing, key, drawing in _drawn_often(COINS, folders, lambda name: (name, ""), r"[a-z]{3,}"):
+        yield Row(f"{thing}/{key}", thing.upper(), thing, drawing)
+
+
+def _drawn_often(
+    sources: tuple[DrawingPackage, ...], folders: dict[str, Path], named: Callable[[str], tuple[str, str]], wanted: str
+) -> Iterator[tuple[str, str, Drawing]]:
+    """What enough packages draw: thing, package with style, drawing; ``named`` tells thing and style of an icon."""
     found: dict[str, dict[str, Drawing]] = defaultdict(dict)
-    for source in COINS:
+    for source in sources:
         path = folders[source.name] / "icons.json"
         for name in sorted(IconSet(path).names):
-            if re.fullmatch(r"[a-z]{3,}", name):
-                found[name][source.name] = Drawing(path, name)
+            thing, style = named(name)
+            if re.fullmatch(wanted, thing):
+                found[thing].setdefault(f"{source.name}{style}", Drawing(path, name))
     for thing, drawings in sorted(found.items()):
-        if len(drawings) >= _LEAST_PACKAGES:
+        if len({key.partition("/")[0] for key in drawings}) >= _LEAST_PACKAGES:
             for key, drawing in drawings.items():
-                yield Row(f"{thing}/{key}", thing.upper(), thing, drawing)
+                yield thing, key, drawing
 
 
 SETS: dict[str, tuple[tuple[DrawingPackage, ...], Callable[[dict[str, Path]], Iterator[Row]], str | None]] = {
@@ -119,7 +122,7 @@ def catalogue(name: str, cache: Path) -> Path:
     if (folder / "captions.csv").is_file():
         return folder
     rows = sorted(rows_of(fetch(sources, cache / "quickstart")), key=lambda row: (row.drawing.icons, row.id))
-    images = drawn([row.drawing for row in rows], cache / "quickstart")
+    images = render_once([row.drawing for row in rows], cache / "quickstart" / "images")
     (folder / "images").mkdir(parents=True, exist_ok=True)
     for number, image in enumerate(images):
         Image.fromarray(image).save(folder / "images" / f"{number:05d}.png")
@@ -130,20 +133,16 @@ def catalogue(name: str, cache: Path) -> Path:
     return folder
 
 
-def fit(name: str, cache: Path, model: str) -> tuple[FitResult, Path]:
-    """Fit to one catalogue; returns the result and the run's folder."""
-    config = FitConfig(source=str(catalogue(name, cache)), model=model, group=SETS[name][2])
-    out = cache / "fit" / f"run-{name}"
-    return run_fit(config, out), out
-
-
-def keep(out: Path, folder: Path) -> None:
-    """Copy a run's report, whatever it says."""
+def fit(name: str, cache: Path, model: str, docs: Path) -> FitResult:
+    """Fit to one catalogue, and copy the run's report, whatever it says."""
+    out, folder = cache / "fit" / f"run-{name}", docs / name
+    result = run_fit(FitConfig(source=str(catalogue(name, cache)), model=model, group=SETS[name][2]), out)
     shutil.rmtree(folder, ignore_errors=True)
     folder.mkdir(parents=True)
     for path in sorted(out.glob("report*")):
         if path.suffix != ".json":
             shutil.copyfile(path, folder / path.name)
+    return result
 
 
 def main() -> None:
@@ -156,8 +155,7 @@ def main() -> None:
     if unknown := set(arguments.sets) - SETS.keys():
         parser.error(f"no catalogue is called {', '.join(sorted(unknown))}: choose from {', '.join(SETS)}")
     for name in arguments.sets:
-        result, out = fit(name, arguments.cache, arguments.model)
-        keep(out, arguments.docs / name)
+        result = fit(name, arguments.cache, arguments.model, arguments.docs)
         print(name, *result.words, *result.notes, sep="\n  ")
 
 

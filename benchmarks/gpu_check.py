@@ -7,15 +7,13 @@ some, which changes neither speed nor the arithmetic that is compared.
 from __future__ import annotations
 
 import argparse
-import json
 import shutil
 import subprocess
 import sys
 import tempfile
-import time
 import warnings
 from collections.abc import Iterator
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -31,6 +29,8 @@ from reco_plugin.train.parity import Parity, Precision, check, sample_images, sa
 from reco_plugin.train.recipe import Serving
 from reco_plugin.train.to_onnx import cases, fusion_inputs
 from reco_plugin.train.triton import graph_specs
+
+from .speed.turns import take_turns
 
 K = 10
 BATCHES = (1, 8, 32, 64)
@@ -50,10 +50,8 @@ class Speed:
 
 def why_not() -> str | None:
     """The reason why nothing can be measured on this machine; None where it can."""
-    try:
-        import onnxruntime as ort
-    except ImportError:
-        return "onnxruntime is not installed"
+    import onnxruntime as ort
+
     if shutil.which("nvidia-smi") is None:
         return "no NVIDIA driver here (nvidia-smi is not on the PATH)"
     if not card():
@@ -96,33 +94,23 @@ def speeds(
     clip: FrozenClip, folder: Path, precision: Precision, on: str, batches: tuple[int, ...] = BATCHES
 ) -> Iterator[Speed]:
     """Time every graph at every batch size; texts at their shortest and longest length."""
-    rng = np.random.default_rng(0)
-    height, width = clip.image.size
-    settings = provider(on, precision)
+    rng, settings = np.random.default_rng(0), provider(on, precision)
+    sessions = {
+        name: OrtSession(folder / name / "1" / "model.onnx", settings)
+        for name in ("clip_image", "clip_text", "paper_image")
+    }
 
-    def session(name: str) -> OrtSession:
-        return OrtSession(folder / name / "1" / "model.onnx", settings)
+    def speed(graph: str, batch: int, length: int | None, inputs: dict[str, Any]) -> Speed:
+        turns = take_turns({graph: lambda: sessions[graph].run(inputs)}, rounds=20)
+        return Speed(graph, precision, batch, length, batch / turns.least(graph))
 
-    image, text, fusion = session("clip_image"), session("clip_text"), session("paper_image")
     for batch in batches:
-        pixels = rng.integers(0, 256, (batch, height, width, 3)).astype(np.uint8)
-        yield Speed("clip_image", precision, batch, None, _rate(image, {"pixels": pixels}, batch))
+        pixels = rng.integers(0, 256, (batch, *clip.image.size, 3)).astype(np.uint8)
+        yield speed("clip_image", batch, None, {"pixels": pixels})
         for length in sorted({clip.text.lengths[0], clip.text.lengths[-1]}):
             tokens = rng.integers(1, 1000, (batch, length)).astype(np.int32)
-            yield Speed("clip_text", precision, batch, length, _rate(text, {"tokens": tokens}, batch))
-        inputs = fusion_inputs(clip.dimension, batch, K)
-        yield Speed("paper_image", precision, batch, K, _rate(fusion, inputs, batch))
-
-
-def _rate(session: OrtSession, inputs: dict[str, Any], batch: int, rounds: int = 20, warm: int = 3) -> float:
-    for _ in range(warm):
-        session.run(inputs)
-    times = []
-    for _ in range(rounds):
-        start = time.perf_counter()
-        session.run(inputs)
-        times.append(time.perf_counter() - start)
-    return batch / min(times)
+            yield speed("clip_text", batch, length, {"tokens": tokens})
+        yield speed("paper_image", batch, K, fusion_inputs(clip.dimension, batch, K))
 
 
 def report(where: str, parities: dict[Precision, list[Parity]], measured: list[Speed]) -> str:
@@ -132,13 +120,10 @@ def report(where: str, parities: dict[Precision, list[Parity]], measured: list[S
         lines += ["", f"{precision} against torch on the CPU", *table(found)]
     lines += ["", "items per second, best of 20", "graph       length  batch" + "".join(f"{p:>10s}" for p in parities)]
     rows: dict[tuple[str, int | None, int], dict[Precision, float]] = {}
-    for speed in measured:
-        rows.setdefault((speed.graph, speed.length, speed.batch), {})[speed.precision] = speed.items_per_s
+    for one in measured:
+        rows.setdefault((one.graph, one.length, one.batch), {})[one.precision] = one.items_per_s
     for (graph, length, batch), rates in rows.items():
-        lines.append(
-            f"{graph:11s} {length or '':>6}  {batch:5d}"
-            + "".join(f"{rates[precision]:10.0f}" for precision in parities)
-        )
+        lines.append(f"{graph:11s} {length or '':>6}  {batch:5d}" + "".join(f"{rates[p]:10.0f}" for p in parities))
     return "\n".join(lines)
 
 
@@ -148,12 +133,13 @@ def main(arguments: list[str] | None = None) -> int:
     parser.add_argument("--model", default="ViT-B-32", help="open_clip model")
     parser.add_argument("--pretrained", help="weights; random ones when left out")
     parser.add_argument("--require", action="store_true", help="fail where there is no GPU")
-    parser.add_argument("--json", type=Path, help="write the figures there too")
     chosen = parser.parse_args(arguments)
     if reason := why_not():
         print(f"gpu-check skipped: {reason}")
         return int(chosen.require)
-    _load_cuda()
+    import onnxruntime as ort
+
+    ort.preload_dlls()  # the CUDA libraries that came as wheels with torch or with onnxruntime-gpu
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", UserWarning)  # of random weights: only speed and arithmetic are looked at
         clip = load_frozen(chosen.model, chosen.pretrained, random_weights=chosen.pretrained is None)
@@ -161,23 +147,10 @@ def main(arguments: list[str] | None = None) -> int:
     measured: list[Speed] = []
     with tempfile.TemporaryDirectory() as scratch:
         for precision in PRECISIONS:
-            folder = Path(scratch) / precision
-            parities[precision] = compared(clip, folder, precision, "cuda")
-            measured += speeds(clip, folder, precision, "cuda")
+            parities[precision] = compared(clip, Path(scratch) / precision, precision, "cuda")
+            measured += speeds(clip, Path(scratch) / precision, precision, "cuda")
     print(f"model: {clip.name}\n{report(card(), parities, measured)}")
-    if chosen.json:
-        figures: dict[str, Any] = {"model": clip.name, "card": card(), "speeds": [asdict(speed) for speed in measured]}
-        figures["parity"] = {precision: [asdict(parity) for parity in found] for precision, found in parities.items()}
-        chosen.json.write_text(json.dumps(figures, indent=1) + "\n")
     return 0
-
-
-def _load_cuda() -> None:
-    """Let ONNX Runtime find the CUDA libraries that came as wheels with torch or with onnxruntime-gpu."""
-    import onnxruntime as ort
-
-    if hasattr(ort, "preload_dlls"):
-        ort.preload_dlls()
 
 
 if __name__ == "__main__":

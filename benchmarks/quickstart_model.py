@@ -55,6 +55,8 @@ from reco_plugin.train.parity import Parity
 from reco_plugin.train.refit import refit
 from reco_plugin.types import Fingerprint, Records, Vectors
 
+from .markdown import table
+from .page import write_blocks
 from .pretrain.generic import SOURCES as GENERIC_SOURCES
 from .pretrain.generic import load_with_generic
 from .pretrain.towers import pretrain
@@ -273,30 +275,9 @@ def _hits(study: Study, group: Group, refine: Refiner) -> Any:
     return measured(bench.group(group), [bench.group(group, refine_task(refine, bench.task))]).top(1)
 
 
-_ABOUT = """\
-Drawings of {total:,} entities in eight styles (npm packages, see `reco_plugin/quickstart/dataset.py`), split by
-concept: **seen** {seen} (pre-training of the mini CLIP), **fusion** {fusion} (never there, trains the fusions), **dev**
-{dev} (in no training, all choices are made on it), **unseen** {unseen} (in no training and no choice). Queries are
-drawn as Twemoji and EmojiOne v1, styles that are in no training and no memory. The memory holds the six other styles
-with one worded caption each; the class prompt is the bare name. The mini CLIP pre-trains on five of the six memory
-styles of seen entities and on generic icons, without those whose name mentions another entity. Fusion queries are
-images that CLIP never trained on: the sixth style of seen entities, and all memory styles of the fusion entities;
-pairs of the same entity in the same art family are hidden from them.
-
-*unseen* is classified among the unseen labels, *seen* among the seen ones, *all labels*: both among all. The prompts of
-all {total:,} entities are refined as one set, and both sides are compared by exact scores ([why](../gate.md)).
-[results.md](results.md) refines the prompts of each group as a set of its own."""
-
-
-_BEFORE_EXPORT = """\
-These are the weights before the export rounds them to 16 bits. [results.md](results.md) and `make demo` measure the
-files that are shipped, and differ from this page by up to half a point."""
-
-
-def report(results: dict[str, Any]) -> str:
-    """The table as Markdown."""
+def blocks(results: dict[str, Any]) -> dict[str, str]:
+    """The blocks of docs/measurements/quickstart.md."""
     frozen = results["lines"]["reco"]
-    head = "| top-1 / top-5 in % | unseen | seen | all labels | dev |\n|---|---|---|---|---|\n"
     rows = [_row("frozen CLIP", {g: frozen[g]["frozen"] for g in GROUPS}, None)]
     for side, title in (("image", "reco, images refined"), ("text", "reco, prompts refined")):
         rows.append(_row(title, {g: frozen[g][side] for g in GROUPS}, None))
@@ -306,42 +287,25 @@ def report(results: dict[str, Any]) -> str:
         for group, others in results["intervals"].items()
         for name, (mean, low, high) in others.items()
     ]
-    return "\n".join(
-        [
-            "# Quickstart benchmark",
-            "",
-            "Made by `make quickstart-model` (around the shipped encoder: "
-            "`.venv-dev/bin/python -m benchmarks.quickstart_model --shipped`). Do not edit.",
-            "",
-            _ABOUT.format(total=sum(results["entities"].values()), **results["entities"]),
-            "",
-            *([] if results.get("shipped") else [_BEFORE_EXPORT, ""]),
-            f"Queries: {', '.join(f'{g} {n}' for g, n in results['counts'].items())}. Memory: {results['pairs']:,} "
-            f"pairs. k = {results['k']}. The closed form is not trained, so there are no seeds; the paper's layer "
-            f"(k = {PAPER_K}) was trained with seeds {results['seeds']}: means, and in brackets the lowest and highest "
-            "top-1. Both sides are refined unless a line says otherwise; the gate is on for our fusion, off for the "
-            "paper's layer and the baseline.",
-            "",
-            head + "\n".join(rows),
-            "",
-            f"The best training-free baseline was chosen on dev among {2 * len(grid())}: {results['baseline']}; with "
-            "wrong captions anew for every share.",
-            "",
-            "Gain of reco (both sides, top-1) with its 95 % interval, bootstrapped over entities:",
-            "",
-            *gains,
-            "",
-        ]
+    entities = ", ".join(f"{split} {count}" for split, count in results["entities"].items())
+    counts = ", ".join(f"{group} {count}" for group, count in results["counts"].items())
+    about = (
+        f"Entities: {entities}. Queries: {counts}. Memory: {results['pairs']:,} pairs. k = {results['k']}; the paper's "
+        f"layer (k = {PAPER_K}) was trained with seeds {results['seeds']}. Baseline of {2 * len(grid())}: "
+        f"{results['baseline']}. Encoder: {results['encoder']}"
+        + ("." if results.get("shipped") else ", before its export.")
     )
+    head = ["top-1 / top-5 in %", "unseen", "seen", "all labels", "dev"]
+    return {"table": f"{about}\n\n{table(head, rows)}", "gains": "\n".join(gains)}
 
 
-def _row(name: str, groups: dict[str, Any], seeds: dict[str, list[float]] | None) -> str:
+def _row(name: str, groups: dict[str, Any], seeds: dict[str, list[float]] | None) -> list[str]:
     def cell(group: str) -> str:
         value = f"{groups[group]['top1']:.1f} / {groups[group]['top5']:.1f}"
         tops = seeds[group] if seeds else []
         return value + (f" [{min(tops):.1f}, {max(tops):.1f}]" if tops and min(tops) != max(tops) else "")
 
-    return f"| {name} | " + " | ".join(cell(group) for group in GROUPS) + " |"
+    return [name, *map(cell, GROUPS)]
 
 
 def licenses() -> tuple[str, ...]:
@@ -364,9 +328,9 @@ def main() -> None:
         "--untrained", action="store_true", help="train no layer: keep the lines of those in quickstart.json"
     )
     arguments = parser.parse_args()
+    kept, page = arguments.docs / "quickstart.json", arguments.docs / "quickstart.md"
     if arguments.page:
-        kept = json.loads((arguments.docs / "quickstart.json").read_text())
-        (arguments.docs / "quickstart.md").write_text(report(kept))
+        write_blocks(page, blocks(json.loads(kept.read_text())))
         return
     torch.set_num_threads(os.cpu_count() or 1)
     work = arguments.cache / "quickstart-model"
@@ -382,13 +346,11 @@ def main() -> None:
         paper = trained["paper"][0]
         for parity in _export(data, clip, paper, arguments.out) if clip else reshape(artifact, paper):
             print(f"{parity.graph}: least cosine {parity.least_cosine:.6f}")
-    kept = arguments.docs / "quickstart.json"
     before = json.loads(kept.read_text()) if kept.is_file() else None
     results = study_all(study, trained, before) | {"shipped": arguments.shipped}
-    arguments.docs.mkdir(exist_ok=True)
-    (arguments.docs / "quickstart.json").write_text(json.dumps(results, indent=1) + "\n")
-    (arguments.docs / "quickstart.md").write_text(report(results))
-    print(report(results))
+    kept.write_text(json.dumps(results, indent=1) + "\n")
+    write_blocks(page, blocks(results))
+    print(*blocks(results).values(), sep="\n\n")
 
 
 def _mini_clip(data: Quickstart, work: Path) -> FrozenClip:

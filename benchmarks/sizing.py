@@ -52,23 +52,14 @@ INDEX_PAIRS, INDEX_CPU_S = 1_000_000, 1785.0
 
 @dataclass(frozen=True)
 class Layout:
-    """How vectors are kept.
+    """How vectors are kept."""
 
-    Attributes:
-        dimension: numbers per vector.
-        originals: type of the stored vectors, which the fusion reads.
-        copy: quantised copy that is searched instead of the originals.
-        originals_in_ram: else they are read from an SSD, k of them per query.
-        links: HNSW's m; level 0 has twice as many links.
-        payload_bytes: caption and everything else, per pair, on disk.
-    """
-
-    dimension: int = 512
-    originals: Literal["fp32", "fp16"] = "fp16"
-    copy: Copy = "none"
-    originals_in_ram: bool = True
-    links: int = 16
-    payload_bytes: int = 256
+    dimension: int = 512  # numbers per vector
+    originals: Literal["fp32", "fp16"] = "fp16"  # the stored vectors, which the fusion reads
+    copy: Copy = "none"  # quantised, searched instead of the originals
+    originals_in_ram: bool = True  # else they are read from an SSD, k of them per query
+    links: int = 16  # HNSW's m; level 0 has twice as many
+    payload_bytes: int = 256  # caption and everything else, per pair, on disk
 
 
 LAYOUTS = {
@@ -248,14 +239,9 @@ CAPTION = "a caption of about sixty-four characters, for entry number {:9d}"
 
 
 def measure(pairs: int, layout: Layout, folder: Path) -> float:
-    """Bytes per pair of an indexed shard with float16 originals, its write-ahead log left out.
+    """Bytes per pair of an indexed shard with float16 originals, its write-ahead log left out; from 10 MiB on.
 
     Vectors are random, which matters to the index alone, whose links Qdrant prunes by distance.
-
-    Args:
-        pairs: at least 10 MiB of float16 vectors, or no index is built.
-        layout: dimension, quantised copy, links.
-        folder: an empty one.
     """
     import numpy as np
     import qdrant_edge as edge

@@ -13,6 +13,7 @@ from matplotlib.font_manager import FontProperties
 from matplotlib.textpath import TextPath
 
 from benchmarks import alternatives, picture, quickstart_model, realclip_gate
+from benchmarks import page as pages
 from benchmarks.results import HEAD
 from reco_plugin.evaluate.findings import Table
 
@@ -71,7 +72,8 @@ def test_no_figure_stands_there_without_a_source(page: str) -> None:
 
 
 def test_pages_and_charts_are_what_their_figures_make() -> None:
-    assert quickstart_model.report(FIGURES["quickstart"]) == page_of("quickstart.md"), "quickstart_model --page"
+    page = page_of("quickstart.md")
+    assert pages.filled(page, quickstart_model.blocks(FIGURES["quickstart"])) == page, "quickstart_model --page"
     assert realclip_gate.page(FIGURES["realclip"]) == page_of("realclip.md"), "python -m benchmarks.realclip_gate"
     assert page_of("results.md").startswith(HEAD.read_text(encoding="utf-8"))
     tables = {name: Table.model_validate(table) for name, table in FIGURES["alternatives"].items()}

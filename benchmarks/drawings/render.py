@@ -6,7 +6,7 @@ import hashlib
 import io
 import json
 import os
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from concurrent.futures import ProcessPoolExecutor
 from multiprocessing import get_context
 from pathlib import Path
@@ -108,13 +108,19 @@ def render(drawings: Sequence[Drawing], processes: int | None = None) -> npt.NDA
     return out
 
 
-def render_once(drawings: list[Drawing], folder: Path) -> npt.NDArray[np.uint8]:
+def render_once(drawings: Sequence[Drawing], folder: Path) -> npt.NDArray[np.uint8]:
     """Render once, into a file named after the drawings; (N, SIDE, SIDE, 3) uint8."""
-    digest = hashlib.sha256(json.dumps([[d.icons.parent.name, d.name] for d in drawings]).encode()).hexdigest()[:16]
-    path = folder / f"{digest}.npy"
+    content = [[drawing.icons.parent.name, drawing.name] for drawing in drawings]
+    return kept(folder, content, lambda: render(drawings))
+
+
+def kept(folder: Path, content: object, make: Callable[[], npt.NDArray[np.uint8]]) -> npt.NDArray[np.uint8]:
+    """Make an array once; later calls with equal JSON-like content map the stored one into memory."""
+    path = folder / f"{hashlib.sha256(json.dumps(content).encode()).hexdigest()[:16]}.npy"
     if not path.is_file():
         folder.mkdir(parents=True, exist_ok=True)
+        images = make()
         with whole_file(path) as part:
-            np.save(part, render(drawings))
-    images: npt.NDArray[np.uint8] = np.load(path, mmap_mode="r")
-    return images
+            np.save(part, images)
+    stored: npt.NDArray[np.uint8] = np.load(path, mmap_mode="r")
+    return stored

@@ -9,13 +9,12 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from benchmarks.drawings.packages import fetch, read_json
-from benchmarks.drawings.render import Drawing, IconSet
+from benchmarks.drawings.render import Drawing, IconSet, render_once
 from reco_plugin.quickstart.dataset import EMOJI_SOURCES, NAMES_SOURCE, DrawingPackage, iconify
 
 from ..pretrain.generic import bag, mentions
 from .assemble import Picture, assemble
 from .package_set import Entity, PackageSet, split_of
-from .pictures import drawn
 
 _EMOJI = ("twemoji", "openmoji", "emojione", "emojione-v1")
 SOURCES = (
@@ -26,14 +25,9 @@ SOURCES = (
     *(source for source in EMOJI_SOURCES if source.name in _EMOJI),
 )
 FACTS_SOURCE = DrawingPackage(
-    "countries-list",
-    "countries-list",
-    "3.4.1",
-    "MIT",
-    "Annexare, Countries List",
-    "facts",
+    "countries-list", "countries-list", "3.4.1", "MIT", "Annexare, Countries List", "facts",
     ("countries.min.json", "continents.min.json"),
-)
+)  # fmt: skip
 """Other names, capitals and continents."""
 QUERY_STYLES = ("twemoji", "circle-flags")
 
@@ -52,17 +46,13 @@ _FLIES_ANOTHER = ("bv", "sj", "hm", "um", "cp", "gf", "gp", "mq", "re", "pm", "y
 
 
 def load(cache: Path) -> PackageSet:
-    """Fetch, render and read the flags; everything is kept in the cache and reused.
-
-    Raises:
-        DataError: the packages could not be fetched.
-    """
+    """Fetch, render and read the flags; everything is kept in the cache and reused."""
     folders = fetch((*SOURCES, FACTS_SOURCE, NAMES_SOURCE), cache)
     entities = _entities(folders)
     drawings = {style: _drawings(style, entities, folders) for style in (*_BY_CODE, *_EMOJI)}
     families = {style: _BY_CODE.get(style, (style, ""))[0] for style in drawings}
     pictures = [Picture(key, style, families[style]) for style, found in drawings.items() for key in found]
-    images = drawn([drawing for found in drawings.values() for drawing in found.values()], cache)
+    images = render_once([drawing for found in drawings.values() for drawing in found.values()], cache / "images")
     return assemble("flags", entities, pictures, images, query_styles=QUERY_STYLES, templates=_TEMPLATES)
 
 

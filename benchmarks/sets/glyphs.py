@@ -18,11 +18,11 @@ import numpy.typing as npt
 from PIL import Image, ImageDraw, ImageFont
 
 from benchmarks.drawings.packages import fetch
+from benchmarks.drawings.render import kept
 from reco_plugin.quickstart.dataset import SIDE, DrawingPackage
 
 from .assemble import Picture, assemble
 from .package_set import Entity, PackageSet, split_of
-from .pictures import kept
 
 _SUBSETS = ("latin", "latin-ext", "greek", "cyrillic", "cyrillic-ext")
 
@@ -33,16 +33,16 @@ def _fontsource(name: str, version: str, license_: str, credit: str) -> DrawingP
 
 
 _DEJAVU = {"dejavu-sans": "ttf/DejaVuSans.ttf", "dejavu-serif": "ttf/DejaVuSerif.ttf"}
+_DEJAVU_PACKAGE = (
+    "dejavu",
+    "dejavu-fonts-ttf",
+    "2.37.3",
+    "Bitstream-Vera",
+    "DejaVu team and Bitstream, DejaVu",
+    "dejavu",
+)
 SOURCES = (
-    DrawingPackage(
-        "dejavu",
-        "dejavu-fonts-ttf",
-        "2.37.3",
-        "Bitstream-Vera",
-        "DejaVu fonts team and Bitstream, DejaVu",
-        "dejavu",
-        tuple(_DEJAVU.values()),
-    ),
+    DrawingPackage(*_DEJAVU_PACKAGE, tuple(_DEJAVU.values())),
     _fontsource("noto-sans", "5.3.0", "OFL-1.1", "Google, Noto Sans"),
     _fontsource("eb-garamond", "5.3.0", "OFL-1.1", "Georg Duffner, EB Garamond"),
     _fontsource("roboto-mono", "5.3.0", "OFL-1.1", "Christian Robertson, Roboto Mono"),
@@ -74,11 +74,7 @@ class _Glyph(NamedTuple):
 
 
 def load(cache: Path) -> PackageSet:
-    """Fetch the fonts, draw and read the glyphs; everything is kept in the cache and reused.
-
-    Raises:
-        DataError: the packages could not be fetched.
-    """
+    """Fetch the fonts, draw and read the glyphs; everything is kept in the cache and reused."""
     folders = fetch(SOURCES, cache)
     entities = [_entity(character) for character in _characters()]
     keys = [entity.key for entity in entities]

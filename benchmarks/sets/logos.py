@@ -14,12 +14,11 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from benchmarks.drawings.packages import fetch, read_json
-from benchmarks.drawings.render import Drawing, IconSet
+from benchmarks.drawings.render import Drawing, IconSet, render_once
 from reco_plugin.quickstart.dataset import DrawingPackage, iconify
 
 from .assemble import Picture, assemble
 from .package_set import Entity, PackageSet, split_of
-from .pictures import drawn
 
 
 class _Logo(NamedTuple):
@@ -45,22 +44,16 @@ class _Style:
     brands: bool = True
 
 
+_FILES = ("file-type-light-", "file-type-")
+_MATERIAL = ("material-icon-theme", "1.2.70", "MIT", "Material Extensions, Material Icon Theme")
 STYLES = (
-    _Style(
-        iconify("vscode-icons", "1.2.97", "MIT", "Roberto Huertas, VSCode Icons"),
-        ("file-type-light-", "file-type-"),
-        brands=False,
-    ),
+    _Style(iconify("vscode-icons", "1.2.97", "MIT", "Roberto Huertas, VSCode Icons"), _FILES, brands=False),
     _Style(iconify("simple-icons", "1.2.102", "CC0-1.0", "Simple Icons Collaborators")),
     _Style(iconify("logos", "1.2.19", "CC0-1.0", "Gil Barbara, SVG Logos"), endings=("icon",)),
     _Style(iconify("devicon", "1.2.68", "MIT", "konpa, Devicon"), endings=("original",)),
     _Style(iconify("devicon-plain", "1.2.57", "MIT", "konpa, Devicon Plain", "devicon"), endings=("plain",)),
     _Style(iconify("skill-icons", "1.2.4", "MIT", "tandpfun, Skill Icons"), endings=("dark",)),
-    _Style(
-        iconify("material-icon-theme", "1.2.70", "MIT", "Material Extensions, Material Icon Theme"),
-        endings=("light",),
-        brands=False,
-    ),
+    _Style(iconify(*_MATERIAL), endings=("light",), brands=False),
     _Style(iconify("catppuccin", "1.2.17", "MIT", "Catppuccin"), brands=False),
     _Style(iconify("cib", "1.2.3", "CC0-1.0", "Łukasz Holeczek, CoreUI Brands")),
     _Style(iconify("fa6-brands", "1.2.6", "CC-BY-4.0", "Dave Gandy, Font Awesome 6 Brands")),
@@ -69,60 +62,31 @@ STYLES = (
 )
 SOURCES = tuple(style.source for style in STYLES)
 TITLES_SOURCE = DrawingPackage(
-    "simple-icons-data",
-    "simple-icons",
-    "16.37.0",
-    "CC0-1.0",
-    "Simple Icons Collaborators",
-    "titles",
+    "simple-icons-data", "simple-icons", "16.37.0", "CC0-1.0", "Simple Icons Collaborators", "titles",
     ("data/simple-icons.json",),
-)
+)  # fmt: skip
 """How brands write their names, other names, and their colours."""
 QUERY_STYLES = ("vscode-icons", "simple-icons")
 
 _TEMPLATES = ("{}", "{} logo", "{} logo", "{} icon", "logo of {}", "the {} brand", "{} file icon")
 _OTHER_KEYS = {
-    "amazonwebservices": "aws",
-    "cpp": "cplusplus",
-    "css3": "css",
-    "edge": "microsoftedge",
-    "fsharp": "f",
-    "gcp": "googlecloud",
-    "golang": "go",
-    "googlechrome": "chrome",
-    "html": "html5",
-    "k8s": "kubernetes",
-    "mongo": "mongodb",
-    "photoshop": "adobephotoshop",
-    "postgres": "postgresql",
-    "tailwind": "tailwindcss",
+    "amazonwebservices": "aws", "cpp": "cplusplus", "css3": "css", "edge": "microsoftedge", "fsharp": "f",
+    "gcp": "googlecloud", "golang": "go", "googlechrome": "chrome", "html": "html5", "k8s": "kubernetes",
+    "mongo": "mongodb", "photoshop": "adobephotoshop", "postgres": "postgresql", "tailwind": "tailwindcss",
     "vscode": "visualstudiocode",
-}
+}  # fmt: skip
 _NOT_A_LOGO = {"wordmark", "horizontal", "vertical", "old", "square", "badge"}
 _SQUARISH = (0.6, 1.7)  # of the aspect ratio: what is wider spells the name out
 _LEAST_BRAND_PACKAGES = 2  # else it may be a file type, such as zip
 _COLOURS = {
-    "black": (0, 0, 0),
-    "grey": (128, 128, 128),
-    "white": (255, 255, 255),
-    "red": (220, 30, 40),
-    "orange": (245, 130, 30),
-    "yellow": (250, 210, 40),
-    "green": (50, 170, 70),
-    "teal": (20, 170, 170),
-    "blue": (40, 100, 220),
-    "purple": (120, 60, 190),
-    "pink": (235, 80, 150),
-    "brown": (120, 75, 45),
-}
+    "black": (0, 0, 0), "grey": (128, 128, 128), "white": (255, 255, 255), "red": (220, 30, 40),
+    "orange": (245, 130, 30), "yellow": (250, 210, 40), "green": (50, 170, 70), "teal": (20, 170, 170),
+    "blue": (40, 100, 220), "purple": (120, 60, 190), "pink": (235, 80, 150), "brown": (120, 75, 45),
+}  # fmt: skip
 
 
 def load(cache: Path) -> PackageSet:
-    """Fetch, render and read the logos; everything is kept in the cache and reused.
-
-    Raises:
-        DataError: the packages could not be fetched.
-    """
+    """Fetch, render and read the logos; everything is kept in the cache and reused."""
     folders = fetch((*SOURCES, TITLES_SOURCE), cache)
     logos: dict[str, dict[str, _Logo]] = defaultdict(dict)  # brand -> style -> logo
     for style in STYLES:
@@ -136,7 +100,7 @@ def load(cache: Path) -> PackageSet:
         if style.source.name in logos[entity.key]
     ]
     pictures = [picture for picture, _ in chosen]
-    images = drawn([drawing for _, drawing in chosen], cache)
+    images = render_once([drawing for _, drawing in chosen], cache / "images")
     return assemble("logos", entities, pictures, images, query_styles=QUERY_STYLES, templates=_TEMPLATES)
 
 

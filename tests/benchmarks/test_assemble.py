@@ -9,11 +9,11 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from benchmarks.drawings.render import kept
 from benchmarks.sets import assemble as module
 from benchmarks.sets.assemble import Picture, assemble
 from benchmarks.sets.likeness import alike, visible
 from benchmarks.sets.package_set import Entity
-from benchmarks.sets.pictures import kept
 from benchmarks.sets.wording import caption
 
 QUERY = ("ask",)
