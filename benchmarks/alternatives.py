@@ -31,12 +31,12 @@ from reco_plugin.quickstart.dataset import ALL_SPLITS, EntitySplit
 from reco_plugin.refine import Trusted
 from reco_plugin.report.markdown import markdown_table
 
+from .page import write_blocks
 from .results import shipped_encoder
 from .sets import emoji
 from .sets.vectors import vectors
 from .subject import Subject, Way, refiner
 
-HEAD = Path(__file__).with_name("alternatives_head.md")
 PAGE, FIGURES, FINE_TUNED = (
     Path("docs/measurements", name) for name in ("alternatives.md", "alternatives.json", "finetune.json")
 )
@@ -122,11 +122,10 @@ class Comparison:
         return row
 
 
-def page(tables: Mapping[str, Table], tuned: Mapping[str, Any]) -> str:
-    """docs/measurements/alternatives.md: a table a memory, with the rows of fine-tuning on its pairs."""
+def block(tables: Mapping[str, Table], tuned: Mapping[str, Any]) -> str:
+    """A table a memory, with the rows of fine-tuning on its pairs."""
     whole = [table.model_copy(update={"rows": (*table.rows, *_tuned(tuned, name))}) for name, table in tables.items()]
-    head = HEAD.read_text(encoding="utf-8").rstrip().format(**tuned)
-    return "\n\n".join([head, *map(markdown_table, whole)]) + "\n"
+    return "\n\n".join(map(markdown_table, whole))
 
 
 def _tuned(stored: Mapping[str, Any], memory: str) -> Iterator[dict[str, Cell]]:
@@ -154,9 +153,8 @@ def main() -> None:
         with whole_file(FIGURES) as part:
             part.write_text(json.dumps(made, indent=1) + "\n", encoding="utf-8")
     figures, tuned = (json.loads(path.read_text(encoding="utf-8")) for path in (FIGURES, FINE_TUNED))
-    told = page({name: Table.model_validate(table) for name, table in figures.items()}, tuned)
-    with whole_file(PAGE) as part:
-        part.write_text(told, encoding="utf-8")
+    told = block({name: Table.model_validate(table) for name, table in figures.items()}, tuned)
+    write_blocks(PAGE, {"alternatives": told})
     print(told)
 
 

@@ -1,12 +1,18 @@
-"""Pages of docs whose words people write, and whose blocks commands write."""
+"""Pages of docs whose words people write, and whose blocks commands write: blocks, tables, the machine in one line."""
 
 from __future__ import annotations
 
+import os
+import platform
 import re
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping, Sequence
+from importlib.metadata import version
 from pathlib import Path
 
 from reco_plugin.files import whole_file
+
+_FAST = ("avx512_vnni", "avx512_bf16", "amx_bf16")
+"""What int8 and bf16 are fast with."""
 
 
 def filled(page: str, blocks: Mapping[str, str]) -> str:
@@ -31,3 +37,31 @@ def write_blocks(path: Path, blocks: Mapping[str, str]) -> None:
     page = filled(path.read_text(encoding="utf-8"), blocks)
     with whole_file(path) as part:
         part.write_text(page, encoding="utf-8")
+
+
+def table(head: Sequence[str], rows: Iterable[Sequence[str]], *, left: int = 1) -> str:
+    """A table whose first columns are aligned to the left, the others to the right.
+
+    >>> print(table(["set", "R@1"], [["emoji", "53.0"]]))
+    | set | R@1 |
+    |---|--:|
+    | emoji | 53.0 |
+    """
+    lines = ["| " + " | ".join(row) + " |" for row in (head, *rows)]
+    return "\n".join([lines[0], "|" + "---|" * left + "--:|" * (len(head) - left), *lines[1:]])
+
+
+def machine(*packages: str, load: bool = True) -> str:
+    """Processor, cores, load, Python, and the versions of these packages."""
+    cpu = Path("/proc/cpuinfo")
+    lines = cpu.read_text().splitlines() if cpu.exists() else []
+    name = next((line.partition(":")[2].strip() for line in lines if line.startswith("model name")), "")
+    flags = [flag for flag in _FAST if any(f" {flag}" in line for line in lines)]
+    parts = [
+        f"{name or platform.processor() or 'unknown processor'} ({', '.join(flags) or platform.machine()})",
+        f"{os.cpu_count()} cores",
+        *([f"load {os.getloadavg()[0]:.1f} at the end"] if load else []),
+        f"{platform.system()}, Python {platform.python_version()}",
+        *(f"{package} {version(package)}" for package in packages),
+    ]
+    return ", ".join(parts)

@@ -55,8 +55,7 @@ from reco_plugin.train.parity import Parity
 from reco_plugin.train.refit import refit
 from reco_plugin.types import Fingerprint, Records, Vectors
 
-from .markdown import table
-from .page import write_blocks
+from .page import table, write_blocks
 from .pretrain.generic import SOURCES as GENERIC_SOURCES
 from .pretrain.generic import load_with_generic
 from .pretrain.towers import pretrain

@@ -26,11 +26,11 @@ from reco_plugin.report import markdown_section, write_charts
 from reco_plugin.report.markdown import markdown_table
 from reco_plugin.types import Fingerprint
 
+from .page import write_blocks
 from .sets import LOADERS, emoji
 from .sets.vectors import vectors
 from .subject import Hits, Subject, Way
 
-HEAD = Path(__file__).with_name("results_head.md")
 SETS = {"emoji": emoji.load, **LOADERS}
 SHARES = (0.0, 0.1, 0.3, 0.5, 0.7, 0.9)
 ENCODER = "scratch"
@@ -199,15 +199,14 @@ def studies(sets: Sequence[str], cache: Path) -> Iterator[Study]:
         yield Study(subject(SETS[name]), subject(SETS["flags" if name == "emoji" else "emoji"]))
 
 
-def document(found: Sequence[Findings]) -> str:
-    """docs/measurements/results.md."""
-    head = HEAD.read_text(encoding="utf-8")
+def blocks(found: Sequence[Findings]) -> dict[str, str]:
+    """The blocks of docs/measurements/results.md."""
     parts = []
     for findings in found:
         (section,) = findings.sections
         prefix = f"results/{findings.name.replace(', ', '-')}"
         parts.append(markdown_section(section, prefix=prefix) + f"\n\nMade by `{findings.command}`.")
-    return f"{head}\n{markdown_table(overview(found))}\n\n" + "\n\n".join(parts) + "\n"
+    return {"overview": markdown_table(overview(found)), "sets": "\n\n".join(parts)}
 
 
 def overview(found: Sequence[Findings]) -> Table:
@@ -262,7 +261,7 @@ def main() -> None:
         (arguments.docs / "results").mkdir(parents=True, exist_ok=True)
         for findings in found:
             write_charts(findings.sections[0], arguments.docs / "results", findings.name.replace(", ", "-"))
-        (arguments.docs / "results.md").write_text(document(found), encoding="utf-8")
+        write_blocks(arguments.docs / "results.md", blocks(found))
 
 
 if __name__ == "__main__":

@@ -28,7 +28,7 @@ from reco_plugin.refine import Refiner, VectorMemory
 from reco_plugin.retrieve import Retrieval
 from reco_plugin.types import MODALITIES, Modality, Vectors, other
 
-from .markdown import table
+from .page import table
 from .realclip_gate import ImageNet, load_imagenet
 from .results import SETS, shipped_encoder
 from .sets.vectors import vectors

@@ -18,7 +18,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Literal
 
-from .markdown import table
+from .page import table
 
 Copy = Literal["none", "int8", "4-bit"]
 BYTES = {"fp32": 4.0, "fp16": 2.0, "int8": 1.0, "4-bit": 0.5}

@@ -30,7 +30,7 @@ from reco_plugin.refine import Refiner, VectorMemory
 from reco_plugin.retrieve import Retrieval
 from reco_plugin.types import MODALITIES, Modality, Records, Vectors
 
-from .markdown import table
+from .page import table
 from .realclip_gate import DOGS, FINGERPRINT, ImageNet, load_imagenet, read, unit
 from .results import shipped_encoder
 from .sets import emoji

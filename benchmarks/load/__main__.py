@@ -18,9 +18,7 @@ import numpy as np
 from reco_plugin.demo.tasks import drawing, pairs
 from reco_plugin.quickstart.dataset import ALL_SPLITS, load
 
-from ..machine import machine
-from ..markdown import table
-from ..page import write_blocks
+from ..page import machine, table, write_blocks
 from .inputs import prepare
 from .service import ADMIN_KEY, Resident, started
 from .traffic import Traffic, Verdict, run

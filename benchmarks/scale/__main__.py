@@ -7,8 +7,7 @@ import time
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
-from ..markdown import table
-from ..page import write_blocks
+from ..page import table, write_blocks
 from . import __doc__ as about
 from .process import BATCH, SEARCHES, WAYS
 from .run import FILLED, Facts, Run, results

@@ -12,8 +12,7 @@ from datetime import UTC, datetime
 from importlib import import_module
 from pathlib import Path
 
-from ..machine import machine
-from ..page import write_blocks
+from ..page import machine, write_blocks
 from . import __doc__ as about
 from .inputs import Given
 
@@ -21,7 +20,6 @@ BLOCKS = {  # name -> module; the function has the block's name
     "engines": "encoding",
     "preparing": "encoding",
     "refining": "refining",
-    "slopes": "refining",
     "ingest": "ingesting",
     "writing": "ingesting",
     "startup": "starting",
@@ -53,8 +51,7 @@ def parsed(arguments: Sequence[str]) -> argparse.Namespace:
 def measured(name: str, told: argparse.Namespace) -> str:
     """One block, in this process."""
     told.folder.mkdir(parents=True, exist_ok=True)
-    charts = told.docs / "speed" if told.docs else None
-    given = Given(told.folder.resolve(), told.model.resolve(), tuple(told.pairs), told.rounds, charts)
+    given = Given(told.folder.resolve(), told.model.resolve(), tuple(told.pairs), told.rounds)
     block: Callable[[Given], str] = getattr(import_module(f".{BLOCKS[name]}", __package__), name)
     return block(given)
 

@@ -23,7 +23,7 @@ from reco_plugin.train.encoder import FrozenClip, load_frozen
 from reco_plugin.train.parity import Precision
 from reco_plugin.types import MODALITIES, Modality
 
-from ..markdown import table
+from ..page import table
 from .inputs import SIDE, VIT, Given, batches, picture, vit
 from .turns import take_turns
 

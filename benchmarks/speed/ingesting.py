@@ -22,7 +22,7 @@ from reco_plugin.memory import open_memory
 from reco_plugin.pairs import PairMemory
 from reco_plugin.types import Records
 
-from ..markdown import table
+from ..page import table
 from ..stand_in import server
 from ..synthetic import Synthetic
 from .inputs import DIMENSION, Given, picture, vit

@@ -34,14 +34,12 @@ class Given:
         model: the shipped model, or another one.
         pairs: sizes of memories.
         rounds: how often everything takes its turn.
-        charts: folder for charts; None: none is drawn.
     """
 
     folder: Path
     model: Path
     pairs: tuple[int, ...]
     rounds: int
-    charts: Path | None = None
 
 
 def vit(folder: Path, precision: Precision = "int8") -> Path:

@@ -1,30 +1,19 @@
-"""What a refinement costs beside a plain embedding, by size of the memory, and how it grows."""
+"""What a refinement costs beside a plain embedding, by size of the memory."""
 
 from __future__ import annotations
 
 import sys
 import time
 from collections.abc import Callable
-from dataclasses import dataclass, replace
 from functools import partial
-from itertools import count
 from typing import Any
 
 from reco_plugin import Reco
-from reco_plugin.calibration import Calibration
-from reco_plugin.calibration.learn import learn
 from reco_plugin.client import Client
-from reco_plugin.evaluate.findings import Chart, Line, Section
-from reco_plugin.memory import open_memory
-from reco_plugin.memory.edge import EdgeMemory
-from reco_plugin.refine import Refiner, VectorMemory
-from reco_plugin.report import write_charts
-from reco_plugin.report.markdown import chart_names
-from reco_plugin.retrieve import Retrieval
-from reco_plugin.types import MODALITIES, Fingerprint, Modality
+from reco_plugin.types import MODALITIES, Modality
 
 from ..load.service import started
-from ..markdown import table
+from ..page import table
 from ..synthetic import BLOCK, Synthetic
 from .inputs import DIMENSION, Given, batches, fill, vit, wait_for_index
 from .turns import Turns, take_turns
@@ -108,101 +97,3 @@ def _learning(reco: Reco, catalogue: Synthetic) -> list[str]:
         cells.append(f"{1000 * (time.perf_counter() - begun) / NEW:.2f}")
         reco.memory.remove(new.ids)
     return cells
-
-
-@dataclass(frozen=True)
-class Point:
-    """What is refined, encoding left out."""
-
-    pairs: int = 10_000
-    k: int = 10
-    batch: int = 8
-    dimension: int = 512
-
-
-BASE = Point()
-AXES: dict[str, tuple[int, ...]] = {
-    "pairs": (1_000, 3_000, 10_000, 30_000, 100_000),
-    "k": (1, 3, 10, 30, 50),
-    "batch": (1, 8, 32, 128),
-    "dimension": (128, 256, 512, 768, 1024),
-}
-
-
-def slopes(given: Given) -> str:
-    """One of pairs, k, batch and dimension changes at a time; all points take turns."""
-    most = max(given.pairs)
-    axes = {axis: tuple(v for v in values if axis != "pairs" or v <= most) for axis, values in AXES.items()}
-    base = replace(BASE, pairs=min(BASE.pairs, most))
-    axes["pairs"] = tuple(sorted({*axes["pairs"], base.pairs}))
-    points = {replace(base, **{axis: value}) for axis, values in axes.items() for value in values}
-    stores = {
-        (pairs, dimension): _learned(given, pairs, dimension)
-        for pairs, dimension in {(point.pairs, point.dimension) for point in points}
-    }
-    actions: dict[str, Callable[[], object]] = {
-        f"{point} {modality}": _refines(stores[point.pairs, point.dimension], point, modality)
-        for point in points
-        for modality in MODALITIES
-    }
-    turns = take_turns(actions, given.rounds, calls=12)
-    for store in stores.values():
-        store.close()
-    sides = tuple(reversed(MODALITIES))
-    rows, drawn = list[list[str]](), list[Chart]()
-    for axis, values in axes.items():
-        names = [{m: f"{replace(base, **{axis: value})} {m}" for m in sides} for value in values]
-        ratios = [{m: turns.ratio(name[m], f"{base} {m}") for m in sides} for name in names]
-        rows += [
-            [axis, f"{value:,}", *(f"{1000 * turns.least(name[m]):.2f} ms" for m in sides)]
-            + [f"× {ratio[m]:.2f}" for m in sides]
-            for value, name, ratio in zip(values, names, ratios, strict=True)
-        ]
-        lines = tuple(Line(name=m, y=tuple(ratio[m] for ratio in ratios)) for m in sides)
-        drawn.append(_chart(axis, getattr(base, axis), values, lines))
-    made = table(["axis", "value", *sides, *(f"{m}, by the base" for m in sides)], rows, left=2)
-    if given.charts is None:
-        return made
-    section = Section(key="slopes", title="How it grows", about="", tables=(), charts=tuple(drawn))
-    given.charts.mkdir(parents=True, exist_ok=True)
-    write_charts(section, given.charts, "refining")
-    shown = zip(drawn, chart_names(section, f"{given.charts.name}/refining"), strict=True)
-    return "\n".join([made, "", *(f"![{chart.title}]({name})" for chart, name in shown)])
-
-
-def _chart(axis: str, base: int, values: tuple[int, ...], lines: tuple[Line, ...]) -> Chart:
-    return Chart(
-        title=f"Time of a refinement by {axis}",
-        x_title=axis,
-        y_title=f"times that of {base:,}",
-        x=values,
-        lines=lines,
-        y_kind="number",
-        x_log=True,
-        baseline=1.0,
-    )
-
-
-def _learned(given: Given, pairs: int, dimension: int) -> EdgeMemory:
-    """A memory of so many pairs, with its index in use and its calibration learned."""
-    mark = Fingerprint("synthetic", f"{dimension:064x}", dimension)
-    store = open_memory(given.folder / f"slopes-{pairs}-{dimension}", mark, kind="edge")
-    assert isinstance(store, EdgeMemory)
-    fill(store, Synthetic(pairs, dimension))
-    store.optimize()
-    if not store.header.calibration:
-        learn(store, BASE.k)
-    return store
-
-
-def _refines(store: EdgeMemory, point: Point, modality: Modality) -> Callable[[], object]:
-    """Refines a batch of vectors, each time others."""
-    refiner = Refiner(VectorMemory(store, Calibration.from_json(store.header.calibration)), None, Retrieval(point.k))
-    vectors = Synthetic(point.pairs, point.dimension).queries(12 * point.batch).side(modality)
-    turn = count()
-
-    def refine() -> object:
-        start = next(turn) % 12 * point.batch
-        return refiner.refine(vectors[start : start + point.batch], modality=modality)
-
-    return refine

@@ -10,7 +10,7 @@ from functools import partial
 from pathlib import Path
 
 from ..load.service import started
-from ..markdown import table
+from ..page import table
 from .inputs import Given
 from .turns import take_turns
 

@@ -15,9 +15,8 @@ from typing import Any
 
 from reco_plugin.files import whole_file
 
-from ..markdown import table
-from ..page import write_blocks
-from . import costly, faults, fuzz, jobs, overload, writes
+from ..page import table, write_blocks
+from . import costly, faults, fuzz, jobs, writes
 from .found import Attack, Found, Round, Until
 
 CLASSES: dict[str, Attack] = {
@@ -32,7 +31,7 @@ CLASSES: dict[str, Attack] = {
     "bodies": costly.bodies,
     "filters": costly.filters,
     "slow": costly.slow,
-    "overload": overload.overload,
+    "overload": costly.overload,
     "faults": faults.faults,
 }
 Rows = Mapping[str, Mapping[str, Any]]
