@@ -14,8 +14,7 @@ Sources of pairs are described in ``docs/sources.md``, evaluation sets in ``docs
 
 from .columns import is_vectors, read_records, write_pairs
 from .entities import EntitySet, read_entities
-from .labelled import Labelled, write_labelled
-from .labelled_sources import read_labelled
+from .labelled import Labelled, read_labelled, write_labelled
 from .opening import PairStream, open_rows, read_pairs
 from .retrieval import Captioned, read_retrieval, write_retrieval
 from .rows import Rejected, Rows, SourcePart

@@ -13,13 +13,14 @@ from ..types import Pair
 from ..values import strip_marks
 from .captions import FLICKR, CaptionedFile, open_captions, open_folder, read_coco, read_flickr
 from .images import RemoteImage, spread
-from .labelled_sources import is_cub, open_labelled
+from .labelled import is_cub, open_labelled
 from .rows import Rows
 from .rows_arrays import open_arrays, open_clip_retrieval, open_npz, open_parquet
 from .shards import open_shards
 from .source import (
     CAPTIONS,
     IMAGE_SUFFIXES,
+    PREFIX,
     ColumnNames,
     Location,
     caption_table,
@@ -30,7 +31,6 @@ from .source import (
     parse_source,
 )
 from .tables import SUFFIXES, open_lines, open_table
-from .torchvision_sets import PREFIX
 
 
 def open_rows(source: str | Path, *, columns: ColumnNames | None = None) -> Rows:

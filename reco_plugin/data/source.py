@@ -88,6 +88,8 @@ def parse_source(source: str | Path) -> Location:
     return Location(*split_options(str(source)))
 
 
+PREFIX = "torchvision:"
+"""Of the name of one of torchvision's sets."""
 IMAGE_SUFFIXES = (
     "jpg", "jpeg", "png", "webp", "jfif", "avif", "heic", "heif", "gif", "bmp", "tif", "tiff", "jp2", "ppm", "pgm"
 )  # fmt: skip

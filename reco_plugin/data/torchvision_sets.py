@@ -15,13 +15,12 @@ from ..errors import ConfigError, DataError, need
 from ..values import did_you_mean
 from .images import LazyImages
 from .labelled import Labelled, check_labels, clean_name, find_unseen, read_class_names, read_templates
-from .source import Location
+from .source import PREFIX, Location
 
 if TYPE_CHECKING:
     from PIL.Image import Image
 
 _DIGITS = tuple(map(str, range(10)))
-PREFIX = "torchvision:"
 _EXTRA = "datasets"
 _OWN = ("root", "split", "download", "limit")  # our options; others go to the constructor
 

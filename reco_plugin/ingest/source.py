@@ -26,9 +26,8 @@ from ..config import Settings, load_settings
 from ..data.cells import CellError, Vector, text_of, unit_rows
 from ..data.opening import open_rows
 from ..data.rows import Rejected, Rows
-from ..data.source import Location, parse_source
+from ..data.source import PREFIX, Location, parse_source
 from ..data.tables import SUFFIXES
-from ..data.torchvision_sets import PREFIX
 from ..errors import ConfigError, DataError, FingerprintMismatch, MemoryStoreError
 from ..memory import Memory, open_memory
 from ..memory.header import HEADER_NAME, check_fingerprint, read_header

@@ -314,5 +314,5 @@ def test_other_sources_load_neither_torch_nor_torchvision(tmp_path: Path) -> Non
         f"from reco_plugin.data import read_labelled; read_labelled({str(tmp_path)!r}); import sys; print(*sys.modules)"
     )
     loaded = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout.split()
-    assert "reco_plugin.data.torchvision_sets" in loaded
+    assert "reco_plugin.data.labelled" in loaded
     assert {"torch", "torchvision", "scipy"} & set(loaded) == set()
