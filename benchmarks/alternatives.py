@@ -27,8 +27,8 @@ from reco_plugin.evaluate.methods import Measures, choose
 from reco_plugin.evaluate.study.run import bars
 from reco_plugin.evaluate.task import Side, Task, TaskItems
 from reco_plugin.files import whole_file
+from reco_plugin.fuse import Learned
 from reco_plugin.quickstart.dataset import ALL_SPLITS, EntitySplit
-from reco_plugin.refine import Trusted
 from reco_plugin.report.markdown import markdown_table
 
 from .page import write_blocks
@@ -54,7 +54,7 @@ class Ours:
     way: Way
     sides: ClassVar[Side] = "both"
 
-    def measure(self, task: Task, memory: Trusted) -> Measured:
+    def measure(self, task: Task, memory: Learned) -> Measured:
         """See :class:`reco_plugin.evaluate.methods.Measures`."""
         return measure(task, [refine_task(refiner(self.way), task, self.way.sides)])
 

@@ -33,7 +33,7 @@ from reco_plugin.evaluate.measure import measure as measured
 from reco_plugin.evaluate.measure import refine_task
 from reco_plugin.evaluate.methods import WithoutRetrieval, grid
 from reco_plugin.evaluate.study.memories import ram_memory
-from reco_plugin.fuse import Fuser
+from reco_plugin.fuse import Fuser, NeighbourFuser
 from reco_plugin.quickstart.dataset import (
     ALL_SPLITS,
     EMOJI_SOURCES,
@@ -213,7 +213,7 @@ def study_all(study: Study, trained: dict[str, list[Fusions]], kept: dict[str, A
         fuser, how = best_baseline(study, memory)
         return [study.refine(memory, fuser, gate=False, how=how)]
 
-    def fixed(name: str, around: Callable[[Fuser], Fuser] = lambda fuser: fuser) -> list[Refiner]:
+    def fixed(name: str, around: Callable[[NeighbourFuser], NeighbourFuser] = lambda fuser: fuser) -> list[Refiner]:
         how = Retrieval(PAPER_K)
         return [study.refine(study.full, around(TorchFuser(f)), gate=False, how=how) for f in trained[name]]
 

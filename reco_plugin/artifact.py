@@ -31,6 +31,7 @@ from .config import cache_folder
 from .defaults import POLICY_NEIGHBOURS
 from .errors import ArtifactError, ConfigError
 from .files import known_sha256, sha256_file
+from .options import RefineDefaults
 from .preprocess import ImageConfig, TextConfig
 from .types import MODALITIES, Caution, Fingerprint, FuserName, Modality, Role
 from .values import DIMENSIONS, in_words, show
@@ -126,6 +127,14 @@ class Manifest(_Strict):
         if fusion.get("fuser") in ("training-free", "reco"):
             fusion = {"fuser": "reco"}
         return stored | {"policy": policy, "fusion": fusion}
+
+    @property
+    def defaults(self) -> RefineDefaults:
+        """The options of a refinement that the model was made for."""
+        policy = self.policy
+        return RefineDefaults(
+            k=policy.k, search="uni", fusion="cross", gate=policy.gate, caution=policy.caution, fuser=self.fusion.fuser
+        )
 
     @property
     def fusers(self) -> tuple[FuserName, ...]:

@@ -14,9 +14,9 @@ from collections.abc import Collection, Mapping
 from difflib import get_close_matches
 from functools import cache
 from pathlib import Path
-from typing import Any, ClassVar, Literal, TypedDict, TypeVar
+from typing import TYPE_CHECKING, Any, ClassVar, Literal, TypeVar
 
-from pydantic import Field, SecretStr, ValidationError
+from pydantic import Field, SecretStr, ValidationError, create_model
 from pydantic.fields import FieldInfo
 from pydantic_core import ErrorDetails
 from pydantic_settings import (
@@ -30,7 +30,8 @@ from pydantic_settings import (
 from .defaults import COLLECTION, MAX_PIXELS
 from .errors import ConfigError
 from .memory.options import MemoryOptions
-from .types import Caution, FuserName, MemoryKind, Mode
+from .options import RefineDefaults, check_options, option_fields, options_of
+from .types import MemoryKind
 from .values import did_you_mean, in_words, nearest, split_options
 
 for _name, _value in {"ORT_DISABLE_TELEMETRY": "1", "RAY_USAGE_STATS_ENABLED": "0"}.items():
@@ -198,7 +199,16 @@ def _usual_model() -> Path:
     return Path(MODEL) if Path(MODEL).exists() else quickstart_model() or Path(MODEL)
 
 
-class Settings(SettingsSection):
+if TYPE_CHECKING:
+
+    class _Refining(SettingsSection):
+        """The options of a refinement, as settings."""
+
+else:  # a field for each option that is a setting, too
+    _Refining = create_model("_Refining", __base__=SettingsSection, **option_fields(RefineDefaults))
+
+
+class Settings(_Refining):
     """All settings; each field's description is its documentation."""
 
     model_config = SettingsConfigDict(
@@ -240,20 +250,6 @@ class Settings(SettingsSection):
         {}, description="headers of each request to Triton, such as authorization; never logged"
     )
 
-    fuser: FuserName | None = Field(
-        None, description="reco: the closed form; paper: the attention layer; the model's own when unset"
-    )
-    k: int | None = Field(None, ge=1, le=1000, description="neighbours per query; the model's own default when unset")
-    search: Mode = Field("uni", description="uni: search the query's own modality (the paper); cross: the other")
-    fusion: Mode = Field("cross", description="cross: fuse the other modality's vectors (the paper); uni: the own")
-    gate: bool | None = Field(
-        None, description="move only as far as the memory's own pairs justify; the model's default when unset"
-    )
-    caution: Caution | None = Field(
-        None,
-        description="cautious, balanced or bold: which share of queries is assumed to have no answer in the memory",
-    )
-
     on_memory_failure: Literal["degrade", "fail"] = Field(
         "degrade", description="memory or fusion down or late: answer with frozen vectors, or raise"
     )
@@ -272,12 +268,17 @@ class Settings(SettingsSection):
     max_pixels: int = Field(MAX_PIXELS, ge=1, description="images with more pixels are refused before decoding")
 
     @property
+    def refining(self) -> RefineDefaults:
+        """The options of a refinement that are set."""
+        return check_options({name: getattr(self, name) for name in options_of(RefineDefaults)})
+
+    @property
     def falls_back(self) -> bool:
         """Whether the model is the quickstart model because none was named and ./triton_models is missing."""
         return "model" not in self.model_fields_set and self.model == quickstart_model()
 
 
-class SettingsKeywords(TypedDict, total=False):
+class SettingsKeywords(RefineDefaults, total=False):
     """:class:`Settings` as keywords, without model and memory; None or absent: from environment, file or default."""
 
     memory_kind: MemoryKind | None
@@ -293,12 +294,6 @@ class SettingsKeywords(TypedDict, total=False):
     triton_shared_memory: SharedMemoryMode | None
     triton_ca: Path | str | None
     triton_headers: Mapping[str, SecretStr | str] | None
-    fuser: FuserName | None
-    k: int | None
-    search: Mode | None
-    fusion: Mode | None
-    gate: bool | None
-    caution: Caution | None
     on_memory_failure: Literal["degrade", "fail"] | None
     memory_timeout_s: float | None
     breaker_failures: int | None
@@ -382,5 +377,6 @@ def _describe(error: ErrorDetails) -> str:
         if len(error["loc"]) > 1:
             return f"unknown setting: {name} (there: {', '.join(sorted(MemoryOptions.model_fields))})"
         return f"unknown setting in {FILE}: {name}"
-    shown = "" if _SECRET & set(error["loc"]) else f" (got {error['input']!r})"
+    told = error["type"] == "value_error" and ", got " in error["msg"]  # by a check of ours
+    shown = "" if told or _SECRET & set(error["loc"]) else f" (got {error['input']!r})"
     return f"{name}: {in_words(error['msg'])}{shown}"

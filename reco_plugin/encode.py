@@ -16,17 +16,13 @@ from .errors import FORKED, InputError, SessionError
 from .preparation import Preparation
 from .preprocess import cut_by_length, cut_to_longest, images_to_array
 from .preprocess.text import TokenIds
-from .sessions import Graphs, OpenGraph, check_graph, open_graph
+from .sessions import Graphs, OpenGraph, Session, check_graph, open_graph
 from .types import MODALITIES, ImageInput, Modality, Pair, Records, Vectors
-from .values import is_unicode, show
+from .values import show
 from .vectors import check_vectors
 
 Progress = Callable[[int], None]
 """Called with the number of items of each finished batch."""
-
-
-def _silent(_: int) -> None:
-    return None
 
 
 class Encoder:
@@ -36,6 +32,8 @@ class Encoder:
         self._artifact = artifact
         self._settings = settings
         self._graphs = Graphs(artifact, settings, open_graph)
+        self._names = {modality: clip_graph(modality) for modality in MODALITIES}
+        self._sessions: dict[Modality, Session] = {}
         self._process: int | None = None  # in which the first graph was loaded
         self._batchers: dict[Modality, Batcher[Modality]] = {}  # one each: a text does not wait for images
         if settings.batch_callers and settings.triton_url is None:  # a server has its own
@@ -58,7 +56,7 @@ class Encoder:
         """Prompts that the encoder was trained with, ``{}`` where a name goes; empty where the manifest names none."""
         return self._artifact.manifest.templates
 
-    def images(self, images: Sequence[ImageInput] | npt.NDArray[np.uint8], progress: Progress = _silent) -> Vectors:
+    def images(self, images: Sequence[ImageInput] | npt.NDArray[np.uint8], progress: Progress | None = None) -> Vectors:
         """Encode images; returns (B, D) float32, unit-norm.
 
         Args:
@@ -69,15 +67,9 @@ class Encoder:
             InputError: nothing to encode.
             ImageError: an image that cannot be decoded or is too large, named by its position.
         """
-        config, limit = self._artifact.manifest.image, self._settings.max_pixels
+        return self._encode_batches(images, "image", progress)
 
-        def encode(part: Any) -> npt.NDArray[np.float32]:
-            ready = isinstance(part, np.ndarray) and part.dtype == np.uint8 and part.shape[1:] == (*config.size, 3)
-            return self._encode("image", part if ready else images_to_array(part, config, max_pixels=limit))
-
-        return self._encode_batches(images, encode, progress, "images")
-
-    def texts(self, texts: Sequence[str] | TokenIds, progress: Progress = _silent) -> Vectors:
+    def texts(self, texts: Sequence[str] | TokenIds, progress: Progress | None = None) -> Vectors:
         """Encode texts, cut to the context length; returns (B, D) float32, unit-norm.
 
         Args:
@@ -87,19 +79,11 @@ class Encoder:
         Raises:
             InputError: nothing to encode, or something that is no text in Unicode.
         """
-        config = self._artifact.manifest.text
+        return self._encode_batches(texts, "text", progress)
 
-        def encode(part: Any) -> npt.NDArray[np.float32]:
-            if isinstance(part, np.ndarray) and part.dtype == np.int32 and part.shape[1:] == (config.context_length,):
-                return self._encode("text", part)
-            for text in part:
-                if isinstance(text, str) and not is_unicode(text):
-                    raise InputError(f"the text {show(text)} holds half of a surrogate pair, which is no character")
-            return self._encode("text", self.preparation.tokenizer(part).ids)
-
-        return self._encode_batches(texts, encode, progress, "texts")
-
-    def arrays(self, arrays: Sequence[npt.NDArray[Any]], modality: Modality, progress: Progress = _silent) -> Vectors:
+    def arrays(
+        self, arrays: Sequence[npt.NDArray[Any]], modality: Modality, progress: Progress | None = None
+    ) -> Vectors:
         """Encode the output of a :class:`~reco_plugin.preparation.Preparation`; returns (B, D) as :meth:`images`.
 
         Args:
@@ -117,7 +101,8 @@ class Encoder:
         for start in range(0, len(raw), self._settings.batch_size):
             rows = raw[start : start + self._settings.batch_size]
             out[rows] = encode(np.stack([arrays[row] for row in rows]))
-            progress(len(rows))
+            if progress is not None:
+                progress(len(rows))
         return out
 
     def check(self) -> None:
@@ -129,14 +114,17 @@ class Encoder:
         for modality in MODALITIES:
             check_graph(clip_graph(modality), self._settings)
 
-    def _encode(self, modality: Modality, prepared: npt.NDArray[Any]) -> Vectors:
-        """Encode pixels (B, H, W, 3) or token ids (B, L), together with those of other threads."""
-        if self._process not in {None, os.getpid()}:
-            raise SessionError(f"the model at {self._artifact.folder} {FORKED}")
-        self._process = os.getpid()
-        run = self._batchers.get(modality, self._run)
-        vectors: Vectors = run(modality, (prepared,))[0]
-        return vectors
+    def _prepare(self, part: Any, modality: Modality) -> npt.NDArray[Any]:
+        """Pixels (B, H, W, 3) or token ids (B, L) of some items, unless they are that already."""
+        manifest = self._artifact.manifest
+        if modality == "image":
+            if isinstance(part, np.ndarray) and part.dtype == np.uint8 and part.shape[1:] == (*manifest.image.size, 3):
+                return part
+            return images_to_array(part, manifest.image, max_pixels=self._settings.max_pixels)
+        length = manifest.text.context_length
+        if isinstance(part, np.ndarray) and part.dtype == np.int32 and part.shape[1:] == (length,):
+            return part
+        return self.preparation.tokenizer(part).ids
 
     def _run(self, modality: Modality, rows: Columns) -> Columns:
         (prepared,) = rows
@@ -145,38 +133,45 @@ class Encoder:
         config = self._artifact.manifest.text
         if not self._batchers:
             return (self._run_graph(modality, {"tokens": cut_to_longest(prepared, config)}),)
-        parts = [(rows, self._run_graph(modality, {"tokens": ids})) for rows, ids in cut_by_length(prepared, config)]
+        parts = cut_by_length(prepared, config)
         if len(parts) == 1:
-            return (parts[0][1],)
+            return (self._run_graph(modality, {"tokens": parts[0][1]}),)
         out = np.empty((len(prepared), self.dimension), np.float32)
-        for places, vectors in parts:
-            out[places] = vectors
+        for places, ids in parts:
+            out[places] = self._run_graph(modality, {"tokens": ids})
         return (out,)
 
     def _run_graph(self, modality: Modality, inputs: dict[str, npt.NDArray[np.generic]]) -> Vectors:
-        features = self._graphs[clip_graph(modality)].run(inputs)["features"].astype(np.float32)
+        if (session := self._sessions.get(modality)) is None:
+            session = self._sessions[modality] = self._graphs[self._names[modality]]
+        features = session.run(inputs)["features"].astype(np.float32)
         return np.asarray(features / np.linalg.norm(features, axis=1, keepdims=True), np.float32)
 
     def _encode_batches(
         self,
         items: Sequence[ImageInput] | Sequence[str] | npt.NDArray[np.generic],
-        encode: Callable[..., npt.NDArray[np.float32]],
-        progress: Progress,
-        what: str,
+        modality: Modality,
+        progress: Progress | None,
     ) -> Vectors:
+        """Encode to (B, D), batch by batch, each together with those of other threads."""
+        what = f"{modality}s"
         if isinstance(items, (str, bytes)) or not hasattr(items, "__len__"):
             raise InputError(f"{what} must be a list of {what}, got the single value {show(items)}: put it in a list")
         if len(items) == 0:
             raise InputError(f"no {what} to encode: the batch is empty")
-        out = np.empty((len(items), self.dimension), np.float32)
-        for start in range(0, len(items), self._settings.batch_size):
-            part = items[start : start + self._settings.batch_size]
+        if self._process not in {None, os.getpid()}:
+            raise SessionError(f"the model at {self._artifact.folder} {FORKED}")
+        self._process, run, size = os.getpid(), self._batchers.get(modality, self._run), self._settings.batch_size
+        parts = []
+        for start in range(0, len(items), size):
+            part = items[start : start + size]
             try:
-                out[start : start + len(part)] = encode(part)
+                parts.append(run(modality, (self._prepare(part, modality),))[0])
             except InputError as error:
                 raise type(error)(f"{error} (in the batch that starts at position {start})") from error
-            progress(len(part))
-        return out
+            if progress is not None:
+                progress(len(part))
+        return parts[0] if len(parts) == 1 else np.concatenate(parts)
 
 
 class EncodesPairs(Protocol):

@@ -1,17 +1,127 @@
-"""Fuse a query with its neighbours by a graph of the model folder (paper, section 3.3)."""
+"""Fusers: what makes refined vectors of queries and what the memory holds near them (paper, section 3.3).
+
+All have one protocol, :class:`Fuser`: the closed form (:mod:`reco_plugin.calibration.closed_form`), the attention layer
+of a model folder (:class:`GraphFuser`), and the mean of the neighbours, where no gate is wanted.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from abc import ABC, abstractmethod
+from collections.abc import Collection, Mapping, Sequence
+from dataclasses import dataclass, replace
 from typing import NamedTuple, Protocol
 
 import numpy as np
 import numpy.typing as npt
 
 from .artifact import Artifact
+from .calibration.state import Calibration
 from .config import Settings
+from .memory import Memory, Searches
+from .options import RefineOptions
 from .sessions import Graphs, OpenGraph, open_graph
-from .types import FuserName, Modality, Neighbours, Vectors
+from .types import Coverage, FuserName, Modality, Neighbours, Refinement, Role, Search, Vectors
+from .values import EXCLUSIONS_AT_ONCE
+
+_ACROSS: Mapping[Modality, Modality] = {"image": "text", "text": "image"}
+_ROWS = 512  # queries per search and fusion call, at most
+_NUMBERS = 2**26  # in the (B, K, D) block of neighbour vectors of one such call: 256 MiB
+
+
+class Learned(Protocol):
+    """A memory with what it has learned about its pairs."""
+
+    @property
+    def searches(self) -> Searches:
+        """What a refinement searches: the store, or a wrapper of it."""
+        ...
+
+    @property
+    def calibration(self) -> Calibration | None:
+        """What it has learned; None while nothing was added, or where it is not calibrated."""
+        ...
+
+    @property
+    def store(self) -> Memory:
+        """The pairs.
+
+        Raises:
+            MemoryStoreError: they cannot be reached yet.
+        """
+        ...
+
+
+@dataclass(frozen=True)
+class Refining:
+    """One refinement: what is refined, how, and through which memory.
+
+    Attributes:
+        memory: the pairs.
+        queries: (B, D) unit-norm, checked.
+        modality, role: of the queries.
+        how: all options, checked; each has a value but ``answered`` and ``where``.
+        hidden: B collections of ids that must not be found; None without any.
+    """
+
+    memory: Learned
+    queries: Vectors
+    modality: Modality
+    role: Role
+    how: RefineOptions
+    hidden: Sequence[Collection[str]] | None
+
+    def blocks(self) -> list[slice]:
+        """Rows per search, so that the vectors and excluded ids of a call stay bounded."""
+        k, (rows, dimension) = self.how["k"] or 1, self.queries.shape
+        longest = max(map(len, self.hidden), default=0) if self.hidden else 0
+        size = max(1, min(_ROWS, _NUMBERS // (k * dimension), EXCLUSIONS_AT_ONCE // max(longest, 1)))
+        if rows <= size:
+            return [slice(0, rows)]
+        return [slice(start, start + size) for start in range(0, rows, size)]
+
+    def search(self, rows: slice, *, witnesses: bool = False) -> Search:
+        """The search for a block: within the queries' modality, for the other one's vectors (paper, section 3.2)."""
+        explain = self.how["explain"]
+        hidden = self.hidden[rows] if self.hidden else None
+        where = self.how.get("where")
+        modality, across = self.modality, _ACROSS[self.modality]
+        return Search(
+            self.queries[rows],
+            modality if self.how["search"] == "uni" else across,
+            across if self.how["fusion"] == "cross" else modality,
+            self.how["k"] or 1,
+            hidden,
+            where,
+            payloads=explain,
+            ids=explain,
+            witnesses=witnesses,
+            checked=hidden is None and where is None,
+        )
+
+    def explained(
+        self,
+        refined: Refinement,
+        found: Neighbours,
+        reliability: npt.NDArray[np.float32],
+        weights: npt.NDArray[np.float32],
+    ) -> Refinement:
+        """A refined block with what was found and used, reliability and weights (B, K), where that is asked for."""
+        if not self.how["explain"]:
+            return refined
+        return replace(refined, neighbours=found, reliability=reliability, weights=weights)
+
+
+class Fuser(Protocol):
+    """Something that refines."""
+
+    @property
+    def name(self) -> str:
+        """Kind of the fusion: reco, paper or mean."""
+        ...
+
+    def refine(self, asked: Refining) -> Refinement:
+        """Refine (B, D); a row that finds nothing stays bit for bit."""
+        ...
 
 
 class Fused(NamedTuple):
@@ -21,28 +131,71 @@ class Fused(NamedTuple):
     weights: npt.NDArray[np.float32]
 
 
-class Fuser(Protocol):
-    """Something that refines queries by their neighbours alone."""
+class StayPlain:
+    """Leaves vectors where they are: those that are compared with their own modality."""
 
-    @property
-    def name(self) -> str:
-        """Kind of the fusion: paper or mean."""
-        ...
+    name = "plain"
+
+    def refine(self, asked: Refining) -> Refinement:
+        """Return (B, D) as they are, with the reason."""
+        target = asked.how["target"]
+        among = "images and texts" if target == "both" else f"{target}s"
+        plain = f"{asked.modality} queries that are compared with {among} stay plain: nothing is gained by moving them"
+        coverage = Coverage(len(asked.queries), 0, plain=plain)
+        return Refinement(asked.queries.copy(), asked.queries, coverage=coverage)
+
+
+class NeighbourFuser(ABC):
+    """A fuser that needs nothing but the neighbours of each query."""
+
+    name: str
+
+    @abstractmethod
+    def fuse(
+        self, modality: Modality, vectors: Vectors, neighbours: Neighbours, trust: npt.NDArray[np.float32]
+    ) -> Fused:
+        """Refine (B, D) by (B, K, D) with trust (B, K), 0 where padded; a row without any stays bit for bit."""
+
+    def refine(self, asked: Refining) -> Refinement:
+        """Refine (B, D), block by block."""
+        parts = []
+        for rows in asked.blocks():
+            queries, found = asked.queries[rows], asked.memory.searches.search(asked.search(rows))
+            here, trust = np.asarray(found.found.any(axis=1)), found.found.astype(np.float32)
+            vectors, weights = queries.copy(), np.zeros_like(trust)
+            if here.any():
+                vectors, weights = self.fuse(asked.modality, queries, found, trust)
+            refined = Refinement(vectors, queries, coverage=Coverage(len(queries), int(here.sum())), retrieved=here)
+            parts.append(asked.explained(refined, found, trust, weights))
+            del found  # up to 256 MiB, before the next search
+        return Refinement.join(parts)
+
+
+class NeighbourMean(NeighbourFuser):
+    """The mean of the neighbours, of length 1, added to the query: the closed form without gate and calibration."""
+
+    name = "mean"
 
     def fuse(
         self, modality: Modality, vectors: Vectors, neighbours: Neighbours, trust: npt.NDArray[np.float32]
     ) -> Fused:
-        """Refine (B, D) by (B, K, D) with trust (B, K); a row without any trusted neighbour stays bit for bit."""
-        ...
+        """Add the mean of (B, K, D) to (B, D)."""
+        total = trust.sum(axis=1, keepdims=True)
+        found_or_one: npt.NDArray[np.float32] = np.maximum(total, 1.0)  # numpy's types lose it
+        weights = trust / found_or_one
+        mean = np.matmul(weights[:, None], neighbours.vectors)[:, 0]
+        moved = vectors + mean / np.maximum(np.linalg.norm(mean, axis=1, keepdims=True), 1e-12)
+        refined = moved / np.maximum(np.linalg.norm(moved, axis=1, keepdims=True), 1e-12)
+        return Fused(np.where(total > 0, refined, vectors).astype(np.float32), weights / 2.0)
 
 
-class GraphFuser:
+class GraphFuser(NeighbourFuser):
     """Fusion graphs of a model folder; loaded at first use."""
 
     def __init__(
         self, artifact: Artifact, settings: Settings, name: FuserName, open_graph: OpenGraph = open_graph
     ) -> None:
-        self.name: str = name
+        self.name = name
         self._names = artifact.manifest.fusion_graphs(name)
         self._graphs = Graphs(artifact, settings, open_graph)
 
@@ -62,7 +215,7 @@ class GraphFuser:
 
 def open_fusers(
     artifact: Artifact, settings: Settings, open_graph: OpenGraph = open_graph
-) -> Mapping[FuserName, Fuser]:
+) -> Mapping[FuserName, NeighbourFuser]:
     """The fusions of a model folder besides the closed form, which needs no graph in this process."""
     return {
         name: GraphFuser(artifact, settings, name, open_graph) for name in artifact.manifest.fusers if name != "reco"

@@ -20,8 +20,7 @@ from .encode import Encoder, encode_pairs
 from .errors import ConfigError, InputError, MemoryStoreError, MemoryTimeout, MemoryUnavailable
 from .memory import Header, LazyMemory, Memory, part_of_a_write
 from .memory.checks import check_pair
-from .request import Search
-from .types import Filter, ImageInput, Modality, Neighbours, Pair, Records, Vectors
+from .types import Filter, ImageInput, Modality, Neighbours, Pair, Records, Search, Vectors
 from .values import show
 from .vectors import check_vectors
 

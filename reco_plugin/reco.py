@@ -8,7 +8,7 @@ import warnings
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict
 from types import TracebackType
-from typing import Any, Unpack, get_args
+from typing import Any, Unpack
 
 import numpy as np
 import numpy.typing as npt
@@ -16,18 +16,18 @@ import numpy.typing as npt
 from .artifact import Artifact, Manifest
 from .config import Settings, SettingsKeywords, load_settings
 from .counters import Counters
-from .degrade import Circuit, Degrading, open_or_await
 from .encode import Encoder
 from .errors import FORKED, ConfigError, MemoryStoreError, SessionError
-from .fuse import Fuser, open_fusers
+from .fuse import NeighbourFuser, open_fusers
+from .guard import Circuit, Guards, Outage, open_or_await
+from .options import RefineDefaults, RefineOptions, check_options
 from .pairs import PairMemory
-from .refine import Refiner, Trusted
-from .request import RefineKeywords, RefineOptions
-from .retrieve import Retrieval
+from .refine import ROLES, Refiner
 from .score import Scores, score_both
 from .sessions import OpenGraph, check_settings, open_graph
-from .types import MODALITIES, FuserName, ImageInput, Modality, Refinement, Role, Vectors
+from .types import MODALITIES, UNMOVED, FuserName, ImageInput, Modality, Refinement, Role, Vectors
 from .values import check_choice
+from .vectors import check_vectors
 
 _UNNAMED = (
     "no model was named and there is no ./triton_models, so this is the quickstart model, which knows drawings and "
@@ -50,7 +50,7 @@ class Reco:
         artifact: Artifact,
         settings: Settings,
         memory: PairMemory,
-        fusers: Mapping[FuserName, Fuser],
+        fusers: Mapping[FuserName, NeighbourFuser],
         *,
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
@@ -61,20 +61,14 @@ class Reco:
         self.counters = Counters()
         """Seconds, distances, and refined or degraded calls."""
         self._artifact, self._settings, self._closed, self._process = artifact, settings, False, os.getpid()
-        policy = artifact.manifest.policy
-        how = Retrieval(k=settings.k or policy.k, search=settings.search, fusion=settings.fusion)
-        gate = policy.gate if settings.gate is None else settings.gate
-        caution, fuser = settings.caution or policy.caution, settings.fuser or artifact.manifest.fusion.fuser
-        if fuser not in artifact.manifest.fusers:
-            raise ConfigError(
-                f"fuser: the model in {artifact.folder} has no {fuser!r}, only: {', '.join(artifact.manifest.fusers)}"
-            )
-
-        def refiner(pairs: Trusted, fusers: Mapping[FuserName, Fuser]) -> Refiner:
-            timed = self.counters.fuse_s.timed
-            return Refiner(pairs, fusers, how, gate=gate, caution=caution, fuser=fuser, timed=timed)
-
-        self._refiner = Degrading(memory, fusers, refiner, settings, self.counters, clock)
+        defaults = self.defaults
+        if defaults["fuser"] not in artifact.manifest.fusers:
+            known = ", ".join(artifact.manifest.fusers)
+            raise ConfigError(f"fuser: the model in {artifact.folder} has no {defaults['fuser']!r}, only: {known}")
+        self._guards = Guards(settings, self.counters, clock)
+        self._refiner = Refiner(
+            self._guards.memory(memory), self._guards.fusers(fusers), timed=self.counters.fuse_s.timed, **defaults
+        )
 
     @classmethod
     def open(
@@ -126,7 +120,7 @@ class Reco:
         encoder = Encoder(artifact, settings, open_graph)
         if pairs_of is None:
             store = open_or_await(settings, artifact.manifest.fingerprint)
-            pairs = PairMemory(store, encoder, neighbours=settings.k or artifact.manifest.policy.k)
+            pairs = PairMemory(store, encoder, neighbours=settings.refining.get("k") or artifact.manifest.policy.k)
         else:
             pairs = pairs_of(encoder)
         return cls(artifact, settings, pairs, open_fusers(artifact, settings, open_graph))
@@ -137,6 +131,11 @@ class Reco:
         return self._artifact.manifest
 
     @property
+    def defaults(self) -> RefineDefaults:
+        """The options of a refinement where a call says nothing: the settings', else the model's."""
+        return {**self.manifest.defaults, **self._settings.refining}
+
+    @property
     def settings(self) -> Settings:
         """The settings in force."""
         return self._settings
@@ -144,7 +143,7 @@ class Reco:
     @property
     def circuits(self) -> dict[str, Circuit]:
         """The circuits of ``memory`` and ``fusion``: whether they are called now, and if not, why and for how long."""
-        return {str(part): circuit for part, circuit in self._refiner.circuits.items()}
+        return {str(part): circuit for part, circuit in self._guards.circuits.items()}
 
     def metrics(self) -> dict[str, Any]:
         """Counters and circuits, JSON-like; see :class:`~reco_plugin.counters.Counters`."""
@@ -158,7 +157,7 @@ class Reco:
         modality: Modality,
         role: Role = "query",
         refine: bool | None = None,
-        **options: Unpack[RefineKeywords],
+        **options: Unpack[RefineOptions],
     ) -> Refinement:
         """Embed images or texts and return details: ``vectors`` and ``frozen`` (B, D), ``moved`` (B,), ``degraded``.
 
@@ -173,14 +172,17 @@ class Reco:
             InputError: an empty batch, an item that cannot be encoded, or invalid options.
             SessionError: the encoder failed, which cannot be degraded.
         """
-        RefineOptions(**options)  # checked even if nothing is refined
-        wanted = self.refines(modality, role) if refine is None else refine
-        check_choice("modality", modality, MODALITIES)
+        how = check_options(options)  # even if nothing is refined
+        if role not in ROLES:
+            check_choice("role", role, ROLES)
+        wanted = modality in self._artifact.manifest.policy.refine.get(role, ()) if refine is None else refine
         frozen = self._encode(items, modality)
-        return self.refine(frozen, modality=modality, role=role, **options) if wanted else Refinement(frozen, frozen)
+        return self._refine(frozen, modality, role, how) if wanted else Refinement(frozen, frozen)
 
     def _encode(self, items: Sequence[ImageInput] | Sequence[str], modality: Modality) -> Vectors:
         """Encode to (B, D), and count the time."""
+        if modality not in MODALITIES:
+            check_choice("modality", modality, MODALITIES)
         encode: Callable[..., Vectors] = self.encoder.images if modality == "image" else self.encoder.texts
         with self.counters.encode_s[modality].timed():
             return encode(items)
@@ -191,7 +193,7 @@ class Reco:
         *,
         role: Role = "query",
         refine: bool | None = None,
-        **options: Unpack[RefineKeywords],
+        **options: Unpack[RefineOptions],
     ) -> Vectors:
         """Embed images (paths, bytes or PIL images); :meth:`embed` also says whether they are refined.
 
@@ -212,15 +214,15 @@ class Reco:
         *,
         role: Role = "query",
         refine: bool | None = None,
-        **options: Unpack[RefineKeywords],
+        **options: Unpack[RefineOptions],
     ) -> Vectors:
         """Embed B texts to (B, D); arguments as in :meth:`embed_images`."""
         return self.embed(texts, modality="text", role=role, refine=refine, **options).vectors
 
     def refines(self, modality: Modality, role: Role) -> bool:
         """Whether the model's policy refines this side in this role."""
-        check_choice("role", role, get_args(Role))
-        return modality in self.manifest.policy.refine.get(role, ())
+        check_choice("role", role, ROLES)
+        return modality in self._artifact.manifest.policy.refine.get(role, ())
 
     def refine(
         self,
@@ -228,7 +230,7 @@ class Reco:
         *,
         modality: Modality,
         role: Role = "query",
-        **options: Unpack[RefineKeywords],
+        **options: Unpack[RefineOptions],
     ) -> Refinement:
         """Refine CLIP vectors (B, D) that were made here or elsewhere by the same encoder.
 
@@ -240,8 +242,7 @@ class Reco:
             modality: what they embed.
             role: a query, or one of the candidates: give all candidates in one call, they are refined as a set
                 (texts all move or none does, by the share that the memory knows).
-            options: ``k``, ``search``, ``fusion``, ``gate``, ``caution``, ``fuser``, ``where``, ``exclude`` and
-                ``explain``: see :class:`~reco_plugin.request.RefineOptions`.
+            options: see :class:`~reco_plugin.options.RefineOptions`.
 
         Raises:
             VectorError: wrong dimension, NaN, or not unit-norm.
@@ -250,18 +251,42 @@ class Reco:
             MemoryStoreError: this object is closed; or the memory failed and ``on_memory_failure`` is ``fail``.
             SessionError: likewise the fusion; or the process was forked after this was opened.
         """
+        self._check_open()
+        how, queries = check_options(options), check_vectors(vectors, self._refiner.dimension)
+        check_choice("modality", modality, MODALITIES)
+        check_choice("role", role, ROLES)
+        return self._refine(queries, modality, role, how)
+
+    def _refine(self, queries: Vectors, modality: Modality, role: Role, how: RefineOptions) -> Refinement:
+        """Refine (B, D); if a part fails, they are returned as they are, with the reason."""
+        self._check_open()
+        try:
+            fuser, asked = self._refiner.ask(queries, modality, role, how)
+            result = fuser.refine(asked)
+        except Outage as outage:
+            if self._settings.on_memory_failure == "fail":
+                self.counters.failed.add(outage.reason)
+                raise outage.error from outage.error.__cause__
+            self.counters.degraded.add(outage.reason)
+            outage.tell()
+            return Refinement(queries.copy(), queries, degraded=outage.reason)
+        moved = result.moved
+        (self.counters.refined if (moved > UNMOVED).any() else self.counters.left_plain).add(modality)
+        self.counters.moved.observe_all(moved)
+        return result
+
+    def _check_open(self) -> None:
         if self._process != os.getpid():  # else the memory raises it, which would count as an outage
             raise SessionError(f"this Reco {FORKED}")
         if self._closed:
             raise MemoryStoreError(f"this Reco is closed, and its memory at {self.memory.location!r}: open it again")
-        return self._refiner.refine(vectors, modality=modality, role=role, **options)
 
     def scores(
         self,
         images: Sequence[ImageInput] | Vectors,
         texts: Sequence[str] | Vectors,
         queries: Modality = "image",
-        **options: Unpack[RefineKeywords],
+        **options: Unpack[RefineOptions],
     ) -> Scores:
         """Score images against texts, both refined: exact, where one cosine of two refined vectors is not.
 

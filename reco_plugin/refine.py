@@ -5,54 +5,29 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from contextlib import AbstractContextManager, nullcontext
-from dataclasses import dataclass, replace
-from typing import Protocol, Unpack, get_args
+from dataclasses import dataclass
+from typing import Unpack, get_args
 
-import numpy as np
 import numpy.typing as npt
 
 from .calibration import Calibration
-from .calibration.closed_form import Closed, Learned, RefinedBlock, Request
+from .calibration.closed_form import ClosedForm
 from .calibration.learn import learn
 from .defaults import NEIGHBOURS
 from .errors import InputError
-from .fuse import Fuser
+from .fuse import Fuser, Learned, NeighbourMean, Refining, StayPlain
 from .memory import Fingerprint, Memory, Searches, open_memory
 from .memory.checks import check_ids
-from .request import RefineKeywords, RefineOptions
-from .retrieve import Retrieval, retrieve
-from .types import (
-    MODALITIES,
-    Caution,
-    Coverage,
-    FuserName,
-    Modality,
-    Moves,
-    Neighbours,
-    Records,
-    Refinement,
-    Role,
-    Used,
-    Vectors,
-)
-from .values import EXCLUSIONS_AT_ONCE, check_choice, show
+from .options import RefineDefaults, RefineOptions, check_options
+from .retrieve import Retrieval
+from .types import MODALITIES, FuserName, Modality, Records, Refinement, Role, Used, Vectors, other
+from .values import check_choice, show
 from .vectors import check_vectors
 
-_ROWS = 512  # queries per search and fusion call, at most
-_NUMBERS = 2**26  # in the (B, K, D) block of neighbour vectors of one such call: 256 MiB
-
-
-class Trusted(Learned, Protocol):
-    """A memory that is searched and read."""
-
-    @property
-    def store(self) -> Memory:
-        """The pairs.
-
-        Raises:
-            MemoryStoreError: they cannot be reached yet.
-        """
-        ...
+_DEFAULTS = RefineOptions(
+    k=NEIGHBOURS, search="uni", fusion="cross", gate=True, target=None, caution="balanced", fuser="reco", explain=False
+)
+ROLES: tuple[Role, ...] = get_args(Role)
 
 
 @dataclass(frozen=True)
@@ -74,30 +49,31 @@ class Refiner:
 
     def __init__(
         self,
-        memory: Trusted,
+        memory: Learned,
         fusers: Mapping[FuserName, Fuser] | Fuser | None,
-        how: Retrieval,
+        how: Retrieval | None = None,
         *,
-        gate: bool = True,
-        caution: Caution | float = "balanced",
-        fuser: FuserName = "reco",
         timed: Callable[[], AbstractContextManager[object]] = nullcontext,
+        **defaults: Unpack[RefineDefaults],
     ) -> None:
         """Put a memory and the ways to fuse together.
 
         Args:
             memory: the pairs that are retrieved from, and their calibration.
             fusers: by name, besides the closed form; or a single one that is used always; None: only the closed form.
-            how: defaults of k, search and fusion.
-            gate: whether the closed form moves only as far as the memory's own pairs justify.
-            caution: see :class:`~reco_plugin.request.RefineOptions`.
-            fuser: which one refines unless a request says otherwise.
+            how: k, search and fusion unless a request says otherwise.
             timed: around each move by the closed form.
+            defaults: options unless a request says otherwise, see :class:`~reco_plugin.options.RefineOptions`.
         """
-        self.memory, self.how = memory, how
-        self._fusers: Mapping[FuserName, Fuser] = fusers if isinstance(fusers, Mapping) else {}
-        self._only = None if fusers is None or isinstance(fusers, Mapping) else fusers
-        self._gate, self._caution, self._fuser, self._timed = gate, caution, fuser, timed
+        self.memory = memory
+        self._fusers: dict[FuserName, Fuser] = {"reco": ClosedForm(timed)}
+        if isinstance(fusers, Mapping):
+            self._fusers |= fusers
+        elif fusers is not None:
+            self._fusers = dict.fromkeys(get_args(FuserName), fusers)
+        self._mean = self._fusers["reco"] if fusers is not None and not isinstance(fusers, Mapping) else NeighbourMean()
+        searched = {} if how is None else {"k": how.k, "search": how.search, "fusion": how.fusion}
+        self.defaults: RefineOptions = {**_DEFAULTS, **check_options({**searched, **defaults})}
 
     @property
     def dimension(self) -> int:
@@ -110,95 +86,30 @@ class Refiner:
         *,
         modality: Modality,
         role: Role = "query",
-        **options: Unpack[RefineKeywords],
+        **options: Unpack[RefineOptions],
     ) -> Refinement:
         """Refine (B, D) unit-norm vectors; everything as in :meth:`reco_plugin.reco.Reco.refine`."""
-        asked = RefineOptions(**options)
+        how = check_options(options)
         queries = check_vectors(vectors, self.dimension)
         check_choice("modality", modality, MODALITIES)
-        check_choice("role", role, get_args(Role))
-        request = Request(
-            modality,
-            role,
-            self.how.with_options(asked),
-            asked.fuser or self._fuser,
-            self._caution if asked.caution is None else asked.caution,
-            asked.answered,
-            gated=self._gate if asked.gate is None else asked.gate,
-            explain=asked.explain,
-        )
-        hidden = _per_query(asked.exclude, len(queries))
-        moves = self._method(request)
-        size = self._rows(request.how.k, hidden)
-        covered = moves.cover(queries, hidden, size) if isinstance(moves, Closed) else None
-        parts = [
-            self._refine(request, moves, queries[rows], hidden[rows] if hidden else None, covered, rows)
-            for rows in _slices(len(queries), size)
-        ]
-        whole = _concatenate(parts)
-        if role == "candidate" and isinstance(moves, Closed) and whole.moves is not None and whole.coverage is not None:
-            held = whole.coverage.held
-            return replace(whole, vectors=queries.copy() if held else moves.to_vectors(whole.moves))
-        return whole
+        check_choice("role", role, ROLES)
+        fuser, asked = self.ask(queries, modality, role, how)
+        return fuser.refine(asked)
 
-    def _method(self, request: Request) -> Closed | Fuser:
-        """The closed form, or another fusion."""
-        if self._only is not None:
-            return self._only
-        if request.fuser != "reco":
-            if request.fuser not in self._fusers:
-                known = ", ".join(["reco", *self._fusers])
-                raise InputError(f"the model has no fusion {request.fuser!r}, only: {known}")
-            return self._fusers[request.fuser]
-        return Closed(self.memory, request)
-
-    def _refine(
-        self,
-        request: Request,
-        moves: Closed | Fuser,
-        queries: Vectors,
-        hidden: Sequence[Collection[str]] | None,
-        covered: npt.NDArray[np.bool_] | None,
-        rows: slice,
-    ) -> Refinement:
-        """Refine one block of queries (B, D)."""
-        found = retrieve(
-            self.memory.searches,
-            queries,
-            request.modality,
-            request.how,
-            exclude=hidden,
-            payloads=request.explain,
-            ids=request.explain,
-            witnesses=isinstance(moves, Closed),
-        )
-        retrieved = np.asarray(found.found.any(axis=1))
-        if isinstance(moves, Closed):
-            with self._timed():
-                refined = moves.refine(queries, found, covered, rows)
-        elif retrieved.any():
-            reliability = found.found.astype(np.float32)
-            vectors, weights = moves.fuse(request.modality, queries, found, reliability)
-            refined = RefinedBlock(vectors, reliability, weights, Coverage(len(queries), int(retrieved.sum())), None)
-        else:
-            nothing = np.zeros_like(found.similarity)
-            refined = RefinedBlock(queries.copy(), nothing, nothing, Coverage(len(queries), 0), None)
-        whole = Refinement(
-            refined.vectors,
-            queries,
-            coverage=refined.coverage,
-            retrieved=retrieved,
-            moves=refined.moves,
-            why=refined.why,
-        )
-        if not request.explain:
-            return whole
-        return replace(whole, neighbours=found, reliability=refined.reliability, weights=refined.weights)
-
-    def _rows(self, k: int, hidden: Sequence[Collection[str]] | None) -> int:
-        """Queries per call, so that the vectors and excluded ids of a call stay bounded."""
-        longest = max((len(ids) for ids in hidden or ()), default=0)
-        return max(1, min(_ROWS, _NUMBERS // (k * self.dimension), EXCLUSIONS_AT_ONCE // max(longest, 1)))
+    def ask(self, queries: Vectors, modality: Modality, role: Role, options: RefineOptions) -> tuple[Fuser, Refining]:
+        """Who refines (B, D), and what it is asked; all that is given was checked."""
+        how: RefineOptions = {**self.defaults, **options}
+        name = how["fuser"] or "reco"
+        if name not in self._fusers:
+            raise InputError(f"the model has no fusion {name!r}, only: {', '.join(self._fusers)}")
+        fuser = self._fusers[name]
+        if name == "reco" and not (how["gate"] and how["search"] == "uni" and how["fusion"] == "cross"):
+            fuser = self._mean  # the gate is fitted for the paper's search and fusion
+        if how["target"] not in (None, other(modality)):
+            fuser = StayPlain()
+        exclude = how.get("exclude")
+        hidden = None if exclude is None else _per_query(exclude, len(queries))
+        return fuser, Refining(self.memory, queries, modality, role, how, hidden)
 
 
 def used_pairs(result: Refinement, row: int) -> tuple[Used, ...]:
@@ -222,10 +133,10 @@ def used_pairs(result: Refinement, row: int) -> tuple[Used, ...]:
 def refiner_for_vectors(
     records: Iterable[Records],
     fuser: Fuser | None = None,
+    /,
     *,
     how: Retrieval | None = None,
-    gate: bool = True,
-    caution: Caution | float = "balanced",
+    **defaults: Unpack[RefineDefaults],
 ) -> Refiner:
     """Build a refiner from pairs of vectors, (N, D) per batch, without a model folder.
 
@@ -234,9 +145,8 @@ def refiner_for_vectors(
     Args:
         records: the pairs, in batches, ids unique.
         fuser: the closed form when None.
-        how: defaults of k, search and fusion; k is 10 when None.
-        gate: whether the closed form moves only as far as the memory's own pairs justify.
-        caution: see :class:`~reco_plugin.request.RefineOptions`.
+        how: k, search and fusion unless a request says otherwise; k is 10 when None.
+        defaults: options unless a request says otherwise.
 
     Raises:
         InputError: no pairs, or vectors of different dimensions.
@@ -246,11 +156,11 @@ def refiner_for_vectors(
         raise InputError("no pairs to build a memory of")
     if len(dimensions := {batch.image.shape[1] for batch in batches}) > 1:
         raise InputError(f"the pairs have vectors of different dimensions: {sorted(dimensions)}")
-    how = how or Retrieval(k=NEIGHBOURS)
+    k = how.k if how else defaults.get("k") or NEIGHBOURS
     store = open_memory(":memory:", _own_fingerprint(batches[0]), kind="exact")
     for batch in batches:
         store.upsert(batch)
-    return Refiner(VectorMemory(store, learn(store, how.k)), fuser, how, gate=gate, caution=caution)
+    return Refiner(VectorMemory(store, learn(store, k)), fuser, how, **defaults)
 
 
 def _own_fingerprint(records: Records) -> Fingerprint:
@@ -259,11 +169,7 @@ def _own_fingerprint(records: Records) -> Fingerprint:
     return Fingerprint("precomputed vectors", digest, records.image.shape[1])
 
 
-def _per_query(
-    exclude: Sequence[Collection[str]] | Collection[str] | None, queries: int
-) -> list[Collection[str]] | None:
-    if exclude is None:
-        return None
+def _per_query(exclude: Sequence[Collection[str]] | Collection[str], queries: int) -> list[Collection[str]]:
     if isinstance(exclude, (str, bytes)) or not isinstance(exclude, Iterable):
         raise InputError(f"exclude must be a collection of ids, got the single id {show(exclude)}: put it in a list")
     items = list(exclude)
@@ -272,33 +178,3 @@ def _per_query(
     if len(items) != queries:
         raise InputError(f"exclude has {len(items)} collections of ids for {queries} vectors: give one per vector")
     return [check_ids(ids, "exclude") for ids in items]
-
-
-def _slices(rows: int, size: int) -> list[slice]:
-    return [slice(start, start + size) for start in range(0, rows, size)]
-
-
-def _concatenate(parts: list[Refinement]) -> Refinement:
-    if len(parts) == 1:
-        return parts[0]
-    vectors = np.concatenate([part.vectors for part in parts])
-    frozen = np.concatenate([part.frozen for part in parts])
-    retrieved = np.concatenate([part.retrieved for part in parts if part.retrieved is not None])
-    coverage = Coverage.join([part.coverage for part in parts if part.coverage is not None])
-    moving = [part.moves for part in parts if part.moves is not None]
-    moves = Moves.join(moving) if moving else None
-    whole = Refinement(vectors, frozen, coverage=coverage, retrieved=retrieved, moves=moves)
-    found = [part.neighbours for part in parts if part.neighbours is not None]
-    if not found:
-        return whole
-    neighbours = Neighbours(
-        ids=[ids for part in found for ids in part.ids],
-        similarity=np.concatenate([part.similarity for part in found]),
-        vectors=np.concatenate([part.vectors for part in found]),
-        found=np.concatenate([part.found for part in found]),
-        payloads=[row for part in found for row in part.payloads or []],
-    )
-    trusts = np.concatenate([part.reliability for part in parts if part.reliability is not None])
-    weights = np.concatenate([part.weights for part in parts if part.weights is not None])
-    why = [one for part in parts for one in part.why or ()]
-    return replace(whole, neighbours=neighbours, reliability=trusts, weights=weights, why=why or None)

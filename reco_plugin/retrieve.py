@@ -1,4 +1,4 @@
-"""Find a query's neighbours in the memory and read the vectors to fuse (paper, section 3.2)."""
+"""Searches of training and evaluation: a query's neighbours in every mode (paper, section 3.2 and its ablations)."""
 
 from __future__ import annotations
 
@@ -6,8 +6,7 @@ from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 
 from .memory import Searches
-from .request import RefineOptions, Search
-from .types import Filter, Modality, Mode, Neighbours, Vectors, other
+from .types import Filter, Modality, Mode, Neighbours, Search, Vectors, other
 
 
 @dataclass(frozen=True)
@@ -18,20 +17,6 @@ class Retrieval:
     search: Mode = "uni"  # uni compares the query with the memory's vectors of its own modality, cross with the other's
     fusion: Mode = "cross"  # cross reads the neighbours' vectors of the other modality, uni of the query's own
     where: Filter | None = None  # conditions on the payload
-
-    def with_options(self, options: RefineOptions) -> Retrieval:
-        """The caller's options, else these; conditions are the caller's alone."""
-        return Retrieval(
-            self.k if options.k is None else options.k,
-            self.search if options.search is None else options.search,
-            self.fusion if options.fusion is None else options.fusion,
-            options.where,
-        )
-
-    @property
-    def is_paper(self) -> bool:
-        """Whether this is the paper's combination, for which the gate is fitted."""
-        return self.search == "uni" and self.fusion == "cross"
 
 
 def retrieve(

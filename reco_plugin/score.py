@@ -10,7 +10,7 @@ import numpy.typing as npt
 
 from .calibration.scores import score_pairs
 from .errors import InputError
-from .request import RefineKeywords
+from .options import RefineOptions
 from .types import Coverage, Degraded, Modality, Moves, Refinement, Role, Vectors, other
 
 
@@ -18,7 +18,7 @@ class Refines(Protocol):
     """Reco or Refiner. To encode raw images and texts it needs an attribute ``encoder`` too."""
 
     def refine(
-        self, vectors: npt.ArrayLike, *, modality: Modality, role: Role = "query", **options: Unpack[RefineKeywords]
+        self, vectors: npt.ArrayLike, *, modality: Modality, role: Role = "query", **options: Unpack[RefineOptions]
     ) -> Refinement:
         """Refine (B, D) unit-norm vectors."""
         ...
@@ -46,21 +46,22 @@ class ExactScorer:
     """Scores queries against one set of candidates, which is refined once."""
 
     def __init__(
-        self, reco: Refines, candidates: Vectors, modality: Modality = "text", **options: Unpack[RefineKeywords]
+        self, reco: Refines, candidates: Vectors, modality: Modality = "text", **options: Unpack[RefineOptions]
     ) -> None:
         """Refine candidates (C, D) of a modality.
 
         The caution of the queries follows from the texts that the memory knows: see ``answered`` of
-        :class:`~reco_plugin.request.RefineOptions`.
+        :class:`~reco_plugin.options.RefineOptions`.
 
         Raises:
             InputError: a fusion other than the closed form.
         """
         if options.get("fuser") not in (None, "reco"):
             raise InputError(f"fuser {options['fuser']!r} has no exact scores: compare refined vectors, or use 'reco'")
-        options["fuser"] = "reco"
+        options["fuser"], options["target"] = "reco", other(modality)
         self._reco, self._options, self._queries = reco, options, other(modality)
-        of_candidates: RefineKeywords = {**options, "exclude": None}
+        of_candidates: RefineOptions = {**options, "exclude": None}
+        options["target"] = modality
         self._candidates = reco.refine(candidates, modality=modality, role="candidate", **of_candidates)
         if self._candidates.coverage is not None:
             options["answered"] = self._candidates.coverage.answered
@@ -76,7 +77,7 @@ class ExactScorer:
 
 
 def score_both(
-    reco: Refines, images: Vectors, texts: Vectors, queries: Modality = "image", **options: Unpack[RefineKeywords]
+    reco: Refines, images: Vectors, texts: Vectors, queries: Modality = "image", **options: Unpack[RefineOptions]
 ) -> Scores:
     """Score images (B, D) against texts (C, D), see :meth:`reco_plugin.reco.Reco.scores`."""
     if queries == "image":

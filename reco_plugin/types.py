@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any, Literal, NamedTuple, TypeAlias, get_args
 
@@ -28,6 +28,8 @@ Caution: TypeAlias = Literal["cautious", "balanced", "bold"]
 """Which share of queries is assumed to have no answer in the memory; a query alone cannot tell."""
 FuserName: TypeAlias = Literal["reco", "paper", "mean"]
 """reco: the closed form. paper: the attention layer of the model folder. mean: its mean of neighbours."""
+Target: TypeAlias = Literal["image", "text", "both"]
+"""What refined vectors are compared with: images, texts, or means or a mixture of both."""
 MemoryKind: TypeAlias = Literal["auto", "exact", "edge", "qdrant"]
 UNMOVED = 1e-6
 """Cosine distance up to which a vector counts as where it was."""
@@ -139,6 +141,36 @@ class Records:
 
 
 @dataclass(frozen=True)
+class Search:
+    """A search of a memory, which checks it.
+
+    Attributes:
+        vectors: (B, D) unit-norm queries.
+        by: modality of the memory that is compared with the queries.
+        read: modality whose vectors are returned.
+        k: neighbours per query; fewer if the memory holds fewer.
+        exclude: B collections of ids that must not be found for that query.
+        where: conditions on the payload.
+        payloads: also read the payloads.
+        ids: also read the users' ids; without, ids are the store's own, and a store that keeps users' ids in the
+            payload reads no payload.
+        witnesses: also read what is known of each pair's reliability.
+        checked: whether the caller has checked all of it, and it has neither exclusions nor conditions.
+    """
+
+    vectors: Vectors
+    by: Modality
+    read: Modality
+    k: int
+    exclude: Sequence[Collection[str]] | None = None
+    where: Filter | None = None
+    payloads: bool = False
+    ids: bool = True
+    witnesses: bool = False
+    checked: bool = False
+
+
+@dataclass(frozen=True)
 class Neighbours:
     """What a search found for B queries, nearest first, padded to K columns.
 
@@ -157,6 +189,17 @@ class Neighbours:
     found: npt.NDArray[np.bool_]
     payloads: list[list[Payload]] | None = None
     witnesses: npt.NDArray[np.float32] | None = None
+
+    @classmethod
+    def join(cls, parts: Sequence[Neighbours]) -> Neighbours:
+        """What several searches of one kind found, without witnesses."""
+        return cls(
+            ids=[ids for part in parts for ids in part.ids],
+            similarity=np.concatenate([part.similarity for part in parts]),
+            vectors=np.concatenate([part.vectors for part in parts]),
+            found=np.concatenate([part.found for part in parts]),
+            payloads=[row for part in parts for row in part.payloads or []],
+        )
 
 
 @dataclass(frozen=True)
@@ -297,6 +340,32 @@ class Refinement:
     retrieved: npt.NDArray[np.bool_] | None = None
     moves: Moves | None = None
     why: Sequence[Why | None] | None = None
+
+    @classmethod
+    def join(cls, parts: Sequence[Refinement]) -> Refinement:
+        """Blocks of one refinement below one another."""
+        if len(parts) == 1:
+            return parts[0]
+
+        def rows(name: str) -> Any:
+            known = [value for part in parts if (value := getattr(part, name)) is not None]
+            if not known:
+                return None
+            return np.concatenate(known) if isinstance(known[0], np.ndarray) else [row for one in known for row in one]
+
+        moving = [part.moves for part in parts if part.moves is not None]
+        found = [part.neighbours for part in parts if part.neighbours is not None]
+        return cls(
+            rows("vectors"),
+            rows("frozen"),
+            Neighbours.join(found) if found else None,
+            rows("reliability"),
+            rows("weights"),
+            coverage=Coverage.join([part.coverage for part in parts if part.coverage is not None]),
+            retrieved=rows("retrieved"),
+            moves=Moves.join(moving) if moving else None,
+            why=rows("why"),
+        )
 
     @property
     def refined(self) -> npt.NDArray[np.bool_]:

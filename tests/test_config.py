@@ -229,7 +229,7 @@ def test_an_unusable_value_is_named_with_its_setting(name, place, monkeypatch):
 
 
 def test_all_wrong_settings_are_named_at_once():
-    with pytest.raises(ConfigError, match=r"threads: .*-1.*; k: .*0"):
+    with pytest.raises(ConfigError, match=r"k: .*0; threads: .*-1"):
         load_settings(k=0, threads=-1)
 
 

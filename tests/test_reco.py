@@ -30,9 +30,8 @@ from reco_plugin.errors import (
     VectorError,
 )
 from reco_plugin.memory import open_memory
-from reco_plugin.request import Search
 from reco_plugin.sessions import Session, open_graph
-from reco_plugin.types import MODALITIES, Fingerprint
+from reco_plugin.types import MODALITIES, Fingerprint, Search
 
 TEXTS = ["a red circle", "an orange square", "a small blue triangle", "something quite different"]
 COMBOS = list(product(("uni", "cross"), repeat=2))

@@ -16,10 +16,9 @@ from reco_plugin.calibration.why import MOST
 from reco_plugin.errors import InputError, VectorError
 from reco_plugin.memory import Fingerprint, open_memory
 from reco_plugin.refine import Refiner, VectorMemory, refiner_for_vectors
-from reco_plugin.request import Search
 from reco_plugin.retrieve import Retrieval
 from reco_plugin.score import ExactScorer, score_both
-from reco_plugin.types import MODALITIES, Coverage, Neighbours, Records
+from reco_plugin.types import MODALITIES, Coverage, Neighbours, Records, Search
 
 D, GROUPS, EACH, K = 32, 120, 3, 5
 BLOCK = 512  # rows per fusion call
@@ -400,7 +399,7 @@ def test_caution_counts_for_exact_scores(refiner, world):
         changed(**how) for how in ({"caution": "bold"}, {}, {"caution": "cautious"}, {"caution": 1.0})
     )
     assert bold >= default > cautious > none == pytest.approx(0.0, abs=1e-6)
-    plain = Refiner(refiner.memory, None, refiner.how, caution="cautious")  # as by RECO_CAUTION
+    plain = Refiner(refiner.memory, None, Retrieval(k=K), caution="cautious")  # as by RECO_CAUTION
     found = ExactScorer(plain, texts).score(images)
     assert float(np.abs(found.scores - found.frozen).mean()) < default
 

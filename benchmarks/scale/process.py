@@ -22,8 +22,7 @@ from reco_plugin.memory import Memory, open_memory
 from reco_plugin.memory.edge import EdgeMemory
 from reco_plugin.memory.index import LEAST
 from reco_plugin.memory.options import MemoryOptions
-from reco_plugin.request import Search
-from reco_plugin.types import Fingerprint, Modality, Records
+from reco_plugin.types import Fingerprint, Modality, Records, Search
 
 from ..synthetic import BLOCK, Synthetic
 

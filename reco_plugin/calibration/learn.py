@@ -17,8 +17,7 @@ from ..defaults import PAIRS_IN_RAM
 from ..errors import MemoryStoreError
 from ..memory import Header, Memory
 from ..ram import free_bytes
-from ..request import Search
-from ..types import MODALITIES, Modality, Records, Vectors, other
+from ..types import MODALITIES, Modality, Records, Search, Vectors, other
 from . import Calibrated, Calibration, calibrate
 from .calibrate import ENOUGH, FEWEST
 from .reliability import predict

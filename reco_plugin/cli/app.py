@@ -18,7 +18,7 @@ from ..config import load_settings
 from ..data.source import read_lines
 from ..errors import ArtifactError, ConfigError, InputError, need
 from ..files import whole_file
-from ..request import RefineOptions
+from ..options import RefineOptions
 from ..serve.settings import ServeSettings, load_serve_settings
 from .doctor import doctor_command
 from .evaluate import eval_app, report_command, study_command

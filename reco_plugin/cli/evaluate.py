@@ -14,11 +14,10 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from ..config import load_settings
-from ..defaults import NEIGHBOURS
 from ..errors import ArtifactError, ConfigError
 from ..evaluate.study.config import StudyConfig
 from ..files import whole_file
-from ..request import RefineOptions, modes_of
+from ..options import RefineOptions, defaults_of
 from ..run_config import flag_of
 from ..types import FuserName
 from .shared import (
@@ -224,19 +223,17 @@ def open_setup(setup: Setup, options: Mapping[str, Any], *, vectors: bool) -> It
     """
     from ..data import is_vectors, read_records
     from ..refine import refiner_for_vectors
-    from ..retrieve import Retrieval
 
     if setup.memory and setup.memory_from:
         raise ConfigError("give --memory or --memory-from, not both")
-    settings = load_settings(fuser=setup.fuser, **modes_of(options))
+    settings = load_settings(**{**defaults_of(options), "fuser": setup.fuser or options.get("fuser")})
     pairs = setup.memory_from
     vectors_only = vectors and pairs is not None and is_vectors(pairs)
     unnamed = setup.model is None and "model" not in settings.model_fields_set  # ./triton_models is not
-    needs_none = settings.fuser == "reco" or (unnamed and settings.fuser is None)
+    set_ = settings.refining
+    needs_none = set_.get("fuser") == "reco" or (unnamed and "fuser" not in set_)
     if vectors_only and pairs is not None and setup.model is None and needs_none:
-        how = Retrieval(settings.k or NEIGHBOURS, settings.search, settings.fusion)
-        caution = settings.caution or "balanced"
-        yield refiner_for_vectors(read_records(pairs), how=how, gate=settings.gate is not False, caution=caution)
+        yield refiner_for_vectors(read_records(pairs), **set_)
         return
     if pairs:
         place, kind = load_settings(memory=":memory:"), "exact"

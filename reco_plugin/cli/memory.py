@@ -207,7 +207,7 @@ def calibrate_command(
             cast("EdgeMemory", store).check_writable()  # a read-only folder would forget it at once
         pairs = store.count()
         with progress_bar(total=STEPS * pairs, desc="calibrate", unit="step") as bar:
-            learn(store, settings.k or manifest.policy.k, progress=bar.update)
+            learn(store, settings.refining.get("k") or manifest.policy.k, progress=bar.update)
         calibration = store.header.calibration
     text = "\n".join(calibration_lines(calibration, pairs))
     if not calibration:

@@ -28,6 +28,7 @@ from typing import (
     get_args,
     get_origin,
     get_type_hints,
+    is_typeddict,
 )
 
 import typer
@@ -42,6 +43,7 @@ from ..errors import ConfigError, MemoryStoreError, RecoError
 from ..memory import Memory, memory_of
 from ..memory.header import HEADER_NAME
 from ..memory.opening import server_of
+from ..options import options_of
 from ..run_config import said_of
 from ..types import Fingerprint, Records
 from ..values import in_words, nearest
@@ -156,7 +158,7 @@ def takes(*kinds: type, but: Collection[str] = ()) -> Callable[[Callable[..., No
     """Decorate a command with a parameter ``given``: on the command line, the flags of these classes replace it.
 
     Args:
-        kinds: dataclasses or pydantic models; if several have a name, the first one's flag counts.
+        kinds: dataclasses, pydantic models or records of options; if several have a name, the first one's flag counts.
         but: names of fields that are not flags of this command.
     """
     flags: dict[str, Parameter] = {}
@@ -196,7 +198,12 @@ def flags_of(kind: type) -> Iterator[Parameter]:
 
 def _fields(kind: Any) -> Iterator[tuple[str, Any, Any, Mapping[str, Any]]]:
     """Name, annotation, default and extras of each field; :data:`Parameter.empty` without a default."""
-    if issubclass(kind, BaseModel):
+    if is_typeddict(kind):
+        for name, (hint, option) in options_of(kind).items():
+            said = {"parser": option.parser, "metavar": option.metavar, "min": option.min, "unset": option.unset}
+            shown = {"description": option.description if option.unset else None}
+            yield name, hint, None, shown | {word: value for word, value in said.items() if value is not None}
+    elif issubclass(kind, BaseModel):
         for name, field in kind.model_fields.items():
             bounds = {} if issubclass(kind, BaseSettings) else _bounds(field.metadata)  # settings check their own
             default = Parameter.empty if field.is_required() else field.get_default()

@@ -18,7 +18,7 @@ from PIL import Image
 
 from ..calibration.why import Signal, Why
 from ..errors import ImageError, InputError, VectorError
-from ..request import RefineHow, given_options
+from ..options import RefineHow, given_options
 from ..score import Scores
 from ..types import ROLE_OF, Coverage, Degraded, ImageInput, Modality, Pair, Role, Used, Vectors, other
 

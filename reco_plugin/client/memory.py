@@ -27,8 +27,7 @@ from ..memory.checks import check_ids, check_positive, check_search, chunks
 from ..memory.header import Header, check_fingerprint
 from ..memory.points import empty_neighbours
 from ..pairs import PairMemory
-from ..request import Search
-from ..types import Fingerprint, Neighbours, Payload, Records
+from ..types import Fingerprint, Neighbours, Payload, Records, Search
 from ..values import ROW, SOURCE, strip_marks
 from ..vectors import pack, unpack
 from .calls import Call, T

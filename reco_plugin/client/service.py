@@ -131,6 +131,6 @@ class Service(ABC):
         )
 
     def _warn(self, reason: str) -> None:
-        from ..degrade import DegradedWarning
+        from ..guard import DegradedWarning
 
         warnings.warn(f"{self.url} answers with frozen CLIP vectors ({reason})", DegradedWarning, stacklevel=4)

@@ -12,8 +12,8 @@ from PIL import Image
 
 from ..evaluate.measure import Measured, measure_sides, refine_task
 from ..evaluate.task import SIDES, Side, Task, TaskItems
+from ..options import RefineHow
 from ..quickstart.dataset import ALL_SPLITS, Entity, EntitySplit, Quickstart
-from ..request import RefineHow
 from ..score import Refines
 from ..types import ImageInput, Pair, Vectors
 

@@ -15,7 +15,7 @@ from typing import ClassVar, NamedTuple, TypeAlias
 import numpy as np
 import numpy.typing as npt
 
-from ..refine import Trusted
+from ..fuse import Learned
 from ..retrieve import Retrieval
 from ..types import Modality, Records, Vectors
 from .measure import Measured, measure
@@ -42,7 +42,7 @@ class LinearAdapter:
         """Adapt (N, D) vectors of one modality; (N, D) unit-norm."""
         return _unit(vectors + vectors @ self.weights[int(modality == "text")])[0]
 
-    def measure(self, task: Task, memory: Trusted) -> Measured:
+    def measure(self, task: Task, memory: Learned) -> Measured:
         """See :class:`.methods.Measures`."""
         queries, candidates = (self._adapt(items) for items in (task.queries, task.candidates))
         return measure(task, [replace(task, queries=queries, candidates=candidates)])
@@ -153,7 +153,7 @@ class TipAdapter:
     sharpness: float
     sides: ClassVar[None] = None
 
-    def measure(self, task: Task, memory: Trusted) -> Measured:
+    def measure(self, task: Task, memory: Learned) -> Measured:
         """See :class:`.methods.Measures`."""
         shown, scores = self.shown.among(task.candidates.labels), _cosines(task)
         starts = np.flatnonzero(np.diff(shown.number, prepend=-1))
@@ -217,7 +217,7 @@ class LabelPropagation:
     rounds: ClassVar[int] = 20
     sides: ClassVar[None] = None
 
-    def measure(self, task: Task, memory: Trusted) -> Measured:
+    def measure(self, task: Task, memory: Learned) -> Measured:
         """See :class:`.methods.Measures`."""
         scores, made = _cosines(task), self.graph.of(task)
         if made is None:
@@ -252,7 +252,7 @@ class XMoRe:
     scale: float
     sides: ClassVar[None] = None
 
-    def measure(self, task: Task, memory: Trusted) -> Measured:
+    def measure(self, task: Task, memory: Learned) -> Measured:
         """See :class:`.methods.Measures`."""
         own = softmax(self.scale * _cosines(task))
         votes = np.zeros_like(own)

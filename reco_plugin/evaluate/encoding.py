@@ -21,8 +21,8 @@ from ..data.labelled import TEMPLATES, TemplatesFrom, fill
 from ..encode import Progress
 from ..errors import ConfigError, DataError, MemoryStoreError
 from ..files import allocate, digest_images, digest_texts, whole_file
+from ..options import RefineHow, RefineOptions
 from ..reco import Reco
-from ..request import RefineHow, RefineKeywords
 from ..score import Refines
 from ..types import Coverage, Fingerprint, ImageInput, Modality, Moves, Refinement, Role, Vectors
 from .task import Task, TaskItems, task_of
@@ -264,7 +264,7 @@ class CachingReco:
         return CachedEncoder(self.reco.encoder, self.reco.manifest.fingerprint, self.folder)
 
     def refine(
-        self, vectors: npt.ArrayLike, *, modality: Modality, role: Role = "query", **options: Unpack[RefineKeywords]
+        self, vectors: npt.ArrayLike, *, modality: Modality, role: Role = "query", **options: Unpack[RefineOptions]
     ) -> Refinement:
         """See :meth:`reco_plugin.reco.Reco.refine`."""
         return self.reco.refine(vectors, modality=modality, role=role, **options)

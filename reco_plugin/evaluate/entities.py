@@ -20,7 +20,7 @@ from ..data import EntitySet
 from ..data.labelled import check_templates, fill
 from ..encode import Progress
 from ..errors import ConfigError
-from ..request import RefineHow, given_options
+from ..options import RefineHow, given_options
 from ..score import Refines
 from ..types import Fingerprint, Vectors
 from .encoding import (

@@ -10,7 +10,7 @@ import numpy as np
 import numpy.typing as npt
 
 from ..calibration.scores import score_pairs
-from ..request import RefineHow
+from ..options import RefineHow
 from ..score import Refines
 from ..types import Caution, Coverage, Vectors
 from .encoding import refine_candidates, refine_queries

@@ -13,8 +13,8 @@ from typing import Any, ClassVar, Protocol
 import numpy as np
 import numpy.typing as npt
 
-from ..fuse import Fused, Fuser
-from ..refine import Refiner, Trusted
+from ..fuse import Fused, Fuser, Learned, NeighbourFuser
+from ..refine import Refiner
 from ..retrieve import Retrieval, retrieve
 from ..types import MODALITIES, Caution, Modality, Neighbours, Vectors
 from .measure import Measured, measure, refine_task
@@ -30,7 +30,7 @@ ScoreMatrix = npt.NDArray[np.floating[Any]]
 
 
 @dataclass(frozen=True)
-class MeanOfNeighbours:
+class MeanOfNeighbours(NeighbourFuser):
     """query + weight * softmax(similarity / temperature)-weighted mean of the neighbours' vectors.
 
     With a large image weight this is kNN label transfer; with a large text weight, prompts become prototypes.
@@ -136,7 +136,7 @@ class Measures(Protocol):
         """What it moves, and is compared with where the same is refined; None where it scores a list of classes."""
         ...
 
-    def measure(self, task: Task, memory: Trusted) -> Measured:
+    def measure(self, task: Task, memory: Learned) -> Measured:
         """Measure the method on a task with a memory."""
         ...
 
@@ -156,15 +156,15 @@ class Method:
         """Of the fusion."""
         return "reco" if self.fusers[0] is None else self.fusers[0].name
 
-    def refiners(self, memory: Trusted) -> list[Refiner]:
+    def refiners(self, memory: Learned) -> list[Refiner]:
         """A refiner for each of the trainings."""
         return [Refiner(memory, one, self.how, gate=self.gate, caution=self.caution) for one in self.fusers]
 
-    def refine(self, task: Task, memory: Trusted) -> Iterator[Task]:
+    def refine(self, task: Task, memory: Learned) -> Iterator[Task]:
         """Refine the task by each of the trainings, one by one, to hold only one in RAM."""
         return (refine_task(refiner, task, {self.sides}) for refiner in self.refiners(memory))
 
-    def measure(self, task: Task, memory: Trusted) -> Measured:
+    def measure(self, task: Task, memory: Learned) -> Measured:
         """See :class:`Measures`."""
         return measure(task, self.refine(task, memory))
 
@@ -178,7 +178,7 @@ class ScoringMethod:
     block: int = 1024  # queries at a time
     sides: ClassVar[None] = None
 
-    def measure(self, task: Task, memory: Trusted) -> Measured:
+    def measure(self, task: Task, memory: Learned) -> Measured:
         """See :class:`Measures`."""
         found, queries, candidates = [], task.queries, task.candidates
         for rows, near in retrieve_blocks(task, memory, self.how, self.block):
@@ -188,7 +188,7 @@ class ScoringMethod:
 
 
 def retrieve_blocks(
-    task: Task, memory: Trusted, how: Retrieval, block: int = 1024
+    task: Task, memory: Learned, how: Retrieval, block: int = 1024
 ) -> Iterator[tuple[slice, Neighbours]]:
     """Retrieve for a task's queries, some at a time: the neighbours' vectors of all would be too large."""
     for start in range(0, len(task), block):
@@ -198,13 +198,13 @@ def retrieve_blocks(
 
 
 @dataclass(frozen=True)
-class WithoutRetrieval:
+class WithoutRetrieval(NeighbourFuser):
     """Runs a fusion on empty neighbours, as in the control that is trained without retrieval."""
 
-    fuser: Fuser
+    fuser: NeighbourFuser
 
     @property
-    def name(self) -> str:
+    def name(self) -> str:  # type: ignore[override]  # it is a dataclass, which is only read
         """Name of the fusion."""
         return f"{self.fuser.name}, no retrieval"
 
@@ -233,7 +233,7 @@ class Chosen:
 
 def choose(
     dev: Task,
-    memory: Trusted,
+    memory: Learned,
     kinds: Mapping[str, Callable[[], Iterable[Measures]]],
     watch: Callable[[Iterable[Any], str], Iterable[Any]],
 ) -> tuple[Chosen, ...]:

@@ -12,7 +12,7 @@ import numpy.typing as npt
 
 from ..data import Captioned
 from ..encode import Progress
-from ..request import RefineHow, given_options
+from ..options import RefineHow, given_options
 from ..score import Refines
 from ..types import Modality, Role, Vectors
 from .encoding import image_vectors, refine_candidates, refine_queries, silent, text_vectors

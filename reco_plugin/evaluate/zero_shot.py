@@ -12,7 +12,7 @@ import numpy.typing as npt
 from ..data import Labelled
 from ..encode import Progress
 from ..errors import ConfigError, InputError
-from ..request import RefineHow, given_options
+from ..options import RefineHow, given_options
 from ..score import Refines
 from .encoding import labelled_task, prompts_of, silent, with_templates
 from .measure import Measured, by_unseen, gain, measure_sides, move_among, refine_task, try_cautions, variants_of

@@ -18,8 +18,7 @@ from ..memory import Memory
 from ..pairs import PairMemory
 from ..preparation import Preparation
 from ..reco import Reco
-from ..request import Search
-from ..types import Records, Vectors, caption_of
+from ..types import Records, Search, Vectors, caption_of
 from ..vectors import check_vectors
 from .prepare import CAPTIONS, Encoded, make_chunks
 from .source import is_memory, open_source

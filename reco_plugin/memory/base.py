@@ -9,8 +9,7 @@ import numpy as np
 import numpy.typing as npt
 
 from ..defaults import SCROLL_BATCH
-from ..request import Search
-from ..types import Neighbours, Payload, Records
+from ..types import Neighbours, Payload, Records, Search
 from .header import Header
 
 

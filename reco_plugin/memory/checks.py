@@ -14,8 +14,7 @@ import numpy as np
 import numpy.typing as npt
 
 from ..errors import FORKED, InputError, MemoryStoreError
-from ..request import Search
-from ..types import MODALITIES, Payload, Records, Vectors
+from ..types import MODALITIES, Payload, Records, Search, Vectors
 from ..values import (
     CAPTION_LENGTH,
     EXCLUSIONS,
@@ -147,6 +146,8 @@ def check_search(search: Search, dimension: int) -> CheckedSearch:
             anything than :mod:`..values` allows.
         VectorError: see :func:`~reco_plugin.vectors.check_vectors`.
     """
+    if search.checked:
+        return CheckedSearch(search.vectors, search.k, [[]] * len(search.vectors), ())
     for name, modality in (("by", search.by), ("read", search.read)):
         if modality not in MODALITIES:
             raise InputError(f"{name}: expected one of {', '.join(MODALITIES)}, found {modality!r}")
@@ -235,12 +236,12 @@ class Opener:
     """The process that opened a memory; its threads and locks do not work in a fork."""
 
     def __init__(self) -> None:
-        self._process = os.getpid()
+        self.process = os.getpid()
 
     @property
     def is_here(self) -> bool:
         """Whether this is that process."""
-        return self._process == os.getpid()
+        return self.process == os.getpid()
 
     def check(self, store: T | None, location: str) -> T:
         """The open store of the memory at a location.

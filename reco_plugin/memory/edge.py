@@ -15,13 +15,21 @@ import numpy as np
 import numpy.typing as npt
 import qdrant_edge as qe
 
-from ..defaults import SCROLL_BATCH
+from ..defaults import SCROLL_BATCH, SEARCH_EF
 from ..errors import MemoryStoreError
-from ..request import Search
-from ..types import MODALITIES, Fingerprint, Neighbours, Payload, Records
-from .checks import Opener, check_ids, check_positive, check_records, check_search, check_witnesses, chunks
+from ..types import MODALITIES, Fingerprint, Neighbours, Payload, Records, Search
+from .checks import (
+    CheckedSearch,
+    Opener,
+    check_ids,
+    check_positive,
+    check_records,
+    check_search,
+    check_witnesses,
+    chunks,
+)
 from .disk import LAST_BYTES, alone_in, bytes_of_pairs, bytes_on_disk, check_room, copy_shard, make_shard
-from .edge_reading import POINTS_AT_ONCE, ShardReader, find
+from .edge_reading import POINTS_AT_ONCE, ShardReader
 from .filters import USER_ID, WITNESSES
 from .header import Header, open_folder, refuse_missing_data, to_json, write_header
 from .index import SearchIndex
@@ -29,6 +37,7 @@ from .index_files import FOLDER
 from .options import MemoryOptions
 from .points import (
     READ_BEFORE,
+    FilterConstructors,
     compare_stored,
     ids_behind,
     point_id,
@@ -39,6 +48,7 @@ from .points import (
     to_records,
     to_witnesses,
     translate_errors,
+    wanted_payload,
 )
 
 SHARD_NAME = "shard"
@@ -49,6 +59,16 @@ _ID_BYTES = 64
 """Bytes of a deleted point in the log; measured: 38."""
 _WITNESS_BYTES = 512
 """Bytes of a pair's witnesses in log and payload, and of the payload that is written anew with them."""
+
+
+_WORDS = FilterConstructors(
+    filter=qe.Filter,
+    field=qe.FieldCondition,
+    range=qe.RangeFloat,
+    match_any=qe.MatchAny,
+    match_flag=lambda flag: qe.MatchValue(np.bool_(flag)),  # type: ignore[arg-type]  # Edge 0.9 takes a bool for 0 or 1
+    has_id=lambda points: qe.HasIdCondition(set(points)),
+)
 
 
 class EdgeMemory:
@@ -205,12 +225,67 @@ class EdgeMemory:
 
     def search(self, search: Search) -> Neighbours:
         """Find the k nearest pairs of queries (B, D), all in one call."""
-        shard = self._live()
-        wanted = check_search(search, self._dimension)
-        among = None if self._options.exact else self._index.candidates(search.by, wanted)
+        shard, dimension = self._live(), self._header.fingerprint.dimension
+        payload = wanted_payload(search)
+        plain = search.checked and self._index.idle  # no conditions, no exclusions, every pair
+        wanted = CheckedSearch(search.vectors, search.k, [], ()) if plain else check_search(search, dimension)
         with translate_errors(self.location, "search"):
-            found = find(shard, search, wanted, self._options, among)
-        return to_neighbours(found, self._dimension, search, k=wanted.k, read=search.read)
+            if plain:
+                found = self._ask(shard, search, wanted, payload, range(len(wanted.vectors)))
+            else:
+                found = self._find(shard, search, wanted, payload)
+        return to_neighbours(found, dimension, search, k=wanted.k, read=search.read)
+
+    def _find(
+        self, shard: qe.EdgeShard, search: Search, wanted: CheckedSearch, payload: bool | list[str]
+    ) -> list[list[Any]]:
+        """The hits of each query under its conditions, by the search index where there is one.
+
+        The index names points to compare with; a query that then finds fewer than k compares all.
+        """
+        filters, every = list(_WORDS.filters(wanted, (), point_id)), range(len(wanted.vectors))
+        among = None if self._options.exact else self._index.candidates(search.by, wanted)
+        if among is None:
+            return self._ask(shard, search, wanted, payload, every, filters)
+        narrow = [
+            qe.Filter(must=[_WORDS.has_id(some), *([f] if f else [])]) for some, f in zip(among, filters, strict=True)
+        ]
+        found = self._ask(shard, search, wanted, payload, every, narrow, exact=True)
+        short = [row for row, hits in enumerate(found) if len(hits) < wanted.k]
+        again = self._ask(shard, search, wanted, payload, short, [filters[row] for row in short]) if short else []
+        for row, hits in zip(short, again, strict=True):
+            found[row] = hits
+        return found
+
+    def _ask(
+        self,
+        shard: qe.EdgeShard,
+        search: Search,
+        wanted: CheckedSearch,
+        payload: bool | list[str],
+        rows: Sequence[int],
+        filters: Sequence[qe.Filter | None] = (),
+        *,
+        exact: bool = False,
+    ) -> list[list[Any]]:
+        """The hits of some queries, each under its filter."""
+        requests = []
+        params = qe.SearchParams(
+            hnsw_ef=max(self._options.search_ef or SEARCH_EF, wanted.k), exact=exact or self._options.exact
+        )
+        for row, condition in zip(rows, filters or [None] * len(rows), strict=True):
+            nearest = qe.Query.Nearest(wanted.vectors[row].tolist(), using=search.by)
+            requests.append(
+                qe.QueryRequest(
+                    query=nearest,
+                    limit=wanted.k,
+                    filter=condition,
+                    with_vector=[search.read],
+                    with_payload=payload,
+                    params=params,
+                )
+            )
+        return list(shard.query_batch(qe.QueryBatchRequest(requests)))
 
     def scroll(self, batch_size: int = SCROLL_BATCH, ids: Sequence[str] | None = None) -> Iterator[Records]:
         """All pairs in order of their point ids, or those of ``ids`` in their order, in batches (N, D)."""
@@ -301,6 +376,8 @@ class EdgeMemory:
         return self._header.fingerprint.dimension
 
     def _live(self) -> qe.EdgeShard:
+        if self._shard is not None and self._opener.process == os.getpid():
+            return self._shard
         return self._opener.check(self._shard, self.location)
 
     def _note(self, points: list[str]) -> None:

@@ -2,69 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection, Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
 import numpy as np
 import qdrant_edge as qe
 
-from ..defaults import SEARCH_EF
-from ..request import Search
 from ..types import MODALITIES, Modality, Vectors
-from .checks import CheckedSearch
 from .filters import USER_ID
-from .options import MemoryOptions
-from .points import FilterConstructors, pages, point_id, translate_errors, wanted_payload
+from .points import pages, translate_errors
 
 POINTS_AT_ONCE = 1000
-_WORDS = FilterConstructors(
-    filter=qe.Filter,
-    field=qe.FieldCondition,
-    range=qe.RangeFloat,
-    match_any=qe.MatchAny,
-    match_flag=lambda flag: qe.MatchValue(np.bool_(flag)),  # type: ignore[arg-type]  # Edge 0.9 takes a bool for 0 or 1
-    has_id=lambda points: qe.HasIdCondition(set(points)),
-)
-
-
-def find(
-    shard: qe.EdgeShard,
-    search: Search,
-    wanted: CheckedSearch,
-    options: MemoryOptions,
-    among: Sequence[Collection[str]] | None = None,
-) -> list[list[Any]]:
-    """The hits of each query of a search, which is given as asked and as checked.
-
-    ``among`` has the points to compare with, per query; a query that then finds fewer than k searches all.
-    """
-    filters = list(_WORDS.filters(wanted, (), point_id))
-
-    def run(rows: Sequence[int], conditions: Sequence[qe.Filter | None], *, exact: bool) -> list[list[Any]]:
-        requests = [
-            qe.QueryRequest(
-                query=qe.Query.Nearest(wanted.vectors[row].tolist(), using=search.by),
-                limit=wanted.k,
-                filter=condition,
-                with_vector=[search.read],
-                with_payload=wanted_payload(search),
-                params=qe.SearchParams(hnsw_ef=max(options.search_ef or SEARCH_EF, wanted.k), exact=exact),
-            )
-            for row, condition in zip(rows, conditions, strict=True)
-        ]
-        return list(shard.query_batch(qe.QueryBatchRequest(requests)))
-
-    every = range(len(wanted.vectors))
-    if among is None:
-        return run(every, filters, exact=options.exact)
-    narrow = [
-        qe.Filter(must=[_WORDS.has_id(some), *([f] if f else [])]) for some, f in zip(among, filters, strict=True)
-    ]
-    found = run(every, narrow, exact=True)
-    if short := [row for row, hits in enumerate(found) if len(hits) < wanted.k]:
-        for row, hits in zip(short, run(short, [filters[row] for row in short], exact=options.exact), strict=True):
-            found[row] = hits
-    return found
 
 
 class ShardReader:

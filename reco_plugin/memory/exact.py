@@ -17,8 +17,7 @@ import numpy.typing as npt
 from ..defaults import SCROLL_BATCH
 from ..errors import ConfigError, MemoryLocked, MemoryStoreError
 from ..files import write_whole
-from ..request import Search
-from ..types import MODALITIES, Fingerprint, Modality, Neighbours, Payload, Records, Vectors
+from ..types import MODALITIES, Fingerprint, Modality, Neighbours, Payload, Records, Search, Vectors
 from ..vectors import are_same
 from .checks import check_ids, check_positive, check_records, check_search, check_witnesses, chunks
 from .filters import matches

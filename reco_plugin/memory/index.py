@@ -58,6 +58,8 @@ class SearchIndex:
         self._stop = threading.Event()
         self._missing = 0  # pairs to be written until there may be enough
         self._failed = False
+        self.idle = not self._enabled
+        """Whether there is nothing to ask it: it is not enabled, or there were too few pairs at the last search."""
 
     @property
     def rows(self) -> int:
@@ -122,6 +124,7 @@ class SearchIndex:
         """Add points that the store wrote, vectors (N, D)."""
         with self._lock:
             self._missing -= len(points)
+            self.idle = not self._enabled or self._missing > 0
             if self._late is not None:
                 self._late.extend(points)
             if self._built is None:
@@ -144,7 +147,7 @@ class SearchIndex:
     def build(self) -> bool:
         """Load the index or make it, and wait; False if there is none: not enabled, too few pairs, or it failed."""
         if self._enabled and self._writable:
-            self._missing = 0
+            self._missing, self.idle = 0, False
             self._start(threads=os.cpu_count() or 1)
             if self._thread is not None:
                 self._thread.join()
@@ -163,7 +166,7 @@ class SearchIndex:
             if self._late is not None or self._missing > 0 or self._failed or self._stop.is_set():
                 return
             if (pairs := self._store.count()) < LEAST:
-                self._missing = LEAST - pairs
+                self._missing, self.idle = LEAST - pairs, True
                 return
             self._late = []
             self._thread = threading.Thread(target=self._work, args=(threads,), name="reco-index", daemon=True)

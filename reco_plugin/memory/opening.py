@@ -10,8 +10,7 @@ from typing import TYPE_CHECKING, get_args
 
 from ..defaults import COLLECTION
 from ..errors import ConfigError, FingerprintMismatch, MemoryStoreError, MissingExtra
-from ..request import Search
-from ..types import Fingerprint, MemoryKind, Neighbours
+from ..types import Fingerprint, MemoryKind, Neighbours, Search
 from .base import Memory
 from .header import Header, read_header
 

@@ -14,8 +14,7 @@ import numpy as np
 import numpy.typing as npt
 
 from ..errors import InputError, MemoryLocked, MemoryStoreError, RecoError
-from ..request import Search
-from ..types import MODALITIES, Modality, Neighbours, Payload, Records
+from ..types import MODALITIES, Modality, Neighbours, Payload, Records, Search
 from ..values import show
 from ..vectors import are_same
 from .checks import CheckedSearch
@@ -31,7 +30,7 @@ _WHOLE = 2**53
 """Integers below are exact as floats, so bounds can express equality, which finds both 1 and 1.0."""
 _BRANCHES = 8
 """Numbers are searched in a tree of bounds: of 1,000, about 20 are compared with a pair's value instead of all."""
-_NO_WITNESSES = (np.nan,) * 3
+_NO_WITNESSES, _NUMBERS = (np.nan,) * 3, {int, float, bool}
 _LOCKED = ("WouldBlock", "already accessed by another instance")
 """In the messages of Edge and of qdrant-client when another process holds the folder."""
 _FULL = "os error 28"
@@ -143,16 +142,20 @@ def to_neighbours(
 ) -> Neighbours:
     """Hits of B queries as padded neighbours, vectors (B, K, D); ``read`` is the name of their vector."""
     out = empty_neighbours(len(found), k, dimension, search)
-    for row, hits in enumerate(found):
-        out.ids[row].extend(_user_id(hit) for hit in hits)
+    for row, hits in enumerate(found):  # one loop for all columns: a search is the most frequent call of all
+        ids = out.ids[row]
+        for column, hit in enumerate(hits):
+            payload = hit.payload or {}
+            ids.append(str(payload.get(USER_ID, hit.id)))
+            out.similarity[row, column] = hit.score
+            out.vectors[row, column] = hit.vector[read]
+            if out.witnesses is not None and WITNESSES in payload:
+                stored = payload[WITNESSES]  # looked at without a call of ours for each
+                if isinstance(stored, list) and len(stored) == 3 and _NUMBERS.issuperset(map(type, stored)):
+                    out.witnesses[row, column] = stored
+            if out.payloads is not None:
+                out.payloads[row].append(_payload(hit))
         out.found[row, : len(hits)] = True
-        if hits:
-            out.similarity[row, : len(hits)] = [hit.score for hit in hits]
-            out.vectors[row, : len(hits)] = [hit.vector[read] for hit in hits]
-            if out.witnesses is not None:
-                out.witnesses[row, : len(hits)] = [_witnesses(hit) for hit in hits]
-        if out.payloads is not None:
-            out.payloads[row].extend(_payload(hit) for hit in hits)
     return out
 
 
@@ -164,7 +167,7 @@ def to_witnesses(points: Iterable[Point], wanted: Sequence[object]) -> npt.NDArr
 
 def _witnesses(point: Point) -> Sequence[float]:
     stored = (point.payload or {}).get(WITNESSES)
-    if isinstance(stored, list) and len(stored) == 3 and all(isinstance(each, (int, float)) for each in stored):
+    if isinstance(stored, list) and len(stored) == 3 and _NUMBERS.issuperset(map(type, stored)):
         return stored
     return _NO_WITNESSES
 
@@ -172,11 +175,11 @@ def _witnesses(point: Point) -> Sequence[float]:
 def empty_neighbours(batch: int, k: int, dimension: int, search: Search) -> Neighbours:
     """No neighbours: similarity (B, K) and vectors (B, K, D), all padding, and what else the search asks for."""
     return Neighbours(
-        [[] for _ in range(batch)],
+        list(map(list[str], [()] * batch)),
         np.zeros((batch, k), np.float32),
         np.zeros((batch, k, dimension), np.float32),
         np.zeros((batch, k), np.bool_),
-        [[] for _ in range(batch)] if search.payloads else None,
+        list(map(list[Payload], [()] * batch)) if search.payloads else None,
         np.full((batch, k, 3), np.nan, np.float32) if search.witnesses else None,
     )
 

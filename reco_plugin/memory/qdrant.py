@@ -16,8 +16,7 @@ from qdrant_client import QdrantClient, models
 
 from ..defaults import NEIGHBOURS, SCROLL_BATCH, SEARCH_EF
 from ..errors import MemoryStoreError
-from ..request import Search
-from ..types import Fingerprint, Neighbours, Payload, Records
+from ..types import Fingerprint, Neighbours, Payload, Records, Search
 from .checks import check_ids, check_positive, check_records, check_search, check_witnesses, chunks, part_of_a_write
 from .collection import CALIBRATION_KEY, LEARNING_KEY, local_client, open_local, open_served, search_params
 from .filters import USER_ID, WITNESSES

@@ -14,6 +14,7 @@ import string
 import unicodedata
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
+from functools import cached_property
 from itertools import chain, groupby
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, TypeAlias, get_args
@@ -22,7 +23,7 @@ import numpy as np
 import numpy.typing as npt
 
 from ..errors import ArtifactError, ConfigError, InputError
-from ..values import CONTEXT_LENGTH, show
+from ..values import CONTEXT_LENGTH, is_unicode, show
 
 if TYPE_CHECKING:
     import tokenizers
@@ -73,7 +74,7 @@ class TextConfig:
             if not 0 <= (getattr(self, name) or 0) < 2**31:
                 raise ConfigError(f"{name} {show(getattr(self, name))} is no token id: those are 0 to 2,147,483,647")
 
-    @property
+    @cached_property
     def lengths(self) -> tuple[int, ...]:
         """Every L that the graph is given, ascending; the last is the context length."""
         shorter = {length for length in self.buckets if length < self.context_length} if self.dynamic else set()
@@ -124,6 +125,8 @@ class Tokenizer:
         for index, text in enumerate(texts):
             if not isinstance(text, str):
                 raise InputError(f"text {index} is a {type(text).__name__}, not a string")
+            if not (text.isascii() or is_unicode(text)):
+                raise InputError(f"the text {show(text)} holds half of a surrogate pair, which is no character")
         cleaned = [clean(text, self.config.clean) for text in texts]
         return self._clip(cleaned) if self.config.kind == "clip" else self._hf(cleaned)
 
@@ -142,8 +145,10 @@ class Tokenizer:
         ids: TokenIds = np.full((len(texts), length), self.config.pad_id, np.int32)
         truncated = np.zeros(len(texts), bool)
         for index, encoding in enumerate(self._backend.encode_batch_fast(texts)):
-            special = any(token in texts[index] for token in self._special)
-            row = self._with_special(texts[index]) if special else encoding.ids
+            row = encoding.ids
+            for token in self._special:
+                if token in texts[index]:
+                    row = self._with_special(texts[index])
             truncated[index] = len(row) > length
             ids[index, : len(row)] = row[:length]
         ids[truncated, -1] = self._end

@@ -5,15 +5,15 @@ from __future__ import annotations
 import uuid
 from collections.abc import Callable, Mapping
 from dataclasses import replace
-from typing import TYPE_CHECKING, Any, TypeVar, get_args
+from typing import TYPE_CHECKING, Any, TypeVar
 
 from fastapi import Request, Response
 from starlette.types import Receive, Scope, Send
 
 from ..errors import InputError
-from ..request import RefineOptions, check_caution
+from ..options import RefineOptions, check_options, read_caution
 from ..score import Scores
-from ..types import Caution, Coverage, Degraded
+from ..types import Coverage, Degraded
 from .answers import Answer, written
 from .auth import credential
 from .bodies import Bodies
@@ -35,7 +35,7 @@ NO_ROLE = (
 """Header ``x-reco-note``."""
 MANY_QUERIES = "refined as queries; if this is an index, it must be plain: say document (input_type), or name clip"
 """Likewise, of requests with many queries: some clients call an index so unless told (``@ai-sdk/cohere``)."""
-CAUTION = "x-reco-caution"
+OPTION_HEADERS = {"x-reco-caution": "caution", "x-reco-target": "target"}
 """Header of requests, for dialects without a field for it."""
 TOLD = (
     "x-reco-refined",
@@ -127,7 +127,7 @@ class Caller:
         prefix = getattr(self._request.state, "prefix", None)
         if request.explain:
             self.see_pairs()
-        request = replace(request, options=self._as_cautious(request.options))
+        request = replace(request, options=self._with_headers(request.options))
 
         def work() -> tuple[Embedded, T | Refused]:
             found = self.embedder.embed(request, prefix)
@@ -141,6 +141,8 @@ class Caller:
         (answer, made), waited_s = await self._run(self._edge.pool, work)
         seconds, coverage = {"queue": waited_s, **answer.seconds}, answer.coverage.get("text")
         self._say(seconds, len(answer.rows), refined_word(answer), answer.degraded, coverage)
+        if answer.target is not None:
+            self._request.state.headers["x-reco-target"] = answer.target
         if failed := sum(row.failure is not None for row in answer.rows):
             self._request.state.log["failed_items"] = failed
         asked = self.embedder.interpret(request, prefix)
@@ -163,7 +165,7 @@ class Caller:
             Refused: a bad or too large item, too many, queue full (429), or the deadline passed (504).
             RecoError: the whole request failed.
         """
-        asked = replace(request, options=self._as_cautious(request.options))
+        asked = replace(request, options=self._with_headers(request.options))
 
         def work() -> tuple[Scores, dict[str, float], list[bytes]]:
             found, steps = score(self.embedder, asked)
@@ -215,22 +217,24 @@ class Caller:
         while (await self._request.receive())["type"] != "http.disconnect":
             pass  # an empty body that was not read
 
-    def _as_cautious(self, options: RefineOptions) -> RefineOptions:
-        """The options with the caution of the header, where the request has none.
+    def _with_headers(self, options: RefineOptions) -> RefineOptions:
+        """The options with those of the headers, where the request has none.
 
         Raises:
-            Refused: 400, neither a caution nor a share.
+            Refused: 400, a bad value.
         """
-        said = self._request.headers.get(CAUTION)
-        if said is None or options.caution is not None:
-            return options
-        try:
-            caution: Any = said if said in get_args(Caution) else float(said)
-            check_caution(caution)
-        except (InputError, ValueError):
-            message = f"{CAUTION} is {said!r:.60}: give {', '.join(get_args(Caution))} or a share from 0 to 1"
-            raise Refused(Failure(400, "unknown_caution", message, CAUTION)) from None
-        return replace(options, caution=caution)
+        said: RefineOptions = {**options}
+        for header, name in OPTION_HEADERS.items():
+            value: Any = self._request.headers.get(header)
+            if value is None or options.get(name) is not None:
+                continue
+            try:
+                value = read_caution(value) if name == "caution" else value
+                said = {**said, **check_options({name: value})}
+            except InputError as error:
+                message = f"{header} is {value!r:.60}: {error}"
+                raise Refused(Failure(400, f"unknown_{name}", message, header)) from None
+        return said
 
     def _say(
         self,

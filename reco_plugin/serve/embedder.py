@@ -10,16 +10,16 @@ from dataclasses import dataclass, field, replace
 import numpy as np
 
 from ..errors import ImageError, InputError
+from ..options import RefineOptions
 from ..preparation import EncoderInput
 from ..reco import Reco
 from ..refine import used_pairs
-from ..request import RefineOptions
-from ..types import MODALITIES, ROLE_OF, Coverage, Degraded, Modality, Refinement, Vectors
+from ..types import MODALITIES, ROLE_OF, Coverage, Degraded, Modality, Refinement, Target, Vectors
 from .embedding import AnswerCache, AnswerRow, Embedded, EmbedRequest, Item, RowKey, key_of
 from .failures import Failure, Refused, failure_of, too_many_items
 from .images import too_many_bytes
 from .logs import span
-from .policy import Asked, Manner, SidePolicy, manner_of
+from .policy import Asked, Manner, SidePolicy, manner_of, split_target
 from .pool import leave_place, still_wanted, take_place
 from .settings import ServeSettings
 
@@ -68,7 +68,9 @@ class Embedder:
         """Rows of repeated inputs."""
         self.policy = side_policy(reco, settings)
         """Which sides are refined unless a request says otherwise."""
-        self.settings = settings
+        self.settings, self._k = settings, reco.defaults["k"] or 1
+        self.target: Target = reco.defaults.get("target") or "image"
+        """What vectors for an index are compared with, unless a request says otherwise."""
         self.prepare = ItemPreparation(reco, settings)
         self._memory_is_ours = "://" not in reco.memory.location  # no other process writes to it
         self._batches = reco.encoder.batches_callers
@@ -86,16 +88,31 @@ class Embedder:
             Refused: no items or too many, or an unknown model.
             RecoError: the encoder failed, the options are wrong, or the memory failed with on_memory_failure=fail.
         """
+        request = self._aimed(request)
         self.check_size(request.items, request.options)
         if request.explain:
-            self._check_pairs(len(request.items), request.options.k)
+            self._check_pairs(len(request.items), request.options.get("k"))
         asked = self.interpret(request, prefix)
         failed = {row: self._failed(item) for row, item in enumerate(request.items) if isinstance(item, Failure)}
         work = _Work(request, asked, failed)
         for modality in MODALITIES:
             self._side(work, modality)
         rows = [work.rows[place] for place in range(len(request.items))]
-        return Embedded(rows, work.degraded, work.seconds, work.coverage)
+        wanted = any(asked.refines(modality, self.policy) for modality in MODALITIES)
+        target = request.options.get("target") if wanted else None
+        return Embedded(rows, work.degraded, work.seconds, work.coverage, target)
+
+    def _aimed(self, request: EmbedRequest) -> EmbedRequest:
+        """The request with its target: its field's, header's or model's; of queries the setting's, or images.
+
+        Documents compete for queries, which are of the other modality unless the request says so.
+        """
+        model, named = split_target(request.model)
+        usual = self.target if request.indexed and request.side != "document" else None
+        target = request.options.get("target") or named or usual
+        if target is None:
+            return request
+        return replace(request, model=model, options={**request.options, "target": target})
 
     def _failed(self, failure: Failure) -> AnswerRow:
         zeros = np.zeros(self.dimension, np.float32)
@@ -107,7 +124,7 @@ class Embedder:
         Raises:
             Refused: 404, an unknown model.
         """
-        return Asked(request.refine, prefix, manner_of(request.model, self.aliases), request.side)
+        return Asked(request.refine, prefix, manner_of(split_target(request.model)[0], self.aliases), request.side)
 
     def check_size(self, items: Sequence[Item | Failure], options: RefineOptions) -> None:
         """Check a request against the limits, and its fusion against the model.
@@ -120,9 +137,10 @@ class Embedder:
         if len(items) > self.settings.max_items:
             raise Refused(too_many_items(len(items), self.settings.max_items))
         self.check_images(isinstance(item, Item) and isinstance(item.content, bytes) for item in items)
-        self.check_k(options.k)
-        if options.fuser is not None and options.fuser not in (known := self.reco.manifest.fusers):
-            message = f"fuser is {options.fuser}, and the model has only: {', '.join(known)}"
+        self.check_k(options.get("k"))
+        fuser = options.get("fuser")
+        if fuser is not None and fuser not in (known := self.reco.manifest.fusers):
+            message = f"fuser is {fuser}, and the model has only: {', '.join(known)}"
             raise Refused(Failure(400, "unknown_fuser", message, "fuser"))
 
     def check_k(self, k: int | None) -> None:
@@ -141,7 +159,7 @@ class Embedder:
         Raises:
             Refused: 413, too many.
         """
-        k = k or self.reco.settings.k or self.reco.manifest.policy.k
+        k = k or self._k
         if (pairs := items * k) > (most := self.settings.max_pairs):
             message = f"{items:,} items with k = {k} would show {pairs:,} pairs, the limit is {most:,} (max_pairs)"
             raise Refused(Failure(413, "too_many_pairs", f"{message}: send fewer items at once, or a smaller k", "k"))
@@ -170,7 +188,7 @@ class Embedder:
             if work.asked.role == "document" or work.request.explain or len(todo) > self._searches_at_once:
                 take_place()  # no batch of several callers
             still_wanted()
-            options = replace(work.request.options, explain=work.request.explain).keywords()
+            options: RefineOptions = {**work.request.options, "explain": work.request.explain}
             with work.timed("refine"):
                 result = self.reco.refine(frozen, modality=modality, role=ROLE_OF[work.asked.role], **options)
             work.degraded = work.degraded or result.degraded

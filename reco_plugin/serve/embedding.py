@@ -18,8 +18,8 @@ import numpy as np
 import numpy.typing as npt
 
 from ..calibration.why import Why
-from ..request import RefineOptions
-from ..types import Coverage, Degraded, InputType, Modality, Used, Vectors
+from ..options import RefineOptions
+from ..types import Coverage, Degraded, InputType, Modality, Target, Used, Vectors
 from .failures import Failure, Refused
 
 RowKey: TypeAlias = tuple[Hashable, ...]
@@ -68,6 +68,7 @@ class EmbedRequest:
     truncate: bool = True  # cut long texts to the context length; False makes them fail with ``text_too_long``
     options: RefineOptions = field(default_factory=RefineOptions)
     explain: bool = False  # also return the pairs that were used
+    indexed: bool = True  # whether the vectors are compared with an index: of images, unless ``target`` says otherwise
 
 
 @dataclass(frozen=True)
@@ -95,6 +96,7 @@ class Embedded:
     degraded: Degraded | None  # why rows are frozen although refinement was on; None if nothing failed
     seconds: Mapping[str, float]  # of each step that ran: prepare, encode, refine (search and fusion)
     coverage: Mapping[Modality, Coverage]  # of each modality that was refined now
+    target: Target | None = None  # what they are compared with; None: the other modality, or nothing was to be refined
 
     @property
     def vectors(self) -> Vectors:
@@ -166,4 +168,4 @@ def key_of(item: Item, *, refined: bool, options: RefineOptions, version: int) -
     raw = item.content.encode("utf-8", "surrogatepass") if isinstance(item.content, str) else bytes(item.content)
     kind = type(item.content).__name__
     digest = hashlib.blake2b(raw, digest_size=16).digest()
-    return (item.modality, kind, digest, *((repr(options), version) if refined else ()))
+    return (item.modality, kind, digest, *((repr(sorted(options.items())), version) if refined else ()))

@@ -10,7 +10,7 @@ from pydantic import BaseModel
 from ..calibration.closed_form import NOT_CALIBRATED
 from ..errors import MemoryStoreError
 from ..reco import Reco
-from ..types import Caution, FuserName
+from ..types import Caution, FuserName, Target
 from .edge import Caller, Edge
 from .failures import Failure, Refused
 from .policy import Manner
@@ -71,6 +71,8 @@ class Model(BaseModel):
     """Unless a request says otherwise."""
     fuser: FuserName
     """Likewise."""
+    target: Target
+    """What refined vectors are compared with: images, texts or both, unless a request says otherwise."""
     fusers: list[FuserName]
     """Which a request may name."""
     memory: MemoryState
@@ -135,7 +137,7 @@ def describe_calibration(reco: Reco) -> dict[str, Any]:
 
 def _model(name: str, manner: Manner, edge: Edge, state: MemoryState) -> Model:
     embedder = edge.embedder
-    manifest, settings = embedder.reco.manifest, embedder.reco.settings
+    manifest, chosen = embedder.reco.manifest, embedder.reco.defaults
     sides = vars(embedder.policy) if manner != "plain" else dict.fromkeys(vars(embedder.policy), False)
     return Model(
         id=name,
@@ -147,9 +149,10 @@ def _model(name: str, manner: Manner, edge: Edge, state: MemoryState) -> Model:
         max_context_length=manifest.text.context_length,
         image_size=manifest.image.size,
         fingerprint=manifest.digest,
-        k=settings.k or manifest.policy.k,
-        caution=settings.caution or manifest.policy.caution,
-        fuser=settings.fuser or manifest.fusion.fuser,
+        k=chosen["k"],
+        caution=chosen["caution"],
+        target=embedder.target,
+        fuser=chosen["fuser"],
         fusers=list(manifest.fusers),
         memory=state,
     )

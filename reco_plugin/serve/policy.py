@@ -19,9 +19,9 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Literal, TypeAlias
+from typing import Literal, TypeAlias, get_args
 
-from ..types import InputType, Modality
+from ..types import InputType, Modality, Target
 from .failures import Failure, Refused
 
 Manner: TypeAlias = Literal["plain", "refined", "query"]
@@ -84,6 +84,17 @@ class Asked:
         if manner == "plain" or (manner is None and self.side is None) or self.lacks_role:
             return False
         return policy.refines(self.role, modality)
+
+
+def split_target(model: str | None) -> tuple[str | None, Target | None]:
+    """A model's alias, and the target that its name may end with, for engines that can send nothing else.
+
+    >>> split_target("clip-reco@text"), split_target("clip-reco")
+    (('clip-reco', 'text'), ('clip-reco', None))
+    """
+    name, _, target = (model or "").partition("@")
+    known = next((word for word in get_args(Target) if word == target), None)
+    return (model, None) if known is None else (name, known)
 
 
 def manner_of(model: str | None, aliases: Mapping[str, Manner]) -> Manner | None:

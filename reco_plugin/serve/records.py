@@ -17,8 +17,7 @@ from pydantic import BaseModel, Field
 from ..errors import InputError, MemoryStoreError
 from ..memory.checks import check_pair
 from ..pairs import PairMemory
-from ..request import Search
-from ..types import Modality, Records
+from ..types import Modality, Records, Search
 from ..values import ROW, SOURCE
 from ..vectors import pack, unpack
 from .edge import Edge

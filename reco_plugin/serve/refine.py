@@ -51,6 +51,7 @@ class RefineRequest(HowToRefine):
             refine=True,
             options=self.options(),
             explain=self.explain,
+            indexed=False,
         )
 
 
@@ -92,6 +93,7 @@ class ExplainRequest(HowToRefine):
             refine=True,
             options=self.options(),
             explain=True,
+            indexed=False,
         )
 
 

@@ -3,15 +3,15 @@
 from __future__ import annotations
 
 from contextvars import ContextVar
-from typing import Annotated, Any, TypeVar
+from functools import partial
+from typing import TYPE_CHECKING, Annotated, Any, TypeVar
 
-from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationInfo, model_validator
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationInfo, create_model, model_validator
 
 from ..calibration.reasons import explain_decision
 from ..calibration.why import Why
-from ..errors import InputError
-from ..request import RefineOptions, check_caution
-from ..types import Caution, Coverage, Degraded, FuserName, Modality, Mode, Used
+from ..options import Option, RefineOptions, check_option, check_options, options_of
+from ..types import Coverage, Degraded, Modality, Used
 from ..values import EXCLUSIONS
 from .answers import while_written
 from .embedding import AnswerRow, Embedded, Item
@@ -56,35 +56,37 @@ class Strict(BaseModel):
         return given
 
 
-def _known_caution(given: Any) -> Any:
-    """One error with the field's name, instead of one for each alternative."""
-    try:
-        check_caution(given)
-    except InputError as error:
-        raise ValueError(str(error)) from None
-    return given
+_WIRE: dict[str, Any] = {  # where JSON says it in another way than Python
+    "where": dict[str, Any] | None,
+    "exclude": Annotated[list[str] | None, Field(fail_fast=True, max_length=EXCLUSIONS)],
+}
+if TYPE_CHECKING:
 
+    class _Options(Strict):
+        """A field for each option."""
 
-class HowToRefine(Strict):
-    """Options of a refinement; the model and the settings decide what is left out."""
+else:
 
-    k: int | None = Field(None, ge=1, description="neighbours per item")
-    search: Mode | None = Field(None, description="uni: compare with the memory's own modality. cross: with the other")
-    fusion: Mode | None = Field(None, description="cross: fuse the other modality's vectors. uni: the own")
-    gate: bool | None = Field(None, description="move only as far as the memory's own pairs justify")
-    caution: Annotated[Caution | Annotated[float, Field(ge=0, le=1)] | None, BeforeValidator(_known_caution)] = Field(
-        None,
-        description="which share of queries is assumed to have no answer; more is safer. Also a header: x-reco-caution",
+    def _field(name: str, kind: Any, option: Option) -> Any:
+        """The option as a field; its own check comes first, since it has one error, and pydantic one per type."""
+        kind = _WIRE.get(name, kind)
+        if option.check is not None and option.min is None:
+            kind = Annotated[kind, BeforeValidator(partial(check_option, name))]
+        return (kind, Field(None, ge=option.min, description=option.description))
+
+    _Options = create_model(
+        "_Options",
+        __base__=Strict,
+        **{name: _field(name, *one) for name, one in options_of(RefineOptions).items() if one[1].sent},
     )
-    fuser: FuserName | None = Field(None, description="reco: the closed form. paper: the attention layer")
-    where: dict[str, Any] | None = Field(None, description='conditions on the payload: {"year": {"gte": 2020}}')
-    exclude: Annotated[list[str], Field(fail_fast=True)] | None = Field(
-        None, max_length=EXCLUSIONS, description="ids of pairs that must not be used"
-    )
+
+
+class HowToRefine(_Options):
+    """Options of a refinement; the model and the settings decide what is left out. The caution is also a header."""
 
     def options(self) -> RefineOptions:
         """As options for the embedder."""
-        return RefineOptions(**{name: getattr(self, name) for name in HowToRefine.model_fields})
+        return check_options({name: getattr(self, name) for name in HowToRefine.model_fields})
 
 
 class ErrorBody(BaseModel):

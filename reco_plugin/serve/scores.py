@@ -6,7 +6,7 @@ import time
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from ..request import RefineOptions
+from ..options import RefineOptions
 from ..score import Scores
 from ..types import Modality, Vectors
 from .embedder import Embedder
@@ -43,7 +43,7 @@ def score(embedder: Embedder, request: ScoreRequest) -> tuple[Scores, dict[str, 
     encoded = time.perf_counter()
     still_wanted()
     with span("reco.refine"):
-        found = embedder.reco.scores(images, texts, request.queries, **request.options.keywords())
+        found = embedder.reco.scores(images, texts, request.queries, **request.options)
     return found, {"encode": encoded - started, "refine": time.perf_counter() - encoded}
 
 

@@ -59,7 +59,7 @@ class OrtSession:
         taken = self._session.get_provider_options()[provider]
         if dropped := sorted(set(settings.provider_options) - set(taken)):
             raise SessionError(f"{provider} does not know the provider options {', '.join(dropped)}: leave them out")
-        self._path = path
+        self._path, self._names = path, [output.name for output in self._session.get_outputs()]
 
     def _check_provider(self, wanted: str, path: Path) -> None:
         used = self._session.get_providers()
@@ -71,9 +71,8 @@ class OrtSession:
 
     def run(self, inputs: Mapping[str, npt.NDArray[Any]]) -> Arrays:
         """Compute all outputs by name; arrays are (B, ...)."""
-        names = [output.name for output in self._session.get_outputs()]
         try:
-            values = self._session.run(names, dict(inputs))
+            values = self._session.run(self._names, dict(inputs))
         except Exception as error:  # see above
             raise SessionError(f"{self._path} failed on {describe_inputs(inputs)}: {error}") from error
-        return dict(zip(names, values, strict=True))
+        return dict(zip(self._names, values, strict=True))

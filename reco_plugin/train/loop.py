@@ -19,7 +19,7 @@ from torch import Tensor, nn
 from ..defaults import BATCH, STEPS
 from ..errors import ConfigError, DataError
 from ..files import write_whole
-from ..fuse import Fused
+from ..fuse import Fused, NeighbourFuser
 from ..progress import progress_bar
 from ..types import MODALITIES, Modality, Neighbours, Vectors
 from .data import Batches, FusionBatch, FusionData, SideInputs
@@ -238,11 +238,11 @@ def load_fusions(path: Path) -> Fusions:
     )
 
 
-class TorchFuser:
+class TorchFuser(NeighbourFuser):
     """A fuser that runs the trained modules in torch, to evaluate a training run before export."""
 
     def __init__(self, fusions: Fusions) -> None:
-        self.name: str = fusions.config.fuser
+        self.name = fusions.config.fuser
         self._fusions = fusions.eval()
 
     def fuse(

@@ -25,7 +25,7 @@ def damaged(model: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Pat
     return with_broken_graph(model, tmp_path / "damaged", "paper_text")
 
 
-@pytest.mark.filterwarnings("default::reco_plugin.degrade.DegradedWarning")
+@pytest.mark.filterwarnings("default::reco_plugin.guard.DegradedWarning")
 def test_embed_says_that_its_vectors_are_frozen(memory: Path, run: Run, damaged: Path, work: Path) -> None:
     result = run("embed", "--text", TEXT, "--model", damaged, "--memory", memory, "--json")
     assert result.exit_code == 0, result.output

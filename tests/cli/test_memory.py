@@ -19,8 +19,7 @@ from shapes import draw
 
 from reco_plugin import Pair, Reco
 from reco_plugin.memory import Fingerprint, open_memory
-from reco_plugin.request import Search
-from reco_plugin.types import Records
+from reco_plugin.types import Records, Search
 
 Run = Callable[..., Result]
 Ask = Callable[..., Any]
@@ -88,7 +87,7 @@ def test_a_copy_that_nobody_may_write_is_read(memory: Path) -> None:
 import os, numpy as np
 import reco_plugin.memory.edge
 from reco_plugin.memory import open_memory
-from reco_plugin.request import Search
+from reco_plugin.types import Search
 if os.getuid() == 0:
     os.setgid(65534)
     os.setuid(65534)

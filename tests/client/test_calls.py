@@ -16,7 +16,6 @@ from PIL import Image
 
 from reco_plugin import Pair
 from reco_plugin.client import AsyncClient, Client, calls
-from reco_plugin.degrade import DegradedWarning
 from reco_plugin.errors import (
     ConfigError,
     ImageError,
@@ -28,6 +27,7 @@ from reco_plugin.errors import (
     SessionUnavailable,
     VectorError,
 )
+from reco_plugin.guard import DegradedWarning
 
 ROWS = np.float32([[1, 0], [0, 1], [0.6, 0.8]])
 

@@ -12,8 +12,8 @@ import numpy as np
 import pytest
 from live_service import wait_until
 
-from reco_plugin.degrade import DegradedWarning
 from reco_plugin.errors import InputError, MemoryStoreError
+from reco_plugin.guard import DegradedWarning
 
 Build = Callable[..., Any]
 PATIENCE_S = 60
@@ -24,7 +24,7 @@ def together(hanging: Any) -> Callable[..., list[Future[Any]]]:
     """Run calls so that all but the first wait for the memory, and are then searched together."""
 
     def run(rig: Any, *calls: Callable[[], Any], then: Any = None) -> list[Future[Any]]:
-        batcher = rig.reco._refiner._refiner.memory.searches._batcher
+        batcher = rig.reco._refiner.memory._batcher
         rig.memory.trouble = hanging
         with ThreadPoolExecutor(len(calls)) as threads:
             futures = [threads.submit(calls[0])]
@@ -114,7 +114,7 @@ def test_where_failures_are_errors_every_call_of_the_batch_has_it(rig: Build, to
             future.result()
 
 
-@pytest.mark.filterwarnings("ignore::reco_plugin.degrade.DegradedWarning")
+@pytest.mark.filterwarnings("ignore::reco_plugin.guard.DegradedWarning")
 def test_a_reco_that_is_closed_answers_what_waited(rig: Build, together: Any) -> None:
     one = rig()
     closed = threading.Event()
@@ -132,5 +132,5 @@ def test_a_reco_that_is_closed_answers_what_waited(rig: Build, together: Any) ->
 
 
 def test_a_server_is_asked_by_every_caller_itself(rig: Build) -> None:
-    assert not hasattr(rig(remote=True).reco._refiner._refiner.memory.searches, "_batcher")
-    assert not hasattr(rig(batch_callers=False).reco._refiner._refiner.memory.searches, "_batcher")
+    assert rig(remote=True).reco._refiner.memory._most == 0
+    assert rig(batch_callers=False).reco._refiner.memory._most == 0

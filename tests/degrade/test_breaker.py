@@ -6,7 +6,7 @@ import threading
 
 import pytest
 
-from reco_plugin.degrade import Breaker
+from reco_plugin.guard import Breaker
 
 ERROR = OSError("connection refused")
 

@@ -7,7 +7,7 @@ from contextvars import ContextVar
 
 import pytest
 
-from reco_plugin.degrade.deadline import Deadline, Late
+from reco_plugin.guard import Deadline, Late
 
 TRACE: ContextVar[str] = ContextVar("TRACE", default="none")
 

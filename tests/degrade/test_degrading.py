@@ -14,7 +14,6 @@ import pytest
 from broken_graph import with_broken_graph
 
 from reco_plugin import Reco
-from reco_plugin.degrade import DegradedWarning
 from reco_plugin.errors import (
     FingerprintMismatch,
     InputError,
@@ -27,6 +26,7 @@ from reco_plugin.errors import (
 )
 from reco_plugin.evaluate.encoding import refine_candidates, refine_queries
 from reco_plugin.evaluate.task import TaskItems
+from reco_plugin.guard import DegradedWarning
 from reco_plugin.memory import open_memory
 from reco_plugin.types import Fingerprint
 
@@ -67,7 +67,7 @@ def test_embed_says_what_embed_texts_and_images_do_not(rig: Build, drawings: Any
 # --- degrade
 
 
-@pytest.mark.filterwarnings("ignore::reco_plugin.degrade.DegradedWarning")
+@pytest.mark.filterwarnings("ignore::reco_plugin.guard.DegradedWarning")
 @pytest.mark.parametrize(
     ("part", "error", "reason"),
     [
@@ -93,7 +93,7 @@ def test_a_failure_gives_frozen_vectors_and_the_reason(
     assert one.ask().degraded is None
 
 
-@pytest.mark.filterwarnings("ignore::reco_plugin.degrade.DegradedWarning")
+@pytest.mark.filterwarnings("ignore::reco_plugin.guard.DegradedWarning")
 def test_vectors_that_are_nearly_unit_come_back_as_the_refiner_would_have_seen_them(rig: Build) -> None:
     one = rig()
     nearly = one.frozen * np.float32(1.004)
@@ -103,7 +103,7 @@ def test_vectors_that_are_nearly_unit_come_back_as_the_refiner_would_have_seen_t
     assert result.frozen.tobytes() == well.frozen.tobytes() == result.vectors.tobytes()
 
 
-@pytest.mark.filterwarnings("ignore::reco_plugin.degrade.DegradedWarning")
+@pytest.mark.filterwarnings("ignore::reco_plugin.guard.DegradedWarning")
 def test_a_batch_of_many_searches_is_refined_whole_or_not_at_all(rig: Build) -> None:
     one = rig()
     many = np.resize(one.frozen, (1200, one.frozen.shape[1]))  # three searches
@@ -121,7 +121,7 @@ def test_a_batch_of_many_searches_is_refined_whole_or_not_at_all(rig: Build) -> 
     assert result.vectors.tobytes() == many.tobytes()
 
 
-@pytest.mark.filterwarnings("ignore::reco_plugin.degrade.DegradedWarning")
+@pytest.mark.filterwarnings("ignore::reco_plugin.guard.DegradedWarning")
 def test_a_memory_that_hangs_is_not_waited_for_and_its_late_answer_is_dropped(rig: Build, hanging: Any) -> None:
     one = rig(remote=True, **QUICK)
     one.memory.trouble = hanging
@@ -134,7 +134,7 @@ def test_a_memory_that_hangs_is_not_waited_for_and_its_late_answer_is_dropped(ri
     assert one.is_frozen(result)  # the answer that came late changed nothing
 
 
-@pytest.mark.filterwarnings("ignore::reco_plugin.degrade.DegradedWarning")
+@pytest.mark.filterwarnings("ignore::reco_plugin.guard.DegradedWarning")
 def test_a_dead_memory_is_asked_no_more_and_found_again(rig: Build) -> None:
     one = rig(breaker_failures=3, breaker_retry_s=10.0)
     one.memory.trouble = one.dead
@@ -160,7 +160,7 @@ def test_a_dead_memory_is_asked_no_more_and_found_again(rig: Build) -> None:
     assert (result.degraded, one.states) == (None, (CLOSED, CLOSED))
 
 
-@pytest.mark.filterwarnings("ignore::reco_plugin.degrade.DegradedWarning")
+@pytest.mark.filterwarnings("ignore::reco_plugin.guard.DegradedWarning")
 def test_the_fusion_has_a_circuit_of_its_own(rig: Build) -> None:
     one = rig(breaker_failures=2)
     one.fuser.trouble = one.broken
@@ -188,7 +188,7 @@ def test_an_outage_is_told_once_and_the_next_one_again(rig: Build) -> None:
         one.reco.embed_texts(one.texts)
 
 
-@pytest.mark.filterwarnings("ignore::reco_plugin.degrade.DegradedWarning")
+@pytest.mark.filterwarnings("ignore::reco_plugin.guard.DegradedWarning")
 def test_embedding_degrades_as_refining_does(rig: Build) -> None:
     one = rig()
     one.memory.trouble = one.dead
@@ -235,7 +235,7 @@ def test_who_prefers_errors_does_not_wait_either(rig: Build, hanging: Any) -> No
 # --- what never degrades
 
 
-@pytest.mark.filterwarnings("ignore::reco_plugin.degrade.DegradedWarning")
+@pytest.mark.filterwarnings("ignore::reco_plugin.guard.DegradedWarning")
 @pytest.mark.parametrize("opened", [False, True], ids=["failing", "circuit open"])
 @pytest.mark.parametrize("remote", [False, True])
 @pytest.mark.parametrize(
@@ -277,7 +277,7 @@ def test_wrong_questions_open_no_circuit(rig: Build) -> None:
     assert one.reco.circuits["memory"].failures == 0
 
 
-@pytest.mark.filterwarnings("ignore::reco_plugin.degrade.DegradedWarning")
+@pytest.mark.filterwarnings("ignore::reco_plugin.guard.DegradedWarning")
 def test_a_wrong_question_uses_up_no_probe(rig: Build) -> None:
     one = rig(breaker_failures=1)
     one.memory.trouble = one.dead
@@ -373,7 +373,7 @@ def test_everything_is_counted_once(rig: Build, drawings: Any) -> None:
 # --- figures are never of frozen vectors that stand in for refined ones
 
 
-@pytest.mark.filterwarnings("ignore::reco_plugin.degrade.DegradedWarning")
+@pytest.mark.filterwarnings("ignore::reco_plugin.guard.DegradedWarning")
 def test_an_evaluation_refuses_degraded_answers(rig: Build) -> None:
     one = rig()
     items = TaskItems(one.frozen, "text", np.arange(len(one.frozen)))

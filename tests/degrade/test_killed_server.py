@@ -16,7 +16,7 @@ from reco_plugin.memory import Memory, open_memory
 from reco_plugin.memory.options import MemoryOptions
 from reco_plugin.types import Fingerprint
 
-pytestmark = pytest.mark.filterwarnings("ignore::reco_plugin.degrade.DegradedWarning")
+pytestmark = pytest.mark.filterwarnings("ignore::reco_plugin.guard.DegradedWarning")
 Build = Callable[..., Any]
 PATIENT = {"memory_timeout_s": 60, "breaker_failures": 3}
 

@@ -14,8 +14,8 @@ from qdrant_stand_in import Refusal, StandIn, serving
 
 from reco_plugin import Pair, Reco
 from reco_plugin.artifact import Artifact
-from reco_plugin.degrade import DegradedWarning
 from reco_plugin.errors import FingerprintMismatch, MemoryStoreError, MemoryUnavailable
+from reco_plugin.guard import DegradedWarning
 from reco_plugin.memory import LazyMemory, open_memory
 from reco_plugin.memory.options import MemoryOptions
 from reco_plugin.types import Fingerprint
@@ -23,7 +23,7 @@ from reco_plugin.types import Fingerprint
 TEXTS = ["a red circle", "an orange square"]
 SOON = {"memory_timeout_s": 60, "breaker_failures": 2, "breaker_retry_s": 1e-6}
 NEVER = SOON | {"breaker_retry_s": 1e6}
-quiet = pytest.mark.filterwarnings("ignore::reco_plugin.degrade.DegradedWarning")
+quiet = pytest.mark.filterwarnings("ignore::reco_plugin.guard.DegradedWarning")
 
 
 @pytest.fixture

@@ -12,7 +12,7 @@ import pytest
 from reco_plugin.artifact import Artifact
 from reco_plugin.memory import open_memory
 
-pytestmark = pytest.mark.filterwarnings("ignore::reco_plugin.degrade.DegradedWarning")
+pytestmark = pytest.mark.filterwarnings("ignore::reco_plugin.guard.DegradedWarning")
 Build = Callable[..., Any]
 THREADS = 6
 

@@ -442,7 +442,7 @@ def test_refining_in_blocks_is_refining_one_by_one() -> None:
 def test_reco_refines_by_its_policy_unless_settings_or_the_caller_say_otherwise() -> None:
     from types import SimpleNamespace
 
-    from reco_plugin.artifact import FusionInfo, Policy
+    from reco_plugin.artifact import FusionInfo, Manifest, Policy
     from reco_plugin.config import Settings
     from reco_plugin.reco import Reco
 
@@ -451,7 +451,8 @@ def test_reco_refines_by_its_policy_unless_settings_or_the_caller_say_otherwise(
     memory: Any = SimpleNamespace(
         searches=refiner.memory.searches, calibration=refiner.memory.calibration, encoder=None
     )
-    manifest = SimpleNamespace(policy=Policy(k=3, gate=False), fusion=FusionInfo(fuser="reco"), fusers=("reco",))
+    said = SimpleNamespace(policy=Policy(k=3, gate=False), fusion=FusionInfo(fuser="reco"))
+    manifest = SimpleNamespace(defaults=Manifest.defaults.__get__(said), fusers=("reco",))
     artifact: Any = SimpleNamespace(manifest=manifest)
 
     def refined(settings: Settings, **options: Any) -> np.ndarray:

@@ -26,8 +26,7 @@ from reco_plugin.errors import (
 from reco_plugin.memory import Fingerprint, open_memory
 from reco_plugin.memory.options import MemoryOptions
 from reco_plugin.memory.points import translate_errors
-from reco_plugin.request import Search
-from reco_plugin.types import Records
+from reco_plugin.types import Records, Search
 
 D = 8
 FINGERPRINT = Fingerprint("mini/clip", "ab" * 32, D)

@@ -21,8 +21,7 @@ from reco_plugin.memory import index
 from reco_plugin.memory.edge import EdgeMemory
 from reco_plugin.memory.index_files import IndexFiles
 from reco_plugin.memory.options import MemoryOptions
-from reco_plugin.request import Search
-from reco_plugin.types import Fingerprint, Modality, Neighbours, Records, Vectors
+from reco_plugin.types import Fingerprint, Modality, Neighbours, Records, Search, Vectors
 
 pytest.importorskip("faiss")
 D, PAIRS, K = 32, 3000, 10

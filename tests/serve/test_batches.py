@@ -43,9 +43,9 @@ class Gate:
 def gate(filled: Reco) -> Iterator[Gate]:
     """Before the text encoder; open in the end."""
     filled.encoder.texts(["warm-up"])
-    sessions = filled.encoder._graphs._sessions
-    made = Gate(sessions["clip_text"])
-    sessions["clip_text"] = made
+    sessions = filled.encoder._sessions
+    made = Gate(sessions["text"])
+    sessions["text"] = made
     yield made
     made.open()
 

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from reco_plugin import Pair, Reco
-from reco_plugin.request import RefineOptions
+from reco_plugin.options import RefineOptions
 from reco_plugin.serve.embedder import Embedder
 from reco_plugin.serve.embedding import EmbedRequest, Item, key_of
 from reco_plugin.serve.settings import ServeSettings
@@ -93,7 +93,7 @@ def test_refined_rows_of_a_memory_that_others_may_write_to_are_not_kept(troubled
 def test_an_entry_does_not_keep_the_batch_that_it_came_with(embedder):
     embedder.embed(EmbedRequest([Item.text(text) for text in "abcd"], model="clip-reco-query"))
     item = Item.text("b")
-    key = key_of(item, refined=True, options=RefineOptions(), version=embedder.reco.memory.version)
+    key = key_of(item, refined=True, options=RefineOptions(target="image"), version=embedder.reco.memory.version)
     row = embedder.cache.get(key)
     assert (row.vector.base, row.frozen.base) == (None, None)
 

@@ -11,7 +11,7 @@ import pytest
 from PIL import Image
 
 from reco_plugin import Reco
-from reco_plugin.request import RefineOptions
+from reco_plugin.options import RefineOptions
 from reco_plugin.serve.embedder import Embedder
 from reco_plugin.serve.embedding import EmbedRequest, Item
 from reco_plugin.serve.failures import Failure, Refused
@@ -55,7 +55,7 @@ def test_refined_vectors_are_those_of_reco(embedder, filled):
     for row in answer.rows:  # asked, and moved or left plain with a reason
         assert row.refined == (row.moved > 1e-6) == (not row.plain)
     assert np.allclose(answer.vectors[:3], filled.embed_texts(TEXTS, refine=True), atol=1e-6)
-    assert np.allclose(answer.vectors[3:], filled.embed_images(images, refine=True), atol=1e-6)
+    assert np.allclose(answer.vectors[3:], filled.embed_images(images, refine=True, target="image"), atol=1e-6)
     assert np.array_equal([row.frozen for row in answer.rows[:3]], filled.embed_texts(TEXTS, refine=False))
 
 
@@ -188,6 +188,26 @@ def test_each_side_can_be_switched(filled):
     embedder = Embedder(filled, ServeSettings(query_text=False, document_image=True))
     assert embedder.policy == SidePolicy(query_text=False, query_image=True, document_text=False, document_image=True)
     mixed = [Item.text("red"), Item.image(png())]
-    rows = embedder.embed(EmbedRequest(mixed, model="clip-reco-query")).rows
+    rows = embedder.embed(EmbedRequest(mixed, model="clip-reco-query@text")).rows
     assert [row.refined for row in rows] == [False, True]
     assert Embedder(filled, ServeSettings()).policy == SidePolicy(True, True, False, False)
+
+
+@pytest.mark.parametrize(
+    ("said", "targets"),
+    [
+        ({}, ("image", None)),
+        ({"options": {"target": "text"}}, (None, "text")),
+        ({"model": "clip-reco-query@text"}, (None, "text")),
+        ({"options": {"target": "image"}, "model": "clip-reco-query@text"}, ("image", None)),
+        ({"indexed": False}, ("image", "text")),
+    ],
+)
+def test_a_query_is_refined_for_what_it_is_compared_with(embedder, filled, said, targets):
+    """An index is of images unless the request says otherwise: a query of its modality stays plain, with the reason."""
+    asked = {"model": "clip-reco-query"} | said
+    answer = embedder.embed(EmbedRequest([Item.text("red"), Item.image(png())], **asked))
+    for row, modality, target in zip(answer.rows, ("text", "image"), targets, strict=True):
+        assert row.refined == (target is not None), row.plain
+        assert target is not None or f"{modality} queries that are compared with {modality}s stay plain" in row.plain
+    assert answer.target == (None if said.get("indexed") is False else next(filter(None, targets)))

@@ -92,7 +92,7 @@ def live_unwarmed():
     return start
 
 
-@pytest.mark.filterwarnings("ignore::reco_plugin.degrade.DegradedWarning")
+@pytest.mark.filterwarnings("ignore::reco_plugin.guard.DegradedWarning")
 def test_a_memory_that_is_down_degrades_answers_and_says_so(troubled, served):
     made = troubled(breaker_failures=2)
     frozen = made.reco.embed_texts(["a small red circle"], refine=False)[0]
@@ -210,7 +210,7 @@ def until(true):
         time.sleep(0.005)
 
 
-@pytest.mark.filterwarnings("ignore::reco_plugin.degrade.DegradedWarning")
+@pytest.mark.filterwarnings("ignore::reco_plugin.guard.DegradedWarning")
 def test_a_degraded_answer_is_never_cached(troubled):
     made = troubled()
     embedder = Embedder(made.reco, ServeSettings(cache_entries=4))

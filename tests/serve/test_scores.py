@@ -15,8 +15,8 @@ import pytest
 from reco_plugin import Reco
 from reco_plugin.calibration.reasons import explain_decision
 from reco_plugin.client import AsyncClient, Client
-from reco_plugin.degrade import DegradedWarning
 from reco_plugin.errors import InputError, MemoryUnavailable
+from reco_plugin.guard import DegradedWarning
 
 PROMPTS = ["a small red circle", "a large blue square", "a small green triangle", "the theory of numbers"]
 
@@ -39,7 +39,7 @@ def sent(pictures) -> list[str]:
 @pytest.fixture
 def moving(filled: Reco) -> Iterator[Reco]:
     """A memory whose candidates move, too: that of the drawings has one image for each caption."""
-    state = filled.memory.reliability
+    state = filled.memory.calibration
     assert state is not None
     sides = {name: replace(side, candidate_gates=side.gates) for name, side in state.sides.items()}
     filled.memory._learned = (filled.memory.searches.header, replace(state, sides=sides))
@@ -163,7 +163,7 @@ def test_the_header_is_the_caution_of_any_dialect(filled, served, said, route):
 
 def told_apart(reco: Reco) -> Any:
     """The memory's reliability, with two gates: those of a small memory are one."""
-    state = reco.memory.reliability
+    state = reco.memory.calibration
     assert state is not None
     sides = {}
     for name, side in state.sides.items():
@@ -242,7 +242,7 @@ def test_the_service_says_what_the_memory_has_learned(filled, reco, served, admi
             ["reco", "paper"],
         )
         filled.memory.remove([pair for page in filled.memory.store.scroll() for pair in page.ids])
-        filled.memory.store.set_trust({})
+        filled.memory.store.set_calibration({})
         said = client.get("/meta").json()
     assert (said["calibrated"], said["check"]) == (False, None)
     assert said["plain"].startswith("the memory is not calibrated")

@@ -5,15 +5,15 @@ from __future__ import annotations
 import hashlib
 import json
 from pathlib import Path
-from typing import Any, ClassVar, Literal, get_args
+from typing import TYPE_CHECKING, Any, ClassVar, Literal, get_args
 
-from pydantic import Field, ValidationError, field_validator, model_validator
+from pydantic import ValidationError, create_model, field_validator, model_validator
 
 from ...defaults import PAIRS_IN_RAM
 from ...errors import ConfigError
-from ...request import RefineHow
+from ...options import RefineDefaults, RefineHow, check_options, option_fields, options_of
 from ...run_config import RunConfig, option
-from ...types import Caution, FuserName, Mode
+from ...types import FuserName
 from ...values import in_words
 from ..task import Side
 
@@ -21,7 +21,18 @@ SectionName = Literal["main", "retrieval", "ablations", "baselines", "alternativ
 SECTIONS: tuple[SectionName, ...] = get_args(SectionName)
 
 
-class StudyConfig(RunConfig):
+if TYPE_CHECKING:
+
+    class _Refining(RunConfig):
+        """The options of a refinement."""
+
+        fuser: FuserName | None = None
+
+else:  # without descriptions: their flags are those of all commands
+    _Refining = create_model("_Refining", __base__=RunConfig, **option_fields(RefineDefaults, described=False))
+
+
+class StudyConfig(_Refining):
     """One study, with the flags of the other evaluations for data and refinement; None: the model's defaults."""
 
     words: ClassVar[str] = "reco eval study"
@@ -35,18 +46,12 @@ class StudyConfig(RunConfig):
         unset="RECO_MODEL or ./triton_models, else the quickstart model",
     )
     control: str | None = option(None, "Model whose fusion was trained without retrieval, to compare.", metavar="DIR")
-    fuser: FuserName | None = None
     templates: tuple[str, ...] = option(
         (),
         "Prompt with {} for the class name; repeat it for more.",
         flag="--template",
         unset="of the source, or of the model",
     )
-    k: int | None = Field(None, ge=1)
-    search: Mode | None = None
-    fusion: Mode | None = None
-    gate: bool | None = None
-    caution: Caution | float | None = None
     side: Side | None = option(None, "What is refined outside of the main table.", unset="the model's policy")
     dev: str | None = option(
         None, "Labelled set to choose baselines on.", metavar="SOURCE", unset="half of the classes"
@@ -78,8 +83,9 @@ class StudyConfig(RunConfig):
 
     @property
     def refinement(self) -> RefineHow:
-        """k, search, fusion, gate and caution."""
-        return RefineHow(k=self.k, search=self.search, fusion=self.fusion, gate=self.gate, caution=self.caution)
+        """The options of a refinement that are said, but for the fusion, which is what is studied."""
+        said = {name: getattr(self, name) for name in options_of(RefineDefaults) if name != "fuser"}
+        return check_options(said)
 
     @model_validator(mode="before")
     @classmethod

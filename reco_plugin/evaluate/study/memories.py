@@ -19,8 +19,7 @@ from ...errors import ConfigError
 from ...files import digest_records
 from ...memory import Fingerprint, Memory, Searches, open_memory
 from ...refine import VectorMemory
-from ...request import Search
-from ...types import Neighbours, Payload, Records, Vectors
+from ...types import Neighbours, Payload, Records, Search, Vectors
 from ..ranking import parts
 from ..task import Mask, Task
 

@@ -11,16 +11,16 @@ from typing import Protocol, TypeVar
 import numpy as np
 import numpy.typing as npt
 
-from ...artifact import Artifact, Policy
+from ...artifact import Artifact
 from ...config import Settings, load_settings
 from ...data import Captioned, Labelled, is_vectors, read_labelled, read_pairs, read_records, read_retrieval
 from ...encode import Encoder, Progress
 from ...errors import ConfigError, FingerprintMismatch, InputError
-from ...fuse import Fuser, open_fusers
+from ...fuse import Fuser, Learned, NeighbourFuser, open_fusers
 from ...memory import Fingerprint, Memory
+from ...options import RefineDefaults, defaults_of, given_options
 from ...reco import Reco
-from ...refine import Refiner, Trusted, VectorMemory
-from ...request import modes_of
+from ...refine import Refiner, VectorMemory
 from ...retrieve import Retrieval
 from ...score import Refines
 from ...types import Records
@@ -132,7 +132,7 @@ class Study:
 class Subject:
     """The memory and the models of a study."""
 
-    memory: Trusted  # as given, not the copy in RAM
+    memory: Learned  # as given, not the copy in RAM
     ours: Method  # of the models, by their policy and the configuration
     names: tuple[str, ...]  # of the models
     digests: dict[str, str]  # of the models' files, by name
@@ -143,13 +143,15 @@ class Subject:
 
 def subject_of(reco: Reco | Refiner, config: StudyConfig) -> Subject:
     """Open the further trainings of a model, and combine their settings; ``reco`` is the first, or of vectors alone."""
-    settings = load_settings(fuser=config.fuser, **modes_of(config.refinement))
-    fusers: Sequence[Fuser | None] = [None]
+    settings = load_settings(**{**defaults_of(config.refinement), "fuser": config.fuser})
+    fusers: Sequence[NeighbourFuser | None] = [None]
     if isinstance(reco, Refiner):
-        policy, digests = Policy(k=reco.how.k), {"reco": "closed form"}
+        model: RefineDefaults = reco.defaults
+        prompts, digests = False, {"reco": "closed form"}
         names: Sequence[str] = ["reco"]
     else:
-        policy, names = reco.manifest.policy, config.models or [str(load_settings().model)]
+        model, prompts = reco.manifest.defaults, "text" in reco.manifest.policy.refine.get("candidate", ())
+        names = config.models or [str(load_settings().model)]
         artifacts = [_same_encoder(Artifact.load(name), reco) for name in names]
         fusers = [_fuser(artifact, settings) for artifact in artifacts]
         if None in fusers and len(fusers) > 1:
@@ -165,7 +167,7 @@ def subject_of(reco: Reco | Refiner, config: StudyConfig) -> Subject:
         raise ConfigError("--control needs a model: vectors alone have no trained fusion to compare with")
     return Subject(
         memory=reco.memory,
-        ours=_refining(fusers, policy, settings, config),
+        ours=_refining(fusers, model, prompts, settings, config),
         names=tuple(names),
         digests=digests,
         encoder=getattr(reco, "encoder", None),
@@ -189,22 +191,29 @@ def read_memory(store: Memory, limit: int, seed: int) -> Records:
     return records.take(np.argsort(np.array(records.ids, np.str_)))
 
 
-def _fuser(artifact: Artifact, settings: Settings) -> Fuser | None:
+def _fuser(artifact: Artifact, settings: Settings) -> NeighbourFuser | None:
     """The fusion of a model, by the settings; None for the closed form."""
-    name = settings.fuser or artifact.manifest.fusion.fuser
+    name = settings.refining.get("fuser") or artifact.manifest.fusion.fuser
     if name not in (known := artifact.manifest.fusers):
         raise ConfigError(f"fuser: the model in {artifact.folder} has no {name!r}, only: {', '.join(known)}")
     return open_fusers(artifact, settings).get(name)
 
 
-def _refining(fusers: Sequence[Fuser | None], policy: Policy, settings: Settings, config: StudyConfig) -> Method:
-    exact, prompts = fusers[0] is None, "text" in policy.refine.get("candidate", ())
+def _refining(
+    fusers: Sequence[NeighbourFuser | None],
+    model: RefineDefaults,
+    prompts: bool,
+    settings: Settings,
+    config: StudyConfig,
+) -> Method:
+    chosen = {**model, **settings.refining, **given_options(config.refinement)}
+    exact = fusers[0] is None
     return Method(
         fusers=tuple(fusers),
-        how=Retrieval(settings.k or policy.k, settings.search, settings.fusion),
-        gate=policy.gate if settings.gate is None else settings.gate,
+        how=Retrieval(chosen["k"] or 1, chosen["search"] or "uni", chosen["fusion"] or "cross"),
+        gate=chosen["gate"] is not False,
         sides=config.side or ("both" if exact or prompts else "image"),  # the classes are known: exact scores
-        caution=settings.caution or policy.caution if config.caution is None else config.caution,
+        caution=chosen["caution"] or "balanced",
     )
 
 

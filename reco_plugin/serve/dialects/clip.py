@@ -61,6 +61,7 @@ class Meta(BaseModel):
     plain: str
     check: str | None
     caution: str
+    target: str
     fusers: list[str]
 
 
@@ -90,7 +91,8 @@ def router(edge: Edge) -> APIRouter:
             dimension=embedder.dimension,
             aliases=dict(embedder.aliases),
             **describe_calibration(reco),
-            caution=reco.settings.caution or reco.manifest.policy.caution,
+            caution=reco.defaults["caution"],
+            target=embedder.target,
             fusers=list(reco.manifest.fusers),
         )
 

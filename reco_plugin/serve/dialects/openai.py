@@ -7,7 +7,7 @@ from typing import Annotated, Any, Literal, TypeAlias
 from fastapi import APIRouter, Request, Response
 from pydantic import BaseModel, BeforeValidator, Field, ValidationInfo, model_validator
 
-from ...request import RefineOptions
+from ...options import RefineOptions
 from ..answers import while_written
 from ..edge import Caller, Edge
 from ..embedding import AnswerRow, Embedded

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 
 import numpy as np
 from pydantic import BaseModel, Field
@@ -13,8 +13,7 @@ from ...defaults import RESULTS
 from ...errors import MemoryStoreError
 from ...memory import Memory, memory_of, open_memory
 from ...reco import Reco
-from ...request import Search
-from ...types import Degraded, InputType, Modality, Payload, Refinement, Used, Vectors, caption_of, other
+from ...types import Degraded, InputType, Modality, Payload, Refinement, Search, Used, Vectors, caption_of, other
 from ..edge import Caller
 from ..embedding import Embedded, EmbedRequest
 from ..refine import ExplainInput
@@ -45,7 +44,7 @@ class CompareRequest(HowToRefine):
             [self.input.to_item(caller)],
             side=self.input_type,
             refine=self.refine,
-            options=self.options(),
+            options={"target": self.by or other(self.modality), **self.options()},
             explain=True,
         )
 
@@ -222,8 +221,10 @@ class Comparer:
 
     def _refine(self, asked: CompareRequest, found: Candidates, by: Modality) -> Refinement:
         """Refine candidates (N, D) as one set, each without its own pair, which would only repeat its vector."""
-        options = replace(asked.options(), exclude=[[id_, *(asked.exclude or ())] for id_ in found.ids])
-        return self.reco.refine(found.vectors, modality=by, role="candidate", **options.keywords())
+        options = asked.options()
+        hidden = [one for one in options.get("exclude") or () if isinstance(one, str)]
+        options["exclude"] = [[id_, *hidden] for id_ in found.ids]
+        return self.reco.refine(found.vectors, modality=by, role="candidate", **options)
 
     def _ranking(self, shown: list[Place], ranks: list[dict[str, int]]) -> list[Ranked]:
         return [

@@ -19,7 +19,7 @@ from pydantic import BaseModel
 
 from ...memory import Memory
 from ...memory.picture_folders import noted_folders
-from ...request import Search
+from ...types import Search
 from ..edge import Edge
 from ..failures import Failure
 from ..logs import LOGGER

@@ -28,11 +28,10 @@ from reco_plugin.defaults import SAME_IMAGE
 from reco_plugin.evaluate import retrieval, zero_shot
 from reco_plugin.memory import Fingerprint, open_memory
 from reco_plugin.memory.exact import ExactMemory
-from reco_plugin.request import Search
 from reco_plugin.train import run as train_run
 from reco_plugin.train.data import FusionData
 from reco_plugin.train.recipe import Recipe
-from reco_plugin.types import MODALITIES, Records
+from reco_plugin.types import MODALITIES, Records, Search
 
 THINGS, D = 40, 16
 CLIP = SimpleNamespace(name="mini", digest="ab" * 32, dimension=D)  # of a run whose pairs are vectors already

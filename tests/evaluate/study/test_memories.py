@@ -12,9 +12,8 @@ from reco_plugin.evaluate.study import memories as study_memories
 from reco_plugin.evaluate.study.memories import ApproximateMemory, Memories, RamMemory, RememberingMemory, ram_memory
 from reco_plugin.memory import Fingerprint, Memory, open_memory
 from reco_plugin.refine import Refiner
-from reco_plugin.request import Search
 from reco_plugin.retrieve import Retrieval
-from reco_plugin.types import Neighbours, Records
+from reco_plugin.types import Neighbours, Records, Search
 
 N, D = 400, 16
 FINGERPRINT = Fingerprint("made up", "0", D)

@@ -25,8 +25,7 @@ from reco_plugin.errors import (
 )
 from reco_plugin.memory import Fingerprint, Memory, open_memory
 from reco_plugin.memory.transfer import copy
-from reco_plugin.request import Search
-from reco_plugin.types import MODALITIES, Records
+from reco_plugin.types import MODALITIES, Records, Search
 
 OPENER = Callable[..., Memory]
 FINGERPRINT = Fingerprint("mini/clip", "ab" * 32, D)

@@ -17,8 +17,7 @@ from reco_plugin.memory import Fingerprint, Memory, open_memory
 from reco_plugin.memory.options import MemoryOptions
 from reco_plugin.memory.server import Server
 from reco_plugin.memory.server_versions import ServerVersions
-from reco_plugin.request import Search
-from reco_plugin.types import Records
+from reco_plugin.types import Records, Search
 
 D = 4
 MINE, OTHER = Fingerprint("mini/clip", "ab" * 32, D), Fingerprint("other/clip", "cd" * 32, D)

@@ -34,8 +34,7 @@ from reco_plugin.memory.options import MemoryOptions
 from reco_plugin.memory.server import Server, _warn_of_bare_key
 from reco_plugin.memory.server_versions import ServerVersions
 from reco_plugin.memory.transfer import copy
-from reco_plugin.request import Search
-from reco_plugin.types import Records
+from reco_plugin.types import Records, Search
 
 D = 8
 FINGERPRINT = Fingerprint("mini/clip", "ab" * 32, D)

@@ -17,8 +17,7 @@ from reco_plugin.memory import Memory
 from reco_plugin.memory.checks import check_search
 from reco_plugin.memory.filters import matches, parse_filter
 from reco_plugin.memory.points import FilterConstructors, point_id
-from reco_plugin.request import Search
-from reco_plugin.types import Records
+from reco_plugin.types import Records, Search
 from reco_plugin.values import (
     EXCLUSIONS,
     EXCLUSIONS_AT_ONCE,

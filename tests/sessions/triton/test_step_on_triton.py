@@ -8,10 +8,9 @@ import pytest
 from reco_plugin.calibration.gate import step
 from reco_plugin.config import load_settings
 from reco_plugin.refine import refiner_for_vectors
-from reco_plugin.request import Search
 from reco_plugin.sessions import open_graph
 from reco_plugin.train.to_onnx import step_inputs
-from reco_plugin.types import MODALITIES, Records, other
+from reco_plugin.types import MODALITIES, Records, Search, other
 
 pytestmark = pytest.mark.xdist_group("triton")
 
@@ -63,7 +62,7 @@ def test_the_graph_refines_as_this_process_does(place, artifact, learned, modali
     """What a client in another language sends: the evidence of the memory's state."""
     refiner, queries = learned
     expected = refiner.refine(queries, modality=modality)
-    state = refiner.memory.trust
+    state = refiner.memory.calibration
     gate = state.gate(modality, "balanced")
     assert gate is not None
     assert expected.moved.max() > 0.01

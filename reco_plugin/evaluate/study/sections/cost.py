@@ -11,9 +11,10 @@ from typing import Any
 
 import numpy as np
 
-from ....calibration.closed_form import Closed, Request
+from ....fuse import Learned
+from ....refine import Refiner
 from ....retrieve import retrieve
-from ....types import Neighbours
+from ....types import Neighbours, Search
 from ...findings import Cell, Chart, Column, Section, Table
 from ..memories import ApproximateMemory
 from ..study import Study
@@ -76,15 +77,33 @@ def _steps(study: Study) -> dict[str, Callable[[int], Any]]:
 
     found, fuser = {size: search(size) for size in BATCHES}, ours.fusers[0]
     steps["retrieve"] = search
-    if fuser is None:
-        asked = Request("image", "query", ours.how, "reco", ours.caution, None, gated=ours.gate, explain=False)
-        closed = Closed(memory, asked)
-        steps["fuse"] = lambda size: closed.refine(queries[rows[:size]], found[size], None, slice(0, size))
-    else:
-        steps["fuse"] = lambda size: fuser.fuse(
-            "image", queries[rows[:size]], found[size], found[size].found.astype(np.float32)
-        )
+    refiners = {
+        size: Refiner(_Found(memory, found[size]), fuser, ours.how, gate=ours.gate, caution=ours.caution)
+        for size in BATCHES
+    }
+    steps["fuse"] = lambda size: refiners[size].refine(queries[rows[:size]], modality="image")
     return steps
+
+
+class _Found:
+    """A memory whose every search finds the same, so that what remains is the fusion."""
+
+    def __init__(self, memory: Learned, found: Neighbours) -> None:
+        self.store, self.calibration, self.header, self._found = (
+            memory.store,
+            memory.calibration,
+            memory.searches.header,
+            found,
+        )
+
+    @property
+    def searches(self) -> _Found:
+        """What is searched: itself."""
+        return self
+
+    def search(self, search: Search) -> Neighbours:
+        """What was found before."""
+        return self._found
 
 
 def _median(call: Callable[[int], Any], size: int, quick: bool) -> float:

@@ -1,0 +1,458 @@
+"""The one guarded search: of callers together, within a deadline, behind a circuit breaker; and fusion likewise.
+
+::
+
+    closed --N failures in a row--> open --T seconds--> half-open --the probe succeeds--> closed
+                                      ^------------------the probe fails--'
+
+A call that fails, is late or is not made raises :class:`Outage`, which :class:`~reco_plugin.reco.Reco` turns into
+frozen vectors with a reason, or into an error. Why no library breaks the circuit: pybreaker 1.4 holds its lock while
+the call runs, so every call waits behind one that hangs; purgatory 3.0 has no lock, lets every caller probe at once,
+and uses a clock that can be set back.
+"""
+
+from __future__ import annotations
+
+import contextvars
+import json
+import threading
+import time
+import warnings
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass
+from functools import partial
+from typing import Literal, NamedTuple, NewType, TypeAlias, TypeVar
+
+import numpy as np
+import numpy.typing as npt
+
+from .batching import Batcher, Columns
+from .calibration import Calibration
+from .config import Settings
+from .counters import Counters, Histogram
+from .errors import (
+    FingerprintMismatch,
+    MemoryStoreError,
+    MemoryTimeout,
+    MemoryUnavailable,
+    RecoError,
+    SessionError,
+    SessionTimeout,
+    SessionUnavailable,
+)
+from .fuse import Fused, Learned, NeighbourFuser
+from .memory import Header, LazyMemory, Memory, memory_of
+from .memory.checks import check_search
+from .types import Degraded, Fingerprint, FuserName, Modality, Neighbours, Search, Vectors
+
+T = TypeVar("T")
+Component: TypeAlias = Literal["memory", "fusion"]
+CircuitState: TypeAlias = Literal["closed", "open", "half-open"]
+Ticket = NewType("Ticket", int)
+"""Permission for one call; its outcome counts only while the circuit is in the state that gave it."""
+_MOST_LATE = 32
+_MOST_NEIGHBOURS = 100  # per query: the vectors of a batch stay small
+
+
+class DegradedWarning(UserWarning):
+    """Frozen vectors are answered in place of refined ones; shown once per outage."""
+
+
+class Outage(Exception):
+    """A part failed."""
+
+    def __init__(self, reason: Degraded, error: RecoError, *, first: bool) -> None:
+        super().__init__(str(error))
+        self.reason = reason
+        self.error = error  # the same as a public error, to raise instead of degrading
+        self.first = first  # whether the part's previous call was answered
+
+    def tell(self) -> None:
+        """Warn, once for all callers of its batch, that frozen vectors are answered."""
+        if self.first:
+            self.first = False
+            warnings.warn(
+                f"answering with frozen CLIP vectors until it recovers ({self.reason}): {self.error} "
+                "(to have errors instead: on_memory_failure='fail')",
+                DegradedWarning,
+                stacklevel=4,
+            )
+
+
+class Late(Exception):
+    """The call timed out, or was not made because too many others still hang."""
+
+
+class Deadline:
+    """Runs each call in its own thread and waits for it up to a time limit.
+
+    A late call goes on, since nothing can stop it, and its answer is dropped. The threads are daemons: a call that
+    hangs forever does not keep the process from exiting, as a ``ThreadPoolExecutor`` would.
+    """
+
+    def __init__(self, seconds: float, setting: str) -> None:
+        """Set the time limit; messages name its setting."""
+        self.seconds, self._setting = seconds, setting
+        self._late: list[threading.Thread] = []
+        self._lock = threading.Lock()
+
+    def run(self, call: Callable[[], T]) -> T:
+        """Return or raise what the call does.
+
+        Raises:
+            Late: it took too long, or 32 late calls are still running.
+        """
+        if self._late and self._still_running() >= _MOST_LATE:
+            raise Late(f"{_MOST_LATE} earlier calls are still not answered, so no other is made")
+        answers: list[T] = []
+        errors: list[BaseException] = []
+
+        def work() -> None:
+            try:
+                answers.append(call())
+            except BaseException as error:
+                errors.append(error)
+
+        context = contextvars.copy_context()  # traces continue in the other thread
+        thread = threading.Thread(target=context.run, args=(work,), name="reco-deadline", daemon=True)
+        thread.start()
+        thread.join(self.seconds)
+        if not answers and not errors:
+            with self._lock:
+                self._late.append(thread)
+            raise Late(f"no answer within {self.seconds:g} s. Raise {self._setting}, or see what keeps it busy")
+        if errors:
+            raise errors[0]
+        return answers[0]
+
+    def _still_running(self) -> int:
+        with self._lock:
+            self._late = [thread for thread in self._late if thread.is_alive()]
+            return len(self._late)
+
+
+@dataclass(frozen=True)
+class Circuit:
+    """A snapshot of a breaker."""
+
+    state: CircuitState  # closed: calls pass. open: none passes. half-open: one probes
+    failures: int  # in a row, until now
+    opened: int  # how often it opened
+    retry_in_s: float | None  # until the next probe; None unless open
+    last_error: str | None  # None before the first failure
+
+
+class Breaker:
+    """Counts failures in a row; safe to use from several threads, and never locked while a call runs."""
+
+    def __init__(self, failures: int, retry_s: float, clock: Callable[[], float] = time.monotonic) -> None:
+        """Start closed; that many failures in a row open it, for ``retry_s`` seconds. The clock must never go back."""
+        self._limit, self._retry_s, self._clock = failures, retry_s, clock
+        self._lock = threading.Lock()
+        self._epoch = 0  # grows when the outcomes of running calls no longer count
+        self._failures = self._opened = 0
+        self._retry_at: float | None = None  # None while closed
+        self._probing = False
+        self._last_error: str | None = None
+
+    def admit(self) -> Ticket | None:
+        """Get a ticket for a call, or None: make no call. Every ticket must be returned."""
+        with self._lock:
+            if self._retry_at is not None:
+                if self._probing or self._clock() < self._retry_at:
+                    return None
+                self._probing = True
+                self._epoch += 1
+            return Ticket(self._epoch)
+
+    def succeeded(self, ticket: Ticket) -> None:
+        """Return the ticket of a call that was answered."""
+        with self._lock:
+            if ticket == self._epoch:
+                self._failures, self._probing, self._retry_at = 0, False, None
+
+    def failed(self, ticket: Ticket, error: Exception) -> None:
+        """Return the ticket of a call that failed or timed out."""
+        with self._lock:
+            if ticket != self._epoch:
+                return
+            self._failures += 1
+            self._last_error = str(error)
+            if self._probing or self._failures >= self._limit:
+                self._probing = False
+                self._opened += 1
+                self._epoch += 1
+                self._retry_at = self._clock() + self._retry_s
+
+    def abandoned(self, ticket: Ticket) -> None:
+        """Return the ticket of a call that says nothing about the part; the next caller may probe."""
+        with self._lock:
+            if ticket == self._epoch and self._probing:
+                self._probing = False
+                self._epoch += 1
+
+    @property
+    def circuit(self) -> Circuit:
+        """The state now."""
+        with self._lock:
+            left = None
+            if self._retry_at is not None and not self._probing:
+                left = max(0.0, self._retry_at - self._clock())
+            state: CircuitState = "closed" if self._retry_at is None else "half-open" if self._probing else "open"
+            return Circuit(state, self._failures, self._opened, left, self._last_error)
+
+
+class _Errors(NamedTuple):
+    """Errors of a part: any failure, late, unavailable."""
+
+    failed: type[RecoError]
+    late: type[RecoError]
+    gone: type[RecoError]
+
+
+_ERRORS: dict[Component, _Errors] = {
+    "memory": _Errors(MemoryStoreError, MemoryTimeout, MemoryUnavailable),
+    "fusion": _Errors(SessionError, SessionTimeout, SessionUnavailable),
+}
+
+
+class Guard:
+    """Guards the calls of one part. Errors of the input are raised as they are and do not count as failures."""
+
+    def __init__(self, part: Component, breaker: Breaker, seconds: Histogram) -> None:
+        self.breaker = breaker
+        self._part, self._errors, self._seconds = part, _ERRORS[part], seconds
+        self._lock = threading.Lock()
+        self._out = False
+
+    @contextmanager
+    def attempt(self) -> Iterator[None]:
+        """Around one call, timed.
+
+        Raises:
+            Outage: it failed, was late, or must not be made because the part failed too often.
+            FingerprintMismatch: the memory is now of another encoder; frozen vectors would hide that.
+        """
+        ticket = self.breaker.admit()
+        if ticket is None:
+            raise self._outage("circuit_open", self._make_error())
+        started = time.perf_counter()
+        try:
+            yield
+        except Late as late:
+            error = self._errors.late(f"the {self._part} is late: {late}")
+            self.breaker.failed(ticket, error)
+            raise self._outage("timeout", error) from late
+        except FingerprintMismatch:
+            self.breaker.succeeded(ticket)  # the memory answered: every caller gets this error
+            raise
+        except self._errors.failed as error:
+            self.breaker.failed(ticket, error)
+            raise self._outage("timeout" if isinstance(error, self._errors.late) else "error", error) from error
+        except BaseException:
+            self.breaker.abandoned(ticket)
+            raise
+        else:
+            self.breaker.succeeded(ticket)
+            self._out = False
+        finally:
+            self._seconds.observe(time.perf_counter() - started)
+
+    def _make_error(self) -> RecoError:
+        circuit = self.breaker.circuit
+        when = f"in {circuit.retry_in_s:.1f} s" if circuit.retry_in_s else "as soon as one call is answered"
+        return self._errors.gone(
+            f"the {self._part} failed {circuit.failures} times in a row and is asked again {when}. "
+            f"The latest failure: {circuit.last_error}"
+        )
+
+    def _outage(self, how: Literal["error", "timeout", "circuit_open"], error: RecoError) -> Outage:
+        with self._lock:
+            first, self._out = not self._out, True
+        reason: Degraded = f"{self._part}_{how}"  # type: ignore[assignment]  # all combinations are Degraded
+        return Outage(reason, error, first=first)
+
+
+_Key: TypeAlias = tuple[Modality, Modality, int, bool, bool, bool, bool, str | None]
+"""What is equal in all searches of a batch: all but the rows, with the conditions as JSON."""
+
+
+class GuardedMemory:
+    """A memory as refinements search it: the version that is in use when they ask, and what it has learned."""
+
+    def __init__(self, memory: Learned, guard: Guard, deadline: Deadline | None = None, most: int = 0) -> None:
+        """Guard a memory.
+
+        Args:
+            memory: the pairs.
+            guard: of its searches.
+            deadline: for a memory that could hang; without one, calls run in the caller's thread, which is faster.
+            most: queries of several threads that are searched together, at most; 0: each call on its own.
+        """
+        self._memory, self._guard, self._deadline, self._most = memory, guard, deadline, most
+        self._batcher = Batcher(self._run, most, shared=(Outage,))
+        self._known: tuple[Header, Calibration | None] | None = None
+
+    @property
+    def searches(self) -> GuardedMemory:
+        """What is searched: itself."""
+        return self
+
+    @property
+    def store(self) -> Memory:
+        """The pairs themselves, unguarded."""
+        return self._memory.store
+
+    @property
+    def header(self) -> Header:
+        """Fingerprint and calibration."""
+        return self._memory.searches.header
+
+    @property
+    def calibration(self) -> Calibration | None:
+        """What the memory has learned; it is read anew where its header is another one."""
+        header = self._memory.searches.header
+        if self._known is None or self._known[0] is not header:
+            self._known = header, self._memory.calibration
+        return self._known[1]
+
+    def search(self, search: Search) -> Neighbours:
+        """Search with queries (B, D), see :meth:`reco_plugin.memory.Searches.search`.
+
+        Large searches, and those with exclusions, are run alone.
+
+        Raises:
+            InputError: also while the memory is down.
+            Outage: the memory fails.
+        """
+        if search.exclude is not None or not 0 < len(search.vectors) <= self._most or search.k > _MOST_NEIGHBOURS:
+            return self._ask(search)
+        try:
+            condition = None if search.where is None else json.dumps(search.where)
+        except (TypeError, ValueError):
+            return self._ask(search)
+        how = (search.by, search.read, search.k, search.payloads, search.ids, search.witnesses, search.checked)
+        rows = (search.vectors, [search.where] * len(search.vectors))
+        ids, similarity, vectors, found, payloads, witnesses = self._batcher((*how, condition), rows)
+        return Neighbours(
+            ids,
+            similarity,
+            vectors,
+            found,
+            payloads if search.payloads else None,
+            witnesses if search.witnesses else None,
+        )
+
+    def _run(self, key: _Key, rows: Columns) -> Columns:
+        """Search for several callers."""
+        (by, read, k, payloads, ids, witnesses, checked, _), (vectors, where) = key, rows
+        search = Search(vectors, by, read, k, None, where[0], payloads, ids, witnesses, checked)
+        if checked:
+            with self._guard.attempt():
+                found = self._memory.searches.search(search)
+        else:
+            found = self._ask(search)
+        nothing = [None] * len(vectors)
+        held = nothing if found.witnesses is None else found.witnesses
+        return found.ids, found.similarity, found.vectors, found.found, found.payloads or nothing, held
+
+    def _ask(self, search: Search) -> Neighbours:
+        call = partial(self._memory.searches.search, search)
+        try:
+            with self._guard.attempt():
+                return call() if self._deadline is None else self._deadline.run(call)
+        except Outage:
+            check_search(search, self.header.fingerprint.dimension)
+            raise
+
+
+class GuardedFuser(NeighbourFuser):
+    """A fusion behind a guard; calls of several threads are run together, where it is in this process."""
+
+    def __init__(self, fuser: NeighbourFuser, guard: Guard, most: int = 0) -> None:
+        """Guard a fusion; ``most``: rows of several threads that are fused together, 0: each call on its own."""
+        self.name = fuser.name
+        self._fuser, self._guard, self._most = fuser, guard, most
+        self._batcher = Batcher(self._run, most, shared=(Outage,))
+
+    def fuse(
+        self, modality: Modality, vectors: Vectors, neighbours: Neighbours, trust: npt.NDArray[np.float32]
+    ) -> Fused:
+        """Fuse vectors (B, D) with neighbours (B, K, D) by trust (B, K), see :meth:`.NeighbourFuser.fuse`.
+
+        Raises:
+            Outage: the fusion fails.
+        """
+        if not 0 < len(vectors) <= self._most or neighbours.vectors.shape[1] > _MOST_NEIGHBOURS:
+            return self._ask(modality, vectors, neighbours, trust)
+        found = (neighbours.ids, neighbours.similarity, neighbours.vectors, neighbours.found)
+        return Fused(*self._batcher((modality, neighbours.vectors.shape[1:]), (vectors, *found, trust)))
+
+    def _run(self, key: tuple[Modality, tuple[int, ...]], rows: Columns) -> Columns:
+        vectors, ids, similarity, read, found, trust = rows
+        return self._ask(key[0], vectors, Neighbours(ids, similarity, read, found), trust)
+
+    def _ask(
+        self, modality: Modality, vectors: Vectors, neighbours: Neighbours, trust: npt.NDArray[np.float32]
+    ) -> Fused:
+        with self._guard.attempt():
+            return self._fuser.fuse(modality, vectors, neighbours, trust)
+
+
+class Guards:
+    """The guards of memory and fusion, with a circuit each."""
+
+    def __init__(self, settings: Settings, counters: Counters, clock: Callable[[], float] = time.monotonic) -> None:
+        def breaker() -> Breaker:
+            return Breaker(settings.breaker_failures, settings.breaker_retry_s, clock)
+
+        self._settings = settings
+        self._memory = Guard("memory", breaker(), counters.retrieve_s)
+        self._fusion = Guard("fusion", breaker(), counters.fuse_s)
+
+    @property
+    def circuits(self) -> dict[Component, Circuit]:
+        """The circuits of memory and fusion."""
+        return {"memory": self._memory.breaker.circuit, "fusion": self._fusion.breaker.circuit}
+
+    def memory(self, memory: Learned) -> GuardedMemory:
+        """The memory, guarded.
+
+        One at a URL is called in its own thread, since it could hang, and for each caller alone, since hanging must not
+        add up. A memory in this process is slow only when it computes, and a thread would add to that.
+        """
+        given = self._settings
+        if "://" in given.memory:
+            return GuardedMemory(memory, self._memory, Deadline(given.memory_timeout_s, "memory_timeout_s"))
+        return GuardedMemory(memory, self._memory, most=given.batch_size if given.batch_callers else 0)
+
+    def fusers(self, fusers: Mapping[FuserName, NeighbourFuser]) -> dict[FuserName, NeighbourFuser]:
+        """The fusions, guarded; a session on a server has its own deadline, and a server its own batches."""
+        together = self._settings.batch_callers and self._settings.triton_url is None
+        most = self._settings.batch_size if together else 0
+        return {name: GuardedFuser(fuser, self._fusion, most) for name, fuser in fusers.items()}
+
+
+def open_or_await(settings: Settings, fingerprint: Fingerprint) -> Memory | LazyMemory:
+    """The memory of the settings; with ``on_memory_failure=degrade``, also one whose server is down now.
+
+    Raises:
+        MemoryUnavailable: its server is down, and ``on_memory_failure`` is ``fail``.
+        MemoryTimeout: likewise, it does not answer in time.
+        MemoryStoreError: any other error, see :func:`reco_plugin.memory.open_memory`.
+    """
+    try:
+        return memory_of(settings, fingerprint)
+    except (MemoryUnavailable, MemoryTimeout) as error:
+        if settings.on_memory_failure == "fail":
+            raise
+        warnings.warn(
+            f"beginning without the memory: {error}. Until it is reached, answers are frozen CLIP vectors "
+            "(to have an error instead: on_memory_failure='fail')",
+            DegradedWarning,
+            stacklevel=4,
+        )
+    return LazyMemory(
+        lambda: memory_of(settings, fingerprint), kind="qdrant", location=settings.memory, fingerprint=fingerprint
+    )

@@ -1,0 +1,201 @@
+"""Options of a refinement, each stated once: keywords, settings, flags and fields of a request are made from these."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Collection, Mapping, Sequence
+from dataclasses import dataclass
+from functools import cache
+from typing import Annotated, Any, TypedDict, cast, get_args, get_type_hints
+
+from .errors import InputError
+from .types import Caution, Filter, FuserName, Mode, Target
+from .values import check_choice, check_k, show
+
+
+@dataclass(frozen=True)
+class Option:
+    """What is said of an option besides its type; None as a value leaves it to the model and the settings.
+
+    Attributes:
+        description: for people; also its help as a flag, and in the API's description.
+        check: refuses a bad value, given the option's name and the value; None: one of its type's words is checked.
+        min: of a number.
+        unset: what holds where it is not given, for the help; None: it is no flag.
+        parser: reads a flag.
+        metavar: of the flag.
+        sent: whether it is a field of a request to the service.
+    """
+
+    description: str
+    check: Callable[[str, Any], object] | None = None
+    min: int | None = None
+    unset: str | None = None
+    parser: Callable[[str], Any] | None = None
+    metavar: str | None = None
+    sent: bool = True
+
+
+def check_caution(name: str, value: Any) -> None:
+    """Refuse what is neither a caution nor a share.
+
+    Raises:
+        InputError: naming the known ones.
+    """
+    known = get_args(Caution)
+    if value in known:
+        return
+    if isinstance(value, bool) or not isinstance(value, (int, float)) or not 0.0 <= value <= 1.0:
+        raise InputError(f"{name} must be {', '.join(known)} or a share from 0 to 1, got {show(value)}")
+
+
+def read_caution(text: str) -> Caution | float:
+    """Read a caution from a command line.
+
+    >>> read_caution("bold"), read_caution("0.3")
+    ('bold', 0.3)
+    """
+    try:
+        return float(text)
+    except ValueError:
+        return text  # type: ignore[return-value]  # refused by check_caution unless it is one
+
+
+def _check_share(name: str, value: Any) -> None:
+    if not 0.0 <= value <= 1.0:
+        raise InputError(f"{name} must be a share from 0 to 1, got {show(value)}")
+
+
+class RefineDefaults(TypedDict, total=False):
+    """Options that are settings, too."""
+
+    k: Annotated[
+        int | None, Option("Neighbours per query.", check=lambda _, k: check_k(k), min=1, unset="of the model")
+    ]
+    search: Annotated[Mode | None, Option("uni: search the query's own modality. cross: the other.", unset="uni")]
+    fusion: Annotated[Mode | None, Option("cross: fuse the other modality's vectors. uni: the own.", unset="cross")]
+    gate: Annotated[
+        bool | None,
+        Option(
+            "Move only as far as the memory's own pairs justify: with the paper's search and fusion.",
+            unset="of the model",
+        ),
+    ]
+    target: Annotated[
+        Target | None,
+        Option(
+            "What the refined vectors are compared with: image, text or both. A text that is refined for images finds "
+            "less among texts than a plain one.",
+            unset="the other modality",
+        ),
+    ]
+    caution: Annotated[
+        Caution | float | None,
+        Option(
+            "cautious, balanced or bold, or a share from 0 to 1: how many queries are assumed to have no answer in the "
+            "memory; more is safer, less gains more where the memory does know.",
+            check=check_caution,
+            unset="balanced",
+            parser=read_caution,
+            metavar="CAUTION",
+        ),
+    ]
+    fuser: Annotated[
+        FuserName | None,
+        Option("reco: the closed form. paper: the attention layer of the model, without a gate.", unset="of the model"),
+    ]
+
+
+class RefineHow(RefineDefaults, total=False):
+    """Options for all queries of a task."""
+
+    answered: Annotated[
+        float | None,
+        Option(
+            "Share of the candidates that the memory knows, from their Coverage, where queries are compared with just "
+            "those: balanced takes what is left of it in place of its half, and cautious a fifth of the rest more.",
+            check=_check_share,
+            sent=False,
+        ),
+    ]
+    where: Annotated[Filter | None, Option('Conditions on the payload: {"year": {"gte": 2020}}.')]
+
+
+class RefineOptions(RefineHow, total=False):
+    """All options of a refinement."""
+
+    exclude: Annotated[
+        Sequence[Collection[str]] | Collection[str] | None,
+        Option("Ids of pairs that must not be used: one collection for all queries, or in Python B of them."),
+    ]
+    explain: Annotated[bool, Option("Also return neighbours with payloads, reliability and weights.", sent=False)]
+
+
+@cache
+def options_of(kind: type) -> Mapping[str, tuple[Any, Option]]:
+    """Name -> type and what is said of it, of one of the classes above, or of one made from it."""
+    hints = get_type_hints(kind, include_extras=True).items()
+    return {
+        name: (hint.__origin__, option)
+        for name, hint in hints
+        for option in getattr(hint, "__metadata__", ())
+        if isinstance(option, Option)
+    }
+
+
+def check_options(given: Mapping[str, Any]) -> RefineOptions:
+    """The options that are given, checked.
+
+    Raises:
+        TypeError: there is no such option.
+        InputError: naming the option, its value and what it can be.
+    """
+    checked: Any = given_options({name: check_option(name, value) for name, value in given.items()})
+    return cast(RefineOptions, checked)
+
+
+def check_option(name: str, value: Any) -> Any:
+    """The value of an option, checked; errors as in :func:`check_options`."""
+    known = options_of(RefineOptions)
+    if name not in known:
+        raise TypeError(f"there is no option {name!r}, only: {', '.join(known)}")
+    kind, option = known[name]
+    if value is None:
+        return None
+    if option.check is not None:
+        option.check(name, value)
+    elif words := _words(kind):
+        check_choice(name, value, words)
+    return value
+
+
+@cache
+def _words(kind: Any) -> tuple[str, ...]:
+    """The words of a Literal, or of one among several types."""
+    return tuple(word for part in (kind, *get_args(kind)) for word in get_args(part) if isinstance(word, str))
+
+
+def option_fields(kind: type, *, described: bool = True) -> dict[str, tuple[Any, Any]]:
+    """The options of a class as fields of a pydantic model, all optional, with their checks."""
+    from pydantic import AfterValidator, Field
+
+    def field(name: str, hint: Any, option: Option) -> tuple[Any, Any]:
+        def check(value: Any) -> Any:
+            try:
+                return check_option(name, value)
+            except InputError as error:  # pydantic says the name
+                raise ValueError(str(error).removeprefix(f"{name} ")) from None
+
+        kind = Annotated[hint, AfterValidator(check)]
+        return kind, Field(None, description=option.description if described else None)
+
+    return {name: field(name, *one) for name, one in options_of(kind).items()}
+
+
+def given_options(options: Mapping[str, Any]) -> dict[str, Any]:
+    """The options that are not None."""
+    return {name: value for name, value in options.items() if value is not None}
+
+
+def defaults_of(options: Mapping[str, Any]) -> dict[str, Any]:
+    """Those options that are settings by the same name."""
+    return {name: options.get(name) for name in options_of(RefineDefaults)}

@@ -1,0 +1,95 @@
+"""The options of a refinement, as an object and as keywords."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+from dataclasses import FrozenInstanceError, replace
+from textwrap import dedent
+from types import SimpleNamespace
+from typing import Any
+
+import numpy as np
+import pytest
+
+from reco_plugin import Reco
+from reco_plugin.errors import InputError
+from reco_plugin.options import RefineDefaults, RefineHow, RefineOptions, check_options, given_options, options_of
+from reco_plugin.retrieve import Retrieval, retrieve
+from reco_plugin.types import Modality, Search
+
+
+def test_an_option_is_stated_once_and_is_a_setting_a_flag_a_field_of_requests_and_a_keyword() -> None:
+    """One more line in the record, and one that uses it, are all that a new option takes."""
+    code = """
+        from typing import Annotated, Any
+        import reco_plugin.options as options
+
+        def refuse(name: str, value: Any) -> None:
+            if value == "grey":
+                raise options.InputError(f"{name} must be no grey")
+
+        said = options.Option("The colour.", check=refuse, unset="none")
+        options.RefineDefaults.__annotations__["tint"] = Annotated[str | None, said]
+        for kind in (options.RefineHow, options.RefineOptions):
+            kind.__annotations__["tint"] = Annotated[str | None, said]
+
+        from reco_plugin.cli.shared import flags_of
+        from reco_plugin.config import Settings, load_settings
+        from reco_plugin.evaluate.study.config import StudyConfig
+        from reco_plugin.refine import Refiner
+        from reco_plugin.serve.refine import RefineRequest
+
+        assert "tint" in {flag.name for flag in flags_of(options.RefineOptions)}
+        assert load_settings(tint="red").refining == {"tint": "red"}
+        assert StudyConfig.of(source="x", tint="red").refinement == {"tint": "red"}
+        assert RefineRequest(vectors=[[1.0]], modality="text", tint="red").options() == {"tint": "red"}
+        assert "tint" in RefineRequest.model_json_schema()["properties"]
+        assert Refiner(None, None, tint="red").ask([[1.0]], "text", "query", {})[1].how["tint"] == "red"
+        for make in (
+            lambda: options.check_options({"tint": "grey"}),
+            lambda: load_settings(tint="grey"),
+            lambda: StudyConfig.of(source="x", tint="grey"),
+            lambda: RefineRequest(vectors=[[1.0]], modality="text", tint="grey"),
+        ):
+            try:
+                make()
+            except Exception as error:
+                assert "tint" in str(error) and "no grey" in str(error), error
+            else:
+                raise AssertionError("it was not refused")
+        """
+    done = subprocess.run([sys.executable, "-c", dedent(code)], capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+
+
+def test_what_is_not_given_is_left_to_the_model() -> None:
+    assert given_options({"k": 3, "gate": None, "where": {}}) == {"k": 3, "where": {}}
+    assert check_options({"k": 3, "gate": None, "where": {}}) == {"k": 3, "where": {}}
+    assert set(options_of(RefineDefaults)) < set(options_of(RefineHow)) < set(options_of(RefineOptions))
+
+
+@pytest.mark.parametrize(
+    ("search", "fusion", "by", "read"),
+    [("uni", "cross", "text", "image"), ("uni", "uni", "text", "text"), ("cross", "cross", "image", "image")],
+)
+def test_a_retrieval_asks_one_search(search: Any, fusion: Any, by: Modality, read: Modality) -> None:
+    asked: list[Search] = []
+    memory: Any = SimpleNamespace(search=asked.append)
+    vectors, exclude = np.zeros((2, 4), np.float32), [["a"], []]
+    retrieve(memory, vectors, "text", Retrieval(3, search, fusion, {"shop": "de"}), exclude=exclude, ids=False)
+    [it] = asked
+    assert it.vectors is vectors  # apart: from Python 3.13 on, comparing dataclasses compares their arrays
+    assert replace(it, vectors=[]) == Search([], by, read, 3, exclude, {"shop": "de"}, payloads=False, ids=False)
+    with pytest.raises(FrozenInstanceError):
+        it.k = 4  # type: ignore[misc]
+
+
+@pytest.mark.parametrize("refine", [True, False, None])
+def test_wrong_options_are_noticed_whether_or_not_anything_is_refined(reco: Reco, refine: bool | None) -> None:
+    with pytest.raises(TypeError, match="kk"):
+        reco.embed_texts(["a fox"], refine=refine, kk=3)  # type: ignore[call-arg]
+    for wrong in ({"k": 0}, {"k": "3"}, {"k": True}, {"search": "both"}, {"fusion": ""}):
+        with pytest.raises(InputError, match=f"{next(iter(wrong))} must be"):
+            reco.embed_texts(["a fox"], refine=refine, **wrong)  # type: ignore[arg-type]
+    assert reco.embed_texts(["a fox"], refine=refine, k=np.int64(3)).shape == (1, reco.manifest.dimension)  # type: ignore[arg-type]
