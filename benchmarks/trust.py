@@ -1,6 +1,6 @@
-"""Trust per pair as a memory grows, thins out or goes wrong: makes docs/measurements/calibration.md and its charts.
+"""Trust per pair as a memory grows, thins out or goes wrong: makes docs/measurements/trust.md and its charts.
 
-    python -m benchmarks.calibration --docs docs/measurements
+    python -m benchmarks.trust --docs docs/measurements
 
 Emoji under the shipped encoder (see docs/measurements/quickstart.md for the splits); prompts of each group are one set.
 Every line is one memory, its calibration learned from its own pairs without labels. Nothing is chosen here. Takes about
@@ -40,7 +40,7 @@ GROUPS: tuple[EntitySplit, ...] = ("unseen", "seen")
 SIDES = ("image", "text", "both")
 SHARES = (0.0, 0.1, 0.3, 0.5, 0.7, 0.9, 1.0)
 CAUTIONS = (0.0, 0.25, 0.5, 0.65, 0.8)
-COMMAND = "python -m benchmarks.calibration --docs docs/measurements"
+COMMAND = "python -m benchmarks.trust --docs docs/measurements"
 
 
 @dataclass(frozen=True)
@@ -302,17 +302,17 @@ def main() -> None:
     """Measure and write the page."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--cache", type=Path, default=Path(".cache"), help="drawings and vectors")
-    parser.add_argument("--docs", type=Path, required=True, help="folder of calibration.md and its pictures")
+    parser.add_argument("--docs", type=Path, required=True, help="folder of trust.md and its pictures")
     arguments = parser.parse_args()
     encodes, fingerprint = shipped_encoder()
     data = vectors(emoji.load(arguments.cache / "quickstart"), encodes, fingerprint.digest, arguments.cache / "sets")
     parts = []
-    (arguments.docs / "calibration").mkdir(parents=True, exist_ok=True)
+    (arguments.docs / "trust").mkdir(parents=True, exist_ok=True)
     for section in sections(Growth(Subject(data, fingerprint))):
         print(markdown_section(section, prefix=None), flush=True)
-        write_charts(section, arguments.docs / "calibration", section.key)
-        parts.append(markdown_section(section, prefix=f"calibration/{section.key}"))
-    (arguments.docs / "calibration.md").write_text(HEAD + "\n" + "\n\n".join(parts) + "\n", encoding="utf-8")
+        write_charts(section, arguments.docs / "trust", section.key)
+        parts.append(markdown_section(section, prefix=f"trust/{section.key}"))
+    (arguments.docs / "trust.md").write_text(HEAD + "\n" + "\n\n".join(parts) + "\n", encoding="utf-8")
 
 
 if __name__ == "__main__":

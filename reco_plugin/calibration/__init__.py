@@ -1,15 +1,16 @@
-"""Trust per pair, learned from the memory itself: how far a query moves towards what the memory holds.
+"""Calibration of a memory, learned from its own pairs: how far a query moves towards what the memory holds.
 
-``moments``   mean and covariance of each modality: what is found enters whitened, in standard deviations
-``reliability``   per pair: how well its caption fits its image, by the pairs around it
-``signals``   per query: the whitened evidence of its neighbours, and eight numbers about it
-``gate``      signals -> how far to move
-``episodes``  held-out pairs of the memory that ask, siblings visible and hidden
-``fit``       the gate that serves these episodes best, without labels
-``state``     all of this as one blob that is stored with the memory
-``coverage``  which prompts of a set the memory knows
-``scores``    exact scores of images and texts, both refined, and candidates as single vectors
-``check``     what refinement does to the memory's own held-out pairs
+``moments``      mean and covariance of each modality: what is found enters whitened, in standard deviations
+``reliability``  per pair: how well its caption fits its image, by the pairs around it
+``signals``      per query: the whitened evidence of its neighbours, and eight numbers about it
+``gate``         signals -> the strength s
+``formula``      s -> the move, in scores and in vectors
+``episodes``     held-out pairs of the memory that ask, siblings visible and hidden
+``fit``          the gate that serves these episodes best, without labels
+``state``        all of this as one blob that is stored with the memory
+``coverage``     which prompts of a set the memory knows
+``scores``       exact scores of images and texts, both refined, and candidates as single vectors
+``check``        what refinement does to the memory's own held-out pairs
 """
 
 from .calibrate import Calibrated, calibrate

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 
 import numpy as np
@@ -21,13 +21,14 @@ from .state import Calibration, SideCalibration, shares_of
 FEWEST = 20
 """Pairs below which a memory teaches nothing."""
 ENOUGH = 300
-"""Pairs below which the gates are not fitted but the safe ones (local-calibration, section 7: equal at 500)."""
-ASKED = 600
-"""Pairs that a gate is fitted on; with 1,200 it is no better, with 150 it harms by 2 to 3 points."""
+"""Pairs below which the gates are not fitted but the safe ones."""
+ASKED, BLOCK = 2_400, 600
+"""Pairs that a gate is fitted on, at most, and in one block. With 600 in one, what a memory gained depended on which
+pairs were drawn (``docs/measurements/gate.md``)."""
+FEW = 600
+"""Pairs that a gate is fitted on at least, where there are so many; the self-check has others from there on."""
 CHECKED = 500
 """Pairs of the self-check."""
-WORTH = 2.0
-"""Standard errors by which a gate must save loss, else its side stays plain."""
 HOPELESS = 0.9
 """Share of wrong captions, as reliability estimates it, from which a memory is not used."""
 _UNANSWERED_VIEWS = 0.5  # most that is assumed of simulated views; the measured share of .75 halves the gain
@@ -81,7 +82,7 @@ def calibrate(
     corpus = measure_corpus(image, text, k=k, rng=rng, progress=progress)
     if corpus is None:
         return None
-    asked = rng.permutation(corpus.chosen)[:ASKED]
+    asked = rng.permutation(corpus.chosen)[: min(ASKED, max(FEW, len(corpus) - CHECKED))]
     state = _fit_state(corpus, asked, k, seed, progress)
     if state.fitted:
         sharpened = {
@@ -122,12 +123,13 @@ def _fit_state(
     corpus: Corpus, asked: npt.NDArray[np.intp], k: int, seed: int, progress: Callable[[int], object]
 ) -> Calibration:
     """The state with the gates of both sides, without its check."""
-    episodes = {m: make_episodes(corpus, m, asked, k=k) for m in MODALITIES}
-    plain = {m: SideCalibration(corpus.spreads[m], corpus.units[m], _typical(episodes[m])) for m in MODALITIES}
-    siblings = episodes["text"].siblings
+    parts = np.array_split(asked, max(2, -(-len(asked) // BLOCK)))
+    blocks = {m: [make_episodes(corpus, m, rows, k=k) for rows in parts] for m in MODALITIES}
+    plain = {m: SideCalibration(corpus.spreads[m], corpus.units[m], _typical(blocks[m])) for m in MODALITIES}
+    siblings = np.concatenate([block.siblings for block in blocks["text"]])
     unanswerable = float((1.0 / (1.0 + siblings)).mean())
     state = Calibration(
-        corpus.values, plain, corpus.learned, corpus.same_caption, len(corpus), unanswerable, fitted=False
+        corpus.values, plain, corpus.learned, corpus.same_caption, len(corpus), unanswerable, corpus.own, fitted=False
     )
     if corpus.learned.wrong >= HOPELESS:
         return replace(state, reason="its captions fit their images hardly better than those of other images do")
@@ -140,10 +142,11 @@ def _fit_state(
     if one_image:  # hidden from themselves, its pairs have no answer, which says nothing of queries to come
         unanswerable = min(unanswerable, _UNANSWERED_VIEWS)
     for modality in MODALITIES:
-        candidates = {} if one_image else _fit_cautions(episodes[modality], modality, unanswerable, seed)
+        candidates = {} if one_image else _fit_cautions(blocks[modality], modality, unanswerable, seed)
         gates = candidates
         if alone > _SINGLE:
-            views = make_episodes(corpus, modality, asked, k=k, views=np.random.default_rng(seed + 1))
+            drawn = np.random.default_rng(seed + 1)
+            views = [make_episodes(corpus, modality, rows, k=k, views=drawn) for rows in parts]
             gates = _fit_cautions(views, modality, min(unanswerable, _UNANSWERED_VIEWS), seed, weighted=True)
         if not gates:
             without.append(modality)
@@ -155,18 +158,17 @@ def _fit_state(
     return replace(state, sides=sides, unanswerable=unanswerable, fitted=True, reason=reason, one_image=one_image)
 
 
-def _typical(episodes: Episodes) -> npt.NDArray[np.float64]:
+def _typical(blocks: Sequence[Episodes]) -> npt.NDArray[np.float64]:
     """Quantiles of the similarity of a pair to the nearest one of another caption."""
-    found = episodes.hidden.found[:, 0]
-    similarity = episodes.hidden.similarity[found, 0] if found.any() else np.ones(1, np.float32)
-    return np.asarray(np.quantile(similarity.astype(np.float64), LEVELS))
+    nearest = np.concatenate([block.hidden.signals[block.hidden.found, 3] for block in blocks])
+    return np.asarray(np.quantile(nearest.astype(np.float64) if len(nearest) else np.ones(1), LEVELS))
 
 
 def _fit_cautions(
-    episodes: Episodes, modality: Modality, unanswerable: float, seed: int, *, weighted: bool = False
+    blocks: Sequence[Episodes], modality: Modality, unanswerable: float, seed: int, *, weighted: bool = False
 ) -> dict[Caution, Gate]:
     """A gate for each caution; none where the balanced one does not save loss."""
     shares, order = shares_of(unanswerable), FITTED
     rng = np.random.default_rng(seed)
-    gates = fit_gates(episodes, modality, [shares[one] for one in order], rng=rng, weighted=weighted)
-    return dict(zip(order, gates, strict=True)) if gates[0].gain > WORTH else {}
+    gates = fit_gates(blocks, modality, [shares[one] for one in order], rng=rng, weighted=weighted)
+    return dict(zip(order, gates, strict=True)) if gates else {}

@@ -16,8 +16,8 @@ from ..blas import Floats
 from ..types import MODALITIES, Modality, other
 from .corpus import Corpus
 from .episodes import Episode, Episodes, make_episodes
-from .fit import move
-from .gate import Applied
+from .formula import add, move
+from .gate import Applied, features
 
 ALONE = 0.5
 """Share of pairs with a caption of their own above which the estimate says little: it was -3 where +6 was measured
@@ -177,28 +177,26 @@ class _Played:
 
     def frozen(self, episode: Episode) -> Floats:
         """Plain scores."""
-        return np.asarray(self.unit * (episode.frozen + episode.base))
+        return np.asarray(self.unit * (episode.plain + episode.base))
 
-    def added(self, episode: Episode, applied: Applied | None) -> Floats | float:
-        """What refined queries add to them."""
-        return 0.0 if applied is None else self.unit * self._move(episode, applied)[0]
+    def queries(self, episode: Episode, applied: Applied | None) -> Floats:
+        """Scores of refined queries, up to their length."""
+        if applied is None:
+            return self.frozen(episode)
+        moved = add(episode.plain, episode.evidence, self._strength(episode, applied))
+        return np.asarray(self.unit * (moved + episode.base))
 
-    def moved(self, episode: Episode, applied: Applied | None) -> Floats:
+    def candidates(self, episode: Episode, applied: Applied | None) -> Floats:
         """Scores of refined candidates, with the mean and the spread of their plain ones."""
         if applied is None:
             return self.frozen(episode)
-        added, length = self._move(episode, applied)
-        return np.asarray(self.unit * ((episode.frozen + added) / length[:, None] + episode.base))
+        moved = move(episode.plain, episode.evidence, self._strength(episode, applied), episode.signals[:, 6:7])
+        return np.asarray(self.unit * (moved + episode.base))
 
-    def _move(self, episode: Episode, applied: Applied) -> tuple[Floats, Floats]:
-        """What moving adds to the scores, in their standard deviations, and the length (n,) after it."""
-        gate = applied.gate
-        at = np.concatenate([gate.phi, [gate.sharpness]])
-        moved = move(episode, at, self.episodes, (gate.low, gate.high))
-        evidence = np.matmul(moved.shares[:, None].astype(np.float32), episode.scores)[:, 0]
-        strength = moved.strength * applied.share(episode.similarity[:, 0])
-        length = np.sqrt(np.maximum(1.0 + strength**2 + 2.0 * strength * moved.correlation, 1e-6))
-        return np.asarray(strength[:, None] * evidence), length
+    def _strength(self, episode: Episode, applied: Applied) -> Floats:
+        """(n, 1)."""
+        strength = applied.gate.strength(features(episode.signals, self.episodes.spread))
+        return np.asarray((strength * applied.share(episode.signals[:, 3]))[:, None])
 
 
 def _check_side(ask: _Played, of_queries: Gates, answer: _Played, of_candidates: Gates) -> SideCheck:
@@ -214,17 +212,17 @@ def _check_side(ask: _Played, of_queries: Gates, answer: _Played, of_candidates:
     for episode in (ask.episodes.visible, ask.episodes.hidden):
         frozen = ask.frozen(episode)
         before = _answers(frozen, episode.out)
-        after = _answers(frozen + ask.added(episode, of_queries.query), episode.out)
+        after = _answers(ask.queries(episode, of_queries.query), episode.out)
         figures += [100.0 * float(weights @ before), *compare(after, before)]
     share, gain, error, _, hidden, hidden_error = figures
     asked, answers = ask.episodes.visible, answer.episodes.visible
     frozen, out = ask.frozen(asked), asked.out | answers.out.T
-    moved = answer.moved(answers, of_candidates.candidate).T
+    moved = answer.candidates(answers, of_candidates.candidate).T
     ranked: dict[SidesRefined, npt.NDArray[np.bool_]] = {
         "plain": _answers(frozen, out),
-        "queries": _answers(frozen + ask.added(asked, of_queries.query), out),
+        "queries": _answers(ask.queries(asked, of_queries.query), out),
         "candidates": _answers(moved, out),
-        "both": _answers(moved + ask.added(asked, of_queries.among), out),
+        "both": _answers(moved + ask.queries(asked, of_queries.among) - frozen, out),
     }
     gains = {form: compare(right, ranked["plain"])[0] for form, right in ranked.items()}
     default: SidesRefined = "queries" if of_queries.query is not None and gains["queries"] > 0.0 else "plain"

@@ -13,6 +13,7 @@ from ..fuse import Refining
 from ..types import Coverage, Mass, Moves, Neighbours, Refinement, Search, Vectors, other
 from .calibrate import FEWEST
 from .coverage import MAJORITY, RIVALS, find_covered, nearest_rival
+from .formula import spread_of
 from .gate import Applied, features, step
 from .reasons import reasons
 from .scores import to_vectors
@@ -136,7 +137,7 @@ def _move(
     moves = Moves(
         queries,
         added,
-        np.sqrt(np.maximum(1.0 + strength**2 + 2.0 * strength * evidence.correlation, 1e-6)),
+        spread_of(strength, evidence.correlation),
         state.values[other(asked.modality)].mean,
         here if covered is None else np.asarray(covered & here),
         Mass(

@@ -53,6 +53,11 @@ class Corpus:
     def __len__(self) -> int:
         return len(self.image)
 
+    @property
+    def own(self) -> float:
+        """Mean of CLIP's own scores of the pairs."""
+        return float(self.witnesses[:, 2].mean())
+
     def side(self, modality: Modality) -> Vectors:
         """Vectors (N, D) of a modality."""
         return self.image if modality == "image" else self.text

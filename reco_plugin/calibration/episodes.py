@@ -1,6 +1,6 @@
 """Held-out pairs of the memory that ask, each twice: with the pairs of its caption visible, and hidden.
 
-Everything that does not depend on the gate's parameters is computed once, so that the fit runs on (n, K, n) products.
+Everything that does not depend on the gate's parameters is computed once, so that the fit runs on (n, n) products.
 """
 
 from __future__ import annotations
@@ -14,7 +14,9 @@ import numpy.typing as npt
 from ..blas import Floats
 from ..types import Modality, Vectors, other
 from .corpus import Corpus
+from .gate import SHARPNESS, SHORTEST
 from .nearest import NUMBERS, NearestRows, nearest_columns
+from .signals import mean_own, share, weigh
 
 VIEW = (-0.5, 0.3)
 """A simulated other view of a pair is this share nearer to it than its nearest neighbour is; (0, .5) is in
@@ -26,26 +28,18 @@ class Episode:
     """n questions and their answers, among n candidates.
 
     Attributes:
-        similarity, found, reliability: (n, K) of the neighbours.
-        plain: (n, K) what the frozen encoder says of the values.
-        gram: (n, K, K) products of the values in the metric.
-        spread: (n, K, K) products over the covariance.
-        toward: (n, K) products of the values with the question over the covariance.
-        scores: (n, K, n) of the values for the candidates.
-        frozen: (n, n) of the question for the candidates, less their mean.
+        signals: (n, 8) of what each found, see :data:`.gate.SIGNALS`.
+        found: (n,) whether it found anything.
+        evidence: (n, n) scores of that for the candidates, in their standard deviations.
+        plain: (n, n) plain scores of the question for the candidates, less their mean.
         base: (n, 1) that mean.
         out: (n, n) candidates that are as right as the own one, or were found.
     """
 
-    similarity: Floats
+    signals: Floats
     found: npt.NDArray[np.bool_]
-    reliability: Floats
+    evidence: Floats
     plain: Floats
-    gram: Floats
-    spread: Floats
-    toward: Floats
-    scores: Floats
-    frozen: Floats
     base: Floats
     out: npt.NDArray[np.bool_]
 
@@ -58,7 +52,6 @@ class Episodes:
         visible, hidden: siblings visible, and hidden.
         siblings: (n,) how many other pairs have the caption.
         reliability: (n,) of the pairs that ask.
-        length: of a value in the metric, squared.
         spread: of similarity.
     """
 
@@ -66,7 +59,6 @@ class Episodes:
     hidden: Episode
     siblings: npt.NDArray[np.intp]
     reliability: Floats
-    length: float
     spread: float
 
     def __len__(self) -> int:
@@ -117,7 +109,6 @@ def make_episodes(
         asked.episode(hidden, corpus.side(value)[rows]),
         siblings,
         corpus.reliability_of(rows),
-        corpus.values[value].length,
         corpus.spreads[modality],
     )
 
@@ -177,29 +168,23 @@ class _Asked:
 
     def episode(self, nearest: NearestRows, answers: Vectors) -> Episode:
         """Compare what was found (n, K), below -1 where hidden, with the answers (n, D)."""
-        corpus, rows, n = self.corpus, self.rows, len(self.rows)
-        value = other(self.modality)
-        moments, held = corpus.values[value], corpus.side(value)
+        corpus, rows, modality = self.corpus, self.rows, self.modality
+        value = other(modality)
+        moments, held, unit = corpus.values[value], corpus.side(value), corpus.units[modality]
         found_rows, found_at = nearest
         found = found_at > -1.5
-        found_at = np.where(found, found_at, found_at[:, :1])
+        found_at = np.where(found, found_at, found_at[:, :1]).astype(np.float32)
         reliability = np.where(found, corpus.reliability_without(rows, found_rows), 0.0).astype(np.float32)
-        values = held[found_rows] - moments.mean
-        flat = values.reshape(-1, values.shape[-1])
-        white = moments.precision.apply(flat)
-        over = moments.covariance.apply(white).reshape(values.shape)
-        white = white.reshape(values.shape)
-        plain = corpus.side(self.modality)[rows] / np.float32(corpus.units[self.modality])
-        centred = answers - moments.mean
+        query = corpus.side(modality)[rows]
+        shares = share(found_at, reliability, found, SHARPNESS, corpus.spreads[modality])
+        own = mean_own(corpus.witnesses[found_rows, 2], reliability, corpus.own)
+        said = weigh(query, held[found_rows], found_at, shares, found, own, moments, unit)
+        direction = said.direction / np.maximum(said.length, np.float32(SHORTEST))[:, None]
+        plain = query / np.float32(unit)
         return Episode(
-            found_at.astype(np.float32),
-            found,
-            reliability,
-            np.einsum("bkd,bd->bk", values, plain),
-            np.matmul(white, values.transpose(0, 2, 1)),
-            np.matmul(over, white.transpose(0, 2, 1)),
-            np.einsum("bkd,bd->bk", over, plain),
-            (white.reshape(len(flat), -1) @ centred.T).reshape(n, -1, n),
+            said.signals,
+            found[:, 0],
+            np.asarray(direction @ (answers - moments.mean).T, np.float32),
             np.asarray(plain @ (held[rows] - moments.mean).T, np.float32),
             np.asarray(plain @ moments.mean, np.float32)[:, None],
             self._out(found_rows, found),

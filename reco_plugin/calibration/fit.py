@@ -1,168 +1,201 @@
 """Fit the gate on held-out pairs of the memory, without labels.
 
 The loss is the paper's, made deaf to wrong captions: minus the logarithm of ``(1 - e) softmax + e / n`` of the own
-value among those of all pairs that ask, with e fitted too. Each pair asks with its siblings visible (weight 1 - p) and
-hidden (weight p), where p is the assumed share of queries that the memory cannot answer. Without the hidden episode the
-gate trusts everything; without e it grows bolder with noise.
+value among those of all pairs of a block. Each pair asks with its siblings visible (weight 1 - p) and hidden (weight
+p), where p is the assumed share of queries that the memory cannot answer. Without the hidden episode the gate trusts
+everything; without e it grows bolder with noise.
 
-A quasi-Newton method on nine parameters, with a written gradient: no torch, the same bits on every run.
+Five coefficients are fitted, beside e and kappa, the sharpness of the softmax, which belong to the loss. How much of
+them is real, blocks say that they were not fitted on: two gates, each of every other block, save g standard errors of
+loss on the other's blocks, and the strength is multiplied by 1 - 1 / g^2 (James and Stein). So it is 0 from g = 1 down.
+
+A quasi-Newton method with a written gradient: no torch, the same bits on every run.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
 
 import numpy as np
 import numpy.typing as npt
 
 from ..types import Modality
-from .episodes import Episode, Episodes
-from .gate import FEATURES, LEAST, STRONGEST, Gate, features
+from .episodes import Episodes
+from .formula import move, spread_of
+from .gate import FEATURES, FITTED_FEATURES, SHARPNESS, STRONGEST, Gate, features
 from .reliability import sigmoid
-from .signals import share
 
 Doubles = npt.NDArray[np.float64]
 Matrix = npt.NDArray[np.float32]
-START: Doubles = np.array([-2.0, 0.0, 0.0, 0.0, 0.0, 0.0, np.log(3.0), 1.0, -2.0])
-"""phi, log tau, log kappa, logit of e; phi and tau are drawn towards these."""
-_SHRINKAGE = 2.0  # of that pull, per pair
-_ITERATIONS = 40
+Sees = int | npt.NDArray[np.bool_]
+COEFFICIENTS = len(FITTED_FEATURES)
+START: Doubles = np.array([-1.0, -1.0, 0.0, 0.0, 0.5, -2.0, np.log(4.0)])
+"""Coefficients of the fitted features, logit of e, log kappa; they are drawn towards these. From -2 and zeros, memories
+of several unknown domains end in another valley, where CLIP's knowledge lengthens the move."""
+PULL, PULL_OF_LOSS = 2.0, 0.05
+"""Of that draw: of the coefficients, per pair; of the two others, whatever the number of pairs. In a memory of several
+domains, e and kappa may run away together, and the gate with them (``docs/measurements/gate.md``)."""
+KEPT = 1e-3
+"""Share of the strength below which a side stays plain."""
+_ITERATIONS, _FEWER = 30, 8  # from the start, and from a gate that is near
 _CLIPPED = 0.02  # of each feature, at both ends
-
-
-@dataclass(frozen=True)
-class Moved:
-    """What the gate makes of an episode, and the derivatives by log tau (phi enters the strength alone)."""
-
-    features: Doubles  # (n, 6)
-    strength: Doubles  # (n,)
-    inside: npt.NDArray[np.bool_]  # (n,) whether the strength is not clipped
-    correlation: Doubles  # (n,)
-    length: Doubles  # (n,) of query plus evidence, in standard deviations
-    shares: Doubles  # (n, K) over the length of the evidence
-    d_strength: Doubles
-    d_shares: Doubles
-    d_correlation: Doubles
+_STILL: Doubles = np.array([-30.0, 0.0, 0.0, 0.0, 0.0])
 
 
 def fit_gates(
-    episodes: Episodes,
+    blocks: Sequence[Episodes],
     modality: Modality,
     unanswerable: Sequence[float],
     *,
     rng: np.random.Generator,
     weighted: bool = False,
 ) -> list[Gate]:
-    """Fit the gates of one modality, one for each share of questions without an answer.
+    """Fit the gates of one modality, one for each share of questions without an answer; none where nothing is gained.
 
     Args:
-        episodes: of its pairs.
+        blocks: at least two, of other pairs each.
         modality: of the queries.
-        unanswerable: each p, in [0, 1]; the first gate says what it gains.
+        unanswerable: each p, in [0, 1]; the first gate says what is gained.
         rng: decides which candidates find their siblings, where texts compete.
         weighted: whether pairs count by their reliability: those that find themselves must.
     """
-    drawn, fitted, gates = rng.random(len(episodes)), START.copy(), list[Gate]()
-    for share_ in unanswerable:
-        loss = _Loss(episodes, modality, share_, drawn < 1.0 - share_, weighted)
-        fitted = minimise(loss, fitted, _ITERATIONS)  # from the gate before, which is near
-        seen = [
-            move(episode, fitted, episodes).features
-            for episode, weight in zip(loss.episodes, (1.0 - share_, share_), strict=True)
-            if weight > _CLIPPED
-        ]
-        low, high = np.quantile(np.concatenate(seen), (_CLIPPED, 1.0 - _CLIPPED), axis=0)
-        gain = gates[0].gain if gates else loss.gain(fitted)
-        gates.append(Gate(fitted[:FEATURES], low, high, float(fitted[6]), float(fitted[7]), gain))
+    drawn, at, gates = [rng.random(len(block)) for block in blocks], START, list[Gate]()
+    gain = 0.0
+    for share in unanswerable:
+        loss = Loss(blocks, modality, share, drawn, weighted)
+        at = minimise(loss, at.copy(), _ITERATIONS)  # from the gate before, which is near
+        if not gates:
+            halves = [Loss(blocks[i::2], modality, share, drawn[i::2], weighted) for i in (0, 1)]
+            gain = _gain(halves, at)
+        if (kept := real_share(gain)) < KEPT:
+            return []
+        gates.append(_gate(loss, at, share, kept, gain))
     return gates
 
 
-class _Loss:
-    """The loss and its gradient (9,)."""
+def real_share(gain: float) -> float:
+    """Share of a strength that is no chance, by what it saves in standard errors (James and Stein): without a step.
+
+    >>> [round(real_share(gain), 2) for gain in (-3.0, 1.0, 1.1, 1.5, 2.0, 4.0)]
+    [0.0, 0.0, 0.17, 0.56, 0.75, 0.94]
+    """
+    return 1.0 - 1.0 / max(gain, 1.0) ** 2
+
+
+def _gate(loss: Loss, at: Doubles, unanswerable: float, kept: float, gain: float) -> Gate:
+    weights = (1.0 - unanswerable, unanswerable)
+    seen = [one for block in loss.features for one, weight in zip(block, weights, strict=True) if weight > _CLIPPED]
+    low, high = np.quantile(np.concatenate(seen), (_CLIPPED, 1.0 - _CLIPPED), axis=0)
+    phi = np.zeros(FEATURES)
+    phi[list(FITTED_FEATURES)] = at[:COEFFICIENTS]
+    phi[0] += np.log(kept)
+    return Gate(phi, low, high, SHARPNESS, float(at[-1]), gain)
+
+
+def _gain(halves: Sequence[Loss], at: Doubles) -> float:
+    """What a gate of half the blocks saves on the others over not moving, with its own e and kappa, in standard errors.
+
+    Args:
+        halves: both halves of the blocks.
+        at: the gate of all, to start from.
+    """
+    saved, weights = [], []
+    for own, unseen in zip(halves, reversed(halves), strict=True):
+
+        def plain(tail: Doubles, loss: Loss = own) -> tuple[float, Doubles]:
+            value, gradient = loss(np.append(_STILL, tail))
+            return value, gradient[COEFFICIENTS:]
+
+        fitted = minimise(own, at.copy(), _FEWER)
+        tail = minimise(plain, fitted[COEFFICIENTS:].copy(), _FEWER)
+        saved.append(unseen.of_pairs(np.append(_STILL, tail)) - unseen.of_pairs(fitted))
+        weights.append(np.concatenate(unseen.counted))
+    each, weight = np.concatenate(saved), np.concatenate(weights) / sum(float(one.sum()) for one in weights)
+    mean = float(weight @ each)
+    error = float(np.sqrt(np.sum(weight**2 * (each - mean) ** 2)))
+    return mean / max(error, 1e-12)
+
+
+class Loss:
+    """The loss of some blocks, and its gradient (7,)."""
 
     def __init__(
         self,
-        episodes: Episodes,
+        blocks: Sequence[Episodes],
         modality: Modality,
         unanswerable: float,
-        shown: npt.NDArray[np.bool_],
+        drawn: Sequence[Doubles],
         weighted: bool,
     ) -> None:
-        self.episodes = (episodes.visible, episodes.hidden)
-        self._of, self._texts = episodes, modality == "text"
+        self._blocks, self._texts = blocks, modality == "text"
+        self.features = [[features(one.signals, b.spread) for one in (b.visible, b.hidden)] for b in blocks]
+        self.counted = [b.reliability.astype(np.float64) if weighted else np.ones(len(b)) for b in blocks]
+        self._total = sum(float(counted.sum()) for counted in self.counted)
         # Texts compete as candidates: the third term shows some their siblings and not others.
-        self._terms: list[tuple[float, int | npt.NDArray[np.bool_]]] = [(1.0 - unanswerable, 0), (unanswerable, 1)]
-        if self._texts:
-            self._terms.append((1.0, shown))
-        counted = episodes.reliability.astype(np.float64) if weighted else np.ones(len(episodes))
-        self._row = counted / counted.sum()  # (n,)
+        self._terms: list[list[tuple[float, Sees]]] = [
+            [(1.0 - unanswerable, 0), (unanswerable, 1)] + ([(1.0, one < 1.0 - unanswerable)] if self._texts else [])
+            for one in drawn
+        ]
 
     def __call__(self, at: Doubles) -> tuple[float, Doubles]:
         """Loss and gradient, with the pull towards the start."""
-        value, gradient, _ = self._evaluate(at)
-        pull = at - START
-        pull[7:] = 0.0
-        scale = _SHRINKAGE / len(self._of)
-        return value + scale * float(pull @ pull), gradient + 2.0 * scale * pull
+        value, gradient = 0.0, np.zeros(len(START))
+        for number in range(len(self._blocks)):
+            each, slope = self._of_block(number, at)
+            value += float(self.counted[number] @ each) / self._total
+            gradient += slope
+        off = at - START
+        scale = np.repeat([PULL / self._total, PULL_OF_LOSS], [COEFFICIENTS, 2])
+        return value + float(scale @ off**2), gradient + 2.0 * scale * off
 
-    def gain(self, fitted: Doubles) -> float:
-        """What the gate saves over not moving at all, with temperature and e of its own, in standard errors."""
+    def of_pairs(self, at: Doubles) -> Doubles:
+        """The loss of each pair, block after block."""
+        return np.concatenate([self._of_block(number, at)[0] for number in range(len(self._blocks))])
 
-        def still(tail: Doubles) -> Doubles:
-            return np.concatenate([[-30.0], np.zeros(FEATURES - 1), [fitted[6]], tail])
+    def _of_block(self, number: int, at: Doubles) -> tuple[Doubles, Doubles]:
+        """Loss (n,) of each pair, and the gradient (7,); matrices (n, n) are float32, sums float64."""
+        block, kappa = self._blocks[number], np.float32(np.exp(at[-1]))
+        episodes = (block.visible, block.hidden)
+        used = [found[:, FITTED_FEATURES] for found in self.features[number]]
+        strengths = [np.exp(np.clip(x @ at[:COEFFICIENTS], -2.0 * STRONGEST, STRONGEST)) for x in used]
+        moved, logits = [], []
+        for episode, strength in zip(episodes, strengths, strict=True):
+            narrow = strength.astype(np.float32)[:, None]
+            moved.append(move(episode.plain, episode.evidence, narrow, episode.signals[:, 6:7]))
+            logits.append(kappa * (moved[-1] + episode.base))
+            logits[-1][episode.out] = -1e9
+        each, back, by_wrong = self._compare(number, logits, float(sigmoid(at[-2:-1])[0]))
+        gradient = np.append(np.zeros(COEFFICIENTS), [by_wrong, 0.0])
+        for i, (episode, strength) in enumerate(zip(episodes, strengths, strict=True)):
+            d = back[i]
+            d[episode.out] = 0.0
+            by_moved, by_evidence = (
+                np.einsum("ij,ij->i", d, x).astype(np.float64) for x in (moved[i], episode.evidence)
+            )
+            correlation = episode.signals[:, 6].astype(np.float64)
+            spread = spread_of(strength, correlation)
+            by_strength = by_evidence / spread - by_moved * (strength + correlation) / spread**2
+            gradient[:COEFFICIENTS] += kappa * (by_strength * strength) @ used[i]
+            gradient[-1] += kappa * (by_moved.sum() + float(d.sum(axis=1, dtype=np.float64) @ episode.base[:, 0]))
+        return each, gradient
 
-        def plain(tail: Doubles) -> tuple[float, Doubles]:
-            value, gradient, _ = self._evaluate(still(tail))
-            return value, gradient[7:]
-
-        tail = minimise(plain, fitted[7:].copy(), _ITERATIONS // 2)
-        saved = self._evaluate(still(tail))[2] - self._evaluate(fitted)[2]
-        mean = float(self._row @ saved)
-        error = float(np.sqrt(np.sum(self._row**2 * (saved - mean) ** 2)))
-        return mean / max(error, 1e-12)
-
-    def _evaluate(self, at: Doubles) -> tuple[float, Doubles, Doubles]:
-        """Loss, gradient (9,), and the loss of each pair (n,); matrices (n, n) are float32, sums float64."""
-        kappa = np.float32(np.exp(at[7]))
-        moved = [move(episode, at, self._of) for episode in self.episodes]
-        evidence, d_evidence, cores, logits = [], [], [], []
-        for episode, m in zip(self.episodes, moved, strict=True):
-            x = np.matmul(m.shares[:, None].astype(np.float32), episode.scores)[:, 0]
-            strength, length = (part.astype(np.float32)[:, None] for part in (m.strength, m.length))
-            core = (episode.frozen + strength * x) / length
-            logit = kappa * (core + episode.base)
-            logit[episode.out] = -1e9
-            evidence.append(x)
-            d_evidence.append(np.matmul(m.d_shares[:, None].astype(np.float32), episode.scores)[:, 0])
-            cores.append(core)
-            logits.append(logit)
-        value, d_lost, each, back = self._compare(logits, float(sigmoid(at[8:9])[0]))
-        gradient = np.zeros(9)
-        gradient[8] = d_lost
-        for i, episode in enumerate(self.episodes):
-            back[i][episode.out] = 0.0
-            gradient[:8] += _backward(back[i], episode, moved[i], cores[i], evidence[i], d_evidence[i], kappa)
-        return value, gradient, each
-
-    def _compare(self, logits: list[Matrix], lost: float) -> tuple[float, float, Doubles, list[Matrix]]:
-        """Loss, its derivative by the logit of e, the loss of each pair (n,), and by the logits, two (n, n)."""
-        n, diagonal = len(self._of), np.arange(len(self._of))
-        value, d_lost, each = 0.0, 0.0, np.zeros(n)
+    def _compare(self, number: int, logits: list[Matrix], wrong: float) -> tuple[Doubles, list[Matrix], float]:
+        """Loss (n,) of each pair, its mean's derivative by the logits, two (n, n), and by the logit of e."""
+        n, terms, counted = len(logits[0]), self._terms[number], self.counted[number] / self._total
+        diagonal, each, by_wrong = np.arange(n), np.zeros(n), 0.0
         back = [np.zeros_like(logits[0]), np.zeros_like(logits[1])]
-        total = sum(weight for weight, _ in self._terms)
-        for weight, shown in self._terms:
+        total = sum(weight for weight, _ in terms)
+        for weight, shown in terms:
             z = logits[shown] if isinstance(shown, int) else np.where(shown[:, None], logits[0], logits[1])
             z = z.T if self._texts else z
             p = np.exp(z - z.max(axis=1, keepdims=True))
             p /= p.sum(axis=1, keepdims=True)
             own = p[diagonal, diagonal].astype(np.float64)
-            likely = (1.0 - lost) * own + lost / n
-            rows = weight / total * self._row
-            value -= float(rows @ np.log(likely))
+            likely = (1.0 - wrong) * own + wrong / n
             each -= weight / total * np.log(likely)
-            d_lost -= float(rows @ ((1.0 / n - own) / likely)) * lost * (1.0 - lost)
-            pull = (-rows * (1.0 - lost) * own / likely).astype(np.float32)
+            rows = weight / total * counted
+            by_wrong -= float(rows @ ((1.0 / n - own) / likely)) * wrong * (1.0 - wrong)
+            pull = (-rows * (1.0 - wrong) * own / likely).astype(np.float32)
             p *= -pull[:, None]
             p[diagonal, diagonal] += pull
             d = p.T if self._texts else p
@@ -171,80 +204,7 @@ class _Loss:
             else:
                 back[0] += d * shown[:, None]
                 back[1] += d * ~shown[:, None]
-        return value, d_lost, each, back
-
-
-def _backward(
-    d: Matrix, episode: Episode, m: Moved, core: Matrix, evidence: Matrix, d_evidence: Matrix, kappa: np.float32
-) -> Doubles:
-    """Gradient (8,) of phi, log tau and log kappa from that of the logits, d (n, n)."""
-    gradient = np.zeros(8)
-    by_core, by_evidence, by_weights = (
-        np.einsum("ij,ij->i", d, x).astype(np.float64) for x in (core, evidence, d_evidence)
-    )
-    strength, length = m.strength, m.length
-    by_strength = kappa * (by_evidence / length - by_core * (strength + m.correlation) / length**2)
-    gradient[:6] = (by_strength * strength * m.inside) @ m.features
-    gradient[6] = (
-        (by_strength * m.d_strength).sum()
-        + kappa * (strength / length * by_weights).sum()
-        - (kappa * by_core * strength * m.d_correlation / length**2).sum()
-    )
-    gradient[7] = kappa * (by_core.sum() + float(d.sum(axis=1, dtype=np.float64) @ episode.base[:, 0]))
-    return gradient
-
-
-def move(episode: Episode, at: Doubles, of: Episodes, bounds: tuple[Doubles, Doubles] | None = None) -> Moved:
-    """Apply a gate to an episode: phi and log tau (7 or more numbers), and the range of its features."""
-    phi, sharpness, own = at[:FEATURES], float(at[6]), of.length
-    w, honest = share(episode.similarity, episode.reliability, episode.found, sharpness, of.spread)
-    z = np.exp(sharpness) * (episode.similarity - episode.similarity[:, :1]).astype(np.float64) / of.spread
-    dw = w * (z - (w * z).sum(axis=1, keepdims=True))
-    near = np.exp(np.minimum(z, 0.0)) * episode.found
-    near /= np.maximum(near.sum(axis=1, keepdims=True), 1e-6)
-    d_honest = (near * (z - (near * z).sum(axis=1, keepdims=True)) * episode.reliability).sum(axis=1)
-    gw, d_gw = _times(episode.gram, w), _times(episode.gram, dw)
-    full, d_full = (w * gw).sum(axis=1, keepdims=True), 2.0 * (dw * gw).sum(axis=1, keepdims=True)
-    rest = full - 2.0 * w * gw + w * w * own
-    d_rest = np.where(rest > 1e-6, d_full - 2.0 * (dw * gw + w * d_gw) + 2.0 * w * dw * own, 0.0)
-    rest = np.maximum(rest, 1e-6)
-    toward, d_toward = gw - w * own, d_gw - dw * own
-    each = toward / np.sqrt(rest)
-    d_each = d_toward / np.sqrt(rest) - 0.5 * toward * d_rest / rest**1.5
-    known, agreed, most = (w * episode.plain).sum(axis=1), (w * each).sum(axis=1), own**0.5
-    d_known = np.where(known > LEAST, (dw * episode.plain).sum(axis=1), 0.0)
-    d_agreed = np.where((agreed > LEAST) & (agreed < most), (dw * each + w * d_each).sum(axis=1), 0.0)
-    agreed = np.minimum(agreed, most)
-    nw = _times(episode.spread, w)
-    length = np.sqrt(np.maximum((w * nw).sum(axis=1), 1e-9))
-    d_length = (dw * nw).sum(axis=1) / length
-    correlation = (w * episode.toward).sum(axis=1) / length
-    d_correlation = (dw * episode.toward).sum(axis=1) / length - correlation * d_length / length
-    best = episode.similarity[:, 0]
-    around = (episode.similarity * episode.found).sum(axis=1) / np.maximum(episode.found.sum(axis=1), 1)
-    found = features(np.stack([known, agreed, honest, best, best - around], axis=1), of.spread)
-    slope = phi[1] * d_known / np.maximum(known, LEAST) + phi[2] * d_agreed / np.maximum(agreed, LEAST)
-    slope = slope + phi[3] * d_honest / (honest + 1e-3)
-    logit = (found if bounds is None else np.clip(found, *bounds)) @ phi
-    strength = np.exp(np.clip(logit, -2.0 * STRONGEST, STRONGEST))
-    inside = (logit > -2.0 * STRONGEST) & (logit < STRONGEST)
-    shares, d_shares = w / length[:, None], dw / length[:, None]
-    return Moved(
-        features=found,
-        strength=strength,
-        inside=inside,
-        correlation=correlation,
-        length=np.sqrt(np.maximum(1.0 + strength**2 + 2.0 * strength * correlation, 1e-6)),
-        shares=shares,
-        d_strength=strength * inside * slope,
-        d_shares=d_shares - shares * (d_length / length)[:, None],
-        d_correlation=d_correlation,
-    )
-
-
-def _times(matrices: npt.NDArray[np.float32], x: Doubles) -> Doubles:
-    """Products (n, K) of matrices (n, K, K) with rows (n, K)."""
-    return np.asarray(np.matmul(matrices, x[:, :, None])[:, :, 0])
+        return each, back, by_wrong
 
 
 def minimise(fun: Callable[[Doubles], tuple[float, Doubles]], x: Doubles, iterations: int) -> Doubles:

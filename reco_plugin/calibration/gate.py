@@ -1,4 +1,4 @@
-"""The gate: how far a query moves, log-linear in six features of what was found."""
+"""The gate: how far a query moves, log-linear in what was found: s = exp(phi . features)."""
 
 from __future__ import annotations
 
@@ -9,16 +9,22 @@ import numpy as np
 import numpy.typing as npt
 
 from ..types import Caution, Modality, Vectors
+from .formula import add
 
 FITTED: tuple[Caution, Caution] = ("balanced", "bold")
 """The cautions for which a gate is fitted; others lie between them, or use a share of the first."""
 SIGNALS = 8
-"""Of a query: knowledge A, agreement B, mean reliability, best similarity, its distance to the mean, length of the
-evidence, its correlation with the query, and the share of the strength that is used."""
+"""Of a query: CLIP's score of the evidence, the exponential of its mean score of the found pairs themselves, their mean
+reliability, best similarity, its distance to the mean, length of the evidence, its correlation with the query, and the
+share of the strength that is used."""
 FEATURES = 6
+FITTED_FEATURES = (0, 1, 2, 4, 5)
+"""Those that are fitted; the graph has a place for reliability, too, which weighs the neighbours already."""
 CONSTANTS = 3 * FEATURES + 2
+SHARPNESS = float(np.log(5.0))
+"""Logarithm of how sharply neighbours are weighed, per spread of similarity (``docs/measurements/gate.md``)."""
 LEAST = 0.3
-"""A and B in standard deviations below which a difference means nothing."""
+"""Least of what a logarithm is taken of."""
 STRONGEST = 4.0
 """Largest logarithm of the strength."""
 RELIABILITY_STEP = 1e-3
@@ -70,23 +76,24 @@ class Gate:
 
 PRIOR: Mapping[Modality, Gate] = {
     "image": Gate(
-        np.array([-2.36, -0.57, -0.56, 0.0, 0.71, 0.04]),
-        np.array([1.0, -1.2, -1.2, -0.05, -3.79, 0.16]),
-        np.array([1.0, 1.58, 2.46, 0.0, -1.0, 1.64]),
-        1.46,
-        1.14,
+        np.array([-1.21, -1.18, -0.78, 0.0, 0.64, 1.12]),
+        np.array([1.0, -0.93, 2.65, -0.05, -3.79, 0.15]),
+        np.array([1.0, 1.54, 4.45, 0.0, -1.02, 1.5]),
+        SHARPNESS,
+        1.19,
     ),
     "text": Gate(
-        np.array([-1.09, -0.2, 0.0, -0.07, 0.44, 0.09]),
-        np.array([1.0, -1.2, -0.02, -0.06, -2.58, 0.03]),
-        np.array([1.0, 1.9, 2.7, 0.0, 0.0, 2.29]),
+        np.array([-1.0, -0.25, -0.19, 0.0, 2.0, 0.22]),
+        np.array([1.0, -1.2, 1.65, -0.08, -2.47, 0.04]),
+        np.array([1.0, 1.84, 4.28, 0.0, 0.0, 2.52]),
+        SHARPNESS,
         1.22,
-        1.11,
     ),
 }
 """The gates of a memory that is too small to fit any: safe, not bold.
 
-Median of twelve fits on halves of ImageNet and on Pets (CLIP ViT-B/32), tried on other halves.
+Median of five fits on ImageNet, halves of it and its dogs (CLIP ViT-B/32); a text's move falls faster with distance,
+since most queries are for what a small memory does not hold (``docs/measurements/gate.md``).
 """
 FALL = 5.0
 """Power by which the strength falls to 0 as the share of queries without an answer grows from that of the balanced gate
@@ -129,11 +136,11 @@ class Applied:
 
 def features(signals: npt.NDArray[np.float32], spread: float | npt.NDArray[np.float32]) -> npt.NDArray[np.float64]:
     """Features (B, 6) of signals (B, 8): one, three logarithms, and two similarities in spreads (of all, or (B,))."""
-    known, agreed, honest = (signals[:, column].astype(np.float64) for column in range(3))
+    known, own, honest = (signals[:, column].astype(np.float64) for column in range(3))
     columns = [
         np.ones(len(signals)),
         np.log(np.maximum(known, LEAST)),
-        np.log(np.maximum(agreed, LEAST)),
+        np.log(np.maximum(own, LEAST)),
         np.log(honest + RELIABILITY_STEP),
         (signals[:, 3].astype(np.float64) - 1.0) / spread,
         signals[:, 4].astype(np.float64) / spread,
@@ -163,5 +170,5 @@ def step(
     logit = np.clip((bounded * phi).sum(axis=1, keepdims=True), -2.0 * STRONGEST, STRONGEST)
     length: npt.NDArray[np.float32] = np.maximum(signals[:, 5:6], np.float32(SHORTEST))  # numpy's types lose it
     strength = unit * signals[:, 7:8] * np.exp(logit).astype(np.float32) / length
-    moved = query + strength * evidence
+    moved = add(query, evidence, strength)
     return moved / np.maximum(np.linalg.norm(moved, axis=1, keepdims=True), np.float32(1e-12)), strength

@@ -31,6 +31,7 @@ def reasons(
     """
     gate = applied.gate
     last: Name = "novelty" if applied.unknown_only else "likeness"
+    values = np.concatenate([signals[:, :1], np.log(np.maximum(signals[:, 1:2], 1e-9)), signals[:, 2:]], axis=1)
     width = np.maximum(gate.high - gate.low, 1e-9)
     level = np.clip((features - gate.low) / width, 0.0, 1.0)
     pull = gate.phi * (level - 0.5) * width
@@ -38,7 +39,7 @@ def reasons(
         Why(
             (
                 *(
-                    Signal(name, float(signals[row, place]), float(level[row, place + 1]), float(pull[row, place + 1]))
+                    Signal(name, float(values[row, place]), float(level[row, place + 1]), float(pull[row, place + 1]))
                     for place, name in enumerate(NAMES)
                 ),
                 _shortened(last, float(signals[row, 7])),

@@ -11,6 +11,7 @@ import numpy.typing as npt
 
 from ..blas import Floats
 from ..types import Mass, Moves, Vectors
+from .formula import add
 from .moments import Values
 
 
@@ -31,7 +32,10 @@ def score_pairs(queries: Moves, candidates: Moves) -> Floats:
         return plain
     seen = np.asarray(queries.added @ (candidates.plain - queries.mean).T, np.float32)  # what their evidence says
     centred = queries.plain - candidates.mean
-    moved = centred @ (candidates.plain + candidates.added).T / candidates.length + candidates.plain @ candidates.mean
+    moved = (
+        centred @ add(candidates.plain, candidates.added, 1.0).T / candidates.length
+        + candidates.plain @ candidates.mean
+    )
     return keep_mass(plain, plain + seen, np.asarray(moved + seen, np.float32), covered, mass)
 
 
@@ -82,7 +86,7 @@ def to_vectors(moves: Moves, values: Values) -> Vectors:
     """
     whitened = values.plain_precision.apply(values.mean[None])[0]
     one = whitened / max(float(whitened @ values.mean), 1e-9)  # (D,) its product with any vector is about 1
-    moved = moves.plain + moves.added
+    moved = add(moves.plain, moves.added, 1.0)
     centred = (moved - np.outer(moved @ values.mean, one)) / moves.length[:, None]
     level = centred + np.outer(moves.plain @ values.mean, one)
     level /= max(1.0, float(np.linalg.norm(level, axis=1).max(initial=0.0)))  # one scale, so that the ranking stays

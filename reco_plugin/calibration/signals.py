@@ -11,6 +11,8 @@ from ..types import Vectors
 from .moments import Values
 
 _TINY = 1e-6
+MOST_OWN = 20.0
+"""Of a pair's own score, in standard deviations: beyond any that was met, so that its exponential is finite."""
 
 
 @dataclass(frozen=True)
@@ -54,19 +56,34 @@ def share(
     return shares, np.asarray((near * reliability).sum(axis=1) / total)
 
 
+def mean_own(
+    own: npt.NDArray[np.float32], reliability: npt.NDArray[np.float32], usual: float
+) -> npt.NDArray[np.float32]:
+    """CLIP's own scores (B,) of the pairs that a query found, by reliability.
+
+    Args:
+        own: (B, K) third witness; NaN where a pair was not measured yet.
+        reliability: (B, K), 0 where padded.
+        usual: where none was measured.
+    """
+    known = np.isfinite(own)
+    weights = np.where(known, reliability, np.float32(0.0))
+    total = weights.sum(axis=1)
+    mean = (weights * np.where(known, own, np.float32(0.0))).sum(axis=1) / np.maximum(total, np.float32(_TINY))
+    return np.where(total > 0.0, mean, np.float32(usual)).astype(np.float32)
+
+
 def weigh(
     query: Vectors,
     neighbours: npt.NDArray[np.float32],
     similarity: npt.NDArray[np.float32],
     shares: tuple[npt.NDArray[np.float64], npt.NDArray[np.float64]],
     found: npt.NDArray[np.bool_],
+    own: npt.NDArray[np.float32],
     values: Values,
     unit: float,
 ) -> Evidence:
     """Weigh what was found.
-
-    The agreement B is how well each value fits the mean of the others, in standard deviations; the length of a value
-    in the metric is one number per memory, so the metric is applied once, and B is capped by Cauchy and Schwarz.
 
     Args:
         query: (B, D) unit-norm.
@@ -74,6 +91,7 @@ def weigh(
         similarity: (B, K) within the query's modality, the largest first.
         shares: from :func:`share`.
         found: (B, K) False where padded.
+        own: (B,) from :func:`mean_own`.
         values: moments of the other modality.
         unit: mean standard deviation of a query's plain scores over the values.
     """
@@ -81,20 +99,13 @@ def weigh(
     mean = np.matmul(weights[:, None], neighbours)[:, 0] - weights.sum(axis=1, keepdims=True) * values.mean
     direction = values.precision.apply(mean)
     spread_over = values.covariance.apply(direction)
-    toward = (
-        np.matmul(neighbours, direction[:, :, None])[:, :, 0] - np.einsum("bd,d->b", direction, values.mean)[:, None]
-    )
-    full = np.einsum("bd,bd->b", mean, direction)[:, None]
-    own = np.float32(values.length)
-    rest = np.sqrt(np.maximum(full - 2.0 * weights * toward + weights**2 * own, _TINY))
-    agreed = np.minimum((weights * ((toward - weights * own) / rest)).sum(axis=1), own**0.5)
     length = np.sqrt(np.maximum(np.einsum("bd,bd->b", direction, spread_over), 1e-9))
     plain = query / np.float32(unit)
     best = similarity[:, 0]
     around = (similarity * found).sum(axis=1) / np.maximum(found.sum(axis=1), 1)
     columns = [
         np.einsum("bd,bd->b", mean, plain),
-        agreed,
+        np.exp(np.minimum(own, np.float32(MOST_OWN))),
         reliability,
         best,
         best - around,

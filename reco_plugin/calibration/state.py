@@ -20,11 +20,10 @@ from .gate import FALL, FITTED, Applied, Gate
 from .moments import LowRank, Values
 from .reliability import Reliability, unknown
 from .sharpen import Index, Sharpening
-from .signals import Evidence, share, weigh
+from .signals import Evidence, mean_own, share, weigh
 
-FORMAT = 2
-READS = (1, FORMAT)
-"""Formats that can be read: in 1, candidates with one image do not move."""
+FORMAT = 3
+"""The gates of an older one look at other things."""
 
 
 @dataclass(frozen=True)
@@ -60,6 +59,7 @@ class Calibration:
         pairs: how many it was learned from.
         unanswerable: measured share of queries without an answer: mean of 1 / (1 + other pairs of the caption); at most
             half where most captions have one image.
+        own: mean of CLIP's own scores of the pairs.
         fitted: whether the gates were fitted; else they are the safe ones for small memories.
         reason: why a side has no gate, for people; empty where all have.
         check: what refinement does to its held-out pairs; None for a small memory.
@@ -72,6 +72,7 @@ class Calibration:
     same_caption: float
     pairs: int
     unanswerable: float
+    own: float
     fitted: bool
     reason: str = ""
     check: Check | None = None
@@ -133,8 +134,9 @@ class Calibration:
         """Weigh the neighbours of queries (B, D)."""
         side = self.sides[modality]
         shares = share(found.similarity, self.reliability_of(found), found.found, applied.gate.sharpness, side.spread)
+        own = self._own(found)
         evidence = weigh(
-            query, found.vectors, found.similarity, shares, found.found, self.values[other(modality)], side.unit
+            query, found.vectors, found.similarity, shares, found.found, own, self.values[other(modality)], side.unit
         )
         evidence.signals[:, 7] *= applied.share(found.similarity[:, 0])
         if applied.unknown_only:
@@ -161,6 +163,12 @@ class Calibration:
         else:
             reliability = judge(found.witnesses)
         return np.where(found.found, reliability, np.float32(0.0))
+
+    def _own(self, found: Neighbours) -> npt.NDArray[np.float32]:
+        """CLIP's own scores (B,) of what was found; the memory's mean where no pair was measured yet."""
+        if found.witnesses is None:
+            return np.full(len(found.found), self.own, np.float32)
+        return mean_own(found.witnesses[..., 2], self.reliability_of(found), self.own)
 
     @staticmethod
     def _unknown(found: Neighbours) -> npt.NDArray[np.float32]:
@@ -189,9 +197,9 @@ class Calibration:
         """
         again = "run `reco memory calibrate`"
         try:
-            if stored["format"] not in READS:
+            if stored["format"] != FORMAT:
                 raise ConfigError(
-                    f"its calibration has format {stored['format']}, this version reads up to {FORMAT}: {again}"
+                    f"its calibration has format {stored['format']}, this version reads {FORMAT}: {again}"
                 )
             blob = base64.b64decode(stored["blob"], validate=True)
             if hashlib.sha256(blob).hexdigest() != stored["sha256"]:
@@ -220,7 +228,9 @@ class Calibration:
                     )
         h = self.reliability
         arrays["one_image"] = np.array(self.one_image)
-        arrays["reliability"] = np.concatenate([h.weights, [h.wrong, h.mean, self.same_caption, self.unanswerable]])
+        arrays["reliability"] = np.concatenate(
+            [h.weights, [h.wrong, h.mean, self.same_caption, self.unanswerable, self.own]]
+        )
         file = io.BytesIO()
         np.savez(file, **arrays)
         return file.getvalue()
@@ -282,7 +292,7 @@ def _unpack(arrays: Mapping[str, Any], stored: Mapping[str, Any]) -> Calibration
             spread, unit, arrays[f"typical_{modality}"], gates, candidate_gates, sharpening
         )
     learned = arrays["reliability"]
-    wrong, mean, same, unanswerable = learned[4:].tolist()
+    wrong, mean, same, unanswerable, own = learned[4:].tolist()
     return Calibration(
         values,
         sides,
@@ -290,10 +300,11 @@ def _unpack(arrays: Mapping[str, Any], stored: Mapping[str, Any]) -> Calibration
         same,
         int(stored["pairs"]),
         unanswerable,
+        own,
         bool(stored["fitted"]),
         str(stored.get("reason", "")),
         Check.from_json(stored["check"]) if stored.get("check") else None,
-        bool(arrays.get("one_image", False)),
+        bool(arrays["one_image"]),
     )
 
 

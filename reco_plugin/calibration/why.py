@@ -6,7 +6,7 @@ import math
 from dataclasses import dataclass
 from typing import Literal, TypeAlias, get_args
 
-Name: TypeAlias = Literal["knowledge", "agreement", "reliability", "nearness", "standout", "likeness", "novelty"]
+Name: TypeAlias = Literal["knowledge", "familiarity", "reliability", "nearness", "standout", "likeness", "novelty"]
 NAMES: tuple[Name, ...] = get_args(Name)[:5]
 """Of the features; one of the two others is added."""
 MOST = 0.5
@@ -18,11 +18,15 @@ _THIRDS: dict[Name, tuple[str, str, str]] = {
         "the encoder knows what was found as well as usual",
         "the encoder knows what was found well",
     ),
-    "agreement": ("the pairs found disagree", "the pairs found agree as well as usual", "the pairs found agree well"),
+    "familiarity": (
+        "the pairs found are new to it",
+        "it knows these pairs themselves as usual",
+        "it knows these pairs themselves well",
+    ),
 }
 _SHORT: dict[Name, tuple[str, str]] = {
     "knowledge": ("the encoder hardly knows it", "the encoder knows it so well"),
-    "agreement": ("the pairs found disagree", "the pairs found agree so well"),
+    "familiarity": ("these pairs are new to the encoder", "the encoder knows these pairs so well"),
     "reliability": ("their captions fit badly", "their captions fit so well"),
     "nearness": ("the nearest pair is far", "the nearest pair is so near"),
     "standout": ("no pair stands out", "one pair stands out so far"),
@@ -36,13 +40,13 @@ class Signal:
     """One of the things that the gate looks at.
 
     Attributes:
-        name: knowledge: how well the frozen encoder knows what was found. agreement: how far the neighbours agree.
-            reliability: how well their captions fit. nearness: of the nearest one. standout: its distance to their
-            mean. likeness: of the query to what the memory holds, as the share of the move that this and caution leave.
-            novelty: instead of it for candidates of a memory with one image per caption, as far as the encoder does not
-            know the pairs found by itself.
-        value: knowledge and agreement in standard deviations; reliability from 0 to 1; likeness and novelty as shares;
-            the others as cosines.
+        name: knowledge: how well the encoder knows what was found. familiarity: how well it knows the pairs found
+            themselves. reliability: how well their captions fit. nearness: of the nearest one. standout: its distance
+            to their mean. likeness: of the query to what the memory holds, as the share of the move that this and
+            caution leave. novelty: instead of it for candidates of a memory with one image per caption, as far as the
+            encoder does not know the pairs found by itself.
+        value: knowledge and familiarity in standard deviations; reliability from 0 to 1; likeness and novelty as
+            shares; the others as cosines.
         level: place in the range that the gate was fitted on, from 0 to 1.
         pull: logarithm of the factor by which the move is longer than in the middle of that range; below 0: shorter.
     """
@@ -74,12 +78,12 @@ class Why:
         return least if least.pull < -_LITTLE else None
 
     def __str__(self) -> str:
-        knowledge, agreement, reliability = self.signals[:3]
-        known, agreed = (_THIRDS[one.name][min(int(3 * one.level), 2)] for one in (knowledge, agreement))
-        if self.heaviest >= MOST:  # which agrees with itself
-            agreed = f"one pair has {self.heaviest:.0%} of the weight"
+        knowledge, familiarity, reliability = self.signals[:3]
+        known, pairs = (_THIRDS[one.name][min(int(3 * one.level), 2)] for one in (knowledge, familiarity))
+        if self.heaviest >= MOST:
+            pairs = f"one pair has {self.heaviest:.0%} of the weight"
         fit = f"their captions fit their neighbours by {reliability.value:.2f} of 1"
-        seen = f"{known[0].upper()}{known[1:]}, {agreed}, and {fit}."
+        seen = f"{known[0].upper()}{known[1:]}, {pairs}, and {fit}."
         moved = f"So what was found counts {times_added(self.added)} as much as the query itself"
         if (held := self.held_by) is None:
             return f"{seen} {moved}, as usual."

@@ -162,7 +162,7 @@ class WhyBody(BaseModel):
     heaviest: float
     """Share that one of the pairs found has in it, at most."""
     signals: dict[str, SignalBody]
-    """How well the encoder knows what was found (knowledge) and how far the pairs agree (agreement), in standard
+    """How well the encoder knows what was found (knowledge) and the pairs found themselves (familiarity), in standard
     deviations; how well their captions fit (reliability), from 0 to 1; cosine of the nearest (nearness) and its
     distance to their mean (standout); the share of the move that likeness to the memory and caution leave
     (likeness), or that is left by pairs that the encoder knows by itself (novelty)."""

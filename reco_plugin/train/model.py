@@ -25,6 +25,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from ..calibration.formula import add
 from ..calibration.gate import LEAST, RELIABILITY_STEP, SHORTEST, STRONGEST
 from ..errors import ConfigError
 
@@ -104,12 +105,12 @@ class Step(nn.Module):
     def forward(self, query: Tensor, evidence: Tensor, signals: Tensor, constants: Tensor) -> tuple[Tensor, Tensor]:
         """Move (B, D) along (B, D); signals (B, 8), constants (B, 20). Returns (B, D) unit-norm and strength (B, 1)."""
         phi, low, high, spread, unit = torch.split(constants, [6, 6, 6, 1, 1], dim=1)
-        known, agreed, honest, best, above, length, _, used = torch.split(signals, 1, dim=1)
-        logs = [known.clamp_min(LEAST).log(), agreed.clamp_min(LEAST).log(), (honest + RELIABILITY_STEP).log()]
+        known, own, honest, best, above, length, _, used = torch.split(signals, 1, dim=1)
+        logs = [known.clamp_min(LEAST).log(), own.clamp_min(LEAST).log(), (honest + RELIABILITY_STEP).log()]
         features = torch.cat([torch.ones_like(known), *logs, (best - 1) / spread, above / spread], dim=1)
         logit = (features.clamp(low, high) * phi).sum(1, keepdim=True).clamp(-2 * STRONGEST, STRONGEST)
         strength = unit * used * logit.exp() / length.clamp_min(SHORTEST)
-        return F.normalize(query + strength * evidence, dim=-1), strength
+        return F.normalize(add(query, evidence, strength), dim=-1), strength
 
 
 class MeanFusion(nn.Module):

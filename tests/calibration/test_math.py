@@ -14,7 +14,7 @@ from reco_plugin.calibration.check import Check
 from reco_plugin.calibration.corpus import Corpus
 from reco_plugin.calibration.coverage import find_covered, nearest_rival
 from reco_plugin.calibration.episodes import make_episodes
-from reco_plugin.calibration.fit import START, _Loss, minimise
+from reco_plugin.calibration.fit import START, Loss, minimise
 from reco_plugin.calibration.moments import low_rank
 from reco_plugin.calibration.reliability import LEAST, Reliability
 from reco_plugin.calibration.scores import keep_mass, score_pairs, to_vectors
@@ -26,13 +26,13 @@ from reco_plugin.types import MODALITIES, Mass, Modality, Moves
 @pytest.mark.parametrize("modality", MODALITIES)
 @pytest.mark.parametrize("weighted", [False, True])
 def test_the_gradient_of_the_loss(corpus: Corpus, modality: Modality, weighted: bool) -> None:
-    rows = np.random.default_rng(1).permutation(len(corpus))[:120]
-    episodes = make_episodes(corpus, modality, rows, k=10)
-    loss = _Loss(episodes, modality, 0.4, np.arange(120) % 2 == 0, weighted)
-    at = START + np.random.default_rng(2).normal(size=9) * 0.2
+    parts = np.array_split(np.random.default_rng(1).permutation(len(corpus))[:120], 2)
+    blocks = [make_episodes(corpus, modality, rows, k=10) for rows in parts]
+    loss = Loss(blocks, modality, 0.4, [np.linspace(0.0, 1.0, 60)] * 2, weighted)
+    at = START + np.random.default_rng(2).normal(size=len(START)) * 0.2
     _, gradient = loss(at)
     step = 3e-3
-    slow = [(loss(at + step * axis)[0] - loss(at - step * axis)[0]) / (2 * step) for axis in np.eye(9)]
+    slow = [(loss(at + step * axis)[0] - loss(at - step * axis)[0]) / (2 * step) for axis in np.eye(len(START))]
     np.testing.assert_allclose(gradient, slow, rtol=0.03, atol=3e-4)
 
 
@@ -169,7 +169,8 @@ def test_a_damaged_state_is_refused(state: Calibration) -> None:
     stored = state.to_json()
     blob = stored["blob"]
     for change in (
-        {"format": 3},
+        {"format": 2},
+        {"format": 4},
         {"sha256": "0" * 64},
         {"blob": blob[:-8]},
         {"blob": "!"},

@@ -2,16 +2,12 @@
 
 from __future__ import annotations
 
-import base64
-import hashlib
-import io
 from dataclasses import replace
 
 import numpy as np
 import pytest
 from trust_worlds import D, unit
 
-from reco_plugin.calibration import Calibration
 from reco_plugin.refine import Refiner, refiner_for_vectors
 from reco_plugin.retrieve import Retrieval, retrieve
 from reco_plugin.score import score_both
@@ -92,19 +88,3 @@ def test_pairs_that_were_not_measured_move_no_text(refiner: Refiner, pairs: tupl
     for one in unmeasured:
         assert (state.weigh("text", prompts, one, applied).signals[:, 7] == 0.0).all()
     assert (state.weigh("text", prompts, found, applied).signals[NEW, 7] > 0.5).mean() > 0.8
-
-
-def test_a_state_from_before_is_read(refiner: Refiner) -> None:
-    state = refiner.memory.calibration
-    assert state is not None
-    stored = state.to_json()
-    with np.load(io.BytesIO(base64.b64decode(stored["blob"]))) as arrays:
-        kept = {name: arrays[name] for name in arrays.files if name != "one_image"}
-    assert len(kept) == len(arrays.files) - 1
-    file = io.BytesIO()
-    np.savez(file, **{name: array for name, array in kept.items() if "candidate" not in name})
-    old = stored | {"format": 1, "sha256": hashlib.sha256(file.getvalue()).hexdigest()}
-    before = Calibration.from_json(old | {"blob": base64.b64encode(file.getvalue()).decode()})
-    assert not before.one_image
-    assert before.gate("text", "balanced", candidate=True) is None
-    assert Calibration.from_json(stored).one_image

@@ -15,7 +15,7 @@ from ..study import Study
 from ..tables import gain_chart, gain_line
 
 SHARES, QUICK_SHARES = (0.0, 0.1, 0.2, 0.35, 0.5, 0.65, 0.8), (0.0, 0.5, 0.8)
-_FEATURES = ("strength", "ln knowledge", "ln agreement", "ln reliability", "best similarity", "its lead")
+_FEATURES = ("strength", "ln knowledge", "familiarity", "ln reliability", "best similarity", "its lead")
 _NO_GATE = "no gate"
 
 
