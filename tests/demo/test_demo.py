@@ -15,6 +15,7 @@ from typing import Any
 
 import pytest
 import some_drawings
+from learned_once import learned_once
 from some_drawings import load_some
 from typer.testing import CliRunner
 
@@ -274,10 +275,13 @@ AGAIN = """
 import sys
 from pathlib import Path
 sys.modules["torch"] = sys.modules["open_clip"] = sys.modules["resvg_py"] = None  # importing either raises
+from learned_once import learned_once
 from some_drawings import load_some
 from reco_plugin.demo import run
 run.load = load_some
-run.run(*map(Path, sys.argv[1:]))
+model, out, learned = map(Path, sys.argv[1:])
+with learned_once(learned):
+    run.run(model, out)
 assert not [name for name in sys.modules if name.split(".")[0] in ("torchvision", "transformers", "onnx")]
 """
 
@@ -285,13 +289,13 @@ assert not [name for name in sys.modules if name.split(".")[0] in ("torchvision"
 @pytest.fixture(scope="module")
 def twice(tmp_path_factory: pytest.TempPathFactory) -> Twice:
     """A demo of fewer drawings, then again where there is no torch: the folder, the first results, the second run."""
-    out = tmp_path_factory.mktemp("twice") / "out"
-    with pytest.MonkeyPatch.context() as patch:
+    out, learned = tmp_path_factory.mktemp("twice") / "out", tmp_path_factory.mktemp("learned")
+    with pytest.MonkeyPatch.context() as patch, learned_once(learned):
         patch.setattr("reco_plugin.demo.run.load", load_some)
         assert demo(out).exit_code == 0
     first = json.loads((out / "results.json").read_text())
     (out / "memory" / "stray").touch()
-    command = [sys.executable, "-c", AGAIN, ROOT / "triton_models", out]
+    command = [sys.executable, "-c", AGAIN, ROOT / "triton_models", out, learned]
     paths = os.pathsep.join([str(Path(some_drawings.__file__).parent), str(ROOT)])
     environment = os.environ | {"PYTHONPATH": paths}
     return out, first, subprocess.run(command, capture_output=True, text=True, env=environment, check=False)
