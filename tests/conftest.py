@@ -16,6 +16,7 @@ from shapes import COLOURS, SHAPES, draw
 from small_disk import mounted
 
 from reco_plugin import Pair, Reco
+from reco_plugin.types import Records
 
 os.environ.setdefault("ORT_DISABLE_TELEMETRY", "1")  # also where a test imports ONNX Runtime before any of ours
 collect_ignore = ["support"]  # modules for tests to import, with no example in them
@@ -39,6 +40,7 @@ SLOW = {
     "tests/benchmarks/test_package_sets.py",
     "tests/benchmarks/test_torture.py",
     "tests/clients",
+    "tests/cli/test_app.py",
     "tests/cli/test_embed.py",
     "tests/cli/test_evaluate.py",
     "tests/cli/test_ingest.py",
@@ -71,6 +73,7 @@ SLOW = {
     "tests/memory/contract/test_memory_values.py",
     "tests/memory/test_faults.py",
     "tests/memory/test_patience.py",
+    "tests/memory/test_search_index.py",
     "tests/preprocess/test_image.py",
     "tests/preprocess/test_text.py",
     "tests/quickstart",
@@ -87,6 +90,8 @@ SLOW = {
     "tests/serve/test_records.py",
     "tests/serve/test_strangers.py",
     "tests/serve/test_values.py",
+    "tests/sessions/test_fastest.py",
+    "tests/sessions/test_ort.py",
     "tests/sessions/triton",
     "tests/stack",
     "tests/test_wheel.py",
@@ -199,8 +204,16 @@ def reco(model: Path) -> Iterator[Reco]:
         yield opened
 
 
+@pytest.fixture(scope="session")
+def drawn_records(model: Path, drawings: list[Pair]) -> Records:
+    """The drawings as a memory holds them: encoding them takes longer than what most tests do with them."""
+    with Reco.open(model, memory=":memory:", memory_kind="exact") as reco:
+        reco.memory.add(drawings)
+        return reco.memory.get([pair.id for pair in drawings])
+
+
 @pytest.fixture
-def filled(reco: Reco, drawings: list[Pair]) -> Reco:
+def filled(reco: Reco, drawn_records: Records) -> Reco:
     """The shipped model with the drawings in its memory."""
-    reco.memory.add(drawings)
+    reco.memory.add_records([drawn_records])
     return reco

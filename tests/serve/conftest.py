@@ -27,6 +27,7 @@ from reco_plugin.memory import open_memory
 from reco_plugin.pairs import PairMemory
 from reco_plugin.serve.app import create_app
 from reco_plugin.serve.settings import ServeSettings
+from reco_plugin.types import Records
 
 ADMIN = "the-admin-key-4711"
 PATIENCE_S = 60  # until a test is given up; nothing waits that long when all is well
@@ -96,7 +97,7 @@ class Troubled:
 
 
 @pytest.fixture
-def troubled(model: Path, drawings: list[Pair]) -> Iterator[Callable[..., Troubled]]:
+def troubled(model: Path, drawn_records: Records) -> Iterator[Callable[..., Troubled]]:
     """Open a Reco whose memory can be made to fail or to wait; arguments are settings."""
     opened: list[Reco] = []
 
@@ -106,7 +107,7 @@ def troubled(model: Path, drawings: list[Pair]) -> Iterator[Callable[..., Troubl
         seam = Seam(open_memory(":memory:", artifact.manifest.fingerprint, kind="exact"))
         pairs = PairMemory(seam, Encoder(artifact, chosen), neighbours=artifact.manifest.policy.k)
         reco = Reco(artifact, chosen, pairs, open_fusers(artifact, chosen))
-        reco.memory.add(drawings)
+        reco.memory.add_records([drawn_records])
         opened.append(reco)
         return Troubled(reco, seam)
 
@@ -168,10 +169,10 @@ def client(filled: Reco, served: Served) -> Iterator[TestClient]:
 
 
 @pytest.fixture(scope="module")
-def reading(model: Path, drawings: list[Pair], served: Served) -> Iterator[TestClient]:
+def reading(model: Path, drawn_records: Records, served: Served) -> Iterator[TestClient]:
     """The same for tests that change nothing and look at no count."""
     with Reco.open(model, memory=":memory:", memory_kind="exact") as reco:
-        reco.memory.add(drawings)
+        reco.memory.add_records([drawn_records])
         with served(reco) as opened:
             yield opened
 

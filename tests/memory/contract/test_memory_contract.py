@@ -7,6 +7,7 @@ import sys
 import threading
 from collections.abc import Callable
 from dataclasses import replace
+from itertools import product
 from typing import Any
 
 import numpy as np
@@ -107,15 +108,14 @@ def test_k_beyond_count_is_padded(memory: Memory) -> None:
     assert found.payloads is None
 
 
-@pytest.mark.parametrize("by", MODALITIES)
-@pytest.mark.parametrize("read", MODALITIES)
-def test_searches_and_reads_either_side(memory: Memory, by: Any, read: Any) -> None:
+def test_searches_and_reads_either_side(memory: Memory) -> None:
     stored = {"image": [axis(0), axis(1)], "text": [axis(1), axis(0)]}
     memory.upsert(records(["a", "b"], stored["image"], stored["text"]))
-    found = memory.search(Search(axis(0)[None], by=by, read=read, k=1))
-    row = {"image": 0, "text": 1}[by]
-    assert found.ids == [["ab"[row]]]
-    np.testing.assert_allclose(found.vectors[0, 0], stored[read][row], atol=1e-6)
+    for by, read in product(MODALITIES, MODALITIES):
+        found = memory.search(Search(axis(0)[None], by=by, read=read, k=1))
+        row = {"image": 0, "text": 1}[by]
+        assert found.ids == [["ab"[row]]], (by, read)
+        np.testing.assert_allclose(found.vectors[0, 0], stored[read][row], atol=1e-6)
 
 
 def test_batch_equals_single(memory: Memory) -> None:
@@ -242,33 +242,20 @@ FILTERS: list[tuple[dict[str, Any], set[str]]] = [
 ]
 
 
-@pytest.mark.parametrize(("where", "expected"), FILTERS, ids=[str(where) for where, _ in FILTERS])
-def test_filter(memory: Memory, where: dict[str, Any], expected: set[str]) -> None:
+MEANS_NOTHING: list[Any] = [
+    *({"v": what} for what in ({"near": 1}, {}, {"gt": "a"}, {"gt": True}, None, [None], float("nan"), [[1]])),
+    *({'a"b': 1}, {1: 1}, {"_reco_id": "a"}, {"_reco_trust": 1}),
+]
+
+
+def test_filter(memory: Memory) -> None:
     memory.upsert(records(list(PAYLOADS), payloads=list(PAYLOADS.values())))
-    found = memory.search(Search(unit(0, 2), by="text", read="text", k=len(PAYLOADS), where=where))
-    assert [set(row) for row in found.ids] == [expected] * 2
-
-
-@pytest.mark.parametrize(
-    "where",
-    [
-        {"v": {"near": 1}},
-        {"v": {}},
-        {"v": {"gt": "a"}},
-        {"v": {"gt": True}},
-        {"v": None},
-        {"v": [None]},
-        {"v": float("nan")},
-        {'a"b': 1},
-        {1: 1},
-        {"_reco_id": "a"},
-        {"_reco_trust": 1},
-        {"v": [[1]]},
-    ],
-)
-def test_filter_that_means_nothing(memory: Memory, where: Any) -> None:
-    with pytest.raises(InputError, match="filter"):
-        memory.search(Search(unit(0, 1), by="text", read="text", k=1, where=where))
+    for where, expected in FILTERS:
+        found = memory.search(Search(unit(0, 2), by="text", read="text", k=len(PAYLOADS), where=where))
+        assert [set(row) for row in found.ids] == [expected] * 2, where
+    for where in MEANS_NOTHING:
+        with pytest.raises(InputError, match="filter"):
+            memory.search(Search(unit(0, 1), by="text", read="text", k=1, where=where))
 
 
 # --- write
@@ -298,24 +285,13 @@ def test_payload_round_trip(memory: Memory) -> None:
     assert everything(memory)["a"][2] == payload
 
 
-@pytest.mark.parametrize(
-    "payload",
-    [
-        {"_reco_id": "x"},
-        {"_reco_trust": [1, 2, 3]},
-        {"a": object()},
-        {"a": float("nan")},
-        {"a": 2**70},
-        {"a": "\ud800"},
-        {1: 2},
-        {"a": {1}},
-        [],
-    ],
-)
-def test_payload_that_cannot_be_kept(memory: Memory, payload: Any) -> None:
-    with pytest.raises(InputError, match="payload of 'a'"):
-        memory.upsert(Records(["a"], unit(1, 1), unit(2, 1), [payload]))
-    assert memory.count() == 0
+def test_payload_that_cannot_be_kept(memory: Memory) -> None:
+    values = object(), float("nan"), 2**70, "\ud800", {1}
+    wrong: list[Any] = [{"_reco_id": "x"}, {"_reco_trust": [1, 2, 3]}, {1: 2}, [], *({"a": value} for value in values)]
+    for payload in wrong:
+        with pytest.raises(InputError, match="payload of 'a'"):
+            memory.upsert(Records(["a"], unit(1, 1), unit(2, 1), [payload]))
+        assert memory.count() == 0, payload
 
 
 def test_upsert_copies(memory: Memory) -> None:
@@ -344,15 +320,16 @@ def test_empty_upsert_does_nothing(memory: Memory) -> None:
     assert memory.count() == 0
 
 
-@pytest.mark.parametrize(
-    "name", ["Füchse/日本 🦊.jpg", "6e0b7f0c-9d55-4b8e-8a4c-0f6b9a6c2a11", " ", "a" * 5000, "1", "\0"]
-)
-def test_any_text_is_an_id(memory: Memory, name: str) -> None:
-    memory.upsert(records([name, "other"], [axis(0), axis(1)]))
-    assert memory.search(Search(axis(0)[None], by="image", read="text", k=1)).ids == [[name]]
-    assert [batch.ids for batch in memory.scroll(ids=[name])] == [[name]]
-    assert memory.search(Search(axis(0)[None], by="image", read="text", k=2, exclude=[[name]])).ids == [["other"]]
-    assert memory.delete([name]) == 1
+def test_any_text_is_an_id(memory: Memory) -> None:
+    for name in ("Füchse/日本 🦊.jpg", "6e0b7f0c-9d55-4b8e-8a4c-0f6b9a6c2a11", " ", "a" * 5000, "1", "\0"):
+        memory.upsert(records([name, "other"], [axis(0), axis(1)]))
+        assert memory.search(Search(axis(0)[None], by="image", read="text", k=1)).ids == [[name]]
+        assert [batch.ids for batch in memory.scroll(ids=[name])] == [[name]]
+        assert memory.search(Search(axis(0)[None], by="image", read="text", k=2, exclude=[[name]])).ids == [["other"]]
+        assert memory.delete([name]) == 1
+    for wrong in ("", None, 7, "\ud800"):
+        with pytest.raises(InputError, match="an id is"):
+            memory.upsert(records([wrong]))  # type: ignore[list-item]
 
 
 def test_spellings_of_a_uuid_are_different_ids(memory: Memory) -> None:
@@ -371,17 +348,15 @@ def test_wrong_dimension(memory: Memory) -> None:
         memory.search(Search(axis(0), by="image", read="text", k=1))
 
 
-@pytest.mark.parametrize(
-    ("value", "message"), [(np.nan, r"\[1\]"), (np.inf, r"\[1\]"), (3.0, "norm 3"), (0.0, "norm 0")]
-)
-def test_bad_vectors(memory: Memory, value: float, message: str) -> None:
-    bad = np.stack([axis(0), axis(1) * np.float32(value)]) if np.isfinite(value) else np.stack([axis(0), axis(1)])
-    bad[1, 1] = value
-    with pytest.raises(VectorError, match=message):
-        memory.upsert(records(["a", "b"], text=bad))
-    with pytest.raises(VectorError, match=message):
-        memory.search(Search(bad, by="image", read="text", k=1))
-    assert memory.count() == 0
+def test_bad_vectors(memory: Memory) -> None:
+    for value, message in ((np.nan, r"\[1\]"), (np.inf, r"\[1\]"), (3.0, "norm 3"), (0.0, "norm 0")):
+        bad = np.stack([axis(0), axis(1)])
+        bad[1, 1] = value
+        with pytest.raises(VectorError, match=message):
+            memory.upsert(records(["a", "b"], text=bad))
+        with pytest.raises(VectorError, match=message):
+            memory.search(Search(bad, by="image", read="text", k=1))
+        assert memory.count() == 0
 
 
 def test_nearly_unit_vectors_are_normalised(memory: Memory) -> None:
@@ -397,27 +372,14 @@ def test_duplicate_ids(memory: Memory) -> None:
     assert memory.count() == 0
 
 
-@pytest.mark.parametrize("name", ["", None, 7, "\ud800"])
-def test_bad_ids(memory: Memory, name: Any) -> None:
-    with pytest.raises(InputError, match="an id is"):
-        memory.upsert(records([name]))
-
-
-def test_columns_of_unequal_length(memory: Memory) -> None:
+def test_what_means_nothing(memory: Memory) -> None:
+    wrong = {"k": (0, -1, 1.5), "by": ("audio",), "read": ("both",), "exclude": ([], ["abc"])}
+    for name, values in wrong.items():
+        for value in values:
+            with pytest.raises(InputError, match=name):
+                memory.search(Search(unit(0, 1), **{"by": "image", "read": "text", "k": 1, name: value}))
     with pytest.raises(InputError, match="2 ids, 1 image"):
         memory.upsert(Records(["a", "b"], unit(1, 1), unit(2, 2), [{}, {}]))
-
-
-@pytest.mark.parametrize(
-    "wrong",
-    [{"k": 0}, {"k": -1}, {"k": 1.5}, {"by": "audio"}, {"read": "both"}, {"exclude": []}, {"exclude": ["abc"]}],
-)
-def test_bad_search(memory: Memory, wrong: dict[str, Any]) -> None:
-    with pytest.raises(InputError, match=next(iter(wrong))):
-        memory.search(Search(unit(0, 1), **{"by": "image", "read": "text", "k": 1} | wrong))
-
-
-def test_one_text_is_no_collection_of_ids(memory: Memory) -> None:
     with pytest.raises(InputError, match="put it in a list"):
         memory.delete("abc")
     with pytest.raises(InputError, match="put it in a list"):
@@ -429,21 +391,21 @@ def test_one_text_is_no_collection_of_ids(memory: Memory) -> None:
 # --- scroll
 
 
-@pytest.mark.parametrize("batch_size", [1, 7, 1000])
-def test_scroll_reads_everything_once(memory: Memory, batch_size: int) -> None:
+def test_scroll_reads_everything_once(memory: Memory) -> None:
     ids = [f"id{i}" for i in range(23)]
     image, text = unit(3, 23), unit(4, 23)
     memory.upsert(records(ids, image, text, [{"n": i} for i in range(23)]))
-    batches = list(memory.scroll(batch_size))
-    seen = [name for batch in batches for name in batch.ids]
-    assert sorted(seen) == sorted(ids)
-    assert max(len(batch) for batch in batches) <= batch_size
-    assert seen == [name for batch in memory.scroll(batch_size) for name in batch.ids]
-    for name, (one, other, payload) in everything(memory, batch_size).items():
-        row = ids.index(name)
-        np.testing.assert_allclose(one, image[row], atol=1e-6)
-        np.testing.assert_allclose(other, text[row], atol=1e-6)
-        assert payload == {"n": row}
+    for batch_size in (1, 7, 1000):
+        batches = list(memory.scroll(batch_size))
+        seen = [name for batch in batches for name in batch.ids]
+        assert sorted(seen) == sorted(ids)
+        assert max(len(batch) for batch in batches) <= batch_size
+        assert seen == [name for batch in memory.scroll(batch_size) for name in batch.ids]
+        for name, (one, other, payload) in everything(memory, batch_size).items():
+            row = ids.index(name)
+            np.testing.assert_allclose(one, image[row], atol=1e-6)
+            np.testing.assert_allclose(other, text[row], atol=1e-6)
+            assert payload == {"n": row}
 
 
 def test_scroll_some_ids_in_their_order(memory: Memory) -> None:
@@ -526,6 +488,8 @@ def test_the_store_knows_which_pairs_are_not_judged_yet(memory: Memory) -> None:
     assert (memory.count_unjudged(), sorted(memory.unjudged(100))) == (4, [ids[0], *ids[3:6]])
     with pytest.raises(InputError, match="most: expected a whole number of at least 1, found 0"):
         memory.unjudged(0)
+    with pytest.raises(InputError, match=r"witnesses must be \(1, 3\), got \(1, 2\)"):
+        memory.set_witnesses(ids[:1], np.ones((1, 2), np.float32))
 
 
 def test_who_learns_from_the_pairs_is_noted_and_there_again(persistent: OPENER) -> None:
@@ -542,12 +506,6 @@ def test_who_learns_from_the_pairs_is_noted_and_there_again(persistent: OPENER) 
     again.close()
     third = persistent(create=False)
     assert (third.header.learning, third.header.calibration) == ({}, {"format": 1, "blob": "BBBB"})
-
-
-def test_witnesses_of_another_shape(memory: Memory) -> None:
-    memory.upsert(records(["a"]))
-    with pytest.raises(InputError, match=r"witnesses must be \(1, 3\), got \(1, 2\)"):
-        memory.set_witnesses(["a"], np.ones((1, 2), np.float32))
 
 
 def test_trust_and_witnesses_are_there_again_and_go_with_a_copy(persistent: OPENER) -> None:
@@ -570,7 +528,8 @@ def test_trust_and_witnesses_are_there_again_and_go_with_a_copy(persistent: OPEN
 # --- open and close
 
 
-def test_header_and_trust(memory: Memory) -> None:
+def test_header_kind_and_location(memory: Memory, backend: Any) -> None:
+    assert (memory.kind, memory.location) == (backend.kind, backend.location)
     assert memory.header.fingerprint == FINGERPRINT
     assert memory.header.calibration == {}
     memory.set_calibration({"gate": {"a": 1.5}})
@@ -599,13 +558,11 @@ def test_reopen_keeps_everything(persistent: OPENER) -> None:
         assert payload == after[name][2]
 
 
-def test_reopen_without_naming_the_kind(persistent: OPENER, backend: Any) -> None:
+def test_reopen_without_naming_the_kind_or_a_fingerprint(persistent: OPENER, backend: Any) -> None:
     persistent().close()
-    assert persistent(kind="auto").kind == backend.kind
-
-
-def test_reopen_without_a_fingerprint(persistent: OPENER) -> None:
-    persistent().close()
+    named = persistent(kind="auto")
+    assert named.kind == backend.kind
+    named.close()
     assert persistent(None).header.fingerprint == FINGERPRINT
 
 
@@ -641,10 +598,6 @@ def test_close_twice_then_use(memory: Memory) -> None:
     ):
         with pytest.raises(MemoryStoreError, match="closed"):
             use()
-
-
-def test_kind_and_location(memory: Memory, backend: Any) -> None:
-    assert (memory.kind, memory.location) == (backend.kind, backend.location)
 
 
 @pytest.mark.parametrize(
