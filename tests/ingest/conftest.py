@@ -18,6 +18,7 @@ from reco_plugin.data.opening import open_rows
 from reco_plugin.ingest import IngestOptions, Outcome, ingest
 from reco_plugin.types import Records
 
+MANY = 250  # of `many`
 Catalogue = Callable[..., Path]
 Fill = Callable[..., Outcome]
 
@@ -66,11 +67,11 @@ def fill(tmp_path: Path) -> Fill:
 
 @pytest.fixture
 def many(tmp_path: Path) -> Path:
-    """600 pairs of vectors with large payloads: 10 MB, of which Edge makes twice as much."""
+    """Pairs of vectors with large payloads: 10 MB, of which Edge makes twice as much; too few to fit gates to."""
     rng = np.random.default_rng(0)
-    image, text = (side / np.linalg.norm(side, axis=1, keepdims=True) for side in rng.normal(size=(2, 600, 128)))
-    payload = [json.dumps({"note": os.urandom(8_000).hex()}) for _ in range(600)]
-    np.savez(tmp_path / "many.npz", id=[f"p{n}" for n in range(600)], image=image, text=text, payload=payload)
+    image, text = (side / np.linalg.norm(side, axis=1, keepdims=True) for side in rng.normal(size=(2, MANY, 128)))
+    payload = [json.dumps({"note": os.urandom(20_000).hex()}) for _ in range(MANY)]
+    np.savez(tmp_path / "many.npz", id=[f"p{n}" for n in range(MANY)], image=image, text=text, payload=payload)
     return tmp_path / "many.npz"
 
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import csv
 import json
 import resource
 import signal
@@ -13,13 +12,15 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from typer.testing import CliRunner
 
 from reco_plugin import Reco
+from reco_plugin.cli.app import app
 from reco_plugin.errors import SessionError
 from reco_plugin.ingest.write import Writer
 from reco_plugin.memory import open_memory
 
-from .conftest import Catalogue, Fill, assert_equal, content
+from .conftest import MANY, Catalogue, Fill, assert_equal, content
 
 BUILD = [sys.executable, "-m", "reco_plugin", "memory", "build"]
 
@@ -41,7 +42,7 @@ def test_a_full_disk_is_an_error_and_leaves_whole_pairs(many: Path, model: Path,
     with Reco.open(model, place) as reco:
         assert len(reco.memory) == 0  # this kind writes whole or not at all
     done = subprocess.run([*command, "--json"], capture_output=True, text=True, check=True)
-    assert json.loads(done.stdout)["pairs"] == 600
+    assert json.loads(done.stdout)["pairs"] == MANY
 
 
 def test_an_encoder_that_fails_stops_all_stages(
@@ -89,24 +90,23 @@ def test_an_interrupt_leaves_whole_batches(
     assert fill(source, shop).unchanged == 14
 
 
+def build(*arguments: object, model: Path) -> str:
+    """What `reco memory build` says as it fails."""
+    done = CliRunner().invoke(app, ["memory", "build", *map(str, arguments), "--model", str(model)])
+    assert done.exit_code == 1
+    assert done.stderr.startswith("error: ")
+    return done.stderr
+
+
 def test_a_list_that_cannot_be_written_is_an_error(write_catalogue: Catalogue, model: Path, tmp_path: Path) -> None:
     source = write_catalogue([("gone", "gone.png", "x")])
     (tmp_path / "file").touch()
-    command = [*BUILD, str(source), "--memory", str(tmp_path / "m"), "--model", str(model)]
-    failed = subprocess.run(
-        [*command, "--rejected", str(tmp_path / "file" / "rejected.jsonl")], capture_output=True, text=True
-    )
-    assert failed.returncode == 1
-    assert failed.stderr.startswith("error: ")
-    assert "rejected.jsonl" in failed.stderr
+    rejected = tmp_path / "file" / "rejected.jsonl"
+    assert "rejected.jsonl" in build(source, "--memory", tmp_path / "m", "--rejected", rejected, model=model)
 
 
 def test_an_empty_table_and_missing_columns_make_no_memory(tmp_path: Path, model: Path) -> None:
-    for name, header in (("empty.csv", ["id", "image", "text"]), ("columns.csv", ["id", "colour"])):
-        with (tmp_path / name).open("w", newline="") as file:
-            csv.writer(file).writerow(header)
-        command = [*BUILD, str(tmp_path / name), "--memory", str(tmp_path / "m"), "--model", str(model)]
-        failed = subprocess.run(command, capture_output=True, text=True)
-        assert failed.returncode == 1
-        assert name in failed.stderr
+    for name, header in (("empty.csv", "id,image,text"), ("columns.csv", "id,colour")):
+        (tmp_path / name).write_text(f"{header}\n")
+        assert name in build(tmp_path / name, "--memory", tmp_path / "m", model=model)
         assert not (tmp_path / "m").exists()

@@ -16,7 +16,8 @@ from benchmarks.torture.jobs import content, equal
 from reco_plugin import Reco
 from reco_plugin.memory import open_memory
 
-PAIRS = 600  # of `many`
+from .conftest import MANY
+
 Run = Callable[..., "subprocess.CompletedProcess[str]"]
 
 
@@ -47,13 +48,13 @@ def test_a_build_onto_a_full_disk_ends_clearly_and_goes_on_when_there_is_room(
     fingerprint = Reco.open(model, ":memory:").manifest.fingerprint
     for each in (place, tmp_path / "alone"):
         open_memory(each, fingerprint, kind=kind).close()  # type: ignore[arg-type]
-    build = ("build", many, "--batch-size", 50, "--as", "shop", "--memory")
+    build = ("build", many, "--batch-size", 20, "--as", "shop", "--memory")
     filler = fill_up(disk, left)
     said = assert_refused(run(*build, place), place)
     assert ("Make room" if kind == "edge" else "No space left") in said
     assert not list(place.rglob("*.partial"))
     written = len(content(place))
-    assert 0 < written < PAIRS if kind == "edge" else written == 0  # that kind writes whole or not at all
+    assert 0 < written < MANY if kind == "edge" else written == 0  # that kind writes whole or not at all
 
     filler.unlink()
     done = run(*build, place, "--json")
@@ -66,10 +67,10 @@ def test_on_a_disk_without_room_an_embedded_memory_is_read_and_nothing_else(many
     place = disk / "memory"
     assert run("build", many, "--memory", place).returncode == 0
     fill_up(disk, 16_384)
-    assert f"{PAIRS} pairs" in run("info", "--memory", place).stdout
+    assert f"{MANY} pairs" in run("info", "--memory", place).stdout
     assert "Make room" in assert_refused(run("remove", "p1", "--memory", place), place)
     assert "Make room" in assert_refused(run("optimize", "--memory", place), place)
-    assert len(content(place)) == PAIRS
+    assert len(content(place)) == MANY
 
 
 def test_an_embedded_memory_is_not_begun_on_a_disk_without_room(many: Path, disk: Path, run: Run) -> None:

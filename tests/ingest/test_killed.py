@@ -10,7 +10,7 @@ import pytest
 
 from benchmarks.torture.jobs import builds, syncs
 
-KINDS = {builds: ["build", "build beside one in use", "build"], syncs: ["sync", "sync"]}
+KINDS = {builds: ["build", "build beside one in use"], syncs: ["sync"]}
 
 
 @pytest.mark.parametrize("jobs", KINDS)
