@@ -11,6 +11,7 @@ from fit_worlds import made
 from small_disk import fill_up
 from typer.testing import CliRunner
 
+from reco_plugin.artifact import Artifact
 from reco_plugin.cli.app import app
 from reco_plugin.fit import FitResult
 from reco_plugin.fit.config import RESULT
@@ -40,6 +41,7 @@ def test_whatever_there_is_no_room_for(disk: Path, source: Callable[..., str], m
         assert told.startswith("error: ") and "cannot be written: No space left" in told and what in told, (left, told)
         assert "Traceback" not in done.stderr and not (out / RESULT).exists()
     assert run(pairs, model, out).exit_code == 0
+    Artifact.load(out / "model").verify()
     assert run(pairs, model, tmp_path / "undisturbed").exit_code == 0
     assert FitResult.read(out) == FitResult.read(tmp_path / "undisturbed")
     assert not [path for path in out.rglob("*") if path.suffix == ".tmp" or ".part" in path.name]

@@ -17,7 +17,6 @@ from fit_worlds import D, made
 from lean_start import ENVIRONMENT, SUPPORT
 from terminal import run_on_a_terminal
 
-from reco_plugin.artifact import Artifact
 from reco_plugin.data import write_pairs
 from reco_plugin.errors import ConfigError
 from reco_plugin.fit import FitConfig, FitResult, begin, run_fit
@@ -48,7 +47,7 @@ def run(words: list[str]) -> subprocess.CompletedProcess[str]:
 
 def test_two_processes_train_and_one_does_the_rest(pairs: str, model: Path, tmp_path: Path) -> None:
     options = ["--steps", "6", "--batch", "32", "--precision", "bf16"]
-    words = command(pairs, model, tmp_path / "two", *options, "--processes", "2")
+    words = command(pairs, model, tmp_path / "two", *options, "--processes", "2", start=WITHOUT_GRAPHS)
     done = run_on_a_terminal(words, env=ENVIRONMENT, timeout=240)
     assert done.returncode == 0, done.stderr
     assert done.stdout.count("next: ") == 1
@@ -56,7 +55,6 @@ def test_two_processes_train_and_one_does_the_rest(pairs: str, model: Path, tmp_
     result = FitResult.read(tmp_path / "two")
     assert [one.name for one in result.candidates] == ["paper"]
     assert "The paper's layer was trained by 2 processes" in " ".join(result.notes)
-    Artifact.load(tmp_path / "two" / "model").verify()
     trained = load_fusions(tmp_path / "two" / FOLDER / FUSION).state_dict()
 
     launcher = ("-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2", *WITHOUT_GRAPHS)

@@ -43,8 +43,7 @@ LONG = TEXT | {"context_length": 48, "layers": 2}
 VISION = {"layers": 1, "width": 32, "head_width": 16, "patch_size": 16, "image_size": 32}
 CANONICAL = {"tokenizer_kwargs": {"clean": "canonicalize"}}
 MODELS: dict[str, dict[str, Any]] = {
-    "vit": {"embed_dim": 32, "vision_cfg": VISION, "text_cfg": LONG},
-    "quickgelu": {"embed_dim": 32, "quick_gelu": True, "vision_cfg": VISION, "text_cfg": TEXT},
+    "vit": {"embed_dim": 32, "quick_gelu": True, "vision_cfg": VISION, "text_cfg": LONG},
     "resnet": {
         "embed_dim": 64,
         "vision_cfg": {"layers": [1, 1, 1, 1], "width": 8, "image_size": 64},
@@ -61,12 +60,12 @@ MODELS: dict[str, dict[str, Any]] = {
     },
 }  # fmt: skip
 PREPROCESS = {"siglip": {"mean": [0.5] * 3, "std": [0.5] * 3, "interpolation": "bicubic", "resize_mode": "squash"}}
-DYNAMIC = {"vit", "quickgelu", "resnet"}
+DYNAMIC = {"vit", "resnet"}
 FUSER: dict[str, FuserName] = {"vit": "paper", "resnet": "paper", "custom-text": "mean"}
 """Fusions beside the closed form; the others have none."""
 DEFAULT: dict[str, FuserName] = {"resnet": "paper", "custom-text": "mean"}
-SAMPLES = {"quickgelu": Samples(sample_images(1), ["a fox"])}
-POLICY = {"quickgelu": Policy(k=3)}
+SAMPLES = {"custom-text": Samples(sample_images(1), ["a fox"])}
+POLICY = {"custom-text": Policy(k=3)}
 EACH = [pytest.param(name, marks=pytest.mark.xdist_group(f"export-{name}")) for name in MODELS]
 VIT = pytest.mark.xdist_group("export-vit")
 CPU = Settings(provider="cpu", threads=1)
@@ -397,9 +396,9 @@ def test_int8_from_end_to_end_says_so_and_keeps_the_fingerprint(
     assert all(BOUNDS["int8"].cosine <= parity.least_cosine for parity in parities)
 
 
-@pytest.mark.xdist_group("export-quickgelu")
+@pytest.mark.xdist_group("export-custom-text")
 def test_one_image_and_one_text_are_compared_beside_samples(exported: Callable[[str], Exported]) -> None:
-    made = exported("quickgelu")
+    made = exported("custom-text")
     with Reco.open(made.folder, threads=1) as reco:
         assert reco.manifest.policy.k == 3
         images, texts = sample_images(5), ["a much longer caption than that one of a single animal"] * 3
@@ -505,7 +504,7 @@ def test_the_fingerprint_covers_weights_preprocessing_and_tokenizer(
 
 
 def test_models_without_weights_are_refused(tmp_path: Path, write_encoder: Callable[..., str]) -> None:
-    empty = write_encoder(tmp_path / "empty", MODELS["quickgelu"], weights=False)
+    empty = write_encoder(tmp_path / "empty", MODELS["vit"], weights=False)
     for name in (empty, "RN50", "local-dir:/nowhere", "no-such-model"):
         with pytest.raises(ConfigError, match=name):
             load_frozen(name, None)
