@@ -185,7 +185,7 @@ def products(folder: Path) -> Iterator[Case]:
     for m in MODALITIES:
         near = stored[m] @ stored[m].T
         np.fill_diagonal(near, -1.0)
-        seen = other_view(stored[m], near.max(axis=1), stored[m], rng)
+        seen = unit(other_view(stored[m], near.max(axis=1), stored[m], rng))
         searches.append(Search(f"{m}s → {m}s", m, "own", seen, every, stored[m], every))
         searches.append(Search(f"{m}s → averages", m, "both", seen, every, mean, every))
     yield Case("products", ram_memory(pairs, FINGERPRINT).at(K), tuple(searches))

@@ -35,7 +35,7 @@ LENGTHS: Mapping[Modality, npt.NDArray[np.float32]] = {
 """Those that are tried, by the query's modality. Longer moves gain more among a memory's own things, but draw queries
 to what it does not hold, and texts that are worded unlike its captions lose (``docs/measurements/target.md``)."""
 DEAR = 4.0
-"""Gains that outweigh one loss, where a length helps one kind of question and harms the other."""
+"""Gains that outweigh one loss beyond its standard error, where a length helps one kind of question, not the other."""
 _AMONG, _ASKED, _FEWEST = 3000, 1500, 50  # pairs that answer, that ask at most, and at least
 _FAR, _FALL = 0.95, 3.0  # quantile of distance from which a query moves less, and the power by which it does
 _EQUAL = 0.9999  # cosine of the same vector
@@ -132,9 +132,8 @@ def _gains(
 def _best(lengths: npt.NDArray[np.float32], kinds: Sequence[npt.NDArray[np.float64]]) -> float:
     """The length that is worth most over all kinds of questions, gains (L, Q) each; shorter the less sure that is."""
     mean = np.stack([gains.mean(axis=1) for gains in kinds])  # (kinds, L)
-    weight = np.where(mean < 0.0, DEAR, 1.0)
-    worth = (weight * mean).sum(axis=0)
+    error = np.stack([gains.std(axis=1) / gains.shape[1] ** 0.5 for gains in kinds])
+    worth = (mean - (DEAR - 1.0) * np.maximum(-mean - error, 0.0)).sum(axis=0)
     best = int(worth.argmax())
-    errors = [w * gains[best].std() / gains.shape[1] ** 0.5 for w, gains in zip(weight[:, best], kinds, strict=True)]
-    sure = worth[best] / max(float(np.linalg.norm(errors)), 1e-9)
+    sure = worth[best] / max(float(np.linalg.norm(error[:, best])), 1e-9)
     return float(lengths[best] * max(0.0, 1.0 - 1.0 / max(sure, 1.0) ** 2))
