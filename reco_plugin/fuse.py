@@ -132,17 +132,23 @@ class Fused(NamedTuple):
 
 
 class StayPlain:
-    """Leaves vectors where they are: those that are compared with their own modality."""
+    """Leaves vectors that are compared with their own modality where they are."""
 
     name = "plain"
 
     def refine(self, asked: Refining) -> Refinement:
         """Return (B, D) as they are, with the reason."""
-        target = asked.how["target"]
-        among = "images and texts" if target == "both" else f"{target}s"
-        plain = f"{asked.modality} queries that are compared with {among} stay plain: nothing is gained by moving them"
+        plain = stays_plain(asked, "of these, only queries move, by the fuser reco with its gate")
         coverage = Coverage(len(asked.queries), 0, plain=plain)
         return Refinement(asked.queries.copy(), asked.queries, coverage=coverage)
+
+
+def stays_plain(asked: Refining, why: str) -> str:
+    """Say why vectors stay plain that are compared with their own modality, or with both."""
+    target = asked.how["target"]
+    among, what = "images and texts" if target == "both" else f"{target}s", asked.modality
+    kind = "queries" if asked.role == "query" else "candidates"
+    return f"{what} {kind} that are compared with {among} stay plain: {why}"
 
 
 class NeighbourFuser(ABC):

@@ -84,7 +84,7 @@ class RefineDefaults(TypedDict, total=False):
         Target | None,
         Option(
             "What the refined vectors are compared with: image, text or both. A text that is refined for images finds "
-            "less among texts than a plain one.",
+            "less among texts than a plain one; for texts it moves as far as the memory's own texts gain by it.",
             unset="the other modality",
         ),
     ]

@@ -11,7 +11,7 @@ from typing import Unpack, get_args
 import numpy.typing as npt
 
 from .calibration import Calibration
-from .calibration.closed_form import ClosedForm
+from .calibration.closed_form import ClosedForm, OwnKind
 from .calibration.learn import learn
 from .defaults import NEIGHBOURS
 from .errors import InputError
@@ -71,7 +71,9 @@ class Refiner:
             self._fusers |= fusers
         elif fusers is not None:
             self._fusers = dict.fromkeys(get_args(FuserName), fusers)
-        self._mean = self._fusers["reco"] if fusers is not None and not isinstance(fusers, Mapping) else NeighbourMean()
+        alone = fusers is not None and not isinstance(fusers, Mapping)
+        self._own: Fuser = StayPlain() if alone else OwnKind(timed)
+        self._mean = self._fusers["reco"] if alone else NeighbourMean()
         searched = {} if how is None else {"k": how.k, "search": how.search, "fusion": how.fusion}
         self.defaults: RefineOptions = {**_DEFAULTS, **check_options({**searched, **defaults})}
 
@@ -106,7 +108,8 @@ class Refiner:
         if name == "reco" and not (how["gate"] and how["search"] == "uni" and how["fusion"] == "cross"):
             fuser = self._mean  # the gate is fitted for the paper's search and fusion
         if how["target"] not in (None, other(modality)):
-            fuser = StayPlain()
+            learned = name == "reco" and how["gate"] and role == "query"
+            fuser = self._own if learned else StayPlain()
         exclude = how.get("exclude")
         hidden = None if exclude is None else _per_query(exclude, len(queries))
         return fuser, Refining(self.memory, queries, modality, role, how, hidden)

@@ -9,7 +9,7 @@ from dataclasses import replace
 import numpy as np
 import numpy.typing as npt
 
-from ..fuse import Refining
+from ..fuse import Refining, stays_plain
 from ..types import Coverage, Mass, Moves, Neighbours, Refinement, Search, Vectors, other
 from .calibrate import FEWEST
 from .coverage import MAJORITY, RIVALS, find_covered, nearest_rival
@@ -53,6 +53,40 @@ class ClosedForm:
             return whole
         values = state.values[other(asked.modality)]
         return replace(whole, vectors=whole.frozen.copy() if whole.coverage.held else to_vectors(whole.moves, values))
+
+
+class OwnKind:
+    """Refines queries that are compared with vectors of their own modality, or of both, see :mod:`.sharpen`.
+
+    Nothing is searched for them. They stay plain where the memory has learned that nothing is gained.
+    """
+
+    name = "reco"
+
+    def __init__(self, timed: Callable[[], AbstractContextManager[object]] = nullcontext) -> None:
+        self._timed = timed
+
+    def refine(self, asked: Refining) -> Refinement:
+        """Refine (B, D)."""
+        state, queries = asked.memory.calibration, asked.queries
+        if state is None:  # perhaps not reached yet, which a search does
+            found = asked.memory.searches.search(asked.search(slice(0, 1))).found.any()
+            state = asked.memory.calibration
+            if state is None:
+                plain = stays_plain(asked, NOT_CALIBRATED) if found else ""
+                coverage = Coverage(len(queries), 0, plain=plain)
+                return Refinement(queries.copy(), queries, coverage=coverage)
+        target = asked.how["target"]
+        with self._timed():
+            added = state.sharpen(asked.modality, queries, "both" if target == "both" else "own")
+            far = np.linalg.norm(added, axis=1)  # (B,)
+            moved = queries + added
+            moved /= np.linalg.norm(moved, axis=1, keepdims=True)
+        coverage = Coverage(len(queries), len(queries), strength=float(far.mean()))
+        if not far.any():
+            plain = stays_plain(asked, "the memory's own pairs show no gain")
+            coverage, moved = replace(coverage, plain=plain), queries.copy()
+        return Refinement(moved, queries, coverage=coverage)
 
 
 def _cover(asked: Refining) -> tuple[Calibration | None, npt.NDArray[np.bool_] | None]:

@@ -9,7 +9,8 @@ import pytest
 from trust_worlds import D, measured, unit
 
 from reco_plugin.calibration.sharpen import LENGTHS, Index, learn_sharpening
-from reco_plugin.types import MODALITIES, Modality, Vectors
+from reco_plugin.refine import refiner_for_vectors
+from reco_plugin.types import MODALITIES, Modality, Records, Vectors
 
 STYLES, CLASSES = 6, 150
 
@@ -86,3 +87,22 @@ def test_the_same_pairs_in_any_order_move_queries_as_far() -> None:
         rows = np.random.default_rng(seed).permutation(len(image))
         found.append(learn_sharpening(measured(image[rows], text[rows]), "image", np.random.default_rng(0)).own)
     assert np.std(found) < 0.01
+
+
+def test_a_refiner_moves_queries_for_what_they_are_compared_with() -> None:
+    image, text, _ = pictures(4, 1)
+    pairs = Records([f"{row:03d}" for row in range(len(image))], image, text, [{}] * len(image))
+    refiner = refiner_for_vectors([pairs])
+    asked, said, label = pictures(1, 2)
+    there, words, held = pictures(1, 3)
+    for target, index in (("image", there), ("both", unit(there + words))):
+        found = refiner.refine(asked, modality="image", target=target)  # type: ignore[arg-type]
+        assert right(found.vectors, label, index, held) > right(asked, label, index, held) + 0.1
+        assert found.refined.all() and found.why_plain(0) == ""
+    for modality, query, options, why in (
+        ("text", said, {}, "the memory's own pairs show no gain"),
+        ("image", asked, {"role": "candidate"}, "only queries move"),
+        ("image", asked, {"gate": False}, "only queries move"),
+    ):
+        kept = refiner.refine(query, modality=modality, target=modality, **options)  # type: ignore[arg-type]
+        assert np.array_equal(kept.vectors, query) and why in kept.why_plain(0)
