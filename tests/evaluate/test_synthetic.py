@@ -432,7 +432,7 @@ def test_refining_in_blocks_is_refining_one_by_one() -> None:
     for row in (0, 511, 512, 599):
         alone = refiner.refine(queries[row : row + 1], modality="image", explain=True, exclude=[f"m{row}"])
         np.testing.assert_allclose(whole.vectors[row], alone.vectors[0], atol=1e-6)
-        np.testing.assert_allclose(whole.weights[row], alone.weights[0], atol=1e-6)
+        np.testing.assert_allclose(whole.weights[row], alone.weights[0], rtol=1e-5, atol=1e-6)  # cosines round
         assert whole.neighbours.ids[row] == alone.neighbours.ids[0]
         assert f"m{row}" not in whole.neighbours.ids[row]
     with pytest.raises(InputError, match="exclude has 2 collections of ids for 600 vectors"):
