@@ -85,18 +85,6 @@ def ask(page: Page, text: str) -> None:
     page.wait_for_timeout(300)
 
 
-def show(page: Page, file: Path) -> None:
-    """Search by an image."""
-    page.set_input_files("#file", file)
-    page.wait_for_selector("#query img.asked")
-
-
-def find(data: Quickstart, label: str) -> int:
-    """Row of the drawing to ask by, in a style that is not in the memory."""
-    rows: list[int] = data.rows(styles=[ASKED]).tolist()
-    return next(row for row in rows if data.by_key[data.items[row].entity].label == label)
-
-
 def main() -> None:
     """Make all pictures."""
     OUT.mkdir(exist_ok=True)
@@ -108,23 +96,15 @@ def main() -> None:
     ):
         reco.memory.add(pairs(data), progress=True)
         chromium = started.chromium.launch(executable_path=CHROMIUM, args=["--no-sandbox"])
+        scenes = Scenes(data, Path(folder))
         with service(reco) as base:
-
-            def opened(look: Callable[[Page], Any], viewport: ViewportSize, scheme: Scheme, scale: float = 1) -> None:
+            for look, viewport, scheme, scale in scenes.all():
                 page = chromium.new_page(viewport=viewport, color_scheme=scheme, device_scale_factor=scale)
                 page.goto(base)
                 page.wait_for_selector("#fact-memory")
                 page.wait_for_selector("#example-pictures img")
                 look(page)
                 page.close()
-
-            scenes = Scenes(data, Path(folder))
-            opened(scenes.start, DESKTOP, "light")
-            opened(scenes.text, DESKTOP, "light")
-            opened(scenes.image, DESKTOP, "dark")
-            opened(scenes.adding, DESKTOP, "light")
-            opened(scenes.phone, PHONE, "dark", 1.5)
-            opened(scenes.degraded, DESKTOP, "light")
         chromium.close()
 
 
@@ -134,18 +114,24 @@ class Scenes:
     def __init__(self, data: Quickstart, folder: Path) -> None:
         self._data, self._folder = data, folder
 
-    def start(self, page: Page) -> None:
-        """Nothing was asked yet."""
-        keep(page, "start", whole=False)
+    def all(self) -> Iterator[tuple[Callable[[Page], None], ViewportSize, Scheme, float]]:
+        """What is done on the page, and how it is seen."""
+        yield (lambda page: keep(page, "start", whole=False)), DESKTOP, "light", 1
+        yield (lambda page: self.text(page, "text")), DESKTOP, "light", 1
+        yield self.image, DESKTOP, "dark", 1
+        yield self.adding, DESKTOP, "light", 1
+        yield (lambda page: self.text(page, "phone")), PHONE, "dark", 1.5
+        yield self.degraded, DESKTOP, "light", 1
 
-    def text(self, page: Page) -> None:
+    def text(self, page: Page, name: str) -> None:
         """A text query."""
         ask(page, "pizza")
-        keep(page, "text")
+        keep(page, name)
 
     def image(self, page: Page) -> None:
         """An image query, the captions refined too."""
-        show(page, self._file("cloud with lightning"))
+        page.set_input_files("#file", self._file("cloud with lightning"))
+        page.wait_for_selector("#query img.asked")
         page.check("#refine-ranked")
         page.wait_for_selector("#refined-title:text('Both refined')")
         keep(page, "image")
@@ -164,11 +150,6 @@ class Scenes:
         page.click("#added-list button")
         page.wait_for_selector("#added", state="hidden")
 
-    def phone(self, page: Page) -> None:
-        """The text query in a narrow window."""
-        ask(page, "pizza")
-        keep(page, "phone")
-
     def degraded(self, page: Page) -> None:
         """The answer of a service whose memory is too slow."""
         away = {"degraded": "memory_timeout", "refined": False, "moved": 0, "used": []}
@@ -184,8 +165,11 @@ class Scenes:
         page.unroute_all()
 
     def _file(self, label: str) -> Path:
-        path = self._folder / f"{label}.png"
-        drawing(self._data, find(self._data, label)).save(path)
+        """A drawing to ask by, in a style that is not in the memory."""
+        items, path = self._data.items, self._folder / f"{label}.png"
+        rows: list[int] = self._data.rows(styles=[ASKED]).tolist()
+        row = next(row for row in rows if self._data.by_key[items[row].entity].label == label)
+        drawing(self._data, row).save(path)
         return path
 
 

@@ -130,52 +130,40 @@ Gain = Callable[[Store, tuple[int, ...], Rows, bool], tuple[npt.NDArray[np.float
 """(memory, its slots, candidate classes, gated) -> difference to frozen per query, class of each query."""
 
 
-def roles(data: ImageNet, k: int) -> dict[str, Gain]:
-    """Who is refined, and how that is judged."""
+Moved = Callable[[Store, Vectors, Vectors, bool], Vectors]
+"""(memory, images, prompts, gated) -> scores (B, C)."""
 
-    def images(
-        store: Store, slots: tuple[int, ...], classes: Rows, gated: bool
-    ) -> tuple[npt.NDArray[np.float64], Rows]:
-        query, labels = data.queries(classes, slots)
-        prompts = data.prompt[classes]
-        refined = store.refine("image", query, gated=gated)
-        return hits(refined, labels, prompts, classes) - hits(query, labels, prompts, classes), labels
 
-    def texts(store: Store, slots: tuple[int, ...], classes: Rows, gated: bool) -> tuple[npt.NDArray[np.float64], Rows]:
-        gallery, labels = data.queries(classes, slots)
-        prompts = data.prompt[classes]
-        refined = store.refine("text", prompts, gated=gated)
-        return found(refined, classes, gallery, labels) - found(prompts, classes, gallery, labels), classes
+def roles(data: ImageNet) -> dict[str, Gain]:
+    """Who is refined, and how that is judged: images among prompts (top-1), or prompts among images (R@1)."""
 
-    def rivals(
-        store: Store, slots: tuple[int, ...], classes: Rows, gated: bool
-    ) -> tuple[npt.NDArray[np.float64], Rows]:
-        query, labels = data.queries(classes, slots)
-        prompts = data.prompt[classes]
-        refined = store.refine("text", prompts, gated=gated, candidates=True)
-        return hits(query, labels, refined, classes) - hits(query, labels, prompts, classes), labels
+    def judged(moved: Moved, *, texts: bool = False) -> Gain:
+        def gain(
+            store: Store, slots: tuple[int, ...], classes: Rows, gated: bool
+        ) -> tuple[npt.NDArray[np.float64], Rows]:
+            image, labels = data.queries(classes, slots)
+            prompts = data.prompt[classes]
+            before, after = image @ prompts.T, moved(store, image, prompts, gated)
+            if texts:
+                right = [labels[scores.argmax(axis=0)] == classes for scores in (before, after)]
+            else:
+                right = [classes[scores.argmax(axis=1)] == labels for scores in (before, after)]
+            return 100.0 * (right[1].astype(np.float64) - right[0]), classes if texts else labels
 
-    def both(store: Store, slots: tuple[int, ...], classes: Rows, gated: bool) -> tuple[npt.NDArray[np.float64], Rows]:
-        query, labels = data.queries(classes, slots)
-        prompts = data.prompt[classes]
-        scores = store.scores(query, prompts, gated=gated)
-        right = 100.0 * (classes[scores.argmax(axis=1)] == labels)
-        return np.asarray(right - hits(query, labels, prompts, classes)), labels
+        return gain
 
-    def gallery(
-        store: Store, slots: tuple[int, ...], classes: Rows, gated: bool
-    ) -> tuple[npt.NDArray[np.float64], Rows]:
-        index, labels = data.queries(classes, slots)
-        prompts = data.prompt[classes]
-        refined = store.refine("image", index, gated=gated, candidates=True)
-        return found(prompts, classes, refined, labels) - found(prompts, classes, index, labels), classes
+    def image(store: Store, images: Vectors, gated: bool, candidates: bool = False) -> Vectors:
+        return store.refine("image", images, gated=gated, candidates=candidates)
+
+    def text(store: Store, prompts: Vectors, gated: bool, candidates: bool = False) -> Vectors:
+        return store.refine("text", prompts, gated=gated, candidates=candidates)
 
     return {
-        "image queries": images,
-        "text queries": texts,
-        "image candidates": gallery,
-        "text candidates": rivals,
-        "image queries + text candidates": both,
+        "image queries": judged(lambda m, i, t, gated: image(m, i, gated) @ t.T),
+        "text queries": judged(lambda m, i, t, gated: i @ text(m, t, gated).T, texts=True),
+        "image candidates": judged(lambda m, i, t, gated: image(m, i, gated, True) @ t.T, texts=True),
+        "text candidates": judged(lambda m, i, t, gated: i @ text(m, t, gated, True).T),
+        "image queries + text candidates": judged(lambda m, i, t, gated: m.scores(i, t, gated=gated)),
     }
 
 
@@ -185,7 +173,7 @@ def measure(data: ImageNet, k: int) -> Iterator[Row]:
     halves = [("odd classes", [everything[1::2]])]
     randoms = [_half(everything, seed) for seed in range(3)]
     halves.append(("random halves (3 seeds)", randoms))
-    for role, gain in roles(data, k).items():
+    for role, gain in roles(data).items():
         yield from _rows(role, "all classes", [(data.store(everything, s, k), s, everything) for s in SLOTS], gain)
         for name, picks in halves:
             runs = [(data.store(pick, s, k), s, everything) for pick in picks for s in SLOTS]
@@ -197,7 +185,7 @@ def measure(data: ImageNet, k: int) -> Iterator[Row]:
     for share in (0.1, 0.3, 0.5, 0.9):
         for role in ("image queries", "text queries"):
             runs = [(data.store(everything, s, k, shuffled=share), s, everything) for s in SLOTS]
-            yield from _rows(role, f"all classes, {share:.0%} shuffled", runs, roles(data, k)[role])
+            yield from _rows(role, f"all classes, {share:.0%} shuffled", runs, roles(data)[role])
 
 
 def _half(classes: Rows, seed: int) -> Rows:

@@ -33,7 +33,7 @@ from reco_plugin.refine import Refiner, VectorMemory
 from reco_plugin.retrieve import Retrieval
 from reco_plugin.types import MODALITIES, Modality, Records, Vectors, other
 
-from .page import table
+from .page import table, write_blocks
 from .realclip_gate import ImageNet, load_imagenet
 from .results import SETS, shipped_encoder
 from .sets.vectors import vectors
@@ -238,8 +238,7 @@ def main() -> None:
     head = ["memory", "pairs", "images, estimated", "measured", "", "texts, estimated", "measured", ""]
     of_forms = ["memory", "images, estimated", "measured", "chosen", "from the best"]
     of_forms += ["texts, estimated", *of_forms[2:]]
-    text = f"{HEAD}\n{table(head, gains)}\n{FORMS_HEAD}\n{table(of_forms, forms)}\n"
-    write_whole(given.docs / "self-check.md", lambda file: file.write(text.encode()))
+    write_blocks(given.docs / "self-check.md", {"gains": table(head, gains), "forms": table(of_forms, forms)})
 
 
 ORDERED = ("emoji", "emoji, 30 % wrong captions", "flags", "logos", "glyphs", "ImageNet, its classes renamed")
@@ -250,24 +249,6 @@ Made by `python -m benchmarks.self_check --data DIRECTORY --docs docs/measuremen
 Points over plain CLIP, mean ± standard deviation over the orders: images among the class names, class names among the
 images, and images among the names by exact scores of both sides. Each order has other pairs in the fit and in the
 samples. Names of ImageNet's 398 animals are dealt out among them (CLIP knows none), the objects keep theirs.
-"""
-HEAD = """# The self-check, beside what queries then show
-
-Made by `python -m benchmarks.self_check --data DIRECTORY --docs docs/measurements`. Do not edit.
-
-Every memory estimates from its own held-out pairs what refinement does to a query (± two standard errors). Then
-labelled queries that are not in it say so: images among the class names, and class names among the images (points
-over plain CLIP, 95 % interval over classes). "Right": both are surer than chance and have one sign. "Not apart": one
-of them is no surer than chance. "Stays plain": the memory saw no gain, and moves no query of that kind. Where most
-captions have one pair (one style, one pair a class), held-out pairs find no answer, and the memory itself says that
-its estimate is worth little.
-"""
-FORMS_HEAD = """
-## What to refine
-
-The same memories: the queries / the candidates as one set / both, by exact scores (points over plain CLIP). A memory
-chooses the queries, which leaves an index as it is, unless another form is better on its own pairs by two standard
-errors; "from the best" says what its choice costs, in points.
 """
 
 if __name__ == "__main__":

@@ -1,4 +1,4 @@
-"""Trust per pair as a memory grows, thins out or goes wrong: makes docs/measurements/trust.md and its charts.
+"""Reliability per pair as a memory grows, thins out or goes wrong: makes docs/measurements/trust.md and its charts.
 
     python -m benchmarks.trust --docs docs/measurements
 
@@ -31,6 +31,7 @@ from reco_plugin.report import markdown_section, write_charts
 from reco_plugin.retrieve import Retrieval
 from reco_plugin.types import Caution
 
+from .page import write_blocks
 from .results import shipped_encoder
 from .sets import emoji
 from .sets.vectors import vectors
@@ -40,7 +41,6 @@ GROUPS: tuple[EntitySplit, ...] = ("unseen", "seen")
 SIDES = ("image", "text", "both")
 SHARES = (0.0, 0.1, 0.3, 0.5, 0.7, 0.9, 1.0)
 CAUTIONS = (0.0, 0.25, 0.5, 0.65, 0.8)
-COMMAND = "python -m benchmarks.trust --docs docs/measurements"
 
 
 @dataclass(frozen=True)
@@ -289,15 +289,6 @@ def sections(growth: Growth) -> Iterator[Section]:
     )
 
 
-HEAD = f"""# Trust per pair, as a memory grows, thins out or goes wrong
-
-Made by `{COMMAND}`. Do not edit.
-
-Emoji under the shipped encoder ([what they are](quickstart.md)). Frozen top-1 in percent, the other columns in points
-over it; prompts of a group are one set; *both* is by exact scores. How it works: [the gate](../gate.md).
-"""
-
-
 def main() -> None:
     """Measure and write the page."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
@@ -312,7 +303,7 @@ def main() -> None:
         print(markdown_section(section, prefix=None), flush=True)
         write_charts(section, arguments.docs / "trust", section.key)
         parts.append(markdown_section(section, prefix=f"trust/{section.key}"))
-    (arguments.docs / "trust.md").write_text(HEAD + "\n" + "\n\n".join(parts) + "\n", encoding="utf-8")
+    write_blocks(arguments.docs / "trust.md", {"memories": "\n\n".join(parts)})
 
 
 if __name__ == "__main__":

@@ -25,8 +25,6 @@ CLASSES: dict[str, Attack] = {
     "kill-index": writes.kill_index,
     "kill-builds": jobs.kill_builds,
     "kill-syncs": jobs.kill_syncs,
-    "kill-fits": jobs.kill_fits,
-    "kill-paper-fits": jobs.kill_paper_fits,
     "fuzz": fuzz.fuzz,
     "bodies": costly.bodies,
     "filters": costly.filters,

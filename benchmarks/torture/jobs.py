@@ -1,14 +1,12 @@
-"""``reco memory build``, ``sync`` and ``reco fit``, killed at random moments, run again, compared with runs left alone.
+"""``reco memory build`` and ``sync``, killed at random moments, run again, and compared with runs left alone.
 
 A build goes into a fresh folder, every second one as a version beside one in use (``--swap``): that one must stay as it
-was until the swap. A sync brings a memory to a changed table: rows gone, changed and new. A fit must come to the same
-files, and none of its results may be there before all are.
+was until the swap. A sync brings a memory to a changed table: rows gone, changed and new.
 """
 
 from __future__ import annotations
 
 import csv
-import hashlib
 import os
 import random
 import shutil
@@ -25,17 +23,11 @@ import numpy as np
 from PIL import Image
 
 from reco_plugin.errors import MemoryStoreError
-from reco_plugin.fit.config import RESULT
 from reco_plugin.memory import open_memory
-from reco_plugin.train.loop import CHECKPOINT
 
 from .found import MODEL, Found, Round
 
 ROWS, BATCH = 600, 4
-THINGS, EACH = 120, 4
-"""What a fit is given: pictures of each thing."""
-FIT_KILLS = 5
-"""Of one folder, at most, before the fit is let finish."""
 TOLERANCE = 2e-6
 """Of a vector's values: batches of other sizes are rounded otherwise."""
 Content = dict[str, tuple[Any, Any, Any]]
@@ -67,16 +59,6 @@ def kill_builds(given: Round) -> Found:
 def kill_syncs(given: Round) -> Found:
     """Syncs with a changed table."""
     return _told(given, syncs(given.work, given.rng))
-
-
-def kill_fits(given: Round) -> Found:
-    """Fits with the fusions that are fitted in closed form."""
-    return _told(given, fits(given.work, given.rng, "auto"))
-
-
-def kill_paper_fits(given: Round) -> Found:
-    """Fits with the paper's layer: most of the moments are in its training."""
-    return _told(given, fits(given.work, given.rng, "paper"))
 
 
 def _told(given: Round, killed: Iterator[Killed]) -> Found:
@@ -123,7 +105,7 @@ def syncs(work: Path, rng: random.Random, rows: int = ROWS) -> Iterator[Killed]:
     head, *lines = old.read_text().splitlines(keepends=True)
     quarter = len(lines) // 4
     changed = [line.replace("a picture", "another picture") for line in lines[quarter : 2 * quarter]]
-    more = [f"new-{n},{n}-0.png,a new picture with the number {n},{n}\n" for n in range(quarter)]
+    more = [f"new-{n},{n}.png,a new picture with the number {n},{n}\n" for n in range(quarter)]
     new = old.with_name("changed.csv")
     new.write_text("".join([head, *changed, *lines[2 * quarter :], *more]))
     before, (alone, seconds) = content(work / "old"), _alone(new, work / "alone", rows)
@@ -141,46 +123,17 @@ def syncs(work: Path, rng: random.Random, rows: int = ROWS) -> Iterator[Killed]:
         shutil.rmtree(place)
 
 
-def fits(work: Path, rng: random.Random, fuser: str) -> Iterator[Killed]:
-    """Fit, kill and compare, for ever, in an empty folder; a fit may end before it is killed."""
-    source, number = make_source(work / "source", rng, THINGS, EACH), 0
-
-    def start(out: Path) -> Process:
-        return _reco("fit", source, "--out", out, "--k", 5, "--fuser", fuser, "--model", MODEL)
-
-    begun = time.monotonic()
-    _end(start(work / "alone"))
-    took, alone = time.monotonic() - begun, fitted(work / "alone")
-    while True:
-        out, kills, part, whole = work / f"killed-{number}", 0, 0, True
-        number += 1
-        for _ in range(FIT_KILLS):
-            process = start(out)
-            _kill(process, rng.uniform(0.1, 0.9) * took)
-            if process.returncode == 0:
-                break  # it was faster than that
-            kills, part = kills + 1, part + out.exists()
-            if (out / RESULT).exists():
-                whole = alone.items() <= fitted(out).items()
-                break
-        _end(start(out))
-        yield Killed(f"fit --fuser {fuser}", kills, part, whole and fitted(out) == alone)
-
-
-def make_source(folder: Path, rng: random.Random, things: int, each: int = 1) -> Path:
-    """A table of small noisy pictures, some of each thing, no two alike."""
+def make_source(folder: Path, rng: random.Random, rows: int) -> Path:
+    """A table of small noisy images, no two alike."""
     folder.mkdir()
     noise = np.random.default_rng(rng.randrange(2**32))
     with (folder / "catalogue.csv").open("w", newline="") as file:
         writer = csv.writer(file, lineterminator="\n")
         writer.writerow(["id", "image", "text", "number"])
-        for thing in range(things):
-            colours = noise.integers(0, 256, (4, 4, 3))
-            for one in range(each):
-                drawn = np.clip(colours + noise.normal(0, 25, colours.shape), 0, 255).astype(np.uint8)
-                Image.fromarray(drawn).resize((96, 96)).save(folder / f"{thing}-{one}.png")
-                name = f"row-{thing}" if each == 1 else f"row-{thing}-{one}"
-                writer.writerow([name, f"{thing}-{one}.png", f"a picture with the number {thing}", thing])
+        for row in range(rows):
+            coarse = Image.fromarray(noise.integers(0, 256, (4, 4, 3), np.uint8))
+            coarse.resize((96, 96)).save(folder / f"{row}.png")
+            writer.writerow([f"row-{row}", f"{row}.png", f"a picture with the number {row}", row])
     return folder / "catalogue.csv"
 
 
@@ -213,36 +166,6 @@ def equal(left: Content, right: Content) -> bool:
         and all(np.allclose(left[name][side], right[name][side], atol=TOLERANCE) for side in (0, 1))
         for name in left
     )
-
-
-def fitted(out: Path) -> dict[str, str]:
-    """Every file of a finished fit with its checksum; of a checkpoint, of what it holds.
-
-    Findings and report name the folder, so they are left out; and TensorBoard's logs, which name process and time.
-    """
-    return {
-        str(path.relative_to(out)): hashlib.sha256(_bytes(path)).hexdigest()
-        for path in sorted(out.rglob("*"))
-        if path.is_file() and not path.name.startswith(("report", "findings", "events.out.tfevents"))
-    }
-
-
-def _bytes(path: Path) -> bytes:
-    """Of a checkpoint all that it holds: pickle writes what was loaded in fewer or more words than what was made."""
-    import torch
-
-    def leaves(value: Any) -> Iterator[bytes]:
-        match value:
-            case torch.Tensor():
-                yield repr((value.dtype, value.shape)).encode() + value.numpy().tobytes()
-            case dict() | list() | tuple():
-                for key, inner in value.items() if isinstance(value, dict) else enumerate(value):
-                    yield repr(key).encode()
-                    yield from leaves(inner)
-            case _:
-                yield repr(value).encode()
-
-    return path.read_bytes() if path.name != CHECKPOINT else b"".join(leaves(torch.load(path, weights_only=True)))
 
 
 def _stamp(place: Path) -> int:
@@ -279,14 +202,9 @@ def _alone(source: Path, place: Path, rows: int) -> tuple[Content, float]:
 
 def _memory(job: str, source: Path, place: Path, *flags: object) -> Process:
     words = ("--memory", place, "--as", "shop", "--batch-size", BATCH, "--model", MODEL)
-    return _reco("memory", job, source, *words, *flags)
-
-
-def _reco(*words: object) -> Process:
-    """One run of a command, as a user starts it."""
     clean = {name: value for name, value in os.environ.items() if not name.startswith("RECO_")}
     return subprocess.Popen(
-        [sys.executable, "-m", "reco_plugin", *map(str, words)],
+        [sys.executable, "-m", "reco_plugin", "memory", job, *map(str, (source, *words, *flags))],
         env={**clean, "RECO_THREADS": "1"},
         stdout=subprocess.DEVNULL,
         stderr=subprocess.PIPE,

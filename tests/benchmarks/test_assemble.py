@@ -11,10 +11,8 @@ import pytest
 
 from benchmarks.drawings.render import kept
 from benchmarks.sets import assemble as module
-from benchmarks.sets.assemble import Picture, assemble
-from benchmarks.sets.likeness import alike, visible
+from benchmarks.sets.assemble import Picture, alike, assemble, caption, visible
 from benchmarks.sets.package_set import Entity
-from benchmarks.sets.wording import caption
 
 QUERY = ("ask",)
 
@@ -137,7 +135,17 @@ def test_captions_vary_with_style_and_stay_for_good() -> None:
 
 
 @pytest.mark.parametrize(
-    "name", ["pretrain.generic", "sets.flags", "sets.likeness", "sets.logos", "sets.package_set", "sets.wording"]
+    "name",
+    [
+        "page",
+        "pretrain.generic",
+        "sets.assemble",
+        "sets.flags",
+        "sets.logos",
+        "sets.package_set",
+        "sizing",
+        "speed.turns",
+    ],
 )
 def test_examples(name: str) -> None:
     result = doctest.testmod(import_module(f"benchmarks.{name}"))
