@@ -91,7 +91,12 @@ class Call(Generic[T]):
 
 
 def embed(
-    items: Sequence[ImageInput] | Sequence[str], modality: Modality, role: Role, refine: bool | None, size: int
+    items: Sequence[ImageInput] | Sequence[str],
+    modality: Modality,
+    role: Role,
+    refine: bool | None,
+    size: int,
+    options: ServedHow,
 ) -> list[Call[Vectors]]:
     """``POST /v1/embeddings`` to vectors (B, D), in parts.
 
@@ -99,9 +104,11 @@ def embed(
         InputError: no items, or a single one instead of a list.
         ImageError: a file that cannot be read.
     """
+    aimed = {"target": other(modality)} if role == "query" else {}  # else the service takes an index of images
     fields = {
         "input_type": _INPUT_TYPES[role],
         "encoding_format": "base64",
+        "reco": {**aimed, **_how(options)},
         **({} if refine is None else {"refine": refine}),
     }
     return [

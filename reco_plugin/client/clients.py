@@ -30,26 +30,34 @@ class Client(Service):
     def _connect(self) -> None:
         self._http = self._httpx.Client(**self._options)
 
-    def embed_texts(self, texts: Sequence[str], *, role: Role = "query", refine: bool | None = None) -> Vectors:
+    def embed_texts(
+        self, texts: Sequence[str], *, role: Role = "query", refine: bool | None = None, **options: Unpack[ServedHow]
+    ) -> Vectors:
         """Embed texts; (B, D) float32, unit-norm.
 
         Args:
             texts: B texts.
             role: a query, or one of the candidates of this call.
             refine: True or False; None leaves it to the service's policy.
+            options: as in :meth:`refine`; without a ``target``, queries are for the other modality, as of a ``Reco``.
 
         Raises:
             InputError: invalid input.
             ConfigError: a wrong key, or a wrong URL.
             SessionError: the service failed, cannot be reached, or timed out.
         """
-        return self._embed(texts, "text", role, refine)
+        return self._embed(texts, "text", role, refine, options)
 
     def embed_images(
-        self, images: Sequence[ImageInput], *, role: Role = "query", refine: bool | None = None
+        self,
+        images: Sequence[ImageInput],
+        *,
+        role: Role = "query",
+        refine: bool | None = None,
+        **options: Unpack[ServedHow],
     ) -> Vectors:
         """Embed B images (paths, bytes or PIL images) to (B, D); otherwise as :meth:`embed_texts`."""
-        return self._embed(images, "image", role, refine)
+        return self._embed(images, "image", role, refine, options)
 
     def refine(
         self,
@@ -67,8 +75,7 @@ class Client(Service):
             modality: what they embed.
             role: queries, or the candidates of one set.
             explain: also return the pairs that were used.
-            options: ``k``, ``search``, ``fusion``, ``gate``, ``caution``, ``fuser``, ``where``, ``exclude``, as in
-                :meth:`reco_plugin.Reco.refine`; ``exclude`` is one collection for all.
+            options: as in :meth:`reco_plugin.Reco.refine`; ``exclude`` is one collection for all.
 
         Raises:
             RecoError: as :meth:`embed_texts`.
@@ -132,9 +139,14 @@ class Client(Service):
         self.close()
 
     def _embed(
-        self, items: Sequence[ImageInput] | Sequence[str], modality: Modality, role: Role, refine: bool | None
+        self,
+        items: Sequence[ImageInput] | Sequence[str],
+        modality: Modality,
+        role: Role,
+        refine: bool | None,
+        options: ServedHow,
     ) -> Vectors:
-        parts = calls.embed(items, modality, role, refine, self.batch_size)
+        parts = calls.embed(items, modality, role, refine, self.batch_size, options)
         return np.concatenate([self.send(part) for part in parts])
 
     def send(self, call: Call[T]) -> T:
@@ -162,15 +174,22 @@ class AsyncClient(Service):
     def _connect(self) -> None:
         self._http = self._httpx.AsyncClient(**self._options)
 
-    async def embed_texts(self, texts: Sequence[str], *, role: Role = "query", refine: bool | None = None) -> Vectors:
+    async def embed_texts(
+        self, texts: Sequence[str], *, role: Role = "query", refine: bool | None = None, **options: Unpack[ServedHow]
+    ) -> Vectors:
         """Embed B texts to (B, D), as :meth:`.Client.embed_texts`."""
-        return await self._embed(texts, "text", role, refine)
+        return await self._embed(texts, "text", role, refine, options)
 
     async def embed_images(
-        self, images: Sequence[ImageInput], *, role: Role = "query", refine: bool | None = None
+        self,
+        images: Sequence[ImageInput],
+        *,
+        role: Role = "query",
+        refine: bool | None = None,
+        **options: Unpack[ServedHow],
     ) -> Vectors:
         """Embed B images to (B, D), as :meth:`.Client.embed_images`."""
-        return await self._embed(images, "image", role, refine)
+        return await self._embed(images, "image", role, refine, options)
 
     async def refine(
         self,
@@ -231,9 +250,14 @@ class AsyncClient(Service):
         await self.close()
 
     async def _embed(
-        self, items: Sequence[ImageInput] | Sequence[str], modality: Modality, role: Role, refine: bool | None
+        self,
+        items: Sequence[ImageInput] | Sequence[str],
+        modality: Modality,
+        role: Role,
+        refine: bool | None,
+        options: ServedHow,
     ) -> Vectors:
-        parts = calls.embed(items, modality, role, refine, self.batch_size)
+        parts = calls.embed(items, modality, role, refine, self.batch_size, options)
         return np.concatenate([await self.send(part) for part in parts])
 
     async def send(self, call: Call[T]) -> T:

@@ -118,6 +118,7 @@ class InTriton:
             refine=asked.refine,
             truncate=asked.truncate,
             options=asked.options(),
+            indexed=False,
         )
 
     def _embed(self, requests: Sequence[EmbedRequest]) -> list[Any]:

@@ -153,6 +153,7 @@ def test_with_both_sides_refined_the_logits_are_exact_scores(
     assert state is not None
     sides = {name: replace(side, candidate_gates=side.gates) for name, side in state.sides.items()}
     monkeypatch.setattr(opened.memory, "_learned", (opened.memory.searches.header, replace(state, sides=sides)))
+    monkeypatch.setattr(opened._refiner.memory, "_known", None)  # of the same header
     model = BenchmarkModel(opened, MODALITIES)
     classifier = zeroshot_classification.zero_shot_classifier(model, Texts, names, templates, "cpu", amp=False)
     batches = [(torch.stack(pixels[:4]), torch.zeros(4)), (torch.stack(pixels[4:]), torch.zeros(2))]

@@ -118,7 +118,7 @@ def test_from_a_table_to_a_model_that_refines(fuser: str, shop: Path, reco: Call
             served = model.refine(vectors, modality=modality, explain=True, fuser="paper")
             expected = in_torch.refine(vectors, modality=modality, explain=True)
             assert np.abs(served.vectors - vectors).max() > 1e-3
-            for part in ("vectors", "trust", "weights"):
+            for part in ("vectors", "reliability", "weights"):
                 np.testing.assert_allclose(getattr(served, part), getattr(expected, part), atol=1e-5, err_msg=part)
         assert model.embed_texts(["a red ball"]).shape == (1, 32)
 

@@ -123,6 +123,7 @@ class StudyConfig(_Refining):
         except ValidationError as error:
             first = error.errors()[0]
             where = ".".join(map(str, first["loc"]))
-            raise ConfigError(f"{path}: {where}: {in_words(first['msg'])} (got {first['input']!r:.60})") from None
+            shown = "" if ", got " in first["msg"] else f" (got {first['input']!r:.60})"
+            raise ConfigError(f"{path}: {where}: {in_words(first['msg'])}{shown}") from None
         except (OSError, ValueError, AttributeError, TypeError) as error:
             raise ConfigError(f"{path} is no configuration of a study: {error}. Give a run's {cls.file}") from None

@@ -158,7 +158,7 @@ def test_vectors_alone_and_again_by_the_configuration(vectors: Path) -> None:
     a, b = (Findings.read(Path("runs") / name) for name in "ab")
     assert a == b
     assert a.command == (
-        "reco eval study test.npz --memory-from pairs.npz --fuser reco --sections main,baselines,gate,cases"
+        "reco eval study test.npz --fuser reco --memory-from pairs.npz --sections main,baselines,gate,cases"
     )
     assert a.name == "test.npz"
 

@@ -157,7 +157,7 @@ def test_a_configuration_is_written_and_read_and_is_a_command(tmp_path: Path) ->
     assert StudyConfig.read(tmp_path / "config.json") == (config, {"source": "abc"})
     assert set(json.loads((tmp_path / "config.json").read_text())["made"]["versions"]) >= {"python", "numpy"}
     assert config.command() == (
-        "reco eval study 'my photos' --memory ./memory --model a --model b --template 'a {}' --no-gate "
+        "reco eval study 'my photos' --no-gate --memory ./memory --model a --model b --template 'a {}' "
         "--sections main,harm --full"
     )
     assert config.digest() == config.model_copy(update={"sections": ("main",)}).digest()
@@ -170,7 +170,7 @@ def test_a_configuration_is_written_and_read_and_is_a_command(tmp_path: Path) ->
         ("{", "is no configuration of a study"),
         ("[]", "is no configuration of a study"),
         ('{"source": "x", "seeds": 3}', "seeds: is not known here"),
-        ('{"source": "x", "k": 0}', "k: must be greater than or equal to 1"),
+        ('{"source": "x", "k": 0}', "k: must be a whole number from 1 to 10,000, got 0"),
     ],
 )
 def test_a_configuration_that_cannot_be_used_says_why(tmp_path: Path, text: str, message: str) -> None:

@@ -99,12 +99,12 @@ def test_other_tables_tell_seen_from_unseen_too(make_study: Any, world: Any) -> 
 
 
 def test_several_models_are_averaged_and_their_spread_is_shown(study: Study) -> None:
-    class Nothing:
+    from reco_plugin.fuse import Fused, NeighbourFuser
+
+    class Nothing(NeighbourFuser):
         name = "nothing"
 
         def fuse(self, modality: str, vectors: Any, neighbours: Any, calibration: Any) -> Any:
-            from reco_plugin.fuse import Fused
-
             return Fused(vectors, np.zeros_like(calibration))
 
     alone = row(main(study).tables[0], name="images")["top1"]

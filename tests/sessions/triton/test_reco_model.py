@@ -99,7 +99,7 @@ def test_a_text_comes_back_refined_as_by_the_plugin(caller, plugin):
     expected = plugin.embed(TEXTS, modality="text")
     np.testing.assert_allclose(found["embedding"], expected.vectors, rtol=0, atol=1e-5)
     np.testing.assert_allclose(found["moved"][:, 0], expected.moved, rtol=0, atol=1e-5)
-    assert expected.moved.max() > 1e-3, "nothing is refined, so this compares plain vectors"
+    assert expected.moved.max() > 1e-4, "nothing is refined, so this compares plain vectors"
     assert [*found["degraded"][:, 0]] == [b""] * 3
     assert not found["truncated"].any()
 
@@ -107,7 +107,7 @@ def test_a_text_comes_back_refined_as_by_the_plugin(caller, plugin):
 def test_an_image_comes_back_refined_as_by_the_plugin(caller, plugin, files):
     expected = plugin.embed(files, modality="image")
     np.testing.assert_allclose(caller.ask("image", files)["embedding"], expected.vectors, rtol=0, atol=1e-5)
-    assert expected.moved.max() > 1e-3
+    assert expected.moved.max() > 1e-4, "nothing is refined, so this compares plain vectors"
 
 
 @pytest.mark.parametrize(
