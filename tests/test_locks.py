@@ -121,3 +121,9 @@ def test_types_are_checked_with_what_each_python_gets(python: str, monkeypatch: 
     got = {canonicalize_name(name): PIN.fullmatch(block) for name, block in found.items()}
     assert {name: pin[2] for name, pin in got.items() if pin} == pins("dev", python=python)
     assert not [name for name, pin in got.items() if pin is None or pin[3]], "pip judges markers by its own Python"
+
+
+def test_the_small_set_of_tests_for_other_pythons_is_there(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.syspath_prepend(ROOT / "locks")
+    small = importlib.import_module("pythons").SMALL
+    assert small and [name for name in small if not (ROOT / name).exists()] == []
