@@ -383,9 +383,13 @@ class PairMemory:
 
 
 def _learning_bar(total: int, unit: str, *, show: bool) -> Any:
+    if not (show and total):
+        from tqdm import tqdm
+
+        return tqdm(disable=True)
     from .progress import progress_bar
 
-    return progress_bar(total=total, desc="learn calibration", unit=unit, disable=not (show and total))
+    return progress_bar(total=total, desc="learn calibration", unit=unit)
 
 
 def _encode(encoder: Encoder, pairs: Iterable[Pair | tuple[Any, ...]], size: int) -> Iterator[Records]:

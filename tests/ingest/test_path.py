@@ -21,7 +21,7 @@ MOST = 20
 
 
 class Traced:
-    """Files of the package that a run crosses, in all threads, until the memory learns from what was written."""
+    """Files of the package that a run crosses, in all threads, from the first row until the memory has learned."""
 
     def __init__(self) -> None:
         self.calls: dict[str, int] = {}
@@ -37,9 +37,7 @@ class Traced:
 
     def count(self, frame: FrameType, event: str, _: Any) -> None:
         name = frame.f_code.co_filename
-        if event == "call" and frame.f_code.co_qualname == "PairMemory.settle":
-            self.__exit__()
-        elif event == "call" and name.startswith(PACKAGE):
+        if event == "call" and name.startswith(PACKAGE):
             self.calls[name] = self.calls.get(name, 0) + 1
 
 
