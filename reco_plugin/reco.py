@@ -251,7 +251,6 @@ class Reco:
             MemoryStoreError: this object is closed; or the memory failed and ``on_memory_failure`` is ``fail``.
             SessionError: likewise the fusion; or the process was forked after this was opened.
         """
-        self._check_open()
         how, queries = check_options(options), check_vectors(vectors, self._refiner.dimension)
         check_choice("modality", modality, MODALITIES)
         check_choice("role", role, ROLES)
@@ -259,7 +258,10 @@ class Reco:
 
     def _refine(self, queries: Vectors, modality: Modality, role: Role, how: RefineOptions) -> Refinement:
         """Refine (B, D); if a part fails, they are returned as they are, with the reason."""
-        self._check_open()
+        if self._process != os.getpid():  # else the memory raises it, which would count as an outage
+            raise SessionError(f"this Reco {FORKED}")
+        if self._closed:
+            raise MemoryStoreError(f"this Reco is closed, and its memory at {self.memory.location!r}: open it again")
         try:
             fuser, asked = self._refiner.ask(queries, modality, role, how)
             result = fuser.refine(asked)
@@ -274,12 +276,6 @@ class Reco:
         (self.counters.refined if (moved > UNMOVED).any() else self.counters.left_plain).add(modality)
         self.counters.moved.observe_all(moved)
         return result
-
-    def _check_open(self) -> None:
-        if self._process != os.getpid():  # else the memory raises it, which would count as an outage
-            raise SessionError(f"this Reco {FORKED}")
-        if self._closed:
-            raise MemoryStoreError(f"this Reco is closed, and its memory at {self.memory.location!r}: open it again")
 
     def scores(
         self,

@@ -107,7 +107,7 @@ def test_a_refined_text_or_image_crosses_fifteen_files(drawn: Reco, trace: Trace
 def test_one_that_moves_crosses_the_gate_besides(known: Reco, trace: Trace) -> None:
     assert known.embed(["a red circle"], modality="text").refined.all()
     found = crossed(trace, lambda: known.embed_texts(["a red circle"]))
-    assert len(found.files) <= 20, sorted(found.files)
+    assert len(found.files) <= 21, sorted(found.files)
     assert (found.frames <= 12, found.calls <= 120) == (True, True), (found.frames, found.calls)
 
 

@@ -132,9 +132,9 @@ class Calibration:
 
     def weigh(self, modality: Modality, query: Vectors, found: Neighbours, applied: Applied) -> Evidence:
         """Weigh the neighbours of queries (B, D)."""
-        side = self.sides[modality]
-        shares = share(found.similarity, self.reliability_of(found), found.found, applied.gate.sharpness, side.spread)
-        own = self._own(found)
+        side, reliability = self.sides[modality], self.reliability_of(found)
+        shares = share(found.similarity, reliability, found.found, applied.gate.sharpness, side.spread)
+        own = self._own(found, reliability)
         evidence = weigh(
             query, found.vectors, found.similarity, shares, found.found, own, self.values[other(modality)], side.unit
         )
@@ -164,11 +164,11 @@ class Calibration:
             reliability = judge(found.witnesses)
         return np.where(found.found, reliability, np.float32(0.0))
 
-    def _own(self, found: Neighbours) -> npt.NDArray[np.float32]:
+    def _own(self, found: Neighbours, reliability: npt.NDArray[np.float32]) -> npt.NDArray[np.float32]:
         """CLIP's own scores (B,) of what was found; the memory's mean where no pair was measured yet."""
         if found.witnesses is None:
             return np.full(len(found.found), self.own, np.float32)
-        return mean_own(found.witnesses[..., 2], self.reliability_of(found), self.own)
+        return mean_own(found.witnesses[..., 2], reliability, self.own)
 
     @staticmethod
     def _unknown(found: Neighbours) -> npt.NDArray[np.float32]:
