@@ -148,7 +148,7 @@ class Caller:
         asked = self.embedder.interpret(request, prefix)
         if asked.lacks_role:
             self._note("no_role", NO_ROLE)
-        elif request.side == "query" and sum(row.refined for row in answer.rows) >= _MANY:
+        elif request.side == "query" and sum(row.refined or bool(row.plain) for row in answer.rows) >= _MANY:
             self._note("many_queries", MANY_QUERIES)
         if isinstance(made, Refused):
             raise made
