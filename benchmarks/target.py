@@ -22,15 +22,13 @@ import numpy.typing as npt
 
 from reco_plugin.calibration.corpus import measure_corpus
 from reco_plugin.calibration.episodes import other_view
-from reco_plugin.calibration.sharpen import Index, learn_sharpening
+from reco_plugin.calibration.sharpen import learn_sharpening
 from reco_plugin.evaluate.intervals import bootstrap, points
 from reco_plugin.evaluate.study.memories import ram_memory, stream
-from reco_plugin.files import write_whole
 from reco_plugin.refine import Refiner, VectorMemory
-from reco_plugin.retrieve import Retrieval
-from reco_plugin.types import MODALITIES, Modality, Records, Vectors
+from reco_plugin.types import MODALITIES, Modality, Records, Target, Vectors, other
 
-from .page import table
+from .page import table, write_blocks
 from .realclip_gate import DOGS, FINGERPRINT, ImageNet, load_imagenet, read, unit
 from .results import shipped_encoder
 from .sets import emoji
@@ -47,7 +45,7 @@ class Search:
 
     name: str
     modality: Modality
-    index: Index
+    target: Target
     query: Vectors
     asked: Rows
     held: Vectors
@@ -66,9 +64,9 @@ class Case:
 def ways(memory: VectorMemory, search: Search) -> Iterator[Vectors]:
     """The queries plain, refined for the other modality, and for what the index is."""
     yield search.query
-    yield Refiner(memory, None, Retrieval(K)).refine(search.query, modality=search.modality, role="query").vectors
-    assert memory.calibration is not None
-    yield unit(search.query + memory.calibration.sharpen(search.modality, search.query, search.index))
+    targets: tuple[Target, ...] = (other(search.modality), search.target)
+    for target in targets:
+        yield Refiner(memory, None, k=K).refine(search.query, modality=search.modality, target=target).vectors
 
 
 def lines(case: Case) -> Iterator[list[str]]:
@@ -108,7 +106,7 @@ def drawings(subject: Subject) -> Iterator[Case]:
         for name, m, query, truth in asked:
             alike = "drawings" if m == "image" else "captions"
             index = (query, truth, sides[m][held], data.truth[held])
-            searches.append(Search(f"{group} {name} → {alike}", m, "own", *index))
+            searches.append(Search(f"{group} {name} → {alike}", m, m, *index))
             searches.append(Search(f"{group} {name} → averages", m, "both", query, truth, mean, data.truth[held]))
     everything, noto = tuple(searches), subject.data.memory.payloads
     one_style = np.flatnonzero([payload["style"] == "noto" for payload in noto])
@@ -160,9 +158,9 @@ def photographs(folder: Path) -> Iterator[Case]:
 def _classes(data: ImageNet, asked: Rows, strangers: bool) -> Iterator[Search]:
     every, index = np.arange(1000), data.image[:, 3]
     mean, who = averages(index, data.caption), " not in the memory" if strangers else ""
-    yield Search(f"photos{who} → photos", "image", "own", data.image[asked, 2], asked, index, every)
+    yield Search(f"photos{who} → photos", "image", "image", data.image[asked, 2], asked, index, every)
     yield Search(f"photos{who} → averages", "image", "both", data.image[asked, 2], asked, mean, every)
-    yield Search(f"names{who} → names", "text", "own", data.prompt[asked], asked, data.caption, every)
+    yield Search(f"names{who} → names", "text", "text", data.prompt[asked], asked, data.caption, every)
     yield Search(f"names{who} → averages", "text", "both", data.prompt[asked], asked, mean, every)
 
 
@@ -172,7 +170,7 @@ def _elsewhere(folder: Path) -> Iterator[Search]:
             k: v if v.ndim > 1 else v.astype(np.int64) for k, v in read(folder / f"clip_vit_b32_{name}.npz").items()
         }
         index = (found["test_image"], found["test_label"], found["val_image"], found["val_label"])
-        yield Search(f"photos of {words} → photos", "image", "own", *index)  # type: ignore[arg-type]
+        yield Search(f"photos of {words} → photos", "image", "image", *index)  # type: ignore[arg-type]
 
 
 def products(folder: Path) -> Iterator[Case]:
@@ -186,7 +184,7 @@ def products(folder: Path) -> Iterator[Case]:
         near = stored[m] @ stored[m].T
         np.fill_diagonal(near, -1.0)
         seen = unit(other_view(stored[m], near.max(axis=1), stored[m], rng))
-        searches.append(Search(f"{m}s → {m}s", m, "own", seen, every, stored[m], every))
+        searches.append(Search(f"{m}s → {m}s", m, m, seen, every, stored[m], every))
         searches.append(Search(f"{m}s → averages", m, "both", seen, every, mean, every))
     yield Case("products", ram_memory(pairs, FINGERPRINT).at(K), tuple(searches))
 
@@ -226,14 +224,10 @@ def main() -> None:
             rows.append(row)
             print(*row, sep=" | ", file=sys.stderr, flush=True)
     moves = table(["memory", "pairs", *LENGTHS_HEAD], [orders(name, *sides) for name, sides in pairs.items()])
-    text = HEAD.read_text(encoding="utf-8").format(
-        table(["memory", "queries → index", "plain R@1", "for the other", "for the index"], rows), moves
-    )
-    write_whole(given.docs / "target.md", lambda file: file.write(text.encode()))
+    told = table(["memory", "queries → index", "plain R@1", "for the other", "for the index"], rows, left=2)
+    write_blocks(given.docs / "target.md", {"queries": told, "orders": moves})
 
 
 LENGTHS_HEAD = ("images → images", "images → both", "texts → texts", "texts → both")
-HEAD = Path(__file__).with_name("target_head.md")
-
 if __name__ == "__main__":
     main()

@@ -3,7 +3,7 @@
 reco serve --model my_model --memory ./memory
 python examples/configs/langchain_search.py "a red fox" fox.png wolf.png
 
-For a store of captions use RecoEmbeddings itself, with index="texts": refined text queries find fewer of them.
+For a store of captions use RecoEmbeddings itself, with index="texts": queries refined for images find fewer.
 """
 
 from __future__ import annotations

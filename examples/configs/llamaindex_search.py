@@ -3,7 +3,7 @@
 reco serve --model my_model --memory ./memory
 python examples/configs/llamaindex_search.py "a red fox" fox.png wolf.png
 
-For nodes of text leave their embedding out, and use index="texts": refined text queries find fewer of them.
+For nodes of text leave their embedding out, and use index="texts": queries that are refined for images find fewer.
 """
 
 from __future__ import annotations

@@ -74,13 +74,13 @@ class BenchmarkModel:
         if self._among is not None:
             scores = self._among.score(self.reco.embed_images(images, refine=False)).scores
             return _tensor(fill_up(scores), pixels.device)
-        return _tensor(self.reco.embed_images(images, refine="image" in self.refined), pixels.device)
+        return _tensor(self.reco.embed_images(images, refine="image" in self.refined, target="text"), pixels.device)
 
     def encode_text(self, texts: Texts) -> torch.Tensor:
         """Embed B texts of a retrieval to (B, D), refined as queries if only texts are; ConfigError for ``both``."""
         if self.refined == MODALITIES:  # candidates would have to be refined as a set
             raise ConfigError("both@ is for classification; for retrieval: image@, text@ or `reco eval retrieval`")
-        return _tensor(self.reco.embed_texts(texts, refine="text" in self.refined), texts.device)
+        return _tensor(self.reco.embed_texts(texts, refine="text" in self.refined, target="image"), texts.device)
 
     def refine_classes(self, classes: torch.Tensor) -> torch.Tensor:
         """Refine the classes' mean prompts (D, C) as one set of candidates, if texts are refined.
@@ -91,7 +91,7 @@ class BenchmarkModel:
         if "text" not in self.refined:
             return classes
         plain = classes.T.cpu().numpy()
-        found = self.reco.refine(plain, modality="text", role="candidate")
+        found = self.reco.refine(plain, modality="text", role="candidate", target="image")
         if self.refined == MODALITIES and found.moves is not None:
             self._among = ExactScorer(self.reco, plain)
             return _tensor(_NORM * np.eye(len(plain) + 1, len(plain), dtype=np.float32), classes.device)

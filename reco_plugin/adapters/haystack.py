@@ -1,4 +1,4 @@
-"""Haystack: embedders of queries, documents and images. Queries of images are refined, documents stay plain CLIP.
+"""Haystack: embedders of queries, documents and images; queries are refined for what the index holds.
 
 Haystack imports only modules that are allowed, so a stored pipeline is loaded by
 ``Pipeline.loads(text, allowed_modules=["reco_plugin.adapters.haystack"])``.
@@ -15,7 +15,7 @@ from typing import Any, ClassVar
 
 from ..errors import ConfigError, InputError, importing
 from ..types import InputType, Vectors
-from .source import Embeds, IndexOf, VectorSource, refines_queries
+from .source import Embeds, IndexOf, VectorSource, check_index
 
 with importing("haystack-ai", "haystack", "this adapter"):
     from haystack import Document, component, default_to_dict
@@ -44,7 +44,7 @@ class HaystackEmbedder:
             url: of a `reco serve`.
             api_key: bearer key for it; a text is never stored, so with one ``to_dict`` is an error.
             settings: of :meth:`reco_plugin.Reco.open`.
-            refine: whether vectors are refined; None: only queries of an index of images.
+            refine: whether vectors are refined; None: only queries.
         """
         self._reco, self._key = reco, Secret.from_token(api_key) if isinstance(api_key, str) else api_key
         self._stored: dict[str, Any] = {"url": url, "api_key": self._key, "settings": settings, "refine": refine}
@@ -79,7 +79,7 @@ class HaystackEmbedder:
 
 @component
 class RecoTextEmbedder(HaystackEmbedder):
-    """Embeds the text of a query, refined for an index of images."""
+    """Embeds the text of a query, refined for what the index holds."""
 
     side: ClassVar[InputType] = "query"
 
@@ -92,10 +92,10 @@ class RecoTextEmbedder(HaystackEmbedder):
         refine: bool | None = None,
         index: IndexOf | None = None,
     ) -> None:
-        """Also take what the index holds, which decides where ``refine`` does not."""
+        """Also take what the index holds: texts, images or both."""
         # not super(), which is of the old class: @component makes a new one
         HaystackEmbedder.__init__(self, reco, url, api_key, settings, refine)
-        refines_queries("text", index, refine)  # another index is found now
+        check_index(index)
         self._stored["index"] = index
 
     @component.output_types(embedding=list[float], meta=dict[str, Any])
@@ -106,7 +106,7 @@ class RecoTextEmbedder(HaystackEmbedder):
                 f"RecoTextEmbedder embeds a text, got {type(text).__name__}: RecoDocumentEmbedder for lists"
             )
         vector = self.source.texts([text], self.side).tolist()[0]
-        return {"embedding": vector, "meta": {"refine": self.source.refines("text", self.side)}}
+        return {"embedding": vector, "meta": {"refine": self.source.refines(self.side)}}
 
     @component.output_types(embedding=list[float], meta=dict[str, Any])
     async def run_async(self, text: str) -> dict[str, Any]:

@@ -1,4 +1,4 @@
-"""LangChain: ``RecoEmbeddings`` for any vector store. Queries of images are refined, documents stay plain CLIP."""
+"""LangChain: ``RecoEmbeddings`` for any vector store; queries are refined for what the index holds."""
 
 from __future__ import annotations
 

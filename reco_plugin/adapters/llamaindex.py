@@ -1,4 +1,4 @@
-"""LlamaIndex: ``RecoEmbedding``, a multi-modal embedding. Queries of images are refined, nodes stay plain CLIP."""
+"""LlamaIndex: ``RecoEmbedding``, a multi-modal embedding; queries are refined for what the index holds."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from pydantic import Field, PrivateAttr, SecretStr, model_validator
 
 from ..errors import ConfigError, importing
 from ..types import ImageInput, InputType
-from .source import Embeds, IndexOf, VectorSource, as_lists, refines_queries
+from .source import Embeds, IndexOf, VectorSource, as_lists
 
 with importing("llama-index-core", "llamaindex", "this adapter"):
     from llama_index.core.embeddings import MultiModalEmbedding
@@ -35,8 +35,8 @@ class RecoEmbedding(MultiModalEmbedding):
     url: str | None = Field(None, frozen=True, description="Of a `reco serve`")
     api_key: SecretStr | None = Field(None, frozen=True, exclude=True, description="Bearer key for it")
     settings: dict[str, Any] | None = Field(None, frozen=True, description="Of Reco.open; keep keys out of it")
-    index: IndexOf | None = Field(None, frozen=True, description="What the index holds: texts or images")
-    refine_queries: bool | None = Field(None, frozen=True, description="Whether queries are, whatever it holds")
+    index: IndexOf | None = Field(None, frozen=True, description="What the index holds: texts, images or both")
+    refine_queries: bool | None = Field(None, frozen=True, description="False: queries stay plain")
     refine_documents: bool = Field(False, frozen=True, description="Whether nodes are, those of a batch as one set")
     embeddings_cache: Any | None = Field(None, frozen=True, description="Only where nothing is refined")
     _source: VectorSource = PrivateAttr()
@@ -57,11 +57,10 @@ class RecoEmbedding(MultiModalEmbedding):
 
     @model_validator(mode="after")
     def _cache_is_sound(self) -> Self:
-        queries = refines_queries("text", self.index, self.refine_queries)
-        if self.embeddings_cache is not None and (queries or self.refine_documents):
+        if self.embeddings_cache is not None and (self.refine_queries is not False or self.refine_documents):
             raise ConfigError(
-                "embeddings_cache is keyed by the text alone and would mix refined queries with plain nodes: "
-                "leave it out and use IngestionPipeline(cache=...), which holds nodes only"
+                "embeddings_cache is keyed by the text alone and would mix refined queries with plain nodes: leave it "
+                "out and use IngestionPipeline(cache=...), which holds nodes only; or say refine_queries=False"
             )
         return self
 

@@ -1,4 +1,4 @@
-"""MTEB and MIEB: queries are refined for documents of the other modality, documents stay plain CLIP."""
+"""MTEB and MIEB: queries are refined for what a task's documents are, documents stay plain CLIP."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ class RecoEncoder(AbsEncoder):
     """A model for ``mteb.evaluate``.
 
     MTEB distinguishes queries and documents in retrieval and reranking only, and the task's category says what the
-    documents are: texts that search images are refined, texts that search texts are not. In other tasks (classes,
+    documents are: a text moves otherwise for images than for texts, or for both. In other tasks (classes,
     clusters, similar sentences) all inputs are compared with one another, and stay plain; for zero-shot classification
     see :mod:`reco_plugin.adapters.clip_benchmark`.
 

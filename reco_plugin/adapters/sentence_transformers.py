@@ -28,7 +28,7 @@ _ONLY = {
 
 
 class RecoSentenceTransformer:
-    """Same methods, not a subclass. ``encode_query`` is refined for an index of the other modality; the rest is plain.
+    """Same methods, not a subclass. ``encode_query`` is refined for what the index holds; the rest is plain.
 
     Inputs are texts, images (PIL, ``Path`` or bytes), ``{"text": ...}`` and ``{"image": ...}``, mixed.
 

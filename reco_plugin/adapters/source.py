@@ -1,7 +1,6 @@
 """The source of an adapter's vectors, and which of them are refined.
 
-A query is refined for an index of the other modality: texts that search images, images that search texts. Among vectors
-of its own modality it finds less than plain CLIP, since it has moved towards the other.
+A query is refined for what the index holds: a text that is refined for images finds less among texts than a plain one.
 """
 
 from __future__ import annotations
@@ -16,14 +15,14 @@ import numpy as np
 import numpy.typing as npt
 
 from ..errors import ConfigError
-from ..types import ROLE_OF, ImageInput, InputType, Modality, Role, Vectors
+from ..types import ROLE_OF, ImageInput, InputType, Modality, Role, Target, Vectors, other
 
-IndexOf: TypeAlias = Literal["texts", "images"]
-"""What an index holds."""
-_HOLDS: dict[IndexOf, tuple[Modality]] = {"texts": ("text",), "images": ("image",)}
+IndexOf: TypeAlias = Literal["texts", "images", "both"]
+"""What an index holds; both: averages of a text and an image, or some of each."""
+_TARGETS: dict[IndexOf, Target] = {"texts": "text", "images": "image", "both": "both"}
 _TEXTS_ASSUMED = (
-    'text queries stay plain CLIP, since the index is taken to hold texts: say index="images" if it holds images,'
-    ' which refines them, or index="texts"'
+    "queries are refined for texts, since no document was embedded here and the index is taken to hold texts: say"
+    ' index="images" or "both" if it does not, or index="texts"'
 )
 
 
@@ -39,15 +38,26 @@ class HasVectors(Protocol):
 class Embeds(Protocol):
     """The methods that adapters call, of a :class:`reco_plugin.Reco` or a :class:`reco_plugin.client.Client`."""
 
-    def embed_texts(self, texts: Sequence[str], *, role: Role = ..., refine: bool | None = ...) -> Vectors:
+    def embed_texts(
+        self, texts: Sequence[str], *, role: Role = ..., refine: bool | None = ..., target: Target | None = ...
+    ) -> Vectors:
         """Embed B texts, (B, D)."""
         ...
 
-    def embed_images(self, images: Sequence[ImageInput], *, role: Role = ..., refine: bool | None = ...) -> Vectors:
+    def embed_images(
+        self,
+        images: Sequence[ImageInput],
+        *,
+        role: Role = ...,
+        refine: bool | None = ...,
+        target: Target | None = ...,
+    ) -> Vectors:
         """Embed B images, (B, D)."""
         ...
 
-    def refine(self, vectors: npt.ArrayLike, *, modality: Modality, role: Role = ...) -> HasVectors:
+    def refine(
+        self, vectors: npt.ArrayLike, *, modality: Modality, role: Role = ..., target: Target | None = ...
+    ) -> HasVectors:
         """Refine (B, D) vectors of this encoder."""
         ...
 
@@ -91,9 +101,11 @@ class VectorSource:
             url: of a `reco serve`, as in ``http://localhost:8080``.
             api_key: bearer key for it.
             settings: of :meth:`reco_plugin.Reco.open`, as in ``{"model": "triton_models", "memory": "./memory"}``.
-            index: what the index holds, ``texts`` or ``images``, so that queries of the other modality are refined;
-                None: texts, with a warning at the first text query.
-            refine_queries: whether queries are refined, whatever the index holds; None leaves it to ``index``.
+            index: what the index holds, ``texts``, ``images``, or ``both``: averages of the two, or some of each.
+                Queries are refined for that; None: for what was embedded here as documents, else texts, with a warning
+                at the first text query.
+            refine_queries: False leaves queries plain; True refines them for the other modality where no ``index`` is
+                named.
             refine_documents: whether documents are; off, so that vectors of an existing index stay valid. Documents of
                 one call are refined as one set, see :meth:`reco_plugin.Reco.refine`.
 
@@ -107,8 +119,8 @@ class VectorSource:
             raise ConfigError("api_key is for a server, and there is no url")
         self._url, self._api_key, self._settings = url, api_key, settings
         self._index, self._refine_queries, self._refine_documents = index, refine_queries, refine_documents
-        _ = refines_queries("text", index, refine_queries)  # another index is found now
-        self._told = False
+        check_index(index)
+        self._told, self._indexed = False, frozenset[Modality]()
         self._given = self._opened = reco
         self._lock = threading.Lock()
 
@@ -124,32 +136,50 @@ class VectorSource:
         """Embed B texts, (B, D); (0, 0) without texts."""
         if len(texts) == 0:
             return np.empty((0, 0), np.float32)
-        return self.reco.embed_texts(texts, role=ROLE_OF[side], refine=self.refines("text", side))
+        self._note("text", side)
+        refine = self.refines(side)
+        return self.reco.embed_texts(texts, role=ROLE_OF[side], refine=refine, target=self._target("text", side))
 
     def images(self, images: Sequence[ImageInput], side: InputType) -> Vectors:
         """Embed B images, (B, D); (0, 0) without images."""
         if len(images) == 0:
             return np.empty((0, 0), np.float32)
-        return self.reco.embed_images(images, role=ROLE_OF[side], refine=self.refines("image", side))
+        self._note("image", side)
+        refine = self.refines(side)
+        return self.reco.embed_images(images, role=ROLE_OF[side], refine=refine, target=self._target("image", side))
 
     def refine(
         self, vectors: Vectors, modality: Modality, side: InputType, among: Collection[Modality] = ()
     ) -> Vectors:
-        """Refine (B, D) plain vectors, if this side is refined; ``among``: see :meth:`refines`."""
-        if not self.refines(modality, side, among):
-            return vectors
-        return self.reco.refine(vectors, modality=modality, role=ROLE_OF[side]).vectors
+        """Refine (B, D) plain vectors, if this side is refined.
 
-    def refines(self, modality: Modality, side: InputType, among: Collection[Modality] = ()) -> bool:
-        """Whether vectors are refined; ``among``: what the documents of a query are, where no index was given."""
+        ``among``: what the documents of a query are, where no index was named; () where there are none to compare with.
+        """
+        if not self.refines(side):
+            return vectors
+        target = self._target(modality, side, among)
+        return self.reco.refine(vectors, modality=modality, role=ROLE_OF[side], target=target).vectors
+
+    def refines(self, side: InputType) -> bool:
+        """Whether vectors of a side are refined: queries unless told otherwise, for what the index holds."""
+        return self._refine_documents if side == "document" else self._refine_queries is not False
+
+    def _note(self, modality: Modality, side: InputType) -> None:
         if side == "document":
-            return self._refine_documents
-        if self._index is None and self._refine_queries is None and among:
-            return any(one != modality for one in among)
-        if self._index is None and self._refine_queries is None and modality == "text" and not self._told:
+            self._indexed |= {modality}
+
+    def _target(self, modality: Modality, side: InputType, among: Collection[Modality] = ()) -> Target:
+        """What vectors are compared with; the other modality where nothing says so, and of documents always."""
+        if side == "query" and self._index is not None:
+            return _TARGETS[self._index]
+        if side == "document" or (self._refine_queries and not among):
+            return other(modality)
+        if among := among or self._indexed:
+            return "both" if len(among) > 1 else next(iter(among))
+        if modality == "text" and not self._told and self._refine_queries is None:
             self._told = True
             warnings.warn(_TEXTS_ASSUMED, stacklevel=4)
-        return refines_queries(modality, self._index, self._refine_queries)
+        return "text"
 
     def close(self) -> None:
         """Close what was opened here; the next call opens it again."""
@@ -183,20 +213,14 @@ class VectorSource:
         return again, ()
 
 
-def refines_queries(modality: Modality, index: IndexOf | None, refine_queries: bool | None) -> bool:
-    """Whether queries of a modality are refined, by the arguments of :class:`VectorSource`.
-
-    >>> refines_queries("text", "images", None), refines_queries("text", None, None)
-    (True, False)
+def check_index(index: object) -> None:
+    """Refuse an index that is none of :data:`IndexOf`, or None.
 
     Raises:
-        ConfigError: another index.
+        ConfigError: naming the known ones.
     """
     if index is not None and index not in get_args(IndexOf):
         raise ConfigError(f"index is {index!r:.60}: say what it holds, {' or '.join(map(repr, get_args(IndexOf)))}")
-    if refine_queries is not None:
-        return refine_queries
-    return modality not in _HOLDS[index or "texts"]
 
 
 def as_lists(vectors: Vectors) -> list[list[float]]:

@@ -36,7 +36,7 @@ LENGTHS: Mapping[Modality, npt.NDArray[np.float32]] = {
 to what it does not hold, and texts that are worded unlike its captions lose (``docs/measurements/target.md``)."""
 DEAR = 4.0
 """Gains that outweigh one loss beyond its standard error, where a length helps one kind of question, not the other."""
-_AMONG, _ASKED, _FEWEST = 3000, 1500, 50  # pairs that answer, that ask at most, and at least
+_AMONG, _ASKED, _FEWEST = 3000, 1500, 50  # pairs that answer; different ones that ask, at most and at least
 _FAR, _FALL = 0.95, 3.0  # quantile of distance from which a query moves less, and the power by which it does
 _EQUAL = 0.9999  # cosine of the same vector
 _SPREAD = 300  # rows of which the spread of cosines is taken
@@ -92,11 +92,12 @@ def learn_sharpening(corpus: Corpus, modality: Modality, rng: np.random.Generato
     alike, among = by @ by.T, own @ own.T
     near = alike > (corpus.same_caption if modality == "image" else same_from(alike[:_SPREAD]))
     equal = among > _EQUAL
-    asks = np.flatnonzero((near & ~equal).any(axis=1))[:_ASKED]
+    once = equal.argmax(axis=1) == np.arange(len(rows))  # the first of those that are the same
+    asks, some = (np.flatnonzero(one)[:_ASKED] for one in (once & (near & ~equal).any(axis=1), once))
     if len(asks) < _FEWEST:
         return Sharpening(far=far)
     np.fill_diagonal(among, -1.0)
-    some, identity = slice(_ASKED), np.eye(len(rows), dtype=np.bool_)
+    identity = np.eye(len(rows), dtype=np.bool_)
     views = other_view(own[some], among[some].max(axis=1), own, rng)
     questions = (
         (own[asks], near[asks] & ~equal[asks], equal[asks]),

@@ -47,7 +47,7 @@ def expected(stocked, documents, *, refine):
 @pytest.mark.parametrize(
     ("options", "refine"), [({"index": "images"}, True), ({"index": "texts"}, False), ({"refine": True}, True)]
 )
-def test_an_index_is_plain_and_queries_are_refined_for_images(stocked, documents, store, options, refine):
+def test_an_index_is_plain_and_queries_are_refined_for_what_it_holds(stocked, documents, store, options, refine):
     indexing = Pipeline()
     indexing.add_component("embed", RecoDocumentEmbedder(stocked))
     indexing.add_component("write", DocumentWriter(store))
@@ -56,7 +56,7 @@ def test_an_index_is_plain_and_queries_are_refined_for_images(stocked, documents
     found = searching(RecoTextEmbedder(stocked, **options), store, Pipeline()).run({"embed": {"text": QUERY}})
     hits = [(hit.id, hit.score) for hit in found["retrieve"]["documents"]]
     assert hits == expected(stocked, documents, refine=refine)
-    assert RecoTextEmbedder(stocked, **options).run(QUERY)["meta"] == {"refine": refine}
+    assert RecoTextEmbedder(stocked, **options).run(QUERY)["meta"] == {"refine": True}
 
 
 def test_an_asynchronous_pipeline_finds_the_same(stocked, documents, store):

@@ -39,7 +39,7 @@ class TestIntegration(EmbeddingsIntegrationTests):
 
 
 @pytest.mark.parametrize(("options", "refine"), [({"index": "texts"}, False), ({"refine_queries": True}, True)])
-def test_a_store_of_captions_is_searched_with_plain_vectors_unless_told(stocked, drawings, options, refine):
+def test_a_store_of_captions_is_searched_with_vectors_for_captions_unless_told(stocked, drawings, options, refine):
     captions = [pair.text for pair in drawings]
     store = InMemoryVectorStore.from_texts(captions, RecoEmbeddings(stocked, **options))
     found = store.similarity_search_with_score("a large blue square", k=3)

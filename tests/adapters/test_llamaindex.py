@@ -93,7 +93,12 @@ def test_an_image_can_be_the_query(stocked, nodes, files):
 
 def test_a_cache_that_would_mix_queries_and_nodes_is_refused(stocked):
     cache = SimpleKVStore()
-    for policy in ({"index": "images"}, {"refine_queries": True}, {"refine_documents": True, "refine_queries": False}):
+    for policy in (
+        {},
+        {"index": "texts"},
+        {"refine_queries": True},
+        {"refine_documents": True, "refine_queries": False},
+    ):
         with pytest.raises(ConfigError, match="IngestionPipeline"):
             RecoEmbedding(stocked, embeddings_cache=cache, **policy)
     embedding = RecoEmbedding(stocked)
@@ -101,9 +106,8 @@ def test_a_cache_that_would_mix_queries_and_nodes_is_refused(stocked):
         embedding.embeddings_cache = cache
 
 
-@pytest.mark.parametrize("options", [{"refine_queries": False}, {"index": "texts"}])
-def test_where_no_text_is_refined_the_cache_is_sound(stocked, options):
-    embedding = RecoEmbedding(stocked, **options, embeddings_cache=SimpleKVStore())
+def test_where_no_text_is_refined_the_cache_is_sound(stocked):
+    embedding = RecoEmbedding(stocked, refine_queries=False, embeddings_cache=SimpleKVStore())
     assert embedding.get_text_embedding(QUERY) == embedding.get_query_embedding(QUERY)
 
 

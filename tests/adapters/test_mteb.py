@@ -78,7 +78,11 @@ def test_a_row_with_text_and_image_is_the_mean_of_both(stocked, drawings):
     rows = [{"text": pair.text, "image": pair.image} for pair in drawings[:5]]
     batches = [{name: [row[name] for row in part] for name in ("text", "image")} for part in (rows[:3], rows[3:])]
     found = encode(stocked, batches, "it2it")
-    sides = stocked.embed_texts([row["text"] for row in rows]), stocked.embed_images([row["image"] for row in rows])
+    told = {"refine": True, "target": "both"}
+    sides = (
+        stocked.embed_texts([row["text"] for row in rows], **told),
+        stocked.embed_images([row["image"] for row in rows], **told),
+    )
     mean = sum(sides) / np.linalg.norm(sum(sides), axis=1, keepdims=True)
     assert np.allclose(found, mean, atol=1e-6)
 
@@ -95,9 +99,10 @@ def encode(stocked, batches, category):
 
 @pytest.mark.parametrize(
     ("category", "texts", "images"),
-    [("t2t", False, True), ("t2i", True, False), ("i2t", False, True), ("i2i", True, False), ("t2it", True, True)],
+    [("t2t", False, True), ("t2i", True, False), ("i2t", False, True), ("i2i", True, False), ("t2it", False, False)],
 )
-def test_queries_are_refined_for_documents_of_the_other_modality(stocked, drawings, category, texts, images):
+def test_queries_are_refined_for_what_the_documents_are(stocked, drawings, category, texts, images):
+    """The memory is too small to say how far a query moves for documents of its own modality, or of both."""
     words, pictures = [pair.text for pair in drawings[:5]], [pair.image for pair in drawings[:5]]
     found = encode(stocked, [{"text": words}], category), encode(stocked, [{"image": pictures}], category)
     assert np.allclose(found[0], stocked.embed_texts(words, refine=texts), atol=1e-6)

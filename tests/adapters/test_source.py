@@ -19,7 +19,8 @@ from reco_plugin.errors import ArtifactError, ConfigError
 TEXTS = ["a small red circle", "a large blue square"]
 
 
-def test_queries_of_the_other_modality_are_refined_and_documents_are_not(stocked, drawings):
+def test_queries_are_refined_for_what_the_index_holds_and_documents_are_not(stocked, drawings):
+    """The memory is too small to say how far a query moves among its own modality: there it stays."""
     pictures = [pair.image for pair in drawings[:3]]
     texts = {refine: stocked.embed_texts(TEXTS, refine=refine) for refine in (False, True)}
     images = {refine: stocked.embed_images(pictures, refine=refine) for refine in (False, True)}
@@ -30,9 +31,12 @@ def test_queries_of_the_other_modality_are_refined_and_documents_are_not(stocked
         assert np.array_equal(source.images(pictures, "query"), images[index == "texts"])
         assert np.array_equal(source.texts(TEXTS, "document"), texts[False])
         assert np.array_equal(source.images(pictures, "document"), images[False])
-        for refine in (False, True):  # whatever the index holds
-            told = VectorSource(stocked, index=index, refine_queries=refine)
-            assert np.array_equal(told.texts(TEXTS, "query"), texts[refine])
+        told = VectorSource(stocked, index=index, refine_queries=False)
+        assert np.array_equal(told.texts(TEXTS, "query"), texts[False])
+    assert np.array_equal(VectorSource(stocked, refine_queries=True).texts(TEXTS, "query"), texts[True])
+    assert np.array_equal(VectorSource(stocked, index="both").images(pictures, "query"), images[False])
+    with pytest.raises(ConfigError, match="'texts' or 'images' or 'both'"):
+        VectorSource(stocked, index="captions")
 
 
 def test_where_no_index_is_named_it_is_taken_to_hold_texts_which_is_said_once(stocked, drawings):
@@ -40,18 +44,29 @@ def test_where_no_index_is_named_it_is_taken_to_hold_texts_which_is_said_once(st
     assert np.array_equal(
         source.images([drawings[0].image], "query"), stocked.embed_images([drawings[0].image], refine=True)
     )
-    with pytest.warns(UserWarning, match='text queries stay plain CLIP.* index="images"') as said:
+    with pytest.warns(UserWarning, match='refined for texts.* index="images"') as said:
         first = source.texts(TEXTS, "query")
     assert np.array_equal(source.texts(TEXTS, "query"), first)  # a second warning would be an error
     assert np.array_equal(first, stocked.embed_texts(TEXTS, refine=False)) and len(said) == 1
+
+
+@pytest.mark.parametrize("held", ["text", "image", "both"])
+def test_where_no_index_is_named_queries_are_for_what_was_embedded_as_documents(stocked, drawings, held):
+    source, picture = VectorSource(stocked), drawings[0].image
+    if held != "image":
+        source.texts(TEXTS, "document")
+    if held != "text":
+        source.images([picture], "document")
+    assert np.array_equal(source.texts(TEXTS, "query"), stocked.embed_texts(TEXTS, refine=True, target=held))
+    assert np.array_equal(source.images([picture], "query"), stocked.embed_images([picture], refine=True, target=held))
 
 
 def recall_at_1(queries, documents):
     return float(np.mean(np.argmax(queries @ documents.T, axis=1) == np.arange(len(documents))))
 
 
-def test_refined_texts_find_more_images_and_fewer_captions(model):
-    """What the rule is for: 48 shapes, 312 in the memory; the same with the sides swapped."""
+def test_queries_find_more_by_what_the_index_holds_than_plain_and_never_less(model):
+    """48 shapes, 312 in the memory; refined for the other modality, a query finds less among its own."""
     memory = [
         Pair(f"{radius}-{colour}-{shape}", draw(colour, shape, radius), f"a {size(radius)} {colour} {shape}")
         for radius in range(5, 31)
@@ -74,7 +89,7 @@ def test_refined_texts_find_more_images_and_fewer_captions(model):
             found["images", index] = [recall_at_1(one.images(others, "query"), documents) for one in three]
     for (what, index), (plain, refined, ours) in found.items():
         if what == index:
-            assert refined < plain - 0.1 and ours == plain, (what, index, found)
+            assert refined < plain - 0.1 and ours >= plain, (what, index, found)
         else:
             assert refined > plain + 0.1 and ours == refined, (what, index, found)
 
@@ -98,8 +113,8 @@ def test_plain_vectors_are_refined_where_their_side_is(stocked):
     plain, source = stocked.embed_texts(TEXTS, refine=False), VectorSource(stocked)
     refined = stocked.refine(plain, modality="text").vectors
     assert np.array_equal(source.refine(plain, "text", "query", among=("image",)), refined)
-    assert np.array_equal(source.refine(plain, "text", "query", among=("text", "image")), refined)
-    assert source.refine(plain, "text", "query", among=("text",)) is plain
+    for among in (("text",), ("text", "image")):
+        assert np.array_equal(source.refine(plain, "text", "query", among=among), plain)  # the memory is too small
     assert source.refine(plain, "text", "document") is plain
 
 
