@@ -147,6 +147,17 @@ class Calibration:
         """What to add to queries (B, D) that are compared with their own modality, or with both; 0: they stay plain."""
         return self.sides[modality].sharpening.move(query, self.values[modality], index)
 
+    @property
+    def among_own(self) -> str:
+        """Whether queries move that are compared with their own modality, or with averages of both, for people."""
+        said = []
+        for m in MODALITIES:
+            index = {f"{m}s": self.sides[m].sharpening.own, "averages of both": self.sides[m].sharpening.both}
+            moving = [among for among, length in index.items() if length]
+            words = f"move among {' and '.join(moving)}" if moving else "stay plain"
+            said.append(f"{m} queries {words}")
+        return f"compared with their own kind (see target), {', '.join(said)}"
+
     def reliability_of(self, found: Neighbours) -> npt.NDArray[np.float32]:
         """Reliability (B, K) of what was found: the mean where a pair was not measured yet, 0 where padded."""
         return self._judge(found, self.reliability.of)

@@ -128,7 +128,7 @@ class EntityResult(_Classified):
 class RetrievalVariant:
     """One line of the result of a retrieval."""
 
-    direction: str  # ``"text->image"`` or ``"image->text"``
+    direction: str  # ``"text->image"``, ``"image->text"``, ``"text->text"`` or ``"image->image"``
     refined: str  # ``frozen``, ``query`` (the index stays as it is), ``index``, ``both``, or ``exact``: both, by scores
     recall: dict[int, float]  # k -> share of queries with a true result among the first k
     gain: Interval  # recall at 1 minus frozen, on the same queries, with its 95 % interval
@@ -149,7 +149,7 @@ class RetrievalResult:
     images: int  # N
     texts: int  # M
     options: dict[str, Any]  # given options of the refinement
-    variants: tuple[RetrievalVariant, ...]  # both directions, frozen first in each
+    variants: tuple[RetrievalVariant, ...]  # all directions, frozen first in each
     reasons: tuple[Reason, ...] = ()  # why a line gained little
     repeated: int = 0  # number of texts that describe another image too; they tie, which counts as wrong
     own_pictures: int = 0  # images that the memory holds under other ids
@@ -174,7 +174,7 @@ class RetrievalResult:
         for v in self.variants:
             refined = v.refined if v.side == v.refined else f"{v.refined} ({v.side})"
             gained = "" if v.refined == "frozen" else points(v.gain)
-            rows.append([f"{v.direction}  {refined}", *map(percent, v.recall.values()), percent(v.ndcg10), gained])
+            rows.append([f"{v.direction:<12} {refined}", *map(percent, v.recall.values()), percent(v.ndcg10), gained])
         header = ["direction    refined", *(f"R@{k} %" for k in RECALL_AT), "nDCG@10 %", "gain in R@1, 95 % interval"]
         tied = (
             f"\nties: {self.repeated:,} of {self.texts:,} texts stand on several images; these tie, and "

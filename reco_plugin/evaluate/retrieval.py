@@ -1,4 +1,4 @@
-"""Image-text retrieval in both directions: with neither, either or both of query and index refined."""
+"""Image-text retrieval in both directions, either side refined or not, and each modality among its own."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from ..score import Refines
 from ..types import Modality, Role, Vectors
 from .encoding import image_vectors, refine_candidates, refine_queries, silent, text_vectors
 from .measure import Measured, gain, mean_move, measure_exact, measure_sides, move_among, try_cautions
-from .ranking import RECALL_AT
+from .ranking import RECALL_AT, ndcg, rank_scores
 from .reasons import Reason, Tried, count_own, little, why
 from .results import PerQuery, RetrievalResult, RetrievalVariant, per_query
 from .task import Task, TaskItems
@@ -38,6 +38,9 @@ def retrieval(
     that are the image's own (same id) are hidden from the image and from its texts. Intervals are drawn over images, so
     that the captions of one image stay together.
 
+    Texts also search the other texts, where an image has several, and images the other images, where some share a text:
+    with the queries frozen, and refined for that.
+
     Args:
         reco: refines, and encodes where the set holds raw images and texts.
         captioned: the set.
@@ -48,12 +51,7 @@ def retrieval(
         ConfigError: raw images or texts and no encoder.
         InputError: options that cannot be used.
     """
-    images, texts = image_vectors(reco, captioned.images, progress), text_vectors(reco, captioned.texts, progress)
-    owner, own = captioned.text_of_image, captioned.ids
-    plain: dict[Modality, TaskItems] = {
-        "text": TaskItems(texts, "text", owner, None if own is None else [own[row] for row in owner]),
-        "image": TaskItems(images, "image", np.arange(len(images)), own),
-    }
+    plain, owner = _encoded(reco, captioned, progress), captioned.text_of_image
     queries = {side: refine_queries(reco, items, **options) for side, items in plain.items()}
     index = {side: refine_candidates(reco, items, **options) for side, items in plain.items()}
     variants: list[RetrievalVariant] = []
@@ -76,17 +74,61 @@ def retrieval(
         others = [{other.refined: other.gain for other in lines[1:] if other is not line} for line in lines[1:3]]
         reasons.append(_reason(lines[1], plain[asks], queries[asks], Tried(cautions, others[0], list(lost))))
         reasons.append(_reason(lines[2], plain[searched], index[searched], Tried(others=others[1])))
+    alike = replace(plain["image"], labels=_first_with_a_text_of(captioned.texts, owner, len(plain["image"])))
+    variants += [*_among_own(reco, plain["text"], **options), *_among_own(reco, alike, **options)]
     return RetrievalResult(
         captioned.name,
-        len(images),
-        len(texts),
+        len(plain["image"]),
+        len(plain["text"]),
         given_options(options),
         tuple(variants),
         tuple(reason for reason in reasons if reason is not None),
         _count_repeated(captioned.texts, owner),
-        count_own(reco, images, own),
+        count_own(reco, plain["image"].vectors, captioned.ids),
         by_query,
     )
+
+
+def _encoded(reco: Refines, captioned: Captioned, progress: Progress) -> dict[Modality, TaskItems]:
+    """Texts, (M, D), and images, (N, D), labelled by the image; errors as in :func:`retrieval`."""
+    images, texts = image_vectors(reco, captioned.images, progress), text_vectors(reco, captioned.texts, progress)
+    owner, own = captioned.text_of_image, captioned.ids
+    return {
+        "text": TaskItems(texts, "text", owner, None if own is None else [own[row] for row in owner]),
+        "image": TaskItems(images, "image", np.arange(len(images)), own),
+    }
+
+
+def _among_own(reco: Refines, items: TaskItems, **options: Unpack[RefineHow]) -> list[RetrievalVariant]:
+    """The lines of N items among the others of their modality, by their labels; none where no two have the same."""
+    vectors, labels, modality = items.vectors, items.labels, items.modality
+    described = np.bincount(labels)[labels] > 1
+    asks = np.flatnonzero(described)
+    if not len(asks):
+        return []
+    asked, found = items.only(described), dict[str, Measured]()
+    options["target"] = modality
+    for name, queries in (("frozen", asked), ("query", refine_queries(reco, asked, **options))):
+
+        def score(rows: slice, query: Vectors = queries.vectors) -> npt.NDArray[np.float32]:
+            scores = np.asarray(query[rows] @ vectors.T, np.float32)
+            scores[np.arange(len(scores)), asks[rows]] = -np.inf  # itself
+            return scores
+
+        one = rank_scores(score, labels[asks], labels, k=min(_DEPTH, len(labels) - 1))
+        found[name] = Measured(one.ranks[None], ndcg=ndcg(one.hits, one.relevant - 1))
+    return _lines(f"{modality}->{modality}", found, labels[asks])
+
+
+def _first_with_a_text_of(
+    texts: Sequence[str] | Vectors, owner: npt.NDArray[np.int64], images: int
+) -> npt.NDArray[np.int64]:
+    """Of each image, (N,), the first one that shares a text with it: itself, where none does; M texts."""
+    first, shown = dict[str | bytes, int](), np.arange(images)
+    for text, image in zip(texts, owner.tolist(), strict=True):
+        key = text if isinstance(text, str) else text.tobytes()
+        shown[image] = min(shown[image], first.setdefault(key, image))
+    return shown
 
 
 def _names(captioned: Captioned, asks: Modality, chosen: npt.NDArray[np.bool_]) -> list[str]:

@@ -105,6 +105,8 @@ def test_a_state_comes_back_bit_for_bit(state: Calibration) -> None:
             assert ours.tobytes() == theirs.tobytes()
         assert set(again.sides[modality].gates) == set(state.sides[modality].gates)
         assert again.sides[modality].sharpening == state.sides[modality].sharpening
+    said = [line for line in calibration_lines(stored, state.pairs) if line.startswith("compared with their own kind")]
+    assert said == ([again.among_own] if state.fitted else [])
 
 
 @pytest.mark.parametrize(("per", "alone"), [(1, 1.0), (4, 0.0)])

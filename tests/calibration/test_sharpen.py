@@ -9,6 +9,8 @@ import pytest
 from trust_worlds import D, measured, unit
 
 from reco_plugin.calibration.sharpen import LENGTHS, Index, learn_sharpening
+from reco_plugin.data import Captioned
+from reco_plugin.evaluate.retrieval import retrieval
 from reco_plugin.refine import refiner_for_vectors
 from reco_plugin.types import MODALITIES, Modality, Records, Vectors
 
@@ -106,3 +108,16 @@ def test_a_refiner_moves_queries_for_what_they_are_compared_with() -> None:
     ):
         kept = refiner.refine(query, modality=modality, target=modality, **options)  # type: ignore[arg-type]
         assert np.array_equal(kept.vectors, query) and why in kept.why_plain(0)
+
+
+def test_an_evaluation_shows_each_modality_among_its_own() -> None:
+    """Two pictures of a thing with the same caption find each other; an image's two captions likewise."""
+    image, text, _ = pictures(4, 1)
+    pairs = Records([f"{row:03d}" for row in range(len(image))], image, text, [{}] * len(image))
+    (there, words, held), again = pictures(2, 3), pictures(2, 4)[1]
+    said, owner = np.concatenate([np.repeat(words[::2], 2, axis=0), again]), np.tile(np.arange(len(held)), 2)
+    found = retrieval(refiner_for_vectors([pairs]), Captioned("styles", there, said, owner))
+    assert found["image->image", "query"].gain.low > 0.05
+    assert found["text->text", "query"].recall == found["text->text", "frozen"].recall
+    alone = retrieval(refiner_for_vectors([pairs]), Captioned("alone", there, again, np.arange(len(held))))
+    assert {line.direction for line in alone.variants} == {"text->image", "image->text"}
