@@ -39,7 +39,9 @@ def query_vectors(reco: Source, texts: Sequence[str]) -> QueryVectors:
         RecoError: nothing to embed, or the service is not reached.
     """
     plain = reco.embed_texts(texts, refine=False)
-    parts = [reco.refine(plain[at : at + _BATCH], modality="text") for at in range(0, len(plain), _BATCH)]
+    parts = [
+        reco.refine(plain[at : at + _BATCH], modality="text", target="image") for at in range(0, len(plain), _BATCH)
+    ]
     return QueryVectors(
         plain,
         np.concatenate([part.vectors for part in parts]),
