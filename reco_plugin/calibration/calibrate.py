@@ -13,8 +13,8 @@ from ..types import MODALITIES, Caution, Modality, Vectors
 from .check import Check, Gates, check_pairs
 from .corpus import Corpus, measure_corpus, witness_others
 from .episodes import Episodes, make_episodes
-from .fit import fit_gates
-from .gate import FITTED, LEVELS, PRIOR, Gate
+from .fit import choose_sharpness, fit_gates
+from .gate import FITTED, LEVELS, PRIOR, SHARPNESS, Gate
 from .sharpen import learn_sharpening
 from .state import Calibration, SideCalibration, shares_of
 
@@ -124,7 +124,9 @@ def _fit_state(
 ) -> Calibration:
     """The state with the gates of both sides, without its check."""
     parts = np.array_split(asked, max(2, -(-len(asked) // BLOCK)))
-    blocks = {m: [make_episodes(corpus, m, rows, k=k) for rows in parts] for m in MODALITIES}
+    fits = len(corpus) >= ENOUGH and corpus.learned.wrong < HOPELESS
+    sharp = {m: choose_sharpness(corpus, m, asked, k) if fits else SHARPNESS for m in MODALITIES}
+    blocks = {m: [make_episodes(corpus, m, rows, k=k, sharpness=sharp[m]) for rows in parts] for m in MODALITIES}
     plain = {m: SideCalibration(corpus.spreads[m], corpus.units[m], _typical(blocks[m])) for m in MODALITIES}
     siblings = np.concatenate([block.siblings for block in blocks["text"]])
     unanswerable = float((1.0 / (1.0 + siblings)).mean())
@@ -146,7 +148,8 @@ def _fit_state(
         gates = candidates
         if alone > _SINGLE:
             drawn = np.random.default_rng(seed + 1)
-            views = [make_episodes(corpus, modality, rows, k=k, views=drawn) for rows in parts]
+            sharpness = sharp[modality]
+            views = [make_episodes(corpus, modality, rows, k=k, views=drawn, sharpness=sharpness) for rows in parts]
             gates = _fit_cautions(views, modality, min(unanswerable, _UNANSWERED_VIEWS), seed, weighted=True)
         if not gates:
             without.append(modality)

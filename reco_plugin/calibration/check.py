@@ -17,7 +17,7 @@ from ..types import MODALITIES, Modality, other
 from .corpus import Corpus
 from .episodes import Episode, Episodes, make_episodes
 from .formula import add, move
-from .gate import Applied, features
+from .gate import SHARPNESS, Applied, features
 
 ALONE = 0.5
 """Share of pairs with a caption of their own above which the estimate says little: it was -3 where +6 was measured
@@ -161,7 +161,11 @@ def check_pairs(
     k: int,
 ) -> Check:
     """Play the gates on pairs that were not in the fit, weighted by reliability: a wrong caption tests nothing."""
-    played = {m: _Played(make_episodes(corpus, m, rows, k=k), corpus.units[m]) for m in MODALITIES}
+    used = {
+        m: [one.gate.sharpness for one in gates[m] if one is not None] or [SHARPNESS] for m in MODALITIES
+    }  # all alike
+    asked = {m: make_episodes(corpus, m, rows, k=k, sharpness=used[m][0]) for m in MODALITIES}
+    played = {m: _Played(asked[m], corpus.units[m]) for m in MODALITIES}
     sides = {m: _check_side(played[m], gates[m], played[other(m)], gates[other(m)]) for m in MODALITIES}
     alone = float((played["text"].episodes.siblings == 0).mean())
     wrong = float((1.0 - corpus.reliability_of(rows)).mean())

@@ -53,6 +53,7 @@ class Episodes:
         siblings: (n,) how many other pairs have the caption.
         reliability: (n,) of the pairs that ask.
         spread: of similarity.
+        sharpness: logarithm of how sharply neighbours were weighed.
     """
 
     visible: Episode
@@ -60,6 +61,7 @@ class Episodes:
     siblings: npt.NDArray[np.intp]
     reliability: Floats
     spread: float
+    sharpness: float
 
     def __len__(self) -> int:
         return len(self.siblings)
@@ -72,6 +74,7 @@ def make_episodes(
     *,
     k: int,
     views: np.random.Generator | None = None,
+    sharpness: float = SHARPNESS,
 ) -> Episodes:
     """Ask with the pairs ``rows`` of a corpus.
 
@@ -81,6 +84,7 @@ def make_episodes(
         rows: (n,) of the pairs that ask.
         k: K.
         views: simulates another view of each pair without siblings, which asks for that pair; None: none does.
+        sharpness: logarithm of how sharply neighbours are weighed.
     """
     value = other(modality)
     size = max(1, NUMBERS // len(corpus))
@@ -103,13 +107,14 @@ def make_episodes(
             np.where(alone[:, None], again[0], visible[0]),
             np.where(alone[:, None], again[1], visible[1]),
         )
-    asked = _Asked(corpus, modality, rows, same)
+    asked = _Asked(corpus, modality, rows, same, sharpness)
     return Episodes(
         asked.episode(visible, answers),
         asked.episode(hidden, corpus.side(value)[rows]),
         siblings,
         corpus.reliability_of(rows),
         corpus.spreads[modality],
+        sharpness,
     )
 
 
@@ -165,6 +170,7 @@ class _Asked:
     modality: Modality
     rows: npt.NDArray[np.intp]  # (n,)
     same: npt.NDArray[np.bool_]  # (n, n) candidates with the caption of another
+    sharpness: float
 
     def episode(self, nearest: NearestRows, answers: Vectors) -> Episode:
         """Compare what was found (n, K), below -1 where hidden, with the answers (n, D)."""
@@ -176,7 +182,7 @@ class _Asked:
         found_at = np.where(found, found_at, found_at[:, :1]).astype(np.float32)
         reliability = np.where(found, corpus.reliability_without(rows, found_rows), 0.0).astype(np.float32)
         query = corpus.side(modality)[rows]
-        shares = share(found_at, reliability, found, SHARPNESS, corpus.spreads[modality])
+        shares = share(found_at, reliability, found, self.sharpness, corpus.spreads[modality])
         own = mean_own(corpus.witnesses[found_rows, 2], reliability, corpus.own)
         said = weigh(query, held[found_rows], found_at, shares, found, own, moments, unit)
         direction = said.direction / np.maximum(said.length, np.float32(SHORTEST))[:, None]

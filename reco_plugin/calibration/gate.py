@@ -22,7 +22,7 @@ FITTED_FEATURES = (0, 1, 2, 4, 5)
 """Those that are fitted; the graph has a place for reliability, too, which weighs the neighbours already."""
 CONSTANTS = 3 * FEATURES + 2
 SHARPNESS = float(np.log(5.0))
-"""Logarithm of how sharply neighbours are weighed, per spread of similarity (``docs/measurements/gate.md``)."""
+"""Logarithm of how sharply neighbours are weighed, per spread of similarity, where a memory is too small to choose."""
 LEAST = 0.3
 """Least of what a logarithm is taken of."""
 STRONGEST = 4.0
