@@ -83,7 +83,11 @@ def test_queries_find_more_by_what_the_index_holds_than_plain_and_never_less(mod
         for index in ("texts", "images"):
             side, always = VectorSource(reco, index=index), VectorSource(reco, refine_queries=True)
             never = VectorSource(reco, refine_queries=False)
-            documents = side.texts(captions, "document") if index == "texts" else side.images(pictures, "document")
+            default = VectorSource(reco)  # what it embeds as documents says what the index holds
+            for one in (side, default):
+                documents = one.texts(captions, "document") if index == "texts" else one.images(pictures, "document")
+            assert np.array_equal(default.texts(names, "query"), side.texts(names, "query"))
+            assert np.array_equal(default.images(others, "query"), side.images(others, "query"))
             three = (never, always, side)
             found["texts", index] = [recall_at_1(one.texts(names, "query"), documents) for one in three]
             found["images", index] = [recall_at_1(one.images(others, "query"), documents) for one in three]
