@@ -115,11 +115,17 @@ def draw(known: Known, rng: random.Random) -> Request:
     asked = {"1 image": [known.image], MIXED: [known.text, known.image] * 4, VECTORS: [known.text] * 16}
     chosen = [(side, rng.randrange(len(side.items))) for side in asked.get(kind, [known.text])]
     plain = np.stack([side.plain[row] for side, row in chosen])
-    refined = np.stack([side.refined[row] for side, row in chosen])
+    aims = {"1 image": "text"}  # an index of images is assumed otherwise, in which images stay plain
+    moves = [side is known.text or kind in aims for side, _ in chosen]
+    refined = np.stack(
+        [(side.refined if moved else side.plain)[row] for (side, row), moved in zip(chosen, moves, strict=True)]
+    )
     if kind == VECTORS:
         return Request(kind, "/v1/refine", {"vectors": plain.tolist(), "modality": "text"}, refined, plain)
     items = [side.items[row] for side, row in chosen]
     body: dict[str, Any] = {"input": items, "encoding_format": "base64", "refine": kind != PLAIN}
     if kind == FILTERED:
         body["reco"] = {"where": WHERE}
+    elif kind in aims:
+        body["reco"] = {"target": aims[kind]}
     return Request(kind, "/v1/embeddings", body, plain if kind == PLAIN else refined, plain)
