@@ -18,8 +18,7 @@ from .preprocess import cut_by_length, cut_to_longest, images_to_array
 from .preprocess.text import TokenIds
 from .sessions import Graphs, OpenGraph, Session, check_graph, open_graph
 from .types import MODALITIES, ImageInput, Modality, Pair, Records, Vectors
-from .values import show
-from .vectors import check_vectors
+from .values import check_vectors, show
 
 Progress = Callable[[int], None]
 """Called with the number of items of each finished batch."""

@@ -21,8 +21,7 @@ from .errors import ConfigError, InputError, MemoryStoreError, MemoryTimeout, Me
 from .memory import Header, LazyMemory, Memory, part_of_a_write
 from .memory.checks import check_pair
 from .types import Filter, ImageInput, Modality, Neighbours, Pair, Records, Search, Vectors
-from .values import show
-from .vectors import check_vectors
+from .values import check_vectors, show
 
 log = logging.getLogger(__name__)
 _GROWTH = 2.0  # calibrate again when the memory has grown, or shrunk, by this factor

@@ -14,8 +14,7 @@ from .errors import InputError, VectorError
 from .preprocess import TextConfig, Tokenizer, image_to_array
 from .preprocess.text import TokenIds
 from .types import ImageInput, Vectors
-from .values import is_unicode
-from .vectors import check_vectors
+from .values import check_vectors, is_unicode
 
 
 @dataclass(frozen=True)

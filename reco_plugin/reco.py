@@ -26,8 +26,7 @@ from .refine import ROLES, Refiner
 from .score import Scores, score_both
 from .sessions import OpenGraph, check_settings, open_graph
 from .types import MODALITIES, UNMOVED, FuserName, ImageInput, Modality, Refinement, Role, Vectors
-from .values import check_choice
-from .vectors import check_vectors
+from .values import check_choice, check_vectors
 
 _UNNAMED = (
     "no model was named and there is no ./triton_models, so this is the quickstart model, which knows drawings and "
@@ -177,7 +176,7 @@ class Reco:
             check_choice("role", role, ROLES)
         wanted = modality in self._artifact.manifest.policy.refine.get(role, ()) if refine is None else refine
         frozen = self._encode(items, modality)
-        return self._refine(frozen, modality, role, how) if wanted else Refinement(frozen, frozen)
+        return self.refine_own(frozen, modality, role, how) if wanted else Refinement(frozen, frozen)
 
     def _encode(self, items: Sequence[ImageInput] | Sequence[str], modality: Modality) -> Vectors:
         """Encode to (B, D), and count the time."""
@@ -254,10 +253,13 @@ class Reco:
         how, queries = check_options(options), check_vectors(vectors, self._refiner.dimension)
         check_choice("modality", modality, MODALITIES)
         check_choice("role", role, ROLES)
-        return self._refine(queries, modality, role, how)
+        return self.refine_own(queries, modality, role, how)
 
-    def _refine(self, queries: Vectors, modality: Modality, role: Role, how: RefineOptions) -> Refinement:
-        """Refine (B, D); if a part fails, they are returned as they are, with the reason."""
+    def refine_own(self, queries: Vectors, modality: Modality, role: Role, how: RefineOptions) -> Refinement:
+        """Refine (B, D) as :meth:`refine` does, where all that is given was made or checked in this process.
+
+        That is, vectors of :attr:`encoder`, and options of :func:`~reco_plugin.options.check_options`.
+        """
         if self._process != os.getpid():  # else the memory raises it, which would count as an outage
             raise SessionError(f"this Reco {FORKED}")
         if self._closed:

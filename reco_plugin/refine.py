@@ -21,8 +21,7 @@ from .memory.checks import check_ids
 from .options import RefineDefaults, RefineOptions, check_options
 from .retrieve import Retrieval
 from .types import MODALITIES, FuserName, Modality, Records, Refinement, Role, Used, Vectors, other
-from .values import check_choice, show
-from .vectors import check_vectors
+from .values import check_choice, check_vectors, show
 
 _DEFAULTS = RefineOptions(
     k=NEIGHBOURS, search="uni", fusion="cross", gate=True, target=None, caution="balanced", fuser="reco", explain=False

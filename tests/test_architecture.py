@@ -24,7 +24,7 @@ LEVELS = {  # a module, or a package with all that is in it; each may import its
         (
             "calibration.why",
             "batching blas counters defaults errors progress ram types",
-            "files memory.options values vectors",
+            "files memory.options values",
             "options",
             "config data preprocess quickstart run_config",
             "artifact memory",

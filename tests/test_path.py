@@ -121,6 +121,11 @@ def test_a_request_crosses_a_bounded_number_of_files(drawn: Reco, trace: Trace) 
 
         for _ in range(3):  # all threads are there
             ask()
-        found = crossed(trace, ask)
-    assert "serve/edge.py" in found.files
-    assert len(found.files) <= 38, sorted(found.files)
+        found = []
+        for _ in range(4):  # what looks after the service once a second may fall into one of them
+            trace.clear()
+            ask()
+            found.append(trace.files)
+    files = min(found, key=len)
+    assert "serve/edge.py" in files
+    assert len(files) <= 25, sorted(files)

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from reco_plugin.errors import InputError, VectorError
-from reco_plugin.vectors import check_vectors
+from reco_plugin.values import check_vectors
 
 D = 16
 

@@ -28,8 +28,7 @@ from ..memory.header import Header, check_fingerprint
 from ..memory.points import empty_neighbours
 from ..pairs import PairMemory
 from ..types import Fingerprint, Neighbours, Payload, Records, Search
-from ..values import ROW, SOURCE, strip_marks
-from ..vectors import pack, unpack
+from ..values import ROW, SOURCE, pack, strip_marks, unpack
 from .calls import Call, T
 from .clients import Client
 

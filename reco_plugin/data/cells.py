@@ -19,8 +19,7 @@ import numpy.typing as npt
 
 from ..errors import VectorError
 from ..types import Pair
-from ..values import PAYLOAD_LEVELS, is_unicode, show
-from ..vectors import check_vectors
+from ..values import PAYLOAD_LEVELS, check_vectors, is_unicode, show
 from .images import RemoteImage
 from .rows import Rejected
 from .source import ColumnNames

@@ -29,7 +29,7 @@ from ..defaults import SCROLL_BATCH
 from ..errors import DataError, InputError, need
 from ..files import whole_file
 from ..types import Payload, Records, Vectors
-from ..vectors import check_vectors
+from ..values import check_vectors
 from .cells import CellError, json_object
 from .source import parse_source
 

@@ -19,7 +19,7 @@ from ..pairs import PairMemory
 from ..preparation import Preparation
 from ..reco import Reco
 from ..types import Records, Search, Vectors, caption_of
-from ..vectors import check_vectors
+from ..values import check_vectors
 from .prepare import CAPTIONS, Encoded, make_chunks
 from .source import is_memory, open_source
 

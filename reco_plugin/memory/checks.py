@@ -24,11 +24,11 @@ from ..values import (
     ROW,
     SOURCE,
     check_k,
+    check_vectors,
     is_scalar,
     is_unicode,
     show,
 )
-from ..vectors import check_vectors
 from .filters import RESERVED, Condition, parse_filter
 
 T = TypeVar("T")
@@ -49,7 +49,7 @@ def check_records(records: Records, dimension: int) -> Records:
 
     Raises:
         InputError: columns of unequal length, an id that is empty or repeated, a payload that cannot be stored.
-        VectorError: see :func:`~reco_plugin.vectors.check_vectors`.
+        VectorError: see :func:`~reco_plugin.values.check_vectors`.
     """
     ids = check_ids(records.ids, "records.ids")
     lengths = {len(ids), len(records.image), len(records.text), len(records.payloads)}
@@ -144,7 +144,7 @@ def check_search(search: Search, dimension: int) -> CheckedSearch:
     Raises:
         InputError: unknown modality, invalid k or filter, ``exclude`` without one entry per query, or more of
             anything than :mod:`..values` allows.
-        VectorError: see :func:`~reco_plugin.vectors.check_vectors`.
+        VectorError: see :func:`~reco_plugin.values.check_vectors`.
     """
     if search.checked:
         return CheckedSearch(search.vectors, search.k, [[]] * len(search.vectors), ())

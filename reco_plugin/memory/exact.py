@@ -18,7 +18,7 @@ from ..defaults import SCROLL_BATCH
 from ..errors import ConfigError, MemoryLocked, MemoryStoreError
 from ..files import write_whole
 from ..types import MODALITIES, Fingerprint, Modality, Neighbours, Payload, Records, Search, Vectors
-from ..vectors import are_same
+from ..values import are_same
 from .checks import check_ids, check_positive, check_records, check_search, check_witnesses, chunks
 from .filters import matches
 from .header import Header, open_folder, refuse_missing_data, to_json, write_header

@@ -15,8 +15,7 @@ import numpy.typing as npt
 
 from ..errors import InputError, MemoryLocked, MemoryStoreError, RecoError
 from ..types import MODALITIES, Modality, Neighbours, Payload, Records, Search
-from ..values import show
-from ..vectors import are_same
+from ..values import are_same, show
 from .checks import CheckedSearch
 from .filters import RESERVED, USER_ID, WITNESSES, AnyOf, Condition
 from .header import RESTORE

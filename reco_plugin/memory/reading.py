@@ -12,7 +12,7 @@ from qdrant_client import QdrantClient
 
 from ..errors import MemoryStoreError
 from ..types import MODALITIES, Fingerprint, Payload
-from ..vectors import NORM_TOLERANCE
+from ..values import NORM_TOLERANCE
 from .collection import METADATA_KEY, collection_of_alias, header_of
 from .header import Header, check_fingerprint, to_json
 from .layout import LAYOUT_KEY, Layout

@@ -17,12 +17,10 @@ from starlette.middleware.gzip import GZipMiddleware
 from .. import __version__
 from ..reco import Reco
 from . import dialects, health, memory, metrics, models, records, reference, refine, versions
-from .auth import KeyCheck
-from .bodies import Limited
 from .edge import TOLD, Edge
 from .embedder import Embedder
-from .middleware import KnownHosts, Observe, Observed, Prefixed
-from .routes import Shapes, no_route, to_failure, to_response
+from .middleware import Limited, Observed, Prefixed
+from .routes import KeyCheck, KnownHosts, Shapes, no_route, to_failure, to_response
 from .settings import ServeSettings, load_serve_settings
 
 _ABOUT = """CLIP embeddings, refined through a memory of image-text pairs.
@@ -89,11 +87,11 @@ def create_app(
     for routes in documented:
         app.include_router(routes, dependencies=bearer)
     app.state.shapes = Shapes(documented)
-    _add_middleware(app, edge, hosts, measured.observe)
+    _add_middleware(app, edge, hosts, measured)
     return app
 
 
-def _add_middleware(app: FastAPI, edge: Edge, hosts: Sequence[str] | None, observe: Observe) -> None:
+def _add_middleware(app: FastAPI, edge: Edge, hosts: Sequence[str] | None, measured: metrics.Metrics) -> None:
     """Wrap the application, the innermost first."""
     settings = edge.settings
     app.add_middleware(Limited, bodies=edge.bodies)
@@ -111,7 +109,7 @@ def _add_middleware(app: FastAPI, edge: Edge, hosts: Sequence[str] | None, obser
     if hosts is not None:
         app.add_middleware(KnownHosts, hosts=hosts)
     app.add_middleware(Prefixed)
-    app.add_middleware(Observed, observe=observe)
+    app.add_middleware(Observed, metrics=measured)
 
 
 async def _no_route(request: Request, error: Exception) -> Response:

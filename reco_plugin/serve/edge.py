@@ -14,13 +14,11 @@ from ..errors import InputError
 from ..options import RefineOptions, check_options, read_caution
 from ..score import Scores
 from ..types import Coverage, Degraded
-from .answers import Answer, written
-from .auth import credential
-from .bodies import Bodies
-from .embedder import Embedder
-from .embedding import Embedded, EmbedRequest
+from .embedder import Embedded, Embedder, EmbedRequest
 from .failures import Failure, Refused
-from .pool import Pool, take_place
+from .middleware import Bodies
+from .pool import Answer, Pool, take_place, written
+from .routes import credential
 from .scores import ScoreRequest, score
 from .settings import ServeSettings
 
@@ -41,6 +39,7 @@ TOLD = (
     "x-reco-refined",
     "x-reco-degraded",
     "x-reco-coverage",
+    "x-reco-target",
     "x-reco-note",
     "server-timing",
     "x-request-id",

@@ -1,29 +1,299 @@
-"""The synchronous core: an :class:`EmbedRequest` in, an :class:`Embedded` out, over one :class:`~reco_plugin.Reco`."""
+"""The synchronous core: an :class:`EmbedRequest` in, an :class:`Embedded` out, over one :class:`~reco_plugin.Reco`.
+
+Every dialect translates JSON to the request, and the answer back. Item i of the request is row i of the answer, also
+when it failed. An item that a dialect could not read (bad base64, a URL that does not answer) is a :class:`Failure` in
+the request and in its row of the answer. Rows of repeated inputs are kept in an :class:`AnswerCache`.
+
+Which vectors are refined: query or document, text or image, and three ways to say so.
+A caller uses a field, the model's alias, or a prefix of the URL, since not every search engine can send all of them:
+
+1. ``refine`` in the request, true or false, is final.
+2. The prefix ``/plain`` or ``/refined``; without one, the alias. *plain* means plain.
+3. *refined* and *query* follow the sides below, for the role of the request. Without a role, the prefix and the alias
+   *query* assume a query; with the alias *refined* the vector is plain: clients that send no role use the same model
+   for documents, and an index of documents refined as queries finds less than plain CLIP.
+4. With neither, a role counts in the same way; without one, the vector is plain.
+
+Defaults of the sides: queries follow the model's policy (refined), documents are plain. A query is compared with
+vectors that do not change, so it may move; documents compete with one another, and moving some of them costs the others
+up to 60 points (docs/gate.md). Refining them would also mean building the index again. Documents of one request are
+refined as one set, so send all candidates at once.
+"""
 
 from __future__ import annotations
 
+import hashlib
+import threading
 import time
-from collections.abc import Iterable, Iterator, Sequence
-from contextlib import contextmanager, nullcontext
+from collections import OrderedDict
+from collections.abc import Hashable, Iterable, Iterator, Mapping, Sequence
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import dataclass, field, replace
+from functools import cache
+from importlib.util import find_spec
+from typing import Any, Literal, TypeAlias, get_args
 
 import numpy as np
+import numpy.typing as npt
 
+from ..calibration.why import Why
 from ..errors import ImageError, InputError
 from ..options import RefineOptions
 from ..preparation import EncoderInput
 from ..reco import Reco
 from ..refine import used_pairs
-from ..types import MODALITIES, ROLE_OF, Coverage, Degraded, Modality, Refinement, Target, Vectors
-from .embedding import AnswerCache, AnswerRow, Embedded, EmbedRequest, Item, RowKey, key_of
-from .failures import Failure, Refused, failure_of, too_many_items
-from .images import too_many_bytes
-from .logs import span
-from .policy import Asked, Manner, SidePolicy, manner_of, split_target
+from ..types import MODALITIES, ROLE_OF, Coverage, Degraded, InputType, Modality, Refinement, Target, Used, Vectors
+from .failures import Failure, Refused, failure_of, too_many_bytes, too_many_items
 from .pool import leave_place, still_wanted, take_place
-from .settings import ServeSettings
+from .settings import Manner, ServeSettings
 
+PREFIXES: dict[str, Literal["plain", "refined"]] = {"/plain": "plain", "/refined": "refined"}
+"""First segment of the path -> its meaning; stripped before routing."""
+RowKey: TypeAlias = tuple[Hashable, ...]
 _CUT = 'let its end be cut: truncate "END" or true, truncation true (NVIDIA\'s clients send "NONE" unless told)'
+
+
+@dataclass(frozen=True)
+class Item:
+    """One item to embed."""
+
+    content: str | bytes | npt.NDArray[np.float32]  # a text, an encoded image, or a CLIP vector (D,) of unit norm
+    modality: Modality  # what it is, or what the vector embeds
+
+    @classmethod
+    def text(cls, text: str) -> Item:
+        """A text."""
+        return cls(text, "text")
+
+    @classmethod
+    def image(cls, data: bytes) -> Item:
+        """An encoded image."""
+        return cls(data, "image")
+
+    @classmethod
+    def vector(cls, vector: npt.ArrayLike, modality: Modality) -> Item:
+        """A CLIP vector (D,) of this encoder, made elsewhere.
+
+        Raises:
+            Refused: not numbers.
+        """
+        try:
+            with np.errstate(over="ignore"):  # too large a number becomes infinite, which is refused later, by row
+                return cls(np.asarray(vector, np.float32), modality)
+        except (TypeError, ValueError):
+            message = f"a vector must be a list of numbers, got {vector!r:.60}"
+            raise Refused(Failure(400, "invalid_vector", message)) from None
+
+
+@dataclass(frozen=True)
+class EmbedRequest:
+    """A request to embed items."""
+
+    items: Sequence[Item | Failure] = ()  # at least one; a Failure is an item that could not be read
+    model: str | None = None  # alias; None if the dialect has none
+    side: InputType | None = None  # query or document; None if the caller did not say
+    refine: bool | None = None  # final if given; None leaves it to prefix, alias, side and policy
+    truncate: bool = True  # cut long texts to the context length; False makes them fail with ``text_too_long``
+    options: RefineOptions = field(default_factory=RefineOptions)
+    explain: bool = False  # also return the pairs that were used
+    indexed: bool = True  # whether the vectors are compared with an index: of images, unless ``target`` says otherwise
+
+
+@dataclass(frozen=True)
+class AnswerRow:
+    """The answer to one item; without more than the vectors, which are zeros, to one that failed."""
+
+    vector: npt.NDArray[np.float32]  # (D,) unit-norm
+    frozen: npt.NDArray[np.float32]  # (D,) before refinement
+    moved: float = 0.0  # cosine distance of the two
+    refined: bool = False  # whether it differs from frozen CLIP
+    truncated: bool = False  # the text was cut to the context length
+    tokens: int = 0  # of a text, after truncation; 0 for images and vectors
+    used: tuple[Used, ...] | None = None  # the pairs that were used, nearest first; None unless explained
+    covered: bool | None = None  # whether the memory knows this text candidate; None for all else
+    why: Why | None = None  # why it moved as far as it did; None unless explained
+    failure: Failure | None = None  # why the item failed; None where it did not
+    plain: str = ""  # why it was to be refined and stays plain, for people; empty where it moved, or was not to be
+
+
+@dataclass(frozen=True)
+class Embedded:
+    """The answer."""
+
+    rows: Sequence[AnswerRow]  # B rows, one per item
+    degraded: Degraded | None  # why rows are frozen although refinement was on; None if nothing failed
+    seconds: Mapping[str, float]  # of each step that ran: prepare, encode, refine (search and fusion)
+    coverage: Mapping[Modality, Coverage]  # of each modality that was refined now
+    target: Target | None = None  # what they are compared with; None: the other modality, or nothing was to be refined
+
+    @property
+    def vectors(self) -> Vectors:
+        """(B, D) float32, unit-norm; zeros where the item failed."""
+        return np.stack([row.vector for row in self.rows])
+
+    @property
+    def tokens(self) -> int:
+        """Of all texts."""
+        return sum(row.tokens for row in self.rows)
+
+    def whole(self, field_name: str | None = None) -> Embedded:
+        """Return itself, for dialects that cannot report the failure of one item.
+
+        Raises:
+            Refused: the first failure, naming the item as ``input[3]``; without ``field_name``, it does so already.
+        """
+        for number, row in enumerate(self.rows):
+            if row.failure is not None:
+                raise Refused(row.failure.at(f"{field_name}[{number}]") if field_name else row.failure)
+        return self
+
+
+@dataclass
+class CacheCounts:
+    """Hits and misses since the start, and the size of the cache now."""
+
+    hits: int = 0
+    misses: int = 0
+    entries: int = 0
+
+
+class AnswerCache:
+    """An LRU cache of rows; safe to use from several threads."""
+
+    def __init__(self, entries: int) -> None:
+        self._most, self._rows, self._lock = entries, OrderedDict[RowKey, AnswerRow](), threading.Lock()
+        self.seen = CacheCounts()
+
+    @property
+    def on(self) -> bool:
+        """Whether it keeps any rows."""
+        return self._most > 0
+
+    def get(self, key: RowKey) -> AnswerRow | None:
+        """Look up a row."""
+        with self._lock:
+            row = self._rows.get(key)
+            if row is None:
+                self.seen.misses += 1
+            else:
+                self.seen.hits += 1
+                self._rows.move_to_end(key)
+            return row
+
+    def put(self, key: RowKey, row: AnswerRow) -> None:
+        """Keep a row, and drop the least recently used one."""
+        own = replace(row, vector=row.vector.copy(), frozen=row.frozen.copy())  # a view would keep the whole batch
+        with self._lock:
+            self._rows[key] = own
+            self._rows.move_to_end(key)
+            while len(self._rows) > self._most:
+                self._rows.popitem(last=False)
+            self.seen.entries = len(self._rows)
+
+
+def key_of(item: Item, *, refined: bool, options: RefineOptions, version: int) -> RowKey:
+    """The key of a row: the input, and for a refined row the options and the version of the memory."""
+    raw = item.content.encode("utf-8", "surrogatepass") if isinstance(item.content, str) else bytes(item.content)
+    kind = type(item.content).__name__
+    digest = hashlib.blake2b(raw, digest_size=16).digest()
+    return (item.modality, kind, digest, *((repr(sorted(options.items())), version) if refined else ()))
+
+
+@dataclass(frozen=True)
+class SidePolicy:
+    """Whether each side is refined unless a request says otherwise."""
+
+    query_text: bool
+    query_image: bool
+    document_text: bool = False
+    document_image: bool = False
+
+    def refines(self, side: InputType, modality: Modality) -> bool:
+        """Look one side up.
+
+        >>> SidePolicy(True, True).refines("document", "image")
+        False
+        """
+        if side == "query":
+            return self.query_text if modality == "text" else self.query_image
+        return self.document_text if modality == "text" else self.document_image
+
+
+@dataclass(frozen=True)
+class Asked:
+    """What a request says about refinement, in all three ways; None where it says nothing."""
+
+    refine: bool | None = None  # the field of that name
+    prefix: Manner | None = None  # of the URL
+    alias: Manner | None = None  # meaning of the model's alias
+    side: InputType | None = None  # query or document
+
+    @property
+    def role(self) -> InputType:
+        """The side, a query when none was given."""
+        return self.side or "query"
+
+    @property
+    def lacks_role(self) -> bool:
+        """Whether the vectors are plain only because the request gives no side."""
+        return self.refine is None and self.prefix is None and self.alias == "refined" and self.side is None
+
+    def refines(self, modality: Modality, policy: SidePolicy) -> bool:
+        """Decide for items of one modality, by the rules above.
+
+        >>> Asked(alias="refined", side="document").refines("text", SidePolicy(True, True))
+        False
+        >>> Asked(alias="refined").refines("text", SidePolicy(True, True))
+        False
+        >>> Asked(alias="query").refines("text", SidePolicy(True, True))
+        True
+        """
+        if self.refine is not None:
+            return self.refine
+        manner = self.prefix or self.alias
+        if manner == "plain" or (manner is None and self.side is None) or self.lacks_role:
+            return False
+        return policy.refines(self.role, modality)
+
+
+def split_target(model: str | None) -> tuple[str | None, Target | None]:
+    """A model's alias, and the target that its name may end with, for engines that can send nothing else.
+
+    >>> split_target("clip-reco@text"), split_target("clip-reco")
+    (('clip-reco', 'text'), ('clip-reco', None))
+    """
+    name, _, target = (model or "").partition("@")
+    known = next((word for word in get_args(Target) if word == target), None)
+    return (model, None) if known is None else (name, known)
+
+
+def manner_of(model: str | None, aliases: Mapping[str, Manner]) -> Manner | None:
+    """The meaning of a model's alias; None without one.
+
+    Raises:
+        Refused: 404, an unknown alias.
+    """
+    if model is None:
+        return None
+    if model not in aliases:
+        known = ", ".join(f"{name} ({manner})" for name, manner in aliases.items())
+        message = f"there is no model {model!r:.80} here, only: {known}"
+        raise Refused(Failure(404, "model_not_found", message, "model"))
+    return aliases[model]
+
+
+@cache
+def _has_opentelemetry() -> bool:
+    return find_spec("opentelemetry") is not None and find_spec("opentelemetry.trace") is not None
+
+
+def span(name: str) -> AbstractContextManager[Any]:
+    """A span below the current one; the request's own comes from OpenTelemetry's instrumentation of FastAPI."""
+    if not _has_opentelemetry():
+        return nullcontext()
+    from opentelemetry import trace
+
+    return trace.get_tracer("reco_plugin").start_as_current_span(name)
 
 
 @dataclass
@@ -190,7 +460,7 @@ class Embedder:
             still_wanted()
             options: RefineOptions = {**work.request.options, "explain": work.request.explain}
             with work.timed("refine"):
-                result = self.reco.refine(frozen, modality=modality, role=ROLE_OF[work.asked.role], **options)
+                result = self.reco.refine_own(frozen, modality, ROLE_OF[work.asked.role], options)
             work.degraded = work.degraded or result.degraded
             if result.coverage is not None:
                 work.coverage[modality] = result.coverage

@@ -50,6 +50,12 @@ def too_many_items(number: int, limit: int, name: str | None = None, setting: st
     return Failure(413, "too_many_items", message, name)
 
 
+def too_many_bytes(size: int, limit: int) -> Failure:
+    """The failure of an image with too many bytes."""
+    message = f"an image has {size:,} bytes, the limit is {limit:,} (max_image_bytes): shrink it first"
+    return Failure(413, "image_too_large", message)
+
+
 class Refused(Exception):
     """Ends a request; the route answers with the failure, in its dialect."""
 

@@ -24,8 +24,8 @@ import httpcore
 import httpx
 
 from .. import __version__
-from .failures import Failure, Refused
-from .images import pixels_expected, too_many_bytes
+from .dialects.shared import pixels_expected
+from .failures import Failure, Refused, too_many_bytes
 
 _UNICAST = IPv6Network("2000::/3")  # all that was ever assigned; the rest is local, translated, multicast or free
 _SPECIAL_6 = [IPv6Network(one) for one in ("2001::/23", "2001:db8::/32", "2002::/16", "2620:4f:8000::/48", "3fff::/20")]

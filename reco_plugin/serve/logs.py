@@ -6,10 +6,7 @@ import json
 import logging
 import sys
 import time
-from contextlib import AbstractContextManager, nullcontext
 from contextvars import ContextVar
-from functools import cache
-from importlib.util import find_spec
 from typing import Any, Literal
 
 request_id: ContextVar[str | None] = ContextVar("request_id", default=None)
@@ -83,17 +80,3 @@ def log_to_stderr(form: Literal["auto", "json", "text"], level: str) -> None:
         logging.getLogger(name).setLevel(level.upper())
     if on_terminal:  # which tells it otherwise, see run.py
         logging.getLogger("uvicorn.error").setLevel(max(logging.WARNING, logging.getLogger(LOGGER).level))
-
-
-@cache
-def _has_opentelemetry() -> bool:
-    return find_spec("opentelemetry") is not None and find_spec("opentelemetry.trace") is not None
-
-
-def span(name: str) -> AbstractContextManager[Any]:
-    """A span below the current one; the request's own comes from OpenTelemetry's instrumentation of FastAPI."""
-    if not _has_opentelemetry():
-        return nullcontext()
-    from opentelemetry import trace
-
-    return trace.get_tracer("reco_plugin").start_as_current_span(name)

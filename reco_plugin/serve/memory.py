@@ -13,13 +13,13 @@ from ..memory.checks import check_pair
 from ..preparation import EncoderInput
 from ..types import MODALITIES, Modality, Pair
 from ..values import SOURCE, strip_marks
+from .dialects.shared import image_item
 from .edge import Edge
-from .embedder import Embedder
-from .embedding import Item
+from .embedder import Embedder, Item
 from .failures import Failure, Refused, failure_of, too_many_items
 from .models import MemoryState, describe_calibration
 from .routes import answering_in, openai_shape
-from .schemas import ERRORS, ErrorBody, Items, JsonVector, Strict, error_body, image_item
+from .schemas import ERRORS, ErrorBody, Items, JsonVector, Strict, error_body
 
 Ids = Annotated[list[str], Query(alias="id", min_length=1, description="id of a pair; repeat it for more")]
 

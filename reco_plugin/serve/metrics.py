@@ -47,20 +47,15 @@ class Metrics:
     def __init__(self, edge: Edge) -> None:
         self.registry = CollectorRegistry(auto_describe=False)
         self._edge = edge
-        self._requests = Counter(
+        self.requests = Counter(
             "reco_http_requests", "requests by route and status", ["route", "status"], registry=self.registry
         )
-        self._seconds = PrometheusHistogram(
+        self.seconds = PrometheusHistogram(
             "reco_http_request_seconds", "seconds per request", ["route"], buckets=SECONDS, registry=self.registry
         )
         for process in (ProcessCollector, PlatformCollector, GCCollector):
             process(registry=self.registry)
         self.registry.register(self)
-
-    def observe(self, route: str, status: int, seconds: float) -> None:
-        """Count a request."""
-        self._requests.labels(route, str(status)).inc()
-        self._seconds.labels(route).observe(seconds)
 
     def collect(self) -> Iterator[Metric]:
         """Read the counters; a Prometheus collector's method."""

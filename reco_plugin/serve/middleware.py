@@ -1,22 +1,33 @@
-"""Middleware around every route: id, log, URL prefix, host; plain ASGI, so that bodies are not buffered."""
+"""Around every route: a request's id, log and times, the prefix of its URL, and the limits of its body.
+
+Plain ASGI, so that bodies are not buffered: they have limits of size, time and memory of all together, and large ones
+are parsed outside the event loop.
+"""
 
 from __future__ import annotations
 
+import asyncio
+import json
 import logging
 import re
+import threading
 import time
 import uuid
-from collections.abc import Callable, Sequence
-from ipaddress import ip_address
-from urllib.parse import urlsplit
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from typing import TYPE_CHECKING, Any
 
-from starlette.datastructures import Headers
+from fastapi import HTTPException, Request
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
+from .embedder import PREFIXES
 from .failures import Failure
 from .logs import LOGGER, request_id
-from .policy import PREFIXES
-from .routes import to_response
+from .schemas import most_items
+from .settings import ServeSettings
+
+if TYPE_CHECKING:
+    from .metrics import Metrics
 
 log = logging.getLogger(LOGGER)
 _SLASHES = re.compile("/{2,}")
@@ -24,15 +35,19 @@ _TWICE = re.compile("(/v1){2,}/")
 _ID = re.compile(r"[A-Za-z0-9._-]{1,128}")
 PROBES = ("/livez", "/readyz", "/metrics", "/health", "/ping", "/v1/health/live", "/v1/health/ready")
 """Paths that load balancers and monitoring call every few seconds."""
-Observe = Callable[[str, int, float], None]
-"""Takes route, status and seconds of a request."""
+_SMALL = 64_000  # bytes that are parsed faster than a thread starts
+_VALUE_BYTES = 40  # of a number in two lists: parsed and validated
+_WIDEST = 4  # bytes per character of a str with a character beyond U+FFFF
+_BEGIN_VALUES = (b",", b"[", b"{", b":")
+_RETRY_S = 1.0
+_LINGER_S = 1.0  # wait for the next chunk of a body that is dropped
 
 
 class Observed:
     """Gives a request an id (the caller's, if it is valid), and times, counts and logs it."""
 
-    def __init__(self, app: ASGIApp, observe: Observe) -> None:
-        self._app, self._observe = app, observe
+    def __init__(self, app: ASGIApp, metrics: Metrics) -> None:
+        self._app, self._requests, self._seconds = app, metrics.requests, metrics.seconds
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Answer."""
@@ -56,7 +71,8 @@ class Observed:
         finally:
             seconds = time.perf_counter() - started
             route = getattr(scope.get("route"), "path", "other")  # the template, so that metrics have few labels
-            self._observe(route, status, seconds)
+            self._requests.labels(route, str(status)).inc()
+            self._seconds.labels(route).observe(seconds)
             level = logging.DEBUG if path in PROBES else logging.INFO
             noted = scope.get("state", {}).get("log", {})
             extra = {"method": scope["method"], "path": path, "status": status, "seconds": round(seconds, 6), **noted}
@@ -94,42 +110,210 @@ class Prefixed:
             scope.update(routed, method=scope["method"])  # for the log
 
 
-class KnownHosts:
-    """Refuses requests whose ``host`` header is neither localhost nor one of ``hosts``; ``*``: any."""
+class Bodies:
+    """Counts the memory of all bodies and parses them; used from one event loop, but for the end of a share."""
 
-    def __init__(self, app: ASGIApp, hosts: Sequence[str]) -> None:
-        self._app, self._hosts = app, {host.lower() for host in hosts}
+    def __init__(self, settings: ServeSettings) -> None:
+        self.limits = settings
+        self.pending = 0
+        """Bytes that requests hold now: bodies, what was parsed from them, and answers."""
+        self.lock = threading.Lock()
+        self._turn = asyncio.Semaphore(1)  # one at a time, since parsing takes most of the memory
+
+    @contextmanager
+    def share(self) -> Iterator[Share]:
+        """The memory of one request, given back when it has ended and nothing holds it any more."""
+        taken = Share(self)
+        release = taken.hold()
+        try:
+            yield taken
+        finally:
+            release()
+
+    async def parse(self, body: bytes | bytearray, share: Share) -> Any:
+        """Parse JSON.
+
+        Raises:
+            BodyRefused: too many values (413), or too much at once (429).
+            ValueError: not JSON.
+            RecursionError: too deep.
+        """
+        if len(body) <= _SMALL:
+            return json.loads(body)
+        async with self._turn:
+            values = await asyncio.to_thread(values_in, body)
+            if values > self.limits.max_body_values:
+                limit = f"the limit is {self.limits.max_body_values:,} (max_body_values): send less at once"
+                raise BodyRefused(413, "body_too_large", f"the body has up to {values:,} values, {limit}")
+            wide = not body.isascii() or b"\\u" in body
+            share.take(len(body) * (_WIDEST if wide else 1) + _VALUE_BYTES * values)
+            return await asyncio.to_thread(json.loads, body)
+
+
+class Share:
+    """The part of :class:`Bodies` that one request takes."""
+
+    def __init__(self, bodies: Bodies) -> None:
+        self._bodies = bodies
+        self._holders = 0
+        self.bytes = 0
+        """Taken so far."""
+
+    def hold(self) -> Callable[[], None]:
+        """Keep it until the returned function is called, from any thread: a call may outlive its request.
+
+        The body of a client that left is still there while a thread works on it.
+        """
+        with self._bodies.lock:
+            self._holders += 1
+        return self._release
+
+    def _release(self) -> None:
+        with self._bodies.lock:
+            self._holders -= 1
+            if not self._holders:
+                self._bodies.pending -= self.bytes
+
+    def take(self, count: int) -> None:
+        """Take more bytes.
+
+        Raises:
+            BodyRefused: 429, other requests leave too little; a single request always fits.
+        """
+        others, limit = self._bodies.pending - self.bytes, self._bodies.limits.max_pending_bytes
+        if count and others and others + self.bytes + count > limit:
+            message = f"other requests take {others:,} of {limit:,} bytes (max_pending_bytes)"
+            raise BodyRefused(429, "too_many_bytes", f"{message}: try again later", retry_after_s=_RETRY_S)
+        self.add(count)
+
+    def add(self, count: int) -> None:
+        """Count bytes that are there already and refuse none: those of an answer."""
+        with self._bodies.lock:
+            self.bytes += count
+            self._bodies.pending += count
+
+
+class JsonRequest(Request):
+    """A request whose JSON is parsed within the limits.
+
+    A body counts as JSON whatever ``content-type`` says, since AWS' clients, curl and others send another one or none;
+    except with an ``origin``: browsers send other types across sites without a preflight request.
+    """
+
+    def __init__(self, scope: Scope, receive: Receive) -> None:
+        sent = dict(scope["headers"])
+        if b"origin" not in sent and not sent.get(b"content-type", b"").startswith(b"multipart/form-data"):
+            headers = [header for header in scope["headers"] if header[0] != b"content-type"]
+            scope = {**scope, "headers": [*headers, (b"content-type", b"application/json")]}
+        super().__init__(scope, receive)
+
+    async def body(self) -> bytearray:  # type: ignore[override]  # never changed, so not copied to bytes
+        """The whole body, in one growing buffer: joining chunks would take twice the memory."""
+        if not hasattr(self, "_body"):
+            whole = bytearray()
+            async for chunk in self.stream():
+                whole += chunk
+            self._body = whole  # type: ignore[assignment]
+        return self._body  # type: ignore[return-value]
+
+    async def json(self) -> Any:
+        """See :meth:`Bodies.parse`; the body itself is dropped, which FastAPI would hold until the answer is there."""
+        whole = await self.body()
+        try:
+            return await self.app.state.edge.bodies.parse(whole, self.state.share)
+        finally:
+            whole.clear()
+
+
+class Limited:
+    """Stops reading a body that is too large, also with a wrong ``content-length``, or too slow."""
+
+    def __init__(self, app: ASGIApp, bodies: Bodies) -> None:
+        self._app, self._bodies = app, bodies
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Answer."""
-        if scope["type"] == "http" and not self._known(name := host_name(Headers(scope=scope).get("host", ""))):
-            message = f"this service does not know the host {name!r:.80}: name it in allowed_hosts"
-            shape = scope["app"].state.shapes.of(scope)
-            await to_response(Failure(403, "host_unknown", message), shape)(scope, receive, send)
-        else:
+        if scope["type"] != "http":
             await self._app(scope, receive, send)
+            return
+        most_items.set(self._bodies.limits.max_items)
+        with self._bodies.share() as share:
+            scope.setdefault("state", {})["share"] = share
+            body = _Body(scope, receive, share, self._bodies.limits)
 
-    def _known(self, name: str) -> bool:
-        return not name or is_loopback(name) or bool(self._hosts & {name, "*"})
+            async def answer(message: Message) -> None:
+                if message["type"] == "http.response.start":
+                    await body.drop_rest()
+                await send(message)
+
+            await self._app(scope, body.receive, answer)
 
 
-def host_name(header: str) -> str:
-    """The name of a ``host`` header, without port.
+class _Body:
+    """The body of one request while it is received."""
 
-    >>> host_name("[::1]:8080"), host_name("LOCALHOST.:80")
-    ('::1', 'localhost')
+    def __init__(self, scope: Scope, receive: Receive, share: Share, limits: ServeSettings) -> None:
+        headers = dict(scope["headers"])
+        declared = headers.get(b"content-length", b"0")
+        self._declared = int(declared) if declared.isdigit() else 0
+        self._waits_for_us = b"expect" in headers  # the client sends the body only when it is read
+        self._receive, self._share, self._limits = receive, share, limits
+        self._until = asyncio.get_running_loop().time() + limits.body_timeout_s
+        self._seen, self._more = 0, True
+
+    async def receive(self) -> Message:
+        """The next chunk.
+
+        Raises:
+            BodyRefused: 413 too large, 408 too slow, 429 too much at once.
+        """
+        if not self._more:
+            return await self._receive()  # returns when the client disconnects
+        self._check_size()
+        try:
+            message = await self._next(self._until)
+        except TimeoutError:
+            late = (
+                f"the body did not arrive within {self._limits.body_timeout_s:g} s (body_timeout_s): send less at once"
+            )
+            raise BodyRefused(408, "body_timeout", late) from None
+        self._share.take(len(message.get("body", b"")))
+        self._check_size()
+        return message
+
+    async def drop_rest(self) -> None:
+        """Receive and drop the rest: closing the connection before would lose the answer."""
+        while self._more and not self._waits_for_us:
+            try:
+                await self._next(min(self._until, asyncio.get_running_loop().time() + _LINGER_S))
+            except TimeoutError:
+                return
+
+    async def _next(self, until: float) -> Message:
+        async with asyncio.timeout_at(until):
+            message = await self._receive()
+        self._seen += len(message.get("body", b""))
+        self._more = message.get("more_body", False)
+        return message
+
+    def _check_size(self) -> None:
+        if (size := max(self._declared, self._seen)) > self._limits.max_body_bytes:
+            limit = f"the limit is {self._limits.max_body_bytes:,} (max_body_bytes): send less at once"
+            raise BodyRefused(413, "body_too_large", f"the body has at least {size:,} bytes, {limit}")
+
+
+def values_in(body: bytes | bytearray) -> int:
+    """Upper bound of the number of JSON values, without parsing: commas and brackets in texts count too.
+
+    >>> values_in(b'{"input": ["a", "b"]}')
+    5
     """
-    try:
-        return (urlsplit(f"//{header}").hostname or "").rstrip(".")
-    except ValueError:  # a bracket that is not closed
-        return header
+    return 1 + sum(map(body.count, _BEGIN_VALUES))
 
 
-def is_loopback(name: str) -> bool:
-    """Whether a name or an address is this machine's own, without resolving it."""
-    if name == "localhost" or name.endswith(".localhost"):
-        return True
-    try:
-        return ip_address(name).is_loopback
-    except ValueError:
-        return False
+class BodyRefused(HTTPException):
+    """A body that is not read to its end; an HTTPException, since FastAPI lets only those through while reading."""
+
+    def __init__(self, status: int, code: str, message: str, retry_after_s: float | None = None) -> None:
+        super().__init__(status, message)
+        self.failure = Failure(status, code, message, retry_after_s=retry_after_s)

@@ -13,9 +13,9 @@ from ..reco import Reco
 from ..types import Caution, FuserName, Target
 from .edge import Caller, Edge
 from .failures import Failure, Refused
-from .policy import Manner
 from .routes import answering_in, openai_shape
 from .schemas import ERRORS
+from .settings import Manner
 
 
 class Sides(BaseModel):

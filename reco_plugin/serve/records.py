@@ -18,8 +18,7 @@ from ..errors import InputError, MemoryStoreError
 from ..memory.checks import check_pair
 from ..pairs import PairMemory
 from ..types import Modality, Records, Search
-from ..values import ROW, SOURCE
-from ..vectors import pack, unpack
+from ..values import ROW, SOURCE, pack, unpack
 from .edge import Edge
 from .failures import Failure, Refused, failure_of, too_many_items
 from .logs import LOGGER

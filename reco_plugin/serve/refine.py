@@ -16,22 +16,12 @@ from pydantic import BaseModel, Field, model_validator
 
 from ..score import Scores
 from ..types import Degraded, InputType, Modality
-from .dialects.inputs import InputPart, Picture, read
+from .dialects.shared import InputPart, Picture, image_item, read
 from .edge import Caller, Edge
-from .embedding import EmbedRequest, Item
+from .embedder import EmbedRequest, Item
 from .failures import Failure, Refused
 from .routes import answering_in, openai_shape
-from .schemas import (
-    ERRORS,
-    CoverageBody,
-    HowToRefine,
-    Items,
-    Numbers,
-    RefinedList,
-    Strict,
-    image_item,
-    refined_list,
-)
+from .schemas import ERRORS, CoverageBody, HowToRefine, Items, Numbers, RefinedList, Strict, refined_list
 from .scores import ScoreRequest
 
 

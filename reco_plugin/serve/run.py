@@ -24,8 +24,8 @@ from ..reco import Reco
 from .app import create_app
 from .connections import make_protocol
 from .logs import LOGGER, log_to_stderr
-from .middleware import is_loopback
 from .note import Note, answers
+from .routes import is_loopback
 from .settings import ServeSettings
 from .versions import ServedVersions
 

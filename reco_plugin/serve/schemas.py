@@ -13,10 +13,9 @@ from ..calibration.why import Why
 from ..options import Option, RefineOptions, check_option, check_options, options_of
 from ..types import Coverage, Degraded, Modality, Used
 from ..values import EXCLUSIONS
-from .answers import while_written
-from .embedding import AnswerRow, Embedded, Item
+from .embedder import AnswerRow, Embedded
 from .failures import Failure, Refused, too_many_items
-from .images import image_bytes
+from .pool import while_written
 from .settings import ServeSettings
 
 T = TypeVar("T")
@@ -269,8 +268,3 @@ def _item(number: int, row: AnswerRow) -> RefinedItem:
 def error_body(failure: Failure) -> ErrorBody:
     """A failure as JSON."""
     return ErrorBody(message=failure.message, type=failure.kind, param=failure.param, code=failure.code)
-
-
-def image_item(encoded: str, max_bytes: int) -> Item:
-    """An image of a data URI or bare base64."""
-    return Item.image(image_bytes(encoded, max_bytes=max_bytes))

@@ -9,10 +9,8 @@ from dataclasses import dataclass
 from ..options import RefineOptions
 from ..score import Scores
 from ..types import Modality, Vectors
-from .embedder import Embedder
-from .embedding import Item
+from .embedder import Embedder, Item, span
 from .failures import Failure, Refused, too_many_items
-from .logs import span
 from .pool import still_wanted
 
 

@@ -4,14 +4,15 @@ from __future__ import annotations
 
 import re
 from pathlib import Path
-from typing import Annotated, Any, ClassVar, Literal
+from typing import Annotated, Any, ClassVar, Literal, TypeAlias
 
 from pydantic import AfterValidator, BeforeValidator, Field, SecretStr
 from pydantic_settings import NoDecode, SettingsConfigDict
 
 from ..config import FILE, NESTED, PREFIX, SettingsSection, load_section
-from .policy import Manner
 
+Manner: TypeAlias = Literal["plain", "refined", "query"]
+"""What a name of the model means."""
 SECTION = "serve"
 _ORIGIN = re.compile(r"\*|[a-z][a-z0-9+.-]*://[^/\sA-Z]+")
 

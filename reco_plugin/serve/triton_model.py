@@ -29,8 +29,7 @@ from ..sessions.triton.ports import read_config
 from ..sessions.triton.wire import Inference
 from ..types import MODALITIES, InputType, Modality
 from ..values import in_words
-from .embedder import Embedder
-from .embedding import Embedded, EmbedRequest, Item
+from .embedder import Embedded, Embedder, EmbedRequest, Item
 from .failures import Failure, Refused, failure_of
 from .schemas import HowToRefine
 from .settings import ServeSettings

@@ -19,12 +19,12 @@ from PIL import Image
 from pydantic import BaseModel, ValidationError
 
 from benchmarks.torture.costly import BODIES
-from reco_plugin.serve.bodies import Bodies, BodyRefused, values_in
 from reco_plugin.serve.dialects.clip import VectorizeRequest
 from reco_plugin.serve.dialects.cohere import CohereRequest
 from reco_plugin.serve.dialects.openai import EmbeddingsRequest
 from reco_plugin.serve.dialects.voyage import VoyageRequest
 from reco_plugin.serve.memory import AddPairs
+from reco_plugin.serve.middleware import Bodies, BodyRefused, values_in
 from reco_plugin.serve.refine import ExplainRequest, RefineRequest
 from reco_plugin.serve.settings import ServeSettings
 

@@ -7,8 +7,7 @@ import pytest
 
 from reco_plugin import Pair, Reco
 from reco_plugin.options import RefineOptions
-from reco_plugin.serve.embedder import Embedder
-from reco_plugin.serve.embedding import EmbedRequest, Item, key_of
+from reco_plugin.serve.embedder import Embedder, EmbedRequest, Item, key_of
 from reco_plugin.serve.settings import ServeSettings
 
 

@@ -12,10 +12,8 @@ from PIL import Image
 
 from reco_plugin import Reco
 from reco_plugin.options import RefineOptions
-from reco_plugin.serve.embedder import Embedder
-from reco_plugin.serve.embedding import EmbedRequest, Item
+from reco_plugin.serve.embedder import Asked, Embedder, EmbedRequest, Item, SidePolicy
 from reco_plugin.serve.failures import Failure, Refused
-from reco_plugin.serve.policy import Asked, SidePolicy
 from reco_plugin.serve.settings import ServeSettings
 
 TEXTS = ["a small red circle", "a large blue square", "something else"]

@@ -14,8 +14,7 @@ import httpx
 import pytest
 from live_service import wait_until
 
-from reco_plugin.serve.embedder import Embedder
-from reco_plugin.serve.embedding import Item
+from reco_plugin.serve.embedder import Embedder, Item
 from reco_plugin.serve.failures import Refused
 from reco_plugin.serve.pool import Pool
 from reco_plugin.serve.settings import ServeSettings

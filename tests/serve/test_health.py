@@ -214,7 +214,7 @@ def until(true):
 def test_a_degraded_answer_is_never_cached(troubled):
     made = troubled()
     embedder = Embedder(made.reco, ServeSettings(cache_entries=4))
-    from reco_plugin.serve.embedding import EmbedRequest, Item
+    from reco_plugin.serve.embedder import EmbedRequest, Item
 
     request = EmbedRequest([Item.text("a small red circle")], model="clip-reco-query")
     made.seam.trouble = down

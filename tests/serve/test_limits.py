@@ -14,12 +14,10 @@ import pytest
 from live_service import wait_until
 from starlette.exceptions import HTTPException
 
-from reco_plugin.serve.answers import while_written, written
-from reco_plugin.serve.bodies import Bodies, Limited
-from reco_plugin.serve.embedder import Embedder
-from reco_plugin.serve.embedding import EmbedRequest, Item
+from reco_plugin.serve.embedder import Embedder, EmbedRequest, Item
 from reco_plugin.serve.failures import Failure, Refused
-from reco_plugin.serve.pool import Pool
+from reco_plugin.serve.middleware import Bodies, Limited
+from reco_plugin.serve.pool import Pool, while_written, written
 from reco_plugin.serve.schemas import RefinedList, refined_list
 from reco_plugin.serve.settings import ServeSettings
 

@@ -16,7 +16,7 @@ from reco_plugin.client.memory import ServedMemory
 from reco_plugin.errors import ConfigError, FingerprintMismatch, InputError, MemoryStoreError, MemoryUnavailable
 from reco_plugin.memory import Memory
 from reco_plugin.types import Fingerprint, Records, Search
-from reco_plugin.vectors import pack
+from reco_plugin.values import pack
 
 from .conftest import ADMIN
 

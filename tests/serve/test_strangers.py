@@ -8,9 +8,9 @@ import logging
 import httpx
 import pytest
 
-from reco_plugin.serve.auth import KeyCheck
 from reco_plugin.serve.failures import Refused
 from reco_plugin.serve.logs import JsonLines, PlainLines
+from reco_plugin.serve.routes import KeyCheck
 from reco_plugin.serve.settings import ServeSettings
 
 from .conftest import ADMIN

@@ -1,7 +1,7 @@
 """API dialects: each translates its JSON to the internal request model, and answers and failures back.
 
-A dialect is a module with ``router(edge) -> APIRouter``. They share :mod:`.inputs` (inputs of several parts, one row
-each) and :mod:`.words` (query or document, formats, dimensions, statuses for the OpenAPI document).
+A dialect is a module with ``router(edge) -> APIRouter``. They share :mod:`.shared`: inputs of several parts, one row
+each; query or document, formats, dimensions, statuses for the OpenAPI document.
 """
 
 from __future__ import annotations

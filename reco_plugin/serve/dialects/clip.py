@@ -10,13 +10,12 @@ from fastapi import APIRouter, Request, Response
 from pydantic import BaseModel, Field, model_validator
 
 from ..edge import Edge
-from ..embedding import Embedded
+from ..embedder import Embedded
 from ..failures import Failure, Refused
 from ..models import describe_calibration
 from ..routes import answering_in
 from ..schemas import Items
-from .inputs import Picture, Wanted, answer, numbered
-from .words import errors_as
+from .shared import Picture, Wanted, answer, errors_as, numbered
 
 
 class VectorizeRequest(BaseModel):

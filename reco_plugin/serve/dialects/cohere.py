@@ -9,15 +9,19 @@ from fastapi import APIRouter, Request, Response
 from pydantic import BaseModel, Field, model_validator
 
 from ..edge import Edge
-from ..embedding import Embedded
+from ..embedder import Embedded
 from ..schemas import Items, Strict
-from .inputs import InputPart, Picture, Wanted, answer, numbered
-from .words import (
+from .shared import (
     DTYPES,
     Cut,
+    InputPart,
+    Picture,
+    Wanted,
+    answer,
     check_dimensions,
     check_offered,
     dialect_router,
+    numbered,
     quantise,
     side_of,
     truncates,

@@ -20,10 +20,10 @@ from starlette.exceptions import HTTPException
 
 from ...types import InputType
 from ..edge import Edge
-from ..embedding import Embedded, EmbedRequest, Item
+from ..embedder import Embedded, EmbedRequest, Item
 from ..failures import Failure, Refused
 from ..schemas import Strict
-from .words import dialect_router
+from .shared import dialect_router
 
 _TASKS: dict[str, tuple[InputType, str]] = {"textual": ("query", "text"), "visual": ("document", "image")}
 """Task -> side of its item, and the field of the form that holds it."""

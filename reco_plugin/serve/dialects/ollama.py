@@ -9,11 +9,9 @@ from pydantic import BaseModel, Field
 
 from ... import __version__
 from ..edge import Edge
-from ..embedding import Embedded
-from ..policy import manner_of
+from ..embedder import Embedded, manner_of
 from ..schemas import Items, Strict
-from .inputs import Wanted, answer, numbered
-from .words import check_dimensions, dialect_router, truncates
+from .shared import Wanted, answer, check_dimensions, dialect_router, numbered, truncates
 
 _LATEST = ":latest"  # the tag that Ollama adds to a name without one
 

@@ -8,16 +8,29 @@ from fastapi import APIRouter, Request, Response
 from pydantic import BaseModel, BeforeValidator, Field, ValidationInfo, model_validator
 
 from ...options import RefineOptions
-from ..answers import while_written
 from ..edge import Caller, Edge
-from ..embedding import AnswerRow, Embedded
+from ..embedder import AnswerRow, Embedded
 from ..failures import Failure, Refused
-from ..images import is_data_uri
 from ..logs import request_id
+from ..pool import while_written
 from ..routes import openai_shape
 from ..schemas import ErrorBody, HowToRefine, Items, Strict, check_length, error_body
-from .inputs import InputPart, Picture, Wanted, answer, numbered
-from .words import DTYPES, Cut, check_dimensions, check_offered, dialect_router, side_of, truncates, write_vector
+from .shared import (
+    DTYPES,
+    Cut,
+    InputPart,
+    Picture,
+    Wanted,
+    answer,
+    check_dimensions,
+    check_offered,
+    dialect_router,
+    is_data_uri,
+    numbered,
+    side_of,
+    truncates,
+    write_vector,
+)
 
 WORDS = 'a text, a data:image/… string, {"text": …}, {"image": …}, or a list of these'
 """The forms of an item, for messages and the OpenAPI document."""

@@ -14,8 +14,7 @@ from ... import __version__
 from ..edge import Edge
 from ..failures import Failure
 from ..schemas import Items, Strict
-from .inputs import Wanted, answer, numbered
-from .words import check_dimensions, check_offered, dialect_router, side_of, truncates
+from .shared import Wanted, answer, check_dimensions, check_offered, dialect_router, numbered, side_of, truncates
 
 
 class TeiRequest(Strict):

@@ -5,13 +5,12 @@ from __future__ import annotations
 from fastapi import APIRouter, Request, Response
 from pydantic import BaseModel, Field
 
-from ..answers import Answer
 from ..edge import Edge
-from ..embedding import Embedded
+from ..embedder import Embedded
 from ..failures import Failure, Refused
+from ..pool import Answer
 from ..schemas import Strict
-from .inputs import InputPart, Picture, Wanted, answer
-from .words import check_dimensions, check_offered, dialect_router, side_of
+from .shared import InputPart, Picture, Wanted, answer, check_dimensions, check_offered, dialect_router, side_of
 
 _ERRORS = {
     400: "ValidationException",

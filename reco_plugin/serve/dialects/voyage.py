@@ -7,12 +7,23 @@ from typing import Annotated, Literal, TypeAlias
 from fastapi import APIRouter, Request, Response
 from pydantic import BaseModel, Field
 
-from ..answers import while_written
 from ..edge import Edge
-from ..embedding import Embedded
+from ..embedder import Embedded
+from ..pool import while_written
 from ..schemas import Items, Strict
-from .inputs import InputPart, Picture, Wanted, answer, numbered
-from .words import DTYPES, check_dimensions, check_offered, dialect_router, side_of, write_vector
+from .shared import (
+    DTYPES,
+    InputPart,
+    Picture,
+    Wanted,
+    answer,
+    check_dimensions,
+    check_offered,
+    dialect_router,
+    numbered,
+    side_of,
+    write_vector,
+)
 
 
 class TextPart(Strict):

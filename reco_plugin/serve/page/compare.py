@@ -15,7 +15,7 @@ from ...memory import Memory, memory_of, open_memory
 from ...reco import Reco
 from ...types import Degraded, InputType, Modality, Payload, Refinement, Search, Used, Vectors, caption_of, other
 from ..edge import Caller
-from ..embedding import Embedded, EmbedRequest
+from ..embedder import Embedded, EmbedRequest
 from ..refine import ExplainInput
 from ..routes import to_failure
 from ..schemas import HowToRefine

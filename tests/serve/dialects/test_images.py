@@ -15,8 +15,8 @@ from PIL import Image
 from starlette.testclient import TestClient
 
 from reco_plugin import Reco
+from reco_plugin.serve.dialects.shared import image_bytes, is_url, pixels_expected
 from reco_plugin.serve.failures import Refused
-from reco_plugin.serve.images import image_bytes, is_url, pixels_expected
 
 
 def png_header(width: int, height: int, pixels: bytes) -> bytes:

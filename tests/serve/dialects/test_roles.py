@@ -9,7 +9,7 @@ import pytest
 from starlette.testclient import TestClient
 
 from reco_plugin import Reco
-from reco_plugin.serve.dialects.words import side_of
+from reco_plugin.serve.dialects.shared import side_of
 
 TEXT = "a small red circle"
 OPENAI = ("/v1/embeddings", {"input": [TEXT]}, lambda body: body["data"][0]["embedding"])

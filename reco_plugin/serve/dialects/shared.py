@@ -1,0 +1,367 @@
+"""What the dialects share: their inputs, roles, encodings of a vector, and unsupported fields.
+
+An input is one or more texts and images, for which there is one vector. Images inside JSON are data URIs or bare
+base64; the declared type is often wrong, so the bytes decide.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import base64
+import binascii
+import json
+import re
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass, replace
+from itertools import islice
+from typing import Annotated, Any, Literal, TypeAlias
+
+import numpy as np
+import numpy.typing as npt
+from fastapi import APIRouter, Response
+from pydantic import BaseModel, BeforeValidator
+
+from ...types import InputType
+from ..edge import Caller
+from ..embedder import AnswerRow, Embedded, EmbedRequest, Item
+from ..failures import Failure, Refused, too_many_bytes, too_many_items
+from ..pool import Answer
+from ..routes import Shape, answering_in
+from ..schemas import ERRORS, most_items
+
+DTYPES = ("float", "int8", "uint8", "binary", "ubinary")
+"""Precisions of a vector, see :func:`quantise`."""
+RANGE = 20.0
+"""Largest component in int8, in units of 1/√D, the root mean square: CLIP has a dimension at 14 to 19 that all images
+share, and clipping it costs a third of the neighbours (docs/measurements/quantised.md)."""
+Cut: TypeAlias = Annotated[
+    Literal["NONE", "START", "END"], BeforeValidator(lambda given: given.upper() if isinstance(given, str) else given)
+]
+"""Where long texts are cut; Elasticsearch writes it in lower case."""
+_SIDES: dict[str, InputType | None] = {
+    "query": "query",
+    "search": "query",
+    "search_query": "query",
+    "retrieval.query": "query",
+    "document": "document",
+    "passage": "document",
+    "ingest": "document",
+    "search_document": "document",
+    "retrieval.passage": "document",
+    "image": "document",  # Cohere's, for the images of an index
+    "classification": None,
+    "clustering": None,
+    "separation": None,
+    "text-matching": None,
+}
+_SIDES_OF_TASKS: dict[str, InputType] = {".query": "query", ".passage": "document"}
+"""How Jina's tasks end: ``code.query``, ``nl2code.passage``."""
+InputPart: TypeAlias = "str | Picture"
+"""A text or an image."""
+_PICTURE = (
+    "a text is the base64 of a picture: send it as an image, which is a data:image/…;base64, string or"
+    ' {"image": …} in /v1/embeddings, and elsewhere the field for images (inputImage, image_base64, images)'
+)
+_TINY = 1e-12
+_LARGE = 500_000  # characters, whose decoding would block the event loop for a millisecond or more
+_DATA_URI = re.compile(r"data:[^,;]*(?:;[^,;]+)*;base64,", re.IGNORECASE)
+_HEADER = 256  # characters that hold the header of a data URI, so that no long text is searched
+_SHOWN = 40
+_PICTURES = ("iVBORw0KGgo", "/9j/", "R0lGOD", "UklGR")
+_BASE64 = re.compile(r"[A-Za-z0-9+/_-]{16,}={0,2}")
+_LINE = 60  # characters that the first line of wrapped base64 has
+_SNIFFED = 1024
+_NO_PIXELS = (
+    ((b"<svg", b"<?xml", b"<!doctype svg"), "an SVG or XML file: draw it into a PNG first"),
+    ((b"<!doctype html", b"<html"), "a web page: give the image itself"),
+    ((b"%pdf",), "a PDF: draw a page of it into a PNG first"),
+    ((b"{", b"["), "JSON: give the image itself"),
+)
+
+
+@dataclass(frozen=True)
+class Picture:
+    """An image as a request writes it: a data URI, bare base64, or a URL."""
+
+    source: str
+
+
+@dataclass(frozen=True, kw_only=True)
+class Wanted(EmbedRequest):
+    """A request of any dialect, whose items are not read yet."""
+
+    inputs: Mapping[str, Sequence[InputPart]]  # by the caller's name, ``input[3]``; several parts become one vector
+    empty_texts: bool = False  # embed an empty text instead of refusing it
+
+
+def numbered(name: str, inputs: Iterable[Sequence[InputPart]]) -> dict[str, Sequence[InputPart]]:
+    """The inputs of a list, by their places in it: ``input[3]``."""
+    return {f"{name}[{index}]": parts for index, parts in enumerate(inputs)}
+
+
+async def answer(caller: Caller, wanted: Wanted, write: Callable[[Embedded], Answer]) -> Response:
+    """Read all parts, embed them in one call, combine those of each input, and write the answer.
+
+    Args:
+        caller: the request.
+        wanted: what it asks for.
+        write: makes the answer of one row per input, whose failure names it; see :meth:`Caller.answer`.
+
+    Raises:
+        Refused: the whole request; one bad input fails in its row.
+        RecoError: nothing could be embedded.
+    """
+    parts = [part for parts in wanted.inputs.values() for part in parts]
+    if len(parts) > most_items.get():  # of all inputs together
+        raise Refused(too_many_items(len(parts), most_items.get()))
+    items = await asyncio.gather(*(read(part, caller, empty_texts=wanted.empty_texts) for part in parts))
+
+    def write_joined(found: Embedded) -> Answer:
+        rows = iter(found.rows)
+        joined = [_join(list(islice(rows, len(some))), name) for name, some in wanted.inputs.items()]
+        return write(replace(found, rows=joined))
+
+    return await caller.answer(replace(wanted, items=items), write_joined)
+
+
+async def read(part: InputPart, caller: Caller, *, empty_texts: bool = False) -> Item | Failure:
+    """A part as an item, or why it cannot be read."""
+    if isinstance(part, str):
+        if not part and not empty_texts:
+            return Failure(400, "empty_text", "a text is empty: leave it out")
+        if is_bare_picture(part):
+            return Failure(400, "image_as_text", _PICTURE)
+        return Item.text(part)
+    try:
+        return Item.image(await _bytes(part.source, caller))
+    except Refused as refused:
+        return refused.failure
+
+
+async def _bytes(source: str, caller: Caller) -> bytes:
+    if not is_url(source):
+        if len(source) < _LARGE:
+            return image_bytes(source, max_bytes=caller.settings.max_image_bytes)
+        return await asyncio.to_thread(image_bytes, source, max_bytes=caller.settings.max_image_bytes)
+    if caller.fetch is None:
+        message = "image URLs are not fetched here (image_urls is off): send the image as a data URI or base64"
+        raise Refused(Failure(400, "image_url_forbidden", message))
+    return await caller.fetch(source)
+
+
+def _join(parts: Sequence[AnswerRow], name: str) -> AnswerRow:
+    """The row of an input: of several parts, the direction of their mean, which does not say how each was refined."""
+    for part in parts:
+        if part.failure is not None:
+            zeros = np.zeros_like(part.vector)
+            return AnswerRow(zeros, zeros, failure=part.failure.at(name))
+    if len(parts) == 1:
+        return parts[0]
+    return AnswerRow(
+        mean_direction([part.vector for part in parts]),
+        mean_direction([part.frozen for part in parts]),
+        truncated=any(part.truncated for part in parts),
+        tokens=sum(part.tokens for part in parts),
+    )
+
+
+def mean_direction(parts: Sequence[npt.NDArray[np.float32]]) -> npt.NDArray[np.float32]:
+    """Direction of the mean of P unit vectors (D,).
+
+    >>> mean_direction([np.float32([1, 0]), np.float32([0, 1])]).round(3).tolist()
+    [0.7070000171661377, 0.7070000171661377]
+    """
+    mean = np.stack(parts).mean(axis=0)
+    return np.asarray(mean / max(float(np.linalg.norm(mean)), _TINY), np.float32)
+
+
+def dialect_router(
+    error: type[BaseModel], shape: Shape | None = None, headers: Callable[[Failure], dict[str, str]] = lambda _: {}
+) -> APIRouter:
+    """Make the router of a dialect, whose failures are ``error``; without ``shape``, the message is its one field."""
+    (name, *_) = error.model_fields
+    route = answering_in(shape or (lambda failure: {name: failure.message}), headers)
+    return APIRouter(route_class=route, tags=["dialects"], responses=errors_as(error))
+
+
+def errors_as(model: type[BaseModel]) -> dict[int | str, dict[str, Any]]:
+    """All failures that a dialect can answer, in its shape."""
+    texts = {status: answer["description"] for status, answer in ERRORS.items()}
+    texts |= {424: "the URL of an image could not be fetched"}
+    return {status: {"model": model, "description": text} for status, text in texts.items()}
+
+
+def side_of(**fields: str | None) -> InputType | None:
+    """Query or document, from all fields that may give it; None if none does, or for symmetric tasks.
+
+    >>> side_of(input_type="passage", task=None)
+    'document'
+
+    Raises:
+        Refused: an unknown value, or fields that contradict one another.
+    """
+    given = {name: value for name, value in fields.items() if value is not None}
+    sides = {_side(name, value) for name, value in given.items()}
+    if len(sides) > 1:
+        message = f"{' and '.join(f'{name}={value}' for name, value in given.items())} contradict each other"
+        raise Refused(Failure(400, "contradicting_roles", message, next(iter(given))))
+    return sides.pop() if sides else None
+
+
+def _side(name: str, value: str) -> InputType | None:
+    if value in _SIDES:
+        return _SIDES[value]
+    for end, side in _SIDES_OF_TASKS.items():
+        if value.endswith(end):
+            return side
+    message = f"{name} is {value!r:.60}, which is none of {', '.join(_SIDES)}"
+    raise Refused(Failure(400, "unknown_role", message, name))
+
+
+def truncates(**fields: bool | str | None) -> bool:
+    """Whether long texts are cut; True unless a field says otherwise.
+
+    START, a cut at the start, is not offered: a text that is too long is refused then, and the others are not.
+
+    >>> truncates(truncate="END"), truncates(truncate="START"), truncates(truncate=None, truncation=False)
+    (True, False, False)
+    """
+    return not any(value is False or value in ("NONE", "START") for value in fields.values())
+
+
+def check_dimensions(native: int, **fields: int | None) -> None:
+    """Accept only the model's own number of dimensions: CLIP vectors cannot be truncated.
+
+    Raises:
+        Refused: another one.
+    """
+    for name, value in fields.items():
+        if value is not None and value != native:
+            message = f"{name} is {value}, the model has {native} and cannot be cut short: leave it out or say {native}"
+            raise Refused(Failure(400, "unsupported_dimensions", message, name))
+
+
+def check_offered(field: str, value: object, offered: Sequence[object]) -> None:
+    """Refuse a value that this model cannot follow, instead of ignoring it; None is always accepted.
+
+    Raises:
+        Refused: the value is not among those offered.
+    """
+    if value is not None and value not in offered:
+        words = f", and only {' or '.join(json.dumps(one) for one in offered)} is offered here" if offered else ""
+        message = f"{field} is {json.dumps(value):.60}{words or ', which is not offered here: leave it out'}"
+        raise Refused(Failure(400, f"unsupported_{field}", message, field))
+
+
+def quantise(vectors: npt.NDArray[np.float32], dtype: str) -> npt.NDArray[Any]:
+    """Unit vectors (..., D) with less precision, in the forms of Cohere and Voyage.
+
+    int8 and uint8 (shifted by 128): 127 is a component of 20/√D, or 1. The range is the same for every component,
+    vector and memory, so dot products keep their order and an existing index still fits. binary and ubinary
+    (..., D/8): the signs, eight to a byte, the first in the highest bit; binary is shifted by -128.
+
+    >>> quantise(np.array([[1, 0, 0, 0, 0, 0, 0, -1]], np.float32) / np.float32(2**0.5), "ubinary").tolist()
+    [[128]]
+    """
+    if dtype == "float":
+        return vectors
+    if dtype in ("binary", "ubinary"):
+        bits = np.packbits(vectors > 0, axis=-1)
+        return bits if dtype == "ubinary" else (bits.astype(np.int16) - 128).astype(np.int8)
+    scale = 127 * max(1.0, vectors.shape[-1] ** 0.5 / RANGE)
+    whole: npt.NDArray[np.float32] = np.clip(np.rint(vectors * scale), -127, 127)
+    return whole.astype(np.int8) if dtype == "int8" else (whole + 128).astype(np.uint8)
+
+
+def write_vector(
+    vector: npt.NDArray[np.float32], form: str | None, dtype: str | None = None
+) -> list[float] | list[int] | str:
+    """A vector (D,) as a list, or as base64 of its little-endian bytes, as in OpenAI's API.
+
+    >>> write_vector(np.array([1.0, 0.0], np.float32), "base64")
+    'AACAPwAAAAA='
+    """
+    numbers = quantise(vector, dtype or "float")
+    if form == "base64":
+        return base64.b64encode(numbers.astype(numbers.dtype.newbyteorder("<")).tobytes()).decode("ascii")
+    plain: list[float] | list[int] = numbers.tolist()
+    return plain
+
+
+def is_url(text: str) -> bool:
+    """Whether a text is an http(s) URL.
+
+    >>> is_url("HTTPS://example.com/fox.jpg"), is_url("file:///etc/passwd")
+    (True, False)
+    """
+    return text[:8].lower().startswith(("http://", "https://"))
+
+
+def is_data_uri(text: str) -> bool:
+    """Whether a text is a data URI, of any type: some programs name none for an image.
+
+    >>> is_data_uri("data:;base64,iVBORw0KGgo="), is_data_uri("data: what is it?")
+    (True, False)
+    """
+    return text[:11].lower() == "data:image/" or _DATA_URI.match(text[:_HEADER]) is not None
+
+
+def is_bare_picture(text: str) -> bool:
+    """Whether a text is the base64 of a picture (PNG, JPEG, GIF or WebP), sent where texts are read.
+
+    >>> is_bare_picture("iVBORw0KGgoAAAANSUhEUgAAAAQ"), is_bare_picture("iVBORw0KGgo is how a PNG begins")
+    (True, False)
+    """
+    return text.startswith(_PICTURES) and _BASE64.fullmatch(text[:_LINE].strip()) is not None
+
+
+def image_bytes(text: str, *, max_bytes: int) -> bytes:
+    """Decode a data URI or bare base64, with or without padding, line breaks, or the URL-safe alphabet.
+
+    Raises:
+        Refused: not base64 (400 ``image_not_base64``), too many bytes (413 ``image_too_large``), or certainly not an
+            image (415 ``image_type_unsupported``). Other formats fail later, in the decoder.
+    """
+    found = _DATA_URI.match(text[:_HEADER])
+    encoded = text[found.end() :] if found else text
+    if len(encoded) > max_bytes * 3 // 2:  # 4/3, and room for line breaks: refused before it is copied
+        raise Refused(too_many_bytes(len(encoded) * 3 // 4, max_bytes))
+    raw = _decode(encoded) or _decode(_tidy(encoded))
+    if not raw:
+        message = f"an image must be a data URI or base64, got {text[:_SHOWN]!r} ({len(text):,} characters)"
+        raise Refused(Failure(400, "image_not_base64", message))
+    if len(raw) > max_bytes:
+        raise Refused(too_many_bytes(len(raw), max_bytes))
+    return pixels_expected(raw)
+
+
+def _decode(encoded: str) -> bytes:
+    """The bytes; empty if this is not strictly base64."""
+    try:
+        return base64.b64decode(encoded, validate=True)
+    except (binascii.Error, ValueError):
+        return b""
+
+
+def _tidy(encoded: str) -> str:
+    """The standard alphabet, padded, in one line; words are no base64, though they might be read as such."""
+    packed = "".join(line.strip() for line in encoded.splitlines()).rstrip("=").translate(str.maketrans("-_", "+/"))
+    return packed + "=" * (-len(packed) % 4)
+
+
+def pixels_expected(data: bytes) -> bytes:
+    """Return the bytes, unless they begin as a format without pixels.
+
+    Raises:
+        Refused: 415 ``image_type_unsupported``, naming the format.
+    """
+    head = data[:_SNIFFED].removeprefix(b"\xef\xbb\xbf").lstrip().lower()
+    for beginnings, what in _NO_PIXELS:
+        if head.startswith(beginnings):
+            raise Refused(Failure(415, "image_type_unsupported", f"this is {what}"))
+    return data
+
+
+def image_item(encoded: str, max_bytes: int) -> Item:
+    """An image of a data URI or bare base64."""
+    return Item.image(image_bytes(encoded, max_bytes=max_bytes))
