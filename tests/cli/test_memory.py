@@ -36,7 +36,7 @@ def test_info_says_what_the_memory_is(memory: Path, ask: Ask, run: Run, monkeypa
     assert lines[0] == "edge memory at memory: 24 pairs"
     assert lines[1].startswith("encoder  reco-quickstart-mini-clip (128-d, sha256 ")
     assert lines[2:4] == [
-        "calibration    calibrated on 24 pairs",
+        "gate     calibrated on 24 pairs",
         "         a safe gate, since it has too few pairs for its own and for a self-check",
     ]
     assert info["calibration"]["pairs"] == 24
@@ -104,13 +104,13 @@ memory.close()
 def test_a_memory_of_an_older_version_says_so_until_it_is_calibrated(memory: Path, ask: Ask, run: Run) -> None:
     path = memory / "memory.json"
     stored = json.loads(path.read_text())
-    new = stored.pop("calibration")
-    path.write_text(json.dumps(stored | {"calibration": {"gate": {"reliability": 0.5}}}))
+    new = stored.pop("trust")  # its name in a file
+    path.write_text(json.dumps(stored | {"calibration": {"gate": {"honesty": 0.5}}}))
     for command in (("memory", "info"), ("doctor", "--no-strict")):
         assert "calibrated by an older version: run reco memory calibrate" in run(*command).stdout
     assert ask("memory", "info")["calibration"] == {}
     ask("memory", "calibrate")
-    assert json.loads(path.read_text())["calibration"] == new
+    assert json.loads(path.read_text())["trust"] == new
 
 
 def test_too_few_pairs_to_learn_from(memory: Path, ask: Ask, run: Run) -> None:
