@@ -18,7 +18,7 @@ from .preprocess import cut_by_length, cut_to_longest, images_to_array
 from .preprocess.text import TokenIds
 from .sessions import Graphs, OpenGraph, Session, check_graph, open_graph
 from .types import MODALITIES, ImageInput, Modality, Pair, Records, Vectors
-from .values import check_vectors, show
+from .values import check_vectors, is_unicode, show
 
 Progress = Callable[[int], None]
 """Called with the number of items of each finished batch."""
@@ -123,6 +123,9 @@ class Encoder:
         length = manifest.text.context_length
         if isinstance(part, np.ndarray) and part.dtype == np.int32 and part.shape[1:] == (length,):
             return part
+        for text in part:
+            if isinstance(text, str) and not (text.isascii() or is_unicode(text)):
+                raise InputError(f"the text {show(text)} holds half of a surrogate pair, which is no character")
         return self.preparation.tokenizer(part).ids
 
     def _run(self, modality: Modality, rows: Columns) -> Columns:

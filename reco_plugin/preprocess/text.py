@@ -23,7 +23,7 @@ import numpy as np
 import numpy.typing as npt
 
 from ..errors import ArtifactError, ConfigError, InputError
-from ..values import CONTEXT_LENGTH, is_unicode, show
+from ..values import CONTEXT_LENGTH, show
 
 if TYPE_CHECKING:
     import tokenizers
@@ -125,8 +125,6 @@ class Tokenizer:
         for index, text in enumerate(texts):
             if not isinstance(text, str):
                 raise InputError(f"text {index} is a {type(text).__name__}, not a string")
-            if not (text.isascii() or is_unicode(text)):
-                raise InputError(f"the text {show(text)} holds half of a surrogate pair, which is no character")
         cleaned = [clean(text, self.config.clean) for text in texts]
         return self._clip(cleaned) if self.config.kind == "clip" else self._hf(cleaned)
 

@@ -122,7 +122,7 @@ def test_opensearch_embeds_a_text_an_image_or_both(
     connector = config("opensearch/connector-multimodal.json", url)
     assert connector["parameters"].pop("input_docs_processed_step_size") == 2
     text_vector = stocked.embed_texts([TEXTS[1]], refine=refine)[0]
-    image_vector = stocked.embed_images([base64.b64decode(image)], refine=refine)[0]
+    image_vector = stocked.embed_images([base64.b64decode(image)], refine=refine, target="image")[0]
     both = text_vector + image_vector
     for parts, expected in (
         ({"inputText": TEXTS[1]}, text_vector),
@@ -139,7 +139,7 @@ def test_opensearch_files_name_the_same_field_and_trust_the_address() -> None:
     assert (
         query["clip"]["k"] == 10 * config("opensearch/query.json", "http://reco:8080")["size"]
     )  # 10 miss 7 % of the best
-    (trusted,) = config("opensearch/calibration.json", "http://reco:8080")["persistent"][
+    (trusted,) = config("opensearch/trust.json", "http://reco:8080")["persistent"][
         "plugins.ml_commons.trusted_connector_endpoints_regex"
     ]
     assert re.match(trusted, "http://reco:8080/model/clip-reco-query/invoke")
@@ -246,7 +246,7 @@ def test_weaviate_says_query_or_document_by_voyages_module(
     answer = post(f"{settings['baseURL']}/multimodalembeddings", body, {"Authorization": f"Bearer {KEY}"})
     text_vector, image_vector = (row["embedding"] for row in answer["data"])
     assert close(text_vector, stocked.embed_texts(TEXTS[:1], refine=refine)[0])
-    assert close(image_vector, stocked.embed_images([base64.b64decode(image)], refine=refine)[0])
+    assert close(image_vector, stocked.embed_images([base64.b64decode(image)], refine=refine, target="image")[0])
 
 
 def test_weaviate_by_its_clip_module_is_plain(open_url: str, stocked: Reco, image: str) -> None:
