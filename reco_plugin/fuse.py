@@ -20,10 +20,9 @@ from .config import Settings
 from .memory import Memory, Searches
 from .options import RefineOptions
 from .sessions import Graphs, OpenGraph, open_graph
-from .types import Coverage, FuserName, Modality, Neighbours, Refinement, Role, Search, Vectors
+from .types import Coverage, FuserName, Modality, Neighbours, Refinement, Role, Search, Vectors, sides_of
 from .values import EXCLUSIONS_AT_ONCE
 
-_ACROSS: Mapping[Modality, Modality] = {"image": "text", "text": "image"}
 _ROWS = 512  # queries per search and fusion call, at most
 _NUMBERS = 2**26  # in the (B, K, D) block of neighbour vectors of one such call: 256 MiB
 
@@ -84,11 +83,9 @@ class Refining:
         explain = self.how["explain"]
         hidden = self.hidden[rows] if self.hidden else None
         where = self.how.get("where")
-        modality, across = self.modality, _ACROSS[self.modality]
         return Search(
             self.queries[rows],
-            modality if self.how["search"] == "uni" else across,
-            across if self.how["fusion"] == "cross" else modality,
+            *sides_of(self.modality, self.how["search"], self.how["fusion"]),
             self.how["k"] or 1,
             hidden,
             where,

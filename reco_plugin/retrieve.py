@@ -6,7 +6,7 @@ from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 
 from .memory import Searches
-from .types import Filter, Modality, Mode, Neighbours, Search, Vectors, other
+from .types import Filter, Modality, Mode, Neighbours, Search, Vectors, sides_of
 
 
 @dataclass(frozen=True)
@@ -42,6 +42,5 @@ def retrieve(
         ids: whether ids are needed; a server reads nothing but vectors without.
         witnesses: also read what is known of each pair's reliability.
     """
-    by = modality if how.search == "uni" else other(modality)
-    read = other(modality) if how.fusion == "cross" else modality
+    by, read = sides_of(modality, how.search, how.fusion)
     return memory.search(Search(vectors, by, read, how.k, exclude, how.where, payloads, ids, witnesses))

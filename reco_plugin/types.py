@@ -76,6 +76,16 @@ def other(modality: Modality) -> Modality:
     return "text" if modality == "image" else "image"
 
 
+def sides_of(modality: Modality, search: Mode | None, fusion: Mode | None) -> tuple[Modality, Modality]:
+    """Which side of the pairs is compared with queries of a modality, and which is read, by the modes.
+
+    >>> sides_of("text", "uni", "cross"), sides_of("text", "cross", "uni")
+    (('text', 'image'), ('image', 'text'))
+    """
+    across = other(modality)
+    return (across if search == "cross" else modality), (modality if fusion == "uni" else across)
+
+
 @dataclass(frozen=True)
 class Pair:
     """An image-text pair to store; each side is raw or already a CLIP vector (D,).

@@ -172,6 +172,27 @@ def test_one_block_of_neighbours_is_held_at_a_time(role, world, refiner):
     assert store.alive == 0
 
 
+@pytest.mark.parametrize(("role", "modality"), [("query", "image"), ("candidate", "image"), ("candidate", "text")])
+def test_all_blocks_are_refined_alike_where_the_memory_is_calibrated_meanwhile(role, modality, world, refiner):
+    learned = refiner.memory
+
+    class Late:
+        """Learned at its second look."""
+
+        store, searches, looks = learned.store, learned.searches, 0
+
+        @property
+        def calibration(self) -> Any:
+            self.looks += 1
+            return learned.calibration if self.looks > 1 else None
+
+    late = Refiner(Late(), None, Retrieval(k=K))
+    queries = np.resize(world.records.side(modality), (2 * BLOCK, D))
+    result = late.refine(queries, modality=modality, role=role)
+    assert not result.refined.any() and result.moves is None and len(result.vectors) == 2 * BLOCK
+    assert late.refine(queries, modality=modality, role=role).moves is not None
+
+
 def witnesses_of(refiner: Refiner, result: Any) -> np.ndarray:
     found = refiner.memory.store.search(
         Search(

@@ -38,11 +38,13 @@ class ClosedForm:
     def refine(self, asked: Refining) -> Refinement:
         """Refine (B, D), block by block; text candidates all move or none does, by the share that the memory knows."""
         among = asked.role == "candidate"
-        state, covered = _cover(asked) if among and asked.modality == "text" else (None, None)
+        sets = among and asked.modality == "text"
+        state, covered = _cover(asked) if sets else (None, None)
         parts = list[Refinement]()
         for rows in asked.blocks():
             found = asked.memory.searches.search(asked.search(rows, witnesses=True))
-            state = state or asked.memory.calibration  # after the first search, since only that may reach the memory
+            if not (parts or sets):  # after the first search, which may reach the memory; once, so all blocks are alike
+                state = asked.memory.calibration
             with self._timed():
                 known = None if covered is None else covered[rows]
                 answered = asked.how.get("answered") if covered is None else float(covered.mean())
@@ -102,7 +104,7 @@ def _cover(asked: Refining) -> tuple[Calibration | None, npt.NDArray[np.bool_] |
 
     for rows in asked.blocks():
         found = search(vectors[rows], 1, rows)  # before the state is read: it may be reached only now
-        state = state or asked.memory.calibration
+        state = state or asked.memory.calibration  # the first one, for all blocks
         if state is None:
             return None, None
         here, captions[rows] = found.found[:, 0], found.vectors[:, 0]

@@ -65,9 +65,9 @@ class Sharpening:
         return np.array([self.own, self.both, self.far])
 
     @classmethod
-    def of_array(cls, numbers: npt.NDArray[np.float64] | None) -> Sharpening:
-        """Read :meth:`to_array` back; a memory that was calibrated by an older version has none."""
-        return cls() if numbers is None else cls(*numbers.tolist())
+    def of_array(cls, numbers: npt.NDArray[np.float64]) -> Sharpening:
+        """Read :meth:`to_array` back."""
+        return cls(*numbers.tolist())
 
 
 def _directions(query: Vectors, values: Values, far: float) -> Vectors:

@@ -298,7 +298,7 @@ def _unpack(arrays: Mapping[str, Any], stored: Mapping[str, Any]) -> Calibration
             }
             for role in ("query", "candidate")
         )
-        sharpening = Sharpening.of_array(arrays.get(f"sharpening_{modality}"))
+        sharpening = Sharpening.of_array(arrays[f"sharpening_{modality}"])
         sides[modality] = SideCalibration(
             spread, unit, arrays[f"typical_{modality}"], gates, candidate_gates, sharpening
         )

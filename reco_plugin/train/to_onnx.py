@@ -116,8 +116,9 @@ def step_inputs(dimension: int, batch: int = 64, seed: int = 0) -> Arrays:
     """Make inputs of the closed form's step for gates of both modalities; every eighth row has found nothing."""
     rng = np.random.default_rng(seed)
     query, evidence = rng.normal(size=(2, batch, dimension))
-    least = [0.0, -1.0, 0.0, 0.2, 0.0, 0.3, -0.5, 0.0]
-    signals = rng.uniform(least, [6.0, 4.0, 1.0, 1.0, 0.3, 1.5, 0.9, 1.0], size=(batch, SIGNALS))
+    least = [0.0, 1.0, 0.0, 0.7, 0.0, 0.3, -0.5, 0.0]  # within the gates' ranges, and beyond both ends
+    signals = rng.uniform(least, [6.0, 5.0, 1.0, 1.0, 0.3, 1.5, 0.9, 1.0], size=(batch, SIGNALS))
+    signals[:, 1] = np.exp(signals[:, 1])  # as the neighbours' own scores come
     evidence[::8], signals[::8] = 0.0, 0.0
     rows = [PRIOR[side].constants(0.06, 0.05) for side in MODALITIES]
     return {

@@ -20,7 +20,7 @@ from starlette.exceptions import HTTPException
 
 from ...types import InputType
 from ..edge import Edge
-from ..embedder import Embedded, EmbedRequest, Item
+from ..embedder import Embedded, EmbedRequest, Item, split_target
 from ..failures import Failure, Refused
 from ..schemas import Strict
 from .shared import dialect_router
@@ -128,7 +128,7 @@ def _task(entries: dict[str, Any], edge: Edge) -> str:
         message = 'entries must be {"clip": {"textual" or "visual": {"modelName": ...}}}'
         raise Refused(Failure(400, "invalid_request", message, "entries"))
     ours = edge.embedder.reco.manifest.name
-    if model.modelName not in edge.embedder.aliases and not is_same_model(model.modelName, ours):
+    if split_target(model.modelName)[0] not in edge.embedder.aliases and not is_same_model(model.modelName, ours):
         message = f"the model here is {ours}, immich asks for {model.modelName!r:.80}: choose it in immich's settings"
         raise Refused(Failure(404, "model_not_found", message, "entries"))
     return task

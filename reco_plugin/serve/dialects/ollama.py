@@ -9,7 +9,7 @@ from pydantic import BaseModel, Field
 
 from ... import __version__
 from ..edge import Edge
-from ..embedder import Embedded, manner_of
+from ..embedder import Embedded, manner_of, split_target
 from ..schemas import Items, Strict
 from .shared import Wanted, answer, check_dimensions, dialect_router, numbered, truncates
 
@@ -156,7 +156,7 @@ def _add_models(routes: APIRouter, edge: Edge) -> None:
     @routes.post("/api/show")
     async def ollama_show(body: OllamaName) -> OllamaShown:
         """Context length and dimension of an alias, as Ollama shows them."""
-        manner_of(_alias(body.model, edge), edge.embedder.aliases)
+        manner_of(split_target(_alias(body.model, edge))[0], edge.embedder.aliases)
         about: dict[str, str | int] = {
             "general.architecture": "clip",
             "general.basename": manifest.name,

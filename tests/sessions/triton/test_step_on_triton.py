@@ -35,7 +35,7 @@ def test_a_thousand_queries_are_refined_alike(place, artifact, modality):
     np.testing.assert_allclose(found["strength"], strength, rtol=1e-5)
     moved = np.linalg.norm(found["refined"] - given["query"], axis=1)
     assert (moved[NOTHING] < 1e-6).all()
-    assert np.median(moved) > 5e-4  # shares of the strength are drawn too
+    assert np.median(moved) > 1e-3  # shares of the strength are drawn too
 
 
 @pytest.mark.parametrize("name", ["query", "evidence", "signals", "constants"])
