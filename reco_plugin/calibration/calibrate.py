@@ -22,7 +22,7 @@ FEWEST = 20
 """Pairs below which a memory teaches nothing."""
 ENOUGH = 300
 """Pairs below which the gates are not fitted but the safe ones."""
-ASKED, BLOCK = 1_800, 600
+ASKED, BLOCK = 2_400, 600
 """Pairs that a gate is fitted on, at most, and in one block. With 600 in one, what a memory gained depended on which
 pairs were drawn (``docs/measurements/gate.md``)."""
 FEW = 600

@@ -230,6 +230,4 @@ def test_half_of_the_captions_wrong_still_help_unseen_entities_and_hardly_harm_s
     assert refined(noisy, "unseen") > noisy["unseen", "frozen"] + 18
     assert refined(noisy, "seen") >= noisy["seen", "frozen"] - 4
     assert noisy["seen", "image"] >= noisy["seen", "frozen"] - 0.5
-    assert (
-        noisy["seen", "text"] >= noisy["seen", "frozen"] - 3
-    )  # 2.52: the gate of more pairs moves them a little further
+    assert noisy["seen", "text"] >= noisy["seen", "frozen"] - 2.5

@@ -91,23 +91,24 @@ def files(drawings: list[Any]) -> list[bytes]:
         image.save(file, kind)
         return file.getvalue()
 
-    return [encoded(drawings[row].image, "PNG" if row else "JPEG") for row in range(3)]
+    return [encoded(drawings[row].image, "PNG" if row else "JPEG") for row in (0, 20, 21)]
 
 
 def test_a_text_comes_back_refined_as_by_the_plugin(caller, plugin):
-    found = caller.ask("text", TEXTS)
-    expected = plugin.embed(TEXTS, modality="text")
+    found = caller.ask("text", TEXTS, caution="bold")
+    expected = plugin.embed(TEXTS, modality="text", caution="bold")
     np.testing.assert_allclose(found["embedding"], expected.vectors, rtol=0, atol=1e-5)
     np.testing.assert_allclose(found["moved"][:, 0], expected.moved, rtol=0, atol=1e-5)
-    assert expected.moved.max() > 1e-4, "nothing is refined, so this compares plain vectors"
+    assert expected.moved.max() > 1e-3, "nothing is refined, so this compares plain vectors"
     assert [*found["degraded"][:, 0]] == [b""] * 3
     assert not found["truncated"].any()
 
 
 def test_an_image_comes_back_refined_as_by_the_plugin(caller, plugin, files):
-    expected = plugin.embed(files, modality="image")
-    np.testing.assert_allclose(caller.ask("image", files)["embedding"], expected.vectors, rtol=0, atol=1e-5)
-    assert expected.moved.max() > 1e-4, "nothing is refined, so this compares plain vectors"
+    expected = plugin.embed(files, modality="image", caution="bold")
+    found = caller.ask("image", files, caution="bold")["embedding"]
+    np.testing.assert_allclose(found, expected.vectors, rtol=0, atol=1e-5)
+    assert expected.moved.max() > 1e-3, "nothing is refined, so this compares plain vectors"
 
 
 @pytest.mark.parametrize(
