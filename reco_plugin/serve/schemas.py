@@ -11,7 +11,7 @@ from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationIn
 from ..calibration.reasons import explain_decision
 from ..calibration.why import Why
 from ..options import Option, RefineOptions, check_option, check_options, options_of
-from ..types import Coverage, Degraded, Modality, Used
+from ..types import Caution, Coverage, Degraded, Modality, Used
 from ..values import EXCLUSIONS
 from .embedder import AnswerRow, Embedded
 from .failures import Failure, Refused, too_many_items
@@ -58,6 +58,7 @@ class Strict(BaseModel):
 _WIRE: dict[str, Any] = {  # where JSON says it in another way than Python
     "where": dict[str, Any] | None,
     "exclude": Annotated[list[str] | None, Field(fail_fast=True, max_length=EXCLUSIONS)],
+    "caution": Caution | Annotated[float, Field(ge=0, le=1)] | None,
 }
 if TYPE_CHECKING:
 

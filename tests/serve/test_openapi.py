@@ -49,6 +49,14 @@ def test_fastapis_own_error_body_is_nowhere():
     assert "HTTPValidationError" not in FILE.read_text("utf-8")
 
 
+def test_a_caution_is_a_word_or_a_share():
+    schemas = json.loads(FILE.read_text("utf-8"))["components"]["schemas"].values()
+    found = [schema["properties"]["caution"]["anyOf"] for schema in schemas if "caution" in schema.get("properties", {})]
+    words = {"type": "string", "enum": ["cautious", "balanced", "bold"]}
+    assert found
+    assert all(one == [words, {"type": "number", "minimum": 0, "maximum": 1}, {"type": "null"}] for one in found)
+
+
 def test_every_operation_has_a_name_of_its_own_and_a_summary():
     names = [told["operationId"] for _, _, told in operations()]
     assert len(set(names)) == len(names) >= 10
