@@ -5,22 +5,23 @@ from __future__ import annotations
 import uuid
 from collections.abc import Callable, Mapping
 from dataclasses import replace
-from typing import TYPE_CHECKING, Any, TypeVar
+from typing import TYPE_CHECKING, Any, TypeVar, get_args
 
 from fastapi import Request, Response
 from starlette.types import Receive, Scope, Send
 
+from ..counters import SECONDS, Histogram, Tally
 from ..errors import InputError
 from ..options import RefineOptions, check_options, read_caution
 from ..score import Scores
 from ..types import Coverage, Degraded
-from .embedder import Embedded, Embedder, EmbedRequest
+from .embedder import Arm, Embedded, Embedder, EmbedRequest
 from .failures import Failure, Refused
 from .middleware import Bodies
 from .pool import Answer, Pool, take_place, written
 from .routes import credential
 from .scores import ScoreRequest, score
-from .settings import ServeSettings
+from .settings import Manner, ServeSettings
 
 if TYPE_CHECKING:
     from .fetch import ImageFetcher
@@ -33,10 +34,13 @@ NO_ROLE = (
 """Header ``x-reco-note``."""
 MANY_QUERIES = "refined as queries; if this is an index, it must be plain: say document (input_type), or name clip"
 """Likewise, of requests with many queries: some clients call an index so unless told (``@ai-sdk/cohere``)."""
+UNIT = "x-reco-unit"
+"""Header of requests: whom it is for, as a user or a session; it decides the arm, and is neither kept nor logged."""
 OPTION_HEADERS = {"x-reco-caution": "caution", "x-reco-target": "target"}
 """Header of requests, for dialects without a field for it."""
 TOLD = (
     "x-reco-refined",
+    "x-reco-arm",
     "x-reco-degraded",
     "x-reco-coverage",
     "x-reco-target",
@@ -49,6 +53,28 @@ TOLD = (
 _MANY = 16  # queries in a request
 _BATCHED = 64  # requests that wait for a batch, one and the next
 _FEW = 16  # rows whose answer is written in a millisecond, beside calls that are computed
+
+
+class ArmCounts:
+    """What the queries of one arm got, and how long that took."""
+
+    def __init__(self) -> None:
+        self.answers = Tally()
+        """Queries that were refined, or degraded, stayed plain, or failed."""
+        self.seconds = Histogram(SECONDS)
+        """Per request, in the queue and at work."""
+
+    def count(self, found: Embedded, seconds: float) -> None:
+        """Count a request."""
+        self.seconds.observe(seconds)
+        for row in found.rows:
+            plain = "degraded" if found.degraded else "plain"
+            self.answers.add("failed" if row.failure is not None else "refined" if row.refined else plain)
+
+    def count_failed(self, queries: int) -> None:
+        """Count a request that failed as a whole."""
+        for _ in range(queries):
+            self.answers.add("failed")
 
 
 class Edge:
@@ -68,6 +94,8 @@ class Edge:
         self.writing = Pool("reco-memory", threads=1, queue=settings.queue, deadline_s=settings.deadline_s)
         """Writes the memory: one change at a time, without blocking queries."""
         self.bodies = Bodies(settings)
+        self.arms: dict[Arm, ArmCounts] = {arm: ArmCounts() for arm in get_args(Arm)}
+        """Counts of the requests about which ``refined_share`` decided."""
         self.name, self.moves = uuid.uuid4().hex, 0
         """Of this service, and how often another version of its memory was put to use."""
         self.fetch: ImageFetcher | None = None
@@ -129,7 +157,7 @@ class Caller:
         request = replace(request, options=self._with_headers(request.options))
 
         def work() -> tuple[Embedded, T | Refused]:
-            found = self.embedder.embed(request, prefix)
+            found = self._embed_in_arm(request, prefix)
             if len(found.rows) > _FEW:
                 take_place()
             try:
@@ -142,16 +170,34 @@ class Caller:
         self._say(seconds, len(answer.rows), refined_word(answer), answer.degraded, coverage)
         if answer.target is not None:
             self._request.state.headers["x-reco-target"] = answer.target
+        if answer.arm is not None:
+            self._request.state.headers["x-reco-arm"] = self._request.state.log["arm"] = answer.arm
+            self._edge.arms[answer.arm].count(answer, sum(seconds.values()))
         if failed := sum(row.failure is not None for row in answer.rows):
             self._request.state.log["failed_items"] = failed
         asked = self.embedder.interpret(request, prefix)
         if asked.lacks_role:
             self._note("no_role", NO_ROLE)
-        elif request.side == "query" and sum(row.refined or bool(row.plain) for row in answer.rows) >= _MANY:
+        elif (
+            request.side == "query"
+            and answer.arm != "plain"
+            and sum(row.refined or bool(row.plain) for row in answer.rows) >= _MANY
+        ):
             self._note("many_queries", MANY_QUERIES)
         if isinstance(made, Refused):
             raise made
         return made
+
+    def _embed_in_arm(self, request: EmbedRequest, prefix: Manner | None) -> Embedded:
+        """Embed, refined or not by the arm that the request is in; errors as in :meth:`.Embedder.embed`."""
+        unit = self._request.headers.get(UNIT, "").strip(" \t").encode("latin-1")  # the bytes that were sent
+        arm = self.embedder.choose_arm(request, prefix, unit)
+        try:
+            return self.embedder.embed(replace(request, arm=arm), prefix)
+        except Exception:
+            if arm is not None:
+                self._edge.arms[arm].count_failed(len(request.items))
+            raise
 
     def _note(self, word: str, note: str) -> None:
         self._request.state.headers["x-reco-note"] = note

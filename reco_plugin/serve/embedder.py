@@ -18,6 +18,8 @@ Defaults of the sides: queries follow the model's policy (refined), documents ar
 vectors that do not change, so it may move; documents compete with one another, and moving some of them costs the others
 up to 60 points (docs/gate.md). Refining them would also mean building the index again. Documents of one request are
 refined as one set, so send all candidates at once.
+
+Which queries of those are, while refinement is switched on by degrees: a share of them, by :func:`arm_of`.
 """
 
 from __future__ import annotations
@@ -49,7 +51,10 @@ from .settings import Manner, ServeSettings
 
 PREFIXES: dict[str, Literal["plain", "refined"]] = {"/plain": "plain", "/refined": "refined"}
 """First segment of the path -> its meaning; stripped before routing."""
+Arm: TypeAlias = Literal["plain", "refined"]
+"""Which of two a request got, where ``refined_share`` decided."""
 RowKey: TypeAlias = tuple[Hashable, ...]
+_PLAIN_ARM = "it is in the plain arm of refined_share"
 _CUT = 'let its end be cut: truncate "END" or true, truncation true (NVIDIA\'s clients send "NONE" unless told)'
 
 
@@ -97,6 +102,8 @@ class EmbedRequest:
     options: RefineOptions = field(default_factory=RefineOptions)
     explain: bool = False  # also return the pairs that were used
     indexed: bool = True  # whether the vectors are compared with an index: of images, unless ``target`` says otherwise
+    shared: bool | None = None  # whether ``refined_share`` decides; None: unless it forces ``refine``, or explains
+    arm: Arm | None = None  # what was decided, see :meth:`Embedder.choose_arm`
 
 
 @dataclass(frozen=True)
@@ -125,6 +132,7 @@ class Embedded:
     seconds: Mapping[str, float]  # of each step that ran: prepare, encode, refine (search and fusion)
     coverage: Mapping[Modality, Coverage]  # of each modality that was refined now
     target: Target | None = None  # what they are compared with; None: the other modality, or nothing was to be refined
+    arm: Arm | None = None  # which the request was in; None where ``refined_share`` decided nothing
 
     @property
     def vectors(self) -> Vectors:
@@ -193,10 +201,43 @@ class AnswerCache:
 
 def key_of(item: Item, *, refined: bool, options: RefineOptions, version: int) -> RowKey:
     """The key of a row: the input, and for a refined row the options and the version of the memory."""
-    raw = item.content.encode("utf-8", "surrogatepass") if isinstance(item.content, str) else bytes(item.content)
     kind = type(item.content).__name__
-    digest = hashlib.blake2b(raw, digest_size=16).digest()
+    digest = hashlib.blake2b(raw_of(item), digest_size=16).digest()
     return (item.modality, kind, digest, *((repr(sorted(options.items())), version) if refined else ()))
+
+
+def raw_of(item: Item) -> bytes:
+    """The content of an item: a text in UTF-8, an image as it was sent, a vector in little-endian float32."""
+    match item.content:
+        case str():
+            return item.content.encode("utf-8", "surrogatepass")
+        case bytes():
+            return item.content
+        case _:
+            return item.content.astype("<f4").tobytes()
+
+
+def arm_of(unit: bytes, share: float) -> Arm:
+    """Whether a unit, as a user or a session, is among the share that is refined: the same in every process.
+
+    Its place between 0 and 1 is fixed, so that a larger share only moves units from plain to refined.
+
+    >>> [arm_of(b"user-4711", share) for share in (0.0, 0.25, 0.5, 1.0)]
+    ['plain', 'plain', 'refined', 'refined']
+    """
+    place = int.from_bytes(hashlib.blake2b(unit, digest_size=8, person=b"reco-arm").digest(), "big")
+    return "refined" if place < share * 2**64 else "plain"
+
+
+def content_of(items: Iterable[Item | Failure]) -> bytes:
+    """A digest of all items that could be read: the unit of a request that names none."""
+    content = hashlib.blake2b()
+    for item in items:
+        if isinstance(item, Item):
+            raw = raw_of(item)
+            content.update(f"{item.modality} {type(item.content).__name__} {len(raw)}:".encode())
+            content.update(raw)
+    return content.digest()
 
 
 @dataclass(frozen=True)
@@ -307,6 +348,10 @@ class _Work:
     seconds: dict[str, float] = field(default_factory=dict)
     coverage: dict[Modality, Coverage] = field(default_factory=dict)
 
+    def refines(self, modality: Modality, policy: SidePolicy) -> bool:
+        """Whether items of a modality are refined."""
+        return self.request.arm != "plain" and self.asked.refines(modality, policy)
+
     @contextmanager
     def timed(self, step: str) -> Iterator[None]:
         """Add the seconds of a block to a step, and show it in a trace."""
@@ -351,6 +396,28 @@ class Embedder:
         """D."""
         return self.reco.manifest.dimension
 
+    def choose_arm(self, request: EmbedRequest, prefix: Manner | None = None, unit: bytes = b"") -> Arm | None:
+        """Whether a request is among the refined share; None where the share decides nothing.
+
+        That is, where nothing would be refined, or the caller forces ``refine``; and of documents, which must not
+        change, and explanations, which show what refinement does.
+
+        Args:
+            request: what to embed.
+            prefix: of the URL.
+            unit: whom it is for, as a user or a session; empty: it is decided by all items of the request together,
+                so that those which become one vector, or one answer, are in one arm.
+
+        Raises:
+            Refused: 404, an unknown model.
+        """
+        asked, share = self.interpret(request, prefix), self.settings.refined_share
+        shared = (request.refine is None and not request.explain) if request.shared is None else request.shared
+        sides = {item.modality for item in request.items if isinstance(item, Item)}
+        if not shared or asked.role != "query" or not any(asked.refines(side, self.policy) for side in sides):
+            return None
+        return arm_of(unit or (content_of(request.items) if 0.0 < share < 1.0 else b""), share)
+
     def embed(self, request: EmbedRequest, prefix: Manner | None = None) -> Embedded:
         """Embed B items to (B, D); an item that cannot be embedded fails alone.
 
@@ -367,10 +434,10 @@ class Embedder:
         work = _Work(request, asked, failed)
         for modality in MODALITIES:
             self._side(work, modality)
-        rows = [work.rows[place] for place in range(len(request.items))]
-        wanted = any(asked.refines(modality, self.policy) for modality in MODALITIES)
+        rows = [self._row(work, place, item) for place, item in enumerate(request.items)]
+        wanted = any(work.refines(modality, self.policy) for modality in MODALITIES)
         target = request.options.get("target") if wanted else None
-        return Embedded(rows, work.degraded, work.seconds, work.coverage, target)
+        return Embedded(rows, work.degraded, work.seconds, work.coverage, target, request.arm)
 
     def _aimed(self, request: EmbedRequest) -> EmbedRequest:
         """The request with its target: its field's, header's or model's; of queries the setting's, or images.
@@ -383,6 +450,13 @@ class Embedder:
         if target is None:
             return request
         return replace(request, model=model, options={**request.options, "target": target})
+
+    def _row(self, work: _Work, place: int, item: Item | Failure) -> AnswerRow:
+        """The row of an item, with what the cache does not keep: that only its arm keeps it plain."""
+        row = work.rows[place]
+        if work.request.arm != "plain" or isinstance(item, Failure) or row.failure is not None:
+            return row
+        return replace(row, plain=_PLAIN_ARM) if work.asked.refines(item.modality, self.policy) else row
 
     def _failed(self, failure: Failure) -> AnswerRow:
         zeros = np.zeros(self.dimension, np.float32)
@@ -445,7 +519,7 @@ class Embedder:
 
     def _side(self, work: _Work, modality: Modality) -> None:
         """Answer the items of one modality."""
-        wanted = work.asked.refines(modality, self.policy)
+        wanted = work.refines(modality, self.policy)
         todo = self._unknown(work, modality, wanted)
         if not todo:
             return

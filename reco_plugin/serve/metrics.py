@@ -76,10 +76,27 @@ class Metrics:
             yield GaugeMetricFamily("reco_learning", "1 while this process learns calibration from the pairs", learning)
             said = "1 where a process began to learn calibration and has not ended, or died: none is begun until it has"
             yield GaugeMetricFamily("reco_learning_unfinished", said, unfinished)
+        yield from self._arms()
         seen = self._edge.embedder.cache.seen
         yield CounterMetricFamily("reco_cache_hits", "items that the cache answered", seen.hits)
         yield CounterMetricFamily("reco_cache_misses", "items that the cache did not know", seen.misses)
         yield GaugeMetricFamily("reco_cache_entries", "items in the cache", seen.entries)
+
+    def _arms(self) -> Iterator[Metric]:
+        """What each arm got, while refinement is switched on by degrees."""
+        share = self._edge.settings.refined_share
+        yield GaugeMetricFamily("reco_refined_share", "share of the queries that are refined, as it is set", share)
+        queries = CounterMetricFamily(
+            "reco_arm_queries", "queries by their arm, and what they got", labels=["arm", "answer"]
+        )
+        seconds = HistogramMetricFamily("reco_arm_seconds", "seconds per request, by its arm", labels=["arm"])
+        for arm, counts in self._edge.arms.items():
+            for answer, count in counts.answers.to_dict().items():
+                queries.add_metric([arm, answer], count)
+            taken = counts.seconds.to_dict()
+            seconds.add_metric([arm], _buckets(taken), taken["sum"])
+        yield queries
+        yield seconds
 
 
 def router(metrics: Metrics) -> APIRouter:

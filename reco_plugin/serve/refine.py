@@ -42,6 +42,7 @@ class RefineRequest(HowToRefine):
             options=self.options(),
             explain=self.explain,
             indexed=False,
+            shared=True,
         )
 
 

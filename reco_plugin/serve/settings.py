@@ -114,6 +114,14 @@ class ServeSettings(SettingsSection):
     )
     query_text: bool | None = Field(None, description="refine query texts; the model's policy when unset")
     query_image: bool | None = Field(None, description="refine query images; the model's policy when unset")
+    refined_share: float = Field(
+        1.0,
+        ge=0,
+        le=1,
+        allow_inf_nan=False,
+        description="share of the queries that are refined, the others stay plain: by the header x-reco-unit, or else"
+        " by the query itself",
+    )
     document_text: bool = Field(False, description="refine document texts, those of a request as one set")
     document_image: bool = Field(False, description="refine document images, those of a request as one set")
 
