@@ -229,6 +229,10 @@ class Settings(_Refining):
     memory_collection: str = Field(COLLECTION, description="collection of a Qdrant server, or an alias of one")
     memory_options: MemoryOptions = Field(MemoryOptions(), description="connection, search and creation of the memory")
 
+    index_user: str | None = Field(None, description="user of the search engine whose index is read")
+    index_password: SecretStr | None = Field(None, description="password of that user; never logged")
+    index_api_key: SecretStr | None = Field(None, description="key or token of that engine; never logged")
+
     provider: Provider = Field(
         "cpu", description="what runs the graphs in process; another one is never used instead, but by auto"
     )
@@ -285,6 +289,9 @@ class SettingsKeywords(RefineDefaults, total=False):
     memory_api_key: SecretStr | str | None
     memory_collection: str | None
     memory_options: MemoryOptions | Mapping[str, Any] | None
+    index_user: str | None
+    index_password: SecretStr | str | None
+    index_api_key: SecretStr | str | None
     provider: Provider | None
     threads: int | None
     arena: bool | None

@@ -15,6 +15,8 @@
     │   ├── SessionUnavailable the model server cannot be reached, or went down
     │   │   └── SessionOverloaded  its queue is full
     │   └── SessionTimeout     it did not answer before the deadline
+    ├── EngineError            an index of a search engine: it refuses, or has another form than is said
+    │   └── EngineUnavailable  it cannot be reached, or is overloaded
     └── MemoryStoreError       the store of pairs
         ├── MemoryUnavailable  the server cannot be reached, or went down
         │   └── MemoryOverloaded   it refuses more work for now
@@ -130,6 +132,14 @@ class SessionOverloaded(SessionUnavailable):
 
 class SessionTimeout(SessionError):
     """The model server did not answer before the deadline."""
+
+
+class EngineError(RecoError):
+    """An index of a search engine could not be read: the engine refuses, or the index has another form than is said."""
+
+
+class EngineUnavailable(EngineError):
+    """The engine cannot be reached, starts, or is overloaded; it may answer later."""
 
 
 class MemoryStoreError(RecoError):

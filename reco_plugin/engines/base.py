@@ -1,0 +1,167 @@
+"""What every engine can be asked: three verbs over one index, which is only read.
+
+::
+
+    describe() ──► Description        what is stored, how it is compared and compressed
+    scan()     ──► Page of Document  all documents, in an order that can be gone on with
+    search()   ──► IndexHit               what the engine itself finds, as applications search it
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any, Literal, Protocol, TypeAlias
+
+from ..data.cells import Vector
+from ..types import Payload
+
+Similarity: TypeAlias = Literal["cosine", "dot", "euclid"]
+
+
+@dataclass(frozen=True)
+class Effort:
+    """The number by which an index searches more thoroughly, and more slowly: ``ef``, probes, a factor of rescoring."""
+
+    name: str  # as the engine calls it, as in ``hnsw.ef_search``
+    value: int  # what a search without it uses
+    higher: tuple[int, ...]  # values worth trying, rising
+
+
+@dataclass(frozen=True)
+class Description:
+    """An index as its engine describes it."""
+
+    engine: str  # name and version, as in ``PostgreSQL 18.4, pgvector 0.8.5``
+    name: str  # of the index, table or collection; where it is an alias, of what that stands for
+    documents: int  # how many it holds, with or without a vector; an estimate where counting would take long
+    vector: str  # name of the vector field
+    dimension: int  # of its vectors
+    metric: Similarity  # how its vectors are compared
+    index: str  # how it is searched, as in ``hnsw m=16 ef_construction=64``; ``none: each vector is compared``
+    compression: str = ""  # of its vectors, as in ``int8``, ``halfvec``, ``PQ of 16 bytes``; empty: float32
+    effort: Effort | None = None  # None: nothing can be set, or each vector is compared
+    fields: tuple[str, ...] = ()  # names of all fields, to mend an address by
+    searches_text: bool = False  # whether `search` takes a text alone
+
+
+@dataclass(frozen=True)
+class Document:
+    """One document of an index.
+
+    Attributes:
+        id: as the application knows it.
+        vector: (D,), as stored, of any norm; None where it has none.
+        text: its caption, of the field that the address names; None where it has none.
+        image: path or URL of its picture, likewise.
+        payload: its other fields that a payload can hold.
+        problem: why it cannot be used, as in a vector of another length; None where nothing is wrong.
+    """
+
+    id: str
+    vector: Vector | None = None
+    text: str | None = None
+    image: str | None = None
+    payload: Payload = field(default_factory=dict)
+    problem: str | None = None
+
+
+@dataclass(frozen=True)
+class Page:
+    """Some documents of a scan."""
+
+    documents: tuple[Document, ...]
+    position: str  # goes on behind them, also in another process: `scan(after=position)`
+
+
+@dataclass(frozen=True)
+class Question:
+    """One search.
+
+    Attributes:
+        vector: (D,), unit-norm; None searches by the text alone, as the engine's own text search does.
+        text: for the engine's text search, or for ``{{text}}`` in the template.
+        k: hits wanted, from 1.
+        where: a filter in the engine's own language (SQL, JSON, YQL); None: all documents.
+        exact: compare each vector instead of searching by the index.
+        effort: of :attr:`Description.effort`; None: what the index has.
+        template: a query in the engine's own language that is sent in place of ours, with ``{{vector}}``, and if wanted
+            ``{{text}}`` and ``{{k}}``, where they belong.
+    """
+
+    vector: Vector | None = None
+    text: str | None = None
+    k: int = 10
+    where: str | None = None
+    exact: bool = False
+    effort: int | None = None
+    template: str | None = None
+
+
+@dataclass(frozen=True)
+class IndexHit:
+    """One document that a search found."""
+
+    id: str
+    score: float  # higher is nearer: the cosine or dot product, minus the distance, or the engine's own for a text
+    text: str | None = None  # its caption, of the field that the address names
+    image: str | None = None  # path or URL of its picture
+
+
+class Engine(Protocol):
+    """An open index. Nothing in it writes. Calls from several threads are safe.
+
+    Every call may raise :class:`~reco_plugin.errors.EngineUnavailable` (the engine cannot be reached, is overloaded or
+    starts; it was asked again a few times), and :class:`~reco_plugin.errors.EngineError` (it refuses, with its words).
+    """
+
+    def describe(self) -> Description:
+        """Say what the index holds.
+
+        Raises:
+            EngineError: no such index or field; the field holds no vectors that can be compared with ours.
+        """
+        ...
+
+    def scan(
+        self, *, after: str | None = None, since: str | None = None, vectors: bool = True, size: int = 1000
+    ) -> Iterator[Page]:
+        """Read all documents in pages; memory stays bounded by a page.
+
+        Args:
+            after: position of a page: goes on behind it.
+            since: only documents whose field ``changed=`` of the address is at least this.
+            vectors: read the vectors, too.
+            size: documents of a page.
+        """
+        ...
+
+    def search(self, question: Question) -> Sequence[IndexHit]:
+        """What the engine finds, best first."""
+        ...
+
+    def close(self) -> None:
+        """Let go of the connection."""
+        ...
+
+
+def as_payload(values: Mapping[str, Any]) -> Payload:
+    """The values that a payload can hold; times become texts in ISO's form, exact numbers become numbers, others go."""
+    from datetime import date, datetime, time
+    from decimal import Decimal
+    from uuid import UUID
+
+    kept: dict[str, Any] = {}
+    for name, value in values.items():
+        match value:
+            case str() | bool() | int() | float():
+                kept[name] = value
+            case datetime() | date() | time():
+                kept[name] = value.isoformat()
+            case Decimal():
+                kept[name] = int(value) if value == value.to_integral_value() else float(value)
+            case UUID():
+                kept[name] = str(value)
+            case list() | tuple() if all(isinstance(item, str | bool | int | float) for item in value):
+                kept[name] = list(value)
+    return kept

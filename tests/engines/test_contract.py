@@ -1,0 +1,143 @@
+"""What each engine must do, asked of the real one."""
+
+from __future__ import annotations
+
+from contextlib import closing
+
+import numpy as np
+import pytest
+
+from reco_plugin.engines import Engine, Question, open_index
+from reco_plugin.errors import ConfigError, EngineError
+
+from .conftest import DIMENSION, DOCUMENTS, Served, rows, unit
+
+ROWS = {row.sku: row for row in rows()}
+WITH_VECTOR = [row for row in ROWS.values() if row.clip is not None]
+CLIP = np.asarray([row.clip for row in WITH_VECTOR], np.float32)
+
+
+@pytest.fixture
+def index(keys: Served):
+    """The index, open."""
+    opened = open_index(keys.address)
+    yield opened
+    opened.close()
+
+
+def best(query: np.ndarray, k: int, most: float = np.inf) -> list[str]:
+    """Ids of the documents that are nearest to a query (D,) by the cosine."""
+    order = np.argsort(-(CLIP @ query), kind="stable")
+    return [WITH_VECTOR[row].sku for row in order if WITH_VECTOR[row].price < most][:k]
+
+
+def test_an_index_is_described(index: Engine, engine: Served):
+    said = index.describe()
+    assert said.documents == DOCUMENTS
+    assert (said.vector, said.dimension, said.metric) == ("clip", DIMENSION, "cosine")
+    assert {"title", "photo", "price"} <= set(said.fields)
+    assert said.engine
+    assert said.index
+    assert said.searches_text or engine.name in ("milvus", "lancedb")
+
+
+def test_a_scan_reads_each_document_once(index: Engine):
+    found = [document for page in index.scan(size=70) for document in page.documents]
+    assert sorted(document.id for document in found) == sorted(ROWS)
+    for document in found:
+        row = ROWS[document.id]
+        assert (document.text, document.image, document.problem) == (row.title, row.photo, None)
+        assert document.payload["price"] == pytest.approx(row.price)
+        if row.clip is None:
+            assert document.vector is None
+        else:
+            assert document.vector is not None
+            assert document.vector.dtype == np.float32
+            np.testing.assert_allclose(document.vector, row.clip, atol=1e-6)
+
+
+def test_a_scan_goes_on_where_another_one_ended(keys: Served, index: Engine):
+    first = next(iter(index.scan(size=70)))
+    again = open_index(keys.address)
+    rest = [document.id for page in again.scan(after=first.position, size=70) for document in page.documents]
+    again.close()
+    assert sorted([*(document.id for document in first.documents), *rest]) == sorted(ROWS)
+    assert all(page.documents for page in index.scan(size=100))
+
+
+def test_a_scan_without_vectors_has_the_rest(index: Engine):
+    found = [document for page in index.scan(size=100, vectors=False) for document in page.documents]
+    assert sorted(document.id for document in found) == sorted(ROWS)
+    assert all(document.vector is None for document in found)
+    assert "clip" not in found[0].payload
+
+
+def test_a_scan_of_what_changed(index: Engine):
+    found = [document.id for page in index.scan(since="290", size=4) for document in page.documents]
+    assert sorted(found) == [f"sku-{n:04}" for n in range(290, 300)]
+
+
+def test_a_search_finds_the_nearest_and_scores_them_as_the_metric_does(index: Engine):
+    for query in unit(5, 1):
+        hits = index.search(Question(query, k=10, exact=True))
+        assert [hit.id for hit in hits] == best(query, 10)
+        cosines = [float(np.dot(ROWS[hit.id].clip, query)) for hit in hits]
+        np.testing.assert_allclose([hit.score for hit in hits], cosines, atol=1e-4)
+        assert [(hit.text, hit.image) for hit in hits] == [(ROWS[hit.id].title, ROWS[hit.id].photo) for hit in hits]
+
+
+def test_a_search_by_the_index_finds_most_of_them(index: Engine):
+    found = [{hit.id for hit in index.search(Question(query, k=10))} & set(best(query, 10)) for query in unit(20, 2)]
+    assert np.mean([len(same) for same in found]) > 8
+
+
+def test_a_filter_is_in_the_words_of_the_engine(index: Engine, engine: Served):
+    for query in unit(3, 3):
+        hits = index.search(Question(query, k=5, where=engine.where, exact=True))
+        assert [hit.id for hit in hits] == best(query, 5, most=5)
+
+
+def test_more_effort_can_be_asked_for(index: Engine):
+    effort = index.describe().effort
+    if effort is None:
+        pytest.skip("each vector is compared")
+    assert list(effort.higher) == sorted(effort.higher)
+    assert all(value > effort.value for value in effort.higher)
+    query = unit(1, 4)[0]
+    assert [hit.id for hit in index.search(Question(query, k=10, effort=effort.higher[-1]))] == best(query, 10)
+
+
+def test_a_text_alone_is_searched_by_the_engine(index: Engine):
+    if not index.describe().searches_text:
+        pytest.skip("the engine searches no texts")
+    assert [hit.id for hit in index.search(Question(text="number123", k=5))] == ["sku-0123"]
+    hits = index.search(Question(text="fox", k=50))
+    assert hits
+    assert all("fox" in (hit.text or "") for hit in hits)
+    assert list(index.search(Question(text="''\"<>&|! ", k=5))) == []
+
+
+def test_a_template_is_sent_as_it_is_written(index: Engine, engine: Served):
+    if engine.template is None:
+        pytest.skip("the engine takes no queries of one's own")
+    query = unit(1, 5)[0]
+    hits = index.search(Question(query, k=10, template=engine.template))
+    assert [hit.id for hit in hits] == best(query, 5)
+    with pytest.raises(ConfigError, match=r"leaves no vector open.*\{\{vector\}\}"):
+        index.search(Question(query, template=engine.template.replace("{{vector}}", "[1]")))
+
+
+def test_a_field_that_is_not_there_is_named(keys: Served):
+    for name in ("vector=clip", "text=title"):
+        wrong = keys.address.replace(name, f"{name}s")
+        field = name.partition("=")[2]
+        with (
+            closing(open_index(wrong)) as opened,
+            pytest.raises(EngineError, match=rf"{field}s.*did you mean '{field}'"),
+        ):
+            opened.describe()
+
+
+def test_an_unknown_option_is_refused(keys: Served):
+    with pytest.raises(ConfigError, match="did you mean 'vector'"):
+        open_index(keys.address.replace("vector=", "vecter="))
