@@ -17,7 +17,7 @@ from uvicorn.protocols.http.h11_impl import H11Protocol
 from .failures import Failure
 from .logs import LOGGER
 from .middleware import PROBES
-from .routes import LOCAL, THROTTLED, openai_shape
+from .routes import LOCAL, THROTTLED, shape_for_all
 from .settings import ServeSettings
 
 log = logging.getLogger(LOGGER)
@@ -154,8 +154,7 @@ def is_unix(socket: Any) -> bool:
 @cache
 def _refusal() -> bytes:
     """The answer to a connection beyond the limit, before its request is read."""
-    shape = openai_shape(Failure(503, "too_many_connections", _FULL))
-    body = json.dumps(shape | {"message": _FULL, "detail": _FULL}).encode()  # for all dialects at once
+    body = json.dumps(shape_for_all(Failure(503, "too_many_connections", _FULL))).encode()
     lines = [
         "HTTP/1.1 503 Service Unavailable",
         "content-type: application/json",

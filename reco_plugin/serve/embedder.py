@@ -642,17 +642,15 @@ class ItemPreparation:
             return Failure(400, "invalid_vector", str(error))
 
     def _text(self, text: str, truncate: bool) -> EncoderInput | Failure:
-        if len(text) > self._most_chars:
-            limit = f"the limit is {self._most_chars:,} (max_text_chars)"
-            return Failure(413, "text_too_long", f"a text has {len(text):,} characters, {limit}: shorten it")
         try:
-            ready = self._preparation.text(text, "a text")
+            ready = self._preparation.text(text[: self._most_chars], "a text")
         except InputError as error:
             return Failure(400, "invalid_text", str(error))
-        if ready.truncated and not truncate:
+        cut = ready.truncated or len(text) > self._most_chars
+        if cut and not truncate:
             reads = f"the {self._length} tokens that the encoder reads"
             return Failure(400, "text_too_long", f"a text is longer than {reads}: shorten it, or {_CUT}")
-        return ready
+        return replace(ready, truncated=cut)
 
     def _image(self, data: bytes) -> EncoderInput | Failure:
         if len(data) > self._most_bytes:

@@ -13,7 +13,7 @@ from ..memory.checks import check_pair
 from ..preparation import EncoderInput
 from ..types import MODALITIES, Modality, Pair
 from ..values import SOURCE, strip_marks
-from .dialects.shared import image_item
+from .dialects.shared import image_item, text_item
 from .edge import Edge
 from .embedder import Embedder, Item
 from .failures import Failure, Refused, failure_of, too_many_items
@@ -168,7 +168,12 @@ class SearchRequest(Strict):
         """
         if self.vector is not None:
             return Item.vector(self.vector, self.modality)
-        return Item.text(self.text) if self.text is not None else image_item(self.image or "", max_image_bytes)
+        if self.text is None:
+            return image_item(self.image or "", max_image_bytes)
+        item = text_item(self.text)
+        if isinstance(item, Failure):
+            raise Refused(item)
+        return item
 
 
 def router(edge: Edge) -> APIRouter:

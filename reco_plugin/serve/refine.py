@@ -16,7 +16,7 @@ from pydantic import BaseModel, Field, model_validator
 
 from ..score import Scores
 from ..types import Degraded, InputType, Modality
-from .dialects.shared import InputPart, Picture, image_item, read
+from .dialects.shared import InputPart, Picture, image_item, read, text_item
 from .edge import Caller, Edge
 from .embedder import EmbedRequest, Item
 from .failures import Failure, Refused
@@ -61,7 +61,7 @@ class ExplainInput(Strict):
     def to_item(self, caller: Caller) -> Item | Failure:
         """The same for the embedder."""
         if self.text is not None:
-            return Item.text(self.text)
+            return text_item(self.text)
         try:
             return image_item(self.image or "", caller.settings.max_image_bytes)
         except Refused as refused:

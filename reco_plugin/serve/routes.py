@@ -59,8 +59,13 @@ _KEY_HEADERS = ("api-key", "x-api-key")
 
 
 def openai_shape(failure: Failure) -> dict[str, Any]:
-    """``{"error": {"message", "type", "param", "code"}}``, also the answer to unknown paths."""
+    """``{"error": {"message", "type", "param", "code"}}``."""
     return {"error": error_body(failure).model_dump()}
+
+
+def shape_for_all(failure: Failure) -> dict[str, Any]:
+    """The same with Voyage's and Jina's ``detail`` and NVIDIA's and Cohere's ``message``: who asks is not known."""
+    return openai_shape(failure) | {"detail": failure.message, "message": failure.message}
 
 
 def answering_in(shape: Shape, headers: Callable[[Failure], dict[str, str]] = lambda _: {}) -> type[APIRoute]:
@@ -104,7 +109,7 @@ def is_local(scope: Scope) -> bool:
 
 
 class Shapes:
-    """The shape of failures for each path; an unknown path has that of the most similar one."""
+    """The shape of failures for each path; an unknown path has that of the most similar dialect, or all in one."""
 
     def __init__(self, routers: Iterable[APIRouter]) -> None:
         self._shapes: dict[str, Shape] = {
@@ -115,11 +120,12 @@ class Shapes:
         }
 
     def of(self, scope: Scope) -> Shape:
-        """The shape for a request: that of the path with the longest common beginning, ours without one."""
+        """The shape for a request: that of the path with the longest common beginning."""
         asked = scope["path"].removeprefix(scope.get("root_path", "")).split("/")[1:]
         shared = {path: _begin_alike(path.split("/")[1:], asked) for path in self._shapes}
         best = max(shared, key=shared.__getitem__)
-        return self._shapes[best] if shared[best] else openai_shape
+        shape = self._shapes[best] if shared[best] else openai_shape
+        return shape_for_all if shape is openai_shape else shape
 
 
 def _begin_alike(path: Sequence[str], asked: Sequence[str]) -> int:

@@ -104,16 +104,16 @@ def test_a_bad_item_fails_alone(embedder, filled):
         Item.vector([1.0] * 3, "image"),
         Item.vector([], "image"),
         Item.text("half \ud83d"),
-        Item.text("x" * 50_001),
+        Item.text("x" * 60_000),  # read as far as others are
     ]
     answer = embedder.embed(EmbedRequest(items, model="clip-reco-query"))
     codes = [row.failure and row.failure.code for row in answer.rows]
     assert codes == [
         *(None, None, "image_decode_failed", "image_decode_failed", "image_url_forbidden"),
         *("invalid_vector",) * 4,
-        *("invalid_text", "text_too_long"),
+        *("invalid_text", None),
     ]
-    assert not answer.vectors[2:].any()
+    assert not answer.vectors[2:-1].any()
     assert np.allclose(answer.vectors[0], filled.embed_texts(["a red fox"], refine=True)[0], atol=1e-6)
     with pytest.raises(Refused, match=r"input\[2\]: an image") as refused:
         answer.whole("input")
@@ -138,8 +138,8 @@ def test_a_long_text_is_cut_and_says_so_or_is_refused(embedder, filled):
     assert not any(row.failure for row in answer.rows)
     assert (answer.rows[1].tokens, answer.rows[2].tokens) == (length, 2)  # an empty text is framed by start and end
     assert answer.tokens == sum(row.tokens for row in answer.rows)
-    strict = embedder.embed(texts("red", long, truncate=False))
-    assert [row.failure and row.failure.code for row in strict.rows] == [None, "text_too_long"]
+    strict = embedder.embed(texts("red", long, "red" + " " * 50_000 + "fox", truncate=False))
+    assert [row.failure and row.failure.code for row in strict.rows] == [None, "text_too_long", "text_too_long"]
 
 
 def test_nothing_too_much_and_unknown_models_are_refused(embedder):

@@ -112,6 +112,14 @@ def test_where_no_route_answers_the_nearest_dialect_does(reading, method, path, 
     assert path in answer.text  # as it was sent, with its prefix
 
 
+@pytest.mark.parametrize("path", ["/v1/nothing", "/nothing", "/v1/", "/v1/embedding"])
+def test_an_unknown_path_is_told_to_all_dialects(reading, path):
+    """Engines show a `message` or a `detail` to their users, and else the status alone."""
+    answer = reading.post(path, json={}).json()
+    assert answer["detail"] == answer["message"] == answer["error"]["message"]
+    assert "GET /docs shows what there is" in answer["message"]
+
+
 def test_on_this_machine_only_names_of_this_machine_are_answered(tmp_path, model):
     with process(tmp_path, model, "--memory", ":memory:") as (_, url):
         port = url.rpartition(":")[2]

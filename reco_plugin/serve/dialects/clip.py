@@ -32,7 +32,8 @@ class VectorizeRequest(BaseModel):
 
     def to_wanted(self) -> Wanted:
         """The same for the embedder: texts, then images."""
-        texts = numbered("texts", ([text] for text in self.texts or []))
+        # an empty title is no part of an object that has a picture; alone it is embedded, as the container does
+        texts = numbered("texts", ([text] if text.strip() or not self.images else [] for text in self.texts or []))
         images = numbered("images", ([Picture(image)] for image in self.images or []))
         return Wanted(inputs=texts | images, empty_texts=True)
 

@@ -23,7 +23,7 @@ from ..edge import Edge
 from ..embedder import Embedded, EmbedRequest, Item, split_target
 from ..failures import Failure, Refused
 from ..schemas import Strict
-from .shared import dialect_router
+from .shared import dialect_router, text_item
 
 _TASKS: dict[str, tuple[InputType, str]] = {"textual": ("query", "text"), "visual": ("document", "image")}
 """Task -> side of its item, and the field of the form that holds it."""
@@ -98,7 +98,8 @@ def router(edge: Edge) -> APIRouter:
 
         def write(found: Embedded) -> ImmichAnswer:
             vector = found.whole(field).rows[0].vector
-            width, height = _size(item.content) if isinstance(item.content, bytes) else (None, None)
+            image = item.content if isinstance(item, Item) and isinstance(item.content, bytes) else None
+            width, height = (None, None) if image is None else _size(image)
             return ImmichAnswer(clip=json.dumps(vector.tolist()), imageWidth=width, imageHeight=height)
 
         return await edge(request).answer(EmbedRequest([item], side=side), write)
@@ -134,11 +135,11 @@ def _task(entries: dict[str, Any], edge: Edge) -> str:
     return task
 
 
-def _item(form: FormData, task: str) -> Item:
+def _item(form: FormData, task: str) -> Item | Failure:
     _, field = _TASKS[task]
     given = form.get(field)
     if task == "textual" and isinstance(given, str):
-        return Item.text(given)
+        return text_item(given)
     if task == "visual" and isinstance(given, UploadFile):
         return Item.image(given.file.read())
     raise Refused(Failure(400, "empty_input", f"{task} needs the field {field}", field))

@@ -13,7 +13,7 @@ from ..embedder import AnswerRow, Embedded
 from ..failures import Failure, Refused
 from ..logs import request_id
 from ..pool import while_written
-from ..routes import openai_shape
+from ..routes import shape_for_all
 from ..schemas import ErrorBody, HowToRefine, Items, Strict, check_length, error_body
 from .shared import (
     DTYPES,
@@ -48,6 +48,10 @@ class TextInput(Strict):
     text: str
 
 
+class NoInput(Strict):
+    """Nothing: what Weaviate's module for Jina sends for an empty title, beside a picture."""
+
+
 class JinaImage(Strict):
     """Jina's image: data URI, base64, or a URL if the service fetches them."""
 
@@ -67,8 +71,9 @@ def check_input(value: Any, info: ValidationInfo) -> Any:
     if _are_ids(items) or (all(isinstance(one, list) for one in items) and all(map(_are_ids, items))):
         raise Refused(Failure(400, "token_ids_refused", _NO_IDS, "input"))
     check_length(value, info)
+    pictured = any(isinstance(one, dict) and "image" in one for one in items)
     for index, one in enumerate(items):
-        if not (isinstance(one, str) or _is_object(one)):
+        if not (isinstance(one, str) or _is_object(one) or (one == {} and pictured)):
             raise ValueError(f"item {index} is {_KINDS.get(type(one), 'another object')}; give {WORDS}")
     return value
 
@@ -81,20 +86,22 @@ def _is_object(one: Any) -> bool:
     return isinstance(one, dict) and [*one] in (["text"], ["image"]) and isinstance(next(iter(one.values())), str)
 
 
-One: TypeAlias = str | TextInput | JinaImage
+One: TypeAlias = str | TextInput | JinaImage | NoInput
 Input: TypeAlias = Annotated[One | Items[One], BeforeValidator(check_input)]
 """The field ``input``."""
 
 
-def part_of(one: One, *, is_image: bool) -> InputPart:
-    """An item of a checked input as a part; ``is_image``: a string is an image, also without a data URI's header."""
+def parts_of(one: One, *, is_image: bool) -> list[InputPart]:
+    """An item of a checked input as parts; ``is_image``: a string is an image, also without a data URI's header."""
     match one:
         case str():
-            return Picture(one) if is_image or is_data_uri(one) else one
+            return [Picture(one) if is_image or is_data_uri(one) else one]
         case TextInput():
-            return one.text
+            return [one.text]
         case JinaImage():
-            return Picture(one.image)
+            return [Picture(one.image)]
+        case NoInput():
+            return []
 
 
 class EmbeddingsRequest(Strict):
@@ -113,7 +120,7 @@ class EmbeddingsRequest(Strict):
     prompt_type: str | None = Field(None, description="query or document")
     prompt_name: str | None = Field(None, description="query or document")
     embedding_type: str | None = Field(None, description="float, base64, binary, ubinary, int8 or uint8")
-    normalized: bool | None = Field(None, description="only true: all vectors have norm 1")
+    normalized: bool | None = Field(None, description="ignored: all vectors have norm 1")
     late_chunking: bool | None = Field(None, description="only false")
     return_multivector: bool | None = Field(None, description="only false")
     truncate: Cut | bool | None = Field(None, description="false, NONE or START: refuse long texts")
@@ -130,6 +137,13 @@ class EmbeddingsRequest(Strict):
     refine: bool | None = Field(None, description="final, whatever alias, prefix, role and settings say")
     reco: HowToRefine | None = Field(None, description="how to refine, for this request")
     allow_failures: bool = Field(False, description="answer what can be answered; failed items hold `error`")
+
+    @model_validator(mode="before")
+    @classmethod
+    def _not_multimodal(cls, given: Any) -> Any:
+        if isinstance(given, dict) and "input" not in given and "inputs" in given:
+            raise ValueError("this is a request of Voyage's multimodal API (inputs): it is at /v1/multimodalembeddings")
+        return given
 
     @model_validator(mode="after")
     def _modalities_fit(self) -> EmbeddingsRequest:
@@ -154,9 +168,9 @@ class EmbeddingsRequest(Strict):
         """The same for the embedder."""
         items = self.input if isinstance(self.input, list) else [self.input]
         words = self.modality if isinstance(self.modality, list) else [self.modality] * len(items)
-        parts = [part_of(one, is_image=word == "image") for one, word in zip(items, words, strict=True)]
+        parts = (parts_of(one, is_image=word == "image") for one, word in zip(items, words, strict=True))
         return Wanted(
-            inputs=numbered("input", ([part] for part in parts)),
+            inputs=numbered("input", parts),
             model=self.model,
             side=side_of(
                 input_type=self.input_type,
@@ -179,7 +193,6 @@ class EmbeddingsRequest(Strict):
         check_offered("embedding_type", self.embedding_type, (*DTYPES, "base64"))
         check_offered("encoding_type", self.encoding_type, (*DTYPES, "base64"))
         check_offered("output_dtype", self.output_dtype, DTYPES)
-        check_offered("normalized", self.normalized, (True,))
         check_offered("late_chunking", self.late_chunking, (False,))
         check_offered("return_multivector", self.return_multivector, (False,))
 
@@ -220,14 +233,9 @@ class ErrorShape(BaseModel):
     message: str
 
 
-def shape(failure: Failure) -> dict[str, Any]:
-    """A failure in the shape of all dialects of this path."""
-    return openai_shape(failure) | {"detail": failure.message, "message": failure.message}
-
-
 def router(edge: Edge) -> APIRouter:
     """The route."""
-    routes = dialect_router(ErrorShape, shape)
+    routes = dialect_router(ErrorShape, shape_for_all)
 
     @routes.post("/embeddings", response_model=EmbeddingsAnswer, include_in_schema=False)  # a base URL without /v1
     @routes.post("/openai/v1/embeddings", response_model=EmbeddingsAnswer, include_in_schema=False)  # of Azure

@@ -1,7 +1,8 @@
 """What the dialects share: their inputs, roles, encodings of a vector, and unsupported fields.
 
-An input is one or more texts and images, for which there is one vector. Images inside JSON are data URIs or bare
-base64; the declared type is often wrong, so the bytes decide.
+An input is one or more texts and images, for which there is one vector. An empty text beside a picture is left out:
+search engines send a document whose title is missing so, and would lose it by an error. Images inside JSON are data
+URIs or bare base64; the declared type is often wrong, so the bytes decide.
 """
 
 from __future__ import annotations
@@ -42,6 +43,8 @@ _SIDES: dict[str, InputType | None] = {
     "query": "query",
     "search": "query",
     "search_query": "query",
+    "internal_search": "query",  # Elasticsearch's own, of its searches and its indexing
+    "internal_ingest": "document",
     "retrieval.query": "query",
     "document": "document",
     "passage": "document",
@@ -49,6 +52,7 @@ _SIDES: dict[str, InputType | None] = {
     "search_document": "document",
     "retrieval.passage": "document",
     "image": "document",  # Cohere's, for the images of an index
+    "unspecified": None,
     "classification": None,
     "clustering": None,
     "separation": None,
@@ -62,6 +66,7 @@ _PICTURE = (
     "a text is the base64 of a picture: send it as an image, which is a data:image/…;base64, string or"
     ' {"image": …} in /v1/embeddings, and elsewhere the field for images (inputImage, image_base64, images)'
 )
+_EMPTY = Failure(400, "empty_text", "a text is empty: leave it out")
 _TINY = 1e-12
 _LARGE = 500_000  # characters, whose decoding would block the event loop for a millisecond or more
 _DATA_URI = re.compile(r"data:[^,;]*(?:;[^,;]+)*;base64,", re.IGNORECASE)
@@ -90,7 +95,10 @@ class Picture:
 class Wanted(EmbedRequest):
     """A request of any dialect, whose items are not read yet."""
 
-    inputs: Mapping[str, Sequence[InputPart]]  # by the caller's name, ``input[3]``; several parts become one vector
+    inputs: Mapping[str, Sequence[InputPart]]
+    """By the caller's name, ``input[3]``. Several parts become one vector; none, beside a picture, zeros, which
+    leave a mean as it is; else an error."""
+    part_names: Sequence[str] = ()  # of the parts of an input, where the caller names them
     empty_texts: bool = False  # embed an empty text instead of refusing it
 
 
@@ -111,31 +119,46 @@ async def answer(caller: Caller, wanted: Wanted, write: Callable[[Embedded], Ans
         Refused: the whole request; one bad input fails in its row.
         RecoError: nothing could be embedded.
     """
-    parts = [part for parts in wanted.inputs.values() for part in parts]
+    inputs = {name: _without_blanks(parts) for name, parts in wanted.inputs.items()}
+    parts = [part for parts in inputs.values() for part in parts]
     if len(parts) > most_items.get():  # of all inputs together
         raise Refused(too_many_items(len(parts), most_items.get()))
     items = await asyncio.gather(*(read(part, caller, empty_texts=wanted.empty_texts) for part in parts))
+    zeros = np.zeros(caller.embedder.dimension, np.float32)
+    nothing = AnswerRow(zeros, zeros, failure=None if any(isinstance(part, Picture) for part in parts) else _EMPTY)
 
     def write_joined(found: Embedded) -> Answer:
         rows = iter(found.rows)
-        joined = [_join(list(islice(rows, len(some))), name) for name, some in wanted.inputs.items()]
-        return write(replace(found, rows=joined))
+        taken = {name: list(islice(rows, len(some))) or [nothing] for name, some in inputs.items()}
+        return write(replace(found, rows=[_join(some, name, wanted.part_names) for name, some in taken.items()]))
 
     return await caller.answer(replace(wanted, items=items), write_joined)
+
+
+def _without_blanks(parts: Sequence[InputPart]) -> Sequence[InputPart]:
+    """The parts of an input without empty texts, if there is another part beside them."""
+    if len(parts) < 2:
+        return parts
+    return [part for part in parts if not isinstance(part, str) or part.strip()] or parts[:1]
 
 
 async def read(part: InputPart, caller: Caller, *, empty_texts: bool = False) -> Item | Failure:
     """A part as an item, or why it cannot be read."""
     if isinstance(part, str):
-        if not part and not empty_texts:
-            return Failure(400, "empty_text", "a text is empty: leave it out")
-        if is_bare_picture(part):
-            return Failure(400, "image_as_text", _PICTURE)
-        return Item.text(part)
+        return text_item(part, empty=empty_texts)
     try:
         return Item.image(await _bytes(part.source, caller))
     except Refused as refused:
         return refused.failure
+
+
+def text_item(text: str, *, empty: bool = False) -> Item | Failure:
+    """A text as an item, or why it is none; ``empty``: also one of blanks, which says nothing about what it is for."""
+    if not (empty or text.strip()):
+        return _EMPTY
+    if is_bare_picture(text):
+        return Failure(400, "image_as_text", _PICTURE)
+    return Item.text(text)
 
 
 async def _bytes(source: str, caller: Caller) -> bytes:
@@ -149,12 +172,12 @@ async def _bytes(source: str, caller: Caller) -> bytes:
     return await caller.fetch(source)
 
 
-def _join(parts: Sequence[AnswerRow], name: str) -> AnswerRow:
+def _join(parts: Sequence[AnswerRow], name: str, part_names: Sequence[str]) -> AnswerRow:
     """The row of an input: of several parts, the direction of their mean, which does not say how each was refined."""
-    for part in parts:
+    for number, part in enumerate(parts):
         if part.failure is not None:
             zeros = np.zeros_like(part.vector)
-            return AnswerRow(zeros, zeros, failure=part.failure.at(name))
+            return AnswerRow(zeros, zeros, failure=part.failure.at(part_names[number] if part_names else name))
     if len(parts) == 1:
         return parts[0]
     return AnswerRow(

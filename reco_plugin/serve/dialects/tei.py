@@ -22,7 +22,7 @@ class TeiRequest(Strict):
 
     inputs: str | Items[str]
     prompt_name: str | None = Field(None, description="query or document; TEI's name of a prompt")
-    normalize: bool | None = Field(None, description="only true: all vectors have norm 1")
+    normalize: bool | None = Field(None, description="ignored: all vectors have norm 1")
     truncate: bool | None = Field(None, description="false: refuse long texts")
     truncation_direction: str | None = Field(None, description="only right")
     dimensions: int | None = Field(None, description="only the model's own")
@@ -82,7 +82,6 @@ def router(edge: Edge) -> APIRouter:
     async def embed(request: Request, body: TeiRequest, model: str | None) -> Response:
         caller = edge(request)
         check_dimensions(caller.embedder.dimension, dimensions=body.dimensions)
-        check_offered("normalize", body.normalize, (True,))
         check_offered(
             "truncation_direction", body.truncation_direction and body.truncation_direction.lower(), ("right",)
         )

@@ -24,7 +24,8 @@ _ERRORS = {
     503: "ThrottlingException",  # also a memory that is down: OpenSearch tries again at no other word
     504: "ModelTimeoutException",
 }
-_ABSENT = (None, "", "null")  # OpenSearch's processor writes "null" for a missing field
+_NULL = "null"
+"""What OpenSearch's processor writes for a missing field, beside the other one."""
 
 
 class TitanConfig(Strict):
@@ -40,7 +41,7 @@ class TitanRequest(Strict):
     inputImage: str | None = Field(None, description="bare base64")  # noqa: N815
     embeddingConfig: TitanConfig | None = None  # noqa: N815
     dimensions: int | None = Field(None, description="Titan text v2: only the model's own")
-    normalize: bool | None = Field(None, description="only true: all vectors have norm 1")
+    normalize: bool | None = Field(None, description="ignored: all vectors have norm 1")
     embeddingTypes: list[str] | None = Field(None, description="float, binary or both")  # noqa: N815
     input_type: str | None = Field(None, description="query or document; not Titan's")
 
@@ -51,14 +52,15 @@ class TitanRequest(Strict):
             Refused: neither text nor image.
         """
         parts: dict[str, InputPart] = {}
-        if self.inputText not in _ABSENT:
+        text, image = (self.inputText or "").strip(), (self.inputImage or "").strip()
+        if text and (text != _NULL or "inputImage" not in self.model_fields_set):  # else somebody's title is null
             parts["inputText"] = self.inputText or ""
-        if self.inputImage not in _ABSENT:
-            parts["inputImage"] = Picture(self.inputImage or "")
+        if image not in ("", _NULL):
+            parts["inputImage"] = Picture(image)
         if not parts:
             raise Refused(Failure(400, "empty_input", "there is nothing to embed: give inputText, inputImage or both"))
         inputs = {" and ".join(parts): [*parts.values()]}
-        return Wanted(inputs=inputs, model=model, side=side_of(input_type=self.input_type))
+        return Wanted(inputs=inputs, part_names=[*parts], model=model, side=side_of(input_type=self.input_type))
 
 
 class TitanAnswer(BaseModel):
@@ -89,7 +91,6 @@ def router(edge: Edge) -> APIRouter:
         caller = edge(request)
         length = body.embeddingConfig.outputEmbeddingLength if body.embeddingConfig else None
         check_dimensions(caller.embedder.dimension, outputEmbeddingLength=length, dimensions=body.dimensions)
-        check_offered("normalize", body.normalize, (True,))
         types = body.embeddingTypes or []
         for one in types:
             check_offered("embeddingTypes", one, ("float", "binary"))

@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Literal, TypeAlias
+from typing import Annotated, Any, Literal, TypeAlias
 
 from fastapi import APIRouter, Request, Response
-from pydantic import BaseModel, Field
+from pydantic import BaseModel, Field, model_validator
 
 from ..edge import Edge
 from ..embedder import Embedded
@@ -30,7 +30,7 @@ class TextPart(Strict):
     """A text."""
 
     type: Literal["text"]
-    text: str
+    text: str | None = Field(None, description="missing: nothing, as Weaviate sends an empty title")
 
 
 class ImagePart(Strict):
@@ -54,7 +54,7 @@ def part_of(one: AnyPart) -> InputPart:
     """The same for the embedder."""
     match one:
         case TextPart():
-            return one.text
+            return one.text or ""
         case ImagePart():
             return Picture(one.image_base64)
         case ImageUrlPart():
@@ -65,6 +65,11 @@ class VoyageInput(Strict):
     """Parts that become one vector, the direction of their mean."""
 
     content: Items[Annotated[AnyPart, Field(discriminator="type")]] = Field(min_length=1)
+
+    def parts(self) -> list[InputPart]:
+        """The same for the embedder; none where a text is missing, which asks for no vector of its own."""
+        says_nothing = all(isinstance(one, TextPart) and one.text is None for one in self.content)
+        return [] if says_nothing else [*map(part_of, self.content)]
 
 
 class VoyageRequest(Strict):
@@ -79,10 +84,17 @@ class VoyageRequest(Strict):
     encoding_format: Literal["base64"] | None = None
     output_encoding: Literal["base64"] | None = Field(None, description="as encoding_format")
 
+    @model_validator(mode="before")
+    @classmethod
+    def _not_of_texts(cls, given: Any) -> Any:
+        if isinstance(given, dict) and "inputs" not in given and "input" in given:
+            raise ValueError("this is a request of Voyage's API for texts (input), which is at /v1/embeddings")
+        return given
+
     def to_wanted(self) -> Wanted:
         """The same for the embedder."""
         return Wanted(
-            inputs=numbered("inputs", (list(map(part_of, one.content)) for one in self.inputs)),
+            inputs=numbered("inputs", (one.parts() for one in self.inputs)),
             model=self.model,
             side=side_of(input_type=self.input_type),
             truncate=self.truncation,

@@ -21,6 +21,7 @@ BODIES = {
     "/model/clip/invoke": {"inputText": TEXT},
     "/v1/explain": {"input": [{"text": TEXT}]},
 }
+OTHERS = {"/embed": {"inputs": [TEXT]}, "/api/embed": {"model": "clip", "input": [TEXT]}}
 CURL = "application/x-www-form-urlencoded"  # what `curl -d` says
 
 
@@ -32,6 +33,15 @@ def test_json_is_json_whatever_the_header_says(client: TestClient, path: str, sa
     assert answer.status_code == 200, answer.text
     as_ever = client.post(path, json=BODIES[path])
     assert as_ever.json() | {"id": None} == answer.json() | {"id": None}  # Cohere's answers have one each
+
+
+@pytest.mark.parametrize("blank", ["", " ", "\n\t", "\u2003"])
+@pytest.mark.parametrize("path", [path for path in [*BODIES, *OTHERS] if path != "/vectorize"])
+def test_a_text_of_blanks_is_none(client: TestClient, path: str, blank: str) -> None:
+    body = json.loads(json.dumps((BODIES | OTHERS)[path]).replace(TEXT, json.dumps(blank)[1:-1]))
+    answer = client.post(path, json=body)
+    assert answer.status_code == 400
+    assert "a text is empty: leave it out" in answer.text or "there is nothing to embed" in answer.text
 
 
 @pytest.mark.parametrize("path", BODIES)

@@ -209,9 +209,23 @@ class TestInputs:
         assert error["message"].startswith("input: item ") and error["param"] == "input"
 
     def test_odd_texts(self, client: TestClient) -> None:
-        texts = [" ", "🦊🦊🦊", "שועל אדום", "a\u0000b", "\n", "x" * 10_000, "🦊" * 10_000]
+        texts = ["🦊🦊🦊", "שועל אדום", "a\u0000b", "x" * 10_000, "🦊" * 60_000]
         vectors = np.array([one["embedding"] for one in ask(client, input=texts)["data"]])
         assert np.allclose(np.linalg.norm(vectors, axis=1), 1, atol=1e-5)
+
+    def test_an_empty_title_beside_a_picture_is_zeros(self, client: TestClient, red_square: str) -> None:
+        """Of Weaviate's module for Jina, which adds both vectors of an object and compares directions."""
+        zeros, image = ask(client, input=[{}, {"image": red_square}])["data"]
+        assert not any(zeros["embedding"])
+        assert image["embedding"] == ask(client, input=[{"image": red_square}])["data"][0]["embedding"]
+        for alone in ([{}], [{}, {"text": "a fox"}]):
+            assert refused(client, input=alone)["message"].startswith("input: item 0 is another object")
+
+    def test_voyages_inputs_are_sent_where_they_belong(self, client: TestClient) -> None:
+        body = {"inputs": [{"content": [{"type": "text", "text": "a fox"}]}]}
+        answer = client.post("/v1/embeddings", json=body)
+        assert answer.status_code == 400 and "it is at /v1/multimodalembeddings" in answer.json()["message"]
+        assert client.post("/v1/multimodalembeddings", json=body).is_success
 
 
 class TestLongTexts:
@@ -253,7 +267,6 @@ class TestWhatIsNotOffered:
             ("embedding_type", "base64", "int4"),
             ("encoding_type", "float", "int4"),
             ("output_dtype", "float", "int4"),
-            ("normalized", True, False),
             ("late_chunking", False, True),
             ("return_multivector", False, True),
             ("dimensions", 128, 64),
@@ -269,6 +282,9 @@ class TestWhatIsNotOffered:
     def test_unknown_fields(self, client: TestClient, field: str) -> None:
         assert refused(client, **{field: True})["param"] == field
 
-    @pytest.mark.parametrize("field", [{"user": "u1"}, {"metadata": {"job": 1}}, {"provider": {"order": ["x"]}}])
+    @pytest.mark.parametrize(
+        "field",
+        [{"user": "u1"}, {"metadata": {"job": 1}}, {"provider": {"order": ["x"]}}, {"normalized": False}],
+    )
     def test_fields_that_mean_nothing_here(self, client: TestClient, field: dict[str, Any]) -> None:
         assert ask(client, input="a fox", **field)["data"] == ask(client, input="a fox")["data"]

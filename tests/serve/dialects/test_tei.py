@@ -48,7 +48,14 @@ def test_the_path_of_the_inference_api(client: TestClient, filled: Reco) -> None
         assert unknown.status_code == 404 and "sentence-transformers/clip" in unknown.json()["error"]
 
 
-@pytest.mark.parametrize("wrong", [{"normalize": False}, {"truncation_direction": "Left"}, {"dimensions": 3}, {"k": 1}])
+@pytest.mark.parametrize("said", [{"normalize": False}, {"options": {"use_cache": True, "wait_for_model": False}}])
+def test_what_means_nothing_here(client: TestClient, said: dict[str, object]) -> None:
+    """All vectors have norm 1, which whoever asks for none can use."""
+    found = client.post("/embed", json={"inputs": TEXTS} | said)
+    assert found.json() == client.post("/embed", json={"inputs": TEXTS}).json()
+
+
+@pytest.mark.parametrize("wrong", [{"truncation_direction": "Left"}, {"dimensions": 3}, {"k": 1}])
 def test_what_is_not_offered(client: TestClient, wrong: dict[str, object]) -> None:
     found = client.post("/embed", json={"inputs": TEXTS} | wrong)
     assert found.status_code == 400 and found.json()["error_type"] == "Validation"

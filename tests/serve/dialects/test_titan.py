@@ -30,6 +30,16 @@ class TestTitan:
         assert np.allclose(embed("null", red_square), image, atol=1e-5)
         assert np.allclose(embed("a fox", red_square), both, atol=1e-5)
 
+    def test_null_is_a_title_where_no_image_is_spoken_of(self, client: TestClient, filled: Reco) -> None:
+        """OpenSearch always sends both fields."""
+        answer = client.post("/titan", json={"inputText": "null"})
+        assert np.allclose(answer.json()["embedding"], filled.embed_texts(["null"], refine=False)[0], atol=1e-5)
+
+    @pytest.mark.parametrize("title", [None, "", "null", " ", "\n"])
+    def test_without_a_title_the_image_is_embedded(self, client: TestClient, red_square: str, title: Any) -> None:
+        alone = client.post("/titan", json={"inputImage": red_square}).json()
+        assert client.post("/titan", json={"inputText": title, "inputImage": red_square}).json() == alone
+
     def test_bedrocks_path_names_the_model(self, client: TestClient, filled: Reco) -> None:
         response = client.post("/model/clip-reco-query/invoke", json={"inputText": "a fox"})
         assert np.allclose(response.json()["embedding"], filled.embed_texts(["a fox"])[0], atol=1e-5)
@@ -45,7 +55,9 @@ class TestTitan:
         [
             ({}, 400, "inputText"),
             ({"inputText": "null", "inputImage": "null"}, 400, "inputText"),
-            ({"inputText": "a", "inputImage": "!"}, 400, "inputText and inputImage"),
+            ({"inputText": " ", "inputImage": None}, 400, "inputText"),
+            ({"inputText": "a", "inputImage": "!"}, 400, "inputImage: an image must be"),
+            ({"inputText": "a", "inputImage": "a red fox"}, 400, "inputImage: an image must be"),
             ({"inputImage": "!"}, 400, "inputImage: "),
             ({"inputText": "a", "embeddingConfig": {"outputEmbeddingLength": 256}}, 400, "outputEmbeddingLength"),
             ({"inputtext": "a"}, 400, "inputtext"),
@@ -62,7 +74,8 @@ def test_fields_of_titan_text_v2(client: TestClient) -> None:
     found = client.post("/model/clip/invoke", json=body).json()
     assert found["embeddingsByType"]["float"] == found["embedding"]
     assert found["embeddingsByType"]["binary"] == [int(part > 0) for part in found["embedding"]]
-    for wrong in ({"dimensions": 64}, {"normalize": False}, {"embeddingTypes": ["int8"]}, {}):
+    assert client.post("/model/clip/invoke", json=body | {"normalize": False}).json() == found
+    for wrong in ({"dimensions": 64}, {"embeddingTypes": ["int8"]}, {}):
         refused = client.post("/model/clip/invoke", json={"inputText": "a fox" if wrong else ""} | wrong)
         assert refused.status_code == 400 and refused.headers["x-amzn-errortype"] == "ValidationException"
     assert client.post("/model/no/invoke", json=body).headers["x-amzn-errortype"] == "ResourceNotFoundException"

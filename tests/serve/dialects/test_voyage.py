@@ -68,6 +68,39 @@ class TestWeaviateThroughVoyage:
         assert [type(one["embedding"][0]) for one in data] == [float, float]
         assert np.allclose(data[0]["embedding"], filled.embed_texts(["a fox"])[0], atol=1e-5)
 
+    def test_an_empty_title_beside_a_picture_is_zeros(self, client: TestClient, red_square: str) -> None:
+        """It asks for one vector each, adds them, and compares directions: the object is its picture."""
+        image = {"type": "image_base64", "image_base64": f"data:image/png;base64,{red_square}"}
+
+        def embed(*inputs: list[Any]) -> list[list[float]]:
+            body = {"inputs": [{"content": one} for one in inputs], "model": "clip-reco", "input_type": "document"}
+            answer = client.post("/v1/multimodalembeddings", json=body)
+            assert answer.status_code == 200, answer.text
+            return [row["embedding"] for row in answer.json()["data"]]
+
+        (alone,) = embed([image])
+        zeros, beside = embed([{"type": "text"}], [image])
+        assert not any(zeros) and beside == alone
+        for title in ({"type": "text", "text": ""}, {"type": "text", "text": " "}, {"type": "text"}):
+            assert embed([title, image]) == [alone]  # one input: the mean of what is there
+
+    @pytest.mark.parametrize(
+        ("inputs", "told"),
+        [
+            ([[{"type": "text"}]], "nothing to embed"),
+            ([[{"type": "text", "text": "a"}], [{"type": "text"}]], "inputs[1]: a text is empty"),
+            ([[{"type": "text", "text": ""}]], "inputs[0]: a text is empty"),
+            ([[{"type": "text", "text": ""}, {"type": "text", "text": " "}]], "inputs[0]: a text is empty"),
+        ],
+    )
+    def test_without_a_picture_an_empty_text_is_an_error(self, client: TestClient, inputs: Any, told: str) -> None:
+        response = client.post("/v1/multimodalembeddings", json={"inputs": [{"content": one} for one in inputs]})
+        assert response.status_code == 400 and told in response.json()["detail"]
+
+    def test_its_api_for_texts_is_named(self, client: TestClient) -> None:
+        response = client.post("/v1/multimodalembeddings", json={"input": ["a fox"], "input_type": "query"})
+        assert response.status_code == 400 and "which is at /v1/embeddings" in response.json()["detail"]
+
     @pytest.mark.parametrize(
         "body", [{}, {"inputs": []}, {"inputs": [{"content": []}]}, {"inputs": [{"content": [{}]}]}]
     )
@@ -81,7 +114,7 @@ class TestWeaviateThroughVoyage:
         [
             ({}, "inputs[0].content[0]: 'type' is missing"),
             ({"type": "video"}, "inputs[0].content[0]: 'type' must be 'text', 'image_base64', 'image_url'"),
-            ({"type": "text"}, "inputs[0].content[0].text is missing"),
+            ({"type": "image_url"}, "inputs[0].content[0].image_url is missing"),
             ({"type": "text", "text": 3}, "inputs[0].content[0].text must be a valid string, got 3"),
             ({"type": "text", "text": "a", "alt": "b"}, "inputs[0].content[0].alt is not known here: leave it out"),
             ("a", "inputs[0].content[0] must be a JSON object"),
