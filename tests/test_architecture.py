@@ -27,7 +27,7 @@ LEVELS = {  # a module, or a package with all that is in it; each may import its
             "files memory.options values",
             "options",
             "config data preprocess quickstart run_config",
-            "artifact engines memory",
+            "artifact engines interleave memory",
             "calibration preparation retrieve sessions",
             "encode fuse",
             "calibration.closed_form calibration.learn",
