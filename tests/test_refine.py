@@ -391,6 +391,14 @@ def test_more_caution_moves_less(refiner, queries, modality):
     assert far[0] >= far[1] > far[2] > far[3] == pytest.approx(0.0, abs=1e-7)
 
 
+def test_a_caution_of_0_is_the_smallest_share(refiner, queries, modality):
+    none, least, default = (
+        refiner.refine(queries, modality=modality, **how).vectors for how in ({"caution": 0.0}, {"caution": 1e-6}, {})
+    )
+    np.testing.assert_allclose(none, least, atol=1e-6)
+    assert not np.allclose(none, default, atol=1e-4)
+
+
 def test_more_caution_moves_text_candidates_less_and_none_says_what_their_coverage_does(refiner, queries, modality):
     if modality == "image":
         pytest.skip("of images it is not known which the memory knows")

@@ -142,8 +142,9 @@ def try_cautions(reco: Refines, task: Task, refined: TaskItems, **options: Unpac
     if refined.coverage is None or refined.coverage.strength is None:
         return {}
     before, found = measure(task), dict[str, Interval]()
+    asked = options.get("caution")
     for caution in get_args(Caution):
-        if caution != (options.get("caution") or "balanced"):
+        if caution != ("balanced" if asked is None else asked):
             queries = refine_queries(reco, task.queries, **{**options, "caution": caution})
             found[caution] = gain(measure(task, [replace(task, queries=queries)]), before, task.groups)
     return found

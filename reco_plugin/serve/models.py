@@ -67,7 +67,7 @@ class Model(BaseModel):
     fingerprint: str
     """sha256 of the encoder: vectors of the same fingerprint may be compared, whatever their alias."""
     k: int
-    caution: Caution
+    caution: Caution | float
     """Unless a request says otherwise."""
     fuser: FuserName
     """Likewise."""

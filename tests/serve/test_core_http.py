@@ -11,7 +11,7 @@ import httpx
 import numpy as np
 import pytest
 
-from reco_plugin import Pair
+from reco_plugin import Pair, Reco
 from reco_plugin.errors import (
     ConfigError,
     MemoryLocked,
@@ -124,6 +124,13 @@ def test_when_every_item_fails_the_request_does(reading):
 @pytest.mark.parametrize("prefix", ["", "/plain", "/refined"])
 def test_every_route_answers_behind_a_prefix(reading, prefix):
     assert reading.get(f"{prefix}/v1/models").json()["data"][0]["id"] == "clip"
+
+
+@pytest.mark.parametrize("caution", [0.0, 0.3, "bold"])
+def test_models_say_which_caution_is_set(model, served, caution):
+    with Reco.open(model, memory=":memory:", memory_kind="exact", caution=caution) as reco, served(reco) as client:
+        models = client.get("/v1/models").json()["data"]
+        assert [one["caution"] for one in (*models, client.get("/meta").json())] == [caution] * (len(models) + 1)
 
 
 def test_models_say_what_whoever_compares_vectors_must_know(reading, filled):

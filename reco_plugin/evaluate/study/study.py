@@ -213,7 +213,7 @@ def _refining(
         how=Retrieval(chosen["k"] or 1, chosen["search"] or "uni", chosen["fusion"] or "cross"),
         gate=chosen["gate"] is not False,
         sides=config.side or ("both" if exact or prompts else "image"),  # the classes are known: exact scores
-        caution=chosen["caution"] or "balanced",
+        caution="balanced" if chosen["caution"] is None else chosen["caution"],
     )
 
 

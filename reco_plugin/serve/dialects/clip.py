@@ -9,6 +9,7 @@ from __future__ import annotations
 from fastapi import APIRouter, Request, Response
 from pydantic import BaseModel, Field, model_validator
 
+from ...types import Caution
 from ..edge import Edge
 from ..embedder import Embedded
 from ..failures import Failure, Refused
@@ -60,7 +61,7 @@ class Meta(BaseModel):
     calibrated: bool
     plain: str
     check: str | None
-    caution: str
+    caution: Caution | float
     target: str
     fusers: list[str]
 
