@@ -21,7 +21,8 @@ from .types import MODALITIES, Modality, Pair, Payload, caption_of
 
 COMPARED = 32
 """Captions, and as many pictures, that are compared."""
-_LEAST: Mapping[Modality, float] = {"image": 0.9, "text": 0.95}  # the picture at hand may be a smaller copy
+LEAST: Mapping[Modality, float] = {"image": 0.9, "text": 0.95}  # the picture at hand may be a smaller copy
+"""Mean cosine of vectors of one encoder."""
 _NAMES: Mapping[Modality, str] = {"image": "pictures", "text": "captions"}
 _ELSE: Mapping[Modality, str] = {"image": "other pictures than these", "text": "these captions in a prompt"}
 _PATHS = ("image", "image_path")  # payload values that may be the path of a picture
@@ -55,7 +56,7 @@ class SameEncoder:
         for vectors, payload in rows:
             self._compare(vectors, payload)
         for modality, found in self._cosines.items():
-            if found and (mean := float(np.mean(found))) < _LEAST[modality]:
+            if found and (mean := float(np.mean(found))) < LEAST[modality]:
                 raise self._mismatch(modality, len(found), mean)
 
     def watch(self, pairs: Iterable[Pair]) -> Iterator[Pair]:
@@ -122,6 +123,6 @@ class SameEncoder:
         return FingerprintMismatch(
             f"{self._rows.name} holds {modality} vectors of another encoder than {self._name}: {compared} of its "
             f"{_NAMES[modality]}, encoded by this one, and their vectors have a mean cosine of {mean:.3f}, expected at "
-            f"least {_LEAST[modality]}. Give the model that made them (--model), or pictures and captions instead of "
+            f"least {LEAST[modality]}. Give the model that made them (--model), or pictures and captions instead of "
             f"vectors. If they were made of {_ELSE[modality]}, {self._off}"
         )

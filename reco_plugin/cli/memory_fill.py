@@ -36,7 +36,8 @@ SourceArgument = Annotated[
     typer.Argument(
         metavar="source",
         help="A .csv/.tsv/.jsonl/.parquet of paths, bytes or URLs, a folder of images with .txt captions, .tar shards, "
-        "vectors (.npz, .parquet), or another memory: its folder, or 'URL?collection=NAME' of a Qdrant server. Columns "
+        "vectors (.npz, .parquet), another memory: its folder, or 'URL?collection=NAME' of a Qdrant server, or the "
+        "index of a search engine: 'postgresql://HOST/DATABASE?table=NAME&text=title'. Columns "
         "of other names than id, image and text: 'shop.csv?id=sku&image=photo&text=title'. See docs/sources.md.",
     ),
 ]

@@ -9,9 +9,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
-from typing import Any, Literal, Protocol, TypeAlias
+from typing import Literal, Protocol, TypeAlias
 
 from ..data.cells import Vector
 from ..types import Payload
@@ -143,25 +143,3 @@ class Engine(Protocol):
     def close(self) -> None:
         """Let go of the connection."""
         ...
-
-
-def as_payload(values: Mapping[str, Any]) -> Payload:
-    """The values that a payload can hold; times become texts in ISO's form, exact numbers become numbers, others go."""
-    from datetime import date, datetime, time
-    from decimal import Decimal
-    from uuid import UUID
-
-    kept: dict[str, Any] = {}
-    for name, value in values.items():
-        match value:
-            case str() | bool() | int() | float():
-                kept[name] = value
-            case datetime() | date() | time():
-                kept[name] = value.isoformat()
-            case Decimal():
-                kept[name] = int(value) if value == value.to_integral_value() else float(value)
-            case UUID():
-                kept[name] = str(value)
-            case list() | tuple() if all(isinstance(item, str | bool | int | float) for item in value):
-                kept[name] = list(value)
-    return kept

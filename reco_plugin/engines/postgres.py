@@ -15,12 +15,12 @@ from psycopg import errors, sql
 from psycopg.rows import dict_row
 
 from ..config import Settings
-from ..data.cells import Vector
+from ..data.cells import Vector, payload_of
 from ..errors import ConfigError, EngineError, EngineUnavailable
 from ..values import check_choice, did_you_mean
 from .address import IndexAddress
 from .asking import ask
-from .base import Description, Document, Effort, IndexHit, Page, Question, Similarity, as_payload
+from .base import Description, Document, Effort, IndexHit, Page, Question, Similarity
 from .template import fill
 
 _TYPE = re.compile(r"(?P<type>vector|halfvec|bit|sparsevec)(?:\((?P<dimension>\d+)\))?$")
@@ -408,7 +408,7 @@ class PostgresIndex:
             if column
         }
         text, image = (None if taken.get(name) in (None, "") else str(taken[name]) for name in ("text", "image"))
-        return Document(id_, vector, text, image, as_payload(row), problem)
+        return Document(id_, vector, text, image, payload_of(row), problem)
 
     def _describe(self, table: _Table) -> Description:
         place = sql.SQL(_sure(table.name))

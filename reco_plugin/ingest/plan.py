@@ -15,6 +15,7 @@ from ..errors import MemoryStoreError
 from ..memory import Memory
 from ..types import Payload
 from ..values import ROW, SOURCE
+from .index_rows import leave_unchanged
 from .options import IngestOptions
 from .prepare import Loaded, in_order, key_of, load, make_chunks, read_rows
 from .write import Outcome, Writer, note_taken, too_many, warn_of_taken
@@ -111,6 +112,9 @@ def plan(
     from the source ``options.source`` are counted too. ``progress`` is called after each batch.
     """
     begun, tally, outcome = time.monotonic(), _Tally(), Plan()
+    rows, unchanged = leave_unchanged(rows, memory, options)
+    tally.named.update(dict.fromkeys(unchanged))
+    outcome.read = outcome.unchanged = len(unchanged)
     with ThreadPoolExecutor(options.decoders or None, "reco-load") as pool:
         batches = in_order(pool, load, make_chunks(read_rows(rows.parts), options.batch_size), window=2)
         with closing(batches):

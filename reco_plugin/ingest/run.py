@@ -15,6 +15,7 @@ from ..encode import Encoder
 from ..reco import Reco
 from ..same_encoder import SameEncoder
 from ..types import Pair, Records
+from .index_rows import leave_unchanged
 from .near import Excluded
 from .options import Cluster, IngestOptions
 from .prepare import (
@@ -70,10 +71,10 @@ def ingest(
         ConfigError: the cluster cannot be reached, or has no room for one worker.
         FingerprintMismatch: the source holds vectors of another encoder, as far as captions or pictures tell.
     """
-    options = options or IngestOptions()
-    begun = time.monotonic()
-    same = partial(_compare_with, reco, rows)
-    writer = Writer(reco.memory, options, excluded, same)
+    options, begun = options or IngestOptions(), time.monotonic()
+    writer = Writer(reco.memory, options, excluded, partial(_compare_with, reco, rows))
+    rows, unchanged = leave_unchanged(rows, reco.memory.store, options)
+    progress(writer.note_unchanged(unchanged), 0)
     if cluster is None:
         batches = encode_source(rows, reco.encoder, writer.sift, options)
     else:

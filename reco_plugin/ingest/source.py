@@ -5,6 +5,7 @@
     open_source ──► a file or folder ─────────────► open_rows
                 ──► a memory in a folder ─────────► MemoryFolderPart
                 ──► http(s):// grpc(s)://host ────► CollectionPart
+                ──► opensearch://host/products … ─► IndexPart
 
 A collection does not tell its encoder: to check it, captions are embedded and compared with their vectors.
 """
@@ -28,6 +29,7 @@ from ..data.opening import open_rows
 from ..data.rows import Rejected, Rows
 from ..data.source import PREFIX, Location, parse_source
 from ..data.tables import SUFFIXES
+from ..engines import is_index
 from ..errors import ConfigError, DataError, FingerprintMismatch, MemoryStoreError
 from ..memory import Memory, open_memory
 from ..memory.header import HEADER_NAME, check_fingerprint, read_header
@@ -36,6 +38,7 @@ from ..memory.options import MemoryOptions
 from ..reco import Reco
 from ..types import Fingerprint, Pair, Payload
 from ..values import strip_marks
+from .index_rows import open_index_rows
 
 if TYPE_CHECKING:
     from ..memory.reading import Described, StoredPoint
@@ -210,7 +213,8 @@ def open_source(source: str | Path, *, model: Path | None = None, into: Settings
 
     Args:
         source: as :func:`~reco_plugin.data.open_rows` takes it, or a memory's folder, or a Qdrant server's URL as
-            in ``http://host:6333?collection=shop&image=photo&text=title&caption=name&check=1``.
+            in ``http://host:6333?collection=shop&image=photo&text=title&caption=name&check=1``, or the address of
+            another engine's index (:func:`~reco_plugin.ingest.index_rows.open_index_rows`).
         model: folder of the model whose encoder a memory must have; None: any.
         into: settings of the memory that is filled, which must not be the source.
 
@@ -222,6 +226,8 @@ def open_source(source: str | Path, *, model: Path | None = None, into: Settings
             that is filled.
         DataError: an empty source, and all errors of ``open_rows``.
     """
+    if is_index(str(source)):
+        return open_index_rows(str(source), model)
     where = parse_source(source)
     if not is_memory(where):
         return open_rows(source)
@@ -241,7 +247,7 @@ def names_of(rows: Rows) -> tuple[str, frozenset[str]]:
     a link may lead to another file each day.
     """
     name = rows.name
-    if "://" in name or name.startswith(PREFIX):
+    if "://" in name or name.startswith(PREFIX) or is_index(name):
         return name, frozenset()
     short = os.path.normpath(name)
     return os.path.normpath(Path(name).absolute()), frozenset({name, short, f"{os.curdir}{os.sep}{short}"})

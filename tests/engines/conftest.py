@@ -49,6 +49,11 @@ def rows() -> list[Row]:
     ]
 
 
+def dimension_of(documents: list[Row]) -> int:
+    """Of their vectors; without any, the usual one."""
+    return next((len(row.clip) for row in documents if row.clip is not None), DIMENSION)
+
+
 @dataclass(frozen=True)
 class Served:
     """An engine with the index in it."""
@@ -84,7 +89,7 @@ def postgresql(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Served]:
         owner.execute(f"DROP TABLE IF EXISTS {table}")
         owner.execute(
             f"CREATE TABLE {table} (sku text PRIMARY KEY, title text, photo text, price float8, changed int, "
-            f"clip vector({DIMENSION}))"
+            f"clip vector({dimension_of(documents)}))"
         )
         with owner.cursor().copy(f"COPY {table} FROM STDIN") as copy:
             for row in documents:

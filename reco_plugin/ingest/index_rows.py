@@ -1,0 +1,247 @@
+"""Rows of a search engine's index: its vectors where they are of this encoder, else its pictures and captions."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import closing
+from dataclasses import dataclass, replace
+from itertools import islice
+from pathlib import Path
+from typing import Any, Literal, TypeAlias, get_args
+
+import numpy as np
+
+from ..artifact import Artifact
+from ..data.cells import CellError, image_of, text_of, unit_rows
+from ..data.images import RemoteImage
+from ..data.rows import Rejected, Rows
+from ..engines import Description, Document, IndexAddress, open_index, parse_address
+from ..errors import ConfigError, DataError, FingerprintMismatch, RecoError
+from ..memory import Memory
+from ..reco import Reco
+from ..same_encoder import COMPARED, LEAST
+from ..types import Modality, Pair
+from ..values import check_choice, strip_marks
+from .options import IngestOptions
+from .prepare import key_of
+
+Holds: TypeAlias = Literal["image", "text", "neither"]
+"""Whose vectors an index holds: its pictures', its captions', or ones of no use here."""
+_AT_ONCE = 500
+
+
+@dataclass(frozen=True)
+class IndexPart:
+    """An index of a search engine. It does not hold the engine's keys: the reader takes them from the settings."""
+
+    address: IndexAddress
+    holds: Holds
+    since: str | None = None  # only documents that changed at this value of the field ``changed``, or later
+    wanted: frozenset[int] | None = None  # of these, only ids with these keys; None: all
+
+    @property
+    def name(self) -> str:
+        """Its address, without the names of its fields."""
+        return name_of(self.address)
+
+    def read(self) -> Iterator[Pair | Rejected]:
+        """Its documents in order, as pairs."""
+        with closing(open_index(self.address)) as index:
+            for page in index.scan(since=self.since, vectors=self.holds != "neither", size=_AT_ONCE):
+                found = page.documents
+                if self.wanted is not None:
+                    found = tuple(document for document in found if key_of(document.id) in self.wanted)
+                yield from self._rows(found)
+
+    def _rows(self, documents: Sequence[Document]) -> Iterator[Pair | Rejected]:
+        with_vector = [document for document in documents if document.vector is not None]
+        sides = dict[str, Any]()
+        if with_vector:
+            block = np.stack([np.asarray(document.vector) for document in with_vector])
+            norms = np.linalg.norm(block, axis=1, keepdims=True)  # an engine may store them at any length
+            units = unit_rows(np.divide(block, norms, out=np.zeros_like(block), where=norms > 0))
+            sides = dict(zip((document.id for document in with_vector), units, strict=True))
+        for document in documents:
+            yield self._row(document, sides.get(document.id))
+
+    def _row(self, document: Document, vector: Any) -> Pair | Rejected:
+        where = f"{self.name}, document {document.id!r}"
+        if document.problem is not None:
+            return Rejected(where, document.problem, document.id or None)
+        if isinstance(vector, CellError):
+            return Rejected(where, f"its vector {vector}", document.id)
+        payload = strip_marks(document.payload)
+        if document.image is not None:
+            payload.setdefault("image", document.image)
+        try:
+            text = vector if self.holds == "text" and vector is not None else self._text(document)
+            image = vector if self.holds == "image" and vector is not None else self._image(document)
+            if document.text is not None:
+                payload.setdefault("caption", text_of(document.text))
+        except CellError as error:
+            half = document.text is None or (document.image is None and document.vector is None)
+            return Rejected(where, str(error), document.id, half)
+        return Pair(document.id, image, text, payload)
+
+    def _text(self, document: Document) -> str:
+        if document.text is None:
+            raise CellError(f"it has no caption in {self.address.text!r}")
+        return text_of(document.text)
+
+    def _image(self, document: Document) -> Any:
+        if document.image is None:
+            raise CellError("it has neither a vector nor a picture" if self.holds == "image" else "it has no picture")
+        return image_of(document.image, Path(self.address.images or ".").expanduser())
+
+
+def name_of(address: IndexAddress) -> str:
+    """The name of an index as a source: its address, without user and names of fields, so that both may change."""
+    place = address.place
+    if address.user is not None:
+        place = place.replace(f"{address.user}@", "", 1)
+    elif not address.host and address.path and "://" not in place:
+        place = f"{address.scheme}:{Path(address.path).expanduser().absolute()}"
+    own = "&".join(f"{name}={value}" for name, value in sorted(address.options.items()))
+    return f"{place}?{own}" if own else place
+
+
+def open_index_rows(source: str, model: Path | None) -> Rows:
+    """Open an index as a source of pairs.
+
+    Its vectors are compared with up to 32 of its captions and pictures, which says whose they are, and whether this
+    encoder made them; where another one did, its pictures are encoded anew.
+
+    Args:
+        source: the address; ``of=image``, ``text`` or ``neither`` says whose vectors it holds, ``check=0`` takes them
+            for an image's without a comparison.
+        model: folder of the model; None: nothing is encoded.
+
+    Raises:
+        ConfigError: an unknown option, or no field of captions.
+        FingerprintMismatch: its vectors are of another encoder, and no pictures are at hand.
+        EngineError: the engine refuses; EngineUnavailable: it cannot be reached.
+        DataError: the index is empty.
+    """
+    address = parse_address(source)
+    own = dict(address.options)
+    of, check = own.pop("of", None), own.pop("check", None)
+    address = replace(address, options=own)
+    if of is not None:
+        check_choice("of", of, get_args(Holds))
+    if check not in (None, "0", "1"):
+        raise ConfigError(f"{address.place}: option check={check!r} must be 1 or 0")
+    with closing(open_index(address)) as index:
+        said = index.describe()
+        if not said.documents:
+            raise DataError(f"{name_of(address)} holds no pairs: it is empty")
+        _check_fields(address, said, of)
+        sample = _sample(index.scan(size=COMPARED)) if of is None and check != "0" and model is not None else []
+    holds, note = _whose(address, said, of, model, sample)
+    folders = (Path(address.images).expanduser(),) if address.images else ()
+    compare = None if check is None else check == "1"
+    parts = (IndexPart(address, holds),)
+    return Rows(name_of(address), parts, said.documents, compare, note=note, folders=folders)
+
+
+def leave_unchanged(rows: Rows, memory: Memory, options: IngestOptions) -> tuple[Rows, list[int]]:
+    """The rows of an index that changed since the memory read them, and the keys of the ids of all others.
+
+    The index must name a field ``changed``; its value is kept in the payload of each pair, and compared for each, so
+    that an interrupted run, or a value that goes back, loses nothing. Two scans: of all documents without their
+    vectors, then from the lowest value of those that changed.
+    """
+    part = rows.parts[0]
+    if not isinstance(part, IndexPart) or (changed := part.address.changed) is None:
+        return rows, []
+    held = {
+        key_of(id_, repr(payload[changed]))
+        for id_, payload in memory.payloads()
+        if changed in payload and options.brought(payload)
+    }
+    if not held:
+        return rows, []
+    same, wanted, values = list[int](), set[int](), list[Any]()
+    with closing(open_index(part.address)) as index:
+        for page in index.scan(vectors=False, size=2 * _AT_ONCE):
+            for document in page.documents:
+                key, value = key_of(document.id), document.payload.get(changed)
+                if value is not None and key_of(document.id, repr(value)) in held:
+                    same.append(key)
+                else:
+                    wanted.add(key)
+                    values.append(value)
+    kinds = {type(value) for value in values}
+    since = str(min(values)) if len(kinds) == 1 and None not in values else None
+    return replace(rows, parts=(replace(part, since=since, wanted=frozenset(wanted)),), total=len(wanted)), same
+
+
+def _check_fields(address: IndexAddress, said: Description, of: str | None) -> None:
+    if address.text is None and of != "text":
+        raise ConfigError(
+            f"{address.place}: say which field holds the captions, text=NAME. Its fields: {', '.join(said.fields)}"
+        )
+    if address.image is None and of in ("text", "neither"):
+        raise ConfigError(
+            f"{address.place}: of={of} needs the field of the pictures' paths or URLs, image=NAME. Its fields: "
+            f"{', '.join(said.fields)}"
+        )
+
+
+def _sample(pages: Iterator[Any]) -> list[Document]:
+    """Some documents with vectors, of the first pages."""
+    found = [document for page in islice(pages, 4) for document in page.documents if document.vector is not None]
+    return found[:COMPARED]
+
+
+def _whose(
+    address: IndexAddress, said: Description, of: str | None, model: Path | None, sample: Sequence[Document]
+) -> tuple[Holds, str]:
+    """Whose vectors the index holds, and a note for the user."""
+    name, ours = name_of(address), None if model is None else Artifact.load(model).manifest.fingerprint
+    if of == "neither":
+        return "neither", ""
+    if ours is not None and said.dimension != ours.dimension:
+        why = f"{name} holds vectors of {said.dimension} dimensions, and the model makes {ours.dimension}"
+        if of is None and address.image is not None:
+            return "neither", f"{why}: its pictures are encoded instead"
+        raise FingerprintMismatch(
+            f"{why}. Name the field of its pictures, image=NAME, and give of=neither to encode them"
+        )
+    if of is not None:
+        return ("image" if of == "image" else "text"), ""
+    if model is None or not sample:
+        return "image", ""
+    cosines = _compare(address, model, sample)
+    for modality, least in LEAST.items():
+        if modality in cosines and cosines[modality] >= least:
+            what = "pictures" if modality == "image" else "captions"
+            return modality, f"its vectors agree with its {what} (mean cosine {cosines[modality]:.3f})"
+    told = " and ".join(f"{cosine:.3f} with its {side}s" for side, cosine in cosines.items())
+    if "image" not in cosines:  # only captions could be compared, and these are not theirs
+        return "image", "no pictures are at hand: its vectors are taken for those of its pictures, of this encoder"
+    raise FingerprintMismatch(
+        f"{name} holds vectors of another encoder, or averages of several vectors: their mean cosine is {told}. Give "
+        "of=neither to encode its pictures and captions, of=image to take them all the same, or the model that made "
+        "them (--model)"
+    )
+
+
+def _compare(address: IndexAddress, model: Path, sample: Sequence[Document]) -> Mapping[Modality, float]:
+    """Mean cosines of the stored vectors with those of captions and of pictures, where they are at hand."""
+    folder = Path(address.images or ".").expanduser()
+    found: dict[Modality, list[float]] = {"image": [], "text": []}
+    with Reco.open(model, ":memory:", memory_kind="exact") as reco:
+        encode: dict[Modality, Callable[[Any], Any]] = {"image": reco.encoder.images, "text": reco.encoder.texts}
+        for document in sample:
+            stored = np.asarray(document.vector) / max(float(np.linalg.norm(np.asarray(document.vector))), 1e-12)
+            values: dict[Modality, str | None] = {"image": document.image, "text": document.text}
+            for modality, value in values.items():
+                if not value:
+                    continue
+                try:
+                    side: Any = image_of(value, folder) if modality == "image" else value
+                    side = side.read() if isinstance(side, RemoteImage) else side
+                    found[modality].append(float(stored @ encode[modality]([side])[0]))
+                except (CellError, RecoError, OSError):  # a picture that is away or damaged: others are compared
+                    continue
+    return {modality: float(np.mean(cosines)) for modality, cosines in found.items() if cosines}
