@@ -53,7 +53,7 @@ class Document:
         id: as the application knows it.
         vector: (D,), as stored, of any norm; None where it has none.
         text: its caption, of the field that the address names; None where it has none.
-        image: path or URL of its picture, likewise.
+        image: path or URL of its picture, or the picture itself as an encoded file, likewise.
         payload: its other fields that a payload can hold.
         problem: why it cannot be used, as in a vector of another length; None where nothing is wrong.
     """
@@ -61,7 +61,7 @@ class Document:
     id: str
     vector: Vector | None = None
     text: str | None = None
-    image: str | None = None
+    image: str | bytes | None = None
     payload: Payload = field(default_factory=dict)
     problem: str | None = None
 
@@ -105,7 +105,7 @@ class IndexHit:
     id: str
     score: float  # higher is nearer: the cosine or dot product, minus the distance, or the engine's own for a text
     text: str | None = None  # its caption, of the field that the address names
-    image: str | None = None  # path or URL of its picture
+    image: str | bytes | None = None  # path or URL of its picture, or the picture itself
 
 
 class Engine(Protocol):

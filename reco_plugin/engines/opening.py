@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from ..config import Settings, load_settings
-from ..errors import importing
+from ..errors import importing, need
 from .address import IndexAddress, is_address, parse_address
 from .base import Engine
 
@@ -28,5 +28,12 @@ def open_index(address: str | IndexAddress, *, settings: Settings | None = None)
             with importing("psycopg", "postgresql", "an index in PostgreSQL"):
                 from .postgres import PostgresIndex
             return PostgresIndex(where, keys)
+        case "milvus":
+            extra = "milvus" if where.host else "milvus-lite"
+            with importing("pymilvus", extra, "an index in Milvus"):
+                from .milvus import MilvusIndex
+            if not where.host:
+                need("milvus_lite", "a file of Milvus Lite", extra)
+            return MilvusIndex(where, keys)
         case _:
             raise AssertionError(where.scheme)

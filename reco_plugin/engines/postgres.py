@@ -15,12 +15,13 @@ from psycopg import errors, sql
 from psycopg.rows import dict_row
 
 from ..config import Settings
-from ..data.cells import Vector, payload_of
+from ..data.cells import Vector
 from ..errors import ConfigError, EngineError, EngineUnavailable
 from ..values import check_choice, did_you_mean
 from .address import IndexAddress
 from .asking import ask
 from .base import Description, Document, Effort, IndexHit, Page, Question, Similarity
+from .documents import make_document, picture_or_none
 from .template import fill
 
 _TYPE = re.compile(r"(?P<type>vector|halfvec|bit|sparsevec)(?:\((?P<dimension>\d+)\))?$")
@@ -128,7 +129,9 @@ class PostgresIndex:
                 for place, row in enumerate(self._asked(query, {}, question, table))
             ]
         shown = [
-            sql.SQL("CAST({} AS text) AS {}").format(sql.Identifier(column), sql.Identifier(name))
+            sql.SQL("{} AS {}" if table.columns[column] == "bytea" else "CAST({} AS text) AS {}").format(
+                sql.Identifier(column), sql.Identifier(name)
+            )
             for name, column in (
                 ("reco_id", table.key),
                 ("reco_text", self._address.text),
@@ -150,7 +153,12 @@ class PostgresIndex:
         )
         rows = self._asked(query, {"vector": vector, "text": question.text or ""}, question, table)
         return [
-            IndexHit(row["reco_id"], self._score(table, question, row), row.get("reco_text"), row.get("reco_image"))
+            IndexHit(
+                row["reco_id"],
+                self._score(table, question, row),
+                row.get("reco_text"),
+                picture_or_none(row.get("reco_image")),
+            )
             for row in rows
         ]
 
@@ -402,13 +410,7 @@ class PostgresIndex:
         if vector is not None and len(vector) != table.dimension:
             problem = f"its vector has {len(vector)} dimensions, others have {table.dimension}"
             vector = None
-        taken = {
-            name: row.pop(column, None)
-            for name, column in (("text", self._address.text), ("image", self._address.image))
-            if column
-        }
-        text, image = (None if taken.get(name) in (None, "") else str(taken[name]) for name in ("text", "image"))
-        return Document(id_, vector, text, image, payload_of(row), problem)
+        return make_document(self._address, id_, vector, row, problem)
 
     def _describe(self, table: _Table) -> Description:
         place = sql.SQL(_sure(table.name))

@@ -71,7 +71,7 @@ class IndexPart:
         if isinstance(vector, CellError):
             return Rejected(where, f"its vector {vector}", document.id)
         payload = strip_marks(document.payload)
-        if document.image is not None:
+        if isinstance(document.image, str):
             payload.setdefault("image", document.image)
         try:
             text = vector if self.holds == "text" and vector is not None else self._text(document)
@@ -234,7 +234,7 @@ def _compare(address: IndexAddress, model: Path, sample: Sequence[Document]) -> 
         encode: dict[Modality, Callable[[Any], Any]] = {"image": reco.encoder.images, "text": reco.encoder.texts}
         for document in sample:
             stored = np.asarray(document.vector) / max(float(np.linalg.norm(np.asarray(document.vector))), 1e-12)
-            values: dict[Modality, str | None] = {"image": document.image, "text": document.text}
+            values: dict[Modality, str | bytes | None] = {"image": document.image, "text": document.text}
             for modality, value in values.items():
                 if not value:
                     continue

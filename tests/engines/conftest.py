@@ -116,7 +116,41 @@ def postgresql(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Served]:
     server.cleanup()
 
 
-ENGINES = ("postgresql",)
+@pytest.fixture(scope="session")
+def milvus(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Served]:
+    """Milvus Lite, in a file; its texts have a function of BM25, its price is a field outside of the schema."""
+    pytest.importorskip("milvus_lite", reason="no Milvus Lite for this platform")
+    from pymilvus import DataType, Function, FunctionType, MilvusClient
+
+    file = tmp_path_factory.mktemp("milvus") / "shop.db"
+    owner = MilvusClient(str(file))
+
+    def fill(name: str, documents: list[Row], index: str = "HNSW", metric: str = "COSINE") -> str:
+        if owner.has_collection(name):
+            owner.drop_collection(name)
+        schema = owner.create_schema(enable_dynamic_field=True)
+        schema.add_field("sku", DataType.VARCHAR, is_primary=True, max_length=64)
+        schema.add_field("title", DataType.VARCHAR, max_length=200, nullable=True, enable_analyzer=True)
+        schema.add_field("photo", DataType.VARCHAR, max_length=200, nullable=True)
+        schema.add_field("changed", DataType.INT64)
+        schema.add_field("clip", DataType.FLOAT_VECTOR, dim=dimension_of(documents), nullable=True)
+        schema.add_field("words", DataType.SPARSE_FLOAT_VECTOR)
+        schema.add_function(
+            Function("bm25", FunctionType.BM25, input_field_names=["title"], output_field_names=["words"])
+        )
+        params = owner.prepare_index_params()
+        params.add_index("clip", index_type=index, metric_type=metric)
+        params.add_index("words", index_type="SPARSE_INVERTED_INDEX", metric_type="BM25")
+        owner.create_collection(name, schema=schema, index_params=params)
+        owner.insert(name, [vars(row) for row in documents])
+        owner.flush(name)
+        return f"milvus:{file}?collection={name}&vector=clip&text=title&image=photo&id=sku&changed=changed"
+
+    yield Served("milvus", fill("products", rows()), "price < 5", fill=fill)
+    owner.close()
+
+
+ENGINES = ("postgresql", "milvus")
 
 
 @pytest.fixture(scope="session", params=ENGINES)

@@ -1,0 +1,84 @@
+"""What all engines do with fields: check their names, pick that of the vectors, make documents of their values."""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Mapping, MutableMapping
+from typing import Any
+
+from ..data.cells import CellError, Vector, payload_of
+from ..errors import EngineError
+from ..values import did_you_mean
+from .address import IndexAddress
+from .base import Document
+
+
+def check_fields(address: IndexAddress, known: Collection[str], index: str) -> None:
+    """Check that the fields which an address names are there.
+
+    Raises:
+        EngineError: one is not; names the most similar ones.
+    """
+    for option in ("id", "text", "image", "changed"):
+        name = getattr(address, option)
+        if name is not None and name not in known:
+            raise EngineError(f"{address.place}: {option}={name!r} is no field of {index}: {did_you_mean(name, known)}")
+
+
+def pick_vector(address: IndexAddress, dense: Collection[str], others: Mapping[str, str], index: str) -> str:
+    """The field of the vectors: the one that the address names, or the only one that there is.
+
+    Args:
+        address: whose ``vector`` may be None.
+        dense: names of the fields that hold vectors of floats, one a document.
+        others: names of all other fields -> what they hold, for messages.
+        index: as people call it.
+
+    Raises:
+        EngineError: no such field, none or several to choose from, or one that holds something else.
+    """
+    place, name = address.place, address.vector
+    if name is None:
+        if len(dense) != 1:
+            kinds = (f"{other!r} holds {kind}" for other, kind in others.items() if "vector" in kind)
+            has = f"it has {', '.join(map(repr, dense))}" if dense else "it has none"
+            raise EngineError(
+                f"{place}: say which field of {index} holds the vectors, vector=NAME: {'; '.join([has, *kinds])}"
+            )
+        return next(iter(dense))
+    if name in dense:
+        return name
+    if name in others:
+        raise EngineError(
+            f"{place}: the field {name!r} holds {others[name]}, and refined queries are compared with vectors of floats"
+        )
+    near = did_you_mean(name, dense or others)
+    raise EngineError(f"{place}: vector={name!r} is no field of {index}: {near}")
+
+
+def text_or_none(value: object) -> str | None:
+    """The value of a caption's field as a text; None where it is empty."""
+    return None if value is None or value == "" else str(value)
+
+
+def picture_or_none(value: object) -> str | bytes | None:
+    """The value of a picture's field: bytes are the picture itself; None where it is empty."""
+    return bytes(value) or None if isinstance(value, bytes | bytearray | memoryview) else text_or_none(value)
+
+
+def make_document(
+    address: IndexAddress,
+    id_: object,
+    vector: Vector | None,
+    values: MutableMapping[str, Any],
+    problem: str | None = None,
+) -> Document:
+    """One document of its fields' values; those of the caption and the picture are taken out of the payload."""
+    text, image = (values.pop(name, None) if name else None for name in (address.text, address.image))
+    payload: Mapping[str, Any] = {}
+    try:
+        payload = payload_of(values)
+    except CellError as error:
+        problem = problem or str(error)
+    if id_ is None or id_ == "":
+        id_, problem = "", problem or (f"it has no {address.id!r}" if address.id else "it has no id")
+    return Document(str(id_), vector, text_or_none(text), picture_or_none(image), payload, problem)

@@ -1,0 +1,454 @@
+"""A collection of Milvus, of a server or of a file of Milvus Lite: ``milvus://host:19530/products?vector=clip&id=sku``."""
+
+from __future__ import annotations
+
+import json
+import logging
+import threading
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, TypeVar, cast
+
+import grpc
+import numpy as np
+from pymilvus import DataType, MilvusClient
+from pymilvus.exceptions import MilvusException
+
+from ..config import Settings
+from ..data.cells import Vector
+from ..errors import ConfigError, EngineError, EngineUnavailable
+from ..values import check_choice, did_you_mean
+from .address import IndexAddress
+from .asking import ask
+from .base import Description, Document, Effort, IndexHit, Page, Question, Similarity
+from .comparing import nearest_of
+from .documents import check_fields, make_document, pick_vector, picture_or_none, text_or_none
+
+_METRICS: Mapping[str, Similarity] = {"COSINE": "cosine", "IP": "dot", "L2": "euclid"}
+_DENSE = {DataType.FLOAT_VECTOR: "", DataType.FLOAT16_VECTOR: "float16", DataType.BFLOAT16_VECTOR: "bfloat16"}
+"""Type of a field -> its compression."""
+_OTHERS = {
+    DataType.BINARY_VECTOR: "binary vectors",
+    DataType.SPARSE_FLOAT_VECTOR: "sparse vectors",
+    DataType.INT8_VECTOR: "vectors of int8",
+}
+_COMPRESSION = {
+    "IVF_SQ8": "int8",
+    "HNSW_SQ": "int8",
+    "IVF_PQ": "PQ",
+    "HNSW_PQ": "PQ",
+    "HNSW_PRQ": "PRQ",
+    "SCANN": "PQ of 4 bits, rescored",
+    "IVF_RABITQ": "1 bit",
+    "DISKANN": "PQ, rescored from disk",
+}
+_TUNED = ("M", "efConstruction", "nlist", "m", "nbits", "sq_type", "refine", "refine_type")
+"""Parameters of an index that are shown."""
+_LEVELS = ("strong", "bounded", "session", "eventually")
+_SAMPLE = 100
+_MOST_EF = 32_768  # Milvus' own limit
+_PASSING = (grpc.StatusCode.UNAVAILABLE, grpc.StatusCode.DEADLINE_EXCEEDED, grpc.StatusCode.RESOURCE_EXHAUSTED)
+_REFUSING = (grpc.StatusCode.UNAUTHENTICATED, grpc.StatusCode.PERMISSION_DENIED)
+_CONNECT_FAILED, _UNEXPECTED, _RATE_LIMIT = 2, 1, 8
+_NO_ACCESS = ("auth check failure", "privilege", "permission deny", "permission denied", "unauthenticated")
+_lite_lock = threading.Lock()
+_lite_opened: dict[str, int] = {}
+"""Files of Milvus Lite that were opened here -> how often; the last one to close lets go of the file's lock."""
+for _name in ("pymilvus.decorators", "milvus_lite"):
+    logging.getLogger(_name).setLevel(logging.CRITICAL)  # a trace for each error, which is raised as ours anyway
+T = TypeVar("T")
+
+
+@dataclass(frozen=True)
+class _MilvusSearch:
+    """How the vectors are searched."""
+
+    kind: str  # as in HNSW
+    metric: Similarity
+    words: str
+    compression: str
+    effort: Effort | None
+
+    @property
+    def is_whole(self) -> bool:
+        """Whether it holds the vectors as they are, so that its highest effort compares each of them."""
+        return self.kind in ("FLAT", "BRUTE_FORCE", "IVF_FLAT", "HNSW", "")
+
+
+@dataclass(frozen=True)
+class _MilvusCollection:
+    """What Milvus says about a collection."""
+
+    name: str
+    fields: Mapping[str, DataType]  # of the schema
+    dynamic: tuple[str, ...]  # further ones that some documents have
+    key: str  # field of the primary key
+    key_is_text: bool
+    vector: str
+    dimension: int
+    words: str | None  # field of BM25's vectors of the captions; None: captions are not searched
+    index: _MilvusSearch
+
+
+class MilvusIndex:
+    """A collection; see :class:`~reco_plugin.engines.base.Engine`."""
+
+    def __init__(self, address: IndexAddress, settings: Settings) -> None:
+        address.only("collection", "db", "consistency")
+        self._lite = not address.host
+        self._name = address.options.get("collection", "" if self._lite else address.path)
+        if not self._name or (self._lite and not address.path):
+            raise ConfigError(
+                f"{address.place} names no collection: milvus://HOST:19530/COLLECTION, or "
+                "milvus:FILE.db?collection=NAME for a file of Milvus Lite"
+            )
+        if "consistency" in address.options:
+            check_choice("consistency", address.options["consistency"], _LEVELS)
+        self._address, self._settings = address, settings
+        self._lock = threading.RLock()
+        self._client: MilvusClient | None = None
+        self._collection: _MilvusCollection | None = None
+
+    def describe(self) -> Description:
+        """See :meth:`reco_plugin.engines.base.Engine.describe`."""
+        found = self._known()
+        version = str(self._call(lambda client: client.get_server_version()))
+        counted = self._call(lambda client: client.query(self._name, "", ["count(*)"], **self._options()))
+        index = found.index
+        return Description(
+            engine=f"Milvus {version.removeprefix('v')}"
+            if not self._lite
+            else f"Milvus Lite {version.partition('-')[2]}",
+            name=found.name,
+            documents=int(counted[0]["count(*)"]),
+            vector=found.vector,
+            dimension=found.dimension,
+            metric=index.metric,
+            index=index.words,
+            compression=index.compression,
+            effort=index.effort,
+            fields=(*found.fields, *found.dynamic),
+            searches_text=found.words is not None,
+        )
+
+    def scan(
+        self, *, after: str | None = None, since: str | None = None, vectors: bool = True, size: int = 1000
+    ) -> Iterator[Page]:
+        """See :meth:`reco_plugin.engines.base.Engine.scan`; in the order of the primary key."""
+        yield from self._scan(after, [] if since is None else [self._changed(since)], vectors, size)
+
+    def _scan(self, after: str | None, conditions: list[str], vectors: bool, size: int) -> Iterator[Page]:
+        found = self._known()
+        wanted = [name for name, type_ in found.fields.items() if type_ not in (*_DENSE, *_OTHERS)]
+        wanted += [found.vector] * vectors + ["$meta"] * bool(found.dynamic)
+        while True:
+            after_key = [f"{found.key} > {after}"] if after else []
+            expression = " and ".join([*after_key, *(f"({condition})" for condition in conditions)])
+
+            def read(client: MilvusClient, expression: str = expression) -> Any:
+                # as an iterator of Milvus' own asks: the first of these in the order of the key
+                how = {"iterator": "True", "reduce_stop_for_best": "True", **self._options()}
+                return client.query(self._name, expression, wanted, limit=size, **how)
+
+            rows = self._call(read)
+            if not rows:
+                return
+            after = json.dumps(rows[-1][found.key], ensure_ascii=False)
+            yield Page(tuple(self._document(found, row) for row in rows), after)
+
+    def search(self, question: Question) -> Sequence[IndexHit]:
+        """See :meth:`reco_plugin.engines.base.Engine.search`; a template is not taken, Milvus has no query language."""
+        found = self._known()
+        if question.template is not None:
+            raise ConfigError(f"{self._address.place}: Milvus has no language of queries, so that it takes no template")
+        if question.vector is None:
+            return self._by_words(found, question)
+        if question.exact and not found.index.is_whole:
+            pages = self._scan(None, [question.where] if question.where else [], True, 1000)
+            return nearest_of(pages, question.vector, question.k, found.index.metric)
+        vector = np.asarray(question.vector, np.float32)
+        data: Any = vector.tolist()
+        if found.fields[found.vector] is DataType.FLOAT16_VECTOR:
+            data = vector.astype(np.float16)
+        elif found.fields[found.vector] is DataType.BFLOAT16_VECTOR:
+            data = _to_bfloat16(vector)
+        hits = self._found(found, question, data, found.vector, self._search_params(found.index, question))
+        # Milvus answers with the square of Euclid's distance
+        euclid = found.index.metric == "euclid"
+        return [
+            self._hit(found, hit, -(float(hit["distance"]) ** 0.5) if euclid else float(hit["distance"]))
+            for hit in hits
+        ]
+
+    def _by_words(self, found: _MilvusCollection, question: Question) -> list[IndexHit]:
+        if found.words is None:
+            raise ConfigError(
+                f"{self._address.place} cannot be searched by words: the collection has no function of type BM25 over "
+                f"{self._address.text or 'a field that text=NAME names'}"
+            )
+        hits = self._found(found, question, question.text or "", found.words, {})
+        return [self._hit(found, hit, abs(float(hit["distance"]))) for hit in hits]  # Milvus Lite turns their sign
+
+    def _found(self, found: _MilvusCollection, question: Question, data: Any, field: str, params: Any) -> Sequence[Any]:
+        shown = [name for name in (self._address.id, self._address.text, self._address.image) if name is not None]
+        asked = {
+            "data": [data],
+            "anns_field": field,
+            "limit": question.k,
+            "filter": question.where or "",
+            "output_fields": shown,
+            "search_params": {"params": params},
+            **self._options(),
+        }
+        return cast("Sequence[Any]", self._call(lambda client: client.search(self._name, **asked))[0])
+
+    def _hit(self, found: _MilvusCollection, hit: Any, score: float) -> IndexHit:
+        entity, address = hit["entity"], self._address
+        id_ = hit.get(found.key, hit.get("id")) if address.id in (None, found.key) else entity.get(address.id)
+        text, image = (entity.get(name) if name else None for name in (address.text, address.image))
+        return IndexHit(str(id_), score, text_or_none(text), picture_or_none(image))
+
+    @staticmethod
+    def _search_params(index: _MilvusSearch, question: Question) -> dict[str, Any]:
+        if index.effort is None:
+            return {}
+        value = index.effort.higher[-1] if question.exact else question.effort
+        if question.exact and index.effort.name == "ef":
+            value = _MOST_EF
+        if value is None:
+            return {}
+        return {index.effort.name: max(value, question.k) if index.effort.name == "ef" else value}
+
+    def close(self) -> None:
+        """See :meth:`reco_plugin.engines.base.Engine.close`; lets go of a file that nothing else here has open."""
+        with self._lock:
+            if self._client is None:
+                return
+            self._client.close()
+            self._client = None
+            if self._lite:
+                _release(self._address.path)
+
+    def _options(self) -> dict[str, Any]:
+        level = self._address.options.get("consistency")
+        return {"timeout": self._address.timeout_s} | ({"consistency_level": level.capitalize()} if level else {})
+
+    def _call(self, action: Callable[[MilvusClient], T]) -> T:
+        def run() -> T:
+            with self._translated():
+                return action(self._connected())
+
+        return ask(run)
+
+    def _connected(self) -> MilvusClient:
+        with self._lock:
+            if self._client is None:
+                self._client = self._open_file() if self._lite else self._connect()
+            return self._client
+
+    def _connect(self) -> MilvusClient:
+        address, settings = self._address, self._settings
+        user, password, key = address.user or settings.index_user, settings.index_password, settings.index_api_key
+        token = key.get_secret_value() if key else f"{user}:{password.get_secret_value()}" if user and password else ""
+        tls = {"server_pem_path": address.ca_file} if address.ca_file else {}
+        return MilvusClient(
+            address.url, token=token, db_name=address.options.get("db", ""), timeout=address.timeout_s, **tls
+        )
+
+    def _open_file(self) -> MilvusClient:
+        file = Path(self._address.path)
+        if not file.exists():
+            raise EngineError(f"there is no {file}: name a file of Milvus Lite")
+        if file.suffix != ".db":
+            raise EngineError(f"{file} does not end in .db, which Milvus Lite asks for")
+        _hold(self._address.path)
+        try:
+            client = MilvusClient(self._address.path)
+            client.load_collection(self._name)  # into this process
+        except MilvusException as error:
+            _release(self._address.path)
+            if error.message == "Open local milvus failed":
+                raise EngineError(
+                    f"{file} cannot be opened: another process may have it open, or it is damaged"
+                ) from None
+            if self._name not in client.list_collections():
+                near = did_you_mean(self._name, client.list_collections())
+                raise EngineError(f"{self._address.place} has no collection {self._name!r}: {near}") from None
+            raise
+        return client
+
+    @contextmanager
+    def _translated(self) -> Iterator[None]:
+        """Turn pymilvus' errors into ours."""
+        place = self._address.place
+        try:
+            yield
+        except (MilvusException, grpc.RpcError) as error:
+            code, said = _code(error), _said(error)
+            if code in _REFUSING or any(words in said.lower() for words in _NO_ACCESS):
+                raise EngineError(
+                    f"{place} refuses: {said}. The token is RECO_INDEX_API_KEY, or set RECO_INDEX_USER and "
+                    "RECO_INDEX_PASSWORD; privileges to describe, query and search the collection suffice"
+                ) from None
+            if code in _PASSING or code in (_CONNECT_FAILED, _RATE_LIMIT):
+                raise EngineUnavailable(f"{place} cannot be reached: {said}") from None
+            if "not loaded" in said:
+                said += "; load it first"
+            raise EngineError(f"{place}: {said}") from None
+
+    def _known(self) -> _MilvusCollection:
+        with self._lock:
+            if self._collection is None:
+                self._collection = self._look()
+            return self._collection
+
+    def _look(self) -> _MilvusCollection:
+        address, limit = self._address, {"timeout": self._address.timeout_s}
+        names = self._call(lambda client: client.list_collections(**limit)) if not self._lite else []
+        if not self._lite and not self._call(lambda client: client.has_collection(self._name, **limit)):
+            raise EngineError(f"{address.place} has no collection {self._name!r}: {did_you_mean(self._name, names)}")
+        said = self._call(lambda client: client.describe_collection(self._name, **limit))
+        fields = {field["name"]: DataType(field["type"]) for field in said["fields"]}
+        dimensions = {field["name"]: field["params"].get("dim") for field in said["fields"]}
+        key = next(field["name"] for field in said["fields"] if field.get("is_primary"))
+        dynamic = self._dynamic(fields) if said.get("enable_dynamic_field") else ()
+        check_fields(address, (*fields, *dynamic), self._name)
+        dense = [name for name, type_ in fields.items() if type_ in _DENSE]
+        others = {name: _OTHERS.get(type_, type_.name) for name, type_ in fields.items() if type_ not in _DENSE}
+        vector = pick_vector(address, dense, others, self._name)
+        return _MilvusCollection(
+            said["collection_name"], fields, dynamic, key, fields[key] is DataType.VARCHAR, vector,
+            int(dimensions[vector]), _words(said, address.text), self._index(vector, fields[vector]),
+        )  # fmt: skip
+
+    def _dynamic(self, fields: Mapping[str, DataType]) -> tuple[str, ...]:
+        """Names of fields that the schema does not have and the first documents do."""
+        options = self._options()
+        rows = self._call(lambda client: client.query(self._name, "", ["$meta"], limit=_SAMPLE, **options))
+        names = dict.fromkeys(name for row in rows for name in row if name not in fields and name != "$meta")
+        return tuple(names)
+
+    def _index(self, vector: str, type_: DataType) -> _MilvusSearch:
+        limit = {"timeout": self._address.timeout_s}
+        names = self._call(lambda client: client.list_indexes(self._name, field_name=vector))
+        found: Mapping[str, Any] = {}
+        if names:
+            found = self._call(lambda client: client.describe_index(self._name, names[0], **limit)) or {}
+        kind, metric = str(found.get("index_type", "")), str(found.get("metric_type", "COSINE"))
+        if metric not in _METRICS:
+            raise EngineError(
+                f"{self._address.place}: the index of {vector!r} compares by {metric}, not by {', '.join(_METRICS)}"
+            )
+        tuned = [f"{name}={found[name]}" for name in _TUNED if name in found]
+        words = " ".join([kind, *tuned]) if kind not in ("", "FLAT", "BRUTE_FORCE") else "none: each vector is compared"
+        compression = (
+            str(found.get("sq_type") or _COMPRESSION.get(kind, "")).lower()
+            if "SQ" in kind
+            else _COMPRESSION.get(kind, "")
+        )
+        return _MilvusSearch(
+            kind,
+            _METRICS[metric],
+            words,
+            ", ".join(filter(None, (_DENSE[type_], compression))),
+            self._effort(kind, found),
+        )
+
+    def _effort(self, kind: str, index: Mapping[str, Any]) -> Effort | None:
+        """What Milvus takes for an index; values without it are those of its library Knowhere, and of Milvus Lite."""
+        refined = str(index.get("refine", "")).lower() == "true"
+        if kind == "SCANN" or (refined and kind != "AUTOINDEX"):
+            return (
+                Effort("reorder_k" if kind == "SCANN" else "refine_k", 1, (2, 4, 8, 16))
+                if refined
+                else _probes(index, 8)
+            )
+        if kind.startswith("HNSW") or (kind == "AUTOINDEX" and self._lite):
+            return Effort("ef", 64 if self._lite else 16, (128, 256, 512, 1024) if self._lite else (64, 128, 256, 512))
+        if kind.startswith("IVF"):
+            return _probes(index, 10 if self._lite else 8)
+        if kind == "DISKANN":
+            return Effort("search_list", 16, (50, 100, 200, 400))
+        return Effort("level", 1, (3, 5, 10)) if kind == "AUTOINDEX" else None
+
+    def _changed(self, since: str) -> str:
+        found, name = self._known(), self._address.changed
+        if name is None:
+            raise ConfigError(f"{self._address.place} does not say which field tells changes: add changed=NAME")
+        is_number = name in found.fields and found.fields[name] is not DataType.VARCHAR
+        if name not in found.fields:  # a dynamic field: as the value looks
+            is_number = since.lstrip("-").replace(".", "", 1).isdigit()
+        return f"{name} >= {since if is_number else json.dumps(since, ensure_ascii=False)}"
+
+    def _document(self, found: _MilvusCollection, row: Mapping[str, Any]) -> Document:
+        values, address = dict(row), self._address
+        sent = values.pop(found.vector, None)
+        vector = None if sent is None else _vector(sent, found.fields[found.vector])
+        if vector is not None and not vector.any():
+            vector = None  # so does Milvus Lite store one that is null
+        return make_document(address, values.get(address.id or found.key), vector, values)
+
+
+def _probes(index: Mapping[str, Any], usual: int) -> Effort:
+    lists = int(index.get("nlist", 128))
+    return Effort("nprobe", usual, tuple(sorted({more for more in (16, 32, 64, lists) if usual < more <= lists})))
+
+
+def _words(said: Mapping[str, Any], text: str | None) -> str | None:
+    """The field that a function of type BM25 fills from the captions."""
+    for function in said.get("functions", ()):
+        if int(function["type"]) == 1 and text in function["input_field_names"]:  # FunctionType.BM25
+            return str(function["output_field_names"][0])
+    return None
+
+
+def _vector(sent: Any, type_: DataType) -> Vector:
+    """A vector (D,) of what pymilvus gives: numbers, or their bytes, also as the only item of a list."""
+    if isinstance(sent, list) and len(sent) == 1 and isinstance(sent[0], bytes):
+        sent = sent[0]
+    if isinstance(sent, bytes):
+        if type_ is DataType.BFLOAT16_VECTOR:  # the upper half of a float32
+            return (np.frombuffer(sent, "<u2").astype(np.uint32) << 16).view(np.float32)
+        return np.frombuffer(sent, "<f2").astype(np.float32)
+    return np.asarray(sent, np.float32)
+
+
+def _to_bfloat16(vector: Vector) -> bytes:
+    """Rounded to the upper halves of its numbers."""
+    bits = vector.view(np.uint32)
+    return ((bits + 0x7FFF + ((bits >> 16) & 1)) >> 16).astype("<u2").tobytes()
+
+
+def _code(error: Exception) -> Any:
+    """The code of an error, or of the call that failed within."""
+    inner = error if isinstance(error, grpc.RpcError) else error.__cause__
+    if isinstance(inner, grpc.RpcError) and hasattr(inner, "code"):
+        return inner.code()
+    return getattr(error, "code", None)
+
+
+def _said(error: Exception) -> str:
+    said = error.message if isinstance(error, MilvusException) else getattr(error, "details", lambda: str(error))()
+    return " ".join(str(said).split())[:300].rstrip(". ")
+
+
+def _hold(file: str) -> None:
+    from milvus_lite.server_manager import server_manager_instance as servers
+
+    path = str(Path(file).absolute())
+    with _lite_lock:
+        opened_by_others = path not in _lite_opened and path in getattr(servers, "_servers", {})
+        _lite_opened[path] = _lite_opened.get(path, 0) + 1 + opened_by_others
+
+
+def _release(file: str) -> None:
+    from milvus_lite.server_manager import server_manager_instance as servers
+
+    path = str(Path(file).absolute())
+    with _lite_lock:
+        _lite_opened[path] -= 1
+        if not _lite_opened[path]:
+            del _lite_opened[path]
+            servers.release_server(path)
