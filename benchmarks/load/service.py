@@ -58,7 +58,9 @@ class Service:
 
 
 @contextmanager
-def started(model: Path, memory: Path | str, log: Path, arguments: Sequence[str] = ()) -> Iterator[Service]:
+def started(
+    model: Path, memory: Path | str, log: Path, arguments: Sequence[str] = (), port: int = 0
+) -> Iterator[Service]:
     """Run ``reco serve`` until the block ends; it is warm when the block begins.
 
     Args:
@@ -66,13 +68,12 @@ def started(model: Path, memory: Path | str, log: Path, arguments: Sequence[str]
         memory: folder or URL of the memory.
         log: file for what it says.
         arguments: further flags of ``reco serve``.
+        port: a free one when 0.
 
     Raises:
         RuntimeError: it ended, or was not ready in time; the message holds the end of its log.
     """
-    with socket.socket() as free:
-        free.bind(("127.0.0.1", 0))
-        port = free.getsockname()[1]
+    port = port or free_port()
     command = [sys.executable, "-m", "reco_plugin", "serve", "--port", str(port), "--model", str(model)]
     environment = {**os.environ, "RECO_SERVE_ADMIN_KEY": ADMIN_KEY}
     with log.open("wb") as out:
@@ -86,6 +87,13 @@ def started(model: Path, memory: Path | str, log: Path, arguments: Sequence[str]
         finally:
             process.terminate()
             process.wait(60)
+
+
+def free_port() -> int:
+    """A port that nobody listens on."""
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        return int(free.getsockname()[1])
 
 
 def _wait(process: subprocess.Popen[bytes], url: str, log: Path) -> None:

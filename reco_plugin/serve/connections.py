@@ -1,4 +1,8 @@
-"""Timeouts and a limit of connections: uvicorn alone waits forever for headers, a body, or a client that reads."""
+"""Timeouts and a limit of connections: uvicorn alone waits forever for headers, a body, or a client that reads.
+
+And their end while the service stops. Closing a kept connection loses the request that its client sends at that moment,
+so none is closed before it was told: it asks once more, and reads ``connection: close`` in the answer.
+"""
 
 from __future__ import annotations
 
@@ -22,13 +26,13 @@ from .settings import ServeSettings
 
 log = logging.getLogger(LOGGER)
 PROBE_CONNECTIONS = 384
-"""Connections beyond the setting, for probes only: a busy service is not dead. With the default setting, that leaves
-128 of the 1,024 files that a process may usually open."""
+"""Connections beyond the setting, for probes only: a busy service is not dead."""
 _PROBES = tuple(f"GET {path} ".encode() for path in PROBES)
 _FULL = "the service has too many connections (max_connections): try again later"
 _RETRY_S = 1
 _CLOSES = (b"connection", b"close")
 _LOG_EVERY_S = 10.0
+_LAST_S = 0.2  # that a connection without a request stays after the last moment, for one that is on its way
 
 
 class _Connection(H11Protocol):
@@ -38,6 +42,7 @@ class _Connection(H11Protocol):
     waits_s: ClassVar[dict[object, float]]  # state of the client -> time limit
     logged_at: ClassVar[float] = -_LOG_EVERY_S
     stopping: ClassVar[bool] = False
+    asked_at: ClassVar[float] = -_LOG_EVERY_S  # when the latest request came, but for probes
 
     def __init__(self, *args: Any, **options: Any) -> None:
         super().__init__(*args, **options)
@@ -67,15 +72,37 @@ class _Connection(H11Protocol):
         self._watch()
 
     def handle_events(self) -> None:
+        before = self.cycle
         super().handle_events()
+        if self.cycle is not None and self.cycle is not before and self.cycle.scope["path"] not in PROBES:
+            type(self).asked_at = time.monotonic()
         if self.cycle is not None and (self.stopping or _two_lengths(self.cycle.scope["headers"])):
             self._close_after()
 
+    @classmethod
+    def stop(cls, connections: Iterable[Any]) -> None:
+        """Close each connection after its next answer, of those that are open and those that are made from now on."""
+        cls.stopping = True
+        for one in connections:
+            if not one.is_idle:
+                one._close_after()
+
+    @property
+    def is_idle(self) -> bool:
+        """Whether it has no request that waits for its answer."""
+        return self.cycle is None or self.cycle.response_complete
+
     def shutdown(self) -> None:
-        type(self).stopping = True  # uvicorn tells those that are made; one that was just accepted would go on
-        super().shutdown()
-        if self.cycle is not None:
-            self._close_after()  # else the client sends its next request into a closed connection
+        type(self).stop([self])
+        if self.is_idle:
+            self.loop.call_later(_LAST_S, self._end)
+        else:
+            super().shutdown()
+
+    def _end(self) -> None:
+        """Close it, if no request has come; one that did has its answer closed after it."""
+        if self.is_idle and not self.transport.is_closing():
+            super().shutdown()
 
     def _close_after(self) -> None:
         """Say in the answer, if it is not begun, that the connection closes after it."""

@@ -165,7 +165,7 @@ class Caller:
             except Refused as refused:  # which the headers of what was done go with
                 return found, refused
 
-        (answer, made), waited_s = await self._run(self._edge.pool, work)
+        (answer, made), waited_s = await self._run(self._edge.pool, work, len(request.items))
         seconds, coverage = {"queue": waited_s, **answer.seconds}, answer.coverage.get("text")
         self._say(seconds, len(answer.rows), refined_word(answer), answer.degraded, coverage)
         if answer.target is not None:
@@ -216,8 +216,9 @@ class Caller:
             found, steps = score(self.embedder, asked)
             return found, steps, written(write(found), self.settings.max_answer_bytes)
 
-        (found, steps, pieces), waited_s = await self._run(self._edge.pool, work)
-        items, refined = len(request.images) + len(request.texts), found.scores is not found.frozen
+        items = len(request.images) + len(request.texts)
+        (found, steps, pieces), waited_s = await self._run(self._edge.pool, work, items)
+        refined = found.scores is not found.frozen
         self._say({"queue": waited_s, **steps}, items, str(refined).lower(), found.degraded, found.coverage)
         return self._to_send(pieces)
 
@@ -248,9 +249,9 @@ class Caller:
         """
         self._request.app.state.guard.check_pairs(credential(self._request.headers))
 
-    async def _run(self, pool: Pool, call: Callable[[], T]) -> tuple[T, float]:
+    async def _run(self, pool: Pool, call: Callable[[], T], inputs: int = 1) -> tuple[T, float]:
         """Run a call; what the request takes of the memory stays counted until the call has ended, too."""
-        return await pool.run(call, self._left, self._request.state.share.hold())
+        return await pool.run(call, self._left, self._request.state.share.hold(), inputs)
 
     def _to_send(self, pieces: list[bytes]) -> Response:
         """The answer; while its client takes it, its bytes count as the body's do."""

@@ -1,5 +1,8 @@
 """Threads for the synchronous core behind a bounded queue: a full queue refuses calls, late calls are given up.
 
+What waits is counted in inputs (texts, images, vectors), not in calls: engines that send one object a request, a
+hundred at once, and lose those that are refused, wait for as long as one call with a hundred does.
+
 Answers are written in them, too, as JSON, piece by piece: within the deadline, up to a limit. Triton uses this where
 there is no FastAPI.
 """
@@ -14,6 +17,7 @@ from collections.abc import Callable, Coroutine, Iterator, Mapping, Sequence
 from concurrent.futures import Future
 from dataclasses import dataclass, field
 from functools import partial
+from itertools import islice
 from queue import SimpleQueue
 from typing import Any, TypeAlias, TypeVar, cast
 
@@ -107,7 +111,7 @@ class Pool:
         Args:
             name: of the threads.
             threads: calls that are computed at the same time.
-            queue: calls that may wait.
+            queue: inputs of calls that may wait; where none waits, one call may have more.
             deadline_s: for waiting and running together.
             batched: of those that may wait, how many may have left their place, see :func:`leave_place`.
         """
@@ -122,7 +126,8 @@ class Pool:
         self._place_is_free = threading.Condition(self._lock)
         self._waiting: dict[_Call, Future[Any]] = {}  # not begun, oldest first
         self._places, self._returning = threads, 0  # free; calls that left theirs and want one again
-        self._pending, self._closed = 0, False
+        self._inputs: dict[_Call, int] = {}  # of calls that wait or run, oldest first
+        self._all_inputs, self._closed = 0, False
         self._running: dict[int, float] = {}  # id of a future -> since when
 
     async def run(
@@ -130,6 +135,7 @@ class Pool:
         call: Callable[[], T],
         left: Callable[[], Coroutine[Any, Any, None]] = _never,
         ended: Callable[[], None] = _nothing,
+        inputs: int = 1,
     ) -> tuple[T, float]:
         """Wait for a thread and for the call; return its result, and how many seconds it had waited.
 
@@ -140,6 +146,7 @@ class Pool:
             call: what to compute.
             left: returns when the client is gone.
             ended: called once, in any thread, when the call is dropped or has run: it holds nothing any more.
+            inputs: how many it brings along.
 
         Raises:
             Refused: 429, the queue is full; 504, the deadline passed; 499, the client left; 503, the pool is closed.
@@ -147,17 +154,18 @@ class Pool:
         this, future = _Call(self), Future[tuple[T, float]]()
         with self._lock:
             try:
-                self._check_room()
+                self._check_room(inputs)
             except Refused:
                 ended()
                 raise
-            self._pending += 1
+            self._inputs[this] = inputs
+            self._all_inputs += inputs
             context = contextvars.copy_context()  # the request's id, for the log
             context.run(_current.set, this)
             this.work = partial(context.run, self._work, this, future, call, time.perf_counter())
             self._waiting[this] = future
             self._begin()
-        future.add_done_callback(lambda _: self._done(ended))
+        future.add_done_callback(partial(self._done, this, ended))
         answer, leaving = asyncio.wrap_future(future), asyncio.ensure_future(left())
         either: set[asyncio.Future[Any]] = {answer, leaving}
         try:
@@ -190,7 +198,7 @@ class Pool:
     def pending(self) -> int:
         """Calls that wait or run."""
         with self._lock:
-            return self._pending
+            return len(self._inputs)
 
     def hangs(self, deadlines: float) -> bool:
         """Whether as many calls as are computed at the same time have taken so many deadlines."""
@@ -230,11 +238,14 @@ class Pool:
         for worker in self._workers:
             await asyncio.to_thread(worker.join)
 
-    def _check_room(self) -> None:
+    def _check_room(self, inputs: int = 1) -> None:
         if self._closed:
             raise Refused(STOPPING)
-        if self._pending >= self._threads + self._queue:
-            message = f"{self._pending} requests run or wait already: try again later"
+        if len(self._inputs) < self._threads:
+            return
+        waiting = self._all_inputs - sum(islice(self._inputs.values(), self._threads))
+        if waiting + inputs > self._queue and (waiting or not self._queue):
+            message = f"{waiting:,} inputs wait already, the limit is {self._queue:,} (queue): try again later"
             raise Refused(Failure(429, "queue_full", message, retry_after_s=_RETRY_S))
 
     def _begin(self) -> None:
@@ -284,9 +295,9 @@ class Pool:
                 self._idle.append(this.worker)
             self._begin()
 
-    def _done(self, ended: Callable[[], None]) -> None:
+    def _done(self, this: _Call, ended: Callable[[], None], _: Future[Any]) -> None:
         with self._lock:
-            self._pending -= 1
+            self._all_inputs -= self._inputs.pop(this)
         ended()
 
 

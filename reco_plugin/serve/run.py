@@ -15,6 +15,7 @@ import tempfile
 import time
 from contextlib import suppress
 from pathlib import Path
+from types import FrameType
 from typing import TYPE_CHECKING, Any
 
 from fastapi import FastAPI
@@ -22,7 +23,7 @@ from fastapi import FastAPI
 from ..errors import ConfigError
 from ..reco import Reco
 from .app import create_app
-from .connections import make_protocol
+from .connections import PROBE_CONNECTIONS, make_protocol
 from .logs import LOGGER, log_to_stderr
 from .note import Note, answers
 from .routes import is_loopback
@@ -36,6 +37,9 @@ log = logging.getLogger(LOGGER)
 _PLACE, _SOCKET, _ABANDONED_S = "reco-serve-", "admin.sock", 60.0
 _NOT_STARTED = 3
 """Exit code, as uvicorn's own."""
+_OTHER_FILES = 128  # that a service has open, besides connections
+_QUIET_S = 1.0  # without a request and a connection, after which nobody is waited for
+_LOOK_S = 0.05
 
 
 def server_options(settings: ServeSettings) -> dict[str, Any]:
@@ -84,6 +88,7 @@ def run(settings: ServeSettings, reco: Reco) -> None:
     import uvicorn
 
     log_to_stderr(settings.log_format, settings.log_level)
+    _allow_open_files(settings.max_connections + PROBE_CONNECTIONS + _OTHER_FILES)
     # uvicorn raises the signal again at its end, which would end the process before the memory is closed
     signal.signal(signal.SIGTERM, lambda *_: None)
     # against DNS rebinding: a web page whose name resolves to 127.0.0.1 could read answers
@@ -99,6 +104,22 @@ def run(settings: ServeSettings, reco: Reco) -> None:
         server.run()
     if not server.started:
         sys.exit(_NOT_STARTED)
+
+
+def _allow_open_files(needed: int) -> None:
+    """Let this process open so many files, if the system lets it; a warning where it does not."""
+    try:
+        import resource
+    except ImportError:  # Windows has no such limit
+        return
+    now, most = resource.getrlimit(resource.RLIMIT_NOFILE)
+    if now == resource.RLIM_INFINITY or now >= needed:
+        return
+    allowed = needed if most == resource.RLIM_INFINITY else min(needed, most)
+    resource.setrlimit(resource.RLIMIT_NOFILE, (allowed, most))
+    if allowed < needed:
+        message = "max_connections needs %d open files, the system allows %d (ulimit -n): lower it, or raise that"
+        log.warning(message, needed, allowed)
 
 
 def _remove_abandoned() -> None:
@@ -126,13 +147,21 @@ def _announcing(app: FastAPI) -> type[uvicorn.Server]:
                 for line in places(app.state.edge.settings, self._url()):
                     log.info(line)
 
+        def handle_exit(self, sig: int, frame: FrameType | None) -> None:
+            self._at_once = self._at_once or sig == signal.SIGINT  # of a person, who waits for it
+            super().handle_exit(sig, frame)
+
         async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
             app.state.versions.leave()
+            app.state.health.stopping = True
+            drain_s = 0.0 if self._at_once else app.state.edge.settings.drain_s
+            await _drain(self, drain_s)
             await super().shutdown(sockets)
             if self._here is not None:
                 shutil.rmtree(Path(self._here).parent, ignore_errors=True)
 
         _here: str | None = None
+        _at_once = False
 
         async def _listen_here(self) -> None:
             """Listen in a folder that only this user may enter; where that fails, there is the URL."""
@@ -159,6 +188,22 @@ def _announcing(app: FastAPI) -> type[uvicorn.Server]:
             return f"http://[{named}]:{port}" if ":" in named else f"http://{named}:{port}"
 
     return Announcing
+
+
+async def _drain(server: uvicorn.Server, seconds: float) -> None:
+    """Go on for a while, since a balancer still sends requests here: each connection is told to close by an answer.
+
+    It ends where nobody asks any more.
+    """
+    protocol: Any = server.config.http_protocol_class
+    until = time.monotonic() + seconds
+    protocol.stop(server.server_state.connections)
+    while (now := time.monotonic()) < until and not server.force_exit:
+        if not server.server_state.connections and now - protocol.asked_at > _QUIET_S:
+            break
+        await asyncio.sleep(_LOOK_S)
+    for _ in range(2):  # what was connected by now is accepted, else it would be reset
+        await asyncio.sleep(0)
 
 
 def places(settings: ServeSettings, url: str) -> list[str]:

@@ -74,9 +74,18 @@ class ServeSettings(SettingsSection):
     )
 
     threads: int = Field(2, ge=1, le=64, description="requests that are computed at the same time")
-    queue: int = Field(64, ge=0, description="requests that may wait; another one gets 429")
+    queue: int = Field(
+        4096, ge=0, description="texts, images and vectors of requests that may wait; more get 429, but for the first"
+    )
     deadline_s: float = Field(30.0, gt=0, allow_inf_nan=False, description="until a request gets 504")
-    shutdown_s: int = Field(20, ge=1, description="how long requests in flight may take when the service stops")
+    drain_s: float = Field(
+        5.0,
+        ge=0,
+        allow_inf_nan=False,
+        description="after SIGTERM, how long requests are still taken, each connection's last: a balancer sees"
+        " meanwhile that the service is not ready",
+    )
+    shutdown_s: int = Field(20, ge=1, description="and then, how long requests in flight may take")
 
     ready_without_models: bool = Field(
         False,
@@ -84,7 +93,7 @@ class ServeSettings(SettingsSection):
         " and vectors",
     )
 
-    max_connections: int = Field(512, ge=1, description="open connections; others get 503, but for probes")
+    max_connections: int = Field(1024, ge=1, description="open connections; others get 503, but for probes")
     head_timeout_s: float = Field(10.0, gt=0, allow_inf_nan=False, description="until a request's headers are there")
     body_timeout_s: float = Field(
         30.0, gt=0, allow_inf_nan=False, description="until a body is there (408), or an answer is taken"

@@ -156,6 +156,38 @@ def test_a_full_queue_is_429_with_retry_after_and_nothing_that_was_accepted_is_l
         assert post(url).status_code == 200
 
 
+def test_what_waits_is_counted_in_inputs(blocked, live):
+    """A hundred requests with one object wait as long as one with a hundred, and engines lose what is refused."""
+    many = {"input": [{"text": "a"}] * 50}
+    with live(blocked.reco, threads=1, queue=10) as (url, server), ThreadPoolExecutor(16) as callers:
+        blocked.armed.set()
+        pool = server.config.app.state.edge.pool
+        sent = [callers.submit(post, url, many)]
+        assert blocked.reached.acquire(timeout=60)
+        sent.append(callers.submit(post, url, many))  # where none waits, one may have more
+        wait_until(lambda: pool.pending == 2 or sent[1].done())
+        refused = post(url)
+        assert (refused.status_code, refused.json()["error"]["code"]) == (429, "queue_full")
+        assert "50 inputs wait already, the limit is 10 (queue)" in refused.json()["error"]["message"]
+        blocked.go.set()
+        assert [one.result(60).status_code for one in sent] == [200, 200]
+        blocked.go.clear()
+        wait_until(lambda: not pool.pending)
+        while blocked.reached.acquire(blocking=False):
+            pass
+        sent = [callers.submit(post, url)]
+        assert blocked.reached.acquire(timeout=60)
+        for waiting in range(2, 11):
+            sent.append(callers.submit(post, url))
+            wait_until(lambda number=waiting: pool.pending == number or sent[-1].done())
+        two = post(url, {"input": [{"text": "a"}] * 2})
+        assert (two.status_code, two.json()["error"]["code"]) == (429, "queue_full")  # nine wait
+        sent.append(callers.submit(post, url))
+        wait_until(lambda: pool.pending == 11 or sent[-1].done())
+        blocked.go.set()
+        assert {one.result(60).status_code for one in sent} == {200}
+
+
 def test_a_deadline_that_passes_is_504_and_the_next_request_is_answered(blocked, live):
     with live(blocked.reco, threads=1, deadline_s=0.2) as (url, server):
         blocked.armed.set()
