@@ -61,7 +61,12 @@ def text_or_none(value: object) -> str | None:
 
 
 def picture_or_none(value: object) -> str | bytes | None:
-    """The value of a picture's field: bytes are the picture itself; None where it is empty."""
+    """The value of a picture's field: bytes are the picture itself; None where it is empty.
+
+    As in Parquet, it may be Hugging Face's mapping of bytes and path.
+    """
+    if isinstance(value, Mapping):
+        value = value.get("bytes") or value.get("path")
     return bytes(value) or None if isinstance(value, bytes | bytearray | memoryview) else text_or_none(value)
 
 

@@ -35,5 +35,9 @@ def open_index(address: str | IndexAddress, *, settings: Settings | None = None)
             if not where.host:
                 need("milvus_lite", "a file of Milvus Lite", extra)
             return MilvusIndex(where, keys)
+        case "lancedb":
+            with importing(None, "lancedb", "an index in LanceDB"):
+                from .lance import LanceIndex
+            return LanceIndex(where, keys)
         case _:
             raise AssertionError(where.scheme)

@@ -150,7 +150,38 @@ def milvus(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Served]:
     owner.close()
 
 
-ENGINES = ("postgresql", "milvus")
+@pytest.fixture(scope="session")
+def lancedb(tmp_path_factory: pytest.TempPathFactory) -> Served:
+    """LanceDB, in a folder, with its default index of compressed vectors and one of words."""
+    pytest.importorskip("lancedb")
+    import lancedb as lance
+    import pyarrow as pa
+    from lancedb.index import FTS, IvfPq
+
+    folder = tmp_path_factory.mktemp("lance")
+    database = lance.connect(folder)
+
+    def fill(table: str, documents: list[Row], index: Any = None) -> str:
+        fields = {
+            "sku": pa.string(),
+            "title": pa.string(),
+            "photo": pa.string(),
+            "price": pa.float64(),
+            "changed": pa.int64(),
+            "clip": pa.list_(pa.float32(), dimension_of(documents)),
+        }
+        data = pa.Table.from_pylist([vars(row) for row in documents], schema=pa.schema(fields))
+        filled = database.create_table(table, data, mode="overwrite", on_bad_vectors="null")
+        if sum(row.clip is not None for row in documents) >= 256:  # of which it learns to compress
+            pq = IvfPq(distance_type="cosine", num_partitions=2, num_sub_vectors=dimension_of(documents))
+            filled.create_index("clip", config=index or pq)
+        filled.create_index("title", config=FTS())
+        return f"lancedb:{folder}?table={table}&vector=clip&text=title&image=photo&id=sku&changed=changed"
+
+    return Served("lancedb", fill("products", rows()), "price < 5", fill=fill)
+
+
+ENGINES = ("postgresql", "milvus", "lancedb")
 
 
 @pytest.fixture(scope="session", params=ENGINES)

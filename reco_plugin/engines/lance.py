@@ -1,0 +1,312 @@
+"""A table of LanceDB, in a folder or an object store: ``lancedb:./shop?table=products&vector=clip&id=sku``."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from datetime import timedelta
+from pathlib import Path
+from typing import Any, TypeVar, cast
+
+import lancedb
+import numpy as np
+import pyarrow as pa
+from lancedb.query import MatchQuery
+
+from ..config import Settings
+from ..data.cells import Vector
+from ..errors import ConfigError, EngineError, EngineUnavailable
+from ..values import check_choice, did_you_mean
+from .address import IndexAddress
+from .asking import ask
+from .base import Description, Document, Effort, IndexHit, Page, Question, Similarity
+from .documents import check_fields, make_document, pick_vector, picture_or_none, text_or_none
+
+_METRICS: Mapping[str, Similarity] = {"cosine": "cosine", "dot": "dot", "l2": "euclid"}
+_NAMES = {metric: name for name, metric in _METRICS.items()}
+_REFRESHED = timedelta(seconds=5)
+_AWAY = ("timed out", "timeout", "connection", "503", "slow down", "slowdown", "429", "dns error")
+"""In the words of an object store that may answer later."""
+T = TypeVar("T")
+
+
+@dataclass(frozen=True)
+class _LanceSearch:
+    """How the vectors are searched."""
+
+    metric: Similarity
+    words: str = "none: each vector is compared"
+    compression: str = ""
+    effort: Effort | None = None
+
+
+@dataclass(frozen=True)
+class _LanceTable:
+    """What is known of a table."""
+
+    schema: pa.Schema
+    key: str  # column of the ids
+    vector: str
+    dimension: int
+    read: tuple[str, ...]  # columns of a scan, without the vectors
+    searches_text: bool
+    index: _LanceSearch
+
+
+class LanceIndex:
+    """A table; see :class:`~reco_plugin.engines.base.Engine`."""
+
+    def __init__(self, address: IndexAddress, settings: Settings) -> None:
+        address.only("table", "metric")
+        if "table" not in address.options or not address.path:
+            raise ConfigError(f"{address.place} names no table: lancedb:FOLDER?table=NAME")
+        if address.path.startswith("db://"):
+            raise ConfigError(
+                f"{address.place}: tables of LanceDB's cloud are not read, those of a folder or bucket are"
+            )
+        if "metric" in address.options:
+            check_choice("metric", address.options["metric"], list(_NAMES))
+        self._address = address
+        self._lock = threading.RLock()
+        self._opened: Any = None
+        self._table: _LanceTable | None = None
+
+    def describe(self) -> Description:
+        """See :meth:`reco_plugin.engines.base.Engine.describe`."""
+        found, index = self._known(), self._known().index
+        return Description(
+            engine=f"LanceDB {lancedb.__version__}",
+            name=self._address.options["table"],
+            documents=int(self._call(lambda table: table.count_rows())),
+            vector=found.vector,
+            dimension=found.dimension,
+            metric=index.metric,
+            index=index.words,
+            compression=index.compression,
+            effort=index.effort,
+            fields=tuple(found.schema.names),
+            searches_text=found.searches_text,
+        )
+
+    def scan(
+        self, *, after: str | None = None, since: str | None = None, vectors: bool = True, size: int = 1000
+    ) -> Iterator[Page]:
+        """See :meth:`reco_plugin.engines.base.Engine.scan`; a position is a version of the table and a row of it."""
+        found = self._known()
+        table = ask(self._open)  # one of its own, which stays at a version
+        version, row = (int(part) for part in after.split(":")) if after else (int(table.version), 0)
+        with self._translated():
+            self._go_to(table, version)
+            query = table.search().select([*found.read, *[found.vector] * vectors])
+            if since is not None:
+                query = query.where(self._changed(found, since))
+            for batch in query.offset(row).to_batches(size):
+                if batch.num_rows:
+                    row += batch.num_rows
+                    yield Page(tuple(self._documents(found, batch, vectors)), f"{version}:{row}")
+
+    def search(self, question: Question) -> Sequence[IndexHit]:
+        """See :meth:`reco_plugin.engines.base.Engine.search`; LanceDB has no language for a template."""
+        found, address = self._known(), self._address
+        if question.template is not None:
+            raise ConfigError(f"{address.place}: LanceDB has no language of queries, so that it takes no template")
+        shown = list(dict.fromkeys(name for name in (found.key, address.text, address.image) if name))
+        if question.vector is None:
+            if not found.searches_text:
+                raise ConfigError(
+                    f"{address.place} cannot be searched by words: it has no index of type FTS over "
+                    f"{address.text or 'a column that text=NAME names'}"
+                )
+            match: Any = MatchQuery  # its optional arguments are not known to be so
+            words = match(question.text or "", address.text)
+            rows = self._found(lambda table: table.search(words, query_type="fts"), [*shown, "_score"], question)
+            return [self._hit(found, row, float(row["_score"])) for row in rows]
+        vector = np.asarray(question.vector, np.float32)
+
+        def near(table: Any) -> Any:
+            query = table.search(vector, vector_column_name=found.vector).distance_type(_NAMES[found.index.metric])
+            if question.exact:
+                return query.bypass_vector_index()
+            if question.effort is not None and found.index.effort is not None:
+                return getattr(query, found.index.effort.name)(question.effort)
+            return query
+
+        rows = self._found(near, [*shown, "_distance"], question)
+        return [self._hit(found, row, _score(float(row["_distance"]), found.index.metric)) for row in rows]
+
+    def close(self) -> None:
+        """See :meth:`reco_plugin.engines.base.Engine.close`."""
+        with self._lock:
+            self._opened = None
+
+    def _found(self, search: Callable[[Any], Any], shown: list[str], question: Question) -> list[dict[str, Any]]:
+        def run(table: Any) -> list[dict[str, Any]]:
+            query = search(table).select(shown).limit(question.k)
+            if question.where:
+                query = query.where(question.where)
+            return cast("list[dict[str, Any]]", query.to_list())
+
+        return self._call(run)
+
+    def _hit(self, found: _LanceTable, row: Mapping[str, Any], score: float) -> IndexHit:
+        text, image = (row[name] if name else None for name in (self._address.text, self._address.image))
+        return IndexHit(str(row[found.key]), score, text_or_none(text), picture_or_none(image))
+
+    def _documents(self, found: _LanceTable, batch: pa.RecordBatch, vectors: bool) -> Iterator[Document]:
+        block: dict[int, Vector] = {}
+        if vectors:
+            column = batch.column(found.vector)
+            there = np.flatnonzero(column.is_valid().to_numpy(zero_copy_only=False))
+            numbers = column.flatten().to_numpy(zero_copy_only=False)  # of those that are not null
+            block = dict(zip(there.tolist(), numbers.astype(np.float32).reshape(-1, found.dimension), strict=True))
+        for place, values in enumerate(batch.select(found.read).to_pylist()):
+            yield make_document(self._address, values.get(found.key), block.get(place), values)
+
+    def _call(self, action: Callable[[Any], T]) -> T:
+        def run() -> T:
+            with self._lock:
+                if self._opened is None:
+                    self._opened = self._open()
+                table = self._opened
+            with self._translated():
+                return action(table)
+
+        return ask(run)
+
+    def _open(self) -> Any:
+        path, name = self._address.path, self._address.options["table"]
+        if "://" not in path and not Path(path).is_dir():  # LanceDB would make it
+            raise EngineError(f"there is no folder {path}: lancedb:FOLDER?table=NAME names one of LanceDB")
+        with self._translated():
+            database = lancedb.connect(path, read_consistency_interval=_REFRESHED)
+            try:
+                return database.open_table(name)
+            except (ValueError, FileNotFoundError):
+                near = did_you_mean(name, [str(table) for table in database.list_tables().tables])
+                raise EngineError(f"{self._address.place} has no table {name!r}: {near}") from None
+
+    def _go_to(self, table: Any, version: int) -> None:
+        try:
+            table.checkout(version)
+        except ValueError:
+            raise EngineError(
+                f"{self._address.place}: version {version} of the table, of which a part was read, has been cleaned up "
+                "since: read it from the beginning"
+            ) from None
+
+    @contextmanager
+    def _translated(self) -> Iterator[None]:
+        """Turn LanceDB's errors into ours."""
+        try:
+            yield
+        except (ValueError, RuntimeError, OSError, pa.ArrowException) as error:
+            said = " ".join(str(error).split("\n")[0].split())[:300]
+            if any(words in said.lower() for words in _AWAY):
+                raise EngineUnavailable(f"{self._address.place} cannot be reached: {said}") from None
+            raise EngineError(f"{self._address.place}: {said}") from None
+
+    def _known(self) -> _LanceTable:
+        with self._lock:
+            if self._table is None:
+                self._table = self._look()
+            return self._table
+
+    def _look(self) -> _LanceTable:
+        address, name = self._address, self._address.options["table"]
+        schema = self._call(lambda table: table.schema)
+        check_fields(address, schema.names, name)
+        others = {field.name: _kind(field.type) for field in schema}
+        dense = [field for field, kind in others.items() if not kind]
+        vector = pick_vector(address, dense, {field: kind for field, kind in others.items() if kind}, name)
+        key = address.id or "id"
+        if key not in schema.names:
+            raise EngineError(f"{address.place}: name the column of the ids, id=NAME: it has {', '.join(schema.names)}")
+        read = tuple(
+            field for field, kind in others.items()
+            if kind and "vector" not in kind and (kind != "bytes" or field == address.image)
+        )  # fmt: skip
+        type_ = schema.field(vector).type
+        bits = type_.value_type.bit_width
+        indices = self._call(lambda table: [(index, table.index_stats(index.name)) for index in table.list_indices()])
+        words = any(_is_words(index.index_type) and list(index.columns) == [address.text] for index, _ in indices)
+        index = self._index(vector, "" if bits == 32 else f"float{bits}", indices)
+        return _LanceTable(schema, key, vector, int(type_.list_size), read, words, index)
+
+    def _index(self, vector: str, stored: str, indices: Sequence[tuple[Any, Any]]) -> _LanceSearch:
+        wanted = self._address.options.get("metric")
+        for index, stats in indices:
+            metric = str(getattr(stats, "distance_type", "") or "").lower()
+            if list(index.columns) != [vector] or not metric:
+                continue
+            if metric not in _METRICS:
+                raise EngineError(f"{self._address.place}: the index of {vector!r} compares by {metric}")
+            if wanted and _METRICS[metric] != wanted:
+                raise EngineError(
+                    f"{self._address.place}: metric={wanted} is not that of the index, {_METRICS[metric]}, so that "
+                    "LanceDB would compare each vector instead"
+                )
+            kind, details = str(stats.index_type), dict(getattr(index, "index_details", None) or {})
+            compression = ", ".join(filter(None, (stored, _compression(kind, details.get("compression") or {}))))
+            graph = details.get("hnsw") or {}
+            words = " ".join(
+                [kind, *(f"{name}={graph[name]}" for name in ("max_connections", "construction_ef") if name in graph)]
+            )
+            return _LanceSearch(_METRICS[metric], words, compression, _effort(kind))
+        return _LanceSearch(cast("Similarity", wanted or "euclid"), compression=stored)  # what LanceDB does by itself
+
+    def _changed(self, found: _LanceTable, since: str) -> str:
+        name = self._address.changed
+        if name is None:
+            raise ConfigError(f"{self._address.place} does not say which column tells changes: add changed=NAME")
+        type_ = found.schema.field(name).type
+        value = "'" + since.replace("'", "''") + "'"
+        if pa.types.is_integer(type_) or pa.types.is_floating(type_):
+            try:
+                value = repr(float(since)) if pa.types.is_floating(type_) else str(int(since))
+            except ValueError:
+                raise ConfigError(
+                    f"{self._address.place}: {since!r} is no value of {name!r}, which holds {type_}"
+                ) from None
+        elif pa.types.is_timestamp(type_):
+            value = f"timestamp {value}"
+        elif pa.types.is_date(type_):
+            value = f"date {value}"
+        return f"`{name}` >= {value}"
+
+
+def _kind(type_: pa.DataType) -> str:
+    """What a column holds; empty for vectors of floats."""
+    if pa.types.is_fixed_size_list(type_):
+        return "" if pa.types.is_floating(type_.value_type) else f"vectors of {type_.value_type}"
+    if pa.types.is_list(type_) or pa.types.is_large_list(type_):
+        inner = type_.value_type
+        if pa.types.is_fixed_size_list(inner):
+            return "several vectors a row"
+        return "vectors of any length" if pa.types.is_floating(inner) else str(type_)
+    is_bytes = pa.types.is_binary(type_) or pa.types.is_large_binary(type_) or pa.types.is_fixed_size_binary(type_)
+    return "bytes" if is_bytes else str(type_)
+
+
+def _is_words(kind: str) -> bool:
+    return kind.upper() in ("FTS", "INVERTED")
+
+
+def _compression(kind: str, details: Mapping[str, Any]) -> str:
+    if kind.endswith("PQ"):
+        parts, bits = int(details.get("num_sub_vectors", 0)), int(details.get("num_bits", 8))
+        return f"PQ of {parts * bits // 8} bytes" if parts else "PQ"
+    return {"SQ": "int8", "RQ": "1 bit"}.get(kind.rpartition("_")[2], "")
+
+
+def _effort(kind: str) -> Effort:
+    """Of a compressed index the factor of candidates that are compared by their whole vectors: probes cure nothing."""
+    if kind.endswith(("PQ", "SQ", "RQ")):
+        return Effort("refine_factor", 1, (5, 10, 20, 50))
+    return Effort("ef", 15, (50, 100, 200, 400)) if "HNSW" in kind else Effort("nprobes", 20, (40, 80, 160, 320))
+
+
+def _score(distance: float, metric: Similarity) -> float:
+    """LanceDB gives 1 less the cosine or the dot product, or the square of Euclid's distance."""
+    return -(max(distance, 0.0) ** 0.5) if metric == "euclid" else 1 - distance
