@@ -47,7 +47,8 @@ from .memory.checks import check_search
 from .types import Degraded, Fingerprint, FuserName, Modality, Neighbours, Search, Vectors
 
 T = TypeVar("T")
-Component: TypeAlias = Literal["memory", "fusion"]
+Component: TypeAlias = Literal["memory", "fusion", "service"]
+"""What may fail: two parts of a Reco, and the service as a client sees it."""
 CircuitState: TypeAlias = Literal["closed", "open", "half-open"]
 Ticket = NewType("Ticket", int)
 """Permission for one call; its outcome counts only while the circuit is in the state that gave it."""
@@ -62,9 +63,10 @@ class DegradedWarning(UserWarning):
 class Outage(Exception):
     """A part failed."""
 
-    def __init__(self, reason: Degraded, error: RecoError, *, first: bool) -> None:
+    def __init__(self, reason: Degraded, error: RecoError, *, first: bool, instead: str) -> None:
         super().__init__(str(error))
         self.reason = reason
+        self.instead = instead  # the option by which the error is raised
         self.error = error  # the same as a public error, to raise instead of degrading
         self.first = first  # whether the part's previous call was answered
 
@@ -74,7 +76,7 @@ class Outage(Exception):
             self.first = False
             warnings.warn(
                 f"answering with frozen CLIP vectors until it recovers ({self.reason}): {self.error} "
-                "(to have errors instead: on_memory_failure='fail')",
+                f"(to have errors instead: {self.instead})",
                 DegradedWarning,
                 stacklevel=4,
             )
@@ -204,16 +206,18 @@ class Breaker:
 
 
 class _Errors(NamedTuple):
-    """Errors of a part: any failure, late, unavailable."""
+    """Errors of a part."""
 
-    failed: type[RecoError]
+    failed: tuple[type[RecoError], ...]  # all that count as failures
     late: type[RecoError]
     gone: type[RecoError]
+    instead: str = "on_memory_failure='fail'"  # the option by which they are raised
 
 
 _ERRORS: dict[Component, _Errors] = {
-    "memory": _Errors(MemoryStoreError, MemoryTimeout, MemoryUnavailable),
-    "fusion": _Errors(SessionError, SessionTimeout, SessionUnavailable),
+    "memory": _Errors((MemoryStoreError,), MemoryTimeout, MemoryUnavailable),
+    "fusion": _Errors((SessionError,), SessionTimeout, SessionUnavailable),
+    "service": _Errors((SessionError, MemoryStoreError), SessionTimeout, SessionUnavailable, "fallback=None"),
 }
 
 
@@ -271,7 +275,7 @@ class Guard:
         with self._lock:
             first, self._out = not self._out, True
         reason: Degraded = f"{self._part}_{how}"  # type: ignore[assignment]  # all combinations are Degraded
-        return Outage(reason, error, first=first)
+        return Outage(reason, error, first=first, instead=self._errors.instead)
 
 
 _Key: TypeAlias = tuple[Modality, Modality, int, bool, bool, bool, bool, str | None]

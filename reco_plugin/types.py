@@ -43,6 +43,10 @@ Degraded: TypeAlias = Literal[
     "fusion_circuit_open",
 ]
 """Why vectors are frozen although refinement was on; ``circuit_open``: not called, after too many failures."""
+Away: TypeAlias = Literal["service_error", "service_timeout", "service_circuit_open"]
+"""Likewise, where a client answers in place of the service."""
+Arm: TypeAlias = Literal["plain", "refined"]
+"""Which of two a query got, where a share of them is refined."""
 
 Vectors: TypeAlias = npt.NDArray[np.float32]
 """(B, D) unless stated otherwise; unit-norm."""

@@ -40,6 +40,7 @@ SLOW = {
     "tests/benchmarks/test_scale_run.py",
     "tests/benchmarks/test_package_sets.py",
     "tests/benchmarks/test_torture.py",
+    "tests/client/test_away.py",
     "tests/clients",
     "tests/cli/test_app.py",
     "tests/cli/test_embed.py",

@@ -9,5 +9,6 @@ from __future__ import annotations
 from ..types import Used
 from .calls import Refined
 from .clients import AsyncClient, Client
+from .service import Fallback
 
-__all__ = ["AsyncClient", "Client", "Refined", "Used"]
+__all__ = ["AsyncClient", "Client", "Fallback", "Refined", "Used"]

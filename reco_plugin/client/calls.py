@@ -7,7 +7,7 @@ import io
 import operator
 import sys
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from itertools import islice
 from pathlib import Path
 from typing import Any, Generic, TypeVar
@@ -20,9 +20,25 @@ from ..calibration.why import Signal, Why
 from ..errors import ImageError, InputError, VectorError
 from ..options import RefineHow, given_options
 from ..score import Scores
-from ..types import ROLE_OF, Coverage, Degraded, ImageInput, Modality, Pair, Role, Used, Vectors, other
+from ..types import (
+    ROLE_OF,
+    UNMOVED,
+    Arm,
+    Away,
+    Coverage,
+    Degraded,
+    ImageInput,
+    Modality,
+    Pair,
+    Role,
+    Used,
+    Vectors,
+    other,
+)
+from ..values import show
 
 T = TypeVar("T")
+UNIT = "x-reco-unit"
 _PNG_MODES = frozenset({"1", "L", "LA", "I;16", "P", "RGB", "RGBA"})
 """Modes that PNG stores without loss; others are sent as TIFF."""
 _INPUT_TYPES = {role: word for word, role in ROLE_OF.items()}
@@ -35,26 +51,44 @@ class Refined:
     Attributes:
         vectors: (B, D) float32, unit-norm.
         moved: (B,) cosine distance from the frozen vector.
-        degraded: why vectors are frozen although refinement was on; None if nothing failed.
+        degraded: why vectors are frozen although refinement was on, as the service says or as this client found; None
+            if nothing failed.
         frozen: (B, D) before refinement; None without an explanation.
         used: per row, the pairs that were used, nearest first; likewise.
         why: per row, why it moved as far as it did, None without a gate; likewise.
         coverage: what the memory knows of them; None where it was not searched.
         plain: per row, why it was to be refined and stays plain, for people; empty where it moved, or was not to be.
+        arm: which the queries were in, where a share of them is refined; None where nothing was decided, or where
+            parts of the call, that had no ``unit``, were in both.
     """
 
     vectors: Vectors
     moved: npt.NDArray[np.float32]
-    degraded: Degraded | None = None
+    degraded: Degraded | Away | None = None
     frozen: Vectors | None = None
     used: tuple[tuple[Used, ...], ...] | None = None
     why: tuple[Why | None, ...] | None = None
     coverage: Coverage | None = None
     plain: tuple[str, ...] = ()
+    arm: Arm | None = None
+
+    @property
+    def refined(self) -> npt.NDArray[np.bool_]:
+        """(B,) whether a vector moved."""
+        return self.moved > UNMOVED
+
+    @classmethod
+    def unmoved(cls, frozen: Vectors, reason: Away, *, explain: bool = False) -> Refined:
+        """Frozen vectors (B, D) in place of an answer of the service."""
+        rows = len(frozen)
+        explained: dict[str, Any] = {"frozen": frozen.copy(), "used": ((),) * rows, "why": (None,) * rows}
+        zeros = np.zeros(rows, np.float32)
+        return cls(frozen, zeros, reason, plain=(reason,) * rows, **(explained if explain else {}))
 
     @classmethod
     def join(cls, parts: Sequence[Refined]) -> Refined:
         """Answers to the parts of one call as one; degraded if any part is."""
+        arms = {part.arm for part in parts}
         frozen = [part.frozen for part in parts if part.frozen is not None]
         used = [part.used for part in parts if part.used is not None]
         why = [part.why for part in parts if part.why is not None]
@@ -68,13 +102,24 @@ class Refined:
             tuple(row for rows in why for row in rows) if why else None,
             Coverage.join(coverage) if coverage else None,
             tuple(words for part in parts for words in part.plain),
+            arms.pop() if len(arms) == 1 else None,
         )
+
+    def told(self, headers: Mapping[str, str]) -> Refined:
+        """The same with what the answer's headers tell."""
+        degraded: Any = self.degraded or headers.get("x-reco-degraded")
+        arm: Any = headers.get("x-reco-arm")
+        return replace(self, degraded=degraded, arm=arm)
 
 
 class ServedHow(RefineHow, total=False):
-    """Keywords of a refinement by a service; ``exclude`` is one collection for all."""
+    """Keywords of a refinement by a service; ``exclude`` is one collection for all.
+
+    ``unit``: whom the queries are for, a user or a session, where a share of them is refined (``x-reco-unit``).
+    """
 
     exclude: Collection[str] | None
+    unit: str | None
 
 
 @dataclass(frozen=True)
@@ -87,7 +132,8 @@ class Call(Generic[T]):
     body: Mapping[str, Any] | None = None
     params: Sequence[tuple[str, str]] = ()  # of the query string
     admin: bool = False  # whether it needs the admin key
-    headers: Mapping[str, str] = field(default_factory=dict)  # besides the key
+    headers: Mapping[str, str | bytes] = field(default_factory=dict)  # besides the key
+    told: Callable[[T, Mapping[str, str]], T] = lambda made, _: made  # adds what the answer's headers tell
 
 
 def embed(
@@ -97,7 +143,7 @@ def embed(
     refine: bool | None,
     size: int,
     options: ServedHow,
-) -> list[Call[Vectors]]:
+) -> list[Call[Refined]]:
     """``POST /v1/embeddings`` to vectors (B, D), in parts.
 
     Raises:
@@ -112,7 +158,14 @@ def embed(
         **({} if refine is None else {"refine": refine}),
     }
     return [
-        Call("POST", "/v1/embeddings", _vectors, {"input": [_item(one, modality) for one in part], **fields})
+        Call(
+            "POST",
+            "/v1/embeddings",
+            _parse_embedded,
+            {"input": [_item(one, modality) for one in part], **fields},
+            headers=_unit(options),
+            told=Refined.told,
+        )
         for part in _parts(items, size if refine is False else _size(role, size))
     ]
 
@@ -128,7 +181,14 @@ def refine(
     rows = _finite(vectors)
     how = {"modality": modality, "input_type": _INPUT_TYPES[role], "explain": explain, **_how(options)}
     return [
-        Call("POST", "/v1/refine", _parse_refined, {"vectors": part, **how})
+        Call(
+            "POST",
+            "/v1/refine",
+            _parse_refined,
+            {"vectors": part, **how},
+            headers=_unit(options),
+            told=Refined.told,
+        )
         for part in _parts(rows.tolist(), _size(role, size))
     ]
 
@@ -209,9 +269,24 @@ def _parts(items: Sequence[T], size: int) -> list[Sequence[T]]:
 
 
 def _how(options: ServedHow) -> dict[str, Any]:
-    """The options that were given; ids as a list."""
+    """The options that were given, as fields of a request; ids as a list."""
     given = given_options(options)
+    given.pop("unit", None)
     return given | ({"exclude": sorted(given["exclude"])} if "exclude" in given else {})
+
+
+def _unit(options: ServedHow) -> dict[str, bytes]:
+    """The header that says whom queries are for.
+
+    Raises:
+        InputError: no text, a blank one, or one with a line break or other control characters.
+    """
+    unit: Any = options.get("unit")
+    if unit is None:
+        return {}
+    if not isinstance(unit, str) or not unit.strip() or any(ord(sign) < 32 or ord(sign) == 127 for sign in unit):
+        raise InputError(f"unit must be the name of a user or session, in one line, got {show(unit)}")
+    return {UNIT: unit.strip().encode("utf-8", "surrogatepass")}
 
 
 def _item(value: ImageInput, modality: Modality) -> dict[str, str]:
@@ -264,9 +339,10 @@ def _image(image: ImageInput) -> str:
     return base64.b64encode(data).decode()
 
 
-def _vectors(answer: Any) -> Vectors:
+def _parse_embedded(answer: Any) -> Refined:
     rows = sorted(answer["data"], key=lambda row: int(row["index"]))
-    return np.stack([_vector(row["embedding"]) for row in rows])
+    moved = [row.get("moved", np.nan) for row in rows]  # a service of an older version does not say
+    return Refined(np.stack([_vector(row["embedding"]) for row in rows]), np.array(moved, np.float32))
 
 
 def _vector(sent: Any) -> npt.NDArray[np.float32]:

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import asyncio
+import inspect
+import math
 import time
-from collections.abc import Iterable, Sequence
+from collections.abc import Awaitable, Callable, Iterable, Sequence
 from itertools import count
 from typing import Any, Unpack
 
-import numpy as np
 import numpy.typing as npt
 
 from ..score import Scores
@@ -44,9 +45,9 @@ class Client(Service):
         Raises:
             InputError: invalid input.
             ConfigError: a wrong key, or a wrong URL.
-            SessionError: the service failed, cannot be reached, or timed out.
+            SessionError: the service failed, cannot be reached, or timed out, and there is no fallback for it.
         """
-        return self._embed(texts, "text", role, refine, options)
+        return self.embed(texts, modality="text", role=role, refine=refine, **options).vectors
 
     def embed_images(
         self,
@@ -57,7 +58,23 @@ class Client(Service):
         **options: Unpack[ServedHow],
     ) -> Vectors:
         """Embed B images (paths, bytes or PIL images) to (B, D); otherwise as :meth:`embed_texts`."""
-        return self._embed(images, "image", role, refine, options)
+        return self.embed(images, modality="image", role=role, refine=refine, **options).vectors
+
+    def embed(
+        self,
+        items: Sequence[ImageInput] | Sequence[str],
+        *,
+        modality: Modality,
+        role: Role = "query",
+        refine: bool | None = None,
+        **options: Unpack[ServedHow],
+    ) -> Refined:
+        """Embed B texts or images to (B, D), and say whether they are refined; otherwise as :meth:`embed_texts`."""
+        parts = calls.embed(items, modality, role, refine, self.batch_size, options)
+        makes = self._falls_back(modality, role)
+        if makes is None:
+            return self._take(parts)
+        return self._take(parts, lambda: self._check_plain(makes(items), len(items)))  # type: ignore[arg-type]
 
     def refine(
         self,
@@ -68,7 +85,7 @@ class Client(Service):
         explain: bool = False,
         **options: Unpack[ServedHow],
     ) -> Refined:
-        """Refine (B, D) CLIP vectors of the service's encoder.
+        """Refine (B, D) CLIP vectors of the service's encoder; queries stay as they are while the service is away.
 
         Args:
             vectors: (B, D), unit-norm.
@@ -81,7 +98,9 @@ class Client(Service):
             RecoError: as :meth:`embed_texts`.
         """
         parts = calls.refine(vectors, modality, role, self.batch_size, explain=explain, options=options)
-        return Refined.join([self.send(part) for part in parts])
+        if self.fallback is None or role != "query":
+            return self._take(parts)
+        return self._take(parts, lambda: self._check_given(vectors), explain=explain)
 
     def explain(
         self,
@@ -94,6 +113,21 @@ class Client(Service):
         """Refine B texts or images to (B, D) and return the pairs that were used; options as in :meth:`refine`."""
         parts = calls.explain(items, modality, role, self.batch_size, options)
         return Refined.join([self.send(part) for part in parts])
+
+    def check_fallback(self, items: Sequence[ImageInput] | Sequence[str], modality: Modality = "text") -> None:
+        """Compare the fallback with the service, when an application starts: vectors of another encoder find nothing.
+
+        Args:
+            items: B texts or images.
+            modality: which of both.
+
+        Raises:
+            ConfigError: there is no fallback for these, or it makes other vectors than the service.
+            SessionError: the service cannot be reached.
+        """
+        makes = self._need_fallback(modality)
+        served = self._take(calls.embed(items, modality, "query", False, self.batch_size, {})).vectors
+        self._compare(served, makes(items))
 
     def scores(
         self,
@@ -138,25 +172,39 @@ class Client(Service):
     def __exit__(self, *_: object) -> None:
         self.close()
 
-    def _embed(
-        self,
-        items: Sequence[ImageInput] | Sequence[str],
-        modality: Modality,
-        role: Role,
-        refine: bool | None,
-        options: ServedHow,
-    ) -> Vectors:
-        parts = calls.embed(items, modality, role, refine, self.batch_size, options)
-        return np.concatenate([self.send(part) for part in parts])
+    def _take(
+        self, parts: Sequence[Call[Refined]], plain: Callable[[], Vectors] | None = None, *, explain: bool = False
+    ) -> Refined:
+        """The answers to all parts as one; where one fails and ``plain`` makes plain vectors, those for all."""
+        if plain is None:
+            return self._learn(Refined.join([self.send(part) for part in parts]))
+        try:
+            return self._learn(Refined.join([self._send_guarded(part) for part in parts]))
+        except self._outage as outage:
+            outage.tell()
+            return Refined.unmoved(plain(), self._reason(outage), explain=explain)
 
-    def send(self, call: Call[T]) -> T:
-        """Send one request, again while the service has no room, and read its answer; errors as elsewhere."""
+    def _send_guarded(self, call: Call[T]) -> T:
+        """Send a request of queries: not while the service is known to be away, and with all tries in short time."""
+        until = time.monotonic() + self._query_s
+        with self._guard.attempt():
+            return self._deadline.run(lambda: self.send(call, until))
+
+    def send(self, call: Call[T], until: float = math.inf) -> T:
+        """Send one request, again while the service has no room, and read its answer; errors as elsewhere.
+
+        Args:
+            call: the request.
+            until: by the monotonic clock, when nobody waits for the answer any more.
+        """
         for tried in count():
             try:
-                response = self._http.request(**self._arguments(call))
+                response = self._http.request(**self._arguments(call, until))
             except self._httpx.TransportError as error:
+                if self._broke(error, tried, until):
+                    continue
                 raise self._make_error(call, error) from error
-            if (pause_s := self._pause_s(response, tried)) is None:
+            if (pause_s := self._pause_s(response, tried, until)) is None:
                 break
             time.sleep(pause_s)
         return self._read(call, response)
@@ -178,7 +226,7 @@ class AsyncClient(Service):
         self, texts: Sequence[str], *, role: Role = "query", refine: bool | None = None, **options: Unpack[ServedHow]
     ) -> Vectors:
         """Embed B texts to (B, D), as :meth:`.Client.embed_texts`."""
-        return await self._embed(texts, "text", role, refine, options)
+        return (await self.embed(texts, modality="text", role=role, refine=refine, **options)).vectors
 
     async def embed_images(
         self,
@@ -189,7 +237,28 @@ class AsyncClient(Service):
         **options: Unpack[ServedHow],
     ) -> Vectors:
         """Embed B images to (B, D), as :meth:`.Client.embed_images`."""
-        return await self._embed(images, "image", role, refine, options)
+        return (await self.embed(images, modality="image", role=role, refine=refine, **options)).vectors
+
+    async def embed(
+        self,
+        items: Sequence[ImageInput] | Sequence[str],
+        *,
+        modality: Modality,
+        role: Role = "query",
+        refine: bool | None = None,
+        **options: Unpack[ServedHow],
+    ) -> Refined:
+        """Embed B texts or images to (B, D), as :meth:`.Client.embed`."""
+        parts = calls.embed(items, modality, role, refine, self.batch_size, options)
+        makes: Any = self._falls_back(modality, role)
+        if makes is None:
+            return await self._take(parts)
+
+        async def plain() -> Vectors:
+            made = await asyncio.to_thread(makes, items)  # an encoder takes its time
+            return self._check_plain(await made if inspect.isawaitable(made) else made, len(items))
+
+        return await self._take(parts, plain)
 
     async def refine(
         self,
@@ -202,7 +271,13 @@ class AsyncClient(Service):
     ) -> Refined:
         """Refine CLIP vectors (B, D), as :meth:`.Client.refine`."""
         parts = calls.refine(vectors, modality, role, self.batch_size, explain=explain, options=options)
-        return Refined.join([await self.send(part) for part in parts])
+        if self.fallback is None or role != "query":
+            return await self._take(parts)
+
+        async def plain() -> Vectors:
+            return self._check_given(vectors)
+
+        return await self._take(parts, plain, explain=explain)
 
     async def explain(
         self,
@@ -215,6 +290,13 @@ class AsyncClient(Service):
         """Explain, as :meth:`.Client.explain`."""
         parts = calls.explain(items, modality, role, self.batch_size, options)
         return Refined.join([await self.send(part) for part in parts])
+
+    async def check_fallback(self, items: Sequence[ImageInput] | Sequence[str], modality: Modality = "text") -> None:
+        """Compare the fallback with the service, as :meth:`.Client.check_fallback`."""
+        makes = self._need_fallback(modality)
+        served = (await self._take(calls.embed(items, modality, "query", False, self.batch_size, {}))).vectors
+        made = await asyncio.to_thread(makes, items)
+        self._compare(served, await made if inspect.isawaitable(made) else made)
 
     async def scores(
         self,
@@ -249,25 +331,42 @@ class AsyncClient(Service):
     async def __aexit__(self, *_: object) -> None:
         await self.close()
 
-    async def _embed(
+    async def _take(
         self,
-        items: Sequence[ImageInput] | Sequence[str],
-        modality: Modality,
-        role: Role,
-        refine: bool | None,
-        options: ServedHow,
-    ) -> Vectors:
-        parts = calls.embed(items, modality, role, refine, self.batch_size, options)
-        return np.concatenate([await self.send(part) for part in parts])
+        parts: Sequence[Call[Refined]],
+        plain: Callable[[], Awaitable[Vectors]] | None = None,
+        *,
+        explain: bool = False,
+    ) -> Refined:
+        """The answers to all parts as one; where one fails and ``plain`` makes plain vectors, those for all."""
+        if plain is None:
+            return self._learn(Refined.join([await self.send(part) for part in parts]))
+        try:
+            return self._learn(Refined.join([await self._send_guarded(part) for part in parts]))
+        except self._outage as outage:
+            outage.tell()
+            return Refined.unmoved(await plain(), self._reason(outage), explain=explain)
 
-    async def send(self, call: Call[T]) -> T:
-        """Send one request, again while the service has no room, and read its answer; errors as elsewhere."""
+    async def _send_guarded(self, call: Call[T]) -> T:
+        """Send a request of queries: not while the service is known to be away, and with all tries in short time."""
+        until = time.monotonic() + self._query_s
+        with self._guard.attempt():
+            try:
+                async with asyncio.timeout(self._query_s):
+                    return await self.send(call, until)
+            except TimeoutError:
+                raise self._late() from None
+
+    async def send(self, call: Call[T], until: float = math.inf) -> T:
+        """Send one request, as :meth:`.Client.send`."""
         for tried in count():
             try:
-                response = await self._http.request(**self._arguments(call))
+                response = await self._http.request(**self._arguments(call, until))
             except self._httpx.TransportError as error:
+                if self._broke(error, tried, until):
+                    continue
                 raise self._make_error(call, error) from error
-            if (pause_s := self._pause_s(response, tried)) is None:
+            if (pause_s := self._pause_s(response, tried, until)) is None:
                 break
             await asyncio.sleep(pause_s)
         return self._read(call, response)

@@ -1,11 +1,19 @@
-"""Shared by both clients: the service's URL and keys, retries, and errors."""
+"""Shared by both clients: the service's URL and keys, retries, errors, and what is answered while it is away."""
 
 from __future__ import annotations
 
+import math
+import time
 import warnings
 from abc import ABC, abstractmethod
-from typing import TYPE_CHECKING, Any
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, TypeAlias, cast
 
+import numpy as np
+import numpy.typing as npt
+
+from ..counters import SECONDS, Histogram
 from ..errors import (
     ConfigError,
     ImageError,
@@ -18,12 +26,17 @@ from ..errors import (
     SessionOverloaded,
     SessionTimeout,
     SessionUnavailable,
+    VectorError,
     importing,
 )
-from .calls import Call, T
+from ..types import Away, ImageInput, Modality, Role, Vectors
+from ..values import are_same, check_vectors, show
+from .calls import Call, Refined, T
 
 if TYPE_CHECKING:
     import httpx
+
+    from ..guard import Circuit, Late, Outage
 
 _AGAIN = frozenset({429, 503})
 _LONGEST_S = 30.0
@@ -45,6 +58,49 @@ _MEANS_OF_MEMORY: dict[str, type[RecoError]] = {
 }
 
 
+PlainTexts: TypeAlias = Callable[[Sequence[str]], npt.ArrayLike]
+"""Makes plain vectors (B, D) of texts; for an :class:`.AsyncClient` it may return them to be awaited."""
+PlainImages: TypeAlias = Callable[[Sequence[ImageInput]], npt.ArrayLike]
+"""Likewise of images."""
+
+
+@dataclass(frozen=True)
+class Fallback:
+    """What queries get while the service is away, hangs or fails: plain vectors, at once after some failures.
+
+    Attributes:
+        texts: makes plain vectors of texts, with **the service's own encoder**; of any length. Without it,
+            ``embed_texts`` raises; ``refine`` needs none, since it was given plain vectors.
+        images: likewise of images.
+        timeout_s: seconds for a request of queries, with its retries; longer than the service's ``memory_timeout_s``
+            (2), after which the service answers plain vectors itself.
+        failures: in a row, after which the service is not asked.
+        retry_s: seconds until one call asks again, for which others do not wait.
+
+    Raises:
+        ConfigError: a number that is not above 0.
+    """
+
+    texts: PlainTexts | None = None
+    images: PlainImages | None = None
+    timeout_s: float = 3.0
+    failures: int = 5
+    retry_s: float = 10.0
+
+    def __post_init__(self) -> None:
+        for name in ("timeout_s", "failures", "retry_s"):
+            value = getattr(self, name)
+            if isinstance(value, bool) or not isinstance(value, (int, float)) or not 0 < value < float("inf"):
+                raise ConfigError(f"{name} of the fallback must be a number above 0, got {show(value)}")
+        for name in ("texts", "images"):
+            if (made := getattr(self, name)) is not None and not callable(made):
+                raise ConfigError(f"{name} of the fallback must be a function of a list, got {show(made)}")
+
+
+AT_HAND = Fallback()
+"""Only vectors that were given to be refined."""
+
+
 class Service(ABC):
     """Base of the clients of a `reco serve`."""
 
@@ -58,6 +114,7 @@ class Service(ABC):
         retries: int = 2,
         batch_size: int = 64,
         transport: Any = None,
+        fallback: Fallback | PlainTexts | None = AT_HAND,
     ) -> None:
         """Keep the options; does not connect yet.
 
@@ -65,17 +122,32 @@ class Service(ABC):
             url: as in ``http://localhost:8080``.
             api_key: bearer key, if the service has any.
             admin_key: bearer key of the memory.
-            timeout_s: seconds per request.
+            timeout_s: seconds per request; of queries, those of the fallback if they are fewer.
             retries: how often a request is repeated if the queue is full or the service not ready.
             batch_size: items per request.
             transport: of httpx, instead of the network.
+            fallback: what queries get while the service is away; a function is that of texts. None: errors, for jobs
+                that measure.
 
         Raises:
             MissingExtra: httpx is not installed.
+            ConfigError: a fallback that cannot be used.
         """
         with importing("httpx", "client", "the client"):
             import httpx
+
+        from ..guard import Breaker, Deadline, Guard, Outage  # beside httpx: importing this package stays light
+
         self.url, self.batch_size = url.rstrip("/"), batch_size
+        self.fallback = fallback if fallback is None or isinstance(fallback, Fallback) else Fallback(texts=fallback)
+        """What queries get while the service is away; None: errors."""
+        given = self.fallback or AT_HAND
+        self._query_s = min(given.timeout_s, timeout_s)
+        self._breaker = Breaker(int(given.failures), given.retry_s)
+        self._guard = Guard("service", self._breaker, Histogram(SECONDS))
+        self._outage = Outage
+        self._deadline = Deadline(self._query_s, "timeout_s of the fallback")
+        self._dimension: int | None = None  # of the service's vectors, once it has answered
         self._httpx, self._retries = httpx, retries
         self._keys = {False: api_key, True: admin_key}
         self._options: dict[str, Any] = {"base_url": self.url, "timeout": timeout_s, "transport": transport}
@@ -85,10 +157,82 @@ class Service(ABC):
     def _connect(self) -> None:
         """Make httpx's client from ``_options``."""
 
-    def _arguments(self, call: Call[T]) -> dict[str, Any]:
+    @property
+    def circuit(self) -> Circuit:
+        """Whether the service is asked by queries now, and if not, why and for how long."""
+        return self._breaker.circuit
+
+    def _falls_back(self, modality: Modality, role: Role) -> PlainTexts | PlainImages | None:
+        """What makes plain vectors of raw queries; None where errors are raised: of candidates, which fill an index."""
+        if self.fallback is None or role != "query":
+            return None
+        return self.fallback.texts if modality == "text" else self.fallback.images
+
+    def _check_plain(self, made: Any, items: int, what: str = "the fallback's vectors") -> Vectors:
+        """Plain vectors (B, D) of the fallback, made unit-norm.
+
+        Raises:
+            VectorError: another number of them, or of dimensions than the service's; NaN, infinity or zeros.
+        """
+        rows = np.atleast_2d(np.asarray(made, np.float32))
+        norms = np.linalg.norm(rows, axis=-1, keepdims=True)
+        if rows.shape[0] != items:
+            raise VectorError(f"{what} have shape {rows.shape}, for {items} items: return one row for each")
+        dimension = self._dimension or rows.shape[-1]
+        return check_vectors(rows / np.where(norms > 0, norms, 1), dimension, what)
+
+    def _need_fallback(self, modality: Modality) -> Callable[[Any], Any]:
+        """What makes plain vectors of raw queries.
+
+        Raises:
+            ConfigError: nothing does.
+        """
+        if (makes := self._falls_back(modality, "query")) is None:
+            raise ConfigError(f"there is no fallback for {modality}s: give Fallback({modality}s=...)")
+        return makes
+
+    def _compare(self, served: Vectors, made: Any) -> None:
+        """Compare vectors (B, D) of the service with those of the fallback.
+
+        Raises:
+            ConfigError: they differ.
+        """
+        try:
+            own = self._check_plain(made, len(served))
+        except (InputError, TypeError, ValueError) as error:
+            raise ConfigError(f"the fallback makes no vectors as the service does: {error}") from error
+        worst = int(np.argmin(np.einsum("bd,bd->b", served, own)))
+        if not are_same(served[worst], own[worst]):
+            raise ConfigError(
+                f"the fallback makes other vectors than {self.url}: those of item {worst} have a cosine of "
+                f"{served[worst] @ own[worst]:.3f}, not 1: use the same encoder"
+            )
+
+    def _check_given(self, vectors: npt.ArrayLike) -> Vectors:
+        """Vectors (B, D) that were given to be refined, refused for what the service refuses; errors as there."""
+        rows = np.asarray(vectors, np.float32)
+        return check_vectors(rows, self._dimension or rows.shape[-1])
+
+    def _learn(self, found: Refined) -> Refined:
+        """Note what the service's vectors are like."""
+        self._dimension = found.vectors.shape[-1]
+        return found
+
+    @staticmethod
+    def _reason(outage: Outage) -> Away:
+        reason: Any = outage.reason  # of the part "service"
+        return cast(Away, reason)
+
+    def _late(self) -> Late:
+        from ..guard import Late
+
+        return Late(f"no answer within {self._query_s:g} s. Raise timeout_s of the fallback, or see what keeps it busy")
+
+    def _arguments(self, call: Call[T], until: float = math.inf) -> dict[str, Any]:
         """Arguments of httpx's ``request``."""
         key = self._keys[call.admin]
-        return {
+        timed = {} if until == math.inf else {"timeout": max(0.001, until - time.monotonic())}
+        return timed | {
             "method": call.method,
             "url": call.path,
             "json": call.body,
@@ -96,12 +240,21 @@ class Service(ABC):
             "headers": dict(call.headers) | ({"authorization": f"Bearer {key}"} if key else {}),
         }
 
-    def _pause_s(self, response: httpx.Response, tried: int) -> float | None:
-        """Seconds before a retry; None if the answer counts."""
+    def _broke(self, error: httpx.TransportError, tried: int, until: float) -> bool:
+        """Whether a query is sent again at once: its connection broke, as old ones do when a service is restarted."""
+        return (
+            tried == 0
+            and until < math.inf
+            and isinstance(error, self._httpx.ReadError | self._httpx.RemoteProtocolError)
+        )
+
+    def _pause_s(self, response: httpx.Response, tried: int, until: float = math.inf) -> float | None:
+        """Seconds before a retry; None if the answer counts, or if there is no time for another one."""
         if response.status_code not in _AGAIN or tried >= self._retries:
             return None
         after = response.headers.get("retry-after", "")
-        return min(float(after) if after.isdigit() else 0.5 * 2**tried, _LONGEST_S)
+        pause_s = min(float(after) if after.isdigit() else 0.5 * 2**tried, _LONGEST_S)
+        return pause_s if time.monotonic() + pause_s < until else None
 
     def _read(self, call: Call[T], response: httpx.Response) -> T:
         """Read the answer.
@@ -114,7 +267,7 @@ class Service(ABC):
             if response.is_success:
                 if reason := response.headers.get("x-reco-degraded"):
                     self._warn(reason)
-                return call.read(answer)
+                return call.told(call.read(answer), response.headers)
             code, message = str(answer["error"]["code"]), str(answer["error"]["message"])
         except (ValueError, KeyError, TypeError) as error:
             if isinstance(error, RecoError):

@@ -14,8 +14,8 @@ from ..counters import SECONDS, Histogram, Tally
 from ..errors import InputError
 from ..options import RefineOptions, check_options, read_caution
 from ..score import Scores
-from ..types import Coverage, Degraded
-from .embedder import Arm, Embedded, Embedder, EmbedRequest
+from ..types import Arm, Coverage, Degraded
+from .embedder import Embedded, Embedder, EmbedRequest
 from .failures import Failure, Refused
 from .middleware import Bodies
 from .pool import Answer, Pool, take_place, written

@@ -44,15 +44,13 @@ from ..options import RefineOptions
 from ..preparation import EncoderInput
 from ..reco import Reco
 from ..refine import used_pairs
-from ..types import MODALITIES, ROLE_OF, Coverage, Degraded, InputType, Modality, Refinement, Target, Used, Vectors
+from ..types import MODALITIES, ROLE_OF, Arm, Coverage, Degraded, InputType, Modality, Refinement, Target, Used, Vectors
 from .failures import Failure, Refused, failure_of, too_many_bytes, too_many_items
 from .pool import leave_place, still_wanted, take_place
 from .settings import Manner, ServeSettings
 
 PREFIXES: dict[str, Literal["plain", "refined"]] = {"/plain": "plain", "/refined": "refined"}
 """First segment of the path -> its meaning; stripped before routing."""
-Arm: TypeAlias = Literal["plain", "refined"]
-"""Which of two a request got, where ``refined_share`` decided."""
 RowKey: TypeAlias = tuple[Hashable, ...]
 _PLAIN_ARM = "it is in the plain arm of refined_share"
 _CUT = 'let its end be cut: truncate "END" or true, truncation true (NVIDIA\'s clients send "NONE" unless told)'

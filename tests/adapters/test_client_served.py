@@ -54,6 +54,16 @@ def test_vectors_are_those_of_the_reco_behind_it(client, stocked, drawings, refi
     assert np.allclose(pictures, stocked.embed_images(images, role=role, refine=refine), atol=1e-6)
 
 
+@pytest.mark.parametrize("refine", [True, False])
+def test_an_embedding_says_how_far_it_moved(client, stocked, refine):
+    found, here = (one.embed(TEXTS, modality="text", refine=refine) for one in (client, stocked))
+    assert np.allclose(found.moved, here.moved, atol=1e-6)
+    assert found.refined.tolist() == here.refined.tolist()
+    assert here.refined.any() == refine
+    assert (found.degraded, found.arm) == (None, None), "what is forced is in no arm"
+    assert client.embed(TEXTS, modality="text", unit="session-4711").arm == "refined"
+
+
 def test_vectors_are_refined_and_explained(client, stocked):
     plain = stocked.embed_texts(TEXTS, refine=False)
     here = stocked.refine(

@@ -19,8 +19,9 @@ from starlette.testclient import TestClient
 
 from reco_plugin import Reco
 from reco_plugin.errors import ConfigError, MemoryUnavailable
-from reco_plugin.serve.embedder import Arm, Failure, Item, arm_of, content_of
+from reco_plugin.serve.embedder import Failure, Item, arm_of, content_of
 from reco_plugin.serve.settings import load_serve_settings
+from reco_plugin.types import Arm
 
 Served = Callable[..., AbstractContextManager[TestClient]]
 SHARE = 0.3

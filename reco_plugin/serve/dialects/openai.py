@@ -205,6 +205,8 @@ class Embedding(BaseModel):
     embedding: list[int] | list[float] | str | None = None
     truncated: bool | None = None
     """True if a text was cut to the context length, else left out."""
+    moved: float | None = None
+    """Cosine distance from the frozen vector, where the request has ``reco``, else left out."""
     error: ErrorBody | None = None
 
 
@@ -276,4 +278,5 @@ def _embedding(number: int, row: AnswerRow, body: EmbeddingsRequest) -> Embeddin
     if row.failure is not None:
         return Embedding(index=number, error=error_body(row.failure))
     vector = write_vector(row.vector, body.form, body.dtype)
-    return Embedding(index=number, embedding=vector, truncated=row.truncated or None)
+    moved = None if body.reco is None else row.moved
+    return Embedding(index=number, embedding=vector, truncated=row.truncated or None, moved=moved)

@@ -95,8 +95,10 @@ class TestPythonClient:
     def test_what_the_client_does_not_know_goes_through_extra_body(self, sdk: openai.OpenAI, filled: Reco) -> None:
         extra = {"input_type": "query", "reco": {"k": 2, "where": {"colour": "red"}}}
         answer = sdk.embeddings.create(model="clip-reco", input=TEXTS, extra_body=extra)
-        expected = filled.embed_texts(TEXTS, k=2, where={"colour": "red"})
-        assert np.allclose([one.embedding for one in answer.data], expected, atol=1e-5)
+        expected = filled.embed(TEXTS, modality="text", k=2, where={"colour": "red"})
+        assert np.allclose([one.embedding for one in answer.data], expected.vectors, atol=1e-5)
+        assert np.allclose([one.moved for one in answer.data], expected.moved, atol=1e-5)  # told with `reco` only
+        assert not hasattr(sdk.embeddings.create(model="clip", input=TEXTS).data[0], "moved")
 
     def test_a_prefix_in_the_base_url(self, url: str, filled: Reco) -> None:
         with openai.OpenAI(base_url=f"{url}/refined/v1", api_key="any") as refined:

@@ -1,0 +1,164 @@
+"""The client before a real `reco serve` that is killed, hangs, stops and comes back, while queries go on."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import signal
+import socket
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import httpx
+import numpy as np
+import pytest
+from live_service import wait_until
+
+from reco_plugin import Pair, Reco
+from reco_plugin.client import AsyncClient, Client, Fallback
+from reco_plugin.errors import SessionError
+
+pytestmark = pytest.mark.filterwarnings("ignore::reco_plugin.guard.DegradedWarning")
+TEXT = "a small red circle"
+LIMIT_S = 0.5
+
+
+class Process:
+    """A service of its own process, always on the same port."""
+
+    def __init__(self, model: Path, memory: Path) -> None:
+        with socket.socket() as free:
+            free.bind(("127.0.0.1", 0))
+            self.port = free.getsockname()[1]
+        flags = ["--model", str(model), "--memory", str(memory), "--port", str(self.port), "--no-page"]
+        self._command, self._log = [sys.executable, "-m", "reco_plugin", "serve", *flags], memory.parent / "serve.log"
+        self.url = f"http://127.0.0.1:{self.port}"
+        self.start()
+
+    def start(self) -> None:
+        with self._log.open("ab") as log:
+            self.running = subprocess.Popen(self._command, stderr=log, cwd=self._log.parent)
+        wait_until(self._ready)
+
+    def _ready(self) -> bool:
+        assert self.running.poll() is None, self._log.read_text()
+        try:
+            return httpx.get(f"{self.url}/readyz", timeout=1).status_code == 200
+        except httpx.TransportError:
+            return False
+
+    def send(self, sign: int) -> None:
+        os.kill(self.running.pid, sign)
+        if sign == signal.SIGKILL:
+            self.running.wait()
+
+
+@pytest.fixture(scope="module")
+def plain(model: Path) -> Iterator[Reco]:
+    """An encoder of the application's own, without a memory."""
+    with Reco.open(model, memory=":memory:", memory_kind="exact") as reco:
+        yield reco
+
+
+@pytest.fixture(scope="module")
+def process(model: Path, drawings: list[Pair], tmp_path_factory: pytest.TempPathFactory) -> Iterator[Process]:
+    memory = tmp_path_factory.mktemp("away") / "memory"
+    with Reco.open(model, memory=memory) as reco:
+        reco.memory.add(drawings)
+    process = Process(model, memory)
+    yield process
+    process.running.kill()
+    process.running.wait()
+
+
+@pytest.fixture
+def fallback(plain: Reco) -> Fallback:
+    return Fallback(
+        texts=lambda texts: plain.embed_texts(texts, refine=False), timeout_s=LIMIT_S, failures=3, retry_s=1
+    )
+
+
+def answers(client: Client, plain: Reco) -> Any:
+    """The reason of a query, whose vector is checked, and how long it took."""
+    frozen = plain.embed_texts([TEXT], refine=False)
+    began = time.monotonic()
+    embedded = client.embed([TEXT], modality="text", refine=True)
+    took = time.monotonic() - began
+    refined = client.refine(frozen, modality="text")
+    for found in (embedded, refined):
+        assert found.refined.tolist() == [found.degraded is None]
+        assert np.allclose(found.vectors, frozen, atol=1e-5) == (found.degraded is not None)
+    return embedded.degraded, took
+
+
+def recovers(client: Client, plain: Reco) -> None:
+    """Wait until queries are refined again; in between each was answered."""
+    wait_until(lambda: client.refine(plain.embed_texts([TEXT], refine=False), modality="text").degraded is None, 30)
+    assert client.circuit.state == "closed"
+    assert answers(client, plain)[0] is None
+
+
+def test_killed_and_started_again(process: Process, fallback: Fallback, plain: Reco) -> None:
+    with Client(process.url, fallback=fallback) as client:
+        client.check_fallback([TEXT, "something else"])
+        assert answers(client, plain)[0] is None
+        process.send(signal.SIGKILL)
+        seen = [answers(client, plain) for _ in range(6)]
+        assert {reason for reason, _ in seen} == {"service_error", "service_circuit_open"}
+        assert max(took for _, took in seen) < LIMIT_S + 0.5
+        with pytest.raises(SessionError):
+            client.embed_texts([TEXT], role="candidate")
+        process.start()
+        recovers(client, plain)
+
+
+def test_hanging_and_going_on(process: Process, fallback: Fallback, plain: Reco) -> None:
+    with Client(process.url, fallback=fallback) as client:
+        assert answers(client, plain)[0] is None
+        process.send(signal.SIGSTOP)  # connections are accepted, and never answered
+        try:
+            seen = [answers(client, plain) for _ in range(5)]
+        finally:
+            process.send(signal.SIGCONT)
+        assert [reason for reason, _ in seen[:2]] == ["service_timeout"] * 2
+        assert {reason for reason, _ in seen[2:]} == {"service_circuit_open"}
+        assert max(took for _, took in seen) < LIMIT_S + 0.5
+        assert max(took for _, took in seen[2:]) < 0.2, "at once"
+        recovers(client, plain)
+
+
+def test_stopping_and_started_again(process: Process, fallback: Fallback, plain: Reco) -> None:
+    with Client(process.url, fallback=fallback) as client:
+        assert answers(client, plain)[0] is None
+        process.send(signal.SIGTERM)
+        while process.running.poll() is None:
+            answers(client, plain)
+        assert answers(client, plain)[0] in ("service_error", "service_circuit_open")
+        process.start()
+        recovers(client, plain)
+
+
+def test_an_event_loop_is_not_held_up(process: Process, fallback: Fallback, plain: Reco) -> None:
+    async def ask() -> list[Any]:
+        async with AsyncClient(process.url, fallback=fallback) as client:
+            before = await client.embed([TEXT], modality="text", refine=True)
+            process.send(signal.SIGSTOP)
+            try:
+                began = time.monotonic()
+                found = await asyncio.gather(*(client.embed([TEXT], modality="text") for _ in range(40)))
+                assert time.monotonic() - began < LIMIT_S + 1.5, "all wait at the same time"
+                found.append(await client.refine(found[0].vectors, modality="text"))
+            finally:
+                process.send(signal.SIGCONT)
+            return [before, *found]
+
+    before, *found = asyncio.run(ask())
+    assert before.degraded is None and before.refined.all()
+    frozen = plain.embed_texts([TEXT], refine=False)
+    assert {one.degraded for one in found[:-1]} == {"service_timeout"}
+    assert found[-1].degraded == "service_circuit_open"
+    assert all(np.allclose(one.vectors, frozen, atol=1e-6) and not one.refined.any() for one in found)

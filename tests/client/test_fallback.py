@@ -1,0 +1,382 @@
+"""What queries get while the service does not answer, in both clients; the service is a function here."""
+
+from __future__ import annotations
+
+import asyncio
+import inspect
+import json
+import time
+import warnings
+from collections.abc import Callable
+from typing import Any
+
+import httpx
+import numpy as np
+import pytest
+
+from reco_plugin.client import AsyncClient, Client, Fallback, Refined
+from reco_plugin.errors import ConfigError, InputError, RecoError, SessionUnavailable, VectorError
+from reco_plugin.guard import DegradedWarning
+
+PLAIN = np.float32([[1, 0], [0, 1]])
+REFINED = np.float32([[0.6, 0.8], [0.8, 0.6]])
+TEXTS = ["a red fox", "a grey wolf"]
+CLIENTS = pytest.mark.parametrize("kind", [Client, AsyncClient])
+quiet = pytest.mark.filterwarnings("ignore::reco_plugin.guard.DegradedWarning")
+
+
+class Served:
+    """Answers as a service with two dimensions does, unless it is in trouble; counts what it was asked."""
+
+    def __init__(self) -> None:
+        self.trouble: Callable[[], httpx.Response | None] | None = None
+        self.asked: list[httpx.Request] = []
+        self.headers: dict[str, str] = {}
+
+    def __call__(self, request: httpx.Request) -> httpx.Response:
+        self.asked.append(request)
+        if self.trouble is not None and (answer := self.trouble()) is not None:
+            return answer
+        rows = len(json.loads(request.content).get("vectors") or json.loads(request.content)["input"])
+        data = [
+            {"index": row, "embedding": REFINED[row].tolist(), "moved": 0.4, "refined": True} for row in range(rows)
+        ]
+        return httpx.Response(200, json={"data": data}, headers=self.headers)
+
+    def client(self, kind: type[Client] | type[AsyncClient], **options: Any) -> Any:
+        return kind("http://reco", transport=httpx.MockTransport(self), **options)
+
+
+def down() -> httpx.Response:
+    raise httpx.ConnectError("refused")
+
+
+def answering(status: int, code: str = "some_code") -> Callable[[], httpx.Response]:
+    body = {"error": {"code": code, "message": "some words"}}
+    return lambda: httpx.Response(status, json=body, headers={"retry-after": "30"})
+
+
+def done(found: Any) -> Any:
+    """The result of a call of either client."""
+    if not inspect.isawaitable(found):
+        return found
+
+    async def wait() -> Any:
+        return await found
+
+    return asyncio.run(wait())
+
+
+def check(found: Refined, reason: str, plain: np.ndarray = PLAIN) -> None:
+    assert np.array_equal(found.vectors, plain)
+    assert (found.degraded, found.plain) == (reason, (reason,) * len(plain))
+    assert not found.refined.any() and not found.moved.any()
+    assert found.arm is None
+
+
+@CLIENTS
+def test_vectors_to_refine_come_back_as_they_were_and_the_caller_is_warned_once(kind: Any) -> None:
+    service = Served()
+    client = service.client(kind)
+    assert np.array_equal(done(client.refine(PLAIN, modality="text")).vectors, REFINED)
+    service.trouble = down
+    with pytest.warns(DegradedWarning, match=r"service_error.*http://reco/v1/refine: ConnectError.*fallback=None"):
+        check(done(client.refine(PLAIN, modality="text")), "service_error")
+    with warnings.catch_warnings(action="error"):
+        check(done(client.refine(PLAIN, modality="text")), "service_error")
+    service.trouble = None
+    assert done(client.refine(PLAIN, modality="text")).degraded is None
+    service.trouble = down
+    with pytest.warns(DegradedWarning):
+        done(client.refine(PLAIN, modality="text"))
+
+
+@CLIENTS
+@quiet
+def test_texts_and_images_are_embedded_by_the_fallback(kind: Any) -> None:
+    service = Served()
+    service.trouble = down
+    client = service.client(
+        kind, fallback=Fallback(texts=lambda texts: PLAIN[: len(texts)], images=lambda _: 7 * PLAIN[1:])
+    )
+    check(done(client.embed(TEXTS, modality="text")), "service_error")
+    assert np.array_equal(done(client.embed_texts(TEXTS)), PLAIN)
+    check(done(client.embed([b"png"], modality="image")), "service_error", PLAIN[1:])
+    assert np.array_equal(done(client.embed_images([b"png"])), PLAIN[1:]), "made unit-norm"
+    short = service.client(kind, fallback=lambda texts: PLAIN[: len(texts)])
+    check(done(short.embed(TEXTS, modality="text")), "service_error")
+    with pytest.raises(SessionUnavailable):
+        done(short.embed_images([b"png"]))
+
+
+@quiet
+def test_the_asynchronous_client_also_waits_for_a_fallback() -> None:
+    async def plain(texts: list[str]) -> np.ndarray:
+        await asyncio.sleep(0)
+        return PLAIN[: len(texts)]
+
+    service = Served()
+    service.trouble = down
+    check(done(service.client(AsyncClient, fallback=plain).embed(TEXTS, modality="text")), "service_error")
+
+
+@CLIENTS
+@quiet
+def test_after_some_failures_the_service_is_not_asked_until_one_call_probes(kind: Any) -> None:
+    service = Served()
+    client = service.client(kind, fallback=Fallback(failures=3, retry_s=0.2))
+    service.trouble = down
+    reasons = [done(client.refine(PLAIN, modality="text")).degraded for _ in range(6)]
+    assert reasons == ["service_error"] * 3 + ["service_circuit_open"] * 3
+    assert len(service.asked) == 3
+    assert (client.circuit.state, client.circuit.opened) == ("open", 1)
+    time.sleep(0.25)
+    assert done(client.refine(PLAIN, modality="text")).degraded == "service_error"
+    assert len(service.asked) == 4
+    service.trouble = None
+    assert done(client.refine(PLAIN, modality="text")).degraded == "service_circuit_open"
+    time.sleep(0.25)
+    assert done(client.refine(PLAIN, modality="text")).degraded is None
+    assert client.circuit.state == "closed"
+
+
+@CLIENTS
+@quiet
+@pytest.mark.parametrize(
+    ("trouble", "reason"),
+    [
+        (answering(500), "service_error"),
+        (answering(429, "queue_full"), "service_error"),
+        (answering(503, "stopping"), "service_error"),
+        (answering(503, "memory_unavailable"), "service_error"),
+        (answering(504, "deadline_exceeded"), "service_timeout"),
+        (answering(504, "memory_timeout"), "service_error"),
+        (lambda: httpx.Response(502, text="<html>"), "service_error"),
+        (lambda: httpx.Response(200, text="<html>"), "service_error"),
+    ],
+)
+def test_whatever_fails_queries_are_answered_and_no_long_pause_is_made(kind: Any, trouble: Any, reason: str) -> None:
+    service = Served()
+    service.trouble = trouble
+    began = time.monotonic()
+    check(done(service.client(kind).refine(PLAIN, modality="text")), reason)
+    assert time.monotonic() - began < 2, "the service said: in 30 seconds"
+    assert len(service.asked) == 1
+
+
+@CLIENTS
+def test_a_full_queue_is_asked_again_while_there_is_time(kind: Any) -> None:
+    service = Served()
+    answers = iter([httpx.Response(429, headers={"retry-after": "0"}, json={}), None])
+    service.trouble = lambda: next(answers)
+    assert done(service.client(kind).refine(PLAIN, modality="text")).degraded is None
+    assert len(service.asked) == 2
+
+
+@CLIENTS
+def test_a_connection_that_broke_is_opened_again_once(kind: Any) -> None:
+    """One that was open while the service restarted is reset by the first request."""
+
+    def breaks() -> httpx.Response | None:
+        if len(service.asked) % 2:
+            raise httpx.ReadError("Connection reset by peer")
+        return None
+
+    service = Served()
+    service.trouble = breaks
+    assert done(service.client(kind).refine(PLAIN, modality="text")).degraded is None
+    with pytest.raises(SessionUnavailable, match="ReadError"):
+        done(service.client(kind).refine(PLAIN, modality="text", role="candidate"))
+    assert len(service.asked) == 3
+
+
+@CLIENTS
+@quiet
+def test_a_service_that_dribbles_is_late_as_a_whole(kind: Any) -> None:
+    """Each piece comes within httpx's limits, which are for one wait each."""
+    begun = time.monotonic()
+
+    class Dribble(httpx.SyncByteStream, httpx.AsyncByteStream):
+        def __iter__(self) -> Any:
+            for _ in range(40):
+                time.sleep(0.1)
+                yield b" "
+
+        async def __aiter__(self) -> Any:
+            for _ in range(40):
+                await asyncio.sleep(0.1)
+                yield b" "
+
+    service = Served()
+    service.trouble = lambda: httpx.Response(200, stream=Dribble())
+    client = service.client(kind, fallback=Fallback(timeout_s=0.5))
+    check(done(client.refine(PLAIN, modality="text")), "service_timeout")
+    assert 0.4 < time.monotonic() - begun < 2
+
+
+@CLIENTS
+@pytest.mark.parametrize(("status", "kind_of_error"), [(400, InputError), (401, ConfigError), (404, ConfigError)])
+def test_what_is_wrong_with_the_request_is_raised_and_is_no_outage(kind: Any, status: int, kind_of_error: Any) -> None:
+    service = Served()
+    service.trouble = answering(status)
+    client = service.client(kind, fallback=Fallback(failures=1))
+    for _ in range(3):
+        with pytest.raises(kind_of_error):
+            done(client.refine(PLAIN, modality="text"))
+    assert client.circuit.state == "closed"
+
+
+@CLIENTS
+def test_without_a_fallback_and_for_candidates_errors_are_raised(kind: Any) -> None:
+    service = Served()
+    service.trouble = down
+    fails = service.client(kind, fallback=None)
+    degrades = service.client(kind, fallback=lambda texts: PLAIN[: len(texts)])
+    for call in (
+        lambda: fails.refine(PLAIN, modality="text"),
+        lambda: fails.embed_texts(TEXTS),
+        lambda: service.client(kind).embed_texts(TEXTS),
+        lambda: degrades.refine(PLAIN, modality="text", role="candidate"),
+        lambda: degrades.embed_texts(TEXTS, role="candidate"),
+        lambda: degrades.explain(TEXTS),
+        lambda: degrades.scores(PLAIN, PLAIN),
+    ):
+        with pytest.raises(SessionUnavailable):
+            done(call())
+
+
+@CLIENTS
+@quiet
+def test_a_call_in_parts_is_plain_as_a_whole(kind: Any) -> None:
+    service = Served()
+    answers = iter([None, answering(500)()])
+    service.trouble = lambda: next(answers)
+    client = service.client(kind, batch_size=1)
+    check(done(client.refine(PLAIN, modality="text")), "service_error")
+    assert len(service.asked) == 2
+
+
+@CLIENTS
+@quiet
+def test_an_explanation_has_its_rows_though_nothing_explains_them(kind: Any) -> None:
+    service = Served()
+    service.trouble = down
+    found = done(service.client(kind).refine(PLAIN, modality="text", explain=True))
+    assert (found.used, found.why) == (((), ()), (None, None))
+    assert np.array_equal(found.frozen, PLAIN) and found.frozen is not found.vectors
+
+
+@CLIENTS
+@quiet
+@pytest.mark.parametrize(
+    ("made", "message"),
+    [
+        (PLAIN[:1], "for 2 items"),
+        (np.eye(2, 3), r"must have shape \(B, 2\), got \(2, 3\)"),
+        (np.float32([[1, 0], [np.nan, 0]]), r"\[1\] holds NaN"),
+        (np.zeros((2, 2)), "norm 0"),
+    ],
+)
+def test_a_fallback_that_makes_other_vectors_is_said_to(kind: Any, made: Any, message: str) -> None:
+    service = Served()
+    client = service.client(kind, fallback=lambda _: made)
+    done(client.embed_texts(TEXTS))
+    service.trouble = down
+    with pytest.raises(VectorError, match=f"the fallback's vectors.*{message}"):
+        done(client.embed_texts(TEXTS))
+
+
+@CLIENTS
+@quiet
+def test_a_fallback_that_fails_says_so_and_what_the_service_did(kind: Any) -> None:
+    def fails(_: Any) -> Any:
+        raise OSError("the model's file is gone")
+
+    service = Served()
+    service.trouble = down
+    with pytest.raises(OSError, match="file is gone") as raised:
+        done(service.client(kind, fallback=fails).embed_texts(TEXTS))
+    assert "ConnectError" in str(raised.value.__context__)
+
+
+@CLIENTS
+@quiet
+def test_vectors_that_the_service_would_refuse_are_refused_while_it_is_away(kind: Any) -> None:
+    service = Served()
+    client = service.client(kind)
+    done(client.refine(PLAIN, modality="text"))
+    service.trouble = down
+    for wrong in (2 * PLAIN, np.eye(2, 3)):
+        with pytest.raises(VectorError):
+            done(client.refine(wrong, modality="text"))
+
+
+@CLIENTS
+def test_the_fallback_is_compared_with_the_service(kind: Any) -> None:
+    service = Served()
+    done(service.client(kind, fallback=lambda _: 3 * REFINED).check_fallback(TEXTS))
+    for fallback, message in (
+        (lambda _: PLAIN, "makes other vectors than http://reco: those of item 0 have a cosine of 0.600, not 1"),
+        (lambda _: np.eye(2, 3), "makes no vectors as the service does"),
+        (lambda _: None, "makes no vectors"),
+        (None, "there is no fallback for texts"),
+    ):
+        with pytest.raises(ConfigError, match=message):
+            done(service.client(kind, fallback=fallback).check_fallback(TEXTS))
+    service.trouble = down
+    with pytest.raises(SessionUnavailable):
+        done(service.client(kind, fallback=lambda _: REFINED).check_fallback(TEXTS))
+
+
+@CLIENTS
+@pytest.mark.parametrize("path", ["embed", "refine"])
+def test_a_unit_is_sent_and_the_arm_comes_back(kind: Any, path: str) -> None:
+    def ask(client: Any, **options: Any) -> Refined:
+        if path == "embed":
+            return done(client.embed(TEXTS, modality="text", **options))  # type: ignore[no-any-return]
+        return done(client.refine(PLAIN, modality="text", **options))  # type: ignore[no-any-return]
+
+    service = Served()
+    service.headers = {"x-reco-arm": "refined"}
+    client = service.client(kind)
+    found = ask(client, unit="Jürgen 🦊 ")
+    assert (found.arm, found.refined.tolist()) == ("refined", [True, True])
+    assert dict(service.asked[0].headers.raw)[b"x-reco-unit"] == "Jürgen 🦊".encode()
+    assert b"unit" not in service.asked[0].content
+    service.headers = {}
+    assert ask(client).arm is None
+    assert "x-reco-unit" not in service.asked[1].headers
+    for wrong in ("", "  ", "a\r\nx-evil: 1", 7):
+        with pytest.raises(InputError, match="unit must be"):
+            ask(client, unit=wrong)
+
+
+def test_parts_in_both_arms_have_none() -> None:
+    service = Served()
+    arms = iter(["plain", "refined", "plain", "plain"])
+
+    def tell() -> None:
+        service.headers = {"x-reco-arm": next(arms)}
+
+    service.trouble = tell  # type: ignore[assignment]
+    client = service.client(Client, batch_size=1)
+    assert client.refine(PLAIN, modality="text").arm is None
+    assert client.refine(PLAIN, modality="text").arm == "plain"
+
+
+@CLIENTS
+def test_what_the_service_degraded_is_told(kind: Any) -> None:
+    service = Served()
+    service.headers = {"x-reco-degraded": "memory_timeout"}
+    with pytest.warns(DegradedWarning):
+        assert done(service.client(kind).embed(TEXTS, modality="text")).degraded == "memory_timeout"
+
+
+@pytest.mark.parametrize(
+    "wrong", [{"timeout_s": 0}, {"timeout_s": float("inf")}, {"failures": -1}, {"retry_s": True}, {"texts": "a"}]
+)
+def test_what_is_no_fallback(wrong: dict[str, Any]) -> None:
+    with pytest.raises(ConfigError, match="of the fallback must be"):
+        Fallback(**wrong)
+    with pytest.raises(RecoError, match="of the fallback must be"):
+        Client("http://reco", fallback="plain")  # type: ignore[arg-type]
