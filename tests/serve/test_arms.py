@@ -130,6 +130,14 @@ def test_a_unit_decides_in_every_dialect(shared: TestClient, path: str, arm: Arm
     assert ("x-reco-target" in answer.headers) is (arm == "refined")
 
 
+@pytest.mark.parametrize("unit", ["Jürgen 🦊".encode(), "à".encode(), b"x" * 4000])
+def test_a_unit_is_the_bytes_of_its_header(shared: TestClient, unit: bytes) -> None:
+    body = {"model": "clip-reco-query", "input": [TEXT]}
+    for sent in (unit, b" " + unit + b"\t"):
+        answer = shared.post("/v1/embeddings", json=body, headers={"x-reco-unit": sent})
+        assert answer.headers["x-reco-arm"] == arm_of(unit, SHARE)
+
+
 @pytest.mark.parametrize("explain", [False, True])
 def test_vectors_of_a_plain_unit_come_back_as_they_are(shared: TestClient, filled: Reco, explain: bool) -> None:
     frozen = filled.embed_texts([TEXT, "a large blue square"], refine=False)
