@@ -79,6 +79,7 @@ def _wanted(extra: str, python: str) -> dict[str, list[Requirement]]:
         (("image-triton",), ["serve", "qdrant", "triton"]),
         (("image-cpu",), ["serve", "qdrant", "cpu"]),
         (("image-gpu",), ["serve", "qdrant", "gpu"]),
+        (("image-shop",), ["serve", "qdrant", "cpu", "client", "opensearch"]),
     ],
     ids=lambda value: value[0],
 )

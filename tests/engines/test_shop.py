@@ -52,7 +52,7 @@ def shop(address: str, model: Path, tmp_path_factory: pytest.TempPathFactory) ->
         )
     assert filled.exit_code == 0, filled.output
     with (
-        open_source(None, None, model, folder) as source,
+        open_source(None, None, model, str(folder / "memory")) as source,
         closing(open_index(address + FIELDS)) as index,
     ):
         scheme = parse_address(address).scheme
@@ -68,13 +68,13 @@ def shop(address: str, model: Path, tmp_path_factory: pytest.TempPathFactory) ->
         thread.join()
 
 
-ENGINES = pytest.mark.parametrize("address", ["postgresql"], indirect=True)
+ENGINES = pytest.mark.parametrize("address", ["postgresql", "milvus"], indirect=True)
 
 
 @ENGINES
 def test_filling_says_what_is_there_and_what_comes_next(shop: tuple[str, str]) -> None:
     assert "drawings in drawings of " in shop[1]
-    assert "examples.shop serve --index" in shop[1]
+    assert "python -m examples.shop serve --index" in shop[1]
 
 
 @ENGINES
