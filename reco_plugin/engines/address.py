@@ -19,8 +19,11 @@ SCHEMES = {
     "milvus": 19530,
     "vespa": 8080,
     "lancedb": 0,
+    "qdrant": 0,
 }
 """How an address begins -> the engine's usual port; 0: a folder."""
+QDRANT = {"http": 6333, "https": 6333, "grpc": 6334, "grpcs": 6334}
+"""The same of a Qdrant server, whose URL names a memory or a collection of pairs unless it says ``vector=``."""
 FIELDS = ("vector", "text", "image", "id", "changed", "images")
 CONNECTION = ("tls", "ca_file", "timeout_s")
 _KEY_LIKE = re.compile(r"key|token|passw|secret", re.IGNORECASE)
@@ -58,6 +61,11 @@ class IndexAddress:
                 near = did_you_mean(name, [*FIELDS, *CONNECTION, *known])
                 raise ConfigError(f"{self.place} has no option {name!r}: {near}")
 
+    def option(self, field: str) -> str:
+        """The name by which this address says a field, for messages: Qdrant's has names of its own."""
+        of_qdrant = self.scheme in (*QDRANT, "qdrant")
+        return {"text": "caption", "image": "picture"}.get(field, field) if of_qdrant else field
+
     @property
     def url(self) -> str:
         """Where the engine answers by HTTP."""
@@ -65,8 +73,9 @@ class IndexAddress:
 
 
 def is_address(text: str) -> bool:
-    """Whether a text begins as the address of an index does."""
-    return text.partition(":")[0] in SCHEMES and ":" in text
+    """Whether a text is the address of an index, by how it begins; of a Qdrant server, by its option ``vector``."""
+    scheme, colon, _ = text.partition(":")
+    return bool(colon) and (scheme in SCHEMES or (scheme in QDRANT and "vector" in split_options(text)[1]))
 
 
 def parse_address(text: str) -> IndexAddress:
@@ -80,14 +89,17 @@ def parse_address(text: str) -> IndexAddress:
     """
     place, options = split_options(text)
     scheme, _, rest = place.partition(":")
-    if scheme not in SCHEMES:
-        raise ConfigError(f"{place!r} is no address of an index: it begins with one of {', '.join(SCHEMES)}")
+    ports = {**SCHEMES, **QDRANT}
+    if scheme not in ports:
+        raise ConfigError(f"{place!r} is no address of an index: it begins with one of {', '.join(ports)}")
     for name in options:
         if _KEY_LIKE.search(name):
             raise ConfigError(
                 f"no key belongs into an address, where others can read it ({name!r}): set RECO_INDEX_API_KEY, or "
                 "RECO_INDEX_USER and RECO_INDEX_PASSWORD"
             )
+    if scheme in (*QDRANT, "qdrant"):
+        options = _of_qdrant(options)
     common: dict[str, Any] = {name: unquote(options.pop(name)) for name in FIELDS if name in options}
     common |= {"tls": _flag(place, options.pop("tls", None), "ca_file" in options)}
     if "ca_file" in options:
@@ -98,7 +110,7 @@ def parse_address(text: str) -> IndexAddress:
         return IndexAddress(scheme, place, path=rest, options=own, **common)
     try:
         parts = urlsplit(place)
-        port = parts.port or SCHEMES[scheme]
+        port = parts.port or ports[scheme]
     except ValueError as error:
         raise ConfigError(f"an address of {scheme} cannot be read: {error}") from None
     if parts.password is not None:
@@ -110,6 +122,18 @@ def parse_address(text: str) -> IndexAddress:
         raise ConfigError(f"{place!r} names no host: {scheme}://HOST:{port}/NAME")
     path = unquote(parts.path.strip("/"))
     return IndexAddress(scheme, place, parts.hostname or "", port, path, parts.username, options=own, **common)
+
+
+def _of_qdrant(options: Mapping[str, str]) -> dict[str, str]:
+    """Its options in our names: ``image`` and ``text`` name vectors there, as in an address of a source."""
+    made = dict(options)
+    vectors = [made.pop(name) for name in ("vector", "image", "text") if name in made]
+    theirs = {
+        "vector": vectors[0] if vectors else None,
+        "text": made.pop("caption", None),
+        "image": made.pop("picture", None),
+    }
+    return made | {name: value for name, value in theirs.items() if value is not None}
 
 
 def _flag(place: str, value: str | None, default: bool) -> bool:

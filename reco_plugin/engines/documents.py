@@ -18,10 +18,11 @@ def check_fields(address: IndexAddress, known: Collection[str], index: str) -> N
     Raises:
         EngineError: one is not; names the most similar ones.
     """
-    for option in ("id", "text", "image", "changed"):
-        name = getattr(address, option)
+    for field in ("id", "text", "image", "changed"):
+        name = getattr(address, field)
         if name is not None and name not in known:
-            raise EngineError(f"{address.place}: {option}={name!r} is no field of {index}: {did_you_mean(name, known)}")
+            said = f"{address.option(field)}={name!r}"
+            raise EngineError(f"{address.place}: {said} is no field of {index}: {did_you_mean(name, known)}")
 
 
 def pick_vector(address: IndexAddress, dense: Collection[str], others: Mapping[str, str], index: str) -> str:

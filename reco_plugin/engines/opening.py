@@ -39,5 +39,9 @@ def open_index(address: str | IndexAddress, *, settings: Settings | None = None)
             with importing(None, "lancedb", "an index in LanceDB"):
                 from .lance import LanceIndex
             return LanceIndex(where, keys)
+        case "qdrant" | "http" | "https" | "grpc" | "grpcs":
+            with importing("qdrant_client", "qdrant", "an index in Qdrant"):
+                from .qdrant import QdrantIndex
+            return QdrantIndex(where, keys)
         case _:
             raise AssertionError(where.scheme)

@@ -7,6 +7,7 @@ import os
 import shutil
 import tempfile
 from collections.abc import Callable, Iterator, Sequence
+from contextlib import closing
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -186,7 +187,68 @@ def lancedb(tmp_path_factory: pytest.TempPathFactory) -> Served:
     return Served("lancedb", fill("products", rows()), "price < 5", fill=fill)
 
 
-ENGINES = ("postgresql", "milvus", "lancedb")
+def to_qdrant(client: Any, name: str, documents: list[Row], distance: str = "Cosine") -> None:
+    """Write a collection, with numbers as ids and a text index that ranks."""
+    from qdrant_client import models
+
+    if client.collection_exists(name):
+        client.delete_collection(name)
+    params = models.VectorParams(size=dimension_of(documents), distance=models.Distance(distance))
+    client.create_collection(name, vectors_config={"clip": params})
+    ranked = {"type": "text", "scoring": {"type": "bm25"}}
+    client.create_payload_index(name, "title", models.TextIndexParams.model_validate(ranked))
+    client.upsert(
+        name,
+        [
+            models.PointStruct(
+                id=place,
+                vector={} if row.clip is None else {"clip": list(row.clip)},
+                payload={key: value for key, value in vars(row).items() if key != "clip" and value is not None},
+            )
+            for place, row in enumerate(documents)
+        ],
+    )
+
+
+QDRANT = {
+    "where": json.dumps({"must": [{"key": "price", "range": {"lt": 5}}]}),
+    "template": '{"query": "{{vector}}", "using": "clip", "limit": 5}',
+}
+QDRANT_FIELDS = "vector=clip&caption=title&picture=photo&id=sku&changed=changed"
+
+
+@pytest.fixture(scope="session")
+def qdrant() -> Iterator[Served]:
+    """Qdrant's transport and shapes, over the engine of its client."""
+    from qdrant_stand_in import StandIn
+
+    server = StandIn()
+    server.start()
+
+    def fill(name: str, documents: list[Row]) -> str:
+        to_qdrant(server.engine.client, name, documents)
+        return f"{server.url('http')}?collection={name}&{QDRANT_FIELDS}"
+
+    yield Served("qdrant", fill("products", rows()), fill=fill, **QDRANT)
+    server.stop()
+
+
+@pytest.fixture(scope="session")
+def qdrant_folder(tmp_path_factory: pytest.TempPathFactory) -> Served:
+    """A folder of qdrant-client, as the search example makes one."""
+    from qdrant_client import QdrantClient
+
+    folder = tmp_path_factory.mktemp("qdrant")
+
+    def fill(name: str, documents: list[Row]) -> str:
+        with closing(QdrantClient(path=str(folder))) as client:
+            to_qdrant(client, name, documents)
+        return f"qdrant:{folder}?collection={name}&{QDRANT_FIELDS}"
+
+    return Served("qdrant_folder", fill("products", rows()), fill=fill, **QDRANT)
+
+
+ENGINES = ("postgresql", "milvus", "lancedb", "qdrant", "qdrant_folder")
 
 
 @pytest.fixture(scope="session", params=ENGINES)

@@ -1,0 +1,441 @@
+"""A collection of Qdrant, of a server or of a folder of its client: ``http://host:6333?collection=shop&vector=photo``."""
+
+from __future__ import annotations
+
+import json
+import threading
+import uuid
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, ClassVar, TypeVar
+
+import numpy as np
+from pydantic import ValidationError
+from qdrant_client import QdrantClient, models
+
+from ..config import Settings
+from ..errors import (
+    ConfigError,
+    EngineError,
+    EngineUnavailable,
+    MemoryStoreError,
+    MemoryTimeout,
+    MemoryUnavailable,
+)
+from ..memory.options import MemoryOptions
+from ..memory.points import to_payload
+from ..memory.server import Server
+from ..values import did_you_mean
+from .address import IndexAddress
+from .asking import ask
+from .base import Description, Document, Effort, IndexHit, Page, Question, Similarity
+from .documents import check_fields, make_document, pick_vector, picture_or_none, text_or_none
+from .template import fill
+
+_METRICS: Mapping[str, Similarity] = {"Cosine": "cosine", "Dot": "dot", "Euclid": "euclid"}
+_BITS = {"one_bit": "1 bit", "one_and_half_bits": "1.5 bits", "two_bits": "2 bits"}
+_SAMPLE = 100
+_EACH = "none: each vector is compared"
+T = TypeVar("T")
+
+
+@dataclass(frozen=True)
+class _QdrantCollection:
+    """What Qdrant says about a collection."""
+
+    name: str  # not an alias
+    vector: str  # '' for the one without a name
+    dimension: int
+    metric: Similarity
+    words: str
+    compression: str
+    effort: Effort | None
+    fields: tuple[str, ...]  # names of vectors and keys of the payload
+    searches_text: bool
+
+
+class _Folder:
+    """A folder of qdrant-client, which one client of one process can open: shared by all indexes of this process."""
+
+    _opened: ClassVar[dict[Path, _Folder]] = {}
+    _guard: ClassVar[threading.Lock] = threading.Lock()
+
+    def __init__(self, folder: Path) -> None:
+        if not (folder / "meta.json").is_file():  # it would be made
+            raise EngineError(f"{folder} is no folder of qdrant-client: it has no meta.json")
+        try:
+            self.client = QdrantClient(path=str(folder), force_disable_check_same_thread=True)
+        except RuntimeError:
+            raise EngineError(
+                f"{folder} is open elsewhere: one process at a time can use a folder of qdrant-client"
+            ) from None
+        self.folder, self.users, self.lock = folder, 0, threading.RLock()  # one caller at a time
+
+    @classmethod
+    def take(cls, folder: Path) -> _Folder:
+        """The open folder."""
+        whole = folder.absolute()
+        with cls._guard:
+            taken = cls._opened.get(whole) or cls._opened.setdefault(whole, cls(whole))
+            taken.users += 1
+            return taken
+
+    def give_back(self) -> None:
+        """Close the folder behind the last user."""
+        with self._guard:
+            self.users -= 1
+            if not self.users:
+                del self._opened[self.folder]
+                self.client.close()
+
+
+class QdrantIndex:
+    """A collection; see :class:`~reco_plugin.engines.base.Engine`."""
+
+    def __init__(self, address: IndexAddress, settings: Settings) -> None:
+        address.only("collection", "transport", "grpc_port")
+        if address.scheme == "qdrant" and address.host:
+            raise ConfigError(
+                f"{address.place}: a server of Qdrant is http://HOST:6333, grpc://HOST:6334, https or grpcs"
+            )
+        self._folder = Path(address.path) if address.scheme == "qdrant" else None
+        if "collection" not in address.options or (self._folder is not None and not address.path):
+            raise ConfigError(
+                f"{address.place} names no collection: http://HOST:6333?collection=NAME, grpc://HOST:6334, https, "
+                "grpcs, or qdrant:FOLDER?collection=NAME for a folder of qdrant-client"
+            )
+        if self._folder is None:
+            key = settings.index_api_key or settings.memory_api_key
+            self._server = _server(address, key.get_secret_value() if key else None)
+        self._address, self._name = address, address.options["collection"]
+        self._lock = threading.RLock()
+        self._client: QdrantClient | None = None
+        self._opened: _Folder | None = None
+        self._collection: _QdrantCollection | None = None
+
+    def describe(self) -> Description:
+        """See :meth:`reco_plugin.engines.base.Engine.describe`."""
+        found = self._known()
+        return Description(
+            engine=self._version(),
+            name=found.name,
+            documents=int(self._call(lambda client: client.count(self._name, exact=True)).count),
+            vector=found.vector,
+            dimension=found.dimension,
+            metric=found.metric,
+            index=found.words,
+            compression=found.compression,
+            effort=found.effort,
+            fields=found.fields,
+            searches_text=found.searches_text,
+        )
+
+    def scan(
+        self, *, after: str | None = None, since: str | None = None, vectors: bool = True, size: int = 1000
+    ) -> Iterator[Page]:
+        """See :meth:`reco_plugin.engines.base.Engine.scan`; in the order of the points' ids."""
+        found = self._known()
+        start = None if after is None else json.loads(after)
+        asked: dict[str, Any] = {
+            "scroll_filter": None if since is None else self._changed(since),
+            "limit": size,
+            "with_payload": True,
+            "with_vectors": [found.vector] if vectors and found.vector else vectors,
+        }
+        while True:
+            points, following = self._call(lambda client, at=start: client.scroll(self._name, offset=at, **asked))  # type: ignore[misc]
+            if not points:
+                return
+            start = following if following is not None else _behind(points[-1].id)
+            yield Page(tuple(self._document(found, point) for point in points), json.dumps(start))
+            if following is None:
+                return
+
+    def search(self, question: Question) -> Sequence[IndexHit]:
+        """See :meth:`reco_plugin.engines.base.Engine.search`; a template is the JSON of ``POST points/query``."""
+        found = self._known()
+        asked: dict[str, Any] = {"limit": question.k, "filter": self._filter(question.where)}
+        vector = "" if question.vector is None else json.dumps(np.asarray(question.vector, np.float32).tolist())
+        if question.template is not None:
+            asked = _as_json("template", fill(question, vector=vector, quote=json.dumps))
+        elif question.vector is None:
+            if not found.searches_text:
+                raise ConfigError(
+                    f"{self._address.place} cannot be searched by words: there is no text index with scoring over "
+                    f"{self._address.text or 'a key of the payload that caption=NAME names'}"
+                )
+            asked |= {"query": {"text": question.text or ""}, "using": self._address.text}
+        else:
+            asked |= {
+                "query": json.loads(vector),
+                "using": found.vector or None,
+                "params": self._params(found, question),
+            }
+        keys = [name for name in (self._address.id, self._address.text, self._address.image) if name is not None]
+        asked["with_payload"] = True if self._address.id is None else keys  # whole, since our own id is in it
+        try:
+            request = models.QueryRequest.model_validate(
+                {name: value for name, value in asked.items() if value is not None}
+            )
+        except ValidationError as error:
+            raise ConfigError(f"{self._address.place}: no query of Qdrant's: {_first(error)}") from None
+        hits = self._call(lambda client: client.query_batch_points(self._name, [request]))[0].points
+        euclid = found.metric == "euclid" and question.vector is not None and question.template is None
+        return [self._hit(hit, -hit.score if euclid else hit.score) for hit in hits]
+
+    def close(self) -> None:
+        """See :meth:`reco_plugin.engines.base.Engine.close`."""
+        with self._lock:
+            if self._opened is not None:
+                self._opened.give_back()
+                self._opened = None
+            if self._client is not None:
+                self._client.close()
+                self._client = None
+
+    def _params(self, found: _QdrantCollection, question: Question) -> Any:
+        if self._folder is not None:
+            return None  # each vector is compared
+        if question.exact:
+            return {"exact": True, "quantization": {"ignore": True}}
+        if question.effort is None or found.effort is None:
+            return None
+        if found.effort.name == "oversampling":
+            return {"quantization": {"rescore": True, "oversampling": question.effort}}
+        return {found.effort.name: question.effort}
+
+    def _filter(self, where: str | None) -> Any:
+        return None if where is None else _as_json("filter", where)
+
+    def _hit(self, point: Any, score: float) -> IndexHit:
+        id_, payload = to_payload(point)
+        if self._address.id is not None:
+            id_ = str(_value(payload, self._address.id))
+        text, image = (_value(payload, name) for name in (self._address.text, self._address.image))
+        return IndexHit(id_, float(score), text_or_none(text), picture_or_none(image))
+
+    def _document(self, found: _QdrantCollection, point: Any) -> Document:
+        id_, payload = to_payload(point)
+        stored = point.vector.get(found.vector) if isinstance(point.vector, dict) else point.vector
+        vector = None if stored is None or not len(stored) else np.asarray(stored, np.float32)
+        values = dict(payload)
+        for name in (self._address.text, self._address.image):
+            if name is not None and name not in values:  # a key within a key
+                values[name] = _value(payload, name)
+        return make_document(
+            self._address, id_ if self._address.id is None else _value(payload, self._address.id), vector, values
+        )
+
+    def _call(self, action: Callable[[QdrantClient], T]) -> T:
+        def run() -> T:
+            with self._translated():
+                if self._folder is not None:
+                    opened = self._taken(self._folder)
+                    with opened.lock:
+                        return action(opened.client)
+                client = self._connected()
+                return self._server.patience.run("read", lambda _: action(client))
+
+        return ask(run)
+
+    def _connected(self) -> QdrantClient:
+        with self._lock:
+            if self._client is None:
+                self._client = self._server.connect()
+            return self._client
+
+    def _taken(self, folder: Path) -> _Folder:
+        with self._lock:
+            if self._opened is None:
+                self._opened = _Folder.take(folder)
+            return self._opened
+
+    @contextmanager
+    def _translated(self) -> Iterator[None]:
+        """Turn errors of the memory's server, and of a folder, into those of an engine."""
+        place = self._address.place
+        try:
+            yield
+        except (MemoryUnavailable, MemoryTimeout) as error:
+            raise EngineUnavailable(_of_index(error)) from None
+        except MemoryStoreError as error:
+            raise EngineError(_of_index(error)) from None
+        except (ValueError, KeyError, NotImplementedError) as error:  # of a folder's client
+            raise EngineError(f"{place}: {' '.join(str(error).split())[:300]}") from None
+
+    def _version(self) -> str:
+        if self._folder is not None:
+            return "qdrant-client, in a folder"
+        try:
+            return f"Qdrant {self._call(lambda client: client.info()).version}"
+        except EngineError:  # a proxy hides it
+            return "Qdrant"
+
+    def _known(self) -> _QdrantCollection:
+        with self._lock:
+            if self._collection is None:
+                self._collection = self._look()
+            return self._collection
+
+    def _look(self) -> _QdrantCollection:
+        address = self._address
+        if not self._call(lambda client: client.collection_exists(self._name)):
+            names = [each.name for each in self._call(lambda client: client.get_collections()).collections]
+            raise EngineError(f"{address.place} has no collection {self._name!r}: {did_you_mean(self._name, names)}")
+        config = self._call(lambda client: client.get_collection(self._name)).config
+        said = config.params.vectors
+        vectors = said if isinstance(said, dict) else {"": said} if said else {}
+        others = {name: kind for name, params in vectors.items() if (kind := _odd(params))}
+        others |= dict.fromkeys(config.params.sparse_vectors or {}, "sparse vectors")
+        keys = self._keys()
+        dense = [name for name in vectors if name not in others]
+        vector = pick_vector(address, dense, others, self._name)
+        if keys:
+            check_fields(address, keys, self._name)
+        params = vectors[vector]
+        metric = str(params.distance.value)
+        if metric not in _METRICS:
+            raise EngineError(
+                f"{address.place}: the vectors {vector!r} are compared by {metric}, not by {', '.join(_METRICS)}"
+            )
+        return _QdrantCollection(
+            self._real_name(), vector, params.size, _METRICS[metric], *self._searched(config, params),
+            (*vectors, *keys), self._has_scored_text(),
+        )  # fmt: skip
+
+    def _real_name(self) -> str:
+        if self._folder is not None:
+            return self._name
+        aliases = self._call(lambda client: client.get_aliases()).aliases
+        return next((each.collection_name for each in aliases if each.alias_name == self._name), self._name)
+
+    def _searched(self, config: Any, params: Any) -> tuple[str, str, Effort | None]:
+        """Index, compression and effort; what a vector has of its own stands before what the collection has."""
+        stored = "float16" if params.datatype is not None and params.datatype.value == "float16" else ""
+        if self._folder is not None:
+            return _EACH, stored, None
+        own, whole = params.hnsw_config, config.hnsw_config
+        m, ef = (
+            next((value for each in (own, whole) if (value := getattr(each, name, None)) is not None), usual)
+            for name, usual in (("m", 16), ("ef_construct", 100))
+        )
+        compressed = _compression(params.quantization_config or config.quantization_config)
+        compression = ", ".join(filter(None, (stored, compressed)))
+        if compressed:
+            effort = Effort("oversampling", 1, (2, 4, 8, 16))  # of rescored candidates
+        else:  # Qdrant searches as widely as it built
+            effort = Effort("hnsw_ef", ef, tuple(more for more in (128, 256, 512, 1024) if more > ef))
+        return (f"hnsw m={m} ef_construct={ef}", compression, effort) if m else (_EACH, compression, None)
+
+    def _keys(self) -> tuple[str, ...]:
+        """Keys of the payload, as the first points have them, also within others."""
+        points, _ = self._call(lambda client: client.scroll(self._name, limit=_SAMPLE, with_payload=True))
+        found = dict[str, None]()
+        for point in points:
+            for name, value in to_payload(point)[1].items():
+                found[name] = None
+                if isinstance(value, Mapping):
+                    found |= dict.fromkeys(f"{name}.{inner}" for inner in value)
+        return tuple(found)
+
+    def _has_scored_text(self) -> bool:
+        """Whether captions can be ranked by their words: it is tried, since a folder does not list its indexes."""
+        if self._address.text is None or not hasattr(models, "TextQuery"):
+            return False
+        asked = {"query": {"text": "a"}, "using": self._address.text, "limit": 1}
+        try:
+            request = models.QueryRequest.model_validate(asked)
+            self._call(lambda client: client.query_batch_points(self._name, [request]))
+        except EngineUnavailable:
+            raise
+        except EngineError:  # no such index, or an older server
+            return False
+        return True
+
+    def _changed(self, since: str) -> models.Filter:
+        name = self._address.changed
+        if name is None:
+            raise ConfigError(f"{self._address.place} does not say which key tells changes: add changed=NAME")
+        try:
+            wanted: Any = {"gte": float(since)}
+        except ValueError:
+            wanted = {"gte": since}  # a time
+        try:
+            return models.Filter.model_validate({"must": [{"key": name, "range": wanted}]})
+        except ValidationError:
+            raise ConfigError(f"{self._address.place}: {since!r} is neither a number nor a time") from None
+
+
+def _server(address: IndexAddress, key: str | None) -> Server:
+    try:
+        options = MemoryOptions.model_validate(
+            {
+                "timeout_s": max(1, round(address.timeout_s)),
+                "ca_file": address.ca_file,
+                **{name: address.options[name] for name in ("transport", "grpc_port") if name in address.options},
+            }
+        )
+    except ValidationError as error:
+        raise ConfigError(f"{address.place}: {_first(error)}") from None
+    return Server.parse(address.place, key, options)
+
+
+def _odd(params: models.VectorParams) -> str:
+    """Why vectors cannot be compared with ours; empty where they can."""
+    if params.multivector_config:
+        return "several vectors a point"
+    return "vectors of uint8" if params.datatype is not None and params.datatype.value == "uint8" else ""
+
+
+def _compression(config: Any) -> str:
+    """Of quantised vectors; of a bit or two, Qdrant rescores by itself."""
+    said = config.model_dump(mode="json", exclude_none=True) if config is not None else {}
+    match said:
+        case {"scalar": scalar}:
+            return str(scalar.get("type", "int8"))
+        case {"product": product}:
+            return f"PQ {product['compression']}"
+        case {"binary": binary}:
+            return f"{_BITS.get(binary.get('encoding', 'one_bit'), 'bits')}, rescored"
+        case {"turbo": turbo}:
+            return f"{turbo.get('bits', 'a few bits')} (turbo)"
+        case _:
+            return ""
+
+
+def _behind(id_: int | str) -> int | str:
+    """The id from which points after this one are read."""
+    return id_ + 1 if isinstance(id_, int) else str(uuid.UUID(int=min(uuid.UUID(id_).int + 1, (1 << 128) - 1)))
+
+
+def _value(payload: Mapping[str, Any], key: str | None) -> Any:
+    """A value of the payload, by its key or by keys with dots between them."""
+    if key is None or key in payload:
+        return None if key is None else payload[key]
+    value: Any = payload
+    for part in key.split("."):
+        value = value.get(part) if isinstance(value, Mapping) else None
+    return value
+
+
+def _as_json(what: str, text: str) -> Any:
+    try:
+        made = json.loads(text)
+    except json.JSONDecodeError as error:
+        raise ConfigError(f"the {what} is no JSON: {error}") from None
+    if not isinstance(made, dict):
+        raise ConfigError(f"the {what} is no JSON object, as Qdrant takes it")
+    return made
+
+
+def _first(error: ValidationError) -> str:
+    found = error.errors(include_url=False, include_input=False)[0]
+    return f"{'.'.join(map(str, found['loc']))}: {found['msg']}"
+
+
+def _of_index(error: MemoryStoreError) -> str:
+    """A message about a memory's server, as one about an index."""
+    said = str(error).replace("the memory at", "the index at").replace("memory_options.", "")
+    return said.replace("RECO_MEMORY_API_KEY", "RECO_INDEX_API_KEY")
