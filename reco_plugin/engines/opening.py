@@ -43,5 +43,13 @@ def open_index(address: str | IndexAddress, *, settings: Settings | None = None)
             with importing("qdrant_client", "qdrant", "an index in Qdrant"):
                 from .qdrant import QdrantIndex
             return QdrantIndex(where, keys)
+        case "opensearch":
+            with importing("opensearchpy", "opensearch", "an index in OpenSearch"):
+                from .opensearch import OpenSearchIndex
+            return OpenSearchIndex(where, keys)
+        case "elasticsearch":
+            with importing("elasticsearch", "elasticsearch", "an index in Elasticsearch"):
+                from .elasticsearch import ElasticsearchIndex
+            return ElasticsearchIndex(where, keys)
         case _:
             raise AssertionError(where.scheme)

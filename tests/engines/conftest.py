@@ -7,13 +7,16 @@ import os
 import shutil
 import tempfile
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import closing
+from contextlib import ExitStack, closing
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+import httpx
 import numpy as np
 import pytest
+
+from benchmarks.engines.opensearch import NotHere, started
 
 DIMENSION, DOCUMENTS = 16, 300
 WORDS = ("red", "fox", "blue", "car", "green", "tree", "old", "house", "small", "bird")
@@ -248,7 +251,64 @@ def qdrant_folder(tmp_path_factory: pytest.TempPathFactory) -> Served:
     return Served("qdrant_folder", fill("products", rows()), fill=fill, **QDRANT)
 
 
-ENGINES = ("postgresql", "milvus", "lancedb", "qdrant", "qdrant_folder")
+@pytest.fixture(scope="session")
+def opensearch() -> Iterator[Served]:
+    """OpenSearch of Maven Central."""
+    with ExitStack() as stack:
+        try:
+            url = stack.enter_context(started(heap="512m"))
+        except NotHere as reason:
+            pytest.skip(str(reason))
+
+        def ask(method: str, path: str, body: Any = None) -> Any:
+            content = body if isinstance(body, str | None) else json.dumps(body)
+            answer = httpx.request(
+                method, url + path, content=content, headers={"content-type": "application/json"}, timeout=60
+            )
+            assert answer.status_code < 300, answer.text
+            return answer.json()
+
+        def fill(index: str, documents: list[Row], **field: Any) -> str:
+            if not httpx.head(f"{url}/{index}").is_error:
+                ask("DELETE", f"/{index}")
+            shards = field.pop("shards", 2)
+            method = {"method": {"name": "hnsw", "engine": "lucene", "space_type": "cosinesimil"}}
+            vector = {"type": "knn_vector", "dimension": dimension_of(documents)} | (field or method)
+            kinds = {"sku": "keyword", "title": "text", "photo": "keyword", "price": "double", "changed": "integer"}
+            properties = {"clip": vector} | {name: {"type": kind} for name, kind in kinds.items()}
+            settings = {"index": {"knn": True, "number_of_shards": shards, "number_of_replicas": 0}}
+            ask("PUT", f"/{index}", {"settings": settings, "mappings": {"properties": properties}})
+            lines = [
+                line
+                for row in documents
+                for line in ({"index": {}}, {name: value for name, value in vars(row).items() if value is not None})
+            ]
+            host = url.removeprefix("http://")
+            address = f"opensearch://{host}/{index}?vector=clip&text=title&image=photo&id=sku&changed=changed"
+            if not lines:
+                return address
+            written = ask("POST", f"/{index}/_bulk?refresh=true", "".join(json.dumps(line) + "\n" for line in lines))
+            assert not written["errors"], written
+            return address
+
+        yield Served(
+            "opensearch",
+            fill("products", rows()),
+            '{"range": {"price": {"lt": 5}}}',
+            template='{"size": 5, "query": {"knn": {"clip": {"vector": {{vector}}, "k": 100}}}}',
+            fill=fill,
+            query=lambda said: ask(*said),
+        )
+
+
+ENGINES = (
+    "postgresql",
+    "milvus",
+    "lancedb",
+    "qdrant",
+    "qdrant_folder",
+    pytest.param("opensearch", marks=[pytest.mark.slow, pytest.mark.xdist_group("opensearch")]),
+)
 
 
 @pytest.fixture(scope="session", params=ENGINES)

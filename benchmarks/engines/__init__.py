@@ -1,0 +1,1 @@
+"""Real search engines, and what our pages claim of them."""

@@ -1,0 +1,202 @@
+"""An index of OpenSearch with a field of k-NN: ``opensearch://host:9200/products?vector=clip&text=title&id=sku``."""
+
+from __future__ import annotations
+
+import logging
+import math
+from collections.abc import Callable, Mapping
+from typing import Any
+
+import opensearchpy
+from opensearchpy import OpenSearch, exceptions
+
+from ..config import Settings
+from ..errors import EngineError
+from .address import IndexAddress
+from .base import Effort, Question, Similarity
+from .rest import MOST, Body, DocumentIndex, KnownIndex, VectorField, cannot_reach, refusal
+
+CANDIDATES = 100
+"""``k`` of a search by Lucene, where it is what ``ef_search`` is elsewhere; with 10, .93 of the exact ten are found."""
+_SPACES: Mapping[str, Similarity] = {"cosinesimil": "cosine", "innerproduct": "dot", "l2": "euclid"}
+_LEVELS = {"1x": "", "2x": "fp16", "4x": "int8", "8x": "4 bit", "16x": "2 bit", "32x": "1 bit", "64x": "1 bit"}
+_OVERSAMPLED = {"8x": 2, "16x": 3, "32x": 3, "64x": 5}
+_ONE_FORMULA = (2, 19)
+"""Indexes made since then score a cosine in one way."""
+_MARK = 0x08000000
+"""In the number of a version, by which OpenSearch tells its own from those of its ancestor."""
+
+
+class OpenSearchIndex(DocumentIndex):
+    """An index, or an alias of one."""
+
+    engine, kind = "OpenSearch", "knn_vector"
+
+    def __init__(self, address: IndexAddress, settings: Settings) -> None:
+        super().__init__(address, settings)
+        logging.getLogger("opensearch").setLevel(logging.ERROR)  # it warns of each request that is made again
+        password, key = settings.index_password, settings.index_api_key
+        user = address.user or settings.index_user
+        options: dict[str, Any] = {
+            "http_auth": (user, password.get_secret_value() if password else "") if user else None,
+            "headers": {"authorization": f"Bearer {key.get_secret_value()}"} if key and not user else None,
+            "ca_certs": address.ca_file,
+        }
+        self._client = OpenSearch(
+            hosts=[{"host": address.host, "port": address.port}],
+            use_ssl=address.tls,
+            verify_certs=True,
+            timeout=address.timeout_s,
+            max_retries=0,  # `ask` repeats, and waits longer
+            pool_maxsize=16,
+            **{name: value for name, value in options.items() if value is not None},
+        )
+
+    def close(self) -> None:
+        """See :meth:`reco_plugin.engines.base.Engine.close`."""
+        self._client.close()
+
+    def _send(self, method: str, path: str, body: Body | None, params: Mapping[str, str]) -> Any:
+        place = self._address.place
+        try:
+            return self._client.transport.perform_request(method, path, params=dict(params), body=body)
+        except exceptions.ConnectionTimeout as error:
+            raise cannot_reach(place, self._address.timeout_s, error, late=True) from None
+        except exceptions.SSLError as error:
+            raise EngineError(f"{place}: TLS fails: {error.error}. An authority of your own is ca_file=") from None
+        except exceptions.ConnectionError as error:
+            reason = error.info if isinstance(error.info, Exception) else error
+            raise cannot_reach(place, self._address.timeout_s, reason, late=False) from None
+        except exceptions.TransportError as error:
+            said = error.info if error.info else error.error
+            raise refusal(place, int(error.status_code), said) from None
+        except opensearchpy.OpenSearchException as error:
+            raise EngineError(f"{place}: {error}") from None
+
+    def _read(self, field: Mapping[str, Any], settings: Mapping[str, Any], version: tuple[int, ...]) -> VectorField:
+        if "model_id" in field:
+            model = self._ask("GET", f"/_plugins/_knn/models/{field['model_id']}")
+            field = {**field, **model, "method": {"name": "trained", "engine": model.get("engine")}}
+        method: Mapping[str, Any] = field.get("method", {})
+        kind = str(field.get("data_type", "float")).lower()
+        if kind != "float":
+            raise EngineError(
+                f"{self._address.place}: its vectors are of data_type {kind}, and those of float32 are compared"
+            )
+        space = str(method.get("space_type") or field.get("space_type") or settings.get("index.knn.space_type") or "l2")
+        if space not in _SPACES:
+            raise EngineError(
+                f"{self._address.place}: its vectors are compared by {space}, and {', '.join(_SPACES)} are known here"
+            )
+        library = _library(field, method, version)
+        created = int(settings.get("index.version.created", 0))
+        old = (created ^ _MARK) < 2_19_00_00 if created else bool(version) and version < _ONE_FORMULA
+        approximate, exact = _scores(space, library if old else "")
+        searchable = str(settings.get("index.knn", "false" if settings else "true")).lower() != "false"
+        words = " ".join([library, str(method.get("name", "hnsw")), *_numbers(method.get("parameters", {}))])
+        return VectorField(
+            dimension=int(field["dimension"]),
+            metric=_SPACES[space],
+            index=words if searchable else "none: each vector is compared",
+            compression=_compression(field, method),
+            effort=_effort(field, method, library, settings) if searchable else None,
+            score=approximate,
+            exact_score=exact,
+            method=f"{library} {space}",
+        )
+
+    def _nearest(self, known: KnownIndex, question: Question, vector: list[float], where: Any) -> Body:
+        library, effort = known.field.method.split()[0], known.field.effort
+        asked: Body = {"vector": vector, "k": question.k}
+        if effort is not None and effort.name == "k":
+            asked["k"] = min(max(question.k, question.effort or effort.value), MOST)
+        elif effort is not None and question.effort is not None:
+            asked |= (
+                {"rescore": {"oversample_factor": question.effort}}
+                if effort.name == "oversample_factor"
+                else {"method_parameters": {effort.name: question.effort}}
+            )
+        if where and library == "nmslib":  # which cannot filter while it searches
+            return {"query": {"bool": {"must": [{"knn": {known.vector: asked}}], "filter": where}}}
+        if where:
+            asked["filter"] = {"bool": {"filter": where}} if isinstance(where, list) else where
+        return {"query": {"knn": {known.vector: asked}}}
+
+    def _score_script(self, known: KnownIndex, vector: list[float]) -> Body:
+        space = known.field.method.split()[1]
+        params = {"field": known.vector, "query_value": vector, "space_type": space}
+        return {"source": "knn_score", "lang": "knn", "params": params}
+
+
+def _library(field: Mapping[str, Any], method: Mapping[str, Any], version: tuple[int, ...]) -> str:
+    """What searches; where the mapping leaves it open, what this version takes."""
+    if method.get("engine"):
+        return str(method["engine"]).lower()
+    if field.get("compression_level") == "4x":
+        return "lucene"
+    return "nmslib" if version and version < (2, 18) and "mode" not in field else "faiss"
+
+
+def _scores(space: str, old: str) -> tuple[Callable[[float], float], Callable[[float], float]]:
+    """From scores by the index, and of a comparison of each vector, to the metric's own.
+
+    Args:
+        space: as OpenSearch names it.
+        old: what searches, for an index that was made before 2.19; else empty.
+    """
+    if space == "l2":
+        return _distance, _distance
+    if space == "innerproduct":
+        return _product, _product
+    if not old:
+        return _halved, _halved
+    return _halved if old == "lucene" else lambda score: 2 - 1 / score, lambda score: score - 1
+
+
+def _distance(score: float) -> float:
+    return -math.sqrt(max(0.0, 1 / score - 1)) if score > 0 else -math.inf
+
+
+def _product(score: float) -> float:
+    return score - 1 if score >= 1 else 1 - 1 / score if score > 0 else -math.inf
+
+
+def _halved(score: float) -> float:
+    return 2 * score - 1
+
+
+def _numbers(parameters: Mapping[str, Any]) -> list[str]:
+    return [f"{name}={value}" for name, value in parameters.items() if isinstance(value, int | float)]
+
+
+def _compression(field: Mapping[str, Any], method: Mapping[str, Any]) -> str:
+    encoder: Mapping[str, Any] = method.get("parameters", {}).get("encoder", {})
+    settings: Mapping[str, Any] = encoder.get("parameters", {})
+    match encoder.get("name"):
+        case "sq":
+            return str(settings.get("type", "fp16")) if method.get("engine") == "faiss" else "int8"
+        case "pq":
+            return f"PQ of {settings.get('m', 1) * settings.get('code_size', 8) // 8} bytes"
+        case "binary":
+            return f"{settings.get('bits', 1)} bit"
+    level = str(field.get("compression_level") or ("32x" if field.get("mode") == "on_disk" else "1x"))
+    return _LEVELS.get(level, level)
+
+
+def _effort(
+    field: Mapping[str, Any], method: Mapping[str, Any], library: str, settings: Mapping[str, Any]
+) -> Effort | None:
+    level = str(field.get("compression_level") or ("32x" if field.get("mode") == "on_disk" else "1x"))
+    parameters: Mapping[str, Any] = method.get("parameters", {})
+    if library == "lucene":
+        return Effort("k", CANDIDATES, (200, 500, 1000, 5000))
+    if level in _OVERSAMPLED:
+        usual = _OVERSAMPLED[level]
+        return Effort("oversample_factor", usual, tuple(more for more in (5, 10, 20, 50) if more > usual))
+    if method.get("name") == "ivf":
+        usual, lists = int(parameters.get("nprobes", 1)), int(parameters.get("nlist", 4))
+        return Effort("nprobes", usual, tuple(sorted({more for more in (5, 10, 20, lists) if usual < more <= lists})))
+    if method.get("name") == "trained":
+        return None
+    usual = int(settings.get("index.knn.algo_param.ef_search") or parameters.get("ef_search", 100))
+    return Effort("ef_search", usual, tuple(more for more in (200, 500, 1000, 5000) if more > usual))

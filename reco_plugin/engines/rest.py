@@ -1,0 +1,425 @@
+"""Indexes of OpenSearch and Elasticsearch: the REST API that both have of a common ancestor. Each adds a module.
+
+A scan goes by ``_seq_no``, the number of a document's last change, and not by a point in time: that one expires, and a
+scan that was interrupted could not go on. A document that changes meanwhile gets a higher number and is read later.
+"""
+
+from __future__ import annotations
+
+import base64
+import json
+import re
+import threading
+from abc import ABC, abstractmethod
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from fnmatch import fnmatchcase
+from typing import Any
+
+import numpy as np
+
+from ..config import Settings
+from ..errors import ConfigError, EngineError, EngineUnavailable
+from ..values import did_you_mean
+from .address import IndexAddress
+from .asking import ask
+from .base import Description, Document, Effort, IndexHit, Page, Question, Similarity
+from .documents import check_fields, make_document, pick_vector, picture_or_none, text_or_none
+from .template import fill
+
+MOST = 10_000
+"""Hits of one search, and candidates of one, that both engines allow."""
+_BUSY = (429, 502, 503, 504)
+Body = dict[str, Any]
+
+
+class Refusal(EngineError):
+    """An answer that is no success, with its status."""
+
+    def __init__(self, message: str, status: int) -> None:
+        super().__init__(message)
+        self.status = status
+
+
+@dataclass(frozen=True)
+class VectorField:
+    """What a mapping says of a field of vectors."""
+
+    dimension: int
+    metric: Similarity
+    index: str  # how it is searched, for people; see :attr:`Description.index`
+    compression: str
+    effort: Effort | None
+    score: Callable[[float], float]  # of a search by the index -> the metric's own
+    exact_score: Callable[[float], float]  # of a comparison of each vector -> the same
+    method: str = ""  # what the engine's module needs to ask, such as the library that searches
+
+
+@dataclass(frozen=True)
+class KnownIndex:
+    """What the engine says of an index."""
+
+    name: str  # of the index itself, where the address names an alias
+    uuid: str  # of it: another one after it was made anew
+    fields: Mapping[str, str]  # dotted name -> type
+    vector: str
+    field: VectorField
+    others: tuple[str, ...]  # further fields of vectors
+    shards: int
+    version: tuple[int, ...]  # of the engine; () where it does not say
+    hidden: bool  # its vectors cannot be read back
+
+
+class DocumentIndex(ABC):
+    """An index of documents; see :class:`~reco_plugin.engines.base.Engine`."""
+
+    engine: str  # its name
+    kind: str  # what it calls the type of a field of vectors
+
+    def __init__(self, address: IndexAddress, settings: Settings) -> None:
+        address.only()
+        if not address.path or "/" in address.path:
+            raise ConfigError(f"{address.place} names no index: {address.scheme}://HOST:{address.port}/INDEX")
+        self._address, self._settings = address, settings
+        self._lock = threading.Lock()
+        self._found: KnownIndex | None = None
+
+    @abstractmethod
+    def _send(self, method: str, path: str, body: Body | None, params: Mapping[str, str]) -> Any:
+        """One request by the official client, which repeats nothing; the JSON of its answer."""
+
+    @abstractmethod
+    def _read(self, field: Mapping[str, Any], settings: Mapping[str, Any], version: tuple[int, ...]) -> VectorField:
+        """Make sense of a field of vectors in a mapping."""
+
+    @abstractmethod
+    def _nearest(self, known: KnownIndex, question: Question, vector: list[float], where: Any) -> Body:
+        """The body of a search by the index, as the pages of the documentation have it."""
+
+    @abstractmethod
+    def _score_script(self, known: KnownIndex, vector: list[float]) -> Body:
+        """A script that scores a document by its vector."""
+
+    def _source(self, known: KnownIndex, excluded: Sequence[str]) -> Body:
+        """What of a document to send."""
+        return {"excludes": list(excluded)}
+
+    def describe(self) -> Description:
+        """See :meth:`reco_plugin.engines.base.Engine.describe`."""
+        known, path = self._known(), self._address.path
+        counted = self._ask("POST", f"/{path}/_count", {"query": {"match_all": {}}})
+        return Description(
+            engine=" ".join([self.engine, ".".join(map(str, known.version))]).strip(),
+            name=known.name,
+            documents=int(counted["count"]),
+            vector=known.vector,
+            dimension=known.field.dimension,
+            metric=known.field.metric,
+            index=known.field.index,
+            compression=known.field.compression,
+            effort=known.field.effort,
+            fields=tuple(known.fields),
+            searches_text=self._address.text is not None,
+        )
+
+    def scan(
+        self, *, after: str | None = None, since: str | None = None, vectors: bool = True, size: int = 1000
+    ) -> Iterator[Page]:
+        """See :meth:`reco_plugin.engines.base.Engine.scan`."""
+        known = self._known()
+        if vectors and known.hidden:
+            raise EngineError(
+                f"{self._address.place} keeps no {known.vector!r} in its documents (_source), so the vectors can be "
+                "searched, but not read back; texts and pictures can be read"
+            )
+        filters: list[Body] = []
+        if since is not None:
+            filters.append({"range": {self._changed(known): {"gte": since}}})
+        body: Body = {
+            "size": max(1, min(size, MOST)),
+            "sort": [{"_seq_no": "asc"}],
+            "track_total_hits": False,
+            "_source": self._source(known, known.others if vectors else (*known.others, known.vector)),
+        }
+        done = self._position(known, after)
+        while True:
+            reached = [{"range": {"_seq_no": {"gt": done}}}] if done is not None else []
+            hits = self._hits(body | {"query": {"bool": {"filter": [*filters, *reached]}}}, preference="reco-scan")
+            if len(hits) == body["size"] and known.shards > 1:  # each shard counts: one more may have the last number
+                complete = [hit for hit in hits if hit["sort"] != hits[-1]["sort"]]
+                if not complete and body["size"] < MOST:
+                    body["size"] = min(2 * body["size"], MOST)
+                    continue
+                hits = complete or hits
+            if not hits:
+                return
+            done = int(hits[-1]["sort"][0])
+            yield Page(tuple(self._document(known, hit, vectors) for hit in hits), f"{known.uuid}:{done}")
+
+    def search(self, question: Question) -> Sequence[IndexHit]:
+        """See :meth:`reco_plugin.engines.base.Engine.search`; a filter is a clause of the query DSL, or a list of them.
+
+        Template: the body of ``_search``.
+        """
+        known = self._known()
+        vector = [] if question.vector is None else np.asarray(question.vector, np.float32).tolist()
+        score: Callable[[float], float] = float
+        if question.template is not None:
+            body = self._parsed(fill(question, vector=json.dumps(vector), quote=json.dumps), "the template")
+        else:
+            where = self._parsed(question.where, "the filter") if question.where else []
+            if question.vector is None:
+                body = {"query": {"bool": {"must": self._by_text(question), "filter": where}}}
+            elif question.exact or known.field.index.startswith("none"):
+                stored = [{"exists": {"field": known.vector}}, *(where if isinstance(where, list) else [where])]
+                scored = {"query": {"bool": {"filter": stored}}, "script": self._score_script(known, vector)}
+                body, score = {"query": {"script_score": scored}}, known.field.exact_score
+            else:
+                body, score = self._nearest(known, question, vector, where), known.field.score
+            body |= {"size": question.k, "_source": False}
+        wanted = (self._address.id, self._address.text, self._address.image)
+        shown = [*body.get("fields", ()), *(name for name in wanted if name is not None and name != "_id")]
+        return [self._hit(known, hit, score) for hit in self._hits(body | ({"fields": shown} if shown else {}))]
+
+    @abstractmethod
+    def close(self) -> None:
+        """See :meth:`reco_plugin.engines.base.Engine.close`."""
+
+    def _ask(self, method: str, path: str, body: Body | None = None, **params: str) -> Any:
+        return ask(lambda: self._send(method, path, body, params))
+
+    def _hits(self, body: Body, **params: str) -> list[Body]:
+        """What a search finds, in all shards: half of an index would look like an index of half the quality."""
+        path = f"/{self._address.path}/_search"
+        answer = self._ask("POST", path, body, allow_partial_search_results="false", **params)
+        if answer.get("timed_out"):
+            raise EngineUnavailable(f"{self._address.place} did not finish a search in time")
+        found: list[Body] = answer["hits"]["hits"]
+        return found
+
+    def _by_text(self, question: Question) -> Body:
+        if self._address.text is None:
+            raise ConfigError(f"{self._address.place} names no field of texts: add text=NAME to search it by words")
+        return {"match": {self._address.text: question.text or ""}}
+
+    @staticmethod
+    def _parsed(text: str, what: str) -> Any:
+        try:
+            return json.loads(text)
+        except ValueError as error:
+            raise ConfigError(f"{what} is no JSON, as this engine wants it: {error}") from None
+
+    def _changed(self, known: KnownIndex) -> str:
+        name = self._address.changed
+        if name is None:
+            raise ConfigError(
+                f"{self._address.place} does not say which field tells changes: add changed=NAME, or changed=_seq_no "
+                "where the index has one shard"
+            )
+        if name == "_seq_no" and known.shards > 1:
+            raise ConfigError(
+                f"{self._address.place}: changed=_seq_no tells changes of an index with one shard, and this one has "
+                f"{known.shards}, which count for themselves: name a field with the time of the last change"
+            )
+        return name
+
+    def _position(self, known: KnownIndex, after: str | None) -> int | None:
+        if not after:
+            return None
+        uuid, _, number = after.rpartition(":")
+        if uuid != known.uuid:
+            raise EngineError(
+                f"{self._address.place} is another index than the one whose scan is to go on (it was made anew, or the "
+                "alias was moved): begin again"
+            )
+        return int(number)
+
+    def _known(self) -> KnownIndex:
+        with self._lock:
+            if self._found is None:
+                self._found = self._look()
+            return self._found
+
+    def _look(self) -> KnownIndex:
+        """The index, its fields and settings, as the engine has them; a user who may only read may lack the latter."""
+        path = self._address.path
+        try:
+            mappings = self._ask("GET", f"/{path}/_mapping")
+        except Refusal as refused:
+            if refused.status != 404:
+                raise
+            raise EngineError(f"{self._address.place} has no index {path!r}: {self._similar()}") from None
+        if len(mappings) != 1:
+            names = " and ".join(map(repr, sorted(mappings)[:3])) or "no index"
+            raise EngineError(
+                f"{self._address.place} stands for {names}: name one of them, since their vectors need not be of one "
+                "encoder"
+            )
+        ((name, said),) = mappings.items()
+        settings = self._allowed("GET", f"/{path}/_settings", flat_settings="true").get(name, {}).get("settings", {})
+        number = self._allowed("GET", "/").get("version", {}).get("number", "")
+        version = tuple(map(int, re.findall(r"\d+", number.partition("-")[0])))
+        properties = said["mappings"].get("properties", {})
+        fields, nested = dict[str, Body](), set[str]()
+        _walk(properties, "", False, fields, nested)
+        types = {field: str(kind.get("type", "object")) for field, kind in fields.items()}
+        check_fields(self._address, [*types, "_id", "_seq_no"], name)
+        dense = [field for field, kind in types.items() if kind == self.kind and field not in nested]
+        others = {
+            field: f"{kind}{' in nested documents, of which one document has several' if field in nested else ''}"
+            for field, kind in types.items()
+            if field not in dense
+        }
+        vector = pick_vector(self._address, dense, others, name)
+        kept = said["mappings"].get("_source", {})
+        hidden = kept.get("enabled") is False or any(fnmatchcase(vector, rule) for rule in kept.get("excludes", ()))
+        return KnownIndex(
+            name=name,
+            uuid=settings.get("index.uuid", name),
+            fields=types,
+            vector=vector,
+            field=self._read(fields[vector], settings, version),
+            others=tuple(field for field, kind in types.items() if kind == self.kind and field != vector),
+            shards=int(settings.get("index.number_of_shards", 2)),
+            version=version,
+            hidden=hidden,
+        )
+
+    def _allowed(self, method: str, path: str, **params: str) -> Body:
+        """An answer, or nothing where this user may not ask."""
+        try:
+            answer: Body = self._ask(method, path, None, **params)
+        except Refusal as refused:
+            if refused.status != 403:
+                raise
+            return {}
+        return answer
+
+    def _similar(self) -> str:
+        try:
+            rows = self._ask("GET", "/_cat/indices", None, format="json", h="index", expand_wildcards="open")
+            aliases = self._ask("GET", "/_cat/aliases", None, format="json", h="alias")
+        except EngineError:
+            return "its name may be another, or this user may not see it"
+        names = {row["index"] for row in rows} | {row["alias"] for row in aliases}
+        return did_you_mean(self._address.path, sorted(name for name in names if not name.startswith(".")))
+
+    def _document(self, known: KnownIndex, hit: Body, vectors: bool) -> Document:
+        source: Body = hit.get("_source", {})
+        sent = _take(source, known.vector)
+        id_, problem = hit["_id"], None
+        if self._address.id not in (None, "_id"):
+            value = _get(source, self._address.id)
+            if isinstance(value, str | int | float) and not isinstance(value, bool):
+                id_ = value
+            else:
+                problem = f"it has no single {self._address.id!r}, by which it is known"
+        vector = None
+        if vectors and sent is not None:
+            try:
+                vector = np.asarray(sent, np.float32)
+            except (TypeError, ValueError):
+                vector = np.empty(0, np.float32)
+            if vector.shape != (known.field.dimension,):
+                problem = f"its vector has the shape {vector.shape}, not ({known.field.dimension},)"
+                vector = None
+        for name in (self._address.text, self._address.image):
+            if name is not None:
+                source[name] = self._shown(known, name, _take(source, name))
+        return make_document(self._address, id_, vector, source, problem)
+
+    def _hit(self, known: KnownIndex, hit: Body, score: Callable[[float], float]) -> IndexHit:
+        fields: Body = hit.get("fields", {})
+        id_, text, image = (
+            self._shown(known, name, fields.get(name)) if name else None
+            for name in (self._address.id, self._address.text, self._address.image)
+        )
+        shown = text_or_none(text), picture_or_none(image)
+        return IndexHit(str(id_ or hit["_id"]), score(float(hit["_score"] or 0)), *shown)
+
+    @staticmethod
+    def _shown(known: KnownIndex, name: str, value: Any) -> Any:
+        """The value of a field: of several texts all, of a picture in base64 its bytes."""
+        if isinstance(value, list):
+            value = ", ".join(str(item) for item in value if item not in (None, ""))
+        if known.fields.get(name) == "binary" and isinstance(value, str):
+            try:
+                return base64.b64decode(value, validate=True)
+            except ValueError:
+                return value
+        return value
+
+
+def refusal(place: str, status: int, said: Any) -> EngineError:
+    """The error of an answer that is no success.
+
+    Args:
+        place: of the index.
+        status: of HTTP.
+        said: the body of the answer.
+    """
+    words = _reason(said)
+    if status in _BUSY:
+        return EngineUnavailable(f"{place} is overloaded or not ready ({status}): {words}")
+    if status == 401:
+        return Refusal(
+            f"{place} refuses (401): set RECO_INDEX_USER and RECO_INDEX_PASSWORD, or RECO_INDEX_API_KEY, to those of a "
+            "user who may read",
+            status,
+        )
+    if status == 403:
+        return Refusal(
+            f"{place} forbids it (403): {words}; the user needs `read` and `view_index_metadata` on the index", status
+        )
+    return Refusal(f"{place} refuses ({status}): {words}", status)
+
+
+def cannot_reach(place: str, timeout_s: float, error: Exception, *, late: bool) -> EngineUnavailable:
+    """The error of a request without an answer."""
+    if late:
+        return EngineUnavailable(f"{place} did not answer within {timeout_s:g} s: give timeout_s= more")
+    words = f"{error}".split("\n")[0]
+    return EngineUnavailable(f"{place} cannot be reached: {words}. Does it speak TLS? Then add tls=1, or tls=0")
+
+
+def _reason(said: Any) -> str:
+    """The innermost reason that an engine gives."""
+    error = said.get("error", said) if isinstance(said, dict) else said
+    if not isinstance(error, dict):
+        return str(error)[:300]
+    shards = error.get("failed_shards") or []
+    inner = shards[0].get("reason", {}) if shards and isinstance(shards[0], dict) else {}
+    causes = [inner, *(error.get("root_cause") or []), error]
+    words = [cause.get("reason") for cause in causes if isinstance(cause, dict) and cause.get("reason")]
+    return str(words[0] if words else error)[:500]
+
+
+def _walk(properties: Mapping[str, Any], above: str, inside: bool, fields: dict[str, Body], nested: set[str]) -> None:
+    """Fields of a mapping by their dotted names, and those that lie in nested documents."""
+    for name, field in properties.items():
+        dotted = f"{above}{name}"
+        within = inside or field.get("type") == "nested"
+        if "properties" not in field or "type" in field:
+            fields[dotted] = field
+        if within:
+            nested.add(dotted)
+        for further in ("properties", "fields"):
+            _walk(field.get(further, {}), f"{dotted}.", within, fields, nested)
+
+
+def _get(source: Any, name: str | None) -> Any:
+    """The value of a dotted name, which documents write nested or flat."""
+    if name is None or not isinstance(source, dict):
+        return None
+    if name in source:
+        return source[name]
+    first, _, rest = name.partition(".")
+    return _get(source.get(first), rest) if rest else None
+
+
+def _take(source: Body, name: str) -> Any:
+    """The same, removed from the document."""
+    if name in source:
+        return source.pop(name)
+    first, _, rest = name.partition(".")
+    return _take(source[first], rest) if rest and isinstance(source.get(first), dict) else None
