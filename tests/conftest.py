@@ -58,6 +58,7 @@ SLOW = {
     "tests/degrade/test_traffic.py",
     "tests/demo",
     "tests/deploy",
+    "tests/engines/compare",
     "tests/evaluate/study",
     "tests/evaluate/test_entities.py",
     "tests/evaluate/test_metrics.py",

@@ -38,7 +38,7 @@ LEVELS = {  # a module, or a package with all that is in it; each may import its
             "adapters adapters.clip_benchmark evaluate ingest serve",
             "report adapters.haystack adapters.langchain adapters.llamaindex adapters.mteb"
             " adapters.sentence_transformers",
-            "demo fit",
+            "compare demo fit",
             "cli",
             "__main__",
         )

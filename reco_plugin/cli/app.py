@@ -20,6 +20,7 @@ from ..errors import ArtifactError, ConfigError, InputError, need
 from ..files import whole_file
 from ..options import RefineOptions
 from ..serve.settings import ServeSettings, load_serve_settings
+from .compare import compare_command
 from .doctor import doctor_command
 from .evaluate import eval_app, report_command, study_command
 from .memory import memory_app
@@ -58,6 +59,11 @@ app.command(
     epilog="Example: reco export --model ViT-B-32 --pretrained laion2b_s34b_b79k --fusion runs/x --out my_model",
 )(export_command)
 app.command("report", epilog="Example: reco report runs/birds")(report_command)
+app.command(
+    "compare",
+    epilog="Example: reco compare 'postgresql://host/shop?table=products&text=title' --memory ./memory "
+    "--queries log.csv",
+)(compare_command)
 app.command("doctor", epilog="Example: reco doctor --json")(doctor_command)
 
 

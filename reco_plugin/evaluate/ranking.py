@@ -222,6 +222,21 @@ def ndcg(
     return np.asarray(first @ gains / ideal, np.float64)
 
 
+def graded_ndcg(found: npt.NDArray[np.float64], best: npt.NDArray[np.float64]) -> npt.NDArray[np.float64]:
+    """NDCG per query, (B,), where candidates are right by degrees; of grades 0 and 1 it is :func:`ndcg`.
+
+    >>> graded_ndcg(np.array([[0.0, 1, 1]]), np.array([[1.0, 1, 0]])).round(4).tolist()
+    [0.6934]
+
+    Args:
+        found: (B, K) grades of the first, second, … result; 0 is wrong.
+        best: (B, K) the highest grades that there are for the query, falling.
+    """
+    gains = 1.0 / np.log2(np.arange(2, found.shape[1] + 2))  # (K,)
+    ideal = best @ gains
+    return np.asarray(np.divide(found @ gains, ideal, out=np.zeros(len(found)), where=ideal > 0), np.float64)
+
+
 def _best_true(
     queries: Vectors, candidates: Iterable[Vectors], labels: Labels, candidate_labels: Labels | None
 ) -> tuple[npt.NDArray[np.float32], npt.NDArray[np.int64]]:

@@ -5,6 +5,16 @@
 
 from .markdown import markdown_cases, markdown_section
 from .runs import Run, read_runs
-from .write import FORMATS, write_charts, write_report
+from .write import FORMATS, Addition, render_page, write_charts, write_report
 
-__all__ = ["FORMATS", "Run", "markdown_cases", "markdown_section", "read_runs", "write_charts", "write_report"]
+__all__ = [
+    "FORMATS",
+    "Addition",
+    "Run",
+    "markdown_cases",
+    "markdown_section",
+    "read_runs",
+    "render_page",
+    "write_charts",
+    "write_report",
+]

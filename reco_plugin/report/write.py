@@ -6,9 +6,10 @@ import base64
 import hashlib
 import json
 import re
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from importlib.resources import files
 from pathlib import Path
+from typing import Any, NamedTuple
 
 from ..errors import ConfigError, DataError, need
 from ..evaluate.findings import Section
@@ -98,10 +99,18 @@ _FIGURE = re.compile(r"(?<![\w.,-])[+−]?\d[\d,]*(?:\.\d+)?(?: ± [\d.]+)?(?:\s
 _CODE = re.compile(r"`([^`]+)`")
 
 
-def render_page(runs: Sequence[Run], title: str) -> str:
+class Addition(NamedTuple):
+    """What another page has beside a report: a template that extends ``page.html``, with a style and a script."""
+
+    package: str  # that holds the folder ``templates``
+    name: str  # of the files there, without suffix
+    values: Mapping[str, Any]  # for the template
+
+
+def render_page(runs: Sequence[Run], title: str, addition: Addition | None = None) -> str:
     """Render runs as one page; several are compared in a table at the top."""
     need("jinja2", "the HTML page", "report")
-    from jinja2 import Environment, PackageLoader, StrictUndefined, select_autoescape
+    from jinja2 import ChoiceLoader, Environment, PackageLoader, StrictUndefined, select_autoescape
     from markupsafe import Markup, escape
 
     def prose(text: str) -> Markup:
@@ -113,26 +122,32 @@ def render_page(runs: Sequence[Run], title: str) -> str:
             for number, part in enumerate(re.split(f"({_FIGURE.pattern})", with_minus(text)))
         )
 
+    packages = [__package__, *([addition.package] if addition else [])]
     environment = Environment(
-        loader=PackageLoader("reco_plugin.report", "templates"),
+        loader=ChoiceLoader([PackageLoader(package, "templates") for package in packages]),
         autoescape=select_autoescape(["html"]),
         undefined=StrictUndefined,
         trim_blocks=True,
         lstrip_blocks=True,
     )
     environment.filters |= {"prose": prose, "bold_figures": bold_figures}
-    script = _template("page.js")
+    own = addition or Addition(__package__, "page", {})
+    style, script = _template(__package__, "page.css"), _template(__package__, "page.js")
+    if addition:
+        style += _template(own.package, f"{own.name}.css")
+        script += _template(own.package, f"{own.name}.js")
     matrix = summary_table([run.findings for run in runs], [run.name for run in runs])
-    return environment.get_template("page.html").render(
+    return environment.get_template(f"{own.name}.html").render(
         title=title,
         runs=runs,
         views=views,
         matrix=views.view_table(matrix) if len(runs) > 1 else None,
-        style=Markup(stylesheet() + _template("page.css")),  # noqa: S704 - our own files
+        style=Markup(stylesheet() + style),  # noqa: S704 - our own files
         script=Markup(script),  # noqa: S704
         script_hash=base64.b64encode(hashlib.sha256(script.encode()).digest()).decode(),
+        **own.values,
     )
 
 
-def _template(name: str) -> str:
-    return (files(__package__) / "templates" / name).read_text(encoding="utf-8")
+def _template(package: str, name: str) -> str:
+    return (files(package) / "templates" / name).read_text(encoding="utf-8")

@@ -1,0 +1,36 @@
+"""Plain against refined queries in an index that exists: real queries, the engine's own search, a page, one sentence.
+
+::
+
+    queries ──► plain, refined ──► search in every way ──► judged, compared, timed ──► evidence ──► verdict, page
+    (queries)   (Reco)             (search)                (measure, clicks)           (evidence)   (verdict, page)
+
+The index is only read.
+"""
+
+from .judgments import Clicks, Judgments, read_clicks, read_judgments
+from .marks import Marks, read_marks
+from .queries import QueryLog, SearchQuery, read_queries
+from .run import CompareOptions, Comparison, compare, compare_runs
+from .search import FunctionIndex, SearchHow
+from .verdict import Advice, SwitchRule
+
+__all__ = [
+    "Advice",
+    "Clicks",
+    "CompareOptions",
+    "Comparison",
+    "FunctionIndex",
+    "Judgments",
+    "Marks",
+    "QueryLog",
+    "SearchHow",
+    "SearchQuery",
+    "SwitchRule",
+    "compare",
+    "compare_runs",
+    "read_clicks",
+    "read_judgments",
+    "read_marks",
+    "read_queries",
+]

@@ -1,0 +1,376 @@
+"""A comparison as findings: sentences, tables and charts, for the page and for the terminal."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from typing import Any
+
+import numpy as np
+
+from ..evaluate.findings import Cell, Chart, Column, Findings, Line, Section, Table
+from ..evaluate.intervals import Interval, bootstrap
+from .measure import METRICS, QueryRows
+from .run import Comparison
+from .search import ENOUGH, ArmName
+
+_NAMES = {"ndcg": "nDCG@{k}", "recall": "recall@{k}", "mrr": "MRR@{k}"}
+_LEAST = 5  # queries of a group with figures of its own
+
+
+def findings_of(found: Comparison, command: str) -> Findings:
+    """All that the page shows besides the rankings."""
+    sections = [
+        section
+        for section in (
+            _judged(found),
+            _clicked(found),
+            _changed(found),
+            _exact(found),
+            _timed(found),
+            _asked(found),
+        )
+        if section is not None
+    ]
+    return Findings(
+        name="" if found.index is None else found.index.name,
+        command=command,
+        setup=_setup(found),
+        summary=tuple(summary(found)),
+        sections=tuple(sections),
+    )
+
+
+def summary(found: Comparison) -> Iterator[str]:
+    """The verdict, and what else a reader has to know at once."""
+    yield found.verdict.sentence
+    if found.marks is not None:
+        yield f"{str(found.marks)[0].upper()}{str(found.marks)[1:]}."
+    moved = int((found.moved > 0).sum())
+    yield (
+        f"{moved:,} of {len(found.moved):,} queries moved; plain and refined have {found.overlap.mean():.0%} of their "
+        f"first {found.how.k} results in common."
+    )
+    if found.check is not None:
+        yield f"The index: {found.check.said}."
+    if (exact := found.exactness) is not None and min(exact.plain, exact.refined) < ENOUGH:
+        yield _cure(found)
+
+
+def _cure(found: Comparison) -> str:
+    exact, index = found.exactness, found.index
+    if exact is None or index is None:
+        return ""
+    said = (
+        f"The index finds {exact.plain:.1%} of what exact search finds of plain queries and {exact.refined:.1%} of "
+        "refined ones"
+    )
+    name = "" if index.effort is None else index.effort.name
+    if exact.enough is not None:
+        return f"{said}; {name} = {exact.enough} finds {min(exact.tried[exact.enough]):.1%} of both."
+    most = "; nothing can be set" if not exact.tried else f"; no {name} up to {max(exact.tried)} finds {ENOUGH:.0%}"
+    cost = (
+        f", which its compression ({index.compression}) costs: rescore with full vectors" if index.compression else ""
+    )
+    return f"{said}{most}{cost}."
+
+
+def _judged(found: Comparison) -> Section | None:
+    judged = found.judged
+    if judged is None or not len(judged.rows):
+        return None
+    k, seed = found.how.k, found.how.seed
+    rows: list[dict[str, Cell]] = []
+    for arm in judged.values:
+        row: dict[str, Cell] = {"arm": arm}
+        row |= {metric: judged.interval(arm, metric, seed=seed) for metric in METRICS}
+        if arm != (base := _base(arm)):
+            row["gain"] = judged.interval(arm, "ndcg", minus=base, seed=seed)
+        rows.append(row)
+    names = {metric: name.format(k=k) for metric, name in _NAMES.items()}
+    columns = (
+        Column(key="arm", title="search"),
+        *(Column(key=metric, title=name, kind="percent") for metric, name in names.items()),
+        Column(key="gain", title=f"refined − plain, {names['ndcg']}", kind="points"),
+    )
+    lines = [judged.interval(arm, "ndcg", seed=seed) for arm in judged.values]
+    chart = Chart(
+        title=f"{names['ndcg']} of each search, with its interval over queries",
+        x_title="search",
+        y_title=names["ndcg"],
+        x=tuple(judged.values),
+        lines=(
+            Line(
+                name=names["ndcg"],
+                y=tuple(one.mean for one in lines),
+                low=tuple(one.low for one in lines),
+                high=tuple(one.high for one in lines),
+            ),
+        ),
+    )
+    missing = ""
+    if found.ids is not None and found.ids.missing:
+        missing = f" {found.ids.missing:,} of {found.ids.named:,} judged documents are not in the index and left out."
+    elif found.ids is not None and found.ids.missing is None:
+        missing = " Whether all judged documents are in the index was not looked for."
+    return Section(
+        key="judged",
+        title="Against judgments",
+        about=(
+            f"{len(judged.rows):,} queries have a right document in the index. Intervals (95 %) are a bootstrap over "
+            f"queries, differences are paired. Fused searches combine the first {k} of both by rank (RRF, k = 60)."
+            f"{missing}"
+        ),
+        tables=(Table(title="", columns=columns, rows=tuple(rows), best=METRICS), _groups(found)),
+        charts=(chart,),
+    )
+
+
+def _base(arm: ArmName) -> ArmName:
+    return arm.replace("refined", "plain")
+
+
+def _groups(found: Comparison) -> Table:
+    """Of each group of queries, nDCG plain and refined."""
+    judged = found.judged
+    rows: list[dict[str, Cell]] = []
+    if judged is not None:
+        plain, refined = (judged.values[arm]["ndcg"] for arm in ("plain", "refined"))
+        for name, members in found.groups().items():
+            mine = np.isin(judged.rows, members)
+            if mine.sum() >= _LEAST:
+                rows.append(
+                    {
+                        "group": name,
+                        "queries": int(mine.sum()),
+                        "plain": float(plain[mine].mean()),
+                        "refined": float(refined[mine].mean()),
+                        "gain": bootstrap((refined - plain)[mine], seed=found.how.seed),
+                    }
+                )
+    columns = (
+        Column(key="group", title="queries that"),
+        Column(key="queries", title="how many", kind="count"),
+        Column(key="plain", title="plain", kind="percent"),
+        Column(key="refined", title="refined", kind="percent"),
+        Column(key="gain", title="refined − plain", kind="points"),
+    )
+    return Table(title=f"nDCG@{found.how.k} by what the memory did", columns=columns, rows=tuple(rows))
+
+
+def _clicked(found: Comparison) -> Section | None:
+    if found.clicked is None:
+        return None
+    return Section(key="clicks", title="What clicks say", about=" ".join(found.clicked.said()))
+
+
+def _changed(found: Comparison) -> Section:
+    groups: list[dict[str, Cell]] = [
+        {
+            "group": name,
+            "queries": len(rows),
+            "overlap": float(found.overlap[rows].mean()),
+            "same": float((found.changed[rows] == 0).mean()),
+        }
+        for name, rows in found.groups().items()
+    ]
+    columns = (
+        Column(key="group", title="queries that"),
+        Column(key="queries", title="how many", kind="count"),
+        Column(key="overlap", title=f"overlap@{found.how.k}", kind="percent"),
+        Column(key="same", title="same ranking", kind="percent"),
+    )
+    tables = [Table(title="How far results change", columns=columns, rows=tuple(groups))]
+    if reasons := found.why_plain():
+        words: list[dict[str, Cell]] = [{"why": why, "queries": count} for why, count in reasons.items()]
+        told = (
+            Column(key="why", title="why queries stayed plain"),
+            Column(key="queries", title="how many", kind="count"),
+        )
+        tables.append(Table(title="", columns=told, rows=tuple(words)))
+    if scale := _scale(found):
+        kinds = (
+            Column(key="arm", title="search"),
+            *(Column(key=key, title=title, kind="number") for key, title in _SCALE.items()),
+        )
+        tables.append(Table(title="Scores, for thresholds", columns=kinds, rows=tuple(scale)))
+    return Section(
+        key="changed",
+        title="What changes",
+        about=(
+            "Overlap says nothing of better or worse. Scores of refined queries have another scale: a threshold on "
+            "them has to be set anew."
+        ),
+        tables=tuple(tables),
+    )
+
+
+_SCALE = {
+    "low": "top score, 5th percentile",
+    "middle": "median",
+    "high": "95th percentile",
+    "spread": "first minus last, median",
+}
+
+
+def _scale(found: Comparison) -> list[dict[str, Cell]]:
+    rows: list[dict[str, Cell]] = []
+    for arm in ("plain", "refined"):
+        scored = [hits for hits in found.rankings.hits[arm] if hits]
+        if scored:
+            top = np.array([hits[0].score for hits in scored])
+            low, middle, high = np.percentile(top, (5, 50, 95))
+            spread = float(np.median([hits[0].score - hits[-1].score for hits in scored]))
+            rows.append({"arm": arm, "low": low, "middle": middle, "high": high, "spread": spread})
+    return rows
+
+
+def _exact(found: Comparison) -> Section | None:
+    if found.index is None:
+        return None
+    exact = found.exactness
+    if exact is None:
+        return Section(key="exact", title="What the index misses", about=f"Nothing to measure: {found.no_exactness}.")
+    effort = found.index.effort
+    rows: list[dict[str, Cell]] = [
+        {"effort": "as it is" if not number else f"{effort.name if effort else ''} = {value}", "plain": a, "refined": b}
+        for number, (value, (a, b)) in enumerate(exact.tried.items() or {0: (exact.plain, exact.refined)}.items())
+    ]
+    columns = (
+        Column(key="effort", title="search"),
+        Column(key="plain", title="plain", kind="percent"),
+        Column(key="refined", title="refined", kind="percent"),
+    )
+    return Section(
+        key="exact",
+        title="What the index misses",
+        about=(
+            f"Share of the first {found.how.k} of exact search that the index finds ({found.index.index}"
+            + (f", {found.index.compression}" if found.index.compression else "")
+            + f"), over {exact.queries:,} queries."
+        ),
+        tables=(Table(title="", columns=columns, rows=tuple(rows)),),
+    )
+
+
+def _timed(found: Comparison) -> Section | None:
+    steps: dict[str, Sequence[float]] = {
+        "embedding a text": found.times.get("embed", ()),
+        "refining it": found.times.get("refine", ()),
+        **{f"the engine: {arm}": took for arm, took in found.rankings.seconds.items()},
+    }
+    rows: list[dict[str, Cell]] = []
+    for step, took in steps.items():
+        if len(took):
+            middle, high = (1000 * float(value) for value in np.percentile(took, (50, 95)))
+            rows.append({"step": step, "p50": middle, "p95": high})
+    columns = (
+        Column(key="step", title="step"),
+        Column(key="p50", title="median", kind="milliseconds"),
+        Column(key="p95", title="95th percentile", kind="milliseconds"),
+    )
+    if not rows:
+        return None
+    about = "One query at a time, on this machine, in this process; searches include the way to the engine and back."
+    return Section(key="times", title="Time", about=about, tables=(Table(title="", columns=columns, rows=tuple(rows)),))
+
+
+def _asked(found: Comparison) -> Section:
+    said = [*found.log.said(), *(f"the engine refused {words}" for words in found.rankings.failed)]
+    weights = " A query counts as often as it was asked." if found.log.weighted else ""
+    return Section(key="queries", title="The queries", about=f"{'. '.join(said)}.{weights}")
+
+
+def _setup(found: Comparison) -> dict[str, Any]:
+    setup: dict[str, Any] = {"queries": len(found.log.queries), "k": found.how.k}
+    if found.index is not None:
+        index = found.index
+        setup |= {"engine": index.engine, "index": index.name, "documents": index.documents, "search": index.index}
+        setup |= {"compression": index.compression} if index.compression else {}
+        setup |= {"target": ", ".join(f"{side}s for {target}s" for side, target in found.target.items())}
+    setup |= {"filter": found.how.where} if found.how.where else {}
+    return setup
+
+
+def to_json(found: Comparison, command: str) -> dict[str, Any]:
+    """All figures as JSON-like values: shares from 0 to 1, seconds, an interval as (mean, low, high)."""
+    verdict, judged, exact = found.verdict, found.judged, found.exactness
+    rule = verdict.rule and {"modalities": list(verdict.rule.modalities), "moved": verdict.rule.moved}
+    told: dict[str, Any] = {
+        "verdict": {
+            "decision": verdict.decision,
+            "sentence": verdict.sentence,
+            "rule": rule,
+            "gain": _interval(verdict.gain),
+            "rests_on": verdict.rests_on,
+        },
+        "command": command,
+        "setup": _setup(found),
+        "queries": found.log.said(),
+        "index_check": None if found.check is None else {"target": found.check.target, "said": found.check.said},
+        "moved": int((found.moved > 0).sum()),
+        "overlap": float(found.overlap.mean()),
+        "why_plain": found.why_plain(),
+        "scores": _scale(found),
+        "seconds": {name: _quantiles(took) for name, took in {**found.times, **found.rankings.seconds}.items() if took},
+        "refused": list(found.rankings.failed),
+    }
+    if judged is not None:
+        names = {metric: name.format(k=found.how.k) for metric, name in _NAMES.items()}
+        told["judged"] = {
+            arm: {name: _interval(judged.interval(arm, metric, seed=found.how.seed)) for metric, name in names.items()}
+            for arm in judged.values
+        } | {"queries": len(judged.rows)}
+        told["gain"] = _interval(judged.interval("refined", "ndcg", minus="plain", seed=found.how.seed))
+    if found.ids is not None:
+        told["judged_documents"] = {"named": found.ids.named, "missing": found.ids.missing}
+    if exact is not None:
+        tried = {str(value): list(both) for value, both in exact.tried.items()}
+        told["exact"] = {"plain": exact.plain, "refined": exact.refined, "tried": tried, "enough": exact.enough}
+    else:
+        told["exact"] = found.no_exactness or None
+    told |= {"clicks": found.clicked.to_dict()} if found.clicked else {}
+    told |= {"marks": found.marks.to_dict()} if found.marks else {}
+    return told
+
+
+def rows_of(found: Comparison) -> Iterator[dict[str, Any]]:
+    """A line of JSON for each query: what was found, how far it moved, and why."""
+    plain, refined = found.rankings.ids("plain"), found.rankings.ids("refined")
+    for row, query in enumerate(found.log.queries):
+        yield {
+            "id": query.id,
+            "query": query.name,
+            "weight": query.weight,
+            "moved": round(float(found.moved[row]), 5),
+            "overlap": round(float(found.overlap[row]), 4),
+            "reason": found.reasons[row],
+            "plain": plain[row],
+            "refined": refined[row],
+        }
+
+
+def render(found: Comparison) -> str:
+    """For a terminal: the figures, and the sentence at the end."""
+    from ..report.markdown import markdown_table
+
+    shown = findings_of(found, "")
+    lines: list[str] = []
+    for section in shown.sections:
+        if section.key in ("judged", "exact", "times"):
+            lines += [section.title, *(markdown_table(table) for table in section.tables if table.rows), ""]
+    first, *others = shown.summary
+    return "\n".join([*lines, *others, "", first])
+
+
+def _interval(interval: Interval | None) -> list[float] | None:
+    return None if interval is None else [round(value, 5) for value in interval]
+
+
+def _quantiles(took: Sequence[float]) -> dict[str, float]:
+    p50, p95 = np.percentile(took, (50, 95))
+    return {"p50": float(p50), "p95": float(p95)}
+
+
+def hardest(found: Comparison, most: int) -> QueryRows:
+    """Rows of the queries whose results change most, at most ``most``; none whose results stay."""
+    return np.array([row for row in found.hardest.tolist() if found.changed[row] > 0][:most], np.int64)

@@ -1,0 +1,249 @@
+"""Each query searched in every way: plain, refined, by words, fused by rank, and in a query of the user's own."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from typing import TypeAlias
+
+import numpy as np
+import numpy.typing as npt
+
+from ..engines import Description, IndexHit, Page, Question
+from ..errors import EngineError, EngineUnavailable
+from ..types import Vectors
+from .queries import SearchQuery
+
+ArmName: TypeAlias = str
+"""``plain``, ``refined``, ``text``, ``text + plain``, ``text + refined``; ``template, plain`` and ``refined``."""
+FoundHits: TypeAlias = Sequence[IndexHit]
+AskIndex: TypeAlias = Callable[[Question], Sequence[IndexHit]]
+RRF_K = 60
+"""Of fusion by rank, as in its paper."""
+
+
+@dataclass(frozen=True)
+class Rankings:
+    """What each arm found for B queries."""
+
+    hits: Mapping[ArmName, Sequence[FoundHits]]  # B rankings each, best first
+    seconds: Mapping[ArmName, Sequence[float]] = field(default_factory=dict)  # of each search; fused arms have none
+    failed: tuple[str, ...] = ()  # arms that the engine refused, with its words
+
+    def ids(self, arm: ArmName) -> list[list[str]]:
+        """Ids of the documents."""
+        return [[hit.id for hit in found] for found in self.hits[arm]]
+
+
+@dataclass(frozen=True)
+class SearchHow:
+    """How each query is searched."""
+
+    k: int = 10
+    where: str | None = None  # in the engine's language
+    template: str | None = None
+    seed: int = 0  # of samples and intervals
+
+
+def fuse(*rankings: FoundHits, k: int) -> list[IndexHit]:
+    """Reciprocal rank fusion; a document that several rankings have comes first.
+
+    Source: Cormack, Clarke and Büttcher, Reciprocal rank fusion outperforms Condorcet and individual rank learning
+    methods, SIGIR 2009.
+
+    >>> a, b = [IndexHit("x", 1.0), IndexHit("y", 0.5)], [IndexHit("y", 9.0)]
+    >>> [hit.id for hit in fuse(a, b, k=10)]
+    ['y', 'x']
+    """
+    scores, shown = dict[str, float](), dict[str, IndexHit]()
+    for ranking in rankings:
+        for place, hit in enumerate(ranking, 1):
+            scores[hit.id] = scores.get(hit.id, 0.0) + 1.0 / (RRF_K + place)
+            shown.setdefault(hit.id, hit)
+    best = sorted(scores, key=lambda id_: -scores[id_])[:k]
+    return [replace(shown[id_], score=scores[id_]) for id_ in best]
+
+
+def questions(
+    queries: Sequence[SearchQuery], vectors: Mapping[str, Vectors], how: SearchHow, described: Description
+) -> int:
+    """How many searches :func:`search_all` makes."""
+    texts = sum(query.text is not None for query in queries)
+    each = len(vectors) * (1 + (how.template is not None))
+    return each * len(queries) + texts * described.searches_text
+
+
+def search_all(
+    search: AskIndex,
+    described: Description,
+    queries: Sequence[SearchQuery],
+    vectors: Mapping[str, Vectors],
+    how: SearchHow,
+    progress: Callable[[int], object] = lambda count: None,
+) -> Rankings:
+    """Search B queries in every way that the index knows.
+
+    Args:
+        search: of the engine.
+        described: its index.
+        queries: B.
+        vectors: ``plain`` and ``refined``, (B, D).
+        how: the same for all.
+        progress: called with the number of searches made.
+
+    Raises:
+        EngineError: of a plain or a refined search; a refused text search or template is noted instead.
+    """
+    hits: dict[ArmName, list[FoundHits]] = {}
+    seconds: dict[ArmName, list[float]] = {}
+    failed: list[str] = []
+    for arm, asked in _arms(described, queries, vectors, how):
+        found, took = list[FoundHits](), list[float]()
+        try:
+            for question in asked:
+                begun = time.perf_counter()
+                found.append([] if question is None else list(search(question))[: how.k])
+                took.append(time.perf_counter() - begun)
+                progress(1)
+        except EngineUnavailable:
+            raise
+        except EngineError as error:
+            if arm in ("plain", "refined"):
+                raise
+            failed.append(f"{arm}: {error}")
+            continue
+        hits[arm], seconds[arm] = found, took
+    pairs: tuple[tuple[ArmName, ArmName], ...] = (("plain", "text + plain"), ("refined", "text + refined"))
+    for arm, fused in pairs:
+        if "text" in hits:
+            hits[fused] = [fuse(a, b, k=how.k) for a, b in zip(hits["text"], hits[arm], strict=True)]
+    order: tuple[ArmName, ...] = ("plain", "refined", "text", "text + plain", "text + refined")
+    return Rankings({arm: hits[arm] for arm in (*order, *hits) if arm in hits}, seconds, tuple(failed))
+
+
+def _arms(
+    described: Description, queries: Sequence[SearchQuery], vectors: Mapping[str, Vectors], how: SearchHow
+) -> Iterator[tuple[ArmName, Iterator[Question | None]]]:
+    """Each arm with its questions; None where a query cannot be asked so."""
+
+    def by_vector(side: str, template: str | None) -> Iterator[Question]:
+        for query, vector in zip(queries, vectors[side], strict=True):
+            where = None if template else how.where  # the template has the user's own
+            yield Question(vector, query.text if template else None, how.k, where, template=template)
+
+    def by_words() -> Iterator[Question | None]:
+        for query in queries:
+            yield None if query.text is None else Question(None, query.text, how.k, how.where)
+
+    yield "plain", by_vector("plain", None)
+    yield "refined", by_vector("refined", None)
+    if described.searches_text and any(query.text is not None for query in queries):
+        yield "text", by_words()
+    if how.template is not None:
+        yield "template, plain", by_vector("plain", how.template)
+        yield "template, refined", by_vector("refined", how.template)
+
+
+@dataclass(frozen=True)
+class Exactness:
+    """How much of what comparing with each vector finds the index finds, plain and refined, by effort.
+
+    Attributes:
+        queries: that were asked.
+        plain, refined: mean shares of the exact first k.
+        tried: effort -> both shares; the index's own first.
+        enough: the smallest effort that finds :data:`ENOUGH` of both; None: none does, or none can be set.
+        gain: change of the share of exact refined results by it.
+    """
+
+    queries: int
+    plain: float
+    refined: float
+    tried: Mapping[int, tuple[float, float]]
+    enough: int | None = None
+
+
+ENOUGH = 0.98
+"""Share of the exact first k from which an index is good enough."""
+
+
+def measure_exactness(
+    search: AskIndex,
+    described: Description,
+    vectors: Mapping[str, Vectors],
+    how: SearchHow,
+    rows: npt.NDArray[np.int64],
+) -> Exactness:
+    """Compare what the index finds with what exact search does, for some rows of the queries (B, D).
+
+    Raises:
+        EngineError: the engine cannot compare with each vector.
+    """
+
+    def ids(side: str, row: int, **more: object) -> set[str]:
+        question = Question(vectors[side][row], k=how.k, where=how.where)
+        return {hit.id for hit in search(replace(question, **more))}  # type: ignore[arg-type]
+
+    def share(side: str, found: Mapping[int, set[str]], effort: int | None) -> float:
+        asked = {} if effort is None else {"effort": effort}
+        shares = [len(ids(side, row, **asked) & best) / len(best) for row, best in found.items() if best]
+        return float(np.mean(shares)) if shares else 1.0
+
+    exact = {side: {row: ids(side, row, exact=True) for row in rows.tolist()} for side in ("plain", "refined")}
+    plain, refined = (share(side, exact[side], None) for side in ("plain", "refined"))
+    effort, tried, enough = described.effort, dict[int, tuple[float, float]](), None
+    if effort is not None:
+        tried[effort.value] = (plain, refined)
+        for value in effort.higher if min(plain, refined) < ENOUGH else ():
+            tried[value] = (share("plain", exact["plain"], value), share("refined", exact["refined"], value))
+            if min(tried[value]) >= ENOUGH:
+                enough = value
+                break
+    return Exactness(len(rows), plain, refined, tried, enough)
+
+
+class FunctionIndex:
+    """An engine that has no address: a function that searches it; see :class:`~reco_plugin.engines.Engine`.
+
+    Nothing is known of such an index but what is said here, so its vectors are not checked.
+    """
+
+    def __init__(
+        self, search: AskIndex, dimension: int, *, searches_text: bool = False, name: str = "a function"
+    ) -> None:
+        """Take a function of a :class:`~reco_plugin.engines.Question` that gives hits, best first.
+
+        Args:
+            search: the function.
+            dimension: of the index's vectors.
+            searches_text: whether it takes questions without a vector.
+            name: for people.
+        """
+        self._search = search
+        self._said = Description(
+            name, name, 0, "vector", dimension, "cosine", "not known", effort=None, searches_text=searches_text
+        )
+
+    def describe(self) -> Description:
+        """What was said of it."""
+        return self._said
+
+    def scan(
+        self, *, after: str | None = None, since: str | None = None, vectors: bool = True, size: int = 1000
+    ) -> Iterator[Page]:
+        """Nothing: a function cannot be scanned."""
+        return iter(())
+
+    def search(self, question: Question) -> Sequence[IndexHit]:
+        """What the function finds; it cannot compare with each vector.
+
+        Raises:
+            EngineError: exact search is asked for.
+        """
+        if question.exact:
+            raise EngineError("a function is not asked to compare with each vector")
+        return self._search(question)
+
+    def close(self) -> None:
+        """Nothing is open."""

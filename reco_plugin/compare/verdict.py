@@ -1,0 +1,160 @@
+"""One sentence: switch, switch for some queries, or leave it, and what that rests on."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Literal, TypeAlias
+
+import numpy as np
+import numpy.typing as npt
+
+from ..evaluate.intervals import Interval, bootstrap, points
+from ..types import Modality
+from .evidence import ENOUGH, Indication
+from .measure import Figures
+from .queries import SearchQuery
+
+Decision: TypeAlias = Literal["switch", "switch for some", "leave"]
+Flags = npt.NDArray[np.bool_]
+_QUANTILES = (0.25, 0.5, 0.75)
+_REST = {
+    "judgments": "on {told:,} judged queries",
+    "captions of the index": "on {told:,} of {asked:,} queries whose words stand in captions of the index",
+    "pairs of the memory": (
+        "on {told:,} of {asked:,} queries whose words stand in captions of the memory, each without that pair"
+    ),
+}
+
+_FEW = {
+    "judgments": "queries are judged",
+    "captions of the index": "queries have their words in a caption of the index",
+    "pairs of the memory": "queries have their words in a caption of the memory",
+}
+
+
+@dataclass(frozen=True)
+class SwitchRule:
+    """Which queries are refined."""
+
+    modalities: tuple[Modality, ...] = ("text", "image")
+    moved: float = 0.0  # cosine distance between plain and refined, at least
+
+    def holds(self, modalities: npt.NDArray[np.str_], moved: Figures) -> Flags:
+        """(n,) whether each query is refined."""
+        return np.isin(modalities, self.modalities) & (moved >= self.moved)
+
+    def __str__(self) -> str:
+        whom = " and ".join(f"{one}s" for one in self.modalities) if len(self.modalities) == 1 else "queries"
+        return whom if not self.moved else f"{whom} that moved by at least {self.moved:.3f}"
+
+
+@dataclass(frozen=True)
+class Advice:
+    """What to do, in one sentence.
+
+    Attributes:
+        decision: in a word.
+        sentence: for people, with what it rests on.
+        rule: which queries to refine; None: none.
+        gain: of nDCG@k over the queries that the evidence tells of, if the rule is followed; None without evidence.
+        rests_on: kind of evidence; empty without.
+    """
+
+    decision: Decision
+    sentence: str
+    rule: SwitchRule | None = None
+    gain: Interval | None = None
+    rests_on: str = ""
+
+
+def decide(
+    evidence: Indication | None, queries: Sequence[SearchQuery], moved: Figures, *, k: int, seed: int, alarm: str = ""
+) -> Advice:
+    """Decide by evidence, with B queries and how far each moved, (B,).
+
+    A gain must be sure: its interval over queries, weighted by how often each was asked, is above 0. A rule for some
+    queries is chosen on half of them and must be sure on the other half.
+
+    Args:
+        evidence: None where nothing tells.
+        queries: B.
+        moved: (B,) cosine distances.
+        k: of nDCG@k, for the sentence.
+        seed: of intervals and halves.
+        alarm: why nothing that was measured can be trusted; then it is left.
+    """
+    if alarm:
+        return Advice("leave", f"Leave it as it is: {alarm}.")
+    if not (moved > 0).any():
+        return Advice("leave", "Leave it as it is: the memory moves none of these queries.")
+    if evidence is None or evidence.told < ENOUGH:
+        return Advice("leave", _without(evidence))
+    kind = np.array([query.modality for query in queries])[evidence.rows]
+    far, weights = moved[evidence.rows], np.array([query.weight for query in queries])[evidence.rows]
+    told = _Told(evidence.difference * weights / weights.mean(), kind, far, seed)
+    rests = _REST[evidence.kind].format(told=evidence.told, asked=evidence.asked)
+    for rule, sure in told.rules():
+        if not sure:
+            continue
+        gain = told.gain(rule)
+        decision: Decision = "switch" if rule == SwitchRule() else "switch for some"
+        head = "Switch" if decision == "switch" else f"Switch for {rule}, and leave the others plain"
+        return Advice(decision, f"{head}: {points(gain)} points nDCG@{k} {rests}.", rule, gain, evidence.kind)
+    gain = told.gain(SwitchRule())
+    why = "refined queries lose" if gain.high < 0 else "no gain is sure"
+    return Advice(
+        "leave", f"Leave it as it is: {why}: {points(gain)} points nDCG@{k} {rests}.", None, gain, evidence.kind
+    )
+
+
+@dataclass(frozen=True)
+class _Told:
+    """n differences, with what each query is and how far it moved."""
+
+    difference: Figures
+    kind: npt.NDArray[np.str_]
+    far: Figures
+    seed: int
+
+    def gain(self, rule: SwitchRule) -> Interval:
+        """If the rule is followed: queries that it leaves plain gain nothing."""
+        return bootstrap(np.where(rule.holds(self.kind, self.far), self.difference, 0.0), seed=self.seed)
+
+    def rules(self) -> list[tuple[SwitchRule, bool]]:
+        """Rules to try, the widest first, and whether each surely gains."""
+        both: tuple[Modality, ...] = ("text", "image")
+        kinds = [one for one in both if (self.kind == one).sum() >= ENOUGH]
+        tried = []
+        for modalities in (both, *((one,) for one in kinds if len(kinds) > 1)):
+            rule = SwitchRule(modalities)
+            loses = [one for one in kinds if one in modalities and len(kinds) > 1 and self._loses(one)]
+            tried.append((rule, not loses and self.gain(rule).low > 0))
+        for modalities in (both, *((one,) for one in kinds if len(kinds) > 1)):
+            tried += self._far(modalities)
+        return tried
+
+    def _loses(self, modality: Modality) -> bool:
+        return bootstrap(self.difference[self.kind == modality], seed=self.seed).high < 0
+
+    def _far(self, modalities: tuple[Modality, ...]) -> list[tuple[SwitchRule, bool]]:
+        """The distance from which queries gain most, chosen on half of them, and whether it gains on the other half."""
+        moving = np.flatnonzero(np.isin(self.kind, modalities) & (self.far > 0))
+        if len(moving) < 2 * ENOUGH:
+            return []
+        order = np.random.default_rng(self.seed).permutation(moving)
+        choose, confirm = order[::2], order[1::2]
+        bounds = np.quantile(self.far[moving], _QUANTILES)
+        gains = [float(np.where(self.far[choose] >= bound, self.difference[choose], 0.0).mean()) for bound in bounds]
+        bound = float(bounds[int(np.argmax(gains))])
+        kept = self.difference[confirm][self.far[confirm] >= bound]
+        return [(SwitchRule(modalities, bound), len(kept) >= ENOUGH // 2 and bootstrap(kept, seed=self.seed).low > 0)]
+
+
+def _without(evidence: Indication | None) -> str:
+    told = "nothing" if evidence is None else f"{evidence.told:,} {_FEW[evidence.kind]}"
+    more = "more judgments" if evidence is not None and evidence.kind == "judgments" else "judgments (--qrels)"
+    return (
+        f"Leave it as it is for now: nothing tells whether it helps ({told}; {ENOUGH} are needed). Mark the queries on "
+        f"the page, or give {more}."
+    )

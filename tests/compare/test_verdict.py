@@ -1,0 +1,110 @@
+"""The rule of the sentence, and the words that it may rest on."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+
+from reco_plugin.compare import SearchQuery, SwitchRule
+from reco_plugin.compare.evidence import Indication, by_captions_of_index, has_words, words_of
+from reco_plugin.compare.measure import judge
+from reco_plugin.compare.search import Rankings
+from reco_plugin.compare.verdict import decide
+from reco_plugin.engines import IndexHit
+from reco_plugin.evaluate.ranking import graded_ndcg, ndcg
+
+N = 400
+RNG = np.random.default_rng(0)
+NOISE = RNG.normal(0, 0.1, N)
+MOVED = RNG.uniform(0.01, 0.5, N)
+TEXTS = [SearchQuery(str(n), f"thing {n}") for n in range(N)]
+
+
+def said(difference: np.ndarray, queries=TEXTS, moved=MOVED, kind="judgments", **more):
+    rows = np.arange(len(difference))
+    evidence = Indication(kind, rows, np.full(len(rows), 0.5), 0.5 + difference, len(queries), more.pop("assumed", 0))
+    return decide(evidence, queries, moved, k=10, seed=0, **more)
+
+
+def test_a_sure_gain_switches_and_names_what_it_rests_on():
+    verdict = said(NOISE + 0.1)
+    assert (verdict.decision, verdict.rule) == ("switch", SwitchRule())
+    assert verdict.sentence.startswith("Switch: +")
+    assert verdict.sentence.endswith("points nDCG@10 on 400 judged queries.")
+
+
+@pytest.mark.parametrize("shift", [-0.1, 0.0])
+def test_a_loss_or_no_gain_is_left(shift):
+    verdict = said(NOISE - NOISE.mean() + shift)
+    assert (verdict.decision, verdict.rule) == ("leave", None)
+    assert ("lose" in verdict.sentence) is (shift < 0)
+
+
+def test_queries_that_moved_far_can_be_switched_alone():
+    far = np.quantile(MOVED, 0.75) <= MOVED
+    verdict = said(NOISE + np.where(far, 0.2, -0.1))
+    assert verdict.decision == "switch for some"
+    assert verdict.rule is not None
+    assert verdict.rule.moved == pytest.approx(np.quantile(MOVED, 0.75))
+    assert "moved by at least" in verdict.sentence
+
+
+def test_a_modality_that_loses_stays_plain():
+    queries = [SearchQuery(str(n), "thing" if n % 2 else None) for n in range(N)]
+    verdict = said(NOISE + np.where(np.arange(N) % 2, 0.2, -0.1), queries)
+    assert verdict.decision == "switch for some"
+    assert verdict.rule == SwitchRule(("text",))
+    assert "Switch for texts, and leave the others plain" in verdict.sentence
+
+
+def test_a_query_counts_as_often_as_it_was_asked():
+    queries = [SearchQuery(str(n), "thing", weight=100.0 if n < 100 else 1.0) for n in range(N)]
+    loses_where_it_counts = np.where(np.arange(N) < 100, -0.2, 0.2)
+    assert said(loses_where_it_counts).decision != "leave"
+    assert said(loses_where_it_counts, queries, np.full(N, 0.1)).decision == "leave"
+
+
+def test_too_little_evidence_leaves_it_and_says_what_to_do():
+    verdict = said(np.full(20, 0.5))
+    assert verdict.decision == "leave"
+    assert "Mark the queries on the page" in verdict.sentence
+    assert said(np.full(100, 0.5), assumed=80).decision == "leave"
+
+
+def test_an_alarm_and_a_memory_that_moves_nothing_leave_it():
+    assert said(NOISE + 0.3, alarm="the vectors may be of another encoder").sentence == (
+        "Leave it as it is: the vectors may be of another encoder."
+    )
+    assert "moves none" in said(NOISE + 0.3, moved=np.zeros(N)).sentence
+
+
+def test_words_are_found_in_captions():
+    assert has_words("Two red foxes, drawn", words_of("a red fox")) is False  # foxe: only an s is cut
+    assert has_words("red foxes", words_of("red foxe"))
+    assert has_words("The red fox of 1 A", words_of("a red fox"))
+    assert not has_words("a fox", words_of("red fox"))
+    assert has_words("大きな赤い狐の絵", words_of("赤い狐"))
+    assert not has_words(None, words_of("fox"))
+
+
+def test_captions_of_the_index_judge_what_any_arm_found():
+    def hits(*found: str) -> list[IndexHit]:
+        return [IndexHit(name, 1.0, name.split(":")[1]) for name in found]
+
+    plain, refined = hits("1:an owl", "2:a red fox"), hits("2:a red fox", "3:red fox, sitting")
+    rankings = Rankings({"plain": [plain, hits("1:an owl")], "refined": [refined, hits("4:a cat")]})
+    evidence = by_captions_of_index([SearchQuery("a", "red fox"), SearchQuery("b", "dragon")], rankings, 10)
+    assert evidence.rows.tolist() == [0]
+    assert evidence.refined[0] == 1.0 > evidence.plain[0] > 0
+
+
+def test_judging_agrees_with_the_metrics_of_eval():
+    hits = RNG.random((50, 10)) < 0.3
+    relevant = hits.sum(axis=1) + 2
+    ids = [[f"right-{n}" if hit else f"wrong-{n}" for n, hit in enumerate(row)] for row in hits]
+    grades = [
+        dict.fromkeys([*(one for one in row if one.startswith("right")), "missed-1", "missed-2"], 1.0) for row in ids
+    ]
+    np.testing.assert_allclose(judge(ids, grades, 10)["ndcg"], ndcg(hits, relevant))
+    found, best = np.array([[1.0, 3.0]]), np.array([[3.0, 1.0]])
+    assert graded_ndcg(best, best)[0] == 1.0 > graded_ndcg(found, best)[0]
