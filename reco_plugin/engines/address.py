@@ -74,7 +74,7 @@ class IndexAddress:
 
 def is_address(text: str) -> bool:
     """Whether a text is the address of an index, by how it begins; of a Qdrant server, by its option ``vector``."""
-    scheme, colon, _ = text.partition(":")
+    scheme, colon, _ = text.replace("postgres://", "postgresql://", 1).partition(":")
     return bool(colon) and (scheme in SCHEMES or (scheme in QDRANT and "vector" in split_options(text)[1]))
 
 
@@ -87,11 +87,11 @@ def parse_address(text: str) -> IndexAddress:
     >>> parse_address("lancedb:./shop?table=products&vector=clip").options
     {'table': 'products'}
     """
-    place, options = split_options(text)
+    place, options = split_options(text.replace("postgres://", "postgresql://", 1))  # both are usual
     scheme, _, rest = place.partition(":")
     ports = {**SCHEMES, **QDRANT}
     if scheme not in ports:
-        raise ConfigError(f"{place!r} is no address of an index: it begins with one of {', '.join(ports)}")
+        raise ConfigError(f"{scheme!r} begins no address of an index: it is one of {', '.join(ports)}")
     for name in options:
         if _KEY_LIKE.search(name):
             raise ConfigError(

@@ -74,7 +74,7 @@ def ingest(
     options, begun = options or IngestOptions(), time.monotonic()
     writer = Writer(reco.memory, options, excluded, partial(_compare_with, reco, rows))
     rows, unchanged = leave_unchanged(rows, reco.memory.store, options)
-    progress(writer.note_unchanged(unchanged), 0)
+    writer.note_unchanged(unchanged, progress)
     if cluster is None:
         batches = encode_source(rows, reco.encoder, writer.sift, options)
     else:

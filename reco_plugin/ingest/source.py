@@ -30,6 +30,7 @@ from ..data.rows import Rejected, Rows
 from ..data.source import PREFIX, Location, parse_source
 from ..data.tables import SUFFIXES
 from ..engines import is_index
+from ..engines.address import SCHEMES
 from ..errors import ConfigError, DataError, FingerprintMismatch, MemoryStoreError
 from ..memory import Memory, open_memory
 from ..memory.header import HEADER_NAME, check_fingerprint, read_header
@@ -230,6 +231,12 @@ def open_source(source: str | Path, *, model: Path | None = None, into: Settings
         return open_index_rows(str(source), model)
     where = parse_source(source)
     if not is_memory(where):
+        if "://" in where.name and not where.path.exists():
+            scheme = where.name.partition("://")[0]
+            raise DataError(
+                f"{scheme}:// begins no source that can be read: give a file or a folder, or the index of an engine "
+                f"({', '.join(SCHEMES)}); see docs/sources.md"
+            )
         return open_rows(source)
     fingerprint = Artifact.load(model).manifest.fingerprint if model is not None else None
     rows = (

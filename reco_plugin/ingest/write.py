@@ -203,12 +203,13 @@ class Writer:
         self._seen: set[int] = set()
         self._named: set[int] = set()  # ids of rejected rows
 
-    def note_unchanged(self, keys: Sequence[int]) -> int:
+    def note_unchanged(self, keys: Sequence[int], progress: Callable[[int, int], object]) -> None:
         """Count rows that the source has, and of which it says that they did not change; ``keys`` of their ids."""
-        self._seen.update(keys)
-        self.outcome.read += len(keys)
-        self.outcome.unchanged += len(keys)
-        return len(keys)
+        if keys:
+            self._seen.update(keys)
+            self.outcome.read += len(keys)
+            self.outcome.unchanged += len(keys)
+            progress(len(keys), 0)
 
     def sift(self, rows: Sequence[Loaded]) -> list[Loaded | Skipped]:
         """Skip rows that need no encoding; may be called by another thread, for later rows."""

@@ -14,7 +14,7 @@ from typer.testing import CliRunner
 
 from reco_plugin import Reco
 from reco_plugin.cli.app import app
-from reco_plugin.errors import ConfigError, EngineError, FingerprintMismatch, InputError
+from reco_plugin.errors import ConfigError, DataError, EngineError, FingerprintMismatch, InputError
 from reco_plugin.ingest import ingest
 from reco_plugin.ingest.options import IngestOptions
 from reco_plugin.ingest.source import names_of, open_source
@@ -166,6 +166,18 @@ def test_what_the_address_must_say(keys: Served, shop, model: Path):
         open_source(f"{source}&of=pictures", model=model)
     with pytest.raises(EngineError, match="did you mean"):
         open_source(source.replace(TABLE, f"{TABLE}s"), model=model)
+
+
+def test_an_engine_that_we_do_not_know_is_told_by_the_ones_that_we_know(model: Path):
+    with pytest.raises(DataError, match=r"mysql:// begins no source that can be read.*postgresql") as told:
+        open_source("mysql://user:s3cret@db/shop?table=products&text=title", model=model)
+    assert "s3cret" not in str(told.value)
+
+
+def test_the_short_name_of_postgresql_is_known(keys: Served, shop, model: Path):
+    source = address(keys, shop[1], "check=0")
+    short = source.replace("postgresql://", "postgres://") if keys.name == "postgresql" else source
+    assert open_source(short, model=model).name == open_source(source, model=model).name
 
 
 def test_the_commands_take_an_index(keys: Served, shop, model: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
