@@ -5,8 +5,10 @@ from __future__ import annotations
 from collections.abc import Collection, Mapping, MutableMapping
 from typing import Any
 
+import numpy as np
+
 from ..data.cells import CellError, Vector, payload_of
-from ..errors import EngineError
+from ..errors import EngineError, VectorError
 from ..values import did_you_mean
 from .address import IndexAddress
 from .base import Document
@@ -54,6 +56,20 @@ def pick_vector(address: IndexAddress, dense: Collection[str], others: Mapping[s
         )
     near = did_you_mean(name, dense or others)
     raise EngineError(f"{place}: vector={name!r} is no field of {index}: {near}")
+
+
+def query_of(address: IndexAddress, vector: Vector, dimension: int) -> Vector:
+    """The vector of a question as float32 (D,).
+
+    Raises:
+        VectorError: it has another dimension than those of the index.
+    """
+    if len(vector) != dimension:
+        raise VectorError(
+            f"{address.place}: its vectors have {dimension} dimensions, the query has {len(vector)}: they are of "
+            "another encoder"
+        )
+    return np.asarray(vector, np.float32)
 
 
 def text_or_none(value: object) -> str | None:

@@ -22,7 +22,7 @@ from ..values import check_choice, did_you_mean
 from .address import IndexAddress
 from .asking import ask
 from .base import Description, Document, Effort, IndexHit, Page, Question, Similarity
-from .documents import check_fields, make_document, pick_vector, picture_or_none, text_or_none
+from .documents import check_fields, make_document, pick_vector, picture_or_none, query_of, text_or_none
 
 _METRICS: Mapping[str, Similarity] = {"cosine": "cosine", "dot": "dot", "l2": "euclid"}
 _NAMES = {metric: name for name, metric in _METRICS.items()}
@@ -123,7 +123,7 @@ class LanceIndex:
             words = match(question.text or "", address.text)
             rows = self._found(lambda table: table.search(words, query_type="fts"), [*shown, "_score"], question)
             return [self._hit(found, row, float(row["_score"])) for row in rows]
-        vector = np.asarray(question.vector, np.float32)
+        vector = query_of(address, question.vector, found.dimension)
 
         def near(table: Any) -> Any:
             query = table.search(vector, vector_column_name=found.vector).distance_type(_NAMES[found.index.metric])

@@ -24,7 +24,7 @@ from .address import IndexAddress
 from .asking import ask
 from .base import Description, Document, Effort, IndexHit, Page, Question, Similarity
 from .comparing import nearest_of
-from .documents import check_fields, make_document, pick_vector, picture_or_none, text_or_none
+from .documents import check_fields, make_document, pick_vector, picture_or_none, query_of, text_or_none
 
 _METRICS: Mapping[str, Similarity] = {"COSINE": "cosine", "IP": "dot", "L2": "euclid"}
 _DENSE = {DataType.FLOAT_VECTOR: "", DataType.FLOAT16_VECTOR: "float16", DataType.BFLOAT16_VECTOR: "bfloat16"}
@@ -116,11 +116,9 @@ class MilvusIndex:
         found = self._known()
         version = str(self._call(lambda client: client.get_server_version()))
         counted = self._call(lambda client: client.query(self._name, "", ["count(*)"], **self._options()))
-        index = found.index
+        index, lite = found.index, version.startswith("milvus_lite-")
         return Description(
-            engine=f"Milvus {version.removeprefix('v')}"
-            if not self._lite
-            else f"Milvus Lite {version.partition('-')[2]}",
+            engine=f"Milvus Lite {version.partition('-')[2]}" if lite else f"Milvus {version.removeprefix('v')}",
             name=found.name,
             documents=int(counted[0]["count(*)"]),
             vector=found.vector,
@@ -165,10 +163,10 @@ class MilvusIndex:
             raise ConfigError(f"{self._address.place}: Milvus has no language of queries, so that it takes no template")
         if question.vector is None:
             return self._by_words(found, question)
+        vector = query_of(self._address, question.vector, found.dimension)
         if question.exact and not found.index.is_whole:
             pages = self._scan(None, [question.where] if question.where else [], True, 1000)
-            return nearest_of(pages, question.vector, question.k, found.index.metric)
-        vector = np.asarray(question.vector, np.float32)
+            return nearest_of(pages, vector, question.k, found.index.metric)
         data: Any = vector.tolist()
         if found.fields[found.vector] is DataType.FLOAT16_VECTOR:
             data = vector.astype(np.float16)

@@ -21,7 +21,7 @@ from ..values import check_choice, did_you_mean
 from .address import IndexAddress
 from .asking import ask
 from .base import Description, Document, Effort, IndexHit, Page, Question, Similarity
-from .documents import make_document, picture_or_none
+from .documents import make_document, picture_or_none, query_of
 from .template import fill
 
 _TYPE = re.compile(r"(?P<type>vector|halfvec|bit|sparsevec)(?:\((?P<dimension>\d+)\))?$")
@@ -121,7 +121,9 @@ class PostgresIndex:
         """See :meth:`reco_plugin.engines.base.Engine.search`; a template is a SELECT whose first column is the id."""
         table = self._known()
         query: sql.SQL | sql.Composed
-        vector = "" if question.vector is None else str(np.asarray(question.vector, np.float32).tolist())
+        vector = ""
+        if question.vector is not None:
+            vector = str(query_of(self._address, question.vector, table.dimension).tolist())
         if question.template is not None:
             query = sql.SQL(_sure(fill(question, vector=sql.Literal(vector).as_string(), quote=_literal)))
             return [

@@ -31,7 +31,7 @@ from ..values import did_you_mean
 from .address import IndexAddress
 from .asking import ask
 from .base import Description, Document, Effort, IndexHit, Page, Question, Similarity
-from .documents import check_fields, make_document, pick_vector, picture_or_none, text_or_none
+from .documents import check_fields, make_document, pick_vector, picture_or_none, query_of, text_or_none
 from .template import fill
 
 _METRICS: Mapping[str, Similarity] = {"Cosine": "cosine", "Dot": "dot", "Euclid": "euclid"}
@@ -157,7 +157,9 @@ class QdrantIndex:
         """See :meth:`reco_plugin.engines.base.Engine.search`; a template is the JSON of ``POST points/query``."""
         found = self._known()
         asked: dict[str, Any] = {"limit": question.k, "filter": self._filter(question.where)}
-        vector = "" if question.vector is None else json.dumps(np.asarray(question.vector, np.float32).tolist())
+        vector = ""
+        if question.vector is not None:
+            vector = json.dumps(query_of(self._address, question.vector, found.dimension).tolist())
         if question.template is not None:
             asked = _as_json("template", fill(question, vector=vector, quote=json.dumps))
         elif question.vector is None:

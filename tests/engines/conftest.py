@@ -72,6 +72,7 @@ class Served:
     template: str | None = None  # a query of the user's own for the nearest 5, whose vector is left open
     fill: Callable[[str, list[Row]], str] | None = None  # writes another index of this name; its address
     query: Callable[[str], Any] | None = None  # runs a statement as its owner
+    odd: Callable[[str], str] | None = None  # makes an index of such vectors: none, two, bits; its address, no vector=
 
     def __str__(self) -> str:
         return self.name
@@ -112,10 +113,18 @@ def postgresql(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Served]:
             "&changed=changed"
         )
 
+    def odd(kind: str) -> str:
+        columns = {"none": "clip text", "two": "clip vector(4), other halfvec(4)", "bits": "clip bit(16)"}[kind]
+        owner.execute("DROP TABLE IF EXISTS odd")
+        owner.execute(f"CREATE TABLE odd (sku text PRIMARY KEY, {columns})")
+        owner.execute("GRANT SELECT ON odd TO reader")
+        return f"postgresql://reader@/postgres?host={host}&table=odd&id=sku"
+
     yield Served(
         "postgresql",
         fill("products", rows()),
         "price < 5",
+        odd=odd,
         template="SELECT sku FROM products ORDER BY clip <=> '{{vector}}' LIMIT 5",
         fill=fill,
         query=owner.execute,
@@ -155,7 +164,21 @@ def milvus(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Served]:
         owner.flush(name)
         return f"milvus:{file}?collection={name}&vector=clip&text=title&image=photo&id=sku&changed=changed"
 
-    yield Served("milvus", fill("products", rows()), "price < 5", fill=fill)
+    def odd(kind: str) -> str:
+        if owner.has_collection("odd"):
+            owner.drop_collection("odd")
+        schema = owner.create_schema()
+        schema.add_field("sku", DataType.VARCHAR, is_primary=True, max_length=64)
+        schema.add_field("clip", DataType.SPARSE_FLOAT_VECTOR)
+        params = owner.prepare_index_params()
+        params.add_index("clip", index_type="SPARSE_INVERTED_INDEX", metric_type="IP")
+        for name in ("a", "b") if kind == "two" else ():
+            schema.add_field(name, DataType.FLOAT_VECTOR, dim=4)
+            params.add_index(name, index_type="FLAT", metric_type="L2")
+        owner.create_collection("odd", schema=schema, index_params=params)
+        return f"milvus:{file}?collection=odd&id=sku"
+
+    yield Served("milvus", fill("products", rows()), "price < 5", fill=fill, odd=odd)
     owner.close()
 
 
@@ -187,7 +210,16 @@ def lancedb(tmp_path_factory: pytest.TempPathFactory) -> Served:
         filled.create_index("title", config=FTS())
         return f"lancedb:{folder}?table={table}&vector=clip&text=title&image=photo&id=sku&changed=changed"
 
-    return Served("lancedb", fill("products", rows()), "price < 5", fill=fill)
+    def odd(kind: str) -> str:
+        fields: dict[str, Any] = {
+            "none": {"clip": pa.string()},
+            "two": {"clip": pa.list_(pa.float16(), 4), "other": pa.list_(pa.float32(), 4)},
+            "bits": {"clip": pa.list_(pa.uint8(), 4)},
+        }[kind]
+        database.create_table("odd", schema=pa.schema({"sku": pa.string(), **fields}), mode="overwrite")
+        return f"lancedb:{folder}?table=odd&id=sku"
+
+    return Served("lancedb", fill("products", rows()), "price < 5", fill=fill, odd=odd)
 
 
 def to_qdrant(client: Any, name: str, documents: list[Row], distance: str = "Cosine") -> None:
@@ -213,6 +245,22 @@ def to_qdrant(client: Any, name: str, documents: list[Row], distance: str = "Cos
     )
 
 
+def to_odd_qdrant(client: Any, kind: str) -> None:
+    """Write a collection of odd vectors."""
+    from qdrant_client import models
+
+    floats = models.VectorParams(size=4, distance=models.Distance.COSINE)
+    many = models.MultiVectorConfig(comparator=models.MultiVectorComparator.MAX_SIM)
+    vectors = {
+        "none": {},
+        "two": {"clip": floats, "other": floats},
+        "bits": {"clip": floats.model_copy(update={"multivector_config": many})},
+    }[kind]
+    if client.collection_exists("odd"):
+        client.delete_collection("odd")
+    client.create_collection("odd", vectors, sparse_vectors_config={"words": models.SparseVectorParams()})
+
+
 QDRANT = {
     "where": json.dumps({"must": [{"key": "price", "range": {"lt": 5}}]}),
     "template": '{"query": "{{vector}}", "using": "clip", "limit": 5}',
@@ -232,7 +280,11 @@ def qdrant() -> Iterator[Served]:
         to_qdrant(server.engine.client, name, documents)
         return f"{server.url('http')}?collection={name}&{QDRANT_FIELDS}"
 
-    yield Served("qdrant", fill("products", rows()), fill=fill, **QDRANT)
+    def odd(kind: str) -> str:
+        to_odd_qdrant(server.engine.client, kind)
+        return f"{server.url('http')}?collection=odd"
+
+    yield Served("qdrant", fill("products", rows()), fill=fill, odd=odd, **QDRANT)
     server.stop()
 
 
@@ -248,7 +300,12 @@ def qdrant_folder(tmp_path_factory: pytest.TempPathFactory) -> Served:
             to_qdrant(client, name, documents)
         return f"qdrant:{folder}?collection={name}&{QDRANT_FIELDS}"
 
-    return Served("qdrant_folder", fill("products", rows()), fill=fill, **QDRANT)
+    def odd(kind: str) -> str:
+        with closing(QdrantClient(path=str(folder))) as client:
+            to_odd_qdrant(client, kind)
+        return f"qdrant:{folder}?collection=odd"
+
+    return Served("qdrant_folder", fill("products", rows()), fill=fill, odd=odd, **QDRANT)
 
 
 @pytest.fixture(scope="session")
