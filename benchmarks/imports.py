@@ -23,6 +23,7 @@ from pathlib import Path
 from typing import Any
 
 import httpx
+import numpy as np
 from PIL import Image
 
 from reco_plugin.quickstart.dataset import Quickstart, load
@@ -90,21 +91,29 @@ async def import_all(port: int, bodies: Sequence[bytes], path: str, at_once: int
     return seen
 
 
+def one_object(title: str, picture: Image.Image, kind: str = "PNG") -> bytes:
+    """What Weaviate's multi2vec-voyageai sends of an object with a title and a picture."""
+    buffer = io.BytesIO()
+    picture.save(buffer, kind)
+    uri = f"data:image/{kind.lower()};base64,{base64.b64encode(buffer.getvalue()).decode()}"
+    parts: list[dict[str, str]] = [{"type": "text", "text": title}, {"type": "image_base64", "image_base64": uri}]
+    asked: dict[str, Any] = {"inputs": [{"content": [one]} for one in parts], "model": "clip-reco"}
+    return json.dumps(asked | {"truncation": True, "input_type": "document"}, ensure_ascii=False).encode()
+
+
 def objects(data: Quickstart, count: int) -> list[bytes]:
-    """What Weaviate's multi2vec-voyageai sends of objects with a title and a picture."""
-    packed = []
-    for number in range(count):
-        row = number % len(data.images)
-        buffer = io.BytesIO()
-        Image.fromarray(data.images[row]).save(buffer, "PNG", compress_level=1)
-        picture = f"data:image/png;base64,{base64.b64encode(buffer.getvalue()).decode()}"
-        parts = [
-            {"type": "text", "text": f"{number}: {data.items[row].caption}"},
-            {"type": "image_base64", "image_base64": picture},
-        ]
-        asked: dict[str, Any] = {"inputs": [{"content": [one]} for one in parts], "model": "clip-reco"}
-        packed.append(json.dumps(asked | {"truncation": True, "input_type": "document"}).encode())
-    return packed
+    """Drawings, of 2 kB or so."""
+    rows = (number % len(data.images) for number in range(count))
+    return [
+        one_object(f"{number}: {data.items[row].caption}", Image.fromarray(data.images[row]))
+        for number, row in enumerate(rows)
+    ]
+
+
+def photos(count: int) -> list[bytes]:
+    """The same of pictures of 1.2 MB, with a title of another script; they are noise."""
+    pixels = np.random.default_rng(0).integers(0, 256, (1400, 1400, 3), dtype=np.uint8)
+    return [one_object("grün 狐", Image.fromarray(pixels), "JPEG")] * count
 
 
 @contextmanager
@@ -269,6 +278,7 @@ def main() -> int:
     """Run all, print, write the block of the page; 1 where something was lost."""
     words = argparse.ArgumentParser(description=main.__doc__)
     words.add_argument("--objects", type=int, default=10_000)
+    words.add_argument("--photos", type=int, default=400)
     words.add_argument("--documents", type=int, default=3_000, help="of the import while services restart")
     words.add_argument("--page", type=Path, help="such as docs/measurements/imports.md")
     given = words.parse_args()
@@ -277,6 +287,9 @@ def main() -> int:
     rows = list[tuple[str, str, Counter[str]]]()
     seen, took = one_a_request(bodies)
     rows.append((f"one object a request, {AT_ONCE} at once", f"{took:.0f} s", seen))
+    large = photos(given.photos)
+    seen, took = one_a_request(large)
+    rows.append((f"the same of {len(large[0]) / 1e6:.1f} MB each", f"{took:.0f} s", seen))
     seen, restarts = one_of_two_restarts(bodies[: given.documents])
     rows.append(("two services behind a balancer, one restarts", f"{restarts} restarts", seen))
     for pause_s in (0.0, 0.05, 1.0):

@@ -251,7 +251,8 @@ class Caller:
 
     async def _run(self, pool: Pool, call: Callable[[], T], inputs: int = 1) -> tuple[T, float]:
         """Run a call; what the request takes of the memory stays counted until the call has ended, too."""
-        return await pool.run(call, self._left, self._request.state.share.hold(), inputs)
+        share = self._request.state.share
+        return await pool.run(call, self._left, share.hold(), inputs, share.waited_s)
 
     def _to_send(self, pieces: list[bytes]) -> Response:
         """The answer; while its client takes it, its bytes count as the body's do."""

@@ -10,9 +10,11 @@ import asyncio
 import json
 import logging
 import re
+import sys
 import threading
 import time
 import uuid
+from collections import deque
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
@@ -38,6 +40,8 @@ PROBES = ("/livez", "/readyz", "/metrics", "/health", "/ping", "/v1/health/live"
 _SMALL = 64_000  # bytes that are parsed faster than a thread starts
 _VALUE_BYTES = 40  # of a number in two lists: parsed and validated
 _WIDEST = 4  # bytes per character of a str with a character beyond U+FFFF
+_FOR_LARGE = 0.75
+"""Of the memory for bodies: the rest is for small ones, which never wait, and for the one that is parsed."""
 _BEGIN_VALUES = (b",", b"[", b"{", b":")
 _RETRY_S = 1.0
 _LINGER_S = 1.0  # wait for the next chunk of a body that is dropped
@@ -119,6 +123,9 @@ class Bodies:
         """Bytes that requests hold now: bodies, what was parsed from them, and answers."""
         self.lock = threading.Lock()
         self._turn = asyncio.Semaphore(1)  # one at a time, since parsing takes most of the memory
+        self._for_large = int(_FOR_LARGE * settings.max_pending_bytes)
+        self._reserved = 0  # shares that began with a reservation
+        self._waiting: deque[tuple[int, Share, asyncio.Future[None]]] = deque()  # for one, the oldest first
 
     @contextmanager
     def share(self) -> Iterator[Share]:
@@ -129,6 +136,58 @@ class Bodies:
             yield taken
         finally:
             release()
+
+    async def reserve(self, share: Share, count: int) -> None:
+        """Wait until there is room for a large body and what is parsed from it, before anything of it is read.
+
+        Its client waits, as for one that reads slowly: engines that send a hundred pictures at once do not lose those
+        that are refused. Nobody waits who holds anything, and one alone always has room.
+
+        Raises:
+            BodyRefused: 429, there was none within the deadline.
+        """
+        began, freed = time.perf_counter(), asyncio.get_running_loop().create_future()
+        count = min(count, self._for_large)
+        with self.lock:
+            self._waiting.append((count, share, freed))
+            self._let_in()
+        try:
+            async with asyncio.timeout(self.limits.deadline_s):
+                await freed
+        except TimeoutError:
+            raise self.refusal(self.pending) from None
+        finally:
+            with self.lock:
+                if (count, share, freed) in self._waiting:
+                    self._waiting.remove((count, share, freed))
+            share.waited_s = time.perf_counter() - began
+
+    def release(self, count: int, *, ends: bool) -> None:
+        """Give bytes back, from any thread; ``ends``: a share with a reservation does."""
+        with self.lock:
+            self.pending -= count
+            self._reserved -= ends
+            if self._waiting:
+                self._waiting[0][2].get_loop().call_soon_threadsafe(self._look)
+
+    def _look(self) -> None:
+        with self.lock:
+            self._let_in()
+
+    def _let_in(self) -> None:
+        """Give those their reservation that have room, in order; the lock is held."""
+        while self._waiting and (not self._reserved or self.pending + self._waiting[0][0] <= self._for_large):
+            count, share, freed = self._waiting.popleft()
+            if not freed.done():  # else nobody waits any more
+                self._reserved += 1
+                self.pending += count
+                share.reserve(count)
+                freed.set_result(None)
+
+    def refusal(self, others: int) -> BodyRefused:
+        """What is answered where others leave too little."""
+        message = f"other requests take {others:,} of {self.limits.max_pending_bytes:,} bytes (max_pending_bytes)"
+        return BodyRefused(429, "too_many_bytes", f"{message}: try again later", retry_after_s=_RETRY_S)
 
     async def parse(self, body: bytes | bytearray, share: Share) -> Any:
         """Parse JSON.
@@ -147,7 +206,10 @@ class Bodies:
                 raise BodyRefused(413, "body_too_large", f"the body has up to {values:,} values, {limit}")
             wide = not body.isascii() or b"\\u" in body
             share.take(len(body) * (_WIDEST if wide else 1) + _VALUE_BYTES * values)
-            return await asyncio.to_thread(json.loads, body)
+            parsed = await asyncio.to_thread(json.loads, body)
+            if wide:  # mostly a title beside a picture, which is not
+                share.give_back(max(0, _WIDEST * len(body) - await asyncio.to_thread(bytes_of_texts, parsed)))
+            return parsed
 
 
 class Share:
@@ -156,8 +218,11 @@ class Share:
     def __init__(self, bodies: Bodies) -> None:
         self._bodies = bodies
         self._holders = 0
+        self._began_large, self._spare = False, 0  # bytes that are reserved and not taken
         self.bytes = 0
-        """Taken so far."""
+        """Taken or reserved so far."""
+        self.waited_s = 0.0
+        """For a reservation."""
 
     def hold(self) -> Callable[[], None]:
         """Keep it until the returned function is called, from any thread: a call may outlive its request.
@@ -171,8 +236,20 @@ class Share:
     def _release(self) -> None:
         with self._bodies.lock:
             self._holders -= 1
-            if not self._holders:
-                self._bodies.pending -= self.bytes
+            ends = not self._holders
+        if ends:
+            self._bodies.release(self.bytes, ends=self._began_large)
+
+    def reserve(self, count: int) -> None:
+        """Have bytes counted that it will take at most."""
+        self._began_large, self._spare = True, count
+        self.bytes += count
+
+    def give_back(self, count: int = 0) -> None:
+        """Give back bytes that were taken, and what was reserved and not taken."""
+        count, self._spare = count + self._spare, 0
+        self.bytes -= count
+        self._bodies.release(count, ends=False)
 
     def take(self, count: int) -> None:
         """Take more bytes.
@@ -180,10 +257,12 @@ class Share:
         Raises:
             BodyRefused: 429, other requests leave too little; a single request always fits.
         """
+        reserved = min(count, self._spare)
+        self._spare -= reserved
+        count -= reserved
         others, limit = self._bodies.pending - self.bytes, self._bodies.limits.max_pending_bytes
         if count and others and others + self.bytes + count > limit:
-            message = f"other requests take {others:,} of {limit:,} bytes (max_pending_bytes)"
-            raise BodyRefused(429, "too_many_bytes", f"{message}: try again later", retry_after_s=_RETRY_S)
+            raise self._bodies.refusal(others)
         self.add(count)
 
     def add(self, count: int) -> None:
@@ -223,6 +302,7 @@ class JsonRequest(Request):
             return await self.app.state.edge.bodies.parse(whole, self.state.share)
         finally:
             whole.clear()
+            self.state.share.give_back()
 
 
 class Limited:
@@ -239,7 +319,7 @@ class Limited:
         most_items.set(self._bodies.limits.max_items)
         with self._bodies.share() as share:
             scope.setdefault("state", {})["share"] = share
-            body = _Body(scope, receive, share, self._bodies.limits)
+            body = _Body(scope, receive, share, self._bodies)
 
             async def answer(message: Message) -> None:
                 if message["type"] == "http.response.start":
@@ -252,12 +332,14 @@ class Limited:
 class _Body:
     """The body of one request while it is received."""
 
-    def __init__(self, scope: Scope, receive: Receive, share: Share, limits: ServeSettings) -> None:
-        headers = dict(scope["headers"])
+    def __init__(self, scope: Scope, receive: Receive, share: Share, bodies: Bodies) -> None:
+        headers, limits = dict(scope["headers"]), bodies.limits
         declared = headers.get(b"content-length", b"0")
         self._declared = int(declared) if declared.isdigit() else 0
         self._waits_for_us = b"expect" in headers  # the client sends the body only when it is read
-        self._receive, self._share, self._limits = receive, share, limits
+        is_form = headers.get(b"content-type", b"").startswith(b"multipart/form-data")
+        self._most = self._declared * (1 if is_form else 2) if self._declared > _SMALL else 0
+        self._receive, self._share, self._bodies, self._limits = receive, share, bodies, limits
         self._until = asyncio.get_running_loop().time() + limits.body_timeout_s
         self._seen, self._more = 0, True
 
@@ -270,6 +352,10 @@ class _Body:
         if not self._more:
             return await self._receive()  # returns when the client disconnects
         self._check_size()
+        if self._most:
+            most, self._most = self._most, 0
+            await self._bodies.reserve(self._share, most)
+            self._until += self._share.waited_s
         try:
             message = await self._next(self._until)
         except TimeoutError:
@@ -300,6 +386,25 @@ class _Body:
         if (size := max(self._declared, self._seen)) > self._limits.max_body_bytes:
             limit = f"the limit is {self._limits.max_body_bytes:,} (max_body_bytes): send less at once"
             raise BodyRefused(413, "body_too_large", f"the body has at least {size:,} bytes, {limit}")
+
+
+def bytes_of_texts(parsed: Any) -> int:
+    """Memory of all texts in parsed JSON.
+
+    >>> bytes_of_texts({"a": ["b" * 1000, "ä" * 1000]}) // 1000
+    2
+    """
+    size, left = 0, [parsed]
+    while left:
+        one = left.pop()
+        if isinstance(one, str):
+            size += sys.getsizeof(one)
+        elif isinstance(one, dict):
+            left += one.keys()
+            left += one.values()
+        elif isinstance(one, list):
+            left += one
+    return size
 
 
 def values_in(body: bytes | bytearray) -> int:

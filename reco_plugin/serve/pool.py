@@ -136,6 +136,7 @@ class Pool:
         left: Callable[[], Coroutine[Any, Any, None]] = _never,
         ended: Callable[[], None] = _nothing,
         inputs: int = 1,
+        waited_s: float = 0.0,
     ) -> tuple[T, float]:
         """Wait for a thread and for the call; return its result, and how many seconds it had waited.
 
@@ -147,6 +148,7 @@ class Pool:
             left: returns when the client is gone.
             ended: called once, in any thread, when the call is dropped or has run: it holds nothing any more.
             inputs: how many it brings along.
+            waited_s: what is over of its deadline.
 
         Raises:
             Refused: 429, the queue is full; 504, the deadline passed; 499, the client left; 503, the pool is closed.
@@ -169,7 +171,8 @@ class Pool:
         answer, leaving = asyncio.wrap_future(future), asyncio.ensure_future(left())
         either: set[asyncio.Future[Any]] = {answer, leaving}
         try:
-            await asyncio.wait(either, timeout=self._deadline_s, return_when=asyncio.FIRST_COMPLETED)
+            left_s = max(0.0, self._deadline_s - waited_s)
+            await asyncio.wait(either, timeout=left_s, return_when=asyncio.FIRST_COMPLETED)
             if answer.done():
                 return answer.result()
             if leaving.done():

@@ -93,7 +93,7 @@ class ServeSettings(SettingsSection):
         " and vectors",
     )
 
-    max_connections: int = Field(1024, ge=1, description="open connections; others get 503, but for probes")
+    max_connections: int = Field(640, ge=1, description="open connections; others get 503, but for probes")
     head_timeout_s: float = Field(10.0, gt=0, allow_inf_nan=False, description="until a request's headers are there")
     body_timeout_s: float = Field(
         30.0, gt=0, allow_inf_nan=False, description="until a body is there (408), or an answer is taken"
@@ -104,7 +104,7 @@ class ServeSettings(SettingsSection):
         1_000_000, ge=1, description="numbers, strings, lists and objects in a body; more get 413"
     )
     max_pending_bytes: int = Field(
-        256_000_000, ge=1, description="memory for the bodies of all requests together; another one gets 429"
+        256_000_000, ge=1, description="memory for the bodies of all requests together; a large one waits, then 429"
     )
     max_image_bytes: int = Field(16_000_000, ge=1, description="larger encoded images get 413")
     max_items: int = Field(2048, ge=1, description="texts, images and vectors per request")

@@ -8,6 +8,7 @@ import re
 import socket
 import time
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
@@ -291,18 +292,61 @@ def test_connections_are_bounded_and_probes_are_answered(filled, live, monkeypat
 
 
 def test_what_bodies_take_together_is_bounded_and_given_back(filled, live):
+    """Large ones wait, unread, until there is room: who sends nothing twice loses nothing."""
+    good = json.dumps(ONE).encode()
+    spaced = b" " * 200_000 + good
+    with live(filled, max_pending_bytes=1_000_000) as (url, server), ThreadPoolExecutor(3) as callers:
+        bodies = server.config.app.state.edge.bodies
+        with connected(url, head("/v1/explain", 900_000 + len(good)), b" " * 900_000) as first:
+            wait_until(lambda: bodies.pending >= 700_000)
+            waiting = [callers.submit(httpx.post, f"{url}/v1/explain", content=spaced, headers=JSON) for _ in range(3)]
+            small = httpx.post(f"{url}/v1/explain", content=good, headers=JSON)
+            assert small.status_code == 200  # which waits for no large one
+            assert bodies.pending < 1_000_000
+            assert not any(one.done() for one in waiting)
+            first.sendall(good)
+            assert first.recv(100).startswith(b"HTTP/1.1 200")
+        assert [one.result(60).status_code for one in waiting] == [200] * 3
+        wait_until(lambda: not bodies.pending)
+
+
+def test_a_large_body_that_finds_no_room_within_the_deadline_is_429(filled, live):
+    spaced = b" " * 200_000 + json.dumps(ONE).encode()
+    with live(filled, max_pending_bytes=1_000_000, deadline_s=0.3) as (url, server):
+        bodies = server.config.app.state.edge.bodies
+        with connected(url, head("/v1/explain", 900_000), b" " * 100_000):
+            wait_until(lambda: bodies.pending >= 700_000)
+            refused = httpx.post(f"{url}/v1/explain", content=spaced, headers=JSON)
+            assert (refused.status_code, refused.json()["error"]["code"]) == (429, "too_many_bytes")
+            assert int(refused.headers["retry-after"]) >= 1
+            assert refused.headers["x-amzn-errortype"] == "ThrottlingException"
+        wait_until(lambda: not bodies.pending)
+        assert httpx.post(f"{url}/v1/explain", content=spaced, headers=JSON).status_code == 200
+
+
+def test_a_client_that_leaves_while_its_body_waits_is_let_go(filled, live):
     good = json.dumps(ONE).encode()
     with live(filled, max_pending_bytes=1_000_000) as (url, server):
         bodies = server.config.app.state.edge.bodies
         with connected(url, head("/v1/explain", 900_000 + len(good)), b" " * 900_000) as first:
-            wait_until(lambda: bodies.pending >= 900_000)
-            refused = httpx.post(f"{url}/v1/explain", content=b" " * 200_000 + good, headers=JSON)
-            assert (refused.status_code, refused.json()["error"]["code"]) == (429, "too_many_bytes")
-            assert int(refused.headers["retry-after"]) >= 1
-            assert httpx.post(f"{url}/v1/explain", content=good, headers=JSON).status_code == 200  # a small one fits
+            wait_until(lambda: bodies.pending >= 700_000)
+            with connected(url, head("/v1/explain", 300_000), b" " * 100_000):
+                wait_until(lambda: len(server.server_state.tasks) == 2)
             first.sendall(good)
             assert first.recv(100).startswith(b"HTTP/1.1 200")
-        wait_until(lambda: not bodies.pending)
+        wait_until(lambda: not bodies.pending and not server.server_state.tasks)
+
+
+def test_a_title_in_another_script_does_not_count_its_picture_four_times():
+    body = json.dumps({"input": [{"text": "grün 狐", "image": "QUJD" * 100_000}]}, ensure_ascii=False).encode()
+
+    async def parse() -> int:
+        bodies = Bodies(ServeSettings())
+        with bodies.share() as share:
+            assert await bodies.parse(body, share) == json.loads(body)
+            return share.bytes
+
+    assert len(body) < asyncio.run(parse()) < 1.2 * len(body)
 
 
 def test_bodies_are_read_one_at_a_time_and_the_loop_goes_on():
