@@ -13,6 +13,7 @@ from __future__ import annotations
 import argparse
 import json
 import os
+import re
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import closing
 from dataclasses import dataclass
@@ -187,7 +188,8 @@ def measure(data: VectorSet, case: Case, place: str, folder: Path) -> Iterator[d
     """What compare says of one memory, with and without captions in the index, and what labels say of that."""
     asked = asked_entities(data)
     queries = QueryLog(tuple(SearchQuery(str(e), data.names[e]) for e in asked.tolist())).sample(QUERIES, 0)
-    at = folder / "memories" / case.name.replace(" ", "-").replace("'", "").replace(":", "").replace("%", "percent")
+    held = "right" if case.make is whole else case.name  # learned once for every kind of index
+    at = folder / "memories" / re.sub(r"\W+", "-", held.replace("%", "percent"))
     with Reco.open("triton_models", memory=at) as reco:
         if len(reco.memory) == 0:
             reco.memory.add_records([case.make(data, np.random.default_rng(0))])

@@ -52,6 +52,7 @@ SLOW = {
     "tests/cli/test_memory_served.py",
     "tests/cli/test_memory_source.py",
     "tests/cli/test_other_encoder.py",
+    "tests/compare/test_page_browser.py",
     "tests/data/test_torchvision.py",
     "tests/degrade/test_killed_server.py",
     "tests/degrade/test_opened_in_an_outage.py",

@@ -7,7 +7,7 @@ import shlex
 import sys
 from collections.abc import Iterator, Sequence
 from contextlib import closing, contextmanager
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -16,7 +16,7 @@ import typer
 from ..errors import ConfigError, DataError, need
 from ..files import whole_file
 from ..options import RefineOptions
-from .shared import Given, JsonOption, OpenOptions, print_result, reco_of, reports_errors, take_flags, takes
+from .shared import Given, JsonOption, OpenOptions, print_result, reco_of, reports_errors, say, take_flags, takes
 
 if TYPE_CHECKING:
     from ..compare import CompareOptions, Comparison, QueryLog
@@ -35,7 +35,8 @@ class _Compared(OpenOptions):
         ),
     ] = None
     clicks: Annotated[
-        Path | None, typer.Option(metavar="FILE", help="Clicks: ubi_events of User Behavior Insights, as JSON lines.")
+        Path | None,
+        typer.Option(metavar="FILE", help="Clicks: ubi_events, as JSON lines; or those of docs/switching.md."),
     ] = None
     run: Annotated[
         list[str] | None,
@@ -88,13 +89,10 @@ def compare_command(
     what the index misses, and times. On the page, a person can mark thirty queries blind. What it means:
     docs/compare.md
     """
-    from ..compare import read_marks
-
     said = take_flags(_Compared, given)
     if queries is None:
-        if index is None and said.verdicts:
-            marks = read_marks(said.verdicts)
-            print_result(json.dumps(marks.to_dict(), indent=2) if as_json else str(marks))
+        if index is None and (said.verdicts or said.clicks):
+            _tell_alone(said, as_json=as_json)
             return
         raise ConfigError("give real queries: --queries FILE")
     if (index is None) == (not said.run):
@@ -103,6 +101,27 @@ def compare_command(
         need(module, "reco compare", "report")
     found, pictures = _compare(index, queries, said, given)
     _write(found, out, shlex.join(["reco", *sys.argv[1:]]), pictures, as_json=as_json)
+
+
+def _tell_alone(said: _Compared, *, as_json: bool) -> None:
+    """Print what marks, and clicks on lists of both, say without any index."""
+    from ..compare import Clicks, read_clicks, read_marks
+
+    told: dict[str, Any] = {}
+    lines: list[str] = []
+    if said.verdicts:
+        marks = read_marks(said.verdicts)
+        told["marks"] = marks.to_dict()
+        lines.append(str(marks))
+    if said.clicks is not None:
+        clicks = read_clicks(said.clicks)
+        if isinstance(clicks, Clicks):
+            raise ConfigError(
+                f"{said.clicks} holds clicks on plain results, which say little: give INDEX and --queries"
+            )
+        told["clicks"] = asdict(clicks)
+        lines += [str(clicks), *clicks.notes]
+    say(told, "\n".join(lines), as_json)
 
 
 def _compare(index: str | None, queries: str, said: _Compared, options: dict[str, Any]) -> tuple[Comparison, Path]:
@@ -156,8 +175,16 @@ def _bar(log: QueryLog) -> Iterator[Any]:
     """A bar over queries that are embedded, and searches."""
     from ..progress import progress_bar
 
-    with progress_bar(total=None, desc="compare", unit="search") as bar:
-        yield lambda count, what: bar.update(count if what == "search" else 0)
+    with progress_bar(total=len(log.queries), desc="embed", unit="query") as bar:
+
+        def tell(count: int, what: str) -> None:
+            if what == "searches":
+                bar.reset(total=count)
+                bar.desc, bar.unit = "search", "search"
+            else:
+                bar.update(count)
+
+        yield tell
 
 
 def _write(found: Comparison, out: Path, command: str, pictures: Path, *, as_json: bool) -> None:

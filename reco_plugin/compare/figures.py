@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
+from dataclasses import asdict
 from typing import Any
 
 import numpy as np
 
 from ..evaluate.findings import Cell, Chart, Column, Findings, Line, Section, Table
 from ..evaluate.intervals import Interval, bootstrap
+from ..interleave import ClickVerdict
 from .measure import METRICS, QueryRows
 from .run import Comparison
 from .search import ENOUGH, ArmName
@@ -160,6 +162,9 @@ def _groups(found: Comparison) -> Table:
 def _clicked(found: Comparison) -> Section | None:
     if found.clicked is None:
         return None
+    if isinstance(found.clicked, ClickVerdict):
+        said = [f"{str(found.clicked)[0].upper()}{str(found.clicked)[1:]}", *found.clicked.notes]
+        return Section(key="clicks", title="What clicks say", about=f"{'. '.join(said)}.")
     return Section(key="clicks", title="What clicks say", about=" ".join(found.clicked.said()))
 
 
@@ -328,7 +333,10 @@ def to_json(found: Comparison, command: str) -> dict[str, Any]:
         told["exact"] = {"plain": exact.plain, "refined": exact.refined, "tried": tried, "enough": exact.enough}
     else:
         told["exact"] = found.no_exactness or None
-    told |= {"clicks": found.clicked.to_dict()} if found.clicked else {}
+    if isinstance(found.clicked, ClickVerdict):
+        told["clicks"] = asdict(found.clicked)
+    elif found.clicked is not None:
+        told["clicks"] = found.clicked.to_dict()
     told |= {"marks": found.marks.to_dict()} if found.marks else {}
     return told
 

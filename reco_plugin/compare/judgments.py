@@ -15,6 +15,7 @@ from ..data.source import ColumnNames, not_there, read_text
 from ..data.tables import SUFFIXES, TableFile, open_lines
 from ..engines import IndexHit
 from ..errors import DataError
+from ..interleave import ClickVerdict, evaluate_clicks
 from .queries import SearchQuery, normal, unwrap
 
 Grades: TypeAlias = Mapping[str, float]
@@ -175,14 +176,18 @@ class Clicks:
         return found
 
 
-def read_clicks(path: Path) -> Clicks:
+def read_clicks(path: Path) -> Clicks | ClickVerdict:
     """Read ``ubi_events``: JSON lines with ``action_name``, ``query_id`` and ``event_attributes``.
+
+    A file with a column ``impression`` is of interleaved lists, or of two arms: what it says is returned.
 
     Raises:
         DataError: it cannot be read, or holds no click that names its search and its document.
     """
     if not path.is_file():
         raise DataError(f"clicks: {not_there(path)}")
+    if "impression" in next(iter(_table(path)), (0, {}))[1]:
+        return evaluate_clicks(path)
     found: dict[str, Counter[str]] = defaultdict(Counter)
     positions, events, actions = list[int](), 0, Counter[str]()
     for _, values in _table(path):

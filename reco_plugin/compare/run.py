@@ -14,6 +14,7 @@ import numpy as np
 from ..data.images import RemoteImage
 from ..engines import Description, Engine
 from ..errors import DataError, EngineError, ImageError, InputError
+from ..interleave import ClickVerdict
 from ..options import RefineOptions
 from ..reco import Reco
 from ..types import ImageInput, Refinement, Target, Vectors, other
@@ -25,7 +26,7 @@ from .marks import Marks
 from .measure import Figures, JudgedQueries, QueryRows, changes, judge_all, overlaps
 from .queries import QueryLog, SearchQuery
 from .search import ArmName, Exactness, FoundHits, Rankings, SearchHow, measure_exactness, questions, search_all
-from .verdict import Advice, decide
+from .verdict import Advice, Heard, decide
 
 Advance = Callable[[int, str], object]
 """Called with how much was done, and of what."""
@@ -43,7 +44,8 @@ class CompareOptions:
     Attributes:
         how: each query is searched.
         target: what the index's vectors are of; None: found out, else the other modality than the query's.
-        judgments, clicks, marks: what is known of the queries.
+        judgments, marks: what is known of the queries.
+        clicks: of a log of plain results, or what those of interleaved lists said.
         pictures: folder of relative paths of pictures.
         refine: other options of the refinement.
     """
@@ -51,7 +53,7 @@ class CompareOptions:
     how: SearchHow = field(default_factory=SearchHow)
     target: Target | None = None
     judgments: Judgments | None = None
-    clicks: Clicks | None = None
+    clicks: Clicks | ClickVerdict | None = None
     marks: Marks | None = None
     pictures: Path = Path()
     refine: RefineOptions = field(default_factory=RefineOptions)
@@ -108,7 +110,7 @@ class Comparison:
     no_exactness: str = ""
     judged: JudgedQueries | None = None
     ids: JudgedIds | None = None
-    clicked: ClickReport | None = None
+    clicked: ClickReport | ClickVerdict | None = None
     evidence: Indication | None = None
     marks: Marks | None = None
 
@@ -153,7 +155,8 @@ def compare(
         index: an engine, or :class:`~reco_plugin.compare.FunctionIndex`.
         log: the queries, see :func:`~reco_plugin.compare.read_queries`.
         asked: how, and what is known of the queries; None: ten hits, nothing.
-        progress: called with how many queries were embedded, or searches made, and the word for that.
+        progress: called with how many queries were embedded (``embed``), how many searches there will be
+            (``searches``), and how many were made (``search``).
 
     Raises:
         FingerprintMismatch: the index is of another dimension or encoder.
@@ -168,6 +171,7 @@ def compare(
     target: dict[str, Target] = {m: asked.target or check.target or other(m) for m in ("text", "image")}
     refined = _refine(reco, log.queries, frozen, target, asked.refine)
     vectors = {"plain": refined.frozen, "refined": refined.vectors}
+    progress(questions(log.queries, vectors, asked.how, described), "searches")
     rankings = search_all(
         index.search, described, log.queries, vectors, asked.how, lambda count: progress(count, "search")
     )
@@ -178,7 +182,7 @@ def compare(
     evidence = known.evidence or _words(reco, index, described, log, refined, rankings, target, asked)
     return Comparison(
         log, asked.how, rankings,
-        decide(evidence, log.queries, moved, k=asked.how.k, seed=asked.how.seed, alarm=_alarm(reco, check)),
+        decide(evidence, log.queries, moved, asked.how, Heard(_alarm(reco, check), known.told, asked.marks)),
         changes(*_both(rankings)), overlaps(*_both(rankings)),
         moved, _reasons(refined), refined, described, check, target, _times(reco, log.queries, target, asked.refine),
         exactness, problem, known.judged, known.ids, known.clicked, evidence, asked.marks,
@@ -211,18 +215,12 @@ def compare_runs(log: QueryLog, runs: Mapping[ArmName, Path], asked: CompareOpti
     changed = changes(plain, refined)
     moved = (changed > 0).astype(np.float64)
     known = _Known.of(log, rankings, asked, None)
-    verdict = decide(known.evidence, kept, moved, k=asked.how.k, seed=asked.how.seed)
+    verdict = decide(known.evidence, kept, moved, asked.how, Heard("", known.told, asked.marks))
     reasons = ["" if far else _UNMOVED for far in moved]
     return Comparison(
         log, asked.how, rankings, verdict, changed, overlaps(plain, refined), moved, reasons,
         judged=known.judged, ids=known.ids, clicked=known.clicked, evidence=known.evidence, marks=asked.marks,
     )  # fmt: skip
-
-
-def searches_of(log: QueryLog, described: Description, how: SearchHow) -> int:
-    """How many searches a comparison makes for its rankings, for a progress bar."""
-    empty = np.empty((0, 0), np.float32)
-    return questions(log.queries, {"plain": empty, "refined": empty}, how, described)
 
 
 @dataclass(frozen=True)
@@ -231,15 +229,22 @@ class _Known:
 
     judged: JudgedQueries | None = None
     ids: JudgedIds | None = None
-    clicked: ClickReport | None = None
+    clicked: ClickReport | ClickVerdict | None = None
     evidence: Indication | None = None
+
+    @property
+    def told(self) -> ClickVerdict | None:
+        """What clicks on interleaved lists said."""
+        return self.clicked if isinstance(self.clicked, ClickVerdict) else None
 
     @classmethod
     def of(cls, log: QueryLog, rankings: Rankings, asked: CompareOptions, held: frozenset[str] | None) -> _Known:
         """Judge the rankings; ``held`` are the ids of the index, None where they were not read."""
-        clicked = (
-            None if asked.clicks is None else report_clicks(asked.clicks, log, rankings, asked.how.k, asked.how.seed)
-        )
+        clicked: ClickReport | ClickVerdict | None
+        if isinstance(asked.clicks, Clicks):
+            clicked = report_clicks(asked.clicks, log, rankings, asked.how.k, asked.how.seed)
+        else:
+            clicked = asked.clicks
         if asked.judgments is None:
             return cls(clicked=clicked)
         named = asked.judgments.documents
@@ -352,7 +357,7 @@ def _exactness(
     if described.index.startswith("none"):
         return None, "the index compares with each vector"
     try:
-        return measure_exactness(index.search, described, vectors, how, rows), ""
+        return measure_exactness(index, described, vectors, how, rows), ""
     except EngineError as error:
         return None, f"not measured: {error}"
 

@@ -10,7 +10,8 @@ from typing import TypeAlias
 import numpy as np
 import numpy.typing as npt
 
-from ..engines import Description, IndexHit, Page, Question
+from ..engines import Description, Engine, IndexHit, Page, Question
+from ..engines.comparing import similarities
 from ..errors import EngineError, EngineUnavailable
 from ..types import Vectors
 from .queries import SearchQuery
@@ -168,8 +169,12 @@ ENOUGH = 0.98
 """Share of the exact first k from which an index is good enough."""
 
 
+_SCANNED = 50_000
+"""Documents up to which exact results are found by one scan for all queries, where there is no filter."""
+
+
 def measure_exactness(
-    search: AskIndex,
+    index: Engine,
     described: Description,
     vectors: Mapping[str, Vectors],
     how: SearchHow,
@@ -183,14 +188,17 @@ def measure_exactness(
 
     def ids(side: str, row: int, **more: object) -> set[str]:
         question = Question(vectors[side][row], k=how.k, where=how.where)
-        return {hit.id for hit in search(replace(question, **more))}  # type: ignore[arg-type]
+        return {hit.id for hit in index.search(replace(question, **more))}  # type: ignore[arg-type]
 
     def share(side: str, found: Mapping[int, set[str]], effort: int | None) -> float:
         asked = {} if effort is None else {"effort": effort}
         shares = [len(ids(side, row, **asked) & best) / len(best) for row, best in found.items() if best]
         return float(np.mean(shares)) if shares else 1.0
 
-    exact = {side: {row: ids(side, row, exact=True) for row in rows.tolist()} for side in ("plain", "refined")}
+    if how.where is None and 0 < described.documents <= _SCANNED:
+        exact = _by_scan(index, described, {side: vectors[side][rows] for side in ("plain", "refined")}, rows, how.k)
+    else:
+        exact = {side: {row: ids(side, row, exact=True) for row in rows.tolist()} for side in ("plain", "refined")}
     plain, refined = (share(side, exact[side], None) for side in ("plain", "refined"))
     effort, tried, enough = described.effort, dict[int, tuple[float, float]](), None
     if effort is not None:
@@ -201,6 +209,25 @@ def measure_exactness(
                 enough = value
                 break
     return Exactness(len(rows), plain, refined, tried, enough)
+
+
+def _by_scan(
+    index: Engine, described: Description, asked: Mapping[str, Vectors], rows: npt.NDArray[np.int64], k: int
+) -> dict[str, dict[int, set[str]]]:
+    """Side -> row -> ids of the exact first k, of queries (n, D) of each side; memory is bounded by a page."""
+    queries = np.concatenate(list(asked.values()))
+    best: list[list[tuple[float, str]]] = [[] for _ in queries]
+    for page in index.scan():
+        there = [(one.id, one.vector) for one in page.documents if one.vector is not None]
+        if not there:
+            continue
+        block = np.stack([vector for _, vector in there])
+        for place, query in enumerate(queries):
+            scores = similarities(block, query, described.metric)
+            found = [(float(scores[row]), there[row][0]) for row in np.argsort(-scores, kind="stable")[:k].tolist()]
+            best[place] = sorted([*best[place], *found], key=lambda one: -one[0])[:k]
+    firsts = iter({id_ for _, id_ in one} for one in best)
+    return {side: dict(zip(rows.tolist(), firsts, strict=False)) for side in asked}
 
 
 class FunctionIndex:

@@ -10,10 +10,13 @@ import numpy as np
 import numpy.typing as npt
 
 from ..evaluate.intervals import Interval, bootstrap, points
+from ..interleave import ClickVerdict, Team
 from ..types import Modality
 from .evidence import ENOUGH, Indication
+from .marks import SURE, Marks
 from .measure import Figures
 from .queries import SearchQuery
+from .search import SearchHow
 
 Decision: TypeAlias = Literal["switch", "switch for some", "leave"]
 Flags = npt.NDArray[np.bool_]
@@ -68,31 +71,72 @@ class Advice:
     rests_on: str = ""
 
 
+@dataclass(frozen=True)
+class Heard:
+    """What else is known.
+
+    Attributes:
+        alarm: why nothing that was measured can be trusted; empty where nothing is wrong.
+        interleaved: what clicks on lists of both, or on two arms, said.
+        marks: of people, blind.
+    """
+
+    alarm: str = ""
+    interleaved: ClickVerdict | None = None
+    marks: Marks | None = None
+
+    @property
+    def clicked(self) -> Advice | None:
+        """What follows from clicks on lists of both; None where they say nothing yet."""
+        return (
+            None
+            if self.interleaved is None
+            else _preferred(self.interleaved.preferred, str(self.interleaved), "clicks")
+        )
+
+    @property
+    def marked(self) -> Advice | None:
+        """What follows from marks; None where they may be by chance."""
+        if self.marks is None or self.marks.chance >= SURE:
+            return None
+        return _preferred("refined" if self.marks.refined > self.marks.plain else "plain", str(self.marks), "marks")
+
+
 def decide(
-    evidence: Indication | None, queries: Sequence[SearchQuery], moved: Figures, *, k: int, seed: int, alarm: str = ""
+    evidence: Indication | None, queries: Sequence[SearchQuery], moved: Figures, how: SearchHow, heard: Heard
 ) -> Advice:
     """Decide by evidence, with B queries and how far each moved, (B,).
 
     A gain must be sure: its interval over queries, weighted by how often each was asked, is above 0. A rule for some
-    queries is chosen on half of them and must be sure on the other half.
+    queries is chosen on half of them and must be sure on the other half. Judgments come first, then clicks on lists of
+    both, then words of captions, unless people marked plain as better, then marks.
 
     Args:
         evidence: None where nothing tells.
         queries: B.
         moved: (B,) cosine distances.
-        k: of nDCG@k, for the sentence.
-        seed: of intervals and halves.
-        alarm: why nothing that was measured can be trusted; then it is left.
+        how: k of nDCG@k, and the seed of intervals and halves.
+        heard: what else is known.
     """
-    if alarm:
-        return Advice("leave", f"Leave it as it is: {alarm}.")
+    if heard.alarm:
+        return Advice("leave", f"Leave it as it is: {heard.alarm}.")
     if not (moved > 0).any():
         return Advice("leave", "Leave it as it is: the memory moves none of these queries.")
-    if evidence is None or evidence.told < ENOUGH:
-        return Advice("leave", _without(evidence))
+    enough = evidence is not None and evidence.told >= ENOUGH
+    if heard.clicked is not None and not (enough and evidence is not None and evidence.kind == "judgments"):
+        return heard.clicked
+    if evidence is None or not enough:
+        return heard.marked or Advice("leave", _without(evidence))
+    if heard.marked is not None and heard.marked.rule is None and evidence.kind != "judgments":
+        return heard.marked
+    return _by(evidence, queries, moved, how)
+
+
+def _by(evidence: Indication, queries: Sequence[SearchQuery], moved: Figures, how: SearchHow) -> Advice:
+    """The widest rule that surely gains."""
     kind = np.array([query.modality for query in queries])[evidence.rows]
     far, weights = moved[evidence.rows], np.array([query.weight for query in queries])[evidence.rows]
-    told = _Told(evidence.difference * weights / weights.mean(), kind, far, seed)
+    told = _Told(evidence.difference * weights / weights.mean(), kind, far, how.seed)
     rests = _REST[evidence.kind].format(told=evidence.told, asked=evidence.asked)
     for rule, sure in told.rules():
         if not sure:
@@ -100,11 +144,11 @@ def decide(
         gain = told.gain(rule)
         decision: Decision = "switch" if rule == SwitchRule() else "switch for some"
         head = "Switch" if decision == "switch" else f"Switch for {rule}, and leave the others plain"
-        return Advice(decision, f"{head}: {points(gain)} points nDCG@{k} {rests}.", rule, gain, evidence.kind)
+        return Advice(decision, f"{head}: {points(gain)} points nDCG@{how.k} {rests}.", rule, gain, evidence.kind)
     gain = told.gain(SwitchRule())
     why = "refined queries lose" if gain.high < 0 else "no gain is sure"
     return Advice(
-        "leave", f"Leave it as it is: {why}: {points(gain)} points nDCG@{k} {rests}.", None, gain, evidence.kind
+        "leave", f"Leave it as it is: {why}: {points(gain)} points nDCG@{how.k} {rests}.", None, gain, evidence.kind
     )
 
 
@@ -149,6 +193,14 @@ class _Told:
         bound = float(bounds[int(np.argmax(gains))])
         kept = self.difference[confirm][self.far[confirm] >= bound]
         return [(SwitchRule(modalities, bound), len(kept) >= ENOUGH // 2 and bootstrap(kept, seed=self.seed).low > 0)]
+
+
+def _preferred(preferred: Team | None, said: str, rests_on: str) -> Advice | None:
+    if preferred is None:
+        return None
+    if preferred == "refined":
+        return Advice("switch", f"Switch: {said}.", SwitchRule(), None, rests_on)
+    return Advice("leave", f"Leave it as it is: {said}.", None, None, rests_on)
 
 
 def _without(evidence: Indication | None) -> str:

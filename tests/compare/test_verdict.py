@@ -5,13 +5,14 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from reco_plugin.compare import SearchQuery, SwitchRule
+from reco_plugin.compare import Marks, SearchHow, SearchQuery, SwitchRule
 from reco_plugin.compare.evidence import Indication, by_captions_of_index, has_words, words_of
 from reco_plugin.compare.measure import judge
 from reco_plugin.compare.search import Rankings
-from reco_plugin.compare.verdict import decide
+from reco_plugin.compare.verdict import Heard, decide
 from reco_plugin.engines import IndexHit
 from reco_plugin.evaluate.ranking import graded_ndcg, ndcg
+from reco_plugin.interleave import ClickVerdict
 
 N = 400
 RNG = np.random.default_rng(0)
@@ -23,7 +24,7 @@ TEXTS = [SearchQuery(str(n), f"thing {n}") for n in range(N)]
 def said(difference: np.ndarray, queries=TEXTS, moved=MOVED, kind="judgments", **more):
     rows = np.arange(len(difference))
     evidence = Indication(kind, rows, np.full(len(rows), 0.5), 0.5 + difference, len(queries), more.pop("assumed", 0))
-    return decide(evidence, queries, moved, k=10, seed=0, **more)
+    return decide(evidence, queries, moved, SearchHow(), Heard(**more))
 
 
 def test_a_sure_gain_switches_and_names_what_it_rests_on():
@@ -76,6 +77,29 @@ def test_an_alarm_and_a_memory_that_moves_nothing_leave_it():
         "Leave it as it is: the vectors may be of another encoder."
     )
     assert "moves none" in said(NOISE + 0.3, moved=np.zeros(N)).sentence
+
+
+def test_marks_decide_where_nothing_else_tells_and_hold_back_where_words_would_switch():
+    refined, plain, uneven = Marks(15, 2, 5), Marks(2, 15, 5), Marks(5, 4, 20)
+    few = np.full(20, 0.5)
+    assert said(few, marks=refined).decision == "switch"
+    assert said(few, marks=uneven).decision == "leave"
+    words = "captions of the index"
+    assert said(NOISE + 0.1, kind=words, marks=uneven).decision == "switch"
+    assert said(NOISE + 0.1, kind=words, marks=plain).sentence.startswith("Leave it as it is: marked by one person")
+    assert said(NOISE + 0.1, marks=plain).rests_on == "judgments"
+
+
+def test_clicks_on_lists_of_both_come_after_judgments_and_before_words():
+    for told, gain in (("refined", -0.1), ("plain", 0.1)):
+        share = 0.7 if told == "refined" else 0.3
+        clicks = ClickVerdict("teams", 900, 400, 200, 1 - share, share, 0, 0, 0.001, 0)
+        by_words = said(NOISE + gain, kind="captions of the index", interleaved=clicks)
+        assert (by_words.decision == "switch") is (told == "refined")
+        assert by_words.rests_on == "clicks"
+        assert said(NOISE + gain, interleaved=clicks).rests_on == "judgments"
+    early = ClickVerdict("teams", 9, 4, 2, 0.5, 0.5, -1, 1, 1.0, None)
+    assert said(NOISE + 0.1, kind="captions of the index", interleaved=early).rests_on == "captions of the index"
 
 
 def test_words_are_found_in_captions():
