@@ -117,7 +117,8 @@ async def _no_route(request: Request, error: Exception) -> Response:
     headers = dict(getattr(error, "headers", None) or {})  # which methods there are
     if getattr(error, "status_code", None) in (404, 405):
         sent = request.scope.get("raw_path", b"").decode("latin-1")  # with the prefix
-        failure = no_route(request.method, sent or request.scope["path"], headers.get("Allow"))
+        known = request.app.state.shapes.paths
+        failure = no_route(request.method, sent or request.scope["path"], headers.get("Allow"), known)
     else:
         failure = to_failure(error)
     response = to_response(failure, request.app.state.shapes.of(request.scope))

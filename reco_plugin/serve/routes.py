@@ -10,7 +10,7 @@ import hashlib
 import hmac
 import logging
 import math
-from collections.abc import Callable, Coroutine, Iterable, Mapping, Sequence
+from collections.abc import Callable, Collection, Coroutine, Iterable, Mapping, Sequence
 from ipaddress import ip_address
 from typing import Any, TypeAlias
 from urllib.parse import urlsplit
@@ -24,6 +24,7 @@ from starlette.exceptions import HTTPException
 from starlette.types import ASGIApp, Receive, Scope, Send
 
 from ..errors import InputError, RecoError
+from ..values import did_you_mean, nearest
 from .failures import STOPPING, Failure, Refused, failure_of
 from .logs import LOGGER
 from .middleware import BodyRefused, JsonRequest
@@ -119,6 +120,11 @@ class Shapes:
             if isinstance(route, APIRoute)
         }
 
+    @property
+    def paths(self) -> Collection[str]:
+        """All that are known, for people."""
+        return self._shapes.keys()
+
     def of(self, scope: Scope) -> Shape:
         """The shape for a request: that of the path with the longest common beginning."""
         asked = scope["path"].removeprefix(scope.get("root_path", "")).split("/")[1:]
@@ -169,15 +175,19 @@ def to_response(failure: Failure, shape: Shape) -> JSONResponse:
     return JSONResponse(shape(failure), failure.status, headers)
 
 
-def no_route(method: str, path: str, allowed: str | None) -> Failure:
+def no_route(method: str, path: str, allowed: str | None, known: Collection[str] = ()) -> Failure:
     """The failure of a request that no route answers.
 
     >>> no_route("GET", "/v1/embeddings", "POST").message
     '/v1/embeddings takes POST, not GET'
+    >>> no_route("POST", "/v1/embedding", None, ["/v1/embeddings", "/v1/models"]).message
+    "there is no /v1/embedding here, did you mean '/v1/embeddings'? GET /docs shows what there is"
     """
     if allowed:
         return Failure(405, "method_not_allowed", f"{path:.100} takes {allowed}, not {method}")
-    return Failure(404, "not_found", f"there is no {path:.100} here: GET /docs shows what there is")
+    asked = path[:100]  # a longer one is like none, and would take long to compare
+    near = f", {did_you_mean(asked, known)} " if nearest(asked, known) else ": "
+    return Failure(404, "not_found", f"there is no {asked} here{near}GET /docs shows what there is")
 
 
 def _invalid(error: RequestValidationError) -> Failure:

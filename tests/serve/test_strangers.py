@@ -118,6 +118,7 @@ def test_an_unknown_path_is_told_to_all_dialects(reading, path):
     answer = reading.post(path, json={}).json()
     assert answer["detail"] == answer["message"] == answer["error"]["message"]
     assert "GET /docs shows what there is" in answer["message"]
+    assert ("did you mean '/v1/embeddings'" in answer["message"]) is path.startswith("/v1/embedding")
 
 
 def test_on_this_machine_only_names_of_this_machine_are_answered(tmp_path, model):
