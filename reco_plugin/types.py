@@ -342,6 +342,8 @@ class Refinement:
             searched, or did not answer.
         moves: how each vector moved, for exact scores with vectors of the other modality; None without a gate.
         why: B reasons for how far each moved, None where it found nothing; None unless ``explain``, and without a gate.
+        scale: (B, 2) of queries: a score of the refined vector times the first, plus the second, is on the scale of
+            plain scores, see :meth:`plain_scores`; None for candidates, without a gate, and where nothing is refined.
     """
 
     vectors: Vectors
@@ -354,6 +356,7 @@ class Refinement:
     retrieved: npt.NDArray[np.bool_] | None = None
     moves: Moves | None = None
     why: Sequence[Why | None] | None = None
+    scale: npt.NDArray[np.float32] | None = None
 
     @classmethod
     def join(cls, parts: Sequence[Refinement]) -> Refinement:
@@ -379,7 +382,16 @@ class Refinement:
             retrieved=rows("retrieved"),
             moves=Moves.join(moving) if moving else None,
             why=rows("why"),
+            scale=rows("scale"),
         )
+
+    def plain_scores(self, scores: npt.ArrayLike) -> npt.NDArray[np.float32]:
+        """Scores (B, ...) of the refined vectors on the scale of plain ones, for a cut-off that was set on those.
+
+        Each query's scores keep the mean and the spread that its plain vector has over the memory's vectors; their
+        order stays. Cosines or dot products alike.
+        """
+        return to_plain_scores(scores, self.scale)
 
     @property
     def refined(self) -> npt.NDArray[np.bool_]:
@@ -405,6 +417,15 @@ class Refinement:
         """(B,) cosine distance between frozen and refined; 0 means unchanged."""
         difference = self.vectors - self.frozen
         return np.asarray(0.5 * np.einsum("bd,bd->b", difference, difference), np.float32)  # of unit vectors: 1 - cos
+
+
+def to_plain_scores(scores: npt.ArrayLike, scale: npt.NDArray[np.float32] | None) -> npt.NDArray[np.float32]:
+    """Scores (B, ...) by B factors and B numbers that are added (B, 2); as they are without."""
+    given = np.asarray(scores, np.float32)
+    if scale is None:
+        return given
+    factor, offset = (scale[:, side].reshape(-1, *([1] * (given.ndim - 1))) for side in (0, 1))
+    return np.asarray(factor * given + offset, np.float32)
 
 
 @dataclass(frozen=True)

@@ -18,7 +18,7 @@ from reco_plugin.memory import Fingerprint, open_memory
 from reco_plugin.refine import Refiner, VectorMemory, refiner_for_vectors
 from reco_plugin.retrieve import Retrieval
 from reco_plugin.score import ExactScorer, score_both
-from reco_plugin.types import MODALITIES, Coverage, Neighbours, Records, Search
+from reco_plugin.types import MODALITIES, Coverage, Neighbours, Records, Search, other
 
 D, GROUPS, EACH, K = 32, 120, 3, 5
 BLOCK = 512  # rows per fusion call
@@ -74,6 +74,27 @@ def test_refined_vectors_are_unit_float32_and_moved(refiner, queries, modality):
     assert np.allclose(result.moved, 1 - np.sum(result.vectors * queries, axis=1), atol=1e-6)
     assert result.moved.max() > 1e-3
     assert (result.neighbours, result.reliability, result.weights) == (None, None, None)
+
+
+def test_scores_come_back_to_the_mean_and_the_spread_of_plain_ones(refiner, world, queries, modality):
+    result = refiner.refine(queries, modality=modality)
+    others = world.records.side(other(modality))
+    plain, refined = queries @ others.T, result.vectors @ others.T
+    back = result.plain_scores(refined)
+    assert np.array_equal(np.argsort(back, axis=1), np.argsort(refined, axis=1)), "the order stays"
+    assert abs(refined.mean(axis=1) - plain.mean(axis=1)).max() > 0.02, "there is something to bring back"
+    np.testing.assert_allclose(back.mean(axis=1), plain.mean(axis=1), atol=1e-4)
+    np.testing.assert_allclose(back.std(axis=1), plain.std(axis=1), rtol=0.1)  # a low-rank covariance tells it
+    np.testing.assert_allclose(result.plain_scores(refined[:, 0]), back[:, 0])
+
+
+def test_a_query_that_stays_has_the_scale_of_plain_scores(refiner, world, queries, modality):
+    stayed = refiner.refine(queries, modality=modality, caution=1.0, where={"group": GROUPS + 1})
+    assert stayed.scale is None or np.allclose(stayed.scale, [1.0, 0.0], atol=1e-5)
+    scores = queries @ world.records.side(other(modality)).T
+    np.testing.assert_allclose(stayed.plain_scores(scores), scores, atol=1e-5)
+    candidates = refiner.refine(queries, modality=modality, role="candidate")
+    assert candidates.scale is None
 
 
 def test_neither_the_queries_nor_what_was_frozen_is_changed_through_the_result(refiner, queries, modality):

@@ -15,6 +15,7 @@ from .calibrate import FEWEST
 from .coverage import MAJORITY, RIVALS, find_covered, nearest_rival
 from .formula import spread_of
 from .gate import Applied, features, step
+from .moments import scale_of
 from .reasons import reasons
 from .scores import to_vectors
 from .signals import Evidence
@@ -85,10 +86,11 @@ class OwnKind:
             moved = queries + added
             moved /= np.linalg.norm(moved, axis=1, keepdims=True)
         coverage = Coverage(len(queries), len(queries), strength=float(far.mean()))
+        scale = None if target == "both" else scale_of(queries, moved, state.values[asked.modality])
         if not far.any():
             plain = stays_plain(asked, "the memory's own pairs show no gain")
             coverage, moved = replace(coverage, plain=plain), queries.copy()
-        return Refinement(moved, queries, coverage=coverage)
+        return Refinement(moved, queries, coverage=coverage, scale=scale)
 
 
 def _cover(asked: Refining) -> tuple[Calibration | None, npt.NDArray[np.bool_] | None]:
@@ -185,7 +187,8 @@ def _move(
         ),
     )
     vectors = np.where(here[:, None], refined, queries).astype(np.float32)
-    moved = Refinement(vectors, queries, coverage=coverage, retrieved=here, moves=moves)
+    scale = scale_of(queries, vectors, state.values[other(asked.modality)]) if asked.role == "query" else None
+    moved = Refinement(vectors, queries, coverage=coverage, retrieved=here, moves=moves, scale=scale)
     if not asked.how["explain"]:
         return moved
     weights = (evidence.weights * (far / (1.0 + far))[:, None]).astype(np.float32)

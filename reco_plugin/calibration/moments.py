@@ -114,3 +114,17 @@ def measure_values(x: Vectors, *, distinct: int, rank: int) -> Values:
     slack = np.linalg.eigh((x.T @ x).astype(np.float64))[1][:, 0].astype(np.float32)
     length = mean_length(centred[:500], precision)
     return Values(mean.astype(np.float32), covariance, precision, length, shrinkage, slack)
+
+
+def scale_of(plain: Vectors, refined: Vectors, values: Values) -> npt.NDArray[np.float32]:
+    """What maps scores of refined queries to the scale of plain ones: a factor and a number that is added (B, 2).
+
+    With them, a query's scores over the vectors it is compared with have the mean and the standard deviation that its
+    plain vector has, by the moments of the memory's vectors.
+
+    >>> values = measure_values(np.float32([[3, 1], [1, 1], [3, 0], [1, 0]]), distinct=4, rank=2)  # deviations 1 and .5
+    >>> scale_of(np.float32([[1, 0]]), np.float32([[0, 1]]), values).tolist()
+    [[2.0, 1.0]]
+    """
+    factor = values.covariance.length(plain) / values.covariance.length(refined)
+    return np.stack([factor, plain @ values.mean - factor * (refined @ values.mean)], axis=1).astype(np.float32)

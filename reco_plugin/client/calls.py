@@ -34,6 +34,7 @@ from ..types import (
     Used,
     Vectors,
     other,
+    to_plain_scores,
 )
 from ..values import show
 
@@ -60,6 +61,7 @@ class Refined:
         plain: per row, why it was to be refined and stays plain, for people; empty where it moved, or was not to be.
         arm: which the queries were in, where a share of them is refined; None where nothing was decided, or where
             parts of the call, that had no ``unit``, were in both.
+        scale: (B, 2) of queries, as :attr:`reco_plugin.types.Refinement.scale`; None where the service says none.
     """
 
     vectors: Vectors
@@ -71,11 +73,16 @@ class Refined:
     coverage: Coverage | None = None
     plain: tuple[str, ...] = ()
     arm: Arm | None = None
+    scale: npt.NDArray[np.float32] | None = None
 
     @property
     def refined(self) -> npt.NDArray[np.bool_]:
         """(B,) whether a vector moved."""
         return self.moved > UNMOVED
+
+    def plain_scores(self, scores: npt.ArrayLike) -> npt.NDArray[np.float32]:
+        """As :meth:`reco_plugin.types.Refinement.plain_scores`."""
+        return to_plain_scores(scores, self.scale)
 
     @classmethod
     def unmoved(cls, frozen: Vectors, reason: Away, *, explain: bool = False) -> Refined:
@@ -93,6 +100,7 @@ class Refined:
         used = [part.used for part in parts if part.used is not None]
         why = [part.why for part in parts if part.why is not None]
         coverage = [part.coverage for part in parts if part.coverage is not None]
+        scales = [part.scale for part in parts if part.scale is not None]
         return cls(
             np.concatenate([part.vectors for part in parts]),
             np.concatenate([part.moved for part in parts]),
@@ -103,6 +111,7 @@ class Refined:
             Coverage.join(coverage) if coverage else None,
             tuple(words for part in parts for words in part.plain),
             arms.pop() if len(arms) == 1 else None,
+            np.concatenate(scales) if len(scales) == len(parts) else None,
         )
 
     def told(self, headers: Mapping[str, str]) -> Refined:
@@ -366,6 +375,7 @@ def _parse_refined(answer: Any) -> Refined:
         why=tuple(_why(row.get("why")) for row in rows) if explained else None,
         coverage=_coverage(next(iter(answer.get("coverage", {}).values()), None), [row.get("covered") for row in rows]),
         plain=tuple(row.get("plain") or "" for row in rows),
+        scale=np.array([row["scale"] for row in rows], np.float32) if all(row.get("scale") for row in rows) else None,
     )
 
 

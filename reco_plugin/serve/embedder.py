@@ -119,6 +119,7 @@ class AnswerRow:
     why: Why | None = None  # why it moved as far as it did; None unless explained
     failure: Failure | None = None  # why the item failed; None where it did not
     plain: str = ""  # why it was to be refined and stays plain, for people; empty where it moved, or was not to be
+    scale: tuple[float, float] | None = None  # maps its scores to those of plain vectors, of a query that was refined
 
 
 @dataclass(frozen=True)
@@ -551,6 +552,7 @@ class Embedder:
                 covered[row] if covered else None,
                 result.why[row] if result.why is not None else None,
                 plain=result.why_plain(row) if wanted else "",
+                scale=None if result.scale is None else (float(result.scale[row, 0]), float(result.scale[row, 1])),
             )
             work.rows[one.place] = answer
             if one.key is not None and result.degraded is None:

@@ -210,6 +210,8 @@ class RefinedItem(BaseModel):
     """Why it was to be refined and stays plain."""
     moved: float = 0.0
     """Cosine distance from the frozen vector."""
+    scale: tuple[float, float] | None = None
+    """Of a refined query: a score of it times the first, plus the second, is on the scale of plain scores."""
     truncated: bool = False
     covered: bool | None = None
     """Whether the memory knows it; only of text candidates."""
@@ -258,6 +260,7 @@ def _item(number: int, row: AnswerRow) -> RefinedItem:
         refined=row.refined,
         plain=row.plain or None,
         moved=row.moved,
+        scale=row.scale,
         truncated=row.truncated,
         covered=row.covered,
         why=WhyBody.of(row.why) if row.why is not None else None,

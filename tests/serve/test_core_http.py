@@ -12,6 +12,7 @@ import numpy as np
 import pytest
 
 from reco_plugin import Pair, Reco
+from reco_plugin.client.calls import _parse_refined
 from reco_plugin.errors import (
     ConfigError,
     MemoryLocked,
@@ -46,6 +47,21 @@ def test_refine_takes_vectors_and_gives_them_back_refined(reading, filled):
     assert {part.partition(";")[0].strip() for part in answer.headers["server-timing"].split(",")} == {
         *("queue", "prepare", "encode", "refine"),
     }
+
+
+def test_the_scale_of_scores_is_told_by_item_and_of_one_query_in_a_header(reading, filled):
+    frozen = filled.embed_texts(TEXTS, refine=False)
+    scale = filled.refine(frozen, modality="text").scale
+    assert abs(scale[:, 0] - 1).max() > 0.01
+    two = reading.post("/v1/refine", json={"vectors": frozen.tolist(), "modality": "text"})
+    assert np.allclose([one["scale"] for one in two.json()["data"]], scale, atol=1e-4)
+    assert "x-reco-scale" not in two.headers
+    one = reading.post("/v1/embeddings", json={"model": "clip-reco-query", "input": TEXTS[0]})
+    assert np.allclose([float(word) for word in one.headers["x-reco-scale"].split()], scale[0], atol=1e-4)
+    plain = reading.post("/v1/embeddings", json={"model": "clip", "input": TEXTS[0]})
+    assert "x-reco-scale" not in plain.headers
+    served = _parse_refined(two.json())
+    assert np.allclose(served.plain_scores([[0.2], [0.3]]), (scale[:, :1] * [[0.2], [0.3]]) + scale[:, 1:], atol=1e-4)
 
 
 def test_what_the_memory_has_nothing_for_is_not_called_refined(reco, served):
