@@ -7,6 +7,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import timedelta
+from functools import partial
 from pathlib import Path
 from typing import Any, TypeVar, cast
 
@@ -26,6 +27,8 @@ from .documents import check_fields, make_document, pick_vector, picture_or_none
 
 _METRICS: Mapping[str, Similarity] = {"cosine": "cosine", "dot": "dot", "l2": "euclid"}
 _NAMES = {metric: name for name, metric in _METRICS.items()}
+_AT_ONCE = 10
+"""Pages that are read by one request."""
 _REFRESHED = timedelta(seconds=5)
 _AWAY = ("timed out", "timeout", "connection", "503", "slow down", "slowdown", "429", "dns error")
 """In the words of an object store that may answer later."""
@@ -97,14 +100,19 @@ class LanceIndex:
         found = self._known()
         table = ask(self._open)  # one of its own, which stays at a version
         version, row = (int(part) for part in after.split(":")) if after else (int(table.version), 0)
-        with self._translated():
-            self._go_to(table, version)
+        self._go_to(table, version)
+
+        def read(row: int) -> list[pa.RecordBatch]:
             query = table.search().select([*found.read, *[found.vector] * vectors])
             if since is not None:
                 query = query.where(self._changed(found, since))
-            for batch in query.offset(row).to_batches(size):
+            with self._translated():  # a scan without a limit reads ahead, and holds 2 GiB of it
+                return list(query.offset(row).limit(_AT_ONCE * size).to_batches(size))
+
+        while batches := ask(partial(read, row)):
+            for batch in batches:
+                row += batch.num_rows
                 if batch.num_rows:
-                    row += batch.num_rows
                     yield Page(tuple(self._documents(found, batch, vectors)), f"{version}:{row}")
 
     def search(self, question: Question) -> Sequence[IndexHit]:
@@ -189,8 +197,11 @@ class LanceIndex:
 
     def _go_to(self, table: Any, version: int) -> None:
         try:
-            table.checkout(version)
-        except ValueError:
+            with self._translated():
+                table.checkout(version)
+        except EngineUnavailable:
+            raise
+        except EngineError:
             raise EngineError(
                 f"{self._address.place}: version {version} of the table, of which a part was read, has been cleaned up "
                 "since: read it from the beginning"

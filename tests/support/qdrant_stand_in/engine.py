@@ -41,6 +41,7 @@ class Engine:
         made: arguments of each ``create_collection``, by collection.
         seen: how often each operation was called, whatever came of it.
         last: arguments of the latest call of each operation.
+        shown: collection -> what `get` says of its configuration in place of the client's own engine.
         least_ef: a search that looks at fewer candidates misses every third neighbour, as an index would.
     """
 
@@ -49,6 +50,7 @@ class Engine:
     made: dict[str, dict[str, Any]] = field(default_factory=dict)
     seen: Counter[str] = field(default_factory=Counter)
     last: dict[str, dict[str, Any]] = field(default_factory=dict)
+    shown: dict[str, dict[str, Any]] = field(default_factory=dict)
     least_ef: int = 0
 
     def __post_init__(self) -> None:
@@ -78,6 +80,13 @@ class Engine:
                 raise
             except Exception as error:
                 raise _as_server(error) from error
+
+    def get(self, name: str, key: str | None) -> models.CollectionInfo:
+        """The description of a collection."""
+        found = self.run("get", key, lambda client: client.get_collection(name)).model_dump()
+        for part, values in self.shown.get(name, {}).items():
+            found["config"][part] = {**(found["config"][part] or {}), **values} if values else values
+        return models.CollectionInfo.model_validate(found)
 
     def query(self, name: str, key: str | None, searches: list[models.QueryRequest]) -> list[models.QueryResponse]:
         """The answers; parameters of an index are kept from the client's own engine, which would warn of them."""

@@ -138,7 +138,7 @@ def _exists(engine: Engine, key: str | None, name: str, _: Any) -> Any:
 
 _ROUTES: list[tuple[str, str, Any]] = [
     ("GET", "/collections", lambda e, key, *_: e.run("list", key, lambda c: c.get_collections())),
-    ("GET", f"/collections/{_NAME}", lambda e, key, name, _: e.run("get", key, lambda c: c.get_collection(name))),
+    ("GET", f"/collections/{_NAME}", lambda e, key, name, _: e.get(name, key)),
     ("GET", f"/collections/{_NAME}/exists", _exists),
     ("PUT", f"/collections/{_NAME}", _create),
     ("PATCH", f"/collections/{_NAME}", _update),

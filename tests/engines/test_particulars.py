@@ -1,0 +1,347 @@
+"""What single engines have of their own: metrics, compression, pictures as bytes, versions, names of options."""
+
+from __future__ import annotations
+
+from contextlib import closing
+from datetime import timedelta
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from reco_plugin.data.rows import Rejected
+from reco_plugin.engines import Document, Page, Question, is_index, open_index, parse_address
+from reco_plugin.engines.comparing import nearest_of
+from reco_plugin.errors import ConfigError, EngineError, InputError
+from reco_plugin.ingest.source import open_source
+from reco_plugin.types import Pair
+
+from .conftest import DIMENSION, Served, rows, to_qdrant, unit
+
+WITH_VECTOR = [row for row in rows() if row.clip is not None]
+CLIP = np.asarray([row.clip for row in WITH_VECTOR], np.float32)
+LONGER = CLIP * np.linspace(0.5, 2, len(CLIP), dtype=np.float32)[:, None]  # so that the metrics differ
+
+
+def expected(metric: str, vectors: np.ndarray, query: np.ndarray) -> np.ndarray:
+    """Scores (N,) by definition."""
+    if metric == "euclid":
+        return -np.linalg.norm(vectors - query, axis=1)
+    norms = np.linalg.norm(vectors, axis=1) if metric == "cosine" else 1
+    return vectors @ query / norms
+
+
+@pytest.mark.parametrize("metric", ["cosine", "dot", "euclid"])
+def test_comparing_finds_what_sorting_all_finds(metric):
+    places = np.array_split(np.arange(len(LONGER)), 7)
+    pages = [Page((*(Document(str(n), LONGER[n]) for n in some), Document("none")), "") for some in places]
+    query = unit(1, 3)[0]
+    scores = expected(metric, LONGER, query)
+    hits = nearest_of(pages, query, 12, metric)
+    assert [int(hit.id) for hit in hits] == np.argsort(-scores)[:12].tolist()
+    np.testing.assert_allclose([hit.score for hit in hits], np.sort(scores)[::-1][:12], atol=1e-5)
+
+
+@pytest.mark.parametrize(("name", "metric"), [("COSINE", "cosine"), ("IP", "dot"), ("L2", "euclid")])
+@pytest.mark.parametrize("kind", ["HNSW", "IVF_FLAT", "HNSW_SQ"])
+def test_milvus_scores_as_its_metric_does(milvus: Served, name: str, metric: str, kind: str):
+    longer = [row.__class__(**{**vars(row), "clip": LONGER[n].tolist()}) for n, row in enumerate(WITH_VECTOR)]
+    query = unit(1, 3)[0]
+    scores = expected(metric, LONGER, query)
+    with closing(open_index(milvus.fill(f"scores_{name}", longer, kind, name))) as index:
+        said = index.describe()
+        assert (said.metric, said.index.split()[0]) == (metric, kind)
+        assert said.compression == ("int8" if kind == "HNSW_SQ" else "")
+        hits = index.search(Question(query, k=10, exact=True))  # of compressed vectors: by reading all
+        assert [hit.id for hit in hits] == [WITH_VECTOR[row].sku for row in np.argsort(-scores)[:10]]
+        np.testing.assert_allclose([hit.score for hit in hits], np.sort(scores)[::-1][:10], atol=1e-4)
+        filtered = index.search(Question(query, k=5, where="price < 5", exact=True))
+        assert all(int(hit.id[4:]) < 50 for hit in filtered)
+        assert len(filtered) == 5
+
+
+def test_milvus_stores_numbers_of_two_bytes():
+    """As pymilvus hands them over; Milvus Lite has no such fields."""
+    from pymilvus import DataType
+
+    from reco_plugin.engines import milvus
+
+    vector = unit(1, 3)[0]
+    sent = milvus._to_bfloat16(vector)
+    assert len(sent) == 2 * DIMENSION
+    np.testing.assert_allclose(milvus._vector([sent], DataType.BFLOAT16_VECTOR), vector, rtol=2**-8)
+    half = vector.astype(np.float16)
+    np.testing.assert_array_equal(milvus._vector(half.tobytes(), DataType.FLOAT16_VECTOR), half.astype(np.float32))
+
+
+def test_milvus_takes_no_other_consistency_and_no_words_without_a_function(milvus: Served):
+    with pytest.raises(InputError, match="consistency must be 'strong'"):
+        open_index(milvus.address + "&consistency=weak")
+    with closing(open_index(milvus.address.replace("text=title", "text=photo"))) as index:
+        assert not index.describe().searches_text
+        with pytest.raises(ConfigError, match="no function of type BM25 over photo"):
+            index.search(Question(text="fox"))
+    with closing(open_index(milvus.address + "&consistency=bounded")) as index:
+        assert len(index.search(Question(unit(1, 0)[0], k=3))) == 3
+
+
+def test_a_file_of_milvus_lite_is_let_go(tmp_path: Path):
+    """Another process can open it once all that is open here is closed."""
+    pytest.importorskip("milvus_lite", reason="no Milvus Lite for this platform")
+    from milvus_lite.server_manager import server_manager_instance as servers
+    from pymilvus import MilvusClient
+
+    file = tmp_path / "own.db"
+    with closing(MilvusClient(str(file))) as owner:
+        owner.create_collection("products", dimension=4)
+        owner.insert("products", [{"id": 1, "vector": [1.0, 0, 0, 0]}])
+    servers.release_server(str(file))
+    one, two = (open_index(f"milvus:{file}?collection=products") for _ in range(2))
+    assert one.describe().documents == two.describe().documents == 1
+    assert [document.id for page in one.scan() for document in page.documents] == ["1"]
+    one.close()
+    assert two.describe().documents == 1
+    two.close()
+    assert str(file) not in servers._servers
+
+
+@pytest.fixture
+def lance_folder(tmp_path: Path):
+    """A folder of LanceDB, and a function that makes a table in it."""
+    lance = pytest.importorskip("lancedb")
+    import pyarrow as pa
+
+    def make(name: str, kind: pa.DataType, documents: list[dict], config=None):
+        schema = pa.schema(
+            {"id": pa.string(), "photo": pa.binary(), "title": pa.string(), "clip": pa.list_(kind, DIMENSION)}
+        )
+        table = lance.connect(tmp_path).create_table(
+            name, pa.Table.from_pylist(documents, schema=schema), on_bad_vectors="null"
+        )
+        if config is not None:
+            table.create_index("clip", config=config)
+        return table, f"lancedb:{tmp_path}?table={name}&vector=clip&text=title"
+
+    return make
+
+
+def documents_of(vectors: np.ndarray) -> list[dict]:
+    """Rows with these vectors."""
+    return [{"id": row.sku, "title": row.title, "clip": vectors[n]} for n, row in enumerate(WITH_VECTOR)]
+
+
+@pytest.mark.parametrize("metric", ["cosine", "dot", "euclid"])
+@pytest.mark.parametrize("bits", [16, 32, 64])
+def test_lancedb_scores_as_its_metric_does(lance_folder, metric: str, bits: int):
+    import pyarrow as pa
+
+    kind = {16: pa.float16(), 32: pa.float32(), 64: pa.float64()}[bits]
+    _, address = lance_folder("products", kind, documents_of(LONGER.astype(f"f{bits // 8}")))
+    query = unit(1, 3)[0]
+    scores = expected(metric, LONGER, query)
+    with closing(open_index(address + f"&metric={metric}")) as index:
+        said = index.describe()
+        assert (said.metric, said.effort) == (metric, None)
+        assert said.compression == ("" if bits == 32 else f"float{bits}")
+        hits = index.search(Question(query, k=10))
+        if bits > 16:  # else some are equally near
+            assert [hit.id for hit in hits] == [WITH_VECTOR[row].sku for row in np.argsort(-scores)[:10]]
+        np.testing.assert_allclose([hit.score for hit in hits], np.sort(scores)[::-1][:10], atol=5e-3)
+        assert not said.searches_text
+        with pytest.raises(ConfigError, match="no index of type FTS over title"):
+            index.search(Question(text="fox"))
+
+
+def test_lancedb_loses_by_compression_what_rescoring_brings_back(lance_folder):
+    import pyarrow as pa
+    from lancedb.index import IvfFlat, IvfHnswSq, IvfPq
+
+    random = np.random.default_rng(5)
+    vectors = random.normal(size=(2000, DIMENSION)).astype(np.float32)
+    vectors /= np.linalg.norm(vectors, axis=1, keepdims=True)
+    documents = [{"id": str(n), "clip": vector} for n, vector in enumerate(vectors)]
+
+    def found(index, query: np.ndarray, effort: int | None) -> float:
+        hits = index.search(Question(query, k=10, effort=effort))
+        return len({int(hit.id) for hit in hits} & set(np.argsort(-(vectors @ query))[:10].tolist())) / 10
+
+    pq = IvfPq(distance_type="cosine", num_partitions=1, num_sub_vectors=2)
+    _, address = lance_folder("pq", pa.float32(), documents, pq)
+    with closing(open_index(address)) as index:
+        said = index.describe()
+        assert (said.index, said.compression, said.effort.name) == ("IVF_PQ", "PQ of 2 bytes", "refine_factor")
+        queries = unit(20, 6)
+        assert np.mean([found(index, query, None) for query in queries]) < 0.6
+        assert np.mean([found(index, query, said.effort.higher[-1]) for query in queries]) > 0.95
+    with (
+        pytest.raises(EngineError, match="metric=dot is not that of the index"),
+        closing(open_index(address + "&metric=dot")) as index,
+    ):
+        index.describe()
+    for name, config, expected_ in (
+        ("flat", IvfFlat(distance_type="l2", num_partitions=4), ("euclid", "", "nprobes")),
+        ("sq", IvfHnswSq(distance_type="dot", num_partitions=1), ("dot", "int8", "refine_factor")),
+    ):
+        _, address = lance_folder(name, pa.float32(), documents, config)
+        with closing(open_index(address)) as index:
+            said = index.describe()
+            assert (said.metric, said.compression, said.effort.name) == expected_
+            assert found(index, queries[0], said.effort.higher[-1]) == 1
+
+
+def test_lancedb_is_read_at_the_version_of_the_first_page(lance_folder):
+    import pyarrow as pa
+
+    table, address = lance_folder("products", pa.float32(), documents_of(CLIP))
+    with closing(open_index(address)) as index:
+        pages = index.scan(size=50)
+        first = next(pages)
+        table.delete(f"id = '{WITH_VECTOR[-1].sku}'")
+        found = [document.id for page in [first, *pages] for document in page.documents]
+        assert found == [row.sku for row in WITH_VECTOR]
+        rest = [document.id for page in index.scan(after=first.position) for document in page.documents]
+        assert [*(document.id for document in first.documents), *rest] == found
+        anew = [document.id for page in index.scan() for document in page.documents]
+        assert anew == found[:-1]
+        with pytest.warns(UserWarning, match="removes every version"):
+            table.optimize(cleanup_older_than=timedelta(0), delete_unverified=True)
+        with pytest.raises(EngineError, match=r"cleaned up since: read it from the beginning"):
+            next(index.scan(after=first.position))
+
+
+def test_pictures_may_be_bytes_in_an_index(lance_folder, drawings: list[Pair], model: Path, tmp_path: Path):
+    import pyarrow as pa
+
+    documents = []
+    for pair in drawings[:3]:
+        pair.image.save(tmp_path / "one.png")
+        documents.append({"id": pair.id, "title": pair.text, "photo": (tmp_path / "one.png").read_bytes()})
+    documents.append({"id": "empty", "title": "without a picture", "photo": b""})
+    _, address = lance_folder("drawn", pa.float32(), documents)
+    with closing(open_index(address + "&image=photo")) as index:
+        (page,) = index.scan()
+        assert [document.image for document in page.documents] == [*(row["photo"] for row in documents[:3]), None]
+        assert all("photo" not in document.payload for document in page.documents)
+    found = [row for part in open_source(address + "&image=photo&of=neither", model=model).parts for row in part.read()]
+    assert [row.image for row in found[:3]] == [row["photo"] for row in documents[:3]]
+    assert all("image" not in row.payload for row in found[:3])
+    assert isinstance(found[3], Rejected)
+
+
+def test_pictures_may_be_bytes_in_postgresql(postgresql: Served):
+    postgresql.query("DROP TABLE IF EXISTS drawn")
+    postgresql.query("CREATE TABLE drawn (sku text PRIMARY KEY, photo bytea, clip vector(4))")
+    postgresql.query("INSERT INTO drawn VALUES ('a', '\\x89504e47', '[1,0,0,0]'), ('b', NULL, '[0,1,0,0]')")
+    postgresql.query("GRANT SELECT ON drawn TO reader")
+    address = postgresql.address.partition("?")[0]
+    host = parse_address(postgresql.address).options["host"]
+    with closing(open_index(f"{address}?host={host}&table=drawn&image=photo")) as index:
+        (page,) = index.scan()
+        assert [document.image for document in page.documents] == [b"\x89PNG", None]
+        hits = index.search(Question(np.asarray([1, 0, 0, 0], np.float32), k=2))
+        assert [hit.image for hit in hits] == [b"\x89PNG", None]
+
+
+def test_an_address_of_qdrant_is_an_index_where_it_says_vector():
+    pairs = "http://qdrant:6333?collection=shop&image=photo&text=title&caption=name"
+    assert not is_index(pairs)
+    assert is_index(pairs + "&vector=photo")
+    assert is_index("grpcs://qdrant?collection=shop&vector=")
+    assert not is_index("https://host/table.csv")
+    found = parse_address(pairs + "&picture=url")
+    assert (found.vector, found.text, found.image, found.port) == ("photo", "name", "url", 6333)
+    assert parse_address("grpcs://qdrant?collection=shop").port == 6334
+    with pytest.raises(ConfigError, match="a server of Qdrant is http"):
+        open_index("qdrant://host?collection=shop")
+
+
+@pytest.fixture
+def own_qdrant():
+    """A stand-in with the index in it."""
+    from qdrant_stand_in import StandIn
+
+    server = StandIn()
+    server.start()
+    to_qdrant(server.engine.client, "products", rows(), "Euclid")
+    yield server
+    server.stop()
+
+
+@pytest.mark.parametrize("scheme", ["http", "grpc"])
+def test_qdrant_by_both_transports_and_by_an_alias(own_qdrant, scheme: str):
+    from qdrant_client import models
+
+    alias = models.CreateAlias(collection_name="products", alias_name="shop")
+    own_qdrant.engine.client.update_collection_aliases([models.CreateAliasOperation(create_alias=alias)])
+    address = f"{own_qdrant.url(scheme)}?collection=shop&vector=clip&caption=title&id=sku&changed=changed"
+    query = unit(1, 3)[0]
+    with closing(open_index(address)) as index:
+        said = index.describe()
+        assert (said.name, said.metric, said.documents) == ("products", "euclid", 300)
+        hits = index.search(Question(query, k=5, exact=True))
+        scores = -np.linalg.norm(CLIP - query, axis=1)
+        assert [hit.id for hit in hits] == [WITH_VECTOR[row].sku for row in np.argsort(-scores)[:5]]
+        np.testing.assert_allclose([hit.score for hit in hits], np.sort(scores)[::-1][:5], atol=1e-4)
+        (sent,) = own_qdrant.engine.last["query"]["searches"]
+        assert sent.params.exact
+        assert sent.params.quantization.ignore
+        changed = [document.id for page in index.scan(since="290") for document in page.documents]
+        assert changed == [f"sku-{n:04}" for n in range(290, 300)]
+
+
+@pytest.mark.parametrize(
+    ("said", "compression", "effort"),
+    [
+        ({}, "", "hnsw_ef"),
+        ({"scalar": {"type": "int8"}}, "int8", "oversampling"),
+        ({"product": {"compression": "x16"}}, "PQ x16", "oversampling"),
+        ({"binary": {}}, "1 bit, rescored", "oversampling"),
+        ({"binary": {"encoding": "two_bits"}}, "2 bits, rescored", "oversampling"),
+    ],
+)
+def test_qdrant_says_how_vectors_are_compressed(own_qdrant, said: dict, compression: str, effort: str):
+    """The stand-in compresses nothing, but says so, in the shapes of a server."""
+    own_qdrant.engine.shown["products"] = {
+        "quantization_config": said or None,
+        "hnsw_config": {"m": 24, "ef_construct": 200},
+    }
+    with closing(open_index(f"{own_qdrant.url('http')}?collection=products&vector=clip")) as index:
+        found = index.describe()
+        assert (found.index, found.compression) == ("hnsw m=24 ef_construct=200", compression)
+        assert found.effort.name == effort
+        assert all(value > found.effort.value for value in found.effort.higher)
+        index.search(Question(unit(1, 3)[0], effort=found.effort.higher[0]))
+        (sent,) = own_qdrant.engine.last["query"]["searches"]
+        asked = sent.params.model_dump(exclude_none=True)
+        wanted = {"quantization": {"ignore": False, "rescore": True, "oversampling": 2.0}} if said else {"hnsw_ef": 256}
+        assert wanted.items() <= asked.items()
+
+
+def test_qdrant_finds_values_within_values_and_numbers_points_by_any_id(tmp_path: Path):
+    from qdrant_client import QdrantClient, models
+
+    with closing(QdrantClient(path=str(tmp_path))) as client:
+        floats = models.VectorParams(size=DIMENSION, distance=models.Distance.DOT)
+        client.create_collection("shop", floats)
+        ids = [3, "00000000-0000-0000-0000-0000000000ff", 2**63 - 2, 7]
+        client.upsert(
+            "shop",
+            [
+                models.PointStruct(id=id_, vector=CLIP[n].tolist(), payload={"meta": {"name": f"thing {n}"}})
+                for n, id_ in enumerate(ids)
+            ],
+        )
+    before = sorted(tmp_path.iterdir())
+    with closing(open_index(f"qdrant:{tmp_path}?collection=shop&caption=meta.name")) as index:
+        said = index.describe()
+        assert (said.vector, said.metric) == ("", "dot")
+        pages = list(index.scan(size=1))
+        assert {document.text for page in pages for document in page.documents} == {f"thing {n}" for n in range(4)}
+        for place, page in enumerate(pages):
+            behind = [document.id for rest in index.scan(after=page.position) for document in rest.documents]
+            assert behind == [document.id for rest in pages[place + 1 :] for document in rest.documents]
+        with pytest.raises(ConfigError, match="no query of Qdrant's: quer"):
+            index.search(Question(CLIP[0], template='{"quer": {{vector}}}'))
+        with pytest.raises(ConfigError, match="the filter is no JSON"):
+            index.search(Question(CLIP[0], where="name = 1"))
+    assert sorted(tmp_path.iterdir()) == before
