@@ -11,29 +11,14 @@ from typing import Any
 import pytest
 import yaml
 
+from benchmarks.chart import read_sets
+from benchmarks.chart import render as render_chart
+
 ROOT = Path(__file__).resolve().parents[2]
-CHART = ROOT / "deploy" / "helm"
-WHOLE: dict[str, dict[str, Any]] = {
-    "cpu": {},
-    "gpu": yaml.safe_load((CHART / "values-gpu.yaml").read_text("utf-8"))
-    | {"monitoring": {"enabled": True, "labels": {"release": "kube-prometheus-stack"}}},
-}
-"""What somebody might ask of the chart: all parts of it."""
-PARTS: dict[str, dict[str, Any]] = {
-    "no-triton": {"triton": {"enabled": False}, "images": {"plugin": "reco-plugin:0.1.0-cpu"}},
-    "no-service": {"service": {"enabled": False}, "monitoring": {"enabled": True}},
-    "service-alone": {
-        "triton": {"enabled": False},
-        "qdrant": {"enabled": False, "storageClassName": "fast"},
-        "memory": {"url": "https://qdrant.example.com:6333"},
-        "monitoring": {"enabled": True},
-        "service": {
-            "settings": {"RECO_SERVE_MAX_ITEMS": 512, "RECO_K": 5},
-            "ingress": {"enabled": True, "host": "reco.example.com", "tlsSecret": "reco-tls", "className": "nginx"},
-        },
-    },
-}
-"""And some of it."""
+SETS = read_sets()
+"""What people might ask of the chart, by name."""
+WHOLE = ("defaults", "gpu-and-monitoring")
+"""Those with all parts, three nodes of Qdrant and Triton on CPUs or GPUs."""
 Run = Callable[..., subprocess.CompletedProcess[str]]
 
 
@@ -68,26 +53,30 @@ def compose(run: Run) -> Callable[..., dict[str, Any]]:
 
 
 @pytest.fixture(scope="session")
-def render() -> Callable[..., list[dict[str, Any]]]:
-    """All objects of the chart with these values, as Helm would send them."""
-    helm = pytest.importorskip("helm_python", reason="helm-python-sdk has no wheel for this machine")
+def written() -> Callable[..., dict[str, str]]:
+    """All files of the chart with these values, as Helm would send them: name -> text."""
+    pytest.importorskip("helm_python", reason="helm-python-sdk has no wheel for this machine")
+    return render_chart
 
-    def render(values: Mapping[str, Any]) -> list[dict[str, Any]]:
-        with helm.Chart.load(CHART) as chart:
-            written = chart.render(dict(values), name="reco", namespace="reco")
-        manifests = [text for name, text in written.items() if name.endswith(".yaml")]
-        return [each for text in manifests for each in yaml.safe_load_all(text) if each]
+
+@pytest.fixture(scope="session")
+def render(written: Callable[..., dict[str, str]]) -> Callable[..., list[dict[str, Any]]]:
+    """All objects of the chart with these values."""
+
+    def render(values: Mapping[str, Any], name: str = "reco", namespace: str = "reco") -> list[dict[str, Any]]:
+        texts = [text for file, text in written(values, name, namespace).items() if file.endswith(".yaml")]
+        return [each for text in texts for each in yaml.safe_load_all(text) if each]
 
     return render
 
 
-@pytest.fixture(scope="session", params=WHOLE | PARTS)
+@pytest.fixture(scope="session", params=SETS)
 def manifests(render: Callable[..., list[dict[str, Any]]], request: pytest.FixtureRequest) -> list[dict[str, Any]]:
-    """All objects, for each of :data:`WHOLE` and :data:`PARTS`."""
-    return render((WHOLE | PARTS)[request.param])
+    """All objects, for each of :data:`SETS`."""
+    return render(SETS[request.param])
 
 
 @pytest.fixture(scope="session", params=WHOLE)
 def cluster(render: Callable[..., list[dict[str, Any]]], request: pytest.FixtureRequest) -> list[dict[str, Any]]:
     """All objects, for each of :data:`WHOLE`."""
-    return render(WHOLE[request.param])
+    return render(SETS[request.param])

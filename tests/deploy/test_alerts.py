@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import json
+import re
 import shutil
 import subprocess
 from pathlib import Path
 from typing import Any
 
+import promql_parser
 import pytest
 import yaml
 
@@ -14,6 +17,7 @@ PROMTOOL = shutil.which("promtool")
 MINUTES = 60
 RATE = f"0+600x{MINUTES}"  # ten a second, read once a minute
 SERVED, FAST = 'route="/v1/embeddings",status="200"', 'route="/v1/embeddings",le="0.1"'
+JOBS = {"reco": "plugin", "nv": "triton", "qdrant": "qdrant"}
 VOLUME = '{namespace="reco",persistentvolumeclaim="storage-qdrant-0"}'
 GOOD = {
     'up{job="plugin"}': f"1x{MINUTES}",
@@ -84,8 +88,15 @@ def case(name: str, series: dict[str, str], fires: str | None) -> dict[str, Any]
     )
     samples = [{"labels": "{}", "value": 1}] if fires else []
     test = {"expr": found, "eval_time": f"{MINUTES - 1}m", "exp_samples": samples}
-    read = [{"series": series_name, "values": values} for series_name, values in series.items()]
+    read = [{"series": _of_job(series_name), "values": values} for series_name, values in series.items()]
     return {"name": name, "interval": "1m", "input_series": read, "promql_expr_test": [test]}
+
+
+def _of_job(series: str) -> str:
+    """With the label `job`, which Prometheus adds."""
+    metric, _, labels = series.rstrip("}").partition("{")
+    job = JOBS.get(metric.partition("_")[0])
+    return series if job is None else f'{metric}{{job="{job}"{"," if labels else ""}{labels}}}'
 
 
 def test_each_alert_has_a_case(rules: dict[str, Any]) -> None:
@@ -114,9 +125,50 @@ def test_alerts_fire_on_what_they_are_for_and_on_nothing_else(rules: dict[str, A
 def test_what_is_not_installed_is_not_reported_as_down(
     render: Any, rules: dict[str, Any], absent: tuple[str, ...], left: set[str]
 ) -> None:
-    values = {"monitoring": {"enabled": True}, "memory": {"url": "https://qdrant.example.com:6333"}}
-    made = render(values | {name: {"enabled": False} for name in absent})
-    [resource] = [each for each in made if each["kind"] == "PrometheusRule"]
-    groups = resource["spec"]["groups"]
+    values = {"metrics": {"enabled": True}, "memory": {"url": "https://qdrant.example.com:6333"}}
+    groups = _groups(render(values | {name: {"enabled": False} for name in absent}))
     assert {group["name"] for group in groups} == left
-    assert groups == [group for group in rules["groups"] if group["name"] in left]
+    kept = [group for group in rules["groups"] if group["name"] in left]
+    assert [[rule["alert"] for rule in group["rules"]] for group in groups] == [
+        [rule["alert"] for rule in group["rules"]] for group in kept
+    ]
+
+
+def _groups(made: list[dict[str, Any]]) -> list[dict[str, Any]]:
+    [resource] = [each for each in made if each["kind"] == "PrometheusRule"]
+    return list(resource["spec"]["groups"])
+
+
+def matchers_of(expression: str) -> list[dict[str, str]]:
+    """Of each selector of a query."""
+    found: list[dict[str, str]] = []
+
+    def visit(node: Any) -> None:
+        if isinstance(node, promql_parser.VectorSelector):
+            matchers = {matcher.name: matcher.value for matcher in node.matchers.matchers}
+            found.append({"__name__": node.name, **matchers})
+
+    promql_parser.walk(promql_parser.parse(expression.replace("$__rate_interval", "5m")), visit)
+    return found
+
+
+@pytest.mark.parametrize(("release", "namespace"), [("reco", "reco"), ("blue", "reco"), ("reco", "shop")])
+def test_a_release_looks_at_itself_alone(render: Any, release: str, namespace: str) -> None:
+    """A second installation, in this namespace or another, hides no failure of the first."""
+    made = render({"metrics": {"enabled": True}}, release, namespace)
+    full = release if "reco" in release else f"{release}-reco"
+    services = {each["metadata"]["name"] for each in made if each["kind"] == "Service"}
+    [board] = [json.loads(text) for each in made if each["kind"] == "ConfigMap" for text in each["data"].values()]
+    queries = [rule["expr"] for group in _groups(made) for rule in group["rules"]]
+    queries += [target["expr"] for panel in board["panels"] for target in panel.get("targets", [])]
+    assert len(queries) > 40
+    for query in queries:
+        for matchers in matchers_of(query):
+            assert matchers["namespace"] == namespace, query
+            if "persistentvolumeclaim" in matchers:
+                claims = matchers["persistentvolumeclaim"]
+                assert re.fullmatch(claims, f"storage-{full}-qdrant-0")
+                assert not re.fullmatch(claims, f"storage-other-{full}-qdrant-0")
+            else:
+                assert matchers["job"] in services, query
+    assert board["uid"] == f"{namespace}-{full}"

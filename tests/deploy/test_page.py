@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import re
 from pathlib import Path
 from typing import Any
@@ -40,13 +41,29 @@ def test_settings_exist(pages: str) -> None:
 def test_the_example_values_do_what_they_say(page: str, render: Any) -> None:
     [example] = re.findall(r"```yaml\n(.*?)```", page, flags=re.DOTALL)
     found = {(each["kind"], each["metadata"]["name"]): each.get("spec") for each in render(yaml.safe_load(example))}
-    triton, qdrant = found["Deployment", "triton"], found["StatefulSet", "qdrant"]
+    triton, qdrant = found["Deployment", "reco-triton"], found["StatefulSet", "reco-qdrant"]
     assert triton["replicas"] == 4
     assert triton["template"]["spec"]["initContainers"][0]["image"] == "registry.example.com/reco-models:0.1.0"
     assert triton["template"]["spec"]["containers"][0]["resources"]["limits"]["nvidia.com/gpu"] == "1"
     assert qdrant["template"]["spec"]["containers"][0]["resources"]["limits"] == {"memory": "48Gi"}
     assert {claim["spec"]["resources"]["requests"]["storage"] for claim in qdrant["volumeClaimTemplates"]} == {"500Gi"}
     assert ("PrometheusRule", "reco") in found
+
+
+def test_values_on_the_pages_exist(pages: str, root: Path) -> None:
+    """Those of `--set`, and those between backquotes with a dot in them."""
+    schema = json.loads((root / "deploy" / "helm" / "values.schema.json").read_text("utf-8"))
+    named = set(re.findall(r"--set(?:-string)? ([a-zA-Z.]+)=", pages))
+    named |= set(re.findall(rf"`((?:{'|'.join(schema['properties'])})\.[a-zA-Z.]+)(?:=[^`]*)?`", pages))
+    assert len(named) > 10
+    assert {name for name in named if not _has(schema, name.split("."))} == set()
+
+
+def _has(schema: dict[str, Any], path: list[str]) -> bool:
+    """Whether a schema has a value, or lets any key be there."""
+    if not path or not schema.get("properties"):
+        return not path or schema.get("type") == "object"
+    return path[0] in schema["properties"] and _has(schema["properties"][path[0]], path[1:])
 
 
 def test_alerts_that_are_named_exist(root: Path, page: str) -> None:
