@@ -29,6 +29,8 @@ _METRICS: Mapping[str, Similarity] = {"cosine": "cosine", "dot": "dot", "l2": "e
 _NAMES = {metric: name for name, metric in _METRICS.items()}
 _AT_ONCE = 10
 """Pages that are read by one request."""
+_TUNED = ("nprobes", "refine_factor", "ef")
+"""Options of a search, as LanceDB calls them."""
 _REFRESHED = timedelta(seconds=5)
 _AWAY = ("timed out", "timeout", "connection", "503", "slow down", "slowdown", "429", "dns error")
 """In the words of an object store that may answer later."""
@@ -62,7 +64,7 @@ class LanceIndex:
     """A table; see :class:`~reco_plugin.engines.base.Engine`."""
 
     def __init__(self, address: IndexAddress, settings: Settings) -> None:
-        address.only("table", "metric")
+        address.only("table", "metric", *_TUNED)
         if "table" not in address.options or not address.path:
             raise ConfigError(f"{address.place} names no table: lancedb:FOLDER?table=NAME")
         if address.path.startswith("db://"):
@@ -71,6 +73,7 @@ class LanceIndex:
             )
         if "metric" in address.options:
             check_choice("metric", address.options["metric"], list(_NAMES))
+        self._tuned = {name: _whole(address, name) for name in _TUNED if name in address.options}
         self._address = address
         self._lock = threading.RLock()
         self._opened: Any = None
@@ -137,8 +140,11 @@ class LanceIndex:
             query = table.search(vector, vector_column_name=found.vector).distance_type(_NAMES[found.index.metric])
             if question.exact:
                 return query.bypass_vector_index()
+            tuned = dict(self._tuned)
             if question.effort is not None and found.index.effort is not None:
-                return getattr(query, found.index.effort.name)(question.effort)
+                tuned[found.index.effort.name] = question.effort
+            for name, value in tuned.items():
+                query = getattr(query, name)(value)
             return query
 
         rows = self._found(near, [*shown, "_distance"], question)
@@ -264,7 +270,7 @@ class LanceIndex:
             words = " ".join(
                 [kind, *(f"{name}={graph[name]}" for name in ("max_connections", "construction_ef") if name in graph)]
             )
-            return _LanceSearch(_METRICS[metric], words, compression, _effort(kind))
+            return _LanceSearch(_METRICS[metric], words, compression, _effort(kind, self._tuned))
         return _LanceSearch(cast("Similarity", wanted or "euclid"), compression=stored)  # what LanceDB does by itself
 
     def _changed(self, found: _LanceTable, since: str) -> str:
@@ -311,11 +317,23 @@ def _compression(kind: str, details: Mapping[str, Any]) -> str:
     return {"SQ": "int8", "RQ": "1 bit"}.get(kind.rpartition("_")[2], "")
 
 
-def _effort(kind: str) -> Effort:
+def _effort(kind: str, tuned: Mapping[str, int]) -> Effort:
     """Of a compressed index the factor of candidates that are compared by their whole vectors: probes cure nothing."""
     if kind.endswith(("PQ", "SQ", "RQ")):
-        return Effort("refine_factor", 1, (5, 10, 20, 50))
-    return Effort("ef", 15, (50, 100, 200, 400)) if "HNSW" in kind else Effort("nprobes", 20, (40, 80, 160, 320))
+        name, usual, higher = "refine_factor", 1, (5, 10, 20, 50, 100, 200)
+    elif "HNSW" in kind:
+        name, usual, higher = "ef", 15, (50, 100, 200, 400, 800, 1600)
+    else:
+        name, usual, higher = "nprobes", 20, (40, 80, 160, 320, 640, 1280)
+    value = tuned.get(name, usual)
+    return Effort(name, value, tuple(more for more in higher if more > value))
+
+
+def _whole(address: IndexAddress, name: str) -> int:
+    value = address.options[name]
+    if not value.isascii() or not value.isdigit() or not 0 < int(value) < 1_000_000:
+        raise ConfigError(f"{address.place}: option {name}={value!r} must be a whole number above 0")
+    return int(value)
 
 
 def _score(distance: float, metric: Similarity) -> float:
