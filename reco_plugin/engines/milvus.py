@@ -51,12 +51,13 @@ _SAMPLE = 100
 _MOST_EF = 32_768  # Milvus' own limit
 _PASSING = (grpc.StatusCode.UNAVAILABLE, grpc.StatusCode.DEADLINE_EXCEEDED, grpc.StatusCode.RESOURCE_EXHAUSTED)
 _REFUSING = (grpc.StatusCode.UNAUTHENTICATED, grpc.StatusCode.PERMISSION_DENIED)
-_CONNECT_FAILED, _UNEXPECTED, _RATE_LIMIT = 2, 1, 8
+_LATER = (2, 8, 103, 106)
+"""Codes of Milvus: no connection, too many requests, a collection that is not yet loaded (again)."""
 _NO_ACCESS = ("auth check failure", "privilege", "permission deny", "permission denied", "unauthenticated")
 _lite_lock = threading.Lock()
 _lite_opened: dict[str, int] = {}
 """Files of Milvus Lite that were opened here -> how often; the last one to close lets go of the file's lock."""
-for _name in ("pymilvus.decorators", "milvus_lite"):
+for _name in ("pymilvus.decorators", "pymilvus.client.connection_manager", "milvus_lite"):
     logging.getLogger(_name).setLevel(logging.CRITICAL)  # a trace for each error, which is raised as ours anyway
 T = TypeVar("T")
 
@@ -290,7 +291,7 @@ class MilvusIndex:
                     f"{place} refuses: {said}. The token is RECO_INDEX_API_KEY, or set RECO_INDEX_USER and "
                     "RECO_INDEX_PASSWORD; privileges to describe, query and search the collection suffice"
                 ) from None
-            if code in _PASSING or code in (_CONNECT_FAILED, _RATE_LIMIT):
+            if code in (*_PASSING, *_LATER) or getattr(error, "retriable", False) or "not ready" in said:
                 raise EngineUnavailable(f"{place} cannot be reached: {said}") from None
             if "not loaded" in said:
                 said += "; load it first"

@@ -7,7 +7,7 @@ import shutil
 import tempfile
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import closing
 from dataclasses import replace
@@ -261,8 +261,8 @@ def test_qdrant_refuses_a_key(own_qdrant, scheme: str, secrets: None, monkeypatc
 
 
 @pytest.fixture
-def milvus_server(tmp_path: Path) -> Iterator[tuple[str, Path]]:
-    """Milvus Lite behind a port, as a server is; its port and its file."""
+def milvus_server(tmp_path: Path) -> Iterator[tuple[str, Callable[[], None], Callable[[], None]]]:
+    """Milvus Lite behind a port, as a server is; its address, and what ends and starts it."""
     lite = pytest.importorskip("milvus_lite.adapter.grpc.server", reason="no Milvus Lite for this platform")
     from pymilvus import DataType, MilvusClient
 
@@ -280,13 +280,37 @@ def milvus_server(tmp_path: Path) -> Iterator[tuple[str, Path]]:
             "products", [{"sku": name, "clip": row.tolist()} for name, row in zip(NAMES, vectors, strict=True)]
         )
     running = [server, database]
-    yield f"milvus://127.0.0.1:{port}/products", running
-    running[0].stop(grace=0)
-    running[1].close()
+
+    def end() -> None:
+        running[0].stop(grace=0)
+        running[1].close()
+
+    def start() -> None:
+        database = lite.MilvusLite(str(file))
+        database.get_collection("products").load()  # a server knows by itself what was loaded
+        running[:] = lite._build_server(database, 4), database
+        running[0].add_insecure_port(f"127.0.0.1:{port}")
+        running[0].start()
+
+    yield f"milvus://127.0.0.1:{port}/products", end, start
+    end()
+
+
+def test_milvus_goes_away_in_the_middle_of_a_scan(milvus_server):
+    address, end, start = milvus_server
+    with closing(open_index(address)) as index:
+        pages = index.scan(size=50)
+        found = [document.id for document in next(pages).documents]
+        end()
+        timer = threading.Timer(1, start)
+        timer.start()
+        found += [document.id for page in pages for document in page.documents]
+        timer.join()
+    assert sorted(found) == NAMES
 
 
 def test_milvus_by_its_port(milvus_server):
-    address, _ = milvus_server
+    address, _, _ = milvus_server
     with closing(open_index(address)) as index:
         said = index.describe()
         assert (said.metric, said.dimension, said.documents, said.vector) == ("euclid", DIMENSION, DOCUMENTS, "clip")
