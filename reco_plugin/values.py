@@ -221,6 +221,8 @@ def did_you_mean(name: str, known: Collection[str]) -> str:
     >>> did_you_mean("wern", ["owl", "wren"]), did_you_mean("x", ["owl", "wren"])
     ("did you mean 'wren'?", "choose from 'owl', 'wren'")
     """
+    if not known:
+        return "there are none"
     if close := nearest(name, known):
         return f"did you mean {' or '.join(map(repr, close))}?"
     some = [repr(item) for item, _ in zip(known, range(5), strict=False)]

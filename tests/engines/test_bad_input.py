@@ -324,6 +324,30 @@ def test_milvus_by_its_port(milvus_server):
         described(address.removesuffix("s"))
 
 
+def test_milvus_by_tls_with_an_authority_of_ones_own(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    lite = pytest.importorskip("milvus_lite.adapter.grpc.server", reason="no Milvus Lite for this platform")
+    import grpc
+    import trustme
+
+    authority = trustme.CA()
+    authority.cert_pem.write_to_path(tmp_path / "ca.pem")
+    certificate = authority.issue_cert("localhost")
+    pair = (certificate.private_key_pem.bytes(), certificate.cert_chain_pems[0].bytes())
+    database = lite.MilvusLite(str(tmp_path / "tls.db"))
+    server = lite._build_server(database, 2)
+    port = server.add_secure_port("127.0.0.1:0", grpc.ssl_server_credentials([pair]))
+    server.start()
+    monkeypatch.setattr(asking.time, "sleep", lambda _: None)
+    try:
+        with pytest.raises(EngineUnavailable):
+            described(f"milvus://localhost:{port}/products?tls=1&timeout_s=1")
+        with pytest.raises(EngineError, match="has no collection 'products': there are none"):
+            described(f"milvus://localhost:{port}/products?ca_file={tmp_path / 'ca.pem'}&timeout_s=3")
+    finally:
+        server.stop(None)
+        database.close()
+
+
 @pytest.mark.usefixtures("secrets")
 def test_milvus_refuses_a_token():
     """A port that refuses everybody, as a server does with another password."""
