@@ -236,7 +236,7 @@ def make_table(sets: dict[str, dict[str, Any]]) -> str:
 def _written(values: dict[str, Any]) -> str:
     text = yaml.safe_dump(values, default_flow_style=True, width=10_000, sort_keys=False).strip()[1:-1]
     if len(text) > _SHOWN:
-        return f"`{text[: _SHOWN - 20]}` …"
+        return f"`{text[:_SHOWN].rpartition(', ')[0]}` …"
     return f"`{text}`" if text else ""
 
 

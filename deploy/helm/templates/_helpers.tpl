@@ -55,7 +55,7 @@ annotations: {{- toYaml . | nindent 2 }}
 
 {{/* An image: a dict of root, image and the tag where none is named. A digest wins over the tag. */}}
 {{- define "reco.image" -}}
-{{- $registry := get .root.Values.global "imageRegistry" }}
+{{- $registry := get (default dict .root.Values.global) "imageRegistry" }}
 {{- $name := $registry | empty | ternary .image.repository (printf "%s/%s" $registry .image.repository) }}
 {{- $tag := default .tag .image.tag }}
 {{- .image.digest | empty | ternary (printf "%s:%s" $name $tag) (printf "%s@%s" $name .image.digest) | quote }}
@@ -135,7 +135,7 @@ reco/triton: {{ include "reco.fullname" . | quote }}
 {{- $selector := include "reco.selector" . | fromYaml }}
 serviceAccountName: {{ include "reco.account" .root | quote }}
 automountServiceAccountToken: false
-{{- with concat .root.Values.imagePullSecrets (default list .root.Values.global.imagePullSecrets) }}
+{{- with concat .root.Values.imagePullSecrets (get (default dict .root.Values.global) "imagePullSecrets" | default list) }}
 imagePullSecrets: {{- toYaml . | nindent 2 }}
 {{- end }}
 enableServiceLinks: false # Kubernetes would set RECO_... variables, and the plugin refuses what it does not know
@@ -247,7 +247,7 @@ prometheus.io/path: /metrics
 
 {{/* The port of a URL, by its scheme where it names none. */}}
 {{- define "reco.port" -}}
-{{- $url := urlParse . }}
+{{- $url := urlParse (contains "://" . | ternary . (printf "http://%s" .)) }}
 {{- $named := regexFind ":[0-9]+$" $url.host | trimPrefix ":" }}
 {{- default (get (dict "http" "80" "https" "443" "grpc" "8001" "grpcs" "8001") $url.scheme) $named }}
 {{- end }}
