@@ -190,8 +190,8 @@ def measure(data: VectorSet, case: Case, place: str, folder: Path) -> Iterator[d
     queries = QueryLog(tuple(SearchQuery(str(e), data.names[e]) for e in asked.tolist())).sample(QUERIES, 0)
     held = "right" if case.make is whole else case.name  # learned once for every kind of index
     at = folder / "memories" / re.sub(r"\W+", "-", held.replace("%", "percent"))
-    with Reco.open("triton_models", memory=at) as reco:
-        if len(reco.memory) == 0:
+    with Reco.open("triton_models", memory=at, memory_kind="exact") as reco:
+        if reco.memory.calibration is None:  # none yet, or learning was interrupted
             reco.memory.add_records([case.make(data, np.random.default_rng(0))])
         for captions in (True, False):
             address = f"{place}&table=of_{case.index}" + "&text=title" * captions

@@ -20,7 +20,7 @@ from ..reco import Reco
 from ..types import ImageInput, Refinement, Target, Vectors, other
 from .clicks import ClickReport, report_clicks
 from .encoder_check import IndexCheck, check_dimension, check_encoder
-from .evidence import ENOUGH, Indication, by_captions_of_index, by_pairs_of_memory
+from .evidence import ENOUGH, Indication, by_captions_of_index, by_exact_search, by_pairs_of_memory
 from .judgments import Clicks, Grades, Judgments, read_run
 from .marks import Marks
 from .measure import Figures, JudgedQueries, QueryRows, changes, judge_all, overlaps
@@ -180,9 +180,11 @@ def compare(
     sample = np.random.default_rng(asked.how.seed).permutation(len(log.queries))[:EXACT]
     exactness, problem = _exactness(index, described, vectors, asked.how, np.sort(sample))
     evidence = known.evidence or _words(reco, index, described, log, refined, rankings, target, asked)
+    gain = by_exact_search(log.queries, exactness, known.grades, asked.how)
+    exact = None if gain is None or exactness is None else (gain, exactness.refined)
     return Comparison(
         log, asked.how, rankings,
-        decide(evidence, log.queries, moved, asked.how, Heard(_alarm(reco, check), known.told, asked.marks)),
+        decide(evidence, log.queries, moved, asked.how, Heard(_alarm(reco, check), known.told, asked.marks, exact)),
         changes(*_both(rankings)), overlaps(*_both(rankings)),
         moved, _reasons(refined), refined, described, check, target, _times(reco, log.queries, target, asked.refine),
         exactness, problem, known.judged, known.ids, known.clicked, evidence, asked.marks,
@@ -231,6 +233,7 @@ class _Known:
     ids: JudgedIds | None = None
     clicked: ClickReport | ClickVerdict | None = None
     evidence: Indication | None = None
+    grades: Sequence[Grades] | None = None  # of each query
 
     @property
     def told(self) -> ClickVerdict | None:
@@ -261,7 +264,9 @@ class _Known:
             )
         judged = judge_all(rankings, grades, asked.how.k)
         values = [judged.values[arm]["ndcg"] for arm in ("plain", "refined")]
-        return cls(judged, ids, clicked, Indication("judgments", judged.rows, values[0], values[1], len(log.queries)))
+        return cls(
+            judged, ids, clicked, Indication("judgments", judged.rows, values[0], values[1], len(log.queries)), grades
+        )
 
 
 def _both(rankings: Rankings) -> tuple[list[list[str]], list[list[str]]]:

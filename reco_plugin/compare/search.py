@@ -20,6 +20,8 @@ ArmName: TypeAlias = str
 """``plain``, ``refined``, ``text``, ``text + plain``, ``text + refined``; ``template, plain`` and ``refined``."""
 FoundHits: TypeAlias = Sequence[IndexHit]
 AskIndex: TypeAlias = Callable[[Question], Sequence[IndexHit]]
+_TEXT_S = 120.0
+"""Seconds after which searches by words are given up, unless half of them are done."""
 RRF_K = 60
 """Of fusion by rank, as in its paper."""
 
@@ -107,6 +109,11 @@ def search_all(
                 found.append([] if question is None else list(search(question))[: how.k])
                 took.append(time.perf_counter() - begun)
                 progress(1)
+                if arm == "text" and sum(took) > _TEXT_S and len(found) < len(queries) / 2:
+                    raise EngineError(
+                        f"left out, since a search by words takes {np.median(took):.2g} s: an index over the words of "
+                        "the field makes it fast"
+                    )
         except EngineUnavailable:
             raise
         except EngineError as error:
@@ -155,7 +162,7 @@ class Exactness:
         plain, refined: mean shares of the exact first k.
         tried: effort -> both shares; the index's own first.
         enough: the smallest effort that finds :data:`ENOUGH` of both; None: none does, or none can be set.
-        gain: change of the share of exact refined results by it.
+        found: what exact search found, ``plain`` and ``refined``: row of a query -> its first k.
     """
 
     queries: int
@@ -163,6 +170,7 @@ class Exactness:
     refined: float
     tried: Mapping[int, tuple[float, float]]
     enough: int | None = None
+    found: Mapping[str, Mapping[int, FoundHits]] = field(default_factory=dict)
 
 
 ENOUGH = 0.98
@@ -186,19 +194,20 @@ def measure_exactness(
         EngineError: the engine cannot compare with each vector.
     """
 
-    def ids(side: str, row: int, **more: object) -> set[str]:
-        question = Question(vectors[side][row], k=how.k, where=how.where)
-        return {hit.id for hit in index.search(replace(question, **more))}  # type: ignore[arg-type]
+    def ask(side: str, row: int, *, exact: bool = False, effort: int | None = None) -> FoundHits:
+        return index.search(Question(vectors[side][row], k=how.k, where=how.where, exact=exact, effort=effort))
 
-    def share(side: str, found: Mapping[int, set[str]], effort: int | None) -> float:
-        asked = {} if effort is None else {"effort": effort}
-        shares = [len(ids(side, row, **asked) & best) / len(best) for row, best in found.items() if best]
+    def share(side: str, found: Mapping[int, FoundHits], effort: int | None) -> float:
+        shares = []
+        for row, hits in found.items():
+            best = {hit.id for hit in hits}
+            shares += [len({hit.id for hit in ask(side, row, effort=effort)} & best) / len(best)] if best else []
         return float(np.mean(shares)) if shares else 1.0
 
     if how.where is None and 0 < described.documents <= _SCANNED:
         exact = _by_scan(index, described, {side: vectors[side][rows] for side in ("plain", "refined")}, rows, how.k)
     else:
-        exact = {side: {row: ids(side, row, exact=True) for row in rows.tolist()} for side in ("plain", "refined")}
+        exact = {side: {row: ask(side, row, exact=True) for row in rows.tolist()} for side in ("plain", "refined")}
     plain, refined = (share(side, exact[side], None) for side in ("plain", "refined"))
     effort, tried, enough = described.effort, dict[int, tuple[float, float]](), None
     if effort is not None:
@@ -208,25 +217,26 @@ def measure_exactness(
             if min(tried[value]) >= ENOUGH:
                 enough = value
                 break
-    return Exactness(len(rows), plain, refined, tried, enough)
+    return Exactness(len(rows), plain, refined, tried, enough, exact)
 
 
 def _by_scan(
     index: Engine, described: Description, asked: Mapping[str, Vectors], rows: npt.NDArray[np.int64], k: int
-) -> dict[str, dict[int, set[str]]]:
-    """Side -> row -> ids of the exact first k, of queries (n, D) of each side; memory is bounded by a page."""
+) -> dict[str, dict[int, FoundHits]]:
+    """Side -> row -> the exact first k, of queries (n, D) of each side; memory is bounded by a page."""
     queries = np.concatenate(list(asked.values()))
-    best: list[list[tuple[float, str]]] = [[] for _ in queries]
+    best: list[list[IndexHit]] = [[] for _ in queries]
     for page in index.scan():
-        there = [(one.id, one.vector) for one in page.documents if one.vector is not None]
+        there = [one for one in page.documents if one.vector is not None]
         if not there:
             continue
-        block = np.stack([vector for _, vector in there])
+        block = np.stack([one.vector for one in there if one.vector is not None])
         for place, query in enumerate(queries):
             scores = similarities(block, query, described.metric)
-            found = [(float(scores[row]), there[row][0]) for row in np.argsort(-scores, kind="stable")[:k].tolist()]
-            best[place] = sorted([*best[place], *found], key=lambda one: -one[0])[:k]
-    firsts = iter({id_ for _, id_ in one} for one in best)
+            nearest = ((there[row], float(scores[row])) for row in np.argsort(-scores, kind="stable")[:k].tolist())
+            found = [IndexHit(one.id, score, one.text, one.image) for one, score in nearest]
+            best[place] = sorted([*best[place], *found], key=lambda hit: -hit.score)[:k]
+    firsts = iter(best)
     return {side: dict(zip(rows.tolist(), firsts, strict=False)) for side in asked}
 
 

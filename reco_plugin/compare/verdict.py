@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Literal, TypeAlias
 
 import numpy as np
@@ -16,6 +16,7 @@ from .evidence import ENOUGH, Indication
 from .marks import SURE, Marks
 from .measure import Figures
 from .queries import SearchQuery
+from .search import ENOUGH as FOUND
 from .search import SearchHow
 
 Decision: TypeAlias = Literal["switch", "switch for some", "leave"]
@@ -60,7 +61,8 @@ class Advice:
         decision: in a word.
         sentence: for people, with what it rests on.
         rule: which queries to refine; None: none.
-        gain: of nDCG@k over the queries that the evidence tells of, if the rule is followed; None without evidence.
+        gain: over the queries that the evidence tells of, if the rule is followed: of nDCG@k, or of hidden pairs
+            recall@k; None without evidence.
         rests_on: kind of evidence; empty without.
     """
 
@@ -79,11 +81,24 @@ class Heard:
         alarm: why nothing that was measured can be trusted; empty where nothing is wrong.
         interleaved: what clicks on lists of both, or on two arms, said.
         marks: of people, blind.
+        exact: gain in nDCG@k by exact search, and the share of it that the index finds of refined queries; None where
+            it was not measured, or too few queries tell.
     """
 
     alarm: str = ""
     interleaved: ClickVerdict | None = None
     marks: Marks | None = None
+    exact: tuple[Interval, float] | None = None
+
+    @property
+    def lost(self) -> str:
+        """What to mend where exact search would gain surely, and the index loses it; else empty."""
+        if self.exact is None or self.exact[0].low <= 0 or self.exact[1] >= FOUND:
+            return ""
+        return (
+            f" By exact search they gain {points(self.exact[0])}: the index finds only {self.exact[1]:.0%} of it, so "
+            "mend that first, and compare again."
+        )
 
     @property
     def clicked(self) -> Advice | None:
@@ -129,7 +144,8 @@ def decide(
         return heard.marked or Advice("leave", _without(evidence))
     if heard.marked is not None and heard.marked.rule is None and evidence.kind != "judgments":
         return heard.marked
-    return _by(evidence, queries, moved, how)
+    found = _by(evidence, queries, moved, how)
+    return found if found.decision != "leave" else replace(found, sentence=found.sentence + heard.lost)
 
 
 def _by(evidence: Indication, queries: Sequence[SearchQuery], moved: Figures, how: SearchHow) -> Advice:
@@ -144,11 +160,17 @@ def _by(evidence: Indication, queries: Sequence[SearchQuery], moved: Figures, ho
         gain = told.gain(rule)
         decision: Decision = "switch" if rule == SwitchRule() else "switch for some"
         head = "Switch" if decision == "switch" else f"Switch for {rule}, and leave the others plain"
-        return Advice(decision, f"{head}: {points(gain)} points nDCG@{how.k} {rests}.", rule, gain, evidence.kind)
+        return Advice(
+            decision, f"{head}: {points(gain)} points {evidence.metric}@{how.k} {rests}.", rule, gain, evidence.kind
+        )
     gain = told.gain(SwitchRule())
     why = "refined queries lose" if gain.high < 0 else "no gain is sure"
     return Advice(
-        "leave", f"Leave it as it is: {why}: {points(gain)} points nDCG@{how.k} {rests}.", None, gain, evidence.kind
+        "leave",
+        f"Leave it as it is: {why}: {points(gain)} points {evidence.metric}@{how.k} {rests}.",
+        None,
+        gain,
+        evidence.kind,
     )
 
 

@@ -11,6 +11,7 @@ from reco_plugin.compare.measure import judge
 from reco_plugin.compare.search import Rankings
 from reco_plugin.compare.verdict import Heard, decide
 from reco_plugin.engines import IndexHit
+from reco_plugin.evaluate.intervals import Interval
 from reco_plugin.evaluate.ranking import graded_ndcg, ndcg
 from reco_plugin.interleave import ClickVerdict
 
@@ -100,6 +101,19 @@ def test_clicks_on_lists_of_both_come_after_judgments_and_before_words():
         assert said(NOISE + gain, interleaved=clicks).rests_on == "judgments"
     early = ClickVerdict("teams", 9, 4, 2, 0.5, 0.5, -1, 1, 1.0, None)
     assert said(NOISE + 0.1, kind="captions of the index", interleaved=early).rests_on == "captions of the index"
+
+
+def test_a_gain_that_the_index_loses_is_named_where_it_is_left():
+    gain = Interval(0.12, 0.08, 0.16)
+    verdict = said(NOISE - 0.1, exact=(gain, 0.35))
+    assert verdict.decision == "leave"
+    assert verdict.sentence.endswith(
+        "By exact search they gain +12.0 [+8.0, +16.0]: the index finds only 35% of it, so mend that first, and "
+        "compare again."
+    )
+    assert "exact" not in said(NOISE - 0.1, exact=(gain, 0.99)).sentence
+    assert "exact" not in said(NOISE - 0.1, exact=(Interval(0.1, -0.1, 0.2), 0.35)).sentence
+    assert "exact" not in said(NOISE + 0.1, exact=(gain, 0.35)).sentence
 
 
 def test_words_are_found_in_captions():

@@ -1,0 +1,127 @@
+"""Searching in every way: fusion by rank, what an index misses and the effort that finds it, engines that refuse."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+
+import numpy as np
+import pytest
+
+from reco_plugin.compare import FunctionIndex, SearchHow, SearchQuery
+from reco_plugin.compare import search as searching
+from reco_plugin.compare.evidence import by_exact_search
+from reco_plugin.compare.search import fuse, measure_exactness, search_all
+from reco_plugin.engines import Description, Document, Effort, IndexHit, Page, Question
+from reco_plugin.engines.comparing import nearest_of
+from reco_plugin.errors import EngineError, EngineUnavailable
+
+N, D, K = 300, 16, 10
+RNG = np.random.default_rng(0)
+
+
+def unit(rows: int) -> np.ndarray:
+    drawn = RNG.normal(size=(rows, D)).astype(np.float32)
+    return drawn / np.linalg.norm(drawn, axis=1, keepdims=True)
+
+
+class Forgetful:
+    """An index that misses each document but those below its effort, which is a part of 300."""
+
+    def __init__(self, effort: int, higher: tuple[int, ...]) -> None:
+        self.vectors = unit(N)
+        said = Effort("parts", effort, higher)
+        self.said = Description("mine", "mine", N, "v", D, "cosine", "forgetful", effort=said, searches_text=True)
+
+    def describe(self) -> Description:
+        return self.said
+
+    def scan(self, *, after=None, since=None, vectors=True, size=70) -> Iterator[Page]:
+        for start in range(0, N, size):
+            rows = range(start, min(start + size, N))
+            yield Page(tuple(Document(str(row), self.vectors[row], f"thing {row}") for row in rows), str(rows[-1]))
+
+    def search(self, question: Question) -> Sequence[IndexHit]:
+        if question.vector is None:
+            raise EngineError("no words here")
+        assert self.said.effort is not None
+        seen = N if question.exact else question.effort or self.said.effort.value
+        known = np.random.default_rng(1).permutation(N)[:seen]
+        pages = [Page(tuple(Document(str(row), self.vectors[row], f"thing {row}") for row in known), "")]
+        return nearest_of(pages, question.vector, question.k, "cosine")
+
+    def close(self) -> None:
+        pass
+
+
+@pytest.mark.parametrize("where", [None, "by the engine"])
+def test_what_an_index_misses_is_measured_and_the_effort_that_finds_it(where):
+    """By a scan, and with a filter by the engine's own exact search: the same."""
+    index, vectors = Forgetful(100, (200, 299, 300)), {"plain": unit(20), "refined": unit(20)}
+    found = measure_exactness(index, index.describe(), vectors, SearchHow(K, where), np.arange(20))
+    assert found.plain == pytest.approx(1 / 3, abs=0.15)
+    assert found.refined == pytest.approx(1 / 3, abs=0.15)
+    assert list(found.tried) == [100, 200, 299]
+    assert found.enough == 299
+    best = np.argsort(-(vectors["plain"] @ index.vectors.T), axis=1)[:, :K]
+    assert [[hit.id for hit in found.found["plain"][row]] for row in range(20)] == [[*map(str, row)] for row in best]
+
+
+def test_an_index_that_no_effort_cures_says_so():
+    index, vectors = Forgetful(100, (150,)), {"plain": unit(5), "refined": unit(5)}
+    assert measure_exactness(index, index.describe(), vectors, SearchHow(K), np.arange(5)).enough is None
+
+
+def test_the_gain_that_exact_search_would_bring_is_known():
+    """Refined queries are the documents themselves, whose captions have the words; the index misses two of three."""
+    index, rows = Forgetful(100, (300,)), np.arange(60)
+    queries = [SearchQuery(str(row), f"thing {row}") for row in rows]
+    vectors = {"plain": unit(60), "refined": index.vectors[:60]}
+    found = measure_exactness(index, index.describe(), vectors, SearchHow(K), rows)
+    by_words = by_exact_search(queries, found, None, SearchHow(K))
+    by_grades = by_exact_search(queries, found, [{str(row): 1.0} for row in rows], SearchHow(K))
+    assert by_words is not None
+    assert by_grades is not None
+    assert by_grades.mean == pytest.approx(by_words.mean, abs=0.02)
+    assert by_words.low > 0.9
+    assert by_exact_search(queries[:20], None, None, SearchHow(K)) is None
+
+
+def test_documents_that_both_rankings_have_come_first():
+    a, b = [IndexHit(name, 1.0) for name in "abc"], [IndexHit(name, 1.0) for name in "cd"]
+    fused = fuse(a, b, k=3)
+    assert [hit.id for hit in fused] == ["c", "a", "b"]  # of equal ones the first ranking's
+    assert fused[0].score == pytest.approx(1 / 63 + 1 / 61)
+
+
+def test_a_text_search_that_is_refused_is_noted_and_a_vector_search_is_not_forgiven():
+    index, queries = Forgetful(300, ()), [SearchQuery("1", "thing"), SearchQuery("2", None)]
+    vectors = {"plain": unit(2), "refined": unit(2)}
+    found = search_all(index.search, index.describe(), queries, vectors, SearchHow(3))
+    assert list(found.hits) == ["plain", "refined"]
+    assert found.failed == ("text: no words here",)
+
+    def refuse(question: Question) -> Sequence[IndexHit]:
+        raise EngineError("no")
+
+    with pytest.raises(EngineError, match="no"):
+        search_all(refuse, index.describe(), queries, vectors, SearchHow(3))
+
+    def away(question: Question) -> Sequence[IndexHit]:
+        if question.vector is None:
+            raise EngineUnavailable("gone")
+        return []
+
+    with pytest.raises(EngineUnavailable, match="gone"):
+        search_all(away, index.describe(), queries, vectors, SearchHow(3))
+
+
+def test_words_that_take_too_long_are_left_out_and_it_is_said(monkeypatch):
+    monkeypatch.setattr(searching, "_TEXT_S", 0.0)
+    index = FunctionIndex(lambda question: [IndexHit("a", 1.0)], D, searches_text=True)
+    queries = [SearchQuery(str(n), f"thing {n}") for n in range(9)]
+    vectors = {"plain": unit(9), "refined": unit(9)}
+    found = search_all(index.search, index.describe(), queries, vectors, SearchHow(3))
+    assert "text" not in found.hits
+    assert "an index over the words" in found.failed[0]
+    with pytest.raises(EngineError, match="a function is not asked"):
+        index.search(Question(unit(1)[0], exact=True))
