@@ -19,10 +19,10 @@ PYTEST = PYTHONDONTWRITEBYTECODE= OMP_NUM_THREADS=1 $(RUN)/pytest -n 2 --dist lo
 TORCH = $(shell grep -oE '^torch(vision)?==[0-9.]+' locks/torch.txt)
 
 .PHONY: help demo search-demo test check test-pythons test-latest install install-triton install-browser fix lint types unit lock gpu-check \
-	bench torture clients quickstart-model clean
+	k8s bench torture clients quickstart-model clean
 
 help: ## list the targets
-	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## */  make \1\t/' | expand -t 26
+	@grep -hE '^[a-z0-9-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/^([a-z0-9-]+):.*## */  make \1\t/' | expand -t 26
 
 demo: $(DEMO)/.ready ## entities CLIP never saw, before and after they join the memory (extras: examples, serve, report)
 	@$(DEMO)/bin/reco demo
@@ -74,6 +74,9 @@ gpu-check: ## export, parity and throughput on CUDA; where there is no GPU, it s
 	@if nvidia-smi -L >/dev/null 2>&1; \
 	then $(MAKE) --no-print-directory $(GPU)/.ready && $(GPU)/bin/python -m benchmarks.gpu_check --require; \
 	else $(MAKE) --no-print-directory $(DEV)/.ready && $(RUN)/python -m benchmarks.gpu_check; fi
+
+k8s: $(DEV)/.ready ## the chart on the cluster that kubectl sees: dry runs of all sets of values; without one, it says so and passes
+	$(RUN)/python -m benchmarks.kubernetes
 
 bench: $(DEV)/.ready ## speed beside other packages, refined beside plain: writes docs/measurements/speed.md; 25 minutes
 	$(RUN)/python -m benchmarks.speed --docs docs/measurements

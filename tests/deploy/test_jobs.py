@@ -232,9 +232,9 @@ def test_a_text_that_the_memory_knows_comes_out_refined(filled: Reco, qdrant: As
         asked = _run("refined.py", SERVICE=url, CALLER_KEYS="k2,k1", TEXT="", **memory)
         assert asked.returncode == 0, asked.stderr
         assert asked.stdout == f"refined (true), 128 numbers each: [{CAPTION!r}]\n"
-        refused = _run("refined.py", SERVICE=url, CALLER_KEYS="wrong", TEXT=CAPTION)
+        refused = _run("refined.py", SERVICE=url, CALLER_KEYS="of-nobody", TEXT=CAPTION)
         assert refused.returncode == 1
-        assert "/v1/embeddings answered 401" in refused.stderr and "wrong" not in refused.stderr
+        assert "/v1/embeddings answered 401" in refused.stderr and "of-nobody" not in refused.stderr
 
 
 def test_a_text_that_stays_plain_fails_with_the_reason(reco: Reco) -> None:
