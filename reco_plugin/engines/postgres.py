@@ -207,7 +207,7 @@ class PostgresIndex:
     ) -> list[dict[str, Any]]:
         settings = dict[str, str]()
         if question.exact:
-            settings = {"enable_indexscan": "off", "enable_bitmapscan": "off"}
+            settings = {"enable_seqscan": "on", "enable_indexscan": "off", "enable_bitmapscan": "off"}
         elif question.effort is not None and table.index.effort is not None:
             settings = {table.index.effort.name: str(question.effort)}
 
@@ -265,7 +265,8 @@ class PostgresIndex:
         if address.tls:
             said |= {"sslmode": "verify-full", "sslrootcert": address.ca_file or "system"}
         given = {name: value for name, value in said.items() if value is not None}
-        connection = psycopg.connect(**given, autocommit=True, row_factory=dict_row)
+        # the plan of a prepared statement would be kept, so that an exact search would go by the index, or the reverse
+        connection = psycopg.connect(**given, autocommit=True, row_factory=dict_row, prepare_threshold=None)
         return cast("psycopg.Connection[dict[str, Any]]", connection)
 
     def _known(self) -> _Table:

@@ -16,7 +16,7 @@ from reco_plugin.errors import ConfigError, EngineError, InputError
 from reco_plugin.ingest.source import open_source
 from reco_plugin.types import Pair
 
-from .conftest import DIMENSION, Served, rows, to_qdrant, unit
+from .conftest import DIMENSION, Row, Served, rows, to_qdrant, unit
 
 WITH_VECTOR = [row for row in rows() if row.clip is not None]
 CLIP = np.asarray([row.clip for row in WITH_VECTOR], np.float32)
@@ -345,3 +345,20 @@ def test_qdrant_finds_values_within_values_and_numbers_points_by_any_id(tmp_path
         with pytest.raises(ConfigError, match="the filter is no JSON"):
             index.search(Question(CLIP[0], where="name = 1"))
     assert sorted(tmp_path.iterdir()) == before
+
+
+def test_exact_search_of_postgresql_never_goes_by_the_index_whatever_was_asked_before(postgresql: Served):
+    drawn = np.random.default_rng(5).normal(size=(3000, 48)).astype(np.float32)
+    many = [Row(f"sku-{n:04}", None, None, 1.0, n, vector.tolist()) for n, vector in enumerate(drawn)]
+    address = postgresql.fill("many", many)
+    postgresql.query("ALTER ROLE reader SET enable_seqscan = off")
+    try:
+        queries = np.random.default_rng(6).normal(size=(20, 48)).astype(np.float32)
+        norms = np.linalg.norm(drawn, axis=1)
+        with closing(open_index(address)) as index:
+            for query in queries:
+                best = {many[row].sku for row in np.argsort(-(drawn @ query) / norms)[:10]}
+                index.search(Question(query, k=10))
+                assert {hit.id for hit in index.search(Question(query, k=10, exact=True))} == best
+    finally:
+        postgresql.query("ALTER ROLE reader RESET enable_seqscan")
