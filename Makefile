@@ -19,7 +19,7 @@ PYTEST = PYTHONDONTWRITEBYTECODE= OMP_NUM_THREADS=1 $(RUN)/pytest -n 2 --dist lo
 TORCH = $(shell grep -oE '^torch(vision)?==[0-9.]+' locks/torch.txt)
 
 .PHONY: help demo search-demo test check test-pythons test-latest install install-triton install-browser fix lint types unit lock gpu-check \
-	k8s bench torture clients quickstart-model clean
+	k8s bench engines torture clients quickstart-model clean
 
 help: ## list the targets
 	@grep -hE '^[a-z0-9-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/^([a-z0-9-]+):.*## */  make \1\t/' | expand -t 26
@@ -80,6 +80,10 @@ k8s: $(DEV)/.ready ## the chart on the cluster that kubectl sees: dry runs of al
 
 bench: $(DEV)/.ready ## speed beside other packages, refined beside plain: writes docs/measurements/speed.md; 25 minutes
 	$(RUN)/python -m benchmarks.speed --docs docs/measurements
+
+DOCS ?= docs/measurements
+engines: $(DEV)/.ready ## the commands of docs/engines in real engines that can run here: writes docs/measurements/engines.md; ten minutes
+	$(RUN)/python -m benchmarks.engines.run $(if $(DOCS),--docs $(DOCS))
 
 torture: $(DEV)/.ready ## kills, fuzz, costly and slow requests, overload, faults: what was lost, refused or late; ten minutes
 	$(RUN)/python -m benchmarks.torture --seconds 20

@@ -26,6 +26,7 @@ from typing import Any
 
 ROOT = Path(__file__).resolve().parents[2]
 VERSION = "2.19.1"
+HOME = ROOT / ".cache" / "engines" / f"opensearch-{VERSION}"
 CORE = (
     f"org.opensearch:opensearch:{VERSION}",
     f"org.opensearch:opensearch-plugin-classloader:{VERSION}",
@@ -88,7 +89,7 @@ class NotHere(Exception):
     """This machine cannot run the engine; the message says why."""
 
 
-def install(home: Path = ROOT / ".cache" / "engines" / f"opensearch-{VERSION}") -> Path:
+def install(home: Path = HOME) -> Path:
     """Fetch and lay out OpenSearch, where that has not been done; returns its folder.
 
     Raises:
@@ -157,7 +158,7 @@ def started(*, heap: str = "1g", wait_s: float = 180) -> Iterator[str]:
     """
     home = install()
     with tempfile.TemporaryDirectory(prefix="reco-opensearch-", ignore_cleanup_errors=True) as name:
-        folder, port, transport = Path(name), _free_port(), _free_port()
+        folder, port, transport = Path(name), free_port(), free_port()
         config = folder / "config"
         for made in (config, folder / "tmp"):
             made.mkdir()
@@ -216,7 +217,8 @@ def _await(url: str, process: subprocess.Popen[bytes], log: Path, wait_s: float)
     raise NotHere(f"OpenSearch {VERSION} does not start:\n{said}")
 
 
-def _free_port() -> int:
+def free_port() -> int:
+    """One that nothing listens on."""
     with socket.socket() as taken:
         taken.bind(("127.0.0.1", 0))
         return int(taken.getsockname()[1])

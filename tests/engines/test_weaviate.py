@@ -1,0 +1,116 @@
+"""What only a collection of Weaviate can be, asked of the real one."""
+
+from __future__ import annotations
+
+from contextlib import closing
+from typing import Any
+
+import numpy as np
+import pytest
+
+from reco_plugin.config import Settings
+from reco_plugin.engines import Question, open_index
+from reco_plugin.errors import ConfigError, EngineError, EngineUnavailable
+
+from .conftest import DIMENSION, Row, Served, rows, unit
+
+pytestmark = [pytest.mark.slow, pytest.mark.xdist_group("weaviate")]
+SOME = rows()[:40]
+
+
+def fails(address: str) -> str:
+    """What describing an index says."""
+    with closing(open_index(address)) as index, pytest.raises(EngineError) as raised:
+        index.describe()
+    return str(raised.value)
+
+
+@pytest.mark.parametrize(("distance", "metric"), [("l2-squared", "euclid"), ("dot", "dot"), ("cosine", "cosine")])
+def test_scores_are_those_of_the_metric(weaviate: Served, distance: str, metric: str):
+    scaled = [
+        Row(row.sku, row.title, row.photo, row.price, row.changed, [3 * x for x in row.clip] if row.clip else None)
+        for row in SOME
+    ]
+    address = weaviate.fill("Scaled", scaled, distance=distance)
+    vectors = {row.sku: np.asarray(row.clip) for row in scaled if row.clip is not None}
+    query = unit(1, 7)[0]
+    expected = {
+        "euclid": lambda vector: -np.linalg.norm(vector - query),
+        "dot": lambda vector: vector @ query,
+        "cosine": lambda vector: vector @ query / np.linalg.norm(vector),
+    }[metric]
+    with closing(open_index(address)) as index:
+        assert index.describe().metric == metric
+        for exact in (True, False):
+            hits = index.search(Question(query, k=40, exact=exact))
+            assert len(hits) == len(vectors)
+            truth = [expected(vectors[hit.id]) for hit in hits]
+            np.testing.assert_allclose([hit.score for hit in hits], truth, atol=1e-3)
+
+
+@pytest.mark.parametrize(("kind", "says"), [("bq", "1 bit"), ("sq", "int8"), ("rq", "8 bit, rotated"), ("pq", "PQ")])
+def test_a_compressed_index_says_so(weaviate: Served, kind: str, says: str):
+    from weaviate.classes.config import Configure
+
+    address = weaviate.fill("Squeezed", SOME, quantizer=getattr(Configure.VectorIndex.Quantizer, kind)())
+    with closing(open_index(address)) as index:
+        assert index.describe().compression.startswith(says)
+
+
+def test_a_collection_of_one_vector_without_a_name(weaviate: Served):
+    address = weaviate.fill("Unnamed", SOME, named=False)
+    with closing(open_index(address.replace("vector=default&", ""))) as index:
+        assert index.describe().vector == "default"
+        found = [document for page in index.scan(size=7) for document in page.documents]
+        assert sorted(document.id for document in found) == sorted(row.sku for row in SOME)
+        assert all(document.vector is not None or document.id == "sku-0011" for document in found)
+        assert len(index.search(Question(unit(1, 1)[0], k=5))) == 5
+
+
+def test_what_cannot_be_compared_or_found_is_told(weaviate: Served):
+    few = [Row(row.sku, row.title, row.photo, row.price, row.changed, None) for row in SOME]
+    assert "none of the first objects of Empty has a vector" in fails(weaviate.fill("Empty", few))
+    assert "did you mean 'Products'" in fails(weaviate.address.replace("/Products?", "/Product?"))
+    assert "hamming" in fails(weaviate.fill("Bits", SOME, distance="hamming"))
+    with closing(open_index(weaviate.address)) as index:
+        query = unit(1, 1)[0]
+        for where in ("price < 5", '{"path": ["price"], "operator": "Less", "valueNumber": 5}', "[]"):
+            with pytest.raises(ConfigError, match="no JSON of a `where`"):
+                index.search(Question(query, where=where))
+        both = (
+            '{"operator": "And", "operands": [{"path": ["price"], "operator": "LessThan", "valueNumber": 5}, '
+            '{"path": ["sku"], "operator": "Equal", "valueText": "sku-0001"}]}'
+        )
+        for exact in (True, False):
+            assert [hit.id for hit in index.search(Question(query, where=both, exact=exact))] == ["sku-0001"]
+        with pytest.raises(EngineError):
+            index.search(Question(np.ones(DIMENSION + 1, np.float32)))
+        with pytest.raises(EngineError, match="refuses the template"):
+            index.search(Question(query, template="{ Get { Nothing(nearVector: {vector: {{vector}}}) { sku } } }"))
+        with pytest.raises(ConfigError, match="and 'soon' is none"):
+            next(iter(index.scan(since="soon")))
+
+
+def test_weaviates_own_time_tells_changes(weaviate: Served):
+    address = weaviate.address.replace("changed=changed", "changed=_lastUpdateTimeUnix")
+    with closing(open_index(address)) as index:
+        assert len([one for page in index.scan(since="2020-01-01", size=100) for one in page.documents]) == 300
+        assert list(index.scan(since="2100-01-01")) == []
+
+
+@pytest.mark.parametrize("option", ["ca_file=/x", "grpc_port=x"])
+def test_options_are_checked(option: str):
+    with pytest.raises(ConfigError):
+        open_index(f"weaviate://host/Product?{option}")
+
+
+def test_a_server_that_is_not_there_cannot_be_reached(monkeypatch: pytest.MonkeyPatch):
+    from reco_plugin.engines import asking
+
+    monkeypatch.setattr(asking.ask, "__kwdefaults__", {"waits": (0.0,)})
+    settings: Any = Settings(index_api_key="tell-nobody")
+    unreachable = pytest.raises(EngineUnavailable, match=r"127\.0\.0\.1:1/Product cannot be reached")
+    opened = open_index("weaviate://127.0.0.1:1/Product", settings=settings)
+    with closing(opened) as index, unreachable as raised:
+        index.describe()
+    assert "tell-nobody" not in str(raised.value)
