@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import shlex
 import sys
 from collections.abc import Iterator, Sequence
@@ -99,8 +100,16 @@ def compare_command(
         raise ConfigError("give the address of an index, or --run plain=FILE and --run refined=FILE in its place")
     for module in ("jinja2", "matplotlib"):
         need(module, "reco compare", "report")
+    _check_writable(out)  # not after minutes of searching
     found, pictures = _compare(index, queries, said, given)
     _write(found, out, shlex.join(["reco", *sys.argv[1:]]), pictures, as_json=as_json)
+
+
+def _check_writable(out: Path) -> None:
+    """Refuse a folder that cannot be made or written to, without making it."""
+    there = next(place for place in (out.absolute(), *out.absolute().parents) if place.exists())
+    if not there.is_dir() or not os.access(there, os.W_OK):
+        raise DataError(f"{out} cannot be written to: {there} is {'read-only' if there.is_dir() else 'a file'}")
 
 
 def _tell_alone(said: _Compared, *, as_json: bool) -> None:

@@ -18,6 +18,7 @@ import numpy.typing as npt
 
 from ..engines import Description, IndexHit, Question
 from ..evaluate.intervals import Interval
+from ..options import RefineOptions
 from ..reco import Reco
 from ..types import Refinement, Target, Vectors, caption_of
 from .judgments import Grades
@@ -144,7 +145,7 @@ def by_pairs_of_memory(
     refinement: Refinement,
     plain: Sequence[FoundHits],
     how: SearchHow,
-    target: Target,
+    options: RefineOptions,
 ) -> Indication:
     """Hide a pair whose caption has all words of a query, and see where its picture would rank in the index.
 
@@ -158,6 +159,7 @@ def by_pairs_of_memory(
         none = np.zeros(len(lost))
         return Indication("pairs of the memory", lost, none, none, len(queries), len(lost))
     ids = [fitting[row][int(rng.integers(len(fitting[row])))] for row in rows.tolist()]
+    target = options.get("target") or "image"
     stored = reco.memory.get(sorted(set(ids)))
     vectors = {
         id_: _of(target, image, text) for id_, image, text in zip(stored.ids, stored.image, stored.text, strict=True)
@@ -170,7 +172,8 @@ def by_pairs_of_memory(
         return np.array(found, np.float64)
 
     def refined(hidden: Sequence[Sequence[str]]) -> Figures:
-        moved = reco.refine(asked, modality="text", target=target, exclude=hidden).vectors
+        more: RefineOptions = {**options, "exclude": hidden}
+        moved = reco.refine(asked, modality="text", **more).vectors
         return gains(moved, (search(Question(one, k=how.k, where=how.where)) for one in moved))
 
     before, after = gains(asked, (plain[row] for row in rows.tolist())), refined([[id_] for id_ in ids])

@@ -54,6 +54,7 @@ def summary(found: Comparison) -> Iterator[str]:
     )
     if found.check is not None:
         yield f"The index: {found.check.said}."
+    yield from (f"The engine's {words}." for words in found.rankings.failed)
     if (exact := found.exactness) is not None and min(exact.plain, exact.refined) < ENOUGH:
         yield _cure(found)
 
@@ -280,7 +281,7 @@ def _timed(found: Comparison) -> Section | None:
 
 
 def _asked(found: Comparison) -> Section:
-    said = [*found.log.said(), *(f"the engine refused {words}" for words in found.rankings.failed)]
+    said = found.log.said()
     weights = " A query counts as often as it was asked." if found.log.weighted else ""
     return Section(key="queries", title="The queries", about=f"{'. '.join(said)}.{weights}")
 
@@ -365,7 +366,8 @@ def render(found: Comparison) -> str:
     lines: list[str] = []
     for section in shown.sections:
         if section.key in ("judged", "exact", "times"):
-            lines += [section.title, *(markdown_table(table) for table in section.tables if table.rows), ""]
+            tables = [f"{markdown_table(table)}\n" for table in section.tables if table.rows]
+            lines += [section.title, *(tables or [section.about, ""])]
     first, *others = shown.summary
     return "\n".join([*lines, *others, "", first])
 

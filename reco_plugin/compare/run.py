@@ -5,7 +5,7 @@ from __future__ import annotations
 import time
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -324,16 +324,19 @@ def _refine(
 
 def _in_order(parts: Sequence[Refinement], order: QueryRows) -> Refinement:
     """Texts and images as one, in the order of the queries; what only one of them has is left out."""
+    texts = np.flatnonzero(order < len(parts[0].vectors))
     vectors, frozen = (np.concatenate([getattr(part, name) for part in parts])[order] for name in ("vectors", "frozen"))
     reasons = [reason for part in parts for reason in _reasons(part)]
-    return _Mixed(vectors, frozen, reasons=tuple(reasons[row] for row in order.tolist()))
+    return _Mixed(vectors, frozen, reasons=tuple(reasons[row] for row in order.tolist()), texts=parts[0], rows=texts)
 
 
 @dataclass(frozen=True)
 class _Mixed(Refinement):
-    """Texts and images in one."""
+    """Texts and images in one: B reasons, and the texts alone, which are these rows."""
 
     reasons: tuple[str, ...] = ()
+    texts: Refinement | None = None
+    rows: QueryRows | None = None
 
 
 def _reasons(refinement: Refinement) -> list[str]:
@@ -375,12 +378,14 @@ def _words(
     found = by_captions_of_index(log.queries, rankings, asked.how.k)
     if len(found) >= ENOUGH:
         return found
-    if refined.neighbours is None:
-        return found
-    pairs = by_pairs_of_memory(
-        reco, index.search, described, log.queries, refined, rankings.hits["plain"], asked.how, target["text"]
-    )
-    return pairs if pairs.told > found.told else found
+    rows, part = np.arange(len(log.queries)), refined
+    if isinstance(refined, _Mixed) and refined.texts is not None and refined.rows is not None:
+        rows, part = refined.rows, refined.texts
+    at = rows.tolist()
+    queries, plain = [log.queries[row] for row in at], [rankings.hits["plain"][row] for row in at]
+    options: RefineOptions = {**asked.refine, "target": target["text"]}
+    pairs = by_pairs_of_memory(reco, index.search, described, queries, part, plain, asked.how, options)
+    return replace(pairs, rows=rows[pairs.rows]) if pairs.told > found.told else found
 
 
 def _alarm(reco: Reco, check: IndexCheck) -> str:

@@ -139,6 +139,22 @@ def test_an_index_without_pictures_and_captions_is_said_to_be_unchecked(shop, tm
     assert told["verdict"]["decision"] == "leave"
 
 
+def test_texts_and_pictures_ask_together_and_by_other_options(shop, tmp_path, drawings):
+    rows = [{"id": f"t-{pair.id}", "text": pair.text} for pair in drawings]
+    rows += [{"id": pair.id, "image": f"photos/{pair.id}.png"} for pair in drawings]
+    rows += [{"id": "bad", "image": "missing.png"}]
+    mixed = Path(shop["folder"]) / "mixed.jsonl"
+    mixed.write_text("".join(json.dumps(row) + "\n" for row in rows), encoding="utf-8")
+    result = run(shop, tmp_path, "--queries", mixed, "--caution", "bold", "--json", fields="&image=photo")
+    told = json.loads(result.stdout)
+    assert told["setup"]["queries"] == 48
+    assert "1 could not be read, the first: row 49: 'missing.png' is not a file" in told["queries"][1]
+    found = [json.loads(line) for line in (tmp_path / "queries.jsonl").read_text(encoding="utf-8").splitlines()]
+    assert [row["query"] for row in found[:24]] == [pair.text for pair in drawings]
+    assert all(row["plain"][0] == row["id"] for row in found[24:])  # a picture finds itself
+    assert "captions of the memory" in told["verdict"]["sentence"] or "(24 queries" in told["verdict"]["sentence"]
+
+
 def test_runs_stand_in_for_an_engine_without_an_address(shop, tmp_path):
     run(shop, tmp_path)
     rows = [json.loads(line) for line in (tmp_path / "queries.jsonl").read_text(encoding="utf-8").splitlines()]
@@ -158,7 +174,10 @@ def test_runs_stand_in_for_an_engine_without_an_address(shop, tmp_path):
     assert "there is no run 'refined'" in result.output
 
 
-def test_the_flags_that_are_missing_are_named(shop):
+def test_the_flags_that_are_missing_are_named(shop, tmp_path):
+    (tmp_path / "file").write_text("", encoding="utf-8")
+    result = run(shop, tmp_path / "file" / "below")
+    assert f"cannot be written to: {tmp_path / 'file'} is a file" in result.output
     assert "give real queries: --queries FILE" in reco_("compare", shop["address"]).output
     result = reco_("compare", "--queries", f"{shop['folder']}/queries.jsonl")
     assert "give the address of an index, or --run" in result.output
