@@ -29,6 +29,7 @@ class ClickReport:
         clicks: on them.
         kept: share of clicked documents, of those that plain finds in its first k, that refined finds, too.
         as_judgments: nDCG@k refined minus plain with clicks as judgments: biased, see :data:`WARNING`.
+        top: share of all clicks that were on the first three places; None where the log does not say places.
         never_shown: share of the first k refined results that no search had shown; None where the log does not say.
         among_shown: reciprocal rank of the first click, refined minus plain, both without what was never shown.
     """
@@ -37,6 +38,7 @@ class ClickReport:
     clicks: int
     kept: float | None
     as_judgments: Interval
+    top: float | None
     never_shown: float | None
     among_shown: Interval | None
 
@@ -45,6 +47,8 @@ class ClickReport:
         lines = [
             f"{self.clicks:,} clicks on {self.queries:,} of the queries. {WARNING} (here {points(self.as_judgments)})."
         ]
+        if self.top is not None:
+            lines.append(f"{self.top:.0%} of the clicks were on the first three places.")
         if self.kept is not None:
             lines.append(f"Refined results keep {self.kept:.0%} of the clicked documents that plain ones have.")
         if self.never_shown is not None:
@@ -87,5 +91,6 @@ def report_clicks(clicks: Clicks, log: QueryLog, rankings: Rankings, k: int, see
         among = bootstrap(ranks[1] - ranks[0], seed=seed)
     return ClickReport(
         len(rows), int(sum(sum(one.values()) for one in clicked)), kept, bootstrap(after - before, seed=seed),
+        float(np.mean(np.array(clicks.positions) <= 3)) if clicks.positions else None,
         float(np.mean(never)) if never else None, among,
     )  # fmt: skip

@@ -1,0 +1,80 @@
+"""A comparison in Python, of an index that is a function."""
+
+from __future__ import annotations
+
+from collections import Counter
+
+import numpy as np
+import pytest
+
+from reco_plugin.compare import Clicks, CompareOptions, FunctionIndex, QueryLog, SearchHow, SearchQuery, compare
+from reco_plugin.compare.figures import findings_of, render, to_json
+from reco_plugin.engines import IndexHit, Question
+from reco_plugin.errors import DataError, FingerprintMismatch
+
+
+@pytest.fixture
+def index(drawn_records, drawings) -> FunctionIndex:
+    """The drawings, compared with each vector."""
+
+    def search(question: Question) -> list[IndexHit]:
+        scores = drawn_records.image @ question.vector
+        return [
+            IndexHit(drawings[row].id, float(scores[row]), drawings[row].text)
+            for row in np.argsort(-scores)[: question.k]
+        ]
+
+    return FunctionIndex(search, drawn_records.image.shape[1], name="mine")
+
+
+@pytest.fixture
+def log(drawings) -> QueryLog:
+    shown = {pair.id: frozenset([pair.id, "another"]) for pair in drawings}
+    return QueryLog(tuple(SearchQuery(pair.id, pair.text) for pair in drawings), 24, shown=shown)
+
+
+def test_a_function_is_compared_as_an_index_is(filled, index, log):
+    told = list[tuple[int, str]]()
+    found = compare(filled, index, log, CompareOptions(SearchHow(5)), lambda n, what: told.append((n, what)))
+    assert list(found.rankings.hits) == ["plain", "refined"]
+    assert all(len(hits) == 5 for hits in found.rankings.hits["plain"])
+    assert found.check is not None
+    assert found.check.said.startswith("not checked")
+    assert found.no_exactness.startswith("not measured")
+    assert sum(n for n, what in told if what == "search") == 48 == next(n for n, what in told if what == "searches")
+    assert dict(found.target) == {"text": "image", "image": "text"}
+    text = render(found)
+    assert text.endswith(found.verdict.sentence)
+    assert findings_of(found, "made so").command == "made so"
+    assert to_json(found, "")["verdict"]["decision"] == "leave"  # 24 queries are too few
+
+
+def test_clicks_of_plain_results_come_with_their_warning_and_no_verdict(filled, index, log, drawings):
+    clicks = Clicks({pair.id: Counter({pair.id: 2}) for pair in drawings}, 30, positions=(1, 2, 9, 1))
+    found = compare(filled, index, log, CompareOptions(clicks=clicks))
+    told = to_json(found, "")
+    assert told["clicks"]["queries"] == 24
+    assert told["clicks"]["clicks"] == 48
+    assert told["clicks"]["top"] == 0.75
+    assert "cannot tell which is better" in told["clicks"]["warning"]
+    assert 0 < told["clicks"]["never_shown"] <= 1
+    assert found.verdict.rests_on != "clicks"
+    (section,) = (one for one in findings_of(found, "").sections if one.key == "clicks")
+    assert "brought about by plain results" in section.about
+
+
+def test_what_cannot_be_compared_is_refused(filled, index, log):
+    narrow = FunctionIndex(lambda question: [], 7)
+    with pytest.raises(FingerprintMismatch, match="7 dimensions"):
+        compare(filled, narrow, log)
+    with pytest.raises(DataError, match=r"judges none of these queries.*called nobody, ours"):
+        from reco_plugin.compare import Judgments
+
+        compare(filled, index, log, CompareOptions(judgments=Judgments({"nobody": {"a": 1.0}}, "qrels")))
+
+
+def test_a_memory_that_learned_nothing_leaves_it(reco, index, log):
+    found = compare(reco, index, log)
+    assert found.verdict.decision == "leave"
+    assert "the memory has learned nothing about its pairs" in found.verdict.sentence
+    assert set(found.why_plain()) == {"no pair was found"}
