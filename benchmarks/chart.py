@@ -36,9 +36,17 @@ _QUANTITIES: Schema = {"type": "object", "additionalProperties": _QUANTITY}
 
 
 def _closed(**properties: Schema) -> Schema:
-    """An object with these keys and no others; a refusal lists them."""
+    """An object with these keys and no others; a refusal lists them. Objects below it of fixed keys must be there.
+
+    Null takes a default away; what may be left empty is then as if it were empty.
+    """
     names = {"propertyNames": {"enum": sorted(properties)}, "additionalProperties": False}
-    return {"type": "object", "properties": properties, **names}
+    needed = sorted(name for name, each in properties.items() if "required" in each)
+    return {"type": "object", "properties": properties, **names, "required": needed}
+
+
+def _without(schema: Schema, name: str) -> Schema:
+    return {key: value for key, value in schema.items() if key != name}
 
 
 def _or_null(schema: Schema) -> Schema:
@@ -56,6 +64,7 @@ TYPES: dict[str, Schema] = {
         digest={"type": "string", "pattern": "^(sha256:[0-9a-f]{64})?$"},
         pullPolicy={"enum": ["Always", "IfNotPresent", "Never"]},
     ),
+    "env": {"type": "array", "items": {"type": "object", "required": ["name"], "properties": {"name": _TEXT}}},
     "int": _WHOLE,
     "int?": _or_null(_WHOLE),
     "labels": _LABELS,
@@ -65,7 +74,7 @@ TYPES: dict[str, Schema] = {
     "objects": {"type": "array", "items": {"type": "object"}},
     "ports": {"type": "array", "items": _WHOLE},
     "quantity": _QUANTITY,
-    "resources": _closed(requests=_QUANTITIES, limits=_QUANTITIES, claims={"type": "array"}),
+    "resources": _without(_closed(requests=_QUANTITIES, limits=_QUANTITIES, claims={"type": "array"}), "required"),
     "settings": {
         "type": "object",
         "propertyNames": {"pattern": "^[A-Z][A-Z0-9_]*$"},

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import json
 import re
 import shutil
@@ -133,6 +134,9 @@ def test_what_is_missing_is_named(render: Render, values: Object, named: str) ->
         ({"tolerations": {"key": "gpu"}}, "/tolerations': got object, want array"),
         ({"settings": {"k": 5}}, "'k'"),
         ({"replicaCount": -1}, "/replicaCount"),
+        ({"qdrant": None}, "missing property 'qdrant'"),
+        ({"models": {"image": None}}, "missing property 'image'"),
+        ({"extraEnv": [{"value": "x"}]}, "/extraEnv/0': missing property 'name'"),
         ({"jobs": {"snapshots": {"keep": "three"}}}, "/jobs/snapshots/keep': got string, want integer"),
     ],
 )
@@ -474,3 +478,21 @@ def test_the_charts_page_leads_somewhere() -> None:
     links = re.findall(r"\]\(([^)#]+)", (CHART / "README.md").read_text("utf-8"))
     assert links
     assert [link for link in links if not (CHART / link).exists()] == []
+
+
+def test_a_value_that_is_left_empty_is_as_if_it_had_none(render: Render, root: Path) -> None:
+    """`tolerations:` without anything is null, which takes the chart's default away."""
+    values = read_values((CHART / "values.yaml").read_text("utf-8"))
+    empty = [value.path for value in values if value.default in ({}, [], "", None)]
+    empty += ["startupProbe", "triton.livenessProbe", "qdrant.readinessProbe", "resources", "jobs.fill.args"]
+    assert len(empty) > 80
+    job = {"enabled": True, "source": "a.csv"}
+    jobs = {"fill": job, "sync": job, "calibrate": {"enabled": True}, "snapshots": {"enabled": True}}
+    asked: Object = {"jobs": copy.deepcopy(jobs), "metrics": {"enabled": True}}
+    for path in empty:
+        *parents, last = path.split(".")
+        place = asked
+        for name in parents:
+            place = place.setdefault(name, {})
+        place.setdefault(last, None)  # but for the sources, without which there is no job
+    assert {pod.owner for pod in pods_of(render(asked))} == {"plugin", "triton", "qdrant", "job", "test"}

@@ -40,7 +40,7 @@ app.kubernetes.io/component: {{ .component }}
 {{- $_ := set $own "helm.sh/chart" (printf "%s-%s" .root.Chart.Name .root.Chart.Version | replace "+" "_") }}
 {{- $_ := set $own "app.kubernetes.io/version" .root.Chart.AppVersion }}
 {{- $_ := set $own "app.kubernetes.io/managed-by" .root.Release.Service }}
-{{- merge $own (deepCopy (default dict .labels)) (deepCopy .root.Values.commonLabels) | toYaml }}
+{{- merge $own (deepCopy (default dict .labels)) (default dict .root.Values.commonLabels | deepCopy) | toYaml }}
 {{- end }}
 
 {{/* Head of an object: a dict of root, component, name and, where it has some, labels and annotations. */}}
@@ -48,7 +48,7 @@ app.kubernetes.io/component: {{ .component }}
 name: {{ .name | quote }}
 namespace: {{ .root.Release.Namespace | quote }}
 labels: {{- include "reco.labels" . | nindent 2 }}
-{{- with merge (deepCopy (default dict .annotations)) (deepCopy .root.Values.commonAnnotations) }}
+{{- with merge (deepCopy (default dict .annotations)) (default dict .root.Values.commonAnnotations | deepCopy) }}
 annotations: {{- toYaml . | nindent 2 }}
 {{- end }}
 {{- end }}
@@ -117,7 +117,7 @@ reco/triton: {{ include "reco.fullname" . | quote }}
 
 {{/* A probe: a dict of probe, path and port. Another handler wins. */}}
 {{- define "reco.probe" -}}
-{{- $probe := deepCopy .probe }}
+{{- $probe := default dict .probe | deepCopy }}
 {{- if not (or (hasKey $probe "httpGet") (hasKey $probe "tcpSocket") (hasKey $probe "exec") (hasKey $probe "grpc")) }}
 {{- $_ := set $probe "httpGet" (dict "path" .path "port" .port) }}
 {{- end }}
@@ -126,8 +126,9 @@ reco/triton: {{ include "reco.fullname" . | quote }}
 
 {{/* Seconds that the start may take, by its probe, with ten minutes more for the image and the models. */}}
 {{- define "reco.startSeconds" -}}
-{{- $period := default 10 .periodSeconds | int64 }}
-{{- add 600 (default 0 .initialDelaySeconds | int64) (mul $period (default 3 .failureThreshold | int64)) }}
+{{- $probe := default dict . }}
+{{- $period := default 10 $probe.periodSeconds | int64 }}
+{{- add 600 (default 0 $probe.initialDelaySeconds | int64) (mul $period (default 3 $probe.failureThreshold | int64)) }}
 {{- end }}
 
 {{/* What every pod has: a dict of root, part (its values), component and grace (seconds, where the part names none). */}}
@@ -135,7 +136,7 @@ reco/triton: {{ include "reco.fullname" . | quote }}
 {{- $selector := include "reco.selector" . | fromYaml }}
 serviceAccountName: {{ include "reco.account" .root | quote }}
 automountServiceAccountToken: false
-{{- with concat .root.Values.imagePullSecrets (get (default dict .root.Values.global) "imagePullSecrets" | default list) }}
+{{- with concat (default list .root.Values.imagePullSecrets) (get (default dict .root.Values.global) "imagePullSecrets" | default list) }}
 imagePullSecrets: {{- toYaml . | nindent 2 }}
 {{- end }}
 enableServiceLinks: false # Kubernetes would set RECO_... variables, and the plugin refuses what it does not know
@@ -153,7 +154,7 @@ schedulerName: {{ . | quote }}
 {{- with .part.nodeSelector }}
 nodeSelector: {{- toYaml . | nindent 2 }}
 {{- end }}
-{{- with concat (default list .tolerations) .part.tolerations }}
+{{- with concat (default list .tolerations) (default list .part.tolerations) }}
 tolerations: {{- toYaml . | nindent 2 }}
 {{- end }}
 {{- with default .affinity .part.affinity }}
@@ -173,8 +174,8 @@ topologySpreadConstraints:
 
 {{/* Labels and annotations of a pod: a dict of root, part, component, and labels and annotations of the chart. */}}
 {{- define "reco.podMetadata" -}}
-labels: {{- include "reco.labels" (merge (dict "labels" (merge (deepCopy (default dict .labels)) .part.podLabels)) .) | nindent 2 }}
-{{- with merge (deepCopy .part.podAnnotations) (default dict .annotations) (deepCopy .root.Values.commonAnnotations) }}
+labels: {{- include "reco.labels" (merge (dict "labels" (merge (deepCopy (default dict .labels)) (default dict .part.podLabels))) .) | nindent 2 }}
+{{- with merge (default dict .part.podAnnotations | deepCopy) (default dict .annotations) (default dict .root.Values.commonAnnotations | deepCopy) }}
 annotations: {{- toYaml . | nindent 2 }}
 {{- end }}
 {{- end }}
@@ -205,7 +206,7 @@ prometheus.io/path: /metrics
 
 {{/* An image without a runtime would start, and never be ready: say so before. A dict of root and part. */}}
 {{- define "reco.runtimeContainer" -}}
-{{- if not (or .root.Values.triton.enabled (hasKey .root.Values.settings "RECO_TRITON_URL")) }}
+{{- if not (or .root.Values.triton.enabled (hasKey (default dict .root.Values.settings) "RECO_TRITON_URL")) }}
 - name: runtime
   image: {{ .image }}
   imagePullPolicy: {{ .root.Values.image.pullPolicy }}
@@ -258,7 +259,7 @@ prometheus.io/path: /metrics
 {{- end }}
 
 {{- define "reco.metricsKey" -}}
-{{- if and (or .Values.metrics.key .Values.ingress.enabled) (not (hasKey .Values.settings "RECO_SERVE_METRICS_KEY")) }}true{{ end }}
+{{- if and (or .Values.metrics.key .Values.ingress.enabled) (not (hasKey (default dict .Values.settings) "RECO_SERVE_METRICS_KEY")) }}true{{ end }}
 {{- end }}
 
 {{/* A class of storage: nothing for null, "" for "-". */}}
