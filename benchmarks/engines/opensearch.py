@@ -85,6 +85,10 @@ rootLogger.appenderRef.console.ref = console
 """
 
 
+FETCH_S = 300
+"""For each of six fetches; a registry that stalls must not stop a whole run."""
+
+
 class NotHere(Exception):
     """This machine cannot run the engine; the message says why."""
 
@@ -136,7 +140,10 @@ def _fetch(work: Path, folder: Path, artifacts: Sequence[str]) -> set[str]:
         f"-DoutputDirectory={folder}",
         *(["-DexcludeTransitive=true"] if parts[0][3] == "zip" else []),
     ]
-    ran = subprocess.run(command, capture_output=True, text=True, check=False, timeout=900)
+    try:
+        ran = subprocess.run(command, capture_output=True, text=True, check=False, timeout=FETCH_S)
+    except subprocess.TimeoutExpired:
+        raise NotHere(f"Maven did not fetch {', '.join(artifacts)} within {FETCH_S} s") from None
     if ran.returncode:
         said = next(
             (line for line in ran.stdout.splitlines() if "ERROR" in line), ran.stdout[-300:] + ran.stderr[-300:]
