@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable
 
 import promql_parser
@@ -55,7 +56,7 @@ def test_keda_asks_for_this_releases_metrics(render: Render, release: str, names
     assert kinds["cpu"]["metadata"] == {"value": "70"}
     for name, threshold, metrics in [
         ("pending", "4", {"reco_pending_embed"}),
-        ("queue", "0.2", {"up", "reco_queue_seconds_bucket"}),
+        ("queue", "0.2", {"reco_pending_embed", "reco_queue_seconds_bucket"}),
     ]:
         trigger = kinds[name]
         assert trigger["type"] == "prometheus" and trigger["authenticationRef"] == {"name": "prometheus"}
@@ -64,4 +65,8 @@ def test_keda_asks_for_this_releases_metrics(render: Render, release: str, names
         query = trigger["metadata"]["query"]
         promql_parser.parse(query)
         assert {each["__name__"] for each in matchers_of(query)} == metrics
+        assert query.endswith(" or vector(0)"), "where nothing is asked there is no number"
+        pods = {each["pod"] for each in matchers_of(query)}
+        assert all(re.fullmatch(pod, f"{full}-7d4b9c6f5-x2x4k") for pod in pods)
+        assert not any(re.fullmatch(pod, f"{full}-triton-7d4b9c6f5-x2x4k") for pod in pods)
         assert all(each["namespace"] == namespace and each["pod"].startswith(f"{full}-") for each in matchers_of(query))

@@ -223,6 +223,11 @@ def test_labels_of_the_chart_cannot_be_lost(render: Render) -> None:
         assert {"helm.sh/chart", "app.kubernetes.io/managed-by"} <= each["metadata"]["labels"].keys(), each["kind"]
 
 
+def test_another_version_of_the_chart_starts_nothing_again(manifests: list[Object]) -> None:
+    for pod in pods_of(manifests):
+        assert pod.owner == "test" or not {"helm.sh/chart", "app.kubernetes.io/version"} & pod.labels.keys(), pod.owner
+
+
 @pytest.mark.parametrize(("first", "second"), [(("reco", "reco"), ("blue", "reco")), (("reco", "a"), ("reco", "b"))])
 def test_two_releases_stand_side_by_side(render: Render, first: tuple[str, str], second: tuple[str, str]) -> None:
     """In one namespace and in two: nothing has one name, and neither finds the pods of the other."""

@@ -172,9 +172,11 @@ topologySpreadConstraints:
 {{- end }}
 {{- end }}
 
-{{/* Labels and annotations of a pod: a dict of root, part, component, and labels and annotations of the chart. */}}
+{{/* Labels and annotations of a pod: a dict of root, part, component, and labels and annotations of the chart. Without the
+     chart's version: another one is no reason to start Qdrant again, or to fill it. */}}
 {{- define "reco.podMetadata" -}}
-labels: {{- include "reco.labels" (merge (dict "labels" (merge (deepCopy (default dict .labels)) (default dict .part.podLabels))) .) | nindent 2 }}
+{{- $own := merge (include "reco.selector" . | fromYaml) (deepCopy (default dict .labels)) }}
+labels: {{- merge $own (default dict .part.podLabels | deepCopy) (default dict .root.Values.commonLabels | deepCopy) | toYaml | nindent 2 }}
 {{- with merge (default dict .part.podAnnotations | deepCopy) (default dict .annotations) (default dict .root.Values.commonAnnotations | deepCopy) }}
 annotations: {{- toYaml . | nindent 2 }}
 {{- end }}
