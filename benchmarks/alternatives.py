@@ -1,6 +1,7 @@
 """What else could be done with the same pairs: makes docs/measurements/alternatives.md.
 
-    python -m benchmarks.alternatives      # some minutes on one thread; fine-tuning is read from finetune.json
+    python -m benchmarks.alternatives         # some minutes on one thread; fine-tuning is read from finetune.json
+    python -m benchmarks.alternatives --ours  # after a change of the gate, which no other method has: keeps their rows
 
 The emoji set and its memories, as in results.md, under the shipped mini CLIP. Everything is chosen on the development
 entities, anew for every memory. Fine-tuning, which no gate is part of, was measured once: benchmarks/finetune.py as of
@@ -12,7 +13,7 @@ from __future__ import annotations
 import argparse
 import json
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, ClassVar
@@ -45,6 +46,8 @@ MEMORIES: dict[str, tuple[EntitySplit, ...]] = {
     "without the seen entities": ("fusion", "dev", "unseen"),
 }
 GROUPS = ("unseen", "seen", "all")
+OURS = 3
+"""Rows of a table before those of the alternatives."""
 
 
 @dataclass(frozen=True)
@@ -74,14 +77,14 @@ class Comparison:
         self.tasks = {split: whole.among(np.array(data.splits) == split) for split in ("dev", "unseen", "seen")}
         self.tasks["all"] = whole.only(np.isin(subject.split_of_query, ["unseen", "seen"]))
 
-    def table(self) -> Table:
-        """Frozen, ours, every alternative, and fine-tuning where it was run."""
+    def table(self, kept: Sequence[dict[str, Cell]] | None = None) -> Table:
+        """Frozen, ours, and every alternative, or the rows of those that are kept."""
         both = Way(self.memory)
         rows = [
             self._row("frozen", None),
             self._row("ours", Ours(both), "nothing", self.minutes),
             self._row("ours, images alone", Ours(replace(both, sides=("image",))), "nothing", self.minutes),
-            *self._alternatives(),
+            *(self._alternatives() if kept is None else kept),
         ]
         outside = "" if "seen" in MEMORIES[self.name] else ", not in the memory"
         columns = (
@@ -147,9 +150,12 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--cache", type=Path, default=Path(".cache"), help="packages, drawings, vectors")
     parser.add_argument("--page", action="store_true", help="measure nothing: alternatives.md from the stored figures")
+    parser.add_argument("--ours", action="store_true", help="measure refinement alone: the other rows are kept")
     arguments = parser.parse_args()
     if not arguments.page:
-        made = {name: table.model_dump(mode="json") for name, table in measured(arguments.cache).items()}
+        made = {
+            name: table.model_dump(mode="json") for name, table in measured(arguments.cache, arguments.ours).items()
+        }
         with whole_file(FIGURES) as part:
             part.write_text(json.dumps(made, indent=1) + "\n", encoding="utf-8")
     figures, tuned = (json.loads(path.read_text(encoding="utf-8")) for path in (FIGURES, FINE_TUNED))
@@ -158,12 +164,14 @@ def main() -> None:
     print(told)
 
 
-def measured(cache: Path) -> dict[str, Table]:
-    """The table of each memory, without fine-tuning."""
+def measured(cache: Path, ours: bool) -> dict[str, Table]:
+    """The table of each memory, without fine-tuning; of ``ours`` alone, with the other rows that are stored."""
+    stored = json.loads(FIGURES.read_text(encoding="utf-8")) if ours else {}
+    kept = {name: Table.model_validate(table).rows[OURS:] for name, table in stored.items()}
     encoder, fingerprint = shipped_encoder()
     data = vectors(emoji.load(cache / "quickstart"), encoder, fingerprint.digest, cache / "sets")
     subject = Subject(data, fingerprint)
-    return {name: Comparison(subject, name).table() for name in MEMORIES}
+    return {name: Comparison(subject, name).table(kept.get(name)) for name in MEMORIES}
 
 
 if __name__ == "__main__":
