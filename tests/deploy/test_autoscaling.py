@@ -3,14 +3,17 @@
 from __future__ import annotations
 
 import re
+import subprocess
 from collections.abc import Callable
+from pathlib import Path
 
 import promql_parser
 import pytest
+import yaml
 
 from .conftest import SETS
 from .objects import Object, kinds_of
-from .test_alerts import matchers_of
+from .test_alerts import PROMTOOL, matchers_of
 
 Render = Callable[..., list[Object]]
 
@@ -70,3 +73,29 @@ def test_keda_asks_for_this_releases_metrics(render: Render, release: str, names
         assert all(re.fullmatch(pod, f"{full}-7d4b9c6f5-x2x4k") for pod in pods)
         assert not any(re.fullmatch(pod, f"{full}-triton-7d4b9c6f5-x2x4k") for pod in pods)
         assert all(each["namespace"] == namespace and each["pod"].startswith(f"{full}-") for each in matchers_of(query))
+
+
+@pytest.mark.skipif(PROMTOOL is None, reason="promtool is not installed (Debian: promtool)")
+def test_kedas_queries_count_what_they_should(render: Render, tmp_path: Path) -> None:
+    """By Prometheus itself: two pods, one of another release, a busy minute and a quiet one."""
+    [scaled] = kinds_of(render(SETS["keda"]), "ScaledObject")
+    queries = {each.get("name"): each["metadata"].get("query") for each in scaled["spec"]["triggers"]}
+    own = ['namespace="reco",pod="reco-7d4b9-a1"', 'namespace="reco",pod="reco-7d4b9-b2"']
+    other = 'namespace="shop",pod="reco-7d4b9-c3"'
+    pending = [{"series": f"reco_pending_embed{{{pod}}}", "values": "6x20"} for pod in [*own, other]]
+    waited = [
+        {"series": f'reco_queue_seconds_bucket{{{pod},le="{le}"}}', "values": values}
+        for pod in own
+        for le, values in (("0.1", "0x10 0x10"), ("1", "0+60x10 600x10"), ("+Inf", "0+60x10 600x10"))
+    ]
+    asked = [("pending", 9, 12), ("queue", 9, 2 * 0.955), ("queue", 20, 0)]
+    tests = [
+        {"expr": queries[name], "eval_time": f"{at}m", "exp_samples": [{"labels": "{}", "value": value}]}
+        for name, at, value in asked
+    ]
+    case = {"interval": "1m", "input_series": pending + waited, "promql_expr_test": tests}
+    quiet = {"expr": queries["pending"], "eval_time": "1m", "exp_samples": [{"labels": "{}", "value": 0}]}
+    none = {"interval": "1m", "input_series": [], "promql_expr_test": [quiet]}
+    (tmp_path / "tests.yaml").write_text(yaml.safe_dump({"evaluation_interval": "1m", "tests": [case, none]}))
+    done = subprocess.run([str(PROMTOOL), "test", "rules", tmp_path / "tests.yaml"], capture_output=True, text=True)
+    assert done.returncode == 0, done.stdout + done.stderr
