@@ -361,6 +361,13 @@ def test_an_ingress_needs_keys_and_shows_neither_metrics_nor_the_memory(render: 
         assert keys == {"name": "reco-keys", "key": "api-keys", "optional": optional}
 
 
+@pytest.mark.parametrize("name", ["ingress", "load-balancer", "node-port"])
+def test_nobody_is_published_without_keys(render: Render, name: str) -> None:
+    values = variables(_pods(render(SETS[name]))["plugin"])
+    assert values["CALLER_KEYS"] == {"secretKeyRef": {"name": "reco-keys", "key": "api-keys"}}
+    assert values["RECO_SERVE_METRICS_KEY"] == "true"
+
+
 def test_what_is_published_is_a_route_of_the_service(root: Path) -> None:
     """A path with a slip in it would answer 404 to everybody."""
     document = json.loads((root / "docs" / "openapi.json").read_text("utf-8"))

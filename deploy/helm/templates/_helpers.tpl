@@ -255,13 +255,18 @@ prometheus.io/path: /metrics
 {{- default (get (dict "http" "80" "https" "443" "grpc" "8001" "grpcs" "8001") $url.scheme) $named }}
 {{- end }}
 
-{{/* With an ingress, or where it is wished, the service does not start without keys. */}}
+{{/* Whether callers come from outside of the cluster. */}}
+{{- define "reco.isPublished" -}}
+{{- if or .Values.ingress.enabled (ne .Values.service.type "ClusterIP") }}true{{ end }}
+{{- end }}
+
+{{/* The service then does not start without keys, and asks for one at /metrics. */}}
 {{- define "reco.keysRequired" -}}
-{{- if or .Values.auth.required .Values.ingress.enabled .Values.metrics.key }}true{{ end }}
+{{- if or .Values.auth.required .Values.metrics.key (include "reco.isPublished" .) }}true{{ end }}
 {{- end }}
 
 {{- define "reco.metricsKey" -}}
-{{- if and (or .Values.metrics.key .Values.ingress.enabled) (not (hasKey (default dict .Values.settings) "RECO_SERVE_METRICS_KEY")) }}true{{ end }}
+{{- if and (or .Values.metrics.key (include "reco.isPublished" .)) (not (hasKey (default dict .Values.settings) "RECO_SERVE_METRICS_KEY")) }}true{{ end }}
 {{- end }}
 
 {{/* A class of storage: nothing for null, "" for "-". */}}
