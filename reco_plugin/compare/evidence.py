@@ -27,6 +27,8 @@ from .queries import SearchQuery
 from .search import AskIndex, Exactness, FoundHits, Rankings, SearchHow
 
 RestsOn: TypeAlias = Literal["judgments", "captions of the index", "pairs of the memory"]
+_CHANCE = 3.0
+"""Times chance from which an encoder knows something."""
 ENOUGH = 30
 """Queries from which evidence says anything."""
 _SMALL = frozenset({"the", "and", "with", "for"})
@@ -42,6 +44,8 @@ class Indication:
         plain, refined: (n,) of the metric.
         asked: of how many queries.
         assumed: how many of the rows have a value that was assumed, since nothing told.
+        by_chance: whether plain queries find what counts as right hardly more often than by chance, so that it may be
+            wrong: captions that belong to other pictures look the same as an encoder that knows nothing.
     """
 
     kind: RestsOn
@@ -50,6 +54,7 @@ class Indication:
     refined: Figures
     asked: int
     assumed: int = 0
+    by_chance: bool = False
 
     @property
     def metric(self) -> str:
@@ -186,6 +191,7 @@ def by_pairs_of_memory(
         np.concatenate([after, none + min(unanswered, 0.0)]),
         len(queries),
         len(lost),
+        described.documents > 0 and bool(before.mean() < _CHANCE * how.k / described.documents),
     )
 
 

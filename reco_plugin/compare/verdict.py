@@ -30,6 +30,11 @@ _REST = {
     ),
 }
 
+_BY_CHANCE = (
+    "Leave it as it is for now: plain queries find pictures of their own captions hardly more often than by chance, so "
+    "these captions may belong to other pictures, or the encoder knows nothing of such things. Mark the queries on the "
+    "page, or give judgments (--qrels)."
+)
 _FEW = {
     "judgments": "queries are judged",
     "captions of the index": "queries have their words in a caption of the index",
@@ -140,7 +145,7 @@ def decide(
     enough = evidence is not None and evidence.told >= ENOUGH
     if heard.clicked is not None and not (enough and evidence is not None and evidence.kind == "judgments"):
         return heard.clicked
-    if evidence is None or not enough:
+    if evidence is None or not enough or evidence.by_chance:
         return heard.marked or Advice("leave", _without(evidence))
     if heard.marked is not None and heard.marked.rule is None and evidence.kind != "judgments":
         return heard.marked
@@ -226,6 +231,8 @@ def _preferred(preferred: Team | None, said: str, rests_on: str) -> Advice | Non
 
 
 def _without(evidence: Indication | None) -> str:
+    if evidence is not None and evidence.by_chance:
+        return _BY_CHANCE
     told = "nothing" if evidence is None else f"{evidence.told:,} {_FEW[evidence.kind]}"
     more = "more judgments" if evidence is not None and evidence.kind == "judgments" else "judgments (--qrels)"
     return (

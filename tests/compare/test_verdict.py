@@ -73,6 +73,14 @@ def test_too_little_evidence_leaves_it_and_says_what_to_do():
     assert said(np.full(100, 0.5), assumed=80).decision == "leave"
 
 
+def test_captions_that_may_belong_to_other_pictures_tell_nothing():
+    evidence = Indication("pairs of the memory", np.arange(N), np.zeros(N), np.ones(N), N, by_chance=True)
+    verdict = decide(evidence, TEXTS, MOVED, SearchHow(), Heard())
+    assert verdict.decision == "leave"
+    assert "may belong to other pictures" in verdict.sentence
+    assert decide(evidence, TEXTS, MOVED, SearchHow(), Heard(marks=Marks(15, 2, 5))).decision == "switch"
+
+
 def test_an_alarm_and_a_memory_that_moves_nothing_leave_it():
     assert said(NOISE + 0.3, alarm="the vectors may be of another encoder").sentence == (
         "Leave it as it is: the vectors may be of another encoder."
