@@ -14,8 +14,9 @@ from ..data.images import RemoteImage
 from ..encode import EncodesPairs
 from ..engines import Description, Document, Engine
 from ..errors import DataError, FingerprintMismatch, InputError
+from ..reco import Reco
 from ..same_encoder import COMPARED
-from ..types import Fingerprint, Target, Vectors
+from ..types import Fingerprint, Modality, Search, Target, Vectors
 
 _LEAST: Mapping[Target, float] = {"text": 0.95, "image": 0.9, "both": 0.93}
 _LOOKED = 2000  # documents, after which the search for something to compare ends
@@ -97,6 +98,24 @@ def check_encoder(index: Engine, encoder: EncodesPairs, name: str, folder: Path)
             "than these, leave image= out of the address"
         )
     return IndexCheck(len(stored), cosines, None, _unknown(stored, made["text"], some))
+
+
+def looks_like(reco: Reco, texts: Vectors, top: npt.NDArray[np.float64]) -> Target:
+    """Whether an index holds pictures or captions, by how near queries come to it; needs neither of them.
+
+    Texts are nearer to captions than to pictures, in the index as in the memory.
+
+    Args:
+        reco: whose memory has pairs of both sides.
+        texts: (B, D) plain queries.
+        top: (B,) cosine of each with its first document.
+    """
+    sides: tuple[Modality, ...] = ("image", "text")
+    near = {
+        side: reco.memory.store.search(Search(texts, side, side, 1)).similarity[:, 0] for side in sides
+    }  # (B,) each
+    apart = {side: abs(float(np.median(found)) - float(np.median(top))) for side, found in near.items()}
+    return min(sides, key=lambda side: apart[side])
 
 
 def _unknown(stored: list[Vectors], texts: Mapping[int, Vectors], some: list[Document]) -> str:

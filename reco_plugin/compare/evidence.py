@@ -218,9 +218,9 @@ def _of(target: Target, image: npt.NDArray[np.float32], text: npt.NDArray[np.flo
 
 def _found(hits: Sequence[IndexHit], cosine: float, id_: str, described: Description, k: int) -> bool:
     """Whether a document of this cosine would be among the first k; the index may hold it under the same id."""
-    return sum(_cosine(hit.score, described) > cosine for hit in hits if hit.id != id_) < k
+    return sum(cosine_of(hit.score, described) > cosine for hit in hits if hit.id != id_) < k
 
 
-def _cosine(score: float, described: Description) -> float:
+def cosine_of(score: float, described: Description) -> float:
     """Of unit vectors, from the score of a hit."""
     return 1.0 - score * score / 2.0 if described.metric == "euclid" else score

@@ -19,8 +19,8 @@ from ..options import RefineOptions
 from ..reco import Reco
 from ..types import ImageInput, Refinement, Target, Vectors, other
 from .clicks import ClickReport, report_clicks
-from .encoder_check import IndexCheck, check_dimension, check_encoder
-from .evidence import ENOUGH, Indication, by_captions_of_index, by_exact_search, by_pairs_of_memory
+from .encoder_check import IndexCheck, check_dimension, check_encoder, looks_like
+from .evidence import ENOUGH, Indication, by_captions_of_index, by_exact_search, by_pairs_of_memory, cosine_of
 from .judgments import Clicks, Grades, Judgments, read_run
 from .marks import Marks
 from .measure import Figures, JudgedQueries, QueryRows, changes, judge_all, overlaps
@@ -383,6 +383,12 @@ def _words(
         rows, part = refined.rows, refined.texts
     at = rows.tolist()
     queries, plain = [log.queries[row] for row in at], [rankings.hits["plain"][row] for row in at]
+    answered = np.array([bool(hits) for hits in plain])
+    if part.neighbours is None or not answered.any():
+        return found
+    top = np.array([cosine_of(hits[0].score, described) for hits in plain if hits])
+    if looks_like(reco, part.frozen[answered], top) != target["text"]:
+        return found  # pairs would stand in for documents of another kind
     options: RefineOptions = {**asked.refine, "target": target["text"]}
     pairs = by_pairs_of_memory(reco, index.search, described, queries, part, plain, asked.how, options)
     return replace(pairs, rows=rows[pairs.rows]) if pairs.told > found.told else found
