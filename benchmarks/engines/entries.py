@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import json
 import os
-import shutil
 import tempfile
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, closing, contextmanager
@@ -17,9 +16,9 @@ from typing import Any
 
 import numpy as np
 
-from . import opensearch, weaviate
+from . import elasticsearch, opensearch, weaviate
 from .demo import Demo
-from .opensearch import ROOT, NotHere
+from .opensearch import ROOT, NotHere, need
 from .pages import ClaimFailed, Page
 
 CONFIGS = ROOT / "examples" / "configs"
@@ -166,14 +165,39 @@ def qdrant(demo: Demo) -> Iterator[Filled]:
         yield Filled(page.address())
 
 
+@entry("elasticsearch")
+def elasticsearch_core(demo: Demo) -> Iterator[Filled]:
+    """Elasticsearch's core of Maven Central, by the way without the inference API."""
+    need("curl", "jq")
+    with elasticsearch.started() as url, folder_for("es-page") as folder:
+        there = {"elasticsearch://elasticsearch:9200": url.replace("http", "elasticsearch")}
+        page = page_of("elasticsearch", demo, {**there, "http://elasticsearch:9200": url})
+        page.folder = folder
+        with (folder / "products.ndjson").open("w", encoding="utf-8") as lines:
+            for row in demo.rows():
+                lines.write(json.dumps({"index": {}}) + "\n" + json.dumps({**row, "clip": row["clip"].tolist()}) + "\n")
+        page.run_bash("I start anew")
+        check_answer(page, page.run_bash("I have an index"))
+        yield Filled(page.address())
+
+
+def check_answer(page: Page, said: str) -> None:
+    """Check that the query of a page, whose answer its shell printed last, found ten.
+
+    Raises:
+        ClaimFailed: it did not.
+    """
+    answer = json.loads(said[said.rindex('{"took"') :])
+    if len(answer["hits"]["hits"]) != 10:
+        raise ClaimFailed(f"{page.path}: its query found {len(answer['hits']['hits'])} hits, not 10")
+
+
 @entry("opensearch")
 def opensearch_node(demo: Demo) -> Iterator[Filled]:
     """OpenSearch of Maven Central, its ml-commons calling the service."""
     import httpx
 
-    for program in ("curl", "jq"):
-        if shutil.which(program) is None:
-            raise NotHere(f"there is no {program} here, which the page's commands need")
+    need("curl", "jq")
     with opensearch.started() as url, folder_for("os-page") as folder:
         there = {"opensearch://opensearch:9200": url.replace("http", "opensearch"), "http://opensearch:9200": url}
         page = page_of("opensearch", demo, there)
@@ -186,9 +210,7 @@ def opensearch_node(demo: Demo) -> Iterator[Filled]:
                 lines.write(json.dumps({"sku": str(product.id), "title": product.name, "image": picture}) + "\n")
         page.run_bash("I start anew")
         said = page.run_bash("I have an index")
-        answer = json.loads(said[said.rindex('{"took"') :])
-        if len(answer["hits"]["hits"]) != 10:
-            raise ClaimFailed(f"{page.path}: its query found {len(answer['hits']['hits'])} hits, not 10")
+        check_answer(page, said)
         check_vectors(page.address(), demo)
         query: dict[str, Any] = json.loads((folder / "query.json").read_text("utf-8"))
         (asked,) = query["query"]["neural"].values()

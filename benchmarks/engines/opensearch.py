@@ -43,7 +43,7 @@ _POM = """<project xmlns="http://maven.apache.org/POM/4.0.0"><modelVersion>4.0.0
 <groupId>reco</groupId><artifactId>{name}</artifactId><version>1</version><packaging>pom</packaging>
 <dependencies>{dependencies}</dependencies></project>"""
 _DEPENDENCY = "<dependency><groupId>{}</groupId><artifactId>{}</artifactId><version>{}</version>{}</dependency>"
-_DESCRIPTOR = """description={name}
+DESCRIPTOR = """description={name}
 version={version}
 name={name}
 classname={classname}
@@ -75,7 +75,7 @@ bootstrap.system_call_filter: false
 cluster.routing.allocation.disk.threshold_enabled: false
 plugins.ml_commons.native_memory_threshold: 100
 """
-_LOGGING = """status = error
+LOGGING = """status = error
 appender.console.type = Console
 appender.console.name = console
 appender.console.layout.type = PatternLayout
@@ -93,32 +93,41 @@ class NotHere(Exception):
     """This machine cannot run the engine; the message says why."""
 
 
+def need(*programs: str) -> None:
+    """Check that programs are there.
+
+    Raises:
+        NotHere: one is not.
+    """
+    for program in programs:
+        if shutil.which(program) is None:
+            raise NotHere(f"there is no {program} here")
+
+
 def install(home: Path = HOME) -> Path:
     """Fetch and lay out OpenSearch, where that has not been done; returns its folder.
 
     Raises:
         NotHere: no Java or Maven, or an artifact cannot be fetched.
     """
-    for program in ("java", "mvn"):
-        if shutil.which(program) is None:
-            raise NotHere(f"there is no {program} here: OpenSearch needs Java 17 and Maven")
+    need("java", "mvn")
     if home.is_dir():
         return home
     home.parent.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory(dir=home.parent, prefix=f".{home.name}-") as work:
         part = Path(work) / "home"
-        core = _fetch(Path(work), part / "lib", CORE)
+        core = fetch_artifacts(Path(work), part / "lib", CORE)
         for artifact, (name, classname) in MODULES.items():
             folder = part / "modules" / name
-            for jar in _fetch(Path(work), folder, [f"org.opensearch.plugin:{artifact}:{VERSION}"]) & core:
+            for jar in fetch_artifacts(Path(work), folder, [f"org.opensearch.plugin:{artifact}:{VERSION}"]) & core:
                 (folder / jar).unlink()  # a class in core and module ends the start ("jar hell")
-            descriptor = _DESCRIPTOR.format(name=name, classname=classname, version=VERSION)
+            descriptor = DESCRIPTOR.format(name=name, classname=classname, version=VERSION)
             (folder / "plugin-descriptor.properties").write_text(descriptor, encoding="utf-8")
             if name in _POLICIES:
                 policy = "grant {\n" + "\n".join(_POLICIES[name]) + "\n};\n"
                 (folder / "plugin-security.policy").write_text(policy, encoding="utf-8")
         archives = [f"org.opensearch.plugin:{name}:{VERSION}.0:zip" for name in PLUGINS]
-        for archive in _fetch(Path(work), Path(work) / "zips", archives):
+        for archive in fetch_artifacts(Path(work), Path(work) / "zips", archives):
             with zipfile.ZipFile(Path(work) / "zips" / archive) as packed:
                 packed.extractall(part / "plugins" / archive.removesuffix(f"-{VERSION}.0.zip"))
         for empty in ("bin", "config", "extensions"):  # made at the start otherwise, by a user who may not
@@ -127,7 +136,7 @@ def install(home: Path = HOME) -> Path:
     return home
 
 
-def _fetch(work: Path, folder: Path, artifacts: Sequence[str]) -> set[str]:
+def fetch_artifacts(work: Path, folder: Path, artifacts: Sequence[str]) -> set[str]:
     """Put artifacts (``group:name:version``, or with ``:zip``) into a folder; jars with those they need."""
     parts = [[*artifact.split(":"), "jar"][:4] for artifact in artifacts]
     dependencies = "".join(
@@ -171,15 +180,15 @@ def started(*, heap: str = "1g", wait_s: float = 180) -> Iterator[str]:
             made.mkdir()
         node = _NODE.format(port=port, transport=transport, folder=folder)
         (config / "opensearch.yml").write_text(node, encoding="utf-8")
-        (config / "log4j2.properties").write_text(_LOGGING, encoding="utf-8")
+        (config / "log4j2.properties").write_text(LOGGING, encoding="utf-8")
         log = folder / "log"
         with log.open("wb") as output:
             process = subprocess.Popen(
-                _command(home, folder, heap), cwd=folder, stdout=output, stderr=subprocess.STDOUT, **_other_user(folder)
+                _command(home, folder, heap), cwd=folder, stdout=output, stderr=subprocess.STDOUT, **other_user(folder)
             )
         try:
             url = f"http://127.0.0.1:{port}"
-            _await(url, process, log, wait_s)
+            await_node("OpenSearch", url, process, log, wait_s)
             yield url
         finally:
             process.terminate()
@@ -201,7 +210,7 @@ def _command(home: Path, folder: Path, heap: str) -> list[str]:
     ]
 
 
-def _other_user(folder: Path) -> dict[str, Any]:
+def other_user(folder: Path) -> dict[str, Any]:
     """OpenSearch refuses to run as root: then it is `nobody`, to whom the folder is given."""
     if os.geteuid() != 0:
         return {}
@@ -210,7 +219,12 @@ def _other_user(folder: Path) -> dict[str, Any]:
     return {"user": "nobody", "group": "nogroup", "extra_groups": []}
 
 
-def _await(url: str, process: subprocess.Popen[bytes], log: Path, wait_s: float) -> None:
+def await_node(name: str, url: str, process: subprocess.Popen[bytes], log: Path, wait_s: float) -> None:
+    """Wait until a node answers.
+
+    Raises:
+        NotHere: it does not, with the end of its log.
+    """
     end = time.monotonic() + wait_s
     while time.monotonic() < end:
         if process.poll() is not None:
@@ -221,7 +235,7 @@ def _await(url: str, process: subprocess.Popen[bytes], log: Path, wait_s: float)
         except (urllib.error.URLError, OSError):
             time.sleep(0.5)
     said = log.read_text(encoding="utf-8", errors="replace")[-3000:]
-    raise NotHere(f"OpenSearch {VERSION} does not start:\n{said}")
+    raise NotHere(f"{name} does not start:\n{said}")
 
 
 def free_port() -> int:

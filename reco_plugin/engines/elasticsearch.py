@@ -6,9 +6,10 @@ import logging
 import math
 from collections.abc import Mapping, Sequence
 from typing import Any
+from urllib.parse import urlencode
 
 import elastic_transport
-from elasticsearch import ApiError, Elasticsearch, UnsupportedProductError
+from elasticsearch import Elasticsearch
 
 from ..config import Settings
 from ..errors import EngineError
@@ -31,7 +32,6 @@ _SCRIPTS = {  # each higher than 0, as scripts must be; taken back in `_exact`
     "l2_norm": "1 / (1 + l2norm(params.query, params.field))",
 }
 _COMPRESSIONS = {"int8": "int8", "int4": "4 bit", "bbq": "1 bit"}
-_QUANTISED = ("int4", "bbq")
 _OVERSAMPLES = (8, 18)
 """Since then a search may gather more candidates and compare them by their whole vectors."""
 _EXCLUDES = (9, 2)
@@ -45,42 +45,42 @@ class ElasticsearchIndex(DocumentIndex):
 
     def __init__(self, address: IndexAddress, settings: Settings) -> None:
         super().__init__(address, settings)
-        for name in ("elastic_transport.transport", "elastic_transport.node"):  # they warn of what `ask` repeats
-            logging.getLogger(name).setLevel(logging.ERROR)
+        for name in ("transport", "node", "node_pool"):  # they warn of what `ask` repeats
+            logging.getLogger(f"elastic_transport.{name}").setLevel(logging.ERROR)
         password, key = settings.index_password, settings.index_api_key
         user = address.user or settings.index_user
-        options: dict[str, Any] = {
-            "basic_auth": (user, password.get_secret_value() if password else "") if user else None,
-            "api_key": key.get_secret_value() if key and not user else None,
-            "ca_certs": address.ca_file,
-        }
-        self._client = Elasticsearch(
-            address.url,
-            request_timeout=address.timeout_s,
-            max_retries=0,  # `ask` repeats, and waits longer
-            connections_per_node=16,
-            **{name: value for name, value in options.items() if value is not None},
-        )
+        self._headers = {"accept": "application/json", "content-type": "application/json"}
+        if user:
+            words = (user, password.get_secret_value() if password else "")
+            self._headers["authorization"] = elastic_transport.client_utils.basic_auth_to_header(words)
+        elif key:
+            self._headers["authorization"] = f"ApiKey {key.get_secret_value()}"
+        options: dict[str, Any] = {"ca_certs": address.ca_file} if address.ca_file else {}
+        self._client = Elasticsearch(address.url, request_timeout=address.timeout_s, connections_per_node=16, **options)
 
     def close(self) -> None:
         """See :meth:`reco_plugin.engines.base.Engine.close`."""
         self._client.close()
 
     def _send(self, method: str, path: str, body: Body | None, params: Mapping[str, str]) -> Any:
-        place = self._address.place
-        headers = {"accept": "application/json"} | ({"content-type": "application/json"} if body is not None else {})
+        place, target = self._address.place, f"{path}?{urlencode(params)}" if params else path
         try:
-            return self._client.perform_request(method, path, params=dict(params), headers=headers, body=body).body
-        except ApiError as error:
-            raise refusal(place, error.meta.status, error.body) from None
-        except UnsupportedProductError:
-            raise EngineError(f"{place} is no Elasticsearch, or one before 7.14; OpenSearch is opensearch://") from None
+            # the client itself would ask for JSON of its own major, which an older server refuses; `ask` repeats
+            answer = self._client.transport.perform_request(
+                method, target, headers=self._headers, body=body, request_timeout=self._address.timeout_s, max_retries=0
+            )
         except elastic_transport.ConnectionTimeout as error:
             raise cannot_reach(place, self._address.timeout_s, error, late=True) from None
         except elastic_transport.TlsError as error:
             raise EngineError(f"{place}: TLS fails: {error.message}. An authority of your own is ca_file=") from None
         except elastic_transport.TransportError as error:
             raise cannot_reach(place, self._address.timeout_s, Exception(error.message), late=False) from None
+
+        if answer.meta.status >= 300:
+            raise refusal(place, answer.meta.status, answer.body)
+        if answer.meta.headers.get("x-elastic-product") != "Elasticsearch":
+            raise EngineError(f"{place} is no Elasticsearch, or one before 7.14; OpenSearch is opensearch://")
+        return answer.body
 
     def _read(self, field: Mapping[str, Any], settings: Mapping[str, Any], version: tuple[int, ...]) -> VectorField:
         place, kind = self._address.place, str(field.get("element_type", "float"))
@@ -141,8 +141,8 @@ def _usual(version: tuple[int, ...], dimension: int) -> str:
 
 
 def _effort(quantiser: str, oversample: float, version: tuple[int, ...]) -> Effort:
-    if quantiser in _QUANTISED and version >= _OVERSAMPLES:
-        higher = tuple(more for more in (3, 5, 10) if more > oversample)
+    if quantiser in _COMPRESSIONS and version >= _OVERSAMPLES:
+        higher = tuple(more for more in (2, 3, 5, 10) if more > oversample)
         return Effort("rescore_vector.oversample", max(1, int(oversample)), higher)
     return Effort("num_candidates", CANDIDATES, (200, 500, 1000, 5000))
 

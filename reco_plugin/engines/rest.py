@@ -24,12 +24,15 @@ from ..values import did_you_mean
 from .address import IndexAddress
 from .asking import ask
 from .base import Description, Document, Effort, IndexHit, Page, Question, Similarity
+from .comparing import nearest_of
 from .documents import check_fields, make_document, pick_vector, picture_or_none, text_or_none
 from .template import fill
 
 MOST = 10_000
 """Hits of one search, and candidates of one, that both engines allow."""
 _BUSY = (429, 502, 503, 504)
+_SCRIPTLESS = ("script_lang not supported", "cannot execute [inline] scripts", "cannot execute scripts using")
+"""In the words of an engine that was told to allow no scripts."""
 Body = dict[str, Any]
 
 
@@ -83,6 +86,7 @@ class DocumentIndex(ABC):
         self._address, self._settings = address, settings
         self._lock = threading.Lock()
         self._found: KnownIndex | None = None
+        self._scriptless = False  # whether the engine was seen to allow no scripts
 
     @abstractmethod
     def _send(self, method: str, path: str, body: Body | None, params: Mapping[str, str]) -> Any:
@@ -135,13 +139,18 @@ class DocumentIndex(ABC):
         filters: list[Body] = []
         if since is not None:
             filters.append({"range": {self._changed(known): {"gte": since}}})
+        return self._pages(known, filters, self._position(known, after), vectors=vectors, size=size)
+
+    def _pages(
+        self, known: KnownIndex, filters: Sequence[Body], done: int | None, *, vectors: bool = True, size: int = 1000
+    ) -> Iterator[Page]:
+        """Documents that filters let through, by the number of their last change, behind the number `done`."""
         body: Body = {
             "size": max(1, min(size, MOST)),
             "sort": [{"_seq_no": "asc"}],
             "track_total_hits": False,
             "_source": self._source(known, known.others if vectors else (*known.others, known.vector)),
         }
-        done = self._position(known, after)
         while True:
             reached = [{"range": {"_seq_no": {"gt": done}}}] if done is not None else []
             hits = self._hits(body | {"query": {"bool": {"filter": [*filters, *reached]}}}, preference="reco-scan")
@@ -172,6 +181,8 @@ class DocumentIndex(ABC):
                 body = {"query": {"bool": {"must": self._by_text(question), "filter": where}}}
             elif question.exact or known.field.index.startswith("none"):
                 stored = [{"exists": {"field": known.vector}}, *(where if isinstance(where, list) else [where])]
+                if self._scriptless:
+                    return nearest_of(self._pages(known, stored, None), question.vector, question.k, known.field.metric)
                 scored = {"query": {"bool": {"filter": stored}}, "script": self._score_script(known, vector)}
                 body, score = {"query": {"script_score": scored}}, known.field.exact_score
             else:
@@ -179,7 +190,14 @@ class DocumentIndex(ABC):
             body |= {"size": question.k, "_source": False}
         wanted = (self._address.id, self._address.text, self._address.image)
         shown = [*body.get("fields", ()), *(name for name in wanted if name is not None and name != "_id")]
-        return [self._hit(known, hit, score) for hit in self._hits(body | ({"fields": shown} if shown else {}))]
+        try:
+            hits = self._hits(body | ({"fields": shown} if shown else {}))
+        except Refusal as refused:
+            if "script_score" not in body.get("query", {}) or not any(word in f"{refused}" for word in _SCRIPTLESS):
+                raise
+            self._scriptless = True  # then vectors are compared here
+            return self.search(question)
+        return [self._hit(known, hit, score) for hit in hits]
 
     @abstractmethod
     def close(self) -> None:
@@ -257,8 +275,7 @@ class DocumentIndex(ABC):
             )
         ((name, said),) = mappings.items()
         settings = self._allowed("GET", f"/{path}/_settings", flat_settings="true").get(name, {}).get("settings", {})
-        number = self._allowed("GET", "/").get("version", {}).get("number", "")
-        version = tuple(map(int, re.findall(r"\d+", number.partition("-")[0])))
+        version = self._version()
         properties = said["mappings"].get("properties", {})
         fields, nested = dict[str, Body](), set[str]()
         _walk(properties, "", False, fields, nested)
@@ -285,12 +302,20 @@ class DocumentIndex(ABC):
             hidden=hidden,
         )
 
+    def _version(self) -> tuple[int, ...]:
+        """Of the engine; () where this user may not know it."""
+        number = self._allowed("GET", "/").get("version", {}).get("number", "")
+        if not number:
+            nodes = self._allowed("GET", "/_nodes/_local", filter_path="nodes.*.version").get("nodes", {})
+            number = next((str(node["version"]) for node in nodes.values()), "")
+        return tuple(map(int, re.findall(r"\d+", number.partition("-")[0])))
+
     def _allowed(self, method: str, path: str, **params: str) -> Body:
-        """An answer, or nothing where this user may not ask."""
+        """An answer, or nothing where this user may not ask, or a proxy lets it not through."""
         try:
             answer: Body = self._ask(method, path, None, **params)
         except Refusal as refused:
-            if refused.status != 403:
+            if refused.status not in (403, 404, 405):
                 raise
             return {}
         return answer

@@ -16,6 +16,7 @@ import httpx
 import numpy as np
 import pytest
 
+from benchmarks.engines import elasticsearch as elasticsearch_node
 from benchmarks.engines import weaviate as weaviate_server
 from benchmarks.engines.opensearch import HOME, NotHere, started
 
@@ -309,56 +310,79 @@ def qdrant_folder(tmp_path_factory: pytest.TempPathFactory) -> Served:
     return Served("qdrant_folder", fill("products", rows()), fill=fill, odd=odd, **QDRANT)
 
 
+def documents_of(scheme: str, url: str, vector: Callable[[int], dict[str, Any]], **settings: Any) -> Served:
+    """An index of documents in OpenSearch or Elasticsearch, filled by their common API."""
+
+    def ask(method: str, path: str, body: Any = None) -> Any:
+        content = body if isinstance(body, str | None) else json.dumps(body)
+        answer = httpx.request(
+            method, url + path, content=content, headers={"content-type": "application/json"}, timeout=60
+        )
+        assert answer.status_code < 300, answer.text
+        return answer.json()
+
+    def fill(name: str, documents: list[Row], /, shards: int = 2, **field: Any) -> str:
+        index = name
+        if not httpx.head(f"{url}/{index}").is_error:
+            ask("DELETE", f"/{index}")
+        kinds = {"sku": "keyword", "title": "text", "photo": "keyword", "price": "double", "changed": "integer"}
+        properties = {name: {"type": kind} for name, kind in kinds.items()}
+        usual = vector(dimension_of(documents))
+        without = {"method"} | ({"similarity"} if field.get("index") is False else set())
+        properties["clip"] = {
+            **{key: value for key, value in usual.items() if not field or key not in without},
+            **field,
+        }
+        index_settings = {"number_of_shards": shards, "number_of_replicas": 0, **settings}
+        ask("PUT", f"/{index}", {"settings": {"index": index_settings}, "mappings": {"properties": properties}})
+        lines = [
+            line
+            for row in documents
+            for line in ({"index": {}}, {name: value for name, value in vars(row).items() if value is not None})
+        ]
+        if lines:
+            written = ask("POST", f"/{index}/_bulk?refresh=true", "".join(json.dumps(line) + "\n" for line in lines))
+            assert not written["errors"], written
+        host = url.removeprefix("http://")
+        return f"{scheme}://{host}/{index}?vector=clip&text=title&image=photo&id=sku&changed=changed"
+
+    template = {
+        "opensearch": '{"size": 5, "query": {"knn": {"clip": {"vector": {{vector}}, "k": 100}}}}',
+        "elasticsearch": (
+            '{"size": 5, "knn": {"field": "clip", "query_vector": {{vector}}, "k": 5, "num_candidates": 100}}'
+        ),
+    }[scheme]
+    where = '{"range": {"price": {"lt": 5}}}'
+    return Served(scheme, fill("products", rows()), where, template=template, fill=fill, query=lambda said: ask(*said))
+
+
 @pytest.fixture(scope="session")
 def opensearch() -> Iterator[Served]:
     """OpenSearch of Maven Central."""
     if not HOME.is_dir() and not os.environ.get("CI"):
         pytest.skip(f"no OpenSearch in {HOME}: `make engines` fetches it, 450 MB")
+    method = {"name": "hnsw", "engine": "lucene", "space_type": "cosinesimil"}
     with ExitStack() as stack:
         try:
             url = stack.enter_context(started(heap="512m"))
         except NotHere as reason:
             pytest.skip(str(reason))
-
-        def ask(method: str, path: str, body: Any = None) -> Any:
-            content = body if isinstance(body, str | None) else json.dumps(body)
-            answer = httpx.request(
-                method, url + path, content=content, headers={"content-type": "application/json"}, timeout=60
-            )
-            assert answer.status_code < 300, answer.text
-            return answer.json()
-
-        def fill(index: str, documents: list[Row], **field: Any) -> str:
-            if not httpx.head(f"{url}/{index}").is_error:
-                ask("DELETE", f"/{index}")
-            shards = field.pop("shards", 2)
-            method = {"method": {"name": "hnsw", "engine": "lucene", "space_type": "cosinesimil"}}
-            vector = {"type": "knn_vector", "dimension": dimension_of(documents)} | (field or method)
-            kinds = {"sku": "keyword", "title": "text", "photo": "keyword", "price": "double", "changed": "integer"}
-            properties = {"clip": vector} | {name: {"type": kind} for name, kind in kinds.items()}
-            settings = {"index": {"knn": True, "number_of_shards": shards, "number_of_replicas": 0}}
-            ask("PUT", f"/{index}", {"settings": settings, "mappings": {"properties": properties}})
-            lines = [
-                line
-                for row in documents
-                for line in ({"index": {}}, {name: value for name, value in vars(row).items() if value is not None})
-            ]
-            host = url.removeprefix("http://")
-            address = f"opensearch://{host}/{index}?vector=clip&text=title&image=photo&id=sku&changed=changed"
-            if not lines:
-                return address
-            written = ask("POST", f"/{index}/_bulk?refresh=true", "".join(json.dumps(line) + "\n" for line in lines))
-            assert not written["errors"], written
-            return address
-
-        yield Served(
-            "opensearch",
-            fill("products", rows()),
-            '{"range": {"price": {"lt": 5}}}',
-            template='{"size": 5, "query": {"knn": {"clip": {"vector": {{vector}}, "k": 100}}}}',
-            fill=fill,
-            query=lambda said: ask(*said),
+        yield documents_of(
+            "opensearch", url, lambda d: {"type": "knn_vector", "dimension": d, "method": method}, knn=True
         )
+
+
+@pytest.fixture(scope="session")
+def elasticsearch() -> Iterator[Served]:
+    """Elasticsearch's core of Maven Central, which has no scripts and no X-Pack."""
+    if not elasticsearch_node.HOME.is_dir() and not os.environ.get("CI"):
+        pytest.skip(f"no Elasticsearch in {elasticsearch_node.HOME}: `python -m benchmarks.engines.elasticsearch`")
+    with ExitStack() as stack:
+        try:
+            url = stack.enter_context(elasticsearch_node.started())
+        except NotHere as reason:
+            pytest.skip(str(reason))
+        yield documents_of("elasticsearch", url, lambda d: {"type": "dense_vector", "dims": d, "similarity": "cosine"})
 
 
 @pytest.fixture(scope="session")
@@ -400,7 +424,7 @@ def weaviate() -> Iterator[Served]:
             assert not made.batch.failed_objects
             vector_name = "clip" if named else "default"
             return (
-                f"weaviate://127.0.0.1:{port}/{name}?grpc_port={grpc}&vector={vector_name}&text=title&image=photo&id=sku"
+                f"weaviate://127.0.0.1:{port}/{name[0].lower()}{name[1:]}?grpc_port={grpc}&vector={vector_name}&text=title&image=photo&id=sku"
                 "&changed=changed"
             )
 
@@ -418,6 +442,7 @@ ENGINES = (
     "qdrant",
     "qdrant_folder",
     pytest.param("weaviate", marks=[pytest.mark.slow, pytest.mark.xdist_group("weaviate")]),
+    pytest.param("elasticsearch", marks=[pytest.mark.slow, pytest.mark.xdist_group("elasticsearch")]),
     pytest.param("opensearch", marks=[pytest.mark.slow, pytest.mark.xdist_group("opensearch")]),
 )
 

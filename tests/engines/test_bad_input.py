@@ -96,6 +96,8 @@ def test_an_index_in_which_nothing_has_a_vector(keys: Served):
     assert keys.fill is not None
     if keys.name == "milvus":
         pytest.skip("Milvus Lite takes no batch without any vector")
+    if keys.name == "weaviate":
+        pytest.skip("only its vectors tell the dimension, so it refuses: test_weaviate.py")
     with closing(open_index(keys.fill("bare", [replace(row, clip=None) for row in rows()[:20]]))) as index:
         assert index.describe().documents == 20
         found = [document for page in index.scan() for document in page.documents]
@@ -113,7 +115,7 @@ def test_further_fields_that_are_not_there_are_named(keys: Served, field: str):
 
 
 def test_an_index_of_another_name_is_named(keys: Served):
-    with pytest.raises(EngineError, match=r"product.*did you mean 'products'"):
+    with pytest.raises(EngineError, match=r"(?i)product.*did you mean 'products'"):
         described(re.sub(r"((table|collection)=|/)products", r"\1product", keys.address))
 
 

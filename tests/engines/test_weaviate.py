@@ -70,7 +70,7 @@ def test_a_collection_of_one_vector_without_a_name(weaviate: Served):
 def test_what_cannot_be_compared_or_found_is_told(weaviate: Served):
     few = [Row(row.sku, row.title, row.photo, row.price, row.changed, None) for row in SOME]
     assert "none of the first objects of Empty has a vector" in fails(weaviate.fill("Empty", few))
-    assert "did you mean 'Products'" in fails(weaviate.address.replace("/Products?", "/Product?"))
+    assert "did you mean 'Products'" in fails(weaviate.address.replace("/products?", "/product?"))
     assert "hamming" in fails(weaviate.fill("Bits", SOME, distance="hamming"))
     with closing(open_index(weaviate.address)) as index:
         query = unit(1, 1)[0]

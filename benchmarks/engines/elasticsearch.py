@@ -1,0 +1,153 @@
+"""A real Elasticsearch of one node, as far as Maven Central has it: the core and its HTTP, of 8.12.
+
+``python -m benchmarks.engines.elasticsearch`` fetches it (40 MB, once), starts it and waits until it is ended.
+
+What is not there: Painless, so no scripts; the inference API and whatever else is of X-Pack; ``GET /``, a module.
+Searches by vectors and texts, filters, mappings and scans are the core's. It takes a JDK of Java 17, and Maven.
+"""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+from .opensearch import DESCRIPTOR, LOGGING, ROOT, NotHere, await_node, fetch_artifacts, free_port, need, other_user
+
+VERSION = "8.12.2"
+HOME = ROOT / ".cache" / "engines" / f"elasticsearch-{VERSION}"
+_CORE = (f"org.elasticsearch:elasticsearch:{VERSION}", "org.apache.logging.log4j:log4j-core:2.19.0")
+_POLICY = """grant {
+permission java.net.SocketPermission "*", "accept,connect,resolve";
+permission java.io.FilePermission "/proc/sys/net/core/somaxconn", "read";
+permission java.lang.RuntimePermission "setContextClassLoader";
+permission java.lang.RuntimePermission "getClassLoader";
+};
+"""
+_CONSOLE = """package org.elasticsearch.io.ansi;
+public class AnsiConsoleLoader implements java.util.function.Supplier<Object> { public Object get() { return null; } }
+"""
+"""The core loads a class of this name, of a jar that is not on Maven; null says that there is no terminal."""
+_ARGUMENTS = """import java.nio.file.Path;
+import org.elasticsearch.bootstrap.ServerArgs;
+import org.elasticsearch.common.io.stream.OutputStreamStreamOutput;
+import org.elasticsearch.common.settings.*;
+public class Arguments {
+  public static void main(String[] given) throws Exception {
+    Settings.Builder settings = Settings.builder();
+    for (int at = 2; at < given.length; at += 2) settings.put(given[at], given[at + 1]);
+    OutputStreamStreamOutput out = new OutputStreamStreamOutput(System.out);
+    new ServerArgs(false, false, null, KeyStoreWrapper.create(), settings.build(), Path.of(given[0]), Path.of(given[1]))
+        .writeTo(out);
+    out.flush();
+  }
+}
+"""
+"""What the command line of a distribution writes to the server's input."""
+
+
+def install(home: Path = HOME) -> Path:
+    """Fetch and lay out Elasticsearch, where that has not been done; returns its folder.
+
+    Raises:
+        NotHere: no Java or Maven, or an artifact cannot be fetched.
+    """
+    need("java", "javac", "mvn")
+    if home.is_dir():
+        return home
+    home.parent.mkdir(parents=True, exist_ok=True)
+    with tempfile.TemporaryDirectory(dir=home.parent, prefix=f".{home.name}-") as name:
+        work, part = Path(name), Path(name) / "home"
+        core = fetch_artifacts(work, part / "lib", _CORE)
+        netty = part / "modules" / "transport-netty4"
+        found = fetch_artifacts(work, netty, [f"org.elasticsearch.plugin:transport-netty4:{VERSION}"])
+        for jar in found & core:
+            (netty / jar).unlink()
+        said = DESCRIPTOR.format(
+            name="transport-netty4", classname="org.elasticsearch.transport.netty4.Netty4Plugin", version=VERSION
+        )
+        descriptor = said.replace("opensearch.version", "elasticsearch.version").replace("=11", "=17")
+        modular = descriptor + "modulename=org.elasticsearch.transport.netty4\n"
+        (netty / "plugin-descriptor.properties").write_text(modular, encoding="utf-8")
+        (netty / "plugin-security.policy").write_text(_POLICY, encoding="utf-8")
+        (work / "AnsiConsoleLoader.java").write_text(_CONSOLE, encoding="utf-8")
+        classes, console = work / "classes", part / "lib" / "tools" / "ansi-console"
+        console.mkdir(parents=True)
+        subprocess.run(["javac", "-d", classes, work / "AnsiConsoleLoader.java"], check=True)
+        subprocess.run(["jar", "cf", console / "console.jar", "-C", classes, "."], check=True)
+        (part / "Arguments.java").write_text(_ARGUMENTS, encoding="utf-8")
+        for empty in ("bin", "config", "plugins"):
+            (part / empty).mkdir()
+        part.rename(home)
+    return home
+
+
+@contextmanager
+def started(*, heap: str = "512m", wait_s: float = 180) -> Iterator[str]:
+    """A node with nothing in it, on free ports of this machine; its URL. Everything that it wrote is gone afterwards.
+
+    Raises:
+        NotHere: it cannot be had, or does not start.
+    """
+    home = install()
+    with tempfile.TemporaryDirectory(prefix="reco-elasticsearch-", ignore_cleanup_errors=True) as name:
+        folder, port = Path(name), free_port()
+        for made in ("config", "tmp", "logs", "data"):
+            (folder / made).mkdir()
+        (folder / "config" / "log4j2.properties").write_text(LOGGING, encoding="utf-8")
+        settings = {
+            "path.home": home, "path.data": folder / "data", "path.logs": folder / "logs", "cluster.name": "reco",
+            "node.name": "reco", "discovery.type": "single-node", "network.host": "127.0.0.1", "http.port": port,
+            "transport.port": free_port(), "cluster.routing.allocation.disk.threshold_enabled": "false",
+        }  # fmt: skip
+        given = [str(word) for pair in settings.items() for word in pair]
+        arguments = subprocess.run(
+            ["java", "-cp", f"{home}/lib/*", home / "Arguments.java", folder / "config", folder / "logs", *given],
+            check=True,
+            stdout=subprocess.PIPE,
+        ).stdout
+        log, owner = folder / "log", other_user(folder)
+        with log.open("wb") as output:
+            process = subprocess.Popen(
+                _command(folder, home, heap), cwd=folder, stdin=subprocess.PIPE, stdout=output,
+                stderr=subprocess.STDOUT, env={"PATH": "/usr/bin:/bin", "LIBFFI_TMPDIR": f"{folder}/tmp"}, **owner,
+            )  # fmt: skip
+        try:
+            assert process.stdin is not None
+            process.stdin.write(arguments)
+            process.stdin.flush()  # and stays open: its end would end the server
+            url = f"http://127.0.0.1:{port}"
+            await_node("Elasticsearch", url, process, log, wait_s)
+            yield url
+        finally:
+            process.terminate()
+            try:
+                process.communicate(timeout=30)
+            except subprocess.TimeoutExpired:
+                process.kill()
+                process.communicate()
+
+
+def _command(folder: Path, home: Path, heap: str) -> list[str]:
+    return [
+        *("java", f"-Xms{heap}", f"-Xmx{heap}", "-XX:+UseSerialGC", "-Djava.security.manager=allow"),
+        *(f"-Djava.io.tmpdir={folder}/tmp", "-Des.distribution.type=tar", "-Dlog4j2.disable.jmx=true"),
+        *("-Dlog4j.shutdownHookEnabled=false", "--module-path", f"{home}/lib", "--add-modules=jdk.net"),
+        *("--add-modules=ALL-MODULE-PATH", "-m", "org.elasticsearch.server/org.elasticsearch.bootstrap.Elasticsearch"),
+    ]
+
+
+if __name__ == "__main__":
+    try:
+        with started() as where:
+            print(f"Elasticsearch {VERSION}: {where}", flush=True)
+            while True:
+                time.sleep(3600)
+    except KeyboardInterrupt:
+        pass
+    except NotHere as reason:
+        sys.exit(str(reason))
