@@ -191,7 +191,7 @@ def by_pairs_of_memory(
         np.concatenate([after, none + min(unanswered, 0.0)]),
         len(queries),
         len(lost),
-        described.documents > 0 and bool(before.mean() < _CHANCE * how.k / described.documents),
+        described.documents > 2 * _CHANCE * how.k and bool(before.mean() < _CHANCE * how.k / described.documents),
     )
 
 

@@ -21,6 +21,7 @@ from .search import SearchHow
 
 Decision: TypeAlias = Literal["switch", "switch for some", "leave"]
 Flags = npt.NDArray[np.bool_]
+_KNOWN = 1 / 3  # of the queries
 _QUANTILES = (0.25, 0.5, 0.75)
 _REST = {
     "judgments": "on {told:,} judged queries",
@@ -142,7 +143,7 @@ def decide(
         return Advice("leave", f"Leave it as it is: {heard.alarm}.")
     if not (moved > 0).any():
         return Advice("leave", "Leave it as it is: the memory moves none of these queries.")
-    enough = evidence is not None and evidence.told >= ENOUGH
+    enough = evidence is not None and evidence.told >= max(ENOUGH, _least(evidence))
     if heard.clicked is not None and not (enough and evidence is not None and evidence.kind == "judgments"):
         return heard.clicked
     if evidence is None or not enough or evidence.by_chance:
@@ -151,6 +152,11 @@ def decide(
         return heard.marked
     found = _by(evidence, queries, moved, how)
     return found if found.decision != "leave" else replace(found, sentence=found.sentence + heard.lost)
+
+
+def _least(evidence: Indication) -> float:
+    """Queries that must tell: pairs of the memory say nothing of those that it does not know, which may lose."""
+    return evidence.asked * _KNOWN if evidence.kind == "pairs of the memory" else 0.0
 
 
 def _by(evidence: Indication, queries: Sequence[SearchQuery], moved: Figures, how: SearchHow) -> Advice:
@@ -233,9 +239,10 @@ def _preferred(preferred: Team | None, said: str, rests_on: str) -> Advice | Non
 def _without(evidence: Indication | None) -> str:
     if evidence is not None and evidence.by_chance:
         return _BY_CHANCE
+    needed = ENOUGH if evidence is None else max(ENOUGH, _least(evidence))
     told = "nothing" if evidence is None else f"{evidence.told:,} {_FEW[evidence.kind]}"
     more = "more judgments" if evidence is not None and evidence.kind == "judgments" else "judgments (--qrels)"
     return (
-        f"Leave it as it is for now: nothing tells whether it helps ({told}; {ENOUGH} are needed). Mark the queries on "
-        f"the page, or give {more}."
+        f"Leave it as it is for now: nothing tells whether it helps ({told}; {needed:,.0f} are needed). Mark the "
+        f"queries on the page, or give {more}."
     )

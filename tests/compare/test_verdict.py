@@ -81,6 +81,13 @@ def test_captions_that_may_belong_to_other_pictures_tell_nothing():
     assert decide(evidence, TEXTS, MOVED, SearchHow(), Heard(marks=Marks(15, 2, 5))).decision == "switch"
 
 
+def test_pairs_that_know_few_of_the_queries_tell_nothing_of_the_others():
+    few = Indication("pairs of the memory", np.arange(80), np.zeros(80), np.ones(80), N)
+    verdict = decide(few, TEXTS, MOVED, SearchHow(), Heard())
+    assert verdict.decision == "leave"
+    assert "80 queries have their words in a caption of the memory; 133 are needed" in verdict.sentence
+
+
 def test_an_alarm_and_a_memory_that_moves_nothing_leave_it():
     assert said(NOISE + 0.3, alarm="the vectors may be of another encoder").sentence == (
         "Leave it as it is: the vectors may be of another encoder."
