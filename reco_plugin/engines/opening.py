@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from ..config import Settings, load_settings
-from ..errors import importing, need
+from ..errors import ConfigError, importing, need
 from .address import IndexAddress, is_address, parse_address
 from .base import Engine
 
@@ -57,5 +57,7 @@ def open_index(address: str | IndexAddress, *, settings: Settings | None = None)
                 from .elasticsearch import ElasticsearchIndex
             opened = ElasticsearchIndex(where, keys)
         case _:
-            raise AssertionError(where.scheme)
+            raise ConfigError(
+                f"{where.place}: an index of {where.scheme} cannot be opened; `reco compare --run` takes its hits from files"
+            )
     return opened

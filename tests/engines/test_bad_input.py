@@ -372,3 +372,8 @@ def test_milvus_refuses_a_token():
         assert SECRET not in str(caught.value)
     finally:
         server.stop(None)
+
+
+def test_an_engine_that_cannot_be_opened_is_told():
+    with pytest.raises(ConfigError, match="vespa cannot be opened; `reco compare --run`"):
+        open_index("vespa://host:8080/product?vector=clip")
