@@ -136,11 +136,11 @@ def open_index_rows(source: str, model: Path | None) -> Rows:
             raise DataError(f"{name_of(address)} holds no pairs: it is empty")
         _check_fields(address, said, of)
         sample = _sample(index.scan(size=COMPARED)) if of is None and check != "0" and model is not None else []
-    holds, note = _whose(address, said, of, model, sample)
+    holds, note, agree = _whose(address, said, of, model, sample)
     folders = (Path(address.images).expanduser(),) if address.images else ()
     compare = None if check is None else check == "1"
     parts = (IndexPart(address, holds),)
-    return Rows(name_of(address), parts, said.documents, compare, note=note, folders=folders)
+    return Rows(name_of(address), parts, said.documents, compare, note=note, told=agree, folders=folders)
 
 
 def leave_unchanged(rows: Rows, memory: Memory, options: IngestOptions) -> tuple[Rows, list[int]]:
@@ -196,30 +196,31 @@ def _sample(pages: Iterator[Any]) -> list[Document]:
 
 def _whose(
     address: IndexAddress, said: Description, of: str | None, model: Path | None, sample: Sequence[Document]
-) -> tuple[Holds, str]:
-    """Whose vectors the index holds, and a note for the user."""
+) -> tuple[Holds, str, bool]:
+    """Whose vectors the index holds, a note for the user, and whether they were found to be of this encoder."""
     name, ours = name_of(address), None if model is None else Artifact.load(model).manifest.fingerprint
     if of == "neither":
-        return "neither", ""
+        return "neither", "", False
     if ours is not None and said.dimension != ours.dimension:
         why = f"{name} holds vectors of {said.dimension} dimensions, and the model makes {ours.dimension}"
         if of is None and address.image is not None:
-            return "neither", f"{why}: its pictures are encoded instead"
+            return "neither", f"{why}: its pictures are encoded instead", False
         raise FingerprintMismatch(
             f"{why}. Name the field of its pictures, {address.option('image')}=NAME, and give of=neither to encode them"
         )
     if of is not None:
-        return ("image" if of == "image" else "text"), ""
+        return ("image" if of == "image" else "text"), "", False
     if model is None or not sample:
-        return "image", ""
+        return "image", "", False
     cosines = _compare(address, model, sample)
     for modality, least in LEAST.items():
         if modality in cosines and cosines[modality] >= least:
             what = "pictures" if modality == "image" else "captions"
-            return modality, f"its vectors agree with its {what} (mean cosine {cosines[modality]:.3f})"
+            return modality, f"its vectors agree with its {what} (mean cosine {cosines[modality]:.3f})", True
     told = " and ".join(f"{cosine:.3f} with its {side}s" for side, cosine in cosines.items())
     if "image" not in cosines:  # only captions could be compared, and these are not theirs
-        return "image", "no pictures are at hand: its vectors are taken for those of its pictures, of this encoder"
+        note = "no pictures are at hand: its vectors are taken for those of its pictures, of this encoder"
+        return "image", note, False
     raise FingerprintMismatch(
         f"{name} holds vectors of another encoder, or averages of several vectors: their mean cosine is {told}. Give "
         "of=neither to encode its pictures and captions, of=image to take them all the same, or the model that made "

@@ -67,6 +67,7 @@ def test_vectors_of_this_encoder_are_taken_as_they_are(keys: Served, shop, reco:
     rows, outcome = run(address(keys, documents, f"images={folder}"), reco, tmp_path)
     assert "its vectors agree with its pictures (mean cosine 1.000)" in rows.note
     assert (outcome.added, outcome.rejected, outcome.pairs) == (24, 0, 24)
+    assert outcome.vectors is None, "the note has said it"
     stored = dict(reco.memory.store.payloads())
     assert stored[documents[5].sku]["caption"] == documents[5].title
     assert stored[documents[5].sku]["price"] == documents[5].price
