@@ -58,6 +58,7 @@ def open_index(address: str | IndexAddress, *, settings: Settings | None = None)
             opened = ElasticsearchIndex(where, keys)
         case _:
             raise ConfigError(
-                f"{where.place}: an index of {where.scheme} cannot be opened; `reco compare --run` takes its hits from files"
+                f"{where.place}: an index of {where.scheme} cannot be opened; `reco compare --run` takes its hits from "
+                "files"
             )
     return opened
