@@ -22,7 +22,7 @@ from ..page import machine, table, write_blocks
 
 _AT_ONCE = 10_000
 _TITLE = "a small red bird in a green tree, number {:>9}"
-_PACKAGES = {"postgresql": "psycopg", "lancedb": "lancedb"}
+_PACKAGES = {"postgresql": "psycopg", "lancedb": "lancedb", "opensearch": "opensearch-py"}
 
 
 def drawn(documents: int, dimension: int) -> Iterator[tuple[range, npt.NDArray[np.float32]]]:
@@ -96,7 +96,41 @@ def lancedb(documents: int, dimension: int) -> Iterator[str]:
         yield f"lancedb:{folder}?table=products&vector=clip&text=title"
 
 
-FILLED: Mapping[str, Callable[[int, int], Any]] = {"postgresql": postgresql, "lancedb": lancedb}
+@contextmanager
+def opensearch(documents: int, dimension: int) -> Iterator[str]:
+    """An index of OpenSearch of Maven Central, without a graph, which no scan reads; its address."""
+    import httpx
+
+    from .opensearch import started
+
+    with started() as url, httpx.Client(base_url=url, timeout=300) as client:
+        properties = {
+            "title": {"type": "text"},
+            "price": {"type": "double"},
+            "clip": {"type": "knn_vector", "dimension": dimension},
+        }
+        settings = {"index": {"knn": False, "number_of_shards": 1, "number_of_replicas": 0, "refresh_interval": "-1"}}
+        client.put("/products", json={"settings": settings, "mappings": {"properties": properties}}).raise_for_status()
+        for rows, vectors in drawn(documents, dimension):
+            for start in range(0, len(rows), 1000):
+                lines = []
+                for row, vector in zip(rows[start : start + 1000], vectors[start : start + 1000].tolist(), strict=True):
+                    lines.append(json.dumps({"index": {"_id": str(row)}}))
+                    lines.append(json.dumps({"title": _TITLE.format(row), "price": row / 10, "clip": vector}))
+                sent = client.post(
+                    "/products/_bulk", content="\n".join([*lines, ""]), headers={"content-type": "application/x-ndjson"}
+                )
+                if sent.json()["errors"]:
+                    raise SystemExit(sent.text[:500])
+        client.post("/products/_refresh").raise_for_status()
+        yield f"opensearch://{url.removeprefix('http://')}/products?vector=clip&text=title"
+
+
+FILLED: Mapping[str, Callable[[int, int], Any]] = {
+    "postgresql": postgresql,
+    "lancedb": lancedb,
+    "opensearch": opensearch,
+}
 
 
 def read(address: str) -> None:

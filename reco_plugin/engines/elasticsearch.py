@@ -10,6 +10,7 @@ from urllib.parse import urlencode
 
 import elastic_transport
 from elasticsearch import Elasticsearch
+from elasticsearch.serializer import OrjsonSerializer
 
 from ..config import Settings
 from ..errors import EngineError
@@ -56,7 +57,13 @@ class ElasticsearchIndex(DocumentIndex):
         elif key:
             self._headers["authorization"] = f"ApiKey {key.get_secret_value()}"
         options: dict[str, Any] = {"ca_certs": address.ca_file} if address.ca_file else {}
-        self._client = Elasticsearch(address.url, request_timeout=address.timeout_s, connections_per_node=16, **options)
+        self._client = Elasticsearch(
+            address.url,
+            request_timeout=address.timeout_s,
+            connections_per_node=16,
+            serializer=OrjsonSerializer(),  # a page of vectors is mostly numbers
+            **options,
+        )
 
     def close(self) -> None:
         """See :meth:`reco_plugin.engines.base.Engine.close`."""

@@ -8,7 +8,9 @@ from collections.abc import Callable, Mapping
 from typing import Any
 
 import opensearchpy
+import orjson
 from opensearchpy import OpenSearch, exceptions
+from opensearchpy.serializer import JSONSerializer
 
 from ..config import Settings
 from ..errors import EngineError
@@ -25,6 +27,16 @@ _ONE_FORMULA = (2, 19)
 """Indexes made since then score a cosine in one way."""
 _MARK = 0x08000000
 """In the number of a version, by which OpenSearch tells its own from those of its ancestor."""
+
+
+class _Numbers(JSONSerializer):
+    """Reads answers by orjson, since a page of vectors is mostly numbers."""
+
+    def loads(self, s: str) -> Any:
+        try:
+            return orjson.loads(s)
+        except orjson.JSONDecodeError as error:
+            raise opensearchpy.SerializationError(s, error) from None
 
 
 class OpenSearchIndex(DocumentIndex):
@@ -47,6 +59,7 @@ class OpenSearchIndex(DocumentIndex):
             use_ssl=address.tls,
             verify_certs=True,
             timeout=address.timeout_s,
+            serializer=_Numbers(),
             max_retries=0,  # `ask` repeats, and waits longer
             pool_maxsize=16,
             **{name: value for name, value in options.items() if value is not None},
