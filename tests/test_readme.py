@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import ast
+import importlib
 import re
 import shlex
 from collections.abc import Iterator
 from functools import cache
+from importlib.util import find_spec
 from pathlib import Path
 
 import pytest
@@ -125,3 +128,14 @@ def test_the_example_runs_and_what_it_added_can_be_shown(tmp_path: Path, monkeyp
     with Reco.open("triton_models", memory="./memory") as reco:
         (payload,) = [payload for batch in reco.memory.store.scroll() for payload in batch.payloads]
     assert payload["caption"] == "a red fox"
+
+
+def test_what_python_on_the_pages_imports_of_ours_is_there() -> None:
+    blocks = [block for page in PAGES for language, block in FENCED.findall((ROOT / page).read_text(encoding="utf-8"))
+              if language == "python"]  # fmt: skip
+    nodes = [node for block in blocks for node in ast.walk(ast.parse(block)) if isinstance(node, ast.ImportFrom)]
+    ours = [(str(node.module), name.name) for node in nodes for name in node.names if "reco_plugin" in str(node.module)]
+    assert len(ours) > 30
+    for module, name in ours:
+        there = hasattr(importlib.import_module(module), name) or find_spec(f"{module}.{name}")
+        assert there, f"{module} has no {name}"
