@@ -212,7 +212,7 @@ def measure(data: VectorSet, case: Case, place: str, folder: Path) -> Iterator[d
                 "switched": list(bootstrap(full)),
                 "switched_r1": float(gain[:, 1].mean()),
                 "followed": list(bootstrap(follows)),
-                "right": bool(follows.mean() >= max(0.0, full.mean()) - LOSS),
+                "right": bool(float(follows.mean()) >= max(0.0, float(full.mean())) - LOSS),
                 "sentence": found.verdict.sentence,
             }
 
