@@ -20,8 +20,6 @@ FILTERS = {
     "milvus": 'style == "twemoji"',
     "opensearch": '{"term": {"style": "twemoji"}}',
     "elasticsearch": '{"term": {"style": "twemoji"}}',
-    "weaviate": "",
-    "vespa": "style contains 'twemoji'",
 }
 """A filter on the demo's drawings in the language of each engine, as an example in the page."""
 

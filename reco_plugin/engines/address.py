@@ -17,7 +17,6 @@ SCHEMES = {
     "postgresql": 5432,
     "weaviate": 8080,
     "milvus": 19530,
-    "vespa": 8080,
     "lancedb": 0,
     "qdrant": 0,
 }
@@ -91,7 +90,10 @@ def parse_address(text: str) -> IndexAddress:
     scheme, _, rest = place.partition(":")
     ports = {**SCHEMES, **QDRANT}
     if scheme not in ports:
-        raise ConfigError(f"{scheme!r} begins no address of an index: it is one of {', '.join(ports)}")
+        raise ConfigError(
+            f"an index at {scheme} cannot be opened; `reco compare --run` takes the hits of any engine from files. "
+            f"Addresses begin with one of {', '.join(ports)}"
+        )
     for name in options:
         if _KEY_LIKE.search(name):
             raise ConfigError(

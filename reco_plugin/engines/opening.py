@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from ..config import Settings, load_settings
-from ..errors import ConfigError, importing, need
+from ..errors import importing, need
 from .address import IndexAddress, is_address, parse_address
 from .base import Engine
 
@@ -57,8 +57,5 @@ def open_index(address: str | IndexAddress, *, settings: Settings | None = None)
                 from .elasticsearch import ElasticsearchIndex
             opened = ElasticsearchIndex(where, keys)
         case _:
-            raise ConfigError(
-                f"{where.place}: an index of {where.scheme} cannot be opened; `reco compare --run` takes its hits from "
-                "files"
-            )
+            raise AssertionError(where.scheme)
     return opened

@@ -21,7 +21,7 @@ from ..values import check_choice, did_you_mean
 from .address import IndexAddress
 from .asking import ask
 from .base import Description, Document, Effort, IndexHit, Page, Question, Similarity
-from .documents import make_document, picture_or_none, query_of
+from .documents import check_fields, make_document, pick_vector, picture_or_none, query_of
 from .template import fill
 
 _TYPE = re.compile(r"(?P<type>vector|halfvec|bit|sparsevec)(?:\((?P<dimension>\d+)\))?$")
@@ -294,15 +294,7 @@ class PostgresIndex:
             (oid,),
         )
         columns = {row["attname"]: row["type"] for row in rows}
-        for name, column in (
-            ("text", self._address.text),
-            ("image", self._address.image),
-            ("changed", self._address.changed),
-        ):
-            if column is not None and column not in columns:
-                raise EngineError(
-                    f"{place}: {name}={column!r} is no column of {wanted}: {did_you_mean(column, columns)}"
-                )
+        check_fields(self._address, columns, wanted)
         vector, kind, dimension = self._vector(wanted, columns)
         index = self._index(oid, vector, kind)
         if dimension is None:
@@ -311,32 +303,15 @@ class PostgresIndex:
 
     def _vector(self, table: str, columns: Mapping[str, str]) -> tuple[str, str, int | None]:
         """The column of the vectors, its type and its dimension, if that says one."""
-        place, name = self._address.place, self._address.vector
         kinds = {column: match for column, type_ in columns.items() if (match := _TYPE.match(type_.rpartition(".")[2]))}
         dense = [column for column, match in kinds.items() if match["type"] in ("vector", "halfvec")]
-        if name is None:
-            if len(dense) != 1:
-                has = f"it has {', '.join(dense)}" if dense else "it has none of type vector or halfvec"
-                raise EngineError(f"{place}: say which column of {table} holds the vectors, vector=NAME: {has}")
-            name = dense[0]
-        if name not in columns:
-            raise EngineError(
-                f"{place}: vector={name!r} is no column of {table}: {did_you_mean(name, dense or columns)}"
-            )
-        if name not in dense:
-            raise EngineError(
-                f"{place}: the column {name!r} is of type {columns[name]}, and refined queries are compared with "
-                "vectors of pgvector's types vector and halfvec"
-            )
+        others = {column: type_ for column, type_ in columns.items() if column not in dense}
+        name = pick_vector(self._address, dense, others, table)
         size = kinds[name]["dimension"]
         return name, kinds[name]["type"], int(size) if size else None
 
     def _key(self, oid: int, table: str, columns: Mapping[str, str]) -> str:
         if (name := self._address.id) is not None:
-            if name not in columns:
-                raise EngineError(
-                    f"{self._address.place}: id={name!r} is no column of {table}: {did_you_mean(name, columns)}"
-                )
             return name
         keys = self._run(
             "SELECT attname FROM pg_index JOIN pg_attribute ON attrelid = indrelid AND attnum = ANY(indkey) "
