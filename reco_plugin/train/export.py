@@ -29,8 +29,9 @@ from .encoder import FrozenClip, load_frozen
 from .loop import FUSION, Fusions, load_fusions
 from .model import FusionConfig
 from .parity import COUNT, Parity, Precision, check, compare, sample_images, sample_texts
+from .precision import FloatWidth, arithmetic_of, quiet, to_precision
 from .recipe import ExportOptions, Recipe, Serving
-from .to_onnx import FloatWidth, GraphCheck, GraphSample, arithmetic_of, cases, quiet, to_onnx, to_precision
+from .to_onnx import GraphCheck, GraphSample, cases, to_onnx
 from .triton import graph_specs, render_config
 
 if TYPE_CHECKING:
