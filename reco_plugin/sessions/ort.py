@@ -49,6 +49,8 @@ class OrtSession:
         options.intra_op_num_threads = settings.threads
         options.enable_cpu_mem_arena = settings.arena
         options.log_severity_level = 3
+        # threads spin while a graph runs, which is faster, and not after it, while others need the processor
+        options.add_session_config_entry("session.force_spinning_stop", "1")
         try:
             self._session = ort.InferenceSession(
                 str(path), options, providers=[(provider, dict(settings.provider_options))]

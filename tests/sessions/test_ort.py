@@ -65,6 +65,18 @@ def test_threads_and_arena_reach_the_runtime_and_change_no_result(graph, tokens,
     assert np.allclose(usual, other, atol=1e-5)
 
 
+def test_threads_stop_spinning_when_a_run_ends(graph, monkeypatch):
+    made = []
+
+    def kept(path: str, options: Any, providers: Any) -> onnxruntime.InferenceSession:
+        made.append(options.get_session_config_entry("session.force_spinning_stop"))
+        return onnxruntime.InferenceSession(path, options, providers=providers)
+
+    monkeypatch.setattr(ort, "ort", SimpleNamespace(**{**vars(onnxruntime), "InferenceSession": kept}))
+    ort.OrtSession(graph, load_settings())
+    assert made == ["1"]
+
+
 @pytest.mark.parametrize(
     ("code", "silent"),
     [
