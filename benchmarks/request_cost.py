@@ -7,20 +7,27 @@ from __future__ import annotations
 
 import argparse
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
+from concurrent.futures import ThreadPoolExecutor
 from functools import partial
+from itertools import count
 from pathlib import Path
 
 import numpy as np
 import onnxruntime
 
+from reco_plugin import Reco
 from reco_plugin.artifact import Artifact, clip_graph
+from reco_plugin.demo.tasks import pairs
 from reco_plugin.preparation import Preparation
+from reco_plugin.quickstart.dataset import ALL_SPLITS, load
 
 from .page import machine, table
 from .speed.turns import Turns, take_turns
+from .stand_in import server
 
 SEARCH_S = 0.004  # that a request waits for a Qdrant server
+PAIRS, ASKED = 200, 256
 
 
 def spinning(model: Path, rounds: int) -> str:
@@ -41,10 +48,39 @@ def spinning(model: Path, rounds: int) -> str:
     return table(["", "spin on: CPU, ms", "stop: CPU, ms", "CPU, stop ÷ on", "time, stop ÷ on"], rows)
 
 
-def _run_and_wait(session: onnxruntime.InferenceSession, inputs: dict[str, object], seconds: float) -> None:
+def _run_and_wait(session: onnxruntime.InferenceSession, inputs: Mapping[str, object], seconds: float) -> None:
     session.run(None, inputs)
     if seconds:
         time.sleep(seconds)
+
+
+def searching(model: Path, rounds: int) -> str:
+    """Refined beside plain texts with the memory on a server (the tests' stand-in): CPU of the asking process."""
+    data = load()
+    stored, number = pairs(data, ALL_SPLITS)[:PAIRS], count()
+    with server("grpc") as url, Reco.open(model, memory=url) as reco:
+        reco.memory.add(stored)
+        with Reco.open(model, memory=url, batch_callers=False) as alone:
+            actions: dict[str, Callable[[], object]] = {}
+            for callers in (1, 16, 64):
+                threads = ThreadPoolExecutor(callers)
+                for name, each, refine in (("plain", reco, False), ("refined", reco, True), ("alone", alone, True)):
+
+                    def ask(_: int, each: Reco = each, refine: bool = refine) -> None:
+                        each.embed_texts([f"a red fox {next(number)}"], refine=refine)
+
+                    def ask_all(threads: ThreadPoolExecutor = threads, ask: Callable[[int], None] = ask) -> None:
+                        list(threads.map(ask, range(ASKED)))
+
+                    actions[f"{name}, {callers}"] = ask_all
+            turns = take_turns(actions, rounds)
+    rows = []
+    for callers in (1, 16, 64):
+        plain, refined, single = (
+            1000 * turns.least_cpu(f"{name}, {callers}") / ASKED for name in ("plain", "refined", "alone")
+        )
+        rows.append([f"{callers}", *(f"{value:.2f}" for value in (plain, single, refined, refined / plain))])
+    return table(["callers", "plain, ms", "refined, each call alone, ms", "refined, ms", "refined ÷ plain"], rows)
 
 
 def _cells(turns: Turns, name: str, new: str, old: str) -> list[str]:
@@ -53,7 +89,7 @@ def _cells(turns: Turns, name: str, new: str, old: str) -> list[str]:
     return [name, *(f"{value:.2f}" for value in (*cpu, *ratios))]
 
 
-STEPS: dict[str, Callable[[Path, int], str]] = {"spinning": spinning}
+STEPS: dict[str, Callable[[Path, int], str]] = {"spinning": spinning, "searching": searching}
 
 
 def main() -> None:

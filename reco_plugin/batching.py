@@ -80,6 +80,11 @@ class Batcher(Generic[Key]):
         self._waiting: list[_Job[Key]] = []  # those with rows that are not begun, oldest first
         self._led = False
 
+    @property
+    def load(self) -> int:
+        """Callers that it runs or that wait for it, of which those that share a running batch count as one."""
+        return len(self._waiting) + self._led
+
     def __call__(self, key: Key, columns: Columns) -> Columns:
         """Wait for the answers to the rows of one caller.
 

@@ -44,6 +44,7 @@ from .errors import (
 from .fuse import Fused, Learned, NeighbourFuser
 from .memory import Header, LazyMemory, Memory, memory_of
 from .memory.checks import check_search
+from .memory.time_limit import CallLimit, limited
 from .types import Degraded, Fingerprint, FuserName, Modality, Neighbours, Search, Vectors
 
 T = TypeVar("T")
@@ -54,6 +55,7 @@ Ticket = NewType("Ticket", int)
 """Permission for one call; its outcome counts only while the circuit is in the state that gave it."""
 _MOST_LATE = 32
 _MOST_NEIGHBOURS = 100  # per query: the vectors of a batch stay small
+_AT_ONCE = 2  # batches on their way to a server: one is searched while the next is written or read
 
 
 class DegradedWarning(UserWarning):
@@ -99,12 +101,17 @@ class Deadline:
         self._late: list[threading.Thread] = []
         self._lock = threading.Lock()
 
-    def run(self, call: Callable[[], T]) -> T:
-        """Return or raise what the call does.
+    def limit(self, since: float) -> CallLimit:
+        """The limit of a call that was asked for at a moment of ``time.monotonic``."""
+        return CallLimit(since + self.seconds, self.seconds, self._setting)
+
+    def run(self, call: Callable[[], T], limit: CallLimit | None = None) -> T:
+        """Return or raise what the call does; it began to count now, or where a limit says.
 
         Raises:
             Late: it took too long, or 32 late calls are still running.
         """
+        limit = limit or self.limit(time.monotonic())
         if self._late and self._still_running() >= _MOST_LATE:
             raise Late(f"{_MOST_LATE} earlier calls are still not answered, so no other is made")
         answers: list[T] = []
@@ -119,11 +126,11 @@ class Deadline:
         context = contextvars.copy_context()  # traces continue in the other thread
         thread = threading.Thread(target=context.run, args=(work,), name="reco-deadline", daemon=True)
         thread.start()
-        thread.join(self.seconds)
+        thread.join(max(0.0, limit.left_s))
         if not answers and not errors:
             with self._lock:
                 self._late.append(thread)
-            raise Late(f"no answer within {self.seconds:g} s. Raise {self._setting}, or see what keeps it busy")
+            raise Late(limit.words)
         if errors:
             raise errors[0]
         return answers[0]
@@ -295,7 +302,7 @@ class GuardedMemory:
             most: queries of several threads that are searched together, at most; 0: each call on its own.
         """
         self._memory, self._guard, self._deadline, self._most = memory, guard, deadline, most
-        self._batcher = Batcher(self._run, most, shared=(Outage,))
+        self._batchers = [Batcher(self._run, most, shared=(Outage,)) for _ in range(_AT_ONCE if deadline else 1)]
         self._known: tuple[Header, Calibration | None] | None = None
 
     @property
@@ -324,21 +331,24 @@ class GuardedMemory:
     def search(self, search: Search) -> Neighbours:
         """Search with queries (B, D), see :meth:`reco_plugin.memory.Searches.search`.
 
-        Large searches, and those with exclusions, are run alone.
+        Large searches, and those with exclusions, are run alone. The time that a call waits for others is part of its
+        limit: where the memory hangs, waiting does not add up.
 
         Raises:
             InputError: also while the memory is down.
             Outage: the memory fails.
         """
+        asked_at = time.monotonic()
         if search.exclude is not None or not 0 < len(search.vectors) <= self._most or search.k > _MOST_NEIGHBOURS:
-            return self._ask(search)
+            return self._ask(search, asked_at)
         try:
             condition = None if search.where is None else json.dumps(search.where)
         except (TypeError, ValueError):
-            return self._ask(search)
+            return self._ask(search, asked_at)
         how = (search.by, search.read, search.k, search.payloads, search.ids, search.witnesses, search.checked)
-        rows = (search.vectors, [search.where] * len(search.vectors))
-        ids, similarity, vectors, found, payloads, witnesses = self._batcher((*how, condition), rows)
+        rows = (search.vectors, [search.where] * len(search.vectors), [asked_at] * len(search.vectors))
+        batcher = min(self._batchers, key=lambda each: each.load)
+        ids, similarity, vectors, found, payloads, witnesses = batcher((*how, condition), rows)
         return Neighbours(
             ids,
             similarity,
@@ -350,25 +360,36 @@ class GuardedMemory:
 
     def _run(self, key: _Key, rows: Columns) -> Columns:
         """Search for several callers."""
-        (by, read, k, payloads, ids, witnesses, checked, _), (vectors, where) = key, rows
+        (by, read, k, payloads, ids, witnesses, checked, _), (vectors, where, asked_at) = key, rows
         search = Search(vectors, by, read, k, None, where[0], payloads, ids, witnesses, checked)
-        if checked:
+        if checked and self._deadline is None:
             with self._guard.attempt():
                 found = self._memory.searches.search(search)
         else:
-            found = self._ask(search)
+            found = self._ask(search, min(asked_at))
         nothing = [None] * len(vectors)
         held = nothing if found.witnesses is None else found.witnesses
         return found.ids, found.similarity, found.vectors, found.found, found.payloads or nothing, held
 
-    def _ask(self, search: Search) -> Neighbours:
-        call = partial(self._memory.searches.search, search)
+    def _ask(self, search: Search, asked_at: float) -> Neighbours:
         try:
             with self._guard.attempt():
-                return call() if self._deadline is None else self._deadline.run(call)
+                if self._deadline is None:
+                    return self._memory.searches.search(search)
+                return self._search_within(search, self._deadline, self._deadline.limit(asked_at))
         except Outage:
             check_search(search, self.header.fingerprint.dimension)
             raise
+
+    def _search_within(self, search: Search, deadline: Deadline, limit: CallLimit) -> Neighbours:
+        """Search in this thread, if the client itself ends what hangs; else in one of its own."""
+        searches = self._memory.searches
+        if limit.left_s <= 0:
+            raise Late(limit.words)
+        if getattr(searches, "keeps_time", False):
+            with limited(limit):
+                return searches.search(search)
+        return deadline.run(partial(searches.search, search), limit)
 
 
 class GuardedFuser(NeighbourFuser):
@@ -423,13 +444,13 @@ class Guards:
     def memory(self, memory: Learned) -> GuardedMemory:
         """The memory, guarded.
 
-        One at a URL is called in its own thread, since it could hang, and for each caller alone, since hanging must not
-        add up. A memory in this process is slow only when it computes, and a thread would add to that.
+        One at a URL has a time limit, since it could hang. A memory in this process is slow only when it computes, and
+        a limit would add to that.
         """
         given = self._settings
-        if "://" in given.memory:
-            return GuardedMemory(memory, self._memory, Deadline(given.memory_timeout_s, "memory_timeout_s"))
-        return GuardedMemory(memory, self._memory, most=given.batch_size if given.batch_callers else 0)
+        most = given.batch_size if given.batch_callers else 0
+        deadline = Deadline(given.memory_timeout_s, "memory_timeout_s") if "://" in given.memory else None
+        return GuardedMemory(memory, self._memory, deadline, most)
 
     def fusers(self, fusers: Mapping[FuserName, NeighbourFuser]) -> dict[FuserName, NeighbourFuser]:
         """The fusions, guarded; a session on a server has its own deadline, and a server its own batches."""

@@ -128,6 +128,11 @@ class LazyMemory:
         self._refuse_other()
         return self._expected if self._store is None else self._store.header
 
+    @property
+    def keeps_time(self) -> bool:
+        """As of the memory; not before it is open, since opening has other limits."""
+        return bool(getattr(self._store, "keeps_time", False))
+
     def search(self, search: Search) -> Neighbours:
         """Search with queries (B, D), see :meth:`reco_plugin.memory.Searches.search`."""
         return self.ensure_open().search(search)

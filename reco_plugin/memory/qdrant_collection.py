@@ -20,6 +20,7 @@ from .header import Header
 from .options import MemoryOptions
 from .points import pages, stored_payload, translate_errors
 from .server import Server
+from .time_limit import time_limit
 
 IDS_AT_ONCE = 1000
 T = TypeVar("T")
@@ -46,6 +47,16 @@ class QdrantCollection:
     def header(self) -> Header:
         """Fingerprint and calibration."""
         return self._header
+
+    @property
+    def keeps_time(self) -> bool:
+        """Whether a search ends by itself within a :func:`~reco_plugin.memory.time_limit.limited` block.
+
+        By gRPC, whose client has a deadline for a whole call; that of REST has one for each part. Not where the header
+        is to be read again, too.
+        """
+        grpc_only = self._client is not None and self._server is not None and self._client.init_options["prefer_grpc"]
+        return bool(grpc_only) and time.monotonic() < self._read_again_at
 
     @property
     def _dimension(self) -> int:
@@ -129,7 +140,9 @@ class QdrantCollection:
             read_consistency=None if agreed is None else RestToGrpc.convert_read_consistency(agreed),
             timeout=left,
         )
-        answers = client.grpc_points.QueryBatch(message, timeout=self._options.timeout_s if left is None else left)
+        limit, seconds = time_limit(), float(self._options.timeout_s if left is None else left)
+        most = seconds if limit is None else max(0.0, min(seconds, limit.left_s))
+        answers = client.grpc_points.QueryBatch(message, timeout=most)
         return [[GrpcToRest.convert_scored_point(hit) for hit in answer.result] for answer in answers.result]
 
     def _say(self, client: QdrantClient, metadata: dict[str, Any]) -> None:

@@ -19,12 +19,13 @@ import grpc
 from qdrant_client import QdrantClient
 from qdrant_client.grpc import HealthCheckRequest, QdrantStub
 
-from ..errors import ConfigError, RecoError
+from ..errors import ConfigError, MemoryTimeout, RecoError
 from .checks import is_writing
 from .faults import Spent, is_refusal_of_key, read_fault, retry_after, translate
 from .one_server import TwoAddresses
 from .opening import NO_SERVER
 from .options import MemoryOptions
+from .time_limit import time_limit
 
 SCHEMES = ("http", "https", "grpc", "grpcs")
 REST_PORT, GRPC_PORT = 6333, 6334
@@ -35,6 +36,7 @@ _CHANNEL = {
     "grpc.keepalive_time_ms": 60_000,
 }
 _FIRST_PAUSE_S, _LONGEST_PAUSE_S = 0.25, 5.0
+_CLOSE_S = 0.02  # before a moment counts as at it: clocks differ
 _log = logging.getLogger("reco_plugin.memory")
 T = TypeVar("T")
 
@@ -63,12 +65,13 @@ class Patience:
 
         Raises:
             MemoryUnavailable: no answer, or the rate limit asks to wait longer than the time left.
-            MemoryTimeout: it answers too late.
+            MemoryTimeout: it answers too late, also for the :func:`~reco_plugin.memory.time_limit.limited` block.
             MemoryStoreError: any other error of the server.
         """
         patient = write or is_writing()
         within = self.write_s if patient else self.read_s
-        end = time.monotonic() + within
+        limit = time_limit()
+        end = time.monotonic() + within if limit is None else min(limit.until, time.monotonic() + within)
         left: int | None = None
         for attempt in range(10_000):
             began = time.monotonic()
@@ -79,6 +82,8 @@ class Patience:
             except RecoError:
                 raise
             except Exception as error:
+                if limit is not None and limit.left_s < _CLOSE_S and read_fault(error).late:
+                    raise MemoryTimeout(f"cannot {doing} the memory at {self.location!r}: {limit.words}") from error
                 pause = self._pause(error, attempt, patient=patient)
                 if pause is None or time.monotonic() + pause >= end:
                     spent = Spent(time.monotonic() - began, self.read_s, left, within, patient)

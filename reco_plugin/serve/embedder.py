@@ -388,7 +388,7 @@ class Embedder:
         self.prepare = ItemPreparation(reco, settings)
         self._memory_is_ours = "://" not in reco.memory.location  # no other process writes to it
         self._batches = reco.encoder.batches_callers
-        self._searches_at_once = reco.settings.batch_size if self._batches and self._memory_is_ours else 0
+        self._searches_at_once = reco.settings.batch_size if self._batches else 0
 
     @property
     def dimension(self) -> int:

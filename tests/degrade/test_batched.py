@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import threading
+import time
 import warnings
 from collections.abc import Callable
 from concurrent.futures import Future, ThreadPoolExecutor
@@ -13,10 +14,11 @@ import pytest
 from live_service import wait_until
 
 from reco_plugin.errors import InputError, MemoryStoreError
-from reco_plugin.guard import DegradedWarning
+from reco_plugin.guard import DegradedWarning, Outage
 
 Build = Callable[..., Any]
 PATIENCE_S = 60
+HOW = ("image", "text", 3, False, False, False, True)
 
 
 @pytest.fixture
@@ -24,7 +26,7 @@ def together(hanging: Any) -> Callable[..., list[Future[Any]]]:
     """Run calls so that all but the first wait for the memory, and are then searched together."""
 
     def run(rig: Any, *calls: Callable[[], Any], then: Any = None) -> list[Future[Any]]:
-        batcher = rig.reco._refiner.memory._batcher
+        (batcher,) = rig.reco._refiner.memory._batchers
         rig.memory.trouble = hanging
         with ThreadPoolExecutor(len(calls)) as threads:
             futures = [threads.submit(calls[0])]
@@ -131,6 +133,34 @@ def test_a_reco_that_is_closed_answers_what_waited(rig: Build, together: Any) ->
         one.ask()
 
 
-def test_a_server_is_asked_by_every_caller_itself(rig: Build) -> None:
-    assert rig(remote=True).reco._refiner.memory._most == 0
+def test_without_batches_every_caller_asks_itself(rig: Build) -> None:
     assert rig(batch_callers=False).reco._refiner.memory._most == 0
+    assert rig(batch_callers=False, remote=True).reco._refiner.memory._most == 0
+
+
+def test_what_waits_for_a_server_is_one_request(rig: Build, hanging: Any) -> None:
+    one = rig(remote=True, memory_timeout_s=60)
+    batchers = one.reco._refiner.memory._batchers
+    alone = one.ask()
+    one.memory.asked, one.memory.trouble = 0, hanging
+    with ThreadPoolExecutor(8) as threads:
+        futures = [threads.submit(one.ask) for _ in range(8)]
+        wait_until(lambda: sum(batcher.load for batcher in batchers) == 8)
+        one.memory.trouble = None
+        hanging.release()
+    for future in futures:
+        np.testing.assert_allclose(future.result().vectors, alone.vectors, atol=1e-5)
+    assert one.memory.asked == 2 * len(batchers)
+
+
+@pytest.mark.filterwarnings("ignore::reco_plugin.guard.DegradedWarning")
+def test_who_waited_for_a_server_that_hangs_does_not_wait_again(rig: Build, hanging: Any) -> None:
+    one = rig(remote=True, memory_timeout_s=0.05, breaker_failures=1000)
+    batchers = one.reco._refiner.memory._batchers
+    one.memory.trouble = hanging
+    since = time.monotonic() - one.reco.settings.memory_timeout_s
+    with pytest.raises(Outage, match="no answer within"):
+        batchers[0]((*HOW, None), (one.frozen, [None] * 3, [since] * 3))
+    assert one.memory.asked == 0  # the time of this caller is over: nothing is asked, and nothing waited for
+    assert one.ask().degraded == "memory_timeout"
+    assert one.memory.asked == 1
