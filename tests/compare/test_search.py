@@ -16,11 +16,11 @@ from reco_plugin.engines.comparing import nearest_of
 from reco_plugin.errors import EngineError, EngineUnavailable
 
 N, D, K = 300, 16, 10
-RNG = np.random.default_rng(0)
 
 
-def unit(rows: int) -> np.ndarray:
-    drawn = RNG.normal(size=(rows, D)).astype(np.float32)
+def unit(rows: int, draw: int) -> np.ndarray:
+    """Vectors of norm 1, drawn from what is asked alone: the tests that ran before change nothing."""
+    drawn = np.random.default_rng([rows, draw]).normal(size=(rows, D)).astype(np.float32)
     return drawn / np.linalg.norm(drawn, axis=1, keepdims=True)
 
 
@@ -28,7 +28,7 @@ class Forgetful:
     """An index that misses each document but those below its effort, which is a part of 300."""
 
     def __init__(self, effort: int, higher: tuple[int, ...]) -> None:
-        self.vectors = unit(N)
+        self.vectors = unit(N, 0)
         said = Effort("parts", effort, higher)
         self.said = Description("mine", "mine", N, "v", D, "cosine", "forgetful", effort=said, searches_text=True)
 
@@ -56,7 +56,7 @@ class Forgetful:
 @pytest.mark.parametrize("where", [None, "by the engine"])
 def test_what_an_index_misses_is_measured_and_the_effort_that_finds_it(where):
     """By a scan, and with a filter by the engine's own exact search: the same."""
-    index, vectors = Forgetful(100, (200, 299, 300)), {"plain": unit(20), "refined": unit(20)}
+    index, vectors = Forgetful(100, (200, 299, 300)), {"plain": unit(20, 1), "refined": unit(20, 2)}
     found = measure_exactness(index, index.describe(), vectors, SearchHow(K, where), np.arange(20))
     assert found.plain == pytest.approx(1 / 3, abs=0.15)
     assert found.refined == pytest.approx(1 / 3, abs=0.15)
@@ -67,7 +67,7 @@ def test_what_an_index_misses_is_measured_and_the_effort_that_finds_it(where):
 
 
 def test_an_index_that_no_effort_cures_says_so():
-    index, vectors = Forgetful(100, (150,)), {"plain": unit(5), "refined": unit(5)}
+    index, vectors = Forgetful(100, (150,)), {"plain": unit(5, 1), "refined": unit(5, 2)}
     assert measure_exactness(index, index.describe(), vectors, SearchHow(K), np.arange(5)).enough is None
 
 
@@ -75,7 +75,7 @@ def test_the_gain_that_exact_search_would_bring_is_known():
     """Refined queries are the documents themselves, whose captions have the words; the index misses two of three."""
     index, rows = Forgetful(100, (300,)), np.arange(60)
     queries = [SearchQuery(str(row), f"thing {row}") for row in rows]
-    vectors = {"plain": unit(60), "refined": index.vectors[:60]}
+    vectors = {"plain": unit(60, 1), "refined": index.vectors[:60]}
     found = measure_exactness(index, index.describe(), vectors, SearchHow(K), rows)
     by_words = by_exact_search(queries, found, None, SearchHow(K))
     by_grades = by_exact_search(queries, found, [{str(row): 1.0} for row in rows], SearchHow(K))
@@ -95,7 +95,7 @@ def test_documents_that_both_rankings_have_come_first():
 
 def test_a_text_search_that_is_refused_is_noted_and_a_vector_search_is_not_forgiven():
     index, queries = Forgetful(300, ()), [SearchQuery("1", "thing"), SearchQuery("2", None)]
-    vectors = {"plain": unit(2), "refined": unit(2)}
+    vectors = {"plain": unit(2, 1), "refined": unit(2, 2)}
     found = search_all(index.search, index.describe(), queries, vectors, SearchHow(3))
     assert list(found.hits) == ["plain", "refined"]
     assert found.failed == ("text: no words here",)
@@ -119,9 +119,9 @@ def test_words_that_take_too_long_are_left_out_and_it_is_said(monkeypatch):
     monkeypatch.setattr(searching, "_TEXT_S", 0.0)
     index = FunctionIndex(lambda question: [IndexHit("a", 1.0)], D, searches_text=True)
     queries = [SearchQuery(str(n), f"thing {n}") for n in range(9)]
-    vectors = {"plain": unit(9), "refined": unit(9)}
+    vectors = {"plain": unit(9, 1), "refined": unit(9, 2)}
     found = search_all(index.search, index.describe(), queries, vectors, SearchHow(3))
     assert "text" not in found.hits
     assert "an index over the words" in found.failed[0]
     with pytest.raises(EngineError, match="a function is not asked"):
-        index.search(Question(unit(1)[0], exact=True))
+        index.search(Question(unit(1, 1)[0], exact=True))

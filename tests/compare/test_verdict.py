@@ -16,9 +16,8 @@ from reco_plugin.evaluate.ranking import graded_ndcg, ndcg
 from reco_plugin.interleave import ClickVerdict
 
 N = 400
-RNG = np.random.default_rng(0)
-NOISE = RNG.normal(0, 0.1, N)
-MOVED = RNG.uniform(0.01, 0.5, N)
+NOISE = np.random.default_rng(0).normal(0, 0.1, N)
+MOVED = np.random.default_rng(1).uniform(0.01, 0.5, N)
 TEXTS = [SearchQuery(str(n), f"thing {n}") for n in range(N)]
 
 
@@ -152,7 +151,7 @@ def test_captions_of_the_index_judge_what_any_arm_found():
 
 
 def test_judging_agrees_with_the_metrics_of_eval():
-    hits = RNG.random((50, 10)) < 0.3
+    hits = np.random.default_rng(2).random((50, 10)) < 0.3
     relevant = hits.sum(axis=1) + 2
     ids = [[f"right-{n}" if hit else f"wrong-{n}" for n, hit in enumerate(row)] for row in hits]
     grades = [
