@@ -30,6 +30,7 @@ from reco_plugin.errors import (
     MemoryUnavailable,
 )
 from reco_plugin.memory import Fingerprint, Memory, open_memory, part_of_a_write, qdrant
+from reco_plugin.memory import server as memory_server
 from reco_plugin.memory.options import MemoryOptions
 from reco_plugin.memory.server import Server, _warn_of_bare_key
 from reco_plugin.memory.server_versions import ServerVersions
@@ -379,7 +380,7 @@ def test_a_server_that_is_killed_and_comes_back(server: StandIn, opened: Callabl
     try:
         with pytest.raises(MemoryUnavailable, match="Is a Qdrant server running there"):
             memory.count()
-        Thread(target=lambda: (time.sleep(1), server.start())).start()
+        Thread(target=lambda: (time.sleep(0.2), server.start())).start()
         memory.upsert(Records(["late"], axes(1), axes(1), [{}]))  # a write waits for it
         assert memory.count() == 4
     finally:
@@ -390,8 +391,9 @@ LOST = "Service internal error: 1 of 1 read operations failed: status: Unavailab
 
 
 @pytest.mark.parametrize("lost", [Refusal(500, LOST), Refusal(503, "Service unavailable")], ids=["node", "server"])
-def test_what_a_write_reads_first_waits_as_a_write_does(server, opened, lost):
+def test_what_a_write_reads_first_waits_as_a_write_does(server, opened, lost, monkeypatch):
     """As where the node that holds a part of the collection is killed, and another takes over."""
+    monkeypatch.setattr(memory_server, "_FIRST_PAUSE_S", 0.005)
     memory = opened(options={"timeout_s": 1})
 
     def fails_thrice(operation: str) -> None:
