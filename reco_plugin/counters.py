@@ -76,10 +76,10 @@ class Tally:
         self._lock = threading.Lock()
         self._counts: Counter[str] = Counter()
 
-    def add(self, word: str) -> None:
-        """Count a word."""
+    def add(self, word: str, count: int = 1) -> None:
+        """Count a word, once or several times."""
         with self._lock:
-            self._counts[word] += 1
+            self._counts[word] += count
 
     def to_dict(self) -> dict[str, int]:
         """Word -> count, of the words that were counted."""

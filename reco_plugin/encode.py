@@ -12,6 +12,7 @@ import numpy.typing as npt
 from .artifact import Artifact, clip_graph
 from .batching import Batcher, Columns
 from .config import Settings
+from .encoder_api import ApiClient
 from .errors import FORKED, InputError, SessionError
 from .preparation import Preparation
 from .preprocess import cut_by_length, cut_to_longest, images_to_array
@@ -39,6 +40,12 @@ class Encoder:
             self._batchers = {modality: Batcher(self._run, settings.batch_size) for modality in MODALITIES}
         self.preparation = Preparation(artifact, settings.max_pixels)
         """Prepares single items for :meth:`arrays`."""
+        self.modalities: tuple[Modality, ...] = MODALITIES
+        """What it encodes."""
+        self.client: ApiClient | None = None
+        """Asks the API that encodes, and counts what it costs; None where the graphs are at hand."""
+        self.changed: str | None = None
+        """Why its vectors are no longer those of the memory: an API may change its model at any time."""
 
     @property
     def dimension(self) -> int:
@@ -112,6 +119,11 @@ class Encoder:
         """
         for modality in MODALITIES:
             check_graph(clip_graph(modality), self._settings)
+
+    def close(self) -> None:
+        """Close connections to an API; graphs need no closing."""
+        if self.client is not None:
+            self.client.close()
 
     def _prepare(self, part: Any, modality: Modality) -> npt.NDArray[Any]:
         """Pixels (B, H, W, 3) or token ids (B, L) of some items, unless they are that already."""

@@ -30,7 +30,7 @@ import numpy.typing as npt
 from .batching import Batcher, Columns
 from .calibration import Calibration
 from .config import Settings
-from .counters import Counters, Histogram
+from .counters import SECONDS, Counters, Histogram
 from .errors import (
     FingerprintMismatch,
     MemoryStoreError,
@@ -48,8 +48,8 @@ from .memory.time_limit import CallLimit, limited
 from .types import Degraded, Fingerprint, FuserName, Modality, Neighbours, Search, Vectors
 
 T = TypeVar("T")
-Component: TypeAlias = Literal["memory", "fusion", "service"]
-"""What may fail: two parts of a Reco, and the service as a client sees it."""
+Component: TypeAlias = Literal["memory", "fusion", "encoder", "service"]
+"""What may fail: parts of a Reco (of encoders, an API), and the service as a client sees it."""
 CircuitState: TypeAlias = Literal["closed", "open", "half-open"]
 Ticket = NewType("Ticket", int)
 """Permission for one call; its outcome counts only while the circuit is in the state that gave it."""
@@ -224,6 +224,7 @@ class _Errors(NamedTuple):
 _ERRORS: dict[Component, _Errors] = {
     "memory": _Errors((MemoryStoreError,), MemoryTimeout, MemoryUnavailable),
     "fusion": _Errors((SessionError,), SessionTimeout, SessionUnavailable),
+    "encoder": _Errors((SessionError,), SessionTimeout, SessionUnavailable),
     "service": _Errors((SessionError, MemoryStoreError), SessionTimeout, SessionUnavailable, "fallback=None"),
 }
 
@@ -278,7 +279,11 @@ class Guard:
             f"The latest failure: {circuit.last_error}"
         )
 
-    def _outage(self, how: Literal["error", "timeout", "circuit_open"], error: RecoError) -> Outage:
+    def changed(self, why: str) -> Outage:
+        """The outage of a part that answers, but as another one."""
+        return self._outage("changed", FingerprintMismatch(why))
+
+    def _outage(self, how: Literal["error", "timeout", "circuit_open", "changed"], error: RecoError) -> Outage:
         with self._lock:
             first, self._out = not self._out, True
         reason: Degraded = f"{self._part}_{how}"  # type: ignore[assignment]  # all combinations are Degraded
@@ -435,11 +440,26 @@ class Guards:
         self._settings = settings
         self._memory = Guard("memory", breaker(), counters.retrieve_s)
         self._fusion = Guard("fusion", breaker(), counters.fuse_s)
+        self.encoder = Guard("encoder", breaker(), Histogram(SECONDS))
+        """Of an encoder that is an API."""
 
     @property
     def circuits(self) -> dict[Component, Circuit]:
         """The circuits of memory and fusion."""
         return {"memory": self._memory.breaker.circuit, "fusion": self._fusion.breaker.circuit}
+
+    @contextmanager
+    def around_encoder(self) -> Iterator[None]:
+        """Around one call of an API that encodes.
+
+        Raises:
+            SessionError: it failed, or is not asked because it failed too often; nothing stands in for an encoder.
+        """
+        try:
+            with self.encoder.attempt():
+                yield
+        except Outage as outage:
+            raise outage.error from outage.error.__cause__
 
     def memory(self, memory: Learned) -> GuardedMemory:
         """The memory, guarded.

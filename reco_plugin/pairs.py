@@ -17,7 +17,7 @@ from .calibration.calibrate import ENOUGH
 from .calibration.learn import STEPS, learn, unfinished, witness
 from .defaults import INGEST_BATCH, POLICY_NEIGHBOURS, RESULTS
 from .encode import Encoder, encode_pairs
-from .errors import ConfigError, InputError, MemoryStoreError, MemoryTimeout, MemoryUnavailable
+from .errors import ConfigError, FingerprintMismatch, InputError, MemoryStoreError, MemoryTimeout, MemoryUnavailable
 from .memory import Header, LazyMemory, Memory, part_of_a_write
 from .memory.checks import check_pair
 from .types import Filter, ImageInput, Modality, Neighbours, Pair, Records, Search, Vectors
@@ -360,6 +360,7 @@ class PairMemory:
         stored = 0
         try:
             for records in batches:
+                self._refuse_changed()
                 self.store.upsert(records)
                 stored += len(records)
                 count(len(records))
@@ -375,6 +376,13 @@ class PairMemory:
             finally:
                 self._count_change()  # at the end, so that no answer from before gets the new number
         return stored
+
+    def _refuse_changed(self) -> None:
+        if self.encoder.changed is not None:
+            raise FingerprintMismatch(
+                f"nothing is stored in {self.location!r}: {self.encoder.changed}. Name the earlier model in "
+                "RECO_ENCODER, or build a new memory with this one"
+            )
 
     def _count_change(self) -> None:
         with self._counting:  # two writers at once must not give the same number

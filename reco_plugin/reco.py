@@ -13,6 +13,7 @@ from typing import Any, Unpack
 import numpy as np
 import numpy.typing as npt
 
+from .api_encoder import ApiEncoder, open_encoder
 from .artifact import Artifact, Manifest
 from .config import Settings, SettingsKeywords, load_settings
 from .counters import Counters
@@ -65,6 +66,8 @@ class Reco:
             known = ", ".join(artifact.manifest.fusers)
             raise ConfigError(f"fuser: the model in {artifact.folder} has no {defaults['fuser']!r}, only: {known}")
         self._guards = Guards(settings, self.counters, clock)
+        if isinstance(self.encoder, ApiEncoder):
+            self.encoder.guarded = self._guards.around_encoder
         self._refiner = Refiner(
             self._guards.memory(memory), self._guards.fusers(fusers), timed=self.counters.fuse_s.timed, **defaults
         )
@@ -115,8 +118,8 @@ class Reco:
             pairs_of: makes the memory, where it is another one than that of the settings.
         """
         check_settings(settings)  # else the first request would find it
-        artifact = Artifact.load(settings.model)
-        encoder = Encoder(artifact, settings, open_graph)
+        artifact = Artifact.load(settings.model, settings)
+        encoder = open_encoder(artifact, settings, open_graph)
         if pairs_of is None:
             store = open_or_await(settings, artifact.manifest.fingerprint)
             pairs = PairMemory(store, encoder, neighbours=settings.refining.get("k") or artifact.manifest.policy.k)
@@ -141,13 +144,19 @@ class Reco:
 
     @property
     def circuits(self) -> dict[str, Circuit]:
-        """The circuits of ``memory`` and ``fusion``: whether they are called now, and if not, why and for how long."""
-        return {str(part): circuit for part, circuit in self._guards.circuits.items()}
+        """The circuits of ``memory`` and ``fusion``: whether they are called now, and if not, why and for how long.
+
+        An ``encoder`` that is an API has one, too.
+        """
+        found = {str(part): circuit for part, circuit in self._guards.circuits.items()}
+        return found if self.encoder.client is None else {**found, "encoder": self._guards.encoder.breaker.circuit}
 
     def metrics(self) -> dict[str, Any]:
         """Counters and circuits, JSON-like; see :class:`~reco_plugin.counters.Counters`."""
         circuits = {part: asdict(circuit) for part, circuit in self.circuits.items()}
-        return {**self.counters.to_dict(), "circuits": circuits}
+        client = self.encoder.client
+        asked = {} if client is None else {"encoder_api": client.counted.to_dict()}
+        return {**self.counters.to_dict(), "circuits": circuits, **asked}
 
     def embed(
         self,
@@ -265,6 +274,8 @@ class Reco:
         if self._closed:
             raise MemoryStoreError(f"this Reco is closed, and its memory at {self.memory.location!r}: open it again")
         try:
+            if self.encoder.changed is not None:
+                raise self._guards.encoder.changed(self.encoder.changed)
             fuser, asked = self._refiner.ask(queries, modality, role, how)
             result = fuser.refine(asked)
         except Outage as outage:
@@ -309,6 +320,7 @@ class Reco:
         """Flush and release the memory; closing twice is fine."""
         self._closed = True
         self.memory.close()
+        self.encoder.close()
 
     def __enter__(self) -> Reco:
         return self

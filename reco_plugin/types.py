@@ -41,8 +41,10 @@ Degraded: TypeAlias = Literal[
     "fusion_error",
     "fusion_timeout",
     "fusion_circuit_open",
+    "encoder_changed",
 ]
-"""Why vectors are frozen although refinement was on; ``circuit_open``: not called, after too many failures."""
+"""Why vectors are frozen although refinement was on; ``circuit_open``: not called, after too many failures;
+``encoder_changed``: an API that encodes has another model than the memory."""
 Away: TypeAlias = Literal["service_error", "service_timeout", "service_circuit_open"]
 """Likewise, where a client answers in place of the service."""
 Arm: TypeAlias = Literal["plain", "refined"]
@@ -434,7 +436,8 @@ class Fingerprint:
 
     Attributes:
         name: for people, as in ``ViT-B-32/laion2b_s34b_b79k``.
-        digest: for machines: sha256 over encoder graphs, tokenizer and preprocessing.
+        digest: for machines: sha256 over encoder graphs, tokenizer and preprocessing; of an API, what was measured
+            (:mod:`reco_plugin.fingerprint`).
         dimension: D.
     """
 
@@ -443,4 +446,5 @@ class Fingerprint:
     dimension: int
 
     def __str__(self) -> str:
-        return f"{self.name} ({self.dimension}-d, sha256 {self.digest[:12]})"
+        how = "measured" if self.digest.startswith("api-") else "sha256"
+        return f"{self.name} ({self.dimension}-d, {how} {self.digest.removeprefix('api-')[:12]})"

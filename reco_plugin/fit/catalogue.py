@@ -21,12 +21,12 @@ from typing import Literal, get_args
 import numpy as np
 import numpy.typing as npt
 
+from ..api_encoder import open_encoder
 from ..artifact import Artifact
 from ..config import load_settings
 from ..data import read_records, write_pairs
 from ..data.groups import group_of, groups_of, is_itself
 from ..data.rows import Rejected, Rows
-from ..encode import Encoder
 from ..errors import DataError
 from ..evaluate.encoding import CachedEncoder
 from ..files import digest_records
@@ -242,7 +242,7 @@ def read_catalogue(
         progress: called after each batch.
     """
     settings, fingerprint = load_settings(model=base.folder), base.manifest.fingerprint
-    encoder, cache = Encoder(base, settings), EncodedRows(out / _VECTORS / fingerprint.digest[:16] / "rows")
+    encoder, cache = open_encoder(base, settings), EncodedRows(out / _VECTORS / fingerprint.digest[:16] / "rows")
     rejected, wanted = RejectedRows(out / REJECTED, max_error_rate), sample.holds if sample else None
     with closing(encode_source(rows, encoder, cache.sift, IngestOptions(), wanted)) as batches:
         same = SameEncoder(encoder, str(fingerprint), rows)

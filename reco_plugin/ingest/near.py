@@ -123,9 +123,9 @@ def _usable(images: Iterator[tuple[str, Any]], preparation: Preparation) -> Iter
 
 
 def _vectors(images: Sequence[Any], reco: Reco) -> Vectors:
-    if images[0].ndim == 1:
+    if np.issubdtype(images[0].dtype, np.floating):
         return check_vectors(np.stack(images), reco.encoder.dimension, "vectors of --exclude")
-    return reco.encoder.images(np.stack(images))
+    return reco.encoder.arrays(images, "image")
 
 
 def stored_neighbours(memory: Memory, images: Vectors, threshold: float, without: Collection[str]) -> list[Near | None]:

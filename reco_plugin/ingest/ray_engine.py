@@ -19,6 +19,7 @@ from typing import Any
 
 from ..config import Settings
 from ..data.rows import Rows
+from ..encoder_api import is_address
 from ..errors import ConfigError, DataError, importing
 from ..memory.options import MemoryOptions
 from ..reco import Reco
@@ -134,7 +135,8 @@ def job_of(reco: Reco, options: IngestOptions) -> Job:
 
 def _for_workers(settings: Settings) -> Settings:
     """The settings without the memory and its key; an absolute model path; one thread per CPU."""
-    changed = {"model": settings.model.resolve(), "memory": ":memory:", "memory_api_key": None}
+    model = settings.model if is_address(settings.model) else settings.model.resolve()
+    changed = {"model": model, "memory": ":memory:", "memory_api_key": None}
     threads = settings.threads or int(settings.provider != "cuda")
     return settings.model_copy(update={**changed, "memory_options": MemoryOptions(), "threads": threads})
 

@@ -19,11 +19,13 @@ from typing import Any, TypeAlias
 
 import ray
 
+from ..api_encoder import open_encoder
 from ..artifact import Artifact
 from ..config import Settings
 from ..data.rows import Rejected, SourcePart
 from ..encode import Encoder
 from ..errors import ArtifactError, DataError, RecoError
+from ..fingerprint import are_one_encoder
 from ..types import Fingerprint
 from .prepare import (
     DOWNLOADS,
@@ -68,8 +70,8 @@ class Job:
     @cached_property
     def artifact(self) -> Artifact:
         """The model folder on this machine."""
-        artifact = Artifact.load(self.settings.model)
-        if (found := artifact.manifest.fingerprint) != self.fingerprint:
+        artifact = Artifact.load(self.settings.model, self.settings)
+        if not are_one_encoder(found := artifact.manifest.fingerprint, self.fingerprint):
             raise ArtifactError(
                 f"{self.settings.model} on {socket.gethostname()} holds {found}, not {self.fingerprint}: every machine "
                 "must see the same model folder under the same path"
@@ -79,7 +81,7 @@ class Job:
     @cached_property
     def encoder(self) -> Encoder:
         """The model, or a client of the Triton server that runs it."""
-        return Encoder(self.artifact, self.settings)
+        return open_encoder(self.artifact, self.settings)
 
 
 class Attempts:

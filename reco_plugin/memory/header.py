@@ -9,6 +9,7 @@ from typing import Any
 
 from ..errors import ConfigError, FingerprintMismatch, InputError, MemoryStoreError
 from ..files import PARTIAL, write_whole
+from ..fingerprint import are_one_encoder
 from ..types import Fingerprint
 
 FORMAT = 1
@@ -34,7 +35,7 @@ def check_fingerprint(stored: Fingerprint, wanted: Fingerprint | None, location:
     Raises:
         FingerprintMismatch: naming both encoders.
     """
-    if wanted is not None and (stored.digest, stored.dimension) != (wanted.digest, wanted.dimension):
+    if wanted is not None and not are_one_encoder(stored, wanted):
         raise FingerprintMismatch(
             f"the memory at {location!r} was built by encoder {stored}, but the model in use is {wanted}. "
             "Open the model that built it, or build a new memory with this model."

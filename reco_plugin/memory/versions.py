@@ -13,6 +13,7 @@ from pathlib import Path
 
 from ..errors import ConfigError, FingerprintMismatch, MemoryLocked, MemoryStoreError
 from ..files import PARTIAL, sync_folder
+from ..fingerprint import are_one_encoder
 from ..types import Fingerprint
 from .header import read_header
 from .opening import open_memory
@@ -144,7 +145,7 @@ class Versions(ABC):
         versions = self._known()
         live = max((each.number for each in versions if each.live), default=0)
         begun = [each for each in versions if not each.finished or (each.waits and each.number > live)]
-        return next((each for each in reversed(begun) if each.fingerprint == fingerprint), None)
+        return next((each for each in reversed(begun) if are_one_encoder(each.fingerprint, fingerprint)), None)
 
     def _usable(self, name: str, versions: Sequence[Version]) -> Version:
         wanted = next((version for version in versions if version.name == name), None)
@@ -171,10 +172,7 @@ class Versions(ABC):
     def _refuse_other(self, versions: Sequence[Version], fingerprint: Fingerprint) -> None:
         """Refuse a version of another encoder than the one in use."""
         live = next((version for version in versions if version.live), None)
-        if live is not None and (live.fingerprint.digest, live.fingerprint.dimension) != (
-            fingerprint.digest,
-            fingerprint.dimension,
-        ):
+        if live is not None and not are_one_encoder(live.fingerprint, fingerprint):
             raise FingerprintMismatch(
                 f"{live.name!r}, which is in use as {self._name!r}, is of encoder {live.fingerprint}, the other of "
                 f"{fingerprint}: its readers use the old encoder. Build the new one under another name "

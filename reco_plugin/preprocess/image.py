@@ -103,7 +103,7 @@ def image_to_array(source: ImageInput, config: ImageConfig, max_pixels: int = MA
         ImageError: missing, damaged or too large; the message begins with "is", "has" or "cannot".
     """
     try:
-        with _open(source) as image:
+        with open_image(source) as image:
             resized = _resize(image, config, max_pixels)
             resized.info.pop("transparency", None)  # RGB has none; PIL would only warn
             match config.resize_mode:
@@ -115,11 +115,11 @@ def image_to_array(source: ImageInput, config: ImageConfig, max_pixels: int = MA
     except ImageError:
         raise
     except Exception as error:  # damaged input makes PIL raise about a dozen kinds
-        raise _understood(error, max_pixels) from error
+        raise understood(error, max_pixels) from error
 
 
 @contextmanager
-def _open(source: ImageInput) -> Iterator[Image]:
+def open_image(source: ImageInput) -> Iterator[Image]:
     """Open the image without decoding; closes it afterwards if it was opened here."""
     from PIL import Image
 
@@ -144,8 +144,7 @@ def _formats() -> tuple[str, ...]:
 def _resize(image: Image, config: ImageConfig, max_pixels: int) -> Image:
     from PIL.Image import Resampling
 
-    if not image.height or not image.width:
-        raise ImageError(f"has no pixels ({_shape(image)})", "leave it out")
+    _refuse_empty(image)
     height, width = _size_after(image.height, image.width, config)
     _check_pixels(image, height, width, max_pixels)
     if not height or not width:
@@ -155,6 +154,21 @@ def _resize(image: Image, config: ImageConfig, max_pixels: int) -> Image:
     square = config.size[0] == config.size[1]
     bicubic = config.interpolation == "bicubic" or (config.resize_mode == "shortest" and not square)
     return image.resize((width, height), Resampling.BICUBIC if bicubic else Resampling.BILINEAR)
+
+
+def check_image(image: Image, max_pixels: int) -> None:
+    """Refuse an image without pixels, or with too many to decode.
+
+    Raises:
+        ImageError: see above.
+    """
+    _refuse_empty(image)
+    _check_pixels(image, image.height, image.width, max_pixels)
+
+
+def _refuse_empty(image: Image) -> None:
+    if not image.height or not image.width:
+        raise ImageError(f"has no pixels ({_shape(image)})", "leave it out")
 
 
 def _check_pixels(image: Image, height: int, width: int, max_pixels: int) -> None:
@@ -215,7 +229,8 @@ def _label(source: object) -> str:
     return f"{type(source).__name__} of mode {getattr(source, 'mode', None)}"
 
 
-def _understood(error: Exception, max_pixels: int) -> ImageError:
+def understood(error: Exception, max_pixels: int) -> ImageError:
+    """What PIL raised, in words for people."""
     from PIL import Image, UnidentifiedImageError
 
     match error:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass, replace
 
 from ..errors import (
+    FingerprintMismatch,
     ImageError,
     ImageTooLarge,
     InputError,
@@ -88,6 +89,7 @@ _TABLE: tuple[tuple[type[RecoError], int, str, str | None], ...] = (  # the firs
     (MemoryOverloaded, 503, "memory_overloaded", "the memory is busy: try again later, or send less at once"),
     (MemoryTimeout, 504, "memory_timeout", "the memory timed out: try again later, or send less at once"),
     (MemoryUnavailable, 503, "memory_unavailable", "the memory is down: try again later"),
+    (FingerprintMismatch, 503, "other_encoder", f"the memory is of another encoder than the one in use; {_LOGGED}"),
     (MemoryStoreError, 503, "memory_unavailable", f"the memory failed; {_LOGGED}"),
 )
 """Error, status, code, and message to callers; None: the error's own message, which is about their input. The others

@@ -17,7 +17,6 @@ from pydantic import BaseModel
 from ..errors import MemoryStoreError, RecoError, SessionTimeout, SessionUnavailable
 from ..memory.header import HEADER_NAME
 from ..reco import Reco
-from ..types import MODALITIES
 from ..values import did_you_mean
 from .edge import Edge
 from .failures import failure_of
@@ -28,6 +27,10 @@ log = logging.getLogger(LOGGER)
 _EVERY_S = 2.0
 _HOPELESS = 10  # deadlines after which a call that has not ended will not: a restart is the way out
 _GONE = "the memory's folder was deleted: answers come from the files still open, and a restart begins with nothing"
+_CHANGED = (
+    "the encoder is an API and has another model than the memory: answers are plain and nothing is stored; the log has "
+    "what differs"
+)
 _MAY_PASS = (SessionUnavailable, SessionTimeout, MemoryStoreError)
 
 
@@ -123,7 +126,7 @@ class Health:
         where = reco.memory.location
         self.gone = where != ":memory:" and "://" not in where and not (Path(where) / HEADER_NAME).is_file()
         self._note("memory's folder", f"{where} holds no {HEADER_NAME} any more" if self.gone else None)
-        if any(circuit.retry_in_s == 0 for circuit in reco.circuits.values()):
+        if any(circuit.retry_in_s == 0 for part, circuit in reco.circuits.items() if part != "encoder"):
             with suppress(RecoError):  # the circuit records it
                 reco.refine(np.eye(1, reco.manifest.dimension, dtype=np.float32), modality="text")
         for part, circuit in reco.circuits.items():
@@ -167,8 +170,10 @@ class Health:
         of_memory.extend(
             f"{part}: {circuit.state} after {circuit.failures} failures in a row, of which the log has the latest"
             for part, circuit in self.edge.embedder.reco.circuits.items()
-            if circuit.state != "closed"
+            if circuit.state != "closed" and part != "encoder"  # which away tells
         )
+        if self.edge.embedder.reco.encoder.changed is not None:
+            of_memory.append(_CHANGED)
         return Ready(status="not ready" if reasons else "ready", reasons=reasons, degraded=degraded)
 
 
@@ -176,7 +181,7 @@ def warm_up(reco: Reco) -> None:
     """Encode and refine one text and one image, as requests do."""
     size = reco.manifest.image.size
     samples: dict[str, Any] = {"text": ["warm-up"], "image": [Image.fromarray(np.zeros((*size, 3), np.uint8))]}
-    for modality in MODALITIES:
+    for modality in reco.encoder.modalities:
         reco.embed(samples[modality], modality=modality, refine=True)
 
 

@@ -70,6 +70,7 @@ class Metrics:
         for part, circuit in self._edge.embedder.reco.circuits.items():
             circuits.add_metric([part], float(circuit.state != "closed"))
         yield circuits
+        yield from self._api()
         memory = self._edge.embedder.reco.memory
         with suppress(MemoryStoreError):  # one of another encoder, reached only now
             learning, unfinished = float(memory.learning), float(bool(memory.unfinished))
@@ -81,6 +82,24 @@ class Metrics:
         yield CounterMetricFamily("reco_cache_hits", "items that the cache answered", seen.hits)
         yield CounterMetricFamily("reco_cache_misses", "items that the cache did not know", seen.misses)
         yield GaugeMetricFamily("reco_cache_entries", "items in the cache", seen.entries)
+
+    def _api(self) -> Iterator[Metric]:
+        """What was asked of an encoder that is an API, which has its price."""
+        encoder = self._edge.embedder.reco.encoder
+        if encoder.client is None:
+            return
+        provider, counted = encoder.client.address.host, encoder.client.counted
+        for name, tally, label, text in (
+            ("calls", counted.calls, "outcome", "requests to the API that encodes, by their end"),
+            ("items", counted.items, "modality", "texts and images that the API encoded"),
+            ("tokens", counted.tokens, "kind", "what the API counted, by its name for it"),
+        ):
+            family = CounterMetricFamily(f"reco_encoder_api_{name}", text, labels=["provider", label])
+            for word, count in tally.to_dict().items():
+                family.add_metric([provider, word], count)
+            yield family
+        said = "1 where the API that encodes has another model than the memory"
+        yield GaugeMetricFamily("reco_encoder_changed", said, float(encoder.changed is not None))
 
     def _arms(self) -> Iterator[Metric]:
         """What each arm got, while refinement is switched on by degrees."""

@@ -16,6 +16,7 @@ from ...config import Settings, load_settings
 from ...data import Captioned, Labelled, is_vectors, read_labelled, read_pairs, read_records, read_retrieval
 from ...encode import Encoder, Progress
 from ...errors import ConfigError, FingerprintMismatch, InputError
+from ...fingerprint import are_one_encoder
 from ...fuse import Fuser, Learned, NeighbourFuser, open_fusers
 from ...memory import Fingerprint, Memory
 from ...options import RefineDefaults, defaults_of, given_options
@@ -219,7 +220,7 @@ def _refining(
 
 def _same_encoder(artifact: Artifact, reco: Reco) -> Artifact:
     first, this = reco.manifest.fingerprint, artifact.manifest.fingerprint
-    if (first.digest, first.dimension) != (this.digest, this.dimension):
+    if not are_one_encoder(first, this):
         raise FingerprintMismatch(
             f"{artifact.folder} has the encoder {this}, the first model {first}: "
             "give trainings of one encoder, and study another encoder in a run of its own"

@@ -1,0 +1,177 @@
+"""An encoder that is only an API, and :func:`open_encoder`, which opens one of either kind.
+
+Images are sent as the files that they are, and texts as they are: the API prepares both. What it costs is counted, and
+every hour it is asked for the vectors of fixed inputs: where they are no longer what they were, its model is another
+one, nothing more is stored, and queries stay plain, since their neighbours would be wrong.
+"""
+
+from __future__ import annotations
+
+import logging
+import threading
+import time
+from collections.abc import Callable, Sequence
+from contextlib import AbstractContextManager, nullcontext
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from .artifact import Artifact
+from .batching import Columns
+from .config import Settings
+from .encode import Encoder, Progress
+from .encoder_api import ApiClient, describe_change, is_address, parse_address
+from .errors import InputError, SessionError
+from .preparation import EncoderInput, Preparation
+from .preprocess import image_to_file
+from .sessions import OpenGraph, open_graph
+from .types import MODALITIES, Modality, Vectors
+from .values import is_unicode, show
+
+log = logging.getLogger(__name__)
+CHECKED_EVERY_S = 3600.0
+"""Seconds between two looks at whether the API still has the same model."""
+
+
+def open_encoder(artifact: Artifact, settings: Settings, open_graph: OpenGraph = open_graph) -> Encoder:
+    """The encoder of a model folder, or of the API that the folder or the settings name.
+
+    Raises:
+        MissingExtra: a package of an API's client is not installed.
+        ConfigError: the API's address cannot be used.
+    """
+    return ApiEncoder(artifact, settings) if artifact.manifest.api else Encoder(artifact, settings, open_graph)
+
+
+class ApiPreparation(Preparation):
+    """Checks items, and packs them as bytes (N,) uint8: texts in UTF-8, images as files."""
+
+    def __init__(self, artifact: Artifact, max_pixels: int, address: str, *, takes_images: bool) -> None:
+        super().__init__(artifact, max_pixels)
+        self._pixels, self._address, self._takes_images = max_pixels, address, takes_images
+
+    def image(self, image: Any) -> EncoderInput:
+        """An image as the bytes of a file (N,).
+
+        Raises:
+            ImageError: it cannot be decoded or is too large; the message begins with "is", "has" or "cannot".
+            SessionError: the API encodes no images.
+        """
+        if not self._takes_images:
+            raise SessionError(
+                f"the encoder at {self._address} takes texts only, no images: give a vector in place of each picture, "
+                "or name an API whose model embeds both (docs/api-encoders.md)"
+            )
+        return EncoderInput(np.frombuffer(image_to_file(image, self._pixels), np.uint8))
+
+    def text(self, text: str, what: str) -> EncoderInput:
+        """A text as UTF-8 (N,).
+
+        Raises:
+            InputError: it is not valid Unicode, or empty; ``what`` names it.
+        """
+        if not isinstance(text, str):
+            raise InputError(f"{what} must be a text, got {show(text)}")
+        if not is_unicode(text):
+            raise InputError(f"{what} holds half of a surrogate pair, which is no character")
+        if not text.strip():
+            raise InputError(f"{what} is empty, which an API refuses: leave it out")
+        return EncoderInput(np.frombuffer(text.encode(), np.uint8))
+
+
+class ApiEncoder(Encoder):
+    """The frozen CLIP behind an API; safe to use from several threads."""
+
+    def __init__(
+        self,
+        artifact: Artifact,
+        settings: Settings,
+        *,
+        clock: Callable[[], float] = time.monotonic,
+        transport: Any = None,
+    ) -> None:
+        """Keep a client; does not connect yet.
+
+        Args:
+            artifact: with the address and the fingerprint that was measured.
+            settings: key, timeouts and patience.
+            clock: in seconds; must never go back.
+            transport: of httpx, instead of the network.
+        """
+        super().__init__(artifact, settings.model_copy(update={"batch_callers": False}))
+        self.client = self._client = ApiClient(parse_address(artifact.manifest.api), settings, transport)
+        self.guarded: Callable[[], AbstractContextManager[None]] = nullcontext
+        """Around each call: a circuit, where there is one."""
+        self.modalities = MODALITIES if self._client.takes_images else ("text",)
+        self.preparation = ApiPreparation(
+            artifact, settings.max_pixels, self._client.address.host, takes_images=self._client.takes_images
+        )
+        self._clock, self._checking = clock, threading.Lock()
+        just_measured = is_address(artifact.folder)
+        self._next_check = clock() + CHECKED_EVERY_S if just_measured else -np.inf
+
+    def arrays(
+        self, arrays: Sequence[npt.NDArray[Any]], modality: Modality, progress: Progress | None = None
+    ) -> Vectors:
+        """Encode the output of the preparation, bytes (N,); vectors (D,) are kept; otherwise as of any encoder."""
+        out = np.empty((len(arrays), self.dimension), np.float32)
+        raw = [row for row, array in enumerate(arrays) if array.dtype != np.float32]
+        for row in set(range(len(arrays))) - set(raw):
+            out[row] = arrays[row]
+        size = self._settings.batch_size
+        for start in range(0, len(raw), size):
+            rows = raw[start : start + size]
+            out[rows] = self._run(modality, ([arrays[row] for row in rows],))[0]
+            if progress is not None:
+                progress(len(rows))
+        return out
+
+    def check(self) -> None:
+        """Look whether the API still has the same model, if that is due; :attr:`changed` says so where it has not.
+
+        Raises:
+            SessionError: it cannot be asked.
+        """
+        if self._clock() < self._next_check:
+            return
+        with self._checking:
+            if self._clock() < self._next_check:
+                return
+            try:
+                with self.guarded():
+                    change = describe_change(self._client, self._artifact.manifest.fingerprint)
+            except InputError as error:
+                raise SessionError(f"{error}: it took the same texts when it was measured") from None
+            self._next_check = self._clock() + CHECKED_EVERY_S
+            self._note(change)
+
+    def _note(self, change: str | None) -> None:
+        if change is None:
+            if self.changed is not None:
+                log.warning("the encoder at %s has its earlier model again", self._client.address.host)
+            self.changed = None
+            return
+        said = f"the encoder at {self._client.address.host} has another model than the memory: {change}"
+        if self.changed is None:
+            log.error("%s. Nothing is stored and queries stay plain until it has the earlier one again", said)
+        self.changed = said
+
+    def _prepare(self, part: Any, modality: Modality) -> Any:
+        """Bytes (N,) of each item."""
+        if isinstance(part, np.ndarray) and part.dtype == np.int32:
+            raise InputError("token ids cannot be sent to an API: give the texts")
+        if modality == "text":
+            return [self.preparation.text(text, "a text").array for text in part]
+        return [self.preparation.image(image).array for image in part]
+
+    def _run(self, modality: Modality, rows: Columns) -> Columns:
+        if self._clock() >= self._next_check:
+            self.check()
+        (packed,) = rows
+        try:
+            with self.guarded():
+                return (self._client.embed([item.tobytes() for item in packed], modality, self.dimension),)
+        except SessionError:
+            self._next_check = -np.inf  # what was down may be back with another model
+            raise

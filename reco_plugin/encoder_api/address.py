@@ -1,0 +1,204 @@
+"""The address of an API: ``https://api.jina.ai/v1?model=jina-clip-v2``, ``openai+http://localhost:8000?model=clip``."""
+
+from __future__ import annotations
+
+import os
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Literal, TypeAlias, get_args
+from urllib.parse import quote, unquote, urlsplit
+
+from ..errors import ConfigError
+from ..values import DIMENSIONS, did_you_mean, show, split_options
+
+DialectName: TypeAlias = Literal["openai", "jina", "cohere", "voyage", "tei", "titan", "reco"]
+ImageForm: TypeAlias = Literal["object", "uri", "messages", "none"]
+"""How an OpenAI-like API takes an image: Jina's object, a data URI among the inputs (NVIDIA's), vLLM's messages."""
+
+_ADDRESS = re.compile(r"(?:(?P<dialect>[a-z0-9-]+)\+)?(?P<scheme>https?):/{1,2}(?P<rest>.+)", re.DOTALL)
+"""One slash, too: an address that went through a Path has lost the other."""
+_HOSTS: Mapping[str, DialectName] = {
+    "api.openai.com": "openai",
+    "api.jina.ai": "jina",
+    "api.cohere.com": "cohere",
+    "api.cohere.ai": "cohere",
+    "api.voyageai.com": "voyage",
+}
+_BEDROCK = re.compile(r"bedrock-runtime(-fips)?\.[a-z0-9-]+\.amazonaws\.com")
+_PATHS: Mapping[str, DialectName] = {
+    "/v2/embed": "cohere",
+    "/multimodalembeddings": "voyage",
+    "/embeddings": "openai",
+    "/embed": "tei",
+    "/titan": "titan",
+}
+_KEY_LIKE = re.compile("key|token|secret|password", re.IGNORECASE)
+_KEY_VARIABLES: Mapping[DialectName, tuple[str, ...]] = {
+    "openai": ("OPENAI_API_KEY",),
+    "jina": ("JINA_API_KEY",),
+    "cohere": ("CO_API_KEY", "COHERE_API_KEY"),
+    "voyage": ("VOYAGE_API_KEY",),
+    "titan": ("AWS_BEARER_TOKEN_BEDROCK",),
+}
+"""Where providers' own clients read their keys."""
+_FIELDS: Mapping[DialectName, tuple[str, ...]] = {
+    "openai": ("user",),
+    "jina": ("task",),
+    "cohere": ("input_type", "truncate"),
+    "voyage": ("input_type",),
+    "tei": ("prompt_name",),
+    "titan": (),
+    "reco": (),
+}
+"""Fields of a request that the address may set."""
+_OPTIONS = ("model", "dimensions", "images", "batch", "parallel", "normalise")
+_NEED_MODEL = frozenset({"openai", "jina", "cohere", "voyage"})
+_MOST_AT_ONCE, _MOST_PARALLEL = 2048, 64
+
+
+@dataclass(frozen=True)
+class ApiAddress:
+    """Who is asked, and how.
+
+    Attributes:
+        dialect: how requests are written.
+        url: without options, as in ``https://api.jina.ai/v1``.
+        model: sent with each request; None where the API has one model only.
+        dimensions: asked for, of a model that is trained for several; None: the model's own.
+        images: how an OpenAI-like API takes images; None: found out.
+        batch: items per request; None: the dialect's own number.
+        parallel: requests at the same time.
+        normalise: make unit vectors of what comes.
+        fields: other fields of each request.
+    """
+
+    dialect: DialectName
+    url: str
+    model: str | None = None
+    dimensions: int | None = None
+    images: ImageForm | None = None
+    batch: int | None = None
+    parallel: int = 4
+    normalise: bool = False
+    fields: Mapping[str, str] = field(default_factory=dict)
+
+    @property
+    def host(self) -> str:
+        """Name or number of the host, with its port."""
+        return urlsplit(self.url).netloc
+
+    @property
+    def name(self) -> str:
+        """For people, as in ``jina-clip-v2 at api.jina.ai``."""
+        wide = f" in {self.dimensions} dimensions" if self.dimensions else ""
+        return f"{self.model or self.dialect}{wide} at {self.host}"
+
+    @property
+    def key_variables(self) -> tuple[str, ...]:
+        """Variables that hold the provider's key; only for its own host, so that no other one is sent it."""
+        own = _host_dialect(urlsplit(self.url).hostname or "") == self.dialect
+        return _KEY_VARIABLES.get(self.dialect, ()) if own else ()
+
+    def __str__(self) -> str:
+        """The address again, in full."""
+        said = {"model": self.model, "dimensions": self.dimensions, "images": self.images, "batch": self.batch}
+        said |= {"parallel": self.parallel if self.parallel != ApiAddress.parallel else None}
+        said |= {"normalise": 1 if self.normalise else None, **self.fields}
+        options = "&".join(f"{name}={quote(str(value))}" for name, value in said.items() if value is not None)
+        return f"{self.dialect}+{self.url}" + (f"?{options}" if options else "")
+
+
+def is_address(model: str | os.PathLike[str]) -> bool:
+    """Whether a model is the address of an API, and no folder.
+
+    >>> is_address("https://api.jina.ai/v1?model=jina-clip-v2"), is_address("triton_models")
+    (True, False)
+    """
+    return _ADDRESS.fullmatch(_posix(model)) is not None
+
+
+def parse_address(model: str | os.PathLike[str]) -> ApiAddress:
+    """Read an address; the dialect is told by a prefix (``cohere+https://…``), the provider's host, or the path.
+
+    Raises:
+        ConfigError: no address, a key in it, an unknown dialect or option, or a model that is missing.
+    """
+    text = _posix(model)
+    match = _ADDRESS.fullmatch(text)
+    if match is None:
+        raise ConfigError(f"encoder must be the address of an API, as in openai+https://host/v1?model=NAME, got {text}")
+    if "@" in match["rest"].partition("?")[0].partition("/")[0]:
+        raise ConfigError(
+            "no key belongs into the address of an encoder, where others can read it: set RECO_ENCODER_KEY"
+        )
+    place, options = split_options(match["rest"])
+    url = f"{match['scheme']}://{place}".rstrip("/")
+    if not urlsplit(url).hostname:
+        raise ConfigError(f"encoder {url!r} names no host")
+    dialect = _dialect(match["dialect"], url)
+    return _with_options(ApiAddress(dialect, url), {name: unquote(value) for name, value in options.items()})
+
+
+def _posix(model: str | os.PathLike[str]) -> str:
+    return os.fspath(model).replace("\\", "/")
+
+
+def _host_dialect(host: str) -> DialectName | None:
+    return "titan" if _BEDROCK.fullmatch(host) else _HOSTS.get(host)
+
+
+def _dialect(said: str | None, url: str) -> DialectName:
+    known = get_args(DialectName)
+    if said is not None:
+        if said not in known:
+            raise ConfigError(f"encoder {url}: {said!r} is no dialect: {did_you_mean(said, known)}")
+        return said  # type: ignore[return-value]  # it is one of them
+    parts = urlsplit(url)
+    if (own := _host_dialect(parts.hostname or "")) is not None:
+        return own
+    found = next((name for path, name in _PATHS.items() if parts.path.endswith(path)), None)
+    if found is None:
+        raise ConfigError(
+            f"encoder {url}: which API it speaks is not known. Write it before the address, as in openai+{url} "
+            f"(one of {', '.join(known)}; reco is another `reco serve`)"
+        )
+    return found
+
+
+def _with_options(address: ApiAddress, options: Mapping[str, str]) -> ApiAddress:
+    allowed = (*_OPTIONS, *_FIELDS[address.dialect])
+    for name in options:
+        if _KEY_LIKE.search(name):
+            raise ConfigError(
+                f"no key belongs into the address of an encoder, where others can read it ({name}): set "
+                "RECO_ENCODER_KEY"
+            )
+        if name not in allowed:
+            raise ConfigError(f"the address of the encoder has no {name!r}: {did_you_mean(name, allowed)}")
+    images = options.get("images")
+    if images is not None and images not in get_args(ImageForm):
+        raise ConfigError(f"images={show(images)} of the encoder is none of {', '.join(get_args(ImageForm))}")
+    model = options.get("model")
+    if model is None and address.dialect in _NEED_MODEL:
+        raise ConfigError(f"encoder {address.url}: name the model, as in {address.url}?model=NAME")
+    return ApiAddress(
+        address.dialect,
+        address.url,
+        model,
+        _whole(options, "dimensions", DIMENSIONS),
+        images,  # type: ignore[arg-type]  # one of them, see above
+        _whole(options, "batch", _MOST_AT_ONCE),
+        _whole(options, "parallel", _MOST_PARALLEL) or ApiAddress.parallel,
+        options.get("normalise", "0") in ("1", "true"),
+        {name: options[name] for name in _FIELDS[address.dialect] if name in options},
+    )
+
+
+def _whole(options: Mapping[str, str], name: str, most: int) -> int | None:
+    value = options.get(name)
+    if value is None:
+        return None
+    if not value.isdecimal() or not 1 <= int(value) <= most:
+        raise ConfigError(f"{name}={show(value)} of the encoder is no whole number in 1-{most:,}")
+    return int(value)

@@ -1,0 +1,59 @@
+"""Images as the bytes of a file that any API reads: PNG, JPEG or WebP as they are, others as PNG, without loss."""
+
+from __future__ import annotations
+
+import io
+import os
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from ..defaults import MAX_PIXELS
+from ..errors import ImageError
+from ..types import ImageInput
+from .image import check_image, open_image, understood
+
+if TYPE_CHECKING:
+    from PIL.Image import Image
+
+_KEPT = frozenset({"PNG", "JPEG", "WEBP"})
+_OF_PNG = frozenset({"1", "L", "LA", "P", "RGB", "RGBA"})
+SIDE = 2048
+"""Pixels; larger pictures are made smaller, since providers refuse them or do the same (Titan's limit; no CLIP reads
+more)."""
+
+
+def image_to_file(source: ImageInput, max_pixels: int = MAX_PIXELS) -> bytes:
+    """One image as the bytes of a PNG, JPEG or WebP file, decoded once to see that it is whole.
+
+    Args:
+        source: path, bytes of an encoded image, or PIL image; of an animation, the first frame counts.
+        max_pixels: an image with more is refused before it is decoded.
+
+    Raises:
+        ImageError: missing, damaged or too large; the message begins with "is", "has" or "cannot".
+    """
+    try:
+        with open_image(source) as image:
+            check_image(image, max_pixels)
+            image.load()
+            small = max(image.size) <= SIDE
+            if small and image.format in _KEPT and not getattr(image, "is_animated", False):
+                if isinstance(source, bytes):
+                    return source
+                if isinstance(source, str | os.PathLike):
+                    return Path(source).read_bytes()
+            return _as_png(image)
+    except ImageError:
+        raise
+    except Exception as error:  # damaged input makes PIL raise about a dozen kinds
+        raise understood(error, max_pixels) from error
+
+
+def _as_png(image: Image) -> bytes:
+    kept = image if image.mode in _OF_PNG else image.convert("RGB")
+    if max(kept.size) > SIDE:
+        kept = kept.convert("RGBA" if "A" in kept.getbands() else "RGB")
+        kept.thumbnail((SIDE, SIDE))
+    out = io.BytesIO()
+    kept.save(out, "PNG")
+    return out.getvalue()

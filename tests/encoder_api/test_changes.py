@@ -1,0 +1,120 @@
+"""An API that has another model one day, or is down: what is stored, answered and said then."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+from api_server import Api, Reply
+from PIL import Image
+from starlette.testclient import TestClient
+
+from reco_plugin import Pair, Reco, api_encoder
+from reco_plugin.errors import ConfigError, FingerprintMismatch, SessionUnavailable
+from reco_plugin.guard import DegradedWarning
+from reco_plugin.serve.app import create_app
+from reco_plugin.serve.settings import ServeSettings
+
+PAIR = Pair("a", Image.new("RGB", (9, 9), "red"), "a red square")
+
+
+def opened(api: Api, memory: Path, **settings: Any) -> Reco:
+    """A memory of what the API encodes."""
+    said = {"encoder_patience_s": 0.0, **settings}
+    return Reco.open(encoder=f"openai+{api.url}/v1?model=m", memory=memory, **said)
+
+
+@pytest.fixture
+def always_checked(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Before each call instead of each hour."""
+    monkeypatch.setattr(api_encoder, "CHECKED_EVERY_S", 0.0)
+
+
+@pytest.mark.usefixtures("always_checked")
+def test_another_model_stops_writes_and_queries_stay_plain_until_it_is_back(
+    api: Api, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    with opened(api, tmp_path / "m") as reco:
+        reco.memory.add([PAIR])
+        assert reco.embed(["a red square"], modality="text", refine=True).degraded is None
+        api.model = 1
+        with pytest.warns(DegradedWarning, match=r"another model than the memory: vectors of fixed texts by"):
+            result = reco.embed(["a red square"], modality="text", refine=True)
+        assert (result.degraded, result.moved.tolist()) == ("encoder_changed", [0.0])
+        with pytest.raises(FingerprintMismatch, match=r"nothing is stored in .*Name the earlier model in RECO_ENCODER"):
+            reco.memory.add([PAIR])
+        assert len(reco.memory) == 1
+        api.model = 0
+        assert reco.embed(["a red square"], modality="text", refine=True).degraded is None
+        assert reco.memory.add([PAIR]) == 1
+    said = [(record.levelname, record.message) for record in caplog.records if "another model" in record.message]
+    assert [level for level, _ in said] == ["ERROR"]
+    assert "has its earlier model again" in caplog.text
+
+
+@pytest.mark.filterwarnings("ignore:answering with frozen:reco_plugin.guard.DegradedWarning")
+@pytest.mark.usefixtures("always_checked")
+def test_a_service_says_that_the_model_is_another_one(api: Api, tmp_path: Path) -> None:
+    with opened(api, tmp_path / "m") as reco:
+        reco.memory.add([PAIR])
+        keys = ServeSettings(page=False, admin_key="k")
+        with TestClient(create_app(keys, reco)) as client:
+            api.model = 1
+            answer = client.post("/refined/v1/embeddings", json={"model": "clip", "input": ["fox"], "refine": True})
+            ready = client.get("/readyz").json()
+            pairs = {"pairs": [{"id": "b", "text": "b", "image_vector": api.vector("b")}]}
+            stored = client.post("/v1/memory/pairs", json=pairs, headers={"authorization": "Bearer k"})
+            metrics = client.get("/metrics").text
+    assert answer.headers["x-reco-degraded"] == "encoder_changed"
+    assert ready["status"] == "ready"
+    assert any("has another model than the memory" in one for one in ready["degraded"])
+    assert (stored.status_code, stored.json()["error"]["code"]) == (503, "other_encoder")
+    assert "reco_encoder_changed 1.0" in metrics
+    assert 'reco_degraded_total{reason="encoder_changed"}' in metrics
+
+
+@pytest.mark.usefixtures("always_checked")
+def test_a_job_that_must_not_degrade_gets_the_error(api: Api, tmp_path: Path) -> None:
+    with opened(api, tmp_path / "m", on_memory_failure="fail") as reco:
+        api.model = 1
+        with pytest.raises(FingerprintMismatch, match="another model"):
+            reco.embed(["fox"], modality="text", refine=True)
+
+
+def test_a_memory_does_not_open_with_another_model_of_the_same_name(api: Api, tmp_path: Path) -> None:
+    opened(api, tmp_path / "m").close()
+    opened(api, tmp_path / "m").close()
+    api.model = 1
+    with pytest.raises(FingerprintMismatch, match=r"was built by encoder m at 127\.0\.0\.1.*but the model in use is"):
+        opened(api, tmp_path / "m")
+
+
+def test_the_circuit_opens_and_what_is_back_is_measured_first(api: Api, tmp_path: Path) -> None:
+    with opened(api, tmp_path / "m", breaker_failures=2, breaker_retry_s=0.01) as reco:
+        api.next = [Reply(500, {})] * 2
+        for _ in range(2):
+            with pytest.raises(SessionUnavailable, match="answered 500"):
+                reco.embed_texts(["fox"])
+        assert reco.circuits["encoder"].state == "open"
+        before = len(api.asked)
+        with pytest.raises(SessionUnavailable, match=r"the encoder failed 2 times in a row and is asked again in"):
+            reco.embed_texts(["fox"])
+        assert len(api.asked) == before
+        while (retry_s := reco.circuits["encoder"].retry_in_s) is None or retry_s > 0:
+            pass
+        api.model = 1  # it was down to get another one
+        with pytest.warns(DegradedWarning):
+            reco.embed_texts(["fox"])
+        assert reco.circuits["encoder"].state == "closed"
+        assert reco.encoder.changed is not None
+
+
+def test_an_address_and_a_folder_from_one_place_are_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    with pytest.raises(ConfigError, match="a model folder is given beside it"):
+        Reco.open("triton_models", encoder="reco+http://127.0.0.1:1")
+    with pytest.raises(ConfigError, match="encoder must be the address of an API"):
+        Reco.open(encoder="triton_models")
+    monkeypatch.setenv("RECO_ENCODER", "reco+http://127.0.0.1:1")
+    with Reco.open(Path(__file__).resolve().parents[2] / "triton_models") as reco:  # the nearer one counts
+        assert reco.encoder.client is None

@@ -1,0 +1,102 @@
+"""A service behind another one, in every dialect: the vectors of the model in process."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from live_service import serve_on_a_free_port
+from PIL import Image
+from starlette.testclient import TestClient
+
+from reco_plugin import Pair, Reco
+from reco_plugin.client import Client
+from reco_plugin.errors import FingerprintMismatch, SessionError
+from reco_plugin.serve.app import create_app
+from reco_plugin.serve.settings import ServeSettings
+
+MODEL = Path(__file__).resolve().parents[2] / "triton_models"
+TEXTS = ["a red fox", "ein Haus am See, mit Boot", "stainless steel bottle"]
+DIALECTS = {
+    "reco": "reco+{url}",
+    "openai": "openai+{url}/v1?model=clip",
+    "openai, data URIs": "openai+{url}?model=clip&images=uri",
+    "jina": "jina+{url}/v1?model=clip",
+    "cohere": "cohere+{url}?model=clip",
+    "cohere, one image": "cohere+{url}?model=clip-v3",
+    "voyage": "voyage+{url}/v1?model=clip",
+    "titan": "titan+{url}?model=clip",
+    "titan, one model": "titan+{url}",
+}
+
+
+@pytest.fixture(scope="module")
+def named_service(local: Reco) -> Any:
+    """The service with a name as of Cohere's version 3, too."""
+    with serve_on_a_free_port(local, aliases={"clip": "plain", "clip-v3": "plain"}) as (url, _):
+        yield url
+
+
+@pytest.mark.parametrize("address", DIALECTS.values(), ids=DIALECTS)
+def test_vectors_of_a_service_are_those_of_the_model(
+    address: str, local: Reco, named_service: str, images: list[Image.Image]
+) -> None:
+    with Reco.open(encoder=address.format(url=named_service)) as reco:
+        assert reco.encoder.modalities == ("image", "text")
+        assert np.abs(reco.encoder.texts(TEXTS) - local.encoder.texts(TEXTS)).max() <= 1e-5
+        assert np.abs(reco.encoder.images(images) - local.encoder.images(images)).max() <= 1e-5
+
+
+def test_tei_has_texts_only(local: Reco, service: str, images: list[Image.Image]) -> None:
+    with Reco.open(encoder=f"tei+{service}") as reco:
+        assert np.abs(reco.encoder.texts(TEXTS) - local.encoder.texts(TEXTS)).max() <= 1e-5
+        with pytest.raises(SessionError, match="takes texts only, no images: give a vector"):
+            reco.embed_images(images)
+        with pytest.raises(SessionError, match="takes texts only"):
+            reco.memory.add([Pair("a", images[0], "a picture")])
+        reco.memory.add([Pair("a", local.encoder.images(images)[0], "a picture")])  # its vector is at hand
+        assert len(reco.memory) == 1
+
+
+def test_one_service_behind_another_refines_as_in_process(service: str, tmp_path: Path, drawings: list[Pair]) -> None:
+    """And a memory that one of them filled opens with the other: both have the model's own fingerprint."""
+    asked = [*TEXTS, *(str(pair.text) for pair in drawings[:3])]
+    with Reco.open(MODEL, tmp_path / "m") as here:
+        here.memory.add(drawings)
+    with Reco.open(MODEL, tmp_path / "m") as here:
+        expected = here.embed(asked, modality="text", refine=True)
+        looked = here.embed([drawings[0].image], modality="image", refine=True).vectors
+    with (
+        Reco.open(memory=tmp_path / "m", encoder=f"reco+{service}") as there,
+        serve_on_a_free_port(there) as (url, _),
+        Client(url) as client,
+    ):
+        assert np.abs(client.embed_texts(asked, refine=True) - expected.vectors).max() <= 1e-5
+        assert np.abs(client.embed_images([drawings[0].image], refine=True) - looked).max() <= 1e-5  # type: ignore[list-item]
+    assert expected.moved.max() > 0
+
+
+def test_a_memory_of_an_api_opens_with_it_again_and_with_no_other(service: str, tmp_path: Path) -> None:
+    address = f"voyage+{service}/v1?model=clip"
+    for _ in range(2):
+        with Reco.open(memory=tmp_path / "m", encoder=address) as reco:
+            reco.memory.add([Pair("a", Image.new("RGB", (9, 9), "red"), "red")])
+    with pytest.raises(FingerprintMismatch, match=r"clip at 127.0.0.1:\d+ \(128-d, measured"):
+        Reco.open(MODEL, tmp_path / "m")
+
+
+def test_metrics_and_readiness_of_a_service_behind_an_api(service: str) -> None:
+    with (
+        Reco.open(encoder=f"openai+{service}/v1?model=clip") as reco,
+        TestClient(create_app(ServeSettings(page=False), reco)) as client,
+    ):
+        body = {"model": "clip", "input": TEXTS}
+        assert client.post("/v1/embeddings", json=body).status_code == 200
+        assert client.post("/v1/embeddings", json={**body, "input": [""]}).status_code == 400
+        metrics = client.get("/metrics").text
+    host = service.removeprefix("http://")
+    assert f'reco_encoder_api_items_total{{modality="text",provider="{host}"}}' in metrics
+    assert f'reco_encoder_api_calls_total{{outcome="answered",provider="{host}"}}' in metrics
+    assert "reco_encoder_changed 0.0" in metrics
