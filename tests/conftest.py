@@ -100,6 +100,7 @@ SLOW = {
     "tests/sessions/triton",
     "tests/stack",
     "tests/test_wheel.py",
+    "tests/towers",
     "tests/train",
     "tests/calibration/test_small_memories.py",
 }

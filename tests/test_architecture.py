@@ -34,7 +34,7 @@ LEVELS = {  # a module, or a package with all that is in it; each may import its
             "api_encoder calibration.closed_form calibration.learn",
             "same_encoder",
             "pairs refine train",
-            "guard score",
+            "guard score towers",
             "client reco",
             "adapters adapters.clip_benchmark evaluate ingest serve",
             "report adapters.haystack adapters.langchain adapters.llamaindex adapters.mteb"
@@ -46,6 +46,8 @@ LEVELS = {  # a module, or a package with all that is in it; each may import its
     )
     for unit in units.split()
 }
+WITHOUT_TORCH = {f"reco_plugin.train.{name}" for name in ("parity", "precision", "recipe", "triton")}
+"""Modules of the training that an import of ready towers shares."""
 MAX_FUNCTION, MAX_PARAMETERS = 60, 8
 
 
@@ -173,6 +175,7 @@ def test_train_is_imported_by_commands_and_fit_only_and_only_when_they_run():
         for found in imports_of(path)
         if found.name.startswith("reco_plugin.train")
         and (name, found.name) != ("cli.train", "reco_plugin.train.recipe")
+        and not (unit_of(name) == "towers" or name == "cli.model") * (found.name in WITHOUT_TORCH)
     ]
     assert users, "the command line no longer reaches the training: this test watches nothing"
     assert {name if name.startswith("cli.") else unit_of(name) for name, _ in users} == {"cli.train", "fit"}
@@ -220,6 +223,7 @@ def test_the_environment_is_read_by_the_settings_only():
         ("from reco_plugin import Reco", "torch open_clip onnxruntime openvino qdrant_client qdrant_edge typer tqdm"),
         ("import reco_plugin.cli.app", "torch onnxruntime qdrant_client qdrant_edge PIL tokenizers"),
         ("import reco_plugin.train.triton, reco_plugin.train.recipe", "torch onnx"),
+        ("import reco_plugin.towers.add", "torch open_clip transformers huggingface_hub PIL"),
         ("import reco_plugin.adapters.clip_benchmark", "torch open_clip clip_benchmark onnxruntime tqdm"),
         (
             "import reco_plugin.client, reco_plugin.adapters.sentence_transformers",

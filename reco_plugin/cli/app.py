@@ -24,6 +24,7 @@ from .compare import compare_command
 from .doctor import doctor_command
 from .evaluate import eval_app, report_command, study_command
 from .memory import memory_app
+from .model import add_command
 from .shared import (
     Commands,
     Given,
@@ -45,10 +46,13 @@ app = typer.Typer(
     help="Refine CLIP embeddings through a memory of image-text pairs, without touching CLIP or your index.",
     epilog="Start with: reco demo",
 )
-model_app = typer.Typer(no_args_is_help=True, help="Model folders: the small one that comes with reco-plugin.")
+model_app = typer.Typer(
+    no_args_is_help=True, help="Model folders: of towers that you have, and the small one that comes with reco-plugin."
+)
 app.add_typer(memory_app, name="memory")
 app.add_typer(eval_app, name="eval")
 app.add_typer(model_app, name="model")
+model_app.command("add", epilog="Example: reco model add Xenova/clip-vit-base-patch32 --out my_model")(add_command)
 eval_app.command("study", epilog="Example: reco eval study photos/ --memory ./memory --out runs/photos")(study_command)
 app.command("fit", epilog="Example: reco fit catalogue.csv --group product --model my_model --out runs/x")(fit_command)
 app.command(

@@ -9,6 +9,7 @@ box in single precision, and a few values in ten thousand are off by one.
 from __future__ import annotations
 
 import io
+import math
 import os
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
@@ -31,6 +32,8 @@ Interpolation: TypeAlias = Literal["bicubic", "bilinear"]
 ResizeMode: TypeAlias = Literal["shortest", "longest", "squash"]
 Size: TypeAlias = tuple[int, int]
 """(height, width), as in open_clip; PIL's order is (width, height)."""
+Transform: TypeAlias = Literal["open_clip", "transformers"]
+"""transformers converts to RGB before it resizes, and cuts the middle out a pixel higher where it lies between two."""
 
 _FORMATS = frozenset({"AVIF", "BMP", "GIF", "HEIF", "JPEG", "JPEG2000", "PNG", "PPM", "TIFF", "WEBP"})
 """Allowed formats. Not EPS, for which PIL starts Ghostscript, nor icons, whose header may not state the real size."""
@@ -47,6 +50,7 @@ class ImageConfig:
     fill_color: int = 0  # of the padding, 0-255 in every channel (the palette index, for a palette image)
     mean: tuple[float, float, float] = (0.48145466, 0.4578275, 0.40821073)  # per channel
     std: tuple[float, float, float] = (0.26862954, 0.26130258, 0.27577711)
+    like: Transform = "open_clip"  # whose transform is kept to
 
     def __post_init__(self) -> None:
         if len(self.size) != 2 or not all(type(side) is int and 0 < side <= IMAGE_SIDE for side in self.size):
@@ -55,6 +59,8 @@ class ImageConfig:
             raise ConfigError(f"interpolation {self.interpolation!r} is none of {get_args(Interpolation)}")
         if self.resize_mode not in get_args(ResizeMode):
             raise ConfigError(f"resize mode {self.resize_mode!r} is none of {get_args(ResizeMode)}")
+        if self.like not in get_args(Transform):
+            raise ConfigError(f"transform {self.like!r} is none of {get_args(Transform)}")
         if type(self.fill_color) is not int or not 0 <= self.fill_color <= 255:
             raise ConfigError(f"fill colour {self.fill_color!r} is not a whole number in 0-255")
         if (
@@ -65,8 +71,9 @@ class ImageConfig:
             raise ConfigError(f"mean {self.mean!r} and std {self.std!r} need three numbers each")
 
     def to_dict(self) -> dict[str, Any]:
-        """The fields as JSON-like values."""
-        return {name: list(value) if isinstance(value, tuple) else value for name, value in asdict(self).items()}
+        """The fields as JSON-like values; the transform only where it is not open_clip's, as fingerprints were made."""
+        values = {name: list(value) if isinstance(value, tuple) else value for name, value in asdict(self).items()}
+        return {name: value for name, value in values.items() if (name, value) != ("like", "open_clip")}
 
 
 def images_to_array(
@@ -108,7 +115,7 @@ def image_to_array(source: ImageInput, config: ImageConfig, max_pixels: int = MA
             resized.info.pop("transparency", None)  # RGB has none; PIL would only warn
             match config.resize_mode:
                 case "shortest":
-                    resized = _crop(resized, config.size)
+                    resized = _crop(resized, config)
                 case "longest":
                     resized = _pad(resized, config.size, config.fill_color)
             return np.asarray(resized.convert("RGB"))
@@ -151,6 +158,8 @@ def _resize(image: Image, config: ImageConfig, max_pixels: int) -> Image:
         raise ImageError(
             f"is too elongated: of {_shape(image)}, fitted into {config.size}, no pixel is left", "crop it"
         )
+    if config.like == "transformers":
+        image = image.convert("RGB")
     square = config.size[0] == config.size[1]
     bicubic = config.interpolation == "bicubic" or (config.resize_mode == "shortest" and not square)
     return image.resize((width, height), Resampling.BICUBIC if bicubic else Resampling.BILINEAR)
@@ -201,8 +210,9 @@ def _size_after(height: int, width: int, config: ImageConfig) -> Size:
     return round(height / ratio), round(width / ratio)
 
 
-def _crop(image: Image, size: Size) -> Image:
-    top, left = round((image.height - size[0]) / 2), round((image.width - size[1]) / 2)
+def _crop(image: Image, config: ImageConfig) -> Image:
+    size, above = config.size, math.floor if config.like == "transformers" else round
+    top, left = above((image.height - size[0]) / 2), above((image.width - size[1]) / 2)
     return image.crop((left, top, left + size[1], top + size[0]))
 
 

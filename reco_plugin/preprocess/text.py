@@ -29,7 +29,7 @@ if TYPE_CHECKING:
     import tokenizers
 
 TokenizerKind: TypeAlias = Literal["clip", "hf"]
-Clean: TypeAlias = Literal["lower", "whitespace", "canonicalize"]
+Clean: TypeAlias = Literal["lower", "whitespace", "canonicalize", "none", "case"]
 TokenIds: TypeAlias = npt.NDArray[np.int32]
 
 BUCKETS = (16, 32, 48, 64, 77)
@@ -47,9 +47,11 @@ class TextConfig:
 
     kind: TokenizerKind  # clip is open_clip's own byte-pair tokenizer, hf one from Hugging Face
     context_length: int  # L
-    clean: Clean  # lower and whitespace collapse white space; canonicalize also drops ASCII punctuation
+    clean: Clean
+    """Before the tokenizer: open_clip's ``lower``, ``whitespace`` and ``canonicalize`` mend a text and collapse white
+    space, the first and the last lower its case, the last drops ASCII punctuation; ``case`` only lowers the case."""
     pad_id: int  # fills a row up to L
-    end_id: int | None = None  # ends a text, also a truncated one; only for kind clip
+    end_id: int | None = None  # ends a text, also a truncated one; of kind hf where texts are padded with it
     strip_id: int | None = None  # becomes 0 at the end (open_clip's ``strip_sep_token``); only for kind hf
     dynamic: bool = False  # the graph takes fewer than L tokens and gives the same vectors
     buckets: tuple[int, ...] = BUCKETS
@@ -66,8 +68,8 @@ class TextConfig:
             raise ConfigError(f"pad_id {self.pad_id!r} must be a whole number, dynamic {self.dynamic!r} true or false")
         if self.kind == "clip" and (type(self.end_id) is not int or self.strip_id is not None):
             raise ConfigError(f"kind clip needs end_id, not strip_id; got {self.end_id!r} and {self.strip_id!r}")
-        if self.kind == "hf" and (self.end_id is not None or self.dynamic):
-            raise ConfigError("kind hf takes neither end_id nor dynamic: its towers are not cut")
+        if self.kind == "hf" and self.end_id not in (None, self.pad_id):
+            raise ConfigError(f"kind hf takes end_id only where it is the pad_id {self.pad_id}, not {self.end_id}")
         if any(type(length) is not int or length < 1 for length in self.buckets):
             raise ConfigError(f"buckets {self.buckets!r} must be whole numbers above 0")
         for name in ("pad_id", "end_id", "strip_id"):
@@ -179,11 +181,13 @@ class Tokenizer:
 
 
 def clean(text: str, how: Clean) -> str:
-    """Clean a text as open_clip does: mojibake, HTML entities (escaped twice at most), white space.
+    """Clean a text, as open_clip does or hardly at all: mojibake, HTML entities (escaped twice at most), white space.
 
     >>> clean("  Fran&amp;ccedil;ois   â€” schÃ¶n ", "lower")
     'françois — schön'
     """
+    if how in ("none", "case"):
+        return text.lower() if how == "case" else text
     text = html.unescape(html.unescape(_mend(text))).strip()
     if how == "canonicalize":
         text = text.replace("_", " ").translate(_NO_PUNCTUATION).lower()
@@ -275,14 +279,26 @@ def cut_by_length(ids: TokenIds, config: TextConfig) -> list[tuple[npt.NDArray[n
     return parts
 
 
+def needed_tokens(ids: TokenIds, config: TextConfig) -> npt.NDArray[np.intp]:
+    """How many tokens of each row (B, L) are of the text, with the one that ends it: (B,).
+
+    L where that cannot be told. A text may hold the token that ends it, or fills it.
+    """
+    length = ids.shape[1]
+    marks = ids == config.end_id if config.kind == "clip" else ids != config.pad_id
+    last = length - np.argmax(marks[:, ::-1], axis=1)
+    if config.kind == "hf" and config.end_id is not None:  # the first of the padding ends the text
+        last = np.minimum(last + 1, length)
+    return np.asarray(np.where(marks.any(axis=1), last, length), np.intp)
+
+
 def _lengths(ids: TokenIds, config: TextConfig) -> npt.NDArray[np.intp]:
     """How many tokens of each row (B, L) the graph needs, rounded up to a bucket: (B,)."""
-    ends = ids == config.end_id
-    if config.kind != "clip" or not config.dynamic or not ends.any(axis=1).all():
+    if not config.dynamic:
         return np.full(len(ids), ids.shape[1])
-    last = ids.shape[1] - np.argmax(ends[:, ::-1], axis=1)  # a text may hold the token itself
-    needed: npt.NDArray[np.intp] = np.asarray(config.lengths)[np.searchsorted(config.lengths, last)]
-    return needed
+    needed = needed_tokens(ids, config)
+    rounded: npt.NDArray[np.intp] = np.asarray(config.lengths)[np.searchsorted(config.lengths, needed)]
+    return rounded
 
 
 def _load(source: str | Path) -> tokenizers.Tokenizer:

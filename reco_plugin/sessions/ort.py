@@ -37,7 +37,8 @@ def warn_of_cpu(why: str) -> None:
 class OrtSession:
     """One graph on one execution provider, without fallback to another."""
 
-    def __init__(self, path: Path, settings: Settings) -> None:
+    def __init__(self, path: Path, settings: Settings, *, logs: bool = True) -> None:
+        """Load a graph; without ``logs``, a run that fails is told by its exception alone."""
         provider = _PROVIDERS[settings.provider]
         if provider not in ort.get_available_providers():
             raise SessionError(
@@ -48,7 +49,7 @@ class OrtSession:
         options = ort.SessionOptions()
         options.intra_op_num_threads = settings.threads
         options.enable_cpu_mem_arena = settings.arena
-        options.log_severity_level = 3
+        options.log_severity_level = 3 if logs else 4
         # threads spin while a graph runs, which is faster, and not after it, while others need the processor
         options.add_session_config_entry("session.force_spinning_stop", "1")
         try:

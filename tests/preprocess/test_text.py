@@ -395,8 +395,7 @@ def test_config_survives_json(bert_folder: Path) -> None:
         ({"dynamic": "yes"}, "dynamic 'yes'"),
         ({"end_id": None}, "kind clip needs end_id"),
         ({"strip_id": 1}, "not strip_id"),
-        ({"kind": "hf"}, "kind hf takes neither"),
-        ({"kind": "hf", "end_id": None, "dynamic": True}, "kind hf takes neither"),
+        ({"kind": "hf"}, "kind hf takes end_id only where it is the pad_id"),
     ],
     ids=repr,
 )

@@ -1,0 +1,234 @@
+"""Encoders of each family at a small size: the real architecture and tokenizer kind, with random weights.
+
+A family is a row of :data:`FAMILIES`; tests and ``python -m benchmarks.encoders`` go through the same rows. Checkpoints
+are written by transformers itself, graphs by torch's exporter with the names of ports that the makers document.
+"""
+
+from __future__ import annotations
+
+import json
+import warnings
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import open_clip
+import torch
+import transformers
+from open_clip.tokenizer import bytes_to_unicode, default_bpe
+from torch import Tensor, nn
+
+from reco_plugin.train.parity import sample_texts
+
+_VISION = {"hidden_size": 32, "intermediate_size": 64, "num_hidden_layers": 2, "num_attention_heads": 2}
+_SIDE, _PATCH, _DIMENSION, _LENGTH = 32, 16, 24, 77
+_CORPUS = [*sample_texts(), "一只猫坐在垫子上", "红色的狐狸", "Ένα κόκκινο αλεπού", "naïve façade"]
+
+
+@dataclass(frozen=True)
+class Family:
+    """A family of encoders, as a small one of it is made."""
+
+    name: str
+    known: str  # published models of the family
+    model: Callable[[], Any]  # of transformers, random weights
+    tokenizer: Callable[[], Any]
+    processor: Callable[[], Any]  # of images
+    embeds: str = "embeds"  # end of the outputs' names in published graphs
+    masked: bool = False  # whether published text graphs take an attention mask
+
+    def write_checkpoint(self, folder: Path) -> Path:
+        """A checkpoint of transformers."""
+        model, tokenizer = self.build()
+        model.save_pretrained(folder)
+        tokenizer.save_pretrained(folder)
+        self.processor().save_pretrained(folder)
+        return folder
+
+    def write_transformers_js(self, folder: Path) -> Path:
+        """Two graphs in ``onnx/``, beside the checkpoint's files without weights."""
+        model, tokenizer = self.build()
+        (folder / "onnx").mkdir(parents=True)
+        self._write_beside(folder, model, tokenizer)
+        pixels, ids, mask = self.example(tokenizer)
+        image, text = f"image_{self.embeds}", f"text_{self.embeds}"
+        if self.embeds == "pooler_output":
+            image = text = self.embeds
+        to_onnx(_Image(model), {"pixel_values": pixels}, [image], folder / "onnx" / "vision_model.onnx")
+        inputs = {"input_ids": ids} | ({"attention_mask": mask} if self.masked else {})
+        to_onnx(_Text(model), inputs, [text], folder / "onnx" / "text_model.onnx")
+        return folder
+
+    def write_optimum(self, folder: Path) -> Path:
+        """Both towers in one graph, with the inputs and outputs of optimum."""
+        model, tokenizer = self.build()
+        folder.mkdir(parents=True)
+        self._write_beside(folder, model, tokenizer)
+        pixels, ids, mask = self.example(tokenizer)
+        outputs = ["logits_per_image", "logits_per_text", "text_embeds", "image_embeds"]
+        inputs = {"input_ids": ids, "pixel_values": pixels, "attention_mask": mask}
+        to_onnx(_Both(model), inputs, outputs, folder / "model.onnx")
+        return folder
+
+    def _write_beside(self, folder: Path, model: Any, tokenizer: Any) -> None:
+        model.config.save_pretrained(folder)
+        tokenizer.save_pretrained(folder)
+        self.processor().save_pretrained(folder)
+
+    def build(self) -> tuple[Any, Any]:
+        """The model and its tokenizer; the same weights every time."""
+        with torch.random.fork_rng(devices=[]), warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            torch.manual_seed(0)
+            model = self.model().eval().requires_grad_(False)
+            for parameter in model.parameters():  # biases and norms start at 0 and 1, which would hide a mistake
+                parameter.add_(0.05 * torch.randn_like(parameter))
+            return model, self.tokenizer()
+
+    def example(self, tokenizer: Any) -> tuple[Tensor, Tensor, Tensor]:
+        """Pixels, ids and mask for the exporter."""
+        given = tokenizer(["a red fox", "東京"], padding="max_length", max_length=16, return_tensors="pt")
+        mask = given.get("attention_mask", torch.ones_like(given["input_ids"]))
+        return torch.rand(2, 3, _SIDE, _SIDE), given["input_ids"], mask
+
+
+def vector(found: Any) -> Tensor:
+    """The vectors in what transformers returns."""
+    return found if isinstance(found, Tensor) else found.pooler_output
+
+
+class _Image(nn.Module):
+    def __init__(self, model: Any) -> None:
+        super().__init__()
+        self.model = model
+
+    def forward(self, pixel_values: Tensor) -> Tensor:
+        return vector(self.model.get_image_features(pixel_values=pixel_values))
+
+
+class _Text(nn.Module):
+    def __init__(self, model: Any) -> None:
+        super().__init__()
+        self.model = model
+
+    def forward(self, input_ids: Tensor, attention_mask: Tensor | None = None) -> Tensor:
+        return vector(self.model.get_text_features(input_ids=input_ids, attention_mask=attention_mask))
+
+
+class _Both(nn.Module):
+    def __init__(self, model: Any) -> None:
+        super().__init__()
+        self.model = model
+
+    def forward(self, input_ids: Tensor, pixel_values: Tensor, attention_mask: Tensor) -> tuple[Tensor, ...]:
+        image = vector(self.model.get_image_features(pixel_values=pixel_values))
+        text = vector(self.model.get_text_features(input_ids=input_ids, attention_mask=attention_mask))
+        image, text = (one / one.norm(dim=-1, keepdim=True) for one in (image, text))
+        return image @ text.T, text @ image.T, text, image
+
+
+def to_onnx(module: nn.Module, inputs: dict[str, Tensor], outputs: list[str], path: Path, batch: bool = True) -> None:
+    """Write a graph as published ones are: by the tracing exporter, with a free batch and length unless told not to."""
+    free = {name: {0: "batch"} | ({1: "length"} if value.ndim == 2 else {}) for name, value in inputs.items()}
+    fast = torch.backends.mha.get_fastpath_enabled()
+    torch.backends.mha.set_fastpath_enabled(False)  # ONNX has no such operator
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        torch.onnx.export(
+            module.eval(),
+            tuple(inputs.values()),
+            str(path),
+            input_names=list(inputs),
+            output_names=outputs,
+            dynamic_axes=free | {name: {0: "batch"} for name in outputs} if batch else None,
+            opset_version=17,
+            dynamo=False,
+        )
+    torch.backends.mha.set_fastpath_enabled(fast)
+
+
+def clip_tokenizer() -> Any:
+    """CLIP's byte-pair tokenizer with its first 3,582 merges."""
+    import gzip
+
+    lines = gzip.decompress(Path(default_bpe()).read_bytes()).decode("utf-8").split("\n")[1:3583]
+    merges: Any = [tuple(line.split()) for line in lines]
+    letters = list(bytes_to_unicode().values())
+    tokens = [*letters, *(f"{one}</w>" for one in letters), *map("".join, merges), "<|startoftext|>", "<|endoftext|>"]
+    vocabulary = {token: index for index, token in enumerate(tokens)}
+    return transformers.CLIPTokenizer(vocab=vocabulary, merges=merges, model_max_length=_LENGTH)
+
+
+def clip_model() -> Any:
+    """CLIP: causal text tower, the end token is pooled."""
+    tokenizer = clip_tokenizer()
+    text = _VISION | {
+        "vocab_size": len(tokenizer),
+        "max_position_embeddings": _LENGTH,
+        "eos_token_id": tokenizer.eos_token_id,
+        "bos_token_id": tokenizer.bos_token_id,
+        "pad_token_id": tokenizer.pad_token_id,
+    }
+    vision = _VISION | {"image_size": _SIDE, "patch_size": _PATCH}
+    return transformers.CLIPModel(
+        transformers.CLIPConfig(text_config=text, vision_config=vision, projection_dim=_DIMENSION)
+    )
+
+
+def clip_processor() -> Any:
+    """CLIP's: the shortest side, then the middle."""
+    return transformers.CLIPImageProcessor(size={"shortest_edge": _SIDE}, crop_size={"height": _SIDE, "width": _SIDE})
+
+
+OPEN_CLIP = {
+    "embed_dim": _DIMENSION,
+    "vision_cfg": {"image_size": _SIDE, "layers": 2, "width": 32, "head_width": 16, "patch_size": _PATCH},
+    "text_cfg": {"context_length": _LENGTH, "vocab_size": 4096, "width": 32, "heads": 2, "layers": 2},
+}
+
+
+def write_immich(folder: Path) -> Path:
+    """A CLIP of open_clip as immich exports it: batches of one, int32 ids, both towers with their norm."""
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(1)
+        model = open_clip.CLIP(**OPEN_CLIP).eval().requires_grad_(False)
+        for parameter in model.parameters():
+            parameter.add_(0.05 * torch.randn_like(parameter))
+    for part in ("visual", "textual"):
+        (folder / part).mkdir(parents=True)
+    tokenizer = clip_tokenizer()
+    tokenizer.save_pretrained(folder / "textual")
+    (folder / "config.json").write_text(json.dumps(OPEN_CLIP))
+    mean, std = open_clip.OPENAI_DATASET_MEAN, open_clip.OPENAI_DATASET_STD
+    pixels = {"size": [_SIDE, _SIDE], "mode": "RGB", "mean": mean, "std": std, "interpolation": "bicubic"}
+    (folder / "visual" / "preprocess_cfg.json").write_text(json.dumps(pixels | {"resize_mode": "shortest"}))
+    image, ids = torch.rand(1, 3, _SIDE, _SIDE), torch.zeros(1, _LENGTH, dtype=torch.int32)
+    ids[0, :3] = torch.tensor([4094, 7, 4095])
+    to_onnx(_Visual(model), {"image": image}, ["image_embedding"], folder / "visual" / "model.onnx", batch=False)
+    to_onnx(_Textual(model), {"text": ids}, ["text_embedding"], folder / "textual" / "model.onnx", batch=False)
+    return folder
+
+
+class _Visual(nn.Module):
+    def __init__(self, model: Any) -> None:
+        super().__init__()
+        self.model = model
+
+    def forward(self, image: Tensor) -> Any:
+        return self.model.encode_image(image, normalize=True)
+
+
+class _Textual(nn.Module):
+    def __init__(self, model: Any) -> None:
+        super().__init__()
+        self.model = model
+
+    def forward(self, text: Tensor) -> Any:
+        return self.model.encode_text(text, normalize=True)
+
+
+FAMILIES = {
+    family.name: family
+    for family in (Family("CLIP", "openai/clip-vit-*, laion/CLIP-*", clip_model, clip_tokenizer, clip_processor),)
+}

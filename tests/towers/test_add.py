@@ -1,0 +1,336 @@
+"""Ready towers in every layout: the vectors are their maker's, and what is wrong is said before anything is written."""
+
+from __future__ import annotations
+
+import json
+import shutil
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import onnx
+import pytest
+import torch
+from onnx import TensorProto, helper
+from PIL import Image
+from typer.testing import CliRunner
+
+from benchmarks.families import FAMILIES, vector
+from reco_plugin import Pair, Reco
+from reco_plugin.artifact import Artifact
+from reco_plugin.calibration.gate import step
+from reco_plugin.cli.app import app
+from reco_plugin.config import Settings
+from reco_plugin.errors import ArtifactError, ConfigError, DataError, RecoError
+from reco_plugin.sessions.ort import OrtSession
+from reco_plugin.towers.add import add_model
+from reco_plugin.towers.nodes import make_step
+from reco_plugin.towers.options import AddOptions
+from reco_plugin.train.parity import SAMPLE_TEXTS, sample_images
+from reco_plugin.train.to_onnx import step_inputs
+
+Written = Callable[[str, str], Path]
+CPU = Settings(provider="cpu", threads=1)
+
+
+def add(source: Path | str | None, out: Path, **options: Any) -> Any:
+    return add_model(None if source is None else str(source), AddOptions.of(**options), out)
+
+
+@pytest.fixture
+def js(written: Written, tmp_path: Path) -> Path:
+    """A copy of CLIP as transformers.js has it, to spoil."""
+    return Path(shutil.copytree(written("CLIP", "transformers_js"), tmp_path / "js"))
+
+
+@pytest.mark.parametrize("layout", ["transformers_js", "optimum"])
+@pytest.mark.parametrize("family", FAMILIES)
+def test_the_vectors_are_those_of_transformers(family: str, layout: str, written: Written, tmp_path: Path) -> None:
+    add(written(family, layout), tmp_path / "out")
+    model, tokenizer = FAMILIES[family].build()
+    processor = FAMILIES[family].processor()
+    texts = [text for text in SAMPLE_TEXTS if text]
+    images = [image.convert("RGB") for image in sample_images(5)]
+    given = tokenizer(texts, padding="max_length", truncation=True, return_tensors="pt")
+    with torch.no_grad():
+        text = vector(model.get_text_features(**given))
+        pixels = processor(images, return_tensors="pt")["pixel_values"]
+        image = vector(model.get_image_features(pixel_values=pixels))
+    with Reco.open(tmp_path / "out", threads=1) as reco:
+        assert_near(reco.encoder.texts(texts), text, 1e-5)
+        assert_near(np.concatenate([reco.encoder.texts([one]) for one in texts]), text, 1e-5)
+        assert_near(reco.encoder.images(images), image, 2e-3)  # torchvision resizes otherwise by a step of 256
+
+
+def assert_near(found: np.ndarray, expected: torch.Tensor, atol: float) -> None:
+    np.testing.assert_allclose(found, torch.nn.functional.normalize(expected, dim=-1).numpy(), atol=atol)
+
+
+def test_immichs_batches_of_one_are_served_in_batches(written: Written, tmp_path: Path) -> None:
+    source = written("", "immich")
+    add(source, tmp_path / "out")
+    alone = OrtSession(source / "textual" / "model.onnx", CPU)
+    with Reco.open(tmp_path / "out", memory=":memory:", memory_kind="exact", threads=1) as reco:
+        found = reco.encoder.texts(["a red fox", "snow"])
+        ids = reco.encoder.preparation.tokenizer(["a red fox", "snow"]).ids
+        for row in range(2):
+            made = alone.run({"text": ids[row : row + 1]})["text_embedding"]
+            np.testing.assert_allclose(found[row], made[0], atol=1e-6)
+        assert reco.encoder.images(sample_images(3)).shape == (3, 24)
+        reco.memory.add([Pair(str(row), image, f"picture {row}") for row, image in enumerate(sample_images(3))])
+        assert reco.embed_texts(["a red fox"]).shape == (1, 24)
+    manifest = Artifact.load(tmp_path / "out").manifest
+    assert (manifest.text.clean, manifest.text.dynamic, manifest.image.like) == ("lower", False, "open_clip")
+
+
+def test_single_files_give_the_same_model_and_their_flags_are_named(js: Path, tmp_path: Path) -> None:
+    whole = add(js, tmp_path / "whole").manifest
+    given = {
+        "image": js / "onnx" / "vision_model.onnx",
+        "text": js / "onnx" / "text_model.onnx",
+        "tokenizer": js / "tokenizer.json",
+        "preprocess": js / "preprocessor_config.json",
+    }
+    found = add(None, tmp_path / "files", **given).manifest
+    assert (found.digest, found.image) == (whole.digest, whole.image)
+    for flag in given:
+        with pytest.raises(ConfigError, match=f"--{flag}"):
+            add(None, tmp_path / "less", **{name: path for name, path in given.items() if name != flag})
+    with pytest.raises(ConfigError, match="is not there"):
+        add(None, tmp_path / "less", **given | {"image": js / "other.onnx"})
+
+
+def test_texts_are_cut_where_the_graph_allows_it(js: Path, tmp_path: Path) -> None:
+    assert add(js, tmp_path / "out").manifest.text.dynamic
+    with Reco.open(tmp_path / "out", threads=1) as reco:
+        tokens = reco.encoder.preparation.tokenizer(["a red fox"]).ids
+    graph = OrtSession(tmp_path / "out" / "clip_text" / "1" / "model.onnx", CPU)
+    whole = graph.run({"tokens": tokens})["features"]
+    cut = graph.run({"tokens": np.ascontiguousarray(tokens[:, :16])})["features"]
+    np.testing.assert_allclose(cut, whole, atol=1e-6)
+    assert "length" in (tmp_path / "out" / "clip_text" / "config.pbtxt").read_text()
+
+
+@pytest.mark.parametrize(("precision", "share"), [("fp16", 0.75), ("int8", 0.99)])
+def test_a_smaller_precision_is_made_where_none_is_there(
+    precision: str, share: float, js: Path, tmp_path: Path
+) -> None:
+    whole = add(js, tmp_path / "whole").manifest
+    smaller = add(js, tmp_path / "smaller", precision=precision).manifest
+    assert smaller.digest == whole.digest and smaller.precision == precision
+    assert smaller.graphs["clip_text"].size_bytes < share * whole.graphs["clip_text"].size_bytes
+    with Reco.open(tmp_path / "whole", threads=1) as one, Reco.open(tmp_path / "smaller", threads=1) as other:
+        assert (one.encoder.texts(["a fox"]) * other.encoder.texts(["a fox"])).sum() > 0.98
+
+
+def test_a_published_file_of_the_precision_is_taken(js: Path, tmp_path: Path) -> None:
+    from onnxruntime.transformers.float16 import convert_float_to_float16
+
+    for name in ("vision_model", "text_model"):
+        half = convert_float_to_float16(onnx.load(js / "onnx" / f"{name}.onnx"), keep_io_types=False)
+        onnx.save(half, js / "onnx" / f"{name}_fp16.onnx")
+    whole, half = add(js, tmp_path / "whole").manifest, add(js, tmp_path / "half", precision="fp16").manifest
+    assert half.digest != whole.digest
+    with Reco.open(tmp_path / "whole", threads=1) as one, Reco.open(tmp_path / "half", threads=1) as other:
+        assert (one.encoder.images(sample_images(2)) * other.encoder.images(sample_images(2))).sum(1).min() > 0.999
+
+
+def test_weights_in_files_of_their_own_are_read(js: Path, tmp_path: Path) -> None:
+    before = add(js, tmp_path / "one")
+    path = js / "onnx" / "text_model.onnx"
+    model = onnx.load(path)
+    path.unlink()
+    onnx.save(model, path, save_as_external_data=True, location="text_model.onnx_data", size_threshold=64)
+    np.testing.assert_allclose(before.parities[1].least_cosine, add(js, tmp_path / "two").parities[1].least_cosine)
+    (js / "onnx" / "text_model.onnx_data").unlink()
+    with pytest.raises(ArtifactError, match="cannot be read"):
+        add(js, tmp_path / "three")
+
+
+def settings(folder: Path, name: str, **values: Any) -> None:
+    """Change a file of settings; None takes a field out."""
+    path = folder / name
+    content = json.loads(path.read_text()) | values
+    path.write_text(json.dumps({key: value for key, value in content.items() if value is not None}))
+
+
+def change(path: Path, how: Callable[[onnx.ModelProto], None]) -> None:
+    model = onnx.load(path)
+    how(model)
+    onnx.save(model, path)
+
+
+def kill_input(model: onnx.ModelProto) -> None:
+    """Multiply pixels by zero."""
+    name = model.graph.input[0].name
+    for node in model.graph.node:
+        node.input[:] = ["dead" if one == name else one for one in node.input]
+    model.graph.initializer.append(helper.make_tensor("zero", TensorProto.FLOAT, [], [0.0]))
+    model.graph.node.insert(0, helper.make_node("Mul", [name, "zero"], ["dead"]))
+
+
+def cut_input(model: onnx.ModelProto) -> None:
+    """Let the vector be a constant."""
+    output = model.graph.output[0].name
+    for node in model.graph.node:
+        node.output[:] = ["loose" if one == output else one for one in node.output]
+    value = helper.make_tensor("constant", TensorProto.FLOAT, [1, 24], [1.0] * 24)
+    model.graph.initializer.append(value)
+    model.graph.node.append(helper.make_node("Identity", ["constant"], [output]))
+
+
+def widen(model: onnx.ModelProto) -> None:
+    """Double the dimension."""
+    output = model.graph.output[0].name
+    for node in model.graph.node:
+        node.output[:] = ["half" if one == output else one for one in node.output]
+    model.graph.node.append(helper.make_node("Concat", ["half", "half"], [output], axis=1))
+    del model.graph.output[0].type.tensor_type.shape.dim[1:]
+    model.graph.output[0].type.tensor_type.shape.dim.add()
+
+
+def poison(model: onnx.ModelProto) -> None:
+    weights = next(one for one in model.graph.initializer if len(one.dims) == 2)
+    values = onnx.numpy_helper.to_array(weights).copy()
+    values[0] = np.nan
+    weights.CopyFrom(onnx.numpy_helper.from_array(values, weights.name))
+
+
+def end_in_states(model: onnx.ModelProto) -> None:
+    model.graph.output[0].name = "last_hidden_state"
+    shape = model.graph.output[0].type.tensor_type.shape
+    shape.dim.add()
+    for node in model.graph.node:
+        node.output[:] = ["last_hidden_state" if one == "text_embeds" else one for one in node.output]
+
+
+def other_vocabulary(js: Path) -> None:
+    from tokenizers import Tokenizer
+
+    backend = Tokenizer.from_file(str(js / "tokenizer.json"))
+    backend.add_tokens([f"word{number}" for number in range(10)])
+    backend.save(str(js / "tokenizer.json"))
+
+
+def two_models(js: Path) -> None:
+    for part, name in (("visual", "vision_model"), ("textual", "text_model")):
+        (js / part).mkdir()
+        shutil.copy(js / "onnx" / f"{name}.onnx", js / part / "model.onnx")
+
+
+IMAGE, TEXT = Path("onnx", "vision_model.onnx"), Path("onnx", "text_model.onnx")
+BAD: dict[str, tuple[Callable[[Path], object], str]] = {
+    "dead input": (lambda js: change(js / IMAGE, kill_input), "pixel_values is a dead input.*--image"),
+    "input not used": (lambda js: change(js / TEXT, cut_input), "depends on no input of token ids.*input_ids is dead"),
+    "two dimensions": (lambda js: change(js / IMAGE, widen), "two dimensions: .* has 48.* has 24"),
+    "NaN": (lambda js: change(js / IMAGE, poison), "NaN or infinity for .* of 48.*damaged"),
+    "states": (lambda js: change(js / TEXT, end_in_states), "states of all tokens.*text_embeds"),
+    "another vocabulary": (other_vocabulary, "another vocabulary: its largest id is 4,105.*4,096 rows.*--tokenizer"),
+    "two models": (two_models, "holds two models, onnx/vision_model.onnx and visual/model.onnx: choose by --image"),
+    "no tokenizer": (lambda js: (js / "tokenizer.json").unlink(), "no tokenizer.json: give it by --tokenizer"),
+    "no graph": (lambda js: shutil.rmtree(js / "onnx"), "none of the layouts.*it has no ONNX graph"),
+    "one graph": (lambda js: (js / IMAGE).unlink(), "its graphs are onnx/text_model.onnx: choose by --image"),
+    "damaged graph": (lambda js: (js / TEXT).write_bytes(b"no graph"), "cannot be read as an ONNX graph"),
+    "damaged settings": (lambda js: (js / "config.json").write_text("{"), "config.json cannot be read"),
+    "a list of settings": (lambda js: (js / "config.json").write_text("[]"), "no settings, but a list"),
+    "damaged tokenizer": (lambda js: (js / "tokenizer.json").write_text("{}"), "no file of the tokenizers library"),
+    "other size": (
+        lambda js: settings(js, "preprocessor_config.json", size={"shortest_edge": 40}, crop_size=40),
+        r"takes pictures of \(32, 32\).*makes \(40, 40\).*--preprocess",
+    ),
+    "crop": (lambda js: settings(js, "preprocessor_config.json", crop_size=24), "then cutting 24 out"),
+    "no crop": (lambda js: settings(js, "preprocessor_config.json", do_center_crop=False), "set crop_size"),
+    "interpolation": (lambda js: settings(js, "preprocessor_config.json", resample=1), "resample 1 is not supported"),
+    "mean": (lambda js: settings(js, "preprocessor_config.json", image_mean=[0.5]), "one number for each"),
+    "patches": (lambda js: settings(js, "preprocessor_config.json", max_num_patches=256), "NaFlex"),
+    "pad token": (lambda js: settings(js, "tokenizer_config.json", pad_token="<none>"), "--pad-token"),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("name", BAD)
+def test_what_is_wrong_is_said_and_nothing_is_written(name: str, js: Path, tmp_path: Path) -> None:
+    spoil, words = BAD[name]
+    spoil(js)
+    with pytest.raises(RecoError, match=words):
+        add(js, tmp_path / "out" / "model")
+    assert not list((tmp_path / "out").glob("*")) if (tmp_path / "out").exists() else True
+
+
+def test_no_length_is_asked_for(js: Path, tmp_path: Path) -> None:
+    settings(js, "tokenizer_config.json", model_max_length=None)
+    settings(js, "config.json", text_config=None)
+    with pytest.raises(ConfigError, match="--context-length"):
+        add(js, tmp_path / "out")
+    assert add(js, tmp_path / "out", context_length=32).manifest.text.context_length == 32
+
+
+def test_a_hub_that_is_not_reached_names_the_way_out(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    import huggingface_hub
+
+    def fail(*_: Any, **__: Any) -> None:
+        raise ConnectionError("no route")
+
+    monkeypatch.setattr(huggingface_hub.HfApi, "list_repo_files", fail)
+    with pytest.raises(DataError, match=r"org/name \(ConnectionError\).*hf download org/name --local-dir"):
+        add("hf://org/name", tmp_path / "out")
+    with pytest.raises(ConfigError, match="neither a folder here nor a repository"):
+        add("nothing here", tmp_path / "out")
+
+
+def test_a_repository_is_read_file_by_file(js: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    import huggingface_hub
+
+    fetched: list[str] = []
+
+    def fetch(repository: str, name: str, revision: str | None = None) -> str:
+        fetched.append(name)
+        return str(js / name)
+
+    names = [path.relative_to(js).as_posix() for path in js.rglob("*") if path.is_file()]
+    monkeypatch.setattr(huggingface_hub.HfApi, "list_repo_files", lambda *_, **__: [*names, "model.safetensors"])
+    monkeypatch.setattr(huggingface_hub, "hf_hub_download", fetch)
+    assert add("org/name", tmp_path / "out").manifest.name == "name"
+    assert "model.safetensors" not in fetched and "onnx/vision_model.onnx" in fetched
+
+
+def test_the_step_equals_numpy_for_any_dimension(tmp_path: Path) -> None:
+    for dimension in (1, 24, 1152):
+        onnx.checker.check_model(make_step(dimension), full_check=True)
+        onnx.save(make_step(dimension), tmp_path / "step.onnx")
+        given = step_inputs(dimension, 16, seed=dimension)
+        found = OrtSession(tmp_path / "step.onnx", CPU).run(given)
+        for name, expected in zip(("refined", "strength"), step(**given), strict=True):
+            np.testing.assert_allclose(found[name], expected, rtol=1e-5, atol=1e-6)
+
+
+@pytest.mark.parametrize("mode", ["RGB", "RGBA", "L", "P", "LA", "CMYK"])
+def test_pixels_are_those_of_transformers_own_transform_in_pil(mode: str, js: Path, tmp_path: Path) -> None:
+    from transformers.models.clip.image_processing_pil_clip import CLIPImageProcessorPil
+
+    from reco_plugin.preprocess import images_to_array
+    from reco_plugin.towers.pixels import read_pixels
+    from reco_plugin.towers.source import read_json
+
+    path = js / "preprocessor_config.json"
+    pixels = read_pixels(read_json(path), path)
+    theirs = CLIPImageProcessorPil(**json.loads(path.read_text()))
+    for picture in (*sample_images(6), Image.radial_gradient("L").resize((33, 76))):
+        image = picture.convert("RGB").convert(mode)
+        mean, std = pixels.image.mean, pixels.image.std
+        ours = ((images_to_array([image], pixels.image)[0] / np.float32(255) - mean) / std).transpose(2, 0, 1)
+        np.testing.assert_allclose(ours, theirs(image)["pixel_values"][0], atol=1e-5)
+
+
+def test_the_command_shows_what_was_checked(js: Path, tmp_path: Path) -> None:
+    run = CliRunner().invoke
+    done = run(app, ["model", "add", str(js), "--out", str(tmp_path / "out")])
+    assert done.exit_code == 0, done.output
+    assert "js: transformers.js, 24-d" in done.output and "clip_image" in done.output and "--template" in done.output
+    again = run(app, ["model", "add", str(js), "--out", str(tmp_path / "out"), "--template", "{}", "--json"])
+    assert json.loads(again.stdout)["dimension"] == 24
+    assert Artifact.load(tmp_path / "out").manifest.templates == ("{}",)
+    (js / "tokenizer.json").unlink()
+    failed = run(app, ["model", "add", str(js), "--out", str(tmp_path / "out")])
+    assert failed.exit_code == 1 and "error: " in failed.output and "--tokenizer" in failed.output
+    assert Artifact.load(tmp_path / "out").manifest.templates == ("{}",)  # the older one stays
