@@ -6,7 +6,7 @@
       manifest.json      encoder, preprocessing, tokenizer, fusion, defaults, licences, checksums
       tokenizer.json
       clip_image/        config.pbtxt, 1/model.onnx    (B,H,W,3) uint8 -> (B,D)
-      clip_text/                                       (B,L) int32 -> (B,D)
+      clip_text/                                       (B,L) int32 -> (B,D); a large one has 1/model.onnx.data, too
       reco_image/                                      query, evidence, signals, constants -> refined, strength
       reco_text/
       paper_image/                                     query, neighbours, similarity, trust -> refined, weights
@@ -39,14 +39,15 @@ from .config import Settings, cache_folder, load_settings
 from .defaults import POLICY_NEIGHBOURS
 from .encoder_api import ApiClient, RecognisedApi, is_address, measure, parse_address
 from .errors import ArtifactError, ConfigError
-from .files import known_sha256, sha256_file
+from .files import known_sha256, sha256_file, weights_file
 from .options import RefineDefaults
 from .preprocess import ImageConfig, TextConfig
 from .types import MODALITIES, Caution, Fingerprint, FuserName, Modality, Role
 from .values import CONTEXT_LENGTH, DIMENSIONS, in_words, show
 
-FORMAT = 3
-"""Of the manifest; 1 has neither templates nor the tokenizer's checksum, 2 other fusion graphs, with a fitted gate."""
+FORMAT = 4
+"""Of the manifest; 1 has neither templates nor the tokenizer's checksum, 2 other fusion graphs, with a fitted gate, and
+up to 3 each graph is one file."""
 MANIFEST = "manifest.json"
 TOKENIZER = "tokenizer.json"
 _THUMBNAILS = ImageConfig((224, 224))
@@ -90,15 +91,29 @@ class FusionInfo(_Strict):
 
 
 class ModelFile(_Strict):
-    """Size and checksum of one file of the folder."""
+    """Size and checksum of one file of the folder.
+
+    Attributes:
+        size_bytes: of the file.
+        sha256: of the file; the checksum of a graph covers its weights, whose own one it holds.
+        weights: the second file of a large graph.
+    """
 
     size_bytes: int = Field(ge=0)
     sha256: str
+    weights: ModelFile | None = None
 
     @classmethod
     def of(cls, path: Path) -> ModelFile:
-        """Measure a file."""
-        return cls(size_bytes=path.stat().st_size, sha256=sha256_file(path))
+        """Measure a file, and that of its weights where a graph has one."""
+        second = weights_file(path)
+        weights = cls.of(second) if second.exists() else None
+        return cls(size_bytes=path.stat().st_size, sha256=sha256_file(path), weights=weights)
+
+    @property
+    def total_bytes(self) -> int:
+        """Size with the weights."""
+        return self.size_bytes + (self.weights.size_bytes if self.weights else 0)
 
 
 class Manifest(_Strict):
@@ -110,7 +125,7 @@ class Manifest(_Strict):
         digest: sha256 over the encoder's weights, preprocessing and tokenizer (not over their storage format).
         dimension: D.
         templates: prompts that the encoder was trained with, ``{}`` where a name goes; empty where not known.
-        graphs: graph name -> checksum of its ONNX file.
+        graphs: graph name -> checksums of its ONNX file or files.
         tokenizer: checksum of ``tokenizer.json``; older exports have none, nor has an API.
         api: address of the API that is the encoder, without its key; empty where it is in the folder.
     """
@@ -262,12 +277,16 @@ class Artifact:
             if file and (found := sha256_file(path) if again else known_sha256(path, cache_folder())) != file.sha256:
                 raise ArtifactError(
                     f"{path} has sha256 {found[:12]}…, the manifest says {file.sha256[:12]}…: "
-                    "the file was changed or damaged after the export. Export the model again."
+                    "the file was changed or damaged after the export, or is of another model. Copy it again, or "
+                    "export the model again."
                 )
 
     def _files(self) -> Iterator[tuple[Path, ModelFile | None]]:
         """The files that must be there, with their expected size and checksum."""
-        yield from ((self.graph(name), graph) for name, graph in self.manifest.graphs.items())
+        for name, graph in self.manifest.graphs.items():
+            yield self.graph(name), graph
+            if graph.weights:
+                yield weights_file(self.graph(name)), graph.weights
         if not self.manifest.api:
             yield self.tokenizer, self.manifest.tokenizer
 
@@ -310,7 +329,7 @@ class _Version(BaseModel):
 
 def _check_size(path: Path, expected: ModelFile | None) -> None:
     if not path.is_file():
-        raise ArtifactError(f"{path} is missing; export the model again: reco export --help")
+        raise ArtifactError(f"{path} is missing: copy it again, or export the model again: reco export --help")
     if expected is not None and (found := path.stat().st_size) != expected.size_bytes:
         raise ArtifactError(
             f"{path} has {found:,} bytes, the manifest says {expected.size_bytes:,}: the file is truncated or was "

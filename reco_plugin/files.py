@@ -65,6 +65,11 @@ def write_whole(path: Path, write: Callable[[BinaryIO], object]) -> None:
     sync_folder(path.parent)
 
 
+def weights_file(graph: Path) -> Path:
+    """The file that holds the weights of an ONNX graph which are not in its own file."""
+    return graph.with_name(f"{graph.name}.data")
+
+
 def sync_folder(folder: Path) -> None:
     """Make renames in a folder durable."""
     if os.name != "posix":

@@ -197,7 +197,7 @@ def test_torch_is_known_to_the_training_only():
 
 
 def test_onnxruntime_runs_models_in_the_sessions_only():
-    tools = {"cli.doctor", "train.precision"}  # one shows its version, one uses its quantisation
+    tools = {"cli.doctor", "train.precision"}  # one shows its version, one uses its converter
     assert third_party("onnxruntime")["onnxruntime"] - tools == {"sessions.ort"}
     assert third_party("openvino")["openvino"] == {"sessions.openvino"}
 

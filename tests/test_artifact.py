@@ -9,8 +9,10 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 from broken_graph import with_broken_graph
+from two_files import split_graphs
 from typer.testing import CliRunner
 
 from reco_plugin import Reco, files
@@ -18,7 +20,7 @@ from reco_plugin.artifact import FORMAT, GRAPHS, MANIFEST, TOKENIZER, Artifact, 
 from reco_plugin.cli.app import app
 from reco_plugin.config import load_settings
 from reco_plugin.errors import ArtifactError, SessionError
-from reco_plugin.files import sha256_file
+from reco_plugin.files import sha256_file, weights_file
 from reco_plugin.sessions.ort import OrtSession
 
 TEXT = {"kind": "clip", "context_length": 20, "clean": "lower", "pad_id": 0, "end_id": 4095}
@@ -45,7 +47,7 @@ def test_the_shipped_model_is_whole(model):
     artifact = Artifact.load(model)
     artifact.verify()
     assert set(artifact.manifest.graphs) == {*GRAPHS, "paper_image", "paper_text"}
-    assert artifact.manifest.format == FORMAT
+    assert artifact.manifest.format in (3, FORMAT)
     assert (artifact.manifest.fusion.fuser, artifact.manifest.fusers) == ("reco", ("reco", "paper"))
     for name in artifact.manifest.graphs:
         assert artifact.graph(name).stat().st_size == artifact.manifest.graphs[name].size_bytes
@@ -128,6 +130,40 @@ def test_a_changed_graph_of_the_same_size_is_noticed_by_its_checksum(copy):
         done = CliRunner().invoke(app, [*command, "--model", str(copy)])
         assert done.exit_code != 0
         assert "changed or damaged" in done.stderr
+
+
+@pytest.fixture
+def split(copy: Path) -> Artifact:
+    """The model with the weights of its text tower in a second file."""
+    return split_graphs(copy, "clip_text")
+
+
+def test_a_graph_of_two_files_gives_the_same_vectors(split, model):
+    with Reco.open(split.folder, memory=":memory:") as two, Reco.open(model, memory=":memory:") as one:
+        np.testing.assert_array_equal(two.encoder.texts(["a fox"]), one.encoder.texts(["a fox"]))
+        assert two.manifest.fingerprint == one.manifest.fingerprint
+
+
+@pytest.mark.parametrize(
+    ("spoil", "said"),
+    [
+        (Path.unlink, "is missing: copy it again"),
+        (lambda path: path.write_bytes(path.read_bytes()[:-1]), "truncated or was replaced. Copy it again"),
+        (lambda path: flip_a_byte(path), "changed or damaged after the export, or is of another model. Copy it again"),
+    ],
+    ids=["missing", "truncated", "another"],
+)
+def test_spoilt_weights_are_noticed_when_the_model_is_opened(spoil, said, split):
+    spoil(weights_file(split.graph("clip_text")))
+    with pytest.raises(ArtifactError) as caught:
+        Reco.open(split.folder, memory=":memory:")
+    assert "clip_text/1/model.onnx.data" in str(caught.value) and said in str(caught.value)
+
+
+def test_a_graph_whose_weights_are_gone_names_them(split):
+    weights_file(split.graph("clip_text")).unlink()
+    with pytest.raises(SessionError, match=r"cannot load .*clip_text.*model\.onnx\.data"):
+        OrtSession(split.graph("clip_text"), load_settings())
 
 
 def flip_a_byte(path: Path) -> None:

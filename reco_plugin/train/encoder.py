@@ -44,6 +44,7 @@ class FrozenClip:
     text: TextConfig
     tokenizer_json: str  # file of the tokenizers library
     digest: str  # sha256 over weights, preprocessing and tokenizer: the encoder's fingerprint
+    disposable: bool = False  # whether an export gives back each tower's weights as soon as they are written
 
     @property
     def dimension(self) -> int:
@@ -55,6 +56,12 @@ class FrozenClip:
     def tower(self, modality: Modality) -> nn.Module:
         """The module to export: model inputs -> (B, D) unit-norm."""
         return ImageTower(self.model, self.image) if modality == "image" else TextTower(self.model, self.text)
+
+    def free(self, modality: Modality) -> None:
+        """Give back the RAM of a tower's weights; it cannot run afterwards."""
+        for name, parameter in self.model.named_parameters():
+            if name.startswith("visual.") == (modality == "image"):
+                parameter.data = torch.empty(0)
 
     def images(self, images: Sequence[ImageInput], batch_size: int = 128) -> Vectors:
         """Encode images in torch; (N, D)."""
@@ -201,7 +208,7 @@ def _digest(clip: nn.Module, image: ImageConfig, text: TextConfig, tokenizer_jso
     digest = hashlib.sha256()
     for name, tensor in sorted(clip.state_dict().items()):
         digest.update(name.encode())
-        digest.update(np.ascontiguousarray(tensor.numpy()).tobytes())
+        digest.update(np.ascontiguousarray(tensor.numpy()).reshape(-1).view(np.uint8).data)
     for part in (image.to_dict(), {k: v for k, v in text.to_dict().items() if k not in _HOW_IT_IS_CALLED}):
         digest.update(json.dumps(part, sort_keys=True).encode())
     digest.update(tokenizer_json.encode())

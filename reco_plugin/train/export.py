@@ -9,7 +9,7 @@ from __future__ import annotations
 import json
 import warnings
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from importlib.metadata import version
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -24,8 +24,9 @@ from ..defaults import NEIGHBOURS
 from ..errors import ConfigError, DataError
 from ..sessions.base import Arrays
 from ..sessions.ort import OrtSession
-from ..types import MODALITIES, FuserName, ImageInput
+from ..types import FuserName, ImageInput
 from .encoder import FrozenClip, load_frozen
+from .graph_file import ONE_FILE, graph_bytes
 from .loop import FUSION, Fusions, load_fusions
 from .model import FusionConfig
 from .parity import COUNT, Parity, Precision, check, compare, sample_images, sample_texts
@@ -60,6 +61,7 @@ def export_model(options: ExportOptions, out: Path, serving: Serving | None = No
     samples = _samples(options.check) if options.check else Samples()
     policy = Policy(k=options.k or recipe.get("k", NEIGHBOURS))
     card = Card(policy, options.fuser, templates, recipe.get("source", ""), options.licenses)
+    clip = replace(clip, disposable=True)
     return export(clip, fusions, out, card=card, precision=options.precision, serving=serving, samples=samples)
 
 
@@ -92,10 +94,6 @@ def _samples(source: str) -> Samples:
     return Samples(images, texts)
 
 
-_FILE_LIMIT = 2**31 - 2**24
-"""Limit of one protobuf message, less the size of the graph itself, in bytes."""
-
-
 @dataclass(frozen=True)
 class Card:
     """The entries of a manifest besides the encoder."""
@@ -124,42 +122,44 @@ def export(
     precision: Precision = "fp32",
     serving: Serving | None = None,
     samples: Samples | None = None,
+    limit: int = ONE_FILE,
 ) -> list[Parity]:
     """Write a model folder and check its parity; returns the measurements.
 
     Args:
-        clip: the frozen encoder.
+        clip: the frozen encoder; one that is ``disposable`` cannot be used afterwards.
         fusions: of the same dimension, beside the closed form; None: that alone.
         out: the folder; an older model there is replaced when the new one is complete.
         card: for the manifest.
         precision: of the weights, and with the accelerator ``cuda`` of the encoders' arithmetic too.
         serving: Triton's batches, queue and accelerator.
         samples: inputs to compare.
+        limit: bytes of weights of a graph above which they lie in a second file.
 
     Raises:
         ArtifactError: a graph differs from torch by more than its precision allows; nothing is written.
         ArtifactError: ``out`` exists and is no model folder.
-        ConfigError: int8 for a GPU, which has no kernels for it in ONNX Runtime; a tower above 2 GB.
+        ConfigError: int8 for a GPU, which has no kernels for it in ONNX Runtime.
     """
     serving, card, samples = serving or Serving(), card or Card(), samples or Samples()
-    _check_feasible(clip, precision, serving)
-    specs = graph_specs(clip.image, clip.text, clip.dimension, card.policy.k)
+    _check_feasible(precision, serving)
+    dimension = clip.dimension
+    specs = graph_specs(clip.image, clip.text, dimension, card.policy.k)
     images = [*samples.images, *sample_images(max(COUNT - len(samples.images), 0))]
     texts = [*samples.texts, *sample_texts(max(COUNT - len(samples.texts), 0))]
     with whole_model(out) as folder:
         parities, graphs = [], {}
         for case in cases(clip, fusions, specs, images, texts):
             path = graph_file(folder, case.spec.name)
-            parities.append(export_graph(case, path, precision, arithmetic_of(case.spec, precision, serving)))
+            parities.append(export_graph(case, path, precision, arithmetic_of(case.spec, precision, serving), limit))
             graphs[case.spec.name] = file = ModelFile.of(path)
             config = render_config(case.spec, serving, half=precision == "fp16", sha256=file.sha256)
             (folder / case.spec.name / "config.pbtxt").write_text(config, encoding="utf-8")
         (folder / TOKENIZER).write_text(clip.tokenizer_json, encoding="utf-8")
-        tokenizer = ModelFile.of(folder / TOKENIZER)
         manifest = Manifest(
             name=clip.name,
             digest=clip.digest,
-            dimension=clip.dimension,
+            dimension=dimension,
             image=clip.image,
             text=clip.text,
             templates=card.templates,
@@ -167,7 +167,7 @@ def export(
             policy=card.policy,
             precision=precision,
             graphs=graphs,
-            tokenizer=tokenizer,
+            tokenizer=ModelFile.of(folder / TOKENIZER),
             licenses=card.licenses,
             made_with={package: version(package) for package in ("reco-plugin", "torch", "open_clip_torch", "onnx")},
         )
@@ -180,29 +180,23 @@ def shape_of(fusions: Fusions | None, image: FusionConfig | None = None) -> dict
     return (asdict(fusions.config) if fusions else {}) | ({"image": asdict(image)} if image else {})
 
 
-def _check_feasible(clip: FrozenClip, precision: Precision, serving: Serving) -> None:
+def _check_feasible(precision: Precision, serving: Serving) -> None:
     if precision == "int8" and serving.accelerator != "none":
         raise ConfigError(
             f"int8 graphs hold operators that ONNX Runtime runs on CPUs only, so accelerator {serving.accelerator!r} "
             "would slow them down: use fp16, or accelerator none"
         )
-    sizes = dict.fromkeys(MODALITIES, 0)
-    for name, parameter in clip.model.named_parameters():
-        sizes["image" if name.startswith("visual.") else "text"] += parameter.nbytes
-    for modality, size in sizes.items():
-        if size >= _FILE_LIMIT:
-            raise ConfigError(
-                f"the {modality} tower of {clip.name} has {size / 1e9:.1f} GB of float32 weights, and an ONNX file "
-                "holds 2.1 GB: choose a smaller encoder (ViT-L fits, ViT-H does not)"
-            )
 
 
-def export_graph(case: GraphCheck, path: Path, precision: Precision, arithmetic: FloatWidth) -> Parity:
+def export_graph(
+    case: GraphCheck, path: Path, precision: Precision, arithmetic: FloatWidth, limit: int = ONE_FILE
+) -> Parity:
     """Write one graph and compare it with torch."""
     path.parent.mkdir(parents=True)
     with quiet():
-        to_onnx(case, path)
-        to_precision(path, precision, arithmetic)
+        to_onnx(case, path, limit)
+        case.free()
+        to_precision(path, precision, arithmetic, limit)
     parity = measure(case, path, Settings(provider="cpu"))
     check(parity, precision)
     return parity
@@ -222,7 +216,7 @@ def measure(case: GraphCheck, path: Path, settings: Settings) -> Parity:
         np.concatenate([batch.expected[first] for batch in case.batches]),
         np.concatenate([outputs[first] for outputs in found]),
         difference=max((_difference(case.batches, found, name) for name in others), default=0.0),
-        size_bytes=path.stat().st_size,
+        size_bytes=graph_bytes(path),
     )
 
 

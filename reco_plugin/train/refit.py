@@ -21,6 +21,7 @@ from ..artifact import (
     fusion_graph,
     whole_model,
 )
+from ..files import weights_file
 from ..sessions.triton.ports import CHECKSUM
 from ..types import MODALITIES, FuserName
 from .export import export_graph, graph_file, shape_of
@@ -72,7 +73,7 @@ def refit(
             config = _config(base, case.spec, graphs[case.spec.name].sha256)
             (folder / case.spec.name / _CONFIG).write_text(config, encoding="utf-8")
         for name in _list_kept(base, graphs):
-            _take(base.graph(name), graph_file(folder, name))
+            _take_graph(base.graph(name), graph_file(folder, name))
             shutil.copyfile(base.folder / name / _CONFIG, folder / name / _CONFIG)
             graphs[name] = manifest.graphs[name]
         shutil.copyfile(base.tokenizer, folder / TOKENIZER)
@@ -97,7 +98,7 @@ def refit(
 def _list_kept(base: Artifact, made: dict[str, ModelFile]) -> Iterator[str]:
     """Graphs of the base that stay."""
     encoder = set(map(clip_graph, MODALITIES))
-    older = base.manifest.format < FORMAT  # other fusions, by the same names
+    older = base.manifest.format < 3  # other fusions, by the same names
     yield from (name for name in base.manifest.graphs if name in encoder or not (older or name in made))
 
 
@@ -118,8 +119,14 @@ def _is_own(block: str) -> bool:
     return block.startswith(("input", "output", "model_warmup")) or f'key: "{CHECKSUM}"' in block
 
 
-def _take(source: Path, target: Path) -> None:
+def _take_graph(source: Path, target: Path) -> None:
     target.parent.mkdir(parents=True)
+    _take(source, target)
+    if weights_file(source).exists():
+        _take(weights_file(source), weights_file(target))
+
+
+def _take(source: Path, target: Path) -> None:
     try:
         os.link(source, target)
     except OSError:  # another file system, or one without links

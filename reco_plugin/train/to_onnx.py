@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -14,12 +15,13 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from ..artifact import fusion_graph
+from ..artifact import clip_graph, fusion_graph
 from ..calibration.gate import PRIOR, SIGNALS, step
 from ..errors import ArtifactError
 from ..preprocess import Tokenizer, images_to_array
 from ..sessions.base import Arrays
 from ..types import MODALITIES, ImageInput
+from .graph_file import ONE_FILE, write_graph
 from .loop import Fusions
 from .model import Step
 from .triton import GraphSpec
@@ -38,6 +40,10 @@ class GraphSample:
     expected: Arrays
 
 
+def _keep() -> None:
+    """Leave the weights where they are."""
+
+
 @dataclass(frozen=True)
 class GraphCheck:
     """A module to export."""
@@ -45,15 +51,19 @@ class GraphCheck:
     spec: GraphSpec  # its ports
     module: nn.Module  # inputs and outputs as in ``spec``, in order
     batches: list[GraphSample]  # for the parity check; the first is the exporter's example
+    free: Callable[[], None] = _keep  # gives back the module's weights once they are written
 
 
 def cases(
     clip: FrozenClip, fusions: Fusions | None, specs: dict[str, GraphSpec], images: list[ImageInput], texts: list[str]
 ) -> Iterator[GraphCheck]:
     """Yield one graph after the other, so that the inputs of only one are in RAM."""
-    yield GraphCheck(specs["clip_image"], clip.tower("image"), list(_image_batches(clip, images)))
-    yield GraphCheck(specs["clip_text"], clip.tower("text"), list(_text_batches(clip, texts)))
-    yield from fusion_cases(clip.dimension, fusions, specs)
+    compared = {"image": _image_batches(clip, images), "text": _text_batches(clip, texts)}
+    dimension = clip.dimension
+    for modality in MODALITIES:
+        free = partial(clip.free, modality) if clip.disposable else _keep
+        yield GraphCheck(specs[clip_graph(modality)], clip.tower(modality), list(compared[modality]), free)
+    yield from fusion_cases(dimension, fusions, specs)
 
 
 def fusion_cases(dimension: int, fusions: Fusions | None, specs: dict[str, GraphSpec]) -> Iterator[GraphCheck]:
@@ -138,8 +148,14 @@ def fusion_inputs(dimension: int, batch: int = 64, k: int = 6) -> Arrays:
     }
 
 
-def to_onnx(case: GraphCheck, path: Path) -> None:
-    """Write a case's module as one file, for any batch size and any length where its ports say so."""
+def to_onnx(case: GraphCheck, path: Path, limit: int = ONE_FILE) -> None:
+    """Write a case's module, for any batch size and any length where its ports say so.
+
+    Args:
+        case: the module.
+        path: the graph's file.
+        limit: bytes of weights above which they lie in a second file; they are written from where torch has them.
+    """
     arrays = case.batches[0].inputs.values()
     arguments = tuple(torch.from_numpy(np.ascontiguousarray(array)) for array in arrays)
     if len(arguments[0]) == 1:  # torch would take a batch of one for a constant
@@ -162,5 +178,5 @@ def to_onnx(case: GraphCheck, path: Path) -> None:
         )
     if program is None:
         raise ArtifactError(f"torch exported nothing for {case.spec.name}")
-    program.save(str(path), external_data=False)
+    write_graph(program.model, path, limit)
     onnx.checker.check_model(str(path))

@@ -17,6 +17,7 @@ import torch
 from torch import nn
 
 from reco_plugin.train import export
+from reco_plugin.train.graph_file import ONE_FILE, read_graph, write_graph
 from reco_plugin.train.to_onnx import GraphCheck
 
 SIMPLE = (bool, int, float, str, tuple, type(None))
@@ -29,15 +30,17 @@ def graphs_are_made_once(tmp_path_factory: pytest.TempPathFactory) -> Iterator[N
     folder = tmp_path_factory.getbasetemp().parent / "graphs" if shared else tmp_path_factory.mktemp("graphs")
     to_onnx = export.to_onnx
 
-    def kept(case: GraphCheck, path: Path) -> None:
+    def kept(case: GraphCheck, path: Path, limit: int = ONE_FILE) -> None:
         made = folder / f"{digest_of(case)}.onnx"
         if not made.exists():
-            to_onnx(case, path)
+            to_onnx(case, path)  # as one file
             part = made.with_suffix(f".{os.getpid()}")
             shutil.copyfile(path, part)
             part.rename(made)
         else:
             shutil.copyfile(made, path)
+        if limit < ONE_FILE:
+            write_graph(read_graph(path), path, limit)
 
     trace = logging.getLogger("torch.__trace")  # pytest listens to loggers that do not propagate; this one would tell
     trace.propagate = True  # it all that the exporter does, which takes longer than doing it

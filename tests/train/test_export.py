@@ -9,7 +9,7 @@ import logging
 import shutil
 import warnings
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -26,9 +26,11 @@ from reco_plugin.artifact import GRAPHS, Artifact, Policy
 from reco_plugin.calibration.gate import step
 from reco_plugin.config import Settings
 from reco_plugin.errors import ArtifactError, ConfigError
+from reco_plugin.files import weights_file
 from reco_plugin.fuse import GraphFuser
 from reco_plugin.sessions.ort import OrtSession
 from reco_plugin.train import export as export_module
+from reco_plugin.train import precision as precision_module
 from reco_plugin.train.encoder import FrozenClip, load_frozen
 from reco_plugin.train.export import Card, Samples, export
 from reco_plugin.train.loop import Fusions, TorchFuser
@@ -370,14 +372,56 @@ def test_int8_on_a_gpu_is_refused(accelerator: Any, exported: Callable[[str], Ex
 
 
 @VIT
-def test_a_tower_that_no_onnx_file_can_hold_is_refused_before_work(
-    exported: Callable[[str], Exported], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+@pytest.mark.parametrize("precision", ["fp32", "fp16", "int8"])
+def test_weights_above_the_limit_lie_in_a_second_file_and_give_the_same_vectors(
+    precision: Any, exported: Callable[[str], Exported], tmp_path: Path
 ) -> None:
     made = exported("vit")
-    monkeypatch.setattr(export_module, "_FILE_LIMIT", 100_000)
-    with pytest.raises(ConfigError, match=r"the image tower of .* GB of float32 weights"):
-        export(made.clip, made.fusions, tmp_path / "m")
-    assert list(tmp_path.iterdir()) == []
+    parities = export(made.clip, None, tmp_path / "two", precision=precision, limit=10_000)
+    export(made.clip, None, tmp_path / "one", precision=precision)
+    artifact = Artifact.load(tmp_path / "two")
+    artifact.verify()
+    assert artifact.manifest.digest == made.clip.digest and artifact.manifest.precision == precision
+    for parity in parities:
+        file = artifact.manifest.graphs[parity.graph]
+        assert (file.weights is not None) is parity.graph.startswith("clip_")
+        assert parity.size_bytes == file.total_bytes
+    for graph in ("clip_image", "clip_text"):
+        version = tmp_path / "two" / graph / "1"
+        assert sorted(path.name for path in version.iterdir()) == ["model.onnx", "model.onnx.data"]
+        assert weights_file(version / "model.onnx").stat().st_size > 10_000
+    images, texts = sample_images(3), list(SAMPLE_TEXTS)
+    with Reco.open(tmp_path / "two", threads=1) as two, Reco.open(tmp_path / "one", threads=1) as one:
+        np.testing.assert_array_equal(two.encoder.images(images), one.encoder.images(images))
+        np.testing.assert_array_equal(two.encoder.texts(texts), one.encoder.texts(texts))
+        assert two.manifest.fingerprint == one.manifest.fingerprint
+
+
+@VIT
+def test_half_arithmetic_is_the_same_of_one_file_and_of_two(
+    exported: Callable[[str], Exported], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Large weights are not seen by the converter; here all matrices are large, and then none."""
+    made, found = exported("vit"), []
+    inputs = {"tokens": np.random.default_rng(0).integers(1, 4096, (7, 20)).astype(np.int32)}
+    for values, limit in ((500, 1000), (2**30, 2**30)):
+        path = tmp_path / str(values) / "model.onnx"
+        path.parent.mkdir()
+        shutil.copy(made.folder / "clip_text" / "1" / "model.onnx", path)
+        monkeypatch.setattr(precision_module, "_LARGE", values)
+        to_precision(path, "fp16", "half", limit)
+        assert weights_file(path).exists() is (limit == 1000)
+        found.append(OrtSession(path, CPU).run(inputs)["features"])
+    np.testing.assert_array_equal(*found)
+
+
+@VIT
+def test_a_disposable_encoder_gives_its_weights_back(exported: Callable[[str], Exported], tmp_path: Path) -> None:
+    made = exported("vit")
+    clip = replace(copy.deepcopy(made.clip), disposable=True)
+    export(clip, None, tmp_path / "m")
+    assert sum(parameter.nbytes for parameter in clip.model.parameters()) == 0
+    assert Artifact.load(tmp_path / "m").manifest.fingerprint == Artifact.load(made.folder).manifest.fingerprint
 
 
 @VIT
@@ -418,7 +462,7 @@ def test_a_graph_that_differs_is_not_written(
         shutil.copytree(made.folder, out)
     before = {p: p.read_bytes() for p in out.rglob("*") if p.is_file()}
 
-    def damage(path: Path, precision: str, arithmetic: str) -> None:
+    def damage(path: Path, *_: Any) -> None:
         from onnx import numpy_helper
 
         model = onnx.load(str(path))
@@ -454,7 +498,7 @@ def test_an_older_model_is_replaced_whole_and_anything_else_is_refused(
 ) -> None:
     made = exported("vit")
 
-    def written(case: Any, path: Path, *_: str) -> Parity:  # not to wait for exports that are tested above
+    def written(case: Any, path: Path, *_: Any) -> Parity:  # not to wait for exports that are tested above
         shutil.copytree(made.folder / case.spec.name, path.parents[1])
         return Parity(case.spec.name, 48, 1.0, 1.0, 0.0, 0)
 

@@ -9,9 +9,11 @@ from pathlib import Path
 import pytest
 from google.protobuf import text_format
 from tritonclient.grpc import model_config_pb2
+from two_files import split_graphs
 
-from reco_plugin.artifact import Artifact, Policy
+from reco_plugin.artifact import FORMAT, Artifact, Policy
 from reco_plugin.errors import ArtifactError
+from reco_plugin.files import weights_file
 from reco_plugin.train.loop import Fusions
 from reco_plugin.train.model import FusionConfig
 from reco_plugin.train.recipe import Serving
@@ -66,6 +68,16 @@ def test_the_closed_form_alone_keeps_what_the_base_says_of_its_layer(base: Path,
     assert made.manifest.fingerprint == before.manifest.fingerprint
 
 
+def test_weights_in_a_second_file_are_taken_with_their_graph(base: Path, tmp_path: Path) -> None:
+    before = split_graphs(base, "clip_image", "clip_text", "paper_image")
+    refit(before, None, tmp_path / "new", policy=Policy(k=7), trained_on="here")
+    made = Artifact.load(tmp_path / "new")
+    made.verify()
+    for name in ("clip_image", "clip_text", "paper_image"):
+        assert made.manifest.graphs[name] == before.manifest.graphs[name] and made.manifest.graphs[name].weights
+        assert weights_file(made.graph(name)).samefile(weights_file(before.graph(name)))
+
+
 def test_a_folder_of_an_older_format_gets_the_new_graphs(base: Path, tmp_path: Path) -> None:
     older(base)
     artifact = Artifact.load(base)
@@ -73,7 +85,7 @@ def test_a_folder_of_an_older_format_gets_the_new_graphs(base: Path, tmp_path: P
     assert artifact.manifest.fusion_graphs("paper") == {"image": "reco_image", "text": "reco_text"}
     refit(artifact, None, tmp_path / "new", policy=Policy(), trained_on="", fuser="reco")
     made = Artifact.load(tmp_path / "new").manifest
-    assert (made.format, made.fusers) == (3, ("reco",))
+    assert (made.format, made.fusers) == (FORMAT, ("reco",))
     assert made.graphs["reco_text"] != artifact.manifest.graphs["reco_text"]
 
 

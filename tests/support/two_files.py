@@ -1,0 +1,23 @@
+"""A model folder some of whose graphs have their weights in a second file, as large ones do."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+from reco_plugin.artifact import MANIFEST, Artifact, ModelFile
+from reco_plugin.train.graph_file import read_graph, write_graph
+
+
+def split_graphs(folder: Path, *names: str) -> Artifact:
+    """Rewrite graphs of a folder, their checksums, and those that Triton tells its clients."""
+    artifact = Artifact.load(folder)
+    manifest = json.loads((folder / MANIFEST).read_text())
+    for name in names:
+        path, config = artifact.graph(name), folder / name / "config.pbtxt"
+        write_graph(read_graph(path), path, limit=0)
+        file = ModelFile.of(path)
+        config.write_text(config.read_text().replace(artifact.manifest.graphs[name].sha256, file.sha256))
+        manifest["graphs"][name] = file.model_dump()
+    (folder / MANIFEST).write_text(json.dumps(manifest))
+    return Artifact.load(folder)
