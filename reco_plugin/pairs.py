@@ -15,6 +15,7 @@ import numpy as np
 from .calibration import Calibration
 from .calibration.calibrate import ENOUGH
 from .calibration.learn import STEPS, learn, unfinished, witness
+from .calibration.match import MatchState, read_matches
 from .defaults import INGEST_BATCH, POLICY_NEIGHBOURS, RESULTS
 from .encode import Encoder, encode_pairs
 from .errors import ConfigError, FingerprintMismatch, InputError, MemoryStoreError, MemoryTimeout, MemoryUnavailable
@@ -74,6 +75,15 @@ class PairMemory:
             calibration = _read_calibration(header)
             self._learned = (header, calibration)
         return calibration
+
+    @property
+    def matching(self) -> MatchState | None:
+        """What its pairs asked, to say how sure an answer is; None where too few could ask, or never did.
+
+        Raises:
+            ConfigError: it is damaged, or of another version.
+        """
+        return read_matches(self.searches.header.calibration)
 
     @property
     def version(self) -> int:

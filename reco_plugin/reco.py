@@ -15,12 +15,14 @@ import numpy.typing as npt
 
 from .api_encoder import ApiEncoder, open_encoder
 from .artifact import Artifact, Manifest
+from .calibration.match import ABSENT
 from .config import Settings, SettingsKeywords, load_settings
 from .counters import Counters
 from .encode import Encoder
 from .errors import FORKED, ConfigError, MemoryStoreError, SessionError
 from .fuse import NeighbourFuser, open_fusers
 from .guard import Circuit, Guards, Outage, open_or_await
+from .match import PRECISION, Matches, match_rankings
 from .options import RefineDefaults, RefineOptions, check_options
 from .pairs import PairMemory
 from .refine import ROLES, Refiner
@@ -315,6 +317,39 @@ class Reco:
         asked = images if isinstance(images, np.ndarray) else self._encode(images, "image")
         among = texts if isinstance(texts, np.ndarray) else self._encode(texts, "text")
         return score_both(self, asked, among, queries, **options)
+
+    def match(
+        self,
+        queries: Refinement,
+        scores: Sequence[Sequence[float]] | npt.NDArray[np.floating[Any]],
+        *,
+        modality: Modality,
+        precision: float = PRECISION,
+        absent: float = ABSENT,
+    ) -> Matches:
+        """Say how sure the answers are that an application's own index gave, by what the memory's own pairs asked.
+
+        Example::
+
+            asked = reco.embed(["a red fox"], modality="text")
+            found = my_index.search(asked.vectors[0], k=10)  # best first
+            sure = reco.match(asked, [[hit.score for hit in found]], modality="text")
+            sure.first[0], sure.none[0], sure.passes[0]
+
+        Args:
+            queries: B, refined or plain, as :meth:`embed` and :meth:`refine` return them.
+            scores: B rankings: the cosines of the first ten answers, the best first; fewer make it less sure.
+            modality: of the queries; the answers are of the other.
+            precision: share of right ones that is promised of the first answers that pass, from .5 to below 1.
+            absent: up to which share of the queries may have no right answer in the index.
+
+        Raises:
+            InputError: scores that are no cosines or not one ranking a query, a share that cannot be, or a memory of
+                too few things.
+            ConfigError: what the memory knows of it is damaged, or of another version.
+        """
+        check_choice("modality", modality, MODALITIES)
+        return match_rankings(self.memory.matching, queries, scores, modality, precision, absent)
 
     def close(self) -> None:
         """Flush and release the memory; closing twice is fine."""

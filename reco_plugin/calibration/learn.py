@@ -5,21 +5,27 @@ from __future__ import annotations
 import logging
 import socket
 import uuid
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from datetime import UTC, datetime
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 
-from ..defaults import PAIRS_IN_RAM
-from ..errors import MemoryStoreError
+from ..defaults import NEIGHBOURS, PAIRS_IN_RAM
+from ..errors import ConfigError, InputError, MemoryStoreError
+from ..fuse import Refining
 from ..memory import Header, Memory
+from ..options import RefineOptions
 from ..ram import free_bytes
-from ..types import MODALITIES, Modality, Records, Search, Vectors, other
+from ..types import MODALITIES, Modality, Records, Refinement, Search, Vectors, other
 from . import Calibrated, Calibration, calibrate
 from .calibrate import ENOUGH, FEWEST
+from .closed_form import ClosedForm
+from .match import FEWEST_THINGS, MatchState
+from .questions import RefineHidden, ask_own
 from .reliability import predict
 
 log = logging.getLogger(__name__)
@@ -64,10 +70,66 @@ def learn(store: Memory, k: int, *, progress: Callable[[int], object] = int) -> 
         _set_witnesses(store, pairs.ids, learned.witnesses, progress)
         store.flush()
         state = replace(learned.state, pairs=count)
+        group = str(_stored_match(store.header.calibration).get("group", ""))
         store.set_calibration(state.to_json())  # after those that it was learned from: until then, the old state counts
+        if state.fitted:
+            _ask(store, pairs, state, k, group, progress)
         if count > len(pairs):
             _witness_others(store, learned, count - len(pairs), progress)
         return state
+
+
+def _ask(
+    store: Memory, pairs: Records, state: Calibration, k: int, group: str, progress: Callable[[int], object]
+) -> None:
+    """Store what the pairs' questions say of how sure an answer is; a store that fails now has the state anyway."""
+    try:
+        matches = ask_own(pairs, _refining(store, state, k), _groups(store, pairs.ids, group), progress=progress)
+        if matches is not None:
+            store.set_calibration({**state.to_json(), "match": replace(matches, group=group, k=k).to_json()})
+    except MemoryStoreError as error:
+        log.warning("how sure an answer is was not learned, which `reco memory calibrate` does again: %s", error)
+
+
+def ask_again(store: Memory, group: str) -> MatchState:
+    """Ask with things that a field of the payload names, and store what that says; calibration keeps to it from then.
+
+    Args:
+        store: a memory that was calibrated.
+        group: the field; empty: pairs of one caption are a thing.
+
+    Raises:
+        InputError: no pair has this field, or there are too few things; what is stored stays.
+        ConfigError: the memory is not calibrated.
+    """
+    calibration = store.header.calibration
+    if not calibration:
+        raise ConfigError("the memory is not calibrated: run `reco memory calibrate`")
+    state, k = Calibration.from_json(calibration), int(_stored_match(calibration).get("k", NEIGHBOURS))
+    pairs = _read(store, store.count(), int)
+    groups = _groups(store, pairs.ids, group)
+    if groups == list(pairs.ids):
+        raise InputError(f"no pair has a field {group!r} in its payload; `reco memory search` shows what there is")
+    matches = ask_own(pairs, _refining(store, state, k), groups)
+    if matches is None:
+        raise InputError(f"too few things to ask of, by {group or 'caption'}: {FEWEST_THINGS} must be there")
+    matches = replace(matches, group=group, k=k)
+    store.set_calibration({**calibration, "match": matches.to_json()})
+    return matches
+
+
+def _stored_match(calibration: Mapping[str, Any]) -> Mapping[str, Any]:
+    """What is stored of matches, unread."""
+    stored = calibration.get("match")
+    return stored if isinstance(stored, Mapping) else {}
+
+
+def _groups(store: Memory, ids: Sequence[str], group: str) -> list[str] | None:
+    """The thing of each pair by a field of its payload, its id where it has none; None: by captions."""
+    if not group:
+        return None
+    named = {id_: payload.get(group) for id_, payload in store.payloads()}
+    return [id_ if named.get(id_) is None else str(named[id_]) for id_ in ids]
 
 
 def _calibrate(pairs: Records, k: int, progress: Callable[[int], object]) -> Calibrated | None:
@@ -82,6 +144,32 @@ def _calibrate(pairs: Records, k: int, progress: Callable[[int], object]) -> Cal
     learned = calibrate(pairs.image, pairs.text, k=k, progress=count)
     progress(left)
     return learned
+
+
+@dataclass(frozen=True)
+class _Learned:
+    """A memory with what was just learned of it, see :class:`~reco_plugin.fuse.Learned`."""
+
+    store: Memory
+    calibration: Calibration | None
+
+    @property
+    def searches(self) -> Memory:
+        """What a refinement searches."""
+        return self.store
+
+
+def _refining(store: Memory, state: Calibration, k: int) -> RefineHidden:
+    """Refines as the memory does by default."""
+    how = RefineOptions(
+        k=k, search="uni", fusion="cross", gate=True, target=None, caution="balanced", fuser="reco", explain=False
+    )
+    fuser, learned = ClosedForm(), _Learned(store, state)
+
+    def refine(queries: Vectors, modality: Modality, hidden: Sequence[Collection[str]]) -> Refinement:
+        return fuser.refine(Refining(learned, queries, modality, "query", how, hidden))
+
+    return refine
 
 
 def unfinished(header: Header) -> str:

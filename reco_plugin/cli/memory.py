@@ -18,6 +18,7 @@ from ..errors import ConfigError, InputError, MemoryLocked
 from ..memory import Memory, memory_of
 from ..types import Fingerprint, Modality
 from ..values import strip_marks
+from .memory_cutoff import cutoff_command
 from .memory_fill import add_command, build_command, remove_command, sync_command, update_command
 from .memory_move import copy_command, export_command, import_command, rescue_command
 from .memory_versions import (
@@ -234,7 +235,11 @@ def _open_to_learn(settings: Settings, fingerprint: Fingerprint) -> Memory:
 
 def _shown_calibration(calibration: dict[str, Any]) -> dict[str, Any]:
     """What was learned, without the arrays; empty if nothing was, or only by an older version."""
-    return {name: value for name, value in calibration.items() if name != "blob"} if "blob" in calibration else {}
+    return (
+        {name: value for name, value in calibration.items() if name not in ("blob", "match")}
+        if "blob" in calibration
+        else {}
+    )
 
 
 def calibration_line(calibration: dict[str, Any], pairs: int) -> str:
@@ -292,6 +297,7 @@ for _name, _command, _example in (
     ("rescue", rescue_command, "reco memory rescue ./rescued --memory ./memory"),
     ("build", build_command, "reco memory build catalogue.csv --memory ./memory --swap"),
     ("calibrate", calibrate_command, "reco memory calibrate --memory grpc://localhost:6334 --collection shop"),
+    ("cutoff", cutoff_command, "reco memory cutoff --precision 0.9 --memory ./memory"),
     ("versions", versions_command, "reco memory versions --memory ./memory"),
     ("use", use_command, "reco memory use memory--v3 --memory ./memory"),
     ("rollback", rollback_command, "reco memory rollback --memory ./memory"),

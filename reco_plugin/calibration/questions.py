@@ -1,0 +1,151 @@
+"""Questions that a memory's pairs ask, one a thing, of an index: how sure are the answers of the queries to come?
+
+A thing is all pairs of one caption, word by word, or of one value of a field of the payload: captions that are alike
+may name different things, so a promise must count these as rivals. One pair of each thing stands in the index with its
+other side; that pair asks, and never finds itself in the memory: plain, then refined with the other pairs of its
+thing visible (the memory knows it) and with all of them hidden (it does not), each with its answer in the index and
+without.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Collection, Iterator, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import numpy.typing as npt
+
+from ..types import MODALITIES, Modality, Records, Refinement, Vectors, other
+from .match import FEWEST_THINGS, LOOKED, MatchState, QuestionKind, ThingQuestions, signals_of
+from .nearest import nearest_columns
+
+RefineHidden = Callable[[Vectors, Modality, Sequence[Collection[str]]], Refinement]
+"""Refines queries (B, D) of a modality, each with ids that it must not find."""
+ASKED = 1_500
+"""Things that ask at most."""
+_SAME = 0.9995  # cosine from which two texts are one caption, encoded in two batches
+_HIDDEN = 256  # pairs of a thing that asks, at most: each is hidden by its id
+_BLOCK = 128
+PairRows = npt.NDArray[np.intp]
+_Looked = tuple[npt.NDArray[np.float32], npt.NDArray[np.int16], npt.NDArray[np.float32]]
+
+
+def ask_own(
+    pairs: Records,
+    refine: RefineHidden,
+    groups: Sequence[str] | None = None,
+    *,
+    seed: int = 0,
+    progress: Callable[[int], object] = int,
+) -> MatchState | None:
+    """Ask with a memory's pairs, whose things are also the index; None where they are too few.
+
+    Args:
+        pairs: N of the memory; payloads are not looked at.
+        refine: as the memory refines queries to come.
+        groups: N names of things; None: pairs of one caption are a thing.
+        seed: of what is drawn.
+        progress: called with 0 now and then; what it raises ends this.
+    """
+    rng = np.random.default_rng(seed)
+    thing = _things(pairs.text) if groups is None else np.unique(np.asarray(groups, np.str_), return_inverse=True)[1]
+    order = rng.permutation(len(thing))
+    index = order[np.unique(thing[order], return_index=True)[1]]  # (T,) one pair of each, drawn
+    if len(index) < FEWEST_THINGS:
+        return None
+    counts = np.bincount(thing)
+    few = index[counts[thing[index]] <= _HIDDEN]
+    rows = np.sort(rng.permutation(few)[:ASKED])
+    draw = rng.random(len(rows)).astype(np.float32)
+    asks = _Asking(pairs, _TellingRefine(refine, progress), index, thing, by_caption=groups is None)
+    questions = {m: dict(asks.side(m, rows, draw)) for m in MODALITIES}
+    return MatchState(questions, len(index), len(counts), float((counts == 1).mean()))
+
+
+def _things(text: Vectors) -> npt.NDArray[np.intp]:
+    """The thing (N,) of each caption (N, D)."""
+    seen: dict[bytes, int] = {}
+    return np.asarray(
+        [seen.setdefault(row.tobytes(), len(seen)) for row in (text * 4096).round().astype(np.int16)], np.intp
+    )
+
+
+@dataclass(frozen=True)
+class _TellingRefine:
+    """RefineHidden, and tells of it."""
+
+    refine: RefineHidden
+    progress: Callable[[int], object]
+
+    def __call__(self, queries: Vectors, modality: Modality, hidden: Sequence[Collection[str]]) -> Refinement:
+        self.progress(0)
+        return self.refine(queries, modality, hidden)
+
+
+@dataclass(frozen=True)
+class _Asking:
+    """Who asks, and what.
+
+    Attributes:
+        pairs: N of the memory.
+        refine: queries.
+        index: (T,) pairs whose other side is the index.
+        thing: (N,) of each pair.
+        by_caption: whether captions that are equal but for rounding are one thing, too.
+    """
+
+    pairs: Records
+    refine: RefineHidden
+    index: PairRows
+    thing: PairRows
+    by_caption: bool
+
+    def side(
+        self, modality: Modality, rows: PairRows, draw: npt.NDArray[np.float32]
+    ) -> Iterator[tuple[QuestionKind, ThingQuestions]]:
+        """Each kind of questions of one modality, by the pairs ``rows`` (n,)."""
+        parts: dict[QuestionKind, list[tuple[_Looked, PairRows]]] = {}
+        for start in range(0, len(rows), _BLOCK):
+            for kind, looked, here in self._block(modality, rows[start : start + _BLOCK]):
+                parts.setdefault(kind, []).append((looked, here + start))
+        for kind, found in parts.items():
+            present, place, absent = (np.concatenate(column) for column in zip(*(one for one, _ in found), strict=True))
+            yield kind, ThingQuestions(present, place, absent, draw[np.concatenate([here for _, here in found])])
+
+    def _block(self, modality: Modality, asked: PairRows) -> Iterator[tuple[QuestionKind, _Looked, PairRows]]:
+        pairs, query = self.pairs, self.pairs.side(modality)[asked]
+        same = self.thing[asked][:, None] == self.thing  # (B, N)
+        if self.by_caption:
+            same |= pairs.text[asked] @ pairs.text.T >= _SAME
+        rivals, own = ~same[:, self.index], _places(self.index, asked)
+        answers = pairs.side(other(modality))[self.index]
+        everyone = np.arange(len(asked), dtype=np.intp)
+        yield "plain", _look(query @ answers.T, rivals, own, np.zeros(len(asked), np.float32)), everyone
+        for kind in ("known", "unknown"):
+            here = np.flatnonzero(same.sum(axis=1) > 1).astype(np.intp) if kind == "known" else everyone
+            if len(here):
+                hidden = [[asked[row]] if kind == "known" else np.flatnonzero(same[row]) for row in here.tolist()]
+                found = self.refine(query[here], modality, [[pairs.ids[int(row)] for row in some] for some in hidden])
+                scores = found.plain_scores(found.vectors @ answers.T)
+                yield kind, _look(scores, rivals[here], own[here], found.moved), here
+
+
+def _places(index: PairRows, asked: PairRows) -> PairRows:
+    """Where some of the rows of an index are in it."""
+    order = np.argsort(index)
+    return np.asarray(order[np.searchsorted(index, asked, sorter=order)], np.intp)
+
+
+def _look(
+    scores: npt.NDArray[np.float32], rivals: npt.NDArray[np.bool_], own: PairRows, moved: npt.NDArray[np.float32]
+) -> _Looked:
+    """Signals with the own answer in the index, its place, and signals without it; of scores (B, T)."""
+    without = np.where(rivals, scores, np.float32(-2.0))
+    _, gone = nearest_columns(without, LOOKED)
+    mine = scores[np.arange(len(own)), own]
+    with_it = without
+    with_it[np.arange(len(own)), own] = mine
+    _, best = nearest_columns(with_it, LOOKED)
+    place = (with_it > mine[:, None]).sum(axis=1) + 1
+    place[place > LOOKED] = 0
+    return signals_of(best, moved), place.astype(np.int16), signals_of(gone, moved)

@@ -1,0 +1,103 @@
+"""How sure the first answers of an application's own index are: chances, and a cut-off with a promise."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import numpy.typing as npt
+
+from .calibration.match import ABSENT, BY, LOOKED, Cutoffs, MatchState, PassesBy, QueryWay, measure, signals_of
+from .errors import InputError
+from .types import Modality, Refinement
+
+PRECISION = 0.9
+"""Share of right answers among those that pass, unless said otherwise."""
+_BEYOND = 1.001  # a cosine of rounded vectors may be a little above 1
+
+
+@dataclass(frozen=True)
+class Matches:
+    """What is known of the answers of B queries.
+
+    Attributes:
+        first: (B,) chance that the first answer is right.
+        none: (B,) chance that none of the first ten is.
+        passes: (B,) whether the first answer passes ``cutoffs.of["match"]``; False where none can be promised.
+        cutoffs: what is promised, and why not.
+        way: whether this is known of plain queries, or of refined ones.
+    """
+
+    first: npt.NDArray[np.float64]
+    none: npt.NDArray[np.float64]
+    passes: npt.NDArray[np.bool_]
+    cutoffs: Cutoffs
+    way: QueryWay
+
+    def cutoff(self, by: PassesBy = "score") -> float | None:
+        """One number: what passes it holds the promise; None where none can be promised.
+
+        By ``score`` or ``lead`` it is for scores of :meth:`~reco_plugin.types.Refinement.plain_scores`.
+
+        Raises:
+            InputError: another word.
+        """
+        if by not in BY:
+            raise InputError(f"by must be {', '.join(BY)}, got {by!r}")
+        promise = self.cutoffs.of[by]
+        return None if promise is None else promise.cut
+
+
+def match_rankings(
+    state: MatchState | None,
+    queries: Refinement,
+    scores: Sequence[Sequence[float]] | npt.NDArray[np.floating],
+    modality: Modality,
+    precision: float = PRECISION,
+    absent: float = ABSENT,
+) -> Matches:
+    """Say how sure the first answers are; arguments and errors as in :meth:`reco_plugin.reco.Reco.match`."""
+    best = _ten_each(scores, len(queries.frozen))
+    if state is None:
+        raise InputError(
+            "the memory does not know how sure an answer is: it needs 300 pairs, of 60 things, then reco memory "
+            "calibrate"
+        )
+    way: QueryWay = "plain" if queries.coverage is None or queries.degraded is not None else "refined"
+    sure = state.sureness(modality, way, absent)
+    if sure is None:
+        raise InputError(state.why_not(modality))
+    found = ~np.isnan(best[:, 0])
+    signals = signals_of(queries.plain_scores(np.where(found[:, None], best, np.float32(0.0))), queries.moved)
+    first = np.where(found, sure.first(signals), 0.0)
+    none = np.where(found, np.minimum(sure.none(signals), 1.0 - first), 1.0)
+    cutoffs = state.cutoffs(modality, way, precision, absent)
+    promise = cutoffs.of["match"]
+    passes = found & (measure("match", signals, sure.first) >= (np.inf if promise is None else promise.cut))
+    return Matches(first, none, passes, cutoffs, way)
+
+
+def _ten_each(scores: Sequence[Sequence[float]] | npt.NDArray[np.floating], queries: int) -> npt.NDArray[np.float32]:
+    """The first ten scores (B, 10) of each ranking, of a shorter one the last again and again; NaN where it is empty.
+
+    Raises:
+        InputError: another number of rankings, no cosines, or not the best first.
+    """
+    if len(scores) != queries:
+        raise InputError(f"scores has {len(scores)} rankings for {queries} queries: give one per query")
+    best = np.full((queries, LOOKED), np.nan, np.float32)
+    for row, ranking in enumerate(scores):
+        given = np.asarray(ranking, np.float32)
+        if given.ndim != 1:
+            raise InputError(f"scores[{row}] must be a list of numbers, got shape {given.shape}")
+        if not np.isfinite(given).all() or (np.abs(given) > _BEYOND).any():
+            raise InputError(
+                f"scores[{row}] must hold cosines, from -1 to 1: 1 - distance, or 2 s - 1 of Elasticsearch's scores"
+            )
+        if (np.diff(given) > 1e-6).any():
+            raise InputError(f"scores[{row}] must be the best first; a higher one is nearer, so give 1 - distance")
+        if len(given):
+            some = given[:LOOKED]
+            best[row, : len(some)], best[row, len(some) :] = some, some[-1]
+    return best
