@@ -6,9 +6,13 @@ What is compared takes turns in one process, so that the ratios hold on a machin
 from __future__ import annotations
 
 import argparse
+import asyncio
+import os
+import tempfile
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import ExitStack
 from functools import partial
 from itertools import count
 from pathlib import Path
@@ -22,12 +26,14 @@ from reco_plugin.demo.tasks import pairs
 from reco_plugin.preparation import Preparation
 from reco_plugin.quickstart.dataset import ALL_SPLITS, load
 
+from .load.service import started
 from .page import machine, table
 from .speed.turns import Turns, take_turns
 from .stand_in import server
 
 SEARCH_S = 0.004  # that a request waits for a Qdrant server
 PAIRS, ASKED = 200, 256
+CALLERS = (1, 16)
 
 
 def spinning(model: Path, rounds: int) -> str:
@@ -83,13 +89,65 @@ def searching(model: Path, rounds: int) -> str:
     return table(["callers", "plain, ms", "refined, each call alone, ms", "refined, ms", "refined ÷ plain"], rows)
 
 
+def http(model: Path, rounds: int, beside: Sequence[Path] = ()) -> str:
+    """One text whose vector is in the cache: what HTTP, JSON and the way between take of the service's CPU."""
+    with ExitStack() as open_:
+        folder = Path(open_.enter_context(tempfile.TemporaryDirectory()))
+        services = {}
+        for number, root in enumerate((Path.cwd(), *beside)):
+            memory, log = folder / f"memory-{number}", folder / f"{number}.log"
+            memory.mkdir()
+            flags = ("--cache-entries", "100", "--no-page", "--log-level", "warning")
+            services[str(root)] = open_.enter_context(started(model.resolve(), memory, log, flags, root=root))
+        cpu: dict[tuple[str, int], list[float]] = {(name, c): [] for name in services for c in CALLERS}
+        for number in range(rounds):
+            for callers in CALLERS:
+                for name in list(services)[:: 1 if number % 2 == 0 else -1]:
+                    ask_service(services[name].url, callers, 50)
+                    before = processor_s(services[name].pid)
+                    ask_service(services[name].url, callers, ASKED)
+                    cpu[name, callers].append(1000 * (processor_s(services[name].pid) - before) / ASKED)
+    rows = [[name, f"{callers}", f"{min(taken):.2f}"] for (name, callers), taken in cpu.items()]
+    return table(["checkout", "callers", "CPU of the service a request, ms"], rows, left=2)
+
+
+def ask_service(url: str, callers: int, requests: int) -> None:
+    """So many requests by so many kept connections, one after the other on each."""
+    body = b'{"model": "clip", "input": ["a red fox"]}'
+    host, port = url.removeprefix("http://").split(":")
+    head = f"POST /v1/embeddings HTTP/1.1\r\nhost: {host}\r\ncontent-type: application/json\r\n"
+    message = f"{head}content-length: {len(body)}\r\n\r\n".encode() + body
+
+    async def call(times: int) -> None:
+        reader, writer = await asyncio.open_connection(host, int(port))
+        for _ in range(times):
+            writer.write(message)
+            answer = await reader.readuntil(b"\r\n\r\n")
+            length = next(line for line in answer.lower().split(b"\r\n") if line.startswith(b"content-length:"))
+            await reader.readexactly(int(length.split(b":")[1]))
+            if not answer.startswith(b"HTTP/1.1 200"):
+                raise SystemExit(answer.decode())
+        writer.close()
+
+    async def call_all() -> None:
+        await asyncio.gather(*(call(requests // callers) for _ in range(callers)))
+
+    asyncio.run(call_all())
+
+
+def processor_s(pid: int) -> float:
+    """Seconds that processors worked for a process."""
+    user, system = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[11:13]
+    return (int(user) + int(system)) / os.sysconf("SC_CLK_TCK")
+
+
 def _cells(turns: Turns, name: str, new: str, old: str) -> list[str]:
     cpu = [1000 * turns.least_cpu(each) for each in (old, new)]
     ratios = [cpu[1] / cpu[0], turns.least(new) / turns.least(old)]
     return [name, *(f"{value:.2f}" for value in (*cpu, *ratios))]
 
 
-STEPS: dict[str, Callable[[Path, int], str]] = {"spinning": spinning, "searching": searching}
+STEPS: dict[str, Callable[[Path, int], str]] = {"spinning": spinning, "searching": searching, "http": http}
 
 
 def main() -> None:
@@ -98,9 +156,11 @@ def main() -> None:
     words.add_argument("steps", nargs="*", default=list(STEPS), help=f"some of: {', '.join(STEPS)}")
     words.add_argument("--model", type=Path, default=Path("triton_models"))
     words.add_argument("--rounds", type=int, default=7)
+    words.add_argument("--beside", type=Path, nargs="*", default=[], help="other checkouts, which take turns: for http")
     told = words.parse_args()
+    steps: dict[str, Callable[[Path, int], str]] = {**STEPS, "http": partial(http, beside=told.beside)}
     for name in told.steps:
-        print(f"## {name}\n\n{STEPS[name](told.model, told.rounds)}\n", flush=True)
+        print(f"## {name}\n\n{steps[name](told.model, told.rounds)}\n", flush=True)
     print(machine("onnxruntime"))
 
 

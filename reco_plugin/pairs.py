@@ -67,6 +67,10 @@ class PairMemory:
         """
         return self.searches.ensure_open() if isinstance(self.searches, LazyMemory) else self.searches
 
+    def answers(self) -> bool:
+        """Whether a server has an answer now, within a second or two; a memory in this process always has."""
+        return bool(getattr(self.searches, "answers", lambda: True)())
+
     @property
     def calibration(self) -> Calibration | None:
         """What the memory has learned about its pairs; None while it is empty, not calibrated or not reached yet."""

@@ -23,7 +23,7 @@ LEVELS = {  # a module, or a package with all that is in it; each may import its
     for level, units in enumerate(
         (
             "calibration.why",
-            "batching blas counters defaults errors progress ram types",
+            "batching blas counters defaults errors progress ram recovery types",
             "files fingerprint memory.options values",
             "options",
             "config data preprocess quickstart run_config",

@@ -59,7 +59,7 @@ class Service:
 
 @contextmanager
 def started(
-    model: Path, memory: Path | str, log: Path, arguments: Sequence[str] = (), port: int = 0
+    model: Path, memory: Path | str, log: Path, arguments: Sequence[str] = (), port: int = 0, root: Path | None = None
 ) -> Iterator[Service]:
     """Run ``reco serve`` until the block ends; it is warm when the block begins.
 
@@ -69,6 +69,7 @@ def started(
         log: file for what it says.
         arguments: further flags of ``reco serve``.
         port: a free one when 0.
+        root: another checkout of this repository, which is to run instead of the one that is imported.
 
     Raises:
         RuntimeError: it ended, or was not ready in time; the message holds the end of its log.
@@ -76,9 +77,11 @@ def started(
     port = port or free_port()
     command = [sys.executable, "-m", "reco_plugin", "serve", "--port", str(port), "--model", str(model)]
     environment = {**os.environ, "RECO_SERVE_ADMIN_KEY": ADMIN_KEY}
+    if root is not None:
+        environment["PYTHONPATH"] = str(root)
     with log.open("wb") as out:
         process = subprocess.Popen(
-            [*command, "--memory", str(memory), *arguments], stdout=out, stderr=out, env=environment
+            [*command, "--memory", str(memory), *arguments], stdout=out, stderr=out, env=environment, cwd=root
         )
         try:
             url = f"http://127.0.0.1:{port}"

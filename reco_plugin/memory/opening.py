@@ -167,6 +167,22 @@ class LazyMemory:
                 store.close()
             return store
 
+    def answers(self) -> bool:
+        """Whether it can be opened, or answers as the memory says."""
+        try:
+            return bool(getattr(self.ensure_open(), "answers", lambda: True)())
+        except FingerprintMismatch:
+            return True
+        except MemoryStoreError:
+            return False
+
+    def reconnect(self) -> None:
+        """Open it, or as the memory does; errors as in :meth:`ensure_open`."""
+        if self._store is None:
+            self.ensure_open()
+        elif hasattr(self._store, "reconnect"):
+            self._store.reconnect()
+
     def close(self) -> None:
         """Release the store; one that is being opened is closed once it is open."""
         self._closed.set()

@@ -11,7 +11,7 @@ from typing import Any, TypeVar
 from qdrant_client import QdrantClient, grpc, models
 from qdrant_client.conversions.conversion import GrpcToRest, RestToGrpc
 
-from ..errors import FingerprintMismatch, MemoryStoreError
+from ..errors import FingerprintMismatch, MemoryStoreError, MemoryUnavailable
 from ..types import Records
 from .checks import Opener, chunks
 from .collection import OpenCollection, collection_of_alias, consistency, read_collection
@@ -57,6 +57,29 @@ class QdrantCollection:
         """
         grpc_only = self._client is not None and self._server is not None and self._client.init_options["prefer_grpc"]
         return bool(grpc_only) and time.monotonic() < self._read_again_at
+
+    def answers(self) -> bool:
+        """Whether a server answers now, within a second, at the address that its name has now; a folder always does."""
+        client = self._live()
+        return self._server is None or self._server.answers(by_grpc=client.init_options["prefer_grpc"])
+
+    def reconnect(self) -> None:
+        """Take a new connection to the server, if it answers: at the address that its name has now.
+
+        Calls that are on their way keep the old one.
+
+        Raises:
+            MemoryUnavailable: it does not answer.
+        """
+        if self._server is None:
+            return
+        if not self.answers():
+            raise MemoryUnavailable(f"the memory at {self.location!r} does not answer")
+        fresh = self._server.connect()
+        if self._client is None:  # closed meanwhile
+            fresh.close()
+        else:
+            self._client = fresh
 
     @property
     def _dimension(self) -> int:

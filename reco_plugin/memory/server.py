@@ -16,6 +16,7 @@ from typing import Any, TypeVar
 from urllib.parse import urlsplit
 
 import grpc
+import httpx
 from qdrant_client import QdrantClient
 from qdrant_client.grpc import HealthCheckRequest, QdrantStub
 
@@ -30,9 +31,11 @@ from .time_limit import time_limit
 SCHEMES = ("http", "https", "grpc", "grpcs")
 REST_PORT, GRPC_PORT = 6333, 6334
 _PROBE_S = 1.0
+_BROKEN = 500  # statuses of a proxy whose server is away
 _LOOPBACKS = ("localhost", "127.0.0.1", "::1")
 _CHANNEL = {
     "grpc.max_reconnect_backoff_ms": 2000,  # reconnect within seconds, not after two minutes
+    "grpc.dns_min_time_between_resolutions_ms": 500,  # and at a new address, not after half a minute
     "grpc.keepalive_time_ms": 60_000,
 }
 _FIRST_PAUSE_S, _LONGEST_PAUSE_S = 0.25, 5.0
@@ -261,11 +264,23 @@ class Server:
         file = self.options.ca_file
         return dict(_CHANNEL) if file is None else {**_CHANNEL, "root_certificates": file.read_bytes()}
 
-    def _grpc_answers(self) -> bool:
+    def answers(self, *, by_grpc: bool) -> bool:
+        """Whether anything answers there within a second, by a connection of its own: names are resolved anew."""
+        if by_grpc:
+            return self._grpc_answers(quiet=True)
+        scheme = "https" if self.tls else "http"
+        host = f"[{self.host}]" if ":" in self.host else self.host
+        try:
+            url = f"{scheme}://{host}:{self.port}{self.path}/healthz"
+            return httpx.get(url, timeout=_PROBE_S, **self._rest_options()).status_code < _BROKEN
+        except httpx.HTTPError:
+            return False
+
+    def _grpc_answers(self, *, quiet: bool = False) -> bool:
         if self.grpc_port is None:
             _log.info("%s is used by REST alone: no memory_options.grpc_port is given beside its port", self.location)
             return False
-        options = self._channel_options()
+        options = self._channel_options() | {"grpc.use_local_subchannel_pool": 1}  # nothing of an older connection
         roots = options.pop("root_certificates", None)
         address, settings = f"{self.host}:{self.grpc_port}", list(options.items())
         channel = (
@@ -278,7 +293,8 @@ class Server:
                 QdrantStub(channel).HealthCheck(HealthCheckRequest(), timeout=_PROBE_S)  # type: ignore[no-untyped-call]
             except grpc.RpcError as error:
                 if not is_refusal_of_key(error):
-                    _log.info("no gRPC at %s, so the memory is reached by REST", address)
+                    if not quiet:
+                        _log.info("no gRPC at %s, so the memory is reached by REST", address)
                     return False
         return True
 

@@ -24,13 +24,14 @@ from .logs import LOGGER
 from .routes import answering_in, openai_shape
 
 log = logging.getLogger(LOGGER)
-_EVERY_S = 2.0
+_EVERY_S = 1.0  # and a server has a second to answer: what is down is known within two
 _HOPELESS = 10  # deadlines after which a call that has not ended will not: a restart is the way out
 _GONE = "the memory's folder was deleted: answers come from the files still open, and a restart begins with nothing"
 _CHANGED = (
     "the encoder is an API and has another model than the memory: answers are plain and nothing is stored; the log has "
     "what differs"
 )
+_LOST = "memory: its server does not answer"
 _MAY_PASS = (SessionUnavailable, SessionTimeout, MemoryStoreError)
 
 
@@ -59,13 +60,14 @@ class Health:
     warm_error: str | None = None  # why warming up failed
     away: str | None = None  # why the model server runs no graph now; None if it does, or if there is none
     gone: bool = False  # the memory was deleted while in use
+    lost: bool = False  # its server does not answer
     stopping: bool = False
     _ended: threading.Event = field(init=False, default_factory=threading.Event)
     _out: set[str] = field(init=False, default_factory=set)
     _look_error: str | None = field(init=False, default=None)
 
     def watch(self) -> None:
-        """Warm up, then check every 2 s what is down, until :meth:`stop`; runs in its own thread."""
+        """Warm up, then check every second what is down, until :meth:`stop`; runs in its own thread."""
         again = self.warm_up()
         while not self._ended.wait(_EVERY_S):
             if self.warm:
@@ -110,7 +112,7 @@ class Health:
         return False
 
     def look(self) -> None:
-        """Check the model server's graphs and the memory's folder, and probe open circuits.
+        """Check the model server's graphs and the memory's folder or server, and probe open circuits.
 
         A load balancer sends no requests to a service that is not ready, so no request would notice the recovery.
         """
@@ -126,6 +128,8 @@ class Health:
         where = reco.memory.location
         self.gone = where != ":memory:" and "://" not in where and not (Path(where) / HEADER_NAME).is_file()
         self._note("memory's folder", f"{where} holds no {HEADER_NAME} any more" if self.gone else None)
+        self.lost = not reco.memory.answers()
+        self._note("memory's server", _LOST if self.lost else None)
         if any(circuit.retry_in_s == 0 for part, circuit in reco.circuits.items() if part != "encoder"):
             with suppress(RecoError):  # the circuit records it
                 reco.refine(np.eye(1, reco.manifest.dimension, dtype=np.float32), modality="text")
@@ -167,6 +171,8 @@ class Health:
             (degraded if self.edge.settings.ready_without_models else reasons).append(self.away)
         if self.gone:
             of_memory.append(_GONE)
+        if self.lost:
+            of_memory.append(_LOST)
         of_memory.extend(
             f"{part}: {circuit.state} after {circuit.failures} failures in a row, of which the log has the latest"
             for part, circuit in self.edge.embedder.reco.circuits.items()

@@ -7,12 +7,13 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from live_service import wait_until
 from qdrant_stand_in import Refusal, StandIn, serving
 
-from reco_plugin import Reco
+from reco_plugin import Reco, recovery
 from reco_plugin.artifact import Artifact
 from reco_plugin.errors import FingerprintMismatch, MemoryUnavailable
-from reco_plugin.guard import Deadline
+from reco_plugin.guard import Deadline, Outage
 from reco_plugin.memory import Memory, open_memory
 from reco_plugin.memory.options import MemoryOptions
 from reco_plugin.types import Fingerprint
@@ -73,6 +74,39 @@ def test_by_grpc_the_client_itself_ends_a_search_that_takes_too_long(
     assert server.engine.seen["query"] - asked <= 1  # what was late is not asked again
     one.reco._refiner.memory._deadline.seconds = 60
     assert one.ask().degraded is None
+
+
+def test_what_is_back_is_found_without_a_caller(
+    rig: Build, server: StandIn, store: Memory, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(recovery, "EVERY_S", 0.01)
+    one = rig(store, remote=True, **PATIENT)
+    server.stop()
+    while one.ask().degraded != "memory_circuit_open":
+        pass
+    asked = one.memory.asked
+    wait_until(lambda: one.reco._refiner.memory.recovery.running)
+    assert one.ask().degraded == "memory_circuit_open"
+    assert one.memory.asked == asked  # the clock stands still: no caller probes
+    with (
+        pytest.raises(Outage, match=r"is asked again every 0\.5 s until it answers"),
+        one.reco._guards._memory.attempt(),
+    ):
+        pass
+    server.start()
+    wait_until(lambda: one.reco.circuits["memory"].state == "closed")
+    assert one.ask().degraded is None
+    wait_until(lambda: not one.reco._refiner.memory.recovery.running)
+
+
+def test_who_is_closed_looks_for_nothing(rig: Build, server: StandIn, store: Memory) -> None:
+    one = rig(store, remote=True, **PATIENT)
+    server.stop()
+    while one.ask().degraded != "memory_circuit_open":
+        pass
+    one.reco.close()
+    wait_until(lambda: not one.reco._refiner.memory.recovery.running)
+    server.start()
 
 
 def test_killed_with_errors_wanted(rig: Build, server: StandIn, store: Memory, url: str) -> None:

@@ -8,6 +8,7 @@ import time
 import numpy as np
 import pytest
 from prometheus_client.parser import text_string_to_metric_families
+from qdrant_stand_in import serving
 
 from reco_plugin import Reco
 from reco_plugin.errors import MemoryUnavailable, SessionError, SessionUnavailable
@@ -125,6 +126,23 @@ def test_with_the_policy_to_fail_it_is_an_error_and_the_service_is_not_ready(tro
         assert ready.status_code == 503
         assert ready.json()["degraded"] == []
         assert "memory: open" in ready.json()["reasons"][0]
+
+
+@pytest.mark.parametrize("scheme", ["http", "grpc"])
+def test_a_server_that_is_gone_is_known_without_a_request(model, scheme, caplog):
+    caplog.set_level("INFO", LOGGER)
+    with serving() as server, Reco.open(model, memory=server.url(scheme)) as reco:
+        state = health.Health(Edge(Embedder(reco, ServeSettings()), ServeSettings()))
+        state.warm = True
+        state.look()
+        assert state.ready().degraded == []
+        server.stop()
+        state.look()
+        assert state.ready().degraded == ["memory: its server does not answer"]
+        server.start()
+        state.look()
+        assert (state.ready().status, state.ready().degraded) == ("ready", [])
+    assert "the memory's server is back" in caplog.text
 
 
 def test_a_memory_that_is_back_is_found_without_a_request(troubled, caplog):
