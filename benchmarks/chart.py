@@ -27,6 +27,7 @@ Objects = dict[str, Any]
 """Objects of a release, by kind and name."""
 Schema = dict[str, Any]
 
+_LOADER = getattr(yaml, "CSafeLoader", yaml.SafeLoader)  # ten times as fast, where PyYAML has it
 _TEXT: Schema = {"type": "string"}
 _WHOLE: Schema = {"type": "integer", "minimum": 0}
 _LABELS: Schema = {"type": "object", "additionalProperties": _TEXT}
@@ -226,7 +227,7 @@ def render(values: dict[str, Any], name: str = "reco", namespace: str = "reco") 
 
 def _objects(values: dict[str, Any]) -> Objects:
     texts = [text for name, text in render(values).items() if name.endswith(".yaml")]
-    made = [each for text in texts for each in yaml.safe_load_all(text) if each]
+    made = [each for text in texts for each in yaml.load_all(text, _LOADER) if each]
     return {f"{each['kind']} {each['metadata']['name']}": each for each in made}
 
 

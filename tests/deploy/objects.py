@@ -2,7 +2,12 @@
 
 from __future__ import annotations
 
+import functools
+import inspect
+from collections.abc import Callable
 from typing import Any, NamedTuple
+
+import pytest
 
 Object = dict[str, Any]
 COMPONENT = "app.kubernetes.io/component"
@@ -27,6 +32,24 @@ class Pod(NamedTuple):
 
     def ports(self) -> set[str]:
         return {port["name"] for container in self.containers for port in container.get("ports", [])}
+
+
+def on_each_set(check: Callable[..., None]) -> Callable[..., None]:
+    """Make one test of a check of manifests: with those of each set of values in turn; a failure names the set."""
+
+    @functools.wraps(check)
+    def test(each_set: dict[str, list[Object]], **others: Any) -> None:
+        for name, manifests in each_set.items():
+            try:
+                check(manifests, **others)
+            except Exception as error:
+                error.add_note(f"with the values of {name!r} in tests/deploy/sets.yaml")
+                raise
+
+    asked = [each for name, each in inspect.signature(check).parameters.items() if name != "manifests"]
+    place = inspect.Parameter("each_set", inspect.Parameter.POSITIONAL_OR_KEYWORD)
+    test.__signature__ = inspect.Signature([place, *asked])  # type: ignore[attr-defined]  # which pytest reads
+    return pytest.mark.xdist_group("chart")(test)  # one worker renders for all
 
 
 def template_of(manifest: Object) -> Object | None:

@@ -19,7 +19,7 @@ from reco_plugin import Reco
 from reco_plugin.cli.app import app
 
 from .conftest import SETS
-from .objects import Object, kinds_of, pods_of, template_of, variables
+from .objects import Object, kinds_of, on_each_set, pods_of, template_of, variables
 
 Render = Callable[..., list[Object]]
 CAPTION = "a large red circle"  # of a drawing in the memory
@@ -42,6 +42,7 @@ def _parses(words: list[str]) -> None:
     command.make_parser(context).parse_args(words)
 
 
+@on_each_set
 def test_each_job_runs_a_command_that_there_is(manifests: list[Object]) -> None:
     for workload in kinds_of(manifests, "Job", "CronJob"):
         container = _container(workload)

@@ -6,9 +6,10 @@ from collections.abc import Callable, Iterator
 
 import pytest
 
-from .objects import Object, Pod, kinds_of, pods_of, selected, servers_of, variables
+from .objects import Object, Pod, kinds_of, on_each_set, pods_of, selected, servers_of, variables
 
 
+@on_each_set
 def test_services_and_budgets_find_pods(manifests: list[Object]) -> None:
     pods = pods_of(manifests)
     for service in kinds_of(manifests, "Service"):
@@ -52,6 +53,7 @@ def _is_peer(peer: Object, other: Pod) -> bool:
     return bool(peer["podSelector"].get("matchLabels", {}).items() <= other.labels.items())
 
 
+@on_each_set
 def test_policies_let_through_what_is_needed(manifests: list[Object]) -> None:
     policies = kinds_of(manifests, "NetworkPolicy")
     for caller, asked, port in _callers(manifests):
@@ -121,6 +123,7 @@ def test_what_the_settings_name_can_be_reached(
     assert {port["port"] for rule in rules if "to" not in rule for port in rule["ports"]} == ports
 
 
+@on_each_set
 def test_policies_name_ports_that_exist(manifests: list[Object]) -> None:
     for policy in kinds_of(manifests, "NetworkPolicy"):
         for pod in selected(pods_of(manifests), policy["spec"]["podSelector"].get("matchLabels", {"": ""})):
@@ -129,6 +132,7 @@ def test_policies_name_ports_that_exist(manifests: list[Object]) -> None:
             assert named <= pod.ports(), policy["metadata"]["name"]
 
 
+@on_each_set
 def test_prometheus_finds_its_targets_and_is_let_in(manifests: list[Object]) -> None:
     services, pods = kinds_of(manifests, "Service"), pods_of(manifests)
     for monitor in kinds_of(manifests, "ServiceMonitor"):
@@ -171,6 +175,7 @@ def test_prometheus_has_the_key_that_metrics_ask_for(render: Callable[..., list[
     assert "authorization" not in open_["spec"]["endpoints"][0]
 
 
+@on_each_set
 def test_annotations_name_the_metrics_port(manifests: list[Object]) -> None:
     for each in kinds_of(manifests, "Deployment"):
         template = each["spec"]["template"]

@@ -15,8 +15,8 @@ import yaml
 
 from benchmarks.chart import CHART, make_page, make_schema, make_table, read_values
 
-from .conftest import SETS
-from .objects import COMPONENT, Object, Pod, kinds_of, pods_of, servers_of, variables
+from .conftest import READER, SETS
+from .objects import COMPONENT, Object, Pod, kinds_of, on_each_set, pods_of, servers_of, variables
 
 Render = Callable[..., list[Object]]
 DIGEST = f"sha256:{'1' * 64}"
@@ -32,16 +32,17 @@ def _of(made: list[Object], kind: str, name: str) -> Object:
     return found
 
 
+@on_each_set
 def test_each_variable_stands_once(manifests: list[Object]) -> None:
     for pod in pods_of(manifests):
         variables(pod)
 
 
-@pytest.mark.parametrize("name", SETS)
-def test_nothing_is_read_otherwise_than_it_was_meant(written: Callable[..., dict[str, str]], name: str) -> None:
+@pytest.mark.xdist_group("chart")
+def test_nothing_is_read_otherwise_than_it_was_meant(each_text: dict[str, dict[str, str]]) -> None:
     """No number in exponent form, and no key twice in a map, which YAML would pass over."""
 
-    class Once(yaml.SafeLoader):
+    class Once(READER):  # type: ignore[misc]
         pass
 
     def construct(loader: yaml.SafeLoader, node: yaml.MappingNode) -> dict[Any, Any]:
@@ -50,10 +51,10 @@ def test_nothing_is_read_otherwise_than_it_was_meant(written: Callable[..., dict
         return {loader.construct_object(key): loader.construct_object(value, deep=True) for key, value in node.value}
 
     Once.add_constructor(yaml.resolver.BaseResolver.DEFAULT_MAPPING_TAG, construct)
-    for file, text in written(SETS[name]).items():
+    for name, file, text in [(name, *each) for name, files in each_text.items() for each in files.items()]:
         if file.endswith(".yaml"):
             plain = re.sub(r"sha256:\w+|-[0-9a-f]{8}\b", "", text)
-            assert not EXPONENT.search(plain), EXPONENT.search(plain)
+            assert not EXPONENT.search(plain), (name, EXPONENT.search(plain))
             list(yaml.load_all(text, Once))
 
 
@@ -223,6 +224,7 @@ def test_labels_of_the_chart_cannot_be_lost(render: Render) -> None:
         assert {"helm.sh/chart", "app.kubernetes.io/managed-by"} <= each["metadata"]["labels"].keys(), each["kind"]
 
 
+@on_each_set
 def test_another_version_of_the_chart_starts_nothing_again(manifests: list[Object]) -> None:
     for pod in pods_of(manifests):
         assert pod.owner == "test" or not {"helm.sh/chart", "app.kubernetes.io/version"} & pod.labels.keys(), pod.owner

@@ -19,8 +19,9 @@ import httpx
 import pytest
 from live_service import wait_until
 from pydantic import SecretStr
+from typer.testing import CliRunner
 
-from reco_plugin.cli.app import serve_command
+from reco_plugin.cli.app import app, serve_command
 from reco_plugin.config import load_settings
 from reco_plugin.errors import ConfigError
 from reco_plugin.memory.header import HEADER_NAME
@@ -126,30 +127,20 @@ def test_on_a_terminal_it_says_where_the_playground_is(tmp_path, model, form):
         ([], {"RECO_TRITON_URL": "localhost"}, "triton_url 'localhost' is not of the form grpc://host:8001"),
     ],
 )
-def test_it_says_in_one_line_why_it_does_not_start(tmp_path, model, flags, variables, told):
+def test_it_says_in_one_line_why_it_does_not_start(tmp_path, monkeypatch, model, flags, variables, told):
+    """In this process, which ends before anything listens; the next test has one of its own."""
     (tmp_path / "catalogue").mkdir()
     (tmp_path / "catalogue" / HEADER_NAME).touch()
-    known = {"RECO_MODEL": str(model)} | variables
-    done = subprocess.run(
-        command("--port", "0", *flags),
-        cwd=tmp_path,
-        env=environment(**known),
-        capture_output=True,
-        text=True,
-        check=False,
-    )
-    assert done.returncode == 1
+    monkeypatch.chdir(tmp_path)
+    for name, value in ({"RECO_MODEL": str(model)} | variables).items():
+        monkeypatch.setenv(name, value)
+    done = CliRunner().invoke(app, ["serve", "--port", "0", *flags], catch_exceptions=False)
+    assert done.exit_code == 1
+    assert done.stdout == ""
     assert done.stderr.startswith("error: ")
     assert done.stderr.count("\n") == 1
     assert told in done.stderr
     assert [entry.name for entry in tmp_path.iterdir()] == ["catalogue"]
-
-
-def test_an_empty_folder_is_a_memory_to_begin_with(tmp_path, model):
-    (tmp_path / "catalogue").mkdir()
-    with process(tmp_path, model, "--memory", "catalogue") as (running, url):
-        wait_until(lambda: running.poll() is not None or httpx.get(f"{url}/readyz", timeout=60).status_code == 200)
-    assert (tmp_path / "catalogue" / HEADER_NAME).is_file()
 
 
 def test_a_port_in_use_is_said_in_one_line_before_a_model_is_loaded(tmp_path):
@@ -164,6 +155,13 @@ def test_a_port_in_use_is_said_in_one_line_before_a_model_is_loaded(tmp_path):
         f"error: cannot listen on 127.0.0.1:{port}: Address already in use. Another program has this port, perhaps "
         "another reco serve: end it, or choose a port: --port 8081\n"
     )
+
+
+def test_an_empty_folder_is_a_memory_to_begin_with(tmp_path, model):
+    (tmp_path / "catalogue").mkdir()
+    with process(tmp_path, model, "--memory", "catalogue") as (running, url):
+        wait_until(lambda: running.poll() is not None or httpx.get(f"{url}/readyz", timeout=60).status_code == 200)
+    assert (tmp_path / "catalogue" / HEADER_NAME).is_file()
 
 
 @pytest.mark.parametrize(
