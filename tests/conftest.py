@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import gc
 import os
+import shutil
 import signal
 import sys
 from collections.abc import Iterator
@@ -106,6 +108,7 @@ SLOW = {
 }
 """Folders and files that train, draw, wait, or start processes, clusters and browsers; they are marked ``slow``."""
 SIZES = {"small": 8, "large": 24}
+IN_RAM, ENOUGH = Path("/dev/shm"), 6 << 30
 
 
 class Fast:
@@ -122,6 +125,19 @@ def pytest_configure(config: pytest.Config) -> None:
         raise pytest.UsageError(f"SLOW in tests/conftest.py names what is not there: {', '.join(gone)}")
     if config.option.markexpr == "not slow":
         config.pluginmanager.register(Fast())
+    if IN_RAM.is_dir() and os.access(IN_RAM, os.W_OK) and shutil.disk_usage(IN_RAM).free > ENOUGH:
+        os.environ.setdefault("PYTEST_DEBUG_TEMPROOT", str(IN_RAM))  # memories wait for the disk after each write
+
+
+@pytest.hookimpl(wrapper=True, tryfirst=True)
+def pytest_collection() -> Iterator[None]:
+    """Do not look for garbage among what is imported: there is none, and looking took a fifth of collecting."""
+    gc.disable()
+    try:
+        return (yield)
+    finally:
+        gc.freeze()
+        gc.enable()
 
 
 @pytest.hookimpl(tryfirst=True)

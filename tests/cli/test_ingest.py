@@ -90,8 +90,8 @@ def test_a_memory_in_the_working_folder_has_its_list_beside_it(
 def test_a_picture_that_is_too_large_is_a_rejected_row_and_no_warning(
     work: Path, source: Callable[[list[str]], Path], lines: list[str], run: Run
 ) -> None:
-    table = source([*lines, "huge,huge.png,a huge thing,red,none"])
-    Image.new("1", (10_000, 9_000)).save(table.with_name("huge.png"))  # PIL warns from 89 megapixels on
+    Image.new("1", (10_000, 9_000)).save(work / "huge.png")  # PIL warns from 89 megapixels on
+    table = source([*lines, f"huge,{work}/huge.png,a huge thing,red,none"])
     built = run("memory", "build", table)
     assert "24 pairs, 1 rejected" in built.stdout
     assert "its image is too large: … has … pixels, the limit is …" in built.stdout
