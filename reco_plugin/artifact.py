@@ -256,6 +256,11 @@ class Artifact:
         return artifact
 
     @property
+    def place(self) -> str:
+        """The folder, or the address of the API, for people."""
+        return self.manifest.api if is_address(self.folder) else str(self.folder)
+
+    @property
     def tokenizer(self) -> Path:
         """The tokenizers-library file of the text encoder."""
         return self.folder / TOKENIZER

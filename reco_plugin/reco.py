@@ -66,7 +66,7 @@ class Reco:
         defaults = self.defaults
         if defaults["fuser"] not in artifact.manifest.fusers:
             known = ", ".join(artifact.manifest.fusers)
-            raise ConfigError(f"fuser: the model in {artifact.folder} has no {defaults['fuser']!r}, only: {known}")
+            raise ConfigError(f"fuser: the model in {artifact.place} has no {defaults['fuser']!r}, only: {known}")
         self._guards = Guards(settings, self.counters, clock)
         if isinstance(self.encoder, ApiEncoder):
             self.encoder.guarded = self._guards.around_encoder

@@ -15,6 +15,7 @@ import typer
 
 from ..artifact import Artifact
 from ..config import Settings, load_settings, sources
+from ..encoder_api import is_address, parse_address
 from ..errors import ArtifactError, ConfigError, RecoError, SessionError
 from ..serve.settings import ServeSettings, load_serve_settings
 from ..types import Pair
@@ -131,6 +132,8 @@ def _flat(settings: Settings) -> dict[str, Any]:
     """Name -> value, JSON-like, options of the memory as ``memory_options.NAME``; keys are masked."""
     values = settings.model_dump(mode="json")
     options = values.pop("memory_options")
+    if is_address(settings.model):
+        values |= {"model": str(parse_address(settings.model)), "encoder": None}  # the same
     return values | {f"memory_options.{name}": value for name, value in options.items()}
 
 
@@ -163,6 +166,8 @@ def _advice(settings: Settings, packages: Collection[str]) -> list[str]:
         found.append(f"provider={settings.provider} has no effect: the graphs run on the server of triton_url")
     if "://" in settings.memory and settings.memory.startswith(("http:", "grpc:")) and settings.memory_api_key:
         found.append("memory_api_key is sent without encryption: write https:// or grpcs:// where the server has TLS")
+    if settings.encoder_key and is_address(settings.model) and "http:/" in str(settings.model):
+        found.append("encoder_key is sent without encryption: write https:// where the API has TLS")
     return found
 
 
@@ -179,6 +184,9 @@ def _model(model: Any) -> str:
     artifact = Artifact.load(load_settings(model=model).model)
     artifact.verify()
     manifest = artifact.manifest
+    if manifest.api:
+        texts_only = ", texts only" if parse_address(manifest.api).images == "none" else ""
+        return f"{artifact.place}: {manifest.fingerprint}{texts_only}, fusion {manifest.fusion.fuser}"
     made = f"fusion {manifest.fusion.fuser}, {manifest.precision}"
     return f"{artifact.folder}: {manifest.fingerprint}, {made}, checksums match"
 
@@ -210,17 +218,31 @@ def _self_test(model: Any) -> str:
     from ..reco import Reco
 
     red, blue = (Image.new("RGB", (64, 64), colour) for colour in ("red", "blue"))
+    pictures: Any = (red, blue)
     named = load_settings(model=model).model  # the check of the model shows it
     with Reco.open(named, ":memory:", memory_kind="exact", on_memory_failure="fail") as reco:
         frozen = reco.embed_texts(["a red square"])
         if not np.array_equal(reco.refine(frozen, modality="text").vectors, frozen):
             raise SessionError("with an empty memory the refined vector is not the frozen one")
-        reco.memory.add([Pair("red", red, "a red square"), Pair("blue", blue, "a blue square")])
+        if "image" not in reco.encoder.modalities:
+            pictures = reco.embed_texts(["red", "blue"])
+        reco.memory.add(
+            Pair(colour, picture, f"a {colour} square")
+            for colour, picture in zip(("red", "blue"), pictures, strict=True)
+        )
         result = reco.refine(frozen, modality="text", gate=False)
         if not (result.moved > 0).all() or abs(float(np.linalg.norm(result.vectors)) - 1) > 1e-3:
             raise SessionError("refinement did not move the query, or its vector is not unit-norm")
-        where = f"on {reco.settings.triton_url}" if reco.settings.triton_url else f"in this process ({_engines(reco)})"
-        return f"encode, retrieve and fuse work, graphs {where}; the query moved by {float(result.moved[0]):.3f}"
+        return f"encode, retrieve and fuse work, {_where(reco)}; the query moved by {float(result.moved[0]):.3f}"
+
+
+def _where(reco: Any) -> str:
+    """Where the encoder runs."""
+    if reco.encoder.client is not None:
+        return f"encoder at {reco.encoder.client.address.host}"
+    if reco.settings.triton_url:
+        return f"graphs on {reco.settings.triton_url}"
+    return f"graphs in this process ({_engines(reco)})"
 
 
 def _engines(reco: Any) -> str:

@@ -50,7 +50,7 @@ def refit(
     the base stay, except those of a format before 3.
 
     Args:
-        base: the folder with the encoder, the tokenizer and Triton's configuration.
+        base: the folder with the encoder, the tokenizer and Triton's configuration; of an API, only its manifest.
         fusions: of the same dimension, beside the closed form; None: that alone.
         out: the folder; an older model there is replaced when the new one is complete.
         policy: defaults of the refinement.
@@ -76,7 +76,8 @@ def refit(
             _take_graph(base.graph(name), graph_file(folder, name))
             shutil.copyfile(base.folder / name / _CONFIG, folder / name / _CONFIG)
             graphs[name] = manifest.graphs[name]
-        shutil.copyfile(base.tokenizer, folder / TOKENIZER)
+        if not manifest.api:
+            shutil.copyfile(base.tokenizer, folder / TOKENIZER)
         made_with = manifest.made_with | {
             f"{name} (fusion)": version(name) for name in ("reco-plugin", "torch", "onnx")
         }
@@ -88,7 +89,7 @@ def refit(
             "policy": policy,
             "graphs": dict(sorted(graphs.items())),
             "made_with": made_with,
-            "tokenizer": ModelFile.of(folder / TOKENIZER),
+            "tokenizer": None if manifest.api else ModelFile.of(folder / TOKENIZER),
         }
         text = manifest.model_copy(update=changed).model_dump_json(indent=1)
         (folder / MANIFEST).write_text(text + "\n", encoding="utf-8")
@@ -105,8 +106,12 @@ def _list_kept(base: Artifact, made: dict[str, ModelFile]) -> Iterator[str]:
 def _config(base: Artifact, spec: GraphSpec, sha256: str) -> str:
     """Triton's configuration: ports, warm-up and checksum of the graph, all else as the base says of its own step."""
     (side,) = (modality for modality in MODALITIES if spec.name.endswith(modality))
-    told = _blocks((base.folder / fusion_graph(side) / _CONFIG).read_text(encoding="utf-8"))
-    made = _blocks(render_config(spec, sha256=sha256))
+    rendered = render_config(spec, sha256=sha256)
+    as_told = base.folder / fusion_graph(side) / _CONFIG
+    if base.manifest.api and not as_told.exists():
+        return rendered  # an API has no configuration of its own
+    told = _blocks(as_told.read_text(encoding="utf-8"))
+    made = _blocks(rendered)
     return "".join([block for block in told if not _is_own(block)] + [block for block in made if _is_own(block)])
 
 
