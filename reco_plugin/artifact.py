@@ -127,6 +127,7 @@ class Manifest(_Strict):
         templates: prompts that the encoder was trained with, ``{}`` where a name goes; empty where not known.
         graphs: graph name -> checksums of its ONNX file or files.
         tokenizer: checksum of ``tokenizer.json``; older exports have none, nor has an API.
+        matryoshka: dimensions that vectors may be cut to, since the encoder was trained for it; none for most.
         api: address of the API that is the encoder, without its key; empty where it is in the folder.
     """
 
@@ -144,6 +145,7 @@ class Manifest(_Strict):
     tokenizer: ModelFile | None = None
     licenses: tuple[str, ...] = ()
     made_with: dict[str, str] = {}
+    matryoshka: tuple[Annotated[int, Field(ge=1, le=DIMENSIONS)], ...] = ()
     api: str = ""
 
     @model_validator(mode="before")
@@ -162,7 +164,13 @@ class Manifest(_Strict):
     def _write(self, write: SerializerFunctionWrapHandler) -> dict[str, Any]:
         """Leave out what an earlier version would not know, where it says nothing."""
         written: dict[str, Any] = write(self)
-        return written if self.api else {name: value for name, value in written.items() if name != "api"}
+        return {name: value for name, value in written.items() if name not in ("matryoshka", "api") or value}
+
+    @model_validator(mode="after")
+    def _cuts_are_shorter(self) -> Manifest:
+        if (longest := max(self.matryoshka, default=0)) >= self.dimension:
+            raise ConfigError(f"matryoshka has {longest}, and vectors of {self.dimension} dimensions are cut to fewer")
+        return self
 
     @classmethod
     def of_api(cls, measured: RecognisedApi) -> Manifest:
@@ -177,6 +185,7 @@ class Manifest(_Strict):
             fusion=FusionInfo(fuser="reco"),
             policy=Policy() if told is None else Policy(k=told.k, caution=told.caution),
             graphs={},
+            matryoshka=measured.matryoshka,
             api=str(measured.address),
         )
 

@@ -52,7 +52,7 @@ _FIELDS: Mapping[DialectName, tuple[str, ...]] = {
     "reco": (),
 }
 """Fields of a request that the address may set."""
-_OPTIONS = ("model", "dimensions", "images", "batch", "parallel", "normalise")
+_OPTIONS = ("model", "dimensions", "matryoshka", "images", "batch", "parallel", "normalise")
 _NEED_MODEL = frozenset({"openai", "jina", "cohere", "voyage"})
 _MOST_AT_ONCE, _MOST_PARALLEL = 2048, 64
 
@@ -66,6 +66,7 @@ class ApiAddress:
         url: without options, as in ``https://api.jina.ai/v1``.
         model: sent with each request; None where the API has one model only.
         dimensions: asked for, of a model that is trained for several; None: the model's own.
+        matryoshka: dimensions that its vectors may be cut to here, since its model was trained for it.
         images: how an OpenAI-like API takes images; None: found out.
         batch: items per request; None: the dialect's own number.
         parallel: requests at the same time.
@@ -77,6 +78,7 @@ class ApiAddress:
     url: str
     model: str | None = None
     dimensions: int | None = None
+    matryoshka: tuple[int, ...] = ()
     images: ImageForm | None = None
     batch: int | None = None
     parallel: int = 4
@@ -102,7 +104,8 @@ class ApiAddress:
 
     def __str__(self) -> str:
         """The address again, in full."""
-        said = {"model": self.model, "dimensions": self.dimensions, "images": self.images, "batch": self.batch}
+        said: dict[str, object] = {"model": self.model, "dimensions": self.dimensions, "images": self.images}
+        said |= {"matryoshka": ",".join(map(str, self.matryoshka)) or None, "batch": self.batch}
         said |= {"parallel": self.parallel if self.parallel != ApiAddress.parallel else None}
         said |= {"normalise": 1 if self.normalise else None, **self.fields}
         options = "&".join(f"{name}={quote(str(value))}" for name, value in said.items() if value is not None)
@@ -179,6 +182,8 @@ def _with_options(address: ApiAddress, options: Mapping[str, str]) -> ApiAddress
     images = options.get("images")
     if images is not None and images not in get_args(ImageForm):
         raise ConfigError(f"images={show(images)} of the encoder is none of {', '.join(get_args(ImageForm))}")
+    if "dimensions" in options and address.dialect == "reco":
+        raise ConfigError("dimensions of another `reco serve`: a memory keeps its full vectors, leave them out")
     model = options.get("model")
     if model is None and address.dialect in _NEED_MODEL:
         raise ConfigError(f"encoder {address.url}: name the model, as in {address.url}?model=NAME")
@@ -187,12 +192,20 @@ def _with_options(address: ApiAddress, options: Mapping[str, str]) -> ApiAddress
         address.url,
         model,
         _whole(options, "dimensions", DIMENSIONS),
+        _cuts(options),
         images,  # type: ignore[arg-type]  # one of them, see above
         _whole(options, "batch", _MOST_AT_ONCE),
         _whole(options, "parallel", _MOST_PARALLEL) or ApiAddress.parallel,
         options.get("normalise", "0") in ("1", "true"),
         {name: options[name] for name in _FIELDS[address.dialect] if name in options},
     )
+
+
+def _cuts(options: Mapping[str, str]) -> tuple[int, ...]:
+    """The dimensions between commas."""
+    said = options.get("matryoshka", "")
+    sizes = [_whole({"matryoshka": size}, "matryoshka", DIMENSIONS) for size in said.split(",")] if said else []
+    return tuple(sorted(size for size in sizes if size is not None))
 
 
 def _whole(options: Mapping[str, str], name: str, most: int) -> int | None:

@@ -71,6 +71,7 @@ class Told:
     fingerprint: Fingerprint
     k: int  # neighbours per query, unless a request says otherwise
     caution: Caution  # likewise
+    matryoshka: tuple[int, ...] = ()  # dimensions that its vectors may be cut to
 
 
 class _Again(Exception):
@@ -156,7 +157,8 @@ class ApiClient:
             one = next((row for row in rows if self.address.model in (None, row["id"])), rows[0])
             made_by = Fingerprint(str(one["name"]), str(one["fingerprint"]), int(one["dimension"]))
             caution = one["caution"]
-            return Told(made_by, int(one["k"]), caution if caution in get_args(Caution) else "balanced")
+            said: Any = caution if caution in get_args(Caution) else "balanced"
+            return Told(made_by, int(one["k"]), said, tuple(map(int, one.get("matryoshka", ()))))
         except (KeyError, IndexError, TypeError, ValueError):
             raise SessionError(
                 f"{url} is no model list of a `reco serve`: name another dialect in RECO_ENCODER"

@@ -44,9 +44,10 @@ class RecognisedApi:
     told: Told | None = None  # by another `reco serve`
 
     @property
-    def takes_images(self) -> bool:
-        """Whether it encodes images."""
-        return self.address.images != "none"
+    def matryoshka(self) -> tuple[int, ...]:
+        """Dimensions that its vectors may be cut to: as the address says, or another `reco serve`."""
+        told = () if self.told is None else self.told.matryoshka
+        return self.address.matryoshka or told
 
 
 def measure(provider: ApiClient) -> RecognisedApi:

@@ -171,7 +171,7 @@ class Caller:
         self._say(seconds, len(answer.rows), refined_word(answer), answer.degraded, coverage)
         if answer.target is not None:
             self._request.state.headers["x-reco-target"] = answer.target
-        if len(answer.rows) == 1 and (scale := answer.rows[0].scale) is not None:
+        if request.cut is None and len(answer.rows) == 1 and (scale := answer.rows[0].scale) is not None:
             self._request.state.headers["x-reco-scale"] = f"{scale[0]:.6g} {scale[1]:.6g}"
         if answer.arm is not None:
             self._request.state.headers["x-reco-arm"] = self._request.state.log["arm"] = answer.arm

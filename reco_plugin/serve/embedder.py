@@ -102,6 +102,7 @@ class EmbedRequest:
     indexed: bool = True  # whether the vectors are compared with an index: of images, unless ``target`` says otherwise
     shared: bool | None = None  # whether ``refined_share`` decides; None: unless it forces ``refine``, or explains
     arm: Arm | None = None  # what was decided, see :meth:`Embedder.choose_arm`
+    cut: int | None = None  # dimension that the answer's vectors are cut to; None: D
 
 
 @dataclass(frozen=True)

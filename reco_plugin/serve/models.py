@@ -57,6 +57,8 @@ class Model(BaseModel):
     refines: Sides
     name: str
     dimension: int
+    matryoshka: list[int] = []
+    """Dimensions that may be asked for besides, since the encoder was trained to be cut."""
     normalized: bool = True
     """All vectors have an L2 norm of 1."""
     context_length: int
@@ -145,6 +147,7 @@ def _model(name: str, manner: Manner, edge: Edge, state: MemoryState) -> Model:
         refines=Sides(**sides),
         name=manifest.name,
         dimension=manifest.dimension,
+        matryoshka=list(manifest.matryoshka),
         context_length=manifest.text.context_length,
         max_context_length=manifest.text.context_length,
         image_size=manifest.image.size,

@@ -113,6 +113,7 @@ def add_model(source: str | None, options: AddOptions, out: Path, serving: Servi
             image=pixels.image,
             text=texts.text,
             templates=templates,
+            matryoshka=options.matryoshka,
             fusion=FusionInfo(fuser="reco"),
             policy=Policy(),
             precision=options.precision,

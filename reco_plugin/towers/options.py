@@ -33,6 +33,13 @@ class AddOptions(CommandOptions):
         flag="--template",
         unset="a photo of a {}.",
     )
+    matryoshka: tuple[int, ...] = option(
+        (),
+        "Dimension that vectors may be cut to, if the encoder was trained for it; repeatable.",
+        flag="--matryoshka",
+        min=1,
+        unset="none",
+    )
     licenses: tuple[str, ...] = option(
         (), "Licence of the weights, for the manifest; repeatable.", flag="--license", unset="none"
     )

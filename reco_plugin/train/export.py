@@ -60,7 +60,7 @@ def export_model(options: ExportOptions, out: Path, serving: Serving | None = No
     recipe = json.loads((fusion / Recipe.file).read_text()) if fusion and (fusion / Recipe.file).is_file() else {}
     samples = _samples(options.check) if options.check else Samples()
     policy = Policy(k=options.k or recipe.get("k", NEIGHBOURS))
-    card = Card(policy, options.fuser, templates, recipe.get("source", ""), options.licenses)
+    card = Card(policy, options.fuser, templates, recipe.get("source", ""), options.licenses, options.matryoshka)
     clip = replace(clip, disposable=True)
     return export(clip, fusions, out, card=card, precision=options.precision, serving=serving, samples=samples)
 
@@ -103,6 +103,7 @@ class Card:
     templates: tuple[str, ...] = ()  # prompts that the encoder was trained with
     trained_on: str = ""  # source of the training pairs
     licenses: tuple[str, ...] = ()  # of weights and data
+    matryoshka: tuple[int, ...] = ()  # dimensions that its vectors may be cut to
 
 
 @dataclass(frozen=True)
@@ -143,8 +144,7 @@ def export(
     """
     serving, card, samples = serving or Serving(), card or Card(), samples or Samples()
     _check_feasible(precision, serving)
-    dimension = clip.dimension
-    specs = graph_specs(clip.image, clip.text, dimension, card.policy.k)
+    specs = graph_specs(clip.image, clip.text, clip.dimension, card.policy.k)
     images = [*samples.images, *sample_images(max(COUNT - len(samples.images), 0))]
     texts = [*samples.texts, *sample_texts(max(COUNT - len(samples.texts), 0))]
     with whole_model(out) as folder:
@@ -159,10 +159,11 @@ def export(
         manifest = Manifest(
             name=clip.name,
             digest=clip.digest,
-            dimension=dimension,
+            dimension=clip.dimension,
             image=clip.image,
             text=clip.text,
             templates=card.templates,
+            matryoshka=card.matryoshka,
             fusion=FusionInfo(fuser=card.fuser, config=shape_of(fusions), trained_on=card.trained_on),
             policy=card.policy,
             precision=precision,

@@ -76,6 +76,13 @@ class ExportOptions(EncoderOptions):
         flag="--template",
         unset="a photo of a {}.",
     )
+    matryoshka: tuple[int, ...] = option(
+        (),
+        "Dimension that vectors may be cut to, if the encoder was trained for it; repeatable.",
+        flag="--matryoshka",
+        min=1,
+        unset="none",
+    )
     check: str | None = option(None, "Pairs to compare with torch on, as for reco train.", unset="drawn samples")
     licenses: tuple[str, ...] = option(
         (), "Licence of the weights or the data, for the manifest; repeatable.", flag="--license"

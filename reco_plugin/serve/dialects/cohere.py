@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import uuid
+from dataclasses import replace
 from typing import Annotated, Any, Literal, TypeAlias
 
 from fastapi import APIRouter, Request, Response
@@ -18,8 +19,8 @@ from .shared import (
     Picture,
     Wanted,
     answer,
-    check_dimensions,
     check_offered,
+    cut_to,
     dialect_router,
     numbered,
     quantise,
@@ -75,7 +76,7 @@ class CohereRequest(Strict):
     embedding_types: Items[str] | None = Field(
         None, min_length=1, description="float, base64, int8, uint8, binary, ubinary; several"
     )
-    output_dimension: int | None = Field(None, description="only the model's own")
+    output_dimension: int | None = Field(None, description="the model's own, or one that it was trained to be cut to")
     truncate: Cut | None = Field(None, description="NONE or START: refuse long texts")
     max_tokens: int | None = Field(None, description="not offered: texts are cut at the context length")
     priority: int | None = Field(None, description="ignored")
@@ -135,7 +136,7 @@ def router(edge: Edge) -> APIRouter:
 
     async def embed(request: Request, body: CohereRequest, version: str) -> Response:
         caller = edge(request)
-        check_dimensions(caller.embedder.dimension, output_dimension=body.output_dimension)
+        cut = cut_to(caller.embedder, output_dimension=body.output_dimension)
         check_offered("max_tokens", body.max_tokens, ())
         types = body.embedding_types or ["float"]
         for one in types:
@@ -156,7 +157,7 @@ def router(edge: Edge) -> APIRouter:
                 meta={"api_version": {"version": version}, "billed_units": tokens, "tokens": tokens},
             )
 
-        return await answer(caller, body.to_wanted(), write)
+        return await answer(caller, replace(body.to_wanted(), cut=cut), write)
 
     @routes.post("/v2/embed", response_model=CohereAnswer)
     async def cohere_embed(request: Request, body: CohereRequest) -> Response:

@@ -11,7 +11,7 @@ from ... import __version__
 from ..edge import Edge
 from ..embedder import Embedded, manner_of, split_target
 from ..schemas import Items, Strict
-from .shared import Wanted, answer, check_dimensions, dialect_router, numbered, truncates
+from .shared import Wanted, answer, cut_to, dialect_router, numbered, truncates
 
 _LATEST = ":latest"  # the tag that Ollama adds to a name without one
 
@@ -29,7 +29,7 @@ class OllamaTexts(OllamaRequest):
 
     input: str | Items[str]
     truncate: bool | None = Field(None, description="false: refuse long texts")
-    dimensions: int | None = Field(None, description="only the model's own")
+    dimensions: int | None = Field(None, description="the model's own, or one that it was trained to be cut to")
 
 
 class OllamaPrompt(OllamaRequest):
@@ -112,12 +112,12 @@ def _add_embedding(routes: APIRouter, edge: Edge) -> None:
     @routes.post("/api/embed", response_model=OllamaEmbeddings)
     async def ollama_embed(request: Request, body: OllamaTexts) -> Response:
         """Embed texts; Ollama's API, where the alias says what is refined."""
-        check_dimensions(edge.embedder.dimension, dimensions=body.dimensions)
         texts = [body.input] if isinstance(body.input, str) else body.input
         wanted = Wanted(
             inputs=numbered("input", ([text] for text in texts)),
             model=_alias(body.model, edge),
             truncate=truncates(truncate=body.truncate),
+            cut=cut_to(edge.embedder, dimensions=body.dimensions),
         )
 
         def write(found: Embedded) -> OllamaEmbeddings:

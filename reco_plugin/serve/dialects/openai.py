@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import Annotated, Any, Literal, TypeAlias
 
 from fastapi import APIRouter, Request, Response
@@ -22,8 +23,8 @@ from .shared import (
     Picture,
     Wanted,
     answer,
-    check_dimensions,
     check_offered,
+    cut_to,
     dialect_router,
     is_data_uri,
     numbered,
@@ -110,7 +111,7 @@ class EmbeddingsRequest(Strict):
     input: Input = Field(description=WORDS)
     model: str | None = Field(None, description="alias: of GET /v1/models")
     encoding_format: Form | None = None
-    dimensions: int | None = Field(None, description="only the model's own")
+    dimensions: int | None = Field(None, description="the model's own, or one that it was trained to be cut to")
     user: str | None = Field(None, description="ignored")
     metadata: dict[str, Any] | None = Field(None, description="Mistral's; ignored")
     provider: dict[str, Any] | None = Field(None, description="OpenRouter's; ignored")
@@ -189,7 +190,6 @@ class EmbeddingsRequest(Strict):
         Raises:
             Refused: naming the field.
         """
-        check_dimensions(caller.embedder.dimension, dimensions=self.dimensions, output_dimension=self.output_dimension)
         check_offered("embedding_type", self.embedding_type, (*DTYPES, "base64"))
         check_offered("encoding_type", self.encoding_type, (*DTYPES, "base64"))
         check_offered("output_dtype", self.output_dtype, DTYPES)
@@ -269,7 +269,8 @@ def router(edge: Edge) -> APIRouter:
                 usage=Usage(prompt_tokens=found.tokens, total_tokens=found.tokens),
             )
 
-        return await answer(caller, body.to_wanted(), write)
+        cut = cut_to(caller.embedder, dimensions=body.dimensions, output_dimension=body.output_dimension)
+        return await answer(caller, replace(body.to_wanted(), cut=cut), write)
 
     return routes
 

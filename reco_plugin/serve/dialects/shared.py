@@ -24,7 +24,7 @@ from pydantic import BaseModel, BeforeValidator
 
 from ...types import InputType
 from ..edge import Caller
-from ..embedder import AnswerRow, Embedded, EmbedRequest, Item
+from ..embedder import AnswerRow, Embedded, Embedder, EmbedRequest, Item
 from ..failures import Failure, Refused, too_many_bytes, too_many_items
 from ..pool import Answer
 from ..routes import Shape, answering_in
@@ -108,7 +108,7 @@ def numbered(name: str, inputs: Iterable[Sequence[InputPart]]) -> dict[str, Sequ
 
 
 async def answer(caller: Caller, wanted: Wanted, write: Callable[[Embedded], Answer]) -> Response:
-    """Read all parts, embed them in one call, combine those of each input, and write the answer.
+    """Read all parts, embed them in one call, combine those of each input, cut their vectors, and write the answer.
 
     Args:
         caller: the request.
@@ -130,7 +130,8 @@ async def answer(caller: Caller, wanted: Wanted, write: Callable[[Embedded], Ans
     def write_joined(found: Embedded) -> Answer:
         rows = iter(found.rows)
         taken = {name: list(islice(rows, len(some))) or [nothing] for name, some in inputs.items()}
-        return write(replace(found, rows=[_join(some, name, wanted.part_names) for name, some in taken.items()]))
+        rows_of = [_join(some, name, wanted.part_names) for name, some in taken.items()]
+        return write(replace(found, rows=rows_of if wanted.cut is None else [_cut(row, wanted.cut) for row in rows_of]))
 
     return await caller.answer(replace(wanted, items=items), write_joined)
 
@@ -186,6 +187,12 @@ def _join(parts: Sequence[AnswerRow], name: str, part_names: Sequence[str]) -> A
         truncated=any(part.truncated for part in parts),
         tokens=sum(part.tokens for part in parts),
     )
+
+
+def _cut(row: AnswerRow, dimension: int) -> AnswerRow:
+    """A row with the first numbers of its vectors (D,), unit-norm; it was refined at full length."""
+    vector, frozen = (mean_direction([full[:dimension]]) for full in (row.vector, row.frozen))
+    return replace(row, vector=vector, frozen=frozen, scale=None)
 
 
 def mean_direction(parts: Sequence[npt.NDArray[np.float32]]) -> npt.NDArray[np.float32]:
@@ -252,16 +259,27 @@ def truncates(**fields: bool | str | None) -> bool:
     return not any(value is False or value in ("NONE", "START") for value in fields.values())
 
 
-def check_dimensions(native: int, **fields: int | None) -> None:
-    """Accept only the model's own number of dimensions: CLIP vectors cannot be truncated.
+def cut_to(embedder: Embedder, **fields: int | None) -> int | None:
+    """The dimension that vectors are cut to, None for the model's own; only what the model was trained for.
 
     Raises:
-        Refused: another one.
+        Refused: another one, of which the rest would not rank as the whole does.
     """
-    for name, value in fields.items():
-        if value is not None and value != native:
-            message = f"{name} is {value}, the model has {native} and cannot be cut short: leave it out or say {native}"
+    native, cuts = embedder.dimension, embedder.reco.manifest.matryoshka
+    said = {name: value for name, value in fields.items() if value is not None}
+    for name, value in said.items():
+        if value != native and value not in cuts:
+            has = f"{name} is {value}, the model has {native}"
+            message = f"{has} and cannot be cut short: leave it out or say {native}"
+            if cuts:
+                message = (
+                    f"{has}, or cut to {', '.join(map(str, cuts))}, for which it was trained: ask for one of these"
+                )
             raise Refused(Failure(400, "unsupported_dimensions", message, name))
+    if len(set(said.values())) > 1:
+        message = f"{' and '.join(f'{name}={value}' for name, value in said.items())} contradict each other"
+        raise Refused(Failure(400, "unsupported_dimensions", message, next(iter(said))))
+    return next((value for value in said.values() if value != native), None)
 
 
 def check_offered(field: str, value: object, offered: Sequence[object]) -> None:

@@ -14,7 +14,7 @@ from ... import __version__
 from ..edge import Edge
 from ..failures import Failure
 from ..schemas import Items, Strict
-from .shared import Wanted, answer, check_dimensions, check_offered, dialect_router, numbered, side_of, truncates
+from .shared import Wanted, answer, check_offered, cut_to, dialect_router, numbered, side_of, truncates
 
 
 class TeiRequest(Strict):
@@ -25,7 +25,7 @@ class TeiRequest(Strict):
     normalize: bool | None = Field(None, description="ignored: all vectors have norm 1")
     truncate: bool | None = Field(None, description="false: refuse long texts")
     truncation_direction: str | None = Field(None, description="only right")
-    dimensions: int | None = Field(None, description="only the model's own")
+    dimensions: int | None = Field(None, description="the model's own, or one that it was trained to be cut to")
     options: dict[str, Any] | None = Field(None, description="ignored: how the Inference API waits and caches")
 
     @model_validator(mode="before")
@@ -81,13 +81,13 @@ def router(edge: Edge) -> APIRouter:
 
     async def embed(request: Request, body: TeiRequest, model: str | None) -> Response:
         caller = edge(request)
-        check_dimensions(caller.embedder.dimension, dimensions=body.dimensions)
         check_offered(
             "truncation_direction", body.truncation_direction and body.truncation_direction.lower(), ("right",)
         )
         texts = [body.inputs] if isinstance(body.inputs, str) else body.inputs
         wanted = Wanted(
             inputs=numbered("inputs", ([text] for text in texts)),
+            cut=cut_to(caller.embedder, dimensions=body.dimensions),
             model=model,
             side=side_of(prompt_name=body.prompt_name),
             truncate=truncates(truncate=body.truncate),

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 from fastapi import APIRouter, Request, Response
 from pydantic import BaseModel, Field
 
@@ -10,7 +12,7 @@ from ..embedder import Embedded
 from ..failures import Failure, Refused
 from ..pool import Answer
 from ..schemas import Strict
-from .shared import InputPart, Picture, Wanted, answer, check_dimensions, check_offered, dialect_router, side_of
+from .shared import InputPart, Picture, Wanted, answer, check_offered, cut_to, dialect_router, side_of
 
 _ERRORS = {
     400: "ValidationException",
@@ -31,7 +33,7 @@ _NULL = "null"
 class TitanConfig(Strict):
     """Options of the vector."""
 
-    outputEmbeddingLength: int | None = Field(None, description="only the model's own")  # noqa: N815 - Titan's
+    outputEmbeddingLength: int | None = Field(None, description="one that the model offers")  # noqa: N815 - Titan's
 
 
 class TitanRequest(Strict):
@@ -40,7 +42,7 @@ class TitanRequest(Strict):
     inputText: str | None = None  # noqa: N815 - Titan's spelling
     inputImage: str | None = Field(None, description="bare base64")  # noqa: N815
     embeddingConfig: TitanConfig | None = None  # noqa: N815
-    dimensions: int | None = Field(None, description="Titan text v2: only the model's own")
+    dimensions: int | None = Field(None, description="likewise, of Titan text v2")
     normalize: bool | None = Field(None, description="ignored: all vectors have norm 1")
     embeddingTypes: list[str] | None = Field(None, description="float, binary or both")  # noqa: N815
     input_type: str | None = Field(None, description="query or document; not Titan's")
@@ -90,7 +92,7 @@ def router(edge: Edge) -> APIRouter:
     async def embed(request: Request, body: TitanRequest, model: str | None) -> Response:
         caller = edge(request)
         length = body.embeddingConfig.outputEmbeddingLength if body.embeddingConfig else None
-        check_dimensions(caller.embedder.dimension, outputEmbeddingLength=length, dimensions=body.dimensions)
+        cut = cut_to(caller.embedder, outputEmbeddingLength=length, dimensions=body.dimensions)
         types = body.embeddingTypes or []
         for one in types:
             check_offered("embeddingTypes", one, ("float", "binary"))
@@ -104,7 +106,7 @@ def router(edge: Edge) -> APIRouter:
             made = TitanAnswer(embedding=vector.tolist(), inputTextTokenCount=row.tokens, message=None, **more)
             return made.model_dump(exclude_unset=True)  # its message is null, as Titan's
 
-        return await answer(caller, body.to_wanted(model), write)
+        return await answer(caller, replace(body.to_wanted(model), cut=cut), write)
 
     @routes.post("/titan", response_model=TitanAnswer)
     async def titan(request: Request, body: TitanRequest) -> Response:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import Annotated, Any, Literal, TypeAlias
 
 from fastapi import APIRouter, Request, Response
@@ -17,8 +18,8 @@ from .shared import (
     Picture,
     Wanted,
     answer,
-    check_dimensions,
     check_offered,
+    cut_to,
     dialect_router,
     numbered,
     side_of,
@@ -80,7 +81,7 @@ class VoyageRequest(Strict):
     input_type: str | None = Field(None, description="query or document")
     truncation: bool = True
     output_dtype: str | None = Field(None, description="float, int8, uint8, binary or ubinary")
-    output_dimension: int | None = Field(None, description="only the model's own")
+    output_dimension: int | None = Field(None, description="the model's own, or one that it was trained to be cut to")
     encoding_format: Literal["base64"] | None = None
     output_encoding: Literal["base64"] | None = Field(None, description="as encoding_format")
 
@@ -144,7 +145,7 @@ def router(edge: Edge) -> APIRouter:
     async def voyage_multimodal_embeddings(request: Request, body: VoyageRequest) -> Response:
         """Embed inputs of interleaved texts and images, one vector each; Voyage's API."""
         caller = edge(request)
-        check_dimensions(caller.embedder.dimension, output_dimension=body.output_dimension)
+        cut = cut_to(caller.embedder, output_dimension=body.output_dimension)
         check_offered("output_dtype", body.output_dtype, DTYPES)
         form = body.encoding_format or body.output_encoding
 
@@ -158,6 +159,6 @@ def router(edge: Edge) -> APIRouter:
                 usage=VoyageUsage(text_tokens=found.tokens, total_tokens=found.tokens),
             )
 
-        return await answer(caller, body.to_wanted(), write)
+        return await answer(caller, replace(body.to_wanted(), cut=cut), write)
 
     return routes
