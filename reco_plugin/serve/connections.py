@@ -9,14 +9,15 @@ from __future__ import annotations
 import asyncio
 import json
 import logging
+import re
 import socket as socket_module
 import time
 from collections.abc import Iterable
+from contextlib import suppress
 from functools import cache
-from typing import Any, ClassVar
+from typing import Any, ClassVar, Literal
 
-import h11
-from uvicorn.protocols.http.h11_impl import H11Protocol
+from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
 
 from .failures import Failure
 from .logs import LOGGER
@@ -28,6 +29,9 @@ log = logging.getLogger(LOGGER)
 PROBE_CONNECTIONS = 384
 """Connections beyond the setting, for probes only: a busy service is not dead."""
 _PROBES = tuple(f"GET {path} ".encode() for path in PROBES)
+_HEAD_BYTES = 16_384
+_END = re.compile(rb"\r?\n\r?\n")
+_OFFER = re.compile(rb"\r?\n(upgrade|http2-settings)[ \t]*:[^\r\n]*", re.IGNORECASE)
 _FULL = "the service has too many connections (max_connections): try again later"
 _RETRY_S = 1
 _CLOSES = (b"connection", b"close")
@@ -35,18 +39,21 @@ _LOG_EVERY_S = 10.0
 _LAST_S = 0.2  # that a connection without a request stays after the last moment, for one that is on its way
 
 
-class _Connection(H11Protocol):
+class _Connection(HttpToolsProtocol):
     """A connection within the limits of a service; :func:`make_protocol` makes its class."""
 
     limits: ClassVar[ServeSettings]
-    waits_s: ClassVar[dict[object, float]]  # state of the client -> time limit
     logged_at: ClassVar[float] = -_LOG_EVERY_S
     stopping: ClassVar[bool] = False
     asked_at: ClassVar[float] = -_LOG_EVERY_S  # when the latest request came, but for probes
 
     def __init__(self, *args: Any, **options: Any) -> None:
         super().__init__(*args, **options)
-        self._waits_for: object = None
+        with suppress(AttributeError):  # a length given in two ways is read as by its chunks, see `_two_lengths`
+            self.parser.set_dangerous_leniencies(lenient_data_after_close=True, lenient_chunked_length=True)
+        self._awaited: Literal["head", "body", ""] = "head"  # of a request, from the client
+        self._begun = b""  # of a head whose end is not here
+        self._unread = 0  # bytes since the latest part of a body
         self._late: asyncio.TimerHandle | None = None
         self._stuck: asyncio.TimerHandle | None = None
         self._only_probes = False
@@ -60,7 +67,7 @@ class _Connection(H11Protocol):
             self._tell()
             transport.abort()
         else:
-            self._watch()
+            self._await("head")
 
     def data_received(self, data: bytes) -> None:
         if self._only_probes and not data.startswith(_PROBES):
@@ -68,16 +75,47 @@ class _Connection(H11Protocol):
             self.transport.write(_refusal())
             self.transport.close()
             return
+        if self._awaited != "body":
+            data = self._begun + data
+            end = _END.search(data)
+            if (end.start() if end else len(data)) > _HEAD_BYTES:
+                self.send_400_response("The head of the request is too large.")
+                return
+            self._begun = b"" if end else data
+            if end is None:
+                self._unset_keepalive_if_required()
+                if not self._awaited:
+                    self._await("head")
+                return
+            if b"pgrade" in data[: end.start()].lower():
+                # Java's client offers HTTP/2 in each request, and takes HTTP/1.1, too; the parser would read no body
+                data = _OFFER.sub(b"", data[: end.start()]) + data[end.start() :]
+        self._unread += len(data)
         super().data_received(data)
-        self._watch()
+        if self._awaited == "body" and self._unread > _HEAD_BYTES:  # a trailer without end
+            self.send_400_response("What follows the body is too large.")
 
-    def handle_events(self) -> None:
-        before = self.cycle
-        super().handle_events()
-        if self.cycle is not None and self.cycle is not before and self.cycle.scope["path"] not in PROBES:
+    def on_message_begin(self) -> None:
+        super().on_message_begin()
+        self._await("head")
+
+    def on_headers_complete(self) -> None:
+        super().on_headers_complete()
+        self._unread = 0
+        self._await("body")
+        if self.cycle.scope["path"] not in PROBES:
             type(self).asked_at = time.monotonic()
-        if self.cycle is not None and (self.stopping or _two_lengths(self.cycle.scope["headers"])):
+        if self.stopping or _two_lengths(self.cycle.scope["headers"]):
             self._close_after()
+
+    def on_body(self, body: bytes) -> None:
+        self._unread = 0
+        super().on_body(body)
+
+    def on_message_complete(self) -> None:
+        self._unread = 0
+        self._await("")
+        super().on_message_complete()
 
     @classmethod
     def stop(cls, connections: Iterable[Any]) -> None:
@@ -109,15 +147,12 @@ class _Connection(H11Protocol):
         if _CLOSES not in self.cycle.default_headers:
             self.cycle.default_headers = [*self.cycle.default_headers, _CLOSES]
 
-    def _unsupported_upgrade_warning(self) -> None:
-        """Say nothing: Java's client offers HTTP/2 in each request, and is content with an answer in HTTP/1.1."""
-
     def on_response_complete(self) -> None:
         super().on_response_complete()
         if not self.flow.write_paused:
             self._is_taken()
-        self._waits_for = None  # the rest of a dropped body has its own time limit
-        self._watch()
+        if self._awaited == "body":  # the rest of a dropped body has its own time limit
+            self._await("body")
 
     def pause_writing(self) -> None:
         super().pause_writing()
@@ -139,13 +174,12 @@ class _Connection(H11Protocol):
         _cancel(self._late)
         _cancel(self._stuck)
 
-    def _watch(self) -> None:
-        """Restart the timer when the client's state changes; stop it when nothing more is expected."""
-        if self._waits_for is (now := self.conn.their_state):
-            return
-        self._waits_for = now
+    def _await(self, part: Literal["head", "body", ""]) -> None:
+        """Begin to wait for the next part of a request, for as long as it may take; nothing: for no part."""
+        self._awaited = part
         _cancel(self._late)
-        if (limit_s := self.waits_s.get(now)) is not None:
+        if part:
+            limit_s = self.limits.head_timeout_s if part == "head" else self.limits.body_timeout_s
             self._late = self.loop.call_later(limit_s, self._give_up)
 
     @classmethod
@@ -155,14 +189,16 @@ class _Connection(H11Protocol):
             log.warning("connections are refused: %d are open (max_connections)", cls.limits.max_connections)
 
     def _give_up(self) -> None:
-        if self._waits_for is h11.IDLE or self.cycle.response_complete:
-            self.transport.close()  # else the application answers 408, in the dialect's shape
+        if self.is_idle:
+            self.transport.close()
+        elif self._awaited == "head":  # sent behind a request that is not answered yet
+            self._await("head")
+        # else the application answers 408, in the dialect's shape
 
 
-def make_protocol(settings: ServeSettings) -> type[H11Protocol]:
+def make_protocol(settings: ServeSettings) -> type[HttpToolsProtocol]:
     """Make uvicorn's protocol class with the limits of the settings."""
-    waits_s = {h11.IDLE: settings.head_timeout_s, h11.SEND_BODY: settings.body_timeout_s}
-    return type("Connection", (_Connection,), {"limits": settings, "waits_s": waits_s})
+    return type("Connection", (_Connection,), {"limits": settings})
 
 
 def _two_lengths(headers: Iterable[tuple[bytes, bytes]]) -> bool:

@@ -229,6 +229,38 @@ def test_a_refusal_arrives_though_the_body_was_not_wanted(filled, live, path, le
         assert all_of(whole).startswith(b"HTTP/1.1 %d" % status)
 
 
+def test_a_head_may_come_in_parts_and_may_not_be_endless(filled, live):
+    live_ = b"GET /livez HTTP/1.1\r\nhost: localhost\r\nconnection: close\r\n"
+    with live(filled) as (url, _):
+        for parts in ([live_, b"\r\n"], [live_ + b"\r", b"\n"], [live_[:5], live_[5:] + b"\r\n"]):
+            with connected(url, *parts) as slow:
+                assert all_of(slow).startswith(b"HTTP/1.1 200")
+        for long in (b"x: " + b"y" * 20_000, b"x: y\r\n" * 4_000):
+            for end in (b"", b"\r\n\r\n"):
+                with connected(url, live_ + long + end) as large:
+                    assert all_of(large).startswith(b"HTTP/1.1 400")
+        trailer = b"2\r\n{}\r\n0\r\nx: " + b"y" * 20_000
+        with connected(
+            url, head("/nowhere", 0).replace(b"content-length: 0", b"transfer-encoding: chunked")
+        ) as endless:
+            endless.sendall(trailer)
+            assert b"HTTP/1.1 " in all_of(endless)
+        assert httpx.get(f"{url}/livez").status_code == 200
+
+
+def test_an_offer_of_http_2_in_a_head_of_parts_loses_no_body(filled, live):
+    body = json.dumps(ONE).encode()
+    offer = b"connection: upgrade, http2-settings\r\nupgrade: h2c\r\nHTTP2-Settings: AAEA\r\n"
+    whole = head("/v1/explain", len(body)).replace(b"\r\n\r\n", b"\r\n" + offer + b"\r\n") + body
+    with live(filled) as (url, _):
+        for cut in (30, len(whole) - len(body) - 30, len(whole) - len(body) - 1, len(whole) - 3):
+            with connected(url) as client:
+                client.sendall(whole[:cut])
+                time.sleep(0.02)
+                client.sendall(whole[cut:])
+                assert client.recv(12) == b"HTTP/1.1 200"
+
+
 @pytest.mark.parametrize("length", [5, 10_000])
 def test_a_body_with_two_lengths_is_the_last_of_its_connection(filled, live, length):
     """Where its end is, a proxy before may see otherwise: what follows would be answered to the wrong caller."""
