@@ -65,6 +65,11 @@ def _check_share(name: str, value: Any) -> None:
         raise InputError(f"{name} must be a share from 0 to 1, got {show(value)}")
 
 
+def _check_probability(name: str, value: Any) -> None:
+    if isinstance(value, bool) or not isinstance(value, (int, float)) or not 0.0 <= value <= 1.0:
+        raise InputError(f"{name} must be a probability from 0 to 1, got {show(value)}")
+
+
 class RefineDefaults(TypedDict, total=False):
     """Options that are settings, too."""
 
@@ -97,6 +102,15 @@ class RefineDefaults(TypedDict, total=False):
             unset="balanced",
             parser=read_caution,
             metavar="CAUTION",
+        ),
+    ]
+    presence: Annotated[
+        float | None,
+        Option(
+            "Least probability that the memory holds a query's answer, from 0 to 1; below it the query stays plain. "
+            "Where that cannot be known, it changes nothing.",
+            check=_check_probability,
+            unset="0: all move",
         ),
     ]
     fuser: Annotated[

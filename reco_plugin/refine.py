@@ -24,7 +24,15 @@ from .types import MODALITIES, FuserName, Modality, Records, Refinement, Role, U
 from .values import check_choice, check_vectors, show
 
 _DEFAULTS = RefineOptions(
-    k=NEIGHBOURS, search="uni", fusion="cross", gate=True, target=None, caution="balanced", fuser="reco", explain=False
+    k=NEIGHBOURS,
+    search="uni",
+    fusion="cross",
+    gate=True,
+    target=None,
+    caution="balanced",
+    presence=None,
+    fuser="reco",
+    explain=False,
 )
 ROLES: tuple[Role, ...] = get_args(Role)
 

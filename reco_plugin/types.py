@@ -346,6 +346,10 @@ class Refinement:
         why: B reasons for how far each moved, None where it found nothing; None unless ``explain``, and without a gate.
         scale: (B, 2) of queries: a score of the refined vector times the first, plus the second, is on the scale of
             plain scores, see :meth:`plain_scores`; None for candidates, without a gate, and where nothing is refined.
+        presence: (B,) of queries: probability that the memory holds what is asked for, if half of all queries have an
+            answer there; None where it cannot be known, see :attr:`why_no_presence`.
+        presence_needed: below it, a query stays plain: the option ``presence``.
+        no_presence: why there is none although the closed form was asked, for people.
     """
 
     vectors: Vectors
@@ -359,6 +363,9 @@ class Refinement:
     moves: Moves | None = None
     why: Sequence[Why | None] | None = None
     scale: npt.NDArray[np.float32] | None = None
+    presence: npt.NDArray[np.float32] | None = None
+    presence_needed: float = 0.0
+    no_presence: str = ""
 
     @classmethod
     def join(cls, parts: Sequence[Refinement]) -> Refinement:
@@ -385,6 +392,9 @@ class Refinement:
             moves=Moves.join(moving) if moving else None,
             why=rows("why"),
             scale=rows("scale"),
+            presence=rows("presence"),
+            presence_needed=parts[0].presence_needed,
+            no_presence=parts[0].no_presence,
         )
 
     def plain_scores(self, scores: npt.ArrayLike) -> npt.NDArray[np.float32]:
@@ -412,7 +422,20 @@ class Refinement:
             return self.coverage.plain
         if self.coverage.held:
             return f"the memory knows less than {self.coverage.needed:.0%} of the candidates"
-        return "the gate leaves it where it is: it is unlike the memory's pairs, or caution forbids it"
+        if self.presence is None or self.presence[row] >= self.presence_needed:
+            held = "it is unlike the memory's pairs, or caution forbids it"
+        else:
+            held = f"its presence, {self.presence[row]:.2f}, is below {self.presence_needed:g}"
+        return f"the gate leaves it where it is: {held}"
+
+    @property
+    def why_no_presence(self) -> str:
+        """Why there is no presence, for people; empty where there is."""
+        if self.presence is not None:
+            return ""
+        if self.degraded is not None:
+            return str(self.degraded)
+        return self.no_presence or "only queries for the other modality have one, by the fuser reco with its gate"
 
     @property
     def moved(self) -> npt.NDArray[np.float32]:

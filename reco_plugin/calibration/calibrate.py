@@ -15,6 +15,7 @@ from .corpus import Corpus, measure_corpus, witness_others
 from .episodes import Episodes, make_episodes
 from .fit import choose_sharpness, fit_gates
 from .gate import FITTED, LEVELS, PRIOR, SHARPNESS, Gate
+from .presence import learn_presence
 from .sharpen import learn_sharpening
 from .state import Calibration, SideCalibration, shares_of
 
@@ -85,11 +86,15 @@ def calibrate(
     asked = rng.permutation(corpus.chosen)[: min(ASKED, max(FEW, len(corpus) - CHECKED))]
     state = _fit_state(corpus, asked, k, seed, progress)
     if state.fitted:
-        sharpened = {
-            m: replace(side, sharpening=learn_sharpening(corpus, m, np.random.default_rng(seed)))
+        sides = {
+            m: replace(
+                side,
+                sharpening=learn_sharpening(corpus, m, np.random.default_rng(seed)),
+                presence=learn_presence(corpus, m, k, seed=seed),
+            )
             for m, side in state.sides.items()
         }
-        state = replace(state, sides=sharpened)
+        state = replace(state, sides=sides)
         gates = {modality: _gates_of(state, modality) for modality in MODALITIES}
         state = replace(state, check=_check(corpus, gates, asked, k, rng))
         progress(len(corpus))

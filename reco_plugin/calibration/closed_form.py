@@ -127,15 +127,30 @@ def _refine_block(
     """Refine one block (B, D) by what was found for it."""
     queries, here = asked.queries[rows], np.asarray(found.found.any(axis=1))
     applied = _gate(asked, state, answered)
+    known = None if state is None or asked.role == "candidate" else state.presence(asked.modality, queries, found)
     if state is not None and applied is not None:
-        return _move(asked, state, applied, queries, found, covered, answered)
+        moved = _move(asked, state, applied, queries, found, covered, answered, known)
+        return _with_presence(asked, state, moved, known)
     plain = NOT_CALIBRATED if state is None else state.why_plain(asked.modality, asked.role == "candidate")
-    known = () if covered is None else tuple(covered.tolist())
+    said = () if covered is None else tuple(covered.tolist())
     some = int(here.sum())  # without pairs there is nothing to calibrate
-    coverage = Coverage(len(queries), some, answered=answered, covered=known, plain=plain if some else "")
+    coverage = Coverage(len(queries), some, answered=answered, covered=said, plain=plain if some else "")
     nothing = np.zeros_like(found.similarity)
-    refined = Refinement(queries.copy(), queries, coverage=coverage, retrieved=here)
+    refined = _with_presence(
+        asked, state, Refinement(queries.copy(), queries, coverage=coverage, retrieved=here), known
+    )
     return asked.explained(refined, found, nothing, nothing)
+
+
+def _with_presence(
+    asked: Refining, state: Calibration | None, refined: Refinement, presence: npt.NDArray[np.float32] | None
+) -> Refinement:
+    """The refinement with the presence (B,) of its queries, or with why there is none."""
+    if presence is not None:
+        return replace(refined, presence=presence, presence_needed=asked.how.get("presence") or 0.0)
+    if asked.role == "candidate":
+        return replace(refined, no_presence="presence is of queries, and these are candidates")
+    return replace(refined, no_presence=NOT_CALIBRATED if state is None else state.why_no_presence(asked.modality))
 
 
 def _gate(asked: Refining, state: Calibration | None, answered: float | None) -> Applied | None:
@@ -158,9 +173,12 @@ def _move(
     found: Neighbours,
     covered: npt.NDArray[np.bool_] | None,
     answered: float | None,
+    presence: npt.NDArray[np.float32] | None,
 ) -> Refinement:
     side, here = state.sides[asked.modality], np.asarray(found.found.any(axis=1))
     evidence = state.weigh(asked.modality, queries, found, applied)
+    if presence is not None and (needed := asked.how.get("presence")):
+        evidence.signals[:, 7] *= presence >= needed
     constants = np.tile(applied.gate.constants(side.spread, side.unit), (len(queries), 1))
     refined, factor = step(queries, evidence.direction, evidence.signals, constants)
     added = factor * evidence.direction

@@ -18,6 +18,7 @@ from ..types import MODALITIES, Caution, Modality, Neighbours, Vectors, other
 from .check import Check
 from .gate import FALL, FITTED, Applied, Gate
 from .moments import LowRank, Values
+from .presence import Presence, presence_of
 from .reliability import Reliability, unknown
 from .sharpen import Index, Sharpening
 from .signals import Evidence, mean_own, share, weigh
@@ -37,6 +38,7 @@ class SideCalibration:
         gates: bold and balanced; empty: this side is not refined.
         candidate_gates: for candidates; empty: they are not refined.
         sharpening: for queries that are compared with vectors of their own modality, or with averages of both.
+        presence: tells whether the memory holds a query's answer; None: not learned.
     """
 
     spread: float
@@ -45,6 +47,7 @@ class SideCalibration:
     gates: Mapping[Caution, Gate] = field(default_factory=dict)
     candidate_gates: Mapping[Caution, Gate] = field(default_factory=dict)
     sharpening: Sharpening = field(default_factory=Sharpening)
+    presence: Presence | None = None
 
 
 @dataclass(frozen=True)
@@ -124,6 +127,27 @@ class Calibration:
         if candidate and self.sides[modality].gates:
             return f"most of its captions have one image, and {modality}s that take one of many lose"
         return self.reason or f"its own pairs show no gain for {modality} queries"
+
+    def presence(self, modality: Modality, query: Vectors, found: Neighbours) -> npt.NDArray[np.float32] | None:
+        """Probability (B,) that the memory holds what queries (B, D) ask for; None: see :meth:`why_no_presence`."""
+        side = self.sides[modality]
+        if side.presence is None or found.found.shape[1] < side.presence.looked:
+            return None
+        return presence_of(side.presence, query, found, self.values[other(modality)].mean, side.unit)
+
+    def why_no_presence(self, modality: Modality) -> str:
+        """Why there is no presence, for people."""
+        if (learned := self.sides[modality].presence) is not None:
+            return f"presence looks at {learned.looked} neighbours, and fewer were searched for"
+        if self.fitted:
+            return "presence was not learned yet: run `reco memory calibrate`"
+        return self.reason or f"its {self.pairs:,} pairs are too few to learn presence"
+
+    @property
+    def tells_presence(self) -> str:
+        """Whether it can be told if the memory holds a query's answer, for people."""
+        known = [m for m in MODALITIES if self.sides[m].presence is not None]
+        return f"presence is told for {' and '.join(known)} queries" if known else self.why_no_presence("text")
 
     @property
     def shares(self) -> Mapping[str, float]:
@@ -228,6 +252,8 @@ class Calibration:
             arrays[f"slack_{modality}"] = values.slack.astype(np.float32)
             arrays[f"typical_{modality}"] = side.typical
             arrays[f"sharpening_{modality}"] = side.sharpening.to_array()
+            if side.presence is not None:
+                arrays[f"presence_{modality}"] = side.presence.to_array()
             arrays[f"moments_{modality}"] = np.array([values.length, values.shrinkage, side.spread, side.unit])
             _pack_matrix(arrays, f"covariance_{modality}", values.covariance)
             shared = values.precision.directions is values.covariance.directions
@@ -299,15 +325,17 @@ def _unpack(arrays: Mapping[str, Any], stored: Mapping[str, Any]) -> Calibration
             for role in ("query", "candidate")
         )
         sharpening = Sharpening.of_array(arrays[f"sharpening_{modality}"])
+        learned = arrays.get(f"presence_{modality}")  # a memory of an older version has none
+        presence = None if learned is None else Presence.of_array(learned)
         sides[modality] = SideCalibration(
-            spread, unit, arrays[f"typical_{modality}"], gates, candidate_gates, sharpening
+            spread, unit, arrays[f"typical_{modality}"], gates, candidate_gates, sharpening, presence
         )
-    learned = arrays["reliability"]
-    wrong, mean, same, unanswerable, own = learned[4:].tolist()
+    witnessed = arrays["reliability"]
+    wrong, mean, same, unanswerable, own = witnessed[4:].tolist()
     return Calibration(
         values,
         sides,
-        Reliability(learned[:4], wrong, mean),
+        Reliability(witnessed[:4], wrong, mean),
         same,
         int(stored["pairs"]),
         unanswerable,

@@ -269,6 +269,7 @@ def calibration_lines(calibration: dict[str, Any], pairs: int) -> list[str]:
             fit = f"{1 - state.check.wrong:.2f} of 1"
             said.append(f"its captions fit their neighbours by {fit}, which ranks pairs and is no share of right ones")
         said.append(state.among_own)
+        said.append(state.tells_presence)
     elif not state.fitted and not state.reason:
         said.append("a safe gate, since it has too few pairs for its own and for a self-check")
     return [*said, *([state.reason] if state.reason else [])]

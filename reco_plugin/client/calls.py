@@ -62,6 +62,7 @@ class Refined:
         arm: which the queries were in, where a share of them is refined; None where nothing was decided, or where
             parts of the call, that had no ``unit``, were in both.
         scale: (B, 2) of queries, as :attr:`reco_plugin.types.Refinement.scale`; None where the service says none.
+        presence: (B,) of queries, as :attr:`reco_plugin.types.Refinement.presence`; likewise.
     """
 
     vectors: Vectors
@@ -74,6 +75,7 @@ class Refined:
     plain: tuple[str, ...] = ()
     arm: Arm | None = None
     scale: npt.NDArray[np.float32] | None = None
+    presence: npt.NDArray[np.float32] | None = None
 
     @property
     def refined(self) -> npt.NDArray[np.bool_]:
@@ -101,6 +103,7 @@ class Refined:
         why = [part.why for part in parts if part.why is not None]
         coverage = [part.coverage for part in parts if part.coverage is not None]
         scales = [part.scale for part in parts if part.scale is not None]
+        presences = [part.presence for part in parts if part.presence is not None]
         return cls(
             np.concatenate([part.vectors for part in parts]),
             np.concatenate([part.moved for part in parts]),
@@ -112,6 +115,7 @@ class Refined:
             tuple(words for part in parts for words in part.plain),
             arms.pop() if len(arms) == 1 else None,
             np.concatenate(scales) if len(scales) == len(parts) else None,
+            np.concatenate(presences) if len(presences) == len(parts) else None,
         )
 
     def told(self, headers: Mapping[str, str]) -> Refined:
@@ -375,8 +379,15 @@ def _parse_refined(answer: Any) -> Refined:
         why=tuple(_why(row.get("why")) for row in rows) if explained else None,
         coverage=_coverage(next(iter(answer.get("coverage", {}).values()), None), [row.get("covered") for row in rows]),
         plain=tuple(row.get("plain") or "" for row in rows),
-        scale=np.array([row["scale"] for row in rows], np.float32) if all(row.get("scale") for row in rows) else None,
+        scale=_per_row(rows, "scale"),
+        presence=_per_row(rows, "presence"),
     )
+
+
+def _per_row(rows: list[Any], name: str) -> npt.NDArray[np.float32] | None:
+    """What the service says of each row; None where it says nothing of one."""
+    said = [row.get(name) for row in rows]
+    return None if any(one is None for one in said) else np.array(said, np.float32)
 
 
 def _scores(answer: Any) -> Scores:

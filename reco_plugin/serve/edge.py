@@ -45,6 +45,7 @@ TOLD = (
     "x-reco-coverage",
     "x-reco-target",
     "x-reco-scale",
+    "x-reco-presence",
     "x-reco-note",
     "server-timing",
     "x-request-id",
@@ -173,6 +174,8 @@ class Caller:
             self._request.state.headers["x-reco-target"] = answer.target
         if request.cut is None and len(answer.rows) == 1 and (scale := answer.rows[0].scale) is not None:
             self._request.state.headers["x-reco-scale"] = f"{scale[0]:.6g} {scale[1]:.6g}"
+        if len(answer.rows) == 1 and (presence := answer.rows[0].presence) is not None:
+            self._request.state.headers["x-reco-presence"] = f"{presence:.3f}"
         if answer.arm is not None:
             self._request.state.headers["x-reco-arm"] = self._request.state.log["arm"] = answer.arm
             self._edge.arms[answer.arm].count(answer, sum(seconds.values()))

@@ -121,6 +121,7 @@ class AnswerRow:
     failure: Failure | None = None  # why the item failed; None where it did not
     plain: str = ""  # why it was to be refined and stays plain, for people; empty where it moved, or was not to be
     scale: tuple[float, float] | None = None  # maps its scores to those of plain vectors, of a query that was refined
+    presence: float | None = None  # probability that the memory holds its answer, of a query; None: it cannot be known
 
 
 @dataclass(frozen=True)
@@ -554,6 +555,7 @@ class Embedder:
                 result.why[row] if result.why is not None else None,
                 plain=result.why_plain(row) if wanted else "",
                 scale=None if result.scale is None else (float(result.scale[row, 0]), float(result.scale[row, 1])),
+                presence=None if result.presence is None else float(result.presence[row]),
             )
             work.rows[one.place] = answer
             if one.key is not None and result.degraded is None:

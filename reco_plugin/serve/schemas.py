@@ -212,6 +212,8 @@ class RefinedItem(BaseModel):
     """Cosine distance from the frozen vector."""
     scale: tuple[float, float] | None = None
     """Of a refined query: a score of it times the first, plus the second, is on the scale of plain scores."""
+    presence: float | None = None
+    """Of a query: probability that the memory holds what is asked for; where it is missing, it cannot be known."""
     truncated: bool = False
     covered: bool | None = None
     """Whether the memory knows it; only of text candidates."""
@@ -261,6 +263,7 @@ def _item(number: int, row: AnswerRow) -> RefinedItem:
         plain=row.plain or None,
         moved=row.moved,
         scale=row.scale,
+        presence=row.presence,
         truncated=row.truncated,
         covered=row.covered,
         why=WhyBody.of(row.why) if row.why is not None else None,

@@ -6,12 +6,14 @@ import base64
 import gzip
 import json
 import logging
+from dataclasses import replace
 
 import httpx
 import numpy as np
 import pytest
 
 from reco_plugin import Pair, Reco
+from reco_plugin.calibration.presence import Presence
 from reco_plugin.client.calls import _parse_refined
 from reco_plugin.errors import (
     ConfigError,
@@ -62,6 +64,32 @@ def test_the_scale_of_scores_is_told_by_item_and_of_one_query_in_a_header(readin
     assert "x-reco-scale" not in plain.headers
     served = _parse_refined(two.json())
     assert np.allclose(served.plain_scores([[0.2], [0.3]]), (scale[:, :1] * [[0.2], [0.3]]) + scale[:, 1:], atol=1e-4)
+
+
+def test_presence_is_told_by_item_and_of_one_query_in_a_header_and_a_threshold_holds_queries(reco, served, drawings):
+    reco.memory.add(drawings)
+    state = reco.memory.calibration
+    grown = Presence(10, np.zeros((1, 3), np.intp), np.full((1, 3), 0.8, np.float32), np.float32([[-2, -1, 1, 2]]))
+    sides = {m: replace(side, presence=grown) for m, side in state.sides.items()}  # these pairs are too few to learn it
+    reco.memory.store.set_calibration(replace(state, sides=sides).to_json())
+    frozen = reco.embed_texts(TEXTS, refine=False)
+    presence = reco.refine(frozen, modality="text").presence
+    asked = {"vectors": frozen.tolist(), "modality": "text"}
+    with served(reco) as client:
+        two = client.post("/v1/refine", json=asked)
+        assert np.allclose([one["presence"] for one in two.json()["data"]], presence, atol=1e-4)
+        assert np.allclose(_parse_refined(two.json()).presence, presence, atol=1e-4)
+        assert "x-reco-presence" not in two.headers
+        one = client.post("/v1/embeddings", json={"model": "clip-reco-query", "input": TEXTS[0]})
+        assert abs(float(one.headers["x-reco-presence"]) - presence[0]) < 0.001
+        assert "x-reco-presence" not in client.post("/v1/embeddings", json={"model": "clip", "input": TEXTS[0]}).headers
+        held = client.post("/v1/refine", json=asked | {"presence": 1.0})
+        assert held.headers["x-reco-refined"] == "false"
+        assert all("presence" in one["plain"] for one in held.json()["data"])
+        for bad in (1.5, "high", True):
+            refused = client.post("/v1/refine", json=asked | {"presence": bad})
+            assert refused.status_code in (400, 422)
+            assert "presence" in refused.text
 
 
 def test_what_the_memory_has_nothing_for_is_not_called_refined(reco, served):

@@ -93,6 +93,8 @@ class Compared(BaseModel):
     degraded: Degraded | None
     why: str
     """Why the query moved as far as it did, in words; empty without a gate."""
+    presence: float | None
+    """Probability that the memory holds what is asked for; None where it cannot be known."""
     plain: str
     """Why the query did not move at all; empty where it could."""
     ranked_decided: str
@@ -211,6 +213,7 @@ class Comparer:
             truncated=query.truncated,
             degraded=degraded,
             why=str(query.why) if query.why else "",
+            presence=query.presence,
             plain=query.plain,
             ranked_decided=ranked_decided,
             used=[self._show_used(used) for used in query.used or ()],

@@ -1,7 +1,7 @@
 /** The query, how far it moved, and the pairs that moved it. */
 
 import { at, el, nameOf, picture, svg, tell } from "./dom.js";
-import { degrees, number, percent, whyUnmoved } from "./words.js";
+import { degrees, number, percent, presenceWords, whyUnmoved } from "./words.js";
 
 const narrow = matchMedia("(max-width: 560px)");
 const shownAtFirst = () => (narrow.matches ? 6 : 12);
@@ -25,6 +25,7 @@ function queryParts(query, answer) {
   const angle = degrees(answer.moved);
   const words = el("p", {}, el("b", {}, `moved by ${Math.round(angle)}°`), el("br"),
     el("span", { class: "soft" }, `cosine distance ${answer.moved.toFixed(3)}`));
+  if (answer.presence !== null) words.append(el("br"), el("span", { class: "soft", id: "presence" }, presenceWords(answer.presence)));
   const parts = [shown, dial(angle), words];
   if (answer.truncated) parts.push(el("p", { class: "note" }, "The text is longer than the encoder reads; its end was cut off."));
   return parts;

@@ -40,6 +40,9 @@ export function ordinal(rank) {
 /** Share as per cent. */
 export const percent = (share) => (share > 0 && share < 0.005 ? "<\u00a01\u00a0%" : `${Math.round(100 * share)}\u00a0%`);
 
+/** How likely the memory holds what is asked for, if half of all queries have an answer there. */
+export const presenceWords = (presence) => `the memory holds its answer: ${percent(presence)} likely`;
+
 /** Signed number with a true minus and two digits. */
 export const number = (value) => value.toFixed(2).replace("-", "−");
 
