@@ -12,12 +12,13 @@ import threading
 import time
 from collections.abc import Callable, Sequence
 from contextlib import AbstractContextManager, nullcontext
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 
-from .artifact import Artifact
+from .artifact import MANIFEST, Artifact, Manifest, whole_model
 from .batching import Columns
 from .config import Settings
 from .encode import Encoder, Progress
@@ -42,6 +43,33 @@ def open_encoder(artifact: Artifact, settings: Settings, open_graph: OpenGraph =
         ConfigError: the API's address cannot be used.
     """
     return ApiEncoder(artifact, settings) if artifact.manifest.api else Encoder(artifact, settings, open_graph)
+
+
+def write_api_model(
+    address: str, out: Path, *, templates: Sequence[str] = (), matryoshka: Sequence[int] = ()
+) -> Manifest:
+    """Write a model folder of an API: what was measured of it, so that it opens while the API is down.
+
+    Args:
+        address: of the API; its key is not written.
+        out: the folder; an older model there is replaced.
+        templates: prompts that it was trained with, ``{}`` where a name goes.
+        matryoshka: dimensions that its vectors may be cut to; as the address says where there are none.
+
+    Raises:
+        ConfigError: an address or option that cannot be used.
+        SessionError: the API cannot be reached, or answers no vectors.
+        ArtifactError: ``out`` is no model folder, or cannot be written.
+    """
+    from .data.labelled import check_templates  # late: who encodes needs none of it
+
+    measured = Artifact.load(address).manifest
+    given = {"templates": check_templates(templates), "matryoshka": tuple(matryoshka)}
+    changed = {name: value for name, value in given.items() if value}
+    manifest = Manifest.model_validate(measured.model_dump() | changed)
+    with whole_model(out) as folder:
+        (folder / MANIFEST).write_text(manifest.model_dump_json(indent=1) + "\n", encoding="utf-8")
+    return manifest
 
 
 class ApiPreparation(Preparation):

@@ -263,7 +263,7 @@ class ApiClient:
             variables = " or ".join(("RECO_ENCODER_KEY", *self.address.key_variables))
             return SessionError(f"{told}. The key is {'wrong' if self._key else 'missing'}: set {variables}")
         if status in _REFUSED:
-            return InputError(told)
+            return InputError(f"the API that encodes refused it ({status}): {said}")  # callers of a service read it
         if 300 <= status < 400:
             return SessionError(
                 f"{told}. It points to {response.headers.get('location', 'nowhere')}: give that address"

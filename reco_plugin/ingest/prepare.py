@@ -206,17 +206,33 @@ def fetch_image(row: Loaded | Skipped | Rejected) -> Loaded | Skipped | Rejected
 def encode(rows: Sequence[Prepared | Skipped | Rejected], encoder: Encoder) -> list[WriterItem]:
     """A batch with its prepared rows encoded to vectors (D,); vectors are kept, other rows stay in their place.
 
+    What an API refuses is rejected alone: it answers nothing to a batch with one bad item.
+
     Raises:
         SessionError: the encoder failed.
     """
     prepared = [row for row in rows if isinstance(row, Prepared)]
+    try:
+        made = iter(_encode(prepared, encoder))
+    except InputError:
+        made = iter([_encode_alone(row, encoder) for row in prepared])
+    return [next(made) if isinstance(row, Prepared) else row for row in rows]
+
+
+def _encode_alone(row: Prepared, encoder: Encoder) -> WriterItem:
+    try:
+        return _encode([row], encoder)[0]
+    except InputError as error:
+        return Rejected(row.where, str(error), row.id)
+
+
+def _encode(prepared: Sequence[Prepared], encoder: Encoder) -> list[WriterItem]:
     images = encoder.arrays([row.image for row in prepared], "image")
     texts = encoder.arrays([row.text for row in prepared], "text")
-    made = (
+    return [
         Encoded(row.where, row.id, row.digest, row.payload, row.caption, image, text, row.cut, row.given)
         for row, image, text in zip(prepared, images, texts, strict=True)
-    )
-    return [next(made) if isinstance(row, Prepared) else row for row in rows]
+    ]
 
 
 T = TypeVar("T")

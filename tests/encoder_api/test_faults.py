@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import logging
 import re
 from collections.abc import Callable, Iterator
@@ -11,6 +12,7 @@ from typing import Any, TypeAlias
 import numpy as np
 import pytest
 from api_server import Api, Reply
+from PIL import Image
 
 from reco_plugin.config import load_settings
 from reco_plugin.encoder_api import ApiClient, describe_change, measure, parse_address
@@ -64,7 +66,11 @@ FAULTS = {
     ),
     "404": (Reply(404, {"message": "no model m"}), SessionError, r"no model m\. Check address, dialect \(openai\)"),
     "301": (Reply(301, {}, {"location": "https://x/v1"}), SessionError, "points to https://x/v1: give that"),
-    "400": (Reply(400, {"error": {"message": "too long"}}), InputError, "answered 400: too long"),
+    "400": (
+        Reply(400, {"error": {"message": "too long"}}),
+        InputError,
+        r"^the API that encodes refused it \(400\): too long$",
+    ),
     "HTML": (
         Reply(200, "<html>hello</html>"),
         SessionError,
@@ -94,7 +100,7 @@ def test_a_fault_is_an_error_that_names_it_and_the_way_out(
     assert type(raised.value) is kind
     assert re.search(words, str(raised.value))
     assert KEY not in str(raised.value) + caplog.text
-    assert "127.0.0.1" in str(raised.value)
+    assert ("127.0.0.1" in str(raised.value)) == (kind is not InputError), "a service shows the latter to its callers"
 
 
 def test_what_may_pass_is_tried_again_and_counted(ask: Ask, api: Api) -> None:
@@ -201,3 +207,26 @@ def test_a_wrong_model_is_named_at_the_start(ask: Ask, api: Api) -> None:
     api.next = [Reply(400, {"error": {"message": "the model `m` does not exist"}})]
     with pytest.raises(ConfigError, match=r"does not exist\. Check model and dimensions in RECO_ENCODER"):
         measure(ask())
+
+
+def test_vllm_takes_each_image_as_a_message(ask: Ask, api: Api) -> None:
+    def as_vllm(body: Any) -> Reply:
+        if "messages" not in body:
+            texts = all(isinstance(item, str) and not item.startswith("data:") for item in body["input"])
+            return api.answer(body) if texts else Reply(400, {"object": "error", "message": "input should be a string"})
+        ((part,),) = [message["content"] for message in body["messages"]]
+        return api.answer({"input": [part["image_url"]["url"]]})
+
+    api.next = [as_vllm] * 20
+    client = ask()
+    assert measure(client).address.images == "messages"
+    before = len(api.asked)
+    picture = _file_of("red"), _file_of("blue")
+    assert client.embed(picture, "image").shape == (2, 32)
+    assert [list(body) for body in api.asked[before:]] == [["messages", "model", "encoding_format"]] * 2
+
+
+def _file_of(colour: str) -> bytes:
+    out = io.BytesIO()
+    Image.new("RGB", (9, 9), colour).save(out, "PNG")
+    return out.getvalue()

@@ -38,6 +38,7 @@ class Api:
     next: list[Reply | Callable[[Any], Reply]] = field(default_factory=list)  # before it answers as usual
     asked: list[dict[str, Any]] = field(default_factory=list)  # bodies
     headers: list[Mapping[str, str]] = field(default_factory=list)
+    paths: list[str] = field(default_factory=list)
 
     def vector(self, item: Any) -> list[float]:
         """A unit vector of a text, or of the pixels of an image."""
@@ -80,6 +81,7 @@ def serve_api() -> Iterator[Api]:
             body = json.loads(self.rfile.read(int(self.headers["content-length"])))
             api.asked.append(body)
             api.headers.append(dict(self.headers))
+            api.paths.append(self.path)
             reply: Any = api.next.pop(0) if api.next else api.answer
             reply = reply if isinstance(reply, Reply) else reply(body)
             time.sleep(reply.delay_s)

@@ -1,0 +1,83 @@
+"""A model folder of an API: made by a command, opened while the API is down, held to what was measured."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+from api_server import Api, Reply
+from PIL import Image
+from typer.testing import CliRunner
+
+from reco_plugin import Pair, Reco
+from reco_plugin.artifact import Artifact
+from reco_plugin.cli.app import app
+from reco_plugin.errors import SessionUnavailable
+from reco_plugin.guard import DegradedWarning
+
+PAIR = Pair("a", Image.new("RGB", (9, 9), "red"), "a red square")
+
+
+@pytest.fixture
+def folder(api: Api, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """Made by the command, with a key, which must not be in it."""
+    monkeypatch.setenv("RECO_ENCODER_KEY", "hush-4711")
+    monkeypatch.setenv("RECO_ENCODER_PATIENCE_S", "0")
+    out = tmp_path / "model"
+    address = f"openai+{api.url}/v1?model=m&matryoshka=8,16"
+    done = CliRunner().invoke(app, ["model", "add", address, "--out", str(out), "--template", "{}"])
+    assert done.exit_code == 0, done.output
+    assert f"m at {api.url.removeprefix('http://')} (32-d, measured" in done.output
+    return out
+
+
+def test_it_holds_what_was_measured_and_no_key(api: Api, folder: Path) -> None:
+    text = (folder / "manifest.json").read_text()
+    assert "hush" not in text
+    manifest = json.loads(text)
+    assert manifest["api"] == f"openai+{api.url}/v1?model=m&images=object&matryoshka=8%2C16"
+    assert (manifest["templates"], manifest["matryoshka"], manifest["graphs"]) == (["{}"], [8, 16], {})
+    assert Artifact.load(folder).manifest.fusers == ("reco",)
+
+
+def test_it_opens_while_the_api_is_down_and_is_held_to_the_model(api: Api, folder: Path, tmp_path: Path) -> None:
+    with Reco.open(folder, tmp_path / "memory") as reco:
+        reco.memory.add([PAIR])
+    asked = len(api.asked)
+    api.next = [Reply(503, {})]
+    with Reco.open(folder, tmp_path / "memory") as reco:
+        assert len(api.asked) == asked, "it is not asked before it is needed"
+        with pytest.raises(SessionUnavailable, match="answered 503"):
+            reco.embed_texts(["fox"])
+        api.model = 1
+        with pytest.warns(DegradedWarning, match="has another model than the memory"):
+            assert reco.embed(["fox"], modality="text", refine=True).degraded == "encoder_changed"
+        api.model = 0
+
+
+def test_rows_that_an_api_refuses_are_rejected_alone(
+    api: Api, folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "pictures").mkdir()
+    lines = ["id,image,text"]
+    for row in range(24):
+        Image.new("RGB", (9, 9), (row, 0, 0)).save(tmp_path / "pictures" / f"{row}.png")
+        lines.append(f"p{row},pictures/{row}.png,picture number {row}")
+    (tmp_path / "pairs.csv").write_text("\n".join(lines))
+    usual = api.answer
+
+    def refuses_one(body: dict[str, object]) -> Reply:
+        if "picture number 7" in str(body["input"]):
+            return Reply(400, {"error": {"message": "this text is too long"}})
+        return usual(body)
+
+    api.next = [refuses_one] * 500
+    command = ["memory", "build", "pairs.csv", "--model", str(folder), "--memory", "memory"]
+    done = CliRunner().invoke(app, command)
+    assert done.exit_code == 0, done.output
+    assert "added 23 pairs, 1 rejected" in done.output, done.output
+    assert "this text is too long" in done.output
+    with Reco.open(folder, tmp_path / "memory") as reco:
+        assert len(reco.memory) == 23

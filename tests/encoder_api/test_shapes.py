@@ -1,0 +1,230 @@
+"""Requests as the providers' official clients send them, and answers as the providers document them."""
+
+from __future__ import annotations
+
+import base64
+import io
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+import cohere
+import openai
+import pytest
+import voyageai
+from api_server import Api, Reply
+from PIL import Image
+
+from reco_plugin.config import load_settings
+from reco_plugin.encoder_api import ApiClient, parse_address
+from reco_plugin.errors import InputError
+
+ROWS = [[0.6, 0.8], [-0.8, 0.6]]
+TEXTS = [b"a red fox", b"ein Haus"]
+
+
+def _png(colour: str) -> bytes:
+    out = io.BytesIO()
+    Image.new("RGB", (9, 9), colour).save(out, "PNG")
+    return out.getvalue()
+
+
+IMAGES = [_png("red"), _png("blue")]
+BASE64 = [base64.b64encode(image).decode() for image in IMAGES]
+URIS = [f"data:image/png;base64,{one}" for one in BASE64]
+
+
+def _data(model: str, usage: dict[str, int]) -> Any:
+    rows = [{"object": "embedding", "index": row, "embedding": vector} for row, vector in enumerate(ROWS)]
+    return {"object": "list", "data": rows, "model": model, "usage": usage}
+
+
+def _cohere(billed: dict[str, int]) -> Any:
+    meta = {"api_version": {"version": "2"}, "billed_units": billed, "warnings": []}
+    found = {"id": "5807ee2e", "embeddings": {"float": ROWS}, "texts": [], "images": []}
+    return found | {"response_type": "embeddings_by_type", "meta": meta}
+
+
+def _image_url(uri: str) -> Any:
+    return {"content": [{"type": "image_url", "image_url": {"url": uri}}]}
+
+
+@dataclass(frozen=True)
+class Shape:
+    """One dialect, by its makers' documents."""
+
+    address: str  # below the server's URL
+    path: str
+    texts: Any  # bodies
+    images: Any
+    answer: Any
+    tokens: dict[str, int]
+    refusal: Any
+
+
+SHAPES = {
+    "OpenAI": Shape(
+        "openai+{url}/v1?model=text-embedding-3-small&dimensions=2&images=none",
+        "/v1/embeddings",
+        {
+            "model": "text-embedding-3-small",
+            "input": ["a red fox", "ein Haus"],
+            "dimensions": 2,
+            "encoding_format": "float",
+        },
+        None,
+        _data("text-embedding-3-small", {"prompt_tokens": 8, "total_tokens": 8}),
+        {"prompt_tokens": 8, "total_tokens": 8},
+        {"error": {"message": "no", "type": "invalid_request_error", "param": None, "code": None}},
+    ),
+    "Jina": Shape(
+        "jina+{url}/v1?model=jina-clip-v2&task=retrieval.query",
+        "/v1/embeddings",
+        {"model": "jina-clip-v2", "input": [{"text": "a red fox"}, {"text": "ein Haus"}], "task": "retrieval.query"},
+        {"model": "jina-clip-v2", "input": [{"image": one} for one in BASE64], "task": "retrieval.query"},
+        _data("jina-clip-v2", {"total_tokens": 4000, "prompt_tokens": 4000}),
+        {"total_tokens": 4000, "prompt_tokens": 4000},
+        {"detail": "no"},
+    ),
+    "Cohere": Shape(
+        "cohere+{url}?model=embed-v4.0&dimensions=2",
+        "/v2/embed",
+        {
+            "model": "embed-v4.0",
+            "texts": ["a red fox", "ein Haus"],
+            "input_type": "search_document",
+            "embedding_types": ["float"],
+            "output_dimension": 2,
+        },
+        {
+            "model": "embed-v4.0",
+            "inputs": [_image_url(uri) for uri in URIS],
+            "input_type": "search_document",
+            "embedding_types": ["float"],
+            "output_dimension": 2,
+        },
+        _cohere({"input_tokens": 6, "image_tokens": 20}),
+        {"input_tokens": 6, "image_tokens": 20},
+        {"message": "no"},
+    ),
+    "Voyage": Shape(
+        "voyage+{url}/v1?model=voyage-multimodal-3.5",
+        "/v1/multimodalembeddings",
+        {
+            "model": "voyage-multimodal-3.5",
+            "inputs": [{"content": [{"type": "text", "text": text}]} for text in ("a red fox", "ein Haus")],
+        },
+        {
+            "model": "voyage-multimodal-3.5",
+            "inputs": [{"content": [{"type": "image_base64", "image_base64": uri}]} for uri in URIS],
+        },
+        _data("voyage-multimodal-3.5", {"text_tokens": 5, "image_pixels": 162, "video_pixels": 0, "total_tokens": 6}),
+        {"text_tokens": 5, "image_pixels": 162, "total_tokens": 6},
+        {"detail": "no"},
+    ),
+    "TEI": Shape(
+        "tei+{url}",
+        "/embed",
+        {"inputs": ["a red fox", "ein Haus"], "truncate": True, "normalize": True},
+        None,
+        ROWS,
+        {},
+        {"error": "no", "error_type": "Validation"},
+    ),
+}
+
+
+def client_of(api: Api, shape: Shape) -> ApiClient:
+    return ApiClient(parse_address(shape.address.format(url=api.url)), load_settings(encoder_patience_s=0))
+
+
+@pytest.mark.parametrize("shape", SHAPES.values(), ids=SHAPES)
+def test_requests_and_answers_are_as_the_provider_documents_them(api: Api, shape: Shape) -> None:
+    client = client_of(api, shape)
+    api.next = [Reply(body=shape.answer)] * 2
+    assert client.embed(TEXTS, "text").round(6).tolist() == [pytest.approx(row) for row in ROWS]
+    expected = [shape.texts]
+    if shape.images is not None:
+        assert client.embed(IMAGES, "image").shape == (2, 2)
+        expected.append(shape.images)
+    client.close()
+    assert (api.asked, set(api.paths)) == (expected, {shape.path})
+    times = len(expected)
+    assert client.counted.tokens.to_dict() == {name: times * count for name, count in shape.tokens.items()}
+
+
+@pytest.mark.parametrize("shape", SHAPES.values(), ids=SHAPES)
+def test_what_a_provider_says_of_a_refusal_is_told(api: Api, shape: Shape) -> None:
+    client = client_of(api, shape)
+    api.next = [Reply(400, shape.refusal)]
+    with pytest.raises(InputError, match=r"^the API that encodes refused it \(400\): no$"):
+        client.embed(TEXTS, "text")
+    client.close()
+
+
+def test_bedrock_is_asked_for_one_item_at_a_time(api: Api) -> None:
+    model = "amazon.titan-embed-image-v1"
+    client = ApiClient(parse_address(f"titan+{api.url}?model={model}&dimensions=256&parallel=1"), load_settings())
+    api.next = [Reply(body={"embedding": row, "inputTextTokenCount": 3, "message": None}) for row in ROWS * 2]
+    assert client.embed(TEXTS, "text").shape == client.embed(IMAGES, "image").shape == (2, 2)
+    client.close()
+    length = {"embeddingConfig": {"outputEmbeddingLength": 256}}
+    assert api.asked == [
+        {"inputText": "a red fox", **length},
+        {"inputText": "ein Haus", **length},
+        *({"inputImage": one, **length} for one in BASE64),
+    ]
+    assert set(api.paths) == {f"/model/{model}/invoke"}
+
+
+def test_cohere_of_version_3_takes_one_image_at_a_time(api: Api) -> None:
+    client = ApiClient(parse_address(f"cohere+{api.url}?model=embed-english-v3.0&parallel=1"), load_settings())
+    api.next = [Reply(body={**_cohere({"images": 1}), "embeddings": {"float": [row]}}) for row in ROWS]
+    assert client.embed(IMAGES, "image").shape == (2, 2)
+    client.close()
+    fields = {"model": "embed-english-v3.0", "input_type": "image", "embedding_types": ["float"]}
+    assert api.asked == [{**fields, "images": [uri]} for uri in URIS]
+
+
+def _ask_openai(url: str) -> None:
+    with openai.OpenAI(base_url=f"{url}/v1", api_key="k", max_retries=0) as sdk:
+        sdk.embeddings.create(
+            model="text-embedding-3-small",
+            input=["a red fox", "ein Haus"],
+            dimensions=2,
+            encoding_format="float",
+        )
+
+
+def _ask_cohere(url: str) -> None:
+    cohere.ClientV2("k", base_url=url).embed(
+        model="embed-v4.0",
+        texts=["a red fox", "ein Haus"],
+        input_type="search_document",
+        embedding_types=["float"],
+        output_dimension=2,
+    )
+
+
+def _ask_voyage(url: str) -> None:
+    sdk = voyageai.Client("k", base_url=f"{url}/v1", max_retries=0)
+    sdk.multimodal_embed([["a red fox"], ["ein Haus"]], model="voyage-multimodal-3.5")
+
+
+SDKS: dict[str, Callable[[str], None]] = {"OpenAI": _ask_openai, "Cohere": _ask_cohere, "Voyage": _ask_voyage}
+ONLY_SDK = {"stream", "input_type", "truncation", "encoding_format", "output_dtype", "output_dimension"}
+"""Fields with their defaults, and Voyage's base64, which are no part of what is asked."""
+
+
+@pytest.mark.filterwarnings("ignore::ResourceWarning", "ignore::DeprecationWarning")
+@pytest.mark.parametrize("name", SDKS)
+def test_the_official_client_asks_the_same(api: Api, name: str) -> None:
+    shape = SHAPES[name]
+    api.next = [Reply(body=shape.answer)]
+    SDKS[name](api.url)
+    ((asked,), (path,)) = api.asked, api.paths
+    assert path == shape.path
+    assert {**asked, **{field: shape.texts[field] for field in ONLY_SDK & shape.texts.keys()}} == {
+        **shape.texts,
+        **{field: asked[field] for field in ONLY_SDK & asked.keys() - shape.texts.keys()},
+    }
