@@ -19,12 +19,16 @@ from pathlib import Path
 
 import numpy as np
 import onnxruntime
+from pydantic_core import to_json
 
 from reco_plugin import Reco
 from reco_plugin.artifact import Artifact, clip_graph
 from reco_plugin.demo.tasks import pairs
 from reco_plugin.preparation import Preparation
 from reco_plugin.quickstart.dataset import ALL_SPLITS, load
+from reco_plugin.serve.dialects.openai import Embedding
+from reco_plugin.serve.pool import as_written
+from reco_plugin.serve.writing import write_json
 
 from .load.service import started
 from .page import machine, table
@@ -147,7 +151,33 @@ def _cells(turns: Turns, name: str, new: str, old: str) -> list[str]:
     return [name, *(f"{value:.2f}" for value in (*cpu, *ratios))]
 
 
-STEPS: dict[str, Callable[[Path, int], str]] = {"spinning": spinning, "searching": searching, "http": http}
+def answers(model: Path, rounds: int) -> str:
+    """What 32 vectors of 512 dimensions take as an answer of /v1/embeddings: from lists of floats, and as now."""
+    vectors = np.random.default_rng(0).standard_normal((32, 512)).astype(np.float32)
+    vectors /= np.linalg.norm(vectors, axis=1, keepdims=True)
+
+    def from_lists() -> bytes:
+        items = (Embedding(index=place, embedding=vector.tolist()) for place, vector in enumerate(vectors))
+        return b",".join(to_json(item, exclude_none=True) for item in items)
+
+    def from_arrays() -> bytes:
+        made = (
+            Embedding.model_construct(index=place, embedding=as_written(vector)) for place, vector in enumerate(vectors)
+        )
+        return b",".join(map(write_json, made))
+
+    turns = take_turns({"lists": from_lists, "arrays": from_arrays}, rounds, calls=5)
+    sizes = {"lists": len(from_lists()), "arrays": len(from_arrays())}
+    rows = [[name, f"{1000 * turns.least_cpu(name) / 32:.3f}", f"{size / 32:,.0f}"] for name, size in sizes.items()]
+    return table(["from", "CPU a vector, ms", "bytes a vector"], rows)
+
+
+STEPS: dict[str, Callable[[Path, int], str]] = {
+    "spinning": spinning,
+    "searching": searching,
+    "http": http,
+    "answers": answers,
+}
 
 
 def main() -> None:

@@ -18,10 +18,11 @@ from ..types import Arm, Coverage, Degraded
 from .embedder import Embedded, Embedder, EmbedRequest
 from .failures import Failure, Refused
 from .middleware import Bodies
-from .pool import Answer, Pool, take_place, written
+from .pool import Answer, Pool, take_place
 from .routes import credential
 from .scores import ScoreRequest, score
 from .settings import Manner, ServeSettings
+from .writing import written
 
 if TYPE_CHECKING:
     from .fetch import ImageFetcher

@@ -3,8 +3,7 @@
 What waits is counted in inputs (texts, images, vectors), not in calls: engines that send one object a request, a
 hundred at once, and lose those that are refused, wait for as long as one call with a hundred does.
 
-Answers are written in them, too, as JSON, piece by piece: within the deadline, up to a limit. Triton uses this where
-there is no FastAPI.
+Answers are written in them, too (:mod:`reco_plugin.serve.writing`). Triton uses this where there is no FastAPI.
 """
 
 from __future__ import annotations
@@ -21,8 +20,8 @@ from itertools import islice
 from queue import SimpleQueue
 from typing import Any, TypeAlias, TypeVar, cast
 
+import numpy.typing as npt
 from pydantic import BaseModel
-from pydantic_core import to_json
 
 from ..counters import SECONDS, Histogram
 from .failures import STOPPING, Failure, Refused
@@ -30,7 +29,6 @@ from .failures import STOPPING, Failure, Refused
 T = TypeVar("T")
 Answer: TypeAlias = BaseModel | Mapping[str, Any] | Sequence[Any]
 """What a route answers; a list of it may be made :func:`while_written`."""
-_PIECE = 65_536  # bytes that are sent at once: a client that reads slowly holds back the rest
 _RETRY_S = 1.0
 
 
@@ -304,47 +302,11 @@ class Pool:
         ended()
 
 
+def as_written(vectors: npt.NDArray[Any]) -> Any:
+    """Vectors (D,) or (B, D) for a model's field that says lists: they are written from their array."""
+    return vectors
+
+
 def while_written(items: Iterator[T]) -> list[T]:
     """Items of a list that are made one at a time, when they are written."""
     return cast("list[T]", items)
-
-
-def written(answer: Answer, most: int) -> list[bytes]:
-    """An answer as JSON in pieces; fields of models that are None are left out.
-
-    Raises:
-        Refused: it has more bytes than ``most``; or nobody waits for it any more.
-    """
-    pieces, size, piece = list[bytes](), 0, bytearray()
-    for part in _parts(answer):
-        piece += part
-        size += len(part)
-        if size > most:
-            limit = f"the limit is {most:,} (max_answer_bytes): send less at once, or ask for fewer pairs (k)"
-            raise Refused(Failure(413, "answer_too_large", f"the answer has more than {size:,} bytes, {limit}"))
-        if len(piece) >= _PIECE:
-            pieces.append(bytes(piece))
-            piece.clear()
-    return [*pieces, bytes(piece)]
-
-
-def _parts(value: Any) -> Iterator[bytes]:
-    """The JSON of a value, item by item where it is long: writing all at once would hold up every other thread."""
-    if isinstance(value, BaseModel):
-        fields = {name: getattr(value, name) for name in type(value).model_fields}
-        yield b"{"
-        for place, (name, field) in enumerate((n, f) for n, f in fields.items() if f is not None):
-            yield b'%s"%s":' % (b"," if place else b"", name.encode())
-            yield from _parts(field)
-        yield b"}"
-    elif isinstance(value, Iterator) or (
-        isinstance(value, list) and value and isinstance(value[0], BaseModel | list | dict)
-    ):
-        yield b"["
-        for place, item in enumerate(value):
-            still_wanted()
-            yield b"," if place else b""
-            yield to_json(item, exclude_none=True, inf_nan_mode="null")
-        yield b"]"
-    else:
-        yield to_json(value, exclude_none=True, inf_nan_mode="null")

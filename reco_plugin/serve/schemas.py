@@ -15,7 +15,7 @@ from ..types import Caution, Coverage, Degraded, Modality, Used
 from ..values import EXCLUSIONS
 from .embedder import AnswerRow, Embedded
 from .failures import Failure, Refused, too_many_items
-from .pool import while_written
+from .pool import as_written, while_written
 from .settings import ServeSettings
 
 T = TypeVar("T")
@@ -256,9 +256,9 @@ def refined_list(answer: Embedded, field_name: str) -> RefinedList:
 def _item(number: int, row: AnswerRow) -> RefinedItem:
     if row.failure is not None:
         return RefinedItem(index=number, error=error_body(row.failure))
-    return RefinedItem(
+    return RefinedItem.model_construct(
         index=number,
-        embedding=row.vector.tolist(),
+        embedding=as_written(row.vector),
         refined=row.refined,
         plain=row.plain or None,
         moved=row.moved,
@@ -268,7 +268,7 @@ def _item(number: int, row: AnswerRow) -> RefinedItem:
         covered=row.covered,
         why=WhyBody.of(row.why) if row.why is not None else None,
         used=[UsedPair.of(used) for used in row.used] if row.used is not None else None,
-        frozen=row.frozen.tolist() if row.used is not None else None,
+        frozen=as_written(row.frozen) if row.used is not None else None,
     )
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import json
 import threading
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
@@ -10,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 import httpx
+import numpy as np
 import pytest
 from live_service import wait_until
 from starlette.exceptions import HTTPException
@@ -17,9 +19,10 @@ from starlette.exceptions import HTTPException
 from reco_plugin.serve.embedder import Embedder, EmbedRequest, Item
 from reco_plugin.serve.failures import Failure, Refused
 from reco_plugin.serve.middleware import Bodies, Limited
-from reco_plugin.serve.pool import Pool, while_written, written
-from reco_plugin.serve.schemas import RefinedList, refined_list
+from reco_plugin.serve.pool import Pool, as_written, while_written
+from reco_plugin.serve.schemas import RefinedItem, RefinedList, refined_list
 from reco_plugin.serve.settings import ServeSettings
+from reco_plugin.serve.writing import write_json, written
 
 SERVE_MD = Path(__file__).resolve().parents[2] / "docs" / "serve.md"
 VECTOR = [1.0] + [0.0] * 127  # of the shipped model
@@ -128,11 +131,34 @@ def test_an_answer_is_written_within_the_deadline_and_not_to_its_end_if_nobody_w
 def test_an_answer_in_pieces_is_the_one_that_pydantic_writes(filled):
     request = EmbedRequest([Item.text("a red circle"), Failure(400, "bad", 'a "quote"')], refine=True, explain=True)
     answer = Embedder(filled, ServeSettings()).embed(request)
-    whole = RefinedList(
+    whole = RefinedList.model_construct(
         data=[*refined_list(answer, "input").data], dimension=filled.manifest.dimension, coverage={}, degraded=None
     )
     pieces = written(refined_list(replace(answer, coverage={}), "input"), 1_000_000)
-    assert b"".join(pieces).decode() == whole.model_dump_json(exclude_none=True)
+    first = whole.data[0]
+    first.embedding, first.frozen = np.asarray(first.embedding).tolist(), np.asarray(first.frozen).tolist()
+    assert as_float32(json.loads(b"".join(pieces))) == as_float32(json.loads(whole.model_dump_json(exclude_none=True)))
+
+
+def as_float32(value: Any) -> Any:
+    """JSON with its numbers as float32 has them."""
+    if isinstance(value, dict):
+        return {name: as_float32(one) for name, one in value.items()}
+    if isinstance(value, list):
+        return [as_float32(one) for one in value]
+    return float(np.float32(value)) if isinstance(value, float) else value
+
+
+def test_vectors_are_written_short_and_whatever_a_payload_holds(filled):
+    vector = filled.embed_texts(["a red circle"], refine=False)
+    text = write_json({"vectors": vector})
+    assert np.asarray(json.loads(text)["vectors"], np.float32).tobytes() == vector.tobytes()
+    assert len(text) < 13 * vector.size + 20
+    for payload in ({"n": 2**70, "none": None}, {"far": -(2**80)}, {"deep": json.loads("[" * 120 + "]" * 120)}):
+        item = RefinedItem.model_construct(index=1, embedding=as_written(vector[0]), error=None, why=payload)
+        found = json.loads(write_json(item))
+        assert (found["why"], found["index"], "error" in found) == (payload, 1, False)
+        assert np.asarray(found["embedding"], np.float32).tobytes() == vector.tobytes()
 
 
 def test_a_full_queue_is_429_with_retry_after_and_nothing_that_was_accepted_is_lost(blocked, live):

@@ -14,6 +14,7 @@ from ..edge import Edge
 from ..embedder import Embedded
 from ..failures import Failure, Refused
 from ..models import describe_calibration
+from ..pool import as_written
 from ..routes import answering_in
 from ..schemas import Items
 from .shared import Picture, Wanted, answer, errors_as, numbered
@@ -76,10 +77,8 @@ def router(edge: Edge) -> APIRouter:
         texts = len(body.texts or [])
 
         def write(found: Embedded) -> VectorizeAnswer:
-            vectors = found.whole().vectors
-            return VectorizeAnswer.model_construct(
-                textVectors=vectors[:texts].tolist(), imageVectors=vectors[texts:].tolist()
-            )
+            vectors = as_written(found.whole().vectors)
+            return VectorizeAnswer.model_construct(textVectors=vectors[:texts], imageVectors=vectors[texts:])
 
         return await answer(edge(request), body.to_wanted(), write)
 

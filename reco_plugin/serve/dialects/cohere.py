@@ -144,12 +144,12 @@ def router(edge: Edge) -> APIRouter:
 
         def write(found: Embedded) -> CohereAnswer:
             vectors = found.whole().vectors
-            made = {one: quantise(vectors, one).tolist() for one in types if one != "base64"}
+            made: dict[str, Any] = {one: quantise(vectors, one) for one in types if one != "base64"}
             if "base64" in types:
                 made["base64"] = [write_vector(vector, "base64") for vector in vectors]
             tokens = {"input_tokens": found.tokens}
             as_v1 = version == "1" and not body.embedding_types
-            return CohereAnswer(
+            return CohereAnswer.model_construct(
                 id=uuid.uuid4().hex,
                 response_type="embeddings_floats" if as_v1 else "embeddings_by_type",
                 embeddings=made["float"] if as_v1 else CohereEmbeddings.model_construct(**made),

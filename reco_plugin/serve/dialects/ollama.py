@@ -10,6 +10,7 @@ from pydantic import BaseModel, Field
 from ... import __version__
 from ..edge import Edge
 from ..embedder import Embedded, manner_of, split_target
+from ..pool import as_written
 from ..schemas import Items, Strict
 from .shared import Wanted, answer, cut_to, dialect_router, numbered, truncates
 
@@ -123,7 +124,7 @@ def _add_embedding(routes: APIRouter, edge: Edge) -> None:
         def write(found: Embedded) -> OllamaEmbeddings:
             return OllamaEmbeddings.model_construct(
                 model=body.model,
-                embeddings=found.whole().vectors.tolist(),
+                embeddings=as_written(found.whole().vectors),
                 total_duration=int(sum(found.seconds.values()) * 1e9),
                 prompt_eval_count=found.tokens,
             )
@@ -136,7 +137,7 @@ def _add_embedding(routes: APIRouter, edge: Edge) -> None:
         wanted = Wanted(inputs={"prompt": [body.prompt]}, model=_alias(body.model, edge))
 
         def write(found: Embedded) -> OllamaEmbedding:
-            return OllamaEmbedding(embedding=found.whole().vectors[0].tolist())
+            return OllamaEmbedding.model_construct(embedding=as_written(found.whole().vectors[0]))
 
         return await answer(edge(request), wanted, write)
 

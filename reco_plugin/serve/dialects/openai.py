@@ -280,4 +280,4 @@ def _embedding(number: int, row: AnswerRow, body: EmbeddingsRequest) -> Embeddin
         return Embedding(index=number, error=error_body(row.failure))
     vector = write_vector(row.vector, body.form, body.dtype)
     moved = None if body.reco is None else row.moved
-    return Embedding(index=number, embedding=vector, truncated=row.truncated or None, moved=moved)
+    return Embedding.model_construct(index=number, embedding=vector, truncated=row.truncated or None, moved=moved)

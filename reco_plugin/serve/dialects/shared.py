@@ -26,7 +26,7 @@ from ...types import InputType
 from ..edge import Caller
 from ..embedder import AnswerRow, Embedded, Embedder, EmbedRequest, Item
 from ..failures import Failure, Refused, too_many_bytes, too_many_items
-from ..pool import Answer
+from ..pool import Answer, as_written
 from ..routes import Shape, answering_in
 from ..schemas import ERRORS, most_items
 
@@ -314,10 +314,8 @@ def quantise(vectors: npt.NDArray[np.float32], dtype: str) -> npt.NDArray[Any]:
     return whole.astype(np.int8) if dtype == "int8" else (whole + 128).astype(np.uint8)
 
 
-def write_vector(
-    vector: npt.NDArray[np.float32], form: str | None, dtype: str | None = None
-) -> list[float] | list[int] | str:
-    """A vector (D,) as a list, or as base64 of its little-endian bytes, as in OpenAI's API.
+def write_vector(vector: npt.NDArray[np.float32], form: str | None, dtype: str | None = None) -> Any:
+    """A vector (D,) as its array, see :func:`.as_written`, or as base64 of its little-endian bytes, as in OpenAI's API.
 
     >>> write_vector(np.array([1.0, 0.0], np.float32), "base64")
     'AACAPwAAAAA='
@@ -325,8 +323,7 @@ def write_vector(
     numbers = quantise(vector, dtype or "float")
     if form == "base64":
         return base64.b64encode(numbers.astype(numbers.dtype.newbyteorder("<")).tobytes()).decode("ascii")
-    plain: list[float] | list[int] = numbers.tolist()
-    return plain
+    return as_written(numbers)
 
 
 def is_url(text: str) -> bool:

@@ -13,6 +13,7 @@ from pydantic import BaseModel, Field, model_validator
 from ... import __version__
 from ..edge import Edge
 from ..failures import Failure
+from ..pool import as_written
 from ..schemas import Items, Strict
 from .shared import Wanted, answer, check_offered, cut_to, dialect_router, numbered, side_of, truncates
 
@@ -92,7 +93,7 @@ def router(edge: Edge) -> APIRouter:
             side=side_of(prompt_name=body.prompt_name),
             truncate=truncates(truncate=body.truncate),
         )
-        return await answer(caller, wanted, lambda found: found.whole().vectors.tolist())
+        return await answer(caller, wanted, lambda found: as_written(found.whole().vectors))
 
     @routes.get("/info")
     async def tei_info() -> TeiInfo:

@@ -152,7 +152,9 @@ def router(edge: Edge) -> APIRouter:
         def write(found: Embedded) -> VoyageAnswer:
             return VoyageAnswer.model_construct(
                 data=while_written(
-                    VoyageEmbedding(embedding=write_vector(row.vector, form, body.output_dtype), index=index)
+                    VoyageEmbedding.model_construct(
+                        embedding=write_vector(row.vector, form, body.output_dtype), index=index
+                    )
                     for index, row in enumerate(found.whole().rows)
                 ),
                 model=body.model or next(iter(caller.embedder.aliases)),
