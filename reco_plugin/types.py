@@ -435,6 +435,8 @@ class Refinement:
             return ""
         if self.degraded is not None:
             return str(self.degraded)
+        if self.coverage is None:
+            return "nothing was refined"
         return self.no_presence or "only queries for the other modality have one, by the fuser reco with its gate"
 
     @property

@@ -17,7 +17,7 @@ from reco_plugin.calibration.corpus import Corpus
 from reco_plugin.calibration.presence import SIGNALS, Presence, learn_presence, presence_of, presence_signals
 from reco_plugin.errors import ConfigError, InputError
 from reco_plugin.refine import Refiner, refiner_for_vectors
-from reco_plugin.types import MODALITIES, Modality, Neighbours, Records
+from reco_plugin.types import MODALITIES, Modality, Neighbours, Records, Refinement
 
 KNOWN = 100  # of 200 classes, four pairs each
 
@@ -97,6 +97,7 @@ def test_where_it_cannot_be_known_the_reason_is_said(halves: Any) -> None:
         (refiner.refine(known.text, modality="text", target="text"), "other modality"),
         (refiner.refine(known.text, modality="text", gate=False), "other modality"),
         (small.refine(known.text, modality="text", presence=0.9), "too few"),
+        (Refinement(known.text, known.text), "nothing was refined"),
     ):
         assert found.presence is None
         assert why in found.why_no_presence

@@ -84,6 +84,7 @@ def _state(calibration: Calibration) -> Table:
         "how well its captions fit (no share of right ones)": f"{_fit(calibration):.2f} of 1",
         "cosine from which two captions mean the same": f"{calibration.same_caption:.2f}",
     }
+    said["does the memory hold the answer?"] = calibration.tells_presence
     if calibration.reason:
         said["stays plain, since"] = calibration.reason
     for modality, side in ((modality, check.side(modality)) for modality in MODALITIES if check):
