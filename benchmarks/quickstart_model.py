@@ -77,7 +77,6 @@ class Study:
         self.pairs = _records(data, encoder, cache / f"vectors-{fingerprint.digest[:12]}.npz")
         self.bench: Bench = prepare(data, encoder, ("unseen", "seen", "dev"))
         self.known = self.memory(KNOWN)
-        self.trained_on = self.memory(("seen", "fusion"))
         self.full = self.memory(ALL_SPLITS)
         self.unseen_only = self.memory(("unseen",))
         self.empty = self._filled(self.pairs.take([]))

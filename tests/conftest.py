@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from chromium_started import chromium
 from shapes import COLOURS, SHAPES, draw
 from small_disk import mounted
 
@@ -37,13 +38,16 @@ SLOW = {
     "tests/adapters/test_mteb.py",
     "tests/adapters/test_sentence_transformers.py",
     "tests/benchmarks/pretrain",
+    "tests/benchmarks/test_engine_scan.py",
     "tests/benchmarks/test_imports.py",
     "tests/benchmarks/test_load.py",
-    "tests/benchmarks/test_scale_run.py",
     "tests/benchmarks/test_package_sets.py",
+    "tests/benchmarks/test_scale_run.py",
+    "tests/benchmarks/test_synthetic.py",
     "tests/benchmarks/test_torture.py",
-    "tests/client/test_away.py",
-    "tests/clients",
+    "tests/calibration/test_learn.py",
+    "tests/calibration/test_one_image.py",
+    "tests/calibration/test_small_memories.py",
     "tests/cli/test_app.py",
     "tests/cli/test_embed.py",
     "tests/cli/test_evaluate.py",
@@ -54,6 +58,8 @@ SLOW = {
     "tests/cli/test_memory_served.py",
     "tests/cli/test_memory_source.py",
     "tests/cli/test_other_encoder.py",
+    "tests/client/test_away.py",
+    "tests/clients",
     "tests/compare/test_page_browser.py",
     "tests/data/test_torchvision.py",
     "tests/degrade/test_killed_server.py",
@@ -65,6 +71,7 @@ SLOW = {
     "tests/evaluate/study",
     "tests/evaluate/test_entities.py",
     "tests/evaluate/test_metrics.py",
+    "tests/evaluate/test_synthetic.py",
     "tests/examples",
     "tests/fit",
     "tests/ingest/test_faults.py",
@@ -104,7 +111,6 @@ SLOW = {
     "tests/test_wheel.py",
     "tests/towers",
     "tests/train",
-    "tests/calibration/test_small_memories.py",
 }
 """Folders and files that train, draw, wait, or start processes, clusters and browsers; they are marked ``slow``."""
 SIZES = {"small": 8, "large": 24}
@@ -239,3 +245,10 @@ def filled(reco: Reco, drawn_records: Records) -> Reco:
     """The shipped model with the drawings in its memory."""
     reco.memory.add_records([drawn_records])
     return reco
+
+
+@pytest.fixture(scope="module")
+def browser() -> Iterator[Any]:
+    """Chromium for the tests of a module."""
+    with chromium() as opened:
+        yield opened

@@ -143,7 +143,10 @@ def test_the_self_check_says_what_to_refine() -> None:
         Check.from_json(stored | {"image": stored["image"] | {"best": "all"}})
 
 
-@pytest.mark.parametrize(("classes", "per"), [(100, 8), (1000, 1), (2000, 2)])
+@pytest.mark.parametrize(
+    ("classes", "per"),
+    [(100, 8), pytest.param(1000, 1, marks=pytest.mark.slow), pytest.param(2000, 2, marks=pytest.mark.slow)],
+)
 def test_vectors_of_another_encoder_are_an_alarm(classes: int, per: int) -> None:
     """Turned images lie to one another as before, so the gates would seem to gain as much as there is to gain."""
     image, text, _ = world(classes, per, wrong=0.05)

@@ -331,12 +331,6 @@ def test_a_killed_service_leaves_nothing_half_written(
 # --- who may
 
 
-def test_a_copy_of_the_folder_is_not_what_is_served(service: Service, work: Path, lines: list[str], ask: Ask) -> None:
-    shutil.copytree(work / "memory", work / "copy")
-    assert ask("memory", "remove", lines[1].split(",")[0], "--memory", "copy")["pairs"] == 23
-    assert pairs_of(service) == 24
-
-
 def test_a_key_is_needed_where_the_socket_cannot_be_reached(
     memory: Path, work: Path, catalogue: Path, ask: Ask, fail: Fail, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -369,7 +363,12 @@ def test_a_key_is_needed_where_the_socket_cannot_be_reached(
     assert "the-admin-key" not in log
 
 
-def test_callers_of_the_url_need_the_key_as_before(service: Service) -> None:
+def test_a_copy_of_the_folder_is_not_what_is_served_and_callers_of_the_url_need_the_key(
+    service: Service, work: Path, lines: list[str], ask: Ask
+) -> None:
+    shutil.copytree(work / "memory", work / "copy")
+    assert ask("memory", "remove", lines[1].split(",")[0], "--memory", "copy")["pairs"] == 23
+    assert pairs_of(service) == 24
     for method, path in (("GET", ""), ("POST", "/records"), ("POST", "/settle"), ("POST", "/use")):
         answer = httpx.request(method, f"{service.url}/v1/memory{path}", headers={"x-reco-local": "true"})
         assert (answer.status_code, answer.json()["error"]["code"]) == (403, "admin_disabled")

@@ -14,25 +14,10 @@ from reco_plugin.compare import CompareOptions, SearchHow, compare_runs, read_ju
 from reco_plugin.compare.page import SHOWN, side_by_side, write_page
 from reco_plugin.compare.page import _Pictures as Pictures
 
-playwright = pytest.importorskip("playwright.sync_api", reason="playwright is not installed (extra dev)")
 pytestmark = pytest.mark.xdist_group("browser")
 
-CHROMIUM = Path("/usr/bin/chromium")
 QUERIES = 40
 HOSTILE = '<img src=x onerror="document.title=1">'
-
-
-@pytest.fixture(scope="module")
-def browser() -> Iterator[Any]:
-    """Playwright's own Chromium, else the system's."""
-    with playwright.sync_playwright() as started:
-        own = Path(started.chromium.executable_path)
-        path = own if own.is_file() else CHROMIUM
-        if not path.is_file():
-            pytest.skip("there is no Chromium: neither Playwright's (playwright install chromium) nor the system's")
-        opened = started.chromium.launch(executable_path=path, args=["--no-sandbox"])
-        yield opened
-        opened.close()
 
 
 @pytest.fixture(scope="module")

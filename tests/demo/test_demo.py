@@ -9,6 +9,7 @@ import shutil
 import subprocess
 import sys
 from contextlib import closing
+from functools import partial
 from html.parser import HTMLParser
 from pathlib import Path
 from typing import Any
@@ -46,7 +47,10 @@ def out(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(scope="module")
 def ran(out: Path) -> Any:
-    result = demo(out)
+    """With every third drawing; of all of them, tests/quickstart/test_benchmark.py says what the method promises."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("reco_plugin.demo.run.load", partial(load_some, every=3))
+        result = demo(out)
     assert result.exit_code == 0, result.output
     return result
 
@@ -69,7 +73,7 @@ def test_results_have_exactly_the_promised_keys(results: dict[str, Any]) -> None
             assert all(set(value) == {"top1", "top5"} for value in stage[group].values())
             assert all(0 <= value["top1"] <= value["top5"] <= 100 for value in stage[group].values())
     assert set(results["without_unseen"]) == set(results["empty_memory"]) == set(GROUPS)
-    assert results["pairs"] > 8000
+    assert results["pairs"] > 2700
 
 
 def test_results_show_what_the_demo_claims(results: dict[str, Any]) -> None:
@@ -102,10 +106,10 @@ def test_the_terminal_shows_the_results_and_the_way_on(ran: Any, results: dict[s
 def test_the_way_on_works(ran: Any, out: Path) -> None:
     memory, model = str(out / "memory"), str(ROOT / "triton_models")
     search = CliRunner().invoke(
-        app, ["memory", "search", "a fox", "--k", "3", "--memory", memory, "--model", model, "--json"]
+        app, ["memory", "search", "a bear", "--k", "3", "--memory", memory, "--model", model, "--json"]
     )
     assert search.exit_code == 0, search.output
-    assert json.loads(search.stdout)[0]["payload"]["entity"] == "1f98a"
+    assert json.loads(search.stdout)[0]["payload"]["entity"] == "1f43b"
     embed = CliRunner().invoke(app, ["embed", "--text", "a red fox", "--memory", memory, "--model", model, "--json"])
     assert len(json.loads(embed.stdout)["embedding"]) == 128
 
@@ -114,16 +118,16 @@ def test_the_playground_finds_a_drawing_for_each_pair(ran: Any, out: Path) -> No
     (folder,) = noted_folders(out / "memory")
     with closing(open_memory(out / "memory", None, create=False)) as memory:
         named = [folder / str(payload["image"]) for _, payload in memory.payloads()]
-    assert len(named) == len(set(named)) > 8000
+    assert len(named) == len(set(named)) > 2700
     assert {file.is_file() for file in named} == {True}
 
 
 def test_the_tour_runs_on_what_the_demo_leaves(ran: Any, out: Path, tmp_path: Path) -> None:
     rows = (out / "catalogue.csv").read_text("utf-8").splitlines()
     assert rows[0] == "id,image,text,style"
-    assert len(rows) > 2000
+    assert len(rows) > 700
     classes = sorted(path for path in (out / "photos").iterdir())
-    assert len(classes) > 400
+    assert len(classes) > 140
     assert all(list(path.glob("*.png")) for path in classes)
     few = tmp_path / "photos"
     for path in classes[:20]:

@@ -436,14 +436,19 @@ def weaviate() -> Iterator[Served]:
 
 
 ENGINES = (
-    "postgresql",
-    "milvus",
-    "lancedb",
     "qdrant",
-    "qdrant_folder",
-    pytest.param("weaviate", marks=[pytest.mark.slow, pytest.mark.xdist_group("weaviate")]),
-    pytest.param("elasticsearch", marks=[pytest.mark.slow, pytest.mark.xdist_group("elasticsearch")]),
-    pytest.param("opensearch", marks=[pytest.mark.slow, pytest.mark.xdist_group("opensearch")]),
+    *(
+        pytest.param(name, marks=[pytest.mark.slow, pytest.mark.xdist_group(name)])  # one worker starts each
+        for name in (
+            "qdrant_folder",
+            "postgresql",
+            "milvus",
+            "lancedb",
+            "weaviate",
+            "elasticsearch",
+            "opensearch",
+        )
+    ),
 )
 
 

@@ -14,6 +14,7 @@ from urllib.parse import urlencode
 import httpx
 import pytest
 import uvicorn
+from chromium_started import chromium
 from some_drawings import load_some
 from typer.testing import CliRunner
 
@@ -23,9 +24,7 @@ from reco_plugin.engines import open_index, parse_address
 
 from .conftest import Served
 
-playwright = pytest.importorskip("playwright.sync_api", reason="playwright is not installed (extra dev)")
 pytestmark = [pytest.mark.slow, pytest.mark.xdist_group("browser")]
-CHROMIUM = Path("/usr/bin/chromium")
 FIELDS = "&vector=clip&text=title&image=photo&id=sku"
 
 
@@ -108,12 +107,7 @@ def test_what_cannot_be_asked_is_said(shop: tuple[str, str]) -> None:
 @ENGINES
 def test_the_page_shows_both_sides_with_pictures(shop: tuple[str, str]) -> None:
     url, _ = shop
-    with playwright.sync_playwright() as started:
-        own = Path(started.chromium.executable_path)
-        path = own if own.is_file() else CHROMIUM
-        if not path.is_file():
-            pytest.skip("there is no Chromium: neither Playwright's nor the system's")
-        browser = started.chromium.launch(executable_path=path, args=["--no-sandbox"])
+    with chromium() as browser:
         page: Any = browser.new_page()
         errors: list[str] = []
         page.on("pageerror", lambda error: errors.append(str(error)))
@@ -130,4 +124,3 @@ def test_the_page_shows_both_sides_with_pictures(shop: tuple[str, str]) -> None:
         page.wait_for_selector("#problem:not(:empty)")
         assert page.locator("#sides").is_hidden()
         assert errors == []
-        browser.close()

@@ -17,24 +17,9 @@ from reco_plugin.serve.page import thumbnail
 
 from .conftest import ADMIN, encoded
 
-playwright = pytest.importorskip("playwright.sync_api", reason="playwright is not installed (extra dev)")
 pytestmark = pytest.mark.xdist_group("browser")  # one browser at a time is enough for two cores
 
-CHROMIUM = Path("/usr/bin/chromium")
 PATIENCE_MS = 20_000  # until a test is given up; nothing waits that long when all is well
-
-
-@pytest.fixture(scope="module")
-def browser() -> Iterator[Any]:
-    """Playwright's own Chromium, else the system's."""
-    with playwright.sync_playwright() as started:
-        own = Path(started.chromium.executable_path)
-        path = own if own.is_file() else CHROMIUM
-        if not path.is_file():
-            pytest.skip("there is no Chromium: neither Playwright's (playwright install chromium) nor the system's")
-        opened = started.chromium.launch(executable_path=path, args=["--no-sandbox"])
-        yield opened
-        opened.close()
 
 
 @dataclass

@@ -26,6 +26,7 @@ from PIL import Image
 from reco_plugin import Pair, Reco
 from reco_plugin.quickstart.dataset import load
 
+pytestmark = pytest.mark.xdist_group("recorded")  # one worker reads the drawings
 RECORDED = {
     f"{file.stem}-{number}": json.loads(line)
     for file in sorted((Path(__file__).parent / "recorded").glob("*.jsonl"))

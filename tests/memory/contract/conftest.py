@@ -25,9 +25,10 @@ BACKENDS = [
     "exact-ram",
     "exact-folder",
     "edge",
-    "edge-index",  # with a search index from the first pair on, which every search waits for
-    "qdrant-ram",
-    "qdrant-folder",
+    pytest.param("edge-index", marks=pytest.mark.slow),  # with a search index from the first pair on, which every
+    # search waits for
+    pytest.param("qdrant-ram", marks=pytest.mark.slow),
+    pytest.param("qdrant-folder", marks=pytest.mark.slow),
     "qdrant-rest",  # the stand-in: real transport and messages over qdrant-client's own engine
     "qdrant-grpc",
     "qdrant-server",

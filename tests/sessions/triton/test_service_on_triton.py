@@ -18,6 +18,11 @@ pytestmark = pytest.mark.xdist_group("triton")
 KNOWN, NEW = {"input": "a red fox", "model": "clip"}, {"input": "a blue fox", "model": "clip"}
 
 
+@pytest.fixture(autouse=True)
+def what_is_down_is_looked_for_often(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("reco_plugin.serve.health._EVERY_S", 0.05)
+
+
 @pytest.fixture
 def fragile(start_server: Callable[..., TritonServer], model) -> Iterator[TritonServer]:
     """A server of one's own, to be killed."""
