@@ -18,6 +18,7 @@ from reco_plugin.artifact import GRAPHS, Artifact
 from reco_plugin.train.triton import GraphSpec, graph_specs, render_config
 
 PACKAGE = Path(reco_plugin.__file__).parent
+TESTS = Path(__file__).parent
 LEVELS = {  # a module, or a package with all that is in it; each may import itself and lower levels
     unit: level
     for level, units in enumerate(
@@ -314,3 +315,15 @@ def test_a_type_name_has_one_home():
             for defined in type_names(node):
                 homes.setdefault(defined, set()).add(name)
     assert {name: where for name, where in homes.items() if len(where) > 1} == {}
+
+
+def test_no_random_generator_is_shared_between_tests():
+    """What a test sees would depend on which ones ran before it in the same process."""
+    kept = [
+        f"{path.relative_to(TESTS)}:{node.lineno}"
+        for path in sorted(TESTS.rglob("*.py"))
+        for node in parsed(path).body
+        if isinstance(node, ast.Assign | ast.AnnAssign)
+        and re.search(r"(default_rng|RandomState|Random)\([^()]*\)$", ast.unparse(node))
+    ]
+    assert kept == []
