@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import threading
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
 import numpy.typing as npt
 
 from .calibration.match import ABSENT, BY, LOOKED, Cutoffs, MatchState, PassesBy, QueryWay, measure, signals_of
+from .calibration.shift import find_shift
 from .errors import InputError
 from .types import Modality, Refinement
 
@@ -24,16 +26,25 @@ class Matches:
     Attributes:
         first: (B,) chance that the first answer is right.
         none: (B,) chance that none of the first ten is.
-        passes: (B,) whether the first answer passes ``cutoffs.of["match"]``; False where none can be promised.
+        verdicts: by what passes: (B,) whether the first answer passes the cut-off of that; None: none is promised.
         cutoffs: what is promised, and why not.
         way: whether this is known of plain queries, or of refined ones.
+        shift: how these queries, and those before them, differ from the ones that the promise was tested on; empty
+            where they do not, or are fewer than a hundred.
     """
 
     first: npt.NDArray[np.float64]
     none: npt.NDArray[np.float64]
-    passes: npt.NDArray[np.bool_]
+    verdicts: Mapping[PassesBy, npt.NDArray[np.bool_] | None]
     cutoffs: Cutoffs
     way: QueryWay
+    shift: str = ""
+
+    @property
+    def passes(self) -> npt.NDArray[np.bool_]:
+        """(B,) whether the first answer passes by the chance of a match; False where no cut-off of that is promised."""
+        verdict = self.verdicts["match"]
+        return np.zeros(len(self.first), np.bool_) if verdict is None else verdict
 
     def cutoff(self, by: PassesBy = "score") -> float | None:
         """One number: what passes it holds the promise; None where none can be promised.
@@ -49,6 +60,49 @@ class Matches:
         return None if promise is None else promise.cut
 
 
+class RecentQueries:
+    """The latest queries of each side and way, for one state of the memory; threads may share it."""
+
+    def __init__(self, most: int = 1_000, every: int = 50) -> None:
+        """Keep so many, and compare them each time that so many came."""
+        self._most, self._every, self._lock = most, every, threading.Lock()
+        self._of: MatchState | None = None
+        self._kept: dict[tuple[Modality, QueryWay, float], _Kept] = {}
+
+    def shift(
+        self,
+        state: MatchState,
+        modality: Modality,
+        way: QueryWay,
+        absent: float,
+        seen: tuple[npt.NDArray[np.float32], npt.NDArray[np.float32]],
+    ) -> str:
+        """Add signals (B, 4) and cosines (B,) of queries, and say how the latest differ, see :func:`.find_shift`."""
+        with self._lock:
+            if self._of is not state:
+                self._of, self._kept = state, {}
+            key = (modality, way, absent)
+            before = self._kept.get(key, _Kept(seen[0][:0], seen[1][:0]))
+            signals, usual = (
+                np.concatenate([a, b])[-self._most :] for a, b in zip((before.signals, before.usual), seen, strict=True)
+            )
+            new, said = before.new + len(seen[1]), before.said
+            if new >= self._every:
+                new, said = 0, find_shift(state.asked(modality, way), signals, usual, absent)
+            self._kept[key] = _Kept(signals, usual, new, said)
+            return said
+
+
+@dataclass(frozen=True)
+class _Kept:
+    """Signals (n, 4) and cosines (n,) of queries, how many came since they were compared, and what that said."""
+
+    signals: npt.NDArray[np.float32]
+    usual: npt.NDArray[np.float32]
+    new: int = 0
+    said: str = ""
+
+
 def match_rankings(
     state: MatchState | None,
     queries: Refinement,
@@ -56,6 +110,7 @@ def match_rankings(
     modality: Modality,
     precision: float = PRECISION,
     absent: float = ABSENT,
+    recent: RecentQueries | None = None,
 ) -> Matches:
     """Say how sure the first answers are; arguments and errors as in :meth:`reco_plugin.reco.Reco.match`."""
     best = _ten_each(scores, len(queries.frozen))
@@ -73,9 +128,13 @@ def match_rankings(
     first = np.where(found, sure.first(signals), 0.0)
     none = np.where(found, np.minimum(sure.none(signals), 1.0 - first), 1.0)
     cutoffs = state.cutoffs(modality, way, precision, absent)
-    promise = cutoffs.of["match"]
-    passes = found & (measure("match", signals, sure.first) >= (np.inf if promise is None else promise.cut))
-    return Matches(first, none, passes, cutoffs, way)
+    verdicts = {
+        by: None if (one := cutoffs.of[by]) is None else found & (measure(by, signals, sure.first) >= one.cut)
+        for by in BY
+    }
+    usual = np.asarray(queries.frozen @ state.means[modality], np.float32)
+    shift = (recent or RecentQueries(every=1)).shift(state, modality, way, absent, (signals[found], usual[found]))
+    return Matches(first, none, verdicts, cutoffs, way, shift)
 
 
 def _ten_each(scores: Sequence[Sequence[float]] | npt.NDArray[np.floating], queries: int) -> npt.NDArray[np.float32]:

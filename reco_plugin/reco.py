@@ -22,7 +22,7 @@ from .encode import Encoder
 from .errors import FORKED, ConfigError, MemoryStoreError, SessionError
 from .fuse import NeighbourFuser, open_fusers
 from .guard import Circuit, Guards, Outage, open_or_await
-from .match import PRECISION, Matches, match_rankings
+from .match import PRECISION, Matches, RecentQueries, match_rankings
 from .options import RefineDefaults, RefineOptions, check_options
 from .pairs import PairMemory
 from .refine import ROLES, Refiner
@@ -62,6 +62,7 @@ class Reco:
         """The frozen CLIP."""
         self.counters = Counters()
         """Seconds, distances, and refined or degraded calls."""
+        self._recent = RecentQueries()
         self._artifact, self._settings, self._closed, self._process = artifact, settings, False, os.getpid()
         defaults = self.defaults
         if defaults["fuser"] not in artifact.manifest.fusers:
@@ -349,7 +350,7 @@ class Reco:
             ConfigError: what the memory knows of it is damaged, or of another version.
         """
         check_choice("modality", modality, MODALITIES)
-        return match_rankings(self.memory.matching, queries, scores, modality, precision, absent)
+        return match_rankings(self.memory.matching, queries, scores, modality, precision, absent, self._recent)
 
     def close(self) -> None:
         """Flush and release the memory; closing twice is fine."""

@@ -25,7 +25,7 @@ ABSENT = 0.2
 """Share of the queries that are assumed to have no right answer in the index."""
 FEWEST_THINGS = 60
 """Things that must have asked before anything is said."""
-_CHOSEN = 1.0 / 3.0  # of the questions fit the probabilities and choose what is tested; the others test it
+_CHOSEN = 0.2  # of the questions fit the chances and choose what is tested; the others test it
 QueryWay: TypeAlias = Literal["plain", "refined"]
 QuestionKind: TypeAlias = Literal["plain", "known", "unknown"]
 """known: refined with the other pairs of its thing visible. unknown: with all of them hidden."""
@@ -34,6 +34,7 @@ BY: tuple[PassesBy, ...] = get_args(PassesBy)
 WAYS: tuple[QueryWay, ...] = get_args(QueryWay)
 KINDS: Mapping[QueryWay, tuple[QuestionKind, ...]] = {"plain": ("plain",), "refined": ("known", "unknown")}
 _SIGNALS = 4
+_COLUMNS = ("present", "place", "absent", "draw", "usual")
 _TOLD = ("index", "things", "alone", "group", "k")
 _RISING = np.array([True, True, True, False])  # a higher one never makes less sure; how far it moved may go either way
 
@@ -60,12 +61,14 @@ class ThingQuestions:
         absent: (n, 4) signals where the index does not hold it.
         draw: (n,) in [0, 1), the same thing's in each kind: below the share of absent answers, it has none; and which
             part it is in.
+        usual: (n,) cosine of the plain query with the mean of the memory's vectors of its modality.
     """
 
     present: npt.NDArray[np.float32]
     place: npt.NDArray[np.int16]
     absent: npt.NDArray[np.float32]
     draw: npt.NDArray[np.float32]
+    usual: npt.NDArray[np.float32]
 
     def __len__(self) -> int:
         return len(self.place)
@@ -73,7 +76,7 @@ class ThingQuestions:
     def part(self, *, chosen: bool) -> ThingQuestions:
         """Those that choose, or those that test."""
         mask = (np.modf(self.draw * 1024.0)[0] < _CHOSEN) == chosen
-        return ThingQuestions(self.present[mask], self.place[mask], self.absent[mask], self.draw[mask])
+        return ThingQuestions(*(getattr(self, name)[mask] for name in _COLUMNS))
 
     def mixed(self, absent: float) -> tuple[npt.NDArray[np.float32], npt.NDArray[np.bool_]]:
         """Signals (n, 4), one a thing, so that about this share has no answer; whether the first answer is right."""
@@ -172,6 +175,7 @@ class MatchState:
         index: how many answers the index held.
         things: of the memory.
         alone: share of the things that have one pair.
+        means: (D,) of each modality's vectors.
         group: field of the payload that names a pair's thing; empty: pairs of one caption are a thing.
         k: neighbours of its refined queries.
     """
@@ -180,6 +184,7 @@ class MatchState:
     index: int
     things: int
     alone: float
+    means: Mapping[Modality, npt.NDArray[np.float32]]
     group: str = ""
     k: int = NEIGHBOURS
 
@@ -193,7 +198,7 @@ class MatchState:
         return [of_side[kind] for kind in KINDS[way] if kind in of_side and len(of_side[kind]) >= FEWEST_THINGS]
 
     def sureness(self, modality: Modality, way: QueryWay, absent: float = ABSENT) -> Sureness | None:
-        """Chances for a side and way, fitted on a third of the questions; None where too few asked."""
+        """Chances for a side and way, fitted on a fifth of the questions; None where too few asked."""
         key = ("sureness", modality, way, absent)
         if key not in self._known:
             kinds = self.asked(modality, way)
@@ -260,8 +265,9 @@ class MatchState:
             f"{modality}_{kind}_{name}": getattr(one, name)
             for modality, kinds in self.questions.items()
             for kind, one in kinds.items()
-            for name in ("present", "place", "absent", "draw")
+            for name in _COLUMNS
         }
+        arrays |= {f"{modality}_mean": mean for modality, mean in self.means.items()}
         file = io.BytesIO()
         np.savez_compressed(file, **arrays)
         blob = base64.b64encode(file.getvalue()).decode()
@@ -281,8 +287,9 @@ class MatchState:
                 raise ConfigError(f"what it knows of matches has format {stored['format']}, not {FORMAT}: {again}")
             with np.load(io.BytesIO(base64.b64decode(stored["blob"], validate=True)), allow_pickle=False) as arrays:
                 questions = {modality: dict(_kinds(arrays, modality)) for modality in MODALITIES}
+                means = {modality: arrays[f"{modality}_mean"] for modality in MODALITIES}
             numbers = int(stored["index"]), int(stored["things"]), float(stored["alone"])
-            return cls(questions, *numbers, str(stored["group"]), int(stored["k"]))
+            return cls(questions, *numbers, means, str(stored["group"]), int(stored["k"]))
         except (KeyError, TypeError, ValueError, EOFError, zipfile.BadZipFile) as error:
             raise ConfigError(f"what it knows of matches is damaged ({error!r}): {again}") from error
 
@@ -292,8 +299,7 @@ def _kinds(arrays: Any, modality: Modality) -> Iterator[tuple[QuestionKind, Thin
         for kind in kinds:
             name = f"{modality}_{kind}"
             if f"{name}_place" in arrays:
-                present, place, absent, draw = (arrays[f"{name}_{x}"] for x in ("present", "place", "absent", "draw"))
-                yield kind, ThingQuestions(present, place, absent, draw)
+                yield kind, ThingQuestions(*(arrays[f"{name}_{column}"] for column in _COLUMNS))
 
 
 @lru_cache(maxsize=4)

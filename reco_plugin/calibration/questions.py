@@ -9,7 +9,7 @@ without.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -57,9 +57,10 @@ def ask_own(
     few = index[counts[thing[index]] <= _HIDDEN]
     rows = np.sort(rng.permutation(few)[:ASKED])
     draw = rng.random(len(rows)).astype(np.float32)
-    asks = _Asking(pairs, _TellingRefine(refine, progress), index, thing, by_caption=groups is None)
+    means = {m: np.asarray(pairs.side(m).mean(axis=0), np.float32) for m in MODALITIES}
+    asks = _Asking(pairs, _TellingRefine(refine, progress), index, thing, by_caption=groups is None, means=means)
     questions = {m: dict(asks.side(m, rows, draw)) for m in MODALITIES}
-    return MatchState(questions, len(index), len(counts), float((counts == 1).mean()))
+    return MatchState(questions, len(index), len(counts), float((counts == 1).mean()), means)
 
 
 def _things(text: Vectors) -> npt.NDArray[np.intp]:
@@ -92,6 +93,7 @@ class _Asking:
         index: (T,) pairs whose other side is the index.
         thing: (N,) of each pair.
         by_caption: whether captions that are equal but for rounding are one thing, too.
+        means: (D,) of each modality's vectors.
     """
 
     pairs: Records
@@ -99,6 +101,7 @@ class _Asking:
     index: PairRows
     thing: PairRows
     by_caption: bool
+    means: Mapping[Modality, npt.NDArray[np.float32]]
 
     def side(
         self, modality: Modality, rows: PairRows, draw: npt.NDArray[np.float32]
@@ -108,9 +111,11 @@ class _Asking:
         for start in range(0, len(rows), _BLOCK):
             for kind, looked, here in self._block(modality, rows[start : start + _BLOCK]):
                 parts.setdefault(kind, []).append((looked, here + start))
+        usual = self.pairs.side(modality)[rows] @ self.means[modality]
         for kind, found in parts.items():
             present, place, absent = (np.concatenate(column) for column in zip(*(one for one, _ in found), strict=True))
-            yield kind, ThingQuestions(present, place, absent, draw[np.concatenate([here for _, here in found])])
+            here = np.concatenate([here for _, here in found])
+            yield kind, ThingQuestions(present, place, absent, draw[here], usual[here])
 
     def _block(self, modality: Modality, asked: PairRows) -> Iterator[tuple[QuestionKind, _Looked, PairRows]]:
         pairs, query = self.pairs, self.pairs.side(modality)[asked]

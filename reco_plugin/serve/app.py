@@ -16,7 +16,7 @@ from starlette.middleware.gzip import GZipMiddleware
 
 from .. import __version__
 from ..reco import Reco
-from . import dialects, health, memory, metrics, models, records, reference, refine, versions
+from . import dialects, health, match, memory, metrics, models, records, reference, refine, versions
 from .edge import TOLD, Edge
 from .embedder import Embedder
 from .middleware import Limited, Observed, Prefixed
@@ -82,7 +82,7 @@ def create_app(
         from .page import router as page
 
         app.include_router(page(edge))
-    documented = [part.router(edge) for part in (models, refine, memory, records)]
+    documented = [part.router(edge) for part in (models, refine, match, memory, records)]
     documented += [versions.router(edge, in_use), *dialects.routers(edge)]
     for routes in documented:
         app.include_router(routes, dependencies=bearer)

@@ -7,6 +7,7 @@ from typing import Annotated, Any
 from fastapi import APIRouter, Query, Request, Response
 from pydantic import BaseModel, Field, model_validator
 
+from ..calibration.match import QueryWay
 from ..defaults import RESULTS
 from ..errors import InputError
 from ..memory.checks import check_pair
@@ -17,6 +18,7 @@ from .dialects.shared import image_item, text_item
 from .edge import Edge
 from .embedder import Embedder, Item
 from .failures import Failure, Refused, failure_of, too_many_items
+from .match import CutoffsBody, shown
 from .models import MemoryState, describe_calibration
 from .routes import answering_in, openai_shape
 from .schemas import ERRORS, ErrorBody, Items, JsonVector, Strict, error_body
@@ -36,6 +38,8 @@ class MemoryInfo(MemoryState):
     """Changes when another version of the memory is put to use, and when the service begins anew."""
     calibration: dict[str, Any] | None = None
     """What was learned about the pairs, as it is stored; where it is asked for."""
+    cutoffs: dict[Modality, dict[QueryWay, CutoffsBody]] | None = None
+    """From which score on answers are right as often as promised (.9), see `POST /v1/match`; null where none asked."""
     unjudged: int
     """Pairs that are not judged yet, and count as average until they are; 0 while it is not calibrated."""
 
@@ -191,10 +195,10 @@ def router(edge: Edge) -> APIRouter:
         """Count the pairs, and describe the memory."""
         header = memory.searches.header
         made_by = header.fingerprint
-        pairs, unjudged = await edge(request).ask(lambda: (len(memory), memory.count_unjudged()))
+        counted = await edge(request).ask(lambda: (len(memory), memory.count_unjudged(), shown(memory)))
         return MemoryInfo(
-            pairs=pairs,
-            unjudged=unjudged,
+            pairs=counted[0],
+            unjudged=counted[1],
             kind=memory.kind,
             location=memory.location,
             encoder=made_by.name,
@@ -202,6 +206,7 @@ def router(edge: Edge) -> APIRouter:
             dimension=made_by.dimension,
             state=edge.memory_state,
             calibration=header.calibration if calibration else None,
+            cutoffs=counted[2],
             **describe_calibration(embedder.reco),
             version=memory.version,
         )

@@ -19,8 +19,9 @@ from reco_plugin.calibration.match import (
     signals_of,
 )
 from reco_plugin.calibration.questions import ask_own
+from reco_plugin.calibration.shift import find_shift
 from reco_plugin.errors import ConfigError, InputError
-from reco_plugin.match import match_rankings
+from reco_plugin.match import RecentQueries, match_rankings
 from reco_plugin.types import Coverage, Records, Refinement
 
 
@@ -140,6 +141,41 @@ def queries(many: int) -> Refinement:
     return Refinement(vectors, vectors)
 
 
+def test_queries_of_another_kind_are_told_apart(state: MatchState) -> None:
+    asked, rng = state.questions["text"]["plain"], np.random.default_rng(0)
+    signals, _ = asked.mixed(0.2)
+    some = rng.permutation(len(asked))[:150]
+    assert find_shift([asked], signals[some], asked.usual[some], 0.2) == ""
+    assert "less like the memory's own" in find_shift([asked], signals[some], asked.usual[some] - 1.0, 0.2)
+    assert "scores of recent queries are unlike" in find_shift([asked], signals[some] + 0.5, asked.usual[some], 0.2)
+    assert find_shift([asked], signals[:99] + 0.5, asked.usual[:99], 0.2) == "", "too few to tell"
+
+
+def test_more_queries_without_an_answer_than_allowed_are_told() -> None:
+    rng = np.random.default_rng(0)
+    present, absent = (rng.normal(mean, 0.05, (600, 4)).astype(np.float32) for mean in (0.6, 0.4))
+    asked = ThingQuestions(present, np.ones(600, np.int16), absent, *rng.random((2, 600)).astype(np.float32))
+    recent = np.concatenate([present[:60], absent[:90]])
+    assert "about 60% of the recent queries seem to have no answer" in find_shift(
+        [asked], recent, asked.usual[:150], 0.2
+    )
+    assert find_shift([asked], recent, asked.usual[:150], 0.5) == ""
+    assert find_shift([asked, asked], recent, asked.usual[:150], 0.6) == ""
+
+
+def test_the_latest_queries_are_compared_across_calls(state: MatchState) -> None:
+    asked = state.questions["text"]["plain"]
+    recent, strange = RecentQueries(most=120, every=60), asked.present + np.float32(0.5)
+    said = [
+        recent.shift(state, "text", "plain", 0.2, (strange[at : at + 40], asked.usual[at : at + 40]))
+        for at in range(0, 160, 40)
+    ]
+    assert said[:3] == ["", "", ""]
+    assert "unlike" in said[3]
+    other = replace(state, things=1)
+    assert recent.shift(other, "text", "plain", 0.2, (strange[:40], asked.usual[:40])) == "", "of another state"
+
+
 def test_rankings_get_chances_that_fit_one_another(state: MatchState) -> None:
     found = match_rankings(state, queries(3), [[0.9, *[0.1] * 9], [0.3], []], "text", 0.6, 0.0)
     assert found.way == "plain"
@@ -185,13 +221,16 @@ def test_promises_that_cannot_be_are_refused(state: MatchState, precision: float
         match_rankings(state, queries(1), [[0.3]], "text", precision, absent)
 
 
-def test_a_memory_that_was_not_asked_says_what_to_do() -> None:
+def test_a_memory_that_was_not_asked_says_what_to_do(state: MatchState) -> None:
     with pytest.raises(InputError, match="reco memory calibrate"):
         match_rankings(None, queries(1), [[0.3]], "text")
     few = ThingQuestions(
-        np.zeros((10, 4), np.float32), np.ones(10, np.int16), np.zeros((10, 4), np.float32), np.zeros(10, np.float32)
+        np.zeros((10, 4), np.float32),
+        np.ones(10, np.int16),
+        np.zeros((10, 4), np.float32),
+        *np.zeros((2, 10), np.float32),
     )
-    small = MatchState({"text": {"plain": few}, "image": {}}, 10, 10, 0.0)
+    small = MatchState({"text": {"plain": few}, "image": {}}, 10, 10, 0.0, state.means)
     with pytest.raises(InputError, match="too few of the memory's 10 things"):
         match_rankings(small, queries(1), [[0.3]], "text")
     assert "too few" in small.cutoffs("text", "plain", 0.9).why

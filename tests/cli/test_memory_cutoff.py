@@ -13,6 +13,7 @@ from click.testing import Result
 
 from reco_plugin.calibration.match import MatchState, ThingQuestions
 from reco_plugin.memory import open_memory
+from reco_plugin.types import MODALITIES
 
 Run = Callable[..., Result]
 Ask = Callable[..., Any]
@@ -26,7 +27,9 @@ def questions(rng: np.random.Generator, many: int, easy: float) -> ThingQuestion
     lead = np.where(right, 0.2, 0.05) * rng.random(many)
     present = np.stack([first, lead, lead + 0.1, np.zeros(many)], axis=1).astype(np.float32)
     absent = present - np.float32([0.3, 0.0, 0.0, 0.0])
-    return ThingQuestions(present, np.where(right, 1, 0).astype(np.int16), absent, rng.random(many).astype(np.float32))
+    return ThingQuestions(
+        present, np.where(right, 1, 0).astype(np.int16), absent, *rng.random((2, many)).astype(np.float32)
+    )
 
 
 @pytest.fixture
@@ -34,7 +37,9 @@ def asked(memory: Path) -> Path:
     """The catalogue's memory, with what other pairs asked."""
     rng = np.random.default_rng(0)
     kinds = {"plain": questions(rng, 900, 0.2), "unknown": questions(rng, 900, 0.0)}
-    state = MatchState({"text": kinds, "image": {}}, 900, 900, 0.97)  # type: ignore[dict-item]
+    state = MatchState(
+        {"text": kinds, "image": {}}, 900, 900, 0.97, dict.fromkeys(MODALITIES, np.ones(128, np.float32))
+    )  # type: ignore[dict-item]
     with closing(open_memory(str(memory), None)) as store:
         store.set_calibration({**store.header.calibration, "match": state.to_json()})
     return memory

@@ -1,0 +1,208 @@
+"""``POST /v1/match``: how sure the first answers of the caller's own index are, by what the memory's pairs asked."""
+
+from __future__ import annotations
+
+from dataclasses import asdict
+from typing import Annotated
+
+import numpy as np
+from fastapi import APIRouter, Request, Response
+from pydantic import BaseModel, Field, model_validator
+
+from ..calibration.match import ABSENT, BY, WAYS, Cutoffs, PassesBy, QueryWay
+from ..errors import ConfigError, RecoError
+from ..match import PRECISION, Matches
+from ..pairs import PairMemory
+from ..reco import Reco
+from ..types import MODALITIES, Coverage, Modality, Refinement
+from .dialects.shared import image_item, text_item
+from .edge import Caller, Edge
+from .embedder import AnswerRow, Embedded, EmbedRequest, Item
+from .failures import Failure, Refused
+from .routes import answering_in, openai_shape
+from .schemas import ERRORS, ErrorBody, HowToRefine, Items, JsonVector, Numbers, Strict, error_body
+
+AbsentShare = Annotated[float, Field(ge=0, lt=1)]
+
+
+class MatchQuery(Strict):
+    """One query as it was searched with, and the scores that the index gave its first ten answers, the best first."""
+
+    text: str | None = None
+    image: str | None = Field(None, description="data URI or base64")
+    vector: JsonVector | None = Field(None, description="the plain CLIP vector")
+    modality: Modality = Field("text", description="what the vector embeds")
+    scores: Numbers = Field(description="cosines of the query, refined unless `refine` is false, the best first")
+
+    @model_validator(mode="after")
+    def _one(self) -> MatchQuery:
+        if [self.text, self.image, self.vector].count(None) != 2:
+            raise ValueError("give one of text, image and vector")
+        return self
+
+    @property
+    def kind(self) -> Modality:
+        """What it is."""
+        return "text" if self.text is not None else "image" if self.image is not None else self.modality
+
+    def to_item(self, caller: Caller) -> Item | Failure:
+        """The same for the embedder."""
+        if self.vector is not None:
+            return Item.vector(self.vector, self.modality)
+        if self.text is not None:
+            return text_item(self.text)
+        try:
+            return image_item(self.image or "", caller.settings.max_image_bytes)
+        except Refused as refused:
+            return refused.failure
+
+
+class MatchRequest(HowToRefine):
+    """Queries and what they found."""
+
+    queries: Items[MatchQuery] = Field(min_length=1)
+    refine: bool = Field(True, description="whether the index was searched by refined vectors; false: by plain ones")
+    precision: Annotated[float, Field(ge=0.5, lt=1)] = Field(
+        PRECISION, description="share of right ones that is promised of the first answers that pass"
+    )
+    absent: AbsentShare = Field(
+        ABSENT, description="up to which share of the queries may have no right answer in the index"
+    )
+
+    def to_embed(self, caller: Caller) -> EmbedRequest:
+        """The same for the embedder, which refines them once more."""
+        return EmbedRequest(
+            [one.to_item(caller) for one in self.queries],
+            side="query",
+            refine=self.refine,
+            options=self.options(),
+            indexed=False,
+            shared=False,
+        )
+
+
+class PromiseBody(BaseModel):
+    """A cut-off that holds, and what its questions say of it."""
+
+    cut: float
+    """What passes is at least this."""
+    passing: tuple[float, float, float]
+    """Share of queries that pass, with its 95 % interval."""
+    right: tuple[float, float, float]
+    """Share of these that is right, likewise."""
+
+
+class CutoffsBody(BaseModel):
+    """What is promised of one side and way."""
+
+    precision: float
+    absent: float
+    score: PromiseBody | None
+    """Of the first score, on the scale of plain ones."""
+    lead: PromiseBody | None
+    """Of its lead over the second."""
+    match: PromiseBody | None
+    """Of the chance that it is right."""
+    why: str | None
+    """What stands against a promise, and what to do."""
+
+    @classmethod
+    def of(cls, cutoffs: Cutoffs) -> CutoffsBody:
+        """From the memory's."""
+        kept = {by: PromiseBody(**asdict(one)) if (one := cutoffs.of[by]) else None for by in BY}
+        return cls(precision=cutoffs.precision, absent=cutoffs.absent, why=cutoffs.why or None, **kept)
+
+
+class MatchItem(BaseModel):
+    """How sure one answer is; either ``first`` or ``error`` is there."""
+
+    index: int
+    first: float | None = None
+    """Chance that the first answer is right."""
+    none: float | None = None
+    """Chance that none of the first ten is."""
+    passes: dict[PassesBy, bool | None] = {}
+    """Whether the first answer passes each cut-off; null where none can be promised."""
+    way: QueryWay | None = None
+    """Whether this is known of plain queries, or of refined ones."""
+    error: ErrorBody | None = None
+
+
+class MatchList(BaseModel):
+    """All answers, what is promised of them, and how the latest queries differ from those that it was tested on."""
+
+    data: list[MatchItem]
+    cutoffs: dict[Modality, CutoffsBody]
+    shift: dict[Modality, str]
+    """Empty where they do not differ, or are fewer than a hundred."""
+
+
+def router(edge: Edge) -> APIRouter:
+    """The route."""
+    routes = APIRouter(prefix="/v1", route_class=answering_in(openai_shape), tags=["match"], responses=ERRORS)
+
+    @routes.post("/match", response_model=MatchList)
+    async def match(request: Request, body: MatchRequest) -> Response:
+        """Say how sure the first answers of an index are, and which cut-off holds: learned without labels."""
+        caller = edge(request)
+        return await caller.answer(body.to_embed(caller), lambda found: judge(edge.embedder.reco, body, found))
+
+    return routes
+
+
+def judge(reco: Reco, asked: MatchRequest, found: Embedded) -> MatchList:
+    """Judge each ranking.
+
+    Raises:
+        InputError: scores that are no cosines, or a memory of too few things.
+        Refused: every item failed.
+    """
+    if all(row.failure for row in found.rows):
+        found.whole("queries")
+    items, cutoffs, shift = list[MatchItem](), dict[Modality, CutoffsBody](), dict[Modality, str]()
+    for number, (query, row) in enumerate(zip(asked.queries, found.rows, strict=True)):
+        if row.failure is not None:
+            items.append(MatchItem(index=number, error=error_body(row.failure)))
+            continue
+        try:
+            sure = reco.match(
+                _refinement(row, found), [query.scores], modality=query.kind, precision=asked.precision,
+                absent=asked.absent,
+            )  # fmt: skip
+        except RecoError as error:
+            error.args = (str(error).replace("scores[0]", f"queries[{number}].scores"),)
+            raise
+        items.append(_item(number, sure))
+        cutoffs[query.kind], shift[query.kind] = CutoffsBody.of(sure.cutoffs), sure.shift
+    return MatchList(data=items, cutoffs=cutoffs, shift=shift)
+
+
+def _item(number: int, sure: Matches) -> MatchItem:
+    passes = {by: None if verdict is None else bool(verdict[0]) for by, verdict in sure.verdicts.items()}
+    return MatchItem(index=number, first=sure.first[0], none=sure.none[0], passes=passes, way=sure.way)
+
+
+def _refinement(row: AnswerRow, found: Embedded) -> Refinement:
+    """One row as the library has it."""
+    refined = row.refined or row.scale is not None
+    return Refinement(
+        row.vector[None],
+        row.frozen[None],
+        degraded=found.degraded,
+        coverage=Coverage(1, 1) if refined else None,
+        scale=None if row.scale is None else np.asarray([row.scale], np.float32),
+    )
+
+
+def shown(memory: PairMemory) -> dict[Modality, dict[QueryWay, CutoffsBody]] | None:
+    """What is promised of each side and way, by default, for the description of the memory; None where nothing is."""
+    try:
+        state = memory.matching
+    except ConfigError:  # damaged, which POST /v1/match says
+        return None
+    if state is None:
+        return None
+    return {
+        modality: {way: CutoffsBody.of(state.cutoffs(modality, way, PRECISION, ABSENT)) for way in WAYS}
+        for modality in MODALITIES
+    }
