@@ -624,6 +624,7 @@ class ItemPreparation:
     def __init__(self, reco: Reco, settings: ServeSettings) -> None:
         self._preparation, self._length = reco.encoder.preparation, reco.manifest.text.context_length
         self._most_bytes, self._most_chars = settings.max_image_bytes, settings.max_text_chars
+        self._takes_images = "image" in reco.encoder.modalities
 
     def __call__(self, items: Sequence[Item], *, truncate: bool) -> list[EncoderInput | Failure]:
         """Prepare texts, images and vectors, in order; a text that is too long fails unless it may be cut.
@@ -658,6 +659,8 @@ class ItemPreparation:
     def _image(self, data: bytes) -> EncoderInput | Failure:
         if len(data) > self._most_bytes:
             return too_many_bytes(len(data), self._most_bytes)
+        if not self._takes_images:
+            return Failure(400, "images_unsupported", "the encoder of this service takes texts only, no images")
         try:
             return self._preparation.image(data)
         except ImageError as error:

@@ -108,6 +108,8 @@ class Health:
             return isinstance(error, _MAY_PASS)
         self.warm, self.warm_error = True, None
         self._warn_of_empty_memory()
+        if "image" not in self.edge.embedder.reco.encoder.modalities:
+            log.warning("the encoder takes texts only: pictures are refused, and pairs need vectors of theirs")
         log.info("ready")
         return False
 

@@ -86,6 +86,8 @@ class Metrics:
     def _api(self) -> Iterator[Metric]:
         """What was asked of an encoder that is an API, which has its price."""
         encoder = self._edge.embedder.reco.encoder
+        said = "1 where the encoder is an API that has another model than the memory"
+        yield GaugeMetricFamily("reco_encoder_changed", said, float(encoder.changed is not None))
         if encoder.client is None:
             return
         provider, counted = encoder.client.address.host, encoder.client.counted
@@ -98,8 +100,6 @@ class Metrics:
             for word, count in tally.to_dict().items():
                 family.add_metric([provider, word], count)
             yield family
-        said = "1 where the API that encodes has another model than the memory"
-        yield GaugeMetricFamily("reco_encoder_changed", said, float(encoder.changed is not None))
 
     def _arms(self) -> Iterator[Metric]:
         """What each arm got, while refinement is switched on by degrees."""

@@ -53,6 +53,7 @@ GOOD = {
     f"kubelet_volume_stats_capacity_bytes{VOLUME}": f"100x{MINUTES}",
 }
 BAD = {  # alert -> the series that differ
+    "RecoEncoderChanged": {'reco_encoder_changed{job="plugin"}': f"0x20 1x{MINUTES - 20}"},
     "RecoServiceDown": {'up{job="plugin"}': f"1x20 0x{MINUTES - 20}"},
     "RecoServiceRestarting": {'process_start_time_seconds{job="plugin"}': "1000x30 2000x8 3000x8 4000x30"},
     "RecoServiceErrors": {'reco_http_requests_total{route="/v1/embeddings",status="503"}': f"0+12x{MINUTES}"},

@@ -62,6 +62,7 @@ SERVICE = {
     "reco_refined_share": frozenset(),
     "reco_arm_queries_total": frozenset({"arm", "answer"}),
     "reco_arm_seconds_bucket": frozenset({"arm", "le"}),
+    "reco_encoder_changed": frozenset(),
     "reco_learning": frozenset(),
     "reco_learning_unfinished": frozenset(),
     "process_start_time_seconds": frozenset(),

@@ -7,7 +7,7 @@ from typing import Any
 
 import numpy as np
 import pytest
-from live_service import serve_on_a_free_port
+from live_service import serve_on_a_free_port, wait_until
 from PIL import Image
 from starlette.testclient import TestClient
 
@@ -19,6 +19,7 @@ from reco_plugin.serve.settings import ServeSettings
 
 MODEL = Path(__file__).resolve().parents[2] / "triton_models"
 TEXTS = ["a red fox", "ein Haus am See, mit Boot", "stainless steel bottle"]
+PIXEL = "iVBORw0KGgoAAAANSUhEUgAAAAEAAAABCAYAAAAfFcSJAAAADUlEQVR42mP8z8BQDwAEhQGAhKmMIQAAAABJRU5ErkJggg=="  # a PNG
 DIALECTS = {
     "reco": "reco+{url}",
     "openai": "openai+{url}/v1?model=clip",
@@ -58,6 +59,21 @@ def test_tei_has_texts_only(local: Reco, service: str, images: list[Image.Image]
             reco.memory.add([Pair("a", images[0], "a picture")])
         reco.memory.add([Pair("a", local.encoder.images(images)[0], "a picture")])  # its vector is at hand
         assert len(reco.memory) == 1
+
+
+def test_a_service_with_texts_only_refuses_pictures_by_name(service: str, caplog: pytest.LogCaptureFixture) -> None:
+    body = {"model": "clip", "input": ["a fox", {"image": PIXEL}], "allow_failures": True}
+    with (
+        Reco.open(encoder=f"tei+{service}") as reco,
+        TestClient(create_app(ServeSettings(page=False), reco)) as client,
+    ):
+        wait_until(lambda: client.get("/readyz").status_code == 200)
+        text, picture = client.post("/v1/embeddings", json=body).json()["data"]
+        alone = client.post("/v1/embeddings", json={**body, "allow_failures": False})
+    assert len(text["embedding"]) == 128
+    assert picture["error"]["code"] == alone.json()["error"]["code"] == "images_unsupported"
+    assert (alone.status_code, "takes texts only, no images" in alone.text) == (400, True)
+    assert "the encoder takes texts only: pictures are refused" in caplog.text
 
 
 def test_one_service_behind_another_refines_as_in_process(service: str, tmp_path: Path, drawings: list[Pair]) -> None:
