@@ -7,14 +7,15 @@ from __future__ import annotations
 
 import argparse
 import asyncio
+import json
 import os
 import tempfile
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack
 from functools import partial
-from itertools import count
+from itertools import count, repeat
 from pathlib import Path
 
 import numpy as np
@@ -30,14 +31,14 @@ from reco_plugin.serve.dialects.openai import Embedding
 from reco_plugin.serve.pool import as_written
 from reco_plugin.serve.writing import write_json
 
-from .load.service import started
+from .load.service import Service, started
 from .page import machine, table
 from .speed.turns import Turns, take_turns
 from .stand_in import server
 
 SEARCH_S = 0.004  # that a request waits for a Qdrant server
 PAIRS, ASKED = 200, 256
-CALLERS = (1, 16)
+CALLERS = (1, 16, 64)
 
 
 def spinning(model: Path, rounds: int) -> str:
@@ -95,37 +96,72 @@ def searching(model: Path, rounds: int) -> str:
 
 def http(model: Path, rounds: int, beside: Sequence[Path] = ()) -> str:
     """One text whose vector is in the cache: what HTTP, JSON and the way between take of the service's CPU."""
-    with ExitStack() as open_:
-        folder = Path(open_.enter_context(tempfile.TemporaryDirectory()))
-        services = {}
-        for number, root in enumerate((Path.cwd(), *beside)):
-            memory, log = folder / f"memory-{number}", folder / f"{number}.log"
+    with tempfile.TemporaryDirectory() as folder, ExitStack() as open_:
+        memories = [Path(folder, f"memory-{number}") for number in range(1 + len(beside))]
+        for memory in memories:
             memory.mkdir()
-            flags = ("--cache-entries", "100", "--no-page", "--log-level", "warning")
-            services[str(root)] = open_.enter_context(started(model.resolve(), memory, log, flags, root=root))
-        cpu: dict[tuple[str, int], list[float]] = {(name, c): [] for name in services for c in CALLERS}
-        for number in range(rounds):
-            for callers in CALLERS:
-                for name in list(services)[:: 1 if number % 2 == 0 else -1]:
-                    ask_service(services[name].url, callers, 50)
-                    before = processor_s(services[name].pid)
-                    ask_service(services[name].url, callers, ASKED)
-                    cpu[name, callers].append(1000 * (processor_s(services[name].pid) - before) / ASKED)
-    rows = [[name, f"{callers}", f"{min(taken):.2f}"] for (name, callers), taken in cpu.items()]
+        services = _checkouts(open_, model, memories, beside, "--cache-entries", "100")
+        cpu = _cpu_of_requests(services, rounds, {"plain": repeat("a red fox")})
+    rows = [[name, f"{callers}", f"{taken:.2f}"] for (name, _, callers), taken in cpu.items()]
     return table(["checkout", "callers", "CPU of the service a request, ms"], rows, left=2)
 
 
-def ask_service(url: str, callers: int, requests: int) -> None:
+def served(model: Path, rounds: int, beside: Sequence[Path] = ()) -> str:
+    """One new text over HTTP, plain and refined, with the memory on a server (the tests' stand-in)."""
+    texts = (f"a red fox {number}" for number in count())
+    with server("grpc") as url, ExitStack() as open_:
+        with Reco.open(model, memory=url) as reco:
+            reco.memory.add(pairs(load(), ALL_SPLITS)[:PAIRS])
+        services = _checkouts(open_, model, [url] * (1 + len(beside)), beside)
+        cpu = _cpu_of_requests(services, rounds, {"plain": texts, "refined": texts})
+    rows = []
+    for name in services:
+        for callers in CALLERS:
+            plain, refined = cpu[name, "plain", callers], cpu[name, "refined", callers]
+            rows.append([name, f"{callers}", f"{plain:.2f}", f"{refined:.2f}", f"{refined / plain:.2f}"])
+    return table(["checkout", "callers", "plain: CPU, ms", "refined: CPU, ms", "refined ÷ plain"], rows, left=2)
+
+
+def _checkouts(
+    open_: ExitStack, model: Path, memories: Sequence[Path | str], beside: Sequence[Path], *flags: str
+) -> dict[str, Service]:
+    """A service of this checkout, and one of each other."""
+    folder = Path(open_.enter_context(tempfile.TemporaryDirectory()))
+    words = (*flags, "--no-page", "--log-level", "warning")
+    return {
+        str(root): open_.enter_context(started(model.resolve(), memory, folder / f"{place}.log", words, root=root))
+        for place, (root, memory) in enumerate(zip((Path.cwd(), *beside), memories, strict=True))
+    }
+
+
+def _cpu_of_requests(
+    services: Mapping[str, Service], rounds: int, asked: Mapping[str, Iterator[str]]
+) -> dict[tuple[str, str, int], float]:
+    """Milliseconds of a request by service, by the prefix of its path, and by callers: the least of the rounds."""
+    cpu: dict[tuple[str, str, int], list[float]] = {}
+    for number in range(rounds):
+        for name in list(services)[:: 1 if number % 2 == 0 else -1]:
+            url, pid = services[name].url, services[name].pid
+            for prefix, texts in asked.items():
+                for callers in CALLERS:
+                    ask_service(url, callers, callers, prefix, texts)
+                    before = processor_s(pid)
+                    ask_service(url, callers, ASKED, prefix, texts)
+                    taken = 1000 * (processor_s(pid) - before) / ASKED
+                    cpu.setdefault((name, prefix, callers), []).append(taken)
+    return {key: min(taken) for key, taken in cpu.items()}
+
+
+def ask_service(url: str, callers: int, requests: int, prefix: str, texts: Iterator[str]) -> None:
     """So many requests by so many kept connections, one after the other on each."""
-    body = b'{"model": "clip", "input": ["a red fox"]}'
     host, port = url.removeprefix("http://").split(":")
-    head = f"POST /v1/embeddings HTTP/1.1\r\nhost: {host}\r\ncontent-type: application/json\r\n"
-    message = f"{head}content-length: {len(body)}\r\n\r\n".encode() + body
+    head = f"POST /{prefix}/v1/embeddings HTTP/1.1\r\nhost: {host}\r\ncontent-type: application/json\r\n"
 
     async def call(times: int) -> None:
         reader, writer = await asyncio.open_connection(host, int(port))
         for _ in range(times):
-            writer.write(message)
+            body = json.dumps({"input": [next(texts)]}).encode()
+            writer.write(f"{head}content-length: {len(body)}\r\n\r\n".encode() + body)
             answer = await reader.readuntil(b"\r\n\r\n")
             length = next(line for line in answer.lower().split(b"\r\n") if line.startswith(b"content-length:"))
             await reader.readexactly(int(length.split(b":")[1]))
@@ -176,6 +212,7 @@ STEPS: dict[str, Callable[[Path, int], str]] = {
     "spinning": spinning,
     "searching": searching,
     "http": http,
+    "served": served,
     "answers": answers,
 }
 
@@ -186,9 +223,13 @@ def main() -> None:
     words.add_argument("steps", nargs="*", default=list(STEPS), help=f"some of: {', '.join(STEPS)}")
     words.add_argument("--model", type=Path, default=Path("triton_models"))
     words.add_argument("--rounds", type=int, default=7)
-    words.add_argument("--beside", type=Path, nargs="*", default=[], help="other checkouts, which take turns: for http")
+    words.add_argument(
+        "--beside", type=Path, nargs="*", default=[], help="other checkouts, which take turns: of http and served"
+    )
     told = words.parse_args()
-    steps: dict[str, Callable[[Path, int], str]] = {**STEPS, "http": partial(http, beside=told.beside)}
+    steps: dict[str, Callable[[Path, int], str]] = STEPS | {
+        step.__name__: partial(step, beside=told.beside) for step in (http, served)
+    }
     for name in told.steps:
         print(f"## {name}\n\n{steps[name](told.model, told.rounds)}\n", flush=True)
     print(machine("onnxruntime"))
