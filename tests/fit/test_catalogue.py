@@ -40,7 +40,7 @@ class Counting(Encoder):
 @pytest.fixture(autouse=True)
 def counting(monkeypatch: pytest.MonkeyPatch) -> None:
     Counting.asked = 0
-    monkeypatch.setattr(module, "Encoder", Counting)
+    monkeypatch.setattr(module, "open_encoder", Counting)
 
 
 @pytest.fixture
