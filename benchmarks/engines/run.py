@@ -17,13 +17,15 @@ from typing import Annotated, Any
 
 import numpy as np
 import typer
+from typer.testing import CliRunner
 
 from benchmarks.page import table, write_blocks
+from reco_plugin.cli.app import app
 from reco_plugin.engines import Engine, Question, open_index
 from reco_plugin.files import whole_file
 from reco_plugin.types import Vectors
 
-from .demo import Demo, prepared
+from .demo import MODEL, Demo, prepared
 from .entries import ENTRIES, Filled
 from .opensearch import NotHere
 from .pages import ClaimFailed
@@ -97,7 +99,24 @@ def measured(demo: Demo, filled: Filled) -> dict[str, Any]:
     }
     if filled.inside is not None:
         row["inside"] = _inside(demo, filled, found["refined"])
+    row["compare"] = _compared(demo, filled.address)
     return row
+
+
+def _compared(demo: Demo, address: str) -> dict[str, Any]:
+    """What ``reco compare`` says of the index: its verdict with judgments and without, and nDCG@10 of each way."""
+    said = dict[str, Any]()
+    for known, judgments in (("unjudged", []), ("judged", ["--qrels", str(demo.folder / "qrels")])):
+        command = ["compare", address, "--json", "--model", str(MODEL), "--memory", str(demo.folder / "memory"),
+                   "--queries", str(demo.folder / "queries.jsonl"), "--out", str(demo.folder / known)]  # fmt: skip
+        ran = CliRunner().invoke(app, [*command, *judgments])  # in this process, which may have Milvus Lite's file open
+        if ran.exit_code:
+            raise ClaimFailed(f"reco compare {address}: {ran.stderr.strip()[-500:] or ran.exception!r}")
+        told = json.loads(ran.stdout)
+        said[known] = told["verdict"]["decision"]
+        if known == "judged":
+            said["nDCG@10"] = {way: 100 * of[f"nDCG@{K}"][0] for way, of in told["judged"].items() if way != "queries"}
+    return said
 
 
 def _ask(index: Engine, vectors: Vectors, *, exact: bool = False, effort: int | None = None) -> list[list[str]]:
@@ -149,7 +168,18 @@ def write(docs: Path, found: dict[str, dict[str, Any]]) -> None:
         ]
         for _, row in sorted(rows.items())
     ]
-    write_blocks(docs / "engines.md", {"engines": table(head, lines, left=3)})
+    ways = ["plain", "refined", "text", "text + plain", "text + refined"]
+    compared = [
+        [row["engine"], row["compare"]["unjudged"], row["compare"]["judged"]]
+        + [f"{of[way]:.1f}" if way in (of := row["compare"]["nDCG@10"]) else "" for way in ways]
+        for _, row in sorted(rows.items())
+        if "compare" in row  # one that ran before this was asked has none
+    ]
+    blocks = {
+        "engines": table(head, lines, left=3),
+        "compare": table(["engine", "verdict", "with judgments", *ways], compared, left=3),
+    }
+    write_blocks(docs / "engines.md", blocks)
 
 
 if __name__ == "__main__":

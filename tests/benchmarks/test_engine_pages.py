@@ -59,10 +59,13 @@ def row(refined: float, exact: float) -> dict[str, object]:
 def test_the_loss_is_of_the_worse_half_and_rows_of_others_stay(tmp_path: Path) -> None:
     assert loss(row(30.0, 33.5)) == pytest.approx(3.5)
     assert loss(row(34.0, 33.5)) == 0
-    (tmp_path / "engines.md").write_text("# A\n\n<!-- measured: engines -->\n<!-- end -->\n")
+    places = "".join(f"<!-- measured: {name} -->\n<!-- end -->\n" for name in ("engines", "compare"))
+    (tmp_path / "engines.md").write_text(f"# A\n\n{places}")
     write(tmp_path, {"one": row(33.0, 33.5)})
-    write(tmp_path, {"two": row(31.0, 33.5)})
+    said = {"unjudged": "leave", "judged": "switch", "nDCG@10": {"plain": 42.2, "refined": 59.06}}
+    write(tmp_path, {"two": row(31.0, 33.5) | {"compare": said}})
     assert sorted(json.loads((tmp_path / "engines.json").read_text())) == ["one", "two"]
     page = (tmp_path / "engines.md").read_text()
     assert "| 33.0 | 33.5 |" in page
     assert "| 31.0 | 33.5 |" in page
+    assert "| An engine 1.2 | leave | switch | 42.2 | 59.1 |" in page
