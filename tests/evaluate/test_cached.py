@@ -20,6 +20,10 @@ class Broken:
     """Whoever asks it to encode fails."""
 
     templates = ("{}",)  # the shipped model's
+    changed = None  # as of an encoder that is no API
+
+    def close(self) -> None:
+        """Nothing is open."""
 
     def images(self, images: Sequence[Any], progress: Any) -> np.ndarray:
         raise AssertionError(f"{len(images)} images were encoded again")
