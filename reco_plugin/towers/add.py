@@ -28,6 +28,7 @@ from ..calibration.gate import PRIOR, SIGNALS, step
 from ..data.labelled import TEMPLATES, check_templates
 from ..errors import ArtifactError, ConfigError
 from ..files import sha256_file
+from ..train.graph_file import graph_bytes, write_proto
 from ..train.parity import COUNT, Parity, Precision, check, compare
 from ..train.precision import quiet, to_precision
 from ..train.recipe import Serving
@@ -189,9 +190,9 @@ def _write_towers(
         path.parent.mkdir(parents=True)
         tower = side.tower
         graph = wrap_image(tower, pixels, dimension) if modality == "image" else wrap_text(tower, texts, dimension)
-        onnx.save(graph, str(path))
+        write_proto(graph, path, tower.path.parent)
         if mixes_rows(run_as_served(path, port), side.rows, given):
-            onnx.save(row_by_row(graph), str(path))
+            write_proto(row_by_row(graph), path, tower.path.parent)
         run = run_as_served(path, port)
         if mixes_rows(run, side.rows, given):
             raise ArtifactError(
@@ -208,7 +209,7 @@ def _write_towers(
             with quiet():
                 to_precision(path, precision)
         found = run_as_served(path, port)(side.rows)
-        parity = compare(name, side.made, found, size_bytes=path.stat().st_size)
+        parity = compare(name, side.made, found, size_bytes=graph_bytes(path))
         check(parity, precision)
         parities.append(parity)
     return parities, texts
@@ -216,7 +217,7 @@ def _write_towers(
 
 def _fix_length(path: Path, length: int) -> None:
     """State the only length that a text may have, as Triton is told."""
-    model = onnx.load(str(path))
+    model = onnx.load(str(path), load_external_data=False)
     size = model.graph.input[0].type.tensor_type.shape.dim[1]
     size.dim_value = length
     onnx.save(model, str(path))

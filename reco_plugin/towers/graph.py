@@ -68,17 +68,15 @@ def opset_of(model: onnx.ModelProto) -> int:
 
 
 def load(path: Path) -> onnx.ModelProto:
-    """Read a graph with its weights.
+    """Read a graph; weights in files of their own stay there, since they may be larger than the RAM.
 
     Raises:
-        ArtifactError: it cannot be read.
+        ArtifactError: it cannot be read, or a file of its weights is missing.
     """
-    try:
-        return onnx.load(str(path))
-    except Exception as error:  # of protobuf, of the file system, of the checks of external data
-        raise ArtifactError(
-            f"{path} cannot be read as an ONNX graph ({error}): fetch it again, with its weights"
-        ) from None
+    for weights in weights_beside(path):
+        if not weights.is_file():
+            raise ArtifactError(f"{weights} is missing: it holds weights of {path.name}. Fetch both, into one folder")
+    return onnx.load(str(path), load_external_data=False)
 
 
 def weights_beside(path: Path) -> list[Path]:

@@ -7,9 +7,11 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from difflib import get_close_matches
+from functools import partialmethod
 from pathlib import Path
 from typing import Any
 
@@ -151,7 +153,7 @@ def load_frozen(model: str, pretrained: str | None = None, *, random_weights: bo
         )
     check_activation(model, pretrained)
     try:
-        with torch.random.fork_rng(devices=[]):
+        with torch.random.fork_rng(devices=[]), _weights_taken_as_read():
             torch.manual_seed(0)  # random weights must be reproducible: a fusion is trained on them
             clip = open_clip.create_model(model, pretrained=pretrained, require_pretrained=not random_weights)
         tokenizer = open_clip.get_tokenizer(model)
@@ -166,6 +168,20 @@ def load_frozen(model: str, pretrained: str | None = None, *, random_weights: bo
     weights = pretrained or ("" if ":" in model else "random-weights")
     name = "/".join(filter(None, (model.removeprefix("local-dir:"), weights)))
     return FrozenClip(name, clip, image, text, tokenizer_json, _digest(clip, image, text, tokenizer_json))
+
+
+@contextmanager
+def _weights_taken_as_read() -> Iterator[None]:
+    """Let open_clip put a checkpoint's tensors into the model, instead of copying their values: half of the RAM.
+
+    A safetensors file is then mapped, and read where it is needed. open_clip has no option for it.
+    """
+    load = nn.Module.load_state_dict
+    try:
+        nn.Module.load_state_dict = partialmethod(load, assign=True)  # type: ignore[assignment]
+        yield
+    finally:
+        nn.Module.load_state_dict = load  # type: ignore[method-assign]
 
 
 def _check_name(model: str) -> None:

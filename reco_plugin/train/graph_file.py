@@ -14,6 +14,7 @@ from typing import Any
 
 import numpy as np
 import numpy.typing as npt
+import onnx
 import onnx_ir as ir
 
 from ..errors import ArtifactError
@@ -37,10 +38,14 @@ def read_graph(path: Path) -> ir.Model:
         model = ir.load(path)
     except Exception as error:  # of protobuf's or of onnx_ir's, of several classes
         raise ArtifactError(f"{path} cannot be read as an ONNX graph: {error}. Export the model again") from None
+    _check_all(model, path)
+    return model
+
+
+def _check_all(model: ir.Model, path: Path) -> None:
     for value in model.graph.initializers.values():
         if isinstance(tensor := value.const_value, ir.ExternalTensor):
             _check_weights(path, tensor)
-    return model
 
 
 def _check_weights(path: Path, tensor: ir.ExternalTensor) -> None:
@@ -53,6 +58,19 @@ def _check_weights(path: Path, tensor: ir.ExternalTensor) -> None:
             f"{place} has {found:,} bytes, {path.name} needs {needed:,} or more: the file is truncated or belongs to "
             "another model. Copy both files again, together"
         )
+
+
+def write_proto(model: onnx.ModelProto, path: Path, folder: Path, limit: int = ONE_FILE) -> None:
+    """Write a graph of protobuf's as :func:`write_graph` does; weights in files of their own are read from ``folder``.
+
+    Raises:
+        ArtifactError: such a file is missing or too short.
+        OSError: as above.
+    """
+    graph = ir.from_proto(model)
+    ir.external_data.set_base_dir(graph.graph, folder)
+    _check_all(graph, folder / path.name)
+    write_graph(graph, path, limit)
 
 
 def weights_size(model: ir.Model) -> int:

@@ -16,8 +16,10 @@ from reco_plugin.artifact import GRAPHS, Artifact
 from reco_plugin.calibration.gate import CONSTANTS, SIGNALS
 from reco_plugin.config import Settings, load_settings
 from reco_plugin.errors import MissingExtra, SessionError
+from reco_plugin.files import weights_file
 from reco_plugin.sessions import Session, describe_engines
 from reco_plugin.sessions.ort import OrtSession
+from reco_plugin.train.graph_file import read_graph, write_graph
 from reco_plugin.train.to_onnx import step_inputs
 
 OPENVINO = pytest.mark.skipif(find_spec("openvino") is None, reason="OpenVINO is not installed")
@@ -56,6 +58,18 @@ def test_a_damaged_graph_is_named(content, engine, tmp_path):
 def test_a_graph_that_is_not_there_is_named(engine, tmp_path):
     with pytest.raises(SessionError, match=r"cannot load .*missing\.onnx"):
         open_session(tmp_path / "missing.onnx", engine)
+
+
+def test_weights_in_a_second_file_give_the_same_vectors_and_are_named_when_gone(graph, engine, tokens, tmp_path):
+    path = tmp_path / "model.onnx"
+    write_graph(read_graph(graph), path, limit=0)
+    expected = open_session(graph, engine).run(tokens)["features"]
+    session = open_session(path, engine)
+    np.testing.assert_allclose(session.run(tokens)["features"], expected, atol=1e-6)
+    del session  # which has the file mapped
+    weights_file(path).unlink()
+    with pytest.raises(SessionError, match=r"cannot load .*model\.onnx\.data.*reco export"):
+        open_session(path, engine)
 
 
 @pytest.mark.parametrize(

@@ -27,6 +27,8 @@ from reco_plugin.sessions.ort import OrtSession
 from reco_plugin.towers.add import add_model
 from reco_plugin.towers.nodes import make_step
 from reco_plugin.towers.options import AddOptions
+from reco_plugin.train import graph_file
+from reco_plugin.train import precision as precision_module
 from reco_plugin.train.parity import SAMPLE_TEXTS, sample_images
 from reco_plugin.train.to_onnx import step_inputs
 
@@ -143,9 +145,30 @@ def test_weights_in_files_of_their_own_are_read(js: Path, tmp_path: Path) -> Non
     path.unlink()
     onnx.save(model, path, save_as_external_data=True, location="text_model.onnx_data", size_threshold=64)
     np.testing.assert_allclose(before.parities[1].least_cosine, add(js, tmp_path / "two").parities[1].least_cosine)
+    with Reco.open(tmp_path / "one", threads=1) as one, Reco.open(tmp_path / "two", threads=1) as two:
+        np.testing.assert_array_equal(two.encoder.texts(["a red fox"]), one.encoder.texts(["a red fox"]))
     (js / "onnx" / "text_model.onnx_data").unlink()
-    with pytest.raises(ArtifactError, match="cannot be read"):
+    with pytest.raises(ArtifactError, match=r"text_model\.onnx_data is missing.*Fetch both"):
         add(js, tmp_path / "three")
+
+
+@pytest.mark.parametrize("layout", ["transformers_js", "optimum"])
+@pytest.mark.parametrize("precision", ["fp32", "fp16", "int8"])
+def test_large_towers_get_a_second_file(
+    layout: str, precision: str, written: Written, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    source = written("CLIP", layout)
+    one = add(source, tmp_path / "one", precision=precision)
+    for module in (graph_file.write_proto, precision_module.to_precision):
+        monkeypatch.setattr(module, "__defaults__", (*(module.__defaults__ or ())[:-1], 1000))
+    two = add(source, tmp_path / "two", precision=precision)
+    for name in ("clip_image", "clip_text"):
+        assert one.manifest.graphs[name].weights is None and two.manifest.graphs[name].weights is not None
+    images, texts = sample_images(2), ["a red fox", "snow"]
+    with Reco.open(tmp_path / "one", threads=1) as whole, Reco.open(tmp_path / "two", threads=1) as split:
+        np.testing.assert_array_equal(split.encoder.texts(texts), whole.encoder.texts(texts))
+        np.testing.assert_array_equal(split.encoder.images(images), whole.encoder.images(images))
+        assert split.manifest.fingerprint == whole.manifest.fingerprint
 
 
 def settings(folder: Path, name: str, **values: Any) -> None:

@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
+import shutil
 import subprocess
 import sys
+from pathlib import Path
 
 import numpy as np
 import pytest
+from two_files import split_graphs, with_other_weights
 
 from reco_plugin import Reco
+from reco_plugin.errors import SessionError
 
 pytestmark = pytest.mark.xdist_group("triton")
 
@@ -54,3 +58,20 @@ def test_the_client_needs_no_onnxruntime(server, model, artifact):
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert done.stdout.split("\n")[:2] == [f"(1, {artifact.manifest.dimension})", "False"]
     assert done.stderr == ""
+
+
+def test_weights_in_a_second_file_are_served_and_another_models_are_told_apart(start_server, model, tmp_path, reco):
+    """The version's folder holds both files, and the checksum that Triton tells its clients covers both."""
+    folder = Path(shutil.copytree(model, tmp_path / "served"))
+    split_graphs(folder, "clip_image", "clip_text")
+    other = Path(shutil.copytree(folder, tmp_path / "other"))
+    with_other_weights(other, "clip_text")
+    server = start_server(folder)
+    with Reco.open(folder, memory=":memory:", memory_kind="exact", triton_url=server.grpc) as remote:
+        found = remote.embed_texts(CAPTIONS, refine=False)
+    np.testing.assert_allclose(found, reco.embed_texts(CAPTIONS, refine=False), rtol=0, atol=1e-5)
+    with (
+        Reco.open(other, memory=":memory:", memory_kind="exact", triton_url=server.grpc) as remote,
+        pytest.raises(SessionError, match="clip_text is not the same on both sides"),
+    ):
+        remote.encoder.texts(CAPTIONS)
