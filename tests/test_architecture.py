@@ -48,7 +48,7 @@ LEVELS = {  # a module, or a package with all that is in it; each may import its
     )
     for unit in units.split()
 }
-WITHOUT_TORCH = {f"reco_plugin.train.{name}" for name in ("parity", "precision", "recipe", "triton")}
+WITHOUT_TORCH = {f"reco_plugin.train.{name}" for name in ("graph_file", "parity", "precision", "recipe", "triton")}
 """Modules of the training that an import of ready towers shares."""
 MAX_FUNCTION, MAX_PARAMETERS = 60, 8
 

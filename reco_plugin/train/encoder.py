@@ -5,13 +5,14 @@ An encoder that cannot be exported exactly is refused: its activation, its token
 
 from __future__ import annotations
 
+import gc
 import hashlib
 import json
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from difflib import get_close_matches
-from functools import partialmethod
+from functools import cached_property, partialmethod
 from pathlib import Path
 from typing import Any
 
@@ -48,9 +49,9 @@ class FrozenClip:
     digest: str  # sha256 over weights, preprocessing and tokenizer: the encoder's fingerprint
     disposable: bool = False  # whether an export gives back each tower's weights as soon as they are written
 
-    @property
+    @cached_property
     def dimension(self) -> int:
-        """D."""
+        """D; known before a tower is given back."""
         tokens = torch.zeros(1, self.text.context_length, dtype=torch.int32)
         with torch.no_grad():
             return int(self.tower("text")(tokens).shape[1])
@@ -64,6 +65,7 @@ class FrozenClip:
         for name, parameter in self.model.named_parameters():
             if name.startswith("visual.") == (modality == "image"):
                 parameter.data = torch.empty(0)
+        gc.collect()  # the exporter's graphs refer to each other, and to the weights
 
     def images(self, images: Sequence[ImageInput], batch_size: int = 128) -> Vectors:
         """Encode images in torch; (N, D)."""
