@@ -10,19 +10,23 @@ import json
 import warnings
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import cache
 from pathlib import Path
 from typing import Any
 
 import open_clip
+import tokenizers
 import torch
 import transformers
 from open_clip.tokenizer import bytes_to_unicode, default_bpe
+from tokenizers import models, normalizers, pre_tokenizers, processors, trainers
 from torch import Tensor, nn
 
 from reco_plugin.train.parity import sample_texts
 
-_VISION = {"hidden_size": 32, "intermediate_size": 64, "num_hidden_layers": 2, "num_attention_heads": 2}
 _SIDE, _PATCH, _DIMENSION, _LENGTH = 32, 16, 24, 77
+_TEXT = {"hidden_size": 32, "intermediate_size": 64, "num_hidden_layers": 2, "num_attention_heads": 2}
+_VISION = _TEXT | {"image_size": _SIDE, "patch_size": _PATCH}
 _CORPUS = [*sample_texts(), "一只猫坐在垫子上", "红色的狐狸", "Ένα κόκκινο αλεπού", "naïve façade"]
 
 
@@ -160,20 +164,23 @@ def clip_tokenizer() -> Any:
     return transformers.CLIPTokenizer(vocab=vocabulary, merges=merges, model_max_length=_LENGTH)
 
 
-def clip_model() -> Any:
-    """CLIP: causal text tower, the end token is pooled."""
-    tokenizer = clip_tokenizer()
-    text = _VISION | {
+def _causal(tokenizer: Any) -> dict[str, Any]:
+    """A causal text tower of these tokens, which reads the end of a text."""
+    return _TEXT | {
         "vocab_size": len(tokenizer),
         "max_position_embeddings": _LENGTH,
         "eos_token_id": tokenizer.eos_token_id,
         "bos_token_id": tokenizer.bos_token_id,
         "pad_token_id": tokenizer.pad_token_id,
     }
-    vision = _VISION | {"image_size": _SIDE, "patch_size": _PATCH}
-    return transformers.CLIPModel(
-        transformers.CLIPConfig(text_config=text, vision_config=vision, projection_dim=_DIMENSION)
+
+
+def clip_model() -> Any:
+    """CLIP: causal text tower, the end token is pooled."""
+    config = transformers.CLIPConfig(
+        text_config=_causal(clip_tokenizer()), vision_config=_VISION, projection_dim=_DIMENSION
     )
+    return transformers.CLIPModel(config)
 
 
 def clip_processor() -> Any:
@@ -228,7 +235,149 @@ class _Textual(nn.Module):
         return self.model.encode_text(text, normalize=True)
 
 
+def siglip_tokenizer() -> Any:
+    """SigLIP's: pieces of words in lower case without punctuation, filled with the end of a text, and no mask."""
+    backend = tokenizers.Tokenizer(models.Unigram(_pieces(), 3))
+    backend.pre_tokenizer = pre_tokenizers.Metaspace()
+    backend.add_special_tokens(["<pad>", "</s>", "<unk>"])
+    bare = normalizers.Replace(tokenizers.Regex(r"[!-/:-@\[-`{-~]"), "")
+    backend.normalizer = normalizers.Sequence([normalizers.Lowercase(), bare, normalizers.Strip()])
+    backend.post_processor = processors.TemplateProcessing(single="$A </s>", special_tokens=[("</s>", 2)])
+    make: Any = transformers.PreTrainedTokenizerFast
+    return make(
+        tokenizer_object=backend,
+        eos_token="</s>",
+        pad_token="</s>",
+        unk_token="<unk>",
+        model_max_length=16,
+        model_input_names=["input_ids"],
+    )
+
+
+@cache
+def _pieces() -> list[tuple[str, float]]:
+    """Pieces of words, learned once: the trainer takes another order of them each time."""
+    backend = tokenizers.Tokenizer(models.Unigram())
+    backend.pre_tokenizer = pre_tokenizers.Metaspace()
+    special = ["<s>", "<pad>", "</s>", "<unk>"]
+    trainer = trainers.UnigramTrainer(vocab_size=300, special_tokens=special, unk_token="<unk>", show_progress=False)
+    backend.train_from_iterator([*_CORPUS, *map(str.lower, _CORPUS)], trainer)
+    return [(piece, score) for piece, score in json.loads(backend.to_str())["model"]["vocab"]]
+
+
+def gemma_tokenizer() -> Any:
+    """SigLIP2's: Gemma's byte pairs with bytes for what it does not know, in lower case, filled to one length."""
+    backend = tokenizers.Tokenizer(models.BPE(unk_token="<unk>", fuse_unk=True, byte_fallback=True))
+    backend.pre_tokenizer = pre_tokenizers.Split(" ", "merged_with_previous")
+    backend.normalizer = normalizers.Replace(" ", "▁")
+    special = ["<pad>", "<eos>", "<bos>", "<unk>", "<mask>", *(f"<0x{byte:02X}>" for byte in range(256))]
+    trainer = trainers.BpeTrainer(vocab_size=600, special_tokens=special, show_progress=False)
+    backend.train_from_iterator(map(str.lower, _CORPUS), trainer)
+    model = json.loads(backend.to_str())["model"]
+    merges: Any = [tuple(one) for one in model["merges"]]
+    found: Any = transformers.Siglip2Tokenizer(
+        vocab=model["vocab"],
+        merges=merges,
+        model_max_length=16,
+        padding_side="right",
+        model_input_names=["input_ids"],
+    )
+    found.backend_tokenizer.post_processor = processors.TemplateProcessing(
+        single="$A <eos>", special_tokens=[("<eos>", model["vocab"]["<eos>"])]
+    )
+    return found
+
+
+def siglip_model(tokens: Callable[[], Any]) -> Callable[[], Any]:
+    """SigLIP: a text tower without a mask, which reads its padding, and pictures pooled by attention."""
+
+    def make() -> Any:
+        text = _TEXT | {"vocab_size": len(tokens()), "max_position_embeddings": 16, "projection_size": 32}
+        return transformers.SiglipModel(transformers.SiglipConfig(text_config=text, vision_config=_VISION))
+
+    return make
+
+
+def siglip_processor() -> Any:
+    """SigLIP's: squashed."""
+    return transformers.SiglipImageProcessor(size={"height": _SIDE, "width": _SIDE})
+
+
+def siglip2_processor() -> Any:
+    """SigLIP2's of a fixed size: squashed, bilinear."""
+    return transformers.SiglipImageProcessor(size={"height": _SIDE, "width": _SIDE}, resample=2)
+
+
+def bert_tokenizer() -> Any:
+    """Chinese-CLIP's: BERT's, with a mask."""
+    letters = sorted({letter for text in _CORPUS for letter in text.lower() if not letter.isspace()})
+    words = sorted({word for text in _CORPUS for word in text.lower().split() if word.isalpha()})[:200]
+    tokens = ["[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]", *letters, *(f"##{one}" for one in letters), *words]
+    vocabulary = {token: index for index, token in enumerate(dict.fromkeys(tokens))}
+    return transformers.BertTokenizer(vocab=vocabulary, model_max_length=52)
+
+
+def chinese_clip_model() -> Any:
+    """Chinese-CLIP: BERT as the text tower."""
+    text = _TEXT | {"vocab_size": len(bert_tokenizer()), "max_position_embeddings": 64}
+    config = transformers.ChineseCLIPConfig(text_config=text, vision_config=_VISION, projection_dim=_DIMENSION)
+    return transformers.ChineseCLIPModel(config)
+
+
+def chinese_clip_processor() -> Any:
+    """Chinese-CLIP's: squashed."""
+    return transformers.ChineseCLIPImageProcessor(size={"height": _SIDE, "width": _SIDE}, do_center_crop=False)
+
+
+def xlm_tokenizer() -> Any:
+    """MetaCLIP 2's: XLM's pieces of words, with a mask."""
+    pieces: Any = _pieces()
+    return transformers.XLMRobertaTokenizer(vocab=pieces, model_max_length=_LENGTH)
+
+
+def metaclip2_model() -> Any:
+    """MetaCLIP 2: CLIP's causal tower over XLM's tokens."""
+    config = transformers.MetaClip2Config(
+        text_config=_causal(xlm_tokenizer()), vision_config=_VISION, projection_dim=_DIMENSION
+    )
+    return transformers.MetaClip2Model(config)
+
+
 FAMILIES = {
     family.name: family
-    for family in (Family("CLIP", "openai/clip-vit-*, laion/CLIP-*", clip_model, clip_tokenizer, clip_processor),)
+    for family in (
+        Family("CLIP", "openai/clip-vit-*, laion/CLIP-*", clip_model, clip_tokenizer, clip_processor),
+        Family(
+            "SigLIP",
+            "google/siglip-*",
+            siglip_model(siglip_tokenizer),
+            siglip_tokenizer,
+            siglip_processor,
+            "pooler_output",
+        ),
+        Family(
+            "SigLIP2",
+            "google/siglip2-* of a fixed size",
+            siglip_model(gemma_tokenizer),
+            gemma_tokenizer,
+            siglip2_processor,
+            "pooler_output",
+        ),
+        Family(
+            "Chinese-CLIP",
+            "OFA-Sys/chinese-clip-*",
+            chinese_clip_model,
+            bert_tokenizer,
+            chinese_clip_processor,
+            masked=True,
+        ),
+        Family(
+            "MetaCLIP 2",
+            "facebook/metaclip-2-worldwide-*",
+            metaclip2_model,
+            xlm_tokenizer,
+            clip_processor,
+            masked=True,
+        ),
+    )
 }

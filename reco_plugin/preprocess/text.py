@@ -130,6 +130,11 @@ class Tokenizer:
         cleaned = [clean(text, self.config.clean) for text in texts]
         return self._clip(cleaned) if self.config.kind == "clip" else self._hf(cleaned)
 
+    def unpadded(self, text: str) -> list[int]:
+        """Ids of a text with what frames it, without padding."""
+        encoding = self._backend.encode(text)
+        return [id for id, mask in zip(encoding.ids, encoding.attention_mask, strict=True) if mask]
+
     def _prepare_clip(self) -> None:
         self._special = {token.content: id for id, token in self._backend.get_added_tokens_decoder().items()}
         frame = self._backend.encode("").ids

@@ -28,6 +28,7 @@ from ..calibration.gate import PRIOR, SIGNALS, step
 from ..data.labelled import TEMPLATES, check_templates
 from ..errors import ArtifactError, ConfigError
 from ..files import sha256_file
+from ..preprocess import TextConfig
 from ..train.graph_file import graph_bytes, write_proto
 from ..train.parity import COUNT, Parity, Precision, check, compare
 from ..train.precision import quiet, to_precision
@@ -125,7 +126,7 @@ def add_model(source: str | None, options: AddOptions, out: Path, serving: Servi
         )
         _write_configs(folder, manifest, serving)
         (folder / MANIFEST).write_text(manifest.model_dump_json(indent=1) + "\n", encoding="utf-8")
-    return AddedModel(manifest, files.layout, parities, tuple(_remarks(options, texts, files)))
+    return AddedModel(manifest, files.layout, parities, tuple(remarks_on(manifest, options)))
 
 
 def _open_towers(files: Files, options: AddOptions) -> dict[Modality, Tower]:
@@ -190,24 +191,18 @@ def _write_towers(
         path.parent.mkdir(parents=True)
         tower = side.tower
         graph = wrap_image(tower, pixels, dimension) if modality == "image" else wrap_text(tower, texts, dimension)
-        write_proto(graph, path, tower.path.parent)
-        if mixes_rows(run_as_served(path, port), side.rows, given):
-            write_proto(row_by_row(graph), path, tower.path.parent)
-        run = run_as_served(path, port)
-        if mixes_rows(run, side.rows, given):
-            raise ArtifactError(
-                f"{tower.path} mixes the rows of a batch: a {modality} has another vector beside others. Export it "
-                "again with a dynamic batch axis"
-            )
+        by_row = _write_for_batches(graph, path, side, port, given)
         if modality == "text" and tower.main.sizes[1] is None:
-            ids = np.asarray(side.rows, np.int32)
-            texts = replace(texts, text=replace(texts.text, dynamic=takes_short_texts(run, ids, texts.text, given)))
-            texts = replace(texts, text=replace(texts.text, buckets=texts.text.lengths))
+            texts = replace(texts, text=_cut_where_exact(path, side, texts.text, given))
             if not texts.text.dynamic:
-                _fix_length(path, texts.text.context_length)
-        if not ready:
+                graph.graph.input[0].type.tensor_type.shape.dim[1].dim_value = texts.text.context_length
+                write_proto(row_by_row(graph) if by_row else graph, path, tower.path.parent)
+        if not ready and precision != "fp32":
+            write_proto(graph, path, tower.path.parent)
             with quiet():
                 to_precision(path, precision)
+            if by_row:
+                write_proto(row_by_row(load(path)), path, path.parent)
         found = run_as_served(path, port)(side.rows)
         parity = compare(name, side.made, found, size_bytes=graph_bytes(path))
         check(parity, precision)
@@ -215,12 +210,25 @@ def _write_towers(
     return parities, texts
 
 
-def _fix_length(path: Path, length: int) -> None:
-    """State the only length that a text may have, as Triton is told."""
-    model = onnx.load(str(path), load_external_data=False)
-    size = model.graph.input[0].type.tensor_type.shape.dim[1]
-    size.dim_value = length
-    onnx.save(model, str(path))
+def _write_for_batches(graph: onnx.ModelProto, path: Path, side: _Side, port: str, given: Precision) -> bool:
+    """Write a graph that takes any batch; returns whether it runs row by row, since it mixes the rows of a batch."""
+    write_proto(graph, path, side.tower.path.parent)
+    if not mixes_rows(run_as_served(path, port), side.rows, given):
+        return False
+    write_proto(row_by_row(graph), path, side.tower.path.parent)
+    if mixes_rows(run_as_served(path, port), side.rows, given):
+        raise ArtifactError(
+            f"{side.tower.path} gives other vectors each time, for one {side.tower.modality} alone: export it again, in "
+            "evaluation mode"
+        )
+    return True
+
+
+def _cut_where_exact(path: Path, side: _Side, text: TextConfig, given: Precision) -> TextConfig:
+    """Let texts be cut to their length where the graph then gives the same vectors."""
+    short = takes_short_texts(run_as_served(path, "tokens"), np.asarray(side.rows, np.int32), text, given)
+    cut = replace(text, dynamic=short)
+    return replace(cut, buckets=cut.lengths)
 
 
 def _write_steps(folder: Path, dimension: int) -> list[Parity]:
@@ -282,11 +290,11 @@ def _digest(files: Files, pixels: Pixels, texts: TextSteps) -> str:
     return digest.hexdigest()
 
 
-def _remarks(options: AddOptions, texts: TextSteps, files: Files) -> Iterator[str]:
-    """What no file says, so that a caller who knows better can say it."""
+def remarks_on(manifest: Manifest, options: AddOptions) -> Iterator[str]:
+    """What no file says, or what was found by a test, so that a caller who knows better can say it."""
     if not options.templates:
         yield f"no file says with which prompt it was trained: {TEMPLATES[0]!r} is taken; another: --template"
-    text = texts.text
+    text = manifest.text
     case = "" if text.clean in ("none", "whitespace") else ", lower-cased"
     bare = ", without punctuation" if text.clean == "canonicalize" else ""
     cut = "cut to their length" if text.dynamic else "always the whole length: the graph gives others for shorter ones"

@@ -29,6 +29,9 @@ _SUFFIXES: dict[Precision, tuple[str, ...]] = {
 """Of the graphs' files, best first; the last is converted here."""
 _REPOSITORY = re.compile(r"[\w.-]+/[\w.-]+")
 _HUB = "hf://"
+_WEIGHTS = frozenset(
+    {"model.safetensors", "model.safetensors.index.json", "pytorch_model.bin", "pytorch_model.bin.index.json"}
+)
 _OWN_FILES = "give --image, --text, --tokenizer and --preprocess"
 
 
@@ -103,17 +106,42 @@ def find_files(source: str | None, options: AddOptions) -> Files:
     layout = _layout(place) if None in given else None
     image, text, suffixes = _towers(place, layout, options)
     beside = layout.beside if layout else ("",)
+    ready = bool(suffixes) and suffixes.isdisjoint({""})
+    return _with_settings(place, beside, options, (image, text), layout.name if layout else "single files", ready)
+
+
+def find_checkpoint(source: str, options: AddOptions) -> Files | None:
+    """The settings of a checkpoint of transformers; None where the source holds ready towers, or is something else.
+
+    Raises:
+        ConfigError: a file is missing.
+        DataError: the hub cannot be reached; a file cannot be read.
+    """
+    if not Path(source).expanduser().is_dir() and not _REPOSITORY.fullmatch(source.removeprefix(_HUB)):
+        return None
+    place = _open(source, options.revision)
+    if "open_clip_config.json" in place.names or any(name.endswith(".onnx") for name in place.names):
+        return None
+    if "config.json" not in place.names or not place.names & _WEIGHTS:
+        return None
+    weights = Path(place.source) / next(name for name in sorted(_WEIGHTS) if name in place.names)
+    return _with_settings(place, ("",), options, (weights, weights), "transformers", ready=False)
+
+
+def _with_settings(
+    place: _Place, beside: tuple[str, ...], options: AddOptions, towers: tuple[Path, Path], layout: str, ready: bool
+) -> Files:
+    """Towers with the files beside them."""
     tokenizer = options.tokenizer or _need(place, beside, "--tokenizer", "tokenizer.json")
     preprocess = options.preprocess or _need(
         place, beside, "--preprocess", "preprocessor_config.json", "preprocess_cfg.json", "processor_config.json"
     )
     near = [tokenizer.parent] if options.tokenizer else []
     return Files(
-        options.name or (place.source.rstrip("/").split("/")[-1] if place.source else image.stem),
-        layout.name if layout else "single files",
-        image,
-        text,
-        bool(suffixes) and suffixes.isdisjoint({""}),
+        options.name or (place.source.rstrip("/").split("/")[-1] if place.source else towers[0].stem),
+        layout,
+        *towers,
+        ready,
         tokenizer,
         preprocess,
         read_json(preprocess),

@@ -122,6 +122,8 @@ def _join(tower: Tower, before: Nodes, port: onnx.ValueInfoProto, dimension: int
 
 def row_by_row(model: onnx.ModelProto) -> onnx.ModelProto:
     """The same graph for any batch, of one that works for a batch of one only: each row in turn."""
+    source, model = model, onnx.ModelProto()
+    model.CopyFrom(source)
     graph = model.graph
     port, dimension = graph.input[0], graph.output[0].type.tensor_type.shape.dim[1].dim_value
     sizes = [one.dim_value or -1 for one in port.type.tensor_type.shape.dim][1:]

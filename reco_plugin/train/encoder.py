@@ -17,6 +17,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import numpy.typing as npt
 import open_clip
 import torch
 import torch.nn.functional as F
@@ -26,14 +27,18 @@ from torch import Tensor, nn
 
 from ..errors import ConfigError, InputError
 from ..preprocess import ImageConfig, TextConfig, Tokenizer, images_to_array
+from ..preprocess.text import needed_tokens
 from ..progress import progress_bar
 from ..types import ImageInput, Modality, Vectors
 from .parity import sample_images, sample_texts
+from .precision import quiet
 from .tokenizer import export_tokenizer
 
 _HOW_IT_IS_CALLED = ("dynamic", "buckets")
 """Fields of the text configuration that do not change vectors, and so are not part of the fingerprint."""
 _SUFFIX = "-quickgelu"
+_SAME = 1e-5  # of a value of a unit vector, between a cut text and the whole context
+_CUTS = 8  # texts on which that is tried
 _PIXEL = 1e-5  # of a normalised pixel: rounding, while one step of 256 is 0.004 / 0.27
 
 
@@ -111,7 +116,7 @@ class ImageTower(nn.Module):
 
 
 class TextTower(nn.Module):
-    """(B, L) int32 -> (B, D); L may be shorter than the context where the tower is causal."""
+    """(B, L) int32 -> (B, D); L may be shorter than the context where the vectors are the same."""
 
     def __init__(self, model: nn.Module, config: TextConfig) -> None:
         super().__init__()
@@ -120,7 +125,8 @@ class TextTower(nn.Module):
 
     def forward(self, tokens: Tensor) -> Tensor:
         """Encode a batch (B, L); (B, D)."""
-        features = self._cut(tokens.long()) if self.dynamic else self.model.encode_text(tokens.long())  # type: ignore[operator]
+        cut = self.dynamic and isinstance(self.model, open_clip.CLIP)  # whose own function takes the whole context only
+        features = self._cut(tokens.long()) if cut else self.model.encode_text(tokens.long())  # type: ignore[operator]
         return F.normalize(features, dim=-1)
 
     def _cut(self, tokens: Tensor) -> Tensor:
@@ -163,13 +169,23 @@ def load_frozen(model: str, pretrained: str | None = None, *, random_weights: bo
         raise ConfigError(f"open_clip cannot load model {model!r} with weights {pretrained!r}: {error}") from error
     clip = clip.eval().float().requires_grad_(False)
     tokenizer_json, text = export_tokenizer(tokenizer)
-    text = replace(text, dynamic=_is_causal(clip))
-    text = replace(text, buckets=text.lengths)
+    text = cut_where_exact(clip, text, tokenizer_json)
     image = _image_config(clip)
     check_same_inputs(clip, tokenizer, image, text, tokenizer_json)
     weights = pretrained or ("" if ":" in model else "random-weights")
     name = "/".join(filter(None, (model.removeprefix("local-dir:"), weights)))
-    return FrozenClip(name, clip, image, text, tokenizer_json, _digest(clip, image, text, tokenizer_json))
+    return freeze(name, clip, image, text, tokenizer_json)
+
+
+def freeze(name: str, clip: nn.Module, image: ImageConfig, text: TextConfig, tokenizer_json: str) -> FrozenClip:
+    """A model with its preprocessing and its fingerprint; ``clip`` has ``encode_image`` and ``encode_text``."""
+    same = replace(text, end_id=None) if text.kind == "hf" else text  # which follows from the tokenizer
+    return FrozenClip(name, clip, image, text, tokenizer_json, _digest(clip, image, same, tokenizer_json))
+
+
+def knows(model: str) -> bool:
+    """Whether open_clip has a model of this name."""
+    return open_clip.get_model_config(model.replace("/", "-")) is not None
 
 
 @contextmanager
@@ -188,6 +204,9 @@ def _weights_taken_as_read() -> Iterator[None]:
 
 def _check_name(model: str) -> None:
     """Refuse a path, which open_clip takes for a name, and a name that it does not know, with those near to it."""
+    folder = Path(model.removeprefix("local-dir:"))
+    if (folder / "config.json").is_file() and not (folder / "open_clip_config.json").is_file():
+        raise ConfigError(f"{folder} is a checkpoint of transformers: reco model add {folder} --out my_model")
     if ":" in model or open_clip.get_model_config(model.replace("/", "-")) is not None:
         return
     path = Path(model)
@@ -201,11 +220,45 @@ def _check_name(model: str) -> None:
     raise ConfigError(f"open_clip has no model {model!r}: {near}")
 
 
-def _is_causal(clip: nn.Module) -> bool:
-    mask = getattr(clip, "attn_mask", None)
-    pool = getattr(clip, "text_pool_type", None)
-    projected = getattr(clip, "text_projection", None) is not None
-    return isinstance(clip, open_clip.CLIP) and mask is not None and pool in ("argmax", "eos") and projected
+def cut_where_exact(clip: nn.Module, text: TextConfig, tokenizer_json: str) -> TextConfig:
+    """Let texts be cut to their length where the tower then gives the vectors of the whole context.
+
+    That is tried on texts of several lengths: it is so for causal towers that read the end of a text and for those that
+    mask their padding, and not where padding is read as the text is. Towers of other libraries are traced, too, since
+    one may have a length built in.
+    """
+    shorter = replace(text, dynamic=True, end_id=_end_of(text, tokenizer_json))
+    ids = Tokenizer(tokenizer_json, text)(sample_texts()).ids
+    needed = needed_tokens(ids, shorter)
+    rows = np.argsort(needed, kind="stable")[:: max(len(ids) // _CUTS, 1)]
+    tower = TextTower(clip, shorter)
+    try:
+        with torch.inference_mode():
+            whole = F.normalize(clip.encode_text(torch.from_numpy(ids[rows]).long()), dim=-1)  # type: ignore[operator]
+            for row, expected in zip(rows, whole, strict=True):
+                found = tower(torch.from_numpy(np.ascontiguousarray(ids[row : row + 1, : needed[row]])))[0]
+                if float((found - expected).abs().max()) > _SAME:
+                    return text
+        if not isinstance(clip, open_clip.CLIP):
+            _trace(tower, ids[:2])
+    except Exception:  # of torch: the tower takes the whole context only
+        return text
+    return replace(shorter, buckets=shorter.lengths) if needed.min() < text.context_length else text
+
+
+def _end_of(text: TextConfig, tokenizer_json: str) -> int | None:
+    """The padding's id where it also ends a text, of a tokenizer from Hugging Face."""
+    if text.kind == "clip" or text.end_id is not None:
+        return text.end_id
+    last = Tokenizer(tokenizer_json, text).unpadded("a")[-1]
+    return text.pad_id if last == text.pad_id else None
+
+
+def _trace(tower: nn.Module, ids: npt.NDArray[np.int32]) -> None:
+    """Trace a text tower for any length, as the exporter does; raises where it has one built in."""
+    free = {0: torch.export.Dim.DYNAMIC, 1: torch.export.Dim.DYNAMIC}
+    with quiet(), torch.no_grad():
+        torch.export.export(tower.eval(), (torch.from_numpy(ids),), dynamic_shapes=(free,), strict=False)
 
 
 def _image_config(clip: nn.Module) -> ImageConfig:

@@ -9,7 +9,6 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
-import numpy.typing as npt
 import onnx
 import torch
 import torch.nn.functional as F
@@ -19,6 +18,7 @@ from ..artifact import clip_graph, fusion_graph
 from ..calibration.gate import PRIOR, SIGNALS, step
 from ..errors import ArtifactError
 from ..preprocess import Tokenizer, images_to_array
+from ..preprocess.text import needed_tokens
 from ..sessions.base import Arrays
 from ..types import MODALITIES, ImageInput
 from .graph_file import ONE_FILE, write_graph
@@ -96,7 +96,7 @@ def _text_batches(clip: FrozenClip, texts: list[str]) -> Iterator[GraphSample]:
     """Yield a batch of every length in use, with the outputs of open_clip's own function on the whole context."""
     ids = Tokenizer(clip.tokenizer_json, clip.text)(texts).ids
     lengths = np.array(clip.text.lengths)
-    ends = _ends(ids, clip) if clip.text.dynamic else np.full(len(ids), lengths[-1])
+    ends = needed_tokens(ids, clip.text) if clip.text.dynamic else np.full(len(ids), lengths[-1])
     shortest = np.searchsorted(lengths, ends)  # index of the first length that holds the text
     turn = shortest + np.arange(len(ids)) % (len(lengths) - shortest)  # and in turn the longer ones too
     for index, length in enumerate(lengths):
@@ -104,11 +104,6 @@ def _text_batches(clip: FrozenClip, texts: list[str]) -> Iterator[GraphSample]:
         for part in (rows[start : start + _ROWS] for start in range(0, len(rows), _ROWS)):
             cut = np.ascontiguousarray(ids[part, :length])
             yield GraphSample({"tokens": cut}, _features(clip.model.encode_text, torch.from_numpy(ids[part]).long()))
-
-
-def _ends(ids: npt.NDArray[np.int32], clip: FrozenClip) -> npt.NDArray[np.intp]:
-    """Number of tokens (B,) up to the last end token of each text, of ids (B, L)."""
-    return np.asarray(ids.shape[1] - (ids[:, ::-1] == clip.text.end_id).argmax(axis=1))
 
 
 def _features(encode: Any, x: Tensor) -> Arrays:

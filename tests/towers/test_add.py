@@ -86,6 +86,14 @@ def test_immichs_batches_of_one_are_served_in_batches(written: Written, tmp_path
     assert (manifest.text.clean, manifest.text.dynamic, manifest.image.like) == ("lower", False, "open_clip")
 
 
+def test_batches_of_one_are_made_smaller_too(written: Written, tmp_path: Path) -> None:
+    whole = add(written("", "immich"), tmp_path / "whole").manifest
+    smaller = add(written("", "immich"), tmp_path / "smaller", precision="int8").manifest
+    assert smaller.graphs["clip_text"].size_bytes < 0.8 * whole.graphs["clip_text"].size_bytes
+    with Reco.open(tmp_path / "smaller", threads=1) as reco:
+        assert reco.encoder.texts(["a red fox", "snow"]).shape == (2, 24)
+
+
 def test_single_files_give_the_same_model_and_their_flags_are_named(js: Path, tmp_path: Path) -> None:
     whole = add(js, tmp_path / "whole").manifest
     given = {

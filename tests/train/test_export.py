@@ -63,7 +63,7 @@ MODELS: dict[str, dict[str, Any]] = {
     },
 }  # fmt: skip
 PREPROCESS = {"siglip": {"mean": [0.5] * 3, "std": [0.5] * 3, "interpolation": "bicubic", "resize_mode": "squash"}}
-DYNAMIC = {"vit", "resnet"}
+DYNAMIC = {"vit", "resnet", "custom-text"}
 FUSER: dict[str, FuserName] = {"vit": "paper", "resnet": "paper", "custom-text": "mean"}
 """Fusions beside the closed form; the others have none."""
 DEFAULT: dict[str, FuserName] = {"resnet": "paper", "custom-text": "mean"}

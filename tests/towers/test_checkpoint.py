@@ -1,0 +1,120 @@
+"""Checkpoints of transformers of each family: its own ids, pixels and vectors, and what cannot be exported is said."""
+
+from __future__ import annotations
+
+import json
+import shutil
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from typer.testing import CliRunner
+
+from benchmarks.families import FAMILIES, vector
+from reco_plugin import Reco
+from reco_plugin.artifact import Artifact
+from reco_plugin.cli.app import app
+from reco_plugin.errors import ConfigError
+from reco_plugin.towers.options import AddOptions
+from reco_plugin.towers.source import find_checkpoint
+from reco_plugin.train import checkpoint
+from reco_plugin.train.checkpoint import load_checkpoint
+from reco_plugin.train.encoder import FrozenClip, load_frozen
+from reco_plugin.train.parity import SAMPLE_TEXTS, sample_images
+
+Written = Callable[[str, str], Path]
+CUT = {"CLIP", "Chinese-CLIP", "MetaCLIP 2"}
+"""Families whose towers give the same vectors for texts that are cut to their length."""
+
+
+def load(source: Path) -> FrozenClip:
+    files = find_checkpoint(str(source), AddOptions())
+    assert files is not None
+    return load_checkpoint(files, AddOptions())
+
+
+@pytest.fixture(scope="module")
+def loaded(written: Written) -> Callable[[str], FrozenClip]:
+    done: dict[str, FrozenClip] = {}
+
+    def get(family: str) -> FrozenClip:
+        if family not in done:
+            done[family] = load(written(family, "checkpoint"))
+        return done[family]
+
+    return get
+
+
+@pytest.mark.parametrize("family", FAMILIES)
+def test_texts_and_pictures_have_the_vectors_of_transformers(family: str, loaded: Callable[[str], FrozenClip]) -> None:
+    clip = loaded(family)
+    model, tokenizer = FAMILIES[family].build()
+    texts, images = list(SAMPLE_TEXTS), [image.convert("RGB") for image in sample_images(3)]
+    given = tokenizer(texts, padding="max_length", truncation=True, return_tensors="pt")
+    with torch.no_grad():
+        text = vector(model.get_text_features(**given))
+        image = vector(
+            model.get_image_features(FAMILIES[family].processor()(images, return_tensors="pt")["pixel_values"])
+        )
+    for found, expected, atol in ((clip.texts(texts), text, 1e-5), (clip.images(images), image, 2e-3)):
+        np.testing.assert_allclose(found, torch.nn.functional.normalize(expected, dim=-1).numpy(), atol=atol)
+    assert clip.text.dynamic is (family in CUT)
+
+
+def test_the_command_exports_a_checkpoint_and_its_texts_are_cut(written: Written, tmp_path: Path) -> None:
+    source, out = written("MetaCLIP 2", "checkpoint"), tmp_path / "out"
+    done = CliRunner().invoke(app, ["model", "add", str(source), "--out", str(out)])
+    assert done.exit_code == 0, done.output
+    assert "a checkpoint of transformers, 24-d" in done.output and "cut to their length" in done.output
+    clip = load(source)
+    assert Artifact.load(out).manifest.digest == clip.digest
+    with Reco.open(out, threads=1) as reco:
+        np.testing.assert_allclose(reco.encoder.texts(["a red fox"]), clip.texts(["a red fox"]), atol=1e-5)
+
+
+def test_export_names_the_command_for_a_checkpoint(written: Written) -> None:
+    source = written("CLIP", "checkpoint")
+    for model in (str(source), f"local-dir:{source}"):
+        with pytest.raises(ConfigError, match=f"is a checkpoint of transformers: reco model add {source} --out"):
+            load_frozen(model)
+
+
+@pytest.mark.parametrize(
+    ("content", "words"),
+    [
+        ({"auto_map": {"AutoModel": "modeling.Model"}}, "needs code of its own repository"),
+        ({"model_type": "no-such-model"}, "transformers cannot load"),
+        ({"model_type": "bert", "architectures": ["BertModel"]}, "has no get_image_features"),
+    ],
+)
+def test_what_cannot_be_exported_is_said(
+    content: dict[str, object], words: str, written: Written, tmp_path: Path
+) -> None:
+    source = Path(shutil.copytree(written("CLIP", "checkpoint"), tmp_path / "source"))
+    config = json.loads((source / "config.json").read_text())
+    (source / "config.json").write_text(json.dumps(config | content))
+    with pytest.raises(ConfigError, match=words):
+        load(source)
+
+
+def test_other_ids_or_pixels_than_those_of_transformers_are_noticed(
+    written: Written, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    source = Path(shutil.copytree(written("CLIP", "checkpoint"), tmp_path / "source"))
+    other = json.loads((source / "tokenizer.json").read_text())
+    other["model"]["merges"] = other["model"]["merges"][:2000]
+    (tmp_path / "tokenizer.json").write_text(json.dumps(other))
+    files = find_checkpoint(str(source), AddOptions())
+    assert files is not None
+    with pytest.raises(ConfigError, match="tokenizer disagrees with CLIPTokenizer"):
+        load_checkpoint(files, AddOptions(tokenizer=tmp_path / "tokenizer.json"))
+    monkeypatch.setattr(checkpoint, "images_to_array", lambda images, _: np.zeros((len(images), 32, 32, 3), np.uint8))
+    with pytest.raises(ConfigError, match="prepared otherwise than by CLIPImageProcessor"):
+        load(source)
+
+
+def test_what_is_no_checkpoint_is_left_to_the_others(written: Written, tmp_path: Path) -> None:
+    for source in (str(written("CLIP", "transformers_js")), str(tmp_path), "ViT-B-32", "local-dir:x"):
+        assert find_checkpoint(source, AddOptions()) is None
