@@ -6,10 +6,11 @@ are written by transformers itself, graphs by torch's exporter with the names of
 
 from __future__ import annotations
 
+import copy
 import json
 import warnings
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import cache
 from pathlib import Path
 from typing import Any
@@ -19,10 +20,13 @@ import tokenizers
 import torch
 import transformers
 from open_clip.tokenizer import bytes_to_unicode, default_bpe
+from safetensors.torch import save_file
 from tokenizers import models, normalizers, pre_tokenizers, processors, trainers
 from torch import Tensor, nn
 
 from reco_plugin.train.parity import sample_texts
+
+from .pretrain.towers import write_tokenizer
 
 _SIDE, _PATCH, _DIMENSION, _LENGTH = 32, 16, 24, 77
 _TEXT = {"hidden_size": 32, "intermediate_size": 64, "num_hidden_layers": 2, "num_attention_heads": 2}
@@ -378,6 +382,86 @@ FAMILIES = {
             xlm_tokenizer,
             clip_processor,
             masked=True,
+        ),
+    )
+}
+
+
+@dataclass(frozen=True)
+class OpenClipFamily:
+    """A family of open_clip, as a small one of it is made."""
+
+    name: str
+    known: str  # published models of the family
+    vision: dict[str, Any]
+    text: dict[str, Any]
+    custom: bool = True  # whether the text tower is a module of its own
+    cut: bool = True  # whether texts may be cut to their length
+    preprocess: dict[str, Any] = field(default_factory=dict)
+
+    def write(self, folder: Path) -> str:
+        """A model with random weights; returns its name for open_clip."""
+        folder.mkdir(parents=True, exist_ok=True)
+        text = {"context_length": 24, "vocab_size": 4096, "width": 32, "heads": 2, "layers": 2} | self.text
+        config: dict[str, Any] = {"embed_dim": 32, "vision_cfg": self.vision, "text_cfg": text}
+        bpe = folder / "bpe.txt.gz"
+        write_tokenizer(bpe)
+        with torch.random.fork_rng(devices=[]):
+            torch.manual_seed(2)
+            model: Any = (open_clip.CustomTextCLIP if self.custom else open_clip.CLIP)(**copy.deepcopy(config))
+            for parameter in model.requires_grad_(False).parameters():
+                parameter.add_(0.05 * torch.randn_like(parameter))
+        weights = {name: values.contiguous() for name, values in model.state_dict().items()}
+        save_file(weights, folder / "open_clip_model.safetensors")
+        config |= {"custom_text": True} if self.custom else {}
+        config["text_cfg"] = text | {"tokenizer_kwargs": {"bpe_path": str(bpe)}}
+        content = {"model_cfg": config, "preprocess_cfg": self.preprocess}
+        (folder / "open_clip_config.json").write_text(json.dumps(content))
+        return f"local-dir:{folder}"
+
+
+_TIMM = {"timm_model_pretrained": False, "timm_proj": "linear", "timm_drop": 0.0}
+_SMALL_VIT = {"image_size": _SIDE, "layers": 1, "width": 32, "head_width": 16, "patch_size": _PATCH}
+_SQUASHED = {"mean": [0.5] * 3, "std": [0.5] * 3, "interpolation": "bicubic", "resize_mode": "squash"}
+OPEN_CLIP_FAMILIES = {
+    family.name: family
+    for family in (
+        OpenClipFamily(
+            "CLIP, OpenCLIP, DFN, MetaCLIP", "ViT-B-32, ViT-L-14, ViT-H-14-quickgelu", _SMALL_VIT, {}, custom=False
+        ),
+        OpenClipFamily(
+            "EVA02",
+            "EVA02-B-16, EVA02-L-14, EVA02-E-14",
+            _TIMM | {"image_size": 28, "timm_model_name": "eva02_tiny_patch14_224", "timm_pool": "token"},
+            {},
+        ),
+        OpenClipFamily(
+            "PE Core",
+            "PE-Core-B-16, PE-Core-L-14-336",
+            _TIMM | {"image_size": _SIDE, "timm_model_name": "vit_pe_core_tiny_patch16_384", "timm_pool": "map"},
+            {},
+            preprocess=_SQUASHED,
+        ),
+        OpenClipFamily(
+            "MobileCLIP2",
+            "MobileCLIP2-S0 to S4",
+            _TIMM | {"image_size": 64, "timm_model_name": "fastvit_t8", "timm_pool": "avg"},
+            {"no_causal_mask": False},
+        ),
+        OpenClipFamily(
+            "SigLIP, SigLIP2",
+            "ViT-B-16-SigLIP2, ViT-SO400M-14-SigLIP-384",
+            _SMALL_VIT | {"no_ln_pre": True, "pool_type": "avg"},
+            {"no_causal_mask": True, "proj_bias": True, "pool_type": "last"},
+            cut=False,
+            preprocess=_SQUASHED,
+        ),
+        OpenClipFamily(
+            "ConvNeXt",
+            "convnext_base_w, convnext_large_d_320",
+            _TIMM | {"image_size": 64, "timm_model_name": "test_convnext", "timm_pool": ""},
+            {},
+            custom=False,
         ),
     )
 }

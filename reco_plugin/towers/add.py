@@ -192,7 +192,7 @@ def _write_towers(
         tower = side.tower
         graph = wrap_image(tower, pixels, dimension) if modality == "image" else wrap_text(tower, texts, dimension)
         by_row = _write_for_batches(graph, path, side, port, given)
-        if modality == "text" and tower.main.sizes[1] is None:
+        if modality == "text":
             texts = replace(texts, text=_cut_where_exact(path, side, texts.text, given))
             if not texts.text.dynamic:
                 graph.graph.input[0].type.tensor_type.shape.dim[1].dim_value = texts.text.context_length
@@ -218,7 +218,7 @@ def _write_for_batches(graph: onnx.ModelProto, path: Path, side: _Side, port: st
     write_proto(row_by_row(graph), path, side.tower.path.parent)
     if mixes_rows(run_as_served(path, port), side.rows, given):
         raise ArtifactError(
-            f"{side.tower.path} gives other vectors each time, for one {side.tower.modality} alone: export it again, in "
+            f"{side.tower.path} gives one {side.tower.modality} other vectors each time: export it again, in "
             "evaluation mode"
         )
     return True
@@ -226,8 +226,8 @@ def _write_for_batches(graph: onnx.ModelProto, path: Path, side: _Side, port: st
 
 def _cut_where_exact(path: Path, side: _Side, text: TextConfig, given: Precision) -> TextConfig:
     """Let texts be cut to their length where the graph then gives the same vectors."""
-    short = takes_short_texts(run_as_served(path, "tokens"), np.asarray(side.rows, np.int32), text, given)
-    cut = replace(text, dynamic=short)
+    ids, fixed = np.asarray(side.rows, np.int32), side.tower.main.sizes[1] is not None
+    cut = replace(text, dynamic=not fixed and takes_short_texts(run_as_served(path, "tokens"), ids, text, given))
     return replace(cut, buckets=cut.lengths)
 
 

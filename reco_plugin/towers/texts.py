@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -27,7 +27,7 @@ class TextSteps:
     """A tokenizer and how it is used."""
 
     tokenizer_json: str
-    text: TextConfig  # not dynamic yet
+    text: TextConfig  # not dynamic yet; its buckets are what a batch might be cut to
     largest: int  # token id
     masked: bool
     """Whether the model was trained with a mask of its padding, where its graph takes one."""
@@ -63,7 +63,7 @@ def read_texts(files: Files, options: AddOptions, length: int | None) -> TextSte
     text = TextConfig("hf", limit, _clean(files, backend, options), pad_id, end_id, buckets=buckets)
     names = config.get("model_input_names")
     masked = (names is None or "attention_mask" in names) and not _pads_without_mask(files)
-    return TextSteps(backend.to_str(), replace(text, buckets=text.lengths), max(backend.get_vocab().values()), masked)
+    return TextSteps(backend.to_str(), text, max(backend.get_vocab().values()), masked)
 
 
 def _load(path: Path) -> tokenizers.Tokenizer:

@@ -22,7 +22,7 @@ import open_clip
 import torch
 import torch.nn.functional as F
 from open_clip.transform import PreprocessCfg, image_transform_v2
-from open_clip.transformer import text_global_pool
+from open_clip.transformer import TextTransformer, text_global_pool
 from torch import Tensor, nn
 
 from ..errors import ConfigError, InputError
@@ -125,20 +125,32 @@ class TextTower(nn.Module):
 
     def forward(self, tokens: Tensor) -> Tensor:
         """Encode a batch (B, L); (B, D)."""
-        cut = self.dynamic and isinstance(self.model, open_clip.CLIP)  # whose own function takes the whole context only
-        features = self._cut(tokens.long()) if cut else self.model.encode_text(tokens.long())  # type: ignore[operator]
+        tower = _open_clip_tower(self.model) if self.dynamic else None
+        features = self.model.encode_text(tokens.long()) if tower is None else _cut(tower, tokens.long())  # type: ignore[operator]
         return F.normalize(features, dim=-1)
 
-    def _cut(self, tokens: Tensor) -> Tensor:
-        """open_clip's ``CLIP.encode_text``, (B, L) -> (B, D), with positions and causal mask cut to L."""
-        clip, length = self.model, tokens.shape[1]
-        x = clip.token_embedding(tokens) + clip.positional_embedding[:length]  # type: ignore[operator,index]
-        x = clip.transformer(x, attn_mask=clip.attn_mask[:length, :length])  # type: ignore[operator,index]
-        x = clip.ln_final(x)  # type: ignore[operator]
-        x = text_global_pool(x, tokens, clip.text_pool_type, eos_token_id=clip.text_eos_id)
-        projection = clip.text_projection
-        projected: Tensor = projection(x) if isinstance(projection, nn.Linear) else x @ projection
-        return projected
+
+def _open_clip_tower(model: nn.Module) -> Any:
+    """What holds the text tower of open_clip, which takes the whole context only; None of another one."""
+    if isinstance(model, open_clip.CLIP):
+        return model
+    tower = getattr(model, "text", None)
+    return tower if isinstance(tower, TextTransformer) and tower.cls_emb is None and not tower.use_pad_mask else None
+
+
+def _cut(tower: Any, tokens: Tensor) -> Tensor:
+    """open_clip's text tower, (B, L) -> (B, D), with positions and causal mask cut to L."""
+    length, alone = tokens.shape[1], isinstance(tower, TextTransformer)
+    x = tower.token_embedding(tokens) + tower.positional_embedding[:length]
+    x = tower.transformer(x, attn_mask=None if tower.attn_mask is None else tower.attn_mask[:length, :length])
+    pool, end = (tower.pool_type, tower.eos_id) if alone else (tower.text_pool_type, tower.text_eos_id)
+    pooled: Tensor = text_global_pool(tower.ln_final(x), tokens, pool, eos_token_id=end)
+    projection = tower.text_projection
+    if isinstance(projection, nn.Linear):
+        pooled = projection(pooled)
+    elif projection is not None:
+        pooled = pooled @ projection
+    return pooled
 
 
 def load_frozen(model: str, pretrained: str | None = None, *, random_weights: bool = False) -> FrozenClip:
@@ -229,21 +241,27 @@ def cut_where_exact(clip: nn.Module, text: TextConfig, tokenizer_json: str) -> T
     """
     shorter = replace(text, dynamic=True, end_id=_end_of(text, tokenizer_json))
     ids = Tokenizer(tokenizer_json, text)(sample_texts()).ids
-    needed = needed_tokens(ids, shorter)
-    rows = np.argsort(needed, kind="stable")[:: max(len(ids) // _CUTS, 1)]
-    tower = TextTower(clip, shorter)
     try:
-        with torch.inference_mode():
-            whole = F.normalize(clip.encode_text(torch.from_numpy(ids[rows]).long()), dim=-1)  # type: ignore[operator]
-            for row, expected in zip(rows, whole, strict=True):
-                found = tower(torch.from_numpy(np.ascontiguousarray(ids[row : row + 1, : needed[row]])))[0]
-                if float((found - expected).abs().max()) > _SAME:
-                    return text
-        if not isinstance(clip, open_clip.CLIP):
-            _trace(tower, ids[:2])
+        exact = _is_exact(clip, shorter, ids)
     except Exception:  # of torch: the tower takes the whole context only
-        return text
-    return replace(shorter, buckets=shorter.lengths) if needed.min() < text.context_length else text
+        exact = False
+    found = shorter if exact else text
+    return replace(found, buckets=found.lengths)
+
+
+def _is_exact(clip: nn.Module, text: TextConfig, ids: npt.NDArray[np.int32]) -> bool:
+    """Whether texts cut to their length have the vectors of the whole context; raises where the tower takes no less."""
+    needed = needed_tokens(ids, text)
+    rows = np.argsort(needed, kind="stable")[:: max(len(ids) // _CUTS, 1)]
+    tower = TextTower(clip, text)
+    with torch.inference_mode():
+        whole = F.normalize(clip.encode_text(torch.from_numpy(ids[rows]).long()), dim=-1)  # type: ignore[operator]
+        cuts = [tower(torch.from_numpy(ids[row : row + 1, : needed[row]].copy())) for row in rows]
+    if float((torch.cat(cuts) - whole).abs().max()) > _SAME:
+        return False
+    if _open_clip_tower(clip) is None:
+        _trace(tower, ids[:2])
+    return bool(needed.min() < text.context_length)
 
 
 def _end_of(text: TextConfig, tokenizer_json: str) -> int | None:

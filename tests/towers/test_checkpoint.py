@@ -60,7 +60,7 @@ def test_texts_and_pictures_have_the_vectors_of_transformers(family: str, loaded
         )
     for found, expected, atol in ((clip.texts(texts), text, 1e-5), (clip.images(images), image, 2e-3)):
         np.testing.assert_allclose(found, torch.nn.functional.normalize(expected, dim=-1).numpy(), atol=atol)
-    assert clip.text.dynamic is (family in CUT)
+    assert clip.text.dynamic is (family in CUT) is (clip.text.lengths[0] < clip.text.context_length)
 
 
 def test_the_command_exports_a_checkpoint_and_its_texts_are_cut(written: Written, tmp_path: Path) -> None:
