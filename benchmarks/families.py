@@ -432,13 +432,13 @@ OPEN_CLIP_FAMILIES = {
         OpenClipFamily(
             "EVA02",
             "EVA02-B-16, EVA02-L-14, EVA02-E-14",
-            _TIMM | {"image_size": 28, "timm_model_name": "eva02_tiny_patch14_224", "timm_pool": "token"},
+            _TIMM | {"image_size": 224, "timm_model_name": "eva02_tiny_patch14_224", "timm_pool": "token"},
             {},
         ),
         OpenClipFamily(
             "PE Core",
             "PE-Core-B-16, PE-Core-L-14-336",
-            _TIMM | {"image_size": _SIDE, "timm_model_name": "vit_pe_core_tiny_patch16_384", "timm_pool": "map"},
+            _TIMM | {"image_size": 384, "timm_model_name": "vit_pe_core_tiny_patch16_384", "timm_pool": "map"},
             {},
             preprocess=_SQUASHED,
         ),

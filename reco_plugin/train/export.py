@@ -144,8 +144,7 @@ def export(
     """
     serving, card, samples = serving or Serving(), card or Card(), samples or Samples()
     _check_feasible(precision, serving)
-    dimension = clip.dimension  # before a tower is given back
-    specs = graph_specs(clip.image, clip.text, dimension, card.policy.k)
+    specs = graph_specs(clip.image, clip.text, dimension := clip.dimension, card.policy.k)
     images = [*samples.images, *sample_images(max(COUNT - len(samples.images), 0))]
     texts = [*samples.texts, *sample_texts(max(COUNT - len(samples.texts), 0))]
     with whole_model(out) as folder:
