@@ -35,6 +35,8 @@ ALL = sorted(commands(typer.main.get_command(app)))
 def test_the_commands_are_these() -> None:
     assert {" ".join(path) for path in ALL} == {
         *("compare", "demo", "doctor", "embed", "eval entities", "eval retrieval", "eval study", "eval zero-shot"),
+        "memory cutoff",
+        "model add",
         "model get",
         *("export", "fit", "report", "serve", "train"),
         *(f"memory {name}" for name in ("add", "copy", "export", "import", "info", "remove", "rescue", "search")),
