@@ -5,7 +5,7 @@
 Each half of a set's things is a memory. What it promises is tested on the things of the other half, and on other
 pictures of its own where there are any, in the index that it promises for: its own things, one each, and the one that
 is asked for.
-DIRECTORY holds the vectors of realclip and products; the drawings come with the package. Nothing is chosen here. Takes
+DIRECTORY holds the vectors of realclip and products; the drawings come with the package. Takes
 ten minutes on one core.
 """
 
