@@ -394,10 +394,20 @@ def sources() -> list[str]:
 
 
 def key_of_encoder(settings: Settings, variables: Collection[str]) -> str | None:
-    """The key of an API that encodes: the setting, else the first of the provider's own variables."""
+    """The key of an API that encodes: the setting, else the first of the provider's own variables; None if empty.
+
+    Raises:
+        ConfigError: it cannot be sent in a header.
+    """
     if settings.encoder_key is not None:
-        return settings.encoder_key.get_secret_value() or None
-    return next((key for name in variables if (key := os.environ.get(name))), None)
+        found = settings.encoder_key.get_secret_value()
+    else:
+        found = next((key for name in variables if (key := os.environ.get(name))), "")
+    key = found.strip()  # a key of a file ends with a line break
+    if not (key.isascii() and key.isprintable()):
+        names = " or ".join(("RECO_ENCODER_KEY", *variables))
+        raise ConfigError(f"the key of the encoder holds a line break, or what is not ASCII: set {names} again")
+    return key or None
 
 
 def torchrun_processes() -> tuple[int, int]:

@@ -41,7 +41,7 @@ _SHOWN = 300
 _LONGEST_S, _FIRST_S = 10.0, 0.5
 _AGAIN = frozenset({408, 409, 425, 429, 500, 502, 503, 504, 529})
 _REFUSED = frozenset({400, 413, 415, 422})
-_MASKED = re.compile(r"\b(sk|pa|jina|hf|AKIA|Bearer)[-_ ]?[A-Za-z0-9*_-]{8,}")
+_MASKED = re.compile(r"\b(sk-|pa-|jina_|hf_|AKIA|Bearer (?=\S*[\d*]))[A-Za-z0-9*._~+/=-]{8,}")
 """Keys as providers repeat them in what they answer to a wrong one."""
 
 
@@ -327,7 +327,7 @@ def _message(response: httpx.Response) -> str:
     try:
         said = response.json()
     except ValueError:
-        return response.text[:_SHOWN]
+        return str(response.text)  # cut later: half of a key would not be found
     for _ in range(3):
         if not isinstance(said, dict):
             break

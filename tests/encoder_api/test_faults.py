@@ -151,6 +151,36 @@ def test_the_key_is_sent_and_only_that_of_this_host(ask: Ask, api: Api, monkeypa
     assert parse_address("https://api.openai.com/v1?model=m").key_variables == ("OPENAI_API_KEY",)
 
 
+@pytest.mark.parametrize("around", ["{}\n", " {} ", "\t{}\r\n"])
+def test_a_key_with_a_line_break_of_its_file_is_sent_without(ask: Ask, api: Api, around: str) -> None:
+    ask(encoder_key=around.format(KEY)).embed([b"a"], "text")
+    assert api.headers[0]["authorization"] == f"Bearer {KEY}"
+
+
+@pytest.mark.parametrize("key", ["hush.4711\nmore", "hush.4711…"])
+def test_a_key_that_no_header_can_hold_is_refused_unseen(ask: Ask, key: str) -> None:
+    with pytest.raises(ConfigError, match="set RECO_ENCODER_KEY again") as raised:
+        ask(encoder_key=key)
+    assert "hush" not in str(raised.value)
+
+
+def test_no_part_of_a_key_is_shown_where_what_the_api_says_is_cut(ask: Ask, api: Api) -> None:
+    api.next = [Reply(404, "x" * 293 + KEY)]
+    with pytest.raises(SessionError) as raised:
+        ask().embed([b"a"], "text")
+    assert KEY[:4] not in str(raised.value)
+
+
+def test_keys_are_masked_and_words_that_begin_like_one_are_not(ask: Ask, api: Api) -> None:
+    keys = "sk-abcd****wxyz, pa-abcdefghij1, jina_abcdefgh12, hf_abcdefgh12, Bearer abcd.efgh12/+="
+    api.next = [Reply(400, f"invalid parameters of jina-embeddings-v3: Bearer authentication by {keys}")]
+    with pytest.raises(InputError) as raised:
+        ask().embed([b"a"], "text")
+    assert str(raised.value).endswith(
+        "invalid parameters of jina-embeddings-v3: Bearer authentication by …, …, …, …, …"
+    )
+
+
 def test_many_items_go_in_parts_of_the_providers_size_in_their_order(ask: Ask, api: Api) -> None:
     items = [f"text {row}".encode() for row in range(7)]
     found = ask("&batch=3&parallel=2").embed(items, "text")
