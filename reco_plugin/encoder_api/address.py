@@ -16,7 +16,7 @@ DialectName: TypeAlias = Literal["openai", "jina", "cohere", "voyage", "tei", "t
 ImageForm: TypeAlias = Literal["object", "uri", "messages", "none"]
 """How an OpenAI-like API takes an image: Jina's object, a data URI among the inputs (NVIDIA's), vLLM's messages."""
 
-_ADDRESS = re.compile(r"(?:(?P<dialect>[a-z0-9-]+)\+)?(?P<scheme>https?):/{1,2}(?P<rest>.+)", re.DOTALL)
+_ADDRESS = re.compile(r"(?:(?P<dialect>[a-z0-9-]+)\+)?(?P<scheme>(?i:https?)):/{1,2}(?P<rest>.+)", re.DOTALL)
 """One slash, too: an address that went through a Path has lost the other."""
 _HOSTS: Mapping[str, DialectName] = {
     "api.openai.com": "openai",
@@ -55,6 +55,7 @@ _FIELDS: Mapping[DialectName, tuple[str, ...]] = {
 _OPTIONS = ("model", "dimensions", "matryoshka", "images", "batch", "parallel", "normalise")
 _NEED_MODEL = frozenset({"openai", "jina", "cohere", "voyage"})
 _MOST_AT_ONCE, _MOST_PARALLEL = 2048, 64
+_DIGITS = 9  # of a number in an address
 
 
 @dataclass(frozen=True)
@@ -98,9 +99,13 @@ class ApiAddress:
 
     @property
     def key_variables(self) -> tuple[str, ...]:
-        """Variables that hold the provider's key; only for its own host, so that no other one is sent it."""
-        own = _host_dialect(urlsplit(self.url).hostname or "") == self.dialect
-        return _KEY_VARIABLES.get(self.dialect, ()) if own else ()
+        """Variables that hold the provider's key; only for its own host, so that no other one is sent it.
+
+        Whatever dialect is spoken: Jina's text models speak OpenAI's.
+        """
+        parts = urlsplit(self.url)
+        own = _host_dialect(parts.hostname or "") if parts.scheme == "https" else None
+        return _KEY_VARIABLES.get(own, ()) if own else ()
 
     def __str__(self) -> str:
         """The address again, in full."""
@@ -131,16 +136,33 @@ def parse_address(model: str | os.PathLike[str]) -> ApiAddress:
     match = _ADDRESS.fullmatch(text)
     if match is None:
         raise ConfigError(f"encoder must be the address of an API, as in openai+https://host/v1?model=NAME, got {text}")
-    if "@" in match["rest"].partition("?")[0].partition("/")[0]:
+    if "@" in match["rest"].lstrip("/").partition("?")[0].partition("/")[0]:
         raise ConfigError(
             "no key belongs into the address of an encoder, where others can read it: set RECO_ENCODER_KEY"
         )
     place, options = split_options(match["rest"])
-    url = f"{match['scheme']}://{place}".rstrip("/")
-    if not urlsplit(url).hostname:
-        raise ConfigError(f"encoder {url!r} names no host")
+    url = f"{match['scheme'].lower()}://{place}".rstrip("/")
+    if not _names_host(url):
+        raise ConfigError(
+            "the encoder's address names no host, or no port that is a number in 1-65535: write it as https://host/v1 "
+            "or http://host:8000/v1"
+        )
+    if "?" in place or "#" in place:  # not repeated: it may hold a key
+        raise ConfigError(
+            "the options of the encoder's address cannot be read: write name=value with & between them, and ?, & and # "
+            "in a value as %3F, %26 and %23. A key goes into RECO_ENCODER_KEY"
+        )
     dialect = _dialect(match["dialect"], url)
     return _with_options(ApiAddress(dialect, url), {name: unquote(value) for name, value in options.items()})
+
+
+def _names_host(url: str) -> bool:
+    """Whether a URL has a host, and a port that can be one, if any."""
+    try:
+        parts = urlsplit(url)
+        return bool(parts.hostname) and parts.port != 0
+    except ValueError:
+        return False
 
 
 def _posix(model: str | os.PathLike[str]) -> str:
@@ -212,6 +234,6 @@ def _whole(options: Mapping[str, str], name: str, most: int) -> int | None:
     value = options.get(name)
     if value is None:
         return None
-    if not value.isdecimal() or not 1 <= int(value) <= most:
+    if not value.isdecimal() or len(value) > _DIGITS or not 1 <= int(value) <= most:
         raise ConfigError(f"{name}={show(value)} of the encoder is no whole number in 1-{most:,}")
     return int(value)

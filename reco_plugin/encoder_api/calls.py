@@ -150,7 +150,7 @@ class ApiClient:
         path = self._dialect.get_identity
         if path is None:
             return None
-        url = re.sub(r"/v1(/embeddings)?$", "", self.address.url) + path
+        url = re.sub(r"(?<!/)/v1(/embeddings)?$", "", self.address.url) + path
         answer = self._send("GET", url, None)
         try:
             rows = answer["data"]
@@ -207,11 +207,11 @@ class ApiClient:
             raise
 
     def _pause_s(self, state: tenacity.RetryCallState) -> float:
-        """As long as the API asks for, else twice as long each time."""
+        """As long as the API asks for, else twice as long each time; never not at all, as Retry-After: 0 asks for."""
         error = state.outcome.exception() if state.outcome else None
         asked = getattr(error, "after_s", None)
         backing_off: float = self._tenacity.wait_random_exponential(_FIRST_S, _LONGEST_S)(state)
-        return backing_off if asked is None else asked
+        return asked or backing_off
 
     def _send_once(self, method: str, url: str, body: Any) -> Any:
         httpx = self._httpx
@@ -282,7 +282,7 @@ class ApiClient:
         try:
             rows = self._dialect.read(answer, modality)
             vectors: Vectors = np.stack([to_row(row) for row in rows]) if rows else np.empty((0, 0), np.float32)
-        except (KeyError, IndexError, TypeError, ValueError, AttributeError) as error:
+        except (KeyError, IndexError, TypeError, ValueError, AttributeError, OverflowError) as error:
             raise SessionError(
                 f"{who} answered no vectors as {self.address.dialect} does ({type(error).__name__}: {error}): "
                 f"{self._clean(str(answer))!r}. Does it speak another dialect?"
@@ -338,7 +338,7 @@ def _message(response: httpx.Response) -> str:
 def _after_s(headers: httpx.Headers) -> float | None:
     """Seconds that an API asks to wait: a number, or a date."""
     after = headers.get("retry-after", "").strip()
-    if headers.get("retry-after-ms", "").isdigit():
+    if headers.get("retry-after-ms", "").isdecimal():
         return int(headers["retry-after-ms"]) / 1000
     try:
         return max(0.0, float(after))

@@ -155,14 +155,17 @@ def _openai_path(address: ApiAddress) -> str:
 
 def _below(address: ApiAddress, version: str, path: str) -> str:
     """The route, for an address of the host alone, of a version, or of the route itself."""
-    if address.url.endswith(path):
+    own = urlsplit(address.url).path  # a host may be called embeddings, too
+    if own.endswith(path):
         return address.url
-    return address.url + (path if urlsplit(address.url).path else version + path)
+    return address.url + (path if own else version + path)
 
 
 def _titan_path(address: ApiAddress) -> str:
-    if address.model is None or address.url.endswith(("/invoke", "/titan")):
-        return address.url if address.url.endswith(("/invoke", "/titan")) else f"{address.url}/titan"
+    if urlsplit(address.url).path.endswith(("/invoke", "/titan")):
+        return address.url
+    if address.model is None:
+        return f"{address.url}/titan"
     return f"{address.url}/model/{quote(address.model, safe=':.')}/invoke"
 
 

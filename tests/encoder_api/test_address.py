@@ -7,6 +7,7 @@ from pathlib import Path
 import pytest
 
 from reco_plugin.encoder_api import is_address, parse_address
+from reco_plugin.encoder_api.dialects import DIALECTS
 from reco_plugin.errors import ConfigError
 
 KNOWN = {
@@ -18,6 +19,8 @@ KNOWN = {
     "http://shop:8080/v2/embed?model=m": "cohere",
     "http://shop:8080/embed": "tei",
     "reco+http://shop:8080": "reco",
+    "HTTPS://API.jina.ai/v1?model=jina-clip-v2": "jina",
+    "openai+http://[::1]:8000/v1?model=m": "openai",
     "openai+http://vllm:8000/v1?model=openai/clip-vit-large&dimensions=256&images=messages&parallel=8": "openai",
 }
 WRONG = {
@@ -31,6 +34,14 @@ WRONG = {
     "https://api.jina.ai/v1?model=m&dimensions=many": "dimensions='many' of the encoder is no whole number",
     "openai+http://h?model=m&images=yes": "images='yes' of the encoder is none of object",
     "openai+http://?model=m": "names no host",
+    "openai+http://[::1/v1?model=m": "names no host",
+    "openai+http://h:99999/v1?model=m": "no port that is a number in 1-65535",
+    "https://user:pa/hush@h/v1?model=m": "no port that is a number",
+    "https:///k:hush@api.jina.ai/v1?model=m": "no key belongs into the address",
+    "https://api.jina.ai/v1?model=m&api-key=hush": r"options .* cannot be read: .* RECO_ENCODER_KEY",
+    "https://api.jina.ai/v1?model=m&api_key=hu?hush": "options .* cannot be read",
+    "reco+https://h?hush": "options .* cannot be read",
+    "openai+http://h?model=m&dimensions=" + "1" * 5000: "of the encoder is no whole number",
 }
 
 
@@ -48,6 +59,29 @@ def test_what_is_wrong_is_named_without_its_key(text: str, words: str) -> None:
     with pytest.raises(ConfigError, match=words) as raised:
         parse_address(text)
     assert "hush" not in str(raised.value)
+
+
+@pytest.mark.parametrize(
+    ("text", "url"),
+    [
+        ("openai+http://embeddings?model=m", "http://embeddings/v1/embeddings"),
+        ("tei+http://embed", "http://embed/embed"),
+        ("titan+http://titan", "http://titan/titan"),
+        ("openai+http://embeddings/embeddings?model=m", "http://embeddings/embeddings"),
+    ],
+)
+def test_a_host_that_is_called_like_the_route_is_no_route(text: str, url: str) -> None:
+    address = parse_address(text)
+    assert DIALECTS[address.dialect].path(address) == url
+
+
+def test_the_providers_key_goes_to_its_host_in_any_dialect_and_encrypted() -> None:
+    def variables(text: str) -> tuple[str, ...]:
+        return parse_address(text).key_variables
+
+    assert variables("openai+https://api.jina.ai/v1?model=jina-embeddings-v3") == ("JINA_API_KEY",)
+    assert variables("jina+https://elsewhere.org/v1?model=m") == ()
+    assert variables("http://api.jina.ai/v1?model=m") == ()
 
 
 def test_a_folder_is_no_address() -> None:

@@ -85,6 +85,7 @@ FAULTS = {
     "NaN": (rows(UNIT, [float("nan")] * 32), SessionError, "NaN or infinity for text 1 of 2"),
     "zeros": (rows(UNIT, [0.0] * 32), SessionError, "zeros for text 1 of 2"),
     "not unit": (rows(UNIT, [2.0] + [0.0] * 31), SessionError, "norm 2.000.*add normalise=1"),
+    "too large": (rows(UNIT, [10**400] * 32), SessionError, "answered no vectors"),
     "no numbers": (rows(UNIT, ["x"] * 32), SessionError, "answered no vectors"),
     "half of base64": (rows("AACAPw=", "AACAPw="), SessionError, "answered no vectors"),
 }
@@ -127,6 +128,13 @@ def test_an_api_that_asks_to_wait_longer_than_patience_is_not_waited_for(ask: As
     with pytest.raises(SessionOverloaded, match=r"It asks to wait .* s, and encoder_patience_s is 30"):
         ask(encoder_patience_s=30).embed([b"a"], "text")
     assert len(api.asked) == 1
+
+
+def test_an_api_that_asks_for_no_pause_is_not_asked_without_one(ask: Ask, api: Api) -> None:
+    api.next = [Reply(429, {}, {"retry-after": "0"})] * 1000
+    with pytest.raises(SessionOverloaded):
+        ask(encoder_patience_s=0.2).embed([b"a"], "text")
+    assert len(api.asked) < 100
 
 
 def test_a_late_answer_is_a_timeout(ask: Ask, api: Api) -> None:
