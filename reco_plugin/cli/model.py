@@ -22,6 +22,7 @@ if TYPE_CHECKING:
 _OPEN_CLIP = ("hf-hub:", "local-dir:")
 _OF_FILES = {"image", "text", "tokenizer", "preprocess", "context_length", "pad_token", "lower"}
 _OF_FILES |= {"image_output", "text_output", "name", "revision"}
+_OF_APIS = frozenset({"templates", "matryoshka"})
 
 
 @reports_errors
@@ -49,6 +50,10 @@ def add_command(
     named = dict(given)
     serving, options = take_flags(Serving, given), AddOptions.of(**given)
     if source is not None and is_address(source):
+        if wrong := sorted(named.keys() - _OF_APIS):
+            raise ConfigError(
+                f"{_flag(wrong[0])} is not for the address of an API: only --template and --matryoshka are"
+            )
         manifest = write_api_model(source, out, templates=options.templates, matryoshka=options.matryoshka)
         told = {"name": manifest.name, "api": manifest.api, "dimension": manifest.dimension}
         text = f"{manifest.fingerprint}\nwrote {out}; next: reco doctor --model {out}"
@@ -66,6 +71,10 @@ def add_command(
     typer.echo(f"wrote {out}; next: reco doctor --model {out}")
 
 
+def _flag(name: str) -> str:
+    return "--license" if name == "licenses" else f"--{name.replace('_', '-')}"
+
+
 _Result = tuple["Manifest", str, list[str], list["Parity"]]
 
 
@@ -73,9 +82,7 @@ def _add(source: str | None, options: AddOptions, out: Path, serving: Serving, n
     """The manifest, what the source is, what was decided without being told, and the comparison."""
     if source and (model := _open_clip_model(source)):
         if wrong := sorted(_OF_FILES & named.keys()):
-            raise ConfigError(
-                f"--{wrong[0].replace('_', '-')} is not for a model of open_clip, which says it by itself"
-            )
+            raise ConfigError(f"{_flag(wrong[0])} is not for a model of open_clip, which says it by itself")
         return _export(*model, options, out, serving)
     with importing(None, "import", "importing towers"):
         from ..towers.add import add_model, remarks_on
@@ -96,7 +103,7 @@ def _open_clip_model(source: str) -> tuple[str, str | None] | None:
         return source, None
     folder = Path(source).expanduser()
     if (folder / "open_clip_config.json").is_file() and not list(folder.glob("*.onnx")):
-        return f"local-dir:{source}", None
+        return f"local-dir:{folder}", None
     if folder.exists() or source.count("/") > 1 or not _may_be_of_open_clip(source.partition("/")[0]):
         return None
     name, _, weights = source.partition("/")

@@ -12,6 +12,7 @@ from small_disk import fill_up
 
 from reco_plugin import Reco
 from reco_plugin.artifact import Artifact
+from reco_plugin.cli.model import _open_clip_model
 from reco_plugin.config import load_settings
 from reco_plugin.errors import ArtifactError
 
@@ -131,3 +132,10 @@ def test_a_broken_model_in_the_working_directory_is_no_reason_to_take_another(ba
     assert load_settings().model == Path("triton_models")
     with pytest.raises(ArtifactError, match=r"no model at 'triton_models'.*`reco model get quickstart`"):
         Reco.open(**IN_RAM)
+
+
+def test_a_folder_of_open_clip_may_be_below_the_home(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("HOME", str(tmp_path))
+    (tmp_path / "mine").mkdir()
+    (tmp_path / "mine" / "open_clip_config.json").write_text("{}")
+    assert _open_clip_model("~/mine") == (f"local-dir:{tmp_path / 'mine'}", None)
