@@ -9,7 +9,7 @@ without.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Hashable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -26,6 +26,7 @@ ASKED = 1_500
 _SAME = 0.9995  # cosine from which two texts are one caption, encoded in two batches
 _HIDDEN = 256  # pairs of a thing that asks, at most: each is hidden by its id
 _BLOCK = 128
+_TIE = np.float32(1e-6)  # of scores: products of the same vectors in two places may differ by rounding
 PairRows = npt.NDArray[np.intp]
 _Looked = tuple[npt.NDArray[np.float32], npt.NDArray[np.int16], npt.NDArray[np.float32]]
 
@@ -48,7 +49,7 @@ def ask_own(
         progress: called with 0 now and then; what it raises ends this.
     """
     rng = np.random.default_rng(seed)
-    thing = _things(pairs.text) if groups is None else np.unique(np.asarray(groups, np.str_), return_inverse=True)[1]
+    thing = _things(pairs.text) if groups is None else _number(groups)
     order = rng.permutation(len(thing))
     index = order[np.unique(thing[order], return_index=True)[1]]  # (T,) one pair of each, drawn
     if len(index) < FEWEST_THINGS:
@@ -56,6 +57,8 @@ def ask_own(
     counts = np.bincount(thing)
     few = index[counts[thing[index]] <= _HIDDEN]
     rows = np.sort(rng.permutation(few)[:ASKED])
+    if groups is None:
+        rows = rows[_asks_first(pairs.text[rows])]
     draw = rng.random(len(rows)).astype(np.float32)
     means = {m: np.asarray(pairs.side(m).mean(axis=0), np.float32) for m in MODALITIES}
     asks = _Asking(pairs, _TellingRefine(refine, progress), index, thing, by_caption=groups is None, means=means)
@@ -63,12 +66,38 @@ def ask_own(
     return MatchState(questions, len(index), len(counts), float((counts == 1).mean()), means)
 
 
-def _things(text: Vectors) -> npt.NDArray[np.intp]:
-    """The thing (N,) of each caption (N, D)."""
-    seen: dict[bytes, int] = {}
-    return np.asarray(
-        [seen.setdefault(row.tobytes(), len(seen)) for row in (text * 4096).round().astype(np.int16)], np.intp
-    )
+def _things(text: Vectors) -> PairRows:
+    """The thing (N,) of each caption (N, D): those whose numbers round alike, in one of two ways, are one.
+
+    Of captions that were encoded in two batches, a number may lie just beside the border of one rounding; beside
+    that of the other, too, it does so rarely.
+    """
+    ways = [_number(_rounded(text, shift)) for shift in (0.0, 0.5)]
+    thing, before = ways[0], None
+    while before is None or (thing != before).any():
+        before = thing
+        for way in ways:
+            least = np.full(len(text), len(text), np.intp)
+            np.minimum.at(least, way, thing)
+            thing = least[way]
+    return _number(thing.tolist())
+
+
+def _rounded(text: Vectors, shift: float) -> Iterator[bytes]:
+    for start in range(0, len(text), _BLOCK):
+        block = (text[start : start + _BLOCK] * 64.0 + shift).round().astype(np.int8)
+        yield from (row.tobytes() for row in block)
+
+
+def _number(names: Iterable[Hashable]) -> PairRows:
+    """A number (N,) for each name, by its first place."""
+    seen: dict[Hashable, int] = {}
+    return np.asarray([seen.setdefault(name, len(seen)) for name in names], np.intp)
+
+
+def _asks_first(text: Vectors) -> npt.NDArray[np.bool_]:
+    """Whether no earlier one of (n, D) is the same caption: a thing that asks twice is no further evidence."""
+    return ~np.tril(text @ text.T >= _SAME, -1).any(axis=1)
 
 
 @dataclass(frozen=True)
@@ -118,21 +147,24 @@ class _Asking:
             yield kind, ThingQuestions(present, place, absent, draw[here], usual[here])
 
     def _block(self, modality: Modality, asked: PairRows) -> Iterator[tuple[QuestionKind, _Looked, PairRows]]:
-        pairs, query = self.pairs, self.pairs.side(modality)[asked]
-        same = self.thing[asked][:, None] == self.thing  # (B, N)
+        pairs, same = self.pairs, self.thing[asked][:, None] == self.thing  # (B, N)
         if self.by_caption:
             same |= pairs.text[asked] @ pairs.text.T >= _SAME
+        kept = np.flatnonzero(same.sum(axis=1) <= _HIDDEN).astype(np.intp)
+        if not len(kept):
+            return
+        asked, same, query = asked[kept], same[kept], pairs.side(modality)[asked[kept]]
         rivals, own = ~same[:, self.index], _places(self.index, asked)
         answers = pairs.side(other(modality))[self.index]
         everyone = np.arange(len(asked), dtype=np.intp)
-        yield "plain", _look(query @ answers.T, rivals, own, np.zeros(len(asked), np.float32)), everyone
+        yield "plain", _look(query @ answers.T, rivals, own, np.zeros(len(asked), np.float32)), kept
         for kind in ("known", "unknown"):
             here = np.flatnonzero(same.sum(axis=1) > 1).astype(np.intp) if kind == "known" else everyone
             if len(here):
                 hidden = [[asked[row]] if kind == "known" else np.flatnonzero(same[row]) for row in here.tolist()]
                 found = self.refine(query[here], modality, [[pairs.ids[int(row)] for row in some] for some in hidden])
                 scores = found.plain_scores(found.vectors @ answers.T)
-                yield kind, _look(scores, rivals[here], own[here], found.moved), here
+                yield kind, _look(scores, rivals[here], own[here], found.moved), kept[here]
 
 
 def _places(index: PairRows, asked: PairRows) -> PairRows:
@@ -144,13 +176,16 @@ def _places(index: PairRows, asked: PairRows) -> PairRows:
 def _look(
     scores: npt.NDArray[np.float32], rivals: npt.NDArray[np.bool_], own: PairRows, moved: npt.NDArray[np.float32]
 ) -> _Looked:
-    """Signals with the own answer in the index, its place, and signals without it; of scores (B, T)."""
+    """Signals with the own answer in the index, its place, and signals without it; of scores (B, T).
+
+    A rival of the same score stands before it, as it may in an index: two products of one caption are not told apart.
+    """
     without = np.where(rivals, scores, np.float32(-2.0))
     _, gone = nearest_columns(without, LOOKED)
     mine = scores[np.arange(len(own)), own]
     with_it = without
     with_it[np.arange(len(own)), own] = mine
     _, best = nearest_columns(with_it, LOOKED)
-    place = (with_it > mine[:, None]).sum(axis=1) + 1
+    place = (with_it >= mine[:, None] - _TIE).sum(axis=1)  # itself among them
     place[place > LOOKED] = 0
     return signals_of(best, moved), place.astype(np.int16), signals_of(gone, moved)

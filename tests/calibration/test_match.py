@@ -87,6 +87,56 @@ def test_an_absent_answer_is_never_right_and_places_are_those_of_the_ranking() -
     assert asked.place.max() <= LOOKED
 
 
+def test_a_caption_that_was_encoded_in_batches_asks_once() -> None:
+    pairs, rng = records(100, 4), np.random.default_rng(0)
+    for noise in (1e-7, 1e-6, 2e-5):
+        text = (pairs.text + noise * rng.normal(size=pairs.text.shape)).astype(np.float32)
+        found = ask_own(replace(pairs, text=text), unmoved)
+        assert found is not None
+        assert {len(one) for one in found.questions["text"].values()} == {100}
+        if noise < 1e-5:
+            assert (found.things, found.alone) == (100, 0.0)
+
+
+def test_a_caption_of_very_many_pairs_hides_none_of_them_one_by_one() -> None:
+    pairs, rng = records(300, 2), np.random.default_rng(0)
+    pairs.text[:300] = pairs.text[0] + 2e-5 * rng.normal(size=(300, pairs.text.shape[1])).astype(np.float32)
+    longest = []
+
+    def refine(queries, modality, hidden):
+        longest.append(max(map(len, hidden)))
+        return unmoved(queries, modality, hidden)
+
+    found = ask_own(pairs, refine)
+    assert found is not None
+    assert len(found.questions["text"]["unknown"]) == 150
+    assert max(longest) <= 256
+
+
+def test_an_answer_that_ties_with_a_rival_does_not_count_as_right() -> None:
+    pairs = records(100, 1)
+    pairs.image[1::2] = pairs.image[::2]  # each picture under two captions
+    found = ask_own(pairs, unmoved)
+    assert found is not None
+    assert not (found.questions["text"]["plain"].place == 1).any()
+
+
+def test_a_field_of_long_names_takes_no_more_room_than_they_do() -> None:
+    import tracemalloc
+
+    pairs = records(1_000, 2)
+    groups = [f"{row // 2} " + "x" * (200_000 if row < 2 else 1) for row in range(2_000)]
+    tracemalloc.start()
+    try:
+        found = ask_own(pairs, unmoved, groups)
+        peak = tracemalloc.get_traced_memory()[1]
+    finally:
+        tracemalloc.stop()
+    assert found is not None
+    assert found.things == 1_000
+    assert peak < 200e6
+
+
 def test_the_state_is_stored_and_read_back(state: MatchState) -> None:
     stored = state.to_json()
     again = read_matches({"match": stored})
