@@ -9,13 +9,26 @@ from dataclasses import dataclass
 import numpy as np
 import numpy.typing as npt
 
-from .calibration.match import ABSENT, BY, LOOKED, Cutoffs, MatchState, PassesBy, QueryWay, measure, signals_of
+from .calibration.match import (
+    ABSENT,
+    BY,
+    LOOKED,
+    Cutoffs,
+    MatchState,
+    PassesBy,
+    QueryWay,
+    check_promise,
+    measure,
+    signals_of,
+)
 from .calibration.shift import find_shift
 from .errors import InputError
 from .types import Modality, Refinement
+from .values import show
 
 PRECISION = 0.9
 """Share of right answers among those that pass, unless said otherwise."""
+_SHARES_KEPT = 16  # sides, ways and shares of absent answers whose queries are kept: callers may ask for any share
 _BEYOND = 1.001  # a cosine of rounded vectors may be a little above 1
 
 
@@ -82,7 +95,7 @@ class RecentQueries:
             if self._of is not state:
                 self._of, self._kept = state, {}
             key = (modality, way, absent)
-            before = self._kept.get(key, _Kept(seen[0][:0], seen[1][:0]))
+            before = self._kept.pop(key, _Kept(seen[0][:0], seen[1][:0]))  # the latest stands last
             signals, usual = (
                 np.concatenate([a, b])[-self._most :] for a, b in zip((before.signals, before.usual), seen, strict=True)
             )
@@ -90,6 +103,8 @@ class RecentQueries:
             if new >= self._every:
                 new, said = 0, find_shift(state.asked(modality, way), signals, usual, absent)
             self._kept[key] = _Kept(signals, usual, new, said)
+            if len(self._kept) > _SHARES_KEPT:
+                del self._kept[next(iter(self._kept))]
             return said
 
 
@@ -113,6 +128,7 @@ def match_rankings(
     recent: RecentQueries | None = None,
 ) -> Matches:
     """Say how sure the first answers are; arguments and errors as in :meth:`reco_plugin.reco.Reco.match`."""
+    check_promise(precision, absent)  # before it is fitted
     best = _ten_each(scores, len(queries.frozen))
     if state is None:
         raise InputError(
@@ -147,7 +163,10 @@ def _ten_each(scores: Sequence[Sequence[float]] | npt.NDArray[np.floating], quer
         raise InputError(f"scores has {len(scores)} rankings for {queries} queries: give one per query")
     best = np.full((queries, LOOKED), np.nan, np.float32)
     for row, ranking in enumerate(scores):
-        given = np.asarray(ranking, np.float32)
+        try:
+            given = np.asarray(ranking, np.float64)
+        except (TypeError, ValueError):
+            raise InputError(f"scores[{row}] must be a list of numbers, got {show(ranking)}") from None
         if given.ndim != 1:
             raise InputError(f"scores[{row}] must be a list of numbers, got shape {given.shape}")
         if not np.isfinite(given).all() or (np.abs(given) > _BEYOND).any():

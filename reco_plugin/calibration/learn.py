@@ -71,7 +71,8 @@ def learn(store: Memory, k: int, *, progress: Callable[[int], object] = int) -> 
         store.flush()
         state = replace(learned.state, pairs=count)
         group = str(_stored_match(store.header.calibration).get("group", ""))
-        store.set_calibration(state.to_json())  # after those that it was learned from: until then, the old state counts
+        # after those that it was learned from: until then, the old state counts
+        store.set_calibration({**state.to_json(), **({"match": {"group": group}} if group else {})})
         if state.fitted:
             _ask(store, pairs, state, k, group, progress)
         if count > len(pairs):

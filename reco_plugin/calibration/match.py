@@ -5,7 +5,7 @@ from __future__ import annotations
 import base64
 import io
 import zipfile
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property, lru_cache
 from typing import Any, Literal, TypeAlias, get_args
@@ -34,6 +34,7 @@ BY: tuple[PassesBy, ...] = get_args(PassesBy)
 WAYS: tuple[QueryWay, ...] = get_args(QueryWay)
 KINDS: Mapping[QueryWay, tuple[QuestionKind, ...]] = {"plain": ("plain",), "refined": ("known", "unknown")}
 _SIGNALS = 4
+_SHARES_KEPT = 64  # answers for as many shares and precisions are kept: callers may ask for any
 _COLUMNS = ("present", "place", "absent", "draw", "usual")
 _TOLD = ("index", "things", "alone", "group", "k")
 _RISING = np.array([True, True, True, False])  # a higher one never makes less sure; how far it moved may go either way
@@ -189,8 +190,12 @@ class MatchState:
     k: int = NEIGHBOURS
 
     @cached_property
-    def _known(self) -> dict[Any, Any]:
-        return {}
+    def _sureness(self) -> Callable[[Modality, QueryWay, float], Sureness | None]:
+        return lru_cache(_SHARES_KEPT)(self._fit)
+
+    @cached_property
+    def _cutoffs(self) -> Callable[[Modality, QueryWay, float, float], Cutoffs]:
+        return lru_cache(_SHARES_KEPT)(self._find)
 
     def asked(self, modality: Modality, way: QueryWay) -> Sequence[ThingQuestions]:
         """The kinds of questions of a side and way that could be asked."""
@@ -199,12 +204,7 @@ class MatchState:
 
     def sureness(self, modality: Modality, way: QueryWay, absent: float = ABSENT) -> Sureness | None:
         """Chances for a side and way, fitted on a fifth of the questions; None where too few asked."""
-        key = ("sureness", modality, way, absent)
-        if key not in self._known:
-            kinds = self.asked(modality, way)
-            self._known[key] = _fit(kinds, absent) if kinds else None
-        found: Sureness | None = self._known[key]
-        return found
+        return self._sureness(modality, way, absent)
 
     def cutoffs(self, modality: Modality, way: QueryWay, precision: float, absent: float = ABSENT) -> Cutoffs:
         """Cut-offs of which a precision can be promised.
@@ -213,11 +213,11 @@ class MatchState:
             InputError: a precision that is not between .5 and 1, or a share that is not from 0 to below 1.
         """
         check_promise(precision, absent)
-        key = ("cutoffs", modality, way, precision, absent)
-        if key not in self._known:
-            self._known[key] = self._find(modality, way, precision, absent)
-        found: Cutoffs = self._known[key]
-        return found
+        return self._cutoffs(modality, way, precision, absent)
+
+    def _fit(self, modality: Modality, way: QueryWay, absent: float) -> Sureness | None:
+        kinds = self.asked(modality, way)
+        return _fit(kinds, absent) if kinds else None
 
     def _find(self, modality: Modality, way: QueryWay, precision: float, absent: float) -> Cutoffs:
         kinds, sure = self.asked(modality, way), self.sureness(modality, way, absent)
@@ -314,7 +314,7 @@ def read_matches(calibration: Mapping[str, Any]) -> MatchState | None:
         ConfigError: it is damaged.
     """
     stored = calibration.get("match")
-    if not stored:
+    if not stored or (isinstance(stored, Mapping) and set(stored) == {"group"}):  # by which it will be asked
         return None
     try:
         return _read(tuple(stored.items()))

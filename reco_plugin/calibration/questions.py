@@ -97,7 +97,7 @@ def _number(names: Iterable[Hashable]) -> PairRows:
 
 def _asks_first(text: Vectors) -> npt.NDArray[np.bool_]:
     """Whether no earlier one of (n, D) is the same caption: a thing that asks twice is no further evidence."""
-    return ~np.tril(text @ text.T >= _SAME, -1).any(axis=1)
+    return np.asarray(~np.tril(text @ text.T >= _SAME, -1).any(axis=1), np.bool_)
 
 
 @dataclass(frozen=True)

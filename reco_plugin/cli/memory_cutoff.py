@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from contextlib import closing
 from dataclasses import asdict
+from math import isfinite
 from typing import TYPE_CHECKING, Annotated, Any, cast
 
 import typer
@@ -98,7 +99,7 @@ def _shown(state: MatchState, precision: float, absent: float) -> dict[str, Any]
             found, sure = state.cutoffs(modality, way, precision, absent), state.sureness(modality, way, absent)
             told[modality][way] = {
                 "cutoffs": {by: asdict(one) if one else None for by, one in found.of.items()},
-                "auc": sure.auc if sure else None,
+                "auc": sure.auc if sure and isfinite(sure.auc) else None,
                 "calibration_error": sure.error if sure else None,
                 "why": found.why,
             }
@@ -117,7 +118,9 @@ def _lines(state: MatchState, precision: float, absent: float) -> Iterator[str]:
     for modality in MODALITIES:
         for way in WAYS:
             found, sure = state.cutoffs(modality, way, precision, absent), state.sureness(modality, way, absent)
-            told = f", calibration error {sure.error:.3f}, AUC {sure.auc:.2f}" if sure else ""
+            told = f", calibration error {sure.error:.3f}" if sure else ""
+            if sure and isfinite(sure.auc):
+                told += f", AUC {sure.auc:.2f}"
             yield f"\n{modality} queries, {way}{told}"
             for by, promise in found.of.items():
                 if promise is not None:

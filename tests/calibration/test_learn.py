@@ -17,6 +17,7 @@ from trust_worlds import D, world
 from reco_plugin.calibration import calibrate, corpus, episodes, nearest
 from reco_plugin.calibration import learn as learning
 from reco_plugin.calibration.learn import STEPS, learn
+from reco_plugin.calibration.match import read_matches
 from reco_plugin.errors import MemoryStoreError
 from reco_plugin.memory import Fingerprint, Memory, open_memory
 from reco_plugin.types import MODALITIES, Records, Vectors
@@ -129,6 +130,20 @@ def test_large_arrays_are_made_in_parts_and_say_the_same(monkeypatch: pytest.Mon
         for modality in MODALITIES:
             for one, other in zip(*(state.state.sides[modality].gates.items() for state in states), strict=True):
                 np.testing.assert_allclose(one[1].phi, other[1].phi, atol=1e-3)
+
+
+def test_the_field_of_the_things_stays_known_where_asking_is_cut_off(
+    memory: Memory, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    memory.set_calibration({"match": {"group": "product"}})
+
+    def fail(*_: Any, **__: Any) -> None:
+        raise MemoryStoreError("the server is gone")
+
+    monkeypatch.setattr(learning, "ask_own", fail)
+    assert learn(memory, 10) is not None
+    assert memory.header.calibration["match"] == {"group": "product"}
+    assert read_matches(memory.header.calibration) is None
 
 
 def test_a_note_stands_while_it_is_learned_and_goes_also_where_that_fails(memory: Memory) -> None:

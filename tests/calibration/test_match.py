@@ -226,6 +226,17 @@ def test_the_latest_queries_are_compared_across_calls(state: MatchState) -> None
     assert recent.shift(other, "text", "plain", 0.2, (strange[:40], asked.usual[:40])) == "", "of another state"
 
 
+def test_what_callers_ask_for_is_kept_within_bounds(state: MatchState) -> None:
+    recent = RecentQueries()
+    asked = state.questions["text"]["plain"]
+    for number in range(100):
+        recent.shift(state, "text", "plain", number / 100, (asked.present[:2], asked.usual[:2]))
+    assert len(recent._kept) <= 16
+    assert ("text", "plain", 0.99) in recent._kept
+    assert state.cutoffs("text", "plain", 0.7, 0.1) is state.cutoffs("text", "plain", 0.7, 0.1)
+    assert state._cutoffs.cache_info().maxsize == state._sureness.cache_info().maxsize == 64
+
+
 def test_rankings_get_chances_that_fit_one_another(state: MatchState) -> None:
     found = match_rankings(state, queries(3), [[0.9, *[0.1] * 9], [0.3], []], "text", 0.6, 0.0)
     assert found.way == "plain"
@@ -258,6 +269,9 @@ def test_refined_rankings_are_judged_by_refined_questions_and_degraded_ones_are_
         ([[0.3, 0.2], [1.7, 0.2]], r"scores\[1\] must hold cosines"),
         ([[0.3, float("nan")], [0.2]], r"scores\[0\] must hold cosines"),
         ([[[0.3]], [0.2]], r"scores\[0\] must be a list of numbers"),
+        ([["near"], [0.2]], r"scores\[0\] must be a list of numbers, got \['near'\]"),
+        ([[0.3, [0.2]], [0.2]], r"scores\[0\] must be a list of numbers"),
+        ([[1e39], [0.2]], r"scores\[0\] must hold cosines"),
     ],
 )
 def test_scores_that_cannot_be_are_refused(state: MatchState, scores, said: str) -> None:
@@ -265,7 +279,9 @@ def test_scores_that_cannot_be_are_refused(state: MatchState, scores, said: str)
         match_rankings(state, queries(2), scores, "text")
 
 
-@pytest.mark.parametrize(("precision", "absent"), [(1.0, 0.1), (0.4, 0.1), (0.9, 1.0), (0.9, -0.1)])
+@pytest.mark.parametrize(
+    ("precision", "absent"), [(1.0, 0.1), (0.4, 0.1), (0.9, 1.0), (0.9, -0.1), (0.9, float("nan"))]
+)
 def test_promises_that_cannot_be_are_refused(state: MatchState, precision: float, absent: float) -> None:
     with pytest.raises(InputError, match="must be a share from"):
         match_rankings(state, queries(1), [[0.3]], "text", precision, absent)

@@ -66,6 +66,16 @@ def test_cutoffs_are_told_in_words_and_numbers(
     assert "match" not in ask("memory", "info")["calibration"], "arrays are not shown"
 
 
+def test_where_no_answer_is_right_the_json_is_still_json(asked: Path, ask: Ask, run: Run) -> None:
+    with closing(open_memory(str(asked), None)) as store:
+        one = questions(np.random.default_rng(0), 900, -9.0)
+        means = dict.fromkeys(MODALITIES, np.ones(128, np.float32))
+        state = MatchState({"text": {"plain": one}, "image": {}}, 900, 900, 0.0, means)
+        store.set_calibration({**store.header.calibration, "match": state.to_json()})
+    assert ask("memory", "cutoff")["text"]["plain"]["auc"] is None
+    assert "nan" not in run("memory", "cutoff").stdout.lower()
+
+
 def test_what_cannot_be_promised_says_what_to_do(memory: Path, fail: Fail) -> None:
     assert "24 pairs yet: it needs 300, of 60 things, and then `reco memory calibrate`" in fail("memory", "cutoff")
     assert "precision must be a share from 0.5 to below 1, got 1.0" in fail("memory", "cutoff", "--precision", "1")
