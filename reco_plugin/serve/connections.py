@@ -36,6 +36,7 @@ _FULL = "the service has too many connections (max_connections): try again later
 _RETRY_S = 1
 _CLOSES = (b"connection", b"close")
 _LOG_EVERY_S = 10.0
+_AHEAD = 64  # requests that may wait behind the one that is answered, each of which takes memory
 _LAST_S = 0.2  # that a connection without a request stays after the last moment, for one that is on its way
 
 
@@ -54,6 +55,7 @@ class _Connection(HttpToolsProtocol):
         self._awaited: Literal["head", "body", ""] = "head"  # of a request, from the client
         self._begun = b""  # of a head whose end is not here
         self._unread = 0  # bytes since the latest part of a body
+        self._is_full = False  # whether it reads no other request
         self._late: asyncio.TimerHandle | None = None
         self._stuck: asyncio.TimerHandle | None = None
         self._only_probes = False
@@ -75,6 +77,8 @@ class _Connection(HttpToolsProtocol):
             self.transport.write(_refusal())
             self.transport.close()
             return
+        if self._is_full:
+            return
         if self._awaited != "body":
             data = self._begun + data
             end = _END.search(data)
@@ -90,6 +94,8 @@ class _Connection(HttpToolsProtocol):
             if b"pgrade" in data[: end.start()].lower():
                 # Java's client offers HTTP/2 in each request, and takes HTTP/1.1, too; the parser would read no body
                 data = _OFFER.sub(b"", data[: end.start()]) + data[end.start() :]
+            if not self._awaited and self.is_idle:  # the parser skips empty lines, which begin no request
+                self._await("head")
         self._unread += len(data)
         super().data_received(data)
         if self._awaited == "body" and self._unread > _HEAD_BYTES:  # a trailer without end
@@ -99,7 +105,16 @@ class _Connection(HttpToolsProtocol):
         super().on_message_begin()
         self._await("head")
 
+    def on_header(self, name: bytes, value: bytes) -> None:
+        if self._awaited == "head":  # what follows a body must not be taken for a header (RFC 9110, 6.5.1)
+            super().on_header(name, value)
+
     def on_headers_complete(self) -> None:
+        if len(self.pipeline) >= _AHEAD:
+            self._is_full = True
+            self._close_after()
+            raise OverflowError  # ends the parser
+        _refuse_unclear(self.headers)
         super().on_headers_complete()
         self._unread = 0
         self._await("body")
@@ -116,6 +131,16 @@ class _Connection(HttpToolsProtocol):
         self._unread = 0
         self._await("")
         super().on_message_complete()
+
+    def send_400_response(self, msg: str) -> None:
+        if not self._is_full:  # then those before are answered
+            super().send_400_response(msg)
+
+    def _unsupported_upgrade_warning(self) -> None:
+        """Read nothing more: what follows is of another protocol."""
+        self._is_full, self.cycle.keep_alive = True, False
+        if self.is_idle:
+            self.transport.close()
 
     @classmethod
     def stop(cls, connections: Iterable[Any]) -> None:
@@ -207,6 +232,17 @@ def _two_lengths(headers: Iterable[tuple[bytes, bytes]]) -> bool:
     What follows on such a connection may be another caller's (RFC 9112, 6.1), so nothing more is read from it.
     """
     return {b"content-length", b"transfer-encoding"} <= {name for name, _ in headers}
+
+
+def _refuse_unclear(headers: Iterable[tuple[bytes, bytes]]) -> None:
+    """Refuse a head that two programs may read in two ways, of those that the parser takes.
+
+    Raises:
+        ValueError: two hosts, or a body in a coding that would end with the connection alone.
+    """
+    of = [(name, value.strip().lower()) for name, value in headers if name in (b"host", b"transfer-encoding")]
+    if len(of) > len(dict(of)) or dict(of).get(b"transfer-encoding", b"chunked") != b"chunked":
+        raise ValueError
 
 
 def is_unix(socket: Any) -> bool:

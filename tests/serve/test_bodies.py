@@ -272,6 +272,38 @@ def test_a_body_with_two_lengths_is_the_last_of_its_connection(filled, live, len
     assert answer.count(b"HTTP/1.1") == 1 and b"connection: close" in answer
 
 
+def test_empty_lines_after_an_answer_do_not_hold_a_connection(filled, live):
+    live_ = b"GET /livez HTTP/1.1\r\nhost: localhost\r\n\r\n"
+    with live(filled, head_timeout_s=0.3) as (url, _), connected(url, live_) as kept:
+        assert kept.recv(12) == b"HTTP/1.1 200"
+        kept.sendall(b"\r\n\r\n")
+        all_of(kept)  # in vain, if it were never closed
+
+
+def test_requests_that_are_sent_far_ahead_are_not_all_kept(filled, live):
+    with (
+        live(filled) as (url, _),
+        connected(url, b"GET /livez HTTP/1.1\r\nhost: localhost\r\n\r\n" * 2000) as ahead,
+    ):
+        with suppress(ConnectionError):  # it closes while more is on its way
+            assert 1 <= all_of(ahead).count(b"HTTP/1.1 200") <= 65
+        assert httpx.get(f"{url}/livez").status_code == 200
+
+
+def test_heads_that_two_programs_may_read_in_two_ways_are_refused_and_trailers_are_no_headers(filled, live):
+    plain = b"GET /livez HTTP/1.1\r\nhost: localhost\r\n"
+    chunked = b"POST /nowhere HTTP/1.1\r\nhost: localhost\r\ntransfer-encoding: chunked\r\n\r\n0\r\n"
+    with live(filled) as (url, _):
+        for odd in (b"transfer-encoding: identity", b"transfer-encoding: gzip, chunked", b"host: elsewhere"):
+            with connected(url, plain + odd + b"\r\n\r\n") as refused:
+                assert all_of(refused).startswith(b"HTTP/1.1 400")
+        with connected(url, b"CONNECT /livez HTTP/1.1\r\nhost: localhost\r\n\r\n" + plain + b"\r\n") as other:
+            assert all_of(other).count(b"HTTP/1.1 405") == 1
+        with connected(url, chunked, b"x-request-id: late\r\n\r\n" + plain + b"connection: close\r\n\r\n") as sent:
+            answers = all_of(sent)
+    assert answers.count(b"HTTP/1.1") == 2 and b"late" not in answers
+
+
 def test_a_client_that_asks_first_is_refused_before_it_sends(filled, live):
     asking = head("/nowhere", 20_000_000).replace(b"\r\n\r\n", b"\r\nexpect: 100-continue\r\nconnection: close\r\n\r\n")
     with live(filled) as (url, _), connected(url, asking) as client:
