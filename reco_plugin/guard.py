@@ -345,8 +345,9 @@ class GuardedMemory:
     def search(self, search: Search) -> Neighbours:
         """Search with queries (B, D), see :meth:`reco_plugin.memory.Searches.search`.
 
-        Large searches, and those with exclusions, are run alone. The time that a call waits for others is part of its
-        limit: where the memory hangs, waiting does not add up.
+        Large searches, and those with exclusions, are run alone; of a server also those with conditions, since each
+        other condition would be a batch of its own, and so wait for the others. The time that a call waits for others
+        is part of its limit: where the memory hangs, waiting does not add up.
 
         Raises:
             InputError: also while the memory is down.
@@ -354,6 +355,8 @@ class GuardedMemory:
         """
         asked_at = time.monotonic()
         if search.exclude is not None or not 0 < len(search.vectors) <= self._most or search.k > _MOST_NEIGHBOURS:
+            return self._ask(search, asked_at)
+        if search.where is not None and self._deadline is not None:
             return self._ask(search, asked_at)
         try:
             condition = None if search.where is None else json.dumps(search.where)

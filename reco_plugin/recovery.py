@@ -31,7 +31,11 @@ class Recovery:
             if self._running or self._closed.is_set():
                 return
             self._running = True
-        threading.Thread(target=self._run, name=self._name, daemon=True).start()
+        try:
+            threading.Thread(target=self._run, name=self._name, daemon=True).start()
+        except RuntimeError:  # no thread is left, or the program ends: callers try by themselves
+            self._running = False
+            log.warning("%s cannot begin", self._name, exc_info=True)
 
     def close(self) -> None:
         """Look no more; one that has begun is not waited for."""

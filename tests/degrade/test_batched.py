@@ -153,6 +153,14 @@ def test_what_waits_for_a_server_is_one_request(rig: Build, hanging: Any) -> Non
     assert one.memory.asked == 2 * len(batchers)
 
 
+def test_different_conditions_do_not_wait_for_one_another_at_a_server(rig: Build) -> None:
+    one, callers = rig(remote=True, memory_timeout_s=60), 5
+    one.memory.trouble = threading.Barrier(callers, timeout=PATIENCE_S).wait  # passes once all of them are there
+    with ThreadPoolExecutor(callers) as threads:
+        found = list(threads.map(lambda number: one.ask(where={"colour": str(number)}), range(callers)))
+    assert [each.degraded for each in found] == [None] * callers
+
+
 @pytest.mark.filterwarnings("ignore::reco_plugin.guard.DegradedWarning")
 def test_who_waited_for_a_server_that_hangs_does_not_wait_again(rig: Build, hanging: Any) -> None:
     one = rig(remote=True, memory_timeout_s=0.05, breaker_failures=1000)

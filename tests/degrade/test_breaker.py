@@ -7,6 +7,7 @@ import threading
 import pytest
 
 from reco_plugin.guard import Breaker
+from reco_plugin.recovery import Recovery
 
 ERROR = OSError("connection refused")
 
@@ -139,3 +140,13 @@ def test_of_many_threads_one_probes(breaker, clock):
         thread.join(30)
     assert len(tickets) == 16
     assert sum(ticket is not None for ticket in tickets) == 1
+
+
+def test_a_watch_that_cannot_begin_does_not_keep_callers_from_trying(monkeypatch):
+    def refuse(_: threading.Thread) -> None:
+        raise RuntimeError("can't start new thread")
+
+    watch = Recovery("watch", lambda: True)
+    monkeypatch.setattr(threading.Thread, "start", refuse)
+    watch.begin()
+    assert not watch.running
