@@ -110,7 +110,7 @@ def add_model(source: str | None, options: AddOptions, out: Path, serving: Servi
         (folder / TOKENIZER).write_text(texts.tokenizer_json, encoding="utf-8")
         manifest = Manifest(
             name=files.name,
-            digest=_digest(files, pixels, texts),
+            digest=_digest(files, towers, pixels, texts),
             dimension=dimension,
             image=pixels.image,
             text=texts.text,
@@ -277,8 +277,8 @@ def _file(folder: Path, name: str) -> Path:
     return folder / name / "1" / "model.onnx"
 
 
-def _digest(files: Files, pixels: Pixels, texts: TextSteps) -> str:
-    """sha256 over the makers' graphs with their weights, preprocessing and tokenizer."""
+def _digest(files: Files, towers: dict[Modality, Tower], pixels: Pixels, texts: TextSteps) -> str:
+    """sha256 over the makers' graphs with their weights, the outputs taken, preprocessing and tokenizer."""
     digest = hashlib.sha256()
     for graph in dict.fromkeys((files.image, files.text)):
         for path in (graph, *weights_beside(graph)):
@@ -287,6 +287,7 @@ def _digest(files: Files, pixels: Pixels, texts: TextSteps) -> str:
     for part in (pixels.image.to_dict() | {"scale": pixels.scale}, text):
         digest.update(json.dumps(part, sort_keys=True).encode())
     digest.update(texts.tokenizer_json.encode())
+    digest.update(json.dumps([[tower.output for tower in towers.values()], texts.masked]).encode())
     return digest.hexdigest()
 
 

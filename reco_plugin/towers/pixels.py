@@ -31,8 +31,15 @@ def read_pixels(config: Mapping[str, Any], path: object) -> Pixels:
         path: of the file, for messages.
 
     Raises:
-        ConfigError: a step that is not done here, or one that the file leaves open.
+        ConfigError: a step that is not done here, one that the file leaves open, or a value that cannot be one.
     """
+    try:
+        return _read_pixels(config, path)
+    except (TypeError, ValueError, AttributeError) as error:
+        raise ConfigError(f"{path} holds a value that cannot be read ({error}): mend it, or fetch it again") from None
+
+
+def _read_pixels(config: Mapping[str, Any], path: object) -> Pixels:
     config = config.get("image_processor", config)
     if "mean" in config and "std" in config:
         return _of_open_clip(config, path)

@@ -106,7 +106,7 @@ def find_files(source: str | None, options: AddOptions) -> Files:
     layout = _layout(place) if None in given else None
     image, text, suffixes = _towers(place, layout, options)
     beside = layout.beside if layout else ("",)
-    ready = bool(suffixes) and suffixes.isdisjoint({""})
+    ready = not any(given) and suffixes.isdisjoint({""})
     return _with_settings(place, beside, options, (image, text), layout.name if layout else "single files", ready)
 
 
@@ -221,18 +221,20 @@ def _layout(place: _Place) -> TowerLayout:
 def _towers(place: _Place, layout: TowerLayout | None, options: AddOptions) -> tuple[Path, Path, set[str]]:
     """Paths of both towers, and the suffixes of those that the layout gave."""
     paths, suffixes = [], set()
+    mixed = options.image is not None or options.text is not None  # a given graph is not known to be smaller already
+    wanted = _SUFFIXES[options.precision][:: -1 if mixed else 1]
     for given, pattern in ((options.image, layout and layout.image), (options.text, layout and layout.text)):
         if given:
             paths.append(given)
             continue
-        choices = {pattern.format(suffix): suffix for suffix in _SUFFIXES[options.precision]} if pattern else {}
+        choices = {pattern.format(suffix): suffix for suffix in wanted} if pattern else {}
         name = next((name for name in choices if name in place.names), None)
         path = place.get(name) if name else None
         if name is None or path is None:
             raise ConfigError(f"{place.source} has no {next(iter(choices))}: choose another --precision")
         paths.append(path)
         suffixes.add(choices[name])
-    if len(suffixes) > 1:
+    if len(suffixes) > 1 and "" in suffixes:
         raise ConfigError(f"{place.source} has one tower in {options.precision} only: choose another --precision")
     return paths[0], paths[1], suffixes
 

@@ -42,12 +42,22 @@ def read_texts(files: Files, options: AddOptions, length: int | None) -> TextSte
         length: L of the graph, None where it takes any.
 
     Raises:
-        ConfigError: what is missing, with the flag that gives it.
+        ConfigError: what is missing, with the flag that gives it; a value in the files that cannot be one.
         ArtifactError: the tokenizer cannot be read.
     """
+    try:
+        return _read_texts(files, options, length)
+    except (TypeError, ValueError, AttributeError) as error:
+        raise ConfigError(
+            f"config.json or tokenizer_config.json beside {files.tokenizer} holds a value that cannot be read "
+            f"({error}): mend it, or fetch it again"
+        ) from None
+
+
+def _read_texts(files: Files, options: AddOptions, length: int | None) -> TextSteps:
     backend = _load(files.tokenizer)
     config = files.tokenizing
-    side = config.get("padding_side", "right")
+    side = config.get("padding_side") or "right"
     if _cuts_texts(files):
         side = "right"  # SigLIP2's tokenizer says left, and its processor pads right
     limit = _length(files, options, length)
@@ -55,9 +65,16 @@ def read_texts(files: Files, options: AddOptions, length: int | None) -> TextSte
     pad_id = backend.token_to_id(pad)
     if pad_id is None:
         raise ConfigError(f"{files.tokenizer} has no token {pad!r} to fill texts with: name another by --pad-token")
+    backend.no_padding()  # a file may hold it: its last token would be taken for the one that ends a text
+    backend.no_truncation()
     frame = backend.encode("").ids
+    if limit <= len(frame):
+        raise ConfigError(
+            f"texts of {limit} tokens hold no word, since {files.tokenizer} puts {len(frame)} around each: give a "
+            "larger --context-length"
+        )
     end_id = pad_id if frame and frame[-1] == pad_id else None
-    backend.enable_truncation(limit, direction=config.get("truncation_side", "right"))
+    backend.enable_truncation(limit, direction=config.get("truncation_side") or "right")
     backend.enable_padding(length=limit, direction=side, pad_id=pad_id, pad_token=pad)
     buckets = (*BUCKETS, *(one for one in _LONGER if one > BUCKETS[-1]))
     text = TextConfig("hf", limit, _clean(files, backend, options), pad_id, end_id, buckets=buckets)

@@ -11,6 +11,7 @@ from typing import Any
 import numpy as np
 import onnx
 import pytest
+import tokenizers
 import torch
 from onnx import TensorProto, helper
 from PIL import Image
@@ -144,6 +145,64 @@ def test_a_published_file_of_the_precision_is_taken(js: Path, tmp_path: Path) ->
     assert half.digest != whole.digest
     with Reco.open(tmp_path / "whole", threads=1) as one, Reco.open(tmp_path / "half", threads=1) as other:
         assert (one.encoder.images(sample_images(2)) * other.encoder.images(sample_images(2))).sum(1).min() > 0.999
+
+
+def test_both_towers_get_the_precision_however_their_files_are_named(js: Path, tmp_path: Path) -> None:
+    for name, suffix in (("vision_model", "_quantized"), ("text_model", "_int8")):
+        path = js / "onnx" / f"{name}{suffix}.onnx"
+        shutil.copyfile(js / "onnx" / f"{name}.onnx", path)
+        precision_module.to_precision(path, "int8")
+    assert add(js, tmp_path / "published", precision="int8").manifest.precision == "int8"
+    add(js, tmp_path / "given", precision="int8", image=js / "onnx" / "vision_model.onnx")
+    for out in ("published", "given"):
+        for name in ("clip_image", "clip_text"):
+            nodes = onnx.load(tmp_path / out / name / "1" / "model.onnx").graph.node
+            assert "MatMulInteger" in {node.op_type for node in nodes}, (out, name)
+
+
+def test_another_output_is_another_encoder(js: Path, tmp_path: Path) -> None:
+    for name, output in (("vision_model", "image_embeds"), ("text_model", "text_embeds")):
+        model = onnx.load(js / "onnx" / f"{name}.onnx")
+        model.graph.node.append(helper.make_node("Tanh", [output], [f"{output}_features"]))
+        model.graph.output.append(helper.make_tensor_value_info(f"{output}_features", TensorProto.FLOAT, ["b", 24]))
+        onnx.save(model, js / "onnx" / f"{name}.onnx")
+    told = add(js, tmp_path / "told").manifest
+    chosen = {"image_output": "image_embeds_features", "text_output": "text_embeds_features"}
+    other = add(js, tmp_path / "other", **chosen).manifest
+    assert other.digest != told.digest
+    same = add(js, tmp_path / "same", image_output="image_embeds", text_output="text_embeds").manifest
+    assert same.digest == told.digest
+
+
+def test_padding_in_the_tokenizers_file_changes_no_vector(written: Written, tmp_path: Path) -> None:
+    source = written("Chinese-CLIP", "transformers_js")
+    padded = Path(shutil.copytree(source, tmp_path / "padded"))
+    tokenizer = tokenizers.Tokenizer.from_file(str(padded / "tokenizer.json"))
+    tokenizer.enable_padding(length=52, pad_id=0, pad_token="[PAD]")
+    tokenizer.save(str(padded / "tokenizer.json"))
+    one, two = add(source, tmp_path / "one").manifest, add(padded, tmp_path / "two").manifest
+    assert two.digest == one.digest and two.text == one.text
+
+
+@pytest.mark.parametrize(
+    ("name", "values"),
+    [
+        ("preprocessor_config.json", {"rescale_factor": None}),
+        ("preprocessor_config.json", {"image_mean": ["a", "b", "c"]}),
+        ("tokenizer_config.json", {"padding_side": "middle"}),
+        ("config.json", {"model_cfg": 3}),
+    ],
+)
+def test_values_that_cannot_be_one_name_their_file(name: str, values: dict[str, Any], js: Path, tmp_path: Path) -> None:
+    path = js / name
+    path.write_text(json.dumps(json.loads(path.read_text()) | values))
+    with pytest.raises(ConfigError, match=rf"{name}.*holds a value that cannot be read"):
+        add(js, tmp_path / "out")
+
+
+def test_a_length_that_holds_no_word_is_refused(js: Path, tmp_path: Path) -> None:
+    with pytest.raises(ConfigError, match=r"texts of 2 tokens hold no word.*--context-length"):
+        add(js, tmp_path / "out", context_length=2)
 
 
 def test_weights_in_files_of_their_own_are_read(js: Path, tmp_path: Path) -> None:
