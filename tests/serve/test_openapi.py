@@ -54,7 +54,7 @@ def test_a_caution_is_a_word_or_a_share():
     found = [schema["properties"]["caution"] for schema in schemas if "caution" in schema.get("properties", {})]
     asked = [one["anyOf"] for one in found if {"type": "null"} in one["anyOf"]]
     words = {"type": "string", "enum": ["cautious", "balanced", "bold"]}
-    assert len(asked) == 4
+    assert len(asked) == 5
     assert all(one == [words, {"type": "number", "minimum": 0, "maximum": 1}, {"type": "null"}] for one in asked)
 
 
