@@ -48,8 +48,9 @@ class Promise:
 
     Attributes:
         cut: first answers from this score on pass.
-        passing: share of the questions that pass, with its 95 % interval.
-        right: share of these that are right, with its 95 % interval; the lowest of the kinds of questions.
+        passing: share of the questions that pass, with its 95 % interval; the lowest of the kinds of questions, which
+            the same things ask, so that together they are no more evidence.
+        right: share of these that are right, with its 95 % interval; the lowest of the kinds, too.
     """
 
     cut: float
@@ -78,9 +79,10 @@ def find_cutoff(
     if kept is None:
         return None
     counts = [one.pass_at(kept) for one in tested]
-    passing, asked = sum(many for many, _ in counts), sum(len(one.score) for one in tested)
+    asked = [(many, len(one.score)) for one, (many, _) in zip(tested, counts, strict=True)]
+    least = min(asked, key=lambda one: one[0] / one[1])
     worst = min(counts, key=lambda one: (one[0] - one[1]) / one[0])
-    return Promise(kept, interval(passing, asked), interval(worst[0] - worst[1], worst[0]))
+    return Promise(kept, interval(*least), interval(worst[0] - worst[1], worst[0]))
 
 
 def _doubt(kinds: Sequence[FirstAnswers], cut: float, precision: float) -> float:

@@ -87,7 +87,7 @@ class PromiseBody(BaseModel):
     cut: float
     """What passes is at least this."""
     passing: tuple[float, float, float]
-    """Share of queries that pass, with its 95 % interval."""
+    """Share of queries that pass, with its 95 % interval; the lowest, of things that the memory knows or not."""
     right: tuple[float, float, float]
     """Share of these that is right, likewise."""
 

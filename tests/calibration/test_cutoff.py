@@ -60,6 +60,7 @@ def test_a_promise_for_two_kinds_holds_for_the_worse_one() -> None:
     assert precision_at(both.cut, 0.1) >= 0.8 > precision_at(easy.cut, 0.1)
     assert both.right[0] >= 0.8
     assert both.passing[1] < both.passing[0] < both.passing[2]
+    assert both.passing == min(interval(one.pass_at(both.cut)[0], 2_000) for one in two[1]), "not of all together"
 
 
 def test_without_enough_questions_that_pass_nothing_is_promised() -> None:
