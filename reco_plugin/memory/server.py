@@ -292,9 +292,11 @@ class Server:
             try:
                 QdrantStub(channel).HealthCheck(HealthCheckRequest(), timeout=_PROBE_S)  # type: ignore[no-untyped-call]
             except grpc.RpcError as error:
+                fault = read_fault(error)
+                if quiet:  # it is known to speak gRPC: a proxy that lets no health check pass is an answer, too
+                    return not (fault.unanswered or fault.late)
                 if not is_refusal_of_key(error):
-                    if not quiet:
-                        _log.info("no gRPC at %s, so the memory is reached by REST", address)
+                    _log.info("no gRPC at %s, so the memory is reached by REST", address)
                     return False
         return True
 

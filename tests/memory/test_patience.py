@@ -4,15 +4,17 @@ from __future__ import annotations
 
 import socket
 from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import closing
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from threading import Thread
 
+import grpc
 import pytest
 from qdrant_client import QdrantClient, models
 
 from reco_plugin.errors import MemoryOverloaded, MemoryTimeout, MemoryUnavailable
-from reco_plugin.memory.server import Patience
+from reco_plugin.memory.server import Patience, Server
 
 POINTS = [models.PointStruct(id=1, vector=[1.0])]
 
@@ -93,3 +95,15 @@ def test_a_write_to_nobody_says_how_long_it_was_tried():
         port = closed.getsockname()[1]
     said = write(port, MemoryUnavailable, within_s=1)
     assert ", for 1 s (memory_options.write_timeout_s). Is a Qdrant server running there?" in said
+
+
+def test_a_proxy_that_lets_no_health_check_pass_answers_too():
+    """Else such a server was never asked again, after its first outage."""
+    with ThreadPoolExecutor(1) as threads:
+        proxy = grpc.server(threads)
+        port = proxy.add_insecure_port("127.0.0.1:0")
+        proxy.start()
+        server = Server.parse(f"grpc://127.0.0.1:{port}")
+        assert server.answers(by_grpc=True)
+        proxy.stop(None).wait()
+        assert not server.answers(by_grpc=True)
