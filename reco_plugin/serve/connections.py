@@ -135,6 +135,11 @@ class _Connection(HttpToolsProtocol):
     def send_400_response(self, msg: str) -> None:
         if not self._is_full:  # then those before are answered
             super().send_400_response(msg)
+            self._hurry()
+
+    def timeout_keep_alive_handler(self) -> None:
+        super().timeout_keep_alive_handler()
+        self._hurry()
 
     def _unsupported_upgrade_warning(self) -> None:
         """Read nothing more: what follows is of another protocol."""
@@ -181,8 +186,7 @@ class _Connection(HttpToolsProtocol):
 
     def pause_writing(self) -> None:
         super().pause_writing()
-        if self._stuck is None:  # else a client that takes a little now and then would hold an answer for ever
-            self._stuck = self.loop.call_later(self.limits.body_timeout_s, self.transport.abort)
+        self._hurry()
 
     def resume_writing(self) -> None:
         super().resume_writing()
@@ -193,6 +197,13 @@ class _Connection(HttpToolsProtocol):
         """The client has taken an answer, but for what the system still sends."""
         _cancel(self._stuck)
         self._stuck = None
+        if self.transport.is_closing():  # which waits for what is still to be sent
+            self._hurry()
+
+    def _hurry(self) -> None:
+        """End the connection, if the client does not take what is to be sent."""
+        if self._stuck is None:  # else a client that takes a little now and then would hold an answer for ever
+            self._stuck = self.loop.call_later(self.limits.body_timeout_s, self.transport.abort)
 
     def connection_lost(self, exc: Exception | None) -> None:
         super().connection_lost(exc)
@@ -216,6 +227,7 @@ class _Connection(HttpToolsProtocol):
     def _give_up(self) -> None:
         if self.is_idle:
             self.transport.close()
+            self._hurry()
         elif self._awaited == "head":  # sent behind a request that is not answered yet
             self._await("head")
         # else the application answers 408, in the dialect's shape

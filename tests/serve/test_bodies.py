@@ -10,16 +10,20 @@ import time
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager, suppress
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import httpx
 import pytest
+import uvicorn
 from live_service import wait_until
 from PIL import Image
 from pydantic import BaseModel, ValidationError
+from uvicorn.server import ServerState
 
 from benchmarks.torture.costly import BODIES
+from reco_plugin.serve.connections import make_protocol
 from reco_plugin.serve.dialects.clip import VectorizeRequest
 from reco_plugin.serve.dialects.cohere import CohereRequest
 from reco_plugin.serve.dialects.openai import EmbeddingsRequest
@@ -337,6 +341,37 @@ def test_an_answer_that_is_taken_too_slowly_is_dropped(filled, live):
                 taken += len(slow.recv(40_000))
                 time.sleep(0.01)
         assert taken < 15_000_000
+
+
+@pytest.mark.parametrize("close", [b"", b"connection: close\r\n"])
+def test_the_rest_of_an_answer_that_is_not_taken_holds_no_connection(close):
+    """It was closed, which waited for ever, where so little was left that nothing had to wait to write it."""
+
+    async def application(scope: Any, receive: Any, send: Any) -> None:
+        await send({"type": "http.response.start", "status": 200, "headers": [(b"content-length", b"50000")]})
+        await send({"type": "http.response.body", "body": b"x" * 50_000})
+
+    async def run() -> None:
+        settings, state, gone = ServeSettings(head_timeout_s=0.1, body_timeout_s=0.1), ServerState(), asyncio.Event()
+        kind = make_protocol(settings)
+
+        class Ending(kind):
+            def connection_lost(self, exc: Exception | None) -> None:
+                super().connection_lost(exc)
+                gone.set()
+
+        config = uvicorn.Config(application, http=Ending, timeout_keep_alive=0, log_config=None, access_log=False)
+        with socket.create_server(("127.0.0.1", 0)) as listening, socket.socket() as client:
+            listening.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, 4096)
+            client.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4096)
+            make = partial(Ending, config=config, server_state=state, app_state={})
+            async with await asyncio.get_running_loop().create_server(make, sock=listening):
+                client.connect(listening.getsockname())
+                client.sendall(b"GET / HTTP/1.1\r\nhost: localhost\r\n" + close + b"\r\n")
+                await asyncio.wait_for(gone.wait(), 30)
+        assert not state.connections
+
+    asyncio.run(run())
 
 
 def test_connections_are_bounded_and_probes_are_answered(filled, live, monkeypatch):
