@@ -49,11 +49,21 @@ def image_to_file(source: ImageInput, max_pixels: int = MAX_PIXELS) -> bytes:
         raise understood(error, max_pixels) from error
 
 
+_ORIENTATION = 0x0112  # of EXIF
+
+
 def _as_png(image: Image) -> bytes:
+    """A PNG file that is turned as the original says it is, where it does."""
+    from PIL.Image import Exif
+
+    exif = Exif()
+    if turned := image.getexif().get(_ORIENTATION):
+        exif[_ORIENTATION] = turned
+    colours = image.info.get("icc_profile") if image.mode in _OF_PNG else None  # one of CMYK would not fit
     kept = image if image.mode in _OF_PNG else image.convert("RGB")
     if max(kept.size) > SIDE:
         kept = kept.convert("RGBA" if "A" in kept.getbands() else "RGB")
         kept.thumbnail((SIDE, SIDE))
     out = io.BytesIO()
-    kept.save(out, "PNG")
+    kept.save(out, "PNG", exif=exif, icc_profile=colours)
     return out.getvalue()

@@ -25,7 +25,7 @@ from PIL import Image, features
 from pydantic import TypeAdapter
 
 from reco_plugin.errors import ConfigError, ImageError, InputError
-from reco_plugin.preprocess import ImageConfig, images_to_array
+from reco_plugin.preprocess import ImageConfig, image_to_file, images_to_array
 
 image_transform = pytest.importorskip("open_clip.transform").image_transform
 pytestmark = pytest.mark.filterwarnings("error")
@@ -214,6 +214,19 @@ def test_exif_orientation_is_not_applied() -> None:
         assert rotated.getexif()[0x0112] == 6
         assert_same(content, rotated, SQUARE)
     assert (images_to_array([content], SQUARE) == images_to_array([encoded(image, "JPEG", quality=95)], SQUARE)).all()
+
+
+def test_a_file_that_is_made_smaller_keeps_its_orientation_and_no_colours_of_another_mode() -> None:
+    exif = Image.Exif()
+    exif[0x0112], exif[0x010F] = 6, "a camera"
+    for mode in ("RGB", "CMYK"):
+        out = io.BytesIO()
+        Image.new(mode, (3000, 20)).save(out, "JPEG", exif=exif, icc_profile=b"a profile")
+        with Image.open(io.BytesIO(image_to_file(out.getvalue()))) as found:
+            assert (found.format, found.size, dict(found.getexif())) == ("PNG", (2048, 14), {0x0112: 6})
+            assert ("icc_profile" in found.info) == (mode == "RGB")
+    with Image.open(io.BytesIO(image_to_file(Image.new("RGB", (3000, 20))))) as plain:
+        assert not plain.getexif()
 
 
 def test_of_an_animation_the_first_frame() -> None:
