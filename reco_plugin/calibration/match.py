@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import base64
+import hashlib
 import io
 import zipfile
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -270,9 +271,10 @@ class MatchState:
         arrays |= {f"{modality}_mean": mean for modality, mean in self.means.items()}
         file = io.BytesIO()
         np.savez_compressed(file, **arrays)
-        blob = base64.b64encode(file.getvalue()).decode()
+        blob = file.getvalue()
         told = {name: getattr(self, name) for name in _TOLD}
-        return {"format": FORMAT, **told, "blob": blob}
+        digest = hashlib.sha256(blob).hexdigest()
+        return {"format": FORMAT, **told, "sha256": digest, "blob": base64.b64encode(blob).decode()}
 
     @classmethod
     def from_json(cls, stored: Mapping[str, Any]) -> MatchState:
@@ -285,7 +287,10 @@ class MatchState:
         try:
             if stored["format"] != FORMAT:
                 raise ConfigError(f"what it knows of matches has format {stored['format']}, not {FORMAT}: {again}")
-            with np.load(io.BytesIO(base64.b64decode(stored["blob"], validate=True)), allow_pickle=False) as arrays:
+            blob = base64.b64decode(stored["blob"], validate=True)
+            if hashlib.sha256(blob).hexdigest() != stored["sha256"]:
+                raise ValueError(f"its sha256 is not {str(stored['sha256'])[:12]}…")
+            with np.load(io.BytesIO(blob), allow_pickle=False) as arrays:
                 questions = {modality: dict(_kinds(arrays, modality)) for modality in MODALITIES}
                 means = {modality: arrays[f"{modality}_mean"] for modality in MODALITIES}
             numbers = int(stored["index"]), int(stored["things"]), float(stored["alone"])

@@ -144,7 +144,16 @@ def test_the_state_is_stored_and_read_back(state: MatchState) -> None:
     assert again.to_json() == stored
     assert again.cutoffs("text", "plain", 0.6, 0.1) == state.cutoffs("text", "plain", 0.6, 0.1)
     assert read_matches({}) is None
-    for damaged in ({"format": 99}, {"blob": "!"}, {"blob": stored["blob"][:-40]}, {"index": "many"}):
+    middle = len(stored["blob"]) // 2  # where the compressed stream breaks, not the archive
+    flipped = stored["blob"][:middle] + "AAAA" + stored["blob"][middle + 4 :]
+    for damaged in (
+        {"format": 99},
+        {"blob": "!"},
+        {"blob": stored["blob"][:-40]},
+        {"blob": flipped},
+        {"sha256": None},
+        {"index": "many"},
+    ):
         with pytest.raises(ConfigError, match="reco memory calibrate"):
             read_matches({"match": stored | damaged})
     with pytest.raises(ConfigError, match="damaged"):
