@@ -112,9 +112,10 @@ def _take_encoder(values: dict[str, Any], before: Mapping[str, Any]) -> dict[str
     others = {name: value for name, value in values.items() if name != "encoder"}
     if "model" in before:
         return others
-    if "://" not in str(encoder):
+    if "://" not in str(encoder):  # not repeated: it may be the key, set by the other's name
         raise ConfigError(
-            f"encoder must be the address of an API, as in openai+https://host/v1?model=NAME: {encoder!r}"
+            "encoder must be the address of an API, as in openai+https://host/v1?model=NAME, and what is given has no "
+            "://. A key goes into encoder_key, a model folder into model"
         )
     if values.get("model") not in (None, encoder):
         raise ConfigError(

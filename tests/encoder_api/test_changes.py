@@ -142,6 +142,9 @@ def test_an_address_and_a_folder_from_one_place_are_refused(tmp_path: Path, monk
         Reco.open("triton_models", encoder="reco+http://127.0.0.1:1")
     with pytest.raises(ConfigError, match="encoder must be the address of an API"):
         Reco.open(encoder="triton_models")
+    with pytest.raises(ConfigError, match="A key goes into encoder_key") as raised:
+        Reco.open(encoder="sk-hush-4711")
+    assert "hush" not in str(raised.value)
     monkeypatch.setenv("RECO_ENCODER", "reco+http://127.0.0.1:1")
     with Reco.open(Path(__file__).resolve().parents[2] / "triton_models") as reco:  # the nearer one counts
         assert reco.encoder.client is None
