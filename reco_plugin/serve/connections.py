@@ -54,6 +54,7 @@ class _Connection(HttpToolsProtocol):
             self.parser.set_dangerous_leniencies(lenient_data_after_close=True, lenient_chunked_length=True)
         self._awaited: Literal["head", "body", ""] = "head"  # of a request, from the client
         self._begun = b""  # of a head whose end is not here
+        self._head_bytes = 0  # of the fields of the head that is read
         self._unread = 0  # bytes since the latest part of a body
         self._is_full = False  # whether it reads no other request
         self._late: asyncio.TimerHandle | None = None
@@ -103,11 +104,15 @@ class _Connection(HttpToolsProtocol):
 
     def on_message_begin(self) -> None:
         super().on_message_begin()
+        self._head_bytes = 0
         self._await("head")
 
     def on_header(self, name: bytes, value: bytes) -> None:
         if self._awaited == "head":  # what follows a body must not be taken for a header (RFC 9110, 6.5.1)
             super().on_header(name, value)
+            self._head_bytes += len(name) + len(value) + len(":\r\n")
+            if self._head_bytes + len(self.url) > _HEAD_BYTES:  # begun behind a request, or behind empty lines
+                raise OverflowError
 
     def on_headers_complete(self) -> None:
         if len(self.pipeline) >= _AHEAD:
