@@ -60,6 +60,7 @@ def run_here(folder: Path, arguments: list[str], monkeypatch: pytest.MonkeyPatch
 
 
 @pytest.mark.filterwarnings("ignore:WebDataset:UserWarning")  # of clip_benchmark, which does not say what it wants
+@pytest.mark.filterwarnings("ignore:Precision is ill-defined:UserWarning")  # its report, of unpredicted classes
 def test_classification_agrees(bench: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     sides = {"frozen": "frozen", "memory": "image", "text@memory": "text", "both@memory": "both"}
     options = command("labelled", list(sides), "--batch_size", "50")
