@@ -449,7 +449,7 @@ def test_reco_refines_by_its_policy_unless_settings_or_the_caller_say_otherwise(
     world = World()
     refiner = learned(world.pairs())
     memory: Any = SimpleNamespace(
-        searches=refiner.memory.searches, calibration=refiner.memory.calibration, encoder=None
+        searches=refiner.memory.searches, calibration=refiner.memory.calibration, encoder=SimpleNamespace(changed=None)
     )
     said = SimpleNamespace(policy=Policy(k=3, gate=False), fusion=FusionInfo(fuser="reco"))
     manifest = SimpleNamespace(defaults=Manifest.defaults.__get__(said), fusers=("reco",))
