@@ -10,6 +10,7 @@ from typing import Any, cast
 import numpy as np
 import pytest
 from api_server import Api, Reply
+from live_service import wait_until
 from PIL import Image
 from starlette.testclient import TestClient
 
@@ -64,6 +65,7 @@ def test_a_service_says_that_the_model_is_another_one(api: Api, tmp_path: Path) 
         reco.memory.add([PAIR])
         keys = ServeSettings(page=False, admin_key="k")
         with TestClient(create_app(keys, reco)) as client:
+            wait_until(lambda: client.get("/readyz").status_code == 200)
             api.model = 1
             answer = client.post("/refined/v1/embeddings", json={"model": "clip", "input": ["fox"], "refine": True})
             ready = client.get("/readyz").json()
