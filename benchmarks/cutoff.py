@@ -132,7 +132,9 @@ class Tested:
     def rates(self, by: str, cut: float, absent: float, known: float) -> tuple[float, float]:
         """Share that passes, and share of these that is right, for a share without an answer and a share known."""
         there, gone = (values >= cut for values in self.passing[by])
-        weight = np.where(self.known, known / max(self.known.sum(), 1), (1 - known) / max((~self.known).sum(), 1))
+        weight = np.where(
+            self.known, known / max(int(self.known.sum()), 1), (1 - known) / max(int((~self.known).sum()), 1)
+        )
         passing = (1 - absent) * (weight @ there) + absent * (weight @ gone)
         right = (1 - absent) * (weight @ (there & self.right))
         return float(passing), float(right / passing) if passing else float("nan")
