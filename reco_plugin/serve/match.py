@@ -15,10 +15,10 @@ from ..match import PRECISION, Matches
 from ..pairs import PairMemory
 from ..reco import Reco
 from ..types import MODALITIES, Coverage, Modality, Refinement
-from .dialects.shared import image_item, text_item
+from .dialects.shared import text_or_image_item
 from .edge import Caller, Edge
 from .embedder import AnswerRow, Embedded, EmbedRequest, Item
-from .failures import Failure, Refused
+from .failures import Failure
 from .routes import answering_in, openai_shape
 from .schemas import ERRORS, ErrorBody, HowToRefine, Items, JsonVector, Numbers, Strict, error_body
 
@@ -49,12 +49,7 @@ class MatchQuery(Strict):
         """The same for the embedder."""
         if self.vector is not None:
             return Item.vector(self.vector, self.modality)
-        if self.text is not None:
-            return text_item(self.text)
-        try:
-            return image_item(self.image or "", caller.settings.max_image_bytes)
-        except Refused as refused:
-            return refused.failure
+        return text_or_image_item(self.text, self.image, caller.settings.max_image_bytes)
 
 
 class MatchRequest(HowToRefine):

@@ -16,10 +16,10 @@ from pydantic import BaseModel, Field, model_validator
 
 from ..score import Scores
 from ..types import Degraded, InputType, Modality
-from .dialects.shared import InputPart, Picture, image_item, read, text_item
+from .dialects.shared import InputPart, Picture, read, text_or_image_item
 from .edge import Caller, Edge
 from .embedder import EmbedRequest, Item
-from .failures import Failure, Refused
+from .failures import Failure
 from .routes import answering_in, openai_shape
 from .schemas import ERRORS, CoverageBody, HowToRefine, Items, Numbers, RefinedList, Strict, refined_list
 from .scores import ScoreRequest
@@ -60,12 +60,7 @@ class ExplainInput(Strict):
 
     def to_item(self, caller: Caller) -> Item | Failure:
         """The same for the embedder."""
-        if self.text is not None:
-            return text_item(self.text)
-        try:
-            return image_item(self.image or "", caller.settings.max_image_bytes)
-        except Refused as refused:
-            return refused.failure
+        return text_or_image_item(self.text, self.image, caller.settings.max_image_bytes)
 
 
 class ExplainRequest(HowToRefine):

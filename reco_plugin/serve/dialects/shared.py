@@ -403,3 +403,13 @@ def pixels_expected(data: bytes) -> bytes:
 def image_item(encoded: str, max_bytes: int) -> Item:
     """An image of a data URI or bare base64."""
     return Item.image(image_bytes(encoded, max_bytes=max_bytes))
+
+
+def text_or_image_item(text: str | None, image: str | None, max_image_bytes: int) -> Item | Failure:
+    """The one of both that is given, as an item, or why it is none."""
+    if text is not None:
+        return text_item(text)
+    try:
+        return image_item(image or "", max_image_bytes)
+    except Refused as refused:
+        return refused.failure
