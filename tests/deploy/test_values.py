@@ -14,6 +14,7 @@ import pytest
 import yaml
 
 from benchmarks.chart import CHART, make_page, make_schema, make_table, read_values
+from reco_plugin.config import _SECRET
 
 from .conftest import READER, SETS
 from .objects import COMPONENT, Object, Pod, kinds_of, on_each_set, pods_of, servers_of, variables
@@ -85,7 +86,32 @@ def test_extra_variables_win_over_settings(render: Render) -> None:
     assert pod.spec["containers"][0]["envFrom"] == [{"configMapRef": {"name": "settings"}}]
 
 
-@pytest.mark.parametrize("name", ["RECO_SERVE_API_KEYS", "RECO_SERVE_ADMIN_KEY", "RECO_MEMORY_API_KEY"])
+@on_each_set
+def test_what_a_variable_names_stands_before_it(manifests: list[Object]) -> None:
+    """Kubernetes leaves $(NAME) as it is where NAME comes later."""
+    for pod in pods_of(manifests):
+        before: set[str] = set()
+        for name, value in variables(pod).items():
+            named = set(re.findall(r"\$\((\w+)\)", value)) if isinstance(value, str) else set()
+            assert named <= before, f"{name} of {pod.owner} names {named - before}"
+            before.add(name)
+
+
+def test_where_an_api_encodes_there_is_no_model(render: Render) -> None:
+    pods = _pods(render(SETS["encoder-is-an-api"]))
+    for pod in (pods["plugin"], pods["job"]):
+        assert "initContainers" not in pod.spec
+        assert "models" not in {volume["name"] for volume in pod.spec["volumes"]}
+        assert not {"RECO_MODEL", "RECO_TRITON_URL"} & variables(pod).keys(), "the plugin takes one of them, not both"
+    with pytest.raises(
+        Exception, match=re.escape("settings.RECO_ENCODER: an API encodes, and Triton would stand idle")
+    ):
+        render({"settings": {"RECO_ENCODER": "https://api.jina.ai/v1?model=jina-clip-v2"}})
+
+
+@pytest.mark.parametrize(
+    "name", sorted(f"RECO_{'SERVE_' * (each in ('api_keys', 'admin_key'))}{each.upper()}" for each in _SECRET)
+)
 def test_a_key_cannot_stand_in_values(render: Render, name: str) -> None:
     with pytest.raises(Exception, match=f"settings.{name}: a key stands in a secret") as refused:
         render({"settings": {name: "of-nobody"}})

@@ -78,26 +78,43 @@ annotations: {{- toYaml . | nindent 2 }}
 {{- end -}}
 {{- end }}
 
-{{/* Variables: a dict of own (name -> the rest of the entry), settings (name -> value) and extra (entries). Each name once. */}}
+{{/* Variables: a dict of own (name -> the rest of the entry), settings (name -> value) and extra (entries). Each name once.
+     One may name another as $(NAME) that stands before it. So first come the chart's that come from elsewhere, then the user's
+     in their order, then the others. */}}
 {{- define "reco.env" -}}
 {{- $all := deepCopy .own }}
 {{- range $name, $value := .settings }}
 {{- if not (kindIs "invalid" $value) }}{{ $_ := set $all $name (dict "value" (include "reco.text" $value)) }}{{ end }}
 {{- end }}
-{{- range .extra }}{{ $_ := set $all .name (omit . "name") }}{{ end }}
-{{- $entries := list }}
+{{- $extra := dict }}
+{{- range .extra }}{{ $_ := set $extra .name (omit . "name") }}{{ end }}
+{{- $names := list }}
 {{- range $name, $entry := $all }}
+{{- if and (hasKey $entry "valueFrom") (not (hasKey $extra $name)) }}{{ $names = append $names $name }}{{ end }}
+{{- end }}
+{{- range .extra }}{{ $names = append $names .name }}{{ end }}
+{{- range $name := keys $all | sortAlpha }}{{ $names = append $names $name }}{{ end }}
+{{- $entries := list }}
+{{- range $name := uniq $names }}
+{{- $entry := hasKey $extra $name | ternary (get $extra $name) (get $all $name) }}
 {{- if hasKey $entry "value" }}{{ $entry = dict "value" (include "reco.text" $entry.value) }}{{ end }}
 {{- $entries = append $entries (merge (dict "name" $name) $entry) }}
 {{- end }}
 {{- toYaml $entries }}
 {{- end }}
 
+{{/* Whether there is a model folder: not where an API encodes. */}}
+{{- define "reco.hasModel" -}}
+{{- if not (get (default dict .Values.settings) "RECO_ENCODER") }}true{{ end }}
+{{- end }}
+
 {{/* What asks the models and the memory has of variables: service, jobs. A dict of root and the key of Qdrant's secret. */}}
 {{- define "reco.clientEnv" -}}
 {{- $full := include "reco.fullname" .root }}
 {{- $values := .root.Values }}
+{{- if include "reco.hasModel" .root }}
 RECO_MODEL: { value: /models }
+{{- end }}
 {{- if $values.triton.enabled }}
 RECO_TRITON_URL: { value: {{ printf "grpc://%s-triton:8001" $full | quote }} }
 {{- end }}
@@ -194,7 +211,7 @@ prometheus.io/path: /metrics
 {{/* The container that copies the model folder, where that comes as an image; a dict of root and part. */}}
 {{- define "reco.modelsContainer" -}}
 {{- $models := .root.Values.models }}
-{{- if not $models.existingClaim }}
+{{- if and (include "reco.hasModel" .root) (not $models.existingClaim) }}
 - name: models # manifest and tokenizer for the service, graphs for who runs them: one image, so that all have the same model
   image: {{ include "reco.image" (dict "root" .root "image" $models.image "tag" .root.Chart.AppVersion) }}
   imagePullPolicy: {{ $models.image.pullPolicy }}
@@ -208,7 +225,7 @@ prometheus.io/path: /metrics
 
 {{/* An image without a runtime would start, and never be ready: say so before. A dict of root and part. */}}
 {{- define "reco.runtimeContainer" -}}
-{{- if not (or .root.Values.triton.enabled (hasKey (default dict .root.Values.settings) "RECO_TRITON_URL")) }}
+{{- if and (include "reco.hasModel" .root) (not (or .root.Values.triton.enabled (hasKey (default dict .root.Values.settings) "RECO_TRITON_URL"))) }}
 - name: runtime
   image: {{ .image }}
   imagePullPolicy: {{ .root.Values.image.pullPolicy }}
@@ -226,6 +243,7 @@ prometheus.io/path: /metrics
 {{- end }}
 
 {{- define "reco.modelsVolume" -}}
+{{- if include "reco.hasModel" . }}
 {{- with .Values.models }}
 - name: models
   {{- if .existingClaim }}
@@ -233,6 +251,7 @@ prometheus.io/path: /metrics
   {{- else }}
   emptyDir: { sizeLimit: {{ .sizeLimit | toJson }} }
   {{- end }}
+{{- end }}
 {{- end }}
 {{- end }}
 
@@ -248,9 +267,9 @@ prometheus.io/path: /metrics
 {{- end }}
 {{- end }}
 
-{{/* The port of a URL, by its scheme where it names none. */}}
+{{/* The port of a URL, by its scheme where it names none; a dialect may stand before that, as in openai+https://. */}}
 {{- define "reco.port" -}}
-{{- $url := urlParse (contains "://" . | ternary . (printf "http://%s" .)) }}
+{{- $url := urlParse (contains "://" . | ternary (regexReplaceAll "^[a-z]+\\+" . "") (printf "http://%s" .)) }}
 {{- $named := regexFind ":[0-9]+$" $url.host | trimPrefix ":" }}
 {{- default (get (dict "http" "80" "https" "443" "grpc" "8001" "grpcs" "8001") $url.scheme) $named }}
 {{- end }}
