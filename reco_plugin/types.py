@@ -405,6 +405,14 @@ class Refinement:
         """
         return to_plain_scores(scores, self.scale)
 
+    def refined_scores(self, scores: npt.ArrayLike) -> npt.NDArray[np.float32]:
+        """The way back: what plain scores are for the refined vectors, as a cut-off that an engine is told.
+
+        One number gives (B,), each query's own; (B, ...) gives (B, ...). Cosines or dot products alike; beyond ±1 no
+        result, or each one, passes.
+        """
+        return to_refined_scores(scores, self.scale, len(self.vectors))
+
     @property
     def refined(self) -> npt.NDArray[np.bool_]:
         """(B,) whether a vector moved; one that was to be refined may stay, see :meth:`why_plain`."""
@@ -453,6 +461,33 @@ def to_plain_scores(scores: npt.ArrayLike, scale: npt.NDArray[np.float32] | None
         return given
     factor, offset = (scale[:, side].reshape(-1, *([1] * (given.ndim - 1))) for side in (0, 1))
     return np.asarray(factor * given + offset, np.float32)
+
+
+def to_refined_scores(
+    scores: npt.ArrayLike, scale: npt.NDArray[np.float32] | None, rows: int
+) -> npt.NDArray[np.float32]:
+    """Plain scores, one number or (B, ...), as scores of B refined vectors: undoes :func:`to_plain_scores`."""
+    given = np.asarray(scores, np.float32)
+    if given.ndim == 0:
+        given = np.full(rows, given, np.float32)
+    if scale is None:
+        return given
+    factor, offset = (scale[:, side].reshape(-1, *([1] * (given.ndim - 1))) for side in (0, 1))
+    return np.asarray((given - offset) / factor, np.float32)
+
+
+def join_scales(said: Sequence[Any], moved: npt.NDArray[np.float32]) -> npt.NDArray[np.float32] | None:
+    """Scales (B, 2) of what is said of each of B queries; one that stayed plain has plain scores.
+
+    None where nothing is said of any, or of one that moved (B,).
+
+    >>> join_scales([[2.0, 0.5], None], np.float32([0.1, 0.0])).tolist()
+    [[2.0, 0.5], [1.0, 0.0]]
+    """
+    told = [one is not None for one in said]
+    if not any(told) or not all(one or far <= UNMOVED for one, far in zip(told, moved.tolist(), strict=True)):
+        return None
+    return np.array([(1.0, 0.0) if one is None else one for one in said], np.float32)
 
 
 @dataclass(frozen=True)

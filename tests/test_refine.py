@@ -89,6 +89,19 @@ def test_scores_come_back_to_the_mean_and_the_spread_of_plain_ones(refiner, worl
     np.testing.assert_allclose(result.plain_scores(refined[:, 0]), back[:, 0])
 
 
+def test_a_plain_cut_off_becomes_each_query_s_own(refiner, world, queries, modality):
+    result = refiner.refine(queries, modality=modality)
+    scores = result.vectors @ world.records.side(other(modality)).T
+    least = result.refined_scores(0.3)
+    assert least.shape == (GROUPS,)
+    assert np.ptp(least) > 0.01
+    clear = abs(result.plain_scores(scores) - 0.3) > 1e-5
+    assert np.array_equal((scores >= least[:, None])[clear], (result.plain_scores(scores) >= 0.3)[clear])
+    np.testing.assert_allclose(result.refined_scores(result.plain_scores(scores)), scores, atol=1e-5)
+    plain = refiner.refine(queries, modality=modality, role="candidate")
+    assert plain.refined_scores(0.3).tolist() == [np.float32(0.3)] * GROUPS
+
+
 def test_a_query_that_stays_has_the_scale_of_plain_scores(refiner, world, queries, modality):
     stayed = refiner.refine(queries, modality=modality, caution=1.0, where={"group": GROUPS + 1})
     assert stayed.scale is None or np.allclose(stayed.scale, [1.0, 0.0], atol=1e-5)

@@ -98,20 +98,51 @@ class RecoTextEmbedder(HaystackEmbedder):
         check_index(index)
         self._stored["index"] = index
 
-    @component.output_types(embedding=list[float], meta=dict[str, Any])
+    @component.output_types(embedding=list[float], meta=dict[str, Any], scale=list[float])
     def run(self, text: str) -> dict[str, Any]:
-        """Embed a text; TypeError for anything else."""
+        """Embed a text, with the ``scale`` of its scores for :class:`RecoPlainScores`; TypeError for anything else."""
         if not isinstance(text, str):
             raise TypeError(
                 f"RecoTextEmbedder embeds a text, got {type(text).__name__}: RecoDocumentEmbedder for lists"
             )
-        vector = self.source.texts([text], self.side).tolist()[0]
-        return {"embedding": vector, "meta": {"refine": self.source.refines(self.side)}}
+        asked = self.source.ask([text], "text")
+        at_nought, at_one = (float(asked.plain_scores([score])[0]) for score in (0.0, 1.0))
+        return {
+            "embedding": asked.vectors.tolist()[0],
+            "meta": {"refine": self.source.refines(self.side)},
+            "scale": [at_one - at_nought, at_nought],
+        }
 
-    @component.output_types(embedding=list[float], meta=dict[str, Any])
+    @component.output_types(embedding=list[float], meta=dict[str, Any], scale=list[float])
     async def run_async(self, text: str) -> dict[str, Any]:
         """Embed a text in a thread."""
         return await asyncio.to_thread(self.run, text)
+
+
+@component
+class RecoPlainScores:
+    """Brings the scores of documents that a refined query found to the scale of plain CLIP, and drops the low ones.
+
+    It stands behind a retriever, whose scores must be cosines (``scale_score=False``), and takes the ``scale`` of
+    :class:`RecoTextEmbedder`.
+    """
+
+    def __init__(self, score_threshold: float | None = None) -> None:
+        """Take the cosine of plain CLIP that a document must have; None: all are given."""
+        self.score_threshold = score_threshold
+
+    @component.output_types(documents=list[Document])
+    def run(self, documents: list[Document], scale: list[float]) -> dict[str, Any]:
+        """Map the scores; the order stays. ValueError for a document without a score."""
+        factor, offset = scale
+        done = list[Document]()
+        for document in documents:
+            if document.score is None:
+                raise ValueError(f"document {document.id} has no score: RecoPlainScores stands behind a retriever")
+            score = factor * document.score + offset
+            if self.score_threshold is None or score >= self.score_threshold:
+                done.append(replace(document, score=score))
+        return {"documents": done}
 
 
 class _Documents(HaystackEmbedder):

@@ -1,8 +1,12 @@
-"""LlamaIndex: ``RecoEmbedding``, a multi-modal embedding; queries are refined for what the index holds."""
+"""LlamaIndex: ``RecoEmbedding``, a multi-modal embedding; queries are refined for what the index holds.
+
+``PlainSimilarityRetriever`` asks another retriever with it, and takes and gives scores on the scale of plain CLIP.
+"""
 
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Callable
 from io import BytesIO
 from typing import Any, Self
 
@@ -13,8 +17,9 @@ from ..types import ImageInput, InputType
 from .source import Embeds, IndexOf, VectorSource, as_lists
 
 with importing("llama-index-core", "llamaindex", "this adapter"):
+    from llama_index.core.base.base_retriever import BaseRetriever
     from llama_index.core.embeddings import MultiModalEmbedding
-    from llama_index.core.schema import ImageType
+    from llama_index.core.schema import ImageType, NodeWithScore, QueryBundle
 
 _Vector = list[float]
 
@@ -73,6 +78,11 @@ class RecoEmbedding(MultiModalEmbedding):
         """Embed an image as a query; LlamaIndex has no such method: use ``QueryBundle("", embedding=...)``."""
         return self._images([image], "query")[0]
 
+    @property
+    def source(self) -> VectorSource:
+        """The source of vectors; :meth:`~.source.VectorSource.ask` tells what maps a query's scores."""
+        return self._source
+
     def close(self) -> None:
         """Close what was opened here."""
         self._source.close()
@@ -110,3 +120,45 @@ class RecoEmbedding(MultiModalEmbedding):
     def _images(self, images: list[ImageType], side: InputType) -> list[_Vector]:
         inputs: list[ImageInput] = [image.getvalue() if isinstance(image, BytesIO) else image for image in images]
         return as_lists(self._source.images(inputs, side))
+
+
+class PlainSimilarityRetriever(BaseRetriever):
+    """Asks another retriever with refined queries; scores and cut-off are on the scale of plain CLIP.
+
+    Example::
+
+        PlainSimilarityRetriever(index.as_retriever(), embedding, similarity_cutoff=0.25).retrieve("a red fox")
+    """
+
+    def __init__(
+        self,
+        retriever: BaseRetriever,
+        embedding: RecoEmbedding,
+        similarity_cutoff: float | None = None,
+        cosine: Callable[[float], float] | None = None,
+    ) -> None:
+        """Take the retriever, which must use the vector that a ``QueryBundle`` holds, as those of indexes do.
+
+        Args:
+            retriever: of an index of this embedding's plain vectors.
+            embedding: makes the queries.
+            similarity_cutoff: cosine of plain CLIP that a result must have; None: all are given.
+            cosine: makes a cosine of the retriever's score; None: it is one.
+        """
+        self._retriever, self._embedding = retriever, embedding
+        self._least, self._cosine = similarity_cutoff, cosine
+        super().__init__()
+
+    def _retrieve(self, query_bundle: QueryBundle) -> list[NodeWithScore]:
+        asked = self._embedding.source.ask([query_bundle.query_str], "text")
+        found = self._retriever.retrieve(QueryBundle(query_bundle.query_str, embedding=as_lists(asked.vectors)[0]))
+        cosines = [one.get_score() if self._cosine is None else self._cosine(one.get_score()) for one in found]
+        scores: list[float] = asked.plain_scores([cosines])[0].tolist()
+        return [
+            NodeWithScore(node=one.node, score=score)
+            for one, score in zip(found, scores, strict=True)
+            if self._least is None or score >= self._least
+        ]
+
+    async def _aretrieve(self, query_bundle: QueryBundle) -> list[NodeWithScore]:
+        return await asyncio.to_thread(self._retrieve, query_bundle)

@@ -78,6 +78,20 @@ class RecoSentenceTransformer:
         """Cosines of all rows (B1, D) with all rows (B2, D): (B1, B2)."""
         return _unit(embeddings1) @ _unit(embeddings2).T
 
+    def plain_similarity(self, queries: Any, embeddings2: npt.ArrayLike) -> Vectors:
+        """Scores of a list of B1 queries with all rows (B2, D), (B1, B2), on the scale of plain cosines.
+
+        For a threshold that was set on plain CLIP: it embeds the queries as :meth:`encode_query` does.
+        """
+        kinds = [_kind(item) for item in queries]
+        scores = np.empty((len(kinds), len(np.atleast_2d(np.asarray(embeddings2)))), np.float32)
+        for modality in MODALITIES:
+            rows = [row for row, (kind, _) in enumerate(kinds) if kind == modality]
+            if rows:
+                asked = self.source.ask([kinds[row][1] for row in rows], modality)
+                scores[rows] = asked.plain_scores(self.similarity(asked.vectors, embeddings2))
+        return scores
+
     def similarity_pairwise(self, embeddings1: npt.ArrayLike, embeddings2: npt.ArrayLike) -> Vectors:
         """Cosines row by row of (B, D) and (B, D): (B,)."""
         return np.asarray(np.einsum("bd,bd->b", _unit(embeddings1), _unit(embeddings2)))

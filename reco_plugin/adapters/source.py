@@ -35,6 +35,18 @@ class HasVectors(Protocol):
         ...
 
 
+class HasScores(HasVectors, Protocol):
+    """The result of embedding queries: what their scores are on the scale of plain ones, and the way back."""
+
+    def plain_scores(self, scores: npt.ArrayLike) -> npt.NDArray[np.float32]:
+        """Scores (B, ...) of the vectors, on the scale of plain ones."""
+        ...
+
+    def refined_scores(self, scores: npt.ArrayLike) -> npt.NDArray[np.float32]:
+        """Plain scores, one number or (B, ...), as scores of the vectors."""
+        ...
+
+
 class Embeds(Protocol):
     """The methods that adapters call, of a :class:`reco_plugin.Reco` or a :class:`reco_plugin.client.Client`."""
 
@@ -53,6 +65,18 @@ class Embeds(Protocol):
         target: Target | None = ...,
     ) -> Vectors:
         """Embed B images, (B, D)."""
+        ...
+
+    def embed(
+        self,
+        items: Sequence[ImageInput] | Sequence[str],
+        *,
+        modality: Modality,
+        role: Role = ...,
+        refine: bool | None = ...,
+        target: Target | None = ...,
+    ) -> HasScores:
+        """Embed B texts or images, and say what their scores are on the scale of plain ones."""
         ...
 
     def refine(
@@ -147,6 +171,15 @@ class VectorSource:
         self._note("image", side)
         refine = self.refines(side)
         return self.reco.embed_images(images, role=ROLE_OF[side], refine=refine, target=self._target("image", side))
+
+    def ask(self, items: Sequence[ImageInput] | Sequence[str], modality: Modality) -> HasScores:
+        """Embed B queries, one or more, to ``vectors`` (B, D), with what maps their scores to the scale of plain ones.
+
+        ``plain_scores`` of the answer brings a store's cosines to it, for a threshold that was set on plain CLIP;
+        ``refined_scores`` makes of that threshold what a store has to be told for each query.
+        """
+        refine = self.refines("query")
+        return self.reco.embed(items, modality=modality, refine=refine, target=self._target(modality, "query"))
 
     def refine(
         self, vectors: Vectors, modality: Modality, side: InputType, among: Collection[Modality] = ()

@@ -33,8 +33,10 @@ from ..types import (
     Role,
     Used,
     Vectors,
+    join_scales,
     other,
     to_plain_scores,
+    to_refined_scores,
 )
 from ..values import show
 
@@ -86,6 +88,10 @@ class Refined:
         """As :meth:`reco_plugin.types.Refinement.plain_scores`."""
         return to_plain_scores(scores, self.scale)
 
+    def refined_scores(self, scores: npt.ArrayLike) -> npt.NDArray[np.float32]:
+        """As :meth:`reco_plugin.types.Refinement.refined_scores`."""
+        return to_refined_scores(scores, self.scale, len(self.vectors))
+
     @classmethod
     def unmoved(cls, frozen: Vectors, reason: Away, *, explain: bool = False) -> Refined:
         """Frozen vectors (B, D) in place of an answer of the service."""
@@ -102,11 +108,11 @@ class Refined:
         used = [part.used for part in parts if part.used is not None]
         why = [part.why for part in parts if part.why is not None]
         coverage = [part.coverage for part in parts if part.coverage is not None]
-        scales = [part.scale for part in parts if part.scale is not None]
         presences = [part.presence for part in parts if part.presence is not None]
+        moved = np.concatenate([part.moved for part in parts])
         return cls(
             np.concatenate([part.vectors for part in parts]),
-            np.concatenate([part.moved for part in parts]),
+            moved,
             next((part.degraded for part in parts if part.degraded), None),
             np.concatenate(frozen) if frozen else None,
             tuple(row for rows in used for row in rows) if used else None,
@@ -114,7 +120,7 @@ class Refined:
             Coverage.join(coverage) if coverage else None,
             tuple(words for part in parts for words in part.plain),
             arms.pop() if len(arms) == 1 else None,
-            np.concatenate(scales) if len(scales) == len(parts) else None,
+            join_scales([one for part in parts for one in _by_row(part)], moved),
             np.concatenate(presences) if len(presences) == len(parts) else None,
         )
 
@@ -123,6 +129,10 @@ class Refined:
         degraded: Any = self.degraded or headers.get("x-reco-degraded")
         arm: Any = headers.get("x-reco-arm")
         return replace(self, degraded=degraded, arm=arm)
+
+
+def _by_row(part: Refined) -> Sequence[npt.NDArray[np.float32] | None]:
+    return [None] * len(part.vectors) if part.scale is None else list(part.scale)
 
 
 class ServedHow(RefineHow, total=False):
@@ -354,8 +364,9 @@ def _image(image: ImageInput) -> str:
 
 def _parse_embedded(answer: Any) -> Refined:
     rows = sorted(answer["data"], key=lambda row: int(row["index"]))
-    moved = [row.get("moved", np.nan) for row in rows]  # a service of an older version does not say
-    return Refined(np.stack([_vector(row["embedding"]) for row in rows]), np.array(moved, np.float32))
+    moved = np.array([row.get("moved", np.nan) for row in rows], np.float32)  # an older service does not say
+    vectors = np.stack([_vector(row["embedding"]) for row in rows])
+    return Refined(vectors, moved, scale=join_scales([row.get("scale") for row in rows], moved))
 
 
 def _vector(sent: Any) -> npt.NDArray[np.float32]:
@@ -370,16 +381,17 @@ def _parse_refined(answer: Any) -> Refined:
         if error := row.get("error"):
             raise InputError(f"item {row['index']}: {error['message']} ({error['code']})")
     explained = all("used" in row for row in rows)
+    moved = np.array([row["moved"] for row in rows], np.float32)
     return Refined(
         vectors=np.array([row["embedding"] for row in rows], np.float32),
-        moved=np.array([row["moved"] for row in rows], np.float32),
+        moved=moved,
         degraded=answer.get("degraded"),
         frozen=np.array([row["frozen"] for row in rows], np.float32) if explained else None,
         used=tuple(tuple(map(_parse_used, row["used"])) for row in rows) if explained else None,
         why=tuple(_why(row.get("why")) for row in rows) if explained else None,
         coverage=_coverage(next(iter(answer.get("coverage", {}).values()), None), [row.get("covered") for row in rows]),
         plain=tuple(row.get("plain") or "" for row in rows),
-        scale=_per_row(rows, "scale"),
+        scale=join_scales([row.get("scale") for row in rows], moved),
         presence=_per_row(rows, "presence"),
     )
 

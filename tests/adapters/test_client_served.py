@@ -58,6 +58,8 @@ def test_vectors_are_those_of_the_reco_behind_it(client, stocked, drawings, refi
 def test_an_embedding_says_how_far_it_moved(client, stocked, refine):
     found, here = (one.embed(TEXTS, modality="text", refine=refine) for one in (client, stocked))
     assert np.allclose(found.moved, here.moved, atol=1e-6)
+    assert np.allclose(found.refined_scores(0.2), here.refined_scores(0.2), atol=1e-4)
+    assert (found.scale is None) == (not refine)
     assert found.refined.tolist() == here.refined.tolist()
     assert here.refined.any() == refine
     assert (found.degraded, found.arm) == (None, None), "what is forced is in no arm"

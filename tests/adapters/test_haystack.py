@@ -14,7 +14,12 @@ from haystack.dataclasses import ByteStream
 from haystack.document_stores.in_memory import InMemoryDocumentStore
 from haystack.utils import Secret
 
-from reco_plugin.adapters.haystack import RecoDocumentEmbedder, RecoDocumentImageEmbedder, RecoTextEmbedder
+from reco_plugin.adapters.haystack import (
+    RecoDocumentEmbedder,
+    RecoDocumentImageEmbedder,
+    RecoPlainScores,
+    RecoTextEmbedder,
+)
 from reco_plugin.errors import ConfigError, InputError
 
 TRUSTED = ["reco_plugin.adapters.haystack"]
@@ -164,3 +169,24 @@ def test_it_opens_when_warmed_up_and_closes(on_disk):
     embedder.close()
     assert embedder.source.reco is not opened
     embedder.close()
+
+
+def test_a_threshold_of_plain_clip_holds_for_refined_queries(stocked, documents, store):
+    store.write_documents(RecoDocumentEmbedder(stocked).run(documents)["documents"])
+    raw = searching(RecoTextEmbedder(stocked, index="images"), store, Pipeline()).run({"embed": {"text": QUERY}})
+    scores = [hit.score for hit in raw["retrieve"]["documents"]]
+    expected = stocked.embed([QUERY], modality="text", refine=True).plain_scores([scores])[0]
+    assert abs(expected - scores).max() > 0.01
+    search = searching(RecoTextEmbedder(stocked, index="images"), store, Pipeline())
+    search.add_component("scores", RecoPlainScores(score_threshold=float(expected[1]) - 1e-3))
+    search.connect("retrieve.documents", "scores.documents")
+    search.connect("embed.scale", "scores.scale")
+    found = search.run({"embed": {"text": QUERY}})["scores"]["documents"]
+    assert [one.score for one in found] == pytest.approx(expected[:2].tolist(), abs=1e-4)
+    plain = RecoTextEmbedder(stocked, refine=False).run(QUERY)["scale"]
+    assert plain == [1.0, 0.0]
+    kept = Pipeline()
+    kept.add_component("scores", RecoPlainScores(0.2))
+    assert Pipeline.loads(kept.dumps(), allowed_modules=TRUSTED).get_component("scores").score_threshold == 0.2
+    with pytest.raises(ValueError, match="document none has no score"):
+        RecoPlainScores().run([Document(id="none", content="x")], plain)

@@ -9,7 +9,8 @@ from langchain_tests.integration_tests import EmbeddingsIntegrationTests
 from langchain_tests.unit_tests import EmbeddingsUnitTests
 
 from reco_plugin import Reco
-from reco_plugin.adapters.langchain import RecoEmbeddings
+from reco_plugin.adapters.langchain import PlainScoreRetriever, RecoEmbeddings
+from reco_plugin.errors import ConfigError
 
 
 class TestUnit(EmbeddingsUnitTests):
@@ -67,3 +68,28 @@ def test_settings_open_what_is_needed(on_disk):
     embeddings.source.close()
     with Reco.open(**on_disk) as reco:
         assert np.allclose(vector, reco.embed_texts(["a small red circle"], refine=True)[0])
+
+
+def test_a_threshold_of_plain_clip_holds_for_refined_queries(stocked, files):
+    embeddings = RecoEmbeddings(stocked, index="images")
+    store = InMemoryVectorStore(embeddings)
+    paths = [str(path) for path in files]
+    store.add_texts(paths)
+    vectors = stocked.embed_images(paths, refine=False)
+    for kept, vector in zip(store.store.values(), vectors, strict=True):
+        kept["vector"] = vector.tolist()
+    asked = stocked.embed(["a small red circle"], modality="text", refine=True)
+    expected = np.sort(asked.plain_scores(vectors @ asked.vectors[0])[None])[0][::-1]
+    found = PlainScoreRetriever(store=store, embeddings=embeddings, k=4).invoke("a small red circle")
+    assert [one.metadata["score"] for one in found] == pytest.approx(expected.tolist(), abs=1e-4)
+    assert all("score" not in one["metadata"] for one in store.store.values())
+    least = float(expected[1]) - 1e-3
+    some = PlainScoreRetriever(store=store, embeddings=embeddings, k=4, score_threshold=least)
+    assert len(some.invoke("a small red circle")) == 2
+    distances = PlainScoreRetriever(store=store, embeddings=embeddings, cosine=lambda score: 1 - (1 - score))
+    assert distances.invoke("a small red circle")[0].metadata["score"] == pytest.approx(expected[0], abs=1e-4)
+
+
+def test_a_store_that_tells_no_scores_is_refused_with_the_way_out(stocked):
+    with pytest.raises(ConfigError, match=r"object has no similarity_search_with_score_by_vector.*plain_scores"):
+        PlainScoreRetriever(store=object(), embeddings=RecoEmbeddings(stocked))

@@ -12,7 +12,7 @@ from llama_index.core.ingestion import IngestionCache, IngestionPipeline
 from llama_index.core.schema import QueryBundle, TextNode
 from llama_index.core.storage.kvstore import SimpleKVStore
 
-from reco_plugin.adapters.llamaindex import RecoEmbedding
+from reco_plugin.adapters.llamaindex import PlainSimilarityRetriever, RecoEmbedding
 from reco_plugin.errors import ConfigError, ImageError
 
 QUERY = "a large blue square"
@@ -128,3 +128,18 @@ def test_it_is_stored_without_its_key_and_loaded(on_disk):
     assert "very secret" not in f"{keyed.to_dict()} {keyed.to_payload()} {keyed!r}"
     assert "api_key" not in keyed.to_dict()
     assert RecoEmbedding.from_json(keyed.to_json()).url == "http://localhost"
+
+
+def test_a_cut_off_of_plain_clip_holds_for_refined_queries(stocked, nodes):
+    embedding = RecoEmbedding(stocked, index="images")
+    index = VectorStoreIndex(nodes, embed_model=embedding).as_retriever(similarity_top_k=3)
+    asked = stocked.embed([QUERY], modality="text", refine=True)
+    raw = index.retrieve(QUERY)
+    expected = asked.plain_scores([[one.score for one in raw]])[0]
+    assert abs(expected - [one.score for one in raw]).max() > 0.01
+    found = PlainSimilarityRetriever(index, embedding).retrieve(QUERY)
+    assert [one.node_id for one in found] == [one.node_id for one in raw]
+    assert [one.score for one in found] == pytest.approx(expected.tolist(), abs=1e-4)
+    least = float(expected[:2].mean())
+    cut = PlainSimilarityRetriever(index, embedding, similarity_cutoff=least, cosine=lambda score: score)
+    assert [one.node_id for one in asyncio.run(cut.aretrieve(QUERY))] == [raw[0].node_id]

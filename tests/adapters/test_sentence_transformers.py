@@ -27,6 +27,15 @@ def test_queries_are_refined_the_rest_is_plain(like, stocked):
         assert np.array_equal(encode(TEXTS, batch_size=1, show_progress_bar=False), plain)
 
 
+def test_scores_of_refined_queries_come_on_the_scale_of_plain_ones(like, stocked, drawings):
+    pictures = stocked.embed_images([pair.image for pair in drawings], refine=False)
+    asked = stocked.embed(TEXTS, modality="text", refine=True)
+    scores = like.plain_similarity([drawings[0].image, *TEXTS], pictures)
+    assert np.allclose(scores[1:], asked.plain_scores(asked.vectors @ pictures.T), atol=1e-5)
+    assert np.allclose(scores[0], pictures @ pictures[0], atol=1e-5)  # pictures among pictures stay plain here
+    assert abs(scores[1:] - like.similarity(asked.vectors, pictures)).max() > 0.01
+
+
 def test_one_input_is_one_vector(like, stocked, drawings):
     assert np.array_equal(like.encode(TEXTS[0]), stocked.embed_texts(TEXTS[:1], refine=False)[0])
     image = drawings[0].image

@@ -203,10 +203,10 @@ def test_a_framework_that_is_missing_is_named_with_the_line_that_installs_it(mod
 
 def test_a_framework_of_another_version_is_told_from_one_that_is_missing(tmp_path):
     (tmp_path / "langchain_core").mkdir()
-    for name in ("__init__", "embeddings"):
+    for name in ("__init__", "callbacks", "embeddings"):
         (tmp_path / "langchain_core" / f"{name}.py").write_text("")
     code = f"import sys; sys.path.insert(0, {str(tmp_path)!r}); import reco_plugin.adapters.langchain"
     ended = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
-    said = "MissingExtra: this adapter needs langchain-core, which cannot be imported (cannot import name 'Embeddings'"
+    said = "MissingExtra: this adapter needs langchain-core, which cannot be imported (cannot import name 'Callback"
     assert said in ended.stderr
     assert "pip install 'reco-plugin[langchain]'" in ended.stderr

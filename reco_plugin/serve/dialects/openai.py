@@ -207,6 +207,8 @@ class Embedding(BaseModel):
     """True if a text was cut to the context length, else left out."""
     moved: float | None = None
     """Cosine distance from the frozen vector, where the request has ``reco``, else left out."""
+    scale: tuple[float, float] | None = None
+    """Of a refined query, as of ``/v1/refine``, where the request has ``reco`` and all dimensions, else left out."""
     error: ErrorBody | None = None
 
 
@@ -280,4 +282,11 @@ def _embedding(number: int, row: AnswerRow, body: EmbeddingsRequest) -> Embeddin
         return Embedding(index=number, error=error_body(row.failure))
     vector = write_vector(row.vector, body.form, body.dtype)
     moved = None if body.reco is None else row.moved
-    return Embedding.model_construct(index=number, embedding=vector, truncated=row.truncated or None, moved=moved)
+    whole = body.reco is not None and body.dimensions is None and body.output_dimension is None
+    return Embedding.model_construct(
+        index=number,
+        embedding=vector,
+        truncated=row.truncated or None,
+        moved=moved,
+        scale=row.scale if whole else None,
+    )
