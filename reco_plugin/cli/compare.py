@@ -60,6 +60,15 @@ class _Compared(OpenOptions):
             metavar="FILE", help="Your present query, with {{vector}}, and if wanted {{text}} and {{k}}, left open."
         ),
     ] = None
+    cut_off: Annotated[
+        float | None,
+        typer.Option(
+            min=-1.0,
+            max=1.0,
+            help="Cosine from which on a result is shown today: what passes it, plain and refined.",
+            show_default="what half of the plain results have",
+        ),
+    ] = None
     limit: Annotated[int, typer.Option(min=1, help="Queries at most; more are drawn from.")] = LIMIT
     seed: Annotated[int, typer.Option(min=0, help="Of what is drawn, and of intervals.")] = 0
 
@@ -168,6 +177,7 @@ def _asked(said: _Compared, pictures: Path, target: Any, options: dict[str, Any]
         None if said.clicks is None else read_clicks(said.clicks),
         read_marks(said.verdicts) if said.verdicts else None,
         pictures,
+        said.cut_off,
         options,  # type: ignore[arg-type]  # of the flags of RefineOptions
     )
 

@@ -13,6 +13,7 @@ from ..evaluate.intervals import Interval, bootstrap
 from ..interleave import ClickVerdict
 from .measure import METRICS, QueryRows
 from .run import Comparison
+from .scores import ScoreScales
 from .search import ENOUGH, ArmName
 
 _NAMES = {"ndcg": "nDCG@{k}", "recall": "recall@{k}", "mrr": "MRR@{k}"}
@@ -27,6 +28,7 @@ def findings_of(found: Comparison, command: str) -> Findings:
             _judged(found),
             _clicked(found),
             _changed(found),
+            _scored(found),
             _exact(found),
             _timed(found),
             _asked(found),
@@ -193,41 +195,52 @@ def _changed(found: Comparison) -> Section:
             Column(key="queries", title="how many", kind="count"),
         )
         tables.append(Table(title="", columns=told, rows=tuple(words)))
-    if scale := _scale(found):
-        kinds = (
-            Column(key="arm", title="search"),
-            *(Column(key=key, title=title, kind="number") for key, title in _SCALE.items()),
-        )
-        tables.append(Table(title="Scores, for thresholds", columns=kinds, rows=tuple(scale)))
-    return Section(
-        key="changed",
-        title="What changes",
-        about=(
-            "Overlap says nothing of better or worse. Scores of refined queries have another scale: a threshold on "
-            "them has to be set anew."
-        ),
-        tables=tuple(tables),
-    )
+    about = "Overlap says nothing of better or worse."
+    return Section(key="changed", title="What changes", about=about, tables=tuple(tables))
 
 
 _SCALE = {
-    "low": "top score, 5th percentile",
+    "mean": "mean of all",
+    "spread": "spread of a query's",
+    "low": "first result, 5th percentile",
     "middle": "median",
     "high": "95th percentile",
-    "spread": "first minus last, median",
+    "lead": "first minus last, median",
+    "passing": "results a query that pass",
 }
 
 
-def _scale(found: Comparison) -> list[dict[str, Cell]]:
-    rows: list[dict[str, Cell]] = []
-    for arm in ("plain", "refined"):
-        scored = [hits for hits in found.rankings.hits[arm] if hits]
-        if scored:
-            top = np.array([hits[0].score for hits in scored])
-            low, middle, high = np.percentile(top, (5, 50, 95))
-            spread = float(np.median([hits[0].score - hits[-1].score for hits in scored]))
-            rows.append({"arm": arm, "low": low, "middle": middle, "high": high, "spread": spread})
-    return rows
+def _scored(found: Comparison) -> Section | None:
+    scales = found.scores
+    if scales is None:
+        return None
+    columns = (
+        Column(key="scale", title="scores"),
+        *(Column(key=key, title=title, kind="number") for key, title in _SCALE.items()),
+        Column(key="first", title="queries whose first passes", kind="percent"),
+    )
+    rows = tuple(_scales(scales))
+    back = (
+        "What a cut-off is for each refined query: refined_scores, or the line of your engine in docs/integrations.md."
+        if scales.mapped
+        else "There is no way back to plain's scale for this target: set a cut-off anew, or compare ranks."
+    )
+    of = f", mean and spread over {scales.looked:,} documents" if scales.looked else ""
+    return Section(
+        key="scores",
+        title="Scores, for cut-offs",
+        about=(
+            f"Cosines of the first {found.how.k} results{of}. What passes {scales.cut:.3f} ("
+            + ("the cut-off that was given" if scales.given else "which half of the plain results do")
+            + f"), as it is and on plain's scale. {back}"
+        ),
+        tables=(Table(title="", columns=columns, rows=rows),),
+    )
+
+
+def _scales(scales: ScoreScales) -> Iterator[dict[str, Cell]]:
+    for name, figures in scales.of.items():
+        yield {"scale": name} | {key: value for key, value in asdict(figures).items() if value is not None}
 
 
 def _exact(found: Comparison) -> Section | None:
@@ -316,7 +329,7 @@ def to_json(found: Comparison, command: str) -> dict[str, Any]:
         "moved": int((found.moved > 0).sum()),
         "overlap": float(found.overlap.mean()),
         "why_plain": found.why_plain(),
-        "scores": _scale(found),
+        "scores": None if found.scores is None else {"cut_off": found.scores.cut, "of": list(_scales(found.scores))},
         "seconds": {name: _quantiles(took) for name, took in {**found.times, **found.rankings.seconds}.items() if took},
         "refused": list(found.rankings.failed),
     }
@@ -365,7 +378,7 @@ def render(found: Comparison) -> str:
     shown = findings_of(found, "")
     lines: list[str] = []
     for section in shown.sections:
-        if section.key in ("judged", "exact", "times"):
+        if section.key in ("judged", "scores", "exact", "times"):
             tables = [f"{markdown_table(table)}\n" for table in section.tables if table.rows]
             lines += [section.title, *(tables or [section.about, ""])]
     first, *others = shown.summary

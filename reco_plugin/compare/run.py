@@ -17,7 +17,7 @@ from ..errors import DataError, EngineError, ImageError, InputError
 from ..interleave import ClickVerdict
 from ..options import RefineOptions
 from ..reco import Reco
-from ..types import ImageInput, Refinement, Target, Vectors, other
+from ..types import ImageInput, Refinement, Target, Vectors, join_scales, other
 from .clicks import ClickReport, report_clicks
 from .encoder_check import IndexCheck, check_dimension, check_encoder, looks_like
 from .evidence import ENOUGH, Indication, by_captions_of_index, by_exact_search, by_pairs_of_memory, cosine_of
@@ -25,6 +25,7 @@ from .judgments import Clicks, Grades, Judgments, read_run
 from .marks import Marks
 from .measure import Figures, JudgedQueries, QueryRows, changes, judge_all, overlaps
 from .queries import QueryLog, SearchQuery
+from .scores import ScoreScales, measure_scores
 from .search import ArmName, Exactness, FoundHits, Rankings, SearchHow, measure_exactness, questions, search_all
 from .verdict import Advice, Heard, decide
 
@@ -47,6 +48,7 @@ class CompareOptions:
         judgments, marks: what is known of the queries.
         clicks: of a log of plain results, or what those of interleaved lists said.
         pictures: folder of relative paths of pictures.
+        cut: the cosine from which on a result is shown today; None: the one that half of plain's results have.
         refine: other options of the refinement.
     """
 
@@ -56,6 +58,7 @@ class CompareOptions:
     clicks: Clicks | ClickVerdict | None = None
     marks: Marks | None = None
     pictures: Path = Path()
+    cut: float | None = None
     refine: RefineOptions = field(default_factory=RefineOptions)
 
 
@@ -85,6 +88,7 @@ class Comparison:
         check: whether it is of this encoder.
         target: what the queries were refined for, by modality.
         times: seconds of ``embed`` and ``refine`` for one query, each several times.
+        scores: plain and refined, and on one scale; None where only rankings are known, or nothing was found.
         exactness: of the index; None where it was not measured, and ``no_exactness`` says why.
         judged: against judgments; None without any.
         ids: of the judgments.
@@ -106,6 +110,7 @@ class Comparison:
     check: IndexCheck | None = None
     target: Mapping[str, Target] = field(default_factory=dict)
     times: Mapping[str, Sequence[float]] = field(default_factory=dict)
+    scores: ScoreScales | None = None
     exactness: Exactness | None = None
     no_exactness: str = ""
     judged: JudgedQueries | None = None
@@ -182,12 +187,13 @@ def compare(
     evidence = known.evidence or _words(reco, index, described, log, refined, rankings, target, asked)
     gain = by_exact_search(log.queries, exactness, known.grades, asked.how)
     exact = None if gain is None or exactness is None else (gain, exactness.refined)
+    scores = measure_scores(refined, rankings.hits, described, index.scan(), asked.cut)
     return Comparison(
         log, asked.how, rankings,
         decide(evidence, log.queries, moved, asked.how, Heard(_alarm(reco, check), known.told, asked.marks, exact)),
         changes(*_both(rankings)), overlaps(*_both(rankings)),
         moved, _reasons(refined), refined, described, check, target, _times(reco, log.queries, target, asked.refine),
-        exactness, problem, known.judged, known.ids, known.clicked, evidence, asked.marks,
+        scores, exactness, problem, known.judged, known.ids, known.clicked, evidence, asked.marks,
     )  # fmt: skip
 
 
@@ -327,7 +333,12 @@ def _in_order(parts: Sequence[Refinement], order: QueryRows) -> Refinement:
     texts = np.flatnonzero(order < len(parts[0].vectors))
     vectors, frozen = (np.concatenate([getattr(part, name) for part in parts])[order] for name in ("vectors", "frozen"))
     reasons = [reason for part in parts for reason in _reasons(part)]
-    return _Mixed(vectors, frozen, reasons=tuple(reasons[row] for row in order.tolist()), texts=parts[0], rows=texts)
+    said = [row for part in parts for row in (part.scale if part.scale is not None else [None] * len(part.vectors))]
+    moved = np.concatenate([part.moved for part in parts])[order]
+    scale = join_scales([said[row] for row in order.tolist()], moved)
+    return _Mixed(
+        vectors, frozen, scale=scale, reasons=tuple(reasons[row] for row in order.tolist()), texts=parts[0], rows=texts
+    )
 
 
 @dataclass(frozen=True)

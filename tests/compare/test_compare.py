@@ -78,3 +78,28 @@ def test_a_memory_that_learned_nothing_leaves_it(reco, index, log):
     assert found.verdict.decision == "leave"
     assert "the memory has learned nothing about its pairs" in found.verdict.sentence
     assert set(found.why_plain()) == {"no pair was found"}
+
+
+def test_the_scale_of_scores_is_told_before_and_after(filled, index, log):
+    found = compare(filled, index, log, CompareOptions(SearchHow(5)))
+    assert found.scores is not None
+    of = found.scores.of
+    assert list(of) == ["plain", "refined", "refined, plain's scale"]
+    assert of["plain"].passing == pytest.approx(2.5, abs=0.1), "half of five"
+    plain, refined = ([hits[0].score for hits in found.rankings.hits[side]] for side in ("plain", "refined"))
+    assert of["plain"].middle == pytest.approx(np.median(plain))
+    assert of["refined"].middle == pytest.approx(np.median(refined))
+    scale = found.refinement.scale
+    back = scale[:, 0] * refined + scale[:, 1]
+    assert of["refined, plain's scale"].middle == pytest.approx(np.median(back), abs=1e-5)
+    assert (of["plain"].mean, found.scores.looked) == (None, 0), "a function cannot be scanned"
+    strict = compare(filled, index, log, CompareOptions(SearchHow(5), cut=0.999))
+    assert strict.scores.of["plain"].passing == 0
+    assert "results a query that pass" in render(strict)
+    assert to_json(strict, "")["scores"]["cut_off"] == 0.999
+
+
+def test_where_nothing_is_found_nothing_is_said_of_scores(filled, log):
+    found = compare(filled, FunctionIndex(lambda question: [], 128), log)
+    assert found.scores is None
+    assert to_json(found, "")["scores"] is None

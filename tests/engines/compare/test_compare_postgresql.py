@@ -84,6 +84,10 @@ def test_it_measures_every_arm_and_writes_a_page_and_figures(shop, tmp_path):
     assert "24 pictures agree" in told["index_check"]["said"]
     assert told["exact"]["plain"] == pytest.approx(1.0, abs=0.1)
     assert set(told["seconds"]) == {"embed", "refine", "plain", "refined", "text"}
+    plain, refined, back = told["scores"]["of"]
+    assert back["mean"] == pytest.approx(plain["mean"], abs=0.02)
+    assert back["spread"] == pytest.approx(plain["spread"], rel=0.2)
+    assert abs(refined["spread"] - plain["spread"]) > 0.01
     rows = [json.loads(line) for line in (tmp_path / "queries.jsonl").read_text(encoding="utf-8").splitlines()]
     assert [len(row["plain"]) for row in rows] == [5] * 24
     page = (tmp_path / "compare.html").read_text(encoding="utf-8")
@@ -148,6 +152,7 @@ def test_texts_and_pictures_ask_together_and_by_other_options(shop, tmp_path, dr
     result = run(shop, tmp_path, "--queries", mixed, "--caution", "bold", "--json", fields="&image=photo")
     told = json.loads(result.stdout)
     assert told["setup"]["queries"] == 48
+    assert [one["scale"] for one in told["scores"]["of"]] == ["plain", "refined", "refined, plain's scale"]
     assert "1 could not be read, the first: row 49: 'missing.png' is not a file" in told["queries"][1]
     found = [json.loads(line) for line in (tmp_path / "queries.jsonl").read_text(encoding="utf-8").splitlines()]
     assert [row["query"] for row in found[:24]] == [pair.text for pair in drawings]
