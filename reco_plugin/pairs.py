@@ -7,6 +7,7 @@ import threading
 import time
 import warnings
 from collections.abc import Callable, Iterable, Iterator, Sequence
+from dataclasses import replace
 from itertools import islice
 from typing import Any
 
@@ -14,6 +15,7 @@ import numpy as np
 
 from .calibration import Calibration
 from .calibration.calibrate import ENOUGH
+from .calibration.feedback import Feedback, Opinion
 from .calibration.learn import STEPS, learn, unfinished, witness
 from .calibration.match import MatchState, read_matches
 from .defaults import INGEST_BATCH, POLICY_NEIGHBOURS, RESULTS
@@ -21,6 +23,8 @@ from .encode import Encoder, encode_pairs
 from .errors import ConfigError, FingerprintMismatch, InputError, MemoryStoreError, MemoryTimeout, MemoryUnavailable
 from .memory import Header, LazyMemory, Memory, part_of_a_write
 from .memory.checks import check_pair
+from .memory.transfer import copy_feedback
+from .opinions import Said, read_said, within_limit
 from .types import Filter, ImageInput, Modality, Neighbours, Pair, Records, Search, Vectors
 from .values import check_vectors, show
 
@@ -47,6 +51,7 @@ class PairMemory:
         self.kind, self.location = store.kind, store.location
         self.searches, self.encoder, self._neighbours = store, encoder, neighbours
         self._learned = (store.header, _read_calibration(store.header))
+        self._judging = threading.Lock()
         self._version, self._counting = 0, threading.Lock()
         self.learns_behind, self._closing, self._moving = False, threading.Event(), threading.Event()
         self._learning, self._starting = threading.Lock(), threading.Lock()
@@ -75,8 +80,11 @@ class PairMemory:
     def calibration(self) -> Calibration | None:
         """What the memory has learned about its pairs; None while it is empty, not calibrated or not reached yet."""
         header, (known, calibration) = self.searches.header, self._learned
-        if header is not known:  # reached, calibrated, or another version was put to use
-            calibration = _read_calibration(header)
+        if header is not known:  # reached, calibrated, judged, or another version was put to use
+            if calibration is None or header.calibration != known.calibration:
+                calibration = _read_calibration(header)
+            elif header.feedback != known.feedback:
+                calibration = replace(calibration, feedback=_read_feedback(header))
             self._learned = (header, calibration)
         return calibration
 
@@ -169,6 +177,68 @@ class PairMemory:
             raise InputError(f"modality must be 'image' or 'text', got {modality!r}")
         return self.store.search(Search(vector, by or modality, modality, k, where=where, payloads=True))
 
+    def reject(
+        self,
+        query: str | ImageInput | Vectors,
+        pair: str | None = None,
+        *,
+        modality: Modality = "text",
+        answer: str | ImageInput | Vectors | None = None,
+        right: bool = False,
+        by: str = "",
+    ) -> Opinion:
+        """Say that an answer to a query is not what was asked for, durably: it no longer moves queries like this one.
+
+        Example::
+
+            reco.memory.reject("fox.jpg", "wolf-17", modality="image", by="ann")
+
+        Args:
+            query: a text, an image, or a vector (D,).
+            pair: id of the pair that was the answer; it stands for all pairs with its caption, or its picture.
+            modality: what the query is.
+            answer: in place of a pair, the answer itself: of the other modality, raw or a vector (D,).
+            right: True says that it is right, and takes back what was said before: the newest word counts.
+            by: who says so.
+
+        Raises:
+            InputError: no such pair, neither or both of pair and answer, or an item that cannot be encoded.
+            MemoryStoreError: as many opinions as a memory keeps are there; or it cannot be written.
+        """
+        return self.judge([Said(query, modality, pair, answer, right, by)])[0]
+
+    def judge(self, said: Sequence[Said]) -> tuple[Opinion, ...]:
+        """Store several opinions in one write, all or none; errors as in :meth:`reject`.
+
+        Of several about one query and answer only the last is stored and returned.
+        """
+        newer = read_said(said, self.encoder, self.store)
+        if len(newer):
+            self._change_feedback(lambda before: within_limit(before.joined(newer)))
+        return newer.opinions
+
+    @property
+    def feedback(self) -> Feedback:
+        """All opinions, oldest first, with their vectors.
+
+        Raises:
+            ConfigError: they are damaged, or of a newer version.
+        """
+        header = self.searches.header
+        return Feedback.from_json(header.feedback, header.fingerprint.dimension)
+
+    def withdraw(self, ids: Sequence[str]) -> int:
+        """Forget opinions by their ids; returns how many there were. Unknown ids are no error."""
+        counts = list[int]()
+
+        def change(before: Feedback) -> Feedback:
+            left = before.without(ids)
+            counts.append(len(before) - len(left))
+            return left
+
+        self._change_feedback(change)
+        return counts[-1]
+
     def calibrate(self, *, progress: bool = False) -> Calibration | None:
         """Learn from the pairs, and store it with the memory; see :func:`reco_plugin.calibration.learn.learn`.
 
@@ -245,6 +315,7 @@ class PairMemory:
         self._moving.set()
         if (thread := self._thread) is not None:
             thread.join()
+        copy_feedback(self.store, store)
         before, self.searches = self.searches, store
         self.kind, self.location, self._tried = store.kind, store.location, 0
         self._moving.clear()
@@ -258,6 +329,18 @@ class PairMemory:
         if (thread := self._thread) is not None:
             thread.join()
         self.searches.close()
+
+    def _change_feedback(self, change: Callable[[Feedback], Feedback]) -> None:
+        dimension = self.encoder.dimension
+
+        def changed(stored: dict[str, Any]) -> dict[str, Any]:
+            return change(Feedback.from_json(stored, dimension)).to_json()
+
+        try:
+            with self._judging:
+                self.store.change_feedback(changed)
+        finally:
+            self._count_change()
 
     def _due(self, left: int) -> bool:
         """Whether calibration must be learned anew; where nothing could be learned, the last attempt counts.
@@ -447,7 +530,16 @@ def _read_calibration(header: Header) -> Calibration | None:
     if not header.calibration:
         return None
     try:
-        return Calibration.from_json(header.calibration)
+        return replace(Calibration.from_json(header.calibration), feedback=_read_feedback(header))
     except ConfigError as error:
         warnings.warn(f"the memory is not refined by: {error}", stacklevel=5)
+        return None
+
+
+def _read_feedback(header: Header) -> Feedback | None:
+    """What people said; None where nobody did, or where it cannot be read, with a warning."""
+    try:
+        return Feedback.from_json(header.feedback, header.fingerprint.dimension) if header.feedback else None
+    except ConfigError as error:
+        warnings.warn(f"queries move as if nobody had said anything: {error}", stacklevel=6)
         return None

@@ -33,7 +33,7 @@ LEVELS = {  # a module, or a package with all that is in it; each may import its
             "calibration engines preparation retrieve sessions",
             "encode fuse train.graph_file train.parity",
             "api_encoder calibration.closed_form train.recipe",
-            "calibration.learn train.triton",
+            "calibration.learn opinions train.triton",
             "same_encoder train.precision",
             "pairs refine towers",
             "guard match score train",

@@ -8,6 +8,7 @@
 ``episodes``     held-out pairs of the memory that ask, siblings visible and hidden
 ``fit``          the gate that serves these episodes best, without labels
 ``presence``     whether the memory holds a query's answer, as a probability
+``feedback``     what people said is wrong: it holds the evidence back near the queries that it was said of
 ``state``        all of this as one blob that is stored with the memory
 ``coverage``     which prompts of a set the memory knows
 ``scores``       exact scores of images and texts, both refined, and candidates as single vectors

@@ -16,6 +16,7 @@ import numpy.typing as npt
 from ..errors import ConfigError
 from ..types import MODALITIES, Caution, Modality, Neighbours, Vectors, other
 from .check import Check
+from .feedback import Feedback
 from .gate import FALL, FITTED, Applied, Gate
 from .moments import LowRank, Values
 from .presence import Presence, presence_of
@@ -67,6 +68,7 @@ class Calibration:
         reason: why a side has no gate, for people; empty where all have.
         check: what refinement does to its held-out pairs; None for a small memory.
         one_image: whether most captions have one image, so that candidates move by what CLIP does not know, only.
+        feedback: what people said is not what they asked for; stored beside this, None where nobody said anything.
     """
 
     values: Mapping[Modality, Values]
@@ -80,6 +82,7 @@ class Calibration:
     reason: str = ""
     check: Check | None = None
     one_image: bool = False
+    feedback: Feedback | None = None
 
     def gate(
         self, modality: Modality, caution: Caution | float, *, candidate: bool = False, among: bool = False
@@ -158,11 +161,20 @@ class Calibration:
         """Weigh the neighbours of queries (B, D)."""
         side, reliability = self.sides[modality], self.reliability_of(found)
         shares = share(found.similarity, reliability, found.found, applied.gate.sharpness, side.spread)
+        kept = None
+        if self.feedback is not None:
+            keep = self.feedback.keep(modality, query, found, side.spread, self.same_caption)
+            if keep is not None:
+                kept = (shares[0] * keep).sum(axis=1).astype(np.float32)
+                held = share(found.similarity, reliability * keep, found.found, applied.gate.sharpness, side.spread)
+                shares = held[0], shares[1]
         own = self._own(found, reliability)
         evidence = weigh(
             query, found.vectors, found.similarity, shares, found.found, own, self.values[other(modality)], side.unit
         )
         evidence.signals[:, 7] *= applied.share(found.similarity[:, 0])
+        if kept is not None:
+            evidence.signals[:, 7] *= kept
         if applied.unknown_only:
             evidence.signals[:, 7] *= (evidence.weights * self._unknown(found)).sum(axis=1)
         return evidence

@@ -100,6 +100,14 @@ class ServedMemory:
         """
         raise MemoryStoreError(f"the memory at {self.location!r} is learned about by the service that has it open")
 
+    def change_feedback(self, change: Callable[[dict[str, Any]], dict[str, Any]]) -> None:
+        """Leave what people say to the service.
+
+        Raises:
+            MemoryStoreError: always.
+        """
+        raise MemoryStoreError(f"feedback on the memory at {self.location!r} goes to the service that has it open")
+
     def note_learning(self, note: dict[str, Any]) -> None:
         """Nothing to do: the service learns."""
 

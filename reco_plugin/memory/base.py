@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterator, Sequence
 from typing import Any, Protocol
 
 import numpy as np
@@ -47,6 +47,12 @@ class Memory(Searches, Protocol):
         """Keep, durably, who learns from the pairs, as :attr:`Header.learning`; an empty note where that has ended.
 
         What is opened for reading only keeps none.
+        """
+
+    def change_feedback(self, change: Callable[[dict[str, Any]], dict[str, Any]]) -> None:
+        """Store, durably and as a whole, what ``change`` makes of the feedback that is stored now.
+
+        ``change`` may be called again where another process wrote meanwhile.
         """
 
     def set_witnesses(self, ids: Sequence[str], witnesses: npt.NDArray[np.float32]) -> None:

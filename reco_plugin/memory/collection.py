@@ -34,6 +34,8 @@ BUILD_KEY = "reco_build"
 """Key of whether a version is finished."""
 LEARNING_KEY = "reco_learning"
 """Key of who learns from the pairs now."""
+FEEDBACK_KEY = "reco_feedback"
+"""Key of what people said was wrong."""
 _ALIAS_S = 5.0
 _DATATYPES = {"float32": None, "float16": models.Datatype.FLOAT16}
 
@@ -133,7 +135,11 @@ def read_collection(client: QdrantClient, name: str, location: str, fingerprint:
 
 def header_of(metadata: dict[str, Any], place: str) -> Header:
     """The header in a collection's metadata, with what was learned beside it."""
-    beside = {"trust": metadata.get(CALIBRATION_KEY), "learning": metadata.get(LEARNING_KEY)}
+    beside = {
+        "trust": metadata.get(CALIBRATION_KEY),
+        "learning": metadata.get(LEARNING_KEY),
+        "feedback": metadata.get(FEEDBACK_KEY),
+    }
     return from_json(metadata[METADATA_KEY] | beside, place)[1]
 
 

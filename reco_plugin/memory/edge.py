@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Collection, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from contextlib import nullcontext
 from dataclasses import replace
 from itertools import chain
@@ -150,6 +150,13 @@ class EdgeMemory:
             header = replace(self._header, learning=dict(note))
             write_header(self._folder, self.kind, header)
             self._header = header
+
+    def change_feedback(self, change: Callable[[dict[str, Any]], dict[str, Any]]) -> None:
+        """Store what people said in ``memory.json``."""
+        self.check_writable()
+        header = replace(self._header, feedback=change(self._header.feedback))
+        write_header(self._folder, self.kind, header)
+        self._header = header
 
     def set_witnesses(self, ids: Sequence[str], witnesses: npt.NDArray[np.float32]) -> None:
         """Store the witnesses (N, 3) of pairs in their payload; none in a read-only folder."""

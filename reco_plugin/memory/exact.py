@@ -6,7 +6,7 @@ import heapq
 import json
 import threading
 import zipfile
-from collections.abc import Collection, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterator, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any, BinaryIO
@@ -84,6 +84,15 @@ class ExactMemory:
         with self._lock:
             self._check_open()
             header = replace(self._header, learning=dict(note))
+            if self._folder is not None:
+                write_header(self._folder, self.kind, header)
+            self._header = header
+
+    def change_feedback(self, change: Callable[[dict[str, Any]], dict[str, Any]]) -> None:
+        """Store what people said; durable at once in a folder."""
+        with self._lock:
+            self._check_open()
+            header = replace(self._header, feedback=change(self._header.feedback))
             if self._folder is not None:
                 write_header(self._folder, self.kind, header)
             self._header = header

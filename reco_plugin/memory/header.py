@@ -27,6 +27,8 @@ class Header:
     format: int = FORMAT  # version of this header
     learning: dict[str, Any] = field(default_factory=dict)
     """Which process began to learn from the pairs, and when; empty once it ended."""
+    feedback: dict[str, Any] = field(default_factory=dict)
+    """What people said was wrong, as JSON values, unread; empty while nobody did."""
 
 
 def check_fingerprint(stored: Fingerprint, wanted: Fingerprint | None, location: str) -> None:
@@ -66,12 +68,13 @@ def to_json(kind: str, header: Header) -> dict[str, Any]:
         "trust": stored["calibration"],
         "calibration": {},
     }  # its name in a file; the empty one is for older versions
-    if not header.learning:
-        del stored["learning"]
+    for name in ("learning", "feedback"):
+        if not stored[name]:
+            del stored[name]
     try:
         json.dumps(stored, allow_nan=False)
     except (TypeError, ValueError) as error:
-        raise InputError(f"calibration must hold JSON values only: {error}") from error
+        raise InputError(f"calibration and feedback must hold JSON values only: {error}") from error
     return stored
 
 
@@ -95,7 +98,9 @@ def from_json(stored: Any, place: str) -> tuple[str, Header]:
             calibration = {"format": -1}  # damaged: the memory opens, and says so where calibration is read
         learning = stored.get("learning")
         learning = learning if isinstance(learning, dict) else {}
-        return str(stored["kind"]), Header(fingerprint, calibration, int(stored["format"]), learning)
+        feedback = stored.get("feedback") or {}
+        feedback = feedback if isinstance(feedback, dict) else {"format": -1}  # damaged, likewise
+        return str(stored["kind"]), Header(fingerprint, calibration, int(stored["format"]), learning, feedback)
     except (KeyError, TypeError, ValueError) as error:
         raise MemoryStoreError(f"{place} is damaged ({error!r}): {RESTORE}") from error
 

@@ -18,7 +18,16 @@ from ..defaults import NEIGHBOURS, SCROLL_BATCH, SEARCH_EF
 from ..errors import MemoryStoreError
 from ..types import Fingerprint, Neighbours, Payload, Records, Search
 from .checks import check_ids, check_positive, check_records, check_search, check_witnesses, chunks, part_of_a_write
-from .collection import CALIBRATION_KEY, LEARNING_KEY, local_client, open_local, open_served, search_params
+from .collection import (
+    CALIBRATION_KEY,
+    FEEDBACK_KEY,
+    LEARNING_KEY,
+    local_client,
+    open_local,
+    open_served,
+    read_collection,
+    search_params,
+)
 from .filters import USER_ID, WITNESSES
 from .header import open_folder, to_json, write_header
 from .options import USABLE, MemoryOptions
@@ -51,6 +60,8 @@ _ASKED = 50
 """Pairs that ask, by image and by text; 50 exact searches each take 10 s among a million pairs."""
 DEEP = 10_000
 """Pairs from which it is worth measuring: fewer are compared with all of them, or nearly so."""
+_WRITES = 5
+"""Attempts to write what other processes write, too."""
 _POINTS_AT_ONCE = 256  # 6 MB of pairs of 1024 dimensions; a server takes 32 MB by REST
 
 
@@ -112,6 +123,31 @@ class QdrantMemory(QdrantCollection):
         else:
             self._run("write", lambda _: self._say(client, {LEARNING_KEY: header.learning}), write=True)
         self._header = header
+
+    def change_feedback(self, change: Callable[[dict[str, Any]], dict[str, Any]]) -> None:
+        """Store what people said, under a key of its own, and look whether another process has written over it.
+
+        Raises:
+            MemoryStoreError: others wrote over it each time.
+        """
+        client = self._live()
+        if self._server is None:
+            header = replace(self._header, feedback=change(self._header.feedback))
+            if self._folder:
+                write_header(self._folder, self.kind, header)
+            self._header = header
+            return
+        for _ in range(_WRITES):
+            changed = change(self._stored_feedback(client))
+            self._run("write", lambda _, told=changed: self._say(client, {FEEDBACK_KEY: told}), write=True)  # type: ignore[misc]
+            if self._stored_feedback(client) == changed:
+                self._header = replace(self._header, feedback=changed)
+                return
+        raise MemoryStoreError(f"others change the feedback of {self.location!r} all the time: try again later")
+
+    def _stored_feedback(self, client: QdrantClient) -> dict[str, Any]:
+        opened = self._run("read", lambda _: read_collection(client, self.collection, self.location, None), write=True)
+        return opened.header.feedback
 
     def set_witnesses(self, ids: Sequence[str], witnesses: npt.NDArray[np.float32]) -> None:
         """Store the witnesses (N, 3) of pairs in their payload; none in a collection attached for reading only."""

@@ -58,6 +58,8 @@ def rescue(folder: Path, header: Header, target: Memory, progress: Callable[[int
     target.flush()
     if header.calibration:
         target.set_calibration(header.calibration)
+    if header.feedback:
+        target.change_feedback(lambda there: there or header.feedback)
     return done
 
 

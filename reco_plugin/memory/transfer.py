@@ -70,6 +70,14 @@ def copy(source: Memory, target: Memory, *, batch_size: int = SCROLL_BATCH, resu
     target.flush()
     if source.header.calibration and target.count() == source.count():
         target.set_calibration(source.header.calibration)
+    copy_feedback(source, target)
+
+
+def copy_feedback(source: Memory, target: Memory) -> None:
+    """Copy what people said to a memory in which nobody has said anything yet."""
+    told = source.header.feedback
+    if told and not target.header.feedback:
+        target.change_feedback(lambda there: there or told)
 
 
 def _held(ids: Sequence[str], memory: Memory) -> set[str]:

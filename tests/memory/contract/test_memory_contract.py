@@ -508,6 +508,28 @@ def test_who_learns_from_the_pairs_is_noted_and_there_again(persistent: OPENER) 
     assert (third.header.learning, third.header.calibration) == ({}, {"format": 1, "blob": "BBBB"})
 
 
+def test_feedback_is_there_again_beside_calibration_and_goes_with_a_copy(persistent: OPENER) -> None:
+    memory = persistent()
+    memory.upsert(records(["a"]))
+    assert memory.header.feedback == {}
+    memory.change_feedback(lambda before: {"said": [*before.get("said", []), 1]})
+    memory.set_calibration({"format": 1, "blob": "AAAA"})
+    memory.change_feedback(lambda before: {"said": [*before["said"], 2]})
+    with pytest.raises(ZeroDivisionError):
+        memory.change_feedback(lambda before: {"said": 1 // 0})
+    assert memory.header.feedback == {"said": [1, 2]}
+    memory.close()
+    again = persistent(create=False)
+    assert again.header.feedback == {"said": [1, 2]}
+    assert again.header.calibration == {"format": 1, "blob": "AAAA"}
+    target = open_memory(":memory:", FINGERPRINT)
+    assert sum(copy(again, target)) == 1
+    assert target.header.feedback == {"said": [1, 2]}
+    again.change_feedback(lambda _: {})
+    again.close()
+    assert persistent(create=False).header.feedback == {}
+
+
 def test_trust_and_witnesses_are_there_again_and_go_with_a_copy(persistent: OPENER) -> None:
     memory = persistent()
     memory.upsert(records([f"p{i}" for i in range(30)]))

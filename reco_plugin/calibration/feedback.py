@@ -1,0 +1,204 @@
+"""Feedback: what people said is not what they asked for, kept as pairs with a negative sign.
+
+An opinion joins the vector of a query and that of an answer, of the other modality. Near the query, it speaks against
+all pairs with that answer; the pairs that the search found, and opinions that they are right, speak for it. So an
+opinion is one voice among those around a query: a false one does little where the memory's own pairs are nearer, and
+the same query again is decided by it (``docs/feedback.md``).
+"""
+
+from __future__ import annotations
+
+import base64
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import asdict, dataclass
+from functools import cached_property
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from ..defaults import SAME_IMAGE
+from ..errors import ConfigError
+from ..types import MODALITIES, Modality, Neighbours, Vectors
+
+FORMAT = 1
+MOST = 4_000
+"""Opinions that a memory keeps: 12 MB of its header at 512 dimensions."""
+SHARPNESS = 8.0
+"""How fast a voice falls with distance, per spread of similarity: exp(8 (s - s1) / spread). With 3, new things lose
+twice as much of their gain (``docs/measurements/rejections.md``)."""
+POWER = 2.0
+"""What the voices for and against are taken to before they are compared: few voices against many count for little."""
+HEARD = 64
+"""Opinions that are looked at for a query: the nearest."""
+LOUDEST = 30.0
+"""Largest logarithm of a voice."""
+SAME_QUERY = 0.999
+"""Cosine from which two queries, and two answers, are taken for the same ones."""
+
+
+@dataclass(frozen=True)
+class Opinion:
+    """What somebody said about one answer to one query.
+
+    Attributes:
+        id: of the opinion.
+        modality: of the query.
+        pair: id of the pair that was the answer; None where only its vector was given.
+        right: whether it is right; else it is not what was asked for.
+        by: who said so, in the caller's words; empty if not told.
+        at: when, UTC, ISO 8601.
+    """
+
+    id: str
+    modality: Modality
+    pair: str | None
+    right: bool
+    by: str
+    at: str
+
+
+@dataclass(frozen=True)
+class Feedback:
+    """N opinions, oldest first, with the vectors of their queries and answers, (N, D) each."""
+
+    opinions: tuple[Opinion, ...]
+    queries: Vectors
+    answers: Vectors
+
+    def __len__(self) -> int:
+        return len(self.opinions)
+
+    @classmethod
+    def empty(cls, dimension: int) -> Feedback:
+        """No opinions, for vectors of D numbers."""
+        nothing = np.zeros((0, dimension), np.float32)
+        return cls((), nothing, nothing)
+
+    def joined(self, newer: Feedback) -> Feedback:
+        """These opinions and newer ones; of two on the same query and answer the newer one counts, right or not.
+
+        >>> one = Feedback((Opinion("a", "text", None, False, "", ""),), np.eye(1, 2), np.eye(1, 2))
+        >>> two = Feedback((Opinion("b", "text", None, True, "", ""),), np.eye(1, 2), np.eye(1, 2))
+        >>> [opinion.id for opinion in one.joined(two).opinions]
+        ['b']
+        """
+        opinions = (*self.opinions, *newer.opinions)
+        queries = np.concatenate([self.queries, newer.queries])
+        answers = np.concatenate([self.answers, newer.answers])
+        both = Feedback(opinions, queries, answers)
+        start = len(self)
+        same = (newer.queries @ queries.T >= SAME_QUERY) & (newer.answers @ answers.T >= SAME_QUERY)
+        kind = np.array([MODALITIES.index(one.modality) for one in opinions])
+        same &= kind[start:, None] == kind[None]
+        same &= np.arange(len(opinions))[None] < np.arange(start, len(opinions))[:, None]  # only older ones
+        return both.only(~same.any(axis=0))
+
+    def without(self, ids: Iterable[str]) -> Feedback:
+        """These opinions but for some."""
+        gone = set(ids)
+        return self.only([opinion.id not in gone for opinion in self.opinions])
+
+    def only(self, kept: Sequence[bool] | npt.NDArray[np.bool_]) -> Feedback:
+        """Those of a mask (N,)."""
+        rows = np.flatnonzero(kept)
+        return Feedback(tuple(self.opinions[row] for row in rows), self.queries[rows], self.answers[rows])
+
+    def keep(
+        self, modality: Modality, queries: Vectors, found: Neighbours, spread: float, same_caption: float
+    ) -> npt.NDArray[np.float32] | None:
+        """How much of each pair that was found stays, (B, K) from 0 to 1; None where nothing was said of this side.
+
+        Args:
+            modality: of the queries.
+            queries: (B, D) unit-norm.
+            found: K neighbours of each, and their vectors of the other modality.
+            spread: standard deviation of similarity within the modality.
+            same_caption: cosine from which two captions mean the same. Pictures are the same from that of a copy on.
+        """
+        heard = self._sides[modality]
+        if heard is None:
+            return None
+        same = same_caption if modality == "image" else SAME_IMAGE
+        best = found.similarity[:, :1]
+        near = queries @ heard.queries.T  # (B, R)
+        rows = np.tile(np.arange(near.shape[1]), (len(near), 1))
+        if near.shape[1] > HEARD:
+            rows = np.argpartition(-near, HEARD - 1, axis=1)[:, :HEARD]
+        nearest = np.take_along_axis(near, rows, axis=1)  # (B, H)
+        loud = np.where(nearest >= SAME_QUERY, np.float32(np.exp(LOUDEST)), _voice(nearest - best, spread))
+        meant = np.matmul(found.vectors, heard.answers[rows].transpose(0, 2, 1)) >= same  # (B, K, H)
+        wrong = np.where(heard.right[rows], np.float32(0.0), loud)
+        against = np.matmul(meant, wrong[:, :, None])[..., 0]
+        own = _voice(found.similarity - best, spread) * found.found
+        alike = np.matmul(found.vectors, found.vectors.transpose(0, 2, 1)) >= same  # (B, K, K)
+        backed = np.matmul(alike, own[:, :, None])[..., 0] + np.matmul(meant, (loud - wrong)[:, :, None])[..., 0]
+        return _share(backed, against)
+
+    @cached_property
+    def _sides(self) -> Mapping[Modality, _Heard | None]:
+        kinds = np.array([opinion.modality for opinion in self.opinions], dtype=object)
+        right = np.array([opinion.right for opinion in self.opinions], np.bool_)
+        return {m: _heard(self.queries, self.answers, right, np.asarray(kinds == m)) for m in MODALITIES}
+
+    def to_json(self) -> dict[str, Any]:
+        """For the memory's header: who said what, and the vectors as base64 of float16."""
+        if not self.opinions:
+            return {}
+        blob = np.stack([self.queries, self.answers]).astype("<f2").tobytes()
+        return {
+            "format": FORMAT,
+            "opinions": [asdict(opinion) for opinion in self.opinions],
+            "vectors": base64.b64encode(blob).decode(),
+        }
+
+    @classmethod
+    def from_json(cls, stored: Mapping[str, Any], dimension: int) -> Feedback:
+        """Read :meth:`to_json` back, for vectors of D numbers.
+
+        Raises:
+            ConfigError: another format, or damaged.
+        """
+        if not stored:
+            return cls.empty(dimension)
+        way = "see `reco memory feedback --help` to drop it"
+        try:
+            if stored["format"] != FORMAT:
+                raise ConfigError(
+                    f"its feedback has format {stored['format']}, and this version reads {FORMAT}: upgrade reco-plugin"
+                )
+            opinions = tuple(Opinion(**one) for one in stored["opinions"])
+            raw = np.frombuffer(base64.b64decode(stored["vectors"], validate=True), "<f2").astype(np.float32)
+            both = raw.reshape(2, len(opinions), dimension)
+        except (KeyError, TypeError, ValueError) as error:
+            raise ConfigError(f"its feedback is damaged ({error!r}): {way}") from error
+        norms = np.maximum(np.linalg.norm(both, axis=2, keepdims=True), np.float32(1e-6))
+        queries, answers = both / norms
+        return cls(opinions, queries, answers)
+
+
+@dataclass(frozen=True)
+class _Heard:
+    """The opinions on queries of one modality: vectors (R, D) each, and (R,) whether they say right."""
+
+    queries: Vectors
+    answers: Vectors
+    right: npt.NDArray[np.bool_]
+
+
+def _heard(
+    queries: Vectors, answers: Vectors, right: npt.NDArray[np.bool_], of: npt.NDArray[np.bool_]
+) -> _Heard | None:
+    return _Heard(queries[of], answers[of], right[of]) if of.any() else None
+
+
+def _voice(nearer: npt.NDArray[np.float32], spread: float) -> npt.NDArray[np.float32]:
+    """How loud is what is nearer to the query, by so much, than the nearest pair; any shape."""
+    loud: npt.NDArray[np.float32] = np.exp(np.minimum(SHARPNESS * nearer / spread, LOUDEST)).astype(np.float32)
+    return loud
+
+
+def _share(backed: npt.NDArray[np.float32], against: npt.NDArray[np.float32]) -> npt.NDArray[np.float32]:
+    """Share of the voices for, any shape; 1 where none is against."""
+    ratio = against.astype(np.float64) / np.maximum(backed.astype(np.float64), 1e-12)
+    return (1.0 / (1.0 + ratio**POWER)).astype(np.float32)

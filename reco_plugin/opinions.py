@@ -1,0 +1,112 @@
+"""What people say about answers, read: queries and answers become vectors, pairs are looked up."""
+
+from __future__ import annotations
+
+import uuid
+from collections.abc import Sequence
+from dataclasses import dataclass
+from datetime import UTC, datetime
+
+import numpy as np
+
+from .calibration.feedback import MOST, Feedback, Opinion
+from .encode import Encoder
+from .errors import InputError, MemoryStoreError
+from .memory import Memory
+from .types import MODALITIES, ImageInput, Modality, Records, Vectors, other
+from .values import check_choice, check_vectors, is_unicode, show
+
+_LONGEST = 200
+"""Characters of the name of who said something."""
+
+
+@dataclass(frozen=True)
+class Said:
+    """What somebody says about one answer to one query.
+
+    Attributes:
+        query: a text, an image, or a vector (D,).
+        modality: what the query is.
+        pair: id of the pair that was the answer.
+        answer: the answer itself where it is no pair: of the other modality, raw or a vector (D,).
+        right: whether it is right; else it is not what was asked for.
+        by: who says so.
+    """
+
+    query: str | ImageInput | Vectors
+    modality: Modality
+    pair: str | None = None
+    answer: str | ImageInput | Vectors | None = None
+    right: bool = False
+    by: str = ""
+
+
+def read_said(said: Sequence[Said], encoder: Encoder, memory: Memory) -> Feedback:
+    """Opinions of now, with their vectors; of several on one query and answer the last.
+
+    Raises:
+        InputError: one is not complete, its pair is gone, or an item cannot be encoded.
+        MemoryStoreError: the memory cannot be read.
+    """
+    pairs, dimension = _pairs_of(said, memory), encoder.dimension
+    queries, answers, opinions = list[Vectors](), list[Vectors](), list[Opinion]()
+    at = datetime.now(UTC).isoformat(timespec="seconds")
+    for one in said:
+        side = other(one.modality)
+        queries.append(_to_vector(one.query, one.modality, encoder, "query"))
+        if one.pair is not None:
+            answers.append(pairs[one.pair].side(side)[0])
+        elif one.answer is not None:
+            answers.append(_to_vector(one.answer, side, encoder, "answer"))
+        opinions.append(Opinion(uuid.uuid4().hex, one.modality, one.pair, one.right, one.by, at))
+    nothing = Feedback.empty(dimension)
+    if not opinions:
+        return nothing
+    return nothing.joined(Feedback(tuple(opinions), np.stack(queries), np.stack(answers)))
+
+
+def within_limit(feedback: Feedback) -> Feedback:
+    """The feedback, if a memory keeps as much.
+
+    Raises:
+        MemoryStoreError: it does not.
+    """
+    if len(feedback) > MOST:
+        raise MemoryStoreError(
+            f"a memory keeps {MOST:,} opinions, and these would be {len(feedback):,}: withdraw old ones, or add pairs "
+            "of the things that are confused"
+        )
+    return feedback
+
+
+def _pairs_of(said: Sequence[Said], memory: Memory) -> dict[str, Records]:
+    """The pairs that are meant, by id; everything that is said is checked."""
+    for one in said:
+        check_choice("modality", one.modality, MODALITIES)
+        if (one.pair is None) == (one.answer is None):
+            raise InputError("say which answer is meant: the id of a pair, or the answer itself, and not both")
+        if not is_unicode(one.by) or len(one.by) > _LONGEST:
+            raise InputError(f"by must be a text of at most {_LONGEST} characters, got {show(one.by)}")
+    wanted = list(dict.fromkeys(one.pair for one in said if one.pair is not None))
+    found = {batch.ids[row]: batch.take([row]) for batch in memory.scroll(ids=wanted) for row in range(len(batch))}
+    gone = [name for name in wanted if name not in found]
+    if gone:
+        raise InputError(
+            f"the memory at {memory.location!r} holds no pair {show(gone[0])}: it may be gone. Nothing was stored; "
+            "give what was shown as the answer instead"
+        )
+    return found
+
+
+def _to_vector(item: str | ImageInput | Vectors, modality: Modality, encoder: Encoder, what: str) -> Vectors:
+    """The vector (D,) of one item, raw or a vector already."""
+    if isinstance(item, np.ndarray):
+        vectors = check_vectors(item[None], encoder.dimension, what)
+    elif modality == "image":
+        vectors = encoder.images([item])
+    elif isinstance(item, str):
+        vectors = encoder.texts([item])
+    else:
+        raise InputError(f"the {what} must be a text, got {type(item).__name__}: for an image say modality='image'")
+    vector: Vectors = vectors[0]
+    return vector

@@ -1,0 +1,140 @@
+"""Feedback: what people said is wrong holds the evidence back, near what they said it of."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from typing import Any
+
+import numpy as np
+import pytest
+from trust_worlds import world
+
+from reco_plugin.calibration.feedback import Feedback, Opinion
+from reco_plugin.errors import ConfigError
+from reco_plugin.refine import Refiner, VectorMemory, refiner_for_vectors
+from reco_plugin.types import MODALITIES, Modality, Records, Refinement, Vectors
+
+EACH = 4
+
+
+def opinions(modality: Modality, queries: Vectors, answers: Vectors, *, right: bool = False) -> Feedback:
+    said = tuple(Opinion(str(row), modality, None, right, "ann", "now") for row in range(len(queries)))
+    return Feedback(said, queries, answers)
+
+
+@pytest.fixture(scope="module")
+def made() -> tuple[Refiner, Records]:
+    """A memory of three pairs of each of 100 classes, and fourth pairs that ask."""
+    image, text, _ = world(100, EACH)
+    rows = np.arange(len(image))
+    payloads: list[dict[str, Any]] = [{} for _ in rows]
+    pairs = Records([str(row) for row in rows], image, text, payloads)
+    last = rows % EACH == EACH - 1
+    return refiner_for_vectors([pairs.take(~last)]), pairs.take(last)
+
+
+def told(refiner: Refiner, feedback: Feedback | None) -> Refiner:
+    calibration = refiner.memory.calibration
+    assert calibration is not None
+    return Refiner(VectorMemory(refiner.memory.store, replace(calibration, feedback=feedback)), None)
+
+
+def refined(refiner: Refiner, asks: Records, modality: Modality, feedback: Feedback | None) -> Refinement:
+    return told(refiner, feedback).refine(asks.side(modality), modality=modality, explain=True)
+
+
+def heaviest(found: Refinement) -> Vectors:
+    """The answer that weighs most for each query."""
+    assert found.neighbours is not None
+    assert found.weights is not None
+    return found.neighbours.vectors[np.arange(len(found.vectors)), found.weights.argmax(axis=1)]
+
+
+@pytest.mark.parametrize("modality", MODALITIES)
+def test_a_rejected_answer_no_longer_moves_the_query_that_it_was_rejected_for(made: Any, modality: Modality) -> None:
+    refiner, asks = made
+    before = refined(refiner, asks, modality, None)
+    assert before.moved.min() > 0
+    answer = heaviest(before)
+    after = refined(refiner, asks, modality, opinions(modality, asks.side(modality), answer))
+    assert before.weights is not None
+    assert after.weights is not None
+    rows, columns = np.arange(len(asks)), before.weights.argmax(axis=1)
+    assert (after.weights[rows, columns] < 0.05 * before.weights[rows, columns]).all()
+    assert (after.moved < before.moved).mean() > 0.9
+
+
+def test_queries_that_are_unlike_it_move_as_before_to_the_last_bit(made: Any) -> None:
+    refiner, asks = made
+    plain = refined(refiner, asks, "image", None)
+    one = opinions("image", asks.image[:1], heaviest(plain)[:1])
+    after = refined(refiner, asks, "image", one)
+    changed = (after.vectors != plain.vectors).any(axis=1)
+    assert changed[0]
+    assert changed.mean() < 0.1  # those that find the same caption, only
+    assert np.abs(after.moved - plain.moved)[1:].max() < 0.2 * plain.moved[0]
+    assert (
+        refined(refiner, asks, "text", one).vectors.tobytes() == refined(refiner, asks, "text", None).vectors.tobytes()
+    )
+
+
+def test_one_false_opinion_does_little_to_other_pictures_of_its_thing(made: Any) -> None:
+    refiner, asks = made
+    plain = refined(refiner, asks, "image", None)
+    pairs = Records.join(list(refiner.memory.store.scroll()), asks.image.shape[1])
+    first = pairs.take(np.arange(0, len(pairs), EACH - 1))  # a pair of each class is called wrong, by its own picture
+    after = refined(refiner, asks, "image", opinions("image", first.image, first.text))
+    assert after.moved.mean() > 0.6 * plain.moved.mean()
+    several = refined(refiner, asks, "image", opinions("image", pairs.image, pairs.text))
+    assert several.moved.mean() < 0.6 * after.moved.mean()
+
+
+def test_an_opinion_that_it_is_right_speaks_for_it(made: Any) -> None:
+    refiner, asks = made
+    answer = heaviest(refined(refiner, asks, "image", None))
+    wrong, right = (
+        opinions("image", beside(asks.image, draw), answer, right=right) for draw, right in ((0, False), (1, True))
+    )
+    both = Feedback(
+        wrong.opinions + right.opinions,
+        np.concatenate([wrong.queries, right.queries]),
+        np.concatenate([answer, answer]),
+    )
+    held, let = (refined(refiner, asks, "image", feedback).moved.mean() for feedback in (wrong, both))
+    assert let > 1.5 * held
+
+
+def beside(vectors: Vectors, draw: int) -> Vectors:
+    """Other views of what they show."""
+    moved = vectors + 0.02 * np.random.default_rng(draw).normal(size=vectors.shape)
+    return (moved / np.linalg.norm(moved, axis=1, keepdims=True)).astype(np.float32)
+
+
+def test_the_newer_of_two_on_one_query_and_answer_counts() -> None:
+    x = np.eye(3, dtype=np.float32)
+    one, two = opinions("image", x[:2], x[1:]), opinions("image", x[:1], x[1:2], right=True)
+    joined = one.joined(two)
+    assert [opinion.right for opinion in joined.opinions] == [False, True]
+    assert joined.queries.tolist() == x[[1, 0]].tolist()
+    assert len(one.joined(opinions("text", x[:1], x[1:2]))) == 3
+    assert len(one.joined(one)) == 2
+
+
+def test_it_comes_back_as_it_was_stored() -> None:
+    x = np.linalg.qr(np.random.default_rng(0).normal(size=(8, 8)))[0].astype(np.float32)
+    kept = opinions("image", x[:3], x[3:6])
+    again = Feedback.from_json(kept.to_json(), 8)
+    assert again.opinions == kept.opinions
+    assert np.abs(again.queries - kept.queries).max() < 1e-3
+    assert np.allclose(np.linalg.norm(again.answers, axis=1), 1.0, atol=1e-6)
+    assert Feedback.empty(8).to_json() == {}
+    assert len(Feedback.from_json({}, 8)) == 0
+
+
+@pytest.mark.parametrize(
+    "harm", [{"format": 2}, {"vectors": "AAAA"}, {"opinions": [{"id": "x"}]}, {"opinions": None}, {"vectors": 1}]
+)
+def test_what_cannot_be_read_says_so(harm: dict[str, Any]) -> None:
+    x = np.eye(2, dtype=np.float32)
+    with pytest.raises(ConfigError, match="its feedback"):
+        Feedback.from_json(opinions("image", x[:1], x[1:]).to_json() | harm, 2)

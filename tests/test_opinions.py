@@ -1,0 +1,128 @@
+"""What people say is wrong, through the memory: stored at once, taken back, and what cannot be meant."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+from learned_once import pairs_are_learned_from_once  # noqa: F401  # a fixture
+
+from reco_plugin import Pair, Reco
+from reco_plugin.calibration import feedback as feedback_module
+from reco_plugin.errors import InputError, MemoryStoreError
+from reco_plugin.memory import open_memory
+from reco_plugin.opinions import Said
+from reco_plugin.refine import used_pairs
+from tests.support.shapes import COLOURS, SHAPES, draw
+
+pytestmark = pytest.mark.usefixtures("pairs_are_learned_from_once")
+
+
+@pytest.fixture
+def known(model: Path, tmp_path: Path) -> Reco:
+    """A memory in a folder by which queries move; left open, as by a process that is killed."""
+    reco = Reco.open(model, memory=tmp_path / "memory", memory_kind="exact")
+    reco.memory.add(
+        Pair(f"{shape}-{colour}-{size}", draw(colour, shape, size), f"a {colour} {shape}")
+        for shape in SHAPES
+        for colour in COLOURS
+        for size in (18, 26)
+    )
+    return reco
+
+
+def test_a_rejected_pair_moves_the_query_no_more_and_a_word_that_it_is_right_lets_it(known: Reco, model: Path) -> None:
+    text = ["a red circle"]
+    before = known.embed(text, modality="text", explain=True)
+    assert before.refined.all()
+    names = [one.id for one in used_pairs(before, 0)]
+    for name in names:
+        known.memory.reject(text[0], name, by="ann")
+    held = known.embed(text, modality="text")
+    assert held.moved[0] < 1e-4 < before.moved[0]
+    again = Reco.open(model, memory=known.memory.location)  # what was said is there though nothing was closed
+    assert again.embed(text, modality="text").moved[0] < 1e-4
+    assert [one.pair for one in again.memory.feedback.opinions] == names
+    assert {one.by for one in again.memory.feedback.opinions} == {"ann"}
+    said = [Said(text[0], "text", name, right=True) for name in names]
+    assert [one.right for one in known.memory.judge(said)] == [True] * len(names)
+    assert len(known.memory.feedback) == len(names)  # the newest counts
+    assert known.embed(text, modality="text").moved[0] == pytest.approx(before.moved[0], rel=0.01)
+
+
+def test_it_is_forgotten_by_its_id(known: Reco) -> None:
+    before = known.embed_texts(["a red circle"])
+    used = used_pairs(known.embed(["a red circle"], modality="text", explain=True), 0)
+    one = known.memory.reject("a red circle", used[0].id)
+    version = known.memory.version
+    assert not np.array_equal(known.embed_texts(["a red circle"]), before)
+    assert known.memory.withdraw([one.id, "no such id"]) == 1
+    assert known.memory.version > version
+    assert known.memory.withdraw([one.id]) == 0
+    assert len(known.memory.feedback) == 0
+    assert np.array_equal(known.embed_texts(["a red circle"]), before)
+
+
+def test_an_answer_may_be_given_in_place_of_a_pair_and_an_image_may_ask(known: Reco) -> None:
+    image = draw("red", "circle", 22)
+    moved = known.embed([image], modality="image").moved[0]
+    one = known.memory.reject(image, modality="image", answer="a red circle")
+    assert (one.pair, one.modality, one.right) == (None, "image", False)
+    assert known.embed([image], modality="image").moved[0] <= moved
+    vector = known.encoder.texts(["a red circle"])[0]
+    known.memory.reject(known.encoder.images([image])[0], modality="image", answer=vector)
+    assert len(known.memory.feedback) == 1  # the same query and answer, as vectors
+
+
+def test_an_uncalibrated_memory_keeps_what_is_said(reco: Reco) -> None:
+    reco.memory.add([Pair("fox", draw("red", "circle", 20), "a fox")])
+    assert reco.memory.calibration is None
+    reco.memory.reject("a wolf", "fox")
+    assert reco.memory.feedback.opinions[0].pair == "fox"
+    assert reco.embed(["a wolf"], modality="text").moved[0] == 0
+
+
+@pytest.mark.parametrize(
+    ("said", "why"),
+    [
+        (Said("a fox", "text", "gone"), "holds no pair 'gone': it may be gone"),
+        (Said("a fox", "text"), "say which answer is meant"),
+        (Said("a fox", "text", "fox", answer="x"), "say which answer is meant"),
+        (Said("a fox", "sound", "fox"), "modality"),  # type: ignore[arg-type]
+        (Said("a fox", "text", "fox", by="x" * 201), "by must be a text of at most 200 characters"),
+        (Said(Path("fox.jpg"), "text", "fox"), "the query must be a text, got PosixPath"),
+    ],
+)
+def test_what_cannot_be_meant_stores_nothing(reco: Reco, said: Said, why: str) -> None:
+    reco.memory.add([Pair("fox", draw("red", "circle", 20), "a fox")])
+    with pytest.raises(InputError, match=why):
+        reco.memory.judge([Said("a wolf", "text", "fox"), said])
+    assert len(reco.memory.feedback) == 0
+    assert reco.memory.judge([]) == ()
+
+
+def test_a_memory_keeps_a_bounded_number(reco: Reco, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("reco_plugin.opinions.MOST", 2)
+    assert feedback_module.MOST == 4_000
+    reco.memory.add([Pair("fox", draw("red", "circle", 20), "a fox")])
+    reco.memory.judge([Said(text, "text", "fox") for text in ("a wolf", "a dog")])
+    reco.memory.reject("a dog", "fox", right=True)  # replaces one
+    with pytest.raises(MemoryStoreError, match="a memory keeps 2 opinions, and these would be 3"):
+        reco.memory.reject("a cat", "fox")
+    assert len(reco.memory.feedback) == 2
+
+
+def test_another_version_of_a_memory_takes_it_over(known: Reco) -> None:
+    known.memory.reject("a red circle", f"{SHAPES[0]}-{COLOURS[0]}-18")
+    fresh = open_memory(":memory:", known.manifest.fingerprint)
+    known.memory.move_to(fresh)
+    assert len(known.memory.feedback) == 1
+
+
+def test_what_cannot_be_read_is_a_warning_and_queries_move_as_before(known: Reco, model: Path) -> None:
+    moved = known.embed_texts(["a red circle"])
+    known.memory.store.change_feedback(lambda _: {"format": 99})
+    with pytest.warns(UserWarning, match="as if nobody had said anything: its feedback has format 99"):
+        again = Reco.open(model, memory=known.memory.location)
+    assert np.array_equal(again.embed_texts(["a red circle"]), moved)
