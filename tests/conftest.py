@@ -117,6 +117,15 @@ SIZES = {"small": 8, "large": 24}
 IN_RAM, ENOUGH = Path("/dev/shm"), 6 << 30
 
 
+class Examples:
+    """Passes over modules of the package without an example: to look for one, each client of an engine is imported."""
+
+    def pytest_ignore_collect(self, collection_path: Path) -> bool | None:
+        """Whether to pass over a module; None leaves it to others."""
+        ours = collection_path.suffix == ".py" and collection_path.is_relative_to(ROOT / "reco_plugin")
+        return (ours and b">>>" not in collection_path.read_bytes()) or None
+
+
 class Fast:
     """Passes over what is slow, so that it is not even imported: torch and Ray alone take seconds."""
 
@@ -129,6 +138,7 @@ def pytest_configure(config: pytest.Config) -> None:
     """See that every name in :data:`SLOW` is there, and leave out what they name where it is not wanted."""
     if gone := [name for name in sorted(SLOW) if not (ROOT / name).exists()]:
         raise pytest.UsageError(f"SLOW in tests/conftest.py names what is not there: {', '.join(gone)}")
+    config.pluginmanager.register(Examples())
     if config.option.markexpr == "not slow":
         config.pluginmanager.register(Fast())
     if IN_RAM.is_dir() and os.access(IN_RAM, os.W_OK) and shutil.disk_usage(IN_RAM).free > ENOUGH:

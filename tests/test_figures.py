@@ -12,7 +12,7 @@ import pytest
 from matplotlib.font_manager import FontProperties
 from matplotlib.textpath import TextPath
 
-from benchmarks import alternatives, picture, quickstart_model, realclip_gate
+from benchmarks import alternatives, picture, realclip_gate
 from benchmarks import page as pages
 from reco_plugin.evaluate.findings import Table
 
@@ -71,6 +71,8 @@ def test_no_figure_stands_there_without_a_source(page: str) -> None:
 
 
 def test_pages_and_charts_are_what_their_figures_make() -> None:
+    from benchmarks import quickstart_model  # which imports torch
+
     page = page_of("quickstart.md")
     assert pages.filled(page, quickstart_model.blocks(FIGURES["quickstart"])) == page, "quickstart_model --page"
     page = page_of("realclip.md")

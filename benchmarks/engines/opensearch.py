@@ -191,12 +191,8 @@ def started(*, heap: str = "1g", wait_s: float = 180) -> Iterator[str]:
             await_node("OpenSearch", url, process, log, wait_s)
             yield url
         finally:
-            process.terminate()
-            try:
-                process.wait(30)
-            except subprocess.TimeoutExpired:
-                process.kill()
-                process.wait()
+            process.kill()  # an end in order takes seconds, and all that it wrote goes with the folder
+            process.wait()
 
 
 def _command(home: Path, folder: Path, heap: str) -> list[str]:

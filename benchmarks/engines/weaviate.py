@@ -84,12 +84,8 @@ def started(*, service: str = "http://127.0.0.1:9", wait_s: float = 60) -> Itera
             _await(url, process, log, wait_s)
             yield url, grpc
         finally:
-            process.terminate()
-            try:
-                process.wait(20)
-            except subprocess.TimeoutExpired:
-                process.kill()
-                process.wait()
+            process.kill()  # an end in order takes seconds, and all that it wrote goes with the folder
+            process.wait()
 
 
 def _await(url: str, process: subprocess.Popen[bytes], log: Path, wait_s: float) -> None:

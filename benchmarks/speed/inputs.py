@@ -8,18 +8,18 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from itertools import count
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from PIL import Image
 
 from reco_plugin.memory.edge import EdgeMemory
-from reco_plugin.train.encoder import load_frozen
-from reco_plugin.train.export import export
-from reco_plugin.train.parity import Precision
 from reco_plugin.types import Modality
 
 from ..synthetic import BLOCK, Synthetic
+
+if TYPE_CHECKING:
+    from reco_plugin.train.parity import Precision
 
 VIT, DIMENSION, SIDE = "ViT-B-32", 512, 224
 _WORDS = ("small", "large", "young", "old", "red", "green", "blue", "grey", "wooden", "paper", "glass", "iron")
@@ -43,9 +43,12 @@ class Given:
 
 
 def vit(folder: Path, precision: Precision = "int8") -> Path:
-    """ViT-B/32 of random weights, exported where it is missing."""
+    """ViT-B/32 of random weights, exported where it is missing; torch is imported only then."""
     out = folder / f"vit-{precision}"
     if not (out / "manifest.json").exists():
+        from reco_plugin.train.encoder import load_frozen
+        from reco_plugin.train.export import export
+
         export(load_frozen(VIT, random_weights=True), None, out, precision=precision)
     return out
 

@@ -15,13 +15,14 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from ..artifact import clip_graph, fusion_graph
-from ..calibration.gate import PRIOR, SIGNALS, step
+from ..calibration.gate import step
 from ..errors import ArtifactError
 from ..preprocess import Tokenizer, images_to_array
 from ..preprocess.text import needed_tokens
 from ..sessions.base import Arrays
 from ..types import MODALITIES, ImageInput
 from .graph_file import ONE_FILE, write_graph
+from .graph_inputs import fusion_inputs, step_inputs
 from .loop import Fusions
 from .model import Step
 from .triton import GraphSpec
@@ -109,38 +110,6 @@ def _text_batches(clip: FrozenClip, texts: list[str]) -> Iterator[GraphSample]:
 def _features(encode: Any, x: Tensor) -> Arrays:
     with torch.no_grad():
         return {"features": F.normalize(encode(x), dim=-1).numpy()}
-
-
-def step_inputs(dimension: int, batch: int = 64, seed: int = 0) -> Arrays:
-    """Make inputs of the closed form's step for gates of both modalities; every eighth row has found nothing."""
-    rng = np.random.default_rng(seed)
-    query, evidence = rng.normal(size=(2, batch, dimension))
-    least = [0.0, 1.0, 0.0, 0.7, 0.0, 0.3, -0.5, 0.0]  # within the gates' ranges, and beyond both ends
-    signals = rng.uniform(least, [6.0, 5.0, 1.0, 1.0, 0.3, 1.5, 0.9, 1.0], size=(batch, SIGNALS))
-    signals[:, 1] = np.exp(signals[:, 1])  # as the neighbours' own scores come
-    evidence[::8], signals[::8] = 0.0, 0.0
-    rows = [PRIOR[side].constants(0.06, 0.05) for side in MODALITIES]
-    return {
-        "query": (query / np.linalg.norm(query, axis=-1, keepdims=True)).astype(np.float32),
-        "evidence": evidence.astype(np.float32),
-        "signals": signals.astype(np.float32),
-        "constants": np.stack([rows[row % 2] for row in range(batch)]),
-    }
-
-
-def fusion_inputs(dimension: int, batch: int = 64, k: int = 6) -> Arrays:
-    """Make fusion inputs as from a search: near neighbours, some absent, some without trust, one row without any."""
-    rng = np.random.default_rng(0)
-    query = rng.normal(size=(batch, dimension))
-    near = query[:, None] + rng.normal(size=(batch, k, dimension))
-    trust = rng.choice([0.0, 0.3, 1.0], size=(batch, k))
-    trust[0] = 0.0
-    return {
-        "query": (query / np.linalg.norm(query, axis=-1, keepdims=True)).astype(np.float32),
-        "neighbours": (near / np.linalg.norm(near, axis=-1, keepdims=True)).astype(np.float32),
-        "similarity": rng.uniform(0.2, 1.0, size=(batch, k)).astype(np.float32),
-        "trust": trust.astype(np.float32),
-    }
 
 
 def to_onnx(case: GraphCheck, path: Path, limit: int = ONE_FILE) -> None:

@@ -9,7 +9,6 @@ import shutil
 import subprocess
 import sys
 from contextlib import closing
-from functools import partial
 from html.parser import HTMLParser
 from pathlib import Path
 from typing import Any
@@ -46,10 +45,16 @@ def out(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.fixture(scope="module")
-def ran(out: Path) -> Any:
-    """With every third drawing; of all of them, tests/quickstart/test_benchmark.py says what the method promises."""
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr("reco_plugin.demo.run.load", partial(load_some, every=3))
+def learned(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """What the first demo learned, which another of the same drawings would learn again."""
+    return tmp_path_factory.mktemp("learned")
+
+
+@pytest.fixture(scope="module")
+def ran(out: Path, learned: Path) -> Any:
+    """With some of the drawings; tests/quickstart/test_benchmark.py says what the method promises, of more of them."""
+    with pytest.MonkeyPatch.context() as patch, learned_once(learned):
+        patch.setattr("reco_plugin.demo.run.load", load_some)
         result = demo(out)
     assert result.exit_code == 0, result.output
     return result
@@ -73,13 +78,13 @@ def test_results_have_exactly_the_promised_keys(results: dict[str, Any]) -> None
             assert all(set(value) == {"top1", "top5"} for value in stage[group].values())
             assert all(0 <= value["top1"] <= value["top5"] <= 100 for value in stage[group].values())
     assert set(results["without_unseen"]) == set(results["empty_memory"]) == set(GROUPS)
-    assert results["pairs"] > 2700
+    assert results["pairs"] == 1464
 
 
 def test_results_show_what_the_demo_claims(results: dict[str, Any]) -> None:
     unseen, seen = results["unseen"], results["seen"]
     assert unseen["refined"]["top1"] - unseen["frozen"]["top1"] >= 28
-    assert seen["refined"]["top1"] >= seen["frozen"]["top1"]
+    assert seen["refined"]["top1"] >= seen["frozen"]["top1"] - 1  # a query of 219 is half a point
     without = results["without_unseen"]["unseen"]
     assert abs(without["refined"]["top1"] - without["frozen"]["top1"]) <= 3
 
@@ -106,10 +111,10 @@ def test_the_terminal_shows_the_results_and_the_way_on(ran: Any, results: dict[s
 def test_the_way_on_works(ran: Any, out: Path) -> None:
     memory, model = str(out / "memory"), str(ROOT / "triton_models")
     search = CliRunner().invoke(
-        app, ["memory", "search", "a bear", "--k", "3", "--memory", memory, "--model", model, "--json"]
+        app, ["memory", "search", "a dog face", "--k", "3", "--memory", memory, "--model", model, "--json"]
     )
     assert search.exit_code == 0, search.output
-    assert json.loads(search.stdout)[0]["payload"]["entity"] == "1f43b"
+    assert json.loads(search.stdout)[0]["payload"]["entity"] == "1f415"
     embed = CliRunner().invoke(app, ["embed", "--text", "a red fox", "--memory", memory, "--model", model, "--json"])
     assert len(json.loads(embed.stdout)["embedding"]) == 128
 
@@ -118,16 +123,16 @@ def test_the_playground_finds_a_drawing_for_each_pair(ran: Any, out: Path) -> No
     (folder,) = noted_folders(out / "memory")
     with closing(open_memory(out / "memory", None, create=False)) as memory:
         named = [folder / str(payload["image"]) for _, payload in memory.payloads()]
-    assert len(named) == len(set(named)) > 2700
+    assert len(named) == len(set(named)) == 1464
     assert {file.is_file() for file in named} == {True}
 
 
 def test_the_tour_runs_on_what_the_demo_leaves(ran: Any, out: Path, tmp_path: Path) -> None:
     rows = (out / "catalogue.csv").read_text("utf-8").splitlines()
     assert rows[0] == "id,image,text,style"
-    assert len(rows) > 700
+    assert len(rows) > 350
     classes = sorted(path for path in (out / "photos").iterdir())
-    assert len(classes) > 140
+    assert len(classes) > 70
     assert all(list(path.glob("*.png")) for path in classes)
     few = tmp_path / "photos"
     for path in classes[:20]:
@@ -291,12 +296,9 @@ assert not [name for name in sys.modules if name.split(".")[0] in ("torchvision"
 
 
 @pytest.fixture(scope="module")
-def twice(tmp_path_factory: pytest.TempPathFactory) -> Twice:
-    """A demo of fewer drawings, then again where there is no torch: the folder, the first results, the second run."""
-    out, learned = tmp_path_factory.mktemp("twice") / "out", tmp_path_factory.mktemp("learned")
-    with pytest.MonkeyPatch.context() as patch, learned_once(learned):
-        patch.setattr("reco_plugin.demo.run.load", load_some)
-        assert demo(out).exit_code == 0
+def twice(ran: Any, out: Path, learned: Path, tmp_path_factory: pytest.TempPathFactory) -> Twice:
+    """The demo's folder, elsewhere, and the demo again where there is no torch: the first results, the second run."""
+    out = Path(shutil.copytree(out, tmp_path_factory.mktemp("twice") / "out"))
     first = json.loads((out / "results.json").read_text())
     (out / "memory" / "stray").touch()
     command = [sys.executable, "-c", AGAIN, ROOT / "triton_models", out, learned]

@@ -11,6 +11,7 @@ from pathlib import Path
 
 import pytest
 from blank_drawings import load_unrendered
+from some_drawings import load_some
 
 from reco_plugin.quickstart.dataset import Quickstart, load
 
@@ -21,6 +22,12 @@ CACHE = Path(__file__).resolve().parents[2] / ".cache" / "quickstart"
 def data() -> Quickstart:
     """The drawings as a user has them."""
     return load()
+
+
+@pytest.fixture(scope="session")
+def some_data() -> Quickstart:
+    """Every third entity, in the same shares: learning from all of them takes three times as long."""
+    return load_some(every=3)
 
 
 @pytest.fixture(scope="session")

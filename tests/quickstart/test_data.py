@@ -307,6 +307,25 @@ def test_fetch_unpacks_what_is_needed_and_asks_for_the_pinned_version(
     assert fetch((SOURCE,), Path("cache"))["toy"] == folder  # not asked again
 
 
+def test_one_npm_fetches_several_and_each_is_what_its_name_says(
+    tmp_path: Path, fake_npm: FakeNpm, tarball: Path
+) -> None:
+    other = replace(SOURCE, name="other", package="other-icons", version="2.1.0", parts=("index.js",))
+    fake_npm(
+        f"assert sys.argv[-2:] == ['@toy/icons@1.0.0', 'other-icons@2.1.0']\n"
+        f"for name in ('toy-icons-1.0.0', 'other-icons-2.1.0'):\n"
+        f"    Path(name + '.tgz').write_bytes(Path({str(tarball)!r}).read_bytes())"
+    )
+    folders = fetch((SOURCE, other), tmp_path / "cache")
+    assert {name: [path.name for path in folder.iterdir()] for name, folder in folders.items()} == {
+        "toy": ["icons.json"], "other": ["index.js"],
+    }  # fmt: skip
+    assert sorted(left_over(tmp_path / "cache")) == sorted(folders.values())
+    fake_npm(f"Path('toy-icons-1.0.0.tgz').write_bytes(Path({str(tarball)!r}).read_bytes())")
+    with pytest.raises(DataError, match=r"@toy/icons@1\.0\.0, other-icons@2\.1\.0 \(exit 0\).*again"):
+        fetch((SOURCE, other), tmp_path / "again")
+
+
 def test_a_relative_destination_reaches_the_real_npm(
     cache: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -20,7 +20,7 @@ from reco_plugin.files import weights_file
 from reco_plugin.sessions import Session, describe_engines
 from reco_plugin.sessions.ort import OrtSession
 from reco_plugin.train.graph_file import read_graph, write_graph
-from reco_plugin.train.to_onnx import step_inputs
+from reco_plugin.train.graph_inputs import step_inputs
 
 OPENVINO = pytest.mark.skipif(find_spec("openvino") is None, reason="OpenVINO is not installed")
 

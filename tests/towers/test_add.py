@@ -30,8 +30,8 @@ from reco_plugin.towers.nodes import make_step
 from reco_plugin.towers.options import AddOptions
 from reco_plugin.train import graph_file
 from reco_plugin.train import precision as precision_module
+from reco_plugin.train.graph_inputs import step_inputs
 from reco_plugin.train.parity import SAMPLE_TEXTS, sample_images
-from reco_plugin.train.to_onnx import step_inputs
 
 Written = Callable[[str, str], Path]
 CPU = Settings(provider="cpu", threads=1)

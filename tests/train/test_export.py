@@ -33,12 +33,12 @@ from reco_plugin.train import export as export_module
 from reco_plugin.train import precision as precision_module
 from reco_plugin.train.encoder import FrozenClip, load_frozen
 from reco_plugin.train.export import Card, Samples, export
+from reco_plugin.train.graph_inputs import step_inputs
 from reco_plugin.train.loop import Fusions, TorchFuser
 from reco_plugin.train.model import FusionConfig
 from reco_plugin.train.parity import BOUNDS, COUNT, SAMPLE_TEXTS, Parity, sample_images
 from reco_plugin.train.precision import to_precision
 from reco_plugin.train.recipe import Serving
-from reco_plugin.train.to_onnx import step_inputs
 from reco_plugin.types import MODALITIES, FuserName, Modality, Neighbours
 
 TEXT = {"context_length": 20, "vocab_size": 4096, "width": 32, "heads": 2, "layers": 1}

@@ -13,8 +13,8 @@ from torch import Tensor, nn
 
 from reco_plugin.calibration.gate import SHORTEST, STRONGEST, step
 from reco_plugin.errors import ConfigError
+from reco_plugin.train.graph_inputs import step_inputs
 from reco_plugin.train.model import FusionConfig, FusionLayer, Step, build_fusion
-from reco_plugin.train.to_onnx import step_inputs
 
 B, K, D, HEADS = 5, 4, 32, 4
 

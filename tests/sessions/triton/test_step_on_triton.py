@@ -9,7 +9,7 @@ from reco_plugin.calibration.gate import step
 from reco_plugin.config import load_settings
 from reco_plugin.refine import refiner_for_vectors
 from reco_plugin.sessions import open_graph
-from reco_plugin.train.to_onnx import step_inputs
+from reco_plugin.train.graph_inputs import step_inputs
 from reco_plugin.types import MODALITIES, Records, Search, other
 
 pytestmark = pytest.mark.xdist_group("triton")
