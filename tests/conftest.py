@@ -192,7 +192,10 @@ def ctrl_c_is_heard() -> None:
 
 @pytest.fixture(autouse=True, scope="session")
 def clients_share_what_they_read() -> Iterator[None]:
-    """Each client of httpx reads all certificates, each of Qdrant's copies a schema: more than most tests take."""
+    """Each client of httpx reads all certificates, each of Qdrant's copies a schema, and each service makes 600 types.
+
+    That is more than most tests take.
+    """
     with pytest.MonkeyPatch.context() as patch:
         if transport := sys.modules.get("httpx._transports.default"):
             make_context = transport.create_ssl_context
@@ -205,6 +208,8 @@ def clients_share_what_they_read() -> Iterator[None]:
             patch.setattr(transport, "create_ssl_context", once)
         if inspector := sys.modules.get("qdrant_client.embed.type_inspector"):
             patch.setattr(inspector, "ModelSchemaParser", cache(inspector.ModelSchemaParser))
+        if routing := sys.modules.get("fastapi.routing"):  # of the answers of each route, in each state
+            patch.setattr(routing, "create_model_field", cache(routing.create_model_field))
         yield
 
 
