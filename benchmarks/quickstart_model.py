@@ -32,8 +32,9 @@ from reco_plugin.evaluate.intervals import bootstrap
 from reco_plugin.evaluate.measure import measure as measured
 from reco_plugin.evaluate.measure import refine_task
 from reco_plugin.evaluate.methods import WithoutRetrieval, grid
+from reco_plugin.evaluate.modes import InModes
 from reco_plugin.evaluate.study.memories import ram_memory
-from reco_plugin.fuse import Fuser, NeighbourFuser
+from reco_plugin.fuse import Fuser, Learned, NeighbourFuser
 from reco_plugin.quickstart.dataset import (
     ALL_SPLITS,
     EMOJI_SOURCES,
@@ -45,7 +46,6 @@ from reco_plugin.quickstart.dataset import (
     load,
 )
 from reco_plugin.refine import Refiner, VectorMemory
-from reco_plugin.retrieve import Retrieval
 from reco_plugin.train.data import FoundRows, FusionData, gather
 from reco_plugin.train.encoder import FrozenClip, load_frozen
 from reco_plugin.train.export import Card, Samples, export
@@ -88,9 +88,9 @@ class Study:
     def _filled(self, records: Records) -> VectorMemory:
         return ram_memory(records, self.fingerprint).at(K)
 
-    def refine(self, memory: VectorMemory, fuser: Fuser | None, *, gate: bool, how: Retrieval | None = None) -> Refiner:
+    def refine(self, memory: Learned, fuser: Fuser | None, *, gate: bool, k: int = K) -> Refiner:
         """One way to refine."""
-        return Refiner(memory, fuser, how or Retrieval(K), gate=gate)
+        return Refiner(memory, fuser, k=k, gate=gate)
 
     def with_wrong_captions(self, share: float) -> VectorMemory:
         """All pairs, a share of which have traded their captions."""
@@ -104,7 +104,7 @@ class Study:
         rows = self.training_rows()
         pairs = replace(self.pairs.take(rows), text=self.prompts_of(rows))
         shown = [self.data.items[row].entity for row in rows]
-        return gather(self.known.store, pairs, Retrieval(PAPER_K), shown, self.same_drawing(rows))
+        return gather(self.known.store, pairs, PAPER_K, shown, self.same_drawing(rows))
 
     def training_rows(self) -> Any:
         """Drawings that CLIP never trained on: one style of seen entities, all memory styles of fusion entities."""
@@ -172,15 +172,15 @@ def train_all(
     return trained
 
 
-def best_baseline(study: Study, memory: VectorMemory) -> tuple[Fuser, Retrieval]:
+def best_baseline(study: Study, memory: VectorMemory) -> tuple[Fuser, int]:
     """The mean-of-neighbours fusion, with 5 or 10 neighbours, that is best on the development entities."""
     task = study.bench.group("dev")
 
-    def top1(choice: tuple[Fuser, Retrieval]) -> float:
-        refined = refine_task(study.refine(memory, choice[0], gate=False, how=choice[1]), task)
+    def top1(choice: tuple[Fuser, int]) -> float:
+        refined = refine_task(study.refine(memory, choice[0], gate=False, k=choice[1]), task)
         return float(measured(task, [refined]).top(1).mean())
 
-    return max(((fuser, Retrieval(k)) for k in (5, 10) for fuser in grid()), key=top1)
+    return max(((fuser, k) for k in (5, 10) for fuser in grid()), key=top1)
 
 
 def measure(study: Study, refines: Sequence[Refiner], groups: tuple[Group, ...] = GROUPS) -> dict[str, Any]:
@@ -205,21 +205,20 @@ def study_all(study: Study, trained: dict[str, list[Fusions]], kept: dict[str, A
     noisy = {share: study.with_wrong_captions(share) for share in (0.1, 0.3, 0.5, 0.9)}
     baseline = best_baseline(study, study.full)
 
-    def reco(memory: VectorMemory, how: Retrieval | None = None, *, gate: bool = True) -> list[Refiner]:
-        return [study.refine(memory, None, gate=gate, how=how)]
+    def reco(memory: Learned, *, gate: bool = True) -> list[Refiner]:
+        return [study.refine(memory, None, gate=gate)]
 
     def best(memory: VectorMemory) -> list[Refiner]:
-        fuser, how = best_baseline(study, memory)
-        return [study.refine(memory, fuser, gate=False, how=how)]
+        fuser, k = best_baseline(study, memory)
+        return [study.refine(memory, fuser, gate=False, k=k)]
 
     def fixed(name: str, around: Callable[[NeighbourFuser], NeighbourFuser] = lambda fuser: fuser) -> list[Refiner]:
-        how = Retrieval(PAPER_K)
-        return [study.refine(study.full, around(TorchFuser(f)), gate=False, how=how) for f in trained[name]]
+        return [study.refine(study.full, around(TorchFuser(f)), gate=False, k=PAPER_K) for f in trained[name]]
 
     lines: dict[str, Callable[[], list[Refiner]]] = {
         "reco": lambda: reco(study.full),
         "reco, gate off": lambda: reco(study.full, gate=False),
-        "best training-free baseline": lambda: [study.refine(study.full, baseline[0], gate=False, how=baseline[1])],
+        "best training-free baseline": lambda: [study.refine(study.full, baseline[0], gate=False, k=baseline[1])],
         "paper's plain layer": lambda: fixed("paper"),
         "paper's plain layer + rotations": lambda: fixed("paper + rotations"),
         "no retrieval (control)": lambda: fixed("no retrieval", WithoutRetrieval),
@@ -229,9 +228,9 @@ def study_all(study: Study, trained: dict[str, list[Fusions]], kept: dict[str, A
         "reco, memory empty": lambda: reco(study.empty),
         **{f"reco, {share:.0%} wrong captions": partial(reco, memory) for share, memory in noisy.items()},
         **{f"best baseline there, {share:.0%} wrong": partial(best, memory) for share, memory in noisy.items()},
-        "search uni, fusion uni": lambda: reco(study.full, Retrieval(K, "uni", "uni")),
-        "search cross, fusion uni": lambda: reco(study.full, Retrieval(K, "cross", "uni")),
-        "search cross, fusion cross": lambda: reco(study.full, Retrieval(K, "cross", "cross")),
+        "search uni, fusion uni": lambda: reco(InModes(study.full, "uni", "uni"), gate=False),
+        "search cross, fusion uni": lambda: reco(InModes(study.full, "cross", "uni"), gate=False),
+        "search cross, fusion cross": lambda: reco(InModes(study.full, "cross", "cross"), gate=False),
     }
     before = (kept or {}).get("lines", {})
     results = {
@@ -240,7 +239,7 @@ def study_all(study: Study, trained: dict[str, list[Fusions]], kept: dict[str, A
     }
     return {
         "lines": results,
-        "baseline": {"image_weight": 0.0, "k": baseline[1].k}
+        "baseline": {"image_weight": 0.0, "k": baseline[1]}
         | {k: v for k, v in vars(baseline[0]).items() if k.endswith(("weight", "temperature"))},
         "intervals": _intervals(study, lines["reco"]()[0], lines),
         "counts": {group: len(study.bench.group(group)) for group in GROUPS},

@@ -30,7 +30,6 @@ from reco_plugin.data import Captioned, Labelled, write_labelled, write_pairs, w
 from reco_plugin.evaluate.intervals import Interval, bootstrap
 from reco_plugin.evaluate.study.memories import ram_memory, stream
 from reco_plugin.refine import Refiner, VectorMemory
-from reco_plugin.retrieve import Retrieval
 from reco_plugin.score import score_both
 from reco_plugin.types import Fingerprint, Modality, Records, Vectors
 
@@ -57,13 +56,13 @@ class Store:
 
     def refine(self, modality: Modality, query: Vectors, *, gated: bool, candidates: bool = False) -> Vectors:
         """Refine (B, D)."""
-        refiner = Refiner(self.memory, None, Retrieval(self.k), gate=gated)
+        refiner = Refiner(self.memory, None, k=self.k, gate=gated)
         return refiner.refine(query, modality=modality, role="candidate" if candidates else "query").vectors
 
     def scores(self, images: Vectors, texts: Vectors, *, gated: bool) -> Vectors:
         """Scores (B, C) of both sides refined: exact ones, or cosines without a gate."""
         if gated:
-            return score_both(Refiner(self.memory, None, Retrieval(self.k)), images, texts).scores
+            return score_both(Refiner(self.memory, None, k=self.k), images, texts).scores
         moved = self.refine("text", texts, gated=False, candidates=True)
         return np.asarray(self.refine("image", images, gated=False) @ moved.T)
 

@@ -30,7 +30,6 @@ from reco_plugin.evaluate.study.memories import ram_memory, stream
 from reco_plugin.evaluate.task import Task, TaskItems
 from reco_plugin.files import write_whole
 from reco_plugin.refine import Refiner, VectorMemory
-from reco_plugin.retrieve import Retrieval
 from reco_plugin.types import MODALITIES, Modality, Records, Vectors, other
 
 from .page import table, write_blocks
@@ -106,7 +105,7 @@ def measured(catalogue: Catalogue, memory: VectorMemory) -> dict[Modality, dict[
 
     By what is refined: the queries, the candidates as one set, or both, by exact scores.
     """
-    refiner, found = Refiner(memory, None, Retrieval(K)), dict[Modality, dict[SidesRefined, Interval]]()
+    refiner, found = Refiner(memory, None, k=K), dict[Modality, dict[SidesRefined, Interval]]()
     images = TaskItems(catalogue.image, "image", catalogue.truth)
     texts = TaskItems(catalogue.prompt, "text", catalogue.classes)
     for modality in MODALITIES:

@@ -16,7 +16,6 @@ from reco_plugin.evaluate.task import Task, TaskItems
 from reco_plugin.fuse import Fuser
 from reco_plugin.quickstart.dataset import EntitySplit
 from reco_plugin.refine import Refiner, VectorMemory
-from reco_plugin.retrieve import Retrieval
 from reco_plugin.types import Caution, Fingerprint, Modality, Records
 
 from .sets.vectors import VectorSet
@@ -114,4 +113,4 @@ def with_traded_captions(records: Records, share: float) -> Records:
 
 def refiner(way: Way) -> Refiner:
     """What refines in this way."""
-    return Refiner(way.memory, way.fuser, Retrieval(way.k), gate=way.gate, caution=way.caution)
+    return Refiner(way.memory, way.fuser, k=way.k, gate=way.gate, caution=way.caution)

@@ -21,7 +21,6 @@ import numpy.typing as npt
 from examples.search_app.catalogue import read_catalogue
 from reco_plugin import Reco
 from reco_plugin.refine import Refiner
-from reco_plugin.retrieve import Retrieval
 from reco_plugin.types import Refinement, Vectors
 
 from .page import table, write_blocks
@@ -69,7 +68,7 @@ def imagenet(data: Path) -> Iterator[Asked]:
     right = classes[:, None] == labels
     for name, known in (("all classes", classes), ("every second class", classes[::2])):
         store = sets.store(known, SLOTS[0], 20)
-        refined = Refiner(store.memory, None, Retrieval(20)).refine(sets.prompt, modality="text")
+        refined = Refiner(store.memory, None, k=20).refine(sets.prompt, modality="text")
         for part, rows in (
             (("", classes),) if len(known) == 1000 else ((", known", known), (", not known", classes[1::2]))
         ):

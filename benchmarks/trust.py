@@ -28,7 +28,6 @@ from reco_plugin.evaluate.task import Task, TaskItems
 from reco_plugin.quickstart.dataset import EntitySplit
 from reco_plugin.refine import Refiner, VectorMemory
 from reco_plugin.report import markdown_section, write_charts
-from reco_plugin.retrieve import Retrieval
 from reco_plugin.types import Caution
 
 from .page import write_blocks
@@ -77,7 +76,7 @@ class Growth:
         self, memory: VectorMemory, group: EntitySplit, caution: Caution | float = "balanced"
     ) -> tuple[dict[str, npt.NDArray[np.float64]], npt.NDArray[np.int64]]:
         """Of each query of a group: whether plain CLIP is right (1 or 0), the difference by side, and its entity."""
-        refiner, data = Refiner(memory, None, Retrieval(K), caution=caution), self.subject.data
+        refiner, data = Refiner(memory, None, k=K, caution=caution), self.subject.data
         chosen = np.flatnonzero(np.array(data.splits) == group)
         asking = np.isin(data.truth, chosen)
         queries = TaskItems(data.queries.image[asking], "image", data.truth[asking])

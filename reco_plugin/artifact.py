@@ -193,9 +193,7 @@ class Manifest(_Strict):
     def defaults(self) -> RefineDefaults:
         """The options of a refinement that the model was made for."""
         policy = self.policy
-        return RefineDefaults(
-            k=policy.k, search="uni", fusion="cross", gate=policy.gate, caution=policy.caution, fuser=self.fusion.fuser
-        )
+        return RefineDefaults(k=policy.k, gate=policy.gate, caution=policy.caution, fuser=self.fusion.fuser)
 
     @property
     def fusers(self) -> tuple[FuserName, ...]:

@@ -20,7 +20,7 @@ from .config import Settings
 from .memory import Memory, Searches
 from .options import RefineOptions
 from .sessions import Graphs, OpenGraph, open_graph
-from .types import Coverage, FuserName, Modality, Neighbours, Refinement, Role, Search, Vectors, sides_of
+from .types import Coverage, FuserName, Modality, Neighbours, Refinement, Role, Search, Vectors, other
 from .values import EXCLUSIONS_AT_ONCE
 
 _ROWS = 512  # queries per search and fusion call, at most
@@ -85,7 +85,8 @@ class Refining:
         where = self.how.get("where")
         return Search(
             self.queries[rows],
-            *sides_of(self.modality, self.how["search"], self.how["fusion"]),
+            self.modality,
+            other(self.modality),
             self.how["k"] or 1,
             hidden,
             where,

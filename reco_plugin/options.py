@@ -8,7 +8,7 @@ from functools import cache
 from typing import Annotated, Any, TypedDict, cast, get_args, get_type_hints
 
 from .errors import InputError
-from .types import Caution, Filter, FuserName, Mode, Target
+from .types import Caution, Filter, FuserName, Target
 from .values import check_choice, check_k, show
 
 
@@ -76,12 +76,10 @@ class RefineDefaults(TypedDict, total=False):
     k: Annotated[
         int | None, Option("Neighbours per query.", check=lambda _, k: check_k(k), min=1, unset="of the model")
     ]
-    search: Annotated[Mode | None, Option("uni: search the query's own modality. cross: the other.", unset="uni")]
-    fusion: Annotated[Mode | None, Option("cross: fuse the other modality's vectors. uni: the own.", unset="cross")]
     gate: Annotated[
         bool | None,
         Option(
-            "Move only as far as the memory's own pairs justify: with the paper's search and fusion.",
+            "Move only as far as the memory's own pairs justify.",
             unset="of the model",
         ),
     ]

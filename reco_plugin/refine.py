@@ -19,14 +19,11 @@ from .fuse import Fuser, Learned, NeighbourMean, Refining, StayPlain
 from .memory import Fingerprint, Memory, Searches, open_memory
 from .memory.checks import check_ids
 from .options import RefineDefaults, RefineOptions, check_options
-from .retrieve import Retrieval
 from .types import MODALITIES, FuserName, Modality, Records, Refinement, Role, Used, Vectors, other
 from .values import check_choice, check_vectors, show
 
 _DEFAULTS = RefineOptions(
     k=NEIGHBOURS,
-    search="uni",
-    fusion="cross",
     gate=True,
     target=None,
     caution="balanced",
@@ -58,7 +55,6 @@ class Refiner:
         self,
         memory: Learned,
         fusers: Mapping[FuserName, Fuser] | Fuser | None,
-        how: Retrieval | None = None,
         *,
         timed: Callable[[], AbstractContextManager[object]] = nullcontext,
         **defaults: Unpack[RefineDefaults],
@@ -68,7 +64,6 @@ class Refiner:
         Args:
             memory: the pairs that are retrieved from, and their calibration.
             fusers: by name, besides the closed form; or a single one that is used always; None: only the closed form.
-            how: k, search and fusion unless a request says otherwise.
             timed: around each move by the closed form.
             defaults: options unless a request says otherwise, see :class:`~reco_plugin.options.RefineOptions`.
         """
@@ -81,8 +76,7 @@ class Refiner:
         alone = fusers is not None and not isinstance(fusers, Mapping)
         self._own: Fuser = StayPlain() if alone else OwnKind(timed)
         self._mean = self._fusers["reco"] if alone else NeighbourMean()
-        searched = {} if how is None else {"k": how.k, "search": how.search, "fusion": how.fusion}
-        self.defaults: RefineOptions = {**_DEFAULTS, **check_options({**searched, **defaults})}
+        self.defaults: RefineOptions = {**_DEFAULTS, **check_options(defaults)}
 
     @property
     def dimension(self) -> int:
@@ -112,8 +106,8 @@ class Refiner:
         if name not in self._fusers:
             raise InputError(f"the model has no fusion {name!r}, only: {', '.join(self._fusers)}")
         fuser = self._fusers[name]
-        if name == "reco" and not (how["gate"] and how["search"] == "uni" and how["fusion"] == "cross"):
-            fuser = self._mean  # the gate is fitted for the paper's search and fusion
+        if name == "reco" and not how["gate"]:
+            fuser = self._mean
         if how["target"] not in (None, other(modality)):
             learned = name == "reco" and how["gate"] and role == "query"
             fuser = self._own if learned else StayPlain()
@@ -144,8 +138,6 @@ def refiner_for_vectors(
     records: Iterable[Records],
     fuser: Fuser | None = None,
     /,
-    *,
-    how: Retrieval | None = None,
     **defaults: Unpack[RefineDefaults],
 ) -> Refiner:
     """Build a refiner from pairs of vectors, (N, D) per batch, without a model folder.
@@ -155,7 +147,6 @@ def refiner_for_vectors(
     Args:
         records: the pairs, in batches, ids unique.
         fuser: the closed form when None.
-        how: k, search and fusion unless a request says otherwise; k is 10 when None.
         defaults: options unless a request says otherwise.
 
     Raises:
@@ -166,11 +157,11 @@ def refiner_for_vectors(
         raise InputError("no pairs to build a memory of")
     if len(dimensions := {batch.image.shape[1] for batch in batches}) > 1:
         raise InputError(f"the pairs have vectors of different dimensions: {sorted(dimensions)}")
-    k = how.k if how else defaults.get("k") or NEIGHBOURS
+    k = defaults.get("k") or NEIGHBOURS
     store = open_memory(":memory:", _own_fingerprint(batches[0]), kind="exact")
     for batch in batches:
         store.upsert(batch)
-    return Refiner(VectorMemory(store, learn(store, k)), fuser, how, **defaults)
+    return Refiner(VectorMemory(store, learn(store, k)), fuser, **defaults)
 
 
 def _own_fingerprint(records: Records) -> Fingerprint:

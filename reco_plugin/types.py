@@ -22,7 +22,6 @@ InputType: TypeAlias = Literal["query", "document"]
 """Search engines' names: a query, and a document of an index."""
 ROLE_OF: Mapping[InputType, Role] = {"query": "query", "document": "candidate"}
 """Refined documents are the candidates of one set."""
-Mode: TypeAlias = Literal["uni", "cross"]
 """uni: the query's own modality. cross: the other one."""
 Caution: TypeAlias = Literal["cautious", "balanced", "bold"]
 """Which share of queries is assumed to have no answer in the memory; a query alone cannot tell."""
@@ -80,16 +79,6 @@ def other(modality: Modality) -> Modality:
     'text'
     """
     return "text" if modality == "image" else "image"
-
-
-def sides_of(modality: Modality, search: Mode | None, fusion: Mode | None) -> tuple[Modality, Modality]:
-    """Which side of the pairs is compared with queries of a modality, and which is read, by the modes.
-
-    >>> sides_of("text", "uni", "cross"), sides_of("text", "cross", "uni")
-    (('text', 'image'), ('image', 'text'))
-    """
-    across = other(modality)
-    return (across if search == "cross" else modality), (modality if fusion == "uni" else across)
 
 
 @dataclass(frozen=True)

@@ -15,8 +15,8 @@ import pytest
 from reco_plugin import Reco
 from reco_plugin.errors import InputError
 from reco_plugin.options import RefineDefaults, RefineHow, RefineOptions, check_options, given_options, options_of
-from reco_plugin.retrieve import Retrieval, retrieve
-from reco_plugin.types import Modality, Search
+from reco_plugin.retrieve import retrieve
+from reco_plugin.types import Search
 
 
 def test_an_option_is_stated_once_and_is_a_setting_a_flag_a_field_of_requests_and_a_keyword() -> None:
@@ -69,18 +69,14 @@ def test_what_is_not_given_is_left_to_the_model() -> None:
     assert set(options_of(RefineDefaults)) < set(options_of(RefineHow)) < set(options_of(RefineOptions))
 
 
-@pytest.mark.parametrize(
-    ("search", "fusion", "by", "read"),
-    [("uni", "cross", "text", "image"), ("uni", "uni", "text", "text"), ("cross", "cross", "image", "image")],
-)
-def test_a_retrieval_asks_one_search(search: Any, fusion: Any, by: Modality, read: Modality) -> None:
+def test_a_retrieval_asks_one_search() -> None:
     asked: list[Search] = []
     memory: Any = SimpleNamespace(search=asked.append)
     vectors, exclude = np.zeros((2, 4), np.float32), [["a"], []]
-    retrieve(memory, vectors, "text", Retrieval(3, search, fusion, {"shop": "de"}), exclude=exclude, ids=False)
+    retrieve(memory, vectors, "text", 3, exclude=exclude, witnesses=True)
     [it] = asked
     assert it.vectors is vectors  # apart: from Python 3.13 on, comparing dataclasses compares their arrays
-    assert replace(it, vectors=[]) == Search([], by, read, 3, exclude, {"shop": "de"}, payloads=False, ids=False)
+    assert replace(it, vectors=[]) == Search([], "text", "image", 3, exclude, witnesses=True)
     with pytest.raises(FrozenInstanceError):
         it.k = 4  # type: ignore[misc]
 
@@ -89,7 +85,7 @@ def test_a_retrieval_asks_one_search(search: Any, fusion: Any, by: Modality, rea
 def test_wrong_options_are_noticed_whether_or_not_anything_is_refined(reco: Reco, refine: bool | None) -> None:
     with pytest.raises(TypeError, match="kk"):
         reco.embed_texts(["a fox"], refine=refine, kk=3)  # type: ignore[call-arg]
-    for wrong in ({"k": 0}, {"k": "3"}, {"k": True}, {"search": "both"}, {"fusion": ""}):
+    for wrong in ({"k": 0}, {"k": "3"}, {"k": True}, {"fuser": "both"}, {"target": ""}):
         with pytest.raises(InputError, match=f"{next(iter(wrong))} must be"):
             reco.embed_texts(["a fox"], refine=refine, **wrong)  # type: ignore[arg-type]
     assert reco.embed_texts(["a fox"], refine=refine, k=np.int64(3)).shape == (1, reco.manifest.dimension)  # type: ignore[arg-type]

@@ -6,7 +6,7 @@ import weakref
 from collections.abc import Callable
 from dataclasses import replace
 from itertools import product
-from typing import Any
+from typing import Any, get_args
 
 import numpy as np
 import pytest
@@ -14,15 +14,14 @@ import pytest
 from reco_plugin.calibration import calibrate
 from reco_plugin.calibration.why import MOST
 from reco_plugin.errors import InputError, VectorError
+from reco_plugin.evaluate.modes import InModes, Mode
 from reco_plugin.memory import Fingerprint, open_memory
 from reco_plugin.refine import Refiner, VectorMemory, refiner_for_vectors
-from reco_plugin.retrieve import Retrieval
 from reco_plugin.score import ExactScorer, score_both
 from reco_plugin.types import MODALITIES, Coverage, Neighbours, Records, Search, other
 
 D, GROUPS, EACH, K = 32, 120, 3, 5
 BLOCK = 512  # rows per fusion call
-COMBOS = list(product(("uni", "cross"), repeat=2))
 
 
 def unit(x: np.ndarray) -> np.ndarray:
@@ -54,7 +53,7 @@ def world() -> World:
 
 @pytest.fixture(scope="module")
 def refiner(world) -> Refiner:
-    return refiner_for_vectors([world.records], how=Retrieval(k=K))
+    return refiner_for_vectors([world.records], k=K)
 
 
 @pytest.fixture(scope="module", params=MODALITIES)
@@ -121,11 +120,10 @@ def test_neither_the_queries_nor_what_was_frozen_is_changed_through_the_result(r
 
 
 @pytest.mark.parametrize("role", ["query", "candidate"])
-@pytest.mark.parametrize(("search", "fusion"), COMBOS)
-def test_an_empty_memory_returns_the_frozen_vectors_bit_by_bit(queries, modality, role, search, fusion):
+def test_an_empty_memory_returns_the_frozen_vectors_bit_by_bit(queries, modality, role):
     store = open_memory(":memory:", Fingerprint("none", "0" * 64, D), kind="exact")
-    empty = Refiner(VectorMemory(store, None), None, Retrieval(k=K), gate=True)
-    result = empty.refine(queries, modality=modality, role=role, search=search, fusion=fusion, explain=True)
+    empty = Refiner(VectorMemory(store, None), None, k=K, gate=True)
+    result = empty.refine(queries, modality=modality, role=role, explain=True)
     assert result.vectors.tobytes() == queries.tobytes()
     assert result.retrieved.tolist() == [False] * GROUPS
     assert not result.neighbours.found.any()
@@ -136,7 +134,7 @@ def test_an_empty_memory_returns_the_frozen_vectors_bit_by_bit(queries, modality
 
 def test_what_an_empty_memory_and_no_gate_cover_is_told(refiner, queries, modality):
     store = open_memory(":memory:", Fingerprint("none", "0" * 64, D), kind="exact")
-    empty = Refiner(VectorMemory(store, None), None, Retrieval(k=K), gate=True)
+    empty = Refiner(VectorMemory(store, None), None, k=K, gate=True)
     assert empty.refine(queries, modality=modality).coverage == Coverage(asked=GROUPS, found=0)
     assert refiner.refine(queries, modality=modality, gate=False).coverage == Coverage(GROUPS, GROUPS)
     assert refiner.refine(queries, modality=modality, where={"group": -1}).coverage.found == 0
@@ -202,7 +200,7 @@ class Counting:
 @pytest.mark.parametrize("role", ["query", "candidate"])
 def test_one_block_of_neighbours_is_held_at_a_time(role, world, refiner):
     store = Counting(refiner.memory.store)
-    counted = Refiner(VectorMemory(store, refiner.memory.calibration), None, Retrieval(k=K), gate=True)
+    counted = Refiner(VectorMemory(store, refiner.memory.calibration), None, k=K, gate=True)
     counted.refine(np.resize(world.records.image, (4 * BLOCK, D)), modality="image", role=role)
     assert store.alive == 0
 
@@ -221,7 +219,7 @@ def test_all_blocks_are_refined_alike_where_the_memory_is_calibrated_meanwhile(r
             self.looks += 1
             return learned.calibration if self.looks > 1 else None
 
-    late = Refiner(Late(), None, Retrieval(k=K))
+    late = Refiner(Late(), None, k=K)
     queries = np.resize(world.records.side(modality), (2 * BLOCK, D))
     result = late.refine(queries, modality=modality, role=role)
     assert not result.refined.any() and result.moves is None and len(result.vectors) == 2 * BLOCK
@@ -317,9 +315,10 @@ def test_more_neighbours_than_pairs_are_padded(refiner, queries, modality):
     assert np.isfinite(result.vectors).all()
 
 
-@pytest.mark.parametrize(("search", "fusion"), COMBOS)
+@pytest.mark.parametrize(("search", "fusion"), list(product(get_args(Mode), repeat=2)))
 def test_search_and_fusion_choose_what_is_compared_and_what_is_read(search, fusion, refiner, world, queries, modality):
-    result = refiner.refine(queries, modality=modality, search=search, fusion=fusion, explain=True)
+    asked = Refiner(InModes(refiner.memory, search, fusion), None, k=K, gate=False)
+    result = asked.refine(queries, modality=modality, explain=True)
     far = "text" if modality == "image" else "image"
     keys = world.records.side(modality if search == "uni" else far)
     values = world.records.side(modality if fusion == "uni" else far)
@@ -329,31 +328,23 @@ def test_search_and_fusion_choose_what_is_compared_and_what_is_read(search, fusi
     assert np.allclose(np.linalg.norm(result.vectors, axis=1), 1, atol=1e-6)
 
 
-@pytest.mark.parametrize(("search", "fusion"), COMBOS)
-def test_the_gate_weighs_in_the_papers_combination_only(search, fusion, refiner, queries, modality):
-    on, off = (
-        refiner.refine(queries, modality=modality, search=search, fusion=fusion, gate=gate, explain=True)
-        for gate in (True, False)
-    )
+def test_without_the_gate_no_pair_is_weighed(refiner, queries, modality):
+    on, off = (refiner.refine(queries, modality=modality, gate=gate, explain=True) for gate in (True, False))
     assert (off.reliability == 1).all()
-    if (search, fusion) == ("uni", "cross"):
-        assert on.reliability.min() < 1
-        assert not np.allclose(on.vectors, off.vectors, atol=1e-3)
-    else:
-        assert np.array_equal(on.reliability, off.reliability)
-        assert np.array_equal(on.vectors, off.vectors)
+    assert on.reliability.min() < 1
+    assert not np.allclose(on.vectors, off.vectors, atol=1e-3)
 
 
 @pytest.mark.parametrize("gate", [True, False])
 def test_the_refiners_own_gate_holds_when_the_call_does_not_say(gate, refiner, queries, modality):
-    own = Refiner(refiner.memory, None, Retrieval(k=K), gate=gate)
+    own = Refiner(refiner.memory, None, k=K, gate=gate)
     said = refiner.refine(queries, modality=modality, gate=gate).vectors
     assert np.array_equal(own.refine(queries, modality=modality).vectors, said)
 
 
-def test_the_refiners_own_k_search_and_fusion_hold_when_the_call_does_not_say(refiner, queries, modality):
-    own = Refiner(refiner.memory, None, Retrieval(3, "cross", "uni", {"half": 0}), gate=True)
-    said = refiner.refine(queries, modality=modality, k=3, search="cross", fusion="uni").vectors
+def test_the_refiners_own_k_holds_when_the_call_does_not_say(refiner, queries, modality):
+    own = Refiner(refiner.memory, None, k=3, gate=True)
+    said = refiner.refine(queries, modality=modality, k=3).vectors
     assert np.array_equal(own.refine(queries, modality=modality).vectors, said)
 
 
@@ -466,7 +457,7 @@ def test_caution_counts_for_exact_scores(refiner, world):
         changed(**how) for how in ({"caution": "bold"}, {}, {"caution": "cautious"}, {"caution": 1.0})
     )
     assert bold >= default > cautious > none == pytest.approx(0.0, abs=1e-6)
-    plain = Refiner(refiner.memory, None, Retrieval(k=K), caution="cautious")  # as by RECO_CAUTION
+    plain = Refiner(refiner.memory, None, k=K, caution="cautious")  # as by RECO_CAUTION
     found = ExactScorer(plain, texts).score(images)
     assert float(np.abs(found.scores - found.frozen).mean()) < default
 
@@ -494,9 +485,7 @@ def test_unusable_vectors(spoil, error, message, refiner, queries, modality):
     [
         ({"modality": "audio"}, "modality must be 'image' or 'text', got 'audio'"),
         ({"role": "rival"}, "role must be 'query' or 'candidate', got 'rival'"),
-        ({"search": "both"}, "search must be 'uni' or 'cross', got 'both'"),
-        ({"search": ""}, "search must be"),
-        ({"fusion": "both"}, "fusion must be 'uni' or 'cross', got 'both'"),
+        ({"fuser": "both"}, "fuser must be"),
         ({"caution": "reckless"}, "caution must be cautious, balanced, bold or a share from 0 to 1, got 'reckless'"),
         ({"caution": 1.5}, "got 1.5"),
         ({"answered": -1}, "answered must be a share"),
@@ -542,7 +531,7 @@ def test_a_refiner_of_vectors_is_calibrated_on_all_of_them(world):
         for r in [world.records]
         for s in (slice(half), slice(half, None))
     ]
-    made = refiner_for_vectors(iter(parts), how=Retrieval(k=7))
+    made = refiner_for_vectors(iter(parts), k=7)
     assert made.dimension == D
     assert made.memory.store.count() == len(world.records)
     order = np.argsort(np.asarray(world.records.ids))

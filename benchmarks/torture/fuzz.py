@@ -46,7 +46,7 @@ BODIES: list[tuple[str, Any]] = [
     ("/vectorize", {"texts": ["a fox"], "images": [_IMAGE]}),
     ("/titan", {"inputText": "a fox", "inputImage": _IMAGE, "embeddingConfig": {"outputEmbeddingLength": DIMENSION}}),
     ("/v1/refine", {"vectors": [_VECTOR], "modality": "text", "k": 5, "where": {"shop": "de"}, "explain": True}),
-    ("/v1/refine", {"vectors": [_VECTOR] * 2, "modality": "image", "exclude": ["pair-1"], "search": "uni"}),
+    ("/v1/refine", {"vectors": [_VECTOR] * 2, "modality": "image", "exclude": ["pair-1"], "caution": "bold"}),
     ("/v1/explain", {"input": [{"text": "a fox"}, {"image": _IMAGE}], "where": {"n": {"gte": 3, "lt": 100}}}),
     ("/v1/memory/search", {"text": "a fox", "k": 3, "where": {"shop": ["de", "fr"]}}),
     (

@@ -162,9 +162,7 @@ class _Learned:
 
 def _refining(store: Memory, state: Calibration, k: int) -> RefineHidden:
     """Refines as the memory does by default."""
-    how = RefineOptions(
-        k=k, search="uni", fusion="cross", gate=True, target=None, caution="balanced", fuser="reco", explain=False
-    )
+    how = RefineOptions(k=k, gate=True, target=None, caution="balanced", fuser="reco", explain=False)
     fuser, learned = ClosedForm(), _Learned(store, state)
 
     def refine(queries: Vectors, modality: Modality, hidden: Sequence[Collection[str]]) -> Refinement:

@@ -121,7 +121,7 @@ def demo_command(
     "\n\nreco embed --input queries.txt --out vectors.npy",
 )
 @reports_errors
-@takes(RefineOptions, OpenOptions, but=("search", "fusion", "gate"))
+@takes(RefineOptions, OpenOptions, but=("gate",))
 def embed_command(
     *,
     text: Annotated[list[str] | None, typer.Option(help="A text; repeat it for more.")] = None,

@@ -74,7 +74,7 @@ class _Compared(OpenOptions):
 
 
 @reports_errors
-@takes(_Compared, RefineOptions, but=("search", "fusion", "gate", "answered", "exclude", "explain"))
+@takes(_Compared, RefineOptions, but=("gate", "answered", "exclude", "explain"))
 def compare_command(
     index: Annotated[
         str | None,

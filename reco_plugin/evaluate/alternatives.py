@@ -16,7 +16,6 @@ import numpy as np
 import numpy.typing as npt
 
 from ..fuse import Learned
-from ..retrieve import Retrieval
 from ..types import Modality, Records, Vectors
 from .measure import Measured, measure
 from .methods import Measures, ScoreMatrix, retrieve_blocks, softmax, votes_of
@@ -256,7 +255,7 @@ class XMoRe:
         """See :class:`.methods.Measures`."""
         own = softmax(self.scale * _cosines(task))
         votes = np.zeros_like(own)
-        for rows, near in retrieve_blocks(task, memory, Retrieval(self.k)):
+        for rows, near in retrieve_blocks(task, memory, self.k):
             votes[rows] = votes_of(near, task.candidates.vectors, self.scale, np.inf)
         return _rank(np.log(sum(_confidence(p)[:, None] * p for p in (own, votes)) + 1e-12), task)
 

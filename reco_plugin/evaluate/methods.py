@@ -15,9 +15,10 @@ import numpy.typing as npt
 
 from ..fuse import Fused, Fuser, Learned, NeighbourFuser
 from ..refine import Refiner
-from ..retrieve import Retrieval, retrieve
+from ..retrieve import retrieve
 from ..types import MODALITIES, Caution, Modality, Neighbours, Vectors
 from .measure import Measured, measure, refine_task
+from .modes import InModes, Mode
 from .ranking import ranks_among
 from .task import Side, Task
 
@@ -146,10 +147,11 @@ class Method:
     """Classify by refined vectors."""
 
     fusers: tuple[Fuser | None, ...]  # of the trainings, at least one; None: the closed form
-    how: Retrieval  # k, search and fusion
+    k: int  # neighbours per query
     gate: bool  # whether the closed form moves only as far as the memory's own pairs justify
     sides: Side = "both"  # which are refined; images are queries, prompts are candidates
     caution: Caution | float = "balanced"  # of the closed form
+    modes: tuple[Mode, Mode] = ("uni", "cross")  # search and fusion
 
     @property
     def name(self) -> str:
@@ -158,7 +160,9 @@ class Method:
 
     def refiners(self, memory: Learned) -> list[Refiner]:
         """A refiner for each of the trainings."""
-        return [Refiner(memory, one, self.how, gate=self.gate, caution=self.caution) for one in self.fusers]
+        if self.modes != ("uni", "cross"):
+            memory = InModes(memory, *self.modes)
+        return [Refiner(memory, one, k=self.k, gate=self.gate, caution=self.caution) for one in self.fusers]
 
     def refine(self, task: Task, memory: Learned) -> Iterator[Task]:
         """Refine the task by each of the trainings, one by one, to hold only one in RAM."""
@@ -174,27 +178,25 @@ class ScoringMethod:
     """Classify by scores that are no cosines of refined vectors."""
 
     scorer: LogitEnsemble
-    how: Retrieval  # k, search and fusion
+    k: int  # neighbours per query
     block: int = 1024  # queries at a time
     sides: ClassVar[None] = None
 
     def measure(self, task: Task, memory: Learned) -> Measured:
         """See :class:`Measures`."""
         found, queries, candidates = [], task.queries, task.candidates
-        for rows, near in retrieve_blocks(task, memory, self.how, self.block):
+        for rows, near in retrieve_blocks(task, memory, self.k, self.block):
             scores = self.scorer.scores(queries.vectors[rows], candidates.vectors, near)
             found.append(ranks_among(scores, queries.labels[rows], candidates.labels))
         return Measured(np.concatenate(found)[None])
 
 
-def retrieve_blocks(
-    task: Task, memory: Learned, how: Retrieval, block: int = 1024
-) -> Iterator[tuple[slice, Neighbours]]:
+def retrieve_blocks(task: Task, memory: Learned, k: int, block: int = 1024) -> Iterator[tuple[slice, Neighbours]]:
     """Retrieve for a task's queries, some at a time: the neighbours' vectors of all would be too large."""
     for start in range(0, len(task), block):
         rows, queries = slice(start, start + block), task.queries
         hidden = None if queries.own is None else queries.own[rows]
-        yield rows, retrieve(memory.searches, queries.vectors[rows], queries.modality, how, exclude=hidden)
+        yield rows, retrieve(memory.searches, queries.vectors[rows], queries.modality, k, exclude=hidden)
 
 
 @dataclass(frozen=True)
@@ -253,18 +255,16 @@ def baseline_kinds(k: int, sides: Side) -> dict[str, Callable[[], Iterable[Measu
 
     The mean of neighbours moves ``sides``, so that there is one to compare with; the others are what they are.
     """
-    near = Retrieval(k)
-    captions = replace(near, search="uni", fusion="uni")
+
+    def moving(fuser: Fuser, sides: Side, modes: tuple[Mode, Mode] = ("uni", "cross")) -> Method:
+        return Method((fuser,), k, gate=False, sides=sides, modes=modes)
+
     return {
-        "mean of neighbours": lambda: [_moving(fuser, near, sides) for fuser in grid(sides)],
-        "kNN label transfer": lambda: [_moving(fuser, near, "image") for fuser in transfers()],
-        "logit ensemble": lambda: [ScoringMethod(scorer, near) for scorer in ensembles()],
-        "text-only enrichment": lambda: [_moving(fuser, captions, "text") for fuser in enrichments()],
+        "mean of neighbours": lambda: [moving(fuser, sides) for fuser in grid(sides)],
+        "kNN label transfer": lambda: [moving(fuser, "image") for fuser in transfers()],
+        "logit ensemble": lambda: [ScoringMethod(scorer, k) for scorer in ensembles()],
+        "text-only enrichment": lambda: [moving(fuser, "text", ("uni", "uni")) for fuser in enrichments()],
     }
-
-
-def _moving(fuser: Fuser, how: Retrieval, sides: Side) -> Method:
-    return Method((fuser,), how, gate=False, sides=sides)
 
 
 def _settings(method: Measures) -> str:

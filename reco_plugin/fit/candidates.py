@@ -21,7 +21,6 @@ from ..evaluate.task import Side, Task, TaskItems
 from ..files import whole_file
 from ..fuse import Fuser
 from ..refine import Refiner
-from ..retrieve import Retrieval
 from ..types import Caution, Fingerprint, Vectors
 from .catalogue import Catalogue, HeldOut, SplitName, chance
 from .config import FitConfig, TaskName
@@ -178,7 +177,7 @@ class Candidate:
     def refiner(self, memory: RamMemory) -> Refiner:
         """Make the refiner with a memory, whose calibration is learned where there is a gate."""
         pairs = memory.at(self.k) if self.gated else memory.plain
-        return Refiner(pairs, self.fuser, Retrieval(self.k), gate=self.gated, caution=self.caution)
+        return Refiner(pairs, self.fuser, k=self.k, gate=self.gated, caution=self.caution)
 
 
 def candidates(config: FitConfig, dimension: int, paper: Fusions | None = None) -> Iterator[Candidate]:
@@ -267,7 +266,7 @@ def gather_paper(config: FitConfig, catalogue: Catalogue, split: HeldOut, finger
     group_of = dict(zip(catalogue.pairs.ids, catalogue.groups, strict=True))
     hidden = hidden_ids(memory.store, pairs, threshold=config.near_duplicate)
     groups = [group_of[id_] for id_ in pairs.ids]
-    gather(memory.store, pairs, Retrieval(config.k or NEIGHBOURS), groups, hidden, folder / _DATA)
+    gather(memory.store, pairs, config.k or NEIGHBOURS, groups, hidden, folder / _DATA)
 
 
 def train_paper(config: FitConfig, out: Path, processes: Processes) -> Fusions:

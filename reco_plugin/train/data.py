@@ -18,7 +18,7 @@ from ..errors import DataError
 from ..files import allocate
 from ..memory import Memory
 from ..progress import progress_bar
-from ..retrieve import Retrieval, retrieve
+from ..retrieve import retrieve
 from ..types import MODALITIES, Modality, Neighbours, Records, Vectors
 from .processes import Processes
 
@@ -88,7 +88,7 @@ def hidden_ids(memory: Memory, pairs: Records, threshold: float = SAME_IMAGE) ->
 
 def _near_duplicates(memory: Memory, images: Vectors, threshold: float, look: int) -> list[set[str]]:
     """Find the ids of all images of the memory at least this near, for each of (B, D) images."""
-    found = retrieve(memory, images, "image", Retrieval(k=look))
+    found = retrieve(memory, images, "image", look)
     near = [
         {id_ for id_, cosine in zip(ids, similarity, strict=False) if cosine >= threshold}
         for ids, similarity in zip(found.ids, found.similarity, strict=True)
@@ -103,7 +103,7 @@ def _near_duplicates(memory: Memory, images: Vectors, threshold: float, look: in
 def gather(
     memory: Memory,
     pairs: Records,
-    how: Retrieval,
+    k: int,
     groups: Sequence[str] | None = None,
     hidden: Sequence[Collection[str]] | None = None,
     folder: Path | None = None,
@@ -113,7 +113,7 @@ def gather(
     Args:
         memory: any memory; it may hold the pairs themselves.
         pairs: frozen vectors, (N, D) each.
-        how: k and the search and fusion modes to train for.
+        k: neighbours per query.
         groups: (N,) groups of pairs that show the same thing; each pair is its own when None.
         hidden: from :func:`hidden_ids`, with its defaults when None.
         folder: a new folder for the vectors and neighbours as memory maps, also for other processes
@@ -125,7 +125,7 @@ def gather(
     numbers = np.array([number[name] for name in names], np.int64)
     part = _part(folder) if folder else None
     with progress_bar(total=2 * len(pairs), desc="find neighbours", unit="query") as bar:
-        neighbours = {side: _neighbours(memory, pairs, side, how, hidden, part, bar.update) for side in MODALITIES}
+        neighbours = {side: _neighbours(memory, pairs, side, k, hidden, part, bar.update) for side in MODALITIES}
     if folder and part:
         pairs = _store(pairs, numbers, part)
         part.rename(folder)
@@ -142,15 +142,15 @@ def _neighbours(
     memory: Memory,
     pairs: Records,
     side: Modality,
-    how: Retrieval,
+    k: int,
     hidden: Sequence[Collection[str]],
     folder: Path | None,
     progress: Callable[[int], object],
 ) -> FoundRows:
-    found = Collector(folder, side, len(pairs), how.k, memory.count(), pairs.image.shape[1])
+    found = Collector(folder, side, len(pairs), k, memory.count(), pairs.image.shape[1])
     for start in range(0, len(pairs), _ROWS):
         rows = slice(start, start + _ROWS)
-        found.add(start, retrieve(memory, pairs.side(side)[rows], side, how, exclude=hidden[rows]))
+        found.add(start, retrieve(memory, pairs.side(side)[rows], side, k, exclude=hidden[rows]))
         progress(len(pairs.ids[rows]))
     return found.rows()
 

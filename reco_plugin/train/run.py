@@ -19,7 +19,6 @@ from ..encode import encode_pairs
 from ..errors import ConfigError, DataError
 from ..files import digest_texts
 from ..memory import Memory, memory_of, open_memory
-from ..retrieve import Retrieval
 from ..same_encoder import SameEncoder
 from ..types import Fingerprint, Pair, Records
 from .data import FusionData, check_groups, gather, hidden_ids, open_data
@@ -78,7 +77,7 @@ def _training(recipe: Recipe, out: Path, processes: Processes) -> FusionData:
     pairs, memory = _encode_pairs(recipe, out)
     with closing(memory):
         hidden = hidden_ids(memory, pairs, threshold=recipe.near_duplicate)
-        data = gather(memory, pairs, Retrieval(k=recipe.k), groups_of(pairs, _group_key(recipe)), hidden, folder)
+        data = gather(memory, pairs, recipe.k, groups_of(pairs, _group_key(recipe)), hidden, folder)
     if not any(found.found.any() for found in data.neighbours.values()):
         raise DataError(
             "no pair finds a neighbour that is not hidden as a near-duplicate of itself: there is nothing to learn "

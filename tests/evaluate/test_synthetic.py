@@ -18,7 +18,6 @@ from reco_plugin.evaluate import retrieval, zero_shot
 from reco_plugin.evaluate.intervals import points
 from reco_plugin.files import digest_records
 from reco_plugin.refine import Refiner, refiner_for_vectors
-from reco_plugin.retrieve import Retrieval
 from reco_plugin.score import score_both
 from reco_plugin.types import Records, Refinement
 
@@ -115,13 +114,13 @@ def test_options_reach_the_refinement_and_the_record() -> None:
     world = World()
     refiner = learned(world.pairs())
     labelled = world.labelled()
-    result = zero_shot(refiner, labelled, sides=["image"], k=1, gate=False, search=None)
+    result = zero_shot(refiner, labelled, sides=["image"], k=1, gate=False, fuser=None)
     expected = refiner.refine(labelled.images, modality="image", k=1, gate=False).vectors
     assert result["image"].moved == pytest.approx(np.mean(1 - np.sum(expected * labelled.images, axis=1)), abs=1e-6)
     assert result.options == {"k": 1, "gate": False}
     for wrong, message in [
         ({"k": 0}, "k must be a whole number from 1"),
-        ({"search": "both"}, "search must be 'uni' or 'cross'"),
+        ({"caution": "both"}, "caution must be"),
     ]:
         with pytest.raises(InputError, match=message):
             zero_shot(refiner, labelled, **wrong)
@@ -133,7 +132,7 @@ def test_a_query_does_not_find_its_own_pair() -> None:
     labelled = world.labelled(each=1)
     ids = tuple(f"q{i}" for i in range(CLASSES))
     records = Records(ids, labelled.images, labelled.prompts, [{}] * CLASSES)
-    refiner = refiner_for_vectors([records], how=Retrieval(k=1), gate=False)
+    refiner = refiner_for_vectors([records], k=1, gate=False)
     cheating = zero_shot(refiner, labelled, sides=["image"])
     honest = zero_shot(refiner, replace(labelled, query_ids=ids), sides=["image"])
     assert cheating["image"].top1.mean == 1.0
@@ -375,7 +374,7 @@ def test_retrieval_hides_the_own_pairs_of_an_image_from_it_and_its_texts() -> No
     world = World()
     ids = tuple((f"m{i}",) for i in range(CLASSES))
     records = Records([own[0] for own in ids], world.image, world.text, [{}] * CLASSES)
-    refiner = refiner_for_vectors([records], how=Retrieval(k=1), gate=False)
+    refiner = refiner_for_vectors([records], k=1, gate=False)
     captioned = Captioned("own", world.image, world.text, np.arange(CLASSES))
     cheating, honest = retrieval(refiner, captioned), retrieval(refiner, replace(captioned, ids=ids))
     for direction in ("text->image", "image->text"):
@@ -385,7 +384,7 @@ def test_retrieval_hides_the_own_pairs_of_an_image_from_it_and_its_texts() -> No
 
 def test_an_image_without_texts_distracts_but_is_no_query() -> None:
     image, text = np.eye(2, dtype=np.float32), np.float32([[0.6, 0.8]])
-    refiner = refiner_for_vectors([Records(["m"], image[:1], text, [{}])], how=Retrieval(k=1), gate=False)
+    refiner = refiner_for_vectors([Records(["m"], image[:1], text, [{}])], k=1, gate=False)
     found = retrieval(refiner, Captioned("two", image, text, np.array([0])))
     assert found["text->image", "frozen"].recall == {1: 0.0, 5: 1.0, 10: 1.0}
     assert found["image->text", "frozen"].recall == {1: 1.0, 5: 1.0, 10: 1.0}
@@ -466,6 +465,6 @@ def test_reco_refines_by_its_policy_unless_settings_or_the_caller_say_otherwise(
     bold = refined(Settings(k=7, gate=True, caution="bold"))
     np.testing.assert_array_equal(bold, expected(k=7, gate=True, caution="bold"))
     np.testing.assert_array_equal(
-        refined(Settings(k=7), k=2, search="cross"), expected(k=2, search="cross", gate=False)
+        refined(Settings(k=7), k=2, caution="bold"), expected(k=2, caution="bold", gate=False)
     )
     assert not np.array_equal(expected(k=3, gate=False), expected(k=3, gate=True))

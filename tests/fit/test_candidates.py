@@ -11,7 +11,6 @@ from reco_plugin.fit.candidates import ask, baselines, candidates
 from reco_plugin.fit.catalogue import split
 from reco_plugin.fit.config import FitConfig
 from reco_plugin.refine import Refiner
-from reco_plugin.retrieve import Retrieval
 from reco_plugin.train.loop import Fusions, TorchFuser
 from reco_plugin.train.model import FusionConfig
 
@@ -29,7 +28,7 @@ def test_the_graph_of_a_mean_is_the_baseline_where_there_is_no_gate(weight, temp
     config = FusionConfig("mean", D, weight=weight, sharpness=1 / temperature)
     for modality, queries in QUERIES.items():
         ours, theirs = (
-            Refiner(memory, fuser, Retrieval(5), gate=False).refine(queries, modality=modality).vectors
+            Refiner(memory, fuser, k=5, gate=False).refine(queries, modality=modality).vectors
             for fuser in (TorchFuser(Fusions(config)), MeanOfNeighbours(weight, weight, temperature))
         )
         np.testing.assert_allclose(ours, theirs, atol=2e-6)
@@ -51,7 +50,7 @@ def test_the_closed_form_is_tried_by_k_and_caution_without_torch():
 
 def test_the_closed_form_is_measured_by_its_caution_and_gate():
     for one in candidates(FitConfig.of(source="x", model="y", fuser="reco", k=5), D):
-        plain = Refiner(QUESTIONS.memory.at(5), None, Retrieval(5))
+        plain = Refiner(QUESTIONS.memory.at(5), None, k=5)
         ours = one.refiner(QUESTIONS.memory).refine(QUERIES["image"], modality="image")
         theirs = plain.refine(QUERIES["image"], modality="image", caution=one.caution, gate=one.gate == "on")
         np.testing.assert_array_equal(ours.vectors, theirs.vectors)

@@ -23,11 +23,11 @@ from reco_plugin.demo.tasks import drawing
 from reco_plugin.encode import Encoder
 from reco_plugin.evaluate.measure import refine_task
 from reco_plugin.evaluate.methods import WithoutRetrieval
-from reco_plugin.fuse import Fuser
+from reco_plugin.evaluate.modes import InModes, Mode
+from reco_plugin.fuse import Fuser, Learned
 from reco_plugin.quickstart.dataset import ALL_SPLITS, HELD_STYLE, QUERY_STYLES, Quickstart
 from reco_plugin.reco import Reco
-from reco_plugin.refine import Refiner, VectorMemory
-from reco_plugin.retrieve import Retrieval
+from reco_plugin.refine import Refiner
 from reco_plugin.train.loop import TorchFuser, TrainConfig
 from reco_plugin.types import MODALITIES
 
@@ -81,10 +81,8 @@ def controls(study: Study, tmp_path_factory: pytest.TempPathFactory) -> dict[str
 def line(study: Study) -> Line:
     """Measure one line of the table: ours, or the mean over other fusers."""
 
-    def top1(
-        *fusers: Fuser, memory: VectorMemory | None = None, gate: bool = True, how: Retrieval | None = None
-    ) -> Top1:
-        refines = [study.refine(memory or study.full, each, gate=gate, how=how) for each in fusers or (None,)]
+    def top1(*fusers: Fuser, memory: Learned | None = None, gate: bool = True) -> Top1:
+        refines = [study.refine(memory or study.full, each, gate=gate) for each in fusers or (None,)]
         found = measure(study, refines, ("unseen", "seen"))
         return {(group, side): found[group][side]["top1"] for group in ("unseen", "seen") for side in found[group]}
 
@@ -196,8 +194,10 @@ def test_an_empty_memory_changes_nothing(study: Study) -> None:
 
 
 @pytest.mark.parametrize(("search", "fusion"), [("uni", "uni"), ("cross", "uni"), ("cross", "cross")])
-def test_the_papers_search_and_fusion_beat_the_other_three(ours: Top1, line: Line, search: str, fusion: str) -> None:
-    other = line(how=Retrieval(K, search, fusion))  # type: ignore[arg-type]
+def test_the_papers_search_and_fusion_beat_the_other_three(
+    ours: Top1, line: Line, search: Mode, fusion: Mode, study: Study
+) -> None:
+    other = line(memory=InModes(study.full, search, fusion), gate=False)
     assert refined(ours, "unseen") >= refined(other, "unseen") + 8
 
 
@@ -223,7 +223,7 @@ def test_the_gate_prevents_most_harm_by_a_memory_that_knows_nothing_of_the_query
     assert refined(ungated, "seen") < plain - 20, "there is something to prevent"
     assert refined(gated, "seen") >= plain - 7
     assert gated["seen", "text"] >= plain - 0.5  # it knows too few of the prompts
-    wary = measure(study, [Refiner(study.unseen_only, None, Retrieval(K), caution="cautious")], ("seen",))["seen"]
+    wary = measure(study, [Refiner(study.unseen_only, None, k=K, caution="cautious")], ("seen",))["seen"]
     assert wary["image"]["top1"] >= plain - 5
     assert wary["image"]["top1"] > gated["seen", "image"] > ungated["seen", "image"]
 

@@ -12,7 +12,6 @@ import pytest
 from reco_plugin.defaults import SAME_IMAGE
 from reco_plugin.errors import DataError, InputError
 from reco_plugin.memory import Fingerprint, Memory, open_memory
-from reco_plugin.retrieve import Retrieval
 from reco_plugin.train.data import gather, hidden_ids, open_data
 from reco_plugin.types import MODALITIES, Records
 
@@ -59,7 +58,7 @@ def test_no_query_finds_its_own_pair_a_near_duplicate_or_what_the_caller_hides(m
     own = hidden_ids(memory, pairs)
     assert own == [{f"p{i}", f"twin0-p{i}"} for i in range(N)]
     hidden = [ids | more for ids, more in zip(own, also, strict=True)]
-    data = gather(memory, pairs, Retrieval(k=3 * N), hidden=hidden)
+    data = gather(memory, pairs, 3 * N, hidden=hidden)
     for side in MODALITIES:
         for row, ids in enumerate(data.neighbours[side].ids):
             assert ids and not hidden[row] & set(ids), (side, row)
@@ -72,7 +71,7 @@ def test_the_defaults_hide_too() -> None:
         pairs = pairs_of(N)
         memory.upsert(pairs)
         memory.upsert(copies(pairs, SAME_IMAGE + 0.01, "twin"))
-        data = gather(memory, pairs, Retrieval(k=2 * N))
+        data = gather(memory, pairs, 2 * N)
         for side in MODALITIES:
             for row, ids in enumerate(data.neighbours[side].ids):
                 assert not {f"p{row}", f"twin0-p{row}"} & set(ids)
@@ -86,7 +85,7 @@ def test_a_crowd_of_near_duplicates_is_hidden_to_the_last() -> None:
         memory.upsert(pairs)
         memory.upsert(copies(pairs, 0.99, "copy", times=50))
         assert [len(ids) for ids in hidden_ids(memory, pairs)] == [51, 51, 51]
-        data = gather(memory, pairs, Retrieval(k=200))
+        data = gather(memory, pairs, 200)
         for side in MODALITIES:
             for row, ids in enumerate(data.neighbours[side].ids):
                 assert not [id_ for id_ in ids if id_.endswith(f"p{row}")]
@@ -96,7 +95,7 @@ def test_another_memory_hides_the_same_picture_under_another_id() -> None:
     with closing(open_memory(":memory:", FINGERPRINT, kind="exact")) as memory:
         pairs = pairs_of(N)
         memory.upsert(Records([f"shop-{id_}" for id_ in pairs.ids], pairs.image, pairs.text, pairs.payloads))
-        data = gather(memory, pairs, Retrieval(k=N))
+        data = gather(memory, pairs, N)
         for side in MODALITIES:
             assert all(f"shop-p{row}" not in ids for row, ids in enumerate(data.neighbours[side].ids))
 
@@ -115,7 +114,7 @@ def test_rows_stay_aligned_over_several_searches() -> None:
     with closing(open_memory(":memory:", FINGERPRINT, kind="exact")) as memory:
         pairs = pairs_of(count)
         memory.upsert(pairs)
-        data = gather(memory, pairs, Retrieval(k=3))
+        data = gather(memory, pairs, 3)
         position = {id_: row for row, id_ in enumerate(pairs.ids)}
         for side, read in (("image", pairs.text), ("text", pairs.image)):
             found = data.neighbours[side]  # type: ignore[index]
@@ -134,8 +133,8 @@ def test_groups_are_numbered_and_each_pair_is_its_own_without() -> None:
     with closing(open_memory(":memory:", FINGERPRINT, kind="exact")) as memory:
         pairs = pairs_of(4)
         memory.upsert(pairs)
-        assert gather(memory, pairs, Retrieval(k=1)).groups.tolist() == [0, 1, 2, 3]
-        grouped = gather(memory, pairs, Retrieval(k=1), ["fox", "owl", "fox", "elk"])
+        assert gather(memory, pairs, 1).groups.tolist() == [0, 1, 2, 3]
+        grouped = gather(memory, pairs, 1, ["fox", "owl", "fox", "elk"])
         assert grouped.groups.tolist() == [0, 1, 0, 2] and grouped.groups.dtype == np.int64
 
 
@@ -145,15 +144,15 @@ def test_the_own_pair_is_hidden_even_where_its_picture_differs() -> None:
         pairs = pairs_of(N)
         crops = copies(pairs, 0.8, "")
         memory.upsert(Records(pairs.ids, crops.image, crops.text, crops.payloads))
-        data = gather(memory, pairs, Retrieval(k=N))
+        data = gather(memory, pairs, N)
         for side in MODALITIES:
             assert all(f"p{row}" not in ids and len(ids) == N - 1 for row, ids in enumerate(data.neighbours[side].ids))
 
 
 def test_files_hold_what_memory_does(memory: Memory, tmp_path: Path) -> None:
     pairs, groups = pairs_of(N), [f"g{i // 2}" for i in range(N)]
-    kept = gather(memory, pairs, Retrieval(k=5), groups)
-    stored = gather(memory, pairs, Retrieval(k=5), groups, folder=tmp_path / "training")
+    kept = gather(memory, pairs, 5, groups)
+    stored = gather(memory, pairs, 5, groups, folder=tmp_path / "training")
     opened = open_data(tmp_path / "training")
     assert len(opened) == N and [path.name for path in tmp_path.glob("training*")] == ["training"]
     for data in (stored, opened):
@@ -173,7 +172,7 @@ def test_a_neighbour_that_many_find_is_held_once_and_padding_is_zero() -> None:
     with closing(open_memory(":memory:", FINGERPRINT, kind="exact")) as memory:
         shop = pairs_of(3, seed=1)
         memory.upsert(Records(["a", "b", "c"], shop.image, shop.text, shop.payloads))
-        found = gather(memory, pairs_of(N), Retrieval(k=5)).neighbours["image"]
+        found = gather(memory, pairs_of(N), k=5).neighbours["image"]
         assert found.table.shape == (1 + 3, D) and found.rows.shape == (N, 5)
         assert {id_ for ids in found.ids for id_ in ids} == {"a", "b", "c"}
         assert found.found[:, :3].all() and not found.found[:, 3:].any() and not found.vectors[:, 3:].any()
@@ -187,7 +186,7 @@ def test_files_of_a_search_that_failed_are_not_taken_for_whole(tmp_path: Path) -
         memory.upsert(pairs)
         broken = Records(pairs.ids, pairs.image, np.full_like(pairs.text, np.nan), pairs.payloads)  # the second search
         with pytest.raises(InputError):
-            gather(memory, broken, Retrieval(k=2), hidden=[set()] * N, folder=tmp_path / "training")
+            gather(memory, broken, 2, hidden=[set()] * N, folder=tmp_path / "training")
         assert not (tmp_path / "training").exists() and list(tmp_path.iterdir())
-        gather(memory, pairs, Retrieval(k=2), folder=tmp_path / "training")
+        gather(memory, pairs, 2, folder=tmp_path / "training")
     assert [path.name for path in tmp_path.iterdir()] == ["training"]

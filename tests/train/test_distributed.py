@@ -22,7 +22,6 @@ from terminal import run_on_a_terminal
 from reco_plugin.data import write_pairs
 from reco_plugin.errors import ConfigError, DataError
 from reco_plugin.memory import Fingerprint, open_memory
-from reco_plugin.retrieve import Retrieval
 from reco_plugin.train.data import Batches, FusionData, gather, open_data
 from reco_plugin.train.loop import CHECKPOINT, FUSION, TrainConfig, load_fusions, train_fusions
 from reco_plugin.train.model import FusionConfig
@@ -54,7 +53,7 @@ def folder(pairs: Records, tmp_path_factory: pytest.TempPathFactory) -> Path:
     made = tmp_path_factory.mktemp("distributed")
     with closing(open_memory(":memory:", Fingerprint("mini", "ab" * 32, D), kind="exact")) as memory:
         memory.upsert(pairs)
-        gather(memory, pairs, Retrieval(k=5), [p["caption"] for p in pairs.payloads], folder=made / "training")
+        gather(memory, pairs, 5, [p["caption"] for p in pairs.payloads], folder=made / "training")
     return made
 
 

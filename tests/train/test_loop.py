@@ -14,7 +14,6 @@ import torch
 from reco_plugin.errors import ConfigError, DataError
 from reco_plugin.evaluate.methods import WithoutRetrieval
 from reco_plugin.memory import Fingerprint, open_memory
-from reco_plugin.retrieve import Retrieval
 from reco_plugin.train.data import FusionData, gather
 from reco_plugin.train.loop import (
     CHECKPOINT,
@@ -53,7 +52,7 @@ def data_of(pairs: Records, rows: range | None = None) -> FusionData:
     )
     with closing(open_memory(":memory:", Fingerprint("mini", "ab" * 32, D), kind="exact")) as memory:
         memory.upsert(pairs)
-        return gather(memory, part, Retrieval(k=5), [id_.split("/")[0] for id_ in part.ids])
+        return gather(memory, part, 5, [id_.split("/")[0] for id_ in part.ids])
 
 
 @pytest.fixture(scope="module")

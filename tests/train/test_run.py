@@ -24,7 +24,6 @@ from reco_plugin.data import write_pairs
 from reco_plugin.memory import Fingerprint, open_memory
 from reco_plugin.memory.options import MemoryOptions
 from reco_plugin.refine import Refiner
-from reco_plugin.retrieve import Retrieval
 from reco_plugin.train.encoder import load_frozen
 from reco_plugin.train.loop import FUSION, TorchFuser, load_fusions
 from reco_plugin.types import Records
@@ -112,7 +111,7 @@ def test_from_a_table_to_a_model_that_refines(fuser: str, shop: Path, reco: Call
         assert (refined.moved > 1e-4).all()
         np.testing.assert_allclose(np.linalg.norm(refined.vectors, axis=1), 1, atol=1e-5)
         trained = load_fusions(Path("run") / FUSION)
-        in_torch = Refiner(model.memory, TorchFuser(trained), Retrieval(k=4))
+        in_torch = Refiner(model.memory, TorchFuser(trained), k=4)
         texts = model.embed_texts([f"a {colour} ball number 3" for colour in COLOURS], refine=False)
         for modality, vectors in (("image", plain), ("text", texts)):
             served = model.refine(vectors, modality=modality, explain=True, fuser="paper")

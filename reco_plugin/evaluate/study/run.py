@@ -127,7 +127,7 @@ def setup_of(study: Study, digests: dict[str, str]) -> dict[str, Any]:
         "encoder": str(study.subject.fingerprint),
         "models": list(study.subject.names),
         "fusion": ours.name,
-        "k": ours.how.k,
+        "k": ours.k,
         "gate": ours.gate,
         "caution": ours.caution,
         "refined outside of the main table": ours.sides,

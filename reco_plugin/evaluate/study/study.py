@@ -22,7 +22,6 @@ from ...memory import Fingerprint, Memory
 from ...options import RefineDefaults, defaults_of, given_options
 from ...reco import Reco
 from ...refine import Refiner, VectorMemory
-from ...retrieve import Retrieval
 from ...score import Refines
 from ...types import Records
 from ..encoding import (
@@ -90,7 +89,7 @@ class Study:
     @cached_property
     def baselines(self) -> tuple[Chosen, ...]:
         """The best of every kind on the development task; first those that are like ours, the best of them first."""
-        best = choose(self.dev, self.full, baseline_kinds(self.ours.how.k, self.ours.sides), self.watch)
+        best = choose(self.dev, self.full, baseline_kinds(self.ours.k, self.ours.sides), self.watch)
         return tuple(sorted(best, key=lambda chosen: (not self.is_like(chosen.method), -chosen.dev_top1)))
 
     def is_like(self, method: Measures) -> bool:
@@ -103,7 +102,7 @@ class Study:
 
     def memory(self, records: Records, k: int | None = None) -> VectorMemory:
         """A memory of pairs, (N, D) each, in RAM, calibrated from them; k is that of ``ours`` when None."""
-        return self.memories.of(records, self.subject.fingerprint, k or self.ours.how.k)
+        return self.memories.of(records, self.subject.fingerprint, k or self.ours.k)
 
     def without(self, numbers: npt.NDArray[np.int64]) -> VectorMemory:
         """A memory in RAM without the pairs of these classes (M,)."""
@@ -211,7 +210,7 @@ def _refining(
     exact = fusers[0] is None
     return Method(
         fusers=tuple(fusers),
-        how=Retrieval(chosen["k"] or 1, chosen["search"] or "uni", chosen["fusion"] or "cross"),
+        k=chosen["k"] or 1,
         gate=chosen["gate"] is not False,
         sides=config.side or ("both" if exact or prompts else "image"),  # the classes are known: exact scores
         caution="balanced" if chosen["caution"] is None else chosen["caution"],

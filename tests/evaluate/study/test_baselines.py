@@ -11,7 +11,6 @@ import pytest
 from reco_plugin.evaluate.measure import measure
 from reco_plugin.evaluate.methods import LogitEnsemble, ScoringMethod, enrichments, ensembles, grid, transfers
 from reco_plugin.evaluate.ranking import ranks, ranks_among
-from reco_plugin.retrieve import Retrieval
 from reco_plugin.types import Neighbours
 
 EYE = np.eye(3, dtype=np.float32)
@@ -51,10 +50,10 @@ def test_a_sharp_temperature_listens_to_the_nearest() -> None:
 
 def test_scoring_in_blocks_is_scoring_at_once(make_study: Any, world: Any) -> None:
     study = make_study(world.pairs(), world.labelled())
-    methods = (ScoringMethod(ensembles()[0], Retrieval(5), block=block) for block in (1024, 7))
+    methods = (ScoringMethod(ensembles()[0], 5, block=block) for block in (1024, 7))
     whole, parts = (method.measure(study.test, study.full).ranks.tolist() for method in methods)
     assert whole == parts
-    weightless = ScoringMethod(LogitEnsemble(0.0, 100.0, np.inf), Retrieval(5))
+    weightless = ScoringMethod(LogitEnsemble(0.0, 100.0, np.inf), 5)
     assert weightless.measure(study.test, study.full).top(1).tolist() == measure(study.test).top(1).tolist()
 
 

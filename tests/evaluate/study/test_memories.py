@@ -12,7 +12,6 @@ from reco_plugin.evaluate.study import memories as study_memories
 from reco_plugin.evaluate.study.memories import ApproximateMemory, Memories, RamMemory, RememberingMemory, ram_memory
 from reco_plugin.memory import Fingerprint, Memory, open_memory
 from reco_plugin.refine import Refiner
-from reco_plugin.retrieve import Retrieval
 from reco_plugin.types import Neighbours, Records, Search
 
 N, D = 400, 16
@@ -107,7 +106,7 @@ def test_a_memory_in_ram_refines_alike_whatever_k_was_asked_for_before() -> None
     used, queries = ram_memory(pairs, FINGERPRINT), vectors(10, 2)
 
     def refined(memory: RamMemory, k: int) -> np.ndarray:
-        return Refiner(memory.at(k), None, Retrieval(k)).refine(queries, modality="image").vectors
+        return Refiner(memory.at(k), None, k=k).refine(queries, modality="image").vectors
 
     first = refined(used, 5)
     refined(used, 10)

@@ -349,7 +349,7 @@ def test_cases_show_what_happened(study: Study, make_study: Any, world: Any) -> 
     assert [ranked.true for ranked in best.after].index(True) == best.rank_after
     similarity = [ranked.similarity for ranked in best.after]
     assert similarity == sorted(similarity, reverse=True)
-    assert len(best.neighbours) == study.ours.how.k
+    assert len(best.neighbours) == study.ours.k
     assert best.neighbours[0].relevant == (f" {best.name}," in best.neighbours[0].caption)
     assert any(shown.relevant for shown in best.neighbours)
     assert best.picture is None

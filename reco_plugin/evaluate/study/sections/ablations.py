@@ -6,10 +6,10 @@ from dataclasses import replace
 from itertools import product
 from typing import get_args
 
-from ....types import Mode
 from ...findings import Cell, Chart, Section, Table
 from ...measure import Measured
 from ...methods import Method
+from ...modes import Mode
 from ..memories import at_most_each, captions_of, part
 from ..study import Study
 from ..tables import VARIANTS, gain_chart, gain_line, row, table
@@ -42,8 +42,7 @@ def _modes(study: Study) -> Table:
     ours = study.ours
     variants: dict[str, Method] = {"ours": ours, "ours, without gate": replace(ours, gate=False)}
     for search, fusion in product(get_args(Mode), repeat=2):
-        how = replace(ours.how, search=search, fusion=fusion)
-        variants[f"search {search}, fusion {fusion}, no gate"] = replace(ours, how=how, gate=False)
+        variants[f"search {search}, fusion {fusion}, no gate"] = replace(ours, gate=False, modes=(search, fusion))
     if study.subject.control is not None:
         variants["trained without retrieval (control)"] = replace(ours, fusers=(study.subject.control,), gate=False)
     rows = [row(study, "frozen CLIP", study.frozen)]
@@ -70,7 +69,7 @@ def _by_k(study: Study) -> tuple[Table, Chart]:
     ks = QUICK_KS if study.config.quick else KS
     ours, plain = {}, {}
     for k in study.watch(ks, "k"):
-        memory, method = study.memory(study.records, k), replace(study.ours, how=replace(study.ours.how, k=k))
+        memory, method = study.memory(study.records, k), replace(study.ours, k=k)
         ours[k] = study.measure(method, memory)
         plain[k] = study.measure(replace(method, gate=False), memory)
     rows = [row(study, f"k = {k}", outcome) for k, outcome in ours.items()]

@@ -73,12 +73,12 @@ def _steps(study: Study) -> dict[str, Callable[[int], Any]]:
     rows = np.arange(max(BATCHES)) % len(queries)
 
     def search(size: int) -> Neighbours:
-        return retrieve(memory.searches, queries[rows[:size]], "image", ours.how, witnesses=ours.fusers[0] is None)
+        return retrieve(memory.searches, queries[rows[:size]], "image", ours.k, witnesses=ours.fusers[0] is None)
 
     found, fuser = {size: search(size) for size in BATCHES}, ours.fusers[0]
     steps["retrieve"] = search
     refiners = {
-        size: Refiner(_Found(memory, found[size]), fuser, ours.how, gate=ours.gate, caution=ours.caution)
+        size: Refiner(_Found(memory, found[size]), fuser, k=ours.k, gate=ours.gate, caution=ours.caution)
         for size in BATCHES
     }
     steps["fuse"] = lambda size: refiners[size].refine(queries[rows[:size]], modality="image")

@@ -21,7 +21,7 @@ _NO_GATE = "no gate"
 
 def gate(study: Study) -> Section:
     """The learned gate, and its operating curve."""
-    closed = Method((None,), study.ours.how, gate=True, sides="image")
+    closed = Method((None,), study.ours.k, gate=True, sides="image")
     shares = QUICK_SHARES if study.config.quick else SHARES
     methods = {f"{share:g}": replace(closed, caution=share) for share in shares}
     methods[_NO_GATE] = replace(closed, gate=False)
