@@ -41,7 +41,7 @@ LEVELS = {  # a module, or a package with all that is in it; each may import its
             "adapters adapters.clip_benchmark evaluate ingest serve",
             "report adapters.haystack adapters.langchain adapters.llamaindex adapters.mteb"
             " adapters.sentence_transformers",
-            "compare demo fit",
+            "advise compare demo fit",
             "cli",
             "__main__",
         )

@@ -166,7 +166,7 @@ def _ask(
             asks = worded if number % 2 else np.zeros_like(worded)
             towards = held[others[np.arange(len(rows)), rng.integers(0, others.shape[1], len(rows))]]
             cosine = np.where(asks, 1.0, rng.choice(COSINES, len(rows)))
-            query = _moved(held[rows], towards, cosine)
+            query = moved_towards(held[rows], towards, cosine)
             scores = query @ held.T
             yield query, scores, np.logical_and(identical, asks[:, None]), 1.0
             yield query, scores, siblings, 0.0
@@ -184,7 +184,7 @@ def _ask(
     yield query, scores, siblings, 0.0
 
 
-def _moved(x: Vectors, towards: Vectors, cosine: npt.NDArray[np.float64]) -> Vectors:
+def moved_towards(x: Vectors, towards: Vectors, cosine: npt.NDArray[np.float64]) -> Vectors:
     """Vectors (n, D) moved towards others until each has its cosine (n,) with itself."""
     away = towards - (towards * x).sum(axis=1, keepdims=True) * x
     away /= np.linalg.norm(away, axis=1, keepdims=True) + 1e-9

@@ -18,6 +18,7 @@ from ..errors import ConfigError, InputError, MemoryLocked
 from ..memory import Memory, memory_of
 from ..types import Fingerprint, Modality
 from ..values import strip_marks
+from .memory_advise import advise_command
 from .memory_cutoff import cutoff_command
 from .memory_fill import add_command, build_command, remove_command, sync_command, update_command
 from .memory_move import copy_command, export_command, import_command, rescue_command
@@ -299,6 +300,7 @@ for _name, _command, _example in (
     ("build", build_command, "reco memory build catalogue.csv --memory ./memory --swap"),
     ("calibrate", calibrate_command, "reco memory calibrate --memory grpc://localhost:6334 --collection shop"),
     ("cutoff", cutoff_command, "reco memory cutoff --precision 0.9 --memory ./memory"),
+    ("advise", advise_command, "reco memory advise --things catalogue.csv --memory ./memory --out advice.csv"),
     ("versions", versions_command, "reco memory versions --memory ./memory"),
     ("use", use_command, "reco memory use memory--v3 --memory ./memory"),
     ("rollback", rollback_command, "reco memory rollback --memory ./memory"),

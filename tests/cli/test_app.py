@@ -35,6 +35,7 @@ ALL = sorted(commands(typer.main.get_command(app)))
 def test_the_commands_are_these() -> None:
     assert {" ".join(path) for path in ALL} == {
         *("compare", "demo", "doctor", "embed", "eval entities", "eval retrieval", "eval study", "eval zero-shot"),
+        "memory advise",
         "memory cutoff",
         "model add",
         "model get",

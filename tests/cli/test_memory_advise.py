@@ -1,0 +1,69 @@
+"""reco memory advise: what it reads, prints and writes, with the drawn catalogue in the memory."""
+
+from __future__ import annotations
+
+import csv
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+from click.testing import Result
+
+Run = Callable[..., Result]
+Ask = Callable[..., Any]
+Fail = Callable[..., str]
+
+
+def test_a_list_of_names_is_told_what_to_get(memory: Path, work: Path, run: Run) -> None:
+    (work / "names.txt").write_text("a red circle\na purple zeppelin\n\n")
+    said = run("memory", "advise", "--things", "names.txt").stdout
+    assert said.startswith(
+        "2 things, a memory of 24 pairs, 0 pictures of the list that it lacks\nthe memory is too small"
+    )
+    assert "a purple zeppelin" in said
+    assert "the memory holds no pair of it; its nearest caption is “" in said
+    assert "the list has no new picture of it: add one or two" in said
+
+
+def test_a_catalogue_with_pictures_is_ordered_and_written(memory: Path, catalogue: Path, ask: Ask, work: Path) -> None:
+    with catalogue.open(newline="", encoding="utf-8") as file:
+        rows = list(csv.DictReader(file))
+    new = work / "new.csv"
+    lines = [f"new-{row['id']},{catalogue.parent / row['image']},{row['text']} again" for row in rows[:3]]
+    new.write_text("sku,photo,title\n" + "\n".join([*lines, f"lost,gone.png,{rows[3]['text']}"]) + "\n")
+    things = f"{new}?id=sku&image=photo&text=title"
+    told = ask("memory", "advise", "--things", things, "--out", "advice.csv", "--order", "order.txt")
+    assert told["order"] == (work / "order.txt").read_text().split()
+    assert sorted(told["order"]) == [f"new-{row['id']}" for row in sorted(rows[:3], key=lambda row: row["id"])]
+    with (work / "advice.csv").open(newline="", encoding="utf-8") as file:
+        written = list(csv.DictReader(file))
+    assert [one["thing"] for one in written] == [one["thing"] for one in told["things"]]
+    held = next(one for one in told["things"] if one["thing"] == rows[3]["text"])
+    assert (held["pairs"], held["add"]) == (1, [])
+    (lost,) = told["rejected"]
+    assert lost["id"] == "lost"
+    assert "'gone.png' is not a file" in lost["reason"]
+
+
+def test_the_page_shows_pictures_and_loads_nothing(memory: Path, catalogue: Path, work: Path, run: Run) -> None:
+    pytest.importorskip("jinja2")
+    pytest.importorskip("matplotlib")
+    assert run("memory", "advise", "--things", catalogue, "--html", "advice.html").exit_code == 0
+    page = (work / "advice.html").read_text(encoding="utf-8")
+    assert "What to add, where it gains most first" in page
+    assert "http://" not in page.replace("http://www.w3.org", "")
+    assert page.count('class="card thing"') > 1
+
+
+def test_mistakes_are_told_with_the_way_out(memory: Path, work: Path, fail: Fail) -> None:
+    (work / "names.txt").write_text("a red circle\n")
+    (work / "empty.txt").write_text("\n")
+    (work / "bad.csv").write_text("a,b\n1,2\n")
+    assert "empty.txt names no thing" in fail("memory", "advise", "--things", "empty.txt")
+    assert "bad.csv has no column 'text'" in fail("memory", "advise", "--things", "bad.csv")
+    assert "'gone.csv' does not exist" in fail("memory", "advise", "--things", "gone.csv").replace(
+        "gone.csv", "'gone.csv'"
+    )
+    assert "no row of the list has a field 'sku'" in fail("memory", "advise", "--things", "names.txt", "--group", "sku")
+    assert "make it first" in fail("memory", "advise", "--things", "names.txt", "--out", "no/advice.csv")
