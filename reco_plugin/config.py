@@ -358,6 +358,12 @@ class SettingsKeywords(RefineDefaults, total=False):
     max_pixels: int | None
 
 
+def share_cores(threads: int) -> None:
+    """Let numpy take so many threads in processes that begin from now on, unless the environment says how many."""
+    for name in ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS"):
+        os.environ.setdefault(name, str(threads))
+
+
 def load_settings(**arguments: Any) -> Settings:
     """Read the settings; arguments that are None count as not given.
 

@@ -72,6 +72,11 @@ class PairMemory:
         """
         return self.searches.ensure_open() if isinstance(self.searches, LazyMemory) else self.searches
 
+    @property
+    def alone(self) -> bool:
+        """Whether no other process writes to it."""
+        return "://" not in self.location
+
     def answers(self) -> bool:
         """Whether a server has an answer now, within a second or two; a memory in this process always has."""
         return bool(getattr(self.searches, "answers", lambda: True)())

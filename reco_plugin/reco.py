@@ -37,6 +37,12 @@ _UNNAMED = (
 )
 
 
+def tell_fallback(settings: Settings) -> None:
+    """Warn where the quickstart model stands in for one that was not named."""
+    if settings.falls_back:
+        warnings.warn(_UNNAMED, stacklevel=3)
+
+
 class Reco:
     """CLIP embeddings, refined through a memory of image-text pairs.
 
@@ -102,8 +108,7 @@ class Reco:
         """
         location = None if memory is None else os.fspath(memory)
         chosen = load_settings(model=model, memory=location, **settings)
-        if chosen.falls_back:
-            warnings.warn(_UNNAMED, stacklevel=2)
+        tell_fallback(chosen)
         return cls.of(chosen)
 
     @classmethod

@@ -34,6 +34,7 @@ from .shared import (
     print_result,
     reco_of,
     reports_errors,
+    settings_of,
     take_flags,
     takes,
 )
@@ -198,6 +199,13 @@ def serve_command(*, given: Given) -> None:
         given["aliases"] = dict(map(_parse_alias, given["aliases"]))
     settings = load_serve_settings(**given)
     check_address(settings)
+    if settings.workers != 1:
+        from ..serve.workers.together import how_many, serve_together
+
+        chosen = settings_of(place.model, place.served)
+        if (workers := how_many(settings.workers, chosen)) > 1:
+            serve_together(chosen, settings, workers)
+            return
     with reco_of(place.model, place.served) as reco:
         run(settings, reco)
 

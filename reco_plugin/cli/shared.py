@@ -397,8 +397,20 @@ def reco_of(model: Path | None, settings: Settings, **more: Any) -> Reco:
     """The model with the memory of these settings, and other settings by name."""
     from ..reco import Reco
 
-    place: dict[str, Any] = {name: getattr(settings, name) for name in ("memory_collection", "memory_options")}
-    return Reco.open(model, settings.memory, **(place | more))
+    return Reco.open(model, settings.memory, **(_place_of(settings) | more))
+
+
+def settings_of(model: Path | None, settings: Settings) -> Settings:
+    """All settings of the model with the memory of these settings, for who opens them elsewhere."""
+    from ..reco import tell_fallback
+
+    chosen = load_settings(model=None if model is None else str(model), memory=settings.memory, **_place_of(settings))
+    tell_fallback(chosen)
+    return chosen
+
+
+def _place_of(settings: Settings) -> dict[str, Any]:
+    return {name: getattr(settings, name) for name in ("memory_collection", "memory_options")}
 
 
 def spell(settings: Settings) -> str:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import uuid
+import time
 from collections.abc import Callable, Mapping
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any, TypeVar, get_args
@@ -17,11 +17,13 @@ from ..score import Scores
 from ..types import Arm, Coverage, Degraded
 from .embedder import Embedded, Embedder, EmbedRequest
 from .failures import Failure, Refused
+from .in_use import VersionInUse
 from .middleware import Bodies
 from .pool import Answer, Pool, take_place
 from .routes import credential
 from .scores import ScoreRequest, score
 from .settings import Manner, ServeSettings
+from .workers.owned import OwnedPairs
 from .writing import written
 
 if TYPE_CHECKING:
@@ -55,6 +57,7 @@ TOLD = (
 """Headers of answers that callers read."""
 _MANY = 16  # queries in a request
 _BATCHED = 64  # requests that wait for a batch, one and the next
+_LOOK_S = 0.01
 _FEW = 16  # rows whose answer is written in a millisecond, beside calls that are computed
 
 
@@ -83,7 +86,8 @@ class ArmCounts:
 class Edge:
     """Shared by all requests; calling it with a request makes its :class:`Caller`."""
 
-    def __init__(self, embedder: Embedder, settings: ServeSettings) -> None:
+    def __init__(self, embedder: Embedder, settings: ServeSettings, name: str | None = None) -> None:
+        """Start no thread yet; ``name``: of the service, where other processes are of it, too."""
         self.embedder = embedder
         self.settings = settings
         self.pool = Pool(
@@ -99,8 +103,13 @@ class Edge:
         self.bodies = Bodies(settings)
         self.arms: dict[Arm, ArmCounts] = {arm: ArmCounts() for arm in get_args(Arm)}
         """Counts of the requests about which ``refined_share`` decided."""
-        self.name, self.moves = uuid.uuid4().hex, 0
-        """Of this service, and how often another version of its memory was put to use."""
+        reco = embedder.reco
+        self.in_use: VersionInUse | OwnedPairs = (
+            reco.memory
+            if isinstance(reco.memory, OwnedPairs)
+            else VersionInUse(reco.settings, reco.memory, self._wait_for_older, name)
+        )
+        """The version of the memory that is in use, and how another one is put to use."""
         self.fetch: ImageFetcher | None = None
         """Fetches images by URL; None if that is off."""
         if settings.image_urls:
@@ -112,15 +121,16 @@ class Edge:
         """The view of one request."""
         return Caller(self, request)
 
-    @property
-    def memory_state(self) -> str:
-        """Changes when another version of the memory is put to use, and when the service begins anew."""
-        return f"{self.name}.{self.moves}"
-
     async def close(self) -> None:
         """Wait for running calls."""
         await self.pool.close()
         await self.writing.close()
+
+    def _wait_for_older(self) -> None:
+        """Wait until what began before now is answered, or nobody waits for it any more."""
+        moment = time.perf_counter()
+        while self.pool.has_begun_before(moment) and time.perf_counter() < moment + self.settings.deadline_s:
+            time.sleep(_LOOK_S)
 
 
 class Caller:

@@ -388,7 +388,6 @@ class Embedder:
         self.target: Target = reco.defaults.get("target") or "image"
         """What vectors for an index are compared with, unless a request says otherwise."""
         self.prepare = ItemPreparation(reco, settings)
-        self._memory_is_ours = "://" not in reco.memory.location  # no other process writes to it
         self._batches = reco.encoder.batches_callers
         self._searches_at_once = reco.settings.batch_size if self._batches else 0
 
@@ -591,7 +590,7 @@ class Embedder:
         A refined document depends on the others of its set; a memory on a server changes unnoticed; an explanation is
         more than a row; a text that is too long must fail if it is not to be truncated.
         """
-        a_set, not_ours = work.asked.role == "document", not self._memory_is_ours
+        a_set, not_ours = work.asked.role == "document", not self.reco.memory.alone
         if not self.cache.on or work.request.explain or not work.request.truncate or (wanted and (a_set or not_ours)):
             return None
         return key_of(item, refined=wanted, options=work.request.options, version=self.reco.memory.version)

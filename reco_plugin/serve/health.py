@@ -25,7 +25,8 @@ from .routes import answering_in, openai_shape
 
 log = logging.getLogger(LOGGER)
 _EVERY_S = 1.0  # and a server has a second to answer: what is down is known within two
-_HOPELESS = 10  # deadlines after which a call that has not ended will not: a restart is the way out
+HOPELESS = 10
+"""Deadlines after which a call that has not ended will not: a restart is the way out."""
 _GONE = "the memory's folder was deleted: answers come from the files still open, and a restart begins with nothing"
 _CHANGED = (
     "the encoder is an API and has another model than the memory: answers are plain and nothing is stored; the log has "
@@ -62,6 +63,7 @@ class Health:
     gone: bool = False  # the memory was deleted while in use
     lost: bool = False  # its server does not answer
     stopping: bool = False
+    others_begin: bool = False  # the service has more workers, of which some were never ready
     _ended: threading.Event = field(init=False, default_factory=threading.Event)
     _out: set[str] = field(init=False, default_factory=set)
     _look_error: str | None = field(init=False, default=None)
@@ -167,6 +169,8 @@ class Health:
             reasons.append("the service is stopping")
         if not self.warm:
             reasons.append(self.warm_error or "the models are being loaded")
+        if self.warm and self.others_begin:
+            reasons.append("other workers are being started")
         if self.edge.pool.hangs(2):
             reasons.append("every worker has been busy with one request for twice the deadline")
         if self.away is not None:
@@ -210,7 +214,7 @@ def router(health: Health) -> APIRouter:
     @routes.get("/v1/health/live", include_in_schema=False)  # of NVIDIA NIM
     async def live(response: Response) -> Live:
         """Whether the process answers at all; not, if every worker has hung in one call for ten deadlines."""
-        hangs = health.edge.pool.hangs(_HOPELESS)
+        hangs = health.edge.pool.hangs(HOPELESS)
         response.status_code = 503 if hangs else 200
         return Live(status="hangs" if hangs else "live")
 

@@ -193,9 +193,10 @@ def router(edge: Edge) -> APIRouter:
     @routes.get("")
     async def memory_info(request: Request, *, calibration: bool = False) -> MemoryInfo:
         """Count the pairs, and describe the memory."""
-        header = memory.searches.header
-        made_by = header.fingerprint
-        counted = await edge(request).ask(lambda: (len(memory), memory.count_unjudged(), shown(memory)))
+        made_by = memory.searches.header.fingerprint
+        counted = await edge(request).ask(
+            lambda: (len(memory), memory.count_unjudged(), shown(memory), edge.in_use.state)
+        )
         return MemoryInfo(
             pairs=counted[0],
             unjudged=counted[1],
@@ -204,8 +205,8 @@ def router(edge: Edge) -> APIRouter:
             encoder=made_by.name,
             fingerprint=made_by.digest,
             dimension=made_by.dimension,
-            state=edge.memory_state,
-            calibration=header.calibration if calibration else None,
+            state=counted[3],
+            calibration=memory.searches.header.calibration if calibration else None,
             cutoffs=counted[2],
             **describe_calibration(embedder.reco),
             version=memory.version,

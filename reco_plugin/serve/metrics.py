@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import suppress
 from typing import Any
 
@@ -56,6 +56,16 @@ class Metrics:
         for process in (ProcessCollector, PlatformCollector, GCCollector):
             process(registry=self.registry)
         self.registry.register(self)
+        self.of_all: Callable[[], Sequence[Metric]] | None = None
+        """What is shown in place of the registry, where other processes serve on the same port."""
+
+    def shown(self) -> bytes:
+        """All metrics, as Prometheus reads them."""
+        if self.of_all is None:
+            return generate_latest(self.registry)
+        together = CollectorRegistry(auto_describe=False)
+        together.register(_Given(self.of_all()))
+        return generate_latest(together)
 
     def collect(self) -> Iterator[Metric]:
         """Read the counters; a Prometheus collector's method."""
@@ -118,6 +128,16 @@ class Metrics:
         yield seconds
 
 
+class _Given:
+    """Families that were collected elsewhere."""
+
+    def __init__(self, families: Sequence[Metric]) -> None:
+        self._families = families
+
+    def collect(self) -> Iterable[Metric]:
+        return self._families
+
+
 def router(metrics: Metrics) -> APIRouter:
     """``GET /metrics``."""
     routes = APIRouter(route_class=answering_in(openai_shape), tags=["operations"])
@@ -125,7 +145,7 @@ def router(metrics: Metrics) -> APIRouter:
     @routes.get("/metrics", response_class=Response, responses={200: {"content": {"text/plain": {}}}})
     def show_metrics() -> Response:
         """Prometheus metrics: seconds of encoding, retrieval, fusion and queue, degraded calls, distances moved."""
-        return Response(generate_latest(metrics.registry), media_type=CONTENT_TYPE_LATEST)
+        return Response(metrics.shown(), media_type=CONTENT_TYPE_LATEST)
 
     return routes
 

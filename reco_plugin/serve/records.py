@@ -25,6 +25,7 @@ from .logs import LOGGER
 from .memory import Removed
 from .routes import answering_in, openai_shape
 from .schemas import ERRORS, Items, Strict
+from .workers.owned import MOVED, MemoryMoved, meant_for
 
 log = logging.getLogger(LOGGER)
 T = TypeVar("T")
@@ -163,11 +164,13 @@ def _there(edge: Edge, request: Request, call: Callable[[], T]) -> Callable[[], 
     meant = request.headers.get(STATE)
 
     def checked() -> T:
-        if meant not in (None, edge.memory_state):
-            message = "another version of the memory was put to use meanwhile: give the same command again"
-            raise Refused(Failure(409, "memory_moved", message, STATE))
+        if meant is not None and meant != edge.in_use.state:
+            raise Refused(Failure(409, "memory_moved", MOVED, STATE))
         try:
-            return call()
+            with meant_for(meant):
+                return call()
+        except MemoryMoved as error:
+            raise Refused(Failure(409, "memory_moved", str(error), STATE)) from error
         except MemoryStoreError as error:  # who fills the memory has to read why, and may
             log.warning("a request to the memory failed: %s", error)
             passes = type(error) is not MemoryStoreError  # an outage, unlike a full disk

@@ -13,7 +13,9 @@ import socket
 import sys
 import tempfile
 import time
+from collections.abc import Callable
 from contextlib import suppress
+from functools import partial
 from pathlib import Path
 from types import FrameType
 from typing import TYPE_CHECKING, Any
@@ -24,17 +26,21 @@ from ..errors import ConfigError
 from ..reco import Reco
 from .app import create_app
 from .connections import PROBE_CONNECTIONS, make_protocol
+from .in_use import VersionInUse
 from .logs import LOGGER, log_to_stderr
 from .note import Note, answers
 from .routes import is_loopback
 from .settings import ServeSettings
-from .versions import ServedVersions
 
 if TYPE_CHECKING:
     import uvicorn
 
+    from .workers.worker import Member
+
 log = logging.getLogger(LOGGER)
-_PLACE, _SOCKET, _ABANDONED_S = "reco-serve-", "admin.sock", 60.0
+PLACE, DOOR = "reco-serve-", "admin.sock"
+"""A folder that only this user may enter, and the socket in it for commands, which need no key."""
+_ABANDONED_S = 60.0
 _NOT_STARTED = 3
 """Exit code, as uvicorn's own."""
 _OTHER_FILES = 128  # that a service has open, besides connections
@@ -83,8 +89,14 @@ def _another_address(number: int | None) -> str:
     return "Give an address of this machine: --host 127.0.0.1 for itself alone, --host 0.0.0.0 for all that reach it"
 
 
-def run(settings: ServeSettings, reco: Reco) -> None:
-    """Serve until SIGINT or SIGTERM; requests in flight are answered first."""
+def run(settings: ServeSettings, reco: Reco, member: Member | None = None) -> None:
+    """Serve until SIGINT or SIGTERM; requests in flight are answered first.
+
+    Args:
+        settings: of the service, or the share of a worker.
+        reco: what it serves.
+        member: what this process has to do with others that serve on the same port; None: it is alone.
+    """
     import uvicorn
 
     log_to_stderr(settings.log_format, settings.log_level)
@@ -93,17 +105,23 @@ def run(settings: ServeSettings, reco: Reco) -> None:
     signal.signal(signal.SIGTERM, lambda *_: None)
     # against DNS rebinding: a web page whose name resolves to 127.0.0.1 could read answers
     hosts = settings.allowed_hosts if settings.allowed_hosts or is_loopback(settings.host) else None
+    if member is None:
+        warn_of_open_door(settings)
+    app = create_app(settings, reco, hosts, member)
+    gc.freeze()  # what is loaded by now stays: the collector would look through it every few hundred requests
+    server = _announcing(app)(uvicorn.Config(app, **server_options(settings)))
+    with suppress(KeyboardInterrupt):
+        server.run(None if member is None else member.listen())
+    if not server.started:
+        sys.exit(_NOT_STARTED)
+
+
+def warn_of_open_door(settings: ServeSettings) -> None:
+    """Warn where others reach the service and need no key."""
     if not (is_loopback(settings.host) or settings.api_keys):
         log.warning(
             "whoever reaches %s:%d may use this: set api_keys (RECO_SERVE_API_KEYS)", settings.host, settings.port
         )
-    app = create_app(settings, reco, hosts)
-    gc.freeze()  # what is loaded by now stays: the collector would look through it every few hundred requests
-    server = _announcing(app)(uvicorn.Config(app, **server_options(settings)))
-    with suppress(KeyboardInterrupt):
-        server.run()
-    if not server.started:
-        sys.exit(_NOT_STARTED)
 
 
 def _allow_open_files(needed: int) -> None:
@@ -122,13 +140,13 @@ def _allow_open_files(needed: int) -> None:
         log.warning(message, needed, allowed)
 
 
-def _remove_abandoned() -> None:
+def remove_abandoned() -> None:
     """Remove the sockets of services of this user that were killed, if they are old enough to have been opened."""
-    for place in Path(tempfile.gettempdir()).glob(f"{_PLACE}*"):
+    for place in Path(tempfile.gettempdir()).glob(f"{PLACE}*"):
         with suppress(OSError):
             found = place.stat()
             mine = found.st_uid == os.getuid() and time.time() - found.st_mtime > _ABANDONED_S
-            if mine and not answers(place / _SOCKET):
+            if mine and not answers(place / DOOR):
                 shutil.rmtree(place)
 
 
@@ -136,26 +154,32 @@ def _announcing(app: FastAPI) -> type[uvicorn.Server]:
     """Make uvicorn's server class that also listens on a socket of this user, and says both in the memory's folder."""
     import uvicorn
 
+    member: Member | None = app.state.member
+    in_use = app.state.edge.in_use
+
     class Announcing(uvicorn.Server):
         async def startup(self, sockets: list[socket.socket] | None = None) -> None:
             await super().startup(sockets)
-            versions: ServedVersions = app.state.versions
-            if self.started and versions.in_folder:
+            if not self.started:
+                return
+            if member is not None:
+                await self._accept_at(sock=member.door)
+                return
+            if isinstance(in_use, VersionInUse) and in_use.in_folder:
                 await self._listen_here()
-                versions.announce(Note(app.state.edge.name, self._url(), self._here, os.getpid()))
-            if self.started:
-                for line in places(app.state.edge.settings, self._url()):
-                    log.info(line)
+                in_use.announce(Note(in_use.name, self._url(), self._here, os.getpid()))
+            for line in places(app.state.edge.settings, self._url()):
+                log.info(line)
 
         def handle_exit(self, sig: int, frame: FrameType | None) -> None:
             self._at_once = self._at_once or sig == signal.SIGINT  # of a person, who waits for it
             super().handle_exit(sig, frame)
 
         async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
-            app.state.versions.leave()
+            if isinstance(in_use, VersionInUse):
+                in_use.leave()
             app.state.health.stopping = True
-            drain_s = 0.0 if self._at_once else app.state.edge.settings.drain_s
-            await _drain(self, drain_s)
+            await _drain(self, 0.0 if self._at_once else app.state.edge.settings.drain_s)
             await super().shutdown(sockets)
             if self._here is not None:
                 shutil.rmtree(Path(self._here).parent, ignore_errors=True)
@@ -166,28 +190,37 @@ def _announcing(app: FastAPI) -> type[uvicorn.Server]:
         async def _listen_here(self) -> None:
             """Listen in a folder that only this user may enter; where that fails, there is the URL."""
             try:
-                _remove_abandoned()
-                place = str(Path(tempfile.mkdtemp(prefix=_PLACE)) / _SOCKET)
-                loop = asyncio.get_running_loop()
-                self.servers.append(await loop.create_unix_server(self._make_connection, path=place))
+                remove_abandoned()
+                place = str(Path(tempfile.mkdtemp(prefix=PLACE)) / DOOR)
+                await self._accept_at(path=place)
             except (OSError, AttributeError, NotImplementedError) as error:
                 log.warning("commands on this machine need the admin key: no socket could be made: %s", error)
             else:
                 self._here = place
 
-        def _make_connection(self) -> asyncio.Protocol:
+        async def _accept_at(self, **where: Any) -> None:
             made: Any = self.config.http_protocol_class
-            connection: asyncio.Protocol = made(
-                config=self.config, server_state=self.server_state, app_state=self.lifespan.state
-            )
-            return connection
+            of = {"config": self.config, "server_state": self.server_state, "app_state": self.lifespan.state}
+            self.servers.append(await _serve_unix(partial(made, **of), **where))
 
         def _url(self) -> str:
-            host, port = self.servers[0].sockets[0].getsockname()[:2]
-            named = {"0.0.0.0": "127.0.0.1", "::": "::1"}.get(host, host)  # noqa: S104 - how others reach it
-            return f"http://[{named}]:{port}" if ":" in named else f"http://{named}:{port}"
+            return shown_url(*self.servers[0].sockets[0].getsockname()[:2])
 
     return Announcing
+
+
+async def _serve_unix(make: Callable[[], asyncio.Protocol], **where: Any) -> asyncio.Server:
+    """Serve at a path, or at a socket at which others may serve, too: it stays there."""
+    loop = asyncio.get_running_loop()
+    if sys.version_info >= (3, 13) and isinstance(loop, asyncio.SelectorEventLoop) and "sock" in where:
+        where["cleanup_socket"] = False
+    return await loop.create_unix_server(make, **where)
+
+
+def shown_url(host: str, port: int) -> str:
+    """The URL by which a service is reached from its own machine."""
+    named = {"0.0.0.0": "127.0.0.1", "::": "::1"}.get(host, host)  # noqa: S104 - how others reach it
+    return f"http://[{named}]:{port}" if ":" in named else f"http://{named}:{port}"
 
 
 async def _drain(server: uvicorn.Server, seconds: float) -> None:

@@ -73,7 +73,12 @@ class ServeSettings(SettingsSection):
         " times as small, in base64 1.4 times, at 70 MB/s: for slow networks",
     )
 
-    threads: int = Field(2, ge=1, le=64, description="requests that are computed at the same time")
+    workers: Annotated[int, Field(ge=1, le=64)] | Literal["auto"] = Field(
+        1,
+        json_schema_extra={"joined": True},
+        description="processes on the one port, each with the model; auto: one per core, as far as memory (RAM) allows",
+    )
+    threads: int = Field(2, ge=1, le=64, description="requests that are computed at the same time, by each worker")
     queue: int = Field(
         4096, ge=0, description="texts, images and vectors of requests that may wait; more get 429, but for the first"
     )

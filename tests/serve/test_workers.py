@@ -1,0 +1,348 @@
+"""``reco serve --workers 2`` as processes: one memory, one set of metrics, and a worker that is killed."""
+
+from __future__ import annotations
+
+import os
+import re
+import signal
+import socket
+import subprocess
+import time
+from collections.abc import Iterator
+from contextlib import closing, suppress
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import httpx
+import numpy as np
+import pytest
+from live_service import wait_until
+from typer.testing import CliRunner
+
+from reco_plugin.artifact import Artifact
+from reco_plugin.cli.app import app
+from reco_plugin.config import load_settings
+from reco_plugin.encode import Encoder
+from reco_plugin.errors import ConfigError, InputError
+from reco_plugin.memory import open_memory
+from reco_plugin.memory.versions import FolderVersions
+from reco_plugin.pairs import PairMemory
+from reco_plugin.serve.run import check_address
+from reco_plugin.serve.settings import ServeSettings, load_serve_settings
+from reco_plugin.serve.workers import together
+from reco_plugin.serve.workers.line import Answering, OwnerLine
+from reco_plugin.serve.workers.owned import OwnedPairs
+from reco_plugin.serve.workers.owner import Owner
+from reco_plugin.serve.workers.together import cores, how_many, serve_together, share_of
+from reco_plugin.types import Records, Search
+
+from .test_core_run import command, environment
+
+ADMIN = {"authorization": "Bearer adm"}
+ASK = {"model": "clip", "input": ["a red fox"]}
+
+
+class Running(NamedTuple):
+    """A service of two workers."""
+
+    process: subprocess.Popen[bytes]
+    url: str
+    memory: Path
+    log: Path
+
+    @property
+    def workers(self) -> list[int]:
+        """Ids of the workers' processes."""
+        listed = subprocess.run(
+            ["pgrep", "-P", str(self.process.pid), "-f", "spawn_main"], capture_output=True, text=True, check=False
+        )
+        return [int(word) for word in listed.stdout.split()]
+
+    def connect(self, worker: int) -> httpx.Client:
+        """A client whose one connection is to this worker: the kernel chooses, so it is tried until it is."""
+        for _ in range(200):
+            limits = httpx.Limits(max_connections=1, keepalive_expiry=None)
+            client = httpx.Client(base_url=self.url, headers=ADMIN, timeout=60, limits=limits)
+            with client.stream("GET", "/livez") as answer:
+                mine = answer.extensions["network_stream"].get_extra_info("socket").getsockname()
+                answer.read()
+                if _is_of(worker, mine[1]):
+                    return client
+            client.close()
+        raise AssertionError(f"no connection to worker {worker}")
+
+
+def _is_of(process: int, port: int) -> bool:
+    """Whether a process has the other end of a connection from this port."""
+    rows = [line.split() for line in Path("/proc/net/tcp").read_text("utf-8").splitlines()[1:]]
+    (node,) = [row[9] for row in rows if int(row[2].rpartition(":")[2], 16) == port and row[3] == "01"]
+    names = []
+    for entry in Path(f"/proc/{process}/fd").iterdir():
+        with suppress(FileNotFoundError):  # closed meanwhile
+            names.append(str(entry.readlink()))
+    return f"socket:[{node}]" in names
+
+
+def start(folder: Path, model: Path, *flags: str) -> Running:
+    with socket.create_server(("127.0.0.1", 0)) as free:
+        port = free.getsockname()[1]
+    log = folder / "log"
+    words = command("--model", str(model), "--workers", "2", "--port", str(port), *flags)
+    with log.open("wb") as out:
+        process = subprocess.Popen(words, cwd=folder, env=environment(RECO_SERVE_ADMIN_KEY="adm"), stderr=out)
+    return Running(process, f"http://127.0.0.1:{port}", folder / "memory", log)
+
+
+def wait_for(running: Running) -> None:
+    """Until all workers are ready."""
+
+    def ready() -> bool:
+        assert running.process.poll() is None, running.log.read_text("utf-8")
+        try:
+            return httpx.get(f"{running.url}/readyz", timeout=60).is_success
+        except httpx.TransportError:
+            return False
+
+    wait_until(ready)
+
+
+@pytest.fixture(scope="module")
+def service(tmp_path_factory: pytest.TempPathFactory, model: Path) -> Iterator[Running]:
+    running = start(tmp_path_factory.mktemp("workers"), model, "--drain-s", "2")
+    try:
+        wait_for(running)
+        yield running
+        running.process.send_signal(signal.SIGTERM)
+        assert running.process.wait(60) == 0
+    finally:
+        running.process.kill()
+        running.process.wait()
+
+
+def pair(name: str, red_square: str) -> dict[str, Any]:
+    return {"pairs": [{"id": name, "text": f"a red square {name}", "image": red_square}]}
+
+
+def counted(client: httpx.Client, route: str) -> float:
+    shown = client.get("/metrics").text
+    found = re.search(rf'reco_http_requests_total{{route="{route}",status="200"}} ([\d.]+)', shown)
+    return float(found[1]) if found else 0.0
+
+
+def test_what_is_written_through_one_is_read_through_the_other(service, red_square):
+    one, other = service.workers
+    with closing(service.connect(one)) as writer, closing(service.connect(other)) as reader:
+        told = writer.post("/v1/memory/pairs", json=pair("written", red_square)).json()
+        assert told["stored"] == 1
+        assert [row["id"] for row in reader.get("/v1/memory/pairs?id=written").json()["data"]] == ["written"]
+        found = reader.post("/v1/memory/search", json={"text": "a red square written", "k": 1}).json()["data"]
+        assert [hit["id"] for hit in found] == ["written"]
+        infos = [client.get("/v1/memory").json() for client in (writer, reader)]
+        assert infos[0] == infos[1]
+        assert infos[0]["pairs"] == told["pairs"]
+        removed = reader.delete("/v1/memory/pairs?id=written").json()
+        assert (removed["removed"], writer.get("/v1/memory/pairs?id=written").json()["data"]) == (1, [])
+        refused = writer.post("/v1/memory/search", json={"text": "x", "where": {"shop": {"near": 1}}})
+        assert refused.status_code == 400  # an error of the other process, as it is
+
+
+def test_metrics_are_of_all(service):
+    one, other = service.workers
+    with closing(service.connect(one)) as first, closing(service.connect(other)) as second:
+        before = counted(first, "/v1/embeddings")
+        for client in (first, first, second):
+            assert client.post("/v1/embeddings", json=ASK).is_success
+        wait_until(lambda: counted(first, "/v1/embeddings") == counted(second, "/v1/embeddings") == before + 3)
+        assert "reco_workers 2.0" in first.get("/metrics").text
+
+
+def test_another_version_is_seen_by_all_when_it_is_put_to_use(service, model):
+    fingerprint = Artifact.load(model).manifest.fingerprint
+    versions = FolderVersions(service.memory)
+    name = versions.begin(fingerprint)
+    vectors = np.eye(2, fingerprint.dimension, dtype=np.float32)
+    with closing(open_memory(versions.folder(name), fingerprint)) as built:
+        built.upsert(Records(["new-1", "new-2"], vectors, vectors, [{}, {}]))
+    versions.finish(name, 2, fingerprint)
+    one, other = service.workers
+    with closing(service.connect(one)) as first, closing(service.connect(other)) as second:
+        before = [client.get("/v1/memory").json()["state"] for client in (first, second)]
+        used = first.post("/v1/memory/use", json={"name": name}).json()
+        for client in (first, second):
+            info = client.get("/v1/memory").json()
+            assert (info["pairs"], info["state"], Path(info["location"]).name) == (2, used["state"], name)
+            late = client.post("/v1/memory/settle", headers={"x-reco-memory-state": before[0]})
+            assert (late.status_code, late.json()["error"]["code"]) == (409, "memory_moved")
+            body = {"vectors": [vectors[0].tolist()], "modality": "text", "explain": True, "k": 1}
+            (asked,) = client.post("/v1/refine", json=body).json()["data"]
+            assert asked["used"][0]["id"] == "new-1"
+    assert before == [before[0]] * 2 != [used["state"]] * 2
+
+
+def test_a_killed_worker_takes_only_its_own_requests_along_and_is_replaced(service, red_square):
+    one, other = service.workers
+    with closing(service.connect(one)) as doomed, closing(service.connect(other)) as kept:
+        assert doomed.post("/v1/memory/pairs", json=pair("durable", red_square)).is_success
+        assert doomed.post("/v1/embeddings", json=ASK).is_success
+        time.sleep(1.0)  # what a worker counted in its last half second is lost with it
+        before = counted(kept, "/v1/embeddings")
+        os.kill(one, signal.SIGKILL)
+        with pytest.raises(httpx.TransportError):
+            doomed.post("/v1/embeddings", json=ASK)
+        assert kept.post("/v1/embeddings", json=ASK).is_success
+        assert kept.get("/readyz").is_success
+        wait_until(lambda: len(service.workers) == 2)
+        (fresh,) = set(service.workers) - {other}
+        wait_until(lambda: _listens(fresh, service.url))
+        with closing(service.connect(fresh)) as back:
+            assert back.post("/v1/embeddings", json=ASK).is_success
+            assert [row["id"] for row in back.get("/v1/memory/pairs?id=durable").json()["data"]] == ["durable"]
+            wait_until(lambda: counted(back, "/v1/embeddings") == before + 2)
+        assert "reco_workers_replaced_total 1.0" in kept.get("/metrics").text
+    assert "worker" in service.log.read_text("utf-8")
+
+
+def _listens(process: int, url: str) -> bool:
+    port = int(url.rpartition(":")[2])
+    rows = [line.split() for line in Path("/proc/net/tcp").read_text("utf-8").splitlines()[1:]]
+    nodes = {f"socket:[{row[9]}]" for row in rows if int(row[1].rpartition(":")[2], 16) == port and row[3] == "0A"}
+    try:
+        return any(str(entry.readlink()) in nodes for entry in Path(f"/proc/{process}/fd").iterdir())
+    except OSError:
+        return False
+
+
+def test_a_command_finds_the_service_that_has_the_folder(service):
+    done = CliRunner().invoke(app, ["memory", "info", "--memory", str(service.memory)])
+    assert done.stdout.startswith("served memory at "), done.stderr
+
+
+def test_the_port_is_taken_for_others(service):
+    with pytest.raises(ConfigError, match="Address already in use"):
+        check_address(ServeSettings(port=int(service.url.rpartition(":")[2]), workers=2))
+
+
+def test_sigterm_drains_all(tmp_path, model):
+    running = start(tmp_path, model, "--memory", ":memory:", "--drain-s", "4")
+    try:
+        wait_for(running)
+        clients = [running.connect(worker) for worker in running.workers]
+        running.process.send_signal(signal.SIGTERM)
+        for client in clients:
+            with closing(client), httpx.Client(base_url=running.url, timeout=60) as new:
+                wait_until(lambda: new.get("/readyz").status_code == 503)
+                answer = client.post("/v1/embeddings", json=ASK)
+                assert (answer.status_code, answer.headers["connection"]) == (200, "close")
+        assert running.process.wait(60) == 0
+    finally:
+        running.process.kill()
+        running.process.wait()
+
+
+def test_workers_end_when_the_process_that_started_them_is_killed(tmp_path, model):
+    running = start(tmp_path, model, "--memory", ":memory:", "--drain-s", "0")
+    try:
+        wait_for(running)
+        workers = running.workers
+        running.process.kill()
+        running.process.wait()
+        wait_until(lambda: not any(Path(f"/proc/{worker}/fd/0").exists() for worker in workers))
+    finally:
+        running.process.kill()
+        running.process.wait()
+
+
+def test_what_only_one_process_can_have_is_refused(model):
+    settings = load_settings(model=model, memory=":memory:")
+    with pytest.raises(ConfigError, match="page_index is a folder"):
+        serve_together(settings, ServeSettings(page_index="nowhere"), 2)
+    with pytest.raises(ConfigError, match="triton_url"):
+        serve_together(load_settings(model=model, triton_url="localhost"), ServeSettings(), 2)
+
+
+@pytest.fixture
+def two(model, drawn_records, tmp_path) -> Iterator[tuple[PairMemory, OwnedPairs, OwnedPairs]]:
+    """A memory with the drawings, and how two workers have it; in this process."""
+    settings = load_settings(model=model, memory=":memory:")
+    artifact = Artifact.load(settings.model)
+    encoder = Encoder(artifact, settings)
+    pairs = PairMemory(open_memory(":memory:", artifact.manifest.fingerprint), encoder)
+    pairs.add_records([drawn_records])
+    owner = Owner(settings, pairs, 1.0)
+    answering, lines = Answering(str(tmp_path / "s"), owner.functions()), [OwnerLine(str(tmp_path / "s")) for _ in "ab"]
+    one, other = (OwnedPairs(line, encoder, 10) for line in lines)
+    yield pairs, one, other
+    answering.close()
+    for line in lines:
+        line.close()
+    owner.close()
+
+
+def test_a_worker_has_the_memory_as_the_process_that_opened_it(two, drawn_records):
+    pairs, one, other = two
+    ids, query = list(drawn_records.ids), drawn_records.text[:3]
+    for there in (one, other):
+        assert len(there) == len(pairs) == len(ids)
+        assert there.searches.header == pairs.searches.header
+        assert there.calibration is not None
+        found, expected = (each.store.search(Search(query, "text", "image", 4)) for each in (there, pairs))
+        assert found.ids == expected.ids
+        np.testing.assert_array_equal(found.vectors, expected.vectors)
+        assert sorted(id_ for batch in there.store.scroll(7) for id_ in batch.ids) == sorted(ids)
+        assert dict(there.store.payloads()) == dict(pairs.store.payloads())
+        assert list(there.get(ids[2:4]).ids) == ids[2:4]
+        with pytest.raises(InputError, match="where"):
+            there.search("x", where={"shop": {"near": 1}})
+
+
+def test_workers_change_feedback_one_after_the_other(two):
+    pairs, one, other = two
+    one.store.change_feedback(lambda before: {**before, "a": 1})
+    late = iter([lambda: other.store.change_feedback(lambda before: {**before, "b": 2}), lambda: None])
+
+    def change(before: dict[str, Any]) -> dict[str, Any]:
+        next(late)()  # the other one writes first
+        return {**before, "c": 3}
+
+    one.store.change_feedback(change)
+    for there in (one, other):
+        there.look()
+        assert there.searches.header.feedback == pairs.store.header.feedback == {"a": 1, "b": 2, "c": 3}
+
+
+def test_an_answer_that_is_late_takes_nothing_back(two):
+    _, one, _ = two
+    before = one.known
+    one.store.change_feedback(lambda _: {"a": 1})
+    one.look()
+    one.adopt(before)
+    assert (one.known.revision, one.searches.header.feedback) == (before.revision + 1, {"a": 1})
+
+
+def test_limits_of_a_service_are_divided_and_those_of_a_request_are_not():
+    share = share_of(ServeSettings(queue=9, max_connections=1, max_body_bytes=10, max_pending_bytes=20), 2)
+    assert (share.queue, share.max_connections, share.max_body_bytes, share.max_pending_bytes) == (5, 1, 10, 10)
+
+
+def test_auto_takes_one_worker_per_core_as_far_as_ram_allows(model, tmp_path, monkeypatch):
+    (tmp_path / "sys/fs/cgroup").mkdir(parents=True)
+    limit = tmp_path / "sys/fs/cgroup/cpu.max"
+    limit.write_text("150000 100000")  # of a container
+    assert cores(tmp_path) == min(2, cores(tmp_path / "nothing"))
+    limit.write_text("max 100000")
+    assert cores(tmp_path) == cores(tmp_path / "nothing") >= 1
+    settings = load_settings(model=model)
+    monkeypatch.setattr(together, "cores", lambda: 8)
+    for free, expected in ((10**12, 8), (600_000_000, 2), (1, 1), (None, 8)):
+        monkeypatch.setattr(together, "free_bytes", lambda free=free: free)
+        assert how_many("auto", settings) == expected
+    assert how_many("auto", settings.model_copy(update={"provider": "cuda"})) == 1
+    assert how_many(3, settings) == 3
+
+
+@pytest.mark.parametrize("word", ["0", "many", "-1"])
+def test_workers_are_a_number_or_auto(word):
+    with pytest.raises(ConfigError, match="workers"):
+        load_serve_settings(workers=word)
+    assert load_serve_settings(workers="auto").workers == "auto"
+    assert load_serve_settings(workers="3").workers == 3
