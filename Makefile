@@ -15,7 +15,7 @@ LOCKED := $(INSTALL) --require-hashes --no-deps -r
 PROJECT := $(INSTALL) --no-deps --no-build-isolation -e .
 # Two test processes share two cores: threads would only wait for each other. Processes that tests start find compiled code.
 # A test process that dies ends the run: with another one in its place, pytest-xdist waits without end for the tests it had.
-PYTEST = PYTHONDONTWRITEBYTECODE= OMP_NUM_THREADS=1 $(RUN)/pytest -n 2 --dist loadgroup --max-worker-restart 0
+PYTEST = PYTHONDONTWRITEBYTECODE= OMP_NUM_THREADS=1 $(RUN)/pytest -n 2 --dist loadgroup --no-loadscope-reorder --max-worker-restart 0
 TORCH = $(shell grep -oE '^torch(vision)?==[0-9.]+' locks/torch.txt)
 
 .PHONY: help demo search-demo test check test-pythons test-latest install install-triton install-browser fix lint types unit lock gpu-check \

@@ -17,6 +17,7 @@ import pytest
 from chromium_started import chromium
 from shapes import COLOURS, SHAPES, draw
 from small_disk import mounted
+from xdist.scheduler import LoadGroupScheduling
 
 from reco_plugin import Pair, Reco
 from reco_plugin.types import Records
@@ -126,6 +127,14 @@ class Examples:
         return (ours and b">>>" not in collection_path.read_bytes()) or None
 
 
+class ByFile(LoadGroupScheduling):
+    """Keeps a file on one worker, unless its tests name a group: else both would make what the file's tests share."""
+
+    def _split_scope(self, nodeid: str) -> str:
+        group = super()._split_scope(nodeid)
+        return nodeid.partition("::")[0] if group == nodeid else group
+
+
 class Fast:
     """Passes over what is slow, so that it is not even imported: torch and Ray alone take seconds."""
 
@@ -145,6 +154,12 @@ def pytest_configure(config: pytest.Config) -> None:
         os.environ.setdefault("PYTEST_DEBUG_TEMPROOT", str(IN_RAM))  # memories wait for the disk after each write
 
 
+@pytest.hookimpl(optionalhook=True)
+def pytest_xdist_make_scheduler(config: pytest.Config, log: Any) -> LoadGroupScheduling | None:
+    """What ``--dist loadgroup`` means here."""
+    return ByFile(config, log) if config.option.dist == "loadgroup" else None
+
+
 @pytest.hookimpl(wrapper=True, tryfirst=True)
 def pytest_collection() -> Iterator[None]:
     """Do not look for garbage among what is imported: there is none, and looking took a fifth of collecting."""
@@ -158,10 +173,11 @@ def pytest_collection() -> Iterator[None]:
 
 @pytest.hookimpl(tryfirst=True)
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Mark what is slow, before ``-m`` chooses."""
+    """Mark what is slow, before ``-m`` chooses, and begin with it: at the end the workers have small files to share."""
     for item in items:
         if is_slow(item.path):
             item.add_marker("slow")
+    items.sort(key=lambda item: item.get_closest_marker("slow") is None)
 
 
 @cache

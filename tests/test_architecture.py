@@ -6,10 +6,10 @@ import ast
 import re
 import subprocess
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from functools import cache
 from pathlib import Path
-from typing import NamedTuple
+from typing import NamedTuple, TypeGuard
 
 import pytest
 
@@ -79,6 +79,12 @@ def parsed(path: Path) -> ast.Module:
 
 
 @cache
+def nodes(path: Path) -> list[ast.AST]:
+    """All of a file of the package: many tests look through it."""
+    return list(ast.walk(parsed(path)))
+
+
+@cache
 def imports_of(path: Path) -> list[Import]:
     """Everything a file of the package imports."""
     return list(imports(path))
@@ -86,27 +92,28 @@ def imports_of(path: Path) -> list[Import]:
 
 def imports(path: Path, package: Path = PACKAGE) -> Iterator[Import]:
     """Everything a file imports, relative names resolved; ``from . import x`` is x where x is a module."""
-    tree = ast.parse(path.read_text(encoding="utf-8"))
-    late = (part for part in ast.walk(tree) if _is_function(part) or _is_for_types(part))
-    inside = {id(node) for part in late for node in ast.walk(part)}
+    every = nodes(path) if package == PACKAGE else list(ast.walk(ast.parse(path.read_text(encoding="utf-8"))))
+    found = [node for node in every if isinstance(node, ast.Import | ast.ImportFrom)]
+    late = [(part.lineno, part.end_lineno or 0) for part in every if _is_function(part) or _is_for_types(part)]
     here = (package.name, *path.relative_to(package).with_suffix("").parts[:-1])
-    for node in ast.walk(tree):
+    for node in found:
+        at_import = not any(first <= node.lineno <= last for first, last in late)
         if isinstance(node, ast.Import):
             for alias in node.names:
-                yield Import(alias.name, node.lineno, id(node) not in inside)
-        elif isinstance(node, ast.ImportFrom):
+                yield Import(alias.name, node.lineno, at_import)
+        else:
             base = ".".join((*(here[: len(here) + 1 - node.level] if node.level else ()), *filter(None, [node.module])))
             for alias in node.names:
                 full = f"{base}.{alias.name}"
                 is_module = full.removeprefix(package.name + ".") in modules(package)
-                yield Import(full if is_module else base, node.lineno, id(node) not in inside)
+                yield Import(full if is_module else base, node.lineno, at_import)
 
 
-def _is_function(node: ast.AST) -> bool:
-    return isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef | ast.Lambda)
+def _is_function(node: ast.AST) -> TypeGuard[ast.FunctionDef | ast.AsyncFunctionDef]:
+    return isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef)
 
 
-def _is_for_types(node: ast.AST) -> bool:
+def _is_for_types(node: ast.AST) -> TypeGuard[ast.If]:
     return isinstance(node, ast.If) and isinstance(node.test, ast.Name) and node.test.id == "TYPE_CHECKING"
 
 
@@ -208,7 +215,7 @@ def test_onnxruntime_runs_models_in_the_sessions_only():
 def test_the_environment_is_read_by_the_settings_only():
     readers = set()
     for name, path in modules().items():
-        for node in ast.walk(parsed(path)):
+        for node in nodes(path):
             named = {alias.name for alias in node.names} if isinstance(node, ast.ImportFrom) else set()
             attribute = node.attr if isinstance(node, ast.Attribute) else None
             if {"environ", "environb", "getenv"} & (named | {attribute}):
@@ -278,9 +285,9 @@ def test_the_graphs_have_the_ports_that_triton_is_told(model):
                 assert [-1 if isinstance(size, str) else size for size in dims] == list(told.dims)
 
 
-def too_much(tree: ast.AST) -> Iterator[str]:
+def too_much(parts: Iterable[ast.AST]) -> Iterator[str]:
     """Functions that are too long, or take too many parameters."""
-    for node in ast.walk(tree):
+    for node in parts:
         if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef):
             taken = [*node.args.posonlyargs, *node.args.args, *node.args.kwonlyargs]
             if (lines := (node.end_lineno or 0) - node.lineno + 1) > MAX_FUNCTION:
@@ -290,14 +297,14 @@ def too_much(tree: ast.AST) -> Iterator[str]:
 
 
 def test_no_function_is_long_or_takes_much():
-    assert [f"{name}: {what}" for name, path in modules().items() for what in too_much(parsed(path))] == []
+    assert [f"{name}: {what}" for name, path in modules().items() for what in too_much(nodes(path))] == []
 
 
 def test_the_check_of_functions_finds_what_is_long_and_what_takes_much():
     lines = "\n".join(["def just(self, a, b, c, d, e, f, g, *, h):"] + ["    pass"] * (MAX_FUNCTION - 1))
-    assert list(too_much(ast.parse(lines))) == []
-    assert list(too_much(ast.parse(lines + "\n    pass"))) == ["just has 61 lines"]
-    assert list(too_much(ast.parse(lines.replace("h)", "h, i)")))) == ["just takes 9 parameters"]
+    assert list(too_much(ast.walk(ast.parse(lines)))) == []
+    assert list(too_much(ast.walk(ast.parse(lines + "\n    pass")))) == ["just has 61 lines"]
+    assert list(too_much(ast.walk(ast.parse(lines.replace("h)", "h, i)"))))) == ["just takes 9 parameters"]
 
 
 def type_names(node: ast.stmt) -> list[str]:
@@ -320,11 +327,12 @@ def test_a_type_name_has_one_home():
 
 def test_no_random_generator_is_shared_between_tests():
     """What a test sees would depend on which ones ran before it in the same process."""
+    drawn = re.compile(r"(default_rng|RandomState|Random)\([^()]*\)")
     kept = [
         f"{path.relative_to(TESTS)}:{node.lineno}"
         for path in sorted(TESTS.rglob("*.py"))
+        if drawn.search(path.read_text(encoding="utf-8"))
         for node in parsed(path).body
-        if isinstance(node, ast.Assign | ast.AnnAssign)
-        and re.search(r"(default_rng|RandomState|Random)\([^()]*\)$", ast.unparse(node))
+        if isinstance(node, ast.Assign | ast.AnnAssign) and re.search(drawn.pattern + "$", ast.unparse(node))
     ]
     assert kept == []

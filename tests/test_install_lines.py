@@ -11,6 +11,7 @@ import re
 import shlex
 import tomllib
 from collections.abc import Iterator
+from functools import cache
 from pathlib import Path
 
 import pytest
@@ -30,9 +31,15 @@ def lines(text: str) -> Iterator[list[str]]:
         yield [word.rstrip(",.)") for word in shlex.split(found, comments=True)]
 
 
+@cache
+def nodes_of(module: Path) -> list[ast.AST]:
+    """All of a module."""
+    return list(ast.walk(ast.parse(module.read_text("utf-8"))))
+
+
 def messages(module: Path) -> Iterator[str]:
     """Every text of a module, what is filled in as EXTRA."""
-    nodes = list(ast.walk(ast.parse(module.read_text("utf-8"))))
+    nodes = nodes_of(module)
     parts = {id(part) for node in nodes if isinstance(node, ast.JoinedStr) for part in node.values}
     for node in nodes:
         if isinstance(node, ast.JoinedStr):
@@ -78,7 +85,7 @@ def test_messages() -> None:
 
 
 def test_the_extras_that_errors_name_exist() -> None:
-    calls = [node for path in MODULES for node in ast.walk(ast.parse(path.read_text("utf-8"))) if _raises_extra(node)]
+    calls = [node for path in MODULES for node in nodes_of(path) if _raises_extra(node)]
     named = {call.args[1].value for call in calls if isinstance(call.args[1], ast.Constant)}
     assert len(named) > 8
     assert named <= EXTRAS
