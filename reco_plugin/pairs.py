@@ -30,7 +30,7 @@ from .values import check_vectors, show
 
 log = logging.getLogger(__name__)
 _GROWTH = 2.0  # calibrate again when the memory has grown, or shrunk, by this factor
-_WITHOUT = 0.25  # of the pairs lack witnesses: learning anew then takes less time than two searches for each
+_WITHOUT = 0.25  # of the pairs lack witnesses, or are gone: learning anew takes less time than two searches for each
 _BEHIND = 64  # new pairs whose surroundings are searched in one go by a thread
 _ASKED = 1_000  # pairs that the store is asked for at a time
 _AGAIN_S = 60.0  # after which a thread whose search failed asks again
@@ -144,11 +144,18 @@ class PairMemory:
         return self._store(batches, learns=settle, progress=progress)
 
     def remove(self, ids: Sequence[str]) -> int:
-        """Delete pairs by id; returns how many existed."""
+        """Delete pairs by id; returns how many existed.
+
+        Where :attr:`learns_behind`, calibration is then learned anew once a quarter of what it was learned from is
+        gone; else with the next pairs that are added, or by :meth:`settle`.
+        """
         try:
-            return self.store.delete(ids)
+            removed = self.store.delete(ids)
         finally:
             self._count_change()
+        if self.learns_behind and self._shrunk():
+            self._do_behind(self._learn_behind)
+        return removed
 
     def get(self, ids: Sequence[str]) -> Records:
         """The stored pairs of these ids, vectors (N, D); unknown ids are left out."""
@@ -354,9 +361,14 @@ class PairMemory:
         """
         calibration, pairs = self.calibration, len(self)
         known = self._tried if calibration is None else calibration.pairs
-        if (calibration is None and pairs < ENOUGH) or not known / _GROWTH < pairs < known * _GROWTH:
+        if (calibration is None and pairs < ENOUGH) or pairs >= known * _GROWTH:
             return True
-        return left > _WITHOUT * pairs
+        return left > _WITHOUT * pairs or pairs <= known / _GROWTH or self._shrunk()
+
+    def _shrunk(self) -> bool:
+        """Whether a quarter of the pairs that calibration was learned from are gone, and enough are left to learn."""
+        calibration, pairs = self.calibration, len(self)
+        return calibration is not None and pairs >= ENOUGH and pairs < (1.0 - _WITHOUT) * calibration.pairs
 
     def _judge(self, most: int, *, around: bool, progress: Callable[[int], object]) -> int:
         """Judge some of the pairs that are not judged yet; returns how many."""

@@ -19,7 +19,7 @@ from .calibration.match import ABSENT
 from .config import Settings, SettingsKeywords, load_settings
 from .counters import Counters
 from .encode import Encoder
-from .errors import FORKED, ConfigError, MemoryStoreError, SessionError
+from .errors import FORKED, ConfigError, MemoryStoreError, NotLearnedYet, SessionError
 from .fuse import NeighbourFuser, open_fusers
 from .guard import Circuit, Guards, Outage, open_or_await
 from .match import PRECISION, Matches, RecentQueries, match_rankings
@@ -353,9 +353,16 @@ class Reco:
             InputError: scores that are no cosines or not one ranking a query, a share that cannot be, or a memory of
                 too few things.
             ConfigError: what the memory knows of it is damaged, or of another version.
+            NotLearnedYet: the memory's pairs ask now, for the first time.
         """
         check_choice("modality", modality, MODALITIES)
-        return match_rankings(self.memory.matching, queries, scores, modality, precision, absent, self._recent)
+        known = self.memory.matching
+        if known is None and self.memory.learning:
+            raise NotLearnedYet(
+                "how sure an answer is will be known once the memory has learned from its pairs, which it does now: "
+                "ask again in some seconds"
+            )
+        return match_rankings(known, queries, scores, modality, precision, absent, self._recent)
 
     def close(self) -> None:
         """Flush and release the memory; closing twice is fine."""

@@ -389,6 +389,17 @@ def test_a_service_learns_behind_its_writes(reco):
     assert (pairs_known(reco), reco.memory.version > version + 1) == (320, True)
 
 
+def test_a_service_learns_anew_once_a_quarter_of_the_pairs_is_removed(reco):
+    reco.memory.add(made(reco, 420))
+    reco.memory.learns_behind = True
+    reco.memory.remove([f"v{row}" for row in range(100)])
+    until(lambda: not threads())
+    assert pairs_known(reco) == 420
+    reco.memory.remove([f"v{row}" for row in range(100, 110)])
+    until(lambda: not threads())
+    assert pairs_known(reco) == 310
+
+
 def threads() -> list[str]:
     return [one.name for one in threading.enumerate() if one.name == "reco-calibration"]
 

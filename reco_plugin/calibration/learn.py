@@ -70,9 +70,11 @@ def learn(store: Memory, k: int, *, progress: Callable[[int], object] = int) -> 
         _set_witnesses(store, pairs.ids, learned.witnesses, progress)
         store.flush()
         state = replace(learned.state, pairs=count)
-        group = str(_stored_match(store.header.calibration).get("group", ""))
+        before = _stored_match(store.header.calibration)
+        group = str(before.get("group", ""))
+        kept = before if state.fitted else _only_group(group)  # what is known of matches counts until they asked again
         # after those that it was learned from: until then, the old state counts
-        store.set_calibration({**state.to_json(), **({"match": {"group": group}} if group else {})})
+        store.set_calibration({**state.to_json(), **({"match": dict(kept)} if kept else {})})
         if state.fitted:
             _ask(store, pairs, state, k, group, progress)
         if count > len(pairs):
@@ -86,8 +88,8 @@ def _ask(
     """Store what the pairs' questions say of how sure an answer is; a store that fails now has the state anyway."""
     try:
         matches = ask_own(pairs, _refining(store, state, k), _groups(store, pairs.ids, group), progress=progress)
-        if matches is not None:
-            store.set_calibration({**state.to_json(), "match": replace(matches, group=group, k=k).to_json()})
+        known = _only_group(group) if matches is None else replace(matches, group=group, k=k).to_json()
+        store.set_calibration({**state.to_json(), **({"match": known} if known else {})})
     except MemoryStoreError as error:
         log.warning("how sure an answer is was not learned, which `reco memory calibrate` does again: %s", error)
 
@@ -117,6 +119,11 @@ def ask_again(store: Memory, group: str) -> MatchState:
     matches = replace(matches, group=group, k=k)
     store.set_calibration({**calibration, "match": matches.to_json()})
     return matches
+
+
+def _only_group(group: str) -> dict[str, Any]:
+    """What is stored of matches where nothing is known of them: by which field the pairs will ask."""
+    return {"group": group} if group else {}
 
 
 def _stored_match(calibration: Mapping[str, Any]) -> Mapping[str, Any]:

@@ -7,8 +7,8 @@ and answers for both clients, which only transport them.
 from __future__ import annotations
 
 from ..types import Used
-from .calls import Refined
+from .calls import Refined, ServedMatches
 from .clients import AsyncClient, Client
 from .service import Fallback
 
-__all__ = ["AsyncClient", "Client", "Fallback", "Refined", "Used"]
+__all__ = ["AsyncClient", "Client", "Fallback", "Refined", "ServedMatches", "Used"]

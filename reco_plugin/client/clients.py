@@ -10,12 +10,15 @@ from collections.abc import Awaitable, Callable, Iterable, Sequence
 from itertools import count
 from typing import Any, Unpack
 
+import numpy as np
 import numpy.typing as npt
 
+from ..calibration.match import ABSENT
+from ..match import PRECISION
 from ..score import Scores
 from ..types import ImageInput, Modality, Pair, Role, Vectors
 from . import calls
-from .calls import Call, Refined, ServedHow, T
+from .calls import Call, Refined, ServedHow, ServedMatches, T
 from .service import Service
 
 
@@ -149,6 +152,45 @@ class Client(Service):
         """
         parts = calls.scores(images, texts, queries, self.batch_size, options)
         return calls.join_scores([self.send(part) for part in parts], queries)
+
+    def match(
+        self,
+        queries: Sequence[ImageInput] | Sequence[str] | Vectors,
+        scores: Sequence[Sequence[float]] | npt.NDArray[np.floating[Any]],
+        *,
+        modality: Modality,
+        refine: bool = True,
+        precision: float = PRECISION,
+        absent: float = ABSENT,
+        **options: Unpack[ServedHow],
+    ) -> ServedMatches:
+        """Say how sure the first answers of your own index are, see :meth:`reco_plugin.Reco.match`.
+
+        Example::
+
+            with Client("http://localhost:8080", api_key="...") as reco:
+                vectors = reco.embed_texts(["a red fox"], refine=True)
+                hits = my_index.search(vectors[0], k=10)
+                sure = reco.match(["a red fox"], [[hit.score for hit in hits]], modality="text")
+                sure.first[0], sure.none[0], sure.passes[0]
+
+        Args:
+            queries: B texts or images, or plain vectors (B, D), which the service refines again as for the search.
+            scores: B rankings: the cosines of the first ten answers, the best first.
+            modality: of the queries.
+            refine: whether the index was searched by refined vectors; False: by plain ones.
+            precision: share of right ones that is promised of the first answers that pass, from .5 to below 1.
+            absent: up to which share of the queries may have no right answer in the index.
+            options: as in :meth:`refine`, and as they were for the search.
+
+        Raises:
+            InputError: scores that are no cosines or not one ranking a query, or a memory of too few things.
+            SessionUnavailable: the memory learns from its pairs for the first time: ask again later.
+            RecoError: as :meth:`embed_texts`.
+        """
+        how = calls.MatchHow(refine=refine, precision=precision, absent=absent)
+        parts = calls.match(queries, scores, modality, self.batch_size, how, options)
+        return ServedMatches.join([self.send(part) for part in parts])
 
     def add_pairs(self, pairs: Iterable[Pair | tuple[Any, ...]]) -> int:
         """Add pairs to the memory, or replace those with the same id; needs the admin key. Returns how many."""
@@ -308,6 +350,22 @@ class AsyncClient(Service):
         """Score B images against C texts, both refined, as :meth:`.Client.scores`."""
         parts = calls.scores(images, texts, queries, self.batch_size, options)
         return calls.join_scores([await self.send(part) for part in parts], queries)
+
+    async def match(
+        self,
+        queries: Sequence[ImageInput] | Sequence[str] | Vectors,
+        scores: Sequence[Sequence[float]] | npt.NDArray[np.floating[Any]],
+        *,
+        modality: Modality,
+        refine: bool = True,
+        precision: float = PRECISION,
+        absent: float = ABSENT,
+        **options: Unpack[ServedHow],
+    ) -> ServedMatches:
+        """Say how sure the first answers of your own index are, as :meth:`.Client.match`."""
+        how = calls.MatchHow(refine=refine, precision=precision, absent=absent)
+        parts = calls.match(queries, scores, modality, self.batch_size, how, options)
+        return ServedMatches.join([await self.send(part) for part in parts])
 
     async def add_pairs(self, pairs: Iterable[Pair | tuple[Any, ...]]) -> int:
         """Add pairs to the memory, or replace those with the same id; needs the admin key. Returns how many."""

@@ -127,9 +127,10 @@ class MatchList(BaseModel):
     """All answers, what is promised of them, and how the latest queries differ from those that it was tested on."""
 
     data: list[MatchItem]
-    cutoffs: dict[Modality, CutoffsBody]
-    shift: dict[Modality, str]
-    """Empty where they do not differ, or are fewer than a hundred."""
+    cutoffs: dict[Modality, dict[QueryWay, CutoffsBody]]
+    """Of the sides and ways of these queries."""
+    shift: dict[Modality, dict[QueryWay, str]]
+    """Likewise; empty where they do not differ, or are fewer than a hundred."""
 
 
 def router(edge: Edge) -> APIRouter:
@@ -154,7 +155,8 @@ def judge(reco: Reco, asked: MatchRequest, found: Embedded) -> MatchList:
     """
     if all(row.failure for row in found.rows):
         found.whole("queries")
-    items, cutoffs, shift = list[MatchItem](), dict[Modality, CutoffsBody](), dict[Modality, str]()
+    items = list[MatchItem]()
+    cutoffs, shift = dict[Modality, dict[QueryWay, CutoffsBody]](), dict[Modality, dict[QueryWay, str]]()
     for number, (query, row) in enumerate(zip(asked.queries, found.rows, strict=True)):
         if row.failure is not None:
             items.append(MatchItem(index=number, error=error_body(row.failure)))
@@ -168,7 +170,8 @@ def judge(reco: Reco, asked: MatchRequest, found: Embedded) -> MatchList:
             error.args = (str(error).replace("scores[0]", f"queries[{number}].scores"),)
             raise
         items.append(_item(number, sure))
-        cutoffs[query.kind], shift[query.kind] = CutoffsBody.of(sure.cutoffs), sure.shift
+        cutoffs.setdefault(query.kind, {})[sure.way] = CutoffsBody.of(sure.cutoffs)
+        shift.setdefault(query.kind, {})[sure.way] = sure.shift
     return MatchList(data=items, cutoffs=cutoffs, shift=shift)
 
 

@@ -159,3 +159,16 @@ def test_a_note_stands_while_it_is_learned_and_goes_also_where_that_fails(memory
     with pytest.raises(MemoryStoreError, match="no room"):
         learn(memory, 10, progress=fail)
     assert memory.header.learning == {}
+
+
+def test_what_is_known_of_matches_counts_until_the_pairs_asked_again(monkeypatch: pytest.MonkeyPatch) -> None:
+    image, text, _ = world(100, 4)
+    store = open_memory(":memory:", Fingerprint("mini", "ab" * 32, D), kind="exact")
+    store.upsert(Records([f"{row:04d}" for row in range(400)], image, text, [{}] * 400))
+    learn(store, 10)
+    known = store.header.calibration["match"]
+    seen: list[Any] = []
+    monkeypatch.setattr(learning, "ask_own", lambda *_, **__: seen.append(store.header.calibration["match"]))
+    learn(store, 10)
+    assert seen == [known]
+    assert "match" not in store.header.calibration, "too few could ask: nothing of before is left"
