@@ -291,7 +291,7 @@ def test_a_worker_has_the_memory_as_the_process_that_opened_it(two, drawn_record
         assert sorted(id_ for batch in there.store.scroll(7) for id_ in batch.ids) == sorted(ids)
         assert dict(there.store.payloads()) == dict(pairs.store.payloads())
         assert list(there.get(ids[2:4]).ids) == ids[2:4]
-        with pytest.raises(InputError, match="where"):
+        with pytest.raises(InputError, match="filter 'shop'"):
             there.search("x", where={"shop": {"near": 1}})
 
 
