@@ -19,7 +19,7 @@ PYTEST = PYTHONDONTWRITEBYTECODE= OMP_NUM_THREADS=1 $(RUN)/pytest -n 2 --dist lo
 TORCH = $(shell grep -oE '^torch(vision)?==[0-9.]+' locks/torch.txt)
 
 .PHONY: help demo search-demo test check test-pythons test-latest install install-triton install-browser fix lint types unit lock gpu-check \
-	k8s bench engines torture clients quickstart-model clean
+	k8s k8s-here bench engines torture clients quickstart-model clean
 
 help: ## list the targets
 	@grep -hE '^[a-z0-9-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/^([a-z0-9-]+):.*## */  make \1\t/' | expand -t 26
@@ -77,6 +77,9 @@ gpu-check: ## export, parity and throughput on CUDA; where there is no GPU, it s
 
 k8s: $(DEV)/.ready ## the chart on the cluster that kubectl sees: dry runs of all sets of values; without one, it says so and passes
 	$(RUN)/python -m benchmarks.kubernetes
+
+k8s-here: $(DEV)/.ready ## the same on a cluster that is built from Go modules (once, 25 minutes), whose nodes run nothing; installs, too
+	$(RUN)/python -m benchmarks.cluster $(RUN)/python -m benchmarks.kubernetes --install
 
 bench: $(DEV)/.ready ## speed beside other packages, refined beside plain: writes docs/measurements/speed.md; 25 minutes
 	$(RUN)/python -m benchmarks.speed --docs docs/measurements

@@ -27,7 +27,19 @@ class Pod(NamedTuple):
     @property
     def own(self) -> list[Object]:
         """Containers of the chart, without those that a user adds."""
-        names = {"models", "runtime", "plugin", "triton", "qdrant", "refined", "fill", "sync", "calibrate", "snapshots"}
+        names = {
+            "models",
+            "runtime",
+            "plugin",
+            "triton",
+            "qdrant",
+            "refined",
+            "fetch",
+            "fill",
+            "sync",
+            "calibrate",
+            "snapshots",
+        }
         return [each for each in self.containers if each["name"] in names]
 
     def ports(self) -> set[str]:

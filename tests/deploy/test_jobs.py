@@ -8,6 +8,7 @@ import sys
 import threading
 from collections.abc import Callable, Iterator
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from pathlib import Path
 from typing import Any, NamedTuple
 
 import pytest
@@ -71,6 +72,54 @@ def test_filling_goes_on_where_it_stopped(render: Render) -> None:
     ]["volumes"]  # type: ignore[index]
     [default] = kinds_of(render({"jobs": {"fill": {"enabled": True, "source": "a.csv"}}}), "Job")
     assert _container(default)["args"][-2:] == ["--swap", "--resume"]
+
+
+def test_a_source_in_a_bucket_is_fetched_before(render: Render) -> None:
+    manifests = render(SETS["fill-from-a-bucket"])
+    [job] = kinds_of(manifests, "Job")
+    container = _container(job)
+    assert container["args"][2] == "/data/catalogue.parquet?id=sku&image=photo_url&text=title"
+    fetch = job["spec"]["template"]["spec"]["initContainers"][-1]
+    assert fetch["env"] == [
+        {"name": "SOURCE", "value": "s3://shop/export/catalogue.parquet"},
+        {"name": "TARGET", "value": "/data"},
+    ]
+    assert fetch["image"] == container["image"] and fetch["envFrom"] == [{"secretRef": {"name": "bucket"}}]
+    [scripts] = [each for each in kinds_of(manifests, "ConfigMap") if each["metadata"]["name"] == "reco-scripts"]
+    assert list(scripts["data"]) == ["fetch.py"]
+    data = next(each for each in job["spec"]["template"]["spec"]["volumes"] if each["name"] == "data")
+    assert data["emptyDir"] == {"sizeLimit": "100Gi"}
+
+
+@pytest.mark.parametrize(
+    ("source", "copied"),
+    [
+        ("catalogue.csv", {"catalogue.csv"}),
+        ("shards/{000..001}.tar", {"000.tar", "001.tar"}),
+        ("shards/0*.tar", {"000.tar", "001.tar", "002.tar"}),
+        ("photos/", {"photos/a/1.png", "photos/a/1.txt"}),
+    ],
+)
+def test_a_file_a_folder_or_a_pattern_is_fetched(tmp_path: Path, source: str, copied: set[str]) -> None:
+    for name in (
+        "catalogue.csv",
+        *(f"shards/00{number}.tar" for number in range(3)),
+        "photos/a/1.png",
+        "photos/a/1.txt",
+    ):
+        (tmp_path / "bucket" / name).parent.mkdir(parents=True, exist_ok=True)
+        (tmp_path / "bucket" / name).write_text(name, "utf-8")
+    target = tmp_path / "data"
+    done = _run("fetch.py", SOURCE=f"file://{tmp_path}/bucket/{source}", TARGET=str(target))
+    assert done.returncode == 0, done.stderr
+    assert {str(path.relative_to(target)) for path in target.rglob("*") if path.is_file()} == copied
+
+
+def test_a_source_that_is_not_there_says_so(tmp_path: Path) -> None:
+    missing = _run("fetch.py", SOURCE=f"file://{tmp_path}/a.csv", TARGET=str(tmp_path / "data"))
+    assert (missing.returncode, missing.stderr) == (1, f"file://{tmp_path}/a.csv: there is nothing of that name\n")
+    unread = _run("fetch.py", SOURCE=f"file://{tmp_path}/none/a.csv", TARGET=str(tmp_path / "data"))
+    assert unread.returncode == 1 and "a.csv cannot be read: " in unread.stderr
 
 
 def test_a_job_writes_and_the_service_reads(render: Render) -> None:

@@ -6,8 +6,10 @@ import re
 from collections.abc import Callable
 from typing import Any
 
+import kubernetes_validate
 import pytest
 
+from benchmarks import cluster
 from benchmarks.chart import CHART
 
 from .api import api_server
@@ -65,6 +67,14 @@ def test_a_cluster_that_has_all_lacks_nothing(look: Look) -> None:
     assert look({"preflight": True}, ENOUGH).keys() == look({}, ENOUGH).keys()
 
 
+def test_the_cluster_that_is_made_here_lacks_metrics_server_only(look: Look) -> None:
+    objects = cluster.make_objects()
+    for each in objects:
+        kubernetes_validate.validate(each, "1.36", strict=True)
+    [lack] = lacks(look, {"triton": {"gpu": True, "replicaCount": 4}}, [*objects, KEYS])
+    assert lack.startswith("metrics-server: ")
+
+
 def test_production_values_name_all_they_lack_at_once(look: Look) -> None:
     asked = {
         "triton": {"gpu": True, "replicaCount": 4},
@@ -119,7 +129,15 @@ def test_without_a_cluster_the_check_says_that_it_needs_one(render: Callable[...
 
 def running(replicas: int = 3, size: str = "50Gi", snapshots: str = "50Gi") -> Object:
     claims = [
-        {"metadata": {"name": name}, "spec": {"resources": {"requests": {"storage": each}}}}
+        {
+            "metadata": {"name": name},
+            "spec": {
+                "accessModes": ["ReadWriteOnce"],
+                "resources": {"requests": {"storage": each}},
+                "volumeMode": "Filesystem",
+            },
+            "status": {"phase": "Pending"},
+        }
         for name, each in (("storage", size), ("snapshots", snapshots))
     ]
     spec = {"replicas": replicas, "volumeClaimTemplates": claims}
@@ -137,16 +155,37 @@ def test_nodes_are_not_taken_away_with_their_shards(look: Look) -> None:
 @pytest.mark.parametrize(
     ("values", "there", "says"),
     [
-        ({"size": "100Gi"}, running(), "storage has 50Gi instead of 100Gi"),
+        ({"persistence": {"size": "100Gi"}}, running(), "storage has 50Gi instead of 100Gi"),
         ({}, running(snapshots="20Gi"), "snapshots has 20Gi instead of 50Gi"),
+        ({"snapshotPersistence": {"enabled": False}}, running(), "the volume snapshots would go"),
+        (
+            {"persistence": {"storageClassName": "fast"}},
+            running(),
+            'storage has storageClassName null instead of "fast"',
+        ),
+        ({"persistence": {"storageClassName": ""}}, running(), 'storage has storageClassName null instead of ""'),
+        (
+            {"persistence": {"accessModes": ["ReadWriteOncePod"]}},
+            running(),
+            r'storage has accessModes \["ReadWriteOnce"\] instead of \["ReadWriteOncePod"\]',
+        ),
+        ({"persistence": {"annotations": {"a": "b"}}}, running(), 'storage has annotations {} instead of {"a":"b"}'),
     ],
 )
 def test_storage_that_cannot_change_is_refused_before_anything_is(
     look: Look, values: Object, there: Object, says: str
 ) -> None:
     with pytest.raises(Exception, match=says) as refused:
-        look({"qdrant": {"persistence": values}}, [there])
+        look({"qdrant": values}, [there])
     assert "kubectl -n reco delete statefulset reco-qdrant --cascade=orphan" in str(refused.value)
+
+
+@pytest.mark.parametrize(
+    ("written", "there"), [("1024Gi", "1Ti"), ("0.5Ti", "512Gi"), ("1e12", "1T"), ("50000M", "50G")]
+)
+def test_a_size_is_the_same_however_it_is_written(look: Look, written: str, there: str) -> None:
+    """The API server writes quantities its own way."""
+    assert look({"qdrant": {"persistence": {"size": written}}}, [running(size=there, snapshots=there)])
 
 
 def test_keys_that_are_there_are_not_asked_for(look: Look) -> None:

@@ -132,6 +132,14 @@ def test_a_key_cannot_stand_in_values(render: Render, name: str) -> None:
         ({"jobs": {"fill": {"enabled": True}}}, "jobs.fill.source: name the source"),
         ({"jobs": {"sync": {"enabled": True}}}, "jobs.sync.source: name the source"),
         (
+            {"jobs": {"fill": {"enabled": True, "source": "s3://shop/a.csv", "existingClaim": "a"}}},
+            "jobs.fill: the source is in a bucket, and existingClaim is another place",
+        ),
+        (
+            {"jobs": {"sync": {"enabled": True, "source": "gs://shop/?id=sku"}}},
+            'jobs.sync.source: "gs://shop/?id=sku" names a whole bucket',
+        ),
+        (
             {
                 "jobs": {"snapshots": {"enabled": True}},
                 "qdrant": {"enabled": False},

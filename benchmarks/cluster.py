@@ -1,0 +1,276 @@
+"""A Kubernetes to try the chart on, made here: ``make k8s-here``, or ``python -m benchmarks.cluster COMMAND …``.
+
+etcd, the API server, the controllers and the scheduler are the real ones, and so are the kinds of the Prometheus
+operator and of KEDA; all come from their Go modules, into .cache/cluster. The six nodes are kwok's: pods are
+admitted, scheduled, given their volumes and called ready, and no container ever runs. So all that the cluster refuses,
+warns of, makes and waits for is seen here, and nothing of what the programs do.
+
+COMMAND runs with KUBECONFIG set; without one, the cluster stays until Ctrl-C. Building takes Go 1.26 or later and 25
+minutes of a core, once.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import re
+import shutil
+import ssl
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager
+from pathlib import Path
+from typing import Any, NamedTuple
+from urllib.error import URLError
+from urllib.request import urlopen
+
+import yaml
+from cryptography.hazmat.primitives import serialization
+from cryptography.hazmat.primitives.asymmetric import rsa
+
+from .kubernetes import find
+from .load.service import free_port
+
+FOLDER = Path(__file__).resolve().parents[1] / ".cache" / "cluster"
+KUBERNETES = "v1.36.3"
+STAGED = re.compile(r"^\s*(k8s\.io/[\w-]+) => \./staging/", re.MULTILINE)
+"""Modules that live in Kubernetes' own repository, and are published beside it."""
+NODES = 6
+VOLUMES = 48
+PATIENCE_S = 120
+TOKEN = "of-this-machine"  # of a server that listens on 127.0.0.1 and holds nothing
+
+
+class Program(NamedTuple):
+    """What is built, and of which module."""
+
+    module: str
+    version: str
+    package: str
+
+
+PROGRAMS = {
+    "etcd": Program("go.etcd.io/etcd/server/v3", "v3.6.16", ""),
+    "kube-apiserver": Program("k8s.io/kubernetes", KUBERNETES, "/cmd/kube-apiserver"),
+    "kube-controller-manager": Program("k8s.io/kubernetes", KUBERNETES, "/cmd/kube-controller-manager"),
+    "kube-scheduler": Program("k8s.io/kubernetes", KUBERNETES, "/cmd/kube-scheduler"),
+    "kwok": Program("sigs.k8s.io/kwok", "v0.7.0", "/cmd/kwok"),
+}
+KINDS = {
+    "prometheus-operator": Program(
+        "github.com/prometheus-operator/prometheus-operator", "v0.85.0", "/example/prometheus-operator-crd"
+    ),
+    "keda": Program("github.com/kedacore/keda/v2", "v2.16.1", "/config/crd/bases"),
+}
+
+
+def main(words: list[str] | None = None) -> int:
+    """Returns the exit status of the command."""
+    parser = argparse.ArgumentParser(prog="python -m benchmarks.cluster", description=(__doc__ or "").split("\n")[0])
+    parser.add_argument("--folder", type=Path, default=FOLDER, help="where the programs are built and kept")
+    parser.add_argument("command", nargs=argparse.REMAINDER, help="runs with KUBECONFIG set; else until Ctrl-C")
+    asked = parser.parse_args(words)
+    missing = [name for name in ("go", "kubectl") if find(name) is None]
+    if missing:
+        named = " and ".join(each.upper() for each in missing)
+        print(f"{' and '.join(missing)} must be on PATH, or be named by {named}", file=sys.stderr)
+        return 1
+    build(asked.folder)
+    with running(asked.folder) as config:
+        environment = {**os.environ, "KUBECONFIG": str(config)}
+        if asked.command:
+            return subprocess.run(asked.command, env=environment, check=False).returncode
+        print(f"export KUBECONFIG={config}    # until Ctrl-C", flush=True)
+        try:
+            while True:
+                time.sleep(3600)
+        except KeyboardInterrupt:
+            return 0
+
+
+def build(folder: Path) -> None:
+    """Build what is not there yet, one after the other; kinds are taken as they are."""
+    binaries = folder / "bin"
+    binaries.mkdir(parents=True, exist_ok=True)
+    version = f"-X k8s.io/component-base/version.gitVersion={KUBERNETES}"
+    for name, program in PROGRAMS.items():
+        if (binaries / name).exists():
+            continue
+        print(f"building {name} of {program.module}@{program.version}", flush=True)
+        place = folder / "modules" / program.module.replace("/", "-")
+        place.mkdir(parents=True, exist_ok=True)
+        (place / "go.mod").write_text(write_module(program, _read_module(program, place)), "utf-8")
+        part = binaries / f"{name}.part"
+        go("build", "-ldflags", f"-s -w {version}", "-o", part, program.module + program.package, cwd=place)
+        part.rename(binaries / name)
+    for name, program in KINDS.items():
+        if not (folder / "kinds" / name).exists():
+            source = json.loads(go("mod", "download", "-json", f"{program.module}@{program.version}", cwd=folder))
+            shutil.copytree(source["Dir"] + program.package, folder / "kinds" / f"{name}.part")
+            (folder / "kinds" / f"{name}.part").rename(folder / "kinds" / name)
+
+
+def write_module(program: Program, theirs: str) -> str:
+    """A module that needs the program's, whose own go.mod is given: what lives beside it there has to be named here."""
+    lines = ["module cluster", "", "go 1.26.0", "", f"require {program.module} {program.version}"]
+    beside = program.version.replace("v1.", "v0.", 1)
+    lines += [f"replace {module} => {module} {beside}" for module in sorted(set(STAGED.findall(theirs)))]
+    return "\n".join(lines) + "\n"
+
+
+def _read_module(program: Program, place: Path) -> str:
+    found = json.loads(go("mod", "download", "-json", f"{program.module}@{program.version}", cwd=place))
+    return Path(found["GoMod"]).read_text("utf-8")
+
+
+def go(*words: object, cwd: Path) -> str:
+    """What Go prints. It may fetch modules, and writes what it chose into go.mod."""
+    tool = os.environ.get("GO") or "go"
+    flags = {"GOFLAGS": "-mod=mod -trimpath", "CGO_ENABLED": "0", "GOWORK": "off"}
+    done = subprocess.run(
+        [tool, *map(str, words)], cwd=cwd, env={**os.environ, **flags}, stdout=subprocess.PIPE, text=True, check=True
+    )
+    return done.stdout
+
+
+@contextmanager
+def running(folder: Path) -> Iterator[Path]:
+    """The kubeconfig of a cluster that is there as long as the block runs, and leaves nothing.
+
+    Raises:
+        RuntimeError: A program ended, or did not answer in time; with the end of its log.
+    """
+    with tempfile.TemporaryDirectory(prefix="cluster-") as temporary, ExitStack() as stack:
+        place = Path(temporary)
+        store, port = f"http://127.0.0.1:{free_port()}", free_port()
+        config = _write_files(place, port)
+
+        def start(name: str, *flags: str) -> None:
+            log = stack.enter_context((place / f"{name}.log").open("w"))
+            process = subprocess.Popen([folder / "bin" / name, *flags], stdout=log, stderr=log, cwd=place)
+            stack.callback(_stop, process)
+
+        start("etcd", "--data-dir=etcd", f"--listen-client-urls={store}", f"--advertise-client-urls={store}",
+              f"--listen-peer-urls=http://127.0.0.1:{free_port()}")  # fmt: skip
+        start(
+            "kube-apiserver",
+            f"--etcd-servers={store}",
+            "--bind-address=127.0.0.1",
+            f"--secure-port={port}",
+            "--cert-dir=certificates",
+            "--token-auth-file=tokens.csv",
+            "--authorization-mode=RBAC",
+            "--service-account-issuer=https://kubernetes.default.svc",
+            "--service-account-key-file=key.pem",
+            "--service-account-signing-key-file=key.pem",
+            "--service-cluster-ip-range=10.96.0.0/16",
+        )
+        _wait(f"https://127.0.0.1:{port}/readyz", place / "kube-apiserver.log")
+        quiet = (f"--kubeconfig={config}", "--leader-elect=false", "--secure-port=0")
+        start("kube-controller-manager", *quiet, "--service-account-private-key-file=key.pem")
+        start("kube-scheduler", *quiet)
+        start("kwok", f"--kubeconfig={config}", "--manage-all-nodes=true")
+        _fill(folder, config)
+        yield config
+
+
+def _stop(process: subprocess.Popen[bytes]) -> None:
+    process.terminate()
+    try:
+        process.wait(20)
+    except subprocess.TimeoutExpired:
+        process.kill()
+        process.wait()
+
+
+def _wait(url: str, log: Path) -> None:
+    unchecked = ssl.create_default_context()  # the server signs its certificate itself, on this machine
+    unchecked.check_hostname, unchecked.verify_mode = False, ssl.CERT_NONE
+    until = time.monotonic() + PATIENCE_S
+    while time.monotonic() < until:
+        try:
+            with urlopen(url, timeout=5, context=unchecked):
+                return
+        except (URLError, OSError):
+            time.sleep(0.5)
+    raise RuntimeError(f"{url} does not answer; {log.name} ends: {log.read_text('utf-8')[-2000:]}")
+
+
+def _write_files(place: Path, port: int) -> Path:
+    """Keys and tokens of the server; returns the kubeconfig of its administrator."""
+    key = rsa.generate_private_key(public_exponent=65537, key_size=2048)
+    plain = (serialization.Encoding.PEM, serialization.PrivateFormat.PKCS8, serialization.NoEncryption())
+    (place / "key.pem").write_bytes(key.private_bytes(*plain))
+    (place / "tokens.csv").write_text(f"{TOKEN},admin,1,system:masters\n", "utf-8")
+    here = {"cluster": "here", "user": "admin"}
+    config = {
+        "apiVersion": "v1",
+        "kind": "Config",
+        "clusters": [
+            {"name": "here", "cluster": {"server": f"https://127.0.0.1:{port}", "insecure-skip-tls-verify": True}}
+        ],
+        "users": [{"name": "admin", "user": {"token": TOKEN}}],
+        "contexts": [{"name": "here", "context": here}],
+        "current-context": "here",
+    }
+    path = place / "kubeconfig"
+    path.write_text(yaml.safe_dump(config), "utf-8")
+    path.chmod(0o600)
+    return path
+
+
+def _fill(folder: Path, config: Path) -> None:
+    kubectl = find("kubectl")
+    assert kubectl is not None
+    apply = ("--kubeconfig", config, "apply", "--server-side", "-f")
+    for done in (
+        kubectl.run(*apply, "-", text=yaml.safe_dump_all(make_objects())),
+        *(kubectl.run(*apply, folder / "kinds" / name) for name in KINDS),
+    ):
+        if done.returncode:
+            raise RuntimeError(f"kubectl: {done.stderr.strip()}")
+
+
+def make_objects() -> list[dict[str, Any]]:
+    """Nodes in three zones, a class of storage that is the default, and volumes of it."""
+    has = {"cpu": "32", "memory": "128Gi", "nvidia.com/gpu": "4", "pods": "110", "ephemeral-storage": "200Gi"}
+    objects: list[dict[str, Any]] = []
+    for number in range(NODES):
+        labels = {
+            "kubernetes.io/hostname": f"node-{number}",
+            "topology.kubernetes.io/zone": f"zone-{'abc'[number % 3]}",
+            "kubernetes.io/os": "linux",
+            "kubernetes.io/arch": "amd64",
+        }
+        node = {"name": f"node-{number}", "labels": labels, "annotations": {"kwok.x-k8s.io/node": "fake"}}
+        status = {"capacity": has, "allocatable": has}
+        objects.append({"apiVersion": "v1", "kind": "Node", "metadata": node, "spec": {}, "status": status})
+    default = {"storageclass.kubernetes.io/is-default-class": "true"}
+    objects.append(
+        {
+            "apiVersion": "storage.k8s.io/v1",
+            "kind": "StorageClass",
+            "metadata": {"name": "standard", "annotations": default},
+            "provisioner": "kubernetes.io/no-provisioner",
+            "volumeBindingMode": "WaitForFirstConsumer",
+            "allowVolumeExpansion": True,
+        }
+    )
+    for number in range(VOLUMES):
+        spec = {
+            "capacity": {"storage": "500Gi"},
+            "accessModes": ["ReadWriteOnce"],
+            "storageClassName": "standard",
+            "hostPath": {"path": f"/volumes/{number}"},
+        }
+        head = {"name": f"volume-{number}"}
+        objects.append({"apiVersion": "v1", "kind": "PersistentVolume", "metadata": head, "spec": spec})
+    return objects
+
+
+if __name__ == "__main__":
+    sys.exit(main())
