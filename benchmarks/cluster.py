@@ -1,7 +1,7 @@
 """A Kubernetes to try the chart on, made here: ``make k8s-here``, or ``python -m benchmarks.cluster COMMAND …``.
 
 etcd, the API server, the controllers and the scheduler are the real ones, and so are the kinds of the Prometheus
-operator and of KEDA; all come from their Go modules, into .cache/cluster. The six nodes are kwok's: pods are
+operator and of KEDA; all come from their Go modules, into .cache/cluster. The six nodes only pretend: pods are
 admitted, scheduled, given their volumes and called ready, and no container ever runs. So all that the cluster refuses,
 warns of, makes and waits for is seen here, and nothing of what the programs do.
 
@@ -20,13 +20,15 @@ import ssl
 import subprocess
 import sys
 import tempfile
+import threading
 import time
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any, NamedTuple
-from urllib.error import URLError
-from urllib.request import urlopen
+from urllib.error import HTTPError, URLError
+from urllib.request import Request, urlopen
 
 import yaml
 from cryptography.hazmat.primitives import serialization
@@ -45,6 +47,9 @@ PATIENCE_S = 120
 TOKEN = "of-this-machine"  # of a server that listens on 127.0.0.1 and holds nothing
 
 
+Object = dict[str, Any]
+
+
 class Program(NamedTuple):
     """What is built, and of which module."""
 
@@ -58,7 +63,6 @@ PROGRAMS = {
     "kube-apiserver": Program("k8s.io/kubernetes", KUBERNETES, "/cmd/kube-apiserver"),
     "kube-controller-manager": Program("k8s.io/kubernetes", KUBERNETES, "/cmd/kube-controller-manager"),
     "kube-scheduler": Program("k8s.io/kubernetes", KUBERNETES, "/cmd/kube-scheduler"),
-    "kwok": Program("sigs.k8s.io/kwok", "v0.7.0", "/cmd/kwok"),
 }
 KINDS = {
     "prometheus-operator": Program(
@@ -66,6 +70,10 @@ KINDS = {
     ),
     "keda": Program("github.com/kedacore/keda/v2", "v2.16.1", "/config/crd/bases"),
 }
+
+
+_UNCHECKED = ssl.create_default_context()  # the server signs its certificate itself, on this machine
+_UNCHECKED.check_hostname, _UNCHECKED.verify_mode = False, ssl.CERT_NONE
 
 
 def main(words: list[str] | None = None) -> int:
@@ -171,11 +179,79 @@ def running(folder: Path) -> Iterator[Path]:
         )
         _wait(f"https://127.0.0.1:{port}/readyz", place / "kube-apiserver.log")
         quiet = (f"--kubeconfig={config}", "--leader-elect=false", "--secure-port=0")
-        start("kube-controller-manager", *quiet, "--service-account-private-key-file=key.pem")
+        controllers = "--controllers=*,-node-lifecycle-controller"  # which misses signs of life from nodes
+        start("kube-controller-manager", *quiet, controllers, "--service-account-private-key-file=key.pem")
         start("kube-scheduler", *quiet)
-        start("kwok", f"--kubeconfig={config}", "--manage-all-nodes=true")
         _fill(folder, config)
+        stack.enter_context(Kubelets(f"https://127.0.0.1:{port}"))
         yield config
+
+
+class Kubelets:
+    """Those of all nodes: a pod that is scheduled runs and is ready, one of a job ends, one that is deleted goes."""
+
+    def __init__(self, url: str) -> None:
+        self._url = url
+        self._ended = threading.Event()
+        self._thread = threading.Thread(target=self._run, daemon=True)
+
+    def __enter__(self) -> None:
+        self._thread.start()
+
+    def __exit__(self, *_: object) -> None:
+        self._ended.set()
+        self._thread.join()
+
+    def _run(self) -> None:
+        while not self._ended.wait(0.5):
+            try:
+                for pod in self._ask("GET", "/api/v1/pods")["items"]:
+                    path = f"/api/v1/namespaces/{pod['metadata']['namespace']}/pods/{pod['metadata']['name']}"
+                    if pod["metadata"].get("deletionTimestamp"):
+                        self._ask("DELETE", f"{path}?gracePeriodSeconds=0")
+                    elif pod["spec"].get("nodeName") and pod["status"].get("phase") == "Pending":
+                        self._ask("PATCH", f"{path}/status", {"status": make_status(pod)})
+            except OSError as error:  # a pod that has gone meanwhile, or a server that ends
+                if not isinstance(error, HTTPError) or error.code not in (404, 409):
+                    self._ended.wait(1)
+
+    def _ask(self, method: str, path: str, body: Object | None = None) -> Object:
+        head = {"authorization": f"Bearer {TOKEN}", "content-type": "application/merge-patch+json"}
+        text = None if body is None else json.dumps(body).encode()
+        with urlopen(Request(self._url + path, text, head, method=method), timeout=10, context=_UNCHECKED) as answer:
+            found: Object = json.load(answer)
+            return found
+
+
+def make_status(pod: Object) -> Object:
+    """Of a pod whose containers all run; or have ended well, in a job."""
+    now = datetime.now(UTC).strftime("%Y-%m-%dT%H:%M:%SZ")
+    ends = pod["spec"]["restartPolicy"] != "Always"
+    state = (
+        {"terminated": {"exitCode": 0, "startedAt": now, "finishedAt": now}}
+        if ends
+        else {"running": {"startedAt": now}}
+    )
+    ready = "False" if ends else "True"
+    whole = {"PodScheduled": "True", "Initialized": "True", "ContainersReady": ready, "Ready": ready}
+    return {
+        "phase": "Succeeded" if ends else "Running",
+        "podIP": "10.0.0.1",
+        "podIPs": [{"ip": "10.0.0.1"}],
+        "startTime": now,
+        "conditions": [{"type": name, "status": value, "lastTransitionTime": now} for name, value in whole.items()],
+        "containerStatuses": [
+            {
+                "name": each["name"],
+                "image": each["image"],
+                "imageID": "",
+                "ready": not ends,
+                "restartCount": 0,
+                "state": state,
+            }
+            for each in pod["spec"]["containers"]
+        ],
+    }
 
 
 def _stop(process: subprocess.Popen[bytes]) -> None:
@@ -188,12 +264,10 @@ def _stop(process: subprocess.Popen[bytes]) -> None:
 
 
 def _wait(url: str, log: Path) -> None:
-    unchecked = ssl.create_default_context()  # the server signs its certificate itself, on this machine
-    unchecked.check_hostname, unchecked.verify_mode = False, ssl.CERT_NONE
     until = time.monotonic() + PATIENCE_S
     while time.monotonic() < until:
         try:
-            with urlopen(url, timeout=5, context=unchecked):
+            with urlopen(url, timeout=5, context=_UNCHECKED):
                 return
         except (URLError, OSError):
             time.sleep(0.5)
@@ -233,12 +307,13 @@ def _fill(folder: Path, config: Path) -> None:
     ):
         if done.returncode:
             raise RuntimeError(f"kubectl: {done.stderr.strip()}")
+    kubectl.run("--kubeconfig", config, "taint", "node", "--all", "node.kubernetes.io/not-ready:NoSchedule-")
 
 
-def make_objects() -> list[dict[str, Any]]:
+def make_objects() -> list[Object]:
     """Nodes in three zones, a class of storage that is the default, and volumes of it."""
     has = {"cpu": "32", "memory": "128Gi", "nvidia.com/gpu": "4", "pods": "110", "ephemeral-storage": "200Gi"}
-    objects: list[dict[str, Any]] = []
+    objects: list[Object] = []
     for number in range(NODES):
         labels = {
             "kubernetes.io/hostname": f"node-{number}",
@@ -246,8 +321,9 @@ def make_objects() -> list[dict[str, Any]]:
             "kubernetes.io/os": "linux",
             "kubernetes.io/arch": "amd64",
         }
-        node = {"name": f"node-{number}", "labels": labels, "annotations": {"kwok.x-k8s.io/node": "fake"}}
-        status = {"capacity": has, "allocatable": has}
+        node = {"name": f"node-{number}", "labels": labels}
+        ready = {"type": "Ready", "status": "True", "reason": "Pretends", "message": "runs nothing"}
+        status = {"capacity": has, "allocatable": has, "conditions": [ready]}
         objects.append({"apiVersion": "v1", "kind": "Node", "metadata": node, "spec": {}, "status": status})
     default = {"storageclass.kubernetes.io/is-default-class": "true"}
     objects.append(

@@ -119,7 +119,7 @@ def main(words: list[str] | None = None) -> int:
             for came in [run(each, mine) for each in (*step.before, *commands, *upgrades, *step.after)]:
                 failed += not came.well
                 print(f"{'ok' if came.well else 'FAILED'}: {came.command}\n    {came.says}", flush=True)
-                rows.append((step.page, f"`{' '.join(came.command.split())}`", came.says.replace("|", "/")))
+                rows.append((step.page, _cell(f"`{came.command}`"), _cell(came.says)))
             if left_out:
                 rows.append((step.page, f"{left_out} more", "left out: programs, images or a registry"))
     if asked.write:
@@ -151,6 +151,12 @@ def read_section(text: str, heading: str) -> tuple[list[str], dict[str, Any], in
     return commands, shown, left_out
 
 
+def _cell(text: str) -> str:
+    """In a table."""
+    line = " ".join(text.split()).replace("|", "\\|")
+    return line if text.startswith("`") or len(line) <= 150 else f"{line[:150]} …"
+
+
 def _merged(under: dict[str, Any], over: dict[str, Any]) -> dict[str, Any]:
     """As Helm merges values."""
     both = {name: _merged(under[name], each) for name, each in over.items() if isinstance(under.get(name), dict)}
@@ -177,8 +183,10 @@ def run(command: str, mine: Path) -> Came:
         cwd=ROOT, capture_output=True, text=True, check=False, timeout=600,
     )  # fmt: skip
     refused = done.returncode != 0
-    said = (done.stderr if refused or not done.stdout.strip() else done.stdout).strip().splitlines() or ["nothing"]
-    return Came(plain, refused == command.endswith(REFUSED), said[-1][:300])
+    lines = (done.stderr if refused else done.stdout).strip().splitlines() or ["nothing"]
+    status = [line for line in lines if line.startswith("STATUS: ")]  # of Helm, before the chart's notes
+    warnings = [] if refused else [line for line in done.stderr.splitlines() if "warn" in line.lower()]
+    return Came(plain, refused == command.endswith(REFUSED), "; ".join([*warnings, *(status or lines[-1:])])[:300])
 
 
 if __name__ == "__main__":

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import json
 import sys
+import threading
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 
 import kubernetes_validate
@@ -120,6 +122,50 @@ def test_what_lives_beside_kubernetes_is_of_its_version() -> None:
     assert f"require k8s.io/kubernetes {program.version}\n" in made
     assert f"replace k8s.io/api => k8s.io/api v0{program.version.removeprefix('v1')}\n" in made
     assert "replace" not in cluster.write_module(cluster.PROGRAMS["etcd"], "require k8s.io/klog/v2 v2.1.0\n")
+
+
+def test_pods_run_or_end_and_go_where_no_kubelet_is() -> None:
+    pod: Object = {
+        "metadata": {"namespace": "shop", "name": "web"},
+        "spec": {"nodeName": "node-1", "restartPolicy": "Always", "containers": [{"name": "web", "image": "web:1.0"}]},
+        "status": {"phase": "Pending"},
+    }
+    job = pod | {"spec": pod["spec"] | {"restartPolicy": "Never"}, "metadata": pod["metadata"] | {"name": "fill"}}
+    gone = pod | {"metadata": {"namespace": "shop", "name": "gone", "deletionTimestamp": "2026-11-28T23:00:00Z"}}
+    waits = pod | {"spec": pod["spec"] | {"nodeName": None}, "metadata": pod["metadata"] | {"name": "waits"}}
+    asked: dict[str, str | None] = {}
+    done = threading.Event()
+
+    class Server(BaseHTTPRequestHandler):
+        def _do(self) -> None:
+            body = self.rfile.read(int(self.headers.get("content-length") or 0))
+            if self.command != "GET":
+                asked[f"{self.command} {self.path}"] = json.loads(body)["status"]["phase"] if body else None
+            if len(asked) == 3:
+                done.set()
+            self.send_response(200)
+            self.end_headers()
+            self.wfile.write(json.dumps({"items": [pod, job, gone, waits]}).encode())
+
+        do_GET = do_PATCH = do_DELETE = _do
+
+        def log_message(self, *_: object) -> None:
+            pass
+
+    with ThreadingHTTPServer(("127.0.0.1", 0), Server) as server:
+        threading.Thread(target=server.serve_forever, daemon=True).start()
+        with cluster.Kubelets(f"http://127.0.0.1:{server.server_port}"):
+            assert done.wait(60)
+        server.shutdown()
+    place = "/api/v1/namespaces/shop/pods"
+    assert asked == {
+        f"PATCH {place}/web/status": "Running",
+        f"PATCH {place}/fill/status": "Succeeded",
+        f"DELETE {place}/gone?gracePeriodSeconds=0": None,
+    }
+    for each in (pod, job):
+        each = {"apiVersion": "v1", "kind": "Pod"} | each | {"status": cluster.make_status(each)}
+        kubernetes_validate.validate(each, "1.36", strict=True)
 
 
 def test_a_cluster_that_cannot_be_made_says_what_it_needs(

@@ -1,4 +1,4 @@
-"""Copy SOURCE out of a bucket into TARGET: a file, a folder, or what a pattern in the last part of its name stands for."""
+"""Copy SOURCE out of a bucket into TARGET: a file, a folder, or what the pattern in the last part of its name means."""
 
 import os
 import shutil
