@@ -402,6 +402,16 @@ class Refinement:
         """
         return to_refined_scores(scores, self.scale, len(self.vectors))
 
+    def leads(self, scores: npt.ArrayLike) -> npt.NDArray[np.float32]:
+        """How far the first result stands out (B,), comparable between queries, whether they moved or stayed plain.
+
+        Of all that scores alone say it tells best which first results are right, see docs/measurements/thresholds.md.
+
+        Args:
+            scores: (B, K) cosines as the index gave them, the best first; ten are looked at.
+        """
+        return leads_of(scores, self.scale)
+
     @property
     def refined(self) -> npt.NDArray[np.bool_]:
         """(B,) whether a vector moved; one that was to be refined may stay, see :meth:`why_plain`."""
@@ -463,6 +473,20 @@ def to_refined_scores(
         return given
     factor, offset = (scale[:, side].reshape(-1, *([1] * (given.ndim - 1))) for side in (0, 1))
     return np.asarray((given - offset) / factor, np.float32)
+
+
+def leads_of(scores: npt.ArrayLike, scale: npt.NDArray[np.float32] | None) -> npt.NDArray[np.float32]:
+    """The lead of the first score over the tenth (B,), half way to the scale of plain ones; of scores (B, K).
+
+    As it is, it is low for queries that moved far; on the scale of plain scores, it is high for those that moved far
+    and wrongly. Half way lies the root of the factor.
+
+    >>> leads_of([[0.5, 0.25, 0.25], [0.5, 0.25, 0.25]], np.float32([[4.0, 0.1], [1.0, 0.0]])).tolist()
+    [0.5, 0.25]
+    """
+    given = np.asarray(scores, np.float32)[:, :10]
+    lead = given[:, 0] - given[:, -1]
+    return np.asarray(lead if scale is None else np.sqrt(scale[:, 0]) * lead, np.float32)
 
 
 def join_scales(said: Sequence[Any], moved: npt.NDArray[np.float32]) -> npt.NDArray[np.float32] | None:

@@ -101,6 +101,18 @@ def test_a_plain_cut_off_becomes_each_query_s_own(refiner, world, queries, modal
     assert plain.refined_scores(0.3).tolist() == [np.float32(0.3)] * GROUPS
 
 
+def test_leads_lie_between_those_of_raw_and_of_plain_scores(refiner, world, queries, modality):
+    result = refiner.refine(queries, modality=modality)
+    best = -np.sort(-(result.vectors @ world.records.side(other(modality)).T), axis=1)
+    raw = best[:, 0] - best[:, 9]
+    back = result.plain_scores(best)
+    leads = result.leads(best)
+    np.testing.assert_allclose(leads**2, raw * (back[:, 0] - back[:, 9]), rtol=1e-3)
+    np.testing.assert_allclose(result.leads(best[:, :10]), leads)
+    plain = refiner.refine(queries, modality=modality, role="candidate")
+    np.testing.assert_allclose(plain.leads(best), raw)
+
+
 def test_a_query_that_stays_has_the_scale_of_plain_scores(refiner, world, queries, modality):
     stayed = refiner.refine(queries, modality=modality, caution=1.0, where={"group": GROUPS + 1})
     assert stayed.scale is None or np.allclose(stayed.scale, [1.0, 0.0], atol=1e-5)

@@ -69,6 +69,9 @@ class _Compared(OpenOptions):
             show_default="what half of the plain results have",
         ),
     ] = None
+    compress: Annotated[
+        bool, typer.Option("--compress", help="Also say what int8, 4 bit, PQ or 1 bit would lose of what is found.")
+    ] = False
     limit: Annotated[int, typer.Option(min=1, help="Queries at most; more are drawn from.")] = LIMIT
     seed: Annotated[int, typer.Option(min=0, help="Of what is drawn, and of intervals.")] = 0
 
@@ -177,6 +180,7 @@ def _asked(said: _Compared, pictures: Path, target: Any, options: dict[str, Any]
         None if said.clicks is None else read_clicks(said.clicks),
         read_marks(said.verdicts) if said.verdicts else None,
         pictures,
+        said.compress,
         said.cut_off,
         options,  # type: ignore[arg-type]  # of the flags of RefineOptions
     )

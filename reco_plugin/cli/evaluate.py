@@ -152,6 +152,9 @@ def retrieval_command(
         ),
     ],
     *,
+    compress: Annotated[
+        bool, typer.Option("--compress", help="Also say what an index of int8, 4 bit, PQ or 1 bit loses of it.")
+    ] = False,
     given: Given,
 ) -> None:
     """Search images by captions and captions by images: frozen, the query refined, the index refined, both.
@@ -167,7 +170,8 @@ def retrieval_command(
     asked = take_flags(_Evaluation, given)
     raw = count_captioned(captioned)
     with open_setup(asked, given, vectors=not raw) as reco, encoding(raw) as advance:
-        result = retrieval(_with_cache(reco, asked.cache, vectors=not raw), captioned, progress=advance, **given)
+        cached = _with_cache(reco, asked.cache, vectors=not raw)
+        result = retrieval(cached, captioned, progress=advance, compressed=compress, **given)
         _print_result(result, reco, asked)
 
 

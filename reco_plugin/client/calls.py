@@ -37,6 +37,7 @@ from ..types import (
     Used,
     Vectors,
     join_scales,
+    leads_of,
     other,
     to_plain_scores,
     to_refined_scores,
@@ -94,6 +95,10 @@ class Refined:
     def refined_scores(self, scores: npt.ArrayLike) -> npt.NDArray[np.float32]:
         """As :meth:`reco_plugin.types.Refinement.refined_scores`."""
         return to_refined_scores(scores, self.scale, len(self.vectors))
+
+    def leads(self, scores: npt.ArrayLike) -> npt.NDArray[np.float32]:
+        """As :meth:`reco_plugin.types.Refinement.leads`."""
+        return leads_of(scores, self.scale)
 
     @classmethod
     def unmoved(cls, frozen: Vectors, reason: Away, *, explain: bool = False) -> Refined:

@@ -30,6 +30,7 @@ def findings_of(found: Comparison, command: str) -> Findings:
             _changed(found),
             _scored(found),
             _exact(found),
+            _compressed(found),
             _timed(found),
             _asked(found),
         )
@@ -271,6 +272,40 @@ def _exact(found: Comparison) -> Section | None:
     )
 
 
+def _compressed(found: Comparison) -> Section | None:
+    cost = found.compressed
+    if cost is None:
+        return None
+    rows: list[dict[str, Cell]] = []
+    for one in cost.ways:
+        row: dict[str, Cell] = {"way": one.way}
+        row |= {"plain": one.shares[0], "refined": one.shares[1]}
+        row |= {"plain_again": one.rescored[0], "refined_again": one.rescored[1]}
+        if one.ndcg is not None and one.ndcg_rescored is not None:
+            row |= {"gain": one.ndcg[1] - one.ndcg[0], "gain_again": one.ndcg_rescored[1] - one.ndcg_rescored[0]}
+        rows.append(row)
+    gain = f"refined − plain, nDCG@{found.how.k}"
+    columns = (
+        Column(key="way", title="compressed to"),
+        Column(key="plain", title="plain", kind="percent"),
+        Column(key="refined", title="refined", kind="percent"),
+        Column(key="plain_again", title="plain, rescored", kind="percent"),
+        Column(key="refined_again", title="refined, rescored", kind="percent"),
+        *((Column(key="gain", title=gain, kind="points"),) if "gain" in rows[0] else ()),
+        *((Column(key="gain_again", title="the same, rescored", kind="points"),) if "gain" in rows[0] else ()),
+    )
+    return Section(
+        key="compressed",
+        title="What compression would cost",
+        about=(
+            f"Share of the first {found.how.k} of exact search that is found among {cost.documents:,} documents whose "
+            "vectors are compressed; rescored: of three times as many results, compared by whole vectors. Graphs and "
+            "lists may lose more. One bit and PQ can lose what refinement gains: rescore, or stay with int8."
+        ),
+        tables=(Table(title="", columns=columns, rows=tuple(rows)),),
+    )
+
+
 def _timed(found: Comparison) -> Section | None:
     steps: dict[str, Sequence[float]] = {
         "embedding a text": found.times.get("embed", ()),
@@ -347,6 +382,8 @@ def to_json(found: Comparison, command: str) -> dict[str, Any]:
         told["exact"] = {"plain": exact.plain, "refined": exact.refined, "tried": tried, "enough": exact.enough}
     else:
         told["exact"] = found.no_exactness or None
+    if found.compressed is not None:
+        told["compressed"] = asdict(found.compressed)
     if isinstance(found.clicked, ClickVerdict):
         told["clicks"] = asdict(found.clicked)
     elif found.clicked is not None:
@@ -378,7 +415,7 @@ def render(found: Comparison) -> str:
     shown = findings_of(found, "")
     lines: list[str] = []
     for section in shown.sections:
-        if section.key in ("judged", "scores", "exact", "times"):
+        if section.key in ("judged", "scores", "exact", "compressed", "times"):
             tables = [f"{markdown_table(table)}\n" for table in section.tables if table.rows]
             lines += [section.title, *(tables or [section.about, ""])]
     first, *others = shown.summary

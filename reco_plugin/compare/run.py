@@ -19,6 +19,7 @@ from ..options import RefineOptions
 from ..reco import Reco
 from ..types import ImageInput, Refinement, Target, Vectors, join_scales, other
 from .clicks import ClickReport, report_clicks
+from .compressed import CompressionCost, measure_compression
 from .encoder_check import IndexCheck, check_dimension, check_encoder, looks_like
 from .evidence import ENOUGH, Indication, by_captions_of_index, by_exact_search, by_pairs_of_memory, cosine_of
 from .judgments import Clicks, Grades, Judgments, read_run
@@ -48,6 +49,7 @@ class CompareOptions:
         judgments, marks: what is known of the queries.
         clicks: of a log of plain results, or what those of interleaved lists said.
         pictures: folder of relative paths of pictures.
+        compress: whether to say what compressing the index would cost.
         cut: the cosine from which on a result is shown today; None: the one that half of plain's results have.
         refine: other options of the refinement.
     """
@@ -58,6 +60,7 @@ class CompareOptions:
     clicks: Clicks | ClickVerdict | None = None
     marks: Marks | None = None
     pictures: Path = Path()
+    compress: bool = False
     cut: float | None = None
     refine: RefineOptions = field(default_factory=RefineOptions)
 
@@ -89,6 +92,7 @@ class Comparison:
         target: what the queries were refined for, by modality.
         times: seconds of ``embed`` and ``refine`` for one query, each several times.
         scores: plain and refined, and on one scale; None where only rankings are known, or nothing was found.
+        compressed: what compressing the index would cost; None where nobody asked, or its vectors cannot be read.
         exactness: of the index; None where it was not measured, and ``no_exactness`` says why.
         judged: against judgments; None without any.
         ids: of the judgments.
@@ -111,6 +115,7 @@ class Comparison:
     target: Mapping[str, Target] = field(default_factory=dict)
     times: Mapping[str, Sequence[float]] = field(default_factory=dict)
     scores: ScoreScales | None = None
+    compressed: CompressionCost | None = None
     exactness: Exactness | None = None
     no_exactness: str = ""
     judged: JudgedQueries | None = None
@@ -188,12 +193,13 @@ def compare(
     gain = by_exact_search(log.queries, exactness, known.grades, asked.how)
     exact = None if gain is None or exactness is None else (gain, exactness.refined)
     scores = measure_scores(refined, rankings.hits, described, index.scan(), asked.cut)
+    cost = measure_compression(index.scan(), vectors, asked.how.k, known.grades) if asked.compress else None
     return Comparison(
         log, asked.how, rankings,
         decide(evidence, log.queries, moved, asked.how, Heard(_alarm(reco, check), known.told, asked.marks, exact)),
         changes(*_both(rankings)), overlaps(*_both(rankings)),
         moved, _reasons(refined), refined, described, check, target, _times(reco, log.queries, target, asked.refine),
-        scores, exactness, problem, known.judged, known.ids, known.clicked, evidence, asked.marks,
+        scores, cost, exactness, problem, known.judged, known.ids, known.clicked, evidence, asked.marks,
     )  # fmt: skip
 
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import replace
 from typing import Unpack
 
@@ -15,11 +15,12 @@ from ..encode import Progress
 from ..options import RefineHow, given_options
 from ..score import Refines
 from ..types import Modality, Role, Vectors
+from .compression import COMPRESSIONS, compress, search, share
 from .encoding import image_vectors, refine_candidates, refine_queries, silent, text_vectors
 from .measure import Measured, gain, mean_move, measure_exact, measure_sides, move_among, try_cautions
 from .ranking import RECALL_AT, ndcg, rank_scores
 from .reasons import Reason, Tried, count_own, little, why
-from .results import PerQuery, RetrievalResult, RetrievalVariant, per_query
+from .results import CompressedLine, PerQuery, RetrievalResult, RetrievalVariant, per_query
 from .task import Task, TaskItems
 
 _DEPTH = 10  # of nDCG
@@ -28,23 +29,27 @@ _DIRECTIONS: tuple[tuple[Modality, Modality], ...] = (("text", "image"), ("image
 
 
 def retrieval(
-    reco: Refines, captioned: Captioned, *, progress: Progress = silent, **options: Unpack[RefineHow]
+    reco: Refines,
+    captioned: Captioned,
+    *,
+    progress: Progress = silent,
+    compressed: bool = False,
+    **options: Unpack[RefineHow],
 ) -> RetrievalResult:
     """Search images by texts and texts by images, frozen and refined.
 
     A text finds its image; an image finds any of its texts. The searching side is refined as queries, the searched side
     as candidates, which compete. They are compared as vectors, as in a search index, also where both sides are refined;
     and then by exact scores, too, where the fusion has them (:meth:`reco_plugin.reco.Reco.scores`). Pairs of the memory
-    that are the image's own (same id) are hidden from the image and from its texts. Intervals are drawn over images, so
-    that the captions of one image stay together.
+    that are the image's own (same id) are hidden from the image and from its texts. Intervals are drawn over images.
 
-    Texts also search the other texts, where an image has several, and images the other images, where some share a text:
-    with the queries frozen, and refined for that.
+    Each modality is also searched among its own, where an image has several texts, or images share one.
 
     Args:
         reco: refines, and encodes where the set holds raw images and texts.
         captioned: the set.
         progress: called with the number of items of each encoded batch.
+        compressed: also in an index whose vectors are compressed, see :mod:`.compression`.
         options: k, search, fusion, gate or where, as in ``reco.refine``.
 
     Raises:
@@ -54,28 +59,23 @@ def retrieval(
     plain, owner = _encoded(reco, captioned, progress), captioned.text_of_image
     queries = {side: refine_queries(reco, items, **options) for side, items in plain.items()}
     index = {side: refine_candidates(reco, items, **options) for side, items in plain.items()}
-    variants: list[RetrievalVariant] = []
-    reasons: list[Reason | None] = []
-    by_query: dict[str, PerQuery] = {}
+    variants, reasons, by_query = list[RetrievalVariant](), list[Reason | None](), dict[str, PerQuery]()
     for asks, searched in _DIRECTIONS:
         task = Task(plain[asks], plain[searched], plain[asks].labels)
         refined = replace(task, queries=queries[asks], candidates=index[searched])
         described = np.isin(task.queries.labels, task.candidates.labels)  # images without texts are no queries
         asked, moved = task.only(described), refined.only(described)
-        found = measure_sides(asked, [moved], depth=_DEPTH)
-        exact = measure_exact(asked, move_among(reco, asked, moved, **options), _DEPTH)
-        found |= {} if exact is None else {"exact": exact}
-        lines = _lines(f"{asks}->{searched}", found, task.groups[described])
-        variants += lines
+        found = _measured(reco, asked, moved, **options)
+        variants += (lines := _lines(f"{asks}->{searched}", found, task.groups[described]))
         names = _names(captioned, asks, described)
         by_query[f"{asks}->{searched}"] = per_query(names, dict(zip(_REFINED, found.values(), strict=False)))
-        lost = dict.fromkeys(names[row] for row in np.flatnonzero(_lost(found, asks)).tolist())
+        lost = _lost(found, asks, names)
         cautions = try_cautions(reco, asked, queries[asks], **options) if little(lines[1].gain) else {}
         others = [{other.refined: other.gain for other in lines[1:] if other is not line} for line in lines[1:3]]
-        reasons.append(_reason(lines[1], plain[asks], queries[asks], Tried(cautions, others[0], list(lost))))
+        reasons.append(_reason(lines[1], plain[asks], queries[asks], Tried(cautions, others[0], lost)))
         reasons.append(_reason(lines[2], plain[searched], index[searched], Tried(others=others[1])))
-    alike = replace(plain["image"], labels=_first_with_a_text_of(captioned.texts, owner, len(plain["image"])))
-    variants += [*_among_own(reco, plain["text"], **options), *_among_own(reco, alike, **options)]
+    for items in (plain["text"], _alike(plain["image"], captioned)):
+        variants += _among_own(reco, items, **options)
     return RetrievalResult(
         captioned.name,
         len(plain["image"]),
@@ -86,7 +86,23 @@ def retrieval(
         _count_repeated(captioned.texts, owner),
         count_own(reco, plain["image"].vectors, captioned.ids),
         by_query,
+        tuple(_compressed(plain, queries)) if compressed else (),
     )
+
+
+def _compressed(plain: Mapping[Modality, TaskItems], refined: Mapping[Modality, TaskItems]) -> Iterator[CompressedLine]:
+    """What frozen queries, and refined ones, find in a plain index that is compressed in each way."""
+    for asks, searched in _DIRECTIONS:
+        index, labels = plain[searched].vectors, plain[searched].labels
+        asked = np.isin(plain[asks].labels, labels)
+        sides, true = [side[asks].vectors[asked] for side in (plain, refined)], plain[asks].labels[asked]
+        exact = [search(queries, index, None, _DEPTH).found for queries in sides]
+        for way in COMPRESSIONS:
+            seen = compress(index, way)
+            kept = [(one.found, one.rescored) for one in (search(queries, index, seen, _DEPTH) for queries in sides)]
+            shares = [[share(rows, best) for rows in both] for both, best in zip(kept, exact, strict=True)]
+            right = [[float((labels[rows[:, 0]] == true).mean()) for rows in both] for both in kept]
+            yield CompressedLine(f"{asks}->{searched}", way, *shares, *right)
 
 
 def _encoded(reco: Refines, captioned: Captioned, progress: Progress) -> dict[Modality, TaskItems]:
@@ -97,6 +113,19 @@ def _encoded(reco: Refines, captioned: Captioned, progress: Progress) -> dict[Mo
         "text": TaskItems(texts, "text", owner, None if own is None else [own[row] for row in owner]),
         "image": TaskItems(images, "image", np.arange(len(images)), own),
     }
+
+
+def _measured(reco: Refines, asked: Task, moved: Task, **options: Unpack[RefineHow]) -> dict[str, Measured]:
+    """Each side frozen and refined, and by exact scores where the fusion has them."""
+    found = dict(measure_sides(asked, [moved], depth=_DEPTH))
+    exact = measure_exact(asked, move_among(reco, asked, moved, **options), _DEPTH)
+    return found if exact is None else found | {"exact": exact}
+
+
+def _alike(images: TaskItems, captioned: Captioned) -> TaskItems:
+    """Images, labelled by the first one that shares a text with them."""
+    labels = _first_with_a_text_of(captioned.texts, captioned.text_of_image, len(images))
+    return replace(images, labels=labels)
 
 
 def _among_own(reco: Refines, items: TaskItems, **options: Unpack[RefineHow]) -> list[RetrievalVariant]:
@@ -143,9 +172,10 @@ def _names(captioned: Captioned, asks: Modality, chosen: npt.NDArray[np.bool_]) 
     return [names[row] for row in np.flatnonzero(chosen).tolist()]
 
 
-def _lost(found: Mapping[str, Measured], refined: str) -> npt.NDArray[np.bool_]:
-    """Queries (N,) that frozen vectors answer and refined ones do not."""
-    return np.asarray((found["frozen"].ranks[0] == 0) & (found[refined].ranks[0] > 0))
+def _lost(found: Mapping[str, Measured], refined: str, names: Sequence[str]) -> list[str]:
+    """Names of the queries, of N, that frozen vectors answer and refined ones do not."""
+    rows = np.flatnonzero((found["frozen"].ranks[0] == 0) & (found[refined].ranks[0] > 0))
+    return list(dict.fromkeys(names[row] for row in rows.tolist()))
 
 
 def _count_repeated(texts: Sequence[str] | Vectors, owner: npt.NDArray[np.int64]) -> int:

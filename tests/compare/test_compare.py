@@ -96,6 +96,8 @@ def test_the_scale_of_scores_is_told_before_and_after(filled, index, log):
     strict = compare(filled, index, log, CompareOptions(SearchHow(5), cut=0.999))
     assert strict.scores.of["plain"].passing == 0
     assert "results a query that pass" in render(strict)
+    asked = compare(filled, index, log, CompareOptions(SearchHow(5), compress=True))
+    assert asked.compressed is None, "a function cannot be scanned"
     assert to_json(strict, "")["scores"]["cut_off"] == 0.999
 
 

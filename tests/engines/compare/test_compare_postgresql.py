@@ -73,7 +73,7 @@ def run(shop: dict[str, str], out: Path, *more: object, table: str = "drawn", fi
 
 
 def test_it_measures_every_arm_and_writes_a_page_and_figures(shop, tmp_path):
-    result = run(shop, tmp_path, "--qrels", f"{shop['folder']}/qrels", "-k", 5)
+    result = run(shop, tmp_path, "--qrels", f"{shop['folder']}/qrels", "-k", 5, "--compress")
     assert result.exit_code == 0, result.output
     told = json.loads((tmp_path / "compare.json").read_text(encoding="utf-8"))
     assert set(told["judged"]) == {"plain", "refined", "text", "text + plain", "text + refined", "queries"}
@@ -84,6 +84,12 @@ def test_it_measures_every_arm_and_writes_a_page_and_figures(shop, tmp_path):
     assert "24 pictures agree" in told["index_check"]["said"]
     assert told["exact"]["plain"] == pytest.approx(1.0, abs=0.1)
     assert set(told["seconds"]) == {"embed", "refine", "plain", "refined", "text"}
+    assert [one["way"] for one in told["compressed"]["ways"]] == ["none", "int8", "4 bit", "PQ", "1 bit"]
+    assert told["compressed"]["documents"] == 24
+    none = told["compressed"]["ways"][0]
+    assert none["shares"] == [1.0, 1.0]
+    assert none["ndcg"] == pytest.approx([told["judged"][side]["nDCG@5"][0] for side in ("plain", "refined")], abs=0.05)
+    assert "What compression would cost" in result.output
     plain, refined, back = told["scores"]["of"]
     assert back["mean"] == pytest.approx(plain["mean"], abs=0.02)
     assert back["spread"] == pytest.approx(plain["spread"], rel=0.2)
