@@ -128,9 +128,11 @@ def _size(radius: int) -> str:
 
 
 def _quickstart() -> Bench:
-    from reco_plugin.quickstart.dataset import MEMORY_STYLES, QUERY_STYLES, load
+    from some_drawings import all_drawings
 
-    data = load()
+    from reco_plugin.quickstart.dataset import MEMORY_STYLES, QUERY_STYLES
+
+    data = all_drawings()
     entities = [entity for split in ("unseen", "seen") for entity in data.labels([split])[:ENTITIES]]  # type: ignore
     number = {entity.key: n for n, entity in enumerate(entities)}
     queries, pairs = [], []

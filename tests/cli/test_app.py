@@ -29,7 +29,8 @@ def commands(group: Any, path: tuple[str, ...] = ()) -> Iterator[tuple[str, ...]
             yield (*path, name)
 
 
-ALL = sorted(commands(typer.main.get_command(app)))
+WHOLE: Any = typer.main.get_command(app)
+ALL = sorted(commands(WHOLE))
 
 
 def test_the_commands_are_these() -> None:
@@ -163,7 +164,7 @@ def test_a_file_that_is_not_there_suggests_its_neighbour(tmp_path: Path) -> None
 
 
 def parameters(path: tuple[str, ...]) -> list[Any]:
-    command: Any = typer.main.get_command(app)
+    command = WHOLE
     for name in path:
         command = command.commands[name]
     return list(command.params)

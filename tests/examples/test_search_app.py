@@ -137,9 +137,9 @@ def run(folder: Path, *arguments: str) -> Any:
 
 @pytest.fixture(scope="module")
 def folder(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
-    """Of an application that sells every third of the drawings."""
+    """Of an application that sells every sixth of the drawings."""
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr("examples.search_app.catalogue.load", partial(load_some, every=3))
+        patch.setattr("examples.search_app.catalogue.load", partial(load_some, every=6))
         yield tmp_path_factory.mktemp("search")
 
 

@@ -11,9 +11,9 @@ from pathlib import Path
 
 import pytest
 from blank_drawings import load_unrendered
-from some_drawings import load_some
+from some_drawings import all_drawings, load_some
 
-from reco_plugin.quickstart.dataset import Quickstart, load
+from reco_plugin.quickstart.dataset import Quickstart
 
 CACHE = Path(__file__).resolve().parents[2] / ".cache" / "quickstart"
 
@@ -21,7 +21,7 @@ CACHE = Path(__file__).resolve().parents[2] / ".cache" / "quickstart"
 @pytest.fixture(scope="session")
 def data() -> Quickstart:
     """The drawings as a user has them."""
-    return load()
+    return all_drawings()
 
 
 @pytest.fixture(scope="session")

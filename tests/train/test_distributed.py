@@ -260,5 +260,5 @@ def test_where_the_first_process_fails_the_group_is_left_before_python_ends() ->
         "except ZeroDivisionError:\n"
         "    print(torch.distributed.is_initialized())\n"
     )
-    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, env=ENVIRONMENT, check=False)
     assert (done.returncode, done.stdout.strip()) == (0, "False"), done.stderr
