@@ -173,11 +173,11 @@ def pytest_collection() -> Iterator[None]:
 
 @pytest.hookimpl(tryfirst=True)
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Mark what is slow, before ``-m`` chooses, and begin with it: at the end the workers have small files to share."""
+    """Mark what is slow, before ``-m`` chooses, and begin with it: at the end workers have small files to share."""
     for item in items:
         if is_slow(item.path):
             item.add_marker("slow")
-    items.sort(key=lambda item: item.get_closest_marker("slow") is None)
+    items.sort(key=lambda item: not is_slow(item.path))
 
 
 @cache
