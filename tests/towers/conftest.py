@@ -8,6 +8,7 @@ from pathlib import Path
 
 import pytest
 import torch
+from exported_once import graphs_are_made_once  # noqa: F401  # a fixture
 
 from benchmarks.families import FAMILIES, write_immich
 

@@ -219,8 +219,10 @@ def test_weights_in_files_of_their_own_are_read(js: Path, tmp_path: Path) -> Non
         add(js, tmp_path / "three")
 
 
-@pytest.mark.parametrize("layout", ["transformers_js", "optimum"])
-@pytest.mark.parametrize("precision", ["fp32", "fp16", "int8"])
+@pytest.mark.parametrize(
+    ("layout", "precision"),
+    [("optimum", "fp32"), ("transformers_js", "fp32"), ("transformers_js", "fp16"), ("optimum", "int8")],
+)
 def test_large_towers_get_a_second_file(
     layout: str, precision: str, written: Written, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
