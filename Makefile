@@ -65,7 +65,7 @@ lint: $(DEV)/.ready
 	$(RUN)/ruff format --check .
 
 types: $(DEV)/.ready
-	$(RUN)/mypy
+	$(RUN)/mypy -n 2
 
 unit: $(DEV)/.ready install-triton install-browser
 	$(PYTEST)
