@@ -32,7 +32,7 @@ from reco_plugin.serve.settings import ServeSettings, load_serve_settings
 from reco_plugin.serve.workers import together
 from reco_plugin.serve.workers.line import Answering, OwnerLine
 from reco_plugin.serve.workers.owned import OwnedPairs
-from reco_plugin.serve.workers.owner import Owner
+from reco_plugin.serve.workers.owner import Beat, Owner
 from reco_plugin.serve.workers.together import cores, how_many, serve_together, share_of
 from reco_plugin.types import Records, Search
 
@@ -83,13 +83,13 @@ def _is_of(process: int, port: int) -> bool:
     return f"socket:[{node}]" in names
 
 
-def start(folder: Path, model: Path, *flags: str) -> Running:
+def start(folder: Path, model: Path, *flags: str, **variables: str) -> Running:
     with socket.create_server(("127.0.0.1", 0)) as free:
         port = free.getsockname()[1]
-    log = folder / "log"
+    log, env = folder / "log", environment(RECO_SERVE_ADMIN_KEY="adm", **variables)
     words = command("--model", str(model), "--workers", "2", "--port", str(port), *flags)
     with log.open("wb") as out:
-        process = subprocess.Popen(words, cwd=folder, env=environment(RECO_SERVE_ADMIN_KEY="adm"), stderr=out)
+        process = subprocess.Popen(words, cwd=folder, env=env, stderr=out)
     return Running(process, f"http://127.0.0.1:{port}", folder / "memory", log)
 
 
@@ -250,6 +250,25 @@ def test_workers_end_when_the_process_that_started_them_is_killed(tmp_path, mode
     finally:
         running.process.kill()
         running.process.wait()
+
+
+def test_it_ends_where_no_worker_can_serve(tmp_path, model):
+    """As where the memory's server is down, and nobody wants answers without it."""
+    with socket.create_server(("127.0.0.1", 0)) as free:
+        nobody = f"http://127.0.0.1:{free.getsockname()[1]}"
+    running = start(tmp_path, model, "--memory", nobody, RECO_ON_MEMORY_FAILURE="fail")
+    assert running.process.wait(60) == 3
+    assert "cannot serve: " in running.log.read_text("utf-8")
+
+
+def test_a_worker_that_says_nothing_or_that_it_hangs_is_lost():
+    owner = Owner(load_settings(memory="http://localhost:6333"), None, 1.0)
+    owner.started(0)
+    assert not owner.hangs(0, 0.0)  # it loads its model
+    owner.beat(Beat(0, 0, finishes=False, ready=True, hangs=False, families=[]), -1)
+    assert (owner.hangs(0, 60.0), owner.hangs(0, 0.0), owner.hangs(1, 0.0)) == (False, True, False)
+    owner.beat(Beat(0, 0, finishes=False, ready=True, hangs=True, families=[]), -1)
+    assert owner.hangs(0, 60.0)
 
 
 def test_what_only_one_process_can_have_is_refused(model):

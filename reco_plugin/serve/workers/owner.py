@@ -187,12 +187,12 @@ class Owner:
             self._replaced += replaced
 
     def hangs(self, number: int, most_s: float) -> bool:
-        """Whether a worker says that it hangs, or has said nothing for so long."""
+        """Whether a worker says that it hangs, or says nothing for so long; one that has not begun loads its model."""
         with self._lock:
             worker = self._workers.get(number)
-        if worker is None:
+        if worker is None or worker.beat is None:
             return False
-        return time.monotonic() - worker.at > most_s or (worker.beat is not None and worker.beat.hangs)
+        return worker.beat.hangs or time.monotonic() - worker.at > most_s
 
     @property
     def all_ready(self) -> bool:

@@ -13,7 +13,7 @@ import tempfile
 import time
 import uuid
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager, suppress
+from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import dataclass, replace
 from math import ceil
 from multiprocessing.connection import wait
@@ -33,7 +33,7 @@ from ...sessions.opening import check_settings
 from ..health import HOPELESS
 from ..logs import LOGGER, log_to_stderr
 from ..note import Note
-from ..run import DOOR, PLACE, places, remove_abandoned, shown_url, warn_of_open_door
+from ..run import DOOR, PLACE, check_address, places, remove_abandoned, shown_url, warn_of_open_door
 from ..settings import ServeSettings
 from .line import Answering
 from .owner import Owner
@@ -43,6 +43,7 @@ log = logging.getLogger(LOGGER)
 _LOOK_S = 0.1
 _FIRST_PAUSE_S, _LONGEST_PAUSE_S = 0.5, 30.0
 _SOUND_S = 60.0  # after which a worker that dies counts as one that was sound
+_SILENT_S = 60.0  # that a busy machine may keep a worker from saying anything
 _GRACE_S = 10.0  # beyond the settings, until what does not end is killed
 _BESIDE = 250_000_000  # bytes that a worker takes beside its model: Python, packages, requests
 _COPIES = 2  # of a model's files in RAM, in an engine's own layout
@@ -146,7 +147,7 @@ class _Crew:
         self._signals: list[int] = []
         self._stopping, self._failed, self._said = False, False, False
         self._latest: float | None = None
-        self._hopeless_s = HOPELESS * serve.deadline_s
+        self._hopeless_s = max(_SILENT_S, HOPELESS * serve.deadline_s)
 
     def run(self, folder: Path) -> None:
         """Start them, and return when they have ended after a signal; exits where they cannot serve at all."""
@@ -241,21 +242,23 @@ class _Crew:
 
 @contextmanager
 def _reserved(serve: ServeSettings) -> Iterator[Sequence[ListenPlace]]:
-    """Hold the port while the block runs; nothing listens by that."""
-    with suppress(OSError):  # which was checked before
-        found = socket.getaddrinfo(serve.host, serve.port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE)
-    held: list[socket.socket] = []
-    places: list[ListenPlace] = []
-    port = serve.port
-    try:
-        for family, *_, address in found:
-            held.append(listen_at((family, (address[0], port, *address[2:]))))
-            places.append((family, held[-1].getsockname()))
-            port = places[0][1][1]
-        yield places
-    finally:
-        for one in held:
-            one.close()
+    """Hold the port while the block runs; nothing listens by that.
+
+    Raises:
+        ConfigError: another program has taken the address meanwhile.
+    """
+    with ExitStack() as held:
+        reserved: list[ListenPlace] = []
+        try:
+            found = socket.getaddrinfo(serve.host, serve.port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE)
+            for family, *_, address in found:
+                port = reserved[0][1][1] if reserved else serve.port  # one for all, also where any will do
+                one = held.enter_context(listen_at((family, (address[0], port, *address[2:]))))
+                reserved.append((family, one.getsockname()))
+        except OSError:
+            check_address(serve)  # which says what is wrong
+            raise
+        yield reserved
 
 
 @contextmanager

@@ -61,22 +61,20 @@ def work(job: WorkerJob) -> None:
     line = OwnerLine(job.line)
     try:
         with _open(job, line) as reco:
-            if not job.first:
-                _warm(reco)
-            run(job.serve, reco, Member(job, line))
+            is_warm = not job.first and _warm(reco)
+            run(job.serve, reco, Member(job, line, is_warm=is_warm))
     except RecoError as error:
         log.error("worker %d cannot serve: %s", job.number, error)
         sys.exit(NOT_STARTED)
 
 
-def listen_at(place: ListenPlace, *, shared: bool = True) -> socket.socket:
+def listen_at(place: ListenPlace) -> socket.socket:
     """A socket that others may listen beside, if they say so, too; the kernel gives each connection to one of them."""
     family, address = place
     made = socket.socket(family, socket.SOCK_STREAM)
     try:
         made.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-        if shared:
-            made.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEPORT, 1)
+        made.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEPORT, 1)
         if family == socket.AF_INET6:
             made.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY, 1)
         made.bind(address)
@@ -89,8 +87,9 @@ def listen_at(place: ListenPlace, *, shared: bool = True) -> socket.socket:
 class Member:
     """What a worker has to do with the others."""
 
-    def __init__(self, job: WorkerJob, line: OwnerLine) -> None:
-        """Keep how it reaches the process that started it."""
+    def __init__(self, job: WorkerJob, line: OwnerLine, *, is_warm: bool) -> None:
+        """Keep how it reaches the process that started it, and whether the models have run."""
+        self._first, self._is_warm = job.first, is_warm
         self.name, self.number, self.places, self.door = job.name, job.number, job.places, job.door
         self._line, self._ended = line, threading.Event()
         self._thread: threading.Thread | None = None
@@ -101,7 +100,7 @@ class Member:
 
     def begin(self, edge: Edge, health: Health, metrics: Metrics) -> None:
         """Tell twice a second how this worker is, and take over what is new, in a thread."""
-        health.others_begin = True
+        health.others_begin, health.warm = self._first, self._is_warm
         told = (edge, health, metrics)
         self._thread = threading.Thread(target=self._run, args=told, name="reco-beat", daemon=True)
         self._thread.start()
@@ -158,11 +157,13 @@ def _open(job: WorkerJob, line: OwnerLine) -> Reco:
     return Reco.of(job.settings, pairs_of=lambda encoder: OwnedPairs(line, encoder, neighbours))
 
 
-def _warm(reco: Reco) -> None:
+def _warm(reco: Reco) -> bool:
+    """Run every graph once, before any connection is taken; whether they run."""
     try:
         warm_up(reco)
-    except Exception:  # which readiness names, too
-        log.exception("the models do not run yet")
+    except Exception:  # which is tried again, and told by readiness
+        return False
+    return True
 
 
 def _end_with_parent() -> None:
