@@ -15,15 +15,25 @@ from reco_plugin.client import Client
 
 
 def search(
-    reco: Client, qdrant: QdrantClient, collection: str, text: str, *, limit: int = 10, **search: Any
+    reco: Client,
+    qdrant: QdrantClient,
+    collection: str,
+    text: str,
+    *,
+    limit: int = 10,
+    least: float | None = None,
+    **search: Any,
 ) -> list[Any]:
     """Points nearest to a text; ``using`` and ``query_filter`` go on to Qdrant, ``where`` would go to ``reco.refine``.
 
+    ``least`` is a cosine of plain CLIP that results must have, if you have such a threshold.
     Where your application makes CLIP vectors itself, give its vector to ``reco.refine`` and leave out the first line.
     """
     vectors = reco.embed_texts([text], refine=False)  # (1, D), what the application searched with before
-    refined = reco.refine(vectors, modality="text").vectors
-    return qdrant.query_points(collection, query=refined[0].tolist(), limit=limit, **search).points
+    refined = reco.refine(vectors, modality="text")
+    if least is not None:
+        search["score_threshold"] = float(refined.refined_scores(least)[0])  # the same for this query
+    return qdrant.query_points(collection, query=refined.vectors[0].tolist(), limit=limit, **search).points
 
 
 def main() -> None:
@@ -33,9 +43,10 @@ def main() -> None:
     words.add_argument("--collection", required=True)
     words.add_argument("--qdrant", default="http://localhost:6333")
     words.add_argument("--reco", default="http://localhost:8080")
+    words.add_argument("--least", type=float, help="cosine of plain CLIP that a result must have")
     given = words.parse_args()
     with Client(given.reco) as reco:
-        for point in search(reco, QdrantClient(given.qdrant), given.collection, given.text):
+        for point in search(reco, QdrantClient(given.qdrant), given.collection, given.text, least=given.least):
             print(f"{point.score:.3f}  {point.id}  {point.payload}")
 
 

@@ -8,6 +8,7 @@ from typing import Any
 
 import numpy as np
 
+from ..evaluate.compression import LEARNS_WELL
 from ..evaluate.findings import Cell, Chart, Column, Findings, Line, Section, Table
 from ..evaluate.intervals import Interval, bootstrap
 from ..interleave import ClickVerdict
@@ -301,6 +302,7 @@ def _compressed(found: Comparison) -> Section | None:
             f"Share of the first {found.how.k} of exact search that is found among {cost.documents:,} documents whose "
             "vectors are compressed; rescored: of three times as many results, compared by whole vectors. Graphs and "
             "lists may lose more. One bit and PQ can lose what refinement gains: rescore, or stay with int8."
+            + (" PQ learned from so few documents looks better than it will." if cost.documents < LEARNS_WELL else "")
         ),
         tables=(Table(title="", columns=columns, rows=tuple(rows)),),
     )

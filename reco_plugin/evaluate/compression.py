@@ -21,6 +21,8 @@ COMPRESSIONS: tuple[Compression, ...] = get_args(Compression)
 """A byte a number; half a byte; a byte for 16 numbers (product quantisation); a bit a number (as RaBitQ, BBQ)."""
 RESCORED = 3
 """Times as many results as wanted that an index fetches to compare them by whole vectors."""
+LEARNS_WELL = 10_000
+"""Vectors from which the centres of PQ stand for more than the vectors that they were learned from."""
 _LEARNED, _ROUNDS, _CODES = 10_000, 8, 256
 _WIDTH = 16  # numbers that a byte of PQ stands for
 _BLOCK, _ASKED = 4096, 256

@@ -7,9 +7,18 @@ from collections import Counter
 import numpy as np
 import pytest
 
-from reco_plugin.compare import Clicks, CompareOptions, FunctionIndex, QueryLog, SearchHow, SearchQuery, compare
+from reco_plugin.compare import (
+    Clicks,
+    CompareOptions,
+    FunctionIndex,
+    Judgments,
+    QueryLog,
+    SearchHow,
+    SearchQuery,
+    compare,
+)
 from reco_plugin.compare.figures import findings_of, render, to_json
-from reco_plugin.engines import IndexHit, Question
+from reco_plugin.engines import Document, IndexHit, Page, Question
 from reco_plugin.errors import DataError, FingerprintMismatch
 
 
@@ -68,8 +77,6 @@ def test_what_cannot_be_compared_is_refused(filled, index, log):
     with pytest.raises(FingerprintMismatch, match="7 dimensions"):
         compare(filled, narrow, log)
     with pytest.raises(DataError, match=r"judges none of these queries.*called nobody, ours"):
-        from reco_plugin.compare import Judgments
-
         compare(filled, index, log, CompareOptions(judgments=Judgments({"nobody": {"a": 1.0}}, "qrels")))
 
 
@@ -99,6 +106,21 @@ def test_the_scale_of_scores_is_told_before_and_after(filled, index, log):
     asked = compare(filled, index, log, CompareOptions(SearchHow(5), compress=True))
     assert asked.compressed is None, "a function cannot be scanned"
     assert to_json(strict, "")["scores"]["cut_off"] == 0.999
+
+
+def test_what_compression_costs_is_read_off_the_index(filled, index, log, drawn_records, drawings):
+    documents = tuple(Document(pair.id, vector) for pair, vector in zip(drawings, drawn_records.image, strict=True))
+    index.scan = lambda **_: iter([Page(documents, "")])
+    asked = CompareOptions(SearchHow(5), compress=True, judgments=Judgments({p.id: {p.id: 1.0} for p in drawings}, "q"))
+    found = compare(filled, index, log, asked)
+    ways = {one.way: one for one in found.compressed.ways}
+    assert found.compressed.documents == len(drawings)
+    judged = tuple(found.judged.values[side]["ndcg"].mean() for side in ("plain", "refined"))
+    assert ways["none"].ndcg == pytest.approx(judged)
+    assert ways["int8"].shares[0] > 0.9
+    assert ways["1 bit"].rescored[1] >= ways["1 bit"].shares[1]
+    assert "PQ learned from so few documents" in str(findings_of(found, ""))
+    assert found.scores.looked == len(drawings)
 
 
 def test_where_nothing_is_found_nothing_is_said_of_scores(filled, log):

@@ -274,7 +274,12 @@ def test_qdrant_is_searched_with_a_refined_vector(open_url: str, stocked: Reco, 
     qdrant.upsert("products", points)
     with Client(open_url) as client:
         found = qdrant_refined_query.search(client, qdrant, "products", "a red circle", limit=5, using="clip")
+        asked = client.embed(["a red circle"], modality="text", refine=True)
+        back = np.sort(asked.plain_scores([[point.score for point in found]])[0])[::-1]
+        least = float(back[1:3].mean())  # between the second and the third
+        two = qdrant_refined_query.search(client, qdrant, "products", "a red circle", least=least, using="clip")
     qdrant.close()
+    assert [point.id for point in two] == [point.id for point in found[:2]]
     assert [point.id for point in found] == np.argsort(-(images @ refined), kind="stable")[:5].tolist()
     assert found[0].score == pytest.approx(float((images @ refined).max()), abs=1e-5)
 
