@@ -20,6 +20,7 @@ from benchmarks.chart import CHART
 from .api import api_server
 from .conftest import SETS
 from .objects import Object
+from .registry import registry
 from .test_preflight import ENOUGH, METRICS, STORAGE, node
 
 NAMED = [each for each in os.environ.get("HELM", "").split(os.pathsep) if each]
@@ -82,9 +83,16 @@ def test_the_check_of_the_page_says_what_is_missing(helm: Call, root: Path) -> N
         assert said in lacking.stderr
 
 
-def test_it_can_be_packed(helm: Call, tmp_path: Path) -> None:
+def test_it_can_be_packed_and_pushed(helm: Call, tmp_path: Path) -> None:
     done = helm("package", CHART, "--destination", tmp_path)
     assert done.returncode == 0, done.stderr
     [archive] = tmp_path.glob("reco-*.tgz")
     installed = helm("template", "blue", archive, "-f", CHART / "values-small.yaml")
     assert "name: blue-reco-qdrant" in installed.stdout.replace('"', "")
+    with registry() as host:
+        pushed = helm("push", archive, f"oci://{host}/charts", "--plain-http")
+        assert pushed.returncode == 0, pushed.stderr
+        version = archive.name.removeprefix("reco-").removesuffix(".tgz")
+        words = ("template", "blue", f"oci://{host}/charts/reco", "--version", version, "--plain-http")
+        pulled = helm(*words, "-f", CHART / "values-small.yaml")
+    assert pulled.stdout.endswith(installed.stdout), pulled.stderr  # Helm 4 tells there what it pulled

@@ -50,6 +50,25 @@ def test_the_example_values_do_what_they_say(page: str, render: Any) -> None:
     assert ("PrometheusRule", "reco") in found
 
 
+def test_what_the_cluster_must_have_is_what_the_defaults_ask_for(page: str, render: Any) -> None:
+    made = {(each["kind"], each["metadata"]["name"]): each["spec"] for each in render({}) if "spec" in each}
+    qdrant = made["StatefulSet", "reco-qdrant"]
+    pods = {"reco": made["HorizontalPodAutoscaler", "reco"]["minReplicas"]}
+    pods |= {"reco-triton": made["Deployment", "reco-triton"]["replicas"], "reco-qdrant": qdrant["replicas"]}
+    cpus = memory = 0.0
+    for (kind, name), spec in made.items():
+        if kind in ("Deployment", "StatefulSet"):
+            asked = spec["template"]["spec"]["containers"][0]["resources"]["requests"]
+            cpus += pods[name] * int(asked["cpu"])
+            memory += pods[name] * {"512Mi": 0.5, "4Gi": 4, "8Gi": 8}[asked["memory"]]
+    claims = [each["spec"]["resources"]["requests"]["storage"] for each in qdrant["volumeClaimTemplates"]]
+    assert (qdrant["replicas"], len(claims) * qdrant["replicas"], {*claims}) == (3, 6, {"50Gi"})
+    says = (
+        f"three nodes (`qdrant.replicaCount`), {cpus:.0f} CPUs and {memory:.0f} GiB for what is requested, six volumes"
+    )
+    assert f"{says} of 50 GiB" in " ".join(page.split())
+
+
 def test_values_on_the_pages_exist(root: Path) -> None:
     """Those of `--set`, and those between backquotes with a dot in them."""
     schema = json.loads((root / "deploy" / "helm" / "values.schema.json").read_text("utf-8"))
@@ -67,6 +86,22 @@ def _has(schema: dict[str, Any], path: list[str]) -> bool:
     if not path or not schema.get("properties"):
         return not path or schema.get("type") == "object"
     return path[0] in schema["properties"] and _has(schema["properties"][path[0]], path[1:])
+
+
+def test_each_value_of_qdrants_chart_has_its_answer(root: Path) -> None:
+    """Those of charts/qdrant/values.yaml of qdrant/qdrant-helm, and of its commit 03a7b29 besides what came later."""
+    text = (root / "docs" / "kubernetes.md").read_text("utf-8").partition("## Beside Qdrant's own chart")[2]
+    table = text.partition("## What sets")[0]
+    theirs = """replicaCount image imagePullSecrets nameOverride fullnameOverride args env service ingress livenessProbe
+    readinessProbe startupProbe additionalLabels podAnnotations podLabels resources containerSecurityContext
+    podSecurityContext updateVolumeFsOwnership nodeSelector tolerations affinity topologySpreadConstraints persistence
+    snapshotPersistence snapshotRestoration config sidecarContainers updateConfigurationOnChange metrics.serviceMonitor
+    serviceAccount priorityClassName podDisruptionBudget apiKey readOnlyApiKey additionalVolumes additionalVolumeMounts
+    lifecycle.preStop podManagementPolicy shareProcessNamespace"""
+    left = set(
+        re.findall(r"`([\w.]+)`", "".join(line.split("|")[1] for line in table.splitlines() if line.startswith("|")))
+    )
+    assert {name for name in theirs.split() if name not in left} == set()
 
 
 def test_alerts_that_are_named_exist(root: Path, page: str) -> None:
