@@ -15,6 +15,7 @@ import argparse
 import json
 import os
 import re
+import secrets
 import shutil
 import ssl
 import subprocess
@@ -44,9 +45,7 @@ STAGED = re.compile(r"^\s*(k8s\.io/[\w-]+) => \./staging/", re.MULTILINE)
 NODES = 6
 VOLUMES = 48
 PATIENCE_S = 120
-TOKEN = "of-this-machine"  # of a server that listens on 127.0.0.1 and holds nothing
-
-
+TOKEN = secrets.token_hex(16)
 Object = dict[str, Any]
 
 
