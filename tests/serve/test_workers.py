@@ -7,7 +7,6 @@ import re
 import signal
 import socket
 import subprocess
-import time
 from collections.abc import Iterator
 from contextlib import closing, suppress
 from pathlib import Path
@@ -182,10 +181,10 @@ def test_another_version_is_seen_by_all_when_it_is_put_to_use(service, model):
 def test_a_killed_worker_takes_only_its_own_requests_along_and_is_replaced(service, red_square):
     one, other = service.workers
     with closing(service.connect(one)) as doomed, closing(service.connect(other)) as kept:
+        before = counted(kept, "/v1/embeddings") + 1
         assert doomed.post("/v1/memory/pairs", json=pair("durable", red_square)).is_success
         assert doomed.post("/v1/embeddings", json=ASK).is_success
-        time.sleep(1.0)  # what a worker counted in its last half second is lost with it
-        before = counted(kept, "/v1/embeddings")
+        wait_until(lambda: counted(kept, "/v1/embeddings") == before)  # what it counted last would be lost with it
         os.kill(one, signal.SIGKILL)
         with pytest.raises(httpx.TransportError):
             doomed.post("/v1/embeddings", json=ASK)
