@@ -31,9 +31,8 @@ from typing import Any, NamedTuple
 from urllib.error import HTTPError, URLError
 from urllib.request import Request, urlopen
 
+import trustme
 import yaml
-from cryptography.hazmat.primitives import serialization
-from cryptography.hazmat.primitives.asymmetric import rsa
 
 from .kubernetes import find
 from .load.service import free_port
@@ -71,10 +70,6 @@ KINDS = {
 }
 
 
-_UNCHECKED = ssl.create_default_context()  # the server signs its certificate itself, on this machine
-_UNCHECKED.check_hostname, _UNCHECKED.verify_mode = False, ssl.CERT_NONE
-
-
 def main(words: list[str] | None = None) -> int:
     """Returns the exit status of the command."""
     parser = argparse.ArgumentParser(prog="python -m benchmarks.cluster", description=(__doc__ or "").split("\n")[0])
@@ -86,17 +81,20 @@ def main(words: list[str] | None = None) -> int:
         named = " and ".join(each.upper() for each in missing)
         print(f"{' and '.join(missing)} must be on PATH, or be named by {named}", file=sys.stderr)
         return 1
-    build(asked.folder)
-    with running(asked.folder) as config:
-        environment = {**os.environ, "KUBECONFIG": str(config)}
-        if asked.command:
-            return subprocess.run(asked.command, env=environment, check=False).returncode
-        print(f"export KUBECONFIG={config}    # until Ctrl-C", flush=True)
-        try:
+    try:
+        build(asked.folder)
+        with running(asked.folder) as config:
+            environment = {**os.environ, "KUBECONFIG": str(config)}
+            if asked.command:
+                return subprocess.run(asked.command, env=environment, check=False).returncode
+            print(f"export KUBECONFIG={config}    # until Ctrl-C", flush=True)
             while True:
                 time.sleep(3600)
-        except KeyboardInterrupt:
-            return 0
+    except KeyboardInterrupt:
+        return 130
+    except (RuntimeError, subprocess.CalledProcessError) as error:
+        print(error, file=sys.stderr)
+        return 1
 
 
 def build(folder: Path) -> None:
@@ -155,6 +153,7 @@ def running(folder: Path) -> Iterator[Path]:
         place = Path(temporary)
         store, port = f"http://127.0.0.1:{free_port()}", free_port()
         config = _write_files(place, port)
+        trust = ssl.create_default_context(cafile=place / "authority.pem")
 
         def start(name: str, *flags: str) -> None:
             log = stack.enter_context((place / f"{name}.log").open("w"))
@@ -168,7 +167,8 @@ def running(folder: Path) -> Iterator[Path]:
             f"--etcd-servers={store}",
             "--bind-address=127.0.0.1",
             f"--secure-port={port}",
-            "--cert-dir=certificates",
+            "--tls-cert-file=server.pem",
+            "--tls-private-key-file=server.pem",
             "--token-auth-file=tokens.csv",
             "--authorization-mode=RBAC",
             "--service-account-issuer=https://kubernetes.default.svc",
@@ -176,21 +176,21 @@ def running(folder: Path) -> Iterator[Path]:
             "--service-account-signing-key-file=key.pem",
             "--service-cluster-ip-range=10.96.0.0/16",
         )
-        _wait(f"https://127.0.0.1:{port}/readyz", place / "kube-apiserver.log")
+        _wait(f"https://127.0.0.1:{port}/readyz", trust, place / "kube-apiserver.log")
         quiet = (f"--kubeconfig={config}", "--leader-elect=false", "--secure-port=0")
         controllers = "--controllers=*,-node-lifecycle-controller"  # which misses signs of life from nodes
         start("kube-controller-manager", *quiet, controllers, "--service-account-private-key-file=key.pem")
         start("kube-scheduler", *quiet)
         _fill(folder, config)
-        stack.enter_context(Kubelets(f"https://127.0.0.1:{port}"))
+        stack.enter_context(Kubelets(f"https://127.0.0.1:{port}", trust))
         yield config
 
 
 class Kubelets:
     """Those of all nodes: a pod that is scheduled runs and is ready, one of a job ends, one that is deleted goes."""
 
-    def __init__(self, url: str) -> None:
-        self._url = url
+    def __init__(self, url: str, trust: ssl.SSLContext | None = None) -> None:
+        self._url, self._trust = url, trust
         self._ended = threading.Event()
         self._thread = threading.Thread(target=self._run, daemon=True)
 
@@ -217,7 +217,7 @@ class Kubelets:
     def _ask(self, method: str, path: str, body: Object | None = None) -> Object:
         head = {"authorization": f"Bearer {TOKEN}", "content-type": "application/merge-patch+json"}
         text = None if body is None else json.dumps(body).encode()
-        with urlopen(Request(self._url + path, text, head, method=method), timeout=10, context=_UNCHECKED) as answer:
+        with urlopen(Request(self._url + path, text, head, method=method), timeout=10, context=self._trust) as answer:
             found: Object = json.load(answer)
             return found
 
@@ -262,11 +262,11 @@ def _stop(process: subprocess.Popen[bytes]) -> None:
         process.wait()
 
 
-def _wait(url: str, log: Path) -> None:
+def _wait(url: str, trust: ssl.SSLContext, log: Path) -> None:
     until = time.monotonic() + PATIENCE_S
     while time.monotonic() < until:
         try:
-            with urlopen(url, timeout=5, context=_UNCHECKED):
+            with urlopen(url, timeout=5, context=trust):
                 return
         except (URLError, OSError):
             time.sleep(0.5)
@@ -274,17 +274,24 @@ def _wait(url: str, log: Path) -> None:
 
 
 def _write_files(place: Path, port: int) -> Path:
-    """Keys and tokens of the server; returns the kubeconfig of its administrator."""
-    key = rsa.generate_private_key(public_exponent=65537, key_size=2048)
-    plain = (serialization.Encoding.PEM, serialization.PrivateFormat.PKCS8, serialization.NoEncryption())
-    (place / "key.pem").write_bytes(key.private_bytes(*plain))
+    """Keys, certificates and tokens of the server; returns the kubeconfig of its administrator."""
+    authority = trustme.CA(key_type=trustme.KeyType.RSA)
+    authority.private_key_pem.write_to_path(place / "key.pem")  # signs tokens of service accounts, too
+    authority.cert_pem.write_to_path(place / "authority.pem")
+    authority.issue_cert("127.0.0.1").private_key_and_cert_chain_pem.write_to_path(place / "server.pem")
     (place / "tokens.csv").write_text(f"{TOKEN},admin,1,system:masters\n", "utf-8")
     here = {"cluster": "here", "user": "admin"}
     config = {
         "apiVersion": "v1",
         "kind": "Config",
         "clusters": [
-            {"name": "here", "cluster": {"server": f"https://127.0.0.1:{port}", "insecure-skip-tls-verify": True}}
+            {
+                "name": "here",
+                "cluster": {
+                    "server": f"https://127.0.0.1:{port}",
+                    "certificate-authority": str(place / "authority.pem"),
+                },
+            }
         ],
         "users": [{"name": "admin", "user": {"token": TOKEN}}],
         "contexts": [{"name": "here", "context": here}],
