@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from ..config import load_settings
-from ..errors import ArtifactError, ConfigError
+from ..errors import ArtifactError, ConfigError, need
 from ..evaluate.study.config import StudyConfig
 from ..files import whole_file
 from ..options import RefineOptions, defaults_of
@@ -155,24 +155,50 @@ def retrieval_command(
     compress: Annotated[
         bool, typer.Option("--compress", help="Also say what an index of int8, 4 bit, PQ or 1 bit loses of it.")
     ] = False,
+    diagram: Annotated[
+        Path | None,
+        typer.Option(
+            metavar="FILE", help="Also draw, as .svg, how often first answers are right by the chance that was given."
+        ),
+    ] = None,
     given: Given,
 ) -> None:
     """Search images by captions and captions by images: frozen, the query refined, the index refined, both.
 
     Prints recall at 1, 5 and 10 and nDCG@10 in per cent, and the gain in recall at 1 with its 95 % interval. "query"
-    leaves the index as it is, as for an existing index.
+    leaves the index as it is, as for an existing index. Where the memory knows how sure an answer is (docs/match.md),
+    its chances are compared with the labels, too.
     """
     from ..data import read_retrieval
     from ..evaluate import retrieval
     from ..evaluate.encoding import count_captioned
 
+    if diagram is not None:
+        need("matplotlib", "--diagram", "report")
     captioned = read_retrieval(source)
     asked = take_flags(_Evaluation, given)
     raw = count_captioned(captioned)
     with open_setup(asked, given, vectors=not raw) as reco, encoding(raw) as advance:
         cached = _with_cache(reco, asked.cache, vectors=not raw)
         result = retrieval(cached, captioned, progress=advance, compressed=compress, **given)
+        if diagram is not None:
+            _draw(result, diagram)
         _print_result(result, reco, asked)
+
+
+def _draw(result: RetrievalResult, path: Path) -> None:
+    """Write the reliability diagram of a retrieval."""
+    from ..evaluate.matches import diagram
+    from ..report.charts import draw, standalone
+
+    if not result.matches:
+        raise ConfigError(
+            "--diagram: the memory does not know how sure an answer is, or fewer than 60 queries ask. It needs 300 "
+            "pairs, of 60 things, then reco memory calibrate"
+        )
+    chart = diagram(result.matches, result.name)
+    with whole_file(path) as part:
+        part.write_text(standalone(draw(chart, "matches"), chart.title), encoding="utf-8")
 
 
 @eval_app.command(

@@ -8,6 +8,7 @@ from typing import Any, TypeAlias
 
 from .encoding import Prompts
 from .intervals import Interval, points
+from .matches import MatchReliability
 from .measure import Generalised, Measured, Variant
 from .ranking import RECALL_AT
 from .reasons import Reason, line_of, lines_of
@@ -176,6 +177,7 @@ class RetrievalResult:
     own_pictures: int = 0  # images that the memory holds under other ids
     ranks: Mapping[str, PerQuery] = field(default_factory=dict)  # by direction
     compressed: tuple[CompressedLine, ...] = ()  # the index compressed; empty where it was not asked for
+    matches: tuple[MatchReliability, ...] = ()  # how well chances of a match hold; empty where the memory knows none
 
     def __getitem__(self, key: tuple[str, str]) -> RetrievalVariant:
         return next(variant for variant in self.variants if (variant.direction, variant.refined) == key)
@@ -206,7 +208,7 @@ class RetrievalResult:
             "a tie counts as wrong"
         )
         below = f"{tied if self.repeated else ''}{lines_of(self.reasons)}{line_of(self.own_pictures, self.images)}"
-        return f"{title}\n{table(header, rows)}{below}{self._lossy()}"
+        return f"{title}\n{table(header, rows)}{below}{_sure(self.matches)}{self._lossy()}"
 
     def _lossy(self) -> str:
         """The table of compressed indexes, where there is one."""
@@ -262,6 +264,25 @@ def per_query(names: Sequence[str], found: Mapping[str, Measured]) -> PerQuery:
 
 def _count(ranks: PerQuery | None) -> int:
     return 0 if ranks is None else len(ranks["name"])
+
+
+def _sure(matches: Sequence[MatchReliability]) -> str:
+    """A table of how well chances of a match hold, and what is said of the queries; empty without any."""
+    if not matches:
+        return ""
+    rows = [
+        [
+            f"{one.direction:<12} {one.way}",
+            percent(one.said),
+            percent(one.right),
+            f"{one.error:.3f}",
+            "" if one.auc is None else f"{one.auc:.3f}",
+        ]
+        for one in matches
+    ]
+    header = ["direction    queries", "mean chance %", "right %", "calibration error", "AUC"]
+    shifts = dict.fromkeys(f"\nnote: {one.direction}, {one.way}: {one.shift}" for one in matches if one.shift)
+    return f"\n\nhow sure the first answers are, by the memory's own pairs\n{table(header, rows)}{''.join(shifts)}"
 
 
 def _said(prompts: Prompts | None) -> dict[str, Any]:

@@ -17,6 +17,7 @@ from ..score import Refines
 from ..types import Modality, Role, Vectors
 from .compression import COMPRESSIONS, compress, search, share
 from .encoding import image_vectors, refine_candidates, refine_queries, silent, text_vectors
+from .matches import MatchReliability, check_matches, state_of
 from .measure import Measured, gain, mean_move, measure_exact, measure_sides, move_among, try_cautions
 from .ranking import RECALL_AT, ndcg, rank_scores
 from .reasons import Reason, Tried, count_own, little, why
@@ -42,7 +43,6 @@ def retrieval(
     as candidates, which compete. They are compared as vectors, as in a search index, also where both sides are refined;
     and then by exact scores, too, where the fusion has them (:meth:`reco_plugin.reco.Reco.scores`). Pairs of the memory
     that are the image's own (same id) are hidden from the image and from its texts. Intervals are drawn over images.
-
     Each modality is also searched among its own, where an image has several texts, or images share one.
 
     Args:
@@ -87,7 +87,20 @@ def retrieval(
         count_own(reco, plain["image"].vectors, captioned.ids),
         by_query,
         tuple(_compressed(plain, queries)) if compressed else (),
+        tuple(_matches(reco, plain, **options)),
     )
+
+
+def _matches(
+    reco: Refines, plain: Mapping[Modality, TaskItems], **options: Unpack[RefineHow]
+) -> Iterator[MatchReliability]:
+    """How well chances of a match hold in each direction; nothing where the memory knows none."""
+    if (state := state_of(reco)) is None:
+        return
+    for asks, searched in _DIRECTIONS:
+        task = Task(plain[asks], plain[searched], plain[asks].labels)
+        asked = task.only(np.isin(task.queries.labels, task.candidates.labels))
+        yield from check_matches(reco, state, asked, f"{asks}->{searched}", **options)
 
 
 def _compressed(plain: Mapping[Modality, TaskItems], refined: Mapping[Modality, TaskItems]) -> Iterator[CompressedLine]:

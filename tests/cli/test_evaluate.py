@@ -108,7 +108,11 @@ def test_retrieval_of_vectors(files: Path) -> None:
 
 def test_every_side_of_retrieval_and_ndcg_are_told(files: Path) -> None:
     result = run("retrieval", "captions.npz", "--memory-from", "pairs.npz", *FREE)
-    header, _, *rows = result.stdout.splitlines()[1:-1]
+    told, _, sure = result.stdout.partition("\n\nhow sure the first answers are, by the memory's own pairs\n")
+    header, _, *rows = told.splitlines()[1:]
+    assert [" ".join(row.split()[:2]) for row in sure.splitlines()[2:6]] == [
+        f"{direction} {way}" for direction in ("text->image", "image->text") for way in ("plain", "refined")
+    ]
     assert header.split("  ")[0] == "direction"
     assert "nDCG@10 %" in header
     assert [" ".join(row.split()[:2]) for row in rows[:5]] == [f"text->image {s}" for s in SIDES]

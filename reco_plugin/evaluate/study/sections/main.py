@@ -7,6 +7,7 @@ from dataclasses import replace
 from typing import TypeAlias
 
 from ...findings import Cell, Chart, Column, Line, Section, Table
+from ...matches import diagram
 from ...measure import Measured, by_unseen, measure_sides
 from ...ranking import RECALL_AT
 from ...reasons import reasons_of
@@ -151,4 +152,5 @@ def captions(study: Study) -> Section:
             "intervals drawn over images." + (" With the first model." if len(study.subject.names) > 1 else "")
         ),
         tables=(Table(title="", columns=tuple(columns), rows=tuple(rows)),),
+        charts=(diagram(result.matches, result.name),) if result.matches else (),
     )
