@@ -268,9 +268,10 @@ class _Adviser:
 
     def advise(self) -> MemoryAdvice:
         """Put together what was seen of each thing."""
-        listed, rows_of = self.listed, dict[int, list[int]]()
+        listed = self.listed
+        rows_of: dict[int, list[int]] = {number: [] for number in range(len(listed.names))}
         for row, number in enumerate(listed.thing.tolist()):
-            rows_of.setdefault(number, []).append(row)
+            rows_of[number].append(row)
         chances = self._chances()
         fails = None if chances is None else np.array([chances[rows].mean() for rows in rows_of.values()])
         mended = None if self.own is None else self.own.mended

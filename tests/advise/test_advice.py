@@ -100,6 +100,18 @@ def test_the_same_list_gets_the_same_advice(advice: MemoryAdvice, shop: Shop) ->
     assert advise_listed(shop.memory, shop.listed, k=10, group="thing").order == advice.order
 
 
+def test_the_order_of_rows_and_numbers_of_things_change_no_chance(advice: MemoryAdvice, shop: Shop) -> None:
+    rng, listed = np.random.default_rng(5), shop.listed
+    rows, number = rng.permutation(len(listed.ids)), rng.permutation(len(listed.names))
+    names = [listed.names[one] for one in np.argsort(number).tolist()]
+    text, image, thing = listed.text[rows], listed.image[rows], number[listed.thing[rows]]
+    ids, words = ([side[row] for row in rows.tolist()] for side in (listed.ids, listed.words))
+    found = advise_listed(shop.memory, Listed(names, thing, ids, words, text, image), k=10, group="thing")
+    before, after = ({one.name: one for one in each.things} for each in (advice, found))
+    assert all(set(after[name].add) == set(before[name].add) for name in before)
+    assert np.corrcoef(*([each[name].fails for name in sorted(before)] for each in (before, after)))[0, 1] > 0.9
+
+
 def test_a_list_of_words_gets_chances_without_pictures(shop: Shop) -> None:
     words = replace(shop.listed, image=np.full_like(shop.listed.image, np.nan))
     found = advise_listed(shop.memory, words, k=10, group="thing")
