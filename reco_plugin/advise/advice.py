@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any
 
 import numpy as np
-import numpy.typing as npt
 
 from ..blas import Floats
 from ..calibration.cutoff import Chances
@@ -23,7 +22,7 @@ from .forecast import Forecast, OwnQuestions, ask_own, learn_forecast
 from .index import IndexView, PictureIndex, ThingQueries
 from .things import KnownPairs, Listed, WantedList, WantedThing, encode_things, read_known
 
-AGAIN = 0.5
+AGAIN = 0.25
 """What the next pair of a thing gains, of what the one before it did."""
 _BADLY = 0.35  # reliability below which the pairs of a thing are called doubtful
 _ALIKE_WORDS = 0.9  # similarity below which the memory words a thing otherwise
@@ -272,37 +271,33 @@ class _Adviser:
         rows_of: dict[int, list[int]] = {number: [] for number in range(len(listed.names))}
         for row, number in enumerate(listed.thing.tolist()):
             rows_of[number].append(row)
-        chances = self._chances()
-        fails = None if chances is None else np.array([chances[rows].mean() for rows in rows_of.values()])
-        mended = None if self.own is None else self.own.mended
+        fails, gains = (self._by_thing(how, rows_of) for how in (Forecast.fails, Forecast.gains))
         addable = {number: self._addable(number, rows) for number, rows in rows_of.items()}
-        worth = np.ones(len(rows_of)) if fails is None else fails
-        order = self._order(addable, worth)
         things = [
-            self._thing(number, rows, None if fails is None else float(fails[number]), addable[number], mended)
+            self._thing(number, rows, fails, gains, [listed.ids[row] for row in addable[number]])
             for number, rows in rows_of.items()
         ]
-        next_ = worth * AGAIN ** np.array([one.pairs for one in things], np.float64)
-        first = np.lexsort((np.arange(len(things)), -next_))
         return MemoryAdvice(
-            [things[number] for number in first.tolist()],
-            [listed.ids[row] for row in order],
+            sorted(
+                things, key=lambda one: (-_worth(one.gain, one.pairs if one.gain is None else 0), -(one.fails or 0.0))
+            ),
+            [listed.ids[row] for row in self._order(addable, fails, gains)],
             self.forecasts,
-            mended,
+            None if self.own is None else self.own.mended,
             sum(len(ids) for ids in self.known.ids_of.values()),
         )
 
-    def _chances(self) -> Chances | None:
-        """Chance (R,) that search fails, by the picture where there is one."""
+    def _by_thing(
+        self, how: Callable[[Forecast, IndexView], Chances], rows_of: Mapping[int, Sequence[int]]
+    ) -> Chances | None:
+        """Mean (T,) of what a forecast says of a thing's rows, by the picture where there is one."""
         if not self.forecasts:
             return None
-        with_picture, words = (one.fails(self._filled()) for one in self.forecasts)
-        return np.where(np.isnan(self.seen.shown.margin), words, with_picture)
-
-    def _filled(self) -> IndexView:
-        """Without NaN, where the margin is not looked at."""
         shown = self.seen.shown
-        return replace(shown, margin=np.nan_to_num(shown.margin))
+        filled = replace(shown, margin=np.nan_to_num(shown.margin))
+        pictured, words = (how(one, filled) for one in self.forecasts)
+        by_row = np.where(np.isnan(shown.margin), words, pictured)
+        return np.array([by_row[rows].mean() for rows in rows_of.values()])
 
     def _addable(self, number: int, rows: Sequence[int]) -> list[int]:
         """Rows of a thing with a picture that the memory lacks, the most typical picture first."""
@@ -313,17 +308,21 @@ class _Adviser:
         image = self.listed.image[left]
         return [left[place] for place in np.argsort(-(image @ image.mean(axis=0)), kind="stable").tolist()]
 
-    def _order(self, addable: dict[int, list[int]], worth: npt.NDArray[np.float64]) -> list[int]:
-        """All rows that can be added: each pair of a thing is worth half of the one before."""
-        scored = [
-            (-float(worth[number]) * AGAIN ** (len(self.known.ids_of.get(number, ())) + place), place, row)
-            for number, rows in addable.items()
-            for place, row in enumerate(rows)
-        ]
-        return [row for _, _, row in sorted(scored)]
+    def _order(
+        self, addable: Mapping[int, Sequence[int]], fails: Chances | None, gains: Chances | None
+    ) -> Iterator[int]:
+        """All rows that can be added, those that gain most first."""
+        scored = []
+        for number, rows in addable.items():
+            first = None if gains is None else AGAIN ** len(self.known.ids_of.get(number, ())) * float(gains[number])
+            doubt = 0.0 if fails is None else float(fails[number])
+            for place, row in enumerate(rows):
+                before = place + (len(self.known.ids_of.get(number, ())) if first is None else 0)
+                scored.append((-_worth(first, before), -doubt, before, row))
+        yield from (row for *_, row in sorted(scored))
 
     def _thing(
-        self, number: int, rows: Sequence[int], fails: float | None, addable: Sequence[int], mended: float | None
+        self, number: int, rows: Sequence[int], fails: Chances | None, gains: Chances | None, add: Sequence[str]
     ) -> ThingAdvice:
         shown, pairs = self.seen.shown, len(self.known.ids_of.get(number, ()))
         worst = max(rows, key=lambda row: int(shown.place[row]))
@@ -335,11 +334,11 @@ class _Adviser:
         alike = tuple(self._look_alikes(worst, place))
         near = float(shown.near[list(rows)].max())
         forecast = self.forecasts[0 if place is not None else 1] if self.forecasts else None
-        gain = None if fails is None else 100.0 * fails * (1.0 if mended is None else mended) * AGAIN**pairs
+        chance = None if fails is None else float(fails[number])
         found = ThingAdvice(
             self.listed.names[number],
-            fails,
-            None if fails is None or forecast is None else forecast.interval(fails),
+            chance,
+            None if chance is None or forecast is None else forecast.interval(chance),
             pairs,
             place,
             None if np.isnan(presence) else presence,
@@ -348,8 +347,8 @@ class _Adviser:
             float(np.mean(fits)) if fits else None,
             doubtful,
             alike,
-            tuple(self.listed.ids[row] for row in addable),
-            gain,
+            tuple(add),
+            None if gains is None else 100.0 * float(gains[number]) * AGAIN**pairs,
             (),
         )
         return replace(found, why=tuple(explain(found)))
@@ -359,6 +358,14 @@ class _Adviser:
             if column >= 0:
                 name = self.known.names[int(self.seen.index_thing[column])]
                 yield LookAlike(name, place is not None and rank < place - 1)
+
+
+def _worth(gain: float | None, before: int) -> float:
+    """What a pair is worth beside others: its gain, where one of the thing came before; without one, by that alone.
+
+    A gain of a :class:`ThingAdvice` counts the memory's own pairs already.
+    """
+    return AGAIN**before if gain is None else gain * AGAIN**before
 
 
 def explain(thing: ThingAdvice) -> Iterator[str]:

@@ -61,6 +61,8 @@ class Forecast:
 
     Attributes:
         chance: that search finds the thing, of signals.
+        without: the same of things of which the memory shows no pair.
+        within: that search finds such a thing once the memory shows its pairs, of the same signals.
         pictured: whether the signals have the margin of an own picture.
         held_out: (n,) forecasts of failing for own questions, by a fit to the other half of the things.
         failed: (n,) whether these did.
@@ -70,6 +72,8 @@ class Forecast:
     """
 
     chance: Logistic
+    without: Logistic
+    within: Logistic
     pictured: bool
     held_out: Chances
     failed: npt.NDArray[np.bool_]
@@ -80,6 +84,11 @@ class Forecast:
     def fails(self, shown: IndexView) -> Chances:
         """Chance (B,) that search fails."""
         return np.asarray(1.0 - self.chance(shown.signals(pictured=self.pictured)))
+
+    def gains(self, shown: IndexView) -> Chances:
+        """By how much pairs of a thing in the memory are expected to raise the chance (B,) that search finds it."""
+        signals = shown.signals(pictured=self.pictured)
+        return np.maximum(self.within(signals) - self.without(signals), 0.0)
 
     def interval(self, chance: float) -> tuple[float, float]:
         """95 % interval of the share that failed, of the own questions with the nearest forecasts."""
@@ -141,7 +150,9 @@ def learn_forecast(own: OwnQuestions, *, pictured: bool) -> Forecast:
     for side in (half, ~half):
         held_out[side] = 1.0 - _fit(signals[~side], found[~side])(signals[side])
     error, curve = reliability_curve(held_out, own.failed)
-    return Forecast(_fit(signals, found), pictured, held_out, own.failed, auc_of(held_out, own.failed), error, curve)
+    hidden, (before, after) = signals[: len(found) // 2], np.split(found, 2)
+    fits = _fit(signals, found), _fit(hidden, before), _fit(hidden, after)
+    return Forecast(*fits, pictured, held_out, own.failed, auc_of(held_out, own.failed), error, curve)
 
 
 def _fit(signals: Floats, found: npt.NDArray[np.bool_]) -> Logistic:
