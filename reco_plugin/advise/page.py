@@ -98,20 +98,20 @@ def _findings(found: MemoryAdvice, command: str) -> Findings:
         name="",
         command=command,
         setup={"things": len(found.things), "pairs in the memory": found.pairs, "pictures to add": len(found.order)},
-        summary=tuple(found.summary()),
+        summary=tuple(f"{sentence[0].upper()}{sentence[1:]}." for sentence in found.summary()),
         sections=tuple(sections),
     )
 
 
 def reliability(forecast: Forecast) -> Section:
     """How the forecast does on the memory's own questions."""
-    middles = tuple(round(mean, 3) for mean, _, _ in forecast.curve)
+    middles = tuple(min(int(mean * 10), 9) / 10 + 0.05 for mean, _, _ in forecast.curve)
     lines = (Line(name="as it was", y=tuple(share for _, share, _ in forecast.curve)), Line(name="as said", y=middles))
     chart = Chart(
         title="Own questions that failed, by the forecast",
         x_title="forecast chance that search fails",
         y_title="share that failed",
-        x=middles,
+        x=tuple(round(middle, 2) for middle in middles),
         lines=lines,
     )
     about = (
