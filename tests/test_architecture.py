@@ -242,6 +242,7 @@ def test_the_environment_is_read_by_the_settings_only():
         ("import reco_plugin.serve.triton_model", "torch fastapi starlette uvicorn"),  # Triton's image has none of them
     ],
 )
+@pytest.mark.slow
 def test_an_import_in_a_new_interpreter_loads_nothing_heavy(statement, unwanted):
     code = f"{statement}\nimport sys\nprint(*sys.modules)"
     loaded = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout.split()

@@ -70,6 +70,7 @@ def test_no_figure_stands_there_without_a_source(page: str) -> None:
     assert set(re.findall(r"(?<![\w.-])\d+\.\d(?!\w)", text)) <= NOT_MEASURED[page]
 
 
+@pytest.mark.slow
 def test_pages_and_charts_are_what_their_figures_make() -> None:
     from benchmarks import quickstart_model  # which imports torch
 

@@ -37,6 +37,7 @@ with Reco.open(sys.argv[1], memory=sys.argv[2]) as reco:
 """
 
 
+@pytest.mark.slow
 def test_what_was_opened_before_a_fork_is_refused_in_it(model, tmp_path):
     command = [sys.executable, "-W", "ignore", "-c", textwrap.dedent(SCRIPT), str(model), str(tmp_path / "memory")]
     done = subprocess.run(command, capture_output=True, text=True, timeout=120, check=True)
@@ -51,6 +52,7 @@ def test_what_was_opened_before_a_fork_is_refused_in_it(model, tmp_path):
     assert parent == "parent 1 (1, 128)"
 
 
+@pytest.mark.slow
 def test_a_model_that_was_not_used_before_the_fork_may_be_used_in_it(model):
     script = """
 import os, sys

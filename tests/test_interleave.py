@@ -178,6 +178,7 @@ def searched(users: int, liking: float, seed: int = 0) -> list[dict[str, Any]]:
     return rows
 
 
+@pytest.mark.slow
 def test_nobody_is_preferred_by_clicks_at_random(tmp_path: Path) -> None:
     found = [evaluate_clicks(write(tmp_path / "clicks.csv", searched(150, 0.0, seed))) for seed in range(20)]
     assert sum(one.preferred is not None for one in found) <= 4  # at 5 %, one of twenty
@@ -242,6 +243,7 @@ def test_the_sign_test_is_the_binomial(tmp_path: Path, refined: int, plain: int,
     assert verdict.p == pytest.approx(min(1.0, exact), rel=1e-9)
 
 
+@pytest.mark.slow
 def test_many_votes_are_tested_as_fast(tmp_path: Path) -> None:
     rows = [{"impression": n, "team": "plain" if n % 2 or n > 100_600 else "refined"} for n in range(101_000)]
     verdict = evaluate_clicks(write(tmp_path / "c.csv", rows))
@@ -249,6 +251,7 @@ def test_many_votes_are_tested_as_fast(tmp_path: Path) -> None:
     assert verdict.p == pytest.approx(math.erfc(z / math.sqrt(2)), rel=1e-6)
 
 
+@pytest.mark.slow
 def test_as_many_clicks_as_are_said_to_be_needed_tell_it_in_four_of_five_tries(tmp_path: Path) -> None:
     def votes(refined: int, plain: int) -> ClickVerdict:
         teams = ["refined"] * refined + ["plain"] * plain
@@ -288,6 +291,7 @@ def test_arms_are_compared_by_the_share_of_lists_that_were_clicked(tmp_path: Pat
     assert small.clicks_needed is None or small.clicks_needed > 0
 
 
+@pytest.mark.slow
 def test_the_interval_of_arms_covers_the_truth_though_units_repeat(tmp_path: Path) -> None:
     found = [evaluate_clicks(write(tmp_path / "arms.csv", in_arms(120, 0.3, 0.3, seed))) for seed in range(60)]
     covered = sum(one.low <= 0 <= one.high for one in found)

@@ -515,6 +515,7 @@ with Reco.open(sys.argv[1], memory=sys.argv[2]) as reco:
 
 
 @pytest.mark.parametrize("kind", ["exact", "edge"])
+@pytest.mark.slow
 def test_a_learning_that_was_killed_is_not_begun_again_by_the_next_pair(kind, model, tmp_path, caplog, monkeypatch):
     folder = tmp_path / "m"
     Reco.open(model, memory=folder, memory_kind=kind).close()

@@ -536,6 +536,7 @@ def test_many_queries_with_many_exclusions_are_searched_in_parts(refiner, querie
     assert found.neighbours.ids == plain.neighbours.ids
 
 
+@pytest.mark.slow
 def test_a_refiner_of_vectors_is_calibrated_on_all_of_them(world):
     half = len(world.records) // 2
     parts = [
@@ -551,6 +552,7 @@ def test_a_refiner_of_vectors_is_calibrated_on_all_of_them(world):
     assert made.memory.calibration.to_json() == learned.state.to_json()
 
 
+@pytest.mark.slow
 def test_memories_of_different_vectors_have_different_fingerprints(world):
     turned = replace(world.records, image=world.records.text, text=world.records.image)
     made = [refiner_for_vectors([records]).memory.store.header.fingerprint for records in (world.records, turned)]

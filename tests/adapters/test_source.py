@@ -65,6 +65,7 @@ def recall_at_1(queries, documents):
     return float(np.mean(np.argmax(queries @ documents.T, axis=1) == np.arange(len(documents))))
 
 
+@pytest.mark.slow
 def test_queries_find_more_by_what_the_index_holds_than_plain_and_never_less(model):
     """48 shapes, 312 in the memory; refined for the other modality, a query finds less among its own."""
     memory = [

@@ -77,6 +77,7 @@ def test_what_is_shown_of_reliability_ranks_also_what_lies_at_its_floor() -> Non
     assert (Reliability(reliability.weights, 0.0).shown(witnesses[1:]) == 1.0).all()
 
 
+@pytest.mark.slow
 def test_the_same_pairs_and_seed_give_the_same_bits() -> None:
     image, text, _ = world(100, 4, wrong=0.2)
     first, second = (calibrate(image, text, seed=3) for _ in range(2))
@@ -121,6 +122,7 @@ def test_the_self_check_says_where_held_out_pairs_find_no_answer(per: int, alone
     assert Check.from_json(stored) == replace(learned.state.check, alone=0.0)
 
 
+@pytest.mark.slow
 def test_the_self_check_says_what_to_refine() -> None:
     """Both sides where each helps, and what leaves an index as it is where no other form is surely better."""
     learned = calibrate(*world(100, 8)[:2])
@@ -145,8 +147,9 @@ def test_the_self_check_says_what_to_refine() -> None:
 
 @pytest.mark.parametrize(
     ("classes", "per"),
-    [(100, 8), pytest.param(1000, 1, marks=pytest.mark.slow), pytest.param(2000, 2, marks=pytest.mark.slow)],
+    [(100, 8), (1000, 1), (2000, 2)],
 )
+@pytest.mark.slow
 def test_vectors_of_another_encoder_are_an_alarm(classes: int, per: int) -> None:
     """Turned images lie to one another as before, so the gates would seem to gain as much as there is to gain."""
     image, text, _ = world(classes, per, wrong=0.05)

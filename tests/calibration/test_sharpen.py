@@ -91,6 +91,7 @@ def test_the_same_pairs_in_any_order_move_queries_as_far() -> None:
     assert np.std(found) < 0.01
 
 
+@pytest.mark.slow
 def test_a_refiner_moves_queries_for_what_they_are_compared_with() -> None:
     image, text, _ = pictures(4, 1)
     pairs = Records([f"{row:03d}" for row in range(len(image))], image, text, [{}] * len(image))
@@ -110,6 +111,7 @@ def test_a_refiner_moves_queries_for_what_they_are_compared_with() -> None:
         assert np.array_equal(kept.vectors, query) and why in kept.why_plain(0)
 
 
+@pytest.mark.slow
 def test_an_evaluation_shows_each_modality_among_its_own() -> None:
     """Two pictures of a thing with the same caption find each other; an image's two captions likewise."""
     image, text, _ = pictures(4, 1)

@@ -110,6 +110,7 @@ def test_shards_join_by_key(tmp_path: Path) -> None:
     assert two.payload == {"caption": "from json", "url": "https://x.de/2", "width": 4}
 
 
+@pytest.mark.slow
 def test_shards_agree_with_webdataset(tmp_path: Path) -> None:
     """Twin: webdataset writes the shard and reads the same samples from it."""
     import webdataset

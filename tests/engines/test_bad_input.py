@@ -125,6 +125,7 @@ def test_a_filter_that_cannot_be_read_is_told_in_the_words_of_the_engine(keys: S
     assert len(str(caught.value)) > 30
 
 
+@pytest.mark.slow
 def test_nothing_is_made_where_nothing_is(tmp_path: Path):
     for address, said in (
         (f"lancedb:{tmp_path}/away?table=products", "no folder"),
@@ -152,6 +153,7 @@ def test_an_engine_that_is_not_there(address: str):
     assert SECRET not in str(caught.value)
 
 
+@pytest.mark.slow
 def test_postgresql_refuses_a_user(postgresql: Served, secrets: None, monkeypatch: pytest.MonkeyPatch):
     assert postgresql.query is not None
     postgresql.query("DROP ROLE IF EXISTS stranger")

@@ -152,6 +152,7 @@ def test_lancedb_scores_as_its_metric_does(lance_folder, metric: str, bits: int)
             index.search(Question(text="fox"))
 
 
+@pytest.mark.slow
 def test_lancedb_loses_by_compression_what_rescoring_brings_back(lance_folder):
     import pyarrow as pa
     from lancedb.index import IvfFlat, IvfHnswSq, IvfPq
@@ -228,6 +229,7 @@ def test_pictures_may_be_bytes_in_an_index(lance_folder, drawings: list[Pair], m
     assert isinstance(found[3], Rejected)
 
 
+@pytest.mark.slow
 def test_pictures_may_be_bytes_in_postgresql(postgresql: Served):
     postgresql.query("DROP TABLE IF EXISTS drawn")
     postgresql.query("CREATE TABLE drawn (sku text PRIMARY KEY, photo bytea, clip vector(4))")

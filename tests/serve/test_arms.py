@@ -76,6 +76,7 @@ def test_the_place_of_a_unit_is_fixed() -> None:
 
 
 @pytest.mark.parametrize("seed", ["0", "1", "4711"])
+@pytest.mark.slow
 def test_other_processes_decide_the_same(seed: str) -> None:
     code = (
         "import json, numpy as np\n"
