@@ -22,7 +22,6 @@ InputType: TypeAlias = Literal["query", "document"]
 """Search engines' names: a query, and a document of an index."""
 ROLE_OF: Mapping[InputType, Role] = {"query": "query", "document": "candidate"}
 """Refined documents are the candidates of one set."""
-"""uni: the query's own modality. cross: the other one."""
 Caution: TypeAlias = Literal["cautious", "balanced", "bold"]
 """Which share of queries is assumed to have no answer in the memory; a query alone cannot tell."""
 FuserName: TypeAlias = Literal["reco", "paper", "mean"]

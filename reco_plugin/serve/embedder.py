@@ -378,6 +378,7 @@ class Embedder:
 
     def __init__(self, reco: Reco, settings: ServeSettings) -> None:
         self.reco = reco
+        self._memory_is_ours = reco.memory.alone
         self.aliases: dict[str, Manner] = dict(settings.aliases)
         """Name of the model -> what it refines; a dialect without a model field shows the first."""
         self.cache = AnswerCache(settings.cache_entries)
@@ -590,7 +591,7 @@ class Embedder:
         A refined document depends on the others of its set; a memory on a server changes unnoticed; an explanation is
         more than a row; a text that is too long must fail if it is not to be truncated.
         """
-        a_set, not_ours = work.asked.role == "document", not self.reco.memory.alone
+        a_set, not_ours = work.asked.role == "document", not self._memory_is_ours
         if not self.cache.on or work.request.explain or not work.request.truncate or (wanted and (a_set or not_ours)):
             return None
         return key_of(item, refined=wanted, options=work.request.options, version=self.reco.memory.version)
