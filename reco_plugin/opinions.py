@@ -6,6 +6,7 @@ import uuid
 from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
+from typing import Any
 
 import numpy as np
 
@@ -77,6 +78,33 @@ def within_limit(feedback: Feedback) -> Feedback:
             "of the things that are confused"
         )
     return feedback
+
+
+def opinions_of(memory: Memory) -> tuple[Opinion, ...]:
+    """What is said of a memory, oldest first.
+
+    Raises:
+        ConfigError: it is damaged, or of a newer version.
+    """
+    header = memory.header
+    return Feedback.from_json(header.feedback, header.fingerprint.dimension).opinions
+
+
+def withdraw(memory: Memory, ids: Sequence[str] | None) -> int:
+    """Forget opinions by id, or all, also what cannot be read; returns how many there were."""
+    dimension, counts = memory.header.fingerprint.dimension, list[int]()
+
+    def change(stored: dict[str, Any]) -> dict[str, Any]:
+        if ids is None:
+            counts.append(len(stored.get("opinions") or ()))
+            return {}
+        before = Feedback.from_json(stored, dimension)
+        left = before.without(ids)
+        counts.append(len(before) - len(left))
+        return left.to_json()
+
+    memory.change_feedback(change)
+    return counts[-1]
 
 
 def _pairs_of(said: Sequence[Said], memory: Memory) -> dict[str, Records]:

@@ -24,7 +24,7 @@ from .errors import ConfigError, FingerprintMismatch, InputError, MemoryStoreErr
 from .memory import Header, LazyMemory, Memory, part_of_a_write
 from .memory.checks import check_pair
 from .memory.transfer import copy_feedback
-from .opinions import Said, read_said, within_limit
+from .opinions import Said, opinions_of, read_said, withdraw, within_limit
 from .types import Filter, ImageInput, Modality, Neighbours, Pair, Records, Search, Vectors
 from .values import check_vectors, show
 
@@ -230,26 +230,21 @@ class PairMemory:
         return newer.opinions
 
     @property
-    def feedback(self) -> Feedback:
-        """All opinions, oldest first, with their vectors.
+    def opinions(self) -> tuple[Opinion, ...]:
+        """All that was said, oldest first.
 
         Raises:
-            ConfigError: they are damaged, or of a newer version.
+            ConfigError: it is damaged, or of a newer version.
         """
-        header = self.searches.header
-        return Feedback.from_json(header.feedback, header.fingerprint.dimension)
+        return opinions_of(self.store)
 
     def withdraw(self, ids: Sequence[str]) -> int:
         """Forget opinions by their ids; returns how many there were. Unknown ids are no error."""
-        counts = list[int]()
-
-        def change(before: Feedback) -> Feedback:
-            left = before.without(ids)
-            counts.append(len(before) - len(left))
-            return left
-
-        self._change_feedback(change)
-        return counts[-1]
+        try:
+            with self._judging:
+                return withdraw(self.store, ids)
+        finally:
+            self._count_change()
 
     def calibrate(self, *, progress: bool = False) -> Calibration | None:
         """Learn from the pairs, and store it with the memory; see :func:`reco_plugin.calibration.learn.learn`.

@@ -43,11 +43,11 @@ def test_a_rejected_pair_moves_the_query_no_more_and_a_word_that_it_is_right_let
     assert held.moved[0] < 1e-4 < before.moved[0]
     again = Reco.open(model, memory=known.memory.location)  # what was said is there though nothing was closed
     assert again.embed(text, modality="text").moved[0] < 1e-4
-    assert [one.pair for one in again.memory.feedback.opinions] == names
-    assert {one.by for one in again.memory.feedback.opinions} == {"ann"}
+    assert [one.pair for one in again.memory.opinions] == names
+    assert {one.by for one in again.memory.opinions} == {"ann"}
     said = [Said(text[0], "text", name, right=True) for name in names]
     assert [one.right for one in known.memory.judge(said)] == [True] * len(names)
-    assert len(known.memory.feedback) == len(names)  # the newest counts
+    assert len(known.memory.opinions) == len(names)  # the newest counts
     assert known.embed(text, modality="text").moved[0] == pytest.approx(before.moved[0], rel=0.01)
 
 
@@ -60,7 +60,7 @@ def test_it_is_forgotten_by_its_id(known: Reco) -> None:
     assert known.memory.withdraw([one.id, "no such id"]) == 1
     assert known.memory.version > version
     assert known.memory.withdraw([one.id]) == 0
-    assert len(known.memory.feedback) == 0
+    assert len(known.memory.opinions) == 0
     assert np.array_equal(known.embed_texts(["a red circle"]), before)
 
 
@@ -72,14 +72,14 @@ def test_an_answer_may_be_given_in_place_of_a_pair_and_an_image_may_ask(known: R
     assert known.embed([image], modality="image").moved[0] <= moved
     vector = known.encoder.texts(["a red circle"])[0]
     known.memory.reject(known.encoder.images([image])[0], modality="image", answer=vector)
-    assert len(known.memory.feedback) == 1  # the same query and answer, as vectors
+    assert len(known.memory.opinions) == 1  # the same query and answer, as vectors
 
 
 def test_an_uncalibrated_memory_keeps_what_is_said(reco: Reco) -> None:
     reco.memory.add([Pair("fox", draw("red", "circle", 20), "a fox")])
     assert reco.memory.calibration is None
     reco.memory.reject("a wolf", "fox")
-    assert reco.memory.feedback.opinions[0].pair == "fox"
+    assert reco.memory.opinions[0].pair == "fox"
     assert reco.embed(["a wolf"], modality="text").moved[0] == 0
 
 
@@ -98,7 +98,7 @@ def test_what_cannot_be_meant_stores_nothing(reco: Reco, said: Said, why: str) -
     reco.memory.add([Pair("fox", draw("red", "circle", 20), "a fox")])
     with pytest.raises(InputError, match=why):
         reco.memory.judge([Said("a wolf", "text", "fox"), said])
-    assert len(reco.memory.feedback) == 0
+    assert len(reco.memory.opinions) == 0
     assert reco.memory.judge([]) == ()
 
 
@@ -110,14 +110,14 @@ def test_a_memory_keeps_a_bounded_number(reco: Reco, monkeypatch: pytest.MonkeyP
     reco.memory.reject("a dog", "fox", right=True)  # replaces one
     with pytest.raises(MemoryStoreError, match="a memory keeps 2 opinions, and these would be 3"):
         reco.memory.reject("a cat", "fox")
-    assert len(reco.memory.feedback) == 2
+    assert len(reco.memory.opinions) == 2
 
 
 def test_another_version_of_a_memory_takes_it_over(known: Reco) -> None:
     known.memory.reject("a red circle", f"{SHAPES[0]}-{COLOURS[0]}-18")
     fresh = open_memory(":memory:", known.manifest.fingerprint)
     known.memory.move_to(fresh)
-    assert len(known.memory.feedback) == 1
+    assert len(known.memory.opinions) == 1
 
 
 def test_what_cannot_be_read_is_a_warning_and_queries_move_as_before(known: Reco, model: Path) -> None:

@@ -20,6 +20,7 @@ from ..types import Fingerprint, Modality
 from ..values import strip_marks
 from .memory_advise import advise_command
 from .memory_cutoff import cutoff_command
+from .memory_feedback import feedback_command, reject_command
 from .memory_fill import add_command, build_command, remove_command, sync_command, update_command
 from .memory_move import copy_command, export_command, import_command, rescue_command
 from .memory_versions import (
@@ -299,6 +300,8 @@ for _name, _command, _example in (
     ("rescue", rescue_command, "reco memory rescue ./rescued --memory ./memory"),
     ("build", build_command, "reco memory build catalogue.csv --memory ./memory --swap"),
     ("calibrate", calibrate_command, "reco memory calibrate --memory grpc://localhost:6334 --collection shop"),
+    ("reject", reject_command, "reco memory reject wolf-17 --image fox.jpg --by ann --memory ./memory"),
+    ("feedback", feedback_command, "reco memory feedback --memory ./memory"),
     ("cutoff", cutoff_command, "reco memory cutoff --precision 0.9 --memory ./memory"),
     ("advise", advise_command, "reco memory advise --things catalogue.csv --memory ./memory --out advice.csv"),
     ("versions", versions_command, "reco memory versions --memory ./memory"),

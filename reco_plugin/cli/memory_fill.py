@@ -384,6 +384,8 @@ def _build_version(fill: Fill, swap: _Swap, *, fresh: bool, wait: float) -> None
         where = str(versions.folder(name)) if isinstance(versions, FolderVersions) else settings.memory
         with fill.open_reco(memory=where, **place) as reco:
             outcome = fill.run(reco, "build", finish=lambda writer: swap.finish(writer, fill, live))
+            if live is not None and (told := versions.feedback_of(live)):
+                reco.memory.store.change_feedback(lambda there: there or told)
         version = versions.finish(name, outcome.held + outcome.copied, fingerprint, wait_s=wait)
         if used := swap.wanted or live is None or live.pairs == 0:  # nothing is lost where nothing was in use
             version = versions.use(name)

@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable, Collection, Iterator, Sequence
-from typing import Any
+from typing import Any, cast
 
 import numpy as np
 import numpy.typing as npt
 
+from ..calibration.feedback import Feedback, Opinion
 from ..defaults import INGEST_BATCH, SCROLL_BATCH
 from ..errors import (
     ConfigError,
@@ -26,6 +27,7 @@ from ..errors import (
 from ..memory.checks import check_ids, check_positive, check_search, chunks
 from ..memory.header import Header, check_fingerprint
 from ..memory.points import empty_neighbours
+from ..opinions import Said, read_said
 from ..pairs import PairMemory
 from ..types import Fingerprint, Neighbours, Payload, Records, Search
 from ..values import ROW, SOURCE, pack, strip_marks, unpack
@@ -41,6 +43,7 @@ _BODY_BYTES = 2_000_000
 """Of a request that writes, but for a single larger pair: so neither bytes nor numbers meet the service's limits."""
 _READ_AT_ONCE = 1000
 """Ids and payloads; a service allows 2,048 by default."""
+_JUDGED_AT_ONCE = 64
 _MEANS: tuple[tuple[type[RecoError], type[RecoError]], ...] = (
     (SessionOverloaded, MemoryOverloaded),
     (SessionTimeout, MemoryTimeout),
@@ -107,6 +110,37 @@ class ServedMemory:
             MemoryStoreError: always.
         """
         raise MemoryStoreError(f"feedback on the memory at {self.location!r} goes to the service that has it open")
+
+    def judge(self, newer: Feedback) -> tuple[Opinion, ...]:
+        """Store what was said; returns it with the ids that it got."""
+        pairs = zip(newer.opinions, newer.queries.tolist(), newer.answers.tolist(), strict=True)
+        body = [
+            {"vector": query, "modality": one.modality, "right": one.right, "by": one.by}
+            | ({"answer_vector": answer} if one.pair is None else {"pair": one.pair})
+            for one, query, answer in pairs
+        ]
+        parts = (body[start : start + _JUDGED_AT_ONCE] for start in range(0, len(body), _JUDGED_AT_ONCE))
+        return tuple(one for part in parts for one in self._post("/feedback", {"judgments": part}, _to_opinions))
+
+    def opinions(self) -> tuple[Opinion, ...]:
+        """All that was said, oldest first."""
+        return self._ask(Call("GET", f"{_PATH}/feedback", _to_opinions, admin=True))
+
+    def withdraw(self, ids: Sequence[str]) -> int:
+        """Forget opinions by id; returns how many there were."""
+        parts = chunks(list(ids), _JUDGED_AT_ONCE)
+        return sum(
+            self._ask(
+                Call(
+                    "DELETE",
+                    f"{_PATH}/feedback",
+                    int_of("withdrawn"),
+                    params=[("id", one) for one in part],
+                    admin=True,
+                )
+            )
+            for part in parts
+        )
 
     def note_learning(self, note: dict[str, Any]) -> None:
         """Nothing to do: the service learns."""
@@ -248,6 +282,27 @@ class ServedPairs(PairMemory):
     def settle(self, *, progress: bool = False) -> None:
         """Make all writes durable, and let the service learn from them."""
         self.store.flush()
+
+    def judge(self, said: Sequence[Said]) -> tuple[Opinion, ...]:
+        """Let the service store opinions."""
+        return self._served.judge(read_said(said, self.encoder, self.store))
+
+    @property
+    def opinions(self) -> tuple[Opinion, ...]:
+        """What the service keeps."""
+        return self._served.opinions()
+
+    def withdraw(self, ids: Sequence[str]) -> int:
+        """Let the service forget opinions."""
+        return self._served.withdraw(ids)
+
+    @property
+    def _served(self) -> ServedMemory:
+        return cast(ServedMemory, self.store)
+
+
+def _to_opinions(told: Any) -> tuple[Opinion, ...]:
+    return tuple(Opinion(**one) for one in told["data"])
 
 
 def int_of(name: str) -> Callable[[Any], int]:

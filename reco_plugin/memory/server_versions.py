@@ -57,6 +57,11 @@ class ServerVersions(Versions):
         self._run("build", lambda: make_collection(client, name, header, options, **unfinished), write=True)
         return name
 
+    def feedback_of(self, version: Version) -> dict[str, Any]:
+        """See :meth:`Versions.feedback_of`."""
+        opened = self._run("read", lambda: read_collection(self._client, version.name, self._server.location, None))
+        return opened.header.feedback
+
     def check_swap(self) -> None:
         """Nothing to check: an alias moves at any time."""
 

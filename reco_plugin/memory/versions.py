@@ -10,6 +10,7 @@ from collections.abc import Sequence
 from contextlib import closing
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 from ..errors import ConfigError, FingerprintMismatch, MemoryLocked, MemoryStoreError
 from ..files import PARTIAL, sync_folder
@@ -84,6 +85,10 @@ class Versions(ABC):
             MemoryStoreError: another number of pairs.
             FingerprintMismatch: another encoder.
         """
+
+    @abstractmethod
+    def feedback_of(self, version: Version) -> dict[str, Any]:
+        """What people said of a version, see :attr:`.Header.feedback`."""
 
     @abstractmethod
     def check_swap(self) -> None:
@@ -233,6 +238,11 @@ class FolderVersions(Versions):
             self._partial(name).rename(self._link.with_name(name))
             sync_folder(self._link.parent)
         return version
+
+    def feedback_of(self, version: Version) -> dict[str, Any]:
+        """See :meth:`Versions.feedback_of`; the folder may be open elsewhere."""
+        found = read_header(self.folder(version.name) if version.number else self._link)
+        return {} if found is None else found[1].feedback
 
     def check_swap(self) -> None:
         """See :meth:`Versions.check_swap`."""

@@ -18,7 +18,7 @@ from starlette.middleware.gzip import GZipMiddleware
 
 from .. import __version__
 from ..reco import Reco
-from . import dialects, health, match, memory, metrics, models, records, reference, refine, versions
+from . import dialects, feedback, health, match, memory, metrics, models, records, reference, refine, versions
 from .edge import TOLD, Edge
 from .embedder import Embedder
 from .middleware import Limited, Observed, Prefixed
@@ -87,7 +87,7 @@ def create_app(
         from .page import router as page
 
         app.include_router(page(edge))
-    documented = [part.router(edge) for part in (models, refine, match, memory, records)]
+    documented = [part.router(edge) for part in (models, refine, match, memory, feedback, records)]
     documented += [versions.router(edge), *dialects.routers(edge)]
     for routes in documented:
         app.include_router(routes, dependencies=bearer)

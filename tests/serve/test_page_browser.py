@@ -390,6 +390,27 @@ def test_badges_stay_in_their_rows_on_a_phone(shown: Reco, opens: Opens) -> None
         page.unroute_all()
 
 
+def test_not_this_is_kept_with_the_memory_and_taken_back(shown: Reco, opens: Opens) -> None:
+    with opens(shown, noisy=True, admin_key=ADMIN) as seen:
+        page = seen.page
+        seen.ask("a large red square")
+        first = page.locator("#retrieved li").first
+        pair = first.get_attribute("data-id")
+        first.locator(".not-this").click()
+        page.wait_for_selector("#feedback-problem:not([hidden])")
+        assert "admin key" in page.inner_text("#feedback-problem")
+        assert shown.memory.opinions == ()
+        page.fill("#admin", ADMIN)
+        first.locator(".not-this").click()
+        page.wait_for_selector(f"#retrieved li[data-id={pair}] .not-this[aria-pressed=true]")
+        assert "is not what was asked for" in page.inner_text("#said")
+        assert [(one.pair, one.modality, one.by) for one in shown.memory.opinions] == [(pair, "text", "playground")]
+        page.click(f"#retrieved li[data-id={pair}] .not-this")
+        page.wait_for_selector(f"#retrieved li[data-id={pair}] .not-this[aria-pressed=false]")
+        assert "Taken back" in page.inner_text("#said")
+        assert shown.memory.opinions == ()
+
+
 def test_the_page_names_the_model_that_is_served_and_no_other(shown: Reco, opens: Opens) -> None:
     with opens(shown) as seen:
         seen.ask("a large red square")

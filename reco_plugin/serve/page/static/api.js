@@ -35,6 +35,14 @@ export const addPair = async (pair) =>
 export const deletePair = async (id) =>
   (await ask("DELETE", `v1/memory/pairs?id=${encodeURIComponent(id)}`, { key: "admin" })).data;
 
+/** Say something about one answer. */
+export const judge = async (judgment) =>
+  (await ask("POST", "v1/memory/feedback", { body: { judgments: [judgment] }, key: "admin" })).data;
+
+/** Forget what was said. */
+export const withdraw = async (id) =>
+  (await ask("DELETE", `v1/memory/feedback?id=${encodeURIComponent(id)}`, { key: "admin" })).data;
+
 async function ask(method, path, { body, signal, key = "caller" } = {}) {
   const headers = {};
   if (body) headers["content-type"] = "application/json";
@@ -62,7 +70,7 @@ function timing(header) {
 
 /** An error's message; the page sends one item at a time, so its place says nothing. */
 function sentence(text) {
-  const said = text.replace(/^(input|pairs)\[0\][^:]*: /, "");
+  const said = text.replace(/^(input|pairs|judgments)\[0\][^:]*: /, "");
   const whole = said.charAt(0).toUpperCase() + said.slice(1);
   return /[.!?]$/.test(whole) ? whole : `${whole}.`;
 }

@@ -2,6 +2,7 @@
 
 import { compare, examples, model, Trouble, useKey } from "./api.js";
 import { at, el, nameOf, tell } from "./dom.js";
+import { wireFeedback } from "./feedback.js";
 import { accept, read } from "./images.js";
 import { freshIds, offerQueryImage, wireMemory } from "./memory.js";
 import { drawNeighbours } from "./neighbours.js";
@@ -51,6 +52,7 @@ async function run(query, first = "") {
   running = mine;
   busy(true);
   tell(at("problem"), null);
+  tell(at("feedback-problem"), null);
   const how = options();
   const input = query.image ? { image: query.image.data } : { text: query.text };
   try {
@@ -235,5 +237,6 @@ wireMemory(() => image, (words, pairs) => {
   if (asked) void run(asked, words);
   else at("said").textContent = words;
 });
+wireFeedback((words) => void run(asked, words));
 at("options").open = !stacked.matches;
 void begin();

@@ -1,6 +1,7 @@
 /** The query, how far it moved, and the pairs that moved it. */
 
 import { at, el, nameOf, picture, svg, tell } from "./dom.js";
+import { notThis } from "./feedback.js";
 import { degrees, number, percent, presenceWords, whyUnmoved } from "./words.js";
 
 const narrow = matchMedia("(max-width: 560px)");
@@ -11,7 +12,7 @@ let all = false;
 export function drawNeighbours(query, answer, refine, pairs, fresh) {
   at("query").replaceChildren(...queryParts(query, answer));
   const all = Math.max(answer.used.reduce((sum, pair) => sum + pair.weight, 0), 1e-12);
-  at("retrieved").replaceChildren(...answer.used.map((pair) => card(pair, pair.weight / all, fresh)));
+  at("retrieved").replaceChildren(...answer.used.map((pair) => card(pair, pair.weight / all, fresh, query)));
   at("retrieved").hidden = !answer.used.length;
   tell(at("retrieved-none"), whyUnmoved(answer, refine, pairs));
   tell(at("why"), answer.degraded ? null : answer.why || null);
@@ -47,7 +48,7 @@ function dial(angle) {
 }
 
 /** `share`: of all that was found, which counts more or less beside the query. */
-function card(pair, share, fresh) {
+function card(pair, share, fresh, query) {
   const bar = el("span", { class: "bar", "aria-hidden": "true" }, el("i"));
   bar.firstChild.style.inlineSize = `${100 * share}%`;
   const node = el("li", { "data-id": pair.id },
@@ -57,6 +58,7 @@ function card(pair, share, fresh) {
     el("p", { class: "caption", title: nameOf(pair) }, nameOf(pair)),
     el("p", { class: "figures" }, `similarity ${number(pair.similarity)}`, el("br"), `caption fits by ${pair.reliability.toFixed(2)}`));
   if (fresh.has(pair.id)) node.append(el("span", { class: "fresh" }, "added"));
+  node.append(notThis(pair, query));
   return node;
 }
 

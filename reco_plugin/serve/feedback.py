@@ -1,0 +1,200 @@
+"""``/v1/memory/feedback``: say what is not what was asked for, look at it and take it back."""
+
+from __future__ import annotations
+
+from dataclasses import asdict
+from typing import Annotated
+
+from fastapi import APIRouter, Query, Request, Response
+from pydantic import BaseModel, Field, model_validator
+
+from ..calibration.feedback import Opinion
+from ..opinions import Said
+from ..preparation import EncoderInput
+from ..types import MODALITIES, Modality, Vectors, other
+from .dialects.shared import text_or_image_item
+from .edge import Edge
+from .embedder import Embedder, Item
+from .failures import Failure, Refused, too_many_items
+from .routes import answering_in, openai_shape
+from .schemas import ERRORS, Items, JsonVector, Strict
+
+Ids = Annotated[list[str], Query(alias="id", min_length=1, description="id of an opinion; repeat it for more")]
+
+
+class JudgmentBody(Strict):
+    """One answer to one query, and whether it is right."""
+
+    text: str | None = None
+    image: str | None = Field(None, description="data URI or base64")
+    vector: JsonVector | None = Field(None, description="the plain CLIP vector of the query")
+    modality: Modality = Field("text", description="what the vector embeds")
+    pair: str | None = Field(None, description="id of the pair that was the answer")
+    answer_text: str | None = Field(None, description="the answer itself, of the other modality, in place of a pair")
+    answer_image: str | None = Field(None, description="data URI or base64")
+    answer_vector: JsonVector | None = None
+    right: bool = Field(False, description="it is right: takes back what was said before")
+    by: str = Field("", description="who says so")
+
+    @model_validator(mode="after")
+    def _one_of_each(self) -> JudgmentBody:
+        if [self.text, self.image, self.vector].count(None) != 2:
+            raise ValueError("give one of text, image and vector")
+        answers = {"image": self.answer_image, "text": self.answer_text}
+        if [self.pair, self.answer_vector, *answers.values()].count(None) != 3:
+            raise ValueError("give one of pair, answer_text, answer_image and answer_vector")
+        if answers[self.kind] is not None:
+            raise ValueError(
+                f"the answer to {self.kind} queries is of the other modality: give answer_{other(self.kind)}"
+            )
+        return self
+
+    @property
+    def kind(self) -> Modality:
+        """What the query is."""
+        return "text" if self.text is not None else "image" if self.image is not None else self.modality
+
+    def to_items(self, max_image_bytes: int) -> tuple[Item, Item | None]:
+        """Query and answer for the preparation; no answer where a pair is named.
+
+        Raises:
+            Refused: one cannot be read.
+        """
+        query = (
+            Item.vector(self.vector, self.kind)
+            if self.vector is not None
+            else text_or_image_item(self.text, self.image, max_image_bytes)
+        )
+        answer: Item | Failure | None = None
+        if self.answer_vector is not None:
+            answer = Item.vector(self.answer_vector, other(self.kind))
+        elif self.pair is None:
+            answer = text_or_image_item(self.answer_text, self.answer_image, max_image_bytes)
+        if isinstance(query, Failure):
+            raise Refused(query)
+        if isinstance(answer, Failure):
+            raise Refused(answer)
+        return query, answer
+
+
+class SaidBody(Strict):
+    """What is said; all of it is stored, or nothing."""
+
+    judgments: Items[JudgmentBody] = Field(min_length=1)
+
+
+class OpinionBody(BaseModel):
+    """What somebody said."""
+
+    id: str
+    modality: Modality
+    """Of the query."""
+    pair: str | None
+    right: bool
+    by: str
+    at: str
+
+    @classmethod
+    def of(cls, opinion: Opinion) -> OpinionBody:
+        """From the memory's."""
+        return cls(**asdict(opinion))
+
+
+class OpinionList(BaseModel):
+    """Opinions, oldest first."""
+
+    data: list[OpinionBody]
+    opinions: int
+    """That the memory keeps now."""
+    version: int
+
+
+class Withdrawn(BaseModel):
+    """How many of the ids were there."""
+
+    withdrawn: int
+    opinions: int
+    version: int
+
+
+def router(edge: Edge) -> APIRouter:
+    """The routes; the key check decides who may use them."""
+    routes = APIRouter(
+        prefix="/v1/memory",
+        route_class=answering_in(openai_shape),
+        tags=["memory"],
+        responses=ERRORS | {403: {**ERRORS[401], "description": "no admin key is set"}},
+    )
+    embedder, memory = edge.embedder, edge.embedder.reco.memory
+
+    @routes.post("/feedback")
+    async def give_feedback(request: Request, body: SaidBody) -> OpinionList:
+        """Say what is not what was asked for; it counts when this answers."""
+        return await edge(request).write(lambda: judge(embedder, body))
+
+    @routes.get("/feedback", response_model=OpinionList)
+    async def show_feedback(request: Request) -> Response:
+        """All that was said."""
+
+        def show() -> OpinionList:
+            said = [OpinionBody.of(one) for one in memory.opinions]
+            return OpinionList(data=said, opinions=len(said), version=memory.version)
+
+        return await edge(request).reply(show)
+
+    @routes.delete("/feedback")
+    async def withdraw_feedback(request: Request, ids: Ids) -> Withdrawn:
+        """Forget opinions by id; unknown ids are no error."""
+        if len(ids) > (most := edge.settings.max_items):
+            raise Refused(too_many_items(len(ids), most, "id"))
+
+        def withdraw() -> Withdrawn:
+            return Withdrawn(withdrawn=memory.withdraw(ids), opinions=len(memory.opinions), version=memory.version)
+
+        return await edge(request).write(withdraw)
+
+    return routes
+
+
+def judge(embedder: Embedder, asked: SaidBody) -> OpinionList:
+    """Encode queries and answers, and store what is said of them.
+
+    Raises:
+        Refused: an item cannot be read; nothing is stored.
+        InputError: a pair that is gone, or a name that is too long.
+        MemoryStoreError: the memory is full of opinions, or cannot be written.
+    """
+    embedder.check_images(image is not None for one in asked.judgments for image in (one.image, one.answer_image))
+    ready = list[tuple[int, str, Modality, EncoderInput]]()
+    for number, one in enumerate(asked.judgments):
+        place = f"judgments[{number}]"
+        try:
+            items = one.to_items(embedder.settings.max_image_bytes)
+        except Refused as refused:
+            raise _refused(refused.failure, place) from None
+        for what, item in zip(("query", "answer"), items, strict=True):
+            if item is None:
+                continue
+            prepared = embedder.prepare([item], truncate=True)[0]
+            if isinstance(prepared, Failure):
+                raise _refused(prepared, place)
+            ready.append((number, what, item.modality, prepared))
+    vectors = dict[tuple[int, str], Vectors]()
+    for side in MODALITIES:
+        mine = [one for one in ready if one[2] == side]
+        made = embedder.encode([one[3] for one in mine], side)
+        vectors |= {(number, what): vector for (number, what, *_), vector in zip(mine, made, strict=True)}
+    memory = embedder.reco.memory
+    stored = memory.judge(
+        [
+            Said(vectors[number, "query"], one.kind, one.pair, vectors.get((number, "answer")), one.right, one.by)
+            for number, one in enumerate(asked.judgments)
+        ]
+    )
+    return OpinionList(
+        data=[OpinionBody.of(one) for one in stored], opinions=len(memory.opinions), version=memory.version
+    )
+
+
+def _refused(failure: Failure, place: str) -> Refused:
+    return Refused(Failure(failure.status, failure.code, f"{place}: {failure.message}; nothing was stored", place))

@@ -1,0 +1,60 @@
+"""reco memory reject and feedback: said, shown, taken back; here, through a service, and over a swap."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from contextlib import closing
+from pathlib import Path
+from typing import Any
+
+import pytest
+from click.testing import Result
+
+from reco_plugin.memory import open_memory
+
+Run = Callable[..., Result]
+Ask = Callable[..., Any]
+Fail = Callable[..., str]
+
+
+def test_what_is_said_is_shown_and_taken_back(
+    work: Path, memory: Path, catalogue: Path, run: Run, ask: Ask, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    picture = catalogue.with_name("large-blue-circle.png")
+    one = ask("memory", "reject", "small-red-circle", "--image", picture, "--by", "ann", "--memory", memory)
+    assert (one["modality"], one["pair"], one["right"], one["by"]) == ("image", "small-red-circle", False, "ann")
+    two = ask("memory", "reject", "--image", picture, "--answer", "a small red circle", "--memory", memory)
+    assert two["pair"] is None
+    ask("memory", "reject", "--text", "a blue circle", "--answer", picture, "--right", "--memory", memory)
+    monkeypatch.delenv("RECO_MODEL")  # the rest needs no model
+    said = run("memory", "feedback", "--memory", memory).stdout.splitlines()
+    assert [line.partition("  ")[2].partition("  ")[2] for line in said] == [
+        "not this: an answer that is no pair, to an image",  # the same caption as of the pair, so it replaced that
+        "right: an answer that is no pair, to a text",
+    ]
+    gone = ask("memory", "feedback", "--withdraw", two["id"], "--withdraw", "unknown", "--memory", memory)
+    assert gone == {"withdrawn": 1, "opinions": 1}
+    assert ask("memory", "feedback", "--forget-all", "--memory", memory) == {"withdrawn": 1, "opinions": 0}
+    assert run("memory", "feedback", "--memory", memory).stdout == "nobody has said anything\n"
+
+
+def test_what_cannot_be_read_can_be_forgotten(work: Path, memory: Path, ask: Ask, fail: Fail) -> None:
+    with closing(open_memory(str(memory), None)) as store:
+        store.change_feedback(lambda _: {"format": 99})
+    assert "feedback has format 99" in fail("memory", "feedback", "--memory", memory)
+    ask("memory", "feedback", "--forget-all", "--memory", memory)
+    assert ask("memory", "feedback", "--memory", memory) == []
+
+
+def test_what_is_meant_must_be_said(work: Path, memory: Path, fail: Fail) -> None:
+    assert "give --text or --image" in fail("memory", "reject", "small-red-circle", "--memory", memory)
+    assert "say which answer is meant" in fail("memory", "reject", "--text", "red", "--memory", memory)
+    assert "holds no pair 'gone'" in fail("memory", "reject", "gone", "--text", "red", "--memory", memory)
+
+
+def test_a_version_that_is_swapped_in_keeps_it(work: Path, catalogue: Path, ask: Ask) -> None:
+    place = work / "shop"
+    ask("memory", "build", catalogue, "--memory", place, "--swap")
+    ask("memory", "reject", "small-red-circle", "--text", "a blue circle", "--memory", place)
+    ask("memory", "build", catalogue, "--memory", place, "--swap")
+    assert [one["pair"] for one in ask("memory", "feedback", "--memory", place)] == ["small-red-circle"]

@@ -1,0 +1,109 @@
+"""Feedback over HTTP and by commands: counts at once, is taken back, and is the admin's."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from starlette.testclient import TestClient
+
+from reco_plugin import Pair, Reco
+from tests.support.shapes import COLOURS, SHAPES, draw
+
+from .conftest import encoded
+
+QUESTION = {"input": [{"text": "a red circle"}]}
+
+
+@pytest.fixture(scope="module")
+def pairs(model: Path) -> Any:
+    """Pairs by which queries move."""
+    with Reco.open(model, memory=":memory:", memory_kind="exact") as reco:
+        reco.memory.add(
+            Pair(f"{shape}-{colour}-{size}", draw(colour, shape, size), f"a {colour} {shape}")
+            for shape in SHAPES
+            for colour in COLOURS
+            for size in (18, 26)
+        )
+        yield reco.memory.store
+
+
+@pytest.fixture
+def client(model: Path, pairs: Any, served: Any, tmp_path: Path) -> Iterator[TestClient]:
+    with Reco.open(model, memory=tmp_path / "memory", memory_kind="exact") as reco:
+        for records in pairs.scroll():
+            reco.memory.store.upsert(records)
+        reco.memory.store.set_calibration(pairs.header.calibration)
+        with served(reco) as client:
+            yield client
+
+
+def asked(client: TestClient) -> dict[str, Any]:
+    found: dict[str, Any] = client.post("/v1/explain", json=QUESTION).json()["data"][0]
+    return found
+
+
+def test_what_is_rejected_moves_the_query_no_more_and_can_be_taken_back(client: TestClient, admin: Any) -> None:
+    before = asked(client)
+    assert before["moved"] > 1e-3
+    said = [{"text": "a red circle", "pair": pair["id"], "by": "ann"} for pair in before["used"]]
+    told = client.post("/v1/memory/feedback", json={"judgments": said}, headers=admin).json()
+    assert told["opinions"] == len(told["data"]) == len(said)
+    assert {(one["modality"], one["right"], one["by"]) for one in told["data"]} == {("text", False, "ann")}
+    assert asked(client)["moved"] < 1e-4
+    kept = client.get("/v1/memory/feedback", headers=admin).json()
+    assert kept["data"] == told["data"]
+    ids = [one["id"] for one in told["data"]]
+    gone = client.request("DELETE", "/v1/memory/feedback", params={"id": [*ids, "unknown"]}, headers=admin).json()
+    assert (gone["withdrawn"], gone["opinions"]) == (len(ids), 0)
+    assert gone["version"] > told["version"]
+    assert asked(client)["moved"] == pytest.approx(before["moved"], abs=1e-6)
+
+
+def test_images_and_answers_that_are_no_pairs(client: TestClient, admin: Any) -> None:
+    image = encoded(draw("red", "circle", 22))
+    vector = np.eye(1, client.get("/v1/memory", headers=admin).json()["dimension"]).ravel().tolist()
+    said = [
+        {"image": image, "answer_text": "a red circle"},
+        {"text": "a red circle", "answer_image": image},
+        {"vector": vector, "modality": "image", "answer_vector": vector, "right": True},
+    ]
+    told = client.post("/v1/memory/feedback", json={"judgments": said}, headers=admin)
+    assert told.status_code == 200, told.text
+    assert [(one["modality"], one["pair"], one["right"]) for one in told.json()["data"]] == [
+        ("image", None, False),
+        ("text", None, False),
+        ("image", None, True),
+    ]
+
+
+@pytest.mark.parametrize(
+    ("said", "why"),
+    [
+        ({"text": "a"}, "give one of pair, answer_text, answer_image and answer_vector"),
+        ({"pair": "x"}, "give one of text, image and vector"),
+        ({"text": "a", "answer_text": "b"}, "is of the other modality: give answer_image"),
+        ({"text": "a", "pair": "gone"}, "holds no pair 'gone': it may be gone. Nothing was stored"),
+        ({"image": "AAAA", "pair": "circle-red-18"}, "judgments[1]"),
+        ({"text": "a", "pair": "circle-red-18", "by": "x" * 300}, "at most 200 characters"),
+        ({"text": "a", "pair": "circle-red-18", "wrong": True}, "wrong"),
+    ],
+)
+def test_what_cannot_be_meant_is_refused_and_nothing_is_stored(
+    client: TestClient, admin: Any, said: dict[str, Any], why: str
+) -> None:
+    good = {"text": "a red circle", "pair": "circle-red-18"}
+    answer = client.post("/v1/memory/feedback", json={"judgments": [good, said]}, headers=admin)
+    assert answer.status_code in (400, 415)
+    assert why in answer.json()["error"]["message"]
+    assert client.get("/v1/memory/feedback", headers=admin).json()["opinions"] == 0
+
+
+def test_it_is_the_admins(client: TestClient) -> None:
+    good = {"judgments": [{"text": "a red circle", "pair": "circle-red-18"}]}
+    assert client.post("/v1/memory/feedback", json=good).status_code == 401
+    assert client.get("/v1/memory/feedback").status_code == 401
+    assert client.request("DELETE", "/v1/memory/feedback", params={"id": "x"}).status_code == 401
