@@ -27,6 +27,10 @@ MOST = 4_000
 SHARPNESS = 8.0
 """How fast a voice falls with distance, per spread of similarity: exp(8 (s - s1) / spread). With 3, new things lose
 twice as much of their gain (``docs/measurements/rejections.md``)."""
+LOUDNESS = 0.8
+"""Of an opinion, beside that of a pair."""
+AROUND = 0.05
+"""How much an opinion says against other answers than its own, which several before were wrong beside."""
 POWER = 2.0
 """What the voices for and against are taken to before they are compared: few voices against many count for little."""
 HEARD = 64
@@ -126,13 +130,15 @@ class Feedback:
         if near.shape[1] > HEARD:
             rows = np.argpartition(-near, HEARD - 1, axis=1)[:, :HEARD]
         nearest = np.take_along_axis(near, rows, axis=1)  # (B, H)
-        loud = np.where(nearest >= SAME_QUERY, np.float32(np.exp(LOUDEST)), _voice(nearest - best, spread))
+        voice = np.float32(LOUDNESS) * _voice(nearest - best, spread)
+        loud = np.where(nearest >= SAME_QUERY, np.float32(np.exp(LOUDEST)), voice)
         meant = np.matmul(found.vectors, heard.answers[rows].transpose(0, 2, 1)) >= same  # (B, K, H)
-        wrong = np.where(heard.right[rows], np.float32(0.0), loud)
-        against = np.matmul(meant, wrong[:, :, None])[..., 0]
+        right = heard.right[rows]
+        around = np.where(right, np.float32(0.0), np.float32(AROUND) * voice)
+        against = _total(meant, np.where(right, np.float32(0.0), loud)) + _total(~meant, around)
         own = _voice(found.similarity - best, spread) * found.found
         alike = np.matmul(found.vectors, found.vectors.transpose(0, 2, 1)) >= same  # (B, K, K)
-        backed = np.matmul(alike, own[:, :, None])[..., 0] + np.matmul(meant, (loud - wrong)[:, :, None])[..., 0]
+        backed = _total(alike, own) + _total(meant, np.where(right, loud, np.float32(0.0)))
         return _share(backed, against)
 
     @cached_property
@@ -196,6 +202,12 @@ def _voice(nearer: npt.NDArray[np.float32], spread: float) -> npt.NDArray[np.flo
     """How loud is what is nearer to the query, by so much, than the nearest pair; any shape."""
     loud: npt.NDArray[np.float32] = np.exp(np.minimum(SHARPNESS * nearer / spread, LOUDEST)).astype(np.float32)
     return loud
+
+
+def _total(of: npt.NDArray[np.bool_], loud: npt.NDArray[np.float32]) -> npt.NDArray[np.float32]:
+    """What those (B, K, H) say together that are so loud, (B, H)."""
+    total: npt.NDArray[np.float32] = np.matmul(of, loud[:, :, None])[..., 0]
+    return total
 
 
 def _share(backed: npt.NDArray[np.float32], against: npt.NDArray[np.float32]) -> npt.NDArray[np.float32]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import threading
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from contextlib import nullcontext
 from dataclasses import replace
@@ -90,7 +91,7 @@ class EdgeMemory:
     ) -> None:
         self.location = str(folder)
         self._shard: qe.EdgeShard | None = shard
-        self._header = header
+        self._header, self._heading = header, threading.Lock()  # a thread learns while another one is told
         self._folder = folder
         self._options = options
         self._opener = Opener()
@@ -137,26 +138,29 @@ class EdgeMemory:
     def set_calibration(self, calibration: dict[str, Any]) -> None:
         """Store what was learned in ``memory.json``; for a read-only folder, only while this is open."""
         self._live()
-        header = replace(self._header, calibration=dict(calibration))
-        to_json(self.kind, header)
-        if self._copy is None:
-            write_header(self._folder, self.kind, header)
-        self._header = header
+        with self._heading:
+            header = replace(self._header, calibration=dict(calibration))
+            to_json(self.kind, header)
+            if self._copy is None:
+                write_header(self._folder, self.kind, header)
+            self._header = header
 
     def note_learning(self, note: dict[str, Any]) -> None:
         """Keep in ``memory.json`` who learns from the pairs; not in a read-only folder."""
         self._live()
         if self._copy is None:
-            header = replace(self._header, learning=dict(note))
-            write_header(self._folder, self.kind, header)
-            self._header = header
+            with self._heading:
+                header = replace(self._header, learning=dict(note))
+                write_header(self._folder, self.kind, header)
+                self._header = header
 
     def change_feedback(self, change: Callable[[dict[str, Any]], dict[str, Any]]) -> None:
         """Store what people said in ``memory.json``."""
         self.check_writable()
-        header = replace(self._header, feedback=change(self._header.feedback))
-        write_header(self._folder, self.kind, header)
-        self._header = header
+        with self._heading:
+            header = replace(self._header, feedback=change(self._header.feedback))
+            write_header(self._folder, self.kind, header)
+            self._header = header
 
     def set_witnesses(self, ids: Sequence[str], witnesses: npt.NDArray[np.float32]) -> None:
         """Store the witnesses (N, 3) of pairs in their payload; none in a read-only folder."""

@@ -107,22 +107,26 @@ class QdrantMemory(QdrantCollection):
         kept = {
             name: value for name, value in calibration.items() if name != _DEPTH_KEY
         }  # of another memory, where copied
-        header = replace(self._header, calibration=kept | self._depth(client) if kept else {})
-        to_json(self.kind, header)
-        if self._folder:
-            write_header(self._folder, self.kind, header)
-        else:
-            self._run("write", lambda _: self._say(client, {CALIBRATION_KEY: header.calibration}), write=True)
-        self._header = header
+        learned = kept | self._depth(client) if kept else {}
+        with self._heading:
+            header = replace(self._header, calibration=learned)
+            to_json(self.kind, header)
+            if self._folder:
+                write_header(self._folder, self.kind, header)
+            else:
+                self._run("write", lambda _: self._say(client, {CALIBRATION_KEY: header.calibration}), write=True)
+            self._header = header
 
     def note_learning(self, note: dict[str, Any]) -> None:
         """Keep who learns from the pairs, under a key of its own."""
-        client, header = self._live(), replace(self._header, learning=dict(note))
-        if self._folder:
-            write_header(self._folder, self.kind, header)
-        else:
-            self._run("write", lambda _: self._say(client, {LEARNING_KEY: header.learning}), write=True)
-        self._header = header
+        client = self._live()
+        with self._heading:
+            header = replace(self._header, learning=dict(note))
+            if self._folder:
+                write_header(self._folder, self.kind, header)
+            else:
+                self._run("write", lambda _: self._say(client, {LEARNING_KEY: header.learning}), write=True)
+            self._header = header
 
     def change_feedback(self, change: Callable[[dict[str, Any]], dict[str, Any]]) -> None:
         """Store what people said, under a key of its own, and look whether another process has written over it.
@@ -131,18 +135,19 @@ class QdrantMemory(QdrantCollection):
             MemoryStoreError: others wrote over it each time.
         """
         client = self._live()
-        if self._server is None:
-            header = replace(self._header, feedback=change(self._header.feedback))
-            if self._folder:
-                write_header(self._folder, self.kind, header)
-            self._header = header
-            return
-        for _ in range(_WRITES):
-            changed = change(self._stored_feedback(client))
-            self._run("write", lambda _, told=changed: self._say(client, {FEEDBACK_KEY: told}), write=True)  # type: ignore[misc]
-            if self._stored_feedback(client) == changed:
-                self._header = replace(self._header, feedback=changed)
+        with self._heading:
+            if self._server is None:
+                header = replace(self._header, feedback=change(self._header.feedback))
+                if self._folder:
+                    write_header(self._folder, self.kind, header)
+                self._header = header
                 return
+            for _ in range(_WRITES):
+                changed = change(self._stored_feedback(client))
+                self._run("write", lambda _, told=changed: self._say(client, {FEEDBACK_KEY: told}), write=True)  # type: ignore[misc]
+                if self._stored_feedback(client) == changed:
+                    self._header = replace(self._header, feedback=changed)
+                    return
         raise MemoryStoreError(f"others change the feedback of {self.location!r} all the time: try again later")
 
     def _stored_feedback(self, client: QdrantClient) -> dict[str, Any]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import threading
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from itertools import chain
@@ -41,6 +42,7 @@ class QdrantCollection:
         self._options = server.options if server else MemoryOptions()
         self._patience = server.patience if server else None
         self._warned = False  # of a size
+        self._heading = threading.Lock()  # a thread learns while another one is told
         self._read_again_at = time.monotonic() + self._options.refresh_s
 
     @property
