@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import uuid
+import warnings
 from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
@@ -12,8 +13,8 @@ import numpy as np
 
 from .calibration.feedback import MOST, Feedback, Opinion
 from .encode import Encoder
-from .errors import InputError, MemoryStoreError
-from .memory import Memory
+from .errors import ConfigError, InputError, MemoryStoreError
+from .memory import Header, Memory
 from .types import MODALITIES, ImageInput, Modality, Records, Vectors, other
 from .values import check_choice, check_vectors, is_unicode, show
 
@@ -105,6 +106,23 @@ def withdraw(memory: Memory, ids: Sequence[str] | None) -> int:
 
     memory.change_feedback(change)
     return counts[-1]
+
+
+def bring_over(before: Header, memory: Memory) -> None:
+    """Add to a memory what was said of the version before, and is not known there; nothing where it is damaged."""
+    if not before.feedback:
+        return
+    dimension = before.fingerprint.dimension
+
+    def change(stored: dict[str, Any]) -> dict[str, Any]:
+        there, told = (Feedback.from_json(one, dimension) for one in (stored, before.feedback))
+        known = {one.id for one in there.opinions}
+        return there.joined(told.only([one.id not in known for one in told.opinions])).to_json()
+
+    try:
+        memory.change_feedback(change)
+    except ConfigError as error:
+        warnings.warn(f"what was said of the version before is left there: {error}", stacklevel=2)
 
 
 def _pairs_of(said: Sequence[Said], memory: Memory) -> dict[str, Records]:

@@ -23,8 +23,7 @@ from .encode import Encoder, encode_pairs
 from .errors import ConfigError, FingerprintMismatch, InputError, MemoryStoreError, MemoryTimeout, MemoryUnavailable
 from .memory import Header, LazyMemory, Memory, part_of_a_write
 from .memory.checks import check_pair
-from .memory.transfer import copy_feedback
-from .opinions import Said, opinions_of, read_said, withdraw, within_limit
+from .opinions import Said, bring_over, opinions_of, read_said, withdraw, within_limit
 from .types import Filter, ImageInput, Modality, Neighbours, Pair, Records, Search, Vectors
 from .values import check_vectors, show
 
@@ -322,7 +321,7 @@ class PairMemory:
         self._moving.set()
         if (thread := self._thread) is not None:
             thread.join()
-        copy_feedback(self.store, store)
+        bring_over(self.searches.header, store)
         before, self.searches = self.searches, store
         self.kind, self.location, self._tried = store.kind, store.location, 0
         self._moving.clear()

@@ -116,8 +116,11 @@ def test_a_memory_keeps_a_bounded_number(reco: Reco, monkeypatch: pytest.MonkeyP
 def test_another_version_of_a_memory_takes_it_over(known: Reco) -> None:
     known.memory.reject("a red circle", f"{SHAPES[0]}-{COLOURS[0]}-18")
     fresh = open_memory(":memory:", known.manifest.fingerprint)
+    fresh.change_feedback(lambda _: known.memory.store.header.feedback)  # as a build that was begun then
+    late = known.memory.reject("a blue circle", f"{SHAPES[0]}-{COLOURS[0]}-18")
     known.memory.move_to(fresh)
-    assert len(known.memory.opinions) == 1
+    assert len(known.memory.opinions) == 2
+    assert late in known.memory.opinions
 
 
 def test_what_cannot_be_read_is_a_warning_and_queries_move_as_before(known: Reco, model: Path) -> None:

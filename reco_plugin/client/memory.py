@@ -88,7 +88,8 @@ class ServedMemory:
             ) from None
         place = client.url if location is None else location
         check_fingerprint(made_by, fingerprint, place)
-        return cls(client, Header(made_by, told.get("calibration") or {}), place, state, int(told.get("unjudged") or 0))
+        header = Header(made_by, told.get("calibration") or {}, feedback=told.get("feedback") or {})
+        return cls(client, header, place, state, int(told.get("unjudged") or 0))
 
     @property
     def state(self) -> str:

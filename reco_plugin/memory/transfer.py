@@ -70,10 +70,10 @@ def copy(source: Memory, target: Memory, *, batch_size: int = SCROLL_BATCH, resu
     target.flush()
     if source.header.calibration and target.count() == source.count():
         target.set_calibration(source.header.calibration)
-    copy_feedback(source, target)
+    _copy_feedback(source, target)
 
 
-def copy_feedback(source: Memory, target: Memory) -> None:
+def _copy_feedback(source: Memory, target: Memory) -> None:
     """Copy what people said to a memory in which nobody has said anything yet."""
     told = source.header.feedback
     if told and not target.header.feedback:

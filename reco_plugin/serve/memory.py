@@ -38,6 +38,8 @@ class MemoryInfo(MemoryState):
     """Changes when another version of the memory is put to use, and when the service begins anew."""
     calibration: dict[str, Any] | None = None
     """What was learned about the pairs, as it is stored; where it is asked for."""
+    feedback: dict[str, Any] | None = None
+    """What people said was wrong, as it is stored; likewise."""
     cutoffs: dict[Modality, dict[QueryWay, CutoffsBody]] | None = None
     """From which score on answers are right as often as promised (.9), see `POST /v1/match`; null where none asked."""
     unjudged: int
@@ -207,6 +209,7 @@ def router(edge: Edge) -> APIRouter:
             dimension=made_by.dimension,
             state=counted[3],
             calibration=memory.searches.header.calibration if calibration else None,
+            feedback=memory.searches.header.feedback if calibration else None,
             cutoffs=counted[2],
             **describe_calibration(embedder.reco),
             version=memory.version,
