@@ -33,8 +33,6 @@ function options() {
     input_type: picked("side"),
     refine_ranked: at("refine-ranked").checked,
     by: at("by").value || null,
-    search: at("search").value || null,
-    fusion: at("fusion").value || null,
   };
 }
 
