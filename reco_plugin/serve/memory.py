@@ -10,6 +10,7 @@ from pydantic import BaseModel, Field, model_validator
 from ..calibration.match import QueryWay
 from ..defaults import RESULTS
 from ..errors import InputError
+from ..memory import Header
 from ..memory.checks import check_pair
 from ..preparation import EncoderInput
 from ..types import MODALITIES, Modality, Pair
@@ -208,8 +209,7 @@ def router(edge: Edge) -> APIRouter:
             fingerprint=made_by.digest,
             dimension=made_by.dimension,
             state=counted[3],
-            calibration=memory.searches.header.calibration if calibration else None,
-            feedback=memory.searches.header.feedback if calibration else None,
+            **(_as_stored(memory.searches.header) if calibration else {}),
             cutoffs=counted[2],
             **describe_calibration(embedder.reco),
             version=memory.version,
@@ -325,6 +325,10 @@ def _ready(embedder: Embedder, one: PairIn) -> dict[Modality, EncoderInput] | Fa
             return ready
         sides[side] = ready
     return sides
+
+
+def _as_stored(header: Header) -> dict[str, Any]:
+    return {"calibration": header.calibration, "feedback": header.feedback}
 
 
 def _check_number(number: int, limit: int, name: str) -> None:
