@@ -19,7 +19,7 @@ from .failures import Failure, Refused, too_many_items
 from .routes import answering_in, openai_shape
 from .schemas import ERRORS, Items, JsonVector, Strict
 
-Ids = Annotated[list[str], Query(alias="id", min_length=1, description="id of an opinion; repeat it for more")]
+OpinionIds = Annotated[list[str], Query(alias="id", min_length=1, description="id of an opinion; repeat it for more")]
 
 
 class JudgmentBody(Strict):
@@ -143,7 +143,7 @@ def router(edge: Edge) -> APIRouter:
         return await edge(request).reply(show)
 
     @routes.delete("/feedback")
-    async def withdraw_feedback(request: Request, ids: Ids) -> Withdrawn:
+    async def withdraw_feedback(request: Request, ids: OpinionIds) -> Withdrawn:
         """Forget opinions by id; unknown ids are no error."""
         if len(ids) > (most := edge.settings.max_items):
             raise Refused(too_many_items(len(ids), most, "id"))
