@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
+from functools import cached_property
 from typing import Any
 
 import numpy as np
@@ -272,7 +273,7 @@ class _Adviser:
         for row, number in enumerate(listed.thing.tolist()):
             rows_of[number].append(row)
         fails, gains = (self._by_thing(how, rows_of) for how in (Forecast.fails, Forecast.gains))
-        addable = {number: self._addable(number, rows) for number, rows in rows_of.items()}
+        addable = {number: self._addable(rows) for number, rows in rows_of.items()}
         things = [
             self._thing(number, rows, fails, gains, [listed.ids[row] for row in addable[number]])
             for number, rows in rows_of.items()
@@ -299,10 +300,14 @@ class _Adviser:
         by_row = np.where(np.isnan(shown.margin), words, pictured)
         return np.array([by_row[rows].mean() for rows in rows_of.values()])
 
-    def _addable(self, number: int, rows: Sequence[int]) -> list[int]:
+    @cached_property
+    def _number_of(self) -> Mapping[str, int]:
+        """Id of each pair of the memory -> number of its thing."""
+        return {id_: number for number, ids in self.known.ids_of.items() for id_ in ids}
+
+    def _addable(self, rows: Sequence[int]) -> list[int]:
         """Rows of a thing with a picture that the memory lacks, the most typical picture first."""
-        held = set(self.known.ids_of.get(number, ()))
-        left = [row for row in rows if self.listed.pictured[row] and self.listed.ids[row] not in held]
+        left = [row for row in rows if self.listed.pictured[row] and self.listed.ids[row] not in self._number_of]
         if len(left) < 2:
             return left
         image = self.listed.image[left]
@@ -351,7 +356,19 @@ class _Adviser:
             None if gains is None else 100.0 * float(gains[number]) * AGAIN**pairs,
             (),
         )
-        return replace(found, why=tuple(explain(found)))
+        elsewhere = {
+            id_: own for row in rows if (own := self._number_of.get(id_ := self.listed.ids[row], number)) != number
+        }
+        return replace(found, why=(*explain(found), *self._misnamed(elsewhere)))
+
+    def _misnamed(self, elsewhere: Mapping[str, int]) -> Iterator[str]:
+        """What to do where the memory has rows of a thing under the name of another, by id."""
+        for id_, number in list(elsewhere.items())[:1]:
+            more = f" and {len(elsewhere) - 1:,} more" if len(elsewhere) > 1 else ""
+            yield (
+                f"the memory has {id_}{more} as “{self.known.names[number]}”: sync the list, or name things by a field "
+                "(--group)"
+            )
 
     def _look_alikes(self, row: int, place: int | None) -> Iterator[LookAlike]:
         for rank, column in enumerate(self.seen.shown.rivals[row].tolist()):

@@ -46,6 +46,16 @@ def test_a_catalogue_with_pictures_is_ordered_and_written(memory: Path, catalogu
     assert "'gone.png' is not a file" in lost["reason"]
 
 
+def test_a_row_whose_words_have_changed_is_no_new_picture(memory: Path, catalogue: Path, ask: Ask, work: Path) -> None:
+    with catalogue.open(newline="", encoding="utf-8") as file:
+        row = next(csv.DictReader(file))
+    (work / "new.csv").write_text(f"id,image,text\n{row['id']},{catalogue.parent / row['image']},brand new words\n")
+    told = ask("memory", "advise", "--things", "new.csv")
+    (thing,) = told["things"]
+    assert (thing["add"], told["order"]) == ([], [])
+    assert f"the memory has {row['id']} as “{row['text']}”: sync the list" in thing["why"][-1]
+
+
 def test_the_page_shows_pictures_and_loads_nothing(memory: Path, catalogue: Path, work: Path, run: Run) -> None:
     pytest.importorskip("jinja2")
     pytest.importorskip("matplotlib")
