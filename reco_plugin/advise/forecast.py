@@ -41,12 +41,10 @@ class OwnQuestions:
     Attributes:
         shown: (2 n,) of the questions.
         failed: (2 n,) whether the thing was not found when it was asked for once more.
-        siblings: share of the things that were then asked for by another caption and another picture.
     """
 
     shown: IndexView
     failed: npt.NDArray[np.bool_]
-    siblings: float
 
     @property
     def mended(self) -> float | None:
@@ -139,7 +137,7 @@ def ask_own(
         again = replace(once, text=words, right=pairs.image[second])
         kept.append(index.ask(refiner, once, progress=progress))
         failed.append(np.asarray(index.ask(refiner, again, progress=progress).margin <= 0.0))
-    return OwnQuestions(IndexView.join(kept), np.concatenate(failed), float((~alone).mean()))
+    return OwnQuestions(IndexView.join(kept), np.concatenate(failed))
 
 
 def learn_forecast(own: OwnQuestions, *, pictured: bool) -> Forecast:

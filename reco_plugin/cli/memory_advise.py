@@ -65,8 +65,8 @@ def advise_command(
 
     Each thing asks by its words in an index of the pictures of the list and the memory. The chance that people who ask
     for it in other words do not find it first is learned from the memory's own pairs, hidden from it, so no labels are
-    needed. First in the list is what gains most: what fails, and what the memory holds least of. Nothing is written to
-    the memory. More: docs/advise.md
+    needed. First in the list is what gains most: what fails now and is likely to be found once the memory has pairs of
+    it. Nothing is written to the memory. More: docs/advise.md
     """
     from ..advise import advise, read_things
     from ..progress import progress_bar
