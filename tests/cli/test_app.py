@@ -38,6 +38,8 @@ def test_the_commands_are_these() -> None:
         *("compare", "demo", "doctor", "embed", "eval entities", "eval retrieval", "eval study", "eval zero-shot"),
         "memory advise",
         "memory cutoff",
+        "memory feedback",
+        "memory reject",
         "model add",
         "model get",
         *("export", "fit", "report", "serve", "train"),
