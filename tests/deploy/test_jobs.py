@@ -91,18 +91,50 @@ def test_a_source_in_a_bucket_is_fetched_before(render: Render) -> None:
     assert data["emptyDir"] == {"sizeLimit": "100Gi"}
 
 
+def test_a_pattern_with_a_question_mark_has_no_options(render: Render) -> None:
+    for source, asked, options in (
+        ("s3://shop/train-0?.tar", "s3://shop/train-0?.tar", ""),
+        ("s3://shop/train-0?.tar?limit=9&id=sku", "s3://shop/train-0?.tar", "?limit=9&id=sku"),
+    ):
+        [job] = kinds_of(render({"jobs": {"fill": {"enabled": True, "source": source}}}), "Job")
+        fetch = job["spec"]["template"]["spec"]["initContainers"][-1]
+        assert fetch["env"][0] == {"name": "SOURCE", "value": asked}
+        assert _container(job)["args"][2] == f"/data/train-0?.tar{options}"
+
+
+@pytest.mark.parametrize(
+    "source",
+    [
+        "s3://AKIA:h/idden@shop/catalogue.csv",
+        "s3://AKIA:hidden@shop/catalogue.csv",
+        "gs://hidden@shop/catalogue.csv",
+        "postgresql://reader:hidden@db/shop?table=products",
+    ],
+)
+def test_a_key_in_a_source_is_refused_and_not_repeated(render: Render, source: str) -> None:
+    """It would stand in the release, in the job and in its log."""
+    with pytest.raises(Exception, match=r"jobs\.fill\.source holds a key.*jobs\.extraEnvFrom") as refused:
+        render({"jobs": {"fill": {"enabled": True, "source": source}}})
+    assert "hidden" not in str(refused.value)
+    kept = "http://qdrant:6333?collection=shop@1"
+    assert kinds_of(render({"jobs": {"sync": {"enabled": True, "source": kept}}}), "CronJob")
+
+
 @pytest.mark.parametrize(
     ("source", "copied"),
     [
         ("catalogue.csv", {"catalogue.csv"}),
         ("shards/{000..001}.tar", {"000.tar", "001.tar"}),
         ("shards/0*.tar", {"000.tar", "001.tar", "002.tar"}),
+        ("shards/00?.tar", {"000.tar", "001.tar", "002.tar"}),
+        ("late export/100% wool.csv", {"100% wool.csv"}),
         ("photos/", {"photos/a/1.png", "photos/a/1.txt"}),
     ],
 )
 def test_a_file_a_folder_or_a_pattern_is_fetched(tmp_path: Path, source: str, copied: set[str]) -> None:
     for name in (
         "catalogue.csv",
+        "late export/100% wool.csv",
         *(f"shards/00{number}.tar" for number in range(3)),
         "photos/a/1.png",
         "photos/a/1.txt",

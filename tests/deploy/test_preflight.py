@@ -181,9 +181,10 @@ def test_storage_that_cannot_change_is_refused_before_anything_is(
 
 
 @pytest.mark.parametrize(
-    ("written", "there"), [("1024Gi", "1Ti"), ("0.5Ti", "512Gi"), ("1e12", "1T"), ("50000M", "50G")]
+    ("written", "there"),
+    [("1024Gi", "1Ti"), ("0.5Ti", "512Gi"), ("1e12", "1T"), ("50000M", "50G"), (53687091200, "53687091200")],
 )
-def test_a_size_is_the_same_however_it_is_written(look: Look, written: str, there: str) -> None:
+def test_a_size_is_the_same_however_it_is_written(look: Look, written: str | int, there: str) -> None:
     """The API server writes quantities its own way."""
     assert look({"qdrant": {"persistence": {"size": written}}}, [running(size=there, snapshots=there)])
 

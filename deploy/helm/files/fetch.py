@@ -1,6 +1,7 @@
 """Copy SOURCE out of a bucket into TARGET: a file, a folder, or what the pattern in the last part of its name means."""
 
 import os
+import re
 import shutil
 import sys
 from fnmatch import fnmatchcase
@@ -28,12 +29,13 @@ def copy(bucket, found, place):
 
 source, target = os.environ["SOURCE"], Path(os.environ["TARGET"])
 parent, _, last = source.rstrip("/").rpartition("/")
+top, folder = re.fullmatch(r"(\w+://[^/]*)/?(.*)", parent).groups()  # a folder's name is no URL: it may hold " " and %
 patterns = expand_braces(last)
 try:
-    bucket, folder = FileSystem.from_uri(parent)
+    bucket, root = FileSystem.from_uri(f"{top}/")
     found = [
         each
-        for each in bucket.get_file_info(FileSelector(folder))
+        for each in bucket.get_file_info(FileSelector(f"{root.rstrip('/')}/{folder}".rstrip("/")))
         if any(fnmatchcase(each.base_name, pattern) for pattern in patterns)
     ]
     if not found:

@@ -16,7 +16,7 @@
 {{- $size := .spec.resources.requests.storage }}
 {{- $wanted := $claim.spec.resources.requests.storage }}
 {{- if ne (include "reco.mebi" $size) (include "reco.mebi" $wanted) }}
-{{- $differs = append $differs (printf "the volume %s has %s instead of %s" $volume $size (toString $wanted)) }}
+{{- $differs = append $differs (printf "the volume %s has %s instead of %s" $volume $size (include "reco.text" $wanted)) }}
 {{- end }}
 {{- $pairs := dict "storageClassName" (list (index .spec "storageClassName") (index $claim.spec "storageClassName")) }}
 {{- $_ := set $pairs "accessModes" (list .spec.accessModes $claim.spec.accessModes) }}
@@ -68,8 +68,9 @@
 {{- end }}
 
 {{- define "reco.mebi" -}}
-{{- $number := regexFind "^[0-9.]+([eE][0-9]+)?" (toString .) | float64 }}
-{{- $unit := regexFind "[A-Za-z]+$" (toString .) }}
+{{- $text := include "reco.text" . }}
+{{- $number := regexFind "^[0-9.]+([eE][0-9]+)?" $text | float64 }}
+{{- $unit := regexFind "[A-Za-z]+$" $text }}
 {{- $factors := dict "" 0.00000095367431640625 "Ki" 0.0009765625 "Mi" 1.0 "Gi" 1024.0 "Ti" 1048576.0 "Pi" 1073741824.0 "k" 0.00095367431640625 "K" 0.00095367431640625 "M" 0.95367431640625 "G" 953.67431640625 "T" 953674.31640625 "P" 953674316.40625 }}
 {{- mulf $number (get $factors $unit) | int64 }}
 {{- end }}
