@@ -13,7 +13,7 @@ import numpy as np
 
 from .calibration.feedback import MOST, Feedback, Opinion
 from .encode import Encoder
-from .errors import ConfigError, InputError, MemoryStoreError
+from .errors import ConfigError, InputError
 from .memory import Header, Memory
 from .types import MODALITIES, ImageInput, Modality, Records, Vectors, other
 from .values import check_choice, check_vectors, is_unicode, show
@@ -71,10 +71,10 @@ def within_limit(feedback: Feedback) -> Feedback:
     """The feedback, if a memory keeps as much.
 
     Raises:
-        MemoryStoreError: it does not.
+        InputError: it does not.
     """
     if len(feedback) > MOST:
-        raise MemoryStoreError(
+        raise InputError(
             f"a memory keeps {MOST:,} opinions, and these would be {len(feedback):,}: withdraw old ones, or add pairs "
             "of the things that are confused"
         )

@@ -213,8 +213,9 @@ class PairMemory:
             by: who says so.
 
         Raises:
-            InputError: no such pair, neither or both of pair and answer, or an item that cannot be encoded.
-            MemoryStoreError: as many opinions as a memory keeps are there; or it cannot be written.
+            InputError: no such pair, neither or both of pair and answer, an item that cannot be encoded, or as many
+                opinions as a memory keeps are there.
+            MemoryStoreError: it cannot be written.
         """
         return self.judge([Said(query, modality, pair, answer, right, by)])[0]
 

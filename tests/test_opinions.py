@@ -10,7 +10,7 @@ from learned_once import pairs_are_learned_from_once  # noqa: F401  # a fixture
 
 from reco_plugin import Pair, Reco
 from reco_plugin.calibration import feedback as feedback_module
-from reco_plugin.errors import InputError, MemoryStoreError
+from reco_plugin.errors import InputError
 from reco_plugin.memory import open_memory
 from reco_plugin.opinions import Said
 from reco_plugin.refine import used_pairs
@@ -108,7 +108,7 @@ def test_a_memory_keeps_a_bounded_number(reco: Reco, monkeypatch: pytest.MonkeyP
     reco.memory.add([Pair("fox", draw("red", "circle", 20), "a fox")])
     reco.memory.judge([Said(text, "text", "fox") for text in ("a wolf", "a dog")])
     reco.memory.reject("a dog", "fox", right=True)  # replaces one
-    with pytest.raises(MemoryStoreError, match="a memory keeps 2 opinions, and these would be 3"):
+    with pytest.raises(InputError, match="a memory keeps 2 opinions, and these would be 3"):
         reco.memory.reject("a cat", "fox")
     assert len(reco.memory.opinions) == 2
 

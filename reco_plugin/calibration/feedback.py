@@ -35,6 +35,8 @@ POWER = 2.0
 """What the voices for and against are taken to before they are compared: few voices against many count for little."""
 HEARD = 64
 """Opinions that are looked at for a query: the nearest."""
+_NUMBERS = 2**23
+"""In the block of answers (B, H, D), or of similarities (B, R), that is made at once: 32 MiB."""
 LOUDEST = 30.0
 """Largest logarithm of a voice."""
 SAME_QUERY = 0.999
@@ -124,22 +126,13 @@ class Feedback:
         if heard is None:
             return None
         same = same_caption if modality == "image" else SAME_IMAGE
-        best = found.similarity[:, :1]
-        near = queries @ heard.queries.T  # (B, R)
-        rows = np.tile(np.arange(near.shape[1]), (len(near), 1))
-        if near.shape[1] > HEARD:
-            rows = np.argpartition(-near, HEARD - 1, axis=1)[:, :HEARD]
-        nearest = np.take_along_axis(near, rows, axis=1)  # (B, H)
-        voice = np.float32(LOUDNESS) * _voice(nearest - best, spread)
-        loud = np.where(nearest >= SAME_QUERY, np.float32(np.exp(LOUDEST)), voice)
-        meant = np.matmul(found.vectors, heard.answers[rows].transpose(0, 2, 1)) >= same  # (B, K, H)
-        right = heard.right[rows]
-        around = np.where(right, np.float32(0.0), np.float32(AROUND) * voice)
-        against = _total(meant, np.where(right, np.float32(0.0), loud)) + _total(~meant, around)
-        own = _voice(found.similarity - best, spread) * found.found
-        alike = np.matmul(found.vectors, found.vectors.transpose(0, 2, 1)) >= same  # (B, K, K)
-        backed = _total(alike, own) + _total(meant, np.where(right, loud, np.float32(0.0)))
-        return _share(backed, against)
+        width = max(len(heard.queries), min(len(heard.queries), HEARD) * queries.shape[1])
+        size = max(1, _NUMBERS // width)
+        kept = [
+            _keep(heard, queries[rows], found.similarity[rows], found.vectors[rows], found.found[rows], spread, same)
+            for rows in (slice(start, start + size) for start in range(0, max(len(queries), 1), size))
+        ]
+        return np.concatenate(kept)
 
     @cached_property
     def _sides(self) -> Mapping[Modality, _Heard | None]:
@@ -176,6 +169,8 @@ class Feedback:
             opinions = tuple(Opinion(**one) for one in stored["opinions"])
             raw = np.frombuffer(base64.b64decode(stored["vectors"], validate=True), "<f2").astype(np.float32)
             both = raw.reshape(2, len(opinions), dimension)
+            if not np.isfinite(both).all():
+                raise ValueError("a vector holds NaN or infinity")
         except (KeyError, TypeError, ValueError) as error:
             raise ConfigError(f"its feedback is damaged ({error!r}): {way}") from error
         norms = np.maximum(np.linalg.norm(both, axis=2, keepdims=True), np.float32(1e-6))
@@ -196,6 +191,35 @@ def _heard(
     queries: Vectors, answers: Vectors, right: npt.NDArray[np.bool_], of: npt.NDArray[np.bool_]
 ) -> _Heard | None:
     return _Heard(queries[of], answers[of], right[of]) if of.any() else None
+
+
+def _keep(
+    heard: _Heard,
+    queries: Vectors,
+    similarity: npt.NDArray[np.float32],
+    vectors: Vectors,
+    there: npt.NDArray[np.bool_],
+    spread: float,
+    same: float,
+) -> npt.NDArray[np.float32]:
+    """See :meth:`Feedback.keep`, of a block: (B, K) of queries (B, D), by similarity, vectors (B, K, D) and found."""
+    best = similarity[:, :1]
+    near = queries @ heard.queries.T  # (B, R)
+    if near.shape[1] > HEARD:
+        rows = np.argpartition(-near, HEARD - 1, axis=1)[:, :HEARD]
+    else:
+        rows = np.tile(np.arange(near.shape[1]), (len(near), 1))
+    nearest = np.take_along_axis(near, rows, axis=1)  # (B, H)
+    voice = np.float32(LOUDNESS) * _voice(nearest - best, spread)
+    loud = np.where(nearest >= SAME_QUERY, np.float32(np.exp(LOUDEST)), voice)
+    meant = np.matmul(vectors, heard.answers[rows].transpose(0, 2, 1)) >= same  # (B, K, H)
+    right = heard.right[rows]
+    around = np.where(right, np.float32(0.0), np.float32(AROUND) * voice)
+    against = _total(meant, np.where(right, np.float32(0.0), loud)) + _total(~meant, around)
+    own = _voice(similarity - best, spread) * there
+    alike = np.matmul(vectors, vectors.transpose(0, 2, 1)) >= same  # (B, K, K)
+    backed = _total(alike, own) + _total(meant, np.where(right, loud, np.float32(0.0)))
+    return _share(backed, against)
 
 
 def _voice(nearer: npt.NDArray[np.float32], spread: float) -> npt.NDArray[np.float32]:

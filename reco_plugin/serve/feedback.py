@@ -161,8 +161,8 @@ def judge(embedder: Embedder, asked: SaidBody) -> OpinionList:
 
     Raises:
         Refused: an item cannot be read; nothing is stored.
-        InputError: a pair that is gone, or a name that is too long.
-        MemoryStoreError: the memory is full of opinions, or cannot be written.
+        InputError: a pair that is gone, a name that is too long, or the memory is full of opinions.
+        MemoryStoreError: the memory cannot be written.
     """
     embedder.check_images(image is not None for one in asked.judgments for image in (one.image, one.answer_image))
     ready = list[tuple[int, str, Modality, EncoderInput]]()

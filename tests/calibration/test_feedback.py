@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 from trust_worlds import world
 
+from reco_plugin.calibration import feedback as module
 from reco_plugin.calibration.feedback import Feedback, Opinion
 from reco_plugin.errors import ConfigError
 from reco_plugin.refine import Refiner, VectorMemory, refiner_for_vectors
@@ -138,3 +139,28 @@ def test_what_cannot_be_read_says_so(harm: dict[str, Any]) -> None:
     x = np.eye(2, dtype=np.float32)
     with pytest.raises(ConfigError, match="its feedback"):
         Feedback.from_json(opinions("image", x[:1], x[1:]).to_json() | harm, 2)
+
+
+def test_a_vector_that_is_no_number_is_damage_and_moves_nothing() -> None:
+    x = np.eye(2, dtype=np.float32)
+    with pytest.raises(ConfigError, match="NaN or infinity"):
+        Feedback.from_json(opinions("image", x[:1], np.full((1, 2), np.nan, np.float32)).to_json(), 2)
+
+
+def test_many_queries_are_heard_in_blocks_that_say_the_same(made: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The answers of all queries at once would be six times as large as all that was found."""
+    refiner, asks = made
+    said = opinions("image", asks.image, asks.text)  # more than are looked at for a query
+    whole = refined(refiner, asks, "image", said)
+    sizes = list[int]()
+    keep = module._keep
+
+    def counted(heard: Any, queries: Vectors, *more: Any) -> Any:
+        sizes.append(len(queries))
+        return keep(heard, queries, *more)
+
+    monkeypatch.setattr(module, "_keep", counted)
+    monkeypatch.setattr(module, "_NUMBERS", 30 * module.HEARD * asks.image.shape[1])
+    parts = refined(refiner, asks, "image", said)
+    assert sizes == [30, 30, 30, 10]
+    assert np.abs(parts.vectors - whole.vectors).max() < 1e-5
