@@ -15,7 +15,7 @@ from typing import Any, ClassVar
 
 from ..errors import ConfigError, InputError, importing
 from ..types import InputType, Vectors
-from .source import Embeds, IndexOf, VectorSource, check_index
+from .source import NO_SCALE, Embeds, IndexOf, VectorSource, check_index, has_scale
 
 with importing("haystack-ai", "haystack", "this adapter"):
     from haystack import Document, component, default_to_dict
@@ -100,7 +100,10 @@ class RecoTextEmbedder(HaystackEmbedder):
 
     @component.output_types(embedding=list[float], meta=dict[str, Any], scale=list[float])
     def run(self, text: str) -> dict[str, Any]:
-        """Embed a text, with the ``scale`` of its scores for :class:`RecoPlainScores`; TypeError for anything else."""
+        """Embed a text, with the ``scale`` of its scores for :class:`RecoPlainScores`; TypeError for anything else.
+
+        The scale is empty where there is no way back to plain scores.
+        """
         if not isinstance(text, str):
             raise TypeError(
                 f"RecoTextEmbedder embeds a text, got {type(text).__name__}: RecoDocumentEmbedder for lists"
@@ -110,7 +113,7 @@ class RecoTextEmbedder(HaystackEmbedder):
         return {
             "embedding": asked.vectors.tolist()[0],
             "meta": {"refine": self.source.refines(self.side)},
-            "scale": [at_one - at_nought, at_nought],
+            "scale": [at_one - at_nought, at_nought] if has_scale(asked) else [],
         }
 
     @component.output_types(embedding=list[float], meta=dict[str, Any], scale=list[float])
@@ -133,7 +136,14 @@ class RecoPlainScores:
 
     @component.output_types(documents=list[Document])
     def run(self, documents: list[Document], scale: list[float]) -> dict[str, Any]:
-        """Map the scores; the order stays. ValueError for a document without a score."""
+        """Map the scores; the order stays.
+
+        Raises:
+            ValueError: a document has no score.
+            ConfigError: the query's scores have no way back to the scale of plain ones.
+        """
+        if not scale:
+            raise ConfigError(NO_SCALE)
         factor, offset = scale
         done = list[Document]()
         for document in documents:

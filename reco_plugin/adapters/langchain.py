@@ -12,7 +12,7 @@ from pydantic import ConfigDict, Field, model_validator
 
 from ..errors import ConfigError, importing
 from ..types import ImageInput
-from .source import Embeds, SourceOptions, VectorSource, as_lists
+from .source import Embeds, SourceOptions, VectorSource, as_lists, check_scale
 
 with importing("langchain-core", "langchain", "this adapter"):
     from langchain_core.callbacks import CallbackManagerForRetrieverRun
@@ -87,6 +87,7 @@ class PlainScoreRetriever(BaseRetriever):
 
     def _get_relevant_documents(self, query: str, *, run_manager: CallbackManagerForRetrieverRun) -> list[Document]:
         asked = self.embeddings.source.ask([query], "text")
+        check_scale(asked)
         hits = getattr(self.store, _SEARCH)(as_lists(asked.vectors)[0], k=self.k, **self.search_kwargs)
         cosines = [score if self.cosine is None else self.cosine(score) for _, score in hits]
         scores: list[float] = asked.plain_scores([cosines])[0].tolist()

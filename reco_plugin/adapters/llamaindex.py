@@ -12,9 +12,9 @@ from typing import Any, Self
 
 from pydantic import Field, PrivateAttr, SecretStr, model_validator
 
-from ..errors import ConfigError, importing
+from ..errors import ConfigError, InputError, importing
 from ..types import ImageInput, InputType
-from .source import Embeds, IndexOf, VectorSource, as_lists
+from .source import Embeds, HasScores, IndexOf, VectorSource, as_lists, check_scale
 
 with importing("llama-index-core", "llamaindex", "this adapter"):
     from llama_index.core.base.base_retriever import BaseRetriever
@@ -128,6 +128,8 @@ class PlainSimilarityRetriever(BaseRetriever):
     Example::
 
         PlainSimilarityRetriever(index.as_retriever(), embedding, similarity_cutoff=0.25).retrieve("a red fox")
+
+    A query is a text, or a ``QueryBundle`` with an ``image_path``.
     """
 
     def __init__(
@@ -150,15 +152,28 @@ class PlainSimilarityRetriever(BaseRetriever):
         super().__init__()
 
     def _retrieve(self, query_bundle: QueryBundle) -> list[NodeWithScore]:
-        asked = self._embedding.source.ask([query_bundle.query_str], "text")
+        asked = self._ask(query_bundle)
+        check_scale(asked)
         found = self._retriever.retrieve(QueryBundle(query_bundle.query_str, embedding=as_lists(asked.vectors)[0]))
-        cosines = [one.get_score() if self._cosine is None else self._cosine(one.get_score()) for one in found]
+        raw = [one.get_score(raise_error=True) for one in found]
+        cosines = raw if self._cosine is None else [self._cosine(score) for score in raw]
         scores: list[float] = asked.plain_scores([cosines])[0].tolist()
         return [
             NodeWithScore(node=one.node, score=score)
             for one, score in zip(found, scores, strict=True)
             if self._least is None or score >= self._least
         ]
+
+    def _ask(self, query_bundle: QueryBundle) -> HasScores:
+        source = self._embedding.source
+        if query_bundle.image_path:
+            return source.ask([query_bundle.image_path], "image")
+        if query_bundle.query_str:
+            return source.ask([query_bundle.query_str], "text")
+        raise InputError(
+            "the query has neither a text nor an image_path, and a vector alone does not tell what its scores mean: "
+            'QueryBundle("", image_path="query.jpg")'
+        )
 
     async def _aretrieve(self, query_bundle: QueryBundle) -> list[NodeWithScore]:
         return await asyncio.to_thread(self._retrieve, query_bundle)

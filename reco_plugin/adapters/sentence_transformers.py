@@ -12,7 +12,7 @@ from PIL.Image import Image
 
 from ..errors import InputError
 from ..types import MODALITIES, InputType, Modality, Vectors
-from .source import Embeds, SourceOptions, VectorSource
+from .source import Embeds, SourceOptions, VectorSource, check_scale
 
 _NO_MATTER = {"batch_size", "show_progress_bar", "device", "convert_to_numpy", "normalize_embeddings", "chunk_size"}
 """Options that change no vector: the source batches, and all vectors are arrays of unit norm."""
@@ -89,6 +89,7 @@ class RecoSentenceTransformer:
             rows = [row for row, (kind, _) in enumerate(kinds) if kind == modality]
             if rows:
                 asked = self.source.ask([kinds[row][1] for row in rows], modality)
+                check_scale(asked)
                 scores[rows] = asked.plain_scores(self.similarity(asked.vectors, embeddings2))
         return scores
 

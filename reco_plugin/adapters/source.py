@@ -15,11 +15,16 @@ import numpy as np
 import numpy.typing as npt
 
 from ..errors import ConfigError
-from ..types import ROLE_OF, ImageInput, InputType, Modality, Role, Target, Vectors, other
+from ..types import ROLE_OF, UNMOVED, ImageInput, InputType, Modality, Role, Target, Vectors, other
 
 IndexOf: TypeAlias = Literal["texts", "images", "both"]
 """What an index holds; both: averages of a text and an image, or some of each."""
 _TARGETS: dict[IndexOf, Target] = {"texts": "text", "images": "image", "both": "both"}
+NO_SCALE = (
+    "scores of this refined query have no way back to the scale of plain CLIP, so that thresholds mean nothing: so it is "
+    "without the gate, with another fuser than reco, and for an index of both texts and images. Search the store "
+    "itself, without a threshold"
+)
 _TEXTS_ASSUMED = (
     "queries are refined for texts, since no document was embedded here and the index is taken to hold texts: say"
     ' index="images" or "both" if it does not, or index="texts"'
@@ -38,6 +43,16 @@ class HasVectors(Protocol):
 class HasScores(HasVectors, Protocol):
     """The result of embedding queries: what their scores are on the scale of plain ones, and the way back."""
 
+    @property
+    def moved(self) -> npt.NDArray[np.float32]:
+        """(B,) cosine distance between frozen and refined; NaN where an older service does not say."""
+        ...
+
+    @property
+    def scale(self) -> npt.NDArray[np.float32] | None:
+        """(B, 2) factors and what is added; None where nothing is known, or nothing moved."""
+        ...
+
     def plain_scores(self, scores: npt.ArrayLike) -> npt.NDArray[np.float32]:
         """Scores (B, ...) of the vectors, on the scale of plain ones."""
         ...
@@ -45,6 +60,21 @@ class HasScores(HasVectors, Protocol):
     def refined_scores(self, scores: npt.ArrayLike) -> npt.NDArray[np.float32]:
         """Plain scores, one number or (B, ...), as scores of the vectors."""
         ...
+
+
+def has_scale(asked: HasScores) -> bool:
+    """Whether scores of B queries can be brought to the scale of plain ones: they stayed plain, or have a scale."""
+    return asked.scale is not None or bool((asked.moved <= UNMOVED).all())
+
+
+def check_scale(asked: HasScores) -> None:
+    """Refuse queries whose scores have no way back to the scale of plain ones.
+
+    Raises:
+        ConfigError: they moved, and how their scores changed is not known.
+    """
+    if not has_scale(asked):
+        raise ConfigError(NO_SCALE)
 
 
 class Embeds(Protocol):

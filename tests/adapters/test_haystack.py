@@ -190,3 +190,10 @@ def test_a_threshold_of_plain_clip_holds_for_refined_queries(stocked, documents,
     assert Pipeline.loads(kept.dumps(), allowed_modules=TRUSTED).get_component("scores").score_threshold == 0.2
     with pytest.raises(ValueError, match="document none has no score"):
         RecoPlainScores().run([Document(id="none", content="x")], plain)
+
+
+def test_scores_without_a_way_back_are_refused_instead_of_compared_with_plain_ones(ungated):
+    told = RecoTextEmbedder(ungated, index="images").run(QUERY)
+    assert told["scale"] == []
+    with pytest.raises(ConfigError, match=r"no way back to the scale of plain CLIP.*without the gate"):
+        RecoPlainScores(0.25).run([Document(id="a", content="x", score=0.5)], told["scale"])

@@ -93,3 +93,10 @@ def test_a_threshold_of_plain_clip_holds_for_refined_queries(stocked, files):
 def test_a_store_that_tells_no_scores_is_refused_with_the_way_out(stocked):
     with pytest.raises(ConfigError, match=r"object has no similarity_search_with_score_by_vector.*plain_scores"):
         PlainScoreRetriever(store=object(), embeddings=RecoEmbeddings(stocked))
+
+
+def test_scores_without_a_way_back_are_refused_instead_of_compared_with_plain_ones(ungated):
+    embeddings = RecoEmbeddings(ungated, index="images")
+    store = InMemoryVectorStore.from_texts(["a red fox"], embeddings)
+    with pytest.raises(ConfigError, match=r"no way back to the scale of plain CLIP.*without the gate"):
+        PlainScoreRetriever(store=store, embeddings=embeddings).invoke("a small red circle")

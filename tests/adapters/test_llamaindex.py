@@ -8,12 +8,13 @@ import io
 import numpy as np
 import pytest
 from llama_index.core import StorageContext, VectorStoreIndex, load_index_from_storage
+from llama_index.core.base.base_retriever import BaseRetriever
 from llama_index.core.ingestion import IngestionCache, IngestionPipeline
-from llama_index.core.schema import QueryBundle, TextNode
+from llama_index.core.schema import NodeWithScore, QueryBundle, TextNode
 from llama_index.core.storage.kvstore import SimpleKVStore
 
 from reco_plugin.adapters.llamaindex import PlainSimilarityRetriever, RecoEmbedding
-from reco_plugin.errors import ConfigError, ImageError
+from reco_plugin.errors import ConfigError, ImageError, InputError
 
 QUERY = "a large blue square"
 
@@ -143,3 +144,31 @@ def test_a_cut_off_of_plain_clip_holds_for_refined_queries(stocked, nodes):
     least = float(expected[:2].mean())
     cut = PlainSimilarityRetriever(index, embedding, similarity_cutoff=least, cosine=lambda score: score)
     assert [one.node_id for one in asyncio.run(cut.aretrieve(QUERY))] == [raw[0].node_id]
+
+
+def test_a_picture_can_be_asked_for_with_a_cut_off(stocked, nodes, files):
+    embedding = RecoEmbedding(stocked)
+    index = VectorStoreIndex(nodes, embed_model=embedding).as_retriever(similarity_top_k=3)
+    retriever = PlainSimilarityRetriever(index, embedding)
+    vector = embedding.get_image_query_embedding(str(files[0]))
+    raw = index.retrieve(QueryBundle("", embedding=vector))
+    found = retriever.retrieve(QueryBundle("", image_path=str(files[0])))
+    assert [one.node_id for one in found] == [one.node_id for one in raw]
+    with pytest.raises(InputError, match="image_path"):  # and not what is like an empty text
+        retriever.retrieve(QueryBundle("", embedding=vector))
+
+
+def test_results_without_scores_do_not_count_as_zero(stocked, nodes):
+    class Unscored(BaseRetriever):
+        def _retrieve(self, query_bundle):
+            return [NodeWithScore(node=nodes[0])]
+
+    with pytest.raises(ValueError, match="not set"):
+        PlainSimilarityRetriever(Unscored(), RecoEmbedding(stocked, index="texts")).retrieve(QUERY)
+
+
+def test_scores_without_a_way_back_are_refused_instead_of_compared_with_plain_ones(ungated, nodes):
+    embedding = RecoEmbedding(ungated, index="images")
+    index = VectorStoreIndex(nodes[:2], embed_model=embedding).as_retriever()
+    with pytest.raises(ConfigError, match=r"no way back to the scale of plain CLIP.*without the gate"):
+        PlainSimilarityRetriever(index, embedding, similarity_cutoff=0.25).retrieve(QUERY)

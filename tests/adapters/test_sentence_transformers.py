@@ -9,7 +9,7 @@ import pytest
 import sentence_transformers
 
 from reco_plugin.adapters.sentence_transformers import _NO_MATTER, _ONLY, RecoSentenceTransformer
-from reco_plugin.errors import InputError
+from reco_plugin.errors import ConfigError, InputError
 
 TEXTS = ["a small red circle", "a large blue square"]
 
@@ -98,3 +98,9 @@ def test_the_dimension_is_known(like, stocked):
 
 def test_of_nothing_there_is_nothing(like):
     assert like.encode([]).tolist() == []
+
+
+def test_scores_without_a_way_back_are_refused_instead_of_compared_with_plain_ones(ungated):
+    model = RecoSentenceTransformer(ungated, index="images")
+    with pytest.raises(ConfigError, match=r"no way back to the scale of plain CLIP.*without the gate"):
+        model.plain_similarity(["a small red circle"], model.encode(["a red fox"]))
