@@ -21,7 +21,7 @@ IndexOf: TypeAlias = Literal["texts", "images", "both"]
 """What an index holds; both: averages of a text and an image, or some of each."""
 _TARGETS: dict[IndexOf, Target] = {"texts": "text", "images": "image", "both": "both"}
 NO_SCALE = (
-    "scores of this refined query have no way back to the scale of plain CLIP, so that thresholds mean nothing: so it is "
+    "scores of this refined query have no way back to the scale of plain CLIP, where thresholds are: so it is "
     "without the gate, with another fuser than reco, and for an index of both texts and images. Search the store "
     "itself, without a threshold"
 )
