@@ -246,6 +246,14 @@ class PairMemory:
         finally:
             self._count_change()
 
+    def change_feedback(self, change: Callable[[dict[str, Any]], dict[str, Any]]) -> None:
+        """Store what ``change`` makes of what people said, as a memory keeps it."""
+        try:
+            with self._judging:
+                self.store.change_feedback(change)
+        finally:
+            self._count_change()
+
     def calibrate(self, *, progress: bool = False) -> Calibration | None:
         """Learn from the pairs, and store it with the memory; see :func:`reco_plugin.calibration.learn.learn`.
 
@@ -343,11 +351,7 @@ class PairMemory:
         def changed(stored: dict[str, Any]) -> dict[str, Any]:
             return change(Feedback.from_json(stored, dimension)).to_json()
 
-        try:
-            with self._judging:
-                self.store.change_feedback(changed)
-        finally:
-            self._count_change()
+        self.change_feedback(changed)
 
     def _due(self, left: int) -> bool:
         """Whether calibration must be learned anew; where nothing could be learned, the last attempt counts.

@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import re
 import signal
 import socket
 import subprocess
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import closing, suppress
+from multiprocessing.connection import SocketListener
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -337,6 +340,47 @@ def test_an_answer_that_is_late_takes_nothing_back(two):
     assert (one.known.revision, one.searches.header.feedback) == (before.revision + 1, {"a": 1})
 
 
+def test_an_opinion_counts_as_a_change_for_all_workers(two):
+    _, one, other = two
+    before = one.version
+    one.store.change_feedback(lambda _: {"a": 1})
+    for there in (one, other):
+        there.look()
+        assert there.version > before
+
+
+def test_a_worker_that_removes_pairs_leaves_learning_to_the_process_that_has_the_memory(
+    two, drawn_records, monkeypatch
+):
+    pairs, one, _ = two
+    begun: list[PairMemory] = []
+    monkeypatch.setattr("reco_plugin.pairs.ENOUGH", 1)
+    monkeypatch.setattr(PairMemory, "_do_behind", lambda self, _: begun.append(self))
+    one.learns_behind = True  # as in a service
+    gone = list(drawn_records.ids[len(drawn_records) // 2 :])
+    assert one.remove(gone) == len(gone)
+    assert begun == [pairs]
+
+
+def test_a_connection_that_fails_is_not_the_last_that_is_accepted(tmp_path, monkeypatch):
+    """As where too many files are open for a moment."""
+    accept, fails = SocketListener.accept, iter([OSError(errno.EMFILE, "Too many open files")])
+
+    def fail_once(self: SocketListener) -> Any:
+        for error in fails:
+            raise error
+        return accept(self)
+
+    monkeypatch.setattr(SocketListener, "accept", fail_once)
+    answering, line = Answering(str(tmp_path / "s"), {"add": int.__add__}), OwnerLine(str(tmp_path / "s"))
+    with ThreadPoolExecutor(1) as caller:
+        try:
+            assert caller.submit(line.ask, "add", 1, 2).result(30) == 3
+        finally:
+            answering.close()
+            line.close()
+
+
 def test_limits_of_a_service_are_divided_and_those_of_a_request_are_not():
     share = share_of(ServeSettings(queue=9, max_connections=1, max_body_bytes=10, max_pending_bytes=20), 2)
     assert (share.queue, share.max_connections, share.max_body_bytes, share.max_pending_bytes) == (5, 1, 10, 10)
@@ -356,6 +400,8 @@ def test_auto_takes_one_worker_per_core_as_far_as_ram_allows(model, tmp_path, mo
         assert how_many("auto", settings) == expected
     assert how_many("auto", settings.model_copy(update={"provider": "cuda"})) == 1
     assert how_many(3, settings) == 3
+    monkeypatch.setattr("sys.platform", "darwin")  # where one process has all connections
+    assert (how_many("auto", settings), how_many(3, settings)) == (1, 3)
 
 
 @pytest.mark.parametrize("word", ["0", "many", "-1"])

@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 import pickle
 import threading
+import time
 from collections.abc import Callable, Mapping
 from contextlib import suppress
 from multiprocessing.connection import Client, Connection, Listener
@@ -15,6 +16,7 @@ from ..logs import LOGGER
 
 log = logging.getLogger(LOGGER)
 _BACKLOG = 128  # connections that wait to be accepted
+_AGAIN_S = 0.1
 
 
 class OwnerLine:
@@ -67,19 +69,24 @@ class Answering:
 
     def __init__(self, address: str, functions: Mapping[str, Callable[..., Any]]) -> None:
         """Listen at a path that no other user can reach: whoever can, can run any code here."""
-        self._functions = functions
+        self._functions, self._closed = functions, False
         self._listener = Listener(address, "AF_UNIX", backlog=_BACKLOG)
         threading.Thread(target=self._accept, name="reco-accept", daemon=True).start()
 
     def close(self) -> None:
         """Take no more connections."""
+        self._closed = True
         self._listener.close()
 
     def _accept(self) -> None:
-        with suppress(OSError):  # it is closed
-            while True:
+        while not self._closed:
+            try:
                 connection = self._listener.accept()
                 threading.Thread(target=self._answer, args=(connection,), name="reco-answer", daemon=True).start()
+            except (OSError, RuntimeError) as error:  # as too many open files or threads: without it, none could call
+                if not self._closed:
+                    log.warning("a call of a worker could not be accepted, and is tried again: %s", error)
+                    time.sleep(_AGAIN_S)
 
     def _answer(self, connection: Connection) -> None:
         with connection, suppress(OSError, EOFError):  # its worker ended

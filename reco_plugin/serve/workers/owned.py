@@ -227,5 +227,8 @@ class OwnedPairs(PairMemory):
     def resume(self) -> None:
         """Nothing to do: the other process does."""
 
+    def _do_behind(self, what: Callable[[], None]) -> None:
+        """Nothing to do: the other process learns from what was removed, too."""
+
     def _count_change(self) -> None:
         self.look()

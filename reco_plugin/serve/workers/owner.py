@@ -96,6 +96,7 @@ class Owner:
         """What is new of the memory for a worker that knows so much."""
         pairs, in_use = self._memory()
         with self._lock:
+            version = pairs.version  # before the header, which is at least as new then
             now, store = max(self._stores.items())
             header = store.header
             if header is not self._headers[1]:
@@ -108,7 +109,7 @@ class Owner:
             kind=store.kind,
             location=store.location,
             state=f"{in_use.name}.{now}",
-            version=pairs.version,
+            version=version,
             learning=pairs.learning,
             unfinished=pairs.unfinished,
         )
@@ -156,10 +157,10 @@ class Owner:
     def replace_feedback(self, before: dict[str, Any], after: dict[str, Any]) -> bool:
         """Store what people said, if what is stored is still as it was before; whether it was."""
         with self._writing:
-            store = self._memory()[0].store
-            if store.header.feedback != before:
+            pairs = self._memory()[0]
+            if pairs.store.header.feedback != before:
                 return False
-            store.change_feedback(lambda _: after)
+            pairs.change_feedback(lambda _: after)
             return True
 
     def use(self, name: str) -> InUse:

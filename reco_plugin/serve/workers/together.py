@@ -53,10 +53,12 @@ _ONE_LINE = "calls"
 def how_many(asked: int | Literal["auto"], settings: Settings) -> int:
     """The number of workers: one per core, if it is left to this machine, but no more models than fit into RAM.
 
-    One on a GPU, which has no second core to use.
+    One on a GPU, which has no second core to use, and where a system gives all connections to one process.
     """
     if asked != "auto":
         return asked
+    if not sys.platform.startswith("linux"):
+        return 1
     if settings.provider == "cuda" or (settings.provider == "auto" and _has_cuda()):
         return 1
     if (free := free_bytes()) is None:
