@@ -81,8 +81,8 @@ def controls(study: Study, tmp_path_factory: pytest.TempPathFactory) -> dict[str
 def line(study: Study) -> Line:
     """Measure one line of the table: ours, or the mean over other fusers."""
 
-    def top1(*fusers: Fuser, memory: Learned | None = None, gate: bool = True) -> Top1:
-        refines = [study.refine(memory or study.full, each, gate=gate) for each in fusers or (None,)]
+    def top1(*fusers: Fuser, memory: Learned | None = None, gate: bool = True, k: int = K) -> Top1:
+        refines = [study.refine(memory or study.full, each, gate=gate, k=k) for each in fusers or (None,)]
         found = measure(study, refines, ("unseen", "seen"))
         return {(group, side): found[group][side]["top1"] for group in ("unseen", "seen") for side in found[group]}
 
@@ -210,8 +210,8 @@ def test_retrieval_and_not_the_training_brings_the_gain(
 
 
 def test_the_closed_form_is_better_than_the_best_training_free_baseline(ours: Top1, line: Line, study: Study) -> None:
-    fuser, how = best_baseline(study, study.full)
-    baseline = line(fuser, gate=False, how=how)
+    fuser, k = best_baseline(study, study.full)
+    baseline = line(fuser, gate=False, k=k)
     for group in ("unseen", "seen"):
         assert refined(ours, group) > refined(baseline, group), group
 
