@@ -10,6 +10,8 @@ from typing import TYPE_CHECKING, Any, Literal, NamedTuple, TypeAlias, get_args
 import numpy as np
 import numpy.typing as npt
 
+from .errors import InputError
+
 if TYPE_CHECKING:
     from PIL.Image import Image
 
@@ -390,6 +392,9 @@ class Refinement:
 
         Each query's scores keep the mean and the spread that its plain vector has over the memory's vectors; their
         order stays. Cosines or dot products alike.
+
+        Raises:
+            InputError: not one row of scores a query, or rows of different lengths.
         """
         return to_plain_scores(scores, self.scale)
 
@@ -398,16 +403,23 @@ class Refinement:
 
         One number gives (B,), each query's own; (B, ...) gives (B, ...). Cosines or dot products alike; beyond ±1 no
         result, or each one, passes.
+
+        Raises:
+            InputError: as of :meth:`plain_scores`.
         """
         return to_refined_scores(scores, self.scale, len(self.vectors))
 
-    def leads(self, scores: npt.ArrayLike) -> npt.NDArray[np.float32]:
+    def leads(self, scores: Sequence[Sequence[float]] | npt.NDArray[np.floating[Any]]) -> npt.NDArray[np.float32]:
         """How far the first result stands out (B,), comparable between queries, whether they moved or stayed plain.
 
         Of all that scores alone say it tells best which first results are right, see docs/measurements/thresholds.md.
 
         Args:
-            scores: (B, K) cosines as the index gave them, the best first; ten are looked at.
+            scores: B rankings of cosines as the index gave them, the best first; ten are looked at. Of a shorter one it
+                is the lead over the last; 0 where nothing was found.
+
+        Raises:
+            InputError: not one ranking a query.
         """
         return leads_of(scores, self.scale)
 
@@ -454,18 +466,32 @@ class Refinement:
 
 def to_plain_scores(scores: npt.ArrayLike, scale: npt.NDArray[np.float32] | None) -> npt.NDArray[np.float32]:
     """Scores (B, ...) by B factors and B numbers that are added (B, 2); as they are without."""
-    given = np.asarray(scores, np.float32)
+    given = _scores(scores, scale)
     if scale is None:
         return given
     factor, offset = (scale[:, side].reshape(-1, *([1] * (given.ndim - 1))) for side in (0, 1))
     return np.asarray(factor * given + offset, np.float32)
 
 
+def _scores(scores: npt.ArrayLike, scale: npt.NDArray[np.float32] | None) -> npt.NDArray[np.float32]:
+    """Scores (B, ...), or one number, or of a single query (K,); else InputError, where numpy would repeat rows."""
+    try:
+        given = np.asarray(scores, np.float32)
+    except (TypeError, ValueError):
+        raise InputError(
+            "scores must be numbers, as many for each query: fill up shorter rankings, as with NaN, or ask for one "
+            "query at a time"
+        ) from None
+    if scale is not None and given.ndim and len(given) != len(scale) and (given.ndim > 1 or len(scale) > 1):
+        raise InputError(f"scores has {len(given)} rankings for {len(scale)} queries: give one per query")
+    return given
+
+
 def to_refined_scores(
     scores: npt.ArrayLike, scale: npt.NDArray[np.float32] | None, rows: int
 ) -> npt.NDArray[np.float32]:
     """Plain scores, one number or (B, ...), as scores of B refined vectors: undoes :func:`to_plain_scores`."""
-    given = np.asarray(scores, np.float32)
+    given = _scores(scores, scale)
     if given.ndim == 0:
         given = np.full(rows, given, np.float32)
     if scale is None:
@@ -474,8 +500,12 @@ def to_refined_scores(
     return np.asarray((given - offset) / factor, np.float32)
 
 
-def leads_of(scores: npt.ArrayLike, scale: npt.NDArray[np.float32] | None) -> npt.NDArray[np.float32]:
-    """The lead of the first score over the tenth (B,), half way to the scale of plain ones; of scores (B, K).
+def leads_of(
+    scores: Sequence[Sequence[float]] | npt.NDArray[np.floating[Any]], scale: npt.NDArray[np.float32] | None
+) -> npt.NDArray[np.float32]:
+    """The lead of the first score over the tenth (B,), half way to the scale of plain ones; of B rankings.
+
+    Of a shorter ranking it is over the last; 0 where it is empty.
 
     As it is, it is low for queries that moved far; on the scale of plain scores, it is high for those that moved far
     and wrongly. Half way lies the root of the factor.
@@ -483,9 +513,17 @@ def leads_of(scores: npt.ArrayLike, scale: npt.NDArray[np.float32] | None) -> np
     >>> leads_of([[0.5, 0.25, 0.25], [0.5, 0.25, 0.25]], np.float32([[4.0, 0.1], [1.0, 0.0]])).tolist()
     [0.5, 0.25]
     """
-    given = np.asarray(scores, np.float32)[:, :10]
-    lead = given[:, 0] - given[:, -1]
+    if scale is not None and len(scores) != len(scale):
+        raise InputError(f"scores has {len(scores)} rankings for {len(scale)} queries: give one per query")
+    lead = np.array([_lead(ranking) for ranking in scores], np.float32)
     return np.asarray(lead if scale is None else np.sqrt(scale[:, 0]) * lead, np.float32)
+
+
+def _lead(ranking: Any) -> float:
+    some = np.asarray(ranking, np.float32)
+    if some.ndim != 1:
+        raise InputError("scores must be a ranking for each query: a list of numbers, the best first")
+    return float(some[0] - some[:10][-1]) if len(some) else 0.0
 
 
 def join_scales(said: Sequence[Any], moved: npt.NDArray[np.float32]) -> npt.NDArray[np.float32] | None:

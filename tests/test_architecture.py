@@ -23,8 +23,8 @@ LEVELS = {  # a module, or a package with all that is in it; each may import its
     unit: level
     for level, units in enumerate(
         (
-            "calibration.why",
-            "batching blas counters defaults errors progress ram recovery types",
+            "calibration.why errors",
+            "batching blas counters defaults progress ram recovery types",
             "files fingerprint memory.options values",
             "options",
             "config data preprocess quickstart run_config",

@@ -113,6 +113,23 @@ def test_leads_lie_between_those_of_raw_and_of_plain_scores(refiner, world, quer
     np.testing.assert_allclose(plain.leads(best), raw)
 
 
+def test_rankings_of_other_lengths_have_leads_and_other_numbers_of_them_are_refused(refiner, queries):
+    result = refiner.refine(queries[:3], modality="image")
+    root = np.sqrt(result.scale[:, 0])
+    expected = root * np.float32([0.5, 0.0, 0.0])
+    np.testing.assert_allclose(result.leads([[0.75, 0.25], [0.5], []]), expected, rtol=1e-6)
+    for scores in ([[0.5, 0.25]], [[0.5, 0.25]] * 2):
+        for method in (result.leads, result.plain_scores, result.refined_scores):
+            with pytest.raises(InputError, match=rf"scores has {len(scores)} rankings for 3 queries"):
+                method(scores)
+    with pytest.raises(InputError, match="as many for each query"):
+        result.plain_scores([[0.5, 0.25], [0.5], []])
+    with pytest.raises(InputError, match="a list of numbers, the best first"):
+        result.leads([0.5, 0.25, 0.1])
+    one = refiner.refine(queries[:1], modality="image")
+    np.testing.assert_array_equal(one.plain_scores([0.5, 0.25]), one.plain_scores([[0.5, 0.25]])[0])
+
+
 def test_a_query_that_stays_has_the_scale_of_plain_scores(refiner, world, queries, modality):
     stayed = refiner.refine(queries, modality=modality, caution=1.0, where={"group": GROUPS + 1})
     assert stayed.scale is None or np.allclose(stayed.scale, [1.0, 0.0], atol=1e-5)

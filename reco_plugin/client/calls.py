@@ -96,7 +96,7 @@ class Refined:
         """As :meth:`reco_plugin.types.Refinement.refined_scores`."""
         return to_refined_scores(scores, self.scale, len(self.vectors))
 
-    def leads(self, scores: npt.ArrayLike) -> npt.NDArray[np.float32]:
+    def leads(self, scores: Sequence[Sequence[float]] | npt.NDArray[np.floating[Any]]) -> npt.NDArray[np.float32]:
         """As :meth:`reco_plugin.types.Refinement.leads`."""
         return leads_of(scores, self.scale)
 
