@@ -110,6 +110,9 @@ def compare_command(
         raise ConfigError("give real queries: --queries FILE")
     if (index is None) == (not said.run):
         raise ConfigError("give the address of an index, or --run plain=FILE and --run refined=FILE in its place")
+    asks_index = {"--cut-off": said.cut_off is not None, "--compress": said.compress, "--template": bool(said.template)}
+    if index is None and (idle := [flag for flag, is_given in asks_index.items() if is_given]):
+        raise ConfigError(f"{' and '.join(idle)} would do nothing: runs are read as they are, and no index is asked")
     for module in ("jinja2", "matplotlib"):
         need(module, "reco compare", "report")
     _check_writable(out)  # not after minutes of searching

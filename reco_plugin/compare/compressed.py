@@ -39,7 +39,7 @@ class Compressed:
 
 @dataclass(frozen=True)
 class CompressionCost:
-    """All ways, over so many documents and queries."""
+    """All ways, over so many documents and queries; none where no vector of the index can be read."""
 
     documents: int
     queries: int
@@ -48,8 +48,8 @@ class CompressionCost:
 
 def measure_compression(
     pages: Iterable[Page], vectors: Mapping[str, Vectors], k: int, grades: Sequence[Grades] | None
-) -> CompressionCost | None:
-    """Search by all B queries in each way; None where no vectors can be read.
+) -> CompressionCost:
+    """Search by all B queries in each way.
 
     Args:
         pages: of the index's documents.
@@ -60,7 +60,7 @@ def measure_compression(
     some = ((one.id, one.vector) for page in pages for one in page.documents if one.vector is not None)
     read = list(islice(some, _READ))
     if not read:
-        return None
+        return CompressionCost(0, len(vectors["plain"]), ())
     ids = [id_ for id_, _ in read]
     index = np.stack([vector for _, vector in read])
     index /= np.maximum(np.linalg.norm(index, axis=1, keepdims=True), np.float32(1e-12))

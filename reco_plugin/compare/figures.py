@@ -208,7 +208,6 @@ _SCALE = {
     "middle": "median",
     "high": "95th percentile",
     "lead": "first minus last, median",
-    "passing": "results a query that pass",
 }
 
 
@@ -219,6 +218,7 @@ def _scored(found: Comparison) -> Section | None:
     columns = (
         Column(key="scale", title="scores"),
         *(Column(key=key, title=title, kind="number") for key, title in _SCALE.items()),
+        Column(key="passing", title=f"results a query that pass {scales.cut:.3f}", kind="number"),
         Column(key="first", title="queries whose first passes", kind="percent"),
     )
     rows = tuple(_scales(scales))
@@ -277,6 +277,10 @@ def _compressed(found: Comparison) -> Section | None:
     cost = found.compressed
     if cost is None:
         return None
+    title = "What compression would cost"
+    if not cost.ways:
+        about = "The index shows none of its vectors, so that this cannot be said; reco eval retrieval --compress can."
+        return Section(key="compressed", title=title, about=about)
     rows: list[dict[str, Cell]] = []
     for one in cost.ways:
         row: dict[str, Cell] = {"way": one.way}
@@ -297,7 +301,7 @@ def _compressed(found: Comparison) -> Section | None:
     )
     return Section(
         key="compressed",
-        title="What compression would cost",
+        title=title,
         about=(
             f"Share of the first {found.how.k} of exact search that is found among {cost.documents:,} documents whose "
             "vectors are compressed; rescored: of three times as many results, compared by whole vectors. Graphs and "

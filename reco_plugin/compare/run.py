@@ -92,7 +92,7 @@ class Comparison:
         target: what the queries were refined for, by modality.
         times: seconds of ``embed`` and ``refine`` for one query, each several times.
         scores: plain and refined, and on one scale; None where only rankings are known, or nothing was found.
-        compressed: what compressing the index would cost; None where nobody asked, or its vectors cannot be read.
+        compressed: what compressing the index would cost; None where nobody asked.
         exactness: of the index; None where it was not measured, and ``no_exactness`` says why.
         judged: against judgments; None without any.
         ids: of the judgments.

@@ -102,9 +102,10 @@ def test_the_scale_of_scores_is_told_before_and_after(filled, index, log):
     assert (of["plain"].mean, found.scores.looked) == (None, 0), "a function cannot be scanned"
     strict = compare(filled, index, log, CompareOptions(SearchHow(5), cut=0.999))
     assert strict.scores.of["plain"].passing == 0
-    assert "results a query that pass" in render(strict)
+    assert "results a query that pass 0.999" in render(strict)
     asked = compare(filled, index, log, CompareOptions(SearchHow(5), compress=True))
-    assert asked.compressed is None, "a function cannot be scanned"
+    assert asked.compressed.ways == (), "a function cannot be scanned"
+    assert "The index shows none of its vectors" in render(asked)
     assert to_json(strict, "")["scores"]["cut_off"] == 0.999
 
 
