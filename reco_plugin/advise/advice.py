@@ -282,7 +282,7 @@ class _Adviser:
             sorted(
                 things, key=lambda one: (-_worth(one.gain, one.pairs if one.gain is None else 0), -(one.fails or 0.0))
             ),
-            [listed.ids[row] for row in self._order(addable, fails, gains)],
+            list(dict.fromkeys(listed.ids[row] for row in self._order(addable, fails, gains))),
             self.forecasts,
             None if self.own is None else self.own.mended,
             sum(len(ids) for ids in self.known.ids_of.values()),
@@ -307,7 +307,12 @@ class _Adviser:
 
     def _addable(self, rows: Sequence[int]) -> list[int]:
         """Rows of a thing with a picture that the memory lacks, the most typical picture first."""
-        left = [row for row in rows if self.listed.pictured[row] and self.listed.ids[row] not in self._number_of]
+        lacking = {
+            self.listed.ids[row]: row
+            for row in reversed(rows)
+            if self.listed.pictured[row] and self.listed.ids[row] not in self._number_of
+        }
+        left = sorted(lacking.values())  # an id that is listed twice is one pair
         if len(left) < 2:
             return left
         image = self.listed.image[left]

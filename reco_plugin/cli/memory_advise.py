@@ -90,9 +90,11 @@ def advise_command(
 
 
 def _check_place(path: Path | None) -> None:
-    """Refuse a file whose folder is not there, before minutes of asking."""
+    """Refuse a file whose folder is not there, or that is one, before minutes of asking."""
     if path is not None and not path.absolute().parent.is_dir():
         raise ConfigError(f"{path}: the folder {path.absolute().parent} does not exist: make it first")
+    if path is not None and path.is_dir():
+        raise ConfigError(f"{path} is a folder: name a file in it")
 
 
 def _told(found: MemoryAdvice) -> dict[str, Any]:
@@ -139,7 +141,7 @@ def _write_csv(found: MemoryAdvice, path: Path) -> None:
         told = one.to_dict()
         low, high = told.pop("sure") or ("", "")
         alike = [f"{each['thing']}{' (before it)' if each['ahead'] else ''}" for each in told.pop("look_alikes")]
-        joined = {name: " ".join(told[name]) for name in ("doubtful", "add")}
+        joined = {name: "; ".join(told[name]) for name in ("doubtful", "add")}  # an id may be a file's name with blanks
         return {**told, **joined, "sure_low": low, "sure_high": high, "look_alikes": "; ".join(alike),
                 "why": "; ".join(told["why"])}  # fmt: skip
 

@@ -56,6 +56,22 @@ def test_a_row_whose_words_have_changed_is_no_new_picture(memory: Path, catalogu
     assert f"the memory has {row['id']} as “{row['text']}”: sync the list" in thing["why"][-1]
 
 
+def test_an_id_that_is_listed_twice_is_one_picture_to_add(memory: Path, catalogue: Path, ask: Ask, work: Path) -> None:
+    with catalogue.open(newline="", encoding="utf-8") as file:
+        pictures = [catalogue.parent / row["image"] for row in csv.DictReader(file)]
+    rows = [("two words", pictures[0], "x"), ("two words", pictures[0], "x"), ("two words", pictures[1], "y")]
+    rows.append(("more", pictures[2], "x"))
+    (work / "new.csv").write_text("id,image,text\n" + "".join(f"{','.join(map(str, row))}\n" for row in rows))
+    told = ask("memory", "advise", "--things", "new.csv", "--out", "advice.csv")
+    assert sorted(told["order"]) == ["more", "two words"]
+    assert {one["thing"]: sorted(one["add"]) for one in told["things"]} == {
+        "x": ["more", "two words"],
+        "y": ["two words"],
+    }
+    with (work / "advice.csv").open(newline="", encoding="utf-8") as file:
+        assert {one["thing"]: one["add"] for one in csv.DictReader(file)}["x"] == "more; two words"
+
+
 def test_the_page_shows_pictures_and_loads_nothing(memory: Path, catalogue: Path, work: Path, run: Run) -> None:
     pytest.importorskip("jinja2")
     pytest.importorskip("matplotlib")
@@ -77,3 +93,5 @@ def test_mistakes_are_told_with_the_way_out(memory: Path, work: Path, fail: Fail
     )
     assert "no row of the list has a field 'sku'" in fail("memory", "advise", "--things", "names.txt", "--group", "sku")
     assert "make it first" in fail("memory", "advise", "--things", "names.txt", "--out", "no/advice.csv")
+    (work / "model").mkdir()
+    assert "is a folder" in fail("memory", "advise", "--things", "gone.csv", "--order", "model")  # before all else
