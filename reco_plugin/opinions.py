@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import uuid
 import warnings
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import Any
@@ -112,17 +112,29 @@ def bring_over(before: Header, memory: Memory) -> None:
     """Add to a memory what was said of the version before, and is not known there; nothing where it is damaged."""
     if not before.feedback:
         return
-    dimension = before.fingerprint.dimension
+    try:
+        add_said(memory, before.feedback)
+    except (ConfigError, InputError) as error:
+        warnings.warn(f"what was said of the version before is left there: {error}", stacklevel=2)
+
+
+def add_said(memory: Memory, said: Mapping[str, Any]) -> int:
+    """Add opinions of another memory, as it stores them, whose ids are not known; returns how many there are then.
+
+    Raises:
+        ConfigError: what is stored here or there is damaged, or of a newer version.
+        InputError: there are more than a memory keeps.
+    """
+    dimension, counts = memory.header.fingerprint.dimension, list[int]()
 
     def change(stored: dict[str, Any]) -> dict[str, Any]:
-        there, told = (Feedback.from_json(one, dimension) for one in (stored, before.feedback))
-        known = {one.id for one in there.opinions}
-        return there.joined(told.only([one.id not in known for one in told.opinions])).to_json()
+        there, told = (Feedback.from_json(one, dimension) for one in (stored, said))
+        merged = within_limit(there.merged(told))
+        counts.append(len(merged))
+        return merged.to_json()
 
-    try:
-        memory.change_feedback(change)
-    except ConfigError as error:
-        warnings.warn(f"what was said of the version before is left there: {error}", stacklevel=2)
+    memory.change_feedback(change)
+    return counts[-1]
 
 
 def _pairs_of(said: Sequence[Said], memory: Memory) -> dict[str, Records]:

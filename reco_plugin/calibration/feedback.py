@@ -100,6 +100,22 @@ class Feedback:
         same &= np.arange(len(opinions))[None] < np.arange(start, len(opinions))[:, None]  # only older ones
         return both.only(~same.any(axis=0))
 
+    def merged(self, others: Feedback) -> Feedback:
+        """These opinions and those of another list whose ids are not known here; of two on the same, the later counts.
+
+        >>> one = Feedback((Opinion("a", "text", None, False, "", "2026-02"),), np.eye(1, 2), np.eye(1, 2))
+        >>> two = Feedback((Opinion("b", "text", None, True, "", "2026-01"),), np.eye(1, 2), np.eye(1, 2))
+        >>> [opinion.id for opinion in one.merged(two).opinions]
+        ['a']
+        """
+        known = {one.id for one in self.opinions}
+        fresh = others.only([one.id not in known for one in others.opinions])
+        opinions = (*self.opinions, *fresh.opinions)
+        order = sorted(range(len(opinions)), key=lambda row: opinions[row].at)
+        queries = np.concatenate([self.queries, fresh.queries])[order]
+        answers = np.concatenate([self.answers, fresh.answers])[order]
+        return self.only([False] * len(self)).joined(Feedback(tuple(opinions[row] for row in order), queries, answers))
+
     def without(self, ids: Iterable[str]) -> Feedback:
         """These opinions but for some."""
         gone = set(ids)

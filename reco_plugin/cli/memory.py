@@ -71,6 +71,9 @@ def info_command(*, given: Given, as_json: JsonOption = False) -> None:
     }
     lines = [f"{store.kind} memory at {store.location}: {count:,} pairs", f"encoder  {fingerprint}"]
     lines += _block("gate", calibration_lines(header.calibration, count))
+    info["opinions"] = header.opinions
+    if header.opinions:
+        lines.append(f"feedback {header.opinions:,} opinions of people, see reco memory feedback")
     if waiting := unfinished(header):
         info["unfinished"] = waiting
         lines += _block("note", [waiting])

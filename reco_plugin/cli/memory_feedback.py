@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Sequence
 from contextlib import closing
 from dataclasses import asdict, dataclass
@@ -18,6 +19,8 @@ if TYPE_CHECKING:
     from ..calibration.feedback import Opinion
     from ..client.memory import ServedMemory
     from ..memory import Memory
+
+_CONTROLS = re.compile("[\x00-\x1f\x7f-\x9f\u2028\u2029]")
 
 
 @dataclass(frozen=True)
@@ -103,6 +106,11 @@ def _told(store: Memory, served: ServedMemory | None) -> Sequence[Opinion]:
 def _line(one: Opinion) -> str:
     """One opinion for people."""
     what = "right" if one.right else "not this"
-    answer = "an answer that is no pair" if one.pair is None else f"the pair {one.pair}"
-    by = f"  by {one.by}" if one.by else ""
+    answer = "an answer that is no pair" if one.pair is None else f"the pair {_on_one_line(one.pair)}"
+    by = f"  by {_on_one_line(one.by)}" if one.by else ""
     return f"{one.at}  {one.id}  {what}: {answer}, to {'an image' if one.modality == 'image' else 'a text'}{by}"
+
+
+def _on_one_line(text: str) -> str:
+    """A text of others, which may hold line breaks and what moves a terminal's cursor, with these spelled out."""
+    return _CONTROLS.sub(lambda found: found[0].encode("unicode_escape").decode(), text)

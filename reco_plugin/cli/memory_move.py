@@ -3,16 +3,16 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from contextlib import closing
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
 from ..config import Settings
-from ..errors import ConfigError
+from ..errors import ConfigError, InputError
 from ..memory import Memory
 from ..memory.opening import server_of
 from .service import ServiceOptions, open_here_or_served
@@ -50,13 +50,18 @@ def export_command(
     given: Given,
     as_json: JsonOption = False,
 ) -> None:
-    """Write all pairs, as vectors with ids and payloads, into one file, atomically. Needs no model."""
+    """Write all pairs, as vectors with ids and payloads, and what people said, into one file, atomically.
+
+    Needs no model.
+    """
     from ..data import write_pairs
     from ..memory.transfer import all_pairs
 
     with keeps(f"nothing was written to {target}"), closing(take_flags(MemoryFlags, given).open()) as store:
-        written = write_pairs(target, with_progress(all_pairs(store), store.count(), "export"))
-    say({"exported": written, "file": str(target)}, f"wrote {written:,} pairs to {target}", as_json)
+        said, told = store.header.opinions, store.header.feedback
+        written = write_pairs(target, with_progress(all_pairs(store), store.count(), "export"), told)
+    text = f"wrote {written:,} pairs{f' and {said:,} opinions' if said else ''} to {target}"
+    say({"exported": written, "opinions": said, "file": str(target)}, text, as_json)
 
 
 @takes(OpenOptions)
@@ -70,13 +75,13 @@ def import_command(
     ] = True,
     as_json: JsonOption = False,
 ) -> None:
-    """Add pairs that are vectors already, of the model's encoder."""
-    from ..data import read_records
+    """Add pairs that are vectors already, of the model's encoder; of an export also what people said."""
+    from ..data import is_vectors, read_feedback, read_records
     from ..data.rows import Rows
     from ..memory.transfer import lacking
     from ..same_encoder import SameEncoder
 
-    asked = take_flags(OpenOptions, given)
+    asked, told = take_flags(OpenOptions, given), read_feedback(source) if is_vectors(source) else {}
     target = reco_of(asked.model, asked.settings, on_memory_failure="fail")
     with keeps(_LEFT), target as reco:
         rows = Rows(str(source), (), check=check)
@@ -85,8 +90,21 @@ def import_command(
         wanted = (lacking(batch, reco.memory.store) for batch in batches) if resume else batches
         added = reco.memory.add_records((batch for batch in wanted if len(batch)), progress=True)
         pairs = len(reco.memory)
-    text = "\n".join([f"imported {added:,} pairs; the memory holds {pairs:,}", *filter(None, [same.note])])
-    say({"imported": added, "pairs": pairs, "vectors": same.note}, text, as_json)
+        opinions, left = _add_said(reco.memory.store, told) if told else (0, "")
+    said = f", and {opinions:,} opinions of people" if opinions else ""
+    text = "\n".join([f"imported {added:,} pairs; the memory holds {pairs:,}{said}", *filter(None, [same.note, left])])
+    notes = {"vectors": same.note} | ({"left": left} if left else {})
+    say({"imported": added, "pairs": pairs, "opinions": opinions, **notes}, text, as_json)
+
+
+def _add_said(store: Memory, told: Mapping[str, Any]) -> tuple[int, str]:
+    """Add what people said; returns how many opinions there are, or 0 and why: the pairs are worth having anyway."""
+    from ..opinions import add_said
+
+    try:
+        return add_said(store, told), ""
+    except (ConfigError, InputError) as error:
+        return 0, f"what people said was not imported: {error}"
 
 
 def _watched(batches: Iterable[Records], same: SameEncoder) -> Iterator[Records]:

@@ -12,7 +12,7 @@
 Sources of pairs are described in ``docs/sources.md``, evaluation sets in ``docs/evaluation.md``.
 """
 
-from .columns import is_vectors, read_records, write_pairs
+from .columns import is_vectors, read_feedback, read_records, write_pairs
 from .entities import EntitySet, read_entities
 from .labelled import Labelled, read_labelled, write_labelled
 from .opening import PairStream, open_rows, read_pairs
@@ -32,6 +32,7 @@ __all__ = [
     "is_vectors",
     "open_rows",
     "read_entities",
+    "read_feedback",
     "read_labelled",
     "read_pairs",
     "read_records",

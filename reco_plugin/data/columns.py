@@ -9,6 +9,9 @@ Vectors (N, D) are list<float> columns in parquet; other columns have one value 
     …        (N,)    any other column of texts, numbers or booleans becomes a payload value (caption, group, …)
 
 Missing payload values are null in parquet, NaN or the empty text in npz.
+
+An export also holds what people said of the memory, as JSON in UTF-8: ``reco_feedback``, an array of one text in npz, a
+key of the schema's metadata in parquet. It is no column.
 """
 
 from __future__ import annotations
@@ -38,6 +41,7 @@ ColumnValues: TypeAlias = npt.NDArray[Any]
 ColumnArrays: TypeAlias = dict[str, ColumnValues]
 
 SUFFIXES = (".npz", ".parquet")
+_FEEDBACK = "reco_feedback"
 
 
 def is_vectors(source: str | Path) -> bool:
@@ -61,8 +65,13 @@ def write_columns(path: Path, columns: Mapping[str, ColumnValues]) -> None:
             need("pyarrow.parquet", "writing parquet").write_table(_arrow_table(columns), part)
 
 
-def write_batches(path: Path, batches: Iterator[ColumnArrays]) -> int:
+def write_batches(path: Path, batches: Iterator[ColumnArrays], beside: Mapping[str, bytes] | None = None) -> int:
     """Write batches of named arrays, all with the same names, as parquet, one after the other.
+
+    Args:
+        path: of the file.
+        batches: one or more.
+        beside: metadata of the schema.
 
     Returns:
         How many rows were written.
@@ -72,7 +81,8 @@ def write_batches(path: Path, batches: Iterator[ColumnArrays]) -> int:
     with whole_file(path) as part:
         tables = map(_arrow_table, batches)
         first = next(tables)
-        with parquet.ParquetWriter(part, first.schema, compression="zstd") as writer:
+        schema = first.schema.with_metadata(dict(beside or {}) or None)
+        with parquet.ParquetWriter(part, schema, compression="zstd") as writer:
             for table in chain([first], tables):
                 writer.write_table(table)
                 rows += table.num_rows
@@ -127,7 +137,7 @@ def _check_names(path: Path, columns: ColumnArrays, needed: Sequence[str]) -> No
 
 def _read_npz(path: Path) -> ColumnArrays:
     with open_npz_file(path) as file:
-        return {name: file[name] for name in file.files}
+        return {name: file[name] for name in file.files if name != _FEEDBACK}
 
 
 @contextmanager
@@ -237,8 +247,36 @@ def read_records(source: str | Path, batch_size: int = SCROLL_BATCH) -> Iterator
         raise DataError(f"{path} holds no pairs")
 
 
-def write_pairs(path: str | Path, records: Iterable[Records]) -> int:
+def read_feedback(source: str | Path) -> dict[str, Any]:
+    """What people said of the memory that a pair file was exported from, as JSON values; empty where nobody did.
+
+    Raises:
+        DataError: it cannot be read.
+        MissingExtra: parquet without pyarrow.
+    """
+    path = Path(source)
+    if path.suffix.lower() == ".npz":
+        with open_npz_file(path) as file:
+            stored = file[_FEEDBACK].tobytes() if _FEEDBACK in file.files else b""
+    else:
+        with open_parquet_file(path) as file:
+            stored = (file.schema_arrow.metadata or {}).get(_FEEDBACK.encode(), b"")
+    try:
+        said = json.loads(stored) if stored else {}
+    except ValueError as error:
+        raise DataError(f"{path}: {_FEEDBACK} is no JSON: {error}") from None
+    if not isinstance(said, dict):
+        raise DataError(f"{path}: {_FEEDBACK} is no JSON object")
+    return said
+
+
+def write_pairs(path: str | Path, records: Iterable[Records], feedback: Mapping[str, Any] | None = None) -> int:
     """Write pairs, batches of (B, D) each, as a pair file, with payloads as JSON; parquet is written batch by batch.
+
+    Args:
+        path: of the file.
+        records: the batches.
+        feedback: what people said, as JSON values, see :func:`read_feedback`.
 
     Returns:
         The number of pairs.
@@ -255,11 +293,13 @@ def write_pairs(path: str | Path, records: Iterable[Records]) -> int:
     if first is None:
         raise DataError(f"{target} was not written: there are no pairs to write")
     columns = (_columns(batch) for batch in chain([first], batches))
+    said = json.dumps(dict(feedback)).encode() if feedback else b""
     if target.suffix.lower() == ".npz":
         parts = list(columns)
-        write_columns(target, {name: np.concatenate([part[name] for part in parts]) for name in parts[0]})
+        arrays = {name: np.concatenate([part[name] for part in parts]) for name in parts[0]}
+        write_columns(target, arrays | ({_FEEDBACK: np.array(said)} if said else {}))
         return sum(len(part["id"]) for part in parts)
-    return write_batches(target, columns)
+    return write_batches(target, columns, {_FEEDBACK: said} if said else None)
 
 
 def _columns(records: Records) -> ColumnArrays:

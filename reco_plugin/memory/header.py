@@ -30,6 +30,12 @@ class Header:
     feedback: dict[str, Any] = field(default_factory=dict)
     """What people said was wrong, as JSON values, unread; empty while nobody did."""
 
+    @property
+    def opinions(self) -> int:
+        """How many there are in what people said."""
+        said = self.feedback.get("opinions")
+        return len(said) if isinstance(said, list) else 0
+
 
 def check_fingerprint(stored: Fingerprint, wanted: Fingerprint | None, location: str) -> None:
     """Refuse a memory of another encoder; ``wanted=None`` accepts every memory.

@@ -238,7 +238,7 @@ def test_remove(memory: Path, ask: Ask) -> None:
 @pytest.mark.parametrize("suffix", [".parquet", ".npz"])
 def test_export_and_import_make_an_equal_memory(memory: Path, work: Path, ask: Ask, suffix: str) -> None:
     file = f"pairs{suffix}"
-    assert ask("memory", "export", file) == {"exported": 24, "file": file}
+    assert ask("memory", "export", file) == {"exported": 24, "opinions": 0, "file": file}
     imported = ask("memory", "import", file, "--memory", "copy")
     assert (imported["imported"], imported["pairs"]) == (24, 24)
     assert "24 captions agree" in imported["vectors"]

@@ -46,6 +46,14 @@ def test_what_cannot_be_read_can_be_forgotten(work: Path, memory: Path, ask: Ask
     assert ask("memory", "feedback", "--memory", memory) == []
 
 
+def test_a_name_cannot_forge_a_line(work: Path, memory: Path, run: Run) -> None:
+    name = "ann\n2026-01-01  ffff  right: the pair x\x1b[2J"
+    said = ("--text", "a blue circle", "--by", name, "--memory", memory)
+    told = run("memory", "reject", "small-red-circle", *said).stdout
+    assert r"by ann\n2026-01-01  ffff  right: the pair x\x1b[2J" in told
+    assert run("memory", "feedback", "--memory", memory).stdout.count("\n") == 1
+
+
 def test_what_is_meant_must_be_said(work: Path, memory: Path, fail: Fail) -> None:
     assert "give --text or --image" in fail("memory", "reject", "small-red-circle", "--memory", memory)
     assert "say which answer is meant" in fail("memory", "reject", "--text", "red", "--memory", memory)
@@ -58,3 +66,33 @@ def test_a_version_that_is_swapped_in_keeps_it(work: Path, catalogue: Path, ask:
     ask("memory", "reject", "small-red-circle", "--text", "a blue circle", "--memory", place)
     ask("memory", "build", catalogue, "--memory", place, "--swap")
     assert [one["pair"] for one in ask("memory", "feedback", "--memory", place)] == ["small-red-circle"]
+
+
+@pytest.mark.parametrize("suffix", [".parquet", ".npz"])
+def test_an_export_keeps_it_and_of_two_the_later_word_counts(
+    work: Path, memory: Path, ask: Ask, run: Run, suffix: str
+) -> None:
+    file, query = f"pairs{suffix}", ("--text", "a blue circle")
+    assert ask("memory", "info", "--memory", memory)["opinions"] == 0
+    ask("memory", "reject", "small-red-circle", *query, "--by", "Änne", "--memory", memory)
+    assert ask("memory", "info", "--memory", memory)["opinions"] == 1
+    assert "feedback 1 opinions of people" in run("memory", "info", "--memory", memory).stdout
+    assert ask("memory", "export", file, "--memory", memory)["opinions"] == 1
+    assert ask("memory", "import", file, "--memory", "copy")["opinions"] == 1
+    said = ask("memory", "feedback", "--memory", "copy")
+    assert said == ask("memory", "feedback", "--memory", memory)
+    assert said[0]["by"] == "Änne"
+    assert ask("memory", "import", file, "--memory", "copy")["opinions"] == 1  # twice changes nothing
+    later = {"id": "later", "modality": "text", "pair": None, "right": True, "by": "", "at": "9999"}
+    with closing(open_memory("copy", None)) as store:
+        store.change_feedback(lambda there: there | {"opinions": [later]})
+    assert ask("memory", "import", file, "--memory", "copy")["opinions"] == 1
+    assert ask("memory", "feedback", "--memory", "copy") == [later]
+    with closing(open_memory(str(memory), None)) as store:
+        store.change_feedback(lambda _: {"format": 99, "opinions": 1})
+    assert ask("memory", "export", file, "--memory", memory)["opinions"] == 0
+    told = run("memory", "import", file, "--memory", "copy")
+    assert "imported 24 pairs" in told.stdout
+    assert "what people said was not imported: its feedback has format 99" in told.stdout
+    assert ask("memory", "feedback", "--memory", "copy") == [later]
+    assert ask("memory", "add", file, "--memory", "third")["added"] == 24  # a file of pairs as any other
