@@ -101,11 +101,11 @@ async def _running(
     edge: Edge, state: health.Health, measured: metrics.Metrics, member: Member | None
 ) -> AsyncIterator[None]:
     """Watch the service and its memory while the block runs; then wait for running calls."""
+    if member is not None:
+        member.begin(edge, state, measured)
     watching = threading.Thread(target=state.watch, name="reco-health", daemon=True)
     watching.start()  # liveness answers while it warms up
     edge.embedder.reco.memory.resume()
-    if member is not None:
-        member.begin(edge, state, measured)
     async with versions.followed(edge):
         yield
     state.stop()

@@ -29,6 +29,11 @@ from reco_plugin.errors import ConfigError, InputError
 from reco_plugin.memory import open_memory
 from reco_plugin.memory.versions import FolderVersions
 from reco_plugin.pairs import PairMemory
+from reco_plugin.reco import Reco
+from reco_plugin.serve.edge import Edge
+from reco_plugin.serve.embedder import Embedder
+from reco_plugin.serve.health import Health
+from reco_plugin.serve.metrics import Metrics
 from reco_plugin.serve.run import check_address
 from reco_plugin.serve.settings import ServeSettings, load_serve_settings
 from reco_plugin.serve.workers import together
@@ -36,6 +41,7 @@ from reco_plugin.serve.workers.line import Answering, OwnerLine
 from reco_plugin.serve.workers.owned import OwnedPairs
 from reco_plugin.serve.workers.owner import Beat, Owner
 from reco_plugin.serve.workers.together import cores, how_many, serve_together, share_of
+from reco_plugin.serve.workers.worker import Member, WorkerJob
 from reco_plugin.types import Records, Search
 
 from .test_core_run import command, environment
@@ -279,6 +285,40 @@ def test_what_only_one_process_can_have_is_refused(model):
         serve_together(settings, ServeSettings(page_index="nowhere"), 2)
     with pytest.raises(ConfigError, match="triton_url"):
         serve_together(load_settings(model=model, triton_url="localhost"), ServeSettings(), 2)
+
+
+def test_sockets_that_cannot_be_made_are_an_error_of_the_settings(model, tmp_path, monkeypatch):
+    place = tmp_path / ("long" * 30)  # a socket's path has at most 107 bytes
+    place.mkdir()
+    monkeypatch.setattr("tempfile.tempdir", str(place))
+    monkeypatch.setattr(together, "log_to_stderr", lambda *_: None)  # of this process, and so are its threads
+    monkeypatch.setattr(together, "share_cores", lambda _: None)
+    with pytest.raises(ConfigError, match=r"no sockets .*too long.* TMPDIR"):
+        serve_together(load_settings(model=model, memory=":memory:"), ServeSettings(port=0), 2)
+
+
+def test_a_worker_that_loaded_its_model_while_another_version_was_put_to_use_begins_with_that(model, tmp_path):
+    settings = load_settings(model=model, memory=str(tmp_path / "memory"))
+    fingerprint = Artifact.load(model).manifest.fingerprint
+    owner = Owner(settings, together._pairs_of(settings), 1.0)
+    versions, vectors = FolderVersions(tmp_path / "memory"), np.eye(2, fingerprint.dimension, dtype=np.float32)
+    name = versions.begin(fingerprint)
+    with closing(open_memory(versions.folder(name), fingerprint)) as built:
+        built.upsert(Records(["a", "b"], vectors, vectors, [{}, {}]))
+    versions.finish(name, 2, fingerprint)
+    answering, line = Answering(str(tmp_path / "s"), owner.functions()), OwnerLine(str(tmp_path / "s"))
+    job = WorkerJob(0, "", settings, ServeSettings(), "", (), socket.socket(), owned=True, first=False)
+    with job.door, Reco.of(settings, pairs_of=lambda encoder: OwnedPairs(line, encoder, 1)) as reco:
+        owner.started(0)
+        owner.use(name)
+        edge = Edge(Embedder(reco, job.serve), job.serve)
+        told, member = (edge, Health(edge), Metrics(edge)), Member(job, line, is_warm=True)
+        member.begin(*told)
+        assert reco.memory.search(vectors[0], k=1).ids == [["a"]]
+        assert owner.hangs(0, 0.0)  # it was heard of, so another version waits for it
+        member.end(*told)
+    answering.close()
+    owner.close()
 
 
 @pytest.fixture

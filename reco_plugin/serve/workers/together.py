@@ -270,8 +270,7 @@ def _folder() -> Iterator[Path]:
     try:
         folder = Path(tempfile.mkdtemp(prefix=PLACE))
     except OSError as error:
-        message = f"workers: no folder for their sockets could be made: {error}. Name one in TMPDIR, or serve with 1"
-        raise ConfigError(message) from error
+        raise ConfigError(_no_sockets("for them", error)) from error
     try:
         yield folder
     finally:
@@ -281,9 +280,17 @@ def _folder() -> Iterator[Path]:
 def _door(folder: Path) -> socket.socket:
     """A socket for commands of this user, from which all workers accept."""
     made = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
-    made.bind(str(folder / DOOR))
+    try:
+        made.bind(str(folder / DOOR))
+    except OSError as error:  # as a path of more than 107 bytes
+        made.close()
+        raise ConfigError(_no_sockets(f"in {folder}", error)) from error
     made.listen()
     return made
+
+
+def _no_sockets(where: str, error: OSError) -> str:
+    return f"workers: no sockets can be made {where}: {error}. Name another, shorter folder in TMPDIR, or serve with 1"
 
 
 def _has_cuda() -> bool:

@@ -99,9 +99,13 @@ class Member:
         return [listen_at(place) for place in self.places]
 
     def begin(self, edge: Edge, health: Health, metrics: Metrics) -> None:
-        """Tell twice a second how this worker is, and take over what is new, in a thread."""
+        """Tell twice a second how this worker is, and take over what is new, in a thread.
+
+        First now, before it listens: a version of the memory that is given up waits for those that were heard of.
+        """
         health.others_begin, health.warm = self._first, self._is_warm
         told = (edge, health, metrics)
+        self._tell(*told)
         self._thread = threading.Thread(target=self._run, args=told, name="reco-beat", daemon=True)
         self._thread.start()
 
@@ -127,18 +131,21 @@ class Member:
 
     def _run(self, edge: Edge, health: Health, metrics: Metrics) -> None:
         while not self._ended.wait(_EVERY_S):
-            memory = edge.embedder.reco.memory
-            revision = memory.known.revision if isinstance(memory, OwnedPairs) else -1
-            try:
-                all_ready, told = self._line.ask("beat", self._beat(edge, health, metrics), revision)
-            except MemoryUnavailable:  # its end is seen elsewhere
-                continue
-            except Exception:
-                log.exception("this worker could not tell how it is, and tries it again")
-                continue
-            health.others_begin = health.others_begin and not all_ready
-            if told is not None and isinstance(memory, OwnedPairs):
-                memory.adopt(told)
+            self._tell(edge, health, metrics)
+
+    def _tell(self, edge: Edge, health: Health, metrics: Metrics) -> None:
+        memory = edge.embedder.reco.memory
+        revision = memory.known.revision if isinstance(memory, OwnedPairs) else -1
+        try:
+            all_ready, told = self._line.ask("beat", self._beat(edge, health, metrics), revision)
+        except MemoryUnavailable:  # its end is seen elsewhere
+            return
+        except Exception:
+            log.exception("this worker could not tell how it is, and tries it again")
+            return
+        health.others_begin = health.others_begin and not all_ready
+        if told is not None and isinstance(memory, OwnedPairs):
+            memory.adopt(told)
 
     def _beat(self, edge: Edge, health: Health, metrics: Metrics) -> Beat:
         memory = edge.embedder.reco.memory
@@ -160,6 +167,8 @@ def _open(job: WorkerJob, line: OwnerLine) -> Reco:
 def _warm(reco: Reco) -> bool:
     """Run every graph once, before any connection is taken; whether they run."""
     try:
+        if isinstance(reco.memory, OwnedPairs):  # another version may have been put to use while the model was loaded
+            reco.memory.look()
         warm_up(reco)
     except Exception:  # which is tried again, and told by readiness
         return False
