@@ -244,7 +244,7 @@ def test_who_prefers_errors_does_not_wait_either(rig: Build, hanging: Any) -> No
         {"k": 0},
         {"modality": "sound"},
         {"role": "judge"},
-        {"search": "both"},
+        {"target": "sideways"},
         {"exclude": "one-id"},
         {"exclude": [["a"]]},
         {"exclude": [["a"], [""], ["b"]]},
