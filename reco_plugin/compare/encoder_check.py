@@ -13,7 +13,7 @@ from ..data.cells import CellError, image_of
 from ..data.images import RemoteImage
 from ..encode import EncodesPairs
 from ..engines import Description, Document, Engine
-from ..errors import DataError, FingerprintMismatch, InputError
+from ..errors import DataError, EngineError, EngineUnavailable, FingerprintMismatch, InputError
 from ..reco import Reco
 from ..same_encoder import COMPARED
 from ..types import Fingerprint, Modality, Search, Target, Vectors
@@ -66,7 +66,12 @@ def check_encoder(index: Engine, encoder: EncodesPairs, name: str, folder: Path)
     Raises:
         FingerprintMismatch: pictures are at hand, and the vectors are neither of them nor of the captions.
     """
-    some = _some(index)
+    try:
+        some = _some(index)
+    except EngineUnavailable:
+        raise
+    except EngineError as error:  # it is searched, and shows no vectors
+        return IndexCheck(0, {}, None, f"not checked to be of this encoder: {error}")
     stored = [_unit(document.vector) for document in some if document.vector is not None]
     texts = [row for row, document in enumerate(some) if document.text]
     pictures = {row: image for row, one in enumerate(some) if (image := _read(one.image, folder)) is not None}

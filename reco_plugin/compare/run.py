@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import time
 from collections import Counter
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 
 from ..data.images import RemoteImage
-from ..engines import Description, Engine
+from ..engines import Description, Engine, Page
 from ..errors import DataError, EngineError, ImageError, InputError
 from ..interleave import ClickVerdict
 from ..options import RefineOptions
@@ -192,8 +192,8 @@ def compare(
     evidence = known.evidence or _words(reco, index, described, log, refined, rankings, target, asked)
     gain = by_exact_search(log.queries, exactness, known.grades, asked.how)
     exact = None if gain is None or exactness is None else (gain, exactness.refined)
-    scores = measure_scores(refined, rankings.hits, described, index.scan(), asked.cut)
-    cost = measure_compression(index.scan(), vectors, asked.how.k, known.grades) if asked.compress else None
+    scores = measure_scores(refined, rankings.hits, described, _pages(index), asked.cut)
+    cost = measure_compression(_pages(index), vectors, asked.how.k, known.grades) if asked.compress else None
     return Comparison(
         log, asked.how, rankings,
         decide(evidence, log.queries, moved, asked.how, Heard(_alarm(reco, check), known.told, asked.marks, exact)),
@@ -374,6 +374,14 @@ def _held(index: Engine, described: Description, judgments: Judgments | None) ->
     if judgments is None or not 0 < described.documents <= _SCANNED:
         return None
     return frozenset(one.id for page in index.scan(vectors=False) for one in page.documents)
+
+
+def _pages(index: Engine) -> Iterator[Page]:
+    """Documents with their vectors; none of an index that can be searched, and not read back."""
+    try:
+        yield from index.scan()
+    except EngineError:
+        return
 
 
 def _exactness(

@@ -19,7 +19,7 @@ from reco_plugin.compare import (
 )
 from reco_plugin.compare.figures import findings_of, render, to_json
 from reco_plugin.engines import Document, IndexHit, Page, Question
-from reco_plugin.errors import DataError, FingerprintMismatch
+from reco_plugin.errors import DataError, EngineError, FingerprintMismatch
 
 
 @pytest.fixture
@@ -122,6 +122,23 @@ def test_what_compression_costs_is_read_off_the_index(filled, index, log, drawn_
     assert ways["1 bit"].rescored[1] >= ways["1 bit"].shares[1]
     assert "PQ learned from so few documents" in str(findings_of(found, ""))
     assert found.scores.looked == len(drawings)
+
+
+def test_an_index_that_does_not_show_its_vectors_is_compared_all_the_same(filled, index, log):
+    """As of OpenSearch or Elasticsearch, whose _source leaves them out."""
+
+    def scan(**_):
+        raise EngineError("no vectors in its documents, so they can be searched, but not read back")
+        yield
+
+    index.scan = scan
+    found = compare(filled, index, log, CompareOptions(SearchHow(5), compress=True))
+    assert found.check.said == (
+        "not checked to be of this encoder: no vectors in its documents, so they can be searched, but not read back"
+    )
+    assert (found.scores.looked, found.scores.of["plain"].mean) == (0, None)
+    assert found.compressed.ways == ()
+    assert found.verdict.sentence == compare(filled, FunctionIndex(index._search, 128), log).verdict.sentence
 
 
 def test_where_nothing_is_found_nothing_is_said_of_scores(filled, log):
