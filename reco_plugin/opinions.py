@@ -97,7 +97,7 @@ def withdraw(memory: Memory, ids: Sequence[str] | None) -> int:
 
     def change(stored: dict[str, Any]) -> dict[str, Any]:
         if ids is None:
-            counts.append(len(stored.get("opinions") or ()))
+            counts.append(memory.header.opinions)
             return {}
         before = Feedback.from_json(stored, dimension)
         left = before.without(ids)

@@ -12,7 +12,7 @@ import numpy as np
 import numpy.typing as npt
 
 from ..calibration.nearest import RowNumbers
-from ..data.cells import CellError, image_of, numbers_of, text_of
+from ..data.cells import CellError, image_of, numbers_of, text_of, unit_row
 from ..data.images import RemoteImage
 from ..data.rows import Rejected, RowError
 from ..data.source import column_names, parse_source, read_lines
@@ -139,7 +139,7 @@ def _of_table(row: TableRow, folder: Path) -> Iterator[WantedThing | Rejected]:
     if picture is not None:
         numbers = numbers_of(picture)
         try:
-            image = image_of(picture, folder) if numbers is None else np.asarray(numbers, np.float32)
+            image = image_of(picture, folder) if numbers is None else unit_row(numbers)
         except CellError as error:
             yield Rejected(row.where, f"column {names.image!r}: {error}", id_)
     yield WantedThing(id_, words, payload, None, image)

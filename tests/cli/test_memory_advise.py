@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import csv
+import json
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -70,6 +71,17 @@ def test_an_id_that_is_listed_twice_is_one_picture_to_add(memory: Path, catalogu
     }
     with (work / "advice.csv").open(newline="", encoding="utf-8") as file:
         assert {one["thing"]: one["add"] for one in csv.DictReader(file)}["x"] == "more; two words"
+
+
+def test_a_vector_that_no_memory_takes_is_no_picture_to_add(memory: Path, ask: Ask, work: Path) -> None:
+    unit = [1.0] + [0.0] * 127
+    vectors = {"good": unit, "zero": [0.0] * 128, "nan": [0.0, float("nan"), *unit[2:]]}
+    rows = [json.dumps({"id": name, "text": f"a {name} thing", "image": vector}) for name, vector in vectors.items()]
+    (work / "new.jsonl").write_text("\n".join(rows))
+    told = ask("memory", "advise", "--things", "new.jsonl")
+    assert told["order"] == ["good"]
+    assert [one["id"] for one in told["rejected"]] == ["zero", "nan"]
+    assert len(told["things"]) == 3  # their words are known nevertheless
 
 
 def test_the_page_shows_pictures_and_loads_nothing(memory: Path, catalogue: Path, work: Path, run: Run) -> None:

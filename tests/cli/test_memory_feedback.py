@@ -40,7 +40,7 @@ def test_what_is_said_is_shown_and_taken_back(
 
 def test_what_cannot_be_read_can_be_forgotten(work: Path, memory: Path, ask: Ask, fail: Fail) -> None:
     with closing(open_memory(str(memory), None)) as store:
-        store.change_feedback(lambda _: {"format": 99})
+        store.change_feedback(lambda _: {"format": 99, "opinions": 1})
     assert "feedback has format 99" in fail("memory", "feedback", "--memory", memory)
     ask("memory", "feedback", "--forget-all", "--memory", memory)
     assert ask("memory", "feedback", "--memory", memory) == []
