@@ -6,6 +6,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from itertools import pairwise
 from typing import Any, Self, Unpack
 
 from pydantic import ConfigDict, Field, model_validator
@@ -20,6 +21,7 @@ with importing("langchain-core", "langchain", "this adapter"):
     from langchain_core.embeddings import Embeddings
     from langchain_core.retrievers import BaseRetriever
 
+_TIE = 1e-4
 _SEARCH = "similarity_search_with_score_by_vector"
 
 
@@ -90,6 +92,11 @@ class PlainScoreRetriever(BaseRetriever):
         check_scale(asked)
         hits = getattr(self.store, _SEARCH)(as_lists(asked.vectors)[0], k=self.k, **self.search_kwargs)
         cosines = [score if self.cosine is None else self.cosine(score) for _, score in hits]
+        if any(later > sooner + _TIE for sooner, later in pairwise(cosines)):
+            raise ConfigError(
+                f"the scores of {type(self.store).__name__} rise, the best first, so they are distances: say "
+                "cosine=lambda distance: 1 - distance, or 1 - distance / 2 of squared Euclidean ones, as of FAISS"
+            )
         scores: list[float] = asked.plain_scores([cosines])[0].tolist()
         least = self.score_threshold
         return [

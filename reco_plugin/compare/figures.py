@@ -201,6 +201,7 @@ def _changed(found: Comparison) -> Section:
     return Section(key="changed", title="What changes", about=about, tables=tuple(tables))
 
 
+_NEEDS_WORDS = ("scores", "compressed")  # whose figures mislead without what is said about them
 _SCALE = {
     "mean": "mean of all",
     "spread": "spread of a query's",
@@ -423,7 +424,8 @@ def render(found: Comparison) -> str:
     for section in shown.sections:
         if section.key in ("judged", "scores", "exact", "compressed", "times"):
             tables = [f"{markdown_table(table)}\n" for table in section.tables if table.rows]
-            lines += [section.title, *(tables or [section.about, ""])]
+            about = [section.about, ""] if not tables or section.key in _NEEDS_WORDS else []
+            lines += [section.title, *about, *tables]
     first, *others = shown.summary
     return "\n".join([*lines, *others, "", first])
 

@@ -100,3 +100,20 @@ def test_scores_without_a_way_back_are_refused_instead_of_compared_with_plain_on
     store = InMemoryVectorStore.from_texts(["a red fox"], embeddings)
     with pytest.raises(ConfigError, match=r"no way back to the scale of plain CLIP.*without the gate"):
         PlainScoreRetriever(store=store, embeddings=embeddings).invoke("a small red circle")
+
+
+def test_distances_that_are_taken_for_cosines_are_refused_with_the_way_out(stocked):
+    class Distances(InMemoryVectorStore):
+        def similarity_search_with_score_by_vector(self, *args, **kwargs):
+            found = super().similarity_search_with_score_by_vector(*args, **kwargs)
+            return [(document, 1 - score) for document, score in found]
+
+    embeddings = RecoEmbeddings(stocked, index="texts")
+    store = Distances.from_texts(["a small red circle", "a large blue square"], embeddings)
+    with pytest.raises(ConfigError, match=r"scores of Distances rise.*cosine=lambda distance: 1 - distance"):
+        PlainScoreRetriever(store=store, embeddings=embeddings).invoke("a small red circle")
+    told = PlainScoreRetriever(store=store, embeddings=embeddings, cosine=lambda distance: 1 - distance)
+    assert [one.page_content for one in told.invoke("a small red circle")] == [
+        "a small red circle",
+        "a large blue square",
+    ]

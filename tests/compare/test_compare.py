@@ -121,6 +121,7 @@ def test_what_compression_costs_is_read_off_the_index(filled, index, log, drawn_
     assert ways["int8"].shares[0] > 0.9
     assert ways["1 bit"].rescored[1] >= ways["1 bit"].shares[1]
     assert "PQ learned from so few documents" in str(findings_of(found, ""))
+    assert "PQ learned from so few documents" in render(found), "also in a terminal"
     assert found.scores.looked == len(drawings)
 
 
