@@ -37,7 +37,7 @@ LEVELS = {  # a module, or a package with all that is in it; each may import its
             "same_encoder train.precision",
             "pairs refine towers",
             "guard match score train",
-            "client reco",
+            "client match_index reco",
             "adapters adapters.clip_benchmark evaluate ingest serve",
             "report adapters.haystack adapters.langchain adapters.llamaindex adapters.mteb"
             " adapters.sentence_transformers",

@@ -23,8 +23,9 @@ RefineHidden = Callable[[Vectors, Modality, Sequence[Collection[str]]], Refineme
 """Refines queries (B, D) of a modality, each with ids that it must not find."""
 ASKED = 1_500
 """Things that ask at most."""
+HIDDEN = 256
+"""Pairs of a thing that asks, at most: each is hidden by its id."""
 _SAME = 0.9995  # cosine from which two texts are one caption, encoded in two batches
-_HIDDEN = 256  # pairs of a thing that asks, at most: each is hidden by its id
 _BLOCK = 128
 _TIE = np.float32(1e-6)  # of scores: products of the same vectors in two places may differ by rounding
 PairRows = npt.NDArray[np.intp]
@@ -49,13 +50,13 @@ def ask_own(
         progress: called with 0 now and then; what it raises ends this.
     """
     rng = np.random.default_rng(seed)
-    thing = _things(pairs.text) if groups is None else _number(groups)
+    thing = find_things(pairs.text) if groups is None else number_names(groups)
     order = rng.permutation(len(thing))
     index = order[np.unique(thing[order], return_index=True)[1]]  # (T,) one pair of each, drawn
     if len(index) < FEWEST_THINGS:
         return None
     counts = np.bincount(thing)
-    few = index[counts[thing[index]] <= _HIDDEN]
+    few = index[counts[thing[index]] <= HIDDEN]
     rows = np.sort(rng.permutation(few)[:ASKED])
     if groups is None:
         rows = rows[_asks_first(pairs.text[rows])]
@@ -66,13 +67,13 @@ def ask_own(
     return MatchState(questions, len(index), len(counts), float((counts == 1).mean()), means)
 
 
-def _things(text: Vectors) -> PairRows:
+def find_things(text: Vectors) -> PairRows:
     """The thing (N,) of each caption (N, D): those whose numbers round alike, in one of two ways, are one.
 
     Of captions that were encoded in two batches, a number may lie just beside the border of one rounding; beside
     that of the other, too, it does so rarely.
     """
-    ways = [_number(_rounded(text, shift)) for shift in (0.0, 0.5)]
+    ways = [number_names(_rounded(text, shift)) for shift in (0.0, 0.5)]
     thing, before = ways[0], None
     while before is None or (thing != before).any():
         before = thing
@@ -80,7 +81,7 @@ def _things(text: Vectors) -> PairRows:
             least = np.full(len(text), len(text), np.intp)
             np.minimum.at(least, way, thing)
             thing = least[way]
-    return _number(thing.tolist())
+    return number_names(thing.tolist())
 
 
 def _rounded(text: Vectors, shift: float) -> Iterator[bytes]:
@@ -89,7 +90,7 @@ def _rounded(text: Vectors, shift: float) -> Iterator[bytes]:
         yield from (row.tobytes() for row in block)
 
 
-def _number(names: Iterable[Hashable]) -> PairRows:
+def number_names(names: Iterable[Hashable]) -> PairRows:
     """A number (N,) for each name, by its first place."""
     seen: dict[Hashable, int] = {}
     return np.asarray([seen.setdefault(name, len(seen)) for name in names], np.intp)
@@ -150,7 +151,7 @@ class _Asking:
         pairs, same = self.pairs, self.thing[asked][:, None] == self.thing  # (B, N)
         if self.by_caption:
             same |= pairs.text[asked] @ pairs.text.T >= _SAME
-        kept = np.flatnonzero(same.sum(axis=1) <= _HIDDEN).astype(np.intp)
+        kept = np.flatnonzero(same.sum(axis=1) <= HIDDEN).astype(np.intp)
         if not len(kept):
             return
         asked, same, query = asked[kept], same[kept], pairs.side(modality)[asked[kept]]
