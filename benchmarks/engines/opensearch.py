@@ -215,8 +215,15 @@ def other_user(folder: Path) -> dict[str, Any]:
     return {"user": "nobody", "group": "nogroup", "extra_groups": []}
 
 
-def await_node(name: str, url: str, process: subprocess.Popen[bytes], log: Path, wait_s: float) -> None:
-    """Wait until a node answers.
+def await_node(
+    name: str,
+    url: str,
+    process: subprocess.Popen[bytes],
+    log: Path,
+    wait_s: float,
+    path: str = "/_cluster/health?wait_for_status=yellow&timeout=5s",
+) -> None:
+    """Wait until a node answers at a path.
 
     Raises:
         NotHere: it does not, with the end of its log.
@@ -226,7 +233,7 @@ def await_node(name: str, url: str, process: subprocess.Popen[bytes], log: Path,
         if process.poll() is not None:
             break
         try:
-            with urllib.request.urlopen(f"{url}/_cluster/health?wait_for_status=yellow&timeout=5s", timeout=10):
+            with urllib.request.urlopen(f"{url}{path}", timeout=10):
                 return
         except (urllib.error.URLError, OSError):
             time.sleep(0.5)

@@ -204,7 +204,7 @@ def measure_exactness(
             shares += [len({hit.id for hit in ask(side, row, effort=effort)} & best) / len(best)] if best else []
         return float(np.mean(shares)) if shares else 1.0
 
-    if how.where is None and 0 < described.documents <= _SCANNED:
+    if how.where is None and described.scans and 0 < described.documents <= _SCANNED:
         exact = _by_scan(index, described, {side: vectors[side][rows] for side in ("plain", "refined")}, rows, how.k)
     else:
         exact = {side: {row: ask(side, row, exact=True) for row in rows.tolist()} for side in ("plain", "refined")}

@@ -43,6 +43,7 @@ class Description:
     effort: Effort | None = None  # None: nothing can be set, or each vector is compared
     fields: tuple[str, ...] = ()  # names of all fields, to mend an address by
     searches_text: bool = False  # whether `search` takes a text alone
+    scans: bool = True  # False: it is only searched, and `scan` refuses
 
 
 @dataclass(frozen=True)
@@ -133,6 +134,9 @@ class Engine(Protocol):
             since: only documents whose field ``changed=`` of the address is at least this.
             vectors: read the vectors, too.
             size: documents of a page.
+
+        Raises:
+            EngineError: the engine is only searched (:attr:`Description.scans`).
         """
         ...
 

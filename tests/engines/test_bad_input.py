@@ -377,5 +377,5 @@ def test_milvus_refuses_a_token():
 
 
 def test_an_engine_that_cannot_be_opened_is_told():
-    with pytest.raises(ConfigError, match="vespa cannot be opened; `reco compare --run`"):
-        open_index("vespa://host:8080/product?vector=clip")
+    with pytest.raises(ConfigError, match="solr cannot be opened; `reco compare --run`"):
+        open_index("solr://host:8080/product?vector=clip")

@@ -1,0 +1,130 @@
+"""A real container of Vespa, of Maven Central, with a searcher of ours where content nodes would be.
+
+``python -m benchmarks.engines.vespa DOCUMENTS.json`` fetches it (105 MB, once), starts it and waits until it is ended.
+
+What is Vespa's own: HTTP, YQL, the tensors of queries, rank profiles' inputs, words, errors, and the form of answers.
+What is not: ``Exact.java`` compares each document with the query, by the closeness of the schema, and answers as
+``/document/v1`` does. Content nodes are no Java, and not on Maven. It takes a JDK of Java 17, and Maven.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+from .opensearch import ROOT, NotHere, await_node, fetch_artifacts, free_port, need
+
+VERSION = "8.700.24"
+HOME = ROOT / ".cache" / "engines" / f"vespa-{VERSION}"
+_SOURCE = Path(__file__).with_name("Exact.java")
+_SERVICES = """<?xml version="1.0" encoding="utf-8" ?>
+<services version="1.0">
+  <container id="default" version="1.0">
+    <search><chain id="default" inherits="vespa"><searcher id="reco.Exact"/></chain></search>
+    <handler id="reco.Exact$Documents"><binding>http://*/document/v1/*</binding></handler>
+    <http><server id="default" port="{port}"/></http>
+  </container>
+  <content id="products" version="1.0">
+    <min-redundancy>1</min-redundancy>
+    <documents><document type="product" mode="index"/></documents>
+  </content>
+</services>
+"""
+_SCHEMA = """schema product {{
+    document product {{
+        field sku type string {{ indexing: summary | attribute }}
+        field title type string {{ indexing: summary | index }}
+        field photo type string {{ indexing: summary | attribute }}
+        field price type double {{ indexing: summary | attribute }}
+        field clip type tensor<float>(x[{dimension}]) {{
+            indexing: attribute | index
+            attribute {{ distance-metric: {metric} }}
+        }}
+    }}
+    rank-profile by_clip inherits default {{
+        inputs {{ query(q) tensor<float>(x[{dimension}]) }}
+        first-phase {{ expression: closeness(field, clip) }}
+    }}
+}}
+"""
+
+
+def install(home: Path = HOME) -> Path:
+    """Fetch the container's jars, where that has not been done; returns their folder.
+
+    Raises:
+        NotHere: no Java or Maven, or an artifact cannot be fetched.
+    """
+    need("java", "javac", "mvn")
+    if home.is_dir():
+        return home
+    home.parent.mkdir(parents=True, exist_ok=True)
+    with tempfile.TemporaryDirectory(dir=home.parent, prefix=f".{home.name}-") as name:
+        work = Path(name)
+        fetch_artifacts(work, work / "home", [f"com.yahoo.vespa:application:{VERSION}"])
+        (work / "home").rename(home)
+    return home
+
+
+@contextmanager
+def started(
+    documents: Sequence[Mapping[str, Any]], metric: str = "prenormalized-angular", *, wait_s: float = 180
+) -> Iterator[str]:
+    """A container on a free port of this machine; its URL. Everything that it wrote is gone afterwards.
+
+    Args:
+        documents: of the schema ``product``: ``sku``, ``title``, ``photo``, ``price`` and ``clip``, where they have it.
+        metric: ``distance-metric`` of the schema.
+        wait_s: seconds until it must answer.
+
+    Raises:
+        NotHere: it cannot be had, or does not start.
+    """
+    home = install()
+    with tempfile.TemporaryDirectory(prefix="reco-vespa-", ignore_cleanup_errors=True) as name:
+        folder, port = Path(name), free_port()
+        dimension = next(len(one["clip"]) for one in documents if one.get("clip"))
+        (folder / "app" / "schemas").mkdir(parents=True)
+        (folder / "app" / "services.xml").write_text(_SERVICES.format(port=port), encoding="utf-8")
+        schema = _SCHEMA.format(dimension=dimension, metric=metric)
+        (folder / "app" / "schemas" / "product.sd").write_text(schema, encoding="utf-8")
+        kept = [{key: value for key, value in one.items() if value is not None} for one in documents]
+        (folder / "documents.json").write_text(json.dumps(kept), encoding="utf-8")
+        subprocess.run(["javac", "-cp", f"{home}/*", "-d", folder / "classes", _SOURCE], check=True)
+        log = folder / "log"
+        with log.open("wb") as output:
+            process = subprocess.Popen(
+                [
+                    *("java", "-Xmx512m", "-XX:+UseSerialGC", "-cp", f"{folder}/classes:{home}/*", "reco.Exact"),
+                    *(f"{folder}/app", f"{folder}/documents.json", metric),
+                ],
+                cwd=folder, stdout=output, stderr=subprocess.STDOUT,
+                env={"PATH": os.environ["PATH"], "VESPA_HOME": str(folder)},
+            )  # fmt: skip
+        try:
+            url = f"http://127.0.0.1:{port}"
+            await_node("Vespa", url, process, log, wait_s, "/state/v1/version")
+            yield url
+        finally:
+            process.kill()  # an end in order takes seconds, and all that it wrote goes with the folder
+            process.wait()
+
+
+if __name__ == "__main__":
+    try:
+        with started(json.loads(Path(sys.argv[1]).read_text(encoding="utf-8"))) as where:
+            print(f"Vespa {VERSION}: {where}", flush=True)
+            while True:
+                time.sleep(3600)
+    except KeyboardInterrupt:
+        pass
+    except NotHere as reason:
+        sys.exit(str(reason))
