@@ -322,21 +322,29 @@ def test_a_worker_that_loaded_its_model_while_another_version_was_put_to_use_beg
 
 
 @pytest.fixture
-def two(model, drawn_records, tmp_path) -> Iterator[tuple[PairMemory, OwnedPairs, OwnedPairs]]:
-    """A memory with the drawings, and how two workers have it; in this process."""
+def owner(model, drawn_records) -> Iterator[Owner]:
+    """A memory with the drawings."""
     settings = load_settings(model=model, memory=":memory:")
     artifact = Artifact.load(settings.model)
     encoder = Encoder(artifact, settings)
     pairs = PairMemory(open_memory(":memory:", artifact.manifest.fingerprint), encoder)
     pairs.add_records([drawn_records])
-    owner = Owner(settings, pairs, 1.0)
+    made = Owner(settings, pairs, 1.0)
+    yield made
+    made.close()
+
+
+@pytest.fixture
+def two(owner, tmp_path) -> Iterator[tuple[PairMemory, OwnedPairs, OwnedPairs]]:
+    """The memory, and how two workers have it; in this process."""
+    pairs = owner._pairs
+    encoder = pairs.encoder
     answering, lines = Answering(str(tmp_path / "s"), owner.functions()), [OwnerLine(str(tmp_path / "s")) for _ in "ab"]
     one, other = (OwnedPairs(line, encoder, 10) for line in lines)
     yield pairs, one, other
     answering.close()
     for line in lines:
         line.close()
-    owner.close()
 
 
 def test_a_worker_has_the_memory_as_the_process_that_opened_it(two, drawn_records):
@@ -400,6 +408,17 @@ def test_a_worker_that_removes_pairs_leaves_learning_to_the_process_that_has_the
     gone = list(drawn_records.ids[len(drawn_records) // 2 :])
     assert one.remove(gone) == len(gone)
     assert begun == [pairs]
+
+
+def test_what_a_worker_wrote_before_it_died_is_judged(owner, two, drawn_records):
+    pairs, one, _ = two
+    last = drawn_records.take([len(drawn_records) - 1])
+    one.remove(list(last.ids))
+    one.store.upsert(last)  # and no more: it is killed
+    assert one.count_unjudged() == 1
+    owner.started(0)
+    owner.ended(0, replaced=True)
+    wait_until(lambda: pairs.count_unjudged() == 0)
 
 
 def test_a_connection_that_fails_is_not_the_last_that_is_accepted(tmp_path, monkeypatch):

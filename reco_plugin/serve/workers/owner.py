@@ -180,12 +180,14 @@ class Owner:
             self._workers[number] = _KnownWorker()
 
     def ended(self, number: int, *, replaced: bool) -> None:
-        """Be told that a worker ended; what it counted stays counted."""
+        """Be told that a worker ended; what it counted stays counted, and what it wrote last is judged."""
         with self._lock:
             worker = self._workers.pop(number, None)
             if worker is not None and worker.beat is not None:
                 self._gone = add_up([self._gone, counted(worker.beat.families)])
             self._replaced += replaced
+        if replaced and self._pairs is not None:
+            self._pairs.resume()  # as after a restart: it may have died between a write and its end
 
     def hangs(self, number: int, most_s: float) -> bool:
         """Whether a worker says that it hangs, or says nothing for so long; one that has not begun loads its model."""
@@ -214,7 +216,8 @@ class Owner:
     def leave(self, beat: Beat) -> None:
         """Take the last that a worker tells."""
         with self._lock:
-            self._workers[beat.number] = _KnownWorker(beat)
+            if beat.number in self._workers:  # else it was killed meanwhile
+                self._workers[beat.number] = _KnownWorker(beat)
 
     def of_all(self, number: int, families: list[Metric]) -> list[Metric]:
         """The metrics of all workers, and of those that are gone; one of them is asked, and gives its own."""
