@@ -9,6 +9,7 @@ from itertools import islice
 import numpy as np
 
 from ..engines import Page
+from ..engines.base import Similarity
 from ..evaluate.compression import COMPRESSIONS, Kept, compress, search, share
 from ..types import Vectors
 from .judgments import Grades
@@ -47,7 +48,11 @@ class CompressionCost:
 
 
 def measure_compression(
-    pages: Iterable[Page], vectors: Mapping[str, Vectors], k: int, grades: Sequence[Grades] | None
+    pages: Iterable[Page],
+    vectors: Mapping[str, Vectors],
+    k: int,
+    grades: Sequence[Grades] | None,
+    metric: Similarity = "cosine",
 ) -> CompressionCost:
     """Search by all B queries in each way.
 
@@ -56,6 +61,7 @@ def measure_compression(
         vectors: ``plain`` and ``refined``, (B, D).
         k: results.
         grades: what is right for each query; None: nothing is known.
+        metric: of the index; with dot products the lengths of its vectors count.
     """
     some = ((one.id, one.vector) for page in pages for one in page.documents if one.vector is not None)
     read = list(islice(some, _READ))
@@ -63,7 +69,8 @@ def measure_compression(
         return CompressionCost(0, len(vectors["plain"]), ())
     ids = [id_ for id_, _ in read]
     index = np.stack([vector for _, vector in read])
-    index /= np.maximum(np.linalg.norm(index, axis=1, keepdims=True), np.float32(1e-12))
+    if metric != "dot":
+        index /= np.maximum(np.linalg.norm(index, axis=1, keepdims=True), np.float32(1e-12))
     sides = (vectors["plain"], vectors["refined"])
     exact = [search(queries, index, None, k) for queries in sides]
     rows = [] if grades is None else [row for row, right in enumerate(grades) if right]

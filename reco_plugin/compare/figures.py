@@ -228,12 +228,13 @@ def _scored(found: Comparison) -> Section | None:
         if scales.mapped
         else "There is no way back to plain's scale for this target: set a cut-off anew, or compare ranks."
     )
+    kind = "Dot products" if found.index is not None and found.index.metric == "dot" else "Cosines"
     of = f", mean and spread over {scales.looked:,} documents" if scales.looked else ""
     return Section(
         key="scores",
         title="Scores, for cut-offs",
         about=(
-            f"Cosines of the first {found.how.k} results{of}. What passes {scales.cut:.3f} ("
+            f"{kind} of the first {found.how.k} results{of}. What passes {scales.cut:.3f} ("
             + ("the cut-off that was given" if scales.given else "which half of the plain results do")
             + f"), as it is and on plain's scale. {back}"
         ),

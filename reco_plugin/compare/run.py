@@ -193,7 +193,9 @@ def compare(
     gain = by_exact_search(log.queries, exactness, known.grades, asked.how)
     exact = None if gain is None or exactness is None else (gain, exactness.refined)
     scores = measure_scores(refined, rankings.hits, described, _pages(index), asked.cut)
-    cost = measure_compression(_pages(index), vectors, asked.how.k, known.grades) if asked.compress else None
+    cost = None
+    if asked.compress:
+        cost = measure_compression(_pages(index), vectors, asked.how.k, known.grades, described.metric)
     return Comparison(
         log, asked.how, rankings,
         decide(evidence, log.queries, moved, asked.how, Heard(_alarm(reco, check), known.told, asked.marks, exact)),

@@ -10,6 +10,7 @@ from typing import Literal, TypeAlias, get_args
 import numpy as np
 
 from ..engines import Description, Page
+from ..engines.base import Similarity
 from ..engines.comparing import similarities
 from ..types import Refinement, Vectors
 from .evidence import cosine_of
@@ -91,7 +92,10 @@ def measure_scores(
         return None
     vectors = _vectors(pages)
     sides = ((SCALES[0], refinement.frozen), (SCALES[1], refinement.vectors))
-    every: dict[Scale, Vectors] = {name: _all(vectors, queries) for name, queries in sides} if len(vectors) else {}
+    every: dict[Scale, Vectors] = {}
+    if len(vectors):
+        metric: Similarity = "dot" if described.metric == "dot" else "cosine"  # that of the hits' scores
+        every = {name: _all(vectors, queries, metric) for name, queries in sides}
     if refinement.scale is not None:
         factor, offset = refinement.scale[:, 0].astype(np.float64), refinement.scale[:, 1].astype(np.float64)
         mapped = SCALES[2]
@@ -113,9 +117,9 @@ def _vectors(pages: Iterable[Page]) -> Vectors:
     return np.stack(some) if some else np.empty((0, 0), np.float32)
 
 
-def _all(vectors: Vectors, queries: Vectors) -> Vectors:
-    """Cosines (B, N)."""
-    return np.stack([similarities(vectors, query, "cosine") for query in queries])
+def _all(vectors: Vectors, queries: Vectors, metric: Similarity) -> Vectors:
+    """Scores (B, N)."""
+    return np.stack([similarities(vectors, query, metric) for query in queries])
 
 
 def _figures(rows: Sequence[Figures], every: Vectors | None, least: float) -> ScoreFigures:

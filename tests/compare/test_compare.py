@@ -157,6 +157,28 @@ def test_what_compression_costs_is_read_off_the_index(filled, index, log, drawn_
     assert found.scores.looked == len(drawings)
 
 
+def test_lengths_count_in_an_index_of_dot_products(filled, log, drawn_records, drawings):
+    """Vectors as CLIP gives them, before they are made unit-norm."""
+    lengths = np.linspace(1.0, 3.0, len(drawings), dtype=np.float32)[:, None]
+    stored = drawn_records.image * lengths
+
+    def search(question: Question) -> list[IndexHit]:
+        scores = stored @ question.vector
+        return [IndexHit(drawings[row].id, float(scores[row])) for row in np.argsort(-scores)[: question.k]]
+
+    index = FunctionIndex(search, stored.shape[1])
+    described = replace(index.describe(), metric="dot")
+    index.describe = lambda: described
+    documents = tuple(Document(pair.id, vector) for pair, vector in zip(drawings, stored, strict=True))
+    index.scan = lambda **_: iter([Page(documents, "")])
+    judged = Judgments({pair.id: {pair.id: 1.0} for pair in drawings}, "q")
+    found = compare(filled, index, log, CompareOptions(SearchHow(5), compress=True, judgments=judged))
+    of = found.scores.of["plain"]
+    assert of.mean == pytest.approx(float((found.refinement.frozen @ stored.T).mean()), abs=1e-5)
+    expected = tuple(found.judged.values[side]["ndcg"].mean() for side in ("plain", "refined"))
+    assert found.compressed.ways[0].ndcg == pytest.approx(expected)
+
+
 def test_an_index_that_does_not_show_its_vectors_is_compared_all_the_same(filled, index, log):
     """As of OpenSearch or Elasticsearch, whose _source leaves them out."""
 
