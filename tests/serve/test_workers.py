@@ -379,6 +379,12 @@ def test_workers_change_feedback_one_after_the_other(two):
         assert there.searches.header.feedback == pairs.store.header.feedback == {"a": 1, "b": 2, "c": 3}
 
 
+def test_what_is_said_through_one_worker_is_listed_by_the_other_at_once(two, drawn_records):
+    _, one, other = two
+    said = one.reject(drawn_records.text[0], drawn_records.ids[0])
+    assert other.opinions == (said,)
+
+
 def test_an_answer_that_is_late_takes_nothing_back(two):
     _, one, _ = two
     before = one.known

@@ -13,6 +13,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+from ...calibration.feedback import Opinion
 from ...defaults import SCROLL_BATCH
 from ...encode import Encoder
 from ...errors import MemoryStoreError
@@ -219,6 +220,12 @@ class OwnedPairs(PairMemory):
     def unfinished(self) -> str:
         """Why it does not learn now, see :attr:`.PairMemory.unfinished`."""
         return self.known.unfinished
+
+    @property
+    def opinions(self) -> tuple[Opinion, ...]:
+        """All that was said, also through other workers just now."""
+        self.look()
+        return super().opinions
 
     def settle(self, *, progress: bool = False) -> None:
         """Let the other process learn from what was written."""
