@@ -1,7 +1,7 @@
 """A cut-off with a promise for an index that exists: a memory's pairs ask it, each hidden from its own refinement.
 
 The right answer of a pair is the document with its id, or any with its value of a field. What the index gives is
-compared on the engine's own scale: a cosine, a dot product, or minus a distance; refined queries' cosines and dot
+compared by its metric: a cosine, a dot product, or minus a distance; refined queries' cosines and dot
 products on the scale of plain ones, as an application has them by ``Refinement.plain_scores``. Where too few pairs are
 not in the index to stand for queries without an answer, others ask as if their answer were not there: one more result
 is asked for, and their own is left out.
@@ -35,7 +35,7 @@ INDEX_BY: tuple[IndexPassesBy, ...] = get_args(IndexPassesBy)
 SCORES: Mapping[Similarity, str] = {
     "cosine": "cosines; of refined queries on the scale of plain ones",
     "dot": "dot products; of refined queries on the scale of plain ones",
-    "euclid": "minus the distance; of refined queries as they are",
+    "euclid": "minus the distance, not squared; of refined queries as they are",
 }
 """What is compared with a cut-off, by the engine's metric."""
 _CHOSEN = 0.2  # of the questions choose what is tested; the others test it
@@ -81,7 +81,7 @@ class IndexCutoffs:
     why: Mapping[QueryWay, str]
 
     def cutoff(self, way: QueryWay = "refined", by: IndexPassesBy = "score") -> float | None:
-        """One number, in the scale of the engine's scores: what passes it holds the promise; None: there is none.
+        """One number, in scores of :class:`~reco_plugin.engines.IndexHit`: what passes is promised; None: nothing is.
 
         Raises:
             InputError: another word.
