@@ -19,7 +19,7 @@ from ..data.source import read_lines
 from ..errors import ConfigError, InputError, MemoryLocked
 from ..ingest.options import Cluster, IngestOptions
 from ..ingest.source import names_of, open_source
-from ..memory import Memory, memory_of
+from ..memory import Header, Memory, memory_of
 from ..memory.transfer import lacking
 from ..memory.versions import FolderVersions, Version, Versions, version_name
 from .memory_versions import describe, is_server, open_versions_of
@@ -367,6 +367,8 @@ class _Swap:
 
 
 def _build_version(fill: Fill, swap: _Swap, *, fresh: bool, wait: float) -> None:
+    from ..opinions import bring_over
+
     settings = fill.settings
     fingerprint = Artifact.load(settings.model if fill.asked.model is None else fill.asked.model).manifest.fingerprint
     again = "the same command with --resume" if is_server(settings) else "the same command"
@@ -384,8 +386,8 @@ def _build_version(fill: Fill, swap: _Swap, *, fresh: bool, wait: float) -> None
         where = str(versions.folder(name)) if isinstance(versions, FolderVersions) else settings.memory
         with fill.open_reco(memory=where, **place) as reco:
             outcome = fill.run(reco, "build", finish=lambda writer: swap.finish(writer, fill, live))
-            if live is not None and (told := versions.feedback_of(live)):
-                reco.memory.store.change_feedback(lambda there: there or told)
+            if live is not None:
+                bring_over(Header(fingerprint, feedback=versions.feedback_of(live)), reco.memory.store)
         version = versions.finish(name, outcome.held + outcome.copied, fingerprint, wait_s=wait)
         if used := swap.wanted or live is None or live.pairs == 0:  # nothing is lost where nothing was in use
             version = versions.use(name)

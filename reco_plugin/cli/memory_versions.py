@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from contextlib import closing
 from typing import Annotated
 
@@ -10,10 +11,23 @@ import typer
 from ..artifact import Artifact
 from ..config import Settings
 from ..errors import ConfigError, MemoryStoreError
+from ..memory import Header
 from ..memory.versions import FolderVersions, Version, Versions
 from ..types import Pair
 from .service import ServedFolderVersions, ServiceOptions, served_memory
-from .shared import Given, JsonOption, MemoryFlags, OpenOptions, open_server, reco_of, say, spell, take_flags, takes
+from .shared import (
+    Given,
+    JsonOption,
+    MemoryFlags,
+    OpenOptions,
+    keeps,
+    open_server,
+    reco_of,
+    say,
+    spell,
+    take_flags,
+    takes,
+)
 
 
 @takes(MemoryFlags)
@@ -34,15 +48,13 @@ def use_command(
     name: Annotated[str, typer.Argument(help="Name of a version.")], *, given: Given, as_json: JsonOption = False
 ) -> None:
     """Put a finished version to use, atomically, without interrupting readers. Needs no model."""
-    with closing(_versions(given)) as versions:
-        _say_used(versions.use(name), as_json)
+    _say_used(_use(take_flags(MemoryFlags, given), lambda versions: versions.use(name)), as_json)
 
 
 @takes(MemoryFlags)
 def rollback_command(*, given: Given, as_json: JsonOption = False) -> None:
     """Go back to the version before the one in use. Needs no model."""
-    with closing(_versions(given)) as versions:
-        _say_used(versions.rollback(), as_json)
+    _say_used(_use(take_flags(MemoryFlags, given), lambda versions: versions.rollback()), as_json)
 
 
 @takes(MemoryFlags)
@@ -56,6 +68,22 @@ def prune_command(
     with closing(_versions(given)) as versions:
         gone = versions.prune(keep)
     say({"deleted": gone}, f"deleted {', '.join(gone)}" if gone else "nothing to delete", as_json)
+
+
+def _use(asked: MemoryFlags, change: Callable[[Versions], Version]) -> Version:
+    """Put another version to use, with what people said of the one before; a service brings that over itself."""
+    from ..opinions import bring_over
+
+    with closing(open_versions_of(asked.settings)) as versions:
+        before = next((each for each in versions.all() if each.live), None)
+        told = {} if before is None else versions.feedback_of(before)
+        version = change(versions)
+        served = isinstance(versions, ServedFolderVersions)
+    if before is not None and told and version.name != before.name and not served:
+        left = f"{version.name} is in use, without what people said of {before.name}"
+        with keeps(left), closing(asked.open()) as store:
+            bring_over(Header(before.fingerprint, feedback=told), store)
+    return version
 
 
 def _versions(given: Given) -> Versions:

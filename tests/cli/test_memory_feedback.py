@@ -66,6 +66,15 @@ def test_a_version_that_is_swapped_in_keeps_it(work: Path, catalogue: Path, ask:
     ask("memory", "reject", "small-red-circle", "--text", "a blue circle", "--memory", place)
     ask("memory", "build", catalogue, "--memory", place, "--swap")
     assert [one["pair"] for one in ask("memory", "feedback", "--memory", place)] == ["small-red-circle"]
+    ask("memory", "reject", "large-red-circle", "--text", "a blue circle", "--memory", place)
+    both = ask("memory", "feedback", "--memory", place)
+    assert len(both) == 2
+    ask("memory", "rollback", "--memory", place)
+    assert ask("memory", "feedback", "--memory", place) == both
+    ask("memory", "reject", "small-blue-circle", "--text", "a red circle", "--memory", place)
+    newest = ask("memory", "versions", "--memory", place)[-1]["name"]
+    ask("memory", "use", newest, "--memory", place)
+    assert len(ask("memory", "feedback", "--memory", place)) == 3
 
 
 @pytest.mark.parametrize("suffix", [".parquet", ".npz"])
