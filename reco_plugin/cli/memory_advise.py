@@ -14,7 +14,7 @@ import typer
 
 from ..errors import ConfigError, DataError, need
 from ..files import whole_file
-from .shared import Given, JsonOption, OpenOptions, reco_of, say, take_flags, takes
+from .shared import Given, JsonOption, OpenOptions, on_one_line, reco_of, say, take_flags, takes
 
 if TYPE_CHECKING:
     from ..advise import MemoryAdvice, ThingAdvice, WantedList
@@ -86,7 +86,7 @@ def advise_command(
             write(found, path)
     if html is not None:
         _write_page(found, wanted, html)
-    say(_told(found), "\n".join(_lines(found, top)), as_json)
+    say(_told(found), "\n".join(map(on_one_line, _lines(found, top))), as_json)
 
 
 def _check_place(path: Path | None) -> None:

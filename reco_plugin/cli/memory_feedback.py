@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import re
 from collections.abc import Sequence
 from contextlib import closing
 from dataclasses import asdict, dataclass
@@ -13,14 +12,12 @@ import typer
 
 from ..errors import InputError
 from .service import KeyFileOption, ServiceOption, ServiceOptions, open_here_or_served, served_reco
-from .shared import Given, JsonOption, MemoryFlags, OpenOptions, reco_of, say, take_flags, takes
+from .shared import Given, JsonOption, MemoryFlags, OpenOptions, on_one_line, reco_of, say, take_flags, takes
 
 if TYPE_CHECKING:
     from ..calibration.feedback import Opinion
     from ..client.memory import ServedMemory
     from ..memory import Memory
-
-_CONTROLS = re.compile("[\x00-\x1f\x7f-\x9f\u2028\u2029]")
 
 
 @dataclass(frozen=True)
@@ -106,11 +103,6 @@ def _told(store: Memory, served: ServedMemory | None) -> Sequence[Opinion]:
 def _line(one: Opinion) -> str:
     """One opinion for people."""
     what = "right" if one.right else "not this"
-    answer = "an answer that is no pair" if one.pair is None else f"the pair {_on_one_line(one.pair)}"
-    by = f"  by {_on_one_line(one.by)}" if one.by else ""
+    answer = "an answer that is no pair" if one.pair is None else f"the pair {on_one_line(one.pair)}"
+    by = f"  by {on_one_line(one.by)}" if one.by else ""
     return f"{one.at}  {one.id}  {what}: {answer}, to {'an image' if one.modality == 'image' else 'a text'}{by}"
-
-
-def _on_one_line(text: str) -> str:
-    """A text of others, which may hold line breaks and what moves a terminal's cursor, with these spelled out."""
-    return _CONTROLS.sub(lambda found: found[0].encode("unicode_escape").decode(), text)

@@ -285,6 +285,7 @@ OptionOption = Annotated[
 ]
 
 
+_CONTROLS = re.compile("[\x00-\x1f\x7f-\x9f\u2028\u2029]")
 _STDOUT: ContextVar[TextIO | None] = ContextVar("stdout", default=None)
 
 
@@ -460,3 +461,8 @@ def say(result: Any, text: str, as_json: bool) -> None:
 def print_result(text: str) -> None:
     """Print to stdout, also where ``--json`` keeps it for results."""
     typer.echo(text, file=_STDOUT.get())
+
+
+def on_one_line(text: str) -> str:
+    """A text of others, which may hold line breaks and what moves a terminal's cursor, with these spelled out."""
+    return _CONTROLS.sub(lambda found: found[0].encode("unicode_escape").decode(), text)

@@ -27,6 +27,11 @@ def test_a_list_of_names_is_told_what_to_get(memory: Path, work: Path, run: Run)
     assert "the list has no new picture of it: add one or two" in said
 
 
+def test_names_of_others_move_no_cursor(memory: Path, work: Path, run: Run) -> None:
+    (work / "names.txt").write_text("a \x07zeppelin\n")
+    assert "a \\x07zeppelin" in run("memory", "advise", "--things", "names.txt").stdout
+
+
 def test_a_catalogue_with_pictures_is_ordered_and_written(memory: Path, catalogue: Path, ask: Ask, work: Path) -> None:
     with catalogue.open(newline="", encoding="utf-8") as file:
         rows = list(csv.DictReader(file))
