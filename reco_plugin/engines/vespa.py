@@ -132,8 +132,8 @@ class VespaIndex:
             EngineError: always.
         """
         raise EngineError(
-            f"{self._address.place} is only searched, not read. To fill a memory, write its documents to a file "
-            "(`vespa visit`), with captions and pictures or vectors, and give that file as the source"
+            f"{self._address.place} is only searched, not read. To fill a memory, write its documents to a file by "
+            "`vespa visit`, see docs/engines/vespa.md, and give that as the source"
         )
 
     def search(self, question: Question) -> Sequence[IndexHit]:
