@@ -80,6 +80,8 @@ class VespaIndex:
         for option in ("vector", "id", "text", "image"):
             if (name := getattr(address, option)) is not None and not _NAME.fullmatch(name):
                 raise ConfigError(f"{place}: {option}={name!r} is no name of a field")
+        if not _NAME.fullmatch(tensor := own.get("input", "q")):
+            raise ConfigError(f"{place}: input={tensor!r} is no name of a tensor")
         if address.changed is not None:
             raise ConfigError(f"{place}: Vespa is only searched here, so no changes are read: leave changed= out")
         if (metric := own.get("metric")) is not None and metric not in _METRICS:
@@ -92,7 +94,7 @@ class VespaIndex:
         if "cert_file" in own and not address.tls:
             raise ConfigError(f"{place}: cert_file= is sent by TLS: add tls=1")
         self._address = address
-        self._input = own.get("input", "q")
+        self._input = tensor
         self._lock = threading.RLock()
         self._found: _Schema | None = None
         self._client = httpx.Client(
@@ -456,7 +458,10 @@ def _bearer(address: IndexAddress, settings: Settings) -> dict[str, str]:
     key = settings.index_api_key
     if key is None or address.user or settings.index_user:
         return {}
-    return {"authorization": f"Bearer {key.get_secret_value()}"}
+    value = key.get_secret_value()
+    if not (value.isascii() and value.isprintable()):  # the client's own error would show it
+        raise ConfigError("RECO_INDEX_API_KEY has a line break, or another character that no header can have")
+    return {"authorization": f"Bearer {value}"}
 
 
 def _user(address: IndexAddress, settings: Settings) -> httpx.BasicAuth | None:
