@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from ..config import Settings, load_settings
-from ..errors import importing, need
+from ..errors import ConfigError, importing, need
 from .address import IndexAddress, is_address, parse_address
 from .base import Engine
 
@@ -18,11 +18,13 @@ def open_index(address: str | IndexAddress, *, settings: Settings | None = None)
         settings: whose ``index_user``, ``index_password`` and ``index_api_key`` are used; None: of the environment.
 
     Raises:
-        ConfigError: an address that cannot be read, or an option that this engine does not have.
+        ConfigError: an address that cannot be read, an option that this engine does not have, or a key that cannot be
+            sent.
         MissingExtra: the engine's client is not installed.
     """
     where = parse_address(address) if isinstance(address, str) else address
     keys = settings or load_settings()
+    _check_key(keys)
     opened: Engine
     match where.scheme:
         case "postgresql":
@@ -63,3 +65,10 @@ def open_index(address: str | IndexAddress, *, settings: Settings | None = None)
         case _:
             raise AssertionError(where.scheme)
     return opened
+
+
+def _check_key(settings: Settings) -> None:
+    """Refuse a key that no header can have, since some clients show it in their error."""
+    key = "" if settings.index_api_key is None else settings.index_api_key.get_secret_value()
+    if not (key.isascii() and key.isprintable()):
+        raise ConfigError("RECO_INDEX_API_KEY has a line break, or another character that no header can have")

@@ -379,3 +379,12 @@ def test_milvus_refuses_a_token():
 def test_an_engine_that_cannot_be_opened_is_told():
     with pytest.raises(ConfigError, match="solr cannot be opened; `reco compare --run`"):
         open_index("solr://host:8080/product?vector=clip")
+
+
+@pytest.mark.parametrize("scheme", ["opensearch", "elasticsearch", "weaviate", "vespa", "milvus"])
+@pytest.mark.parametrize("key", [f"{SECRET}\n", f"{SECRET}-ключ"])
+def test_a_key_that_no_header_can_have_is_told_without_it(scheme: str, key: str, monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setenv("RECO_INDEX_API_KEY", key)
+    with pytest.raises(ConfigError, match="RECO_INDEX_API_KEY has a line break") as caught:
+        open_index(f"{scheme}://host/products?vector=clip")
+    assert SECRET not in str(caught.value)

@@ -257,13 +257,6 @@ def test_a_refusal_says_the_way_out_and_shows_no_key(server, status, said):
     assert len(answers.asked) == 2
 
 
-@pytest.mark.parametrize("key", ["tell-nobody\n", "tell-nobody-ключ"])
-def test_a_key_that_no_header_can_have_is_told_without_it(key):
-    with pytest.raises(ConfigError, match="RECO_INDEX_API_KEY has a line break") as raised:
-        open_index("vespa://host/product", settings=Settings(index_api_key=key))
-    assert "tell-nobody" not in str(raised.value)
-
-
 def test_errors_and_missing_parts_come_with_200_too(server, told):
     answers = server[1]
     answers.errors = [{"code": 12, "summary": "Timed out", "message": "no answer of products", "source": "products"}]
