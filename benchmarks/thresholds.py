@@ -176,7 +176,7 @@ def telling(asked: Asked) -> Iterator[list[str]]:
             best = -np.sort(-there, axis=1)[:, :LOOKED]
             raw = -np.sort(-np.where(hidden[:, None] & asked.right, np.float32(-2.0), found["refined"]), axis=1)
             leads = np.where(plain, best[:, 0] - best[:, -1], whole.leads(raw))
-            numbers = [best[:, 0], best[:, 0] - best[:, -1]]
+            numbers: list[Numbers | None] = [best[:, 0], best[:, 0] - best[:, -1]]
             numbers += [] if kind == "refined" else [leads, sureness(asked, plain, found, hidden)]
             told = [f"{auc(number, first):.2f}" if number is not None else "" for number in numbers]
             cells += [f"{100 * first.mean():.1f}", *told, *[""] * (4 - len(told))]
