@@ -265,16 +265,19 @@ class MilvusIndex:
         _hold(self._address.path)
         try:
             client = MilvusClient(self._address.path)
-            client.load_collection(self._name)  # into this process
-        except MilvusException as error:
+            try:
+                client.load_collection(self._name)  # into this process
+            except MilvusException:
+                if self._name not in (names := client.list_collections()):
+                    near = did_you_mean(self._name, names)
+                    raise EngineError(f"{self._address.place} has no collection {self._name!r}: {near}") from None
+                raise
+        except BaseException as error:
             _release(self._address.path)
-            if error.message == "Open local milvus failed":
+            if isinstance(error, MilvusException) and error.message == "Open local milvus failed":
                 raise EngineError(
                     f"{file} cannot be opened: another process may have it open, or it is damaged"
                 ) from None
-            if self._name not in client.list_collections():
-                near = did_you_mean(self._name, client.list_collections())
-                raise EngineError(f"{self._address.place} has no collection {self._name!r}: {near}") from None
             raise
         return client
 

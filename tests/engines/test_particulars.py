@@ -5,6 +5,7 @@ from __future__ import annotations
 from contextlib import closing
 from datetime import timedelta
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -83,6 +84,30 @@ def test_milvus_takes_no_other_consistency_and_no_words_without_a_function(milvu
             index.search(Question(text="fox"))
     with closing(open_index(milvus.address + "&consistency=bounded")) as index:
         assert len(index.search(Question(unit(1, 0)[0], k=3))) == 3
+
+
+def test_a_file_of_milvus_lite_is_opened_again_where_its_server_drops_the_connection(
+    milvus: Served, monkeypatch: pytest.MonkeyPatch
+):
+    """It refuses pings of a client that is idle, and whoever connects at that moment shares their connection."""
+    from pymilvus.exceptions import MilvusException
+
+    from reco_plugin.engines import asking
+    from reco_plugin.engines import milvus as module
+
+    real, failed = module.MilvusClient, []
+
+    def connect(*args: Any, **options: Any) -> Any:
+        if not failed:
+            failed.append(args)
+            raise MilvusException(code=2, message="Fail connecting to server: Too many pings")
+        return real(*args, **options)
+
+    monkeypatch.setattr(module, "MilvusClient", connect)
+    monkeypatch.setattr(asking.time, "sleep", lambda _: None)
+    with closing(open_index(milvus.address)) as index:
+        assert index.describe().documents > 0
+    assert failed
 
 
 def test_a_file_of_milvus_lite_is_let_go(tmp_path: Path):
