@@ -109,11 +109,11 @@ class RecoTextEmbedder(HaystackEmbedder):
                 f"RecoTextEmbedder embeds a text, got {type(text).__name__}: RecoDocumentEmbedder for lists"
             )
         asked = self.source.ask([text], "text")
-        at_nought, at_one = (float(asked.plain_scores([score])[0]) for score in (0.0, 1.0))
+        numbers = [1.0, 0.0] if asked.scale is None else asked.scale[0].tolist()
         return {
             "embedding": asked.vectors.tolist()[0],
             "meta": {"refine": self.source.refines(self.side)},
-            "scale": [at_one - at_nought, at_nought] if has_scale(asked) else [],
+            "scale": numbers if has_scale(asked) else [],
         }
 
     @component.output_types(embedding=list[float], meta=dict[str, Any], scale=list[float])

@@ -18,6 +18,7 @@ from ..blas import Floats
 from ..calibration.cutoff import Chances, interval
 from ..calibration.match import Logistic, auc_of, fit_logistic, reliability_curve
 from ..calibration.presence import moved_towards
+from ..calibration.questions import HIDDEN
 from ..refine import Refiner
 from .index import IndexView, PictureIndex, ThingQueries
 from .things import KnownPairs
@@ -31,7 +32,6 @@ ALIKE = 60
 OTHERWISE = 0.98
 """Cosine of a caption in other words with itself, where a thing has no second one."""
 _FEW_FAIL = 10
-_HIDDEN = 256  # pairs of a thing that asks, at most: each is hidden by its id
 
 
 @dataclass(frozen=True)
@@ -115,7 +115,7 @@ def ask_own(
     rows_of = dict[int, list[int]]()
     for row in rng.permutation(len(known.thing)).tolist():
         rows_of.setdefault(int(known.thing[row]), []).append(row)
-    asking = {one: rows for one, rows in rows_of.items() if len(known.ids_of[one]) <= _HIDDEN}
+    asking = {one: rows for one, rows in rows_of.items() if len(known.ids_of[one]) <= HIDDEN}
     first = np.array([rows[0] for rows in asking.values()][:ASKED], np.intp)
     if len(first) < FEWEST:
         return None

@@ -245,7 +245,7 @@ def _voice(nearer: npt.NDArray[np.float32], spread: float) -> npt.NDArray[np.flo
 
 
 def _total(of: npt.NDArray[np.bool_], loud: npt.NDArray[np.float32]) -> npt.NDArray[np.float32]:
-    """What those (B, K, H) say together that are so loud, (B, H)."""
+    """What voices so loud (B, H) say together of each pair (B, K), where they are of it (B, K, H)."""
     total: npt.NDArray[np.float32] = np.matmul(of, loud[:, :, None])[..., 0]
     return total
 

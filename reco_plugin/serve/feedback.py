@@ -16,8 +16,8 @@ from .dialects.shared import text_or_image_item
 from .edge import Edge
 from .embedder import Embedder, Item
 from .failures import Failure, Refused, too_many_items
-from .routes import answering_in, openai_shape
-from .schemas import ERRORS, Items, JsonVector, Strict
+from .routes import memory_routes
+from .schemas import Items, JsonVector, Strict
 
 OpinionIds = Annotated[list[str], Query(alias="id", min_length=1, description="id of an opinion; repeat it for more")]
 
@@ -119,17 +119,12 @@ class Withdrawn(BaseModel):
 
 def router(edge: Edge) -> APIRouter:
     """The routes; the key check decides who may use them."""
-    routes = APIRouter(
-        prefix="/v1/memory",
-        route_class=answering_in(openai_shape),
-        tags=["memory"],
-        responses=ERRORS | {403: {**ERRORS[401], "description": "no admin key is set"}},
-    )
+    routes = memory_routes()
     embedder, memory = edge.embedder, edge.embedder.reco.memory
 
     @routes.post("/feedback")
     async def give_feedback(request: Request, body: SaidBody) -> OpinionList:
-        """Say what is not what was asked for; it counts when this answers."""
+        """Say what is not what was asked for; stored when this answers, heard by other workers within a second."""
         return await edge(request).write(lambda: judge(embedder, body))
 
     @routes.get("/feedback", response_model=OpinionList)

@@ -21,8 +21,8 @@ from .embedder import Embedder, Item
 from .failures import Failure, Refused, failure_of, too_many_items
 from .match import CutoffsBody, shown
 from .models import MemoryState, describe_calibration
-from .routes import answering_in, openai_shape
-from .schemas import ERRORS, ErrorBody, Items, JsonVector, Strict, error_body
+from .routes import memory_routes
+from .schemas import ErrorBody, Items, JsonVector, Strict, error_body
 
 Ids = Annotated[list[str], Query(alias="id", min_length=1, description="id of a pair; repeat it for more")]
 
@@ -185,12 +185,7 @@ class SearchRequest(Strict):
 
 def router(edge: Edge) -> APIRouter:
     """The routes; the key check decides who may use them."""
-    routes = APIRouter(
-        prefix="/v1/memory",
-        route_class=answering_in(openai_shape),
-        tags=["memory"],
-        responses=ERRORS | {403: {**ERRORS[401], "description": "no admin key is set"}},
-    )
+    routes = memory_routes()
     embedder, memory = edge.embedder, edge.embedder.reco.memory
 
     @routes.get("")

@@ -23,8 +23,8 @@ from .edge import Edge
 from .failures import Failure, Refused, failure_of, too_many_items
 from .logs import LOGGER
 from .memory import Removed
-from .routes import answering_in, openai_shape
-from .schemas import ERRORS, Items, Strict
+from .routes import memory_routes
+from .schemas import Items, Strict
 from .workers.owned import MOVED, MemoryMoved, meant_for
 
 log = logging.getLogger(LOGGER)
@@ -109,12 +109,7 @@ class Settled(BaseModel):
 
 def router(edge: Edge) -> APIRouter:
     """The routes; the key check decides who may use them."""
-    routes = APIRouter(
-        prefix="/v1/memory",
-        route_class=answering_in(openai_shape),
-        tags=["memory"],
-        responses=ERRORS | {403: {**ERRORS[401], "description": "no admin key is set"}},
-    )
+    routes = memory_routes()
     memory, most = edge.embedder.reco.memory, edge.settings.max_items
 
     @routes.post("/records")

@@ -28,7 +28,7 @@ from ..values import did_you_mean, nearest
 from .failures import STOPPING, Failure, Refused, failure_of
 from .logs import LOGGER
 from .middleware import BodyRefused, JsonRequest
-from .schemas import error_body
+from .schemas import ERRORS, error_body
 from .settings import ServeSettings
 
 Shape: TypeAlias = Callable[[Failure], dict[str, Any]]
@@ -102,6 +102,16 @@ def answering_in(shape: Shape, headers: Callable[[Failure], dict[str, str]] = la
             return answer
 
     return DialectRoute
+
+
+def memory_routes() -> APIRouter:
+    """An empty router below :data:`ADMIN_PATH`; the key check decides who may use what is added."""
+    return APIRouter(
+        prefix=ADMIN_PATH,
+        route_class=answering_in(openai_shape),
+        tags=["memory"],
+        responses=ERRORS | {403: {**ERRORS[401], "description": "no admin key is set"}},
+    )
 
 
 def is_local(scope: Scope) -> bool:

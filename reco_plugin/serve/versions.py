@@ -17,8 +17,8 @@ from ..errors import RecoError
 from .edge import Edge
 from .failures import Failure, Refused
 from .in_use import InUse, VersionInUse
-from .routes import answering_in, openai_shape
-from .schemas import ERRORS, Strict
+from .routes import memory_routes
+from .schemas import Strict
 
 _EVERY_S = 1.0
 
@@ -50,12 +50,7 @@ async def _watch(edge: Edge, in_use: VersionInUse) -> None:
 
 def router(edge: Edge) -> APIRouter:
     """The route; the key check decides who may use it."""
-    routes = APIRouter(
-        prefix="/v1/memory",
-        route_class=answering_in(openai_shape),
-        tags=["memory"],
-        responses=ERRORS | {403: {**ERRORS[401], "description": "no admin key is set"}},
-    )
+    routes = memory_routes()
 
     @routes.post("/use")
     async def use_version(request: Request, body: UseVersion) -> InUse:
