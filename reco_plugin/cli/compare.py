@@ -63,9 +63,8 @@ class _Compared(OpenOptions):
     cut_off: Annotated[
         float | None,
         typer.Option(
-            min=-1.0,
-            max=1.0,
-            help="Cosine from which on a result is shown today: what passes it, plain and refined.",
+            help="Score from which on a result is shown today, a cosine, or the dot product of an index that has such: "
+            "what passes it, plain and refined.",
             show_default="what half of the plain results have",
         ),
     ] = None

@@ -20,6 +20,8 @@ if TYPE_CHECKING:
     from ..advise import MemoryAdvice, ThingAdvice, WantedList
 
 SHOWN = 20
+_FORMULA = ("=", "+", "-", "@", "\t", "\r")
+"""What a spreadsheet would compute: a ``'`` before it makes it text, see OWASP's page on CSV injection."""
 _NAME, _WHY = 28, 72
 _COLUMNS = (
     "thing", "fails", "sure_low", "sure_high", "pairs", "place", "presence", "near", "nearest", "reliability",
@@ -142,8 +144,10 @@ def _write_csv(found: MemoryAdvice, path: Path) -> None:
         low, high = told.pop("sure") or ("", "")
         alike = [f"{each['thing']}{' (before it)' if each['ahead'] else ''}" for each in told.pop("look_alikes")]
         joined = {name: "; ".join(told[name]) for name in ("doubtful", "add")}  # an id may be a file's name with blanks
-        return {**told, **joined, "sure_low": low, "sure_high": high, "look_alikes": "; ".join(alike),
-                "why": "; ".join(told["why"])}  # fmt: skip
+        row = {**told, **joined, "sure_low": low, "sure_high": high, "look_alikes": "; ".join(alike),
+               "why": "; ".join(told["why"])}  # fmt: skip
+        return {name: f"'{cell}" if isinstance(cell, str) and cell.startswith(_FORMULA) else cell
+                for name, cell in row.items()}  # fmt: skip
 
     with whole_file(path) as part, part.open("w", newline="", encoding="utf-8") as file:
         writer = csv.DictWriter(file, _COLUMNS)

@@ -26,7 +26,7 @@ from .judgments import Clicks, Grades, Judgments, read_run
 from .marks import Marks
 from .measure import Figures, JudgedQueries, QueryRows, changes, judge_all, overlaps
 from .queries import QueryLog, SearchQuery
-from .scores import ScoreScales, measure_scores
+from .scores import ScoreScales, check_cut, measure_scores
 from .search import ArmName, Exactness, FoundHits, Rankings, SearchHow, measure_exactness, questions, search_all
 from .verdict import Advice, Heard, decide
 
@@ -50,7 +50,8 @@ class CompareOptions:
         clicks: of a log of plain results, or what those of interleaved lists said.
         pictures: folder of relative paths of pictures.
         compress: whether to say what compressing the index would cost.
-        cut: the cosine from which on a result is shown today; None: the one that half of plain's results have.
+        cut: the cosine, or dot product where that is the metric, from which on a result is shown today; None: the one
+            that half of plain's results have.
         refine: other options of the refinement.
     """
 
@@ -172,10 +173,12 @@ def compare(
         FingerprintMismatch: the index is of another dimension or encoder.
         EngineError: the engine refuses, or cannot be reached.
         DataError: no query is left.
+        ConfigError: a cut-off that no score of the index can be.
     """
     asked = asked or CompareOptions()
     described = index.describe()
     check_dimension(described, reco.manifest.fingerprint)
+    check_cut(asked.cut, described)
     check = check_encoder(index, reco.encoder, str(reco.manifest.fingerprint), asked.pictures)
     log, frozen = _embed(reco, log, lambda count: _tell(progress, count))
     target: dict[str, Target] = {m: asked.target or check.target or other(m) for m in ("text", "image")}

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import islice
+from math import isfinite
 from typing import Literal, TypeAlias, get_args
 
 import numpy as np
@@ -12,6 +13,7 @@ import numpy as np
 from ..engines import Description, Page
 from ..engines.base import Similarity
 from ..engines.comparing import similarities
+from ..errors import ConfigError
 from ..types import Refinement, Vectors
 from .evidence import cosine_of
 from .measure import Figures
@@ -68,6 +70,24 @@ class ScoreScales:
         return SCALES[2] in self.of
 
 
+def check_cut(cut: float | None, described: Description) -> None:
+    """Refuse a cut-off that is no number, or that no score of the index can be.
+
+    Raises:
+        ConfigError: it is.
+    """
+    if cut is None:
+        return
+    if not isfinite(cut):
+        raise ConfigError(f"the cut-off must be a number, not {cut}")
+    if described.metric != "dot" and abs(cut) > 1:
+        cure = ": 1 - distance * distance / 2 is the cosine" if described.metric == "euclid" else ""
+        raise ConfigError(
+            f"the cut-off {cut:g} is no cosine, from -1 to 1, and the metric of {described.name!r} is "
+            f"{described.metric}{cure}"
+        )
+
+
 def measure_scores(
     refinement: Refinement,
     hits: Mapping[str, Sequence[FoundHits]],
@@ -82,7 +102,7 @@ def measure_scores(
         hits: ``plain`` and ``refined``: B rankings.
         described: the index.
         pages: of its documents, of which some are read.
-        cut: a cosine; None: the one that half of plain's results have.
+        cut: a cosine, of an index of dot products one of them; None: the one that half of plain's results have.
     """
     found: dict[Scale, list[Figures]] = {
         "plain": [_cosines(ranking, described) for ranking in hits["plain"]],

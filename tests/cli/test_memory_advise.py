@@ -32,6 +32,15 @@ def test_names_of_others_move_no_cursor(memory: Path, work: Path, run: Run) -> N
     assert "a \\x07zeppelin" in run("memory", "advise", "--things", "names.txt").stdout
 
 
+def test_names_of_others_are_no_formulas_in_a_spreadsheet(memory: Path, work: Path, run: Run) -> None:
+    names = ['=HYPERLINK("http://x")', "+1", "-fox", "@cat", "a = b"]
+    (work / "names.txt").write_text("\n".join(names) + "\n")
+    run("memory", "advise", "--things", "names.txt", "--out", "advice.csv")
+    with (work / "advice.csv").open(newline="", encoding="utf-8") as file:
+        written = list(csv.DictReader(file))
+    assert sorted(one["thing"] for one in written) == sorted([*(f"'{name}" for name in names[:4]), "a = b"])
+
+
 def test_a_catalogue_with_pictures_is_ordered_and_written(memory: Path, catalogue: Path, ask: Ask, work: Path) -> None:
     with catalogue.open(newline="", encoding="utf-8") as file:
         rows = list(csv.DictReader(file))

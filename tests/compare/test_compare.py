@@ -22,7 +22,7 @@ from reco_plugin.compare import (
 )
 from reco_plugin.compare.figures import findings_of, render, to_json
 from reco_plugin.engines import Description, Document, Effort, IndexHit, Page, Question
-from reco_plugin.errors import DataError, EngineError, FingerprintMismatch
+from reco_plugin.errors import ConfigError, DataError, EngineError, FingerprintMismatch
 
 
 @pytest.fixture
@@ -139,6 +139,20 @@ def test_the_scale_of_scores_is_told_before_and_after(filled, index, log):
     assert asked.compressed.ways == (), "a function cannot be scanned"
     assert "The index shows none of its vectors" in render(asked)
     assert to_json(strict, "")["scores"]["cut_off"] == 0.999
+
+
+def test_a_cut_off_is_a_number_that_a_score_can_be(filled, index, log):
+    for cut, says in ((float("nan"), "must be a number, not nan"), (1.5, "1.5 is no cosine.*is cosine")):
+        with pytest.raises(ConfigError, match=says):
+            compare(filled, index, log, CompareOptions(SearchHow(5), cut=cut))
+    for metric in ("dot", "euclid"):
+        said = replace(index.describe(), metric=metric)
+        index.describe = lambda said=said: said
+        if metric == "dot":
+            assert compare(filled, index, log, CompareOptions(SearchHow(5), cut=1.5)).scores.cut == 1.5
+        else:
+            with pytest.raises(ConfigError, match="is euclid: 1 - distance"):
+                compare(filled, index, log, CompareOptions(SearchHow(5), cut=1.5))
 
 
 def test_what_compression_costs_is_read_off_the_index(filled, index, log, drawn_records, drawings):
