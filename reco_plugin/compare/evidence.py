@@ -169,7 +169,7 @@ def by_pairs_of_memory(
     vectors = {
         id_: _of(target, image, text) for id_, image, text in zip(stored.ids, stored.image, stored.text, strict=True)
     }
-    asked = refinement.frozen[rows]
+    asked, wheres = refinement.frozen[rows], [queries[row].where or how.where for row in rows.tolist()]
 
     def gains(moved: Vectors, rankings: Iterable[FoundHits]) -> Figures:
         places = zip(moved, ids, rankings, strict=True)
@@ -179,7 +179,7 @@ def by_pairs_of_memory(
     def refined(hidden: Sequence[Sequence[str]]) -> Figures:
         more: RefineOptions = {**options, "exclude": hidden}
         moved = reco.refine(asked, modality="text", **more).vectors
-        return gains(moved, (search(Question(one, k=how.k, where=how.where)) for one in moved))
+        return gains(moved, (search(Question(one, k=how.k, where=w)) for one, w in zip(moved, wheres, strict=True)))
 
     before, after = gains(asked, (plain[row] for row in rows.tolist())), refined([[id_] for id_ in ids])
     unanswered = float(np.mean(refined([fitting[row] for row in rows.tolist()]) - before)) if len(lost) else 0.0

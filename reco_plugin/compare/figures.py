@@ -356,7 +356,9 @@ def _setup(found: Comparison) -> dict[str, Any]:
 def to_json(found: Comparison, command: str) -> dict[str, Any]:
     """All figures as JSON-like values: shares from 0 to 1, seconds, an interval as (mean, low, high)."""
     verdict, judged, exact = found.verdict, found.judged, found.exactness
-    rule = verdict.rule and {"modalities": list(verdict.rule.modalities), "moved": verdict.rule.moved}
+    rule = verdict.rule and {
+        "modalities": list(verdict.rule.modalities), "moved": verdict.rule.moved, "filtered": verdict.rule.filtered
+    }  # fmt: skip
     told: dict[str, Any] = {
         "verdict": {
             "decision": verdict.decision,
@@ -406,7 +408,8 @@ def rows_of(found: Comparison) -> Iterator[dict[str, Any]]:
     for row, query in enumerate(found.log.queries):
         yield {
             "id": query.id,
-            "query": query.name,
+            "query": query.text if query.text is not None else str(query.image),
+            **({} if query.where is None else {"where": query.where}),
             "weight": query.weight,
             "moved": round(float(found.moved[row]), 5),
             "overlap": round(float(found.overlap[row]), 4),

@@ -31,6 +31,7 @@ _COLUMNS: Mapping[str, tuple[str, ...]] = {
     "image": ("image", "photo", "picture", "image_url", "image_path"),
     "id": ("query_id", "id", "qid"),
     "weight": ("weight", "frequency", "count", "searches"),
+    "where": ("where",),  # a column called filter may be of another language: it must be named
 }
 """Option of a file of queries -> names of columns that are taken without it."""
 _MANY = 0.1  # of the rows: more that cannot be read are no accident
@@ -45,6 +46,7 @@ class SearchQuery:
     image: Path | RemoteImage | None = None
     weight: float = 1.0  # how often it was asked
     ids: tuple[str, ...] = ()  # of all searches that are this query, its own first
+    where: str | None = None  # filter that it was asked with, in the engine's language
 
     @property
     def modality(self) -> Modality:
@@ -53,8 +55,9 @@ class SearchQuery:
 
     @property
     def name(self) -> str:
-        """For people: the text, or where the picture is."""
-        return self.text if self.text is not None else str(self.image)
+        """For people: the text, or where the picture is, and its filter."""
+        asked = self.text if self.text is not None else str(self.image)
+        return asked if self.where is None else f"{asked} [{self.where}]"
 
 
 @dataclass(frozen=True)
@@ -96,6 +99,8 @@ class QueryLog:
         lines = [f"{self.searches:,} searches are {count:,} different queries"]
         if self.sampled_from is not None:
             lines[0] += f", of which {len(self.queries):,} were drawn"
+        filtered = sum(query.where is not None for query in self.queries)
+        lines += [f"{filtered:,} have a filter of their own"] * bool(filtered)
         lines += [f"{self.empty:,} were empty and left out"] * bool(self.empty)
         lines += [f"{self.long:,} are longer than {LONGEST:,} characters and left out"] * bool(self.long)
         if self.unreadable:
@@ -193,8 +198,8 @@ def _column(where: Location, option: str, rows: list[dict[str, Any] | str]) -> s
 
 
 def _merge(rows: list[dict[str, Any] | str], names: Mapping[str, str | None], folder: Path) -> QueryLog:
-    """One query of all rows that are equal; the first one's spelling stays."""
-    found, shown = dict[str, SearchQuery](), dict[str, set[str]]()
+    """One query of all rows that are equal, filter included; the first one's spelling stays."""
+    found, shown = dict[tuple[str, str | None], SearchQuery](), dict[str, set[str]]()
     empty = long = 0
     problems: list[str] = []
 
@@ -220,12 +225,13 @@ def _merge(rows: list[dict[str, Any] | str], names: Mapping[str, str | None], fo
             problems.append(f"row {number}: {error}")
             continue
         own = str(value(row, "id") or number)
-        key = normal(text) if text else f"\0{picture}"
+        where = _filter(value(row, "where"))
+        key = (normal(text) if text else f"\0{picture}", where)
         before = found.get(key)
         weight = _weight(value(row, "weight"))
         if before is None:
             assert not isinstance(image, bytes)  # noqa: S101 - no cell of a text file is bytes
-            found[key] = SearchQuery(own, text or None, image, weight, (own,))
+            found[key] = SearchQuery(own, text or None, image, weight, (own,), where)
         else:
             ids = before.ids if own in before.ids else (*before.ids, own)
             found[key] = replace(before, weight=before.weight + weight, ids=ids)
@@ -238,6 +244,13 @@ def _text(value: Any) -> str:
     if isinstance(value, dict):  # a log may hold the query as an object
         value = value.get("query") or value.get("text")
     return re.sub(r"\s+", " ", str(value)).strip() if value is not None else ""
+
+
+def _filter(value: Any) -> str | None:
+    """As the engine takes it; JSON of an object, where the row has one."""
+    if isinstance(value, dict | list):
+        return json.dumps(value, ensure_ascii=False, sort_keys=True) if value else None
+    return (str(value).strip() or None) if value is not None else None
 
 
 def _weight(value: Any) -> float:

@@ -133,11 +133,13 @@ class Comparison:
     def groups(self) -> dict[str, QueryRows]:
         """Names of groups of queries -> their rows; groups without queries are left out."""
         kind = np.array([query.modality for query in self.log.queries])
+        filtered = np.array([query.where is not None for query in self.log.queries])
         moving = self.moved > 0
         middle = float(np.median(self.moved[moving])) if moving.any() else 0.0
         found = {
             "texts": kind == "text",
             "images": kind == "image",
+            **({"with a filter": filtered, "without a filter": ~filtered} if filtered.any() else {}),
             f"moved by {middle:.3f} or more": moving & (self.moved >= middle),
             "moved by less": moving & (self.moved < middle),
             "stayed plain": ~moving,
@@ -191,7 +193,7 @@ def compare(
     moved = np.where(refined.refined, refined.moved, 0.0).astype(np.float64)
     known = _Known.of(log, rankings, asked, _held(index, described, asked.judgments))
     sample = np.random.default_rng(asked.how.seed).permutation(len(log.queries))[:EXACT]
-    exactness, problem = _exactness(index, described, vectors, asked.how, np.sort(sample))
+    exactness, problem = _exactness(index, described, vectors, asked.how, np.sort(sample), log.queries)
     evidence = known.evidence or _words(reco, index, described, log, refined, rankings, target, asked)
     gain = by_exact_search(log.queries, exactness, known.grades, asked.how)
     exact = None if gain is None or exactness is None else (gain, exactness.refined)
@@ -390,12 +392,13 @@ def _pages(index: Engine) -> Iterator[Page]:
 
 
 def _exactness(
-    index: Engine, described: Description, vectors: Mapping[str, Vectors], how: SearchHow, rows: QueryRows
-) -> tuple[Exactness | None, str]:
+    index: Engine, described: Description, vectors: Mapping[str, Vectors], how: SearchHow, rows: QueryRows,
+    queries: Sequence[SearchQuery],
+) -> tuple[Exactness | None, str]:  # fmt: skip
     if described.index.startswith("none"):
         return None, "the index compares with each vector"
     try:
-        return measure_exactness(index, described, vectors, how, rows), ""
+        return measure_exactness(index, described, vectors, how, rows, [query.where for query in queries]), ""
     except EngineError as error:
         return None, f"not measured: {error}"
 

@@ -44,7 +44,7 @@ class SearchHow:
     """How each query is searched."""
 
     k: int = 10
-    where: str | None = None  # in the engine's language
+    where: str | None = None  # in the engine's language, for queries without a filter of their own
     template: str | None = None
     seed: int = 0  # of samples and intervals
 
@@ -118,7 +118,7 @@ def search_all(
             raise
         except EngineError as error:
             if arm in ("plain", "refined"):
-                raise
+                raise _of_query(error, queries[len(found)]) from None
             failed.append(f"{arm}: {error}")
             continue
         hits[arm], seconds[arm] = found, took
@@ -130,6 +130,13 @@ def search_all(
     return Rankings({arm: hits[arm] for arm in (*order, *hits) if arm in hits}, seconds, tuple(failed))
 
 
+def _of_query(error: EngineError, query: SearchQuery) -> EngineError:
+    """The error, with the query whose own filter may be the reason."""
+    if query.where is None:
+        return error
+    return EngineError(f"the query {query.id!r} with its filter {query.where!r}: {error}")
+
+
 def _arms(
     described: Description, queries: Sequence[SearchQuery], vectors: Mapping[str, Vectors], how: SearchHow
 ) -> Iterator[tuple[ArmName, Iterator[Question | None]]]:
@@ -137,12 +144,12 @@ def _arms(
 
     def by_vector(side: str, template: str | None) -> Iterator[Question]:
         for query, vector in zip(queries, vectors[side], strict=True):
-            where = None if template else how.where  # the template has the user's own
+            where = None if template else query.where or how.where  # the template has the user's own
             yield Question(vector, query.text if template else None, how.k, where, template=template)
 
     def by_words() -> Iterator[Question | None]:
         for query in queries:
-            yield None if query.text is None else Question(None, query.text, how.k, how.where)
+            yield None if query.text is None else Question(None, query.text, how.k, query.where or how.where)
 
     yield "plain", by_vector("plain", None)
     yield "refined", by_vector("refined", None)
@@ -187,15 +194,25 @@ def measure_exactness(
     vectors: Mapping[str, Vectors],
     how: SearchHow,
     rows: npt.NDArray[np.int64],
+    filters: Sequence[str | None] = (),
 ) -> Exactness:
     """Compare what the index finds with what exact search does, for some rows of the queries (B, D).
+
+    Args:
+        index: that is searched.
+        described: the same index.
+        vectors: ``plain`` and ``refined``, (B, D).
+        how: k, and the filter of queries without one of their own.
+        rows: of the queries that are asked.
+        filters: B, of the queries; empty where none has one.
 
     Raises:
         EngineError: the engine cannot compare with each vector.
     """
+    wheres = {row: (filters[row] if len(filters) else None) or how.where for row in rows.tolist()}
 
     def ask(side: str, row: int, *, exact: bool = False, effort: int | None = None) -> FoundHits:
-        return index.search(Question(vectors[side][row], k=how.k, where=how.where, exact=exact, effort=effort))
+        return index.search(Question(vectors[side][row], k=how.k, where=wheres[row], exact=exact, effort=effort))
 
     def share(side: str, found: Mapping[int, FoundHits], effort: int | None) -> float:
         shares = []
@@ -204,7 +221,7 @@ def measure_exactness(
             shares += [len({hit.id for hit in ask(side, row, effort=effort)} & best) / len(best)] if best else []
         return float(np.mean(shares)) if shares else 1.0
 
-    if how.where is None and described.scans and 0 < described.documents <= _SCANNED:
+    if not any(wheres.values()) and described.scans and 0 < described.documents <= _SCANNED:
         exact = _by_scan(index, described, {side: vectors[side][rows] for side in ("plain", "refined")}, rows, how.k)
     else:
         exact = {side: {row: ask(side, row, exact=True) for row in rows.tolist()} for side in ("plain", "refined")}

@@ -49,13 +49,26 @@ class SwitchRule:
 
     modalities: tuple[Modality, ...] = ("text", "image")
     moved: float = 0.0  # cosine distance between plain and refined, at least
+    filtered: bool | None = None  # only those with a filter of their own, or without one; None: both
 
-    def holds(self, modalities: npt.NDArray[np.str_], moved: Figures) -> Flags:
-        """(n,) whether each query is refined."""
-        return np.isin(modalities, self.modalities) & (moved >= self.moved)
+    def holds(self, modalities: npt.NDArray[np.str_], moved: Figures, filtered: Flags | None = None) -> Flags:
+        """(n,) whether each query is refined.
+
+        Args:
+            modalities: (n,) of the queries.
+            moved: (n,) distances.
+            filtered: (n,) whether each has a filter of its own; None: none has.
+        """
+        held: Flags = np.isin(modalities, self.modalities) & (moved >= self.moved)
+        if self.filtered is None:
+            return held
+        own: Flags = np.zeros(len(held), np.bool_) if filtered is None else filtered
+        return np.logical_and(held, own if self.filtered else ~own)
 
     def __str__(self) -> str:
         whom = " and ".join(f"{one}s" for one in self.modalities) if len(self.modalities) == 1 else "queries"
+        if self.filtered is not None:
+            whom += " with a filter" if self.filtered else " without a filter"
         return whom if not self.moved else f"{whom} that moved by at least {self.moved:.3f}"
 
 
@@ -162,8 +175,9 @@ def _least(evidence: Indication) -> float:
 def _by(evidence: Indication, queries: Sequence[SearchQuery], moved: Figures, how: SearchHow) -> Advice:
     """The widest rule that surely gains."""
     kind = np.array([query.modality for query in queries])[evidence.rows]
+    filtered = np.array([query.where is not None for query in queries])[evidence.rows]
     far, weights = moved[evidence.rows], np.array([query.weight for query in queries])[evidence.rows]
-    told = _Told(evidence.difference * weights / weights.mean(), kind, far, how.seed)
+    told = _Told(evidence.difference * weights / weights.mean(), kind, far, filtered, how.seed)
     rests = _REST[evidence.kind].format(told=evidence.told, asked=evidence.asked)
     for rule, sure in told.rules():
         if not sure:
@@ -187,36 +201,50 @@ def _by(evidence: Indication, queries: Sequence[SearchQuery], moved: Figures, ho
 
 @dataclass(frozen=True)
 class _Told:
-    """n differences, with what each query is and how far it moved."""
+    """n differences, with what each query is, how far it moved, and whether it has a filter of its own."""
 
     difference: Figures
     kind: npt.NDArray[np.str_]
     far: Figures
+    filtered: Flags
     seed: int
 
     def gain(self, rule: SwitchRule) -> Interval:
         """If the rule is followed: queries that it leaves plain gain nothing."""
-        return bootstrap(np.where(rule.holds(self.kind, self.far), self.difference, 0.0), seed=self.seed)
+        return bootstrap(np.where(self._holds(rule), self.difference, 0.0), seed=self.seed)
 
     def rules(self) -> list[tuple[SwitchRule, bool]]:
-        """Rules to try, the widest first, and whether each surely gains."""
-        both: tuple[Modality, ...] = ("text", "image")
-        kinds = [one for one in both if (self.kind == one).sum() >= ENOUGH]
+        """Rules to try, the widest first, and whether each surely gains: all, then parts, then what moved far."""
+        parts = self._parts()
         tried = []
-        for modalities in (both, *((one,) for one in kinds if len(kinds) > 1)):
-            rule = SwitchRule(modalities)
-            loses = [one for one in kinds if one in modalities and len(kinds) > 1 and self._loses(one)]
+        for rule in (SwitchRule(), *parts):
+            loses = any(self._loses(rule, part) for part in parts)
             tried.append((rule, not loses and self.gain(rule).low > 0))
-        for modalities in (both, *((one,) for one in kinds if len(kinds) > 1)):
-            tried += self._far(modalities)
+        for rule in (SwitchRule(), *parts):
+            tried += self._far(rule)
         return tried
 
-    def _loses(self, modality: Modality) -> bool:
-        return bootstrap(self.difference[self.kind == modality], seed=self.seed).high < 0
+    def _parts(self) -> list[SwitchRule]:
+        """Texts and images, with and without a filter, and both: where enough queries are of either side."""
+        both: tuple[Modality, ...] = ("text", "image")
+        kinds = [SwitchRule((one,)) for one in both]
+        filters = [SwitchRule(both, 0.0, own) for own in (False, True)]
+        crossed = [SwitchRule(kind.modalities, 0.0, one.filtered) for kind in kinds for one in filters]
+        told = [[one for one in side if self._holds(one).sum() >= ENOUGH] for side in (kinds, filters, crossed)]
+        sides = [side for side in told[:2] if len(side) > 1]
+        return [one for side in (*sides, told[2] if len(sides) > 1 else []) for one in side]
 
-    def _far(self, modalities: tuple[Modality, ...]) -> list[tuple[SwitchRule, bool]]:
+    def _holds(self, rule: SwitchRule) -> Flags:
+        return rule.holds(self.kind, self.far, self.filtered)
+
+    def _loses(self, rule: SwitchRule, part: SwitchRule) -> bool:
+        """Whether the queries of the rule that are of this part surely lose."""
+        own = self.difference[self._holds(rule) & self._holds(part)]
+        return len(own) >= ENOUGH and bootstrap(own, seed=self.seed).high < 0
+
+    def _far(self, rule: SwitchRule) -> list[tuple[SwitchRule, bool]]:
         """The distance from which queries gain most, chosen on half of them, and whether it gains on the other half."""
-        moving = np.flatnonzero(np.isin(self.kind, modalities) & (self.far > 0))
+        moving = np.flatnonzero(self._holds(rule) & (self.far > 0))
         if len(moving) < 2 * ENOUGH:
             return []
         order = np.random.default_rng(self.seed).permutation(moving)
@@ -225,7 +253,8 @@ class _Told:
         gains = [float(np.where(self.far[choose] >= bound, self.difference[choose], 0.0).mean()) for bound in bounds]
         bound = float(bounds[int(np.argmax(gains))])
         kept = self.difference[confirm][self.far[confirm] >= bound]
-        return [(SwitchRule(modalities, bound), len(kept) >= ENOUGH // 2 and bootstrap(kept, seed=self.seed).low > 0)]
+        sure = len(kept) >= ENOUGH // 2 and bootstrap(kept, seed=self.seed).low > 0
+        return [(replace(rule, moved=bound), sure)]
 
 
 def _preferred(preferred: Team | None, said: str, rests_on: str) -> Advice | None:

@@ -115,6 +115,40 @@ def test_a_text_search_that_is_refused_is_noted_and_a_vector_search_is_not_forgi
         search_all(away, index.describe(), queries, vectors, SearchHow(3))
 
 
+def test_each_query_is_searched_with_its_own_filter():
+    """And where it has none, with that of all; the query that the engine refuses is named."""
+    asked: list[str | None] = []
+
+    def search(question: Question) -> Sequence[IndexHit]:
+        asked.append(question.where)
+        if question.where == "<<":
+            raise EngineError("cannot be read")
+        return [IndexHit("a", 1.0)]
+
+    index, how = FunctionIndex(search, D, searches_text=True), SearchHow(3, "stock > 0")
+    queries = [SearchQuery("1", "fox", where="price < 5"), SearchQuery("2", "fox")]
+    vectors = {"plain": unit(2, 1), "refined": unit(2, 2)}
+    search_all(search, index.describe(), queries, vectors, how)
+    assert asked == ["price < 5", "stock > 0"] * 3
+    wrong = [queries[1], SearchQuery("9", "fox", where="<<")]
+    with pytest.raises(EngineError, match="the query '9' with its filter '<<': cannot be read"):
+        search_all(search, index.describe(), wrong, vectors, how)
+
+
+def test_what_an_index_misses_is_measured_within_the_filter_of_each_query():
+    """By the engine itself, since a scan knows no filter: of the others it would find all."""
+
+    class Filtered(Forgetful):
+        def search(self, question: Question) -> Sequence[IndexHit]:
+            found = super().search(question)
+            return [] if question.where == "nothing" else found
+
+    index, vectors = Filtered(100, ()), {"plain": unit(4, 1), "refined": unit(4, 2)}
+    filters = ["nothing", None, "nothing", None]
+    found = measure_exactness(index, index.describe(), vectors, SearchHow(K), np.arange(4), filters)
+    assert [len(found.found["plain"][row]) for row in range(4)] == [0, K, 0, K]
+
+
 def test_words_that_take_too_long_are_left_out_and_it_is_said(monkeypatch):
     monkeypatch.setattr(searching, "_TEXT_S", 0.0)
     index = FunctionIndex(lambda question: [IndexHit("a", 1.0)], D, searches_text=True)

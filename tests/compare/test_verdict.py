@@ -58,6 +58,29 @@ def test_a_modality_that_loses_stays_plain():
     assert "Switch for texts, and leave the others plain" in verdict.sentence
 
 
+@pytest.mark.parametrize("gains", [True, False])
+def test_queries_with_a_filter_are_a_part_of_their_own(gains):
+    own = np.arange(N) % 2 == 0
+    queries = [SearchQuery(str(n), "thing", where="price < 5" if own[n] else None) for n in range(N)]
+    verdict = said(NOISE + np.where(own == gains, 0.2, -0.1), queries)
+    assert verdict.decision == "switch for some"
+    assert verdict.rule == SwitchRule(filtered=gains)
+    name = "with a filter" if gains else "without a filter"
+    assert f"Switch for queries {name}, and leave the others plain" in verdict.sentence
+    assert verdict.rule.holds(np.full(N, "text"), MOVED, own).tolist() == (own == gains).tolist()
+    assert said(NOISE + 0.1, queries).rule == SwitchRule()
+
+
+def test_only_texts_without_a_filter_gain():
+    own, texts = np.arange(N) % 2 == 0, np.arange(N) % 4 < 2
+    queries = [
+        SearchQuery(str(n), "thing" if texts[n] else None, where="price < 5" if own[n] else None) for n in range(N)
+    ]
+    verdict = said(NOISE + np.where(texts & ~own, 0.3, -0.1), queries)
+    assert verdict.rule == SwitchRule(("text",), 0.0, False)
+    assert "Switch for texts without a filter, and leave" in verdict.sentence
+
+
 def test_a_query_counts_as_often_as_it_was_asked():
     queries = [SearchQuery(str(n), "thing", weight=100.0 if n < 100 else 1.0) for n in range(N)]
     loses_where_it_counts = np.where(np.arange(N) < 100, -0.2, 0.2)
