@@ -24,8 +24,8 @@ import numpy as np
 import numpy.typing as npt
 
 from reco_plugin.calibration.check import SidesRefined
-from reco_plugin.evaluate.intervals import Interval, bootstrap
-from reco_plugin.evaluate.measure import measure, refine_task
+from reco_plugin.evaluate.intervals import Interval, bootstrap, points
+from reco_plugin.evaluate.measure import measure, measure_among_own, refine_task
 from reco_plugin.evaluate.study.memories import ram_memory, stream
 from reco_plugin.evaluate.task import Task, TaskItems
 from reco_plugin.files import write_whole
@@ -53,6 +53,7 @@ class Catalogue:
         learn: makes the memory.
         image, truth: (Q, D) images that ask and are found, and their classes.
         prompt, classes: (C, D) a text of each class, and the class.
+        said: (Q, D) captions of the images; None: they have none.
     """
 
     name: str
@@ -61,6 +62,7 @@ class Catalogue:
     truth: Rows
     prompt: Vectors
     classes: Rows
+    said: Vectors | None = None
 
 
 def drawings(cache: Path) -> Iterator[Catalogue]:
@@ -69,7 +71,7 @@ def drawings(cache: Path) -> Iterator[Catalogue]:
     for name, load in SETS.items():
         data = vectors(load(cache / "quickstart"), encodes, fingerprint.digest, cache / "sets")
         subject = Subject(data, fingerprint)
-        asked = data.queries.image, data.truth, data.prompts, np.arange(len(data.prompts))
+        asked = data.queries.image, data.truth, data.prompts, np.arange(len(data.prompts)), data.queries.text
         yield Catalogue(name, lambda one=subject: one.full, *asked)  # type: ignore[misc]
         if name == "emoji":
             style = np.array([payload["style"] for payload in data.memory.payloads])
@@ -116,6 +118,20 @@ def measured(catalogue: Catalogue, memory: VectorMemory) -> dict[Modality, dict[
             after = measure(task, [refine_task(refiner, task, refined)]).ranks[0] < 1
             found[modality][form] = bootstrap(100.0 * (after.astype(np.float64) - before), queries.labels)
     return found
+
+
+def among_own(catalogue: Catalogue, memory: VectorMemory) -> dict[Modality, tuple[float, Interval] | None]:
+    """R@1 of images among the other images, and of captions among the others, and what refinement for that adds."""
+    refiner, told = Refiner(memory, None, k=K), dict[Modality, tuple[float, Interval] | None]()
+    sides: dict[Modality, Vectors | None] = {"image": catalogue.image, "text": catalogue.said}
+    for modality, side in sides.items():
+        told[modality] = None
+        if side is not None:
+            found, groups = measure_among_own(refiner, TaskItems(side, modality, catalogue.truth), K)
+            if found:
+                before, after = (found[name].top(1) for name in ("frozen", "query"))
+                told[modality] = 100.0 * float(before.mean()), bootstrap(after - before, groups)
+    return told
 
 
 def in_order(memory: VectorMemory, seed: int) -> VectorMemory:
@@ -181,13 +197,17 @@ def verdict(estimated: float, error: float, found: Interval, moved: bool) -> str
     return "right" if (estimated > 0) == (found.mean > 0) else "**wrong**"
 
 
-def rows(catalogue: Catalogue) -> tuple[list[str], list[str]]:
+def rows(catalogue: Catalogue) -> tuple[list[str], list[str], list[str]]:
     """One line of each table."""
     memory = catalogue.learn()
     state, found = memory.calibration, measured(catalogue, memory)
     assert state is not None and state.check is not None, catalogue.name
-    gains, forms = [catalogue.name, f"{memory.store.count():,}"], [catalogue.name]
+    gains, forms, own = [catalogue.name, f"{memory.store.count():,}"], [catalogue.name], [catalogue.name]
+    alike = among_own(catalogue, memory)
     for modality in MODALITIES:
+        estimated, truth = state.check.own.get(modality), alike[modality]
+        own += ["–", "–"] if estimated is None else [f"{estimated.frozen:.1f}", state.check.among(modality)[:-7]]
+        own += ["–", "–"] if truth is None else [f"{truth[0]:.1f}", points(truth[1])]
         side, moved = state.check.side(modality), bool(state.sides[modality].gates)
         query = found[modality]["queries"]
         gains += [
@@ -205,7 +225,7 @@ def rows(catalogue: Catalogue) -> tuple[list[str], list[str]]:
             side.best,
             f"{means[side.best] - max(means.values()):.1f}",
         ]
-    return gains, forms
+    return gains, forms, own
 
 
 def main() -> None:
@@ -228,16 +248,21 @@ def main() -> None:
         write_whole(given.docs / "orders.md", lambda file: file.write(page.encode()))
         return
     catalogues = [drawings(given.cache)] + ([photographs(load_imagenet(given.data))] if given.data else [])
-    gains, forms = list[list[str]](), list[list[str]]()
+    gains, forms, own = list[list[str]](), list[list[str]](), list[list[str]]()
     for group in catalogues:
         for catalogue in group:
-            for lines, line in zip((gains, forms), rows(catalogue), strict=True):
+            for lines, line in zip((gains, forms, own), rows(catalogue), strict=True):
                 lines.append(line)
                 print(*line, sep=" | ", file=sys.stderr, flush=True)
     head = ["memory", "pairs", "images, estimated", "measured", "", "texts, estimated", "measured", ""]
     of_forms = ["memory", "images, estimated", "measured", "chosen", "from the best"]
     of_forms += ["texts, estimated", *of_forms[2:]]
-    write_blocks(given.docs / "self-check.md", {"gains": table(head, gains), "forms": table(of_forms, forms)})
+    of_own = [
+        "memory",
+        *(f"{m}s, {what}" for m in MODALITIES for what in ("pairs' R@1", "estimated", "R@1", "measured")),
+    ]
+    blocks = {"gains": table(head, gains), "forms": table(of_forms, forms), "own": table(of_own, own)}
+    write_blocks(given.docs / "self-check.md", blocks)
 
 
 ORDERED = ("emoji", "emoji, 30 % wrong captions", "flags", "logos", "glyphs", "ImageNet, its classes renamed")

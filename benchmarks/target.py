@@ -196,7 +196,7 @@ def orders(name: str, image: Vectors, text: Vectors) -> list[str]:
         rows, rng = stream(seed, "order").permutation(len(image)), np.random.default_rng(0)
         corpus = measure_corpus(image[rows], text[rows], k=K, rng=rng)
         assert corpus is not None, name
-        moves = [learn_sharpening(corpus, m, np.random.default_rng(0)) for m in MODALITIES]
+        moves = [learn_sharpening(corpus, m, np.random.default_rng(0))[0] for m in MODALITIES]
         learned.append([length for one in moves for length in (one.own, one.both)])
     told = zip(np.mean(learned, axis=0), np.std(learned, axis=0), strict=True)
     return [name, f"{len(image):,}", *(f"{mean:.3f} ± {sd:.3f}" for mean, sd in told)]

@@ -16,7 +16,7 @@ from .episodes import Episodes, make_episodes
 from .fit import choose_sharpness, fit_gates
 from .gate import FITTED, LEVELS, PRIOR, SHARPNESS, Gate
 from .presence import learn_presence
-from .sharpen import learn_sharpening
+from .sharpen import OwnCheck, learn_sharpening
 from .state import Calibration, SideCalibration, shares_of
 
 FEWEST = 20
@@ -86,17 +86,14 @@ def calibrate(
     asked = rng.permutation(corpus.chosen)[: min(ASKED, max(FEW, len(corpus) - CHECKED))]
     state = _fit_state(corpus, asked, k, seed, progress)
     if state.fitted:
-        sides = {
-            m: replace(
-                side,
-                sharpening=learn_sharpening(corpus, m, np.random.default_rng(seed)),
-                presence=learn_presence(corpus, m, k, seed=seed),
-            )
-            for m, side in state.sides.items()
-        }
+        sides, own = dict[Modality, SideCalibration](), dict[Modality, OwnCheck]()
+        for m, side in state.sides.items():
+            sharpening, found = learn_sharpening(corpus, m, np.random.default_rng(seed))
+            sides[m] = replace(side, sharpening=sharpening, presence=learn_presence(corpus, m, k, seed=seed))
+            own |= {m: found} if found is not None else {}
         state = replace(state, sides=sides)
         gates = {modality: _gates_of(state, modality) for modality in MODALITIES}
-        state = replace(state, check=_check(corpus, gates, asked, k, rng))
+        state = replace(state, check=replace(_check(corpus, gates, asked, k, rng), own=own))
         progress(len(corpus))
     return Calibrated(state, corpus)
 

@@ -6,7 +6,7 @@ It cannot see that a memory is irrelevant to the queries to come.
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 from typing import Any, Literal, NamedTuple, get_args
 
 import numpy as np
@@ -18,6 +18,7 @@ from .corpus import Corpus
 from .episodes import Episode, Episodes, make_episodes
 from .formula import add, move
 from .gate import SHARPNESS, Applied, features
+from .sharpen import OwnCheck
 
 ALONE = 0.5
 """Share of pairs with a caption of their own above which the estimate says little: it was -3 where +6 was measured
@@ -91,6 +92,7 @@ class Check:
         wrong: what their mean reliability lacks to 1; too high where entities look alike, so no share of wrong
         captions. pairs: that asked.
         alone: share of them whose caption no other pair has: with them hidden from themselves, there is no answer.
+        own: queries of a modality among others of it, where enough pairs show the same as another.
     """
 
     image: SideCheck
@@ -98,6 +100,7 @@ class Check:
     wrong: float
     pairs: int
     alone: float = 0.0
+    own: Mapping[Modality, OwnCheck] = field(default_factory=dict)
 
     @property
     def by_chance(self) -> bool:
@@ -130,19 +133,36 @@ class Check:
     def from_json(cls, stored: Mapping[str, Any]) -> Check:
         """Read :meth:`to_json` back."""
         image, text = (SideCheck.from_json(stored[m]) for m in MODALITIES)
-        return cls(image, text, float(stored["wrong"]), int(stored["pairs"]), float(stored.get("alone", 0.0)))
+        own: dict[Modality, OwnCheck] = {
+            m: OwnCheck(float(found["frozen"]), float(found["gain"]), float(found["error"]), int(found["pairs"]))
+            for m in MODALITIES
+            if (found := stored.get("own", {}).get(m))  # an older version did not measure it
+        }
+        return cls(image, text, float(stored["wrong"]), int(stored["pairs"]), float(stored.get("alone", 0.0)), own)
 
     def __str__(self) -> str:
         def said(side: SideCheck, what: str) -> str:
             return f"{what} {side.gain:+.1f} ± {2 * side.error:.1f} points ({side.hidden:+.1f} without an answer)"
 
-        gains = f"{said(self.image, 'image queries')}, {said(self.text, 'text queries')}, estimated on its own pairs"
+        gains = f"{said(self.image, 'image queries')}, {said(self.text, 'text queries')}, {self.among_own}, "
+        gains += "estimated on its own pairs"
         if not self.by_chance:
             return gains
         return (
             f"ALARM: without refinement {self.image.frozen:.1f} % of image queries and {self.text.frozen:.1f} % of "
             f"text queries find their own pair among {self.pairs:,}, as by chance. {gains[0].upper()}{gains[1:]}"
         )
+
+    @property
+    def among_own(self) -> str:
+        """What queries gain that are compared with their own modality, in words."""
+        return ", ".join(f"{m}s among {m}s {self.among(m)}" for m in MODALITIES)
+
+    def among(self, modality: Modality) -> str:
+        """The same for one modality: points, or that its pairs cannot tell."""
+        if (found := self.own.get(modality)) is None:
+            return "not told (too few pairs show the same as another)"
+        return f"{found.gain:+.1f} ± {2 * found.error:.1f} points"
 
     @property
     def advice(self) -> str:

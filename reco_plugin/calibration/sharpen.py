@@ -15,7 +15,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Literal
+from typing import Literal, NamedTuple
 
 import numpy as np
 import numpy.typing as npt
@@ -70,6 +70,24 @@ class Sharpening:
         return cls(*numbers.tolist())
 
 
+@dataclass(frozen=True)
+class OwnCheck:
+    """What queries gain among their own modality, by the memory's pairs, for people.
+
+    Attributes:
+        frozen: share of them whose first other result is of the same thing, in percent.
+        gain: change with the queries refined for that target, in points: each half of the pairs by what the other half
+            teaches.
+        error: its standard error.
+        pairs: that asked.
+    """
+
+    frozen: float
+    gain: float
+    error: float
+    pairs: int
+
+
 def _directions(query: Vectors, values: Values, far: float) -> Vectors:
     """Moves (B, D) of length 1; shorter for a query unlike all that the memory holds."""
     centred = query - values.mean
@@ -80,8 +98,29 @@ def _directions(query: Vectors, values: Values, far: float) -> Vectors:
     return np.asarray(scale[:, None] * seen, np.float32)
 
 
-def learn_sharpening(corpus: Corpus, modality: Modality, rng: np.random.Generator) -> Sharpening:
-    """Learn it from pairs that ask by one modality.
+class _Searched(NamedTuple):
+    """Queries of one kind among an index: Q rows, N columns."""
+
+    plain: Floats
+    added: Floats  # what a move of length 1 adds
+    right: npt.NDArray[np.bool_]
+    out: npt.NDArray[np.bool_]  # no rivals
+
+    def first(self, length: float) -> npt.NDArray[np.float64]:
+        """Whether a right one is first, (Q,), after a move of this length."""
+        scores = np.where(self.out, -np.inf, self.plain + np.float32(length) * self.added)
+        best = np.where(self.right, scores, -np.inf).max(axis=1)
+        return np.asarray(np.where(self.right, -np.inf, scores).max(axis=1) <= best, np.float64)
+
+    def of(self, rows: npt.NDArray[np.bool_]) -> _Searched:
+        """Some of the queries."""
+        return _Searched(self.plain[rows], self.added[rows], self.right[rows], self.out[rows])
+
+
+def learn_sharpening(
+    corpus: Corpus, modality: Modality, rng: np.random.Generator
+) -> tuple[Sharpening, OwnCheck | None]:
+    """Learn it from pairs that ask by one modality, and what it gains; None where too few have a sibling.
 
     A length must serve two kinds of questions: siblings that ask for each other, and other views of a vector, as the
     fit of the gates simulates them, that ask for it. Else an index of unique things would lose for what looks alike.
@@ -95,7 +134,7 @@ def learn_sharpening(corpus: Corpus, modality: Modality, rng: np.random.Generato
     once = equal.argmax(axis=1) == np.arange(len(rows))  # the first of those that are the same
     asks, some = (np.flatnonzero(one)[:_ASKED] for one in (once & (near & ~equal).any(axis=1), once))
     if len(asks) < _FEWEST:
-        return Sharpening(far=far)
+        return Sharpening(far=far), None
     np.fill_diagonal(among, -1.0)
     identity = np.eye(len(rows), dtype=np.bool_)
     views = other_view(own[some], among[some].max(axis=1), own, rng)
@@ -103,11 +142,37 @@ def learn_sharpening(corpus: Corpus, modality: Modality, rng: np.random.Generato
         (own[asks], near[asks] & ~equal[asks], equal[asks]),
         (views, identity[some], equal[some] & ~identity[some]),
     )
-    best = []
+    reliability = corpus.reliability_of(rows[asks])
+    halves = near[asks].argmax(axis=1) % 2, some % 2  # rows are in random order; siblings are in one half
+    lengths, best, check = LENGTHS[modality], list[float](), None
     for index in (own, _unit(own + by)):
-        asked = ((q @ index.T, _directions(q, values, far) @ index.T, right, out) for q, right, out in questions)
-        best.append(_best(LENGTHS[modality], [_gains(LENGTHS[modality], *one) for one in asked]))
-    return Sharpening(best[0], min(best), far)
+        asked = [
+            _Searched(q @ index.T, _directions(q, values, far) @ index.T, right, out) for q, right, out in questions
+        ]
+        gains = [_gains(lengths, *one) for one in asked]
+        best.append(_best(lengths, gains))
+        check = check or _check(asked[0], gains, halves, lengths, reliability, moves=best[0] > 0.0)
+    return Sharpening(best[0], min(best), far), check
+
+
+def _check(
+    asked: _Searched,
+    gains: Sequence[npt.NDArray[np.float64]],
+    halves: Sequence[npt.NDArray[np.intp]],
+    lengths: npt.NDArray[np.float32],
+    reliability: npt.NDArray[np.float32],
+    *,
+    moves: bool,
+) -> OwnCheck:
+    """Of siblings that ask for each other, (Q, N); each half (Q,) moves as far as the other one teaches."""
+    before, weights = asked.first(0.0), reliability.astype(np.float64) / max(float(reliability.sum()), 1e-9)
+    after = before.copy()
+    for half in (0, 1) if moves else ():
+        taught = _best(lengths, [of[:, part != half] for of, part in zip(gains, halves, strict=True)])
+        after[halves[0] == half] = asked.of(halves[0] == half).first(taught)
+    mean = float(weights @ (after - before))
+    error = float(np.sqrt(np.sum(weights**2 * (after - before - mean) ** 2)))
+    return OwnCheck(100.0 * float(weights @ before), 100.0 * mean, 100.0 * error, len(before))
 
 
 def _unit(x: Vectors) -> Vectors:

@@ -123,6 +123,32 @@ def measure_exact(task: Task, refined: Task, depth: int = 0) -> Measured | None:
     return _measured(task, refined, found.ranks, ndcg(found.hits, found.relevant) if depth else None)
 
 
+def measure_among_own(
+    reco: Refines, items: TaskItems, depth: int, **options: Unpack[RefineHow]
+) -> tuple[dict[str, Measured], npt.NDArray[np.int64]]:
+    """Search N items by others of their modality with the same label, frozen and with the query refined for that.
+
+    Returns what was measured, empty where no two have the same label, and the labels (Q,) of those that ask.
+    """
+    vectors, labels = items.vectors, items.labels
+    described = np.bincount(labels)[labels] > 1
+    asks, found = np.flatnonzero(described), dict[str, Measured]()
+    if not len(asks):
+        return found, labels[asks]
+    asked = items.only(described)
+    options["target"] = items.modality
+    for name, queries in (("frozen", asked), ("query", refine_queries(reco, asked, **options))):
+
+        def score(rows: slice, query: Vectors = queries.vectors) -> npt.NDArray[np.float32]:
+            scores = np.asarray(query[rows] @ vectors.T, np.float32)
+            scores[np.arange(len(scores)), asks[rows]] = -np.inf  # itself
+            return scores
+
+        one = rank_scores(score, labels[asks], labels, k=min(depth, len(labels) - 1))
+        found[name] = Measured(one.ranks[None], ndcg=ndcg(one.hits, one.relevant - 1))
+    return found, labels[asks]
+
+
 def gain(
     after: Measured, before: Measured, groups: npt.NDArray[Any], *, samples: int = DRAWS, seed: int = 0
 ) -> Interval:

@@ -18,8 +18,17 @@ from ..types import Modality, Role, Vectors
 from .compression import COMPRESSIONS, compress, search, share
 from .encoding import image_vectors, refine_candidates, refine_queries, silent, text_vectors
 from .matches import MatchReliability, check_matches, state_of
-from .measure import Measured, gain, mean_move, measure_exact, measure_sides, move_among, try_cautions
-from .ranking import RECALL_AT, ndcg, rank_scores
+from .measure import (
+    Measured,
+    gain,
+    mean_move,
+    measure_among_own,
+    measure_exact,
+    measure_sides,
+    move_among,
+    try_cautions,
+)
+from .ranking import RECALL_AT
 from .reasons import Reason, Tried, count_own, little, why
 from .results import CompressedLine, PerQuery, RetrievalResult, RetrievalVariant, per_query
 from .task import Task, TaskItems
@@ -75,7 +84,7 @@ def retrieval(
         reasons.append(_reason(lines[1], plain[asks], queries[asks], Tried(cautions, others[0], lost)))
         reasons.append(_reason(lines[2], plain[searched], index[searched], Tried(others=others[1])))
     for items in (plain["text"], _alike(plain["image"], captioned)):
-        variants += _among_own(reco, items, **options)
+        variants += _lines(f"{items.modality}->{items.modality}", *measure_among_own(reco, items, _DEPTH, **options))
     return RetrievalResult(
         captioned.name,
         len(plain["image"]),
@@ -139,27 +148,6 @@ def _alike(images: TaskItems, captioned: Captioned) -> TaskItems:
     """Images, labelled by the first one that shares a text with them."""
     labels = _first_with_a_text_of(captioned.texts, captioned.text_of_image, len(images))
     return replace(images, labels=labels)
-
-
-def _among_own(reco: Refines, items: TaskItems, **options: Unpack[RefineHow]) -> list[RetrievalVariant]:
-    """The lines of N items among the others of their modality, by their labels; none where no two have the same."""
-    vectors, labels, modality = items.vectors, items.labels, items.modality
-    described = np.bincount(labels)[labels] > 1
-    asks = np.flatnonzero(described)
-    if not len(asks):
-        return []
-    asked, found = items.only(described), dict[str, Measured]()
-    options["target"] = modality
-    for name, queries in (("frozen", asked), ("query", refine_queries(reco, asked, **options))):
-
-        def score(rows: slice, query: Vectors = queries.vectors) -> npt.NDArray[np.float32]:
-            scores = np.asarray(query[rows] @ vectors.T, np.float32)
-            scores[np.arange(len(scores)), asks[rows]] = -np.inf  # itself
-            return scores
-
-        one = rank_scores(score, labels[asks], labels, k=min(_DEPTH, len(labels) - 1))
-        found[name] = Measured(one.ranks[None], ndcg=ndcg(one.hits, one.relevant - 1))
-    return _lines(f"{modality}->{modality}", found, labels[asks])
 
 
 def _first_with_a_text_of(

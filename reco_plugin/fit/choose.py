@@ -10,11 +10,13 @@ from dataclasses import dataclass, replace
 from functools import partial
 from itertools import product
 
+import numpy as np
+
 from ..artifact import Policy
 from ..defaults import MAX_LOSS
 from ..evaluate.encoding import refine_queries
 from ..evaluate.intervals import Interval
-from ..evaluate.measure import Measured, gain, measure_sides, move_among, refine_task
+from ..evaluate.measure import Measured, gain, measure_among_own, measure_sides, move_among, refine_task
 from ..evaluate.ranking import RECALL_AT
 from ..evaluate.task import Side, TaskItems
 from ..types import Modality, Role
@@ -215,6 +217,27 @@ def final_lines(
                 ahead=over(ours, baseline),
                 loss=over(unknown, untold),
             ),
+        ]
+    return lines
+
+
+def own_lines(questions: Questions, candidate: Candidate, *, seed: int) -> list[TestLine]:
+    """Texts among texts and images among images of the test part, frozen and with the query moved for that.
+
+    How far, the memory alone decides: nothing of it is chosen. None of a modality where no two show the same.
+    """
+    refiner, lines = candidate.refiner(questions.memory), list[TestLine]()
+    task = questions.tasks["image->text"]
+    own: dict[TaskName, TaskItems] = {"text->text": task.candidates, "image->image": task.queries}
+    for name, items in own.items():
+        found, groups = measure_among_own(refiner, replace(items, own=None), max(RECALL_AT))
+        if not found:
+            continue
+        label = "refined for it" if np.any(found["query"].ranks != found["frozen"].ranks) else "left plain"
+        over = gain(found["query"], found["frozen"], groups, seed=seed)
+        lines += [
+            _line(name, "frozen", "frozen CLIP", found["frozen"]),
+            _line(name, "chosen", f"{_MOVED[items.modality]} {label}", found["query"], gain=over),
         ]
     return lines
 

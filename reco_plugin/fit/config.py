@@ -17,7 +17,7 @@ FusersToTry: TypeAlias = Literal["auto", "all", "reco", "mean", "paper"]
 FitSide: TypeAlias = Literal["text", "image", "names"]
 """The sides of a fit: text queries, image queries, and class names, which compete as candidates."""
 SIDES: tuple[FitSide, ...] = get_args(FitSide)
-TaskName: TypeAlias = Literal["text->image", "image->text", "image->name"]
+TaskName: TypeAlias = Literal["text->image", "image->text", "image->name", "text->text", "image->image"]
 Goal: TypeAlias = Literal["search", "classify"]
 """search: gains of text and image queries count first. classify: gains of class names."""
 KINDS: dict[str, tuple[str, ...]] = {

@@ -16,9 +16,19 @@ from ..ingest.source import open_source
 from ..run_config import versions
 from .candidates import PAPER, Candidate, Questions, ask, candidates, compose, gather_paper, train_paper
 from .catalogue import PARTS, Catalogue, HeldOut, check_groups, read_catalogue, sample, split
-from .choose import Judged, best_baselines, choose, choose_pair, final_lines, find_unconfirmed, judge, policy_of
+from .choose import (
+    Judged,
+    best_baselines,
+    choose,
+    choose_pair,
+    final_lines,
+    find_unconfirmed,
+    judge,
+    own_lines,
+    policy_of,
+)
 from .config import RESULT, CandidateResult, FitConfig, FitResult, SideResult, TaskName
-from .findings import findings_of, little_to_learn, notes, words
+from .findings import among_own, findings_of, little_to_learn, notes, words
 
 if TYPE_CHECKING:
     from ..train.loop import Fusions
@@ -218,6 +228,7 @@ def _finish(
     (out / RESULT).unlink(missing_ok=True)  # it describes the old model
     candidate = chosen.candidate if chosen and kept else decision.judged[0].candidate
     graphs = write_model(base, candidate, policy_of(candidate, kept), config, out / MODEL)
+    lines += own_lines(questions, candidate, seed=config.seed)
     result = FitResult(
         config=config,
         source_digest=catalogue.digest,
@@ -229,7 +240,7 @@ def _finish(
         withdrawn=lost,
         test=tuple(lines),
         words=words(decision.judged, chosen, lines, lost),
-        notes=(*notes(catalogue, parts, config, processes.count), *_check(questions, candidate.k)),
+        notes=(*notes(catalogue, parts, config, processes.count), *among_own(lines), *_check(questions, candidate.k)),
         graphs=graphs,
         versions=versions(),
     )

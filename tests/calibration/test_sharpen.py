@@ -38,7 +38,7 @@ def right(query: Vectors, asked: np.ndarray, index: Vectors, held: np.ndarray) -
 def styled() -> Callable[[Vectors, Index], Vectors]:
     """Moves pictures by what a memory of such ones has learned."""
     corpus = measured(*pictures(4, 1)[:2])
-    learned = learn_sharpening(corpus, "image", np.random.default_rng(0))
+    learned, _ = learn_sharpening(corpus, "image", np.random.default_rng(0))
     assert learned.own == pytest.approx(LENGTHS["image"][-1], rel=0.05)
     return lambda query, index: learned.move(query, corpus.values["image"], index)
 
@@ -69,14 +69,15 @@ def test_queries_stay_plain_where_no_pair_has_an_answer(once: bool, modality: Mo
     image, text = (unit(rng.normal(size=(400, D))) for _ in MODALITIES)
     if not once:  # each pair stands four times: all find their equal already
         image, text = (np.repeat(side[:100], 4, axis=0) for side in (image, text))
-    learned = learn_sharpening(measured(image, text), modality, np.random.default_rng(0))
+    learned, check = learn_sharpening(measured(image, text), modality, np.random.default_rng(0))
     assert learned.own == learned.both == 0.0
+    assert check is None
 
 
 def test_captions_of_other_pictures_do_no_harm() -> None:
     image, text, _ = pictures(4, 1)
     corpus = measured(image, text[np.random.default_rng(0).permutation(len(text))])
-    moves = learn_sharpening(corpus, "image", np.random.default_rng(0))
+    moves, _ = learn_sharpening(corpus, "image", np.random.default_rng(0))
     (asked, _, label), (there, _, held) = pictures(1, 2), pictures(1, 3)
     moved = unit(asked + moves.move(asked, corpus.values["image"], "own"))
     assert right(moved, label, there, held) >= right(asked, label, there, held)
@@ -87,8 +88,28 @@ def test_the_same_pairs_in_any_order_move_queries_as_far() -> None:
     found = []
     for seed in range(4):
         rows = np.random.default_rng(seed).permutation(len(image))
-        found.append(learn_sharpening(measured(image[rows], text[rows]), "image", np.random.default_rng(0)).own)
+        found.append(learn_sharpening(measured(image[rows], text[rows]), "image", np.random.default_rng(0))[0].own)
     assert np.std(found) < 0.01
+
+
+def test_the_self_check_says_what_pictures_gain_among_pictures() -> None:
+    """About what pictures that are not in the memory gain."""
+    image, text, _ = pictures(4, 1)
+    corpus = measured(image, text)
+    learned, check = learn_sharpening(corpus, "image", np.random.default_rng(0))
+    assert check is not None and check.pairs == len(image)
+    (asked, _, label), (there, _, held) = pictures(1, 2), pictures(3, 3)
+    moved = unit(asked + learned.move(asked, corpus.values["image"], "own"))
+    before, after = (100.0 * right(query, label, there, held) for query in (asked, moved))
+    assert check.frozen == pytest.approx(before, abs=10.0)
+    assert check.gain == pytest.approx(after - before, abs=10.0) and check.gain > 4.0 * check.error > 0.0
+
+
+def test_without_a_move_the_self_check_tells_no_gain() -> None:
+    image, text, _ = pictures(4, 1)
+    shuffled = measured(unit(np.random.default_rng(0).normal(size=image.shape)), text)
+    learned, check = learn_sharpening(shuffled, "image", np.random.default_rng(0))
+    assert check is not None and (learned.own, check.gain, check.error) == (0.0, 0.0, 0.0) and check.frozen < 5.0
 
 
 @pytest.mark.slow

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import subprocess
 import sys
 import warnings
@@ -80,7 +81,12 @@ def test_it_says_that_it_helps_where_it_does(helped: Run) -> None:
     assert line(helped, "chosen").recall[1] > line(helped, "frozen").recall[1] + 0.3
     gain = line(helped, "chosen").gain
     assert gain is not None and gain.low > 0
-    assert {line.task for line in helped.result.test} == {"text->image", "image->text", "image->name"}
+    tasks = {"text->image", "image->text", "image->name", "image->image"}  # a thing has one caption
+    assert {line.task for line in helped.result.test} == tasks
+    assert {line.way for line in helped.result.test if line.task == "image->image"} == {"frozen", "chosen"}
+    own = [note for note in helped.result.notes if "that search" in note]
+    assert re.fullmatch(r"Images that search images, with target=image: [+−].* points of recall at 1 .*\.", own[0])
+    assert own[1].startswith("Texts that search texts, with target=text: nothing can be said")
     assert {one.name for one in helped.result.candidates} >= {"reco", "reco, bold", "mean alone"}
 
 

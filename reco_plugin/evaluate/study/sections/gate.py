@@ -90,6 +90,8 @@ def _state(calibration: Calibration) -> Table:
     for modality, side in ((modality, check.side(modality)) for modality in MODALITIES if check):
         said[f"self-check, {modality} queries, answer in the memory"] = _points(side.gain, side.error)
         said[f"self-check, {modality} queries, answer hidden"] = _points(side.hidden, side.hidden_error)
+    if check is not None:
+        said |= {f"self-check, {m}s among {m}s": check.among(m) for m in MODALITIES}
     rows: tuple[dict[str, Cell], ...] = tuple({"name": name, "value": value} for name, value in said.items())
     columns = (Column(key="name", title="the memory has learned"), Column(key="value", title=""))
     return Table(title="what the memory has learned", columns=columns, rows=rows)
