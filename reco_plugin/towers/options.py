@@ -4,11 +4,12 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from ..run_config import CommandOptions, option
+from ..run_config import option
 from ..train.parity import Precision
+from ..train.recipe import ManifestOptions
 
 
-class AddOptions(CommandOptions):
+class AddOptions(ManifestOptions):
     """What is imported, beside the source; each of the files is taken from the source where it is not given."""
 
     image: Path | None = option(None, "ONNX graph of the image tower.", unset="of SOURCE")
@@ -27,19 +28,3 @@ class AddOptions(CommandOptions):
     text_output: str | None = option(None, "Output of the text graph that is the vector.", unset="told by its name")
     name: str | None = option(None, "Name of the encoder in the manifest.", unset="of SOURCE")
     revision: str | None = option(None, "Branch, tag or commit of a hub repository.", unset="its main branch")
-    templates: tuple[str, ...] = option(
-        (),
-        "Prompt that the encoder was trained with, {} for a name; repeatable.",
-        flag="--template",
-        unset="a photo of a {}.",
-    )
-    matryoshka: tuple[int, ...] = option(
-        (),
-        "Dimension that vectors may be cut to, if the encoder was trained for it; repeatable.",
-        flag="--matryoshka",
-        min=1,
-        unset="none",
-    )
-    licenses: tuple[str, ...] = option(
-        (), "Licence of the weights, for the manifest; repeatable.", flag="--license", unset="none"
-    )

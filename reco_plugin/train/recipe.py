@@ -26,6 +26,27 @@ class EncoderOptions(CommandOptions):
     )
 
 
+class ManifestOptions(CommandOptions):
+    """What a model folder says of an encoder that its files do not tell; of an exported model and of ready towers."""
+
+    templates: tuple[str, ...] = option(
+        (),
+        "Prompt that the encoder was trained with, {} for a name; repeatable.",
+        flag="--template",
+        unset="a photo of a {}.",
+    )
+    matryoshka: tuple[int, ...] = option(
+        (),
+        "Dimension that vectors may be cut to, if the encoder was trained for it; repeatable.",
+        flag="--matryoshka",
+        min=1,
+        unset="none",
+    )
+    licenses: tuple[str, ...] = option(
+        (), "Licence of the weights or the data, for the manifest; repeatable.", flag="--license", unset="none"
+    )
+
+
 class Recipe(EncoderOptions, RunConfig):
     """Configuration of a training; kept in its folder.
 
@@ -57,7 +78,7 @@ class Recipe(EncoderOptions, RunConfig):
     )
 
 
-class ExportOptions(EncoderOptions):
+class ExportOptions(EncoderOptions, ManifestOptions):
     """The model folder to write."""
 
     fusion: Path | None = option(
@@ -70,23 +91,7 @@ class ExportOptions(EncoderOptions):
         "fp32", "Precision of the weights; with --accelerator cuda or tensorrt fp16 arithmetic, too. int8: CPU only."
     )
     k: int | None = option(None, "Default number of neighbours.", ge=1, unset="of the training, or 10")
-    templates: tuple[str, ...] = option(
-        (),
-        "Prompt that the encoder was trained with, {} for a name; repeatable.",
-        flag="--template",
-        unset="a photo of a {}.",
-    )
-    matryoshka: tuple[int, ...] = option(
-        (),
-        "Dimension that vectors may be cut to, if the encoder was trained for it; repeatable.",
-        flag="--matryoshka",
-        min=1,
-        unset="none",
-    )
     check: str | None = option(None, "Pairs to compare with torch on, as for reco train.", unset="drawn samples")
-    licenses: tuple[str, ...] = option(
-        (), "Licence of the weights or the data, for the manifest; repeatable.", flag="--license"
-    )
 
 
 class Serving(CommandOptions):
