@@ -29,7 +29,7 @@ from reco_plugin.preparation import Preparation
 from reco_plugin.quickstart.dataset import ALL_SPLITS, load
 from reco_plugin.serve.dialects.openai import Embedding
 from reco_plugin.serve.pool import as_written
-from reco_plugin.serve.writing import write_json
+from reco_plugin.serve.wire import write_json
 
 from .load.service import Service, started
 from .page import machine, table

@@ -2,9 +2,11 @@
 
 ::
 
-    request --> middleware (id, prefix, host, body) --> key --> dialect: JSON -> EmbedRequest
-                                                             |
-                       bounded queue, deadline (edge) --> Embedder --> Reco: encode -> retrieve -> fuse
-                                                             |
-    response <-- headers (degraded, timings) <-- dialect: Embedded -> JSON, or Failure -> the caller's error shape
+    request --> life: body within limits --> key --> dialect: JSON -> EmbedRequest
+                 |                                     |
+                 |        queue, deadline --> Embedder --> Reco: encode -> retrieve -> fuse
+                 |                                     |
+    response <-- piece by piece <-- headers <-- dialect: Embedded -> JSON, or Failure -> the caller's error shape
+
+What a request holds and how long it may take is in one place, :mod:`.life`.
 """

@@ -21,7 +21,7 @@ from ..reco import Reco
 from . import dialects, feedback, health, match, memory, metrics, models, records, reference, refine, versions
 from .edge import TOLD, Edge
 from .embedder import Embedder
-from .middleware import Limited, Observed, Prefixed
+from .life import Living
 from .routes import KeyCheck, KnownHosts, Shapes, no_route, to_failure, to_response
 from .settings import ServeSettings, load_serve_settings
 
@@ -118,7 +118,6 @@ async def _running(
 def _add_middleware(app: FastAPI, edge: Edge, hosts: Sequence[str] | None, measured: metrics.Metrics) -> None:
     """Wrap the application, the innermost first."""
     settings = edge.settings
-    app.add_middleware(Limited, bodies=edge.bodies)
     if settings.gzip_bytes:
         # level 6 takes five times as long for 7 % less
         app.add_middleware(GZipMiddleware, minimum_size=settings.gzip_bytes, compresslevel=1)
@@ -132,8 +131,7 @@ def _add_middleware(app: FastAPI, edge: Edge, hosts: Sequence[str] | None, measu
         )
     if hosts is not None:
         app.add_middleware(KnownHosts, hosts=hosts)
-    app.add_middleware(Prefixed)
-    app.add_middleware(Observed, metrics=measured)
+    app.add_middleware(Living, lives=edge.lives, metrics=measured)
 
 
 async def _no_route(request: Request, error: Exception) -> Response:

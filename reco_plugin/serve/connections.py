@@ -21,8 +21,7 @@ from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
 
 from .failures import Failure
 from .logs import LOGGER
-from .middleware import PROBES
-from .routes import LOCAL, THROTTLED, shape_for_all
+from .routes import LOCAL, PROBES, THROTTLED, shape_for_all
 from .settings import ServeSettings
 
 log = logging.getLogger(LOGGER)

@@ -8,7 +8,6 @@ from dataclasses import replace
 from typing import TYPE_CHECKING, Any, TypeVar, get_args
 
 from fastapi import Request, Response
-from starlette.types import Receive, Scope, Send
 
 from ..counters import SECONDS, Histogram, Tally
 from ..errors import InputError
@@ -18,13 +17,13 @@ from ..types import Arm, Coverage, Degraded
 from .embedder import Embedded, Embedder, EmbedRequest
 from .failures import Failure, Refused
 from .in_use import VersionInUse
-from .middleware import Bodies
+from .life import Life, Lives
 from .pool import Answer, Pool, take_place
 from .routes import credential
 from .scores import ScoreRequest, score
 from .settings import Manner, ServeSettings
+from .wire import written
 from .workers.owned import OwnedPairs
-from .writing import written
 
 if TYPE_CHECKING:
     from .fetch import ImageFetcher
@@ -100,7 +99,8 @@ class Edge:
         """Runs requests."""
         self.writing = Pool("reco-memory", threads=1, queue=settings.queue, deadline_s=settings.deadline_s)
         """Writes the memory: one change at a time, without blocking queries."""
-        self.bodies = Bodies(settings)
+        self.lives = Lives(settings)
+        """What requests share."""
         self.arms: dict[Arm, ArmCounts] = {arm: ArmCounts() for arm in get_args(Arm)}
         """Counts of the requests about which ``refined_share`` decided."""
         reco = embedder.reco
@@ -134,10 +134,11 @@ class Edge:
 
 
 class Caller:
-    """One HTTP request as a dialect sees it; knows the URL's prefix, the queue and the deadline."""
+    """One HTTP request as a dialect sees it: what it asks of the service, and what the answer's headers say."""
 
     def __init__(self, edge: Edge, request: Request) -> None:
         self._edge, self._request = edge, request
+        self._life: Life = request.state.life
         self.embedder, self.settings = edge.embedder, edge.settings
         self.fetch = edge.fetch and edge.fetch.for_request(
             max_images=self.settings.max_images, max_bytes=self.settings.max_body_bytes
@@ -145,53 +146,54 @@ class Caller:
         """Fetches the image of a URL, or raises Refused; None if URLs are not fetched."""
 
     async def answer(self, request: EmbedRequest, write: Callable[[Embedded], Answer]) -> Response:
-        """Embed B items and write the answer; arguments and errors as in :meth:`embed`.
-
-        Raises:
-            Refused: also 413, the answer is too large.
-        """
-        most = self.settings.max_answer_bytes
-        return self._to_send(await self.embed(request, lambda found: written(write(found), most)))
-
-    async def embed(self, request: EmbedRequest, then: Callable[[Embedded], T]) -> T:
-        """Wait in the queue, embed B items to (B, D), and set the response's headers.
+        """Wait in the queue, embed B items to (B, D), write the answer in the same thread, and set its headers.
 
         Args:
             request: what to embed.
-            then: makes the result of it, in the same thread and within the same deadline.
+            write: makes the answer of it.
 
         Raises:
-            Refused: unknown model, too many items, queue full (429), or the deadline passed (504).
+            Refused: unknown model, too many items, queue full (429), the answer is too large (413), or the deadline
+                passed (504).
             RecoError: the whole request failed.
         """
-        prefix = getattr(self._request.state, "prefix", None)
+        prefix, most = getattr(self._request.state, "prefix", None), self.settings.max_answer_bytes
         if request.explain:
             self.see_pairs()
         request = replace(request, options=self._with_headers(request.options))
 
-        def work() -> tuple[Embedded, T | Refused]:
+        def work() -> tuple[Embedded, list[bytes] | Refused]:
             found = self._embed_in_arm(request, prefix)
             if len(found.rows) > _FEW:
                 take_place()
             try:
-                return found, then(found)
+                return found, written(write(found), most)
             except Refused as refused:  # which the headers of what was done go with
                 return found, refused
 
-        (answer, made), waited_s = await self._run(self._edge.pool, work, len(request.items))
-        seconds, coverage = {"queue": waited_s, **answer.seconds}, answer.coverage.get("text")
-        self._say(seconds, len(answer.rows), refined_word(answer), answer.degraded, coverage)
+        (found, made), waited_s = await self._life.work(self._edge.pool, work, len(request.items))
+        self._tell(request, prefix, found, {"queue": waited_s, **found.seconds})
+        if isinstance(made, Refused):
+            raise made
+        return self._life.answer(made)
+
+    def _tell(
+        self, request: EmbedRequest, prefix: Manner | None, answer: Embedded, seconds: Mapping[str, float]
+    ) -> None:
+        """Note in headers, log and counts what was done."""
+        life = self._life
+        self._say(seconds, len(answer.rows), refined_word(answer), answer.degraded, answer.coverage.get("text"))
         if answer.target is not None:
-            self._request.state.headers["x-reco-target"] = answer.target
+            life.headers["x-reco-target"] = answer.target
         if request.cut is None and len(answer.rows) == 1 and (scale := answer.rows[0].scale) is not None:
-            self._request.state.headers["x-reco-scale"] = f"{scale[0]:.6g} {scale[1]:.6g}"
+            life.headers["x-reco-scale"] = f"{scale[0]:.6g} {scale[1]:.6g}"
         if len(answer.rows) == 1 and (presence := answer.rows[0].presence) is not None:
-            self._request.state.headers["x-reco-presence"] = f"{presence:.3f}"
+            life.headers["x-reco-presence"] = f"{presence:.3f}"
         if answer.arm is not None:
-            self._request.state.headers["x-reco-arm"] = self._request.state.log["arm"] = answer.arm
+            life.headers["x-reco-arm"] = life.log["arm"] = answer.arm
             self._edge.arms[answer.arm].count(answer, sum(seconds.values()))
         if failed := sum(row.failure is not None for row in answer.rows):
-            self._request.state.log["failed_items"] = failed
+            life.log["failed_items"] = failed
         asked = self.embedder.interpret(request, prefix)
         if asked.lacks_role:
             self._note("no_role", NO_ROLE)
@@ -201,9 +203,6 @@ class Caller:
             and sum(row.refined or bool(row.plain) for row in answer.rows) >= _MANY
         ):
             self._note("many_queries", MANY_QUERIES)
-        if isinstance(made, Refused):
-            raise made
-        return made
 
     def _embed_in_arm(self, request: EmbedRequest, prefix: Manner | None) -> Embedded:
         """Embed, refined or not by the arm that the request is in; errors as in :meth:`.Embedder.embed`."""
@@ -217,8 +216,8 @@ class Caller:
             raise
 
     def _note(self, word: str, note: str) -> None:
-        self._request.state.headers["x-reco-note"] = note
-        self._request.state.log["note"] = word
+        self._life.headers["x-reco-note"] = note
+        self._life.log["note"] = word
 
     async def score(self, request: ScoreRequest, write: Callable[[Scores], Answer]) -> Response:
         """Wait in the queue, score B images against C texts, write the answer, and set its headers.
@@ -234,29 +233,27 @@ class Caller:
             return found, steps, written(write(found), self.settings.max_answer_bytes)
 
         items = len(request.images) + len(request.texts)
-        (found, steps, pieces), waited_s = await self._run(self._edge.pool, work, items)
+        (found, steps, pieces), waited_s = await self._life.work(self._edge.pool, work, items)
         refined = found.scores is not found.frozen
         self._say({"queue": waited_s, **steps}, items, str(refined).lower(), found.degraded, found.coverage)
-        return self._to_send(pieces)
-
-    async def ask(self, call: Callable[[], T]) -> T:
-        """Run another call that only reads, in the same queue."""
-        answer, _ = await self._run(self._edge.pool, call)
-        return answer
+        return self._life.answer(pieces)
 
     async def reply(self, call: Callable[[], Answer]) -> Response:
-        """Run a call that only reads, and write what it returns; for answers that may be long.
+        """Run another call that only reads, in the same queue, and write what it returns.
 
         Raises:
             Refused: also 413, the answer is too large.
         """
-        most = self.settings.max_answer_bytes
-        return self._to_send(await self.ask(lambda: written(call(), most)))
+        return await self._made(self._edge.pool, call)
 
-    async def write(self, call: Callable[[], T]) -> T:
-        """Run a call that changes the memory."""
-        answer, _ = await self._run(self._edge.writing, call)
-        return answer
+    async def write(self, call: Callable[[], Answer]) -> Response:
+        """Run a call that changes the memory, and write what it returns."""
+        return await self._made(self._edge.writing, call)
+
+    async def _made(self, pool: Pool, call: Callable[[], Answer]) -> Response:
+        most = self.settings.max_answer_bytes
+        pieces, _ = await self._life.work(pool, lambda: written(call(), most))
+        return self._life.answer(pieces)
 
     def see_pairs(self) -> None:
         """Check that this caller may see pairs of the memory.
@@ -265,21 +262,6 @@ class Caller:
             Refused: 401 or 403.
         """
         self._request.app.state.guard.check_pairs(credential(self._request.headers))
-
-    async def _run(self, pool: Pool, call: Callable[[], T], inputs: int = 1) -> tuple[T, float]:
-        """Run a call; what the request takes of the memory stays counted until the call has ended, too."""
-        share = self._request.state.share
-        return await pool.run(call, self._left, share.hold(), inputs, share.waited_s)
-
-    def _to_send(self, pieces: list[bytes]) -> Response:
-        """The answer; while its client takes it, its bytes count as the body's do."""
-        self._request.state.share.add(sum(map(len, pieces)))
-        return JsonAnswer(pieces)
-
-    async def _left(self) -> None:
-        """Return when the client disconnects."""
-        while (await self._request.receive())["type"] != "http.disconnect":
-            pass  # an empty body that was not read
 
     def _with_headers(self, options: RefineOptions) -> RefineOptions:
         """The options with those of the headers, where the request has none.
@@ -315,25 +297,7 @@ class Caller:
             headers["x-reco-degraded"] = log["degraded"] = degraded
         if coverage is not None and coverage.answered is not None:
             headers["x-reco-coverage"] = f"{coverage.answered:.2f}"
-        self._request.state.headers, self._request.state.log = headers, log
-
-
-class JsonAnswer(Response):
-    """What was :func:`written`; each piece is dropped when it is sent."""
-
-    media_type = "application/json"
-
-    def __init__(self, pieces: list[bytes]) -> None:
-        self._pieces = pieces
-        super().__init__(headers={"content-length": str(sum(map(len, pieces)))})
-
-    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        """Send it."""
-        await send({"type": "http.response.start", "status": self.status_code, "headers": self.raw_headers})
-        self._pieces.reverse()
-        while self._pieces:
-            body = self._pieces.pop()
-            await send({"type": "http.response.body", "body": body, "more_body": bool(self._pieces)})
+        self._life.headers, self._life.log = headers, log
 
 
 def refined_word(answer: Embedded) -> str:

@@ -33,7 +33,7 @@ from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import dataclass, field, replace
 from functools import cache
 from importlib.util import find_spec
-from typing import Any, Literal, TypeAlias, get_args
+from typing import Any, TypeAlias, get_args
 
 import numpy as np
 import numpy.typing as npt
@@ -49,8 +49,6 @@ from .failures import Failure, Refused, failure_of, too_many_bytes, too_many_ite
 from .pool import leave_place, still_wanted, take_place
 from .settings import Manner, ServeSettings
 
-PREFIXES: dict[str, Literal["plain", "refined"]] = {"/plain": "plain", "/refined": "refined"}
-"""First segment of the path -> its meaning; stripped before routing."""
 RowKey: TypeAlias = tuple[Hashable, ...]
 _PLAIN_ARM = "it is in the plain arm of refined_share"
 _CUT = 'let its end be cut: truncate "END" or true, truncation true (NVIDIA\'s clients send "NONE" unless told)'

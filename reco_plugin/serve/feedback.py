@@ -18,6 +18,7 @@ from .embedder import Embedder, Item
 from .failures import Failure, Refused, too_many_items
 from .routes import memory_routes
 from .schemas import Items, JsonVector, Strict
+from .wire import with_nulls
 
 OpinionIds = Annotated[list[str], Query(alias="id", min_length=1, description="id of an opinion; repeat it for more")]
 
@@ -122,10 +123,10 @@ def router(edge: Edge) -> APIRouter:
     routes = memory_routes()
     embedder, memory = edge.embedder, edge.embedder.reco.memory
 
-    @routes.post("/feedback")
-    async def give_feedback(request: Request, body: SaidBody) -> OpinionList:
+    @routes.post("/feedback", response_model=OpinionList)
+    async def give_feedback(request: Request, body: SaidBody) -> Response:
         """Say what is not what was asked for; stored when this answers, heard by other workers within a second."""
-        return await edge(request).write(lambda: judge(embedder, body))
+        return await edge(request).write(lambda: with_nulls(judge(embedder, body)))
 
     @routes.get("/feedback", response_model=OpinionList)
     async def show_feedback(request: Request) -> Response:
@@ -137,8 +138,8 @@ def router(edge: Edge) -> APIRouter:
 
         return await edge(request).reply(show)
 
-    @routes.delete("/feedback")
-    async def withdraw_feedback(request: Request, ids: OpinionIds) -> Withdrawn:
+    @routes.delete("/feedback", response_model=Withdrawn)
+    async def withdraw_feedback(request: Request, ids: OpinionIds) -> Response:
         """Forget opinions by id; unknown ids are no error."""
         if len(ids) > (most := edge.settings.max_items):
             raise Refused(too_many_items(len(ids), most, "id"))

@@ -23,6 +23,7 @@ from .match import CutoffsBody, shown
 from .models import MemoryState, describe_calibration
 from .routes import memory_routes
 from .schemas import ErrorBody, Items, JsonVector, Strict, error_body
+from .wire import with_nulls
 
 Ids = Annotated[list[str], Query(alias="id", min_length=1, description="id of a pair; repeat it for more")]
 
@@ -188,32 +189,15 @@ def router(edge: Edge) -> APIRouter:
     routes = memory_routes()
     embedder, memory = edge.embedder, edge.embedder.reco.memory
 
-    @routes.get("")
-    async def memory_info(request: Request, *, calibration: bool = False) -> MemoryInfo:
+    @routes.get("", response_model=MemoryInfo)
+    async def memory_info(request: Request, *, calibration: bool = False) -> Response:
         """Count the pairs, and describe the memory."""
-        made_by = memory.searches.header.fingerprint
-        counted = await edge(request).ask(
-            lambda: (len(memory), memory.count_unjudged(), shown(memory), edge.in_use.state)
-        )
-        return MemoryInfo(
-            pairs=counted[0],
-            unjudged=counted[1],
-            kind=memory.kind,
-            location=memory.location,
-            encoder=made_by.name,
-            fingerprint=made_by.digest,
-            dimension=made_by.dimension,
-            state=counted[3],
-            **(_as_stored(memory.searches.header) if calibration else {}),
-            cutoffs=counted[2],
-            **describe_calibration(embedder.reco),
-            version=memory.version,
-        )
+        return await edge(request).reply(lambda: with_nulls(describe(edge, calibration=calibration)))
 
-    @routes.post("/pairs")
-    async def add_pairs(request: Request, body: AddPairs) -> Added:
+    @routes.post("/pairs", response_model=Added)
+    async def add_pairs(request: Request, body: AddPairs) -> Response:
         """Add pairs, or replace those with the same id; searchable when this answers."""
-        return await edge(request).write(lambda: add(embedder, body))
+        return await edge(request).write(lambda: with_nulls(add(embedder, body)))
 
     @routes.get("/pairs", response_model=Found)
     async def look_up_pairs(request: Request, ids: Ids, *, vectors: bool = False) -> Response:
@@ -221,8 +205,8 @@ def router(edge: Edge) -> APIRouter:
         _check_number(len(ids), edge.settings.max_items, "id")
         return await edge(request).reply(lambda: Found(data=look_up(embedder, ids, vectors=vectors)))
 
-    @routes.delete("/pairs")
-    async def remove_pairs(request: Request, ids: Ids) -> Removed:
+    @routes.delete("/pairs", response_model=Removed)
+    async def remove_pairs(request: Request, ids: Ids) -> Response:
         """Delete pairs by id; unknown ids are no error."""
         _check_number(len(ids), edge.settings.max_items, "id")
 
@@ -238,6 +222,30 @@ def router(edge: Edge) -> APIRouter:
         return await edge(request).reply(lambda: Hits(data=search(embedder, body)))
 
     return routes
+
+
+def describe(edge: Edge, *, calibration: bool) -> MemoryInfo:
+    """The memory, with what it has learned if that is asked for.
+
+    Raises:
+        MemoryStoreError: the memory does not answer.
+    """
+    memory = edge.embedder.reco.memory
+    made_by = memory.searches.header.fingerprint
+    return MemoryInfo(
+        pairs=len(memory),
+        unjudged=memory.count_unjudged(),
+        kind=memory.kind,
+        location=memory.location,
+        encoder=made_by.name,
+        fingerprint=made_by.digest,
+        dimension=made_by.dimension,
+        state=edge.in_use.state,
+        **(_as_stored(memory.searches.header) if calibration else {}),
+        cutoffs=shown(memory),
+        **describe_calibration(edge.embedder.reco),
+        version=memory.version,
+    )
 
 
 def add(embedder: Embedder, asked: AddPairs) -> Added:

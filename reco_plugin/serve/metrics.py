@@ -75,7 +75,7 @@ class Metrics:
         yield _histogram("reco_queue_seconds", "seconds that requests waited", queue_s)
         for queue, pool in (("embed", self._edge.pool), ("memory", self._edge.writing)):
             yield GaugeMetricFamily(f"reco_pending_{queue}", "requests that wait or are computed", pool.pending)
-        yield GaugeMetricFamily("reco_pending_bytes", "memory that bodies of requests take", self._edge.bodies.pending)
+        yield GaugeMetricFamily("reco_pending_bytes", "memory that bodies of requests take", self._edge.lives.pending)
         circuits = GaugeMetricFamily("reco_circuit_open", "1 while memory or fusion is not asked", labels=["part"])
         for part, circuit in self._edge.embedder.reco.circuits.items():
             circuits.add_metric([part], float(circuit.state != "closed"))

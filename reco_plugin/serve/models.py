@@ -4,18 +4,19 @@ from __future__ import annotations
 
 from typing import Any, Literal
 
-from fastapi import APIRouter, Request
+from fastapi import APIRouter, Request, Response
 from pydantic import BaseModel
 
 from ..calibration.closed_form import NOT_CALIBRATED
 from ..errors import MemoryStoreError
 from ..reco import Reco
 from ..types import Caution, FuserName, Target
-from .edge import Caller, Edge
+from .edge import Edge
 from .failures import Failure, Refused
 from .routes import answering_in, openai_shape
 from .schemas import ERRORS
 from .settings import Manner
+from .wire import with_nulls
 
 
 class Sides(BaseModel):
@@ -91,38 +92,35 @@ def router(edge: Edge) -> APIRouter:
     """``GET /v1/models`` and ``GET /v1/models/{model}``."""
     routes = APIRouter(route_class=answering_in(openai_shape), tags=["models"], responses=ERRORS)
 
-    async def models(request: Request) -> dict[str, Model]:
-        state = await _memory(edge(request), edge)
+    def models() -> dict[str, Model]:
+        state = _memory(edge.embedder.reco)
         return {name: _model(name, manner, edge, state) for name, manner in edge.embedder.aliases.items()}
 
-    @routes.get("/models", include_in_schema=False)  # for a base URL without /v1
-    @routes.get("/v1/models")
-    async def list_models(request: Request) -> ModelList:
+    @routes.get("/models", response_model=ModelList, include_in_schema=False)  # for a base URL without /v1
+    @routes.get("/v1/models", response_model=ModelList)
+    async def list_models(request: Request) -> Response:
         """All aliases of the model, with dimension, normalisation, fingerprint and the size of the memory."""
-        return ModelList(data=list((await models(request)).values()))
+        return await edge(request).reply(lambda: with_nulls(ModelList(data=list(models().values()))))
 
-    @routes.get("/models/{model}", include_in_schema=False)
-    @routes.get("/v1/models/{model}")
-    async def one_model(request: Request, model: str) -> Model:
+    @routes.get("/models/{model}", response_model=Model, include_in_schema=False)
+    @routes.get("/v1/models/{model}", response_model=Model)
+    async def one_model(request: Request, model: str) -> Response:
         """One alias."""
-        known = await models(request)
-        if model not in known:
+        if model not in (known := edge.embedder.aliases):
             message = f"there is no model {model!r:.80} here, only: {', '.join(known)}"
             raise Refused(Failure(404, "model_not_found", message, "model"))
-        return known[model]
+        return await edge(request).reply(lambda: with_nulls(models()[model]))
 
     return routes
 
 
-async def _memory(caller: Caller, edge: Edge) -> MemoryState:
-    memory = edge.embedder.reco.memory
+def _memory(reco: Reco) -> MemoryState:
+    memory = reco.memory
     try:
-        pairs = await caller.ask(lambda: len(memory))
+        pairs = len(memory)
     except MemoryStoreError:
         pairs = None
-    return MemoryState(
-        pairs=pairs, kind=memory.kind, version=memory.version, **describe_calibration(edge.embedder.reco)
-    )
+    return MemoryState(pairs=pairs, kind=memory.kind, version=memory.version, **describe_calibration(reco))
 
 
 def describe_calibration(reco: Reco) -> dict[str, Any]:

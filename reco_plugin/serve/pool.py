@@ -3,7 +3,7 @@
 What waits is counted in inputs (texts, images, vectors), not in calls: engines that send one object a request, a
 hundred at once, and lose those that are refused, wait for as long as one call with a hundred does.
 
-Answers are written in them, too (:mod:`reco_plugin.serve.writing`). Triton uses this where there is no FastAPI.
+Answers are written in them, too (:mod:`reco_plugin.serve.wire`). Triton uses this where there is no FastAPI.
 """
 
 from __future__ import annotations
@@ -12,9 +12,8 @@ import asyncio
 import contextvars
 import threading
 import time
-from collections.abc import Callable, Coroutine, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import Future
-from dataclasses import dataclass, field
 from functools import partial
 from itertools import islice
 from queue import SimpleQueue
@@ -45,18 +44,24 @@ class _Worker(threading.Thread):
             del work  # which holds its answer
 
 
-@dataclass(eq=False)
-class _Call:
-    """A call that waits or runs."""
+class Work(Future[T]):
+    """A call that waits for a thread, or runs; its result is that of the call, and how many seconds it had waited."""
 
-    pool: Pool
-    work: Callable[[], None] | None = None  # while it waits: the one way to what its caller sent
-    worker: _Worker | None = None  # from when it runs
-    given_up: threading.Event = field(default_factory=threading.Event)
-    computes: bool = True  # whether it has one of the pool's places, or waits for one
+    def __init__(self, pool: Pool) -> None:
+        super().__init__()
+        self.pool = pool
+        self.begin: Callable[[], None] | None = None  # while it waits: the one way to what its caller sent
+        self.worker: _Worker | None = None  # from when it runs
+        self.given_up = threading.Event()
+        self.computes = True  # whether it has one of the pool's places, or waits for one
+
+    def give_up(self) -> None:
+        """Nobody waits for it any more: drop it with all that it holds if it has not begun; else it ends soon."""
+        self.given_up.set()
+        self.pool.drop(self)
 
 
-_current: contextvars.ContextVar[_Call | None] = contextvars.ContextVar("current", default=None)
+_current: contextvars.ContextVar[Work[Any] | None] = contextvars.ContextVar("current", default=None)
 
 
 def still_wanted() -> None:
@@ -91,17 +96,8 @@ def take_place() -> None:
         still_wanted()
 
 
-def _nothing() -> None:
-    return None
-
-
-async def _never() -> None:
-    """Never return: a client that cannot leave."""
-    await asyncio.Event().wait()
-
-
 class Pool:
-    """Runs calls in threads; used from one event loop."""
+    """Runs calls in threads; who waits for one, and how long, is :mod:`reco_plugin.serve.life`."""
 
     def __init__(self, name: str, *, threads: int, queue: int, deadline_s: float, batched: int = 0) -> None:
         """Start no thread yet.
@@ -110,7 +106,7 @@ class Pool:
             name: of the threads.
             threads: calls that are computed at the same time.
             queue: inputs of calls that may wait; where none waits, one call may have more.
-            deadline_s: for waiting and running together.
+            deadline_s: after which nobody waits for a call, see :meth:`hangs`.
             batched: of those that may wait, how many may have left their place, see :func:`leave_place`.
         """
         self.queue_s = Histogram(SECONDS)
@@ -122,69 +118,39 @@ class Pool:
         self._idle: list[_Worker] = []  # the last one is taken, whose caches are warm
         self._lock = threading.Lock()
         self._place_is_free = threading.Condition(self._lock)
-        self._waiting: dict[_Call, Future[Any]] = {}  # not begun, oldest first
+        self._waiting: dict[Work[Any], None] = {}  # not begun, oldest first
         self._places, self._returning = threads, 0  # free; calls that left theirs and want one again
-        self._inputs: dict[_Call, int] = {}  # of calls that wait or run, oldest first
+        self._inputs: dict[Work[Any], int] = {}  # of calls that wait or run, oldest first
         self._all_inputs, self._closed = 0, False
-        self._running: dict[int, float] = {}  # id of a future -> since when
+        self._running: dict[Work[Any], float] = {}  # since when
 
-    async def run(
-        self,
-        call: Callable[[], T],
-        left: Callable[[], Coroutine[Any, Any, None]] = _never,
-        ended: Callable[[], None] = _nothing,
-        inputs: int = 1,
-        waited_s: float = 0.0,
-    ) -> tuple[T, float]:
-        """Wait for a thread and for the call; return its result, and how many seconds it had waited.
-
-        A call whose deadline passed or whose client left is dropped if it still waits, with all that it holds; a
-        running one keeps its thread and ends with the current item, see :func:`still_wanted`.
-
-        Args:
-            call: what to compute.
-            left: returns when the client is gone.
-            ended: called once, in any thread, when the call is dropped or has run: it holds nothing any more.
-            inputs: how many it brings along.
-            waited_s: what is over of its deadline.
+    def submit(self, call: Callable[[], T], inputs: int = 1) -> Work[tuple[T, float]]:
+        """Queue a call; its result comes with the seconds that it had waited. It may be given up at any time.
 
         Raises:
-            Refused: 429, the queue is full; 504, the deadline passed; 499, the client left; 503, the pool is closed.
+            Refused: 429, the queue is full; 503, the pool is closed.
         """
-        this, future = _Call(self), Future[tuple[T, float]]()
         with self._lock:
-            try:
-                self._check_room(inputs)
-            except Refused:
-                ended()
-                raise
-            self._inputs[this] = inputs
+            self._check_room(inputs)
+            work = Work[tuple[T, float]](self)
+            self._inputs[work] = inputs
             self._all_inputs += inputs
             context = contextvars.copy_context()  # the request's id, for the log
-            context.run(_current.set, this)
-            this.work = partial(context.run, self._work, this, future, call, time.perf_counter())
-            self._waiting[this] = future
+            context.run(_current.set, work)
+            work.begin = partial(context.run, self._work, work, call, time.perf_counter())
+            self._waiting[work] = None
             self._begin()
-        future.add_done_callback(partial(self._done, this, ended))
-        answer, leaving = asyncio.wrap_future(future), asyncio.ensure_future(left())
-        either: set[asyncio.Future[Any]] = {answer, leaving}
-        try:
-            left_s = max(0.0, self._deadline_s - waited_s)
-            await asyncio.wait(either, timeout=left_s, return_when=asyncio.FIRST_COMPLETED)
-            if answer.done():
-                return answer.result()
-            if leaving.done():
-                leaving.result()  # raises an error of the rest of the request
-                raise Refused(Failure(499, "client_left", "the client closed the connection"))
-            message = f"no answer within {self._deadline_s:g} s (deadline_s): send less at once, or try again later"
-            raise Refused(Failure(504, "deadline_exceeded", message))
-        finally:
-            self._give_up(this)
-            answer.cancel()
-            leaving.cancel()
-            # an error of the call holds this frame: none of these may hold the error, or what was sent stays until
-            # the garbage collector looks for circles
-            del call, this, future, answer, leaving, either
+        work.add_done_callback(self._done)
+        return work
+
+    def drop(self, work: Work[Any]) -> None:
+        """Take a call out of the queue, if it is there."""
+        with self._lock:
+            work.begin = None
+            waits = work in self._waiting
+            self._waiting.pop(work, None)
+        if waits:
+            work.cancel()
 
     def check_room(self) -> None:
         """Check whether a call would be accepted, before any work is done for it.
@@ -230,10 +196,10 @@ class Pool:
         """Wait for running calls, and start no more."""
         with self._lock:
             self._closed = True
-            dropped = [*self._waiting.values()]
+            dropped = [*self._waiting]
             self._waiting.clear()
-        for future in dropped:
-            future.cancel()
+        for work in dropped:
+            work.cancel()
         for worker in self._workers:
             worker.work.put(None)
         for worker in self._workers:
@@ -253,20 +219,14 @@ class Pool:
         """Fill free places; the lock is held."""
         self._place_is_free.notify(self._places)
         while self._waiting and self._places > self._returning and len(self._running) < self._most:
-            this = next(iter(self._waiting))
-            future, work, this.work = self._waiting.pop(this), this.work, None
-            if work is not None and future.set_running_or_notify_cancel():
+            work = next(iter(self._waiting))
+            del self._waiting[work]
+            begin, work.begin = work.begin, None
+            if begin is not None and work.set_running_or_notify_cancel():
                 self._places -= 1
-                self._running[id(future)] = time.perf_counter()
-                this.worker = self._idle.pop() if self._idle else self._start_worker()
-                this.worker.work.put(work)
-
-    def _give_up(self, this: _Call) -> None:
-        """Nobody waits for a call any more: drop it with all that it holds if it has not begun."""
-        this.given_up.set()
-        with self._lock:
-            this.work = None
-            self._waiting.pop(this, None)
+                self._running[work] = time.perf_counter()
+                work.worker = self._idle.pop() if self._idle else self._start_worker()
+                work.worker.work.put(begin)
 
     def _start_worker(self) -> _Worker:
         worker = _Worker(name=f"{self._name}_{len(self._workers)}", daemon=True)
@@ -274,32 +234,31 @@ class Pool:
         worker.start()
         return worker
 
-    def _work(self, this: _Call, future: Future[tuple[T, float]], call: Callable[[], T], submitted: float) -> None:
+    def _work(self, work: Work[tuple[T, float]], call: Callable[[], T], submitted: float) -> None:
         waited = time.perf_counter() - submitted
         self.queue_s.observe(waited)
         try:
             answer = call(), waited
         except BaseException as error:
-            self._end(this, future)
-            future.set_exception(error)
+            self._end(work)
+            work.set_exception(error)
         else:
-            self._end(this, future)
-            future.set_result(answer)
+            self._end(work)
+            work.set_result(answer)
         finally:
-            del call, future  # an error holds this frame, and is held by the future
+            del call, work  # an error holds this frame, and is held by the work
 
-    def _end(self, this: _Call, future: Future[Any]) -> None:
+    def _end(self, work: Work[Any]) -> None:
         with self._lock:
-            del self._running[id(future)]
-            self._places += this.computes
-            if this.worker is not None:
-                self._idle.append(this.worker)
+            del self._running[work]
+            self._places += work.computes
+            if work.worker is not None:
+                self._idle.append(work.worker)
             self._begin()
 
-    def _done(self, this: _Call, ended: Callable[[], None], _: Future[Any]) -> None:
+    def _done(self, work: Future[Any]) -> None:
         with self._lock:
-            self._all_inputs -= self._inputs.pop(this)
-        ended()
+            self._all_inputs -= self._inputs.pop(cast("Work[Any]", work))
 
 
 def as_written(vectors: npt.NDArray[Any]) -> Any:

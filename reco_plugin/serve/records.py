@@ -112,8 +112,8 @@ def router(edge: Edge) -> APIRouter:
     routes = memory_routes()
     memory, most = edge.embedder.reco.memory, edge.settings.max_items
 
-    @routes.post("/records")
-    async def put_records(request: Request, body: PutRecords) -> Stored:
+    @routes.post("/records", response_model=Stored)
+    async def put_records(request: Request, body: PutRecords) -> Response:
         """Write pairs that are encoded already, searchable at once; then settle, once all are written."""
         return await edge(request).write(_there(edge, request, lambda: put(memory, body)))
 
@@ -124,8 +124,8 @@ def router(edge: Edge) -> APIRouter:
             raise Refused(too_many_items(body.limit, most, "limit"))
         return await edge(request).reply(_there(edge, request, lambda: read(memory, body)))
 
-    @routes.post("/records/remove")
-    async def remove_records(request: Request, body: RemoveRecords) -> Removed:
+    @routes.post("/records/remove", response_model=Removed)
+    async def remove_records(request: Request, body: RemoveRecords) -> Response:
         """Delete pairs by id; unknown ids are no error."""
 
         def remove() -> Removed:
@@ -138,8 +138,8 @@ def router(edge: Edge) -> APIRouter:
         """Find the pairs nearest to vectors."""
         return await edge(request).reply(_there(edge, request, lambda: search(memory, body, most)))
 
-    @routes.post("/settle")
-    async def settle_memory(request: Request) -> Settled:
+    @routes.post("/settle", response_model=Settled)
+    async def settle_memory(request: Request) -> Response:
         """Make all that was written durable, and let the memory learn from it while this serves."""
 
         def settle() -> Settled:

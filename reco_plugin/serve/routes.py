@@ -1,6 +1,7 @@
-"""What a route does beside its work: who may call it, and failures in its dialect's shape, also FastAPI's own.
+"""What a route does beside its work: who may call it, by which path, and failures in its dialect's shape.
 
-API keys are for callers, an admin key for the memory; they are compared by their hashes. Hosts are checked before.
+FastAPI's own failures are told likewise. API keys are for callers, an admin key for the memory; they are compared by
+their hashes. Hosts are checked before.
 """
 
 from __future__ import annotations
@@ -10,9 +11,10 @@ import hashlib
 import hmac
 import logging
 import math
+import re
 from collections.abc import Callable, Collection, Coroutine, Iterable, Mapping, Sequence
 from ipaddress import ip_address
-from typing import Any, TypeAlias
+from typing import Any, Literal, TypeAlias
 from urllib.parse import urlsplit
 
 from fastapi import APIRouter, Request, Response
@@ -27,9 +29,9 @@ from ..errors import InputError, RecoError
 from ..values import did_you_mean, nearest
 from .failures import STOPPING, Failure, Refused, failure_of
 from .logs import LOGGER
-from .middleware import BodyRefused, JsonRequest
 from .schemas import ERRORS, error_body
 from .settings import ServeSettings
+from .wire import BodyRefused, JsonRequest
 
 Shape: TypeAlias = Callable[[Failure], dict[str, Any]]
 """A failure as the JSON body of a dialect."""
@@ -51,6 +53,12 @@ _WORDS = {
 """pydantic's kinds of errors whose own words are about Python."""
 
 
+PREFIXES: dict[str, Literal["plain", "refined"]] = {"/plain": "plain", "/refined": "refined"}
+"""First segment of the path -> its meaning; stripped before routing."""
+PROBES = ("/livez", "/readyz", "/metrics", "/health", "/ping", "/v1/health/live", "/v1/health/ready")
+"""Paths that load balancers and monitoring call every few seconds."""
+_SLASHES = re.compile("/{2,}")
+_TWICE = re.compile("(/v1){2,}/")
 THROTTLED = {"x-amzn-errortype": "ThrottlingException"}
 """Headers of 429 and 503 in every dialect: OpenSearch (ml-commons) tries again only where it reads this."""
 ADMIN_PATH = "/v1/memory"
@@ -96,7 +104,7 @@ def answering_in(shape: Shape, headers: Callable[[Failure], dict[str, str]] = la
                 except Exception as error:
                     response = to_response(failure := to_failure(error), shape)
                     response.headers.update(headers(failure))
-                response.headers.update(getattr(request.state, "headers", {}))
+                response.headers.update(request.state.life.headers)
                 return response
 
             return answer
@@ -117,6 +125,26 @@ def memory_routes() -> APIRouter:
 def is_local(scope: Scope) -> bool:
     """Whether a request came over the service's own socket; only the server says so, no client can."""
     return scope.get("state", {}).get(LOCAL) is True
+
+
+def routed(scope: Scope) -> Scope:
+    """The scope by which a route is found, with the meaning of the prefix in its state.
+
+    Slashes too many, which clients make of a base URL that ends in one, are dropped, and so is a second ``/v1``, which
+    they add to a base URL that has it. HEAD is answered as GET: the server drops the body.
+
+    >>> routed({"path": "/refined//v1/v1/embeddings/", "method": "HEAD"})
+    {'path': '/v1/embeddings', 'method': 'GET', 'state': {'prefix': 'refined'}}
+    """
+    root, state = scope.get("root_path", ""), scope.setdefault("state", {})  # of the proxy, which may have stripped it
+    path = _TWICE.sub("/v1/", _SLASHES.sub("/", scope["path"]))
+    for prefix, manner in PREFIXES.items():
+        for before in {root, ""}:
+            if f"{path}/".startswith(f"{before}{prefix}/"):
+                path = before + (path.removeprefix(before + prefix) or "/")
+                state["prefix"] = manner
+    path = path if path[:-1] in ("", root) else path.removesuffix("/")
+    return {**scope, "path": path, "method": "GET" if scope["method"] == "HEAD" else scope["method"]}
 
 
 class Shapes:

@@ -10,7 +10,7 @@ import asyncio
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager, suppress
 
-from fastapi import APIRouter, Request
+from fastapi import APIRouter, Request, Response
 from pydantic import Field
 
 from ..errors import RecoError
@@ -45,15 +45,15 @@ async def _watch(edge: Edge, in_use: VersionInUse) -> None:
         await asyncio.sleep(_EVERY_S)
         if in_use.moved is not None:
             with suppress(Refused):  # the queue is full: the next time
-                await edge.writing.run(in_use.follow)
+                await asyncio.wrap_future(edge.writing.submit(in_use.follow))
 
 
 def router(edge: Edge) -> APIRouter:
     """The route; the key check decides who may use it."""
     routes = memory_routes()
 
-    @routes.post("/use")
-    async def use_version(request: Request, body: UseVersion) -> InUse:
+    @routes.post("/use", response_model=InUse)
+    async def use_version(request: Request, body: UseVersion) -> Response:
         """Put a finished version of a memory in folders to use; no request is lost."""
 
         def use() -> InUse:

@@ -28,12 +28,13 @@ from reco_plugin.serve.dialects.clip import VectorizeRequest
 from reco_plugin.serve.dialects.cohere import CohereRequest
 from reco_plugin.serve.dialects.openai import EmbeddingsRequest
 from reco_plugin.serve.dialects.voyage import VoyageRequest
+from reco_plugin.serve.life import Life, Lives
 from reco_plugin.serve.memory import AddPairs
-from reco_plugin.serve.middleware import Bodies, BodyRefused, values_in
 from reco_plugin.serve.refine import ExplainRequest, RefineRequest
 from reco_plugin.serve.settings import ServeSettings
+from reco_plugin.serve.wire import BodyRefused, parse, values_in
 
-from .conftest import encoded
+from .conftest import encoded, lead
 from .test_core_run import process
 
 JSON = {"content-type": "application/json"}
@@ -98,12 +99,21 @@ def test_a_body_of_too_many_values_is_413_before_it_is_parsed(filled, served):
 
 
 def test_a_request_that_is_alone_always_fits_and_two_may_not():
-    bodies = Bodies(ServeSettings(max_pending_bytes=100))
-    with bodies.share() as first, bodies.share() as second:
-        first.take(1000)
-        with pytest.raises(BodyRefused, match="max_pending_bytes"):
-            second.take(1)
-    assert bodies.pending == 0
+    async def take() -> Lives:
+        lives = Lives(ServeSettings(max_pending_bytes=100))
+
+        async def first(life: Life) -> None:
+            life.take(1000)
+            with pytest.raises(BodyRefused, match="max_pending_bytes"):
+                await lead(lives, second)
+
+        async def second(life: Life) -> None:
+            life.take(1)
+
+        await lead(lives, first)
+        return lives
+
+    assert asyncio.run(take()).pending == 0
 
 
 @pytest.fixture(scope="module")
@@ -162,14 +172,14 @@ def test_what_clients_that_left_had_sent_is_not_kept(tmp_path, model):
 def test_what_a_call_still_works_on_stays_counted_when_its_client_has_left(blocked, live):
     body = json.dumps(ONE).encode() + b" " * 900_000
     with live(blocked.reco, threads=1, deadline_s=600) as (url, server):
-        bodies = server.config.app.state.edge.bodies
+        lives = server.config.app.state.edge.lives
         blocked.armed.set()
         with connected(url, head("/v1/explain", len(body)) + body):
             assert blocked.reached.acquire(timeout=60)
         wait_until(lambda: not server.server_state.connections)
-        assert bodies.pending >= 900_000
+        assert lives.pending >= 900_000
         blocked.go.set()
-        wait_until(lambda: bodies.pending == 0)
+        wait_until(lambda: lives.pending == 0)
 
 
 # --- slow clients, over sockets --------------------------------------------------------------------------------------
@@ -216,7 +226,7 @@ def test_a_body_that_does_not_end_is_408_in_the_words_of_the_dialect(filled, liv
         assert answer.startswith(b"HTTP/1.1 408")
         assert b"connection: close" in answer
         assert key in json.loads(answer.partition(b"\r\n\r\n")[2])
-        assert server.config.app.state.edge.bodies.pending == 0
+        assert server.config.app.state.edge.lives.pending == 0
 
 
 def test_a_body_that_nobody_reads_is_not_waited_for_either(filled, live):
@@ -397,66 +407,72 @@ def test_what_bodies_take_together_is_bounded_and_given_back(filled, live):
     good = json.dumps(ONE).encode()
     spaced = b" " * 200_000 + good
     with live(filled, max_pending_bytes=1_000_000) as (url, server), ThreadPoolExecutor(3) as callers:
-        bodies = server.config.app.state.edge.bodies
+        lives = server.config.app.state.edge.lives
         with connected(url, head("/v1/explain", 900_000 + len(good)), b" " * 900_000) as first:
-            wait_until(lambda: bodies.pending >= 700_000)
+            wait_until(lambda: lives.pending >= 700_000)
             waiting = [callers.submit(httpx.post, f"{url}/v1/explain", content=spaced, headers=JSON) for _ in range(3)]
             small = httpx.post(f"{url}/v1/explain", content=good, headers=JSON)
             assert small.status_code == 200  # which waits for no large one
-            assert bodies.pending < 1_000_000
+            assert lives.pending < 1_000_000
             assert not any(one.done() for one in waiting)
             first.sendall(good)
             assert first.recv(100).startswith(b"HTTP/1.1 200")
         assert [one.result(60).status_code for one in waiting] == [200] * 3
-        wait_until(lambda: not bodies.pending)
+        wait_until(lambda: not lives.pending)
 
 
 def test_a_large_body_that_finds_no_room_within_the_deadline_is_429(filled, live):
     spaced = b" " * 200_000 + json.dumps(ONE).encode()
     with live(filled, max_pending_bytes=1_000_000, deadline_s=0.3) as (url, server):
-        bodies = server.config.app.state.edge.bodies
+        lives = server.config.app.state.edge.lives
         with connected(url, head("/v1/explain", 900_000), b" " * 100_000):
-            wait_until(lambda: bodies.pending >= 700_000)
+            wait_until(lambda: lives.pending >= 700_000)
             refused = httpx.post(f"{url}/v1/explain", content=spaced, headers=JSON)
             assert (refused.status_code, refused.json()["error"]["code"]) == (429, "too_many_bytes")
             assert int(refused.headers["retry-after"]) >= 1
             assert refused.headers["x-amzn-errortype"] == "ThrottlingException"
-        wait_until(lambda: not bodies.pending)
+        wait_until(lambda: not lives.pending)
         assert httpx.post(f"{url}/v1/explain", content=spaced, headers=JSON).status_code == 200
 
 
 def test_a_client_that_leaves_while_its_body_waits_is_let_go(filled, live):
     good = json.dumps(ONE).encode()
     with live(filled, max_pending_bytes=1_000_000) as (url, server):
-        bodies = server.config.app.state.edge.bodies
+        lives = server.config.app.state.edge.lives
         with connected(url, head("/v1/explain", 900_000 + len(good)), b" " * 900_000) as first:
-            wait_until(lambda: bodies.pending >= 700_000)
+            wait_until(lambda: lives.pending >= 700_000)
             with connected(url, head("/v1/explain", 300_000), b" " * 100_000):
                 wait_until(lambda: len(server.server_state.tasks) == 2)
             first.sendall(good)
             assert first.recv(100).startswith(b"HTTP/1.1 200")
-        wait_until(lambda: not bodies.pending and not server.server_state.tasks)
+        wait_until(lambda: not lives.pending and not server.server_state.tasks)
 
 
 def test_a_title_in_another_script_does_not_count_its_picture_four_times():
     body = json.dumps({"input": [{"text": "grün 狐", "image": "QUJD" * 100_000}]}, ensure_ascii=False).encode()
 
-    async def parse() -> int:
-        bodies = Bodies(ServeSettings())
-        with bodies.share() as share:
-            assert await bodies.parse(body, share) == json.loads(body)
-            return share.bytes
+    taken = []
 
-    assert len(body) < asyncio.run(parse()) < 1.2 * len(body)
+    async def read(life: Life) -> None:
+        assert await parse(body, life) == json.loads(body)
+        taken.append(life.bytes)
+
+    async def alone() -> None:
+        await lead(Lives(ServeSettings()), read)
+
+    asyncio.run(alone())
+    assert len(body) < taken[0] < 1.2 * len(body)
 
 
 def test_bodies_are_read_one_at_a_time_and_the_loop_goes_on():
     async def read() -> list[str]:
-        bodies, order = Bodies(ServeSettings()), []
+        lives, order = Lives(ServeSettings()), list[str]()
+
+        async def read(life: Life) -> None:
+            assert len(await parse(b"[" + b"0.5," * 200_000 + b"0]", life)) == 200_001
 
         async def one(name: str) -> None:
-            with bodies.share() as share:
-                assert len(await bodies.parse(b"[" + b"0.5," * 200_000 + b"0]", share)) == 200_001
+            await lead(lives, read)
             order.append(name)
 
         async def other() -> None:

@@ -8,7 +8,6 @@ import socket
 import threading
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
-from typing import Any
 
 import httpx
 import pytest
@@ -16,8 +15,11 @@ from live_service import wait_until
 
 from reco_plugin.serve.embedder import Embedder, Item
 from reco_plugin.serve.failures import Refused
+from reco_plugin.serve.life import Life, Lives
 from reco_plugin.serve.pool import Pool
 from reco_plugin.serve.settings import ServeSettings
+
+from .conftest import lead
 
 TEXT = "a red circle"
 ONE = {"input": [{"text": TEXT}]}
@@ -48,17 +50,25 @@ def test_items_that_nobody_waits_for_are_not_begun(filled, ends):
     items = Gated([Item.text(TEXT)] * 100)
     prepare = Embedder(filled, ServeSettings()).prepare
 
-    async def ask() -> Any:
-        pool = Pool("test", threads=1, queue=1, deadline_s=0.2 if ends == "deadline" else 600)
+    async def ask() -> int:
+        lives = Lives(ServeSettings(deadline_s=0.2 if ends == "deadline" else 600))
+        pool, failed = Pool("test", threads=1, queue=1, deadline_s=600), []
+
+        async def application(life: Life) -> None:
+            life.take(1000)
+            with pytest.raises(Refused) as refused:
+                await life.work(pool, lambda: prepare(items, truncate=True))
+            failed.append(refused.value.failure.status)
 
         async def left() -> None:
             await asyncio.to_thread(items.reached.wait, 60)
 
-        with pytest.raises(Refused) as refused:
-            await pool.run(lambda: prepare(items, truncate=True), *([left] if ends == "client" else []))
+        await lead(lives, application, left if ends == "client" else None)
+        assert lives.pending == 1000  # the thread still works on what was sent
         items.go.set()
         await pool.close()
-        return refused.value.failure.status
+        assert lives.pending == 0
+        return failed[0]
 
     assert asyncio.run(ask()) == {"deadline": 504, "client": 499}[ends]
     assert items.taken <= 4

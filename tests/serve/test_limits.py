@@ -14,15 +14,16 @@ import httpx
 import numpy as np
 import pytest
 from live_service import wait_until
-from starlette.exceptions import HTTPException
 
 from reco_plugin.serve.embedder import Embedder, EmbedRequest, Item
 from reco_plugin.serve.failures import Failure, Refused
-from reco_plugin.serve.middleware import Bodies, Limited
+from reco_plugin.serve.life import Life, Lives
 from reco_plugin.serve.pool import Pool, as_written, while_written
 from reco_plugin.serve.schemas import RefinedItem, RefinedList, refined_list
 from reco_plugin.serve.settings import ServeSettings
-from reco_plugin.serve.writing import write_json, written
+from reco_plugin.serve.wire import BodyRefused, write_json, written
+
+from .conftest import lead
 
 SERVE_MD = Path(__file__).resolve().parents[2] / "docs" / "serve.md"
 VECTOR = [1.0] + [0.0] * 127  # of the shipped model
@@ -55,15 +56,15 @@ def test_a_body_that_is_too_large_is_refused_by_its_declared_length_and_by_its_t
 
 
 def test_a_body_whose_declared_length_is_too_large_is_not_even_begun():
-    async def reads(scope: Any, receive: Any, send: Any) -> None:
-        await receive()
-
-    async def never() -> Any:
+    async def never(*_: Any) -> Any:
         raise AssertionError("the body was read")
 
-    scope = {"type": "http", "headers": [(b"content-length", b"11")]}
-    with pytest.raises(HTTPException, match="413"):
-        asyncio.run(Limited(reads, Bodies(ServeSettings(max_body_bytes=10)))(scope, never, never))
+    async def begin() -> None:
+        lives = Lives(ServeSettings(max_body_bytes=10))
+        await Life(lives, {"headers": [(b"content-length", b"11")]}, never, never).receive()
+
+    with pytest.raises(BodyRefused, match="413"):
+        asyncio.run(begin())
 
 
 def test_too_many_items_and_too_large_images_are_413(filled, served, red_square):
@@ -117,12 +118,17 @@ def test_an_answer_is_written_within_the_deadline_and_not_to_its_end_if_nobody_w
             yield {"number": number}
 
     async def ask() -> int:
-        pool = Pool("test", threads=1, queue=1, deadline_s=0.2)
-        with pytest.raises(Refused) as refused:
-            await pool.run(lambda: written(while_written(items()), 10_000))
+        pool, failed = Pool("test", threads=1, queue=1, deadline_s=600), []
+
+        async def application(life: Life) -> None:
+            with pytest.raises(Refused) as refused:
+                await life.work(pool, lambda: written(while_written(items()), 10_000))
+            failed.append(refused.value.failure.status)
+
+        await lead(Lives(ServeSettings(deadline_s=0.2)), application)
         go.set()
         await pool.close()
-        return refused.value.failure.status
+        return failed[0]
 
     assert asyncio.run(ask()) == 504
     assert made == ["test_0"] * 4

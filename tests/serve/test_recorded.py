@@ -7,7 +7,6 @@ whether refined; or a status and a part of the message. Elasticsearch's requests
 
 from __future__ import annotations
 
-import asyncio
 import base64
 import json
 import threading
@@ -61,8 +60,7 @@ def urls(stocked: Reco, live: Live) -> Iterator[dict[int, str]]:
             for more in ({}, {"api_keys": [KEY]}, {"threads": 1, "queue": 0})
         )
         go, pool = threading.Event(), full[1].config.app.state.edge.pool
-        loop = full[1].servers[0].get_loop()
-        busy = asyncio.run_coroutine_threadsafe(pool.run(lambda: go.wait(600)), loop)
+        busy = pool.submit(lambda: go.wait(600))
         wait_until(lambda: pool.pending == 1)
         yield {0: open_to_all[0], 401: keyed[0], 429: full[0]}
         go.set()

@@ -24,6 +24,7 @@ from ..edge import Edge
 from ..failures import Failure
 from ..logs import LOGGER
 from ..routes import answering_in, openai_shape, to_response
+from ..wire import with_nulls
 from .compare import Compared, Comparer, CompareRequest, Shown, describe_pair, open_ranked
 from .pictures import PairPictures
 
@@ -107,16 +108,16 @@ def router(edge: Edge) -> APIRouter:
 
     asked = APIRouter(prefix="/page", route_class=answering_in(openai_shape), include_in_schema=False)
 
-    @asked.post("/compare")
-    async def compare(request: Request, body: CompareRequest) -> Compared:
+    @asked.post("/compare", response_model=Compared)
+    async def compare(request: Request, body: CompareRequest) -> Response:
         caller = edge(request)
-        return await caller.embed(body.to_embed(caller), lambda found: comparer.compare(body, found))
+        return await caller.answer(body.to_embed(caller), lambda found: with_nulls(comparer.compare(body, found)))
 
-    @asked.get("/examples")
-    async def examples(request: Request) -> Examples:
+    @asked.get("/examples", response_model=Examples)
+    async def examples(request: Request) -> Response:
         caller = edge(request)
         caller.see_pairs()
-        return Examples(data=await caller.ask(lambda: _examples(ranked.opened(), pictures)))
+        return await caller.reply(lambda: with_nulls(Examples(data=_examples(ranked.opened(), pictures))))
 
     routes.include_router(asked)
     return routes

@@ -1,0 +1,350 @@
+"""One request, from its head to the last byte of its answer: what it holds, how long it may take, and when it leaves.
+
+::
+
+    reading   its body arrives: within `body_timeout_s`, `max_body_bytes`, and the memory for all bodies together
+    working   it waits for a thread, or a thread works for it, until `deadline_s`; the answer's bytes are made there
+    writing   its client takes the answer, piece by piece; each piece is given back when it is sent
+    ended     all that it held is given back, once
+
+A client that leaves ends it at once, in whichever state it is; what a thread still works on for it is counted until the
+thread has seen that nobody waits (:func:`.pool.still_wanted`). Who owns it is :class:`Living`, the outermost layer.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import re
+import threading
+import time
+import uuid
+from collections import deque
+from collections.abc import Callable
+from functools import partial
+from typing import TYPE_CHECKING, Any, Literal, TypeAlias, TypeVar
+
+from fastapi import Response
+from starlette.types import ASGIApp, Message, Receive, Scope, Send
+
+from .failures import Failure, Refused
+from .logs import LOGGER, request_id
+from .pool import Pool, Work
+from .routes import PROBES, routed
+from .schemas import most_items
+from .settings import ServeSettings
+from .wire import SMALL, BodyRefused
+
+if TYPE_CHECKING:
+    from .metrics import Metrics
+
+T = TypeVar("T")
+State: TypeAlias = Literal["reading", "working", "writing", "ended"]
+log = logging.getLogger(LOGGER)
+_ID = re.compile(r"[A-Za-z0-9._-]{1,128}")
+_FOR_LARGE = 0.75
+"""Of the memory for bodies: the rest is for small ones, which never wait, and for the one that is parsed."""
+_RETRY_S = 1.0
+_LINGER_S = 1.0  # wait for the next chunk of a body that is dropped
+
+
+class Lives:
+    """What all requests share: the memory that they may take together. Used from one event loop, but for `release`."""
+
+    def __init__(self, settings: ServeSettings) -> None:
+        self.limits = settings
+        self.pending = 0
+        """Bytes that requests hold now: bodies, what was parsed from them, and answers."""
+        self.turn = asyncio.Semaphore(1)
+        """To parse a large body: one at a time, since parsing takes most of the memory."""
+        self._lock = threading.Lock()
+        self._for_large = int(_FOR_LARGE * settings.max_pending_bytes)
+        self._reserved = 0  # requests that have a reservation
+        self._waiting: deque[tuple[int, Life, asyncio.Future[None]]] = deque()  # for one, the oldest first
+
+    async def reserve(self, life: Life, count: int) -> None:
+        """Wait until there is room for a large body and what is parsed from it, before anything of it is read.
+
+        Its client waits, as for one that reads slowly: engines that send a hundred pictures at once do not lose those
+        that are refused. Nobody waits who holds anything, and one alone always has room.
+
+        Raises:
+            BodyRefused: 429, there was none within the deadline.
+        """
+        waiting = min(count, self._for_large), life, asyncio.get_running_loop().create_future()
+        with self._lock:
+            self._waiting.append(waiting)
+            self._let_in()
+        try:
+            async with asyncio.timeout(self.limits.deadline_s):
+                await waiting[2]
+        except TimeoutError:
+            raise self.refusal(self.pending) from None
+        finally:
+            with self._lock:
+                if waiting in self._waiting:
+                    self._waiting.remove(waiting)
+
+    def add(self, count: int) -> None:
+        """Count bytes that a request takes."""
+        with self._lock:
+            self.pending += count
+
+    def release(self, count: int, *, ends: bool = False) -> None:
+        """Give bytes back, from any thread; ``ends``: a request with a reservation does."""
+        with self._lock:
+            self.pending -= count
+            self._reserved -= ends
+            if self._waiting:
+                self._waiting[0][2].get_loop().call_soon_threadsafe(self._look)
+
+    def refusal(self, others: int) -> BodyRefused:
+        """What is answered where others leave too little."""
+        message = f"other requests take {others:,} of {self.limits.max_pending_bytes:,} bytes (max_pending_bytes)"
+        return BodyRefused(Failure(429, "too_many_bytes", f"{message}: try again later", retry_after_s=_RETRY_S))
+
+    def _look(self) -> None:
+        with self._lock:
+            self._let_in()
+
+    def _let_in(self) -> None:
+        """Give those their reservation that have room, in order; the lock is held."""
+        while self._waiting and (not self._reserved or self.pending + self._waiting[0][0] <= self._for_large):
+            count, life, freed = self._waiting.popleft()
+            if not freed.done():  # else nobody waits any more
+                self._reserved += 1
+                self.pending += count
+                life.reserve(count)
+                freed.set_result(None)
+
+
+class Life:
+    """One request; all of it is used from the event loop."""
+
+    def __init__(self, lives: Lives, scope: Scope, receive: Receive, send: Send) -> None:
+        """Begin: nothing is read, and nothing is held."""
+        sent = dict(scope["headers"])
+        given = sent.get(b"x-request-id", b"").decode("latin-1")
+        self.id = given if _ID.fullmatch(given) else uuid.uuid4().hex
+        """The caller's, if it is valid."""
+        self.lives, self.status = lives, 500
+        self.state: State = "reading"
+        self.headers: dict[str, str] = {}
+        """That its answer gets, besides those of its route."""
+        self.log: dict[str, Any] = {}
+        """What its line in the log says of it, besides."""
+        self.bytes = 0
+        """That it holds, or has reserved."""
+        self._began = time.perf_counter()
+        self._receive, self._send = receive, send
+        declared = sent.get(b"content-length", b"0")
+        self._declared = int(declared) if declared.isdigit() else 0
+        self._waits_for_us = b"expect" in sent  # the client sends the body only when it is read
+        is_form = sent.get(b"content-type", b"").startswith(b"multipart/form-data")
+        self._most = self._declared * (1 if is_form else 2) if self._declared > SMALL else 0  # to be reserved
+        self._is_large, self._spare = False, 0  # whether it has a reservation; of it, what is not taken
+        self._until = asyncio.get_running_loop().time() + lives.limits.body_timeout_s
+        self._seen, self._more = 0, True  # of the body
+        self._left_s: float | None = None  # of the deadline, which begins with the work
+        self._work: Work[Any] | None = None
+
+    async def lead(self, app: ASGIApp, scope: Scope) -> None:
+        """Let the application answer; whatever happens, all that is held is given back here, and nowhere else."""
+        scope["state"]["life"] = self
+        most_items.set(self.lives.limits.max_items)
+        try:
+            await app(scope, self.receive, self.send)
+        finally:
+            self.state, work, self._work = "ended", self._work, None
+            give = partial(self.lives.release, self.bytes, ends=self._is_large)
+            if work is None:
+                give()
+            else:  # a thread may still work on what was sent
+                work.give_up()
+                work.add_done_callback(lambda _: give())
+
+    # --- bytes
+
+    def reserve(self, count: int) -> None:
+        """Have bytes that it will take at most; they are counted already."""
+        self._is_large, self._spare = True, count
+        self.bytes += count
+
+    def take(self, count: int) -> None:
+        """Take more bytes.
+
+        Raises:
+            BodyRefused: 429, other requests leave too little; a single request always fits.
+        """
+        reserved = min(count, self._spare)
+        self._spare -= reserved
+        count -= reserved
+        others, limit = self.lives.pending - self.bytes, self.lives.limits.max_pending_bytes
+        if count and others and others + self.bytes + count > limit:
+            raise self.lives.refusal(others)
+        self._add(count)
+
+    def give_back(self, count: int = 0) -> None:
+        """Give back bytes that were taken, and what was reserved and not taken."""
+        count, self._spare = count + self._spare, 0
+        self.bytes -= count
+        self.lives.release(count)
+
+    def _add(self, count: int) -> None:
+        self.bytes += count
+        self.lives.add(count)
+
+    # --- reading
+
+    async def receive(self) -> Message:
+        """The next chunk of the body.
+
+        Raises:
+            BodyRefused: 413 too large, 408 too slow, 429 too much at once.
+        """
+        if not self._more:
+            return await self._receive()  # returns when the client leaves
+        self._check_size()
+        if self._most:
+            most, self._most, began = self._most, 0, time.perf_counter()
+            await self.lives.reserve(self, most)
+            waited_s = time.perf_counter() - began
+            self._until += waited_s
+            self._left_s = self.lives.limits.deadline_s - waited_s
+        try:
+            message = await self._next(self._until)
+        except TimeoutError:
+            limit = f"{self.lives.limits.body_timeout_s:g} s (body_timeout_s): send less at once"
+            raise BodyRefused(Failure(408, "body_timeout", f"the body did not arrive within {limit}")) from None
+        self.take(len(message.get("body", b"")))
+        self._check_size()
+        return message
+
+    async def _next(self, until: float) -> Message:
+        async with asyncio.timeout_at(until):
+            message = await self._receive()
+        self._seen += len(message.get("body", b""))
+        self._more = message.get("more_body", False)
+        return message
+
+    def _check_size(self) -> None:
+        if (size := max(self._declared, self._seen)) > (most := self.lives.limits.max_body_bytes):
+            message = f"the body has at least {size:,} bytes, the limit is {most:,} (max_body_bytes): send less at once"
+            raise BodyRefused(Failure(413, "body_too_large", message))
+
+    async def _drop_rest(self) -> None:
+        """Receive and drop the rest of a body: closing the connection before would lose the answer."""
+        while self._more and not self._waits_for_us:
+            try:
+                await self._next(min(self._until, asyncio.get_running_loop().time() + _LINGER_S))
+            except TimeoutError:
+                return
+
+    # --- working
+
+    async def work(self, pool: Pool, call: Callable[[], T], inputs: int = 1) -> tuple[T, float]:
+        """Wait for a thread and for the call; return its result, and how many seconds it had waited.
+
+        A call whose deadline passed or whose client left is dropped if it still waits, with all that it holds; a
+        running one keeps its thread and ends with the current item, see :func:`.pool.still_wanted`.
+
+        Args:
+            pool: of the threads.
+            call: what to compute.
+            inputs: how many it brings along.
+
+        Raises:
+            Refused: 429, the queue is full; 504, the deadline passed; 499, the client left; 503, the pool is closed.
+        """
+        self.state, deadline_s = "working", self.lives.limits.deadline_s
+        left_s, began = deadline_s if self._left_s is None else self._left_s, time.perf_counter()
+        work = self._work = pool.submit(call, inputs)
+        answer, leaving = asyncio.wrap_future(work), asyncio.ensure_future(self._leaves())
+        either: set[asyncio.Future[Any]] = {answer, leaving}
+        try:
+            await asyncio.wait(either, timeout=max(0.0, left_s), return_when=asyncio.FIRST_COMPLETED)
+            if answer.done():
+                self._work = None  # which holds its error, which holds this frame
+                return answer.result()
+            if leaving.done():
+                leaving.result()  # raises an error of the rest of the request
+                raise Refused(Failure(499, "client_left", "the client closed the connection"))
+            message = f"no answer within {deadline_s:g} s (deadline_s): send less at once, or try again later"
+            raise Refused(Failure(504, "deadline_exceeded", message))
+        finally:
+            self._left_s = left_s - (time.perf_counter() - began)
+            work.give_up()
+            answer.cancel()
+            leaving.cancel()
+            # an error of the call holds this frame: none of these may hold the error, or what was sent stays until
+            # the garbage collector looks for circles
+            del call, work, answer, leaving, either
+
+    async def _leaves(self) -> None:
+        """Return when the client has left."""
+        while (await self.receive())["type"] != "http.disconnect":
+            pass  # an empty body that was not read
+
+    # --- writing
+
+    def answer(self, pieces: list[bytes]) -> Response:
+        """The answer in JSON; while its client takes it, its bytes count as the body's do."""
+        self._add(sum(map(len, pieces)))
+        return _JsonAnswer(self, pieces)
+
+    async def send(self, message: Message) -> None:
+        """Send a part of the answer, as the application has it."""
+        if message["type"] == "http.response.start":
+            await self._drop_rest()
+            self.state, self.status = "writing", message["status"]
+            message.setdefault("headers", []).append((b"x-request-id", self.id.encode("latin-1")))
+        await self._send(message)
+
+    @property
+    def seconds(self) -> float:
+        """Since it began."""
+        return time.perf_counter() - self._began
+
+
+class _JsonAnswer(Response):
+    """An answer that is made; each piece is dropped when it is sent."""
+
+    media_type = "application/json"
+
+    def __init__(self, life: Life, pieces: list[bytes]) -> None:
+        self._life, self._pieces = life, pieces
+        super().__init__(headers={"content-length": str(sum(map(len, pieces)))})
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Send it."""
+        await send({"type": "http.response.start", "status": self.status_code, "headers": self.raw_headers})
+        self._pieces.reverse()
+        while self._pieces:
+            body = self._pieces.pop()
+            await send({"type": "http.response.body", "body": body, "more_body": bool(self._pieces)})
+            self._life.give_back(len(body))
+
+
+class Living:
+    """The outermost layer: makes the life of each request, and counts and logs it when it has ended."""
+
+    def __init__(self, app: ASGIApp, lives: Lives, metrics: Metrics) -> None:
+        self._app, self._lives, self._requests, self._seconds = app, lives, metrics.requests, metrics.seconds
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Answer."""
+        if scope["type"] != "http":
+            await self._app(scope, receive, send)
+            return
+        life, inner = Life(self._lives, scope, receive, send), routed(scope)
+        token = request_id.set(life.id)
+        try:
+            await life.lead(self._app, inner)
+        finally:
+            route = getattr(inner.get("route"), "path", "other")  # the template, so that metrics have few labels
+            self._requests.labels(route, str(life.status)).inc()
+            self._seconds.labels(route).observe(life.seconds)
+            level = logging.DEBUG if scope["path"] in PROBES else logging.INFO
+            said = {"method": scope["method"], "path": scope["path"], "status": life.status}
+            log.log(level, "request", extra={**said, "seconds": round(life.seconds, 6), **life.log})
+            request_id.reset(token)
