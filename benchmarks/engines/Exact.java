@@ -31,6 +31,7 @@ import com.yahoo.slime.Inspector;
 import com.yahoo.slime.ObjectTraverser;
 import com.yahoo.slime.Slime;
 import com.yahoo.slime.SlimeUtils;
+import com.yahoo.slime.Type;
 import com.yahoo.tensor.Tensor;
 import com.yahoo.tensor.TensorAddress;
 import java.io.IOException;
@@ -79,8 +80,8 @@ public class Exact extends Searcher {
     private static Hit hit(Inspector document, double score, Set<String> shown) {
         Hit hit = new Hit(id(document), score);
         if (shown.contains("documentid")) hit.setField("documentid", id(document));
-        for (String name : List.of("sku", "title", "photo"))
-            if (shown.contains(name) && document.field(name).valid()) hit.setField(name, document.field(name).asString());
+        for (String name : shown)
+            if (document.field(name).type() == Type.STRING) hit.setField(name, document.field(name).asString());
         hit.setFilled("default");
         return hit;
     }
@@ -182,11 +183,11 @@ public class Exact extends Searcher {
             into.setString("id", id(document));
             Cursor fields = into.setObject("fields");
             document.traverse((ObjectTraverser) (name, value) -> {
-                if (!name.equals("clip")) {
+                if (value.type() != Type.ARRAY) {
                     SlimeUtils.setObjectEntry(value, name, fields);
                     return;
                 }
-                Cursor tensor = fields.setObject("clip");
+                Cursor tensor = fields.setObject(name);
                 tensor.setString("type", "tensor<float>(x[" + value.entries() + "])");
                 SlimeUtils.copyArray(value, tensor.setArray("values"));
             });

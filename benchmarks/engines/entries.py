@@ -8,15 +8,15 @@ from __future__ import annotations
 import json
 import os
 import tempfile
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import AbstractContextManager, closing, contextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from . import elasticsearch, opensearch, weaviate
+from . import elasticsearch, opensearch, redis, solr, vespa, weaviate
 from .demo import Demo
 from .opensearch import ROOT, NotHere, need
 from .pages import ClaimFailed, Page
@@ -31,7 +31,10 @@ class Filled:
     address: str
     effort: int | None = None  # that the page's own query uses; None: what the index has
     inside: Callable[[str], list[str]] | None = None  # text -> ids, where the engine itself asks the service
-    notes: Sequence[str] = field(default_factory=tuple)  # what else was checked
+    named: str | None = None  # for the tables, where not all of the engine runs, or it cannot be asked
+    function: str = ""  # FILE.py:NAME, where there is no address
+    kind: str = ""  # of such an index
+    words: bool = True  # whether its search by words is the engine's own
 
 
 Entry = Callable[[Demo], AbstractContextManager[Filled]]
@@ -261,6 +264,81 @@ def weaviate_node(demo: Demo) -> Iterator[Filled]:
                 return [str(one.properties["sku"]) for one in found]
 
             yield Filled(page.address(), inside=inside)
+
+
+@entry("vespa")
+def vespa_container(demo: Demo) -> Iterator[Filled]:
+    """Vespa's container of Maven Central with our files; its embedders ask the service, a searcher of ours compares."""
+    import httpx
+
+    page = page_of("vespa", demo, {})
+    services, schema, query = (
+        page.written((CONFIGS / "vespa" / name).read_text("utf-8"))
+        for name in ("services.xml", "product.sd", "query.json")
+    )
+    documents = [{"sku": row["sku"], "title": row["title"], "image_clip": row["clip"].tolist()} for row in demo.rows()]
+    asked: dict[str, Any] = {**json.loads(query), "timeout": "20s"}
+    with (
+        vespa.started(documents, services=services, schema=schema) as url,
+        httpx.Client(base_url=url, timeout=60) as client,
+    ):
+
+        def inside(text: str) -> list[str]:
+            found = client.post("/search/", json={**asked, "text": text}).raise_for_status().json()["root"]
+            return [hit["fields"]["sku"] for hit in found.get("children", [])]
+
+        address = page.address().replace("vespa://vespa:8080", url.replace("http", "vespa"))
+        named = f"Vespa {vespa.VERSION}, container (a searcher of ours compares the vectors)"
+        yield Filled(address, inside=inside, named=named, words=False)
+
+
+def function_of(page: Page) -> str:
+    """Write the page's ``shop.py`` into its folder; what ``--function`` is given."""
+    (page.folder / "shop.py").write_text(page.function(), encoding="utf-8")
+    return f"{page.folder}/shop.py:search"
+
+
+@entry("chroma")
+def chroma(demo: Demo) -> Iterator[Filled]:
+    """Chroma, of PyPI, in a folder."""
+    try:
+        from chromadb import __version__
+    except ImportError:
+        raise NotHere("chromadb is not installed") from None
+    with folder_for("chroma") as folder:
+        page = page_of("chroma", demo, {'"./shop"': f'"{folder}/shop"'})
+        page.folder = folder
+        page.run_python("I start anew")
+        page.run_python("I have an index")
+        check_hits(page)
+        yield Filled("", named=f"Chroma {__version__}", function=function_of(page), kind="hnsw")
+
+
+@entry("redis")
+def redis_server(demo: Demo) -> Iterator[Filled]:
+    """Redis with its query engine, of PyPI."""
+    with redis.started() as port, folder_for("redis") as folder:
+        page = page_of("redis", demo, {'redis.Redis("redis", 6379': f'redis.Redis("127.0.0.1", {port}'})
+        page.folder = folder
+        page.run_python("I start anew")
+        page.run_python("I have an index")
+        check_hits(page)
+        named = f"Redis {redis.VERSION}, RediSearch"
+        yield Filled("", named=named, function=function_of(page), kind="HNSW")
+
+
+@entry("solr")
+def solr_server(demo: Demo) -> Iterator[Filled]:
+    """Solr's core of Maven Central."""
+    page = page_of("solr", demo, {})
+    (vectors,) = (block.text for block in page.blocks("I start anew") if block.language == "xml")
+    with solr.started(vectors) as url, folder_for("solr") as folder:
+        page = page_of("solr", demo, {"http://solr:8983/solr/products": url})
+        page.folder = folder
+        page.run_python("I start anew")
+        page.run_python("I have an index")
+        check_hits(page)
+        yield Filled("", named=f"Solr {solr.VERSION}", function=function_of(page), kind="hnsw")
 
 
 def check_vectors(address: str, demo: Demo) -> None:

@@ -59,6 +59,17 @@ class Page:
                 return found[1]
         raise ClaimFailed(f"{self.path} gives no address of an index")
 
+    def function(self) -> str:
+        """The ``shop.py`` of an engine without an address: what its function ``search`` is in.
+
+        Raises:
+            ClaimFailed: the page has none.
+        """
+        for block in self.blocks("I have an index"):
+            if block.language == "python" and "def search(" in block.text:
+                return block.text
+        raise ClaimFailed(f"{self.path} has no function search")
+
     def run_python(self, section: str) -> None:
         """Run Python's blocks of a section, one after the other.
 

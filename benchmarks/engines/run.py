@@ -21,6 +21,7 @@ from typer.testing import CliRunner
 
 from benchmarks.page import table, write_blocks
 from reco_plugin.cli.app import app
+from reco_plugin.compare import FunctionIndex, load_function
 from reco_plugin.engines import Engine, Question, open_index
 from reco_plugin.files import whole_file
 from reco_plugin.types import Vectors
@@ -71,21 +72,21 @@ def main(
 
 def measured(demo: Demo, filled: Filled) -> dict[str, Any]:
     """What an engine finds: shares in per cent."""
-    with closing(open_index(filled.address)) as index:
+    with closing(_opened(demo, filled)) as index:
         said = index.describe()
-        if said.documents != len(demo.products):
+        if filled.address and said.documents != len(demo.products):
             raise ClaimFailed(f"{filled.address} holds {said.documents:,} documents, not {len(demo.products):,}")
 
         sides = {"plain": demo.plain, "refined": demo.refined}
         exact = {side: demo.nearest(vectors, K) for side, vectors in sides.items()}
         found = {side: _ask(index, vectors, effort=filled.effort) for side, vectors in sides.items()}
-        for side, vectors in sides.items():
+        for side, vectors in sides.items() if filled.address else ():  # a function has no exact search
             here = _ask(index, vectors[:_CHECKED], exact=True)
             if _kept(here, exact[side][:_CHECKED]) < 0.99:  # but for equal scores
                 raise ClaimFailed(f"{filled.address}: exact search finds others than a comparison of all vectors")
     row: dict[str, Any] = {
-        "engine": said.engine,
-        "index": " ".join(filter(None, [said.index.partition(":")[0], said.compression])),
+        "engine": filled.named or said.engine,
+        "index": filled.kind or " ".join(filter(None, [said.index.partition(":")[0], said.compression])),
         "run": date.today().isoformat(),
         "kept": {side: _kept(found[side], exact[side]) for side in sides},
         "first": {
@@ -99,13 +100,22 @@ def measured(demo: Demo, filled: Filled) -> dict[str, Any]:
     }
     if filled.inside is not None:
         row["inside"] = _inside(demo, filled, found["refined"])
-    row["compare"] = _compared(demo, filled.address)
+    row["compare"] = _compared(demo, filled)
     return row
 
 
-def _compared(demo: Demo, address: str) -> dict[str, Any]:
+def _opened(demo: Demo, filled: Filled) -> Engine:
+    """The index by its address, or by the page's own function."""
+    if filled.address:
+        return open_index(filled.address)
+    function = load_function(filled.function)
+    assert not isinstance(function, FunctionIndex)
+    return FunctionIndex(function, demo.dimension)
+
+
+def _compared(demo: Demo, filled: Filled) -> dict[str, Any]:
     """What ``reco compare`` says of the index: its verdict with judgments and without, and nDCG@10 of each way."""
-    said = dict[str, Any]()
+    said, address = dict[str, Any](), filled.address or f"--function={filled.function}"
     for known, judgments in (("unjudged", []), ("judged", ["--qrels", str(demo.folder / "qrels")])):
         command = ["compare", address, "--json", "--model", str(MODEL), "--memory", str(demo.folder / "memory"),
                    "--queries", str(demo.folder / "queries.jsonl"), "--out", str(demo.folder / known)]  # fmt: skip
@@ -115,7 +125,8 @@ def _compared(demo: Demo, address: str) -> dict[str, Any]:
         told = json.loads(ran.stdout)
         said[known] = told["verdict"]["decision"]
         if known == "judged":
-            said["nDCG@10"] = {way: 100 * of[f"nDCG@{K}"][0] for way, of in told["judged"].items() if way != "queries"}
+            ways = (way for way in told["judged"] if way != "queries" and (filled.words or "text" not in way))
+            said["nDCG@10"] = {way: 100 * told["judged"][way][f"nDCG@{K}"][0] for way in ways}
     return said
 
 

@@ -28,9 +28,8 @@ _SOURCE = Path(__file__).with_name("Exact.java")
 _SERVICES = """<?xml version="1.0" encoding="utf-8" ?>
 <services version="1.0">
   <container id="default" version="1.0">
-    <search><chain id="default" inherits="vespa"><searcher id="reco.Exact"/></chain></search>
-    <handler id="reco.Exact$Documents"><binding>http://*/document/v1/*</binding></handler>
-    <http><server id="default" port="{port}"/></http>
+    <search/>
+    <document-api/>
   </container>
   <content id="products" version="1.0">
     <min-redundancy>1</min-redundancy>
@@ -38,6 +37,13 @@ _SERVICES = """<?xml version="1.0" encoding="utf-8" ?>
   </content>
 </services>
 """
+_STANDING_IN = {  # in services.xml, for what asks content nodes
+    "<search/>": '<search><chain id="default" inherits="vespa"><searcher id="reco.Exact"/></chain></search>',
+    "<document-api/>": (
+        '<handler id="reco.Exact$Documents"><binding>http://*/document/v1/*</binding></handler>'
+        '<http><server id="default" port="{port}"/></http>'
+    ),
+}
 _SCHEMA = """schema product {{
     document product {{
         field sku type string {{ indexing: summary | attribute }}
@@ -76,13 +82,21 @@ def install(home: Path = HOME) -> Path:
 
 @contextmanager
 def started(
-    documents: Sequence[Mapping[str, Any]], metric: str = "prenormalized-angular", *, wait_s: float = 180
+    documents: Sequence[Mapping[str, Any]],
+    metric: str = "prenormalized-angular",
+    *,
+    services: str = _SERVICES,
+    schema: str | None = None,
+    wait_s: float = 180,
 ) -> Iterator[str]:
     """A container on a free port of this machine; its URL. Everything that it wrote is gone afterwards.
 
     Args:
-        documents: of the schema ``product``: ``sku``, ``title``, ``photo``, ``price`` and ``clip``, where they have it.
+        documents: of the schema ``product``: ``sku``, ``title``, ``photo``, ``price`` and ``clip``, where they have it;
+            of another schema its fields, with ``sku``.
         metric: ``distance-metric`` of the schema.
+        services: ``services.xml``; what asks content nodes in it is replaced.
+        schema: ``product.sd``, where it is another one.
         wait_s: seconds until it must answer.
 
     Raises:
@@ -91,10 +105,13 @@ def started(
     home = install()
     with tempfile.TemporaryDirectory(prefix="reco-vespa-", ignore_cleanup_errors=True) as name:
         folder, port = Path(name), free_port()
-        dimension = next(len(one["clip"]) for one in documents if one.get("clip"))
         (folder / "app" / "schemas").mkdir(parents=True)
-        (folder / "app" / "services.xml").write_text(_SERVICES.format(port=port), encoding="utf-8")
-        schema = _SCHEMA.format(dimension=dimension, metric=metric)
+        for asked, ours in _STANDING_IN.items():
+            services = services.replace(asked, ours.format(port=port))
+        (folder / "app" / "services.xml").write_text(services, encoding="utf-8")
+        if schema is None:
+            dimension = next(len(one["clip"]) for one in documents if one.get("clip"))
+            schema = _SCHEMA.format(dimension=dimension, metric=metric)
         (folder / "app" / "schemas" / "product.sd").write_text(schema, encoding="utf-8")
         kept = [{key: value for key, value in one.items() if value is not None} for one in documents]
         (folder / "documents.json").write_text(json.dumps(kept), encoding="utf-8")
@@ -107,7 +124,7 @@ def started(
                     *(f"{folder}/app", f"{folder}/documents.json", metric),
                 ],
                 cwd=folder, stdout=output, stderr=subprocess.STDOUT,
-                env={"PATH": os.environ["PATH"], "VESPA_HOME": str(folder)},
+                env={"PATH": os.environ["PATH"], "VESPA_HOME": str(folder), "VESPA_SECRET_RECO_API_KEY": "any"},
             )  # fmt: skip
         try:
             url = f"http://127.0.0.1:{port}"

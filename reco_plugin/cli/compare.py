@@ -46,6 +46,13 @@ class _Compared(OpenOptions):
             help="Instead of INDEX: what an engine found, in TREC's form; repeat it, at least for plain and refined.",
         ),
     ] = None
+    function: Annotated[
+        str | None,
+        typer.Option(
+            metavar="FILE.py:NAME",
+            help="Instead of INDEX: your own function that searches an engine without an address. The file is run.",
+        ),
+    ] = None
     verdicts: Annotated[
         list[Path] | None,
         typer.Option(metavar="FILE", help="Marks that a person saved on the page; repeat it for more people."),
@@ -107,10 +114,13 @@ def compare_command(
             _tell_alone(said, as_json=as_json)
             return
         raise ConfigError("give real queries: --queries FILE")
-    if (index is None) == (not said.run):
-        raise ConfigError("give the address of an index, or --run plain=FILE and --run refined=FILE in its place")
+    if sum((index is not None, bool(said.run), said.function is not None)) != 1:
+        raise ConfigError(
+            "give the address of an index, or in its place --function FILE.py:NAME, or --run plain=FILE and --run "
+            "refined=FILE"
+        )
     asks_index = {"--cut-off": said.cut_off is not None, "--compress": said.compress, "--template": bool(said.template)}
-    if index is None and (idle := [flag for flag, is_given in asks_index.items() if is_given]):
+    if said.run and (idle := [flag for flag, is_given in asks_index.items() if is_given]):
         raise ConfigError(f"{' and '.join(idle)} would do nothing: runs are read as they are, and no index is asked")
     for module in ("jinja2", "matplotlib"):
         need(module, "reco compare", "report")
@@ -148,14 +158,20 @@ def _tell_alone(said: _Compared, *, as_json: bool) -> None:
 
 
 def _compare(index: str | None, queries: str, said: _Compared, options: dict[str, Any]) -> tuple[Comparison, Path]:
-    from ..compare import compare, compare_runs, read_queries
+    from ..compare import FunctionIndex, compare, compare_runs, load_function, read_queries
     from ..engines import open_index, parse_address
 
     log = read_queries(queries).sample(said.limit, said.seed)
     target = options.pop("target", None)
+    if said.run:
+        return compare_runs(log, dict(map(_named, said.run)), _asked(said, Path(), target, options)), Path()
     if index is None:
-        runs = dict(map(_named, said.run or ()))
-        return compare_runs(log, runs, _asked(said, Path(), target, options)), Path()
+        function, pictures = load_function(said.function or ""), Path()
+        asked = _asked(said, pictures, target, options)
+        with reco_of(said.model, said.existing, on_memory_failure="fail") as reco, _bar(log) as progress:
+            if not isinstance(function, FunctionIndex):
+                function = FunctionIndex(function, reco.manifest.fingerprint.dimension, name=said.function or "")
+            return compare(reco, function, log, asked, progress), pictures
     address = parse_address(index)
     pictures = Path(address.images or ".").expanduser()
     asked = _asked(said, pictures, target, options)

@@ -8,11 +8,12 @@
 The index is only read.
 """
 
+from .function import FunctionIndex, load_function
 from .judgments import Clicks, Judgments, read_clicks, read_judgments
 from .marks import Marks, read_marks
 from .queries import QueryLog, SearchQuery, read_queries
 from .run import CompareOptions, Comparison, compare, compare_runs
-from .search import FunctionIndex, SearchHow
+from .search import SearchHow
 from .verdict import Advice, SwitchRule
 
 __all__ = [
@@ -29,6 +30,7 @@ __all__ = [
     "SwitchRule",
     "compare",
     "compare_runs",
+    "load_function",
     "read_clicks",
     "read_judgments",
     "read_marks",

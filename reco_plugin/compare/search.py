@@ -10,7 +10,7 @@ from typing import TypeAlias
 import numpy as np
 import numpy.typing as npt
 
-from ..engines import Description, Engine, IndexHit, Page, Question
+from ..engines import Description, Engine, IndexHit, Question
 from ..engines.comparing import similarities
 from ..errors import EngineError, EngineUnavailable
 from ..types import Vectors
@@ -255,49 +255,3 @@ def _by_scan(
             best[place] = sorted([*best[place], *found], key=lambda hit: -hit.score)[:k]
     firsts = iter(best)
     return {side: dict(zip(rows.tolist(), firsts, strict=False)) for side in asked}
-
-
-class FunctionIndex:
-    """An engine that has no address: a function that searches it; see :class:`~reco_plugin.engines.Engine`.
-
-    Nothing is known of such an index but what is said here, so its vectors are not checked.
-    """
-
-    def __init__(
-        self, search: AskIndex, dimension: int, *, searches_text: bool = False, name: str = "a function"
-    ) -> None:
-        """Take a function of a :class:`~reco_plugin.engines.Question` that gives hits, best first.
-
-        Args:
-            search: the function.
-            dimension: of the index's vectors.
-            searches_text: whether it takes questions without a vector.
-            name: for people.
-        """
-        self._search = search
-        self._said = Description(
-            name, name, 0, "vector", dimension, "cosine", "not known", effort=None, searches_text=searches_text
-        )
-
-    def describe(self) -> Description:
-        """What was said of it."""
-        return self._said
-
-    def scan(
-        self, *, after: str | None = None, since: str | None = None, vectors: bool = True, size: int = 1000
-    ) -> Iterator[Page]:
-        """Nothing: a function cannot be scanned."""
-        return iter(())
-
-    def search(self, question: Question) -> Sequence[IndexHit]:
-        """What the function finds; it cannot compare with each vector.
-
-        Raises:
-            EngineError: exact search is asked for.
-        """
-        if question.exact:
-            raise EngineError("a function is not asked to compare with each vector")
-        return self._search(question)
-
-    def close(self) -> None:
-        """Nothing is open."""

@@ -1,8 +1,87 @@
-"""Flags of ``reco compare`` that would do nothing."""
+"""``reco compare`` by a function of one's own, and flags that would do nothing."""
 
 from __future__ import annotations
 
+import json
+
 import pytest
+
+SHOP = """
+import numpy as np
+
+import titles
+from reco_plugin.compare import FunctionIndex
+from reco_plugin.engines import IndexHit
+
+vectors = np.random.default_rng(0).normal(size=(24, 128))
+
+
+def search(question):
+    scores = vectors @ question.vector
+    return [IndexHit(f"p{row}", float(scores[row]), titles.of(row)) for row in np.argsort(-scores)[: question.k]]
+
+
+def fails(question):
+    return {}["clip"]
+
+
+def words(question):
+    return search(question) if question.vector is not None else [IndexHit("p3", 1.0, "a red fox")]
+
+
+named = FunctionIndex(words, 128, searches_text=True, name="my shop")
+pairs = lambda question: [("p1", 0.5)]
+bare = lambda question: [IndexHit("p1", float("nan"))]
+"""
+
+
+@pytest.fixture
+def shop(work, memory):
+    """A file of functions, one beside it that it imports, and queries."""
+    (work / "shop.py").write_text(SHOP)
+    (work / "titles.py").write_text("of = 'a picture of {}'.format\n")
+    (work / "queries.txt").write_text("a red circle\na blue square\n")
+    return work
+
+
+def test_a_function_stands_in_for_an_engine_without_an_address(shop, ask):
+    told = ask("compare", "--function", "shop.py:search", "--queries", "queries.txt", "-k", 5, "--cut-off", 0.1)
+    assert told["setup"]["engine"] == "shop.py:search"
+    assert set(told["seconds"]) == {"embed", "refine", "plain", "refined"}
+    assert told["scores"]["cut_off"] == 0.1
+    rows = [json.loads(line) for line in (shop / "compare" / "queries.jsonl").read_text().splitlines()]
+    assert [len(row["plain"]) for row in rows] == [5, 5]
+    assert (shop / "compare" / "compare.html").is_file()
+    told = ask("compare", "--function", "shop.py:named", "--queries", "queries.txt")
+    assert told["setup"]["engine"] == "my shop"
+    assert "text" in told["seconds"]
+
+
+@pytest.mark.parametrize(
+    ("function", "says"),
+    [
+        ("shop.py", "is FILE.py:NAME, as in shop.py:search, got 'shop.py'"),
+        ("shop.txt:search", "is FILE.py:NAME"),
+        ("gone.py:search", "there is no file gone.py"),
+        ("shop.py:serach", "shop.py has no 'serach': did you mean 'search'?"),
+        ("shop.py:vectors", "vectors is ndarray, no function"),
+        ("broken.py:search", "the file cannot be run: ModuleNotFoundError: No module named 'nowhere'"),
+        ("shop.py:fails", r"shop.py:fails failed: KeyError: 'clip' (shop.py, line 17)"),
+        ("shop.py:pairs", "gave ('p1', 0.5): it must give IndexHits"),
+        ("shop.py:bare", "a finite number as score"),
+    ],
+)
+def test_a_function_that_cannot_be_asked_is_told_by_its_name(shop, fail, function, says):
+    (shop / "broken.py").write_text("import nowhere\n")
+    said = fail("compare", "--function", function, "--queries", "queries.txt")
+    assert says in said
+    assert not (shop / "compare").exists()
+
+
+def test_an_address_and_a_function_are_one_too_many(fail):
+    assert "give the address of an index, or in its place --function" in fail(
+        "compare", "postgresql://host/shop?table=products", "--function", "shop.py:search", "--queries", "q.txt"
+    )
 
 
 @pytest.mark.parametrize(

@@ -192,4 +192,4 @@ def test_the_flags_that_are_missing_are_named(shop, tmp_path):
     assert f"cannot be written to: {tmp_path / 'file'} is a file" in result.output
     assert "give real queries: --queries FILE" in reco_("compare", shop["address"]).output
     result = reco_("compare", "--queries", f"{shop['folder']}/queries.jsonl")
-    assert "give the address of an index, or --run" in result.output
+    assert "give the address of an index, or in its place --function" in result.output

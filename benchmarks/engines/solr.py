@@ -1,0 +1,113 @@
+"""A real Solr, of Maven Central: its core, in the Jetty that its own tests start.
+
+There is no distribution on Maven; ``python -m benchmarks.engines.solr`` fetches the core and ``solr-test-framework``,
+which starts it by HTTP (85 MB, once), starts it and waits until it is ended. It takes a JDK of Java 17, and Maven.
+Modules are not on Maven: ``llm``, by which Solr asks the service itself, is not here.
+"""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+from .opensearch import ROOT, NotHere, await_node, fetch_artifacts, free_port, need
+
+VERSION = "9.10.1"
+HOME = ROOT / ".cache" / "engines" / f"solr-{VERSION}"
+_SOURCE = Path(__file__).with_name("Solr.java")
+_CONFIG = """<config>
+  <luceneMatchVersion>9.12</luceneMatchVersion>
+  <schemaFactory class="ClassicIndexSchemaFactory"/>
+  <requestHandler name="/select" class="solr.SearchHandler"/>
+  <requestHandler name="/update" class="solr.UpdateRequestHandler"/>
+</config>
+"""
+_SCHEMA = """<schema name="products" version="1.7">
+  <uniqueKey>sku</uniqueKey>
+  <fieldType name="string" class="solr.StrField"/>
+  <fieldType name="text" class="solr.TextField">
+    <analyzer><tokenizer name="standard"/><filter name="lowercase"/></analyzer>
+  </fieldType>
+  <field name="sku" type="string" required="true"/>
+  <field name="title" type="text"/>
+  {vectors}
+</schema>
+"""
+
+
+def install(home: Path = HOME) -> Path:
+    """Fetch the jars, where that has not been done; returns their folder.
+
+    Raises:
+        NotHere: no Java or Maven, or an artifact cannot be fetched.
+    """
+    need("java", "javac", "mvn")
+    if home.is_dir():
+        return home
+    home.parent.mkdir(parents=True, exist_ok=True)
+    with tempfile.TemporaryDirectory(dir=home.parent, prefix=f".{home.name}-") as name:
+        work = Path(name)
+        artifacts = [f"org.apache.solr:{part}:{VERSION}" for part in ("solr-core", "solr-test-framework")]
+        fetch_artifacts(work, work / "home", artifacts)
+        (work / "home").rename(home)
+    return home
+
+
+@contextmanager
+def started(vectors: str, *, wait_s: float = 120) -> Iterator[str]:
+    """A server with an empty core ``products`` on a free port of this machine; the URL of the core.
+
+    Args:
+        vectors: what its schema says of vectors; it has ``sku`` and ``title`` besides.
+        wait_s: seconds until it must answer.
+
+    Raises:
+        NotHere: it cannot be had, or does not start.
+    """
+    home = install()
+    with tempfile.TemporaryDirectory(prefix="reco-solr-", ignore_cleanup_errors=True) as name:
+        folder, port = Path(name), free_port()
+        conf = folder / "cores" / "products" / "conf"
+        conf.mkdir(parents=True)
+        (folder / "cores" / "solr.xml").write_text("<solr/>", encoding="utf-8")
+        (conf.parent / "core.properties").write_text("name=products\n", encoding="utf-8")
+        (conf / "schema.xml").write_text(_SCHEMA.format(vectors=vectors), encoding="utf-8")
+        (conf / "solrconfig.xml").write_text(_CONFIG, encoding="utf-8")
+        log = folder / "log"
+        with log.open("wb") as output:
+            process = subprocess.Popen(
+                [
+                    *("java", "-Xmx512m", "-XX:+UseSerialGC", f"-Dsolr.log.dir={folder}", "-cp", f"{home}/*"),
+                    *(str(_SOURCE), str(folder / "cores"), str(port)),
+                ],
+                cwd=folder, stdout=output, stderr=subprocess.STDOUT,
+            )  # fmt: skip
+        try:
+            await_node("Solr", f"http://127.0.0.1:{port}/solr/products", process, log, wait_s, "/select?q=*:*")
+            yield f"http://127.0.0.1:{port}/solr/products"
+        finally:
+            process.kill()  # an end in order takes seconds, and all that it wrote goes with the folder
+            process.wait()
+
+
+def main() -> None:
+    """Run a server until it is interrupted."""
+    field = '<fieldType name="clip" class="solr.DenseVectorField" vectorDimension="512" similarityFunction="cosine"/>'
+    try:
+        with started(f'{field}<field name="clip" type="clip" stored="false"/>') as url:
+            print(f"Solr {VERSION}: {url}", flush=True)
+            while True:
+                time.sleep(3600)
+    except KeyboardInterrupt:
+        pass
+    except NotHere as reason:
+        sys.exit(str(reason))
+
+
+if __name__ == "__main__":
+    main()
