@@ -364,6 +364,11 @@ def share_cores(threads: int) -> None:
         os.environ.setdefault(name, str(threads))
 
 
+def environment(**variables: str) -> dict[str, str]:
+    """The environment of a process to be started, with these variables."""
+    return {**os.environ, **variables}
+
+
 def load_settings(**arguments: Any) -> Settings:
     """Read the settings; arguments that are None count as not given.
 

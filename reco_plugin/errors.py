@@ -17,6 +17,7 @@
     │   └── SessionTimeout     it did not answer before the deadline
     ├── EngineError            an index of a search engine: it refuses, or has another form than is said
     │   └── EngineUnavailable  it cannot be reached, or is overloaded
+    ├── LearningDied           the process that learned from a memory's pairs ended without a result
     └── MemoryStoreError       the store of pairs
         ├── MemoryUnavailable  the server cannot be reached, or went down
         │   └── MemoryOverloaded   it refuses more work for now
@@ -140,6 +141,10 @@ class EngineError(RecoError):
 
 class EngineUnavailable(EngineError):
     """The engine cannot be reached, starts, or is overloaded; it may answer later."""
+
+
+class LearningDied(RecoError):
+    """The process that learned from a memory's pairs ended without a result, as where RAM runs out."""
 
 
 class MemoryStoreError(RecoError):

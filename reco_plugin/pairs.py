@@ -14,6 +14,7 @@ from typing import Any
 import numpy as np
 
 from .calibration import Calibration
+from .calibration.apart import APART, learn_apart
 from .calibration.calibrate import ENOUGH
 from .calibration.feedback import Feedback, Opinion
 from .calibration.learn import STEPS, learn, unfinished, witness
@@ -381,7 +382,8 @@ class PairMemory:
 
     def _fit(self, progress: Callable[[int], object]) -> Calibration | None:
         try:
-            state = learn(self.store, self._neighbours, progress=progress)
+            apart = self.learns_behind and len(self) >= APART
+            state = (learn_apart if apart else learn)(self.store, self._neighbours, progress=progress)
             if state is not None and (check := state.check) is not None and check.by_chance:
                 warnings.warn(f"{check}; {check.meaning}", stacklevel=2)
             self._tried = len(self)

@@ -34,7 +34,7 @@ LEVELS = {  # a module, or a package with all that is in it; each may import its
             "encode fuse train.graph_file train.parity",
             "api_encoder calibration.closed_form train.recipe",
             "calibration.learn opinions train.triton",
-            "same_encoder train.precision",
+            "calibration.apart same_encoder train.precision",
             "pairs refine towers",
             "guard match score train",
             "client match_index reco",

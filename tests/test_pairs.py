@@ -552,6 +552,19 @@ def test_many_unjudged_pairs_are_left_to_a_calibration(reco, caplog):
     assert (judged(reco), pairs_known(reco)) == (True, 471)
 
 
+def test_a_service_learns_from_many_pairs_in_a_process_of_its_own(reco, monkeypatch):
+    begun = list[int]()
+    monkeypatch.setattr(pairs_module, "learn_apart", lambda store, *_, **__: begun.append(store.count()))
+    monkeypatch.setattr(pairs_module, "APART", 310)
+    for behind, rows, apart in ((True, 300, []), (True, 310, [310]), (False, 311, [310])):
+        reco.memory.learns_behind = behind
+        reco.memory.add(made(reco, rows, f"{rows} "))
+        until(lambda: not threads())
+        assert begun == apart
+        reco.memory.learns_behind = False
+        reco.memory.remove(all_ids(reco))
+
+
 def test_closing_ends_a_fit(model):
     with Reco.open(model, memory=":memory:") as reco:
         reco.memory.learns_behind = True

@@ -15,7 +15,7 @@ import numpy as np
 import numpy.typing as npt
 
 from ..defaults import NEIGHBOURS, PAIRS_IN_RAM
-from ..errors import ConfigError, InputError, MemoryStoreError
+from ..errors import ConfigError, InputError, LearningDied, MemoryStoreError
 from ..fuse import Refining
 from ..memory import Header, Memory
 from ..options import RefineOptions
@@ -34,6 +34,8 @@ STEPS = 1 + _COMPARED + _FITTED + 1
 """Progress per pair: it is read, compared by image and by text, fitted to, by either and in the self-check, and
 written."""
 _AT_ONCE = 256
+SEARCHED_AT_ONCE = 8
+"""Queries of one search: Qdrant Edge lets nobody else search meanwhile."""
 _BESIDE_AT_ONCE = 100_000  # of long lists, in products of some hundred rows; 0.4 GB of D = 512
 _SHARE = 0.5  # of the free RAM that learning may take: the rest is for those who ask meanwhile
 _VECTORS, _BESIDE = 3, 1_200  # of a pair: vectors, with those of one side while it is sorted; bytes beside them
@@ -59,27 +61,32 @@ def learn(store: Memory, k: int, *, progress: Callable[[int], object] = int) -> 
     Returns:
         None where there are too few pairs, or too equal ones; then the memory holds no state either.
     """
+    with noted(store, store.count()):
+        return learn_noted(store, k, progress)
+
+
+def learn_noted(store: Memory, k: int, progress: Callable[[int], object]) -> Calibration | None:
+    """Learn, see :func:`learn`, where the note is there already."""
     count = store.count()
-    with _noted(store, count):
-        pairs = _read(store, count if count >= FEWEST else 0, progress)
-        learned = _calibrate(pairs, k, progress) if len(pairs) else None
-        if learned is None:
-            if store.header.calibration:
-                store.set_calibration({})
-            return None
-        _set_witnesses(store, pairs.ids, learned.witnesses, progress)
-        store.flush()
-        state = replace(learned.state, pairs=count)
-        before = _stored_match(store.header.calibration)
-        group = str(before.get("group", ""))
-        kept = before if state.fitted else _only_group(group)  # what is known of matches counts until they asked again
-        # after those that it was learned from: until then, the old state counts
-        store.set_calibration({**state.to_json(), **({"match": dict(kept)} if kept else {})})
-        if state.fitted:
-            _ask(store, pairs, state, k, group, progress)
-        if count > len(pairs):
-            _witness_others(store, learned, count - len(pairs), progress)
-        return state
+    pairs = _read(store, count if count >= FEWEST else 0, progress)
+    learned = _calibrate(pairs, k, progress) if len(pairs) else None
+    if learned is None:
+        if store.header.calibration:
+            store.set_calibration({})
+        return None
+    _set_witnesses(store, pairs.ids, learned.witnesses, progress)
+    store.flush()
+    state = replace(learned.state, pairs=count)
+    before = _stored_match(store.header.calibration)
+    group = str(before.get("group", ""))
+    kept = before if state.fitted else _only_group(group)  # what is known of matches counts until they asked again
+    # after those that it was learned from: until then, the old state counts
+    store.set_calibration({**state.to_json(), **({"match": dict(kept)} if kept else {})})
+    if state.fitted:
+        _ask(store, pairs, state, k, group, progress)
+    if count > len(pairs):
+        _witness_others(store, learned, count - len(pairs), progress)
+    return state
 
 
 def _ask(
@@ -205,7 +212,9 @@ def _refining(store: Memory, state: Calibration, k: int) -> RefineHidden:
     fuser, learned = ClosedForm(), _Learned(store, state)
 
     def refine(queries: Vectors, modality: Modality, hidden: Sequence[Collection[str]]) -> Refinement:
-        return fuser.refine(Refining(learned, queries, modality, "query", how, hidden))
+        blocks = (slice(start, start + SEARCHED_AT_ONCE) for start in range(0, len(queries), SEARCHED_AT_ONCE))
+        asked = (Refining(learned, queries[rows], modality, "query", how, hidden[rows]) for rows in blocks)
+        return Refinement.join([fuser.refine(one) for one in asked])
 
     return refine
 
@@ -228,7 +237,7 @@ def unfinished(header: Header) -> str:
 
 
 @contextmanager
-def _noted(store: Memory, pairs: int) -> Iterator[None]:
+def noted(store: Memory, pairs: int) -> Iterator[None]:
     """Let the memory hold a note while something is learned from so many pairs; a process that is killed leaves it."""
     if pairs < ENOUGH:  # it takes no RAM
         yield
@@ -238,11 +247,21 @@ def _noted(store: Memory, pairs: int) -> Iterator[None]:
     store.note_learning({"id": name, "since": now, "host": socket.gethostname(), "pairs": pairs})
     try:
         yield
-    finally:
-        try:
-            store.note_learning({})
-        except MemoryStoreError as error:  # what ended the learning counts
-            log.warning("the memory still says that it is being learned from: %s", error)
+    except LearningDied:
+        _BEGUN.discard(name)  # the note stays, as of any process that was killed
+        raise
+    except BaseException:
+        _forget(store)
+        raise
+    _forget(store)
+
+
+def _forget(store: Memory) -> None:
+    """Take the note back."""
+    try:
+        store.note_learning({})
+    except MemoryStoreError as error:  # what ended the learning counts
+        log.warning("the memory still says that it is being learned from: %s", error)
 
 
 def _pairs_that_fit(dimension: int) -> int:
