@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import logging
 import threading
-import time
 import warnings
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import replace
@@ -14,26 +12,17 @@ from typing import Any
 import numpy as np
 
 from .calibration import Calibration
-from .calibration.apart import APART, learn_apart
-from .calibration.calibrate import ENOUGH
 from .calibration.feedback import Feedback, Opinion
-from .calibration.learn import STEPS, learn, unfinished, witness
+from .calibration.learner import Learner
 from .calibration.match import MatchState, read_matches
 from .defaults import INGEST_BATCH, POLICY_NEIGHBOURS, RESULTS
 from .encode import Encoder, encode_pairs
-from .errors import ConfigError, FingerprintMismatch, InputError, MemoryStoreError, MemoryTimeout, MemoryUnavailable
-from .memory import Header, LazyMemory, Memory, part_of_a_write
+from .errors import ConfigError, FingerprintMismatch, InputError
+from .memory import Header, LazyMemory, Memory
 from .memory.checks import check_pair
 from .opinions import Said, bring_over, opinions_of, read_said, withdraw, within_limit
 from .types import Filter, ImageInput, Modality, Neighbours, Pair, Records, Search, Vectors
 from .values import check_vectors, show
-
-log = logging.getLogger(__name__)
-_GROWTH = 2.0  # calibrate again when the memory has grown, or shrunk, by this factor
-_WITHOUT = 0.25  # of the pairs lack witnesses, or are gone: learning anew takes less time than two searches for each
-_BEHIND = 64  # new pairs whose surroundings are searched in one go by a thread
-_ASKED = 1_000  # pairs that the store is asked for at a time
-_AGAIN_S = 60.0  # after which a thread whose search failed asks again
 
 
 class PairMemory:
@@ -44,20 +33,15 @@ class PairMemory:
         encoder: makes the vectors of raw images and texts.
         kind: of the memory.
         location: folder, ``:memory:`` or URL.
-        learns_behind: whether writes leave learning to a thread, as in a service; else they wait for it.
     """
 
     def __init__(self, store: Memory | LazyMemory, encoder: Encoder, neighbours: int = POLICY_NEIGHBOURS) -> None:
         self.kind, self.location = store.kind, store.location
-        self.searches, self.encoder, self._neighbours = store, encoder, neighbours
+        self.searches, self.encoder = store, encoder
         self._learned = (store.header, _read_calibration(store.header))
         self._judging = threading.Lock()
         self._version, self._counting = 0, threading.Lock()
-        self.learns_behind, self._closing, self._moving = False, threading.Event(), threading.Event()
-        self._learning, self._starting = threading.Lock(), threading.Lock()
-        self._thread: threading.Thread | None = None
-        self._wanted: Callable[[], None] | None = None  # what the thread does next
-        self._tried, self._told = 0, ""  # pairs of the last attempt to learn; what the log was told of others'
+        self._learner = Learner(self, neighbours, self._count_change)
 
     def __len__(self) -> int:
         return self.store.count()
@@ -153,8 +137,7 @@ class PairMemory:
             removed = self.store.delete(ids)
         finally:
             self._count_change()
-        if self.learns_behind and self._shrunk():
-            self._do_behind(self._learn_behind)
+        self._learner.after_removal()
         return removed
 
     def get(self, ids: Sequence[str]) -> Records:
@@ -255,14 +238,22 @@ class PairMemory:
         finally:
             self._count_change()
 
+    @property
+    def learns_behind(self) -> bool:
+        """Whether writes leave learning to a thread, as in a service; else they wait for it."""
+        return self._learner.behind
+
+    @learns_behind.setter
+    def learns_behind(self, behind: bool) -> None:
+        self._learner.behind = behind
+
     def calibrate(self, *, progress: bool = False) -> Calibration | None:
         """Learn from the pairs, and store it with the memory; see :func:`reco_plugin.calibration.learn.learn`.
 
         Args:
             progress: show a bar on stderr.
         """
-        with self._learning, _learning_bar(STEPS * len(self), "step", show=progress) as bar:
-            return self._fit(bar.update)
+        return self._learner.calibrate(progress=progress)
 
     def settle(self, *, progress: bool = False) -> None:
         """Make all writes durable, and learn from them: at once, or in a thread where :attr:`learns_behind`.
@@ -273,52 +264,25 @@ class PairMemory:
         Args:
             progress: show a bar on stderr where this waits for it.
         """
-        with part_of_a_write():
-            self._settle(progress=progress)
-
-    def _settle(self, *, progress: bool) -> None:
-        self.store.flush()
-        if self.learns_behind and len(self) >= ENOUGH:
-            self._do_behind(self._learn_behind)
-            return
-        due = False
-        try:
-            with self._learning:
-                left = self.count_unjudged()
-                due = self._due(left)
-                size = (STEPS * len(self), "step") if due else (left, "pair")
-                with _learning_bar(*size, show=progress) as bar:
-                    if due:
-                        self._fit(bar.update)
-                    while not due and left > 0 and (done := self._judge(_ASKED, around=False, progress=bar.update)):
-                        left -= done
-        except MemoryStoreError as error:
-            if due:
-                raise
-            warnings.warn(
-                f"pairs are stored, but not all are judged, and count as average until the next write: {error}",
-                stacklevel=2,
-            )
+        self._learner.settle(progress=progress)
 
     @property
     def unfinished(self) -> str:
         """Why a service does not learn now, for people: another process began to and has not ended, or died."""
-        return unfinished(self.searches.header)
+        return self._learner.unfinished
 
     @property
     def learning(self) -> bool:
         """Whether this process learns from the pairs now."""
-        return bool(self.searches.header.learning) and not self.unfinished
+        return self._learner.learning
 
     def resume(self) -> None:
         """Judge, in a thread, what an earlier process stored and did not judge; learn nothing anew."""
-        self._tell_unfinished()
-        if self.calibration is not None:
-            self._do_behind(self._judge_left)
+        self._learner.resume()
 
     def count_unjudged(self) -> int:
         """Pairs that are not judged yet, and count as average until they are; 0 without :attr:`calibration`."""
-        return 0 if self.calibration is None else self.store.count_unjudged()
+        return self._learner.count_unjudged()
 
     def move_to(self, store: Memory) -> Memory | LazyMemory:
         """Search and write another version from now on, and learn from it.
@@ -328,22 +292,17 @@ class PairMemory:
         Returns:
             The one before, still open for calls that began earlier.
         """
-        self._moving.set()
-        if (thread := self._thread) is not None:
-            thread.join()
-        bring_over(self.searches.header, store)
-        before, self.searches = self.searches, store
-        self.kind, self.location, self._tried = store.kind, store.location, 0
-        self._moving.clear()
+        with self._learner.moving():
+            bring_over(self.searches.header, store)
+            before, self.searches = self.searches, store
+            self.kind, self.location = store.kind, store.location
         self._count_change()
         self.settle()
         return before
 
     def close(self) -> None:
         """Flush and release the store."""
-        self._closing.set()
-        if (thread := self._thread) is not None:
-            thread.join()
+        self._learner.close()
         self.searches.close()
 
     def _change_feedback(self, change: Callable[[Feedback], Feedback]) -> None:
@@ -353,115 +312,6 @@ class PairMemory:
             return change(Feedback.from_json(stored, dimension)).to_json()
 
         self.change_feedback(changed)
-
-    def _due(self, left: int) -> bool:
-        """Whether calibration must be learned anew; where nothing could be learned, the last attempt counts.
-
-        ``left`` pairs are not judged yet.
-        """
-        calibration, pairs = self.calibration, len(self)
-        known = self._tried if calibration is None else calibration.pairs
-        if (calibration is None and pairs < ENOUGH) or pairs >= known * _GROWTH:
-            return True
-        return left > _WITHOUT * pairs or pairs <= known / _GROWTH or self._shrunk()
-
-    def _shrunk(self) -> bool:
-        """Whether a quarter of the pairs that calibration was learned from are gone, and enough are left to learn."""
-        calibration, pairs = self.calibration, len(self)
-        return calibration is not None and pairs >= ENOUGH and pairs < (1.0 - _WITHOUT) * calibration.pairs
-
-    def _judge(self, most: int, *, around: bool, progress: Callable[[int], object]) -> int:
-        """Judge some of the pairs that are not judged yet; returns how many."""
-        calibration = self.calibration
-        new = [] if calibration is None else self.store.unjudged(most)
-        if calibration is not None and new:
-            witness(self.store, calibration, new, self._neighbours, around=around, progress=progress)
-            self.store.flush()
-            self._count_change()
-        return len(new)
-
-    def _fit(self, progress: Callable[[int], object]) -> Calibration | None:
-        try:
-            apart = self.learns_behind and len(self) >= APART
-            state = (learn_apart if apart else learn)(self.store, self._neighbours, progress=progress)
-            if state is not None and (check := state.check) is not None and check.by_chance:
-                warnings.warn(f"{check}; {check.meaning}", stacklevel=2)
-            self._tried = len(self)
-            return state
-        finally:
-            self._count_change()
-
-    def _do_behind(self, what: Callable[[], None]) -> None:
-        """Let the thread do this, after what it does now."""
-        with self._starting:  # no write may come between the thread's last look and its end
-            if self._wanted is None or what == self._learn_behind:  # which judges, too
-                self._wanted = what
-            if self._thread is None:
-                self._thread = threading.Thread(target=self._run_behind, name="reco-calibration", daemon=True)
-                self._thread.start()
-
-    def _run_behind(self) -> None:
-        """Do what is wanted until nothing is; a failure is a warning, and the next write begins anew."""
-        while (what := self._next()) is not None:
-            try:
-                what()
-            except Exception as error:
-                self._warn(f"calibration was not learned from the latest pairs, which are stored: {error}")
-
-    def _next(self) -> Callable[[], None] | None:
-        with self._starting:
-            what, self._wanted = None if self._stops else self._wanted, None
-            if what is None:
-                self._thread = None
-            return what
-
-    def _learn_behind(self) -> None:
-        with self._learning:
-            if self._due(self.count_unjudged()) and not self._tell_unfinished():
-                self._fit(self._refuse_closed)
-        self._judge_left()
-
-    def _tell_unfinished(self) -> bool:
-        """Log, once for each, that another process learns, or died of it."""
-        said = self.unfinished
-        if said and said != self._told:
-            log.warning("%s. Until then, nothing is learned here", said)
-        self._told = said
-        return bool(said)
-
-    def _judge_left(self) -> None:
-        if (left := self.count_unjudged()) <= _WITHOUT * len(self):
-            self._judge_behind()
-            return
-        log.warning("%d pairs are not judged yet and count as average: run `reco memory calibrate`", left)
-
-    def _judge_behind(self) -> None:
-        """Judge what is not judged yet; what the store does not answer now is asked again later."""
-        left = self.count_unjudged()
-        while left > 0 and not self._stops:
-            begun, pause = time.monotonic(), _AGAIN_S
-            try:
-                with self._learning:
-                    done = self._judge(_BEHIND, around=True, progress=self._refuse_closed)
-            except (MemoryUnavailable, MemoryTimeout) as error:
-                self._warn(f"pairs are stored, but not all are judged; again in {_AGAIN_S:.0f} s: {error}")
-            else:
-                left -= done or left
-                pause = time.monotonic() - begun  # half of the time belongs to queries
-            self._closing.wait(pause)
-
-    @property
-    def _stops(self) -> bool:
-        """Whether the thread has to end: the memory is closed, or moves to another version."""
-        return self._closing.is_set() or self._moving.is_set()
-
-    def _warn(self, said: str) -> None:
-        if not self._stops:
-            warnings.warn(said, stacklevel=2)
-
-    def _refuse_closed(self, _: int) -> None:
-        if self._stops:
-            raise InterruptedError("the memory is closed, or another version of it was put to use")
 
     def _store(
         self,
@@ -502,16 +352,6 @@ class PairMemory:
     def _count_change(self) -> None:
         with self._counting:  # two writers at once must not give the same number
             self._version += 1
-
-
-def _learning_bar(total: int, unit: str, *, show: bool) -> Any:
-    if not (show and total):
-        from tqdm import tqdm
-
-        return tqdm(disable=True)
-    from .progress import progress_bar
-
-    return progress_bar(total=total, desc="learn calibration", unit=unit)
 
 
 def _encode(encoder: Encoder, pairs: Iterable[Pair | tuple[Any, ...]], size: int) -> Iterator[Records]:

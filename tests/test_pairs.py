@@ -18,14 +18,13 @@ import pytest
 from starlette.testclient import TestClient
 
 from reco_plugin import Pair, Reco
-from reco_plugin import pairs as pairs_module
 from reco_plugin.calibration import learn as learning
+from reco_plugin.calibration import learner
 from reco_plugin.calibration.learn import witness
 from reco_plugin.data import PairStream, read_pairs, write_pairs
 from reco_plugin.encode import encode_pairs
 from reco_plugin.errors import ImageError, InputError, MemoryStoreError, MemoryUnavailable, VectorError
 from reco_plugin.memory.header import HEADER_NAME
-from reco_plugin.pairs import PairMemory
 from reco_plugin.serve.app import create_app
 from reco_plugin.serve.settings import ServeSettings
 from reco_plugin.types import Records
@@ -446,7 +445,7 @@ def test_a_search_that_fails_leaves_its_pairs_to_the_next_write(behind, reco, mo
 def test_a_server_that_was_away_is_asked_again_without_another_write(reco, monkeypatch):
     reco.memory.add(made(reco, 320))
     reco.memory.learns_behind = True
-    monkeypatch.setattr(pairs_module, "_AGAIN_S", 0.05)
+    monkeypatch.setattr(learner, "_AGAIN_S", 0.05)
     search, left = reco.memory.store.search, [3]
 
     def away(asked: Any) -> Any:
@@ -469,7 +468,7 @@ def test_pairs_that_a_stopped_process_did_not_judge_are_judged_by_the_next(kind,
     for go_on in (lambda reco: reco.memory.add(made(reco, 1, "next", seed=2)), lambda reco: reco.memory.resume()):
         with Reco.open(model, memory=tmp_path / "m") as reco, monkeypatch.context() as patch:
             reco.memory.learns_behind = True
-            patch.setattr(PairMemory, "_judge_behind", lambda _: None)  # stopped before
+            patch.setattr(learner.Learner, "_judge_behind", lambda _: None)  # stopped before
             reco.memory.add(made(reco, 5, "new", seed=int(time.monotonic_ns() % 1000)))
             until(lambda: not threads())
             assert not judged(reco)
@@ -554,8 +553,8 @@ def test_many_unjudged_pairs_are_left_to_a_calibration(reco, caplog):
 
 def test_a_service_learns_from_many_pairs_in_a_process_of_its_own(reco, monkeypatch):
     begun = list[int]()
-    monkeypatch.setattr(pairs_module, "learn_apart", lambda store, *_, **__: begun.append(store.count()))
-    monkeypatch.setattr(pairs_module, "APART", 310)
+    monkeypatch.setattr(learner, "learn_apart", lambda store, *_, **__: begun.append(store.count()))
+    monkeypatch.setattr(learner, "APART", 310)
     for behind, rows, apart in ((True, 300, []), (True, 310, [310]), (False, 311, [310])):
         reco.memory.learns_behind = behind
         reco.memory.add(made(reco, rows, f"{rows} "))

@@ -23,6 +23,7 @@ from live_service import wait_until
 from typer.testing import CliRunner
 
 from reco_plugin.artifact import Artifact
+from reco_plugin.calibration.learner import Learner
 from reco_plugin.cli.app import app
 from reco_plugin.config import load_settings
 from reco_plugin.encode import Encoder
@@ -414,13 +415,13 @@ def test_a_worker_that_removes_pairs_leaves_learning_to_the_process_that_has_the
     two, drawn_records, monkeypatch
 ):
     pairs, one, _ = two
-    begun: list[PairMemory] = []
-    monkeypatch.setattr("reco_plugin.pairs.ENOUGH", 1)
-    monkeypatch.setattr(PairMemory, "_do_behind", lambda self, _: begun.append(self))
+    begun: list[Learner] = []
+    monkeypatch.setattr("reco_plugin.calibration.learner.ENOUGH", 1)
+    monkeypatch.setattr(Learner, "_do_behind", lambda self, _: begun.append(self))
     one.learns_behind = True  # as in a service
     gone = list(drawn_records.ids[len(drawn_records) // 2 :])
     assert one.remove(gone) == len(gone)
-    assert begun == [pairs]
+    assert begun == [pairs._learner]
 
 
 def test_what_a_worker_wrote_before_it_died_is_judged(owner, two, drawn_records):

@@ -234,8 +234,14 @@ class OwnedPairs(PairMemory):
     def resume(self) -> None:
         """Nothing to do: the other process does."""
 
-    def _do_behind(self, what: Callable[[], None]) -> None:
-        """Nothing to do: the other process learns from what was removed, too."""
+    @property
+    def learns_behind(self) -> bool:
+        """Never: the other process learns, also from what was removed."""
+        return False
+
+    @learns_behind.setter
+    def learns_behind(self, behind: bool) -> None:
+        """It stays so."""
 
     def _count_change(self) -> None:
         self.look()
