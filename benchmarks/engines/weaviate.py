@@ -13,7 +13,7 @@ import tempfile
 import time
 import urllib.error
 import urllib.request
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 
@@ -40,11 +40,44 @@ def build() -> None:
 
 
 @contextmanager
-def started(*, service: str = "http://127.0.0.1:9", wait_s: float = 60) -> Iterator[tuple[str, int]]:
+def started(
+    *, service: str = "http://127.0.0.1:9", processors: int | None = None, wait_s: float = 60
+) -> Iterator[tuple[str, int]]:
     """A node with nothing in it; the URL of its REST and the port of its gRPC. What it wrote is gone afterwards.
 
     Args:
         service: URL of ``reco serve``, for its modules.
+        processors: that it is told there are, by which it asks more at once; None: those of the machine.
+        wait_s: seconds until it must answer.
+
+    Raises:
+        NotHere: it was not built, or does not start.
+    """
+    told = {
+        "ENABLE_MODULES": "multi2vec-voyageai,multi2vec-clip",
+        "VOYAGEAI_APIKEY": "any",
+        "CLIP_INFERENCE_API": service,
+        "CLIP_WAIT_FOR_STARTUP": "false",
+        "AUTHENTICATION_ANONYMOUS_ACCESS_ENABLED": "true",
+        **({} if processors is None else {"GOMAXPROCS": str(processors)}),
+    }
+    with (
+        tempfile.TemporaryDirectory(prefix="reco-weaviate-", ignore_cleanup_errors=True) as name,
+        node(Path(name), [free_port() for _ in range(7)], told, wait_s=wait_s) as running,
+    ):
+        yield running
+
+
+@contextmanager
+def node(
+    folder: Path, ports: Sequence[int], told: Mapping[str, str], *, wait_s: float = 60
+) -> Iterator[tuple[str, int]]:
+    """A node on a folder, which may hold what another one wrote; the URL of its REST and the port of its gRPC.
+
+    Args:
+        folder: of its data and log.
+        ports: seven that are free.
+        told: further variables of its environment.
         wait_s: seconds until it must answer.
 
     Raises:
@@ -52,40 +85,35 @@ def started(*, service: str = "http://127.0.0.1:9", wait_s: float = 60) -> Itera
     """
     if not _PROGRAM.exists():
         raise NotHere(f"there is no {_PROGRAM}: `python -m benchmarks.engines.weaviate` builds it, in half an hour")
-    with tempfile.TemporaryDirectory(prefix="reco-weaviate-", ignore_cleanup_errors=True) as name:
-        port, grpc, *others = (free_port() for _ in range(7))
-        environment = {
-            **os.environ,
-            "PERSISTENCE_DATA_PATH": f"{name}/data",
-            "AUTHENTICATION_ANONYMOUS_ACCESS_ENABLED": "true",
-            "ENABLE_MODULES": "multi2vec-voyageai,multi2vec-clip",
-            "VOYAGEAI_APIKEY": "any",
-            "CLIP_INFERENCE_API": service,
-            "CLIP_WAIT_FOR_STARTUP": "false",
-            "DISABLE_TELEMETRY": "true",
-            "CLUSTER_HOSTNAME": "node1",
-            "CLUSTER_ADVERTISE_ADDR": "127.0.0.1",
-            "CLUSTER_BIND_ADDR": "127.0.0.1",
-            "RAFT_BOOTSTRAP_EXPECT": "1",
-            "GRPC_PORT": str(grpc),
-            "CLUSTER_GOSSIP_BIND_PORT": str(others[0]),
-            "CLUSTER_DATA_BIND_PORT": str(others[1]),
-            "RAFT_PORT": str(others[2]),
-            "RAFT_INTERNAL_RPC_PORT": str(others[3]),
-            "GO_PROFILING_DISABLE": "true",
-            "PROMETHEUS_MONITORING_PORT": str(others[4]),
-        }
-        log = Path(name) / "log"
-        with log.open("wb") as output:
-            command = [str(_PROGRAM), "--host", "127.0.0.1", "--port", str(port), "--scheme", "http"]
-            process = subprocess.Popen(command, env=environment, stdout=output, stderr=subprocess.STDOUT)
-        try:
-            url = f"http://127.0.0.1:{port}"
-            _await(url, process, log, wait_s)
-            yield url, grpc
-        finally:
-            process.kill()  # an end in order takes seconds, and all that it wrote goes with the folder
-            process.wait()
+    port, grpc, *others = ports
+    environment = {
+        **os.environ,
+        "PERSISTENCE_DATA_PATH": f"{folder}/data",
+        "DISABLE_TELEMETRY": "true",
+        "CLUSTER_HOSTNAME": "node1",
+        "CLUSTER_ADVERTISE_ADDR": "127.0.0.1",
+        "CLUSTER_BIND_ADDR": "127.0.0.1",
+        "RAFT_BOOTSTRAP_EXPECT": "1",
+        "GRPC_PORT": str(grpc),
+        "CLUSTER_GOSSIP_BIND_PORT": str(others[0]),
+        "CLUSTER_DATA_BIND_PORT": str(others[1]),
+        "RAFT_PORT": str(others[2]),
+        "RAFT_INTERNAL_RPC_PORT": str(others[3]),
+        "GO_PROFILING_DISABLE": "true",
+        "PROMETHEUS_MONITORING_PORT": str(others[4]),
+        **told,
+    }
+    log = folder / "log"
+    with log.open("wb") as output:
+        command = [str(_PROGRAM), "--host", "127.0.0.1", "--port", str(port), "--scheme", "http"]
+        process = subprocess.Popen(command, env=environment, stdout=output, stderr=subprocess.STDOUT)
+    try:
+        url = f"http://127.0.0.1:{port}"
+        _await(url, process, log, wait_s)
+        yield url, grpc
+    finally:
+        process.kill()  # an end in order takes seconds
+        process.wait()
 
 
 def _await(url: str, process: subprocess.Popen[bytes], log: Path, wait_s: float) -> None:

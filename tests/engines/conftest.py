@@ -385,11 +385,36 @@ def elasticsearch() -> Iterator[Served]:
         yield documents_of("elasticsearch", url, lambda d: {"type": "dense_vector", "dims": d, "similarity": "cosine"})
 
 
+def fill_collection(
+    owner: Any, name: str, documents: list[Row], distance: str = "cosine", quantizer: Any = None, named: bool = True
+) -> None:
+    """Make a collection of Weaviate anew, by its client."""
+    from weaviate.classes.config import Configure, DataType, Property, VectorDistances
+
+    owner.collections.delete(name)
+    index = Configure.VectorIndex.hnsw(distance_metric=VectorDistances(distance), quantizer=quantizer)
+    kinds = {"sku": "text", "title": "text", "photo": "text", "price": "number", "changed": "int"}
+    properties = [Property(name=key, data_type=DataType(kind)) for key, kind in kinds.items()]
+    if named:
+        vectors = [Configure.Vectors.self_provided(name="clip", vector_index_config=index)]
+        made = owner.collections.create(name, properties=properties, vector_config=vectors)
+    else:  # as collections of old have it, which the client no longer makes
+        fields = [{"name": key, "dataType": [kind]} for key, kind in kinds.items()]
+        made = owner.collections.create_from_dict(
+            {"class": name, "vectorizer": "none", "vectorIndexType": "hnsw", "properties": fields}
+        )
+    with made.batch.fixed_size(100) as batch:
+        for row in documents:
+            values = {key: value for key, value in vars(row).items() if key != "clip" and value is not None}
+            vector = None if row.clip is None else list(row.clip)
+            batch.add_object(values, vector={"clip": vector} if named and vector else vector)
+    assert not made.batch.failed_objects
+
+
 @pytest.fixture(scope="session")
 def weaviate() -> Iterator[Served]:
     """Weaviate, built from its Go module where that was done."""
     from weaviate import connect_to_custom
-    from weaviate.classes.config import Configure, DataType, Property, VectorDistances
 
     with ExitStack() as stack:
         try:
@@ -404,24 +429,7 @@ def weaviate() -> Iterator[Served]:
         def fill(
             name: str, documents: list[Row], distance: str = "cosine", quantizer: Any = None, named: bool = True
         ) -> str:
-            owner.collections.delete(name)
-            index = Configure.VectorIndex.hnsw(distance_metric=VectorDistances(distance), quantizer=quantizer)
-            kinds = {"sku": "text", "title": "text", "photo": "text", "price": "number", "changed": "int"}
-            properties = [Property(name=key, data_type=DataType(kind)) for key, kind in kinds.items()]
-            if named:
-                vectors = [Configure.Vectors.self_provided(name="clip", vector_index_config=index)]
-                made = owner.collections.create(name, properties=properties, vector_config=vectors)
-            else:  # as collections of old have it, which the client no longer makes
-                fields = [{"name": key, "dataType": [kind]} for key, kind in kinds.items()]
-                made = owner.collections.create_from_dict(
-                    {"class": name, "vectorizer": "none", "vectorIndexType": "hnsw", "properties": fields}
-                )
-            with made.batch.fixed_size(100) as batch:
-                for row in documents:
-                    values = {key: value for key, value in vars(row).items() if key != "clip" and value is not None}
-                    vector = None if row.clip is None else list(row.clip)
-                    batch.add_object(values, vector={"clip": vector} if named and vector else vector)
-            assert not made.batch.failed_objects
+            fill_collection(owner, name, documents, distance, quantizer, named)
             vector_name = "clip" if named else "default"
             return (
                 f"weaviate://127.0.0.1:{port}/{name[0].lower()}{name[1:]}?grpc_port={grpc}&vector={vector_name}&text=title&image=photo&id=sku"

@@ -25,7 +25,7 @@ from reco_plugin.engines import open_index, parse_address
 from .conftest import Served
 
 pytestmark = [pytest.mark.slow, pytest.mark.xdist_group("browser")]
-FIELDS = "&vector=clip&text=title&image=photo&id=sku"
+FIELDS = "vector=clip&text=title&image=photo&id=sku"
 
 
 @pytest.fixture(scope="module")
@@ -37,6 +37,8 @@ def address(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFac
     if kind == "milvus":
         return f"milvus:{tmp_path_factory.mktemp('milvus') / 'shop.db'}?collection=drawings"
     served: Served = request.getfixturevalue(kind)
+    if kind == "opensearch":
+        return served.address.rpartition("/")[0] + "/drawings"
     return served.address.partition("&table=")[0].replace("reader@", "postgres@") + "&table=drawings"
 
 
@@ -52,7 +54,7 @@ def shop(address: str, model: Path, tmp_path_factory: pytest.TempPathFactory) ->
     assert filled.exit_code == 0, filled.output
     with (
         open_source(None, None, model, str(folder / "memory")) as source,
-        closing(open_index(address + FIELDS)) as index,
+        closing(open_index(f"{address}{'&' if '?' in address else '?'}{FIELDS}")) as index,
     ):
         scheme = parse_address(address).scheme
         page = make_app(index, source, pictures=folder / "pictures", scheme=scheme)
@@ -67,7 +69,7 @@ def shop(address: str, model: Path, tmp_path_factory: pytest.TempPathFactory) ->
         thread.join()
 
 
-ENGINES = pytest.mark.parametrize("address", ["postgresql", "milvus"], indirect=True)
+ENGINES = pytest.mark.parametrize("address", ["postgresql", "milvus", "opensearch"], indirect=True)
 
 
 @ENGINES

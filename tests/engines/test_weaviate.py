@@ -2,17 +2,20 @@
 
 from __future__ import annotations
 
-from contextlib import closing
+from contextlib import ExitStack, closing
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
 
+from benchmarks.engines import weaviate as weaviate_server
+from benchmarks.engines.opensearch import NotHere, free_port
 from reco_plugin.config import Settings
 from reco_plugin.engines import Question, open_index
 from reco_plugin.errors import ConfigError, EngineError, EngineUnavailable
 
-from .conftest import DIMENSION, Row, Served, rows, unit
+from .conftest import DIMENSION, Row, Served, fill_collection, rows, unit
 
 pytestmark = [pytest.mark.slow, pytest.mark.xdist_group("weaviate")]
 SOME = rows()[:40]
@@ -114,3 +117,50 @@ def test_a_server_that_is_not_there_cannot_be_reached(monkeypatch: pytest.Monkey
     with closing(opened) as index, unreachable as raised:
         index.describe()
     assert "tell-nobody" not in str(raised.value)
+
+
+def test_a_user_who_may_read_suffices_and_a_server_that_restarts_is_waited_for(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Killed after the first page, and started again at the first wait."""
+    from weaviate import connect_to_custom
+    from weaviate.classes.init import Auth
+
+    from reco_plugin.engines import asking
+
+    told = {
+        "AUTHENTICATION_APIKEY_ENABLED": "true",
+        "AUTHENTICATION_APIKEY_ALLOWED_KEYS": "of-the-owner,of-the-reader",
+        "AUTHENTICATION_APIKEY_USERS": "owner,reader",
+        "AUTHORIZATION_ADMINLIST_ENABLED": "true",
+        "AUTHORIZATION_ADMINLIST_USERS": "owner",
+        "AUTHORIZATION_ADMINLIST_READONLY_USERS": "reader",
+    }
+    ports = [free_port() for _ in range(7)]
+    with ExitStack() as first, ExitStack() as second:
+        try:
+            url, grpc = first.enter_context(weaviate_server.node(tmp_path, ports, told))
+        except NotHere as reason:
+            pytest.skip(str(reason))
+        where = ("127.0.0.1", ports[0], False, "127.0.0.1", grpc, False)
+        with closing(
+            connect_to_custom(*where, auth_credentials=Auth.api_key("of-the-owner"), skip_init_checks=True)
+        ) as owner:
+            fill_collection(owner, "Products", SOME)
+        address = f"{url.replace('http', 'weaviate')}/Products?grpc_port={grpc}&vector=clip&text=title&id=sku"
+        for key in (None, "Sesame-open-1"):
+            with closing(open_index(address, settings=Settings(index_api_key=key))) as index:
+                with pytest.raises(EngineError, match=r"refuses: .*RECO_INDEX_API_KEY") as refused:
+                    index.describe()
+                assert not isinstance(refused.value, EngineUnavailable)
+                assert "Sesame" not in str(refused.value)
+        with closing(open_index(address, settings=Settings(index_api_key="of-the-reader"))) as index:
+            assert index.describe().documents == len(SOME)
+            assert len(index.search(Question(unit(1, 1)[0], k=5))) == 5
+            pages = index.scan(size=10)
+            found = [document.id for document in next(pages).documents]
+            first.close()
+            starting = [lambda: second.enter_context(weaviate_server.node(tmp_path, ports, told))]
+            monkeypatch.setattr(asking.time, "sleep", lambda _: starting and starting.pop()())
+            found += [document.id for page in pages for document in page.documents]
+            assert sorted(found) == [row.sku for row in SOME]
