@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import threading
 import uuid
 import warnings
 from collections.abc import Mapping, Sequence
@@ -15,6 +16,7 @@ from .calibration.feedback import MOST, Feedback, Opinion
 from .encode import Encoder
 from .errors import ConfigError, InputError
 from .memory import Header, Memory
+from .memory.said import SaidRecord
 from .types import MODALITIES, ImageInput, Modality, Records, Vectors, other
 from .values import check_choice, check_vectors, is_unicode, show
 
@@ -73,68 +75,117 @@ def within_limit(feedback: Feedback) -> Feedback:
     Raises:
         InputError: it does not.
     """
-    if len(feedback) > MOST:
-        raise InputError(
-            f"a memory keeps {MOST:,} opinions, and these would be {len(feedback):,}: withdraw old ones, or add pairs "
-            "of the things that are confused"
-        )
+    check_number(len(feedback))
     return feedback
 
 
+def check_number(opinions: int) -> None:
+    """Refuse more opinions than a memory keeps.
+
+    Raises:
+        InputError: these are more.
+    """
+    if opinions > MOST:
+        raise InputError(
+            f"a memory keeps {MOST:,} opinions, and these would be {opinions:,}: withdraw old ones, or add pairs "
+            "of the things that are confused"
+        )
+
+
 def opinions_of(memory: Memory) -> tuple[Opinion, ...]:
-    """What is said of a memory, oldest first.
+    """What is said of a memory now, oldest first.
 
     Raises:
         ConfigError: it is damaged, or of a newer version.
     """
-    header = memory.header
-    return Feedback.from_json(header.feedback, header.fingerprint.dimension).opinions
+    return heard(memory.look()).opinions
+
+
+def heard(header: Header) -> Feedback:
+    """What a header holds of what people said, read.
+
+    Of two on one query and answer, stored by two processes in the same moment, the later one counts.
+
+    Raises:
+        ConfigError: it is damaged, or of a newer version.
+    """
+    latest = {_meant(one): name for name, one in header.said.items()}
+    return Feedback.from_records([header.said[name] for name in latest.values()], header.fingerprint.dimension)
+
+
+class Hearing:
+    """Reads what people say of one memory as it comes: what was read before is not read again."""
+
+    def __init__(self) -> None:
+        self._lock = threading.Lock()
+        self._said: Mapping[str, SaidRecord] = {}
+        self._names: list[str] = []
+        self._meant = set[Any]()  # the queries and answers of what was read
+        self._feedback: Feedback | None = None
+
+    def read(self, header: Header) -> Feedback:
+        """See :func:`heard`."""
+        with self._lock:
+            if self._feedback is None or header.said is not self._said:
+                self._feedback = self._read(header, self._feedback)
+                self._said = header.said
+            return self._feedback
+
+    def _read(self, header: Header, before: Feedback | None) -> Feedback:
+        names = list(header.said)
+        if before is not None and names[: len(self._names)] == self._names and len(before) == len(self._names):
+            fresh = [header.said[name] for name in names[len(self._names) :]]
+            meant = {_meant(one) for one in fresh}
+            if len(meant) == len(fresh) and not meant & self._meant:
+                grown = before.grown(fresh)
+                self._names = names
+                self._meant |= meant
+                return grown
+        self._names, self._meant = [], set()
+        feedback = heard(header)
+        self._names, self._meant = names, {_meant(one) for one in header.said.values()}
+        return feedback
+
+
+def _meant(one: SaidRecord) -> tuple[Any, ...]:
+    """The query and the answer that something was said of."""
+    return one.get("modality"), one.get("query"), one.get("answer"), one.get("format")
 
 
 def withdraw(memory: Memory, ids: Sequence[str] | None) -> int:
     """Forget opinions by id, or all, also what cannot be read; returns how many there were."""
-    dimension, counts = memory.header.fingerprint.dimension, list[int]()
-
-    def change(stored: dict[str, Any]) -> dict[str, Any]:
-        if ids is None:
-            counts.append(memory.header.opinions)
-            return {}
-        before = Feedback.from_json(stored, dimension)
-        left = before.without(ids)
-        counts.append(len(before) - len(left))
-        return left.to_json()
-
-    memory.change_feedback(change)
-    return counts[-1]
+    said = memory.look().said
+    gone = list(said) if ids is None else [name for name in dict.fromkeys(ids) if name in said]
+    if gone:
+        memory.change_said((), gone)
+    return len(gone)
 
 
 def bring_over(before: Header, memory: Memory) -> None:
     """Add to a memory what was said of the version before, and is not known there; nothing where it is damaged."""
-    if not before.feedback:
+    if not before.said:
         return
     try:
-        add_said(memory, before.feedback)
+        add_said(memory, list(before.said.values()))
     except (ConfigError, InputError) as error:
         warnings.warn(f"what was said of the version before is left there: {error}", stacklevel=2)
 
 
-def add_said(memory: Memory, said: Mapping[str, Any]) -> int:
+def add_said(memory: Memory, said: Sequence[SaidRecord]) -> int:
     """Add opinions of another memory, as it stores them, whose ids are not known; returns how many there are then.
 
     Raises:
         ConfigError: what is stored here or there is damaged, or of a newer version.
         InputError: there are more than a memory keeps.
     """
-    dimension, counts = memory.header.fingerprint.dimension, list[int]()
-
-    def change(stored: dict[str, Any]) -> dict[str, Any]:
-        there, told = (Feedback.from_json(one, dimension) for one in (stored, said))
-        merged = within_limit(there.merged(told))
-        counts.append(len(merged))
-        return merged.to_json()
-
-    memory.change_feedback(change)
-    return counts[-1]
+    header = memory.look()
+    there, told = heard(header), Feedback.from_records(said, header.fingerprint.dimension)
+    kept = {one.id for one in within_limit(there.merged(told)).opinions}
+    added = [one for one in said if one["id"] in kept and one["id"] not in header.said]
+    gone = [name for name in header.said if name not in kept]
+    if added or gone:
+        memory.change_said(added, gone)
+    return len(kept)
 
 
 def _pairs_of(said: Sequence[Said], memory: Memory) -> dict[str, Records]:

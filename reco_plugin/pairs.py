@@ -20,7 +20,8 @@ from .encode import Encoder, encode_pairs
 from .errors import ConfigError, FingerprintMismatch, InputError
 from .memory import Header, LazyMemory, Memory
 from .memory.checks import check_pair
-from .opinions import Said, bring_over, opinions_of, read_said, withdraw, within_limit
+from .memory.said import SaidRecord
+from .opinions import Hearing, Said, bring_over, check_number, opinions_of, read_said, withdraw
 from .types import Filter, ImageInput, Modality, Neighbours, Pair, Records, Search, Vectors
 from .values import check_vectors, show
 
@@ -38,8 +39,8 @@ class PairMemory:
     def __init__(self, store: Memory | LazyMemory, encoder: Encoder, neighbours: int = POLICY_NEIGHBOURS) -> None:
         self.kind, self.location = store.kind, store.location
         self.searches, self.encoder = store, encoder
-        self._learned = (store.header, _read_calibration(store.header))
-        self._judging = threading.Lock()
+        self._judging, self._hearing = threading.Lock(), Hearing()
+        self._learned = (store.header, self._read_calibration(store.header))
         self._version, self._counting = 0, threading.Lock()
         self._learner = Learner(self, neighbours, self._count_change)
 
@@ -71,9 +72,9 @@ class PairMemory:
         header, (known, calibration) = self.searches.header, self._learned
         if header is not known:  # reached, calibrated, judged, or another version was put to use
             if calibration is None or header.calibration != known.calibration:
-                calibration = _read_calibration(header)
-            elif header.feedback != known.feedback:
-                calibration = replace(calibration, feedback=_read_feedback(header))
+                calibration = self._read_calibration(header)
+            elif header.said is not known.said:
+                calibration = replace(calibration, feedback=self._read_feedback(header))
             self._learned = (header, calibration)
         return calibration
 
@@ -210,8 +211,20 @@ class PairMemory:
         """
         newer = read_said(said, self.encoder, self.store)
         if len(newer):
-            self._change_feedback(lambda before: within_limit(before.joined(newer)))
+            self.keep(newer)
         return newer.opinions
+
+    def keep(self, newer: Feedback) -> None:
+        """Store opinions, in place of those on the same queries and answers; errors as in :meth:`reject`."""
+        try:
+            with self._judging:
+                header = self.store.header
+                before = self._hearing.read(header)
+                counting = {one.id for one in before.opinions}.difference(before.overruled(newer))
+                check_number(len(counting) + len(newer))
+                self.store.change_said(newer.to_records(), [name for name in header.said if name not in counting])
+        finally:
+            self._count_change()
 
     @property
     def opinions(self) -> tuple[Opinion, ...]:
@@ -230,11 +243,11 @@ class PairMemory:
         finally:
             self._count_change()
 
-    def change_feedback(self, change: Callable[[dict[str, Any]], dict[str, Any]]) -> None:
-        """Store what ``change`` makes of what people said, as a memory keeps it."""
+    def change_said(self, added: Sequence[SaidRecord], gone: Sequence[str]) -> None:
+        """Store what people said, and forget some of it, as a memory keeps it."""
         try:
             with self._judging:
-                self.store.change_feedback(change)
+                self.store.change_said(added, gone)
         finally:
             self._count_change()
 
@@ -305,13 +318,22 @@ class PairMemory:
         self._learner.close()
         self.searches.close()
 
-    def _change_feedback(self, change: Callable[[Feedback], Feedback]) -> None:
-        dimension = self.encoder.dimension
+    def _read_calibration(self, header: Header) -> Calibration | None:
+        if not header.calibration:
+            return None
+        try:
+            return replace(Calibration.from_json(header.calibration), feedback=self._read_feedback(header))
+        except ConfigError as error:
+            warnings.warn(f"the memory is not refined by: {error}", stacklevel=5)
+            return None
 
-        def changed(stored: dict[str, Any]) -> dict[str, Any]:
-            return change(Feedback.from_json(stored, dimension)).to_json()
-
-        self.change_feedback(changed)
+    def _read_feedback(self, header: Header) -> Feedback | None:
+        """What people said; None where nobody did, or where it cannot be read, with a warning."""
+        try:
+            return self._hearing.read(header) if header.said else None
+        except ConfigError as error:
+            warnings.warn(f"queries move as if nobody had said anything: {error}", stacklevel=6)
+            return None
 
     def _store(
         self,
@@ -382,22 +404,3 @@ def _check_pairs(batch: Sequence[Pair], seen: set[str]) -> None:
         except InputError as error:
             raise InputError(f"the pair {show(pair.id)}: {error}") from None
         seen.add(pair.id)
-
-
-def _read_calibration(header: Header) -> Calibration | None:
-    if not header.calibration:
-        return None
-    try:
-        return replace(Calibration.from_json(header.calibration), feedback=_read_feedback(header))
-    except ConfigError as error:
-        warnings.warn(f"the memory is not refined by: {error}", stacklevel=5)
-        return None
-
-
-def _read_feedback(header: Header) -> Feedback | None:
-    """What people said; None where nobody did, or where it cannot be read, with a warning."""
-    try:
-        return Feedback.from_json(header.feedback, header.fingerprint.dimension) if header.feedback else None
-    except ConfigError as error:
-        warnings.warn(f"queries move as if nobody had said anything: {error}", stacklevel=6)
-        return None

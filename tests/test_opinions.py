@@ -116,7 +116,7 @@ def test_a_memory_keeps_a_bounded_number(reco: Reco, monkeypatch: pytest.MonkeyP
 def test_another_version_of_a_memory_takes_it_over(known: Reco) -> None:
     known.memory.reject("a red circle", f"{SHAPES[0]}-{COLOURS[0]}-18")
     fresh = open_memory(":memory:", known.manifest.fingerprint)
-    fresh.change_feedback(lambda _: known.memory.store.header.feedback)  # as a build that was begun then
+    fresh.change_said(list(known.memory.store.header.said.values()), ())  # as a build that was begun then
     late = known.memory.reject("a blue circle", f"{SHAPES[0]}-{COLOURS[0]}-18")
     known.memory.move_to(fresh)
     assert len(known.memory.opinions) == 2
@@ -125,7 +125,7 @@ def test_another_version_of_a_memory_takes_it_over(known: Reco) -> None:
 
 def test_what_cannot_be_read_is_a_warning_and_queries_move_as_before(known: Reco, model: Path) -> None:
     moved = known.embed_texts(["a red circle"])
-    known.memory.store.change_feedback(lambda _: {"format": 99})
+    known.memory.store.change_said([{"id": "x", "format": 99}], ())
     with pytest.warns(UserWarning, match="as if nobody had said anything: its feedback has format 99"):
         again = Reco.open(model, memory=known.memory.location)
     assert np.array_equal(again.embed_texts(["a red circle"]), moved)

@@ -9,21 +9,21 @@ the same query again is decided by it (``docs/feedback.md``).
 from __future__ import annotations
 
 import base64
-from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
+import time
+from collections.abc import Collection, Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
 from functools import cached_property
-from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 
 from ..defaults import SAME_IMAGE
 from ..errors import ConfigError
+from ..memory.said import FORMAT, WORDS, SaidRecord
 from ..types import MODALITIES, Modality, Neighbours, Vectors
 
-FORMAT = 1
 MOST = 4_000
-"""Opinions that a memory keeps: 12 MB of its header at 512 dimensions."""
+"""Opinions that a memory keeps: 12 MB beside its header at 512 dimensions."""
 SHARPNESS = 8.0
 """How fast a voice falls with distance, per spread of similarity: exp(8 (s - s1) / spread). With 3, new things lose
 twice as much of their gain (``docs/measurements/rejections.md``)."""
@@ -41,6 +41,7 @@ LOUDEST = 30.0
 """Largest logarithm of a voice."""
 SAME_QUERY = 0.999
 """Cosine from which two queries, and two answers, are taken for the same ones."""
+_DROP = "see `reco memory feedback --help` to drop it"
 
 
 @dataclass(frozen=True)
@@ -71,6 +72,7 @@ class Feedback:
     opinions: tuple[Opinion, ...]
     queries: Vectors
     answers: Vectors
+    _room: _Room | None = field(default=None, repr=False, compare=False)
 
     def __len__(self) -> int:
         return len(self.opinions)
@@ -156,42 +158,106 @@ class Feedback:
         right = np.array([opinion.right for opinion in self.opinions], np.bool_)
         return {m: _heard(self.queries, self.answers, right, np.asarray(kinds == m)) for m in MODALITIES}
 
-    def to_json(self) -> dict[str, Any]:
-        """For the memory's header: who said what, and the vectors as base64 of float16."""
-        if not self.opinions:
-            return {}
-        blob = np.stack([self.queries, self.answers]).astype("<f2").tobytes()
-        return {
-            "format": FORMAT,
-            "opinions": [dict(vars(opinion)) for opinion in self.opinions],  # asdict is thirty times as slow
-            "vectors": base64.b64encode(blob).decode(),
-        }
+    def overruled(self, newer: Feedback) -> list[str]:
+        """Ids of those here on a query and an answer of a newer one, which counts in their place.
+
+        >>> one = Feedback((Opinion("a", "text", None, False, "", ""),), np.eye(1, 2), np.eye(1, 2))
+        >>> one.overruled(Feedback((Opinion("b", "text", None, True, "", ""),), np.eye(1, 2), np.eye(1, 2)))
+        ['a']
+        """
+        said = list[str]()
+        near = np.argwhere(self.queries @ newer.queries.T >= SAME_QUERY)
+        for row, later in near.tolist():
+            same = self.opinions[row].modality == newer.opinions[later].modality
+            if same and self.answers[row] @ newer.answers[later] >= SAME_QUERY:
+                said.append(self.opinions[row].id)
+        return list(dict.fromkeys(said))
+
+    def to_records(self) -> list[SaidRecord]:
+        """As a memory stores them: who said what and in which order, and the vectors as base64 of float16."""
+        begun = time.time_ns()
+        sides = (self.queries.astype("<f2"), self.answers.astype("<f2"))
+        query, answer = ([base64.b64encode(row.tobytes()).decode() for row in side] for side in sides)
+        return [
+            {"format": FORMAT, **vars(one), "n": begun + row, "query": query[row], "answer": answer[row]}
+            for row, one in enumerate(self.opinions)
+        ]
 
     @classmethod
-    def from_json(cls, stored: Mapping[str, Any], dimension: int) -> Feedback:
-        """Read :meth:`to_json` back, for vectors of D numbers.
+    def from_records(cls, records: Collection[SaidRecord], dimension: int) -> Feedback:
+        """Read :meth:`to_records` back, oldest first, for vectors of D numbers.
 
         Raises:
             ConfigError: another format, or damaged.
         """
-        if not stored:
-            return cls.empty(dimension)
-        way = "see `reco memory feedback --help` to drop it"
-        try:
-            if stored["format"] != FORMAT:
-                raise ConfigError(
-                    f"its feedback has format {stored['format']}, and this version reads {FORMAT}: upgrade reco-plugin"
-                )
-            opinions = tuple(Opinion(**one) for one in stored["opinions"])
-            raw = np.frombuffer(base64.b64decode(stored["vectors"], validate=True), "<f2").astype(np.float32)
-            both = raw.reshape(2, len(opinions), dimension)
-            if not np.isfinite(both).all():
-                raise ValueError("a vector holds NaN or infinity")
-        except (KeyError, TypeError, ValueError) as error:
-            raise ConfigError(f"its feedback is damaged ({error!r}): {way}") from error
-        norms = np.maximum(np.linalg.norm(both, axis=2, keepdims=True), np.float32(1e-6))
-        queries, answers = both / norms
-        return cls(opinions, queries, answers)
+        return cls.empty(dimension).grown(records)
+
+    def grown(self, records: Collection[SaidRecord]) -> Feedback:
+        """These opinions and the records behind them; what is here is not copied each time.
+
+        Raises:
+            ConfigError: another format, or damaged.
+        """
+        if not records:
+            return self
+        opinions, both = _read_records(records, self.queries.shape[1])
+        room = self._room
+        if room is None or room.used != len(self) or room.size < len(self) + len(opinions):
+            room = _Room.made(self.queries, self.answers, len(opinions))
+        room.add(both)
+        rows = slice(0, room.used)
+        return Feedback((*self.opinions, *opinions), room.numbers[0, rows], room.numbers[1, rows], room)
+
+
+@dataclass
+class _Room:
+    """Vectors (2, size, D) of queries and answers, the first ``used`` of which are filled and stay as they are."""
+
+    numbers: Vectors
+    used: int
+
+    @classmethod
+    def made(cls, queries: Vectors, answers: Vectors, more: int) -> _Room:
+        """Room for those (N, D), for so many more, and for half as many again."""
+        rows, dimension = queries.shape
+        numbers = np.empty((2, (rows + more) * 3 // 2 + 1, dimension), np.float32)
+        numbers[0, :rows], numbers[1, :rows] = queries, answers
+        return cls(numbers, rows)
+
+    @property
+    def size(self) -> int:
+        """How many it has room for."""
+        return int(self.numbers.shape[1])
+
+    def add(self, both: Vectors) -> None:
+        """Fill the next ones, (2, N, D)."""
+        end = self.used + both.shape[1]
+        self.numbers[:, self.used : end] = both
+        self.used = end
+
+
+def _read_records(records: Collection[SaidRecord], dimension: int) -> tuple[list[Opinion], Vectors]:
+    """Opinions, and their queries and answers (2, N, D), unit-norm."""
+    try:
+        for one in records:
+            if one["format"] != FORMAT:
+                raise ConfigError(_of_another_format(one))
+        opinions = [Opinion(**{name: one[name] for name in WORDS}) for one in records]
+        raw = b"".join(base64.b64decode(one[side], validate=True) for side in ("query", "answer") for one in records)
+        both = np.frombuffer(raw, "<f2").astype(np.float32).reshape(2, len(opinions), dimension)
+        if not np.isfinite(both).all():
+            raise ValueError("a vector holds NaN or infinity")
+    except (KeyError, TypeError, ValueError) as error:
+        raise ConfigError(f"its feedback is damaged ({error!r}): {_DROP}") from error
+    norms = np.maximum(np.linalg.norm(both, axis=2, keepdims=True), np.float32(1e-6))
+    return opinions, (both / norms).astype(np.float32)
+
+
+def _of_another_format(one: SaidRecord) -> str:
+    found = one["format"]
+    if isinstance(found, int) and found > FORMAT:
+        return f"its feedback has format {found}, and this version reads {FORMAT}: upgrade reco-plugin"
+    return f"its feedback is damaged ({one['id']}: {one.get('why', f'format {found}')}): {_DROP}"
 
 
 @dataclass(frozen=True)

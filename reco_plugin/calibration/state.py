@@ -14,6 +14,7 @@ import numpy as np
 import numpy.typing as npt
 
 from ..errors import ConfigError
+from ..memory.learned import digest_of
 from ..types import MODALITIES, Caution, Modality, Neighbours, Vectors, other
 from .check import Check
 from .feedback import Feedback
@@ -247,6 +248,11 @@ class Calibration:
             if stored["format"] != FORMAT:
                 raise ConfigError(
                     f"its calibration has format {stored['format']}, this version reads {FORMAT}: {again}"
+                )
+            if "blob" not in stored and digest_of(stored):
+                raise ConfigError(
+                    f"what it learned ({digest_of(stored)[:12]}…) is not beside its header, as after a restore of one "
+                    f"of both, or the key may not read it: restore it, or {again}"
                 )
             blob = base64.b64decode(stored["blob"], validate=True)
             if hashlib.sha256(blob).hexdigest() != stored["sha256"]:

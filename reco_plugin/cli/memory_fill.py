@@ -19,7 +19,7 @@ from ..data.source import read_lines
 from ..errors import ConfigError, InputError, MemoryLocked
 from ..ingest.options import Cluster, IngestOptions
 from ..ingest.source import names_of, open_source
-from ..memory import Header, Memory, memory_of
+from ..memory import Memory, memory_of
 from ..memory.transfer import lacking
 from ..memory.versions import FolderVersions, Version, Versions, version_name
 from .memory_versions import describe, is_server, open_versions_of
@@ -387,7 +387,7 @@ def _build_version(fill: Fill, swap: _Swap, *, fresh: bool, wait: float) -> None
         with fill.open_reco(memory=where, **place) as reco:
             outcome = fill.run(reco, "build", finish=lambda writer: swap.finish(writer, fill, live))
             if live is not None:
-                bring_over(Header(fingerprint, feedback=versions.feedback_of(live)), reco.memory.store)
+                bring_over(versions.header_of(live), reco.memory.store)
         version = versions.finish(name, outcome.held + outcome.copied, fingerprint, wait_s=wait)
         if used := swap.wanted or live is None or live.pairs == 0:  # nothing is lost where nothing was in use
             version = versions.use(name)

@@ -55,10 +55,12 @@ def export_command(
     Needs no model.
     """
     from ..data import write_pairs
+    from ..memory.said import pack_said
     from ..memory.transfer import all_pairs
 
     with keeps(f"nothing was written to {target}"), closing(take_flags(MemoryFlags, given).open()) as store:
-        said, told = store.header.opinions, store.header.feedback
+        told = pack_said(store.header.said.values())
+        said = len(told.get("opinions", ()))
         written = write_pairs(target, with_progress(all_pairs(store), store.count(), "export"), told)
     text = f"wrote {written:,} pairs{f' and {said:,} opinions' if said else ''} to {target}"
     say({"exported": written, "opinions": said, "file": str(target)}, text, as_json)
@@ -99,10 +101,11 @@ def import_command(
 
 def _add_said(store: Memory, told: Mapping[str, Any]) -> tuple[int, str]:
     """Add what people said; returns how many opinions there are, or 0 and why: the pairs are worth having anyway."""
+    from ..memory.said import unpack_said
     from ..opinions import add_said
 
     try:
-        return add_said(store, told), ""
+        return add_said(store, unpack_said(told, store.header.fingerprint.dimension)), ""
     except (ConfigError, InputError) as error:
         return 0, f"what people said was not imported: {error}"
 
@@ -214,12 +217,12 @@ def rescue_command(
     """
     from tqdm import tqdm
 
-    from ..memory.header import read_header
+    from ..memory.kept import read_whole_header
     from ..memory.rescue import rescue
 
     asked = take_flags(MemoryFlags, given)
     broken = Path(asked.settings.memory).expanduser()
-    found = read_header(broken) if broken.is_dir() else None
+    found = read_whole_header(broken) if broken.is_dir() else None
     if found is None or found[0] != "edge":
         raise ConfigError(f"{str(broken)!r} is no folder with an embedded memory (edge): only such can be rescued")
     settings = MemoryFlags(target, asked.collection, asked.option).settings

@@ -11,7 +11,6 @@ import typer
 from ..artifact import Artifact
 from ..config import Settings
 from ..errors import ConfigError, MemoryStoreError
-from ..memory import Header
 from ..memory.versions import FolderVersions, Version, Versions
 from ..types import Pair
 from .service import ServedFolderVersions, ServiceOptions, served_memory
@@ -76,13 +75,13 @@ def _use(asked: MemoryFlags, change: Callable[[Versions], Version]) -> Version:
 
     with closing(open_versions_of(asked.settings)) as versions:
         before = next((each for each in versions.all() if each.live), None)
-        told = {} if before is None else versions.feedback_of(before)
+        known = None if before is None else versions.header_of(before)
         version = change(versions)
         served = isinstance(versions, ServedFolderVersions)
-    if before is not None and told and version.name != before.name and not served:
+    if before is not None and known is not None and known.said and version.name != before.name and not served:
         left = f"{version.name} is in use, without what people said of {before.name}"
         with keeps(left), closing(asked.open()) as store:
-            bring_over(Header(before.fingerprint, feedback=told), store)
+            bring_over(known, store)
     return version
 
 

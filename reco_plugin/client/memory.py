@@ -27,6 +27,7 @@ from ..errors import (
 from ..memory.checks import check_ids, check_positive, check_search, chunks
 from ..memory.header import Header, check_fingerprint
 from ..memory.points import empty_neighbours
+from ..memory.said import SaidRecord, change_said, unpack_said
 from ..opinions import Said, read_said
 from ..pairs import PairMemory
 from ..types import Fingerprint, Neighbours, Payload, Records, Search
@@ -88,7 +89,8 @@ class ServedMemory:
             ) from None
         place = client.url if location is None else location
         check_fingerprint(made_by, fingerprint, place)
-        header = Header(made_by, told.get("calibration") or {}, feedback=told.get("feedback") or {})
+        said = unpack_said(told.get("feedback") or {}, made_by.dimension)
+        header = Header(made_by, told.get("calibration") or {}, said=change_said({}, said, ()))
         return cls(client, header, place, state, int(told.get("unjudged") or 0))
 
     @property
@@ -104,7 +106,11 @@ class ServedMemory:
         """
         raise MemoryStoreError(f"the memory at {self.location!r} is learned about by the service that has it open")
 
-    def change_feedback(self, change: Callable[[dict[str, Any]], dict[str, Any]]) -> None:
+    def look(self) -> Header:
+        """The header as it was when this was opened."""
+        return self.header
+
+    def change_said(self, added: Sequence[SaidRecord], gone: Collection[str]) -> None:
         """Leave what people say to the service.
 
         Raises:

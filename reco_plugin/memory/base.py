@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection, Iterator, Sequence
+from collections.abc import Collection, Iterator, Sequence
 from typing import Any, Protocol
 
 import numpy as np
@@ -11,6 +11,7 @@ import numpy.typing as npt
 from ..defaults import SCROLL_BATCH
 from ..types import Neighbours, Payload, Records, Search
 from .header import Header
+from .said import SaidRecord
 
 
 class Searches(Protocol):
@@ -49,10 +50,13 @@ class Memory(Searches, Protocol):
         What is opened for reading only keeps none.
         """
 
-    def change_feedback(self, change: Callable[[dict[str, Any]], dict[str, Any]]) -> None:
-        """Store, durably and as a whole, what ``change`` makes of the feedback that is stored now.
+    def look(self) -> Header:
+        """The header, read anew where other processes may have written it."""
 
-        ``change`` may be called again where another process wrote meanwhile.
+    def change_said(self, added: Sequence[SaidRecord], gone: Collection[str]) -> None:
+        """Store, durably, what people said, and forget some of it by id; what others say meanwhile stays.
+
+        All of it is stored or nothing; unknown ids are no error.
         """
 
     def set_witnesses(self, ids: Sequence[str], witnesses: npt.NDArray[np.float32]) -> None:

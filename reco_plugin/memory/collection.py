@@ -35,7 +35,9 @@ BUILD_KEY = "reco_build"
 LEARNING_KEY = "reco_learning"
 """Key of who learns from the pairs now."""
 FEEDBACK_KEY = "reco_feedback"
-"""Key of what people said was wrong."""
+"""Key of what people said was wrong, in memories of older versions."""
+BESIDE_KEY = "reco_learned"
+"""Key in the metadata of the collection beside a memory's: whose it is."""
 _ALIAS_S = 5.0
 _DATATYPES = {"float32": None, "float16": models.Datatype.FLOAT16}
 
@@ -111,14 +113,34 @@ def make_collection(
     client.create_collection(name, metadata=metadata, **_creation(header.fingerprint.dimension, options))
 
 
-def read_collection(client: QdrantClient, name: str, location: str, fingerprint: Fingerprint | None) -> OpenCollection:
+def name_beside(collection: str) -> str:
+    """Name of the collection that holds what was learned and said of another one, which is no alias.
+
+    >>> name_beside("reco--v3")
+    'reco--v3--learned'
+    """
+    return f"{collection}--learned"
+
+
+def delete_beside(client: QdrantClient, collection: str) -> None:
+    """Delete what was learned and said of a collection that is new, or is to be deleted; only what is ours."""
+    name = name_beside(collection)
+    if client.collection_exists(name) and BESIDE_KEY in (client.get_collection(name).config.metadata or {}):
+        client.delete_collection(name)
+
+
+def read_collection(
+    client: QdrantClient, name: str, location: str, fingerprint: Fingerprint | None, *, real: str | None = None
+) -> OpenCollection:
     """Header and layout of an existing collection, checked against its vectors and the expected encoder.
+
+    What lies beside the header is not read. ``real`` is the collection that an alias stands for, if that is known.
 
     Raises:
         FingerprintMismatch: another encoder built it.
         MemoryStoreError: it is not a memory, or its vectors do not match its metadata.
     """
-    config = client.get_collection(name).config
+    config = client.get_collection(real or name).config
     metadata = config.metadata or {}
     place = f"collection {name!r} at {location!r}"
     if METADATA_KEY not in metadata:
@@ -170,14 +192,16 @@ def _make_first(client: QdrantClient, name: str, location: str, header: Header, 
                     f"there is no memory {name!r} at {location!r} yet, and the key may not make one. Fill it with one "
                     "that may write (RECO_MEMORY_API_KEY): reco memory build --help"
                 ) from error
-            if not _exists_already(error):
+            if not exists_already(error):
                 raise
         else:
+            delete_beside(client, version_name(name, 1))  # of one that was deleted by hand
             client.update_collection_aliases([create_alias(version_name(name, 1), name)])
     _wait_for(client, name, location)
 
 
-def _exists_already(error: Exception) -> bool:
+def exists_already(error: Exception) -> bool:
+    """Whether a collection could not be made because there is one of the name."""
     code = getattr(error, "code", None)  # gRPC
     status = code().name if callable(code) else None
     return (isinstance(error, UnexpectedResponse) and error.status_code == 409) or (

@@ -4,9 +4,8 @@ from __future__ import annotations
 
 import os
 import threading
-from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from contextlib import nullcontext
-from dataclasses import replace
 from itertools import chain
 from pathlib import Path
 from tempfile import TemporaryDirectory
@@ -32,9 +31,10 @@ from .checks import (
 from .disk import LAST_BYTES, alone_in, bytes_of_pairs, bytes_on_disk, check_room, copy_shard, make_shard
 from .edge_reading import POINTS_AT_ONCE, ShardReader
 from .filters import USER_ID, WITNESSES
-from .header import Header, open_folder, refuse_missing_data, to_json, write_header
+from .header import Header, open_folder, refuse_missing_data
 from .index import SearchIndex
 from .index_files import FOLDER
+from .kept import KeptInFolder, KeptInRam
 from .options import MemoryOptions
 from .points import (
     READ_BEFORE,
@@ -51,6 +51,7 @@ from .points import (
     translate_errors,
     wanted_payload,
 )
+from .said import SaidRecord
 
 SHARD_NAME = "shard"
 _UNJUDGED = qe.Filter(must=[qe.IsEmptyCondition(WITNESSES)])
@@ -91,7 +92,9 @@ class EdgeMemory:
     ) -> None:
         self.location = str(folder)
         self._shard: qe.EdgeShard | None = shard
-        self._header, self._heading = header, threading.Lock()  # a thread learns while another one is told
+        in_folder = KeptInFolder(folder, self.kind)
+        self._header, self._heading = in_folder.read(header), threading.Lock()  # a thread learns while another is told
+        self._kept = in_folder if copy is None else KeptInRam()
         self._folder = folder
         self._options = options
         self._opener = Opener()
@@ -136,31 +139,27 @@ class EdgeMemory:
         return self._header
 
     def set_calibration(self, calibration: dict[str, Any]) -> None:
-        """Store what was learned in ``memory.json``; for a read-only folder, only while this is open."""
+        """Store what was learned; for a read-only folder, only while this is open."""
         self._live()
         with self._heading:
-            header = replace(self._header, calibration=dict(calibration))
-            to_json(self.kind, header)
-            if self._copy is None:
-                write_header(self._folder, self.kind, header)
-            self._header = header
+            self._header = self._kept.keep_calibration(self._header, calibration)
 
     def note_learning(self, note: dict[str, Any]) -> None:
         """Keep in ``memory.json`` who learns from the pairs; not in a read-only folder."""
         self._live()
         if self._copy is None:
             with self._heading:
-                header = replace(self._header, learning=dict(note))
-                write_header(self._folder, self.kind, header)
-                self._header = header
+                self._header = self._kept.keep_note(self._header, note)
 
-    def change_feedback(self, change: Callable[[dict[str, Any]], dict[str, Any]]) -> None:
-        """Store what people said in ``memory.json``."""
+    def look(self) -> Header:
+        """The header: only this process writes it."""
+        return self._header
+
+    def change_said(self, added: Sequence[SaidRecord], gone: Collection[str]) -> None:
+        """Append what people said to the file beside ``memory.json``."""
         self.check_writable()
         with self._heading:
-            header = replace(self._header, feedback=change(self._header.feedback))
-            write_header(self._folder, self.kind, header)
-            self._header = header
+            self._header = self._kept.keep_said(self._header, added, gone)
 
     def set_witnesses(self, ids: Sequence[str], witnesses: npt.NDArray[np.float32]) -> None:
         """Store the witnesses (N, 3) of pairs in their payload; none in a read-only folder."""

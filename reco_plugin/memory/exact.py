@@ -6,8 +6,7 @@ import heapq
 import json
 import threading
 import zipfile
-from collections.abc import Callable, Collection, Iterator, Sequence
-from dataclasses import replace
+from collections.abc import Collection, Iterator, Sequence
 from pathlib import Path
 from typing import Any, BinaryIO
 
@@ -21,8 +20,10 @@ from ..types import MODALITIES, Fingerprint, Modality, Neighbours, Payload, Reco
 from ..values import are_same
 from .checks import check_ids, check_positive, check_records, check_search, check_witnesses, chunks
 from .filters import matches
-from .header import Header, open_folder, refuse_missing_data, to_json, write_header
+from .header import Header, open_folder, refuse_missing_data
+from .kept import KeptInFolder, KeptInRam
 from .points import empty_neighbours
+from .said import SaidRecord
 
 DATA_NAME = "pairs.npz"
 _QUERIES_AT_ONCE = 64
@@ -35,7 +36,8 @@ class ExactMemory:
 
     def __init__(self, header: Header, folder: Path | None) -> None:
         self.location = ":memory:" if folder is None else str(folder)
-        self._header = header
+        self._kept = KeptInRam() if folder is None else KeptInFolder(folder, self.kind)
+        self._header = self._kept.read(header)
         self._folder = folder
         self._lock = threading.RLock()
         self._open = True
@@ -73,29 +75,23 @@ class ExactMemory:
         """Store what was learned about the pairs; durable at once in a folder."""
         with self._lock:
             self._check_open()
-            header = replace(self._header, calibration=dict(calibration))
-            to_json(self.kind, header)
-            if self._folder is not None:
-                write_header(self._folder, self.kind, header)
-            self._header = header
+            self._header = self._kept.keep_calibration(self._header, calibration)
 
     def note_learning(self, note: dict[str, Any]) -> None:
         """Keep who learns from the pairs; durable at once in a folder."""
         with self._lock:
             self._check_open()
-            header = replace(self._header, learning=dict(note))
-            if self._folder is not None:
-                write_header(self._folder, self.kind, header)
-            self._header = header
+            self._header = self._kept.keep_note(self._header, note)
 
-    def change_feedback(self, change: Callable[[dict[str, Any]], dict[str, Any]]) -> None:
+    def look(self) -> Header:
+        """The header."""
+        return self._header
+
+    def change_said(self, added: Sequence[SaidRecord], gone: Collection[str]) -> None:
         """Store what people said; durable at once in a folder."""
         with self._lock:
             self._check_open()
-            header = replace(self._header, feedback=change(self._header.feedback))
-            if self._folder is not None:
-                write_header(self._folder, self.kind, header)
-            self._header = header
+            self._header = self._kept.keep_said(self._header, added, gone)
 
     def set_witnesses(self, ids: Sequence[str], witnesses: npt.NDArray[np.float32]) -> None:
         """Store the witnesses (N, 3) of pairs."""

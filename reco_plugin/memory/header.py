@@ -1,16 +1,23 @@
-"""The header of a memory: fingerprint and calibration, stored as ``memory.json`` in a folder."""
+"""The header of a memory: fingerprint and figures, stored as ``memory.json`` in a folder.
+
+What is large lies beside it, see :mod:`.kept` and :mod:`.kept_served`. Older versions kept all of it in the header.
+"""
 
 from __future__ import annotations
 
 import json
+from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
-from ..errors import ConfigError, FingerprintMismatch, InputError, MemoryStoreError
+from ..errors import ConfigError, FingerprintMismatch, MemoryStoreError
 from ..files import PARTIAL, write_whole
 from ..fingerprint import are_one_encoder
 from ..types import Fingerprint
+from .learned import split_learned
+from .said import FORMAT as SAID_FORMAT
+from .said import SaidRecord, change_said, unpack_said
 
 FORMAT = 1
 """Version of the header; a memory of a newer one is refused."""
@@ -27,14 +34,20 @@ class Header:
     format: int = FORMAT  # version of this header
     learning: dict[str, Any] = field(default_factory=dict)
     """Which process began to learn from the pairs, and when; empty once it ended."""
-    feedback: dict[str, Any] = field(default_factory=dict)
-    """What people said was wrong, as JSON values, unread; empty while nobody did."""
+    said: Mapping[str, SaidRecord] = field(default_factory=dict)
+    """Id -> what somebody said of an answer, as JSON values, unread; oldest first."""
 
     @property
     def opinions(self) -> int:
-        """How many there are in what people said."""
-        said = self.feedback.get("opinions")
-        return len(said) if isinstance(said, list) else 0
+        """How many there are of what people said, without what is damaged."""
+        return sum(one.get("format") == SAID_FORMAT for one in self.said.values())
+
+    @property
+    def sizes(self) -> tuple[int, int]:
+        """Bytes of the header as it is stored, and of what was learned beside it."""
+        small, large = split_learned(self.calibration)
+        told = to_json("", self) | {"trust": small}
+        return len(json.dumps(told).encode()), len(large)
 
 
 def check_fingerprint(stored: Fingerprint, wanted: Fingerprint | None, location: str) -> None:
@@ -64,28 +77,23 @@ def new_header(fingerprint: Fingerprint | None, location: str, *, create: bool) 
 
 
 def to_json(kind: str, header: Header) -> dict[str, Any]:
-    """The header as JSON-like values.
+    """The header as JSON-like values, without what lies beside it.
 
     Raises:
         InputError: a calibration that JSON cannot hold.
     """
-    stored = {"kind": kind, **vars(header), "fingerprint": asdict(header.fingerprint)}
-    stored |= {
-        "trust": stored["calibration"],
-        "calibration": {},
-    }  # its name in a file; the empty one is for older versions
-    for name in ("learning", "feedback"):
-        if not stored[name]:
-            del stored[name]
-    try:
-        json.dumps(stored, allow_nan=False)
-    except (TypeError, ValueError) as error:
-        raise InputError(f"calibration and feedback must hold JSON values only: {error}") from error
-    return stored
+    return {
+        "kind": kind,
+        "fingerprint": asdict(header.fingerprint),
+        "format": header.format,
+        "trust": split_learned(header.calibration)[0],
+        "calibration": {},  # its name in a file of an older version
+        **({"learning": header.learning} if header.learning else {}),
+    }
 
 
 def from_json(stored: Any, place: str) -> tuple[str, Header]:
-    """Kind and header from the output of :func:`to_json`.
+    """Kind and header from the output of :func:`to_json`, or of an older version, with all that it holds.
 
     Raises:
         MemoryStoreError: a newer format, or not a header.
@@ -104,17 +112,17 @@ def from_json(stored: Any, place: str) -> tuple[str, Header]:
             calibration = {"format": -1}  # damaged: the memory opens, and says so where calibration is read
         learning = stored.get("learning")
         learning = learning if isinstance(learning, dict) else {}
-        feedback = stored.get("feedback") or {}
+        feedback = stored.get("feedback") or {}  # of an older version
         feedback = feedback if isinstance(feedback, dict) else {"format": -1}  # damaged, likewise
-        return str(stored["kind"]), Header(fingerprint, calibration, int(stored["format"]), learning, feedback)
+        said = change_said({}, unpack_said(feedback, fingerprint.dimension), ())
+        return str(stored["kind"]), Header(fingerprint, calibration, int(stored["format"]), learning, said)
     except (KeyError, TypeError, ValueError) as error:
         raise MemoryStoreError(f"{place} is damaged ({error!r}): {RESTORE}") from error
 
 
 def write_header(folder: Path, kind: str, header: Header) -> None:
     """Write ``memory.json``, durably."""
-    indent = None if header.feedback else 2  # with one, json writes five times as slowly, and each opinion writes all
-    text = json.dumps(to_json(kind, header), indent=indent, ensure_ascii=False)
+    text = json.dumps(to_json(kind, header), indent=2, ensure_ascii=False)
     try:
         write_whole(folder / HEADER_NAME, lambda file: file.write(text.encode()))
     except OSError as error:
@@ -122,7 +130,7 @@ def write_header(folder: Path, kind: str, header: Header) -> None:
 
 
 def read_header(folder: Path) -> tuple[str, Header] | None:
-    """Kind and header of the memory in a folder; None for an empty folder.
+    """Kind and header of the memory in a folder, without what lies beside it; None for an empty folder.
 
     Raises:
         MemoryStoreError: the folder holds something else, or an unreadable header.
@@ -138,7 +146,7 @@ def read_header(folder: Path) -> tuple[str, Header] | None:
 
 
 def open_folder(folder: Path, kind: str, fingerprint: Fingerprint | None, *, create: bool) -> Header:
-    """The header of the memory in a folder; a new folder gets one.
+    """The header of the memory in a folder, without what lies beside it; a new folder gets one.
 
     The header is written before any pair, so a folder without one holds no pairs.
     """

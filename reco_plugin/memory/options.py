@@ -40,7 +40,7 @@ class MemoryOptions(BaseModel):
         60, ge=1, description="the same for a write, which also waits for a server that is down"
     )
 
-    refresh_s: float = Field(30, gt=0, description="seconds after which a search first reads the memory's header again")
+    refresh_s: float = Field(1, gt=0, description="seconds after which a search first reads the memory's header again")
 
     search_ef: int | None = Field(
         None,

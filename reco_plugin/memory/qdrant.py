@@ -5,7 +5,6 @@ from __future__ import annotations
 import logging
 import warnings
 from collections.abc import Callable, Collection, Iterator, Sequence
-from dataclasses import replace
 from itertools import chain, islice
 from pathlib import Path
 from typing import Any
@@ -18,18 +17,10 @@ from ..defaults import NEIGHBOURS, SCROLL_BATCH, SEARCH_EF
 from ..errors import MemoryStoreError
 from ..types import Fingerprint, Neighbours, Payload, Records, Search
 from .checks import check_ids, check_positive, check_records, check_search, check_witnesses, chunks, part_of_a_write
-from .collection import (
-    CALIBRATION_KEY,
-    FEEDBACK_KEY,
-    LEARNING_KEY,
-    local_client,
-    open_local,
-    open_served,
-    read_collection,
-    search_params,
-)
+from .collection import local_client, open_local, open_served, search_params
 from .filters import USER_ID, WITNESSES
-from .header import open_folder, to_json, write_header
+from .header import Header, open_folder
+from .kept_served import KeptOnServer
 from .options import USABLE, MemoryOptions
 from .points import (
     READ_BEFORE,
@@ -45,6 +36,7 @@ from .points import (
     wanted_payload,
 )
 from .qdrant_collection import IDS_AT_ONCE, QdrantCollection
+from .said import SaidRecord
 from .server import Server, client_closed_on_error
 
 log = logging.getLogger(__name__)
@@ -60,8 +52,6 @@ _ASKED = 50
 """Pairs that ask, by image and by text; 50 exact searches each take 10 s among a million pairs."""
 DEEP = 10_000
 """Pairs from which it is worth measuring: fewer are compared with all of them, or nearly so."""
-_WRITES = 5
-"""Attempts to write what other processes write, too."""
 _POINTS_AT_ONCE = 256  # 6 MB of pairs of 1024 dimensions; a server takes 32 MB by REST
 
 
@@ -99,7 +89,7 @@ class QdrantMemory(QdrantCollection):
         return cls(client, opened, location=server.location, collection=collection, server=server)
 
     def set_calibration(self, calibration: dict[str, Any]) -> None:
-        """Store what was learned, under a key of its own: Qdrant replaces a key of the metadata as a whole.
+        """Store what was learned, see :mod:`.kept_served` and :mod:`.kept`.
 
         With it goes ``search_ef``, how deep searches must look, of a large memory on a server.
         """
@@ -109,50 +99,40 @@ class QdrantMemory(QdrantCollection):
         }  # of another memory, where copied
         learned = kept | self._depth(client) if kept else {}
         with self._heading:
-            header = replace(self._header, calibration=learned)
-            to_json(self.kind, header)
-            if self._folder:
-                write_header(self._folder, self.kind, header)
+            if isinstance(self._kept, KeptOnServer):
+                self._header = self._kept.keep_calibration(client, self._header, learned)
             else:
-                self._run("write", lambda _: self._say(client, {CALIBRATION_KEY: header.calibration}), write=True)
-            self._header = header
+                self._header = self._kept.keep_calibration(self._header, learned)
 
     def note_learning(self, note: dict[str, Any]) -> None:
-        """Keep who learns from the pairs, under a key of its own."""
+        """Keep who learns from the pairs."""
         client = self._live()
         with self._heading:
-            header = replace(self._header, learning=dict(note))
-            if self._folder:
-                write_header(self._folder, self.kind, header)
+            if isinstance(self._kept, KeptOnServer):
+                self._header = self._kept.keep_note(client, self._header, note)
             else:
-                self._run("write", lambda _: self._say(client, {LEARNING_KEY: header.learning}), write=True)
-            self._header = header
+                self._header = self._kept.keep_note(self._header, note)
 
-    def change_feedback(self, change: Callable[[dict[str, Any]], dict[str, Any]]) -> None:
-        """Store what people said, under a key of its own, and look whether another process has written over it.
+    def look(self) -> Header:
+        """The header, on a server read anew.
 
         Raises:
-            MemoryStoreError: others wrote over it each time.
+            FingerprintMismatch: another version was put to use, of another encoder.
         """
         client = self._live()
-        with self._heading:
-            if self._server is None:
-                header = replace(self._header, feedback=change(self._header.feedback))
-                if self._folder:
-                    write_header(self._folder, self.kind, header)
-                self._header = header
-                return
-            for _ in range(_WRITES):
-                changed = change(self._stored_feedback(client))
-                self._run("write", lambda _, told=changed: self._say(client, {FEEDBACK_KEY: told}), write=True)  # type: ignore[misc]
-                if self._stored_feedback(client) == changed:
-                    self._header = replace(self._header, feedback=changed)
-                    return
-        raise MemoryStoreError(f"others change the feedback of {self.location!r} all the time: try again later")
+        if self._server is not None:
+            with self._heading:
+                self._take_over(client)
+        return self._header
 
-    def _stored_feedback(self, client: QdrantClient) -> dict[str, Any]:
-        opened = self._run("read", lambda _: read_collection(client, self.collection, self.location, None), write=True)
-        return opened.header.feedback
+    def change_said(self, added: Sequence[SaidRecord], gone: Collection[str]) -> None:
+        """Store what people said: on a server a point each, so that none writes over another's."""
+        client = self._live()
+        with self._heading:
+            if isinstance(self._kept, KeptOnServer):
+                self._header = self._kept.keep_said(client, self._header, added, gone)
+            else:
+                self._header = self._kept.keep_said(self._header, added, gone)
 
     def set_witnesses(self, ids: Sequence[str], witnesses: npt.NDArray[np.float32]) -> None:
         """Store the witnesses (N, 3) of pairs in their payload; none in a collection attached for reading only."""

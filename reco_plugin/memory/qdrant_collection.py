@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import logging
 import threading
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import replace
 from itertools import chain
 from pathlib import Path
 from typing import Any, TypeVar
@@ -15,15 +17,20 @@ from qdrant_client.conversions.conversion import GrpcToRest, RestToGrpc
 from ..errors import FingerprintMismatch, MemoryStoreError, MemoryUnavailable
 from ..types import Records
 from .checks import Opener, chunks
-from .collection import OpenCollection, collection_of_alias, consistency, read_collection
+from .collection import OpenCollection, consistency, name_beside
 from .filters import USER_ID, WITNESSES
 from .header import Header
+from .kept import KeptInFolder, KeptInRam
+from .kept_served import KeptOnServer
+from .learned import digest_of
 from .options import MemoryOptions
 from .points import pages, stored_payload, translate_errors
 from .server import Server
 from .time_limit import time_limit
 
 IDS_AT_ONCE = 1000
+_UNMOVED_S = 30.0
+log = logging.getLogger(__name__)
 T = TypeVar("T")
 
 
@@ -36,14 +43,23 @@ class QdrantCollection:
         self.location = location
         self.collection = collection
         self._client: QdrantClient | None = client
-        self._header, self._layout, self._opener = opened.header, opened.layout, Opener()
+        self._layout, self._opener = opened.layout, Opener()
         self._server = server
         self._folder = None if server or location == ":memory:" else Path(location)
+        self._kept: KeptOnServer | KeptInFolder | KeptInRam
+        if server is not None:
+            self._kept = KeptOnServer(self._run, collection, location)
+        else:
+            self._kept = KeptInRam() if self._folder is None else KeptInFolder(self._folder, "qdrant")
+            self._header = self._kept.read(opened.header)
         self._options = server.options if server else MemoryOptions()
         self._patience = server.patience if server else None
         self._warned = False  # of a size
         self._heading = threading.Lock()  # a thread learns while another one is told
-        self._read_again_at = time.monotonic() + self._options.refresh_s
+        if isinstance(self._kept, KeptOnServer):
+            self._header = self._kept.read(client, opened.header.fingerprint).header
+        self._missed = ""  # digest of what was learned and could not be found
+        self._read_again_at = time.monotonic() + self._pause
 
     @property
     def header(self) -> Header:
@@ -82,6 +98,12 @@ class QdrantCollection:
             fresh.close()
         else:
             self._client = fresh
+
+    @property
+    def _pause(self) -> float:
+        """Seconds until the header is read again; longer where an older version keeps all in it."""
+        moved = not isinstance(self._kept, KeptOnServer) or self._kept.moved
+        return self._options.refresh_s if moved else max(self._options.refresh_s, _UNMOVED_S)
 
     @property
     def _dimension(self) -> int:
@@ -127,20 +149,39 @@ class QdrantCollection:
         """
         if self._server is None or time.monotonic() < self._read_again_at:
             return
-        header, before = self._header, self._read_again_at
-        self._read_again_at = time.monotonic() + self._options.refresh_s  # set now, so that only one search does it
+        before = self._read_again_at
+        self._read_again_at = time.monotonic() + self._pause  # set now, so that only one search does it
+        if not self._heading.acquire(blocking=False):  # it is being written here: the next search reads it
+            return
         try:
-            opened = self._run(
-                "read", lambda _: read_collection(client, self.collection, self.location, header.fingerprint)
-            )
+            self._take_over(client)
         except FingerprintMismatch:
             self._read_again_at = before
             raise
         except MemoryStoreError:  # if the store is down, the search itself fails
             return
+        finally:
+            self._heading.release()
+
+    def _take_over(self, client: QdrantClient) -> None:
+        """Read header and layout, and keep to them; what was learned counts on where it cannot be found any more."""
+        known = self._header
+        if not isinstance(self._kept, KeptOnServer):
+            return
+        opened = self._kept.read(client, known.fingerprint)
+        header, digest = opened.header, digest_of(opened.header.calibration)
+        if digest and known.calibration and not digest_of(known.calibration):
+            if digest != self._missed:
+                log.warning(
+                    "%s: what others learned is not there (collection %s), what was known before counts on",
+                    self.location,
+                    name_beside(self.collection),
+                )
+            header = replace(header, calibration=known.calibration)
+        self._missed = digest
         self._layout = opened.layout
-        if opened.header != header and self._header is header:  # not if it was calibrated here meanwhile
-            self._header = opened.header
+        if header != known:
+            self._header = header
 
     def _query(
         self, client: QdrantClient, requests: Sequence[models.QueryRequest], left: int | None
@@ -169,10 +210,6 @@ class QdrantCollection:
         most = seconds if limit is None else max(0.0, min(seconds, limit.left_s))
         answers = client.grpc_points.QueryBatch(message, timeout=most)
         return [[GrpcToRest.convert_scored_point(hit) for hit in answer.result] for answer in answers.result]
-
-    def _say(self, client: QdrantClient, metadata: dict[str, Any]) -> None:
-        real = (self._server and collection_of_alias(client, self.collection)) or self.collection
-        client.update_collection(real, metadata=metadata)
 
     def _set_witnesses(self, client: QdrantClient, names: Sequence[str], witnesses: dict[str, list[float]]) -> None:
         found = self._retrieve(IDS_AT_ONCE, names, vectors=False, payload=[USER_ID], write=True)

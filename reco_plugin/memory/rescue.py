@@ -58,8 +58,8 @@ def rescue(folder: Path, header: Header, target: Memory, progress: Callable[[int
     target.flush()
     if header.calibration:
         target.set_calibration(header.calibration)
-    if header.feedback:
-        target.change_feedback(lambda there: there or header.feedback)
+    if header.said and not target.header.said:
+        target.change_said(list(header.said.values()), ())
     return done
 
 

@@ -14,12 +14,14 @@ from .collection import (
     BUILD_KEY,
     collection_of_alias,
     create_alias,
+    delete_beside,
     is_finished,
     make_collection,
     read_collection,
     version_numbers,
 )
 from .header import Header, check_fingerprint
+from .kept_served import KeptOnServer
 from .server import Server
 from .versions import Version, Versions, version_name, version_number
 
@@ -55,12 +57,13 @@ class ServerVersions(Versions):
         name = version_name(alias, 1 + max(self._run("build", lambda: version_numbers(client, alias)), default=0))
         header, options, unfinished = Header(fingerprint), self._server.options, {BUILD_KEY: {"finished": False}}
         self._run("build", lambda: make_collection(client, name, header, options, **unfinished), write=True)
+        self._run("build", lambda: delete_beside(client, name), write=True)  # of one that was deleted by hand
         return name
 
-    def feedback_of(self, version: Version) -> dict[str, Any]:
-        """See :meth:`Versions.feedback_of`."""
-        opened = self._run("read", lambda: read_collection(self._client, version.name, self._server.location, None))
-        return opened.header.feedback
+    def header_of(self, version: Version) -> Header:
+        """See :meth:`Versions.header_of`."""
+        kept = KeptOnServer(self._server.patience.run, version.name, self._server.location)
+        return kept.read(self._client, None).header
 
     def check_swap(self) -> None:
         """Nothing to check: an alias moves at any time."""
@@ -88,6 +91,7 @@ class ServerVersions(Versions):
         return self._read(wanted.name, live=wanted.name)
 
     def _delete(self, name: str) -> bool:
+        self._run("prune", lambda: delete_beside(self._client, name), write=True)  # first: a name may come again
         self._run("prune", lambda: self._client.delete_collection(name), write=True)
         return True
 

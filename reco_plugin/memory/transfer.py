@@ -75,9 +75,9 @@ def copy(source: Memory, target: Memory, *, batch_size: int = SCROLL_BATCH, resu
 
 def _copy_feedback(source: Memory, target: Memory) -> None:
     """Copy what people said to a memory in which nobody has said anything yet."""
-    told = source.header.feedback
-    if told and not target.header.feedback:
-        target.change_feedback(lambda there: there or told)
+    told = source.look().said
+    if told and not target.look().said:
+        target.change_said(list(told.values()), ())
 
 
 def _held(ids: Sequence[str], memory: Memory) -> set[str]:

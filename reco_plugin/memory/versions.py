@@ -10,13 +10,13 @@ from collections.abc import Sequence
 from contextlib import closing
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 from ..errors import ConfigError, FingerprintMismatch, MemoryLocked, MemoryStoreError
 from ..files import PARTIAL, sync_folder
 from ..fingerprint import are_one_encoder
 from ..types import Fingerprint
-from .header import read_header
+from .header import Header, read_header
+from .kept import read_whole_header
 from .opening import open_memory
 
 _WAITS = "not-in-use-yet"
@@ -87,8 +87,8 @@ class Versions(ABC):
         """
 
     @abstractmethod
-    def feedback_of(self, version: Version) -> dict[str, Any]:
-        """What people said of a version, see :attr:`.Header.feedback`."""
+    def header_of(self, version: Version) -> Header:
+        """Header of a version, with what was learned and said of it."""
 
     @abstractmethod
     def check_swap(self) -> None:
@@ -239,10 +239,10 @@ class FolderVersions(Versions):
             sync_folder(self._link.parent)
         return version
 
-    def feedback_of(self, version: Version) -> dict[str, Any]:
-        """See :meth:`Versions.feedback_of`; the folder may be open elsewhere."""
-        found = read_header(self.folder(version.name) if version.number else self._link)
-        return {} if found is None else found[1].feedback
+    def header_of(self, version: Version) -> Header:
+        """See :meth:`Versions.header_of`; the folder may be open elsewhere."""
+        found = read_whole_header(self.folder(version.name) if version.number else self._link)
+        return Header(version.fingerprint) if found is None else found[1]
 
     def check_swap(self) -> None:
         """See :meth:`Versions.check_swap`."""

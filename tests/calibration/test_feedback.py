@@ -124,27 +124,29 @@ def test_the_newer_of_two_on_one_query_and_answer_counts() -> None:
 def test_it_comes_back_as_it_was_stored() -> None:
     x = np.linalg.qr(np.random.default_rng(0).normal(size=(8, 8)))[0].astype(np.float32)
     kept = opinions("image", x[:3], x[3:6])
-    again = Feedback.from_json(kept.to_json(), 8)
+    again = Feedback.from_records(kept.to_records(), 8)
     assert again.opinions == kept.opinions
     assert np.abs(again.queries - kept.queries).max() < 1e-3
     assert np.allclose(np.linalg.norm(again.answers, axis=1), 1.0, atol=1e-6)
-    assert Feedback.empty(8).to_json() == {}
-    assert len(Feedback.from_json({}, 8)) == 0
+    assert Feedback.empty(8).to_records() == []
+    assert len(Feedback.from_records([], 8)) == 0
 
 
 @pytest.mark.parametrize(
-    "harm", [{"format": 2}, {"vectors": "AAAA"}, {"opinions": [{"id": "x"}]}, {"opinions": None}, {"vectors": 1}]
+    "harm",
+    [{"format": 2}, {"format": -1}, {"format": "x"}, {"query": "AAAA"}, {"answer": "?"}, {"query": 1}, {"at": ...}],
 )
 def test_what_cannot_be_read_says_so(harm: dict[str, Any]) -> None:
     x = np.eye(2, dtype=np.float32)
     with pytest.raises(ConfigError, match="its feedback"):
-        Feedback.from_json(opinions("image", x[:1], x[1:]).to_json() | harm, 2)
+        harmed = dict(opinions("image", x[:1], x[1:]).to_records()[0]) | harm
+        Feedback.from_records([{name: value for name, value in harmed.items() if value is not ...}], 2)
 
 
 def test_a_vector_that_is_no_number_is_damage_and_moves_nothing() -> None:
     x = np.eye(2, dtype=np.float32)
     with pytest.raises(ConfigError, match="NaN or infinity"):
-        Feedback.from_json(opinions("image", x[:1], np.full((1, 2), np.nan, np.float32)).to_json(), 2)
+        Feedback.from_records(opinions("image", x[:1], np.full((1, 2), np.nan, np.float32)).to_records(), 2)
 
 
 def test_many_queries_are_heard_in_blocks_that_say_the_same(made: Any, monkeypatch: pytest.MonkeyPatch) -> None:

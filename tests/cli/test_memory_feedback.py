@@ -40,7 +40,7 @@ def test_what_is_said_is_shown_and_taken_back(
 
 def test_what_cannot_be_read_can_be_forgotten(work: Path, memory: Path, ask: Ask, fail: Fail) -> None:
     with closing(open_memory(str(memory), None)) as store:
-        store.change_feedback(lambda _: {"format": 99, "opinions": 1})
+        store.change_said([{"id": "x", "format": 99}], ())
     assert "feedback has format 99" in fail("memory", "feedback", "--memory", memory)
     ask("memory", "feedback", "--forget-all", "--memory", memory)
     assert ask("memory", "feedback", "--memory", memory) == []
@@ -94,11 +94,11 @@ def test_an_export_keeps_it_and_of_two_the_later_word_counts(
     assert ask("memory", "import", file, "--memory", "copy")["opinions"] == 1  # twice changes nothing
     later = {"id": "later", "modality": "text", "pair": None, "right": True, "by": "", "at": "9999"}
     with closing(open_memory("copy", None)) as store:
-        store.change_feedback(lambda there: there | {"opinions": [later]})
+        store.change_said([store.header.said[said[0]["id"]] | later], [said[0]["id"]])
     assert ask("memory", "import", file, "--memory", "copy")["opinions"] == 1
     assert ask("memory", "feedback", "--memory", "copy") == [later]
     with closing(open_memory(str(memory), None)) as store:
-        store.change_feedback(lambda _: {"format": 99, "opinions": 1})
+        store.change_said([{"id": "x", "format": 99}], ())
     assert ask("memory", "export", file, "--memory", memory)["opinions"] == 0
     told = run("memory", "import", file, "--memory", "copy")
     assert "imported 24 pairs" in told.stdout

@@ -216,10 +216,13 @@ class Asked(NamedTuple):
 @pytest.fixture
 def qdrant() -> Iterator[Asked]:
     """What a node of Qdrant answers about aliases and snapshots, by its REST interface of 1.19."""
-    snapshots = [
-        {"name": f"old-{day}.snapshot", "creation_time": f"2026-11-{day}T02:47:00", "size": 1000}
-        for day in (25, 26, 27)
-    ]
+    snapshots = {
+        name: [
+            {"name": f"old-{day}.snapshot", "creation_time": f"2026-11-{day}T02:47:00", "size": 1000}
+            for day in (25, 26, 27)
+        ]
+        for name in ("reco--v7", "reco--v7--learned")
+    }
     calls: list[str] = []
 
     class Handler(BaseHTTPRequestHandler):
@@ -231,17 +234,20 @@ def qdrant() -> Iterator[Asked]:
                 self.wfile.write(b"Must provide an API key")
                 return
             result: Any = True
+            mine = snapshots.get(self.path.split("/")[2] if self.path.count("/") > 1 else "", [])
             if self.path == "/aliases":
                 result = {"aliases": [{"alias_name": "reco", "collection_name": "reco--v7"}]}
             elif self.path == "/collections/reco/points/scroll":
                 result = {"points": [{"id": 1, "payload": {}}, {"id": 2, "payload": {"caption": CAPTION}}]}
+            elif self.path.endswith("/exists"):
+                result = {"exists": bool(mine)}
             elif self.command == "POST":
                 result = {"name": "new.snapshot", "creation_time": "2026-11-28T02:47:00", "size": 2000}
-                snapshots.append(result)
+                mine.append(result)
             elif self.command == "GET":
-                result = snapshots
+                result = mine
             else:
-                snapshots[:] = [each for each in snapshots if not self.path.endswith(f"/{each['name']}")]
+                mine[:] = [each for each in mine if not self.path.endswith(f"/{each['name']}")]
             self.send_response(200)
             self.end_headers()
             self.wfile.write(json.dumps({"result": result, "status": "ok"}).encode())
@@ -268,12 +274,24 @@ def test_snapshots_are_of_the_collection_in_use_and_old_ones_go(qdrant: Asked) -
     assert done.returncode == 0, done.stderr
     assert qdrant.calls == [
         "GET /aliases",
+        "GET /collections/reco--v7--learned/exists",
         "POST /collections/reco--v7/snapshots",
         "GET /collections/reco--v7/snapshots",
         "DELETE /collections/reco--v7/snapshots/old-26.snapshot",
         "DELETE /collections/reco--v7/snapshots/old-25.snapshot",
+        "POST /collections/reco--v7--learned/snapshots",  # after the one that names what is in it
+        "GET /collections/reco--v7--learned/snapshots",
+        "DELETE /collections/reco--v7--learned/snapshots/old-26.snapshot",
+        "DELETE /collections/reco--v7--learned/snapshots/old-25.snapshot",
     ]
     assert "reco--v7/new.snapshot, 2,000 bytes" in done.stdout
+    assert "reco--v7--learned/new.snapshot, 2,000 bytes" in done.stdout
+
+
+def test_snapshots_of_a_memory_that_learned_nothing_are_of_one_collection(qdrant: Asked) -> None:
+    done = _run("snapshots.py", NODES=qdrant.url, KEEP="9", RECO_MEMORY_API_KEY="writes", RECO_MEMORY_COLLECTION="new")
+    assert done.returncode == 0, done.stderr
+    assert [call for call in qdrant.calls if call.startswith("POST")] == ["POST /collections/new/snapshots"]
 
 
 def test_snapshots_that_fail_say_why(qdrant: Asked) -> None:

@@ -372,19 +372,22 @@ def test_a_worker_has_the_memory_as_the_process_that_opened_it(two, drawn_record
             there.search("x", where={"shop": {"near": 1}})
 
 
-def test_workers_change_feedback_one_after_the_other(two):
+def test_what_workers_say_at_the_same_time_is_all_kept(two, drawn_records):
     pairs, one, other = two
-    one.store.change_feedback(lambda before: {**before, "a": 1})
-    late = iter([lambda: other.store.change_feedback(lambda before: {**before, "b": 2}), lambda: None])
-
-    def change(before: dict[str, Any]) -> dict[str, Any]:
-        next(late)()  # the other one writes first
-        return {**before, "c": 3}
-
-    one.store.change_feedback(change)
+    for there, row in ((one, 0), (other, 1), (one, 2)):  # neither has heard the other
+        there.store.change_said([{"id": str(row), "n": row}], ())
+    assert list(pairs.store.header.said) == ["0", "1", "2"]
     for there in (one, other):
         there.look()
-        assert there.searches.header.feedback == pairs.store.header.feedback == {"a": 1, "b": 2, "c": 3}
+        assert there.searches.header == pairs.store.header
+    other.store.change_said((), ["0", "1", "2"])
+    first = one.reject(drawn_records.text[0], drawn_records.ids[0])
+    late = OwnedPairs(other._line, other.encoder, 10)
+    other.reject(drawn_records.text[1], drawn_records.ids[1])
+    again = late.reject(drawn_records.text[0], drawn_records.ids[0], right=True)
+    assert [said.right for said in one.opinions] == [False, True]
+    assert again in late.opinions
+    assert first not in other.opinions, "the newest word on a query and an answer counts"
 
 
 def test_what_is_said_through_one_worker_is_listed_by_the_other_at_once(two, drawn_records):
@@ -396,16 +399,16 @@ def test_what_is_said_through_one_worker_is_listed_by_the_other_at_once(two, dra
 def test_an_answer_that_is_late_takes_nothing_back(two):
     _, one, _ = two
     before = one.known
-    one.store.change_feedback(lambda _: {"a": 1})
+    one.store.change_said([{"id": "a"}], ())
     one.look()
     one.adopt(before)
-    assert (one.known.revision, one.searches.header.feedback) == (before.revision + 1, {"a": 1})
+    assert (one.known.revision, one.searches.header.said) == (before.revision + 1, {"a": {"id": "a"}})
 
 
 def test_an_opinion_counts_as_a_change_for_all_workers(two):
     _, one, other = two
     before = one.version
-    one.store.change_feedback(lambda _: {"a": 1})
+    one.store.change_said([{"id": "a"}], ())
     for there in (one, other):
         there.look()
         assert there.version > before

@@ -7,7 +7,9 @@ from typing import Any
 
 import numpy as np
 
+from reco_plugin.calibration.feedback import Feedback, Opinion
 from reco_plugin.memory import Memory
+from reco_plugin.memory.said import SaidRecord
 from reco_plugin.types import Records
 
 D = 8
@@ -33,6 +35,13 @@ def records(
     image = unit(1, len(ids)) if image is None else np.asarray(image, np.float32)
     text = unit(2, len(ids)) if text is None else np.asarray(text, np.float32)
     return Records(list(ids), image, text, payloads or [{} for _ in ids])
+
+
+def said_record(number: int) -> SaidRecord:
+    """What somebody said, as a memory stores it; those of larger numbers came later."""
+    opinion = Opinion(f"{number:032x}", "text", f"p{number}", number % 2 == 0, "ann", "2026-11-29T00:00:00+00:00")
+    told = Feedback((opinion,), unit(number, 1), unit(number + 1, 1)).to_records()[0]
+    return dict(told) | {"n": number}
 
 
 def everything(memory: Memory, batch_size: int = 1024) -> dict[str, tuple[np.ndarray, np.ndarray, dict[str, Any]]]:

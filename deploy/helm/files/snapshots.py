@@ -1,4 +1,7 @@
-"""Take a snapshot of the collection in use on each node of Qdrant, and delete the oldest beyond KEEP on each."""
+"""Take snapshots of the memory in use on each node of Qdrant, and delete the oldest beyond KEEP on each.
+
+Of its collection first, then of the one beside it with what was learned and said: so what the first names is there.
+"""
 
 import json
 import os
@@ -25,10 +28,13 @@ nodes, keep = os.environ["NODES"].split(","), int(os.environ["KEEP"])
 name = os.environ.get("RECO_MEMORY_COLLECTION", "reco")
 aliases = {each["alias_name"]: each["collection_name"] for each in ask(f"{nodes[0]}/aliases")["aliases"]}
 collection = aliases.get(name, name)
+beside = f"{collection}--learned"
+both = [collection] + ([beside] if ask(f"{nodes[0]}/collections/{beside}/exists")["exists"] else [])
 for node in nodes:
-    place = f"{node}/collections/{collection}/snapshots"
-    made = ask(place, "POST")
-    print(f"{node}: {collection}/{made['name']}, {made['size']:,} bytes", flush=True)
-    for old in sorted(ask(place), key=lambda each: each["creation_time"] or "", reverse=True)[keep:]:
-        ask(f"{place}/{old['name']}", "DELETE")
-        print(f"{node}: deleted {old['name']}", flush=True)
+    for each in both:
+        place = f"{node}/collections/{each}/snapshots"
+        made = ask(place, "POST")
+        print(f"{node}: {each}/{made['name']}, {made['size']:,} bytes", flush=True)
+        for old in sorted(ask(place), key=lambda each: each["creation_time"] or "", reverse=True)[keep:]:
+            ask(f"{place}/{old['name']}", "DELETE")
+            print(f"{node}: deleted {old['name']}", flush=True)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import threading
 import time
-from collections.abc import Callable, Collection, Iterator, Sequence
+from collections.abc import Collection, Iterator, Sequence
 from contextlib import contextmanager
 from contextvars import ContextVar
 from dataclasses import dataclass
@@ -13,19 +13,20 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from ...calibration.feedback import Opinion
+from ...calibration.feedback import Feedback, Opinion
 from ...defaults import SCROLL_BATCH
 from ...encode import Encoder
 from ...errors import MemoryStoreError
 from ...memory import Header
 from ...memory.checks import check_ids, check_positive, chunks
+from ...memory.said import SaidRecord
 from ...pairs import PairMemory
 from ...types import Neighbours, Payload, Records, Search
 from ..in_use import InUse
 from .line import OwnerLine
 
 MOVED = "another version of the memory was put to use meanwhile: give the same command again"
-_READ_AT_ONCE, _TRIES = 1000, 100
+_READ_AT_ONCE = 1000
 _meant: ContextVar[str | None] = ContextVar("meant", default=None)
 
 
@@ -81,13 +82,13 @@ class OwnedMemory:
         """
         raise MemoryStoreError(f"the memory at {self.location!r} is learned about by the process that has it open")
 
-    def change_feedback(self, change: Callable[[dict[str, Any]], dict[str, Any]]) -> None:
-        """Store what ``change`` makes of the feedback that is stored; again, where another worker wrote meanwhile."""
-        for _ in range(_TRIES):
-            before = self._line.ask("feedback")
-            if self._line.ask("replace_feedback", before, change(before)):
-                return
-        raise MemoryStoreError(f"others change the feedback of {self.location!r} all the time: try again later")
+    def look(self) -> Header:
+        """The header as it was told last."""
+        return self.header
+
+    def change_said(self, added: Sequence[SaidRecord], gone: Collection[str]) -> None:
+        """Let the process that has the memory store what people said, and forget some of it."""
+        self._line.ask("change_said", list(added), list(gone))
 
     def note_learning(self, note: dict[str, Any]) -> None:
         """Nothing to do: the other process learns."""
@@ -226,6 +227,16 @@ class OwnedPairs(PairMemory):
         """All that was said, also through other workers just now."""
         self.look()
         return super().opinions
+
+    def keep(self, newer: Feedback) -> None:
+        """Let the process that has the memory store opinions: it knows which others they overrule."""
+        self._line.ask("keep", newer.to_records())
+        self.look()
+
+    def withdraw(self, ids: Sequence[str]) -> int:
+        """Forget opinions by their ids, also those of other workers."""
+        self.look()
+        return super().withdraw(ids)
 
     def settle(self, *, progress: bool = False) -> None:
         """Let the other process learn from what was written."""

@@ -12,9 +12,11 @@ from typing import Any
 from prometheus_client import CollectorRegistry, ProcessCollector
 from prometheus_client.metrics_core import CounterMetricFamily, GaugeMetricFamily, Metric
 
+from ...calibration.feedback import Feedback
 from ...config import Settings
 from ...errors import MemoryUnavailable
 from ...memory import Memory
+from ...memory.said import SaidRecord
 from ...pairs import PairMemory
 from ...types import Neighbours, Payload, Records, Search
 from ..in_use import InUse, VersionInUse
@@ -73,7 +75,7 @@ class Owner:
     def functions(self) -> dict[str, Callable[..., Any]]:
         """What workers may call, by name."""
         memory = (self.look, self.search, self.read, self.scroll, self.payloads, self.upsert, self.delete, self.settle)
-        more = (self.feedback, self.replace_feedback, self.use, self.beat, self.leave, self.of_all)
+        more = (self.keep, self.change_said, self.use, self.beat, self.leave, self.of_all)
         return {each.__name__: each for each in (*memory, *more)}
 
     def follow(self) -> None:
@@ -150,18 +152,16 @@ class Owner:
         with self._writing:
             self._check(meant).settle()
 
-    def feedback(self) -> dict[str, Any]:
-        """What people said, as it is stored."""
-        return self._memory()[0].store.header.feedback
-
-    def replace_feedback(self, before: dict[str, Any], after: dict[str, Any]) -> bool:
-        """Store what people said, if what is stored is still as it was before; whether it was."""
+    def keep(self, records: list[SaidRecord]) -> None:
+        """Store opinions."""
         with self._writing:
             pairs = self._memory()[0]
-            if pairs.store.header.feedback != before:
-                return False
-            pairs.change_feedback(lambda _: after)
-            return True
+            pairs.keep(Feedback.from_records(records, pairs.store.header.fingerprint.dimension))
+
+    def change_said(self, added: list[SaidRecord], gone: list[str]) -> None:
+        """Store what people said, and forget some of it."""
+        with self._writing:
+            self._memory()[0].change_said(added, gone)
 
     def use(self, name: str) -> InUse:
         """Put another version to use."""

@@ -14,7 +14,7 @@ import numpy as np
 import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
-from small_records import D, axis, everything, lean, records, unit
+from small_records import D, axis, everything, lean, records, said_record, unit
 
 from reco_plugin.errors import (
     ConfigError,
@@ -511,23 +511,28 @@ def test_who_learns_from_the_pairs_is_noted_and_there_again(persistent: OPENER) 
 def test_feedback_is_there_again_beside_calibration_and_goes_with_a_copy(persistent: OPENER) -> None:
     memory = persistent()
     memory.upsert(records(["a"]))
-    assert memory.header.feedback == {}
-    memory.change_feedback(lambda before: {"said": [*before.get("said", []), 1]})
+    assert memory.header.said == {}
+    first, second, third = (said_record(number) for number in (1, 2, 3))
+    memory.change_said([first], [])
     memory.set_calibration({"format": 1, "blob": "AAAA"})
-    memory.change_feedback(lambda before: {"said": [*before["said"], 2]})
-    with pytest.raises(ZeroDivisionError):
-        memory.change_feedback(lambda before: {"said": 1 // 0})
-    assert memory.header.feedback == {"said": [1, 2]}
+    memory.change_said([third, second], ["unknown"])
+    kept = {one["id"]: one for one in (first, second, third)}
+    assert list(memory.look().said.items()) == list(kept.items()), "oldest first"
     memory.close()
     again = persistent(create=False)
-    assert again.header.feedback == {"said": [1, 2]}
+    assert list(again.header.said.items()) == list(kept.items())
     assert again.header.calibration == {"format": 1, "blob": "AAAA"}
     target = open_memory(":memory:", FINGERPRINT)
     assert sum(copy(again, target)) == 1
-    assert target.header.feedback == {"said": [1, 2]}
-    again.change_feedback(lambda _: {})
+    assert target.header.said == kept
+    again.change_said([], [first["id"]])
+    again.change_said([second | {"by": "bob"}], [third["id"]])
     again.close()
-    assert persistent(create=False).header.feedback == {}
+    last = persistent(create=False)
+    assert last.header.said == {second["id"]: second | {"by": "bob"}}
+    last.change_said([], [second["id"]])
+    last.close()
+    assert persistent(create=False).header.said == {}
 
 
 def test_trust_and_witnesses_are_there_again_and_go_with_a_copy(persistent: OPENER) -> None:
