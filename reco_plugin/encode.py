@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from typing import Any, Protocol
 
 import numpy as np
@@ -16,11 +16,13 @@ from .encoder_api import ApiClient
 from .errors import FORKED, InputError, SessionError
 from .preparation import Preparation
 from .preprocess import cut_by_length, cut_to_longest, images_to_array
-from .preprocess.text import TokenIds
-from .sessions import Graphs, OpenGraph, Session, check_graph, open_graph
+from .preprocess.text import TokenIds, lengths_of
+from .sessions import Graphs, OpenGraph, Session, check_graph
+from .sessions import open_graph as open_as_set
 from .types import MODALITIES, ImageInput, Modality, Pair, Records, Vectors
 from .values import check_vectors, is_unicode, show
 
+_SORTED = 16  # batches of texts that are sorted by length together
 Progress = Callable[[int], None]
 """Called with the number of items of each finished batch."""
 
@@ -28,13 +30,15 @@ Progress = Callable[[int], None]
 class Encoder:
     """The frozen CLIP of a model folder. Graphs are loaded at first use."""
 
-    def __init__(self, artifact: Artifact, settings: Settings, open_graph: OpenGraph = open_graph) -> None:
+    def __init__(self, artifact: Artifact, settings: Settings, open_graph: OpenGraph = open_as_set) -> None:
         self._artifact = artifact
         self._settings = settings
         self._graphs = Graphs(artifact, settings, open_graph)
         self._names = {modality: clip_graph(modality) for modality in MODALITIES}
         self._sessions: dict[Modality, Session] = {}
         self._process: int | None = None  # in which the first graph was loaded
+        # a text is run at its own length here; a server merges requests of equal length only
+        self._exact = settings.triton_url is None and open_graph is open_as_set
         self._batchers: dict[Modality, Batcher[Modality]] = {}  # one each: a text does not wait for images
         if settings.batch_callers and settings.triton_url is None:  # a server has its own
             self._batchers = {modality: Batcher(self._run, settings.batch_size) for modality in MODALITIES}
@@ -104,11 +108,10 @@ class Encoder:
                 out[row] = array
             else:
                 raw.append(row)
-        for start in range(0, len(raw), self._settings.batch_size):
-            rows = raw[start : start + self._settings.batch_size]
-            out[rows] = encode(np.stack([arrays[row] for row in rows]))
-            if progress is not None:
-                progress(len(rows))
+        size = max(len(raw), 1) if modality == "text" else self._settings.batch_size  # images are large
+        for start in range(0, len(raw), size):
+            rows = raw[start : start + size]
+            out[rows] = encode(np.stack([arrays[row] for row in rows]), progress)
         return out
 
     def check(self) -> None:
@@ -145,9 +148,9 @@ class Encoder:
         if modality == "image":
             return (self._run_graph(modality, {"pixels": prepared}),)
         config = self._artifact.manifest.text
-        if not self._batchers:
+        if not (self._batchers or self._exact):
             return (self._run_graph(modality, {"tokens": cut_to_longest(prepared, config)}),)
-        parts = cut_by_length(prepared, config)
+        parts = cut_by_length(prepared, config, exact=self._exact)
         if len(parts) == 1:
             return (self._run_graph(modality, {"tokens": parts[0][1]}),)
         out = np.empty((len(prepared), self.dimension), np.float32)
@@ -176,16 +179,28 @@ class Encoder:
         if self._process not in {None, os.getpid()}:
             raise SessionError(f"the model at {self._artifact.folder} {FORKED}")
         self._process, run, size = os.getpid(), self._batchers.get(modality, self._run), self._settings.batch_size
-        parts = []
-        for start in range(0, len(items), size):
-            part = items[start : start + size]
-            try:
-                parts.append(run(modality, (self._prepare(part, modality),))[0])
-            except InputError as error:
-                raise type(error)(f"{error} (in the batch that starts at position {start})") from error
-            if progress is not None:
-                progress(len(part))
-        return parts[0] if len(parts) == 1 else np.concatenate(parts)
+        together = _SORTED if modality == "text" and self._exact else 1
+        out = np.empty((len(items), self.dimension), np.float32)
+        for begun in range(0, len(items), together * size):
+            parts = []
+            for start in range(begun, min(begun + together * size, len(items)), size):
+                try:
+                    parts.append(self._prepare(items[start : start + size], modality))
+                except InputError as error:
+                    raise type(error)(f"{error} (in the batch that starts at position {start})") from error
+            for rows, prepared in self._by_length(parts) if len(parts) > 1 else [(np.arange(len(parts[0])), parts[0])]:
+                out[begun + rows] = run(modality, (prepared,))[0]
+                if progress is not None:
+                    progress(len(rows))
+        return out
+
+    def _by_length(self, batches: Sequence[TokenIds]) -> Iterator[tuple[npt.NDArray[np.intp], TokenIds]]:
+        """The texts of some batches (B, L) in as many of about the same length each, with their rows."""
+        ids = np.concatenate(batches)
+        order = np.argsort(lengths_of(ids, self._artifact.manifest.text, exact=True), kind="stable")
+        for start in range(0, len(order), len(batches[0])):
+            rows = order[start : start + len(batches[0])]
+            yield rows, ids[rows]
 
 
 class EncodesPairs(Protocol):

@@ -98,7 +98,7 @@ def _inputs(
         ours = {"pixels": pixels}
         return ours, ours, (torch.from_numpy(pixels).permute(0, 3, 1, 2) / 255 - mean) / std
     ids = Tokenizer(model.tokenizer, clip.text)(items).ids
-    return {"tokens": cut_to_longest(ids, clip.text)}, {"tokens": ids}, torch.from_numpy(ids).long()
+    return {"tokens": cut_to_longest(ids, clip.text, exact=True)}, {"tokens": ids}, torch.from_numpy(ids).long()
 
 
 def preparing(given: Given) -> str:

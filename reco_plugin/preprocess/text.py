@@ -33,8 +33,8 @@ Clean: TypeAlias = Literal["lower", "whitespace", "canonicalize", "none", "case"
 TokenIds: TypeAlias = npt.NDArray[np.int32]
 
 BUCKETS = (16, 32, 48, 64, 77)
-"""Lengths that a batch is cut to: few, so that batches of a server still merge."""
-_WORTH_A_RUN = 16  # tokens of padding that cost as much as one more call of the graph
+"""Lengths that a batch is cut to on a server: few, so that its batches still merge."""
+_A_CALL = 16  # tokens of padding that cost as much as one more call of the graph
 _NO_PUNCTUATION = str.maketrans("", "", string.punctuation)
 _PLAIN = re.compile(r"[\t\n -%'-~]*")  # ASCII without ampersand and control characters: nothing to clean
 _SHORT = 500  # characters; ftfy takes milliseconds for any of them
@@ -242,28 +242,37 @@ def _compose(text: str) -> str:
     return unicodedata.normalize("NFC", "".join(chain.from_iterable(ordered)))
 
 
-def cut_to_longest(ids: TokenIds, config: TextConfig) -> TokenIds:
+def cut_to_longest(ids: TokenIds, config: TextConfig, *, exact: bool = False) -> TokenIds:
     """Cut a batch after its longest text; the vectors stay the same where ``config.dynamic``.
 
-    A causal tower that reads the end token does not attend beyond it. The length is rounded up to a bucket.
+    A causal tower that reads the end token does not attend beyond it.
 
     Args:
         ids: (B, L) from a tokenizer.
         config: without ``dynamic``, ids stay unchanged.
+        exact: not rounded up to a bucket, for a graph in this process.
 
     >>> config = TextConfig("clip", 8, "lower", pad_id=0, end_id=9, dynamic=True, buckets=(2, 4))
-    >>> cut_to_longest(np.array([[1, 5, 9, 0, 0, 0, 0, 0]], np.int32), config)
+    >>> ids = np.array([[1, 5, 9, 0, 0, 0, 0, 0]], np.int32)
+    >>> cut_to_longest(ids, config)
     array([[1, 5, 9, 0]], dtype=int32)
+    >>> cut_to_longest(ids, config, exact=True)
+    array([[1, 5, 9]], dtype=int32)
     """
-    return np.ascontiguousarray(ids[:, : _lengths(ids, config).max()]) if len(ids) else ids
+    return np.ascontiguousarray(ids[:, : lengths_of(ids, config, exact).max()]) if len(ids) else ids
 
 
-def cut_by_length(ids: TokenIds, config: TextConfig) -> list[tuple[npt.NDArray[np.intp], TokenIds]]:
+def cut_by_length(
+    ids: TokenIds, config: TextConfig, *, exact: bool = False
+) -> list[tuple[npt.NDArray[np.intp], TokenIds]]:
     """Cut a batch into batches of texts of about the same length, so that a short text is not padded to a long one.
+
+    They are the cheapest ones, where a call of the graph costs as much as some tokens of padding.
 
     Args:
         ids: (B, L) from a tokenizer.
         config: as in :func:`cut_to_longest`.
+        exact: as there.
 
     Returns:
         The rows of each batch, ascending, and their ids; B texts in all.
@@ -273,15 +282,34 @@ def cut_by_length(ids: TokenIds, config: TextConfig) -> list[tuple[npt.NDArray[n
     >>> ids[range(4), [3, 5, 60, 7]] = 9
     >>> [(rows.tolist(), cut.shape) for rows, cut in cut_by_length(ids, config)]
     [([0, 1, 3], (3, 16)), ([2], (1, 64))]
+    >>> [(rows.tolist(), cut.shape) for rows, cut in cut_by_length(ids, config, exact=True)]
+    [([0, 1, 3], (3, 8)), ([2], (1, 61))]
     """
-    lengths, parts, cut = _lengths(ids, config), [], 0
-    steps = sorted({*lengths.tolist()})
-    for step, longer in zip(steps, [*steps[1:], np.inf], strict=True):
+    lengths, parts, cut = lengths_of(ids, config, exact), [], 0
+    for step in _cheapest_cuts(*np.unique(lengths, return_counts=True)):
         rows = np.flatnonzero((lengths > cut) & (lengths <= step))
-        if len(rows) * (longer - step) > _WORTH_A_RUN:
-            parts.append((rows, np.ascontiguousarray(ids[rows, :step])))
-            cut = step
+        parts.append((rows, np.ascontiguousarray(ids[rows, :step])))
+        cut = step
     return parts
+
+
+def _cheapest_cuts(lengths: npt.NDArray[np.intp], counts: npt.NDArray[np.intp]) -> list[int]:
+    """Lengths to cut to, the last of them the longest; given the lengths that occur, ascending, and how often each.
+
+    >>> _cheapest_cuts(np.array([8, 9, 30]), np.array([4, 9, 1]))
+    [9, 30]
+    """
+    steps, upto = lengths.tolist(), [0, *np.cumsum(counts).tolist()]
+    cheapest = [(0, 0)]  # of the first so many lengths: the cost, and where the last batch begins
+    for end, step in enumerate(steps, 1):
+        cheapest.append(
+            min((cheapest[start][0] + _A_CALL + (upto[end] - upto[start]) * step, start) for start in range(end))
+        )
+    cuts, end = list[int](), len(steps)
+    while end:
+        cuts.append(steps[end - 1])
+        end = cheapest[end][1]
+    return cuts[::-1]
 
 
 def needed_tokens(ids: TokenIds, config: TextConfig) -> npt.NDArray[np.intp]:
@@ -297,11 +325,13 @@ def needed_tokens(ids: TokenIds, config: TextConfig) -> npt.NDArray[np.intp]:
     return np.asarray(np.where(marks.any(axis=1), last, length), np.intp)
 
 
-def _lengths(ids: TokenIds, config: TextConfig) -> npt.NDArray[np.intp]:
-    """How many tokens of each row (B, L) the graph needs, rounded up to a bucket: (B,)."""
+def lengths_of(ids: TokenIds, config: TextConfig, exact: bool) -> npt.NDArray[np.intp]:
+    """How many tokens of each row (B, L) the graph needs, rounded up to a bucket unless they are to be exact: (B,)."""
     if not config.dynamic:
         return np.full(len(ids), ids.shape[1])
     needed = needed_tokens(ids, config)
+    if exact:
+        return needed
     rounded: npt.NDArray[np.intp] = np.asarray(config.lengths)[np.searchsorted(config.lengths, needed)]
     return rounded
 

@@ -151,7 +151,7 @@ def _samples(artifact: Artifact, name: str) -> list[Arrays]:
     manifest = artifact.manifest
     if name == clip_graph("text"):
         ids = Tokenizer(artifact.tokenizer, manifest.text)(_CAPTIONS).ids
-        return [{"tokens": cut_to_longest(part, manifest.text)} for part in (ids[:1], ids)]
+        return [{"tokens": cut_to_longest(part, manifest.text, exact=True)} for part in (ids[:1], ids)]
     rng, (height, width) = np.random.default_rng(0), manifest.image.size
     patches = rng.integers(0, 200, (4, 8, 8, 3)).repeat(-(-height // 8), 1).repeat(-(-width // 8), 2)
     pixels = (patches[:, :height, :width] + rng.integers(0, 56, (4, height, width, 3))).astype(np.uint8)

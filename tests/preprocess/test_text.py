@@ -10,6 +10,7 @@ import subprocess
 import sys
 from collections.abc import Callable
 from dataclasses import replace
+from itertools import pairwise, product
 from pathlib import Path
 from typing import Any, cast
 
@@ -301,8 +302,27 @@ def test_texts_are_cut_with_those_of_their_length() -> None:
     assert all((ids[rows, : cut.shape[1]] == cut).all() for rows, cut in parts)
     few = cut_by_length(ids[[0, 2]], config)  # one more call of the graph would cost more than the padding
     assert [(rows.tolist(), cut.shape) for rows, cut in few] == [([0, 1], (2, 32))]
-    whole = cut_by_length(ids, replace(config, dynamic=False))
-    assert [(rows.tolist(), cut.shape) for rows, cut in whole] == [([*range(7)], (7, 77))]
+    own = cut_by_length(ids, config, exact=True)
+    assert [(rows.tolist(), cut.shape[1]) for rows, cut in own] == [([0, 6], 6), ([2, 3, 4], 21), ([5], 41), ([1], 71)]
+    assert all((ids[rows, : cut.shape[1]] == cut).all() for rows, cut in own)
+    for exact in (False, True):
+        whole = cut_by_length(ids, replace(config, dynamic=False), exact=exact)
+        assert [(rows.tolist(), cut.shape) for rows, cut in whole] == [([*range(7)], (7, 77))]
+
+
+@given(st.lists(st.integers(1, 20), min_size=1, max_size=9))
+def test_no_other_batches_by_length_are_cheaper(needed: list[int]) -> None:
+    """The slow twin tries all ways to cut the texts in order of length."""
+    config = TextConfig("clip", 20, "lower", pad_id=0, end_id=9, dynamic=True)
+    ids = np.ones((len(needed), 20), np.int32)
+    ids[range(len(needed)), np.array(needed) - 1] = 9
+    found = [(len(rows), cut.shape[1]) for rows, cut in cut_by_length(ids, config, exact=True)]
+    ordered = sorted(needed)
+    ways = product((False, True), repeat=len(needed) - 1)
+    cuts = ([0, *(place + 1 for place, cut in enumerate(way) if cut), len(needed)] for way in ways)
+    costs = (sum(16 + (end - start) * ordered[end - 1] for start, end in pairwise(one)) for one in cuts)
+    assert sum(16 + rows * length for rows, length in found) == min(costs)
+    assert sum(rows for rows, _ in found) == len(needed)
 
 
 def test_lengths_are_the_buckets_below_the_context_length_and_itself() -> None:
