@@ -2,7 +2,7 @@
 
 One solution for all of them (Python 3.11 and later, every platform), so that a package has one version everywhere; the
 Triton server of the tests is apart, since its wheel wants an old numpy, and so are the official clients that it is
-asked by. uv solves and hashes, plain pip installs.
+asked by and the services that benchmarks.peers compares it with. uv solves and hashes, plain pip installs.
 """
 
 from __future__ import annotations
@@ -59,10 +59,17 @@ def main() -> None:
                 text = "".join(block for block in split_blocks(text) if not OF_TORCH.match(block))
             _write(name, split_blocks(text))
     for name, folder, extras, more, where in (
-        ("triton", "sessions/triton", ["qdrant", "triton"], BUILD, PLATFORMS[0]),  # its model `reco` is this project
-        ("clients", "clients", [], [], None),
+        (
+            "triton",
+            "tests/sessions/triton",
+            ["qdrant", "triton"],
+            BUILD,
+            PLATFORMS[0],
+        ),  # its model `reco` is this project
+        ("clients", "tests/clients", [], [], None),
+        ("peers", "benchmarks/peers", [], [], PLATFORMS[0]),  # infinity wants an old numpy
     ):
-        wanted = (ROOT / "tests" / folder / "requirements.txt").read_text().splitlines()
+        wanted = (ROOT / folder / "requirements.txt").read_text().splitlines()
         blocks = split_blocks(_solve(extras, [*wanted, *more], [], where=where))
         _write(name, [block.replace(" \\", f" ; {SERVED} \\", 1) for block in blocks] if where else blocks)
     for python in PYTHONS:

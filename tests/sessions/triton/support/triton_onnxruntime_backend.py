@@ -29,7 +29,7 @@ class TritonPythonModel:
         self.inputs = [port["name"] for port in config["input"]]
         self.outputs = [port["name"] for port in config["output"]]
         options = ort.SessionOptions()
-        options.intra_op_num_threads = 1
+        options.intra_op_num_threads = int(os.environ.get("TRITON_TEST_THREADS", "1"))
         graph = Path(args["model_repository"], args["model_version"], "model.onnx")
         self.session = ort.InferenceSession(str(graph), options, providers=["CPUExecutionProvider"])
 

@@ -1,0 +1,191 @@
+"""The services: how each is started, asked, and what its processes take."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+import time
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+import httpx
+
+from ..load.service import free_port
+from ..load.service import started as ours_started
+from ..stand_in import server as stand_in
+from ..workers import seconds_of
+from .checkpoint import Made
+from .dialects import Dialect
+
+ROOT = Path(__file__).resolve().parents[2]
+INFINITY, SENTENCE, TRITON = "infinity", "sentence-transformers", "Triton"
+OURS = {"ours, fp32": "fp32", "ours, int8": "int8"}
+NAMES = (INFINITY, SENTENCE, TRITON, *OURS)
+_START_S = 180.0
+
+
+class NotHere(Exception):
+    """A service that cannot run on this machine, and why."""
+
+
+@dataclass(frozen=True)
+class Running:
+    """A service that answers.
+
+    Attributes:
+        name: of :data:`NAMES`.
+        dialect: how it is asked.
+        port: on this machine.
+        pid: of its first process.
+    """
+
+    name: str
+    dialect: Dialect
+    port: int
+    pid: int
+
+    @property
+    def cpu(self) -> float:
+        """Seconds of processor time so far, of all its processes."""
+        return seconds_of(self.pid)
+
+    @property
+    def ram(self) -> int:
+        """Bytes that its processes take, shared pages divided among them."""
+        return sum(_proportional(pid) for pid in processes(self.pid))
+
+
+def processes(pid: int) -> list[int]:
+    """A process and all below it."""
+    try:
+        below = Path(f"/proc/{pid}/task/{pid}/children").read_text("utf-8").split()
+    except OSError:  # it ended meanwhile
+        return []
+    return [pid, *(each for child in below for each in processes(int(child)))]
+
+
+def _proportional(pid: int) -> int:
+    try:
+        lines = Path(f"/proc/{pid}/smaps_rollup").read_text("utf-8").splitlines()
+    except OSError:  # it ended meanwhile
+        return 0
+    return 1024 * sum(int(line.split()[1]) for line in lines if line.startswith("Pss:"))
+
+
+@contextmanager
+def started(name: str, made: Made, python: Path, threads: int, folder: Path) -> Iterator[Running]:
+    """Run a service until the block ends; it answers when the block begins.
+
+    Args:
+        name: of :data:`NAMES`.
+        made: the weights.
+        python: of the environment of the others.
+        threads: of its arithmetic.
+        folder: for logs.
+
+    Raises:
+        NotHere: it cannot run here.
+        RuntimeError: it ended, or did not answer in time; with the end of its log.
+    """
+    cores = {f"{library}_NUM_THREADS": str(threads) for library in ("OMP", "MKL", "OPENBLAS")}
+    log = folder / f"{name.replace(', ', '-')}.log"
+    if name == TRITON:
+        with _triton(made, folder, threads) as running:
+            yield running
+        return
+    if name in OURS:
+        (memory := folder / f"memory-{OURS[name]}").mkdir()
+        flags = ["--log-level", "warning", "--no-page"]
+        with (
+            _variables(cores | {"RECO_THREADS": str(threads)}),
+            ours_started(made.folder / OURS[name], memory, log, flags) as service,
+        ):
+            yield Running(name, "ours", int(service.url.rpartition(":")[2]), service.pid)
+        return
+    port = free_port()
+    if name == INFINITY:
+        command = [str(python.parent / "infinity_emb"), "v2", "--model-id", str(made.checkpoint), "--device", "cpu"]
+        command += ["--served-model-name", "clip", "--engine", "torch", "--host", "127.0.0.1", "--port", str(port)]
+        told: Running = Running(name, "infinity", port, 0)
+    else:
+        command = [str(python), "-m", "uvicorn", "sentence_service:app", "--port", str(port), "--log-level", "warning"]
+        command += ["--app-dir", str(Path(__file__).parent)]
+        told = Running(name, "plain", port, 0)
+    offline = {"HF_HUB_OFFLINE": "1", "DO_NOT_TRACK": "1", "INFINITY_ANONYMOUS_USAGE_STATS": "0"}
+    with _process(command, {**cores, **offline, "CHECKPOINT": str(made.checkpoint)}, port, log) as pid:
+        yield replace(told, pid=pid)
+
+
+@contextmanager
+def _process(command: Sequence[str], variables: Mapping[str, str], port: int, log: Path) -> Iterator[int]:
+    environment = {**os.environ, **variables}
+    environment.pop("PYTHONPATH", None)  # this repository is not the others'
+    with log.open("wb") as out:
+        process = subprocess.Popen(command, stdout=out, stderr=out, env=environment)
+        try:
+            until = time.monotonic() + _START_S
+            while not _answers(port):
+                if process.poll() is not None or time.monotonic() > until:
+                    raise RuntimeError(f"{command[0]} did not start: {log.read_text(errors='replace')[-1500:]}")
+                time.sleep(0.2)
+            yield process.pid
+        finally:
+            process.terminate()
+            try:
+                process.wait(20)
+            except subprocess.TimeoutExpired:
+                process.kill()
+                process.wait()
+
+
+def _answers(port: int) -> bool:
+    try:
+        return httpx.get(f"http://127.0.0.1:{port}/health", timeout=5).status_code == 200
+    except httpx.HTTPError:
+        return False
+
+
+@contextmanager
+def _variables(some: Mapping[str, str]) -> Iterator[None]:
+    """Variables of this process, for those that it starts meanwhile."""
+    before = {name: os.environ.get(name) for name in some}
+    os.environ.update(some)
+    try:
+        yield
+    finally:
+        for name, value in before.items():
+            if value is None:
+                del os.environ[name]
+            else:
+                os.environ[name] = value
+
+
+@contextmanager
+def _triton(made: Made, folder: Path, threads: int) -> Iterator[Running]:
+    """Triton with our repository and its model ``reco``: the server of the tests, so graphs run in a Python backend."""
+    support = ROOT / "tests" / "sessions" / "triton" / "support"
+    sys.path.append(str(support))
+    try:
+        from triton_server import NoServerHere, TritonServer, Wheel
+    finally:
+        sys.path.remove(str(support))
+    try:
+        wheel = Wheel.find()
+    except NoServerHere as error:
+        raise NotHere(str(error)) from error
+    model = made.folder / "fp32"
+    with stand_in("http") as memory:
+        variables = {"RECO_MODEL": str(model), "RECO_MEMORY": memory, "TRITON_TEST_THREADS": str(threads)}
+        repositories = [model, ROOT / "deploy" / "triton"]
+        server = TritonServer(
+            wheel, wheel.assemble(folder / "backends"), repositories, folder / "triton.log", environment=variables
+        )
+        server.start()
+        try:
+            assert server.process is not None
+            yield Running(TRITON, "kserve", int(server.http.rpartition(":")[2]), server.process.pid)
+        finally:
+            server.stop()
