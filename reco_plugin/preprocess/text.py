@@ -286,6 +286,8 @@ def cut_by_length(
     [([0, 1, 3], (3, 8)), ([2], (1, 61))]
     """
     lengths, parts, cut = lengths_of(ids, config, exact), [], 0
+    if lengths.min() == (longest := lengths.max()):  # as of a single text
+        return [(np.arange(len(ids)), np.ascontiguousarray(ids[:, :longest]))]
     for step in _cheapest_cuts(*np.unique(lengths, return_counts=True)):
         rows = np.flatnonzero((lengths > cut) & (lengths <= step))
         parts.append((rows, np.ascontiguousarray(ids[rows, :step])))
