@@ -9,7 +9,7 @@ from contextlib import asynccontextmanager
 from functools import partial
 from typing import TYPE_CHECKING
 
-from fastapi import Depends, FastAPI, Request, Response
+from fastapi import APIRouter, Depends, FastAPI, Request, Response
 from fastapi.exceptions import RequestValidationError
 from fastapi.security import HTTPBearer
 from starlette.exceptions import HTTPException
@@ -21,8 +21,9 @@ from ..reco import Reco
 from . import dialects, feedback, health, match, memory, metrics, models, records, reference, refine, versions
 from .edge import TOLD, Edge
 from .embedder import Embedder
+from .hosts import KnownHosts
 from .life import Living
-from .routes import KeyCheck, KnownHosts, Shapes, no_route, to_failure, to_response
+from .routes import Direct, KeyCheck, Shapes, no_route, to_failure, to_response
 from .settings import ServeSettings, load_serve_settings
 
 if TYPE_CHECKING:
@@ -92,7 +93,7 @@ def create_app(
     for routes in documented:
         app.include_router(routes, dependencies=bearer)
     app.state.shapes = Shapes(documented)
-    _add_middleware(app, edge, hosts, measured)
+    _wrap(app, edge, documented, hosts, measured)
     return app
 
 
@@ -115,9 +116,12 @@ async def _running(
     await edge.close()
 
 
-def _add_middleware(app: FastAPI, edge: Edge, hosts: Sequence[str] | None, measured: metrics.Metrics) -> None:
+def _wrap(
+    app: FastAPI, edge: Edge, routers: Sequence[APIRouter], hosts: Sequence[str] | None, measured: metrics.Metrics
+) -> None:
     """Wrap the application, the innermost first."""
     settings = edge.settings
+    app.add_middleware(Direct, routers=routers)
     if settings.gzip_bytes:
         # level 6 takes five times as long for 7 % less
         app.add_middleware(GZipMiddleware, minimum_size=settings.gzip_bytes, compresslevel=1)

@@ -21,13 +21,14 @@ import time
 import uuid
 from collections import deque
 from collections.abc import Callable
+from contextlib import suppress
 from functools import partial
 from typing import TYPE_CHECKING, Any, Literal, TypeAlias, TypeVar
 
 from fastapi import Response
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-from .failures import Failure, Refused
+from .failures import STOPPING, Failure, Refused
 from .logs import LOGGER, request_id
 from .pool import Pool, Work
 from .routes import PROBES, routed
@@ -45,6 +46,7 @@ _ID = re.compile(r"[A-Za-z0-9._-]{1,128}")
 _FOR_LARGE = 0.75
 """Of the memory for bodies: the rest is for small ones, which never wait, and for the one that is parsed."""
 _RETRY_S = 1.0
+_LEFT = Failure(499, "client_left", "the client closed the connection")
 _LINGER_S = 1.0  # wait for the next chunk of a body that is dropped
 
 
@@ -196,6 +198,21 @@ class Life:
 
     # --- reading
 
+    async def read(self) -> bytearray:
+        """The whole body, in one growing buffer: joining chunks would take twice the memory.
+
+        Raises:
+            BodyRefused: as :meth:`receive`.
+            Refused: 499, the client left.
+        """
+        whole = bytearray()
+        while self._more:
+            message = await self.receive()
+            if message["type"] == "http.disconnect":
+                raise Refused(_LEFT)
+            whole += message.get("body", b"")
+        return whole
+
     async def receive(self) -> Message:
         """The next chunk of the body.
 
@@ -259,26 +276,31 @@ class Life:
         self.state, deadline_s = "working", self.lives.limits.deadline_s
         left_s, began = deadline_s if self._left_s is None else self._left_s, time.perf_counter()
         work = self._work = pool.submit(call, inputs)
-        answer, leaving = asyncio.wrap_future(work), asyncio.ensure_future(self._leaves())
-        either: set[asyncio.Future[Any]] = {answer, leaving}
+        loop = asyncio.get_running_loop()
+        over, leaving = loop.create_future(), loop.create_task(self._leaves())
+        late = loop.call_later(max(0.0, left_s), _let_go, over)
+        work.add_done_callback(partial(_let_go_from_thread, loop, over))
+        leaving.add_done_callback(partial(_let_go, over))
         try:
-            await asyncio.wait(either, timeout=max(0.0, left_s), return_when=asyncio.FIRST_COMPLETED)
-            if answer.done():
+            await over
+            if work.done():
                 self._work = None  # which holds its error, which holds this frame
-                return answer.result()
+                if work.cancelled():
+                    raise Refused(STOPPING)
+                return work.result()
             if leaving.done():
                 leaving.result()  # raises an error of the rest of the request
-                raise Refused(Failure(499, "client_left", "the client closed the connection"))
+                raise Refused(_LEFT)
             message = f"no answer within {deadline_s:g} s (deadline_s): send less at once, or try again later"
             raise Refused(Failure(504, "deadline_exceeded", message))
         finally:
             self._left_s = left_s - (time.perf_counter() - began)
             work.give_up()
-            answer.cancel()
+            late.cancel()
             leaving.cancel()
             # an error of the call holds this frame: none of these may hold the error, or what was sent stays until
             # the garbage collector looks for circles
-            del call, work, answer, leaving, either
+            del call, work, leaving
 
     async def _leaves(self) -> None:
         """Return when the client has left."""
@@ -304,6 +326,16 @@ class Life:
     def seconds(self) -> float:
         """Since it began."""
         return time.perf_counter() - self._began
+
+
+def _let_go(over: asyncio.Future[None], _: object = None) -> None:
+    if not over.done():
+        over.set_result(None)
+
+
+def _let_go_from_thread(loop: asyncio.AbstractEventLoop, over: asyncio.Future[None], _: object) -> None:
+    with suppress(RuntimeError):  # the loop is closed: nobody waits any more
+        loop.call_soon_threadsafe(_let_go, over)
 
 
 class _JsonAnswer(Response):

@@ -26,10 +26,10 @@ from ..errors import ConfigError
 from ..reco import Reco
 from .app import create_app
 from .connections import PROBE_CONNECTIONS, make_protocol
+from .hosts import is_loopback
 from .in_use import VersionInUse
 from .logs import LOGGER, log_to_stderr
 from .note import Note, answers
-from .routes import is_loopback
 from .settings import ServeSettings
 
 if TYPE_CHECKING:

@@ -10,13 +10,14 @@ from __future__ import annotations
 import asyncio
 import json
 import sys
-from collections.abc import Iterator
-from typing import TYPE_CHECKING, Any
+from collections.abc import Callable, Iterator
+from typing import TYPE_CHECKING, Any, TypeVar
 
 import numpy as np
 import orjson
 from fastapi import HTTPException, Request
-from pydantic import BaseModel
+from fastapi.exceptions import RequestValidationError
+from pydantic import BaseModel, ValidationError
 from pydantic_core import to_json
 from starlette.types import Receive, Scope
 
@@ -26,6 +27,8 @@ from .pool import Answer, still_wanted
 if TYPE_CHECKING:
     from .life import Life
 
+T = TypeVar("T")
+Checked = TypeVar("Checked", bound=BaseModel)
 SMALL = 64_000
 """Bytes that are parsed faster than a thread starts."""
 _VALUE_BYTES = 40  # of a number in two lists: parsed and validated
@@ -75,8 +78,52 @@ class JsonRequest(Request):
             life.give_back()
 
 
-async def parse(body: bytes | bytearray, life: Life) -> Any:
-    """Parse JSON; a large one by a thread, and what it takes counts as its request's.
+async def read(request: Request, kind: type[Checked]) -> Checked:
+    """The body of a request, checked; errors as FastAPI raises them.
+
+    Raises:
+        BodyRefused: too large, too slow, or too much at once.
+        RequestValidationError: no body, not JSON, or another form.
+        HTTPException: 400, it cannot be parsed.
+        Refused: by the checks of its fields.
+    """
+    life: Life = request.state.life
+    whole = await life.read()
+    if not whole:
+        missing = {"type": "missing", "loc": ("body",), "msg": "Field required", "input": None}
+        raise RequestValidationError([missing], body=None)
+    given: Any = None
+
+    def check(parsed: Any) -> Checked:
+        nonlocal given
+        given = parsed
+        return kind.model_validate(parsed, from_attributes=True)
+
+    try:
+        return await parse(whole, life, check) if _is_json(request) else check(bytes(whole))
+    except ValidationError as error:
+        errors = [{**one, "loc": ("body", *one["loc"])} for one in error.errors(include_url=False)]
+        raise RequestValidationError(errors, body=given) from None
+    except json.JSONDecodeError as error:
+        said = {"type": "json_invalid", "loc": ("body", error.pos), "msg": error.msg, "input": {}}
+        raise RequestValidationError([said], body=None) from None
+    except (ValueError, RecursionError):
+        raise HTTPException(400) from None
+    finally:
+        whole.clear()
+        life.give_back()
+
+
+def _is_json(request: Request) -> bool:
+    """Whether a body counts as JSON, see :class:`JsonRequest`."""
+    sent = request.headers.get("content-type", "").partition(";")[0].strip().lower()
+    if "origin" not in request.headers:
+        return sent != "multipart/form-data"
+    return sent == "application/json" or (sent.startswith("application/") and sent.endswith("+json"))
+
+
+async def parse(body: bytes | bytearray, life: Life, check: Callable[[Any], T] = lambda parsed: parsed) -> T:
+    """Parse JSON and check it; a large one by a thread, and what it takes counts as its request's.
 
     Raises:
         BodyRefused: too many values (413), or too much at once (429).
@@ -84,20 +131,18 @@ async def parse(body: bytes | bytearray, life: Life) -> Any:
         RecursionError: too deep.
     """
     if len(body) <= SMALL:
-        return json.loads(body)
+        return check(json.loads(body))
     async with life.lives.turn:
         values, most = await asyncio.to_thread(values_in, body), life.lives.limits.max_body_values
         if values > most:
-            message = (
-                f"the body has up to {values:,} values, the limit is {most:,} (max_body_values): send less at once"
-            )
-            raise BodyRefused(Failure(413, "body_too_large", message))
+            limit = f"the limit is {most:,} (max_body_values): send less at once"
+            raise BodyRefused(Failure(413, "body_too_large", f"the body has up to {values:,} values, {limit}"))
         wide = not body.isascii() or b"\\u" in body
         life.take(len(body) * (_WIDEST if wide else 1) + _VALUE_BYTES * values)
         parsed = await asyncio.to_thread(json.loads, body)
         if wide:  # mostly a title beside a picture, which is not
             life.give_back(max(0, _WIDEST * len(body) - await asyncio.to_thread(bytes_of_texts, parsed)))
-        return parsed
+        return await asyncio.to_thread(check, parsed)
 
 
 def bytes_of_texts(parsed: Any) -> int:
