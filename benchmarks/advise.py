@@ -11,11 +11,9 @@ the shipped model. What was measured is kept in the cache, by set and seed: dele
 
 from __future__ import annotations
 
-import argparse
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from types import ModuleType
 
 import numpy as np
 import numpy.typing as npt
@@ -30,14 +28,11 @@ from reco_plugin.evaluate.study.memories import stream
 from reco_plugin.files import whole_file
 from reco_plugin.memory import open_memory
 from reco_plugin.refine import Refiner, VectorMemory
-from reco_plugin.report import write_charts
 from reco_plugin.types import Fingerprint, Records, Vectors
 
-from .page import machine, table, write_blocks
+from .page import machine, table
 from .realclip_gate import FINGERPRINT, load_imagenet
-from .results import shipped_encoder
-from .sets import emoji, flags
-from .sets.vectors import vectors
+from .research import drawn, parser_of, publish, spread
 from .subject import K
 
 SEEDS = 5
@@ -242,15 +237,14 @@ def imagenet(data: Path, _cache: Path) -> Subject:
     return Subject("ImageNet, real CLIP", pairs, of, task, FINGERPRINT)
 
 
-def _drawn(which: ModuleType, name: str) -> Callable[[Path, Path], Subject]:
+def _drawn(which: str, name: str) -> Callable[[Path, Path], Subject]:
     """Drawings of some styles; worded captions ask for drawings in others.
 
     Of the things that the encoder has met, at most as many are taken as of those that it has not.
     """
 
     def made(_data: Path, cache: Path) -> Subject:
-        encodes, fingerprint = shipped_encoder()
-        data = vectors(which.load(cache / "quickstart"), encodes, fingerprint.digest, cache / "sets")
+        data, fingerprint = drawn(which, cache)
         split = np.array(data.splits)
         new = np.flatnonzero(split == "unseen") if (split == "seen").any() else np.arange(len(split))
         met = stream(0, "things that the encoder has met").permutation(np.flatnonzero(split == "seen"))[: len(new)]
@@ -264,9 +258,9 @@ def _drawn(which: ModuleType, name: str) -> Callable[[Path, Path], Subject]:
 
 
 SETS: dict[str, Callable[[Path, Path], Subject]] = {
-    "flags": _drawn(flags, "flags, mini CLIP"),
+    "flags": _drawn("flags", "flags, mini CLIP"),
     "imagenet": imagenet,
-    "emoji": _drawn(emoji, "emoji, mini CLIP"),
+    "emoji": _drawn("emoji", "emoji, mini CLIP"),
 }
 
 
@@ -291,8 +285,7 @@ def levels(subject: Subject, found: Sequence[Curves]) -> list[list[str]]:
     """Rows of the second table: R@1 at each step."""
     rows = []
     for order in ORDERS:
-        each = np.array([one.hits[order].mean(axis=1) for one in found])
-        cells = [f"{mean:.1f} ± {sd:.1f}" for mean, sd in zip(each.mean(axis=0), each.std(axis=0), strict=True)]
+        cells = [spread(each) for each in np.array([one.hits[order].mean(axis=1) for one in found]).T]
         rows.append([subject.name if order == ORDERS[0] else "", order, *cells])
     return rows
 
@@ -301,7 +294,7 @@ def told(subject: Subject, found: Sequence[Curves]) -> list[str]:
     """A row of the third table: how good chances are."""
     auc, said, failed = (np.array([getattr(one, name) for one in found]) for name in ("auc", "said", "failed"))
     return [
-        subject.name, f"{auc.mean():.3f} ± {auc.std():.3f}", f"{100 * said.mean():.1f}", f"{100 * failed.mean():.1f}",
+        subject.name, spread(auc, 3), f"{100 * said.mean():.1f}", f"{100 * failed.mean():.1f}",
     ]  # fmt: skip
 
 
@@ -317,11 +310,7 @@ def chart(subject: Subject, found: Sequence[Curves]) -> Chart:
 
 def main() -> None:
     """Measure, print, and write the page's blocks and charts."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--data", type=Path, default=Path(), help="folder with the vectors of realclip")
-    parser.add_argument("--sets", nargs="*", default=list(SETS), choices=SETS)
-    parser.add_argument("--cache", type=Path, default=Path(".cache"), help="packages, drawings, vectors")
-    parser.add_argument("--docs", type=Path, help="folder of advise.md; else the tables are printed")
+    parser = parser_of(__doc__, "advise", data="folder with the vectors of realclip", sets=SETS)
     parser.add_argument("--seeds", type=int, default=SEEDS)
     given = parser.parse_args()
     blocks: dict[str, list[list[str]]] = {"areas": [], "levels": [], "told": []}
@@ -341,13 +330,8 @@ def main() -> None:
         "told": table(TOLD, blocks["told"]),
         "machine": f"{given.seeds} seeds. {machine('numpy')}",
     }
-    if not given.docs:
-        print(*made.values(), sep="\n\n")
-        return
-    (given.docs / "advise").mkdir(exist_ok=True)
     section = Section(key="curves", title="Curves", about="", charts=tuple(charts))
-    write_charts(section, given.docs / "advise", "advise")
-    write_blocks(given.docs / "advise.md", made)
+    publish(given.docs, "advise", made, [("advise", section)])
 
 
 AREAS = (

@@ -10,7 +10,6 @@ commit 76a34da.
 
 from __future__ import annotations
 
-import argparse
 import json
 import time
 from collections.abc import Iterator, Mapping, Sequence
@@ -32,15 +31,11 @@ from reco_plugin.fuse import Learned
 from reco_plugin.quickstart.dataset import ALL_SPLITS, EntitySplit
 from reco_plugin.report.markdown import markdown_table
 
-from .page import write_blocks
-from .results import shipped_encoder
-from .sets import emoji
-from .sets.vectors import vectors
+from .research import parser_of, publish, subject_of
 from .subject import Subject, Way, refiner
 
-PAGE, FIGURES, FINE_TUNED = (
-    Path("docs/measurements", name) for name in ("alternatives.md", "alternatives.json", "finetune.json")
-)
+DOCS = Path("docs/measurements")
+PAGE, FIGURES, FINE_TUNED = (DOCS / name for name in ("alternatives.md", "alternatives.json", "finetune.json"))
 MEMORIES: dict[str, tuple[EntitySplit, ...]] = {
     "all pairs": ALL_SPLITS,
     "without the seen entities": ("fusion", "dev", "unseen"),
@@ -147,8 +142,7 @@ def _tuned(stored: Mapping[str, Any], memory: str) -> Iterator[dict[str, Cell]]:
 
 def main() -> None:
     """Measure everything but fine-tuning, and write the page."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--cache", type=Path, default=Path(".cache"), help="packages, drawings, vectors")
+    parser = parser_of(__doc__, "alternatives")
     parser.add_argument("--page", action="store_true", help="measure nothing: alternatives.md from the stored figures")
     parser.add_argument("--ours", action="store_true", help="measure refinement alone: the other rows are kept")
     arguments = parser.parse_args()
@@ -160,7 +154,7 @@ def main() -> None:
             part.write_text(json.dumps(made, indent=1) + "\n", encoding="utf-8")
     figures, tuned = (json.loads(path.read_text(encoding="utf-8")) for path in (FIGURES, FINE_TUNED))
     told = block({name: Table.model_validate(table) for name, table in figures.items()}, tuned)
-    write_blocks(PAGE, {"alternatives": told})
+    publish(DOCS, "alternatives", {"alternatives": told})
     print(told)
 
 
@@ -168,9 +162,7 @@ def measured(cache: Path, ours: bool) -> dict[str, Table]:
     """The table of each memory, without fine-tuning; of ``ours`` alone, with the other rows that are stored."""
     stored = json.loads(FIGURES.read_text(encoding="utf-8")) if ours else {}
     kept = {name: Table.model_validate(table).rows[OURS:] for name, table in stored.items()}
-    encoder, fingerprint = shipped_encoder()
-    data = vectors(emoji.load(cache / "quickstart"), encoder, fingerprint.digest, cache / "sets")
-    subject = Subject(data, fingerprint)
+    subject = subject_of("emoji", cache)
     return {name: Comparison(subject, name).table(kept.get(name)) for name in MEMORIES}
 
 

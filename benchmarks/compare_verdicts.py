@@ -30,10 +30,9 @@ from reco_plugin.engines import open_index
 from reco_plugin.evaluate.intervals import bootstrap, points
 from reco_plugin.types import Records, Target, Vectors
 
-from .page import table, write_blocks
-from .results import shipped_encoder
-from .sets import emoji
-from .sets.vectors import VectorSet, vectors
+from .page import table
+from .research import Kept, drawn, publish
+from .sets.vectors import VectorSet
 
 K, QUERIES, LOSS = 10, 600, 0.005
 Rows = npt.NDArray[np.int64]
@@ -264,21 +263,15 @@ def main() -> None:
     parser.add_argument("--data", type=Path, required=True)
     parser.add_argument("--docs", type=Path)
     args = parser.parse_args()
-    encoder, fingerprint = shipped_encoder()
     args.data.mkdir(parents=True, exist_ok=True)
-    data = vectors(emoji.load(args.data), encoder, fingerprint.digest, args.data)
-    place, kept = fill(data, args.data), args.data / "verdicts.jsonl"
-    found = [json.loads(line) for line in kept.read_text().splitlines()] if kept.is_file() else []
+    data, _ = drawn("emoji", args.data)
+    place, kept, found = fill(data, args.data), Kept(args.data / "verdicts.jsonl"), list[dict[str, Any]]()
     for case in CASES:
-        if any(one["memory"] == case.name for one in found):
-            continue
-        for one in measure(data, case, place, args.data):
+        for one in kept.get(case.name, lambda case=case: list(measure(data, case, place, args.data))):  # type: ignore[misc]
             found.append(one)
-            with kept.open("a") as file:
-                file.write(json.dumps(one) + "\n")
             print(one["memory"], one["captions"], one["sentence"], _points(one["switched"]), one["right"], flush=True)
     if args.docs:
-        write_blocks(args.docs / "compare.md", blocks(found))
+        publish(args.docs, "compare", blocks(found))
 
 
 if __name__ == "__main__":

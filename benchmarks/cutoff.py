@@ -11,7 +11,6 @@ ten minutes on one core.
 
 from __future__ import annotations
 
-import argparse
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
@@ -29,11 +28,10 @@ from reco_plugin.refine import Refiner, refiner_for_vectors
 from reco_plugin.report.charts import draw, standalone
 from reco_plugin.types import Modality, Records, Refinement, Vectors, other
 
-from .page import machine, table, write_blocks
+from .page import machine, table
 from .realclip_gate import load_imagenet, read, unit
-from .results import shipped_encoder
-from .sets import emoji
-from .sets.vectors import vectors
+from .research import drawn as drawn_set
+from .research import parser_of, publish, spread
 
 HALVES = 20
 PROMISES = ((0.9, 0.0), (0.9, 0.2), (0.8, 0.2))
@@ -96,8 +94,7 @@ def products(data: Path) -> Things:
 
 def drawings(cache: Path) -> Things:
     """Emoji, three styles each; a worded caption asks for a drawing in another style, and that for the caption."""
-    encodes, fingerprint = shipped_encoder()
-    data = vectors(emoji.load(cache / "quickstart"), encodes, fingerprint.digest, cache / "sets")
+    data, _ = drawn_set("emoji", cache)
     order = np.random.default_rng(0).permutation(len(data.memory))
     of = data.memory_entity[order]
     place = np.array([int((of[:row] == one).sum()) for row, one in enumerate(of.tolist())])
@@ -281,7 +278,7 @@ def promised(things: Things, found: Found) -> Iterator[list[str]]:
 
 
 def _spread(values: Sequence[float]) -> str:
-    return f"{100 * np.mean(values):.1f} ± {100 * np.std(values):.1f}" if len(values) else "–"
+    return spread(100.0 * np.array(values))
 
 
 def reliable(name: str, found: Found) -> Iterator[list[str]]:
@@ -292,7 +289,7 @@ def reliable(name: str, found: Found) -> Iterator[list[str]]:
         yield [
             name if (modality, way) == ("text", "plain") else "",
             f"{modality}, {way}",
-            f"{np.mean([auc_of(c, y) for c, y in pairs]):.3f} ± {np.std([auc_of(c, y) for c, y in pairs]):.3f}",
+            spread([auc_of(c, y) for c, y in pairs], 3),
             f"{np.mean([reliability_curve(c, y)[0] for c, y in pairs]):.3f}",
             f"{_error(pairs, [one.known for one in tested]):.3f}",
             f"{_error(pairs, [~one.known for one in tested]):.3f}",
@@ -342,10 +339,7 @@ def chart(name: str, found: Found) -> str:
 
 def main() -> None:
     """Measure, and write the page's blocks and charts."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--data", type=Path, help="folder with the vectors of realclip and products")
-    parser.add_argument("--docs", type=Path, help="folder of the page to write into; else the tables are printed")
-    parser.add_argument("--cache", type=Path, default=Path("cache"), help="where drawings and their vectors are kept")
+    parser = parser_of(__doc__, "cutoff", data="folder with the vectors of realclip and products")
     parser.add_argument("--halves", type=int, default=HALVES)
     given = parser.parse_args()
     sets = {"drawings": partial(drawings, given.cache)}
@@ -369,10 +363,7 @@ def main() -> None:
         "shifted": table(SHIFTED, third, left=2),
         "machine": f"{given.halves} halves. {machine('numpy')}",
     }
-    if given.docs:
-        write_blocks(given.docs / "cutoff.md", blocks)
-    else:
-        print(*blocks.values(), sep="\n\n")
+    publish(given.docs, "cutoff", blocks)
 
 
 PROMISED = (

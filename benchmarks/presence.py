@@ -11,7 +11,6 @@ for, over three halves. Real CLIP vectors are those of benchmarks.realclip_gate,
 
 from __future__ import annotations
 
-import argparse
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import cached_property
@@ -20,22 +19,18 @@ from pathlib import Path
 import numpy as np
 import numpy.typing as npt
 
+from reco_plugin.calibration.match import auc_of
 from reco_plugin.evaluate.findings import Chart, Line, Section
-from reco_plugin.evaluate.study.memories import ram_memory, stream
+from reco_plugin.evaluate.study.memories import stream
 from reco_plugin.refine import Refiner, VectorMemory
-from reco_plugin.report import write_charts
-from reco_plugin.types import Caution, Fingerprint, Modality, Records, Vectors, other
+from reco_plugin.types import Caution, Modality, Records, Vectors, other
 
-from .page import table, write_blocks
+from .page import table
 from .realclip_gate import SLOTS, ImageNet, load_imagenet, read, unit
-from .results import shipped_encoder
-from .sets import emoji, flags
-from .sets.vectors import VectorSet, vectors
+from .research import drawn, memory_of, parser_of, publish, spread
 from .subject import K
-from .trust import auc
 
 HALVES, THRESHOLDS, BINS = 3, (0.0, 0.3, 0.5, 0.7), 10
-FINGERPRINT = Fingerprint("stored vectors", "stored", 512)
 BREEDS = {
     3: 161, 4: 162, 8: 242, 10: 151, 11: 285, 12: 219, 13: 212, 14: 210, 15: 257, 17: 152, 18: 261, 19: 255, 21: 237,
     22: 256, 23: 283, 24: 259, 25: 254, 28: 247, 29: 258, 30: 199, 32: 284, 34: 179, 35: 202, 36: 187,
@@ -94,7 +89,7 @@ class Asked:
         """AUROC of presence, of the best cosine to a pair's other side, of the best similarity; calibration error."""
         cosine = (self.queries @ self.pairs.side(other(self.modality)).T).max(axis=1)
         similarity = (self.queries @ self.pairs.side(self.modality).T).max(axis=1)
-        three = [auc(one[self.held], one[~self.held]) for one in (self.presence, cosine, similarity)]
+        three = [auc_of(one, self.held) for one in (self.presence, cosine, similarity)]
         return [*three, calibration_error(self.presence, self.held)]
 
     def gains(self, caution: Caution) -> list[float]:
@@ -128,12 +123,6 @@ def calibration_error(presence: npt.NDArray[np.float32], held: Flags) -> float:
 def half(count: int, seed: int) -> npt.NDArray[np.int64]:
     """Half of so many things."""
     return np.sort(stream(seed, "half of the things").permutation(count)[: count // 2])
-
-
-def memory_of(image: Vectors, text: Vectors, fingerprint: Fingerprint = FINGERPRINT) -> tuple[VectorMemory, Records]:
-    """A memory of pairs (N, D), learned from them, and the pairs."""
-    records = Records([f"{row:06d}" for row in range(len(image))], image, text, [{}] * len(image))
-    return ram_memory(records, fingerprint).at(K), records
 
 
 def moved(text: Vectors, kind: npt.NDArray[np.str_], cosine: float) -> Vectors:
@@ -201,8 +190,9 @@ def pets(data: Path, _cache: Path) -> Iterator[Asked]:
         )
 
 
-def drawings(data: VectorSet, fingerprint: Fingerprint) -> Iterator[Asked]:
+def drawings(name: str, cache: Path) -> Iterator[Asked]:
     """All entities that the encoder has met, and half of the others, which are asked for."""
+    data, fingerprint = drawn(name, cache)
     split = np.array(data.splits)
     new = np.flatnonzero(split == "unseen")
     asks = np.isin(data.truth, new)
@@ -217,22 +207,13 @@ def drawings(data: VectorSet, fingerprint: Fingerprint) -> Iterator[Asked]:
         yield Asked(f"{data.name}, images", *made, "image", image, held, data.prompts[new], right)
 
 
-def _drawn(load: Callable[[Path], object]) -> Callable[[Path, Path], Iterator[Asked]]:
-    def asked(_data: Path, cache: Path) -> Iterator[Asked]:
-        encodes, fingerprint = shipped_encoder()
-        made = vectors(load(cache / "quickstart"), encodes, fingerprint.digest, cache / "sets")  # type: ignore[arg-type]
-        yield from drawings(made, fingerprint)
-
-    return asked
-
-
 SETS: dict[str, Callable[[Path, Path], Iterator[Asked]]] = {
     "products": products,
     "imagenet": lambda data, _: classes(data, renamed=False),
     "renamed": lambda data, _: classes(data, renamed=True),
     "pets": pets,
-    "flags": _drawn(flags.load),
-    "emoji": _drawn(emoji.load),
+    "flags": lambda _, cache: drawings("flags", cache),
+    "emoji": lambda _, cache: drawings("emoji", cache),
 }
 
 
@@ -272,10 +253,6 @@ def by_kind(asked: Iterator[Asked]) -> dict[str, Measured]:
     return {name: measure(some) for name, some in kinds.items()}
 
 
-def _mean(values: Numbers, digits: int, sign: str = "") -> str:
-    return f"{values.mean():{sign}.{digits}f} ± {values.std():.{digits}f}"
-
-
 def blocks(found: dict[str, Measured]) -> dict[str, str]:
     """The page's tables."""
     columns = ("queries", "presence", "best cosine", "best similarity", "calibration error")
@@ -284,9 +261,9 @@ def blocks(found: dict[str, Measured]) -> dict[str, str]:
         (
             [
                 name,
-                _mean(one.told[:, 0], 3),
+                spread(one.told[:, 0], 3),
                 *(f"{one.told[:, c].mean():.3f}" for c in (1, 2)),
-                _mean(one.told[:, 3], 3),
+                spread(one.told[:, 3], 3),
             ]
             for name, one in found.items()
         ),
@@ -301,7 +278,7 @@ def blocks(found: dict[str, Measured]) -> dict[str, str]:
                     name,
                     f"{one.gains[caution][:, 0].mean():.1f}",
                     *(
-                        " / ".join(_mean(one.gains[caution][:, 1 + 2 * at + side], 1, "+") for side in (0, 1))
+                        " / ".join(spread(one.gains[caution][:, 1 + 2 * at + side], 1, "+") for side in (0, 1))
                         for at in range(len(THRESHOLDS))
                     ),
                 ]
@@ -338,21 +315,14 @@ def diagram(found: dict[str, Measured]) -> Section:
 
 def main() -> None:
     """Measure, print, and write the page's blocks and charts."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--data", type=Path, required=True, help="folder with the vectors of realclip")
-    parser.add_argument("--sets", nargs="*", default=list(SETS), choices=SETS)
-    parser.add_argument("--cache", type=Path, default=Path(".cache"), help="packages, drawings, vectors")
-    parser.add_argument("--docs", type=Path, help="folder of presence.md; else the tables are printed")
-    given = parser.parse_args()
+    given = parser_of(__doc__, "presence", data="the vectors of realclip", data_needed=True, sets=SETS).parse_args()
     found = dict[str, Measured]()
     for name in given.sets:
         some = by_kind(SETS[name](given.data, given.cache))
         found |= some
         print("\n\n".join(blocks(some).values()), flush=True)
     if given.docs:
-        (given.docs / "presence").mkdir(exist_ok=True)
-        write_charts(diagram(found), given.docs / "presence", "presence")
-        write_blocks(given.docs / "presence.md", blocks(found))
+        publish(given.docs, "presence", blocks(found), [("presence", diagram(found))])
 
 
 if __name__ == "__main__":

@@ -9,7 +9,6 @@ to ten minutes, most of them for the memories to learn.
 
 from __future__ import annotations
 
-import argparse
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -19,7 +18,8 @@ import numpy.typing as npt
 from reco_plugin.evaluate.compression import COMPRESSIONS, Compression, Kept, compress, search, share
 from reco_plugin.types import Vectors
 
-from .page import table, write_blocks
+from .page import table
+from .research import parser_of, publish
 from .thresholds import MODEL, Asked, drawings, imagenet, products
 
 K = 10
@@ -76,10 +76,8 @@ KEPT = ("queries", "index", *(f"{part:.0%} of the move" for part in MOVES))
 
 def main() -> None:
     """Measure, and write the page's blocks."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--data", type=Path, help="folder with the vectors of realclip")
+    parser = parser_of(__doc__, "quantised", data="folder with the vectors of realclip", cached=False)
     parser.add_argument("--model", type=Path, default=MODEL)
-    parser.add_argument("--docs", type=Path, help="folder of the page to write into; else the tables are printed")
     given = parser.parse_args()
     sets = [next(drawings(given.model))]
     if given.data:
@@ -89,10 +87,7 @@ def main() -> None:
         "refined": table(LOST, [row for lost, _ in found for row in lost], left=2),
         "moves": table(KEPT, [row for _, kept in found for row in kept], left=2),
     }
-    if given.docs:
-        write_blocks(given.docs / "quantised.md", blocks)
-    else:
-        print("\n\n".join(blocks.values()))
+    publish(given.docs, "quantised", blocks)
 
 
 if __name__ == "__main__":

@@ -16,7 +16,6 @@ The irrelevant and fine-grained rows use the dog breeds of ImageNet (151-268), c
 
 from __future__ import annotations
 
-import argparse
 import json
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
@@ -33,8 +32,9 @@ from reco_plugin.refine import Refiner, VectorMemory
 from reco_plugin.score import score_both
 from reco_plugin.types import Fingerprint, Modality, Records, Vectors
 
-from .page import table, write_blocks
+from .page import table
 from .picture import real_clip
+from .research import parser_of, publish
 
 Rows = npt.NDArray[np.int64]
 STORES: dict[tuple[Any, ...], Store] = {}
@@ -293,11 +293,8 @@ def write_files(data: ImageNet, folder: Path) -> None:
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--data", type=Path, help="where the vectors are; without it, nothing is measured anew")
-    parser.add_argument(
-        "--docs", type=Path, default=Path("docs/measurements"), help="where realclip.json, .md and .svg go"
-    )
+    parser = parser_of(__doc__, "realclip", data="the vectors; without it, nothing is measured anew", cached=False)
+    parser.set_defaults(docs=Path("docs/measurements"))
     parser.add_argument("--neighbours", type=int, default=10)
     parser.add_argument("--files", type=Path, help="only write ImageNet's pairs and test images to this folder")
     options = parser.parse_args()
@@ -310,7 +307,7 @@ def main() -> None:
     if options.data:
         kept.write_text(json.dumps(results(options.data, options.neighbours), indent=1) + "\n")
     told = json.loads(kept.read_text())
-    write_blocks(options.docs / "realclip.md", blocks(told))
+    publish(options.docs, "realclip", blocks(told))
     (options.docs / "realclip.svg").write_text(real_clip(told))
     print(*blocks(told).values(), sep="\n\n")
 

@@ -13,7 +13,6 @@ on other pictures of the new things (the worst), or on any. DIRECTORY holds ``cl
 
 from __future__ import annotations
 
-import argparse
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -27,12 +26,11 @@ from reco_plugin.quickstart.dataset import EntitySplit
 from reco_plugin.refine import Refiner, VectorMemory
 from reco_plugin.types import Caution, Refinement, Vectors
 
-from .page import table, write_blocks
-from .presence import BREEDS, memory_of
+from .page import table
+from .presence import BREEDS
 from .realclip_gate import load_imagenet, read
-from .results import shipped_encoder
-from .sets import emoji
-from .sets.vectors import vectors
+from .research import drawn as drawn_set
+from .research import memory_of, parser_of, publish, spread
 from .subject import K
 
 ORDERS, ROUNDS, FALSE = 3, 5, 0.3
@@ -140,8 +138,7 @@ def drawn(new: EntitySplit) -> Callable[[Path, Path], Iterator[World]]:
     """Emoji: a memory of a split that the encoder has not met, and those that it has."""
 
     def worlds(_data: Path, cache: Path) -> Iterator[World]:
-        encodes, fingerprint = shipped_encoder()
-        data = vectors(emoji.load(cache / "quickstart"), encodes, fingerprint.digest, cache / "sets")
+        data, fingerprint = drawn_set("emoji", cache)
         split = np.array(data.splits)
         pair, query = split[data.memory_entity], split[data.truth]
         asks, pictures = Asks(data.queries.image, data.truth), Asks(data.memory.image, data.memory_entity)
@@ -227,18 +224,14 @@ def shown(found: dict[str, dict[Caution, npt.NDArray[np.float64]]], caution: Cau
     for name, measured in found.items():
         for at, what in enumerate(ROWS):
             values = measured[caution][:, at]
-            points = [f"{values[:, c].mean():+.1f} ± {values[:, c].std():.1f}" for c in range(4)]
+            points = [spread(values[:, c], sign="+") for c in range(4)]
             rows.append([name, what, f"{values[:, 4].mean():,.0f}", *points])
     return table(head, rows, left=2)
 
 
 def main() -> None:
     """Measure and write the page."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--data", type=Path, required=True, help="folder of the vectors of real CLIP")
-    parser.add_argument("--cache", type=Path, default=Path(".cache"), help="drawings and vectors")
-    parser.add_argument("--sets", nargs="+", choices=SETS, default=list(SETS))
-    parser.add_argument("--docs", type=Path, help="folder of rejections.md; without it, tables are only printed")
+    parser = parser_of(__doc__, "rejections", data="folder of the vectors of real CLIP", data_needed=True, sets=SETS)
     asked = parser.parse_args()
     found = {}
     for one in asked.sets:
@@ -247,7 +240,7 @@ def main() -> None:
         for caution in CAUTIONS:
             print(f"\n{caution}\n\n{shown({name: measured}, caution)}", flush=True)
     if asked.docs is not None:
-        write_blocks(asked.docs / "rejections.md", {caution: shown(found, caution) for caution in CAUTIONS})
+        publish(asked.docs, "rejections", {caution: shown(found, caution) for caution in CAUTIONS})
 
 
 if __name__ == "__main__":

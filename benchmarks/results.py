@@ -1,7 +1,7 @@
 """Gain without harm, on four kinds of drawings: makes docs/measurements/results.md and its pictures.
 
     python -m benchmarks.results --docs docs/measurements  # everything
-    python -m benchmarks.results --sets emoji flags
+    python -m benchmarks.results --sets emoji flags        # some of it; --docs takes the others from an earlier run
 
 For every data set one recipe with one set of constants: the memory learns its calibration from its own pairs, without
 labels; everything is measured on entities that the encoder has not met. Nothing here is chosen on the test entities;
@@ -10,28 +10,19 @@ the baseline is chosen on the development entities, anew for every memory. Takes
 
 from __future__ import annotations
 
-import argparse
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import replace
 from pathlib import Path
 
-from reco_plugin.artifact import Artifact
-from reco_plugin.config import load_settings
-from reco_plugin.demo.tasks import FrozenEncoder
-from reco_plugin.encode import Encoder
 from reco_plugin.evaluate.findings import Chart, Column, Findings, Line, Section, Table
 from reco_plugin.evaluate.intervals import Interval, bootstrap
 from reco_plugin.quickstart.dataset import EntitySplit
-from reco_plugin.report import markdown_section, write_charts
+from reco_plugin.report import markdown_section
 from reco_plugin.report.markdown import markdown_table
-from reco_plugin.types import Fingerprint
 
-from .page import write_blocks
-from .sets import LOADERS, emoji
-from .sets.vectors import vectors
+from .research import DRAWN, parser_of, publish, subject_of
 from .subject import Hits, Subject, Way
 
-SETS = {"emoji": emoji.load, **LOADERS}
 SHARES = (0.0, 0.1, 0.3, 0.5, 0.7, 0.9)
 ENCODER = "scratch"
 _NAMED = (Column(key="name", title=""),)
@@ -181,22 +172,10 @@ class Study:
         )
 
 
-def shipped_encoder() -> tuple[FrozenEncoder, Fingerprint]:
-    """The shipped mini CLIP and its fingerprint."""
-    artifact = Artifact.load("triton_models")
-    return Encoder(artifact, load_settings()), artifact.manifest.fingerprint
-
-
 def studies(sets: Sequence[str], cache: Path) -> Iterator[Study]:
     """The data sets; emoji are the memory of another domain for the others, flags for emoji."""
-    encodes, fingerprint = shipped_encoder()
-
-    def subject(load: Callable[[Path], object]) -> Subject:
-        data = load(cache / "quickstart")
-        return Subject(vectors(data, encodes, fingerprint.digest, cache / "sets"), fingerprint)  # type: ignore[arg-type]
-
     for name in sets:
-        yield Study(subject(SETS[name]), subject(SETS["flags" if name == "emoji" else "emoji"]))
+        yield Study(subject_of(name, cache), subject_of("flags" if name == "emoji" else "emoji", cache))
 
 
 def blocks(found: Sequence[Findings]) -> dict[str, str]:
@@ -243,25 +222,20 @@ def overview(found: Sequence[Findings]) -> Table:
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--sets", nargs="*", default=list(SETS), choices=SETS, help="data sets")
-    parser.add_argument("--cache", type=Path, default=Path(".cache"), help="packages, drawings, vectors")
+    """Measure the chosen sets; the page has those that an earlier run measured, too."""
+    parser = parser_of(__doc__, "results", sets=DRAWN)
     parser.add_argument("--runs", type=Path, default=Path("runs/results"), help="where findings go, for `reco report`")
-    parser.add_argument("--docs", type=Path, help="also write results.md and its pictures to this folder")
-    arguments = parser.parse_args()
-    found = []
-    for study in studies(arguments.sets, arguments.cache):
+    given = parser.parse_args()
+    for study in studies(given.sets, given.cache):
         findings = study.findings()
-        folder = arguments.runs / findings.name.replace(", ", "-")
+        folder = given.runs / findings.name.replace(", ", "-")
         folder.mkdir(parents=True, exist_ok=True)
         findings.write(folder)
-        found.append(findings)
         print(markdown_section(findings.sections[0], prefix=None), flush=True)
-    if arguments.docs:
-        (arguments.docs / "results").mkdir(parents=True, exist_ok=True)
-        for findings in found:
-            write_charts(findings.sections[0], arguments.docs / "results", findings.name.replace(", ", "-"))
-        write_blocks(arguments.docs / "results.md", blocks(found))
+    if given.docs:
+        found = {name: Findings.read(given.runs / f"{name}-{ENCODER}") for name in DRAWN}
+        charts = [(f"{name}-{ENCODER}", findings.sections[0]) for name, findings in found.items()]
+        publish(given.docs, "results", blocks(list(found.values())), charts)
 
 
 if __name__ == "__main__":

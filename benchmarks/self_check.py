@@ -5,19 +5,13 @@
 Twelve memories learn calibration from their own pairs, without labels; then labelled queries say what refinement does.
 Six are of drawings under the shipped encoder (benchmarks.sets), six of real CLIP vectors (benchmarks.realclip_gate says
 which files). Nothing is chosen here. Ten minutes on two cores, and as long again to draw what is missing.
-
-    python -m benchmarks.self_check --data DIRECTORY --docs docs/measurements --orders 4
-
-also learns some of them, and mixtures of several, from the same pairs in so many orders: what a memory gains should
-hardly depend on that. Makes docs/measurements/orders.md instead.
 """
 
 from __future__ import annotations
 
-import argparse
 import sys
-from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
@@ -26,17 +20,15 @@ import numpy.typing as npt
 from reco_plugin.calibration.check import SidesRefined
 from reco_plugin.evaluate.intervals import Interval, bootstrap, points
 from reco_plugin.evaluate.measure import measure, measure_among_own, refine_task
-from reco_plugin.evaluate.study.memories import ram_memory, stream
+from reco_plugin.evaluate.study.memories import stream
 from reco_plugin.evaluate.task import Task, TaskItems
-from reco_plugin.files import write_whole
 from reco_plugin.refine import Refiner, VectorMemory
-from reco_plugin.types import MODALITIES, Modality, Records, Vectors, other
+from reco_plugin.types import MODALITIES, Modality, Vectors, other
 
-from .page import table, write_blocks
+from .page import table
 from .realclip_gate import ImageNet, load_imagenet
-from .results import SETS, shipped_encoder
-from .sets.vectors import vectors
-from .subject import K, Subject
+from .research import DRAWN, parser_of, publish, subject_of
+from .subject import K
 
 FORMS: tuple[SidesRefined, ...] = ("queries", "candidates", "both")
 SLOTS = (0, 1)
@@ -54,6 +46,7 @@ class Catalogue:
         image, truth: (Q, D) images that ask and are found, and their classes.
         prompt, classes: (C, D) a text of each class, and the class.
         said: (Q, D) captions of the images; None: they have none.
+        splits: of each class; empty: they have none.
     """
 
     name: str
@@ -63,15 +56,22 @@ class Catalogue:
     prompt: Vectors
     classes: Rows
     said: Vectors | None = None
+    splits: tuple[str, ...] = ()
 
 
 def drawings(cache: Path) -> Iterator[Catalogue]:
     """Drawings under the shipped encoder."""
-    encodes, fingerprint = shipped_encoder()
-    for name, load in SETS.items():
-        data = vectors(load(cache / "quickstart"), encodes, fingerprint.digest, cache / "sets")
-        subject = Subject(data, fingerprint)
-        asked = data.queries.image, data.truth, data.prompts, np.arange(len(data.prompts)), data.queries.text
+    for name in DRAWN:
+        subject = subject_of(name, cache)
+        data = subject.data
+        asked = (
+            data.queries.image,
+            data.truth,
+            data.prompts,
+            np.arange(len(data.prompts)),
+            data.queries.text,
+            data.splits,
+        )
         yield Catalogue(name, lambda one=subject: one.full, *asked)  # type: ignore[misc]
         if name == "emoji":
             style = np.array([payload["style"] for payload in data.memory.payloads])
@@ -134,60 +134,6 @@ def among_own(catalogue: Catalogue, memory: VectorMemory) -> dict[Modality, tupl
     return told
 
 
-def in_order(memory: VectorMemory, seed: int) -> VectorMemory:
-    """The same pairs in another order, learned anew."""
-    pairs = Records.join(list(memory.store.scroll()), memory.store.header.fingerprint.dimension)
-    mixed = pairs.take(np.random.default_rng(seed).permutation(len(pairs)))
-    ids = [f"{number:07d}" for number in range(len(mixed))]  # pairs are learned from in the order of their ids
-    return ram_memory(replace(mixed, ids=ids), memory.store.header.fingerprint).at(K)
-
-
-def together(name: str, parts: Sequence[Catalogue]) -> tuple[str, VectorMemory, Sequence[Catalogue]]:
-    """One memory of several."""
-    alone = [part.learn() for part in parts]
-    header = alone[0].store.header
-    pairs = Records.join([one for memory in alone for one in memory.store.scroll()], header.fingerprint.dimension)
-    ids = [f"{number:07d}" for number in range(len(pairs))]
-    return name, ram_memory(replace(pairs, ids=ids), header.fingerprint).at(K), parts
-
-
-def half_renamed(data: ImageNet) -> list[Catalogue]:
-    """The animals of ImageNet with their names dealt out among them, and the other classes."""
-    animals = np.arange(398)
-    names = np.arange(len(data.prompt))
-    names[animals] = stream(0, "renamed animals").permutation(animals)
-    strange = ImageNet(data.image, data.caption[names], data.prompt[names])
-
-    def catalogue(name: str, classes: Rows) -> Catalogue:
-        image, truth = strange.queries(classes, SLOTS)
-        learn: Callable[[], VectorMemory] = lambda: strange._learn(classes, SLOTS, K, 0.0).memory  # noqa: E731
-        return Catalogue(name, learn, image, truth, strange.prompt[classes], classes)
-
-    return [catalogue("renamed animals", animals), catalogue("objects", np.setdiff1d(names, animals))]
-
-
-def over_orders(catalogues: Sequence[Catalogue], data: ImageNet | None, orders: int) -> Iterator[list[str]]:
-    """Mean and standard deviation of what each gains, alone and in mixtures."""
-    mixtures = [("drawings", [one for one in catalogues if one.name in ("flags", "logos", "glyphs")])]
-    if data is not None:
-        mixtures.append(("half renamed", half_renamed(data)))
-    asked = [(one.name, one.learn(), [one]) for one in catalogues]
-    asked += [(one.name, one.learn(), [one]) for one in (mixtures[1][1] if data is not None else [])]
-    for name, memory, parts in [*asked, *(together(name, parts) for name, parts in mixtures)]:
-        found: dict[str, list[list[float]]] = {part.name: [] for part in parts}
-        for seed in range(orders):
-            learned = in_order(memory, seed)
-            for part in parts:
-                gains = measured(part, learned)
-                found[part.name].append(
-                    [gains["image"]["queries"].mean, gains["text"]["queries"].mean, gains["image"]["both"].mean]
-                )
-        for part_name, rows_ in found.items():
-            mean, deviation = np.mean(rows_, axis=0), np.std(rows_, axis=0)
-            where = "" if part_name == name else f" in {name}"
-            yield [f"{part_name}{where}", *(f"{x:+.1f} ± {y:.1f}" for x, y in zip(mean, deviation, strict=True))]
-
-
 def verdict(estimated: float, error: float, found: Interval, moved: bool) -> str:
     """Whether the estimate is right in sign, where both are surer than chance."""
     if not moved:
@@ -230,23 +176,8 @@ def rows(catalogue: Catalogue) -> tuple[list[str], list[str], list[str]]:
 
 def main() -> None:
     """Measure and write the page."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--cache", type=Path, default=Path(".cache"), help="drawings and vectors")
-    parser.add_argument("--data", type=Path, help="the files of real vectors; without them, drawings alone")
-    parser.add_argument("--docs", type=Path, required=True, help="folder of self-check.md")
-    parser.add_argument("--orders", type=int, default=0, help="learn from the pairs in so many orders, for orders.md")
+    parser = parser_of(__doc__, "self-check", data="the files of real vectors; without them, drawings alone")
     given = parser.parse_args()
-    if given.orders:
-        data = load_imagenet(given.data) if given.data else None
-        all_ = [*drawings(given.cache), *(photographs(data) if data else [])]
-        told = list[list[str]]()
-        for line in over_orders([one for one in all_ if one.name in ORDERED], data, given.orders):
-            told.append(line)
-            print(*line, sep=" | ", file=sys.stderr, flush=True)
-        words = ORDERS_HEAD.format(given.orders)
-        page = f"{words}\n{table(['memory', 'image queries', 'text queries', 'both sides'], told)}\n"
-        write_whole(given.docs / "orders.md", lambda file: file.write(page.encode()))
-        return
     catalogues = [drawings(given.cache)] + ([photographs(load_imagenet(given.data))] if given.data else [])
     gains, forms, own = list[list[str]](), list[list[str]](), list[list[str]]()
     for group in catalogues:
@@ -262,18 +193,8 @@ def main() -> None:
         *(f"{m}s, {what}" for m in MODALITIES for what in ("pairs' R@1", "estimated", "R@1", "measured")),
     ]
     blocks = {"gains": table(head, gains), "forms": table(of_forms, forms), "own": table(of_own, own)}
-    write_blocks(given.docs / "self-check.md", blocks)
+    publish(given.docs, "self-check", blocks)
 
-
-ORDERED = ("emoji", "emoji, 30 % wrong captions", "flags", "logos", "glyphs", "ImageNet, its classes renamed")
-ORDERS_HEAD = """# One memory, its pairs in several orders
-
-Made by `python -m benchmarks.self_check --data DIRECTORY --docs docs/measurements --orders {}`. Do not edit.
-
-Points over plain CLIP, mean ± standard deviation over the orders: images among the class names, class names among the
-images, and images among the names by exact scores of both sides. Each order has other pairs in the fit and in the
-samples. Names of ImageNet's 398 animals are dealt out among them (CLIP knows none), the objects keep theirs.
-"""
 
 if __name__ == "__main__":
     main()

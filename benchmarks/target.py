@@ -10,7 +10,6 @@ shipped encoder (benchmarks.sets), ImageNet, pets, Caltech's objects and product
 
 from __future__ import annotations
 
-import argparse
 import sys
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
@@ -28,11 +27,9 @@ from reco_plugin.evaluate.study.memories import ram_memory, stream
 from reco_plugin.refine import Refiner, VectorMemory
 from reco_plugin.types import MODALITIES, Modality, Records, Target, Vectors, other
 
-from .page import table, write_blocks
+from .page import table
 from .realclip_gate import DOGS, FINGERPRINT, ImageNet, load_imagenet, read, unit
-from .results import shipped_encoder
-from .sets import emoji
-from .sets.vectors import vectors
+from .research import parser_of, publish, subject_of
 from .subject import K, Subject
 
 Rows = npt.NDArray[np.int64]
@@ -204,15 +201,11 @@ def orders(name: str, image: Vectors, text: Vectors) -> list[str]:
 
 def main() -> None:
     """Measure and write the page."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--cache", type=Path, default=Path(".cache"), help="drawings and vectors")
-    parser.add_argument("--data", type=Path, help="the files of real vectors; without them, drawings alone")
-    parser.add_argument("--docs", type=Path, required=True, help="folder of target.md")
+    parser = parser_of(__doc__, "target", data="the files of real vectors; without them, drawings alone")
     given = parser.parse_args()
-    encodes, fingerprint = shipped_encoder()
-    data = vectors(emoji.load(given.cache / "quickstart"), encodes, fingerprint.digest, given.cache / "sets")
-    pairs = {"emoji": (data.memory.image, data.memory.text)}
-    cases = [drawings(Subject(data, fingerprint))]
+    subject = subject_of("emoji", given.cache)
+    pairs = {"emoji": (subject.data.memory.image, subject.data.memory.text)}
+    cases = [drawings(subject)]
     if given.data:
         net = load_imagenet(given.data)
         pairs["ImageNet, two pairs a class"] = net.image[:, :2].reshape(2000, -1), np.repeat(net.caption, 2, axis=0)
@@ -225,7 +218,7 @@ def main() -> None:
             print(*row, sep=" | ", file=sys.stderr, flush=True)
     moves = table(["memory", "pairs", *LENGTHS_HEAD], [orders(name, *sides) for name, sides in pairs.items()])
     told = table(["memory", "queries → index", "plain R@1", "for the other", "for the index"], rows, left=2)
-    write_blocks(given.docs / "target.md", {"queries": told, "orders": moves})
+    publish(given.docs, "target", {"queries": told, "orders": moves})
 
 
 LENGTHS_HEAD = ("images → images", "images → both", "texts → texts", "texts → both")

@@ -10,7 +10,6 @@ query's first result is right. Takes seven to fifteen minutes, most of them for 
 
 from __future__ import annotations
 
-import argparse
 import tempfile
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -21,13 +20,14 @@ import numpy.typing as npt
 
 from examples.search_app.catalogue import Catalogue, read_catalogue
 from reco_plugin import Reco
-from reco_plugin.calibration.match import LOOKED, MatchState, read_matches
+from reco_plugin.calibration.match import LOOKED, MatchState, auc_of, read_matches
 from reco_plugin.match import match_rankings
 from reco_plugin.refine import Refiner, refiner_for_vectors
 from reco_plugin.types import Records, Refinement, Vectors
 
-from .page import table, write_blocks
+from .page import table
 from .realclip_gate import SLOTS, load_imagenet, read
+from .research import parser_of, publish
 
 MODEL = Path("triton_models")
 Flags = npt.NDArray[np.bool_]
@@ -178,11 +178,13 @@ def telling(asked: Asked) -> Iterator[list[str]]:
             leads = np.where(plain, best[:, 0] - best[:, -1], whole.leads(raw))
             numbers: list[Numbers | None] = [best[:, 0], best[:, 0] - best[:, -1]]
             numbers += [] if kind == "refined" else [leads, sureness(asked, plain, found, hidden)]
-            told = [f"{auc(number, first):.2f}" if number is not None else "" for number in numbers]
+            told = [f"{auc_of(number, first):.2f}" if number is not None else "" for number in numbers]
             cells += [f"{100 * first.mean():.1f}", *told, *[""] * (4 - len(told))]
             if hidden is not absent:
                 cells.append(
-                    f"{auc(whole.presence, first):.2f}" if whole.presence is not None and kind.endswith("scale") else ""
+                    f"{auc_of(whole.presence, first):.2f}"
+                    if whole.presence is not None and kind.endswith("scale")
+                    else ""
                 )
         yield cells
 
@@ -211,15 +213,6 @@ def sureness(asked: Asked, plain: Flags, found: dict[str, Numbers], hidden: Flag
     return out
 
 
-def auc(scores: npt.NDArray[np.floating], right: Flags) -> float:
-    """How often a right first result has a higher score than a wrong one, ties counted half."""
-    good, bad = scores[right], scores[~right]
-    if not len(good) or not len(bad):
-        return float("nan")
-    more = (good[:, None] > bad).mean() + (good[:, None] == bad).mean() / 2
-    return float(more)
-
-
 PASSING = (
     "queries", "scores", "mean", "spread of a query's", "best: 5 %, median, 95 %", "passing, a query",
     "right of these, %", "of the right, %",
@@ -230,10 +223,8 @@ TELLING = ("queries", "scores", *_TOLD, "presence", *(f"a fifth absent: {name}" 
 
 def main() -> None:
     """Measure, and write the page's blocks."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--data", type=Path, help="folder with the vectors of realclip")
+    parser = parser_of(__doc__, "thresholds", data="folder with the vectors of realclip", cached=False)
     parser.add_argument("--model", type=Path, default=MODEL)
-    parser.add_argument("--docs", type=Path, help="folder of the page to write into; else the tables are printed")
     given = parser.parse_args()
     sets = [*drawings(given.model), *([*imagenet(given.data), *products(given.data)] if given.data else ())]
     parts = [one.take(kind) for one in sets for kind in one.kinds]
@@ -241,10 +232,7 @@ def main() -> None:
         "thresholds": table(PASSING, [row for part in parts for row in passing(part)], left=2),
         "telling": table(TELLING, [row for part in parts for row in telling(part)], left=2),
     }
-    if given.docs:
-        write_blocks(given.docs / "thresholds.md", blocks)
-    else:
-        print("\n\n".join(blocks.values()))
+    publish(given.docs, "thresholds", blocks)
 
 
 if __name__ == "__main__":

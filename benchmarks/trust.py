@@ -9,16 +9,15 @@ fifteen minutes on two cores.
 
 from __future__ import annotations
 
-import argparse
 from collections.abc import Iterator
 from dataclasses import dataclass
-from pathlib import Path
 from typing import get_args
 
 import numpy as np
 import numpy.typing as npt
 
 from reco_plugin.calibration import calibrate
+from reco_plugin.calibration.match import auc_of
 from reco_plugin.evaluate.findings import Chart, Column, Section, Table
 from reco_plugin.evaluate.intervals import Interval, bootstrap
 from reco_plugin.evaluate.measure import measure_sides, refine_task
@@ -27,13 +26,10 @@ from reco_plugin.evaluate.study.tables import gain_line
 from reco_plugin.evaluate.task import Task, TaskItems
 from reco_plugin.quickstart.dataset import EntitySplit
 from reco_plugin.refine import Refiner, VectorMemory
-from reco_plugin.report import markdown_section, write_charts
+from reco_plugin.report import markdown_section
 from reco_plugin.types import Caution
 
-from .page import write_blocks
-from .results import shipped_encoder
-from .sets import emoji
-from .sets.vectors import vectors
+from .research import parser_of, publish, subject_of
 from .subject import K, Subject, with_traded_captions
 
 GROUPS: tuple[EntitySplit, ...] = ("unseen", "seen")
@@ -174,21 +170,9 @@ def told_apart(growth: Growth) -> Table:
         wrong = (told.text != pairs.text).any(axis=1)
         groups = {"unseen": unseen, "others": ~unseen}
         rows.append(
-            {"name": f"{share:g}"}
-            | {name: auc(reliability[one & ~wrong], reliability[one & wrong]) for name, one in groups.items()}
+            {"name": f"{share:g}"} | {name: auc_of(reliability[one], ~wrong[one]) for name, one in groups.items()}
         )
     return Table(title="Wrong captions, told from right ones", columns=tuple(columns), rows=tuple(rows))
-
-
-def auc(right: npt.NDArray[np.float32], wrong: npt.NDArray[np.float32]) -> float:
-    """Chance that a right one scores above a wrong one; an equal pair counts half.
-
-    >>> auc(np.float32([0.5, 0.9]), np.float32([0.1, 0.5]))
-    0.875
-    """
-    ordered = np.sort(wrong)
-    below = [np.searchsorted(ordered, right, side).mean() for side in ("left", "right")]
-    return float(sum(below) / 2 / len(wrong))
 
 
 def unseen_alone(growth: Growth) -> Table:
@@ -290,19 +274,13 @@ def sections(growth: Growth) -> Iterator[Section]:
 
 def main() -> None:
     """Measure and write the page."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--cache", type=Path, default=Path(".cache"), help="drawings and vectors")
-    parser.add_argument("--docs", type=Path, required=True, help="folder of trust.md and its pictures")
-    arguments = parser.parse_args()
-    encodes, fingerprint = shipped_encoder()
-    data = vectors(emoji.load(arguments.cache / "quickstart"), encodes, fingerprint.digest, arguments.cache / "sets")
-    parts = []
-    (arguments.docs / "trust").mkdir(parents=True, exist_ok=True)
-    for section in sections(Growth(Subject(data, fingerprint))):
+    given = parser_of(__doc__, "trust", docs_needed=True).parse_args()
+    found = []
+    for section in sections(Growth(subject_of("emoji", given.cache))):
         print(markdown_section(section, prefix=None), flush=True)
-        write_charts(section, arguments.docs / "trust", section.key)
-        parts.append(markdown_section(section, prefix=f"trust/{section.key}"))
-    write_blocks(arguments.docs / "trust.md", {"memories": "\n\n".join(parts)})
+        found.append(section)
+    parts = [markdown_section(section, prefix=f"trust/{section.key}") for section in found]
+    publish(given.docs, "trust", {"memories": "\n\n".join(parts)}, [(section.key, section) for section in found])
 
 
 if __name__ == "__main__":

@@ -374,7 +374,7 @@ def reliability_curve(
     return sum(number * abs(mean - share) for mean, share, number in curve) / max(len(chance), 1), curve
 
 
-def auc_of(score: Chances, true: npt.NDArray[np.bool_]) -> float:
+def auc_of(score: npt.NDArray[np.floating[Any]], true: npt.NDArray[np.bool_]) -> float:
     """How often a true one has the higher score than another, ties counted half; NaN where all are alike."""
     good, bad = np.sort(score[true]), score[~true]
     if not len(good) or not len(bad):
