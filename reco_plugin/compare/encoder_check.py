@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
@@ -13,12 +13,14 @@ from ..data.cells import CellError, image_of
 from ..data.images import RemoteImage
 from ..encode import EncodesPairs
 from ..engines import Description, Document, Engine
+from ..engines.base import Similarity
 from ..errors import DataError, EngineError, EngineUnavailable, FingerprintMismatch, InputError
 from ..reco import Reco
 from ..same_encoder import COMPARED
 from ..types import Fingerprint, Modality, Search, Target, Vectors
 
 _LEAST: Mapping[Target, float] = {"text": 0.95, "image": 0.9, "both": 0.93}
+_NORM = 0.02  # float16 and halfvec are off by less
 _LOOKED = 2000  # documents, after which the search for something to compare ends
 _WHAT: Mapping[Target, str] = {"image": "pictures", "text": "captions", "both": "means of picture and caption"}
 
@@ -32,12 +34,19 @@ class IndexCheck:
         cosines: mean cosine of stored vectors with what this encoder makes of pictures, captions, and both.
         target: what the vectors are of; None: not known.
         said: the same for people.
+        lengths: the smallest and the largest norm of these documents' vectors; of none, 1.
     """
 
     documents: int
     cosines: Mapping[Target, float]
     target: Target | None
     said: str
+    lengths: tuple[float, float] = (1.0, 1.0)
+
+    @property
+    def of_norm_one(self) -> bool:
+        """Whether distances by Euclid tell cosines."""
+        return max(abs(length - 1.0) for length in self.lengths) < _NORM
 
 
 def check_dimension(described: Description, encoder: Fingerprint) -> None:
@@ -54,7 +63,9 @@ def check_dimension(described: Description, encoder: Fingerprint) -> None:
         )
 
 
-def check_encoder(index: Engine, encoder: EncodesPairs, name: str, folder: Path) -> IndexCheck:
+def check_encoder(
+    index: Engine, encoder: EncodesPairs, name: str, folder: Path, metric: Similarity = "cosine"
+) -> IndexCheck:
     """Compare up to 32 documents with what the encoder makes of their pictures and captions.
 
     Args:
@@ -62,6 +73,7 @@ def check_encoder(index: Engine, encoder: EncodesPairs, name: str, folder: Path)
         encoder: in use.
         name: of the encoder, for messages.
         folder: of relative paths of pictures.
+        metric: of the index.
 
     Raises:
         FingerprintMismatch: pictures are at hand, and the vectors are neither of them nor of the captions.
@@ -72,6 +84,23 @@ def check_encoder(index: Engine, encoder: EncodesPairs, name: str, folder: Path)
         raise
     except EngineError as error:  # it is searched, and shows no vectors
         return IndexCheck(0, {}, None, f"not checked to be of this encoder: {error}")
+    checked = _compare(some, encoder, name, folder)
+    norms = [float(np.linalg.norm(document.vector)) for document in some if document.vector is not None] or [1.0]
+    found = replace(checked, lengths=(min(norms), max(norms)))
+    if metric != "euclid" or found.of_norm_one:
+        return found
+    said = (
+        f"{checked.said}; they are {min(norms):.2f} to {max(norms):.2f} long, and distances by Euclid tell no cosines"
+    )
+    return replace(found, said=f"{said}: nothing is said of scores")
+
+
+def _compare(some: Sequence[Document], encoder: EncodesPairs, name: str, folder: Path) -> IndexCheck:
+    """What the encoder makes of these documents' pictures and captions, beside their vectors.
+
+    Raises:
+        FingerprintMismatch: pictures are at hand, and the vectors are neither of them nor of the captions.
+    """
     stored = [_unit(document.vector) for document in some if document.vector is not None]
     texts = [row for row, document in enumerate(some) if document.text]
     pictures = {row: image for row, one in enumerate(some) if (image := _read(one.image, folder)) is not None}
@@ -123,7 +152,7 @@ def looks_like(reco: Reco, texts: Vectors, top: npt.NDArray[np.float64]) -> Targ
     return min(sides, key=lambda side: apart[side])
 
 
-def _unknown(stored: list[Vectors], texts: Mapping[int, Vectors], some: list[Document]) -> str:
+def _unknown(stored: list[Vectors], texts: Mapping[int, Vectors], some: Sequence[Document]) -> str:
     """What can be said without pictures: whether captions find their own document among these by more than chance."""
     if not any(document.image for document in some) and not texts:
         return "not checked: the address names neither image= nor text=, or the documents have none"

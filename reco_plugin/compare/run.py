@@ -92,7 +92,8 @@ class Comparison:
         check: whether it is of this encoder.
         target: what the queries were refined for, by modality.
         times: seconds of ``embed`` and ``refine`` for one query, each several times.
-        scores: plain and refined, and on one scale; None where only rankings are known, or nothing was found.
+        scores: plain and refined, and on one scale; None where only rankings are known, nothing was found, or Euclid's
+            distances of vectors of other norms than 1 tell no cosines.
         compressed: what compressing the index would cost; None where nobody asked.
         exactness: of the index; None where it was not measured, and ``no_exactness`` says why.
         judged: against judgments; None without any.
@@ -181,7 +182,7 @@ def compare(
     described = index.describe()
     check_dimension(described, reco.manifest.fingerprint)
     check_cut(asked.cut, described)
-    check = check_encoder(index, reco.encoder, str(reco.manifest.fingerprint), asked.pictures)
+    check = check_encoder(index, reco.encoder, str(reco.manifest.fingerprint), asked.pictures, described.metric)
     log, frozen = _embed(reco, log, lambda count: _tell(progress, count))
     target: dict[str, Target] = {m: asked.target or check.target or other(m) for m in ("text", "image")}
     refined = _refine(reco, log.queries, frozen, target, asked.refine)
@@ -191,13 +192,18 @@ def compare(
         index.search, described, log.queries, vectors, asked.how, lambda count: progress(count, "search")
     )
     moved = np.where(refined.refined, refined.moved, 0.0).astype(np.float64)
+    told = described.metric != "euclid" or check.of_norm_one  # whether scores are cosines
     known = _Known.of(log, rankings, asked, _held(index, described, asked.judgments))
     sample = np.random.default_rng(asked.how.seed).permutation(len(log.queries))[:EXACT]
     exactness, problem = _exactness(index, described, vectors, asked.how, np.sort(sample), log.queries)
-    evidence = known.evidence or _words(reco, index, described, log, refined, rankings, target, asked)
+    evidence = known.evidence or (
+        _words(reco, index, described, log, refined, rankings, target, asked)
+        if told
+        else by_captions_of_index(log.queries, rankings, asked.how.k)
+    )
     gain = by_exact_search(log.queries, exactness, known.grades, asked.how)
     exact = None if gain is None or exactness is None else (gain, exactness.refined)
-    scores = measure_scores(refined, rankings.hits, described, _pages(index), asked.cut)
+    scores = measure_scores(refined, rankings.hits, described, _pages(index), asked.cut) if told else None
     cost = None
     if asked.compress:
         cost = measure_compression(_pages(index), vectors, asked.how.k, known.grades, described.metric)

@@ -33,6 +33,7 @@ def shop(postgresql, tmp_path_factory, drawings, drawn_records, model) -> dict[s
     _table(postgresql, "narrow", image[:, :16], drawings)
     _table(postgresql, "turned", np.roll(image, 1, axis=1), drawings)
     _table(postgresql, "captions", drawn_records.text, drawings)
+    _table(postgresql, "long", image * (1 + np.arange(len(image)) % 3)[:, None], drawings, "vector_l2_ops")
     with Reco.open(model, memory=folder / "memory") as opened:
         opened.memory.add_records([drawn_records])
     queries = [{"query_id": pair.id, "query": pair.text, "count": 1 + n % 3} for n, pair in enumerate(drawings)]
@@ -49,7 +50,7 @@ def shop(postgresql, tmp_path_factory, drawings, drawn_records, model) -> dict[s
     }
 
 
-def _table(served: Served, name: str, vectors, drawings) -> None:
+def _table(served: Served, name: str, vectors, drawings, by: str = "vector_cosine_ops") -> None:
     assert served.query is not None
     served.query(f"DROP TABLE IF EXISTS {name}")
     served.query(
@@ -61,7 +62,7 @@ def _table(served: Served, name: str, vectors, drawings) -> None:
             f"INSERT INTO {name} VALUES ('{pair.id}', '{pair.text}', 'photos/{pair.id}.png', "
             f"{pair.payload['radius']}, '{vector.tolist()}')"
         )
-    served.query(f"CREATE INDEX ON {name} USING hnsw (clip vector_cosine_ops)")
+    served.query(f"CREATE INDEX ON {name} USING hnsw (clip {by})")
     served.query(f"GRANT SELECT ON {name} TO reader")
 
 
@@ -122,6 +123,14 @@ def test_an_index_of_captions_is_found_out(shop, tmp_path):
     told = json.loads(run(shop, tmp_path, "--json", table="captions").stdout)
     assert told["index_check"]["target"] == "text"
     assert told["setup"]["target"].startswith("texts for texts")
+
+
+def test_distances_of_vectors_of_other_lengths_tell_no_cosines(shop, tmp_path):
+    assert json.loads(run(shop, tmp_path, "--json").stdout)["scores"] is not None
+    told = json.loads(run(shop, tmp_path, "--json", table="long").stdout)
+    assert told["index_check"]["target"] == "image"
+    assert "they are 1.00 to 3.00 long, and distances by Euclid tell no cosines" in told["index_check"]["said"]
+    assert told["scores"] is None
 
 
 @pytest.mark.parametrize(
