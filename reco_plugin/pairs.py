@@ -21,7 +21,7 @@ from .errors import ConfigError, FingerprintMismatch, InputError
 from .memory import Header, LazyMemory, Memory
 from .memory.checks import check_pair
 from .memory.said import SaidRecord
-from .opinions import Hearing, Said, bring_over, check_number, opinions_of, read_said, withdraw
+from .opinions import Hearing, Said, bring_over, check_number, read_said, withdraw
 from .types import Filter, ImageInput, Modality, Neighbours, Pair, Records, Search, Vectors
 from .values import check_vectors, show
 
@@ -233,7 +233,12 @@ class PairMemory:
         Raises:
             ConfigError: it is damaged, or of a newer version.
         """
-        return opinions_of(self.store)
+        return self._hearing.read(self.store.look()).opinions
+
+    @property
+    def opinions_known(self) -> int:
+        """How many are known here, without asking the store."""
+        return self.searches.header.opinions
 
     def withdraw(self, ids: Sequence[str]) -> int:
         """Forget opinions by their ids; returns how many there were. Unknown ids are no error."""

@@ -2,16 +2,19 @@
 
 from __future__ import annotations
 
+from contextlib import closing
 from pathlib import Path
 
 import numpy as np
 import pytest
 from learned_once import pairs_are_learned_from_once  # noqa: F401  # a fixture
+from qdrant_stand_in import serving
 
 from reco_plugin import Pair, Reco
 from reco_plugin.calibration import feedback as feedback_module
 from reco_plugin.errors import InputError
 from reco_plugin.memory import open_memory
+from reco_plugin.memory.transfer import copy
 from reco_plugin.opinions import Said
 from reco_plugin.refine import used_pairs
 from tests.support.shapes import COLOURS, SHAPES, draw
@@ -49,6 +52,43 @@ def test_a_rejected_pair_moves_the_query_no_more_and_a_word_that_it_is_right_let
     assert [one.right for one in known.memory.judge(said)] == [True] * len(names)
     assert len(known.memory.opinions) == len(names)  # the newest counts
     assert known.embed(text, modality="text").moved[0] == pytest.approx(before.moved[0], rel=0.01)
+
+
+def test_two_that_use_one_server_agree_on_what_is_said_and_learned(known: Reco, model: Path) -> None:
+    with serving() as server:
+        url = server.url("grpc")
+        with closing(open_memory(url, known.manifest.fingerprint)) as target:
+            sum(copy(known.memory.store, target))
+        options = {"refresh_s": 1e-9}
+        one, other = (Reco.open(model, memory=url, memory_options=options) for _ in range(2))
+        text = ["a red circle"]
+        before = one.embed(text, modality="text", explain=True)
+        assert before.refined.all()
+        said = [one.memory.reject(text[0], pair.id) for pair in used_pairs(before, 0)]
+        held = one.embed(text, modality="text")
+        assert np.array_equal(other.embed(text, modality="text").vectors, held.vectors)
+        assert held.moved[0] < 1e-4 < before.moved[0]
+        assert other.memory.opinions == tuple(said)
+        assert other.memory.withdraw([opinion.id for opinion in said]) == len(said)
+        assert np.array_equal(one.embed(text, modality="text").vectors, before.vectors)
+        one.memory.store.set_calibration({})
+        assert np.array_equal(other.embed(text, modality="text").vectors, other.encoder.texts(text))
+        for each in (one, other):
+            each.close()
+
+
+def test_of_two_words_in_the_same_moment_the_later_one_counts(known: Reco, model: Path) -> None:
+    name = f"{SHAPES[0]}-{COLOURS[0]}-18"
+    other = Reco.open(model, memory=known.memory.location, memory_kind="exact")  # neither hears the other
+    known.memory.reject("a red circle", name)
+    later = other.memory.reject("a red circle", name, right=True)
+    assert known.memory.store.header.opinions == 1
+    third = known.memory.reject("a blue circle", name)  # now it has read both
+    assert known.memory.opinions == (later, third)
+    assert known.memory.store.header.opinions == 3
+    fourth = known.memory.reject("a green circle", name)
+    assert known.memory.opinions == (later, third, fourth)
+    assert known.memory.store.header.opinions == 3, "what is overruled goes with the next word"
 
 
 def test_it_is_forgotten_by_its_id(known: Reco) -> None:

@@ -145,7 +145,7 @@ def router(edge: Edge) -> APIRouter:
             raise Refused(too_many_items(len(ids), most, "id"))
 
         def withdraw() -> Withdrawn:
-            return Withdrawn(withdrawn=memory.withdraw(ids), opinions=len(memory.opinions), version=memory.version)
+            return Withdrawn(withdrawn=memory.withdraw(ids), opinions=memory.opinions_known, version=memory.version)
 
         return await edge(request).write(withdraw)
 
@@ -188,7 +188,7 @@ def judge(embedder: Embedder, asked: SaidBody) -> OpinionList:
         ]
     )
     return OpinionList(
-        data=[OpinionBody.of(one) for one in stored], opinions=len(memory.opinions), version=memory.version
+        data=[OpinionBody.of(one) for one in stored], opinions=memory.opinions_known, version=memory.version
     )
 
 

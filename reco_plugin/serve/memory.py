@@ -232,7 +232,7 @@ def describe(edge: Edge, *, calibration: bool) -> MemoryInfo:
         MemoryStoreError: the memory does not answer.
     """
     memory = edge.embedder.reco.memory
-    made_by = memory.searches.header.fingerprint
+    made_by = memory.store.look().fingerprint  # and with it what other services learned
     return MemoryInfo(
         pairs=len(memory),
         unjudged=memory.count_unjudged(),

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import errno
 import os
+import pickle
 import re
 import signal
 import socket
@@ -40,7 +41,7 @@ from reco_plugin.serve.run import check_address
 from reco_plugin.serve.settings import ServeSettings, load_serve_settings
 from reco_plugin.serve.workers import together
 from reco_plugin.serve.workers.line import Answering, OwnerLine
-from reco_plugin.serve.workers.owned import OwnedPairs
+from reco_plugin.serve.workers.owned import MemoryTold, OwnedPairs
 from reco_plugin.serve.workers.owner import Beat, Owner
 from reco_plugin.serve.workers.together import cores, how_many, serve_together, share_of
 from reco_plugin.serve.workers.worker import Member, WorkerJob
@@ -403,6 +404,28 @@ def test_an_answer_that_is_late_takes_nothing_back(two):
     one.look()
     one.adopt(before)
     assert (one.known.revision, one.searches.header.said) == (before.revision + 1, {"a": {"id": "a"}})
+
+
+def test_a_worker_is_told_only_what_is_new(two):
+    pairs, one, other = two
+    said = [{"id": str(number), "n": number, "query": f"{number:01400}"} for number in range(100)]
+    other.store.change_said(said, ())
+    one.look()
+    known = one.known
+    other.store.change_said([{"id": "late", "n": 1000}], ["3"])
+    told = one._line.ask("look", known.moves, known.revision)
+    assert len(pickle.dumps(told)) < 3_000
+    assert len(pickle.dumps(pairs.store.header)) > 140_000
+    other.store.change_said([{"id": "later", "n": 1001}], ())
+    one.look()
+    assert one.searches.header == pairs.store.header
+    assert one.adopt(told), "it is older than what is known"
+    assert one.searches.header == pairs.store.header
+    newer = MemoryTold(**vars(told) | {"revision": one.known.revision + 1, "version": one.version + 1})
+    assert not one.adopt(newer), "news of a header that is not known any more"
+    pairs.store.set_calibration({})
+    one.look()
+    assert one.searches.header == pairs.store.header
 
 
 def test_an_opinion_counts_as_a_change_for_all_workers(two):

@@ -7,7 +7,7 @@ import time
 from collections.abc import Collection, Iterator, Sequence
 from contextlib import contextmanager
 from contextvars import ContextVar
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -19,7 +19,7 @@ from ...encode import Encoder
 from ...errors import MemoryStoreError
 from ...memory import Header
 from ...memory.checks import check_ids, check_positive, chunks
-from ...memory.said import SaidRecord
+from ...memory.said import SaidRecord, change_said
 from ...pairs import PairMemory
 from ...types import Neighbours, Payload, Records, Search
 from ..in_use import InUse
@@ -45,12 +45,46 @@ def meant_for(state: str | None) -> Iterator[None]:
 
 
 @dataclass(frozen=True)
+class HeaderNews:
+    """What is new of a header that a worker knows: mostly an opinion, beside thousands that it has.
+
+    Attributes:
+        since: revision of the header that it knows.
+        header: the new one, without what people said, and without what was learned where that is as before.
+        same_learned: whether it is.
+        added: of what people said.
+        gone: ids.
+    """
+
+    since: int
+    header: Header
+    same_learned: bool
+    added: list[SaidRecord]
+    gone: list[str]
+
+    @classmethod
+    def between(cls, since: int, before: Header, now: Header) -> HeaderNews:
+        """What to tell whoever knows the one before."""
+        same = now.calibration == before.calibration
+        added = [one for name, one in now.said.items() if before.said.get(name) is not one]
+        gone = [name for name in before.said if name not in now.said]
+        calibration = {} if same else now.calibration
+        return cls(since, replace(now, calibration=calibration, said={}), same, added, gone)
+
+    def join(self, before: Header) -> Header:
+        """The new header."""
+        calibration = before.calibration if self.same_learned else self.header.calibration
+        said = change_said(before.said, self.added, self.gone) if self.added or self.gone else before.said
+        return replace(self.header, calibration=calibration, said=said)
+
+
+@dataclass(frozen=True)
 class MemoryTold:
     """What the process that has the memory tells of it."""
 
     moves: int  # how often another version was put to use
     revision: int  # of the header
-    header: Header | None  # None: as the worker knows it
+    header: Header | HeaderNews | None  # None: as the worker knows it
     kind: str
     location: str
     state: str  # see :attr:`.VersionInUse.state`
@@ -64,7 +98,7 @@ class OwnedMemory:
 
     def __init__(self, line: OwnerLine, told: MemoryTold) -> None:
         """Keep what was told; the header must be among it."""
-        if told.header is None:
+        if not isinstance(told.header, Header):
             raise ValueError("the first that is told of a version is its header")
         self._line, self.told, self.header = line, told, told.header
         self.kind, self.location = told.kind, told.location
@@ -171,24 +205,32 @@ class OwnedPairs(PairMemory):
         told: MemoryTold = searches.told
         return told
 
-    def adopt(self, told: MemoryTold) -> None:
-        """Take over what was told, of this version or of another one."""
+    def adopt(self, told: MemoryTold) -> bool:
+        """Take over what was told, of this version or of another one; False where it is news of an older header."""
         with self._adopting:
             known = self.known
             if (told.moves, told.revision, told.version) < (known.moves, known.revision, known.version):
-                return  # a later answer was faster
+                return True  # a later answer was faster
             searches: Any = self.searches
             if told.moves == known.moves:
-                searches.told, searches.header = told, told.header or searches.header
-                return
+                header = told.header or searches.header
+                if isinstance(header, HeaderNews):
+                    if header.since != known.revision:
+                        return False
+                    header = header.join(searches.header)
+                searches.told, searches.header = told, header
+                return True
             self.searches = OwnedMemory(self._line, told)
             self.kind, self.location = told.kind, told.location
             self._moved_at = time.perf_counter()
+            return True
 
     def look(self) -> MemoryTold:
         """Ask for what is new, and take it over."""
-        known = self.known
-        self.adopt(self._line.ask("look", known.moves, known.revision))
+        taken = False
+        while not taken:  # again where another thread took over something newer meanwhile
+            known = self.known
+            taken = self.adopt(self._line.ask("look", known.moves, known.revision))
         return self.known
 
     @property

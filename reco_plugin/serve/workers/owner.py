@@ -15,19 +15,21 @@ from prometheus_client.metrics_core import CounterMetricFamily, GaugeMetricFamil
 from ...calibration.feedback import Feedback
 from ...config import Settings
 from ...errors import MemoryUnavailable
-from ...memory import Memory
+from ...memory import Header, Memory
 from ...memory.said import SaidRecord
 from ...pairs import PairMemory
 from ...types import Neighbours, Payload, Records, Search
 from ..in_use import InUse, VersionInUse
 from ..logs import LOGGER
-from .owned import MOVED, MemoryMoved, MemoryTold
+from .owned import MOVED, HeaderNews, MemoryMoved, MemoryTold
 from .sums import add_up, counted
 
 log = logging.getLogger(LOGGER)
 _READS = ("count", "count_unjudged", "unjudged", "witnesses", "ids_after")
 _FOLLOW_S = 1.0
 _LOOK_S = 0.05
+_REMEMBERED = 64
+"""Headers of which workers are told what is new since; they share what people said."""
 
 
 @dataclass(frozen=True)
@@ -63,7 +65,7 @@ class Owner:
         self._began = False
         self._process = CollectorRegistry(auto_describe=False)
         ProcessCollector(registry=self._process)
-        self._headers: tuple[int, Any] = (0, None)
+        self._headers = dict[int, Header]()  # by revision, the latest
         self._ended = threading.Event()
         self._stores: dict[int, Memory] = {}
         self.in_use: VersionInUse | None = None
@@ -101,13 +103,16 @@ class Owner:
             version = pairs.version  # before the header, which is at least as new then
             now, store = max(self._stores.items())
             header = store.header
-            if header is not self._headers[1]:
-                self._headers = (self._headers[0] + 1, header)
-            number = self._headers[0]
+            number = next(reversed(self._headers), 0)
+            if self._headers.get(number) is not header:
+                number += 1
+                self._headers[number] = header
+                self._headers.pop(number - _REMEMBERED, None)
+            before = self._headers.get(revision) if moves == now else None
         return MemoryTold(
             moves=now,
             revision=number,
-            header=None if (moves, revision) == (now, number) else header,
+            header=None if before is header else HeaderNews.between(revision, before, header) if before else header,
             kind=store.kind,
             location=store.location,
             state=f"{in_use.name}.{now}",
