@@ -101,7 +101,7 @@ class KeptInFolder:
         write_header(self._folder, self._kind, header)
         self._inline = False
         with suppress(OSError):  # the next one deletes it
-            for other in self._folder.glob(_LEARNED.format("*")):
+            for other in self._folder.glob(_LEARNED.format("*") + "*"):  # also what was not written to its end
                 if other != name:
                     other.unlink()
         return header

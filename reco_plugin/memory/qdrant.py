@@ -209,7 +209,7 @@ class QdrantMemory(QdrantCollection):
         return found.count
 
     def search(self, search: Search) -> Neighbours:
-        """Find the k nearest pairs of queries (B, D), all in one call; reads the header again every ``refresh_s``."""
+        """Find the k nearest pairs of queries (B, D), all in one call; the header is read again every ``refresh_s``."""
         client = self._live()
         self._read_again(client)
         layout = self._layout

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import math
 import threading
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -59,6 +60,8 @@ class QdrantCollection:
         if isinstance(self._kept, KeptOnServer):
             self._header = self._kept.read(client, opened.header.fingerprint).header
         self._missed = ""  # digest of what was learned and could not be found
+        self._looking: threading.Thread | None = None
+        self._look_failed = False
         self._read_again_at = time.monotonic() + self._pause
 
     @property
@@ -74,7 +77,7 @@ class QdrantCollection:
         is to be read again, too.
         """
         grpc_only = self._client is not None and self._server is not None and self._client.init_options["prefer_grpc"]
-        return bool(grpc_only) and time.monotonic() < self._read_again_at
+        return bool(grpc_only) and not self._waits_to_look(time.monotonic(), self._read_again_at)
 
     def answers(self) -> bool:
         """Whether a server answers now, within a second, at the address that its name has now; a folder always does."""
@@ -142,26 +145,49 @@ class QdrantCollection:
         return self._run(doing, action)
 
     def _read_again(self, client: QdrantClient) -> None:
-        """Read header and layout again: another process may have swapped the version or calibrated it.
+        """Read header and layout again: another process may have swapped the version, learned or been told something.
+
+        Where searches come often none waits for that, but for the first one after a pause.
 
         Raises:
             FingerprintMismatch: the version is of another encoder; every search raises it until that changes.
         """
-        if self._server is None or time.monotonic() < self._read_again_at:
+        now, due = time.monotonic(), self._read_again_at
+        if self._server is None or now < due:
             return
-        before = self._read_again_at
-        self._read_again_at = time.monotonic() + self._pause  # set now, so that only one search does it
+        self._read_again_at = now + self._pause  # set now, so that only one search does it
+        if not self._waits_to_look(now, due):
+            self._look_behind(client)
+            return
         if not self._heading.acquire(blocking=False):  # it is being written here: the next search reads it
             return
         try:
             self._take_over(client)
         except FingerprintMismatch:
-            self._read_again_at = before
+            self._read_again_at = due
             raise
         except MemoryStoreError:  # if the store is down, the search itself fails
-            return
+            self._look_failed = True
         finally:
             self._heading.release()
+
+    def _waits_to_look(self, now: float, due: float) -> bool:
+        """Whether a search that comes now reads the header first: not of a server that did not answer the last time."""
+        return now >= due + self._pause and not self._look_failed
+
+    def _look_behind(self, client: QdrantClient) -> None:
+        def look() -> None:
+            try:
+                with self._heading:
+                    self._take_over(client)
+            except FingerprintMismatch:
+                self._look_failed, self._read_again_at = False, -math.inf  # the next search finds it, too, and says so
+            except MemoryStoreError:
+                self._look_failed = True
+
+        if self._looking is None or not self._looking.is_alive():
+            self._looking = threading.Thread(target=look, name="reco-header", daemon=True)
+            self._looking.start()
 
     def _take_over(self, client: QdrantClient) -> None:
         """Read header and layout, and keep to them; what was learned counts on where it cannot be found any more."""
@@ -169,6 +195,7 @@ class QdrantCollection:
         if not isinstance(self._kept, KeptOnServer):
             return
         opened = self._kept.read(client, known.fingerprint)
+        self._look_failed = False
         header, digest = opened.header, digest_of(opened.header.calibration)
         if digest and known.calibration and not digest_of(known.calibration):
             if digest != self._missed:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import threading
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, closing
 from types import SimpleNamespace
@@ -60,6 +61,14 @@ def version_of(server: StandIn, fingerprint: Fingerprint, opened: Open, gate: di
     return name
 
 
+def point_alias(server: StandIn, name: str) -> None:
+    """Let the alias of the memory stand for another collection, as its owner can."""
+    drop = models.DeleteAliasOperation(delete_alias=models.DeleteAlias(alias_name="reco"))
+    make = models.CreateAliasOperation(create_alias=models.CreateAlias(collection_name=name, alias_name="reco"))
+    with closing(QdrantClient(url=server.url("http"), check_compatibility=False)) as owner:
+        owner.update_collection_aliases([drop, make])
+
+
 def use(server: StandIn, name: str) -> None:
     with closing(ServerVersions(Server.parse(server.url("http")), "reco")) as versions:
         versions.use(name)
@@ -88,9 +97,62 @@ def test_it_is_read_anew_once_per_period(server: StandIn, opened: Open, monkeypa
     def read(at: float) -> int:
         now[0], before = 1000.0 + at, server.engine.seen["get"]
         ask(reader)
+        if (looking := reader._looking) is not None:  # type: ignore[attr-defined]
+            looking.join()
         return server.engine.seen["get"] - before
 
     assert [read(at) for at in (0, 29.9, 30, 30.1, 59.9, 60)] == [0, 0, 1, 0, 0, 1]
+    assert [read(at) for at in (119.9, 150, 240, 240.1)] == [1, 1, 1, 0]
+
+
+def test_a_search_waits_for_the_header_only_after_a_pause_and_never_for_a_server_that_does_not_answer(
+    server: StandIn, opened: Open, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    now = [1000.0]
+    monkeypatch.setattr("reco_plugin.memory.qdrant_collection.time", SimpleNamespace(monotonic=lambda: now[0]))
+    reader: Any = opened(refresh_s=30)
+    assert threads_that_look(server, reader, now, at=1031.0) != {threading.get_ident()}, "searches come often"
+    assert threads_that_look(server, reader, now, at=1100.0) == {threading.get_ident()}, "the first after a pause"
+    server.engine.refusals["get"] = Refusal(500, "internal")
+    assert threads_that_look(server, reader, now, at=1200.0) == {threading.get_ident()}
+    assert threads_that_look(server, reader, now, at=1300.0) != {threading.get_ident()}, "it did not answer"
+    del server.engine.refusals["get"]
+    assert threads_that_look(server, reader, now, at=1400.0) != {threading.get_ident()}
+    assert threads_that_look(server, reader, now, at=1500.0) == {threading.get_ident()}, "it did"
+
+
+def threads_that_look(server: StandIn, reader: Any, now: list[float], at: float) -> set[int]:
+    """The threads in which a search at a moment reads the header."""
+    found, take_over = set[int](), type(reader)._take_over
+
+    def noted(client: Any) -> None:
+        found.add(threading.get_ident())
+        take_over(reader, client)
+
+    now[0], reader._take_over = at, noted
+    ask(reader)
+    if reader._looking is not None:
+        reader._looking.join()
+    assert len(found) == 1
+    return found
+
+
+def test_another_encoder_that_is_found_beside_a_search_is_refused_by_the_next(
+    server: StandIn, opened: Open, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    now = [1000.0]
+    monkeypatch.setattr("reco_plugin.memory.qdrant_collection.time", SimpleNamespace(monotonic=lambda: now[0]))
+    reader: Any = opened(refresh_s=30)
+    opened(OTHER, "strange").upsert(Records(["strange"], AXES[:1], AXES[1:2], [{}]))
+    point_alias(server, "strange--v1")
+    now[0] = 1031.0
+    ask(reader)
+    reader._looking.join()
+    for _ in range(2):
+        with pytest.raises(FingerprintMismatch, match="other/clip"):
+            ask(reader)
+    point_alias(server, "reco--v1")
+    assert ask(reader) == [[]]
 
 
 def test_what_cannot_be_read_is_no_failure_of_a_search(server: StandIn, opened: Open) -> None:
@@ -108,15 +170,9 @@ def test_an_alias_that_was_moved_to_another_encoder_is_refused_until_it_is_moved
     reader = opened(refresh_s=1e-9)
     opened(OTHER, "strange").upsert(Records(["strange"], AXES[:1], AXES[1:2], [{}]))
 
-    def point(name: str) -> None:
-        drop = models.DeleteAliasOperation(delete_alias=models.DeleteAlias(alias_name="reco"))
-        make = models.CreateAliasOperation(create_alias=models.CreateAlias(collection_name=name, alias_name="reco"))
-        with closing(QdrantClient(url=server.url("http"), check_compatibility=False)) as owner:
-            owner.update_collection_aliases([drop, make])
-
-    point("strange--v1")
+    point_alias(server, "strange--v1")
     for _ in range(3):
         with pytest.raises(FingerprintMismatch, match="other/clip"):
             ask(reader)
-    point("reco--v1")
+    point_alias(server, "reco--v1")
     assert ask(reader) == [[]]
