@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import time
 from collections.abc import Callable, Mapping
 from dataclasses import replace
@@ -22,7 +23,7 @@ from .pool import Answer, Pool, take_place
 from .routes import credential
 from .scores import ScoreRequest, score
 from .settings import Manner, ServeSettings
-from .wire import written
+from .wire import SMALL, written
 from .workers.owned import OwnedPairs
 
 if TYPE_CHECKING:
@@ -144,6 +145,10 @@ class Caller:
             max_images=self.settings.max_images, max_bytes=self.settings.max_body_bytes
         )
         """Fetches the image of a URL, or raises Refused; None if URLs are not fetched."""
+
+    async def make(self, call: Callable[[], T]) -> T:
+        """Run a call that reads what was sent, in a thread where that is much: decoding holds up what others ask."""
+        return call() if self._life.bytes <= SMALL else await asyncio.to_thread(call)
 
     async def answer(self, request: EmbedRequest, write: Callable[[Embedded], Answer]) -> Response:
         """Wait in the queue, embed B items to (B, D), write the answer in the same thread, and set its headers.

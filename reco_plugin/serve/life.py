@@ -149,6 +149,7 @@ class Life:
         self._seen, self._more = 0, True  # of the body
         self._left_s: float | None = None  # of the deadline, which begins with the work
         self._work: Work[Any] | None = None
+        self._leaving: asyncio.Task[None] | None = None
 
     async def lead(self, app: ASGIApp, scope: Scope) -> None:
         """Let the application answer; whatever happens, all that is held is given back here, and nowhere else."""
@@ -158,6 +159,8 @@ class Life:
             await app(scope, self.receive, self.send)
         finally:
             self.state, work, self._work = "ended", self._work, None
+            if self._leaving is not None:
+                self._leaving.cancel()
             give = partial(self.lives.release, self.bytes, ends=self._is_large)
             if work is None:
                 give()
@@ -277,10 +280,11 @@ class Life:
         left_s, began = deadline_s if self._left_s is None else self._left_s, time.perf_counter()
         work = self._work = pool.submit(call, inputs)
         loop = asyncio.get_running_loop()
-        over, leaving = loop.create_future(), loop.create_task(self._leaves())
-        late = loop.call_later(max(0.0, left_s), _let_go, over)
+        over, leaving = loop.create_future(), self._watch()
+        let_go = partial(_let_go, over)
+        late = loop.call_later(max(0.0, left_s), let_go)
         work.add_done_callback(partial(_let_go_from_thread, loop, over))
-        leaving.add_done_callback(partial(_let_go, over))
+        leaving.add_done_callback(let_go)
         try:
             await over
             if work.done():
@@ -288,21 +292,34 @@ class Life:
                 if work.cancelled():
                     raise Refused(STOPPING)
                 return work.result()
-            if leaving.done():
-                leaving.result()  # raises an error of the rest of the request
-                raise Refused(_LEFT)
+            self.check_there()
             message = f"no answer within {deadline_s:g} s (deadline_s): send less at once, or try again later"
             raise Refused(Failure(504, "deadline_exceeded", message))
         finally:
             self._left_s = left_s - (time.perf_counter() - began)
             work.give_up()
             late.cancel()
-            leaving.cancel()
+            leaving.remove_done_callback(let_go)
             # an error of the call holds this frame: none of these may hold the error, or what was sent stays until
             # the garbage collector looks for circles
             del call, work, leaving
 
-    async def _leaves(self) -> None:
+    def check_there(self) -> None:
+        """Check that the client, whose body is read, has not left.
+
+        Raises:
+            Refused: 499.
+        """
+        if self._watch().done():
+            self._watch().result()  # raises an error of the rest of the request
+            raise Refused(_LEFT)
+
+    def _watch(self) -> asyncio.Task[None]:
+        if self._leaving is None:
+            self._leaving = asyncio.create_task(self._leave())
+        return self._leaving
+
+    async def _leave(self) -> None:
         """Return when the client has left."""
         while (await self.receive())["type"] != "http.disconnect":
             pass  # an empty body that was not read

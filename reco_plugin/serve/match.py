@@ -141,7 +141,8 @@ def router(edge: Edge) -> APIRouter:
     async def match(request: Request, body: MatchRequest) -> Response:
         """Say how sure the first answers of an index are, and which cut-off holds: learned without labels."""
         caller = edge(request)
-        return await caller.answer(body.to_embed(caller), lambda found: judge(edge.embedder.reco, body, found))
+        asked = await caller.make(lambda: body.to_embed(caller))
+        return await caller.answer(asked, lambda found: judge(edge.embedder.reco, body, found))
 
     return routes
 

@@ -9,14 +9,12 @@
 
 from __future__ import annotations
 
-import asyncio
-
 from fastapi import APIRouter, Request, Response
 from pydantic import BaseModel, Field, model_validator
 
 from ..score import Scores
 from ..types import Degraded, InputType, Modality
-from .dialects.shared import InputPart, Picture, read, text_or_image_item
+from .dialects.shared import Picture, read_all, text_item, text_or_image_item
 from .edge import Caller, Edge
 from .embedder import EmbedRequest, Item
 from .failures import Failure
@@ -101,16 +99,17 @@ class ScoresRequest(HowToRefine):
 
     async def to_score(self, caller: Caller) -> ScoreRequest:
         """The same for the embedder; images are fetched where they are URLs."""
+        images = await read_all([*map(Picture, self.images)], caller)
 
-        async def all_of(parts: list[InputPart]) -> list[Item | Failure]:
-            return await asyncio.gather(*(read(part, caller) for part in parts))
+        def score() -> ScoreRequest:
+            return ScoreRequest(
+                [*images, *(Item.vector(one, "image") for one in self.image_vectors)],
+                [*map(text_item, self.texts), *(Item.vector(one, "text") for one in self.text_vectors)],
+                self.options(),
+                self.queries,
+            )
 
-        return ScoreRequest(
-            [*await all_of([*map(Picture, self.images)]), *(Item.vector(one, "image") for one in self.image_vectors)],
-            [*await all_of([*self.texts]), *(Item.vector(one, "text") for one in self.text_vectors)],
-            self.options(),
-            self.queries,
-        )
+        return await caller.make(score)
 
 
 class ScoresAnswer(BaseModel):
@@ -145,13 +144,15 @@ def router(edge: Edge) -> APIRouter:
     @routes.post("/refine", response_model=RefinedList)
     async def refine_vectors(request: Request, body: RefineRequest) -> Response:
         """Refine CLIP vectors that were made elsewhere, without encoding anything."""
-        return await edge(request).answer(body.to_embed(), lambda found: refined_list(found, "vectors"))
+        caller = edge(request)
+        return await caller.answer(await caller.make(body.to_embed), lambda found: refined_list(found, "vectors"))
 
     @routes.post("/explain", response_model=RefinedList)
     async def explain(request: Request, body: ExplainRequest) -> Response:
         """Refine texts and images, and explain: the pairs used, their weights, and how far each vector moved."""
         caller = edge(request)
-        return await caller.answer(body.to_embed(caller), lambda found: refined_list(found, "input"))
+        asked = await caller.make(lambda: body.to_embed(caller))
+        return await caller.answer(asked, lambda found: refined_list(found, "input"))
 
     @routes.post("/scores", response_model=ScoresAnswer)
     async def scores(request: Request, body: ScoresRequest) -> Response:

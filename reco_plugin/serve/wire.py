@@ -127,19 +127,24 @@ async def parse(body: bytes | bytearray, life: Life, check: Callable[[Any], T] =
 
     Raises:
         BodyRefused: too many values (413), or too much at once (429).
+        Refused: 499, the client left.
         ValueError: not JSON.
         RecursionError: too deep.
     """
     if len(body) <= SMALL:
         return check(json.loads(body))
+    life.check_there()  # from now on it is seen if the client leaves
     async with life.lives.turn:
+        life.check_there()
         values, most = await asyncio.to_thread(values_in, body), life.lives.limits.max_body_values
         if values > most:
             limit = f"the limit is {most:,} (max_body_values): send less at once"
             raise BodyRefused(Failure(413, "body_too_large", f"the body has up to {values:,} values, {limit}"))
         wide = not body.isascii() or b"\\u" in body
         life.take(len(body) * (_WIDEST if wide else 1) + _VALUE_BYTES * values)
+        life.check_there()
         parsed = await asyncio.to_thread(json.loads, body)
+        life.check_there()
         if wide:  # mostly a title beside a picture, which is not
             life.give_back(max(0, _WIDEST * len(body) - await asyncio.to_thread(bytes_of_texts, parsed)))
         return await asyncio.to_thread(check, parsed)

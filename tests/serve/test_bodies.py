@@ -28,6 +28,7 @@ from reco_plugin.serve.dialects.clip import VectorizeRequest
 from reco_plugin.serve.dialects.cohere import CohereRequest
 from reco_plugin.serve.dialects.openai import EmbeddingsRequest
 from reco_plugin.serve.dialects.voyage import VoyageRequest
+from reco_plugin.serve.failures import Refused
 from reco_plugin.serve.life import Life, Lives
 from reco_plugin.serve.memory import AddPairs
 from reco_plugin.serve.refine import ExplainRequest, RefineRequest
@@ -462,6 +463,20 @@ def test_a_title_in_another_script_does_not_count_its_picture_four_times():
 
     asyncio.run(alone())
     assert len(body) < taken[0] < 1.2 * len(body)
+
+
+def test_a_large_body_of_a_client_that_left_is_not_parsed():
+    async def read(life: Life) -> None:
+        with pytest.raises(Refused, match="closed the connection"):  # and not that this is no JSON
+            await parse(b"[" + b"0," * 100_000, life)
+
+    async def left() -> None:
+        return None
+
+    async def alone() -> None:
+        await lead(Lives(ServeSettings()), read, left)
+
+    asyncio.run(alone())
 
 
 def test_bodies_are_read_one_at_a_time_and_the_loop_goes_on():

@@ -68,7 +68,6 @@ _PICTURE = (
 )
 _EMPTY = Failure(400, "empty_text", "a text is empty: leave it out")
 _TINY = 1e-12
-_LARGE = 500_000  # characters, whose decoding would block the event loop for a millisecond or more
 _DATA_URI = re.compile(r"data:[^,;]*(?:;[^,;]+)*;base64,", re.IGNORECASE)
 _HEADER = 256  # characters that hold the header of a data URI, so that no long text is searched
 _SHOWN = 40
@@ -123,7 +122,7 @@ async def answer(caller: Caller, wanted: Wanted, write: Callable[[Embedded], Ans
     parts = [part for parts in inputs.values() for part in parts]
     if len(parts) > most_items.get():  # of all inputs together
         raise Refused(too_many_items(len(parts), most_items.get()))
-    items = await asyncio.gather(*(read(part, caller, empty_texts=wanted.empty_texts) for part in parts))
+    items = await read_all(parts, caller, empty_texts=wanted.empty_texts)
     zeros = np.zeros(caller.embedder.dimension, np.float32)
     nothing = AnswerRow(zeros, zeros, failure=None if any(isinstance(part, Picture) for part in parts) else _EMPTY)
 
@@ -143,12 +142,29 @@ def _without_blanks(parts: Sequence[InputPart]) -> Sequence[InputPart]:
     return [part for part in parts if not isinstance(part, str) or part.strip()] or parts[:1]
 
 
-async def read(part: InputPart, caller: Caller, *, empty_texts: bool = False) -> Item | Failure:
-    """A part as an item, or why it cannot be read."""
-    if isinstance(part, str):
-        return text_item(part, empty=empty_texts)
+async def read_all(
+    parts: Sequence[InputPart], caller: Caller, *, empty_texts: bool = False
+) -> Sequence[Item | Failure]:
+    """Parts as items, or why one cannot be read; images of URLs are fetched at the same time."""
+    urls = [part.source for part in parts if isinstance(part, Picture) and is_url(part.source)]
+    fetched = iter(await asyncio.gather(*(_fetch(url, caller) for url in urls)) if urls else ())
+
+    def read(part: InputPart) -> Item | Failure:
+        if isinstance(part, str):
+            return text_item(part, empty=empty_texts)
+        if is_url(part.source):
+            return next(fetched)
+        return text_or_image_item(None, part.source, caller.settings.max_image_bytes)
+
+    return await caller.make(lambda: [read(part) for part in parts])
+
+
+async def _fetch(url: str, caller: Caller) -> Item | Failure:
+    if caller.fetch is None:
+        message = "image URLs are not fetched here (image_urls is off): send the image as a data URI or base64"
+        return Failure(400, "image_url_forbidden", message)
     try:
-        return Item.image(await _bytes(part.source, caller))
+        return Item.image(await caller.fetch(url))
     except Refused as refused:
         return refused.failure
 
@@ -160,17 +176,6 @@ def text_item(text: str, *, empty: bool = False) -> Item | Failure:
     if is_bare_picture(text):
         return Failure(400, "image_as_text", _PICTURE)
     return Item.text(text)
-
-
-async def _bytes(source: str, caller: Caller) -> bytes:
-    if not is_url(source):
-        if len(source) < _LARGE:
-            return image_bytes(source, max_bytes=caller.settings.max_image_bytes)
-        return await asyncio.to_thread(image_bytes, source, max_bytes=caller.settings.max_image_bytes)
-    if caller.fetch is None:
-        message = "image URLs are not fetched here (image_urls is off): send the image as a data URI or base64"
-        raise Refused(Failure(400, "image_url_forbidden", message))
-    return await caller.fetch(source)
 
 
 def _join(parts: Sequence[AnswerRow], name: str, part_names: Sequence[str]) -> AnswerRow:
