@@ -357,7 +357,8 @@ def to_json(found: Comparison, command: str) -> dict[str, Any]:
     """All figures as JSON-like values: shares from 0 to 1, seconds, an interval as (mean, low, high)."""
     verdict, judged, exact = found.verdict, found.judged, found.exactness
     rule = verdict.rule and {
-        "modalities": list(verdict.rule.modalities), "moved": verdict.rule.moved, "filtered": verdict.rule.filtered
+        "modalities": list(verdict.rule.modalities), "moved": verdict.rule.moved, "filtered": verdict.rule.filtered,
+        "presence": verdict.rule.presence,
     }  # fmt: skip
     told: dict[str, Any] = {
         "verdict": {

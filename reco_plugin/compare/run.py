@@ -192,6 +192,7 @@ def compare(
         index.search, described, log.queries, vectors, asked.how, lambda count: progress(count, "search")
     )
     moved = np.where(refined.refined, refined.moved, 0.0).astype(np.float64)
+    presence = None if refined.presence is None else refined.presence.astype(np.float64)
     told = described.metric != "euclid" or check.of_norm_one  # whether scores are cosines
     known = _Known.of(log, rankings, asked, _held(index, described, asked.judgments))
     sample = np.random.default_rng(asked.how.seed).permutation(len(log.queries))[:EXACT]
@@ -207,9 +208,9 @@ def compare(
     cost = None
     if asked.compress:
         cost = measure_compression(_pages(index), vectors, asked.how.k, known.grades, described.metric)
+    heard = Heard(_alarm(reco, check), known.told, asked.marks, exact, presence)
     return Comparison(
-        log, asked.how, rankings,
-        decide(evidence, log.queries, moved, asked.how, Heard(_alarm(reco, check), known.told, asked.marks, exact)),
+        log, asked.how, rankings, decide(evidence, log.queries, moved, asked.how, heard),
         changes(*_both(rankings)), overlaps(*_both(rankings)),
         moved, _reasons(refined), refined, described, check, target, _times(reco, log.queries, target, asked.refine),
         scores, cost, exactness, problem, known.judged, known.ids, known.clicked, evidence, asked.marks,

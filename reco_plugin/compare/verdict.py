@@ -50,16 +50,26 @@ class SwitchRule:
     modalities: tuple[Modality, ...] = ("text", "image")
     moved: float = 0.0  # cosine distance between plain and refined, at least
     filtered: bool | None = None  # only those with a filter of their own, or without one; None: both
+    presence: float = 0.0  # probability that the memory holds the answer, at least: the option `presence`
 
-    def holds(self, modalities: npt.NDArray[np.str_], moved: Figures, filtered: Flags | None = None) -> Flags:
+    def holds(
+        self,
+        modalities: npt.NDArray[np.str_],
+        moved: Figures,
+        filtered: Flags | None = None,
+        presence: Figures | None = None,
+    ) -> Flags:
         """(n,) whether each query is refined.
 
         Args:
             modalities: (n,) of the queries.
             moved: (n,) distances.
             filtered: (n,) whether each has a filter of its own; None: none has.
+            presence: (n,) of the queries; None: not known.
         """
         held: Flags = np.isin(modalities, self.modalities) & (moved >= self.moved)
+        if self.presence and presence is not None:
+            held &= presence >= self.presence
         if self.filtered is None:
             return held
         own: Flags = np.zeros(len(held), np.bool_) if filtered is None else filtered
@@ -69,6 +79,7 @@ class SwitchRule:
         whom = " and ".join(f"{one}s" for one in self.modalities) if len(self.modalities) == 1 else "queries"
         if self.filtered is not None:
             whom += " with a filter" if self.filtered else " without a filter"
+        whom += f" whose presence is at least {self.presence:.2f}" if self.presence else ""
         return whom if not self.moved else f"{whom} that moved by at least {self.moved:.3f}"
 
 
@@ -102,12 +113,14 @@ class Heard:
         marks: of people, blind.
         exact: gain in nDCG@k by exact search, and the share of it that the index finds of refined queries; None where
             it was not measured, or too few queries tell.
+        presence: (B,) of the queries, NaN where it is not known; None: of none.
     """
 
     alarm: str = ""
     interleaved: ClickVerdict | None = None
     marks: Marks | None = None
     exact: tuple[Interval, float] | None = None
+    presence: Figures | None = None
 
     @property
     def lost(self) -> str:
@@ -163,7 +176,7 @@ def decide(
         return heard.marked or Advice("leave", _without(evidence))
     if heard.marked is not None and heard.marked.rule is None and evidence.kind != "judgments":
         return heard.marked
-    found = _by(evidence, queries, moved, how)
+    found = _by(evidence, queries, moved, how, heard.presence)
     return found if found.decision != "leave" else replace(found, sentence=found.sentence + heard.lost)
 
 
@@ -172,12 +185,17 @@ def _least(evidence: Indication) -> float:
     return evidence.asked * _KNOWN if evidence.kind == "pairs of the memory" else 0.0
 
 
-def _by(evidence: Indication, queries: Sequence[SearchQuery], moved: Figures, how: SearchHow) -> Advice:
+def _by(
+    evidence: Indication, queries: Sequence[SearchQuery], moved: Figures, how: SearchHow, presence: Figures | None
+) -> Advice:
     """The widest rule that surely gains."""
+    if evidence.kind != "judgments":  # the measured rules of docs/measurements/compare.md are without it
+        presence = None
     kind = np.array([query.modality for query in queries])[evidence.rows]
     filtered = np.array([query.where is not None for query in queries])[evidence.rows]
     far, weights = moved[evidence.rows], np.array([query.weight for query in queries])[evidence.rows]
-    told = _Told(evidence.difference * weights / weights.mean(), kind, far, filtered, how.seed)
+    held = None if presence is None else presence[evidence.rows]
+    told = _Told(evidence.difference * weights / weights.mean(), kind, far, filtered, held, how.seed)
     rests = _REST[evidence.kind].format(told=evidence.told, asked=evidence.asked)
     for rule, sure in told.rules():
         if not sure:
@@ -201,12 +219,13 @@ def _by(evidence: Indication, queries: Sequence[SearchQuery], moved: Figures, ho
 
 @dataclass(frozen=True)
 class _Told:
-    """n differences, with what each query is, how far it moved, and whether it has a filter of its own."""
+    """n differences, with what each query is, how far it moved, whether it has a filter, and its presence."""
 
     difference: Figures
     kind: npt.NDArray[np.str_]
     far: Figures
     filtered: Flags
+    presence: Figures | None
     seed: int
 
     def gain(self, rule: SwitchRule) -> Interval:
@@ -214,14 +233,15 @@ class _Told:
         return bootstrap(np.where(self._holds(rule), self.difference, 0.0), seed=self.seed)
 
     def rules(self) -> list[tuple[SwitchRule, bool]]:
-        """Rules to try, the widest first, and whether each surely gains: all, then parts, then what moved far."""
+        """Rules to try, the widest first, and whether each surely gains: all, then parts, presence, what moved far."""
         parts = self._parts()
         tried = []
         for rule in (SwitchRule(), *parts):
             loses = any(self._loses(rule, part) for part in parts)
             tried.append((rule, not loses and self.gain(rule).low > 0))
-        for rule in (SwitchRule(), *parts):
-            tried += self._far(rule)
+        for values in ("presence", "moved"):
+            for rule in (SwitchRule(), *parts):
+                tried += self._above(rule, values)
         return tried
 
     def _parts(self) -> list[SwitchRule]:
@@ -235,25 +255,31 @@ class _Told:
         return [one for side in (*sides, told[2] if len(sides) > 1 else []) for one in side]
 
     def _holds(self, rule: SwitchRule) -> Flags:
-        return rule.holds(self.kind, self.far, self.filtered)
+        return rule.holds(self.kind, self.far, self.filtered, self.presence)
 
     def _loses(self, rule: SwitchRule, part: SwitchRule) -> bool:
         """Whether the queries of the rule that are of this part surely lose."""
         own = self.difference[self._holds(rule) & self._holds(part)]
         return len(own) >= ENOUGH and bootstrap(own, seed=self.seed).high < 0
 
-    def _far(self, rule: SwitchRule) -> list[tuple[SwitchRule, bool]]:
-        """The distance from which queries gain most, chosen on half of them, and whether it gains on the other half."""
-        moving = np.flatnonzero(self._holds(rule) & (self.far > 0))
+    def _above(self, rule: SwitchRule, name: Literal["moved", "presence"]) -> list[tuple[SwitchRule, bool]]:
+        """The value from which queries gain most, chosen on half of them, and whether it gains on the other half."""
+        values = self.far if name == "moved" else self.presence
+        if values is None:
+            return []
+        moving = np.flatnonzero(self._holds(rule) & (self.far > 0) & np.isfinite(values))
         if len(moving) < 2 * ENOUGH:
             return []
         order = np.random.default_rng(self.seed).permutation(moving)
         choose, confirm = order[::2], order[1::2]
-        bounds = np.quantile(self.far[moving], _QUANTILES)
-        gains = [float(np.where(self.far[choose] >= bound, self.difference[choose], 0.0).mean()) for bound in bounds]
+        bounds = np.quantile(values[moving], _QUANTILES)
+        bounds = np.round(bounds, 2) if name == "presence" else bounds  # a setting, as people write it
+        gains = [float(np.where(values[choose] >= bound, self.difference[choose], 0.0).mean()) for bound in bounds]
         bound = float(bounds[int(np.argmax(gains))])
-        kept = self.difference[confirm][self.far[confirm] >= bound]
+        kept = self.difference[confirm][values[confirm] >= bound]
         sure = len(kept) >= ENOUGH // 2 and bootstrap(kept, seed=self.seed).low > 0
+        if name == "presence":
+            return [(replace(rule, presence=bound), sure and bound > 0)]
         return [(replace(rule, moved=bound), sure)]
 
 

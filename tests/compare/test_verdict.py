@@ -50,6 +50,22 @@ def test_queries_that_moved_far_can_be_switched_alone():
     assert "moved by at least" in verdict.sentence
 
 
+def test_queries_that_the_memory_knows_can_be_switched_alone():
+    """By the setting of a service, before what each query's move says; only judgments tell that surely."""
+    presence = np.random.default_rng(3).uniform(0, 1, N)
+    presence[::50] = np.nan
+    gain = NOISE + np.where(presence >= np.nanquantile(presence, 0.75), 0.2, -0.1)
+    verdict = said(gain, presence=presence)
+    assert verdict.decision == "switch for some"
+    assert verdict.rule == SwitchRule(presence=round(float(np.nanquantile(presence, 0.75)), 2))
+    assert f"whose presence is at least {verdict.rule.presence:.2f}, and leave the others plain" in verdict.sentence
+    held = verdict.rule.holds(np.full(N, "text"), MOVED, None, presence)
+    assert held.tolist() == (presence >= verdict.rule.presence).tolist()
+    assert verdict.gain.mean == pytest.approx(np.where(held, gain, 0).mean())
+    assert said(gain, presence=presence, kind="captions of the index").decision == "leave"
+    assert said(gain, presence=np.full(N, np.nan)).decision == "leave"
+
+
 def test_a_modality_that_loses_stays_plain():
     queries = [SearchQuery(str(n), "thing" if n % 2 else None) for n in range(N)]
     verdict = said(NOISE + np.where(np.arange(N) % 2, 0.2, -0.1), queries)
