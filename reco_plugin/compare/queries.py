@@ -149,6 +149,8 @@ def read_queries(source: str) -> QueryLog:
     if not where.path.is_file():
         raise DataError(f"queries: {not_there(where.path)}")
     rows = list(_rows(where))
+    if not rows:
+        raise DataError(f"{where.name} holds no query: nothing follows the names of its columns")
     names = {option: _column(where, option, rows) for option in _COLUMNS}
     if names["text"] is None and names["image"] is None:
         seen = sorted({name for row in rows if isinstance(row, dict) for name in row})

@@ -12,7 +12,7 @@ import numpy.typing as npt
 
 from ..engines import Description, Engine, IndexHit, Question
 from ..engines.comparing import similarities
-from ..errors import EngineError, EngineUnavailable
+from ..errors import ConfigError, EngineError, EngineUnavailable, RecoError
 from ..types import Vectors
 from .queries import SearchQuery
 
@@ -116,6 +116,8 @@ def search_all(
                     )
         except EngineUnavailable:
             raise
+        except ConfigError as error:  # a filter or a template that is no JSON
+            raise _of_query(error, queries[len(found)]) from None
         except EngineError as error:
             if arm in ("plain", "refined"):
                 raise _of_query(error, queries[len(found)]) from None
@@ -130,11 +132,11 @@ def search_all(
     return Rankings({arm: hits[arm] for arm in (*order, *hits) if arm in hits}, seconds, tuple(failed))
 
 
-def _of_query(error: EngineError, query: SearchQuery) -> EngineError:
+def _of_query(error: RecoError, query: SearchQuery) -> RecoError:
     """The error, with the query whose own filter may be the reason."""
     if query.where is None:
         return error
-    return EngineError(f"the query {query.id!r} with its filter {query.where!r}: {error}")
+    return type(error)(f"the query {query.id!r} with its filter {query.where!r}: {error}")
 
 
 def _arms(

@@ -164,7 +164,9 @@ def _choices(inside: str) -> list[str]:
 
 
 def not_there(path: Path) -> str:
-    """What to say of a path that does not exist: a similar name beside it may have been meant."""
+    """What to say of a path that is no file: a similar name beside it may have been meant."""
+    if path.is_dir():
+        return f"{path} is a folder, and a file is wanted"
     try:
         close = nearest(path.name, [other.name for other in path.parent.iterdir()], 1)
     except OSError:

@@ -105,6 +105,11 @@ def test_a_file_without_queries_is_refused(tmp_path):
         read_queries(str(tmp_path / "querys.csv"))
     with pytest.raises(DataError, match="holds no query: 2 searches"):
         read_queries(write(tmp_path / "empty.csv", 'id,text\n1,\n2," "\n'))
+    with pytest.raises(DataError, match="holds no query: nothing follows the names"):
+        read_queries(write(tmp_path / "head.csv", "query\n"))
+    (tmp_path / "folder.csv").mkdir()
+    with pytest.raises(DataError, match="is a folder, and a file is wanted"):
+        read_queries(str(tmp_path / "folder.csv"))
     with pytest.raises(DataError, match="no file of queries"):
         read_queries(write(tmp_path / "q.parquet", "x"))
 

@@ -13,7 +13,7 @@ from reco_plugin.compare.evidence import by_exact_search
 from reco_plugin.compare.search import fuse, measure_exactness, search_all
 from reco_plugin.engines import Description, Document, Effort, IndexHit, Page, Question
 from reco_plugin.engines.comparing import nearest_of
-from reco_plugin.errors import EngineError, EngineUnavailable
+from reco_plugin.errors import ConfigError, EngineError, EngineUnavailable
 
 N, D, K = 300, 16, 10
 
@@ -133,6 +133,12 @@ def test_each_query_is_searched_with_its_own_filter():
     wrong = [queries[1], SearchQuery("9", "fox", where="<<")]
     with pytest.raises(EngineError, match="the query '9' with its filter '<<': cannot be read"):
         search_all(search, index.describe(), wrong, vectors, how)
+
+    def unread(question: Question) -> Sequence[IndexHit]:
+        raise ConfigError("the filter is no JSON")
+
+    with pytest.raises(ConfigError, match="the query '1' with its filter 'price < 5': the filter is no JSON"):
+        search_all(unread, index.describe(), queries, vectors, how)
 
 
 def test_what_an_index_misses_is_measured_within_the_filter_of_each_query():
