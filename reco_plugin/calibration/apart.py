@@ -237,6 +237,9 @@ class _AskedMemory:
     def unjudged(self, most: int) -> list[str]:
         return list(self._ask("unjudged", most))
 
+    def ids_after(self, last: str | None, limit: int) -> list[str]:
+        return list(self._ask("ids_after", last, limit))
+
     def scroll(self, ids: Sequence[str] | None = None) -> Iterator[Records]:
         self._ask("scroll", ids)
         while (page := self._ask("page")) is not None:

@@ -12,8 +12,8 @@ from ..defaults import NEIGHBOURS
 from ..types import MODALITIES, Caution, Modality, Vectors
 from .check import Check, Gates, check_pairs
 from .corpus import Corpus, measure_corpus, witness_others
-from .episodes import Episodes, make_episodes
-from .fit import choose_sharpness, fit_gates
+from .episodes import Episodes, look, make_episodes
+from .fit import TRIED, choose_sharpness, fit_gates
 from .gate import FITTED, LEVELS, PRIOR, SHARPNESS, Gate
 from .presence import learn_presence
 from .sharpen import OwnCheck, learn_sharpening
@@ -127,8 +127,10 @@ def _fit_state(
     """The state with the gates of both sides, without its check."""
     parts = np.array_split(asked, max(2, -(-len(asked) // BLOCK)))
     fits = len(corpus) >= ENOUGH and corpus.learned.wrong < HOPELESS
-    sharp = {m: choose_sharpness(corpus, m, asked, k) if fits else SHARPNESS for m in MODALITIES}
-    blocks = {m: [make_episodes(corpus, m, rows, k=k, sharpness=sharp[m]) for rows in parts] for m in MODALITIES}
+    some = look(corpus, asked[:TRIED], k) if fits else None
+    sharp = {m: choose_sharpness(corpus, m, some) if some else SHARPNESS for m in MODALITIES}
+    looked = [look(corpus, rows, k) for rows in parts]
+    blocks = {m: [make_episodes(corpus, m, one, sharpness=sharp[m]) for one in looked] for m in MODALITIES}
     plain = {m: SideCalibration(corpus.spreads[m], corpus.units[m], _typical(blocks[m])) for m in MODALITIES}
     siblings = np.concatenate([block.siblings for block in blocks["text"]])
     unanswerable = float((1.0 / (1.0 + siblings)).mean())
@@ -151,7 +153,7 @@ def _fit_state(
         if alone > _SINGLE:
             drawn = np.random.default_rng(seed + 1)
             sharpness = sharp[modality]
-            views = [make_episodes(corpus, modality, rows, k=k, views=drawn, sharpness=sharpness) for rows in parts]
+            views = [make_episodes(corpus, modality, one, views=drawn, sharpness=sharpness) for one in looked]
             gates = _fit_cautions(views, modality, min(unanswerable, _UNANSWERED_VIEWS), seed, weighted=True)
         if not gates:
             without.append(modality)

@@ -15,7 +15,7 @@ import numpy.typing as npt
 from ..blas import Floats
 from ..types import MODALITIES, Modality, other
 from .corpus import Corpus
-from .episodes import Episode, Episodes, make_episodes
+from .episodes import Episode, Episodes, look, make_episodes
 from .formula import add, move
 from .gate import SHARPNESS, Applied, features
 from .sharpen import OwnCheck
@@ -184,7 +184,8 @@ def check_pairs(
     used = {
         m: [one.gate.sharpness for one in gates[m] if one is not None] or [SHARPNESS] for m in MODALITIES
     }  # all alike
-    asked = {m: make_episodes(corpus, m, rows, k=k, sharpness=used[m][0]) for m in MODALITIES}
+    looked = look(corpus, rows, k)
+    asked = {m: make_episodes(corpus, m, looked, sharpness=used[m][0]) for m in MODALITIES}
     played = {m: _Played(asked[m], corpus.units[m]) for m in MODALITIES}
     sides = {m: _check_side(played[m], gates[m], played[other(m)], gates[other(m)]) for m in MODALITIES}
     alone = float((played["text"].episodes.siblings == 0).mean())

@@ -12,7 +12,7 @@ import numpy as np
 import numpy.typing as npt
 
 from ..blas import Floats
-from ..types import Modality, Vectors, other
+from ..types import MODALITIES, Modality, Vectors, other
 from .corpus import Corpus
 from .gate import SHARPNESS, SHORTEST
 from .nearest import NUMBERS, NearestRows, nearest_columns
@@ -67,84 +67,98 @@ class Episodes:
         return len(self.siblings)
 
 
+@dataclass(frozen=True)
+class Looked:
+    """What pairs that ask find among all, by either modality: it does not depend on how they ask.
+
+    Attributes:
+        rows: (n,) of the pairs that ask.
+        k: K.
+        siblings: (n,) how many other pairs have the caption.
+        same: (n, n) those that ask with the same caption.
+        nearest: (n,) similarity to the nearest other, by each modality.
+        visible: (n, K) by each modality.
+        hidden: (n, K) without siblings.
+    """
+
+    rows: npt.NDArray[np.intp]
+    k: int
+    siblings: npt.NDArray[np.intp]
+    same: npt.NDArray[np.bool_]
+    nearest: Mapping[Modality, Floats]
+    visible: Mapping[Modality, NearestRows]
+    hidden: Mapping[Modality, NearestRows]
+
+
+def look(corpus: Corpus, rows: npt.NDArray[np.intp], k: int) -> Looked:
+    """Compare the pairs ``rows`` (n,) of a corpus with all, once by each modality."""
+    siblings, same = np.empty(len(rows), np.intp), np.empty((len(rows), len(rows)), np.bool_)
+    nearest: dict[Modality, Floats] = {m: np.empty(len(rows), np.float32) for m in MODALITIES}
+    visible: dict[Modality, list[NearestRows]] = {m: [] for m in MODALITIES}
+    hidden: dict[Modality, list[NearestRows]] = {m: [] for m in MODALITIES}
+    for block in _blocks(corpus, rows):
+        some = rows[block]
+        own = np.arange(len(some)), some
+        near: npt.NDArray[np.bool_] | None = None
+        for m in ("text", "image"):  # captions first: they say who is a sibling
+            similarity = corpus.side(m)[some] @ corpus.side(m).T  # (m, N)
+            if near is None:
+                near = similarity > corpus.same_caption
+                near[own] = True
+                siblings[block], same[block] = near.sum(axis=1) - 1, near[:, rows]
+            similarity[own] = -2.0
+            nearest[m][block] = similarity.max(axis=1)
+            visible[m].append(nearest_columns(similarity, k))
+            similarity[near] = -2.0
+            hidden[m].append(nearest_columns(similarity, k))
+    np.fill_diagonal(same, val=False)
+    found = ({m: _join(parts[m]) for m in MODALITIES} for parts in (visible, hidden))
+    return Looked(rows, k, siblings, same | same.T, nearest, *found)
+
+
 def make_episodes(
     corpus: Corpus,
     modality: Modality,
-    rows: npt.NDArray[np.intp],
+    looked: Looked,
     *,
-    k: int,
     views: np.random.Generator | None = None,
     sharpness: float = SHARPNESS,
 ) -> Episodes:
-    """Ask with the pairs ``rows`` of a corpus.
+    """Ask with pairs of a corpus.
 
     Args:
         corpus: the memory's pairs, measured.
         modality: of the queries.
-        rows: (n,) of the pairs that ask.
-        k: K.
+        looked: what the pairs that ask find.
         views: simulates another view of each pair without siblings, which asks for that pair; None: none does.
         sharpness: logarithm of how sharply neighbours are weighed.
     """
-    value = other(modality)
-    size = max(1, NUMBERS // len(corpus))
-    blocks = [slice(start, start + size) for start in range(0, len(rows), size)]
-    sides = (modality,) if views is None else (value, modality)
-    looked = [_look(corpus, sides, rows, block, k) for block in blocks]
-    visible, hidden = (_join([getattr(one, name) for one in looked]) for name in ("visible", "hidden"))
-    siblings = np.concatenate([one.siblings for one in looked])
-    same = np.concatenate([one.same for one in looked])
-    same |= same.T
-    answers = corpus.side(value)[rows]
-    if views is not None and (alone := siblings == 0).any():
+    return asked_by(corpus, modality, looked, views).episodes(sharpness)
+
+
+def asked_by(corpus: Corpus, modality: Modality, looked: Looked, views: np.random.Generator | None = None) -> Asking:
+    """Pairs that ask by one modality, see :func:`make_episodes`, for any sharpness."""
+    value, rows = other(modality), looked.rows
+    visible, answers = looked.visible[modality], corpus.side(value)[rows]
+    if views is not None and (alone := looked.siblings == 0).any():
         seen, answered = (
-            other_view(corpus.side(m)[rows], np.concatenate([one.nearest[m] for one in looked]), corpus.side(m), views)
-            for m in (modality, value)
+            other_view(corpus.side(m)[rows], looked.nearest[m], corpus.side(m), views) for m in (modality, value)
         )
         answers = np.where(alone[:, None], answered, answers)
-        again = _join([nearest_columns(seen[block] @ corpus.side(modality).T, k) for block in blocks])
+        again = _join(
+            [nearest_columns(seen[block] @ corpus.side(modality).T, looked.k) for block in _blocks(corpus, rows)]
+        )
         visible = (
             np.where(alone[:, None], again[0], visible[0]),
             np.where(alone[:, None], again[1], visible[1]),
         )
-    asked = _Asked(corpus, modality, rows, same, sharpness)
-    return Episodes(
-        asked.episode(visible, answers),
-        asked.episode(hidden, corpus.side(value)[rows]),
-        siblings,
-        corpus.reliability_of(rows),
-        corpus.spreads[modality],
-        sharpness,
-    )
+    return Asking(corpus, modality, looked, visible, answers)
 
 
-@dataclass(frozen=True)
-class _Looked:
-    """What some of the pairs that ask (m of n) find among all."""
-
-    siblings: npt.NDArray[np.intp]  # (m,)
-    same: npt.NDArray[np.bool_]  # (m, n) those that ask with the same caption
-    nearest: Mapping[Modality, Floats]  # (m,) similarity to the nearest other, by each side that was asked for
-    visible: NearestRows  # (m, K)
-    hidden: NearestRows  # (m, K) without siblings
-
-
-def _look(corpus: Corpus, sides: Sequence[Modality], rows: npt.NDArray[np.intp], block: slice, k: int) -> _Looked:
-    """Compare the pairs ``rows[block]`` with all, by these sides; the last is that of the queries."""
-    some, place = rows[block], np.arange(len(rows))[block]
-    own = np.arange(len(some)), some
-    near = corpus.side("text")[some] @ corpus.side("text").T > corpus.same_caption  # (m, N)
-    near[own] = True
-    same = near[:, rows]
-    same[np.arange(len(some)), place] = False
-    nearest: dict[Modality, Floats] = {}
-    for m in sides:
-        similarity = corpus.side(m)[some] @ corpus.side(m).T
-        similarity[own] = -2.0
-        nearest[m] = similarity.max(axis=1)
-    visible = nearest_columns(similarity, k)
-    similarity[near] = -2.0
-    return _Looked(near.sum(axis=1) - 1, same, nearest, visible, nearest_columns(similarity, k))
+def _blocks(corpus: Corpus, rows: npt.NDArray[np.intp]) -> list[slice]:
+    """Of the rows, so that products with all pairs stay bounded."""
+    size = max(1, NUMBERS // len(corpus))
+    return [slice(start, start + size) for start in range(0, len(rows), size)]
 
 
 def _join(parts: Sequence[NearestRows]) -> NearestRows:
@@ -163,18 +177,38 @@ def other_view(x: Vectors, nearest: Floats, all_: Vectors, rng: np.random.Genera
 
 
 @dataclass(frozen=True)
-class _Asked:
-    """The pairs that ask."""
+class Asking:
+    """Pairs that ask by one modality.
+
+    Attributes:
+        corpus: the memory's pairs.
+        modality: of the queries.
+        looked: what they find.
+        visible: (n, K) what they find with siblings visible, as they ask.
+        answers: (n, D) what is right for them then.
+    """
 
     corpus: Corpus
     modality: Modality
-    rows: npt.NDArray[np.intp]  # (n,)
-    same: npt.NDArray[np.bool_]  # (n, n) candidates with the caption of another
-    sharpness: float
+    looked: Looked
+    visible: NearestRows
+    answers: Vectors
 
-    def episode(self, nearest: NearestRows, answers: Vectors) -> Episode:
+    def episodes(self, sharpness: float) -> Episodes:
+        """Both episodes, with the logarithm of how sharply neighbours are weighed."""
+        corpus, modality, looked = self.corpus, self.modality, self.looked
+        return Episodes(
+            self._episode(self.visible, self.answers, sharpness),
+            self._episode(looked.hidden[modality], corpus.side(other(modality))[looked.rows], sharpness),
+            looked.siblings,
+            corpus.reliability_of(looked.rows),
+            corpus.spreads[modality],
+            sharpness,
+        )
+
+    def _episode(self, nearest: NearestRows, answers: Vectors, sharpness: float) -> Episode:
         """Compare what was found (n, K), below -1 where hidden, with the answers (n, D)."""
-        corpus, rows, modality = self.corpus, self.rows, self.modality
+        corpus, rows, modality = self.corpus, self.looked.rows, self.modality
         value = other(modality)
         moments, held, unit = corpus.values[value], corpus.side(value), corpus.units[modality]
         found_rows, found_at = nearest
@@ -182,7 +216,7 @@ class _Asked:
         found_at = np.where(found, found_at, found_at[:, :1]).astype(np.float32)
         reliability = np.where(found, corpus.reliability_without(rows, found_rows), 0.0).astype(np.float32)
         query = corpus.side(modality)[rows]
-        shares = share(found_at, reliability, found, self.sharpness, corpus.spreads[modality])
+        shares = share(found_at, reliability, found, sharpness, corpus.spreads[modality])
         own = mean_own(corpus.witnesses[found_rows, 2], reliability, corpus.own)
         said = weigh(query, held[found_rows], found_at, shares, found, own, moments, unit)
         direction = said.direction / np.maximum(said.length, np.float32(SHORTEST))[:, None]
@@ -198,10 +232,10 @@ class _Asked:
 
     def _out(self, found_rows: npt.NDArray[np.intp], found: npt.NDArray[np.bool_]) -> npt.NDArray[np.bool_]:
         """Candidates that are no rivals: of the same caption; for texts, also the images that were found."""
-        out = self.same.copy()
+        out = self.looked.same.copy()
         if self.modality == "text":
             place = np.full(len(self.corpus), -1)
-            place[self.rows] = np.arange(len(self.rows))
+            place[self.looked.rows] = np.arange(len(self.looked.rows))
             asks, column = np.nonzero((place[found_rows] >= 0) & found)
             candidate = place[found_rows[asks, column]]
             others = candidate != asks

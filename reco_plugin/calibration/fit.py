@@ -21,7 +21,7 @@ import numpy.typing as npt
 
 from ..types import Modality
 from .corpus import Corpus
-from .episodes import Episodes, make_episodes
+from .episodes import Episodes, Looked, asked_by
 from .formula import move, spread_of
 from .gate import FEATURES, FITTED_FEATURES, SHARPNESS, STRONGEST, Gate, features
 from .reliability import sigmoid
@@ -44,21 +44,22 @@ SHARPNESSES: tuple[float, ...] = tuple(np.log([3.0, 5.0, 9.0, 20.0]).tolist())
 WORTH = 0.07
 """Loss that another sharpness than 5 must save, per unit of its logarithm: emoji's pairs would take 9, by which their
 images lose two points."""
-_TRIED = 300  # pairs that a sharpness is chosen on
+TRIED = 300
+"""Pairs that a sharpness is chosen on."""
 _ITERATIONS, _FEWER = 30, 5  # from the start, and from a gate that is near
 _CLIPPED = 0.02  # of each feature, at both ends
 _STILL: Doubles = np.array([-30.0, 0.0, 0.0, 0.0, 0.0])
 
 
-def choose_sharpness(corpus: Corpus, modality: Modality, rows: npt.NDArray[np.intp], k: int) -> float:
+def choose_sharpness(corpus: Corpus, modality: Modality, looked: Looked) -> float:
     """How sharply neighbours are weighed: of :data:`SHARPNESSES`, what serves some pairs best.
 
     Where things look much alike, the nearest pair alone counts: with 5 instead of 20, logos lose 7 points.
     """
     lost = []
+    asked = asked_by(corpus, modality, looked, np.random.default_rng(0))
     for sharpness in SHARPNESSES:
-        views = np.random.default_rng(0)
-        block = make_episodes(corpus, modality, rows[:_TRIED], k=k, views=views, sharpness=sharpness)
+        block = asked.episodes(sharpness)
         loss = Loss([block], modality, 0.5, [np.random.default_rng(0).random(len(block))], weighted=True)
         least = loss(minimise(loss, START.copy(), _ITERATIONS // 2))[0]
         lost.append(least + WORTH * abs(sharpness - SHARPNESS))

@@ -36,6 +36,7 @@ written."""
 _AT_ONCE = 256
 SEARCHED_AT_ONCE = 8
 """Queries of one search: Qdrant Edge lets nobody else search meanwhile."""
+_IDS_AT_ONCE = 1_000
 _BESIDE_AT_ONCE = 100_000  # of long lists, in products of some hundred rows; 0.4 GB of D = 512
 _SHARE = 0.5  # of the free RAM that learning may take: the rest is for those who ask meanwhile
 _VECTORS, _BESIDE = 3, 1_200  # of a pair: vectors, with those of one side while it is sorted; bytes beside them
@@ -276,22 +277,32 @@ def _read(store: Memory, count: int, progress: Callable[[int], object]) -> Recor
     """The pairs without payloads, or a random choice of them, in order of their ids: not by the store's order."""
     dimension = store.header.fingerprint.dimension
     wanted = min(count, _pairs_that_fit(dimension))
-    chosen = np.ones(count, np.bool_)
     if wanted < count:
         why = "" if wanted == PAIRS_IN_RAM else f", as the free RAM of {(free_bytes() or 0) / 2**20:,.0f} MiB allows"
         log.warning("learning from %d of %d pairs, drawn at random%s", wanted, count, why)
-        chosen[:] = False
-        chosen[np.random.default_rng(0).choice(count, wanted, replace=False)] = True
+        return _join(store.scroll(ids=_draw(store, count, wanted, progress)), wanted, dimension)
 
     def batches() -> Iterator[Records]:
-        seen = 0
+        left = count
         for batch in store.scroll() if count else ():
-            here = chosen[seen : seen + len(batch)]  # shorter than the batch where pairs were added meanwhile
-            seen += len(batch)
-            yield batch.take(np.flatnonzero(here))
-            progress(len(here))
+            yield batch.take(np.arange(min(len(batch), left)))  # pairs may be added meanwhile
+            progress(min(len(batch), left))
+            left -= min(len(batch), left)
 
     return _join(batches(), wanted, dimension, ordered=True)
+
+
+def _draw(store: Memory, count: int, wanted: int, progress: Callable[[int], object]) -> list[str]:
+    """Ids of so many of the pairs, at random, sorted; no other vectors are read."""
+    chosen = np.zeros(count, np.bool_)
+    chosen[np.random.default_rng(0).choice(count, wanted, replace=False)] = True
+    drawn, last, seen = list[str](), None, 0
+    while seen < count and (ids := store.ids_after(last, _IDS_AT_ONCE)):
+        here = chosen[seen : seen + len(ids)]  # shorter than the page where pairs were added meanwhile
+        drawn += [ids[row] for row in np.flatnonzero(here).tolist()]
+        progress(len(here))
+        seen, last = seen + len(ids), ids[-1]
+    return sorted(drawn)
 
 
 def _join(batches: Iterable[Records], most: int, dimension: int, *, ordered: bool = False) -> Records:

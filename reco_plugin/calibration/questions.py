@@ -63,7 +63,8 @@ def ask_own(
     draw = rng.random(len(rows)).astype(np.float32)
     means = {m: np.asarray(pairs.side(m).mean(axis=0), np.float32) for m in MODALITIES}
     asks = _Asking(pairs, _TellingRefine(refine, progress), index, thing, by_caption=groups is None, means=means)
-    questions = {m: dict(asks.side(m, rows, draw)) for m in MODALITIES}
+    same = [asks.same_things(rows[block]) for block in _blocks(rows)]
+    questions = {m: dict(asks.side(m, rows, draw, same)) for m in MODALITIES}
     return MatchState(questions, len(index), len(counts), float((counts == 1).mean()), means)
 
 
@@ -133,30 +134,43 @@ class _Asking:
     by_caption: bool
     means: Mapping[Modality, npt.NDArray[np.float32]]
 
+    def same_things(self, asked: PairRows) -> tuple[PairRows, PairRows]:
+        """Which of the pairs (N,) are of the thing of some (B,): places in a matrix (B, N)."""
+        same = self.thing[asked][:, None] == self.thing
+        if self.by_caption:
+            same |= self.pairs.text[asked] @ self.pairs.text.T >= _SAME
+        rows, columns = np.nonzero(same)
+        return rows, columns
+
     def side(
-        self, modality: Modality, rows: PairRows, draw: npt.NDArray[np.float32]
+        self,
+        modality: Modality,
+        rows: PairRows,
+        draw: npt.NDArray[np.float32],
+        same: Sequence[tuple[PairRows, PairRows]],
     ) -> Iterator[tuple[QuestionKind, ThingQuestions]]:
-        """Each kind of questions of one modality, by the pairs ``rows`` (n,)."""
+        """Each kind of questions of one modality, by the pairs ``rows`` (n,); ``same`` of each block of them."""
+        answers = self.pairs.side(other(modality))[self.index]
         parts: dict[QuestionKind, list[tuple[_Looked, PairRows]]] = {}
-        for start in range(0, len(rows), _BLOCK):
-            for kind, looked, here in self._block(modality, rows[start : start + _BLOCK]):
-                parts.setdefault(kind, []).append((looked, here + start))
+        for block, places in zip(_blocks(rows), same, strict=True):
+            for kind, looked, here in self._block(modality, rows[block], places, answers):
+                parts.setdefault(kind, []).append((looked, here + block.start))
         usual = self.pairs.side(modality)[rows] @ self.means[modality]
         for kind, found in parts.items():
             present, place, absent = (np.concatenate(column) for column in zip(*(one for one, _ in found), strict=True))
             here = np.concatenate([here for _, here in found])
             yield kind, ThingQuestions(present, place, absent, draw[here], usual[here])
 
-    def _block(self, modality: Modality, asked: PairRows) -> Iterator[tuple[QuestionKind, _Looked, PairRows]]:
-        pairs, same = self.pairs, self.thing[asked][:, None] == self.thing  # (B, N)
-        if self.by_caption:
-            same |= pairs.text[asked] @ pairs.text.T >= _SAME
+    def _block(
+        self, modality: Modality, asked: PairRows, places: tuple[PairRows, PairRows], answers: Vectors
+    ) -> Iterator[tuple[QuestionKind, _Looked, PairRows]]:
+        pairs, same = self.pairs, np.zeros((len(asked), len(self.thing)), np.bool_)
+        same[places] = True
         kept = np.flatnonzero(same.sum(axis=1) <= HIDDEN).astype(np.intp)
         if not len(kept):
             return
         asked, same, query = asked[kept], same[kept], pairs.side(modality)[asked[kept]]
         rivals, own = ~same[:, self.index], _places(self.index, asked)
-        answers = pairs.side(other(modality))[self.index]
         everyone = np.arange(len(asked), dtype=np.intp)
         yield "plain", _look(query @ answers.T, rivals, own, np.zeros(len(asked), np.float32)), kept
         for kind in ("known", "unknown"):
@@ -166,6 +180,10 @@ class _Asking:
                 found = self.refine(query[here], modality, [[pairs.ids[int(row)] for row in some] for some in hidden])
                 scores = found.plain_scores(found.vectors @ answers.T)
                 yield kind, _look(scores, rivals[here], own[here], found.moved), kept[here]
+
+
+def _blocks(rows: PairRows) -> list[slice]:
+    return [slice(start, start + _BLOCK) for start in range(0, len(rows), _BLOCK)]
 
 
 def _places(index: PairRows, asked: PairRows) -> PairRows:

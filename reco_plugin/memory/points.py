@@ -126,7 +126,8 @@ def stored_payload(user_id: str, payload: Payload, witnesses: Sequence[float] | 
 
 def to_records(points: Sequence[Point], dimension: int, names: Mapping[Modality, str] = OUR_NAMES) -> Records:
     """N points with both vectors and their payload as records, vectors (N, D)."""
-    sides = {m: np.asarray([p.vector[names[m]] for p in points], np.float32).reshape(-1, dimension) for m in MODALITIES}
+    stored = [p.vector for p in points]  # once: Edge makes lists of both vectors each time
+    sides = {m: np.asarray([v[names[m]] for v in stored], np.float32).reshape(-1, dimension) for m in MODALITIES}
     return Records([_user_id(p) for p in points], sides["image"], sides["text"], [_payload(p) for p in points])
 
 

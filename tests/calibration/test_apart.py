@@ -20,6 +20,7 @@ from trust_worlds import D, world
 from reco_plugin.calibration import apart
 from reco_plugin.calibration.apart import learn_apart
 from reco_plugin.calibration.learn import STEPS, learn, unfinished
+from reco_plugin.calibration.match import MatchState
 from reco_plugin.errors import LearningDied, MemoryStoreError
 from reco_plugin.memory import Fingerprint, Memory, open_memory
 from reco_plugin.types import Records
@@ -43,16 +44,20 @@ def few() -> Iterator[Memory]:
 
 @pytest.mark.parametrize("kind", ["edge", pytest.param("exact", marks=pytest.mark.slow)])
 def test_it_learns_the_same_bits_as_in_place(kind: str, tmp_path: Path) -> None:
-    learned = []
+    learned, asked = [], []
     for number, learns in enumerate((learn, learn_apart)):
         with closing(filled(str(tmp_path / f"{number}"), kind, 80, 4)) as store:
             steps = list[int]()
             state = learns(store, 10, progress=steps.append)
             assert state is not None
             assert (sum(steps), state.pairs, store.header.learning) == (320 * STEPS, 320, {})
-            assert store.header.calibration["match"], "the pairs asked, too"
-            learned.append((store.header.calibration, store.witnesses(store.ids_after(None, 320)).tobytes()))
+            calibration = dict(store.header.calibration)
+            asked.append(MatchState.from_json(calibration.pop("match")))
+            learned.append((calibration, store.witnesses(store.ids_after(None, 320)).tobytes()))
     assert learned[0] == learned[1]
+    for mine, its in zip(*(one.asked("text", "refined") for one in asked), strict=True):
+        np.testing.assert_allclose(mine.present, its.present, atol=1e-6)  # sums of arrays that lie elsewhere in RAM
+        np.testing.assert_array_equal(mine.draw, its.draw)
 
 
 def test_what_dies_leaves_its_note_and_says_what_to_do(few: Memory, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -13,7 +13,7 @@ from reco_plugin.calibration import Calibration, calibrate
 from reco_plugin.calibration.check import Check
 from reco_plugin.calibration.corpus import Corpus
 from reco_plugin.calibration.coverage import find_covered, nearest_rival
-from reco_plugin.calibration.episodes import make_episodes
+from reco_plugin.calibration.episodes import look, make_episodes
 from reco_plugin.calibration.fit import START, Loss, minimise
 from reco_plugin.calibration.moments import low_rank
 from reco_plugin.calibration.reliability import LEAST, Reliability
@@ -27,7 +27,7 @@ from reco_plugin.types import MODALITIES, Mass, Modality, Moves
 @pytest.mark.parametrize("weighted", [False, True])
 def test_the_gradient_of_the_loss(corpus: Corpus, modality: Modality, weighted: bool) -> None:
     parts = np.array_split(np.random.default_rng(1).permutation(len(corpus))[:120], 2)
-    blocks = [make_episodes(corpus, modality, rows, k=10) for rows in parts]
+    blocks = [make_episodes(corpus, modality, look(corpus, rows, 10)) for rows in parts]
     loss = Loss(blocks, modality, 0.4, [np.linspace(0.0, 1.0, 60)] * 2, weighted)
     at = START + np.random.default_rng(2).normal(size=len(START)) * 0.2
     _, gradient = loss(at)
