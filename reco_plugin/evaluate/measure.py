@@ -19,6 +19,9 @@ from .intervals import DRAWS, Interval, bootstrap, bootstrap_harmonic
 from .ranking import Blocks, Ranking, ndcg, rank_blocks, rank_scores, ranks
 from .task import SIDES, Mask, Task, TaskItems
 
+FEWEST_ALIKE = 20
+"""Items that show the same as another one, from which a search among their own modality is measured."""
+
 
 @dataclass(frozen=True)
 class Measured:
@@ -128,12 +131,13 @@ def measure_among_own(
 ) -> tuple[dict[str, Measured], npt.NDArray[np.int64]]:
     """Search N items by others of their modality with the same label, frozen and with the query refined for that.
 
-    Returns what was measured, empty where no two have the same label, and the labels (Q,) of those that ask.
+    Returns what was measured, empty where too few share their label to say anything, and the labels (Q,) of those that
+    do.
     """
     vectors, labels = items.vectors, items.labels
     described = np.bincount(labels)[labels] > 1
     asks, found = np.flatnonzero(described), dict[str, Measured]()
-    if not len(asks):
+    if len(asks) < FEWEST_ALIKE:
         return found, labels[asks]
     asked = items.only(described)
     options["target"] = items.modality

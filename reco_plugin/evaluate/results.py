@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from typing import Any, TypeAlias
 
@@ -178,6 +178,7 @@ class RetrievalResult:
     ranks: Mapping[str, PerQuery] = field(default_factory=dict)  # by direction
     compressed: tuple[CompressedLine, ...] = ()  # the index compressed; empty where it was not asked for
     matches: tuple[MatchReliability, ...] = ()  # how well chances of a match hold; empty where the memory knows none
+    alike: Mapping[str, int] = field(default_factory=dict)  # direction -> queries with another right one of their kind
 
     def __getitem__(self, key: tuple[str, str]) -> RetrievalVariant:
         return next(variant for variant in self.variants if (variant.direction, variant.refined) == key)
@@ -207,8 +208,17 @@ class RetrievalResult:
             f"\nties: {self.repeated:,} of {self.texts:,} texts stand on several images; these tie, and "
             "a tie counts as wrong"
         )
-        below = f"{tied if self.repeated else ''}{lines_of(self.reasons)}{line_of(self.own_pictures, self.images)}"
+        tied = f"{tied if self.repeated else ''}{''.join(self._untold())}"
+        below = f"{tied}{lines_of(self.reasons)}{line_of(self.own_pictures, self.images)}"
         return f"{title}\n{table(header, rows)}{below}{_sure(self.matches)}{self._lossy()}"
+
+    def _untold(self) -> Iterator[str]:
+        """The directions within one modality of which this set says nothing."""
+        measured = {variant.direction for variant in self.variants}
+        for direction, count in self.alike.items():
+            if direction not in measured:
+                kind = direction.partition("->")[0]
+                yield f"\n{direction}: nothing can be said, since {count} {kind}s show the same as another"
 
     def _lossy(self) -> str:
         """The table of compressed indexes, where there is one."""

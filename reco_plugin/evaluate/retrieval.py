@@ -52,7 +52,7 @@ def retrieval(
     as candidates, which compete. They are compared as vectors, as in a search index, also where both sides are refined;
     and then by exact scores, too, where the fusion has them (:meth:`reco_plugin.reco.Reco.scores`). Pairs of the memory
     that are the image's own (same id) are hidden from the image and from its texts. Intervals are drawn over images.
-    Each modality is also searched among its own, where an image has several texts, or images share one.
+    Each modality is also searched among its own, where enough images have several texts, or share one.
 
     Args:
         reco: refines, and encodes where the set holds raw images and texts.
@@ -83,20 +83,20 @@ def retrieval(
         others = [{other.refined: other.gain for other in lines[1:] if other is not line} for line in lines[1:3]]
         reasons.append(_reason(lines[1], plain[asks], queries[asks], Tried(cautions, others[0], lost)))
         reasons.append(_reason(lines[2], plain[searched], index[searched], Tried(others=others[1])))
-    for items in (plain["text"], _alike(plain["image"], captioned)):
-        variants += _lines(f"{items.modality}->{items.modality}", *measure_among_own(reco, items, _DEPTH, **options))
+    own, alike = _among_own(reco, plain, captioned, **options)
     return RetrievalResult(
         captioned.name,
         len(plain["image"]),
         len(plain["text"]),
         given_options(options),
-        tuple(variants),
+        (*variants, *own),
         tuple(reason for reason in reasons if reason is not None),
         _count_repeated(captioned.texts, owner),
         count_own(reco, plain["image"].vectors, captioned.ids),
         by_query,
         tuple(_compressed(plain, queries)) if compressed else (),
         tuple(_matches(reco, plain, **options)),
+        alike,
     )
 
 
@@ -148,6 +148,19 @@ def _alike(images: TaskItems, captioned: Captioned) -> TaskItems:
     """Images, labelled by the first one that shares a text with them."""
     labels = _first_with_a_text_of(captioned.texts, captioned.text_of_image, len(images))
     return replace(images, labels=labels)
+
+
+def _among_own(
+    reco: Refines, plain: Mapping[Modality, TaskItems], captioned: Captioned, **options: Unpack[RefineHow]
+) -> tuple[list[RetrievalVariant], dict[str, int]]:
+    """The lines of each modality among its own, and by direction how many have another one of their image, or text."""
+    lines, alike = list[RetrievalVariant](), dict[str, int]()
+    for items in (plain["text"], _alike(plain["image"], captioned)):
+        direction = f"{items.modality}->{items.modality}"
+        found, labels = measure_among_own(reco, items, _DEPTH, **options)
+        lines += _lines(direction, found, labels)
+        alike[direction] = len(labels)
+    return lines, alike
 
 
 def _first_with_a_text_of(

@@ -59,7 +59,7 @@ def _main(lines: Sequence[TestLine]) -> Section:
             "nothing of what is searched: without the groups of the queries, and those "
             "alone in the index. Texts among texts and images among images: other captions, or pictures, of the same "
             "thing are right, and queries move as far as the memory has learned for that (`target`); a table of these "
-            "is missing where no two of the query pairs show the same."
+            "is missing where too few of the query pairs show the same as another."
         ),
         tables=tuple(_task_table(task, [line for line in lines if line.task == task]) for task in tasks),
         charts=tuple(_chart(task, [line for line in lines if line.task == task]) for task in tasks),
@@ -163,7 +163,7 @@ def among_own(lines: Sequence[TestLine]) -> Iterator[str]:
     for modality in MODALITIES:
         line = next((one for one in lines if one.task == f"{modality}->{modality}" and one.gain), None)
         if line is None or line.gain is None:
-            said = f"nothing can be said, since no two {modality}s of the test part's queries show the same thing"
+            said = f"nothing can be said, since too few {modality}s of the test part's queries show the same as another"
         else:
             said = f"{points(line.gain)} points of recall at 1 (test, {line.label})"
         yield f"{modality.capitalize()}s that search {modality}s, with target={modality}: {said}."

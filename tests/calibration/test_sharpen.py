@@ -144,3 +144,5 @@ def test_an_evaluation_shows_each_modality_among_its_own() -> None:
     assert found["text->text", "query"].recall == found["text->text", "frozen"].recall
     alone = retrieval(refiner_for_vectors([pairs]), Captioned("alone", there, again, np.arange(len(held))))
     assert {line.direction for line in alone.variants} == {"text->image", "image->text"}
+    assert "text->text: nothing can be said, since 0 texts show the same as another" in alone.render()
+    assert alone.to_dict()["alike"] == {"text->text": 0, "image->image": 0}
