@@ -5,10 +5,10 @@ from __future__ import annotations
 import argparse
 import json
 import os
+import signal
 import subprocess
 import sys
 import tempfile
-import time
 from collections.abc import Callable, Sequence
 from contextlib import ExitStack
 from dataclasses import asdict
@@ -59,6 +59,12 @@ def parsed(words: Sequence[str]) -> argparse.Namespace:
     return told
 
 
+def plan(given: argparse.Namespace) -> list[tuple[str, Case]]:
+    """The cases of all tables, those first that take the least: a round that is interrupted keeps what it has."""
+    found = [(kind, case) for kind in given.kinds for case in cases(given, kind)]
+    return sorted(found, key=lambda each: each[1].items * each[1].callers * (8 if each[1].modality == "image" else 1))
+
+
 def cases(given: argparse.Namespace, kind: str) -> list[Case]:
     """What is asked for a table, in its order."""
     modality, items, callers = KINDS[kind]
@@ -66,31 +72,17 @@ def cases(given: argparse.Namespace, kind: str) -> list[Case]:
     return [Case(modality, items, one) for one in given.callers or (few if given.quick else callers)]
 
 
-def measure(
-    running: Sequence[Running],
-    wanted: Sequence[Case],
-    rounds: int,
-    ask: Callable[[Running, Case], Seen],
-) -> list[Cell]:
-    """Ask all services for each case in turn, every second round backwards.
-
-    Returns:
-        A cell for each service and case.
-    """
-    cells = []
-    for case in wanted:
-        seen: dict[str, list[tuple[Seen, float]]] = {one.name: [] for one in running}
-        ram = {one.name: 0 for one in running}
-        for turn in range(rounds):
-            for one in running[:: 1 if turn % 2 == 0 else -1]:
-                before = one.cpu
-                found = ask(one, case)
-                seen[one.name].append((found, one.cpu - before))
-                ram[one.name] = max(ram[one.name], one.ram)
-        for one in running:
-            cells.append(Cell.of(one.name, case, seen[one.name], ram[one.name]))
-            print(cells[-1].line(), file=sys.stderr, flush=True)
-    return cells
+def measure(running: Sequence[Running], case: Case, rounds: int, ask: Callable[[Running, Case], Seen]) -> list[Cell]:
+    """Ask all services in turn, every second round backwards; a cell for each of them."""
+    seen: dict[str, list[tuple[Seen, float]]] = {one.name: [] for one in running}
+    ram = {one.name: 0 for one in running}
+    for turn in range(rounds):
+        for one in running[:: 1 if turn % 2 == 0 else -1]:
+            before = one.cpu
+            found = ask(one, case)
+            seen[one.name].append((found, one.cpu - before))
+            ram[one.name] = max(ram[one.name], one.ram)
+    return [Cell.of(one.name, case, seen[one.name], ram[one.name]) for one in running]
 
 
 def asking(made: Made, seconds: float) -> Callable[[Running, Case], Seen]:
@@ -114,6 +106,7 @@ def asking(made: Made, seconds: float) -> Callable[[Running, Case], Seen]:
 def main(words: Sequence[str] | None = None) -> int:
     """See the package; 1 where an answer was wrong or missing."""
     given = parsed(sys.argv[1:] if words is None else words)
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))  # so that the services end, too
     folder: Path = given.folder.resolve()
     made, python = make(folder), environment.make(folder / "peers-env")
     command = " ".join(["python -m benchmarks.peers", *(sys.argv[1:] if words is None else words)])
@@ -132,18 +125,21 @@ def main(words: Sequence[str] | None = None) -> int:
         for one in running:  # the first calls of each compile and allocate
             for case in (Case("text", 32, 1), Case("image", 8, 1)):
                 ask(one, case)
-        for kind in given.kinds:
-            begun = time.monotonic()
-            cells = measure(running, cases(given, kind), given.rounds, ask)
-            end = f"{time.monotonic() - begun:.0f} s; load {os.getloadavg()[0]:.1f} at its end"
-            block = "\n\n".join([told(cells), *left_out, f"`{command}`, {end}; {where}; {datetime.now(UTC).date()}."])
-            print(f"## {kind}\n\n{block}\n", flush=True)
-            wrong += check(cells)
+        cells: dict[str, list[Cell]] = {kind: [] for kind in given.kinds}
+        for kind, case in plan(given):
+            cells[kind] += measure(running, case, given.rounds, ask)
+            end = f"load {os.getloadavg()[0]:.1f} at its end"
+            block = "\n\n".join(
+                [told(cells[kind]), *left_out, f"`{command}`; {end}; {where}; {datetime.now(UTC).date()}."]
+            )
+            new = cells[kind][-len(running) :]
+            print("\n".join([*(cell.line() for cell in new), *check(new)]), file=sys.stderr, flush=True)
+            wrong += check(new)
             if given.docs:
                 write_blocks(given.docs / PAGE, {kind: block})
-                _keep(given.docs / FIGURES, cells)
-    for line in wrong:
-        print(line, file=sys.stderr)
+                _keep(given.docs / FIGURES, new)
+    for kind, some in cells.items():
+        print(f"## {kind}\n\n{told(some)}\n", flush=True)
     return int(bool(wrong))
 
 

@@ -90,33 +90,25 @@ class Cell:
 
 
 def told(cells: Sequence[Cell]) -> str:
-    """A table: rate in terms of infinity's of the same case, and the least of those ratios for ours."""
-    base = {cell.case: cell.rate for cell in cells if cell.service == INFINITY}
+    """A table: rates and processor time in terms of infinity's in the same case, and the least ratios of ours."""
+    base = {cell.case: cell for cell in cells if cell.service == INFINITY and cell.rate}
     rows = [
         [
             f"{cell.case.callers}",
             cell.service,
             f"{cell.rate:,.1f}",
-            _ratio(cell, base.get(cell.case)),
+            _ratio(cell.rate, base[cell.case].rate if cell.case in base else 0),
             f"{1000 * cell.p50:,.0f}",
             f"{1000 * cell.p99:,.0f}",
             f"{1000 * cell.cpu:,.1f}",
+            _ratio(cell.cpu, base[cell.case].cpu if cell.case in base else 0),
             f"{cell.ram / 2**20:,.0f}",
             f"{cell.cosine:.5f}",
         ]
         for cell in cells
     ]
-    head = [
-        "callers",
-        "service",
-        "items a second",
-        "÷ infinity",
-        "p50 ms",
-        "p99 ms",
-        "CPU ms a request",
-        "RAM, MiB",
-        "cosine",
-    ]
+    head = ["callers", "service", "items a second", "÷ infinity", "p50 ms", "p99 ms", "CPU ms a request", "÷ infinity"]
+    head += ["RAM, MiB", "cosine"]
     text = table(head, rows, left=2)
     least = {name: least_ratio(cells, name) for name in OURS}
     if any(least.values()):
@@ -133,8 +125,8 @@ def least_ratio(cells: Sequence[Cell], service: str) -> float | None:
     )
 
 
-def _ratio(cell: Cell, base: float | None) -> str:
-    return f"{cell.rate / base:.2f}" if base else "–"
+def _ratio(value: float, base: float) -> str:
+    return f"{value / base:.2f}" if base else "–"
 
 
 def check(cells: Sequence[Cell]) -> list[str]:

@@ -22,7 +22,9 @@ from .dialects import Dialect
 
 ROOT = Path(__file__).resolve().parents[2]
 INFINITY, SENTENCE, TRITON = "infinity", "sentence-transformers", "Triton"
-OURS = {"ours, fp32": "fp32", "ours, int8": "int8"}
+AUTO = "ours, fp32, auto"
+OURS = {"ours, fp32": "fp32", AUTO: "fp32", "ours, int8": "int8"}
+"""Ours, and the model folder of each: with the default engine, and with the one that ``provider = "auto"`` finds."""
 NAMES = (INFINITY, SENTENCE, TRITON, *OURS)
 _START_S = 180.0
 
@@ -97,10 +99,10 @@ def started(name: str, made: Made, python: Path, threads: int, folder: Path) -> 
             yield running
         return
     if name in OURS:
-        (memory := folder / f"memory-{OURS[name]}").mkdir()
-        flags = ["--log-level", "warning", "--no-page"]
+        (memory := folder / f"memory of {name}").mkdir()
+        flags = ["--log-level", "info", "--no-page"]
         with (
-            _variables(cores | {"RECO_THREADS": str(threads)}),
+            _variables(cores | {"RECO_THREADS": str(threads), "RECO_PROVIDER": "auto" if name == AUTO else "cpu"}),
             ours_started(made.folder / OURS[name], memory, log, flags) as service,
         ):
             yield Running(name, "ours", int(service.url.rpartition(":")[2]), service.pid)
@@ -183,8 +185,8 @@ def _triton(made: Made, folder: Path, threads: int) -> Iterator[Running]:
         server = TritonServer(
             wheel, wheel.assemble(folder / "backends"), repositories, folder / "triton.log", environment=variables
         )
-        server.start()
         try:
+            server.start()
             assert server.process is not None
             yield Running(TRITON, "kserve", int(server.http.rpartition(":")[2]), server.process.pid)
         finally:

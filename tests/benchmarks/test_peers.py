@@ -126,10 +126,10 @@ def test_services_take_turns_and_the_best_round_counts(tmp_path):
         return seen(left[one.name].pop(0))
 
     running = [Running("infinity", "infinity", 1, 0), Running("ours, int8", "ours", 2, 0)]
-    cells = measure(running, [case], 2, turn)
+    cells = measure(running, case, 2, turn)
     assert order == ["infinity", "ours, int8", "ours, int8", "infinity"]
     assert [cell.rate for cell in cells] == [160, 480]
-    assert "| 4 | ours, int8 | 480.0 | 3.00 | 100 | 200 |" in told(cells)
+    assert "| 4 | ours, int8 | 480.0 | 3.00 | 100 | 200 | 0.0 | – |" in told(cells)
     assert "Least of ours ÷ infinity: int8 3.00." in told(cells)
     for _ in range(2):  # twice the same cases: kept once
         _keep(tmp_path / "peers.json", cells)
