@@ -76,9 +76,7 @@ def info_command(*, given: Given, as_json: JsonOption = False) -> None:
         lines.append(f"feedback {header.opinions:,} opinions of people, see reco memory feedback")
     small, learned = header.sizes
     info["bytes"] = {"header": small, "learned": learned}
-    lines.append(
-        f"header   {small:,} bytes, which others read again and again; {learned:,} of what it learned beside it"
-    )
+    lines.append(f"header   {small:,} bytes; {learned:,} of what was learned lie beside it")
     if waiting := unfinished(header):
         info["unfinished"] = waiting
         lines += _block("note", [waiting])
