@@ -16,7 +16,7 @@ from typing import Any
 from reco_plugin.files import whole_file
 
 from ..page import table, write_blocks
-from . import costly, faults, fuzz, jobs, writes
+from . import costly, faults, fuzz, jobs, leaving, serving, writes
 from .found import Attack, Found, Round, Until
 
 CLASSES: dict[str, Attack] = {
@@ -25,9 +25,13 @@ CLASSES: dict[str, Attack] = {
     "kill-index": writes.kill_index,
     "kill-builds": jobs.kill_builds,
     "kill-syncs": jobs.kill_syncs,
+    "kill-workers": serving.kill_workers,
+    "kill-served-jobs": serving.kill_served_jobs,
     "fuzz": fuzz.fuzz,
     "bodies": costly.bodies,
     "filters": costly.filters,
+    "leavers": leaving.leavers,
+    "answers": leaving.answers,
     "slow": costly.slow,
     "overload": costly.overload,
     "faults": faults.faults,

@@ -8,7 +8,7 @@ import io
 import json
 import time
 from collections import Counter
-from collections.abc import Callable, Mapping
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from typing import TypeAlias
 
 from PIL import Image
@@ -20,6 +20,7 @@ from .wire import Answer, as_json, request, send
 REFUSED = {400, 408, 413, 422, 429, 504}
 """What a costly request may be answered, besides 200."""
 Requests: TypeAlias = Mapping[str, bytes]
+Beside: TypeAlias = Callable[[Target, Found], Awaitable[None]]
 _ROW = b"0.0123456789, " * 127 + b"0.0123456789"
 _LONG = b"[%s]" % b",".join([b"0.0883883476483184" + b"0" * 750] * 128)  # norm 1
 BODIES: dict[str, tuple[str, bytes]] = {
@@ -36,12 +37,12 @@ BODIES: dict[str, tuple[str, bytes]] = {
 
 def bodies(given: Round) -> Found:
     """Megabytes of JSON, long texts, combining marks, large images: in turn, and four at once."""
-    return _costly(given, _bodies())
+    return costly(given, _bodies())
 
 
 def filters(given: Round) -> Found:
     """Conditions of many values or keys, of numbers and texts that no memory holds; exclusions."""
-    return _costly(given, _filters())
+    return costly(given, _filters())
 
 
 def slow(given: Round) -> Found:
@@ -70,16 +71,23 @@ def slow(given: Round) -> Found:
     return found
 
 
-def _costly(given: Round, requests: Requests) -> Found:
+async def _nothing_else(service: Target, found: Found) -> None:
+    return None
+
+
+def costly(given: Round, requests: Requests, flags: Sequence[str] = (), beside: Beside = _nothing_else) -> Found:
+    """Send each request alone, then four at once, again and again, and something beside them."""
     found = Found()
-    with target(given.work) as service, watched(service, found):
+    with target(given.work, flags) as service, watched(service, found):
         for name, sent in requests.items():  # each alone, whatever the time
             _note(found, name, asyncio.run(send(service.address, sent)))
         while given.until.more(found):
             names = given.rng.sample(list(requests), 4)
 
             async def at_once(names: list[str] = names) -> list[Answer]:
-                return await asyncio.gather(*(send(service.address, requests[name]) for name in names))
+                sent = asyncio.gather(*(send(service.address, requests[name]) for name in names))
+                await beside(service, found)
+                return await sent
 
             for name, answer in zip(names, asyncio.run(at_once()), strict=True):
                 _note(found, name, answer)

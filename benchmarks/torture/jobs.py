@@ -77,7 +77,7 @@ def _told(given: Round, killed: Iterator[Killed]) -> Found:
 def builds(work: Path, rng: random.Random, rows: int = ROWS) -> Iterator[Killed]:
     """Build, kill and compare, for ever, in an empty folder."""
     source = make_source(work / "source", rng, rows)
-    alone, seconds = _alone(source, work / "alone", rows)
+    alone, seconds = left_alone(source, work / "alone", rows)
     place, number = work / "killed", 0
     while True:
         swap, number = number % 2 == 1, number + 1
@@ -85,13 +85,13 @@ def builds(work: Path, rng: random.Random, rows: int = ROWS) -> Iterator[Killed]
         building = place.with_name(f"{place.name}--v2.partial") if swap else place
         flags, kills, part, untouched = ["--swap"] if swap else [], rng.choice((1, 1, 2)), 0, True
         for _ in range(kills):
-            process = _memory("build", source, place, *flags)
+            process = memory_job("build", source, place, *flags)
             _wait(process, (building / "shard").exists)
-            _kill(process, rng.uniform(0, seconds))
+            kill(process, rng.uniform(0, seconds))
             part += 0 < count(building) < rows
             if before is not None and not place.is_symlink():
                 untouched &= equal(content(place), before)
-        _end(_memory("build", source, place, *flags))
+        end(memory_job("build", source, place, *flags))
         kind = "build beside one in use" if swap else "build"
         yield Killed(kind, kills, part, equal(content(place), alone) and untouched)
         for path in place.parent.glob(f"{place.name}*"):
@@ -101,24 +101,24 @@ def builds(work: Path, rng: random.Random, rows: int = ROWS) -> Iterator[Killed]
 def syncs(work: Path, rng: random.Random, rows: int = ROWS) -> Iterator[Killed]:
     """Bring a copy of a memory to a changed table, kill and compare, for ever, in an empty folder."""
     old = make_source(work / "source", rng, rows)
-    _end(_memory("build", old, work / "old"))
+    end(memory_job("build", old, work / "old"))
     head, *lines = old.read_text().splitlines(keepends=True)
     quarter = len(lines) // 4
     changed = [line.replace("a picture", "another picture") for line in lines[quarter : 2 * quarter]]
     more = [f"new-{n},{n}.png,a new picture with the number {n},{n}\n" for n in range(quarter)]
     new = old.with_name("changed.csv")
     new.write_text("".join([head, *changed, *lines[2 * quarter :], *more]))
-    before, (alone, seconds) = content(work / "old"), _alone(new, work / "alone", rows)
+    before, (alone, seconds) = content(work / "old"), left_alone(new, work / "alone", rows)
     while True:
         place, kills, part = work / "killed", rng.choice((1, 1, 2)), 0
         shutil.copytree(work / "old", place)
         for _ in range(kills):
             written = _stamp(place)
-            process = _memory("sync", new, place, "--max-delete", 1)
+            process = memory_job("sync", new, place, "--max-delete", 1)
             _wait(process, lambda place=place, written=written: _stamp(place) != written)  # type: ignore[misc]
-            _kill(process, rng.uniform(0, seconds))
+            kill(process, rng.uniform(0, seconds))
             part += not any(equal(content(place), whole) for whole in (before, alone))
-        _end(_memory("sync", new, place, "--max-delete", 1))
+        end(memory_job("sync", new, place, "--max-delete", 1))
         yield Killed("sync", kills, part, equal(content(place), alone))
         shutil.rmtree(place)
 
@@ -182,25 +182,25 @@ def _in_use(source: Path, place: Path, alone: Content) -> Content:
     """A memory that is in use: the one of a part of the source."""
     part = source.with_name("part.csv")
     part.write_text("".join(source.read_text().splitlines(keepends=True)[:20]))
-    _end(_memory("build", part, place))
+    end(memory_job("build", part, place))
     found = content(place)
     if not 0 < len(found) < len(alone):
         raise SystemExit(f"a memory of a part of the source holds {len(found)} pairs")
     return found
 
 
-def _alone(source: Path, place: Path, rows: int) -> tuple[Content, float]:
+def left_alone(source: Path, place: Path, rows: int) -> tuple[Content, float]:
     """What a build that is left alone comes to, and its seconds after the memory was made."""
-    process = _memory("build", source, place)
+    process = memory_job("build", source, place)
     _wait(process, (place / "shard").exists)
     begun = time.monotonic()
-    _end(process)
+    end(process)
     if len(alone := content(place)) != rows:
         raise SystemExit(f"the run left alone holds {len(alone)} of {rows} pairs")
     return alone, time.monotonic() - begun
 
 
-def _memory(job: str, source: Path, place: Path, *flags: object) -> Process:
+def memory_job(job: str, source: Path, place: Path, *flags: object) -> Process:
     words = ("--memory", place, "--as", "shop", "--batch-size", BATCH, "--model", MODEL)
     clean = {name: value for name, value in os.environ.items() if not name.startswith("RECO_")}
     return subprocess.Popen(
@@ -216,7 +216,7 @@ def _wait(process: Process, begun: Callable[[], bool]) -> None:
         time.sleep(0.005)
 
 
-def _kill(process: Process, after_s: float) -> None:
+def kill(process: Process, after_s: float) -> None:
     try:
         process.communicate(timeout=after_s)
     except subprocess.TimeoutExpired:
@@ -224,7 +224,7 @@ def _kill(process: Process, after_s: float) -> None:
         process.communicate()
 
 
-def _end(process: Process) -> None:
+def end(process: Process) -> None:
     _, said = process.communicate()
     if process.returncode:
         raise SystemExit(f"a job failed: {said.decode()}")

@@ -52,11 +52,12 @@ def kill_index(given: Round) -> Found:
 def kill_service(given: Round) -> Found:
     """A service that callers add pairs to, killed, and started again over the same memory."""
     found, state = Found(), State()
+    (given.work / "memory").mkdir()
     while given.until.more(found):
         with target(given.work, memory=str(given.work / "memory")) as service:
             begun = asyncio.run(_write_until_killed(service, given.rng, state, given.rng.uniform(0.3, 2)))
         found.tried["service"] += 1
-        state = _checked(found, given.work / "memory", state, begun, DIMENSION)
+        state = checked(found, given.work / "memory", state, begun, DIMENSION)
     found.figures["acknowledged pairs"] = f"{len(state):,}"
     return found
 
@@ -72,7 +73,7 @@ def _kill_writers(given: Round, folder: Path, mode: list[str], seconds: float, s
         found.tried["writer" if not mode else "index being built"] += 1
         acknowledged += said.count("index\n" if mode else "ok\n")
         state, begun = _after(state, said)
-        state = _checked(found, folder, state, begun, dimension)
+        state = checked(found, folder, state, begun, dimension)
     found.figures["acknowledged writes" if not mode else "times optimised"] = f"{acknowledged:,}"
     found.figures["pairs held in the end"] = f"{len(state):,}"
     return found
@@ -105,7 +106,7 @@ def _after(state: State, said: str) -> tuple[State, State | None]:
     return state, begun
 
 
-def _checked(found: Found, folder: Path, state: State, begun: State | None, dimension: int) -> State:
+def checked(found: Found, folder: Path, state: State, begun: State | None, dimension: int) -> State:
     """Compare a memory with what was acknowledged; of what was being written, either is right. Returns what is held."""
     try:
         held = content(folder)

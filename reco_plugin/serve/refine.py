@@ -18,6 +18,7 @@ from .dialects.shared import Picture, read_all, text_item, text_or_image_item
 from .edge import Caller, Edge
 from .embedder import EmbedRequest, Item
 from .failures import Failure
+from .pool import as_written
 from .routes import answering_in, openai_shape
 from .schemas import ERRORS, CoverageBody, HowToRefine, Items, Numbers, RefinedList, Strict, refined_list
 from .scores import ScoreRequest
@@ -128,9 +129,9 @@ class ScoresAnswer(BaseModel):
     @classmethod
     def of(cls, scores: Scores) -> ScoresAnswer:
         """From the embedder's."""
-        return cls(
-            scores=scores.scores.tolist(),
-            frozen=scores.frozen.tolist(),
+        return cls.model_construct(
+            scores=as_written(scores.scores),
+            frozen=as_written(scores.frozen),
             covered=[] if scores.coverage is None else list(scores.coverage.covered),
             coverage=None if scores.coverage is None else CoverageBody.of(scores.coverage, exact=True),
             degraded=scores.degraded,

@@ -1,0 +1,127 @@
+"""Clients that hang up, wherever their requests are; and answers that cost much, some of which nobody takes in time."""
+
+from __future__ import annotations
+
+import asyncio
+import base64
+import contextlib
+import random
+import re
+import socket
+import time
+from collections.abc import Mapping
+
+from .costly import costly
+from .found import Found, Round
+from .target import ADMIN, DIMENSION, Target, recovery, target, watched
+from .wire import as_json, request, send
+
+CLIENTS, GIVEN_BACK_S = 64, 60.0
+"""How many leave at once, and seconds until nothing of theirs may be held: a deadline, and what is computed by then."""
+SIP_S = 30.0
+"""Seconds that a slow reader has patience."""
+_VECTOR = [DIMENSION**-0.5] * DIMENSION  # of norm 1
+_TEXTS = [f"what is number {n}" for n in range(2048)]
+MOMENTS = ("in the head", "in the body", "in the queue", "while it is answered")
+
+
+def leavers(given: Round) -> Found:
+    """Large bodies of 64 clients that hang up: all that they had sent must be given back, and others be answered."""
+    found, longest, well_after = Found(), 0.0, 0.0
+    with target(given.work) as service, watched(service, found):
+        bodies = list(_bodies(given.rng).values())
+        while given.until.more(found):
+
+            async def turn() -> float:
+                await asyncio.gather(*(_leave(service, given.rng, bodies, found) for _ in range(CLIENTS)))
+                return await _given_back(service)
+
+            seconds = asyncio.run(turn())
+            longest = max(longest, seconds)
+            found.answers["all given back" if seconds < GIVEN_BACK_S else "kept"] += 1
+            if seconds >= GIVEN_BACK_S:
+                found.faults.append(f"after {seconds:.0f} s something of clients that left is held")
+            well_after = max(well_after, asyncio.run(recovery(service.address)))
+        found.figures["given back after"] = f"{longest:.1f} s"
+        found.figures["recovery"] = f"{well_after:.2f} s"
+    return found
+
+
+def answers(given: Round) -> Found:
+    """Answers of megabytes: thousands of explanations, a million scores, all pairs; four at once, and slow readers."""
+    requests = _answers()
+
+    async def sip(service: Target, found: Found) -> None:
+        await asyncio.gather(*(_sip(service, sent, found) for sent in requests.values()))
+        if (seconds := await _given_back(service)) >= GIVEN_BACK_S:
+            found.faults.append(f"after {seconds:.0f} s something of slow readers is held")
+
+    return costly(given, requests, ["--body-timeout-s", "5"], sip)
+
+
+def _bodies(rng: random.Random) -> Mapping[str, bytes]:
+    picture = base64.b64encode(b"\x89PNG\r\n\x1a\n" + rng.randbytes(2_000_000)).decode()
+    bodies = {
+        "2,048 texts": ("/v1/explain", {"input": [{"text": text} for text in _TEXTS]}),
+        "2,048 vectors": ("/v1/refine", {"modality": "text", "vectors": [_VECTOR] * 2048}),
+        "one text of 20 MB": ("/v1/embeddings", {"input": ["x" * 20_000_000]}),
+        "8 pictures of 2 MB": ("/v1/explain", {"input": [{"image": picture}] * 8}),
+        "500 x 500 scores": ("/v1/scores", {"image_vectors": [_VECTOR] * 500, "text_vectors": [_VECTOR] * 500}),
+    }
+    return {name: request(path, as_json(body), headers=ADMIN) for name, (path, body) in bodies.items()}
+
+
+def _answers() -> Mapping[str, bytes]:
+    explained = [{"text": text} for text in _TEXTS]
+    bodies = {
+        "2,048 explanations, k = 24": ("/v1/explain", {"input": explained, "k": 24}),
+        "2,048 vectors explained": ("/v1/refine", {"modality": "text", "vectors": [_VECTOR] * 2048, "explain": True}),
+        "700 x 700 scores": ("/v1/scores", {"image_vectors": [_VECTOR] * 700, "text_vectors": [_VECTOR] * 700}),
+        "2,048 texts": ("/v1/embeddings", {"input": _TEXTS}),
+        "500 pairs": ("/v1/memory/records/read", {"limit": 500, "vectors": True}),
+        "2,048 matches": ("/v1/match", {"queries": [{"text": text, "scores": [0.3, 0.2]} for text in _TEXTS]}),
+    }
+    return {name: request(path, as_json(body), headers=ADMIN) for name, (path, body) in bodies.items()}
+
+
+async def _leave(service: Target, rng: random.Random, bodies: list[bytes], found: Found) -> None:
+    """Send a request, or a part of it, and hang up."""
+    moment, sent = rng.choice(MOMENTS), rng.choice(bodies)
+    ends = {"in the head": rng.randrange(60), "in the body": rng.randrange(100, len(sent))}
+    with contextlib.suppress(ConnectionError):
+        reader, writer = await asyncio.open_connection(*service.address, limit=4096)
+        writer.get_extra_info("socket").setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 8192)
+        writer.write(sent[: ends.get(moment)])
+        with contextlib.suppress(TimeoutError):
+            async with asyncio.timeout(rng.uniform(0.01, 1.0)):
+                await (reader.readexactly(2000) if moment == "while it is answered" else writer.drain())
+                await asyncio.sleep(rng.uniform(0.0, 0.5))
+        writer.transport.abort()
+    found.tried[moment] += 1
+
+
+async def _given_back(service: Target) -> float:
+    """Seconds until no request holds, waits or is computed; at most GIVEN_BACK_S."""
+    began = time.perf_counter()
+    while (seconds := time.perf_counter() - began) < GIVEN_BACK_S:
+        told = (await send(service.address, request("/metrics", None, "GET"))).body
+        held = re.findall(rb"^reco_pending_(?:bytes|embed) (\S+)", told, re.MULTILINE)
+        if len(held) == 2 and not any(map(float, held)):
+            return seconds
+        await asyncio.sleep(0.05)
+    return GIVEN_BACK_S
+
+
+async def _sip(service: Target, sent: bytes, found: Found) -> None:
+    """Take an answer so slowly that the service gives it up, or the client does."""
+    found.tried["a slow reader"] += 1
+    with contextlib.suppress(ConnectionError):
+        reader, writer = await asyncio.open_connection(*service.address, limit=4096)
+        writer.get_extra_info("socket").setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 8192)
+        with contextlib.suppress(TimeoutError):
+            async with asyncio.timeout(SIP_S):
+                writer.write(sent)
+                while await reader.read(1000):
+                    await asyncio.sleep(0.05)
+        writer.transport.abort()
+    found.answers["given up"] += 1
