@@ -6,11 +6,13 @@ its end, because the process was killed, is cut off before the next one.
 
 from __future__ import annotations
 
+import errno
 import json
 import os
 import zlib
 from collections.abc import Collection, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
+from io import FileIO
 from pathlib import Path
 from typing import Any, BinaryIO
 
@@ -70,12 +72,12 @@ class OpinionFile:
         self._end = self._file = self._written = self._lines = 0
         self._said = dict(before)
 
-    def _append(self, file: BinaryIO, line: bytes) -> None:
+    def _append(self, file: FileIO, line: bytes) -> None:
         file.truncate(self._end)  # a line that was not written to its end
         new = self._end == 0
         try:
-            file.write(line)
-            file.flush()
+            if file.write(line) != len(line):
+                raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
             os.fsync(file.fileno())
         except OSError:
             file.truncate(self._end)
@@ -85,7 +87,7 @@ class OpinionFile:
         self._end += len(line)
         self._lines += 1
 
-    def _follow(self, file: BinaryIO) -> None:
+    def _follow(self, file: FileIO | BinaryIO) -> None:
         """Read what stands behind the last line that is known; another file from its beginning."""
         now = os.fstat(file.fileno())
         if self._file not in (0, now.st_ino):
@@ -113,10 +115,10 @@ class OpinionFile:
         self._end, self._file, self._written, self._lines = len(line), self._path.stat().st_ino, len(self._said), 1
 
     @contextmanager
-    def _alone(self) -> Iterator[BinaryIO]:
+    def _alone(self) -> Iterator[FileIO]:
         """The file, open to be read and written; other processes wait, where the system has locks."""
         while True:
-            with self._path.open("a+b") as file:
+            with self._path.open("a+b", buffering=0) as file:  # what could not be written is not tried again
                 if os.name == "posix":
                     import fcntl
 

@@ -85,6 +85,8 @@ def test_an_export_keeps_it_and_of_two_the_later_word_counts(
     assert ask("memory", "info", "--memory", memory)["opinions"] == 0
     ask("memory", "reject", "small-red-circle", *query, "--by", "Änne", "--memory", memory)
     assert ask("memory", "info", "--memory", memory)["opinions"] == 1
+    told = ask("memory", "info", "--memory", memory)["bytes"]
+    assert told["header"] < 2_000 < told["learned"]
     assert "feedback 1 opinions of people" in run("memory", "info", "--memory", memory).stdout
     assert ask("memory", "export", file, "--memory", memory)["opinions"] == 1
     assert ask("memory", "import", file, "--memory", "copy")["opinions"] == 1

@@ -4,6 +4,9 @@ from __future__ import annotations
 
 import base64
 import json
+import os
+import re
+import resource
 import threading
 from collections.abc import Callable, Iterator
 from contextlib import closing, suppress
@@ -176,6 +179,35 @@ def test_a_word_that_was_not_written_to_its_end_is_none_and_is_cut_off(folder: P
     with closing(open_memory(folder, FINGERPRINT)) as memory:
         memory.change_said([said_record(4)], ())
     assert state_of(folder)[1] == [one["id"] for one in (*OLDER, said_record(4))]
+
+
+@pytest.mark.parametrize("fails", ["fsync", "write"])
+def test_a_word_that_cannot_be_written_is_none(folder: Path, fails: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    with closing(open_memory(folder, FINGERPRINT)) as memory:
+        with monkeypatch.context() as patch:
+            if fails == "fsync":
+                patch.setattr(os, "fsync", refuse)
+            else:
+                resource.setrlimit(resource.RLIMIT_FSIZE, (file_size(folder) + 40, resource.RLIM_INFINITY))
+            try:
+                with pytest.raises(MemoryStoreError, match=f"cannot write {re.escape(str(folder / OPINIONS_NAME))}"):
+                    memory.change_said([said_record(3)], ())
+            finally:
+                resource.setrlimit(resource.RLIMIT_FSIZE, (resource.RLIM_INFINITY, resource.RLIM_INFINITY))
+        assert list(memory.header.said) == [one["id"] for one in OLDER]
+        assert state_of(folder)[1] == [one["id"] for one in OLDER]
+        memory.change_said([said_record(4)], ())
+    assert state_of(folder)[1] == [one["id"] for one in (*OLDER, said_record(4))]
+
+
+def refuse(_: int) -> None:
+    """As a disk that is full."""
+    raise OSError(28, "No space left on device")
+
+
+def file_size(folder: Path) -> int:
+    """Bytes of what people said."""
+    return (folder / OPINIONS_NAME).stat().st_size
 
 
 def test_a_line_that_is_damaged_says_so_and_can_be_forgotten(folder: Path) -> None:
