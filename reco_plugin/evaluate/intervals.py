@@ -11,6 +11,7 @@ import numpy.typing as npt
 from ..errors import InputError
 
 DRAWS, _LEVEL = 1000, 0.95
+_AT_ONCE = 2**16  # groups that are drawn at once: several draws of few, which fit a cache
 
 
 class Interval(NamedTuple):
@@ -124,9 +125,10 @@ def _draw(
         member = np.arange(len(numbers))
     sums, counts = np.bincount(member, numbers), np.bincount(member)  # (G,)
     rng, draws = np.random.default_rng(seed), np.empty(samples)
-    for row in range(samples):
-        drawn = rng.integers(0, len(counts), len(counts))
-        draws[row] = sums[drawn].sum() / counts[drawn].sum()
+    rows = max(_AT_ONCE // len(counts), 1)
+    for start in range(0, samples, rows):
+        drawn = rng.integers(0, len(counts), (min(rows, samples - start), len(counts)))
+        draws[start : start + rows] = sums[drawn].sum(axis=1) / counts[drawn].sum(axis=1)
     return draws
 
 
