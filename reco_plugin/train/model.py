@@ -1,8 +1,8 @@
 """The graphs that refine (paper, section 3.3), one per modality.
 
 ``reco``
-    :class:`Step`, the closed form's last step: :func:`reco_plugin.calibration.gate.step` for callers in other
-    languages. It has no weights; the evidence comes from the memory's state.
+    The closed form's last step, :func:`reco_plugin.calibration.gate.step`, for callers in other languages. It has no
+    weights, the evidence comes from the memory's state, and its graph is that of :mod:`reco_plugin.towers.nodes`.
 ``paper``
     The layer as the paper describes it: one pre-norm self-attention layer over ``[query, null, neighbour 1 .. K]``,
     random start, attention from content alone. Only the query's row is read, so only its row is computed: identical
@@ -25,8 +25,6 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from ..calibration.formula import add
-from ..calibration.gate import LEAST, RELIABILITY_STEP, SHORTEST, STRONGEST
 from ..errors import ConfigError
 
 FuserKind = Literal["paper", "mean"]
@@ -97,20 +95,6 @@ class FusionLayer(nn.Module):
     def _split(self, x: Tensor) -> Tensor:
         """(B, N, D) -> (B, heads, N, D / heads)."""
         return x.reshape(x.shape[0], x.shape[1], self.config.heads, -1).transpose(1, 2)
-
-
-class Step(nn.Module):
-    """:func:`reco_plugin.calibration.gate.step` as a graph."""
-
-    def forward(self, query: Tensor, evidence: Tensor, signals: Tensor, constants: Tensor) -> tuple[Tensor, Tensor]:
-        """Move (B, D) along (B, D); signals (B, 8), constants (B, 20). Returns (B, D) unit-norm and strength (B, 1)."""
-        phi, low, high, spread, unit = torch.split(constants, [6, 6, 6, 1, 1], dim=1)
-        known, own, honest, best, above, length, _, used = torch.split(signals, 1, dim=1)
-        logs = [known.clamp_min(LEAST).log(), own.clamp_min(LEAST).log(), (honest + RELIABILITY_STEP).log()]
-        features = torch.cat([torch.ones_like(known), *logs, (best - 1) / spread, above / spread], dim=1)
-        logit = (features.clamp(low, high) * phi).sum(1, keepdim=True).clamp(-2 * STRONGEST, STRONGEST)
-        strength = unit * used * logit.exp() / length.clamp_min(SHORTEST)
-        return F.normalize(add(query, evidence, strength), dim=-1), strength
 
 
 class MeanFusion(nn.Module):

@@ -20,11 +20,11 @@ from ..errors import ArtifactError
 from ..preprocess import Tokenizer, images_to_array
 from ..preprocess.text import needed_tokens
 from ..sessions.base import Arrays
+from ..towers.nodes import make_step
 from ..types import MODALITIES, ImageInput
-from .graph_file import ONE_FILE, write_graph
+from .graph_file import ONE_FILE, write_graph, write_proto
 from .graph_inputs import fusion_inputs, step_inputs
 from .loop import Fusions
-from .model import Step
 from .triton import GraphSpec
 
 if TYPE_CHECKING:
@@ -47,10 +47,10 @@ def _keep() -> None:
 
 @dataclass(frozen=True)
 class GraphCheck:
-    """A module to export."""
+    """A module to export, or a graph that is there."""
 
     spec: GraphSpec  # its ports
-    module: nn.Module  # inputs and outputs as in ``spec``, in order
+    module: nn.Module | onnx.ModelProto  # inputs and outputs as in ``spec``, in order
     batches: list[GraphSample]  # for the parity check; the first is the exporter's example
     free: Callable[[], None] = _keep  # gives back the module's weights once they are written
 
@@ -71,7 +71,8 @@ def fusion_cases(dimension: int, fusions: Fusions | None, specs: dict[str, Graph
     """The closed form's step, and fusions where there are any; of both modalities."""
     moving = step_inputs(dimension)
     moved = GraphSample(moving, dict(zip(("refined", "strength"), step(**moving), strict=True)))
-    yield from (GraphCheck(specs[fusion_graph(modality)], Step(), [moved]) for modality in MODALITIES)
+    made = make_step(dimension)
+    yield from (GraphCheck(specs[fusion_graph(modality)], made, [moved]) for modality in MODALITIES)
     if fusions is None:
         return
     inputs = fusion_inputs(dimension)
@@ -113,13 +114,17 @@ def _features(encode: Any, x: Tensor) -> Arrays:
 
 
 def to_onnx(case: GraphCheck, path: Path, limit: int = ONE_FILE) -> None:
-    """Write a case's module, for any batch size and any length where its ports say so.
+    """Write a case's graph, or its module for any batch size and any length where its ports say so.
 
     Args:
         case: the module.
         path: the graph's file.
         limit: bytes of weights above which they lie in a second file; they are written from where torch has them.
     """
+    if isinstance(case.module, onnx.ModelProto):
+        write_proto(case.module, path, path.parent, limit)
+        onnx.checker.check_model(str(path))
+        return
     arrays = case.batches[0].inputs.values()
     arguments = tuple(torch.from_numpy(np.ascontiguousarray(array)) for array in arrays)
     if len(arguments[0]) == 1:  # torch would take a batch of one for a constant
