@@ -14,12 +14,16 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import typer.testing
 from chromium_started import chromium
+from learned_once import learned_once
+from made_once import commands_of, digests_of, fields_of, sessions_of
 from shapes import COLOURS, SHAPES, draw
 from small_disk import mounted
 from xdist.scheduler import LoadGroupScheduling
 
-from reco_plugin import Pair, Reco
+from reco_plugin import Pair, Reco, artifact
+from reco_plugin.sessions.ort import OrtSession
 from reco_plugin.types import Records
 
 os.environ.setdefault("ORT_DISABLE_TELEMETRY", "1")  # also where a test imports ONNX Runtime before any of ours
@@ -211,13 +215,16 @@ def ctrl_c_is_heard() -> None:
 
 
 @pytest.fixture(autouse=True, scope="session")
-def clients_share_what_they_read() -> Iterator[None]:
-    """Each client of httpx reads all certificates, each of Qdrant's copies a schema, and each service makes 600 types.
-
-    That is more than most tests take.
-    """
-    with pytest.MonkeyPatch.context() as patch:
-        if transport := sys.modules.get("httpx._transports.default"):
+def what_is_the_same_is_made_once(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
+    """Sessions, commands, types, schemas, certificates, and what memories learn: see ``support/made_once.py``."""
+    shared = "PYTEST_XDIST_WORKER" in os.environ
+    learned = tmp_path_factory.getbasetemp().parent / "learned" if shared else tmp_path_factory.mktemp("learned")
+    learned.mkdir(exist_ok=True)
+    with pytest.MonkeyPatch.context() as patch, learned_once(learned):
+        patch.setattr(OrtSession, "__init__", sessions_of(MODEL))
+        patch.setattr(artifact, "known_sha256", digests_of(MODEL, artifact.known_sha256))
+        patch.setattr(typer.testing, "_get_command", commands_of(typer.testing._get_command))
+        if transport := sys.modules.get("httpx._transports.default"):  # each client reads all certificates
             make_context = transport.create_ssl_context
             usual = make_context()
 
@@ -226,10 +233,12 @@ def clients_share_what_they_read() -> Iterator[None]:
                 return make_context(verify, cert, trust_env) if own else usual
 
             patch.setattr(transport, "create_ssl_context", once)
-        if inspector := sys.modules.get("qdrant_client.embed.type_inspector"):
+        if inspector := sys.modules.get("qdrant_client.embed.type_inspector"):  # each client copies a schema
             patch.setattr(inspector, "ModelSchemaParser", cache(inspector.ModelSchemaParser))
         if routing := sys.modules.get("fastapi.routing"):  # of the answers of each route, in each state
             patch.setattr(routing, "create_model_field", cache(routing.create_model_field))
+        if utils := sys.modules.get("fastapi.dependencies.utils"):  # and of its parameters
+            patch.setattr(utils, "create_model_field", fields_of(utils.create_model_field))
         yield
 
 

@@ -7,7 +7,6 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from learned_once import pairs_are_learned_from_once  # noqa: F401  # a fixture
 from qdrant_stand_in import serving
 
 from reco_plugin import Pair, Reco
@@ -18,8 +17,6 @@ from reco_plugin.memory.transfer import copy
 from reco_plugin.opinions import Said
 from reco_plugin.refine import used_pairs
 from tests.support.shapes import COLOURS, SHAPES, draw
-
-pytestmark = pytest.mark.usefixtures("pairs_are_learned_from_once")
 
 
 @pytest.fixture

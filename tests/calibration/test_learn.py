@@ -11,7 +11,6 @@ from typing import Any
 
 import numpy as np
 import pytest
-from learned_once import pairs_are_learned_from_once  # noqa: F401  # a fixture
 from trust_worlds import D, world
 
 from reco_plugin.calibration import calibrate, corpus, episodes, nearest
@@ -21,8 +20,6 @@ from reco_plugin.calibration.match import read_matches
 from reco_plugin.errors import MemoryStoreError
 from reco_plugin.memory import Fingerprint, Memory, open_memory
 from reco_plugin.types import MODALITIES, Records, Vectors
-
-pytestmark = pytest.mark.usefixtures("pairs_are_learned_from_once")
 
 PAIRS, LEARNED = 1_600, 1_000
 

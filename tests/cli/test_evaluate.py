@@ -9,7 +9,6 @@ from pathlib import Path
 import numpy as np
 import pytest
 import typer
-from learned_once import pairs_are_learned_from_once  # noqa: F401  # a fixture
 from typer.testing import CliRunner
 
 from reco_plugin import Reco
@@ -18,8 +17,6 @@ from reco_plugin.cli.shared import reports_errors
 from reco_plugin.data import Captioned, Labelled, read_pairs, read_records, write_labelled, write_pairs, write_retrieval
 from reco_plugin.errors import DataError
 from reco_plugin.types import Pair, Records
-
-pytestmark = pytest.mark.usefixtures("pairs_are_learned_from_once")
 
 CLASSES, D = 110, 64
 FREE = ("--fuser", "reco")

@@ -7,6 +7,15 @@ from typing import Any
 
 import numpy as np
 import pytest
+from made_once import open_session
+
+from reco_plugin.sessions.ort import OrtSession
+
+
+@pytest.fixture(autouse=True)
+def each_test_opens_its_own(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Elsewhere, a graph of the shipped model is opened once."""
+    monkeypatch.setattr(OrtSession, "__init__", open_session)
 
 
 @pytest.fixture

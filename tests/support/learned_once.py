@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import hashlib
+import os
 import pickle
+import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -28,7 +30,9 @@ def learned_once(folder: Path) -> Iterator[None]:
         if not made.exists():
             steps: list[int] = []
             learned = calibrate(image, text, progress=lambda count: steps.append(count) or progress(count), **options)
-            made.write_bytes(pickle.dumps((learned, steps)))
+            part = made.with_suffix(f".{os.getpid()}-{threading.get_ident()}")  # others may read meanwhile
+            part.write_bytes(pickle.dumps((learned, steps)))
+            part.rename(made)
             return learned
         learned, steps = pickle.loads(made.read_bytes())
         for count in steps:
@@ -37,11 +41,4 @@ def learned_once(folder: Path) -> Iterator[None]:
 
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(learn, "calibrate", kept)
-        yield
-
-
-@pytest.fixture(scope="module")
-def pairs_are_learned_from_once(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
-    """For the tests of a module."""
-    with learned_once(tmp_path_factory.mktemp("learned")):
         yield
