@@ -17,8 +17,8 @@ from safetensors.torch import save_file
 from benchmarks.pretrain.towers import write_tokenizer
 
 WriteEncoder = Callable[..., str]
-TEXT = {"context_length": 20, "vocab_size": 4096, "width": 32, "heads": 2, "layers": 2}
-VISION = {"layers": 2, "width": 32, "head_width": 16, "patch_size": 16, "image_size": 32}
+TEXT = {"context_length": 20, "vocab_size": 4096, "width": 32, "heads": 2, "layers": 1}
+VISION = {"layers": 1, "width": 32, "head_width": 16, "patch_size": 16, "image_size": 32}
 VIT = {"embed_dim": 32, "vision_cfg": VISION, "text_cfg": TEXT}
 
 
@@ -30,7 +30,7 @@ def one_thread() -> None:
 
 @pytest.fixture(scope="session")
 def vit_config() -> dict[str, Any]:
-    """A CLIP of two towers with two layers each; 32-dimensional."""
+    """A CLIP of two towers with a layer each; 32-dimensional."""
     return copy.deepcopy(VIT)
 
 
