@@ -11,11 +11,13 @@ RUN := $(DEV)/bin
 
 # Every environment comes from a file in locks/: exact versions, hashes checked, wheels only, so nothing is ever compiled.
 INSTALL := -m pip install --disable-pip-version-check --only-binary :all:
-LOCKED := $(INSTALL) --require-hashes --no-deps -r
-PROJECT := $(INSTALL) --no-deps --no-build-isolation -e .
-# Two test processes share two cores: threads would only wait for each other. Processes that tests start find compiled code.
+LOCKED = $(INSTALL) --require-hashes --no-deps -r
+PROJECT = $(INSTALL) --no-deps --no-build-isolation -e .
+# Test processes share two cores, the third works while another one waits: threads would only wait for each other.
+# Processes that tests start find compiled code.
 # A test process that dies ends the run: with another one in its place, pytest-xdist waits without end for the tests it had.
-PYTEST = PYTHONDONTWRITEBYTECODE= OMP_NUM_THREADS=1 $(RUN)/pytest -n 2 --dist loadgroup --no-loadscope-reorder --max-worker-restart 0
+WORKERS ?= 3
+PYTEST = PYTHONDONTWRITEBYTECODE= OMP_NUM_THREADS=1 $(RUN)/pytest -n $(WORKERS) --dist loadgroup --no-loadscope-reorder --max-worker-restart 0
 TORCH = $(shell grep -oE '^torch(vision)?==[0-9.]+' locks/torch.txt)
 
 .PHONY: help demo search-demo test check test-pythons test-latest install install-triton install-browser fix lint types unit lock gpu-check \
@@ -111,6 +113,10 @@ $(DEMO)/.ready: locks/demo.txt pyproject.toml
 	$(DEMO)/bin/python $(PROJECT)
 	@touch $@
 
+# pip compiles one file after the other, for more than a minute; a few are templates, which do not compile.
+$(DEV)/.ready $(TRITON)/.ready: INSTALL += --no-compile
+COMPILE = -m compileall -qq -j 0
+
 # On Linux, PyPI's torch brings 5 GB of CUDA. Where pip is set up to find a CPU build of that release (find-links), that is taken.
 $(DEV)/.ready: locks/dev.txt locks/torch.txt pyproject.toml
 	$(PYTHON) -m venv $(DEV)
@@ -123,6 +129,7 @@ else
 	@$(DEV)/bin/python $(INSTALL) -q --no-index --no-deps $(TORCH) 2>/dev/null || (set -x; $(DEV)/bin/python $(LOCKED) locks/torch.txt)
 	$(DEV)/bin/python $(PROJECT)
 endif
+	$(DEV)/bin/python $(COMPILE) $(DEV)/lib || true
 	@touch $@
 
 $(TRITON)/.ready: locks/triton.txt pyproject.toml
@@ -130,6 +137,7 @@ $(TRITON)/.ready: locks/triton.txt pyproject.toml
 	$(TRITON_PYTHON) -m venv $(TRITON)
 	$(TRITON)/bin/python $(LOCKED) locks/triton.txt
 	$(TRITON)/bin/python $(PROJECT)
+	$(TRITON)/bin/python $(COMPILE) $(TRITON)/lib || true
 	@touch $@
 
 $(CLIENTS)/.ready: locks/clients.txt tests/clients/package.json

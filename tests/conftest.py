@@ -196,7 +196,7 @@ def is_slow(path: Path) -> bool:
 
 @pytest.fixture(autouse=True, scope="session")
 def no_settings_from_outside() -> Iterator[None]:
-    """Tests see no RECO_* variable but those that they set themselves, and one: two test processes share two cores.
+    """Tests see no RECO_* variable but those that they set themselves, and one: test processes share the cores.
 
     A thread of ONNX Runtime that waits for another one spins, which takes more than half of the time.
     """
