@@ -52,7 +52,7 @@ def test_text_as_variables_and_the_command_line_give_it() -> None:
 
 
 def test_a_default_that_is_written_out_stands_in_nobodys_way() -> None:
-    MemoryOptions(refresh_s=30, transport="auto").check_fits("exact", (), "here")
+    MemoryOptions(refresh_s=1, transport="auto").check_fits("exact", (), "here")
     with pytest.raises(ConfigError, match=r"search_ef, shards: the memory of kind 'exact' at 'here' .*follows: none"):
         MemoryOptions(search_ef=64, shards=2).check_fits("exact", (), "here")
     with pytest.raises(ConfigError, match=r"shards: .*follows: ef_construct, exact, index, m, search_ef"):

@@ -79,7 +79,7 @@ def test_plain_and_refined_rows_of_one_request_have_their_own_cutoffs(asked: Rec
 
 
 def test_a_memory_that_asks_for_the_first_time_says_when_to_come_back(filled: Reco, served: Any) -> None:
-    with learn._noted(filled.memory.store, 1_000), served(filled) as client:
+    with learn.noted(filled.memory.store, 1_000), served(filled) as client:
         answer = ask(client, {"text": "a red circle", "scores": SCORES})
     assert answer.status_code == 503
     assert answer.json()["error"]["code"] == "not_learned_yet"
