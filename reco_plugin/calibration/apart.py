@@ -35,16 +35,23 @@ from .learn import learn_noted, noted
 
 log = logging.getLogger(__name__)
 APART = 1_000
-"""Pairs from which a process of its own pays: it takes half a second to start; fewer are learned from in that time."""
+"""Pairs from which a process of its own pays: it takes half a core second to start; of fewer, learning takes little."""
 NICE = 10
-"""How far it stands back: the least share of a busy core that still lets it end."""
+"""How far it stands back: a tenth of a core that another thread wants, so that it ends on a busy machine, too."""
 PAUSE = 9.0
 """Pause after each thing it asks for, in the time which that took: so it takes a tenth of what others want."""
 _LEAST_PAUSE = 0.5  # of it, where nobody else asks for anything
 _READ, _WRITTEN = 64, 32  # pairs at a time: Qdrant Edge holds Python's lock for some milliseconds then
 _LOOK_S = 0.1  # after which it is looked whether the memory was closed
 _ENDS_S = 5.0
-_CODE = "import sys; sys.path[:] = {path!r}; from reco_plugin.calibration.apart import work; work()"
+_CODE = """
+import os, sys
+if hasattr(os, "nice"):
+    os.nice({nice})  # before its imports, which take a second of a core
+sys.path[:] = {path!r}
+from reco_plugin.calibration.apart import work
+work()
+"""
 _CLOSED = ("closed",)
 
 
@@ -93,7 +100,7 @@ def _started() -> Iterator[subprocess.Popen[bytes] | None]:
     """The other process, killed at the end; None where the system has no room for one."""
     try:
         process = subprocess.Popen(
-            [sys.executable, "-c", _CODE.format(path=sys.path)],
+            [sys.executable, "-c", _CODE.format(path=sys.path, nice=NICE)],
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             env=environment(OMP_NUM_THREADS="1", OPENBLAS_NUM_THREADS="1", MKL_NUM_THREADS="1"),
@@ -295,11 +302,8 @@ def work() -> None:
 
 
 def stand_back() -> None:
-    """Let this process have what others leave, and be the first that goes where RAM runs out; no Ctrl-C ends it."""
+    """Let this process wake nobody up, and be the first that goes where RAM runs out; no Ctrl-C ends it."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)
-    if sys.platform != "win32":
-        with suppress(OSError):
-            os.nice(NICE)
     if sys.platform == "linux":
         with suppress(OSError):
             os.sched_setscheduler(0, os.SCHED_BATCH, os.sched_param(0))
