@@ -302,7 +302,9 @@ def split_target(model: str | None) -> tuple[str | None, Target | None]:
     >>> split_target("clip-reco@text"), split_target("clip-reco")
     (('clip-reco', 'text'), ('clip-reco', None))
     """
-    name, _, target = (model or "").partition("@")
+    if model is None or "@" not in model:
+        return model, None
+    name, _, target = model.partition("@")
     known = next((word for word in get_args(Target) if word == target), None)
     return (model, None) if known is None else (name, known)
 

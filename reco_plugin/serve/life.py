@@ -15,10 +15,10 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import os
 import re
 import threading
 import time
-import uuid
 from collections import deque
 from collections.abc import Callable
 from contextlib import suppress
@@ -127,7 +127,7 @@ class Life:
         """Begin: nothing is read, and nothing is held."""
         sent = dict(scope["headers"])
         given = sent.get(b"x-request-id", b"").decode("latin-1")
-        self.id = given if _ID.fullmatch(given) else uuid.uuid4().hex
+        self.id = given if _ID.fullmatch(given) else os.urandom(16).hex()
         """The caller's, if it is valid."""
         self.lives, self.status = lives, 500
         self.state: State = "reading"

@@ -27,6 +27,7 @@ from .pool import Answer, still_wanted
 if TYPE_CHECKING:
     from .life import Life
 
+_LARGE = (BaseModel, Iterator, list, np.ndarray)  # what may be written in parts
 T = TypeVar("T")
 Checked = TypeVar("Checked", bound=BaseModel)
 SMALL = 64_000
@@ -221,12 +222,15 @@ def with_nulls(answer: BaseModel) -> dict[str, Any]:
 def _parts(value: Any) -> Iterator[bytes]:
     """The JSON of a value, item by item where it is long: writing all at once would hold up every other thread."""
     if isinstance(value, BaseModel):
-        fields = {name: getattr(value, name) for name in type(value).model_fields}
-        yield b"{"
-        for place, (name, field) in enumerate((n, f) for n, f in fields.items() if f is not None):
-            yield b'%s"%s":' % (b"," if place else b"", name.encode())
-            yield from _parts(field)
-        yield b"}"
+        before = b"{"
+        for name, field in _plain(value).items():
+            if isinstance(field, _LARGE):
+                yield b'%s"%s":' % (before, name.encode())
+                yield from _parts(field)
+            else:
+                yield b'%s"%s":%s' % (before, name.encode(), write_json(field))
+            before = b","
+        yield b"{}" if before == b"{" else b"}"
     elif isinstance(value, Iterator) or _is_long(value):
         yield b"["
         for place, item in enumerate(value):
