@@ -97,8 +97,10 @@ def learn_apart(store: Memory, k: int, *, progress: Callable[[int], object] = in
 
 @contextmanager
 def _started() -> Iterator[subprocess.Popen[bytes] | None]:
-    """The other process, killed at the end; None where the system has no room for one."""
+    """The other process, killed at the end; None where the system has no room for one, or no Python to start."""
     try:
+        if "py" not in Path(sys.executable or "").name.lower():
+            raise OSError(f"{sys.executable!r} is no Python, but a program that holds one")
         process = subprocess.Popen(
             [sys.executable, "-c", _CODE.format(path=sys.path, nice=NICE)],
             stdin=subprocess.PIPE,

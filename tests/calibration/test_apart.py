@@ -94,16 +94,20 @@ def noting(make: Callable[..., Any], started: list[Any]) -> Callable[..., Any]:
     return made
 
 
-def test_without_room_for_another_process_it_is_learned_in_this_one(
-    few: Memory, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+@pytest.mark.parametrize("why", ["no room", "frozen"])
+def test_without_another_process_it_is_learned_in_this_one(
+    why: str, few: Memory, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
     def full(*_: Any, **__: Any) -> None:
         raise BlockingIOError(11, "Resource temporarily unavailable")
 
     monkeypatch.setattr(apart.subprocess, "Popen", full)
+    if why == "frozen":
+        monkeypatch.setattr(sys, "executable", "/opt/shop/search-service")
     with caplog.at_level(logging.WARNING):
         assert learn_apart(few, 10) is not None
     assert "no process of its own can be started to learn" in caplog.text
+    assert ("/opt/shop/search-service" in caplog.text) == (why == "frozen")
     assert np.isfinite(few.witnesses(few.ids_after(None, FEW))).all()
 
 
