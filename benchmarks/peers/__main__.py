@@ -27,6 +27,7 @@ from .report import Case, Cell, check, told
 from .servers import NAMES, NotHere, Running, started
 
 PAGE, FIGURES = "peers.md", "peers.json"
+_QUOTED = " ".join(f"'{name}'" if " " in name else name for name in NAMES)
 KINDS: dict[str, tuple[Modality, int, tuple[int, ...]]] = {  # modality, items of a request, callers
     "text": ("text", 1, (1, 16, 64, 256)),
     "texts": ("text", 32, (1, 16, 64)),
@@ -45,7 +46,9 @@ def parsed(words: Sequence[str]) -> argparse.Namespace:
     parser.add_argument("--rounds", type=int, default=3, help="how often all take turns")
     parser.add_argument("--seconds", type=float, default=3, help="of a turn; what was asked by then is waited for")
     parser.add_argument("--callers", type=int, nargs="+", help="other numbers of callers")
-    parser.add_argument("--services", nargs="+", default=list(NAMES), choices=NAMES, help="some of them")
+    parser.add_argument(
+        "--services", nargs="+", default=list(NAMES), choices=NAMES, metavar="NAME", help=f"some of: {_QUOTED}"
+    )
     parser.add_argument("--threads", type=int, default=os.cpu_count() or 1, help="of each service's arithmetic")
     parser.add_argument("--folder", type=Path, default=Path(".cache", "peers"), help="keeps models and environment")
     parser.add_argument("--docs", type=Path, help=f"folder of {PAGE}: write into its blocks, and {FIGURES} beside it")
@@ -117,6 +120,7 @@ def main(words: Sequence[str] | None = None) -> int:
         logs = Path(stack.enter_context(tempfile.TemporaryDirectory()))
         running = []
         for name in given.services:
+            print(f"starting {name}", file=sys.stderr, flush=True)
             try:
                 running.append(stack.enter_context(started(name, made, python, given.threads, logs)))
             except NotHere as error:
