@@ -17,8 +17,7 @@ from .errors import FORKED, InputError, SessionError
 from .preparation import Preparation
 from .preprocess import cut_by_length, cut_to_longest, images_to_array
 from .preprocess.text import TokenIds, lengths_of
-from .sessions import Graphs, OpenGraph, Session, check_graph
-from .sessions import open_graph as open_as_set
+from .sessions import Graphs, OpenGraph, Session, check_graph, open_graph
 from .types import MODALITIES, ImageInput, Modality, Pair, Records, Vectors
 from .values import check_vectors, is_unicode, show
 
@@ -30,15 +29,13 @@ Progress = Callable[[int], None]
 class Encoder:
     """The frozen CLIP of a model folder. Graphs are loaded at first use."""
 
-    def __init__(self, artifact: Artifact, settings: Settings, open_graph: OpenGraph = open_as_set) -> None:
+    def __init__(self, artifact: Artifact, settings: Settings, open_graph: OpenGraph = open_graph) -> None:
         self._artifact = artifact
         self._settings = settings
         self._graphs = Graphs(artifact, settings, open_graph)
         self._names = {modality: clip_graph(modality) for modality in MODALITIES}
         self._sessions: dict[Modality, Session] = {}
         self._process: int | None = None  # in which the first graph was loaded
-        # a text is run at its own length here; a server merges requests of equal length only
-        self._exact = settings.triton_url is None and open_graph is open_as_set
         self._batchers: dict[Modality, Batcher[Modality]] = {}  # one each: a text does not wait for images
         if settings.batch_callers and settings.triton_url is None:  # a server has its own
             self._batchers = {modality: Batcher(self._run, settings.batch_size) for modality in MODALITIES}
@@ -144,23 +141,26 @@ class Encoder:
         return self.preparation.tokenizer(part).ids
 
     def _run(self, modality: Modality, rows: Columns) -> Columns:
-        (prepared,) = rows
+        (prepared,), session = rows, self._sessions.get(modality) or self._open(modality)
         if modality == "image":
-            return (self._run_graph(modality, {"pixels": prepared}),)
-        config = self._artifact.manifest.text
-        if not (self._batchers or self._exact):
-            return (self._run_graph(modality, {"tokens": cut_to_longest(prepared, config)}),)
-        parts = cut_by_length(prepared, config, exact=self._exact)
+            return (self._run_graph(session, {"pixels": prepared}),)
+        # a text runs at its own length, but where few lengths are better: see `any_length` of the sessions
+        config, exact = self._artifact.manifest.text, getattr(session, "any_length", False)
+        if not (self._batchers or exact):
+            return (self._run_graph(session, {"tokens": cut_to_longest(prepared, config)}),)
+        parts = cut_by_length(prepared, config, exact=exact)
         if len(parts) == 1:
-            return (self._run_graph(modality, {"tokens": parts[0][1]}),)
+            return (self._run_graph(session, {"tokens": parts[0][1]}),)
         out = np.empty((len(prepared), self.dimension), np.float32)
         for places, ids in parts:
-            out[places] = self._run_graph(modality, {"tokens": ids})
+            out[places] = self._run_graph(session, {"tokens": ids})
         return (out,)
 
-    def _run_graph(self, modality: Modality, inputs: dict[str, npt.NDArray[np.generic]]) -> Vectors:
-        if (session := self._sessions.get(modality)) is None:
-            session = self._sessions[modality] = self._graphs[self._names[modality]]
+    def _open(self, modality: Modality) -> Session:
+        session = self._sessions[modality] = self._graphs[self._names[modality]]
+        return session
+
+    def _run_graph(self, session: Session, inputs: dict[str, npt.NDArray[np.generic]]) -> Vectors:
         features = session.run(inputs)["features"].astype(np.float32)
         return np.asarray(features / np.linalg.norm(features, axis=1, keepdims=True), np.float32)
 
@@ -179,7 +179,7 @@ class Encoder:
         if self._process not in {None, os.getpid()}:
             raise SessionError(f"the model at {self._artifact.folder} {FORKED}")
         self._process, run, size = os.getpid(), self._batchers.get(modality, self._run), self._settings.batch_size
-        together = _SORTED if modality == "text" and self._exact else 1
+        together = _SORTED if modality == "text" else 1
         out = np.empty((len(items), self.dimension), np.float32)
         for begun in range(0, len(items), together * size):
             parts = []
