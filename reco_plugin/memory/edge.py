@@ -71,6 +71,7 @@ _WORDS = FilterConstructors(
     match_flag=lambda flag: qe.MatchValue(np.bool_(flag)),  # type: ignore[arg-type]  # Edge 0.9 takes a bool for 0 or 1
     has_id=lambda points: qe.HasIdCondition(set(points)),
 )
+_AT_ONCE = 64  # queries, whose hits are made into objects of Python while no other thread runs
 
 
 class EdgeMemory:
@@ -295,7 +296,8 @@ class EdgeMemory:
                     params=params,
                 )
             )
-        return list(shard.query_batch(qe.QueryBatchRequest(requests)))
+        parts = (requests[start : start + _AT_ONCE] for start in range(0, len(requests), _AT_ONCE))
+        return [hits for part in parts for hits in shard.query_batch(qe.QueryBatchRequest(part))]
 
     def scroll(self, batch_size: int = SCROLL_BATCH, ids: Sequence[str] | None = None) -> Iterator[Records]:
         """All pairs in order of their point ids, or those of ``ids`` in their order, in batches (N, D)."""
