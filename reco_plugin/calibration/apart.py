@@ -19,6 +19,7 @@ import threading
 import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, suppress
+from dataclasses import replace
 from pathlib import Path
 from queue import Empty, SimpleQueue
 from typing import IO, Any, cast
@@ -101,13 +102,14 @@ def _started() -> Iterator[subprocess.Popen[bytes] | None]:
     try:
         if "py" not in Path(sys.executable or "").name.lower():
             raise OSError(f"{sys.executable!r} is no Python, but a program that holds one")
-        process = subprocess.Popen(
-            [sys.executable, "-c", _CODE.format(path=sys.path, nice=NICE)],
-            stdin=subprocess.PIPE,
-            stdout=subprocess.PIPE,
-            env=environment(OMP_NUM_THREADS="1", OPENBLAS_NUM_THREADS="1", MKL_NUM_THREADS="1"),
-            creationflags=getattr(subprocess, "BELOW_NORMAL_PRIORITY_CLASS", 0),  # Windows has no nice
-        )
+        with _without_signals():
+            process = subprocess.Popen(
+                [sys.executable, "-c", _CODE.format(path=sys.path, nice=NICE)],
+                stdin=subprocess.PIPE,
+                stdout=subprocess.PIPE,
+                env=environment(OMP_NUM_THREADS="1", OPENBLAS_NUM_THREADS="1", MKL_NUM_THREADS="1"),
+                creationflags=getattr(subprocess, "BELOW_NORMAL_PRIORITY_CLASS", 0),  # Windows has no nice
+            )
     except OSError as error:  # too many processes, or no RAM to start one
         log.warning("no process of its own can be started to learn, which this one does instead: %s", error)
         yield None
@@ -120,6 +122,22 @@ def _started() -> Iterator[subprocess.Popen[bytes] | None]:
             cast(IO[bytes], process.stdin).close()
         process.wait()
         cast(IO[bytes], process.stdout).close()
+
+
+@contextmanager
+def _without_signals() -> Iterator[None]:
+    """Let a process that begins in the block get no signal that a group of processes is ended with.
+
+    Else it ends before this one has taken its note back, as by Ctrl-C or systemd, and counts as one that died.
+    """
+    if sys.platform == "win32":  # where a new process has no signals to inherit
+        yield
+        return
+    before = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT, signal.SIGTERM, signal.SIGHUP})
+    try:
+        yield
+    finally:
+        signal.pthread_sigmask(signal.SIG_SETMASK, before)
 
 
 def _how_it_ended(process: subprocess.Popen[bytes]) -> str:
@@ -160,8 +178,12 @@ class _Pipes:
         try:
             while True:
                 self._came.put(pickle.load(self._reads))  # noqa: S301 - of our own process
-        except (EOFError, OSError, ValueError, pickle.UnpicklingError):  # it ended, maybe amid a tuple
-            self._came.put(_CLOSED)
+        except Exception as error:
+            if not isinstance(
+                error, EOFError | OSError | ValueError | pickle.UnpicklingError
+            ):  # of an end, amid a tuple
+                log.error("what the other process of learning sent cannot be read: %r", error)
+            self._came.put(_CLOSED)  # whatever it was: nobody may wait for what no thread reads
             self._closed()
 
 
@@ -205,10 +227,10 @@ class _Answers:
             own = getattr(self, f"_{what}", None)
             return True, (own or getattr(self._store, what))(*given)
         except RecoError as error:
-            return False, error
+            return False, _as_sent(error)
 
     def _header(self) -> Header:
-        return self._store.header
+        return replace(self._store.header, said={})  # which nobody learns from, and may be much
 
     def _scroll(self, ids: Sequence[str] | None) -> None:
         self._pages = ((page.ids, page.image, page.text) for page in self._store.scroll(_READ, ids))

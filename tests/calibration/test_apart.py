@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import io
 import logging
 import os
+import pickle
 import signal
 import subprocess
 import sys
@@ -15,13 +17,14 @@ from typing import Any
 
 import numpy as np
 import pytest
+from small_records import said_record
 from trust_worlds import D, world
 
 from reco_plugin.calibration import apart
 from reco_plugin.calibration.apart import learn_apart
 from reco_plugin.calibration.learn import STEPS, learn, unfinished
 from reco_plugin.calibration.match import MatchState
-from reco_plugin.errors import LearningDied, MemoryStoreError
+from reco_plugin.errors import LearningDied, MemoryStoreError, MissingExtra
 from reco_plugin.memory import Fingerprint, Memory, open_memory
 from reco_plugin.types import Records
 
@@ -68,6 +71,42 @@ def test_what_dies_leaves_its_note_and_says_what_to_do(few: Memory, monkeypatch:
     assert f"from {FEW} pairs began" in unfinished(few.header)
     assert learn(few, 10) is not None, "by hand"
     assert unfinished(few.header) == ""
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="has no such signals")
+def test_what_ends_a_group_of_processes_is_for_the_one_that_began_it(
+    few: Memory, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    sends = "import os, signal, sys; [os.kill(os.getpid(), s) for s in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)]"
+    monkeypatch.setattr(apart, "_CODE", f"{sends}; sys.exit(7)")
+    before = signal.pthread_sigmask(signal.SIG_BLOCK, ())
+    with pytest.raises(LearningDied, match="exited with 7"):
+        learn_apart(few, 10)
+    assert signal.pthread_sigmask(signal.SIG_BLOCK, ()) == before
+
+
+def test_the_other_process_is_told_nothing_of_what_people_said(few: Memory) -> None:
+    few.change_said([said_record(1)], ())
+    done, header = apart._Answers(few).answer("header", ())
+    assert (done, header.said, header.fingerprint) == (True, {}, few.header.fingerprint)
+    assert list(few.header.said) == [said_record(1)["id"]]
+
+
+def test_an_error_that_cannot_be_sent_is_told_in_words(few: Memory, monkeypatch: pytest.MonkeyPatch) -> None:
+    def lacks(*_: Any) -> None:
+        raise MissingExtra("faiss", "faiss", "searching")
+
+    monkeypatch.setattr(few, "flush", lacks)
+    done, error = apart._Answers(few).answer("flush", ())
+    assert not done
+    assert "searching needs faiss" in str(pickle.loads(pickle.dumps(error)))
+
+
+def test_nobody_waits_for_what_cannot_be_read(caplog: pytest.LogCaptureFixture) -> None:
+    sent = pickle.dumps(MissingExtra("faiss", "faiss", "searching"))  # its arguments are not those of its message
+    line = apart._Pipes(io.BytesIO(sent), io.BytesIO())
+    assert line.take() == ("closed",)
+    assert "cannot be read: TypeError" in caplog.text
 
 
 @pytest.mark.parametrize("where", ["set_calibration", "progress"])
