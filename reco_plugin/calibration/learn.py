@@ -265,8 +265,10 @@ def _forget(store: Memory) -> None:
         log.warning("the memory still says that it is being learned from: %s", error)
 
 
-def _pairs_that_fit(dimension: int) -> int:
-    """Pairs that are learned from at most."""
+def _pairs_that_fit(dimension: int, count: int) -> int:
+    """Pairs that are learned from at most, of so many; few are, whatever room there is."""
+    if count <= min(_LEAST, PAIRS_IN_RAM):
+        return count
     if (free := free_bytes()) is None:
         return PAIRS_IN_RAM
     a_pair, always = 4 * dimension * _VECTORS + _BESIDE, _PRODUCTS + _MOMENTS * dimension
@@ -276,7 +278,7 @@ def _pairs_that_fit(dimension: int) -> int:
 def _read(store: Memory, count: int, progress: Callable[[int], object]) -> Records:
     """The pairs without payloads, or a random choice of them, in order of their ids: not by the store's order."""
     dimension = store.header.fingerprint.dimension
-    wanted = min(count, _pairs_that_fit(dimension))
+    wanted = min(count, _pairs_that_fit(dimension, count))
     if wanted < count:
         why = "" if wanted == PAIRS_IN_RAM else f", as the free RAM of {(free_bytes() or 0) / 2**20:,.0f} MiB allows"
         log.warning("learning from %d of %d pairs, drawn at random%s", wanted, count, why)
