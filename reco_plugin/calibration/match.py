@@ -17,6 +17,7 @@ import numpy.typing as npt
 from ..defaults import NEIGHBOURS
 from ..errors import ConfigError, InputError
 from ..types import MODALITIES, Modality
+from .arrays import read_arrays
 from .cutoff import Chances, FirstAnswers, Promise, fewest, find_cutoff
 
 FORMAT = 1
@@ -290,9 +291,9 @@ class MatchState:
             blob = base64.b64decode(stored["blob"], validate=True)
             if hashlib.sha256(blob).hexdigest() != stored["sha256"]:
                 raise ValueError(f"its sha256 is not {str(stored['sha256'])[:12]}…")
-            with np.load(io.BytesIO(blob), allow_pickle=False) as arrays:
-                questions = {modality: dict(_kinds(arrays, modality)) for modality in MODALITIES}
-                means = {modality: arrays[f"{modality}_mean"] for modality in MODALITIES}
+            arrays = read_arrays(blob)
+            questions = {modality: dict(_kinds(arrays, modality)) for modality in MODALITIES}
+            means = {modality: arrays[f"{modality}_mean"] for modality in MODALITIES}
             numbers = int(stored["index"]), int(stored["things"]), float(stored["alone"])
             return cls(questions, *numbers, means, str(stored["group"]), int(stored["k"]))
         except (KeyError, TypeError, ValueError, EOFError, zipfile.BadZipFile) as error:

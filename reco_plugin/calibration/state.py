@@ -16,6 +16,7 @@ import numpy.typing as npt
 from ..errors import ConfigError
 from ..memory.learned import digest_of
 from ..types import MODALITIES, Caution, Modality, Neighbours, Vectors, other
+from .arrays import read_arrays
 from .check import Check
 from .feedback import Feedback
 from .gate import FALL, FITTED, Applied, Gate
@@ -257,8 +258,7 @@ class Calibration:
             blob = base64.b64decode(stored["blob"], validate=True)
             if hashlib.sha256(blob).hexdigest() != stored["sha256"]:
                 raise ConfigError(f"its calibration does not match its sha256 {str(stored['sha256'])[:12]}…: {again}")
-            with np.load(io.BytesIO(blob), allow_pickle=False) as arrays:
-                return _unpack(dict(arrays), stored)
+            return _unpack(read_arrays(blob), stored)
         except (KeyError, TypeError, ValueError, EOFError, zipfile.BadZipFile) as error:
             raise ConfigError(f"its calibration is damaged ({error!r}): {again}") from error
 
