@@ -76,6 +76,11 @@ class KeptOnServer:
         return opened
 
     @property
+    def collection(self) -> str:
+        """The collection that the alias stood for when it was looked at last."""
+        return self._of
+
+    @property
     def moved(self) -> bool:
         """Whether nothing large is left in the metadata, where older versions kept it."""
         return not (self._older_said or self._older_learned)
@@ -150,7 +155,7 @@ class KeptOnServer:
             self._said, self._mark = self._look_through(client), mark
             self._joined = {}
         calibration = join_learned(small.calibration, self._learned if digest == self._digest else None)
-        self._older_learned = small.calibration if not digest and split_learned(small.calibration)[1] else {}
+        self._older_learned = _large_in(small)
         if not self._joined or dict(small.said) != dict(self._older_said):
             self._joined = change_said(change_said({}, small.said.values(), ()), self._said.values(), ())
         self._older_said = small.said
@@ -183,6 +188,12 @@ class KeptOnServer:
 
     def _move(self, client: QdrantClient, *, learned: bool = True) -> None:
         """Move what an older version keeps in the metadata beside it."""
+        if self.moved:
+            return
+        # read again: a process of that version may have written since
+        place = (self._collection, self._location, None)
+        now = self._run("read", lambda _: read_collection(client, *place, real=self._of), write=True).header
+        self._older_said, self._older_learned = now.said, _large_in(now)
         if self._older_said:
             self._write_said(client, list(self._older_said.values()), ())
             self._run("write", lambda _: self._say(client, {FEEDBACK_KEY: {}}), write=True)
@@ -277,6 +288,12 @@ class KeptOnServer:
 
     def _say(self, client: QdrantClient, metadata: dict[str, Any]) -> None:
         client.update_collection(self._of, metadata=metadata)
+
+
+def _large_in(header: Header) -> dict[str, Any]:
+    """What was learned, where an older version keeps all of it in the header; else nothing."""
+    learned = header.calibration
+    return learned if not digest_of(learned) and split_learned(learned)[1] else {}
 
 
 def _point(name: str) -> str:

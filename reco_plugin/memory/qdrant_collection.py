@@ -59,6 +59,7 @@ class QdrantCollection:
         self._heading = threading.Lock()  # a thread learns while another one is told
         if isinstance(self._kept, KeptOnServer):
             self._header = self._kept.read(client, opened.header.fingerprint).header
+            self._header_of = self._kept.collection
         self._missed = ""  # digest of what was learned and could not be found
         self._looking: threading.Thread | None = None
         self._look_failed = False
@@ -197,12 +198,13 @@ class QdrantCollection:
         opened = self._kept.read(client, known.fingerprint)
         self._look_failed = False
         header, digest = opened.header, digest_of(opened.header.calibration)
-        if digest and known.calibration and not digest_of(known.calibration):
+        is_same, self._header_of = self._kept.collection == self._header_of, self._kept.collection
+        if is_same and digest and known.calibration and not digest_of(known.calibration):
             if digest != self._missed:
                 log.warning(
                     "%s: what others learned is not there (collection %s), what was known before counts on",
                     self.location,
-                    name_beside(self.collection),
+                    name_beside(self._header_of),
                 )
             header = replace(header, calibration=known.calibration)
         self._missed = digest

@@ -366,6 +366,14 @@ def test_a_server_of_an_older_version_is_read_and_moved_with_the_next_write(serv
     assert state_of_served(place) == (LEARNED, [OLDER[1]["id"], said_record(3)["id"]])
 
 
+def test_what_an_older_version_writes_until_it_is_moved_is_moved_too(server: StandIn, place: str) -> None:
+    make_older_on(server)
+    with closing(opened(place)) as memory:
+        server.engine.client.update_collection("reco--v1", metadata={"reco_trust": OTHER, "reco_feedback": packed(3)})
+        memory.change_said([said_record(4)], ())
+    assert state_of_served(place) == (OTHER, [said_record(number)["id"] for number in (1, 2, 3, 4)])
+
+
 def test_two_that_say_something_in_the_same_moment_lose_nothing(server: StandIn, place: str) -> None:
     memories = [opened(place) for _ in range(2)]
     begun = threading.Barrier(len(memories))
@@ -434,7 +442,7 @@ def test_without_the_collection_beside_a_memory_is_not_calibrated_and_who_knew_g
         server.engine.client.delete_collection("reco--v1--learned")
         assert running.look().calibration == LEARNED | {"pairs": other["pairs"]}
         running.look()
-        assert caplog.text.count("what others learned is not there") == 1
+        assert caplog.text.count("what others learned is not there (collection reco--v1--learned)") == 1
     with closing(opened(place)) as memory:
         assert memory.header.said == {}
         with pytest.raises(ConfigError, match="is not beside its header, as after a restore of one of both"):
@@ -442,6 +450,24 @@ def test_without_the_collection_beside_a_memory_is_not_calibrated_and_who_knew_g
         memory.change_said([said_record(3)], ())  # makes it anew
         memory.set_calibration(OTHER)
     assert state_of_served(place) == (OTHER, [said_record(3)["id"]])
+
+
+def test_what_was_known_of_one_version_does_not_count_for_another_one(server: StandIn, place: str) -> None:
+    with (
+        closing(ServerVersions(Server.parse(server.url("http")), "reco")) as versions,
+        closing(opened(place)) as reader,
+    ):
+        name = versions.begin(FINGERPRINT)
+        with closing(opened(place, name)) as new:
+            new.set_calibration(OTHER)
+        server.engine.client.delete_collection(f"{name}--learned")
+        versions.finish(name, 0, FINGERPRINT)
+        versions.use(name)
+        assert reader.header.calibration == LEARNED
+        assert "blob" not in reader.look().calibration
+        assert "blob" not in reader.look().calibration
+        versions.rollback()
+        assert reader.look().calibration == LEARNED
 
 
 def test_a_collection_of_somebody_else_under_the_name_is_not_written(server: StandIn) -> None:
