@@ -274,11 +274,11 @@ def test_snapshots_are_of_the_collection_in_use_and_old_ones_go(qdrant: Asked) -
     assert done.returncode == 0, done.stderr
     assert qdrant.calls == [
         "GET /aliases",
-        "GET /collections/reco--v7--learned/exists",
         "POST /collections/reco--v7/snapshots",
         "GET /collections/reco--v7/snapshots",
         "DELETE /collections/reco--v7/snapshots/old-26.snapshot",
         "DELETE /collections/reco--v7/snapshots/old-25.snapshot",
+        "GET /collections/reco--v7--learned/exists",  # it may have been made meanwhile
         "POST /collections/reco--v7--learned/snapshots",  # after the one that names what is in it
         "GET /collections/reco--v7--learned/snapshots",
         "DELETE /collections/reco--v7--learned/snapshots/old-26.snapshot",
@@ -286,6 +286,14 @@ def test_snapshots_are_of_the_collection_in_use_and_old_ones_go(qdrant: Asked) -
     ]
     assert "reco--v7/new.snapshot, 2,000 bytes" in done.stdout
     assert "reco--v7--learned/new.snapshot, 2,000 bytes" in done.stdout
+
+
+def test_snapshots_of_all_nodes_are_taken_before_any_of_what_they_name(qdrant: Asked) -> None:
+    nodes = f"{qdrant.url},{qdrant.url}"
+    done = _run("snapshots.py", NODES=nodes, KEEP="9", RECO_MEMORY_API_KEY="writes")
+    assert done.returncode == 0, done.stderr
+    taken = [call.split("/")[2] for call in qdrant.calls if call.startswith("POST")]
+    assert taken == ["reco--v7", "reco--v7", "reco--v7--learned", "reco--v7--learned"]
 
 
 def test_snapshots_of_a_memory_that_learned_nothing_are_of_one_collection(qdrant: Asked) -> None:

@@ -29,12 +29,13 @@ name = os.environ.get("RECO_MEMORY_COLLECTION", "reco")
 aliases = {each["alias_name"]: each["collection_name"] for each in ask(f"{nodes[0]}/aliases")["aliases"]}
 collection = aliases.get(name, name)
 beside = f"{collection}--learned"
-both = [collection] + ([beside] if ask(f"{nodes[0]}/collections/{beside}/exists")["exists"] else [])
-for node in nodes:
-    for each in both:
+for each in (collection, beside):  # all nodes' of one, then of the other: what is learned meanwhile is in the latter
+    if each == beside and not ask(f"{nodes[0]}/collections/{beside}/exists")["exists"]:
+        break
+    for node in nodes:
         place = f"{node}/collections/{each}/snapshots"
         made = ask(place, "POST")
         print(f"{node}: {each}/{made['name']}, {made['size']:,} bytes", flush=True)
-        for old in sorted(ask(place), key=lambda each: each["creation_time"] or "", reverse=True)[keep:]:
+        for old in sorted(ask(place), key=lambda one: one["creation_time"] or "", reverse=True)[keep:]:
             ask(f"{place}/{old['name']}", "DELETE")
             print(f"{node}: deleted {old['name']}", flush=True)
