@@ -90,8 +90,8 @@ class OpinionFile:
     def _follow(self, file: FileIO | BinaryIO) -> None:
         """Read what stands behind the last line that is known; another file from its beginning."""
         now = os.fstat(file.fileno())
-        if self._file not in (0, now.st_ino):
-            self._begin({})  # written anew elsewhere: all that counts is in it
+        if self._file not in (0, now.st_ino) or now.st_size < self._end:
+            self._begin({})  # written anew elsewhere, or restored in its place: all that counts is in it
         self._file = now.st_ino
         if now.st_size == self._end:
             return

@@ -247,6 +247,17 @@ def test_a_file_with_much_that_is_gone_is_written_anew_also_under_others(
     assert state_of(folder)[1] == [said_record(number)["id"] for number in (1, 39, 99)]
 
 
+def test_a_word_after_a_restore_under_an_open_memory_is_kept(folder: Path) -> None:
+    file = folder / OPINIONS_NAME
+    backup = file.read_bytes()
+    with closing(open_memory(folder, FINGERPRINT)) as memory:
+        memory.change_said([said_record(3)], ())
+        file.write_bytes(backup)
+        memory.change_said([said_record(4)], ())
+        assert list(memory.header.said) == [one["id"] for one in (*OLDER, said_record(4))]
+    assert state_of(folder)[1] == [one["id"] for one in (*OLDER, said_record(4))]
+
+
 def test_what_was_learned_and_is_missing_or_damaged_says_so(folder: Path) -> None:
     from reco_plugin.calibration import Calibration
 
