@@ -14,6 +14,7 @@ from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack, closing, suppress
 from functools import partial
 from multiprocessing.connection import SocketListener
+from multiprocessing.process import BaseProcess
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -286,6 +287,40 @@ def test_a_worker_that_says_nothing_or_that_it_hangs_is_lost():
     assert (owner.hangs(0, 60.0), owner.hangs(0, 0.0), owner.hangs(1, 0.0)) == (False, True, False)
     owner.beat(Beat(0, 0, finishes=False, ready=True, hangs=True, families=[]), -1)
     assert owner.hangs(0, 60.0)
+
+
+@pytest.mark.parametrize(
+    ("ready", "code", "longest_s"),
+    [(True, -9, 0.5), (False, -9, 30), (True, 3, 30)],  # 3: it could not listen
+)
+def test_a_worker_that_served_is_replaced_at_once_however_often_it_is_killed(ready, code, longest_s):
+    owner = Owner(load_settings(memory="http://localhost:6333"), None, 1.0)
+    job: Any = None  # none is started here
+    crew = together._Crew(owner, job, 1, ServeSettings())
+    crew._said = True  # all were ready once
+    post, process, pauses = together._Post(0), Ended(code), []
+    for death in range(10):
+        owner.started(0)
+        owner.beat(Beat(0, 0, finishes=False, ready=ready, hangs=False, families=[]), -1)
+        post.began = death
+        crew._has_ended(post, process, death)
+        pauses.append(post.again_at - death)
+    assert max(pauses) == longest_s
+
+
+class Ended(BaseProcess):
+    """A process that has ended."""
+
+    def __init__(self, code: int) -> None:
+        super().__init__()
+        self.code = code
+
+    @property
+    def exitcode(self) -> int:
+        return self.code
+
+    def join(self, timeout: float | None = None) -> None:
+        return None
 
 
 def test_what_only_one_process_can_have_is_refused(model):

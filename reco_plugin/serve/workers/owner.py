@@ -184,8 +184,12 @@ class Owner:
         with self._lock:
             self._workers[number] = _KnownWorker()
 
-    def ended(self, number: int, *, replaced: bool) -> None:
-        """Be told that a worker ended; what it counted stays counted, and what it wrote last is judged."""
+    def ended(self, number: int, *, replaced: bool) -> bool:
+        """Be told that a worker ended; what it counted stays counted, and what it wrote last is judged.
+
+        Returns:
+            Whether it had said that it was ready.
+        """
         with self._lock:
             worker = self._workers.pop(number, None)
             if worker is not None and worker.beat is not None:
@@ -193,6 +197,7 @@ class Owner:
             self._replaced += replaced
         if replaced and self._pairs is not None:
             self._pairs.resume()  # as after a restart: it may have died between a write and its end
+        return worker is not None and worker.beat is not None and worker.beat.ready
 
     def hangs(self, number: int, most_s: float) -> bool:
         """Whether a worker says that it hangs, or says nothing for so long; one that has not begun loads its model."""

@@ -42,7 +42,7 @@ from .worker import NOT_STARTED, ListenPlace, WorkerJob, listen_at, work
 log = logging.getLogger(LOGGER)
 _LOOK_S = 0.1
 _FIRST_PAUSE_S, _LONGEST_PAUSE_S = 0.5, 30.0
-_SOUND_S = 60.0  # after which a worker that dies counts as one that was sound
+_SOUND_S = 60.0  # after which a worker that dies counts as one that was sound, if it was never ready
 _SILENT_S = 60.0  # that a busy machine may keep a worker from saying anything
 _GRACE_S = 10.0  # beyond the settings, until what does not end is killed
 _BESIDE = 250_000_000  # bytes that a worker takes beside its model: Python, packages, requests
@@ -209,14 +209,16 @@ class _Crew:
         code = process.exitcode
         process.join()
         post.process = None
-        self._owner.ended(post.number, replaced=not self._stopping)
+        was_ready = self._owner.ended(post.number, replaced=not self._stopping)
         if self._stopping:
             return
         if code == NOT_STARTED and not self._said:  # the others would fail in the same way
             self._failed = True
             self._stop(signal.SIGTERM)
             return
-        post.pause_s = _FIRST_PAUSE_S if now - post.began > _SOUND_S else min(2 * post.pause_s, _LONGEST_PAUSE_S)
+        # only those that cannot begin are tried ever more rarely: the others' loading alone keeps them apart
+        is_sound = (was_ready and code != NOT_STARTED) or now - post.began > _SOUND_S
+        post.pause_s = _FIRST_PAUSE_S if is_sound else min(2 * post.pause_s, _LONGEST_PAUSE_S)
         post.again_at = now + post.pause_s
         how = f"by signal {-code}" if code is not None and code < 0 else f"with exit code {code}"
         log.warning(
