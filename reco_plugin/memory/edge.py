@@ -296,8 +296,10 @@ class EdgeMemory:
                     params=params,
                 )
             )
-        parts = (requests[start : start + _AT_ONCE] for start in range(0, len(requests), _AT_ONCE))
-        return [hits for part in parts for hits in shard.query_batch(qe.QueryBatchRequest(part))]
+        found = list[list[Any]]()
+        for start in range(0, len(requests), _AT_ONCE):
+            found += shard.query_batch(qe.QueryBatchRequest(requests[start : start + _AT_ONCE]))
+        return found
 
     def scroll(self, batch_size: int = SCROLL_BATCH, ids: Sequence[str] | None = None) -> Iterator[Records]:
         """All pairs in order of their point ids, or those of ``ids`` in their order, in batches (N, D)."""
