@@ -64,6 +64,7 @@ class OpinionFile:
         except OSError as error:
             raise MemoryStoreError(f"cannot write {self._path}: {error}") from error
         if self._written > 2 * len(self._said) + _DEAD:
+            self._written = len(self._said)  # where it fails, it is tried again after as many words, not with each
             with suppress(OSError):  # what was said is in the longer file, too
                 self._write_anew()
         return self._said

@@ -258,6 +258,24 @@ def test_a_word_after_a_restore_under_an_open_memory_is_kept(folder: Path) -> No
     assert state_of(folder)[1] == [one["id"] for one in (*OLDER, said_record(4))]
 
 
+def test_a_file_that_cannot_be_written_anew_is_not_tried_with_each_word(
+    folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    tried = list[Path]()
+
+    def full(path: Path, _: Any) -> None:
+        tried.append(path)
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(opinion_file, "_DEAD", 10)
+    monkeypatch.setattr(opinion_file, "write_whole", full)
+    with closing(open_memory(folder, FINGERPRINT)) as memory:
+        for number in range(3, 43):
+            memory.change_said([said_record(number)], [said_record(number - 1)["id"]])
+    assert 1 < len(tried) < 8
+    assert state_of(folder)[1] == [said_record(number)["id"] for number in (1, 42)]
+
+
 def test_what_was_learned_and_is_missing_or_damaged_says_so(folder: Path) -> None:
     from reco_plugin.calibration import Calibration
 
