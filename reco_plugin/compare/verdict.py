@@ -23,6 +23,8 @@ Decision: TypeAlias = Literal["switch", "switch for some", "leave"]
 Flags = npt.NDArray[np.bool_]
 _KNOWN = 1 / 3  # of the queries
 _QUANTILES = (0.25, 0.5, 0.75)
+_LEVEL = 0.95
+_MEASURED = 6  # rules of texts and images, for which this level was measured: docs/measurements/compare.md
 _REST = {
     "judgments": "on {told:,} judged queries",
     "captions of the index": "on {told:,} of {asked:,} queries whose words stand in captions of the index",
@@ -217,6 +219,11 @@ def _by(
     )
 
 
+def _level(tried: int) -> float:
+    """Of the intervals of rules for some of the queries: of many that gain nothing, one would seem to by chance."""
+    return 1.0 - (1.0 - _LEVEL) * min(1.0, _MEASURED / tried)
+
+
 @dataclass(frozen=True)
 class _Told:
     """n differences, with what each query is, how far it moved, whether it has a filter, and its presence."""
@@ -228,20 +235,21 @@ class _Told:
     presence: Figures | None
     seed: int
 
-    def gain(self, rule: SwitchRule) -> Interval:
+    def gain(self, rule: SwitchRule, level: float = _LEVEL) -> Interval:
         """If the rule is followed: queries that it leaves plain gain nothing."""
-        return bootstrap(np.where(self._holds(rule), self.difference, 0.0), seed=self.seed)
+        return bootstrap(np.where(self._holds(rule), self.difference, 0.0), level=level, seed=self.seed)
 
     def rules(self) -> list[tuple[SwitchRule, bool]]:
         """Rules to try, the widest first, and whether each surely gains: all, then parts, presence, what moved far."""
         parts = self._parts()
-        tried = []
+        level = _level((1 + len(parts)) * (2 if self.presence is None else 3))
+        tried = list[tuple[SwitchRule, bool]]()
         for rule in (SwitchRule(), *parts):
             loses = any(self._loses(rule, part) for part in parts)
-            tried.append((rule, not loses and self.gain(rule).low > 0))
+            tried.append((rule, not loses and self.gain(rule, level if tried else _LEVEL).low > 0))
         for values in ("presence", "moved"):
             for rule in (SwitchRule(), *parts):
-                tried += self._above(rule, values)
+                tried += self._above(rule, values, level)
         return tried
 
     def _parts(self) -> list[SwitchRule]:
@@ -262,7 +270,9 @@ class _Told:
         own = self.difference[self._holds(rule) & self._holds(part)]
         return len(own) >= ENOUGH and bootstrap(own, seed=self.seed).high < 0
 
-    def _above(self, rule: SwitchRule, name: Literal["moved", "presence"]) -> list[tuple[SwitchRule, bool]]:
+    def _above(
+        self, rule: SwitchRule, name: Literal["moved", "presence"], level: float
+    ) -> list[tuple[SwitchRule, bool]]:
         """The value from which queries gain most, chosen on half of them, and whether it gains on the other half."""
         values = self.far if name == "moved" else self.presence
         if values is None:
@@ -277,7 +287,7 @@ class _Told:
         gains = [float(np.where(values[choose] >= bound, self.difference[choose], 0.0).mean()) for bound in bounds]
         bound = float(bounds[int(np.argmax(gains))])
         kept = self.difference[confirm][values[confirm] >= bound]
-        sure = len(kept) >= ENOUGH // 2 and bootstrap(kept, seed=self.seed).low > 0
+        sure = len(kept) >= ENOUGH // 2 and bootstrap(kept, level=level, seed=self.seed).low > 0
         if name == "presence":
             return [(replace(rule, presence=bound), sure and bound > 0)]
         return [(replace(rule, moved=bound), sure)]

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 
@@ -95,6 +97,17 @@ def test_only_texts_without_a_filter_gain():
     verdict = said(NOISE + np.where(texts & ~own, 0.3, -0.1), queries)
     assert verdict.rule == SwitchRule(("text",), 0.0, False)
     assert "Switch for texts without a filter, and leave" in verdict.sentence
+
+
+def test_of_many_rules_one_that_seems_to_gain_by_chance_is_not_said():
+    """A part that gains surely enough where few rules are tried, and not where filters and pictures make many."""
+    own = np.arange(N) % 4 == 0
+    gain = np.where(np.arange(N) % 8 < 4, 0.1, -0.1) + np.where(own, 0.022, 0.0)
+    few = [SearchQuery(str(n), "thing", where="price < 5" if own[n] else None) for n in range(N)]
+    many = [replace(query, text=None if n % 4 > 1 else "thing") for n, query in enumerate(few)]
+    still = np.full(N, 0.1)
+    assert said(gain, few, still).rule == SwitchRule(filtered=True)
+    assert said(gain, many, still).decision == "leave"
 
 
 def test_a_query_counts_as_often_as_it_was_asked():
