@@ -110,7 +110,7 @@ def compare_command(
     """
     said = take_flags(_Compared, given)
     if queries is None:
-        if index is None and (said.verdicts or said.clicks):
+        if index is None and not said.run and said.function is None and (said.verdicts or said.clicks):
             _tell_alone(said, as_json=as_json)
             return
         raise ConfigError("give real queries: --queries FILE")
@@ -122,6 +122,10 @@ def compare_command(
     asks_index = {"--cut-off": said.cut_off is not None, "--compress": said.compress, "--template": bool(said.template)}
     if said.run and (idle := [flag for flag, is_given in asks_index.items() if is_given]):
         raise ConfigError(f"{' and '.join(idle)} would do nothing: runs are read as they are, and no index is asked")
+    if said.function is not None and said.template is not None:
+        raise ConfigError(
+            "--template would do nothing: a function has a query of its own, which can be that of the file"
+        )
     for module in ("jinja2", "matplotlib"):
         need(module, "reco compare", "report")
     _check_writable(out)  # not after minutes of searching

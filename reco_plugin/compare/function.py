@@ -5,8 +5,10 @@ from __future__ import annotations
 import sys
 import traceback
 from collections.abc import Iterator, Sequence
+from dataclasses import replace
 from importlib.util import module_from_spec, spec_from_file_location
 from math import isfinite
+from numbers import Real
 from pathlib import Path
 
 from ..engines import Description, IndexHit, Page, Question
@@ -48,10 +50,10 @@ class FunctionIndex:
         return iter(())
 
     def search(self, question: Question) -> Sequence[IndexHit]:
-        """What the function finds; it cannot compare with each vector.
+        """The first k that the function finds; it cannot compare with each vector.
 
         Raises:
-            EngineError: exact search is asked for; the function fails, or gives something else than hits.
+            EngineError: exact search is asked for; the function fails, or gives something else than hits, best first.
         """
         if question.exact:
             raise EngineError("a function is not asked to compare with each vector")
@@ -71,14 +73,19 @@ class FunctionIndex:
                     f"{self._said.name} gave {hit!r}: it must give IndexHits, each with a text as id and a finite "
                     "number as score"
                 )
-        return found
+        if question.vector is not None and found and found[0].score < found[-1].score:
+            raise EngineError(
+                f"{self._said.name} gave scores from {found[0].score:g} up to {found[-1].score:g}: the best hit comes "
+                "first, with the cosine as score, which is 1 - distance where an engine tells cosine distances"
+            )
+        return [replace(hit, score=float(hit.score)) for hit in found[: question.k]]  # NumPy's float32 is no JSON
 
     def close(self) -> None:
         """Nothing is open."""
 
 
 def _is_score(score: object) -> bool:
-    return isinstance(score, int | float) and isfinite(score)
+    return isinstance(score, Real) and isfinite(score)
 
 
 def load_function(where: str) -> AskIndex | FunctionIndex:
@@ -95,10 +102,11 @@ def load_function(where: str) -> AskIndex | FunctionIndex:
     if spec is None or spec.loader is None:
         raise ConfigError(f"--function {where}: there is no file {path}")
     module = module_from_spec(spec)
+    sys.modules[spec.name] = module  # dataclasses and pickle look their module up
     sys.path.insert(0, str(path.resolve().parent))  # as for a script: what lies beside it can be imported
     try:
         spec.loader.exec_module(module)
-    except Exception as error:
+    except (Exception, SystemExit) as error:
         raise ConfigError(f"--function {where}: the file cannot be run: {type(error).__name__}: {error}") from error
     own = [one for one in vars(module) if not one.startswith("_")]
     if not hasattr(module, name):

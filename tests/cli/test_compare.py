@@ -7,6 +7,10 @@ import json
 import pytest
 
 SHOP = """
+from __future__ import annotations
+
+from dataclasses import dataclass
+
 import numpy as np
 
 import titles
@@ -19,6 +23,20 @@ vectors = np.random.default_rng(0).normal(size=(24, 128))
 def search(question):
     scores = vectors @ question.vector
     return [IndexHit(f"p{row}", float(scores[row]), titles.of(row)) for row in np.argsort(-scores)[: question.k]]
+
+
+@dataclass
+class Lazy:
+    more: int = 3
+
+    def __call__(self, question):
+        scores = (vectors @ question.vector).astype(np.float32)
+        best = np.argsort(-scores)[: question.k + self.more]
+        return [IndexHit(f"p{row}", scores[row]) for row in best]
+
+
+lazy = Lazy()
+farthest = lambda question: search(question)[::-1]
 
 
 def fails(question):
@@ -57,6 +75,13 @@ def test_a_function_stands_in_for_an_engine_without_an_address(shop, ask):
     assert "text" in told["seconds"]
 
 
+def test_scores_of_numpy_and_more_hits_than_asked_for_are_taken(shop, ask):
+    """Of an object of a dataclass, which looks for the module that it is of."""
+    ask("compare", "--function", "shop.py:lazy", "--queries", "queries.txt", "-k", 5)
+    rows = [json.loads(line) for line in (shop / "compare" / "queries.jsonl").read_text().splitlines()]
+    assert [len(row["plain"]) for row in rows] == [5, 5]
+
+
 @pytest.mark.parametrize(
     ("function", "says"),
     [
@@ -66,13 +91,16 @@ def test_a_function_stands_in_for_an_engine_without_an_address(shop, ask):
         ("shop.py:serach", "shop.py has no 'serach': did you mean 'search'?"),
         ("shop.py:vectors", "vectors is ndarray, no function"),
         ("broken.py:search", "the file cannot be run: ModuleNotFoundError: No module named 'nowhere'"),
-        ("shop.py:fails", r"shop.py:fails failed: KeyError: 'clip' (shop.py, line 17)"),
+        ("leaves.py:search", "the file cannot be run: SystemExit: 0"),
+        ("shop.py:farthest", "the best hit comes first, with the cosine as score, which is 1 - distance"),
+        ("shop.py:fails", r"shop.py:fails failed: KeyError: 'clip' (shop.py, line 35)"),
         ("shop.py:pairs", "gave ('p1', 0.5): it must give IndexHits"),
         ("shop.py:bare", "a finite number as score"),
     ],
 )
 def test_a_function_that_cannot_be_asked_is_told_by_its_name(shop, fail, function, says):
     (shop / "broken.py").write_text("import nowhere\n")
+    (shop / "leaves.py").write_text("raise SystemExit(0)\n")
     said = fail("compare", "--function", function, "--queries", "queries.txt")
     assert says in said
     assert not (shop / "compare").exists()
@@ -82,6 +110,12 @@ def test_an_address_and_a_function_are_one_too_many(fail):
     assert "give the address of an index, or in its place --function" in fail(
         "compare", "postgresql://host/shop?table=products", "--function", "shop.py:search", "--queries", "q.txt"
     )
+
+
+def test_what_a_function_would_not_be_asked_is_refused(fail):
+    given = ("compare", "--function", "shop.py:search")
+    assert "--template would do nothing: a function has" in fail(*given, "--queries", "q.txt", "--template", "q.json")
+    assert "give real queries: --queries FILE" in fail(*given, "--verdicts", "marks.json")
 
 
 @pytest.mark.parametrize(
