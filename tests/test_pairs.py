@@ -544,9 +544,11 @@ def test_a_learning_that_was_killed_is_not_begun_again_by_the_next_pair(kind, mo
 def test_many_unjudged_pairs_are_left_to_a_calibration(reco, caplog):
     reco.memory.add(made(reco, 320))
     reco.memory.store.upsert(encode_pairs(reco.encoder, made(reco, 150, "other", seed=1)))  # by another tool
-    reco.memory.resume()
-    until(lambda: not threads())
-    assert "150 pairs are not judged yet and count as average: run `reco memory calibrate`" in caplog.text
+    for _ in range(3):
+        reco.memory.resume()
+        until(lambda: not threads())
+    said = "150 pairs are not judged yet and count as average: run `reco memory calibrate`"
+    assert caplog.text.count(said) == 1, "not with each write"
     reco.memory.add(made(reco, 1, "next", seed=2))
     assert (judged(reco), pairs_known(reco)) == (True, 471)
 

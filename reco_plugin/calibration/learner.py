@@ -57,6 +57,7 @@ class Learner:
         self._thread: threading.Thread | None = None
         self._wanted: Callable[[], None] | None = None  # what the thread does next
         self._tried, self._told = 0, ""  # pairs of the last attempt to learn; what the log was told of others'
+        self._told_left = False  # whether the log was told that too many pairs are not judged
 
     def calibrate(self, *, progress: bool = False) -> Calibration | None:
         """Learn from the pairs, and store it with the memory; see :func:`reco_plugin.calibration.learn.learn`.
@@ -136,7 +137,7 @@ class Learner:
             if (thread := self._thread) is not None:
                 thread.join()
             yield
-            self._tried = 0
+            self._tried, self._told_left = 0, False
         finally:
             self._moving.clear()
 
@@ -223,9 +224,11 @@ class Learner:
 
     def _judge_left(self) -> None:
         if (left := self.count_unjudged()) <= _WITHOUT * self._memory.store.count():
+            self._told_left = False
             self._judge_behind()
-            return
-        log.warning("%d pairs are not judged yet and count as average: run `reco memory calibrate`", left)
+        elif not self._told_left:  # else each write would say it again
+            self._told_left = True
+            log.warning("%d pairs are not judged yet and count as average: run `reco memory calibrate`", left)
 
     def _judge_behind(self) -> None:
         """Judge what is not judged yet; what the store does not answer now is asked again later."""
