@@ -259,6 +259,24 @@ def test_the_public_names_are_these_and_can_be_used():
         _ = reco_plugin.Rico
 
 
+def test_every_name_that_a_module_offers_is_there():
+    offered = {path: path.read_text(encoding="utf-8") for path in PACKAGE.rglob("*.py")}
+    found = {path: ast.parse(text).body for path, text in offered.items() if "__all__" in text}
+    assert found
+    for path, lines in found.items():
+        there, named = set[str](), set[str]()
+        for line in lines:
+            if isinstance(line, ast.Import | ast.ImportFrom):
+                there |= {alias.asname or alias.name for alias in line.names}
+            elif isinstance(line, ast.ClassDef | ast.FunctionDef):
+                there.add(line.name)
+            for target in [line.target] if isinstance(line, ast.AnnAssign) else getattr(line, "targets", ()):
+                there.add(ast.unparse(target))
+                if ast.unparse(target) == "__all__":
+                    named = set(ast.literal_eval(line.value))
+        assert named <= there or "__getattr__" in there, (path, named - there)
+
+
 def specs(model: Path) -> dict[str, GraphSpec]:
     """The ports of the graphs, as the manifest implies them."""
     manifest = Artifact.load(model).manifest

@@ -3,13 +3,4 @@
 from .base import Session
 from .opening import Graphs, OpenGraph, check_graph, check_settings, describe_engines, open_graph
 
-__all__ = [
-    "Graphs",
-    "OpenGraph",
-    "Session",
-    "check_graph",
-    "check_settings",
-    "describe_engines",
-    "open_graph",
-    "takes_any_length",
-]
+__all__ = ["Graphs", "OpenGraph", "Session", "check_graph", "check_settings", "describe_engines", "open_graph"]
