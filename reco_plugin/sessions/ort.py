@@ -37,13 +37,13 @@ def warn_of_cpu(why: str) -> None:
 class OrtSession:
     """One graph on one execution provider, without fallback to another."""
 
-    any_length = True
-    """Texts may run at their own length. A server merges requests of equal length only, and OpenVINO keeps memory for
-    each new shape, two megabytes of ViT-B/32: their sessions do not say so, and get few lengths."""
-
     def __init__(self, path: Path, settings: Settings, *, logs: bool = True) -> None:
         """Load a graph; without ``logs``, a run that fails is told by its exception alone."""
         provider = _PROVIDERS[settings.provider]
+        self.any_length = settings.provider == "cpu"
+        """Whether texts may run at their own length. A server merges requests of equal length only, OpenVINO keeps
+        memory for each new shape, two megabytes of ViT-B/32, and on a GPU, where a call weighs more beside its tokens,
+        what more calls bring is not measured: there they get few lengths."""
         if provider not in ort.get_available_providers():
             raise SessionError(
                 f"provider {settings.provider!r} was asked for, but this onnxruntime {ort.__version__} has only "

@@ -45,6 +45,12 @@ def test_a_fallback_to_another_provider_is_refused(graph, monkeypatch):
     assert asked == [("CUDAExecutionProvider", {"device_id": "1"})]
 
 
+def test_texts_run_at_their_own_length_on_the_cpu_alone(graph, monkeypatch):
+    monkeypatch.setitem(ort._PROVIDERS, "cuda", "CPUExecutionProvider")  # this machine has no other
+    assert ort.OrtSession(graph, load_settings(provider="cpu")).any_length
+    assert not ort.OrtSession(graph, load_settings(provider="cuda")).any_length  # a call costs more than padding
+
+
 def test_an_option_that_the_provider_drops_is_refused(graph):
     with pytest.raises(SessionError, match=r"CPUExecutionProvider does not know.*device_id.*leave"):
         ort.OrtSession(graph, load_settings(provider_options={"device_id": "1"}))
