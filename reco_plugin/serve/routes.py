@@ -155,7 +155,7 @@ class Direct:
         """Answer, or let the router find who does."""
         path = scope["path"].removeprefix(scope.get("root_path", "")) if scope["type"] == "http" else ""
         route: Any = self._routes.get((path, scope.get("method", "")))
-        if route is None:
+        if route is None or scope.get("fastapi.telemetry") is not None:  # the router names the route in traces
             await self._app(scope, receive, send)
             return
         scope.update(route=route, endpoint=route.endpoint, path_params={})

@@ -439,3 +439,7 @@ def test_the_steps_of_a_request_are_spans_of_its_trace(filled, served):
         client.post("/v1/explain", json={"input": [{"text": TEXTS[0]}]})
     names = [one.name for one in kept.get_finished_spans()]
     assert [name for name in names if name.startswith("reco.")] == ["reco.prepare", "reco.encode", "reco.refine"]
+    server = [one for one in kept.get_finished_spans() if one.kind is trace.SpanKind.SERVER]  # of FastAPI from 0.165 on
+    assert {(one.name, (one.attributes or {}).get("http.route")) for one in server} <= {
+        ("POST /v1/explain", "/v1/explain")
+    }
