@@ -59,6 +59,7 @@ class KeptOnServer:
     def __init__(self, run: RunsCalls, collection: str, location: str) -> None:
         self._run, self._collection, self._location = run, collection, location
         self._of = ""  # the collection that the rest is known of
+        self._noted = ""  # the collection that this process learns from
         self._forget()
 
     def read(self, client: QdrantClient, fingerprint: Fingerprint | None, *, write: bool = False) -> OpenCollection:
@@ -90,18 +91,35 @@ class KeptOnServer:
 
         Raises:
             InputError: JSON cannot hold it.
+            MemoryStoreError: another version was put to use since it was noted that this one is learned from.
         """
         split_learned(calibration)
         self._find(client)
+        if self._noted not in ("", self._of):
+            raise MemoryStoreError(
+                f"{self._of!r} was put to use while {self._noted!r} was learned from, so what was learned is not "
+                "stored: run `reco memory calibrate` where the one in use needs it"
+            )
         self._move(client, learned=False)
         self._write_learned(client, calibration)
         return replace(header, calibration=dict(calibration))
 
     def keep_note(self, client: QdrantClient, header: Header, note: dict[str, Any]) -> Header:
-        """Write a note of who learns."""
+        """Write a note of who learns; it is taken back where it was written, whichever version is in use by then."""
         self._find(client)
         self._move(client)
-        self._run("write", lambda _: self._say(client, {LEARNING_KEY: dict(note)}), write=True)
+        place = self._of if note else self._noted or self._of
+        self._noted = ""
+
+        def write(_: int | None) -> None:
+            try:
+                client.update_collection(place, metadata={LEARNING_KEY: dict(note)})
+            except Exception as error:
+                if place == self._of or not is_absent(error):  # else pruned, with its note
+                    raise
+
+        self._run("write", write, write=True)
+        self._noted = place if note else ""
         return replace(header, learning=dict(note))
 
     def keep_said(

@@ -550,6 +550,28 @@ def test_a_word_after_a_swap_goes_to_the_version_in_use(server: StandIn, place: 
     assert server.engine.client.get_collection("reco--v1").config.metadata["reco_trust"]["pairs"] == LEARNED["pairs"]
 
 
+def test_what_is_learned_from_a_version_is_not_stored_with_the_next_one(server: StandIn, place: str) -> None:
+    def metadata(name: str) -> Any:
+        return server.engine.client.get_collection(name).config.metadata
+
+    with closing(ServerVersions(Server.parse(server.url("http")), "reco")) as versions, closing(opened(place)) as old:
+        for pruned in (False, True):
+            before = next(each.name for each in versions.all() if each.live)
+            old.note_learning({"id": "x"})
+            name = versions.begin(FINGERPRINT)
+            versions.finish(name, 0, FINGERPRINT)
+            versions.use(name)
+            with pytest.raises(MemoryStoreError, match=f"'{name}' was put to use while '{before}' was learned from"):
+                old.set_calibration(OTHER)
+            assert "reco_trust" not in metadata(name)
+            if pruned:
+                assert before in versions.prune(keep=0)
+            old.note_learning({})
+            assert pruned or metadata(before)["reco_learning"] == {}
+        old.set_calibration(OTHER)
+        assert metadata(name)["reco_trust"]["pairs"] == OTHER["pairs"]
+
+
 @pytest.mark.parametrize("writable", [False, True])
 def test_of_an_attached_collection_only_the_metadata_is_written(server: StandIn, writable: bool) -> None:
     client: QdrantClient = server.engine.client
