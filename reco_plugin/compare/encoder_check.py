@@ -12,7 +12,7 @@ import numpy.typing as npt
 from ..data.cells import CellError, image_of
 from ..data.images import RemoteImage
 from ..encode import EncodesPairs
-from ..engines import Description, Document, Engine
+from ..engines import Description, Document, Engine, IndexHit
 from ..engines.base import Similarity
 from ..errors import DataError, EngineError, EngineUnavailable, FingerprintMismatch, InputError
 from ..reco import Reco
@@ -35,6 +35,7 @@ class IndexCheck:
         target: what the vectors are of; None: not known.
         said: the same for people.
         lengths: the smallest and the largest norm of these documents' vectors; of none, 1.
+        tells: whether scores tell cosines, or are the dot products that they are said to be.
     """
 
     documents: int
@@ -42,6 +43,7 @@ class IndexCheck:
     target: Target | None
     said: str
     lengths: tuple[float, float] = (1.0, 1.0)
+    tells: bool = True
 
     @property
     def of_norm_one(self) -> bool:
@@ -92,7 +94,16 @@ def check_encoder(
     said = (
         f"{checked.said}; they are {min(norms):.2f} to {max(norms):.2f} long, and distances by Euclid tell no cosines"
     )
-    return replace(found, said=f"{said}: nothing is said of scores")
+    return replace(found, said=f"{said}: nothing is said of scores", tells=False)
+
+
+def check_scores(check: IndexCheck, described: Description, rankings: Sequence[Sequence[IndexHit]]) -> IndexCheck:
+    """The check, with what is wrong with the scores of plain results, where a function gives others than cosines."""
+    most = max((abs(hit.score) for hits in rankings for hit in hits), default=0.0)
+    if described.metric != "cosine" or most <= 1 + _NORM:
+        return check
+    said = f"{check.said}; its scores reach {most:.3g}, so they are no cosines, and nothing is said of them"
+    return replace(check, said=said, tells=False)
 
 
 def _compare(some: Sequence[Document], encoder: EncodesPairs, name: str, folder: Path) -> IndexCheck:
@@ -154,6 +165,8 @@ def looks_like(reco: Reco, texts: Vectors, top: npt.NDArray[np.float64]) -> Targ
 
 def _unknown(stored: list[Vectors], texts: Mapping[int, Vectors], some: Sequence[Document]) -> str:
     """What can be said without pictures: whether captions find their own document among these by more than chance."""
+    if not some:
+        return "not checked: it shows no documents"
     if not any(document.image for document in some) and not texts:
         return "not checked: the address names neither image= nor text=, or the documents have none"
     unread = "no picture could be read" if any(document.image for document in some) else "the address names no image="

@@ -20,7 +20,7 @@ from ..reco import Reco
 from ..types import ImageInput, Refinement, Target, Vectors, join_scales, other
 from .clicks import ClickReport, report_clicks
 from .compressed import CompressionCost, measure_compression
-from .encoder_check import IndexCheck, check_dimension, check_encoder, looks_like
+from .encoder_check import IndexCheck, check_dimension, check_encoder, check_scores, looks_like
 from .evidence import ENOUGH, Indication, by_captions_of_index, by_exact_search, by_pairs_of_memory, cosine_of
 from .judgments import Clicks, Grades, Judgments, read_run
 from .marks import Marks
@@ -92,8 +92,8 @@ class Comparison:
         check: whether it is of this encoder.
         target: what the queries were refined for, by modality.
         times: seconds of ``embed`` and ``refine`` for one query, each several times.
-        scores: plain and refined, and on one scale; None where only rankings are known, nothing was found, or Euclid's
-            distances of vectors of other norms than 1 tell no cosines.
+        scores: plain and refined, and on one scale; None where only rankings are known, nothing was found, or scores
+            are no cosines: above 1, or Euclid's distances of vectors of other norms than 1.
         compressed: what compressing the index would cost; None where nobody asked.
         exactness: of the index; None where it was not measured, and ``no_exactness`` says why.
         judged: against judgments; None without any.
@@ -193,18 +193,18 @@ def compare(
     )
     moved = np.where(refined.refined, refined.moved, 0.0).astype(np.float64)
     presence = None if refined.presence is None else refined.presence.astype(np.float64)
-    told = described.metric != "euclid" or check.of_norm_one  # whether scores are cosines
+    check = check_scores(check, described, rankings.hits["plain"])
     known = _Known.of(log, rankings, asked, _held(index, described, asked.judgments))
     sample = np.random.default_rng(asked.how.seed).permutation(len(log.queries))[:EXACT]
     exactness, problem = _exactness(index, described, vectors, asked.how, np.sort(sample), log.queries)
     evidence = known.evidence or (
         _words(reco, index, described, log, refined, rankings, target, asked)
-        if told
+        if check.tells
         else by_captions_of_index(log.queries, rankings, asked.how.k)
     )
     gain = by_exact_search(log.queries, exactness, known.grades, asked.how)
     exact = None if gain is None or exactness is None else (gain, exactness.refined)
-    scores = measure_scores(refined, rankings.hits, described, _pages(index), asked.cut) if told else None
+    scores = measure_scores(refined, rankings.hits, described, _pages(index), asked.cut) if check.tells else None
     cost = None
     if asked.compress:
         cost = measure_compression(_pages(index), vectors, asked.how.k, known.grades, described.metric)

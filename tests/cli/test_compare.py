@@ -18,6 +18,7 @@ from reco_plugin.compare import FunctionIndex
 from reco_plugin.engines import IndexHit
 
 vectors = np.random.default_rng(0).normal(size=(24, 128))
+vectors /= np.linalg.norm(vectors, axis=1, keepdims=True)
 
 
 def search(question):
@@ -37,6 +38,7 @@ class Lazy:
 
 lazy = Lazy()
 farthest = lambda question: search(question)[::-1]
+long = lambda question: [IndexHit(hit.id, 10 * hit.score, hit.text) for hit in search(question)]
 
 
 def fails(question):
@@ -82,6 +84,13 @@ def test_scores_of_numpy_and_more_hits_than_asked_for_are_taken(shop, ask):
     assert [len(row["plain"]) for row in rows] == [5, 5]
 
 
+def test_scores_above_one_are_not_shown_as_cosines(shop, ask):
+    told = ask("compare", "--function", "shop.py:long", "--queries", "queries.txt", "-k", 5)
+    assert told.get("scores") is None
+    assert told["index_check"]["said"].startswith("not checked: it shows no documents; its scores reach ")
+    assert "so they are no cosines" in told["index_check"]["said"]
+
+
 @pytest.mark.parametrize(
     ("function", "says"),
     [
@@ -93,7 +102,7 @@ def test_scores_of_numpy_and_more_hits_than_asked_for_are_taken(shop, ask):
         ("broken.py:search", "the file cannot be run: ModuleNotFoundError: No module named 'nowhere'"),
         ("leaves.py:search", "the file cannot be run: SystemExit: 0"),
         ("shop.py:farthest", "the best hit comes first, with the cosine as score, which is 1 - distance"),
-        ("shop.py:fails", r"shop.py:fails failed: KeyError: 'clip' (shop.py, line 35)"),
+        ("shop.py:fails", r"shop.py:fails failed: KeyError: 'clip' (shop.py, line 37)"),
         ("shop.py:pairs", "gave ('p1', 0.5): it must give IndexHits"),
         ("shop.py:bare", "a finite number as score"),
     ],
