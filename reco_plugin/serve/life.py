@@ -34,7 +34,7 @@ from .pool import Pool, Work
 from .routes import PROBES, routed
 from .schemas import most_items
 from .settings import ServeSettings
-from .wire import SMALL, BodyRefused
+from .wire import SMALL, BodyRefused, is_form
 
 if TYPE_CHECKING:
     from .metrics import Metrics
@@ -142,8 +142,7 @@ class Life:
         declared = sent.get(b"content-length", b"0")
         self._declared = int(declared) if declared.isdigit() else 0
         self._waits_for_us = b"expect" in sent  # the client sends the body only when it is read
-        is_form = sent.get(b"content-type", b"").startswith(b"multipart/form-data")
-        self._most = self._declared * (1 if is_form else 2) if self._declared > SMALL else 0  # to be reserved
+        self._most = self._declared * (1 if is_form(sent) else 2) if self._declared > SMALL else 0  # to be reserved
         self._is_large, self._spare = False, 0  # whether it has a reservation; of it, what is not taken
         self._until = asyncio.get_running_loop().time() + lives.limits.body_timeout_s
         self._seen, self._more = 0, True  # of the body

@@ -10,7 +10,7 @@ from __future__ import annotations
 import asyncio
 import json
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from typing import TYPE_CHECKING, Any, TypeVar
 
 import numpy as np
@@ -55,7 +55,7 @@ class JsonRequest(Request):
 
     def __init__(self, scope: Scope, receive: Receive) -> None:
         sent = dict(scope["headers"])
-        if b"origin" not in sent and not sent.get(b"content-type", b"").startswith(b"multipart/form-data"):
+        if b"origin" not in sent and not is_form(sent):
             headers = [header for header in scope["headers"] if header[0] != b"content-type"]
             scope = {**scope, "headers": [*headers, (b"content-type", b"application/json")]}
         super().__init__(scope, receive)
@@ -113,6 +113,15 @@ async def read(request: Request, kind: type[Checked]) -> Checked:
     finally:
         whole.clear()
         life.give_back()
+
+
+def is_form(sent: Mapping[bytes, bytes]) -> bool:
+    """Whether a body is a form with files, by the headers that were sent; their case says nothing.
+
+    >>> is_form({b"content-type": b"Multipart/Form-Data; boundary=x"})
+    True
+    """
+    return sent.get(b"content-type", b"").lower().startswith(b"multipart/form-data")
 
 
 def _is_json(request: Request) -> bool:

@@ -58,6 +58,9 @@ def test_texts_are_refined_and_images_are_not(client: TestClient, filled: Reco, 
     assert found.status_code == 200, found.text
     assert found.headers["x-reco-refined"] == "true"
     assert np.allclose(vector(found.json()), filled.embed_texts([TEXT])[0], atol=1e-5)
+    sent = found.request.headers["content-type"].replace("multipart/form-data", "Multipart/Form-Data")
+    again = client.post("/predict", content=found.request.read(), headers={"content-type": sent})
+    assert again.json() == found.json()
     found = client.post("/predict", data=entries("visual"), files={"image": ("blob", image)})
     assert found.headers["x-reco-refined"] == "false"
     assert np.allclose(vector(found.json()), filled.embed_images([image], refine=False)[0], atol=1e-5)
