@@ -6,6 +6,7 @@ No system of today has OpenSSL 1.1; a wheel of psycopg2 carries it. ``python -m 
 
 from __future__ import annotations
 
+import argparse
 import platform
 import subprocess
 import sys
@@ -100,6 +101,7 @@ def started(*, wait_s: float = 30) -> Iterator[int]:
 
 def main() -> None:
     """Run a server until it is interrupted."""
+    argparse.ArgumentParser(description=__doc__).parse_args()
     try:
         with started() as port:
             print(f"Redis {VERSION}: redis://127.0.0.1:{port}", flush=True)

@@ -7,6 +7,7 @@ Modules are not on Maven: ``llm``, by which Solr asks the service itself, is not
 
 from __future__ import annotations
 
+import argparse
 import subprocess
 import sys
 import tempfile
@@ -97,6 +98,7 @@ def started(vectors: str, *, wait_s: float = 120) -> Iterator[str]:
 
 def main() -> None:
     """Run a server until it is interrupted."""
+    argparse.ArgumentParser(description=__doc__).parse_args()
     field = '<fieldType name="clip" class="solr.DenseVectorField" vectorDimension="512" similarityFunction="cosine"/>'
     try:
         with started(f'{field}<field name="clip" type="clip" stored="false"/>') as url:

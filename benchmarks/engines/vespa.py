@@ -9,6 +9,7 @@ What is not: ``Exact.java`` compares each document with the query, by the closen
 
 from __future__ import annotations
 
+import argparse
 import json
 import os
 import subprocess
@@ -136,8 +137,11 @@ def started(
 
 
 if __name__ == "__main__":
+    words = argparse.ArgumentParser(description=__doc__)
+    words.add_argument("documents", type=Path, metavar="DOCUMENTS.json")
+    given = words.parse_args()
     try:
-        with started(json.loads(Path(sys.argv[1]).read_text(encoding="utf-8"))) as where:
+        with started(json.loads(given.documents.read_text(encoding="utf-8"))) as where:
             print(f"Vespa {VERSION}: {where}", flush=True)
             while True:
                 time.sleep(3600)

@@ -5,6 +5,7 @@
 
 from __future__ import annotations
 
+import argparse
 import os
 import shutil
 import subprocess
@@ -128,6 +129,7 @@ def _await(url: str, process: subprocess.Popen[bytes], log: Path, wait_s: float)
 
 
 if __name__ == "__main__":
+    argparse.ArgumentParser(description=__doc__).parse_args()
     try:
         build()
     except NotHere as reason:

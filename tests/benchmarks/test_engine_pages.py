@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import runpy
 import subprocess
 from pathlib import Path
 
@@ -75,3 +76,14 @@ def test_the_loss_is_of_the_worse_half_and_rows_of_others_stay(tmp_path: Path) -
     assert "| 33.0 | 33.5 |" in page
     assert "| 31.0 | 33.5 |" in page
     assert "| An engine 1.2 | leave | switch | 42.2 | 59.1 |" in page
+
+
+@pytest.mark.filterwarnings("ignore:.*found in sys.modules")
+@pytest.mark.parametrize("name", ["redis", "solr", "vespa", "weaviate"])
+def test_who_asks_for_help_starts_and_builds_nothing(name, monkeypatch, capsys):
+    monkeypatch.setattr("sys.argv", [name, "--help"])
+    monkeypatch.setattr(subprocess, "Popen", None)
+    with pytest.raises(SystemExit) as ended:
+        runpy.run_module(f"benchmarks.engines.{name}", run_name="__main__")
+    assert ended.value.code == 0
+    assert f"python -m benchmarks.engines.{name}" in " ".join(capsys.readouterr().out.split())
