@@ -89,7 +89,7 @@ def test_it_holds_the_package_its_types_and_the_model_as_it_is(wheel: Path, mode
     assert {name.partition("/")[0] for name in names} == {"reco_plugin", info}
     assert "reco_plugin/py.typed" in names
     assert stored == {str(path.relative_to(model)): path.read_bytes() for path in model.rglob("*") if path.is_file()}
-    assert wheel.stat().st_size < 20_000_000
+    assert wheel.stat().st_size < 21_000_000  # 16 MB of them drawings
     for line in ("Classifier: Typing :: Typed", "License-Expression: Apache-2.0", "Author: ", "Keywords: "):
         assert f"\n{line}" in metadata
 

@@ -165,10 +165,8 @@ def looks_like(reco: Reco, texts: Vectors, top: npt.NDArray[np.float64]) -> Targ
 
 def _unknown(stored: list[Vectors], texts: Mapping[int, Vectors], some: Sequence[Document]) -> str:
     """What can be said without pictures: whether captions find their own document among these by more than chance."""
-    if not some:
-        return "not checked: it shows no documents"
     if not any(document.image for document in some) and not texts:
-        return "not checked: the address names neither image= nor text=, or the documents have none"
+        return "not checked: no picture and no caption of a document is known (an address names them: image=, text=)"
     unread = "no picture could be read" if any(document.image for document in some) else "the address names no image="
     if len(texts) < 8:
         return f"not checked to be of this encoder: {unread}"

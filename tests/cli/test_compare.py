@@ -87,7 +87,8 @@ def test_scores_of_numpy_and_more_hits_than_asked_for_are_taken(shop, ask):
 def test_scores_above_one_are_not_shown_as_cosines(shop, ask):
     told = ask("compare", "--function", "shop.py:long", "--queries", "queries.txt", "-k", 5)
     assert told.get("scores") is None
-    assert told["index_check"]["said"].startswith("not checked: it shows no documents; its scores reach ")
+    assert told["index_check"]["said"].startswith("not checked: no picture and no caption of a document is known")
+    assert "; its scores reach " in told["index_check"]["said"]
     assert "so they are no cosines" in told["index_check"]["said"]
 
 

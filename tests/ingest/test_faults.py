@@ -56,11 +56,11 @@ def test_an_encoder_that_fails_stops_all_stages(
     source, calls, before = write_catalogue(), [], our_threads()
     images = shop.encoder.images
 
-    def fails_at_the_third(batch: Any) -> Any:
+    def fails_at_the_third(batch: Any, progress: Any = None) -> Any:
         calls.append(len(batch))
         if len(calls) == 3:
             raise SessionError("the encoder fell over")
-        return images(batch)
+        return images(batch, progress)
 
     monkeypatch.setattr(shop.encoder, "images", fails_at_the_third)
     with pytest.raises(SessionError, match="fell over"):

@@ -153,7 +153,7 @@ def test_an_index_without_pictures_and_captions_is_said_to_be_unchecked(shop, tm
     told = json.loads(run(shop, tmp_path, "--json", fields="").stdout)
     assert told["index_check"] == {
         "target": None,
-        "said": "not checked: the address names neither image= nor text=, or the documents have none",
+        "said": "not checked: no picture and no caption of a document is known (an address names them: image=, text=)",
     }
     assert told["verdict"]["decision"] == "leave"
 
