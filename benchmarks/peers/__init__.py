@@ -1,6 +1,6 @@
 """This service beside others that serve the same weights: rates, latencies, processor time and memory of each.
 
-    python -m benchmarks.peers                              all tables, printed; under half an hour on two cores
+    python -m benchmarks.peers                              all tables, printed; a quarter of an hour on two cores
     python -m benchmarks.peers --quick                      fewer callers, one short round: some minutes
     python -m benchmarks.peers text --docs docs/measurements    one table, into peers.md and peers.json there
 
