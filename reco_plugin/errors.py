@@ -28,6 +28,7 @@
 
 from __future__ import annotations
 
+import pickle
 from collections.abc import Iterator
 from contextlib import contextmanager
 from importlib import import_module
@@ -173,3 +174,12 @@ class MemoryLocked(MemoryStoreError):
 
 class FingerprintMismatch(MemoryStoreError):
     """The memory was built by another encoder or preprocessing than the model in use."""
+
+
+def as_sent(error: Exception) -> Exception:
+    """The error, or one of its message where it cannot be sent to another process."""
+    try:
+        pickle.loads(pickle.dumps(error))  # noqa: S301 - our own
+    except Exception:
+        return RuntimeError(f"{type(error).__name__}: {error}")
+    return error

@@ -28,7 +28,7 @@ import numpy as np
 import numpy.typing as npt
 
 from ..config import environment
-from ..errors import LearningDied, RecoError
+from ..errors import LearningDied, RecoError, as_sent
 from ..memory import Header, Memory
 from ..types import Neighbours, Payload, Records, Search
 from . import Calibration
@@ -227,7 +227,7 @@ class _Answers:
             own = getattr(self, f"_{what}", None)
             return True, (own or getattr(self._store, what))(*given)
         except RecoError as error:
-            return False, _as_sent(error)
+            return False, as_sent(error)
 
     def _header(self) -> Header:
         return replace(self._store.header, said={})  # which nobody learns from, and may be much
@@ -321,7 +321,7 @@ def work() -> None:
         learned = learn_noted(cast(Memory, _AskedMemory(line)), k, lambda steps: line.send("progress", steps))
         line.send("learned", learned)
     except Exception as error:
-        line.send("failed", _as_sent(error))
+        line.send("failed", as_sent(error))
     line.take()  # until it is killed, or the pipe closes
 
 
@@ -333,12 +333,3 @@ def stand_back() -> None:
             os.sched_setscheduler(0, os.SCHED_BATCH, os.sched_param(0))
         with suppress(OSError):
             Path("/proc/self/oom_score_adj").write_text("1000", encoding="ascii")
-
-
-def _as_sent(error: Exception) -> Exception:
-    """The error, or one of its message where it cannot be sent."""
-    try:
-        pickle.loads(pickle.dumps(error))  # noqa: S301 - our own
-    except Exception:
-        return RuntimeError(f"{type(error).__name__}: {error}")
-    return error

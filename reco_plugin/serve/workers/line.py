@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import logging
-import pickle
 import threading
 import time
 from collections.abc import Callable, Mapping
@@ -11,7 +10,7 @@ from contextlib import suppress
 from multiprocessing.connection import Client, Connection, Listener
 from typing import Any
 
-from ...errors import MemoryUnavailable
+from ...errors import MemoryUnavailable, as_sent
 from ..logs import LOGGER
 
 log = logging.getLogger(LOGGER)
@@ -95,16 +94,8 @@ class Answering:
                 try:
                     done, told = True, self._functions[what](*given)
                 except Exception as error:
-                    done, told = False, _as_sent(error)
+                    done, told = False, as_sent(error)
+                    if told is not error:
+                        log.exception("an error of the memory cannot be told to a worker as it is")
                 connection.send((done, told))
                 del given, told  # not while it waits for the next call
-
-
-def _as_sent(error: Exception) -> Exception:
-    """The error, if it can be sent; what led to it stays here."""
-    try:
-        pickle.loads(pickle.dumps(error))  # noqa: S301 - our own
-    except Exception:
-        log.exception("an error of the memory cannot be told to a worker as it is")
-        return RuntimeError(f"{type(error).__name__}: {error}")
-    return error
