@@ -9,14 +9,22 @@ Searches by vectors and texts, filters, mappings and scans are the core's. It ta
 from __future__ import annotations
 
 import subprocess
-import sys
 import tempfile
-import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-from .opensearch import DESCRIPTOR, LOGGING, ROOT, NotHere, await_node, fetch_artifacts, free_port, need, other_user
+from .opensearch import (
+    DESCRIPTOR,
+    LOGGING,
+    ROOT,
+    await_node,
+    fetch_artifacts,
+    free_port,
+    keep,
+    need,
+    other_user,
+)
 
 VERSION = "8.12.2"
 HOME = ROOT / ".cache" / "engines" / f"elasticsearch-{VERSION}"
@@ -138,12 +146,4 @@ def _command(folder: Path, home: Path, heap: str) -> list[str]:
 
 
 if __name__ == "__main__":
-    try:
-        with started() as where:
-            print(f"Elasticsearch {VERSION}: {where}", flush=True)
-            while True:
-                time.sleep(3600)
-    except KeyboardInterrupt:
-        pass
-    except NotHere as reason:
-        sys.exit(str(reason))
+    keep(started(), lambda where: f"Elasticsearch {VERSION}: {where}")

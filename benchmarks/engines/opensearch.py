@@ -19,10 +19,12 @@ import time
 import urllib.error
 import urllib.request
 import zipfile
-from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import AbstractContextManager, contextmanager
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
+
+T = TypeVar("T")
 
 ROOT = Path(__file__).resolve().parents[2]
 VERSION = "2.19.1"
@@ -248,17 +250,22 @@ def free_port() -> int:
         return int(taken.getsockname()[1])
 
 
-def main() -> None:
-    """Run a node until it is interrupted."""
+def keep(server: AbstractContextManager[T], told: Callable[[T], str]) -> None:
+    """Run a server until it is interrupted, and say where it is."""
     try:
-        with started() as url:
-            print(f"OpenSearch {VERSION}: {url}", flush=True)
+        with server as where:
+            print(told(where), flush=True)
             while True:
                 time.sleep(3600)
     except KeyboardInterrupt:
         pass
     except NotHere as reason:
         sys.exit(str(reason))
+
+
+def main() -> None:
+    """Run a node until it is interrupted."""
+    keep(started(), lambda url: f"OpenSearch {VERSION}: {url}")
 
 
 if __name__ == "__main__":

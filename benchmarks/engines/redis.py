@@ -17,7 +17,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-from .opensearch import FETCH_S, ROOT, NotHere, free_port
+from .opensearch import FETCH_S, ROOT, NotHere, free_port, keep
 
 VERSION = "7.4.1"  # of Redis; its query engine is RediSearch 2.10.5
 HOME = ROOT / ".cache" / "engines" / f"redis-{VERSION}"
@@ -102,15 +102,7 @@ def started(*, wait_s: float = 30) -> Iterator[int]:
 def main() -> None:
     """Run a server until it is interrupted."""
     argparse.ArgumentParser(description=__doc__).parse_args()
-    try:
-        with started() as port:
-            print(f"Redis {VERSION}: redis://127.0.0.1:{port}", flush=True)
-            while True:
-                time.sleep(3600)
-    except KeyboardInterrupt:
-        pass
-    except NotHere as reason:
-        sys.exit(str(reason))
+    keep(started(), lambda port: f"Redis {VERSION}: redis://127.0.0.1:{port}")
 
 
 if __name__ == "__main__":

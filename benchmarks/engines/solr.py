@@ -9,14 +9,12 @@ from __future__ import annotations
 
 import argparse
 import subprocess
-import sys
 import tempfile
-import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-from .opensearch import ROOT, NotHere, await_node, fetch_artifacts, free_port, need
+from .opensearch import ROOT, await_node, fetch_artifacts, free_port, keep, need
 
 VERSION = "9.10.1"
 HOME = ROOT / ".cache" / "engines" / f"solr-{VERSION}"
@@ -100,15 +98,8 @@ def main() -> None:
     """Run a server until it is interrupted."""
     argparse.ArgumentParser(description=__doc__).parse_args()
     field = '<fieldType name="clip" class="solr.DenseVectorField" vectorDimension="512" similarityFunction="cosine"/>'
-    try:
-        with started(f'{field}<field name="clip" type="clip" stored="false"/>') as url:
-            print(f"Solr {VERSION}: {url}", flush=True)
-            while True:
-                time.sleep(3600)
-    except KeyboardInterrupt:
-        pass
-    except NotHere as reason:
-        sys.exit(str(reason))
+    schema = f'{field}<field name="clip" type="clip" stored="false"/>'
+    keep(started(schema), lambda url: f"Solr {VERSION}: {url}")
 
 
 if __name__ == "__main__":

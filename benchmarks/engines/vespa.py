@@ -13,15 +13,13 @@ import argparse
 import json
 import os
 import subprocess
-import sys
 import tempfile
-import time
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-from .opensearch import ROOT, NotHere, await_node, fetch_artifacts, free_port, need
+from .opensearch import ROOT, await_node, fetch_artifacts, free_port, keep, need
 
 VERSION = "8.700.24"
 HOME = ROOT / ".cache" / "engines" / f"vespa-{VERSION}"
@@ -140,12 +138,5 @@ if __name__ == "__main__":
     words = argparse.ArgumentParser(description=__doc__)
     words.add_argument("documents", type=Path, metavar="DOCUMENTS.json")
     given = words.parse_args()
-    try:
-        with started(json.loads(given.documents.read_text(encoding="utf-8"))) as where:
-            print(f"Vespa {VERSION}: {where}", flush=True)
-            while True:
-                time.sleep(3600)
-    except KeyboardInterrupt:
-        pass
-    except NotHere as reason:
-        sys.exit(str(reason))
+    stored = json.loads(given.documents.read_text(encoding="utf-8"))
+    keep(started(stored), lambda where: f"Vespa {VERSION}: {where}")
