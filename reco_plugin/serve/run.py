@@ -90,7 +90,7 @@ def _another_address(number: int | None) -> str:
 
 
 def run(settings: ServeSettings, reco: Reco, member: Member | None = None) -> None:
-    """Serve until SIGINT or SIGTERM; requests in flight are answered first.
+    """Serve until SIGINT, SIGTERM or SIGHUP; requests in flight are answered first.
 
     Args:
         settings: of the service, or the share of a worker.
@@ -103,6 +103,7 @@ def run(settings: ServeSettings, reco: Reco, member: Member | None = None) -> No
     _allow_open_files(settings.max_connections + PROBE_CONNECTIONS + _OTHER_FILES)
     # uvicorn raises the signal again at its end, which would end the process before the memory is closed
     signal.signal(signal.SIGTERM, lambda *_: None)
+    end_on_hang_up()
     # against DNS rebinding: a web page whose name resolves to 127.0.0.1 could read answers
     hosts = settings.allowed_hosts if settings.allowed_hosts or is_loopback(settings.host) else None
     if member is None:
@@ -114,6 +115,12 @@ def run(settings: ServeSettings, reco: Reco, member: Member | None = None) -> No
         server.run(None if member is None else member.listen())
     if not server.started:
         sys.exit(_NOT_STARTED)
+
+
+def end_on_hang_up() -> None:
+    """Take SIGHUP, of a terminal that closes, for SIGTERM; what `nohup` started goes on."""
+    if hasattr(signal, "SIGHUP") and signal.getsignal(signal.SIGHUP) == signal.SIG_DFL:
+        signal.signal(signal.SIGHUP, lambda *_: signal.raise_signal(signal.SIGTERM))
 
 
 def warn_of_open_door(settings: ServeSettings) -> None:

@@ -15,6 +15,9 @@ import httpx
 import pytest
 from live_service import wait_until
 
+from reco_plugin.serve.note import NAME
+from reco_plugin.serve.run import end_on_hang_up
+
 from .test_core_run import environment, process
 
 ASK = {"json": {"model": "clip", "input": ["a red fox"]}}
@@ -61,6 +64,30 @@ def test_where_nobody_asks_it_ends_at_once(tmp_path, model, sent):
         ready(running, url)
         running.send_signal(sent)
         assert running.wait(30) == 0
+
+
+@pytest.mark.skipif(not hasattr(signal, "SIGHUP"), reason="this system has no SIGHUP")
+def test_a_terminal_that_closes_ends_it_as_sigterm_does(tmp_path, model):
+    """It was killed, and left its note of ownership in the memory's folder."""
+    with process(tmp_path, model) as (running, url), httpx.Client() as kept:
+        ready(running, url)
+        assert "connection" not in kept.post(f"{url}/v1/embeddings", **ASK).headers
+        assert (tmp_path / "memory" / NAME).exists()
+        running.send_signal(signal.SIGHUP)
+        wait_until(lambda: httpx.get(f"{url}/readyz").status_code == 503)
+        assert kept.post(f"{url}/v1/embeddings", **ASK).headers["connection"] == "close"
+        assert running.wait(60) == 0
+    assert not (tmp_path / "memory" / NAME).exists()
+
+
+@pytest.mark.skipif(not hasattr(signal, "SIGHUP"), reason="this system has no SIGHUP")
+def test_what_nohup_started_outlives_its_terminal():
+    ignored, said = signal.signal(signal.SIGHUP, signal.SIG_IGN), signal.getsignal(signal.SIGHUP)
+    try:
+        end_on_hang_up()
+        assert signal.getsignal(signal.SIGHUP) is said
+    finally:
+        signal.signal(signal.SIGHUP, ignored)
 
 
 def test_a_person_who_presses_ctrl_c_does_not_wait_for_callers(tmp_path, model):

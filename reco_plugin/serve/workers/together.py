@@ -33,7 +33,7 @@ from ...sessions.opening import check_settings
 from ..health import HOPELESS
 from ..logs import LOGGER, log_to_stderr
 from ..note import Note
-from ..run import DOOR, PLACE, check_address, places, remove_abandoned, shown_url, warn_of_open_door
+from ..run import DOOR, PLACE, check_address, end_on_hang_up, places, remove_abandoned, shown_url, warn_of_open_door
 from ..settings import ServeSettings
 from .line import Answering
 from .owner import Owner
@@ -86,7 +86,7 @@ def share_of(settings: ServeSettings, workers: int) -> ServeSettings:
 
 
 def serve_together(settings: Settings, serve: ServeSettings, workers: int) -> None:
-    """Serve by several processes until SIGINT or SIGTERM; requests in flight are answered first.
+    """Serve by several processes until SIGINT, SIGTERM or SIGHUP; requests in flight are answered first.
 
     Raises:
         ConfigError: this system does not give connections to one of several processes; or the page's index is a folder.
@@ -155,6 +155,7 @@ class _Crew:
         """Start them, and return when they have ended after a signal; exits where they cannot serve at all."""
         for sent in (signal.SIGTERM, signal.SIGINT):
             signal.signal(sent, self._note)
+        end_on_hang_up()
         answering = Answering(self._job.line, self._owner.functions())
         host, port = self._job.places[0][1][:2]
         url = shown_url(host, port)
