@@ -6,19 +6,20 @@ import threading
 import uuid
 import warnings
 from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import Any
 
 import numpy as np
 
-from .calibration.feedback import MOST, Feedback, Opinion
+from .calibration.feedback import MOST, Feedback, Opinion, unreadable
 from .encode import Encoder
 from .errors import ConfigError, InputError
 from .memory import Header, Memory
-from .memory.said import SaidRecord
+from .memory.said import SaidRecord, pack_said
 from .types import MODALITIES, ImageInput, Modality, Records, Vectors, other
-from .values import check_choice, check_vectors, is_unicode, show
+from .values import check_choice, check_vectors, counted, is_unicode, show
 
 _LONGEST = 200
 """Characters of the name of who said something."""
@@ -93,24 +94,51 @@ def check_number(opinions: int) -> None:
 
 
 def opinions_of(memory: Memory) -> tuple[Opinion, ...]:
-    """What is said of a memory now, oldest first.
-
-    Raises:
-        ConfigError: it is damaged, or of a newer version.
-    """
+    """What is said of a memory now, oldest first, without what is damaged or of a newer version."""
     return heard(memory.look()).opinions
 
 
 def heard(header: Header) -> Feedback:
-    """What a header holds of what people said, read.
+    """What a header holds of what people said, read, without what is damaged or of a newer version.
 
     Of two on one query and answer, stored by two processes in the same moment, the later one counts.
-
-    Raises:
-        ConfigError: it is damaged, or of a newer version.
     """
     latest = {_meant(one): name for name, one in header.said.items()}
-    return Feedback.from_records([header.said[name] for name in latest.values()], header.fingerprint.dimension)
+    return _read_whole([header.said[name] for name in latest.values()], header.fingerprint.dimension)
+
+
+def unread_in(header: Header) -> dict[str, str]:
+    """Id -> why, of what people said and cannot be read: it is damaged, or of a newer version."""
+    return unreadable(header.said.values(), header.fingerprint.dimension)
+
+
+def say_unread(unread: Mapping[str, str]) -> str:
+    """How many opinions cannot be read, and why the first of them; empty where all can.
+
+    >>> say_unread({"line 3": "its feedback is damaged"})
+    "1 opinion cannot be read, 'line 3': its feedback is damaged"
+    """
+    if not unread:
+        return ""
+    name, why = next(iter(unread.items()))
+    return f"{counted(len(unread), 'opinion')} cannot be read, {show(name)}: {why}"
+
+
+def pack_heard(header: Header) -> dict[str, Any]:
+    """What people said, as a service tells it, see :func:`.said.unpack_said`; of what cannot be read, only why."""
+    unread = unread_in(header)
+    whole = [one for name, one in header.said.items() if name not in unread]
+    left = [
+        {"id": name, "format": header.said[name].get("format", -1), "why": header.said[name].get("why", why)}
+        for name, why in unread.items()
+    ]
+    return pack_said(whole, left)
+
+
+def _read_whole(records: Sequence[SaidRecord], dimension: int) -> Feedback:
+    """Those that can be read."""
+    unread = unreadable(records, dimension)
+    return Feedback.from_records([one for one in records if one["id"] not in unread], dimension)
 
 
 class Hearing:
@@ -122,6 +150,8 @@ class Hearing:
         self._names: list[str] = []
         self._meant = set[Any]()  # the queries and answers of what was read
         self._feedback: Feedback | None = None
+        self.unread: Mapping[str, str] = {}
+        """Id -> why, of what cannot be read."""
 
     def read(self, header: Header) -> Feedback:
         """See :func:`heard`."""
@@ -137,19 +167,20 @@ class Hearing:
             fresh = [header.said[name] for name in names[len(self._names) :]]
             meant = {_meant(one) for one in fresh}
             if len(meant) == len(fresh) and not meant & self._meant:
-                grown = before.grown(fresh)
-                self._names = names
-                self._meant |= meant
-                return grown
+                with suppress(ConfigError):  # one of them cannot be read
+                    grown = before.grown(fresh)
+                    self._names = names
+                    self._meant |= meant
+                    return grown
         self._names, self._meant = [], set()
-        feedback = heard(header)
+        feedback, self.unread = heard(header), unread_in(header)
         self._names, self._meant = names, {_meant(one) for one in header.said.values()}
         return feedback
 
 
 def _meant(one: SaidRecord) -> tuple[Any, ...]:
     """The query and the answer that something was said of."""
-    return one.get("modality"), one.get("query"), one.get("answer"), one.get("format")
+    return one.get("modality"), one.get("query", one["id"]), one.get("answer"), one.get("format")
 
 
 def withdraw(memory: Memory, ids: Sequence[str] | None) -> int:
@@ -162,30 +193,36 @@ def withdraw(memory: Memory, ids: Sequence[str] | None) -> int:
 
 
 def bring_over(before: Header, memory: Memory) -> None:
-    """Add to a memory what was said of the version before, and is not known there; nothing where it is damaged."""
+    """Add to a memory what was said of the version before, and is not known there, but for what is damaged."""
     if not before.said:
         return
     try:
-        add_said(memory, list(before.said.values()))
-    except (ConfigError, InputError) as error:
+        _, unread = add_said(memory, list(before.said.values()))
+    except InputError as error:
         warnings.warn(f"what was said of the version before is left there: {error}", stacklevel=2)
+    else:
+        if unread:
+            warnings.warn(f"of the version before, {say_unread(unread)}; it is left there", stacklevel=2)
 
 
-def add_said(memory: Memory, said: Sequence[SaidRecord]) -> int:
-    """Add opinions of another memory, as it stores them, whose ids are not known; returns how many there are then.
+def add_said(memory: Memory, said: Sequence[SaidRecord]) -> tuple[int, dict[str, str]]:
+    """Add opinions of another memory, as it stores them, whose ids are not known.
+
+    Returns:
+        How many there are then, and id -> why of those that cannot be read, which are left out.
 
     Raises:
-        ConfigError: what is stored here or there is damaged, or of a newer version.
         InputError: there are more than a memory keeps.
     """
     header = memory.look()
-    there, told = heard(header), Feedback.from_records(said, header.fingerprint.dimension)
+    dimension = header.fingerprint.dimension
+    there, told = heard(header), _read_whole(said, dimension)
     kept = {one.id for one in within_limit(there.merged(told)).opinions}
     added = [one for one in said if one["id"] in kept and one["id"] not in header.said]
-    gone = [name for name in header.said if name not in kept]
+    gone = [name for name in header.said if name not in kept | set(unread_in(header))]
     if added or gone:
         memory.change_said(added, gone)
-    return len(kept)
+    return len(kept), unreadable(said, dimension)
 
 
 def _pairs_of(said: Sequence[Said], memory: Memory) -> dict[str, Records]:

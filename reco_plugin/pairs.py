@@ -21,7 +21,7 @@ from .errors import ConfigError, FingerprintMismatch, InputError
 from .memory import Header, LazyMemory, Memory
 from .memory.checks import check_pair
 from .memory.said import SaidRecord
-from .opinions import Hearing, Said, bring_over, check_number, read_said, withdraw
+from .opinions import Hearing, Said, bring_over, check_number, read_said, say_unread, withdraw
 from .types import Filter, ImageInput, Modality, Neighbours, Pair, Records, Search, Vectors
 from .values import check_vectors, show
 
@@ -222,17 +222,14 @@ class PairMemory:
                 before = self._hearing.read(header)
                 counting = {one.id for one in before.opinions}.difference(before.overruled(newer))
                 check_number(len(counting) + len(newer))
-                self.store.change_said(newer.to_records(), [name for name in header.said if name not in counting])
+                left = counting.union(self._hearing.unread)
+                self.store.change_said(newer.to_records(), [name for name in header.said if name not in left])
         finally:
             self._count_change()
 
     @property
     def opinions(self) -> tuple[Opinion, ...]:
-        """All that was said, oldest first.
-
-        Raises:
-            ConfigError: it is damaged, or of a newer version.
-        """
+        """All that was said, oldest first, without what is damaged or of a newer version."""
         return self._hearing.read(self.store.look()).opinions
 
     @property
@@ -333,12 +330,13 @@ class PairMemory:
             return None
 
     def _read_feedback(self, header: Header) -> Feedback | None:
-        """What people said; None where nobody did, or where it cannot be read, with a warning."""
-        try:
-            return self._hearing.read(header) if header.said else None
-        except ConfigError as error:
-            warnings.warn(f"queries move as if nobody had said anything: {error}", stacklevel=6)
+        """What people said; None where nobody did. A warning tells what cannot be read."""
+        if not header.said:
             return None
+        feedback = self._hearing.read(header)
+        if told := say_unread(self._hearing.unread):
+            warnings.warn(f"queries move without some of what people said: {told}", stacklevel=6)
+        return feedback
 
     def _store(
         self,

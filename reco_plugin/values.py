@@ -240,6 +240,15 @@ def in_words(said: str) -> str:
     return words.get(said, said.replace("Input should be", "must be"))
 
 
+def counted(number: int, one: str, many: str = "") -> str:
+    """A number and what it counts, for a sentence; ``many`` where it is not ``one`` with an s.
+
+    >>> counted(1, "pair"), counted(1_200, "pair"), counted(1, "query", "queries"), counted(0, "has", "have")
+    ('1 pair', '1,200 pairs', '1 query', '0 have')
+    """
+    return f"{number:,} {one if number == 1 else many or f'{one}s'}"
+
+
 def show(value: object) -> str:
     """Any value for a message, shortened.
 

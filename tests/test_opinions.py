@@ -163,6 +163,6 @@ def test_another_version_of_a_memory_takes_it_over(known: Reco) -> None:
 def test_what_cannot_be_read_is_a_warning_and_queries_move_as_before(known: Reco, model: Path) -> None:
     moved = known.embed_texts(["a red circle"])
     known.memory.store.change_said([{"id": "x", "format": 99}], ())
-    with pytest.warns(UserWarning, match="as if nobody had said anything: its feedback has format 99"):
+    with pytest.warns(UserWarning, match="1 opinion cannot be read, 'x': its feedback has format 99"):
         again = Reco.open(model, memory=known.memory.location)
     assert np.array_equal(again.embed_texts(["a red circle"]), moved)

@@ -11,6 +11,7 @@ from __future__ import annotations
 import base64
 import time
 from collections.abc import Collection, Iterable, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, field
 from functools import cached_property
 
@@ -209,6 +210,20 @@ class Feedback:
         return Feedback((*self.opinions, *opinions), room.numbers[0, rows], room.numbers[1, rows], room)
 
 
+def unreadable(records: Collection[SaidRecord], dimension: int) -> dict[str, str]:
+    """Id -> why, of the records that cannot be read: they are damaged, or of another format."""
+    with suppress(ConfigError):  # of many at once, mostly
+        _read_records(records, dimension)
+        return {}
+    left = dict[str, str]()
+    for one in records:
+        try:
+            _read_records([one], dimension)
+        except ConfigError as error:
+            left[str(one["id"])] = str(error)
+    return left
+
+
 @dataclass
 class _Room:
     """Vectors (2, size, D) of queries and answers, the first ``used`` of which are filled and stay as they are."""
@@ -257,7 +272,7 @@ def _of_another_format(one: SaidRecord) -> str:
     found = one["format"]
     if isinstance(found, int) and found > FORMAT:
         return f"its feedback has format {found}, and this version reads {FORMAT}: upgrade reco-plugin"
-    return f"its feedback is damaged ({one['id']}: {one.get('why', f'format {found}')}): {_DROP}"
+    return f"its feedback is damaged ({one.get('why', f'format {found}')}): {_DROP}"
 
 
 @dataclass(frozen=True)

@@ -17,7 +17,7 @@ from ..config import Settings
 from ..errors import ConfigError, InputError, MemoryLocked
 from ..memory import Memory, memory_of
 from ..types import Fingerprint, Modality
-from ..values import strip_marks
+from ..values import counted, strip_marks
 from .memory_advise import advise_command
 from .memory_cutoff import cutoff_command
 from .memory_feedback import feedback_command, reject_command
@@ -72,8 +72,10 @@ def info_command(*, given: Given, as_json: JsonOption = False) -> None:
     lines = [f"{store.kind} memory at {store.location}: {count:,} pairs", f"encoder  {fingerprint}"]
     lines += _block("gate", calibration_lines(header.calibration, count))
     info["opinions"] = header.opinions
-    if header.opinions:
-        lines.append(f"feedback {header.opinions:,} opinions of people, see reco memory feedback")
+    if header.said:
+        damaged = len(header.said) - header.opinions
+        unread = f"; {damaged:,} more cannot be read" if damaged else ""
+        lines.append(f"feedback {counted(header.opinions, 'opinion')} of people{unread}, see reco memory feedback")
     small, learned = header.sizes
     info["bytes"] = {"header": small, "learned": learned}
     lines.append(f"header   {small:,} bytes; {learned:,} of what was learned lie beside it")

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Annotated, cast
 import typer
 
 from ..errors import InputError
+from ..values import counted
 from .service import KeyFileOption, ServiceOption, ServiceOptions, open_here_or_served, served_reco
 from .shared import Given, JsonOption, MemoryFlags, OpenOptions, on_one_line, reco_of, say, take_flags, takes
 
@@ -74,7 +75,11 @@ def feedback_command(
     given: Given,
     as_json: JsonOption = False,
 ) -> None:
-    """Show what people said about answers, oldest first, or forget some of it. Needs no model."""
+    """Show what people said about answers, oldest first, or forget some of it. Needs no model.
+
+    What cannot be read is told on stderr; forget it by its id, too.
+    """
+    from ..opinions import say_unread, unread_in
     from ..opinions import withdraw as forget
 
     via, asked = ServiceOptions(service, key_file), take_flags(MemoryFlags, given)
@@ -86,11 +91,14 @@ def feedback_command(
             if served is None:
                 gone = forget(store, ids)
             else:
-                gone = served.withdraw([one.id for one in served.opinions()] if ids is None else ids)
+                gone = served.withdraw([*store.header.said] if ids is None else ids)
             left = len(_told(store, served))
-            say({"withdrawn": gone, "opinions": left}, f"forgot {gone:,} opinions; {left:,} are left", as_json)
+            text = f"forgot {counted(gone, 'opinion')}; {counted(left, 'is', 'are')} left"
+            say({"withdrawn": gone, "opinions": left}, text, as_json)
             return
         said = _told(store, served)
+        if told := say_unread(unread_in(store.look())):
+            typer.echo(f"warning: {told}", err=True)
     say([asdict(one) for one in said], "\n".join(map(_line, said)) or "nobody has said anything", as_json)
 
 

@@ -15,6 +15,7 @@ from ..config import Settings
 from ..errors import ConfigError, InputError
 from ..memory import Memory
 from ..memory.opening import server_of
+from ..values import counted
 from .service import ServiceOptions, open_here_or_served
 from .shared import (
     CollectionOption,
@@ -57,13 +58,18 @@ def export_command(
     from ..data import write_pairs
     from ..memory.said import pack_said
     from ..memory.transfer import all_pairs
+    from ..opinions import say_unread, unread_in
 
     with keeps(f"nothing was written to {target}"), closing(take_flags(MemoryFlags, given).open()) as store:
-        told = pack_said(store.header.said.values())
+        header, unread = store.header, unread_in(store.header)
+        told = pack_said([one for name, one in header.said.items() if name not in unread])
         said = len(told.get("opinions", ()))
         written = write_pairs(target, with_progress(all_pairs(store), store.count(), "export"), told)
-    text = f"wrote {written:,} pairs{f' and {said:,} opinions' if said else ''} to {target}"
-    say({"exported": written, "opinions": said, "file": str(target)}, text, as_json)
+    left = f"left out: {say_unread(unread)}" if unread else ""
+    opinions = f" and {counted(said, 'opinion')}" if said else ""
+    text = f"wrote {counted(written, 'pair')}{opinions} to {target}"
+    found = {"exported": written, "opinions": said, "file": str(target)} | ({"left": left} if left else {})
+    say(found, "\n".join(filter(None, [text, left])), as_json)
 
 
 @takes(OpenOptions)
@@ -93,21 +99,23 @@ def import_command(
         added = reco.memory.add_records((batch for batch in wanted if len(batch)), progress=True)
         pairs = len(reco.memory)
         opinions, left = _add_said(reco.memory.store, told) if told else (0, "")
-    said = f", and {opinions:,} opinions of people" if opinions else ""
-    text = "\n".join([f"imported {added:,} pairs; the memory holds {pairs:,}{said}", *filter(None, [same.note, left])])
+    said = f", and {counted(opinions, 'opinion')} of people" if opinions else ""
+    text = f"imported {counted(added, 'pair')}; the memory holds {pairs:,}{said}"
+    text = "\n".join([text, *filter(None, [same.note, left])])
     notes = {"vectors": same.note} | ({"left": left} if left else {})
     say({"imported": added, "pairs": pairs, "opinions": opinions, **notes}, text, as_json)
 
 
 def _add_said(store: Memory, told: Mapping[str, Any]) -> tuple[int, str]:
-    """Add what people said; returns how many opinions there are, or 0 and why: the pairs are worth having anyway."""
+    """Add what people said; returns how many opinions there are, or 0, and what was left out and why."""
     from ..memory.said import unpack_said
-    from ..opinions import add_said
+    from ..opinions import add_said, say_unread
 
     try:
-        return add_said(store, unpack_said(told, store.header.fingerprint.dimension)), ""
-    except (ConfigError, InputError) as error:
+        opinions, unread = add_said(store, unpack_said(told, store.header.fingerprint.dimension))
+    except InputError as error:  # the pairs are worth having anyway
         return 0, f"what people said was not imported: {error}"
+    return opinions, f"not imported: {say_unread(unread)}" if unread else ""
 
 
 def _watched(batches: Iterable[Records], same: SameEncoder) -> Iterator[Records]:
@@ -171,7 +179,7 @@ def copy_command(
         copied = sum(with_progress(copy(store, into, resume=resume), total, "copy"))
         pairs = into.count()
         copied = pairs - before if resume else copied
-    say({"copied": copied, "pairs": pairs}, f"copied {copied:,} pairs; {target} holds {pairs:,}", as_json)
+    say({"copied": copied, "pairs": pairs}, f"copied {counted(copied, 'pair')}; {target} holds {pairs:,}", as_json)
 
 
 def _is_one(one: Settings, other: Settings) -> bool:
@@ -231,7 +239,7 @@ def rescue_command(
     into = open_copy(settings, found[1].fingerprint)
     with closing(into), tqdm(desc="rescue", unit="pair", disable=None) as bar:
         done = rescue(broken, found[1], into, bar.update)
-    lines = [f"copied {done.pairs:,} pairs to {target}; {len(done.left):,} could not be"]
+    lines = [f"copied {counted(done.pairs, 'pair')} to {target}; {len(done.left):,} could not be"]
     lines += [f"  {name}: {why}" for name, why in done.left.items()]
     if not done.log_read:
         lines.append("its log cannot be read: what was added last may be missing, add it again")

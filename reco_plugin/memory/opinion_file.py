@@ -99,7 +99,9 @@ class OpinionFile:
         file.seek(self._end)
         for line in file.read().split(b"\n")[:-1]:  # what stands behind the last end of a line was not written whole
             self._lines += 1
-            told = _read(line) or {"add": [{"id": f"line {self._lines}", "format": -1, "why": "checksum"}], "gone": []}
+            place = f"line {self._lines}"
+            why = f"{place} of {self._path} does not match its checksum"
+            told = _read(line) or {"add": [{"id": place, "format": -1, "why": why}], "gone": []}
             self._count(told["add"], told["gone"])
             self._end += len(line) + 1
 

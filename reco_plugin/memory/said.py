@@ -8,6 +8,8 @@ from typing import Any, TypeAlias
 
 FORMAT = 1
 """Of a record: its words, and both vectors as base64 of float16."""
+UNREAD = "unread"
+"""Key of what cannot be read, in a list for others."""
 DAMAGED = "damaged"
 """Id in place of what cannot be told apart any more."""
 WORDS = ("id", "modality", "pair", "right", "by", "at")
@@ -41,6 +43,11 @@ def unpack_said(packed: Mapping[str, Any], dimension: int) -> list[SaidRecord]:
     """
     if not packed:
         return []
+    left = packed.get(UNREAD) or []
+    return [*_unpack(packed, dimension), *[one for one in left if isinstance(one, dict) and "id" in one]]
+
+
+def _unpack(packed: Mapping[str, Any], dimension: int) -> list[SaidRecord]:
     try:
         if packed["format"] != FORMAT:
             return [{"id": DAMAGED, "format": packed["format"]}]
@@ -59,14 +66,17 @@ def unpack_said(packed: Mapping[str, Any], dimension: int) -> list[SaidRecord]:
         return [{"id": DAMAGED, "format": -1, "why": repr(error)}]
 
 
-def pack_said(records: Collection[SaidRecord]) -> dict[str, Any]:
-    """Records as a list with one block of vectors, see :func:`unpack_said`; empty where there are none."""
-    try:
-        blobs = [base64.b64decode(one[side]) for side in ("query", "answer") for one in records]
-        words = [{name: one[name] for name in WORDS} for one in records]
-    except (KeyError, TypeError, ValueError):  # it is no better there
-        return {"format": next((one["format"] for one in records if one.get("format") != FORMAT), -1)}
-    return {"format": FORMAT, "opinions": words, "vectors": base64.b64encode(b"".join(blobs)).decode()} if words else {}
+def pack_said(records: Collection[SaidRecord], unread: Collection[SaidRecord] = ()) -> dict[str, Any]:
+    """Records as a list with one block of vectors, see :func:`unpack_said`; empty where there are none.
+
+    Args:
+        records: of what people said, all of which can be read.
+        unread: what takes the place of others.
+    """
+    blobs = [base64.b64decode(one[side]) for side in ("query", "answer") for one in records]
+    words = [{name: one[name] for name in WORDS} for one in records]
+    packed = {"format": FORMAT, "opinions": words, "vectors": base64.b64encode(b"".join(blobs)).decode()}
+    return (packed if words or unread else {}) | ({UNREAD: list(unread)} if unread else {})
 
 
 def in_parts(records: Sequence[SaidRecord], most: int) -> list[Sequence[SaidRecord]]:

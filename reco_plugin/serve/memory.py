@@ -12,7 +12,7 @@ from ..defaults import RESULTS
 from ..errors import InputError
 from ..memory import Header
 from ..memory.checks import check_pair
-from ..memory.said import pack_said
+from ..opinions import pack_heard
 from ..preparation import EncoderInput
 from ..types import MODALITIES, Modality, Pair
 from ..values import SOURCE, strip_marks
@@ -332,7 +332,7 @@ def _ready(embedder: Embedder, one: PairIn) -> dict[Modality, EncoderInput] | Fa
 
 
 def _as_stored(header: Header) -> dict[str, Any]:
-    return {"calibration": header.calibration, "feedback": pack_said(header.said.values())}
+    return {"calibration": header.calibration, "feedback": pack_heard(header)}
 
 
 def _check_number(number: int, limit: int, name: str) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Callable
 from contextlib import closing
 from pathlib import Path
@@ -10,6 +11,7 @@ from typing import Any
 import pytest
 from click.testing import Result
 
+from reco_plugin.data import read_records, write_pairs
 from reco_plugin.memory import open_memory
 
 Run = Callable[..., Result]
@@ -38,12 +40,37 @@ def test_what_is_said_is_shown_and_taken_back(
     assert run("memory", "feedback", "--memory", memory).stdout == "nobody has said anything\n"
 
 
-def test_what_cannot_be_read_can_be_forgotten(work: Path, memory: Path, ask: Ask, fail: Fail) -> None:
+def test_what_cannot_be_read_can_be_forgotten(work: Path, memory: Path, run: Run, ask: Ask) -> None:
     with closing(open_memory(str(memory), None)) as store:
         store.change_said([{"id": "x", "format": 99}], ())
-    assert "feedback has format 99" in fail("memory", "feedback", "--memory", memory)
+    shown = run("memory", "feedback", "--memory", memory)
+    assert "1 opinion cannot be read, 'x': its feedback has format 99" in shown.stderr
+    assert shown.stdout == "nobody has said anything\n"
     ask("memory", "feedback", "--forget-all", "--memory", memory)
-    assert ask("memory", "feedback", "--memory", memory) == []
+    shown = run("memory", "feedback", "--memory", memory, "--json")
+    assert (shown.stdout, shown.stderr) == ("[]\n", "")
+
+
+def test_a_damaged_line_costs_no_other_opinion(work: Path, memory: Path, run: Run, ask: Ask) -> None:
+    for words in ("a blue circle", "a red square", "a green circle"):
+        ask("memory", "reject", "small-red-circle", "--text", words, "--by", "ann", "--memory", memory)
+    file = memory / "opinions.jsonl"
+    lines = file.read_bytes().split(b"\n")
+    lines[1] = lines[1].replace(b"ann", b"bob")
+    file.write_bytes(b"\n".join(lines))
+    shown = run("memory", "feedback", "--memory", memory)
+    assert shown.stdout.count("not this") == 2
+    assert f"warning: 1 opinion cannot be read, 'line 2': its feedback is damaged (line 2 of {file}" in shown.stderr
+    assert "2 opinions of people; 1 more cannot be read" in run("memory", "info", "--memory", memory).stdout
+    said = ask("memory", "export", "all.npz", "--memory", memory)
+    assert (said["opinions"], said["left"].startswith("left out: 1 opinion cannot be read, 'line 2'")) == (2, True)
+    assert ask("memory", "import", "all.npz", "--memory", "imported")["opinions"] == 2
+    with warnings.catch_warnings():
+        warnings.simplefilter("default")
+        said = run("memory", "reject", "small-red-circle", "--text", "a red circle", "--memory", memory)
+    assert "warning: queries move without some of what people said: 1 opinion cannot be read" in said.stderr
+    assert ask("memory", "feedback", "--withdraw", "line 2", "--memory", memory) == {"withdrawn": 1, "opinions": 3}
+    assert run("memory", "feedback", "--memory", memory).stderr == ""
 
 
 def test_a_name_cannot_forge_a_line(work: Path, memory: Path, run: Run) -> None:
@@ -87,7 +114,7 @@ def test_an_export_keeps_it_and_of_two_the_later_word_counts(
     assert ask("memory", "info", "--memory", memory)["opinions"] == 1
     told = ask("memory", "info", "--memory", memory)["bytes"]
     assert told["header"] < 2_000 < told["learned"]
-    assert "feedback 1 opinions of people" in run("memory", "info", "--memory", memory).stdout
+    assert "feedback 1 opinion of people" in run("memory", "info", "--memory", memory).stdout
     assert ask("memory", "export", file, "--memory", memory)["opinions"] == 1
     assert ask("memory", "import", file, "--memory", "copy")["opinions"] == 1
     said = ask("memory", "feedback", "--memory", "copy")
@@ -101,9 +128,11 @@ def test_an_export_keeps_it_and_of_two_the_later_word_counts(
     assert ask("memory", "feedback", "--memory", "copy") == [later]
     with closing(open_memory(str(memory), None)) as store:
         store.change_said([{"id": "x", "format": 99}], ())
-    assert ask("memory", "export", file, "--memory", memory)["opinions"] == 0
+    said = ask("memory", "export", file, "--memory", memory)
+    assert (said["opinions"], "'x': its feedback has format 99" in said["left"]) == (1, True)
+    write_pairs(file, read_records(file), {"format": 99})
     told = run("memory", "import", file, "--memory", "copy")
     assert "imported 24 pairs" in told.stdout
-    assert "what people said was not imported: its feedback has format 99" in told.stdout
+    assert "not imported: 1 opinion cannot be read, 'damaged': its feedback has format 99" in told.stdout
     assert ask("memory", "feedback", "--memory", "copy") == [later]
     assert ask("memory", "add", file, "--memory", "third")["added"] == 24  # a file of pairs as any other
