@@ -41,14 +41,11 @@ def build() -> None:
 
 
 @contextmanager
-def started(
-    *, service: str = "http://127.0.0.1:9", processors: int | None = None, wait_s: float = 60
-) -> Iterator[tuple[str, int]]:
+def started(*, service: str = "http://127.0.0.1:9", wait_s: float = 60) -> Iterator[tuple[str, int]]:
     """A node with nothing in it; the URL of its REST and the port of its gRPC. What it wrote is gone afterwards.
 
     Args:
         service: URL of ``reco serve``, for its modules.
-        processors: that it is told there are, by which it asks more at once; None: those of the machine.
         wait_s: seconds until it must answer.
 
     Raises:
@@ -60,7 +57,6 @@ def started(
         "CLIP_INFERENCE_API": service,
         "CLIP_WAIT_FOR_STARTUP": "false",
         "AUTHENTICATION_ANONYMOUS_ACCESS_ENABLED": "true",
-        **({} if processors is None else {"GOMAXPROCS": str(processors)}),
     }
     with (
         tempfile.TemporaryDirectory(prefix="reco-weaviate-", ignore_cleanup_errors=True) as name,
