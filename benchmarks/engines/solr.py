@@ -7,17 +7,14 @@ Modules are not on Maven: ``llm``, by which Solr asks the service itself, is not
 
 from __future__ import annotations
 
-import argparse
-import subprocess
-import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-from .opensearch import ROOT, await_node, fetch_artifacts, free_port, keep, need
+from .nodes import HOMES, ask, fetch_artifacts, folder_for, free_port, keep, laid_out, running
 
 VERSION = "9.10.1"
-HOME = ROOT / ".cache" / "engines" / f"solr-{VERSION}"
+HOME = HOMES / f"solr-{VERSION}"
 _SOURCE = Path(__file__).with_name("Solr.java")
 _CONFIG = """<config>
   <luceneMatchVersion>9.12</luceneMatchVersion>
@@ -45,16 +42,8 @@ def install(home: Path = HOME) -> Path:
     Raises:
         NotHere: no Java or Maven, or an artifact cannot be fetched.
     """
-    need("java", "javac", "mvn")
-    if home.is_dir():
-        return home
-    home.parent.mkdir(parents=True, exist_ok=True)
-    with tempfile.TemporaryDirectory(dir=home.parent, prefix=f".{home.name}-") as name:
-        work = Path(name)
-        artifacts = [f"org.apache.solr:{part}:{VERSION}" for part in ("solr-core", "solr-test-framework")]
-        fetch_artifacts(work, work / "home", artifacts)
-        (work / "home").rename(home)
-    return home
+    artifacts = [f"org.apache.solr:{part}:{VERSION}" for part in ("solr-core", "solr-test-framework")]
+    return laid_out(home, lambda work, part: fetch_artifacts(work, part, artifacts), "java", "javac", "mvn")
 
 
 @contextmanager
@@ -69,38 +58,23 @@ def started(vectors: str, *, wait_s: float = 120) -> Iterator[str]:
         NotHere: it cannot be had, or does not start.
     """
     home = install()
-    with tempfile.TemporaryDirectory(prefix="reco-solr-", ignore_cleanup_errors=True) as name:
-        folder, port = Path(name), free_port()
-        conf = folder / "cores" / "products" / "conf"
+    with folder_for("solr") as folder:
+        port, conf = free_port(), folder / "cores" / "products" / "conf"
         conf.mkdir(parents=True)
         (folder / "cores" / "solr.xml").write_text("<solr/>", encoding="utf-8")
         (conf.parent / "core.properties").write_text("name=products\n", encoding="utf-8")
         (conf / "schema.xml").write_text(_SCHEMA.format(vectors=vectors), encoding="utf-8")
         (conf / "solrconfig.xml").write_text(_CONFIG, encoding="utf-8")
-        log = folder / "log"
-        with log.open("wb") as output:
-            process = subprocess.Popen(
-                [
-                    *("java", "-Xmx512m", "-XX:+UseSerialGC", f"-Dsolr.log.dir={folder}", "-cp", f"{home}/*"),
-                    *(str(_SOURCE), str(folder / "cores"), str(port)),
-                ],
-                cwd=folder, stdout=output, stderr=subprocess.STDOUT,
-            )  # fmt: skip
-        try:
-            await_node("Solr", f"http://127.0.0.1:{port}/solr/products", process, log, wait_s, "/select?q=*:*")
-            yield f"http://127.0.0.1:{port}/solr/products"
-        finally:
-            process.kill()  # an end in order takes seconds, and all that it wrote goes with the folder
-            process.wait()
-
-
-def main() -> None:
-    """Run a server until it is interrupted."""
-    argparse.ArgumentParser(description=__doc__).parse_args()
-    field = '<fieldType name="clip" class="solr.DenseVectorField" vectorDimension="512" similarityFunction="cosine"/>'
-    schema = f'{field}<field name="clip" type="clip" stored="false"/>'
-    keep(started(schema), lambda url: f"Solr {VERSION}: {url}")
+        url = f"http://127.0.0.1:{port}/solr/products"
+        command = [
+            *("java", "-Xmx512m", "-XX:+UseSerialGC", f"-Dsolr.log.dir={folder}", "-cp", f"{home}/*"),
+            *(str(_SOURCE), str(folder / "cores"), str(port)),
+        ]
+        with running("Solr", command, folder, lambda: ask(f"{url}/select?q=*:*"), wait_s):
+            yield url
 
 
 if __name__ == "__main__":
-    main()
+    field = '<fieldType name="clip" class="solr.DenseVectorField" vectorDimension="512" similarityFunction="cosine"/>'
+    schema = f'{field}<field name="clip" type="clip" stored="false"/>'
+    keep(started(schema), lambda url: f"Solr {VERSION}: {url}", __doc__)

@@ -13,16 +13,15 @@ import argparse
 import json
 import os
 import subprocess
-import tempfile
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-from .opensearch import ROOT, await_node, fetch_artifacts, free_port, keep, need
+from .nodes import HOMES, ask, fetch_artifacts, folder_for, free_port, keep_on, laid_out, running
 
 VERSION = "8.700.24"
-HOME = ROOT / ".cache" / "engines" / f"vespa-{VERSION}"
+HOME = HOMES / f"vespa-{VERSION}"
 _SOURCE = Path(__file__).with_name("Exact.java")
 _SERVICES = """<?xml version="1.0" encoding="utf-8" ?>
 <services version="1.0">
@@ -68,15 +67,8 @@ def install(home: Path = HOME) -> Path:
     Raises:
         NotHere: no Java or Maven, or an artifact cannot be fetched.
     """
-    need("java", "javac", "mvn")
-    if home.is_dir():
-        return home
-    home.parent.mkdir(parents=True, exist_ok=True)
-    with tempfile.TemporaryDirectory(dir=home.parent, prefix=f".{home.name}-") as name:
-        work = Path(name)
-        fetch_artifacts(work, work / "home", [f"com.yahoo.vespa:application:{VERSION}"])
-        (work / "home").rename(home)
-    return home
+    artifacts = [f"com.yahoo.vespa:application:{VERSION}"]
+    return laid_out(home, lambda work, part: fetch_artifacts(work, part, artifacts), "java", "javac", "mvn")
 
 
 @contextmanager
@@ -102,8 +94,8 @@ def started(
         NotHere: it cannot be had, or does not start.
     """
     home = install()
-    with tempfile.TemporaryDirectory(prefix="reco-vespa-", ignore_cleanup_errors=True) as name:
-        folder, port = Path(name), free_port()
+    with folder_for("vespa") as folder:
+        port = free_port()
         (folder / "app" / "schemas").mkdir(parents=True)
         for asked, ours in _STANDING_IN.items():
             services = services.replace(asked, ours.format(port=port))
@@ -115,23 +107,14 @@ def started(
         kept = [{key: value for key, value in one.items() if value is not None} for one in documents]
         (folder / "documents.json").write_text(json.dumps(kept), encoding="utf-8")
         subprocess.run(["javac", "-cp", f"{home}/*", "-d", folder / "classes", _SOURCE], check=True)
-        log = folder / "log"
-        with log.open("wb") as output:
-            process = subprocess.Popen(
-                [
-                    *("java", "-Xmx512m", "-XX:+UseSerialGC", "-cp", f"{folder}/classes:{home}/*", "reco.Exact"),
-                    *(f"{folder}/app", f"{folder}/documents.json", metric),
-                ],
-                cwd=folder, stdout=output, stderr=subprocess.STDOUT,
-                env={"PATH": os.environ["PATH"], "VESPA_HOME": str(folder), "VESPA_SECRET_RECO_API_KEY": "any"},
-            )  # fmt: skip
-        try:
-            url = f"http://127.0.0.1:{port}"
-            await_node("Vespa", url, process, log, wait_s, "/state/v1/version")
+        command = [
+            *("java", "-Xmx512m", "-XX:+UseSerialGC", "-cp", f"{folder}/classes:{home}/*", "reco.Exact"),
+            *(f"{folder}/app", f"{folder}/documents.json", metric),
+        ]
+        environment = {"PATH": os.environ["PATH"], "VESPA_HOME": str(folder), "VESPA_SECRET_RECO_API_KEY": "any"}
+        url = f"http://127.0.0.1:{port}"
+        with running("Vespa", command, folder, lambda: ask(f"{url}/state/v1/version"), wait_s, env=environment):
             yield url
-        finally:
-            process.kill()  # an end in order takes seconds, and all that it wrote goes with the folder
-            process.wait()
 
 
 if __name__ == "__main__":
@@ -139,4 +122,4 @@ if __name__ == "__main__":
     words.add_argument("documents", type=Path, metavar="DOCUMENTS.json")
     given = words.parse_args()
     stored = json.loads(given.documents.read_text(encoding="utf-8"))
-    keep(started(stored), lambda where: f"Vespa {VERSION}: {where}")
+    keep_on(started(stored), lambda where: f"Vespa {VERSION}: {where}")

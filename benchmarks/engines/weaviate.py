@@ -10,18 +10,14 @@ import os
 import shutil
 import subprocess
 import sys
-import tempfile
-import time
-import urllib.error
-import urllib.request
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 
-from .opensearch import ROOT, NotHere, free_port
+from .nodes import HOMES, NotHere, ask, folder_for, free_port, running
 
 VERSION = "1.35.2"
-HOME = ROOT / ".cache" / "engines" / f"weaviate-{VERSION}"
+HOME = HOMES / f"weaviate-{VERSION}"
 _PROGRAM = HOME / "weaviate-server"
 
 
@@ -59,10 +55,10 @@ def started(*, service: str = "http://127.0.0.1:9", wait_s: float = 60) -> Itera
         "AUTHENTICATION_ANONYMOUS_ACCESS_ENABLED": "true",
     }
     with (
-        tempfile.TemporaryDirectory(prefix="reco-weaviate-", ignore_cleanup_errors=True) as name,
-        node(Path(name), [free_port() for _ in range(7)], told, wait_s=wait_s) as running,
+        folder_for("weaviate") as folder,
+        node(folder, [free_port() for _ in range(7)], told, wait_s=wait_s) as where,
     ):
-        yield running
+        yield where
 
 
 @contextmanager
@@ -100,28 +96,11 @@ def node(
         "PROMETHEUS_MONITORING_PORT": str(others[4]),
         **told,
     }
-    log = folder / "log"
-    with log.open("wb") as output:
-        command = [str(_PROGRAM), "--host", "127.0.0.1", "--port", str(port), "--scheme", "http"]
-        process = subprocess.Popen(command, env=environment, stdout=output, stderr=subprocess.STDOUT)
-    try:
-        url = f"http://127.0.0.1:{port}"
-        _await(url, process, log, wait_s)
+    command = [str(_PROGRAM), "--host", "127.0.0.1", "--port", str(port), "--scheme", "http"]
+    url = f"http://127.0.0.1:{port}"
+    ready = f"{url}/v1/.well-known/ready"
+    with running(f"Weaviate {VERSION}", command, folder, lambda: ask(ready), wait_s, env=environment):
         yield url, grpc
-    finally:
-        process.kill()  # an end in order takes seconds
-        process.wait()
-
-
-def _await(url: str, process: subprocess.Popen[bytes], log: Path, wait_s: float) -> None:
-    end = time.monotonic() + wait_s
-    while time.monotonic() < end and process.poll() is None:
-        try:
-            with urllib.request.urlopen(f"{url}/v1/.well-known/ready", timeout=5):
-                return
-        except (urllib.error.URLError, OSError):
-            time.sleep(0.2)
-    raise NotHere(f"Weaviate {VERSION} does not start:\n{log.read_text('utf-8', errors='replace')[-2000:]}")
 
 
 if __name__ == "__main__":

@@ -79,7 +79,7 @@ def test_the_loss_is_of_the_worse_half_and_rows_of_others_stay(tmp_path: Path) -
 
 
 @pytest.mark.filterwarnings("ignore:.*found in sys.modules")
-@pytest.mark.parametrize("name", ["redis", "solr", "vespa", "weaviate"])
+@pytest.mark.parametrize("name", ["elasticsearch", "opensearch", "redis", "solr", "vespa", "weaviate"])
 def test_who_asks_for_help_starts_and_builds_nothing(name, monkeypatch, capsys):
     monkeypatch.setattr("sys.argv", [name, "--help"])
     monkeypatch.setattr(subprocess, "Popen", None)

@@ -18,7 +18,8 @@ import pytest
 
 from benchmarks.engines import elasticsearch as elasticsearch_node
 from benchmarks.engines import weaviate as weaviate_server
-from benchmarks.engines.opensearch import HOME, NotHere, started
+from benchmarks.engines.nodes import NotHere
+from benchmarks.engines.opensearch import HOME, started
 
 DIMENSION, DOCUMENTS = 16, 300
 WORDS = ("red", "fox", "blue", "car", "green", "tree", "old", "house", "small", "bird")

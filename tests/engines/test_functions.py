@@ -17,7 +17,7 @@ from redis.commands.search import Search
 from benchmarks.engines import redis as redis_server
 from benchmarks.engines import solr as solr_server
 from benchmarks.engines.entries import function_of
-from benchmarks.engines.opensearch import ROOT
+from benchmarks.engines.nodes import ROOT
 from benchmarks.engines.pages import Page
 from reco_plugin.compare import FunctionIndex, load_function
 from reco_plugin.engines import Question

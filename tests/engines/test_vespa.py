@@ -19,7 +19,7 @@ import numpy as np
 import pytest
 
 from benchmarks.engines import vespa as vespa_container
-from benchmarks.engines.opensearch import NotHere
+from benchmarks.engines.nodes import NotHere
 from reco_plugin.config import Settings
 from reco_plugin.engines import Engine, Question, asking, open_index, vespa
 from reco_plugin.errors import ConfigError, EngineError, EngineUnavailable, VectorError

@@ -1,0 +1,190 @@
+"""What the starters of real engines share: a folder laid out once, artifacts of Maven, a process that answers."""
+
+from __future__ import annotations
+
+import argparse
+import shutil
+import socket
+import subprocess
+import sys
+import tempfile
+import time
+import urllib.request
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import AbstractContextManager, contextmanager
+from pathlib import Path
+from typing import Any, TypeVar
+
+T = TypeVar("T")
+
+ROOT = Path(__file__).resolve().parents[2]
+HOMES = ROOT / ".cache" / "engines"
+FETCH_S = 300
+"""For each fetch; a registry that stalls must not stop a whole run."""
+_POM = """<project xmlns="http://maven.apache.org/POM/4.0.0"><modelVersion>4.0.0</modelVersion>
+<groupId>reco</groupId><artifactId>layout</artifactId><version>1</version><packaging>pom</packaging>
+<dependencies>{}</dependencies></project>"""
+_DEPENDENCY = "<dependency><groupId>{}</groupId><artifactId>{}</artifactId><version>{}</version>{}</dependency>"
+
+
+class NotHere(Exception):
+    """This machine cannot run the engine; the message says why."""
+
+
+def need(*programs: str) -> None:
+    """Check that programs are there.
+
+    Raises:
+        NotHere: one is not.
+    """
+    for program in programs:
+        if shutil.which(program) is None:
+            raise NotHere(f"there is no {program} here")
+
+
+def laid_out(home: Path, fill: Callable[[Path, Path], object], *programs: str) -> Path:
+    """The folder of an engine, whole or not at all: what is there already, else what is made now.
+
+    Args:
+        home: the folder.
+        fill: takes a folder to work in, and one in it that it makes and that becomes the engine's.
+        programs: that must be there.
+
+    Raises:
+        NotHere: a program is not, or something cannot be fetched.
+    """
+    need(*programs)
+    if not home.is_dir():
+        home.parent.mkdir(parents=True, exist_ok=True)
+        with tempfile.TemporaryDirectory(dir=home.parent, prefix=f".{home.name}-") as work:
+            fill(Path(work), Path(work) / "home")
+            (Path(work) / "home").rename(home)
+    return home
+
+
+def fetch(name: str, command: Sequence[str], what: Sequence[str]) -> None:
+    """Run a command that fetches something, by a program of this name.
+
+    Raises:
+        NotHere: it fails, or takes too long.
+    """
+    named = f"{name} cannot fetch {', '.join(what)}"
+    try:
+        ran = subprocess.run(command, capture_output=True, text=True, check=False, timeout=FETCH_S)
+    except subprocess.TimeoutExpired:
+        raise NotHere(f"{named} within {FETCH_S} s") from None
+    if ran.returncode:
+        said = ran.stdout[-300:] + ran.stderr.strip()[-300:]
+        raise NotHere(f"{named}: {next((line for line in ran.stdout.splitlines() if 'ERROR' in line), said)}")
+
+
+def fetch_artifacts(work: Path, folder: Path, artifacts: Sequence[str]) -> set[str]:
+    """Put artifacts (``group:name:version``, or with ``:zip``) into a folder; jars with those they need."""
+    parts = [[*artifact.split(":"), "jar"][:4] for artifact in artifacts]
+    dependencies = "".join(
+        _DEPENDENCY.format(group, name, version, f"<type>{kind}</type>") for group, name, version, kind in parts
+    )
+    pom = work / "pom.xml"
+    pom.write_text(_POM.format(dependencies), encoding="utf-8")
+    command = [
+        *("mvn", "-B", "-q", "-C", "-f", str(pom), "dependency:copy-dependencies", "-DincludeScope=runtime"),
+        f"-DoutputDirectory={folder}",
+        *(["-DexcludeTransitive=true"] if parts[0][3] == "zip" else []),
+    ]
+    fetch("Maven", command, artifacts)
+    return {path.name for path in folder.iterdir()}
+
+
+@contextmanager
+def folder_for(name: str) -> Iterator[Path]:
+    """A folder that is gone afterwards."""
+    with tempfile.TemporaryDirectory(prefix=f"reco-{name}-", ignore_cleanup_errors=True) as made:
+        yield Path(made)
+
+
+@contextmanager
+def running(
+    name: str,
+    command: Sequence[str],
+    folder: Path,
+    answers: Callable[[], object],
+    wait_s: float,
+    *,
+    told: bytes = b"",
+    **how: Any,
+) -> Iterator[None]:
+    """A process that answers; it is killed afterwards, since an end in order takes seconds.
+
+    Args:
+        name: of the engine.
+        command: that starts it.
+        folder: where it runs, with its log.
+        answers: asks it, and raises an OSError as long as it does not answer.
+        wait_s: seconds until it must.
+        told: for its input, which stays open.
+        how: as :class:`subprocess.Popen` takes it.
+
+    Raises:
+        NotHere: it does not answer, with the end of its log.
+    """
+    log = folder / "log"
+    with log.open("wb") as output:
+        stdin = subprocess.PIPE if told else None
+        process = subprocess.Popen(command, cwd=folder, stdin=stdin, stdout=output, stderr=subprocess.STDOUT, **how)
+    try:
+        if process.stdin is not None:
+            process.stdin.write(told)
+            process.stdin.flush()
+        end = time.monotonic() + wait_s
+        while not _does(answers):
+            if process.poll() is not None or time.monotonic() > end:
+                raise NotHere(f"{name} does not start:\n{log.read_text('utf-8', errors='replace')[-3000:]}")
+            time.sleep(0.2)
+        yield
+    finally:
+        process.kill()
+        process.communicate()
+
+
+def _does(answers: Callable[[], object]) -> bool:
+    try:
+        answers()
+    except OSError:
+        return False
+    return True
+
+
+def ask(url: str) -> None:
+    """Get something, which must succeed.
+
+    Raises:
+        OSError: it does not.
+    """
+    with urllib.request.urlopen(url, timeout=10):
+        pass
+
+
+def free_port() -> int:
+    """One that nothing listens on."""
+    with socket.socket() as taken:
+        taken.bind(("127.0.0.1", 0))
+        return int(taken.getsockname()[1])
+
+
+def keep(server: AbstractContextManager[T], told: Callable[[T], str], doc: str | None) -> None:
+    """Run a server until it is interrupted, and say where it is; ``--help`` says what its module does."""
+    argparse.ArgumentParser(description=doc).parse_args()
+    keep_on(server, told)
+
+
+def keep_on(server: AbstractContextManager[T], told: Callable[[T], str]) -> None:
+    """Run a server until it is interrupted, and say where it is."""
+    try:
+        with server as where:
+            print(told(where), flush=True)
+            while True:
+                time.sleep(3600)
+    except KeyboardInterrupt:
+        pass
+    except NotHere as reason:
+        sys.exit(str(reason))
