@@ -16,6 +16,7 @@ from .dialects.shared import text_or_image_item
 from .edge import Edge
 from .embedder import Embedder, Item
 from .failures import Failure, Refused, too_many_items
+from .query import QueryBody
 from .routes import memory_routes
 from .schemas import Items, JsonVector, Strict
 from .wire import with_nulls
@@ -23,13 +24,9 @@ from .wire import with_nulls
 OpinionIds = Annotated[list[str], Query(alias="id", min_length=1, description="id of an opinion; repeat it for more")]
 
 
-class JudgmentBody(Strict):
+class JudgmentBody(QueryBody):
     """One answer to one query, and whether it is right."""
 
-    text: str | None = None
-    image: str | None = Field(None, description="data URI or base64")
-    vector: JsonVector | None = Field(None, description="the plain CLIP vector of the query")
-    modality: Modality = Field("text", description="what the vector embeds")
     pair: str | None = Field(None, description="id of the pair that was the answer")
     answer_text: str | None = Field(None, description="the answer itself, of the other modality, in place of a pair")
     answer_image: str | None = Field(None, description="data URI or base64")
@@ -38,9 +35,7 @@ class JudgmentBody(Strict):
     by: str = Field("", description="who says so")
 
     @model_validator(mode="after")
-    def _one_of_each(self) -> JudgmentBody:
-        if [self.text, self.image, self.vector].count(None) != 2:
-            raise ValueError("give one of text, image and vector")
+    def _one_answer(self) -> JudgmentBody:
         answers = {"image": self.answer_image, "text": self.answer_text}
         if [self.pair, self.answer_vector, *answers.values()].count(None) != 3:
             raise ValueError("give one of pair, answer_text, answer_image and answer_vector")
@@ -50,22 +45,13 @@ class JudgmentBody(Strict):
             )
         return self
 
-    @property
-    def kind(self) -> Modality:
-        """What the query is."""
-        return "text" if self.text is not None else "image" if self.image is not None else self.modality
-
     def to_items(self, max_image_bytes: int) -> tuple[Item, Item | None]:
         """Query and answer for the preparation; no answer where a pair is named.
 
         Raises:
             Refused: one cannot be read.
         """
-        query = (
-            Item.vector(self.vector, self.kind)
-            if self.vector is not None
-            else text_or_image_item(self.text, self.image, max_image_bytes)
-        )
+        query = self.to_item(max_image_bytes)
         answer: Item | Failure | None = None
         if self.answer_vector is not None:
             answer = Item.vector(self.answer_vector, other(self.kind))

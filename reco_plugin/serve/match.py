@@ -7,7 +7,7 @@ from typing import Annotated
 
 import numpy as np
 from fastapi import APIRouter, Request, Response
-from pydantic import BaseModel, Field, model_validator
+from pydantic import BaseModel, Field
 
 from ..calibration.match import ABSENT, BY, WAYS, Cutoffs, PassesBy, QueryWay
 from ..errors import ConfigError, RecoError
@@ -15,41 +15,19 @@ from ..match import PRECISION, Matches
 from ..pairs import PairMemory
 from ..reco import Reco
 from ..types import MODALITIES, Coverage, Modality, Refinement
-from .dialects.shared import text_or_image_item
 from .edge import Caller, Edge
-from .embedder import AnswerRow, Embedded, EmbedRequest, Item
-from .failures import Failure
+from .embedder import AnswerRow, Embedded, EmbedRequest
+from .query import QueryBody
 from .routes import answering_in, openai_shape
-from .schemas import ERRORS, ErrorBody, HowToRefine, Items, JsonVector, Numbers, Strict, error_body
+from .schemas import ERRORS, ErrorBody, HowToRefine, Items, Numbers, error_body
 
 AbsentShare = Annotated[float, Field(ge=0, lt=1)]
 
 
-class MatchQuery(Strict):
+class MatchQuery(QueryBody):
     """One query as it was searched with, and the scores that the index gave its first ten answers, the best first."""
 
-    text: str | None = None
-    image: str | None = Field(None, description="data URI or base64")
-    vector: JsonVector | None = Field(None, description="the plain CLIP vector")
-    modality: Modality = Field("text", description="what the vector embeds")
     scores: Numbers = Field(description="cosines of the query, refined unless `refine` is false, the best first")
-
-    @model_validator(mode="after")
-    def _one(self) -> MatchQuery:
-        if [self.text, self.image, self.vector].count(None) != 2:
-            raise ValueError("give one of text, image and vector")
-        return self
-
-    @property
-    def kind(self) -> Modality:
-        """What it is."""
-        return "text" if self.text is not None else "image" if self.image is not None else self.modality
-
-    def to_item(self, caller: Caller) -> Item | Failure:
-        """The same for the embedder."""
-        if self.vector is not None:
-            return Item.vector(self.vector, self.modality)
-        return text_or_image_item(self.text, self.image, caller.settings.max_image_bytes)
 
 
 class MatchRequest(HowToRefine):
@@ -67,7 +45,7 @@ class MatchRequest(HowToRefine):
     def to_embed(self, caller: Caller) -> EmbedRequest:
         """The same for the embedder, which refines them once more."""
         return EmbedRequest(
-            [one.to_item(caller) for one in self.queries],
+            [one.to_item(caller.settings.max_image_bytes) for one in self.queries],
             side="query",
             refine=self.refine,
             options=self.options(),

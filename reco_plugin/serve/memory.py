@@ -16,12 +16,13 @@ from ..opinions import pack_heard
 from ..preparation import EncoderInput
 from ..types import MODALITIES, Modality, Pair
 from ..values import SOURCE, strip_marks
-from .dialects.shared import image_item, text_item
+from .dialects.shared import image_item
 from .edge import Edge
 from .embedder import Embedder, Item
 from .failures import Failure, Refused, failure_of, too_many_items
 from .match import CutoffsBody, shown
 from .models import MemoryState, describe_calibration
+from .query import QueryBody
 from .routes import memory_routes
 from .schemas import ErrorBody, Items, JsonVector, Strict, error_body
 from .wire import with_nulls
@@ -152,37 +153,12 @@ class Hits(BaseModel):
     data: list[Hit]
 
 
-class SearchRequest(Strict):
+class SearchRequest(QueryBody):
     """One query: a text, an image or a vector."""
 
-    text: str | None = None
-    image: str | None = Field(None, description="data URI or base64")
-    vector: JsonVector | None = None
-    modality: Modality = Field("text", description="what the vector embeds")
     by: Modality | None = Field(None, description="side of the memory to compare with; the query's own when left out")
     k: int = Field(RESULTS, ge=1)
     where: dict[str, Any] | None = None
-
-    @model_validator(mode="after")
-    def _one(self) -> SearchRequest:
-        if [self.text, self.image, self.vector].count(None) != 2:
-            raise ValueError("give one of text, image and vector")
-        return self
-
-    def to_item(self, max_image_bytes: int) -> Item:
-        """The query for the preparation.
-
-        Raises:
-            Refused: it cannot be read.
-        """
-        if self.vector is not None:
-            return Item.vector(self.vector, self.modality)
-        if self.text is None:
-            return image_item(self.image or "", max_image_bytes)
-        item = text_item(self.text)
-        if isinstance(item, Failure):
-            raise Refused(item)
-        return item
 
 
 def router(edge: Edge) -> APIRouter:
@@ -303,11 +279,11 @@ def search(embedder: Embedder, asked: SearchRequest) -> list[Hit]:
         MemoryStoreError: the memory does not answer.
     """
     item = asked.to_item(embedder.settings.max_image_bytes)
-    ready = embedder.prepare([item], truncate=True)[0]
+    ready = item if isinstance(item, Failure) else embedder.prepare([item], truncate=True)[0]
     if isinstance(ready, Failure):
         raise Refused(ready)
-    query = embedder.encode([ready], item.modality)[0]
-    found = embedder.reco.memory.search(query, modality=item.modality, by=asked.by, k=asked.k, where=asked.where)
+    query = embedder.encode([ready], asked.kind)[0]
+    found = embedder.reco.memory.search(query, modality=asked.kind, by=asked.by, k=asked.k, where=asked.where)
     payloads = found.payloads[0] if found.payloads else [{}] * len(found.ids[0])
     return [
         Hit(id=id_, similarity=float(found.similarity[0, column]), payload=strip_marks(payload))
