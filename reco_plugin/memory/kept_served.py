@@ -8,6 +8,7 @@ said something lets others look for it with one small request. The collection be
 
 from __future__ import annotations
 
+import logging
 import time
 import uuid
 from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
@@ -33,9 +34,10 @@ from .collection import (
 )
 from .faults import is_absent, is_refusal_of_key
 from .header import Header
-from .learned import digest_of, join_learned, split_learned
+from .learned import digest_of, join_parts, read_large, split_learned
 from .points import pages
 from .said import SaidRecord, change_said, in_parts
+from .versions import version_number
 
 _SPACE = uuid.UUID("9c1b8f0e-3f3c-4a55-8d5f-6a1f0c0b7f10")
 _IDS_AT_ONCE, _SAID_AT_ONCE, _BYTES_AT_ONCE = 1_000, 500, 3_500_000
@@ -43,6 +45,7 @@ _KEPT_S = 24 * 3_600.0
 """Seconds after which what was learned before is deleted: somebody may just have read its digest, and a snapshot of the
 collection that names it may take long."""
 _TRIES = 3
+log = logging.getLogger(__name__)
 T = TypeVar("T")
 
 
@@ -60,6 +63,9 @@ class KeptOnServer:
         self._run, self._collection, self._location = run, collection, location
         self._of = ""  # the collection that the rest is known of
         self._noted = ""  # the collection that this process learns from
+        self._guessed = False  # whether the key may not tell which collection the alias stands for
+        self._digest = ""
+        self._learned: dict[str, Any] | None = None  # what was learned and has the digest: read once
         self._forget()
 
     def read(self, client: QdrantClient, fingerprint: Fingerprint | None, *, write: bool = False) -> OpenCollection:
@@ -94,15 +100,24 @@ class KeptOnServer:
             MemoryStoreError: another version was put to use since it was noted that this one is learned from.
         """
         split_learned(calibration)
+        self.judged(client)
+        self._move(client, learned=False)
+        self._write_learned(client, calibration)
+        return replace(header, calibration=dict(calibration))
+
+    def judged(self, client: QdrantClient) -> str:
+        """The collection whose pairs get what was learned: that in use, and no other than the one learned from.
+
+        Raises:
+            MemoryStoreError: another version was put to use since it was noted that this one is learned from.
+        """
         self._find(client)
         if self._noted not in ("", self._of):
             raise MemoryStoreError(
                 f"{self._of!r} was put to use while {self._noted!r} was learned from, so what was learned is not "
                 "stored: run `reco memory calibrate` where the one in use needs it"
             )
-        self._move(client, learned=False)
-        self._write_learned(client, calibration)
-        return replace(header, calibration=dict(calibration))
+        return self._of
 
     def keep_note(self, client: QdrantClient, header: Header, note: dict[str, Any]) -> Header:
         """Write a note of who learns; it is taken back where it was written, whichever version is in use by then."""
@@ -146,18 +161,42 @@ class KeptOnServer:
 
     def _forget(self) -> None:
         self._checked = False  # whether the collection beside is ours
-        self._digest, self._learned = "", ""
+        self._digest, self._learned = "", None
         self._mark, self._said, self._joined = "", dict[str, SaidRecord](), dict[str, SaidRecord]()
         self._older_said: Mapping[str, SaidRecord] = {}
         self._older_learned: dict[str, Any] = {}
 
     def _real(self, client: QdrantClient) -> str:
         try:
-            return collection_of_alias(client, self._collection) or self._collection
+            real = collection_of_alias(client, self._collection) or self._collection
         except Exception as error:
-            if is_refusal_of_key(error):  # a key for one collection may not list aliases
-                return self._collection
-            raise
+            if not is_refusal_of_key(error):
+                raise
+            return self._guess(client)
+        self._guessed = False
+        return real
+
+    def _guess(self, client: QdrantClient) -> str:
+        """The collection of a key that may not list aliases: one of the name, or the only version of it."""
+        try:
+            names = [each.name for each in client.get_collections().collections]
+        except Exception as error:
+            if not is_refusal_of_key(error):
+                raise
+            names = []
+        versions = [name for name in names if version_number(self._collection, name) is not None]
+        known = self._collection if self._collection in names else versions[0] if len(versions) == 1 else ""
+        if not known and not self._guessed:
+            log.warning("%s", self._unknown())
+        self._guessed = not known
+        return known or self._collection
+
+    def _unknown(self) -> str:
+        return (
+            f"the key may not list the aliases of {self._location!r}, so which collection {self._collection!r} stands "
+            "for is not known, and neither is what was learned and said of it, beside it: let the key list aliases, or "
+            "give the collection's own name as memory_collection"
+        )
 
     # what is read
 
@@ -167,12 +206,12 @@ class KeptOnServer:
         wanted = [_point("mark")] + ([_point(digest)] if digest and digest != self._digest else [])
         found = {str(point.id): point.payload or {} for point in self._points(client, wanted)}
         if _point(digest) in found:
-            self._digest, self._learned = digest, str(found[_point(digest)].get("learned"))
+            self._digest, self._learned = digest, read_large(digest, str(found[_point(digest)].get("learned")))
         mark = str(found.get(_point("mark"), {}).get("mark", ""))
         if mark != self._mark:
             self._said, self._mark = self._look_through(client), mark
             self._joined = {}
-        calibration = join_learned(small.calibration, self._learned if digest == self._digest else None)
+        calibration = join_parts(small.calibration, self._learned if digest and digest == self._digest else None)
         self._older_learned = _large_in(small)
         if not self._joined or dict(small.said) != dict(self._older_said):
             self._joined = change_said(change_said({}, small.said.values(), ()), self._said.values(), ())
@@ -226,7 +265,7 @@ class KeptOnServer:
             payload = {"learned": text, "digest": digest, "at": time.time()}
             self._change(client, [_upsert([(_point(digest), payload)])])
         self._run("write", lambda _: self._say(client, {CALIBRATION_KEY: small}), write=True)
-        self._digest, self._learned, self._older_learned = digest, text, {}
+        self._digest, self._learned, self._older_learned = digest, read_large(digest, data), {}
         self._run("write", lambda _: self._delete_older(client, digest), write=True)
 
     def _write_said(self, client: QdrantClient, added: Sequence[SaidRecord], gone: Collection[str]) -> None:
@@ -267,6 +306,8 @@ class KeptOnServer:
             return
         name = name_beside(self._of)
         if not client.collection_exists(name):
+            if self._guessed:  # nobody else would look for it there
+                raise MemoryStoreError(self._unknown())
             params = client.get_collection(self._of).config.params
             try:
                 client.create_collection(

@@ -45,9 +45,20 @@ def digest_of(small: Mapping[str, Any]) -> str:
 
 def join_learned(small: Mapping[str, Any], data: bytes | str | None) -> dict[str, Any]:
     """Both parts together; the small one as it is, with its digest, where the other is missing or another one."""
-    digest = digest_of(small)
+    return join_parts(small, read_large(digest_of(small), data))
+
+
+def read_large(digest: str, data: bytes | str | None) -> dict[str, Any] | None:
+    """What lies beside, read; None where it is missing, or not that of the digest."""
     raw = data.encode() if isinstance(data, str) else data
     if not digest or raw is None or hashlib.sha256(raw).hexdigest() != digest:
-        return dict(small)
+        return None
     large: dict[str, Any] = json.loads(raw)
-    return {name: value for name, value in small.items() if name != BESIDE} | large
+    return large
+
+
+def join_parts(small: Mapping[str, Any], large: Mapping[str, Any] | None) -> dict[str, Any]:
+    """See :func:`join_learned`, of what is read already."""
+    if large is None:
+        return dict(small)
+    return {name: value for name, value in small.items() if name != BESIDE} | dict(large)

@@ -241,7 +241,11 @@ class QdrantCollection:
         return [[GrpcToRest.convert_scored_point(hit) for hit in answer.result] for answer in answers.result]
 
     def _set_witnesses(self, client: QdrantClient, names: Sequence[str], witnesses: dict[str, list[float]]) -> None:
-        found = self._retrieve(IDS_AT_ONCE, names, vectors=False, payload=[USER_ID], write=True)
+        place = self.collection
+        if isinstance(self._kept, KeptOnServer):
+            with self._heading:
+                place = self._kept.judged(client)  # not another version, whose pairs have the same ids
+        found = self._retrieve(IDS_AT_ONCE, names, vectors=False, payload=[USER_ID], write=True, place=place)
         there = {str(point.id) for point in chain.from_iterable(found)}
         rows = [(point, witnesses[name]) for name in names if str(point := self._layout.point_id(name)) in there]
         changes = [
@@ -251,7 +255,7 @@ class QdrantCollection:
         if changes:
             self._run(
                 "write",
-                lambda left: client.batch_update_points(self.collection, changes, wait=True, timeout=left),
+                lambda left: client.batch_update_points(place, changes, wait=True, timeout=left),
                 write=True,
             )
 
@@ -267,15 +271,22 @@ class QdrantCollection:
         return pages(read)
 
     def _retrieve(
-        self, size: int, ids: Sequence[str], *, vectors: Any, payload: Any = True, write: bool = False
+        self,
+        size: int,
+        ids: Sequence[str],
+        *,
+        vectors: Any,
+        payload: Any = True,
+        write: bool = False,
+        place: str = "",
     ) -> Iterator[list[Any]]:
-        """The existing points of these ids, in their order."""
+        """The existing points of these ids, in their order; of another collection than the alias's, if one is named."""
         for chunk in chunks(ids, size):
             client, wanted = self._live(), [self._layout.point_id(name) for name in chunk]
             points = self._run(
                 "read",
                 lambda left, client=client, wanted=wanted: client.retrieve(  # type: ignore[misc]
-                    self.collection, wanted, with_payload=payload, with_vectors=vectors, timeout=left
+                    place or self.collection, wanted, with_payload=payload, with_vectors=vectors, timeout=left
                 ),
                 write=write,  # part of a write: its longer time limit
             )

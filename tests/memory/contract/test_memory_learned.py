@@ -441,6 +441,7 @@ def test_a_look_is_small_and_what_is_known_is_not_read_again(server: StandIn, pl
         assert len(memory.look().said) == 3
         assert (seen["retrieve"] - before["retrieve"], seen["scroll"] - before["scroll"]) == (2, 1)
         assert memory.header.said[OLDER[0]["id"]] is same.said[OLDER[0]["id"]]
+        assert memory.header.calibration["blob"] is same.calibration["blob"], "what was learned is parsed once"
 
 
 def test_what_was_learned_before_is_kept_a_while_for_those_who_read_its_digest(
@@ -561,7 +562,10 @@ def test_what_is_learned_from_a_version_is_not_stored_with_the_next_one(server: 
             name = versions.begin(FINGERPRINT)
             versions.finish(name, 0, FINGERPRINT)
             versions.use(name)
-            with pytest.raises(MemoryStoreError, match=f"'{name}' was put to use while '{before}' was learned from"):
+            swapped = f"'{name}' was put to use while '{before}' was learned from"
+            with pytest.raises(MemoryStoreError, match=swapped):
+                old.set_witnesses(["p1"], np.ones((1, 3), np.float32))
+            with pytest.raises(MemoryStoreError, match=swapped):
                 old.set_calibration(OTHER)
             assert "reco_trust" not in metadata(name)
             if pruned:
@@ -570,6 +574,27 @@ def test_what_is_learned_from_a_version_is_not_stored_with_the_next_one(server: 
             assert pruned or metadata(before)["reco_learning"] == {}
         old.set_calibration(OTHER)
         assert metadata(name)["reco_trust"]["pairs"] == OTHER["pairs"]
+
+
+def test_a_key_that_may_not_list_aliases_finds_what_lies_beside_or_says_what_it_lacks(
+    server: StandIn, place: str, caplog: pytest.LogCaptureFixture
+) -> None:
+    with closing(ServerVersions(Server.parse(server.url("http")), "reco")) as versions:
+        server.engine.refusals["aliases"] = Refusal(403, "Forbidden")
+        with closing(opened(place)) as memory:  # the only version there is
+            assert (memory.header.calibration, list(memory.header.said)) == (LEARNED, [one["id"] for one in OLDER])
+            memory.change_said([said_record(3)], ())
+        del server.engine.refusals["aliases"]
+        assert len(state_of_served(place)[1]) == 3
+        versions.finish(versions.begin(FINGERPRINT), 0, FINGERPRINT)
+        server.engine.refusals["aliases"] = Refusal(403, "Forbidden")
+    assert not caplog.records
+    with closing(opened(place)) as memory:
+        assert "blob" not in memory.header.calibration
+        with pytest.raises(MemoryStoreError, match="the key may not list the aliases of"):
+            memory.change_said([said_record(4)], ())
+    assert "give the collection's own name as memory_collection" in caplog.records[0].message
+    assert not server.engine.client.collection_exists("reco--learned"), "where nobody would look for it"
 
 
 @pytest.mark.parametrize("writable", [False, True])
