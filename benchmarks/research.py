@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import argparse
 import json
+import os
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -77,13 +78,17 @@ def spread(values: Sequence[float] | npt.NDArray[Any], digits: int = 1, sign: st
 class Kept:
     """What was measured before, in a file of JSON lines: a run that was stopped goes on where it was.
 
+    A last line that was not written to its end, because the run was killed, is cut off.
+
     Nothing notices that the code has changed: remove the file to measure anew.
     """
 
     def __init__(self, path: Path | None) -> None:
         """Read the file, if there is one; None: keep nothing."""
         self._path = path
-        lines = path.read_text(encoding="utf-8").splitlines() if path is not None and path.is_file() else []
+        *lines, cut = path.read_bytes().split(b"\n") if path is not None and path.is_file() else [b""]
+        if path is not None and cut:
+            os.truncate(path, path.stat().st_size - len(cut))
         self._known: dict[str, Any] = dict(json.loads(line) for line in lines)
 
     def get(self, key: str, make: Callable[[], Any]) -> Any:

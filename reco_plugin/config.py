@@ -1,8 +1,9 @@
 """All settings, and the only reader of the environment.
 
 ``Reco.open(k=5)``, ``RECO_K=5`` and ``k = 5`` in ``./reco.toml`` are the same setting; an argument wins over the
-environment, the environment over the file. An unknown name is an error, but in the environment a warning: others set
-variables of their own there, such as Kubernetes for a Service that is called reco.
+environment, the environment over the file. An empty variable counts as not set: compose files and charts leave it so.
+An unknown name is an error, but in the environment a warning: others set variables of their own there, such as
+Kubernetes for a Service that is called reco.
 """
 
 from __future__ import annotations
@@ -242,7 +243,12 @@ class Settings(_Refining):
     """All settings; each field's description is its documentation."""
 
     model_config = SettingsConfigDict(
-        env_prefix=PREFIX, env_nested_delimiter=NESTED, toml_file=FILE, extra="forbid", protected_namespaces=()
+        env_prefix=PREFIX,
+        env_nested_delimiter=NESTED,
+        env_ignore_empty=True,
+        toml_file=FILE,
+        extra="forbid",
+        protected_namespaces=(),
     )
 
     model: Path = Field(
@@ -402,7 +408,7 @@ def load_section(kind: type[S], **arguments: Any) -> S:
 def sources() -> list[str]:
     """Where settings are read from besides arguments: the file, if it exists, and names of variables."""
     file = [str(Path(FILE).resolve())] if Path(FILE).is_file() else []
-    return file + sorted(name for name in os.environ if name.startswith(PREFIX))
+    return file + sorted(name for name, value in os.environ.items() if name.startswith(PREFIX) and value)
 
 
 def key_of_encoder(settings: Settings, variables: Collection[str]) -> str | None:
@@ -430,7 +436,8 @@ def torchrun_processes() -> tuple[int, int]:
 def _environment(kind: type[SettingsSection], prefix: str) -> set[str]:
     """Names of the settings of this class that the environment sets."""
     others = () if kind.section else tuple(f"{PREFIX}{section.upper()}_" for section in SECTIONS)
-    names = (name for name in os.environ if name.startswith(prefix) and not name.startswith(others))
+    given = (name for name, value in os.environ.items() if value)
+    names = (name for name in given if name.startswith(prefix) and not name.startswith(others))
     return {name[len(prefix) :].lower().split(NESTED)[0] for name in names}
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 from typing import Any, get_type_hints
 
@@ -9,10 +10,10 @@ import pytest
 from pydantic import SecretStr
 
 from reco_plugin import Reco
-from reco_plugin.config import PREFIX, Settings, SettingsKeywords, _warn_of_unknown, load_settings
+from reco_plugin.config import PREFIX, Settings, SettingsKeywords, _warn_of_unknown, load_settings, sources
 from reco_plugin.errors import ConfigError
 from reco_plugin.memory.options import MemoryOptions
-from reco_plugin.serve.settings import load_serve_settings
+from reco_plugin.serve.settings import ServeSettings, load_serve_settings
 
 KEY = "sk-very-secret-4711"
 SAID = {  # setting -> as an argument, as a variable, in reco.toml
@@ -112,6 +113,21 @@ def test_argument_variable_and_file_say_the_same(name, place, monkeypatch):
     by_file = load_settings()
     assert by_argument == by_variable == by_file
     assert plain(getattr(by_file, name)) == argument
+
+
+def test_an_empty_variable_counts_as_not_set(place, monkeypatch, recwarn):
+    write(place, "k = 7\n[serve]\nport = 81\n")
+    for name in [*Settings.model_fields, "memory_options__search_ef", "nonsense"]:
+        monkeypatch.setenv(PREFIX + name.upper(), "")
+    for name in ServeSettings.model_fields:
+        monkeypatch.setenv(f"{PREFIX}SERVE_{name.upper()}", "")
+    settings, serving = load_settings(), load_serve_settings()
+    named = [Path(each).name for each in sources()]
+    for name in [each for each in os.environ if each.startswith(PREFIX)]:
+        monkeypatch.delenv(name)
+    assert (settings, serving) == (load_settings(), load_serve_settings())
+    assert (settings.k, serving.port, named) == (7, 81, ["reco.toml"])
+    assert not recwarn
 
 
 def test_an_argument_wins_over_the_environment_and_that_over_the_file(place, monkeypatch):

@@ -49,6 +49,7 @@ class ServeSettings(SettingsSection):
     model_config = SettingsConfigDict(
         env_prefix=f"{PREFIX}{SECTION.upper()}_",
         env_nested_delimiter=NESTED,
+        env_ignore_empty=True,
         toml_file=FILE,
         extra="forbid",
     )

@@ -90,7 +90,7 @@ def test_a_small_lead_is_no_reason(artifact, lead, no_comparison, monkeypatch):
 
 
 @OPENVINO
-@pytest.mark.parametrize("change", ["graph", "processor", "version", "threads", "damaged note"])
+@pytest.mark.parametrize("change", ["graph", "processor", "version", "threads", "what is timed", "damaged note"])
 def test_a_change_measures_again(change, artifact, cache, lead, monkeypatch):
     lead(2.0)
     opened(artifact)
@@ -104,6 +104,8 @@ def test_a_change_measures_again(change, artifact, cache, lead, monkeypatch):
         monkeypatch.setattr(fastest, "_processor", lambda: "another")
     elif change == "version":
         monkeypatch.setattr(fastest, "_openvino_version", lambda: "2027.0")
+    elif change == "what is timed":
+        monkeypatch.setattr(fastest, "_SAMPLES", "1")
     elif change == "threads":
         settings = AUTO.model_copy(update={"threads": 2})
     else:
