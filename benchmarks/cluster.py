@@ -28,14 +28,15 @@ from contextlib import ExitStack, contextmanager
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any, NamedTuple
-from urllib.error import HTTPError, URLError
+from urllib.error import HTTPError
 from urllib.request import Request, urlopen
 
 import trustme
 import yaml
 
+from . import processes
 from .kubernetes import find
-from .load.service import free_port
+from .processes import ask, free_port
 
 FOLDER = Path(__file__).resolve().parents[1] / ".cache" / "cluster"
 KUBERNETES = "v1.36.3"
@@ -155,10 +156,14 @@ def running(folder: Path) -> Iterator[Path]:
         config = _write_files(place, port)
         trust = ssl.create_default_context(cafile=place / "authority.pem")
 
-        def start(name: str, *flags: str) -> None:
-            log = stack.enter_context((place / f"{name}.log").open("w"))
-            process = subprocess.Popen([folder / "bin" / name, *flags], stdout=log, stderr=log, cwd=place)
-            stack.callback(_stop, process)
+        def start(name: str, *flags: str, url: str = "") -> None:
+            command, log = [str(folder / "bin" / name), *flags], place / f"{name}.log"
+
+            def answers() -> None:
+                if url:
+                    ask(url, context=trust)
+
+            stack.enter_context(processes.running(name, command, log, answers, PATIENCE_S, patience_s=20, cwd=place))
 
         start("etcd", "--data-dir=etcd", f"--listen-client-urls={store}", f"--advertise-client-urls={store}",
               f"--listen-peer-urls=http://127.0.0.1:{free_port()}")  # fmt: skip
@@ -175,8 +180,8 @@ def running(folder: Path) -> Iterator[Path]:
             "--service-account-key-file=key.pem",
             "--service-account-signing-key-file=key.pem",
             "--service-cluster-ip-range=10.96.0.0/16",
+            url=f"https://127.0.0.1:{port}/readyz",
         )
-        _wait(f"https://127.0.0.1:{port}/readyz", trust, place / "kube-apiserver.log")
         quiet = (f"--kubeconfig={config}", "--leader-elect=false", "--secure-port=0")
         controllers = "--controllers=*,-node-lifecycle-controller"  # which misses signs of life from nodes
         start("kube-controller-manager", *quiet, controllers, "--service-account-private-key-file=key.pem")
@@ -251,26 +256,6 @@ def make_status(pod: Object) -> Object:
             for each in pod["spec"]["containers"]
         ],
     }
-
-
-def _stop(process: subprocess.Popen[bytes]) -> None:
-    process.terminate()
-    try:
-        process.wait(20)
-    except subprocess.TimeoutExpired:
-        process.kill()
-        process.wait()
-
-
-def _wait(url: str, trust: ssl.SSLContext, log: Path) -> None:
-    until = time.monotonic() + PATIENCE_S
-    while time.monotonic() < until:
-        try:
-            with urlopen(url, timeout=5, context=trust):
-                return
-        except (URLError, OSError):
-            time.sleep(0.5)
-    raise RuntimeError(f"{url} does not answer; {log.name} ends: {log.read_text('utf-8')[-2000:]}")
 
 
 def _write_files(place: Path, port: int) -> Path:

@@ -28,8 +28,9 @@ from PIL import Image
 
 from reco_plugin.quickstart.dataset import Quickstart, load
 
-from .load.service import Service, free_port, started
+from .load.service import Service, started
 from .page import machine, table, write_blocks
+from .processes import free_port
 
 MODEL = Path("triton_models")
 AT_ONCE = 128

@@ -13,7 +13,8 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-from .nodes import HOMES, ask, fetch_artifacts, folder_for, free_port, keep, laid_out, running
+from ..processes import ask, free_port
+from .nodes import HOMES, fetch_artifacts, folder_for, keep, laid_out, running
 from .opensearch import DESCRIPTOR, HEALTH, LOGGING, other_user
 
 VERSION = "8.12.2"

@@ -4,16 +4,16 @@ from __future__ import annotations
 
 import argparse
 import shutil
-import socket
 import subprocess
 import sys
 import tempfile
 import time
-import urllib.request
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import AbstractContextManager, contextmanager
 from pathlib import Path
 from typing import Any, TypeVar
+
+from .. import processes
 
 T = TypeVar("T")
 
@@ -102,73 +102,15 @@ def folder_for(name: str) -> Iterator[Path]:
         yield Path(made)
 
 
-@contextmanager
 def running(
-    name: str,
-    command: Sequence[str],
-    folder: Path,
-    answers: Callable[[], object],
-    wait_s: float,
-    *,
-    told: bytes = b"",
-    **how: Any,
-) -> Iterator[None]:
-    """A process that answers; it is killed afterwards, since an end in order takes seconds.
-
-    Args:
-        name: of the engine.
-        command: that starts it.
-        folder: where it runs, with its log.
-        answers: asks it, and raises an OSError as long as it does not answer.
-        wait_s: seconds until it must.
-        told: for its input, which stays open.
-        how: as :class:`subprocess.Popen` takes it.
+    name: str, command: Sequence[str], folder: Path, answers: Callable[[], object], wait_s: float, **how: Any
+) -> AbstractContextManager[int]:
+    """:func:`benchmarks.processes.running` in a folder, with its log; killed afterwards, since an end takes seconds.
 
     Raises:
         NotHere: it does not answer, with the end of its log.
     """
-    log = folder / "log"
-    with log.open("wb") as output:
-        stdin = subprocess.PIPE if told else None
-        process = subprocess.Popen(command, cwd=folder, stdin=stdin, stdout=output, stderr=subprocess.STDOUT, **how)
-    try:
-        if process.stdin is not None:
-            process.stdin.write(told)
-            process.stdin.flush()
-        end = time.monotonic() + wait_s
-        while not _does(answers):
-            if process.poll() is not None or time.monotonic() > end:
-                raise NotHere(f"{name} does not start:\n{log.read_text('utf-8', errors='replace')[-3000:]}")
-            time.sleep(0.2)
-        yield
-    finally:
-        process.kill()
-        process.communicate()
-
-
-def _does(answers: Callable[[], object]) -> bool:
-    try:
-        answers()
-    except OSError:
-        return False
-    return True
-
-
-def ask(url: str) -> None:
-    """Get something, which must succeed.
-
-    Raises:
-        OSError: it does not.
-    """
-    with urllib.request.urlopen(url, timeout=10):
-        pass
-
-
-def free_port() -> int:
-    """One that nothing listens on."""
-    with socket.socket() as taken:
-        taken.bind(("127.0.0.1", 0))
-        return int(taken.getsockname()[1])
+    return processes.running(name, command, folder / "log", answers, wait_s, fails=NotHere, cwd=folder, **how)
 
 
 def keep(server: AbstractContextManager[T], told: Callable[[T], str], doc: str | None) -> None:

@@ -17,7 +17,8 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-from .nodes import HOMES, ask, fetch_artifacts, folder_for, free_port, keep, laid_out, running
+from ..processes import ask, free_port
+from .nodes import HOMES, fetch_artifacts, folder_for, keep, laid_out, running
 
 VERSION = "2.19.1"
 HOME = HOMES / f"opensearch-{VERSION}"

@@ -13,7 +13,8 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-from .nodes import HOMES, NotHere, fetch, folder_for, free_port, keep, laid_out, running
+from ..processes import free_port
+from .nodes import HOMES, NotHere, fetch, folder_for, keep, laid_out, running
 
 VERSION = "7.4.1"  # of Redis; its query engine is RediSearch 2.10.5
 HOME = HOMES / f"redis-{VERSION}"

@@ -18,7 +18,8 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-from .nodes import HOMES, ask, fetch_artifacts, folder_for, free_port, keep_on, laid_out, running
+from ..processes import ask, free_port
+from .nodes import HOMES, fetch_artifacts, folder_for, keep_on, laid_out, running
 
 VERSION = "8.700.24"
 HOME = HOMES / f"vespa-{VERSION}"

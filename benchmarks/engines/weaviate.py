@@ -14,7 +14,8 @@ from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 
-from .nodes import HOMES, NotHere, ask, folder_for, free_port, running
+from ..processes import ask, free_port
+from .nodes import HOMES, NotHere, folder_for, running
 
 VERSION = "1.35.2"
 HOME = HOMES / f"weaviate-{VERSION}"

@@ -3,17 +3,16 @@
 from __future__ import annotations
 
 import os
-import socket
-import subprocess
 import sys
 import threading
 import time
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 
-import httpx
+from ..processes import ask, free_port, running
 
 ADMIN_KEY = "load-admin"
 _START_S = 120
@@ -59,7 +58,7 @@ class Service:
 
 @contextmanager
 def started(
-    model: Path, memory: Path | str, log: Path, arguments: Sequence[str] = (), port: int = 0, root: Path | None = None
+    model: Path, memory: Path | str, log: Path, arguments: Sequence[str] = (), port: int = 0
 ) -> Iterator[Service]:
     """Run ``reco serve`` until the block ends; it is warm when the block begins.
 
@@ -69,7 +68,6 @@ def started(
         log: file for what it says.
         arguments: further flags of ``reco serve``.
         port: a free one when 0.
-        root: another checkout of this repository, which is to run instead of the one that is imported.
 
     Raises:
         RuntimeError: it ended, or was not ready in time; the message holds the end of its log.
@@ -77,35 +75,8 @@ def started(
     port = port or free_port()
     command = [sys.executable, "-m", "reco_plugin", "serve", "--port", str(port), "--model", str(model)]
     environment = {**os.environ, "RECO_SERVE_ADMIN_KEY": ADMIN_KEY}
-    if root is not None:
-        environment["PYTHONPATH"] = str(root)
-    with log.open("wb") as out:
-        process = subprocess.Popen(
-            [*command, "--memory", str(memory), *arguments], stdout=out, stderr=out, env=environment, cwd=root
-        )
-        try:
-            url = f"http://127.0.0.1:{port}"
-            _wait(process, url, log)
-            yield Service(url, process.pid)
-        finally:
-            process.terminate()
-            process.wait(60)
-
-
-def free_port() -> int:
-    """A port that nobody listens on."""
-    with socket.socket() as free:
-        free.bind(("127.0.0.1", 0))
-        return int(free.getsockname()[1])
-
-
-def _wait(process: subprocess.Popen[bytes], url: str, log: Path) -> None:
-    until = time.monotonic() + _START_S
-    while time.monotonic() < until and process.poll() is None:
-        try:
-            if httpx.get(f"{url}/readyz").status_code == 200:
-                return
-        except httpx.TransportError:
-            pass  # not yet
-        time.sleep(0.1)
-    raise RuntimeError(f"reco serve is not ready: {log.read_text(errors='replace')[-500:]}")
+    url = f"http://127.0.0.1:{port}"
+    command += ["--memory", str(memory), *arguments]
+    ready = partial(ask, f"{url}/readyz")
+    with running("reco serve", command, log, ready, _START_S, patience_s=60, must_end=True, env=environment) as pid:
+        yield Service(url, pid)

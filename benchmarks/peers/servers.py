@@ -3,20 +3,17 @@
 from __future__ import annotations
 
 import os
-import subprocess
 import sys
-import time
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
 
-import httpx
-
-from ..load.service import free_port
+from .. import processes
 from ..load.service import started as ours_started
+from ..processes import ask, bytes_of, free_port, seconds_of
 from ..stand_in import server as stand_in
-from ..workers import seconds_of
 from .checkpoint import Made
 from .dialects import Dialect
 
@@ -57,24 +54,7 @@ class Running:
     @property
     def ram(self) -> int:
         """Bytes that its processes take, shared pages divided among them."""
-        return sum(_proportional(pid) for pid in processes(self.pid))
-
-
-def processes(pid: int) -> list[int]:
-    """A process and all below it."""
-    try:
-        below = Path(f"/proc/{pid}/task/{pid}/children").read_text("utf-8").split()
-    except OSError:  # it ended meanwhile
-        return []
-    return [pid, *(each for child in below for each in processes(int(child)))]
-
-
-def _proportional(pid: int) -> int:
-    try:
-        lines = Path(f"/proc/{pid}/smaps_rollup").read_text("utf-8").splitlines()
-    except OSError:  # it ended meanwhile
-        return 0
-    return 1024 * sum(int(line.split()[1]) for line in lines if line.startswith("Pss:"))
+        return bytes_of(self.pid)
 
 
 @contextmanager
@@ -117,37 +97,11 @@ def started(name: str, made: Made, python: Path, threads: int, folder: Path) -> 
         command += ["--app-dir", str(Path(__file__).parent)]
         told = Running(name, "plain", port, 0)
     offline = {"HF_HUB_OFFLINE": "1", "DO_NOT_TRACK": "1", "INFINITY_ANONYMOUS_USAGE_STATS": "0"}
-    with _process(command, {**cores, **offline, "CHECKPOINT": str(made.checkpoint)}, port, log) as pid:
-        yield replace(told, pid=pid)
-
-
-@contextmanager
-def _process(command: Sequence[str], variables: Mapping[str, str], port: int, log: Path) -> Iterator[int]:
-    environment = {**os.environ, **variables}
+    environment = {**os.environ, **cores, **offline, "CHECKPOINT": str(made.checkpoint)}
     environment.pop("PYTHONPATH", None)  # this repository is not the others'
-    with log.open("wb") as out:
-        process = subprocess.Popen(command, stdout=out, stderr=out, env=environment)
-        try:
-            until = time.monotonic() + _START_S
-            while not _answers(port):
-                if process.poll() is not None or time.monotonic() > until:
-                    raise RuntimeError(f"{command[0]} did not start: {log.read_text(errors='replace')[-1500:]}")
-                time.sleep(0.2)
-            yield process.pid
-        finally:
-            process.terminate()
-            try:
-                process.wait(20)
-            except subprocess.TimeoutExpired:
-                process.kill()
-                process.wait()
-
-
-def _answers(port: int) -> bool:
-    try:
-        return httpx.get(f"http://127.0.0.1:{port}/health", timeout=5).status_code == 200
-    except httpx.HTTPError:
-        return False
+    answers = partial(ask, f"http://127.0.0.1:{port}/health")
+    with processes.running(name, command, log, answers, _START_S, patience_s=20, env=environment) as pid:
+        yield replace(told, pid=pid)
 
 
 @contextmanager

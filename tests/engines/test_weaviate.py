@@ -10,7 +10,8 @@ import numpy as np
 import pytest
 
 from benchmarks.engines import weaviate as weaviate_server
-from benchmarks.engines.nodes import NotHere, free_port
+from benchmarks.engines.nodes import NotHere
+from benchmarks.processes import free_port
 from reco_plugin.config import Settings
 from reco_plugin.engines import Question, open_index
 from reco_plugin.errors import ConfigError, EngineError, EngineUnavailable
