@@ -29,7 +29,7 @@ from PIL import Image
 from reco_plugin.quickstart.dataset import Quickstart, load
 
 from .load.service import Service, started
-from .page import machine, table, write_blocks
+from .page import machine, table, tell
 from .processes import free_port
 
 MODEL = Path("triton_models")
@@ -310,9 +310,7 @@ def main() -> int:
         for name, how, seen in rows
     ]
     text += table(["import", "", "sent", "lost", "answers"], shown, left=2) + f"\n\nMachine: {machine()}.\n"
-    print(text)
-    if given.page:
-        write_blocks(given.page, {"imports": text})
+    tell(given.page, {"imports": text})
     return int(any(row[3] != "0" for row in shown))
 
 

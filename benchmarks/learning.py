@@ -24,14 +24,12 @@ import httpx
 import numpy as np
 
 from reco_plugin import Reco
-from reco_plugin.demo.tasks import drawing
-from reco_plugin.quickstart.dataset import load
 
-from .load.inputs import png
 from .load.service import ADMIN_KEY, Service, started
-from .page import machine, table, write_blocks
+from .page import machine, table, tell
+from .processes import seconds_of
 from .synthetic import Synthetic
-from .workers import cases, rate, seconds_of
+from .workers import cases, rate
 
 CALLERS = 16
 _ASKED = ("text, plain", "image, plain")
@@ -150,10 +148,7 @@ def main() -> int:
     words.add_argument("--model", type=Path, default=Path("triton_models"))
     words.add_argument("--page", type=Path, help="such as docs/measurements/learning.md")
     given = words.parse_args()
-    data = load()
-    texts = [entity.label for entity in data.labels(["unseen"])[:128]]
-    images = [png(drawing(data, int(row))) for row in data.query_rows("unseen")[:128]]
-    requests, rows = cases(texts, images), list[list[str]]()
+    requests, rows = cases(), list[list[str]]()
     with tempfile.TemporaryDirectory() as place:
         memory = Path(place) / "memory"
         with Reco.open(given.model, memory) as reco:
@@ -172,9 +167,7 @@ def main() -> int:
     text = f"`{command}`: {given.callers} callers, {given.pairs:,} pairs of D = {catalogue.dimension} in a folder; "
     text += "answers a second, median of the rounds; cores that learning took.\n\n"
     text += f"{table([*head, 'cores'], rows)}\n\n{machine('onnxruntime', 'uvicorn')}"
-    print(text)
-    if given.page:
-        write_blocks(given.page, {"learning": text})
+    tell(given.page, {"learning": text})
     return 0
 
 

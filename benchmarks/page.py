@@ -39,6 +39,13 @@ def write_blocks(path: Path, blocks: Mapping[str, str]) -> None:
         part.write_text(page, encoding="utf-8")
 
 
+def tell(page: Path | None, blocks: Mapping[str, str]) -> None:
+    """Print blocks, and put them into a page where there is one."""
+    print(*blocks.values(), sep="\n\n")
+    if page is not None:
+        write_blocks(page, blocks)
+
+
 def table(head: Sequence[str], rows: Iterable[Sequence[str]], *, left: int = 1) -> str:
     """A table whose first columns are aligned to the left, the others to the right.
 

@@ -11,7 +11,6 @@ import argparse
 import asyncio
 import base64
 import json
-import os
 import sys
 import tempfile
 import time
@@ -23,81 +22,16 @@ from reco_plugin import Reco
 from reco_plugin.demo.tasks import drawing, pairs
 from reco_plugin.quickstart.dataset import ALL_SPLITS, load
 
+from .callers import Asked, call, post
 from .load.inputs import png
 from .load.service import Service, started
-from .page import machine, table, write_blocks
+from .page import machine, table, tell
+from .processes import seconds_of
 
 CALLERS = 64
 _STORED = 1000
 _INPUTS = 128
-_END = b"\r\n\r\n"
-
-
-class Caller(asyncio.Protocol):
-    """Sends a request, and the next when its answer is there; reads no more of an answer than its length."""
-
-    def __init__(self, requests: Sequence[bytes]) -> None:
-        self._requests, self._next = requests, 0
-        self._head, self._missing = b"", 0
-        self.answered, self.ends = 0, False
-        self.failed = asyncio.get_running_loop().create_future()
-        self._transport: asyncio.Transport | None = None
-
-    def connection_made(self, transport: asyncio.BaseTransport) -> None:
-        """Begin."""
-        if isinstance(transport, asyncio.Transport):
-            self._transport = transport
-            self._ask()
-
-    def data_received(self, data: bytes) -> None:
-        """Count an answer when it is complete."""
-        if self._missing:
-            self._missing -= len(data)
-        else:
-            self._head += data
-            head, end, rest = self._head.partition(_END)
-            if not end:
-                return
-            if not head.startswith(b"HTTP/1.1 200"):
-                self._fail(head.decode("latin-1"))
-                return
-            (length,) = [line for line in head.lower().split(b"\r\n") if line.startswith(b"content-length:")]
-            self._missing = int(length.partition(b":")[2]) - len(rest)
-            self._head = b""
-        if not self._missing:
-            self.answered += 1
-            self._ask()
-
-    def connection_lost(self, exc: Exception | None) -> None:
-        """Tell it, unless the round is over."""
-        if not self.ends:
-            self._fail(f"a connection was closed: {exc!r}")
-
-    def end(self) -> None:
-        """Leave."""
-        self.ends = True
-        if self._transport is not None:
-            self._transport.abort()
-
-    def _ask(self) -> None:
-        if self._transport is not None and not self.ends:
-            self._transport.write(self._requests[self._next % len(self._requests)])
-            self._next += 1
-
-    def _fail(self, why: str) -> None:
-        if not self.failed.done():
-            self.failed.set_exception(RuntimeError(why))
-
-
-def seconds_of(process: int) -> float:
-    """Processor time that a process and its children have taken."""
-    place = Path(f"/proc/{process}")
-    try:
-        ticks = sum(map(int, (place / "stat").read_text("utf-8").rpartition(")")[2].split()[11:13]))
-        children = (place / f"task/{process}/children").read_text("utf-8").split()
-    except OSError:  # it ended meanwhile
-        return 0.0
-    return ticks / os.sysconf("SC_CLK_TCK") + sum(seconds_of(int(child)) for child in children)
+_PATIENCE_S = 60.0
 
 
 async def rate(service: Service, requests: Sequence[bytes], callers: int, seconds: float) -> tuple[float, float]:
@@ -106,25 +40,20 @@ async def rate(service: Service, requests: Sequence[bytes], callers: int, second
     Raises:
         RuntimeError: one was no 200.
     """
-    loop, port = asyncio.get_running_loop(), int(service.url.rpartition(":")[2])
-    made = []
-    for number in range(callers):
-        turned = [*requests[number:], *requests[:number]]  # callers do not ask for the same at the same time
-        made.append((await loop.create_connection(lambda turned=turned: Caller(turned), "127.0.0.1", port))[1])  # type: ignore[misc]
-    await asyncio.sleep(seconds / 5)
-    before, began, taken = sum(one.answered for one in made), time.perf_counter(), seconds_of(service.pid)
-    done, _ = await asyncio.wait([one.failed for one in made], timeout=seconds, return_when=asyncio.FIRST_COMPLETED)
-    count, took = sum(one.answered for one in made) - before, time.perf_counter() - began
-    taken = seconds_of(service.pid) - taken
-    for one in made:
-        one.end()
-    for failed in done:
-        failed.result()
+    asked = Asked(list(requests), time.perf_counter() + seconds, keeps=False)
+    began, taken = time.perf_counter(), seconds_of(service.pid)
+    await call(asked, int(service.url.rpartition(":")[2]), callers, seconds + _PATIENCE_S)
+    took, taken, count = time.perf_counter() - began, seconds_of(service.pid) - taken, len(asked.answers)
+    if asked.failures:
+        raise RuntimeError(asked.failures[0])
     return count / took, taken / max(count, 1)
 
 
-def cases(texts: Sequence[str], images: Sequence[bytes]) -> dict[str, list[bytes]]:
-    """Requests of each kind."""
+def cases() -> dict[str, list[bytes]]:
+    """Requests of each kind, for things that the shipped model never saw."""
+    data = load()
+    texts = [entity.label for entity in data.labels(["unseen"])[:_INPUTS]]
+    images = [png(drawing(data, int(row))) for row in data.query_rows("unseen")[:_INPUTS]]
     drawn = ["data:image/png;base64," + base64.b64encode(image).decode() for image in images]
     many = [list(texts[start : start + 32]) for start in range(0, len(texts) - 31, 8)]
     return {
@@ -138,9 +67,7 @@ def cases(texts: Sequence[str], images: Sequence[bytes]) -> dict[str, list[bytes
 
 
 def _request(model: str, inputs: list[str]) -> bytes:
-    body = json.dumps({"model": model, "input": inputs}).encode()
-    head = "POST /v1/embeddings HTTP/1.1\r\nhost: localhost\r\ncontent-type: application/json\r\n"
-    return f"{head}content-length: {len(body)}\r\n\r\n".encode() + body
+    return post("/v1/embeddings", json.dumps({"model": model, "input": inputs}).encode())
 
 
 def main() -> int:
@@ -153,10 +80,7 @@ def main() -> int:
     words.add_argument("--model", type=Path, default=Path("triton_models"))
     words.add_argument("--page", type=Path, help="such as docs/measurements/workers.md")
     given = words.parse_args()
-    data = load()
-    stored = pairs(data, ALL_SPLITS)[:_STORED]
-    texts = [entity.label for entity in data.labels(["unseen"])[:_INPUTS]]
-    images = [png(drawing(data, int(row))) for row in data.query_rows("unseen")[:_INPUTS]]
+    stored = pairs(load(), ALL_SPLITS)[:_STORED]
     with ExitStack() as stack:
         folder = Path(stack.enter_context(tempfile.TemporaryDirectory()))
         services = []
@@ -167,7 +91,7 @@ def main() -> int:
             flags = ["--log-level", "warning", "--workers", str(workers)]
             services.append(stack.enter_context(started(given.model, memory, folder / f"log-{workers}", flags)))
         rows = []
-        for name, requests in cases(texts, images).items():
+        for name, requests in cases().items():
             found: list[list[tuple[float, float]]] = [[], []]
             for turn in range(given.rounds):
                 for which in (0, 1) if turn % 2 else (1, 0):
@@ -182,9 +106,7 @@ def main() -> int:
     head = ["requests", "1 worker", f"{given.workers} workers", "ratio", "CPU ms an answer: 1", str(given.workers)]
     text = f"`{command}`: {given.callers} callers, {len(stored):,} pairs in a folder; answers a second.\n\n"
     text += f"{table(head, rows)}\n\n{machine('onnxruntime', 'uvicorn')}"
-    print(text)
-    if given.page:
-        write_blocks(given.page, {"workers": text})
+    tell(given.page, {"workers": text})
     return 0
 
 

@@ -18,7 +18,7 @@ import numpy.typing as npt
 
 from reco_plugin.engines import open_index
 
-from ..page import machine, table, write_blocks
+from ..page import machine, table, tell
 
 _AT_ONCE = 10_000
 _TITLE = "a small red bird in a green tree, number {:>9}"
@@ -164,6 +164,4 @@ def measure(engines: list[str], documents: int, dimension: int, page: Path | Non
     flags = f"--engine {' '.join(engines)} --documents {documents} --dimension {dimension}"
     packages = ("numpy", *(_PACKAGES[name] for name in engines))
     block = f"`python -m benchmarks.engines scan {flags}`\n\n{made}\n\nMachine: {machine(*packages)}."
-    print(block)
-    if page is not None:
-        write_blocks(page, {"scan": block})
+    tell(page, {"scan": block})

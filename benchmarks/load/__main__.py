@@ -18,7 +18,7 @@ import numpy as np
 from reco_plugin.demo.tasks import drawing, pairs
 from reco_plugin.quickstart.dataset import ALL_SPLITS, load
 
-from ..page import machine, table, write_blocks
+from ..page import machine, table, tell
 from .inputs import prepare
 from .service import ADMIN_KEY, Resident, started
 from .traffic import Traffic, Verdict, run
@@ -51,9 +51,7 @@ def main() -> int:
     command = " ".join(["python -m benchmarks.load", *sys.argv[1:]])
     text = f"`{command}`: {given.callers} callers, {took:.0f} s, {len(stored):,} pairs.\n\n"
     text += block(seen, took, resident.bytes_at)
-    print(text)
-    if given.page:
-        write_blocks(given.page, {"load": text})
+    tell(given.page, {"load": text})
     for one in [o for o in seen.outcomes if o.verdict in ("wrong", "failed")][:5]:
         print(f"{one.verdict}: {one.kind}: {one.detail}", file=sys.stderr)
     for failure in seen.write_failures[:5]:

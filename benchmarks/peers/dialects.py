@@ -13,6 +13,8 @@ import orjson
 
 from reco_plugin.types import Modality, Vectors
 
+from ..callers import post
+
 Dialect: TypeAlias = Literal["ours", "infinity", "plain", "kserve"]
 """``plain`` is OpenAI's body with texts or data URIs, ``kserve`` Triton's own with its binary extension."""
 PATHS: dict[Dialect, str] = {
@@ -32,7 +34,7 @@ def request(dialect: Dialect, items: Sequence[Any], modality: Modality) -> bytes
     body: dict[str, Any] = {"model": "clip", "input": given}
     if dialect == "infinity":
         body["modality"] = modality
-    return _http(dialect, json.dumps(body).encode(), {"content-type": "application/json"})
+    return post(PATHS[dialect], json.dumps(body).encode())
 
 
 def _kserve(items: Sequence[bytes], modality: Modality) -> bytes:
@@ -45,13 +47,7 @@ def _kserve(items: Sequence[bytes], modality: Modality) -> bytes:
     }
     packed = json.dumps(head).encode()
     headers = {"content-type": "application/octet-stream", "inference-header-content-length": str(len(packed))}
-    return _http("kserve", packed + data, headers)
-
-
-def _http(dialect: Dialect, body: bytes, headers: dict[str, str]) -> bytes:
-    lines = [f"POST {PATHS[dialect]} HTTP/1.1", "host: localhost", f"content-length: {len(body)}"]
-    lines += [f"{name}: {value}" for name, value in headers.items()]
-    return "\r\n".join([*lines, "", ""]).encode() + body
+    return post(PATHS["kserve"], packed + data, headers)
 
 
 def vectors(dialect: Dialect, headers: bytes, body: bytes) -> Vectors:
