@@ -16,7 +16,7 @@ from typing import get_args
 import numpy as np
 import numpy.typing as npt
 
-from reco_plugin.calibration import calibrate
+from reco_plugin.calibration.calibrate import calibrate
 from reco_plugin.calibration.match import auc_of
 from reco_plugin.evaluate.findings import Chart, Column, Section, Table
 from reco_plugin.evaluate.intervals import Interval, bootstrap

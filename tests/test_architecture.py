@@ -232,7 +232,10 @@ def test_the_environment_is_read_by_the_settings_only():
             "torch onnxruntime openvino qdrant_client qdrant_edge PIL pydantic typer numpy",
         ),
         ("from reco_plugin import Reco", "torch open_clip onnxruntime openvino qdrant_client qdrant_edge typer tqdm"),
-        ("import reco_plugin.cli.app", "torch onnxruntime qdrant_client qdrant_edge PIL tokenizers"),
+        (
+            "import reco_plugin.cli.app",
+            "torch onnxruntime qdrant_client qdrant_edge PIL tokenizers numpy pydantic rich",
+        ),
         ("import reco_plugin.train.triton, reco_plugin.train.recipe", "torch onnx"),
         ("import reco_plugin.towers.add", "torch open_clip transformers huggingface_hub PIL"),
         ("import reco_plugin.adapters.clip_benchmark", "torch open_clip clip_benchmark onnxruntime tqdm"),

@@ -11,7 +11,7 @@ from typing import Any, get_args
 import numpy as np
 import pytest
 
-from reco_plugin.calibration import calibrate
+from reco_plugin.calibration.calibrate import calibrate
 from reco_plugin.calibration.why import MOST
 from reco_plugin.errors import InputError, VectorError
 from reco_plugin.evaluate.modes import InModes, Mode

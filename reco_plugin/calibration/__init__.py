@@ -15,8 +15,7 @@
 ``check``        what refinement does to the memory's own held-out pairs
 """
 
-from .calibrate import Calibrated, calibrate
 from .check import Check, SideCheck
 from .state import Calibration
 
-__all__ = ["Calibrated", "Calibration", "Check", "SideCheck", "calibrate"]
+__all__ = ["Calibration", "Check", "SideCheck"]

@@ -31,8 +31,8 @@ from ..config import environment
 from ..errors import LearningDied, RecoError, as_sent
 from ..memory import Header, Memory
 from ..types import Neighbours, Payload, Records, Search
-from . import Calibration
 from .learn import learn_noted, noted
+from .state import Calibration
 
 log = logging.getLogger(__name__)
 APART = 1_000

@@ -17,12 +17,8 @@ from .fit import TRIED, choose_sharpness, fit_gates
 from .gate import FITTED, LEVELS, PRIOR, SHARPNESS, Gate
 from .presence import learn_presence
 from .sharpen import OwnCheck, learn_sharpening
-from .state import Calibration, SideCalibration, shares_of
+from .state import ENOUGH, FEWEST, Calibration, SideCalibration, shares_of
 
-FEWEST = 20
-"""Pairs below which a memory teaches nothing."""
-ENOUGH = 300
-"""Pairs below which the gates are not fitted but the safe ones."""
 ASKED, BLOCK = 2_400, 600
 """Pairs that a gate is fitted on, at most, and in one block. With 600 in one, what a memory gained depended on which
 pairs were drawn (``docs/measurements/gate.md``)."""

@@ -11,7 +11,6 @@ import numpy.typing as npt
 
 from ..fuse import Refining, stays_plain
 from ..types import Coverage, Mass, Moves, Neighbours, Refinement, Search, Vectors, other
-from .calibrate import FEWEST
 from .coverage import MAJORITY, RIVALS, find_covered, nearest_rival
 from .formula import spread_of
 from .gate import Applied, features, step
@@ -19,7 +18,7 @@ from .moments import scale_of
 from .reasons import reasons
 from .scores import to_vectors
 from .signals import Evidence
-from .state import Calibration
+from .state import FEWEST, Calibration
 from .why import Why
 
 SHARPEST = 8.0

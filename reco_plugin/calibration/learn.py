@@ -17,16 +17,17 @@ import numpy.typing as npt
 from ..defaults import NEIGHBOURS, PAIRS_IN_RAM
 from ..errors import ConfigError, InputError, LearningDied, MemoryStoreError
 from ..fuse import Refining
-from ..memory import Header, Memory
+from ..memory import Memory
 from ..options import RefineOptions
 from ..ram import free_bytes
 from ..types import MODALITIES, Modality, Records, Refinement, Search, Vectors, other
-from . import Calibrated, Calibration, calibrate
-from .calibrate import ENOUGH, FEWEST
+from .calibrate import Calibrated, calibrate
 from .closed_form import ClosedForm
 from .match import FEWEST_THINGS, MatchState
+from .note import BEGUN
 from .questions import RefineHidden, ask_own
 from .reliability import predict
+from .state import ENOUGH, FEWEST, Calibration
 
 log = logging.getLogger(__name__)
 _COMPARED, _FITTED = 2, 3
@@ -42,7 +43,6 @@ _SHARE = 0.5  # of the free RAM that learning may take: the rest is for those wh
 _VECTORS, _BESIDE = 3, 1_200  # of a pair: vectors, with those of one side while it is sorted; bytes beside them
 _PRODUCTS, _MOMENTS = 128 * 2**20, 400_000  # bytes for products; for moments, of a dimension
 _LEAST = 5_000  # pairs that are learned from, whatever room there is
-_BEGUN = set[str]()  # ids of the notes of this process
 
 
 def learn(store: Memory, k: int, *, progress: Callable[[int], object] = int) -> Calibration | None:
@@ -52,7 +52,7 @@ def learn(store: Memory, k: int, *, progress: Callable[[int], object] = int) -> 
     random and are learned from. The others are judged beside those once the state is stored; until then they count as
     average, or as before. Where that was interrupted, the next call goes on with those that have no witnesses.
 
-    While it runs, the memory notes that it does, see :func:`unfinished`.
+    While it runs, the memory notes that it does, see :func:`~.note.unfinished`.
 
     Args:
         store: the pairs.
@@ -220,23 +220,6 @@ def _refining(store: Memory, state: Calibration, k: int) -> RefineHidden:
     return refine
 
 
-def unfinished(header: Header) -> str:
-    """Say that another process began to learn and has not ended, or died; empty where none did.
-
-    A large memory is not learned from again by itself then: it may die again.
-    """
-    note = header.learning
-    if not note or note.get("id") in _BEGUN:
-        return ""
-    pairs = note.get("pairs")
-    of = f" from {pairs:,} pairs" if isinstance(pairs, int) else ""
-    return (
-        f"calibration{of} began on {note.get('host', 'some host')} at {note.get('since', 'some time')} and has not "
-        "ended. If it does not run any more, it died, as where memory (RAM) runs out: run `reco memory calibrate`, "
-        "best on a machine with more of it"
-    )
-
-
 @contextmanager
 def noted(store: Memory, pairs: int) -> Iterator[None]:
     """Let the memory hold a note while something is learned from so many pairs; a process that is killed leaves it."""
@@ -244,12 +227,12 @@ def noted(store: Memory, pairs: int) -> Iterator[None]:
         yield
         return
     now = datetime.now(UTC).isoformat(timespec="seconds")
-    _BEGUN.add(name := uuid.uuid4().hex)
+    BEGUN.add(name := uuid.uuid4().hex)
     store.note_learning({"id": name, "since": now, "host": socket.gethostname(), "pairs": pairs})
     try:
         yield
     except LearningDied:
-        _BEGUN.discard(name)  # the note stays, as of any process that was killed
+        BEGUN.discard(name)  # the note stays, as of any process that was killed
         raise
     except BaseException:
         _forget(store)

@@ -15,10 +15,10 @@ from typing import Any, Protocol
 
 from ..errors import MemoryStoreError, MemoryTimeout, MemoryUnavailable
 from ..memory import LazyMemory, Memory, part_of_a_write
-from . import Calibration
 from .apart import APART, learn_apart
-from .calibrate import ENOUGH
-from .learn import STEPS, learn, unfinished, witness
+from .learn import STEPS, learn, witness
+from .note import unfinished
+from .state import ENOUGH, Calibration
 
 log = logging.getLogger(__name__)
 _GROWTH = 2.0  # calibrate again when the memory has grown, or shrunk, by this factor

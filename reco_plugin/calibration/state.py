@@ -28,6 +28,10 @@ from .signals import Evidence, mean_own, share, weigh
 
 FORMAT = 3
 """The gates of an older one look at other things."""
+FEWEST = 20
+"""Pairs below which a memory teaches nothing."""
+ENOUGH = 300
+"""Pairs below which the gates are not fitted but the safe ones."""
 
 
 @dataclass(frozen=True)

@@ -1,44 +1,15 @@
-"""``reco``: the command line. Every command imports what is heavy when it runs."""
+"""``reco``: the command line. Commands are only named here: each is imported when it runs or shows its help."""
 
 from __future__ import annotations
 
-import filecmp
-import json
-import shutil
 import sys
-from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import Annotated
 
 import typer
 from typer.core import TyperOption
 
 from .. import __version__
-from ..artifact import Artifact, whole_model
-from ..config import load_settings
-from ..data.source import read_lines
-from ..errors import ArtifactError, ConfigError, InputError, need
-from ..files import whole_file
-from ..options import RefineOptions
-from ..serve.settings import ServeSettings, load_serve_settings
-from .compare import compare_command
-from .doctor import doctor_command
-from .evaluate import eval_app, report_command, study_command
-from .memory import memory_app
-from .model import add_command
-from .shared import (
-    Commands,
-    Given,
-    ModelOption,
-    OpenOptions,
-    claim_stdout,
-    print_result,
-    reco_of,
-    reports_errors,
-    settings_of,
-    take_flags,
-    takes,
-)
-from .train import export_command, fit_command, train_command
+from .commands import Command, Commands
 
 app = typer.Typer(
     cls=Commands,
@@ -47,29 +18,255 @@ app = typer.Typer(
     help="Refine CLIP embeddings through a memory of image-text pairs, without touching CLIP or your index.",
     epilog="Start with: reco demo",
 )
+memory_app = typer.Typer(
+    no_args_is_help=True, help="Fill, look up, search and move image-text pairs; build versions and swap them."
+)
+eval_app = typer.Typer(
+    no_args_is_help=True, help="Measure what refinement changes on your data. File formats: docs/evaluation.md"
+)
 model_app = typer.Typer(
     no_args_is_help=True, help="Model folders: of towers that you have, and the small one that comes with reco-plugin."
 )
-app.add_typer(memory_app, name="memory")
-app.add_typer(eval_app, name="eval")
-app.add_typer(model_app, name="model")
-model_app.command("add", epilog="Example: reco model add Xenova/clip-vit-base-patch32 --out my_model")(add_command)
-eval_app.command("study", epilog="Example: reco eval study photos/ --memory ./memory --out runs/photos")(study_command)
-app.command("fit", epilog="Example: reco fit catalogue.csv --group product --model my_model --out runs/x")(fit_command)
-app.command(
-    "train", epilog="Example: reco train catalogue.csv --model ViT-B-32 --pretrained laion2b_s34b_b79k --out runs/x"
-)(train_command)
-app.command(
-    "export",
-    epilog="Example: reco export --model ViT-B-32 --pretrained laion2b_s34b_b79k --fusion runs/x --out my_model",
-)(export_command)
-app.command("report", epilog="Example: reco report runs/birds")(report_command)
-app.command(
-    "compare",
-    epilog="Example: reco compare 'postgresql://host/shop?table=products&text=title' --memory ./memory "
-    "--queries log.csv",
-)(compare_command)
-app.command("doctor", epilog="Example: reco doctor --json")(doctor_command)
+GROUPS = {"": app, "memory": memory_app, "eval": eval_app, "model": model_app}
+"""Words before the name of a command -> the group that lists it."""
+
+COMMANDS = (
+    Command(
+        "fit",
+        "fit:fit_command",
+        "Fit a model to your catalogue, measure on held-out groups whether it helps, and write the model.",
+        "reco fit catalogue.csv --group product --model my_model --out runs/x",
+    ),
+    Command(
+        "train",
+        "train:train_command",
+        "Train the paper's layer on your pairs, around a frozen encoder. An interrupted run resumes when started "
+        "again.",
+        "reco train catalogue.csv --model ViT-B-32 --pretrained laion2b_s34b_b79k --out runs/x",
+    ),
+    Command(
+        "export",
+        "train:export_command",
+        "Write a model folder: ONNX graphs, tokenizer, manifest, Triton configuration.",
+        "reco export --model ViT-B-32 --pretrained laion2b_s34b_b79k --fusion runs/x --out my_model",
+    ),
+    Command(
+        "report",
+        "report:report_command",
+        "Draw one self-contained page of tables, charts and examples from one run, or compare several.",
+        "reco report runs/birds",
+    ),
+    Command(
+        "compare",
+        "compare:compare_command",
+        "Search an index by real queries, plain and refined, and say whether to switch. The index is only read.",
+        "reco compare 'postgresql://host/shop?table=products&text=title' --memory ./memory --queries log.csv",
+    ),
+    Command(
+        "doctor",
+        "doctor:doctor_command",
+        "Show versions, settings and fingerprints, and test encode -> retrieve -> fuse once. Keys are never shown.",
+        "reco doctor --json",
+    ),
+    Command(
+        "demo",
+        "demo:demo_command",
+        "Classify drawings of entities that CLIP never saw, before and after their pairs join the memory.",
+        "reco demo --out demo",
+    ),
+    Command(
+        "embed",
+        "embed:embed_command",
+        "Embed texts and images, refined through the memory by default; one vector each, unit-norm.",
+        "reco embed --text 'a red fox' --image fox.jpg --memory ./memory"
+        "\n\nreco embed --input queries.txt --out vectors.npy",
+    ),
+    Command(
+        "serve",
+        "serve:serve_command",
+        "Serve embeddings over HTTP: OpenAI's and other shapes, /v1/refine, the memory, health and metrics.",
+        "reco serve --memory ./memory --port 8080",
+    ),
+    Command(
+        "memory info",
+        "memory:info_command",
+        "Show engine, number of pairs, their encoder, and what was learned about them. Needs no model.",
+        "reco memory info --memory ./memory --json",
+    ),
+    Command(
+        "memory optimize",
+        "memory:optimize_command",
+        "Make the search index of an embedded memory now. Needs no model.",
+        "reco memory optimize --memory ./memory",
+    ),
+    Command(
+        "memory search",
+        "memory:search_command",
+        "Find the pairs nearest to a text or an image, as a query would retrieve them.",
+        "reco memory search 'a red fox' --k 5\n\nreco memory search --image fox.jpg --where '{\"shop\": \"de\"}'",
+    ),
+    Command(
+        "memory add",
+        "memory_fill:add_command",
+        "Encode pairs and store them; an id that exists is replaced if its row changed, so run it again to resume.",
+        "reco memory add catalogue.csv --memory ./memory"
+        "\n\nA table has the columns id, image and text; every other column becomes payload. See docs/sources.md.",
+    ),
+    Command(
+        "memory update",
+        "memory_fill:update_command",
+        "Replace pairs whose rows changed; rows with an unknown id are counted and skipped.",
+        "reco memory update changed.csv --memory ./memory",
+    ),
+    Command(
+        "memory sync",
+        "memory_fill:sync_command",
+        "Make the memory match the source: add, replace, and delete pairs that are gone from the source.",
+        "reco memory sync catalogue.csv --as catalogue --dry-run",
+    ),
+    Command(
+        "memory remove",
+        "memory_fill:remove_command",
+        "Delete pairs by id; unknown ids are no error. Needs no model.",
+        "reco memory remove fox-1 fox-2 --memory ./memory",
+    ),
+    Command(
+        "memory export",
+        "memory_move:export_command",
+        "Write all pairs, as vectors with ids and payloads, and what people said, into one file, atomically.",
+        "reco memory export pairs.parquet --memory ./memory",
+    ),
+    Command(
+        "memory import",
+        "memory_move:import_command",
+        "Add pairs that are vectors already, of the model's encoder; of an export also what people said.",
+        "reco memory import pairs.parquet --memory ./copy",
+    ),
+    Command(
+        "memory copy",
+        "memory_move:copy_command",
+        "Copy a memory into another of any kind: ids, vectors, payloads, calibration. Needs no model.",
+        "reco memory copy ./memory grpc://localhost:6334",
+    ),
+    Command(
+        "memory rescue",
+        "memory_move:rescue_command",
+        "Copy the readable pairs of an embedded memory that no longer opens; it stays as it is.",
+        "reco memory rescue ./rescued --memory ./memory",
+    ),
+    Command(
+        "memory build",
+        "memory_fill:build_command",
+        "Build a memory from a source; an interrupted build resumes when run again.",
+        "reco memory build catalogue.csv --memory ./memory --swap",
+    ),
+    Command(
+        "memory calibrate",
+        "memory:calibrate_command",
+        "Learn from the memory's own pairs which captions to calibration, how far queries move, and what that gains.",
+        "reco memory calibrate --memory grpc://localhost:6334 --collection shop",
+    ),
+    Command(
+        "memory reject",
+        "memory_feedback:reject_command",
+        "Say that a pair is not what a text or an image asked for: it no longer moves queries like this one.",
+        "reco memory reject wolf-17 --image fox.jpg --by ann --memory ./memory",
+    ),
+    Command(
+        "memory feedback",
+        "memory_feedback:feedback_command",
+        "Show what people said about answers, oldest first, or forget some of it. Needs no model.",
+        "reco memory feedback --memory ./memory",
+    ),
+    Command(
+        "memory cutoff",
+        "memory_cutoff:cutoff_command",
+        "Print the score from which on a first answer can be believed, and how many queries pass it. Needs no model.",
+        "reco memory cutoff --precision 0.9 --memory ./memory",
+    ),
+    Command(
+        "memory advise",
+        "memory_advise:advise_command",
+        "Say which things of a list search will fail for, how sure that is, and what to add next to gain most.",
+        "reco memory advise --things catalogue.csv --memory ./memory --out advice.csv",
+    ),
+    Command(
+        "memory versions",
+        "memory_versions:versions_command",
+        "List the versions of the memory. Needs no model.",
+        "reco memory versions --memory ./memory",
+    ),
+    Command(
+        "memory use",
+        "memory_versions:use_command",
+        "Put a finished version to use, atomically, without interrupting readers. Needs no model.",
+        "reco memory use memory--v3 --memory ./memory",
+    ),
+    Command(
+        "memory rollback",
+        "memory_versions:rollback_command",
+        "Go back to the version before the one in use. Needs no model.",
+        "reco memory rollback --memory ./memory",
+    ),
+    Command(
+        "memory prune",
+        "memory_versions:prune_command",
+        "Delete versions that are not in use, except the newest finished ones. Needs no model.",
+        "reco memory prune --keep 1 --memory ./memory",
+    ),
+    Command(
+        "memory attach",
+        "memory_versions:attach_command",
+        "Use an existing collection, with vectors of the model's encoder, as a memory. Changes only its metadata.",
+        "reco memory attach --collection shop --image-vector photo --text-vector title",
+    ),
+    Command(
+        "memory adopt",
+        "memory_versions:adopt_command",
+        "Copy a collection's image vectors into a memory of their own, and embed its captions. The source stays as"
+        " it is.",
+        "reco memory adopt --collection shop --image-vector photo --caption title --into ./memory",
+    ),
+    Command(
+        "eval zero-shot",
+        "evaluate:zero_shot_command",
+        "Classify labelled images by the nearest class prompt: frozen, images refined, prompts refined, both.",
+        "reco eval zero-shot photos/test --memory ./memory --template 'a photo of a {}, a type of bird.'"
+        "\n\nOnly vectors, no model: reco eval zero-shot test.npz --memory-from pairs.npz",
+    ),
+    Command(
+        "eval retrieval",
+        "evaluate:retrieval_command",
+        "Search images by captions and captions by images: frozen, the query refined, the index refined, both.",
+        "reco eval retrieval captions.jsonl --memory ./memory --k 10"
+        "\n\nOnly vectors, no model: reco eval retrieval test.npz --memory-from pairs.npz",
+    ),
+    Command(
+        "eval entities",
+        "evaluate:entities_command",
+        "Find the entity that an image shows among very many names: frozen, and the image refined.",
+        "reco eval entities 'oven?split=val' --memory ./memory --cache .cache/vectors"
+        "\n\nOnly vectors, no model: reco eval entities test.npz --memory-from pairs.npz",
+    ),
+    Command(
+        "eval study",
+        "study:study_command",
+        "Measure everything that refinement changes on a labelled set, into a folder for `reco report`.",
+        "reco eval study photos/ --memory ./memory --out runs/photos",
+    ),
+    Command(
+        "model add",
+        "model:add_command",
+        "Make a model folder of ready ONNX towers (no torch needed), of a transformers checkpoint, or of open_clip's.",
+        "reco model add Xenova/clip-vit-base-patch32 --out my_model",
+    ),
+    Command(
+        "model get",
+        "model_get:get_command",
+        "Write the quickstart model to a folder, atomically, and check it; nothing is downloaded.",
+        "reco model get quickstart --out triton_models",
+    ),
+)
 
 
 def _name_no_type_of_flags() -> None:
@@ -80,6 +277,10 @@ def _name_no_type_of_flags() -> None:
 
 
 _name_no_type_of_flags()
+for _command in COMMANDS:
+    _command.add_to(GROUPS[_command.words.rpartition(" ")[0]])
+for _name in ("memory", "eval", "model"):
+    app.add_typer(GROUPS[_name], name=_name)
 
 
 def _show_version(wanted: bool) -> None:
@@ -96,173 +297,6 @@ def reco_command(
     ] = False,
 ) -> None:
     """Options before the name of a command."""
-
-
-@app.command("demo", epilog="Example: reco demo --out demo")
-@reports_errors
-def demo_command(
-    *,
-    model: ModelOption = None,
-    out: Annotated[Path, typer.Option(help="Where index.html, results.json and the memory go.")] = Path("demo"),
-) -> None:
-    """Classify drawings of entities that CLIP never saw, before and after their pairs join the memory.
-
-    Model and drawings come with reco-plugin: nothing is fetched.
-    """
-    for module in ("onnxruntime", "qdrant_edge", "jinja2"):
-        need(module, "reco demo", "demo")
-    from ..demo.run import run
-
-    run(load_settings(model=model).model, out)
-
-
-@app.command(
-    "embed",
-    epilog="Example: reco embed --text 'a red fox' --image fox.jpg --memory ./memory"
-    "\n\nreco embed --input queries.txt --out vectors.npy",
-)
-@reports_errors
-@takes(RefineOptions, OpenOptions, but=("gate",))
-def embed_command(
-    *,
-    text: Annotated[list[str] | None, typer.Option(help="A text; repeat it for more.")] = None,
-    image: Annotated[list[Path] | None, typer.Option(help="An image file; repeat it for more.")] = None,
-    input_file: Annotated[Path | None, typer.Option("--input", help="A file with one text per line.")] = None,
-    refine: Annotated[
-        bool | None,
-        typer.Option(
-            "--refine/--plain", help="Refined, or frozen CLIP without a memory.", show_default="the model's policy"
-        ),
-    ] = None,
-    role: Annotated[str, typer.Option(help="query, or candidate: one of a set that competes.")] = "query",
-    given: Given,
-    out: Annotated[
-        Path | None, typer.Option(metavar="FILE", help="Write a (B, D) float32 .npy; images follow texts.")
-    ] = None,
-    as_json: Annotated[
-        bool,
-        typer.Option(
-            "--json", help="Print one JSON object per line, and nothing else, on stdout.", callback=claim_stdout
-        ),
-    ] = False,
-) -> None:
-    """Embed texts and images, refined through the memory by default; one vector each, unit-norm."""
-    import numpy as np
-
-    texts = [*(text or []), *(read_lines(input_file) if input_file else [])]
-    images = image or []
-    if not texts and not images:
-        raise InputError("nothing to embed: give --text, --image or --input")
-    if role not in ("query", "candidate"):
-        raise InputError(f"--role must be query or candidate, got {role!r}")
-    place = take_flags(OpenOptions, given)
-    none = refine is False  # then no memory is needed
-    settings = load_settings(memory=":memory:") if none else place.existing
-    with reco_of(place.model, settings, memory_kind="exact" if none else None) as reco:
-        options: dict[str, Any] = {"role": role, "refine": refine, **given}
-        parts = [reco.embed(texts, modality="text", **options)] if texts else []
-        parts += [reco.embed(images, modality="image", **options)] if images else []
-    asked = [part.retrieved for part in parts if part.retrieved is not None]
-    if asked and not np.concatenate(asked).any():
-        typer.echo("warning: the memory is empty, so nothing is refined and the vectors are plain", err=True)
-    vectors = np.concatenate([part.vectors for part in parts])
-    notes = [{"degraded": part.degraded} if part.degraded else {} for part in parts for _ in part.vectors]
-    if out is not None:
-        with whole_file(out) as part, part.open("wb") as file:
-            np.save(file, vectors)
-        result = {"file": str(out), "shape": vectors.shape, **notes[0], **notes[-1]}
-        print_result(
-            json.dumps(result) if as_json else f"wrote {vectors.shape[0]} x {vectors.shape[1]} float32 to {out}"
-        )
-        return
-    for name, vector, note in zip([*texts, *map(str, images)], vectors, notes, strict=True):
-        values = [round(float(value), 7) for value in vector]
-        line = {"input": name, "embedding": values, **note}
-        print_result(json.dumps(line, ensure_ascii=False) if as_json else f"{name}\t{values}")
-
-
-@app.command("serve", epilog="Example: reco serve --memory ./memory --port 8080")
-@reports_errors
-@takes(OpenOptions, ServeSettings)
-def serve_command(*, given: Given) -> None:
-    """Serve embeddings over HTTP: OpenAI's and other shapes, /v1/refine, the memory, health and metrics.
-
-    Every flag can also be a line below [serve] in reco.toml, or a variable: RECO_SERVE_PORT=9000. Keys cannot be
-    flags, since other users of a machine can see those: RECO_SERVE_API_KEYS=key1,key2 and RECO_SERVE_ADMIN_KEY.
-    """
-    for module in ("fastapi", "uvicorn", "prometheus_client"):
-        need(module, "reco serve", "serve")
-    from ..serve.run import check_address, run
-
-    place = take_flags(OpenOptions, given)
-    if "aliases" in given:
-        given["aliases"] = dict(map(_parse_alias, given["aliases"]))
-    settings = load_serve_settings(**given)
-    check_address(settings)
-    if settings.workers != 1:
-        from ..serve.workers.together import how_many, serve_together
-
-        chosen = settings_of(place.model, place.served)
-        if (workers := how_many(settings.workers, chosen)) > 1:
-            serve_together(chosen, settings, workers)
-            return
-    with reco_of(place.model, place.served) as reco:
-        run(settings, reco)
-
-
-def _parse_alias(word: str) -> tuple[str, str]:
-    name, found, meaning = word.partition("=")
-    if not found:
-        raise ConfigError(f"--aliases {word!r} is not NAME=plain or NAME=refined")
-    return name, meaning
-
-
-@model_app.command("get", epilog="Example: reco model get quickstart --out triton_models")
-@reports_errors
-def get_command(
-    name: Annotated[
-        Literal["quickstart"], typer.Argument(help="Which; quickstart: a mini CLIP of drawings.", show_default=False)
-    ],
-    *,
-    out: Annotated[Path, typer.Option(help="Folder to write; never overwrites another folder.")] = Path(
-        "triton_models"
-    ),
-) -> None:
-    """Write the quickstart model to a folder, atomically, and check it; nothing is downloaded.
-
-    It is a mini CLIP of 2.3 million parameters that was trained on drawings, for first experiments. For photos, take a
-    CLIP: reco export --help.
-    """
-    from ..config import quickstart_model
-
-    source = quickstart_model()
-    if source is None:
-        raise ArtifactError(
-            f"this installation carries no {name} model: it was built without triton_models. "
-            "Install a wheel that was built in the clone, or copy triton_models from there."
-        )
-    artifact = Artifact.load(source)
-    artifact.verify()
-    files = [path.relative_to(source) for path in sorted(source.rglob("*")) if path.is_file()]
-    found = f"{artifact.manifest.name} ({artifact.manifest.dimension}-d, checksums match)"
-    if out.exists() and not (out.is_dir() and not any(out.iterdir())):
-        if differing := [path for path in files if not _same(source / path, out / path)]:
-            raise ArtifactError(
-                f"{out} exists and is not the {name} model ({differing[0]} is missing or another), so it stays as it "
-                "is: choose another --out"
-            )
-        typer.echo(f"{out} holds it already: {found}")
-        return
-    with whole_model(out) as part:
-        for path in files:  # only contents: an installed package may be read-only
-            (part / path).parent.mkdir(parents=True, exist_ok=True)
-            shutil.copyfile(source / path, part / path)
-        Artifact.load(part).verify()
-    typer.echo(f"wrote {out}: {found}")
-
-
-def _same(source: Path, copy: Path) -> bool:
-    return copy.is_file() and filecmp.cmp(source, copy, shallow=False)
 
 
 def main() -> None:

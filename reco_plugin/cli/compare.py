@@ -17,7 +17,7 @@ import typer
 from ..errors import ConfigError, DataError, need
 from ..files import whole_file
 from ..options import RefineOptions
-from .shared import Given, JsonOption, OpenOptions, print_result, reco_of, reports_errors, say, take_flags, takes
+from .shared import Given, JsonOption, OpenOptions, print_result, reco_of, say, take_flags, takes
 
 if TYPE_CHECKING:
     from ..compare import CompareOptions, Comparison, QueryLog
@@ -82,7 +82,6 @@ class _Compared(OpenOptions):
     seed: Annotated[int, typer.Option(min=0, help="Of what is drawn, and of intervals.")] = 0
 
 
-@reports_errors
 @takes(_Compared, RefineOptions, but=("gate", "answered", "exclude", "explain"))
 def compare_command(
     index: Annotated[

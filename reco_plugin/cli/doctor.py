@@ -19,7 +19,7 @@ from ..encoder_api import is_address, parse_address
 from ..errors import ArtifactError, ConfigError, RecoError, SessionError
 from ..serve.settings import ServeSettings, load_serve_settings
 from ..types import Pair
-from .shared import Given, JsonOption, OpenOptions, print_result, reports_errors, take_flags, takes
+from .shared import Given, JsonOption, OpenOptions, print_result, take_flags, takes
 
 _PACKAGES = (
     "reco-plugin",
@@ -53,7 +53,6 @@ _WAITS = (
 _NOT_CHECKED = {"ok": False, "detail": "settings cannot be read"}
 
 
-@reports_errors
 @takes(OpenOptions)
 def doctor_command(
     *,

@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import json
-import re
-import warnings
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -15,21 +13,16 @@ import typer
 
 from ..config import load_settings
 from ..errors import ArtifactError, ConfigError, need
-from ..evaluate.study.config import StudyConfig
 from ..files import whole_file
 from ..options import RefineOptions, defaults_of
-from ..run_config import flag_of
 from ..types import FuserName
 from .shared import (
     DEFAULT_MEMORY,
     Given,
     JsonOption,
-    MemoryFlags,
     OpenOptions,
-    keeps,
     print_result,
     reco_of,
-    reports_errors,
     take_flags,
     takes,
 )
@@ -39,11 +32,6 @@ if TYPE_CHECKING:
     from ..reco import Reco
     from ..refine import Refiner
     from ..score import Refines
-
-eval_app = typer.Typer(
-    no_args_is_help=True,
-    help="Measure what refinement changes on your data. File formats: docs/evaluation.md",
-)
 
 
 @dataclass(frozen=True)
@@ -84,12 +72,6 @@ class _Evaluation(Setup):
     out: Annotated[Path | None, typer.Option(metavar="FILE", help="Also write the result as JSON.")] = None
 
 
-@eval_app.command(
-    "zero-shot",
-    epilog="Example: reco eval zero-shot photos/test --memory ./memory --template 'a photo of a {}, a type of bird.'"
-    "\n\nOnly vectors, no model: reco eval zero-shot test.npz --memory-from pairs.npz",
-)
-@reports_errors
 @takes(_Evaluation, RefineOptions)
 def zero_shot_command(
     source: Annotated[
@@ -136,12 +118,6 @@ def zero_shot_command(
         _print_result(result, reco, asked)
 
 
-@eval_app.command(
-    "retrieval",
-    epilog="Example: reco eval retrieval captions.jsonl --memory ./memory --k 10"
-    "\n\nOnly vectors, no model: reco eval retrieval test.npz --memory-from pairs.npz",
-)
-@reports_errors
 @takes(_Evaluation, RefineOptions)
 def retrieval_command(
     source: Annotated[
@@ -201,12 +177,6 @@ def _draw(result: RetrievalResult, path: Path) -> None:
         part.write_text(standalone(draw(chart, "matches"), chart.title), encoding="utf-8")
 
 
-@eval_app.command(
-    "entities",
-    epilog="Example: reco eval entities 'oven?split=val' --memory ./memory --cache .cache/vectors"
-    "\n\nOnly vectors, no model: reco eval entities test.npz --memory-from pairs.npz",
-)
-@reports_errors
 @takes(_Evaluation, RefineOptions)
 def entities_command(
     source: Annotated[
@@ -334,100 +304,3 @@ def _print_result(
         with whole_file(asked.out) as part:
             part.write_text(text + "\n", encoding="utf-8")
     print_result(text if asked.as_json else f"{result.render()}\nmemory: {pairs:,} pairs")
-
-
-@reports_errors
-@takes(StudyConfig, Setup, RefineOptions, but=("model",))
-def study_command(
-    source: Annotated[
-        str | None,
-        typer.Argument(
-            help="Labelled images: a folder with one folder per class, or whatever else `reco eval zero-shot` takes.",
-            show_default=False,
-        ),
-    ] = None,
-    *,
-    out: Annotated[
-        Path | None,
-        typer.Option(metavar="DIR", help="Folder of the run.", show_default="runs/ and the source's name"),
-    ] = None,
-    config: Annotated[
-        Path | None,
-        typer.Option(
-            metavar="FILE", help="A run's config.json: repeat that run. Only --out and --cache may be given with it."
-        ),
-    ] = None,
-    given: Given,
-    cache: Annotated[
-        Path | None, typer.Option(metavar="DIR", help="Folder to cache frozen vectors.", show_default="in the run")
-    ] = None,
-) -> None:
-    """Measure everything that refinement changes on a labelled set, into a folder for `reco report`.
-
-    Main table, retrieval, ablations, baselines, harm, gate, cost and single cases. An interrupted run resumes; the same
-    command, or --config with the run's config.json, gives the same figures. What it means: docs/study.md
-    """
-    digests: dict[str, str] = {}
-    if config is not None:
-        fields = StudyConfig.model_fields
-        named = [flag_of(name, fields[name]) if name in fields else f"--{name}" for name in given]
-        if more := [*(["source"] if source is not None else []), *named]:
-            raise ConfigError(f"--config says everything already: leave out {', '.join(more)}")
-        wanted, digests = StudyConfig.read(config)
-    elif source is None:
-        raise ConfigError("give a labelled set to study, or --config with a run's config.json")
-    else:
-        place = take_flags(MemoryFlags, given)
-        wanted = StudyConfig.of(source=source, **({"memory": place.address} if place.address else {}), **given)
-    _run(wanted, out or Path("runs") / _name(wanted.source), cache, digests)
-
-
-@reports_errors
-def report_command(
-    runs: Annotated[list[Path], typer.Argument(help="Run folders made by `reco eval study`.", show_default=False)],
-    *,
-    out: Annotated[
-        Path | None,
-        typer.Option(help="Folder to write to.", show_default="the run folder; of several, the first one's parent"),
-    ] = None,
-    title: Annotated[str | None, typer.Option(help="Title of the report.", show_default="names the runs")] = None,
-    formats: Annotated[str, typer.Option(help="Some of html, md, json, separated by commas.")] = "html,md,json",
-) -> None:
-    """Draw one self-contained page of tables, charts and examples from one run, or compare several."""
-    from ..report import read_runs, write_report
-
-    wanted = [word.strip() for word in formats.split(",") if word.strip()]
-    folder = out or (runs[0] if len(runs) == 1 else runs[0].resolve().parent)
-    for path in write_report(read_runs(runs), folder, title=title, formats=wanted):
-        typer.echo(path)
-
-
-def _run(config: StudyConfig, out: Path, cache: Path | None, before: dict[str, str]) -> None:
-    """Open, prepare, measure, and print the summary."""
-    from ..data import is_vectors
-    from ..evaluate.study.run import bars, digests_of, run_study
-    from ..evaluate.study.study import prepare, read_sets
-
-    sets = read_sets(config)
-    vectors = sets.items == 0 and (config.distractors is None or is_vectors(config.distractors))
-    model = Path(config.models[0]) if config.models else None
-    setup = Setup(model=model, memory=config.memory, memory_from=config.memory_from, fuser=config.fuser)
-    places = f"{out} and {cache}" if cache else out
-    kept = keeps(f"encoded vectors and finished sections stay in {places}; the same command resumes from there")
-    with kept, open_setup(setup, config.refinement, vectors=vectors) as reco:
-        sets = sets.with_templates(reco)
-        with encoding(sets.items) as advance:
-            study = prepare(reco, config, sets, out, watch=bars, cache=cache, progress=advance)
-        now = digests_of(study)
-        if changed := sorted(name for name, digest in before.items() if now.get(name) != digest):
-            warnings.warn(f"not what the first run saw: {', '.join(changed)}; the figures will differ", stacklevel=2)
-        findings = run_study(study)
-    for line in findings.summary:
-        typer.echo(line)
-    typer.echo(f"\nnext: reco report {out}\nagain: reco eval study --config {out / 'config.json'} --out {out}-again")
-
-
-def _name(source: str) -> str:
-    """A folder's name from a source: its last part, without suffix, options and special characters."""
-    last = source.partition("?")[0].rstrip("/").rpartition("/")[2].rpartition(":")[2]
-    return re.sub(r"[^\w-]+", "-", last.removesuffix(".npz").removesuffix(".parquet")).strip("-") or "study"

@@ -12,27 +12,13 @@ from typing import TYPE_CHECKING, Annotated, Any, cast
 
 import typer
 
-from ..artifact import Artifact
 from ..config import Settings
 from ..errors import ConfigError, InputError, MemoryLocked
 from ..memory import Memory, memory_of
 from ..types import Fingerprint, Modality
 from ..values import counted, strip_marks
-from .memory_advise import advise_command
-from .memory_cutoff import cutoff_command
-from .memory_feedback import feedback_command, reject_command
-from .memory_fill import add_command, build_command, remove_command, sync_command, update_command
-from .memory_move import copy_command, export_command, import_command, rescue_command
-from .memory_versions import (
-    adopt_command,
-    attach_command,
-    prune_command,
-    rollback_command,
-    use_command,
-    versions_command,
-)
 from .service import ServiceOptions, served_memory, served_reco
-from .shared import Given, JsonOption, MemoryFlags, OpenOptions, keeps, reco_of, reports_errors, say, take_flags, takes
+from .shared import Given, JsonOption, MemoryFlags, OpenOptions, keeps, reco_of, say, take_flags, takes
 
 if TYPE_CHECKING:
     from ..memory.edge import EdgeMemory
@@ -40,13 +26,7 @@ if TYPE_CHECKING:
 _COLUMNS, _CAPTION = 100, 60
 _AGAIN = "run reco memory calibrate"
 
-memory_app = typer.Typer(
-    no_args_is_help=True, help="Fill, look up, search and move image-text pairs; build versions and swap them."
-)
 
-
-@memory_app.command("info", epilog="Example: reco memory info --memory ./memory --json")
-@reports_errors
 @takes(MemoryFlags)
 def info_command(*, given: Given, as_json: JsonOption = False) -> None:
     """Show engine, number of pairs, their encoder, and what was learned about them. Needs no model.
@@ -54,7 +34,7 @@ def info_command(*, given: Given, as_json: JsonOption = False) -> None:
     The gains are those of the memory's own pairs, held out: right in sign, not in size, and blind to a memory that has
     nothing to do with the queries.
     """
-    from ..calibration.learn import unfinished
+    from ..calibration.note import unfinished
 
     with closing(take_flags(MemoryFlags, given).open()) as store:
         header, count = store.header, store.count()
@@ -93,8 +73,6 @@ def info_command(*, given: Given, as_json: JsonOption = False) -> None:
     say(info, "\n".join(lines), as_json)
 
 
-@memory_app.command("optimize", epilog="Example: reco memory optimize --memory ./memory")
-@reports_errors
 @takes(MemoryFlags)
 def optimize_command(*, given: Given, as_json: JsonOption = False) -> None:
     """Make the search index of an embedded memory now. Needs no model.
@@ -125,12 +103,6 @@ def optimize_command(*, given: Given, as_json: JsonOption = False) -> None:
     say({"pairs": pairs, "indexed": indexed, "seconds": seconds}, text, as_json)
 
 
-@memory_app.command(
-    "search",
-    epilog="Example: reco memory search 'a red fox' --k 5"
-    '\n\nreco memory search --image fox.jpg --where \'{"shop": "de"}\'',
-)
-@reports_errors
 @takes(OpenOptions)
 def search_command(
     text: Annotated[str | None, typer.Argument(help="A text to search by.")] = None,
@@ -204,6 +176,7 @@ def calibrate_command(
     Searches go on meanwhile, by the old state or the new, never by half of it; a service reads the new one from a
     server within half a minute.
     """
+    from ..artifact import Artifact
     from ..calibration.learn import STEPS, learn
     from ..progress import progress_bar
 
@@ -259,8 +232,7 @@ def calibration_line(calibration: dict[str, Any], pairs: int) -> str:
 
 def calibration_lines(calibration: dict[str, Any], pairs: int) -> list[str]:
     """What a memory of so many pairs has learned about them, with the figures of its self-check."""
-    from ..calibration import Calibration
-    from ..calibration.calibrate import FEWEST
+    from ..calibration.state import FEWEST, Calibration
 
     if not calibration:
         return [f"not calibrated: {f'{pairs} pairs are too few, it needs {FEWEST}' if pairs < FEWEST else _AGAIN}"]
@@ -290,37 +262,3 @@ def _block(name: str, sentences: Sequence[str]) -> Iterator[str]:
     for place, sentence in enumerate(sentences):
         head = f"{'' if place else name:<9}"
         yield from fill(sentence, _COLUMNS, initial_indent=head, subsequent_indent=" " * 11).splitlines()
-
-
-for _name, _command, _example in (
-    (
-        "add",
-        add_command,
-        "reco memory add catalogue.csv --memory ./memory"
-        "\n\nA table has the columns id, image and text; every other column becomes payload. See docs/sources.md.",
-    ),
-    ("update", update_command, "reco memory update changed.csv --memory ./memory"),
-    ("sync", sync_command, "reco memory sync catalogue.csv --as catalogue --dry-run"),
-    ("remove", remove_command, "reco memory remove fox-1 fox-2 --memory ./memory"),
-    ("export", export_command, "reco memory export pairs.parquet --memory ./memory"),
-    ("import", import_command, "reco memory import pairs.parquet --memory ./copy"),
-    ("copy", copy_command, "reco memory copy ./memory grpc://localhost:6334"),
-    ("rescue", rescue_command, "reco memory rescue ./rescued --memory ./memory"),
-    ("build", build_command, "reco memory build catalogue.csv --memory ./memory --swap"),
-    ("calibrate", calibrate_command, "reco memory calibrate --memory grpc://localhost:6334 --collection shop"),
-    ("reject", reject_command, "reco memory reject wolf-17 --image fox.jpg --by ann --memory ./memory"),
-    ("feedback", feedback_command, "reco memory feedback --memory ./memory"),
-    ("cutoff", cutoff_command, "reco memory cutoff --precision 0.9 --memory ./memory"),
-    ("advise", advise_command, "reco memory advise --things catalogue.csv --memory ./memory --out advice.csv"),
-    ("versions", versions_command, "reco memory versions --memory ./memory"),
-    ("use", use_command, "reco memory use memory--v3 --memory ./memory"),
-    ("rollback", rollback_command, "reco memory rollback --memory ./memory"),
-    ("prune", prune_command, "reco memory prune --keep 1 --memory ./memory"),
-    ("attach", attach_command, "reco memory attach --collection shop --image-vector photo --text-vector title"),
-    (
-        "adopt",
-        adopt_command,
-        "reco memory adopt --collection shop --image-vector photo --caption title --into ./memory",
-    ),
-):
-    memory_app.command(_name, epilog=f"Example: {_example}")(reports_errors(_command))

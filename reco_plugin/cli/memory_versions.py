@@ -2,18 +2,19 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from contextlib import closing
-from typing import Annotated
+from dataclasses import replace
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from ..artifact import Artifact
 from ..config import Settings
-from ..errors import ConfigError, MemoryStoreError
+from ..errors import ConfigError, MemoryStoreError, MemoryTimeout
 from ..memory.versions import FolderVersions, Version, Versions
 from ..types import Pair
-from .service import ServedFolderVersions, ServiceOptions, served_memory
+from .service import ServiceOptions, served_memory
 from .shared import (
     Given,
     JsonOption,
@@ -27,6 +28,12 @@ from .shared import (
     take_flags,
     takes,
 )
+
+if TYPE_CHECKING:
+    from ..client.memory import ServedMemory
+
+_PATIENCE = 20
+"""Deadlines of the service that putting a version to use may take: a large one opens slowly."""
 
 
 @takes(MemoryFlags)
@@ -103,6 +110,31 @@ def open_versions_of(settings: Settings, via: ServiceOptions | None = None) -> V
     from ..memory.server_versions import ServerVersions
 
     return ServerVersions(server, settings.memory_collection)
+
+
+class ServedFolderVersions(FolderVersions):
+    """Versions of a folder that a service has open, and puts to use itself."""
+
+    def __init__(self, place: str, memory: ServedMemory) -> None:
+        super().__init__(place)
+        self._memory = memory
+
+    def check_swap(self) -> None:
+        """Nothing to check: the service closes the version before."""
+
+    def close(self) -> None:
+        """Close the connections."""
+        self._memory.close()
+
+    def _swap(self, wanted: Version, versions: Sequence[Version]) -> Version:
+        for tried in range(_PATIENCE):
+            try:
+                pairs = self._memory.use(wanted.name)
+                break
+            except MemoryTimeout:  # it goes on meanwhile, and to ask again is no harm
+                if tried == _PATIENCE - 1:
+                    raise
+        return replace(wanted, pairs=pairs, live=True)
 
 
 def describe(version: Version) -> dict[str, object]:

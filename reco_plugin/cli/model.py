@@ -13,7 +13,7 @@ from ..encoder_api import is_address
 from ..errors import ConfigError, importing
 from ..towers.options import AddOptions
 from ..train.recipe import ExportOptions, Serving
-from .shared import Given, JsonOption, print_result, reports_errors, take_flags, takes
+from .shared import Given, JsonOption, print_result, take_flags, takes
 
 if TYPE_CHECKING:
     from ..artifact import Manifest
@@ -25,7 +25,6 @@ _OF_FILES |= {"image_output", "text_output", "name", "revision"}
 _OF_APIS = frozenset({"templates", "matryoshka"})
 
 
-@reports_errors
 @takes(AddOptions, Serving)
 def add_command(
     source: Annotated[

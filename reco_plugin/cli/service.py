@@ -6,28 +6,21 @@ It is found by the note that it leaves in the memory's folder, or named by ``--s
 from __future__ import annotations
 
 import os
-from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from ..artifact import Artifact
 from ..config import Settings
-from ..errors import ConfigError, FingerprintMismatch, MemoryLocked, MemoryTimeout, RecoError, importing
+from ..errors import ConfigError, FingerprintMismatch, MemoryLocked, RecoError, importing
 from ..memory import Memory, memory_of
-from ..memory.versions import FolderVersions, Version
 from ..serve.note import Note, answers, read_note
 from ..types import Fingerprint
 
 if TYPE_CHECKING:
     from ..client.memory import ServedMemory
     from ..reco import Reco
-
-_PATIENCE = 20
-"""Deadlines of the service that putting a version to use may take: a large one opens slowly."""
-
 
 ServiceOption = Annotated[
     str | None,
@@ -117,6 +110,8 @@ def open_here_or_served(settings: Settings, asked: ServiceOptions, fingerprint: 
 
 def served_reco(settings: Settings, asked: ServiceOptions) -> Reco | None:
     """The model of the settings with the memory behind a service; None and errors as in :func:`served_memory`."""
+    from ..artifact import Artifact
+
     store = served_memory(settings, asked, Artifact.load(settings.model).manifest.fingerprint)
     if store is None:
         return None
@@ -163,28 +158,3 @@ def _open(
     except BaseException:
         client.close()
         raise
-
-
-class ServedFolderVersions(FolderVersions):
-    """Versions of a folder that a service has open, and puts to use itself."""
-
-    def __init__(self, place: str, memory: ServedMemory) -> None:
-        super().__init__(place)
-        self._memory = memory
-
-    def check_swap(self) -> None:
-        """Nothing to check: the service closes the version before."""
-
-    def close(self) -> None:
-        """Close the connections."""
-        self._memory.close()
-
-    def _swap(self, wanted: Version, versions: Sequence[Version]) -> Version:
-        for tried in range(_PATIENCE):
-            try:
-                pairs = self._memory.use(wanted.name)
-                break
-            except MemoryTimeout:  # it goes on meanwhile, and to ask again is no harm
-                if tried == _PATIENCE - 1:
-                    raise
-        return replace(wanted, pairs=pairs, live=True)

@@ -13,10 +13,12 @@ import numpy as np
 import pytest
 from trust_worlds import D, world
 
-from reco_plugin.calibration import calibrate, corpus, episodes, nearest
+from reco_plugin.calibration import corpus, episodes, nearest
 from reco_plugin.calibration import learn as learning
+from reco_plugin.calibration.calibrate import calibrate
 from reco_plugin.calibration.learn import STEPS, learn
 from reco_plugin.calibration.match import read_matches
+from reco_plugin.calibration.note import unfinished
 from reco_plugin.errors import MemoryStoreError
 from reco_plugin.memory import Fingerprint, Memory, open_memory
 from reco_plugin.types import MODALITIES, Records, Vectors
@@ -147,7 +149,7 @@ def test_a_note_stands_while_it_is_learned_and_goes_also_where_that_fails(memory
     seen = list[dict[str, Any]]()
     learn(memory, 10, progress=lambda _: seen.append(memory.header.learning))
     assert {(note["pairs"], note["host"]) for note in seen} == {(PAIRS, socket.gethostname())}
-    assert learning.unfinished(replace(memory.header, learning=seen[0])) == "", "of this process, which lives"
+    assert unfinished(replace(memory.header, learning=seen[0])) == "", "of this process, which lives"
     assert memory.header.learning == {}
 
     def fail(_: int) -> None:

@@ -9,7 +9,8 @@ import numpy as np
 import pytest
 from trust_worlds import D, measured, unit, world
 
-from reco_plugin.calibration import Calibration, calibrate
+from reco_plugin.calibration import Calibration
+from reco_plugin.calibration.calibrate import calibrate
 from reco_plugin.calibration.check import Check
 from reco_plugin.calibration.corpus import Corpus
 from reco_plugin.calibration.coverage import find_covered, nearest_rival

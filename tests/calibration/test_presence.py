@@ -12,7 +12,8 @@ import numpy as np
 import pytest
 from trust_worlds import world
 
-from reco_plugin.calibration import Calibration, calibrate
+from reco_plugin.calibration import Calibration
+from reco_plugin.calibration.calibrate import calibrate
 from reco_plugin.calibration.corpus import Corpus
 from reco_plugin.calibration.presence import SIGNALS, Presence, learn_presence, presence_of, presence_signals
 from reco_plugin.errors import ConfigError, InputError

@@ -11,7 +11,8 @@ import numpy as np
 import pytest
 from trust_worlds import unit, world
 
-from reco_plugin.calibration import Calibration, calibrate
+from reco_plugin.calibration import Calibration
+from reco_plugin.calibration.calibrate import calibrate
 from reco_plugin.refine import Refiner, refiner_for_vectors
 from reco_plugin.score import score_both
 from reco_plugin.types import MODALITIES, Records, Vectors

@@ -5,20 +5,25 @@ from __future__ import annotations
 import io
 import json
 import os
+import re
 import subprocess
 import sys
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from textwrap import dedent
 from typing import Any
 
 import click
 import pytest
 import typer
 from click.testing import Result
+from typer.completion import completion_init
 from typer.testing import CliRunner
 
-from reco_plugin.cli.app import app
-from reco_plugin.cli.shared import Commands, print_result
+import reco_plugin.cli
+from reco_plugin.cli.app import COMMANDS, app
+from reco_plugin.cli.commands import Command, Commands
+from reco_plugin.cli.shared import print_result
 
 
 def commands(group: Any, path: tuple[str, ...] = ()) -> Iterator[tuple[str, ...]]:
@@ -31,6 +36,17 @@ def commands(group: Any, path: tuple[str, ...] = ()) -> Iterator[tuple[str, ...]
 
 WHOLE: Any = typer.main.get_command(app)
 ALL = sorted(commands(WHOLE))
+
+
+def command_at(path: tuple[str, ...]) -> Any:
+    command = WHOLE
+    for name in path:
+        command = command.commands[name]
+    return command
+
+
+def parameters(path: tuple[str, ...]) -> list[Any]:
+    return list(command_at(path).made.params)
 
 
 def test_the_commands_are_these() -> None:
@@ -57,13 +73,9 @@ def test_help_teaches_by_example(run: Callable[..., Result], path: tuple[str, ..
 
 
 def test_every_command_that_opens_a_memory_takes_its_collection_and_options() -> None:
-    root = typer.main.get_command(app)
     opening = set()
     for path in ALL:
-        command: Any = root
-        for name in path:
-            command = command.commands[name]
-        flags = {flag for parameter in command.params for flag in parameter.opts}
+        flags = {flag for parameter in parameters(path) for flag in parameter.opts}
         if "--memory" in flags:
             opening.add(" ".join(path))
             assert {"--collection", "--option"} <= flags, path
@@ -90,11 +102,62 @@ def python(*arguments: str, folder: Path, **environment: str) -> subprocess.Comp
     )
 
 
-def test_importing_the_commands_loads_nothing_heavy(tmp_path: Path) -> None:
-    heavy = ("torch", "open_clip", "onnxruntime", "qdrant_edge", "qdrant_client", "pyarrow")
-    code = f"import sys, reco_plugin.cli.app; print([name for name in {heavy} if name in sys.modules])"
-    done = python("-c", code, folder=tmp_path)
-    assert (done.stdout, done.stderr) == ("[]\n", "")
+def test_what_lists_the_commands_imports_none_of_them(tmp_path: Path) -> None:
+    """Help, completion and a mistyped name need their names alone, and start five times as fast so."""
+    code = """
+        import sys
+        from reco_plugin.cli.app import main
+        for words in ("--help", "memory --help", "--version", "memory inf"):
+            sys.argv = ["reco", *words.split()]
+            try:
+                main()
+            except SystemExit as end:
+                print(words, end.code, file=sys.stderr)
+        print(*(name for name in sys.modules if name.startswith("reco_plugin")), file=sys.stderr)
+        print(*({"numpy", "torch", "onnxruntime", "qdrant_edge"} & sys.modules.keys()), file=sys.stderr)
+        """
+    done = python("-c", dedent(code), folder=tmp_path)
+    lines = done.stderr.splitlines()
+    loaded = ("", *(f".{name}" for name in ("cli", "errors", "cli.commands", "cli.app")))
+    assert lines[:3] == ["--help 0", "memory --help 0", "--version 0"]
+    assert lines[3].startswith("error: No such command 'inf'. Did you mean 'info'?")
+    assert lines[4:] == ["memory inf 1", " ".join(f"reco_plugin{name}" for name in loaded), ""]
+    assert all(path[-1] in done.stdout for path in ALL if path[:-1] in ((), ("memory",)))
+
+
+@pytest.mark.parametrize("listed", COMMANDS, ids=lambda listed: listed.words)
+def test_a_list_says_of_a_command_what_its_help_begins_with(listed: Command) -> None:
+    made = command_at(tuple(listed.words.split())).made
+    assert made.help.partition("\n\n")[0].replace("\n", " ") == listed.says
+    assert made.name == listed.words.split()[-1]
+
+
+def test_every_function_of_a_command_is_listed_once() -> None:
+    written = {
+        f"{path.stem}:{name}"
+        for path in Path(reco_plugin.cli.__file__).parent.glob("*.py")
+        for name in re.findall(r"^def (\w+_command)\(", path.read_text(encoding="utf-8"), flags=re.MULTILINE)
+    }
+    assert sorted(listed.place for listed in COMMANDS) == sorted(written - {"app:reco_command"})
+
+
+@pytest.mark.parametrize(
+    ("typed", "offered"),
+    [
+        ("reco mem", {"memory"}),
+        ("reco memory re", {"reject", "remove", "rescue"}),
+        ("reco memory info --me", {"--memory"}),
+        ("reco eval zero-shot --fuser p", {"paper"}),
+    ],
+)
+def test_what_is_typed_is_completed(typed: str, offered: set[str]) -> None:
+    completion_init()  # as `add_completion` would
+    environment = {"_RECO_COMPLETE": "complete_fish", "_TYPER_COMPLETE_ARGS": typed}
+    for action in ("is-args", "get-args"):
+        environment["_TYPER_COMPLETE_FISH_ACTION"] = action
+        done = CliRunner().invoke(app, prog_name="reco", env=environment)
+    told = {line.partition("\t")[0] for line in done.stdout.splitlines()}  # name, tab, help in some lines
+    assert {name for name in told if not re.search(r"[ .]", name)} == offered
 
 
 def test_the_package_runs_as_a_module(tmp_path: Path, model: Path, catalogue: Path) -> None:
@@ -163,13 +226,6 @@ def test_a_file_that_is_not_there_suggests_its_neighbour(tmp_path: Path) -> None
         app, ["memory", "build", str(tmp_path / "catalog.csv"), "--memory", str(tmp_path / "m")]
     )
     assert f"does not exist (did you mean '{tmp_path / 'catalogue.csv'}'?)" in result.stderr
-
-
-def parameters(path: tuple[str, ...]) -> list[Any]:
-    command = WHOLE
-    for name in path:
-        command = command.commands[name]
-    return list(command.params)
 
 
 @pytest.mark.parametrize("path", [path for path in ALL if any("--json" in one.opts for one in parameters(path))])

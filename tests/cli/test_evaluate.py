@@ -12,8 +12,8 @@ import typer
 from typer.testing import CliRunner
 
 from reco_plugin import Reco
-from reco_plugin.cli.evaluate import eval_app
-from reco_plugin.cli.shared import reports_errors
+from reco_plugin.cli.app import eval_app
+from reco_plugin.cli.commands import reports_errors
 from reco_plugin.data import Captioned, Labelled, read_pairs, read_records, write_labelled, write_pairs, write_retrieval
 from reco_plugin.errors import DataError
 from reco_plugin.types import Pair, Records

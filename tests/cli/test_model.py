@@ -86,13 +86,14 @@ def test_a_damaged_copy_is_not_handed_on(
     with (damaged / graph / "1" / "model.onnx").open("r+b") as file:
         file.seek(1000)
         file.write(b"damage")
-    monkeypatch.setattr("reco_plugin.config.quickstart_model", lambda: damaged)
+    monkeypatch.setattr("reco_plugin.cli.model_get.quickstart_model", lambda: damaged)
     assert "the file was changed or damaged" in fail("model", "get", "quickstart")
     assert [path.name for path in bare.iterdir()] == ["site-packages"]
 
 
 def test_an_installation_without_a_model_says_so(bare: Path, fail: Fail, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("reco_plugin.config.quickstart_model", lambda: None)
+    for reader in ("config", "cli.model_get"):
+        monkeypatch.setattr(f"reco_plugin.{reader}.quickstart_model", lambda: None)
     assert "this installation carries no quickstart model" in fail("model", "get", "quickstart")
     assert "no model at 'triton_models': manifest.json is missing" in fail("embed", "--text", "x", "--plain")
 

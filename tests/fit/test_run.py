@@ -22,7 +22,7 @@ from typer.testing import CliRunner
 from reco_plugin import Reco
 from reco_plugin.artifact import Artifact
 from reco_plugin.cli.app import app
-from reco_plugin.cli.train import render
+from reco_plugin.cli.fit import render
 from reco_plugin.data import read_records
 from reco_plugin.errors import ArtifactError, ConfigError, DataError, FingerprintMismatch
 from reco_plugin.evaluate.findings import Findings

@@ -1,0 +1,150 @@
+"""Commands that are imported when they run or show their help, and whose errors are a line."""
+
+from __future__ import annotations
+
+import re
+import warnings
+from collections.abc import Callable, Sequence
+from functools import cached_property, partial, wraps
+from importlib import import_module
+from typing import Any, NamedTuple, ParamSpec, TextIO, TypeVar
+
+import typer
+from typer.core import TyperCommand, TyperGroup
+
+from ..errors import RecoError
+
+_INVALID = re.compile(r"Invalid value for (?:argument )?'(?P<flag>[^']+)': (?P<why>.*)")
+P = ParamSpec("P")
+R = TypeVar("R")
+
+
+class Command(NamedTuple):
+    """A command, as its group lists it.
+
+    Attributes:
+        words: that are typed, as in ``memory info``.
+        place: module of this package, and its function, as in ``memory:info_command``.
+        says: first paragraph of the function's docstring, so that a list of commands imports none of them.
+        example: a command line, with what is said below it.
+    """
+
+    words: str
+    place: str
+    says: str
+    example: str
+
+    def add_to(self, group: typer.Typer) -> None:
+        """Add it to its group, without importing it."""
+
+        def load() -> Callable[..., None]:
+            module, _, function = self.place.partition(":")
+            found: Callable[..., None] = getattr(import_module(f".{module}", __package__), function)
+            return found
+
+        name = self.words.rpartition(" ")[2]
+        group.command(name, cls=LateCommand, short_help=self.says, epilog=f"Example: {self.example}")(load)
+
+
+class LateCommand(TyperCommand):
+    """A command that is made when it runs or its parameters are asked for; its callback gives the function."""
+
+    @cached_property
+    def made(self) -> Any:
+        """The command itself."""
+        load: Any = self.callback
+        alone = typer.Typer(add_completion=False)
+        alone.command(self.name, epilog=self.epilog)(reports_errors(load()))
+        return typer.main.get_command(alone)
+
+    def make_context(self, info_name: str | None, args: list[str], parent: Any = None, **extra: Any) -> Any:
+        """Of the command itself, which is what runs."""
+        return self.made.make_context(info_name, args, parent=parent, **extra)
+
+    def get_params(self, ctx: Any) -> list[Any]:
+        """Of the command itself."""
+        return list(self.made.get_params(ctx))
+
+
+def reports_errors(command: Callable[P, R]) -> Callable[P, R]:
+    """A command whose RecoError becomes ``error: …`` and exit code 1.
+
+    Ctrl-C becomes ``interrupted: …``, with the text of :func:`keeps`, and exit code 130. Our warnings become
+    ``warning: …`` lines on stderr. Any other exception is a defect and keeps its trace.
+    """
+
+    @wraps(command)
+    def run(*args: P.args, **kwargs: P.kwargs) -> R:
+        with warnings.catch_warnings():
+            warnings.showwarning = _show_warning
+            try:
+                return command(*args, **kwargs)
+            except RecoError as error:
+                typer.echo(f"error: {_one_line(error)}", err=True)
+                raise typer.Exit(1) from None
+            except KeyboardInterrupt as stop:
+                typer.echo(": ".join(filter(None, ("interrupted", _one_line(stop)))), err=True)
+                raise typer.Exit(130) from None
+
+    return run
+
+
+class Commands(TyperGroup):
+    """The commands, of which a mistake in the flags ends as any other: ``error: …`` in one line, and exit code 1."""
+
+    def main(
+        self,
+        args: Sequence[str] | None = None,
+        prog_name: str | None = None,
+        complete_var: str | None = None,
+        standalone_mode: bool = True,
+        windows_expand_args: bool = True,
+        **extra: Any,
+    ) -> Any:
+        """Run the command line, and exit."""
+        run = partial(super().main, args, prog_name, complete_var, windows_expand_args=windows_expand_args, **extra)
+        if not standalone_mode:
+            return run(standalone_mode=False)
+        try:
+            code = run(standalone_mode=False)
+        except typer.Abort:  # a question that was not answered
+            typer.echo("Aborted.", err=True)
+            code = 1
+        except Exception as error:
+            if not hasattr(error, "format_message"):  # not of the flags
+                raise
+            helped = type(error).__name__ == "NoArgsIsHelpError"  # its message is the help, or that is shown already
+            typer.echo(error.format_message() if helped else f"error: {_of_flags(error)}", err=True)
+            code = 2 if helped else 1
+        raise SystemExit(code if isinstance(code, int) else 0)
+
+
+def _of_flags(error: Any) -> str:
+    """What is wrong with the flags, and where they are listed."""
+    said = _one_line(error.format_message())
+    if invalid := _INVALID.fullmatch(said):
+        from ..values import in_words
+
+        said = f"{invalid['flag']} {in_words(invalid['why'])}"
+    path = getattr(getattr(error, "ctx", None), "command_path", None)
+    return f"{said.rstrip('.')}; its flags: {path} --help" if path else said
+
+
+def _one_line(message: object) -> str:
+    return " ".join(str(message).splitlines())
+
+
+def _show_warning(
+    message: Warning | str,
+    category: type[Warning],
+    filename: str,
+    lineno: int,
+    file: TextIO | None = None,
+    line: str | None = None,
+) -> None:
+    if category.__module__ == "PIL.Image":  # of large images, about which our own limit decides
+        return
+    if category is UserWarning or category.__module__.startswith("reco_plugin."):  # ours
+        typer.echo(f"warning: {_one_line(message)}", err=True)
+    else:
+        typer.echo(warnings.formatwarning(message, category, filename, lineno, line), err=True, nl=False)

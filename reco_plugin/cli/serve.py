@@ -1,0 +1,41 @@
+"""``reco serve``: the HTTP service."""
+
+from __future__ import annotations
+
+from ..errors import ConfigError, need
+from ..serve.settings import ServeSettings, load_serve_settings
+from .shared import Given, OpenOptions, reco_of, settings_of, take_flags, takes
+
+
+@takes(OpenOptions, ServeSettings)
+def serve_command(*, given: Given) -> None:
+    """Serve embeddings over HTTP: OpenAI's and other shapes, /v1/refine, the memory, health and metrics.
+
+    Every flag can also be a line below [serve] in reco.toml, or a variable: RECO_SERVE_PORT=9000. Keys cannot be
+    flags, since other users of a machine can see those: RECO_SERVE_API_KEYS=key1,key2 and RECO_SERVE_ADMIN_KEY.
+    """
+    for module in ("fastapi", "uvicorn", "prometheus_client"):
+        need(module, "reco serve", "serve")
+    from ..serve.run import check_address, run
+
+    place = take_flags(OpenOptions, given)
+    if "aliases" in given:
+        given["aliases"] = dict(map(_parse_alias, given["aliases"]))
+    settings = load_serve_settings(**given)
+    check_address(settings)
+    if settings.workers != 1:
+        from ..serve.workers.together import how_many, serve_together
+
+        chosen = settings_of(place.model, place.served)
+        if (workers := how_many(settings.workers, chosen)) > 1:
+            serve_together(chosen, settings, workers)
+            return
+    with reco_of(place.model, place.served) as reco:
+        run(settings, reco)
+
+
+def _parse_alias(word: str) -> tuple[str, str]:
+    name, found, meaning = word.partition("=")
+    if not found:
+        raise ConfigError(f"--aliases {word!r} is not NAME=plain or NAME=refined")
+    return name, meaning
