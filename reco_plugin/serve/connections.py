@@ -36,6 +36,7 @@ _RETRY_S = 1
 _CLOSES = (b"connection", b"close")
 _LOG_EVERY_S = 10.0
 _AHEAD = 64  # requests that may wait behind the one that is answered, each of which takes memory
+_CROWDED_S = 5.0  # that a connection is kept while half of all are open, so that idle ones leave room for others
 _LAST_S = 0.2  # that a connection without a request stays after the last moment, for one that is on its way
 
 
@@ -59,6 +60,7 @@ class _Connection(HttpToolsProtocol):
         self._late: asyncio.TimerHandle | None = None
         self._stuck: asyncio.TimerHandle | None = None
         self._only_probes = False
+        self._idle_s = float(self.timeout_keep_alive)
 
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
         super().connection_made(transport)
@@ -182,6 +184,8 @@ class _Connection(HttpToolsProtocol):
             self.cycle.default_headers = [*self.cycle.default_headers, _CLOSES]
 
     def on_response_complete(self) -> None:
+        crowded = 2 * len(self.connections) > self.limits.max_connections
+        self.timeout_keep_alive = min(self._idle_s, _CROWDED_S) if crowded else self._idle_s  # type: ignore[assignment]
         super().on_response_complete()
         if not self.flow.write_paused:
             self._is_taken()

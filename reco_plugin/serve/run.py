@@ -58,6 +58,7 @@ def server_options(settings: ServeSettings) -> dict[str, Any]:
         "log_config": None,
         "access_log": False,
         "server_header": False,
+        "timeout_keep_alive": settings.idle_timeout_s,
         "timeout_graceful_shutdown": settings.shutdown_s,
         "root_path": settings.root_path,
     }

@@ -110,6 +110,13 @@ class ServeSettings(SettingsSection):
 
     max_connections: int = Field(640, ge=1, description="open connections; others get 503, but for probes")
     head_timeout_s: float = Field(10.0, gt=0, allow_inf_nan=False, description="until a request's headers are there")
+    idle_timeout_s: float = Field(
+        75.0,
+        gt=0,
+        allow_inf_nan=False,
+        description="that a connection is kept without a request, longer than pools and proxies keep theirs (nginx: 60)"
+        "; while more than half of max_connections are open, 5",
+    )
     body_timeout_s: float = Field(
         30.0, gt=0, allow_inf_nan=False, description="until a body is there (408), or an answer is taken"
     )

@@ -9,7 +9,7 @@ import socket
 import time
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import contextmanager, suppress
+from contextlib import ExitStack, contextmanager, suppress
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -401,6 +401,19 @@ def test_connections_are_bounded_and_probes_are_answered(filled, live, monkeypat
                 httpx.get(f"{url}/livez")
         wait_until(lambda: not server.server_state.connections)
         assert httpx.get(f"{url}/livez").status_code == 200
+
+
+def test_an_idle_connection_is_kept_longer_than_pools_keep_theirs_while_there_is_room(filled, live):
+    with live(filled, max_connections=4) as (url, server), ExitStack() as stack:
+        for kept_s in ([75], [75, 75], [5, 75, 75]):
+            stack.enter_context(httpx.Client()).get(f"{url}/livez")
+            wait_until(lambda wanted=kept_s: _kept(server) == wanted)
+
+
+def _kept(server: uvicorn.Server) -> list[float]:
+    """How long each connection without a request is kept."""
+    idle = [one for one in server.server_state.connections if one.timeout_keep_alive_task]
+    return sorted(one.timeout_keep_alive for one in idle)
 
 
 def test_what_bodies_take_together_is_bounded_and_given_back(filled, live):
