@@ -6,6 +6,7 @@ import gc
 import os
 import shutil
 import signal
+import subprocess
 import sys
 from collections.abc import Iterator
 from functools import cache
@@ -18,6 +19,7 @@ import typer.testing
 from chromium_started import chromium
 from learned_once import learned_once
 from made_once import commands_of, digests_of, fields_of, sessions_of
+from prepared import CAN_FORK, Prepared, Started
 from shapes import COLOURS, SHAPES, draw
 from small_disk import mounted
 from xdist.scheduler import LoadGroupScheduling
@@ -212,6 +214,21 @@ def ctrl_c_is_heard() -> None:
     """Also where a shell that runs the tests in the background has them ignore it, and their processes with them."""
     if signal.getsignal(signal.SIGINT) == signal.SIG_IGN:
         signal.signal(signal.SIGINT, signal.default_int_handler)
+
+
+@pytest.fixture(autouse=True, scope="session")
+def processes_have_imported_what_they_need() -> Iterator[None]:
+    """Each ``python -m reco_plugin`` that a test starts: see ``support/prepared.py``."""
+    with pytest.MonkeyPatch.context() as patch:
+        if CAN_FORK:
+            patch.setattr(subprocess, "Popen", Prepared)
+        yield
+
+
+@pytest.fixture
+def from_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Processes that a test starts are those of a user: nothing is imported yet."""
+    monkeypatch.setattr(subprocess, "Popen", Started)
 
 
 @pytest.fixture(autouse=True, scope="session")

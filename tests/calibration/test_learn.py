@@ -23,14 +23,14 @@ from reco_plugin.errors import MemoryStoreError
 from reco_plugin.memory import Fingerprint, Memory, open_memory
 from reco_plugin.types import MODALITIES, Records, Vectors
 
-PAIRS, LEARNED = 1_600, 1_000
+PAIRS, LEARNED = 800, 500
 
 
 @pytest.fixture(params=["exact", "edge"])
 def memory(request: pytest.FixtureRequest, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Memory]:
     """Holds pairs of which every fifth caption is wrong."""
     monkeypatch.setattr(learning, "PAIRS_IN_RAM", LEARNED)
-    monkeypatch.setattr(learning, "_BESIDE_AT_ONCE", 250)
+    monkeypatch.setattr(learning, "_BESIDE_AT_ONCE", 125)
     image, text, wrong = world(PAIRS // 8, 8, wrong=0.2)
     ids = [f"{'wrong' if bad else 'right'} {row}" for row, bad in enumerate(wrong)]
     where = ":memory:" if request.param == "exact" else str(tmp_path / "memory")
@@ -70,7 +70,7 @@ def test_an_interrupted_learning_goes_on_with_the_pairs_without_witnesses(
     def interrupt(done: int) -> None:
         nonlocal steps
         steps += done
-        if steps > STEPS * (LEARNED + 300):
+        if steps > STEPS * (LEARNED + 150):
             raise KeyboardInterrupt
 
     with pytest.raises(KeyboardInterrupt):
@@ -97,7 +97,7 @@ def test_an_interrupted_learning_goes_on_with_the_pairs_without_witnesses(
 def test_no_more_pairs_are_drawn_than_the_free_ram_holds(
     memory: Memory, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
-    monkeypatch.setattr(learning, "_LEAST", 400)
+    monkeypatch.setattr(learning, "_LEAST", 350)
     drawn = list[int]()
     calibrate = learning.calibrate
 
@@ -107,13 +107,13 @@ def test_no_more_pairs_are_drawn_than_the_free_ram_holds(
 
     monkeypatch.setattr(learning, "calibrate", count)
     always = (learning._PRODUCTS + learning._MOMENTS * D) / learning._SHARE
-    for free in (always, always + 2 * 600 * (4 * D * 3 + 1_200), 2**40, None):
+    for free in (always, always + 2 * 400 * (4 * D * 3 + 1_200), 2**40, None):
         monkeypatch.setattr(learning, "free_bytes", lambda free=free: free)
         learn(memory, 10)
         assert memory.count_unjudged() == 0
-    assert drawn == [400, 600, LEARNED, LEARNED]
-    assert "learning from 600 of 1600 pairs, drawn at random, as the free RAM of" in caplog.text
-    assert f"learning from {LEARNED} of 1600 pairs, drawn at random\n" in caplog.text
+    assert drawn == [350, 400, LEARNED, LEARNED]
+    assert "learning from 400 of 800 pairs, drawn at random, as the free RAM of" in caplog.text
+    assert f"learning from {LEARNED} of 800 pairs, drawn at random\n" in caplog.text
 
 
 def test_large_arrays_are_made_in_parts_and_say_the_same(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -160,7 +160,7 @@ def test_what_is_typed_is_completed(typed: str, offered: set[str]) -> None:
     assert {name for name in told if not re.search(r"[ .]", name)} == offered
 
 
-def test_the_package_runs_as_a_module(tmp_path: Path, model: Path, catalogue: Path) -> None:
+def test_the_package_runs_as_a_module(tmp_path: Path, model: Path, catalogue: Path, from_nothing: None) -> None:
     done = python("-m", "reco_plugin", "memory", "add", str(catalogue), "--model", str(model), folder=tmp_path)
     assert (done.returncode, done.stdout) == (0, "added 24 pairs; the memory holds 24\n")
     assert "%|" not in done.stderr  # no progress bar into a pipe
@@ -168,7 +168,7 @@ def test_the_package_runs_as_a_module(tmp_path: Path, model: Path, catalogue: Pa
     assert again.stdout.startswith("edge memory at memory: 24 pairs\n")
 
 
-def test_an_error_of_the_process_is_one_line(tmp_path: Path) -> None:
+def test_an_error_of_the_process_is_one_line(tmp_path: Path, from_nothing: None) -> None:
     done = python("-m", "reco_plugin", "memory", "info", "--memory", "nowhere", folder=tmp_path)
     assert (done.returncode, done.stdout) == (1, "")
     assert done.stderr.startswith("error: there is no memory at 'nowhere'")
