@@ -13,7 +13,7 @@ import numpy as np
 
 from .calibration import Calibration
 from .calibration.feedback import Feedback, Opinion
-from .calibration.learner import Learner
+from .calibration.learner import AskedRuns, Learner
 from .calibration.match import MatchState, read_matches
 from .defaults import INGEST_BATCH, POLICY_NEIGHBOURS, RESULTS
 from .encode import Encoder, encode_pairs
@@ -269,6 +269,15 @@ class PairMemory:
             progress: show a bar on stderr.
         """
         return self._learner.calibrate(progress=progress)
+
+    def ask_to_learn(self) -> AskedRuns:
+        """Learn from the pairs in a thread, though it may not be due; see :attr:`asked_runs`."""
+        return self._learner.ask()
+
+    @property
+    def asked_runs(self) -> AskedRuns:
+        """How far it is that :meth:`ask_to_learn` began."""
+        return self._learner.runs
 
     def settle(self, *, progress: bool = False) -> None:
         """Make all writes durable, and learn from them: at once, or in a thread where :attr:`learns_behind`.

@@ -12,15 +12,14 @@ from typing import TYPE_CHECKING, Annotated, Any, cast
 
 import typer
 
-from ..config import Settings
-from ..errors import ConfigError, InputError, MemoryLocked
-from ..memory import Memory, memory_of
-from ..types import Fingerprint, Modality
+from ..errors import ConfigError, InputError
+from ..types import Modality
 from ..values import counted, strip_marks
-from .service import ServiceOptions, served_memory, served_reco
+from .service import KeyFileOption, ServiceOption, ServiceOptions, open_here_or_served, served_reco
 from .shared import Given, JsonOption, MemoryFlags, OpenOptions, keeps, reco_of, say, take_flags, takes
 
 if TYPE_CHECKING:
+    from ..client.memory import ServedMemory
     from ..memory.edge import EdgeMemory
 
 _COLUMNS, _CAPTION = 100, 60
@@ -162,6 +161,8 @@ def _parse_where(text: str | None) -> dict[str, Any] | None:
 @takes(OpenOptions)
 def calibrate_command(
     *,
+    service: ServiceOption = None,
+    key_file: KeyFileOption = None,
     given: Given,
     as_json: JsonOption = False,
 ) -> None:
@@ -174,25 +175,30 @@ def calibrate_command(
     Qdrant server it also measures how deep searches must look.
 
     Searches go on meanwhile, by the old state or the new, never by half of it; a service reads the new one from a
-    server within half a minute.
+    server within two seconds. Where a service has the memory's folder open, it learns itself, and goes on if this is
+    interrupted: run it again to wait for it.
     """
     from ..artifact import Artifact
     from ..calibration.learn import STEPS, learn
     from ..progress import progress_bar
 
-    begun, asked = monotonic(), take_flags(OpenOptions, given)
+    begun, asked, via = monotonic(), take_flags(OpenOptions, given), ServiceOptions(service, key_file)
+    via.check(asked.memory)
     settings = asked.settings
     manifest = Artifact.load(asked.model or settings.model).manifest
-    with (
-        keeps("the state in use is the old one or the new one, as a whole; run it again"),
-        closing(_open_to_learn(settings, manifest.fingerprint)) as store,
-    ):
-        if store.kind == "edge":
-            cast("EdgeMemory", store).check_writable()  # a read-only folder would forget it at once
+    with closing(open_here_or_served(settings, via, manifest.fingerprint)) as store:
         pairs = store.count()
-        with progress_bar(total=STEPS * pairs, desc="calibrate", unit="step") as bar:
-            learn(store, settings.refining.get("k") or manifest.policy.k, progress=bar.update)
-        calibration = store.header.calibration
+        if store.kind == "served":
+            calibration = _let_learn(cast("ServedMemory", store))
+        else:
+            if store.kind == "edge":
+                cast("EdgeMemory", store).check_writable()  # a read-only folder would forget it at once
+            with (
+                keeps("the state in use is the old one or the new one, as a whole; run it again"),
+                progress_bar(total=STEPS * pairs, desc="calibrate", unit="step") as bar,
+            ):
+                learn(store, settings.refining.get("k") or manifest.policy.k, progress=bar.update)
+            calibration = store.header.calibration
     text = "\n".join(calibration_lines(calibration, pairs))
     if not calibration:
         text = f"nothing was learned: {pairs:,} pairs are too few (20, with 5 different captions), or too equal"
@@ -203,17 +209,20 @@ def calibrate_command(
     )
 
 
-def _open_to_learn(settings: Settings, fingerprint: Fingerprint) -> Memory:
-    try:
-        return memory_of(settings, fingerprint, create=False)
-    except MemoryLocked as error:
-        if (served := served_memory(settings, ServiceOptions(), fingerprint)) is not None:
-            served.close()
-            raise MemoryLocked(
-                f"{error} It is a service, which learns by itself: when the memory is new or has doubled, or a quarter "
-                "of its pairs are new. To learn now, stop it"
-            ) from error
-        raise
+def _let_learn(served: ServedMemory) -> dict[str, Any]:
+    """Let the service that has the memory open learn, with its progress; returns what it learned."""
+    from ..progress import progress_bar
+
+    with (
+        keeps("the service goes on learning; the same command waits for it again"),
+        progress_bar(total=0, desc="calibrate", unit="step") as bar,
+    ):
+
+        def show(done: int, total: int) -> None:
+            bar.total = total
+            bar.update(done - bar.n)
+
+        return served.calibrate(show)
 
 
 def _shown_calibration(calibration: dict[str, Any]) -> dict[str, Any]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import time
 from collections.abc import Callable, Collection, Iterator, Sequence
 from typing import Any, cast
 
@@ -40,6 +41,7 @@ PATIENCE = 30
 TIMEOUT_S = 120.0
 STATE = "x-reco-memory-state"
 _PATH = "/v1/memory"
+_LOOK_S = 0.5
 _BODY_BYTES = 2_000_000
 """Of a request that writes, but for a single larger pair: so neither bytes nor numbers meet the service's limits."""
 _READ_AT_ONCE = 1000
@@ -226,6 +228,27 @@ class ServedMemory:
     def flush(self) -> None:
         """Make all that was written durable; the service then learns from it."""
         self._post("/settle", {}, dict)
+
+    def calibrate(self, progress: Callable[[int, int], object]) -> dict[str, Any]:
+        """Let the service learn from all pairs, and wait for it; returns what was learned, as a header holds it.
+
+        Args:
+            progress: gets the steps that are done, and all of them, now and then.
+
+        Raises:
+            MemoryStoreError: it could not learn, or is gone.
+        """
+        wanted = int(self._post("/calibrate", {}, int_of("asked")))
+        while True:
+            told = self._ask(Call("GET", f"{_PATH}/calibrate", dict, admin=True))
+            progress(int(told["done"]), int(told["total"]))
+            if int(told["ended"]) >= wanted:
+                break
+            time.sleep(_LOOK_S)
+        if told["failed"]:
+            raise MemoryStoreError(f"the service at {self._client.url} did not learn: {told['failed']}")
+        asked = Call("GET", _PATH, dict, params=[("calibration", "true")], admin=True)
+        return dict(self._ask(asked).get("calibration") or {})
 
     def use(self, name: str) -> int:
         """Let the service put a finished version of its memory to use; returns its pairs.

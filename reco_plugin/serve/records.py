@@ -107,6 +107,20 @@ class Settled(BaseModel):
     version: int
 
 
+class Learning(BaseModel):
+    """How far learning is that was asked for."""
+
+    asked: int
+    """Number of the latest run that was asked for."""
+    ended: int
+    """Number of the latest that has ended: below `asked`, one waits or runs."""
+    done: int
+    """Steps of the one that runs."""
+    total: int
+    failed: str
+    """Why the latest failed; empty if it did not."""
+
+
 def router(edge: Edge) -> APIRouter:
     """The routes; the key check decides who may use them."""
     routes = memory_routes()
@@ -147,6 +161,18 @@ def router(edge: Edge) -> APIRouter:
             return Settled(pairs=len(memory), version=memory.version)
 
         return await edge(request).write(_there(edge, request, settle))
+
+    @routes.post("/calibrate", response_model=Learning)
+    async def learn_anew(request: Request) -> Response:
+        """Let the memory learn from all of its pairs while this serves: one run at a time, later requests join it."""
+        return await edge(request).write(
+            _there(edge, request, lambda: Learning.model_validate(vars(memory.ask_to_learn())))
+        )
+
+    @routes.get("/calibrate", response_model=Learning)
+    async def show_learning(request: Request) -> Response:
+        """How far that is."""
+        return await edge(request).reply(lambda: Learning.model_validate(vars(memory.asked_runs)))
 
     return routes
 

@@ -245,7 +245,6 @@ def test_reading_commands_work_while_it_is_served(
 ) -> None:
     while_served = ask("memory", "info"), ask("memory", "search", "a small red circle", "--k", 3)
     assert "a service has the memory at" in fail("memory", "optimize")
-    assert "It is a service, which learns by itself" in fail("memory", "calibrate")
     copied = ask("memory", "copy", "memory", "elsewhere")
     assert copied["pairs"] == 24
     service.stop()
@@ -255,6 +254,18 @@ def test_reading_commands_work_while_it_is_served(
     for name in ("pairs", "encoder", "calibration", "unjudged"):
         assert served[name] == alone[name]
     assert found == ask("memory", "search", "a small red circle", "--k", 3)
+
+
+def test_a_service_learns_when_it_is_told_to(service: Service, work: Path, ask: Ask, fail: Fail) -> None:
+    ask("memory", "remove", "small-red-circle", "large-red-circle")
+    assert ask("memory", "info")["calibration"]["pairs"] == 24
+    one = ask("memory", "calibrate")
+    assert (one["pairs"], one["calibration"]["pairs"]) == (22, 22)
+    assert ask("memory", "info")["calibration"] == one["calibration"]
+    assert "set admin_key" in fail("memory", "calibrate", "--service", service.url)
+    assert "both name the memory" in fail("memory", "calibrate", "--service", service.url, "--memory", "memory")
+    service.stop()
+    assert ask("memory", "info")["calibration"] == one["calibration"]
 
 
 def test_a_first_swap_that_cannot_be_is_refused_before_anything_is_encoded(

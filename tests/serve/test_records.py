@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import base64
+import threading
 from collections.abc import Iterator
 from contextlib import ExitStack
 from typing import Any
 
 import numpy as np
 import pytest
+from live_service import wait_until
 
 from reco_plugin import Reco
 from reco_plugin.client import Client
@@ -105,6 +107,31 @@ def test_a_flush_lets_the_service_learn(served_memory: ServedMemory, reco: Reco,
     assert reco.memory.calibration is None
     served_memory.flush()
     assert reco.memory.calibration is not None
+
+
+def test_a_run_of_learning_that_is_asked_for_is_joined_and_tells_how_it_ended(
+    served_memory: ServedMemory, reco: Reco, drawings: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    reco.memory.add(drawings)
+    seen = list[tuple[int, int]]()
+    learned = served_memory.calibrate(lambda done, total: seen.append((done, total)))
+    assert learned == reco.memory.searches.header.calibration
+    assert seen[-1] == (seen[-1][1], seen[-1][1]) != (0, 0)
+    begun, going = threading.Event(), threading.Event()
+
+    def learn(*_: Any, **__: Any) -> None:
+        begun.set()
+        going.wait()
+        raise MemoryStoreError("the disk is full")
+
+    monkeypatch.setattr("reco_plugin.calibration.learner.learn", learn)
+    assert served_memory._post("/calibrate", {}, dict)["asked"] == 2
+    begun.wait()
+    assert served_memory._post("/calibrate", {}, dict)["asked"] == 2
+    with pytest.warns(UserWarning, match="the disk is full"):
+        with pytest.raises(MemoryStoreError, match="did not learn: the disk is full"):
+            served_memory.calibrate(lambda *_: going.set())  # which waits for that run
+        wait_until(lambda: reco.memory._learner._thread is None)
 
 
 def test_calls_that_belong_together_do_not_write_to_two_versions(

@@ -408,6 +408,17 @@ def test_a_worker_has_the_memory_as_the_process_that_opened_it(two, drawn_record
             there.search("x", where={"shop": {"near": 1}})
 
 
+def test_a_worker_lets_the_process_with_the_memory_learn(two):
+    pairs, one, other = two
+    pairs.remove(list(dict(pairs.store.payloads()))[:2])
+    runs = one.ask_to_learn()
+    assert (runs.asked, runs.failed) == (1, "")
+    wait_until(lambda: other.asked_runs.ended == 1)
+    ended = other.asked_runs
+    assert (ended.done, ended.failed, one.ask_to_learn().asked) == (ended.total, "", 2)
+    assert pairs.calibration.pairs == len(pairs)
+
+
 def test_what_workers_say_at_the_same_time_is_all_kept(two, drawn_records):
     pairs, one, other = two
     for there, row in ((one, 0), (other, 1), (one, 2)):  # neither has heard the other

@@ -8,12 +8,13 @@ from collections.abc import Collection, Iterator, Sequence
 from contextlib import contextmanager
 from contextvars import ContextVar
 from dataclasses import dataclass, replace
-from typing import Any
+from typing import Any, cast
 
 import numpy as np
 import numpy.typing as npt
 
 from ...calibration.feedback import Feedback, Opinion
+from ...calibration.learner import AskedRuns
 from ...defaults import SCROLL_BATCH
 from ...encode import Encoder
 from ...errors import MemoryStoreError
@@ -283,6 +284,15 @@ class OwnedPairs(PairMemory):
     def settle(self, *, progress: bool = False) -> None:
         """Let the other process learn from what was written."""
         self._line.ask("settle", _meant.get())
+
+    def ask_to_learn(self) -> AskedRuns:
+        """Let the other process learn, though it may not be due."""
+        return cast(AskedRuns, self._line.ask("ask_to_learn", _meant.get()))
+
+    @property
+    def asked_runs(self) -> AskedRuns:
+        """How far that is."""
+        return cast(AskedRuns, self._line.ask("asked_runs"))
 
     def resume(self) -> None:
         """Nothing to do: the other process does."""

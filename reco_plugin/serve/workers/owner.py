@@ -13,6 +13,7 @@ from prometheus_client import CollectorRegistry, ProcessCollector
 from prometheus_client.metrics_core import CounterMetricFamily, GaugeMetricFamily, Metric
 
 from ...calibration.feedback import Feedback
+from ...calibration.learner import AskedRuns
 from ...config import Settings
 from ...errors import MemoryUnavailable
 from ...memory import Header, Memory
@@ -77,8 +78,8 @@ class Owner:
     def functions(self) -> dict[str, Callable[..., Any]]:
         """What workers may call, by name."""
         memory = (self.look, self.search, self.read, self.scroll, self.payloads, self.upsert, self.delete, self.settle)
-        more = (self.keep, self.change_said, self.use, self.beat, self.leave, self.of_all)
-        return {each.__name__: each for each in (*memory, *more)}
+        more = (self.keep, self.change_said, self.use, self.ask_to_learn, self.asked_runs)
+        return {each.__name__: each for each in (*memory, *more, self.beat, self.leave, self.of_all)}
 
     def follow(self) -> None:
         """Learn what an earlier process left, and follow the link to the memory's folder, in threads, until closed."""
@@ -156,6 +157,15 @@ class Owner:
         """Make writes durable, and learn from them in a thread."""
         with self._writing:
             self._check(meant).settle()
+
+    def ask_to_learn(self, meant: str | None) -> AskedRuns:
+        """Learn in a thread, though it may not be due."""
+        with self._writing:
+            return self._check(meant).ask_to_learn()
+
+    def asked_runs(self) -> AskedRuns:
+        """How far that is."""
+        return self._memory()[0].asked_runs
 
     def keep(self, records: list[SaidRecord]) -> None:
         """Store opinions."""
