@@ -82,7 +82,7 @@ def create_app(
     )
     app.state.guard, app.state.edge, app.state.health, app.state.member = KeyCheck(settings), edge, state, member
     bearer = [Depends(HTTPBearer(auto_error=False, description="an API key, or the admin key for /v1/memory"))]
-    for routes in (health.router(state), metrics.router(measured), reference.router(app)):
+    for routes in ((probes := health.router(state)), metrics.router(measured), reference.router(app)):
         app.include_router(routes)
     if settings.page:
         from .page import router as page
@@ -93,7 +93,7 @@ def create_app(
     for routes in documented:
         app.include_router(routes, dependencies=bearer)
     app.state.shapes = Shapes(documented)
-    _wrap(app, edge, documented, hosts, measured)
+    _wrap(app, edge, [probes, *documented], hosts, measured)
     return app
 
 

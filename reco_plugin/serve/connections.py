@@ -14,6 +14,7 @@ import socket as socket_module
 import time
 from collections.abc import Iterable
 from contextlib import suppress
+from dataclasses import dataclass
 from functools import cache
 from typing import Any, ClassVar, Literal
 
@@ -21,7 +22,7 @@ from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
 
 from .failures import Failure
 from .logs import LOGGER
-from .routes import LOCAL, PROBES, THROTTLED, shape_for_all
+from .routes import LOCAL, PROBES, THROTTLED, WHOLE, shape_for_all
 from .settings import ServeSettings
 
 log = logging.getLogger(LOGGER)
@@ -40,19 +41,28 @@ _CROWDED_S = 5.0  # that a connection is kept while half of all are open, so tha
 _LAST_S = 0.2  # that a connection without a request stays after the last moment, for one that is on its way
 
 
+@dataclass
+class _Service:
+    """What all connections of a service share."""
+
+    limits: ServeSettings
+    logged_at: float = -_LOG_EVERY_S
+    stopping: bool = False
+    asked_at: float = -_LOG_EVERY_S  # when the latest request came, but for probes
+
+
 class _Connection(HttpToolsProtocol):
     """A connection within the limits of a service; :func:`make_protocol` makes its class."""
 
-    limits: ClassVar[ServeSettings]
-    logged_at: ClassVar[float] = -_LOG_EVERY_S
-    stopping: ClassVar[bool] = False
-    asked_at: ClassVar[float] = -_LOG_EVERY_S  # when the latest request came, but for probes
+    service: ClassVar[_Service]  # an object, since whoever sets a class's own attribute slows each look at any of them
 
     def __init__(self, *args: Any, **options: Any) -> None:
         super().__init__(*args, **options)
         with suppress(AttributeError):  # a length given in two ways is read as by its chunks, see `_two_lengths`
             self.parser.set_dangerous_leniencies(lenient_data_after_close=True, lenient_chunked_length=True)
+        self.limits = self.service.limits
         self._awaited: Literal["head", "body", ""] = "head"  # of a request, from the client
+        self._feeds, self._begins = False, False  # whether bytes are parsed, and whether another part was begun by them
         self._begun = b""  # of a head whose end is not here
         self._head_bytes = 0  # of the fields of the head that is read
         self._unread = 0  # bytes since the latest part of a body
@@ -99,7 +109,11 @@ class _Connection(HttpToolsProtocol):
             if not self._awaited and self.is_idle:  # the parser skips empty lines, which begin no request
                 self._await("head")
         self._unread += len(data)
+        self._feeds = True
         super().data_received(data)
+        self._feeds = False
+        if self._begins:  # of a request that is whole, nothing is waited for
+            self._await(self._awaited)
         if self._awaited == "body" and self._unread > _HEAD_BYTES:  # a trailer without end
             self.send_400_response("What follows the body is too large.")
 
@@ -125,8 +139,8 @@ class _Connection(HttpToolsProtocol):
         self._unread = 0
         self._await("body")
         if self.cycle.scope["path"] not in PROBES:
-            type(self).asked_at = time.monotonic()
-        if self.stopping or _two_lengths(self.cycle.scope["headers"]):
+            self.service.asked_at = time.monotonic()
+        if self.service.stopping or _two_lengths(self.cycle.scope["headers"]):
             self._close_after()
 
     def on_body(self, body: bytes) -> None:
@@ -137,6 +151,7 @@ class _Connection(HttpToolsProtocol):
         self._unread = 0
         self._await("")
         super().on_message_complete()
+        self.cycle.scope["state"][WHOLE] = True
 
     def send_400_response(self, msg: str) -> None:
         if not self._is_full:  # then those before are answered
@@ -156,7 +171,7 @@ class _Connection(HttpToolsProtocol):
     @classmethod
     def stop(cls, connections: Iterable[Any]) -> None:
         """Close each connection after its next answer, of those that are open and those that are made from now on."""
-        cls.stopping = True
+        cls.service.stopping = True
         for one in connections:
             if not one.is_idle:
                 one._close_after()
@@ -220,17 +235,21 @@ class _Connection(HttpToolsProtocol):
 
     def _await(self, part: Literal["head", "body", ""]) -> None:
         """Begin to wait for the next part of a request, for as long as it may take; nothing: for no part."""
-        self._awaited = part
+        self._awaited, self._begins = part, self._feeds
+        if self._feeds:  # then the last part is waited for
+            return
         _cancel(self._late)
+        self._late = None
         if part:
             limit_s = self.limits.head_timeout_s if part == "head" else self.limits.body_timeout_s
             self._late = self.loop.call_later(limit_s, self._give_up)
 
     @classmethod
     def _tell(cls) -> None:
-        if (now := time.monotonic()) >= cls.logged_at + _LOG_EVERY_S:  # refusals come in hundreds
-            cls.logged_at = now
-            log.warning("connections are refused: %d are open (max_connections)", cls.limits.max_connections)
+        service = cls.service
+        if (now := time.monotonic()) >= service.logged_at + _LOG_EVERY_S:  # refusals come in hundreds
+            service.logged_at = now
+            log.warning("connections are refused: %d are open (max_connections)", service.limits.max_connections)
 
     def _give_up(self) -> None:
         if self.is_idle:
@@ -243,7 +262,7 @@ class _Connection(HttpToolsProtocol):
 
 def make_protocol(settings: ServeSettings) -> type[HttpToolsProtocol]:
     """Make uvicorn's protocol class with the limits of the settings."""
-    return type("Connection", (_Connection,), {"limits": settings})
+    return type("Connection", (_Connection,), {"service": _Service(settings)})
 
 
 def _two_lengths(headers: Iterable[tuple[bytes, bytes]]) -> bool:

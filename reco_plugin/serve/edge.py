@@ -30,6 +30,7 @@ if TYPE_CHECKING:
     from .fetch import ImageFetcher
 
 T = TypeVar("T")
+Answered = TypeVar("Answered", Embedded, Embedded | None)
 NO_ROLE = (
     "plain, since neither query nor document was said: for text queries to an index of images, name an alias for"
     " queries (clip-reco-query), or say input_type"
@@ -37,9 +38,9 @@ NO_ROLE = (
 """Header ``x-reco-note``."""
 MANY_QUERIES = "refined as queries; if this is an index, it must be plain: say document (input_type), or name clip"
 """Likewise, of requests with many queries: some clients call an index so unless told (``@ai-sdk/cohere``)."""
-UNIT = "x-reco-unit"
+UNIT = b"x-reco-unit"
 """Header of requests: whom it is for, as a user or a session; it decides the arm, and is neither kept nor logged."""
-OPTION_HEADERS = {"x-reco-caution": "caution", "x-reco-target": "target"}
+OPTION_HEADERS = {b"x-reco-caution": "caution", b"x-reco-target": "target"}
 """Header of requests, for dialects without a field for it."""
 TOLD = (
     "x-reco-refined",
@@ -165,18 +166,29 @@ class Caller:
         prefix, most = getattr(self._request.state, "prefix", None), self.settings.max_answer_bytes
         if request.explain:
             self.see_pairs()
-        request = replace(request, options=self._with_headers(request.options))
+        if (options := self._with_headers(request.options)) != request.options:
+            request = replace(request, options=options)
+
+        def make(found: Embedded) -> list[bytes] | Refused:
+            try:
+                return written(write(found), most)
+            except Refused as refused:  # which the headers of what was done go with
+                return refused
 
         def work() -> tuple[Embedded, list[bytes] | Refused]:
-            found = self._embed_in_arm(request, prefix)
+            found = self._embed_in_arm(request, prefix, self.embedder.embed)
             if len(found.rows) > _FEW:
                 take_place()
-            try:
-                return found, written(write(found), most)
-            except Refused as refused:  # which the headers of what was done go with
-                return found, refused
+            return found, make(found)
 
-        (found, made), waited_s = await self._life.work(self._edge.pool, work, len(request.items))
+        known = None
+        if len(request.items) <= _FEW and self._life.bytes <= SMALL:  # which takes less than a thread's turn
+            known = self._embed_in_arm(request, prefix, self.embedder.recall)
+        if known is None:
+            (found, made), waited_s = await self._life.work(self._edge.pool, work, len(request.items))
+        else:
+            found, made, waited_s = known, make(known), 0.0
+            self._edge.pool.queue_s.observe(waited_s)
         self._tell(request, prefix, found, {"queue": waited_s, **found.seconds})
         if isinstance(made, Refused):
             raise made
@@ -209,12 +221,14 @@ class Caller:
         ):
             self._note("many_queries", MANY_QUERIES)
 
-    def _embed_in_arm(self, request: EmbedRequest, prefix: Manner | None) -> Embedded:
+    def _embed_in_arm(
+        self, request: EmbedRequest, prefix: Manner | None, embed: Callable[[EmbedRequest, Manner | None], Answered]
+    ) -> Answered:
         """Embed, refined or not by the arm that the request is in; errors as in :meth:`.Embedder.embed`."""
-        unit = self._request.headers.get(UNIT, "").strip(" \t").encode("latin-1")  # the bytes that were sent
+        unit = self._life.sent.get(UNIT, b"").strip(b" \t")
         arm = self.embedder.choose_arm(request, prefix, unit)
         try:
-            return self.embedder.embed(replace(request, arm=arm), prefix)
+            return embed(request if arm is None else replace(request, arm=arm), prefix)
         except Exception:
             if arm is not None:
                 self._edge.arms[arm].count_failed(len(request.items))
@@ -266,7 +280,7 @@ class Caller:
         Raises:
             Refused: 401 or 403.
         """
-        self._request.app.state.guard.check_pairs(credential(self._request.headers))
+        self._request.app.state.guard.check_pairs(credential(self._life.sent))
 
     def _with_headers(self, options: RefineOptions) -> RefineOptions:
         """The options with those of the headers, where the request has none.
@@ -276,15 +290,16 @@ class Caller:
         """
         said: RefineOptions = {**options}
         for header, name in OPTION_HEADERS.items():
-            value: Any = self._request.headers.get(header)
-            if value is None or options.get(name) is not None:
+            if header not in self._life.sent or options.get(name) is not None:
                 continue
+            value: Any = self._life.sent[header].decode("latin-1")
             try:
                 value = read_caution(value) if name == "caution" else value
                 said = {**said, **check_options({name: value})}
             except InputError as error:
-                message = f"{header} is {value!r:.60}: {error}"
-                raise Refused(Failure(400, f"unknown_{name}", message, header)) from None
+                shown = header.decode("ascii")
+                message = f"{shown} is {value!r:.60}: {error}"
+                raise Refused(Failure(400, f"unknown_{name}", message, shown)) from None
         return said
 
     def _say(

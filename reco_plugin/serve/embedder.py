@@ -187,6 +187,17 @@ class AnswerCache:
                 self._rows.move_to_end(key)
             return row
 
+    def all_of(self, keys: Sequence[RowKey]) -> list[AnswerRow] | None:
+        """Look up rows that are of use together; None where one is missing, which counts nothing."""
+        with self._lock:
+            rows = [row for row in map(self._rows.get, keys) if row is not None]
+            if len(rows) < len(keys):
+                return None
+            self.seen.hits += len(keys)
+            for key in keys:
+                self._rows.move_to_end(key)
+        return rows
+
     def put(self, key: RowKey, row: AnswerRow) -> None:
         """Keep a row, and drop the least recently used one."""
         own = replace(row, vector=row.vector.copy(), frozen=row.frozen.copy())  # a view would keep the whole batch
@@ -426,15 +437,42 @@ class Embedder:
             Refused: no items or too many, or an unknown model.
             RecoError: the encoder failed, the options are wrong, or the memory failed with on_memory_failure=fail.
         """
+        work = self._begin(request, prefix)
+        for modality in MODALITIES:
+            self._side(work, modality)
+        return self._end(work)
+
+    def recall(self, request: EmbedRequest, prefix: Manner | None = None) -> Embedded | None:
+        """The answer of :meth:`embed` where the cache has all of it, at once; else None.
+
+        Raises:
+            Refused: as :meth:`embed`.
+        """
+        if not self.cache.on:
+            return None
+        work = self._begin(request, prefix)
+        items = [(place, item) for place, item in enumerate(work.request.items) if isinstance(item, Item)]
+        keys = [self._key(work, item, work.refines(item.modality, self.policy)) for _, item in items]
+        known = [key for key in keys if key is not None]
+        rows = self.cache.all_of(known) if len(known) == len(items) else None
+        if rows is None:
+            return None
+        work.rows.update((place, row) for (place, _), row in zip(items, rows, strict=True))
+        return self._end(work)
+
+    def _begin(self, request: EmbedRequest, prefix: Manner | None) -> _Work:
+        """Check a request; errors as in :meth:`embed`."""
         request = self._aimed(request)
         self.check_size(request.items, request.options)
         if request.explain:
             self._check_pairs(len(request.items), request.options.get("k"))
         asked = self.interpret(request, prefix)
         failed = {row: self._failed(item) for row, item in enumerate(request.items) if isinstance(item, Failure)}
-        work = _Work(request, asked, failed)
-        for modality in MODALITIES:
-            self._side(work, modality)
+        return _Work(request, asked, failed)
+
+    def _end(self, work: _Work) -> Embedded:
+        """The answer, when there is a row for each item."""
+        request = work.request
         rows = [self._row(work, place, item) for place, item in enumerate(request.items)]
         wanted = any(work.refines(modality, self.policy) for modality in MODALITIES)
         target = request.options.get("target") if wanted else None

@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 import numpy as np
-from fastapi import APIRouter, Response
+from fastapi import APIRouter, Request, Response
 from PIL import Image
 from pydantic import BaseModel
 
@@ -210,22 +210,28 @@ def router(health: Health) -> APIRouter:
     """``GET /livez`` and ``GET /readyz``."""
     routes = APIRouter(route_class=answering_in(openai_shape), tags=["operations"])
 
-    @routes.get("/livez", responses={503: {"model": Live, "description": "start this process again"}})
-    @routes.get("/v1/health/live", include_in_schema=False)  # of NVIDIA NIM
-    async def live(response: Response) -> Live:
+    @routes.get(
+        "/livez", response_model=Live, responses={503: {"model": Live, "description": "start this process again"}}
+    )
+    @routes.get("/v1/health/live", response_model=Live, include_in_schema=False)  # of NVIDIA NIM
+    async def live(request: Request) -> Response:
         """Whether the process answers at all; not, if every worker has hung in one call for ten deadlines."""
         hangs = health.edge.pool.hangs(HOPELESS)
-        response.status_code = 503 if hangs else 200
-        return Live(status="hangs" if hangs else "live")
+        return _told(Live(status="hangs" if hangs else "live"), 503 if hangs else 200)
 
-    @routes.get("/health", include_in_schema=False)  # of TEI, vLLM and most others
-    @routes.get("/ping", include_in_schema=False)  # of SageMaker
-    @routes.get("/v1/health/ready", include_in_schema=False)  # of NVIDIA NIM
-    @routes.get("/readyz", responses={503: {"model": Ready, "description": "send no requests here now"}})
-    async def ready(response: Response) -> Ready:
+    @routes.get("/health", response_model=Ready, include_in_schema=False)  # of TEI, vLLM and most others
+    @routes.get("/ping", response_model=Ready, include_in_schema=False)  # of SageMaker
+    @routes.get("/v1/health/ready", response_model=Ready, include_in_schema=False)  # of NVIDIA NIM
+    @routes.get(
+        "/readyz", response_model=Ready, responses={503: {"model": Ready, "description": "send no requests here now"}}
+    )
+    async def ready(request: Request) -> Response:
         """Whether requests should be sent here."""
         state = health.ready()
-        response.status_code = 200 if state.status == "ready" else 503
-        return state
+        return _told(state, 200 if state.status == "ready" else 503)
 
     return routes
+
+
+def _told(state: BaseModel, status: int) -> Response:
+    return Response(state.model_dump_json(), status, media_type="application/json")

@@ -3,14 +3,16 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from functools import lru_cache
 from ipaddress import ip_address
 from urllib.parse import urlsplit
 
-from starlette.datastructures import Headers
 from starlette.types import ASGIApp, Receive, Scope, Send
 
 from .failures import Failure
 from .routes import to_response
+
+_USUAL = 256  # characters of a host; others come once
 
 
 class KnownHosts:
@@ -18,17 +20,21 @@ class KnownHosts:
 
     def __init__(self, app: ASGIApp, hosts: Sequence[str]) -> None:
         self._app, self._hosts = app, {host.lower() for host in hosts}
+        self._is_known = lru_cache(maxsize=256)(self._look_up)
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Answer."""
-        if scope["type"] == "http" and not self._known(name := host_name(Headers(scope=scope).get("host", ""))):
-            message = f"this service does not know the host {name!r:.80}: name it in allowed_hosts"
+        host = scope["state"]["life"].sent.get(b"host", b"").decode("latin-1") if scope["type"] == "http" else ""
+        known = self._is_known if len(host) < _USUAL else self._look_up
+        if not known(host):
+            message = f"this service does not know the host {host_name(host)!r:.80}: name it in allowed_hosts"
             shape = scope["app"].state.shapes.of(scope)
             await to_response(Failure(403, "host_unknown", message), shape)(scope, receive, send)
         else:
             await self._app(scope, receive, send)
 
-    def _known(self, name: str) -> bool:
+    def _look_up(self, header: str) -> bool:
+        name = host_name(header)
         return not name or is_loopback(name) or bool(self._hosts & {name, "*"})
 
 

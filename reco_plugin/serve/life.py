@@ -15,12 +15,12 @@ from __future__ import annotations
 
 import asyncio
 import logging
-import os
+import random
 import re
 import threading
 import time
 from collections import deque
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from contextlib import suppress
 from functools import partial
 from typing import TYPE_CHECKING, Any, Literal, TypeAlias, TypeVar
@@ -31,18 +31,20 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 from .failures import STOPPING, Failure, Refused
 from .logs import LOGGER, request_id
 from .pool import Pool, Work
-from .routes import PROBES, routed
+from .routes import PROBES, WHOLE, routed
 from .schemas import most_items
 from .settings import ServeSettings
 from .wire import SMALL, BodyRefused, is_form
 
 if TYPE_CHECKING:
+    from prometheus_client import Counter, Histogram
+
     from .metrics import Metrics
 
 T = TypeVar("T")
 State: TypeAlias = Literal["reading", "working", "writing", "ended"]
 log = logging.getLogger(LOGGER)
-_ID = re.compile(r"[A-Za-z0-9._-]{1,128}")
+_ID = re.compile(rb"[A-Za-z0-9._-]{1,128}")
 _FOR_LARGE = 0.75
 """Of the memory for bodies: the rest is for small ones, which never wait, and for the one that is parsed."""
 _RETRY_S = 1.0
@@ -57,6 +59,8 @@ class Lives:
         self.limits = settings
         self.pending = 0
         """Bytes that requests hold now: bodies, what was parsed from them, and answers."""
+        self.ids = random.Random()
+        """Makes ids, which are no secrets: whoever asks the system for each gives up Python's lock."""
         self.turn = asyncio.Semaphore(1)
         """To parse a large body: one at a time, since parsing takes most of the memory."""
         self._lock = threading.Lock()
@@ -125,9 +129,10 @@ class Life:
 
     def __init__(self, lives: Lives, scope: Scope, receive: Receive, send: Send) -> None:
         """Begin: nothing is read, and nothing is held."""
-        sent = dict(scope["headers"])
-        given = sent.get(b"x-request-id", b"").decode("latin-1")
-        self.id = given if _ID.fullmatch(given) else os.urandom(16).hex()
+        self.sent: dict[bytes, bytes] = dict(reversed(scope["headers"]))
+        """Headers of the request by their names in small letters; of several of one name, the first."""
+        given = self.sent.get(b"x-request-id", b"")
+        self.id = given.decode("ascii") if _ID.fullmatch(given) else f"{lives.ids.getrandbits(128):032x}"
         """The caller's, if it is valid."""
         self.lives, self.status = lives, 500
         self.state: State = "reading"
@@ -139,12 +144,14 @@ class Life:
         """That it holds, or has reserved."""
         self._began = time.perf_counter()
         self._receive, self._send = receive, send
-        declared = sent.get(b"content-length", b"0")
+        declared = self.sent.get(b"content-length", b"0")
         self._declared = int(declared) if declared.isdigit() else 0
-        self._waits_for_us = b"expect" in sent  # the client sends the body only when it is read
-        self._most = self._declared * (1 if is_form(sent) else 2) if self._declared > SMALL else 0  # to be reserved
+        self._waits_for_us = b"expect" in self.sent  # the client sends the body only when it is read
+        large = self._declared > SMALL
+        self._most = self._declared * (1 if is_form(self.sent) else 2) if large else 0  # to be reserved
         self._is_large, self._spare = False, 0  # whether it has a reservation; of it, what is not taken
         self._until = asyncio.get_running_loop().time() + lives.limits.body_timeout_s
+        self._here: Mapping[str, Any] = scope.get("state", {})  # where the server says whether all of the body is here
         self._seen, self._more = 0, True  # of the body
         self._left_s: float | None = None  # of the deadline, which begins with the work
         self._work: Work[Any] | None = None
@@ -240,8 +247,11 @@ class Life:
         return message
 
     async def _next(self, until: float) -> Message:
-        async with asyncio.timeout_at(until):
+        if self._here.get(WHOLE):
             message = await self._receive()
+        else:
+            async with asyncio.timeout_at(until):
+                message = await self._receive()
         self._seen += len(message.get("body", b""))
         self._more = message.get("more_body", False)
         return message
@@ -335,7 +345,9 @@ class Life:
         if message["type"] == "http.response.start":
             await self._drop_rest()
             self.state, self.status = "writing", message["status"]
-            message.setdefault("headers", []).append((b"x-request-id", self.id.encode("latin-1")))
+            headers = message.setdefault("headers", [])
+            headers += [(name.encode("ascii"), value.encode("latin-1")) for name, value in self.headers.items()]
+            headers.append((b"x-request-id", self.id.encode("ascii")))
         await self._send(message)
 
     @property
@@ -361,7 +373,9 @@ class _JsonAnswer(Response):
 
     def __init__(self, life: Life, pieces: list[bytes]) -> None:
         self._life, self._pieces = life, pieces
-        super().__init__(headers={"content-length": str(sum(map(len, pieces)))})
+        self.status_code, self.background = 200, None  # without the rest of a response, which takes as long as a route
+        length = str(sum(map(len, pieces))).encode("ascii")
+        self.raw_headers = [(b"content-length", length), (b"content-type", b"application/json")]
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Send it."""
@@ -378,6 +392,7 @@ class Living:
 
     def __init__(self, app: ASGIApp, lives: Lives, metrics: Metrics) -> None:
         self._app, self._lives, self._requests, self._seconds = app, lives, metrics.requests, metrics.seconds
+        self._counts: dict[tuple[str, int], tuple[Counter, Histogram]] = {}  # of each route and status
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Answer."""
@@ -390,9 +405,13 @@ class Living:
             await life.lead(self._app, inner)
         finally:
             route = getattr(inner.get("route"), "path", "other")  # the template, so that metrics have few labels
-            self._requests.labels(route, str(life.status)).inc()
-            self._seconds.labels(route).observe(life.seconds)
+            if (counts := self._counts.get((route, life.status))) is None:
+                counts = self._requests.labels(route, str(life.status)), self._seconds.labels(route)
+                self._counts[route, life.status] = counts
+            counts[0].inc()
+            counts[1].observe(life.seconds)
             level = logging.DEBUG if scope["path"] in PROBES else logging.INFO
-            said = {"method": scope["method"], "path": scope["path"], "status": life.status}
-            log.log(level, "request", extra={**said, "seconds": round(life.seconds, 6), **life.log})
+            if log.isEnabledFor(level):
+                said = {"method": scope["method"], "path": scope["path"], "status": life.status}
+                log.log(level, "request", extra={**said, "seconds": round(life.seconds, 6), **life.log})
             request_id.reset(token)

@@ -13,6 +13,8 @@ import logging
 import math
 import re
 from collections.abc import Callable, Collection, Coroutine, Iterable, Mapping, Sequence
+from functools import lru_cache
+from inspect import iscoroutinefunction
 from typing import Any, Literal, TypeAlias, get_type_hints
 
 from fastapi import APIRouter, Request, Response
@@ -34,8 +36,8 @@ from .wire import BodyRefused, JsonRequest, read
 Handler: TypeAlias = Callable[[Request], Coroutine[Any, Any, Response]]
 Shape: TypeAlias = Callable[[Failure], dict[str, Any]]
 """A failure as the JSON body of a dialect."""
-LOCAL = "local"
-"""Key in a request's state, set by the connection."""
+LOCAL, WHOLE = "local", "whole"
+"""Keys in a request's state, set by the connection: it came over the service's own socket; all of its body is here."""
 log = logging.getLogger(LOGGER)
 _UNREADABLE = (
     "the body cannot be parsed: send JSON in UTF-8, not compressed, that is not nested hundreds of levels deep"
@@ -63,7 +65,8 @@ THROTTLED = {"x-amzn-errortype": "ThrottlingException"}
 ADMIN_PATH = "/v1/memory"
 _OPEN = ("/livez", "/readyz", "/health", "/ping", "/v1/health/", "/meta", "/.well-known/", "/openapi.json")
 _SCHEME = "bearer "
-_KEY_HEADERS = ("api-key", "x-api-key")
+_KEY_HEADERS = (b"api-key", b"x-api-key")
+_USUAL = 256  # characters of a path; others come once
 
 
 def openai_shape(failure: Failure) -> dict[str, Any]:
@@ -88,14 +91,15 @@ def answering_in(shape: Shape, headers: Callable[[Failure], dict[str, str]] = la
         said_in = staticmethod(shape)
 
         def get_route_handler(self) -> Handler:
-            own, template = _call_directly(self.endpoint, self.param_convertors), self.path_format
+            own, template = _call_directly(self.endpoint, self.param_convertors, self.methods or ()), self.path_format
             handle = own or _as_json(super().get_route_handler())
 
             async def answer(request: Request) -> Response:
                 guard = getattr(request.app.state, "guard", None)
                 try:
                     if guard is not None:  # before the body is read
-                        guard.check(template, credential(request.headers), local=is_local(request.scope))
+                        shown = credential(request.state.life.sent)
+                        guard.check(template, shown, local=is_local(request.scope))
                         if request.method == "POST" and not template.startswith("/v1/memory"):
                             request.app.state.edge.pool.check_room()
                     response = await handle(request)
@@ -104,7 +108,6 @@ def answering_in(shape: Shape, headers: Callable[[Failure], dict[str, str]] = la
                 except Exception as error:
                     response = to_response(failure := to_failure(error), shape)
                     response.headers.update(headers(failure))
-                response.headers.update(request.state.life.headers)
                 return response
 
             if own is not None:
@@ -118,15 +121,20 @@ def _as_json(handle: Handler) -> Handler:
     return lambda request: handle(JsonRequest(request.scope, request.receive))
 
 
-def _call_directly(endpoint: Callable[..., Any], in_path: Collection[str]) -> Handler | None:
+def _call_directly(endpoint: Callable[..., Any], in_path: Collection[str], methods: Collection[str]) -> Handler | None:
     """A handler that takes a third of the time of FastAPI's, for routes that take a body and answer with a response.
 
-    None for others: what they take of the query or of headers, and what they answer, is FastAPI's to read and write.
+    And for those that take nothing, as probes. None for others: what they take of the query or of headers, and what
+    they answer, is FastAPI's to read and write.
     """
     kinds = get_type_hints(endpoint)
     answers = kinds.pop("return", None)
     bodies = [name for name, kind in kinds.items() if isinstance(kind, type) and issubclass(kind, BaseModel)]
-    if answers is not Response or kinds.keys() - {*bodies, *in_path} != {"request"} or len(bodies) != 1:
+    if answers is not Response or kinds.keys() - {*bodies, *in_path} != {"request"}:
+        return None
+    if not bodies and not in_path and methods == {"GET"} and iscoroutinefunction(endpoint):
+        return endpoint
+    if len(bodies) != 1:
         return None
     (name,) = bodies
 
@@ -187,15 +195,24 @@ def routed(scope: Scope) -> Scope:
     >>> routed({"path": "/refined//v1/v1/embeddings/", "method": "HEAD"})
     {'path': '/v1/embeddings', 'method': 'GET', 'state': {'prefix': 'refined'}}
     """
-    root, state = scope.get("root_path", ""), scope.setdefault("state", {})  # of the proxy, which may have stripped it
-    path = _TWICE.sub("/v1/", _SLASHES.sub("/", scope["path"]))
+    state, asked, root = scope.setdefault("state", {}), scope["path"], scope.get("root_path", "")
+    path, manner = _known_path(asked, root) if len(asked) < _USUAL else _path_of(asked, root)
+    if manner is not None:
+        state["prefix"] = manner
+    return {**scope, "path": path, "method": "GET" if scope["method"] == "HEAD" else scope["method"]}
+
+
+def _path_of(asked: str, root: str) -> tuple[str, Literal["plain", "refined"] | None]:
+    """The path by which a route is found, and the meaning of its prefix; ``root`` is the proxy's, which it may drop."""
+    path, said = _TWICE.sub("/v1/", _SLASHES.sub("/", asked)), None
     for prefix, manner in PREFIXES.items():
         for before in {root, ""}:
             if f"{path}/".startswith(f"{before}{prefix}/"):
-                path = before + (path.removeprefix(before + prefix) or "/")
-                state["prefix"] = manner
-    path = path if path[:-1] in ("", root) else path.removesuffix("/")
-    return {**scope, "path": path, "method": "GET" if scope["method"] == "HEAD" else scope["method"]}
+                path, said = before + (path.removeprefix(before + prefix) or "/"), manner
+    return path if path[:-1] in ("", root) else path.removesuffix("/"), said
+
+
+_known_path = lru_cache(maxsize=256)(_path_of)
 
 
 class Shapes:
@@ -328,18 +345,18 @@ def _reason(error: Mapping[str, Any]) -> str:
     return said.replace("Input should be", " must be") + got
 
 
-def credential(headers: Mapping[str, str]) -> str | None:
-    """The key of a request: a bearer key, or one of the headers that Azure's clients and other gateways send.
+def credential(sent: Mapping[bytes, bytes]) -> str | None:
+    """The key in the headers of a request: a bearer key, or one that Azure's clients and other gateways send.
 
-    >>> credential({"authorization": "AWS4-HMAC-SHA256 …", "x-api-key": "k"})
+    >>> credential({b"authorization": b"AWS4-HMAC-SHA256 ...", b"x-api-key": b"k"})
     'Bearer k'
     """
-    shown = headers.get("authorization")
-    if shown is None or shown[: len(_SCHEME)].lower() != _SCHEME:
+    shown = sent.get(b"authorization", b"").decode("latin-1")
+    if shown[: len(_SCHEME)].lower() != _SCHEME:
         for name in _KEY_HEADERS:
-            if name in headers:
-                return f"Bearer {headers[name]}"
-    return shown
+            if name in sent:
+                return f"Bearer {sent[name].decode('latin-1')}"
+    return shown or None
 
 
 class KeyCheck:

@@ -240,7 +240,7 @@ async def _drain(server: uvicorn.Server, seconds: float) -> None:
     until = time.monotonic() + seconds
     protocol.stop(server.server_state.connections)
     while (now := time.monotonic()) < until and not server.force_exit:
-        if not server.server_state.connections and now - protocol.asked_at > _QUIET_S:
+        if not server.server_state.connections and now - protocol.service.asked_at > _QUIET_S:
             break
         await asyncio.sleep(_LOOK_S)
     for _ in range(2):  # what was connected by now is accepted, else it would be reset

@@ -28,6 +28,7 @@ if TYPE_CHECKING:
     from .life import Life
 
 _LARGE = (BaseModel, Iterator, list, np.ndarray)  # what may be written in parts
+_SHORT = frozenset((str, int, float, bool))  # what never is: most fields, and asking for the others takes longer
 T = TypeVar("T")
 Checked = TypeVar("Checked", bound=BaseModel)
 SMALL = 64_000
@@ -101,7 +102,7 @@ async def read(request: Request, kind: type[Checked]) -> Checked:
         return kind.model_validate(parsed, from_attributes=True)
 
     try:
-        return await parse(whole, life, check) if _is_json(request) else check(bytes(whole))
+        return await parse(whole, life, check) if _is_json(life.sent) else check(bytes(whole))
     except ValidationError as error:
         errors = [{**one, "loc": ("body", *one["loc"])} for one in error.errors(include_url=False)]
         raise RequestValidationError(errors, body=given) from None
@@ -124,12 +125,12 @@ def is_form(sent: Mapping[bytes, bytes]) -> bool:
     return sent.get(b"content-type", b"").lower().startswith(b"multipart/form-data")
 
 
-def _is_json(request: Request) -> bool:
-    """Whether a body counts as JSON, see :class:`JsonRequest`."""
-    sent = request.headers.get("content-type", "").partition(";")[0].strip().lower()
-    if "origin" not in request.headers:
-        return sent != "multipart/form-data"
-    return sent == "application/json" or (sent.startswith("application/") and sent.endswith("+json"))
+def _is_json(sent: Mapping[bytes, bytes]) -> bool:
+    """Whether a body counts as JSON, by the headers that were sent, see :class:`JsonRequest`."""
+    kind = sent.get(b"content-type", b"").partition(b";")[0].strip().lower()
+    if b"origin" not in sent:
+        return kind != b"multipart/form-data"
+    return kind == b"application/json" or (kind.startswith(b"application/") and kind.endswith(b"+json"))
 
 
 async def parse(body: bytes | bytearray, life: Life, check: Callable[[Any], T] = lambda parsed: parsed) -> T:
@@ -231,13 +232,19 @@ def with_nulls(answer: BaseModel) -> dict[str, Any]:
 def _parts(value: Any) -> Iterator[bytes]:
     """The JSON of a value, item by item where it is long: writing all at once would hold up every other thread."""
     if isinstance(value, BaseModel):
-        before = b"{"
+        before, short = b"{", dict[str, Any]()  # fields that are written together
         for name, field in _plain(value).items():
-            if isinstance(field, _LARGE):
-                yield b'%s"%s":' % (before, name.encode())
-                yield from _parts(field)
-            else:
-                yield b'%s"%s":%s' % (before, name.encode(), write_json(field))
+            if type(field) in _SHORT or not isinstance(field, _LARGE):
+                short[name] = field
+                continue
+            if short:
+                yield before + write_json(short)[1:-1]
+                before, short = b",", {}
+            yield b'%s"%s":' % (before, name.encode())
+            yield from _parts(field)
+            before = b","
+        if short:
+            yield before + write_json(short)[1:-1]
             before = b","
         yield b"{}" if before == b"{" else b"}"
     elif isinstance(value, Iterator) or _is_long(value):

@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+from concurrent.futures import ThreadPoolExecutor
+
+import httpx
 import numpy as np
 import pytest
 
 from reco_plugin import Pair, Reco
 from reco_plugin.options import RefineOptions
 from reco_plugin.serve.embedder import Embedder, EmbedRequest, Item, key_of
+from reco_plugin.serve.failures import Failure
 from reco_plugin.serve.settings import ServeSettings
 
 
@@ -108,3 +112,36 @@ def test_the_version_grows_with_each_write(filled):
         change()
         versions.append(filled.memory.version)
     assert versions == sorted(set(versions))
+
+
+def test_what_it_has_of_a_whole_request_is_recalled_at_once(embedder, filled):
+    asked = EmbedRequest([Item.text("a"), Failure(400, "odd", "odd"), Item.text("b")])
+    whole = embedder.embed(asked)
+    seen = (embedder.cache.seen.hits, embedder.cache.seen.misses)
+    assert embedder.recall(EmbedRequest([Item.text("a"), Item.text("c")])) is None
+    assert (embedder.cache.seen.hits, embedder.cache.seen.misses) == seen
+    before = encoded(filled)
+    again = embedder.recall(asked)
+    assert np.array_equal(again.vectors, whole.vectors)
+    assert [row.failure is None for row in again.rows] == [True, False, True]
+    assert encoded(filled) == before
+    assert embedder.cache.seen.hits == seen[0] + 2
+    assert Embedder(filled, ServeSettings()).recall(asked) is None
+
+
+def test_what_it_has_waits_for_no_thread(blocked, live):
+    def ask(model: str) -> httpx.Response:
+        return httpx.post(f"{url}/v1/embeddings", json={"model": model, "input": ["a red circle"]}, timeout=60)
+
+    with live(blocked.reco, threads=1, cache_entries=8) as (url, _), ThreadPoolExecutor(1) as callers:
+        first = ask("clip")
+        blocked.armed.set()
+        flying = callers.submit(ask, "clip-reco-query")
+        assert blocked.reached.acquire(timeout=60)
+        again = ask("clip")
+        assert not flying.done()
+        blocked.go.set()
+        assert flying.result(60).status_code == 200
+    assert again.json()["data"] == first.json()["data"]
+    assert again.json()["id"] != first.json()["id"]
+    assert again.headers["x-reco-refined"] == "false"

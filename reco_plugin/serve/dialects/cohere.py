@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import uuid
-from dataclasses import replace
 from typing import Annotated, Any, Literal, TypeAlias
 
 from fastapi import APIRouter, Request, Response
@@ -157,7 +156,7 @@ def router(edge: Edge) -> APIRouter:
                 meta={"api_version": {"version": version}, "billed_units": tokens, "tokens": tokens},
             )
 
-        return await answer(caller, replace(body.to_wanted(), cut=cut), write)
+        return await answer(caller, body.to_wanted(), write, cut)
 
     @routes.post("/v2/embed", response_model=CohereAnswer)
     async def cohere_embed(request: Request, body: CohereRequest) -> Response:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
 from typing import Annotated, Any, Literal, TypeAlias
 
 from fastapi import APIRouter, Request, Response
@@ -272,7 +271,7 @@ def router(edge: Edge) -> APIRouter:
             )
 
         cut = cut_to(caller.embedder, dimensions=body.dimensions, output_dimension=body.output_dimension)
-        return await answer(caller, replace(body.to_wanted(), cut=cut), write)
+        return await answer(caller, body.to_wanted(), write, cut)
 
     return routes
 

@@ -106,33 +106,40 @@ def numbered(name: str, inputs: Iterable[Sequence[InputPart]]) -> dict[str, Sequ
     return {f"{name}[{index}]": parts for index, parts in enumerate(inputs)}
 
 
-async def answer(caller: Caller, wanted: Wanted, write: Callable[[Embedded], Answer]) -> Response:
+async def answer(
+    caller: Caller, wanted: Wanted, write: Callable[[Embedded], Answer], cut: int | None = None
+) -> Response:
     """Read all parts, embed them in one call, combine those of each input, cut their vectors, and write the answer.
 
     Args:
         caller: the request.
         wanted: what it asks for.
         write: makes the answer of one row per input, whose failure names it; see :meth:`Caller.answer`.
+        cut: dimension that the answer's vectors are cut to; None: what ``wanted`` says.
 
     Raises:
         Refused: the whole request; one bad input fails in its row.
         RecoError: nothing could be embedded.
     """
+    cut = wanted.cut if cut is None else cut
     inputs = {name: _without_blanks(parts) for name, parts in wanted.inputs.items()}
     parts = [part for parts in inputs.values() for part in parts]
     if len(parts) > most_items.get():  # of all inputs together
         raise Refused(too_many_items(len(parts), most_items.get()))
     items = await read_all(parts, caller, empty_texts=wanted.empty_texts)
-    zeros = np.zeros(caller.embedder.dimension, np.float32)
-    nothing = AnswerRow(zeros, zeros, failure=None if any(isinstance(part, Picture) for part in parts) else _EMPTY)
+    alone = cut is None and all(len(some) == 1 for some in inputs.values())
 
     def write_joined(found: Embedded) -> Answer:
+        if alone and all(row.failure is None for row in found.rows):
+            return write(found)
+        zeros = np.zeros(caller.embedder.dimension, np.float32)
+        nothing = AnswerRow(zeros, zeros, failure=None if any(isinstance(part, Picture) for part in parts) else _EMPTY)
         rows = iter(found.rows)
         taken = {name: list(islice(rows, len(some))) or [nothing] for name, some in inputs.items()}
         rows_of = [_join(some, name, wanted.part_names) for name, some in taken.items()]
-        return write(replace(found, rows=rows_of if wanted.cut is None else [_cut(row, wanted.cut) for row in rows_of]))
+        return write(replace(found, rows=rows_of if cut is None else [_cut(row, cut) for row in rows_of]))
 
-    return await caller.answer(replace(wanted, items=items), write_joined)
+    return await caller.answer(replace(wanted, items=items, cut=cut), write_joined)
 
 
 def _without_blanks(parts: Sequence[InputPart]) -> Sequence[InputPart]:

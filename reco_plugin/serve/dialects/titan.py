@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
-
 from fastapi import APIRouter, Request, Response
 from pydantic import BaseModel, Field
 
@@ -106,7 +104,7 @@ def router(edge: Edge) -> APIRouter:
             made = TitanAnswer(embedding=vector.tolist(), inputTextTokenCount=row.tokens, message=None, **more)
             return made.model_dump(exclude_unset=True)  # its message is null, as Titan's
 
-        return await answer(caller, replace(body.to_wanted(model), cut=cut), write)
+        return await answer(caller, body.to_wanted(model), write, cut)
 
     @routes.post("/titan", response_model=TitanAnswer)
     async def titan(request: Request, body: TitanRequest) -> Response:

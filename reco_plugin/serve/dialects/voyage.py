@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
 from typing import Annotated, Any, Literal, TypeAlias
 
 from fastapi import APIRouter, Request, Response
@@ -161,6 +160,6 @@ def router(edge: Edge) -> APIRouter:
                 usage=VoyageUsage(text_tokens=found.tokens, total_tokens=found.tokens),
             )
 
-        return await answer(caller, replace(body.to_wanted(), cut=cut), write)
+        return await answer(caller, body.to_wanted(), write, cut)
 
     return routes
