@@ -11,7 +11,7 @@ import json
 import warnings
 from collections.abc import Callable
 from dataclasses import dataclass, field
-from functools import cache
+from functools import cache, partial
 from pathlib import Path
 from typing import Any
 
@@ -63,9 +63,10 @@ class Family:
         image, text = f"image_{self.embeds}", f"text_{self.embeds}"
         if self.embeds == "pooler_output":
             image = text = self.embeds
-        to_onnx(_Image(model), {"pixel_values": pixels}, [image], folder / "onnx" / "vision_model.onnx")
+        vision = partial(_image, model)
+        to_onnx(model, vision, {"pixel_values": pixels}, [image], folder / "onnx" / "vision_model.onnx")
         inputs = {"input_ids": ids} | ({"attention_mask": mask} if self.masked else {})
-        to_onnx(_Text(model), inputs, [text], folder / "onnx" / "text_model.onnx")
+        to_onnx(model, partial(_text, model), inputs, [text], folder / "onnx" / "text_model.onnx")
         return folder
 
     def write_optimum(self, folder: Path) -> Path:
@@ -76,7 +77,13 @@ class Family:
         pixels, ids, mask = self.example(tokenizer)
         outputs = ["logits_per_image", "logits_per_text", "text_embeds", "image_embeds"]
         inputs = {"input_ids": ids, "pixel_values": pixels, "attention_mask": mask}
-        to_onnx(_Both(model), inputs, outputs, folder / "model.onnx")
+
+        def both(ids: Tensor, pixels: Tensor, mask: Tensor) -> tuple[Tensor, ...]:
+            sides = (_image(model, pixels), _text(model, ids, mask))
+            image, text = (one / one.norm(dim=-1, keepdim=True) for one in sides)
+            return image @ text.T, text @ image.T, text, image
+
+        to_onnx(model, both, inputs, outputs, folder / "model.onnx")
         return folder
 
     def _write_beside(self, folder: Path, model: Any, tokenizer: Any) -> None:
@@ -106,45 +113,45 @@ def vector(found: Any) -> Tensor:
     return found if isinstance(found, Tensor) else found.pooler_output
 
 
-class _Image(nn.Module):
-    def __init__(self, model: Any) -> None:
+def _image(model: Any, pixels: Tensor) -> Tensor:
+    return vector(model.get_image_features(pixel_values=pixels))
+
+
+def _text(model: Any, ids: Tensor, mask: Tensor | None = None) -> Tensor:
+    return vector(model.get_text_features(input_ids=ids, attention_mask=mask))
+
+
+class _Part(nn.Module):
+    """A part of a model as a graph's inputs ask it."""
+
+    def __init__(self, model: nn.Module, ask: Callable[..., Any]) -> None:
         super().__init__()
-        self.model = model
+        self.model, self._ask = model, ask
 
-    def forward(self, pixel_values: Tensor) -> Tensor:
-        return vector(self.model.get_image_features(pixel_values=pixel_values))
-
-
-class _Text(nn.Module):
-    def __init__(self, model: Any) -> None:
-        super().__init__()
-        self.model = model
-
-    def forward(self, input_ids: Tensor, attention_mask: Tensor | None = None) -> Tensor:
-        return vector(self.model.get_text_features(input_ids=input_ids, attention_mask=attention_mask))
+    def forward(self, *given: Tensor) -> Any:
+        return self._ask(*given)
 
 
-class _Both(nn.Module):
-    def __init__(self, model: Any) -> None:
-        super().__init__()
-        self.model = model
+def to_onnx(
+    model: Any, ask: Callable[..., Any], inputs: dict[str, Tensor], outputs: list[str], path: Path, batch: bool = True
+) -> None:
+    """Write a graph as published ones are: by the tracing exporter, with a free batch and length unless told not to.
 
-    def forward(self, input_ids: Tensor, pixel_values: Tensor, attention_mask: Tensor) -> tuple[Tensor, ...]:
-        image = vector(self.model.get_image_features(pixel_values=pixel_values))
-        text = vector(self.model.get_text_features(input_ids=input_ids, attention_mask=attention_mask))
-        image, text = (one / one.norm(dim=-1, keepdim=True) for one in (image, text))
-        return image @ text.T, text @ image.T, text, image
-
-
-def to_onnx(module: nn.Module, inputs: dict[str, Tensor], outputs: list[str], path: Path, batch: bool = True) -> None:
-    """Write a graph as published ones are: by the tracing exporter, with a free batch and length unless told not to."""
+    Args:
+        model: whose weights the graph has.
+        ask: makes the outputs of the inputs, by the model.
+        inputs: by the names of their ports.
+        outputs: names of their ports.
+        path: of the file.
+        batch: whether batch and length are free.
+    """
     free = {name: {0: "batch"} | ({1: "length"} if value.ndim == 2 else {}) for name, value in inputs.items()}
     fast = torch.backends.mha.get_fastpath_enabled()
     torch.backends.mha.set_fastpath_enabled(False)  # ONNX has no such operator
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
         torch.onnx.export(
-            module.eval(),
+            _Part(model, ask).eval(),
             tuple(inputs.values()),
             str(path),
             input_names=list(inputs),
@@ -216,27 +223,10 @@ def write_immich(folder: Path) -> Path:
     (folder / "visual" / "preprocess_cfg.json").write_text(json.dumps(pixels | {"resize_mode": "shortest"}))
     image, ids = torch.rand(1, 3, _SIDE, _SIDE), torch.zeros(1, _LENGTH, dtype=torch.int32)
     ids[0, :3] = torch.tensor([4094, 7, 4095])
-    to_onnx(_Visual(model), {"image": image}, ["image_embedding"], folder / "visual" / "model.onnx", batch=False)
-    to_onnx(_Textual(model), {"text": ids}, ["text_embedding"], folder / "textual" / "model.onnx", batch=False)
+    visual, textual = (partial(side, normalize=True) for side in (model.encode_image, model.encode_text))
+    to_onnx(model, visual, {"image": image}, ["image_embedding"], folder / "visual" / "model.onnx", batch=False)
+    to_onnx(model, textual, {"text": ids}, ["text_embedding"], folder / "textual" / "model.onnx", batch=False)
     return folder
-
-
-class _Visual(nn.Module):
-    def __init__(self, model: Any) -> None:
-        super().__init__()
-        self.model = model
-
-    def forward(self, image: Tensor) -> Any:
-        return self.model.encode_image(image, normalize=True)
-
-
-class _Textual(nn.Module):
-    def __init__(self, model: Any) -> None:
-        super().__init__()
-        self.model = model
-
-    def forward(self, text: Tensor) -> Any:
-        return self.model.encode_text(text, normalize=True)
 
 
 def siglip_tokenizer() -> Any:

@@ -19,7 +19,7 @@ from pathlib import Path
 import numpy as np
 import numpy.typing as npt
 
-from reco_plugin.calibration.match import auc_of
+from reco_plugin.calibration.match import auc_of, reliability_curve
 from reco_plugin.evaluate.findings import Chart, Line, Section
 from reco_plugin.evaluate.study.memories import stream
 from reco_plugin.refine import Refiner, VectorMemory
@@ -90,7 +90,7 @@ class Asked:
         cosine = (self.queries @ self.pairs.side(other(self.modality)).T).max(axis=1)
         similarity = (self.queries @ self.pairs.side(self.modality).T).max(axis=1)
         three = [auc_of(one, self.held) for one in (self.presence, cosine, similarity)]
-        return [*three, calibration_error(self.presence, self.held)]
+        return [*three, reliability_curve(self.presence.astype(np.float64), self.held)[0]]
 
     def gains(self, caution: Caution) -> list[float]:
         """R@1 of plain queries, then gains in the memory and not, in points, at each threshold."""
@@ -105,19 +105,6 @@ class Asked:
 def places(presence: npt.NDArray[np.float32]) -> npt.NDArray[np.int64]:
     """The tenth that each lies in."""
     return np.asarray(np.minimum((presence * BINS).astype(np.int64), BINS - 1))
-
-
-def calibration_error(presence: npt.NDArray[np.float32], held: Flags) -> float:
-    """Mean distance, over tenths, of the mean presence (Q,) to the share that has an answer, by queries.
-
-    >>> calibration_error(np.float32([0.25, 0.25, 0.85]), np.array([False, True, True])).__round__(3)
-    0.217
-    """
-    tenth, error = places(presence), 0.0
-    for one in np.unique(tenth):
-        here = tenth == one
-        error += abs(float(held[here].mean()) - float(presence[here].mean())) * float(here.mean())
-    return error
 
 
 def half(count: int, seed: int) -> npt.NDArray[np.int64]:

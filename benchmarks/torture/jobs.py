@@ -13,7 +13,7 @@ import shutil
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
@@ -102,12 +102,7 @@ def syncs(work: Path, rng: random.Random, rows: int = ROWS) -> Iterator[Killed]:
     """Bring a copy of a memory to a changed table, kill and compare, for ever, in an empty folder."""
     old = make_source(work / "source", rng, rows)
     end(memory_job("build", old, work / "old"))
-    head, *lines = old.read_text().splitlines(keepends=True)
-    quarter = len(lines) // 4
-    changed = [line.replace("a picture", "another picture") for line in lines[quarter : 2 * quarter]]
-    more = [f"new-{n},{n}.png,a new picture with the number {n},{n}\n" for n in range(quarter)]
-    new = old.with_name("changed.csv")
-    new.write_text("".join([head, *changed, *lines[2 * quarter :], *more]))
+    new = change_source(old, [f"new-{n},{n}.png,a new picture with the number {n},{n}\n" for n in range(rows // 4)])
     before, (alone, seconds) = content(work / "old"), left_alone(new, work / "alone", rows)
     while True:
         place, kills, part = work / "killed", rng.choice((1, 1, 2)), 0
@@ -135,6 +130,15 @@ def make_source(folder: Path, rng: random.Random, rows: int) -> Path:
             coarse.resize((96, 96)).save(folder / f"{row}.png")
             writer.writerow([f"row-{row}", f"{row}.png", f"a picture with the number {row}", row])
     return folder / "catalogue.csv"
+
+
+def change_source(old: Path, more: Sequence[str] = ()) -> Path:
+    """The same table without a quarter of its rows, another quarter changed, and more rows."""
+    head, *lines = old.read_text().splitlines(keepends=True)
+    quarter, new = len(lines) // 4, old.with_name("changed.csv")
+    changed = [line.replace("a picture", "another picture") for line in lines[quarter : 2 * quarter]]
+    new.write_text("".join([head, *changed, *lines[2 * quarter :], *more]))
+    return new
 
 
 def content(place: Path) -> Content:

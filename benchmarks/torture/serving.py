@@ -16,10 +16,10 @@ from pathlib import Path
 from random import Random
 
 from .found import Found, Round
-from .jobs import ROWS, content, end, equal, kill, left_alone, make_source, memory_job
-from .target import ADMIN, DIMENSION, ORDINARY, Target, target, watched
-from .wire import as_json, request, send
-from .writes import State, checked, vector
+from .jobs import ROWS, change_source, content, end, equal, kill, left_alone, make_source, memory_job
+from .target import DIMENSION, ORDINARY, Target, target, watched
+from .wire import send
+from .writes import State, adding, checked
 
 CALLERS, WORKERS, REPLACED_S = 8, 2, 60.0
 """Of each kind, that ask meanwhile; workers of a service; seconds within which a killed one must be replaced."""
@@ -52,14 +52,9 @@ def kill_served_jobs(given: Round) -> Found:
     """`sync`, and `build --swap`, over a memory that is served and asked: killed, and run again to their end."""
     found, work, rng = Found(), given.work, given.rng
     old = make_source(work / "source", rng, ROWS)
-    head, *lines = old.read_text().splitlines(keepends=True)
-    quarter = len(lines) // 4
-    new = old.with_name("changed.csv")
-    changed = [line.replace("a picture", "another picture") for line in lines[quarter : 2 * quarter]]
-    new.write_text("".join([head, *changed, *lines[2 * quarter :]]))
-    rows = len(lines) - quarter
+    new = change_source(old)
     end(memory_job("build", old, work / "old"))
-    alone, seconds = left_alone(new, work / "alone", rows)
+    alone, seconds = left_alone(new, work / "alone", ROWS - ROWS // 4)
     while given.until.more(found):
         place, swaps = work / "served", rng.random() < 0.5
         shutil.copytree(work / "old", place)
@@ -96,17 +91,8 @@ async def _under_load(service: Target, rng: Random, state: State, begun: State) 
         while time.monotonic() < ends:
             turn = rng.randrange(2**31)
             new = {f"{rng.randrange(10**9)}": turn for _ in range(8)}
-            pairs = [
-                {
-                    "id": name,
-                    "image_vector": vector(name, turn, 0, DIMENSION).tolist(),
-                    "text_vector": vector(name, turn, 1, DIMENSION).tolist(),
-                    "payload": {"turn": turn},
-                }
-                for name in new
-            ]
             begun.update(new)
-            if await ask(request("/v1/memory/pairs", as_json({"pairs": pairs}), headers=ADMIN)):
+            if await ask(adding(new, turn)):
                 state.update(new)
 
     async def kill_one() -> None:

@@ -13,7 +13,7 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 
 import numpy as np
@@ -137,6 +137,20 @@ def vector(name: str, turn: int, side: int, dimension: int) -> Vectors:
     return (drawn / np.linalg.norm(drawn)).astype(np.float32)
 
 
+def adding(names: Iterable[str], turn: int) -> bytes:
+    """A request that adds pairs as this turn writes them."""
+    pairs = [
+        {
+            "id": name,
+            "image_vector": vector(name, turn, 0, DIMENSION).tolist(),
+            "text_vector": vector(name, turn, 1, DIMENSION).tolist(),
+            "payload": {"turn": turn},
+        }
+        for name in names
+    ]
+    return request("/v1/memory/pairs", as_json({"pairs": pairs}), headers=ADMIN)
+
+
 async def _write_until_killed(service: Target, rng: random.Random, state: State, seconds: float) -> State:
     """Write from four callers until the service is killed; adds to the state, returns it with what was under way."""
     ends, begun = time.monotonic() + seconds, dict[str, int]()
@@ -144,22 +158,11 @@ async def _write_until_killed(service: Target, rng: random.Random, state: State,
     async def caller() -> None:
         while True:
             turn = rng.randrange(2**31)
-            ids = [f"{rng.randrange(1_000_000)}" for _ in range(8)]
-            pairs = [
-                {
-                    "id": name,
-                    "image_vector": vector(name, turn, 0, DIMENSION).tolist(),
-                    "text_vector": vector(name, turn, 1, DIMENSION).tolist(),
-                    "payload": {"turn": turn},
-                }
-                for name in ids
-                if name not in state and name not in begun
-            ]
-            begun.update({str(pair["id"]): turn for pair in pairs})
-            answer = await send(service.address, request("/v1/memory/pairs", as_json({"pairs": pairs}), headers=ADMIN))
-            if answer.status != 200:
+            ids = {f"{rng.randrange(1_000_000)}" for _ in range(8)} - state.keys() - begun.keys()
+            begun.update(dict.fromkeys(ids, turn))
+            if (await send(service.address, adding(ids, turn))).status != 200:
                 return
-            state.update({str(pair["id"]): turn for pair in pairs})
+            state.update(dict.fromkeys(ids, turn))
 
     async def kill() -> None:
         await asyncio.sleep(ends - time.monotonic())
