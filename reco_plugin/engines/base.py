@@ -9,13 +9,16 @@
 
 from __future__ import annotations
 
+import threading
+from abc import ABC, abstractmethod
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
-from typing import Literal, Protocol, TypeAlias
+from typing import Generic, Literal, Protocol, TypeAlias, TypeVar
 
 from ..data.cells import Vector
 from ..types import Payload
 
+T = TypeVar("T")
 Similarity: TypeAlias = Literal["cosine", "dot", "euclid"]
 
 
@@ -147,3 +150,21 @@ class Engine(Protocol):
     def close(self) -> None:
         """Let go of the connection."""
         ...
+
+
+class LooksOnce(ABC, Generic[T]):
+    """An engine that looks up what its index is like at the first call, and knows it from then on."""
+
+    def __init__(self) -> None:
+        self._lock = threading.RLock()
+        self._seen: T | None = None
+
+    @abstractmethod
+    def _look(self) -> T:
+        """What the engine says of the index."""
+
+    def _known(self) -> T:
+        with self._lock:
+            if self._seen is None:
+                self._seen = self._look()
+            return self._seen

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import threading
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -22,7 +21,7 @@ from ..errors import ConfigError, EngineError, EngineUnavailable
 from ..values import check_choice, did_you_mean
 from .address import IndexAddress
 from .asking import ask
-from .base import Description, Document, Effort, IndexHit, Page, Question, Similarity
+from .base import Description, Document, Effort, IndexHit, LooksOnce, Page, Question, Similarity
 from .documents import check_fields, make_document, pick_vector, picture_or_none, query_of, text_or_none
 
 _METRICS: Mapping[str, Similarity] = {"cosine": "cosine", "dot": "dot", "l2": "euclid"}
@@ -60,10 +59,11 @@ class _LanceTable:
     index: _LanceSearch
 
 
-class LanceIndex:
+class LanceIndex(LooksOnce[_LanceTable]):
     """A table; see :class:`~reco_plugin.engines.base.Engine`."""
 
     def __init__(self, address: IndexAddress, settings: Settings) -> None:
+        super().__init__()
         address.only("table", "metric", *_TUNED)
         if "table" not in address.options or not address.path:
             raise ConfigError(f"{address.place} names no table: lancedb:FOLDER?table=NAME")
@@ -75,9 +75,7 @@ class LanceIndex:
             check_choice("metric", address.options["metric"], list(_NAMES))
         self._tuned = {name: _whole(address, name) for name in _TUNED if name in address.options}
         self._address = address
-        self._lock = threading.RLock()
         self._opened: Any = None
-        self._table: _LanceTable | None = None
 
     def describe(self) -> Description:
         """See :meth:`reco_plugin.engines.base.Engine.describe`."""
@@ -223,12 +221,6 @@ class LanceIndex:
             if any(words in said.lower() for words in _AWAY):
                 raise EngineUnavailable(f"{self._address.place} cannot be reached: {said}") from None
             raise EngineError(f"{self._address.place}: {said}") from None
-
-    def _known(self) -> _LanceTable:
-        with self._lock:
-            if self._table is None:
-                self._table = self._look()
-            return self._table
 
     def _look(self) -> _LanceTable:
         address, name = self._address, self._address.options["table"]

@@ -22,7 +22,7 @@ from ..errors import ConfigError, EngineError, EngineUnavailable
 from ..values import check_choice, did_you_mean
 from .address import IndexAddress
 from .asking import ask
-from .base import Description, Document, Effort, IndexHit, Page, Question, Similarity
+from .base import Description, Document, Effort, IndexHit, LooksOnce, Page, Question, Similarity
 from .comparing import nearest_of
 from .documents import check_fields, make_document, pick_vector, picture_or_none, query_of, text_or_none
 
@@ -93,10 +93,11 @@ class _MilvusCollection:
     index: _MilvusSearch
 
 
-class MilvusIndex:
+class MilvusIndex(LooksOnce[_MilvusCollection]):
     """A collection; see :class:`~reco_plugin.engines.base.Engine`."""
 
     def __init__(self, address: IndexAddress, settings: Settings) -> None:
+        super().__init__()
         address.only("collection", "db", "consistency")
         self._lite = not address.host
         self._name = address.options.get("collection", "" if self._lite else address.path)
@@ -108,9 +109,7 @@ class MilvusIndex:
         if "consistency" in address.options:
             check_choice("consistency", address.options["consistency"], _LEVELS)
         self._address, self._settings = address, settings
-        self._lock = threading.RLock()
         self._client: MilvusClient | None = None
-        self._collection: _MilvusCollection | None = None
 
     def describe(self) -> Description:
         """See :meth:`reco_plugin.engines.base.Engine.describe`."""
@@ -299,12 +298,6 @@ class MilvusIndex:
             if "not loaded" in said:
                 said += "; load it first"
             raise EngineError(f"{place}: {said}") from None
-
-    def _known(self) -> _MilvusCollection:
-        with self._lock:
-            if self._collection is None:
-                self._collection = self._look()
-            return self._collection
 
     def _look(self) -> _MilvusCollection:
         address, limit = self._address, {"timeout": self._address.timeout_s}

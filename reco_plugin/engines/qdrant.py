@@ -30,7 +30,7 @@ from ..memory.server import Server
 from ..values import did_you_mean
 from .address import IndexAddress
 from .asking import ask
-from .base import Description, Document, Effort, IndexHit, Page, Question, Similarity
+from .base import Description, Document, Effort, IndexHit, LooksOnce, Page, Question, Similarity
 from .documents import check_fields, make_document, pick_vector, picture_or_none, query_of, text_or_none
 from .template import fill
 
@@ -91,10 +91,11 @@ class _Folder:
                 self.client.close()
 
 
-class QdrantIndex:
+class QdrantIndex(LooksOnce[_QdrantCollection]):
     """A collection; see :class:`~reco_plugin.engines.base.Engine`."""
 
     def __init__(self, address: IndexAddress, settings: Settings) -> None:
+        super().__init__()
         address.only("collection", "transport", "grpc_port")
         if address.scheme == "qdrant" and address.host:
             raise ConfigError(
@@ -110,10 +111,8 @@ class QdrantIndex:
             key = settings.index_api_key or settings.memory_api_key
             self._server = _server(address, key.get_secret_value() if key else None)
         self._address, self._name = address, address.options["collection"]
-        self._lock = threading.RLock()
         self._client: QdrantClient | None = None
         self._opened: _Folder | None = None
-        self._collection: _QdrantCollection | None = None
 
     def describe(self) -> Description:
         """See :meth:`reco_plugin.engines.base.Engine.describe`."""
@@ -274,12 +273,6 @@ class QdrantIndex:
             return f"Qdrant {self._call(lambda client: client.info()).version}"
         except EngineError:  # a proxy hides it
             return "Qdrant"
-
-    def _known(self) -> _QdrantCollection:
-        with self._lock:
-            if self._collection is None:
-                self._collection = self._look()
-            return self._collection
 
     def _look(self) -> _QdrantCollection:
         address = self._address

@@ -9,8 +9,7 @@ from __future__ import annotations
 import base64
 import json
 import re
-import threading
-from abc import ABC, abstractmethod
+from abc import abstractmethod
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from fnmatch import fnmatchcase
@@ -23,7 +22,7 @@ from ..errors import ConfigError, EngineError, EngineUnavailable
 from ..values import did_you_mean
 from .address import IndexAddress
 from .asking import ask
-from .base import Description, Document, Effort, IndexHit, Page, Question, Similarity
+from .base import Description, Document, Effort, IndexHit, LooksOnce, Page, Question, Similarity
 from .comparing import nearest_of
 from .documents import check_fields, make_document, pick_vector, picture_or_none, text_or_none
 from .template import fill
@@ -73,19 +72,18 @@ class KnownIndex:
     hidden: bool  # its vectors cannot be read back
 
 
-class DocumentIndex(ABC):
+class DocumentIndex(LooksOnce[KnownIndex]):
     """An index of documents; see :class:`~reco_plugin.engines.base.Engine`."""
 
     engine: str  # its name
     kind: str  # what it calls the type of a field of vectors
 
     def __init__(self, address: IndexAddress, settings: Settings) -> None:
+        super().__init__()
         address.only()
         if not address.path or "/" in address.path:
             raise ConfigError(f"{address.place} names no index: {address.scheme}://HOST:{address.port}/INDEX")
         self._address, self._settings = address, settings
-        self._lock = threading.Lock()
-        self._found: KnownIndex | None = None
         self._scriptless = False  # whether the engine was seen to allow no scripts
 
     @abstractmethod
@@ -251,12 +249,6 @@ class DocumentIndex(ABC):
                 "alias was moved): begin again"
             )
         return int(number)
-
-    def _known(self) -> KnownIndex:
-        with self._lock:
-            if self._found is None:
-                self._found = self._look()
-            return self._found
 
     def _look(self) -> KnownIndex:
         """The index, its fields and settings, as the engine has them; a user who may only read may lack the latter."""

@@ -11,7 +11,6 @@ import json
 import math
 import re
 import ssl
-import threading
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -26,7 +25,7 @@ from ..errors import ConfigError, EngineError, EngineUnavailable
 from ..values import did_you_mean
 from .address import IndexAddress
 from .asking import ask
-from .base import Description, Effort, IndexHit, Page, Question, Similarity
+from .base import Description, Effort, IndexHit, LooksOnce, Page, Question, Similarity
 from .documents import check_fields, pick_vector, picture_or_none, query_of, text_or_none
 from .rest import cannot_reach
 from .template import fill
@@ -69,10 +68,11 @@ class _Schema:
     fields: tuple[str, ...]
 
 
-class VespaIndex:
+class VespaIndex(LooksOnce[_Schema]):
     """A schema; see :class:`~reco_plugin.engines.base.Engine`. It is searched, not scanned."""
 
     def __init__(self, address: IndexAddress, settings: Settings) -> None:
+        super().__init__()
         address.only("profile", "text_profile", "input", "dimension", "metric", "cert_file")
         place, own = address.place, address.options
         if not _NAME.fullmatch(address.path):
@@ -95,8 +95,6 @@ class VespaIndex:
             raise ConfigError(f"{place}: cert_file= is sent by TLS: add tls=1")
         self._address = address
         self._input = tensor
-        self._lock = threading.RLock()
-        self._found: _Schema | None = None
         self._client = httpx.Client(
             base_url=address.url,
             timeout=address.timeout_s + 1,  # Vespa's own ends first, and says more
@@ -213,12 +211,6 @@ class VespaIndex:
             )
         text, image = (fields.get(name) if name else None for name in (self._address.text, self._address.image))
         return IndexHit(str(id_), score, text_or_none(text), picture_or_none(image))
-
-    def _known(self) -> _Schema:
-        with self._lock:
-            if self._found is None:
-                self._found = self._look()
-            return self._found
 
     def _look(self) -> _Schema:
         """The schema as the address says, and else as some documents show it."""

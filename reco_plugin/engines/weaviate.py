@@ -5,7 +5,6 @@ from __future__ import annotations
 import base64
 import json
 import math
-import threading
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
@@ -23,7 +22,7 @@ from ..errors import ConfigError, EngineError, EngineUnavailable
 from ..values import did_you_mean
 from .address import IndexAddress
 from .asking import ask
-from .base import Description, Document, IndexHit, Page, Question, Similarity
+from .base import Description, Document, IndexHit, LooksOnce, Page, Question, Similarity
 from .comparing import nearest_of
 from .documents import check_fields, make_document, pick_vector, picture_or_none, text_or_none
 from .template import fill
@@ -67,10 +66,11 @@ class _Collection:
         return [name for name, kind in self.kinds.items() if kind != "blob" and not kind.startswith("object")]
 
 
-class WeaviateIndex:
+class WeaviateIndex(LooksOnce[_Collection]):
     """A collection; see :class:`~reco_plugin.engines.base.Engine`."""
 
     def __init__(self, address: IndexAddress, settings: Settings) -> None:
+        super().__init__()
         address.only("grpc_host", "grpc_port", "tenant")
         if not address.path or "/" in address.path:
             raise ConfigError(f"{address.place} names no collection: weaviate://HOST:{address.port}/COLLECTION")
@@ -80,9 +80,7 @@ class WeaviateIndex:
         if not port.isdigit():
             raise ConfigError(f"{address.place}: grpc_port={port!r} must be a number")
         self._address, self._settings, self._grpc_port = address, settings, int(port)
-        self._lock = threading.RLock()
         self._client: weaviate.WeaviateClient | None = None
-        self._found: _Collection | None = None
 
     def describe(self) -> Description:
         """See :meth:`reco_plugin.engines.base.Engine.describe`."""
@@ -254,12 +252,6 @@ class WeaviateIndex:
         if address.image is not None and known.kinds[address.image] == "blob":
             image = _bytes(image)
         return IndexHit(str(id_ or one.uuid), score, text_or_none(text), picture_or_none(image))
-
-    def _known(self) -> _Collection:
-        with self._lock:
-            if self._found is None:
-                self._found = self._look()
-            return self._found
 
     def _look(self) -> _Collection:
         """The collection as its configuration has it, and the dimension of a vector in it."""
