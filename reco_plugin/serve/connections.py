@@ -10,6 +10,7 @@ import asyncio
 import json
 import logging
 import re
+import select
 import socket as socket_module
 import time
 from collections.abc import Iterable
@@ -22,7 +23,7 @@ from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
 
 from .failures import Failure
 from .logs import LOGGER
-from .routes import LOCAL, PROBES, THROTTLED, WHOLE, shape_for_all
+from .routes import LEFT, LOCAL, PROBES, THROTTLED, WHOLE, shape_for_all
 from .settings import ServeSettings
 
 log = logging.getLogger(LOGGER)
@@ -74,8 +75,9 @@ class _Connection(HttpToolsProtocol):
 
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
         super().connection_made(transport)
+        self.app_state = {**self.app_state, LEFT: self.has_left}
         if is_unix(transport.get_extra_info("socket")):
-            self.app_state = {**self.app_state, LOCAL: True}
+            self.app_state[LOCAL] = True
         self._only_probes = len(self.connections) > self.limits.max_connections
         if len(self.connections) > self.limits.max_connections + PROBE_CONNECTIONS:
             self._tell()
@@ -180,6 +182,16 @@ class _Connection(HttpToolsProtocol):
     def is_idle(self) -> bool:
         """Whether it has no request that waits for its answer."""
         return self.cycle is None or self.cycle.response_complete
+
+    def has_left(self) -> bool:
+        """Whether the client has closed it, also while nothing is read from it, as far as the system tells."""
+        if self.transport.is_closing():
+            return True
+        if not hasattr(select, "poll"):
+            return False
+        look = select.poll()
+        look.register(self.transport.get_extra_info("socket").fileno(), getattr(select, "POLLRDHUP", select.POLLHUP))
+        return bool(look.poll(0))
 
     def shutdown(self) -> None:
         type(self).stop([self])

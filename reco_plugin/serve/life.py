@@ -20,8 +20,8 @@ import re
 import threading
 import time
 from collections import deque
-from collections.abc import Callable, Mapping
-from contextlib import suppress
+from collections.abc import AsyncIterator, Callable, Mapping
+from contextlib import asynccontextmanager, suppress
 from functools import partial
 from typing import TYPE_CHECKING, Any, Literal, TypeAlias, TypeVar
 
@@ -31,7 +31,7 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 from .failures import STOPPING, Failure, Refused
 from .logs import LOGGER, request_id
 from .pool import Pool, Work
-from .routes import PROBES, WHOLE, routed
+from .routes import LEFT, PROBES, WHOLE, routed
 from .schemas import most_items
 from .settings import ServeSettings
 from .wire import SMALL, BodyRefused, is_form
@@ -49,6 +49,7 @@ _FOR_LARGE = 0.75
 """Of the memory for bodies: the rest is for small ones, which never wait, and for the one that is parsed."""
 _RETRY_S = 1.0
 _LEFT = Failure(499, "client_left", "the client closed the connection")
+_LOOK_S = 0.1
 _LINGER_S = 1.0  # wait for the next chunk of a body that is dropped
 
 
@@ -62,11 +63,12 @@ class Lives:
         self.ids = random.Random()
         """Makes ids, which are no secrets: whoever asks the system for each gives up Python's lock."""
         self.turn = asyncio.Semaphore(1)
-        """To parse a large body: one at a time, since parsing takes most of the memory."""
+        """To parse a large body: one at a time, since parsing takes most of the memory; see :meth:`Life.turn`."""
         self._lock = threading.Lock()
         self._for_large = int(_FOR_LARGE * settings.max_pending_bytes)
         self._reserved = 0  # requests that have a reservation
         self._waiting: deque[tuple[int, Life, asyncio.Future[None]]] = deque()  # for one, the oldest first
+        self._looking: asyncio.TimerHandle | None = None
 
     async def reserve(self, life: Life, count: int) -> None:
         """Wait until there is room for a large body and what is parsed from it, before anything of it is read.
@@ -76,11 +78,13 @@ class Lives:
 
         Raises:
             BodyRefused: 429, there was none within the deadline.
+            Refused: 499, its client left meanwhile.
         """
         waiting = min(count, self._for_large), life, asyncio.get_running_loop().create_future()
         with self._lock:
             self._waiting.append(waiting)
             self._let_in()
+        self._look_for_leavers()
         try:
             async with asyncio.timeout(self.limits.deadline_s):
                 await waiting[2]
@@ -90,6 +94,7 @@ class Lives:
             with self._lock:
                 if waiting in self._waiting:
                     self._waiting.remove(waiting)
+                    self._let_in()  # who comes after it may need less
 
     def add(self, count: int) -> None:
         """Count bytes that a request takes."""
@@ -112,6 +117,21 @@ class Lives:
     def _look(self) -> None:
         with self._lock:
             self._let_in()
+
+    def _look_for_leavers(self) -> None:
+        """Look now and then who has left of those that wait: nothing is read from them, so nobody says it."""
+        if self._looking is not None or not self._waiting:
+            return
+        with self._lock:
+            waiting = [*self._waiting]
+        for _, life, freed in waiting:
+            if life.has_left() and not freed.done():
+                freed.set_exception(Refused(_LEFT))
+        self._looking = asyncio.get_running_loop().call_later(_LOOK_S, self._look_again)
+
+    def _look_again(self) -> None:
+        self._looking = None
+        self._look_for_leavers()
 
     def _let_in(self) -> None:
         """Give those their reservation that have room, in order; the lock is held."""
@@ -148,7 +168,9 @@ class Life:
         self._declared = int(declared) if declared.isdigit() else 0
         self._waits_for_us = b"expect" in self.sent  # the client sends the body only when it is read
         large = self._declared > SMALL
-        self._most = self._declared * (1 if is_form(self.sent) else 2) if large else 0  # to be reserved
+        self._times = 1 if is_form(self.sent) else 2  # its size, that it takes with what is parsed from it
+        self._most = self._declared * self._times if large else 0  # to be reserved
+        self._is_open = b"content-length" not in self.sent  # its size is known at its end
         self._is_large, self._spare = False, 0  # whether it has a reservation; of it, what is not taken
         self._until = asyncio.get_running_loop().time() + lives.limits.body_timeout_s
         self._here: Mapping[str, Any] = scope.get("state", {})  # where the server says whether all of the body is here
@@ -197,9 +219,15 @@ class Life:
 
     def give_back(self, count: int = 0) -> None:
         """Give back bytes that were taken, and what was reserved and not taken."""
-        count, self._spare = count + self._spare, 0
+        self._give(self._spare)
         self.bytes -= count
         self.lives.release(count)
+
+    def _give(self, spare: int) -> None:
+        """Give back of what was reserved and not taken."""
+        self._spare -= spare
+        self.bytes -= spare
+        self.lives.release(spare)
 
     def _add(self, count: int) -> None:
         self.bytes += count
@@ -231,6 +259,8 @@ class Life:
         if not self._more:
             return await self._receive()  # returns when the client leaves
         self._check_size()
+        if self._is_open and self._seen > SMALL:
+            self._is_open, self._most = False, self.lives.limits.max_body_bytes * self._times
         if self._most:
             most, self._most, began = self._most, 0, time.perf_counter()
             await self.lives.reserve(self, most)
@@ -244,6 +274,8 @@ class Life:
             raise BodyRefused(Failure(408, "body_timeout", f"the body did not arrive within {limit}")) from None
         self.take(len(message.get("body", b"")))
         self._check_size()
+        if not message.get("more_body") and self._spare > self._seen:  # reserved for a size that was not known
+            self._give(self._spare - self._seen)
         return message
 
     async def _next(self, until: float) -> Message:
@@ -312,6 +344,27 @@ class Life:
             # an error of the call holds this frame: none of these may hold the error, or what was sent stays until
             # the garbage collector looks for circles
             del call, work, leaving
+
+    @asynccontextmanager
+    async def turn(self) -> AsyncIterator[None]:
+        """Hold the turn to parse, see :attr:`Lives.turn`.
+
+        Raises:
+            Refused: 499, the client left; while it waits, at once.
+        """
+        turn = asyncio.ensure_future(self.lives.turn.acquire())
+        try:
+            await asyncio.wait((turn, self._watch()), return_when=asyncio.FIRST_COMPLETED)
+            self.check_there()
+            yield
+        finally:
+            if not turn.cancel():
+                self.lives.turn.release()
+
+    def has_left(self) -> bool:
+        """Whether the client has closed the connection, also while nothing is read from it, if the server can tell."""
+        left: Callable[[], bool] | None = self._here.get(LEFT)
+        return left is not None and left()
 
     def check_there(self) -> None:
         """Check that the client, whose body is read, has not left.

@@ -36,8 +36,9 @@ from .wire import BodyRefused, JsonRequest, read
 Handler: TypeAlias = Callable[[Request], Coroutine[Any, Any, Response]]
 Shape: TypeAlias = Callable[[Failure], dict[str, Any]]
 """A failure as the JSON body of a dialect."""
-LOCAL, WHOLE = "local", "whole"
-"""Keys in a request's state, set by the connection: it came over the service's own socket; all of its body is here."""
+LOCAL, WHOLE, LEFT = "local", "whole", "left"
+"""Keys in a request's state, set by the connection: it came over the service's own socket; all of its body is here; and
+a function that says whether the client has left."""
 log = logging.getLogger(LOGGER)
 _UNREADABLE = (
     "the body cannot be parsed: send JSON in UTF-8, not compressed, that is not nested hundreds of levels deep"

@@ -35,7 +35,7 @@ SMALL = 64_000
 """Bytes that are parsed faster than a thread starts."""
 _VALUE_BYTES = 40  # of a number in two lists: parsed and validated
 _WIDEST = 4  # bytes per character of a str with a character beyond U+FFFF
-_BEGIN_VALUES = (b",", b"[", b"{", b":")
+_BEGIN_VALUES = b",[{:"
 _PIECE = 65_536  # bytes that are sent at once: a client that reads slowly holds back the rest
 
 
@@ -144,14 +144,11 @@ async def parse(body: bytes | bytearray, life: Life, check: Callable[[Any], T] =
     """
     if len(body) <= SMALL:
         return check(load_json(body))
-    life.check_there()  # from now on it is seen if the client leaves
-    async with life.lives.turn:
-        life.check_there()
-        values, most = await asyncio.to_thread(values_in, body), life.lives.limits.max_body_values
+    async with life.turn():  # from now on it is seen if the client leaves
+        (values, wide), most = await asyncio.to_thread(look_at, body), life.lives.limits.max_body_values
         if values > most:
             limit = f"the limit is {most:,} (max_body_values): send less at once"
             raise BodyRefused(Failure(413, "body_too_large", f"the body has up to {values:,} values, {limit}"))
-        wide = not body.isascii() or b"\\u" in body
         life.take(len(body) * (_WIDEST if wide else 1) + _VALUE_BYTES * values)
         life.check_there()
         parsed = await asyncio.to_thread(load_json, body)
@@ -196,13 +193,19 @@ def bytes_of_texts(parsed: Any) -> int:
     return size
 
 
-def values_in(body: bytes | bytearray) -> int:
-    """Upper bound of the number of JSON values, without parsing: commas and brackets in texts count too.
+def look_at(body: bytes | bytearray) -> tuple[int, bool]:
+    """Upper bound of the number of JSON values, and whether texts may have characters beyond ASCII; nothing is parsed.
 
-    >>> values_in(b'{"input": ["a", "b"]}')
-    5
+    Commas and brackets in texts count too. It takes a fortieth of the time of parsing, mostly without Python's lock.
+
+    >>> look_at(b'{"input": ["a", "b"]}')
+    (5, False)
     """
-    return 1 + sum(map(body.count, _BEGIN_VALUES))
+    values, whole = 1, np.frombuffer(body, np.uint8)
+    for start in range(0, len(whole), _PIECE):
+        piece = whole[start : start + _PIECE]
+        values += sum(int(np.count_nonzero(piece == sign)) for sign in _BEGIN_VALUES)
+    return values, not body.isascii() or (b"\\" in body and b"\\u" in body)  # of which the second takes long
 
 
 def written(answer: Answer, most: int) -> list[bytes]:

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import asyncio
+import http.client
 import json
 import re
 import socket
 import time
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import ExitStack, contextmanager, suppress
+from contextlib import ExitStack, closing, contextmanager, suppress
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -33,7 +34,7 @@ from reco_plugin.serve.life import Life, Lives
 from reco_plugin.serve.memory import AddPairs
 from reco_plugin.serve.refine import ExplainRequest, RefineRequest
 from reco_plugin.serve.settings import ServeSettings
-from reco_plugin.serve.wire import BodyRefused, parse, values_in
+from reco_plugin.serve.wire import BodyRefused, look_at, parse
 
 from .conftest import encoded, lead
 from .test_core_run import process
@@ -87,7 +88,7 @@ def test_values_are_never_counted_too_few(body):
         parts = [*value, *value.values()] if isinstance(value, dict) else value if isinstance(value, list) else []
         return 1 + sum(map(count, parts))
 
-    assert values_in(body) >= count(json.loads(body))
+    assert look_at(body)[0] >= count(json.loads(body))
 
 
 def test_a_body_of_too_many_values_is_413_before_it_is_parsed(filled, served):
@@ -455,11 +456,29 @@ def test_a_client_that_leaves_while_its_body_waits_is_let_go(filled, live):
         lives = server.config.app.state.edge.lives
         with connected(url, head("/v1/explain", 900_000 + len(good)), b" " * 900_000) as first:
             wait_until(lambda: lives.pending >= 700_000)
-            with connected(url, head("/v1/explain", 300_000), b" " * 100_000):
-                wait_until(lambda: len(server.server_state.tasks) == 2)
+            for sent in (100_000, 10_000):  # of the first, nothing more is read
+                with connected(url, head("/v1/explain", 300_000), b" " * sent):
+                    wait_until(lambda: len(server.server_state.tasks) == 2)
+                wait_until(lambda: len(server.server_state.tasks) == 1)  # at once, and not at its turn
             first.sendall(good)
             assert first.recv(100).startswith(b"HTTP/1.1 200")
         wait_until(lambda: not lives.pending and not server.server_state.tasks)
+
+
+def test_a_large_body_whose_length_is_not_told_waits_too(filled, live):
+    good = json.dumps(ONE).encode()
+    with live(filled, max_pending_bytes=1_000_000, max_body_bytes=1_000_000) as (url, server), ExitStack() as held:
+        lives, port = server.config.app.state.edge.lives, int(url.rpartition(":")[2])
+        first = held.enter_context(connected(url, head("/v1/explain", 300_000 + len(good)), b" " * 300_000))
+        wait_until(lambda: lives.pending >= 600_000)
+        second = held.enter_context(closing(http.client.HTTPConnection("127.0.0.1", port, timeout=60)))
+        second.request("POST", "/v1/explain", iter([b" " * 50_000] * 8 + [good]), encode_chunked=True)
+        wait_until(lambda: len(server.server_state.tasks) == 2 and lives.pending > 650_000)
+        assert lives.pending < 750_000  # not all of it is read
+        first.sendall(good)
+        assert first.recv(100).startswith(b"HTTP/1.1 200")
+        assert second.getresponse().status == 200
+        wait_until(lambda: not lives.pending)
 
 
 def test_a_title_in_another_script_does_not_count_its_picture_four_times():
@@ -490,6 +509,28 @@ def test_a_large_body_of_a_client_that_left_is_not_parsed():
         await lead(Lives(ServeSettings()), read, left)
 
     asyncio.run(alone())
+
+
+def test_a_client_that_leaves_before_its_body_is_parsed_holds_nothing():
+    body = b"[" + b"0.5," * 200_000 + b"0]"
+
+    async def read(life: Life) -> None:
+        life.take(len(body))
+        with pytest.raises(Refused, match="closed the connection"):
+            await parse(body, life)
+
+    async def left() -> None:
+        await asyncio.sleep(0.01)
+
+    async def behind_another() -> None:
+        lives = Lives(ServeSettings())
+        async with lives.turn:
+            await lead(lives, read, left)
+            assert not lives.pending
+        async with asyncio.timeout(60), lives.turn:  # nobody has it
+            pass
+
+    asyncio.run(behind_another())
 
 
 def test_bodies_are_read_one_at_a_time_and_the_loop_goes_on():
