@@ -10,7 +10,7 @@ from typing import Annotated
 import typer
 
 from reco_plugin import Reco
-from reco_plugin.cli.shared import reports_errors
+from reco_plugin.cli.commands import reports_errors
 from reco_plugin.client import Client
 from reco_plugin.errors import DataError
 

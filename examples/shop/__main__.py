@@ -12,7 +12,7 @@ import typer
 from examples.search_app.catalogue import read_catalogue
 from examples.search_app.queries import Source
 from reco_plugin import Reco
-from reco_plugin.cli.shared import reports_errors
+from reco_plugin.cli.commands import reports_errors
 from reco_plugin.client import Client
 from reco_plugin.engines import open_index, parse_address
 
