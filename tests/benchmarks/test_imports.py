@@ -6,16 +6,16 @@ import json
 from collections import Counter
 
 import pytest
+from some_drawings import all_drawings
 
 from benchmarks import imports
-from reco_plugin.quickstart.dataset import load
 
 TEXTS = [json.dumps({"input": [f"thing number {n}"], "model": "clip"}).encode() for n in range(60)]
 
 
 @pytest.fixture(scope="module")
 def bodies() -> list[bytes]:
-    return imports.objects(load(), 600)
+    return imports.objects(all_drawings(), 600)
 
 
 def test_one_object_a_request_loses_none_and_a_short_queue_does(bodies: list[bytes]) -> None:

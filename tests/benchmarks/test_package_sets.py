@@ -154,8 +154,8 @@ def test_packages_are_pinned_and_free(source: DrawingPackage, cache: Path) -> No
         assert read_json(folder / "info.json")["license"]["spdx"] == source.license
 
 
-def test_both_cases_of_a_letter_are_on_one_side(cache: Path) -> None:
-    split = {entity.key: entity.split for entity in glyphs.load(cache).entities}
+def test_both_cases_of_a_letter_are_on_one_side(glyph_set: PackageSet) -> None:
+    split = {entity.key: entity.split for entity in glyph_set.entities}
     pairs = [(letter, letter.upper()) for letter in split if letter.islower() and letter.upper() in split]
     pairs = [(small, capital) for small, capital in pairs if capital.lower() == small]  # not the dotless i
     assert len(pairs) > 150

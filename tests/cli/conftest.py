@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 import json
+import shutil
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -88,8 +89,15 @@ def fail() -> Callable[..., str]:
     return failed
 
 
+@pytest.fixture(scope="session")
+def stored(catalogue: Path, model: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The catalogue in a memory, which nobody changes."""
+    folder = tmp_path_factory.mktemp("stored") / "memory"
+    assert told("memory", "add", catalogue, "--model", model, "--memory", folder)["added"] == 24
+    return folder
+
+
 @pytest.fixture
-def memory(work: Path, catalogue: Path) -> Path:
+def memory(work: Path, stored: Path) -> Path:
     """The catalogue in ./memory."""
-    assert told("memory", "add", catalogue)["added"] == 24
-    return work / "memory"
+    return Path(shutil.copytree(stored, work / "memory"))

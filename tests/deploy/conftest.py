@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import subprocess
 import sys
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -21,6 +22,17 @@ WHOLE = ("defaults", "gpu-and-monitoring")
 """Those with all parts, three nodes of Qdrant and Triton on CPUs or GPUs."""
 READER = getattr(yaml, "CSafeLoader", yaml.SafeLoader)  # ten times as fast, where PyYAML has it
 Run = Callable[..., subprocess.CompletedProcess[str]]
+
+
+@pytest.fixture(autouse=True, scope="session")
+def schemas_are_read_once() -> Iterator[None]:
+    """Kubernetes' library lists its versions and parses a megabyte of schemas for each object."""
+    from kubernetes_validate import utils
+
+    with pytest.MonkeyPatch.context() as patch:
+        for name in ("all_versions", "schema_contents"):
+            patch.setattr(utils, name, cache(getattr(utils, name)))
+        yield
 
 
 @pytest.fixture(scope="session")

@@ -3,18 +3,16 @@
 from __future__ import annotations
 
 import copy
-import functools
 import importlib
 import json
 import re
 import subprocess
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import kubernetes_validate
 import pytest
-from kubernetes_validate import utils as schema_reader
 
 from benchmarks.chart import CHART
 from reco_plugin.config import load_settings
@@ -31,14 +29,6 @@ CUSTOM = {
 }
 """Modules of the kinds that others bring."""
 PINNED = re.compile(r"^[\w./:-]+(:v?\d+\.\d+[\w.-]*|@sha256:[0-9a-f]{64})$")
-
-
-@pytest.fixture(autouse=True, scope="module")
-def schemas_are_read_once() -> Iterator[None]:
-    """The library parses a megabyte of schemas for each object."""
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(schema_reader, "schema_contents", functools.cache(schema_reader.schema_contents))
-        yield
 
 
 def validate(manifest: Object, version: str) -> None:
