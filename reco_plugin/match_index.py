@@ -11,6 +11,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 from typing import Literal, TypeAlias, get_args
 
 import numpy as np
@@ -31,6 +32,8 @@ from .values import check_choice, show
 ASKED = 600
 """Things that ask at most; each searches the index two or three times."""
 IndexPassesBy: TypeAlias = Literal["score", "lead"]
+TellsStep: TypeAlias = Callable[[str, int, int], object]
+"""Is told a part of the work, how much more of it is done, and how much it is in all."""
 INDEX_BY: tuple[IndexPassesBy, ...] = get_args(IndexPassesBy)
 SCORES: Mapping[Similarity, str] = {
     "cosine": "cosines; of refined queries on the scale of plain ones",
@@ -46,6 +49,10 @@ _BLOCK = 128
 _Rows = npt.NDArray[np.intp]
 _Promised = tuple[dict[QueryWay, dict[IndexPassesBy, Promise | None]], dict[QueryWay, str]]  # cut-offs, and why not
 _Two = tuple[npt.NDArray[np.float32], npt.NDArray[np.bool_]]  # scores (n, 2) of the first two; which firsts are right
+
+
+def _tell_nobody(what: str, more: int, total: int) -> None:
+    """Tell nobody how far it is."""
 
 
 @dataclass(frozen=True)
@@ -133,7 +140,7 @@ def ask_index(
     precision: float = PRECISION,
     absent: float = ABSENT,
     group: str = "",
-    progress: Callable[[int], object] = int,
+    progress: TellsStep = _tell_nobody,
 ) -> IndexCutoffs:
     """Ask an index with a memory's pairs, and find cut-offs that hold there; both are only read.
 
@@ -147,7 +154,8 @@ def ask_index(
         group: field that names a pair's thing, in the memory's payloads and in the index's: a document of the same
             value is right. An index without the field has it by the memory's pair of the same id, or has the values
             as its ids. Empty: the document with the pair's id is right.
-        progress: called with 0 now and then; what it raises ends this.
+        progress: called with each part of the work: its name, how much more of it is done, and how much it is in all;
+            what it raises ends this.
 
     Raises:
         InputError: a share that cannot be, or no pair has the field.
@@ -163,9 +171,11 @@ def ask_index(
             f"the vectors of {described.name!r} have {described.dimension} dimensions, the memory's {dimension}: they "
             "are of another encoder"
         )
-    asking = who_ask(store, group)
+    pairs = store.count()
+    asking = who_ask(store, group, lambda more: progress("read the memory", more, pairs))
     names = asking.pairs.ids if asking.groups is None else asking.groups
-    documents, example = _read_ids(index, asking.pairs.ids, names, group, progress)
+    tell = partial(progress, "read the index")
+    documents, example = _read_ids(index, asking.pairs.ids, names, group, lambda more: tell(more, described.documents))
     common = sum(name in documents for name in names)
     thing = find_things(asking.pairs.text) if asking.groups is None else number_names(names)
     asks, inside = _draw(thing, names, documents, absent)
@@ -197,7 +207,7 @@ def _read_ids(
     name_of, known, example = dict(zip(ids, names, strict=True)), set(names), ""
     documents: dict[str, set[str]] = {}
     for page in index.scan(vectors=False):
-        progress(0)
+        progress(len(page.documents))
         for document in page.documents:
             example = example or document.id
             value = document.payload.get(group) if group else None
@@ -259,7 +269,7 @@ def _ask(
     modality: Modality,
     thing: _Rows,
     asks: _Asks,
-    progress: Callable[[int], object],
+    progress: TellsStep,
 ) -> Iterator[tuple[QuestionKind, _First | None]]:
     """First answers of each kind; None where no thing can ask it."""
     vectors, ids = asking.pairs.side(modality)[asks.rows], asking.pairs.ids
@@ -272,20 +282,22 @@ def _ask(
     everyone = np.arange(len(asks.rows), dtype=np.intp)
     several = np.asarray([row for row in everyone if len(same[row]) > 1], np.intp)
     kinds: dict[QuestionKind, _Rows] = {"plain": everyone, "known": several, "unknown": everyone}
+    questions = sum(len(here) for here in kinds.values() if len(here) >= FEWEST_THINGS)
     for kind, here in kinds.items():
         if len(here) < FEWEST_THINGS:
             yield kind, None
             continue
         parts = list[_Two]()
         for some in np.split(here, range(_BLOCK, len(here), _BLOCK)):
-            progress(0)
             if kind == "plain":
                 parts.append(_search(index, vectors[some], some, asks))
+                progress("ask the index", len(some), questions)
                 continue
             hidden = [[ids[asks.rows[row]]] if kind == "known" else same[row] for row in some.tolist()]
             refined = asking.refine(vectors[some], modality, hidden)
             two, right = _search(index, refined.vectors, some, asks)
             parts.append((refined.plain_scores(two) if linear else two, right))
+            progress("ask the index", len(some), questions)
         yield kind, _first(parts, here, linear)
 
 

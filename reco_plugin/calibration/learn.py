@@ -139,12 +139,13 @@ class WhoAsk:
     k: int
 
 
-def who_ask(store: Memory, group: str) -> WhoAsk:
+def who_ask(store: Memory, group: str, progress: Callable[[int], object] = int) -> WhoAsk:
     """Read the pairs that ask; the memory is only read.
 
     Args:
         store: a memory that was calibrated.
         group: field of the payload that names a pair's thing; empty: none.
+        progress: gets the number of pairs after each batch.
 
     Raises:
         InputError: no pair has this field.
@@ -154,7 +155,7 @@ def who_ask(store: Memory, group: str) -> WhoAsk:
     if not calibration:
         raise ConfigError("the memory is not calibrated: run `reco memory calibrate`")
     state, k = Calibration.from_json(calibration), int(_stored_match(calibration).get("k", NEIGHBOURS))
-    pairs = _read(store, store.count(), int)
+    pairs = _read(store, store.count(), progress)
     groups = _groups(store, pairs.ids, group)
     if groups == list(pairs.ids):
         raise InputError(f"no pair has a field {group!r} in its payload; `reco memory search` shows what there is")

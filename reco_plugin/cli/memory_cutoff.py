@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
-from contextlib import closing
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import ExitStack, closing, contextmanager
 from dataclasses import asdict
 from math import isfinite
 from typing import TYPE_CHECKING, Annotated, Any, cast
@@ -108,11 +108,29 @@ def _tell_of_index(store: Memory, address: str, promise: Mapping[str, Any], *, a
     from ..engines import open_index
     from ..match_index import ask_index
 
-    with closing(open_index(address)) as engine:
-        found = ask_index(store, engine, **promise)
+    with closing(open_index(address)) as engine, _showing_steps() as progress:
+        found = ask_index(store, engine, **promise, progress=progress)
     told = asdict(found) | {"risk": RISK, "group": promise["group"] or None}
     told["cutoffs"] = told.pop("of")
     say(told, "\n".join(_lines_of_index(found)), as_json)
+
+
+@contextmanager
+def _showing_steps() -> Iterator[Callable[[str, int, int], None]]:
+    """Yields the function that advances a bar, a new one for each part of the work."""
+    from ..progress import progress_bar
+
+    with ExitStack() as stack:
+        bars = dict[str, Any]()
+
+        def show(what: str, more: int, total: int) -> None:
+            if what not in bars:
+                stack.close()  # the one before
+                unit = "question" if what.startswith("ask") else "item"
+                bars[what] = stack.enter_context(progress_bar(total=total, desc=what, unit=unit))
+            bars[what].update(more)
+
+        yield show
 
 
 def _lines_of_index(found: IndexCutoffs) -> Iterator[str]:

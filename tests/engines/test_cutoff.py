@@ -96,6 +96,18 @@ def test_a_cut_off_holds_in_the_index_that_was_asked(memory: Path, index: str) -
     assert 0 < lead < 1
 
 
+def test_it_tells_how_far_it_is(memory: Path, index: str) -> None:
+    told = dict[str, tuple[int, int]]()
+
+    def tell(what: str, more: int, total: int) -> None:
+        told[what] = (told.get(what, (0, 0))[0] + more, total)
+
+    found = asked(memory, index, precision=0.8, progress=tell)
+    assert list(told) == ["read the memory", "read the index", "ask the index"]
+    assert all(done == total for done, total in told.values())
+    assert told["ask the index"][0] >= 2 * found.asked
+
+
 def test_a_field_that_both_have_names_what_is_right(memory: Path, index: str) -> None:
     found = asked(memory, index, precision=0.8, group="changed")
     assert found.common == 2 * HELD, "both pairs of each thing"
