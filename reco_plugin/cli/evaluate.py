@@ -257,11 +257,11 @@ def open_setup(setup: Setup, options: Mapping[str, Any], *, vectors: bool) -> It
 
 def _fill(reco: Reco, pairs: str) -> None:
     """Add the pairs of a source to the memory in RAM."""
-    from ..data import read_pairs
-    from ..data.opening import PairStream, open_rows
+    from ..data.opening import PairStream, open_rows, pairs_of
     from ..same_encoder import SameEncoder
 
-    stream, same = read_pairs(pairs), SameEncoder(reco.encoder, str(reco.manifest.fingerprint), open_rows(pairs))
+    rows = open_rows(pairs)
+    stream, same = pairs_of(rows), SameEncoder(reco.encoder, str(reco.manifest.fingerprint), rows)
     reco.memory.add(PairStream(same.watch(stream), stream.total), progress=True)
     if same.misses:
         typer.echo(same.note, err=True)

@@ -75,11 +75,15 @@ def read_pairs(source: str | Path) -> PairStream:
             the first pair are raised by this call, later ones during iteration.
         MissingExtra: parquet without pyarrow.
     """
-    rows = open_rows(source)
+    return pairs_of(open_rows(source))
+
+
+def pairs_of(rows: Rows) -> PairStream:
+    """The pairs of rows that are open already, see :func:`read_pairs`."""
     pairs = _strict(rows)
     first = next(pairs, None)
     if first is None:
-        raise DataError(f"{source} holds no pairs: it is empty")
+        raise DataError(f"{rows.name} holds no pairs: it is empty")
     return PairStream(chain([first], pairs), rows.total)
 
 

@@ -14,7 +14,17 @@ from typer.testing import CliRunner
 from reco_plugin import Reco
 from reco_plugin.cli.app import eval_app
 from reco_plugin.cli.commands import reports_errors
-from reco_plugin.data import Captioned, Labelled, read_pairs, read_records, write_labelled, write_pairs, write_retrieval
+from reco_plugin.cli.evaluate import _fill
+from reco_plugin.data import (
+    Captioned,
+    Labelled,
+    opening,
+    read_pairs,
+    read_records,
+    write_labelled,
+    write_pairs,
+    write_retrieval,
+)
 from reco_plugin.errors import DataError
 from reco_plugin.types import Pair, Records
 
@@ -354,3 +364,12 @@ def test_warnings_become_a_line() -> None:
     lines = CliRunner().invoke(app, []).stderr.splitlines()
     assert lines[0] == "warning: skipped 3 images"
     assert "FutureWarning: old" in lines[1]
+
+
+def test_the_source_of_a_memory_is_opened_once(model: Path, catalogue: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    opened, real = list[str](), opening.open_rows
+    monkeypatch.setattr(opening, "open_rows", lambda source: opened.append(source) or real(source))
+    with Reco.open(model, memory=":memory:", memory_kind="exact") as reco:
+        _fill(reco, str(catalogue))
+        assert len(reco.memory) == 24
+    assert opened == [str(catalogue)]
