@@ -174,8 +174,8 @@ def ask_index(
     pairs = store.count()
     asking = who_ask(store, group, lambda more: progress("read the memory", more, pairs))
     names = asking.pairs.ids if asking.groups is None else asking.groups
-    tell = partial(progress, "read the index")
-    documents, example = _read_ids(index, asking.pairs.ids, names, group, lambda more: tell(more, described.documents))
+    read = partial(_read_ids, index, asking.pairs.ids, names, group)
+    documents, example = read(lambda more: progress("read the index", more, described.documents))
     common = sum(name in documents for name in names)
     thing = find_things(asking.pairs.text) if asking.groups is None else number_names(names)
     asks, inside = _draw(thing, names, documents, absent)

@@ -19,6 +19,7 @@ from ..encoder_api import is_address, parse_address
 from ..errors import ArtifactError, ConfigError, RecoError, SessionError
 from ..serve.settings import ServeSettings, load_serve_settings
 from ..types import Pair
+from ..values import counted
 from .shared import Given, JsonOption, OpenOptions, print_result, take_flags, takes
 
 _PACKAGES = (
@@ -206,7 +207,7 @@ def _memory(place: OpenOptions) -> str:
             wanted = None  # the check of the model reports it
         check_fingerprint(header.fingerprint, wanted, store.location)
         known = calibration_line(header.calibration, pairs)
-        return f"{store.kind} at {store.location}: {pairs:,} pairs of {header.fingerprint}, {known}"
+        return f"{store.kind} at {store.location}: {counted(pairs, 'pair')} of {header.fingerprint}, {known}"
 
 
 def _self_test(model: Any) -> str:

@@ -16,6 +16,7 @@ from ..errors import ArtifactError, ConfigError, need
 from ..files import whole_file
 from ..options import RefineOptions, defaults_of
 from ..types import FuserName
+from ..values import counted
 from .shared import (
     DEFAULT_MEMORY,
     Given,
@@ -303,4 +304,4 @@ def _print_result(
     if asked.out is not None:
         with whole_file(asked.out) as part:
             part.write_text(text + "\n", encoding="utf-8")
-    print_result(text if asked.as_json else f"{result.render()}\nmemory: {pairs:,} pairs")
+    print_result(text if asked.as_json else f"{result.render()}\nmemory: {counted(pairs, 'pair')}")

@@ -48,7 +48,7 @@ def info_command(*, given: Given, as_json: JsonOption = False) -> None:
         "calibration": _shown_calibration(header.calibration),
         "unjudged": left,
     }
-    lines = [f"{store.kind} memory at {store.location}: {count:,} pairs", f"encoder  {fingerprint}"]
+    lines = [f"{store.kind} memory at {store.location}: {counted(count, 'pair')}", f"encoder  {fingerprint}"]
     lines += _block("gate", calibration_lines(header.calibration, count))
     info["opinions"] = header.opinions
     if header.said:
@@ -62,7 +62,9 @@ def info_command(*, given: Given, as_json: JsonOption = False) -> None:
         info["unfinished"] = waiting
         lines += _block("note", [waiting])
     if left:
-        lines.append(f"judged   all but {left:,} pairs, which count as average until the next write, or: {_AGAIN}")
+        lines.append(
+            f"judged   all but {counted(left, 'pair')}, which count as average until the next write, or: {_AGAIN}"
+        )
     if index:
         info["index"] = index
         lines.append(
@@ -98,7 +100,7 @@ def optimize_command(*, given: Given, as_json: JsonOption = False) -> None:
     seconds = round(monotonic() - begun, 1)
     text = f"indexed {indexed:,} of {pairs:,} pairs in {seconds:g} s"
     if not indexed:
-        text = f"{pairs:,} pairs are too few for an index: searches compare with each of them"
+        text = f"{counted(pairs, 'pair is', 'pairs are')} too few for an index: searches compare with each of them"
     say({"pairs": pairs, "indexed": indexed, "seconds": seconds}, text, as_json)
 
 
@@ -201,7 +203,9 @@ def calibrate_command(
             calibration = store.header.calibration
     text = "\n".join(calibration_lines(calibration, pairs))
     if not calibration:
-        text = f"nothing was learned: {pairs:,} pairs are too few (20, with 5 different captions), or too equal"
+        text = (
+            f"nothing was learned: {counted(pairs, 'pair is', 'pairs are')} too few (20, with 5 captions), or too equal"
+        )
     say(
         {"pairs": pairs, "seconds": round(monotonic() - begun, 1), "calibration": _shown_calibration(calibration)},
         text,
@@ -244,14 +248,15 @@ def calibration_lines(calibration: dict[str, Any], pairs: int) -> list[str]:
     from ..calibration.state import FEWEST, Calibration
 
     if not calibration:
-        return [f"not calibrated: {f'{pairs} pairs are too few, it needs {FEWEST}' if pairs < FEWEST else _AGAIN}"]
+        few = f"{counted(pairs, 'pair is', 'pairs are')} too few, it needs {FEWEST}"
+        return [f"not calibrated: {few if pairs < FEWEST else _AGAIN}"]
     if calibration.get("format") == 0:
         return [f"calibrated by an older version: {_AGAIN}"]
     try:
         state = Calibration.from_json(calibration)
     except ConfigError as error:
         return [f"not calibrated: {error}"]
-    said = [f"calibrated on {state.pairs:,} pairs"]
+    said = [f"calibrated on {counted(state.pairs, 'pair')}"]
     if not state.pairs / 2 < pairs < state.pairs * 2:
         said.append(f"and {pairs:,} are there now: {_AGAIN}")
     if state.check is not None:

@@ -12,7 +12,7 @@ import typer
 
 from ..errors import ConfigError, MemoryStoreError
 from ..types import MODALITIES
-from ..values import check_choice
+from ..values import check_choice, counted
 from .shared import Given, JsonOption, MemoryFlags, say, take_flags, takes
 
 if TYPE_CHECKING:
@@ -96,8 +96,8 @@ def cutoff_command(
         state, pairs = read_matches(store.header.calibration), store.count()
     if state is None:
         raise MemoryStoreError(
-            f"nothing can be promised of the memory's {pairs:,} pairs yet: it needs 300, of 60 things, and then "
-            "`reco memory calibrate`"
+            f"nothing can be promised of the memory's {counted(pairs, 'pair')} yet: it needs 300, of 60 things, and "
+            "then `reco memory calibrate`"
         )
     say(_shown(state, precision, absent), "\n".join(_lines(state, precision, absent)), as_json)
 
@@ -140,8 +140,8 @@ def _lines_of_index(found: IndexCutoffs) -> Iterator[str]:
 
     index = found.index
     yield (
-        f"{index.name} ({index.engine}, {index.documents:,} documents) holds {found.common:,} of the memory's "
-        f"{found.pairs:,} pairs"
+        f"{index.name} ({index.engine}, {counted(index.documents, 'document')}) holds {found.common:,} of the memory's "
+        f"{counted(found.pairs, 'pair')}"
     )
     if not found.asked:
         yield f"nothing can be promised: {found.why['plain']}"

@@ -22,6 +22,7 @@ from ..ingest.source import names_of, open_source
 from ..memory import Memory, memory_of
 from ..memory.transfer import lacking
 from ..memory.versions import FolderVersions, Version, Versions, version_name
+from ..values import counted
 from .memory_versions import describe, is_server, open_versions_of
 from .service import KeyFileOption, ServiceOption, ServiceOptions, explain_lock, open_here_or_served, served_reco
 from .shared import Given, JsonOption, MemoryFlags, OpenOptions, keeps, reco_of, say, spell, take_flags, takes
@@ -198,7 +199,7 @@ def lines(outcome: Outcome) -> Iterator[str]:
         (0 if refused else outcome.deleted, "deleted"),
         (outcome.rejected, "rejected"),
     ]
-    added = f"{'would add' if plan else 'added'} {outcome.added:,} pairs"
+    added = f"{'would add' if plan else 'added'} {counted(outcome.added, 'pair')}"
     others = "".join(f", {count:,} {what}" for count, what in counts if count)
     yield f"{added}{others}; the memory holds {outcome.pairs:,}"
     if refused:
@@ -206,14 +207,15 @@ def lines(outcome: Outcome) -> Iterator[str]:
     if outcome.others:
         from ..ingest.plan import describe_sources
 
-        done = f"copied {outcome.copied:,} pairs from" if outcome.copied else "left out, of"
+        done = f"copied {counted(outcome.copied, 'pair')} from" if outcome.copied else "left out, of"
         yield f"{done} the version before: {describe_sources(outcome.others)}"
     if outcome.cut:
-        yield f"{outcome.cut:,} captions are longer than the encoder reads, and were cut"
+        longer = counted(outcome.cut, "caption is", "captions are")
+        yield f"{longer} longer than the encoder reads; what is beyond is cut"
     if outcome.kept:
         yield (
-            f"{outcome.kept:,} pairs are gone from the source and stayed, because rejected rows without an id may be "
-            "theirs: fix those rows and sync again"
+            f"{counted(outcome.kept, 'pair is', 'pairs are')} gone from the source but still here, because rejected "
+            "rows without an id may be theirs: fix those rows and sync again"
         )
     if outcome.vectors:
         yield outcome.vectors
@@ -393,8 +395,8 @@ def _build_version(fill: Fill, swap: _Swap, *, fresh: bool, wait: float) -> None
             version = versions.use(name)
         late = swap.bring_late(fill, _replaced(settings, versions, live)) if live and swap.is_to_look_back else 0
     state = "is in use" if used else f"is ready: reco memory use {name} {spell(settings)}"
-    came = [f"and {late:,} pairs that were added to the version before meanwhile"] if late else []
-    text = "\n".join([*lines(outcome), f"{name} holds {outcome.pairs:,} pairs and {state}", *came])
+    came = [f"and {counted(late, 'pair')} that were added to the version before meanwhile"] if late else []
+    text = "\n".join([*lines(outcome), f"{name} holds {counted(outcome.pairs, 'pair')} and {state}", *came])
     say({**outcome.to_dict(), **describe(version), "late": late}, text, fill.asked.as_json)
 
 
@@ -459,7 +461,7 @@ def remove_command(
     wanted = [*(ids or []), *(_ids_in(source, asked.settings) if source else [])]
     with closing(open_here_or_served(asked.settings, via, None)) as store:
         removed, left = store.delete(wanted), store.count()
-    say({"removed": removed, "pairs": left}, f"removed {removed:,} pairs; {left:,} are left", as_json)
+    say({"removed": removed, "pairs": left}, f"removed {counted(removed, 'pair')}; {left:,} are left", as_json)
 
 
 def _ids_in(source: str, settings: Settings) -> list[str]:

@@ -204,10 +204,10 @@ def _ask_about_others(source: Memory, target: Memory, name: str) -> None:
     other = find_other(target, source)
     if other is None:
         return
-    held = f"{name} holds {target.count():,} pairs, others than the source's among them, such as {other!r}"
+    held = f"{name} holds {counted(target.count(), 'pair')}, others than the source's among them, such as {other!r}"
     if not sys.stdin.isatty():
         raise ConfigError(f"{held}: they would stay beside the copied ones. If that is meant, give --yes")
-    if not typer.confirm(f"{held}. Copy {source.count():,} pairs into it?", err=True):
+    if not typer.confirm(f"{held}. Copy {counted(source.count(), 'pair')} into it?", err=True):
         raise ConfigError(f"nothing was copied to {name}")
 
 

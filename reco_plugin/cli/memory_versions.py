@@ -14,6 +14,7 @@ from ..config import Settings
 from ..errors import ConfigError, MemoryStoreError, MemoryTimeout
 from ..memory.versions import FolderVersions, Version, Versions
 from ..types import Pair
+from ..values import counted
 from .service import ServiceOptions, served_memory
 from .shared import (
     Given,
@@ -153,7 +154,7 @@ def _say_used(version: Version, as_json: bool) -> None:
 
 
 def _pairs(version: Version) -> str:
-    return "open elsewhere, holds pairs" if version.pairs is None else f"{version.pairs:,} pairs"
+    return "open elsewhere, holds pairs" if version.pairs is None else f"{counted(version.pairs, 'pair')}"
 
 
 @takes(OpenOptions)
@@ -233,4 +234,4 @@ def adopt_command(
         wanted = lacking_pairs(pairs, reco.memory.store) if resume else pairs
         added = reco.memory.add(wanted, progress=True)
         held = len(reco.memory)
-    say({"added": added, "pairs": held}, f"added {added:,} pairs; {into} holds {held:,}", as_json)
+    say({"added": added, "pairs": held}, f"added {counted(added, 'pair')}; {into} holds {held:,}", as_json)

@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 
 from ..evaluate.intervals import Interval, bootstrap, points
+from ..values import counted
 from .judgments import Clicks, Grades
 from .measure import judge
 from .queries import QueryLog
@@ -45,7 +46,8 @@ class ClickReport:
     def said(self) -> list[str]:
         """For people, a sentence each."""
         lines = [
-            f"{self.clicks:,} clicks on {self.queries:,} of the queries. {WARNING} (here {points(self.as_judgments)})."
+            f"{counted(self.clicks, 'click')} on {self.queries:,} of the queries. {WARNING} (here "
+            f"{points(self.as_judgments)})."
         ]
         if self.top is not None:
             lines.append(f"{self.top:.0%} of the clicks were on the first three places.")

@@ -23,6 +23,7 @@ from ..data.source import ColumnNames, Location, not_there, parse_source, read_l
 from ..data.tables import SUFFIXES, TableFile, open_lines
 from ..errors import DataError
 from ..types import Modality
+from ..values import counted
 
 LONGEST = 10_000
 """Characters of a query; what is longer is no query of a person, and is left out."""
@@ -96,17 +97,19 @@ class QueryLog:
     def said(self) -> list[str]:
         """What people should know of the file, a sentence each."""
         count = len(self.queries) if self.sampled_from is None else self.sampled_from
-        lines = [f"{self.searches:,} searches are {count:,} different queries"]
+        searched = counted(self.searches, "search is", "searches are")
+        lines = [f"{searched} {counted(count, 'different query', 'different queries')}"]
         if self.sampled_from is not None:
-            lines[0] += f", of which {len(self.queries):,} were drawn"
+            lines[0] += f", of which {counted(len(self.queries), 'was', 'were')} drawn"
         filtered = sum(query.where is not None for query in self.queries)
-        lines += [f"{filtered:,} have a filter of their own"] * bool(filtered)
-        lines += [f"{self.empty:,} were empty and left out"] * bool(self.empty)
-        lines += [f"{self.long:,} are longer than {LONGEST:,} characters and left out"] * bool(self.long)
+        lines += [f"{counted(filtered, 'has a filter of its own', 'have a filter of their own')}"] * bool(filtered)
+        lines += [f"{counted(self.empty, 'was', 'were')} empty and left out"] * bool(self.empty)
+        if self.long:
+            lines.append(f"{counted(self.long, 'is', 'are')} longer than {LONGEST:,} characters and left out")
         if self.unreadable:
             lines.append(f"{len(self.unreadable):,} could not be read, the first: {self.unreadable[0]}")
         if self.scripts:
-            lines.append(", ".join(f"{count:,} are {script}" for script, count in self.scripts.items()))
+            lines.append(", ".join(f"{counted(count, 'is', 'are')} {script}" for script, count in self.scripts.items()))
         return lines
 
 

@@ -21,6 +21,7 @@ from typing import Any, BinaryIO
 
 from ..errors import DataError
 from ..types import Pair
+from ..values import counted
 from .cells import CellError, RowMaker, id_of, image_of
 from .images import RemoteImage
 from .rows import FilePart, Rejected, RowError, Rows, stamp_of
@@ -312,7 +313,8 @@ def open_table(path: Path, lines: Lines, names: ColumnNames, folder: Path) -> Ro
     columns = stretches[0].head.columns if stretches else ()
     note = note_ids(str(path), columns, names) if without else ""
     if without and not note:
-        note = f"{without:,} rows of {path} have no {names.id!r}: the path or URL of their image is their id"
+        rows = counted(without, f"row of {path} has", f"rows of {path} have")
+        note = f"{rows} no {names.id!r}: the path or URL of the image is the id"
     parts = tuple(
         FilePart(
             str(path) if len(stretches) == 1 else f"{path}, {stretch.rows:,} rows after line {stretch.line}",

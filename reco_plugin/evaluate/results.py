@@ -6,6 +6,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from typing import Any, TypeAlias
 
+from ..values import counted
 from .encoding import Prompts
 from .intervals import Interval, points
 from .matches import MatchReliability
@@ -82,13 +83,13 @@ class ZeroShotResult(SomeClasses):
 
     def render(self) -> str:
         """Plain text tables, in per cent and points."""
-        title = f"zero-shot, {self.name}: {self.images:,} images, {self.classes:,} classes"
+        title = f"zero-shot, {self.name}: {counted(self.images, 'image')}, {counted(self.classes, 'class', 'classes')}"
         blocks = [f"{title}\n{self._table(self.prompts)}"]
         if self.generalised:
             blocks.append(f"the same, seen and unseen classes apart\n{_apart(self.generalised)}")
         for name, part in self.parts.items():
-            counted = f"{part.images:,} images, {part.classes:,} classes"
-            blocks.append(f"{name} classes among themselves: {counted}\n{part._table()}")
+            held = f"{counted(part.images, 'image')}, {counted(part.classes, 'class', 'classes')}"
+            blocks.append(f"{name} classes among themselves: {held}\n{part._table()}")
         return "\n\n".join(blocks)
 
 
@@ -117,7 +118,8 @@ class EntityResult(_Classified):
 
     def render(self) -> str:
         """Plain text tables, in per cent and points."""
-        title = f"entities, {self.name}: {self.queries:,} queries, {self.entities:,} entities"
+        held = f"{counted(self.queries, 'query', 'queries')}, {counted(self.entities, 'entity', 'entities')}"
+        title = f"entities, {self.name}: {held}"
         blocks = [f"{title}\n{self._table(self.prompts)}"]
         for k, lines in ((1, self.generalised), (5, self.generalised5)):
             if lines:
@@ -197,7 +199,7 @@ class RetrievalResult:
 
     def render(self) -> str:
         """A plain text table, in per cent and points."""
-        title = f"retrieval, {self.name}: {self.images:,} images, {self.texts:,} texts"
+        title = f"retrieval, {self.name}: {counted(self.images, 'image')}, {counted(self.texts, 'text')}"
         rows = []
         for v in self.variants:
             refined = v.refined if v.side == v.refined else f"{v.refined} ({v.side})"

@@ -141,6 +141,8 @@ def read_header(folder: Path) -> tuple[str, Header] | None:
     except FileNotFoundError:
         _refuse_strangers(folder)
         return None
+    except NotADirectoryError:
+        raise MemoryStoreError(f"{str(folder)!r} is a file, and a memory is a folder or the URL of a server") from None
     except (OSError, ValueError) as error:
         raise MemoryStoreError(f"{path} cannot be read ({error}): {RESTORE}") from error
 

@@ -34,7 +34,7 @@ def test_equal_queries_are_one_with_their_counts(tmp_path):
 def test_a_query_with_another_filter_is_another_one(tmp_path):
     log = read_queries(write(tmp_path / "q.csv", "query,where\nfox,price < 5\nFox,\nfox, price < 5\n"))
     assert [(one.text, one.where, one.weight) for one in log.queries] == [("fox", "price < 5", 2.0), ("Fox", None, 1.0)]
-    assert "1 have a filter of their own" in log.said()
+    assert "1 has a filter of its own" in log.said()
     assert log.queries[0].name == "fox [price < 5]"
     rows = [{"text": "fox", "facets": {"range": {"price": {"lt": 5}}}}, {"text": "owl", "facets": {}}]
     log = read_queries(lines(tmp_path / "q.jsonl", rows) + "?where=facets")

@@ -287,7 +287,7 @@ def test_what_becomes_of_missing_ids_is_told_with_the_source_to_give(here: Path)
     assert open_rows(parquet).note.endswith(f"'{parquet}?id=sku'")
     assert open_rows(f"{parquet}?id=sku").note == ""
     table.write_text("id,image,text\n,a.png,a fox\n2,b.png,a wolf\n")
-    assert open_rows(table).note == f"1 rows of {table} have no 'id': the path or URL of their image is their id"
+    assert open_rows(table).note == f"1 row of {table} has no 'id': the path or URL of the image is the id"
     lines = here / "shop.jsonl"
     lines.write_text(json.dumps({"image": "a.png", "text": "a fox"}))
     assert open_rows(lines).note.endswith(f"'{lines}?id=COLUMN'")

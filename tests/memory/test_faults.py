@@ -204,7 +204,7 @@ def test_folder_that_holds_something_else(tmp_path: Path, kind: Any) -> None:
 
 def test_location_that_is_a_file(tmp_path: Path) -> None:
     (tmp_path / "m").write_text("x")
-    with pytest.raises(MemoryStoreError, match="/m"):
+    with pytest.raises(MemoryStoreError, match="/m' is a file, and a memory is a folder or the URL of a server"):
         open_memory(tmp_path / "m", FINGERPRINT)
 
 
