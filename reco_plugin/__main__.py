@@ -1,6 +1,18 @@
-"""``python -m reco_plugin`` is ``reco``."""
+"""``python -m reco_plugin`` is ``reco``, and ends quietly where it is interrupted while it still loads."""
 
-from .cli.app import main
+import sys
+
+INTERRUPTED = 130
+
+
+def main() -> None:
+    """Run the command line."""
+    try:
+        from .cli.app import main as run
+    except KeyboardInterrupt:
+        sys.exit(INTERRUPTED)
+    run()
+
 
 if __name__ == "__main__":
     main()

@@ -154,8 +154,7 @@ def ask_index(
         group: field that names a pair's thing, in the memory's payloads and in the index's: a document of the same
             value is right. An index without the field has it by the memory's pair of the same id, or has the values
             as its ids. Empty: the document with the pair's id is right.
-        progress: called with each part of the work: its name, how much more of it is done, and how much it is in all;
-            what it raises ends this.
+        progress: is told the part of the work, how much more of it is done, and how much it is; it may raise.
 
     Raises:
         InputError: a share that cannot be, or no pair has the field.

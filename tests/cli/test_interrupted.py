@@ -17,6 +17,7 @@ from ctrl_c import press_ctrl_c
 from fit_worlds import made
 from live_service import wait_until
 
+from reco_plugin.__main__ import main
 from reco_plugin.data import write_pairs
 
 Run = Callable[..., Result]
@@ -126,3 +127,16 @@ def test_a_process_ends_with_130_and_no_trace(work: Path, catalogue: Path, model
     assert (running.returncode, out) == (130, "")
     assert err.splitlines()[-1].startswith("interrupted")
     assert "Traceback" not in err
+
+
+def test_an_interruption_while_it_loads_is_quiet(monkeypatch: pytest.MonkeyPatch) -> None:
+    class Interrupts:
+        def find_spec(self, name: str, *_: object) -> None:
+            if name == "reco_plugin.cli.app":
+                raise KeyboardInterrupt
+
+    monkeypatch.delitem(sys.modules, "reco_plugin.cli.app", raising=False)
+    monkeypatch.setattr(sys, "meta_path", [Interrupts(), *sys.meta_path])
+    with pytest.raises(SystemExit) as ended:
+        main()
+    assert ended.value.code == 130
