@@ -7,6 +7,7 @@ are written by transformers itself, graphs by torch's exporter with the names of
 from __future__ import annotations
 
 import copy
+import gzip
 import json
 import warnings
 from collections.abc import Callable
@@ -163,15 +164,18 @@ def to_onnx(
     torch.backends.mha.set_fastpath_enabled(fast)
 
 
-def clip_tokenizer() -> Any:
-    """CLIP's byte-pair tokenizer with its first 3,582 merges."""
-    import gzip
+def byte_pairs(count: int) -> tuple[dict[str, int], list[str]]:
+    """CLIP's vocabulary, which open_clip carries, with its first so many merges, and these, a line each."""
+    lines = gzip.decompress(Path(default_bpe()).read_bytes()).decode("utf-8").split("\n")[1 : 1 + count]
+    letters, whole = list(bytes_to_unicode().values()), ["".join(line.split()) for line in lines]
+    tokens = [*letters, *(f"{one}</w>" for one in letters), *whole, "<|startoftext|>", "<|endoftext|>"]
+    return {token: index for index, token in enumerate(tokens)}, lines
 
-    lines = gzip.decompress(Path(default_bpe()).read_bytes()).decode("utf-8").split("\n")[1:3583]
+
+def clip_tokenizer(count: int = 3582) -> Any:
+    """CLIP's byte-pair tokenizer with its first so many merges."""
+    vocabulary, lines = byte_pairs(count)
     merges: Any = [tuple(line.split()) for line in lines]
-    letters = list(bytes_to_unicode().values())
-    tokens = [*letters, *(f"{one}</w>" for one in letters), *map("".join, merges), "<|startoftext|>", "<|endoftext|>"]
-    vocabulary = {token: index for index, token in enumerate(tokens)}
     return transformers.CLIPTokenizer(vocab=vocabulary, merges=merges, model_max_length=_LENGTH)
 
 

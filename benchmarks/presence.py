@@ -158,12 +158,18 @@ def classes(data: Path, renamed: bool) -> Iterator[Asked]:
         yield Asked(f"{name}, images", *made, "image", asked, held[labels], sets.prompt, right.T)
 
 
+def pictures_of_pets(data: Path) -> tuple[Vectors, list[npt.NDArray[np.int64]]]:
+    """All pictures (N, D), and the rows of each of :data:`BREEDS`."""
+    arrays = read(data / "clip_vit_b32_oxford_pets.npz")
+    image, label = (
+        np.concatenate([arrays[f"{part}_{side}"] for part in ("val", "test")]) for side in ("image", "label")
+    )
+    return image, [np.flatnonzero(label == breed) for breed in BREEDS]
+
+
 def pets(data: Path, _cache: Path) -> Iterator[Asked]:
     """24 breeds, 32 pairs each."""
-    arrays, captions = read(data / "clip_vit_b32_oxford_pets.npz"), load_imagenet(data)
-    image = np.concatenate([arrays["val_image"], arrays["test_image"]])
-    label = np.concatenate([arrays["val_label"], arrays["test_label"]]).astype(np.int64)
-    rows = [np.flatnonzero(label == breed) for breed in BREEDS]
+    captions, (image, rows) = load_imagenet(data), pictures_of_pets(data)
     which = np.arange(len(BREEDS))
     asked = np.concatenate([own[_EACH:] for own in rows])
     truth = np.concatenate([np.full(len(own[_EACH:]), at) for at, own in enumerate(rows)])

@@ -27,8 +27,8 @@ from reco_plugin.refine import Refiner, VectorMemory
 from reco_plugin.types import Caution, Refinement, Vectors
 
 from .page import table
-from .presence import BREEDS
-from .realclip_gate import load_imagenet, read
+from .presence import BREEDS, pictures_of_pets
+from .realclip_gate import load_imagenet
 from .research import drawn as drawn_set
 from .research import memory_of, parser_of, publish, spread
 from .subject import K
@@ -159,10 +159,7 @@ def drawn(new: EntitySplit) -> Callable[[Path, Path], Iterator[World]]:
 
 def breeds(data: Path, _cache: Path) -> Iterator[World]:
     """Pets under real CLIP: half of the breeds go by names of things, which CLIP does not know them by."""
-    arrays, sets = read(data / "clip_vit_b32_oxford_pets.npz"), load_imagenet(data)
-    image = np.concatenate([arrays["val_image"], arrays["test_image"]])
-    label = np.concatenate([arrays["val_label"], arrays["test_label"]]).astype(np.int64)
-    own = [np.flatnonzero(label == breed) for breed in BREEDS]
+    sets, (image, own) = load_imagenet(data), pictures_of_pets(data)
     for order in range(ORDERS):
         rng = stream(order, "renamed breeds")
         new = np.sort(rng.permutation(len(own))[: len(own) // 2])

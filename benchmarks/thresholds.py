@@ -58,15 +58,19 @@ class Asked:
 
     def take(self, kind: str) -> Asked:
         """The queries of one kind."""
-        rows, whole = self.kinds[kind], self.refinement
-        some = Refinement(
+        rows = self.kinds[kind]
+        return Asked(f"{self.name}{kind}", self.some(rows), self.index, self.right[rows], self.state, {"": rows[rows]})
+
+    def some(self, rows: Flags) -> Refinement:
+        """The refinement of some queries."""
+        whole = self.refinement
+        return Refinement(
             whole.vectors[rows],
             whole.frozen[rows],
             coverage=whole.coverage,
             scale=None if whole.scale is None else whole.scale[rows],
             presence=None if whole.presence is None else whole.presence[rows],
         )
-        return Asked(f"{self.name}{kind}", some, self.index, self.right[rows], self.state, {"": rows[rows]})
 
 
 def drawings(model: Path) -> Iterator[Asked]:
@@ -199,16 +203,7 @@ def sureness(asked: Asked, plain: Flags, found: dict[str, Numbers], hidden: Flag
             continue
         scores = np.where(hidden[rows, None] & asked.right[rows], np.float32(-1.0), found[kind][rows])
         best = -np.sort(-scores, axis=1)[:, :LOOKED]
-        some = (
-            Refinement(whole.frozen[rows], whole.frozen[rows])
-            if kind == "plain"
-            else Refinement(
-                whole.vectors[rows],
-                whole.frozen[rows],
-                coverage=whole.coverage,
-                scale=None if whole.scale is None else whole.scale[rows],
-            )
-        )
+        some = Refinement(whole.frozen[rows], whole.frozen[rows]) if kind == "plain" else asked.some(rows)
         out[rows] = match_rankings(asked.state, some, best, "text").first
     return out
 

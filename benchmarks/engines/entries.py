@@ -13,6 +13,7 @@ from contextlib import AbstractContextManager, closing, contextmanager
 from dataclasses import dataclass
 from importlib import import_module
 from importlib.metadata import version
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -52,10 +53,13 @@ def entry(name: str) -> Callable[[Callable[[Demo], Iterator[Filled]]], Callable[
     return add
 
 
-def page_of(name: str, demo: Demo, replaced: Mapping[str, str]) -> Page:
-    """The page of an engine, about this machine."""
+def page_of(name: str, demo: Demo, replaced: Mapping[str, str], folder: Path | None = None) -> Page:
+    """The page of an engine, about this machine, run in a folder with the files of ``examples/configs`` for it."""
     own = {"http://reco:8080": demo.service, "512": str(demo.dimension), **replaced}
-    return Page(ROOT / "docs" / "engines" / f"{name}.md", own, {"rows": demo.rows()})
+    page = Page(ROOT / "docs" / "engines" / f"{name}.md", own, {"rows": demo.rows()}, folder or Path())
+    for file in (CONFIGS / name).glob("*") if folder is not None else ():
+        (page.folder / file.name).write_text(page.written(file.read_text("utf-8")), encoding="utf-8")
+    return page
 
 
 def need_package(name: str, distribution: str) -> None:
@@ -179,8 +183,7 @@ def elasticsearch_core(demo: Demo) -> Iterator[Filled]:
     need("curl", "jq")
     with elasticsearch.started() as url, folder_for("es-page") as folder:
         there = {"elasticsearch://elasticsearch:9200": url.replace("http", "elasticsearch")}
-        page = page_of("elasticsearch", demo, {**there, "http://elasticsearch:9200": url})
-        page.folder = folder
+        page = page_of("elasticsearch", demo, {**there, "http://elasticsearch:9200": url}, folder)
         with (folder / "products.ndjson").open("w", encoding="utf-8") as lines:
             for row in demo.rows():
                 lines.write(json.dumps({"index": {}}) + "\n" + json.dumps({**row, "clip": row["clip"].tolist()}) + "\n")
@@ -208,10 +211,7 @@ def opensearch_node(demo: Demo) -> Iterator[Filled]:
     need("curl", "jq")
     with opensearch.started() as url, folder_for("os-page") as folder:
         there = {"opensearch://opensearch:9200": url.replace("http", "opensearch"), "http://opensearch:9200": url}
-        page = page_of("opensearch", demo, there)
-        page.folder = folder
-        for file in (CONFIGS / "opensearch").iterdir():
-            (folder / file.name).write_text(page.written(file.read_text("utf-8")), encoding="utf-8")
+        page = page_of("opensearch", demo, there, folder)
         with (folder / "products.ndjson").open("w", encoding="utf-8") as lines:
             for product, picture in demo.pictures():
                 lines.write(json.dumps({"index": {"_id": str(product.id)}}) + "\n")
@@ -247,10 +247,7 @@ def weaviate_node(demo: Demo) -> Iterator[Filled]:
             "weaviate://weaviate:8080/Product?": f"weaviate://127.0.0.1:{port}/Product?grpc_port={grpc}&",
             "http://weaviate:8080": url,
         }
-        page = page_of("weaviate", demo, there)
-        page.folder = folder
-        for file in (CONFIGS / "weaviate").iterdir():
-            (folder / file.name).write_text(page.written(file.read_text("utf-8")), encoding="utf-8")
+        page = page_of("weaviate", demo, there, folder)
         page.names["rows"] = [
             {"sku": str(one.id), "title": one.name, "image": picture} for one, picture in demo.pictures()
         ]
@@ -308,8 +305,7 @@ def chroma(demo: Demo) -> Iterator[Filled]:
     """Chroma, of PyPI, in a folder."""
     need_package("chromadb", "chromadb")
     with folder_for("chroma") as folder:
-        page = page_of("chroma", demo, {'"./shop"': f'"{folder}/shop"'})
-        page.folder = folder
+        page = page_of("chroma", demo, {'"./shop"': f'"{folder}/shop"'}, folder)
         run_both(page)
         yield Filled("", named=f"Chroma {version('chromadb')}", function=function_of(page), kind="hnsw")
 
@@ -318,8 +314,7 @@ def chroma(demo: Demo) -> Iterator[Filled]:
 def redis_server(demo: Demo) -> Iterator[Filled]:
     """Redis with its query engine, of PyPI."""
     with redis.started() as port, folder_for("redis") as folder:
-        page = page_of("redis", demo, {'redis.Redis("redis", 6379': f'redis.Redis("127.0.0.1", {port}'})
-        page.folder = folder
+        page = page_of("redis", demo, {'redis.Redis("redis", 6379': f'redis.Redis("127.0.0.1", {port}'}, folder)
         run_both(page)
         named = f"Redis {redis.VERSION}, RediSearch"
         yield Filled("", named=named, function=function_of(page), kind="HNSW")
@@ -331,8 +326,7 @@ def solr_server(demo: Demo) -> Iterator[Filled]:
     page = page_of("solr", demo, {})
     (vectors,) = (block.text for block in page.blocks("I start anew") if block.language == "xml")
     with solr.started(vectors) as url, folder_for("solr") as folder:
-        page = page_of("solr", demo, {"http://solr:8983/solr/products": url})
-        page.folder = folder
+        page = page_of("solr", demo, {"http://solr:8983/solr/products": url}, folder)
         run_both(page)
         yield Filled("", named=f"Solr {solr.VERSION}", function=function_of(page), kind="hnsw")
 

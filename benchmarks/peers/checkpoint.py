@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import gzip
 import io
 import json
 import shutil
@@ -19,6 +18,7 @@ from reco_plugin.types import MODALITIES, Modality, Vectors
 TEXTS, IMAGES = 512, 96
 WIDTH, HEIGHT = 640, 480
 PRECISIONS: tuple[Precision, ...] = ("fp32", "int8")
+_MERGES = 49152 - 256 - 2
 _WORDS = (
     *("small", "large", "young", "old", "red", "green", "blue", "grey", "wooden", "paper", "glass", "iron", "round"),
     *("bird", "house", "boat", "lamp", "chair", "tree", "shoe", "cup", "bridge", "garden", "river", "car", "hat"),
@@ -110,14 +110,10 @@ def _write_checkpoint(folder: Path) -> None:
     """CLIP with the sizes of ViT-B/32 and the whole of its tokenizer, whose byte pairs open_clip carries."""
     import torch
     import transformers
-    from open_clip.tokenizer import bytes_to_unicode, default_bpe
 
-    lines = gzip.decompress(Path(default_bpe()).read_bytes()).decode("utf-8").split("\n")[1 : 49152 - 256 - 2 + 1]
-    merges: Any = [tuple(line.split()) for line in lines]
-    letters = list(bytes_to_unicode().values())
-    tokens = [*letters, *(f"{one}</w>" for one in letters), *map("".join, merges), "<|startoftext|>", "<|endoftext|>"]
-    vocabulary = {token: index for index, token in enumerate(tokens)}
-    tokenizer = transformers.CLIPTokenizer(vocab=vocabulary, merges=merges, model_max_length=77)
+    from ..families import byte_pairs, clip_tokenizer
+
+    (vocabulary, lines), tokenizer = byte_pairs(_MERGES), clip_tokenizer(_MERGES)
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(0)
         model = transformers.CLIPModel(transformers.CLIPConfig())
