@@ -1,8 +1,8 @@
 """JSON of bodies and of answers, both within limits and outside the event loop where they are large.
 
-A large body is parsed by a thread, one at a time, once its values are counted. An answer is written in the thread that
-computed it, within the deadline, piece by piece, up to a limit. Vectors are written from their arrays: the shortest
-numbers that are read as the same float32, without a list of Python's floats between.
+A large body is parsed by a thread, one at a time, once its values are counted, see :mod:`.large`. An answer is written
+in the thread that computed it, within the deadline, piece by piece, up to a limit. Vectors are written from their
+arrays: the shortest numbers that are read as the same float32, without a list of Python's floats between.
 """
 
 from __future__ import annotations
@@ -22,6 +22,7 @@ from pydantic_core import from_json, to_json
 from starlette.types import Receive, Scope
 
 from .failures import Failure, Refused
+from .large import load_parts
 from .pool import Answer, still_wanted
 
 if TYPE_CHECKING:
@@ -151,7 +152,7 @@ async def parse(body: bytes | bytearray, life: Life, check: Callable[[Any], T] =
             raise BodyRefused(Failure(413, "body_too_large", f"the body has up to {values:,} values, {limit}"))
         life.take(len(body) * (_WIDEST if wide else 1) + _VALUE_BYTES * values)
         life.check_there()
-        parsed = await asyncio.to_thread(load_json, body)
+        parsed = await asyncio.to_thread(load_parts, body, load_json)
         life.check_there()
         if wide:  # mostly a title beside a picture, which is not
             life.give_back(max(0, _WIDEST * len(body) - await asyncio.to_thread(bytes_of_texts, parsed)))
@@ -159,7 +160,7 @@ async def parse(body: bytes | bytearray, life: Life, check: Callable[[Any], T] =
 
 
 def load_json(body: bytes | bytearray) -> Any:
-    """Parse JSON as :mod:`json` does, in a sixth of its time: while a large one is parsed, no other thread runs.
+    """Parse JSON as :mod:`json` does, in a sixth of its time.
 
     >>> load_json(b'{"n": [NaN, 123456789012345678901]}')
     {'n': [nan, 123456789012345678901]}
