@@ -207,6 +207,15 @@ def test_torch_is_known_to_the_training_only():
     assert {name.partition(".")[0] for names in users.values() for name in names} == {"train"}
 
 
+def test_open_clip_is_loaded_with_what_loads_its_models_only():
+    """It takes four seconds: processes that train on encoded pairs, and `reco fit`, do without."""
+    loaded = {name: {found.name for found in imports_of(path) if found.at_import} for name, path in modules().items()}
+    wanted = {name for name, names in loaded.items() if any(one.startswith("open_clip") for one in names)}
+    while more := {name for name, names in loaded.items() if names & {f"reco_plugin.{one}" for one in wanted}} - wanted:
+        wanted |= more
+    assert wanted == {"train.checkpoint", "train.encoder", "train.tokenizer"}
+
+
 def test_onnxruntime_runs_models_in_the_sessions_only():
     tools = {"cli.doctor", "train.precision"}  # one shows its version, one uses its converter
     assert third_party("onnxruntime")["onnxruntime"] - tools == {"sessions.ort"}

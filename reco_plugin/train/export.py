@@ -25,7 +25,6 @@ from ..errors import ConfigError, DataError
 from ..sessions.base import Arrays
 from ..sessions.ort import OrtSession
 from ..types import FuserName, ImageInput
-from .encoder import FrozenClip, load_frozen
 from .graph_file import ONE_FILE, graph_bytes
 from .loop import FUSION, Fusions, load_fusions
 from .model import FusionConfig
@@ -51,6 +50,8 @@ def export_model(options: ExportOptions, out: Path, serving: Serving | None = No
         DataError: ``options.check`` holds too few pairs, or vectors.
         ArtifactError: the parity check failed; nothing was written.
     """
+    from .encoder import load_frozen  # brings open_clip, of which a fit's export needs nothing
+
     templates = check_templates(options.templates) or TEMPLATES
     fusion, clip = options.fusion, load_frozen(options.model, options.pretrained, random_weights=options.random_weights)
     if options.random_weights and not options.pretrained:

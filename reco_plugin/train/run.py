@@ -7,6 +7,7 @@ import warnings
 from collections.abc import Sequence
 from contextlib import ExitStack, closing
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import numpy as np
 
@@ -22,11 +23,13 @@ from ..memory import Memory, memory_of, open_memory
 from ..same_encoder import SameEncoder
 from ..types import Fingerprint, Pair, Records
 from .data import FusionData, check_groups, gather, hidden_ids, open_data
-from .encoder import FrozenClip, load_frozen
 from .loop import Fusions, TrainConfig, train_fusions
 from .model import FusionConfig
 from .processes import Processes, start
 from .recipe import Recipe
+
+if TYPE_CHECKING:
+    from .encoder import FrozenClip
 
 TRAINING = "training"
 """Folder of the training data: vectors and neighbours."""
@@ -94,6 +97,8 @@ def _group_key(recipe: Recipe) -> str | None:
 
 def _encode_pairs(recipe: Recipe, out: Path) -> tuple[Records, Memory]:
     """Read the pairs, (N, D) each, and open the memory that they retrieve from."""
+    from .encoder import load_frozen  # brings open_clip: neither a resumed run nor the other processes need it
+
     clip = load_frozen(recipe.model, recipe.pretrained, random_weights=recipe.random_weights)
     _fusion(recipe, clip.dimension)  # refuses unfit heads before the work
     memory = _memory(recipe, Fingerprint(clip.name, clip.digest, clip.dimension))  # and a memory that is not there

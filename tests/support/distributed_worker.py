@@ -59,7 +59,8 @@ def main(folder: Path) -> None:
     try:
         processes.lead(lambda: 1 / 0)
     except (ZeroDivisionError, RecoError) as error:
-        (folder / f"error-{processes.rank}.txt").write_text(f"{type(error).__name__}: {error}")  # the group is left
+        left = not torch.distributed.is_initialized()
+        (folder / f"error-{processes.rank}.txt").write_text(f"{type(error).__name__}: {error}; group left: {left}")
 
 
 if __name__ == "__main__":

@@ -24,6 +24,7 @@ from reco_plugin.train.checkpoint import load_checkpoint
 from reco_plugin.train.encoder import FrozenClip, load_frozen
 from reco_plugin.train.parity import SAMPLE_TEXTS, sample_images
 
+pytestmark = pytest.mark.xdist_group("export")  # as train/test_export.py
 Written = Callable[[str, str], Path]
 CUT = {"CLIP", "Chinese-CLIP", "MetaCLIP 2"}
 """Families whose towers give the same vectors for texts that are cut to their length."""

@@ -41,6 +41,7 @@ from reco_plugin.train.precision import to_precision
 from reco_plugin.train.recipe import Serving
 from reco_plugin.types import MODALITIES, FuserName, Modality, Neighbours
 
+pytestmark = pytest.mark.xdist_group("export")  # its first export takes eight seconds longer, in each process
 TEXT = {"context_length": 20, "vocab_size": 4096, "width": 32, "heads": 2, "layers": 1}
 LONG = TEXT | {"context_length": 48, "layers": 2}
 VISION = {"layers": 1, "width": 32, "head_width": 16, "patch_size": 16, "image_size": 32}
@@ -69,8 +70,6 @@ FUSER: dict[str, FuserName] = {"vit": "paper", "resnet": "paper", "custom-text":
 DEFAULT: dict[str, FuserName] = {"resnet": "paper", "custom-text": "mean"}
 SAMPLES = {"custom-text": Samples(sample_images(1), ["a fox"])}
 POLICY = {"custom-text": Policy(k=3)}
-EACH = [pytest.param(name, marks=pytest.mark.xdist_group(f"export-{name}")) for name in MODELS]
-VIT = pytest.mark.xdist_group("export-vit")
 CPU = Settings(provider="cpu", threads=1)
 _NUMPY = {
     model_config_pb2.TYPE_UINT8: np.uint8,
@@ -161,7 +160,7 @@ def ragged(dimension: int, batch: int, k: int) -> dict[str, np.ndarray]:
     }
 
 
-@pytest.mark.parametrize("name", EACH)
+@pytest.mark.parametrize("name", MODELS)
 def test_the_folder_is_whole(name: str, exported: Callable[[str], Exported]) -> None:
     made = exported(name)
     artifact = Artifact.load(made.folder)
@@ -185,12 +184,12 @@ def test_the_folder_is_whole(name: str, exported: Callable[[str], Exported]) -> 
     assert (made.folder.stat().st_mode & 0o777) == 0o755
 
 
-@pytest.mark.parametrize("name", EACH)
+@pytest.mark.parametrize("name", MODELS)
 def test_the_export_is_silent(name: str, exported: Callable[[str], Exported]) -> None:
     assert exported(name).logged == 0
 
 
-@pytest.mark.parametrize("name", EACH)
+@pytest.mark.parametrize("name", MODELS)
 def test_the_exported_encoder_equals_torch(name: str, exported: Callable[[str], Exported]) -> None:
     made = exported(name)
     images, texts = sample_images(7), list(SAMPLE_TEXTS)
@@ -205,7 +204,7 @@ def test_the_exported_encoder_equals_torch(name: str, exported: Callable[[str], 
     assert np.linalg.matrix_rank(many[:4]) == 4  # the vectors differ
 
 
-@pytest.mark.parametrize("name", EACH)
+@pytest.mark.parametrize("name", MODELS)
 def test_towers_equal_open_clips_own_functions(name: str, exported: Callable[[str], Exported]) -> None:
     clip = exported(name).clip
     tokens = torch.randint(1, 4000, (3, clip.text.context_length), dtype=torch.int32)
@@ -219,7 +218,7 @@ def test_towers_equal_open_clips_own_functions(name: str, exported: Callable[[st
         torch.testing.assert_close(clip.tower("image")(pixels), image, atol=1e-5, rtol=0)
 
 
-@pytest.mark.parametrize("name", [p for p in EACH if p.values[0] in DYNAMIC])
+@pytest.mark.parametrize("name", sorted(DYNAMIC))
 def test_cut_tokens_give_the_same_vectors(name: str, exported: Callable[[str], Exported]) -> None:
     made = exported(name)
     length = made.clip.text.context_length
@@ -232,7 +231,7 @@ def test_cut_tokens_give_the_same_vectors(name: str, exported: Callable[[str], E
     assert np.abs(made.run("clip_text", tokens=np.ascontiguousarray(tokens[:, :4]))["features"] - whole).max() > 1e-3
 
 
-@pytest.mark.parametrize("name", [p for p in EACH if p.values[0] in FUSER])
+@pytest.mark.parametrize("name", FUSER)
 @pytest.mark.parametrize(("batch", "k"), [(1, 1), (1, 5), (7, 3), (7, 11)])
 def test_fusion_graphs_equal_torch(name: str, batch: int, k: int, exported: Callable[[str], Exported]) -> None:
     made = exported(name)
@@ -248,7 +247,7 @@ def test_fusion_graphs_equal_torch(name: str, batch: int, k: int, exported: Call
             np.testing.assert_array_equal(found["refined"][-1], inputs["query"][-1])
 
 
-@pytest.mark.parametrize("name", EACH)
+@pytest.mark.parametrize("name", MODELS)
 def test_every_graph_has_the_ports_that_its_triton_configuration_names(
     name: str, exported: Callable[[str], Exported]
 ) -> None:
@@ -274,7 +273,7 @@ def test_every_graph_has_the_ports_that_its_triton_configuration_names(
         assert config.model_warmup
 
 
-@pytest.mark.parametrize("name", EACH)
+@pytest.mark.parametrize("name", MODELS)
 @pytest.mark.parametrize("batch", [1, 7])
 def test_the_step_equals_numpy_and_keeps_all_inputs(name: str, batch: int, exported: Callable[[str], Exported]) -> None:
     made = exported(name)
@@ -288,7 +287,6 @@ def test_the_step_equals_numpy_and_keeps_all_inputs(name: str, batch: int, expor
         np.testing.assert_allclose(found["strength"], strength, rtol=1e-5)
 
 
-@pytest.mark.xdist_group("export-custom-text")
 @pytest.mark.parametrize("modality", MODALITIES)
 def test_a_fuser_of_the_folder_equals_torch_and_the_graph_keeps_all_inputs(
     modality: Modality, exported: Callable[[str], Exported]
@@ -306,7 +304,6 @@ def test_a_fuser_of_the_folder_equals_torch_and_the_graph_keeps_all_inputs(
     np.testing.assert_allclose(ours.weights, theirs.weights, atol=1e-6)
 
 
-@VIT
 @pytest.mark.parametrize(
     ("precision", "arithmetic", "share"), [("fp16", "single", 0.65), ("fp16", "half", 0.65), ("int8", "single", 0.9)]
 )
@@ -330,7 +327,6 @@ def test_smaller_weights_stay_near(
         assert target.stat().st_size < share * source.stat().st_size
 
 
-@VIT
 @pytest.mark.parametrize("precision", ["fp16", "int8"])
 def test_fusions_stay_near(precision: Any, exported: Callable[[str], Exported], tmp_path: Path) -> None:
     made = exported("vit")
@@ -344,7 +340,6 @@ def test_fusions_stay_near(precision: Any, exported: Callable[[str], Exported], 
         np.testing.assert_allclose(small["weights"], exact["weights"], atol=0.1)
 
 
-@VIT
 def test_cuda_gets_half_arithmetic_in_the_encoders_only(exported: Callable[[str], Exported], tmp_path: Path) -> None:
     made = exported("vit")
     export(made.clip, made.fusions, tmp_path / "m", precision="fp16", serving=Serving(accelerator="cuda"))
@@ -362,7 +357,6 @@ def test_cuda_gets_half_arithmetic_in_the_encoders_only(exported: Callable[[str]
     assert Artifact.load(tmp_path / "m").manifest.digest == made.clip.digest
 
 
-@VIT
 @pytest.mark.parametrize("accelerator", ["cuda", "tensorrt"])
 def test_int8_on_a_gpu_is_refused(accelerator: Any, exported: Callable[[str], Exported], tmp_path: Path) -> None:
     made = exported("vit")
@@ -371,7 +365,6 @@ def test_int8_on_a_gpu_is_refused(accelerator: Any, exported: Callable[[str], Ex
     assert list(tmp_path.iterdir()) == []
 
 
-@VIT
 @pytest.mark.parametrize("precision", ["fp32", "fp16", "int8"])
 def test_weights_above_the_limit_lie_in_a_second_file_and_give_the_same_vectors(
     precision: Any, exported: Callable[[str], Exported], tmp_path: Path
@@ -397,7 +390,6 @@ def test_weights_above_the_limit_lie_in_a_second_file_and_give_the_same_vectors(
         assert two.manifest.fingerprint == one.manifest.fingerprint
 
 
-@VIT
 def test_half_arithmetic_is_the_same_of_one_file_and_of_two(
     exported: Callable[[str], Exported], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -415,7 +407,6 @@ def test_half_arithmetic_is_the_same_of_one_file_and_of_two(
     np.testing.assert_array_equal(*found)
 
 
-@VIT
 def test_a_disposable_encoder_gives_its_weights_back(exported: Callable[[str], Exported], tmp_path: Path) -> None:
     made = exported("vit")
     clip = replace(copy.deepcopy(made.clip), disposable=True)
@@ -424,7 +415,6 @@ def test_a_disposable_encoder_gives_its_weights_back(exported: Callable[[str], E
     assert Artifact.load(tmp_path / "m").manifest.fingerprint == Artifact.load(made.folder).manifest.fingerprint
 
 
-@VIT
 def test_int8_from_end_to_end_says_so_and_keeps_the_fingerprint(
     exported: Callable[[str], Exported], tmp_path: Path
 ) -> None:
@@ -441,7 +431,6 @@ def test_int8_from_end_to_end_says_so_and_keeps_the_fingerprint(
     assert all(BOUNDS["int8"].cosine <= parity.least_cosine for parity in parities)
 
 
-@pytest.mark.xdist_group("export-custom-text")
 def test_one_image_and_one_text_are_compared_beside_samples(exported: Callable[[str], Exported]) -> None:
     made = exported("custom-text")
     with Reco.open(made.folder, threads=1) as reco:
@@ -451,7 +440,6 @@ def test_one_image_and_one_text_are_compared_beside_samples(exported: Callable[[
         np.testing.assert_allclose(reco.encoder.texts(texts), made.clip.texts(texts), atol=1e-5)
 
 
-@VIT
 @pytest.mark.parametrize("existing", [False, True])
 def test_a_graph_that_differs_is_not_written(
     existing: bool, exported: Callable[[str], Exported], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
@@ -479,7 +467,6 @@ def test_a_graph_that_differs_is_not_written(
     assert [p.name for p in out.parent.iterdir()] == (["m"] if existing else [])
 
 
-@VIT
 def test_graphs_with_nan_are_refused(
     exported: Callable[[str], Exported], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -492,7 +479,6 @@ def test_graphs_with_nan_are_refused(
     assert not (tmp_path / "m").exists()
 
 
-@VIT
 def test_an_older_model_is_replaced_whole_and_anything_else_is_refused(
     exported: Callable[[str], Exported], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

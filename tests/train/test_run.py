@@ -283,13 +283,10 @@ def test_nothing_to_retrieve_is_nothing_to_learn_from(shop: Path, reco: Callable
 def test_a_missing_package_is_named_with_its_install_line(
     command: str, shop: Path, reco: Callable[..., Result], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    from reco_plugin.train import export, run
-
     def missing(*_: Any, **__: Any) -> None:
         raise ModuleNotFoundError("No module named 'tensorboard'", name="tensorboard")
 
-    for module in (run, export):
-        monkeypatch.setattr(module, "load_frozen", missing)
+    monkeypatch.setattr("reco_plugin.train.encoder.load_frozen", missing)
     arguments = ["shop.csv", "--out", "run"] if command == "train" else ["--out", "model"]
     fails(reco(command, *arguments), "tensorboard", "pip install 'reco-plugin[train]'")
 

@@ -74,7 +74,7 @@ def test_no_training_query_finds_its_picture_or_the_caption_of_it(
         with closing(open_memory(location, Fingerprint(CLIP.name, CLIP.digest, D))) as store:
             store.upsert(held)
     trained: list[FusionData] = []
-    monkeypatch.setattr(train_run, "load_frozen", lambda *args, **options: CLIP)
+    monkeypatch.setattr("reco_plugin.train.encoder.load_frozen", lambda *args, **options: CLIP)
     monkeypatch.setattr(train_run, "train_fusions", lambda data, *args, **options: trained.append(data))
     train_run.train(
         Recipe.of(source=f"{tmp_path / 'pairs.npz'}?check=0", model="mini", memory=location), tmp_path / "run"
