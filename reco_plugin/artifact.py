@@ -110,11 +110,6 @@ class ModelFile(_Strict):
         weights = cls.of(second) if second.exists() else None
         return cls(size_bytes=path.stat().st_size, sha256=sha256_file(path), weights=weights)
 
-    @property
-    def total_bytes(self) -> int:
-        """Size with the weights."""
-        return self.size_bytes + (self.weights.size_bytes if self.weights else 0)
-
 
 class Manifest(_Strict):
     """The contents of ``manifest.json``.

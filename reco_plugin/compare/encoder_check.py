@@ -30,16 +30,12 @@ class IndexCheck:
     """What comparing some documents with their pictures and captions said.
 
     Attributes:
-        documents: that had a vector and something to compare it with.
-        cosines: mean cosine of stored vectors with what this encoder makes of pictures, captions, and both.
         target: what the vectors are of; None: not known.
         said: the same for people.
         lengths: the smallest and the largest norm of these documents' vectors; of none, 1.
         tells: whether scores tell cosines, or are the dot products that they are said to be.
     """
 
-    documents: int
-    cosines: Mapping[Target, float]
     target: Target | None
     said: str
     lengths: tuple[float, float] = (1.0, 1.0)
@@ -85,7 +81,7 @@ def check_encoder(
     except EngineUnavailable:
         raise
     except EngineError as error:  # it is searched, and shows no vectors
-        return IndexCheck(0, {}, None, f"not checked to be of this encoder: {error}")
+        return IndexCheck(None, f"not checked to be of this encoder: {error}")
     checked = _compare(some, encoder, name, folder)
     norms = [float(np.linalg.norm(document.vector)) for document in some if document.vector is not None] or [1.0]
     found = replace(checked, lengths=(min(norms), max(norms)))
@@ -134,7 +130,7 @@ def _compare(some: Sequence[Document], encoder: EncodesPairs, name: str, folder:
         target = max(agreeing, key=lambda one: cosines[one] - _LEAST[one])
         count = len(made[target])
         said = f"its vectors are of this encoder: {count} {_WHAT[target]} agree (mean cosine {cosines[target]:.3f})"
-        return IndexCheck(len(stored), cosines, target, said)
+        return IndexCheck(target, said)
     if made["image"]:
         raise FingerprintMismatch(
             f"the index holds vectors of another encoder than {name}: {len(made['image'])} pictures, encoded by this "
@@ -142,7 +138,7 @@ def _compare(some: Sequence[Document], encoder: EncodesPairs, name: str, folder:
             f"{_LEAST['image']}. Give the model that made the index (--model); if its vectors are of other pictures "
             "than these, leave image= out of the address"
         )
-    return IndexCheck(len(stored), cosines, None, _unknown(stored, made["text"], some))
+    return IndexCheck(None, _unknown(stored, made["text"], some))
 
 
 def looks_like(reco: Reco, texts: Vectors, top: npt.NDArray[np.float64]) -> Target:

@@ -86,7 +86,6 @@ class _MilvusCollection:
     fields: Mapping[str, DataType]  # of the schema
     dynamic: tuple[str, ...]  # further ones that some documents have
     key: str  # field of the primary key
-    key_is_text: bool
     vector: str
     dimension: int
     words: str | None  # field of BM25's vectors of the captions; None: captions are not searched
@@ -314,7 +313,7 @@ class MilvusIndex(LooksOnce[_MilvusCollection]):
         others = {name: _OTHERS.get(type_, type_.name) for name, type_ in fields.items() if type_ not in _DENSE}
         vector = pick_vector(address, dense, others, self._name)
         return _MilvusCollection(
-            said["collection_name"], fields, dynamic, key, fields[key] is DataType.VARCHAR, vector,
+            said["collection_name"], fields, dynamic, key, vector,
             int(dimensions[vector]), _words(said, address.text), self._index(vector, fields[vector]),
         )  # fmt: skip
 
