@@ -46,6 +46,9 @@ _NOT_STARTED = 3
 _OTHER_FILES = 128  # that a service has open, besides connections
 _QUIET_S = 1.0  # without a request and a connection, after which nobody is waited for
 _LOOK_S = 0.05
+_TURN_S = 0.001
+"""For how long a thread that computes keeps Python's lock from one that reads HTTP, which wants it for less, and often:
+with 5 ms, as Python has it, probes of an overloaded service take twice as long."""
 
 
 def server_options(settings: ServeSettings) -> dict[str, Any]:
@@ -110,6 +113,7 @@ def run(settings: ServeSettings, reco: Reco, member: Member | None = None) -> No
     if member is None:
         warn_of_open_door(settings)
     app = create_app(settings, reco, hosts, member)
+    sys.setswitchinterval(_TURN_S)
     gc.freeze()  # what is loaded by now stays: the collector would look through it every few hundred requests
     server = _announcing(app)(uvicorn.Config(app, **server_options(settings)))
     with suppress(KeyboardInterrupt):
