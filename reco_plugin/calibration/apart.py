@@ -39,10 +39,10 @@ APART = 1_000
 """Pairs from which a process of its own pays: it takes half a core second to start; of fewer, learning takes little."""
 NICE = 10
 """How far it stands back: a tenth of a core that another thread wants, so that it ends on a busy machine, too."""
-PAUSE = 9.0
-"""Pause after each thing it asks for, in the time which that took: so it takes a tenth of what others want."""
+PAUSE = 24.0
+"""Pause after each thing it asks for, in the time which that took: so it takes a twenty-fifth of what others want."""
 _LEAST_PAUSE = 0.5  # of it, where nobody else asks for anything
-_READ, _WRITTEN = 64, 32  # pairs at a time: Qdrant Edge holds Python's lock for some milliseconds then
+_READ, _WRITTEN = 32, 32  # pairs at a time: Qdrant Edge holds Python's lock for some milliseconds then
 _LOOK_S = 0.1  # after which it is looked whether the memory was closed
 _ENDS_S = 5.0
 _CODE = """
