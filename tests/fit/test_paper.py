@@ -47,6 +47,12 @@ def run(words: list[str]) -> subprocess.CompletedProcess[str]:
     return subprocess.run(words, capture_output=True, text=True, env=ENVIRONMENT, timeout=240, check=False)
 
 
+def write_neither_model_nor_report(monkeypatch: pytest.MonkeyPatch) -> None:
+    """As ``fit_without_graphs.py``: they take most of the time."""
+    monkeypatch.setattr("reco_plugin.fit.run.write_model", lambda *_: {})
+    monkeypatch.setattr("reco_plugin.fit.run.write_report_of", lambda *_: None)
+
+
 def test_two_processes_train_and_one_does_the_rest(pairs: str, model: Path, tmp_path: Path) -> None:
     options = ["--steps", "6", "--batch", "32", "--precision", "bf16"]
     words = command(pairs, model, tmp_path / "two", *options, "--processes", "2", start=WITHOUT_GRAPHS)
@@ -91,7 +97,7 @@ def test_killed_while_it_trains_it_comes_to_the_same(
     pairs: str, model: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """What is killed is a process of its own; it goes on in this one, in which the other fit runs, too."""
-    monkeypatch.setattr("reco_plugin.fit.run.write_model", lambda *_: {})  # takes most of the time
+    write_neither_model_nor_report(monkeypatch)
     monkeypatch.setattr("reco_plugin.fit.run._check_torch", lambda: None)  # imports what exports
     words = command(pairs, model, tmp_path / "cut", "--steps", "102", "--batch", "16", start=WITHOUT_GRAPHS)
     process = subprocess.Popen(words, env=ENVIRONMENT, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
@@ -113,7 +119,7 @@ def test_killed_while_it_trains_it_comes_to_the_same(
 
 
 def test_a_catalogue_that_grew_is_trained_anew(model: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("reco_plugin.fit.run.write_model", lambda *_: {})  # takes most of the time
+    write_neither_model_nor_report(monkeypatch)
     pairs, out = tmp_path / "pairs.npz", tmp_path / "run"
     config = FitConfig.of(source=f"{pairs}?check=0", model=str(model), k=5, fuser="paper", steps=2)
     write_pairs(pairs, [made(120)])

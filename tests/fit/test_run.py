@@ -156,7 +156,7 @@ def test_unique_titles_are_told_and_still_decided(fit: Fit) -> None:
 
 def test_killed_and_started_again_it_comes_to_the_same(small: Run, tmp_path: Path) -> None:
     code = """if True:
-        import os, pathlib, signal, sys
+        import os, pathlib, signal, sys, warnings
         from reco_plugin.fit import FitConfig, run_fit
         class Killed:
             def read(self, rows, rejected):
@@ -164,11 +164,12 @@ def test_killed_and_started_again_it_comes_to_the_same(small: Run, tmp_path: Pat
             def stage(self, what, rows=None):
                 if what == sys.argv[2]:
                     os.kill(os.getpid(), signal.SIGKILL)
+        warnings.simplefilter("ignore")
         run_fit(FitConfig.model_validate_json(sys.argv[1]), pathlib.Path(sys.argv[3]), Killed())
     """
     out = tmp_path / "run"
     for stage in ("judge reco, k=5, gate on", "write the model"):
-        command = [sys.executable, "-W", "ignore", "-c", code, small.config.model_dump_json(), stage, str(out)]
+        command = [sys.executable, "-c", code, small.config.model_dump_json(), stage, str(out)]
         done = subprocess.run(command, capture_output=True, text=True, env=ENVIRONMENT, check=False)
         assert done.returncode == -9, done.stderr
         assert not (out / RESULT).exists() and not (out / "model").exists()

@@ -1,7 +1,8 @@
 """A ``reco`` in a process of its own without the second that importing takes: forked from one that has imported it.
 
 It is a process like any other, a child of the tests' own: what it is given, says, and ends with is its own, too. So are
-our benchmarks. Tests of how a process starts from nothing ask for the fixture ``from_nothing``.
+our benchmarks, and whatever trains (``lean_start.py``), which has imported torch: four seconds. Tests of how a process
+starts from nothing ask for the fixture ``from_nothing``.
 """
 
 from __future__ import annotations
@@ -21,13 +22,21 @@ import sys
 import threading
 from importlib import import_module
 from pathlib import Path
+from types import ModuleType
 from typing import Any
 
+import lean_start
+
 OURS = ("reco_plugin", "benchmarks")
-IMPORTED = (
-    "reco_plugin.cli.app", "reco_plugin.reco", "reco_plugin.serve.run", "reco_plugin.serve.app",
-    "reco_plugin.memory.edge", "reco_plugin.memory.exact", "reco_plugin.sessions.ort", "onnxruntime", "qdrant_edge",
-    "uvicorn.loops.auto", "uvicorn.protocols.http.auto", "uvicorn.lifespan.on", "tokenizers", "PIL.PngImagePlugin",
+RECO = (
+    "reco_plugin.cli.app", "reco_plugin.cli.memory", "reco_plugin.cli.memory_fill", "reco_plugin.cli.doctor",
+    "reco_plugin.reco", "reco_plugin.serve.run", "reco_plugin.serve.app", "reco_plugin.memory.edge",
+    "reco_plugin.memory.exact", "reco_plugin.sessions.ort", "onnxruntime", "qdrant_edge", "tokenizers",
+    "uvicorn.loops.auto", "uvicorn.protocols.http.auto", "uvicorn.lifespan.on", "PIL.PngImagePlugin",
+)  # fmt: skip
+TRAINING = (
+    "reco_plugin.cli.fit", "reco_plugin.fit", "reco_plugin.train.loop", "reco_plugin.train.processes", "torch",
+    "torch._dynamo", "lightning_fabric", "onnxruntime", "tokenizers",
 )  # fmt: skip
 CLONE, CLONE_PARENT = 56, 0x8000  # the number is of x86-64
 CAN_FORK = sys.platform == "linux" and platform.machine() == "x86_64"
@@ -41,7 +50,7 @@ class Prepared(Started):
 
     def _execute_child(self, *given: Any) -> None:
         asked = self._parts.bind(self, *given).arguments
-        if not _is_the_same(asked):
+        if not (imported := _what_it_imports(asked)):
             super()._execute_child(*given)
             return
         ends = ("p2cread", "p2cwrite", "c2pread", "c2pwrite", "errread", "errwrite")
@@ -49,24 +58,26 @@ class Prepared(Started):
             asked[name] if asked[name] != -1 else fd for fd, name in enumerate(("p2cread", "c2pwrite", "errwrite"))
         ]
         with _lock:
-            self.pid = _forked(asked, files)
+            self.pid = _forked(asked, files, imported)
         self._child_created = True
         self._close_pipe_fds(*(asked[name] for name in ends))
 
 
 _lock = threading.Lock()
-_ways: dict[int, socket.socket] = {}
-"""Of this process, not of one that it was forked from."""
+_ways: dict[tuple[int, tuple[str, ...]], socket.socket] = {}
+"""To the processes that fork; of this process, not of one that it was forked from."""
 
 
-def _is_the_same(asked: dict[str, Any]) -> bool:
-    """Whether what is started would have imported the same, from the same places, and is given nothing unusual."""
-    env = os.environ if asked["env"] is None else asked["env"]
-    words, own = asked["args"], _startup(os.environ)
-    plain = not (asked["preexec_fn"] or asked["pass_fds"] or asked["shell"] or asked["executable"])
-    if not plain or not isinstance(words, list) or words[:2] != [sys.executable, "-m"]:
-        return False
-    return words[2].partition(".")[0] in OURS and _startup(env) == own
+def _what_it_imports(asked: dict[str, Any]) -> tuple[str, ...]:
+    """What is imported before a process is forked; nothing where it starts as ever."""
+    words, env = asked["args"], _startup(os.environ if asked["env"] is None else asked["env"])
+    unusual = asked["preexec_fn"] or asked["pass_fds"] or asked["shell"] or asked["executable"]
+    if unusual or not isinstance(words, list) or len(words) < 3 or words[0] != sys.executable:
+        return ()
+    ours = words[1] == "-m" and words[2].partition(".")[0] in OURS
+    if env == _startup(lean_start.ENVIRONMENT):
+        return TRAINING if ours or words[1] == "-c" or words[1].endswith(".py") else ()
+    return RECO if ours and env == _startup(os.environ) else ()
 
 
 def _startup(env: Any) -> dict[str, str]:
@@ -76,24 +87,32 @@ def _startup(env: Any) -> dict[str, str]:
     }
 
 
-def _forked(asked: dict[str, Any], files: list[int]) -> int:
+def _forked(asked: dict[str, Any], files: list[int], imported: tuple[str, ...]) -> int:
     """The id of a process that does what is asked."""
-    if os.getpid() not in _ways:
+    key = os.getpid(), imported
+    if key not in _ways:
         ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
         theirs.set_inheritable(True)
-        os.posix_spawn(sys.executable, [sys.executable, __file__, str(theirs.fileno())], os.environ)
+        command = [sys.executable, __file__, str(theirs.fileno()), *imported]
+        os.posix_spawn(sys.executable, command, lean_start.ENVIRONMENT if imported == TRAINING else os.environ)
         theirs.close()
-        _ways[os.getpid()] = ours
+        _ways[key] = ours
     env = dict(os.environ if asked["env"] is None else asked["env"])
     place = os.fspath(asked["cwd"] or Path.cwd())
     said = [os.fspath(word) for word in asked["args"]], place, env, asked["start_new_session"]
-    socket.send_fds(_ways[os.getpid()], [json.dumps(said).encode()], files)
-    return int(_ways[os.getpid()].recv(64))
+    socket.send_fds(_ways[key], [json.dumps(said).encode()], files)
+    return int(_ways[key].recv(64))
 
 
-def main(way: socket.socket) -> None:
+def let_go() -> None:
+    """End the processes that fork; the next test that needs one begins another."""
+    while _ways:
+        _ways.popitem()[1].close()
+
+
+def main(way: socket.socket, imported: list[str]) -> None:
     """Import, and fork for each command that comes, until the tests end."""
-    for name in IMPORTED:
+    for name in imported:
         import_module(name)
     gc.collect()
     gc.freeze()
@@ -124,7 +143,7 @@ def _fork_a_sibling() -> int:
 
 
 def _become(files: list[int], words: list[str], place: str, env: dict[str, str], new_session: bool) -> None:
-    """Be ``python -m …`` with these words."""
+    """Be ``python`` with these words."""
     for number, file in enumerate(files):
         os.dup2(file, number)
     os.closerange(3, max(files) + 1)
@@ -139,10 +158,18 @@ def _become(files: list[int], words: list[str], place: str, env: dict[str, str],
     os.chdir(place)
     os.environ.clear()
     os.environ.update(env)
-    sys.argv[:] = words[2:]
-    sys.path[0] = place
-    runpy.run_module(words[2], run_name="__main__", alter_sys=True)
+    how, *rest = words[1:]
+    if how == "-m":
+        sys.argv[:], sys.path[0] = rest, place
+        runpy.run_module(rest[0], run_name="__main__", alter_sys=True)
+    elif how == "-c":
+        sys.argv[:], sys.path[0] = ["-c", *rest[1:]], ""
+        sys.modules["__main__"] = ModuleType("__main__")
+        exec(compile(rest[0], "<string>", "exec"), vars(sys.modules["__main__"]))
+    else:
+        sys.argv[:], sys.path[0] = [how, *rest], str(Path(how).parent)
+        runpy.run_path(how, run_name="__main__")
 
 
 if __name__ == "__main__":
-    main(socket.socket(fileno=int(sys.argv[1])))
+    main(socket.socket(fileno=int(sys.argv[1])), sys.argv[2:])
