@@ -218,14 +218,15 @@ COMMANDS = (
         "memory attach",
         "memory_versions:attach_command",
         "Use an existing collection, with vectors of the model's encoder, as a memory. Changes only its metadata.",
-        "reco memory attach --collection shop --image-vector photo --text-vector title",
+        "reco memory attach --memory grpc://localhost:6334 --collection shop --image-vector photo --text-vector title",
     ),
     Command(
         "memory adopt",
         "memory_versions:adopt_command",
         "Copy a collection's image vectors into a memory of their own, and embed its captions. The source stays as"
         " it is.",
-        "reco memory adopt --collection shop --image-vector photo --caption title --into ./memory",
+        "reco memory adopt --memory grpc://localhost:6334 --collection shop --image-vector photo --caption title"
+        " --into ./memory",
     ),
     Command(
         "eval zero-shot",

@@ -36,7 +36,7 @@ from typer.models import OptionInfo
 
 from ..config import Settings, load_settings, split_address
 from ..defaults import COLLECTION
-from ..errors import ConfigError, MemoryStoreError
+from ..errors import ConfigError, DataError, MemoryStoreError
 from ..memory import Memory, memory_of
 from ..memory.header import HEADER_NAME
 from ..memory.opening import server_of
@@ -370,8 +370,17 @@ def say(result: Any, text: str, as_json: bool) -> None:
 
 
 def print_result(text: str) -> None:
-    """Print to stdout, also where ``--json`` keeps it for results."""
-    typer.echo(text, file=_STDOUT.get())
+    """Print to stdout, also where ``--json`` keeps it for results.
+
+    Raises:
+        DataError: it cannot be written, as to a full disk.
+    """
+    try:
+        typer.echo(text, file=_STDOUT.get())
+    except BrokenPipeError:  # whoever read it has enough, as `head`
+        raise
+    except OSError as error:
+        raise DataError(f"the result cannot be written to standard output: {error.strerror or error}") from None
 
 
 def on_one_line(text: str) -> str:

@@ -166,6 +166,8 @@ def open_parquet_file(path: Path) -> Any:
     parquet = need("pyarrow.parquet", "reading parquet")
     try:
         return parquet.ParquetFile(path)
+    except FileNotFoundError:
+        raise DataError(f"{path} does not exist") from None
     except (OSError, ValueError) as error:  # ArrowInvalid is a ValueError
         raise DataError(f"{path} cannot be read as parquet: {error}") from None
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import io
 import json
 import os
@@ -24,6 +25,7 @@ import reco_plugin.cli
 from reco_plugin.cli.app import COMMANDS, app
 from reco_plugin.cli.commands import Command, Commands
 from reco_plugin.cli.shared import print_result
+from reco_plugin.errors import DataError
 
 
 def commands(group: Any, path: tuple[str, ...] = ()) -> Iterator[tuple[str, ...]]:
@@ -284,3 +286,12 @@ def test_without_arguments_the_help_is_shown_once() -> None:
     told = subprocess.run([sys.executable, "-m", "reco_plugin"], capture_output=True, text=True, check=False)
     assert told.returncode == 2
     assert (told.stdout + told.stderr).count("Usage:") == 1
+
+
+def test_a_result_that_cannot_be_written_is_an_error_of_one_line(monkeypatch: pytest.MonkeyPatch) -> None:
+    def full(*_: object, **__: object) -> None:
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    monkeypatch.setattr("reco_plugin.cli.shared.typer.echo", full)
+    with pytest.raises(DataError, match="cannot be written to standard output: No space left on device"):
+        print_result("vectors")
