@@ -49,7 +49,7 @@ CANONICAL = {"tokenizer_kwargs": {"clean": "canonicalize"}}
 MODELS: dict[str, dict[str, Any]] = {
     "vit": {"embed_dim": 32, "quick_gelu": True, "vision_cfg": VISION, "text_cfg": LONG},
     "resnet": {
-        "embed_dim": 64,
+        "embed_dim": 32,  # of the vit, whose fusions it shares
         "vision_cfg": {"layers": [1, 1, 1, 1], "width": 8, "image_size": 64},
         "text_cfg": TEXT,
     },
