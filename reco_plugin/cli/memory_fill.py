@@ -461,7 +461,11 @@ def remove_command(
     wanted = [*(ids or []), *(_ids_in(source, asked.settings) if source else [])]
     with closing(open_here_or_served(asked.settings, via, None)) as store:
         removed, left = store.delete(wanted), store.count()
-    say({"removed": removed, "pairs": left}, f"removed {counted(removed, 'pair')}; {left:,} are left", as_json)
+    say(
+        {"removed": removed, "pairs": left},
+        f"removed {counted(removed, 'pair')}; {counted(left, 'is', 'are')} left",
+        as_json,
+    )
 
 
 def _ids_in(source: str, settings: Settings) -> list[str]:

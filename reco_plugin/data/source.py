@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, field, replace
 from glob import glob, has_magic
 from pathlib import Path
@@ -75,7 +76,7 @@ class Location:
 
 
 def parse_source(source: str | Path) -> Location:
-    """Split a source from its options; the path of an existing file has none.
+    """Split a source from its options; the path of an existing file has none. ``~`` is the home folder, also in quotes.
 
     Raises:
         ConfigError: an option is given twice.
@@ -85,7 +86,10 @@ def parse_source(source: str | Path) -> Location:
     >>> parse_source("shards/test-0?.tar")  # a pattern, no options
     Location(name='shards/test-0?.tar', options={})
     """
-    return Location(*split_options(str(source)))
+    name, options = split_options(str(source))
+    with suppress(RuntimeError):  # no such user
+        name = str(Path(name).expanduser()) if name.startswith("~") else name
+    return Location(name, options)
 
 
 PREFIX = "torchvision:"

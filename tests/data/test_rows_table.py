@@ -16,6 +16,7 @@ from reco_plugin.data import open_rows
 from reco_plugin.data import tables as tables_module
 from reco_plugin.data.images import RemoteImage
 from reco_plugin.data.rows import Rejected
+from reco_plugin.data.source import Location, parse_source
 from reco_plugin.data.tables import TableFile
 from reco_plugin.errors import DataError
 
@@ -291,3 +292,10 @@ def test_what_becomes_of_missing_ids_is_told_with_the_source_to_give(here: Path)
     lines = here / "shop.jsonl"
     lines.write_text(json.dumps({"image": "a.png", "text": "a fox"}))
     assert open_rows(lines).note.endswith(f"'{lines}?id=COLUMN'")
+
+
+def test_a_tilde_in_quotes_is_the_home_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("HOME", str(tmp_path))
+    assert parse_source("~/my.csv?image=photo") == Location(str(tmp_path / "my.csv"), {"image": "photo"})
+    assert parse_source("~nobody-of-this-name/my.csv").name == "~nobody-of-this-name/my.csv"
+    assert parse_source("./~/my.csv").name == "./~/my.csv"
