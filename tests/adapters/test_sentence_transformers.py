@@ -6,7 +6,6 @@ import inspect
 
 import numpy as np
 import pytest
-import sentence_transformers
 
 from reco_plugin.adapters.sentence_transformers import _NO_MATTER, _ONLY, RecoSentenceTransformer
 from reco_plugin.errors import ConfigError, InputError
@@ -77,6 +76,8 @@ def test_what_cannot_be_followed_is_refused_not_ignored(like, options, message):
 
 @pytest.mark.parametrize("method", ["encode", "encode_query", "encode_document"])
 def test_every_option_of_the_real_class_is_known(like, method):
+    import sentence_transformers  # takes more than a second, which only the process that runs it should wait
+
     parameters = inspect.signature(getattr(sentence_transformers.SentenceTransformer, method)).parameters
     options = set(parameters) - {"self", "kwargs", "inputs", "sentences", "prompt_name"}
     assert options <= _NO_MATTER | set(_ONLY)
@@ -85,8 +86,10 @@ def test_every_option_of_the_real_class_is_known(like, method):
 
 
 def test_similarities_are_those_of_the_real_functions(like):
+    from sentence_transformers.util import cos_sim
+
     one, two = like.encode_query(TEXTS), 3 * like.encode(TEXTS)
-    assert np.allclose(like.similarity(one, two), sentence_transformers.util.cos_sim(one, two), atol=1e-6)
+    assert np.allclose(like.similarity(one, two), cos_sim(one, two), atol=1e-6)
     assert np.allclose(like.similarity_pairwise(one, two), np.diag(like.similarity(one, two)), atol=1e-6)
     assert like.similarity(one[0], two).shape == (1, 2)
 
