@@ -157,13 +157,14 @@ class _Pipes:
     def __init__(self, reads: IO[bytes], writes: IO[bytes], closed: Callable[[], object] = int) -> None:
         """Read in a thread; ``closed`` is called there when the other side is gone."""
         self._reads, self._writes, self._closed = reads, writes, closed
-        self._came = SimpleQueue[tuple[Any, ...]]()
+        self._came, self._sending = SimpleQueue[tuple[Any, ...]](), threading.Lock()
         threading.Thread(target=self._read, name="reco-line", daemon=True).start()
 
     def send(self, *what: Any) -> None:
-        """Send a tuple."""
-        pickle.dump(what, self._writes, protocol=5)
-        self._writes.flush()
+        """Send a tuple; one thread may tell of its progress while another asks."""
+        with self._sending:
+            pickle.dump(what, self._writes, protocol=5)
+            self._writes.flush()
 
     def take(self, progress: Callable[[int], object] | None = None) -> tuple[Any, ...]:
         """Wait for the next tuple; ``progress`` is called meanwhile."""

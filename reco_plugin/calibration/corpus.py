@@ -10,7 +10,8 @@ import numpy.typing as npt
 
 from ..types import MODALITIES, Modality, Vectors, other
 from .moments import LowRank, Values, low_rank, mean_length, measure_values, rank_for
-from .nearest import NUMBERS, Lists, NearestRows, nearest_others, nearest_to, sort_into_lists
+from .nearest import NUMBERS, Lists, NearestRows
+from .probes import Probes, nearest_others_of, nearest_rows_to, sort_rows
 from .reliability import Predicted, Reliability, learn_reliability, predict
 
 MOMENTS = 20_000
@@ -45,7 +46,7 @@ class Corpus:
     units: Mapping[Modality, float]
     same_caption: float
     chosen: npt.NDArray[np.intp]
-    lists: Mapping[Modality, Lists | None]
+    lists: Mapping[Modality, Lists | Probes | None]
     near: Mapping[Modality, NearestRows] = field(default_factory=dict)
     learned: Reliability = field(default_factory=lambda: Reliability(np.zeros(4), 0.0))
     witnesses: npt.NDArray[np.float32] = field(default_factory=lambda: np.zeros((0, 3), np.float32))
@@ -118,9 +119,9 @@ def measure_corpus(
         units[modality] = float(values[other(modality)].covariance.length(side[chosen]).mean())
     same = same_from(text[some[:_SPREAD]] @ text[some].T)
     k = min(k + 1, len(image) - 1)
-    lists = {m: sort_into_lists(sides[m], k) for m in MODALITIES}
+    lists = {m: sort_rows(sides[m], k) for m in MODALITIES}
     corpus = Corpus(image, text, values, spreads, units, same, chosen, lists)
-    corpus = replace(corpus, near={m: nearest_others(sides[m], k, progress, lists[m]) for m in MODALITIES})
+    corpus = replace(corpus, near={m: nearest_others_of(sides[m], k, progress, lists[m]) for m in MODALITIES})
     return _with_scatter(_with_reliability(corpus, rng))
 
 
@@ -149,7 +150,7 @@ def witness_others(
     places: dict[Modality, NearestRows] = {}
     for m in MODALITIES:
         k = corpus.near[m][0].shape[1] - 1
-        places[m] = nearest_to(asked[m], corpus.side(m), k, progress, corpus.lists[m])
+        places[m] = nearest_rows_to(asked[m], corpus.side(m), k, progress, corpus.lists[m])
     out = []
     for start in range(0, len(image), _BLOCK):
         block = slice(start, start + _BLOCK)

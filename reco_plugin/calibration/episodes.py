@@ -99,17 +99,19 @@ def look(corpus: Corpus, rows: npt.NDArray[np.intp], k: int) -> Looked:
     for block in _blocks(corpus, rows):
         some = rows[block]
         own = np.arange(len(some)), some
-        near: npt.NDArray[np.bool_] | None = None
+        near: npt.NDArray[np.intp] | None = None  # places in a flat matrix: most pairs have few siblings
         for m in ("text", "image"):  # captions first: they say who is a sibling
             similarity = corpus.side(m)[some] @ corpus.side(m).T  # (m, N)
             if near is None:
-                near = similarity > corpus.same_caption
-                near[own] = True
-                siblings[block], same[block] = near.sum(axis=1) - 1, near[:, rows]
+                alike = similarity > corpus.same_caption
+                alike[own] = True
+                siblings[block], same[block] = np.count_nonzero(alike, axis=1) - 1, alike[:, rows]
+                near = np.flatnonzero(alike)
+                del alike
             similarity[own] = -2.0
-            nearest[m][block] = similarity.max(axis=1)
             visible[m].append(nearest_columns(similarity, k))
-            similarity[near] = -2.0
+            nearest[m][block] = visible[m][-1][1][:, 0]
+            similarity.reshape(-1)[near] = -2.0
             hidden[m].append(nearest_columns(similarity, k))
     np.fill_diagonal(same, val=False)
     found = ({m: _join(parts[m]) for m in MODALITIES} for parts in (visible, hidden))

@@ -6,6 +6,7 @@ import logging
 import socket
 import uuid
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime
@@ -17,14 +18,16 @@ import numpy.typing as npt
 from ..defaults import NEIGHBOURS, PAIRS_IN_RAM
 from ..errors import ConfigError, InputError, LearningDied, MemoryStoreError
 from ..fuse import Refining
-from ..memory import Memory
+from ..memory import Memory, Searches
 from ..options import RefineOptions
 from ..ram import free_bytes
 from ..types import MODALITIES, Modality, Records, Refinement, Search, Vectors, other
 from .calibrate import Calibrated, calibrate
 from .closed_form import ClosedForm
+from .in_ram import PairsInRam
 from .match import FEWEST_THINGS, MatchState
 from .note import BEGUN
+from .probes import MANY
 from .questions import RefineHidden, ask_own
 from .reliability import predict
 from .state import ENOUGH, FEWEST, Calibration
@@ -39,6 +42,7 @@ SEARCHED_AT_ONCE = 8
 """Queries of one search: Qdrant Edge lets nobody else search meanwhile."""
 _IDS_AT_ONCE = 1_000
 _BESIDE_AT_ONCE = 100_000  # of long lists, in products of some hundred rows; 0.4 GB of D = 512
+_IDS_AHEAD = 10  # times so many ids are asked for: a search for pairs that are not judged looks at all
 _SHARE = 0.5  # of the free RAM that learning may take: the rest is for those who ask meanwhile
 _VECTORS, _BESIDE = 3, 1_200  # of a pair: vectors, with those of one side while it is sorted; bytes beside them
 _PRODUCTS, _MOMENTS = 128 * 2**20, 400_000  # bytes for products; for moments, of a dimension
@@ -84,18 +88,25 @@ def learn_noted(store: Memory, k: int, progress: Callable[[int], object]) -> Cal
     # after those that it was learned from: until then, the old state counts
     store.set_calibration({**state.to_json(), **({"match": dict(kept)} if kept else {})})
     if state.fitted:
-        _ask(store, pairs, state, k, group, progress)
+        _ask(store, pairs, learned.witnesses, state, k, group, progress)
     if count > len(pairs):
         _witness_others(store, learned, count - len(pairs), progress)
     return state
 
 
 def _ask(
-    store: Memory, pairs: Records, state: Calibration, k: int, group: str, progress: Callable[[int], object]
+    store: Memory,
+    pairs: Records,
+    witnesses: npt.NDArray[np.float32],
+    state: Calibration,
+    k: int,
+    group: str,
+    progress: Callable[[int], object],
 ) -> None:
     """Store what the pairs' questions say of how sure an answer is; a store that fails now has the state anyway."""
     try:
-        matches = ask_own(pairs, _refining(store, state, k), _groups(store, pairs.ids, group), progress=progress)
+        refine = _refining(store, state, k, pairs, witnesses)
+        matches = ask_own(pairs, refine, _groups(store, pairs.ids, group), progress=progress)
         known = _only_group(group) if matches is None else replace(matches, group=group, k=k).to_json()
         store.set_calibration({**state.to_json(), **({"match": known} if known else {})})
     except MemoryStoreError as error:
@@ -159,7 +170,8 @@ def who_ask(store: Memory, group: str, progress: Callable[[int], object] = int) 
     groups = _groups(store, pairs.ids, group)
     if groups == list(pairs.ids):
         raise InputError(f"no pair has a field {group!r} in its payload; `reco memory search` shows what there is")
-    return WhoAsk(pairs, groups, _refining(store, state, k), k)
+    witnesses = store.witnesses(pairs.ids if len(pairs) > MANY else [])
+    return WhoAsk(pairs, groups, _refining(store, state, k, pairs, witnesses), k)
 
 
 def _only_group(group: str) -> dict[str, Any]:
@@ -197,24 +209,29 @@ def _calibrate(pairs: Records, k: int, progress: Callable[[int], object]) -> Cal
 
 @dataclass(frozen=True)
 class _Learned:
-    """A memory with what was just learned of it, see :class:`~reco_plugin.fuse.Learned`."""
+    """A memory with what was just learned of it, see :class:`~reco_plugin.fuse.Learned`, and what is searched."""
 
     store: Memory
     calibration: Calibration | None
-
-    @property
-    def searches(self) -> Memory:
-        """What a refinement searches."""
-        return self.store
+    searches: Searches
 
 
-def _refining(store: Memory, state: Calibration, k: int) -> RefineHidden:
-    """Refines as the memory does by default."""
+def _refining(
+    store: Memory, state: Calibration, k: int, pairs: Records, witnesses: npt.NDArray[np.float32]
+) -> RefineHidden:
+    """Refines as the memory does by default; where pairs (N, D) are many, as a memory of those alone would.
+
+    So thousands of questions take seconds, and a store is not kept busy. Of a memory of more pairs than are learned
+    from, most others are not judged yet then.
+    """
     how = RefineOptions(k=k, gate=True, target=None, caution="balanced", fuser="reco", explain=False)
-    fuser, learned = ClosedForm(), _Learned(store, state)
+    searches, size = (
+        (PairsInRam(store.header, pairs, witnesses), _AT_ONCE) if len(pairs) > MANY else (store, SEARCHED_AT_ONCE)
+    )
+    fuser, learned = ClosedForm(), _Learned(store, state, searches)
 
     def refine(queries: Vectors, modality: Modality, hidden: Sequence[Collection[str]]) -> Refinement:
-        blocks = (slice(start, start + SEARCHED_AT_ONCE) for start in range(0, len(queries), SEARCHED_AT_ONCE))
+        blocks = (slice(start, start + size) for start in range(0, len(queries), size))
         asked = (Refining(learned, queries[rows], modality, "query", how, hidden[rows]) for rows in blocks)
         return Refinement.join([fuser.refine(one) for one in asked])
 
@@ -308,17 +325,38 @@ def _join(batches: Iterable[Records], most: int, dimension: int, *, ordered: boo
 
 
 def _witness_others(store: Memory, learned: Calibrated, others: int, progress: Callable[[int], object]) -> None:
-    """Witness those pairs that have no witnesses yet, many at once: those of one list are compared in one product."""
+    """Witness those pairs that have no witnesses yet, many at once: what is near is compared in one product.
+
+    The next are read, and the last ones written, in a thread meanwhile.
+    """
     left = min(store.count_unjudged(), others)
     progress((STEPS - 1) * (others - left))
-    size = min(_BESIDE_AT_ONCE, max(len(learned.corpus) // 2, 1))  # they take no more RAM than learning did
-    while left > 0 and (some := store.unjudged(min(size, left))):
-        left -= len(some)
-        records = _join(store.scroll(ids=some), len(some), store.header.fingerprint.dimension)
-        witnesses = learned.witness(records.image, records.text, progress)
-        progress(_FITTED * len(records))
-        _set_witnesses(store, records.ids, witnesses, progress)
+    size = min(_BESIDE_AT_ONCE, max(len(learned.corpus) // 4, 1))  # those at hand take no more RAM than learning did
+
+    def read(ids: list[str]) -> Records:
+        return _join(store.scroll(ids=ids), len(ids), store.header.fingerprint.dimension)
+
+    def write(ids: Sequence[str], witnesses: npt.NDArray[np.float32]) -> None:
+        _set_witnesses(store, ids, witnesses, int)
         store.flush()
+
+    with ThreadPoolExecutor(1, "reco-beside") as beside:
+        while left > 0 and (ids := store.unjudged(min(_IDS_AHEAD * size, left))):
+            left -= len(ids)
+            parts = [ids[start : start + size] for start in range(0, len(ids), size)]
+            coming, writing = beside.submit(read, parts[0]), list[Future[None]]()
+            for following in [*parts[1:], []]:
+                records = coming.result()
+                if following:
+                    coming = beside.submit(read, following)
+                witnesses = learned.witness(records.image, records.text, progress)
+                progress(_FITTED * len(records))
+                for one in writing:
+                    one.result()
+                writing = [beside.submit(write, records.ids, witnesses)]
+                progress(len(records))
+            for one in writing:
+                one.result()
 
 
 def _set_witnesses(

@@ -58,7 +58,7 @@ class Lists:
 
     def number_of(self, y: Vectors) -> RowNumbers:
         """The list that each of (M, D) lies in."""
-        return _list_of(y, self.mean, self.centres)
+        return list_of(y, self.mean, self.centres)
 
 
 def nearest_others(
@@ -153,8 +153,8 @@ def sort_into_lists(x: Vectors, k: int) -> Lists | None:
         return None
     rng, count = np.random.default_rng(0), int(len(x) ** 0.5)
     mean = np.asarray(x.mean(axis=0))
-    centres = _find_centres(_centre(x[rng.permutation(len(x))[: count * _PER_LIST]], mean), count)
-    own = _list_of(x, mean, centres)
+    centres = find_centres(centred(x[rng.permutation(len(x))[: count * _PER_LIST]], mean), count)
+    own = list_of(x, mean, centres)
     between = centres @ centres.T
     between[np.arange(count), np.arange(count)] = 2.0
     near = np.argsort(-between, axis=1, kind="stable")
@@ -178,20 +178,20 @@ def _nearest_in(x: Vectors, asked: RowNumbers, k: int) -> RowNumbers:
     return nearest_columns(scores, k)[0]
 
 
-def _list_of(x: Vectors, mean: Vectors, centres: Vectors) -> RowNumbers:
+def list_of(x: Vectors, mean: Vectors, centres: Vectors) -> RowNumbers:
     """Of each of (N, D), the number of its list."""
     blocks = (x[start : start + _BLOCK] for start in range(0, len(x), _BLOCK))
-    return np.concatenate([np.empty(0, np.intp), *(_nearest_centre(_centre(block, mean), centres) for block in blocks)])
+    return np.concatenate([np.empty(0, np.intp), *(_nearest_centre(centred(block, mean), centres) for block in blocks)])
 
 
-def _centre(x: Vectors, mean: Vectors) -> Vectors:
+def centred(x: Vectors, mean: Vectors) -> Vectors:
     """Directions (N, D) from the mean."""
-    centred = x - mean
-    centred /= np.linalg.norm(centred, axis=1, keepdims=True) + 1e-9
-    return centred
+    away = x - mean
+    away /= np.linalg.norm(away, axis=1, keepdims=True) + 1e-9
+    return away
 
 
-def _find_centres(sample: Vectors, count: int) -> Vectors:
+def find_centres(sample: Vectors, count: int) -> Vectors:
     """Centres (C, D) of a sample (M, D) by k-means on the sphere; the sample is in random order."""
     centres = sample[:count].copy()
     for _ in range(_ROUNDS):

@@ -142,7 +142,11 @@ def learn_presence(corpus: Corpus, modality: Modality, k: int, *, seed: int) -> 
     signals, answers = list[Floats](), list[npt.NDArray[np.float64]]()
     for start in range(0, len(rows), size):
         for query, scores, hidden, answer in _ask(corpus, modality, rows[start : start + size], rng):
-            found, near = nearest_columns(np.where(hidden, np.float32(-2.0), scores), looked)
+            flat = scores.reshape(-1)
+            seen = flat[hidden]
+            flat[hidden] = -2.0
+            found, near = nearest_columns(scores, looked)
+            flat[hidden] = seen  # the same scores answer the next question
             signals.append(presence_signals(query, near, corpus.side(other(modality))[found], mean, unit))
             answers.append(np.full(len(query), answer))
     return _boost(np.concatenate(signals), np.concatenate(answers), looked)
@@ -150,8 +154,11 @@ def learn_presence(corpus: Corpus, modality: Modality, k: int, *, seed: int) -> 
 
 def _ask(
     corpus: Corpus, modality: Modality, rows: npt.NDArray[np.intp], rng: np.random.Generator
-) -> Iterator[tuple[Vectors, Floats, npt.NDArray[np.bool_], float]]:
-    """Questions (n, D) of some pairs, scores (n, N) of all pairs, which are hidden, and whether an answer is left."""
+) -> Iterator[tuple[Vectors, Floats, npt.NDArray[np.intp], float]]:
+    """Questions (n, D) of some pairs, scores (n, N) of all pairs, whose of them are hidden, and if an answer is left.
+
+    Those are places in the scores, flat: there are few.
+    """
     between = corpus.text[rows] @ corpus.text.T
     own = np.arange(len(rows)), rows
     identical, siblings = np.asarray(between > IDENTICAL), np.asarray(between > corpus.same_caption)
@@ -159,29 +166,31 @@ def _ask(
     if (siblings.sum(axis=1) == 1).mean() >= ALONE:  # what is like them is another thing
         siblings = identical
     held = corpus.side(modality)
+    hidden = np.flatnonzero(siblings)
     if modality == "text":
         worded = np.asarray((siblings & ~identical).any(axis=1))
-        others = nearest_columns(np.where(siblings, np.float32(-2.0), between), min(_NEAR, len(corpus)))[0]
+        same_words = np.flatnonzero(identical & worded[:, None])
+        between.reshape(-1)[hidden] = -2.0
+        others = nearest_columns(between, min(_NEAR, len(corpus)))[0]
         for number in range(_PASSES):
             asks = worded if number % 2 else np.zeros_like(worded)
             towards = held[others[np.arange(len(rows)), rng.integers(0, others.shape[1], len(rows))]]
             cosine = np.where(asks, 1.0, rng.choice(COSINES, len(rows)))
             query = moved_towards(held[rows], towards, cosine)
             scores = query @ held.T
-            yield query, scores, np.logical_and(identical, asks[:, None]), 1.0
-            yield query, scores, siblings, 0.0
+            yield query, scores, same_words if number % 2 else same_words[:0], 1.0
+            yield query, scores, hidden, 0.0
         return
     alone = siblings.sum(axis=1) == 1
     scores = held[rows] @ held.T
-    hidden = np.zeros_like(siblings)
-    hidden[own] = ~alone
-    without = scores.copy()
-    without[own] = -2.0
-    nearest = without.max(axis=1)
+    seen = scores[own]
+    scores[own] = -2.0
+    nearest = scores.max(axis=1)
+    scores[own] = seen
     query = np.where(alone[:, None], other_view(held[rows], nearest, held, rng), held[rows])
     scores[alone] = query[alone] @ held.T
-    yield query, scores, hidden, 1.0
-    yield query, scores, siblings, 0.0
+    yield query, scores, (np.arange(len(rows)) * len(corpus) + rows)[~alone], 1.0
+    yield query, scores, hidden, 0.0
 
 
 def moved_towards(x: Vectors, towards: Vectors, cosine: npt.NDArray[np.float64]) -> Vectors:
