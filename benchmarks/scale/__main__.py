@@ -26,21 +26,34 @@ _INDEXING = (
     "pairs", "D", "index", "until it is in use", "CPU", "searches meanwhile, p50 / p99 / longest", "most RAM",
     "bytes/pair more",
 )  # fmt: skip
+_LEARNING = (
+    "pairs",
+    "D",
+    "until there is a state",
+    "CPU",
+    "until all are judged",
+    "CPU",
+    "not judged",
+    "most RAM",
+    "load",
+)
 
 
 def tables(folder: Path) -> dict[str, str]:
     """By block of the page: all that was measured in a folder, smallest memories first."""
     sizes = sorted(tuple(map(int, path.parent.name.split("x"))) for path in folder.glob("*x*/results.json"))
     found = [(f"{n:,}", f"{d}", n, d, results(folder / f"{n}x{d}")) for n, d in sizes]
-    writing, searching, indexing = list[list[str]](), list[list[str]](), list[list[str]]()
+    writing, searching, indexing, learning = (list[list[str]]() for _ in range(4))
     for pairs, dimension, n, d, facts in found:
         writing += [[SHOWN[way], pairs, dimension, *cells] for way, cells in _filled(facts, n, d)]
         searching += [[pairs, dimension, *cells] for cells in _asked(facts)]
         indexing += [[pairs, dimension, *cells] for cells in _indexed(facts, n)]
+        learning += [[pairs, dimension, *cells] for cells in _learned(facts)]
     return {
         "writing": table(_WRITING, writing),
         "searching": table(_SEARCHING, searching, left=4),
         "indexing": table(_INDEXING, indexing, left=3),
+        "learning": table(_LEARNING, learning, left=0),
     }
 
 
@@ -86,6 +99,13 @@ def _indexed(found: dict[str, Facts], pairs: int) -> Iterator[list[str]]:
             before = facts["disk_bytes"]
 
 
+def _learned(found: dict[str, Facts]) -> Iterator[list[str]]:
+    """What the first calibration took."""
+    if (facts := found.get("learn all pairs")) is not None:
+        spent = [f"{facts[name]:,.0f} s" for name in ("state_s", "state_cpu_s", "judged_s", "judged_cpu_s")]
+        yield [*spent, f"{facts['left']:,}", f"{facts['rss_peak_mb'] / 1000:.1f} GB", f"{facts['load']:.1f}"]
+
+
 def recall(found: Sequence[Sequence[str]], truth: Sequence[Sequence[str]]) -> float:
     """The mean share of the right neighbours that were found, whatever their order."""
     hits = [len({*ids} & {*right}) / len(right) for ids, right in zip(found, truth, strict=True) if right]
@@ -100,6 +120,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     parser.add_argument("--pairs", type=int, default=1_000_000)
     parser.add_argument("--dimension", type=int, default=512)
     parser.add_argument("--graph", action="store_true", help="build Edge's own index too, which takes long")
+    parser.add_argument("--learning", action="store_true", help="only fill a folder and learn from it")
     parser.add_argument("--folder", type=Path, required=True, help="keeps memories and results; about 10 kB per pair")
     parser.add_argument("--docs", action="store_true", help=f"measure nothing, write all that was into {PAGE}")
     told = parser.parse_args(arguments)
@@ -111,7 +132,11 @@ def main(arguments: Sequence[str] | None = None) -> None:
     def log(line: str) -> None:
         print(f"{time.monotonic() - begun:7.0f} s  {line}", flush=True)
 
-    Run(told.pairs, told.dimension, told.folder / f"{told.pairs}x{told.dimension}", log).measure(graph=told.graph)
+    run = Run(told.pairs, told.dimension, told.folder / f"{told.pairs}x{told.dimension}", log)
+    if told.learning:
+        run.measure_learning()
+    else:
+        run.measure(graph=told.graph)
     print(*tables(told.folder).values(), sep="\n\n")
 
 

@@ -18,6 +18,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+from reco_plugin.calibration.learn import learn
 from reco_plugin.memory import Memory, open_memory
 from reco_plugin.memory.edge import EdgeMemory
 from reco_plugin.memory.index import LEAST
@@ -161,7 +162,23 @@ def graph(store: Memory, catalogue: Synthetic, report: Report) -> None:
     report(index_s=spent.wall_s, index_cpu_s=spent.cpu_s, meanwhile_ms=[])
 
 
-STEPS = {"fill": fill, "check": check, "ask": ask, "index": index, "graph": graph}
+def learn_from(store: Memory, catalogue: Synthetic, report: Report) -> None:
+    """Learn from the pairs: seconds until there is a state, and until every pair is judged."""
+    assert catalogue.pairs
+
+    def look(_: int) -> None:
+        if store.header.calibration and not first:
+            first.update(state_s=time.perf_counter() - begun, state_cpu_s=time.process_time() - worked)
+
+    store.set_calibration({})
+    first, begun, worked = dict[str, float](), time.perf_counter(), time.process_time()
+    with Spent() as spent:
+        learn(store, K, progress=look)
+    look(0)
+    report(**first, judged_s=spent.wall_s, judged_cpu_s=spent.cpu_s, left=store.count_unjudged())
+
+
+STEPS = {"fill": fill, "check": check, "ask": ask, "index": index, "graph": graph, "learn": learn_from}
 
 
 def resident() -> dict[str, float]:

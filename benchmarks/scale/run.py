@@ -38,6 +38,12 @@ class Run:
     folder: Path
     log: Callable[[str], None]
 
+    def measure_learning(self) -> None:
+        """Fill the embedded memory and learn from it, unless that was done."""
+        self.folder.mkdir(parents=True, exist_ok=True)
+        self._keep("fill all pairs", partial(self._fill, "all pairs"))
+        self._keep("learn all pairs", partial(self._step, "learn", "all pairs"))
+
     def measure(self, *, graph: bool) -> None:
         """Take every step that was not taken."""
         self.folder.mkdir(parents=True, exist_ok=True)
@@ -45,6 +51,7 @@ class Run:
             self._keep(f"fill {way}", partial(self._fill, way))
             self._keep(f"check {way}", partial(self._step, "check", way))
             self._keep(f"ask {way}", partial(self._step, "ask", way))
+        self._keep("learn all pairs", partial(self._step, "learn", "all pairs"))
         self._keep("index search index", partial(self._step, "index", "search index"))
         self._keep("ask search index", partial(self._step, "ask", "search index"))
         if graph:

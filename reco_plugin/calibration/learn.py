@@ -170,7 +170,7 @@ def who_ask(store: Memory, group: str, progress: Callable[[int], object] = int) 
     groups = _groups(store, pairs.ids, group)
     if groups == list(pairs.ids):
         raise InputError(f"no pair has a field {group!r} in its payload; `reco memory search` shows what there is")
-    witnesses = store.witnesses(pairs.ids if len(pairs) > MANY else [])
+    witnesses = store.witnesses(pairs.ids) if len(pairs) > MANY else np.zeros((0, 3), np.float32)  # else not looked at
     return WhoAsk(pairs, groups, _refining(store, state, k, pairs, witnesses), k)
 
 

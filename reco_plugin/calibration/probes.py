@@ -119,11 +119,12 @@ class Probes:
         order = np.argsort(flat, kind="stable")
         starts = np.flatnonzero(np.diff(flat[order], prepend=-1))
         for start, stop in zip(starts.tolist(), [*starts[1:].tolist(), len(flat)], strict=True):
-            asks = order[start:stop] // lists.shape[1]
-            number = int(flat[order[start]])
+            asks, number = order[start:stop] // lists.shape[1], int(flat[order[start]])
             held = slice(self.starts[number], self.starts[number + 1])
-            if held.start < held.stop:
-                yield asks, self.order[held], short[asks] @ self.short[held].T
+            size = max(1, _NUMBERS // 4 // max(held.stop - held.start, 1))  # where many are equal, a list is long
+            for at in range(0, len(asks) if held.start < held.stop else 0, size):
+                some = asks[at : at + size]
+                yield some, self.order[held], short[some] @ self.short[held].T
 
     def _compare(self, y: Vectors, found: RowNumbers, k: int, asked: RowNumbers | None) -> NearestRows:
         """The k nearest of candidates (M, kept), none of which is the row that asks."""
@@ -228,12 +229,12 @@ def _find_axes(x: Vectors, asked: RowNumbers, least: npt.NDArray[np.float32], k:
     """
     some = x[:: max(1, len(x) // _LENGTHS)]
     longest = np.asarray(np.linalg.eigh(some.T @ some)[1][:, ::-1], np.float32)
-    held, blocks = x @ longest, list(zip(*(np.array_split(part, 10) for part in (asked, least)), strict=True))
+    blocks = list(zip(*(np.array_split(part[::3], 10) for part in (asked, least)), strict=True))
     scores = [np.zeros((len(rows), len(x)), np.float32) for rows, _ in blocks]
     for stop in range(_DIMENSIONS, len(longest), _DIMENSIONS):
-        added, found = slice(stop - _DIMENSIONS, stop), list[npt.NDArray[np.intp]]()
+        held, found = x @ longest[:, stop - _DIMENSIONS : stop], list[npt.NDArray[np.intp]]()
         for score, (rows, worst) in zip(scores, blocks, strict=True):
-            np.add(score, held[rows, added] @ held[:, added].T, out=score)
+            np.add(score, held[rows] @ held.T, out=score)
             best = nearest_columns(_without_self(score, rows), kept)[0]
             near = np.matmul(x[best], x[rows, :, None])[..., 0] >= worst - _ROUNDING
             found.append(np.minimum(near.sum(axis=1), k))

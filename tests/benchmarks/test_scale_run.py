@@ -66,11 +66,17 @@ def test_the_search_index_finds_nearly_all(found) -> None:
         assert recall(asked, found["ask reference"][search]["found"]) > 0.9, search
 
 
+def test_learning_judges_every_pair_after_there_is_a_state(found) -> None:
+    facts = found["learn all pairs"]
+    assert facts["left"] == 0 and 0 < facts["state_s"] <= facts["judged_s"] and facts["state_cpu_s"] > 0
+
+
 def test_there_is_a_table_for_every_block_of_the_page(folder) -> None:
     made = tables(folder)
     filled((ROOT / PAGE).read_text("utf-8"), made)
     assert len(re.findall(r"(?m)^\| 4,000 \| 16 \| (search index|all pairs|reference) ", made["searching"])) == 12
     assert made["writing"].count("all equal") == 2 and "| 4,000 | 16 | search index |" in made["indexing"]
+    assert made["learning"].count("| 4,000 | 16 |") == 1
 
 
 @pytest.mark.parametrize("harm", ["missing", "changed"])
