@@ -36,7 +36,7 @@ from ..ingest.run import RowProgress, encode_source, silent
 from ..ingest.write import RejectedRows, reject_repeated
 from ..same_encoder import SameEncoder
 from ..types import Pair, Payload, Records, Vectors
-from ..values import ROW, strip_marks
+from ..values import ROW, counted, strip_marks
 
 SplitName = Literal["fit", "validation", "test"]
 PARTS: tuple[SplitName, ...] = get_args(SplitName)
@@ -103,10 +103,10 @@ def check_groups(
 def _too_few(counts: Mapping[SplitName, int], validation: float, test: float) -> DataError:
     few, least = min(PARTS, key=lambda part: counts.get(part, 0)), min(validation, test, 1.0 - validation - test)
     return DataError(
-        f"{sum(counts.values())} groups are too few: {counts.get(few, 0)} fall into the {few} part, and it needs "
-        f"{FEWEST}. With a smallest share of {least:g} that takes {math.ceil(FEWEST / least):,} groups on average, and "
-        f"{_enough(least):,} to be sure. Give a larger catalogue, a finer --group, or other shares (--validation, "
-        "--test)"
+        f"{counted(sum(counts.values()), 'group is', 'groups are')} too few: {counts.get(few, 0)} fall into the {few} "
+        f"part, and it needs {FEWEST}. With a smallest share of {least:g} that takes "
+        f"{math.ceil(FEWEST / least):,} groups on average, and {_enough(least):,} to be sure. Give "
+        "a larger catalogue, a finer --group, or other shares (--validation, --test)"
     )
 
 
