@@ -13,7 +13,7 @@ from ..types import MODALITIES, Caution, Modality, Vectors
 from .check import Check, Gates, check_pairs
 from .corpus import Corpus, measure_corpus, witness_others
 from .episodes import Episodes, look, make_episodes
-from .fit import TRIED, choose_sharpness, fit_gates
+from .fit import choose_sharpness, fit_gates
 from .gate import FITTED, LEVELS, PRIOR, SHARPNESS, Gate
 from .presence import learn_presence
 from .sharpen import OwnCheck, learn_sharpening
@@ -22,6 +22,8 @@ from .state import ENOUGH, FEWEST, Calibration, SideCalibration, shares_of
 ASKED, BLOCK = 2_400, 600
 """Pairs that a gate is fitted on, at most, and in one block. With 600 in one, what a memory gained depended on which
 pairs were drawn (``docs/measurements/gate.md``)."""
+TRIED = 2
+"""Blocks that the sharpness of neighbours is chosen on."""
 FEW = 600
 """Pairs that a gate is fitted on at least, where there are so many; the self-check has others from there on."""
 CHECKED = 500
@@ -123,9 +125,8 @@ def _fit_state(
     """The state with the gates of both sides, without its check."""
     parts = np.array_split(asked, max(2, -(-len(asked) // BLOCK)))
     fits = len(corpus) >= ENOUGH and corpus.learned.wrong < HOPELESS
-    some = look(corpus, asked[:TRIED], k) if fits else None
-    sharp = {m: choose_sharpness(corpus, m, some) if some else SHARPNESS for m in MODALITIES}
     looked = [look(corpus, rows, k) for rows in parts]
+    sharp = {m: choose_sharpness(corpus, m, looked[:TRIED]) if fits else SHARPNESS for m in MODALITIES}
     blocks = {m: [make_episodes(corpus, m, one, sharpness=sharp[m]) for one in looked] for m in MODALITIES}
     plain = {m: SideCalibration(corpus.spreads[m], corpus.units[m], _typical(blocks[m])) for m in MODALITIES}
     siblings = np.concatenate([block.siblings for block in blocks["text"]])

@@ -39,31 +39,33 @@ domains, e and kappa may run away together, and the gate with them (``docs/measu
 KEPT = 1e-3
 """Share of the strength below which a side stays plain."""
 SETTLED = 2e-5
-"""Loss that an iteration must save, else it was the last: gates differ by less between orders of the pairs."""
+"""Loss that one of two iterations must save, else they were the last: gates differ by less between orders of the
+pairs. One alone may be short and others after it long."""
 SHARPNESSES: tuple[float, ...] = tuple(np.log([3.0, 5.0, 9.0, 20.0]).tolist())
-WORTH = 0.07
-"""Loss that another sharpness than 5 must save, per unit of its logarithm: emoji's pairs would take 9, by which their
-images lose two points."""
-TRIED = 300
-"""Pairs that a sharpness is chosen on."""
+PULL_OF_SHARPNESS = 0.03
+"""Of the logarithm of sharpness to that of 5, in loss: emoji's pairs would take 9, by which their images lose two
+points."""
 _ITERATIONS, _FEWER = 30, 5  # from the start, and from a gate that is near
 _CLIPPED = 0.02  # of each feature, at both ends
 _STILL: Doubles = np.array([-30.0, 0.0, 0.0, 0.0, 0.0])
 
 
-def choose_sharpness(corpus: Corpus, modality: Modality, looked: Looked) -> float:
-    """How sharply neighbours are weighed: of :data:`SHARPNESSES`, what serves some pairs best.
+def choose_sharpness(corpus: Corpus, modality: Modality, looked: Sequence[Looked]) -> float:
+    """How sharply neighbours are weighed: what serves some pairs best, between and at :data:`SHARPNESSES`.
 
-    Where things look much alike, the nearest pair alone counts: with 5 instead of 20, logos lose 7 points.
+    Where things look much alike, the nearest pair alone counts: with 5 instead of 20, logos lose 7 points. A cubic
+    through the losses says which serves best, since the best of the four would be left to chance.
     """
-    lost = []
-    asked = asked_by(corpus, modality, looked, np.random.default_rng(0))
+    lost, at, rng = [], START, np.random.default_rng(0)
+    asked = [asked_by(corpus, modality, one, rng) for one in looked]
+    drawn = [rng.random(len(one.rows)) for one in looked]
     for sharpness in SHARPNESSES:
-        block = asked.episodes(sharpness)
-        loss = Loss([block], modality, 0.5, [np.random.default_rng(0).random(len(block))], weighted=True)
-        least = loss(minimise(loss, START.copy(), _ITERATIONS // 2))[0]
-        lost.append(least + WORTH * abs(sharpness - SHARPNESS))
-    return SHARPNESSES[int(np.argmin(lost))]
+        loss = Loss([one.episodes(sharpness) for one in asked], modality, 0.5, drawn, weighted=True)
+        at = minimise(loss, at.copy(), _ITERATIONS // 2)  # from the gate before, which is near
+        lost.append(loss(at)[0])
+    fine = np.linspace(SHARPNESSES[0], SHARPNESSES[-1], 200)
+    between = np.polyval(np.polyfit(SHARPNESSES, lost, 3), fine)
+    return float(fine[np.argmin(between + PULL_OF_SHARPNESS * (fine - SHARPNESS) ** 2)])
 
 
 def fit_gates(
@@ -200,6 +202,7 @@ class Loss:
             correlation = episode.signals[:, 6].astype(np.float64)
             spread = spread_of(strength, correlation)
             by_strength = by_evidence / spread - by_moved * (strength + correlation) / spread**2
+            by_strength[strength >= np.exp(STRONGEST)] = 0.0  # there, it is held
             gradient[:COEFFICIENTS] += kappa * (by_strength * strength) @ used[i]
             gradient[-1] += kappa * (by_moved.sum() + float(d.sum(axis=1, dtype=np.float64) @ episode.base[:, 0]))
         return each, gradient
@@ -243,7 +246,7 @@ def minimise(fun: Callable[[Doubles], tuple[float, Doubles]], x: Doubles, iterat
     """
     value, gradient = fun(x)
     scale, eye = min(1.0, 1.0 / max(float(np.linalg.norm(gradient)), 1e-9)), np.eye(len(x))
-    inverse, first = eye * scale, True
+    inverse, first, settled = eye * scale, True, 0
     for _ in range(iterations):
         direction = -inverse @ gradient
         if gradient @ direction >= 0.0:
@@ -257,13 +260,13 @@ def minimise(fun: Callable[[Doubles], tuple[float, Doubles]], x: Doubles, iterat
         else:
             break
         moved, change = length * direction, slope - gradient
-        settled = value - new < SETTLED
+        settled = settled + 1 if value - new < SETTLED else 0
         x, value, gradient = x + moved, new, slope
         if (curvature := float(moved @ change)) > 1e-10:
             if first:
                 inverse = eye * curvature / float(change @ change)
             left = eye - np.outer(moved, change) / curvature
             inverse, first = left @ inverse @ left.T + np.outer(moved, moved) / curvature, False
-        if settled or np.abs(gradient).max() < 1e-5:
+        if settled > 1 or np.abs(gradient).max() < 1e-5:
             break
     return x

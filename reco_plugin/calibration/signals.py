@@ -98,9 +98,10 @@ def weigh(
     weights, reliability = shares[0].astype(np.float32), shares[1]
     mean = np.matmul(weights[:, None], neighbours)[:, 0] - weights.sum(axis=1, keepdims=True) * values.mean
     direction = values.precision.apply(mean)
-    spread_over = values.covariance.apply(direction)
-    length = np.sqrt(np.maximum(np.einsum("bd,bd->b", direction, spread_over), 1e-9))
     plain = query / np.float32(unit)
+    spread_over, own_spread = np.split(values.covariance.apply(np.concatenate([direction, plain])), 2)
+    length = np.sqrt(np.maximum(np.einsum("bd,bd->b", direction, spread_over), 1e-9))
+    deviation = np.sqrt(np.maximum(np.einsum("bd,bd->b", plain, own_spread), 1e-9))  # of its own plain scores
     best = similarity[:, 0]
     around = (similarity * found).sum(axis=1) / np.maximum(found.sum(axis=1), 1)
     columns = [
@@ -110,7 +111,7 @@ def weigh(
         best,
         best - around,
         length,
-        np.einsum("bd,bd->b", plain, spread_over) / length,
+        np.einsum("bd,bd->b", plain, spread_over) / (length * deviation),
         found.any(axis=1),
     ]
     return Evidence(direction, np.stack(columns, axis=1).astype(np.float32), weights)
