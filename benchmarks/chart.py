@@ -8,6 +8,7 @@ default does not show it. A key without a comment is one that another part has, 
 
 from __future__ import annotations
 
+import argparse
 import json
 import re
 from collections.abc import Iterator
@@ -268,6 +269,7 @@ def _compared(made: Objects, defaults: Objects) -> str:
 
 def main() -> None:
     """Write README.md and values.schema.json of the chart, and the table of docs/kubernetes.md."""
+    argparse.ArgumentParser(description=__doc__).parse_args()
     values = read_values((CHART / "values.yaml").read_text(encoding="utf-8"))
     schema = json.dumps(make_schema(values), indent=1, ensure_ascii=False) + "\n"
     for name, text in (("README.md", make_page(values)), ("values.schema.json", schema)):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import argparse
 import json
 import math
 from pathlib import Path
@@ -146,6 +147,7 @@ CHARTS = {"before-after.svg": ("quickstart.json", mini_clip), "realclip.svg": ("
 """Each chart, the figures that it shows, and what draws it."""
 
 if __name__ == "__main__":
+    argparse.ArgumentParser(description=__doc__).parse_args()
     docs = Path(__file__).resolve().parents[1] / "docs" / "measurements"
     for chart, (figures, draw) in CHARTS.items():
         (docs / chart).write_text(draw(json.loads((docs / figures).read_text())), encoding="utf-8")

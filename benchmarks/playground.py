@@ -5,6 +5,7 @@ The memory holds drawings of Apache-2.0 and MIT licence only, so that the pictur
 
 from __future__ import annotations
 
+import argparse
 import io
 import threading
 import time
@@ -87,6 +88,7 @@ def ask(page: Page, text: str) -> None:
 
 def main() -> None:
     """Make all pictures."""
+    argparse.ArgumentParser(description=__doc__).parse_args()
     OUT.mkdir(exist_ok=True)
     data = load()
     with (

@@ -248,13 +248,13 @@ class Learner:
 
     def _learn_asked(self) -> None:
         """Learn, though another process may have noted that it does."""
-        self.runs = replace(self.runs, total=STEPS * self._memory.store.count())
 
         def count(steps: int) -> None:
             self._refuse_closed(steps)
             self.runs = replace(self.runs, done=self.runs.done + steps)
 
-        try:
+        try:  # whatever fails: who asked waits for the end
+            self.runs = replace(self.runs, total=STEPS * self._memory.store.count())
             self._fit(count)
         except Exception as error:
             self._end_run(str(error))

@@ -75,6 +75,8 @@ class Calibration:
         check: what refinement does to its held-out pairs; None for a small memory.
         one_image: whether most captions have one image, so that candidates move by what CLIP does not know, only.
         feedback: what people said is not what they asked for; stored beside this, None where nobody said anything.
+        by_mean: whether its gates met a correlation by the mean deviation of all queries, as an older version fitted
+            them: it answers as it did then, until it is learned anew.
     """
 
     values: Mapping[Modality, Values]
@@ -89,6 +91,7 @@ class Calibration:
     check: Check | None = None
     one_image: bool = False
     feedback: Feedback | None = None
+    by_mean: bool = False
 
     def gate(
         self, modality: Modality, caution: Caution | float, *, candidate: bool = False, among: bool = False
@@ -178,6 +181,8 @@ class Calibration:
         evidence = weigh(
             query, found.vectors, found.similarity, shares, found.found, own, self.values[other(modality)], side.unit
         )
+        if self.by_mean:
+            evidence.signals[:, 6] *= self.values[other(modality)].covariance.length(query) / np.float32(side.unit)
         evidence.signals[:, 7] *= applied.share(found.similarity[:, 0])
         if kept is not None:
             evidence.signals[:, 7] *= kept
@@ -286,7 +291,7 @@ class Calibration:
                         [gate.phi, gate.low, gate.high, [gate.sharpness, gate.temperature, gate.gain]]
                     )
         h = self.reliability
-        arrays["one_image"] = np.array(self.one_image)
+        arrays["one_image"], arrays["by_mean"] = np.array(self.one_image), np.array(self.by_mean)
         arrays["reliability"] = np.concatenate(
             [h.weights, [h.wrong, h.mean, self.same_caption, self.unanswerable, self.own]]
         )
@@ -366,6 +371,7 @@ def _unpack(arrays: Mapping[str, Any], stored: Mapping[str, Any]) -> Calibration
         str(stored.get("reason", "")),
         Check.from_json(stored["check"]) if stored.get("check") else None,
         bool(arrays["one_image"]),
+        by_mean=bool(arrays.get("by_mean", True)),
     )
 
 

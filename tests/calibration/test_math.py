@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import base64
+import hashlib
+import io
 import re
 from dataclasses import replace
 
@@ -10,31 +13,70 @@ import pytest
 from trust_worlds import D, measured, unit, world
 
 from reco_plugin.calibration import Calibration
+from reco_plugin.calibration.arrays import read_arrays
 from reco_plugin.calibration.calibrate import calibrate
 from reco_plugin.calibration.check import Check
 from reco_plugin.calibration.corpus import Corpus
 from reco_plugin.calibration.coverage import find_covered, nearest_rival
 from reco_plugin.calibration.episodes import look, make_episodes
 from reco_plugin.calibration.fit import START, Loss, minimise
-from reco_plugin.calibration.moments import low_rank
+from reco_plugin.calibration.gate import PRIOR, Applied
+from reco_plugin.calibration.moments import low_rank, measure_values
 from reco_plugin.calibration.reliability import LEAST, Reliability
 from reco_plugin.calibration.scores import keep_mass, score_pairs, to_vectors
+from reco_plugin.calibration.signals import weigh
 from reco_plugin.cli.memory import calibration_lines
 from reco_plugin.errors import ConfigError
-from reco_plugin.types import MODALITIES, Mass, Modality, Moves
+from reco_plugin.types import MODALITIES, Mass, Modality, Moves, Neighbours
 
 
 @pytest.mark.parametrize("modality", MODALITIES)
-@pytest.mark.parametrize("weighted", [False, True])
-def test_the_gradient_of_the_loss(corpus: Corpus, modality: Modality, weighted: bool) -> None:
+@pytest.mark.parametrize(("weighted", "bolder"), [(False, 0.0), (True, 0.0), (False, 9.0)])
+def test_the_gradient_of_the_loss(corpus: Corpus, modality: Modality, weighted: bool, bolder: float) -> None:
     parts = np.array_split(np.random.default_rng(1).permutation(len(corpus))[:120], 2)
     blocks = [make_episodes(corpus, modality, look(corpus, rows, 10)) for rows in parts]
     loss = Loss(blocks, modality, 0.4, [np.linspace(0.0, 1.0, 60)] * 2, weighted)
     at = START + np.random.default_rng(2).normal(size=len(START)) * 0.2
+    at[0] += bolder
     _, gradient = loss(at)
     step = 3e-3
     slow = [(loss(at + step * axis)[0] - loss(at - step * axis)[0]) / (2 * step) for axis in np.eye(len(START))]
     np.testing.assert_allclose(gradient, slow, rtol=0.03, atol=3e-4)
+
+
+def test_a_query_is_correlated_with_its_evidence_as_its_scores_are() -> None:
+    rng = np.random.default_rng(0)
+    x = unit(rng.normal(size=(400, D)) * np.linspace(2.0, 0.1, D))
+    values = measure_values(x, distinct=400, rank=D)
+    query, near = unit(rng.normal(size=(30, D)) * np.linspace(3.0, 0.01, D) ** 2), x[rng.integers(0, 400, (30, 5))]
+    similarity, shares = np.ones((30, 5), np.float32), (np.full((30, 5), 0.2), np.ones(30))
+    said = weigh(query, near, similarity, shares, similarity > 0, np.zeros(30, np.float32), values, unit=0.1)
+    slow = [np.corrcoef(x @ one, x @ other)[0, 1] for one, other in zip(query, said.direction, strict=True)]
+    np.testing.assert_allclose(said.correlation, slow, atol=0.01)
+
+
+def test_the_state_of_an_older_version_answers_as_it_did(state: Calibration, corpus: Corpus) -> None:
+    stored = state.to_json()
+    arrays = read_arrays(base64.b64decode(stored["blob"]))
+    assert not arrays.pop("by_mean")
+    file = io.BytesIO()
+    np.savez(file, **arrays)
+    digest = hashlib.sha256(file.getvalue()).hexdigest()
+    old = Calibration.from_json(stored | {"blob": base64.b64encode(file.getvalue()).decode(), "sha256": digest})
+    assert Calibration.from_json(old.to_json()).by_mean, "until it is learned anew"
+    rows, similarity = (part[:40] for part in corpus.near["text"])
+    found = Neighbours([], similarity, corpus.image[rows], similarity > -1.5, None)
+    applied = Applied(PRIOR["text"])
+    now, then = (one.weigh("text", corpus.text[:40], found, applied) for one in (state, old))
+    np.testing.assert_array_equal(then.direction, now.direction)
+    np.testing.assert_array_equal(np.delete(then.signals, 6, axis=1), np.delete(now.signals, 6, axis=1))
+    together = state.values["image"].covariance.apply(now.direction)
+    by_mean = np.einsum("bd,bd->b", corpus.text[:40], together) / (now.length * state.sides["text"].unit)
+    np.testing.assert_allclose(then.correlation, by_mean, rtol=1e-4, atol=1e-5)
+    assert np.abs(then.correlation - now.correlation).max() > 0.01, "it makes a difference"
+    said = [line for line in calibration_lines(old.to_json(), old.pairs) if "older version" in line]
+    assert len(said) == state.fitted
+    assert not [line for line in calibration_lines(stored, state.pairs) if "older version" in line]
 
 
 @pytest.mark.parametrize("rank", [8, D])
