@@ -36,7 +36,7 @@ _LISTS_PER_ROOT, _PER_LIST = 2, 40  # lists, and rows for each in k-means
 _ASKED, _LENGTHS = 300, 20_000  # rows of the sample, and those by whose length axes are chosen
 _DIMENSIONS = 32  # fewer dimensions, or more, in such steps
 _ROUNDS = 1, 4, 16  # lists of a vector after which what was found sets what the next must exceed
-_CHUNK, _BLOCK = 100_000, 1_000  # vectors that ask at a time, and that are compared in all dimensions
+_CHUNK, _BLOCK = 20_000, 1_000  # vectors that ask at a time (0.2 GB of what they find), and are compared again
 _NUMBERS = 2**25  # in an array that is made for a while
 _GONE, _ROUNDING = -2.0, 1e-5  # below each similarity; of products
 _Hits = tuple[RowNumbers, RowNumbers, npt.NDArray[np.float32]]  # who asked, what was found, scores
@@ -218,7 +218,10 @@ def probe(x: Vectors, k: int) -> Probes:
     near = np.argsort(np.argsort(-(centred(x[asked], mean) @ centres.T), axis=1, kind="stable"), axis=1)
     looked = max(int(np.quantile(np.take_along_axis(near, own[true], axis=1), HELD)), *_ROUNDS) + 1
     axes = _find_axes(x, asked, similarity[:, -1:], k, kept)
-    short = np.asarray(x @ axes, np.float32)[order]
+    short = np.empty((len(x), axes.shape[1]), np.float32)
+    for start in range(0, len(x), _CHUNK):  # at once, it would be held twice
+        some = slice(start, start + _CHUNK)
+        short[some] = x[order[some]] @ axes
     return Probes(x, mean, centres, order, starts, axes, short, looked, kept)
 
 

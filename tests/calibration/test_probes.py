@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import tracemalloc
 from collections.abc import Collection
 
 import numpy as np
@@ -69,6 +70,18 @@ def test_the_same_rows_find_the_same(rows: Vectors, sorted_rows: Probes) -> None
     again = probe(rows, K)
     for one, two in zip(*(p.nearest(rows, K, int, others=True) for p in (sorted_rows, again)), strict=True):
         np.testing.assert_array_equal(one, two)
+
+
+def test_what_rows_find_takes_as_much_ram_as_so_many_at_a_time_need(rows: Vectors, sorted_rows: Probes) -> None:
+    peaks = list[int]()
+    for chunk in (800, 80):
+        tracemalloc.start()
+        try:
+            sorted_rows.nearest(rows[:800], K, int, others=True, chunk=chunk)
+            peaks.append(tracemalloc.get_traced_memory()[1])
+        finally:
+            tracemalloc.stop()
+    assert peaks[1] < peaks[0] / 2
 
 
 def test_rare_rows_far_from_all_others_find_some() -> None:
