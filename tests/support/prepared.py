@@ -2,7 +2,8 @@
 
 It is a process like any other, a child of the tests' own: what it is given, says, and ends with is its own, too. So are
 our benchmarks, and whatever trains (``lean_start.py``), which has imported torch: four seconds. Tests of how a process
-starts from nothing ask for the fixture ``from_nothing``.
+starts from nothing ask for the fixture ``from_nothing``, and where what was imported runs threads (without
+``OMP_NUM_THREADS=1``) every process does.
 """
 
 from __future__ import annotations
@@ -40,6 +41,7 @@ TRAINING = (
 )  # fmt: skip
 CLONE, CLONE_PARENT = 56, 0x8000  # the number is of x86-64
 CAN_FORK = sys.platform == "linux" and platform.machine() == "x86_64"
+READY, THREADS = b"ready", b"threads"
 Started = subprocess.Popen
 
 
@@ -50,7 +52,9 @@ class Prepared(Started):
 
     def _execute_child(self, *given: Any) -> None:
         asked = self._parts.bind(self, *given).arguments
-        if not (imported := _what_it_imports(asked)):
+        with _lock:
+            way = _way(imported) if (imported := _what_it_imports(asked)) else None
+        if way is None:
             super()._execute_child(*given)
             return
         ends = ("p2cread", "p2cwrite", "c2pread", "c2pwrite", "errread", "errwrite")
@@ -58,20 +62,21 @@ class Prepared(Started):
             asked[name] if asked[name] != -1 else fd for fd, name in enumerate(("p2cread", "c2pwrite", "errwrite"))
         ]
         with _lock:
-            self.pid = _forked(asked, files, imported)
+            self.pid = _forked(asked, files, way)
         self._child_created = True
         self._close_pipe_fds(*(asked[name] for name in ends))
 
 
 _lock = threading.Lock()
-_ways: dict[tuple[int, tuple[str, ...]], socket.socket] = {}
-"""To the processes that fork; of this process, not of one that it was forked from."""
+_ways: dict[tuple[Any, ...], socket.socket | None] = {}
+"""To the processes that fork, or None to one that cannot; of this process, not of one that it was forked from."""
 
 
 def _what_it_imports(asked: dict[str, Any]) -> tuple[str, ...]:
     """What is imported before a process is forked; nothing where it starts as ever."""
     words, env = asked["args"], _startup(os.environ if asked["env"] is None else asked["env"])
-    unusual = asked["preexec_fn"] or asked["pass_fds"] or asked["shell"] or asked["executable"]
+    unusual = any(asked[name] for name in ("preexec_fn", "pass_fds", "shell", "executable"))
+    unusual |= any(asked[name] not in (None, -1) for name in ("uid", "gid", "gids", "umask", "process_group"))
     if unusual or not isinstance(words, list) or len(words) < 3 or words[0] != sys.executable:
         return ()
     ours = words[1] == "-m" and words[2].partition(".")[0] in OURS
@@ -87,27 +92,36 @@ def _startup(env: Any) -> dict[str, str]:
     }
 
 
-def _forked(asked: dict[str, Any], files: list[int], imported: tuple[str, ...]) -> int:
-    """The id of a process that does what is asked."""
-    key = os.getpid(), imported
+def _way(imported: tuple[str, ...]) -> socket.socket | None:
+    """To a process that has imported this, begun where there is none yet; None if it cannot fork."""
+    env = lean_start.ENVIRONMENT if imported == TRAINING else dict(os.environ)
+    key = os.getpid(), imported, *sorted(_startup(env).items())
     if key not in _ways:
         ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
         theirs.set_inheritable(True)
-        command = [sys.executable, __file__, str(theirs.fileno()), *imported]
-        os.posix_spawn(sys.executable, command, lean_start.ENVIRONMENT if imported == TRAINING else os.environ)
+        os.posix_spawn(sys.executable, [sys.executable, __file__, str(theirs.fileno()), *imported], env)
         theirs.close()
-        _ways[key] = ours
+        _ways[key] = ours if (told := ours.recv(64)) == READY else None
+        if told != READY:
+            ours.close()
+            assert told == THREADS, "the process that forks others has failed"
+    return _ways[key]
+
+
+def _forked(asked: dict[str, Any], files: list[int], way: socket.socket) -> int:
+    """The id of a process that does what is asked."""
     env = dict(os.environ if asked["env"] is None else asked["env"])
     place = os.fspath(asked["cwd"] or Path.cwd())
     said = [os.fspath(word) for word in asked["args"]], place, env, asked["start_new_session"]
-    socket.send_fds(_ways[key], [json.dumps(said).encode()], files)
-    return int(_ways[key].recv(64))
+    socket.send_fds(way, [json.dumps(said).encode()], files)
+    return int(way.recv(64))
 
 
 def let_go() -> None:
     """End the processes that fork; the next test that needs one begins another."""
     while _ways:
-        _ways.popitem()[1].close()
+        if way := _ways.popitem()[1]:
+            way.close()
 
 
 def main(way: socket.socket, imported: list[str]) -> None:
@@ -116,7 +130,10 @@ def main(way: socket.socket, imported: list[str]) -> None:
         import_module(name)
     gc.collect()
     gc.freeze()
-    assert len(list(Path("/proc/self/task").iterdir())) == 1, "a process with threads cannot be forked"
+    alone = len(list(Path("/proc/self/task").iterdir())) == 1
+    way.send(READY if alone else THREADS)
+    if not alone:  # a thread is not forked with the others, and whoever waits for it waits forever
+        return
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # it is for those who were asked for
     while True:
         said, files, *_ = socket.recv_fds(way, 1 << 20, 3)
