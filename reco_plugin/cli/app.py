@@ -14,7 +14,6 @@ from .commands import Command, Commands
 app = typer.Typer(
     cls=Commands,
     no_args_is_help=True,
-    add_completion=False,
     help="Refine CLIP embeddings through a memory of image-text pairs, without touching CLIP or your index.",
     epilog="Start with: reco demo",
 )
@@ -302,7 +301,8 @@ def reco_command(
 
 def main() -> None:
     """Entry point of the ``reco`` script."""
+    completion = sys.argv[1:2] in (["--install-completion"], ["--show-completion"])
     try:
-        app()
+        app(prog_name="reco" if completion else None)  # a shell completes a name, not `python -m reco_plugin`
     except KeyboardInterrupt:  # before any command runs
         sys.exit(130)

@@ -18,11 +18,10 @@ import click
 import pytest
 import typer
 from click.testing import Result
-from typer.completion import completion_init
 from typer.testing import CliRunner
 
 import reco_plugin.cli
-from reco_plugin.cli.app import COMMANDS, app
+from reco_plugin.cli.app import COMMANDS, app, main
 from reco_plugin.cli.commands import Command, Commands
 from reco_plugin.cli.shared import print_result
 from reco_plugin.errors import DataError
@@ -153,13 +152,26 @@ def test_every_function_of_a_command_is_listed_once() -> None:
     ],
 )
 def test_what_is_typed_is_completed(typed: str, offered: set[str]) -> None:
-    completion_init()  # as `add_completion` would
     environment = {"_RECO_COMPLETE": "complete_fish", "_TYPER_COMPLETE_ARGS": typed}
     for action in ("is-args", "get-args"):
         environment["_TYPER_COMPLETE_FISH_ACTION"] = action
         done = CliRunner().invoke(app, prog_name="reco", env=environment)
     told = {line.partition("\t")[0] for line in done.stdout.splitlines()}  # name, tab, help in some lines
     assert {name for name in told if not re.search(r"[ .]", name)} == offered
+
+
+def test_completion_is_installed_for_the_command_also_by_the_module(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr("shellingham.detect_shell", lambda: ("bash", "/bin/bash"))
+    monkeypatch.setenv("HOME", str(tmp_path))
+    monkeypatch.setattr(sys, "argv", [str(Path(reco_plugin.__file__).with_name("__main__.py")), "--install-completion"])
+    with pytest.raises(SystemExit) as ended:
+        main()
+    assert (ended.value.code, "completion installed in" in capsys.readouterr().out) == (0, True)
+    bash = ["bash", "--norc", "-c", ". ~/.bashrc && complete -p"]
+    told = subprocess.run(bash, capture_output=True, text=True, check=False)
+    assert (told.stdout, told.stderr) == ("complete -o default -F _reco_completion reco\n", "")
 
 
 def test_the_package_runs_as_a_module(tmp_path: Path, model: Path, catalogue: Path, from_nothing: None) -> None:
