@@ -154,7 +154,7 @@ def _say_used(version: Version, as_json: bool) -> None:
 
 
 def _pairs(version: Version) -> str:
-    return "open elsewhere, holds pairs" if version.pairs is None else f"{counted(version.pairs, 'pair')}"
+    return "open elsewhere, holds pairs" if version.pairs is None else counted(version.pairs, "pair")
 
 
 @takes(OpenOptions)

@@ -6,7 +6,7 @@ import json
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import Annotated
 
 import typer
 
@@ -22,9 +22,6 @@ from .shared import (
     take_flags,
     takes,
 )
-
-if TYPE_CHECKING:
-    pass
 
 _TORCH = partial(importing, None, "train", "training and export")
 

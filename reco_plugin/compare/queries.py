@@ -102,7 +102,7 @@ class QueryLog:
         if self.sampled_from is not None:
             lines[0] += f", of which {counted(len(self.queries), 'was', 'were')} drawn"
         filtered = sum(query.where is not None for query in self.queries)
-        lines += [f"{counted(filtered, 'has a filter of its own', 'have a filter of their own')}"] * bool(filtered)
+        lines += [counted(filtered, "has a filter of its own", "have a filter of their own")] * bool(filtered)
         lines += [f"{counted(self.empty, 'was', 'were')} empty and left out"] * bool(self.empty)
         if self.long:
             lines.append(f"{counted(self.long, 'is', 'are')} longer than {LONGEST:,} characters and left out")

@@ -11,6 +11,7 @@ from ..evaluate.intervals import points
 from ..evaluate.ranking import RECALL_AT
 from ..evaluate.results import percent
 from ..types import MODALITIES
+from ..values import counted
 from .catalogue import Catalogue, HeldOut
 from .choose import TASK_OF, WORDS, Judged
 from .config import SIDES, FitConfig, FitResult, FitSide, TaskName, TestLine
@@ -183,7 +184,7 @@ def notes(catalogue: Catalogue, split: HeldOut, config: FitConfig, processes: in
         )
     if catalogue.rejected:
         kinds = "; ".join(f"{times:,} x {reason}" for reason, times in list(catalogue.reasons.items())[:_SHOWN])
-        yield f"{catalogue.rejected:,} rows could not be used ({kinds}); rejected.jsonl lists them."
+        yield f"{counted(catalogue.rejected, 'row')} could not be used ({kinds}); rejected.jsonl lists them."
     if processes > 1:
         yield f"The paper's layer was trained by {processes} processes, each of which draws its own dropout masks."
 

@@ -129,14 +129,18 @@ def test_a_process_ends_with_130_and_no_trace(work: Path, catalogue: Path, model
     assert "Traceback" not in err
 
 
-def test_an_interruption_while_it_loads_is_quiet(monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.parametrize("loads", ["reco_plugin.cli.app", "reco_plugin.cli.report"])
+def test_an_interruption_while_it_loads_is_quiet(
+    loads: str, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
     class Interrupts:
         def find_spec(self, name: str, *_: object) -> None:
-            if name == "reco_plugin.cli.app":
+            if name == loads:
                 raise KeyboardInterrupt
 
-    monkeypatch.delitem(sys.modules, "reco_plugin.cli.app", raising=False)
+    monkeypatch.delitem(sys.modules, loads, raising=False)
     monkeypatch.setattr(sys, "meta_path", [Interrupts(), *sys.meta_path])
+    monkeypatch.setattr(sys, "argv", ["reco", "report", "runs/x"])
     with pytest.raises(SystemExit) as ended:
         main()
-    assert ended.value.code == 130
+    assert (ended.value.code, *capsys.readouterr()) == (130, "", "")
