@@ -126,7 +126,7 @@ COMMANDS = (
     Command(
         "memory remove",
         "memory_fill:remove_command",
-        "Delete pairs by id; unknown ids are no error. Needs no model.",
+        "Delete pairs by id; ids that are not there are no error, and named in a warning. Needs no model.",
         "reco memory remove fox-1 fox-2 --memory ./memory",
     ),
     Command(

@@ -177,8 +177,8 @@ def calibrate_command(
     Qdrant server it also measures how deep searches must look.
 
     Searches go on meanwhile, by the old state or the new, never by half of it; a service reads the new one from a
-    server within two seconds. Where a service has the memory's folder open, it learns itself, and goes on if this is
-    interrupted: run it again to wait for it.
+    server within two seconds. Where a service has the memory's folder open, it learns itself, by its own k, and goes on
+    if this is interrupted: run it again to wait for it.
     """
     from ..artifact import Artifact
     from ..calibration.learn import STEPS, learn

@@ -22,7 +22,7 @@ from ..ingest.source import names_of, open_source
 from ..memory import Memory, memory_of
 from ..memory.transfer import lacking
 from ..memory.versions import FolderVersions, Version, Versions, version_name
-from ..values import counted
+from ..values import counted, show
 from .memory_versions import describe, is_server, open_versions_of
 from .service import KeyFileOption, ServiceOption, ServiceOptions, explain_lock, open_here_or_served, served_reco
 from .shared import Given, JsonOption, MemoryFlags, OpenOptions, keeps, reco_of, say, spell, take_flags, takes
@@ -42,6 +42,7 @@ SourceArgument = Annotated[
         "of other names than id, image and text: 'shop.csv?id=sku&image=photo&text=title'. See docs/sources.md.",
     ),
 ]
+_LOOKED_FOR, _NAMED = 1_000, 3  # of the ids to remove: those that are looked for first, to name some that are not there
 _NOWHERE: dict[str, Any] = {"memory": ":memory:", "memory_kind": "exact", "memory_options": None}
 """An empty memory."""
 
@@ -452,7 +453,7 @@ def remove_command(
     key_file: KeyFileOption = None,
     as_json: JsonOption = False,
 ) -> None:
-    """Delete pairs by id; unknown ids are no error. Needs no model."""
+    """Delete pairs by id; ids that are not there are no error, and named in a warning. Needs no model."""
     via = ServiceOptions(service, key_file)
     asked = take_flags(MemoryFlags, given)
     via.check(asked.memory)
@@ -460,7 +461,13 @@ def remove_command(
         raise InputError("nothing to remove: give ids, or --from a file of them")
     wanted = [*(ids or []), *(_ids_in(source, asked.settings) if source else [])]
     with closing(open_here_or_served(asked.settings, via, None)) as store:
+        wanted = list(dict.fromkeys(wanted))
+        found = {name for name, _ in store.payloads(wanted[:_LOOKED_FOR])} if wanted else set()
         removed, left = store.delete(wanted), store.count()
+    if (absent := len(wanted) - removed) > 0:
+        names = [show(name) for name in wanted[:_LOOKED_FOR] if name not in found][:_NAMED]
+        such = f", as {', '.join(names)}" if names else ""
+        typer.echo(f"warning: {counted(absent, 'id is', 'ids are')} of no pair of the memory{such}", err=True)
     say(
         {"removed": removed, "pairs": left},
         f"removed {counted(removed, 'pair')}; {counted(left, 'is', 'are')} left",

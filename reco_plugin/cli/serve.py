@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from ..errors import ConfigError, need
+from ..errors import ConfigError, MemoryLocked, need
 from ..serve.settings import ServeSettings, load_serve_settings
 from .shared import Given, OpenOptions, reco_of, settings_of, take_flags, takes
 
@@ -23,15 +23,20 @@ def serve_command(*, given: Given) -> None:
         given["aliases"] = dict(map(_parse_alias, given["aliases"]))
     settings = load_serve_settings(**given)
     check_address(settings)
-    if settings.workers != 1:
-        from ..serve.workers.together import how_many, serve_together
+    try:
+        if settings.workers != 1:
+            from ..serve.workers.together import how_many, serve_together
 
-        chosen = settings_of(place.model, place.served)
-        if (workers := how_many(settings.workers, chosen)) > 1:
-            serve_together(chosen, settings, workers)
-            return
-    with reco_of(place.model, place.served) as reco:
-        run(settings, reco)
+            chosen = settings_of(place.model, place.served)
+            if (workers := how_many(settings.workers, chosen)) > 1:
+                serve_together(chosen, settings, workers)
+                return
+        with reco_of(place.model, place.served) as reco:
+            run(settings, reco)
+    except MemoryLocked as error:
+        from .service import SECOND, explain_lock
+
+        raise explain_lock(error, place.served, SECOND) from error
 
 
 def _parse_alias(word: str) -> tuple[str, str]:

@@ -15,13 +15,22 @@ import typer
 from ..config import Settings
 from ..errors import ConfigError, FingerprintMismatch, MemoryLocked, RecoError, importing
 from ..memory import Memory, memory_of
-from ..serve.note import Note, answers, read_note
+from ..serve.note import answers, read_note
 from ..types import Fingerprint
 
 if TYPE_CHECKING:
     from ..client.memory import ServedMemory
     from ..reco import Reco
 
+_CHANGES = (
+    "which takes changes from its own user on its own machine, or with its admin key: give that as "
+    "RECO_SERVE_ADMIN_KEY or --key-file (and start the service with one, if it has none), or stop the service"
+)
+SECOND = (
+    "and such a folder is open once at a time: stop that service, or start it with --workers for more processes; "
+    "several services share a Qdrant server: --memory grpc://localhost:6334"
+)
+"""What :func:`explain_lock` says to another service."""
 ServiceOption = Annotated[
     str | None,
     typer.Option(
@@ -121,19 +130,13 @@ def served_reco(settings: Settings, asked: ServiceOptions) -> Reco | None:
     return Reco.of(settings, pairs_of=lambda encoder: ServedPairs(store, encoder))
 
 
-def explain_lock(error: MemoryLocked, settings: Settings) -> MemoryLocked:
-    """The error for a folder that is open elsewhere, with the way in if that is a service."""
+def explain_lock(error: MemoryLocked, settings: Settings, way: str = _CHANGES) -> MemoryLocked:
+    """The error for a folder that is open elsewhere, with the way on if that is a service."""
     note = None if "://" in settings.memory else read_note(_folder(settings))
-    return error if note is None else MemoryLocked(_closed(settings, note))
-
-
-def _closed(settings: Settings, note: Note) -> str:
+    if note is None:
+        return error
     process = f", process {note.process}," if note.process is not None else ""
-    return (
-        f"the memory at {settings.memory!r} is open in the service at {note.url}{process} which takes changes from its "
-        "own user on its own machine, or with its admin key: give that as RECO_SERVE_ADMIN_KEY or --key-file (and "
-        "start the service with one, if it has none), or stop the service"
-    )
+    return MemoryLocked(f"the memory at {settings.memory!r} is open in the service at {note.url}{process} {way}")
 
 
 def _folder(settings: Settings) -> str:

@@ -244,6 +244,10 @@ class ServedMemory:
             progress(int(told["done"]), int(told["total"]))
             if int(told["ended"]) >= wanted:
                 break
+            if int(told["asked"]) < wanted:
+                raise MemoryStoreError(
+                    f"the service at {self._client.url} was started anew before it had learned: run it again"
+                )
             time.sleep(_LOOK_S)
         if told["failed"]:
             raise MemoryStoreError(f"the service at {self._client.url} did not learn: {told['failed']}")

@@ -21,7 +21,7 @@ _LOOKED_AT = 1_048_576  # bytes of which arrays are made at once
 _MOST_SIGNS, _MOST_ESCAPES = 2_000_000, 100_000  # of one body, which take memory
 _QUOTE, _COMMA, _COLON = b'",:'
 _CLOSED_BY = dict(zip(b"[{", b"]}", strict=True))
-_ESCAPED = re.compile(rb'\\+"')
+_ESCAPED = re.compile(rb'\\(?<!\\\\)\\*"')  # from the first backslash of a run on: from each, one takes its square
 
 
 def load_parts(body: bytes | bytearray, load: Load) -> Any:
@@ -51,7 +51,8 @@ def _load(body: bytes | bytearray, start: int, stop: int, levels: int, load: Loa
         elif body[opens] == ord("["):
             values += load(b"".join((b"[", body[first:last], b"]")))
         elif large:
-            colon = int(colons[colons > first][0]) if len(colons) and colons[-1] > first else last
+            after = int(np.searchsorted(colons, first))
+            colon = int(colons[after]) if after < len(colons) else last
             (name,) = load(b"".join((b"{", body[first:colon], b":0}")))
             fields[name] = _load(body, colon + 1, last, levels - 1, load)
         else:

@@ -227,8 +227,10 @@ def test_search_wants_one_query(memory: Path, catalogue: Path, fail: Fail) -> No
     assert "gone.png" in fail("memory", "search", "--image", "gone.png")
 
 
-def test_remove(memory: Path, ask: Ask) -> None:
-    assert ask("memory", "remove", "large-red-circle", "not-there") == {"removed": 1, "pairs": 23}
+def test_remove(memory: Path, ask: Ask, run: Callable[..., Result]) -> None:
+    some = run("memory", "remove", "not-there", "large-red-circle", "not-there", "nor-this")
+    assert (some.exit_code, some.stdout) == (0, "removed 1 pair; 23 are left\n")
+    assert some.stderr == "warning: 2 ids are of no pair of the memory, as 'not-there', 'nor-this'\n"
     assert ask("memory", "remove", "large-red-circle") == {"removed": 0, "pairs": 23}
     found = {hit["id"] for hit in ask("memory", "search", "a large red circle", "--k", 24)}
     assert len(found) == 23

@@ -245,6 +245,9 @@ def test_reading_commands_work_while_it_is_served(
 ) -> None:
     while_served = ask("memory", "info"), ask("memory", "search", "a small red circle", "--k", 3)
     assert "a service has the memory at" in fail("memory", "optimize")
+    another = fail("serve", "--port", 0)
+    assert f"is open in the service at {service.url}, process {service.process.pid}, and such a folder" in another
+    assert "--workers" in another
     copied = ask("memory", "copy", "memory", "elsewhere")
     assert copied["pairs"] == 24
     service.stop()

@@ -68,7 +68,11 @@ def test_the_parts_come_to_the_whole_and_what_is_wrong_is_wrong_in_the_same_word
         b"\xef\xbb\xbf[" + b"1," * 50 + b"1]",
         ("[" + "1," * 50 + "1]").encode("utf-16"),
         b"[" * 60 + b"]" * 60,
+        b'["' + b"\\" * 200 + b'", 1, "' + b"\\" * 201 + b'", 2]' + b'"]',
+        b'["' + b"\\" * 400_000 + b'n", 1]',  # minutes, if it is looked at from each backslash
+        b'["' + b"\\" * 400_001 + b'x", 1]',
     ],
+    ids=range(12),
 )
 def test_odd_ones_are_taken_as_they_are_as_a_whole(small_parts, body):
     assert outcome(partial(large.load_parts, load=load_json), body) == outcome(load_json, body)

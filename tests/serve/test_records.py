@@ -13,6 +13,7 @@ import pytest
 from live_service import wait_until
 
 from reco_plugin import Reco
+from reco_plugin.calibration.learner import AskedRuns
 from reco_plugin.client import Client
 from reco_plugin.client.memory import ServedMemory
 from reco_plugin.errors import ConfigError, FingerprintMismatch, InputError, MemoryStoreError, MemoryUnavailable
@@ -132,6 +133,30 @@ def test_a_run_of_learning_that_is_asked_for_is_joined_and_tells_how_it_ended(
         with pytest.raises(MemoryStoreError, match="did not learn: the disk is full"):
             served_memory.calibrate(lambda *_: going.set())  # which waits for that run
         wait_until(lambda: reco.memory._learner._thread is None)
+
+
+def test_who_waits_for_a_run_hears_that_it_could_not_begin_or_that_the_service_was_started_anew(
+    served_memory: ServedMemory, reco: Reco, drawings: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    reco.memory.add(drawings)
+    learner = reco.memory._learner
+
+    def count() -> int:
+        if threading.current_thread() is learner._thread:
+            raise MemoryStoreError("the server is gone")
+        return len(drawings)
+
+    with monkeypatch.context() as patched:
+        patched.setattr(reco.memory.store, "count", count)
+        with pytest.warns(UserWarning, match="the server is gone"):
+            with pytest.raises(MemoryStoreError, match="did not learn: the server is gone"):
+                served_memory.calibrate(lambda *_: None)
+            wait_until(lambda: learner._thread is None)
+    begun = served_memory._post("/calibrate", {}, dict)["asked"]
+    wait_until(lambda: learner.runs.ended == begun)
+    monkeypatch.setattr(reco.memory, "ask_to_learn", lambda: AskedRuns(asked=begun + 1))  # which the next forgot
+    with pytest.raises(MemoryStoreError, match="started anew before it had learned"):
+        served_memory.calibrate(lambda *_: None)
 
 
 def test_calls_that_belong_together_do_not_write_to_two_versions(
