@@ -164,7 +164,8 @@ def graph(store: Memory, catalogue: Synthetic, report: Report) -> None:
 
 def learn_from(store: Memory, catalogue: Synthetic, report: Report) -> None:
     """Learn from the pairs: seconds until there is a state, and until every pair is judged."""
-    assert catalogue.pairs
+    if store.count_unjudged() < catalogue.pairs:
+        raise RuntimeError("pairs were judged before, as by a run that was cut off: remove the memory, and its results")
 
     def look(_: int) -> None:
         if store.header.calibration and not first:

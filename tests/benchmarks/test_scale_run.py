@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 import re
+from contextlib import closing
 from pathlib import Path
 
+import numpy as np
 import pytest
 
 from benchmarks.page import filled
 from benchmarks.scale.__main__ import PAGE, recall, tables
-from benchmarks.scale.process import QUERIES, SEARCHES, check, fill, opened
+from benchmarks.scale.process import QUERIES, SEARCHES, check, fill, learn_from, opened
 from benchmarks.scale.run import Run, results
 from benchmarks.synthetic import Synthetic
 
@@ -69,6 +71,15 @@ def test_the_search_index_finds_nearly_all(found) -> None:
 def test_learning_judges_every_pair_after_there_is_a_state(found) -> None:
     facts = found["learn all pairs"]
     assert facts["left"] == 0 and 0 < facts["state_s"] <= facts["judged_s"] and facts["state_cpu_s"] > 0
+
+
+def test_what_a_run_that_was_cut_off_left_is_not_measured(tmp_path) -> None:
+    catalogue = Synthetic(2000, DIMENSION)
+    with closing(opened("reference", tmp_path, DIMENSION)) as store:
+        fill(store, catalogue, lambda **facts: None)
+        store.set_witnesses(["pair-000000007"], np.zeros((1, 3), np.float32))
+        with pytest.raises(RuntimeError, match="judged before"):
+            learn_from(store, catalogue, lambda **facts: None)
 
 
 def test_there_is_a_table_for_every_block_of_the_page(folder) -> None:
