@@ -1,8 +1,9 @@
 """How a query moves: ``z = (z_clip + s z_memory) / sqrt(1 + s^2 + 2 s rho)``.
 
-z_clip are its plain scores and z_memory those of its evidence, both in standard deviations over the memory's values;
-rho is their correlation, s the strength. Scores are linear in vectors, so the same sum moves a vector, too. It is
-written for numpy and for torch, so that the fit, the step, its graph, exact scores and the self-check share it.
+z_clip are its plain scores, in the mean standard deviation that queries' scores have over the memory's values, z_memory
+those of its evidence, in their own; rho is their correlation, s the strength. Scores are linear in vectors, so the same
+sum moves a vector, too. It is written for numpy and for torch, so that the fit, the step, its graph, exact scores and
+the self-check share it.
 """
 
 from __future__ import annotations
@@ -16,7 +17,7 @@ def add(plain: Any, memory: Any, strength: Any) -> Any:
 
 
 def spread_of(strength: Any, correlation: Any) -> Any:
-    """Standard deviation of the sum: the denominator."""
+    """Standard deviation of the sum, for a query whose scores deviate as those of queries do: the denominator."""
     return (1.0 + strength * strength + 2.0 * strength * correlation).clip(1e-6) ** 0.5
 
 

@@ -122,12 +122,12 @@ def test_a_run_of_learning_that_is_asked_for_is_joined_and_tells_how_it_ended(
 
     def learn(*_: Any, **__: Any) -> None:
         begun.set()
-        going.wait()
+        going.wait(60)
         raise MemoryStoreError("the disk is full")
 
     monkeypatch.setattr("reco_plugin.calibration.learner.learn", learn)
     assert served_memory._post("/calibrate", {}, dict)["asked"] == 2
-    begun.wait()
+    assert begun.wait(60), "it never began"
     assert served_memory._post("/calibrate", {}, dict)["asked"] == 2
     with pytest.warns(UserWarning, match="the disk is full"):
         with pytest.raises(MemoryStoreError, match="did not learn: the disk is full"):
