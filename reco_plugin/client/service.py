@@ -279,9 +279,8 @@ class Service(ABC):
     def _make_error(self, call: Call[T], error: httpx.TransportError) -> RecoError:
         """The error of a request without an answer."""
         kind = SessionTimeout if isinstance(error, self._httpx.TimeoutException) else SessionUnavailable
-        return kind(
-            f"{self.url}{call.path}: {type(error).__name__}: {error or 'no answer'}. Is `reco serve` running there?"
-        )
+        said = str(error).rstrip(".") or "no answer"
+        return kind(f"{self.url}{call.path}: {type(error).__name__}: {said}. Is `reco serve` running there?")
 
     def _warn(self, reason: str) -> None:
         from ..guard import DegradedWarning
