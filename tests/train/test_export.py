@@ -45,17 +45,18 @@ pytestmark = pytest.mark.xdist_group("export")  # its first export takes eight s
 TEXT = {"context_length": 20, "vocab_size": 4096, "width": 32, "heads": 2, "layers": 1}
 LONG = TEXT | {"context_length": 48, "layers": 2}
 VISION = {"layers": 1, "width": 32, "head_width": 16, "patch_size": 16, "image_size": 32}
+DIMENSION = 40  # of no width above: a graph that confuses them is seen
 CANONICAL = {"tokenizer_kwargs": {"clean": "canonicalize"}}
 MODELS: dict[str, dict[str, Any]] = {
-    "vit": {"embed_dim": 32, "quick_gelu": True, "vision_cfg": VISION, "text_cfg": LONG},
+    "vit": {"embed_dim": DIMENSION, "quick_gelu": True, "vision_cfg": VISION, "text_cfg": LONG},
     "resnet": {
-        "embed_dim": 32,  # of the vit, whose fusions it shares
+        "embed_dim": DIMENSION,  # of the vit, whose fusions it shares
         "vision_cfg": {"layers": [1, 1, 1, 1], "width": 8, "image_size": 64},
         "text_cfg": TEXT,
     },
-    "custom-text": {"embed_dim": 32, "custom_text": True, "vision_cfg": VISION, "text_cfg": TEXT},
+    "custom-text": {"embed_dim": DIMENSION, "custom_text": True, "vision_cfg": VISION, "text_cfg": TEXT},
     "siglip": {
-        "embed_dim": 32,
+        "embed_dim": DIMENSION,
         "custom_text": True,
         "init_logit_bias": -10,
         "vision_cfg": VISION | {"no_ln_pre": True, "pool_type": "avg"},
@@ -294,7 +295,7 @@ def test_a_fuser_of_the_folder_equals_torch_and_the_graph_keeps_all_inputs(
     made = exported("custom-text")
     session = ort.InferenceSession(made.folder / f"mean_{modality}" / "1" / "model.onnx")
     assert [port.name for port in session.get_inputs()] == ["query", "neighbours", "similarity", "trust"]
-    inputs = ragged(32, 7, 5)
+    inputs = ragged(DIMENSION, 7, 5)
     found = Neighbours([[]] * 7, inputs["similarity"], inputs["neighbours"], inputs["trust"] > 0)
     assert made.fusions is not None
     graph, torch_ = GraphFuser(Artifact.load(made.folder), CPU, "mean"), TorchFuser(made.fusions)
@@ -334,7 +335,7 @@ def test_fusions_stay_near(precision: Any, exported: Callable[[str], Exported], 
         target = tmp_path / f"{side}.onnx"
         shutil.copy(made.folder / f"paper_{side}" / "1" / "model.onnx", target)
         to_precision(target, precision)
-        inputs = ragged(32, 7, 4)
+        inputs = ragged(DIMENSION, 7, 4)
         exact, small = made.run(f"paper_{side}", **inputs), OrtSession(target, CPU).run(inputs)
         assert (exact["refined"] * small["refined"]).sum(1).min() >= BOUNDS[precision].cosine
         np.testing.assert_allclose(small["weights"], exact["weights"], atol=0.1)
@@ -541,4 +542,4 @@ def test_models_without_weights_are_refused(tmp_path: Path, write_encoder: Calla
             load_frozen(name, None)
     with pytest.raises(ConfigError, match="no_such_tag"):
         load_frozen("RN50", "no_such_tag")
-    assert load_frozen(empty, random_weights=True).dimension == 32
+    assert load_frozen(empty, random_weights=True).dimension == DIMENSION
