@@ -19,6 +19,7 @@ from ..fuse import Learned
 from ..reco import Reco
 from ..refine import Refiner
 from ..types import Neighbours, caption_of
+from ..values import counted
 from .forecast import Forecast, OwnQuestions, ask_own, learn_forecast
 from .index import IndexView, PictureIndex, ThingQueries
 from .things import KnownPairs, Listed, WantedList, WantedThing, encode_things, read_known
@@ -405,7 +406,8 @@ def explain(thing: ThingAdvice) -> Iterator[str]:
         yield "its own words find it, by a lead that other words are likely to lose"
     if thing.doubtful:
         some = ", ".join(thing.doubtful[:_PAIRS_NAMED])
-        yield f"{len(thing.doubtful)} of its pairs fit badly, as {some}: are picture and caption right?"
+        fit = counted(len(thing.doubtful), "of its pairs fits", "of its pairs fit")
+        yield f"{fit} badly, as {some}: are picture and caption right?"
     if not thing.add and (thing.fails is None or thing.fails >= _MANY) and not thing.doubtful:
         yield "the list has no new picture of it: add one or two, captioned as people ask"
 

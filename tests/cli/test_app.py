@@ -126,6 +126,27 @@ def test_what_lists_the_commands_imports_none_of_them(tmp_path: Path) -> None:
     assert all(path[-1] in done.stdout for path in ALL if path[:-1] in ((), ("memory",)))
 
 
+@pytest.mark.parametrize("words", ["demo", "embed --text x --plain"])
+def test_onnx_runtime_is_told_to_tell_nobody_before_it_is_imported(words: str, tmp_path: Path) -> None:
+    code = f"""
+        import os, sys
+        from reco_plugin.cli.app import main
+
+        class Looks:
+            def find_spec(self, name, *_):
+                if name == "onnxruntime":
+                    print("told:", os.environ.get("ORT_DISABLE_TELEMETRY"))
+                    raise ModuleNotFoundError(name=name)
+
+        os.environ.pop("ORT_DISABLE_TELEMETRY", None)
+        sys.meta_path.insert(0, Looks())
+        sys.argv = ["reco", *{words.split()}]
+        main()
+        """
+    done = python("-c", dedent(code), folder=tmp_path)
+    assert (done.returncode, done.stdout) == (1, "told: 1\n"), done.stderr
+
+
 @pytest.mark.parametrize("listed", COMMANDS, ids=lambda listed: listed.words)
 def test_a_list_says_of_a_command_what_its_help_begins_with(listed: Command) -> None:
     made = command_at(tuple(listed.words.split())).made
