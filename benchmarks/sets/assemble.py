@@ -54,7 +54,7 @@ def assemble(
     for row in map(int, np.flatnonzero(visible(images))):
         rows_of[pictures[row].entity].append(row)
     chosen = {key: without_copies(rows, pictures, images, query_styles) for key, rows in rows_of.items()}
-    chosen = {key: found for key, found in chosen.items() if _complete(found.values(), query_styles)}
+    chosen = {key: found for key, found in chosen.items() if complete(found.values(), query_styles)}
     lost = twins([entity.key for entity in entities], chosen, images).keys() | MET_IN_PRETRAINING[name]
     kept = [entity for entity in entities if entity.key in chosen and entity.key not in lost]
     items = [
@@ -66,7 +66,8 @@ def assemble(
     return PackageSet(name, images[rows], items, kept, query_styles)
 
 
-def _complete(pictures: Iterable[Picture], query_styles: tuple[str, ...]) -> bool:
+def complete(pictures: Iterable[Picture], query_styles: tuple[str, ...]) -> bool:
+    """Whether these pictures of one entity suffice to ask for it and to find it: else nothing of it stays."""
     drawn = list(pictures)
     families = {picture.family for picture in drawn if picture.style not in query_styles}
     return len(families) >= _LEAST_FAMILIES and any(picture.style in query_styles for picture in drawn)

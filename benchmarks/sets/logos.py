@@ -17,7 +17,7 @@ from benchmarks.drawings.packages import fetch, read_json
 from benchmarks.drawings.render import Drawing, IconSet, render_once
 from reco_plugin.quickstart.dataset import DrawingPackage, iconify
 
-from .assemble import Picture, assemble
+from .assemble import Picture, assemble, complete
 from .package_set import Entity, PackageSet, split_of
 
 
@@ -99,6 +99,10 @@ def load(cache: Path) -> PackageSet:
         for entity in entities
         if style.source.name in logos[entity.key]
     ]
+    drawn = defaultdict(list)
+    for picture, _ in chosen:
+        drawn[picture.entity].append(picture)
+    chosen = [row for row in chosen if complete(drawn[row[0].entity], QUERY_STYLES)]  # drawing the others takes seconds
     pictures = [picture for picture, _ in chosen]
     images = render_once([drawing for _, drawing in chosen], cache / "images")
     return assemble("logos", entities, pictures, images, query_styles=QUERY_STYLES, templates=_TEMPLATES)
