@@ -138,7 +138,7 @@ def pack_heard(header: Header) -> dict[str, Any]:
 def _read_whole(records: Sequence[SaidRecord], dimension: int) -> Feedback:
     """Those that can be read."""
     unread = unreadable(records, dimension)
-    return Feedback.from_records([one for one in records if one["id"] not in unread], dimension)
+    return Feedback.from_records([one for one in records if str(one["id"]) not in unread], dimension)
 
 
 class Hearing:

@@ -304,7 +304,7 @@ def test_the_caution_of_the_environment_counts(files: Path, monkeypatch: pytest.
         (("zero-shot", "test.npz", "--memory-from", "pairs.npz", "--memory", "m", *FREE), "--memory or --memory-from"),
         (("zero-shot", "test.npz", "--memory-from", "test.npz", *FREE), "has no array 'id'"),
         (("zero-shot", "test.npz", "--template", "a {}", *FREE), "leave them out"),
-        (("retrieval", "captions.npz", "--memory-from", "gone.parquet", *FREE), "gone.parquet cannot be read"),
+        (("retrieval", "captions.npz", "--memory-from", "gone.parquet", *FREE), "gone.parquet does not exist"),
         (("retrieval", "test.npz"), "has no array 'text'"),
         (("entities", "test.npz"), "has no array 'entities'"),
         (("entities", "entities.npz", "--template", "a {}", "--memory-from", "pairs.npz", *FREE), "leave it out"),
