@@ -26,13 +26,12 @@ from reco_plugin.refine import Refiner, VectorMemory
 from reco_plugin.types import MODALITIES, Modality, Vectors, other
 
 from .page import table
-from .realclip_gate import ImageNet, load_imagenet
+from .realclip_gate import DOGS, ImageNet, load_imagenet
 from .research import DRAWN, parser_of, publish, subject_of
 from .subject import K
 
 FORMS: tuple[SidesRefined, ...] = ("queries", "candidates", "both")
 SLOTS = (0, 1)
-DOGS = np.arange(151, 269)
 Rows = npt.NDArray[np.int64]
 
 

@@ -46,7 +46,6 @@ SLOW = {
     "tests/adapters/test_mteb.py",
     "tests/adapters/test_sentence_transformers.py",
     "tests/benchmarks/pretrain",
-    "tests/benchmarks/test_engine_scan.py",
     "tests/benchmarks/test_imports.py",
     "tests/benchmarks/test_load.py",
     "tests/benchmarks/test_package_sets.py",
