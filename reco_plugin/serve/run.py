@@ -28,6 +28,7 @@ from .app import create_app
 from .connections import PROBE_CONNECTIONS, make_protocol
 from .hosts import is_loopback
 from .in_use import VersionInUse
+from .listening import take_all, take_in_bursts
 from .logs import LOGGER, log_to_stderr
 from .note import Note, answers
 from .settings import ServeSettings
@@ -174,6 +175,7 @@ def _announcing(app: FastAPI) -> type[uvicorn.Server]:
             await super().startup(sockets)
             if not self.started:
                 return
+            self.servers += await take_in_bursts(_protocol_of(self), self.servers, self.config.backlog)
             if member is not None:
                 await self._accept_at(sock=member.door)
                 return
@@ -211,14 +213,17 @@ def _announcing(app: FastAPI) -> type[uvicorn.Server]:
                 self._here = place
 
         async def _accept_at(self, **where: Any) -> None:
-            made: Any = self.config.http_protocol_class
-            of = {"config": self.config, "server_state": self.server_state, "app_state": self.lifespan.state}
-            self.servers.append(await _serve_unix(partial(made, **of), **where))
+            self.servers.append(await _serve_unix(_protocol_of(self), **where))
 
         def _url(self) -> str:
             return shown_url(*self.servers[0].sockets[0].getsockname()[:2])
 
     return Announcing
+
+
+def _protocol_of(server: uvicorn.Server) -> Callable[[], asyncio.Protocol]:
+    made: Any = server.config.http_protocol_class
+    return partial(made, config=server.config, server_state=server.server_state, app_state=server.lifespan.state)
 
 
 async def _serve_unix(make: Callable[[], asyncio.Protocol], **where: Any) -> asyncio.Server:
@@ -247,8 +252,7 @@ async def _drain(server: uvicorn.Server, seconds: float) -> None:
         if not server.server_state.connections and now - protocol.service.asked_at > _QUIET_S:
             break
         await asyncio.sleep(_LOOK_S)
-    for _ in range(2):  # what was connected by now is accepted, else it would be reset
-        await asyncio.sleep(0)
+    await take_all(server.servers)
 
 
 def places(settings: ServeSettings, url: str) -> list[str]:
