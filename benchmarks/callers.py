@@ -3,8 +3,11 @@
 from __future__ import annotations
 
 import asyncio
+import io
 import time
 from dataclasses import dataclass, field
+
+from PIL import Image
 
 END = b"\r\n\r\n"
 
@@ -14,6 +17,13 @@ def post(path: str, body: bytes, headers: dict[str, str] | None = None) -> bytes
     given = {"content-type": "application/json"} if headers is None else headers
     lines = [f"POST {path} HTTP/1.1", "host: localhost", f"content-length: {len(body)}"]
     return "\r\n".join([*lines, *(f"{name}: {value}" for name, value in given.items()), "", ""]).encode() + body
+
+
+def png(image: Image.Image) -> bytes:
+    """An image as a file, to be sent."""
+    packed = io.BytesIO()
+    image.save(packed, "PNG")
+    return packed.getvalue()
 
 
 @dataclass

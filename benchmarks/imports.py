@@ -28,9 +28,9 @@ from PIL import Image
 
 from reco_plugin.quickstart.dataset import Quickstart, load
 
-from .load.service import Service, started
 from .page import machine, table, tell
 from .processes import free_port
+from .service import Service, started
 
 MODEL = Path("triton_models")
 AT_ONCE = 128

@@ -25,9 +25,9 @@ import numpy as np
 
 from reco_plugin import Reco
 
-from .load.service import ADMIN_KEY, Service, started
 from .page import machine, table, tell
 from .processes import seconds_of
+from .service import ADMIN_KEY, Service, started
 from .synthetic import Synthetic
 from .workers import cases, rate
 

@@ -22,11 +22,10 @@ from reco_plugin import Reco
 from reco_plugin.demo.tasks import drawing, pairs
 from reco_plugin.quickstart.dataset import ALL_SPLITS, load
 
-from .callers import Asked, call, post
-from .load.inputs import png
-from .load.service import Service, started
+from .callers import Asked, call, png, post
 from .page import machine, table, tell
 from .processes import seconds_of
+from .service import Service, started
 
 CALLERS = 64
 _STORED = 1000

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import base64
-import io
 import json
 import shutil
 import tempfile
@@ -15,7 +14,8 @@ from typing import Any
 
 import numpy as np
 
-from benchmarks.load.service import started
+from benchmarks.callers import png
+from benchmarks.service import started
 from examples.search_app.catalogue import Catalogue, Product, Query, read_catalogue
 from examples.search_app.queries import query_vectors
 from reco_plugin import Reco
@@ -62,9 +62,7 @@ class Demo:
     def pictures(self) -> Iterator[tuple[Product, str]]:
         """Each product, and its drawing as base64 of a PNG file."""
         for product in self.products:
-            packed = io.BytesIO()
-            product.image.save(packed, "PNG")
-            yield product, base64.b64encode(packed.getvalue()).decode()
+            yield product, base64.b64encode(png(product.image)).decode()
 
     def nearest(self, vectors: Vectors, k: int) -> list[list[str]]:
         """Ids of the k products nearest to each of (B, D), by comparing all, nearest first."""

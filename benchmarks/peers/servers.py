@@ -11,8 +11,8 @@ from functools import partial
 from pathlib import Path
 
 from .. import processes
-from ..load.service import started as ours_started
 from ..processes import ask, bytes_of, free_port, seconds_of
+from ..service import started as ours_started
 from ..stand_in import server as stand_in
 from .checkpoint import Made
 from .dialects import Dialect

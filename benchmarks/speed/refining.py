@@ -12,8 +12,8 @@ from reco_plugin import Reco
 from reco_plugin.client import Client
 from reco_plugin.types import MODALITIES, Modality
 
-from ..load.service import started
 from ..page import table
+from ..service import started
 from ..synthetic import BLOCK, Synthetic
 from .inputs import DIMENSION, Given, batches, fill, vit, wait_for_index
 from .turns import Turns, take_turns

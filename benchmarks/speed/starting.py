@@ -9,8 +9,8 @@ from collections.abc import Callable
 from functools import partial
 from pathlib import Path
 
-from ..load.service import started
 from ..page import table
+from ..service import started
 from .inputs import Given
 from .turns import take_turns
 

@@ -34,6 +34,7 @@ CLASSES: dict[str, Attack] = {
     "answers": leaving.answers,
     "slow": costly.slow,
     "overload": costly.overload,
+    "load": faults.load,
     "faults": faults.faults,
 }
 Rows = Mapping[str, Mapping[str, Any]]

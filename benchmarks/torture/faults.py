@@ -1,4 +1,4 @@
-"""What stands around the service fails: its memory's server comes and goes, a file of the model is damaged."""
+"""Answers are checked, each one: while the memory is written, while its server comes and goes; a damaged model."""
 
 from __future__ import annotations
 
@@ -8,6 +8,7 @@ import random
 import shutil
 import sys
 from contextlib import closing
+from dataclasses import replace
 from pathlib import Path
 
 import httpx
@@ -20,13 +21,26 @@ from reco_plugin.errors import RecoError
 from reco_plugin.memory import open_memory
 from reco_plugin.memory.transfer import copy
 
-from ..load.inputs import Known, draw, prepare
-from ..load.traffic import Traffic, judge, run
+from ..service import ADMIN_KEY
 from ..stand_in import SUPPORT
 from .found import MODEL, Found, Round
+from .inputs import Known, draw, prepare
 from .target import target, watched
+from .traffic import Traffic, judge, run
 
-PICTURES, CALLERS = 64, 4
+PICTURES, COPIES, CALLERS, STEP_S = 64, 10, 4, 5.0
+
+
+def load(given: Round) -> Found:
+    """Every answer is right while pairs are replaced, added and removed, too few for the memory to learn anew."""
+    found, known = Found(), _known(given.work, COPIES)
+    with target(given.work, memory=str(given.work / "known")) as service, watched(service, found):
+        while given.until.more(found):
+            seen = _asked(service.url, known, STEP_S, ADMIN_KEY)
+            _note(found, "answer", seen)
+            found.tried["pairs written"] += seen.pairs_added
+            found.faults += [f"a write failed: {failure}" for failure in seen.write_failures]
+    return found
 
 
 def faults(given: Round) -> Found:
@@ -41,20 +55,20 @@ def faults(given: Round) -> Found:
         url = server.url("http")
         _copy(given.work / "known", url)
         with target(given.work, memory=url) as service, watched(service, found):
-            base = f"http://{service.address[0]}:{service.address[1]}"
             while given.until.more(found):
                 server.stop()
-                _note(found, "server away", _asked(base, known, given.rng.uniform(0.5, 3)))
+                _note(found, "server away", _asked(service.url, known, given.rng.uniform(0.5, 3)))
                 server.start()
-                _note(found, "server back", _asked(base, known, given.rng.uniform(0.5, 8)))
-            found.figures["refined again after"] = f"{asyncio.run(_refined(base, known)):.1f} s"
+                _note(found, "server back", _asked(service.url, known, given.rng.uniform(0.5, 8)))
+            found.figures["refined again after"] = f"{asyncio.run(_refined(service.url, known)):.1f} s"
     return found
 
 
-def _known(work: Path) -> Known:
+def _known(work: Path, copies: int = 1) -> Known:
     noise = np.random.default_rng(0)
     pictures = [Image.fromarray(noise.integers(0, 256, (4, 4, 3), np.uint8)).resize((64, 64)) for _ in range(PICTURES)]
     pairs = [Pair(f"pair-{n}", picture, f"picture {n}") for n, picture in enumerate(pictures)]
+    pairs = [replace(pair, id=f"{pair.id}-{copy}") for copy in range(copies) for pair in pairs]
     return prepare(MODEL, work / "known", pairs, [f"picture {n}" for n in range(PICTURES)], pictures)
 
 
@@ -66,8 +80,8 @@ def _copy(folder: Path, url: str) -> None:
             pass
 
 
-def _asked(url: str, known: Known, seconds: float) -> Traffic:
-    return asyncio.run(run(url, known, admin_key=None, callers=CALLERS, seconds=seconds))
+def _asked(url: str, known: Known, seconds: float, admin_key: str | None = None) -> Traffic:
+    return asyncio.run(run(url, known, admin_key=admin_key, callers=CALLERS, seconds=seconds))
 
 
 def _note(found: Found, kind: str, seen: Traffic) -> None:

@@ -16,7 +16,7 @@ import numpy as np
 
 from reco_plugin import Pair, Reco
 
-from ..load.service import ADMIN_KEY, started
+from ..service import ADMIN_KEY, started
 from .found import MODEL, Found
 from .wire import as_json, request, send
 
@@ -40,6 +40,11 @@ class Target:
     address: tuple[str, int]
     pid: int
     memory: Path
+
+    @property
+    def url(self) -> str:
+        """Its address."""
+        return f"http://{self.address[0]}:{self.address[1]}"
 
     def peak_mib(self) -> float | None:
         """The most memory that its process ever had; None where the system does not tell."""

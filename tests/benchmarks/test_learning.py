@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 
 from benchmarks.learning import Turns, learner_of, stopped
-from benchmarks.load.service import Service
+from benchmarks.service import Service
 
 pytestmark = pytest.mark.skipif(not sys.platform.startswith("linux"), reason="reads /proc")
 

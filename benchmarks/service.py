@@ -1,51 +1,19 @@
-"""A ``reco serve`` of its own for the load, and how much memory its process takes."""
+"""A ``reco serve`` of its own, to be measured or attacked."""
 
 from __future__ import annotations
 
 import os
 import sys
-import threading
-import time
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 
-from ..processes import ask, free_port, running
+from .processes import ask, free_port, running
 
-ADMIN_KEY = "load-admin"
+ADMIN_KEY = "benchmarks-admin"
 _START_S = 120
-
-
-@dataclass
-class Resident:
-    """Resident bytes of a process, sampled each second until it is told to stop."""
-
-    pid: int
-    bytes_at: list[tuple[float, int]] = field(default_factory=list)
-    """Seconds since the start of the sampling, and bytes."""
-
-    def __post_init__(self) -> None:
-        self._stop = threading.Event()
-        self._thread = threading.Thread(target=self._sample, daemon=True)
-        self._began = time.perf_counter()
-        self._thread.start()
-
-    def stop(self) -> None:
-        """End the sampling."""
-        self._stop.set()
-        self._thread.join()
-
-    def _sample(self) -> None:
-        page = os.sysconf("SC_PAGE_SIZE")
-        while not self._stop.is_set():
-            try:
-                resident = int(Path(f"/proc/{self.pid}/statm").read_text().split()[1]) * page
-            except OSError:
-                return  # it ended
-            self.bytes_at.append((time.perf_counter() - self._began, resident))
-            self._stop.wait(1.0)
 
 
 @dataclass(frozen=True)

@@ -16,7 +16,8 @@ import numpy as np
 from reco_plugin import Pair
 from reco_plugin.types import Vectors
 
-from .inputs import Known, Request, draw, png
+from ..callers import png
+from .inputs import Known, Request, draw
 
 SAME = 1e-4  # cosine distance within which two answers are the same: batches of other sizes round otherwise
 Verdict: TypeAlias = Literal["right", "degraded", "wrong", "refused", "failed"]

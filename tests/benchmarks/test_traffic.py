@@ -1,4 +1,4 @@
-"""The load driver against a live service: it finds right answers right, and would find wrong ones."""
+"""Callers that check against a live service: they find right answers right, and would find wrong ones."""
 
 from __future__ import annotations
 
@@ -13,10 +13,9 @@ import httpx
 import numpy as np
 import pytest
 
-from benchmarks.load.__main__ import block
-from benchmarks.load.inputs import Known, Request, draw, prepare
-from benchmarks.load.service import ADMIN_KEY, Service, started
-from benchmarks.load.traffic import Outcome, Traffic, judge, run
+from benchmarks.service import ADMIN_KEY, Service, started
+from benchmarks.torture.inputs import Known, Request, draw, prepare
+from benchmarks.torture.traffic import Traffic, judge, run
 from reco_plugin import Pair, Reco
 
 MODEL = Path(__file__).resolve().parents[2] / "triton_models"
@@ -104,13 +103,3 @@ def test_requests_ask_what_they_expect(known: Known) -> None:
     assert np.array_equal(plain.expected, plain.plain)
     assert (plain.body["refine"], refined.body["refine"]) == (False, True)
     assert len(drawn["8 texts and images"].body["input"]) == len(drawn["8 texts and images"].expected) == 8
-
-
-def test_the_block_states_the_figures() -> None:
-    times = [0.010, 0.020, 0.030]
-    outcomes = [*(Outcome("1 text", t, "right") for t in times), Outcome("1 image", 9.0, "failed", "503")]
-    text = block(Traffic(outcomes, 32, 16), 2.0, [(0, 2**20), (1, 2**21), (2, 2**21), (3, 2**21)])
-    assert "| all | 3 | 1.5 | 20 | 30 |" in text
-    assert "| failed | 1 |" in text
-    assert "| pairs written, removed meanwhile | 32, 16 |" in text
-    assert "MiB: 1, 2, 2, 2." in text

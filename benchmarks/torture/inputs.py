@@ -7,7 +7,6 @@ by themselves, and what comes and goes lies opposite of all queries, where no se
 from __future__ import annotations
 
 import base64
-import io
 import random
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
@@ -15,10 +14,11 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from PIL import Image
 
 from reco_plugin import Pair, Reco
 from reco_plugin.types import Vectors
+
+from ..callers import png
 
 WHERE = {"pinned": True}  # which all pairs are that queries find, so that it filters and changes nothing
 PLAIN, FILTERED, MIXED, VECTORS = "1 text, plain", "1 text, where", "8 texts and images", "16 vectors"
@@ -100,13 +100,6 @@ def prepare(model: Path, memory: Path, pairs: Sequence[Pair], texts: Sequence[st
             ),
             pinned,
         )
-
-
-def png(image: Image.Image) -> bytes:
-    """An image as a file."""
-    packed = io.BytesIO()
-    image.save(packed, "PNG")
-    return packed.getvalue()
 
 
 def draw(known: Known, rng: random.Random) -> Request:
