@@ -23,12 +23,13 @@ from fastapi import APIRouter, Response
 from pydantic import BaseModel, BeforeValidator
 
 from ...types import InputType
+from .. import schemas
 from ..edge import Caller
 from ..embedder import AnswerRow, Embedded, Embedder, EmbedRequest, Item
 from ..failures import Failure, Refused, too_many_bytes, too_many_items
 from ..pool import Answer, as_written
 from ..routes import Shape, answering_in
-from ..schemas import ERRORS, most_items
+from ..schemas import most_items
 
 DTYPES = ("float", "int8", "uint8", "binary", "ubinary")
 """Precisions of a vector, see :func:`quantise`."""
@@ -228,9 +229,7 @@ def dialect_router(
 
 def errors_as(model: type[BaseModel]) -> dict[int | str, dict[str, Any]]:
     """All failures that a dialect can answer, in its shape."""
-    texts = {status: answer["description"] for status, answer in ERRORS.items()}
-    texts |= {424: "the URL of an image could not be fetched"}
-    return {status: {"model": model, "description": text} for status, text in texts.items()}
+    return schemas.errors_as(model, {424: "the URL of an image could not be fetched"})
 
 
 def side_of(**fields: str | None) -> InputType | None:
