@@ -57,7 +57,8 @@ def pairs(data: Quickstart) -> list[Pair]:
 def service(reco: Reco) -> Iterator[str]:
     """Serve on a free port."""
     settings = ServeSettings(admin_key=KEY, show_pairs=True, port=0, log_level="warning")
-    server = uvicorn.Server(uvicorn.Config(create_app(settings, reco), **server_options(settings)))
+    app = create_app(settings, reco)
+    server = uvicorn.Server(uvicorn.Config(app, **server_options(settings, app.state.door)))
     thread = threading.Thread(target=server.run)
     thread.start()
     while not server.started:

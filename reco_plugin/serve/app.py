@@ -19,10 +19,11 @@ from starlette.middleware.gzip import GZipMiddleware
 from .. import __version__
 from ..reco import Reco
 from . import dialects, feedback, health, match, memory, metrics, models, records, reference, refine, versions
+from .door import Door
 from .edge import TOLD, Edge
 from .embedder import Embedder
-from .hosts import KnownHosts
-from .life import Living
+from .hosts import KnownHosts, known_hosts
+from .life import Ends, Living
 from .routes import Direct, KeyCheck, Shapes, no_route, to_failure, to_response
 from .settings import ServeSettings, load_serve_settings
 
@@ -119,8 +120,9 @@ async def _running(
 def _wrap(
     app: FastAPI, edge: Edge, routers: Sequence[APIRouter], hosts: Sequence[str] | None, measured: metrics.Metrics
 ) -> None:
-    """Wrap the application, the innermost first."""
-    settings = edge.settings
+    """Wrap the application, the innermost first; and what is answered before it."""
+    settings, knows, ends, state = edge.settings, known_hosts(hosts), Ends(measured), app.state
+    state.door = Door(health.probes(state.health), routers, edge, guard=state.guard, ends=ends, knows=knows)
     app.add_middleware(Direct, routers=routers)
     if settings.gzip_bytes:
         # level 6 takes five times as long for 7 % less
@@ -134,8 +136,8 @@ def _wrap(
             expose_headers=TOLD,
         )
     if hosts is not None:
-        app.add_middleware(KnownHosts, hosts=hosts)
-    app.add_middleware(Living, lives=edge.lives, metrics=measured)
+        app.add_middleware(KnownHosts, knows=knows)
+    app.add_middleware(Living, lives=edge.lives, ends=ends)
 
 
 async def _no_route(request: Request, error: Exception) -> Response:

@@ -17,10 +17,12 @@ from collections.abc import Iterable
 from contextlib import suppress
 from dataclasses import dataclass
 from functools import cache
-from typing import Any, ClassVar, Literal
+from typing import Any, ClassVar, Literal, cast
 
-from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
+from starlette.types import Scope
+from uvicorn.protocols.http.httptools_impl import STATUS_LINE, HttpToolsProtocol, RequestResponseCycle
 
+from .door import Door
 from .failures import Failure
 from .logs import LOGGER
 from .routes import LEFT, LOCAL, PROBES, THROTTLED, WHOLE, shape_for_all
@@ -47,6 +49,7 @@ class _Service:
     """What all connections of a service share."""
 
     limits: ServeSettings
+    door: Door | None
     logged_at: float = -_LOG_EVERY_S
     stopping: bool = False
     asked_at: float = -_LOG_EVERY_S  # when the latest request came, but for probes
@@ -71,6 +74,7 @@ class _Connection(HttpToolsProtocol):
         self._late: asyncio.TimerHandle | None = None
         self._stuck: asyncio.TimerHandle | None = None
         self._only_probes = False
+        self._held: tuple[RequestResponseCycle, Any] | None = None  # that begins when what came is parsed
         self._idle_s = float(self.timeout_keep_alive)
 
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
@@ -114,6 +118,8 @@ class _Connection(HttpToolsProtocol):
         self._feeds = True
         super().data_received(data)
         self._feeds = False
+        if self._held is not None:
+            self._begin(*self._held)
         if self._begins:  # of a request that is whole, nothing is waited for
             self._await(self._awaited)
         if self._awaited == "body" and self._unread > _HEAD_BYTES:  # a trailer without end
@@ -144,6 +150,31 @@ class _Connection(HttpToolsProtocol):
             self.service.asked_at = time.monotonic()
         if self.service.stopping or _two_lengths(self.cycle.scope["headers"]):
             self._close_after()
+
+    def _start_asgi_task(self, cycle: RequestResponseCycle, app: Any) -> None:
+        if self._feeds:
+            self._held = cycle, app
+        else:
+            super()._start_asgi_task(cycle, app)
+
+    def _begin(self, cycle: RequestResponseCycle, app: Any) -> None:
+        """Answer a request, at once where that is simple."""
+        door, self._held = self.service.door, None
+        is_whole = not cycle.more_body and not self.transport.is_closing()
+        answer = door.answer(cast("Scope", cycle.scope)) if door is not None and is_whole else None
+        if answer is None:
+            super()._start_asgi_task(cycle, app)
+            return
+        cycle.keep_alive = cycle.keep_alive and _CLOSES not in cycle.default_headers
+        fields = [*cycle.default_headers, *answer.fields]
+        if not cycle.keep_alive and _CLOSES not in fields:
+            fields.append(_CLOSES)
+        head = [STATUS_LINE[answer.status], *(b"%s: %s\r\n" % field for field in fields), b"\r\n"]
+        cycle.response_started = cycle.response_complete = True
+        self.transport.write(b"".join([*head, answer.body]))
+        if not cycle.keep_alive:
+            self.transport.close()
+        self.on_response_complete()
 
     def on_body(self, body: bytes) -> None:
         self._unread = 0
@@ -272,9 +303,9 @@ class _Connection(HttpToolsProtocol):
         # else the application answers 408, in the dialect's shape
 
 
-def make_protocol(settings: ServeSettings) -> type[HttpToolsProtocol]:
-    """Make uvicorn's protocol class with the limits of the settings."""
-    return type("Connection", (_Connection,), {"service": _Service(settings)})
+def make_protocol(settings: ServeSettings, door: Door | None = None) -> type[HttpToolsProtocol]:
+    """Make uvicorn's protocol class with the limits of the settings; None: the application answers all."""
+    return type("Connection", (_Connection,), {"service": _Service(settings, door)})
 
 
 def _two_lengths(headers: Iterable[tuple[bytes, bytes]]) -> bool:

@@ -18,12 +18,15 @@ from ..errors import MemoryStoreError, RecoError, SessionTimeout, SessionUnavail
 from ..memory.header import HEADER_NAME
 from ..reco import Reco
 from ..values import did_you_mean
+from .door import Probe
 from .edge import Edge
 from .failures import failure_of
 from .logs import LOGGER
 from .routes import answering_in, openai_shape
 
 log = logging.getLogger(LOGGER)
+_LIVE = ("/livez", "/v1/health/live")
+_READY = ("/readyz", "/health", "/ping", "/v1/health/ready")
 _EVERY_S = 1.0  # and a server has a second to answer: what is down is known within two
 HOPELESS = 10
 """Deadlines after which a call that has not ended will not: a restart is the way out."""
@@ -70,6 +73,7 @@ class Health:
 
     def watch(self) -> None:
         """Warm up, then check every second what is down, until :meth:`stop`; runs in its own thread."""
+        self.edge.pool.begin_threads()  # now, since whoever starts one waits until it runs: the loop must not
         again = self.warm_up()
         while not self._ended.wait(_EVERY_S):
             if self.warm:
@@ -209,6 +213,7 @@ def _beside(location: str) -> str:
 def router(health: Health) -> APIRouter:
     """``GET /livez`` and ``GET /readyz``."""
     routes = APIRouter(route_class=answering_in(openai_shape), tags=["operations"])
+    live_now, ready_now = probes(health)["/livez"], probes(health)["/readyz"]
 
     @routes.get(
         "/livez", response_model=Live, responses={503: {"model": Live, "description": "start this process again"}}
@@ -216,8 +221,7 @@ def router(health: Health) -> APIRouter:
     @routes.get("/v1/health/live", response_model=Live, include_in_schema=False)  # of NVIDIA NIM
     async def live(request: Request) -> Response:
         """Whether the process answers at all; not, if every worker has hung in one call for ten deadlines."""
-        hangs = health.edge.pool.hangs(HOPELESS)
-        return _told(Live(status="hangs" if hangs else "live"), 503 if hangs else 200)
+        return _told(*live_now())
 
     @routes.get("/health", response_model=Ready, include_in_schema=False)  # of TEI, vLLM and most others
     @routes.get("/ping", response_model=Ready, include_in_schema=False)  # of SageMaker
@@ -227,11 +231,28 @@ def router(health: Health) -> APIRouter:
     )
     async def ready(request: Request) -> Response:
         """Whether requests should be sent here."""
-        state = health.ready()
-        return _told(state, 200 if state.status == "ready" else 503)
+        return _told(*ready_now())
 
     return routes
 
 
-def _told(state: BaseModel, status: int) -> Response:
-    return Response(state.model_dump_json(), status, media_type="application/json")
+def probes(health: Health) -> dict[str, Probe]:
+    """What makes status and body of the answer to each probe, by its path."""
+
+    def live() -> tuple[int, bytes]:
+        hangs = health.edge.pool.hangs(HOPELESS)
+        return 503 if hangs else 200, _json(Live(status="hangs" if hangs else "live"))
+
+    def ready() -> tuple[int, bytes]:
+        state = health.ready()
+        return 200 if state.status == "ready" else 503, _json(state)
+
+    return dict.fromkeys(_LIVE, live) | dict.fromkeys(_READY, ready)
+
+
+def _json(state: BaseModel) -> bytes:
+    return state.model_dump_json().encode()
+
+
+def _told(status: int, body: bytes) -> Response:
+    return Response(body, status, media_type="application/json")

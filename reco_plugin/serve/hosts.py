@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from functools import lru_cache
 from ipaddress import ip_address
 from urllib.parse import urlsplit
@@ -16,26 +16,40 @@ _USUAL = 256  # characters of a host; others come once
 
 
 class KnownHosts:
-    """Refuses requests whose ``host`` header is neither localhost nor one of ``hosts``; ``*``: any."""
+    """Refuses requests whose ``host`` header is not known."""
 
-    def __init__(self, app: ASGIApp, hosts: Sequence[str]) -> None:
-        self._app, self._hosts = app, {host.lower() for host in hosts}
-        self._is_known = lru_cache(maxsize=256)(self._look_up)
+    def __init__(self, app: ASGIApp, knows: Callable[[bytes], bool]) -> None:
+        self._app, self._knows = app, knows
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Answer."""
-        host = scope["state"]["life"].sent.get(b"host", b"").decode("latin-1") if scope["type"] == "http" else ""
-        known = self._is_known if len(host) < _USUAL else self._look_up
-        if not known(host):
+        host = scope["state"]["life"].sent.get(b"host", b"") if scope["type"] == "http" else b""
+        if not self._knows(host):
+            host = host.decode("latin-1")
             message = f"this service does not know the host {host_name(host)!r:.80}: name it in allowed_hosts"
             shape = scope["app"].state.shapes.of(scope)
             await to_response(Failure(403, "host_unknown", message), shape)(scope, receive, send)
         else:
             await self._app(scope, receive, send)
 
-    def _look_up(self, header: str) -> bool:
-        name = host_name(header)
-        return not name or is_loopback(name) or bool(self._hosts & {name, "*"})
+
+def known_hosts(hosts: Sequence[str] | None) -> Callable[[bytes], bool]:
+    """Whether a ``host`` header is localhost or one of these; ``*``, or None: any.
+
+    >>> knows = known_hosts(["shop.example"])
+    >>> knows(b"shop.example:8080"), knows(b"localhost"), knows(b"evil.example")
+    (True, True, False)
+    """
+    if hosts is None:
+        return lambda _: True
+    named = {host.lower() for host in hosts}
+
+    def look_up(header: bytes) -> bool:
+        name = host_name(header.decode("latin-1"))
+        return not name or is_loopback(name) or bool(named & {name, "*"})
+
+    usual = lru_cache(maxsize=256)(look_up)
+    return lambda header: usual(header) if len(header) < _USUAL else look_up(header)
 
 
 def host_name(header: str) -> str:

@@ -151,8 +151,7 @@ class Life:
         """Begin: nothing is read, and nothing is held."""
         self.sent: dict[bytes, bytes] = dict(reversed(scope["headers"]))
         """Headers of the request by their names in small letters; of several of one name, the first."""
-        given = self.sent.get(b"x-request-id", b"")
-        self.id = given.decode("ascii") if _ID.fullmatch(given) else f"{lives.ids.getrandbits(128):032x}"
+        self.id = id_of(self.sent, lives)
         """The caller's, if it is valid."""
         self.lives, self.status = lives, 500
         self.state: State = "reading"
@@ -443,9 +442,8 @@ class _JsonAnswer(Response):
 class Living:
     """The outermost layer: makes the life of each request, and counts and logs it when it has ended."""
 
-    def __init__(self, app: ASGIApp, lives: Lives, metrics: Metrics) -> None:
-        self._app, self._lives, self._requests, self._seconds = app, lives, metrics.requests, metrics.seconds
-        self._counts: dict[tuple[str, int], tuple[Counter, Histogram]] = {}  # of each route and status
+    def __init__(self, app: ASGIApp, lives: Lives, ends: Ends) -> None:
+        self._app, self._lives, self._ends = app, lives, ends
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Answer."""
@@ -458,13 +456,31 @@ class Living:
             await life.lead(self._app, inner)
         finally:
             route = getattr(inner.get("route"), "path", "other")  # the template, so that metrics have few labels
-            if (counts := self._counts.get((route, life.status))) is None:
-                counts = self._requests.labels(route, str(life.status)), self._seconds.labels(route)
-                self._counts[route, life.status] = counts
-            counts[0].inc()
-            counts[1].observe(life.seconds)
-            level = logging.DEBUG if scope["path"] in PROBES else logging.INFO
-            if log.isEnabledFor(level):
-                said = {"method": scope["method"], "path": scope["path"], "status": life.status}
-                log.log(level, "request", extra={**said, "seconds": round(life.seconds, 6), **life.log})
+            self._ends.note(scope, route, life.status, life.seconds, life.log)
             request_id.reset(token)
+
+
+def id_of(sent: Mapping[bytes, bytes], lives: Lives) -> str:
+    """The id of a request: the caller's by the headers that were sent, if it is valid, or a new one."""
+    given = sent.get(b"x-request-id", b"")
+    return given.decode("ascii") if _ID.fullmatch(given) else f"{lives.ids.getrandbits(128):032x}"
+
+
+class Ends:
+    """Counts and logs requests when they have ended."""
+
+    def __init__(self, metrics: Metrics) -> None:
+        self._requests, self._seconds = metrics.requests, metrics.seconds
+        self._known: dict[tuple[str, int], tuple[Counter, Histogram]] = {}  # of each route and status
+
+    def note(self, scope: Scope, route: str, status: int, seconds: float, said: Mapping[str, Any]) -> None:
+        """Note one; its id is that of the context."""
+        if (known := self._known.get((route, status))) is None:
+            known = self._requests.labels(route, str(status)), self._seconds.labels(route)
+            self._known[route, status] = known
+        known[0].inc()
+        known[1].observe(seconds)
+        level = logging.DEBUG if scope["path"] in PROBES else logging.INFO
+        if log.isEnabledFor(level):
+            line = {"method": scope["method"], "path": scope["path"], "status": status, "seconds": round(seconds, 6)}
+            log.log(level, "request", extra={**line, **said})

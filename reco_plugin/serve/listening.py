@@ -12,7 +12,7 @@ import socket
 from collections.abc import Callable, Iterable, Sequence
 from contextlib import suppress
 
-_AT_ONCE = 16
+_AT_ONCE = 8
 """Connections that are taken in one turn; where one comes alone, each of the others looks for 3 microseconds."""
 _MOST_TURNS, _LAST_TURNS = 64, 4  # for what waits at the end; until a connection that was taken is made
 

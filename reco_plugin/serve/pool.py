@@ -162,6 +162,23 @@ class Pool:
             self._check_room()
 
     @property
+    def refusal(self) -> Failure | None:
+        """Why a call would be refused now; None: it would be accepted."""
+        try:
+            self.check_room()
+        except Refused as refused:
+            return refused.failure
+        return None
+
+    def begin_threads(self) -> None:
+        """Start all threads, which blocks: who starts one waits until it runs, and for Python's lock."""
+        for _ in range(self._most):
+            with self._lock:
+                if self._closed or len(self._workers) >= self._most:
+                    return
+                self._idle.insert(0, self._start_worker())
+
+    @property
     def pending(self) -> int:
         """Calls that wait or run."""
         with self._lock:
@@ -202,8 +219,11 @@ class Pool:
             work.cancel()
         for worker in self._workers:
             worker.work.put(None)
+        await asyncio.to_thread(self._join)
+
+    def _join(self) -> None:
         for worker in self._workers:
-            await asyncio.to_thread(worker.join)
+            worker.join()
 
     def _check_room(self, inputs: int = 1) -> None:
         if self._closed:

@@ -91,6 +91,12 @@ def answering_in(shape: Shape, headers: Callable[[Failure], dict[str, str]] = la
     class DialectRoute(APIRoute):
         said_in = staticmethod(shape)
 
+        @staticmethod
+        def refusal(failure: Failure) -> Response:
+            response = to_response(failure, shape)
+            response.headers.update(headers(failure))
+            return response
+
         def get_route_handler(self) -> Handler:
             own, template = _call_directly(self.endpoint, self.param_convertors, self.methods or ()), self.path_format
             handle = own or _as_json(super().get_route_handler())
@@ -107,8 +113,7 @@ def answering_in(shape: Shape, headers: Callable[[Failure], dict[str, str]] = la
                 except asyncio.CancelledError:  # uvicorn cancels when `shutdown_s` is over
                     response = to_response(STOPPING, shape)
                 except Exception as error:
-                    response = to_response(failure := to_failure(error), shape)
-                    response.headers.update(headers(failure))
+                    response = self.refusal(to_failure(error))
                 return response
 
             if own is not None:
@@ -197,14 +202,18 @@ def routed(scope: Scope) -> Scope:
     {'path': '/v1/embeddings', 'method': 'GET', 'state': {'prefix': 'refined'}}
     """
     state, asked, root = scope.setdefault("state", {}), scope["path"], scope.get("root_path", "")
-    path, manner = _known_path(asked, root) if len(asked) < _USUAL else _path_of(asked, root)
+    path, manner = path_of(asked, root)
     if manner is not None:
         state["prefix"] = manner
     return {**scope, "path": path, "method": "GET" if scope["method"] == "HEAD" else scope["method"]}
 
 
-def _path_of(asked: str, root: str) -> tuple[str, Literal["plain", "refined"] | None]:
+def path_of(asked: str, root: str) -> tuple[str, Literal["plain", "refined"] | None]:
     """The path by which a route is found, and the meaning of its prefix; ``root`` is the proxy's, which it may drop."""
+    return _known_path(asked, root) if len(asked) < _USUAL else _path_of(asked, root)
+
+
+def _path_of(asked: str, root: str) -> tuple[str, Literal["plain", "refined"] | None]:
     path, said = _TWICE.sub("/v1/", _SLASHES.sub("/", asked)), None
     for prefix, manner in PREFIXES.items():
         for before in {root, ""}:

@@ -26,6 +26,7 @@ from ..errors import ConfigError
 from ..reco import Reco
 from .app import create_app
 from .connections import PROBE_CONNECTIONS, make_protocol
+from .door import Door
 from .hosts import is_loopback
 from .in_use import VersionInUse
 from .listening import take_all, take_in_bursts
@@ -52,12 +53,12 @@ _TURN_S = 0.001
 with 5 ms, as Python has it, probes of an overloaded service take twice as long."""
 
 
-def server_options(settings: ServeSettings) -> dict[str, Any]:
+def server_options(settings: ServeSettings, door: Door) -> dict[str, Any]:
     """Options of uvicorn; its access log is off, since ours has the request's id."""
     return {
         "host": settings.host,
         "port": settings.port,
-        "http": make_protocol(settings),
+        "http": make_protocol(settings, door),
         "ws": "none",
         "log_config": None,
         "access_log": False,
@@ -116,7 +117,7 @@ def run(settings: ServeSettings, reco: Reco, member: Member | None = None) -> No
     app = create_app(settings, reco, hosts, member)
     sys.setswitchinterval(_TURN_S)
     gc.freeze()  # what is loaded by now stays: the collector would look through it every few hundred requests
-    server = _announcing(app)(uvicorn.Config(app, **server_options(settings)))
+    server = _announcing(app)(uvicorn.Config(app, **server_options(settings, app.state.door)))
     with suppress(KeyboardInterrupt):
         server.run(None if member is None else member.listen())
     if not server.started:

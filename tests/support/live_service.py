@@ -22,7 +22,8 @@ PATIENCE_S = 60  # until a test is given up; nothing waits that long when all is
 def serve_on_a_free_port(reco: Reco, **settings: Any) -> Iterator[tuple[str, uvicorn.Server]]:
     """Its URL and server, once it is warm; without the playground."""
     chosen = ServeSettings.model_validate({"page": False, "port": 0, **settings})
-    server = uvicorn.Server(uvicorn.Config(create_app(chosen, reco), **server_options(chosen)))
+    app = create_app(chosen, reco)
+    server = uvicorn.Server(uvicorn.Config(app, **server_options(chosen, app.state.door)))
     thread = threading.Thread(target=server.run)
     thread.start()
     deadline = time.monotonic() + PATIENCE_S
