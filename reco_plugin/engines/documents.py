@@ -11,7 +11,7 @@ from ..data.cells import CellError, Vector, payload_of
 from ..errors import EngineError, VectorError
 from ..values import did_you_mean
 from .address import IndexAddress
-from .base import Document
+from .base import Document, IndexHit
 
 
 def check_fields(address: IndexAddress, known: Collection[str], index: str) -> None:
@@ -104,3 +104,9 @@ def make_document(
     if id_ is None or id_ == "":
         id_, problem = "", problem or (f"it has no {address.id!r}" if address.id else "it has no id")
     return Document(str(id_), vector, text_or_none(text), picture_or_none(image), payload, problem)
+
+
+def make_hit(address: IndexAddress, id_: object, score: float, values: Mapping[str, Any]) -> IndexHit:
+    """One hit of its fields' values, of which those of the caption and the picture are shown."""
+    text, image = (values.get(name) if name else None for name in (address.text, address.image))
+    return IndexHit(str(id_), score, text_or_none(text), picture_or_none(image))

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import timedelta
 from functools import partial
 from pathlib import Path
@@ -22,7 +22,7 @@ from ..values import check_choice, did_you_mean
 from .address import IndexAddress
 from .asking import ask
 from .base import Description, Document, Effort, IndexHit, LooksOnce, Page, Question, Similarity
-from .documents import check_fields, make_document, pick_vector, picture_or_none, query_of, text_or_none
+from .documents import check_fields, make_document, make_hit, pick_vector, query_of
 
 _METRICS: Mapping[str, Similarity] = {"cosine": "cosine", "dot": "dot", "l2": "euclid"}
 _NAMES = {metric: name for name, metric in _METRICS.items()}
@@ -37,26 +37,13 @@ T = TypeVar("T")
 
 
 @dataclass(frozen=True)
-class _LanceSearch:
-    """How the vectors are searched."""
-
-    metric: Similarity
-    words: str = "none: each vector is compared"
-    compression: str = ""
-    effort: Effort | None = None
-
-
-@dataclass(frozen=True)
 class _LanceTable:
     """What is known of a table."""
 
+    said: Description  # but for how many documents there are
     schema: pa.Schema
     key: str  # column of the ids
-    vector: str
-    dimension: int
     read: tuple[str, ...]  # columns of a scan, without the vectors
-    searches_text: bool
-    index: _LanceSearch
 
 
 class LanceIndex(LooksOnce[_LanceTable]):
@@ -79,20 +66,7 @@ class LanceIndex(LooksOnce[_LanceTable]):
 
     def describe(self) -> Description:
         """See :meth:`reco_plugin.engines.base.Engine.describe`."""
-        found, index = self._known(), self._known().index
-        return Description(
-            engine=f"LanceDB {lancedb.__version__}",
-            name=self._address.options["table"],
-            documents=int(self._call(lambda table: table.count_rows())),
-            vector=found.vector,
-            dimension=found.dimension,
-            metric=index.metric,
-            index=index.words,
-            compression=index.compression,
-            effort=index.effort,
-            fields=tuple(found.schema.names),
-            searches_text=found.searches_text,
-        )
+        return replace(self._known().said, documents=int(self._call(lambda table: table.count_rows())))
 
     def scan(
         self, *, after: str | None = None, since: str | None = None, vectors: bool = True, size: int = 1000
@@ -104,7 +78,7 @@ class LanceIndex(LooksOnce[_LanceTable]):
         self._go_to(table, version)
 
         def read(row: int) -> list[pa.RecordBatch]:
-            query = table.search().select([*found.read, *[found.vector] * vectors])
+            query = table.search().select([*found.read, *[found.said.vector] * vectors])
             if since is not None:
                 query = query.where(self._changed(found, since))
             with self._translated():  # a scan without a limit reads ahead, and holds 2 GiB of it
@@ -123,7 +97,7 @@ class LanceIndex(LooksOnce[_LanceTable]):
             raise ConfigError(f"{address.place}: LanceDB has no language of queries, so that it takes no template")
         shown = list(dict.fromkeys(name for name in (found.key, address.text, address.image) if name))
         if question.vector is None:
-            if not found.searches_text:
+            if not found.said.searches_text:
                 raise ConfigError(
                     f"{address.place} cannot be searched by words: it has no index of type FTS over "
                     f"{address.text or 'a column that text=NAME names'}"
@@ -131,22 +105,22 @@ class LanceIndex(LooksOnce[_LanceTable]):
             match: Any = MatchQuery  # its optional arguments are not known to be so
             words = match(question.text or "", address.text)
             rows = self._found(lambda table: table.search(words, query_type="fts"), [*shown, "_score"], question)
-            return [self._hit(found, row, float(row["_score"])) for row in rows]
-        vector = query_of(address, question.vector, found.dimension)
+            return [make_hit(address, row[found.key], float(row["_score"]), row) for row in rows]
+        said, vector = found.said, query_of(address, question.vector, found.said.dimension)
 
         def near(table: Any) -> Any:
-            query = table.search(vector, vector_column_name=found.vector).distance_type(_NAMES[found.index.metric])
+            query = table.search(vector, vector_column_name=said.vector).distance_type(_NAMES[said.metric])
             if question.exact:
                 return query.bypass_vector_index()
             tuned = dict(self._tuned)
-            if question.effort is not None and found.index.effort is not None:
-                tuned[found.index.effort.name] = question.effort
+            if question.effort is not None and said.effort is not None:
+                tuned[said.effort.name] = question.effort
             for name, value in tuned.items():
                 query = getattr(query, name)(value)
             return query
 
         rows = self._found(near, [*shown, "_distance"], question)
-        return [self._hit(found, row, _score(float(row["_distance"]), found.index.metric)) for row in rows]
+        return [make_hit(address, row[found.key], _score(float(row["_distance"]), said.metric), row) for row in rows]
 
     def close(self) -> None:
         """See :meth:`reco_plugin.engines.base.Engine.close`."""
@@ -162,17 +136,14 @@ class LanceIndex(LooksOnce[_LanceTable]):
 
         return self._call(run)
 
-    def _hit(self, found: _LanceTable, row: Mapping[str, Any], score: float) -> IndexHit:
-        text, image = (row[name] if name else None for name in (self._address.text, self._address.image))
-        return IndexHit(str(row[found.key]), score, text_or_none(text), picture_or_none(image))
-
     def _documents(self, found: _LanceTable, batch: pa.RecordBatch, vectors: bool) -> Iterator[Document]:
         block: dict[int, Vector] = {}
         if vectors:
-            column = batch.column(found.vector)
+            column = batch.column(found.said.vector)
             there = np.flatnonzero(column.is_valid().to_numpy(zero_copy_only=False))
             numbers = column.flatten().to_numpy(zero_copy_only=False)  # of those that are not null
-            block = dict(zip(there.tolist(), numbers.astype(np.float32).reshape(-1, found.dimension), strict=True))
+            rows = numbers.astype(np.float32).reshape(-1, found.said.dimension)
+            block = dict(zip(there.tolist(), rows, strict=True))
         for place, values in enumerate(batch.select(found.read).to_pylist()):
             yield make_document(self._address, values.get(found.key), block.get(place), values)
 
@@ -240,30 +211,48 @@ class LanceIndex(LooksOnce[_LanceTable]):
         bits = type_.value_type.bit_width
         indices = self._call(lambda table: [(index, table.index_stats(index.name)) for index in table.list_indices()])
         words = any(_is_words(index.index_type) and list(index.columns) == [address.text] for index, _ in indices)
-        index = self._index(vector, "" if bits == 32 else f"float{bits}", indices)
-        return _LanceTable(schema, key, vector, int(type_.list_size), read, words, index)
+        said = Description(
+            engine=f"LanceDB {lancedb.__version__}",
+            name=name,
+            documents=0,
+            vector=vector,
+            dimension=int(type_.list_size),
+            metric="euclid",  # what LanceDB does by itself
+            index="none: each vector is compared",
+            compression="" if bits == 32 else f"float{bits}",
+            fields=tuple(schema.names),
+            searches_text=words,
+        )
+        return _LanceTable(self._with_index(said, indices), schema, key, read)
 
-    def _index(self, vector: str, stored: str, indices: Sequence[tuple[Any, Any]]) -> _LanceSearch:
-        wanted = self._address.options.get("metric")
+    def _with_index(self, said: Description, indices: Sequence[tuple[Any, Any]]) -> Description:
+        """The same with the index over the vectors, and the metric that the address names."""
+        wanted = cast("Similarity | None", self._address.options.get("metric"))
         for index, stats in indices:
             metric = str(getattr(stats, "distance_type", "") or "").lower()
-            if list(index.columns) != [vector] or not metric:
+            if list(index.columns) != [said.vector] or not metric:
                 continue
             if metric not in _METRICS:
-                raise EngineError(f"{self._address.place}: the index of {vector!r} compares by {metric}")
+                raise EngineError(f"{self._address.place}: the index of {said.vector!r} compares by {metric}")
             if wanted and _METRICS[metric] != wanted:
                 raise EngineError(
                     f"{self._address.place}: metric={wanted} is not that of the index, {_METRICS[metric]}, so that "
                     "LanceDB would compare each vector instead"
                 )
             kind, details = str(stats.index_type), dict(getattr(index, "index_details", None) or {})
-            compression = ", ".join(filter(None, (stored, _compression(kind, details.get("compression") or {}))))
+            compressed = _compression(kind, details.get("compression") or {})
             graph = details.get("hnsw") or {}
             words = " ".join(
                 [kind, *(f"{name}={graph[name]}" for name in ("max_connections", "construction_ef") if name in graph)]
             )
-            return _LanceSearch(_METRICS[metric], words, compression, _effort(kind, self._tuned))
-        return _LanceSearch(cast("Similarity", wanted or "euclid"), compression=stored)  # what LanceDB does by itself
+            return replace(
+                said,
+                metric=_METRICS[metric],
+                index=words,
+                compression=", ".join(filter(None, (said.compression, compressed))),
+                effort=_effort(kind, self._tuned),
+            )
+        return replace(said, metric=wanted) if wanted else said
 
     def _changed(self, found: _LanceTable, since: str) -> str:
         name = self._address.changed

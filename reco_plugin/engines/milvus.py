@@ -7,7 +7,7 @@ import logging
 import threading
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, TypeVar, cast
 
@@ -24,7 +24,7 @@ from .address import IndexAddress
 from .asking import ask
 from .base import Description, Document, Effort, IndexHit, LooksOnce, Page, Question, Similarity
 from .comparing import nearest_of
-from .documents import check_fields, make_document, pick_vector, picture_or_none, query_of, text_or_none
+from .documents import check_fields, make_document, make_hit, pick_vector, query_of
 
 _METRICS: Mapping[str, Similarity] = {"COSINE": "cosine", "IP": "dot", "L2": "euclid"}
 _DENSE = {DataType.FLOAT_VECTOR: "", DataType.FLOAT16_VECTOR: "float16", DataType.BFLOAT16_VECTOR: "bfloat16"}
@@ -44,6 +44,8 @@ _COMPRESSION = {
     "IVF_RABITQ": "1 bit",
     "DISKANN": "PQ, rescored from disk",
 }
+_EACH = ("", "FLAT", "BRUTE_FORCE")
+"""Kinds of index that compare each vector."""
 _TUNED = ("M", "efConstruction", "nlist", "m", "nbits", "sq_type", "refine", "refine_type")
 """Parameters of an index that are shown."""
 _LEVELS = ("strong", "bounded", "session", "eventually")
@@ -63,33 +65,14 @@ T = TypeVar("T")
 
 
 @dataclass(frozen=True)
-class _MilvusSearch:
-    """How the vectors are searched."""
-
-    kind: str  # as in HNSW
-    metric: Similarity
-    words: str
-    compression: str
-    effort: Effort | None
-
-    @property
-    def is_whole(self) -> bool:
-        """Whether it holds the vectors as they are, so that its highest effort compares each of them."""
-        return self.kind in ("FLAT", "BRUTE_FORCE", "IVF_FLAT", "HNSW", "")
-
-
-@dataclass(frozen=True)
 class _MilvusCollection:
     """What Milvus says about a collection."""
 
-    name: str
-    fields: Mapping[str, DataType]  # of the schema
-    dynamic: tuple[str, ...]  # further ones that some documents have
+    said: Description  # but for the engine's version and how many documents there are
+    fields: Mapping[str, DataType]  # of the schema; some documents may have further ones
     key: str  # field of the primary key
-    vector: str
-    dimension: int
     words: str | None  # field of BM25's vectors of the captions; None: captions are not searched
-    index: _MilvusSearch
+    whole: bool  # whether the index holds the vectors as they are: its highest effort compares each of them
 
 
 class MilvusIndex(LooksOnce[_MilvusCollection]):
@@ -115,20 +98,9 @@ class MilvusIndex(LooksOnce[_MilvusCollection]):
         found = self._known()
         version = str(self._call(lambda client: client.get_server_version()))
         counted = self._call(lambda client: client.query(self._name, "", ["count(*)"], **self._options()))
-        index, lite = found.index, version.startswith("milvus_lite-")
-        return Description(
-            engine=f"Milvus Lite {version.partition('-')[2]}" if lite else f"Milvus {version.removeprefix('v')}",
-            name=found.name,
-            documents=int(counted[0]["count(*)"]),
-            vector=found.vector,
-            dimension=found.dimension,
-            metric=index.metric,
-            index=index.words,
-            compression=index.compression,
-            effort=index.effort,
-            fields=(*found.fields, *found.dynamic),
-            searches_text=found.words is not None,
-        )
+        lite = version.startswith("milvus_lite-")
+        engine = f"Milvus Lite {version.partition('-')[2]}" if lite else f"Milvus {version.removeprefix('v')}"
+        return replace(found.said, engine=engine, documents=int(counted[0]["count(*)"]))
 
     def scan(
         self, *, after: str | None = None, since: str | None = None, vectors: bool = True, size: int = 1000
@@ -139,7 +111,7 @@ class MilvusIndex(LooksOnce[_MilvusCollection]):
     def _scan(self, after: str | None, conditions: list[str], vectors: bool, size: int) -> Iterator[Page]:
         found = self._known()
         wanted = [name for name, type_ in found.fields.items() if type_ not in (*_DENSE, *_OTHERS)]
-        wanted += [found.vector] * vectors + ["$meta"] * bool(found.dynamic)
+        wanted += [found.said.vector] * vectors + ["$meta"] * (len(found.said.fields) > len(found.fields))
         while True:
             after_key = [f"{found.key} > {after}"] if after else []
             expression = " and ".join([*after_key, *(f"({condition})" for condition in conditions)])
@@ -162,18 +134,18 @@ class MilvusIndex(LooksOnce[_MilvusCollection]):
             raise ConfigError(f"{self._address.place}: Milvus has no language of queries, so that it takes no template")
         if question.vector is None:
             return self._by_words(found, question)
-        vector = query_of(self._address, question.vector, found.dimension)
-        if question.exact and not found.index.is_whole:
+        vector = query_of(self._address, question.vector, found.said.dimension)
+        if question.exact and not found.whole:
             pages = self._scan(None, [question.where] if question.where else [], True, 1000)
-            return nearest_of(pages, vector, question.k, found.index.metric)
+            return nearest_of(pages, vector, question.k, found.said.metric)
         data: Any = vector.tolist()
-        if found.fields[found.vector] is DataType.FLOAT16_VECTOR:
+        if found.fields[found.said.vector] is DataType.FLOAT16_VECTOR:
             data = vector.astype(np.float16)
-        elif found.fields[found.vector] is DataType.BFLOAT16_VECTOR:
+        elif found.fields[found.said.vector] is DataType.BFLOAT16_VECTOR:
             data = _to_bfloat16(vector)
-        hits = self._found(found, question, data, found.vector, self._search_params(found.index, question))
+        hits = self._found(question, data, found.said.vector, self._search_params(found.said.effort, question))
         # Milvus answers with the square of Euclid's distance
-        euclid = found.index.metric == "euclid"
+        euclid = found.said.metric == "euclid"
         return [
             self._hit(found, hit, -(float(hit["distance"]) ** 0.5) if euclid else float(hit["distance"]))
             for hit in hits
@@ -185,10 +157,10 @@ class MilvusIndex(LooksOnce[_MilvusCollection]):
                 f"{self._address.place} cannot be searched by words: the collection has no function of type BM25 over "
                 f"{self._address.text or 'a field that text=NAME names'}"
             )
-        hits = self._found(found, question, question.text or "", found.words, {})
+        hits = self._found(question, question.text or "", found.words, {})
         return [self._hit(found, hit, abs(float(hit["distance"]))) for hit in hits]  # Milvus Lite turns their sign
 
-    def _found(self, found: _MilvusCollection, question: Question, data: Any, field: str, params: Any) -> Sequence[Any]:
+    def _found(self, question: Question, data: Any, field: str, params: Any) -> Sequence[Any]:
         shown = [name for name in (self._address.id, self._address.text, self._address.image) if name is not None]
         asked = {
             "data": [data],
@@ -204,19 +176,18 @@ class MilvusIndex(LooksOnce[_MilvusCollection]):
     def _hit(self, found: _MilvusCollection, hit: Any, score: float) -> IndexHit:
         entity, address = hit["entity"], self._address
         id_ = hit.get(found.key, hit.get("id")) if address.id in (None, found.key) else entity.get(address.id)
-        text, image = (entity.get(name) if name else None for name in (address.text, address.image))
-        return IndexHit(str(id_), score, text_or_none(text), picture_or_none(image))
+        return make_hit(address, id_, score, entity)
 
     @staticmethod
-    def _search_params(index: _MilvusSearch, question: Question) -> dict[str, Any]:
-        if index.effort is None:
+    def _search_params(effort: Effort | None, question: Question) -> dict[str, Any]:
+        if effort is None:
             return {}
-        value = index.effort.higher[-1] if question.exact else question.effort
-        if question.exact and index.effort.name == "ef":
+        value = effort.higher[-1] if question.exact else question.effort
+        if question.exact and effort.name == "ef":
             value = _MOST_EF
         if value is None:
             return {}
-        return {index.effort.name: max(value, question.k) if index.effort.name == "ef" else value}
+        return {effort.name: max(value, question.k) if effort.name == "ef" else value}
 
     def close(self) -> None:
         """See :meth:`reco_plugin.engines.base.Engine.close`; lets go of a file that nothing else here has open."""
@@ -312,10 +283,23 @@ class MilvusIndex(LooksOnce[_MilvusCollection]):
         dense = [name for name, type_ in fields.items() if type_ in _DENSE]
         others = {name: _OTHERS.get(type_, type_.name) for name, type_ in fields.items() if type_ not in _DENSE}
         vector = pick_vector(address, dense, others, self._name)
-        return _MilvusCollection(
-            said["collection_name"], fields, dynamic, key, vector,
-            int(dimensions[vector]), _words(said, address.text), self._index(vector, fields[vector]),
-        )  # fmt: skip
+        kind, metric, index = self._index(vector)
+        words, compression = _words(said, address.text), _compression(kind, index)
+        tuned = [f"{name}={index[name]}" for name in _TUNED if name in index]
+        described = Description(
+            engine="",
+            name=said["collection_name"],
+            documents=0,
+            vector=vector,
+            dimension=int(dimensions[vector]),
+            metric=metric,
+            index="none: each vector is compared" if kind in _EACH else " ".join([kind, *tuned]),
+            compression=", ".join(filter(None, (_DENSE[fields[vector]], compression))),
+            effort=self._effort(kind, index),
+            fields=(*fields, *dynamic),
+            searches_text=words is not None,
+        )
+        return _MilvusCollection(described, fields, key, words, kind in (*_EACH, "IVF_FLAT", "HNSW"))
 
     def _dynamic(self, fields: Mapping[str, DataType]) -> tuple[str, ...]:
         """Names of fields that the schema does not have and the first documents do."""
@@ -324,7 +308,8 @@ class MilvusIndex(LooksOnce[_MilvusCollection]):
         names = dict.fromkeys(name for row in rows for name in row if name not in fields and name != "$meta")
         return tuple(names)
 
-    def _index(self, vector: str, type_: DataType) -> _MilvusSearch:
+    def _index(self, vector: str) -> tuple[str, Similarity, Mapping[str, Any]]:
+        """The kind of index, as in HNSW, its metric, and all that is said of it."""
         limit = {"timeout": self._address.timeout_s}
         names = self._call(lambda client: client.list_indexes(self._name, field_name=vector))
         found: Mapping[str, Any] = {}
@@ -335,20 +320,7 @@ class MilvusIndex(LooksOnce[_MilvusCollection]):
             raise EngineError(
                 f"{self._address.place}: the index of {vector!r} compares by {metric}, not by {', '.join(_METRICS)}"
             )
-        tuned = [f"{name}={found[name]}" for name in _TUNED if name in found]
-        words = " ".join([kind, *tuned]) if kind not in ("", "FLAT", "BRUTE_FORCE") else "none: each vector is compared"
-        compression = (
-            str(found.get("sq_type") or _COMPRESSION.get(kind, "")).lower()
-            if "SQ" in kind
-            else _COMPRESSION.get(kind, "")
-        )
-        return _MilvusSearch(
-            kind,
-            _METRICS[metric],
-            words,
-            ", ".join(filter(None, (_DENSE[type_], compression))),
-            self._effort(kind, found),
-        )
+        return kind, _METRICS[metric], found
 
     def _effort(self, kind: str, index: Mapping[str, Any]) -> Effort | None:
         """What Milvus takes for an index; values without it are those of its library Knowhere, and of Milvus Lite."""
@@ -378,8 +350,8 @@ class MilvusIndex(LooksOnce[_MilvusCollection]):
 
     def _document(self, found: _MilvusCollection, row: Mapping[str, Any]) -> Document:
         values, address = dict(row), self._address
-        sent = values.pop(found.vector, None)
-        vector = None if sent is None else _vector(sent, found.fields[found.vector])
+        sent = values.pop(found.said.vector, None)
+        vector = None if sent is None else _vector(sent, found.fields[found.said.vector])
         if vector is not None and not vector.any():
             vector = None  # so does Milvus Lite store one that is null
         return make_document(address, values.get(address.id or found.key), vector, values)
@@ -388,6 +360,11 @@ class MilvusIndex(LooksOnce[_MilvusCollection]):
 def _probes(index: Mapping[str, Any], usual: int) -> Effort:
     lists = int(index.get("nlist", 128))
     return Effort("nprobe", usual, tuple(sorted({more for more in (16, 32, 64, lists) if usual < more <= lists})))
+
+
+def _compression(kind: str, index: Mapping[str, Any]) -> str:
+    usual = _COMPRESSION.get(kind, "")
+    return str(index.get("sq_type") or usual).lower() if "SQ" in kind else usual
 
 
 def _words(said: Mapping[str, Any], text: str | None) -> str | None:

@@ -7,7 +7,7 @@ import threading
 import uuid
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import replace
 from pathlib import Path
 from typing import Any, ClassVar, TypeVar
 
@@ -31,7 +31,7 @@ from ..values import did_you_mean
 from .address import IndexAddress
 from .asking import ask
 from .base import Description, Document, Effort, IndexHit, LooksOnce, Page, Question, Similarity
-from .documents import check_fields, make_document, pick_vector, picture_or_none, query_of, text_or_none
+from .documents import check_fields, make_document, make_hit, pick_vector, query_of
 from .template import fill
 
 _METRICS: Mapping[str, Similarity] = {"Cosine": "cosine", "Dot": "dot", "Euclid": "euclid"}
@@ -39,21 +39,6 @@ _BITS = {"one_bit": "1 bit", "one_and_half_bits": "1.5 bits", "two_bits": "2 bit
 _SAMPLE = 100
 _EACH = "none: each vector is compared"
 T = TypeVar("T")
-
-
-@dataclass(frozen=True)
-class _QdrantCollection:
-    """What Qdrant says about a collection."""
-
-    name: str  # not an alias
-    vector: str  # '' for the one without a name
-    dimension: int
-    metric: Similarity
-    words: str
-    compression: str
-    effort: Effort | None
-    fields: tuple[str, ...]  # names of vectors and keys of the payload
-    searches_text: bool
 
 
 class _Folder:
@@ -91,8 +76,8 @@ class _Folder:
                 self.client.close()
 
 
-class QdrantIndex(LooksOnce[_QdrantCollection]):
-    """A collection; see :class:`~reco_plugin.engines.base.Engine`."""
+class QdrantIndex(LooksOnce[Description]):
+    """A collection; see :class:`~reco_plugin.engines.base.Engine`. A vector without a name is called ''."""
 
     def __init__(self, address: IndexAddress, settings: Settings) -> None:
         super().__init__()
@@ -117,19 +102,8 @@ class QdrantIndex(LooksOnce[_QdrantCollection]):
     def describe(self) -> Description:
         """See :meth:`reco_plugin.engines.base.Engine.describe`."""
         found = self._known()
-        return Description(
-            engine=self._version(),
-            name=found.name,
-            documents=int(self._call(lambda client: client.count(self._name, exact=True)).count),
-            vector=found.vector,
-            dimension=found.dimension,
-            metric=found.metric,
-            index=found.words,
-            compression=found.compression,
-            effort=found.effort,
-            fields=found.fields,
-            searches_text=found.searches_text,
-        )
+        counted = self._call(lambda client: client.count(self._name, exact=True)).count
+        return replace(found, engine=self._version(), documents=int(counted))
 
     def scan(
         self, *, after: str | None = None, since: str | None = None, vectors: bool = True, size: int = 1000
@@ -196,7 +170,7 @@ class QdrantIndex(LooksOnce[_QdrantCollection]):
                 self._client.close()
                 self._client = None
 
-    def _params(self, found: _QdrantCollection, question: Question) -> Any:
+    def _params(self, found: Description, question: Question) -> Any:
         if self._folder is not None:
             return None  # each vector is compared
         if question.exact:
@@ -214,10 +188,10 @@ class QdrantIndex(LooksOnce[_QdrantCollection]):
         id_, payload = to_payload(point)
         if self._address.id is not None:
             id_ = str(_value(payload, self._address.id))
-        text, image = (_value(payload, name) for name in (self._address.text, self._address.image))
-        return IndexHit(id_, float(score), text_or_none(text), picture_or_none(image))
+        shown = {name: _value(payload, name) for name in (self._address.text, self._address.image) if name}
+        return make_hit(self._address, id_, float(score), shown)
 
-    def _document(self, found: _QdrantCollection, point: Any) -> Document:
+    def _document(self, found: Description, point: Any) -> Document:
         id_, payload = to_payload(point)
         stored = point.vector.get(found.vector) if isinstance(point.vector, dict) else point.vector
         vector = None if stored is None or not len(stored) else np.asarray(stored, np.float32)
@@ -274,7 +248,8 @@ class QdrantIndex(LooksOnce[_QdrantCollection]):
         except EngineError:  # a proxy hides it
             return "Qdrant"
 
-    def _look(self) -> _QdrantCollection:
+    def _look(self) -> Description:
+        """All but the engine's version and how many documents there are."""
         address = self._address
         if not self._call(lambda client: client.collection_exists(self._name)):
             names = [each.name for each in self._call(lambda client: client.get_collections()).collections]
@@ -295,10 +270,20 @@ class QdrantIndex(LooksOnce[_QdrantCollection]):
             raise EngineError(
                 f"{address.place}: the vectors {vector!r} are compared by {metric}, not by {', '.join(_METRICS)}"
             )
-        return _QdrantCollection(
-            self._real_name(), vector, params.size, _METRICS[metric], *self._searched(config, params),
-            (*vectors, *keys), self._has_scored_text(),
-        )  # fmt: skip
+        index, compression, effort = self._searched(config, params)
+        return Description(
+            engine="",
+            name=self._real_name(),
+            documents=0,
+            vector=vector,
+            dimension=params.size,
+            metric=_METRICS[metric],
+            index=index,
+            compression=compression,
+            effort=effort,
+            fields=(*vectors, *keys),
+            searches_text=self._has_scored_text(),
+        )
 
     def _real_name(self) -> str:
         if self._folder is not None:

@@ -24,7 +24,7 @@ from .address import IndexAddress
 from .asking import ask
 from .base import Description, Document, Effort, IndexHit, LooksOnce, Page, Question, Similarity
 from .comparing import nearest_of
-from .documents import check_fields, make_document, pick_vector, picture_or_none, text_or_none
+from .documents import check_fields, make_document, make_hit, pick_vector
 from .template import fill
 
 MOST = 10_000
@@ -347,12 +347,9 @@ class DocumentIndex(LooksOnce[KnownIndex]):
 
     def _hit(self, known: KnownIndex, hit: Body, score: Callable[[float], float]) -> IndexHit:
         fields: Body = hit.get("fields", {})
-        id_, text, image = (
-            self._shown(known, name, fields.get(name)) if name else None
-            for name in (self._address.id, self._address.text, self._address.image)
-        )
-        shown = text_or_none(text), picture_or_none(image)
-        return IndexHit(str(id_ or hit["_id"]), score(float(hit["_score"] or 0)), *shown)
+        shown = {name: self._shown(known, name, value) for name, value in fields.items()}
+        id_ = shown.get(self._address.id or "") or hit["_id"]
+        return make_hit(self._address, id_, score(float(hit["_score"] or 0)), shown)
 
     @staticmethod
     def _shown(known: KnownIndex, name: str, value: Any) -> Any:

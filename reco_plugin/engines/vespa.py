@@ -26,7 +26,7 @@ from ..values import did_you_mean
 from .address import IndexAddress
 from .asking import ask
 from .base import Description, Effort, IndexHit, LooksOnce, Page, Question, Similarity
-from .documents import check_fields, pick_vector, picture_or_none, query_of, text_or_none
+from .documents import check_fields, make_hit, pick_vector, query_of
 from .rest import cannot_reach
 from .template import fill
 
@@ -209,8 +209,7 @@ class VespaIndex(LooksOnce[_Schema]):
                 f"{self._address.place}: a hit has no {name or 'documentid'!r}, by which it is known: it must be in "
                 "the summary of the schema, and a template must select it"
             )
-        text, image = (fields.get(name) if name else None for name in (self._address.text, self._address.image))
-        return IndexHit(str(id_), score, text_or_none(text), picture_or_none(image))
+        return make_hit(self._address, id_, score, fields)
 
     def _look(self) -> _Schema:
         """The schema as the address says, and else as some documents show it."""

@@ -6,7 +6,7 @@ import base64
 import json
 import math
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from typing import Any, TypeVar
 
@@ -24,7 +24,7 @@ from .address import IndexAddress
 from .asking import ask
 from .base import Description, Document, IndexHit, LooksOnce, Page, Question, Similarity
 from .comparing import nearest_of
-from .documents import check_fields, make_document, pick_vector, picture_or_none, text_or_none
+from .documents import check_fields, make_document, make_hit, pick_vector
 from .template import fill
 
 T = TypeVar("T")
@@ -50,15 +50,9 @@ _COMPARISONS = {
 class _Collection:
     """What Weaviate says of a collection."""
 
-    name: str
+    said: Description  # but for how many documents there are; a vector without a name is called "default"
     kinds: Mapping[str, str]  # property -> its data type
-    vector: str  # "default" where it has no name
-    named: bool
-    dimension: int
-    metric: Similarity
-    words: str  # of the index
-    compression: str
-    version: str
+    named: bool  # whether the vector has a name
 
     @property
     def read(self) -> list[str]:
@@ -86,18 +80,7 @@ class WeaviateIndex(LooksOnce[_Collection]):
         """See :meth:`reco_plugin.engines.base.Engine.describe`."""
         known = self._known()
         counted = self._ask(lambda: self._open().aggregate.over_all(total_count=True)).total_count
-        return Description(
-            engine=f"Weaviate {known.version}",
-            name=known.name,
-            documents=int(counted or 0),
-            vector=known.vector,
-            dimension=known.dimension,
-            metric=known.metric,
-            index=known.words,
-            compression=known.compression,
-            fields=tuple(known.kinds),
-            searches_text=self._address.text is not None,
-        )
+        return replace(known.said, documents=int(counted or 0))
 
     def scan(
         self, *, after: str | None = None, since: str | None = None, vectors: bool = True, size: int = 1000
@@ -109,7 +92,7 @@ class WeaviateIndex(LooksOnce[_Collection]):
         known = self._known()
         changed = None if since is None else self._changed(known, since)
         shown = known.read + ([self._address.image] if known.kinds.get(self._address.image or "") == "blob" else [])
-        include: Any = ([known.vector] if known.named else True) if vectors else False
+        include: Any = ([known.said.vector] if known.named else True) if vectors else False
         position = after or None
         while True:
             found = self._ask(
@@ -153,15 +136,15 @@ class WeaviateIndex(LooksOnce[_Collection]):
             return [self._hit(known, one, float(one.metadata.score or 0)) for one in found.objects]
         if question.exact:
             pages = self._filtered(known, how["filters"]) if question.where else self.scan()
-            return nearest_of(pages, question.vector, question.k, known.metric)
+            return nearest_of(pages, question.vector, question.k, known.said.metric)
         vector = np.asarray(question.vector, np.float32).tolist()
-        target = known.vector if known.named else None
+        target = known.said.vector if known.named else None
         found = self._ask(
             lambda: self._open().query.near_vector(
                 vector, target_vector=target, return_metadata=MetadataQuery(distance=True), **how
             )
         )
-        return [self._hit(known, one, _score(known.metric, float(one.metadata.distance))) for one in found.objects]
+        return [self._hit(known, one, _score(known.said.metric, float(one.metadata.distance))) for one in found.objects]
 
     def close(self) -> None:
         """See :meth:`reco_plugin.engines.base.Engine.close`."""
@@ -172,7 +155,7 @@ class WeaviateIndex(LooksOnce[_Collection]):
 
     def _filtered(self, known: _Collection, filters: Any) -> Iterator[Page]:
         """All that a filter lets through, with vectors, for a comparison of each."""
-        include: Any = [known.vector] if known.named else True
+        include: Any = [known.said.vector] if known.named else True
         for offset in range(0, _PAGE, 1000):
             found = self._ask(
                 lambda offset=offset: (  # type: ignore[misc]
@@ -235,11 +218,11 @@ class WeaviateIndex(LooksOnce[_Collection]):
     def _document(self, known: _Collection, one: Any) -> Document:
         values = dict(one.properties)
         id_ = values.get(self._address.id) if self._address.id else one.uuid
-        sent = one.vector.get(known.vector) if isinstance(one.vector, dict) else one.vector
+        sent = one.vector.get(known.said.vector) if isinstance(one.vector, dict) else one.vector
         vector: Vector | None = None if sent is None or len(sent) == 0 else np.asarray(sent, np.float32)
         problem = None
-        if vector is not None and vector.shape != (known.dimension,):
-            problem = f"its vector has the shape {vector.shape}, not ({known.dimension},)"
+        if vector is not None and vector.shape != (known.said.dimension,):
+            problem = f"its vector has the shape {vector.shape}, not ({known.said.dimension},)"
             vector = None
         if self._address.image is not None and known.kinds[self._address.image] == "blob":
             values[self._address.image] = _bytes(values.get(self._address.image))
@@ -248,10 +231,9 @@ class WeaviateIndex(LooksOnce[_Collection]):
     def _hit(self, known: _Collection, one: Any, score: float) -> IndexHit:
         address, values = self._address, one.properties
         id_ = values.get(address.id) if address.id else None
-        text, image = (values.get(name) if name else None for name in (address.text, address.image))
         if address.image is not None and known.kinds[address.image] == "blob":
-            image = _bytes(image)
-        return IndexHit(str(id_ or one.uuid), score, text_or_none(text), picture_or_none(image))
+            values = {**values, address.image: _bytes(values.get(address.image))}
+        return make_hit(address, id_ or one.uuid, score, values)
 
     def _look(self) -> _Collection:
         """The collection as its configuration has it, and the dimension of a vector in it."""
@@ -279,17 +261,19 @@ class WeaviateIndex(LooksOnce[_Collection]):
             raise EngineError(
                 f"{place}: its vectors are compared by {metric}, and {', '.join(_METRICS)} are known here"
             )
-        return _Collection(
+        said = Description(
+            engine=f"Weaviate {self._ask(client.get_meta)['version']}",
             name=name,
-            kinds=kinds,
+            documents=0,
             vector=vector,
-            named=bool(named),
             dimension=self._measured(name, vector, bool(named)),
             metric=_METRICS[metric],
-            words=_words(index),
+            index=_words(index),
             compression=_compression(index),
-            version=str(self._ask(client.get_meta)["version"]),
+            fields=tuple(kinds),
+            searches_text=self._address.text is not None,
         )
+        return _Collection(said, kinds, bool(named))
 
     def _measured(self, name: str, vector: str, named: bool) -> int:
         include: Any = [vector] if named else True
@@ -302,7 +286,7 @@ class WeaviateIndex(LooksOnce[_Collection]):
         raise EngineError(f"{self._address.place}: none of the first objects of {name} has a vector {vector!r}")
 
     def _open(self, name: str | None = None) -> Any:
-        collection: Any = self._connected().collections.get(name or self._known().name)
+        collection: Any = self._connected().collections.get(name or self._known().said.name)
         tenant = self._address.options.get("tenant")
         return collection.with_tenant(tenant) if tenant else collection
 
