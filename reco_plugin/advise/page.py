@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import time
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -10,12 +9,9 @@ from typing import Any
 
 import numpy as np
 
-from ..data.images import RemoteImage
-from ..errors import DataError, ImageError
 from ..evaluate.findings import Chart, Findings, Line, Section
 from ..files import whole_file
-from ..preprocess.thumbnail import thumbnail
-from ..report import Addition, Run, render_page
+from ..report import Addition, Run, Thumbnails, render_page
 from .advice import MemoryAdvice, ThingAdvice
 from .forecast import Forecast
 from .things import WantedList, key_of
@@ -23,7 +19,6 @@ from .things import WantedList, key_of
 SHOWN = 60
 """Things on the page."""
 _PICTURES = 4  # of a thing
-_PICTURES_S, _FETCH_S = 60.0, 5.0  # seconds for all that have to be fetched, and for one
 
 
 @dataclass(frozen=True)
@@ -37,30 +32,18 @@ class ThingCard:
 
 @dataclass
 class _RowPictures:
-    """Thumbnails of a list's rows, within a time."""
+    """Thumbnails of a list's rows."""
 
     images: Mapping[str, Any]  # id -> picture
     first: Mapping[str, str]  # key of a thing's name -> id of a row of it
-    made: dict[str, str | None] = field(default_factory=dict)
-    until: float = field(default_factory=lambda: time.monotonic() + _PICTURES_S)
+    made: Thumbnails = field(default_factory=Thumbnails)
 
     def of(self, id_: str | None) -> str | None:
         """A small picture of a row; None where there is none, or it cannot be shown."""
         image = None if id_ is None else self.images.get(id_)
         if id_ is None or image is None or isinstance(image, np.ndarray):
             return None
-        if id_ not in self.made:
-            self.made[id_] = self._make(image)
-        return self.made[id_]
-
-    def _make(self, image: Any) -> str | None:
-        try:
-            if not isinstance(image, RemoteImage):
-                return thumbnail(image)
-            left = self.until - time.monotonic()
-            return thumbnail(RemoteImage(image.url, min(_FETCH_S, left)).read()) if left > 0 else None
-        except (DataError, ImageError):
-            return None
+        return self.made.of(id_, image)
 
 
 def write_page(found: MemoryAdvice, wanted: WantedList, path: Path, command: str) -> None:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import hashlib
 import json
-import time
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -14,11 +13,8 @@ import numpy as np
 from ..data.cells import CellError, image_of
 from ..data.images import RemoteImage
 from ..engines import IndexHit
-from ..errors import DataError, ImageError
 from ..files import whole_file
-from ..preprocess.thumbnail import thumbnail
-from ..report import Addition, Run, render_page
-from ..types import ImageInput
+from ..report import Addition, Run, Thumbnails, render_page
 from .figures import findings_of, hardest
 from .marks import Better
 from .run import Comparison
@@ -27,9 +23,6 @@ SHOWN = 30
 """Queries on the page."""
 RESULTS = 6
 """Results of each side that are shown."""
-_PICTURES_S = 60.0
-"""Seconds for all pictures that have to be fetched; the others are shown without."""
-_FETCH_S = 5.0  # for one of them
 
 
 @dataclass(frozen=True)
@@ -55,30 +48,19 @@ class SideBySide:
 
 @dataclass
 class _Pictures:
-    """Thumbnails, made once each, within a time."""
+    """Thumbnails of what an index says of its pictures."""
 
     folder: Path
-    made: dict[str, str | None] = field(default_factory=dict)
-    until: float = field(default_factory=lambda: time.monotonic() + _PICTURES_S)
+    made: Thumbnails = field(default_factory=Thumbnails)
 
     def of(self, value: str | bytes | Path | RemoteImage | None) -> str | None:
         if not value:
             return None
-        key = hashlib.sha256(value).hexdigest() if isinstance(value, bytes) else str(value)
-        if key not in self.made:
-            self.made[key] = self._make(value)
-        return self.made[key]
-
-    def _make(self, value: str | bytes | Path | RemoteImage) -> str | None:
         try:
             image = image_of(value, self.folder) if isinstance(value, str) else value
-            if not isinstance(image, RemoteImage):
-                return thumbnail(image)
-            left = self.until - time.monotonic()
-            read: ImageInput | None = RemoteImage(image.url, min(_FETCH_S, left)).read() if left > 0 else None
-            return None if read is None else thumbnail(read)
-        except (CellError, DataError, ImageError):
+        except CellError:
             return None
+        return self.made.of(hashlib.sha256(value).digest() if isinstance(value, bytes) else str(value), image)
 
 
 def write_page(found: Comparison, out: Path, command: str, pictures: Path) -> Path:

@@ -5,12 +5,14 @@
 
 from .markdown import markdown_cases, markdown_section
 from .runs import Run, read_runs
+from .thumbnails import Thumbnails
 from .write import FORMATS, Addition, render_page, write_charts, write_report
 
 __all__ = [
     "FORMATS",
     "Addition",
     "Run",
+    "Thumbnails",
     "markdown_cases",
     "markdown_section",
     "read_runs",
