@@ -19,7 +19,7 @@ import json
 import os
 import shutil
 import tempfile
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -45,9 +45,8 @@ from .preprocess import ImageConfig, TextConfig
 from .types import MODALITIES, Caution, Fingerprint, FuserName, Modality, Role
 from .values import CONTEXT_LENGTH, DIMENSIONS, in_words, show
 
-FORMAT = 4
-"""Of the manifest; 1 has neither templates nor the tokenizer's checksum, 2 other fusion graphs, with a fitted gate, and
-up to 3 each graph is one file."""
+OLDEST, FORMAT = 3, 4
+"""Of the manifests that are read; in 3 each graph is one file."""
 MANIFEST = "manifest.json"
 TOKENIZER = "tokenizer.json"
 _THUMBNAILS = ImageConfig((224, 224))
@@ -143,18 +142,6 @@ class Manifest(_Strict):
     matryoshka: tuple[Annotated[int, Field(ge=1, le=DIMENSIONS)], ...] = ()
     api: str = ""
 
-    @model_validator(mode="before")
-    @classmethod
-    def _read_older(cls, stored: Any) -> Any:
-        """Read formats 1 and 2: their fitted fusion and its gate gave way to the closed form, which needs neither."""
-        if not isinstance(stored, dict) or stored.get("format") not in (1, 2):
-            return stored
-        policy = {k: v for k, v in stored.get("policy", {}).items() if k != "candidate_height"}
-        fusion = {k: v for k, v in stored.get("fusion", {}).items() if k != "text_gate"}
-        if fusion.get("fuser") in ("training-free", "reco"):
-            fusion = {"fuser": "reco"}
-        return stored | {"policy": policy, "fusion": fusion}
-
     @model_serializer(mode="wrap")
     def _write(self, write: SerializerFunctionWrapHandler) -> dict[str, Any]:
         """Leave out what an earlier version would not know, where it says nothing."""
@@ -193,13 +180,8 @@ class Manifest(_Strict):
     @property
     def fusers(self) -> tuple[FuserName, ...]:
         """The fusions that this folder can run; the closed form always, since it needs no graph."""
-        others: Sequence[FuserName] = ("paper", "mean") if self.format > 2 else (self.fusion.fuser,)
-        there = set(self.graphs)
-        return ("reco", *(n for n in others if n != "reco" and set(self.fusion_graphs(n).values()) <= there))
-
-    def fusion_graphs(self, fuser: FuserName) -> Mapping[Modality, str]:
-        """Modality -> graph of a fusion; up to format 2 all had the same names."""
-        return {modality: fusion_graph(modality, fuser if self.format > 2 else "reco") for modality in MODALITIES}
+        others: tuple[FuserName, ...] = ("paper", "mean")
+        return ("reco", *(n for n in others if all(fusion_graph(side, n) in self.graphs for side in MODALITIES)))
 
     @property
     def fingerprint(self) -> Fingerprint:
@@ -316,10 +298,11 @@ def _read_manifest(root: Path) -> Manifest:
     text = path.read_bytes()  # pydantic refuses what is not UTF-8
     try:
         version = _Version.model_validate_json(text).format
-        if version > FORMAT:
+        if not OLDEST <= version <= FORMAT:
+            way = "upgrade reco-plugin or " if version > FORMAT else ""
             raise ArtifactError(
-                f"{path} has format {version}, this version reads up to {FORMAT}: upgrade reco-plugin "
-                "or export the model again with this version."
+                f"{path} has format {version}, this version reads {OLDEST} up to {FORMAT}: {way}export the model again "
+                "with this version."
             )
         return Manifest.model_validate_json(text)
     except ValidationError as error:

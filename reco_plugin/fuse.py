@@ -14,13 +14,13 @@ from typing import NamedTuple, Protocol
 import numpy as np
 import numpy.typing as npt
 
-from .artifact import Artifact
+from .artifact import Artifact, fusion_graph
 from .calibration.state import Calibration
 from .config import Settings
 from .memory import Memory, Searches
 from .options import RefineOptions
 from .sessions import Graphs, OpenGraph, open_graph
-from .types import Coverage, FuserName, Modality, Neighbours, Refinement, Role, Search, Vectors, other
+from .types import MODALITIES, Coverage, FuserName, Modality, Neighbours, Refinement, Role, Search, Vectors, other
 from .values import EXCLUSIONS_AT_ONCE
 
 _ROWS = 512  # queries per search and fusion call, at most
@@ -200,7 +200,7 @@ class GraphFuser(NeighbourFuser):
         self, artifact: Artifact, settings: Settings, name: FuserName, open_graph: OpenGraph = open_graph
     ) -> None:
         self.name = name
-        self._names = artifact.manifest.fusion_graphs(name)
+        self._names = {side: fusion_graph(side, name) for side in MODALITIES}
         self._graphs = Graphs(artifact, settings, open_graph)
 
     def fuse(

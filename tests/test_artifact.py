@@ -16,7 +16,7 @@ from two_files import split_graphs
 from typer.testing import CliRunner
 
 from reco_plugin import Reco, files
-from reco_plugin.artifact import FORMAT, GRAPHS, MANIFEST, TOKENIZER, Artifact, whole_model
+from reco_plugin.artifact import FORMAT, GRAPHS, MANIFEST, OLDEST, TOKENIZER, Artifact, whole_model
 from reco_plugin.cli.app import app
 from reco_plugin.config import load_settings
 from reco_plugin.errors import ArtifactError, SessionError
@@ -63,31 +63,6 @@ def test_the_fingerprint_is_the_manifests(model):
     )
     assert stored["name"] in str(fingerprint)
     assert stored["digest"][:12] in str(fingerprint)
-
-
-def test_a_manifest_from_before_templates_were_named_is_read_and_its_memories_fit(model, copy):
-    stored = json.loads((copy / MANIFEST).read_text())
-    assert stored.pop("templates") == ["{}"], "the mini CLIP was trained with bare names"
-    (copy / MANIFEST).write_text(json.dumps(stored | {"format": 1}))
-    older = Artifact.load(copy).manifest
-    assert older.templates == ()
-    assert older.fingerprint == Artifact.load(model).manifest.fingerprint
-
-
-@pytest.mark.parametrize("fuser", ["reco", "training-free", "paper", "mean"])
-@pytest.mark.parametrize("version", [1, 2])
-def test_a_manifest_from_before_the_closed_form_is_read(version, fuser, edit, copy):
-    """Its fitted fusion gives way to the closed form; a layer or a mean stays, under its old name."""
-    gate = {"similarity": 8.6, "standout": 20.4, "bias": -9.1, "answered": 0.8, "unanswered": 0.2, "reliability": 0.9}
-    policy = {"k": 7, "gate": True, "refine": {"query": ["text"], "candidate": ["text"]}, "candidate_height": 1.0}
-    config = {"fuser": fuser, "dimension": 128, "rest": 0.015, "agreement": 5.0}
-    edit(format=version, policy=policy, fusion={"fuser": fuser, "text_gate": gate, "config": config})
-    manifest = Artifact.load(copy).manifest
-    assert (manifest.policy.k, manifest.policy.refine["query"]) == (7, ("text",))
-    fitted = fuser in ("reco", "training-free")
-    assert manifest.fusion.fuser == ("reco" if fitted else fuser)
-    assert manifest.fusers == (("reco",) if fitted else ("reco", fuser))
-    assert manifest.fusion_graphs(manifest.fusion.fuser)["text"] == "reco_text"
 
 
 @pytest.mark.parametrize("make", [lambda path: None, Path.mkdir, Path.touch], ids=["nothing", "empty", "file"])
@@ -209,6 +184,12 @@ def test_a_graph_that_was_exported_broken_cannot_be_run(model, tmp_path):
         reco.encoder.texts(["a fox"])
     with pytest.raises(SessionError, match=r"cannot load .*clip_text"):
         OrtSession(broken / "clip_text" / "1" / "model.onnx", load_settings())
+
+
+def test_an_older_manifest_asks_for_another_export(edit, copy):
+    edit(format=OLDEST - 1)
+    with pytest.raises(ArtifactError, match=rf"format {OLDEST - 1}.*reads {OLDEST} up to {FORMAT}: export the model"):
+        Artifact.load(copy)
 
 
 def test_a_newer_manifest_asks_for_an_upgrade_whatever_else_it_holds(edit, copy):

@@ -5,7 +5,6 @@ from __future__ import annotations
 import os
 import re
 import shutil
-from collections.abc import Iterator
 from importlib.metadata import version
 from pathlib import Path
 
@@ -17,7 +16,6 @@ from ..artifact import (
     FusionInfo,
     ModelFile,
     Policy,
-    clip_graph,
     fusion_graph,
     whole_model,
 )
@@ -72,7 +70,7 @@ def refit(
             graphs[case.spec.name] = ModelFile.of(path)
             config = _config(base, case.spec, graphs[case.spec.name].sha256)
             (folder / case.spec.name / _CONFIG).write_text(config, encoding="utf-8")
-        for name in _list_kept(base, graphs):
+        for name in [each for each in base.manifest.graphs if each not in graphs]:
             _take_graph(base.graph(name), graph_file(folder, name))
             shutil.copyfile(base.folder / name / _CONFIG, folder / name / _CONFIG)
             graphs[name] = manifest.graphs[name]
@@ -94,13 +92,6 @@ def refit(
         text = manifest.model_copy(update=changed).model_dump_json(indent=1)
         (folder / MANIFEST).write_text(text + "\n", encoding="utf-8")
     return parities
-
-
-def _list_kept(base: Artifact, made: dict[str, ModelFile]) -> Iterator[str]:
-    """Graphs of the base that stay."""
-    encoder = set(map(clip_graph, MODALITIES))
-    older = base.manifest.format < 3  # other fusions, by the same names
-    yield from (name for name in base.manifest.graphs if name in encoder or not (older or name in made))
 
 
 def _config(base: Artifact, spec: GraphSpec, sha256: str) -> str:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import shutil
 from pathlib import Path
 
@@ -11,7 +10,7 @@ from google.protobuf import text_format
 from tritonclient.grpc import model_config_pb2
 from two_files import split_graphs
 
-from reco_plugin.artifact import FORMAT, Artifact, Policy
+from reco_plugin.artifact import Artifact, Policy
 from reco_plugin.errors import ArtifactError
 from reco_plugin.files import weights_file
 from reco_plugin.train.loop import Fusions
@@ -76,30 +75,6 @@ def test_weights_in_a_second_file_are_taken_with_their_graph(base: Path, tmp_pat
     for name in ("clip_image", "clip_text", "paper_image"):
         assert made.manifest.graphs[name] == before.manifest.graphs[name] and made.manifest.graphs[name].weights
         assert weights_file(made.graph(name)).samefile(weights_file(before.graph(name)))
-
-
-def test_a_folder_of_an_older_format_gets_the_new_graphs(base: Path, tmp_path: Path) -> None:
-    older(base)
-    artifact = Artifact.load(base)
-    assert (artifact.manifest.format, artifact.manifest.fusers) == (2, ("reco", "paper"))
-    assert artifact.manifest.fusion_graphs("paper") == {"image": "reco_image", "text": "reco_text"}
-    refit(artifact, None, tmp_path / "new", policy=Policy(), trained_on="", fuser="reco")
-    made = Artifact.load(tmp_path / "new").manifest
-    assert (made.format, made.fusers) == (FORMAT, ("reco",))
-    assert made.graphs["reco_text"] != artifact.manifest.graphs["reco_text"]
-
-
-def older(folder: Path) -> None:
-    """Make it a folder of format 2, whose layer is in ``reco_*``."""
-    manifest = json.loads((folder / "manifest.json").read_text())
-    for side in ("image", "text"):
-        shutil.rmtree(folder / f"reco_{side}")
-        (folder / f"paper_{side}").rename(folder / f"reco_{side}")
-        manifest["graphs"][f"reco_{side}"] = manifest["graphs"].pop(f"paper_{side}")
-    manifest |= {"format": 2, "fusion": manifest["fusion"] | {"fuser": "paper", "text_gate": None}}
-    del manifest["policy"]["caution"]
-    manifest["policy"]["candidate_height"] = 0.3
-    (folder / "manifest.json").write_text(json.dumps(manifest))
 
 
 def test_a_damaged_base_is_refused_and_nothing_is_written(base: Path, tmp_path: Path) -> None:

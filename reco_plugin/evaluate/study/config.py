@@ -7,7 +7,7 @@ import json
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar, Literal, get_args
 
-from pydantic import ValidationError, create_model, field_validator, model_validator
+from pydantic import ValidationError, create_model, field_validator
 
 from ...defaults import PAIRS_IN_RAM
 from ...errors import ConfigError
@@ -86,14 +86,6 @@ class StudyConfig(_Refining):
         """The options of a refinement that are said, but for the fusion, which is what is studied."""
         said = {name: getattr(self, name) for name in options_of(RefineDefaults) if name != "fuser"}
         return check_options(said)
-
-    @model_validator(mode="before")
-    @classmethod
-    def _read_earlier(cls, stored: Any) -> Any:
-        """Earlier runs were full ones, unless they were called quick."""
-        if isinstance(stored, dict) and "quick" in stored:
-            return {name: value for name, value in stored.items() if name != "quick"} | {"full": not stored["quick"]}
-        return stored
 
     @property
     def quick(self) -> bool:

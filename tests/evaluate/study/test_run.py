@@ -122,11 +122,6 @@ def test_the_summary_says_the_main_figures(make_study: Any, world: Any) -> None:
     assert findings.summary[-1].startswith("A short run; --full has more")
 
 
-@pytest.mark.parametrize("quick", [True, False])
-def test_a_run_of_an_earlier_version_is_repeated_as_it_was(quick: bool) -> None:
-    assert StudyConfig.model_validate({"source": "test.npz", "quick": quick}).full is not quick
-
-
 def test_the_summary_says_what_held_back(make_study: Any, world: Any) -> None:
     """A quarter of the classes have pairs: the other prompts stay plain."""
     pairs, labelled = world.pairs(each=32), world.labelled()
