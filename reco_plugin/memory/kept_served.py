@@ -59,8 +59,8 @@ class RunsCalls(Protocol):
 class KeptOnServer:
     """Header, and what lies beside it, of the collection that an alias stands for."""
 
-    def __init__(self, run: RunsCalls, collection: str, location: str) -> None:
-        self._run, self._collection, self._location = run, collection, location
+    def __init__(self, run: RunsCalls, client: Callable[[], QdrantClient], collection: str, location: str) -> None:
+        self._run, self._client, self._collection, self._location = run, client, collection, location
         self._of = ""  # the collection that the rest is known of
         self._noted = ""  # the collection that this process learns from
         self._guessed = False  # whether the key may not tell which collection the alias stands for
@@ -68,13 +68,14 @@ class KeptOnServer:
         self._learned: dict[str, Any] | None = None  # what was learned and has the digest: read once
         self._forget()
 
-    def read(self, client: QdrantClient, fingerprint: Fingerprint | None, *, write: bool = False) -> OpenCollection:
+    def read(self, fingerprint: Fingerprint | None, *, write: bool = False) -> OpenCollection:
         """Header and layout of now, with what lies beside; what is known of it is not read again.
 
         Raises:
             FingerprintMismatch: another encoder built it.
             MemoryStoreError: the server fails, or it is no memory.
         """
+        client = self._client()
         opened = self._read(client, fingerprint, write=write)
         for _ in range(_TRIES - 1):
             if not digest_of(opened.header.calibration):
@@ -92,26 +93,27 @@ class KeptOnServer:
         """Whether nothing large is left in the metadata, where older versions kept it."""
         return not (self._older_said or self._older_learned)
 
-    def keep_calibration(self, client: QdrantClient, header: Header, calibration: dict[str, Any]) -> Header:
+    def keep_calibration(self, header: Header, calibration: dict[str, Any]) -> Header:
         """Write what was learned, then the header that names it.
 
         Raises:
             InputError: JSON cannot hold it.
             MemoryStoreError: another version was put to use since it was noted that this one is learned from.
         """
+        client = self._client()
         split_learned(calibration)
-        self.judged(client)
+        self.judged()
         self._move(client, learned=False)
         self._write_learned(client, calibration)
         return replace(header, calibration=dict(calibration))
 
-    def judged(self, client: QdrantClient) -> str:
+    def judged(self) -> str:
         """The collection whose pairs get what was learned: that in use, and no other than the one learned from.
 
         Raises:
             MemoryStoreError: another version was put to use since it was noted that this one is learned from.
         """
-        self._find(client)
+        self._find(self._client())
         if self._noted not in ("", self._of):
             raise MemoryStoreError(
                 f"{self._of!r} was put to use while {self._noted!r} was learned from, so what was learned is not "
@@ -119,8 +121,9 @@ class KeptOnServer:
             )
         return self._of
 
-    def keep_note(self, client: QdrantClient, header: Header, note: dict[str, Any]) -> Header:
+    def keep_note(self, header: Header, note: dict[str, Any]) -> Header:
         """Write a note of who learns; it is taken back where it was written, whichever version is in use by then."""
+        client = self._client()
         self._find(client)
         self._move(client)
         place = self._of if note else self._noted or self._of
@@ -137,10 +140,9 @@ class KeptOnServer:
         self._noted = place if note else ""
         return replace(header, learning=dict(note))
 
-    def keep_said(
-        self, client: QdrantClient, header: Header, added: Sequence[SaidRecord], gone: Collection[str]
-    ) -> Header:
+    def keep_said(self, header: Header, added: Sequence[SaidRecord], gone: Collection[str]) -> Header:
         """Write what somebody said, or took back."""
+        client = self._client()
         self._find(client)
         self._move(client)
         self._write_said(client, added, gone)

@@ -20,7 +20,6 @@ from .checks import check_ids, check_positive, check_records, check_search, chec
 from .collection import local_client, open_local, open_served, search_params
 from .filters import USER_ID, WITNESSES
 from .header import Header, open_folder
-from .kept_served import KeptOnServer
 from .options import USABLE, MemoryOptions
 from .points import (
     READ_BEFORE,
@@ -99,19 +98,13 @@ class QdrantMemory(QdrantCollection):
         }  # of another memory, where copied
         learned = kept | self._depth(client) if kept else {}
         with self._heading:
-            if isinstance(self._kept, KeptOnServer):
-                self._header = self._kept.keep_calibration(client, self._header, learned)
-            else:
-                self._header = self._kept.keep_calibration(self._header, learned)
+            self._header = self._kept.keep_calibration(self._header, learned)
 
     def note_learning(self, note: dict[str, Any]) -> None:
         """Keep who learns from the pairs."""
-        client = self._live()
+        self._live()
         with self._heading:
-            if isinstance(self._kept, KeptOnServer):
-                self._header = self._kept.keep_note(client, self._header, note)
-            else:
-                self._header = self._kept.keep_note(self._header, note)
+            self._header = self._kept.keep_note(self._header, note)
 
     def look(self) -> Header:
         """The header, on a server read anew.
@@ -119,20 +112,17 @@ class QdrantMemory(QdrantCollection):
         Raises:
             FingerprintMismatch: another version was put to use, of another encoder.
         """
-        client = self._live()
+        self._live()
         if self._server is not None:
             with self._heading:
-                self._take_over(client)
+                self._take_over()
         return self._header
 
     def change_said(self, added: Sequence[SaidRecord], gone: Collection[str]) -> None:
         """Store what people said: on a server a point each, so that none writes over another's."""
-        client = self._live()
+        self._live()
         with self._heading:
-            if isinstance(self._kept, KeptOnServer):
-                self._header = self._kept.keep_said(client, self._header, added, gone)
-            else:
-                self._header = self._kept.keep_said(self._header, added, gone)
+            self._header = self._kept.keep_said(self._header, added, gone)
 
     def set_witnesses(self, ids: Sequence[str], witnesses: npt.NDArray[np.float32]) -> None:
         """Store the witnesses (N, 3) of pairs in their payload; none in a collection attached for reading only."""
@@ -211,7 +201,7 @@ class QdrantMemory(QdrantCollection):
     def search(self, search: Search) -> Neighbours:
         """Find the k nearest pairs of queries (B, D), all in one call; the header is read again every ``refresh_s``."""
         client = self._live()
-        self._read_again(client)
+        self._read_again()
         layout = self._layout
         read = layout.name(search.read)
         wanted = check_search(search, self._dimension)

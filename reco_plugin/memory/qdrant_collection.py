@@ -49,7 +49,7 @@ class QdrantCollection:
         self._folder = None if server or location == ":memory:" else Path(location)
         self._kept: KeptOnServer | KeptInFolder | KeptInRam
         if server is not None:
-            self._kept = KeptOnServer(self._run, collection, location)
+            self._kept = KeptOnServer(self._run, self._live, collection, location)
         else:
             self._kept = KeptInRam() if self._folder is None else KeptInFolder(self._folder, "qdrant")
             self._header = self._kept.read(opened.header)
@@ -58,7 +58,7 @@ class QdrantCollection:
         self._warned = False  # of a size
         self._heading = threading.Lock()  # a thread learns while another one is told
         if isinstance(self._kept, KeptOnServer):
-            self._header = self._kept.read(client, opened.header.fingerprint).header
+            self._header = self._kept.read(opened.header.fingerprint).header
             self._header_of = self._kept.collection
         self._missed = ""  # digest of what was learned and could not be found
         self._looking: threading.Thread | None = None
@@ -145,7 +145,7 @@ class QdrantCollection:
         )
         return self._run(doing, action)
 
-    def _read_again(self, client: QdrantClient) -> None:
+    def _read_again(self) -> None:
         """Read header and layout again: another process may have swapped the version, learned or been told something.
 
         Where searches come often none waits for that, but for the first one after a pause.
@@ -158,12 +158,12 @@ class QdrantCollection:
             return
         self._read_again_at = now + self._pause  # set now, so that only one search does it
         if not self._waits_to_look(now, due):
-            self._look_behind(client)
+            self._look_behind()
             return
         if not self._heading.acquire(blocking=False):  # it is being written here: the next search reads it
             return
         try:
-            self._take_over(client)
+            self._take_over()
         except FingerprintMismatch:
             self._read_again_at = due
             raise
@@ -176,11 +176,11 @@ class QdrantCollection:
         """Whether a search that comes now reads the header first: not of a server that did not answer the last time."""
         return now >= due + self._pause and not self._look_failed
 
-    def _look_behind(self, client: QdrantClient) -> None:
+    def _look_behind(self) -> None:
         def look() -> None:
             try:
                 with self._heading:
-                    self._take_over(client)
+                    self._take_over()
             except FingerprintMismatch:
                 self._look_failed, self._read_again_at = False, -math.inf  # the next search finds it, too, and says so
             except MemoryStoreError:
@@ -190,12 +190,12 @@ class QdrantCollection:
             self._looking = threading.Thread(target=look, name="reco-header", daemon=True)
             self._looking.start()
 
-    def _take_over(self, client: QdrantClient) -> None:
+    def _take_over(self) -> None:
         """Read header and layout, and keep to them; what was learned counts on where it cannot be found any more."""
         known = self._header
         if not isinstance(self._kept, KeptOnServer):
             return
-        opened = self._kept.read(client, known.fingerprint)
+        opened = self._kept.read(known.fingerprint)
         self._look_failed = False
         header, digest = opened.header, digest_of(opened.header.calibration)
         is_same, self._header_of = self._kept.collection == self._header_of, self._kept.collection
@@ -244,7 +244,7 @@ class QdrantCollection:
         place = self.collection
         if isinstance(self._kept, KeptOnServer):
             with self._heading:
-                place = self._kept.judged(client)  # not another version, whose pairs have the same ids
+                place = self._kept.judged()  # not another version, whose pairs have the same ids
         found = self._retrieve(IDS_AT_ONCE, names, vectors=False, payload=[USER_ID], write=True, place=place)
         there = {str(point.id) for point in chain.from_iterable(found)}
         rows = [(point, witnesses[name]) for name in names if str(point := self._layout.point_id(name)) in there]

@@ -62,8 +62,8 @@ class ServerVersions(Versions):
 
     def header_of(self, version: Version) -> Header:
         """See :meth:`Versions.header_of`."""
-        kept = KeptOnServer(self._server.patience.run, version.name, self._server.location)
-        return kept.read(self._client, None).header
+        kept = KeptOnServer(self._server.patience.run, lambda: self._client, version.name, self._server.location)
+        return kept.read(None).header
 
     def check_swap(self) -> None:
         """Nothing to check: an alias moves at any time."""

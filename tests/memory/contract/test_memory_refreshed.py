@@ -125,9 +125,9 @@ def threads_that_look(server: StandIn, reader: Any, now: list[float], at: float)
     """The threads in which a search at a moment reads the header."""
     found, take_over = set[int](), type(reader)._take_over
 
-    def noted(client: Any) -> None:
+    def noted() -> None:
         found.add(threading.get_ident())
-        take_over(reader, client)
+        take_over(reader)
 
     now[0], reader._take_over = at, noted
     ask(reader)
