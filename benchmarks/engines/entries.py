@@ -75,13 +75,15 @@ def need_package(name: str, distribution: str) -> None:
 
 
 def run_both(page: Page) -> None:
-    """Run what Python does to start anew, and then with the index that it made.
+    """Run what Python does to start anew, and then with the index that it made; its clients are closed, as files lock.
 
     Raises:
         ClaimFailed: something fails.
     """
-    page.run_python("I start anew")
-    page.run_python("I have an index")
+    for heading in ("I start anew", "I have an index"):
+        page.run_python(heading)
+        if hasattr(client := page.names.pop("client", None), "close"):
+            client.close()
     check_hits(page)
 
 
@@ -141,11 +143,7 @@ def milvus(demo: Demo) -> Iterator[Filled]:
         file = f"{folder}/shop.db"
         there = {"http://milvus:19530": file, "milvus://milvus:19530/products?": f"milvus:{file}?collection=products&"}
         page = page_of("milvus", demo, there)
-        page.run_python("I start anew")
-        page.names["client"].close()
-        page.run_python("I have an index")
-        check_hits(page)
-        page.names["client"].close()
+        run_both(page)
         yield Filled(page.address())
 
 
@@ -169,11 +167,7 @@ def qdrant(demo: Demo) -> Iterator[Filled]:
             "http://qdrant:6333?": f"qdrant:{folder}?",
         }
         page = page_of("qdrant", demo, there)
-        page.run_python("I start anew")
-        page.names["client"].close()
-        page.run_python("I have an index")
-        check_hits(page)
-        page.names["client"].close()
+        run_both(page)
         yield Filled(page.address())
 
 
