@@ -18,11 +18,10 @@ import numpy.typing as npt
 
 from reco_plugin.calibration.calibrate import calibrate
 from reco_plugin.calibration.match import auc_of
-from reco_plugin.evaluate.findings import Chart, Column, Section, Table
+from reco_plugin.evaluate.findings import Chart, Column, Line, Section, Table
 from reco_plugin.evaluate.intervals import Interval, bootstrap
 from reco_plugin.evaluate.measure import measure_sides, refine_task
 from reco_plugin.evaluate.study.memories import ram_memory, stream
-from reco_plugin.evaluate.study.tables import gain_line
 from reco_plugin.evaluate.task import Task, TaskItems
 from reco_plugin.quickstart.dataset import EntitySplit
 from reco_plugin.refine import Refiner, VectorMemory
@@ -202,7 +201,7 @@ def frontier(growth: Growth) -> tuple[Table, Chart]:
         x_title="share of queries assumed to have no answer",
         y_title="points over plain CLIP",
         x=CAUTIONS,
-        lines=(gain_line("in the memory", known), gain_line("not in the memory", unknown)),
+        lines=(Line.of("in the memory", known), Line.of("not in the memory", unknown)),
         y_kind="points",
     )
     return Table(title="Caution", columns=columns, rows=tuple(rows)), chart
@@ -228,7 +227,7 @@ def sections(growth: Growth) -> Iterator[Section]:
                 x_title=protocol.axis,
                 y_title="points over plain CLIP",
                 x=tuple(at for at, _, _ in protocol.memories),
-                lines=tuple(gain_line(side, [one[f"{group} {side}"] for one in found]) for side in SIDES),
+                lines=tuple(Line.of(side, [one[f"{group} {side}"] for one in found]) for side in SIDES),
                 y_kind="points",
             )
             for group in GROUPS

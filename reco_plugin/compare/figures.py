@@ -99,20 +99,13 @@ def _judged(found: Comparison) -> Section | None:
         *(Column(key=metric, title=name, kind="percent") for metric, name in names.items()),
         Column(key="gain", title=f"refined − plain, {names['ndcg']}", kind="points"),
     )
-    lines = [judged.interval(arm, "ndcg", seed=seed) for arm in judged.values]
+    line = Line.of(names["ndcg"], [judged.interval(arm, "ndcg", seed=seed) for arm in judged.values])
     chart = Chart(
         title=f"{names['ndcg']} of each search, with its interval over queries",
         x_title="search",
         y_title=names["ndcg"],
         x=tuple(judged.values),
-        lines=(
-            Line(
-                name=names["ndcg"],
-                y=tuple(one.mean for one in lines),
-                low=tuple(one.low for one in lines),
-                high=tuple(one.high for one in lines),
-            ),
-        ),
+        lines=(line,),
     )
     missing = ""
     if found.ids is not None and found.ids.missing:

@@ -6,6 +6,7 @@ Shares and their differences are from 0 to 1 everywhere; only the report turns t
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from pathlib import Path
 from typing import Any, ClassVar, Literal, Self, TypeAlias
 
@@ -52,6 +53,12 @@ class Line(Frozen):
     y: tuple[float | None, ...]
     low: tuple[float | None, ...] | None = None
     high: tuple[float | None, ...] | None = None
+
+    @classmethod
+    def of(cls, name: str, intervals: Iterable[Interval]) -> Self:
+        """A line of means with their bounds."""
+        y, low, high = zip(*intervals, strict=True)
+        return cls(name=name, y=y, low=low, high=high)
 
 
 class Chart(Frozen):

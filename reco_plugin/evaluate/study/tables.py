@@ -91,12 +91,6 @@ def table(study: Study, title: str, rows: Sequence[dict[str, Cell]], first: str 
     return Table(title=title, columns=columns(study, first), rows=tuple(rows))
 
 
-def gain_line(name: str, gains: Sequence[Interval]) -> Line:
-    """A chart line of gains with its bounds."""
-    y, low, high = zip(*gains, strict=True)
-    return Line(name=name, y=y, low=low, high=high)
-
-
 def gain_chart(
     title: str, x_title: str, x: Sequence[float] | Sequence[str], lines: Sequence[Line], *, x_log: bool = False
 ) -> Chart:

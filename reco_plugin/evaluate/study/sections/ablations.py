@@ -6,13 +6,13 @@ from dataclasses import replace
 from itertools import product
 from typing import get_args
 
-from ...findings import Cell, Chart, Section, Table
+from ...findings import Cell, Chart, Line, Section, Table
 from ...measure import Measured
 from ...methods import Method
 from ...modes import Mode
 from ..memories import at_most_each, captions_of, part
 from ..study import Study
-from ..tables import VARIANTS, gain_chart, gain_line, row, table
+from ..tables import VARIANTS, gain_chart, row, table
 
 KS, QUICK_KS = (1, 3, 5, 10, 20), (1, 5, 20)
 SHARES, QUICK_SHARES = (0.1, 0.25, 0.5, 1.0), (0.1, 1.0)
@@ -73,8 +73,8 @@ def _by_k(study: Study) -> tuple[Table, Chart]:
         ours[k] = study.measure(method, memory)
         plain[k] = study.measure(replace(method, gate=False), memory)
     rows = [row(study, f"k = {k}", outcome) for k, outcome in ours.items()]
-    lines = [gain_line("ours", [study.gain(o) for o in ours.values()])]
-    lines.append(gain_line("without gate", [study.gain(o) for o in plain.values()]))
+    lines = [Line.of("ours", [study.gain(o) for o in ours.values()])]
+    lines.append(Line.of("without gate", [study.gain(o) for o in plain.values()]))
     chart = gain_chart("How many neighbours?", "neighbours k", ks, lines, x_log=True)
     return table(study, "neighbours", rows), chart
 
@@ -87,7 +87,7 @@ def _by_size(study: Study) -> tuple[Table, Chart]:
         records = study.records if rows is None else study.records.take(rows)
         outcomes[len(records)] = study.measure(study.ours, study.memory(records))
     cells = [row(study, f"{pairs:,} pairs", outcome) for pairs, outcome in outcomes.items()]
-    line = gain_line("ours", [study.gain(outcome) for outcome in outcomes.values()])
+    line = Line.of("ours", [study.gain(outcome) for outcome in outcomes.values()])
     chart = gain_chart("How large must the memory be?", "pairs in the memory", list(outcomes), [line], x_log=True)
     return table(study, "memory size", cells), chart
 
@@ -109,7 +109,7 @@ def _by_entity(study: Study) -> tuple[Table, Chart]:
         f"How many pairs per {what}?",
         f"pairs per {what}, at most",
         [*map(str, steps), "all"],
-        [gain_line("ours", gains)],
+        [Line.of("ours", gains)],
     )
     return table(study, f"pairs per {what}", cells), chart
 

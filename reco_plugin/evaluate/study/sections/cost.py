@@ -15,10 +15,10 @@ from ....fuse import Learned
 from ....refine import Refiner
 from ....retrieve import retrieve
 from ....types import Neighbours, Search
-from ...findings import Cell, Chart, Column, Section, Table
+from ...findings import Cell, Chart, Column, Line, Section, Table
 from ..memories import ApproximateMemory
 from ..study import Study
-from ..tables import gain_chart, gain_line, row, table
+from ..tables import gain_chart, row, table
 
 BATCHES, RUNS, QUICK_RUNS = (1, 32), 20, 5
 RECALLS, QUICK_RECALLS = (1.0, 0.99, 0.95, 0.9, 0.8, 0.5), (1.0, 0.9, 0.5)
@@ -145,6 +145,6 @@ def _recall(study: Study) -> tuple[Table, Chart]:
         cells.append(row(study, f"{recall:g}", outcome))
         gains.append(study.gain(outcome))
     chart = gain_chart(
-        "How much recall does the accuracy need?", "recall of the index", recalls, [gain_line("ours", gains)]
+        "How much recall does the accuracy need?", "recall of the index", recalls, [Line.of("ours", gains)]
     )
     return table(study, "recall of the index", cells, "recall"), chart

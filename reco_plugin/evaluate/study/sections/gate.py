@@ -12,7 +12,7 @@ from ...measure import Measured
 from ...methods import Method
 from ...results import percent
 from ..study import Study
-from ..tables import gain_chart, gain_line
+from ..tables import gain_chart
 
 SHARES, QUICK_SHARES = (0.0, 0.1, 0.2, 0.35, 0.5, 0.65, 0.8), (0.0, 0.5, 0.8)
 _FEATURES = ("strength", "ln knowledge", "familiarity", "ln reliability", "best similarity", "its lead")
@@ -134,7 +134,7 @@ def _charts(
         what: [study.gain(found[name]) for name in names]
         for what, found in (("memory has the class", known), ("class left out", unknown))
     }
-    lines = [gain_line(what, found) for what, found in gains.items()]
+    lines = [Line.of(what, found) for what, found in gains.items()]
     by_share = gain_chart("Gain and harm by caution", "share of queries assumed to have no answer", names, lines)
     points = sorted((100 * (0.0 - u.mean), k.mean) for k, u in zip(*gains.values(), strict=True))
     trade = Chart(

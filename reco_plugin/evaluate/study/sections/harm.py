@@ -10,12 +10,12 @@ import numpy as np
 
 from ....defaults import SAME_IMAGE
 from ....types import Records
-from ...findings import Cell, Chart, Column, Section, Table
+from ...findings import Cell, Chart, Column, Line, Section, Table
 from ...measure import Measured
 from ...methods import Measures
 from ..memories import join_records, leaks, with_wrong_captions
 from ..study import Study
-from ..tables import SIDES, accuracies, columns, gain_chart, gain_line, moved, part_gain, row
+from ..tables import SIDES, accuracies, columns, gain_chart, moved, part_gain, row
 
 NOISES, QUICK_NOISES = (0.1, 0.3, 0.5, 0.7, 0.9), (0.5,)
 
@@ -114,7 +114,7 @@ def _wrong(study: Study, methods: dict[str, Measures]) -> tuple[Table, Chart]:
         for name, method in methods.items():
             outcomes[name].append(study.measure(method, memory))
             rows.append(row(study, name, outcomes[name][-1], wrong=noisy.share, sides=moved(method)))
-    lines = [gain_line(name, [study.gain(outcome) for outcome in found]) for name, found in outcomes.items()]
+    lines = [Line.of(name, [study.gain(outcome) for outcome in found]) for name, found in outcomes.items()]
     title = Column(key="wrong", title="wrong captions", kind="percent")
     return (
         Table(title="wrong captions", columns=(title, *columns(study, "method")), rows=tuple(rows)),
