@@ -8,7 +8,7 @@ import shutil
 import tempfile
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack, closing
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -20,6 +20,8 @@ from benchmarks.engines import elasticsearch as elasticsearch_node
 from benchmarks.engines import weaviate as weaviate_server
 from benchmarks.engines.nodes import NotHere
 from benchmarks.engines.opensearch import HOME, started
+from reco_plugin.engines import Question, open_index
+from reco_plugin.errors import EngineError
 
 DIMENSION, DOCUMENTS = 16, 300
 WORDS = ("red", "fox", "blue", "car", "green", "tree", "old", "house", "small", "bird")
@@ -57,6 +59,39 @@ def rows() -> list[Row]:
         )
         for n in range(DOCUMENTS)
     ]
+
+
+def scaled(documents: list[Row], factor: float) -> list[Row]:
+    """The same documents, their vectors that much longer."""
+    return [replace(row, clip=[factor * x for x in row.clip] if row.clip else None) for row in documents]
+
+
+def expected(metric: str, vectors: np.ndarray, query: np.ndarray) -> np.ndarray:
+    """Scores (N,) by definition."""
+    if metric == "euclid":
+        return -np.linalg.norm(vectors - query, axis=1)
+    norms = np.linalg.norm(vectors, axis=1) if metric == "cosine" else 1
+    return vectors @ query / norms
+
+
+def check_scores(address: str, documents: list[Row], metric: str, atol: float) -> None:
+    """Check that an index finds all of its 40 documents, by itself and by comparing, with scores of a metric."""
+    vectors = {row.sku: np.asarray(row.clip) for row in documents if row.clip is not None}
+    query = unit(1, 7)[0]
+    with closing(open_index(address)) as index:
+        assert index.describe().metric == metric
+        for exact in (True, False):
+            hits = index.search(Question(query, k=40, exact=exact))
+            assert len(hits) == len(vectors)
+            truth = expected(metric, np.stack([vectors[hit.id] for hit in hits]), query)
+            np.testing.assert_allclose([hit.score for hit in hits], truth, atol=atol)
+
+
+def fails(address: str) -> str:
+    """What describing an index says."""
+    with closing(open_index(address)) as index, pytest.raises(EngineError) as raised:
+        index.describe()
+    return str(raised.value)
 
 
 def dimension_of(documents: list[Row]) -> int:

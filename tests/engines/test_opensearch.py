@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from collections.abc import Callable
 from contextlib import closing
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -13,7 +14,7 @@ import pytest
 from reco_plugin.engines import Question, open_index
 from reco_plugin.errors import ConfigError, EngineError
 
-from .conftest import DIMENSION, Row, Served, rows, unit
+from .conftest import DIMENSION, Served, check_scores, fails, rows, scaled, unit
 
 pytestmark = [pytest.mark.slow, pytest.mark.xdist_group("opensearch")]
 SOME = rows()[:40]
@@ -33,35 +34,11 @@ def ask(engine: Served, method: str, path: str, body: Any = None) -> Any:
     return engine.query((method, path, body))  # type: ignore[arg-type]
 
 
-def fails(address: str) -> str:
-    """What describing an index says."""
-    with closing(open_index(address)) as index, pytest.raises(EngineError) as raised:
-        index.describe()
-    return str(raised.value)
-
-
 @pytest.mark.parametrize(("space", "metric"), [("l2", "euclid"), ("innerproduct", "dot"), ("cosinesimil", "cosine")])
 def test_scores_are_those_of_the_metric(opensearch: Served, space: str, metric: str):
-    scaled = [
-        Row(row.sku, row.title, row.photo, row.price, row.changed, [3 * x for x in row.clip] if row.clip else None)
-        for row in SOME
-    ]
-    address = fill(opensearch)("scaled", scaled, **lucene(space))
-    vectors = {row.sku: np.asarray(row.clip) for row in scaled if row.clip is not None}
-    query = unit(1, 7)[0]
-    expected = {
-        "euclid": lambda vector: -np.linalg.norm(vector - query),
-        "dot": lambda vector: vector @ query,
-        "cosine": lambda vector: vector @ query / np.linalg.norm(vector),
-    }[metric]
-    with closing(open_index(address)) as index:
-        assert index.describe().metric == metric
-        for exact in (True, False):
-            hits = index.search(Question(query, k=40, exact=exact))
-            assert len(hits) == len(vectors)
-            np.testing.assert_allclose(
-                [hit.score for hit in hits], [expected(vectors[hit.id]) for hit in hits], atol=1e-4
-            )
+    longer = scaled(SOME, 3)
+    address = fill(opensearch)("scaled", longer, **lucene(space))
+    check_scores(address, longer, metric, atol=1e-4)
 
 
 def test_a_compressed_index_says_so(opensearch: Served):
@@ -90,7 +67,7 @@ def test_an_index_whose_vectors_are_not_indexed_is_compared(opensearch: Served):
 
 
 def test_vectors_that_cannot_be_compared_are_refused(opensearch: Served):
-    few = [Row(row.sku, row.title, row.photo, row.price, row.changed, None) for row in SOME]
+    few = [replace(row, clip=None) for row in SOME]
     space = lucene("l2")
     assert "data_type byte" in fails(fill(opensearch)("bytes", few, data_type="byte", **space))
     address = fill(opensearch)("two", SOME)

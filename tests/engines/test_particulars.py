@@ -17,19 +17,11 @@ from reco_plugin.errors import ConfigError, EngineError, InputError
 from reco_plugin.ingest.source import open_source
 from reco_plugin.types import Pair
 
-from .conftest import DIMENSION, Row, Served, rows, to_qdrant, unit
+from .conftest import DIMENSION, Row, Served, expected, rows, to_qdrant, unit
 
 WITH_VECTOR = [row for row in rows() if row.clip is not None]
 CLIP = np.asarray([row.clip for row in WITH_VECTOR], np.float32)
 LONGER = CLIP * np.linspace(0.5, 2, len(CLIP), dtype=np.float32)[:, None]  # so that the metrics differ
-
-
-def expected(metric: str, vectors: np.ndarray, query: np.ndarray) -> np.ndarray:
-    """Scores (N,) by definition."""
-    if metric == "euclid":
-        return -np.linalg.norm(vectors - query, axis=1)
-    norms = np.linalg.norm(vectors, axis=1) if metric == "cosine" else 1
-    return vectors @ query / norms
 
 
 @pytest.mark.parametrize("metric", ["cosine", "dot", "euclid"])

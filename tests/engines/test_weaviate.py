@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from contextlib import ExitStack, closing
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -16,40 +17,17 @@ from reco_plugin.config import Settings
 from reco_plugin.engines import Question, open_index
 from reco_plugin.errors import ConfigError, EngineError, EngineUnavailable
 
-from .conftest import DIMENSION, Row, Served, fill_collection, rows, unit
+from .conftest import DIMENSION, Served, check_scores, fails, fill_collection, rows, scaled, unit
 
 pytestmark = [pytest.mark.slow, pytest.mark.xdist_group("weaviate")]
 SOME = rows()[:40]
 
 
-def fails(address: str) -> str:
-    """What describing an index says."""
-    with closing(open_index(address)) as index, pytest.raises(EngineError) as raised:
-        index.describe()
-    return str(raised.value)
-
-
 @pytest.mark.parametrize(("distance", "metric"), [("l2-squared", "euclid"), ("dot", "dot"), ("cosine", "cosine")])
 def test_scores_are_those_of_the_metric(weaviate: Served, distance: str, metric: str):
-    scaled = [
-        Row(row.sku, row.title, row.photo, row.price, row.changed, [3 * x for x in row.clip] if row.clip else None)
-        for row in SOME
-    ]
-    address = weaviate.fill("Scaled", scaled, distance=distance)
-    vectors = {row.sku: np.asarray(row.clip) for row in scaled if row.clip is not None}
-    query = unit(1, 7)[0]
-    expected = {
-        "euclid": lambda vector: -np.linalg.norm(vector - query),
-        "dot": lambda vector: vector @ query,
-        "cosine": lambda vector: vector @ query / np.linalg.norm(vector),
-    }[metric]
-    with closing(open_index(address)) as index:
-        assert index.describe().metric == metric
-        for exact in (True, False):
-            hits = index.search(Question(query, k=40, exact=exact))
-            assert len(hits) == len(vectors)
-            truth = [expected(vectors[hit.id]) for hit in hits]
-            np.testing.assert_allclose([hit.score for hit in hits], truth, atol=1e-3)
+    longer = scaled(SOME, 3)
+    address = weaviate.fill("Scaled", longer, distance=distance)
+    check_scores(address, longer, metric, atol=1e-3)
 
 
 @pytest.mark.parametrize(("kind", "says"), [("bq", "1 bit"), ("sq", "int8"), ("rq", "8 bit, rotated"), ("pq", "PQ")])
@@ -72,7 +50,7 @@ def test_a_collection_of_one_vector_without_a_name(weaviate: Served):
 
 
 def test_what_cannot_be_compared_or_found_is_told(weaviate: Served):
-    few = [Row(row.sku, row.title, row.photo, row.price, row.changed, None) for row in SOME]
+    few = [replace(row, clip=None) for row in SOME]
     assert "none of the first objects of Empty has a vector" in fails(weaviate.fill("Empty", few))
     assert "did you mean 'Products'" in fails(weaviate.address.replace("/products?", "/product?"))
     assert "hamming" in fails(weaviate.fill("Bits", SOME, distance="hamming"))
