@@ -245,12 +245,15 @@ def what_is_the_same_is_made_once(tmp_path_factory: pytest.TempPathFactory) -> I
         for module, name in product((views, write), ("draw", "draw_headline")):
             patch.setattr(module, name, charts_of(getattr(module, name)))
         if transport := sys.modules.get("httpx._transports.default"):  # each client reads all certificates
-            make_context = transport.create_ssl_context
-            usual = make_context()
+            make_context, made = transport.create_ssl_context, dict[tuple[str | None, ...], Any]()
 
             def once(verify: Any = True, cert: Any = None, trust_env: bool = True) -> Any:
-                own = verify is not True or cert or {"SSL_CERT_FILE", "SSL_CERT_DIR"} & os.environ.keys()
-                return make_context(verify, cert, trust_env) if own else usual
+                if verify is not True or cert or not trust_env:
+                    return make_context(verify, cert, trust_env)
+                named = tuple(map(os.environ.get, ("SSL_CERT_FILE", "SSL_CERT_DIR")))
+                if named not in made:
+                    made[named] = make_context()
+                return made[named]
 
             patch.setattr(transport, "create_ssl_context", once)
         if inspector := sys.modules.get("qdrant_client.embed.type_inspector"):  # each client copies a schema

@@ -122,22 +122,22 @@ def test_search_options_are_sent(server: StandIn, opened: Callable[..., Memory])
     assert (quantised.rescore, quantised.oversampling) == (True, 2.0)
 
 
-@pytest.mark.parametrize(("least", "depth"), [(0, 64), (200, 256), (5_000, 1024)])
+@pytest.mark.parametrize(("scheme", "least", "depth"), [("http", 0, 64), ("grpc", 200, 256), ("grpc", 5_000, 1024)])
 def test_how_deep_it_looks_is_measured_when_a_large_memory_is_calibrated(server, opened, monkeypatch, least, depth):
     def searched(memory: Memory) -> models.SearchParams:
         memory.search(Search(axes(1), by="text", read="image", k=10))
         return server.engine.last["query"]["searches"][0].params
 
     rng = np.random.default_rng(0)
-    sides = rng.normal(size=(2, 60, D)).astype(np.float32)
+    sides = rng.normal(size=(2, 20, D)).astype(np.float32)
     image, text = sides / np.linalg.norm(sides, axis=-1, keepdims=True)
     writer, reader = opened(), opened(options={"refresh_s": 0.001})
-    writer.upsert(Records([f"p{i}" for i in range(60)], image, text, [{}] * 60))
+    writer.upsert(Records([f"p{i}" for i in range(20)], image, text, [{}] * 20))
     writer.set_calibration({"blob": "learned"})
     assert writer.header.calibration == {"blob": "learned"}  # few pairs: an index looks at them all
     assert searched(writer).hnsw_ef == 256
     server.engine.least_ef = least
-    monkeypatch.setattr(qdrant, "DEEP", 60)
+    monkeypatch.setattr(qdrant, "DEEP", 20)
     writer.set_calibration({"blob": "learned", "search_ef": 7})  # as a copy of another memory brings it
     assert writer.header.calibration == {"blob": "learned", "search_ef": depth}
     assert searched(writer).hnsw_ef == depth
