@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import csv
 import json
-import shutil
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
 from click.testing import Result
+from holes import copy_folder
 from qdrant_stand_in import StandIn, serving
 from typer.testing import CliRunner
 
@@ -100,4 +100,4 @@ def stored(catalogue: Path, model: Path, tmp_path_factory: pytest.TempPathFactor
 @pytest.fixture
 def memory(work: Path, stored: Path) -> Path:
     """The catalogue in ./memory."""
-    return Path(shutil.copytree(stored, work / "memory"))
+    return copy_folder(stored, work / "memory")

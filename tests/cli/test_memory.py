@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import shutil
 import subprocess
 import sys
 import tempfile
@@ -15,6 +14,7 @@ from typing import Any
 import numpy as np
 import pytest
 from click.testing import Result
+from holes import copy_folder
 from shapes import draw
 
 from reco_plugin import Pair, Reco
@@ -79,7 +79,7 @@ def test_a_folder_that_cannot_be_written_is_not_calibrated(
 def test_a_copy_that_nobody_may_write_is_read(memory: Path) -> None:
     """As after `chmod -R a-w`, in a process that may not ignore the modes as root does."""
     with tempfile.TemporaryDirectory() as made:  # below pytest's own folders only their owner may look
-        place = shutil.copytree(memory, Path(made, "memory"))
+        place = copy_folder(memory, Path(made, "memory"))
         for path in (*place.rglob("*"), place):
             path.chmod(0o555 if path.is_dir() else 0o444)
         Path(made).chmod(0o755)
@@ -153,12 +153,12 @@ def test_info_says_the_state_of_the_search_index(
 def test_optimize_indexes_a_large_memory_and_what_comes_later_is_found(work: Path, ask: Ask) -> None:
     """Vectors of more than 10 MB a side."""
     rng = np.random.default_rng(0)
-    image, text = (side / np.linalg.norm(side, axis=1, keepdims=True) for side in rng.normal(size=(2, 2600, 1024)))
+    image, text = (side / np.linalg.norm(side, axis=1, keepdims=True) for side in rng.normal(size=(2, 700, 4096)))
     image, text = image.astype(np.float32), text.astype(np.float32)
-    with closing(open_memory(work / "large", Fingerprint("large", "ab" * 32, 1024), kind="edge")) as store:
-        store.upsert(Records([f"p{n}" for n in range(2600)], image, text, [{}] * 2600))
+    with closing(open_memory(work / "large", Fingerprint("large", "ab" * 32, 4096), kind="edge")) as store:
+        store.upsert(Records([f"p{n}" for n in range(700)], image, text, [{}] * 700))
     told = ask("memory", "optimize", "--memory", "large")
-    assert (told["pairs"], told["indexed"]) == (2600, 2600)
+    assert (told["pairs"], told["indexed"]) == (700, 700)
     with closing(open_memory(work / "large", None, create=False)) as store:
         store.upsert(Records(["late"], -image[:1], text[:1], [{}]))
         queries = np.concatenate([image[:50], -image[:1]])

@@ -15,6 +15,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+from holes import copy_folder
 
 from reco_plugin.errors import MemoryStoreError
 from reco_plugin.memory import index
@@ -65,8 +66,7 @@ def stored(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.fixture
 def folder(stored: Path, tmp_path: Path) -> Path:
     """A copy of it."""
-    shutil.copytree(stored, tmp_path / "memory")
-    return tmp_path / "memory"
+    return copy_folder(stored, tmp_path / "memory")
 
 
 @contextmanager

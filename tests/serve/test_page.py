@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import re
-import shutil
 from collections.abc import Callable
 from html.parser import HTMLParser
 from importlib.resources import files
@@ -12,6 +11,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+from holes import copy_folder
 from PIL import Image
 from starlette.testclient import TestClient
 from typer.testing import CliRunner
@@ -375,7 +375,7 @@ def test_what_a_pair_names_outside_of_that_folder_is_not_read(
 
 def test_a_memory_that_was_copied_here_opens_no_folder_until_one_is_set(built: Path, model: Path, served: Any) -> None:
     copied = built.with_name("copied")
-    shutil.copytree(built, copied)
+    copy_folder(built, copied)
     assert shown_pictures(copied, model, served) == [None] * 6
     assert None not in shown_pictures(copied, model, served, page_pictures=built.parent / "shop")
     assert shown_pictures(built, model, served, page_pictures=built.parent / "memory") == [None] * 6

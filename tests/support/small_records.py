@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from functools import cache
 from typing import Any
 
 import numpy as np
@@ -37,11 +38,15 @@ def records(
     return Records(list(ids), image, text, payloads or [{} for _ in ids])
 
 
+@cache
+def _said(number: int) -> SaidRecord:
+    opinion = Opinion(f"{number:032x}", "text", f"p{number}", number % 2 == 0, "ann", "2026-11-29T00:00:00+00:00")
+    return Feedback((opinion,), unit(number, 1), unit(number + 1, 1)).to_records()[0]
+
+
 def said_record(number: int) -> SaidRecord:
     """What somebody said, as a memory stores it; those of larger numbers came later."""
-    opinion = Opinion(f"{number:032x}", "text", f"p{number}", number % 2 == 0, "ann", "2026-11-29T00:00:00+00:00")
-    told = Feedback((opinion,), unit(number, 1), unit(number + 1, 1)).to_records()[0]
-    return dict(told) | {"n": number}
+    return dict(_said(number)) | {"n": number}
 
 
 def everything(memory: Memory, batch_size: int = 1024) -> dict[str, tuple[np.ndarray, np.ndarray, dict[str, Any]]]:
