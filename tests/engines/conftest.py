@@ -124,7 +124,7 @@ def postgresql(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Served]:
     import psycopg
 
     # not below pytest's folders: as root the server runs as another user, who may not enter them
-    folder = Path(tempfile.mkdtemp(prefix="reco-pg-"))
+    folder = Path(tempfile.mkdtemp(prefix="reco-pg-", dir=os.environ.get("PYTEST_DEBUG_TEMPROOT")))
     server = pgserver.get_server(folder)
     uri = server.get_uri()
     host = uri.partition("host=")[2]

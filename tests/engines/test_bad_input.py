@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import re
 import shutil
 import tempfile
@@ -197,7 +198,8 @@ def test_postgresql_is_killed_and_starts_again_in_the_middle_of_a_scan():
     import psutil
     import psycopg
 
-    folder = Path(tempfile.mkdtemp(prefix="reco-pg-"))  # not below pytest's, as for the other one
+    place = os.environ.get("PYTEST_DEBUG_TEMPROOT")  # in RAM; not below pytest's folders, as for the other one
+    folder = Path(tempfile.mkdtemp(prefix="reco-pg-", dir=place))
     server = pgserver.get_server(folder)
     uri = server.get_uri()
     with psycopg.connect(uri, autocommit=True) as owner:

@@ -257,6 +257,11 @@ def test_a_head_may_come_in_parts_and_may_not_be_endless(filled, live):
                     assert all_of(large).startswith(b"HTTP/1.1 400")
             with connected(url, b"\r\n\r\n" + live_ + long + b"\r\n\r\n") as hidden:
                 assert all_of(hidden).startswith(b"HTTP/1.1 400")
+        assert httpx.get(f"{url}/livez").status_code == 200
+
+
+def test_a_trailer_may_not_be_endless_either(filled, live):
+    with live(filled, body_timeout_s=0.3) as (url, _):
         trailer = b"2\r\n{}\r\n0\r\nx: " + b"y" * 20_000
         with connected(
             url, head("/nowhere", 0).replace(b"content-length: 0", b"transfer-encoding: chunked")
