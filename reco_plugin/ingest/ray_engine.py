@@ -12,8 +12,10 @@ from __future__ import annotations
 
 import logging
 import socket
+import time
 from collections.abc import Generator, Iterator
 from contextlib import closing, contextmanager
+from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
@@ -88,9 +90,10 @@ def run_job(rows: Rows, job: Job, cluster: Cluster) -> Generator[WriterItem, Non
     """Encode rows on the workers, vectors (D,), in the order of the source."""
     actors, resources = _room(job.settings, cluster)
     _configure()
-    attempts = ray.remote(num_cpus=0, max_restarts=-1, max_task_retries=-1)(Attempts).remote(_ATTEMPTS)
-    shared = ray.put(job)
-    parts = [{"name": part.name, "number": n, "part": pack(part)} for n, part in enumerate(rows.parts)]
+    here = ray.get_runtime_context()
+    attempts = _attempts(_ATTEMPTS, here.get_node_id(), here.get_job_id())
+    shared, first = ray.put(job), time.monotonic_ns()  # no number is that of another run's part
+    parts = [{"name": part.name, "number": first + n, "part": pack(part)} for n, part in enumerate(rows.parts)]
     chunks = (
         ray.data.from_items(parts, override_num_blocks=len(parts))
         .flat_map(read_part, fn_kwargs={"job": shared, "attempts": attempts}, num_cpus=_READER_CPUS)
@@ -107,6 +110,12 @@ def run_job(rows: Rows, job: Job, cluster: Cluster) -> Generator[WriterItem, Non
     except ray.exceptions.RayError as error:
         reason = str(error).strip().rpartition("\n")[2]  # the lines before are a trace
         raise DataError(f"the Ray cluster failed: {reason}. What was written stays") from error
+
+
+@lru_cache(maxsize=1)
+def _attempts(most: int, *_: str) -> Any:
+    """The actor that counts attempts; one for all runs of this process on one cluster, since it takes a process."""
+    return ray.remote(num_cpus=0, max_restarts=-1, max_task_retries=-1)(Attempts).remote(most)
 
 
 def _room(settings: Settings, cluster: Cluster) -> tuple[Any, dict[str, float]]:

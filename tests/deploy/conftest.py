@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import subprocess
 import sys
 from collections.abc import Callable, Iterator, Mapping
@@ -12,11 +13,10 @@ from typing import Any
 import pytest
 import yaml
 
-from benchmarks.chart import read_sets
-from benchmarks.chart import render as render_chart
+from benchmarks import chart
 
 ROOT = Path(__file__).resolve().parents[2]
-SETS = read_sets()
+SETS = chart.read_sets()
 """What people might ask of the chart, by name."""
 WHOLE = ("defaults", "gpu-and-monitoring")
 """Those with all parts, three nodes of Qdrant and Triton on CPUs or GPUs."""
@@ -25,11 +25,21 @@ Run = Callable[..., subprocess.CompletedProcess[str]]
 
 
 @pytest.fixture(autouse=True, scope="session")
-def schemas_are_read_once() -> Iterator[None]:
-    """Kubernetes' library lists its versions and parses a megabyte of schemas for each object."""
+def what_is_the_same_is_read_once() -> Iterator[None]:
+    """Kubernetes' library lists its versions and parses a megabyte of schemas for each object; Helm takes 60 ms."""
     from kubernetes_validate import utils
 
+    made: dict[str, dict[str, str]] = {}
+    real = chart.render
+
+    def render(values: dict[str, Any], name: str = "reco", namespace: str = "reco") -> dict[str, str]:
+        asked = json.dumps([values, name, namespace])
+        if asked not in made:
+            made[asked] = real(values, name, namespace)
+        return made[asked]
+
     with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(chart, "render", render)
         for name in ("all_versions", "schema_contents"):
             patch.setattr(utils, name, cache(getattr(utils, name)))
         yield
@@ -69,7 +79,7 @@ def compose(run: Run) -> Callable[..., dict[str, Any]]:
 def written() -> Callable[..., dict[str, str]]:
     """All files of the chart with these values, as Helm would send them: name -> text."""
     pytest.importorskip("helm_python", reason="helm-python-sdk has no wheel for this machine")
-    return render_chart
+    return chart.render
 
 
 @pytest.fixture(scope="session")

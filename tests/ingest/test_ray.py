@@ -9,6 +9,7 @@ import sys
 from collections.abc import Iterator
 from contextlib import ExitStack
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -17,6 +18,7 @@ import pytest
 from PIL import Image
 from qdrant_stand_in import serving
 from ray_parts import Drawings
+from triton_server import NoServerHere, TritonServer, Wheel
 from typer.testing import CliRunner
 
 from reco_plugin import Reco
@@ -40,22 +42,21 @@ ROWS, PARTS = 40, 4
 
 @pytest.fixture(scope="module")
 def cluster() -> Iterator[None]:
-    """Two encoding workers and two reading ones, which share a CPU; the CPUs need not be there."""
-    with pytest.MonkeyPatch.context() as patch:
+    """As a command starts it: two encoding workers and two reading ones share a CPU; the CPUs need not be there."""
+    with ExitStack() as stack:
+        patch = stack.enter_context(pytest.MonkeyPatch.context())
         patch.setenv("PYTHONPATH", str(SUPPORT))  # where workers find the parts of these tests
         patch.setenv("RAY_worker_niceness", "0")  # else they wait for the tests of another process
+        patch.setattr(ray, "init", partial(ray.init, num_cpus=3, object_store_memory=2 * 10**8))
         for patience in (2, 1, 0):
             try:
-                ray.init(
-                    "local", num_cpus=3, include_dashboard=False, log_to_driver=False, object_store_memory=2 * 10**8
-                )
+                stack.enter_context(ray_engine.connect_ray(None))
                 break
-            except Exception as error:  # Ray waits 30 s for its own node, which a cold and busy machine can exceed
+            except ConfigError as error:  # Ray waits 30 s for its own node, which a cold and busy machine can exceed
                 ray.shutdown()
                 if not patience or "timed out during startup" not in str(error):
                     raise
         yield
-        ray.shutdown()
 
 
 @pytest.fixture
@@ -107,12 +108,12 @@ def counts(outcome: Any) -> dict[str, Any]:
     return {name: value for name, value in outcome.to_dict().items() if name not in ("seconds", "files")}
 
 
-def assert_same(reco: Reco, outcome: Any, rejected: Path, expected: dict[str, Any]) -> None:
+def assert_same(reco: Reco, outcome: Any, rejected: Path, expected: dict[str, Any], atol: float = 1e-6) -> None:
     found = held(reco)
     assert found["ids"] == expected["ids"]
     assert found["payloads"] == expected["payloads"]
-    np.testing.assert_allclose(found["image"], expected["image"], atol=1e-6)
-    np.testing.assert_allclose(found["text"], expected["text"], atol=1e-6)
+    np.testing.assert_allclose(found["image"], expected["image"], rtol=0, atol=atol)
+    np.testing.assert_allclose(found["text"], expected["text"], rtol=0, atol=atol)
     assert listed(rejected) == expected["rejected"]
     assert counts(outcome) == expected["outcome"]
 
@@ -148,6 +149,29 @@ def test_the_result_is_that_of_one_process_and_a_second_run_encodes_nothing(fold
     assert len(again) == ROWS
     assert [type(item) for item in again].count(Skipped) == 33
     assert not any(isinstance(item, Encoded) for item in again)
+
+
+@pytest.fixture
+def triton(model: Path, tmp_path: Path) -> Iterator[TritonServer]:
+    """A real Triton server with the shipped models."""
+    try:
+        wheel = Wheel.find()
+    except NoServerHere as reason:
+        pytest.skip(str(reason))
+    server = TritonServer(wheel, wheel.assemble(tmp_path / "backends"), (model,), tmp_path / "triton.log")
+    try:
+        yield server.start()
+    finally:
+        server.stop()
+
+
+@pytest.mark.usefixtures("cluster")
+def test_workers_have_triton_encode(triton, folder, model, tmp_path, expected):
+    rejected, before = tmp_path / "rejected.jsonl", triton.encoded()
+    with Reco.open(model, ":memory:", memory_kind="exact", triton_url=triton.grpc) as reco:
+        outcome = ingest(rows(folder), reco, options(rejected), cluster=TWO)
+        assert_same(reco, outcome, rejected, expected, atol=1e-5)
+    assert triton.encoded() - before == outcome.added
 
 
 @pytest.mark.usefixtures("cluster")

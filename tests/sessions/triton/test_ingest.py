@@ -1,4 +1,4 @@
-"""Memories filled through a real Triton server, by one process and by the workers of a Ray cluster."""
+"""Memories filled through a real Triton server; by the workers of a Ray cluster: see ingest/test_ray.py."""
 
 from __future__ import annotations
 
@@ -6,7 +6,6 @@ import json
 import os
 import subprocess
 import sys
-import urllib.request
 from contextlib import closing
 from pathlib import Path
 from typing import Any
@@ -20,7 +19,6 @@ from reco_plugin.memory import open_memory
 from reco_plugin.types import Records
 
 pytestmark = pytest.mark.xdist_group("triton")
-RAY = ("--engine", "ray", "--workers", "2")
 
 
 @pytest.fixture
@@ -35,9 +33,9 @@ def folder(drawings: list[Pair], tmp_path: Path) -> Path:
     return folder
 
 
-def build(folder: Path, memory: Path, model: Path, *options: str, url: str | None = None) -> dict[str, Any]:
+def build(folder: Path, memory: Path, model: Path, url: str | None = None) -> dict[str, Any]:
     """``reco memory build`` in a process of its own, which does not load ONNX Runtime where Triton encodes."""
-    words = ["memory", "build", str(folder), "--model", str(model), "--memory", str(memory), "--json", *options]
+    words = ["memory", "build", str(folder), "--model", str(model), "--memory", str(memory), "--json"]
     environment = os.environ | ({"RECO_TRITON_URL": url} if url else {})
     command = [sys.executable, "-m", "reco_plugin", *words, "--batch-size", "5"]
     done = subprocess.run(command, capture_output=True, text=True, env=environment, check=False, timeout=300)
@@ -50,22 +48,13 @@ def content(memory: Path) -> Records:
         return Records.join(list(opened.scroll()), 128)
 
 
-def encoded(server: TritonServer) -> int:
-    """Images that the server has encoded so far."""
-    with urllib.request.urlopen(f"{server.http}/v2/models/clip_image/stats") as reply:
-        return int(json.load(reply)["model_stats"][0]["inference_count"])
-
-
-@pytest.mark.parametrize("engine", [(), RAY], ids=["one process", "ray"])
 def test_what_triton_encodes_is_what_the_process_would(
-    server: TritonServer, folder: Path, model: Path, tmp_path: Path, drawings: list[Pair], engine: tuple[str, ...]
+    server: TritonServer, folder: Path, model: Path, tmp_path: Path, drawings: list[Pair]
 ) -> None:
-    if engine:
-        pytest.importorskip("ray")
-    before, good = encoded(server), len(drawings) - 1
-    told = build(folder, tmp_path / "triton", model, *engine, url=server.grpc)
+    before, good = server.encoded(), len(drawings) - 1
+    told = build(folder, tmp_path / "triton", model, url=server.grpc)
     assert (told["added"], told["rejected"]) == (good, 1)
-    assert encoded(server) - before == good
+    assert server.encoded() - before == good
     build(folder, tmp_path / "here", model)
     through, here = content(tmp_path / "triton"), content(tmp_path / "here")
     assert sorted(through.ids) == sorted(here.ids)
@@ -73,8 +62,8 @@ def test_what_triton_encodes_is_what_the_process_would(
     assert [dict(payload) for payload in through.payloads] == [dict(here.payloads[row]) for row in order]
     for side in ("image", "text"):
         np.testing.assert_allclose(getattr(through, side), getattr(here, side)[order], rtol=0, atol=1e-5)
-    again = build(folder, tmp_path / "triton", model, url=server.grpc)  # of Ray: see ingest/test_ray.py
-    assert again["unchanged"] == good and encoded(server) - before == good
+    again = build(folder, tmp_path / "triton", model, url=server.grpc)
+    assert again["unchanged"] == good and server.encoded() - before == good
 
 
 def test_a_server_that_is_lost_ends_the_build_and_a_second_one_goes_on(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import shutil
 import signal
@@ -122,6 +123,11 @@ class TritonServer:
             if not (again and _COLLISION in said):
                 break
         raise RuntimeError(f"the Triton server did not start, see {self.log}:\n{said}")
+
+    def encoded(self, model: str = "clip_image") -> int:
+        """Items that a model has encoded so far."""
+        with urllib.request.urlopen(f"{self.http}/v2/models/{model}/stats") as reply:
+            return int(json.load(reply)["model_stats"][0]["inference_count"])
 
     def kill(self) -> None:
         """End it as a crash would: at once, in the middle of whatever it does."""
