@@ -316,21 +316,21 @@ def pairs_of(service: Service) -> int:
 def test_a_killed_command_goes_on_when_it_is_given_again(
     service: Service, work: Path, lines: list[str], write: Any, ask: Ask
 ) -> None:
-    table = write(many(lines, 20))
+    table = write(many(lines, 10))
     syncing = begin(work, "memory", "sync", table, "--batch-size", 8)
     service.wait_for(lambda: pairs_of(service) > 24 + 16)
     syncing.kill()
     syncing.communicate()
     there = pairs_of(service) - 24
-    assert 0 < there < 480
+    assert 0 < there < 240
     told = ask("memory", "sync", table)
-    assert (told["unchanged"], told["added"], told["pairs"]) == (there, 480 - there, 504)
+    assert (told["unchanged"], told["added"], told["pairs"]) == (there, 240 - there, 264)
 
 
 def test_a_killed_service_leaves_nothing_half_written(
     service: Service, work: Path, lines: list[str], write: Any, ask: Ask
 ) -> None:
-    table = write(many(lines, 20))
+    table = write(many(lines, 10))
     syncing = begin(work, "memory", "sync", table, "--batch-size", 8)
     service.wait_for(lambda: pairs_of(service) > 24 + 16)
     service.stop(signal.SIGKILL)
@@ -341,7 +341,7 @@ def test_a_killed_service_leaves_nothing_half_written(
     assert (work / "memory" / "service.json").exists()  # which is no obstacle
     told = ask("memory", "sync", table)
     assert told["unchanged"] > 0
-    assert (told["unchanged"] + told["added"], told["pairs"]) == (480, 504)
+    assert (told["unchanged"] + told["added"], told["pairs"]) == (240, 264)
 
 
 # --- who may

@@ -44,10 +44,10 @@ def address(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFac
 
 @pytest.fixture(scope="module")
 def shop(address: str, model: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[str, str]]:
-    """The page of an index that the example filled with every twelfth thing; its URL, and what filling said."""
+    """The page of an index that the example filled with every 24th thing; its URL, and what filling said."""
     folder = tmp_path_factory.mktemp("shop")
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr("examples.search_app.catalogue.load", partial(load_some, every=12))
+        patch.setattr("examples.search_app.catalogue.load", partial(load_some, every=24))
         filled = CliRunner().invoke(
             app, ["fill", "--index", address, "--folder", str(folder), "--model", str(model)], catch_exceptions=False
         )

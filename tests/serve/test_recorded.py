@@ -21,9 +21,9 @@ import pytest
 import uvicorn
 from live_service import wait_until
 from PIL import Image
+from some_drawings import all_drawings
 
 from reco_plugin import Pair, Reco
-from reco_plugin.quickstart.dataset import load
 
 pytestmark = pytest.mark.xdist_group("recorded")  # one worker reads the drawings
 RECORDED = {
@@ -39,9 +39,9 @@ Live = Callable[..., AbstractContextManager[tuple[str, uvicorn.Server]]]
 @pytest.fixture(scope="module")
 def stocked(model: Path) -> Iterator[Reco]:
     """A memory of drawings, with the fox that most of these requests ask for."""
-    data = load()
+    data = all_drawings()
     keys = {entity.key for entity in data.entities if entity.label == "fox"}
-    keys |= {entity.key for entity in data.entities[::24]}
+    keys |= {entity.key for entity in data.entities[::96]}
     with Reco.open(model, memory=":memory:", memory_kind="exact") as reco:
         reco.memory.add(
             Pair(str(row), Image.fromarray(data.images[row]), item.caption, {"style": item.style})
