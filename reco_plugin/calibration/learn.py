@@ -49,7 +49,7 @@ _PRODUCTS, _MOMENTS = 128 * 2**20, 400_000  # bytes for products; for moments, o
 _LEAST = 5_000  # pairs that are learned from, whatever room there is
 
 
-def learn(store: Memory, k: int, *, progress: Callable[[int], object] = int) -> Calibration | None:
+def learn(store: Memory, k: int, *, asks: bool = True, progress: Callable[[int], object] = int) -> Calibration | None:
     """Learn calibration from a memory's pairs; each pair's witnesses and the state are stored with it.
 
     Of more than :data:`~reco_plugin.defaults.PAIRS_IN_RAM` pairs, or than the free RAM holds, so many are drawn at
@@ -61,16 +61,17 @@ def learn(store: Memory, k: int, *, progress: Callable[[int], object] = int) -> 
     Args:
         store: the pairs.
         k: neighbours of the searches to come.
+        asks: whether its pairs also ask how sure an answer is; a memory that only refines does without.
         progress: gets a number of pairs, for each pair :data:`STEPS` times.
 
     Returns:
         None where there are too few pairs, or too equal ones; then the memory holds no state either.
     """
     with noted(store, store.count()):
-        return learn_noted(store, k, progress)
+        return learn_noted(store, k, progress, asks=asks)
 
 
-def learn_noted(store: Memory, k: int, progress: Callable[[int], object]) -> Calibration | None:
+def learn_noted(store: Memory, k: int, progress: Callable[[int], object], *, asks: bool = True) -> Calibration | None:
     """Learn, see :func:`learn`, where the note is there already."""
     count = store.count()
     pairs = _read(store, count if count >= FEWEST else 0, progress)
@@ -87,7 +88,7 @@ def learn_noted(store: Memory, k: int, progress: Callable[[int], object]) -> Cal
     kept = before if state.fitted else _only_group(group)  # what is known of matches counts until they asked again
     # after those that it was learned from: until then, the old state counts
     store.set_calibration({**state.to_json(), **({"match": dict(kept)} if kept else {})})
-    if state.fitted:
+    if asks and state.fitted:
         _ask(store, pairs, learned.witnesses, state, k, group, progress)
     if count > len(pairs):
         _witness_others(store, learned, count - len(pairs), progress)

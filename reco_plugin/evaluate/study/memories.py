@@ -354,7 +354,7 @@ class RamMemory:
     def at(self, k: int) -> VectorMemory:
         """The memory, calibrated for k neighbours; another k replaces what the store holds of each pair."""
         if self._last is None or self._last[0] != k:
-            self._last = k, VectorMemory(self.store, learn(self.store, k), self.searches)
+            self._last = k, VectorMemory(self.store, learn(self.store, k, asks=False), self.searches)
         return self._last[1]
 
 

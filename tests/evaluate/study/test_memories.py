@@ -34,9 +34,9 @@ def test_a_memory_that_several_sections_need_is_learned_once(monkeypatch: pytest
     pairs = Records([f"p{i}" for i in range(60)], vectors(60, 0), vectors(60, 1), [{"n": i} for i in range(60)])
     memories, learned = Memories(), list[int]()
 
-    def counting(store: Memory, k: int) -> Any:
+    def counting(store: Memory, k: int, **options: Any) -> Any:
         learned.append(k)
-        return learn(store, k)
+        return learn(store, k, **options)
 
     monkeypatch.setattr(study_memories, "learn", counting)
     first = memories.of(pairs, FINGERPRINT, 5)
