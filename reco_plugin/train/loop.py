@@ -105,7 +105,7 @@ def _run(model: Fusions, batches: Batches, out: Path, config: TrainConfig, proce
     with _curves(out, first, processes) as log:
         for step in _progress(first, config.steps) if processes.leads else range(first, config.steps):
             # dropout is the same after a resume, and another in each process
-            torch.manual_seed(config.seed * 1_000_003 + step + (processes.rank << 32))
+            _seed(processes.device, config.seed * 1_000_003 + step + (processes.rank << 32))
             loss = _loss(joined, model.log_scale, batches.draw(step), config, processes)
             optimizer.zero_grad(set_to_none=True)
             loss.backward()  # type: ignore[no-untyped-call]
@@ -119,6 +119,14 @@ def _run(model: Fusions, batches: Batches, out: Path, config: TrainConfig, proce
                 log.add_scalar("temperature", model.log_scale.exp().item(), step)
             if processes.leads and (step + 1) % config.checkpoint_every == 0:
                 _save(out / CHECKPOINT, step + 1, model, optimizer, schedule, config)
+
+
+def _seed(device: torch.device, seed: int) -> None:
+    """Seed what draws on a device. ``torch.manual_seed`` notes a traceback for every accelerator that is not there."""
+    if device.type == "cpu":
+        torch.default_generator.manual_seed(seed)
+    else:
+        torch.manual_seed(seed)
 
 
 def _curves(out: Path, first: int, processes: Processes) -> Any:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from functools import cache
 
+import numpy as np
 import regex  # type: ignore[import-untyped]
 from open_clip.tokenizer import HFTokenizer, SimpleTokenizer, get_clean_fn
 from tokenizers import AddedToken, Regex, Tokenizer, models, pre_tokenizers, processors
@@ -126,7 +127,8 @@ def _character_set(expression: str) -> str:
 
 @cache
 def _every_character() -> str:
-    return "".join(chr(code) for code in range(0x110000) if not 0xD800 <= code < 0xE000)
+    codes = np.delete(np.arange(0x110000, dtype="<u4"), np.s_[0xD800:0xE000])
+    return codes.tobytes().decode("utf-32-le")
 
 
 def _ranges(codes: list[int]) -> Iterator[str]:
