@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import random
 from dataclasses import dataclass
+from functools import cache
 from itertools import product
 from typing import Literal
 
@@ -149,16 +150,22 @@ def sample_texts(count: int = COUNT) -> list[str]:
 
 
 def sample_images(count: int = COUNT) -> list[ImageInput]:
-    """Generate gradients under random shapes, each of another size; the same ones every time."""
+    """Gradients under random shapes, each of another size; the same ones every time, which nobody changes."""
+    return list(_sample_images(count))
+
+
+@cache
+def _sample_images(count: int) -> tuple[ImageInput, ...]:
     rng = random.Random(0)
-    return [_draw(rng) for _ in range(count)]
+    return tuple(_draw(rng) for _ in range(count))
 
 
 def _draw(rng: random.Random) -> ImageInput:
     from PIL import Image, ImageDraw  # late: commands import this module for precisions alone
 
     size = (rng.randint(80, 500), rng.randint(80, 500))
-    image = Image.merge("RGB", [Image.linear_gradient("L").resize(size).rotate(90 * rng.randrange(4)) for _ in "RGB"])
+    gradient = Image.linear_gradient("L").resize(size)
+    image = Image.merge("RGB", [gradient.rotate(90 * rng.randrange(4)) for _ in "RGB"])
     pen = ImageDraw.Draw(image)
     for _ in range(12):
         x, y = rng.randrange(size[0]), rng.randrange(size[1])
