@@ -16,6 +16,7 @@ from reco_plugin.cli.app import app
 from reco_plugin.fit import FitResult
 from reco_plugin.fit.config import RESULT
 
+pytestmark = pytest.mark.xdist_group("export")  # as train/test_export.py
 STEPS = {  # bytes that are left on the disk -> what there is no room for
     100_000: "rows/",
     1_400_000: "training.tmp/",

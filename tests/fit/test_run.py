@@ -31,7 +31,7 @@ from reco_plugin.fit import FitConfig, FitResult, run_fit
 from reco_plugin.fit.config import RESULT
 from reco_plugin.memory import open_memory
 
-pytestmark = pytest.mark.xdist_group("fit")  # one worker fits for all
+pytestmark = pytest.mark.xdist_group("export")  # as train/test_export.py; one worker fits for all
 
 
 class Run(NamedTuple):

@@ -9,7 +9,6 @@ from typing import Any
 
 import numpy as np
 import pytest
-import torch
 from PIL import Image
 from typer.testing import CliRunner
 
@@ -20,8 +19,10 @@ from reco_plugin.train import export as module
 from reco_plugin.train.encoder import load_frozen
 from reco_plugin.train.export import export_model
 from reco_plugin.train.loop import FUSION, Fusions, save_fusions
-from reco_plugin.train.model import FusionConfig
+from reco_plugin.train.model import FuserKind, FusionConfig
 from reco_plugin.train.recipe import ExportOptions, Recipe
+
+pytestmark = pytest.mark.xdist_group("export")  # as test_export.py
 
 
 @pytest.fixture
@@ -32,9 +33,8 @@ def told(monkeypatch: pytest.MonkeyPatch) -> dict[str, Any]:
     return seen
 
 
-def trained(folder: Path, dimension: int = 32, digest: str | None = None) -> Path:
-    torch.manual_seed(0)  # a graph of the same weights is exported once
-    save_fusions(Fusions(FusionConfig("paper", dimension)), folder / FUSION)
+def trained(folder: Path, dimension: int = 32, digest: str | None = None, fuser: FuserKind = "paper") -> Path:
+    save_fusions(Fusions(FusionConfig(fuser, dimension)), folder / FUSION)
     (folder / Recipe.file).write_text(json.dumps({"k": 7, "source": "pairs.csv"}))
     if digest:
         (folder / f"vectors-{digest[:12]}-{12 * '0'}.npz").touch()
@@ -118,7 +118,7 @@ def test_pairs_that_cannot_be_compared_are_refused(vit: str, pairs: Path, tmp_pa
 
 def test_the_command_prints_what_was_compared_and_writes_the_folder(vit: str, pairs: Path, tmp_path: Path) -> None:
     out = tmp_path / "model"
-    run = trained(tmp_path)
+    run = trained(tmp_path, fuser="mean")
     arguments = ["export", "--model", vit, "--out", str(out), "--check", str(pairs), "--license", "MIT, mine"]
     arguments += ["--fusion", str(run)]
     result = CliRunner().invoke(
@@ -126,7 +126,7 @@ def test_the_command_prints_what_was_compared_and_writes_the_folder(vit: str, pa
         [*arguments, "--template", "{} icon", "--accelerator", "tensorrt", "--max-batch", "8", "--precision", "fp16"],
     )
     assert result.exit_code == 0, result.output
-    lines = [line.split() for line in result.stdout.splitlines() if line.startswith(("clip_", "reco_", "paper_"))]
+    lines = [line.split() for line in result.stdout.splitlines() if line.startswith(("clip_", "reco_", "mean_"))]
     assert [line[0] for line in lines] == list(Artifact.load(out).manifest.graphs)
     assert len(lines) == 6
     for line in lines:

@@ -19,6 +19,8 @@ from reco_plugin.train.recipe import Serving
 from reco_plugin.train.refit import refit
 from reco_plugin.train.triton import graph_specs, render_config
 
+pytestmark = pytest.mark.xdist_group("export")  # as test_export.py
+
 
 @pytest.fixture
 def base(model: Path, tmp_path: Path) -> Path:

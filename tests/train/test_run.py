@@ -28,6 +28,7 @@ from reco_plugin.train.encoder import load_frozen
 from reco_plugin.train.loop import FUSION, TorchFuser, load_fusions
 from reco_plugin.types import Records
 
+pytestmark = pytest.mark.xdist_group("export")  # as test_export.py
 COLOURS = ("red", "green", "blue", "yellow", "purple", "orange", "brown", "black")
 EACH = 8
 
