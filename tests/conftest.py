@@ -30,6 +30,7 @@ from reco_plugin.sessions.ort import OrtSession
 from reco_plugin.types import Records
 
 os.environ.setdefault("ORT_DISABLE_TELEMETRY", "1")  # also where a test imports ONNX Runtime before any of ours
+os.environ["HAYSTACK_TELEMETRY_ENABLED"] = "False"  # read when Haystack is imported; tests reach no network
 collect_ignore = ["support"]  # modules for tests to import, with no example in them
 ROOT = Path(__file__).resolve().parents[1]
 MODEL = ROOT / "triton_models"
@@ -160,8 +161,19 @@ def pytest_configure(config: pytest.Config) -> None:
     config.pluginmanager.register(Examples())
     if config.option.markexpr == "not slow":
         config.pluginmanager.register(Fast())
+    elif (
+        config.args_source is pytest.Config.ArgsSource.TESTPATHS
+        and os.environ.get("OMP_NUM_THREADS") == "1"
+        and CAN_FORK
+    ):
+        subprocess.Popen = Prepared  # type: ignore[misc]  # those that pytest-xdist starts: importing takes them longest
     if IN_RAM.is_dir() and os.access(IN_RAM, os.W_OK) and shutil.disk_usage(IN_RAM).free > ENOUGH:
         os.environ.setdefault("PYTEST_DEBUG_TEMPROOT", str(IN_RAM))  # memories wait for the disk after each write
+
+
+def pytest_unconfigure() -> None:
+    """End what forked the processes that test."""
+    let_go()
 
 
 @pytest.hookimpl(optionalhook=True)

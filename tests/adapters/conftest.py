@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import io
-import os
 import tarfile
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
@@ -48,9 +47,6 @@ class Bench:
     def one_each(self) -> list[Query]:
         """The first query of each class: a retrieval set in which no caption comes twice."""
         return list({query.label: query for query in reversed(self.queries)}.values())[::-1]
-
-
-os.environ["HAYSTACK_TELEMETRY_ENABLED"] = "False"  # read when Haystack is imported; tests reach no network
 
 
 @pytest.fixture(scope="session")

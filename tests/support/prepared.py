@@ -39,6 +39,15 @@ TRAINING = (
     "reco_plugin.cli.fit", "reco_plugin.fit", "reco_plugin.train.loop", "reco_plugin.train.processes", "torch",
     "torch._dynamo", "lightning_fabric", "onnxruntime", "tokenizers",
 )  # fmt: skip
+TESTING = (
+    "torch._dynamo", "torchvision", "transformers", "timm", "open_clip", "qdrant_client", "openai", "voyageai",
+    "cohere", "llama_index.core", "langchain_core.retrievers", "haystack", "ray", "onnx_ir", "onnxruntime", "fastapi",
+    "redis", "matplotlib.font_manager",
+)  # fmt: skip
+"""What test modules import, of others: nine of the fifteen seconds that a process of the tests takes to collect.
+
+Pandas is not among it: it starts a thread.
+"""
 CLONE, CLONE_PARENT = 56, 0x8000  # the number is of x86-64
 CAN_FORK = sys.platform == "linux" and platform.machine() == "x86_64"
 READY, THREADS = b"ready", b"threads"
@@ -76,6 +85,8 @@ def _what_it_imports(asked: dict[str, Any]) -> tuple[str, ...]:
     """What is imported before a process is forked; nothing where it starts as ever."""
     words, env = asked["args"], _startup(os.environ if asked["env"] is None else asked["env"])
     unusual = any(asked[name] for name in ("preexec_fn", "pass_fds", "shell", "executable"))
+    if isinstance(words, list) and words[:3] == [sys.executable, "-u", "-c"]:  # as pytest-xdist starts those that test
+        return TESTING
     unusual |= any(asked[name] not in (None, -1) for name in ("uid", "gid", "gids", "umask", "process_group"))
     if unusual or not isinstance(words, list) or len(words) < 3 or words[0] != sys.executable:
         return ()
@@ -128,6 +139,9 @@ def main(way: socket.socket, imported: list[str]) -> None:
     """Import, and fork for each command that comes, until the tests end."""
     for name in imported:
         import_module(name)
+    for name in ("anyio", "langsmith"):  # pytest warns that it cannot rewrite the asserts of its plugins any more
+        if module := sys.modules.get(name):
+            module.__doc__ = f"{module.__doc__} PYTEST_DONT_REWRITE"
     gc.collect()
     gc.freeze()
     alone = len(list(Path("/proc/self/task").iterdir())) == 1
@@ -175,7 +189,7 @@ def _become(files: list[int], words: list[str], place: str, env: dict[str, str],
     os.chdir(place)
     os.environ.clear()
     os.environ.update(env)
-    how, *rest = words[1:]
+    how, *rest = [word for word in words[1:] if word != "-u"]
     if how == "-m":
         sys.argv[:], sys.path[0] = rest, place
         runpy.run_module(rest[0], run_name="__main__", alter_sys=True)
