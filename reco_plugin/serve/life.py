@@ -50,6 +50,7 @@ _FOR_LARGE = 0.75
 _RETRY_S = 1.0
 _LEFT = Failure(499, "client_left", "the client closed the connection")
 _LOOK_S = 0.1
+_REFUSED = 400
 _LINGER_S = 1.0  # wait for the next chunk of a body that is dropped
 
 
@@ -292,6 +293,12 @@ class Life:
             message = f"the body has at least {size:,} bytes, the limit is {most:,} (max_body_bytes): send less at once"
             raise BodyRefused(Failure(413, "body_too_large", message))
 
+    def _give_up_body(self) -> None:
+        """Give back all that was taken or reserved for a body that is refused, before its rest is dropped."""
+        held, ends = self.bytes, self._is_large
+        self.bytes, self._spare, self._is_large = 0, 0, False
+        self.lives.release(held, ends=ends)
+
     async def _drop_rest(self) -> None:
         """Receive and drop the rest of a body: closing the connection before would lose the answer."""
         while self._more and not self._waits_for_us:
@@ -395,6 +402,8 @@ class Life:
     async def send(self, message: Message) -> None:
         """Send a part of the answer, as the application has it."""
         if message["type"] == "http.response.start":
+            if message["status"] >= _REFUSED and self._more:
+                self._give_up_body()
             await self._drop_rest()
             self.state, self.status = "writing", message["status"]
             headers = message.setdefault("headers", [])

@@ -486,6 +486,23 @@ def test_a_large_body_whose_length_is_not_told_waits_too(filled, live):
         wait_until(lambda: not lives.pending)
 
 
+def test_a_body_that_is_refused_holds_nothing_while_its_rest_is_dropped(filled, live, monkeypatch):
+    """A chunked one kept the room of two of the largest, until its client had sent all or was given up."""
+    monkeypatch.setattr("reco_plugin.serve.life._LINGER_S", 60.0)
+    chunked = b"POST /v1/explain HTTP/1.1\r\nhost: localhost\r\ntransfer-encoding: chunked\r\n\r\n"
+    with live(filled, max_pending_bytes=1_000_000, max_body_bytes=200_000) as (url, server):
+        lives = server.config.app.state.edge.lives
+        with connected(url, chunked, b"186a0\r\n%b\r\n" % (b" " * 100_000)) as refused:
+            wait_until(lambda: lives.pending >= 400_000)
+            refused.sendall(b"30d40\r\n%b\r\n" % (b" " * 200_000))
+            wait_until(lambda: not lives.pending)
+            assert len(server.server_state.tasks) == 1  # which drops
+            refused.sendall(b"0\r\n\r\n")
+            assert refused.recv(100).startswith(b"HTTP/1.1 413")
+        wait_until(lambda: not server.server_state.tasks)
+        assert lives.pending == 0
+
+
 def test_a_title_in_another_script_does_not_count_its_picture_four_times():
     body = json.dumps({"input": [{"text": "grün 狐", "image": "QUJD" * 100_000}]}, ensure_ascii=False).encode()
 
