@@ -1,11 +1,27 @@
-"""Products by blocks equal whole ones, for every size of batch and block."""
+"""Products by blocks equal whole ones, for every size of batch and block; parts are worked on side by side."""
 
 from __future__ import annotations
 
+import threading
+
 import numpy as np
 import pytest
+from threadpoolctl import ThreadpoolController, threadpool_limits
 
-from reco_plugin.blas import multiply
+from reco_plugin.blas import multiply, side_by_side, threads_at_most
+
+
+def blas_threads() -> int:
+    return max(one["num_threads"] for one in ThreadpoolController().select(user_api="blas").info())
+
+
+@pytest.fixture
+def two():
+    """BLAS takes two threads, whatever machine this is."""
+    with threadpool_limits(2, "blas"):
+        if blas_threads() != 2:
+            pytest.skip("this machine has one core")
+        yield
 
 
 @pytest.mark.parametrize("rows", [0, 1, 2, 3, 4, 5, 8, 9, 31, 256, 257, 600])
@@ -24,3 +40,68 @@ def test_a_row_is_nearly_the_same_whatever_stands_beside_it():
     whole = multiply(x, matrix)
     for row in (0, 3, 63):
         np.testing.assert_allclose(multiply(x[row : row + 1], matrix), whole[row : row + 1], rtol=0, atol=1e-4)
+
+
+def test_parts_are_worked_on_at_a_time_and_each_product_takes_one_thread(two):
+    met, seen = threading.Barrier(2, timeout=10), list[int]()
+
+    def work(part: int) -> int:
+        met.wait()  # only two at a time get past it
+        seen.append(blas_threads())
+        return part * part
+
+    assert side_by_side(work, range(6)) == [0, 1, 4, 9, 16, 25]
+    assert set(seen) == {1}
+    assert blas_threads() == threads_at_most() == 2
+
+
+def test_a_single_part_and_parts_of_a_part_are_worked_on_where_they_are(two):
+    here = threading.get_ident()
+    assert side_by_side(lambda _: (threading.get_ident(), blas_threads()), [0]) == [(here, 2)]
+    inside = side_by_side(
+        lambda _: {threading.get_ident(), *side_by_side(lambda _: threading.get_ident(), [1, 2])}, [1, 2]
+    )
+    assert all(len(threads) == 1 for threads in inside)
+
+
+def test_results_are_told_in_order_and_what_that_raises_ends_all(two):
+    told, worked = list[int](), list[int]()
+
+    def tell(part: int) -> None:
+        told.append(part)
+        if part == 1:
+            raise KeyError(part)
+
+    with pytest.raises(KeyError):
+        side_by_side(lambda part: worked.append(part) or part, range(10_000), tell)
+    assert told == [0, 1]
+    assert blas_threads() == 2
+    with pytest.raises(ZeroDivisionError):
+        side_by_side(lambda part: 1 // part, [1, 0, 2])
+    assert blas_threads() == 2
+
+
+def test_another_thread_that_works_meanwhile_has_one(two):
+    begun, ended = threading.Event(), threading.Event()
+
+    def first(part: int) -> int:
+        begun.set()
+        assert ended.wait(10)
+        return blas_threads()
+
+    def second(part: int) -> int:
+        return threading.get_ident()
+
+    found = list[int]()
+
+    def meanwhile() -> None:
+        assert begun.wait(10)
+        found.extend(side_by_side(second, [1, 2]))
+        ended.set()
+
+    other = threading.Thread(target=meanwhile)
+    other.start()
+    assert side_by_side(first, [1, 2]) == [1, 1]
+    other.join()
+    assert found == [other.ident] * 2
+    assert blas_threads() == 2

@@ -8,6 +8,7 @@ from dataclasses import dataclass, replace
 import numpy as np
 import numpy.typing as npt
 
+from ..blas import side_by_side
 from ..defaults import NEIGHBOURS
 from ..types import MODALITIES, Caution, Modality, Vectors
 from .check import Check, Gates, check_pairs
@@ -126,8 +127,12 @@ def _fit_state(
     parts = np.array_split(asked, max(2, -(-len(asked) // BLOCK)))
     fits = len(corpus) >= ENOUGH and corpus.learned.wrong < HOPELESS
     looked = [look(corpus, rows, k) for rows in parts]
-    sharp = {m: choose_sharpness(corpus, m, looked[:TRIED]) if fits else SHARPNESS for m in MODALITIES}
-    blocks = {m: [make_episodes(corpus, m, one, sharpness=sharp[m]) for one in looked] for m in MODALITIES}
+
+    def ask(m: Modality) -> list[Episodes]:
+        sharpness = choose_sharpness(corpus, m, looked[:TRIED]) if fits else SHARPNESS
+        return [make_episodes(corpus, m, one, sharpness=sharpness) for one in looked]
+
+    blocks = dict(zip(MODALITIES, side_by_side(ask, MODALITIES), strict=True))
     plain = {m: SideCalibration(corpus.spreads[m], corpus.units[m], _typical(blocks[m])) for m in MODALITIES}
     siblings = np.concatenate([block.siblings for block in blocks["text"]])
     unanswerable = float((1.0 / (1.0 + siblings)).mean())
@@ -149,7 +154,7 @@ def _fit_state(
         gates = candidates
         if alone > _SINGLE:
             drawn = np.random.default_rng(seed + 1)
-            sharpness = sharp[modality]
+            sharpness = blocks[modality][0].sharpness
             views = [make_episodes(corpus, modality, one, views=drawn, sharpness=sharpness) for one in looked]
             gates = _fit_cautions(views, modality, min(unanswerable, _UNANSWERED_VIEWS), seed, weighted=True)
         if not gates:

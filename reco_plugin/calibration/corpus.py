@@ -8,6 +8,7 @@ from dataclasses import dataclass, field, replace
 import numpy as np
 import numpy.typing as npt
 
+from ..blas import side_by_side
 from ..types import MODALITIES, Modality, Vectors, other
 from .moments import LowRank, Values, low_rank, mean_length, measure_values, rank_for
 from .nearest import NUMBERS, Lists, NearestRows
@@ -119,7 +120,7 @@ def measure_corpus(
         units[modality] = float(values[other(modality)].covariance.length(side[chosen]).mean())
     same = same_from(text[some[:_SPREAD]] @ text[some].T)
     k = min(k + 1, len(image) - 1)
-    lists = {m: sort_rows(sides[m], k) for m in MODALITIES}
+    lists = dict(zip(MODALITIES, side_by_side(lambda m: sort_rows(sides[m], k), MODALITIES), strict=True))
     corpus = Corpus(image, text, values, spreads, units, same, chosen, lists)
     corpus = replace(corpus, near={m: nearest_others_of(sides[m], k, progress, lists[m]) for m in MODALITIES})
     return _with_scatter(_with_reliability(corpus, rng))
@@ -129,14 +130,15 @@ def witness(
     corpus: Corpus, rows: npt.NDArray[np.intp], near: Mapping[Modality, NearestRows] | None = None
 ) -> npt.NDArray[np.float32]:
     """Witnesses (M, 3) of pairs, by the given neighbours (M, K) or by their own."""
-    out = []
-    for start in range(0, len(rows), _BLOCK):
+
+    def say(start: int) -> npt.NDArray[np.float32]:
         block = slice(start, start + _BLOCK)
         said = _predict_rows(
             corpus, rows[block], {m: (r[block], s[block]) for m, (r, s) in near.items()} if near else None
         )
-        out.append(said.witnesses(corpus.values, corpus.image[rows[block]], corpus.text[rows[block]]))
-    return np.concatenate(out) if out else np.zeros((0, 3), np.float32)
+        return said.witnesses(corpus.values, corpus.image[rows[block]], corpus.text[rows[block]])
+
+    return np.concatenate([np.zeros((0, 3), np.float32), *side_by_side(say, range(0, len(rows), _BLOCK))])
 
 
 def witness_others(
@@ -151,13 +153,14 @@ def witness_others(
     for m in MODALITIES:
         k = corpus.near[m][0].shape[1] - 1
         places[m] = nearest_rows_to(asked[m], corpus.side(m), k, progress, corpus.lists[m])
-    out = []
-    for start in range(0, len(image), _BLOCK):
+
+    def say(start: int) -> npt.NDArray[np.float32]:
         block = slice(start, start + _BLOCK)
         near = {m: (s[block], corpus.side(other(m))[r[block]]) for m, (r, s) in places.items()}
         said = predict(corpus.values, corpus.spreads, image[block], near)
-        out.append(said.witnesses(corpus.values, image[block], text[block]))
-    return np.concatenate(out) if out else np.zeros((0, 3), np.float32)
+        return said.witnesses(corpus.values, image[block], text[block])
+
+    return np.concatenate([np.zeros((0, 3), np.float32), *side_by_side(say, range(0, len(image), _BLOCK))])
 
 
 def _predict_rows(

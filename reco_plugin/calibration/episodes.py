@@ -11,11 +11,12 @@ from dataclasses import dataclass
 import numpy as np
 import numpy.typing as npt
 
-from ..blas import Floats
+from ..blas import Floats, side_by_side
 from ..types import MODALITIES, Modality, Vectors, other
 from .corpus import Corpus
 from .gate import SHARPNESS, SHORTEST
 from .nearest import NUMBERS, NearestRows, nearest_columns
+from .probes import nearest_rows_to
 from .signals import mean_own, share, weigh
 
 VIEW = (-0.5, 0.3)
@@ -93,11 +94,11 @@ class Looked:
 def look(corpus: Corpus, rows: npt.NDArray[np.intp], k: int) -> Looked:
     """Compare the pairs ``rows`` (n,) of a corpus with all, once by each modality."""
     siblings, same = np.empty(len(rows), np.intp), np.empty((len(rows), len(rows)), np.bool_)
-    nearest: dict[Modality, Floats] = {m: np.empty(len(rows), np.float32) for m in MODALITIES}
-    visible: dict[Modality, list[NearestRows]] = {m: [] for m in MODALITIES}
-    hidden: dict[Modality, list[NearestRows]] = {m: [] for m in MODALITIES}
-    for block in _blocks(corpus, rows):
-        some = rows[block]
+    blocks = _blocks(corpus, rows)
+
+    def compare(block: slice) -> dict[Modality, tuple[NearestRows, NearestRows]]:
+        """What some of them find, visible and hidden."""
+        some, found = rows[block], dict[Modality, tuple[NearestRows, NearestRows]]()
         own = np.arange(len(some)), some
         near: npt.NDArray[np.intp] | None = None  # places in a flat matrix: most pairs have few siblings
         for m in ("text", "image"):  # captions first: they say who is a sibling
@@ -109,13 +110,16 @@ def look(corpus: Corpus, rows: npt.NDArray[np.intp], k: int) -> Looked:
                 near = np.flatnonzero(alike)
                 del alike
             similarity[own] = -2.0
-            visible[m].append(nearest_columns(similarity, k))
-            nearest[m][block] = visible[m][-1][1][:, 0]
+            visible = nearest_columns(similarity, k)
             similarity.reshape(-1)[near] = -2.0
-            hidden[m].append(nearest_columns(similarity, k))
+            found[m] = visible, nearest_columns(similarity, k)
+        return found
+
+    parts = side_by_side(compare, blocks)
     np.fill_diagonal(same, val=False)
-    found = ({m: _join(parts[m]) for m in MODALITIES} for parts in (visible, hidden))
-    return Looked(rows, k, siblings, same | same.T, nearest, *found)
+    visible, hidden = ({m: _join([part[m][number] for part in parts]) for m in MODALITIES} for number in (0, 1))
+    nearest = {m: visible[m][1][:, 0] for m in MODALITIES}
+    return Looked(rows, k, siblings, same | same.T, nearest, visible, hidden)
 
 
 def make_episodes(
@@ -147,9 +151,7 @@ def asked_by(corpus: Corpus, modality: Modality, looked: Looked, views: np.rando
             other_view(corpus.side(m)[rows], looked.nearest[m], corpus.side(m), views) for m in (modality, value)
         )
         answers = np.where(alone[:, None], answered, answers)
-        again = _join(
-            [nearest_columns(seen[block] @ corpus.side(modality).T, looked.k) for block in _blocks(corpus, rows)]
-        )
+        again = nearest_rows_to(seen, corpus.side(modality), looked.k, int, corpus.lists[modality])
         visible = (
             np.where(alone[:, None], again[0], visible[0]),
             np.where(alone[:, None], again[1], visible[1]),

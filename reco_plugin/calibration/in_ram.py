@@ -8,9 +8,12 @@ from functools import cached_property
 import numpy as np
 import numpy.typing as npt
 
+from ..blas import side_by_side
 from ..memory import Header
 from ..types import Neighbours, Records, Search
 from .nearest import NUMBERS, nearest_columns
+
+_AT_ONCE = 64  # queries of one product
 
 
 @dataclass(frozen=True)
@@ -33,15 +36,18 @@ class PairsInRam:
 
     def search(self, search: Search) -> Neighbours:
         """Compare queries (B, D) with every pair; conditions and payloads are not looked at."""
-        size = max(1, NUMBERS // max(len(self.pairs), 1))
+        size = max(1, min(_AT_ONCE, NUMBERS // max(len(self.pairs), 1)))
         held, k, hidden = self.pairs.side(search.by), min(search.k, len(self.pairs)), search.exclude
         rows, similarity = np.empty((len(search.vectors), k), np.intp), np.empty((len(search.vectors), k), np.float32)
-        for start in range(0, len(search.vectors), size):
+
+        def find(start: int) -> None:
             some = slice(start, start + size)
             scores = search.vectors[some] @ held.T
             for row, names in enumerate(hidden[some] if hidden else ()):
                 scores[row, [self._rows[name] for name in names if name in self._rows]] = -2.0
             rows[some], similarity[some] = nearest_columns(scores, k)
+
+        side_by_side(find, range(0, len(search.vectors), size))
         found = similarity > -1.5
         return Neighbours(
             [[self.pairs.ids[row] for row in some] for some in rows.tolist()] if search.ids else [[] for _ in rows],

@@ -15,6 +15,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+from ..blas import threads_at_most
 from ..defaults import NEIGHBOURS, PAIRS_IN_RAM
 from ..errors import ConfigError, InputError, LearningDied, MemoryStoreError
 from ..fuse import Refining
@@ -45,7 +46,7 @@ _BESIDE_AT_ONCE = 100_000  # of long lists, in products of some hundred rows; 0.
 _IDS_AHEAD = 10  # times so many ids are asked for: a search for pairs that are not judged looks at all
 _SHARE = 0.5  # of the free RAM that learning may take: the rest is for those who ask meanwhile
 _VECTORS, _BESIDE = 3, 1_200  # of a pair: vectors, with those of one side while it is sorted; bytes beside them
-_PRODUCTS, _MOMENTS = 128 * 2**20, 400_000  # bytes for products; for moments, of a dimension
+_PRODUCTS, _MOMENTS = 128 * 2**20, 400_000  # bytes for products of a thread; for moments, of a dimension
 _LEAST = 5_000  # pairs that are learned from, whatever room there is
 
 
@@ -107,7 +108,8 @@ def _ask(
     """Store what the pairs' questions say of how sure an answer is; a store that fails now has the state anyway."""
     try:
         refine = _refining(store, state, k, pairs, witnesses)
-        matches = ask_own(pairs, refine, _groups(store, pairs.ids, group), progress=progress)
+        groups, in_ram = _groups(store, pairs.ids, group), len(pairs) > MANY
+        matches = ask_own(pairs, refine, groups, in_threads=in_ram, progress=progress)
         known = _only_group(group) if matches is None else replace(matches, group=group, k=k).to_json()
         store.set_calibration({**state.to_json(), **({"match": known} if known else {})})
     except MemoryStoreError as error:
@@ -273,7 +275,7 @@ def _pairs_that_fit(dimension: int, count: int) -> int:
         return count
     if (free := free_bytes()) is None:
         return PAIRS_IN_RAM
-    a_pair, always = 4 * dimension * _VECTORS + _BESIDE, _PRODUCTS + _MOMENTS * dimension
+    a_pair, always = 4 * dimension * _VECTORS + _BESIDE, _PRODUCTS * threads_at_most() + _MOMENTS * dimension
     return int(np.clip((_SHARE * free - always) / a_pair, _LEAST, PAIRS_IN_RAM))
 
 

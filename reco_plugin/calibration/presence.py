@@ -15,7 +15,7 @@ from dataclasses import dataclass
 import numpy as np
 import numpy.typing as npt
 
-from ..blas import Floats
+from ..blas import Floats, side_by_side
 from ..types import Modality, Neighbours, Vectors, other
 from .corpus import Corpus
 from .episodes import other_view
@@ -139,17 +139,25 @@ def learn_presence(corpus: Corpus, modality: Modality, k: int, *, seed: int) -> 
     rng = np.random.default_rng(seed)
     rows, size = rng.permutation(corpus.chosen)[:ASKED], max(1, NUMBERS // len(corpus))
     mean, unit = corpus.values[other(modality)].mean, corpus.units[modality]
-    signals, answers = list[Floats](), list[npt.NDArray[np.float64]]()
-    for start in range(0, len(rows), size):
-        for query, scores, hidden, answer in _ask(corpus, modality, rows[start : start + size], rng):
+    blocks = [rows[start : start + size] for start in range(0, len(rows), size)]
+
+    def ask(block: tuple[npt.NDArray[np.intp], np.random.Generator]) -> list[tuple[Floats, Floats]]:
+        """Signals (n, 7) of each question of some pairs, and their answers (n,)."""
+        told = list[tuple[Floats, Floats]]()
+        for query, scores, hidden, answer in _ask(corpus, modality, *block):
             flat = scores.reshape(-1)
             seen = flat[hidden]
             flat[hidden] = -2.0
             found, near = nearest_columns(scores, looked)
             flat[hidden] = seen  # the same scores answer the next question
-            signals.append(presence_signals(query, near, corpus.side(other(modality))[found], mean, unit))
-            answers.append(np.full(len(query), answer))
-    return _boost(np.concatenate(signals), np.concatenate(answers), looked)
+            signals = presence_signals(query, near, corpus.side(other(modality))[found], mean, unit)
+            told.append((signals, np.full(len(query), answer, np.float32)))
+        return told
+
+    drawn = [rng, *rng.spawn(len(blocks) - 1)]  # each block has its own, whichever thread asks
+    told = [one for block in side_by_side(ask, list(zip(blocks, drawn, strict=True))) for one in block]
+    signals, answers = (np.concatenate(part) for part in zip(*told, strict=True))
+    return _boost(signals, answers.astype(np.float64), looked)
 
 
 def _ask(

@@ -12,6 +12,7 @@ from dataclasses import dataclass
 import numpy as np
 import numpy.typing as npt
 
+from ..blas import side_by_side
 from ..types import Vectors
 from .nearest import (
     Lists,
@@ -36,7 +37,8 @@ _LISTS_PER_ROOT, _PER_LIST = 2, 40  # lists, and rows for each in k-means
 _ASKED, _LENGTHS = 300, 20_000  # rows of the sample, and those by whose length axes are chosen
 _DIMENSIONS = 32  # fewer dimensions, or more, in such steps
 _ROUNDS = 1, 4, 16  # lists of a vector after which what was found sets what the next must exceed
-_CHUNK, _BLOCK = 20_000, 1_000  # vectors that ask at a time (0.2 GB of what they find), and are compared again
+_CHUNK, _BLOCK = 10_000, 1_000  # vectors that ask at a time (0.1 GB of what they find), and are compared with centres
+_COMPARED = 64  # vectors of which candidates are compared at a time: of more, these leave the core's cache meanwhile
 _NUMBERS = 2**25  # in an array that is made for a while
 _GONE, _ROUNDING = -2.0, 1e-5  # below each similarity; of products
 _Hits = tuple[RowNumbers, RowNumbers, npt.NDArray[np.float32]]  # who asked, what was found, scores
@@ -48,22 +50,22 @@ class Probes:
 
     Attributes:
         x: the rows, unit-norm.
-        mean: (D,) of them.
-        centres: (C, D).
         order: (N,) rows, list by list.
         starts: (C + 1,) places in ``order``.
         axes: (D, P).
+        mean: (P,) of the rows, along the axes.
+        centres: (C, P) along the axes.
         short: (N, P) rows in the order of ``order``, along the axes.
         looked: lists that each vector is compared with.
         kept: candidates that are compared in all dimensions.
     """
 
     x: Vectors
-    mean: Vectors
-    centres: Vectors
     order: RowNumbers
     starts: RowNumbers
     axes: Vectors
+    mean: Vectors
+    centres: Vectors
     short: Vectors
     looked: int
     kept: int
@@ -73,17 +75,21 @@ class Probes:
     ) -> NearestRows:
         """The k nearest rows of each of (M, D); where ``others``, those are the rows, and none finds itself."""
         rows, similarity = np.empty((len(y), k), np.intp), np.empty((len(y), k), np.float32)
-        for start in range(0, len(y), chunk):
+
+        def find(start: int) -> int:
             some = slice(start, min(start + chunk, len(y)))
             asked = np.arange(some.start, some.stop) if others else None
             rows[some], similarity[some] = self._compare(y[some], self._candidates(y[some]), k, asked)
-            progress(some.stop - some.start)
+            return some.stop - some.start
+
+        side_by_side(find, range(0, len(y), chunk), progress)
         return rows, similarity
 
     def _candidates(self, y: Vectors) -> RowNumbers:
         """Rows (M, kept) that are nearest to (M, D) along the axes; -1 where fewer were found."""
-        lists = np.concatenate([self._lists_of(y[at : at + _BLOCK]) for at in range(0, len(y), _BLOCK)])
-        short, few = np.asarray(y @ self.axes, np.float32), np.diff(self.starts)[lists].sum(axis=1) <= self.kept
+        short = np.asarray(y @ self.axes, np.float32)
+        lists = np.concatenate([self._lists_of(short[at : at + _BLOCK]) for at in range(0, len(y), _BLOCK)])
+        few = np.diff(self.starts)[lists].sum(axis=1) <= self.kept
         rows = np.full((len(y), self.kept), -1, np.intp)
         scores = np.full(rows.shape, 2.0 * _GONE, np.float32)
         for start, stop in zip((0, *_ROUNDS), (*_ROUNDS, self.looked), strict=True):
@@ -92,9 +98,9 @@ class Probes:
             rows[row] = self.order[nearest_columns(short[row : row + 1] @ self.short.T, self.kept)[0][0]]
         return rows
 
-    def _lists_of(self, y: Vectors) -> RowNumbers:
-        """Lists (M, L) with the centres nearest to each of (M, D), the nearest first."""
-        near = centred(y, self.mean) @ self.centres.T
+    def _lists_of(self, short: Vectors) -> RowNumbers:
+        """Lists (M, L) with the centres nearest to each of (M, P), the nearest first."""
+        near = np.asarray((short - self.mean) @ self.centres.T, np.float32)
         lists, close = _largest(near, self.looked)
         return np.take_along_axis(lists, np.argsort(-close, axis=1), axis=1)
 
@@ -129,9 +135,9 @@ class Probes:
     def _compare(self, y: Vectors, found: RowNumbers, k: int, asked: RowNumbers | None) -> NearestRows:
         """The k nearest of candidates (M, kept), none of which is the row that asks."""
         rows, similarity = np.empty((len(y), k), np.intp), np.empty((len(y), k), np.float32)
-        for start in range(0, len(y), _BLOCK):
-            some = slice(start, start + _BLOCK)
-            scores = np.matmul(self.x[found[some]], y[some, :, None])[..., 0]
+        for start in range(0, len(y), _COMPARED):
+            some = slice(start, start + _COMPARED)
+            scores = np.matmul(self.x.take(found[some], axis=0), y[some, :, None])[..., 0]
             gone = found[some] < 0
             if asked is not None:
                 gone |= found[some] == asked[some, None]
@@ -215,14 +221,15 @@ def probe(x: Vectors, k: int) -> Probes:
     blocks = np.array_split(asked, -(-_ASKED * len(x) // _NUMBERS))
     found = [nearest_columns(_without_self(x[some] @ x.T, some), k) for some in blocks]
     true, similarity = (np.concatenate(part) for part in zip(*found, strict=True))
-    near = np.argsort(np.argsort(-(centred(x[asked], mean) @ centres.T), axis=1, kind="stable"), axis=1)
-    looked = max(int(np.quantile(np.take_along_axis(near, own[true], axis=1), HELD)), *_ROUNDS) + 1
     axes = _find_axes(x, asked, similarity[:, -1:], k, kept)
+    mean, centres = (np.asarray(one @ axes, np.float32) for one in (mean, centres))
+    near = np.argsort(np.argsort(-((x[asked] @ axes - mean) @ centres.T), axis=1, kind="stable"), axis=1)
+    looked = max(int(np.quantile(np.take_along_axis(near, own[true], axis=1), HELD)), *_ROUNDS) + 1
     short = np.empty((len(x), axes.shape[1]), np.float32)
     for start in range(0, len(x), _CHUNK):  # at once, it would be held twice
         some = slice(start, start + _CHUNK)
         short[some] = x[order[some]] @ axes
-    return Probes(x, mean, centres, order, starts, axes, short, looked, kept)
+    return Probes(x, order, starts, axes, mean, centres, short, looked, kept)
 
 
 def _find_axes(x: Vectors, asked: RowNumbers, least: npt.NDArray[np.float32], k: int, kept: int) -> Vectors:

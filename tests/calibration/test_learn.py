@@ -13,6 +13,7 @@ import numpy as np
 import pytest
 from trust_worlds import D, world
 
+from reco_plugin.blas import threads_at_most
 from reco_plugin.calibration import corpus, episodes, nearest
 from reco_plugin.calibration import learn as learning
 from reco_plugin.calibration.calibrate import calibrate
@@ -106,7 +107,7 @@ def test_no_more_pairs_are_drawn_than_the_free_ram_holds(
         return calibrate(image, text, **options)
 
     monkeypatch.setattr(learning, "calibrate", count)
-    always = (learning._PRODUCTS + learning._MOMENTS * D) / learning._SHARE
+    always = (learning._PRODUCTS * threads_at_most() + learning._MOMENTS * D) / learning._SHARE
     for free in (always, always + 2 * 400 * (4 * D * 3 + 1_200), 2**40, None):
         monkeypatch.setattr(learning, "free_bytes", lambda free=free: free)
         learn(memory, 10)
