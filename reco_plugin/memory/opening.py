@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, get_args
 
 from ..defaults import COLLECTION
-from ..errors import ConfigError, FingerprintMismatch, MemoryStoreError, MissingExtra
+from ..errors import ConfigError, FingerprintMismatch, MemoryStoreError, importing
 from ..types import Fingerprint, MemoryKind, Neighbours, Search
 from .base import Memory
 from .header import Header, read_header
@@ -72,17 +72,13 @@ def open_memory(
             options.check_fits(chosen, USABLE[chosen], place)
         return ExactMemory.open(place, fingerprint, create=create)
     if chosen == "edge":
-        try:
+        with importing("qdrant-edge-py", "edge", "a memory of kind 'edge'"):
             from .edge import EdgeMemory
-        except ModuleNotFoundError as error:
-            raise MissingExtra("qdrant-edge-py", "edge", "a memory of kind 'edge'") from error
         options.check_fits(chosen, USABLE[chosen], place)
         return EdgeMemory.open(place, fingerprint, options, create=create)
-    try:
+    with importing("qdrant-client", "qdrant", "a memory of kind 'qdrant'"):
         from .qdrant import QdrantMemory
         from .server import Server
-    except ModuleNotFoundError as error:
-        raise MissingExtra("qdrant-client", "qdrant", "a memory of kind 'qdrant'") from error
     if _is_url(place):
         server = Server.parse(place, api_key, options)
         return QdrantMemory.open_served(server, fingerprint, create=create, collection=collection)
@@ -201,10 +197,8 @@ def server_of(settings: Settings) -> Server:
         ConfigError: the memory is not a server's URL.
         MissingExtra: qdrant-client is not installed.
     """
-    try:
+    with importing("qdrant-client", "qdrant", "a memory on a Qdrant server"):
         from .server import Server
-    except ModuleNotFoundError as error:
-        raise MissingExtra("qdrant-client", "qdrant", "a memory on a Qdrant server") from error
     return Server.parse(settings.memory, _key_of(settings), settings.memory_options)
 
 
