@@ -22,6 +22,19 @@ _LARGE = 2**25
 
 
 @contextmanager
+def as_data_error(what: str) -> Iterator[None]:
+    """Turn an error of the system into one of data.
+
+    Raises:
+        DataError: ``what``, as in "x.csv cannot be read", and why.
+    """
+    try:
+        yield
+    except OSError as error:
+        raise DataError(f"{what}: {error.strerror or error}") from None
+
+
+@contextmanager
 def whole_file(path: Path) -> Iterator[Path]:
     """A path beside ``path`` to write to; moved to ``path`` if the block succeeds, else removed.
 
@@ -30,10 +43,9 @@ def whole_file(path: Path) -> Iterator[Path]:
     """
     part = path.with_name(f".{path.stem}.{uuid.uuid4().hex[:8]}.part{path.suffix}")
     try:
-        yield part
-        part.replace(path)
-    except OSError as error:
-        raise DataError(f"{path} cannot be written: {error.strerror or error}") from None
+        with as_data_error(f"{path} cannot be written"):
+            yield part
+            part.replace(path)
     finally:
         with suppress(OSError):
             part.unlink()
@@ -150,8 +162,6 @@ def _content(image: ImageInput) -> bytes:
     if isinstance(image, bytes):
         return image
     if isinstance(image, str | os.PathLike):
-        try:
+        with as_data_error(f"{image} cannot be read"):
             return Path(image).read_bytes()
-        except OSError as error:
-            raise DataError(f"{image} cannot be read: {error.strerror or error}") from None
     return f"{image.mode}{image.size}".encode() + image.tobytes()

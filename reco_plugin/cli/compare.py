@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from ..errors import ConfigError, DataError, need
-from ..files import whole_file
+from ..files import as_data_error, whole_file
 from ..options import RefineOptions
 from .shared import Given, JsonOption, OpenOptions, print_result, reco_of, say, take_flags, takes
 
@@ -236,10 +236,8 @@ def _write(found: Comparison, out: Path, command: str, pictures: Path, *, as_jso
     from ..compare.figures import render, rows_of, to_json
     from ..compare.page import write_page
 
-    try:
+    with as_data_error(f"{out} cannot be made"):
         out.mkdir(parents=True, exist_ok=True)
-    except OSError as error:
-        raise DataError(f"{out} cannot be made: {error.strerror}") from None
     told = json.dumps(to_json(found, command), indent=2, ensure_ascii=False)
     with whole_file(out / "queries.jsonl") as part:
         part.write_text("".join(_lines(list(rows_of(found)))), encoding="utf-8")

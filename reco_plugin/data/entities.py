@@ -19,6 +19,7 @@ import numpy.typing as npt
 
 from ..defaults import SCROLL_BATCH
 from ..errors import DataError
+from ..files import as_data_error
 from ..types import ImageInput, Vectors
 from .columns import ColumnArrays, ColumnValues, check_rows, check_side, map_array, read_columns, texts_of
 from .images import pick, spread_over_classes
@@ -200,14 +201,11 @@ def is_unseen(where: str, split: Any) -> bool:
 def _lines(path: Path) -> Iterator[tuple[int, int, Mapping[str, Any]]]:
     """Offset, number from 1 and object of each line that is not empty."""
     offset = 0
-    try:
-        with path.open("rb") as file:
-            for number, line in enumerate(file, 1):
-                if line.strip():
-                    yield offset, number, _parse(path, number, line)
-                offset += len(line)
-    except OSError as error:
-        raise DataError(f"{path} cannot be read: {error.strerror or error}") from None
+    with as_data_error(f"{path} cannot be read"), path.open("rb") as file:
+        for number, line in enumerate(file, 1):
+            if line.strip():
+                yield offset, number, _parse(path, number, line)
+            offset += len(line)
 
 
 def _parse(path: Path, number: int, line: bytes) -> Mapping[str, Any]:

@@ -16,6 +16,7 @@ from pathlib import Path
 from typing import Any
 
 from ..errors import DataError, MissingExtra
+from ..files import as_data_error
 from ..types import Pair
 from .cells import CellError, payload_of, text_of
 from .columns import open_parquet_file
@@ -35,12 +36,9 @@ class Blob:
 
     def read(self) -> bytes:
         """Read the member."""
-        try:
-            with self.shard.open("rb") as file:
-                file.seek(self.offset)
-                data = file.read(self.size_bytes)
-        except OSError as error:
-            raise DataError(f"{self.shard} cannot be read: {error.strerror or error}") from None
+        with as_data_error(f"{self.shard} cannot be read"), self.shard.open("rb") as file:
+            file.seek(self.offset)
+            data = file.read(self.size_bytes)
         if len(data) != self.size_bytes:
             raise DataError(f"{self.shard} ends inside {self.name!r}: the shard is truncated, fetch it again")
         return data

@@ -20,7 +20,7 @@ from ..data import Captioned, EntitySet, Labelled
 from ..data.labelled import TEMPLATES, TemplatesFrom, fill
 from ..encode import Progress
 from ..errors import ConfigError, DataError, MemoryStoreError
-from ..files import allocate, digest_images, digest_texts, whole_file
+from ..files import allocate, as_data_error, digest_images, digest_texts, whole_file
 from ..options import RefineHow, RefineOptions
 from ..reco import Reco
 from ..score import Refines
@@ -57,10 +57,8 @@ def stored_vectors(
         already(shape[0])
         return _open(path, shape, dtype)
     portions = path.with_name(f"{path.stem}.{_ROWS}")
-    try:
+    with as_data_error(f"{portions} cannot be made to keep vectors in"):
         portions.mkdir(parents=True, exist_ok=True)
-    except OSError as error:
-        raise DataError(f"{portions} cannot be made to keep vectors in: {error.strerror or error}") from None
     files = []
     for start in range(0, shape[0], _ROWS):
         rows = slice(start, min(start + _ROWS, shape[0]))

@@ -11,9 +11,9 @@ from importlib.resources import files
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from ..errors import ConfigError, DataError, need
+from ..errors import ConfigError, need
 from ..evaluate.findings import Section
-from ..files import whole_file
+from ..files import as_data_error, whole_file
 from . import views
 from .charts import draw, standalone, stylesheet
 from .headline import draw_headline, main_figures, summary_table
@@ -47,10 +47,8 @@ def write_report(
         raise ConfigError("a report needs at least one run")
     if (unknown := [one for one in formats if one not in FORMATS]) or not formats:
         raise ConfigError(f"format {', '.join(unknown) or '(none)'} is not known: give some of {', '.join(FORMATS)}")
-    try:
+    with as_data_error(f"{out} cannot be made"):
         out.mkdir(parents=True, exist_ok=True)
-    except OSError as error:
-        raise DataError(f"{out} cannot be made: {error.strerror}") from None
     title = title or f"What refinement changes: {', '.join(run.name for run in runs)}"
     files: list[Path] = []
     if "html" in formats:

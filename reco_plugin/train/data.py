@@ -15,7 +15,7 @@ from torch import Tensor
 
 from ..defaults import SAME_IMAGE
 from ..errors import DataError
-from ..files import allocate
+from ..files import allocate, as_data_error
 from ..memory import Memory
 from ..progress import progress_bar
 from ..retrieve import retrieve
@@ -210,11 +210,9 @@ def new_array(folder: Path | None, name: str, shape: tuple[int, ...], dtype: npt
     if folder is None:
         return np.zeros(shape, dtype)
     path = folder / f"{name}.npy"
-    try:
+    with as_data_error(f"{path} cannot be written"):
         array = np.lib.format.open_memmap(path, mode="w+", dtype=np.dtype(dtype), shape=shape)
         allocate(path)
-    except OSError as error:
-        raise DataError(f"{path} cannot be written: {error.strerror or error}") from None
     return array
 
 

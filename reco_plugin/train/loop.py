@@ -18,7 +18,7 @@ from torch import Tensor, nn
 
 from ..defaults import BATCH, STEPS
 from ..errors import ConfigError, DataError
-from ..files import write_whole
+from ..files import as_data_error, write_whole
 from ..fuse import Fused, NeighbourFuser
 from ..progress import progress_bar
 from ..types import MODALITIES, Modality, Neighbours, Vectors
@@ -185,11 +185,9 @@ def _rate(step: int, config: TrainConfig) -> float:
 def _write(path: Path, content: dict[str, Any]) -> None:
     made = io.BytesIO()
     torch.save(content, made)  # on a full disk it raises no OSError
-    try:
+    with as_data_error(f"{path} cannot be written"):
         path.parent.mkdir(parents=True, exist_ok=True)
         write_whole(path, lambda file: file.write(made.getbuffer()))
-    except OSError as error:
-        raise DataError(f"{path} cannot be written: {error.strerror or error}") from None
 
 
 def _save(path: Path, step: int, model: Fusions, optimizer: Any, schedule: Any, config: TrainConfig) -> None:

@@ -9,8 +9,7 @@ from typing import Any, TypeVar
 
 import numpy as np
 
-from ...errors import DataError
-from ...files import digest_arrays, digest_records, digest_texts, whole_file
+from ...files import as_data_error, digest_arrays, digest_records, digest_texts, whole_file
 from ...run_config import versions
 from ..encoding import prompts_of
 from ..findings import Case, Findings, Frozen, Section
@@ -62,10 +61,8 @@ def run_study(study: Study) -> Findings:
     digests = digests_of(study)
     of = digest_texts([study.config.digest(), json.dumps(versions()), *digests.values()])
     folder = study.folder / "sections"
-    try:
+    with as_data_error(f"{folder} cannot be made"):
         folder.mkdir(parents=True, exist_ok=True)
-    except OSError as error:
-        raise DataError(f"{folder} cannot be made: {error.strerror or error}") from None
     study.config.write(study.folder, made={"versions": versions(), "digests": digests})
     parts = [_part(study, name, folder / f"{name}.json", of) for name in study.watch(study.config.sections, "sections")]
     sections = tuple(part.section for part in parts)

@@ -16,8 +16,7 @@ import numpy as np
 import numpy.typing as npt
 
 from ....defaults import MAX_PIXELS
-from ....errors import DataError
-from ....files import whole_file
+from ....files import as_data_error, whole_file
 from ....memory.picture_folders import PictureFiles, folders_nearby, stored_thumbnail
 from ....refine import used_pairs
 from ....types import ImageInput, Payload, Refinement, Vectors
@@ -166,10 +165,8 @@ class _Thumbnails:
             small.thumbnail((SIZE, SIZE))
         except (OSError, ValueError, Image.DecompressionBombError):
             return None
-        try:
+        with as_data_error(f"{self.folder} cannot be made for pictures"):
             self.folder.mkdir(parents=True, exist_ok=True)
-        except OSError as error:
-            raise DataError(f"{self.folder} cannot be made for pictures: {error.strerror or error}") from None
         with whole_file(path) as part:
             small.save(part, "WEBP", quality=80)
         return path.name
