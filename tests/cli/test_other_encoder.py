@@ -14,11 +14,12 @@ from reco_plugin.memory import Fingerprint, open_memory
 from reco_plugin.types import Records
 
 
-@pytest.fixture(params=["edge", "exact"])
+@pytest.fixture
 def others(work: Path, request: pytest.FixtureRequest) -> Path:
     """Two pairs in ./memory, of an encoder of the same dimension; beside it the list of an earlier run."""
     vectors = np.eye(2, 128, dtype=np.float32)
-    with closing(open_memory("memory", Fingerprint("other-clip", "0" * 64, 128), kind=request.param)) as memory:
+    fingerprint, kind = Fingerprint("other-clip", "0" * 64, 128), getattr(request, "param", "exact")
+    with closing(open_memory("memory", fingerprint, kind=kind)) as memory:
         memory.upsert(Records(["a", "b"], vectors, vectors, [{"reco_source": "shop"}, {}]))
     (work / "memory.rejected.jsonl").write_text("{}\n")
     return work
@@ -65,6 +66,16 @@ def test_it_is_refused_before_anything_is_encoded_or_written(
     assert "other-clip" in said
     assert "reco-quickstart-mini-clip" in said
     assert ("under another name" if "--swap" in options else "build a new memory") in said
+    assert (encoded, files(others)) == ([], before)
+
+
+@pytest.mark.parametrize("others", ["edge"], indirect=True)
+def test_a_memory_of_another_kind_is_refused_alike(
+    others: Path, catalogue: Path, fail: Callable[..., str], encoded: list[str]
+) -> None:
+    before = files(others)
+    for options in ((), ("--swap",)):
+        assert "other-clip" in fail("memory", "build", catalogue, "--as", "shop", *options)
     assert (encoded, files(others)) == ([], before)
 
 
