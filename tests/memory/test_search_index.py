@@ -13,9 +13,9 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
+import holes
 import numpy as np
 import pytest
-from holes import copy_folder
 
 from reco_plugin.errors import MemoryStoreError
 from reco_plugin.memory import index
@@ -66,7 +66,7 @@ def stored(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.fixture
 def folder(stored: Path, tmp_path: Path) -> Path:
     """A copy of it."""
-    return copy_folder(stored, tmp_path / "memory")
+    return holes.copy_folder(stored, tmp_path / "memory")
 
 
 @contextmanager
@@ -216,14 +216,15 @@ def test_a_kill_while_it_is_made_or_written_loses_nothing(folder: Path, tmp_path
     for part in (folder / "index").glob("state.json") if after_s else []:
         part.unlink()  # made anew
     script = (
-        "import sys; sys.path.insert(0, sys.argv[2]); import test_search_index as t; from pathlib import Path\n"
+        "import sys; sys.path[:0] = sys.argv[2:]; import test_search_index as t; from pathlib import Path\n"
         "t.index.LEAST = 1000\n"
         "with t.opened(Path(sys.argv[1])) as memory:\n"
         "    t.near(memory, t.QUERIES.image[:1]); start = 6000\n"
         "    while True:\n"
         "        memory.upsert(t.drawn(start, start + 10, 'new')); start += 10; print(start, flush=True)\n"
     )
-    arguments = [sys.executable, "-c", script, str(folder), str(Path(__file__).parent)]
+    found = map(str, (Path(__file__).parent, Path(holes.__file__).parent))
+    arguments = [sys.executable, "-c", script, str(folder), *found]
     with subprocess.Popen(arguments, stdout=subprocess.PIPE, text=True) as process:
         assert process.stdout is not None
         process.stdout.readline()
@@ -369,6 +370,7 @@ def test_one_that_is_outgrown_is_made_anew_while_it_serves(folder: Path) -> None
         while (memory.index_state or {}).get("pairs") != 2 * PAIRS + 1:
             assert time.monotonic() < end
             near(memory, QUERIES.image)
+            time.sleep(0.01)  # leaves the cores to what makes it
         assert memory.indexed == 2 * PAIRS + 1
 
 

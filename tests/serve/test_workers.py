@@ -120,12 +120,16 @@ def wait_for(running: Running) -> None:
 
 @pytest.fixture(scope="module")
 def service(tmp_path_factory: pytest.TempPathFactory, model: Path) -> Iterator[Running]:
-    running = start(tmp_path_factory.mktemp("workers"), model, "--drain-s", "2")
+    """It is killed in the end, and its workers with it."""
+    running = start(tmp_path_factory.mktemp("workers"), model, "--drain-s", "0")
     try:
         wait_for(running)
         yield running
-        running.process.send_signal(signal.SIGTERM)
-        assert running.process.wait(60) == 0
+        workers = running.workers
+        assert len(workers) == 2
+        running.process.kill()
+        running.process.wait()
+        wait_until(lambda: not any(Path(f"/proc/{worker}/fd/0").exists() for worker in workers))
     finally:
         running.process.kill()
         running.process.wait()
@@ -252,19 +256,6 @@ def test_sigterm_drains_all(tmp_path, model):
             for client in clients:
                 wait_until(partial(says_goodbye, client))
         assert running.process.wait(60) == 0
-    finally:
-        running.process.kill()
-        running.process.wait()
-
-
-def test_workers_end_when_the_process_that_started_them_is_killed(tmp_path, model):
-    running = start(tmp_path, model, "--memory", ":memory:", "--drain-s", "0")
-    try:
-        wait_for(running)
-        workers = running.workers
-        running.process.kill()
-        running.process.wait()
-        wait_until(lambda: not any(Path(f"/proc/{worker}/fd/0").exists() for worker in workers))
     finally:
         running.process.kill()
         running.process.wait()
