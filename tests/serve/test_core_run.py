@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import json
 import os
 import pty
@@ -26,7 +27,7 @@ from reco_plugin.cli.serve import serve_command
 from reco_plugin.config import load_settings
 from reco_plugin.errors import ConfigError
 from reco_plugin.memory.header import HEADER_NAME
-from reco_plugin.serve.run import check_address
+from reco_plugin.serve.run import check_address, spare_the_collector
 from reco_plugin.serve.settings import ServeSettings, load_serve_settings
 
 HIDDEN = {"api_keys", "admin_key"}
@@ -198,6 +199,24 @@ def test_an_address_that_others_reach_is_warned_of_while_no_key_is_set(tmp_path,
 def test_an_address_of_another_machine_is_refused(host, told):
     with pytest.raises(ConfigError, match=told):
         check_address(ServeSettings(host=host))
+
+
+def test_the_collector_looks_less_often_and_not_through_what_is_loaded():
+    collected, before = list[str](), gc.get_threshold()
+
+    def note(phase: str, _: object) -> None:
+        collected.append(phase)
+
+    spare_the_collector()
+    gc.callbacks.append(note)
+    try:
+        assert gc.get_freeze_count() > 10_000
+        kept = [[number] for number in range(5_000)]
+        assert (len(kept), collected) == (5_000, [])
+    finally:
+        gc.callbacks.remove(note)
+        gc.set_threshold(*before)
+        gc.unfreeze()
 
 
 def test_every_setting_but_the_keys_is_a_flag():
