@@ -252,7 +252,7 @@ def test_raw_images_go_through_the_encoder_and_templates_are_averaged() -> None:
 
 
 def test_retrieval_both_ways_and_the_index_stays_untouched() -> None:
-    world = World(1)
+    world = World()
     refiner = learned(world.pairs())
     captioned = Captioned("world", world.image, world.near(world.text, 2, 0.1), np.repeat(np.arange(CLASSES), 2))
     result = retrieval(refiner, captioned)
@@ -270,7 +270,7 @@ def test_retrieval_both_ways_and_the_index_stays_untouched() -> None:
 
 
 def test_retrieval_says_what_a_compressed_index_keeps() -> None:
-    world = World(1)
+    world = World()
     captioned = Captioned("world", world.image, world.text, np.arange(CLASSES))
     refiner = learned(world.pairs())
     plain = retrieval(refiner, captioned)
@@ -352,7 +352,7 @@ def test_pictures_of_the_memory_under_other_ids_are_noticed() -> None:
 
 
 def test_every_side_of_retrieval_is_what_a_search_by_hand_finds() -> None:
-    world = World(2)
+    world = World()
     refiner = learned(world.pairs())
     captioned = Captioned("world", world.image, world.text, np.arange(CLASSES))
     vectors = {"image": world.image, "text": world.text}
@@ -428,12 +428,13 @@ def test_results_render_and_become_json() -> None:
 
 def test_a_refiner_for_vectors_needs_pairs_of_one_dimension() -> None:
     world = World()
+    pairs = world.pairs()
     with pytest.raises(InputError, match="no pairs"):
         refiner_for_vectors([])
     small = Records(["x"], np.float32([[1, 0]]), np.float32([[1, 0]]), [{}])
     with pytest.raises(InputError, match=r"different dimensions: \[2, 64\]"):
-        refiner_for_vectors([world.pairs(), small])
-    refiner = learned(world.pairs())
+        refiner_for_vectors([pairs, small])
+    refiner = learned(pairs)
     assert isinstance(refiner, Refiner)
     assert refiner.dimension == DIMENSION
     with pytest.raises(InputError, match="modality must be 'image' or 'text'"):

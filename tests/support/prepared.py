@@ -41,13 +41,14 @@ TRAINING = (
 )  # fmt: skip
 TESTING = (
     "torch._dynamo", "torchvision", "transformers", "timm", "open_clip", "qdrant_client", "openai", "voyageai",
-    "cohere", "llama_index.core", "langchain_core.retrievers", "haystack", "ray", "onnx_ir", "onnxruntime", "fastapi",
+    "cohere", "llama_index.core", "langchain_core.retrievers", "haystack", "onnx_ir", "onnxruntime", "fastapi",
     "redis", "matplotlib.font_manager",
 )  # fmt: skip
 """What test modules import, of others: nine of the fifteen seconds that a process of the tests takes to collect.
 
-Pandas is not among it: it starts a thread.
+Pandas is not among it: it starts a thread, which no fork has. Nor is Ray, which has daemons of its own.
 """
+LAUNCHER = "torch.distributed.run"
 CLONE, CLONE_PARENT = 56, 0x8000  # the number is of x86-64
 CAN_FORK = sys.platform == "linux" and platform.machine() == "x86_64"
 READY, THREADS = b"ready", b"threads"
@@ -92,7 +93,8 @@ def _what_it_imports(asked: dict[str, Any]) -> tuple[str, ...]:
         return ()
     ours = words[1] == "-m" and words[2].partition(".")[0] in OURS
     if env == _startup(lean_start.ENVIRONMENT):
-        return TRAINING if ours or words[1] == "-c" or words[1].endswith(".py") else ()
+        trains = ours or words[1] == "-c" or words[1].endswith(".py") or words[1:3] == ["-m", LAUNCHER]
+        return TRAINING if trains else ()
     return RECO if ours and env == _startup(os.environ) else ()
 
 
@@ -138,7 +140,11 @@ def let_go() -> None:
 def main(way: socket.socket, imported: list[str]) -> None:
     """Import, and fork for each command that comes, until the tests end."""
     for name in imported:
-        import_module(name)
+        try:
+            import_module(name)
+        except Exception:
+            if tuple(imported) != TESTING:  # there, the modules that import it tell
+                raise
     for name in ("anyio", "langsmith"):  # pytest warns that it cannot rewrite the asserts of its plugins any more
         if module := sys.modules.get(name):
             module.__doc__ = f"{module.__doc__} PYTEST_DONT_REWRITE"
