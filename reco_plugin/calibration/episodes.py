@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from functools import cached_property
 
 import numpy as np
 import numpy.typing as npt
@@ -202,15 +203,24 @@ class Asking:
         """Both episodes, with the logarithm of how sharply neighbours are weighed."""
         corpus, modality, looked = self.corpus, self.modality, self.looked
         return Episodes(
-            self._episode(self.visible, self.answers, sharpness),
-            self._episode(looked.hidden[modality], corpus.side(other(modality))[looked.rows], sharpness),
+            self._episode(self.visible, self.answers, self._reliable[0], sharpness),
+            self._episode(
+                looked.hidden[modality], corpus.side(other(modality))[looked.rows], self._reliable[1], sharpness
+            ),
             looked.siblings,
             corpus.reliability_of(looked.rows),
             corpus.spreads[modality],
             sharpness,
         )
 
-    def _episode(self, nearest: NearestRows, answers: Vectors, sharpness: float) -> Episode:
+    @cached_property
+    def _reliable(self) -> tuple[Floats, Floats]:
+        """Reliability (n, K) of what is found, visible and hidden: it takes longest, and hangs on no sharpness."""
+        found = self.visible[0], self.looked.hidden[self.modality][0]
+        visible, hidden = (self.corpus.reliability_without(self.looked.rows, rows) for rows in found)
+        return visible, hidden
+
+    def _episode(self, nearest: NearestRows, answers: Vectors, reliable: Floats, sharpness: float) -> Episode:
         """Compare what was found (n, K), below -1 where hidden, with the answers (n, D)."""
         corpus, rows, modality = self.corpus, self.looked.rows, self.modality
         value = other(modality)
@@ -218,7 +228,7 @@ class Asking:
         found_rows, found_at = nearest
         found = found_at > -1.5
         found_at = np.where(found, found_at, found_at[:, :1]).astype(np.float32)
-        reliability = np.where(found, corpus.reliability_without(rows, found_rows), 0.0).astype(np.float32)
+        reliability = np.where(found, reliable, 0.0).astype(np.float32)
         query = corpus.side(modality)[rows]
         shares = share(found_at, reliability, found, sharpness, corpus.spreads[modality])
         own = mean_own(corpus.witnesses[found_rows, 2], reliability, corpus.own)
