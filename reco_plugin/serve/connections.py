@@ -15,7 +15,7 @@ import socket as socket_module
 import time
 from collections.abc import Iterable
 from contextlib import suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import cache
 from typing import Any, ClassVar, Literal, cast
 
@@ -52,6 +52,7 @@ class _Service:
     door: Door | None
     logged_at: float = -_LOG_EVERY_S
     stopping: bool = False
+    silent: dict[_Connection, None] = field(default_factory=dict)  # beyond the setting, that sent nothing; oldest first
     asked_at: float = -_LOG_EVERY_S  # when the latest request came, but for probes
 
 
@@ -85,16 +86,25 @@ class _Connection(HttpToolsProtocol):
         self._only_probes = len(self.connections) > self.limits.max_connections
         if len(self.connections) > self.limits.max_connections + PROBE_CONNECTIONS:
             self._tell()
-            transport.abort()
-        else:
-            self._await("head")
+            silent = self.service.silent
+            if not silent:
+                transport.abort()
+                return
+            oldest = next(iter(silent))  # no probe: those ask at once
+            del silent[oldest]
+            oldest.transport.abort()
+        if self._only_probes:
+            self.service.silent[self] = None
+        self._await("head")
 
     def data_received(self, data: bytes) -> None:
-        if self._only_probes and not data.startswith(_PROBES):
-            self._tell()
-            self.transport.write(_refusal())
-            self.transport.close()
-            return
+        if self._only_probes:
+            self.service.silent.pop(self, None)
+            if not data.startswith(_PROBES):
+                self._tell()
+                self.transport.write(_refusal())
+                self.transport.close()
+                return
         if self._is_full:
             return
         if self._awaited != "body":
@@ -273,6 +283,7 @@ class _Connection(HttpToolsProtocol):
 
     def connection_lost(self, exc: Exception | None) -> None:
         super().connection_lost(exc)
+        self.service.silent.pop(self, None)
         _cancel(self._late)
         _cancel(self._stuck)
 

@@ -409,6 +409,19 @@ def test_connections_are_bounded_and_probes_are_answered(filled, live, monkeypat
         assert httpx.get(f"{url}/livez").status_code == 200
 
 
+def test_probes_are_answered_however_many_connections_say_nothing(filled, live, monkeypatch):
+    """Those beyond the limit that sent nothing kept the places of probes for `head_timeout_s`."""
+    monkeypatch.setattr("reco_plugin.serve.connections.PROBE_CONNECTIONS", 2)
+    with live(filled, max_connections=2, head_timeout_s=60) as (url, server), ExitStack() as held:
+        state = server.server_state
+        first, *_ = [held.enter_context(connected(url)) for _ in range(4)]
+        wait_until(lambda: len(state.connections) == 4)
+        for _ in range(3):
+            assert httpx.get(f"{url}/livez").status_code == 200
+        first.sendall(b"GET /livez HTTP/1.1\r\nhost: localhost\r\n\r\n")  # within the limit, it keeps its place
+        assert first.recv(100).startswith(b"HTTP/1.1 200")
+
+
 def test_an_idle_connection_is_kept_longer_than_pools_keep_theirs_while_there_is_room(filled, live):
     with live(filled, max_connections=4) as (url, server), ExitStack() as stack:
         for kept_s in ([75], [75, 75], [5, 75, 75]):
