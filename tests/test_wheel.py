@@ -67,7 +67,7 @@ def env(wheel: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     subprocess.run([sys.executable, "-m", "venv", "--without-pip", folder], check=True)
     python = folder / "bin" / "python"
     pip = (sys.executable, "-m", "pip", "--python", python, "--disable-pip-version-check")
-    done = ran(*pip, "install", "--no-deps", "--no-index", "-q", wheel, folder=folder)
+    done = ran(*pip, "install", "--no-deps", "--no-index", "--no-compile", "-q", wheel, folder=folder)
     assert done.returncode == 0, done.stderr
     purelib = ran(python, "-c", "import sysconfig; print(sysconfig.get_path('purelib'))", folder=folder).stdout.strip()
     Path(purelib, "others.pth").write_text(sysconfig.get_path("purelib") + "\n")

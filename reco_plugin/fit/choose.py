@@ -16,9 +16,9 @@ from ..artifact import Policy
 from ..defaults import MAX_LOSS
 from ..evaluate.encoding import refine_queries
 from ..evaluate.intervals import Interval
-from ..evaluate.measure import Measured, gain, measure_among_own, measure_sides, move_among, refine_task
+from ..evaluate.measure import Measured, gain, measure, measure_among_own, measure_sides, move_among, refine_task
 from ..evaluate.ranking import RECALL_AT
-from ..evaluate.task import Side, TaskItems
+from ..evaluate.task import Side, Task, TaskItems
 from ..types import Modality, Role
 from .candidates import Candidate, Questions, baselines
 from .config import FitSide, Goal, TaskName, TestLine
@@ -177,10 +177,13 @@ def best_baselines(questions: Questions, chosen: Judged | None) -> dict[TaskName
     It moves what the chosen candidate does, so that the two compare; the query where that moves nothing.
     """
 
-    def best(name: TaskName, side: Side) -> Candidate:
-        return max(baselines(side), key=lambda one: _recall(measure_tasks(questions, one, [name])[name][side]))
+    def best(task: Task, side: Side) -> Candidate:
+        def recall(one: Candidate) -> float:
+            return _recall(measure(task, [refine_task(one.refiner(questions.memory), task, {side})]))
 
-    return {name: best(name, _side_of(name, chosen, task.queries.modality)) for name, task in questions.tasks.items()}
+        return max(baselines(side), key=recall)
+
+    return {name: best(task, _side_of(name, chosen, task.queries.modality)) for name, task in questions.tasks.items()}
 
 
 def final_lines(
