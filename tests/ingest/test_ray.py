@@ -18,7 +18,7 @@ import pytest
 from PIL import Image
 from qdrant_stand_in import serving
 from ray_parts import Drawings
-from triton_server import NoServerHere, TritonServer, Wheel
+from triton_server import ENCODERS, NoServerHere, TritonServer, Wheel
 from typer.testing import CliRunner
 
 from reco_plugin import Reco
@@ -158,7 +158,7 @@ def triton(model: Path, tmp_path: Path) -> Iterator[TritonServer]:
         wheel = Wheel.find()
     except NoServerHere as reason:
         pytest.skip(str(reason))
-    server = TritonServer(wheel, wheel.assemble(tmp_path / "backends"), (model,), tmp_path / "triton.log")
+    server = TritonServer(wheel, wheel.assemble(tmp_path / "backends"), (model,), tmp_path / "triton.log", ENCODERS)
     try:
         yield server.start()
     finally:

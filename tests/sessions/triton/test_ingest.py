@@ -12,7 +12,7 @@ from typing import Any
 
 import numpy as np
 import pytest
-from triton_server import TritonServer
+from triton_server import ENCODERS, TritonServer
 
 from reco_plugin import Pair
 from reco_plugin.memory import open_memory
@@ -69,7 +69,7 @@ def test_what_triton_encodes_is_what_the_process_would(
 def test_a_server_that_is_lost_ends_the_build_and_a_second_one_goes_on(
     start_server: Any, folder: Path, model: Path, tmp_path: Path, drawings: list[Pair]
 ) -> None:
-    own = start_server(model)
+    own = start_server(model, models=ENCODERS)
     words = ["memory", "build", str(folder), "--model", str(model), "--memory", str(tmp_path / "m")]
     own.kill()
     environment = os.environ | {"RECO_TRITON_URL": own.grpc}

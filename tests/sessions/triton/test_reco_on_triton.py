@@ -9,6 +9,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from triton_server import ENCODERS
 from two_files import split_graphs, with_other_weights
 
 from reco_plugin import Reco
@@ -66,7 +67,7 @@ def test_weights_in_a_second_file_are_served_and_another_models_are_told_apart(s
     split_graphs(folder, "clip_image", "clip_text")
     other = Path(shutil.copytree(folder, tmp_path / "other"))
     with_other_weights(other, "clip_text")
-    server = start_server(folder)
+    server = start_server(folder, models=ENCODERS)
     with Reco.open(folder, memory=":memory:", memory_kind="exact", triton_url=server.grpc) as remote:
         found = remote.embed_texts(CAPTIONS, refine=False)
     np.testing.assert_allclose(found, reco.embed_texts(CAPTIONS, refine=False), rtol=0, atol=1e-5)

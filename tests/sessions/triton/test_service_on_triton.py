@@ -7,7 +7,7 @@ from collections.abc import Callable, Iterator
 
 import pytest
 from starlette.testclient import TestClient
-from triton_server import TritonServer
+from triton_server import ENCODERS, TritonServer
 
 from reco_plugin import Reco
 from reco_plugin.serve.app import create_app
@@ -26,7 +26,7 @@ def what_is_down_is_looked_for_often(monkeypatch: pytest.MonkeyPatch) -> None:
 @pytest.fixture
 def fragile(start_server: Callable[..., TritonServer], model) -> Iterator[TritonServer]:
     """A server of one's own, to be killed."""
-    server = start_server(model)
+    server = start_server(model, models=ENCODERS)
     yield server
     server.kill()
 

@@ -22,6 +22,8 @@ VENV = ROOT / ".venv-triton"
 START_S = 60.0
 _COLLISION = "boost::interprocess::lock_exception"  # of two that start, or end and start, at the same moment
 STOP_S = 10.0
+ENCODERS = ("clip_image", "clip_text")
+"""What a Reco asks of a server by default; each other model is a process that starts, too."""
 
 
 class NoServerHere(Exception):
