@@ -14,7 +14,7 @@ import pytest
 import tritonclient.grpc as grpc
 import tritonclient.http as http
 from qdrant_stand_in import StandIn, serving
-from triton_server import ROOT, VENV, TritonServer
+from triton_server import ENCODERS, ROOT, VENV, TritonServer
 from tritonclient.utils import InferenceServerException
 
 from reco_plugin import Reco
@@ -173,7 +173,9 @@ def test_of_requests_that_triton_merges_a_bad_one_fails_alone(triton, plugin, fi
 
 
 def test_while_qdrant_is_away_answers_are_plain_and_say_so(start_server, plugin, model):
-    server = start_server(model, REPOSITORY, environment=variables(model, "http://127.0.0.1:9"))
+    server = start_server(
+        model, REPOSITORY, environment=variables(model, "http://127.0.0.1:9"), models=("reco", *ENCODERS)
+    )
     found = Caller("grpc", server).ask("text", TEXTS)
     np.testing.assert_allclose(found["embedding"], plugin.embed_texts(TEXTS, refine=False), rtol=0, atol=1e-5)
     assert {*found["degraded"][:, 0]} <= {b"memory_error", b"memory_circuit_open"}
