@@ -27,6 +27,7 @@ from reco_plugin.train.data import open_data
 from reco_plugin.train.loop import CHECKPOINT, FUSION, TrainConfig, load_fusions, train_fusions
 from reco_plugin.train.model import FusionConfig
 
+pytestmark = pytest.mark.xdist_group("distributed")  # as train/test_distributed.py: what trains is forked from one
 FOLDER = Path("candidates") / "paper"
 WITHOUT_GRAPHS = (str(SUPPORT / "fit_without_graphs.py"),)
 
