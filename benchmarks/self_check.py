@@ -167,7 +167,7 @@ def rows(catalogue: Catalogue) -> tuple[list[str], list[str], list[str]]:
         forms += [
             " / ".join(f"{side.gain_of(form):+.1f}" for form in FORMS),
             " / ".join(f"{means[form]:+.1f}" for form in FORMS),
-            side.best,
+            side.best if state.check.advice else f"{side.best}, not told",
             f"{means[side.best] - max(means.values()):.1f}",
         ]
     return gains, forms, own

@@ -27,8 +27,12 @@ ALONE = 0.5
 CHANCE = 5.0
 """Pairs that CLIP answers, up to which it may be by chance: of any number, one is expected."""
 
+Rightness = npt.NDArray[np.bool_]
 SidesRefined = Literal["plain", "queries", "candidates", "both"]
 """What is refined; both by exact scores."""
+_OTHERS: tuple[SidesRefined, ...] = ("both", "candidates")
+"""Beside the queries, in the order in which they have to be better by two standard errors than what was chosen before:
+exact scores refine both, and candidates alone are near to both in most memories, where chance would choose."""
 _IN_WORDS: Mapping[SidesRefined, str] = {
     "plain": "are best left plain",
     "queries": "gain most if they are refined",
@@ -57,8 +61,8 @@ class SideCheck:
         hidden_error: its standard error.
         candidates: change where the candidates are refined instead.
         both: change where both are.
-        best: what to refine: the queries, which leaves an index as it is, unless another form is better by two standard
-            errors.
+        best: what to refine: the queries, which leaves an index as it is; both, if that is better by two standard
+            errors; the candidates alone, if that is better still by as much.
     """
 
     frozen: float
@@ -225,39 +229,51 @@ class _Played:
 
 
 def _check_side(ask: _Played, of_queries: Gates, answer: _Played, of_candidates: Gates) -> SideCheck:
-    weights = ask.episodes.reliability / ask.episodes.reliability.sum()
-
-    def compare(after: npt.NDArray[np.bool_], before: npt.NDArray[np.bool_]) -> tuple[float, float]:
-        """Mean and standard error of a change, in points."""
-        change = after.astype(np.float64) - before
-        mean = float(weights @ change)
-        return 100.0 * mean, 100.0 * float(np.sqrt(np.sum(weights**2 * (change - mean) ** 2)))
-
+    weights: Floats = ask.episodes.reliability / ask.episodes.reliability.sum()
     figures = []
     for episode in (ask.episodes.visible, ask.episodes.hidden):
         frozen = ask.frozen(episode)
         before = _answers(frozen, episode.out)
         after = _answers(ask.queries(episode, of_queries.query), episode.out)
-        figures += [100.0 * float(weights @ before), *compare(after, before)]
+        figures += [100.0 * float(weights @ before), *_compare(after, before, weights)]
     share, gain, error, _, hidden, hidden_error = figures
     asked, answers = ask.episodes.visible, answer.episodes.visible
     frozen, out = ask.frozen(asked), asked.out | answers.out.T
     moved = answer.candidates(answers, of_candidates.candidate).T
-    ranked: dict[SidesRefined, npt.NDArray[np.bool_]] = {
+    ranked: dict[SidesRefined, Rightness] = {
         "plain": _answers(frozen, out),
         "queries": _answers(ask.queries(asked, of_queries.query), out),
         "candidates": _answers(moved, out),
         "both": _answers(moved + ask.queries(asked, of_queries.among) - frozen, out),
     }
-    gains = {form: compare(right, ranked["plain"])[0] for form, right in ranked.items()}
+    gains = {form: _compare(right, ranked["plain"], weights)[0] for form, right in ranked.items()}
     default: SidesRefined = "queries" if of_queries.query is not None and gains["queries"] > 0.0 else "plain"
-    better = {form: compare(right, ranked[default]) for form, right in ranked.items()}
-    best = max(
-        (form for form, (more, chance) in better.items() if more > 2.0 * chance), key=gains.__getitem__, default=default
-    )
+    best = choose_form(ranked, weights, default)
     return SideCheck(share, gain, error, hidden, hidden_error, gains["candidates"], gains["both"], best)
 
 
-def _answers(scores: Floats, out: npt.NDArray[np.bool_]) -> npt.NDArray[np.bool_]:
+def choose_form(ranked: Mapping[SidesRefined, Rightness], weights: Floats, default: SidesRefined) -> SidesRefined:
+    """The form to advise, see :class:`SideCheck`.
+
+    Args:
+        ranked: (n,) whether each pair is answered right, by form.
+        weights: (n,) of the pairs, summing to 1.
+        default: where no other is surely better.
+    """
+    best = default
+    for form in _OTHERS:
+        more, chance = _compare(ranked[form], ranked[best], weights)
+        best = form if more > 2.0 * chance else best
+    return best
+
+
+def _compare(after: Rightness, before: Rightness, weights: Floats) -> tuple[float, float]:
+    """Mean and standard error of a change, in points."""
+    change = after.astype(np.float64) - before
+    mean = float(weights @ change)
+    return 100.0 * mean, 100.0 * float(np.sqrt(np.sum(weights**2 * (change - mean) ** 2)))
+
+
+def _answers(scores: Floats, out: npt.NDArray[np.bool_]) -> Rightness:
     """Whether the own candidate has the highest score of those that are rivals, (n, n) -> (n,)."""
     return np.asarray(np.where(out, -np.inf, scores).argmax(axis=1) == np.arange(len(scores)))

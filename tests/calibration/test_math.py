@@ -15,7 +15,7 @@ from trust_worlds import D, measured, unit, world
 from reco_plugin.calibration import Calibration
 from reco_plugin.calibration.arrays import read_arrays
 from reco_plugin.calibration.calibrate import calibrate
-from reco_plugin.calibration.check import Check
+from reco_plugin.calibration.check import Check, Rightness, SidesRefined, choose_form
 from reco_plugin.calibration.corpus import Corpus
 from reco_plugin.calibration.coverage import find_covered, nearest_rival
 from reco_plugin.calibration.episodes import look, make_episodes
@@ -186,6 +186,23 @@ def test_the_self_check_says_what_to_refine() -> None:
     assert (before.best, before.both, before.gain) == ("queries", 0.0, check.image.gain)
     with pytest.raises(ValueError, match="no form"):
         Check.from_json(stored | {"image": stored["image"] | {"best": "all"}})
+
+
+@pytest.mark.parametrize(
+    ("queries", "both", "candidates", "best"),
+    [
+        (30, 60, 62, "both"),  # candidates alone seem better by as little as chance brings
+        (30, 60, 90, "candidates"),
+        (30, 31, 60, "candidates"),
+        (30, 31, 29, "queries"),
+    ],
+)
+def test_chance_chooses_no_candidates_alone(queries: int, both: int, candidates: int, best: SidesRefined) -> None:
+    """Each form answers so many of 100 pairs, candidates alone others than both do, where they can."""
+    place = np.arange(100)
+    hits: dict[SidesRefined, Rightness] = {"plain": place < 0, "queries": place < queries, "both": place < both}
+    hits["candidates"] = place[::-1] < candidates
+    assert choose_form(hits, np.full(100, 0.01, np.float32), "queries") == best
 
 
 @pytest.mark.parametrize(
