@@ -76,18 +76,19 @@ class Running(NamedTuple):
             limits = httpx.Limits(max_connections=1, keepalive_expiry=None)
             client = httpx.Client(base_url=self.url, headers=ADMIN, timeout=60, limits=limits)
             with client.stream("GET", "/livez") as answer:
-                mine = answer.extensions["network_stream"].get_extra_info("socket").getsockname()
+                mine = answer.extensions["network_stream"].get_extra_info("socket")
                 answer.read()
-                if _is_of(worker, mine[1]):
+                if _is_of(worker, mine.getsockname()[1], mine.getpeername()[1]):
                     return client
             client.close()
         raise AssertionError(f"no connection to worker {worker}")
 
 
-def _is_of(process: int, port: int) -> bool:
-    """Whether a process has the other end of a connection from this port."""
+def _is_of(process: int, port: int, service: int) -> bool:
+    """Whether a process has the other end of a connection from this port to the service's."""
+    ends = [f"{service:04X}", f"{port:04X}", "01"]  # others on this machine may have a connection from such a port, too
     rows = [line.split() for line in Path("/proc/net/tcp").read_text("utf-8").splitlines()[1:]]
-    (node,) = [row[9] for row in rows if int(row[2].rpartition(":")[2], 16) == port and row[3] == "01"]
+    (node,) = [row[9] for row in rows if [row[1][-4:], row[2][-4:], row[3]] == ends]
     names = []
     for entry in Path(f"/proc/{process}/fd").iterdir():
         with suppress(FileNotFoundError):  # closed meanwhile
