@@ -156,7 +156,7 @@ class _Connection(HttpToolsProtocol):
         super().on_headers_complete()
         self._unread = 0
         self._await("body")
-        if self.cycle.scope["path"] not in PROBES:
+        if self.cycle.scope["path"].removeprefix(self.root_path) not in PROBES:
             self.service.asked_at = time.monotonic()
         if self.service.stopping or _two_lengths(self.cycle.scope["headers"]):
             self._close_after()
@@ -170,8 +170,9 @@ class _Connection(HttpToolsProtocol):
     def _begin(self, cycle: RequestResponseCycle, app: Any) -> None:
         """Answer a request, at once where that is simple."""
         door, self._held = self.service.door, None
-        is_whole = not cycle.more_body and not self.transport.is_closing()
-        answer = door.answer(cast("Scope", cycle.scope)) if door is not None and is_whole else None
+        # a client that takes no answers is waited for, which the usual way does
+        is_simple = not (cycle.more_body or self.flow.write_paused or self.transport.is_closing())
+        answer = door.answer(cast("Scope", cycle.scope)) if door is not None and is_simple else None
         if answer is None:
             super()._start_asgi_task(cycle, app)
             return
@@ -181,6 +182,7 @@ class _Connection(HttpToolsProtocol):
             fields.append(_CLOSES)
         head = [STATUS_LINE[answer.status], *(b"%s: %s\r\n" % field for field in fields), b"\r\n"]
         cycle.response_started = cycle.response_complete = True
+        cycle.body = bytearray()  # else it stays until the next request
         self.transport.write(b"".join([*head, answer.body]))
         if not cycle.keep_alive:
             self.transport.close()

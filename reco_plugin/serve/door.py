@@ -60,6 +60,8 @@ class Door:
         """
         self._probes, self._pool, self._lives = probes, edge.pool, edge.lives
         self._guard, self._ends, self._knows = guard, ends, knows
+        self._gzip_bytes = edge.settings.gzip_bytes
+        self._varies: Fields = [(b"vary", b"Origin")] if edge.settings.cors_origins else []
         self._asking: dict[str, Any] = {
             route.path: route
             for router in routers
@@ -70,7 +72,9 @@ class Door:
 
     def answer(self, scope: Scope) -> DoorAnswer | None:
         """The answer to a request whose body is whole; None: it goes the usual way."""
-        began, path = time.perf_counter(), scope["path"]
+        began, root = time.perf_counter(), scope.get("root_path", "")
+        path, _ = path_of(scope["path"], root)
+        path = path.removeprefix(root)
         probe = self._probes.get(path) if scope["method"] == "GET" else None
         full = self._pool.refusal if scope["method"] == "POST" else None
         if probe is None and full is None:
@@ -80,18 +84,19 @@ class Door:
             return None
         if probe is not None:
             status, body = probe()
-            fields: Fields = [_JSON, (b"content-length", b"%d" % len(body))]
+            fields: Fields = [(b"content-length", b"%d" % len(body)), _JSON]
         elif full is not None:
-            path, _ = path_of(path, scope.get("root_path", ""))
             if (route := self._asking.get(path)) is None or not self._may(route, sent, scope):
                 return None
             response = route.refusal(full)
             status, fields, body = full.status, response.raw_headers, response.body
+        if 0 < self._gzip_bytes <= len(body):
+            return None
         said = id_of(sent, self._lives)
         token = request_id.set(said)
         self._ends.note(scope, path, status, time.perf_counter() - began, {})
         request_id.reset(token)
-        return DoorAnswer(status, [*fields, (b"x-request-id", said.encode("ascii"))], body)
+        return DoorAnswer(status, [*fields, *self._varies, (b"x-request-id", said.encode("ascii"))], body)
 
     def _may(self, route: Any, sent: Mapping[bytes, bytes], scope: Scope) -> bool:
         try:

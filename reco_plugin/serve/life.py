@@ -489,7 +489,7 @@ class Ends:
             self._known[route, status] = known
         known[0].inc()
         known[1].observe(seconds)
-        level = logging.DEBUG if scope["path"] in PROBES else logging.INFO
+        level = logging.DEBUG if route in PROBES else logging.INFO
         if log.isEnabledFor(level):
             line = {"method": scope["method"], "path": scope["path"], "status": status, "seconds": round(seconds, 6)}
             log.log(level, "request", extra={**line, **said})

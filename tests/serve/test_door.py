@@ -3,17 +3,21 @@
 from __future__ import annotations
 
 import asyncio
+import logging
 import re
 import socket
 from concurrent.futures import ThreadPoolExecutor
+from typing import Any
 
 import httpx
 import uvicorn
+from fastapi import FastAPI
 from live_service import wait_until
 from uvicorn.server import ServerState
 
 from reco_plugin.serve.app import create_app
 from reco_plugin.serve.connections import make_protocol
+from reco_plugin.serve.logs import LOGGER
 from reco_plugin.serve.settings import ServeSettings
 
 REFUSED = ("/v1/explain", "/v1/embeddings", "/refined/v1/embeddings", "//v1/v1/embeddings/", "/v2/embed", "/titan")
@@ -66,6 +70,28 @@ def test_a_full_queue_refuses_at_the_door_as_the_application_does(blocked, live)
         assert {one.result(60).status_code for one in waiting} == {200}
 
 
+def test_a_probe_behind_a_proxy_is_one(filled, live, caplog):
+    """Its root_path made a request of it: logged, waited for at the end, and not answered at the door."""
+    caplog.set_level(logging.DEBUG, LOGGER)
+    with live(filled, root_path="/clip", cors_origins=["https://shop.example"]) as (url, server):
+        for path in ("/livez", "/readyz"):
+            at_door, usual = httpx.get(url + path), httpx.head(url + path)  # which the application answers
+            assert told(at_door)[:2] == told(usual)[:2]
+            assert at_door.headers["vary"] == "Origin"
+        scope = {"method": "GET", "path": "/clip/livez", "root_path": "/clip", "headers": []}
+        assert server.config.app.state.door.answer(scope).status == 200
+        assert server.config.http_protocol_class.service.asked_at < 0
+    seen = [one.levelname for one in caplog.records if getattr(one, "path", "").startswith("/clip/")]
+    assert seen == ["DEBUG"] * 5
+
+
+def test_an_answer_that_may_be_compressed_goes_the_usual_way(filled):
+    app = create_app(ServeSettings(page=False, gzip_bytes=40), filled)
+    scope = {"method": "GET", "headers": [(b"accept-encoding", b"gzip")]}
+    assert app.state.door.answer(scope | {"path": "/readyz"}) is None
+    assert app.state.door.answer(scope | {"path": "/livez"}).status == 200  # of 17 bytes
+
+
 def test_an_unknown_host_is_refused_at_probes_too(filled):
     app = create_app(ServeSettings(page=False), filled, ["shop.example"])
     scope = {"method": "GET", "path": "/livez", "headers": [(b"host", b"evil.example")]}
@@ -108,21 +134,65 @@ class Wire(asyncio.Transport):
     def close(self) -> None:
         self.closed = True
 
+    def pause_reading(self) -> None:
+        pass
+
     def resume_reading(self) -> None:
         pass
 
 
+async def connected(app: FastAPI, settings: ServeSettings) -> tuple[Any, Wire]:
+    config, wire = uvicorn.Config(app, http=make_protocol(settings, app.state.door), log_config=None), Wire()
+    config.load()
+    connection: Any = config.http_protocol_class(config=config, server_state=ServerState(), app_state={})
+    connection.connection_made(wire)
+    return connection, wire
+
+
 def test_a_probe_waits_for_no_other_turn_of_the_loop(filled):
     async def ask() -> bytes:
-        settings, wire = ServeSettings(page=False), Wire()
-        app = create_app(settings, filled)
-        config = uvicorn.Config(app, http=make_protocol(settings, app.state.door), log_config=None)
-        config.load()
-        connection = config.http_protocol_class(config=config, server_state=ServerState(), app_state={})
-        connection.connection_made(wire)
+        connection, wire = await connected(create_app(settings, filled), settings)
         connection.data_received(b"GET /livez HTTP/1.1\r\nhost: localhost\r\nconnection: close\r\n\r\n")
         assert wire.closed
         connection.connection_lost(None)
         return wire.written
 
+    settings = ServeSettings(page=False)
     assert asyncio.run(ask()).endswith(b'\r\n\r\n{"status":"live"}')
+
+
+def test_a_client_that_takes_no_answers_gets_no_more_of_them(filled):
+    """Else they would fill the memory for as long as it asks."""
+
+    async def ask() -> tuple[int, int]:
+        connection, wire = await connected(create_app(settings, filled), settings)
+        connection.pause_writing()
+        for _ in range(3):
+            connection.data_received(b"GET /livez HTTP/1.1\r\nhost: localhost\r\n\r\n")
+            await asyncio.sleep(0)
+        before = wire.written.count(b"HTTP/1.1 200")
+        connection.resume_writing()
+        for _ in range(100):
+            await asyncio.sleep(0)
+        connection.connection_lost(None)
+        return before, wire.written.count(b"HTTP/1.1 200")
+
+    settings = ServeSettings(page=False)
+    assert asyncio.run(ask()) == (0, 3)
+
+
+def test_a_kept_connection_keeps_no_body_that_was_refused(filled):
+    """Up to 256 KB each, that nobody counted, until its next request."""
+
+    async def ask() -> tuple[bytes, bytes]:
+        app = create_app(settings, filled)
+        await app.state.edge.pool.close()
+        connection, wire = await connected(app, settings)
+        head = b"POST /v1/embeddings HTTP/1.1\r\nhost: localhost\r\ncontent-length: 50000\r\n\r\n"
+        connection.data_received(head + b"x" * 50_000)
+        kept = bytes(connection.cycle.body)
+        connection.connection_lost(None)
+        return wire.written[:12], kept
+
+    settings = ServeSettings(page=False)
+    assert asyncio.run(ask()) == (b"HTTP/1.1 503", b"")
