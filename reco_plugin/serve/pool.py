@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import asyncio
 import contextvars
+import logging
 import threading
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -24,10 +25,12 @@ from pydantic import BaseModel
 
 from ..counters import SECONDS, Histogram
 from .failures import STOPPING, Failure, Refused
+from .logs import LOGGER
 
 T = TypeVar("T")
 Answer: TypeAlias = BaseModel | Mapping[str, Any] | Sequence[Any]
 """What a route answers; a list of it may be made :func:`while_written`."""
+log = logging.getLogger(LOGGER)
 _RETRY_S = 1.0
 
 
@@ -171,12 +174,17 @@ class Pool:
         return None
 
     def begin_threads(self) -> None:
-        """Start all threads, which blocks: who starts one waits until it runs, and for Python's lock."""
+        """Start all threads, or those that the system allows; blocks, since whoever starts one waits until it runs."""
         for _ in range(self._most):
             with self._lock:
                 if self._closed or len(self._workers) >= self._most:
                     return
-                self._idle.insert(0, self._start_worker())
+                try:
+                    self._idle.insert(0, self._start_worker())
+                except RuntimeError as error:  # a limit of the container or the user: fewer calls are begun at once
+                    self._most = max(1, len(self._workers))
+                    log.warning("calls get %d threads, not all that they may take: %s", self._most, error)
+                    return
 
     @property
     def pending(self) -> int:
@@ -250,8 +258,8 @@ class Pool:
 
     def _start_worker(self) -> _Worker:
         worker = _Worker(name=f"{self._name}_{len(self._workers)}", daemon=True)
-        self._workers.append(worker)
         worker.start()
+        self._workers.append(worker)
         return worker
 
     def _work(self, work: Work[tuple[T, float]], call: Callable[[], T], submitted: float) -> None:

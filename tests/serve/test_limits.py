@@ -134,6 +134,28 @@ def test_an_answer_is_written_within_the_deadline_and_not_to_its_end_if_nobody_w
     assert made == ["test_0"] * 4
 
 
+def test_a_service_that_may_not_start_all_threads_serves_with_those_that_it_has(monkeypatch, caplog):
+    """The thread that warms it up died of it, and it was never ready."""
+    begin = threading.Thread.start
+
+    def start(thread: threading.Thread) -> None:
+        if thread.name == "few_2":
+            raise RuntimeError("can't start new thread")
+        begin(thread)
+
+    async def serve() -> list[int]:
+        pool = Pool("few", threads=4, queue=10, deadline_s=600)
+        pool.begin_threads()
+        works = [pool.submit(lambda number=number: number) for number in range(4)]
+        done = [(await asyncio.wrap_future(work))[0] for work in works]
+        await pool.close()
+        return done
+
+    monkeypatch.setattr(threading.Thread, "start", start)
+    assert asyncio.run(serve()) == [0, 1, 2, 3]
+    assert "2 threads" in caplog.text
+
+
 def test_an_answer_in_pieces_is_the_one_that_pydantic_writes(filled):
     request = EmbedRequest([Item.text("a red circle"), Failure(400, "bad", 'a "quote"')], refine=True, explain=True)
     answer = Embedder(filled, ServeSettings()).embed(request)
