@@ -207,7 +207,7 @@ def test_no_pair_is_lost_that_is_added_until_the_swap(
     """Whether it comes before the build looks for other pairs, after that, or to the new version."""
     note = read_note(work / "memory")
     assert note is not None
-    building = begin(work, "memory", "build", write(many(lines, 10)), "--swap", "--keep-others", "--batch-size", 16)
+    building = begin(work, "memory", "build", write(many(lines, 20)), "--swap", "--keep-others", "--batch-size", 16)
     vector = [1.0] + [0.0] * 127
     stored = []
     way = httpx.HTTPTransport(uds=note.socket)
@@ -316,21 +316,21 @@ def pairs_of(service: Service) -> int:
 def test_a_killed_command_goes_on_when_it_is_given_again(
     service: Service, work: Path, lines: list[str], write: Any, ask: Ask
 ) -> None:
-    table = write(many(lines, 10))
+    table = write(many(lines, 20))
     syncing = begin(work, "memory", "sync", table, "--batch-size", 8)
     service.wait_for(lambda: pairs_of(service) > 24 + 16)
     syncing.kill()
     syncing.communicate()
     there = pairs_of(service) - 24
-    assert 0 < there < 240
+    assert 0 < there < 480
     told = ask("memory", "sync", table)
-    assert (told["unchanged"], told["added"], told["pairs"]) == (there, 240 - there, 264)
+    assert (told["unchanged"], told["added"], told["pairs"]) == (there, 480 - there, 504)
 
 
 def test_a_killed_service_leaves_nothing_half_written(
     service: Service, work: Path, lines: list[str], write: Any, ask: Ask
 ) -> None:
-    table = write(many(lines, 10))
+    table = write(many(lines, 20))
     syncing = begin(work, "memory", "sync", table, "--batch-size", 8)
     service.wait_for(lambda: pairs_of(service) > 24 + 16)
     service.stop(signal.SIGKILL)
@@ -341,7 +341,7 @@ def test_a_killed_service_leaves_nothing_half_written(
     assert (work / "memory" / "service.json").exists()  # which is no obstacle
     told = ask("memory", "sync", table)
     assert told["unchanged"] > 0
-    assert (told["unchanged"] + told["added"], told["pairs"]) == (240, 264)
+    assert (told["unchanged"] + told["added"], told["pairs"]) == (480, 504)
 
 
 # --- who may

@@ -90,8 +90,8 @@ def test_the_settings_on_the_page_are_settings(root: Path) -> None:
 
 
 def test_qdrants_engine_takes_what_is_computed() -> None:
-    """With few pairs of many numbers: an index is built from 20 MB on. In RAM, files take other blocks."""
-    layout = Layout(4096, payload_bytes=64, copy="int8")
+    """With few pairs of many numbers: an index is built from 10 MiB on. In RAM, files take other blocks."""
+    layout = Layout(1024, payload_bytes=64, copy="int8")
     with TemporaryDirectory() as folder:
-        measured, computed = measure(1_400, layout, Path(folder)), pair_bytes(layout).disk
+        measured, computed = measure(5_400, layout, Path(folder)), pair_bytes(layout).disk
     assert 0.9 * computed < measured < 1.05 * computed

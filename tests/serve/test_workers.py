@@ -240,7 +240,8 @@ def test_the_port_is_taken_for_others(service):
 
 
 def test_sigterm_drains_all(tmp_path, model):
-    running = start(tmp_path, model, "--memory", ":memory:", "--drain-s", "4")
+    """Of a service with a folder, of which a worker was killed and replaced."""
+    running = start(tmp_path, model, "--drain-s", "4")
 
     def says_goodbye(client: httpx.Client) -> bool:
         """Whether its worker has begun to drain; it answers all the same."""
@@ -250,6 +251,11 @@ def test_sigterm_drains_all(tmp_path, model):
 
     try:
         wait_for(running)
+        one, other = running.workers
+        os.kill(one, signal.SIGKILL)
+        wait_until(lambda: one not in running.workers and len(running.workers) == 2)
+        (fresh,) = set(running.workers) - {other}
+        wait_until(lambda: _listens(fresh, running.url))
         with ExitStack() as held:
             clients = [held.enter_context(closing(running.connect(worker))) for worker in running.workers]
             assert not any(says_goodbye(client) for client in clients)
