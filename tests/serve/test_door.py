@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import json
 import logging
 import re
 import socket
@@ -10,19 +11,36 @@ from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
 import httpx
+import pytest
 import uvicorn
 from fastapi import FastAPI
 from live_service import wait_until
+from starlette.types import Scope
 from uvicorn.server import ServerState
 
 from reco_plugin.serve.app import create_app
 from reco_plugin.serve.connections import make_protocol
+from reco_plugin.serve.door import Door, DoorAnswer
 from reco_plugin.serve.logs import LOGGER
 from reco_plugin.serve.settings import ServeSettings
 
 REFUSED = ("/v1/explain", "/v1/embeddings", "/refined/v1/embeddings", "//v1/v1/embeddings/", "/v2/embed", "/titan")
 ONE = {"input": [{"text": "a"}]}
 PAST = {"origin": "http://elsewhere"}  # a header that no door looks through; nothing answers it otherwise here
+
+
+@pytest.fixture
+def said(monkeypatch: pytest.MonkeyPatch) -> list[int | None]:
+    """The statuses that the door answers, None where it lets a request pass."""
+    seen, answer = list[int | None](), Door.answer
+
+    def note(door: Door, scope: Scope) -> DoorAnswer | None:
+        found = answer(door, scope)
+        seen.append(found and found.status)
+        return found
+
+    monkeypatch.setattr(Door, "answer", note)
+    return seen
 
 
 def told(answer: httpx.Response) -> tuple[object, ...]:
@@ -32,26 +50,48 @@ def told(answer: httpx.Response) -> tuple[object, ...]:
     return answer.status_code, fields, answer.content
 
 
+def post_at_once(url: str, path: str) -> httpx.Response:
+    """A request of one piece, as no client promises: a body that comes later is none that the door can answer."""
+    fields = b"host: localhost\r\nauthorization: Bearer key\r\ncontent-type: application/json\r\nconnection: close"
+    body = json.dumps(ONE).encode()
+    with socket.create_connection(("127.0.0.1", int(url.rpartition(":")[2]))) as line:
+        line.sendall(
+            b"POST %s HTTP/1.1\r\n%s\r\ncontent-length: %d\r\n\r\n%s" % (path.encode(), fields, len(body), body)
+        )
+        got = b""
+        while part := line.recv(1 << 16):
+            got += part
+    head, _, content = got.partition(b"\r\n\r\n")
+    status, *rows = head.split(b"\r\n")
+    named = [(name, value) for name, _, value in (row.partition(b": ") for row in rows)]
+    return httpx.Response(
+        int(status.split()[1]), headers=[one for one in named if one[0] != b"connection"], content=content
+    )
+
+
 def counted(url: str) -> dict[str, float]:
     rows = re.findall(r"^reco_http_requests_total\{(.*)\} (\S+)$", httpx.get(f"{url}/metrics").text, re.MULTILINE)
     return {labels: float(count) for labels, count in rows}
 
 
-def test_a_probe_is_answered_and_counted_as_the_application_does(filled, live):
+def test_a_probe_is_answered_and_counted_as_the_application_does(filled, live, said):
     with live(filled) as (url, _):
         for path in ("/livez", "/readyz", "/health", "/ping", "/v1/health/live", "/v1/health/ready"):
             at_door = httpx.get(url + path)
             before = counted(url)
+            said[1:] = []  # without asking for metrics
             assert told(at_door) == told(httpx.get(url + path, headers=PAST))
+            assert said == [200, None]
             assert at_door.status_code == 200
             row = f'route="{path}",status="200"'
             assert (before[row], counted(url)[row]) == (1.0, 2.0)
+            said.clear()
         path = "/livez"
         assert httpx.get(url + path, headers={"x-request-id": "mine"}).headers["x-request-id"] == "mine"
         assert httpx.get(url + path, headers={"connection": "close"}).headers["connection"] == "close"
 
 
-def test_a_full_queue_refuses_at_the_door_as_the_application_does(blocked, live):
+def test_a_full_queue_refuses_at_the_door_as_the_application_does(blocked, live, said):
     with live(blocked.reco, threads=1, queue=1, api_keys=["key"]) as (url, server), ThreadPoolExecutor(8) as callers:
         key = {"authorization": "Bearer key"}
         blocked.armed.set()
@@ -60,9 +100,10 @@ def test_a_full_queue_refuses_at_the_door_as_the_application_does(blocked, live)
         assert blocked.reached.acquire(timeout=60)
         wait_until(lambda: pool.pending == 2 or waiting[0].done())
         for path in REFUSED:
-            at_door = httpx.post(url + path, json=ONE, headers=key)
+            said.clear()
+            at_door = post_at_once(url, path)
+            assert (at_door.status_code, said) == (429, [429])
             assert told(at_door) == told(httpx.post(url + path, json=ONE, headers=key | PAST))
-            assert at_door.status_code == 429
             assert httpx.post(url + path, json=ONE).status_code == 401  # who has no key is not told how it is here
         assert sum(count for row, count in counted(url).items() if row.endswith('status="429"')) == 2 * len(REFUSED)
         assert httpx.post(f"{url}/nothing", json=ONE, headers=key).status_code == 404
