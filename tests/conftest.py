@@ -173,6 +173,7 @@ def pytest_configure(config: pytest.Config) -> None:
 
 def pytest_unconfigure() -> None:
     """End what forked the processes that test."""
+    subprocess.Popen = Started  # type: ignore[misc]
     let_go()
 
 

@@ -36,7 +36,7 @@ def what_is_the_same_is_read_once() -> Iterator[None]:
         asked = json.dumps([values, name, namespace])
         if asked not in made:
             made[asked] = real(values, name, namespace)
-        return made[asked]
+        return dict(made[asked])
 
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(chart, "render", render)

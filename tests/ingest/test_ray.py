@@ -57,6 +57,7 @@ def cluster() -> Iterator[None]:
                 if not patience or "timed out during startup" not in str(error):
                     raise
         yield
+    assert not ray.is_initialized()
 
 
 @pytest.fixture

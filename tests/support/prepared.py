@@ -8,6 +8,7 @@ starts from nothing ask for the fixture ``from_nothing``, and where what was imp
 
 from __future__ import annotations
 
+import builtins
 import ctypes
 import gc
 import inspect
@@ -21,6 +22,8 @@ import socket
 import subprocess
 import sys
 import threading
+import tomllib
+import warnings
 from importlib import import_module
 from pathlib import Path
 from types import ModuleType
@@ -86,11 +89,11 @@ def _what_it_imports(asked: dict[str, Any]) -> tuple[str, ...]:
     """What is imported before a process is forked; nothing where it starts as ever."""
     words, env = asked["args"], _startup(os.environ if asked["env"] is None else asked["env"])
     unusual = any(asked[name] for name in ("preexec_fn", "pass_fds", "shell", "executable"))
-    if isinstance(words, list) and words[:3] == [sys.executable, "-u", "-c"]:  # as pytest-xdist starts those that test
-        return TESTING
     unusual |= any(asked[name] not in (None, -1) for name in ("uid", "gid", "gids", "umask", "process_group"))
     if unusual or not isinstance(words, list) or len(words) < 3 or words[0] != sys.executable:
         return ()
+    if words[1:3] == ["-u", "-c"]:  # as pytest-xdist starts those that test
+        return TESTING
     ours = words[1] == "-m" and words[2].partition(".")[0] in OURS
     if env == _startup(lean_start.ENVIRONMENT):
         trains = ours or words[1] == "-c" or words[1].endswith(".py") or words[1:3] == ["-m", LAUNCHER]
@@ -139,12 +142,16 @@ def let_go() -> None:
 
 def main(way: socket.socket, imported: list[str]) -> None:
     """Import, and fork for each command that comes, until the tests end."""
-    for name in imported:
-        try:
-            import_module(name)
-        except Exception:
-            if tuple(imported) != TESTING:  # there, the modules that import it tell
-                raise
+    testing = tuple(imported) == TESTING
+    with warnings.catch_warnings():
+        if testing:
+            _warn_as_the_tests_do()
+        for name in imported:
+            try:
+                import_module(name)
+            except Exception:
+                if not testing:  # there, the modules that import it tell
+                    raise
     for name in ("anyio", "langsmith"):  # pytest warns that it cannot rewrite the asserts of its plugins any more
         if module := sys.modules.get(name):
             module.__doc__ = f"{module.__doc__} PYTEST_DONT_REWRITE"
@@ -166,6 +173,14 @@ def main(way: socket.socket, imported: list[str]) -> None:
         for file in files:
             os.close(file)
         way.send(str(pid).encode())
+
+
+def _warn_as_the_tests_do() -> None:
+    """What these warn of while they are imported fails the tests that import them, as where nothing is forked."""
+    settings = tomllib.loads((Path(__file__).parents[2] / "pyproject.toml").read_text("utf-8"))
+    for line in settings["tool"]["pytest"]["ini_options"]["filterwarnings"]:
+        action, message, category, module = (*line.split(":"), "", "", "")[:4]
+        warnings.filterwarnings(action, message, getattr(builtins, category or "Warning"), module)
 
 
 def _fork_a_sibling() -> int:
