@@ -169,13 +169,13 @@ class Caller:
         if (options := self._with_headers(request.options)) != request.options:
             request = replace(request, options=options)
 
-        def make(found: Embedded) -> list[bytes] | Refused:
+        def make(found: Embedded) -> list[bytes] | Failure:
             try:
                 return written(write(found), most)
-            except Refused as refused:  # which the headers of what was done go with
-                return refused
+            except Refused as refused:  # the headers of what was done go with it
+                return refused.failure  # the error holds its frames, which would hold it, and all that was sent
 
-        def work() -> tuple[Embedded, list[bytes] | Refused]:
+        def work() -> tuple[Embedded, list[bytes] | Failure]:
             found = self._embed_in_arm(request, prefix, self.embedder.embed)
             if len(found.rows) > _FEW:
                 take_place()
@@ -190,8 +190,8 @@ class Caller:
             found, made, waited_s = known, make(known), 0.0
             self._edge.pool.queue_s.observe(waited_s)
         self._tell(request, prefix, found, {"queue": waited_s, **found.seconds})
-        if isinstance(made, Refused):
-            raise made
+        if isinstance(made, Failure):
+            raise Refused(made)
         return self._life.answer(made)
 
     def _tell(

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import gc
 import http.client
 import json
 import re
@@ -53,6 +54,31 @@ LISTS: list[tuple[str, str, type[BaseModel]]] = [
     ("/v1/explain", "input", ExplainRequest),
     ("/v1/memory/pairs", "pairs", AddPairs),
 ]
+
+
+@pytest.mark.parametrize(
+    ("path", "body"),
+    [
+        ("/v1/embeddings", {"model": "clip", "input": ["data:image/png;base64,aGVsbG8="]}),
+        ("/v1/multimodalembeddings", {"model": "clip", "inputs": [{"content": [{"type": "text", "text": " "}]}]}),
+        ("/v2/embed", {"model": "clip", "input_type": "search_query", "images": ["aGVsbG8="]}),
+        ("/v1/refine", {"modality": "image", "vectors": [[0.1, 0.2]]}),
+        ("/v1/explain", {"input": [{"image": "aGVsbG8="}]}),
+        ("/v1/scores", {"images": ["aGVsbG8="], "texts": ["a red circle"]}),
+        ("/v1/memory/pairs", {"pairs": [{"id": "a", "image": "aGVsbG8=", "text": "a red circle"}]}),
+        ("/v1/memory/search", {"input": {"image": "aGVsbG8="}}),
+    ],
+)
+def test_what_was_sent_is_let_go_with_the_refusal_whether_or_not_python_looks_for_circles(reading, admin, path, body):
+    gc.collect()
+    gc.disable()
+    try:
+        answer = reading.post(path, json=body, headers=admin)
+        kept = [str(one) for one in gc.get_objects() if isinstance(one, Refused)]
+    finally:
+        gc.enable()
+    assert answer.is_client_error
+    assert not kept
 
 
 @pytest.mark.parametrize(("path", "field", "_model"), LISTS)
