@@ -288,6 +288,11 @@ class _Connection(HttpToolsProtocol):
         self.service.silent.pop(self, None)
         _cancel(self._late)
         _cancel(self._stuck)
+        self._unset_keepalive_if_required()
+        # each of these leads back to it, and Python's collector looks rarely: what is left for it stays for long
+        self.pipeline.clear()
+        self.app_state = {}
+        self.scope = self.cycle = None  # type: ignore[assignment]
 
     def _await(self, part: Literal["head", "body", ""]) -> None:
         """Begin to wait for the next part of a request, for as long as it may take; nothing: for no part."""

@@ -187,8 +187,10 @@ class Life:
             await app(scope, self.receive, self.send)
         finally:
             self.state, work, self._work = "ended", self._work, None
+            del scope["state"]["life"]  # else each holds the other, and Python's collector looks rarely
             if self._leaving is not None:
                 self._leaving.cancel()
+                self._leaving = None  # whose error will hold its frame, which holds this
             give = partial(self.lives.release, self.bytes, ends=self._is_large)
             if work is None:
                 give()

@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import asyncio
+import gc
 import json
 import logging
 import re
 import socket
+import weakref
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
@@ -21,6 +23,7 @@ from uvicorn.server import ServerState
 from reco_plugin.serve.app import create_app
 from reco_plugin.serve.connections import make_protocol
 from reco_plugin.serve.door import Door, DoorAnswer
+from reco_plugin.serve.life import Life
 from reco_plugin.serve.logs import LOGGER
 from reco_plugin.serve.settings import ServeSettings
 
@@ -237,3 +240,28 @@ def test_a_kept_connection_keeps_no_body_that_was_refused(filled):
 
     settings = ServeSettings(page=False)
     assert asyncio.run(ask()) == (b"HTTP/1.1 503", b"")
+
+
+def test_nothing_of_a_request_or_a_connection_is_left_to_the_collector(filled, live, monkeypatch):
+    """It looks rarely; what it frees late of connections that were kept long adds up."""
+    made, seen, begin = weakref.WeakSet[Life](), list[str](), Life.__init__
+
+    def note(life: Life, *given: Any) -> None:
+        begin(life, *given)
+        made.add(life)
+        seen.append(life.id)
+
+    monkeypatch.setattr(Life, "__init__", note)
+    with live(filled) as (url, server):
+        gc.disable()
+        try:
+            with httpx.Client(base_url=url) as client:
+                assert client.post("/v1/embeddings", json={"model": "clip", "input": ["a"]}).status_code == 200
+                assert client.get("/nothing").status_code == 404
+                assert client.get("/livez").status_code == 200
+                connections = weakref.WeakSet[Any](server.server_state.connections)
+                assert len(connections) == 1
+            assert len(seen) == 2
+            wait_until(lambda: not made and not connections, patience_s=5)
+        finally:
+            gc.enable()
