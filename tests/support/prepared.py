@@ -142,6 +142,7 @@ def let_go() -> None:
 
 def main(way: socket.socket, imported: list[str]) -> None:
     """Import, and fork for each command that comes, until the tests end."""
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # it is for those who were asked for
     testing = tuple(imported) == TESTING
     with warnings.catch_warnings():
         if testing:
@@ -158,10 +159,12 @@ def main(way: socket.socket, imported: list[str]) -> None:
     gc.collect()
     gc.freeze()
     alone = len(list(Path("/proc/self/task").iterdir())) == 1
-    way.send(READY if alone else THREADS)
+    try:
+        way.send(READY if alone else THREADS)
+    except BrokenPipeError:  # whoever waited for it was interrupted
+        return
     if not alone:  # a thread is not forked with the others, and whoever waits for it waits forever
         return
-    signal.signal(signal.SIGINT, signal.SIG_IGN)  # it is for those who were asked for
     while True:
         said, files, *_ = socket.recv_fds(way, 1 << 20, 3)
         if not said:
