@@ -150,6 +150,7 @@ def learn_presence(corpus: Corpus, modality: Modality, k: int, *, seed: int) -> 
             flat[hidden] = -2.0
             found, near = nearest_columns(scores, looked)
             flat[hidden] = seen  # the same scores answer the next question
+            del scores, flat  # but none a later one, which would be made beside them
             signals = presence_signals(query, near, corpus.side(other(modality))[found], mean, unit)
             told.append((signals, np.full(len(query), answer, np.float32)))
         return told
@@ -180,6 +181,7 @@ def _ask(
         same_words = np.flatnonzero(identical & worded[:, None])
         between.reshape(-1)[hidden] = -2.0
         others = nearest_columns(between, min(_NEAR, len(corpus)))[0]
+        del between, identical, siblings  # as large as the scores, and each of several threads has its own
         for number in range(_PASSES):
             asks = worded if number % 2 else np.zeros_like(worded)
             towards = held[others[np.arange(len(rows)), rng.integers(0, others.shape[1], len(rows))]]
@@ -188,8 +190,10 @@ def _ask(
             scores = query @ held.T
             yield query, scores, same_words if number % 2 else same_words[:0], 1.0
             yield query, scores, hidden, 0.0
+            del scores
         return
     alone = siblings.sum(axis=1) == 1
+    del between, identical, siblings
     scores = held[rows] @ held.T
     seen = scores[own]
     scores[own] = -2.0

@@ -5,14 +5,15 @@ from __future__ import annotations
 import base64
 import hashlib
 import io
+import tracemalloc
 from dataclasses import replace
 from typing import Any
 
 import numpy as np
 import pytest
-from trust_worlds import world
+from trust_worlds import measured, world
 
-from reco_plugin.calibration import Calibration
+from reco_plugin.calibration import Calibration, presence
 from reco_plugin.calibration.calibrate import calibrate
 from reco_plugin.calibration.corpus import Corpus
 from reco_plugin.calibration.presence import SIGNALS, Presence, learn_presence, presence_of, presence_signals
@@ -176,3 +177,13 @@ def test_it_looks_at_as_many_neighbours_as_it_learned_from() -> None:
     assert more[0] > 0.5
     signals = presence_signals(query, similarity[:, :3], values[:, :3], mean, 1.0)
     assert np.allclose(signals[0, :4], [0.9, 0.1, 0.15, 0.1])
+
+
+def test_a_block_that_asks_holds_its_scores_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(presence, "ASKED", 100)
+    corpus = measured(*world(500, 8)[:2])
+    tracemalloc.start()
+    learn_presence(corpus, "image", 5, seed=0)
+    peak = tracemalloc.get_traced_memory()[1]
+    tracemalloc.stop()
+    assert peak < 2.5 * 4 * 100 * len(corpus)
