@@ -11,11 +11,11 @@ from dataclasses import dataclass, replace
 from typing import Any, TypeVar
 
 from ...config import SharedMemoryMode
-from ...errors import SessionError
+from ...errors import SessionError, SessionTimeout
 from ..base import Arrays
 from .address import Address
 from .regions import Regions
-from .wire import Inference, NotReached, RegionLost, Wire, open_wire
+from .wire import Inference, NotReached, RegionLost, Wire, make_timeout, open_wire
 
 T = TypeVar("T")
 _PAUSES_S = (0.05, 0.2)
@@ -24,14 +24,15 @@ _PAUSES_S = (0.05, 0.2)
 
 @dataclass(frozen=True)
 class TimeLimit:
-    """A point in time."""
+    """A point in time, and how long it was until then."""
 
     at: float
+    seconds: float
 
     @classmethod
     def after(cls, seconds: float) -> TimeLimit:
         """Counted from now."""
-        return cls(time.monotonic() + seconds)
+        return cls(time.monotonic() + seconds, seconds)
 
     def left(self) -> float:
         """Seconds left; never zero, so that an expired limit fails as a timeout."""
@@ -71,16 +72,18 @@ class Connection:
         with self._regions.placed(call.inputs, deadline.left()) as placed:
             return self._wire.infer(replace(call, placed=placed), deadline.left())
 
-    @staticmethod
-    def _patiently(ask: Callable[[], T], deadline: TimeLimit) -> T:
-        for pause in _PAUSES_S:
-            try:
-                return ask()
-            except NotReached:
-                if deadline.left() <= pause:
-                    raise
-                time.sleep(pause)
-        return ask()
+    def _patiently(self, ask: Callable[[], T], deadline: TimeLimit) -> T:
+        try:
+            for pause in _PAUSES_S:
+                try:
+                    return ask()
+                except NotReached:
+                    if deadline.left() <= pause:
+                        raise
+                    time.sleep(pause)
+            return ask()
+        except SessionTimeout as error:  # of what was left of the time
+            raise make_timeout(self.address, deadline.seconds) from error
 
 
 _open: weakref.WeakValueDictionary[tuple[Address, SharedMemoryMode], Connection] = weakref.WeakValueDictionary()

@@ -18,6 +18,7 @@ import pytest
 from reco_plugin.config import load_settings
 from reco_plugin.errors import SessionError, SessionTimeout, SessionUnavailable
 from reco_plugin.sessions import open_graph
+from reco_plugin.sessions.triton.connection import TimeLimit
 from reco_plugin.sessions.triton.wire import AccessRefused
 
 pytestmark = pytest.mark.xdist_group("triton")
@@ -157,6 +158,14 @@ def test_nothing_at_the_port_is_told_with_what_to_look_at(artifact, protocol):
 def test_what_never_answers_is_given_up_at_the_deadline(artifact, protocol):
     with answering(silent) as port, pytest.raises(SessionTimeout, match=r"did not answer within 0\.3 s"):
         opened(artifact, triton_url=f"{protocol}://127.0.0.1:{port}", triton_timeout_s=0.3)
+
+
+def test_the_time_that_is_told_is_the_whole_of_it(artifact, monkeypatch):
+    """Not what was left when the last attempt began."""
+    left = iter((0.3, 0.1))
+    monkeypatch.setattr(TimeLimit, "left", lambda self: next(left, 0.1))
+    with answering(silent) as port, pytest.raises(SessionTimeout, match=r"did not answer within 20 s"):
+        opened(artifact, triton_url=f"http://127.0.0.1:{port}", triton_timeout_s=20)
 
 
 def test_an_answer_that_drips_is_given_up_at_the_deadline(artifact):
