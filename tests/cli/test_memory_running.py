@@ -224,7 +224,7 @@ def test_no_pair_is_lost_that_is_added_until_the_swap(
     now = held(work / "memory")
     assert len(stored) > 10
     assert {*stored} <= now.keys()
-    assert len(now) == 24 + 240 + len(stored)
+    assert len(now) == 24 + 480 + len(stored)
 
 
 def test_a_link_that_is_moved_by_other_means_is_followed(
