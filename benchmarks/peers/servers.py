@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import os
 import sys
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
+from typing import Any
 
 from .. import processes
 from ..processes import ask, bytes_of, free_port, seconds_of
@@ -121,7 +122,23 @@ def _variables(some: Mapping[str, str]) -> Iterator[None]:
 
 @contextmanager
 def _triton(made: Made, folder: Path, threads: int) -> Iterator[Running]:
-    """Triton with our repository and its model ``reco``: the server of the tests, so graphs run in a Python backend."""
+    """Triton with our repository and its model ``reco``."""
+    model = made.folder / "fp32"
+    with stand_in("http") as memory:
+        variables = {"RECO_MODEL": str(model), "RECO_MEMORY": memory}
+        repositories = [model, ROOT / "deploy" / "triton"]
+        with triton_of_the_tests(repositories, folder, threads=threads, environment=variables) as server:
+            assert server.process is not None
+            yield Running(TRITON, "kserve", int(server.http.rpartition(":")[2]), server.process.pid)
+
+
+@contextmanager
+def triton_of_the_tests(repositories: Sequence[Path], folder: Path, *, threads: int, **options: Any) -> Iterator[Any]:
+    """The Triton server of the tests, whose graphs run in a Python backend on so many threads; its files in a folder.
+
+    Raises:
+        NotHere: it is not installed.
+    """
     support = ROOT / "tests" / "sessions" / "triton" / "support"
     sys.path.append(str(support))
     try:
@@ -132,16 +149,11 @@ def _triton(made: Made, folder: Path, threads: int) -> Iterator[Running]:
         wheel = Wheel.find()
     except NoServerHere as error:
         raise NotHere(str(error)) from error
-    model = made.folder / "fp32"
-    with stand_in("http") as memory:
-        variables = {"RECO_MODEL": str(model), "RECO_MEMORY": memory, "TRITON_TEST_THREADS": str(threads)}
-        repositories = [model, ROOT / "deploy" / "triton"]
-        server = TritonServer(
-            wheel, wheel.assemble(folder / "backends"), repositories, folder / "triton.log", environment=variables
-        )
-        try:
-            server.start()
-            assert server.process is not None
-            yield Running(TRITON, "kserve", int(server.http.rpartition(":")[2]), server.process.pid)
-        finally:
-            server.stop()
+    environment = {"TRITON_TEST_THREADS": str(threads), **options.pop("environment", {})}
+    backends, log = wheel.assemble(folder / "backends"), folder / "triton.log"
+    server = TritonServer(wheel, backends, repositories, log, environment=environment, **options)
+    try:
+        server.start()
+        yield server
+    finally:
+        server.stop()
