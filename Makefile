@@ -13,10 +13,10 @@ RUN := $(DEV)/bin
 INSTALL := -m pip install --disable-pip-version-check --only-binary :all:
 LOCKED = $(INSTALL) --require-hashes --no-deps -r
 PROJECT = $(INSTALL) --no-deps --no-build-isolation -e .
-# Test processes share two cores, the third works while another one waits: threads would only wait for each other.
+# Test processes share two cores, the others work while some wait: threads would only wait for each other.
 # Processes that tests start find compiled code.
 # A test process that dies ends the run: with another one in its place, pytest-xdist waits without end for the tests it had.
-WORKERS ?= 3
+WORKERS ?= 4
 PYTEST = PYTHONDONTWRITEBYTECODE= OMP_NUM_THREADS=1 $(RUN)/pytest -n $(WORKERS) --dist loadgroup --no-loadscope-reorder --max-worker-restart 0
 TORCH = $(shell grep -oE '^torch(vision)?==[0-9.]+' locks/torch.txt)
 
