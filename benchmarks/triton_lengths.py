@@ -89,7 +89,8 @@ def measure(folder: Path, callers: Sequence[int], seconds: float, rounds: int) -
 
 def block(found: Mapping[int, Mapping[str, Sequence[Round]]]) -> str:
     """A row for each set of lengths: processor time, since the clock of a shared machine wanders, and texts merged."""
-    head = ["cut to", *(f"{many} callers: {what}" for many in found for what in ("CPU ms a text", "merged"))]
+    asks = (f"{many} caller{'s' if many > 1 else ''}" for many in found)
+    head = ["cut to", *(f"{who}: {what}" for who in asks for what in ("CPU ms a text", "merged"))]
     rows = []
     for name in LENGTHS:
         cells = []
