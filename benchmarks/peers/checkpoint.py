@@ -62,7 +62,7 @@ def texts() -> list[str]:
     """Captions of seven words: nine tokens, with the two that frame a text.
 
     >>> texts()[0], {len(text.split()) for text in texts()}
-    ('a photo of a grey river shoe', {7})
+    ('a photo of a garden lamp bird', {7})
     """
     rng = np.random.default_rng(0)
     return [f"a photo of a {' '.join(rng.choice(_WORDS, 3))}" for _ in range(TEXTS)]

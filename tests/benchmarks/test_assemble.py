@@ -134,19 +134,12 @@ def test_captions_vary_with_style_and_stay_for_good() -> None:
     assert usual / (usual + sum("BRD" in text for text in told)) == pytest.approx(0.7, abs=0.08)
 
 
-@pytest.mark.parametrize(
-    "name",
-    [
-        "page",
-        "pretrain.generic",
-        "sets.assemble",
-        "sets.flags",
-        "sets.logos",
-        "sets.package_set",
-        "sizing",
-        "speed.turns",
-    ],
-)
-def test_examples(name: str) -> None:
-    result = doctest.testmod(import_module(f"benchmarks.{name}"))
+BENCHMARKS = Path(__file__).resolve().parents[2] / "benchmarks"
+WITH_EXAMPLES = [path for path in sorted(BENCHMARKS.rglob("*.py")) if ">>>" in path.read_text(encoding="utf-8")]
+
+
+@pytest.mark.parametrize("path", WITH_EXAMPLES, ids=lambda path: path.relative_to(BENCHMARKS).as_posix())
+def test_examples(path: Path) -> None:
+    name = path.relative_to(BENCHMARKS.parent).with_suffix("").as_posix().replace("/", ".")
+    result = doctest.testmod(import_module(name))
     assert result.attempted > 0 and result.failed == 0
