@@ -39,8 +39,6 @@ STEPS = 1 + _COMPARED + _FITTED + 1
 """Progress per pair: it is read, compared by image and by text, fitted to, by either and in the self-check, and
 written."""
 _AT_ONCE = 256
-SEARCHED_AT_ONCE = 8
-"""Queries of one search: Qdrant Edge lets nobody else search meanwhile."""
 _IDS_AT_ONCE = 1_000
 _BESIDE_AT_ONCE = 100_000  # of long lists, in products of some hundred rows; 0.4 GB of D = 512
 _IDS_AHEAD = 10  # times so many ids are asked for: a search for pairs that are not judged looks at all
@@ -108,8 +106,8 @@ def _ask(
     """Store what the pairs' questions say of how sure an answer is; a store that fails now has the state anyway."""
     try:
         refine = _refining(store, state, k, pairs, witnesses)
-        groups, in_ram = _groups(store, pairs.ids, group), len(pairs) > MANY
-        matches = ask_own(pairs, refine, groups, in_threads=in_ram, progress=progress)
+        groups, in_threads = _groups(store, pairs.ids, group), len(pairs) > MANY
+        matches = ask_own(pairs, refine, groups, in_threads=in_threads, progress=progress)
         known = _only_group(group) if matches is None else replace(matches, group=group, k=k).to_json()
         store.set_calibration({**state.to_json(), **({"match": known} if known else {})})
     except MemoryStoreError as error:
@@ -173,8 +171,7 @@ def who_ask(store: Memory, group: str, progress: Callable[[int], object] = int) 
     groups = _groups(store, pairs.ids, group)
     if groups == list(pairs.ids):
         raise InputError(f"no pair has a field {group!r} in its payload; `reco memory search` shows what there is")
-    witnesses = store.witnesses(pairs.ids) if len(pairs) > MANY else np.zeros((0, 3), np.float32)  # else not looked at
-    return WhoAsk(pairs, groups, _refining(store, state, k, pairs, witnesses), k)
+    return WhoAsk(pairs, groups, _refining(store, state, k, pairs, store.witnesses(pairs.ids)), k)
 
 
 def _only_group(group: str) -> dict[str, Any]:
@@ -222,19 +219,16 @@ class _Learned:
 def _refining(
     store: Memory, state: Calibration, k: int, pairs: Records, witnesses: npt.NDArray[np.float32]
 ) -> RefineHidden:
-    """Refines as the memory does by default; where pairs (N, D) are many, as a memory of those alone would.
+    """Refines as a memory of these pairs (N, D) alone would by default.
 
     So thousands of questions take seconds, and a store is not kept busy. Of a memory of more pairs than are learned
     from, most others are not judged yet then.
     """
     how = RefineOptions(k=k, gate=True, target=None, caution="balanced", fuser="reco", explain=False)
-    searches, size = (
-        (PairsInRam(store.header, pairs, witnesses), _AT_ONCE) if len(pairs) > MANY else (store, SEARCHED_AT_ONCE)
-    )
-    fuser, learned = ClosedForm(), _Learned(store, state, searches)
+    fuser, learned = ClosedForm(), _Learned(store, state, PairsInRam(store.header, pairs, witnesses))
 
     def refine(queries: Vectors, modality: Modality, hidden: Sequence[Collection[str]]) -> Refinement:
-        blocks = (slice(start, start + size) for start in range(0, len(queries), size))
+        blocks = (slice(start, start + _AT_ONCE) for start in range(0, len(queries), _AT_ONCE))
         asked = (Refining(learned, queries[rows], modality, "query", how, hidden[rows]) for rows in blocks)
         return Refinement.join([fuser.refine(one) for one in asked])
 

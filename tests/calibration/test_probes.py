@@ -132,12 +132,14 @@ def test_pairs_in_ram_find_what_a_store_finds() -> None:
     assert found.found.tolist() == [[True, False], [True, True]]
 
 
-def test_questions_of_many_pairs_are_answered_as_by_the_store(monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.parametrize("many", [10_000, 100])
+def test_questions_are_answered_in_ram_as_by_the_store(monkeypatch: pytest.MonkeyPatch, many: int) -> None:
     image, text, _ = world(100, 3)
     ids, known = [f"pair {row:04d}" for row in range(len(image))], list[MatchState]()
-    for many in (10_000, 100):
-        monkeypatch.setattr(learning, "MANY", many)
+    for in_ram in (False, True):
         store = open_memory(":memory:", Fingerprint("mini", "ab" * 32, D), kind="exact")
+        monkeypatch.setattr(learning, "MANY", many if in_ram else 10_000)
+        monkeypatch.setattr(learning, "PairsInRam", PairsInRam if in_ram else lambda *_, store=store: store)
         store.upsert(Records(ids, image, text, [{}] * len(ids)))
         assert learn(store, 5) is not None
         found = read_matches(store.header.calibration)
