@@ -49,6 +49,7 @@ def run(model: Path, out: Path) -> dict[str, Any]:
         MemoryStoreError: ``out/memory`` holds something else than an earlier demo.
     """
     Artifact.load(model)
+    _refuse_others(out)
     data = load()
     with Reco.open(model, memory=_fresh(out), memory_kind="edge", on_memory_failure="fail") as reco:
         note_folders(out / "memory", [out / _PICTURES])
@@ -65,17 +66,25 @@ def run(model: Path, out: Path) -> dict[str, Any]:
     return results
 
 
-def _fresh(out: Path) -> Path:
-    """Make an empty folder for the memory; only an earlier demo's is removed."""
-    folder, mark = out / "memory", out / _MARK
-    for made in (folder, out / _PICTURES, out / _PHOTOS):
-        if mark.is_file():
-            shutil.rmtree(made, ignore_errors=True)
-        elif made.exists():
+def _refuse_others(out: Path) -> None:
+    """Raise MemoryStoreError where what the demo writes would replace somebody else's."""
+    for made in () if (out / _MARK).is_file() else _folders(out):
+        if made.exists():
             raise MemoryStoreError(f"{made} was not made by the demo and is kept: give another folder by --out")
+
+
+def _fresh(out: Path) -> Path:
+    """Make an empty folder for the memory, in place of an earlier demo's."""
+    for made in _folders(out):
+        shutil.rmtree(made, ignore_errors=True)
     out.mkdir(parents=True, exist_ok=True)
-    mark.touch()
-    return folder
+    (out / _MARK).touch()
+    return out / "memory"
+
+
+def _folders(out: Path) -> tuple[Path, ...]:
+    """What a demo makes anew."""
+    return out / "memory", out / _PICTURES, out / _PHOTOS
 
 
 def _measure_stages(reco: Reco, data: Quickstart, bench: Bench, pictures: Path) -> dict[str, Accuracies]:

@@ -192,11 +192,11 @@ def load() -> Quickstart:
     """
     try:
         table = json.loads((DRAWINGS / "entities.json").read_text(encoding="utf-8"))
-        entities = [entity for entity, _ in map(read_entity, table)]
+        drawn = [read_entity(row) for row in table]
         items = [
             BenchPair(entity.key, source.name, source.family, caption(entity, source.name), entity.split)
             for source in EMOJI_SOURCES
-            for entity, styles in map(read_entity, table)
+            for entity, styles in drawn
             if source.name in styles
         ]
         images = np.empty((len(items), SIDE, SIDE, 3), np.uint8)
@@ -210,7 +210,7 @@ def load() -> Quickstart:
             f"the drawings in {DRAWINGS} cannot be read: {error}. An image of deploy/Dockerfile comes without them; "
             "elsewhere install reco-plugin again"
         ) from None
-    return Quickstart(images, items, entities)
+    return Quickstart(images, items, [entity for entity, _ in drawn])
 
 
 def read_entity(row: dict[str, Any]) -> tuple[Entity, frozenset[str]]:
