@@ -101,16 +101,16 @@ def check_payload(user_id: str, payload: Payload) -> dict[str, Any]:
     Raises:
         InputError: naming the place in the payload that cannot be stored.
     """
-    of = f"the payload of {show(user_id)}"
-    if not isinstance(payload, Mapping):
-        raise InputError(f"{of} must be a mapping, found {type(payload).__name__}")
-    if taken := [key for key in RESERVED if key in payload]:
-        raise InputError(f"{of} uses the key {taken[0]!r}, which is reserved: rename it")
     try:
+        if not isinstance(payload, Mapping):
+            raise _Unfit(f"must be a mapping, found {type(payload).__name__}")
+        if taken := [key for key in RESERVED if key in payload]:
+            raise _Unfit(f"uses the key {taken[0]!r}, which is reserved", "rename it")
         return dict(_json(dict(payload), 1))
     except _Unfit as unfit:
         where = f" at {unfit.path:.100}" if unfit.path else ""
-        raise InputError(f"{of} {unfit.what}{where}: {unfit.way_out}") from None
+        way_out = f": {unfit.way_out}" if unfit.way_out else ""
+        raise InputError(f"the payload of {show(user_id)} {unfit.what}{where}{way_out}") from None
 
 
 def check_pair(user_id: str, text: Any, payload: Payload) -> dict[str, Any]:
@@ -197,7 +197,7 @@ def _check_exclude(exclude: Sequence[Collection[str]] | None, queries: int) -> l
 class _Unfit(Exception):
     """A value that cannot be stored, and its path, built as the recursion returns."""
 
-    def __init__(self, what: str, way_out: str) -> None:
+    def __init__(self, what: str, way_out: str = "") -> None:
         self.what, self.way_out, self.path = what, way_out, ""
 
 
@@ -212,17 +212,17 @@ def _json(value: Any, level: int) -> Any:
                 "make it flatter, or keep the inner part as a JSON text",
             )
         case list() | tuple():
-            return [_inner(item, level, f"[{place}]") for place, item in enumerate(value)]
+            return [_inner(item, level, place) for place, item in enumerate(value)]
         case dict():
-            return {_key(key): _inner(item, level, f"[{show(key)}]") for key, item in value.items()}
+            return {_key(key): _inner(item, level, key) for key, item in value.items()}
     raise _Unfit(f"holds {show(value)}", "expected JSON values, finite, whole numbers of 64 bits, texts in Unicode")
 
 
-def _inner(value: Any, level: int, step: str) -> Any:
+def _inner(value: Any, level: int, place: object) -> Any:
     try:
         return _json(value, level + 1)
     except _Unfit as unfit:
-        unfit.path = step + unfit.path
+        unfit.path = f"[{show(place)}]{unfit.path}"
         raise
 
 

@@ -146,7 +146,8 @@ def to_neighbours(
         ids = out.ids[row]
         for column, hit in enumerate(hits):
             payload = hit.payload or {}
-            ids.append(str(payload.get(USER_ID, hit.id)))
+            name = payload.get(USER_ID)
+            ids.append(str(hit.id if name is None else name))  # to look at an id of Edge's makes a UUID
             out.similarity[row, column] = hit.score
             out.vectors[row, column] = hit.vector[read]
             if out.witnesses is not None and WITNESSES in payload:
