@@ -31,7 +31,7 @@ LEVELS = {  # a module, or a package with all that is in it; each may import its
             "encoder_api",
             "artifact interleave memory",
             "calibration engines preparation retrieve sessions",
-            "encode fuse train.graph_file train.parity",
+            "encode fuse train.graph_file train.one_token train.parity",
             "api_encoder calibration.closed_form train.recipe",
             "calibration.learn opinions train.triton",
             "calibration.apart same_encoder train.precision",
@@ -49,7 +49,9 @@ LEVELS = {  # a module, or a package with all that is in it; each may import its
     )
     for unit in units.split()
 }
-WITHOUT_TORCH = {f"reco_plugin.train.{name}" for name in ("graph_file", "parity", "precision", "recipe", "triton")}
+WITHOUT_TORCH = {
+    f"reco_plugin.train.{name}" for name in ("graph_file", "one_token", "parity", "precision", "recipe", "triton")
+}
 """Modules of the training that an import of ready towers shares."""
 MAX_FUNCTION, MAX_PARAMETERS = 60, 8
 

@@ -28,6 +28,11 @@ def has_cuda() -> bool:
     return _PROVIDERS["cuda"] in ort.get_available_providers()
 
 
+_BROKEN = ["FuseFp16InitializerToFp32NodeTransformer"]
+"""Steps of ONNX Runtime's optimiser: this one ends the process (1.32) on some graphs that compute in float16, on a CPU.
+Weights that are only stored so are cast by another step."""
+
+
 @cache
 def warn_of_cpu(why: str) -> None:
     """Warn once in a process that a GPU may be there and is not used."""
@@ -58,7 +63,10 @@ class OrtSession:
         options.add_session_config_entry("session.force_spinning_stop", "1")
         try:
             self._session = ort.InferenceSession(
-                str(path), options, providers=[(provider, dict(settings.provider_options))]
+                str(path),
+                options,
+                providers=[(provider, dict(settings.provider_options))],
+                disabled_optimizers=_BROKEN,
             )
         except Exception as error:  # onnxruntime raises a class of its own per failure, without a common base
             raise SessionError(f"cannot load {path}: {error}. Export the model again: reco export --help") from error

@@ -12,6 +12,7 @@ from pathlib import Path
 import numpy as np
 import numpy.typing as npt
 import onnx
+import onnx_ir as ir
 
 from ..artifact import (
     MANIFEST,
@@ -30,6 +31,7 @@ from ..errors import ArtifactError, ConfigError
 from ..files import sha256_file
 from ..preprocess import TextConfig
 from ..train.graph_file import graph_bytes, write_proto
+from ..train.one_token import pick_early
 from ..train.parity import COUNT, Parity, Precision, check, compare
 from ..train.precision import quiet, to_precision
 from ..train.recipe import Serving
@@ -191,6 +193,7 @@ def _write_towers(
         path.parent.mkdir(parents=True)
         tower = side.tower
         graph = wrap_image(tower, pixels, dimension) if modality == "image" else wrap_text(tower, texts, dimension)
+        graph = _picking_early(graph, tower.path.parent)
         by_row = _write_for_batches(graph, path, side, port, given)
         if modality == "text":
             texts = replace(texts, text=_cut_where_exact(path, side, texts.text, given))
@@ -208,6 +211,13 @@ def _write_towers(
         check(parity, precision)
         parities.append(parity)
     return parities, texts
+
+
+def _picking_early(graph: onnx.ModelProto, folder: Path) -> onnx.ModelProto:
+    """The same graph, of which the end works on the token that it takes only; weights outside lie in a folder."""
+    model = ir.from_proto(graph)
+    ir.external_data.set_base_dir(model.graph, folder)
+    return ir.to_proto(model) if pick_early(model) else graph
 
 
 def _write_for_batches(graph: onnx.ModelProto, path: Path, side: _Side, port: str, given: Precision) -> bool:

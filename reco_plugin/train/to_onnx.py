@@ -25,6 +25,7 @@ from ..types import MODALITIES, ImageInput
 from .graph_file import ONE_FILE, write_graph, write_proto
 from .graph_inputs import fusion_inputs, step_inputs
 from .loop import Fusions
+from .one_token import pick_early
 from .triton import GraphSpec
 
 if TYPE_CHECKING:
@@ -147,5 +148,6 @@ def to_onnx(case: GraphCheck, path: Path, limit: int = ONE_FILE) -> None:
         )
     if program is None:
         raise ArtifactError(f"torch exported nothing for {case.spec.name}")
+    pick_early(program.model)
     write_graph(program.model, path, limit)
     onnx.checker.check_model(str(path))

@@ -19,6 +19,7 @@ import onnxruntime as ort
 import pytest
 import torch
 from google.protobuf import text_format
+from products import axes_of_products
 from tritonclient.grpc import model_config_pb2
 
 from reco_plugin import Reco
@@ -230,6 +231,14 @@ def test_cut_tokens_give_the_same_vectors(name: str, exported: Callable[[str], E
         cut = np.ascontiguousarray(tokens[:, :shorter])
         np.testing.assert_allclose(made.run("clip_text", tokens=cut)["features"], whole, atol=1e-6)
     assert np.abs(made.run("clip_text", tokens=np.ascontiguousarray(tokens[:, :4]))["features"] - whole).max() > 1e-3
+
+
+@pytest.mark.parametrize("name", MODELS)
+def test_the_last_layer_works_on_the_token_that_is_taken(name: str, exported: Callable[[str], Exported]) -> None:
+    for side in MODALITIES:
+        graph = onnx.load(str(exported(name).folder / f"clip_{side}" / "1" / "model.onnx"))
+        mean = (name, side) == ("siglip", "image")
+        assert set(axes_of_products(graph, after="Softmax")) == ({3, 2} if mean else {2})
 
 
 @pytest.mark.parametrize("name", FUSER)
