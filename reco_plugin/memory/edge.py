@@ -28,7 +28,7 @@ from .checks import (
     check_witnesses,
     chunks,
 )
-from .disk import LAST_BYTES, alone_in, bytes_of_pairs, bytes_on_disk, check_room, copy_shard, make_shard
+from .disk import LAST_BYTES, alone_in, bytes_of_pairs, bytes_on_disk, check_room, copy_shard, load_shard, make_shard
 from .edge_reading import POINTS_AT_ONCE, ShardReader
 from .filters import USER_ID, WITNESSES
 from .header import Header, open_folder, refuse_missing_data
@@ -129,7 +129,7 @@ class EdgeMemory:
         copy = copy_shard(path) if path.exists() and not os.access(path, os.W_OK) else None
         try:
             with translate_errors(location, "open"):
-                shard = qe.EdgeShard.load(copy.name if copy else str(path))
+                shard = load_shard(copy.name if copy else str(path), header.fingerprint.dimension)
         except BaseException:
             if copy is not None:
                 copy.cleanup()

@@ -1,7 +1,8 @@
-"""The embedded engine is asked for a few queries at once: while it hands over their hits, no other thread runs."""
+"""The embedded engine is asked for a few queries at once, in the thread that asks: it holds Python's lock meanwhile."""
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 from typing import Any
 
@@ -33,3 +34,17 @@ def test_many_queries_are_asked_a_few_at_once_and_answered_in_order(tmp_path: Pa
     memory.close()
     assert [ids[0] for ids in found.ids] == [f"pair-{row}" for row in range(PAIRS)]
     assert (max(asked), sum(asked)) == (8, PAIRS)
+
+
+def test_the_engine_gets_one_thread_with_which_the_one_that_asks_searches(tmp_path: Path):
+    """Eight, one of which searched, looked for work after each search, on the cores of all others."""
+    folder = tmp_path / "memory"
+    config = folder / "shard" / "edge_config.json"
+    EdgeMemory.open(str(folder), FINGERPRINT, MemoryOptions(m=8), create=True).close()
+    made = json.loads(config.read_text())
+    assert (made["max_search_threads"], made["hnsw_config"]["m"]) == (1, 8)
+    del made["max_search_threads"]  # as an older one has it
+    config.write_text(json.dumps(made))
+    EdgeMemory.open(str(folder), FINGERPRINT, MemoryOptions(), create=False).close()
+    opened = json.loads(config.read_text())
+    assert (opened["max_search_threads"], opened["hnsw_config"]["m"]) == (1, 8)
