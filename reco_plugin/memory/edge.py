@@ -129,7 +129,7 @@ class EdgeMemory:
         copy = copy_shard(path) if path.exists() and not os.access(path, os.W_OK) else None
         try:
             with translate_errors(location, "open"):
-                shard = load_shard(copy.name if copy else str(path), header.fingerprint.dimension)
+                shard = load_shard(Path(copy.name) if copy else path, header.fingerprint.dimension)
         except BaseException:
             if copy is not None:
                 copy.cleanup()
