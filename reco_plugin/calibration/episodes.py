@@ -6,7 +6,7 @@ Everything that does not depend on the gate's parameters is computed once, so th
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import cached_property
 
 import numpy as np
@@ -90,6 +90,13 @@ class Looked:
     nearest: Mapping[Modality, Floats]
     visible: Mapping[Modality, NearestRows]
     hidden: Mapping[Modality, NearestRows]
+    _reliable: dict[Modality, Floats] = field(default_factory=dict)
+
+    def reliable_hidden(self, corpus: Corpus, modality: Modality) -> Floats:
+        """Reliability (n, K) of what is found without siblings, by those who ask again and again: they share it."""
+        if modality not in self._reliable:
+            self._reliable[modality] = corpus.reliability_without(self.rows, self.hidden[modality][0])
+        return self._reliable[modality]
 
 
 def look(corpus: Corpus, rows: npt.NDArray[np.intp], k: int) -> Looked:
@@ -216,8 +223,10 @@ class Asking:
     @cached_property
     def _reliable(self) -> tuple[Floats, Floats]:
         """Reliability (n, K) of what is found, visible and hidden: it takes longest, and hangs on no sharpness."""
-        found = self.visible[0], self.looked.hidden[self.modality][0]
-        visible, hidden = (self.corpus.reliability_without(self.looked.rows, rows) for rows in found)
+        found, hidden = self.visible[0], self.looked.reliable_hidden(self.corpus, self.modality)
+        other = (found != self.looked.hidden[self.modality][0]).any(axis=1)  # not where no sibling is to be hidden
+        visible = hidden.copy()
+        visible[other] = self.corpus.reliability_without(self.looked.rows[other], found[other])
         return visible, hidden
 
     def _episode(self, nearest: NearestRows, answers: Vectors, reliable: Floats, sharpness: float) -> Episode:

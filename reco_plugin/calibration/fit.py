@@ -15,6 +15,7 @@ A quasi-Newton method with a written gradient: no torch, the same bits on every 
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from typing import NamedTuple
 
 import numpy as np
 import numpy.typing as npt
@@ -22,13 +23,12 @@ import numpy.typing as npt
 from ..types import Modality
 from .corpus import Corpus
 from .episodes import Episodes, Looked, asked_by
-from .formula import move, spread_of
+from .formula import spread_of
 from .gate import FEATURES, FITTED_FEATURES, SHARPNESS, STRONGEST, Gate, features
 from .reliability import sigmoid
 
 Doubles = npt.NDArray[np.float64]
 Matrix = npt.NDArray[np.float32]
-Sees = int | npt.NDArray[np.bool_]
 COEFFICIENTS = len(FITTED_FEATURES)
 START: Doubles = np.array([-1.0, -1.0, 0.0, 0.0, 0.5, -2.0, np.log(4.0)])
 """Coefficients of the fitted features, logit of e, log kappa; they are drawn towards these. From -2 and zeros, memories
@@ -47,6 +47,8 @@ PULL_OF_SHARPNESS = 0.03
 points."""
 _ITERATIONS, _FEWER = 30, 5  # from the start, and from a gate that is near
 _CLIPPED = 0.02  # of each feature, at both ends
+_NO_RIVAL = np.float32(-1e9)
+_CACHED = 65_536  # numbers of a matrix at a time
 _STILL: Doubles = np.array([-30.0, 0.0, 0.0, 0.0, 0.0])
 
 
@@ -142,6 +144,17 @@ def _gain(halves: Sequence[Loss], at: Doubles) -> float:
     return mean / max(error, 1e-12)
 
 
+class _Asked(NamedTuple):
+    """What n queries found, in rows whose numbers compete: a query's scores; where texts ask, those for one image."""
+
+    weight: float
+    used: Doubles  # (n, 5) fitted features of each query
+    correlation: Doubles  # (n,) of each query's evidence with its plain scores
+    evidence: Matrix  # (n, n)
+    plain: Matrix  # (n, n), far below all others where there is no rival
+    base: npt.NDArray[np.float32]  # (n,) what a query adds to all its scores
+
+
 class Loss:
     """The loss of some blocks, and its gradient (7,)."""
 
@@ -153,20 +166,42 @@ class Loss:
         drawn: Sequence[Doubles],
         weighted: bool,
     ) -> None:
-        self._blocks, self._texts, self.sharpness = blocks, modality == "text", blocks[0].sharpness
+        self._texts, self.sharpness = modality == "text", blocks[0].sharpness
         self.features = [[features(one.signals, b.spread) for one in (b.visible, b.hidden)] for b in blocks]
         self.counted = [b.reliability.astype(np.float64) if weighted else np.ones(len(b)) for b in blocks]
         self._total = sum(float(counted.sum()) for counted in self.counted)
-        # Texts compete as candidates: the third term shows some their siblings and not others.
-        self._terms: list[list[tuple[float, Sees]]] = [
-            [(1.0 - unanswerable, 0), (unanswerable, 1)] + ([(1.0, one < 1.0 - unanswerable)] if self._texts else [])
-            for one in drawn
+        self._asked = [
+            self._of_episodes(block, found, unanswerable, one)
+            for block, found, one in zip(blocks, self.features, drawn, strict=True)
         ]
+
+    def _of_episodes(
+        self, block: Episodes, found: Sequence[Doubles], unanswerable: float, drawn: Doubles
+    ) -> list[_Asked]:
+        """Siblings visible, and hidden; beside texts, which compete, a third time: some show them and others do not."""
+        both, total = list[_Asked](), 2.0 if self._texts else 1.0
+        for episode, of, weight in zip(
+            (block.visible, block.hidden), found, (1.0 - unanswerable, unanswerable), strict=True
+        ):
+            plain, evidence = np.where(episode.out, _NO_RIVAL, episode.plain), episode.evidence
+            if self._texts:
+                plain, evidence = np.ascontiguousarray(plain.T), np.ascontiguousarray(evidence.T)
+            correlation = episode.signals[:, 6].astype(np.float64)
+            used = of[:, FITTED_FEATURES]
+            both.append(_Asked(weight / total, used, correlation, evidence, plain, episode.base[:, 0]))
+        if self._texts:
+            shown, (seen, unseen) = drawn < 1.0 - unanswerable, both
+            used = np.where(shown[:, None], seen.used, unseen.used)
+            correlation = np.where(shown, seen.correlation, unseen.correlation)
+            evidence = np.where(shown, seen.evidence, unseen.evidence)
+            plain = np.where(shown, seen.plain, unseen.plain)
+            both.append(_Asked(1.0 / total, used, correlation, evidence, plain, seen.base))
+        return [one for one in both if one.weight > 0.0]
 
     def __call__(self, at: Doubles) -> tuple[float, Doubles]:
         """Loss and gradient, with the pull towards the start."""
         value, gradient = 0.0, np.zeros(len(START))
-        for number in range(len(self._blocks)):
+        for number in range(len(self._asked)):
             each, slope = self._of_block(number, at)
             value += float(self.counted[number] @ each) / self._total
             gradient += slope
@@ -176,64 +211,60 @@ class Loss:
 
     def of_pairs(self, at: Doubles) -> Doubles:
         """The loss of each pair, block after block."""
-        return np.concatenate([self._of_block(number, at)[0] for number in range(len(self._blocks))])
+        return np.concatenate([self._of_block(number, at)[0] for number in range(len(self._asked))])
 
     def _of_block(self, number: int, at: Doubles) -> tuple[Doubles, Doubles]:
-        """Loss (n,) of each pair, and the gradient (7,); matrices (n, n) are float32, sums float64."""
-        block, kappa = self._blocks[number], np.float32(np.exp(at[-1]))
-        episodes = (block.visible, block.hidden)
-        used = [found[:, FITTED_FEATURES] for found in self.features[number]]
-        strengths = [np.exp(np.clip(x @ at[:COEFFICIENTS], -2.0 * STRONGEST, STRONGEST)) for x in used]
-        moved, logits = [], []
-        for episode, strength in zip(episodes, strengths, strict=True):
-            narrow = strength.astype(np.float32)[:, None]
-            moved.append(move(episode.plain, episode.evidence, narrow, episode.signals[:, 6:7]))
-            logits.append(kappa * moved[-1])
-            logits[-1] += kappa * episode.base
-            np.copyto(logits[-1], np.float32(-1e9), where=episode.out)
-        each, back, by_wrong = self._compare(number, logits, float(sigmoid(at[-2:-1])[0]))
-        gradient = np.append(np.zeros(COEFFICIENTS), [by_wrong, 0.0])
-        for i, (episode, strength) in enumerate(zip(episodes, strengths, strict=True)):
-            d = back[i]
-            np.copyto(d, np.float32(0.0), where=episode.out)
-            by_moved, by_evidence = (
-                np.einsum("ij,ij->i", d, x).astype(np.float64) for x in (moved[i], episode.evidence)
-            )
-            correlation = episode.signals[:, 6].astype(np.float64)
-            spread = spread_of(strength, correlation)
-            by_strength = by_evidence / spread - by_moved * (strength + correlation) / spread**2
-            by_strength[strength >= np.exp(STRONGEST)] = 0.0  # there, it is held
-            gradient[:COEFFICIENTS] += kappa * (by_strength * strength) @ used[i]
-            gradient[-1] += kappa * (by_moved.sum() + float(d.sum(axis=1, dtype=np.float64) @ episode.base[:, 0]))
+        """Loss (n,) of each pair, and the gradient (7,)."""
+        each, gradient = np.zeros(len(self.counted[number])), np.zeros(len(START))
+        for asked in self._asked[number]:
+            lost, slope = self._compare(asked, asked.weight * self.counted[number] / self._total, at)
+            each += asked.weight * lost
+            gradient += slope
         return each, gradient
 
-    def _compare(self, number: int, logits: list[Matrix], wrong: float) -> tuple[Doubles, list[Matrix], float]:
-        """Loss (n,) of each pair, its mean's derivative by the logits, two (n, n), and by the logit of e."""
-        n, terms, counted = len(logits[0]), self._terms[number], self.counted[number] / self._total
-        diagonal, each, by_wrong = np.arange(n), np.zeros(n), 0.0
-        back = [np.zeros_like(logits[0]), np.zeros_like(logits[1])]
-        total = sum(weight for weight, _ in terms)
-        for weight, shown in terms:
-            z = logits[shown] if isinstance(shown, int) else np.where(shown[:, None], logits[0], logits[1])
-            z = z.T if self._texts else z
-            p = z - z.max(axis=1, keepdims=True)
+    def _compare(self, asked: _Asked, counted: Doubles, at: Doubles) -> tuple[Doubles, Doubles]:
+        """Loss (n,) of each pair, and the gradient (7,) of their sum, each counted; by rows that a core's cache holds.
+
+        Matrices are float32, sums float64.
+        """
+        kappa, wrong = np.exp(at[-1]), float(sigmoid(at[-2:-1])[0])
+        strength = np.exp(np.clip(asked.used @ at[:COEFFICIENTS], -2.0 * STRONGEST, STRONGEST))
+        spread, n = spread_of(strength, asked.correlation), len(strength)
+        step, scale = strength.astype(np.float32), (kappa / spread).astype(np.float32)
+        shift, ones = np.float32(kappa) * asked.base, np.ones(n, np.float32)
+        own, pull = np.empty(n), np.empty(n, np.float32)
+        by_evidence, by_plain, by_base = np.zeros((3, n))
+        for start in range(0, n, size := max(1, _CACHED // n)):
+            rows = slice(start, start + size)
+            evidence, plain = asked.evidence[rows], asked.plain[rows]
+            p = evidence * (step if self._texts else step[rows, None])
+            p += plain
+            p *= scale if self._texts else scale[rows, None]
+            if self._texts:  # else a query's base changes not its order
+                p += shift
+            p -= p.max(axis=1, keepdims=True)
             np.exp(p, out=p)
-            p /= p.sum(axis=1, keepdims=True)
-            own = p[diagonal, diagonal].astype(np.float64)
-            likely = (1.0 - wrong) * own + wrong / n
-            each -= weight / total * np.log(likely)
-            rows = weight / total * counted
-            by_wrong -= float(rows @ ((1.0 / n - own) / likely)) * wrong * (1.0 - wrong)
-            pull = (-rows * (1.0 - wrong) * own / likely).astype(np.float32)
-            p *= -pull[:, None]
-            p[diagonal, diagonal] += pull
-            d = p.T if self._texts else p
-            if isinstance(shown, int):
-                back[shown] += d
+            total = p @ ones
+            mine = own[rows] = (p.diagonal(start) / total).astype(np.float64)
+            pull[rows] = -counted[rows] * (1.0 - wrong) * mine / ((1.0 - wrong) * mine + wrong / n)
+            away = -pull[rows] / total
+            if self._texts:
+                by_base += away @ p
+                by_evidence += away @ (evidence * p)
+                p *= plain
+                by_plain += away @ p
             else:
-                back[0][shown] += d[shown]
-                back[1][~shown] += d[~shown]
-        return each, back, by_wrong
+                by_evidence[rows] = away * np.matmul(p[:, None], evidence[..., None])[:, 0, 0]
+                by_plain[rows] = away * np.matmul(p[:, None], plain[..., None])[:, 0, 0]
+        likely = (1.0 - wrong) * own + wrong / n
+        by_wrong = -float(counted @ ((1.0 / n - own) / likely)) * wrong * (1.0 - wrong)
+        by_evidence += pull * asked.evidence.diagonal()
+        by_plain += pull * asked.plain.diagonal()
+        by_moved = (by_plain + strength * by_evidence) / spread
+        by_strength = by_evidence / spread - by_moved * (strength + asked.correlation) / spread**2
+        by_strength[strength >= np.exp(STRONGEST)] = 0.0  # there, it is held
+        by_kappa = kappa * (by_moved.sum() + float((by_base + pull) @ asked.base) * self._texts)
+        return -np.log(likely), np.concatenate([kappa * (by_strength * strength) @ asked.used, [by_wrong, by_kappa]])
 
 
 def minimise(fun: Callable[[Doubles], tuple[float, Doubles]], x: Doubles, iterations: int) -> Doubles:

@@ -39,6 +39,7 @@ DEAR = 4.0
 _AMONG, _ASKED, _FEWEST = 3000, 1500, 50  # pairs that answer; different ones that ask, at most and at least
 _FAR, _FALL = 0.95, 3.0  # quantile of distance from which a query moves less, and the power by which it does
 _EQUAL = 0.9999  # cosine of the same vector
+_CACHED = 65_536  # numbers of a matrix at a time
 _SPREAD = 300  # rows of which the spread of cosines is taken
 
 
@@ -101,20 +102,28 @@ def _directions(query: Vectors, values: Values, far: float) -> Vectors:
 class _Searched(NamedTuple):
     """Queries of one kind among an index: Q rows, N columns."""
 
-    plain: Floats
+    plain: Floats  # -inf for what is no rival
     added: Floats  # what a move of length 1 adds
     right: npt.NDArray[np.bool_]
-    out: npt.NDArray[np.bool_]  # no rivals
+
+    def better(self, length: float) -> npt.NDArray[np.intp]:
+        """How many others are before the first right one, (Q,), after a move of this length."""
+        count, size = np.empty(len(self.plain), np.intp), max(1, _CACHED // max(self.plain.shape[1], 1))
+        for start in range(0, len(count), size):
+            rows = slice(start, start + size)
+            scores = np.float32(length) * self.added[rows]
+            scores += self.plain[rows]
+            best = np.where(self.right[rows], scores, -np.inf).max(axis=1, keepdims=True)
+            count[rows] = np.count_nonzero(scores > best, axis=1)  # no right one is
+        return count
 
     def first(self, length: float) -> npt.NDArray[np.float64]:
         """Whether a right one is first, (Q,), after a move of this length."""
-        scores = np.where(self.out, -np.inf, self.plain + np.float32(length) * self.added)
-        best = np.where(self.right, scores, -np.inf).max(axis=1)
-        return np.asarray(np.where(self.right, -np.inf, scores).max(axis=1) <= best, np.float64)
+        return np.asarray(self.better(length) == 0, np.float64)
 
     def of(self, rows: npt.NDArray[np.bool_]) -> _Searched:
         """Some of the queries."""
-        return _Searched(self.plain[rows], self.added[rows], self.right[rows], self.out[rows])
+        return _Searched(self.plain[rows], self.added[rows], self.right[rows])
 
 
 def learn_sharpening(
@@ -147,9 +156,10 @@ def learn_sharpening(
     lengths, best, check = LENGTHS[modality], list[float](), None
     for index in (own, _unit(own + by)):
         asked = [
-            _Searched(q @ index.T, _directions(q, values, far) @ index.T, right, out) for q, right, out in questions
+            _Searched(np.where(out, np.float32(-np.inf), q @ index.T), _directions(q, values, far) @ index.T, right)
+            for q, right, out in questions
         ]
-        gains = [_gains(lengths, *one) for one in asked]
+        gains = [_gains(lengths, one) for one in asked]
         best.append(_best(lengths, gains))
         check = check or _check(asked[0], gains, halves, lengths, reliability, moves=best[0] > 0.0)
     return Sharpening(best[0], min(best), far), check
@@ -179,19 +189,9 @@ def _unit(x: Vectors) -> Vectors:
     return np.asarray(x / np.maximum(np.linalg.norm(x, axis=1, keepdims=True), 1e-12), np.float32)
 
 
-def _gains(
-    lengths: npt.NDArray[np.float32],
-    plain: Floats,
-    added: Floats,
-    right: npt.NDArray[np.bool_],
-    out: npt.NDArray[np.bool_],
-) -> npt.NDArray[np.float64]:
-    """What each length adds to the reciprocal rank of the first right answer, (L, Q); scores and masks are (Q, N)."""
-    ranks = []
-    for length in lengths:
-        scores = np.where(out, -np.inf, plain + length * added)
-        best = np.where(right, scores, -np.inf).max(axis=1, keepdims=True)
-        ranks.append(1.0 / (1.0 + (~right & (scores > best)).sum(axis=1)))
+def _gains(lengths: npt.NDArray[np.float32], asked: _Searched) -> npt.NDArray[np.float64]:
+    """What each length adds to the reciprocal rank of the first right answer, (L, Q)."""
+    ranks = [1.0 / (1.0 + asked.better(length)) for length in lengths]
     return np.asarray(np.stack(ranks) - ranks[0])
 
 

@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 from trust_worlds import D, measured, unit, world
 
-from reco_plugin.calibration import Calibration
+from reco_plugin.calibration import Calibration, fit
 from reco_plugin.calibration.arrays import read_arrays
 from reco_plugin.calibration.calibrate import calibrate
 from reco_plugin.calibration.check import Check, Rightness, SidesRefined, choose_form
@@ -20,7 +20,8 @@ from reco_plugin.calibration.corpus import Corpus
 from reco_plugin.calibration.coverage import find_covered, nearest_rival
 from reco_plugin.calibration.episodes import look, make_episodes
 from reco_plugin.calibration.fit import START, Loss, minimise
-from reco_plugin.calibration.gate import PRIOR, Applied
+from reco_plugin.calibration.formula import move
+from reco_plugin.calibration.gate import FITTED_FEATURES, PRIOR, Applied, features
 from reco_plugin.calibration.moments import low_rank, measure_values
 from reco_plugin.calibration.reliability import LEAST, Reliability
 from reco_plugin.calibration.scores import keep_mass, score_pairs, to_vectors
@@ -42,6 +43,32 @@ def test_the_gradient_of_the_loss(corpus: Corpus, modality: Modality, weighted: 
     step = 3e-3
     slow = [(loss(at + step * axis)[0] - loss(at - step * axis)[0]) / (2 * step) for axis in np.eye(len(START))]
     np.testing.assert_allclose(gradient, slow, rtol=0.03, atol=3e-4)
+
+
+@pytest.mark.parametrize("modality", MODALITIES)
+def test_the_loss_is_that_of_whole_matrices(
+    corpus: Corpus, modality: Modality, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    block = make_episodes(corpus, modality, look(corpus, np.arange(50), 10))
+    drawn, unanswerable, at = np.linspace(0.0, 1.0, 50), 0.4, START + 0.3
+    loss = Loss([block], modality, unanswerable, [drawn], weighted=False)
+    kappa, wrong, logits = np.exp(at[-1]), 1.0 / (1.0 + np.exp(-at[-2])), []
+    for episode in (block.visible, block.hidden):
+        strength = np.exp(features(episode.signals, block.spread)[:, FITTED_FEATURES] @ at[:5])[:, None]
+        moved = move(episode.plain, episode.evidence, strength, episode.signals[:, 6:7])
+        logits.append(np.where(episode.out, -1e9, kappa * (moved + episode.base)))
+    terms = [(1.0 - unanswerable, logits[0]), (unanswerable, logits[1])]
+    if modality == "text":  # candidates of an image, which compete
+        mixed = np.where((drawn < 1.0 - unanswerable)[:, None], *logits)
+        terms = [(weight / 2.0, z.T) for weight, z in (*terms, (1.0, mixed))]
+    own = [(weight, np.exp(z.diagonal() - np.logaddexp.reduce(z, axis=1))) for weight, z in terms]
+    each = -sum(weight * np.log((1.0 - wrong) * share + wrong / 50) for weight, share in own)
+    np.testing.assert_allclose(loss.of_pairs(at), each, rtol=1e-4, atol=1e-6)
+    value, gradient = loss(at)
+    monkeypatch.setattr(fit, "_CACHED", 600)  # 12 rows of 50 at a time
+    np.testing.assert_allclose(loss.of_pairs(at), each, rtol=1e-4, atol=1e-6)
+    np.testing.assert_allclose(loss(at)[1], gradient, rtol=1e-4, atol=1e-6)
+    assert loss(at)[0] == pytest.approx(value, rel=1e-6)
 
 
 def test_a_query_is_correlated_with_its_evidence_as_its_scores_are() -> None:
