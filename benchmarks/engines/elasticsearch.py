@@ -14,7 +14,7 @@ from contextlib import contextmanager
 from pathlib import Path
 
 from ..processes import ask, free_port
-from .nodes import HOMES, fetch_artifacts, folder_for, keep, laid_out, running
+from .nodes import HOMES, JAVA, compiled, fetch_artifacts, folder_for, keep, laid_out, running
 from .opensearch import DESCRIPTOR, HEALTH, LOGGING, other_user
 
 VERSION = "8.12.2"
@@ -100,10 +100,10 @@ def started(*, heap: str = "512m", wait_s: float = 180) -> Iterator[str]:
             "transport.port": free_port(), "cluster.routing.allocation.disk.threshold_enabled": "false",
         }  # fmt: skip
         given = [str(word) for pair in settings.items() for word in pair]
+        classes = compiled(home / "Arguments.java", home, f"{home}/lib/*")
+        program = [*JAVA, "-cp", f"{classes}:{home}/lib/*", "Arguments"]
         arguments = subprocess.run(
-            ["java", "-cp", f"{home}/lib/*", home / "Arguments.java", folder / "config", folder / "logs", *given],
-            check=True,
-            stdout=subprocess.PIPE,
+            [*program, folder / "config", folder / "logs", *given], check=True, stdout=subprocess.PIPE
         ).stdout
         environment = {"PATH": "/usr/bin:/bin", "LIBFFI_TMPDIR": f"{folder}/tmp"}
         url, how = f"http://127.0.0.1:{port}", {"env": environment, **other_user(folder)}
@@ -114,7 +114,7 @@ def started(*, heap: str = "512m", wait_s: float = 180) -> Iterator[str]:
 
 def _command(folder: Path, home: Path, heap: str) -> list[str]:
     return [
-        *("java", f"-Xms{heap}", f"-Xmx{heap}", "-XX:+UseSerialGC", "-Djava.security.manager=allow"),
+        *(*JAVA, f"-Xms{heap}", f"-Xmx{heap}", "-Djava.security.manager=allow"),
         *(f"-Djava.io.tmpdir={folder}/tmp", "-Des.distribution.type=tar", "-Dlog4j2.disable.jmx=true"),
         *("-Dlog4j.shutdownHookEnabled=false", "--module-path", f"{home}/lib", "--add-modules=jdk.net"),
         *("--add-modules=ALL-MODULE-PATH", "-m", "org.elasticsearch.server/org.elasticsearch.bootstrap.Elasticsearch"),

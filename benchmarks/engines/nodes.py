@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import argparse
+import hashlib
 import shutil
 import subprocess
 import sys
 import tempfile
 import time
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import AbstractContextManager, contextmanager
+from contextlib import AbstractContextManager, contextmanager, suppress
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -19,6 +20,9 @@ T = TypeVar("T")
 
 ROOT = Path(__file__).resolve().parents[2]
 HOMES = ROOT / ".cache" / "engines"
+JAVA = ("java", "-XX:+UseSerialGC", "-XX:TieredStopAtLevel=1")
+"""For a minute on two cores that are shared: one collector's thread, and code that is compiled once, quickly, which
+halves the CPU of a start."""
 FETCH_S = 300
 """For each fetch; a registry that stalls must not stop a whole run."""
 _POM = """<project xmlns="http://maven.apache.org/POM/4.0.0"><modelVersion>4.0.0</modelVersion>
@@ -93,6 +97,19 @@ def fetch_artifacts(work: Path, folder: Path, artifacts: Sequence[str]) -> set[s
     ]
     fetch("Maven", command, artifacts)
     return {path.name for path in folder.iterdir()}
+
+
+def compiled(source: Path, home: Path, classpath: str) -> Path:
+    """The folder of a program's classes: as they were made of this source beside an engine's folder, else made now."""
+    digest = hashlib.sha256(source.read_bytes()).hexdigest()[:12]
+    folder = home.with_name(f"{home.name}-{source.stem}-{digest}")
+    javac = ["javac", "-J-XX:TieredStopAtLevel=1", "-cp", classpath]
+    if not folder.is_dir():
+        with tempfile.TemporaryDirectory(dir=home.parent, prefix=f".{folder.name}-") as work:
+            subprocess.run([*javac, "-d", f"{work}/classes", str(source)], check=True)
+            with suppress(OSError):  # another process was first
+                (Path(work) / "classes").rename(folder)
+    return folder
 
 
 @contextmanager

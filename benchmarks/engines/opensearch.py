@@ -18,7 +18,7 @@ from pathlib import Path
 from typing import Any
 
 from ..processes import ask, free_port
-from .nodes import HOMES, fetch_artifacts, folder_for, keep, laid_out, running
+from .nodes import HOMES, JAVA, fetch_artifacts, folder_for, keep, laid_out, running
 
 VERSION = "2.19.1"
 HOME = HOMES / f"opensearch-{VERSION}"
@@ -131,7 +131,7 @@ def started(*, heap: str = "1g", wait_s: float = 180) -> Iterator[str]:
 
 def _command(home: Path, folder: Path, heap: str) -> list[str]:
     return [
-        *("java", f"-Xms{heap}", f"-Xmx{heap}", "-XX:+UseSerialGC"),  # one collector's thread: two cores are shared
+        *(*JAVA, f"-Xms{heap}", f"-Xmx{heap}"),
         *("--add-modules", "jdk.incubator.vector", "-Djava.security.manager=allow"),
         *(f"-Djava.io.tmpdir={folder}/tmp", "-Dlog4j.shutdownHookEnabled=false", "-Dlog4j2.disable.jmx=true"),
         *(f"-Dopensearch.path.home={home}", f"-Dopensearch.path.conf={folder}/config"),

@@ -12,7 +12,7 @@ from contextlib import contextmanager
 from pathlib import Path
 
 from ..processes import ask, free_port
-from .nodes import HOMES, fetch_artifacts, folder_for, keep, laid_out, running
+from .nodes import HOMES, JAVA, compiled, fetch_artifacts, folder_for, keep, laid_out, running
 
 VERSION = "9.10.1"
 HOME = HOMES / f"solr-{VERSION}"
@@ -67,9 +67,10 @@ def started(vectors: str, *, wait_s: float = 120) -> Iterator[str]:
         (conf / "schema.xml").write_text(_SCHEMA.format(vectors=vectors), encoding="utf-8")
         (conf / "solrconfig.xml").write_text(_CONFIG, encoding="utf-8")
         url = f"http://127.0.0.1:{port}/solr/products"
+        classes = compiled(_SOURCE, home, f"{home}/*")
         command = [
-            *("java", "-Xmx512m", "-XX:+UseSerialGC", f"-Dsolr.log.dir={folder}", "-cp", f"{home}/*"),
-            *(str(_SOURCE), str(folder / "cores"), str(port)),
+            *(*JAVA, "-Xmx512m", f"-Dsolr.log.dir={folder}", "-cp", f"{classes}:{home}/*"),
+            *("Solr", str(folder / "cores"), str(port)),
         ]
         with running("Solr", command, folder, lambda: ask(f"{url}/select?q=*:*"), wait_s):
             yield url

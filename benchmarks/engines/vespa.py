@@ -12,14 +12,13 @@ from __future__ import annotations
 import argparse
 import json
 import os
-import subprocess
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
 from ..processes import ask, free_port
-from .nodes import HOMES, fetch_artifacts, folder_for, keep_on, laid_out, running
+from .nodes import HOMES, JAVA, compiled, fetch_artifacts, folder_for, keep_on, laid_out, running
 
 VERSION = "8.700.24"
 HOME = HOMES / f"vespa-{VERSION}"
@@ -107,9 +106,9 @@ def started(
         (folder / "app" / "schemas" / "product.sd").write_text(schema, encoding="utf-8")
         kept = [{key: value for key, value in one.items() if value is not None} for one in documents]
         (folder / "documents.json").write_text(json.dumps(kept), encoding="utf-8")
-        subprocess.run(["javac", "-cp", f"{home}/*", "-d", folder / "classes", _SOURCE], check=True)
+        classes = compiled(_SOURCE, home, f"{home}/*")
         command = [
-            *("java", "-Xmx512m", "-XX:+UseSerialGC", "-cp", f"{folder}/classes:{home}/*", "reco.Exact"),
+            *(*JAVA, "-Xmx512m", "-cp", f"{classes}:{home}/*", "reco.Exact"),
             *(f"{folder}/app", f"{folder}/documents.json", metric),
         ]
         environment = {"PATH": os.environ["PATH"], "VESPA_HOME": str(folder), "VESPA_SECRET_RECO_API_KEY": "any"}
