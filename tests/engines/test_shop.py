@@ -24,7 +24,7 @@ from reco_plugin.engines import open_index, parse_address
 
 from .conftest import Served
 
-pytestmark = [pytest.mark.slow, pytest.mark.xdist_group("browser")]
+pytestmark = pytest.mark.slow
 FIELDS = "vector=clip&text=title&image=photo&id=sku"
 
 
@@ -69,7 +69,11 @@ def shop(address: str, model: Path, tmp_path_factory: pytest.TempPathFactory) ->
         thread.join()
 
 
-ENGINES = pytest.mark.parametrize("address", ["postgresql", "milvus", "opensearch"], indirect=True)
+ENGINES = pytest.mark.parametrize(
+    "address",  # on the worker that has started the engine
+    [pytest.param(name, marks=pytest.mark.xdist_group(name)) for name in ("postgresql", "milvus", "opensearch")],
+    indirect=True,
+)
 
 
 @ENGINES
