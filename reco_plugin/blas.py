@@ -119,6 +119,15 @@ def side_by_side(
             return keep(map(work, parts))
         pool = ThreadPoolExecutor(min(threads, MOST, len(parts)), "reco-part", _begin)
         try:
-            return keep(pool.map(work, parts))
+            return keep(_in_threads(pool, work, parts))
         finally:
             pool.shutdown(cancel_futures=True)
+
+
+def _in_threads(pool: ThreadPoolExecutor, work: Callable[[Part], Result], parts: Sequence[Part]) -> Iterator[Result]:
+    """What the work returns of each part; in this thread where the system refuses others, by a limit of a container."""
+    try:
+        return pool.map(work, parts)  # which starts all
+    except RuntimeError:
+        pool.shutdown(cancel_futures=True)
+        return map(work, parts)

@@ -112,3 +112,24 @@ def test_another_thread_that_works_meanwhile_has_one(two):
     other.join()
     assert found == [other.ident] * 2
     assert blas_threads() == 2
+
+
+@pytest.mark.parametrize("allowed", [0, 1])
+def test_where_the_system_refuses_threads_the_caller_does_the_work(two, monkeypatch, allowed):
+    """It failed, and with it what a memory learned, in a container with a limit of threads."""
+    begin, done = threading.Thread.start, list[int]()
+
+    def start(thread: threading.Thread) -> None:
+        if thread.name == f"reco-part_{allowed}":
+            raise RuntimeError("can't start new thread")
+        begin(thread)
+
+    monkeypatch.setattr(threading.Thread, "start", start)
+    here = (threading.get_ident(), 1)
+    found = side_by_side(
+        lambda part: (part, threading.get_ident(), blas_threads()), range(5), lambda one: done.append(one[0])
+    )
+    assert found == [(part, *here) for part in range(5)]
+    assert done == [*range(5)]
+    assert blas_threads() == 2
+    assert not [one.name for one in threading.enumerate() if one.name.startswith("reco-part")]
