@@ -52,7 +52,7 @@ class _Service:
     door: Door | None
     logged_at: float = -_LOG_EVERY_S
     stopping: bool = False
-    silent: dict[_Connection, None] = field(default_factory=dict)  # beyond the setting, that sent nothing; oldest first
+    beyond: dict[_Connection, None] = field(default_factory=dict)  # the setting, for probes; oldest first
     asked_at: float = -_LOG_EVERY_S  # when the latest request came, but for probes
 
 
@@ -86,25 +86,23 @@ class _Connection(HttpToolsProtocol):
         self._only_probes = len(self.connections) > self.limits.max_connections
         if len(self.connections) > self.limits.max_connections + PROBE_CONNECTIONS:
             self._tell()
-            silent = self.service.silent
-            if not silent:
+            beyond = self.service.beyond
+            if not beyond:
                 transport.abort()
                 return
-            oldest = next(iter(silent))  # no probe: those ask at once
-            del silent[oldest]
+            oldest = next(iter(beyond))  # no probe: those ask at once, and their connections close after the answer
+            del beyond[oldest]
             oldest.transport.abort()
         if self._only_probes:
-            self.service.silent[self] = None
+            self.service.beyond[self] = None
         self._await("head")
 
     def data_received(self, data: bytes) -> None:
-        if self._only_probes:
-            self.service.silent.pop(self, None)
-            if not data.startswith(_PROBES):
-                self._tell()
-                self.transport.write(_refusal())
-                self.transport.close()
-                return
+        if self._only_probes and self._awaited == "head" and not _may_probe(self._begun + data):
+            self._tell()
+            self.transport.write(_refusal())
+            self.transport.close()
+            return
         if self._is_full:
             return
         if self._awaited != "body":
@@ -158,7 +156,7 @@ class _Connection(HttpToolsProtocol):
         self._await("body")
         if self.cycle.scope["path"].removeprefix(self.root_path) not in PROBES:
             self.service.asked_at = time.monotonic()
-        if self.service.stopping or _two_lengths(self.cycle.scope["headers"]):
+        if self.service.stopping or self._only_probes or _two_lengths(self.cycle.scope["headers"]):
             self._close_after()
 
     def _start_asgi_task(self, cycle: RequestResponseCycle, app: Any) -> None:
@@ -285,7 +283,7 @@ class _Connection(HttpToolsProtocol):
 
     def connection_lost(self, exc: Exception | None) -> None:
         super().connection_lost(exc)
-        self.service.silent.pop(self, None)
+        self.service.beyond.pop(self, None)
         _cancel(self._late)
         _cancel(self._stuck)
         self._unset_keepalive_if_required()
@@ -324,6 +322,11 @@ class _Connection(HttpToolsProtocol):
 def make_protocol(settings: ServeSettings, door: Door | None = None) -> type[HttpToolsProtocol]:
     """Make uvicorn's protocol class with the limits of the settings; None: the application answers all."""
     return type("Connection", (_Connection,), {"service": _Service(settings, door)})
+
+
+def _may_probe(begun: bytes) -> bool:
+    """Whether what came of a request may be of a probe."""
+    return any(probe.startswith(begun[: len(probe)]) for probe in _PROBES)
 
 
 def _two_lengths(headers: Iterable[tuple[bytes, bytes]]) -> bool:

@@ -435,17 +435,43 @@ def test_connections_are_bounded_and_probes_are_answered(filled, live, monkeypat
         assert httpx.get(f"{url}/livez").status_code == 200
 
 
-def test_probes_are_answered_however_many_connections_say_nothing(filled, live, monkeypatch):
-    """Those beyond the limit that sent nothing kept the places of probes for `head_timeout_s`."""
+@pytest.mark.parametrize(
+    "sent",
+    [
+        b"",
+        b"GET /livez HTTP/1.1\r\nhost: localhost\r\nx: ",
+        b"GET /livez HTTP/1.1\r\nhost: localhost\r\n\r\n",
+        b"GET /livez HTTP/1.1\r\nhost: localhost\r\ncontent-length: 9\r\n\r\n",
+    ],
+    ids=["nothing", "half a head", "one probe", "half a body"],
+)
+def test_probes_are_answered_however_many_connections_stay_open(filled, live, monkeypatch, sent):
+    """Those beyond the limit that said nothing, or half of a head, kept the places of probes for `head_timeout_s`."""
     monkeypatch.setattr("reco_plugin.serve.connections.PROBE_CONNECTIONS", 2)
-    with live(filled, max_connections=2, head_timeout_s=60) as (url, server), ExitStack() as held:
+    limits = {"max_connections": 2, "head_timeout_s": 60, "body_timeout_s": 60}
+    with live(filled, **limits) as (url, server), ExitStack() as held:
         state = server.server_state
-        first, *_ = [held.enter_context(connected(url)) for _ in range(4)]
-        wait_until(lambda: len(state.connections) == 4)
+        first, _ = [held.enter_context(connected(url)) for _ in range(2)]
+        wait_until(lambda: len(state.connections) == 2)
         for _ in range(3):
+            held.enter_context(connected(url, sent))
             assert httpx.get(f"{url}/livez").status_code == 200
         first.sendall(b"GET /livez HTTP/1.1\r\nhost: localhost\r\n\r\n")  # within the limit, it keeps its place
         assert first.recv(100).startswith(b"HTTP/1.1 200")
+
+
+def test_a_probe_beyond_the_limit_may_come_in_pieces_and_its_connection_closes(filled, live):
+    with live(filled, max_connections=1) as (url, server), connected(url):
+        wait_until(lambda: server.server_state.connections)
+        with connected(url, b"GE") as probe, connected(url, b"GET /v1/mod") as other:
+            wait_until(lambda: len(server.server_state.connections) == 2)  # the other is refused
+            assert all_of(other).startswith(b"HTTP/1.1 503")
+            probe.sendall(b"T /livez HTTP/1.1\r\nhost: loc")
+            wait_until(lambda: any(one._begun.endswith(b"loc") for one in server.server_state.connections))
+            probe.sendall(b"alhost\r\n\r\n")
+            answer = all_of(probe)
+        assert answer.startswith(b"HTTP/1.1 200")
+        assert b"connection: close\r\n" in answer
 
 
 def test_an_idle_connection_is_kept_longer_than_pools_keep_theirs_while_there_is_room(filled, live):
