@@ -171,8 +171,9 @@ class EdgeMemory:
             return
         for chunk in chunks(list(checked), POINTS_AT_ONCE):
             check_room(self._folder, "write to", _WITNESS_BYTES * len(chunk))
-            there = {str(point.id) for point in chain.from_iterable(self._retrieve(chunk, False))}
-            known = [(point, checked[name]) for name in chunk if (point := point_id(name)) in there]
+            points = {point_id(name): checked[name] for name in chunk}
+            there = self._reader.retrieve(list(points), False, vectors=False)
+            known = [(name, points[name]) for name in (str(point.id) for point in there)]
             with translate_errors(self.location, "write"):
                 for point, row in known:
                     shard.update(qe.UpdateOperation.set_payload([point], {WITNESSES: row}))

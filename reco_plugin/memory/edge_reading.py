@@ -5,12 +5,11 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
-import numpy as np
 import qdrant_edge as qe
 
-from ..types import MODALITIES, Modality, Vectors
+from ..types import Modality, Vectors
 from .filters import USER_ID
-from .points import pages, translate_errors
+from .points import pages, to_sides, translate_errors
 
 POINTS_AT_ONCE = 1000
 
@@ -27,10 +26,20 @@ class ShardReader:
             return int(self._live().count(qe.CountRequest(filter=where, exact=True)))
 
     def some(self, where: qe.Filter, most: int, payload: list[str]) -> list[Any]:
-        """At most so many points, with these keys of their payload and no vectors."""
-        request = qe.ScrollRequest(limit=most, filter=where, with_payload=payload, with_vector=False)
-        with translate_errors(self._location, "read"):
-            return list(self._live().scroll(request)[0])
+        """At most so many points, with these keys of their payload and no vectors, some at a time.
+
+        Nothing else of this process runs while Qdrant Edge looks for them.
+        """
+        found, start = list[Any](), None
+        while len(found) < most:
+            size = min(most - len(found), POINTS_AT_ONCE)
+            asked = qe.ScrollRequest(offset=start, limit=size, filter=where, with_payload=payload, with_vector=False)
+            with translate_errors(self._location, "read"):
+                points, start = self._live().scroll(asked)
+            found += points
+            if start is None:
+                break
+        return found
 
     def pages(self, size: int, *, payload: bool, vectors: bool) -> Iterator[list[Any]]:
         """All points, at most ``size`` at a time."""
@@ -61,6 +70,4 @@ class ShardReader:
     def point_vectors(self, points: Sequence[str]) -> tuple[list[str], dict[Modality, Vectors]]:
         """Those of the points that exist, and their vectors (N, D)."""
         there = self.retrieve(points, False, vectors=True)
-        stored: list[Any] = [point.vector for point in there]
-        sides = {m: np.asarray([v[m] for v in stored], np.float32).reshape(-1, self._dimension) for m in MODALITIES}
-        return [str(point.id) for point in there], sides
+        return [str(point.id) for point in there], to_sides(there, self._dimension)
