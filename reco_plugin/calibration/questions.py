@@ -11,6 +11,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Collection, Hashable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from functools import cached_property
 
 import numpy as np
 import numpy.typing as npt
@@ -176,47 +177,60 @@ class _Asking:
     def _block(
         self, modality: Modality, asked: PairRows, places: tuple[PairRows, PairRows], answers: Vectors
     ) -> Iterator[tuple[QuestionKind, _Looked, PairRows]]:
-        pairs, same = self.pairs, np.zeros((len(asked), len(self.thing)), np.bool_)
-        same[places] = True
-        kept = np.flatnonzero(same.sum(axis=1) <= HIDDEN).astype(np.intp)
+        """Questions of some pairs (B,); ``places`` of those of their things, row by row, are few: no (B, N) is made."""
+        pairs, (rows, columns) = self.pairs, places
+        counts = np.bincount(rows, minlength=len(asked))
+        kept = np.flatnonzero(counts <= HIDDEN).astype(np.intp)
         if not len(kept):
             return
-        asked, same, query = asked[kept], same[kept], pairs.side(modality)[asked[kept]]
-        rivals, own = ~same[:, self.index], _places(self.index, asked)
-        everyone = np.arange(len(asked), dtype=np.intp)
-        yield "plain", _look(query @ answers.T, rivals, own, np.zeros(len(asked), np.float32)), kept
+        things, ends = np.split(columns, np.cumsum(counts)[:-1]), self.place[asked]
+        query = pairs.side(modality)[asked]
+
+        def look(scores: Vectors, some: PairRows, moved: npt.NDArray[np.float32]) -> _Looked:
+            own = [self.place[things[row]] for row in some.tolist()]
+            hidden = np.repeat(np.arange(len(some)), list(map(len, own))), np.concatenate(own)
+            among = hidden[1] >= 0
+            return _look(scores, (hidden[0][among], hidden[1][among]), ends[some], moved)
+
+        yield "plain", look(query[kept] @ answers.T, kept, np.zeros(len(kept), np.float32)), kept
         for kind in ("known", "unknown"):
-            here = np.flatnonzero(same.sum(axis=1) > 1).astype(np.intp) if kind == "known" else everyone
+            here = kept[counts[kept] > 1] if kind == "known" else kept
             if len(here):
-                hidden = [[asked[row]] if kind == "known" else np.flatnonzero(same[row]) for row in here.tolist()]
+                hidden = [[asked[row]] if kind == "known" else things[row] for row in here.tolist()]
                 found = self.refine(query[here], modality, [[pairs.ids[int(row)] for row in some] for some in hidden])
-                scores = found.plain_scores(found.vectors @ answers.T)
-                yield kind, _look(scores, rivals[here], own[here], found.moved), kept[here]
+                yield kind, look(found.plain_scores(found.vectors @ answers.T), here, found.moved), here
+
+    @cached_property
+    def place(self) -> PairRows:
+        """Where each pair (N,) is in the index; -1: it is not."""
+        place = np.full(len(self.thing), -1, np.intp)
+        place[self.index] = np.arange(len(self.index))
+        return place
 
 
 def _blocks(rows: PairRows) -> list[slice]:
     return [slice(start, start + _BLOCK) for start in range(0, len(rows), _BLOCK)]
 
 
-def _places(index: PairRows, asked: PairRows) -> PairRows:
-    """Where some of the rows of an index are in it."""
-    order = np.argsort(index)
-    return np.asarray(order[np.searchsorted(index, asked, sorter=order)], np.intp)
-
-
 def _look(
-    scores: npt.NDArray[np.float32], rivals: npt.NDArray[np.bool_], own: PairRows, moved: npt.NDArray[np.float32]
+    scores: npt.NDArray[np.float32], own: tuple[PairRows, PairRows], mine: PairRows, moved: npt.NDArray[np.float32]
 ) -> _Looked:
-    """Signals with the own answer in the index, its place, and signals without it; of scores (B, T).
+    """Signals with the own answer in the index, its place, and signals without it; of scores (B, T), which change.
 
     A rival of the same score stands before it, as it may in an index: two products of one caption are not told apart.
+
+    Args:
+        scores: of each query with the index.
+        own: places in them of what is no rival.
+        mine: (B,) columns of the own answers, which are among those.
+        moved: (B,) how far each query moved.
     """
-    without = np.where(rivals, scores, np.float32(-2.0))
-    _, gone = nearest_columns(without, LOOKED)
-    mine = scores[np.arange(len(own)), own]
-    with_it = without
-    with_it[np.arange(len(own)), own] = mine
-    _, best = nearest_columns(with_it, LOOKED)
-    place = (with_it >= mine[:, None] - _TIE).sum(axis=1)  # itself among them
+    rows = np.arange(len(mine))
+    right = scores[rows, mine]
+    scores[own] = -2.0
+    _, gone = nearest_columns(scores, LOOKED)
+    scores[rows, mine] = right
+    _, best = nearest_columns(scores, LOOKED)
+    place = (scores >= right[:, None] - _TIE).sum(axis=1)  # itself among them
     place[place > LOOKED] = 0
     return signals_of(best, moved), place.astype(np.int16), signals_of(gone, moved)
