@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 import threading
 import time
 
@@ -54,6 +55,15 @@ def test_parts_are_worked_on_at_a_time_and_each_product_takes_one_thread(two):
     assert side_by_side(work, range(6)) == [0, 1, 4, 9, 16, 25]
     assert set(seen) == {1}
     assert blas_threads() == threads_at_most() == 2
+
+
+def test_another_thread_waits_less_for_its_turn_while_parts_are_worked_on(two):
+    before = sys.getswitchinterval()
+    assert max(side_by_side(lambda _: sys.getswitchinterval(), range(4))) < before
+    assert sys.getswitchinterval() == before
+    with pytest.raises(ZeroDivisionError):
+        side_by_side(lambda part: 1 // part, [0, 0])
+    assert sys.getswitchinterval() == before
 
 
 def test_a_single_part_and_parts_of_a_part_are_worked_on_where_they_are(two):

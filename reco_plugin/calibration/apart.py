@@ -220,7 +220,7 @@ class _Answers:
 
     def __init__(self, store: Memory) -> None:
         self._store = store
-        self._pages: Iterator[Any] = iter(())
+        self._pages = dict[str, Iterator[Any]]()  # pairs and payloads may be read in turns
 
     def answer(self, what: str, given: Sequence[Any]) -> tuple[bool, Any]:
         """Whether it was done, and what it returned or raised."""
@@ -234,24 +234,25 @@ class _Answers:
         return replace(self._store.header, said={})  # which nobody learns from, and may be much
 
     def _scroll(self, ids: Sequence[str] | None) -> None:
-        self._pages = ((page.ids, page.image, page.text) for page in self._store.scroll(_READ, ids))
+        self._pages["pairs"] = ((page.ids, page.image, page.text) for page in self._store.scroll(_READ, ids))
 
     def _payloads(self) -> None:
-        self._pages = self._store.payloads()
+        self._pages["payloads"] = self._store.payloads()
 
-    def _page(self) -> Any:
-        return next(self._pages, None)
+    def _page(self, of: str) -> Any:
+        return next(self._pages[of], None)
 
 
 class _AskedMemory:
     """The memory as the other process sees it: all that learning calls, done by the process that has it open."""
 
     def __init__(self, line: _Pipes) -> None:
-        self._line = line
+        self._line, self._asking = line, threading.Lock()
 
     def _ask(self, what: str, *given: Any) -> Any:
-        self._line.send(what, *given)
-        done, told = self._line.take()
+        with self._asking:  # one thread reads ahead and writes, while another stores what was learned
+            self._line.send(what, *given)
+            done, told = self._line.take()
         if done:
             return told
         raise told
@@ -274,13 +275,13 @@ class _AskedMemory:
 
     def scroll(self, ids: Sequence[str] | None = None) -> Iterator[Records]:
         self._ask("scroll", ids)
-        while (page := self._ask("page")) is not None:
+        while (page := self._ask("page", "pairs")) is not None:
             ids, image, text = page
             yield Records(ids, image, text, [{}] * len(ids))
 
     def payloads(self) -> Iterator[tuple[str, Payload]]:
         self._ask("payloads")
-        while (pair := self._ask("page")) is not None:
+        while (pair := self._ask("page", "payloads")) is not None:
             yield pair
 
     def search(self, search: Search) -> Neighbours:

@@ -62,6 +62,7 @@ def calibrate(
     k: int = NEIGHBOURS,
     seed: int = 0,
     progress: Callable[[int], object] = int,
+    witnessed: Callable[[npt.NDArray[np.float32]], object] = len,
 ) -> Calibrated | None:
     """Learn calibration from pairs, (N, D) each, unit-norm; None where they are too few or too equal to learn from.
 
@@ -74,6 +75,7 @@ def calibrate(
         seed: of all samples.
         progress: gets the number of pairs each time that their neighbours were found, twice for each pair; then all of
             them for the fit of each side, and for the self-check, where there are enough.
+        witnessed: gets the witnesses (N, 3), once, as soon as they are known: most else is learned after them.
     """
     image, text = np.asarray(image, np.float32), np.asarray(text, np.float32)
     if len(image) < FEWEST or not (np.isfinite(image).all() and np.isfinite(text).all()):
@@ -82,13 +84,15 @@ def calibrate(
     corpus = measure_corpus(image, text, k=k, rng=rng, progress=progress)
     if corpus is None:
         return None
+    witnessed(corpus.witnesses)
     asked = rng.permutation(corpus.chosen)[: min(ASKED, max(FEW, len(corpus) - CHECKED))]
     state = _fit_state(corpus, asked, k, seed, progress)
     if state.fitted:
         sides, own = dict[Modality, SideCalibration](), dict[Modality, OwnCheck]()
-        for m, side in state.sides.items():
-            sharpening, found = learn_sharpening(corpus, m, np.random.default_rng(seed))
-            sides[m] = replace(side, sharpening=sharpening, presence=learn_presence(corpus, m, k, seed=seed))
+        sharpened = side_by_side(lambda m: learn_sharpening(corpus, m, np.random.default_rng(seed)), MODALITIES)
+        for m, (sharpening, found) in zip(MODALITIES, sharpened, strict=True):
+            presence = learn_presence(corpus, m, k, seed=seed)
+            sides[m] = replace(state.sides[m], sharpening=sharpening, presence=presence)
             own |= {m: found} if found is not None else {}
         state = replace(state, sides=sides)
         gates = {modality: _gates_of(state, modality) for modality in MODALITIES}
@@ -144,12 +148,12 @@ def _fit_state(
     if len(corpus) < ENOUGH:
         prior = {m: replace(plain[m], gates=dict.fromkeys(FITTED, PRIOR[m])) for m in MODALITIES}
         return replace(state, sides=prior)
-    sides, without = {}, []
     alone = float((siblings == 0).mean())
     one_image = alone >= _ONE_IMAGE
     if one_image:  # hidden from themselves, its pairs have no answer, which says nothing of queries to come
         unanswerable = min(unanswerable, _UNANSWERED_VIEWS)
-    for modality in MODALITIES:
+
+    def fit(modality: Modality) -> SideCalibration:
         candidates = {} if one_image else _fit_cautions(blocks[modality], modality, unanswerable, seed)
         gates = candidates
         if alone > _SINGLE:
@@ -157,12 +161,13 @@ def _fit_state(
             sharpness = blocks[modality][0].sharpness
             views = [make_episodes(corpus, modality, one, views=drawn, sharpness=sharpness) for one in looked]
             gates = _fit_cautions(views, modality, min(unanswerable, _UNANSWERED_VIEWS), seed, weighted=True)
-        if not gates:
-            without.append(modality)
         if one_image and modality == "text":
             candidates = gates  # for what CLIP does not know: a text with one pair would move to one image of many
-        sides[modality] = replace(plain[modality], gates=gates, candidate_gates=candidates)
-        progress(len(corpus))
+        return replace(plain[modality], gates=gates, candidate_gates=candidates)
+
+    fitted = side_by_side(fit, MODALITIES, lambda _: progress(len(corpus)))
+    sides = dict(zip(MODALITIES, fitted, strict=True))
+    without = [modality for modality in MODALITIES if not sides[modality].gates]
     reason = f"its own pairs show no gain for {' and '.join(without)} queries" if without else ""
     return replace(state, sides=sides, unanswerable=unanswerable, fitted=True, reason=reason, one_image=one_image)
 

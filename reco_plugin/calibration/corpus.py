@@ -12,7 +12,7 @@ from ..blas import side_by_side
 from ..types import MODALITIES, Modality, Vectors, other
 from .moments import LowRank, Values, low_rank, mean_length, measure_values, rank_for
 from .nearest import NUMBERS, Lists, NearestRows
-from .probes import Probes, nearest_others_of, nearest_rows_to, sort_rows
+from .probes import Probes, nearest_by_each, sort_rows
 from .reliability import Predicted, Reliability, learn_reliability, predict
 
 MOMENTS = 20_000
@@ -122,7 +122,7 @@ def measure_corpus(
     k = min(k + 1, len(image) - 1)
     lists = dict(zip(MODALITIES, side_by_side(lambda m: sort_rows(sides[m], k), MODALITIES), strict=True))
     corpus = Corpus(image, text, values, spreads, units, same, chosen, lists)
-    corpus = replace(corpus, near={m: nearest_others_of(sides[m], k, progress, lists[m]) for m in MODALITIES})
+    corpus = replace(corpus, near=nearest_by_each(sides, sides, k, progress, lists, others=True))
     return _with_scatter(_with_reliability(corpus, rng))
 
 
@@ -149,10 +149,8 @@ def witness_others(
     ``progress`` gets the number of pairs each time that their neighbours were found, twice for each pair.
     """
     asked: dict[Modality, Vectors] = {"image": image, "text": text}
-    places: dict[Modality, NearestRows] = {}
-    for m in MODALITIES:
-        k = corpus.near[m][0].shape[1] - 1
-        places[m] = nearest_rows_to(asked[m], corpus.side(m), k, progress, corpus.lists[m])
+    held, k = {m: corpus.side(m) for m in MODALITIES}, corpus.near["image"][0].shape[1] - 1
+    places = nearest_by_each(asked, held, k, progress, corpus.lists, others=False)
 
     def say(start: int) -> npt.NDArray[np.float32]:
         block = slice(start, start + _BLOCK)
@@ -194,7 +192,7 @@ def _with_reliability(corpus: Corpus, rng: np.random.Generator) -> Corpus:
     rows, shuffle = corpus.chosen, rng.permutation(len(corpus.chosen))
     size = max(_BLOCK, NUMBERS // (corpus.near["image"][0].shape[1] * corpus.image.shape[1]))
     blocks = [slice(start, start + size) for start in range(0, len(rows), size)]
-    parts = [_predict_rows(corpus, rows[block]) for block in blocks]
+    parts = side_by_side(lambda block: _predict_rows(corpus, rows[block]), blocks)
     moved = np.concatenate([part.image for part in parts])[shuffle]  # the caption of another pair, beside this image
     fake = np.concatenate(
         [

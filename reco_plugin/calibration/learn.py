@@ -8,9 +8,10 @@ import uuid
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import contextmanager
+from contextvars import copy_context
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime
-from typing import Any
+from typing import Any, ParamSpec, TypeVar
 
 import numpy as np
 import numpy.typing as npt
@@ -34,6 +35,8 @@ from .reliability import predict
 from .state import ENOUGH, FEWEST, Calibration
 
 log = logging.getLogger(__name__)
+P = ParamSpec("P")
+R = TypeVar("R")
 _COMPARED, _FITTED = 2, 3
 STEPS = 1 + _COMPARED + _FITTED + 1
 """Progress per pair: it is read, compared by image and by text, fitted to, by either and in the self-check, and
@@ -41,6 +44,7 @@ written."""
 _AT_ONCE = 256
 _IDS_AT_ONCE = 1_000
 _BESIDE_AT_ONCE = 100_000  # of long lists, in products of some hundred rows; 0.4 GB of D = 512
+_EVENLY = 40_000  # of which each of two or four threads gets as many, see :mod:`.probes`
 _IDS_AHEAD = 10  # times so many ids are asked for: a search for pairs that are not judged looks at all
 _SHARE = 0.5  # of the free RAM that learning may take: the rest is for those who ask meanwhile
 _VECTORS, _BESIDE = 3, 1_200  # of a pair: vectors, with those of one side while it is sorted; bytes beside them
@@ -74,23 +78,32 @@ def learn_noted(store: Memory, k: int, progress: Callable[[int], object], *, ask
     """Learn, see :func:`learn`, where the note is there already."""
     count = store.count()
     pairs = _read(store, count if count >= FEWEST else 0, progress)
-    learned = _calibrate(pairs, k, progress) if len(pairs) else None
-    if learned is None:
-        if store.header.calibration:
-            store.set_calibration({})
-        return None
-    _set_witnesses(store, pairs.ids, learned.witnesses, progress)
-    store.flush()
-    state = replace(learned.state, pairs=count)
-    before = _stored_match(store.header.calibration)
-    group = str(before.get("group", ""))
-    kept = before if state.fitted else _only_group(group)  # what is known of matches counts until they asked again
-    # after those that it was learned from: until then, the old state counts
-    store.set_calibration({**state.to_json(), **({"match": dict(kept)} if kept else {})})
-    if asks and state.fitted:
-        _ask(store, pairs, learned.witnesses, state, k, group, progress)
-    if count > len(pairs):
-        _witness_others(store, learned, count - len(pairs), progress)
+    with ThreadPoolExecutor(1, "reco-beside") as beside:
+        writing = list[Future[None]]()
+
+        def write(witnesses: npt.NDArray[np.float32]) -> None:
+            writing.append(_submit(beside, _set_witnesses, store, pairs.ids, witnesses))
+
+        learned = _calibrate(pairs, k, progress, write) if len(pairs) else None
+        if learned is None:
+            if store.header.calibration:
+                store.set_calibration({})
+            return None
+        for one in writing:
+            one.result()
+        progress(len(pairs))
+        store.flush()
+        state = replace(learned.state, pairs=count)
+        before = _stored_match(store.header.calibration)
+        group = str(before.get("group", ""))
+        kept = before if state.fitted else _only_group(group)  # what is known of matches counts until they asked again
+        # after those that it was learned from: until then, the old state counts
+        store.set_calibration({**state.to_json(), **({"match": dict(kept)} if kept else {})})
+        others = _Others(store, beside, len(pairs), count - len(pairs)) if count > len(pairs) else None
+        if asks and state.fitted:
+            _ask(store, pairs, learned.witnesses, state, k, group, progress)
+        if others is not None:
+            _witness_others(store, learned, others, beside, progress)
     return state
 
 
@@ -193,7 +206,12 @@ def _groups(store: Memory, ids: Sequence[str], group: str) -> list[str] | None:
     return [id_ if named.get(id_) is None else str(named[id_]) for id_ in ids]
 
 
-def _calibrate(pairs: Records, k: int, progress: Callable[[int], object]) -> Calibrated | None:
+def _calibrate(
+    pairs: Records,
+    k: int,
+    progress: Callable[[int], object],
+    witnessed: Callable[[npt.NDArray[np.float32]], object],
+) -> Calibrated | None:
     """Learn from pairs (N, D); a memory that is too small to be fitted counts those steps at once."""
     left = (_COMPARED + _FITTED) * len(pairs)
 
@@ -202,7 +220,7 @@ def _calibrate(pairs: Records, k: int, progress: Callable[[int], object]) -> Cal
         left -= steps
         progress(steps)
 
-    learned = calibrate(pairs.image, pairs.text, k=k, progress=count)
+    learned = calibrate(pairs.image, pairs.text, k=k, progress=count, witnessed=witnessed)
     progress(left)
     return learned
 
@@ -321,48 +339,72 @@ def _join(batches: Iterable[Records], most: int, dimension: int, *, ordered: boo
     return Records(ids, sides["image"][: len(ids)], sides["text"][: len(ids)], [{}] * len(ids))
 
 
-def _witness_others(store: Memory, learned: Calibrated, others: int, progress: Callable[[int], object]) -> None:
+def _submit(beside: ThreadPoolExecutor, what: Callable[P, R], *given: P.args, **named: P.kwargs) -> Future[R]:
+    """Let the thread do this as part of what this one does, such as a write that waits for a server."""
+    context = copy_context()
+    return beside.submit(lambda: context.run(what, *given, **named))
+
+
+class _Others:
+    """Pairs that have no witnesses yet, part by part: a thread reads one part ahead of what is worked on.
+
+    Which they are is asked of the store, so an interrupted learning goes on where it was.
+    """
+
+    def __init__(self, store: Memory, beside: ThreadPoolExecutor, learned_from: int, others: int) -> None:
+        """Begin to read; ``others`` pairs at most, of which those that are judged already are left out."""
+        self._store, self._beside, self._ids, self._at_work = store, beside, list[str](), set[str]()
+        self._left = min(store.count_unjudged(), others)
+        self.judged_before = others - self._left
+        size = min(_BESIDE_AT_ONCE, max(learned_from // 4, 1))  # those at hand take no more RAM than learning did
+        self._size = size - size % _EVENLY if size > _EVENLY else size
+        self._coming = _submit(beside, self._read)
+
+    def __iter__(self) -> Iterator[Records]:
+        """Pairs (N, D) without payloads; what a reading raised is raised here."""
+        while (records := self._coming.result()) is not None:
+            self._coming = _submit(self._beside, self._read)
+            yield records
+
+    def _read(self) -> Records | None:
+        """The next part, in the thread: the part before the last is written then, as that was handed to it earlier."""
+        if not self._ids and self._left:
+            found = self._store.unjudged(min(_IDS_AHEAD * self._size, self._left) + len(self._at_work))
+            self._ids = [name for name in found if name not in self._at_work]
+        ids = self._ids[: min(self._size, self._left)]
+        self._ids, self._left, self._at_work = self._ids[len(ids) :], self._left - len(ids), set(ids)
+        return _join(self._store.scroll(ids=ids), len(ids), self._store.header.fingerprint.dimension) if ids else None
+
+
+def _witness_others(
+    store: Memory, learned: Calibrated, others: _Others, beside: ThreadPoolExecutor, progress: Callable[[int], object]
+) -> None:
     """Witness those pairs that have no witnesses yet, many at once: what is near is compared in one product.
 
-    The next are read, and the last ones written, in a thread meanwhile.
+    The next are read, and the last ones written, in the thread meanwhile.
     """
-    left = min(store.count_unjudged(), others)
-    progress((STEPS - 1) * (others - left))
-    size = min(_BESIDE_AT_ONCE, max(len(learned.corpus) // 4, 1))  # those at hand take no more RAM than learning did
-
-    def read(ids: list[str]) -> Records:
-        return _join(store.scroll(ids=ids), len(ids), store.header.fingerprint.dimension)
+    progress((STEPS - 1) * others.judged_before)
+    writing = list[Future[None]]()
 
     def write(ids: Sequence[str], witnesses: npt.NDArray[np.float32]) -> None:
-        _set_witnesses(store, ids, witnesses, int)
+        _set_witnesses(store, ids, witnesses)
         store.flush()
 
-    with ThreadPoolExecutor(1, "reco-beside") as beside:
-        while left > 0 and (ids := store.unjudged(min(_IDS_AHEAD * size, left))):
-            left -= len(ids)
-            parts = [ids[start : start + size] for start in range(0, len(ids), size)]
-            coming, writing = beside.submit(read, parts[0]), list[Future[None]]()
-            for following in [*parts[1:], []]:
-                records = coming.result()
-                if following:
-                    coming = beside.submit(read, following)
-                witnesses = learned.witness(records.image, records.text, progress)
-                progress(_FITTED * len(records))
-                for one in writing:
-                    one.result()
-                writing = [beside.submit(write, records.ids, witnesses)]
-                progress(len(records))
-            for one in writing:
-                one.result()
+    for records in others:
+        witnesses = learned.witness(records.image, records.text, progress)
+        progress(_FITTED * len(records))
+        for one in writing:
+            one.result()
+        writing = [_submit(beside, write, records.ids, witnesses)]
+        progress(len(records))
+    for one in writing:
+        one.result()
 
 
-def _set_witnesses(
-    store: Memory, ids: Sequence[str], witnesses: npt.NDArray[np.float32], progress: Callable[[int], object]
-) -> None:
+def _set_witnesses(store: Memory, ids: Sequence[str], witnesses: npt.NDArray[np.float32]) -> None:
     for start in range(0, len(ids), _AT_ONCE):
         rows = slice(start, start + _AT_ONCE)
         store.set_witnesses(ids[rows], witnesses[rows])
-        progress(len(ids[rows]))
 
 
 def witness(

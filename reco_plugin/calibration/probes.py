@@ -6,14 +6,14 @@ measured on a sample of the rows.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
 import numpy.typing as npt
 
 from ..blas import side_by_side
-from ..types import Vectors
+from ..types import MODALITIES, Modality, Vectors
 from .nearest import (
     Lists,
     NearestRows,
@@ -74,16 +74,12 @@ class Probes:
         self, y: Vectors, k: int, progress: Callable[[int], object], *, others: bool, chunk: int = _CHUNK
     ) -> NearestRows:
         """The k nearest rows of each of (M, D); where ``others``, those are the rows, and none finds itself."""
-        rows, similarity = np.empty((len(y), k), np.intp), np.empty((len(y), k), np.float32)
+        return _find_all([(self, y)], k, progress, others=others, chunk=chunk)[0]
 
-        def find(start: int) -> int:
-            some = slice(start, min(start + chunk, len(y)))
-            asked = np.arange(some.start, some.stop) if others else None
-            rows[some], similarity[some] = self._compare(y[some], self._candidates(y[some]), k, asked)
-            return some.stop - some.start
-
-        side_by_side(find, range(0, len(y), chunk), progress)
-        return rows, similarity
+    def of_some(self, y: Vectors, rows: slice, k: int, *, others: bool) -> NearestRows:
+        """The same of some of (M, D)."""
+        asked = np.arange(rows.start, rows.stop) if others else None
+        return self._compare(y[rows], self._candidates(y[rows]), k, asked)
 
     def _candidates(self, y: Vectors) -> RowNumbers:
         """Rows (M, kept) that are nearest to (M, D) along the axes; -1 where fewer were found."""
@@ -171,6 +167,51 @@ def nearest_rows_to(
     if isinstance(lists, Probes):
         return lists.nearest(y, k, progress, others=False)
     return nearest_to(y, x, k, progress, lists)
+
+
+def nearest_by_each(
+    asked: Mapping[Modality, Vectors],
+    among: Mapping[Modality, Vectors],
+    k: int,
+    progress: Callable[[int], object],
+    lists: Mapping[Modality, Lists | Probes | None],
+    *,
+    others: bool,
+) -> dict[Modality, NearestRows]:
+    """By each modality, the k rows of (N, D) nearest to each of (M, D), or to each other; arguments as above.
+
+    Parts of both are worked on side by side where they are very many, so that no thread waits for the last of one.
+    """
+    probed = [(one, asked[m]) for m in MODALITIES if isinstance(one := lists[m], Probes)]
+    if len(probed) == len(MODALITIES):
+        return dict(zip(MODALITIES, _find_all(probed, k, progress, others=others), strict=True))
+    if others:
+        return {m: nearest_others_of(asked[m], k, progress, lists[m]) for m in MODALITIES}
+    return {m: nearest_rows_to(asked[m], among[m], k, progress, lists[m]) for m in MODALITIES}
+
+
+def _find_all(
+    asked: Sequence[tuple[Probes, Vectors]],
+    k: int,
+    progress: Callable[[int], object],
+    *,
+    others: bool,
+    chunk: int = _CHUNK,
+) -> list[NearestRows]:
+    """The k nearest of each of several (M, D), by the rows that each is looked for in."""
+    found = [(np.empty((len(y), k), np.intp), np.empty((len(y), k), np.float32)) for _, y in asked]
+
+    def find(part: tuple[int, int]) -> int:
+        number, start = part
+        probes, y = asked[number]
+        some = slice(start, min(start + chunk, len(y)))
+        (rows, similarity), (near, close) = found[number], probes.of_some(y, some, k, others=others)
+        rows[some], similarity[some] = near, close
+        return len(near)
+
+    parts = [(number, start) for number, (_, y) in enumerate(asked) for start in range(0, len(y), chunk)]
+    side_by_side(find, parts, progress)
+    return list(found)
 
 
 def sort_rows(x: Vectors, k: int) -> Lists | Probes | None:

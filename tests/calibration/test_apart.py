@@ -93,6 +93,17 @@ def test_the_other_process_is_told_nothing_of_what_people_said(few: Memory) -> N
     assert list(few.header.said) == [said_record(1)["id"]]
 
 
+def test_pairs_and_payloads_are_read_in_turns(few: Memory) -> None:
+    answers = apart._Answers(few)
+    ids = few.ids_after(None, FEW)
+    assert answers.answer("scroll", [ids]) == (True, None)
+    (_, first), _ = answers.answer("page", ["pairs"]), answers.answer("payloads", [])
+    assert answers.answer("page", ["payloads"])[1][0] in ids
+    second = answers.answer("page", ["pairs"])[1]
+    assert [*first[0], *second[0]] == ids
+    assert answers.answer("page", ["pairs"]) == (True, None)
+
+
 def test_an_error_that_cannot_be_sent_is_told_in_words(few: Memory, monkeypatch: pytest.MonkeyPatch) -> None:
     def lacks(*_: Any) -> None:
         raise MissingExtra("faiss", "faiss", "searching")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import socket
+import threading
 from collections.abc import Iterator
 from contextlib import closing
 from dataclasses import replace
@@ -21,7 +22,8 @@ from reco_plugin.calibration.learn import STEPS, learn
 from reco_plugin.calibration.match import read_matches
 from reco_plugin.calibration.note import unfinished
 from reco_plugin.errors import MemoryStoreError
-from reco_plugin.memory import Fingerprint, Memory, open_memory
+from reco_plugin.memory import Fingerprint, Memory, open_memory, part_of_a_write
+from reco_plugin.memory.checks import is_writing
 from reco_plugin.types import MODALITIES, Records, Vectors
 
 PAIRS, LEARNED = 800, 500
@@ -93,6 +95,144 @@ def test_an_interrupted_learning_goes_on_with_the_pairs_without_witnesses(
     after = memory.witnesses(ids_of(memory))
     assert np.isfinite(after).all()
     np.testing.assert_allclose(after[~missing], before[~missing], atol=1e-6)
+
+
+class Reads:
+    """Which parts of other pairs were read: each is noted once it is asked for."""
+
+    def __init__(self, memory: Memory, monkeypatch: pytest.MonkeyPatch) -> None:
+        self.begun, self.more = list[list[str]](), threading.Condition()
+        scroll = memory.scroll
+
+        def read(*given: Any, ids: list[str] | None = None, **options: Any) -> Iterator[Records]:
+            if ids is not None and len(ids) <= 125:
+                with self.more:
+                    self.begun.append(list(ids))
+                    self.more.notify_all()
+            return scroll(*given, ids=ids, **options)
+
+        monkeypatch.setattr(memory, "scroll", read)
+
+    def wait_for(self, parts: int) -> int:
+        """How many parts were begun, as soon as there are so many."""
+        with self.more:
+            self.more.wait_for(lambda: len(self.begun) >= parts, timeout=60)
+            return len(self.begun)
+
+
+def test_the_next_pairs_are_read_while_others_are_judged_and_no_more_of_them(
+    memory: Memory, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    reads, judged, begun = Reads(memory, monkeypatch), list[int](), list[int]()
+    witness = learning.Calibrated.witness
+
+    def work(self: learning.Calibrated, image: Vectors, *given: Any) -> np.ndarray:
+        judged.append(len(image))
+        begun.append(reads.wait_for(min(len(judged) + 1, 3)))
+        return witness(self, image, *given)
+
+    monkeypatch.setattr(learning.Calibrated, "witness", work)
+    learn(memory, 10)
+    assert judged == [125, 125, 50]
+    assert begun == [2, 3, 3], "one part ahead"
+    read = [name for ids in reads.begun for name in ids]
+    assert len(read) == len(set(read)) == PAIRS - LEARNED
+    assert memory.count_unjudged() == 0
+
+
+def test_more_pairs_are_asked_for_while_some_are_judged_and_none_comes_twice(
+    memory: Memory, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(learning, "_IDS_AHEAD", 1)
+    reads, asked, unjudged = Reads(memory, monkeypatch), list[int](), memory.unjudged
+
+    def ask(most: int) -> list[str]:
+        asked.append(most)
+        return unjudged(most)
+
+    monkeypatch.setattr(memory, "unjudged", ask)
+    learn(memory, 10)
+    assert asked == [125, 125 + 125, 50 + 125], "with those that are judged, and not written yet"
+    read = [name for ids in reads.begun for name in ids]
+    assert len(read) == len(set(read)) == PAIRS - LEARNED
+    assert memory.count_unjudged() == 0
+
+
+def test_what_fails_while_it_is_read_beside_is_what_is_raised(memory: Memory, monkeypatch: pytest.MonkeyPatch) -> None:
+    parts, scroll = list[int](), memory.scroll
+
+    def fail(*given: Any, ids: list[str] | None = None, **options: Any) -> Iterator[Records]:
+        parts.append(len(ids or ()))
+        if parts[-2:] == [125, 125]:
+            raise MemoryStoreError("cannot read the memory: its disk is gone")
+        return scroll(*given, ids=ids, **options)
+
+    monkeypatch.setattr(memory, "scroll", fail)
+    with pytest.raises(MemoryStoreError, match="its disk is gone"):
+        learn(memory, 10)
+    assert memory.header.calibration, "what was learned stays"
+    assert memory.header.learning == {}
+    assert memory.count_unjudged() == 175, "the first part, which was read, is judged and written"
+    monkeypatch.setattr(memory, "scroll", scroll)
+    learn(memory, 10)
+    assert memory.count_unjudged() == 0
+
+
+def test_those_that_were_learned_from_are_written_while_gates_are_fitted_and_before_the_state(
+    memory: Memory, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    written, begun, told, all_at_once = list[int](), threading.Event(), list[str](), list[int]()
+    set_witnesses, set_calibration = memory.set_witnesses, memory.set_calibration
+
+    def write(ids: list[str], witnesses: np.ndarray) -> None:
+        begun.set()
+        set_witnesses(ids, witnesses)
+        written.append(len(ids))
+
+    def store(calibration: dict[str, Any]) -> None:
+        told.append(f"state after {min(sum(written), LEARNED)}")
+        set_calibration(calibration)
+
+    def progress(steps: int) -> None:
+        all_at_once.append(steps)
+        if steps == LEARNED and all_at_once.count(LEARNED) == 3:  # compared by image and by text; a side is fitted
+            told.append("written beside" if begun.wait(60) else "not yet")
+
+    monkeypatch.setattr(memory, "set_witnesses", write)
+    monkeypatch.setattr(memory, "set_calibration", store)
+    learn(memory, 10, progress=progress)
+    assert told[:2] == ["written beside", f"state after {LEARNED}"]
+
+
+def test_where_what_was_learned_cannot_be_written_there_is_no_state(
+    memory: Memory, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def fail(*_: Any) -> None:
+        raise MemoryStoreError("no room")
+
+    monkeypatch.setattr(memory, "set_witnesses", fail)
+    with pytest.raises(MemoryStoreError, match="no room"):
+        learn(memory, 10)
+    assert not memory.header.calibration
+
+
+def test_what_is_read_and_written_beside_belongs_to_the_write_that_learns(
+    memory: Memory, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    waits, threads = set[bool](), set[int]()
+    set_witnesses, unjudged = memory.set_witnesses, memory.unjudged
+
+    def note() -> None:
+        waits.add(is_writing())
+        threads.add(threading.get_ident())
+
+    monkeypatch.setattr(memory, "set_witnesses", lambda *given: note() or set_witnesses(*given))
+    monkeypatch.setattr(memory, "unjudged", lambda most: note() or unjudged(most))
+    with part_of_a_write():
+        learn(memory, 10)
+    assert waits == {True}, "a server that restarts is waited for"
+    assert len(threads) == 1
+    assert threading.get_ident() not in threads
 
 
 def test_no_more_pairs_are_drawn_than_the_free_ram_holds(

@@ -16,9 +16,18 @@ from reco_plugin.calibration.in_ram import PairsInRam
 from reco_plugin.calibration.learn import learn
 from reco_plugin.calibration.match import MatchState, read_matches
 from reco_plugin.calibration.nearest import Lists, nearest_others, nearest_to
-from reco_plugin.calibration.probes import HELD, KEPT, Probes, nearest_others_of, nearest_rows_to, probe, sort_rows
+from reco_plugin.calibration.probes import (
+    HELD,
+    KEPT,
+    Probes,
+    nearest_by_each,
+    nearest_others_of,
+    nearest_rows_to,
+    probe,
+    sort_rows,
+)
 from reco_plugin.memory import Fingerprint, open_memory
-from reco_plugin.types import MODALITIES, Records, Search, Vectors, other
+from reco_plugin.types import MODALITIES, Modality, Records, Search, Vectors, other
 
 K = 11
 
@@ -109,6 +118,23 @@ def test_only_very_many_rows_are_probed(rows: Vectors, monkeypatch: pytest.Monke
     assert isinstance(lists, Probes) and not isinstance(lists, Lists)
     assert nearest_others_of(rows, K, int, lists)[0].shape == (len(rows), K)
     assert nearest_rows_to(rows[:0], rows, K, int, lists)[0].shape == (0, K)
+
+
+def test_both_modalities_find_at_a_time_what_each_finds(rows: Vectors, sorted_rows: Probes) -> None:
+    sides: dict[Modality, Vectors] = {"image": rows, "text": rows[::-1].copy()}
+    lists = {"image": sorted_rows, "text": probe(sides["text"], K)}
+    done = list[int]()
+    found = nearest_by_each(sides, sides, K, done.append, lists, others=True)
+    beside = nearest_by_each({m: x[:70] for m, x in sides.items()}, sides, K, int, lists, others=False)
+    assert sum(done) == 2 * len(rows)
+    for m in MODALITIES:
+        for one, two in zip(found[m], lists[m].nearest(sides[m], K, int, others=True), strict=True):
+            np.testing.assert_array_equal(one, two)
+        for one, two in zip(beside[m], nearest_rows_to(sides[m][:70], sides[m], K, int, lists[m]), strict=True):
+            np.testing.assert_array_equal(one, two)
+    some = nearest_by_each(sides, sides, K, int, {"image": None, "text": lists["text"]}, others=True)
+    np.testing.assert_array_equal(some["image"][0], nearest_others(rows, K)[0])
+    np.testing.assert_array_equal(some["text"][0], found["text"][0])
 
 
 def test_pairs_in_ram_find_what_a_store_finds() -> None:
