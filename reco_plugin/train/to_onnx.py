@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import onnx
+import onnx_ir as ir
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
@@ -46,6 +47,28 @@ def _keep() -> None:
     """Leave the weights where they are."""
 
 
+class Traced:
+    """What torch makes of modules that differ in their weights alone: it takes seconds, so they share it."""
+
+    def __init__(self) -> None:
+        self._program: Any = None
+        self._graph: onnx.ModelProto | None = None
+
+    def of(self, module: nn.Module, trace: Callable[[], Any]) -> Any:
+        """The exporter's program with the weights of a module, optimised; ``trace`` makes one that is not."""
+        if self._graph is None:
+            self._program = trace()
+            if self._program is None:
+                return None
+            self._graph = ir.to_proto(self._program.model)
+        else:
+            self._program.model = model = ir.from_proto(self._graph)
+            for name, weight in (*module.named_parameters(), *module.named_buffers()):
+                model.graph.initializers[name].const_value = ir.tensor(weight.detach().numpy(), name=name)
+        self._program.optimize()
+        return self._program
+
+
 @dataclass(frozen=True)
 class GraphCheck:
     """A module to export, or a graph that is there."""
@@ -54,6 +77,7 @@ class GraphCheck:
     module: nn.Module | onnx.ModelProto  # inputs and outputs as in ``spec``, in order
     batches: list[GraphSample]  # for the parity check; the first is the exporter's example
     free: Callable[[], None] = _keep  # gives back the module's weights once they are written
+    traced: Traced | None = None  # shared with a module that differs in its weights alone
 
 
 def cases(
@@ -77,13 +101,14 @@ def fusion_cases(dimension: int, fusions: Fusions | None, specs: dict[str, Graph
     if fusions is None:
         return
     inputs = fusion_inputs(dimension)
+    traced = Traced() if fusions.config.fuser == "paper" else None  # the others' numbers are constants of the graph
     for modality in MODALITIES:
         fusion = fusions.sides[modality]
         with torch.no_grad():
             refined, weights = fusion(*map(torch.from_numpy, inputs.values()))
         expected = {"refined": refined.numpy(), "weights": weights.numpy()}
         name = fusion_graph(modality, fusions.config.fuser)
-        yield GraphCheck(specs[name], fusion, [GraphSample(inputs, expected)])
+        yield GraphCheck(specs[name], fusion, [GraphSample(inputs, expected)], traced=traced)
 
 
 def _image_batches(clip: FrozenClip, images: list[ImageInput]) -> Iterator[GraphSample]:
@@ -126,7 +151,7 @@ def to_onnx(case: GraphCheck, path: Path, limit: int = ONE_FILE) -> None:
         write_proto(case.module, path, path.parent, limit)
         onnx.checker.check_model(str(path))
         return
-    arrays = case.batches[0].inputs.values()
+    module, arrays = case.module, case.batches[0].inputs.values()
     arguments = tuple(torch.from_numpy(np.ascontiguousarray(array)) for array in arrays)
     if len(arguments[0]) == 1:  # torch would take a batch of one for a constant
         arguments = tuple(torch.cat([argument, argument]) for argument in arguments)
@@ -135,17 +160,22 @@ def to_onnx(case: GraphCheck, path: Path, limit: int = ONE_FILE) -> None:
         {0: batch} | {axis + 1: torch.export.Dim.DYNAMIC for axis, size in enumerate(port.dims) if size == -1}
         for port in case.spec.inputs
     ]
-    with torch.no_grad():
-        program = torch.onnx.export(
-            case.module.eval(),
-            arguments,
-            input_names=[port.name for port in case.spec.inputs],
-            output_names=[port.name for port in case.spec.outputs],
-            dynamic_shapes=tuple(shapes),
-            dynamo=True,
-            external_data=False,
-            verbose=False,
-        )
+
+    def trace(*, optimize: bool = False) -> Any:
+        with torch.no_grad():
+            return torch.onnx.export(
+                module.eval(),
+                arguments,
+                input_names=[port.name for port in case.spec.inputs],
+                output_names=[port.name for port in case.spec.outputs],
+                dynamic_shapes=tuple(shapes),
+                dynamo=True,
+                external_data=False,
+                verbose=False,
+                optimize=optimize,
+            )
+
+    program = case.traced.of(module, trace) if case.traced else trace(optimize=True)
     if program is None:
         raise ArtifactError(f"torch exported nothing for {case.spec.name}")
     pick_early(program.model)
