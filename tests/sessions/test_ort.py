@@ -29,9 +29,9 @@ def test_a_fallback_to_another_provider_is_refused(graph, monkeypatch):
     """Libraries of CUDA that do not load: the runtime names the provider, but then quietly takes the CPU."""
     asked = []
 
-    def quiet(path: str, options: Any, providers: Any) -> onnxruntime.InferenceSession:
+    def quiet(path: str, options: Any, providers: Any, **more: Any) -> onnxruntime.InferenceSession:
         asked.extend(providers)
-        return onnxruntime.InferenceSession(path, options, providers=["CPUExecutionProvider"])
+        return onnxruntime.InferenceSession(path, options, providers=["CPUExecutionProvider"], **more)
 
     fallback = SimpleNamespace(
         get_available_providers=lambda: ["CUDAExecutionProvider", "CPUExecutionProvider"],
@@ -59,9 +59,9 @@ def test_an_option_that_the_provider_drops_is_refused(graph):
 def test_threads_and_arena_reach_the_runtime_and_change_no_result(graph, tokens, monkeypatch):
     given = []
 
-    def watched(path: str, options: Any, providers: Any) -> onnxruntime.InferenceSession:
+    def watched(path: str, options: Any, providers: Any, **more: Any) -> onnxruntime.InferenceSession:
         given.append((options.intra_op_num_threads, options.enable_cpu_mem_arena))
-        return onnxruntime.InferenceSession(path, options, providers=providers)
+        return onnxruntime.InferenceSession(path, options, providers=providers, **more)
 
     usual = ort.OrtSession(graph, load_settings(threads=0)).run(tokens)["features"]
     watching = SimpleNamespace(**{**vars(onnxruntime), "InferenceSession": watched})
@@ -74,9 +74,9 @@ def test_threads_and_arena_reach_the_runtime_and_change_no_result(graph, tokens,
 def test_threads_stop_spinning_when_a_run_ends(graph, monkeypatch):
     made = []
 
-    def kept(path: str, options: Any, providers: Any) -> onnxruntime.InferenceSession:
+    def kept(path: str, options: Any, providers: Any, **more: Any) -> onnxruntime.InferenceSession:
         made.append(options.get_session_config_entry("session.force_spinning_stop"))
-        return onnxruntime.InferenceSession(path, options, providers=providers)
+        return onnxruntime.InferenceSession(path, options, providers=providers, **more)
 
     monkeypatch.setattr(ort, "ort", SimpleNamespace(**{**vars(onnxruntime), "InferenceSession": kept}))
     ort.OrtSession(graph, load_settings())
