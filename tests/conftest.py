@@ -18,14 +18,13 @@ import pytest
 import typer.testing
 from chromium_started import chromium
 from learned_once import learned_once
-from made_once import charts_of, commands_of, digests_of, fields_of, sessions_of
+from made_once import commands_of, digests_of, fields_of, sessions_of
 from prepared import CAN_FORK, Prepared, Started, let_go
 from shapes import COLOURS, SHAPES, draw
 from small_disk import mounted
 from xdist.scheduler import LoadGroupScheduling
 
 from reco_plugin import Pair, Reco, artifact
-from reco_plugin.report import views, write
 from reco_plugin.sessions.ort import OrtSession
 from reco_plugin.types import Records
 
@@ -247,7 +246,7 @@ def from_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
 
 @pytest.fixture(autouse=True, scope="session")
 def what_is_the_same_is_made_once(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
-    """Sessions, commands, types, schemas, charts, what memories learn ...: see ``support/made_once.py``."""
+    """Sessions, commands, types, schemas, what memories learn ...: see ``support/made_once.py``."""
     shared = "PYTEST_XDIST_WORKER" in os.environ
     learned = tmp_path_factory.getbasetemp().parent / "learned" if shared else tmp_path_factory.mktemp("learned")
     learned.mkdir(exist_ok=True)
@@ -255,8 +254,6 @@ def what_is_the_same_is_made_once(tmp_path_factory: pytest.TempPathFactory) -> I
         patch.setattr(OrtSession, "__init__", sessions_of(MODEL))
         patch.setattr(artifact, "known_sha256", digests_of(MODEL, artifact.known_sha256))
         patch.setattr(typer.testing, "_get_command", commands_of(typer.testing._get_command))
-        for module, name in product((views, write), ("draw", "draw_headline")):
-            patch.setattr(module, name, charts_of(getattr(module, name)))
         if transport := sys.modules.get("httpx._transports.default"):  # each client reads all certificates
             make_context, made = transport.create_ssl_context, dict[tuple[str | None, ...], Any]()
 

@@ -7,6 +7,7 @@ no two may be equal.
 
 from __future__ import annotations
 
+import hashlib
 import io
 import math
 import re
@@ -14,6 +15,7 @@ import textwrap
 import warnings
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
+from functools import lru_cache
 from itertools import pairwise
 from typing import TYPE_CHECKING, Any, NamedTuple
 
@@ -102,18 +104,29 @@ class Canvas:
 
 
 @contextmanager
-def canvas(height: float, salt: str) -> Iterator[Canvas]:
-    """A new canvas in the report's style, its height in CSS pixels; draw and take the SVG inside the block.
-
-    The ids in the SVG depend on ``salt``: charts of one page need different ones.
-    """
-    need("matplotlib", "drawing charts", "report")
+def canvas(height: float) -> Iterator[Canvas]:
+    """A new canvas in the report's style, its height in CSS pixels; draw and take the SVG inside the block."""
     import matplotlib as mpl
     from matplotlib.figure import Figure
 
-    with mpl.rc_context({**_STYLE, "svg.hashsalt": salt}):
+    with mpl.rc_context({**_STYLE, "svg.hashsalt": "reco"}):
         figure = Figure(figsize=(WIDTH / 72, height / 72), layout="constrained")
         yield Canvas(figure, figure.subplots())
+
+
+def need_matplotlib() -> None:
+    """Check that charts can be drawn.
+
+    Raises:
+        MissingExtra: matplotlib is not installed.
+    """
+    need("matplotlib", "drawing charts", "report")
+
+
+def with_own_ids(svg: str, salt: str) -> str:
+    """The same drawing with ids that depend on ``salt``: charts of one page need different ones."""
+    own = hashlib.sha256(salt.encode()).hexdigest()[:8]
+    return re.sub(r'( id="|href="#|url\(#)', rf"\g<1>i{own}", svg)
 
 
 def inline(svg: str, label: str) -> str:
@@ -220,12 +233,18 @@ _CLOSE = 1 / 14  # of the axis: ticks nearer to each other would touch
 
 
 def draw(chart: Chart, salt: str) -> str:
-    """Draw the SVG of a chart, without its title, which page and document write as text."""
+    """Draw the SVG of a chart, without its title, which page and document write as text; its ids depend on ``salt``."""
     _check(chart)
+    need_matplotlib()
+    return with_own_ids(_draw(chart), salt)
+
+
+@lru_cache(256)
+def _draw(chart: Chart) -> str:
     names = [value for value in chart.x if isinstance(value, str)]
     words = legend_words(chart)
     plot = max(3, len(names)) * max(_row_height(names), 8 + _DODGE * len(chart.lines)) if names else _PLOT
-    with canvas(plot + _HEAD + legend_height(words), salt) as drawn:
+    with canvas(plot + _HEAD + legend_height(words)) as drawn:
         handles = _beside_names(drawn, chart, names) if names else _over_numbers(drawn, chart)
         if words:
             draw_legend(drawn, handles, words)

@@ -11,11 +11,12 @@ from __future__ import annotations
 import textwrap
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import lru_cache
 from typing import TYPE_CHECKING, Any
 
 from ..evaluate.findings import Cell, Column, Findings, Table
 from ..evaluate.intervals import Interval
-from .charts import Canvas, canvas, light, shorten
+from .charts import Canvas, canvas, light, need_matplotlib, shorten, with_own_ids
 from .runs import direction, format_cell, mean_of, with_unit
 
 if TYPE_CHECKING:
@@ -154,10 +155,16 @@ _ROOM = 1.8  # of the longest bar, so that its figures fit behind it
 
 def draw_headline(figures: Sequence[Figure], salt: str) -> str:
     """Draw the SVG of the main figures; of very many, frozen and one refined variant of each group."""
+    need_matplotlib()
+    return with_own_ids(_draw(tuple(figures)), salt)
+
+
+@lru_cache
+def _draw(figures: tuple[Figure, ...]) -> str:
     groups = group_figures(choose_bars(figures))
     titled = any(groups)  # a single group without a name needs no room for it
     height = _EDGE + sum(_GROUP * titled + sum(map(_row_height, members)) for members in groups.values())
-    with canvas(height, salt) as drawn:
+    with canvas(height) as drawn:
         axes, y, names = drawn.axes, 0.0, dict[float, str]()
         end = max((_right(figure) for members in groups.values() for figure in members), default=0.0) or 1.0
         for group, members in groups.items():

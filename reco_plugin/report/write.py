@@ -7,9 +7,10 @@ import hashlib
 import json
 import re
 from collections.abc import Mapping, Sequence
+from functools import cache
 from importlib.resources import files
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 from ..errors import ConfigError, need
 from ..evaluate.findings import Section
@@ -19,6 +20,9 @@ from .charts import draw, standalone, stylesheet
 from .headline import draw_headline, main_figures, summary_table
 from .markdown import chart_names, headline_name, render_document
 from .runs import Run, with_minus
+
+if TYPE_CHECKING:
+    from jinja2 import Environment
 
 FORMATS = ("html", "md", "json")
 _STEM = "report"
@@ -108,6 +112,33 @@ class Addition(NamedTuple):
 def render_page(runs: Sequence[Run], title: str, addition: Addition | None = None) -> str:
     """Render runs as one page; several are compared in a table at the top."""
     need("jinja2", "the HTML page", "report")
+    from markupsafe import Markup
+
+    own = addition or Addition(__package__, "page", {})
+    style, script = _template(__package__, "page.css"), _template(__package__, "page.js")
+    if addition:
+        style += _template(own.package, f"{own.name}.css")
+        script += _template(own.package, f"{own.name}.js")
+    matrix = summary_table([run.findings for run in runs], [run.name for run in runs])
+    return (
+        _environment(own.package)
+        .get_template(f"{own.name}.html")
+        .render(
+            title=title,
+            runs=runs,
+            views=views,
+            matrix=views.view_table(matrix) if len(runs) > 1 else None,
+            style=Markup(stylesheet() + style),  # noqa: S704 - our own files
+            script=Markup(script),  # noqa: S704
+            script_hash=base64.b64encode(hashlib.sha256(script.encode()).digest()).decode(),
+            **own.values,
+        )
+    )
+
+
+@cache
+def _environment(package: str) -> Environment:
+    """What reads the templates of this package and of another one, compiled once each."""
     from jinja2 import ChoiceLoader, Environment, PackageLoader, StrictUndefined, select_autoescape
     from markupsafe import Markup, escape
 
@@ -120,31 +151,15 @@ def render_page(runs: Sequence[Run], title: str, addition: Addition | None = Non
             for number, part in enumerate(re.split(f"({_FIGURE.pattern})", with_minus(text)))
         )
 
-    packages = [__package__, *([addition.package] if addition else [])]
     environment = Environment(
-        loader=ChoiceLoader([PackageLoader(package, "templates") for package in packages]),
+        loader=ChoiceLoader([PackageLoader(each, "templates") for each in (__package__, package)]),
         autoescape=select_autoescape(["html"]),
         undefined=StrictUndefined,
         trim_blocks=True,
         lstrip_blocks=True,
     )
     environment.filters |= {"prose": prose, "bold_figures": bold_figures}
-    own = addition or Addition(__package__, "page", {})
-    style, script = _template(__package__, "page.css"), _template(__package__, "page.js")
-    if addition:
-        style += _template(own.package, f"{own.name}.css")
-        script += _template(own.package, f"{own.name}.js")
-    matrix = summary_table([run.findings for run in runs], [run.name for run in runs])
-    return environment.get_template(f"{own.name}.html").render(
-        title=title,
-        runs=runs,
-        views=views,
-        matrix=views.view_table(matrix) if len(runs) > 1 else None,
-        style=Markup(stylesheet() + style),  # noqa: S704 - our own files
-        script=Markup(script),  # noqa: S704
-        script_hash=base64.b64encode(hashlib.sha256(script.encode()).digest()).decode(),
-        **own.values,
-    )
+    return environment
 
 
 def _template(package: str, name: str) -> str:

@@ -7,6 +7,7 @@ from xml.etree import ElementTree
 
 import pytest
 
+import reco_plugin.report.charts
 from reco_plugin.errors import DataError, MissingExtra
 from reco_plugin.evaluate.findings import Chart, Line
 from reco_plugin.evaluate.intervals import Interval
@@ -37,6 +38,7 @@ def drawn(charts) -> list[str]:
 
 
 def test_the_same_chart_is_the_same_file(charts, drawn):
+    reco_plugin.report.charts._draw.cache_clear()
     assert draw(charts[0], "chart-0") == drawn[0]
 
 

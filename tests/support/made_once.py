@@ -1,12 +1,11 @@
 """What tests make again and again, each time the same to the last bit, is made once by a process.
 
 A session of ONNX Runtime takes 10 ms and a service opens six, the command line 25, what a memory of two dozen pairs
-learns 17, the types of a service's answers and parameters 100, a chart 200: most tests do less than that.
+learns 17, the types of a service's answers and parameters 100: most tests do less than that.
 """
 
 from __future__ import annotations
 
-import sys
 from collections.abc import Callable
 from functools import cache
 from pathlib import Path
@@ -79,18 +78,5 @@ def fields_of(create_model_field: Callable[..., Any]) -> Callable[..., Any]:
                 return field
         fields.append(create_model_field(name=name, type_=type_, field_info=field_info, **given))
         return fields[-1]
-
-    return once
-
-
-def charts_of(draw: Callable[..., str]) -> Callable[..., str]:
-    """In place of a function that draws: what is the same to the last number is drawn once, where matplotlib is."""
-    drawn: dict[Any, str] = {}
-
-    def once(shown: Any, salt: str) -> str:
-        key = (repr(shown), salt)
-        if key not in drawn or sys.modules.get("matplotlib", draw) is None:
-            drawn[key] = draw(shown, salt)
-        return drawn[key]
 
     return once
