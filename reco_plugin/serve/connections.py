@@ -27,6 +27,7 @@ from .failures import Failure
 from .logs import LOGGER
 from .routes import LEFT, LOCAL, PROBES, THROTTLED, WHOLE, shape_for_all
 from .settings import ServeSettings
+from .timeouts import Timeouts
 
 log = logging.getLogger(LOGGER)
 PROBE_CONNECTIONS = 384
@@ -54,6 +55,14 @@ class _Service:
     stopping: bool = False
     beyond: dict[_Connection, None] = field(default_factory=dict)  # the setting, for probes; oldest first
     asked_at: float = -_LOG_EVERY_S  # when the latest request came, but for probes
+    heads: Timeouts[_Connection] = field(init=False)
+    bodies: Timeouts[_Connection] = field(init=False)
+    answers: Timeouts[_Connection] = field(init=False)  # that are to be taken
+
+    def __post_init__(self) -> None:
+        head_s, body_s = self.limits.head_timeout_s, self.limits.body_timeout_s
+        self.heads, self.bodies = (Timeouts(seconds, _Connection.give_up) for seconds in (head_s, body_s))
+        self.answers = Timeouts(body_s, _Connection.abort)
 
 
 class _Connection(HttpToolsProtocol):
@@ -72,8 +81,6 @@ class _Connection(HttpToolsProtocol):
         self._head_bytes = 0  # of the fields of the head that is read
         self._unread = 0  # bytes since the latest part of a body
         self._is_full = False  # whether it reads no other request
-        self._late: asyncio.TimerHandle | None = None
-        self._stuck: asyncio.TimerHandle | None = None
         self._only_probes = False
         self._held: tuple[RequestResponseCycle, Any] | None = None  # that begins when what came is parsed
         self._idle_s = float(self.timeout_keep_alive)
@@ -271,21 +278,21 @@ class _Connection(HttpToolsProtocol):
 
     def _is_taken(self) -> None:
         """The client has taken an answer, but for what the system still sends."""
-        _cancel(self._stuck)
-        self._stuck = None
+        self.service.answers.end(self)
         if self.transport.is_closing():  # which waits for what is still to be sent
             self._hurry()
 
     def _hurry(self) -> None:
         """End the connection, if the client does not take what is to be sent."""
-        if self._stuck is None:  # else a client that takes a little now and then would hold an answer for ever
-            self._stuck = self.loop.call_later(self.limits.body_timeout_s, self.transport.abort)
+        if self not in self.service.answers:  # else a client that takes a little now and then would hold one for ever
+            self.service.answers.begin(self)
 
     def connection_lost(self, exc: Exception | None) -> None:
         super().connection_lost(exc)
-        self.service.beyond.pop(self, None)
-        _cancel(self._late)
-        _cancel(self._stuck)
+        service = self.service
+        service.beyond.pop(self, None)
+        for limit in (service.heads, service.bodies, service.answers):
+            limit.end(self)
         self._unset_keepalive_if_required()
         # each of these leads back to it, and Python's collector looks rarely: what is left for it stays for long
         self.pipeline.clear()
@@ -297,11 +304,9 @@ class _Connection(HttpToolsProtocol):
         self._awaited, self._begins = part, self._feeds
         if self._feeds:  # then the last part is waited for
             return
-        _cancel(self._late)
-        self._late = None
-        if part:
-            limit_s = self.limits.head_timeout_s if part == "head" else self.limits.body_timeout_s
-            self._late = self.loop.call_later(limit_s, self._give_up)
+        heads, bodies = self.service.heads, self.service.bodies
+        (heads.begin if part == "head" else heads.end)(self)
+        (bodies.begin if part == "body" else bodies.end)(self)
 
     @classmethod
     def _tell(cls) -> None:
@@ -310,7 +315,12 @@ class _Connection(HttpToolsProtocol):
             service.logged_at = now
             log.warning("connections are refused: %d are open (max_connections)", service.limits.max_connections)
 
-    def _give_up(self) -> None:
+    def abort(self) -> None:
+        """End it at once: what is to be sent was not taken in time."""
+        self.transport.abort()
+
+    def give_up(self) -> None:
+        """End it, unless a request waits for its answer: what was awaited did not come in time."""
         if self.is_idle:
             self.transport.close()
             self._hurry()
@@ -366,8 +376,3 @@ def _refusal() -> bytes:
         "connection: close",
     ]
     return "\r\n".join([*lines, "", ""]).encode() + body
-
-
-def _cancel(timer: asyncio.TimerHandle | None) -> None:
-    if timer is not None:
-        timer.cancel()
