@@ -171,6 +171,7 @@ def to_neighbours(
 ) -> Neighbours:
     """Hits of B queries as padded neighbours, vectors (B, K, D); ``read`` is the name of their vector."""
     out = empty_neighbours(len(found), k, dimension, search)
+    pack, step, into = struct.Struct(f"{dimension}f").pack_into, 4 * dimension, out.vectors.data  # as in `to_sides`
     for row, hits in enumerate(found):  # one loop for all columns: a search is the most frequent call of all
         ids = out.ids[row]
         for column, hit in enumerate(hits):
@@ -178,7 +179,7 @@ def to_neighbours(
             name = payload.get(USER_ID)
             ids.append(str(hit.id if name is None else name))  # to look at an id of Edge's makes a UUID
             out.similarity[row, column] = hit.score
-            out.vectors[row, column] = hit.vector[read]
+            pack(into, (row * k + column) * step, *hit.vector[read])  # NumPy takes four times as long for a list
             if out.witnesses is not None and WITNESSES in payload:
                 stored = payload[WITNESSES]  # looked at without a call of ours for each
                 if isinstance(stored, list) and len(stored) == 3 and _NUMBERS.issuperset(map(type, stored)):

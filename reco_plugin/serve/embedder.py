@@ -591,7 +591,7 @@ class Embedder:
                 used_pairs(result, row) if work.request.explain else None,
                 covered[row] if covered else None,
                 result.why[row] if result.why is not None else None,
-                plain=result.why_plain(row) if wanted else "",
+                plain=result.why_plain(row) if wanted and not refined[row] else "",
                 scale=None if result.scale is None else (float(result.scale[row, 0]), float(result.scale[row, 1])),
                 presence=None if result.presence is None else float(result.presence[row]),
             )
