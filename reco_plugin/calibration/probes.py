@@ -236,18 +236,19 @@ def _merge(hits: list[_Hits], rows: RowNumbers, scores: npt.NDArray[np.float32],
     if not hits:
         return rows, scores
     asks, found, most = (np.concatenate(part) for part in zip(*hits, strict=True))
-    order = np.argsort(asks, kind="stable")
-    starts = np.searchsorted(asks[order], np.arange(len(rows) + 1))
+    order, counts = np.argsort(asks, kind="stable"), np.bincount(asks, minlength=len(rows))
+    found, most, starts = found[order], most[order], np.cumsum(counts) - counts
+    fewest_first = np.argsort(counts, kind="stable")  # a row with hundreds of hits widens its block
     for start in range(0, len(rows), _BLOCK):
-        stop = min(start + _BLOCK, len(rows))
-        some = order[starts[start] : starts[stop]]
-        row = asks[some] - start
-        place = np.arange(starts[start], starts[stop]) - starts[asks[some]]
-        shape = stop - start, int(place.max(initial=-1)) + 1
-        more, score = np.full(shape, -1, np.intp), np.full(shape, 2.0 * _GONE, np.float32)
-        more[row, place], score[row, place] = found[some], most[some]
-        both = np.concatenate([rows[start:stop], more], axis=1), np.concatenate([scores[start:stop], score], axis=1)
-        rows[start:stop], scores[start:stop] = _best_of(*both, kept)
+        some = fewest_first[start : start + _BLOCK]
+        place = np.arange(counts[some[-1]])
+        if len(place):
+            gone = place >= counts[some, None]
+            hit = np.minimum(starts[some, None] + place, len(found) - 1)
+            more, score = found.take(hit), most.take(hit)
+            more[gone], score[gone] = -1, 2.0 * _GONE
+            both = np.concatenate([rows[some], more], axis=1), np.concatenate([scores[some], score], axis=1)
+            rows[some], scores[some] = _best_of(*both, kept)
     return rows, scores
 
 
