@@ -35,7 +35,7 @@ pytestmark = pytest.mark.xdist_group("quickstart")
 
 MODEL = Path(__file__).resolve().parents[2] / "triton_models"
 SEEDS = (0,)
-STEPS = 150  # of 400, which change no order of the lines below
+STEPS = 75  # of 400, which change no order of the lines below
 Top1 = dict[tuple[str, str], float]
 """(group, refined sides) -> top-1 in percent."""
 Line = Callable[..., Top1]
