@@ -91,7 +91,7 @@ def run_job(rows: Rows, job: Job, cluster: Cluster) -> Generator[WriterItem, Non
     actors, resources = _room(job.settings, cluster)
     _configure()
     here = ray.get_runtime_context()
-    attempts = _attempts(_ATTEMPTS, here.get_node_id(), here.get_job_id())
+    attempts = _attempts(here.get_node_id(), here.get_job_id()), _ATTEMPTS
     shared, first = ray.put(job), time.monotonic_ns()  # no number is that of another run's part
     parts = [{"name": part.name, "number": first + n, "part": pack(part)} for n, part in enumerate(rows.parts)]
     chunks = (
@@ -113,9 +113,9 @@ def run_job(rows: Rows, job: Job, cluster: Cluster) -> Generator[WriterItem, Non
 
 
 @lru_cache(maxsize=1)
-def _attempts(most: int, *_: str) -> Any:
+def _attempts(*_: str) -> Any:
     """The actor that counts attempts; one for all runs of this process on one cluster, since it takes a process."""
-    return ray.remote(num_cpus=0, max_restarts=-1, max_task_retries=-1)(Attempts).remote(most)
+    return ray.remote(num_cpus=0, max_restarts=-1, max_task_retries=-1)(Attempts).remote()
 
 
 def _room(settings: Settings, cluster: Cluster) -> tuple[Any, dict[str, float]]:

@@ -87,14 +87,13 @@ class Job:
 class Attempts:
     """Counts attempts of tasks, outside of the workers that they may kill. Runs as an actor."""
 
-    def __init__(self, most: int) -> None:
-        self._most = most
+    def __init__(self) -> None:
         self._begun: dict[Any, int] = {}
 
-    def begin(self, task: Any) -> int:
-        """Count an attempt; how many were lost where that was one too many, else 0."""
+    def begin(self, task: Any, most: int) -> int:
+        """Count an attempt; how many were lost where that was more than ``most``, else 0."""
         self._begun[task] = self._begun.get(task, 0) + 1
-        return self._most if self._begun[task] > self._most else 0
+        return most if self._begun[task] > most else 0
 
 
 def pack(content: Any) -> bytes:
@@ -153,7 +152,8 @@ def _job(reference: Any) -> Job:
 
 
 def _begin(attempts: Any, task: Any, part: str) -> None:
-    if lost := ray.get(attempts.begin.remote(task)):
+    counter, most = attempts
+    if lost := ray.get(counter.begin.remote(task, most)):
         raise DataError(
             f"a worker of the Ray cluster was lost {lost} times over {task[0]} {part}: too little memory is the "
             "usual reason (see Ray's logs; a smaller --batch-size or more memory per worker helps), a file that "

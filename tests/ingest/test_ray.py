@@ -47,6 +47,8 @@ def cluster() -> Iterator[None]:
         patch = stack.enter_context(pytest.MonkeyPatch.context())
         patch.setenv("PYTHONPATH", str(SUPPORT))  # where workers find the parts of these tests
         patch.setenv("RAY_worker_niceness", "0")  # else they wait for the tests of another process
+        for early in ("enable_worker_prestart", "prestart_worker_first_driver"):  # workers that nothing has asked for
+            patch.setenv(f"RAY_{early}", "0")
         patch.setattr(ray, "init", partial(ray.init, num_cpus=3, object_store_memory=2 * 10**8))
         for patience in (2, 1, 0):
             try:
