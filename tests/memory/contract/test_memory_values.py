@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Iterator
 from typing import Any
 
 import numpy as np
@@ -300,6 +301,20 @@ def test_queries_that_share_exclusions_share_a_filter() -> None:
     made = list(PLAIN.filters(wanted, (), point_of))
     assert sorted(named) == sorted([*hidden, "a"])
     assert len({id(each) for each in made}) == 2 and made[0] is made[254] is not made[255]
+
+
+def test_exclusions_that_queries_share_are_checked_once() -> None:
+    class Read(list[str]):
+        times = 0
+
+        def __iter__(self) -> Iterator[str]:
+            self.times += 1
+            return super().__iter__()
+
+    hidden = Read(["a", "b"])
+    asked = Search(unit(0, 256), by="image", read="text", k=1, exclude=[hidden] * 256)
+    assert check_search(asked, D).exclude == [["a", "b"]] * 256
+    assert hidden.times <= 2
 
 
 # --- ids
