@@ -60,8 +60,9 @@ class Work(Future[T]):
 
     def give_up(self) -> None:
         """Nobody waits for it any more: drop it with all that it holds if it has not begun; else it ends soon."""
-        self.given_up.set()
-        self.pool.drop(self)
+        if not self.done():
+            self.given_up.set()
+            self.pool.drop(self)
 
 
 _current: contextvars.ContextVar[Work[Any] | None] = contextvars.ContextVar("current", default=None)
@@ -167,6 +168,8 @@ class Pool:
     @property
     def refusal(self) -> Failure | None:
         """Why a call would be refused now; None: it would be accepted."""
+        if self._all_inputs < self._queue and not self._closed:  # without waiting for a thread that holds the lock
+            return None
         try:
             self.check_room()
         except Refused as refused:
