@@ -20,6 +20,7 @@ from chromium_started import chromium
 from learned_once import learned_once
 from made_once import commands_of, digests_of, fields_of, sessions_of
 from prepared import CAN_FORK, Prepared, Started, let_go
+from rewritten_once import rewrite_in_turn
 from shapes import COLOURS, SHAPES, draw
 from small_disk import mounted
 from xdist.scheduler import LoadGroupScheduling
@@ -183,10 +184,14 @@ def pytest_xdist_make_scheduler(config: pytest.Config, log: Any) -> LoadGroupSch
 
 
 @pytest.hookimpl(wrapper=True, tryfirst=True)
-def pytest_collection() -> Iterator[None]:
+def pytest_collection(session: pytest.Session) -> Iterator[None]:
     """Do not look for garbage among what is imported: there is none, and looking took a fifth of collecting."""
     gc.disable()
     try:
+        if any(Path(name) in (Path("tests"), ROOT / "tests") for name in session.config.args):
+            fast = session.config.option.markexpr == "not slow"
+            modules = sorted((ROOT / "tests").rglob("test_*.py"))
+            rewrite_in_turn(session.config, [path for path in modules if not (fast and is_slow(path))])
         return (yield)
     finally:
         gc.freeze()
