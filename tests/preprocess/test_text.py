@@ -123,6 +123,17 @@ def clip(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactor
     return twins(SimpleTokenizer(clean=request.param))
 
 
+@pytest.fixture(scope="module")
+def exported() -> tuple[str, TextConfig]:
+    """Of open_clip's default tokenizer; its byte pairs take a third of a second."""
+    return export_tokenizer(SimpleTokenizer())
+
+
+@pytest.fixture(scope="module")
+def tokenizer(exported: tuple[str, TextConfig]) -> Tokenizer:
+    return Tokenizer(*exported)
+
+
 def test_chosen_texts_equal_open_clip(clip: Pair) -> None:
     for text in TEXTS:
         assert_same(clip, [text])
@@ -167,9 +178,9 @@ def test_no_text_takes_time_that_grows_with_the_square_of_its_length() -> None:
     subprocess.run([sys.executable, "-"], input=code.encode(), check=True, timeout=60)
 
 
-def test_every_character_is_split_as_open_clip_does() -> None:
+def test_every_character_is_split_as_open_clip_does(tokenizer: Tokenizer) -> None:
     """17,480 characters differ between the two regex engines; see ``_spelled_out``."""
-    slow, fast = SimpleTokenizer(), twins(SimpleTokenizer())[1]
+    slow, fast = SimpleTokenizer(), tokenizer
     planes = (*range(0x40000), *range(0xE0000, 0xF0000), *range(0x40000, 0x110000, 97))  # some of those without letters
     every = [chr(code) for code in planes if not 0xD800 <= code < 0xE000]
     for first in range(0, len(every), 4096):
@@ -189,18 +200,19 @@ def test_every_character_in_a_sentence_equals_open_clip() -> None:
         assert_same(pair, ["x".join(every[first : first + 400])])
 
 
-def test_truncation_is_reported() -> None:
-    _, fast = twins(SimpleTokenizer())
-    tokens = fast(["word " * 75, "word " * 76, "", "<end_of_text> " * 99])
+def test_truncation_is_reported(tokenizer: Tokenizer) -> None:
+    tokens = tokenizer(["word " * 75, "word " * 76, "", "<end_of_text> " * 99])
     assert tokens.truncated.tolist() == [False, True, False, True]
     assert tokens.ids[:, -1].tolist() == [49407, 49407, 0, 49407]
 
 
-def test_file_and_content_are_both_taken(tmp_path: Path) -> None:
-    content, config = export_tokenizer(SimpleTokenizer())
+def test_file_and_content_are_both_taken(
+    exported: tuple[str, TextConfig], tokenizer: Tokenizer, tmp_path: Path
+) -> None:
+    content, config = exported
     path = tmp_path / "tokenizer.json"
     path.write_text(content, "utf-8")
-    expected = Tokenizer(content, config)(["a cat"]).ids
+    expected = tokenizer(["a cat"]).ids
     assert (Tokenizer(path, config)(["a cat"]).ids == expected).all()
     assert (Tokenizer(str(path), config)(("a cat",)).ids == expected).all()
     assert export_tokenizer(SimpleTokenizer())[0] == content
@@ -265,10 +277,11 @@ def test_hugging_face_words_and_truncation(bert_folder: Path) -> None:
     ("text", "expected"),
     [("", 16), ("word " * 14, 16), ("word " * 15, 32), ("word " * 62, 64), ("word " * 63, 77), ("word " * 99, 77)],
 )
-def test_cut_rounds_up_to_a_bucket(text: str, expected: int) -> None:
-    content, config = export_tokenizer(SimpleTokenizer())
-    config = replace(config, dynamic=True)
-    ids = Tokenizer(content, config)(["a", text]).ids
+def test_cut_rounds_up_to_a_bucket(
+    text: str, expected: int, exported: tuple[str, TextConfig], tokenizer: Tokenizer
+) -> None:
+    config = replace(exported[1], dynamic=True)
+    ids = tokenizer(["a", text]).ids
     cut = cut_to_longest(ids, config)
     assert cut.shape == (2, expected) and cut.dtype == np.int32
     assert (ids[:, :expected] == cut).all() and not ids[:, expected:].any()
@@ -334,16 +347,15 @@ def test_lengths_are_the_buckets_below_the_context_length_and_itself() -> None:
         replace(config, buckets=(0,))
 
 
-def test_cut_changes_no_vector_of_a_causal_tower() -> None:
+def test_cut_changes_no_vector_of_a_causal_tower(exported: tuple[str, TextConfig], tokenizer: Tokenizer) -> None:
     """The slow twin is the whole length."""
     from open_clip.transformer import TextTransformer
 
     torch.manual_seed(0)
     tower = TextTransformer(width=32, heads=2, layers=2, output_dim=16).eval()
-    content, config = export_tokenizer(SimpleTokenizer())
-    config = replace(config, dynamic=True)
+    config = replace(exported[1], dynamic=True)
     for texts in (["a cat", "a photo of two dogs"], ["", "a <end_of_text> b"], ["word " * 40]):
-        ids = Tokenizer(content, config)(texts).ids
+        ids = tokenizer(texts).ids
         cut = cut_to_longest(ids, config)
         assert cut.shape[1] < ids.shape[1]
         with torch.no_grad():
@@ -355,11 +367,6 @@ def test_cut_changes_no_vector_of_a_causal_tower() -> None:
 
 
 # Errors
-
-
-@pytest.fixture(scope="module")
-def tokenizer() -> Tokenizer:
-    return twins(SimpleTokenizer())[1]
 
 
 @pytest.mark.parametrize(
@@ -379,8 +386,8 @@ def test_wrong_texts_are_refused(tokenizer: Tokenizer, texts: Any, message: str)
         tokenizer(texts)
 
 
-def test_wrong_file_is_refused(tmp_path: Path) -> None:
-    content, config = export_tokenizer(SimpleTokenizer())
+def test_wrong_file_is_refused(exported: tuple[str, TextConfig], tmp_path: Path) -> None:
+    content, config = exported
     (tmp_path / "cut.json").write_text(content[:1000], "utf-8")
     (tmp_path / "binary.json").write_bytes(b"\xff\xfe")
     wrong: list[tuple[Path | str, str]] = [

@@ -64,12 +64,14 @@ def test_texts_and_pictures_have_the_vectors_of_transformers(family: str, loaded
     assert clip.text.dynamic is (family in CUT) is (clip.text.lengths[0] < clip.text.context_length)
 
 
-def test_the_command_exports_a_checkpoint_and_its_texts_are_cut(written: Written, tmp_path: Path) -> None:
+def test_the_command_exports_a_checkpoint_and_its_texts_are_cut(
+    written: Written, loaded: Callable[[str], FrozenClip], tmp_path: Path
+) -> None:
     source, out = written("MetaCLIP 2", "checkpoint"), tmp_path / "out"
     done = CliRunner().invoke(app, ["model", "add", str(source), "--out", str(out)])
     assert done.exit_code == 0, done.output
     assert "a checkpoint of transformers, 24-d" in done.output and "cut to their length" in done.output
-    clip = load(source)
+    clip = loaded("MetaCLIP 2")
     assert Artifact.load(out).manifest.digest == clip.digest
     with Reco.open(out, threads=1) as reco:
         np.testing.assert_allclose(reco.encoder.texts(["a red fox"]), clip.texts(["a red fox"]), atol=1e-5)
