@@ -11,12 +11,12 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from fastapi import APIRouter
+from fastapi import APIRouter, Response
 from fastapi.routing import APIRoute
 from starlette.types import Scope
 
 from .edge import Edge
-from .failures import Refused
+from .failures import Failure, Refused
 from .life import Ends, id_of
 from .logs import request_id
 from .routes import ADMIN_PATH, KeyCheck, credential, is_local, path_of
@@ -62,6 +62,7 @@ class Door:
         self._guard, self._ends, self._knows = guard, ends, knows
         self._gzip_bytes = edge.settings.gzip_bytes
         self._varies: Fields = [(b"vary", b"Origin")] if edge.settings.cors_origins else []
+        self._latest: tuple[Any, Failure, Response] | None = None
         self._asking: dict[str, Any] = {
             route.path: route
             for router in routers
@@ -88,8 +89,8 @@ class Door:
         elif full is not None:
             if (route := self._asking.get(path)) is None or not self._may(route, sent, scope):
                 return None
-            response = route.refusal(full)
-            status, fields, body = full.status, response.raw_headers, response.body
+            response = self._refused(route, full)
+            status, fields, body = full.status, response.raw_headers, bytes(response.body)
         if 0 < self._gzip_bytes <= len(body):
             return None
         said = id_of(sent, self._lives)
@@ -97,6 +98,12 @@ class Door:
         self._ends.note(scope, path, status, time.perf_counter() - began, {})
         request_id.reset(token)
         return DoorAnswer(status, [*fields, *self._varies, (b"x-request-id", said.encode("ascii"))], body)
+
+    def _refused(self, route: Any, full: Failure) -> Response:
+        """A refusal, made where the latest one was another: hundreds in a row are the same."""
+        if self._latest is None or self._latest[0] is not route or self._latest[1] != full:
+            self._latest = route, full, route.refusal(full)
+        return self._latest[2]
 
     def _may(self, route: Any, sent: Mapping[bytes, bytes], scope: Scope) -> bool:
         try:
