@@ -37,11 +37,10 @@ def unit(vectors: np.ndarray) -> np.ndarray:
     return (vectors / np.linalg.norm(vectors, axis=-1, keepdims=True)).astype(np.float32)
 
 
-@pytest.fixture
-def files(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+@pytest.fixture(scope="module")
+def written(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Images and texts of a class are unrelated to the encoder; the memory knows which belong together."""
-    monkeypatch.chdir(tmp_path)  # no ./triton_models, no ./reco.toml
-    monkeypatch.delenv("RECO_MODEL", raising=False)
+    folder = tmp_path_factory.mktemp("written")
     rng = np.random.default_rng(0)
     image, text = unit(rng.normal(size=(CLASSES, D))), unit(rng.normal(size=(CLASSES, D)))
 
@@ -50,14 +49,22 @@ def files(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
     ids = [f"p{i}" for i in range(CLASSES * 5)]
     for suffix in (".npz", ".parquet"):
-        write_pairs(tmp_path / f"pairs{suffix}", [Records(ids, near(image, 5), near(text, 5), [{}] * len(ids))])
+        write_pairs(folder / f"pairs{suffix}", [Records(ids, near(image, 5), near(text, 5), [{}] * len(ids))])
         labelled = Labelled(
             "x", near(image, 2), np.repeat(np.arange(CLASSES), 2), tuple(map(str, range(CLASSES))), (), text
         )
-        write_labelled(tmp_path / f"test{suffix}", labelled)
+        write_labelled(folder / f"test{suffix}", labelled)
     unseen = np.arange(CLASSES) % 2 == 0
-    np.savez(tmp_path / "entities.npz", image=near(image, 1), label=np.arange(CLASSES), entities=text, unseen=unseen)
-    write_retrieval(tmp_path / "captions.npz", Captioned("x", near(image, 1), near(text, 1), np.arange(CLASSES)))
+    np.savez(folder / "entities.npz", image=near(image, 1), label=np.arange(CLASSES), entities=text, unseen=unseen)
+    write_retrieval(folder / "captions.npz", Captioned("x", near(image, 1), near(text, 1), np.arange(CLASSES)))
+    return folder
+
+
+@pytest.fixture
+def files(written: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A copy of what is written, which the test may change and works in."""
+    monkeypatch.chdir(shutil.copytree(written, tmp_path, dirs_exist_ok=True))  # no ./triton_models, no ./reco.toml
+    monkeypatch.delenv("RECO_MODEL", raising=False)
     return tmp_path
 
 
