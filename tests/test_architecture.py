@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ast
+import gc
 import re
 import subprocess
 import sys
@@ -150,6 +151,16 @@ def third_party(*packages: str) -> dict[str, set[str]]:
             if (top := found.name.partition(".")[0]) in users:
                 users[top].add(name)
     return users
+
+
+@pytest.fixture(scope="module", autouse=True)
+def trees_are_no_garbage() -> Iterator[None]:
+    """Half a million nodes are kept for many tests: looking for garbage among them took longer than making them."""
+    gc.disable()
+    yield
+    for kept in (parsed, nodes, imports_of):
+        kept.cache_clear()
+    gc.enable()
 
 
 def test_every_module_has_a_level():
