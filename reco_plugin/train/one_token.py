@@ -196,10 +196,12 @@ def _only_for(root: ir.Node, graph: ir.Graph) -> set[ir.Node]:
     found, before = {root}, False
     for node in reversed(graph):
         before |= node is root
-        used = [use.node for value in node.outputs for use in value.uses()]
-        alone = node.op_type in ("Flatten", "Reshape", "Transpose") or _on_each_token(node) is not None
-        whole = any(value.is_graph_output() for value in node.outputs)
-        if before and alone and not whole and all(one in found or one.op_type == "Shape" for one in used):
+        if not before or any(value.is_graph_output() for value in node.outputs):
+            continue
+        used = (use.node for value in node.outputs for use in value.uses())
+        if not all(one in found or one.op_type == "Shape" for one in used):
+            continue
+        if node.op_type in ("Flatten", "Reshape", "Transpose") or _on_each_token(node) is not None:  # takes longest
             found.add(node)
     return found - {root}
 
