@@ -50,6 +50,7 @@ def pick_early(model: ir.Model) -> int:
     moved = sum(_Move(model.graph, node).done() for node in list(model.graph) if _picked(node) is not None)
     if moved:
         common.RemoveUnusedNodesPass()(model)
+        common.NameFixPass()(model)  # a value of a graph inside of a node may be called as a new one is
     return moved
 
 

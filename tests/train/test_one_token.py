@@ -187,3 +187,12 @@ def test_tokens_that_are_counted_otherwise_are_not_picked_from() -> None:
         picked = Gather<axis = 0>(apart, first)
     """
     check(body + ENDS, [2, 2], 0)
+
+
+def test_new_values_have_names_that_graphs_inside_of_nodes_do_not_use():
+    """`onnx.checker` refuses a name that is there twice; torch names the values of its branches alike."""
+    branch = "one () => (float[batch, length, 8] y) { val_0 = Relu(narrow) val_1 = Relu(val_0) y = Neg(val_1) }"
+    twice = branch.replace("one ()", "other ()").replace("y", "z").replace("val_", "val_1")
+    other = f"long = Cast<to = 9>(first) both = If(long) <then_branch = {branch}, else_branch = {twice}>"
+    outputs = "float[batch, 4] features, float[batch, length, 8] both"
+    check(ATTENTION + BLOCK + PICKS["class token"] + ENDS + other, [3, 3, 2], 1, outputs)
