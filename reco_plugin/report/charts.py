@@ -123,10 +123,13 @@ def need_matplotlib() -> None:
     need("matplotlib", "drawing charts", "report")
 
 
+_TAG, _ID = re.compile(r"<[^>]*>"), re.compile(r'( id="|href="#|url\(#)')
+
+
 def with_own_ids(svg: str, salt: str) -> str:
     """The same drawing with ids that depend on ``salt``: charts of one page need different ones."""
-    own = hashlib.sha256(salt.encode()).hexdigest()[:8]
-    return re.sub(r'( id="|href="#|url\(#)', rf"\g<1>i{own}", svg)
+    own = rf"\g<1>i{hashlib.sha256(salt.encode()).hexdigest()[:8]}"
+    return _TAG.sub(lambda tag: _ID.sub(own, tag[0]), svg)  # a name that is drawn may look like an id
 
 
 def inline(svg: str, label: str) -> str:

@@ -42,6 +42,16 @@ def test_the_same_chart_is_the_same_file(charts, drawn):
     assert draw(charts[0], "chart-0") == drawn[0]
 
 
+def test_charts_of_one_page_share_no_id_and_names_that_look_like_ids_stay():
+    names = ('href="#1', "url(#2)", "cat")
+    one, other = (draw(chart(ONE, x=names), salt) for salt in ("one", "other"))
+    assert set(names) <= set(words(one))
+    assert words(one) == words(other)
+    ids = [set(re.findall(r'<[^>]* id="([^"]+)"', svg)) for svg in (one, other)]
+    assert ids[0]
+    assert not ids[0] & ids[1]
+
+
 def test_a_file_is_well_formed_and_stands_alone(drawn):
     for svg in drawn:
         assert ElementTree.fromstring(svg).tag == f"{SVG}svg"
