@@ -23,6 +23,16 @@ Requests: TypeAlias = Mapping[str, bytes]
 Beside: TypeAlias = Callable[[Target, Found], Awaitable[None]]
 _ROW = b"0.0123456789, " * 127 + b"0.0123456789"
 _LONG = b"[%s]" % b",".join([b"0.0883883476483184" + b"0" * 750] * 128)  # norm 1
+BODIES: dict[str, tuple[str, bytes]] = {
+    "ones": ("/v1/embeddings", b'{"input": [' + b"1," * 2_500_000 + b"1]}"),
+    "nulls": ("/v1/refine", b'{"modality": "text", "vectors": [' + b"null," * 500_000 + b"null]}"),
+    "nulls in one vector": ("/v1/refine", b'{"modality": "text", "vectors": [[' + b"null," * 500_000 + b"null]]}"),
+    "objects": ("/v1/explain", b'{"input": [' + b'{"":0},' * 300_000 + b"{}]}"),
+    "words": ("/v1/explain", b'{"input": [{}],' + b",".join(b'"k%d":0' % n for n in range(300_000)) + b"}"),
+    "lists": ("/vectorize", b'{"texts": [' + b"[0]," * 300_000 + b"[]]}"),
+    "vectors": ("/v1/refine", b'{"modality": "text", "vectors": [' + b",".join([b"[%s]" % _ROW] * 5_000) + b"]}"),
+}
+"""A few megabytes that cost hundreds where they are parsed as they come: path and body."""
 
 
 def bodies(given: Round) -> Found:
@@ -102,21 +112,8 @@ def _bodies() -> dict[str, bytes]:
         "combining marks": ("/v1/embeddings", json.dumps({"input": [marks] * 16}, ensure_ascii=False).encode()),
         "40 large images": ("/v1/explain", as_json({"input": [{"image": picture}] * 40})),
     }
-    return {name: request(path, body, headers=ADMIN) for name, (path, body) in (_megabytes() | more).items()} | {
+    return {name: request(path, body, headers=ADMIN) for name, (path, body) in (BODIES | more).items()} | {
         "256 long texts": _texts()
-    }
-
-
-def _megabytes() -> dict[str, tuple[str, bytes]]:
-    """A few that cost hundreds where they are parsed as they come: path and body."""
-    return {
-        "ones": ("/v1/embeddings", b'{"input": [' + b"1," * 2_500_000 + b"1]}"),
-        "nulls": ("/v1/refine", b'{"modality": "text", "vectors": [' + b"null," * 500_000 + b"null]}"),
-        "nulls in one vector": ("/v1/refine", b'{"modality": "text", "vectors": [[' + b"null," * 500_000 + b"null]]}"),
-        "objects": ("/v1/explain", b'{"input": [' + b'{"":0},' * 300_000 + b"{}]}"),
-        "words": ("/v1/explain", b'{"input": [{}],' + b",".join(b'"k%d":0' % n for n in range(300_000)) + b"}"),
-        "lists": ("/vectorize", b'{"texts": [' + b"[0]," * 300_000 + b"[]]}"),
-        "vectors": ("/v1/refine", b'{"modality": "text", "vectors": [' + b",".join([b"[%s]" % _ROW] * 5_000) + b"]}"),
     }
 
 
