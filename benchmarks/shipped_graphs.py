@@ -13,7 +13,7 @@ from __future__ import annotations
 import argparse
 import json
 import sys
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
@@ -41,30 +41,38 @@ def renew(folder: Path) -> list[str]:
     Raises:
         SystemExit: an answer would differ.
     """
-    artifact, changed = Artifact.load(folder), list[str]()
+    artifact = Artifact.load(folder)
     manifest = json.loads((folder / MANIFEST).read_text(encoding="utf-8"))  # all else stays as it is written there
+    with TemporaryDirectory(dir=folder.parent, prefix=f".{folder.name}.") as place:
+        changed = dict(_renewed(artifact, folder, Path(place)))  # all, before any is replaced
+        for name, new in changed.items():
+            path, config = graph_file(folder, name), folder / name / "config.pbtxt"
+            write_graph(read_graph(new), path)
+            file = ModelFile.of(path)
+            told = config.read_text(encoding="utf-8").replace(manifest["graphs"][name]["sha256"], file.sha256)
+            manifest["graphs"][name] = file.model_dump(exclude_none=True)
+            _write(config, told)
+    if changed:
+        _write(folder / MANIFEST, json.dumps(manifest, indent=1, ensure_ascii=False) + "\n")
+    return [*changed]
+
+
+def _renewed(artifact: Artifact, folder: Path, place: Path) -> Iterator[tuple[str, Path]]:
+    """The name of each tower in which a token is picked late, and the file of a better one, written into ``place``."""
     for modality in MODALITIES:
         name = clip_graph(modality)
-        path, config = graph_file(folder, name), folder / name / "config.pbtxt"
+        path, new = graph_file(folder, name), place / name / "model.onnx"
         model = read_graph(path)
         if not pick_early(model):
             continue
         inputs = _inputs(artifact, modality)
         before = OrtSession(path, _CPU).run(inputs)["features"]
-        with TemporaryDirectory() as place:
-            write_graph(model, Path(place) / path.name)
-            after = OrtSession(Path(place) / path.name, _CPU).run(inputs)["features"]
-        if (apart := float(np.abs(after - before).max())) > NEAR:
-            raise SystemExit(f"{path} would give other vectors, by {apart:.1e}: it stays as it is")
-        write_graph(model, path)
-        file = ModelFile.of(path)
-        told = config.read_text(encoding="utf-8").replace(manifest["graphs"][name]["sha256"], file.sha256)
-        manifest["graphs"][name] = file.model_dump(exclude_none=True)
-        _write(config, told)
-        changed.append(name)
-    if changed:
-        _write(folder / MANIFEST, json.dumps(manifest, indent=1, ensure_ascii=False) + "\n")
-    return changed
+        new.parent.mkdir()
+        write_graph(model, new)
+        after = OrtSession(new, _CPU).run(inputs)["features"]
+        if not (apart := float(np.abs(after - before).max())) <= NEAR:  # nor NaN
+            raise SystemExit(f"{path} would give other vectors, by {apart:.1e}: the folder stays as it is")
+        yield name, new
 
 
 def _inputs(artifact: Artifact, modality: Modality) -> dict[str, np.ndarray]:
