@@ -45,7 +45,8 @@ class Timeouts(Generic[T]):
             loop.call_later(max(0.0, next(iter(self._until.values())) - loop.time()), self._look)
 
     def _look(self) -> None:
-        now, late = asyncio.get_running_loop().time(), list[T]()
+        loop = asyncio.get_running_loop()
+        now, late = loop.time(), list[T]()
         for one, until in self._until.items():
             if until > now:
                 break
@@ -53,5 +54,5 @@ class Timeouts(Generic[T]):
         for one in late:
             del self._until[one]
         self._look_later()
-        for one in late:
-            self._over(one)
+        for one in late:  # each in a turn of its own: what fails for one must not keep the others for ever
+            loop.call_soon(self._over, one)

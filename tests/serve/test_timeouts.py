@@ -75,3 +75,23 @@ def test_one_that_is_over_may_end_others_or_begin_again():
         return over
 
     assert asyncio.run(run()) == ["one", "one"]
+
+
+def test_one_whose_end_fails_keeps_no_other():
+    async def run() -> tuple[list[str], list[str]]:
+        over, told, done = list[str](), list[str](), asyncio.Event()
+        asyncio.get_running_loop().set_exception_handler(lambda _, context: told.append(str(context["exception"])))
+
+        def note(one: str) -> None:
+            if one == "broken":
+                raise ValueError(one)
+            over.append(one)
+            done.set()
+
+        limit = Timeouts(0.01, note)
+        limit.begin("broken")
+        limit.begin("other")
+        await asyncio.wait_for(done.wait(), 60)
+        return over, told
+
+    assert asyncio.run(run()) == (["other"], ["broken"])
