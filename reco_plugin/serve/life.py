@@ -303,7 +303,9 @@ class Life:
 
     async def _drop_rest(self) -> None:
         """Receive and drop the rest of a body: closing the connection before would lose the answer."""
-        while self._more and not self._waits_for_us:
+        task = asyncio.current_task()
+        stops = task is not None and task.cancelling()  # the server does not wait for the answer either
+        while self._more and not self._waits_for_us and not stops:
             try:
                 await self._next(min(self._until, asyncio.get_running_loop().time() + _LINGER_S))
             except TimeoutError:

@@ -232,6 +232,16 @@ def all_of(connection: socket.socket) -> bytes:
     return b"".join(iter(lambda: connection.recv(65536), b""))
 
 
+def test_past_the_time_to_stop_a_body_that_does_not_end_is_503(filled, live):
+    """It was 500 with a trace in the log: the rest was waited for, and the server does not wait for that."""
+    with live(filled, shutdown_s=1) as (url, server), connected(url, head("/v1/explain", 9), b"{") as begun:
+        wait_until(lambda: server.server_state.tasks)
+        server.should_exit = True
+        answer = all_of(begun)
+    assert answer.startswith(b"HTTP/1.1 503")
+    assert b"stopping" in answer
+
+
 def test_a_head_that_does_not_end_closes_the_connection(filled, live):
     with (
         live(filled, head_timeout_s=0.3) as (url, _),
