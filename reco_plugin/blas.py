@@ -89,13 +89,16 @@ def _short_turns() -> Iterator[None]:
     """Let no thread of Python wait longer than :data:`_TURN_S` for its turn, in the whole process.
 
     Between two products of a fraction of a millisecond, each part would wait 5 ms while another thread reads pairs.
+    What another thread sets meanwhile, as a service that starts, stays.
     """
     before = sys.getswitchinterval()
     sys.setswitchinterval(min(before, _TURN_S))
+    ours = sys.getswitchinterval()
     try:
         yield
     finally:
-        sys.setswitchinterval(before)
+        if sys.getswitchinterval() == ours:
+            sys.setswitchinterval(before)
 
 
 def _begin() -> None:

@@ -66,6 +66,16 @@ def test_another_thread_waits_less_for_its_turn_while_parts_are_worked_on(two):
     assert sys.getswitchinterval() == before
 
 
+def test_the_turns_that_a_service_sets_when_it_starts_stay(two):
+    """It starts while a thread learns: what that had found before came back, and stayed."""
+    before = sys.getswitchinterval()
+    try:
+        side_by_side(lambda part: part or sys.setswitchinterval(0.0003), [0, 1])
+        assert sys.getswitchinterval() == pytest.approx(0.0003)
+    finally:
+        sys.setswitchinterval(before)
+
+
 def test_a_single_part_and_parts_of_a_part_are_worked_on_where_they_are(two):
     here = threading.get_ident()
     assert side_by_side(lambda _: (threading.get_ident(), blas_threads()), [0]) == [(here, 2)]

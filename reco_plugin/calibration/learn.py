@@ -6,7 +6,7 @@ import logging
 import socket
 import uuid
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
-from concurrent.futures import Future, ThreadPoolExecutor
+from concurrent.futures import Executor, Future, ThreadPoolExecutor
 from contextlib import contextmanager
 from contextvars import copy_context
 from dataclasses import dataclass, replace
@@ -78,11 +78,11 @@ def learn_noted(store: Memory, k: int, progress: Callable[[int], object], *, ask
     """Learn, see :func:`learn`, where the note is there already."""
     count = store.count()
     pairs = _read(store, count if count >= FEWEST else 0, progress)
-    with ThreadPoolExecutor(1, "reco-beside") as beside:
+    with _thread_beside() as beside:
         writing = list[Future[None]]()
 
         def write(witnesses: npt.NDArray[np.float32]) -> None:
-            writing.append(_submit(beside, _set_witnesses, store, pairs.ids, witnesses))
+            writing.extend(_set_witnesses(store, pairs.ids, witnesses, beside))
 
         learned = _calibrate(pairs, k, progress, write) if len(pairs) else None
         if learned is None:
@@ -339,7 +339,38 @@ def _join(batches: Iterable[Records], most: int, dimension: int, *, ordered: boo
     return Records(ids, sides["image"][: len(ids)], sides["text"][: len(ids)], [{}] * len(ids))
 
 
-def _submit(beside: ThreadPoolExecutor, what: Callable[P, R], *given: P.args, **named: P.kwargs) -> Future[R]:
+class _Here(Executor):
+    """Does what it is given at once, in the thread that gives it."""
+
+    def submit(self, fn: Callable[P, R], /, *args: P.args, **kwargs: P.kwargs) -> Future[R]:
+        """Do it; what it raises is raised by the result."""
+        done = Future[R]()
+        try:
+            done.set_result(fn(*args, **kwargs))
+        except Exception as error:
+            done.set_exception(error)
+        return done
+
+
+@contextmanager
+def _thread_beside() -> Iterator[Executor]:
+    """A thread that reads and writes; where the system refuses one, by a limit of a container, this one does.
+
+    Of what it was given, it begins nothing more once the block ends, as by Ctrl-C.
+    """
+    beside: Executor = ThreadPoolExecutor(1, "reco-beside")
+    try:
+        beside.submit(int)  # begins the thread, as nothing later does
+    except RuntimeError:
+        beside.shutdown(cancel_futures=True)
+        beside = _Here()
+    try:
+        yield beside
+    finally:
+        beside.shutdown(cancel_futures=True)
+
+
+def _submit(beside: Executor, what: Callable[P, R], *given: P.args, **named: P.kwargs) -> Future[R]:
     """Let the thread do this as part of what this one does, such as a write that waits for a server."""
     context = copy_context()
     return beside.submit(lambda: context.run(what, *given, **named))
@@ -351,7 +382,7 @@ class _Others:
     Which they are is asked of the store, so an interrupted learning goes on where it was.
     """
 
-    def __init__(self, store: Memory, beside: ThreadPoolExecutor, learned_from: int, others: int) -> None:
+    def __init__(self, store: Memory, beside: Executor, learned_from: int, others: int) -> None:
         """Begin to read; ``others`` pairs at most, of which those that are judged already are left out."""
         self._store, self._beside, self._ids, self._at_work = store, beside, list[str](), set[str]()
         self._left = min(store.count_unjudged(), others)
@@ -377,7 +408,7 @@ class _Others:
 
 
 def _witness_others(
-    store: Memory, learned: Calibrated, others: _Others, beside: ThreadPoolExecutor, progress: Callable[[int], object]
+    store: Memory, learned: Calibrated, others: _Others, beside: Executor, progress: Callable[[int], object]
 ) -> None:
     """Witness those pairs that have no witnesses yet, many at once: what is near is compared in one product.
 
@@ -386,25 +417,29 @@ def _witness_others(
     progress((STEPS - 1) * others.judged_before)
     writing = list[Future[None]]()
 
-    def write(ids: Sequence[str], witnesses: npt.NDArray[np.float32]) -> None:
-        _set_witnesses(store, ids, witnesses)
-        store.flush()
-
-    for records in others:
-        witnesses = learned.witness(records.image, records.text, progress)
-        progress(_FITTED * len(records))
+    def finish() -> None:
         for one in writing:
             one.result()
-        writing = [_submit(beside, write, records.ids, witnesses)]
-        progress(len(records))
-    for one in writing:
-        one.result()
+
+    try:
+        for records in others:
+            witnesses = learned.witness(records.image, records.text, progress)
+            progress(_FITTED * len(records))
+            finish()
+            writing = [*_set_witnesses(store, records.ids, witnesses, beside), _submit(beside, store.flush)]
+            progress(len(records))
+    except Exception:  # not Ctrl-C: what is judged already is written
+        finish()
+        raise
+    finish()
 
 
-def _set_witnesses(store: Memory, ids: Sequence[str], witnesses: npt.NDArray[np.float32]) -> None:
-    for start in range(0, len(ids), _AT_ONCE):
-        rows = slice(start, start + _AT_ONCE)
-        store.set_witnesses(ids[rows], witnesses[rows])
+def _set_witnesses(
+    store: Memory, ids: Sequence[str], witnesses: npt.NDArray[np.float32], beside: Executor
+) -> list[Future[None]]:
+    """Let the thread write the witnesses (N, 3), some at a time."""
+    parts = (slice(start, start + _AT_ONCE) for start in range(0, len(ids), _AT_ONCE))
+    return [_submit(beside, store.set_witnesses, ids[rows], witnesses[rows]) for rows in parts]
 
 
 def witness(

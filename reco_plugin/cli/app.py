@@ -162,7 +162,7 @@ COMMANDS = (
     Command(
         "memory calibrate",
         "memory:calibrate_command",
-        "Learn from the memory's own pairs which captions to calibration, how far queries move, and what that gains.",
+        "Learn from the memory's own pairs which captions to trust, how far queries move, and what that gains.",
         "reco memory calibrate --memory grpc://localhost:6334 --collection shop",
     ),
     Command(

@@ -168,7 +168,7 @@ def calibrate_command(
     given: Given,
     as_json: JsonOption = False,
 ) -> None:
-    """Learn from the memory's own pairs which captions to calibration, how far queries move, and what that gains.
+    """Learn from the memory's own pairs which captions to trust, how far queries move, and what that gains.
 
     No labels are needed: pairs are held out, and ask. Adding pairs does the same when the memory is new or has doubled,
     or a quarter of its pairs are new; this command is for an attached collection, for a memory of an older version, and

@@ -16,7 +16,7 @@ import shutil
 import stat
 import tempfile
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
@@ -126,7 +126,7 @@ def load_shard(path: Path, dimension: int) -> qe.EdgeShard:
     for segment in path.glob("segments/*/segment.json"):
         grown = any(segment.parent.glob("vector_storage-*/vectors/chunk_1.mmap"))
         if grown and _READ_AS_ASKED in segment.read_bytes() and os.access(segment, os.W_OK):
-            with _locked(path / _LOG):
+            with _locked(path / _LOG), suppress(OSError):  # a full disk costs time, not the memory
                 said = segment.read_bytes().replace(_READ_AS_ASKED, _READ_WHOLE)
                 write_whole(segment, lambda file, said=said: file.write(said))  # type: ignore[misc]
     return qe.EdgeShard.load(str(path), _config(dimension))  # so what it makes when it optimises is in RAM

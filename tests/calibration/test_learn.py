@@ -5,6 +5,7 @@ from __future__ import annotations
 import socket
 import threading
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import closing
 from dataclasses import replace
 from pathlib import Path
@@ -214,6 +215,55 @@ def test_where_what_was_learned_cannot_be_written_there_is_no_state(
     with pytest.raises(MemoryStoreError, match="no room"):
         learn(memory, 10)
     assert not memory.header.calibration
+
+
+@pytest.mark.parametrize("memory", ["exact"], indirect=True)
+def test_where_the_system_refuses_threads_the_caller_reads_and_writes(
+    memory: Memory, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    begin = threading.Thread.start
+
+    def start(thread: threading.Thread) -> None:
+        if thread.name.startswith("reco-"):
+            raise RuntimeError("can't start new thread")
+        begin(thread)
+
+    monkeypatch.setattr(threading.Thread, "start", start)
+    assert learn(memory, 10) is not None
+    assert memory.count_unjudged() == 0
+    monkeypatch.setattr(memory, "scroll", lambda **_: (_ for _ in ()).throw(MemoryStoreError("its disk is gone")))
+    with pytest.raises(MemoryStoreError, match="its disk is gone"):
+        learn(memory, 10)
+
+
+@pytest.mark.parametrize("memory", ["exact"], indirect=True)
+def test_interrupted_by_hand_it_writes_no_more_than_it_is_at(memory: Memory, monkeypatch: pytest.MonkeyPatch) -> None:
+    begun, ended, written = threading.Event(), threading.Event(), list[int]()
+
+    class Pool(ThreadPoolExecutor):
+        def shutdown(self, wait: bool = True, *, cancel_futures: bool = False) -> None:
+            super().shutdown(wait=False, cancel_futures=cancel_futures)
+            ended.set()
+            super().shutdown(wait=wait)
+
+    def write(ids: list[str], _: np.ndarray) -> None:
+        begun.set()
+        assert ended.wait(60)
+        written.append(len(ids))
+
+    def interrupted(*given: Any, **named: Any) -> None:
+        calibrate(*given, **named)
+        assert begun.wait(60)
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(learning, "ThreadPoolExecutor", Pool)
+    monkeypatch.setattr(learning, "calibrate", interrupted)
+    monkeypatch.setattr(learning, "_AT_ONCE", 100)
+    monkeypatch.setattr(memory, "set_witnesses", write)
+    with pytest.raises(KeyboardInterrupt):
+        learn(memory, 10)
+    assert written == [100]
+    assert memory.header.learning == {}
 
 
 def test_what_is_read_and_written_beside_belongs_to_the_write_that_learns(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import sys
 from contextlib import closing
 from pathlib import Path
@@ -10,7 +11,7 @@ import numpy as np
 import pytest
 
 from reco_plugin.errors import MemoryLocked
-from reco_plugin.memory import Fingerprint, open_memory
+from reco_plugin.memory import Fingerprint, disk, open_memory
 from reco_plugin.types import Records, Search
 
 FINGERPRINT = Fingerprint("mini/clip", "ab" * 32, 8)
@@ -64,6 +65,17 @@ def test_of_many_all_is_read_at_once(folder):
             assert memory.count() == 8
             found = memory.search(Search(SIDE, "image", "text", 1))
             assert [ids[0] for ids in found.ids] == list("abcdefgh")
+
+
+def test_many_on_a_full_disk_are_opened_as_they_are(folder, monkeypatch):
+    def fail(*_):
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    grow(folder)
+    monkeypatch.setattr(disk, "write_whole", fail)
+    with closing(open_memory(folder, FINGERPRINT, kind="edge")) as memory:
+        assert memory.count() == 8
+        assert memory.search(Search(SIDE, "image", "text", 1)).ids == [[name] for name in "abcdefgh"]
 
 
 def test_many_that_another_has_open_are_left_as_they_are(folder):
