@@ -25,7 +25,7 @@ LEVELS = {  # a module, or a package with all that is in it; each may import its
     for level, units in enumerate(
         (
             "calibration.why errors",
-            "batching blas counters defaults progress ram recovery types",
+            "batching blas cores counters defaults progress ram recovery types",
             "files fingerprint memory.options values",
             "options",
             "config data preprocess quickstart run_config",

@@ -28,6 +28,7 @@ from reco_plugin.artifact import Artifact
 from reco_plugin.calibration.learner import Learner
 from reco_plugin.cli.app import app
 from reco_plugin.config import load_settings
+from reco_plugin.cores import cores
 from reco_plugin.encode import Encoder
 from reco_plugin.errors import ConfigError, InputError
 from reco_plugin.memory import open_memory
@@ -44,7 +45,7 @@ from reco_plugin.serve.workers import together
 from reco_plugin.serve.workers.line import Answering, OwnerLine
 from reco_plugin.serve.workers.owned import MemoryTold, OwnedPairs
 from reco_plugin.serve.workers.owner import Beat, Owner
-from reco_plugin.serve.workers.together import cores, how_many, serve_together, share_of
+from reco_plugin.serve.workers.together import how_many, serve_together, share_of
 from reco_plugin.serve.workers.worker import Member, WorkerJob
 from reco_plugin.types import Records, Search
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import subprocess
 import sys
+import threading
 from types import SimpleNamespace
 from typing import Any
 
@@ -81,6 +82,71 @@ def test_threads_stop_spinning_when_a_run_ends(graph, monkeypatch):
     monkeypatch.setattr(ort, "ort", SimpleNamespace(**{**vars(onnxruntime), "InferenceSession": kept}))
     ort.OrtSession(graph, load_settings())
     assert made == ["1"]
+
+
+ROWS = 37
+
+
+def many(tokens: Any) -> dict[str, Any]:
+    """Rows of their own for two threads, and no equal share."""
+    rng = np.random.default_rng(0)
+    return {name: rng.permuted(np.resize(array, (ROWS, *array.shape[1:])), axis=0) for name, array in tokens.items()}
+
+
+def test_each_thread_has_rows_of_its_own_in_a_large_batch(graph, tokens, monkeypatch):
+    """The graph is loaded once more for it, with one thread, when the first large batch comes."""
+    loaded = []
+
+    def watched(path: str, options: Any, **more: Any) -> onnxruntime.InferenceSession:
+        loaded.append(options.intra_op_num_threads)
+        return onnxruntime.InferenceSession(path, options, **more)
+
+    monkeypatch.setattr(ort, "ort", SimpleNamespace(**{**vars(onnxruntime), "InferenceSession": watched}))
+    shared, split = (ort.OrtSession(graph, load_settings(threads=threads)) for threads in (1, 2))
+    split.run(tokens)
+    assert loaded == [1, 2]
+    for _ in range(2):
+        ours, theirs = split.run(many(tokens))["features"], shared.run(many(tokens))["features"]
+        assert np.allclose(ours, theirs, atol=1e-6)
+        assert len(ours) == ROWS
+    assert loaded == [1, 2, 1]
+    assert split._pool is not None
+    assert len(split._pool._threads) == 1
+
+
+@pytest.mark.parametrize("refused", ["memory", "a second session"])
+def test_a_graph_that_cannot_be_loaded_twice_goes_on_with_one(graph, tokens, monkeypatch, caplog, refused):
+    session = ort.OrtSession(graph, load_settings(threads=2))
+    expected = ort.OrtSession(graph, load_settings(threads=1)).run(many(tokens))["features"]
+    if refused == "memory":
+        monkeypatch.setattr(ort, "free_bytes", lambda: graph.stat().st_size)
+    else:
+        monkeypatch.setattr(ort, "ort", SimpleNamespace(**{**vars(onnxruntime), "InferenceSession": None}))
+    with caplog.at_level("INFO", ort.__name__):
+        for _ in range(2):
+            assert np.allclose(session.run(many(tokens))["features"], expected, atol=1e-6)
+    assert [record.message.split(":")[0] for record in caplog.records] == [
+        "threads share the products of large batches"
+    ]
+    assert session._single is None
+
+
+def test_the_caller_runs_all_rows_where_threads_are_refused(graph, tokens, monkeypatch):
+    def refuse(self: Any) -> None:
+        raise RuntimeError("can't start new thread")
+
+    session = ort.OrtSession(graph, load_settings(threads=2))
+    expected = ort.OrtSession(graph, load_settings(threads=1)).run(many(tokens))["features"]
+    monkeypatch.setattr(threading.Thread, "start", refuse)
+    assert np.allclose(session.run(many(tokens))["features"], expected, atol=1e-6)
+
+
+def test_a_large_batch_that_fails_names_the_inputs(graph, tokens):
+    session = ort.OrtSession(graph, load_settings(threads=2))
+    wrong = {name: np.full_like(array, 10**9) for name, array in many(tokens).items()}  # no such token
+    with pytest.raises(SessionError, match=rf"failed on .*{ROWS}"):
+        session.run(wrong)
+    assert len(session.run(many(tokens))["features"]) == ROWS
 
 
 @pytest.mark.parametrize(

@@ -25,6 +25,7 @@ from typing import Literal
 from ...api_encoder import open_encoder
 from ...artifact import Artifact
 from ...config import Settings, share_cores
+from ...cores import cores
 from ...errors import ConfigError, MissingExtra
 from ...memory import memory_of
 from ...pairs import PairMemory
@@ -67,15 +68,6 @@ def how_many(asked: int | Literal["auto"], settings: Settings) -> int:
     here = settings.triton_url is None and artifact.manifest.api is None
     files = sum(file.stat().st_size for file in artifact.folder.rglob("*") if file.is_file()) if here else 0
     return max(1, min(cores(), free // (_COPIES * files + _BESIDE), 64))
-
-
-def cores(root: Path = Path("/")) -> int:
-    """Cores that this process may use: of the machine, of its own affinity, and of a container's limit."""
-    found = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-    with suppress(OSError, ValueError):  # "max" where there is no limit
-        quota, period = (root / "sys/fs/cgroup/cpu.max").read_text().split()
-        found = min(found, ceil(int(quota) / int(period)))
-    return max(1, found)
 
 
 def share_of(settings: ServeSettings, workers: int) -> ServeSettings:
