@@ -167,10 +167,11 @@ def test_the_headline_shows_shares_and_gains_of_every_group(findings):
     assert {"6.4 %", "49.0 %", "+42.6", "−2.3", "frozen CLIP", "both refined"} <= set(shown)
 
 
-def test_without_matplotlib_the_error_says_what_to_install(monkeypatch):
+@pytest.mark.parametrize("drawing", [lambda: draw(chart(ONE), "none"), lambda: draw_headline([], "none")])
+def test_without_matplotlib_the_error_says_what_to_install(monkeypatch, drawing):
     monkeypatch.setitem(__import__("sys").modules, "matplotlib", None)
     with pytest.raises(MissingExtra, match=r"pip install 'reco-plugin\[report\]'"):
-        draw(chart(ONE), "none")
+        drawing()
 
 
 def test_the_names_beside_the_bars_of_the_headline_are_whole():
