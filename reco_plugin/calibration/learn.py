@@ -7,7 +7,7 @@ import socket
 import uuid
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import Executor, Future, ThreadPoolExecutor
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from contextvars import copy_context
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime
@@ -428,8 +428,9 @@ def _witness_others(
             finish()
             writing = [*_set_witnesses(store, records.ids, witnesses, beside), _submit(beside, store.flush)]
             progress(len(records))
-    except Exception:  # not Ctrl-C: what is judged already is written
-        finish()
+    except BaseException:  # Ctrl-C, too: to judge pairs takes far longer than to write it
+        with suppress(Exception):  # what ended it counts
+            finish()
         raise
     finish()
 
