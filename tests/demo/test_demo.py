@@ -319,17 +319,20 @@ def test_a_second_run_replaces_the_first(twice: Twice) -> None:
     assert not list(out.glob("*.tmp"))
 
 
-@pytest.mark.parametrize("name", ["notes.txt", "memory.json"])
-def test_a_folder_that_the_demo_did_not_make_stays(ran: Any, tmp_path: Path, name: str) -> None:
-    """``reco demo --out .`` beside somebody's own ./memory must not touch it."""
-    mine = tmp_path / "memory" / name
+@pytest.mark.parametrize(
+    ("folder", "name"),
+    [("memory", "notes.txt"), ("memory", "memory.json"), ("memory.pictures", "cat.png"), ("photos", "cat.png")],
+)
+def test_a_folder_that_the_demo_did_not_make_stays(tmp_path: Path, folder: str, name: str) -> None:
+    """``reco demo --out .`` beside somebody's own ./memory, or ./photos, must not touch it."""
+    mine = tmp_path / folder / name
     mine.parent.mkdir()
     mine.write_text("mine")
     result = demo(tmp_path)
     assert result.exit_code == 1
-    assert result.stderr.splitlines()[-1].startswith(f"error: {tmp_path / 'memory'}")
+    assert result.stderr.splitlines()[-1].startswith(f"error: {tmp_path / folder} ")
     assert "--out" in result.stderr
-    assert [path.name for path in tmp_path.rglob("*")] == ["memory", name]
+    assert [path.name for path in tmp_path.rglob("*")] == [folder, name]
     assert mine.read_text() == "mine"
 
 
