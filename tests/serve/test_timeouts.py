@@ -30,7 +30,7 @@ def test_those_that_do_not_end_are_over_in_their_order_and_no_others():
         await done.wait()
         return once, over
 
-    once, over = asyncio.run(run())
+    once, over = asyncio.run(asyncio.wait_for(run(), 60))
     assert once == ["first", "second", "begun anew"]
     assert over == [*once, "begun anew"]
 
@@ -52,7 +52,7 @@ def test_many_have_one_timer():
             limit.end(str(one - 1))
         return timers
 
-    assert asyncio.run(run()) == 1
+    assert asyncio.run(asyncio.wait_for(run(), 60)) == 1
 
 
 def test_one_that_is_over_may_end_others_or_begin_again():
@@ -74,7 +74,7 @@ def test_one_that_is_over_may_end_others_or_begin_again():
         await done.wait()
         return over
 
-    assert asyncio.run(run()) == ["one", "one"]
+    assert asyncio.run(asyncio.wait_for(run(), 60)) == ["one", "one"]
 
 
 def test_one_whose_end_fails_keeps_no_other():
@@ -94,4 +94,4 @@ def test_one_whose_end_fails_keeps_no_other():
         await asyncio.wait_for(done.wait(), 60)
         return over, told
 
-    assert asyncio.run(run()) == (["other"], ["broken"])
+    assert asyncio.run(asyncio.wait_for(run(), 60)) == (["other"], ["broken"])
