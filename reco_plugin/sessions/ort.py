@@ -116,8 +116,8 @@ class OrtSession:
 
     def run(self, inputs: Mapping[str, npt.NDArray[Any]]) -> Arrays:
         """Compute all outputs by name; arrays are (B, ...)."""
-        first = next(iter(inputs.values()))
         try:
+            first = next(iter(inputs.values()), np.empty(0))  # the graph says what is missing
             parts = min(self._threads, len(first) // (_PIXELS if first.ndim == _OF_PIXELS else _PART))
             values = (parts > 1 and self._run_parts(inputs, parts)) or self._session.run(self._names, dict(inputs))
         except Exception as error:  # see above
