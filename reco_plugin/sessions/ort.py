@@ -40,7 +40,7 @@ Weights that are only stored so are cast by another step."""
 
 _SPIN_US = 100
 """How long a thread of a graph looks for its next piece of work before it sleeps. Where others want the cores, ONNX
-Runtime's own patience takes half as much CPU again; where nobody does, a lone query takes as long with this one."""
+Runtime's own patience takes up to half as much CPU again; where nobody does, a lone query takes as long either way."""
 
 _OF_PIXELS = 4  # dimensions of (B, H, W, 3)
 
