@@ -1,9 +1,9 @@
 """A ``reco`` in a process of its own without the second that importing takes: forked from one that has imported it.
 
 It is a process like any other, a child of the tests' own: what it is given, says, and ends with is its own, too. So are
-our benchmarks, and whatever trains (``lean_start.py``), which has imported torch: four seconds. Tests of how a process
-starts from nothing ask for the fixture ``from_nothing``, and where what was imported runs threads (without
-``OMP_NUM_THREADS=1``) every process does.
+our benchmarks, and whatever trains (``lean_start.py``), which has imported torch: four seconds; and the processes that
+this one starts itself, to train together, by torchrun or without. Tests of how a process starts from nothing ask for
+the fixture ``from_nothing``. Where what was imported runs threads (without ``OMP_NUM_THREADS=1``) every process does.
 """
 
 from __future__ import annotations
@@ -70,14 +70,7 @@ class Prepared(Started):
         if way is None:
             super()._execute_child(*given)
             return
-        ends = ("p2cread", "p2cwrite", "c2pread", "c2pwrite", "errread", "errwrite")
-        files = [
-            asked[name] if asked[name] != -1 else fd for fd, name in enumerate(("p2cread", "c2pwrite", "errwrite"))
-        ]
-        with _lock:
-            self.pid = _forked(asked, files, way)
-        self._child_created = True
-        self._close_pipe_fds(*(asked[name] for name in ends))
+        _fork_for(self, asked, way)
 
 
 _lock = threading.Lock()
@@ -88,9 +81,7 @@ _ways: dict[tuple[Any, ...], socket.socket | None] = {}
 def _what_it_imports(asked: dict[str, Any]) -> tuple[str, ...]:
     """What is imported before a process is forked; nothing where it starts as ever."""
     words, env = asked["args"], _startup(os.environ if asked["env"] is None else asked["env"])
-    unusual = any(asked[name] for name in ("preexec_fn", "pass_fds", "shell", "executable"))
-    unusual |= any(asked[name] not in (None, -1) for name in ("uid", "gid", "gids", "umask", "process_group"))
-    if unusual or not isinstance(words, list) or len(words) < 3 or words[0] != sys.executable:
+    if _is_unusual(asked) or len(words) < 3:
         return ()
     if words[1:3] == ["-u", "-c"]:  # as pytest-xdist starts those that test
         return TESTING
@@ -99,6 +90,22 @@ def _what_it_imports(asked: dict[str, Any]) -> tuple[str, ...]:
         trains = ours or words[1] == "-c" or words[1].endswith(".py") or words[1:3] == ["-m", LAUNCHER]
         return TRAINING if trains else ()
     return RECO if ours and env == _startup(os.environ) else ()
+
+
+def _is_unusual(asked: dict[str, Any]) -> bool:
+    """Whether something is asked that only a process that starts as ever does."""
+    words = asked["args"]
+    unusual = any(asked[name] for name in ("preexec_fn", "pass_fds", "shell", "executable"))
+    unusual |= any(asked[name] not in (None, -1) for name in ("uid", "gid", "gids", "umask", "process_group"))
+    return unusual or not isinstance(words, list | tuple) or words[0] != sys.executable
+
+
+def _trains_together(asked: dict[str, Any]) -> bool:
+    """Whether a process that trains starts another one of its kind: itself again, or one of a launcher's."""
+    if _is_unusual(asked) or (asked["env"] is not None and _startup(asked["env"]) != _startup(os.environ)):
+        return False
+    how, *rest = [word for word in asked["args"][1:] if word != "-u"] or [""]
+    return str(how).endswith(".py") or (how == "-m" and rest[0].partition(".")[0] in OURS)
 
 
 def _startup(env: Any) -> dict[str, str]:
@@ -122,6 +129,16 @@ def _way(imported: tuple[str, ...]) -> socket.socket | None:
             ours.close()
             assert told == THREADS, "the process that forks others has failed"
     return _ways[key]
+
+
+def _fork_for(popen: Any, asked: dict[str, Any], way: socket.socket) -> None:
+    """Begin what is asked of a ``Popen``, which then knows its id."""
+    ends = ("p2cread", "p2cwrite", "c2pread", "c2pwrite", "errread", "errwrite")
+    files = [asked[name] if asked[name] != -1 else fd for fd, name in enumerate(("p2cread", "c2pwrite", "errwrite"))]
+    with _lock:
+        popen.pid = _forked(asked, files, way)
+    popen._child_created = True
+    popen._close_pipe_fds(*(asked[name] for name in ends))
 
 
 def _forked(asked: dict[str, Any], files: list[int], way: socket.socket) -> int:
@@ -167,13 +184,22 @@ def main(way: socket.socket, imported: list[str]) -> None:
         return
     if not alone:  # a thread is not forked with the others, and whoever waits for it waits forever
         return
+    _fork_for_each(way, trains=tuple(imported) == TRAINING)
+
+
+def _fork_for_each(way: socket.socket, *, trains: bool) -> None:
+    """Fork for each command that comes, until who asks is gone; returns in each process that was forked, too."""
     while True:
         said, files, *_ = socket.recv_fds(way, 1 << 20, 3)
         if not said:
             return
         if not (pid := _fork_a_sibling()):
             way.close()
-            _become(files, *json.loads(said))
+            words, place, env, new_session = json.loads(said)
+            _take_files(files)
+            if trains:
+                _let_it_start_others()
+            _become(words, place, env, new_session)
             return
         for file in files:
             os.close(file)
@@ -199,11 +225,42 @@ def _fork_a_sibling() -> int:
     return pid
 
 
-def _become(files: list[int], words: list[str], place: str, env: dict[str, str], new_session: bool) -> None:
-    """Be ``python`` with these words."""
+def _take_files(files: list[int]) -> None:
+    """Take these as standard input, output and error."""
     for number, file in enumerate(files):
         os.dup2(file, number)
     os.closerange(3, max(files) + 1)
+
+
+def _let_it_start_others() -> None:
+    """Let this process, which will train, start others as it was started itself: a copy of it forks them, here and now.
+
+    Later, it has threads. Torch keeps the class that starts processes, so that class itself is changed.
+    """
+    ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+    if os.fork() == 0:
+        ours.close()
+        nothing = os.open(os.devnull, os.O_RDWR)  # who reads what this process says waits for no other one
+        for number in range(3):
+            os.dup2(nothing, number)
+        os.close(nothing)
+        _fork_for_each(theirs, trains=False)
+        sys.exit()
+    theirs.close()
+    start_as_ever, parts = Started._execute_child, Prepared._parts
+
+    def execute(self: Any, *given: Any) -> None:
+        asked = parts.bind(self, *given).arguments
+        if _trains_together(asked):
+            _fork_for(self, asked, ours)
+        else:
+            start_as_ever(self, *given)
+
+    Started._execute_child = execute
+
+
+def _become(words: list[str], place: str, env: dict[str, str], new_session: bool) -> None:
+    """Be ``python`` with these words."""
     for number, name, errors in ((0, "stdin", "strict"), (1, "stdout", "strict"), (2, "stderr", "backslashreplace")):
         binary = io.open(number, "wb" if number else "rb", closefd=False)  # noqa: SIM115, UP020
         text = io.TextIOWrapper(binary, "utf-8", errors, line_buffering=number == 2 or binary.isatty())
