@@ -19,10 +19,12 @@ from dataclasses import dataclass, field
 from functools import cache
 from typing import Any, ClassVar, Literal, cast
 
+from httptools import HttpParserError, HttpParserUpgrade, HttpRequestParser, parse_url
 from starlette.types import Scope
 from uvicorn.protocols.http.httptools_impl import STATUS_LINE, HttpToolsProtocol, RequestResponseCycle
+from uvicorn.server import ServerState
 
-from .door import Door
+from .door import Door, DoorAnswer
 from .failures import Failure
 from .logs import LOGGER
 from .routes import LEFT, LOCAL, PROBES, THROTTLED, WHOLE, shape_for_all
@@ -182,13 +184,9 @@ class _Connection(HttpToolsProtocol):
             super()._start_asgi_task(cycle, app)
             return
         cycle.keep_alive = cycle.keep_alive and _CLOSES not in cycle.default_headers
-        fields = [*cycle.default_headers, *answer.fields]
-        if not cycle.keep_alive and _CLOSES not in fields:
-            fields.append(_CLOSES)
-        head = [STATUS_LINE[answer.status], *(b"%s: %s\r\n" % field for field in fields), b"\r\n"]
         cycle.response_started = cycle.response_complete = True
         cycle.body = bytearray()  # else it stays until the next request
-        self.transport.write(b"".join([*head, answer.body]))
+        self.transport.write(_written(answer, cycle.default_headers, closes=not cycle.keep_alive))
         if not cycle.keep_alive:
             self.transport.close()
         self.on_response_complete()
@@ -309,6 +307,27 @@ class _Connection(HttpToolsProtocol):
         (bodies.begin if part == "body" else bodies.end)(self)
 
     @classmethod
+    def answer_at_once(cls, begun: bytes, waiting: int, state: ServerState) -> bytes | None:
+        """The answer to what came of a request, before a connection is made for it; None: one has to be made.
+
+        Args:
+            begun: the first bytes that came.
+            waiting: requests that wait to be looked at, this one among them.
+            state: the server's.
+        """
+        service = cls.service
+        door, is_probe = service.door, begun.startswith(b"GET ")
+        scope = _read_whole(begun, service.limits.root_path) if door and (is_probe or door.is_full) else None
+        if door and scope and (answer := door.answer(scope)):
+            if not is_probe:
+                service.asked_at = time.monotonic()
+            return _written(answer, state.default_headers, closes=True)
+        if len(state.connections) + waiting > service.limits.max_connections and not _may_probe(begun):
+            cls._tell()
+            return _refusal()
+        return None
+
+    @classmethod
     def _tell(cls) -> None:
         service = cls.service
         if (now := time.monotonic()) >= service.logged_at + _LOG_EVERY_S:  # refusals come in hundreds
@@ -332,6 +351,48 @@ class _Connection(HttpToolsProtocol):
 def make_protocol(settings: ServeSettings, door: Door | None = None) -> type[HttpToolsProtocol]:
     """Make uvicorn's protocol class with the limits of the settings; None: the application answers all."""
     return type("Connection", (_Connection,), {"service": _Service(settings, door)})
+
+
+class _Whole:
+    """What the parser finds in the bytes of a request."""
+
+    def __init__(self) -> None:
+        self.url, self.headers, self.requests = b"", list[tuple[bytes, bytes]](), 0
+
+    def on_url(self, url: bytes) -> None:
+        self.url += url
+
+    def on_header(self, name: bytes, value: bytes) -> None:
+        self.headers.append((name.lower(), value))
+
+    def on_message_complete(self) -> None:
+        self.requests += 1
+
+
+def _read_whole(begun: bytes, root: str) -> Scope | None:
+    """The scope of a request that came in one piece; None where it is not whole, not alone, or needs a closer look."""
+    found = _Whole()
+    parser = HttpRequestParser(found)
+    try:
+        parser.feed_data(begun)
+        url = parse_url(found.url) if found.requests == 1 else None
+    except (HttpParserError, HttpParserUpgrade):
+        return None
+    if url is None or b"%" in url.path or not {b"transfer-encoding", b"expect"}.isdisjoint(dict(found.headers)):
+        return None
+    if len([name for name, _ in found.headers if name == b"host"]) > 1:
+        return None
+    path = root + url.path.decode("ascii")
+    method = parser.get_method().decode("ascii")
+    return {"type": "http", "method": method, "path": path, "root_path": root, "headers": found.headers}
+
+
+def _written(answer: DoorAnswer, default: Iterable[tuple[bytes, bytes]], *, closes: bool) -> bytes:
+    """An answer as it is sent."""
+    fields = [*default, *answer.fields]
+    if closes and _CLOSES not in fields:
+        fields.append(_CLOSES)
+    return b"".join([STATUS_LINE[answer.status], *(b"%s: %s\r\n" % one for one in fields), b"\r\n", answer.body])
 
 
 def _may_probe(begun: bytes) -> bool:

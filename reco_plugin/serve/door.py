@@ -71,6 +71,11 @@ class Door:
             if route.methods == {"POST"} and not route.path.startswith(ADMIN_PATH)
         }
 
+    @property
+    def is_full(self) -> bool:
+        """Whether requests that wait for a thread are refused."""
+        return self._pool.refusal is not None
+
     def answer(self, scope: Scope) -> DoorAnswer | None:
         """The answer to a request whose body is whole; None: it goes the usual way."""
         began, root = time.perf_counter(), scope.get("root_path", "")

@@ -1,55 +1,143 @@
-"""Takes the connections that wait at once: uvloop takes one a turn, so a probe waited behind all that came before it.
+"""Takes connections as they come: what can be answered at once is, and of the others a few are made in each turn.
 
-A turn of a busy loop takes tens of milliseconds, and 300 new connections a second were more than it took.
+uvloop takes one connection a turn of its loop. Where more come than can be answered, a turn takes tens of milliseconds,
+since each of its steps waits for Python's lock and for a core, so a probe waited behind all that came before it. To
+take a connection, to read its request and to refuse it here takes a tenth of making it, and gives Python's lock to
+nobody meanwhile.
 """
 
 from __future__ import annotations
 
 import asyncio
+import ctypes
 import os
 import select
 import socket
+import sys
 from collections.abc import Callable, Iterable, Sequence
 from contextlib import suppress
+from itertools import islice
+from typing import Any
 
-_AT_ONCE = 8
-"""Connections that are taken in one turn; where one comes alone, each of the others looks for 3 microseconds."""
+_MADE = 4
+"""Connections that the servers make in one turn, and as many that are made of those that they leave."""
+_TAKEN = 64
+"""Connections that are taken here in one turn, and of those that sent nothing yet, how many are looked at; at most."""
+MOST_WAITING = 512
+"""Connections that were taken and wait; others wait in the system's queue."""
+_BYTES = 16_384
+"""Of a request that may be answered at once."""
 _MOST_TURNS, _LAST_TURNS = 64, 4  # for what waits at the end; until a connection that was taken is made
+# keeps Python's lock during a call, and none of those made here waits
+_SYSTEM: Any = ctypes.PyDLL(None) if sys.platform == "linux" else None
 
 
-async def take_in_bursts(
-    make: Callable[[], asyncio.Protocol], servers: Sequence[asyncio.Server], backlog: int
-) -> list[asyncio.Server]:
-    """Listen at the sockets of servers several times, where the loop takes one connection a turn from each.
+class Arrivals:
+    """Connections that were taken, and are neither answered nor made; used from one event loop."""
 
-    Args:
-        make: a protocol for a connection.
-        servers: that listen already.
-        backlog: connections that may wait.
+    def __init__(self, make: Callable[[], asyncio.Protocol], answer: Callable[[bytes, int], bytes | None]) -> None:
+        """Begin with none.
 
-    Returns:
-        The servers besides those; empty with asyncio's own loop, which takes all that wait.
-    """
-    loop = asyncio.get_running_loop()
-    if isinstance(loop, asyncio.BaseEventLoop):
-        return []
-    again = [socket.socket(fileno=os.dup(one.fileno())) for one in _sockets(servers) for _ in range(_AT_ONCE - 1)]
-    return [await loop.create_server(make, sock=one, backlog=backlog) for one in again]
+        Args:
+            make: a protocol for a connection.
+            answer: the whole answer to the first bytes of a request, where so many wait; None: a connection is made.
+        """
+        self._make, self._answer = make, answer
+        self._waiting: dict[socket.socket, None] = {}  # the oldest first
+        self._silent: dict[socket.socket, None] = {}  # of those, nothing has been read
+        self._making: set[asyncio.Task[None]] = set()
+        self._listening: list[socket.socket] = []
+        self._turns = False  # whether a turn is to come
+        self._read = ctypes.create_string_buffer(_BYTES)
+
+    async def take_from(self, servers: Sequence[asyncio.Server], backlog: int) -> list[asyncio.Server]:
+        """Listen at the sockets of servers several times, where the loop takes one connection a turn from each.
+
+        Args:
+            servers: that listen already.
+            backlog: connections that may wait in the system's queue.
+
+        Returns:
+            The servers besides those: they make the first connections of a turn, which costs less where few come. Empty
+            with asyncio's own loop, which takes all that wait.
+        """
+        loop = asyncio.get_running_loop()
+        if isinstance(loop, asyncio.BaseEventLoop):
+            return []
+        sockets = [one for server in servers for one in server.sockets]
+        if _SYSTEM is not None:
+            self._listening = [_again(one) for one in sockets]
+        for one in self._listening:
+            loop.add_reader(one, loop.call_soon, self._take, one)  # when the servers have taken theirs
+        again = [_again(one) for one in sockets for _ in range(_MADE - 1)]
+        return [await loop.create_server(self._make, sock=one, backlog=backlog) for one in again]
+
+    async def end(self, servers: Iterable[asyncio.Server]) -> None:
+        """Take what is connected by now, which would be reset when the servers' sockets are closed, and no more."""
+        sockets = [one for server in servers for one in server.sockets]
+        for _ in range(_MOST_TURNS):
+            await asyncio.sleep(0)
+            if not _waits(sockets):
+                break
+        for one in self._listening:
+            asyncio.get_running_loop().remove_reader(one)
+        while self._waiting or self._making:
+            await asyncio.sleep(0)
+        for _ in range(_LAST_TURNS):
+            await asyncio.sleep(0)
+        while self._listening:
+            self._listening.pop().close()
+
+    def _take(self, listening: socket.socket) -> None:
+        for _ in range(min(_TAKEN, MOST_WAITING - len(self._waiting))):
+            taken = _SYSTEM.accept4(listening.fileno(), None, None, socket.SOCK_NONBLOCK | socket.SOCK_CLOEXEC)
+            if taken < 0:  # none waits; or no file can be opened, and the servers close what comes
+                break
+            one = socket.socket(listening.family, listening.type, listening.proto, taken)
+            self._waiting[one] = self._silent[one] = None
+        if not self._turns:
+            self._turn()
+
+    def _turn(self) -> None:
+        try:
+            if len(self._waiting) > _MADE:
+                for one in [*islice(reversed(self._silent), _TAKEN)]:
+                    self._look(one)
+            for one in [*islice(self._waiting, _MADE)]:
+                del self._waiting[one]
+                self._silent.pop(one, None)
+                task = asyncio.get_running_loop().create_task(self._begin(one))
+                self._making.add(task)
+                task.add_done_callback(self._making.discard)
+        finally:  # what fails for one must not keep the others for ever
+            self._turns = bool(self._waiting)
+            if self._turns:
+                asyncio.get_running_loop().call_soon(self._turn)
+
+    def _look(self, one: socket.socket) -> None:
+        """Answer what came, if that can be done at once, and close it."""
+        size = _SYSTEM.recv(one.fileno(), self._read, _BYTES, socket.MSG_PEEK | socket.MSG_DONTWAIT)
+        if size < 0:  # nothing came yet, or the connection broke, which its protocol is told
+            return
+        del self._silent[one]
+        answer = (
+            self._answer(ctypes.string_at(self._read, size), len(self._waiting)) if size else b""
+        )  # of a client that left
+        if answer is None:
+            return
+        del self._waiting[one]
+        if size:
+            _SYSTEM.recv(one.fileno(), self._read, _BYTES, socket.MSG_DONTWAIT)  # unread, it would reset the answer
+            _SYSTEM.send(one.fileno(), answer, len(answer), socket.MSG_DONTWAIT | socket.MSG_NOSIGNAL)
+        _SYSTEM.close(one.detach())
+
+    async def _begin(self, one: socket.socket) -> None:
+        await asyncio.get_running_loop().connect_accepted_socket(self._make, one)
 
 
-async def take_all(servers: Iterable[asyncio.Server]) -> None:
-    """Take what is connected by now: it would be reset when its socket is closed."""
-    sockets = _sockets(servers)
-    for _ in range(_MOST_TURNS):
-        await asyncio.sleep(0)
-        if not _waits(sockets):
-            break
-    for _ in range(_LAST_TURNS):
-        await asyncio.sleep(0)
-
-
-def _sockets(servers: Iterable[asyncio.Server]) -> list[socket.socket]:
-    return [one for server in servers for one in server.sockets]
+def _again(listening: socket.socket) -> socket.socket:
+    """A socket beside another one, that can be closed by itself."""
+    return socket.socket(fileno=os.dup(listening.fileno()))
 
 
 def _waits(sockets: Sequence[socket.socket]) -> bool:

@@ -29,7 +29,7 @@ from .connections import PROBE_CONNECTIONS, make_protocol
 from .door import Door
 from .hosts import is_loopback
 from .in_use import VersionInUse
-from .listening import take_all, take_in_bursts
+from .listening import MOST_WAITING, Arrivals
 from .logs import LOGGER, log_to_stderr
 from .note import Note, answers
 from .settings import ServeSettings
@@ -109,7 +109,7 @@ def run(settings: ServeSettings, reco: Reco, member: Member | None = None) -> No
     import uvicorn
 
     log_to_stderr(settings.log_format, settings.log_level)
-    _allow_open_files(settings.max_connections + PROBE_CONNECTIONS + _OTHER_FILES)
+    _allow_open_files(settings.max_connections + PROBE_CONNECTIONS + MOST_WAITING + _OTHER_FILES)
     # uvicorn raises the signal again at its end, which would end the process before the memory is closed
     signal.signal(signal.SIGTERM, lambda *_: None)
     end_on_hang_up()
@@ -184,11 +184,17 @@ def _announcing(app: FastAPI) -> type[uvicorn.Server]:
     in_use = app.state.edge.in_use
 
     class Announcing(uvicorn.Server):
+        _arrivals: Arrivals | None = None
+        _here: str | None = None
+        _at_once = False
+
         async def startup(self, sockets: list[socket.socket] | None = None) -> None:
             await super().startup(sockets)
             if not self.started:
                 return
-            self.servers += await take_in_bursts(_protocol_of(self), self.servers, self.config.backlog)
+            answer = partial(_protocol_class(self).answer_at_once, state=self.server_state)
+            self._arrivals = Arrivals(_protocol_of(self), answer)
+            self.servers += await self._arrivals.take_from(self.servers, self.config.backlog)
             if member is not None:
                 await self._accept_at(sock=member.door)
                 return
@@ -206,13 +212,10 @@ def _announcing(app: FastAPI) -> type[uvicorn.Server]:
             if isinstance(in_use, VersionInUse):
                 in_use.leave()
             app.state.health.stopping = True
-            await _drain(self, 0.0 if self._at_once else app.state.edge.settings.drain_s)
+            await _drain(self, self._arrivals, 0.0 if self._at_once else app.state.edge.settings.drain_s)
             await super().shutdown(sockets)
             if self._here is not None:
                 shutil.rmtree(Path(self._here).parent, ignore_errors=True)
-
-        _here: str | None = None
-        _at_once = False
 
         async def _listen_here(self) -> None:
             """Listen in a folder that only this user may enter; where that fails, there is the URL."""
@@ -234,9 +237,14 @@ def _announcing(app: FastAPI) -> type[uvicorn.Server]:
     return Announcing
 
 
+def _protocol_class(server: uvicorn.Server) -> Any:
+    return server.config.http_protocol_class
+
+
 def _protocol_of(server: uvicorn.Server) -> Callable[[], asyncio.Protocol]:
-    made: Any = server.config.http_protocol_class
-    return partial(made, config=server.config, server_state=server.server_state, app_state=server.lifespan.state)
+    return partial(
+        _protocol_class(server), config=server.config, server_state=server.server_state, app_state=server.lifespan.state
+    )
 
 
 async def _serve_unix(make: Callable[[], asyncio.Protocol], **where: Any) -> asyncio.Server:
@@ -253,19 +261,20 @@ def shown_url(host: str, port: int) -> str:
     return f"http://[{named}]:{port}" if ":" in named else f"http://{named}:{port}"
 
 
-async def _drain(server: uvicorn.Server, seconds: float) -> None:
+async def _drain(server: uvicorn.Server, arrivals: Arrivals | None, seconds: float) -> None:
     """Go on for a while, since a balancer still sends requests here: each connection is told to close by an answer.
 
     It ends where nobody asks any more.
     """
-    protocol: Any = server.config.http_protocol_class
+    protocol = _protocol_class(server)
     until = time.monotonic() + seconds
     protocol.stop(server.server_state.connections)
     while (now := time.monotonic()) < until and not server.force_exit:
         if not server.server_state.connections and now - protocol.service.asked_at > _QUIET_S:
             break
         await asyncio.sleep(_LOOK_S)
-    await take_all(server.servers)
+    if arrivals is not None:
+        await arrivals.end(server.servers)
 
 
 def places(settings: ServeSettings, url: str) -> list[str]:

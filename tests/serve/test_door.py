@@ -53,17 +53,23 @@ def told(answer: httpx.Response) -> tuple[object, ...]:
     return answer.status_code, fields, answer.content
 
 
+def request(path: str, field: str = "authorization: Bearer key", body: bytes = json.dumps(ONE).encode()) -> bytes:
+    fields = f"host: localhost\r\n{field}\r\ncontent-type: application/json\r\nconnection: close"
+    return f"POST {path} HTTP/1.1\r\n{fields}\r\ncontent-length: {len(body)}\r\n\r\n".encode() + body
+
+
 def post_at_once(url: str, path: str) -> httpx.Response:
     """A request of one piece, as no client promises: a body that comes later is none that the door can answer."""
-    fields = b"host: localhost\r\nauthorization: Bearer key\r\ncontent-type: application/json\r\nconnection: close"
-    body = json.dumps(ONE).encode()
     with socket.create_connection(("127.0.0.1", int(url.rpartition(":")[2]))) as line:
-        line.sendall(
-            b"POST %s HTTP/1.1\r\n%s\r\ncontent-length: %d\r\n\r\n%s" % (path.encode(), fields, len(body), body)
-        )
+        line.sendall(request(path))
         got = b""
         while part := line.recv(1 << 16):
             got += part
+    return read(got)
+
+
+def read(got: bytes) -> httpx.Response:
+    """An answer as it came, but that it closes the connection."""
     head, _, content = got.partition(b"\r\n\r\n")
     status, *rows = head.split(b"\r\n")
     named = [(name, value) for name, _, value in (row.partition(b": ") for row in rows)]
@@ -72,13 +78,21 @@ def post_at_once(url: str, path: str) -> httpx.Response:
     )
 
 
+def before_a_connection(server: uvicorn.Server, begun: bytes, waiting: int = 1) -> bytes | None:
+    """What a request is answered before a connection is made for it."""
+    protocol: Any = server.config.http_protocol_class
+    found = protocol.answer_at_once(begun, waiting, server.server_state)
+    assert found is None or isinstance(found, bytes)
+    return found
+
+
 def counted(url: str) -> dict[str, float]:
     rows = re.findall(r"^reco_http_requests_total\{(.*)\} (\S+)$", httpx.get(f"{url}/metrics").text, re.MULTILINE)
     return {labels: float(count) for labels, count in rows}
 
 
 def test_a_probe_is_answered_and_counted_as_the_application_does(filled, live, said):
-    with live(filled) as (url, _):
+    with live(filled) as (url, server):
         for path in ("/livez", "/readyz", "/health", "/ping", "/v1/health/live", "/v1/health/ready"):
             at_door = httpx.get(url + path)
             before = counted(url)
@@ -86,8 +100,10 @@ def test_a_probe_is_answered_and_counted_as_the_application_does(filled, live, s
             assert told(at_door) == told(httpx.get(url + path, headers=PAST))
             assert said == [200, None]
             assert at_door.status_code == 200
+            at_once = before_a_connection(server, f"GET {path} HTTP/1.1\r\nhost: localhost\r\n\r\n".encode())
+            assert at_once is not None and told(read(at_once)) == told(at_door)
             row = f'route="{path}",status="200"'
-            assert (before[row], counted(url)[row]) == (1.0, 2.0)
+            assert (before[row], counted(url)[row]) == (1.0, 3.0)
             said.clear()
         path = "/livez"
         assert httpx.get(url + path, headers={"x-request-id": "mine"}).headers["x-request-id"] == "mine"
@@ -107,9 +123,52 @@ def test_a_full_queue_refuses_at_the_door_as_the_application_does(blocked, live,
             at_door = post_at_once(url, path)
             assert (at_door.status_code, said) == (429, [429])
             assert told(at_door) == told(httpx.post(url + path, json=ONE, headers=key | PAST))
+            at_once = before_a_connection(server, request(path))
+            assert at_once is not None and told(read(at_once)) == told(at_door)
             assert httpx.post(url + path, json=ONE).status_code == 401  # who has no key is not told how it is here
-        assert sum(count for row, count in counted(url).items() if row.endswith('status="429"')) == 2 * len(REFUSED)
+            assert before_a_connection(server, request(path, "x-nothing: 1")) is None
+        assert sum(count for row, count in counted(url).items() if row.endswith('status="429"')) == 3 * len(REFUSED)
         assert httpx.post(f"{url}/nothing", json=ONE, headers=key).status_code == 404
+        blocked.go.set()
+        assert {one.result(60).status_code for one in waiting} == {200}
+
+
+UNCLEAR = {
+    "two hosts": request("/v1/explain", "host: elsewhere"),
+    "chunks": request("/v1/explain", "transfer-encoding: chunked", b"0\r\n\r\n").replace(b"content-length: 5\r\n", b""),
+    "a client that asks first": request("/v1/explain", "expect: 100-continue"),
+    "another protocol": request("/v1/explain", "upgrade: h2c").replace(b"connection: close", b"connection: upgrade"),
+    "two lengths": request("/v1/explain", "content-length: 3"),
+    "half of a body": request("/v1/explain")[:-1],
+    "half of a head": request("/v1/explain")[:30],
+    "another one behind it": request("/v1/explain").replace(b"connection: close", b"a: b") * 2,
+    "a path in other words": request("/v1/expl%61in"),
+    "what asks a memory": request("/v1/memory/pairs"),
+    "another site": request("/v1/explain", "origin: http://elsewhere"),
+    "no HTTP": b"\x16\x03\x01" * 9,
+}
+"""Requests that get no answer before a connection is made for them."""
+
+
+def test_what_is_unclear_gets_a_connection_and_so_does_a_probe_where_there_are_too_many(blocked, live):
+    with live(blocked.reco, threads=1, queue=1, max_connections=3) as (url, server), ThreadPoolExecutor(2) as callers:
+        assert before_a_connection(server, request("/v1/explain")) is None  # it would be answered
+        blocked.armed.set()
+        pool = server.config.app.state.edge.pool
+        waiting = [callers.submit(httpx.post, f"{url}/v1/explain", json=ONE) for _ in range(2)]
+        wait_until(lambda: pool.pending == 2 or waiting[0].done())
+        assert before_a_connection(server, request("/v1/explain")) is not None
+        for name, begun in UNCLEAR.items():
+            assert before_a_connection(server, begun) is None, name
+            beyond = before_a_connection(server, begun, waiting=9)
+            assert beyond is not None and read(beyond).status_code == 503, name
+        for begun in (
+            b"G",
+            b"GET /liv",
+            b"GET /livez HTTP/1.1\r\n",
+            b"GET /metrics HTTP/1.1\r\nhost: localhost\r\n\r\n",
+        ):
+            assert before_a_connection(server, begun, waiting=9) is None
         blocked.go.set()
         assert {one.result(60).status_code for one in waiting} == {200}
 
