@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import asyncio
 import ctypes
+import logging
 import os
 import select
 import socket
@@ -19,6 +20,9 @@ from contextlib import suppress
 from itertools import islice
 from typing import Any
 
+from .logs import LOGGER
+
+log = logging.getLogger(LOGGER)
 _MADE = 4
 """Connections that the servers make in one turn, and as many that are made of those that they leave."""
 _TAKEN = 64
@@ -99,37 +103,46 @@ class Arrivals:
             self._turn()
 
     def _turn(self) -> None:
-        try:
-            if len(self._waiting) > _MADE:
-                for one in [*islice(reversed(self._silent), _TAKEN)]:
-                    self._look(one)
-            for one in [*islice(self._waiting, _MADE)]:
-                del self._waiting[one]
-                self._silent.pop(one, None)
-                task = asyncio.get_running_loop().create_task(self._begin(one))
-                self._making.add(task)
-                task.add_done_callback(self._making.discard)
-        finally:  # what fails for one must not keep the others for ever
-            self._turns = bool(self._waiting)
-            if self._turns:
-                asyncio.get_running_loop().call_soon(self._turn)
+        loop, made = asyncio.get_running_loop(), 0
+        many = len(self._waiting) > _MADE
+        for one in [*islice(reversed(self._silent), _TAKEN)] if many else ():
+            self._look(one)
+        for one in [*islice(self._waiting, _TAKEN)]:
+            if many and self._look(one):  # what could not be answered when it came may be refused by now
+                continue
+            del self._waiting[one]
+            self._silent.pop(one, None)
+            task = loop.create_task(self._begin(one))
+            self._making.add(task)
+            task.add_done_callback(self._making.discard)
+            made += 1
+            if made == _MADE:
+                break
+        self._turns = bool(self._waiting)
+        if self._turns:
+            loop.call_soon(self._turn)
 
-    def _look(self, one: socket.socket) -> None:
-        """Answer what came, if that can be done at once, and close it."""
+    def _look(self, one: socket.socket) -> bool:
+        """Answer what came and close it, if that can be done at once."""
         size = _SYSTEM.recv(one.fileno(), self._read, _BYTES, socket.MSG_PEEK | socket.MSG_DONTWAIT)
         if size < 0:  # nothing came yet, or the connection broke, which its protocol is told
-            return
-        del self._silent[one]
-        answer = (
-            self._answer(ctypes.string_at(self._read, size), len(self._waiting)) if size else b""
-        )  # of a client that left
+            return False
+        self._silent.pop(one, None)
+        answer: bytes | None = b""  # of a client that left
+        if size:
+            try:
+                answer = self._answer(ctypes.string_at(self._read, size), len(self._waiting))
+            except Exception:  # of one must not keep all others waiting
+                log.exception("a request is not answered at once")
+                return False
         if answer is None:
-            return
+            return False
         del self._waiting[one]
         if size:
             _SYSTEM.recv(one.fileno(), self._read, _BYTES, socket.MSG_DONTWAIT)  # unread, it would reset the answer
             _SYSTEM.send(one.fileno(), answer, len(answer), socket.MSG_DONTWAIT | socket.MSG_NOSIGNAL)
         _SYSTEM.close(one.detach())
+        return True
 
     async def _begin(self, one: socket.socket) -> None:
         await asyncio.get_running_loop().connect_accepted_socket(self._make, one)

@@ -114,8 +114,8 @@ def test_as_many_files_may_be_opened_as_its_connections_need(tmp_path, model):
         (files,) = [row for row in rows if row.startswith("Max open files")]
         started.kill()
         started.communicate()
-        assert any("max_connections needs 1152 open files, the system allows 1024" in one for one in said) is warned
-        assert files.split()[3] == ("1024" if warned else "1152")
+        assert any("max_connections needs 1664 open files, the system allows 1024" in one for one in said) is warned
+        assert files.split()[3] == ("1024" if warned else "1664")
 
 
 def test_a_connection_that_was_just_made_is_answered(filled, live):
