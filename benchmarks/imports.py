@@ -28,7 +28,7 @@ from PIL import Image
 
 from reco_plugin.quickstart.dataset import Quickstart, load
 
-from .page import machine, table, tell
+from .page import machine, page_file, table, tell
 from .processes import free_port
 from .service import Service, started
 
@@ -281,7 +281,7 @@ def main() -> int:
     words.add_argument("--objects", type=int, default=10_000)
     words.add_argument("--photos", type=int, default=400)
     words.add_argument("--documents", type=int, default=3_000, help="of the import while services restart")
-    words.add_argument("--page", type=Path, help="such as docs/measurements/imports.md")
+    words.add_argument("--page", type=page_file, help="such as docs/measurements/imports.md")
     given = words.parse_args()
     data = load()
     bodies = objects(data, given.objects)

@@ -25,7 +25,7 @@ import numpy as np
 
 from reco_plugin import Reco
 
-from .page import machine, table, tell
+from .page import machine, page_file, table, tell
 from .processes import seconds_of
 from .service import ADMIN_KEY, Service, started
 from .synthetic import Synthetic
@@ -146,7 +146,7 @@ def main() -> int:
     words.add_argument("--turns", type=int, default=8, help="rounds of each kind for each kind of request, at most")
     words.add_argument("--seconds", type=float, default=3)
     words.add_argument("--model", type=Path, default=Path("triton_models"))
-    words.add_argument("--page", type=Path, help="such as docs/measurements/learning.md")
+    words.add_argument("--page", type=page_file, help="such as docs/measurements/learning.md")
     given = words.parse_args()
     requests, rows = cases(), list[list[str]]()
     with tempfile.TemporaryDirectory() as place:

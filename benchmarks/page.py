@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import argparse
 import os
 import platform
 import re
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from importlib.metadata import version
 from pathlib import Path
 
@@ -30,6 +31,22 @@ def filled(page: str, blocks: Mapping[str, str]) -> str:
             raise SystemExit(f"the page has no place for {name}: <!-- measured: {name} --> and <!-- end -->")
         page = place.sub(lambda found, block=block: f"{found[1]}\n{block.strip()}\n\n{found[2]}", page)  # type: ignore[misc]
     return page
+
+
+def page_file(named: str) -> Path:
+    """The page that a flag names: before hours of work it is told that there is none, not after them.
+
+    Raises:
+        argparse.ArgumentTypeError: there is no such file.
+    """
+    if not (page := Path(named)).is_file():
+        raise argparse.ArgumentTypeError(f"there is no page {named}: a command fills blocks of one that is there")
+    return page
+
+
+def folder_of(page: str) -> Callable[[str], Path]:
+    """What reads the name of a folder that has a page; see :func:`page_file`."""
+    return lambda named: page_file(str(Path(named, page))).parent
 
 
 def write_blocks(path: Path, blocks: Mapping[str, str]) -> None:

@@ -26,7 +26,7 @@ from reco_plugin.refine import VectorMemory
 from reco_plugin.report import write_charts
 from reco_plugin.types import Fingerprint, Records, Vectors
 
-from .page import write_blocks
+from .page import folder_of, write_blocks
 from .sets import LOADERS, emoji
 from .sets.package_set import PackageSet
 from .sets.vectors import VectorSet, vectors
@@ -131,7 +131,9 @@ def parser_of(
     if cached:
         parser.add_argument("--cache", type=Path, default=Path(".cache"), help="packages, drawings, vectors")
     otherwise = "" if docs_needed else "; else the tables are printed"
-    parser.add_argument("--docs", type=Path, required=docs_needed, help=f"folder of {page}.md{otherwise}")
+    parser.add_argument(
+        "--docs", type=folder_of(f"{page}.md"), required=docs_needed, help=f"folder of {page}.md{otherwise}"
+    )
     return parser
 
 

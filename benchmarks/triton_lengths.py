@@ -29,7 +29,7 @@ from reco_plugin.preprocess.text import BUCKETS, TextConfig, TokenIds
 from reco_plugin.sessions.triton.session import TritonSession, open_triton
 from reco_plugin.types import Vectors
 
-from .page import machine, table, tell
+from .page import machine, page_file, table, tell
 from .peers.servers import triton_of_the_tests
 from .processes import seconds_of
 from .speed.inputs import vit
@@ -61,7 +61,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     words.add_argument("--seconds", type=float, default=4.0, help="of each set of lengths in a round")
     words.add_argument("--rounds", type=int, default=3)
     words.add_argument("--folder", type=Path, default=Path(".cache", "speed"), help="keeps the model")
-    words.add_argument("--page", type=Path, help="such as docs/measurements/serving.md")
+    words.add_argument("--page", type=page_file, help="such as docs/measurements/serving.md")
     given = words.parse_args(arguments)
     given.folder.mkdir(parents=True, exist_ok=True)
     found = measure(given.folder.resolve(), given.callers, given.seconds, given.rounds)

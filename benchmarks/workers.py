@@ -23,7 +23,7 @@ from reco_plugin.demo.tasks import drawing, pairs
 from reco_plugin.quickstart.dataset import ALL_SPLITS, load
 
 from .callers import Asked, call, png, post
-from .page import machine, table, tell
+from .page import machine, page_file, table, tell
 from .processes import seconds_of
 from .service import Service, started
 
@@ -77,7 +77,7 @@ def main() -> int:
     words.add_argument("--rounds", type=int, default=7)
     words.add_argument("--seconds", type=float, default=3)
     words.add_argument("--model", type=Path, default=Path("triton_models"))
-    words.add_argument("--page", type=Path, help="such as docs/measurements/workers.md")
+    words.add_argument("--page", type=page_file, help="such as docs/measurements/workers.md")
     given = words.parse_args()
     stored = pairs(load(), ALL_SPLITS)[:_STORED]
     with ExitStack() as stack:

@@ -15,7 +15,7 @@ from typing import Any
 
 from reco_plugin.files import whole_file
 
-from ..page import table, write_blocks
+from ..page import page_file, table, write_blocks
 from . import costly, faults, fuzz, jobs, leaving, serving, writes
 from .found import Attack, Found, Round, Until
 
@@ -77,7 +77,7 @@ def parsed(arguments: Sequence[str] | None) -> argparse.Namespace:
     words.add_argument("--seconds", type=float, default=60, help="how long each goes on, besides what it prepares")
     words.add_argument("--count", type=int, help="how much each tries (kills, requests), instead of --seconds")
     words.add_argument("--seed", type=int, default=0, help="of all that is drawn")
-    words.add_argument("--page", type=Path, help="page into whose block go the figures of all rounds given to it")
+    words.add_argument("--page", type=page_file, help="page into whose block go the figures of all rounds given to it")
     told = words.parse_args(arguments)
     if unknown := [name for name in told.classes if name not in CLASSES]:
         words.error(f"unknown: {', '.join(unknown)}; there are {listed}")

@@ -8,9 +8,11 @@ from pathlib import Path
 import pytest
 
 from benchmarks.page import filled, write_blocks
+from benchmarks.research import parser_of
 from benchmarks.speed import __main__ as speed
 from benchmarks.speed.inputs import batches
 from benchmarks.speed.turns import Turns, take_turns
+from benchmarks.torture.__main__ import main as torture
 
 DOCS = Path(__file__).resolve().parents[2] / "docs" / "measurements"
 
@@ -69,3 +71,16 @@ def test_what_cannot_be_measured_is_refused(words: list[str], said: str, capsys:
     with pytest.raises(SystemExit):
         speed.main(words)
     assert said in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    "run",
+    [
+        lambda place: torture(["overload", "--page", str(place / "nothere.md")]),
+        lambda place: parser_of("", "gate", docs_needed=True).parse_args(["--docs", str(place)]),
+    ],
+)
+def test_a_page_that_is_not_there_is_told_before_anything_is_measured(run, tmp_path: Path, capsys) -> None:
+    with pytest.raises(SystemExit):
+        run(tmp_path)
+    assert f"there is no page {tmp_path}" in capsys.readouterr().err
