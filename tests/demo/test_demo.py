@@ -248,11 +248,21 @@ def chromium(tmp_path: Path, page: Path, *flags: str) -> subprocess.CompletedPro
     )
 
 
-def test_a_browser_renders_the_page(ran: Any, out: Path, tmp_path: Path) -> None:
+@pytest.fixture(scope="module")
+def rendered(
+    ran: Any, out: Path, tmp_path_factory: pytest.TempPathFactory
+) -> tuple[Path, subprocess.CompletedProcess[str]]:
+    """A picture of the page, and what the browser said, with its document: both of one start."""
+    folder = tmp_path_factory.mktemp("rendered")
+    shot = folder / "page.png"
+    flags = ("--window-size=1280,1600", f"--screenshot={shot}", "--dump-dom")
+    return shot, chromium(folder, out / "index.html", *flags)
+
+
+def test_a_browser_renders_the_page(rendered: tuple[Path, subprocess.CompletedProcess[str]]) -> None:
     from PIL import Image
 
-    shot = tmp_path / "page.png"
-    done = chromium(tmp_path, out / "index.html", "--window-size=1280,1600", f"--screenshot={shot}")
+    shot, done = rendered
     assert "CONSOLE" not in done.stderr
     with Image.open(shot) as drawn:
         assert drawn.size == (1280, 1600)
@@ -260,10 +270,8 @@ def test_a_browser_renders_the_page(ran: Any, out: Path, tmp_path: Path) -> None
     assert colours > 1000  # drawings, not a blank or text-only page
 
 
-def test_the_browsers_document_holds_the_cards(ran: Any, out: Path, tmp_path: Path) -> None:
-    done = chromium(tmp_path, out / "index.html", "--dump-dom")
-    assert done.stdout.count("<article>") == 24
-    assert "CONSOLE" not in done.stderr
+def test_the_browsers_document_holds_the_cards(rendered: tuple[Path, subprocess.CompletedProcess[str]]) -> None:
+    assert rendered[1].stdout.count("<article>") == 24
 
 
 def test_a_narrow_screen_needs_no_scrolling_sideways(ran: Any, out: Path, tmp_path: Path) -> None:
