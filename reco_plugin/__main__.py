@@ -8,6 +8,10 @@ INTERRUPTED = 130
 def main() -> None:
     """Run the command line."""
     try:
+        from .cores import fewer_cores, share_cores
+
+        if threads := fewer_cores():
+            share_cores(threads)  # before numpy is loaded
         from .cli.app import main as run
     except KeyboardInterrupt:
         sys.exit(INTERRUPTED)

@@ -286,7 +286,7 @@ class Settings(_Refining):
     provider: Provider = Field(
         "cpu", description="what runs the graphs in process; another one is never used instead, but by auto"
     )
-    threads: int = Field(0, ge=0, description="threads per graph, 0: one per core")
+    threads: int = Field(0, ge=0, description="threads per graph, 0: one per core that this process may use")
     arena: bool = Field(True, description="let ONNX Runtime keep freed memory for the next call")
     provider_options: dict[str, str] = Field({}, description="options passed to the execution provider")
 
@@ -362,12 +362,6 @@ class SettingsKeywords(RefineDefaults, total=False):
     batch_size: int | None
     batch_callers: bool | None
     max_pixels: int | None
-
-
-def share_cores(threads: int) -> None:
-    """Let numpy take so many threads in processes that begin from now on, unless the environment says how many."""
-    for name in ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS"):
-        os.environ.setdefault(name, str(threads))
 
 
 def environment(**variables: str) -> dict[str, str]:

@@ -1,4 +1,4 @@
-"""How many cores this process may use."""
+"""How many cores this process may use: fewer than the machine has in a container, a pod, or under ``taskset``."""
 
 from __future__ import annotations
 
@@ -7,11 +7,46 @@ from contextlib import suppress
 from math import ceil
 from pathlib import Path
 
+from .control_groups import groups_of
+
 
 def cores(root: Path = Path("/")) -> int:
-    """Cores that this process may use: of the machine, of its own affinity, and of a container's limit."""
+    """Cores that this process may use: of the machine, of its own affinity, and of a container's limit.
+
+    Args:
+        root: of ``/proc`` and ``/sys``.
+    """
     found = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-    with suppress(OSError, ValueError):  # "max" where there is no limit
-        quota, period = (root / "sys/fs/cgroup/cpu.max").read_text().split()
-        found = min(found, ceil(int(quota) / int(period)))
+    for group, version in groups_of("cpu", root):
+        with suppress(OSError, ValueError):  # "max" where there is no limit
+            if version == 1:
+                quota, period = ((group / f"cpu.cfs_{name}_us").read_text() for name in ("quota", "period"))
+            else:
+                quota, period = (group / "cpu.max").read_text().split()
+            if int(quota) > 0:  # -1 in version 1
+                found = min(found, ceil(int(quota) / int(period)))
     return max(1, found)
+
+
+def fewer_cores() -> int:
+    """Cores that this process may use where the machine has more, and 0 where it may use all.
+
+    Libraries that count those of the machine start a thread for each. Under a limit, their threads wait for each other
+    while the system holds the process up for the rest of each tenth of a second.
+    """
+    found = cores()
+    return found if found < (os.cpu_count() or 1) else 0
+
+
+_shared: set[str] = set()  # variables that were set here, and may be set anew
+
+
+def share_cores(threads: int) -> None:
+    """Let numpy and torch take so many threads where they are loaded from now on, unless the environment says how many.
+
+    So it is in processes that this one starts.
+    """
+    for name in ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS"):
+        if name in _shared or name not in os.environ:
+            _shared.add(name)
+            os.environ[name] = str(threads)

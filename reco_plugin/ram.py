@@ -7,6 +7,8 @@ from collections.abc import Iterator
 from contextlib import suppress
 from pathlib import Path
 
+from .control_groups import groups_of
+
 _UNLIMITED = 2**60  # cgroup v1 says a little less than 2**63
 _V1 = ("memory.limit_in_bytes", "memory.usage_in_bytes", "total_inactive_file")
 _V2 = ("memory.max", "memory.current", "inactive_file")
@@ -26,21 +28,9 @@ def free_bytes(root: Path = Path("/")) -> int | None:
 
 def _left_in_groups(root: Path) -> Iterator[int]:
     """Of each control group that holds this process, from the innermost on; a limit of any of them kills."""
-    groups = root / "sys/fs/cgroup"
-    with suppress(OSError):
-        for line in (root / "proc/self/cgroup").read_text().splitlines():
-            number, kinds, path = line.split(":", 2)
-            if "memory" in kinds.split(","):
-                base, names = groups / "memory", _V1
-            elif number == "0" and not kinds:
-                base, names = groups, _V2
-            else:
-                continue
-            place = base / path.strip("/")
-            inside = [place, *(up for up in place.parents if up.is_relative_to(base))]
-            for group in inside:  # in a container, the path may be one of the host
-                with suppress(OSError, ValueError):
-                    yield _left_in(group, *names)
+    for group, version in groups_of("memory", root):
+        with suppress(OSError, ValueError):
+            yield _left_in(group, *(_V1 if version == 1 else _V2))
 
 
 def _left_in(group: Path, limit: str, used: str, dropped: str) -> int:

@@ -15,6 +15,7 @@ import typer
 
 from ..artifact import Artifact
 from ..config import Settings, load_settings, sources
+from ..cores import fewer_cores
 from ..encoder_api import is_address, parse_address
 from ..errors import ArtifactError, ConfigError, RecoError, SessionError
 from ..serve.settings import ServeSettings, load_serve_settings
@@ -68,7 +69,8 @@ def doctor_command(
     packages = {name: found for name in _PACKAGES if (found := _version(name))}
     report: dict[str, Any] = {
         "python": platform.python_version(),
-        "platform": f"{platform.platform()}, {os.cpu_count()} cores",
+        "platform": f"{platform.platform()}, {os.cpu_count()} cores"
+        + (f", {few} for this process" if (few := fewer_cores()) else ""),
         "packages": packages,
         "providers": _providers(),
         **_settings(place, packages),

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import os
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import lru_cache
 from pathlib import Path
 from typing import Literal, TypeAlias, get_args
 
+from ..cores import cores
 from ..defaults import INGEST_BATCH, SAME_IMAGE
 from ..errors import ConfigError
 from ..types import Payload, make_field
@@ -50,7 +51,7 @@ class IngestOptions:
     only_known: bool = False  # skip rows whose id the memory does not hold
     also: frozenset[str] = frozenset()  # other names by which the memory may know the source
     listed: Path = Path("duplicates.jsonl")  # file of near-duplicate and excluded rows
-    decoders: int = 0  # threads that decode images; 0: one per core
+    decoders: int = field(default_factory=cores)  # threads that decode images
 
     def __post_init__(self) -> None:
         if self.duplicates not in get_args(Duplicates):
@@ -58,8 +59,8 @@ class IngestOptions:
         for name, value in (("threshold", self.threshold), ("max_error_rate", self.max_error_rate)):
             if not 0 <= value <= 1:
                 raise ConfigError(f"{name} must be from 0 to 1, got {value}")
-        if self.batch_size < 1 or self.decoders < 0:
-            raise ConfigError(f"batch_size must be at least 1 and decoders 0, got {self.batch_size}, {self.decoders}")
+        if self.batch_size < 1 or self.decoders < 1:
+            raise ConfigError(f"batch_size and decoders must be at least 1, got {self.batch_size}, {self.decoders}")
 
     def brought(self, payload: Payload) -> bool:
         """Whether a stored pair came from this source, by whichever of its names."""

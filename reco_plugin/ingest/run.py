@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import time
 from collections.abc import Callable, Generator, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -119,9 +118,8 @@ def encode_source(
 
     ``wanted`` filters rows, ``sift`` skips those that need no encoding; a single thread calls the encoder.
     """
-    decoders = options.decoders or os.cpu_count() or 1
     with (
-        ThreadPoolExecutor(decoders, "reco-decode") as pool,
+        ThreadPoolExecutor(options.decoders, "reco-decode") as pool,
         ThreadPoolExecutor(DOWNLOADS, "reco-fetch") as downloads,
     ):
         read = ahead(_read(rows, options.batch_size, wanted), 2)

@@ -9,13 +9,13 @@ from __future__ import annotations
 
 import importlib.util
 import logging
-import os
 import threading
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from ..cores import cores
 from ..errors import MemoryStoreError
 from ..types import Modality, Vectors
 from .checks import CheckedSearch
@@ -148,7 +148,7 @@ class SearchIndex:
         """Load the index or make it, and wait; False if there is none: not enabled, too few pairs, or it failed."""
         if self._enabled and self._writable:
             self._missing, self.idle = 0, False
-            self._start(threads=os.cpu_count() or 1)
+            self._start(threads=cores())
             if self._thread is not None:
                 self._thread.join()
         return self._built is not None

@@ -16,6 +16,7 @@ from pydantic import BaseModel, ValidationError
 
 from ..artifact import Artifact, clip_graph
 from ..config import Settings, cache_folder
+from ..cores import fewer_cores
 from ..errors import ConfigError, DataError, SessionError
 from ..files import digest_texts, whole_file
 from ..preprocess import Tokenizer, cut_to_longest
@@ -93,7 +94,8 @@ def _openvino_version() -> str | None:
 
 def _open_faster(artifact: Artifact, name: str, settings: Settings, installed: str) -> tuple[Session, str]:
     path, folder = artifact.graph(name), cache_folder()
-    parts = (artifact.manifest.graphs[name].sha256, VERSION, installed, _processor(), str(settings.threads), _SAMPLES)
+    threads = str(settings.threads or fewer_cores())
+    parts = (artifact.manifest.graphs[name].sha256, VERSION, installed, _processor(), threads, _SAMPLES)
     note = folder / "engines" / f"{digest_texts(parts)}.json" if folder else None
     known = _read(note)
     if known is None:

@@ -11,6 +11,7 @@ from typing import Any, Literal
 import numpy.typing as npt
 
 from ..config import Settings
+from ..cores import fewer_cores
 from ..errors import SessionError, importing
 from .base import Arrays, describe_inputs
 
@@ -42,8 +43,8 @@ class OpenVinoSession:
     def __init__(self, path: Path, settings: Settings, arithmetic: Arithmetic = "f32") -> None:
         # Pinned, the threads of two processes share one core and leave the other idle.
         options: dict[str, Any] = {"INFERENCE_PRECISION_HINT": arithmetic, "ENABLE_CPU_PINNING": False}
-        if settings.threads:
-            options["INFERENCE_NUM_THREADS"] = settings.threads
+        if threads := settings.threads or fewer_cores():
+            options["INFERENCE_NUM_THREADS"] = threads
         try:
             graph = _core().read_model(path)
         except Exception as error:  # openvino raises RuntimeError for most failures, but promises no class

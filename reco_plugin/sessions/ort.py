@@ -15,7 +15,7 @@ import numpy as np
 import numpy.typing as npt
 
 from ..config import Settings
-from ..cores import cores
+from ..cores import cores, fewer_cores
 from ..errors import SessionError, importing
 from ..ram import free_bytes
 from .base import Arrays, describe_inputs
@@ -75,7 +75,7 @@ class OrtSession:
                 "pip install 'reco-plugin[gpu]'; or choose provider='cpu'."
             )
         self._path, self._settings, self._logs = path, settings, logs
-        self._session = self._load(settings.threads)
+        self._session = self._load(settings.threads or fewer_cores())
         self._check_provider(provider, path)
         taken = self._session.get_provider_options()[provider]
         if dropped := sorted(set(settings.provider_options) - set(taken)):

@@ -24,8 +24,8 @@ from typing import Literal
 
 from ...api_encoder import open_encoder
 from ...artifact import Artifact
-from ...config import Settings, share_cores
-from ...cores import cores
+from ...config import Settings
+from ...cores import cores, share_cores
 from ...errors import ConfigError, MissingExtra
 from ...memory import memory_of
 from ...pairs import PairMemory

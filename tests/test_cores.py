@@ -1,0 +1,97 @@
+"""How many cores a process may use, and that the libraries which compute take no more threads."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+from made_once import open_session
+
+from reco_plugin import cores as module
+from reco_plugin.config import load_settings
+from reco_plugin.cores import cores, fewer_cores, share_cores
+from reco_plugin.sessions import ort as session
+from reco_plugin.sessions.ort import OrtSession
+
+from .test_ram import place
+
+MODEL = Path(__file__).resolve().parents[1] / "triton_models"
+ALL = cores(Path("/nowhere"))
+V1 = {"proc/self/cgroup": "9:cpu,cpuacct:/kubepods/pod\n4:memory:/x\n0::/"}
+V2 = {"proc/self/cgroup": "0::/system.slice/reco.service"}
+
+
+def old_quota(path: str, quota: int, period: int = 100_000) -> dict[str, object]:
+    return {f"sys/fs/cgroup/cpu{path}/cpu.cfs_{name}_us": n for name, n in (("quota", quota), ("period", period))}
+
+
+@pytest.mark.parametrize(
+    ("files", "found"),
+    [
+        ({}, 8),
+        (V2 | {"sys/fs/cgroup/cpu.max": "max 100000"}, 8),
+        (V2 | {"sys/fs/cgroup/cpu.max": "250000 100000"}, 3),  # of a container, which sees its own as the root
+        (V2 | {"sys/fs/cgroup/system.slice/reco.service/cpu.max": "50000 100000"}, 1),
+        (
+            V2
+            | {"sys/fs/cgroup/system.slice/reco.service/cpu.max": "max 100000"}
+            | {"sys/fs/cgroup/system.slice/cpu.max": "400000 100000", "sys/fs/cgroup/cpu.max": "600000 100000"},
+            4,
+        ),
+        (V2 | {"sys/fs/cgroup/cpu.max": "no number"}, 8),
+        (V1 | old_quota("", -1), 8),
+        (V1 | old_quota("", 200_000), 2),
+        (V1 | old_quota("/kubepods/pod", 50_000, 20_000) | old_quota("/kubepods", 700_000), 3),
+    ],
+)
+def test_the_least_of_all_limits_counts(files, found, tmp_path, monkeypatch):
+    monkeypatch.setattr(os, "sched_getaffinity", lambda _: set(range(8)), raising=False)
+    assert cores(place(tmp_path, files)) == found
+
+
+def test_only_a_process_under_a_limit_tells_libraries_how_many(monkeypatch):
+    for machine, mine, told in ((8, 8, 0), (8, 2, 2), (None, 1, 0)):
+        monkeypatch.setattr(os, "cpu_count", lambda machine=machine: machine)
+        monkeypatch.setattr(module, "cores", lambda mine=mine: mine)
+        assert fewer_cores() == told
+
+
+def test_what_a_person_set_stays_and_what_was_set_here_does_not(monkeypatch):
+    monkeypatch.setattr(module, "_shared", set())
+    monkeypatch.setenv("OMP_NUM_THREADS", "7")
+    monkeypatch.setenv("OPENBLAS_NUM_THREADS", "")
+    monkeypatch.delenv("OPENBLAS_NUM_THREADS")
+    share_cores(4)
+    share_cores(2)
+    assert (os.environ["OMP_NUM_THREADS"], os.environ["OPENBLAS_NUM_THREADS"]) == ("7", "2")
+
+
+@pytest.mark.skipif(not hasattr(os, "sched_setaffinity") or ALL < 2, reason="this process cannot be held to one core")
+def test_on_one_core_a_graph_and_a_product_take_one_thread():
+    """ONNX Runtime starts a thread for each core of the machine, whatever this process may use."""
+    code = (
+        "import os, sys; os.sched_setaffinity(0, {min(os.sched_getaffinity(0))}); "
+        "sys.argv = ['reco', '--version']\n"
+        "from reco_plugin.__main__ import main\n"
+        "try: main()\n"
+        "except SystemExit: pass\n"
+        "print(os.environ['OPENBLAS_NUM_THREADS'])"
+    )
+    environment = {name: value for name, value in os.environ.items() if not name.endswith("_NUM_THREADS")}
+    ended = subprocess.run([sys.executable, "-c", code], env=environment, capture_output=True, text=True, check=True)
+    assert ended.stdout.split()[-1] == "1"
+
+
+@pytest.mark.parametrize(("threads", "limit", "given"), [(0, 0, 0), (0, 3, 3), (2, 3, 2)])
+def test_a_graph_takes_the_threads_of_the_limit_unless_a_person_says_how_many(threads, limit, given, monkeypatch):
+    monkeypatch.setattr(session, "fewer_cores", lambda: limit)
+    monkeypatch.setattr(OrtSession, "__init__", open_session)
+    opened = OrtSession(MODEL / "clip_text" / "1" / "model.onnx", load_settings(threads=threads))
+    assert opened._session.get_session_options().intra_op_num_threads == given
+    ids = np.ones((2, 5), np.int32)
+    name = opened._session.get_inputs()[0].name
+    assert len(opened.run({name: ids})) >= 1
