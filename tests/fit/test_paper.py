@@ -77,6 +77,7 @@ def test_two_processes_train_and_one_does_the_rest(pairs: str, model: Path, tmp_
     assert not all(torch.equal(trained[name], start[name]) for name in trained)
 
 
+@pytest.mark.usefixtures("from_nothing")  # as a user's: here the second one imports what it needs, too
 def test_where_the_first_process_fails_the_others_stop(pairs: str, model: Path, tmp_path: Path) -> None:
     done = run(command(pairs, model, tmp_path / "run", "--processes", "2", "--max-pairs", "40"))
     assert done.returncode == 1

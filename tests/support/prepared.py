@@ -261,9 +261,12 @@ def _let_it_start_others() -> None:
 
 def _become(words: list[str], place: str, env: dict[str, str], new_session: bool) -> None:
     """Be ``python`` with these words."""
+    at_once = "-u" in words[1:2] or bool(env.get("PYTHONUNBUFFERED"))  # as torchrun starts those that it waits for
     for number, name, errors in ((0, "stdin", "strict"), (1, "stdout", "strict"), (2, "stderr", "backslashreplace")):
-        binary = io.open(number, "wb" if number else "rb", closefd=False)  # noqa: SIM115, UP020
-        text = io.TextIOWrapper(binary, "utf-8", errors, line_buffering=number == 2 or binary.isatty())
+        raw = at_once and number > 0
+        binary = io.open(number, "wb" if number else "rb", 0 if raw else -1, closefd=False)  # noqa: SIM115, UP020
+        by_line = not raw and (number == 2 or binary.isatty())
+        text = io.TextIOWrapper(binary, "utf-8", errors, line_buffering=by_line, write_through=raw)
         setattr(sys, name, text)
         setattr(sys, f"__{name}__", text)
     if new_session:

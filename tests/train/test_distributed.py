@@ -118,6 +118,7 @@ def test_where_the_first_process_fails_the_others_stop_and_all_leave_the_group(f
     assert told[1][0] == "RecoError: process 1 stops because the first one failed"
 
 
+@pytest.mark.usefixtures("from_nothing")  # as a user's: here the launcher and each process import what they need
 def test_torchrun_starts_the_command_line(
     pairs: Records, vit: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
