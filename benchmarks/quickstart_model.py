@@ -55,7 +55,7 @@ from reco_plugin.train.parity import Parity
 from reco_plugin.train.refit import refit
 from reco_plugin.types import Fingerprint, Records, Vectors
 
-from .page import table, write_blocks
+from .page import folder_of, table, write_blocks
 from .pretrain.generic import SOURCES as GENERIC_SOURCES
 from .pretrain.generic import load_with_generic
 from .pretrain.towers import pretrain
@@ -318,7 +318,12 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--cache", type=Path, default=Path(".cache"), help="drawings, mini CLIP, vectors, fusions")
     parser.add_argument("--out", type=Path, default=Path("triton_models"), help="model folder to write")
-    parser.add_argument("--docs", type=Path, default=Path("docs/measurements"), help="where quickstart.md and .json go")
+    parser.add_argument(
+        "--docs",
+        type=folder_of("quickstart.md"),
+        default=Path("docs/measurements"),
+        help="where quickstart.md and .json go",
+    )
     parser.add_argument("--page", action="store_true", help="measure nothing: quickstart.md from quickstart.json")
     parser.add_argument("--shipped", action="store_true", help="keep the encoder in --out")
     parser.add_argument(

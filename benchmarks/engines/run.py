@@ -46,6 +46,8 @@ def main(
     """Run the pages' commands in real engines."""
     if unknown := set(only or ()) - set(ENTRIES):
         raise typer.BadParameter(f"no engine {', '.join(sorted(unknown))}; there are {', '.join(ENTRIES)}")
+    if docs is not None and not (docs / "engines.md").is_file():
+        raise typer.BadParameter(f"{docs} has no engines.md, into whose blocks the tables go")
     found, failed = dict[str, dict[str, Any]](), dict[str, str]()
     with prepared(folder) as demo:
         for name in only or ENTRIES:
