@@ -357,7 +357,11 @@ class _Whole:
     """What the parser finds in the bytes of a request."""
 
     def __init__(self) -> None:
-        self.url, self.headers, self.requests = b"", list[tuple[bytes, bytes]](), 0
+        self.url, self.headers = b"", list[tuple[bytes, bytes]]()
+        self.begun, self.whole = 0, 0  # requests
+
+    def on_message_begin(self) -> None:
+        self.begun += 1
 
     def on_url(self, url: bytes) -> None:
         self.url += url
@@ -366,7 +370,7 @@ class _Whole:
         self.headers.append((name.lower(), value))
 
     def on_message_complete(self) -> None:
-        self.requests += 1
+        self.whole += 1
 
 
 def _read_whole(begun: bytes, root: str) -> Scope | None:
@@ -375,16 +379,18 @@ def _read_whole(begun: bytes, root: str) -> Scope | None:
     parser = HttpRequestParser(found)
     try:
         parser.feed_data(begun)
-        url = parse_url(found.url) if found.requests == 1 else None
+        # with half of another one behind it, what was found is of both
+        path = parse_url(found.url).path if found.begun == found.whole == 1 else None
     except (HttpParserError, HttpParserUpgrade):
         return None
-    if url is None or b"%" in url.path or not {b"transfer-encoding", b"expect"}.isdisjoint(dict(found.headers)):
+    # a URL may have no path: http://host
+    if path is None or b"%" in path or not {b"transfer-encoding", b"expect"}.isdisjoint(dict(found.headers)):
         return None
     if len([name for name, _ in found.headers if name == b"host"]) > 1:
         return None
-    path = root + url.path.decode("ascii")
     method = parser.get_method().decode("ascii")
-    return {"type": "http", "method": method, "path": path, "root_path": root, "headers": found.headers}
+    whole = root + path.decode("ascii")
+    return {"type": "http", "method": method, "path": whole, "root_path": root, "headers": found.headers}
 
 
 def _written(answer: DoorAnswer, default: Iterable[tuple[bytes, bytes]], *, closes: bool) -> bytes:

@@ -142,6 +142,10 @@ UNCLEAR = {
     "half of a body": request("/v1/explain")[:-1],
     "half of a head": request("/v1/explain")[:30],
     "another one behind it": request("/v1/explain").replace(b"connection: close", b"a: b") * 2,
+    "half of a head behind it": request("/v1/explain?", body=b"").replace(b"connection: close", b"a: b")
+    + b"POST /v1/refine HTTP/1.1\r\nauthorization: Bearer key\r\n",
+    "a method behind it": b"POST /livez HTTP/1.1\r\nhost: localhost\r\n\r\nGET ",
+    "a URL without a path": request("http://localhost"),
     "a path in other words": request("/v1/expl%61in"),
     "what asks a memory": request("/v1/memory/pairs"),
     "another site": request("/v1/explain", "origin: http://elsewhere"),
