@@ -17,6 +17,7 @@ import socket
 import sys
 from collections.abc import Callable, Iterable, Sequence
 from contextlib import suppress
+from functools import partial
 from itertools import islice
 from typing import Any
 
@@ -72,28 +73,36 @@ class Arrivals:
         if _SYSTEM is not None:
             self._listening = [_again(one) for one in sockets]
         for one in self._listening:
-            loop.add_reader(one, loop.call_soon, self._take, one)  # when the servers have taken theirs
+            loop.add_reader(one, partial(loop.call_soon, self._take, one))  # when the servers have taken theirs
         again = [_again(one) for one in sockets for _ in range(_MADE - 1)]
         return [await loop.create_server(self._make, sock=one, backlog=backlog) for one in again]
 
     async def end(self, servers: Iterable[asyncio.Server]) -> None:
-        """Take what is connected by now, which would be reset when the servers' sockets are closed, and no more."""
+        """Take what is connected by now, which would be reset when the servers' sockets are closed, and no more.
+
+        Where connections are taken here, the sockets are closed, and then it is answered: clients that have an answer
+        connect again, and would be reset, too.
+        """
+        servers = [*servers]
         sockets = [one for server in servers for one in server.sockets]
         for _ in range(_MOST_TURNS):
             await asyncio.sleep(0)
             if not _waits(sockets):
                 break
-        for one in self._listening:
+        for server in servers if self._listening else ():
+            server.close()
+        while self._listening:
+            one = self._listening.pop()
             asyncio.get_running_loop().remove_reader(one)
+            self._take(one, MOST_WAITING)
+            one.close()
         while self._waiting or self._making:
             await asyncio.sleep(0)
         for _ in range(_LAST_TURNS):
             await asyncio.sleep(0)
-        while self._listening:
-            self._listening.pop().close()
 
-    def _take(self, listening: socket.socket) -> None:
-        for _ in range(min(_TAKEN, MOST_WAITING - len(self._waiting))):
+    def _take(self, listening: socket.socket, most: int = _TAKEN) -> None:
+        for _ in range(min(most, MOST_WAITING - len(self._waiting))):
             taken = _SYSTEM.accept4(listening.fileno(), None, None, socket.SOCK_NONBLOCK | socket.SOCK_CLOEXEC)
             if taken < 0:  # none waits; or no file can be opened, and the servers close what comes
                 break

@@ -52,13 +52,12 @@ async def listen(
     Made.count = 0
     with socket.create_server(("127.0.0.1", 0), backlog=BACKLOG) as listening, ExitStack() as clients:
         listening.setblocking(False)
+        address = listening.getsockname()
         servers = [await asyncio.get_running_loop().create_server(Made, sock=listening, backlog=BACKLOG)]
         arrivals = Arrivals(Made, answer)
         servers += await arrivals.take_from(servers, BACKLOG)
         try:
-            return await then(
-                servers, arrivals, lambda: clients.enter_context(socket.create_connection(listening.getsockname()))
-            )
+            return await then(servers, arrivals, lambda: clients.enter_context(socket.create_connection(address)))
         finally:
             await arrivals.end(servers)
             for server in servers:
@@ -93,6 +92,32 @@ def test_what_is_connected_when_a_service_ends_is_taken(run):
         assert Made.count == CLIENTS
 
     run(listen(end))
+
+
+@LINUX
+def test_who_connects_again_while_a_service_ends_is_taken_or_refused(monkeypatch):
+    """Those that connected while the others were answered were reset."""
+    uvloop = pytest.importorskip("uvloop")
+    monkeypatch.setattr(listening, "_MOST_TURNS", 4)  # there is no end of them
+    connected = refused = 0
+
+    async def end(servers: list[asyncio.Server], arrivals: Arrivals, connect: Callable[[], socket.socket]) -> None:
+        def again(_: asyncio.Protocol, transport: object) -> None:
+            nonlocal connected, refused
+            Made.count += 1
+            try:
+                connect()
+                connected += 1
+            except ConnectionRefusedError:
+                refused += 1
+
+        monkeypatch.setattr(Made, "connection_made", again)
+        for _ in range(CLIENTS):
+            connect()
+        await arrivals.end(servers)
+
+    uvloop.run(listen(end))
+    assert Made.count == CLIENTS + connected and refused
 
 
 def answering(begun: bytes, waiting: int) -> bytes | None:
