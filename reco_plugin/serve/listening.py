@@ -32,6 +32,8 @@ MOST_WAITING = 512
 """Connections that were taken and wait; others wait in the system's queue."""
 _BYTES = 16_384
 """Of a request that may be answered at once."""
+_UNREAD = 16
+"""Times as many are read of one that is refused by its beginning."""
 _MOST_TURNS, _LAST_TURNS = 64, 4  # for what waits at the end; until a connection that was taken is made
 # keeps Python's lock during a call, and none of those made here waits
 _SYSTEM: Any = ctypes.PyDLL(None) if sys.platform == "linux" else None
@@ -148,7 +150,9 @@ class Arrivals:
             return False
         del self._waiting[one]
         if size:
-            _SYSTEM.recv(one.fileno(), self._read, _BYTES, socket.MSG_DONTWAIT)  # unread, it would reset the answer
+            for _ in range(_UNREAD):  # unread, it would reset the answer
+                if _SYSTEM.recv(one.fileno(), self._read, _BYTES, socket.MSG_DONTWAIT) < _BYTES:
+                    break
             _SYSTEM.send(one.fileno(), answer, len(answer), socket.MSG_DONTWAIT | socket.MSG_NOSIGNAL)
         _SYSTEM.close(one.detach())
         return True

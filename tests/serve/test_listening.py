@@ -135,7 +135,7 @@ def test_a_probe_overtakes_all_that_came_before_it():
         for _ in range(CLIENTS - 1):
             connect().sendall(b"other")
         found = [connect(), connect()]
-        found[0].sendall(b"full!" + b"." * 10_000)  # what is closed while something is unread would be reset
+        found[0].sendall(b"full!" + b"." * 60_000)  # what is closed while something is unread would be reset
         found[1].sendall(b"probe")
         made = list[int]()
         for one, said in zip(found, (b"FULL!", b"PROBE"), strict=True):
