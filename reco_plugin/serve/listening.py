@@ -19,6 +19,7 @@ from collections.abc import Callable, Iterable, Sequence
 from contextlib import suppress
 from functools import partial
 from itertools import islice
+from time import monotonic
 from typing import Any
 
 from .logs import LOGGER
@@ -34,6 +35,9 @@ _BYTES = 16_384
 """Of a request that may be answered at once."""
 _UNREAD = 16
 """Times as many are read of one that is refused by its beginning."""
+_LOOKS_S = 0.02
+"""That looking may take of a turn: a head of thousands of fields takes 2 ms, and all others wait."""
+_LOG_EVERY_S = 10.0
 _MOST_TURNS, _LAST_TURNS = 64, 4  # for what waits at the end; until a connection that was taken is made
 # keeps Python's lock during a call, and none of those made here waits
 _SYSTEM: Any = ctypes.PyDLL(None) if sys.platform == "linux" else None
@@ -54,6 +58,7 @@ class Arrivals:
         self._silent: dict[socket.socket, None] = {}  # of those, nothing has been read
         self._making: set[asyncio.Task[None]] = set()
         self._listening: list[socket.socket] = []
+        self._logged_at = -_LOG_EVERY_S
         self._turns = False  # whether a turn is to come
         self._read = ctypes.create_string_buffer(_BYTES)
 
@@ -115,11 +120,14 @@ class Arrivals:
 
     def _turn(self) -> None:
         loop, made = asyncio.get_running_loop(), 0
-        many = len(self._waiting) > _MADE
+        many, until = len(self._waiting) > _MADE, monotonic() + _LOOKS_S
         for one in [*islice(reversed(self._silent), _TAKEN)] if many else ():
+            if monotonic() >= until:
+                break
             self._look(one)
         for one in [*islice(self._waiting, _TAKEN)]:
-            if many and self._look(one):  # what could not be answered when it came may be refused by now
+            # what could not be answered when it came may be refused by now
+            if many and monotonic() < until and self._look(one):
                 continue
             del self._waiting[one]
             self._silent.pop(one, None)
@@ -144,7 +152,9 @@ class Arrivals:
             try:
                 answer = self._answer(ctypes.string_at(self._read, size), len(self._waiting))
             except Exception:  # of one must not keep all others waiting
-                log.exception("a request is not answered at once")
+                if (now := monotonic()) >= self._logged_at + _LOG_EVERY_S:  # it is looked at in each turn
+                    self._logged_at = now
+                    log.exception("a request is not answered at once")
                 return False
         if answer is None:
             return False

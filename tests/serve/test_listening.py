@@ -150,7 +150,7 @@ def test_a_probe_overtakes_all_that_came_before_it():
 
 
 @LINUX
-def test_who_says_nothing_fails_or_leaves_keeps_no_other_waiting():
+def test_who_says_nothing_fails_or_leaves_keeps_no_other_waiting(caplog):
     uvloop = pytest.importorskip("uvloop")
 
     async def among(_: object, arrivals: Arrivals, connect: Callable[[], socket.socket]) -> None:
@@ -171,6 +171,32 @@ def test_who_says_nothing_fails_or_leaves_keeps_no_other_waiting():
         assert Made.count < 3 * CLIENTS  # of those that left, few were made
 
     uvloop.run(listen(among, answering))
+    assert [one.message for one in caplog.records if one.exc_info] == ["a request is not answered at once"]
+
+
+@LINUX
+def test_heads_that_take_long_to_read_make_no_turn_long(monkeypatch):
+    uvloop = pytest.importorskip("uvloop")
+    looks, most, now = 0, 0, 0.0
+
+    def slowly(begun: bytes, waiting: int) -> None:
+        nonlocal looks, now
+        looks += 1
+        now += listening._LOOKS_S / 2
+
+    async def slow(_: object, arrivals: Arrivals, connect: Callable[[], socket.socket]) -> None:
+        def done() -> bool:
+            nonlocal looks, most
+            most, looks = max(most, looks), 0
+            return Made.count == CLIENTS
+
+        for _ in range(CLIENTS):
+            connect().sendall(b"other")
+        await turns_until(done)
+
+    monkeypatch.setattr(listening, "monotonic", lambda: now)
+    uvloop.run(listen(slow, slowly))
+    assert 1 <= most <= 2 * 2  # of a turn, and of one that begins with what is taken
 
 
 @LINUX
