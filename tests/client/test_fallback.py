@@ -156,6 +156,7 @@ def test_after_some_failures_the_service_is_not_asked_until_one_call_probes(kind
         (answering(504, "memory_timeout"), "service_error"),
         (lambda: httpx.Response(502, text="<html>"), "service_error"),
         (lambda: httpx.Response(200, text="<html>"), "service_error"),
+        (down, "service_error"),
     ],
 )
 def test_whatever_fails_queries_are_answered_and_no_pause_is_made(
