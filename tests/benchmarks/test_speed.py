@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import sys
+from argparse import ArgumentParser
 from importlib import import_module
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -12,7 +15,6 @@ from benchmarks.research import parser_of
 from benchmarks.speed import __main__ as speed
 from benchmarks.speed.inputs import batches
 from benchmarks.speed.turns import Turns, take_turns
-from benchmarks.torture.__main__ import main as torture
 
 DOCS = Path(__file__).resolve().parents[2] / "docs" / "measurements"
 
@@ -73,14 +75,30 @@ def test_what_cannot_be_measured_is_refused(words: list[str], said: str, capsys:
     assert said in capsys.readouterr().err
 
 
-@pytest.mark.parametrize(
-    "run",
-    [
-        lambda place: torture(["overload", "--page", str(place / "nothere.md")]),
-        lambda place: parser_of("", "gate", docs_needed=True).parse_args(["--docs", str(place)]),
-    ],
-)
-def test_a_page_that_is_not_there_is_told_before_anything_is_measured(run, tmp_path: Path, capsys) -> None:
+class WouldMeasure(Exception):
+    """The command line was taken."""
+
+
+@pytest.mark.parametrize("name", ["imports", "learning", "torture.__main__", "triton_lengths", "workers"])
+def test_a_page_that_is_not_there_is_told_before_anything_is_measured(
+    name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    parse = ArgumentParser.parse_args
+
+    def parsed(*given: Any) -> None:
+        parse(*given)
+        raise WouldMeasure
+
+    monkeypatch.setattr(ArgumentParser, "parse_args", parsed)
+    monkeypatch.setattr(sys, "argv", ["benchmark", "--page", str(tmp_path / "nothere.md")])
     with pytest.raises(SystemExit):
-        run(tmp_path)
+        import_module(f"benchmarks.{name}").main()
+    assert f"there is no page {tmp_path}" in capsys.readouterr().err
+
+
+def test_a_folder_without_the_page_is_told_before_anything_is_measured(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    with pytest.raises(SystemExit):
+        parser_of("", "gate", docs_needed=True).parse_args(["--docs", str(tmp_path)])
     assert f"there is no page {tmp_path}" in capsys.readouterr().err
