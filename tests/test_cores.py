@@ -63,7 +63,7 @@ def test_only_a_process_under_a_limit_tells_libraries_how_many(monkeypatch):
 def test_what_a_person_set_stays_and_what_was_set_here_does_not(monkeypatch):
     monkeypatch.setattr(module, "_shared", set())
     monkeypatch.setenv("OMP_NUM_THREADS", "7")
-    monkeypatch.setenv("OPENBLAS_NUM_THREADS", "")
+    monkeypatch.setenv("OPENBLAS_NUM_THREADS", "")  # so that it is put back, though it may not be there
     monkeypatch.delenv("OPENBLAS_NUM_THREADS")
     share_cores(4)
     share_cores(2)
@@ -71,15 +71,17 @@ def test_what_a_person_set_stays_and_what_was_set_here_does_not(monkeypatch):
 
 
 @pytest.mark.skipif(not hasattr(os, "sched_setaffinity") or ALL < 2, reason="this process cannot be held to one core")
-def test_on_one_core_a_graph_and_a_product_take_one_thread():
-    """ONNX Runtime starts a thread for each core of the machine, whatever this process may use."""
+def test_a_command_on_one_core_has_numpy_take_one_thread():
+    """It is told before numpy is loaded."""
     code = (
         "import os, sys; os.sched_setaffinity(0, {min(os.sched_getaffinity(0))}); "
         "sys.argv = ['reco', '--version']\n"
         "from reco_plugin.__main__ import main\n"
         "try: main()\n"
         "except SystemExit: pass\n"
-        "print(os.environ['OPENBLAS_NUM_THREADS'])"
+        "assert 'numpy' not in sys.modules\n"
+        "import numpy, threadpoolctl\n"
+        "print(*[one['num_threads'] for one in threadpoolctl.threadpool_info()])"
     )
     environment = {name: value for name, value in os.environ.items() if not name.endswith("_NUM_THREADS")}
     ended = subprocess.run([sys.executable, "-c", code], env=environment, capture_output=True, text=True, check=True)

@@ -115,7 +115,7 @@ def plan(
     rows, unchanged = leave_unchanged(rows, memory, options)
     tally.named.update(dict.fromkeys(unchanged))
     outcome.read = outcome.unchanged = len(unchanged)
-    with ThreadPoolExecutor(None, "reco-load") as pool:
+    with ThreadPoolExecutor(thread_name_prefix="reco-load") as pool:
         batches = in_order(pool, load, make_chunks(read_rows(rows.parts), options.batch_size), window=2)
         with closing(batches):
             for batch in batches:

@@ -2,8 +2,7 @@
 
 uvloop takes one connection a turn of its loop. Where more come than can be answered, a turn takes tens of milliseconds,
 since each of its steps waits for Python's lock and for a core, so a probe waited behind all that came before it. To
-take a connection, to read its request and to refuse it here takes a tenth of making it, and gives Python's lock to
-nobody meanwhile.
+take a connection, to read its request and to refuse it here gives Python's lock to nobody meanwhile.
 """
 
 from __future__ import annotations
@@ -26,7 +25,8 @@ from .logs import LOGGER
 
 log = logging.getLogger(LOGGER)
 _MADE = 4
-"""Connections that the servers make in one turn, and as many that are made of those that they leave."""
+"""Connections that the servers make in one turn, and as many that are made of those that they leave. Where none are
+taken here, the servers make both."""
 _TAKEN = 64
 """Connections that are taken here in one turn, and of those that sent nothing yet, how many are looked at; at most."""
 MOST_WAITING = 512
@@ -81,7 +81,8 @@ class Arrivals:
             self._listening = [_again(one) for one in sockets]
         for one in self._listening:
             loop.add_reader(one, partial(loop.call_soon, self._take, one))  # when the servers have taken theirs
-        again = [_again(one) for one in sockets for _ in range(_MADE - 1)]
+        by_servers = _MADE if self._listening else 2 * _MADE
+        again = [_again(one) for one in sockets for _ in range(by_servers - 1)]
         return [await loop.create_server(self._make, sock=one, backlog=backlog) for one in again]
 
     async def end(self, servers: Iterable[asyncio.Server]) -> None:

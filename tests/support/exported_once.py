@@ -81,11 +81,13 @@ def one_look_for_a_gpu() -> Iterator[None]:
 @contextmanager
 def no_look_for_garbage() -> Iterator[None]:
     """Torch makes many small objects that stay until the graph is there; looking through them takes a twentieth."""
+    looked = gc.isenabled()
     gc.disable()
     try:
         yield
     finally:
-        gc.enable()
+        if looked:
+            gc.enable()
 
 
 @cache
