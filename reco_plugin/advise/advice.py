@@ -307,14 +307,14 @@ class _Adviser:
         return {id_: number for number, ids in self.known.ids_of.items() for id_ in ids}
 
     def _addable(self, rows: Sequence[int]) -> list[int]:
-        """Rows of a thing with a picture that the memory lacks, the most typical picture first."""
+        """Rows of a thing with a picture that the memory lacks, the most typical first; two as they are listed."""
         lacking = {
             self.listed.ids[row]: row
             for row in reversed(rows)
             if self.listed.pictured[row] and self.listed.ids[row] not in self._number_of
         }
         left = sorted(lacking.values())  # an id that is listed twice is one pair
-        if len(left) < 2:
+        if len(left) < 3:  # two are as near to their mean, either of them: rounding would choose
             return left
         image = self.listed.image[left]
         return [left[place] for place in np.argsort(-(image @ image.mean(axis=0)), kind="stable").tolist()]

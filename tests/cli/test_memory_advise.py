@@ -84,7 +84,7 @@ def test_an_id_that_is_listed_twice_is_one_picture_to_add(memory: Path, catalogu
         "y": ["two words"],
     }
     with (work / "advice.csv").open(newline="", encoding="utf-8") as file:
-        assert {one["thing"]: one["add"] for one in csv.DictReader(file)}["x"] == "more; two words"
+        assert {one["thing"]: one["add"] for one in csv.DictReader(file)}["x"] == "two words; more"
 
 
 def test_a_vector_that_no_memory_takes_is_no_picture_to_add(memory: Path, ask: Ask, work: Path) -> None:
