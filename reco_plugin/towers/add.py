@@ -30,7 +30,7 @@ from ..data.labelled import TEMPLATES, check_templates
 from ..errors import ArtifactError, ConfigError
 from ..files import sha256_file
 from ..preprocess import TextConfig
-from ..train.graph_file import graph_bytes, write_proto
+from ..train.graph_file import graph_bytes, graph_of, write_graph, write_proto
 from ..train.one_token import pick_early
 from ..train.parity import COUNT, Parity, Precision, check, compare
 from ..train.precision import quiet, to_precision
@@ -193,15 +193,15 @@ def _write_towers(
         path.parent.mkdir(parents=True)
         tower = side.tower
         graph = wrap_image(tower, pixels, dimension) if modality == "image" else wrap_text(tower, texts, dimension)
-        graph = _picking_early(graph, tower.path.parent)
-        by_row = _write_for_batches(graph, path, side, port, given)
+        model = _picking_early(graph, tower.path)
+        by_row = _write_for_batches(model, path, side, port, given)
         if modality == "text":
             texts = replace(texts, text=_cut_where_exact(path, side, texts.text, given))
             if not texts.text.dynamic:
-                graph.graph.input[0].type.tensor_type.shape.dim[1].dim_value = texts.text.context_length
-                write_proto(row_by_row(graph) if by_row else graph, path, tower.path.parent)
+                _fix_length(model, texts.text.context_length)
+                _write(model, path, tower.path.parent, by_row=by_row)
         if not ready and precision != "fp32":
-            write_proto(graph, path, tower.path.parent)
+            _write(model, path, tower.path.parent)
             with quiet():
                 to_precision(path, precision)
             if by_row:
@@ -213,19 +213,33 @@ def _write_towers(
     return parities, texts
 
 
-def _picking_early(graph: onnx.ModelProto, folder: Path) -> onnx.ModelProto:
-    """The same graph, of which the end works on the token that it takes only; weights outside lie in a folder."""
-    model = ir.from_proto(graph)
-    ir.external_data.set_base_dir(model.graph, folder)
-    return ir.to_proto(model) if pick_early(model) else graph
+def _picking_early(graph: onnx.ModelProto, path: Path) -> ir.Model:
+    """The same graph, of which the end works on the token that it takes only; weights outside lie beside ``path``."""
+    model = graph_of(graph, path)
+    return model if pick_early(model) else graph_of(graph, path)
 
 
-def _write_for_batches(graph: onnx.ModelProto, path: Path, side: _Side, port: str, given: Precision) -> bool:
+def _write(model: ir.Model, path: Path, folder: Path, *, by_row: bool = False) -> None:
+    """Write a graph, or one that runs it row by row, and leave it as it is; weights outside lie in ``folder``."""
+    if by_row:
+        write_proto(row_by_row(ir.to_proto(model)), path, folder)
+    else:
+        write_graph(model.clone(), path)
+
+
+def _fix_length(model: ir.Model, length: int) -> None:
+    """Take texts (B, L) of one length only."""
+    port = model.graph.inputs[0]
+    batch = "batch" if port.shape is None else port.shape[0]
+    port.shape = ir.Shape([batch, length])
+
+
+def _write_for_batches(model: ir.Model, path: Path, side: _Side, port: str, given: Precision) -> bool:
     """Write a graph that takes any batch; returns whether it runs row by row, since it mixes the rows of a batch."""
-    write_proto(graph, path, side.tower.path.parent)
+    _write(model, path, side.tower.path.parent)
     if not mixes_rows(run_as_served(path, port), side.rows, given):
         return False
-    write_proto(row_by_row(graph), path, side.tower.path.parent)
+    _write(model, path, side.tower.path.parent, by_row=True)
     if mixes_rows(run_as_served(path, port), side.rows, given):
         raise ArtifactError(
             f"{side.tower.path} gives one {side.tower.modality} other vectors each time: export it again, in "

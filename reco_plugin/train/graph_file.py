@@ -60,6 +60,18 @@ def _check_weights(path: Path, tensor: ir.ExternalTensor) -> None:
         )
 
 
+def graph_of(model: onnx.ModelProto, path: Path) -> ir.Model:
+    """Take a graph of protobuf's; weights in files of their own are read from beside ``path`` when they are asked for.
+
+    Raises:
+        ArtifactError: such a file is missing or too short.
+    """
+    graph = ir.from_proto(model)
+    ir.external_data.set_base_dir(graph.graph, path.parent)
+    _check_all(graph, path)
+    return graph
+
+
 def write_proto(model: onnx.ModelProto, path: Path, folder: Path, limit: int = ONE_FILE) -> None:
     """Write a graph of protobuf's as :func:`write_graph` does; weights in files of their own are read from ``folder``.
 
@@ -67,10 +79,7 @@ def write_proto(model: onnx.ModelProto, path: Path, folder: Path, limit: int = O
         ArtifactError: such a file is missing or too short.
         OSError: as above.
     """
-    graph = ir.from_proto(model)
-    ir.external_data.set_base_dir(graph.graph, folder)
-    _check_all(graph, folder / path.name)
-    write_graph(graph, path, limit)
+    write_graph(graph_of(model, folder / path.name), path, limit)
 
 
 def weights_size(model: ir.Model) -> int:

@@ -47,7 +47,7 @@ def pick_early(model: ir.Model) -> int:
     """
     if any(_shape(node.outputs[0]) is None for node in model.graph):
         common.ShapeInferencePass(check_type=False, strict_mode=False)(model)
-    moved = sum(_Move(model.graph, node).done() for node in list(model.graph) if _picked(node) is not None)
+    moved = sum(_Move(model.graph, node).done() for node in list(model.graph) if _rank(_picked(node)) == 3)
     if moved:
         common.RemoveUnusedNodesPass()(model)
         common.NameFixPass()(model)  # a value of a graph inside of a node may be called as a new one is
@@ -90,7 +90,7 @@ class _Move:
     def done(self) -> bool:
         """Move it; False if it stays, as what it picks from mixes tokens or is needed whole."""
         tokens, node = _picked(self._node), self._node
-        if tokens is None or _rank(tokens) != 3:
+        if tokens is None:
             return False
         found = self._of(tokens, _AS_IS)
         if found is None or (start := found.producer()) is None or start.op_type in (node.op_type, "Flatten"):

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import shutil
 from collections.abc import Callable
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -26,7 +27,7 @@ from reco_plugin.cli.app import app
 from reco_plugin.config import Settings
 from reco_plugin.errors import ArtifactError, ConfigError, DataError, RecoError
 from reco_plugin.sessions.ort import OrtSession
-from reco_plugin.towers.add import add_model
+from reco_plugin.towers.add import AddedModel, add_model
 from reco_plugin.towers.nodes import make_step
 from reco_plugin.towers.options import AddOptions
 from reco_plugin.train import graph_file
@@ -35,11 +36,25 @@ from reco_plugin.train.graph_inputs import step_inputs
 from reco_plugin.train.parity import SAMPLE_TEXTS, sample_images
 
 Written = Callable[[str, str], Path]
+Added = Callable[..., tuple[AddedModel, Path]]
 CPU = Settings(provider="cpu", threads=1)
+TEXTS = [text for text in SAMPLE_TEXTS if text]
 
 
-def add(source: Path | str | None, out: Path, **options: Any) -> Any:
+def add(source: Path | str | None, out: Path, **options: Any) -> AddedModel:
     return add_model(None if source is None else str(source), AddOptions.of(**options), out)
+
+
+@pytest.fixture(scope="module")
+def added(written: Written, tmp_path_factory: pytest.TempPathFactory) -> Added:
+    """A function that adds a family in a layout once, and returns what was said and the folder, to be left alone."""
+
+    @cache
+    def get(family: str, layout: str, precision: str = "fp32") -> tuple[AddedModel, Path]:
+        out = tmp_path_factory.mktemp("added") / "out"
+        return add(written(family, layout), out, precision=precision), out
+
+    return get
 
 
 @pytest.fixture
@@ -50,35 +65,40 @@ def js(written: Written, tmp_path: Path) -> Path:
 
 @pytest.mark.parametrize("layout", ["transformers_js", "optimum"])
 @pytest.mark.parametrize("family", FAMILIES)
-def test_the_vectors_are_those_of_transformers(family: str, layout: str, written: Written, tmp_path: Path) -> None:
-    add(written(family, layout), tmp_path / "out")
-    model, tokenizer = FAMILIES[family].build()
-    processor = FAMILIES[family].processor()
-    texts = [text for text in SAMPLE_TEXTS if text]
-    images = [image.convert("RGB") for image in sample_images(5)]
-    given = tokenizer(texts, padding="max_length", truncation=True, return_tensors="pt")
-    with torch.no_grad():
-        text = vector(model.get_text_features(**given))
-        pixels = processor(images, return_tensors="pt")["pixel_values"]
-        image = vector(model.get_image_features(pixel_values=pixels))
-    with Reco.open(tmp_path / "out", threads=1) as reco:
-        assert_near(reco.encoder.texts(texts), text, 1e-5)
-        assert_near(np.concatenate([reco.encoder.texts([one]) for one in texts]), text, 1e-5)
-        assert_near(reco.encoder.images(images), image, 2e-3)  # torchvision resizes otherwise by a step of 256
+def test_the_vectors_are_those_of_transformers(family: str, layout: str, added: Added) -> None:
+    _, out = added(family, layout)
+    text, image = vectors_of_transformers(family)
+    with Reco.open(out, threads=1) as reco:
+        assert_near(reco.encoder.texts(TEXTS), text, 1e-5)
+        assert_near(np.concatenate([reco.encoder.texts([one]) for one in TEXTS]), text, 1e-5)
+        assert_near(reco.encoder.images(pictures()), image, 2e-3)  # torchvision resizes otherwise by a step of 256
     for graph in ("clip_image", "clip_text"):  # of the last layer only the attention is computed for all tokens
-        made = onnx.load(str(tmp_path / "out" / graph / "1" / "model.onnx"))
+        made = onnx.load(str(out / graph / "1" / "model.onnx"))
         assert axes_of_products(made, after="Softmax").count(3) <= 1
+
+
+@cache
+def vectors_of_transformers(family: str) -> tuple[torch.Tensor, torch.Tensor]:
+    """Of :data:`TEXTS` and :func:`pictures`."""
+    model, tokenizer = FAMILIES[family].build()
+    given = tokenizer(TEXTS, padding="max_length", truncation=True, return_tensors="pt")
+    pixels = FAMILIES[family].processor()(pictures(), return_tensors="pt")["pixel_values"]
+    with torch.no_grad():
+        return vector(model.get_text_features(**given)), vector(model.get_image_features(pixel_values=pixels))
+
+
+def pictures() -> list[Image.Image]:
+    return [image.convert("RGB") for image in sample_images(5)]
 
 
 def assert_near(found: np.ndarray, expected: torch.Tensor, atol: float) -> None:
     np.testing.assert_allclose(found, torch.nn.functional.normalize(expected, dim=-1).numpy(), atol=atol)
 
 
-def test_immichs_batches_of_one_are_served_in_batches(written: Written, tmp_path: Path) -> None:
-    source = written("", "immich")
-    add(source, tmp_path / "out")
-    alone = OrtSession(source / "textual" / "model.onnx", CPU)
-    with Reco.open(tmp_path / "out", memory=":memory:", memory_kind="exact", threads=1) as reco:
+def test_immichs_batches_of_one_are_served_in_batches(written: Written, added: Added) -> None:
+    result, out = added("", "immich")
+    alone = OrtSession(written("", "immich") / "textual" / "model.onnx", CPU)
+    with Reco.open(out, memory=":memory:", memory_kind="exact", threads=1) as reco:
         found = reco.encoder.texts(["a red fox", "snow"])
         ids = reco.encoder.preparation.tokenizer(["a red fox", "snow"]).ids
         for row in range(2):
@@ -87,20 +107,20 @@ def test_immichs_batches_of_one_are_served_in_batches(written: Written, tmp_path
         assert reco.encoder.images(sample_images(3)).shape == (3, 24)
         reco.memory.add([Pair(str(row), image, f"picture {row}") for row, image in enumerate(sample_images(3))])
         assert reco.embed_texts(["a red fox"]).shape == (1, 24)
-    manifest = Artifact.load(tmp_path / "out").manifest
+    manifest = Artifact.load(out).manifest
+    assert manifest == result.manifest
     assert (manifest.text.clean, manifest.text.dynamic, manifest.image.like) == ("lower", False, "open_clip")
 
 
-def test_batches_of_one_are_made_smaller_too(written: Written, tmp_path: Path) -> None:
-    whole = add(written("", "immich"), tmp_path / "whole").manifest
-    smaller = add(written("", "immich"), tmp_path / "smaller", precision="int8").manifest
-    assert smaller.graphs["clip_text"].size_bytes < 0.8 * whole.graphs["clip_text"].size_bytes
-    with Reco.open(tmp_path / "smaller", threads=1) as reco:
+def test_batches_of_one_are_made_smaller_too(added: Added) -> None:
+    whole, (smaller, out) = added("", "immich")[0].manifest, added("", "immich", "int8")
+    assert smaller.manifest.graphs["clip_text"].size_bytes < 0.8 * whole.graphs["clip_text"].size_bytes
+    with Reco.open(out, threads=1) as reco:
         assert reco.encoder.texts(["a red fox", "snow"]).shape == (2, 24)
 
 
-def test_single_files_give_the_same_model_and_their_flags_are_named(js: Path, tmp_path: Path) -> None:
-    whole = add(js, tmp_path / "whole").manifest
+def test_single_files_give_the_same_model_and_their_flags_are_named(js: Path, added: Added, tmp_path: Path) -> None:
+    whole = added("CLIP", "transformers_js")[0].manifest
     given = {
         "image": js / "onnx" / "vision_model.onnx",
         "text": js / "onnx" / "text_model.onnx",
@@ -116,26 +136,25 @@ def test_single_files_give_the_same_model_and_their_flags_are_named(js: Path, tm
         add(None, tmp_path / "less", **given | {"image": js / "other.onnx"})
 
 
-def test_texts_are_cut_where_the_graph_allows_it(js: Path, tmp_path: Path) -> None:
-    assert add(js, tmp_path / "out").manifest.text.lengths == (16, 32, 48, 64, 77)
-    with Reco.open(tmp_path / "out", threads=1) as reco:
+def test_texts_are_cut_where_the_graph_allows_it(added: Added) -> None:
+    result, out = added("CLIP", "transformers_js")
+    assert result.manifest.text.lengths == (16, 32, 48, 64, 77)
+    with Reco.open(out, threads=1) as reco:
         tokens = reco.encoder.preparation.tokenizer(["a red fox"]).ids
-    graph = OrtSession(tmp_path / "out" / "clip_text" / "1" / "model.onnx", CPU)
+    graph = OrtSession(out / "clip_text" / "1" / "model.onnx", CPU)
     whole = graph.run({"tokens": tokens})["features"]
     cut = graph.run({"tokens": np.ascontiguousarray(tokens[:, :16])})["features"]
     np.testing.assert_allclose(cut, whole, atol=1e-6)
-    assert "length" in (tmp_path / "out" / "clip_text" / "config.pbtxt").read_text()
+    assert "length" in (out / "clip_text" / "config.pbtxt").read_text()
 
 
 @pytest.mark.parametrize(("precision", "share"), [("fp16", 0.75), ("int8", 0.99)])
-def test_a_smaller_precision_is_made_where_none_is_there(
-    precision: str, share: float, js: Path, tmp_path: Path
-) -> None:
-    whole = add(js, tmp_path / "whole").manifest
-    smaller = add(js, tmp_path / "smaller", precision=precision).manifest
-    assert smaller.digest == whole.digest and smaller.precision == precision
-    assert smaller.graphs["clip_text"].size_bytes < share * whole.graphs["clip_text"].size_bytes
-    with Reco.open(tmp_path / "whole", threads=1) as one, Reco.open(tmp_path / "smaller", threads=1) as other:
+def test_a_smaller_precision_is_made_where_none_is_there(precision: str, share: float, added: Added) -> None:
+    (first, whole), (second, smaller) = (added("CLIP", "transformers_js", kind) for kind in ("fp32", precision))
+    assert second.manifest.digest == first.manifest.digest and second.manifest.precision == precision
+    sizes = [model.manifest.graphs["clip_text"].size_bytes for model in (first, second)]
+    assert sizes[1] < share * sizes[0]
+    with Reco.open(whole, threads=1) as one, Reco.open(smaller, threads=1) as other:
         assert (one.encoder.texts(["a fox"]) * other.encoder.texts(["a fox"])).sum() > 0.98
 
 
@@ -178,13 +197,13 @@ def test_another_output_is_another_encoder(js: Path, tmp_path: Path) -> None:
     assert same.digest == told.digest
 
 
-def test_padding_in_the_tokenizers_file_changes_no_vector(written: Written, tmp_path: Path) -> None:
+def test_padding_in_the_tokenizers_file_changes_no_vector(written: Written, added: Added, tmp_path: Path) -> None:
     source = written("Chinese-CLIP", "transformers_js")
     padded = Path(shutil.copytree(source, tmp_path / "padded"))
     tokenizer = tokenizers.Tokenizer.from_file(str(padded / "tokenizer.json"))
     tokenizer.enable_padding(length=52, pad_id=0, pad_token="[PAD]")
     tokenizer.save(str(padded / "tokenizer.json"))
-    one, two = add(source, tmp_path / "one").manifest, add(padded, tmp_path / "two").manifest
+    one, two = added("Chinese-CLIP", "transformers_js")[0].manifest, add(padded, tmp_path / "two").manifest
     assert two.digest == one.digest and two.text == one.text
 
 
@@ -209,14 +228,14 @@ def test_a_length_that_holds_no_word_is_refused(js: Path, tmp_path: Path) -> Non
         add(js, tmp_path / "out", context_length=2)
 
 
-def test_weights_in_files_of_their_own_are_read(js: Path, tmp_path: Path) -> None:
-    before = add(js, tmp_path / "one")
+def test_weights_in_files_of_their_own_are_read(js: Path, added: Added, tmp_path: Path) -> None:
+    before, first = added("CLIP", "transformers_js")
     path = js / "onnx" / "text_model.onnx"
     model = onnx.load(path)
     path.unlink()
     onnx.save(model, path, save_as_external_data=True, location="text_model.onnx_data", size_threshold=64)
     np.testing.assert_allclose(before.parities[1].least_cosine, add(js, tmp_path / "two").parities[1].least_cosine)
-    with Reco.open(tmp_path / "one", threads=1) as one, Reco.open(tmp_path / "two", threads=1) as two:
+    with Reco.open(first, threads=1) as one, Reco.open(tmp_path / "two", threads=1) as two:
         np.testing.assert_array_equal(two.encoder.texts(["a red fox"]), one.encoder.texts(["a red fox"]))
     (js / "onnx" / "text_model.onnx_data").unlink()
     with pytest.raises(ArtifactError, match=r"text_model\.onnx_data is missing.*Fetch both"):
@@ -228,17 +247,16 @@ def test_weights_in_files_of_their_own_are_read(js: Path, tmp_path: Path) -> Non
     [("optimum", "fp32"), ("transformers_js", "fp32"), ("transformers_js", "fp16"), ("optimum", "int8")],
 )
 def test_large_towers_get_a_second_file(
-    layout: str, precision: str, written: Written, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    layout: str, precision: str, written: Written, added: Added, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    source = written("CLIP", layout)
-    one = add(source, tmp_path / "one", precision=precision)
-    for module in (graph_file.write_proto, precision_module.to_precision):
-        monkeypatch.setattr(module, "__defaults__", (*(module.__defaults__ or ())[:-1], 1000))
-    two = add(source, tmp_path / "two", precision=precision)
+    one, first = added("CLIP", layout, precision)
+    for write in (graph_file.write_graph, precision_module.to_precision):
+        monkeypatch.setattr(write, "__defaults__", (*(write.__defaults__ or ())[:-1], 1000))
+    two = add(written("CLIP", layout), tmp_path / "two", precision=precision)
     for name in ("clip_image", "clip_text"):
         assert one.manifest.graphs[name].weights is None and two.manifest.graphs[name].weights is not None
     images, texts = sample_images(2), ["a red fox", "snow"]
-    with Reco.open(tmp_path / "one", threads=1) as whole, Reco.open(tmp_path / "two", threads=1) as split:
+    with Reco.open(first, threads=1) as whole, Reco.open(tmp_path / "two", threads=1) as split:
         np.testing.assert_array_equal(split.encoder.texts(texts), whole.encoder.texts(texts))
         np.testing.assert_array_equal(split.encoder.images(images), whole.encoder.images(images))
         assert split.manifest.fingerprint == whole.manifest.fingerprint
