@@ -11,6 +11,7 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 
 import torch
+from small_clip import DIMENSION
 
 from reco_plugin.errors import RecoError
 from reco_plugin.train.data import Batches, FusionBatch, open_data
@@ -18,7 +19,7 @@ from reco_plugin.train.loop import TrainConfig, train_fusions
 from reco_plugin.train.model import FusionConfig
 from reco_plugin.train.processes import start
 
-D = 32
+D = DIMENSION
 SHORT = TrainConfig(steps=12, batch=16, warmup=4, drop=0.2, rotate=0.5, checkpoint_every=4, log_every=1)
 
 

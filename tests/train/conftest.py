@@ -13,13 +13,11 @@ import torch
 from exported_once import graphs_are_made_once  # noqa: F401  # a fixture
 from open_clip import CLIP, CustomTextCLIP
 from safetensors.torch import save_file
+from small_clip import VIT
 
 from benchmarks.pretrain.towers import write_tokenizer
 
 WriteEncoder = Callable[..., str]
-TEXT = {"context_length": 20, "vocab_size": 4096, "width": 32, "heads": 2, "layers": 1}
-VISION = {"layers": 1, "width": 32, "head_width": 16, "patch_size": 16, "image_size": 32}
-VIT = {"embed_dim": 32, "vision_cfg": VISION, "text_cfg": TEXT}
 
 
 @pytest.fixture(autouse=True, scope="session")
@@ -30,7 +28,7 @@ def one_thread() -> None:
 
 @pytest.fixture(scope="session")
 def vit_config() -> dict[str, Any]:
-    """A CLIP of two towers with a layer each; 32-dimensional."""
+    """A CLIP of two small towers; 40-dimensional."""
     return copy.deepcopy(VIT)
 
 

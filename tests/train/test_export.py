@@ -20,6 +20,7 @@ import pytest
 import torch
 from google.protobuf import text_format
 from products import axes_of_products
+from small_clip import DIMENSION, VISION, VIT
 from tritonclient.grpc import model_config_pb2
 
 from reco_plugin import Reco
@@ -44,12 +45,9 @@ from reco_plugin.types import MODALITIES, FuserName, Modality, Neighbours
 
 pytestmark = pytest.mark.xdist_group("export")  # its first export takes eight seconds longer, in each process
 TEXT = {"context_length": 20, "vocab_size": 4096, "width": 32, "heads": 2, "layers": 1}
-LONG = TEXT | {"context_length": 48, "layers": 2}
-VISION = {"layers": 1, "width": 32, "head_width": 16, "patch_size": 16, "image_size": 32}
-DIMENSION = 40  # of no width above: a graph that confuses them is seen
 CANONICAL = {"tokenizer_kwargs": {"clean": "canonicalize"}}
 MODELS: dict[str, dict[str, Any]] = {
-    "vit": {"embed_dim": DIMENSION, "quick_gelu": True, "vision_cfg": VISION, "text_cfg": LONG},
+    "vit": VIT,
     "resnet": {
         "embed_dim": DIMENSION,  # of the vit, whose fusions it shares
         "vision_cfg": {"layers": [1, 1, 1, 1], "width": 8, "image_size": 64},

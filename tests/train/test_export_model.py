@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 import pytest
 from PIL import Image
+from small_clip import DIMENSION
 from typer.testing import CliRunner
 
 from reco_plugin.artifact import Artifact
@@ -33,7 +34,7 @@ def told(monkeypatch: pytest.MonkeyPatch) -> dict[str, Any]:
     return seen
 
 
-def trained(folder: Path, dimension: int = 32, digest: str | None = None, fuser: FuserKind = "paper") -> Path:
+def trained(folder: Path, dimension: int = DIMENSION, digest: str | None = None, fuser: FuserKind = "paper") -> Path:
     save_fusions(Fusions(FusionConfig(fuser, dimension)), folder / FUSION)
     (folder / Recipe.file).write_text(json.dumps({"k": 7, "source": "pairs.csv"}))
     if digest:
@@ -92,7 +93,7 @@ def test_the_templates_are_clips_own_unless_others_are_given(vit: str, tmp_path:
 
 
 def test_a_fusion_of_another_encoder_is_refused(vit: str, tmp_path: Path, told: dict[str, Any]) -> None:
-    with pytest.raises(ConfigError, match="16-d, the encoder 32-d"):
+    with pytest.raises(ConfigError, match="16-d, the encoder 40-d"):
         export_model(ExportOptions(model=vit, fusion=trained(tmp_path, 16)), tmp_path / "out")
     with pytest.raises(ConfigError, match=r"trained on another encoder \(sha256 0123456789ab\)"):
         export_model(ExportOptions(model=vit, fusion=trained(tmp_path, digest="0123456789abcdef")), tmp_path / "out")
@@ -136,7 +137,7 @@ def test_the_command_prints_what_was_compared_and_writes_the_folder(vit: str, pa
     assert manifest.licenses == ("MIT, mine",) and manifest.precision == "fp16"
     assert manifest.templates == ("{} icon",)
     config = (out / "clip_text" / "config.pbtxt").read_text()
-    assert "max_batch_size: 8" in config and 'value: "tokens:8x20"' in config
+    assert "max_batch_size: 8" in config and 'value: "tokens:8x48"' in config
 
 
 def test_the_command_refuses_without_writing(vit: str, tmp_path: Path) -> None:

@@ -88,12 +88,12 @@ def test_preprocessing_of_another_model_is_noticed(parts: tuple[Any, Any, str, A
     model, tokenizer, tokenizer_json, text, image = parts
     check_same_inputs(model, tokenizer, image, text, tokenizer_json)
     with pytest.raises(ConfigError, match="tokenizer disagrees with open_clip's on 'a photo of a dog'"):
-        check_same_inputs(model, SimpleTokenizer(context_length=20), image, text, tokenizer_json)
-    with pytest.raises(ConfigError, match=r"of 20 against .* of 12"):
+        check_same_inputs(model, SimpleTokenizer(context_length=48), image, text, tokenizer_json)
+    with pytest.raises(ConfigError, match=r"of 48 against .* of 12"):
         check_same_inputs(model, SimpleTokenizer(context_length=12), image, text, tokenizer_json)
-    content, whole = export_tokenizer(SimpleTokenizer(context_length=20, clean="canonicalize"))
+    content, whole = export_tokenizer(SimpleTokenizer(context_length=48, clean="canonicalize"))
     with pytest.raises(ConfigError, match="tokenizer disagrees"):
-        check_same_inputs(model, SimpleTokenizer(context_length=20), image, whole, content)
+        check_same_inputs(model, SimpleTokenizer(context_length=48), image, whole, content)
     for wrong in (
         ImageConfig(image.size, resize_mode="squash"),
         ImageConfig(image.size, interpolation="bilinear"),

@@ -16,6 +16,7 @@ from click.testing import Result
 from ctrl_c import press_ctrl_c
 from PIL import Image, ImageDraw
 from qdrant_stand_in import Engine, serving
+from small_clip import DIMENSION
 from typer.testing import CliRunner
 
 from reco_plugin import Reco
@@ -120,7 +121,7 @@ def test_from_a_table_to_a_model_that_refines(fuser: str, shop: Path, reco: Call
             assert np.abs(served.vectors - vectors).max() > 1e-3
             for part in ("vectors", "reliability", "weights"):
                 np.testing.assert_allclose(getattr(served, part), getattr(expected, part), atol=1e-5, err_msg=part)
-        assert model.embed_texts(["a red ball"]).shape == (1, 32)
+        assert model.embed_texts(["a red ball"]).shape == (1, DIMENSION)
 
 
 def test_the_same_call_again_goes_on_from_what_is_there(shop: Path, reco: Callable[..., Result]) -> None:
@@ -168,7 +169,7 @@ def test_the_closed_form_is_not_trained_and_the_error_says_what_to_do(shop: Path
 
 
 def test_a_mistake_does_not_bar_the_folder(shop: Path, reco: Callable[..., Result]) -> None:
-    fails(train(reco, "--fuser", "paper", "--heads", "5"), "32", "5 heads")
+    fails(train(reco, "--fuser", "paper", "--heads", "3"), "40", "3 heads")
     fails(train(reco, "--device", "warp"), "device 'warp'")
     fails(train(reco, "--processes", "3"), "3 processes cannot share a batch of 8")
     fails(train(reco, "--memory", "nowhere"), "nowhere")
@@ -203,10 +204,10 @@ def test_pairs_that_cannot_be_used_are_named(shop: Path, reco: Callable[..., Res
 def test_vectors_of_another_encoder_are_refused(shop: Path, reco: Callable[..., Result]) -> None:
     side = np.eye(16, dtype=np.float32)
     write_pairs("pairs.npz", [Records([str(i) for i in range(16)], side, side, [{}] * 16)])
-    fails(reco("train", "pairs.npz", "--out", "run"), "16", "32")
-    side = np.eye(32, dtype=np.float32)
-    captions = [{"caption": f"a {colour} ball"} for colour in COLOURS * 4]
-    write_pairs("pairs.npz", [Records([str(i) for i in range(32)], side, side, captions)])
+    fails(reco("train", "pairs.npz", "--out", "run"), "16", "40")
+    side = np.eye(DIMENSION, dtype=np.float32)
+    captions = [{"caption": f"a {colour} ball"} for colour in COLOURS * 5]
+    write_pairs("pairs.npz", [Records([str(i) for i in range(DIMENSION)], side, side, captions)])
     fails(reco("train", "pairs.npz", "--out", "run"), "pairs.npz holds text vectors of another encoder", "check=0")
     fine(reco("train", "pairs.npz?check=0", "--out", "run", "--steps", "2", "--batch", "8", "--k", "4"))
 
@@ -218,13 +219,13 @@ def test_a_separate_memory_is_retrieved_from(shop: Path, reco: Callable[..., Res
     memory.close()
     fails(train(reco, "--memory", "memory"), "memory", "empty")
     rng = np.random.default_rng(0)
-    side = rng.normal(size=(12, 32))
+    side = rng.normal(size=(12, DIMENSION))
     side = (side / np.linalg.norm(side, axis=1, keepdims=True)).astype(np.float32)
     memory = open_memory("memory", fingerprint, kind="exact")
     memory.upsert(Records([f"m{i}" for i in range(12)], side, side[::-1].copy(), [{}] * 12))
     memory.close()
     fine(train(reco, "--memory", "memory"))
-    other = open_memory("other", Fingerprint("another", "cd" * 32, 32), kind="exact")
+    other = open_memory("other", Fingerprint("another", "cd" * 32, DIMENSION), kind="exact")
     other.close()
     fails(reco("train", "shop.csv", "--out", "run2", "--memory", "other"), "another")
 
