@@ -9,6 +9,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 
 import pytest
@@ -23,6 +24,7 @@ from reco_plugin.data import write_pairs
 from reco_plugin.errors import ConfigError
 from reco_plugin.fit import FitConfig, FitResult, begin, run_fit
 from reco_plugin.fit.config import RESULT
+from reco_plugin.train import loop
 from reco_plugin.train.data import open_data
 from reco_plugin.train.loop import CHECKPOINT, FUSION, TrainConfig, load_fusions, train_fusions
 from reco_plugin.train.model import FusionConfig
@@ -49,9 +51,10 @@ def run(words: list[str]) -> subprocess.CompletedProcess[str]:
 
 
 def write_neither_model_nor_report(monkeypatch: pytest.MonkeyPatch) -> None:
-    """As ``fit_without_graphs.py``: they take most of the time."""
+    """As ``fit_without_graphs.py``: they take most of the time; checkpoints are nearer to each other."""
     monkeypatch.setattr("reco_plugin.fit.run.write_model", lambda *_: {})
     monkeypatch.setattr("reco_plugin.fit.run.write_report_of", lambda *_: None)
+    monkeypatch.setattr(loop, "TrainConfig", partial(TrainConfig, checkpoint_every=10))
 
 
 def test_two_processes_train_and_one_does_the_rest(pairs: str, model: Path, tmp_path: Path) -> None:
@@ -101,7 +104,7 @@ def test_killed_while_it_trains_it_comes_to_the_same(
     """What is killed is a process of its own; it goes on in this one, in which the other fit runs, too."""
     write_neither_model_nor_report(monkeypatch)
     monkeypatch.setattr("reco_plugin.fit.run._check_torch", lambda: None)  # imports what exports
-    words = command(pairs, model, tmp_path / "cut", "--steps", "102", "--batch", "16", start=WITHOUT_GRAPHS)
+    words = command(pairs, model, tmp_path / "cut", "--steps", "12", "--batch", "16", start=WITHOUT_GRAPHS)
     process = subprocess.Popen(words, env=ENVIRONMENT, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
     until = time.monotonic() + 120
     while not (tmp_path / "cut" / FOLDER / CHECKPOINT).exists():
@@ -109,7 +112,7 @@ def test_killed_while_it_trains_it_comes_to_the_same(
         time.sleep(0.02)
     process.kill()
     assert process.wait() == -9
-    assert torch.load(tmp_path / "cut" / FOLDER / CHECKPOINT)["step"] == 100
+    assert torch.load(tmp_path / "cut" / FOLDER / CHECKPOINT)["step"] == 10
     start = len(WITHOUT_GRAPHS) + 1
     for folder in ("cut", "whole"):
         done = CliRunner().invoke(app, [*words[start:-6], "--out", str(tmp_path / folder), *words[-4:]])
