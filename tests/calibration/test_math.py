@@ -234,7 +234,7 @@ def test_chance_chooses_no_candidates_alone(queries: int, both: int, candidates:
 
 @pytest.mark.parametrize(
     ("classes", "per"),
-    [(100, 8), (1000, 1), (500, 2)],
+    [(50, 8), (300, 1), (500, 2)],
 )
 @pytest.mark.slow
 def test_vectors_of_another_encoder_are_an_alarm(classes: int, per: int) -> None:
