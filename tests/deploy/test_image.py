@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import re
 import shlex
+import subprocess
+import sysconfig
 from pathlib import Path
 from typing import Any
 
@@ -47,6 +49,21 @@ def test_the_last_stage_serves_as_nobody_special(lines: list[list[str]]) -> None
     assert kinds.index("USER") < kinds.index("ENTRYPOINT")
     assert "HEALTHCHECK" in kinds
     assert all(":" in words[1] or words[1].startswith("${") for words in lines if words[0] == "FROM")
+
+
+def test_pythons_own_library_is_compiled(lines: list[list[str]]) -> None:
+    """Its image has none of that, and nothing can write it later: each probe compiled for 0.25 s of a core."""
+    last = lines[max(i for i, words in enumerate(lines) if words[0] == "FROM") :]
+    [made] = [words for words in last if "compileall" in words]
+    assert last.index(made) < next(i for i, words in enumerate(last) if words[0] == "USER"), "as root"
+    place = " ".join(made).partition('"$(')[2].removesuffix(')"')
+    found = subprocess.run(["sh", "-c", place], capture_output=True, text=True, check=True).stdout.strip()
+    assert Path(found) == Path(sysconfig.get_path("stdlib"))
+    skipped = re.compile(made[made.index("-x") + 1].strip("'"))
+    assert skipped.search(f"{found}/test/support/__init__.py") and skipped.search(
+        f"{found}/site-packages/pip/__main__.py"
+    )
+    assert not skipped.search(f"{found}/urllib/request.py") and not skipped.search(f"{found}/encodings/utf_8.py")
 
 
 def test_the_builder_is_sent_what_is_copied_and_nothing_else(root: Path, lines: list[list[str]]) -> None:
