@@ -8,6 +8,7 @@ import json
 import os
 from collections.abc import Callable, Sequence
 from concurrent.futures import ProcessPoolExecutor
+from functools import lru_cache
 from multiprocessing import get_context
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -82,13 +83,14 @@ def rasterise(svg: str) -> npt.NDArray[np.uint8]:
 
 
 def _render_some(drawings: Sequence[Drawing]) -> npt.NDArray[np.uint8]:
-    sets: dict[Path, IconSet] = {}
     out = np.empty((len(drawings), SIDE, SIDE, 3), np.uint8)
     for row, (path, name) in enumerate(drawings):
-        if path not in sets:
-            sets = {path: IconSet(path)}
-        out[row] = rasterise(sets[path].svg(name))
+        out[row] = rasterise(_icons(path).svg(name))
     return out
+
+
+_icons = lru_cache(maxsize=2)(IconSet)
+"""Read once, though the next drawings of a set are another call: they come set by set."""
 
 
 def render(drawings: Sequence[Drawing], processes: int | None = None) -> npt.NDArray[np.uint8]:

@@ -9,12 +9,14 @@ from __future__ import annotations
 
 import unicodedata
 from collections.abc import Iterator, Mapping, Sequence
+from functools import cache as once
 from html.entities import codepoint2name
 from pathlib import Path
 from typing import NamedTuple
 
 import numpy as np
 import numpy.typing as npt
+from fontTools.ttLib import TTFont
 from PIL import Image, ImageDraw, ImageFont
 
 from benchmarks.drawings.packages import fetch
@@ -64,7 +66,6 @@ _SCRIPTS = ("latin", "greek", "cyrillic")
 _TEMPLATES = ("{}", "{}", "the character {}", "{}, glyph", "{} symbol", "unicode {}")
 _CANVAS = 2 * SIDE
 _SIZE, _BASELINE = 80, 92  # pixels on the canvas: the largest at which accents and descenders stay on it
-_MISSING = "\uffff"  # a noncharacter: every font draws it as what it draws for characters that it lacks
 
 
 class _Glyph(NamedTuple):
@@ -131,14 +132,15 @@ def _glyphs(style: str, files: Sequence[Path], characters: Sequence[str]) -> Ite
     """Which characters a font draws, and from which of its files."""
     left = dict.fromkeys(characters)
     for path in files:
-        font = _font(path)
-        missing = bytes(font.getmask(_MISSING))
+        with TTFont(path, lazy=True) as font:
+            drawn = font.getBestCmap()
         for character in [*left]:
-            if bytes(font.getmask(character)) != missing:
+            if ord(character) in drawn:
                 del left[character]
                 yield _Glyph(character, style, path)
 
 
+@once
 def _font(path: Path) -> ImageFont.FreeTypeFont:
     return ImageFont.truetype(path, _SIZE, layout_engine=ImageFont.Layout.BASIC)
 
