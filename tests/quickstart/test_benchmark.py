@@ -158,7 +158,7 @@ def test_hardly_a_query_has_a_near_duplicate_in_the_memory(data: Quickstart, enc
 
     Signs such as a black square leave artists no freedom: those are near-duplicates though nobody copied.
     """
-    rows, stored = data.query_rows("unseen"), data.memory_rows(("unseen",))  # of all entities, not of every third
+    rows, stored = data.query_rows("unseen"), data.memory_rows(("unseen",))  # of all entities, not of every sixth
     assert {data.items[row].style for row in rows} == set(QUERY_STYLES)
     asked, held = (encoder.images([drawing(data, row) for row in some]) for some in (rows, stored))
     near = asked @ held.T >= SAME_IMAGE
