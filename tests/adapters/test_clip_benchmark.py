@@ -16,6 +16,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from lean_start import ENVIRONMENT
 from PIL import Image
 
 from reco_plugin import Pair, Reco
@@ -66,7 +67,7 @@ def test_classification_agrees(bench: Path, monkeypatch: pytest.MonkeyPatch) -> 
     options = command("labelled", list(sides), "--batch_size", "50")
     if bench.name.startswith("drawn"):  # in a process of its own, as of a user
         program = [sys.executable, "-m", "reco_plugin.adapters.clip_benchmark", *options, "--num_workers", "2"]
-        done = subprocess.run(program, cwd=bench, capture_output=True, text=True, check=False)
+        done = subprocess.run(program, cwd=bench, env=ENVIRONMENT, capture_output=True, text=True, check=False)
         assert done.returncode == 0, done.stderr
     else:
         run_here(bench, [*options, "--num_workers", "0"], monkeypatch)

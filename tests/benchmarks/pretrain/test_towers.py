@@ -136,31 +136,34 @@ def test_equal_captions_are_no_negatives() -> None:
     assert contrastive(Embedded(same, same), scale, torch.arange(3)[:, None]).item() > loss.item() + 0.3
 
 
-def test_open_clip_loads_what_is_written(tmp_path: Path) -> None:
-    data = quickstart()
-    folder = pretrain(data, tmp_path / "clip", SMALL)
-    clip = load_frozen(f"local-dir:{folder}")
+@pytest.fixture(scope="module")
+def whole(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The folder of a pretraining that nothing interrupted."""
+    return pretrain(quickstart(), tmp_path_factory.mktemp("whole"), SMALL)
+
+
+def test_open_clip_loads_what_is_written(whole: Path) -> None:
+    clip = load_frozen(f"local-dir:{whole}")
     assert (clip.dimension, clip.image.size, clip.text.context_length) == (128, (64, 64), 20)
     assert clip.text.dynamic and clip.image.mean == MEAN
     vectors = clip.texts(["a fox", "a fox", "a house"])
     assert np.allclose(vectors[0], vectors[1], atol=1e-6) and not np.allclose(vectors[0], vectors[2], atol=1e-3)
-    weights = load_file(folder / "open_clip_model.safetensors")
+    weights = load_file(whole / "open_clip_model.safetensors")
     assert all(torch.equal(weights[name], value) for name, value in clip.model.state_dict().items())
-    assert list(folder.glob("*.tmp")) == []
+    assert list(whole.glob("*.tmp")) == []
 
 
-def test_an_interrupted_pretraining_ends_as_if_it_had_not_been(tmp_path: Path) -> None:
-    data = quickstart()
-    whole = weights_of(pretrain(data, tmp_path / "whole", SMALL))
+def test_an_interrupted_pretraining_ends_as_if_it_had_not_been(whole: Path, tmp_path: Path) -> None:
+    data, expected = quickstart(), weights_of(whole)
     fragile: Any = replace(data, images=Fragile(data.images, 3 * 7 + 2))  # type: ignore[arg-type]
     with pytest.raises(Interrupted):  # in the fourth batch
         pretrain(fragile, tmp_path / "cut", SMALL)
     assert not (tmp_path / "cut" / "open_clip_config.json").exists()
     rest: Any = replace(data, images=Fragile(data.images, 2 * 7))  # type: ignore[arg-type]
     resumed = weights_of(pretrain(rest, tmp_path / "cut", SMALL))
-    assert whole.keys() == resumed.keys() and all(torch.equal(whole[name], resumed[name]) for name in whole)
+    assert expected.keys() == resumed.keys() and all(torch.equal(expected[name], resumed[name]) for name in expected)
     other = weights_of(pretrain(data, tmp_path / "other", replace(SMALL, seed=1)))
-    assert any(not torch.equal(whole[name], other[name]) for name in whole)
+    assert any(not torch.equal(expected[name], other[name]) for name in expected)
 
 
 def weights_of(folder: Path) -> dict[str, torch.Tensor]:
