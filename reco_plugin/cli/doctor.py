@@ -196,10 +196,12 @@ def _model(model: Any) -> str:
 def _memory(place: OpenOptions) -> str:
     """Open the memory of any encoder, and compare the encoder with the model's, if there is a model."""
     from ..memory.header import check_fingerprint
+    from ..memory.opening import check_package
     from .memory import calibration_line
 
     location = place.settings.memory
     if "://" not in location and not Path(location).exists():
+        check_package(place.settings)
         return f"none at {location} yet: reco memory build SOURCE makes it"
     with closing(place.open()) as store:
         header, pairs = store.header, store.count()

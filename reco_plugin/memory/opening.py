@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import threading
 from collections.abc import Callable
+from importlib import import_module
 from pathlib import Path
 from typing import TYPE_CHECKING, get_args
 
@@ -26,6 +27,11 @@ NO_SERVER = (
     "TLS), without user or key in it"
 )
 """Of a URL of another form, which is not shown: it may hold a key."""
+_PACKAGES = {
+    "edge": ("qdrant-edge-py", "edge", "a memory of kind 'edge'"),
+    "qdrant": ("qdrant-client", "qdrant", "a memory of kind 'qdrant'"),
+}
+"""What a kind needs: a package, the extra that has it, and for what."""
 
 
 def open_memory(
@@ -72,17 +78,29 @@ def open_memory(
             options.check_fits(chosen, USABLE[chosen], place)
         return ExactMemory.open(place, fingerprint, create=create)
     if chosen == "edge":
-        with importing("qdrant-edge-py", "edge", "a memory of kind 'edge'"):
+        with importing(*_PACKAGES[chosen]):
             from .edge import EdgeMemory
         options.check_fits(chosen, USABLE[chosen], place)
         return EdgeMemory.open(place, fingerprint, options, create=create)
-    with importing("qdrant-client", "qdrant", "a memory of kind 'qdrant'"):
+    with importing(*_PACKAGES["qdrant"]):
         from .qdrant import QdrantMemory
         from .server import Server
     if _is_url(place):
         server = Server.parse(place, api_key, options)
         return QdrantMemory.open_served(server, fingerprint, create=create, collection=collection)
     return QdrantMemory.open_local(place, fingerprint, options, create=create, collection=collection)
+
+
+def check_package(settings: Settings) -> None:
+    """Refuse a memory that could not be made at the place of the settings.
+
+    Raises:
+        ConfigError: an unknown kind, or one that does not fit the location.
+        MissingExtra: the package of this kind is not installed.
+    """
+    if (chosen := _choose(settings.memory, settings.memory_kind)) in _PACKAGES:
+        with importing(*_PACKAGES[chosen]):
+            import_module(f".{chosen}", __package__)
 
 
 def memory_of(settings: Settings, fingerprint: Fingerprint | None, *, create: bool = True) -> Memory:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import sys
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -201,6 +202,21 @@ def test_doctor_tells_a_memory_of_another_encoder(work: Path, run: Run) -> None:
 def test_doctor_makes_no_memory(work: Path, ask: Ask) -> None:
     assert "none at ./memory yet" in ask("doctor")["checks"]["memory"]["detail"]
     assert list(work.iterdir()) == []
+
+
+def test_doctor_tells_that_the_package_of_a_new_memory_is_missing(
+    work: Path, run: Run, ask: Ask, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """An image for a Qdrant server has none for folders: doctor said that all works, and `serve` ended at once."""
+    for name in [name for name in sys.modules if name.startswith("reco_plugin.memory.edge")]:
+        monkeypatch.delitem(sys.modules, name)
+    monkeypatch.setitem(sys.modules, "qdrant_edge", None)
+    result = run("doctor", "--json")
+    check = json.loads(result.stdout)["checks"]["memory"]
+    assert (result.exit_code, check["ok"]) == (1, False)
+    assert "qdrant-edge-py" in check["detail"]
+    monkeypatch.setenv("RECO_MEMORY_KIND", "exact")
+    assert "none at ./memory yet" in ask("doctor")["checks"]["memory"]["detail"]
 
 
 def test_doctor_fails_without_a_model(work: Path, run: Run) -> None:
