@@ -8,7 +8,7 @@ from pathlib import Path
 
 import httpx
 import pytest
-from compose_stack import FILES, Stack, add_drawings, docker_runs
+from compose_stack import FILES, Stack, add_drawings, no_containers
 
 from reco_plugin import Pair
 
@@ -34,9 +34,9 @@ def docker_setup() -> list[str]:
 
 @pytest.fixture(scope="session")
 def engine() -> None:
-    """Skips where no docker engine runs."""
-    if not docker_runs():
-        pytest.skip("no docker engine runs here")
+    """Skips where no containers can be started."""
+    if problem := no_containers():
+        pytest.skip(problem)
 
 
 @pytest.fixture(scope="session")

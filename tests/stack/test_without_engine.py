@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+import re
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -84,6 +85,51 @@ def test_containers_that_do_not_start_are_taken_down_again(told: Path, tests: st
     lines = told.read_text().splitlines()
     assert any(" up " in line for line in lines[:-1])
     assert lines[-1].endswith(" down -v")
+
+
+UNREACHED = "dial tcp: lookup registry-1.docker.io on 10.0.0.1:53: no such host"
+
+
+@pytest.mark.parametrize("tests", ["memory/contract/test_memory_server.py", "stack/test_stack.py"])
+@pytest.mark.parametrize(
+    ("asked", "said", "reason"),
+    [
+        ("info", "Cannot connect to the Docker daemon", "no docker engine answers here"),
+        ("compose version", "docker: 'compose' is not a docker command.", "docker has no compose here"),
+        ("*' pull '*", UNREACHED, "images are missing here, and no registry can be reached: .*no such host"),
+    ],
+)
+def test_without_engine_plugin_or_registry_tests_skip(
+    told: Path, monkeypatch: pytest.MonkeyPatch, tests: str, asked: str, said: str, reason: str
+) -> None:
+    monkeypatch.delenv("CI", raising=False)
+    done = _run_with(told, tests, asked, said)
+    assert done.returncode == 0 and " skipped in " in done.stdout.splitlines()[-1], done.stdout
+    assert re.search(f"SKIPPED.*{reason}", done.stdout), done.stdout
+    lines = told.read_text().splitlines()
+    assert not [line for line in lines if " up " in line]
+    if "pull" in asked:
+        assert lines[-1].endswith(" down -v")
+
+
+@pytest.mark.parametrize(("said", "ci"), [(UNREACHED, "true"), ("manifest unknown", None)])
+def test_images_that_are_not_had_fail_in_ci_and_where_there_is_no_such_image(
+    told: Path, monkeypatch: pytest.MonkeyPatch, said: str, ci: str | None
+) -> None:
+    monkeypatch.delenv("CI", raising=False)
+    if ci:
+        monkeypatch.setenv("CI", ci)
+    done = _run_with(told, "stack/test_stack.py", "*' pull '*", said, "-x")
+    assert done.returncode == 1 and "1 error" in done.stdout and said in done.stdout, done.stdout
+
+
+def _run_with(told: Path, tests: str, asked: str, said: str, *more: str) -> subprocess.CompletedProcess[str]:
+    """Run tests with a docker that answers what it is asked by an error."""
+    docker = told.with_name("docker")
+    pattern = asked if "*" in asked else f"'{asked}'"
+    docker.write_text(docker.read_text().replace("esac", f'  {pattern}) echo "{said}" >&2; exit 1;;\nesac'))
+    command = [sys.executable, "-m", "pytest", "-q", "-rs", "-p", "no:cacheprovider", *more, f"tests/{tests}"]
+    return subprocess.run(command, capture_output=True, text=True, cwd=ROOT, timeout=120, check=False)
 
 
 @pytest.mark.parametrize(

@@ -5,6 +5,8 @@ from __future__ import annotations
 import base64
 import io
 import json
+import os
+import re
 import shutil
 import subprocess
 import time
@@ -16,6 +18,7 @@ from typing import Any, TypeVar
 
 import httpx
 import numpy as np
+import pytest
 
 from reco_plugin import Pair
 
@@ -29,6 +32,13 @@ UP = (
     ("up", "--wait", "--wait-timeout", str(HEALTHY_S), "--pull", "never"),
 )
 """Images that are at hand are neither pulled nor, but for what has changed in them, built; the last one is timed."""
+NO_PLUGIN = "docker has no compose here: its plugin of that name is missing"
+UNREACHABLE = re.compile(
+    "no such host|name resolution|network is unreachable|no route to host|connection refused|i/o timeout"
+    "|handshake timeout|request canceled",
+    re.IGNORECASE,
+)
+"""What docker says of a registry, and pip in a build of its index, that cannot be reached."""
 WAYS = {
     "stop": (("stop",), ("start",)),
     "pause": (("pause",), ("unpause",)),
@@ -37,10 +47,14 @@ WAYS = {
 T = TypeVar("T")
 
 
-def docker_runs() -> bool:
-    """Whether a docker engine answers."""
-    docker = shutil.which("docker")
-    return docker is not None and subprocess.run([docker, "info"], capture_output=True, check=False).returncode == 0
+def no_containers() -> str:
+    """Why no containers can be started here; empty where a docker engine answers and docker knows compose."""
+    if (docker := shutil.which("docker")) is None:
+        return "no docker engine runs here"
+    for words, problem in {("info",): "no docker engine answers here", ("compose", "version"): NO_PLUGIN}.items():
+        if subprocess.run([docker, *words], capture_output=True, check=False).returncode != 0:
+            return problem
+    return ""
 
 
 @dataclass
@@ -62,10 +76,20 @@ class Stack:
     up_s: float | None = None
 
     def up(self) -> None:
-        """Get or build the images; then start all containers, and wait until they are healthy."""
-        for words in UP:
-            began = time.monotonic()
-            self.tell(*words)
+        """Get or build the images; then start all containers, and wait until they are healthy.
+
+        Skips the test where images are missing and nothing can be reached that has them, but fails in CI.
+        """
+        *prepare, start = UP
+        for words in prepare:
+            try:
+                self.tell(*words)
+            except AssertionError as error:
+                if "CI" in os.environ or not UNREACHABLE.search(str(error)):
+                    raise
+                pytest.skip(f"images are missing here, and no registry can be reached: {str(error).splitlines()[-1]}")
+        began = time.monotonic()
+        self.tell(*start)
         self.up_s = time.monotonic() - began
 
     def tell(self, *words: str) -> str:

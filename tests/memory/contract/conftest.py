@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from compose_stack import Stack, docker_runs
+from compose_stack import Stack, no_containers
 from qdrant_stand_in import StandIn, serving
 
 from reco_plugin.memory import Fingerprint, Memory, open_memory
@@ -89,14 +89,14 @@ def containers(request: pytest.FixtureRequest) -> Any:
     """The services of :func:`docker_compose_file`, up; taken down at the end, also where some do not start."""
     services = request.getfixturevalue("docker_services")
     project, file = (request.getfixturevalue(f"docker_compose_{name}") for name in ("project_name", "file"))
-    Stack(project, [file]).tell("up", "--build", "--wait")
+    Stack(project, [file]).up()
     return services
 
 
 def _service(request: pytest.FixtureRequest, name: str) -> str:
     """URL of a service that docker runs; skips where docker does not."""
-    if not docker_runs():
-        pytest.skip("no docker engine runs here, and TEST_QDRANT_URL names no Qdrant server")
+    if problem := no_containers():
+        pytest.skip(f"{problem}, and TEST_QDRANT_URL names no Qdrant server")
     services = request.getfixturevalue("containers")
     url = f"http://{request.getfixturevalue('docker_ip')}:{services.port_for(name, 6333)}"
     services.wait_until_responsive(timeout=60.0, pause=0.5, check=lambda: _answers(url))
