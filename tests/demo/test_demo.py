@@ -52,7 +52,7 @@ def learned(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(scope="module")
 def ran(out: Path, learned: Path) -> Any:
-    """With some of the drawings; tests/quickstart/test_benchmark.py says what the method promises, of more of them."""
+    """With some of the drawings; tests/quickstart/test_benchmark.py says what the method promises, of the same."""
     with pytest.MonkeyPatch.context() as patch, learned_once(learned):
         patch.setattr("reco_plugin.demo.run.load", load_some)
         result = demo(out)
