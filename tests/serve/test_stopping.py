@@ -27,6 +27,14 @@ def ready(running, url):
     wait_until(lambda: running.poll() is not None or httpx.get(f"{url}/readyz").status_code == 200)
 
 
+@pytest.fixture
+def no_nohup():
+    """What is started hears of its terminal's end, also where nohup runs the tests."""
+    before = signal.signal(signal.SIGHUP, signal.SIG_DFL)
+    yield
+    signal.signal(signal.SIGHUP, before)
+
+
 def test_after_sigterm_it_answers_for_a_while_and_says_that_it_is_not_ready(tmp_path, model):
     with process(tmp_path, model, "--memory", ":memory:", "--drain-s", "3") as (running, url), httpx.Client() as kept:
         ready(running, url)
@@ -67,7 +75,7 @@ def test_where_nobody_asks_it_ends_at_once(tmp_path, model, sent):
 
 
 @pytest.mark.skipif(not hasattr(signal, "SIGHUP"), reason="this system has no SIGHUP")
-def test_a_terminal_that_closes_ends_it_as_sigterm_does(tmp_path, model):
+def test_a_terminal_that_closes_ends_it_as_sigterm_does(tmp_path, model, no_nohup):
     """It was killed, and left its note of ownership in the memory's folder."""
     with process(tmp_path, model) as (running, url), httpx.Client() as kept:
         ready(running, url)

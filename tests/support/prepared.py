@@ -145,7 +145,8 @@ def _forked(asked: dict[str, Any], files: list[int], way: socket.socket) -> int:
     """The id of a process that does what is asked."""
     env = dict(os.environ if asked["env"] is None else asked["env"])
     place = os.fspath(asked["cwd"] or Path.cwd())
-    said = [os.fspath(word) for word in asked["args"]], place, env, asked["start_new_session"]
+    outlives = signal.getsignal(signal.SIGHUP) == signal.SIG_IGN  # its terminal, as nohup says
+    said = [os.fspath(word) for word in asked["args"]], place, env, asked["start_new_session"], outlives
     socket.send_fds(way, [json.dumps(said).encode()], files)
     return int(way.recv(64))
 
@@ -195,10 +196,11 @@ def _fork_for_each(way: socket.socket, *, trains: bool) -> None:
             return
         if not (pid := _fork_a_sibling()):
             way.close()
-            words, place, env, new_session = json.loads(said)
+            words, place, env, new_session, outlives = json.loads(said)
             _take_files(files)
             if trains:
                 _let_it_start_others()
+            signal.signal(signal.SIGHUP, signal.SIG_IGN if outlives else signal.SIG_DFL)
             _become(words, place, env, new_session)
             return
         for file in files:
