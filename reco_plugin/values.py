@@ -252,14 +252,25 @@ def counted(number: int, one: str, many: str = "") -> str:
 def show(value: object) -> str:
     """Any value for a message, shortened.
 
-    >>> show("a" * 1000), show(10**9999)
-    ("'aaaaaaaaaaaaaaaaaaaaaaaaaaa...aaaaaaaaaaaaaaaaaaaaaaaaaaaa'", 'int')
+    >>> show("a" * 1000), show(10**9999), show([10**9999])
+    ("'aaaaaaaaaaaaaaaaaaaaaaaaaaa...aaaaaaaaaaaaaaaaaaaaaaaaaaaa'", 'int', '[int]')
     """
     try:
         return _SHORT.repr(value)
-    except Exception:  # an integer of thousands of digits, or an object whose own repr fails
+    except Exception:  # an object whose own repr fails
         return type(value).__name__
 
 
-_SHORT = reprlib.Repr()
+class _Short(reprlib.Repr):
+    """An integer too long to be written is its type alone: newer Pythons put its address into the message."""
+
+    def repr_int(self, x: int, level: int) -> str:
+        try:
+            repr(x)
+        except ValueError:
+            return type(x).__name__
+        return super().repr_int(x, level)
+
+
+_SHORT = _Short()
 _SHORT.maxstring = _SHORT.maxother = _SHORT.maxlong = 60
