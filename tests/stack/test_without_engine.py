@@ -87,6 +87,20 @@ def test_containers_that_do_not_start_are_taken_down_again(told: Path, tests: st
     assert lines[-1].endswith(" down -v")
 
 
+def test_in_one_process_each_folders_containers_are_taken_down_by_its_own_file(told: Path) -> None:
+    done = _run_with(
+        told, "stack/test_stack.py", "*' up '*", "not started", "tests/memory/contract/test_memory_server.py"
+    )
+    assert done.returncode == 1, done.stdout
+    lines = [line for line in told.read_text().splitlines() if "-alone" not in line]
+    projects = {}
+    for file in ("stack/docker-compose.yml", "memory/contract/docker-compose.yml"):
+        [up], [down] = ([line for line in lines if file in line and word in line] for word in (" up ", " down -v"))
+        projects[file] = {re.findall(r'-p "?([\w-]+)', line)[0] for line in (up, down)}
+    assert [len(names) for names in projects.values()] == [1, 1], projects
+    assert len(set.union(*projects.values())) == 2, projects
+
+
 UNREACHED = "dial tcp: lookup registry-1.docker.io on 10.0.0.1:53: no such host"
 
 

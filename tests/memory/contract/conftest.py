@@ -16,6 +16,7 @@ from typing import Any
 
 import pytest
 from compose_stack import Stack, no_containers
+from pytest_docker.plugin import Services, get_docker_services
 from qdrant_stand_in import StandIn, serving
 
 from reco_plugin.memory import Fingerprint, Memory, open_memory
@@ -79,9 +80,21 @@ def docker_compose_file() -> str:
 
 
 @pytest.fixture(scope="session")
-def docker_setup() -> list[str]:
-    """Nothing: pytest-docker takes down what started only if all of it did, so :func:`containers` starts them."""
-    return []
+def docker_compose_project_name() -> str:
+    """Of these tests alone: those of the stack, which may run in the same process, take the plugin's name."""
+    return f"pytest{os.getpid()}-memory"
+
+
+@pytest.fixture(scope="session")
+def docker_services(docker_compose_file: str, docker_compose_project_name: str) -> Iterator[Services]:
+    """As pytest-docker's, which is made once for all folders, with the file of the first one.
+
+    It starts nothing: :func:`containers` does, since pytest-docker takes down what started only if all of it did.
+    """
+    with get_docker_services(
+        "docker compose", docker_compose_file, docker_compose_project_name, [], "down -v"
+    ) as services:
+        yield services
 
 
 @pytest.fixture(scope="session")
