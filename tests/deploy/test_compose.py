@@ -78,6 +78,15 @@ def test_each_container_is_locked_in(compose: Compose) -> None:
             assert "healthcheck" in service or name in SERVICES, f"{name}: reco's is in the image"
 
 
+def test_a_folder_in_ram_can_be_written_after_a_restart_too(compose: Compose) -> None:
+    """All may write an image's /tmp. Another folder has mode 755 when its container starts again: its user owns it."""
+    for name, service in compose()["services"].items():
+        for mount in service.get("tmpfs", []):
+            place, _, options = mount.partition(":")
+            owner = dict(word.split("=") for word in options.split(",") if word.startswith(("uid=", "gid=")))
+            assert place == "/tmp" or f"{owner.get('uid')}:{owner.get('gid')}" == service["user"], (name, mount)
+
+
 def test_triton_serves_the_shipped_model_and_cannot_change_it(compose: Compose, root: Path) -> None:
     for name in ("triton-cpu", "triton-gpu"):
         service = compose()["services"][name]
