@@ -110,6 +110,10 @@ class ModelFile(_Strict):
         return cls(size_bytes=path.stat().st_size, sha256=sha256_file(path), weights=weights)
 
 
+_NEWER = ("matryoshka", "api", "whole_int8")
+"""Entries of a manifest that an earlier version does not know."""
+
+
 class Manifest(_Strict):
     """The contents of ``manifest.json``.
 
@@ -123,6 +127,7 @@ class Manifest(_Strict):
         tokenizer: checksum of ``tokenizer.json``; older exports have none, nor has an API.
         matryoshka: dimensions that vectors may be cut to, since the encoder was trained for it; none for most.
         api: address of the API that is the encoder, without its key; empty where it is in the folder.
+        whole_int8: whether int8 weights of products have all 8 bits, as in published files; what is made here has 7.
     """
 
     format: int = FORMAT
@@ -141,12 +146,13 @@ class Manifest(_Strict):
     made_with: dict[str, str] = {}
     matryoshka: tuple[Annotated[int, Field(ge=1, le=DIMENSIONS)], ...] = ()
     api: str = ""
+    whole_int8: bool = False
 
     @model_serializer(mode="wrap")
     def _write(self, write: SerializerFunctionWrapHandler) -> dict[str, Any]:
         """Leave out what an earlier version would not know, where it says nothing."""
         written: dict[str, Any] = write(self)
-        return {name: value for name, value in written.items() if name not in ("matryoshka", "api") or value}
+        return {name: value for name, value in written.items() if name not in _NEWER or value}
 
     @model_validator(mode="after")
     def _cuts_are_shorter(self) -> Manifest:

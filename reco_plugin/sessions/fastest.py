@@ -21,7 +21,7 @@ from ..errors import ConfigError, DataError, SessionError
 from ..files import digest_texts, whole_file
 from ..preprocess import Tokenizer, cut_to_longest
 from .base import Arrays, Session
-from .ort import ON_CPU, ON_CUDA, VERSION, OrtSession, has_cuda, warn_of_cpu
+from .ort import ON_CPU, ON_CUDA, VERSION, OrtSession, has_cuda, on_cpu, warn_of_cpu
 
 LEAST_COSINE = 0.9995
 """To ONNX Runtime on the same graph, as of an export in fp16."""
@@ -75,13 +75,13 @@ def open_fastest(artifact: Artifact, name: str, settings: Settings) -> tuple[Ses
     cpu = settings.model_copy(update={"provider": "cpu"})
     if int8 or not encoder:
         why = "OpenVINO has no fast int8 products for it" if int8 else "a fusion is too small to gain"
-        return OrtSession(path, cpu), f"{plain}: {why}"
+        return on_cpu(artifact, name, cpu), f"{plain}: {why}"
     if (installed := _openvino_version()) is None:
-        return OrtSession(path, cpu), f"{plain}: OpenVINO is not installed"
+        return on_cpu(artifact, name, cpu), f"{plain}: OpenVINO is not installed"
     try:
         session, why = _open_faster(artifact, name, cpu, installed)
     except Exception as error:  # of OpenVINO's, of any class; a damaged graph fails once more below
-        return OrtSession(path, cpu), f"{plain}: OpenVINO failed: {error}"
+        return on_cpu(artifact, name, cpu), f"{plain}: OpenVINO failed: {error}"
     return session, f"{plain}: {why}" if isinstance(session, OrtSession) else why
 
 
@@ -99,23 +99,25 @@ def _open_faster(artifact: Artifact, name: str, settings: Settings, installed: s
     note = folder / "engines" / f"{digest_texts(parts)}.json" if folder else None
     known = _read(note)
     if known is None:
-        session, found = _compare(path, settings, _samples(artifact, name))
+        session, found = _compare(on_cpu(artifact, name, settings), path, settings, _samples(artifact, name))
         if _busy():
             return session, f"{found.why}, not remembered since the machine is busy"
         _write(note, found)
         return session, found.why
     if known.arithmetic is None:
-        return OrtSession(path, settings), known.why
+        return on_cpu(artifact, name, settings), known.why
     from .openvino import OpenVinoSession
 
     return OpenVinoSession(path, settings, known.arithmetic), known.why
 
 
-def _compare(path: Path, settings: Settings, batches: Sequence[tuple[Arrays, Arrays]]) -> tuple[Session, _Choice]:
+def _compare(
+    plain: OrtSession, path: Path, settings: Settings, batches: Sequence[tuple[Arrays, Arrays]]
+) -> tuple[Session, _Choice]:
     """Time OpenVINO against ONNX Runtime, in the fastest arithmetic that is exact enough."""
     from .openvino import OpenVinoSession, fastest_arithmetic
 
-    plain, why = OrtSession(path, settings), ""
+    why = ""
     for arithmetic in dict.fromkeys((fastest_arithmetic(), "f32")):
         other = OpenVinoSession(path, settings, arithmetic)
         cosine = min(_least_cosine(plain.run(ours), other.run(theirs)) for ours, theirs in batches)

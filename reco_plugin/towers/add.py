@@ -33,7 +33,7 @@ from ..preprocess import TextConfig
 from ..train.graph_file import graph_bytes, graph_of, write_graph, write_proto
 from ..train.one_token import pick_early
 from ..train.parity import COUNT, Parity, Precision, check, compare
-from ..train.precision import quiet, to_precision
+from ..train.precision import has_whole_int8, quiet, to_precision
 from ..train.recipe import Serving
 from ..train.triton import graph_specs, render_config
 from ..types import MODALITIES, Modality, Vectors
@@ -121,6 +121,7 @@ def add_model(source: str | None, options: AddOptions, out: Path, serving: Servi
             fusion=FusionInfo(fuser="reco"),
             policy=Policy(),
             precision=options.precision,
+            whole_int8=any(has_whole_int8(_file(folder, clip_graph(modality))) for modality in MODALITIES),
             graphs={parity.graph: ModelFile.of(_file(folder, parity.graph)) for parity in parities},
             tokenizer=ModelFile.of(folder / TOKENIZER),
             licenses=options.licenses,

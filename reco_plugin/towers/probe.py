@@ -38,7 +38,7 @@ class Runner:
     def __init__(self, path: Path) -> None:
         self.path = path
         try:
-            self._session = OrtSession(path, _CPU, logs=False)
+            self._session = OrtSession(path, _CPU, logs=False, whole_int8=True)
         except SessionError as error:
             raise ArtifactError(f"ONNX Runtime cannot load {path}: {_reason(error)}") from None
 

@@ -74,6 +74,23 @@ def to_precision(path: Path, precision: Precision, arithmetic: FloatWidth = "sin
     write_graph(model, path, limit)
 
 
+def has_whole_int8(path: Path) -> bool:
+    """Whether products of a graph have int8 weights of more than 7 bits, sums of which may overflow.
+
+    Raises:
+        ArtifactError: the graph cannot be read.
+    """
+    for graph in read_graph(path).graphs():
+        for value in graph.initializers.values():
+            tensor = value.const_value
+            if tensor is None or tensor.dtype != ir.DataType.INT8 or tensor.size < _SMALL:
+                continue
+            looked_up = all(use.node.op_type == "Gather" for use in value.uses())
+            if not looked_up and read(tensor, lambda values: np.abs(values, dtype=np.int16).max()) > _PRODUCT:
+                return True
+    return False
+
+
 def _half(values: Array) -> Array:
     return values.astype(np.float16)
 

@@ -23,15 +23,15 @@ def sessions_of(model: Path) -> Callable[..., None]:
     """In place of ``OrtSession.__init__``: graphs of this folder are opened once for each set of options."""
     opened: dict[Any, OrtSession] = {}
 
-    def once(self: OrtSession, path: Path, settings: Settings, *, logs: bool = True) -> None:
+    def once(self: OrtSession, path: Path, settings: Settings, **more: bool) -> None:
         if model not in Path(path).parents:
-            open_session(self, path, settings, logs=logs)
+            open_session(self, path, settings, **more)
             return
         options = sorted(settings.provider_options.items())
-        key = (path, settings.provider, settings.threads, settings.arena, repr(options), logs)
+        key = (path, settings.provider, settings.threads, settings.arena, repr(options), repr(more))
         if key not in opened:
             made = OrtSession.__new__(OrtSession)
-            open_session(made, path, settings, logs=logs)
+            open_session(made, path, settings, **more)
             opened[key] = made
         vars(self).update(vars(opened[key]))
 
