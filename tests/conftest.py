@@ -227,12 +227,10 @@ def no_settings_from_outside() -> Iterator[None]:
 
 
 @pytest.fixture(autouse=True, scope="session")
-def signals_are_heard() -> None:
-    """Also where a shell, or `nohup`, that runs the tests has them ignore one, and their processes with them."""
+def ctrl_c_is_heard() -> None:
+    """Also where a shell that runs the tests in the background has them ignore it, and their processes with them."""
     if signal.getsignal(signal.SIGINT) == signal.SIG_IGN:
         signal.signal(signal.SIGINT, signal.default_int_handler)
-    if hasattr(signal, "SIGHUP") and signal.getsignal(signal.SIGHUP) == signal.SIG_IGN:
-        signal.signal(signal.SIGHUP, signal.SIG_DFL)
 
 
 @pytest.fixture(autouse=True, scope="session")
