@@ -8,6 +8,7 @@ the end, and missing if nothing is listed.
 from __future__ import annotations
 
 import json
+import os
 import re
 import warnings
 from collections import Counter
@@ -43,16 +44,25 @@ _PARTICULARS = re.compile(
 
 
 class Listing:
-    """A file that is written as ``NAME.part`` and renamed at the end. The file of an earlier run is deleted first."""
+    """A file that is written as ``NAME.part`` and renamed at the end. The file of an earlier run is deleted first.
 
-    def __init__(self, path: Path) -> None:
+    Where nothing can be written, as beside a volume in a container, it is an error once there is something to list.
+    """
+
+    def __init__(self, path: Path, instead: str = "") -> None:
+        """Delete what an earlier run left; ``instead`` says how to choose another place."""
         self.path, self._part = path, path.with_name(path.name + PARTIAL)
         self._file: TextIO | None = None
-        try:
-            self.path.unlink(missing_ok=True)
-            self._part.unlink(missing_ok=True)
-        except OSError as error:
-            raise DataError(f"{path} cannot be written: {error.strerror or error}") from None
+        self._instead = instead and f". {instead}"
+        for old in (self.path, self._part):
+            try:
+                old.unlink(missing_ok=True)
+            except OSError as error:
+                if os.path.lexists(old):
+                    raise self._failed(old, error) from None
+
+    def _failed(self, path: Path, error: OSError) -> DataError:
+        return DataError(f"{path} cannot be written: {error.strerror or error}{self._instead}")
 
     def add(self, entry: dict[str, Any]) -> None:
         """Write an entry."""
@@ -62,7 +72,7 @@ class Listing:
                 self._file = self._part.open("w", encoding="utf-8", errors="backslashreplace", buffering=1)
             self._file.write(json.dumps(entry, ensure_ascii=False) + "\n")
         except OSError as error:
-            raise DataError(f"{self._part} cannot be written: {error.strerror or error}") from None
+            raise self._failed(self._part, error) from None
 
     def finish(self) -> Path | None:
         """Rename the file; None if nothing was listed."""
@@ -72,7 +82,7 @@ class Listing:
             self._file.close()
             self._part.replace(self.path)
         except OSError as error:
-            raise DataError(f"{self.path} cannot be written: {error.strerror or error}") from None
+            raise self._failed(self.path, error) from None
         self._file = None
         return self.path
 
@@ -81,7 +91,8 @@ class RejectedRows:
     """The rejected rows of one run."""
 
     def __init__(self, path: Path, max_rate: float) -> None:
-        self._listing, self._max_rate = Listing(path), max_rate
+        self._listing = Listing(path, "Name another file for the rows that cannot be used: --rejected FILE")
+        self._max_rate = max_rate
         self._kinds: Counter[str] = Counter()
         self._columns: dict[str, str] = {}
         self.count, self._damaged = 0, 0

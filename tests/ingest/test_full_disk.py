@@ -78,3 +78,17 @@ def test_an_embedded_memory_is_not_begun_on_a_disk_without_room(many: Path, disk
     assert "Make room" in assert_refused(run("build", many, "--memory", disk / "memory"), disk / "memory")
     filler.unlink()
     assert run("build", many, "--memory", disk / "memory").returncode == 0
+
+
+def test_where_no_list_can_be_written_good_rows_are_kept_and_a_bad_one_says_how(
+    many: Path, disk: Path, tmp_path: Path, run: Run
+) -> None:
+    """As in a container: the memory is a volume, and what lies beside it can only be read."""
+    subprocess.run(["mount", "-o", "remount,ro", disk], check=True)
+    place, rejected = tmp_path / "memory", ("--rejected", disk / "rejected.jsonl")
+    assert run("build", many, "--memory", place, *rejected).returncode == 0
+    (tmp_path / "bad.csv").write_text("id,image,text\nbad,gone.png,a fox\n")
+    said = run("build", tmp_path / "bad.csv", "--memory", place, *rejected).stderr
+    assert f"{disk}/rejected.jsonl.part cannot be written: Read-only file system. Name another file" in said
+    assert said.endswith("--rejected FILE\n")
+    assert len(content(place)) == MANY
