@@ -16,6 +16,7 @@ def serve_command(*, given: Given) -> None:
     """
     for module in ("fastapi", "uvicorn", "prometheus_client"):
         need(module, "reco serve", "serve")
+    from ..serve.logs import log_to_stderr
     from ..serve.run import check_address, run
 
     place = take_flags(OpenOptions, given)
@@ -23,6 +24,7 @@ def serve_command(*, given: Given) -> None:
         given["aliases"] = dict(map(_parse_alias, given["aliases"]))
     settings = load_serve_settings(**given)
     check_address(settings)
+    log_to_stderr(settings.log_format, settings.log_level)  # what opening the memory warns of is a line of it, too
     try:
         if settings.workers != 1:
             from ..serve.workers.together import how_many, serve_together

@@ -6,8 +6,9 @@ import json
 import logging
 import sys
 import time
+import warnings
 from contextvars import ContextVar
-from typing import Any, Literal
+from typing import Any, Literal, TextIO
 
 request_id: ContextVar[str | None] = ContextVar("request_id", default=None)
 """Id of the current request."""
@@ -62,6 +63,20 @@ def printable(text: str) -> str:
     return "".join(one if one.isprintable() else json.dumps(one)[1:-1] for one in text)
 
 
+def _log_warning(
+    message: Warning | str,
+    category: type[Warning],
+    filename: str,
+    lineno: int,
+    file: TextIO | None = None,
+    line: str | None = None,
+) -> None:
+    """Log a warning: one of ours by its words alone, another one with its place."""
+    ours = category is UserWarning or category.__module__.startswith("reco_plugin.")
+    said = str(message) if ours else warnings.formatwarning(message, category, filename, lineno, line)
+    logging.getLogger("py.warnings").warning("%s", said)
+
+
 def log_to_stderr(form: Literal["auto", "json", "text"], level: str) -> None:
     """Write our log, uvicorn's and warnings to stderr, in one format; on a terminal, without uvicorn's own start."""
     on_terminal = form == "auto" and sys.stderr.isatty()
@@ -72,7 +87,7 @@ def log_to_stderr(form: Literal["auto", "json", "text"], level: str) -> None:
         handler.setFormatter(PlainLines("%(asctime)s %(levelname)s %(name)s: %(message)s"))
     else:
         handler.setFormatter(JsonLines())
-    logging.captureWarnings(capture=True)
+    warnings.showwarning = _log_warning
     root = logging.getLogger()
     root.handlers[:] = [handler]
     root.setLevel(logging.WARNING)

@@ -30,7 +30,7 @@ from .door import Door
 from .hosts import is_loopback
 from .in_use import VersionInUse
 from .listening import MOST_WAITING, Arrivals
-from .logs import LOGGER, log_to_stderr
+from .logs import LOGGER
 from .note import Note, answers
 from .settings import ServeSettings
 
@@ -108,7 +108,6 @@ def run(settings: ServeSettings, reco: Reco, member: Member | None = None) -> No
     """
     import uvicorn
 
-    log_to_stderr(settings.log_format, settings.log_level)
     _allow_open_files(settings.max_connections + PROBE_CONNECTIONS + MOST_WAITING + _OTHER_FILES)
     # uvicorn raises the signal again at its end, which would end the process before the memory is closed
     signal.signal(signal.SIGTERM, lambda *_: None)

@@ -84,6 +84,19 @@ def test_it_serves_and_ends_cleanly(tmp_path, model, red_square, from_nothing):
     assert json.loads(info.stdout)["pairs"] == 1  # ./memory, where the other commands look
 
 
+def test_what_opening_the_memory_warns_of_is_a_line_of_the_log(tmp_path, model):
+    flags = ("--model", str(model), "--port", "0", "--memory", "http://127.0.0.2:9")
+    env = environment(RECO_MEMORY_API_KEY="s3cret")
+    started = subprocess.Popen(command(*flags), cwd=tmp_path, env=env, stderr=subprocess.PIPE, text=True)
+    try:
+        first = json.loads(typing.cast(typing.IO[str], started.stderr).readline())
+    finally:
+        started.kill()
+        started.communicate()
+    assert (first["level"], first["logger"]) == ("warning", "py.warnings")
+    assert first["message"].startswith("RECO_MEMORY_API_KEY is sent to the Qdrant server without encryption")
+
+
 @pytest.mark.parametrize("form", ["auto", "json"])
 def test_on_a_terminal_it_says_where_the_playground_is(tmp_path, model, form):
     ours, theirs = pty.openpty()

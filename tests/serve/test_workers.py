@@ -334,7 +334,6 @@ def test_sockets_that_cannot_be_made_are_an_error_of_the_settings(model, tmp_pat
     place = tmp_path / ("long" * 30)  # a socket's path has at most 107 bytes
     place.mkdir()
     monkeypatch.setattr("tempfile.tempdir", str(place))
-    monkeypatch.setattr(together, "log_to_stderr", lambda *_: None)  # of this process, and so are its threads
     monkeypatch.setattr(together, "share_cores", lambda _: None)
     with pytest.raises(ConfigError, match=r"no sockets .*too long.* TMPDIR"):
         serve_together(load_settings(model=model, memory=":memory:"), ServeSettings(port=0), 2)

@@ -32,7 +32,7 @@ from ...pairs import PairMemory
 from ...ram import free_bytes
 from ...sessions.opening import check_settings
 from ..health import HOPELESS
-from ..logs import LOGGER, log_to_stderr
+from ..logs import LOGGER
 from ..note import Note
 from ..run import DOOR, PLACE, check_address, end_on_hang_up, places, remove_abandoned, shown_url, warn_of_open_door
 from ..settings import ServeSettings
@@ -90,7 +90,6 @@ def serve_together(settings: Settings, serve: ServeSettings, workers: int) -> No
     if serve.page_index is not None and "://" not in settings.memory:
         raise ConfigError("page_index is a folder, which one process opens alone: serve with 1 worker, or without it")
     check_settings(settings)  # else each worker would find it
-    log_to_stderr(serve.log_format, serve.log_level)
     warn_of_open_door(serve)
     threads = max(1, cores() // workers)
     share_cores(threads)
