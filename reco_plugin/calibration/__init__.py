@@ -6,6 +6,7 @@
 ``gate``         signals -> the strength s
 ``formula``      s -> the move, in scores and in vectors
 ``episodes``     held-out pairs of the memory that ask, siblings visible and hidden
+``rivals``       whom each of them is compared with
 ``fit``          the gate that serves these episodes best, without labels
 ``presence``     whether the memory holds a query's answer, as a probability
 ``feedback``     what people said is wrong: it holds the evidence back near the queries that it was said of

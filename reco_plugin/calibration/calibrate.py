@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 
 import numpy as np
@@ -13,22 +13,20 @@ from ..defaults import NEIGHBOURS
 from ..types import MODALITIES, Caution, Modality, Vectors
 from .check import Check, Gates, check_pairs
 from .corpus import Corpus, measure_corpus, witness_others
-from .episodes import Episodes, look, make_episodes
-from .fit import choose_sharpness, fit_gates
+from .episodes import AskedTwice, asked_by, look
+from .fit import PairBlocks, choose_sharpness, fit_gates
 from .gate import FITTED, LEVELS, PRIOR, SHARPNESS, Gate
 from .presence import learn_presence
 from .sharpen import OwnCheck, learn_sharpening
 from .state import ENOUGH, FEWEST, Calibration, SideCalibration, shares_of
 
-ASKED, BLOCK = 2_400, 600
+ASKED, BLOCK = 4_800, 600
 """Pairs that a gate is fitted on, at most, and in one block. With 600 in one, what a memory gained depended on which
 pairs were drawn (``docs/measurements/gate.md``)."""
-TRIED = 2
+TRIED = 4
 """Blocks that the sharpness of neighbours is chosen on."""
-FEW = 600
-"""Pairs that a gate is fitted on at least, where there are so many; the self-check has others from there on."""
 CHECKED = 500
-"""Pairs of the self-check."""
+"""Pairs of the self-check, which did not ask where there are more than :data:`ASKED`."""
 HOPELESS = 0.9
 """Share of wrong captions, as reliability estimates it, from which a memory is not used."""
 _UNANSWERED_VIEWS = 0.5  # most that is assumed of simulated views; the measured share of .75 halves the gain
@@ -85,7 +83,7 @@ def calibrate(
     if corpus is None:
         return None
     witnessed(corpus.witnesses)
-    asked = rng.permutation(corpus.chosen)[: min(ASKED, max(FEW, len(corpus) - CHECKED))]
+    asked = rng.permutation(corpus.chosen)[:ASKED]
     state = _fit_state(corpus, asked, k, seed, progress)
     if state.fitted:
         sides, own = dict[Modality, SideCalibration](), dict[Modality, OwnCheck]()
@@ -118,9 +116,9 @@ def _check(
     k: int,
     rng: np.random.Generator,
 ) -> Check:
-    """Check on other pairs than those of the fit, where there are enough."""
+    """Check on other pairs than those of the fit, where there are enough: five coefficients hardly know a pair."""
     rest = np.setdiff1d(np.arange(len(corpus)), asked)
-    rows = rng.permutation(rest)[:CHECKED] if len(rest) >= 150 else asked
+    rows = rng.permutation(rest if len(rest) >= 150 else asked)[:CHECKED]
     return check_pairs(corpus, gates, rows, k=k)
 
 
@@ -128,17 +126,21 @@ def _fit_state(
     corpus: Corpus, asked: npt.NDArray[np.intp], k: int, seed: int, progress: Callable[[int], object]
 ) -> Calibration:
     """The state with the gates of both sides, without its check."""
-    parts = np.array_split(asked, max(2, -(-len(asked) // BLOCK)))
+    blocks = np.array_split(np.arange(len(asked)), max(2, -(-len(asked) // BLOCK)))
     fits = len(corpus) >= ENOUGH and corpus.learned.wrong < HOPELESS
-    looked = [look(corpus, rows, k) for rows in parts]
+    looked = look(corpus, asked, k)
 
-    def ask(m: Modality) -> list[Episodes]:
-        sharpness = choose_sharpness(corpus, m, looked[:TRIED]) if fits else SHARPNESS
-        return [make_episodes(corpus, m, one, sharpness=sharpness) for one in looked]
+    def ask(m: Modality) -> AskedTwice:
+        sharpness = choose(m) if fits else SHARPNESS
+        return asked_by(corpus, m, looked).questions(sharpness)
 
-    blocks = dict(zip(MODALITIES, side_by_side(ask, MODALITIES), strict=True))
-    plain = {m: SideCalibration(corpus.spreads[m], corpus.units[m], _typical(blocks[m])) for m in MODALITIES}
-    siblings = np.concatenate([block.siblings for block in blocks["text"]])
+    def choose(m: Modality) -> float:
+        rng, tried = np.random.default_rng(0), blocks[:TRIED]
+        return choose_sharpness(asked_by(corpus, m, looked.first(sum(map(len, tried))), rng), tried, rng)
+
+    questions = dict(zip(MODALITIES, side_by_side(ask, MODALITIES), strict=True))
+    plain = {m: SideCalibration(corpus.spreads[m], corpus.units[m], _typical(questions[m])) for m in MODALITIES}
+    siblings = looked.siblings
     unanswerable = float((1.0 / (1.0 + siblings)).mean())
     state = Calibration(
         corpus.values, plain, corpus.learned, corpus.same_caption, len(corpus), unanswerable, corpus.own, fitted=False
@@ -154,13 +156,12 @@ def _fit_state(
         unanswerable = min(unanswerable, _UNANSWERED_VIEWS)
 
     def fit(modality: Modality) -> SideCalibration:
-        candidates = {} if one_image else _fit_cautions(blocks[modality], modality, unanswerable, seed)
+        asks = questions[modality]
+        candidates = {} if one_image else _fit_cautions(asks, blocks, unanswerable, seed)
         gates = candidates
         if alone > _SINGLE:
-            drawn = np.random.default_rng(seed + 1)
-            sharpness = blocks[modality][0].sharpness
-            views = [make_episodes(corpus, modality, one, views=drawn, sharpness=sharpness) for one in looked]
-            gates = _fit_cautions(views, modality, min(unanswerable, _UNANSWERED_VIEWS), seed, weighted=True)
+            views = asked_by(corpus, modality, looked, np.random.default_rng(seed + 1)).questions(asks.sharpness)
+            gates = _fit_cautions(views, blocks, min(unanswerable, _UNANSWERED_VIEWS), seed, weighted=True)
         if one_image and modality == "text":
             candidates = gates  # for what CLIP does not know: a text with one pair would move to one image of many
         return replace(plain[modality], gates=gates, candidate_gates=candidates)
@@ -172,17 +173,17 @@ def _fit_state(
     return replace(state, sides=sides, unanswerable=unanswerable, fitted=True, reason=reason, one_image=one_image)
 
 
-def _typical(blocks: Sequence[Episodes]) -> npt.NDArray[np.float64]:
+def _typical(questions: AskedTwice) -> npt.NDArray[np.float64]:
     """Quantiles of the similarity of a pair to the nearest one of another caption."""
-    nearest = np.concatenate([block.hidden.signals[block.hidden.found, 3] for block in blocks])
+    nearest = questions.hidden.signals[questions.hidden.anything, 3]
     return np.asarray(np.quantile(nearest.astype(np.float64) if len(nearest) else np.ones(1), LEVELS))
 
 
 def _fit_cautions(
-    blocks: Sequence[Episodes], modality: Modality, unanswerable: float, seed: int, *, weighted: bool = False
+    questions: AskedTwice, blocks: PairBlocks, unanswerable: float, seed: int, *, weighted: bool = False
 ) -> dict[Caution, Gate]:
     """A gate for each caution; none where the balanced one does not save loss."""
     shares, order = shares_of(unanswerable), FITTED
     rng = np.random.default_rng(seed)
-    gates = fit_gates(blocks, modality, [shares[one] for one in order], rng=rng, weighted=weighted)
+    gates = fit_gates(questions, blocks, [shares[one] for one in order], rng=rng, weighted=weighted)
     return dict(zip(order, gates, strict=True)) if gates else {}

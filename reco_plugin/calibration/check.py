@@ -15,7 +15,7 @@ import numpy.typing as npt
 from ..blas import Floats
 from ..types import MODALITIES, Modality, other
 from .corpus import Corpus
-from .episodes import Episode, Episodes, look, make_episodes
+from .episodes import AskedTwice, Episode, asked_by, look
 from .formula import add, move
 from .gate import SHARPNESS, Applied, features
 from .sharpen import OwnCheck
@@ -184,15 +184,15 @@ def check_pairs(
     *,
     k: int,
 ) -> Check:
-    """Play the gates on pairs that were not in the fit, weighted by reliability: a wrong caption tests nothing."""
+    """Play the gates on pairs of the memory, each hidden from itself, by reliability: a wrong caption tests nothing."""
     used = {
         m: [one.gate.sharpness for one in gates[m] if one is not None] or [SHARPNESS] for m in MODALITIES
     }  # all alike
     looked = look(corpus, rows, k)
-    asked = {m: make_episodes(corpus, m, looked, sharpness=used[m][0]) for m in MODALITIES}
-    played = {m: _Played(asked[m], corpus.units[m]) for m in MODALITIES}
+    asked = {m: asked_by(corpus, m, looked).questions(used[m][0]) for m in MODALITIES}
+    played = {m: _Played.of(asked[m], corpus.units[m]) for m in MODALITIES}
     sides = {m: _check_side(played[m], gates[m], played[other(m)], gates[other(m)]) for m in MODALITIES}
-    alone = float((played["text"].episodes.siblings == 0).mean())
+    alone = float((played["text"].questions.siblings == 0).mean())
     wrong = float((1.0 - corpus.reliability_of(rows)).mean())
     return Check(sides["image"], sides["text"], wrong, len(rows), alone)
 
@@ -201,8 +201,15 @@ def check_pairs(
 class _Played:
     """Pairs that ask by one modality, or are candidates of it; all scores (n, n) are cosines."""
 
-    episodes: Episodes
+    questions: AskedTwice
+    visible: Episode
+    hidden: Episode
     unit: float
+
+    @classmethod
+    def of(cls, questions: AskedTwice, unit: float) -> _Played:
+        """All scores of all."""
+        return cls(questions, questions.episode(questions.visible), questions.episode(questions.hidden), unit)
 
     def frozen(self, episode: Episode) -> Floats:
         """Plain scores."""
@@ -224,20 +231,20 @@ class _Played:
 
     def _strength(self, episode: Episode, applied: Applied) -> Floats:
         """(n, 1)."""
-        strength = applied.gate.strength(features(episode.signals, self.episodes.spread))
+        strength = applied.gate.strength(features(episode.signals, self.questions.spread))
         return np.asarray((strength * applied.share(episode.signals[:, 3]))[:, None])
 
 
 def _check_side(ask: _Played, of_queries: Gates, answer: _Played, of_candidates: Gates) -> SideCheck:
-    weights: Floats = ask.episodes.reliability / ask.episodes.reliability.sum()
+    weights: Floats = ask.questions.reliability / ask.questions.reliability.sum()
     figures = []
-    for episode in (ask.episodes.visible, ask.episodes.hidden):
+    for episode in (ask.visible, ask.hidden):
         frozen = ask.frozen(episode)
         before = _answers(frozen, episode.out)
         after = _answers(ask.queries(episode, of_queries.query), episode.out)
         figures += [100.0 * float(weights @ before), *_compare(after, before, weights)]
     share, gain, error, _, hidden, hidden_error = figures
-    asked, answers = ask.episodes.visible, answer.episodes.visible
+    asked, answers = ask.visible, answer.visible
     frozen, out = ask.frozen(asked), asked.out | answers.out.T
     moved = answer.candidates(answers, of_candidates.candidate).T
     ranked: dict[SidesRefined, Rightness] = {

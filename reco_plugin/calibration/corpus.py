@@ -19,8 +19,7 @@ MOMENTS = 20_000
 """Pairs that the moments are measured on, at most."""
 FEWEST_CAPTIONS = 5
 _BLOCK = 1000
-_SAMPLE = 1000
-_SPREAD = 300
+_SAMPLE = 2_000
 
 
 @dataclass(frozen=True)
@@ -114,11 +113,11 @@ def measure_corpus(
         "text": measure_values(text[chosen], distinct=captions, rank=rank),
     }
     spreads, units = dict[Modality, float](), dict[Modality, float]()
-    some = rng.permutation(chosen)[:_SAMPLE]
     for modality, side in sides.items():
-        spreads[modality] = max(float((side[some[:_SPREAD]] @ side[some].T).std()), 1e-4)
+        spreads[modality] = max(deviation_of_cosines(side[chosen]), 1e-4)
         units[modality] = float(values[other(modality)].covariance.length(side[chosen]).mean())
-    same = same_from(text[some[:_SPREAD]] @ text[some].T)
+    some = text[rng.permutation(chosen)[:_SAMPLE]]
+    same = same_from(some @ some.T)
     k = min(k + 1, len(image) - 1)
     lists = dict(zip(MODALITIES, side_by_side(lambda m: sort_rows(sides[m], k), MODALITIES), strict=True))
     corpus = Corpus(image, text, values, spreads, units, same, chosen, lists)
@@ -170,6 +169,16 @@ def _predict_rows(
         places, similarity = near[modality] if near else corpus.near_without_last(modality, rows)
         found[modality] = similarity, corpus.side(other(modality))[places]
     return predict(corpus.values, corpus.spreads, corpus.image[rows], found)
+
+
+def deviation_of_cosines(x: Vectors) -> float:
+    """Standard deviation of the cosines of all pairs of rows (N, D), those with themselves included.
+
+    >>> round(deviation_of_cosines(np.float32([[1, 0], [0.6, 0.8], [0, 1]])), 3)
+    0.374
+    """
+    mean, moments = x.mean(axis=0), x.T @ x / np.float32(len(x))
+    return float(np.sqrt(max(float((moments**2).sum()) - float(mean @ mean) ** 2, 0.0)))
 
 
 def same_from(cosines: npt.NDArray[np.float32]) -> float:

@@ -1,13 +1,14 @@
 """Fit the gate on held-out pairs of the memory, without labels.
 
 The loss is the paper's, made deaf to wrong captions: minus the logarithm of ``(1 - e) softmax + e / n`` of the own
-value among those of all pairs of a block. Each pair asks with its siblings visible (weight 1 - p) and hidden (weight
-p), where p is the assumed share of queries that the memory cannot answer. Without the hidden episode the gate trusts
-everything; without e it grows bolder with noise.
+value among those of a block, in the mean over the blocks that a pair meets (:mod:`.rivals`). Each pair asks with its
+siblings visible (weight 1 - p) and hidden (weight p), where p is the assumed share of queries that the memory cannot
+answer. Without the hidden episode the gate trusts everything; without e it grows bolder with noise.
 
 Five coefficients are fitted, beside e and kappa, the sharpness of the softmax, which belong to the loss. How much of
-them is real, blocks say that they were not fitted on: two gates, each of every other block, save g standard errors of
-loss on the other's blocks, and the strength is multiplied by 1 - 1 / g^2 (James and Stein). So it is 0 from g = 1 down.
+them is real, pairs say that they were not fitted on: two gates, each of the pairs of every other block, save g standard
+errors of loss on the others, and the strength is multiplied by 1 - 1 / g^2 (James and Stein). So it is 0 from g = 1
+down.
 
 A quasi-Newton method with a written gradient: no torch, the same bits on every run.
 """
@@ -20,12 +21,11 @@ from typing import NamedTuple
 import numpy as np
 import numpy.typing as npt
 
-from ..types import Modality
-from .corpus import Corpus
-from .episodes import Episodes, Looked, asked_by
+from .episodes import AskedTwice, Asking
 from .formula import spread_of
 from .gate import FEATURES, FITTED_FEATURES, SHARPNESS, STRONGEST, Gate, features
 from .reliability import sigmoid
+from .rivals import MEETINGS, Rivals, meet
 
 Doubles = npt.NDArray[np.float64]
 Matrix = npt.NDArray[np.float32]
@@ -47,22 +47,23 @@ PULL_OF_SHARPNESS = 0.03
 points."""
 _ITERATIONS, _FEWER = 30, 5  # from the start, and from a gate that is near
 _CLIPPED = 0.02  # of each feature, at both ends
-_NO_RIVAL = np.float32(-1e9)
 _CACHED = 65_536  # numbers of a matrix at a time
 _STILL: Doubles = np.array([-30.0, 0.0, 0.0, 0.0, 0.0])
+PairBlocks = Sequence[npt.NDArray[np.intp]]
+"""Places among the pairs that ask, block by block."""
 
 
-def choose_sharpness(corpus: Corpus, modality: Modality, looked: Sequence[Looked]) -> float:
+def choose_sharpness(asking: Asking, blocks: PairBlocks, rng: np.random.Generator) -> float:
     """How sharply neighbours are weighed: what serves some pairs best, between and at :data:`SHARPNESSES`.
 
     Where things look much alike, the nearest pair alone counts: with 5 instead of 20, logos lose 7 points. A cubic
     through the losses says which serves best, since the best of the four would be left to chance.
     """
-    lost, at, rng = [], START, np.random.default_rng(0)
-    asked = [asked_by(corpus, modality, one, rng) for one in looked]
-    drawn = [rng.random(len(one.rows)) for one in looked]
+    lost, at, drawn = [], START, rng.random(len(asking.looked.rows))
     for sharpness in SHARPNESSES:
-        loss = Loss([one.episodes(sharpness) for one in asked], modality, 0.5, drawn, weighted=True)
+        questions = asking.questions(sharpness)
+        rivals = meet(questions, blocks, len(blocks), np.random.default_rng(0))  # its own, and the same each time
+        loss = Loss(questions, rivals, 0.5, drawn, weighted=True)
         at = minimise(loss, at.copy(), _ITERATIONS // 2)  # from the gate before, which is near
         lost.append(loss(at)[0])
     fine = np.linspace(SHARPNESSES[0], SHARPNESSES[-1], 200)
@@ -71,8 +72,8 @@ def choose_sharpness(corpus: Corpus, modality: Modality, looked: Sequence[Looked
 
 
 def fit_gates(
-    blocks: Sequence[Episodes],
-    modality: Modality,
+    questions: AskedTwice,
+    blocks: PairBlocks,
     unanswerable: Sequence[float],
     *,
     rng: np.random.Generator,
@@ -81,19 +82,20 @@ def fit_gates(
     """Fit the gates of one modality, one for each share of questions without an answer; none where nothing is gained.
 
     Args:
-        blocks: at least two, of other pairs each.
-        modality: of the queries.
+        questions: of n pairs.
+        blocks: at least two, of places among them, each once.
         unanswerable: each p, in [0, 1]; the first gate says what is gained.
-        rng: decides which candidates find their siblings, where texts compete.
+        rng: decides which candidates find their siblings, where texts compete, and which rivals count.
         weighted: whether pairs count by their reliability: those that find themselves must.
     """
-    drawn, at, gates = [rng.random(len(block)) for block in blocks], START, list[Gate]()
-    gain = 0.0
+    drawn, at, gates, gain = rng.random(len(questions)), START, list[Gate](), 0.0
+    rivals = meet(questions, blocks, MEETINGS, rng)
+    every_other = np.isin(rivals.rows, np.concatenate(blocks[::2]))
     for share in unanswerable:
-        loss = Loss(blocks, modality, share, drawn, weighted)
+        loss = Loss(questions, rivals, share, drawn, weighted)
         at = minimise(loss, at.copy(), _ITERATIONS)  # from the gate before, which is near
         if not gates:
-            halves = [Loss(blocks[i::2], modality, share, drawn[i::2], weighted) for i in (0, 1)]
+            halves = [Loss(questions, rivals.where(one), share, drawn, weighted) for one in (every_other, ~every_other)]
             gain = _gain(halves, at)
         if (kept := real_share(gain)) < KEPT:
             return []
@@ -112,7 +114,7 @@ def real_share(gain: float) -> float:
 
 def _gate(loss: Loss, at: Doubles, unanswerable: float, kept: float, gain: float) -> Gate:
     weights = (1.0 - unanswerable, unanswerable)
-    seen = [one for block in loss.features for one, weight in zip(block, weights, strict=True) if weight > _CLIPPED]
+    seen = [one for one, weight in zip(loss.features, weights, strict=True) if weight > _CLIPPED]
     low, high = np.quantile(np.concatenate(seen), (_CLIPPED, 1.0 - _CLIPPED), axis=0)
     phi = np.zeros(FEATURES)
     phi[list(FITTED_FEATURES)] = at[:COEFFICIENTS]
@@ -121,10 +123,10 @@ def _gate(loss: Loss, at: Doubles, unanswerable: float, kept: float, gain: float
 
 
 def _gain(halves: Sequence[Loss], at: Doubles) -> float:
-    """What a gate of half the blocks saves on the others over not moving, with its own e and kappa, in standard errors.
+    """What a gate of half the pairs saves on the others over not moving, with its own e and kappa, in standard errors.
 
     Args:
-        halves: both halves of the blocks.
+        halves: both halves of the pairs.
         at: the gate of all, to start from.
     """
     saved, weights = [], []
@@ -137,7 +139,7 @@ def _gain(halves: Sequence[Loss], at: Doubles) -> float:
         fitted = minimise(own, at.copy(), _FEWER)
         tail = minimise(plain, fitted[COEFFICIENTS:].copy(), _FEWER)
         saved.append(unseen.of_pairs(np.append(_STILL, tail)) - unseen.of_pairs(fitted))
-        weights.append(np.concatenate(unseen.counted))
+        weights.append(unseen.counted)
     each, weight = np.concatenate(saved), np.concatenate(weights) / sum(float(one.sum()) for one in weights)
     mean = float(weight @ each)
     error = float(np.sqrt(np.sum(weight**2 * (each - mean) ** 2)))
@@ -145,125 +147,154 @@ def _gain(halves: Sequence[Loss], at: Doubles) -> float:
 
 
 class _Asked(NamedTuple):
-    """What n queries found, in rows whose numbers compete: a query's scores; where texts ask, those for one image."""
+    """What n questions found, in M rows of W rivals whose numbers compete."""
 
     weight: float
     used: Doubles  # (n, 5) fitted features of each query
     correlation: Doubles  # (n,) of each query's evidence with its plain scores
-    evidence: Matrix  # (n, n)
-    plain: Matrix  # (n, n), far below all others where there is no rival
-    base: npt.NDArray[np.float32]  # (n,) what a query adds to all its scores
+    own: Doubles  # (n,) score of each query's evidence for its own answer
+    evidence: Matrix  # (M, W)
+    times: Matrix  # (M, W) logarithm of how often a rival counts
 
 
 class Loss:
-    """The loss of some blocks, and its gradient (7,)."""
+    """The loss of pairs that ask, and its gradient (7,).
+
+    Attributes:
+        features: (n, 6) of those that count, siblings visible and hidden.
+        counted: (n,) of those, how much each counts.
+        sharpness: logarithm of how sharply neighbours were weighed.
+    """
 
     def __init__(
-        self,
-        blocks: Sequence[Episodes],
-        modality: Modality,
-        unanswerable: float,
-        drawn: Sequence[Doubles],
-        weighted: bool,
+        self, questions: AskedTwice, rivals: Rivals, unanswerable: float, drawn: Doubles, weighted: bool
     ) -> None:
-        self._texts, self.sharpness = modality == "text", blocks[0].sharpness
-        self.features = [[features(one.signals, b.spread) for one in (b.visible, b.hidden)] for b in blocks]
-        self.counted = [b.reliability.astype(np.float64) if weighted else np.ones(len(b)) for b in blocks]
-        self._total = sum(float(counted.sum()) for counted in self.counted)
-        self._asked = [
-            self._of_episodes(block, found, unanswerable, one)
-            for block, found, one in zip(blocks, self.features, drawn, strict=True)
-        ]
+        """Put together what the coefficients do not change.
 
-    def _of_episodes(
-        self, block: Episodes, found: Sequence[Doubles], unanswerable: float, drawn: Doubles
+        Args:
+            questions: of n pairs.
+            rivals: of those that count, M rows.
+            unanswerable: p.
+            drawn: (n,) uniform: decides which texts show their siblings.
+            weighted: whether pairs count by their reliability.
+        """
+        self._texts, self._rivals, self.sharpness = questions.modality == "text", rivals, questions.sharpness
+        meets = np.bincount(rivals.rows, minlength=len(questions))
+        self._meets, self._counts = np.maximum(meets, 1), np.flatnonzero(meets)
+        each = questions.reliability.astype(np.float64) if weighted else np.ones(len(questions))
+        self.counted = each[self._counts]
+        self._of_row = each[rivals.rows] / meets[rivals.rows] / float(self.counted.sum())
+        found = [features(one.signals, questions.spread) for one in questions.both]
+        self.features = [one[self._counts] for one in found]
+        self._base = questions.base.astype(np.float64)
+        self._plain = np.einsum("nd,nd->n", questions.query, questions.held).astype(np.float64)  # of the own answer
+        self._asked = self._of_questions(questions, found, unanswerable, drawn)
+
+    def _of_questions(
+        self, questions: AskedTwice, found: Sequence[Doubles], unanswerable: float, drawn: Doubles
     ) -> list[_Asked]:
         """Siblings visible, and hidden; beside texts, which compete, a third time: some show them and others do not."""
-        both, total = list[_Asked](), 2.0 if self._texts else 1.0
-        for episode, of, weight in zip(
-            (block.visible, block.hidden), found, (1.0 - unanswerable, unanswerable), strict=True
-        ):
-            plain, evidence = np.where(episode.out, _NO_RIVAL, episode.plain), episode.evidence
-            if self._texts:
-                plain, evidence = np.ascontiguousarray(plain.T), np.ascontiguousarray(evidence.T)
-            correlation = episode.signals[:, 6].astype(np.float64)
-            used = of[:, FITTED_FEATURES]
-            both.append(_Asked(weight / total, used, correlation, evidence, plain, episode.base[:, 0]))
+        total, rivals = 2.0 if self._texts else 1.0, self._rivals
+        both = [
+            _Asked(
+                weight / total,
+                of[:, FITTED_FEATURES],
+                one.signals[:, 6].astype(np.float64),
+                one.own.astype(np.float64),
+                rivals.evidence[number],
+                rivals.weight[number],
+            )
+            for number, (one, of, weight) in enumerate(
+                zip(questions.both, found, (1.0 - unanswerable, unanswerable), strict=True)
+            )
+        ]
         if self._texts:
             shown, (seen, unseen) = drawn < 1.0 - unanswerable, both
-            used = np.where(shown[:, None], seen.used, unseen.used)
-            correlation = np.where(shown, seen.correlation, unseen.correlation)
-            evidence = np.where(shown, seen.evidence, unseen.evidence)
-            plain = np.where(shown, seen.plain, unseen.plain)
-            both.append(_Asked(1.0 / total, used, correlation, evidence, plain, seen.base))
+            of_rival = shown[rivals.places]
+            mixed = _Asked(
+                1.0 / total,
+                np.where(shown[:, None], seen.used, unseen.used),
+                np.where(shown, seen.correlation, unseen.correlation),
+                np.where(shown, seen.own, unseen.own),
+                np.where(of_rival, seen.evidence, unseen.evidence),
+                np.where(of_rival, seen.times, unseen.times),
+            )
+            both.append(mixed)
         return [one for one in both if one.weight > 0.0]
+
+    @property
+    def _pull(self) -> Doubles:
+        """(7,) towards the start."""
+        return np.repeat([PULL / float(self.counted.sum()), PULL_OF_LOSS], [COEFFICIENTS, 2])
 
     def __call__(self, at: Doubles) -> tuple[float, Doubles]:
         """Loss and gradient, with the pull towards the start."""
         value, gradient = 0.0, np.zeros(len(START))
-        for number in range(len(self._asked)):
-            each, slope = self._of_block(number, at)
-            value += float(self.counted[number] @ each) / self._total
+        for asked in self._asked:
+            lost, slope = self._compare(asked, asked.weight * self._of_row, at)
+            value += asked.weight * float(self._of_row @ lost)
             gradient += slope
         off = at - START
-        scale = np.repeat([PULL / self._total, PULL_OF_LOSS], [COEFFICIENTS, 2])
-        return value + float(scale @ off**2), gradient + 2.0 * scale * off
+        return value + float(self._pull @ off**2), gradient + 2.0 * self._pull * off
 
     def of_pairs(self, at: Doubles) -> Doubles:
-        """The loss of each pair, block after block."""
-        return np.concatenate([self._of_block(number, at)[0] for number in range(len(self._asked))])
+        """The loss of each pair that counts."""
+        each = np.zeros(len(self._of_row))
+        for asked in self._asked:
+            each += asked.weight * self._compare(asked, self._of_row, at)[0]
+        return (self._sum(self._rivals.rows, each) / self._meets)[self._counts]
 
-    def _of_block(self, number: int, at: Doubles) -> tuple[Doubles, Doubles]:
-        """Loss (n,) of each pair, and the gradient (7,)."""
-        each, gradient = np.zeros(len(self.counted[number])), np.zeros(len(START))
-        for asked in self._asked[number]:
-            lost, slope = self._compare(asked, asked.weight * self.counted[number] / self._total, at)
-            each += asked.weight * lost
-            gradient += slope
-        return each, gradient
+    def _sum(self, places: npt.NDArray[np.intp], each: npt.NDArray[np.floating]) -> Doubles:
+        """Sums (n,) over the pairs at these places."""
+        return np.asarray(np.bincount(places.ravel(), each.ravel(), minlength=len(self._meets)), np.float64)
 
     def _compare(self, asked: _Asked, counted: Doubles, at: Doubles) -> tuple[Doubles, Doubles]:
-        """Loss (n,) of each pair, and the gradient (7,) of their sum, each counted; by rows that a core's cache holds.
+        """Loss (M,) of each row, and the gradient (7,) of their sum, each counted; by rows that a core's cache holds.
 
         Matrices are float32, sums float64.
         """
         kappa, wrong = np.exp(at[-1]), float(sigmoid(at[-2:-1])[0])
         strength = np.exp(np.clip(asked.used @ at[:COEFFICIENTS], -2.0 * STRONGEST, STRONGEST))
-        spread, n = spread_of(strength, asked.correlation), len(strength)
+        spread = spread_of(strength, asked.correlation)
         step, scale = strength.astype(np.float32), (kappa / spread).astype(np.float32)
-        shift, ones = np.float32(kappa) * asked.base, np.ones(n, np.float32)
-        own, pull = np.empty(n), np.empty(n, np.float32)
-        by_evidence, by_plain, by_base = np.zeros((3, n))
-        for start in range(0, n, size := max(1, _CACHED // n)):
-            rows = slice(start, start + size)
-            evidence, plain = asked.evidence[rows], asked.plain[rows]
-            p = evidence * (step if self._texts else step[rows, None])
+        shift = (kappa * self._base * self._texts).astype(np.float32)  # else a query's base changes not its order
+        answer = ((self._plain + strength * asked.own) * scale + shift).astype(np.float32)
+        rows, places, among = self._rivals.rows, self._rivals.places, self._rivals.among
+        mine, by_evidence, by_plain, by_base = np.empty(len(rows)), *np.zeros((3, len(strength)))
+        for start in range(0, len(rows), size := max(1, _CACHED // places.shape[1])):
+            some = slice(start, start + size)
+            evidence, plain, asks = asked.evidence[some], self._rivals.plain[some], rows[some]
+            moves = places[some] if self._texts else asks[:, None]
+            p = evidence * step[moves]
             p += plain
-            p *= scale if self._texts else scale[rows, None]
-            if self._texts:  # else a query's base changes not its order
-                p += shift
-            p -= p.max(axis=1, keepdims=True)
+            p *= scale[moves]
+            p += shift[moves]
+            p += asked.times[some]
+            highest = np.maximum(p.max(axis=1), own := answer[asks])
+            p -= highest[:, None]
             np.exp(p, out=p)
-            total = p @ ones
-            mine = own[rows] = (p.diagonal(start) / total).astype(np.float64)
-            pull[rows] = -counted[rows] * (1.0 - wrong) * mine / ((1.0 - wrong) * mine + wrong / n)
-            away = -pull[rows] / total
+            own = np.exp(own - highest)
+            total = p.sum(axis=1) + own
+            right = mine[some] = (own / total).astype(np.float64)
+            pull = counted[some] * (1.0 - wrong) * right / ((1.0 - wrong) * right + wrong / among[some])
+            p *= (pull / total).astype(np.float32)[:, None]
             if self._texts:
-                by_base += away @ p
-                by_evidence += away @ (evidence * p)
-                p *= plain
-                by_plain += away @ p
+                by_base += self._sum(moves, p)
+                by_plain += self._sum(moves, p * plain)
+                by_evidence += self._sum(moves, p * evidence)
             else:
-                by_evidence[rows] = away * np.matmul(p[:, None], evidence[..., None])[:, 0, 0]
-                by_plain[rows] = away * np.matmul(p[:, None], plain[..., None])[:, 0, 0]
-        likely = (1.0 - wrong) * own + wrong / n
-        by_wrong = -float(counted @ ((1.0 / n - own) / likely)) * wrong * (1.0 - wrong)
-        by_evidence += pull * asked.evidence.diagonal()
-        by_plain += pull * asked.plain.diagonal()
+                by_plain += self._sum(asks, np.einsum("mw,mw->m", p, plain))
+                by_evidence += self._sum(asks, np.einsum("mw,mw->m", p, evidence))
+            lifted = self._sum(asks, pull * (1.0 - right))
+            by_base -= lifted
+            by_plain -= lifted * self._plain
+            by_evidence -= lifted * asked.own
+        likely = (1.0 - wrong) * mine + wrong / among
+        by_wrong = -float(counted @ ((1.0 / among - mine) / likely)) * wrong * (1.0 - wrong)
         by_moved = (by_plain + strength * by_evidence) / spread
         by_strength = by_evidence / spread - by_moved * (strength + asked.correlation) / spread**2
         by_strength[strength >= np.exp(STRONGEST)] = 0.0  # there, it is held
-        by_kappa = kappa * (by_moved.sum() + float((by_base + pull) @ asked.base) * self._texts)
+        by_kappa = kappa * (by_moved.sum() + float(by_base @ self._base) * self._texts)
         return -np.log(likely), np.concatenate([kappa * (by_strength * strength) @ asked.used, [by_wrong, by_kappa]])
 
 

@@ -12,18 +12,19 @@ import numpy as np
 import pytest
 from trust_worlds import D, measured, unit, world
 
-from reco_plugin.calibration import Calibration, fit
+from reco_plugin.calibration import Calibration, fit, rivals
 from reco_plugin.calibration.arrays import read_arrays
 from reco_plugin.calibration.calibrate import calibrate
 from reco_plugin.calibration.check import Check, Rightness, SidesRefined, choose_form
 from reco_plugin.calibration.corpus import Corpus
 from reco_plugin.calibration.coverage import find_covered, nearest_rival
-from reco_plugin.calibration.episodes import look, make_episodes
+from reco_plugin.calibration.episodes import asked_by, look
 from reco_plugin.calibration.fit import START, Loss, minimise
 from reco_plugin.calibration.formula import move
-from reco_plugin.calibration.gate import FITTED_FEATURES, PRIOR, Applied, features
+from reco_plugin.calibration.gate import FITTED_FEATURES, PRIOR, SHARPNESS, Applied, features
 from reco_plugin.calibration.moments import low_rank, measure_values
 from reco_plugin.calibration.reliability import LEAST, Reliability
+from reco_plugin.calibration.rivals import meet
 from reco_plugin.calibration.scores import keep_mass, score_pairs, to_vectors
 from reco_plugin.calibration.signals import weigh
 from reco_plugin.cli.memory import calibration_lines
@@ -33,10 +34,14 @@ from reco_plugin.types import MODALITIES, Mass, Modality, Moves, Neighbours
 
 @pytest.mark.parametrize("modality", MODALITIES)
 @pytest.mark.parametrize(("weighted", "bolder"), [(False, 0.0), (True, 0.0), (False, 9.0)])
-def test_the_gradient_of_the_loss(corpus: Corpus, modality: Modality, weighted: bool, bolder: float) -> None:
-    parts = np.array_split(np.random.default_rng(1).permutation(len(corpus))[:120], 2)
-    blocks = [make_episodes(corpus, modality, look(corpus, rows, 10)) for rows in parts]
-    loss = Loss(blocks, modality, 0.4, [np.linspace(0.0, 1.0, 60)] * 2, weighted)
+def test_the_gradient_of_the_loss(
+    corpus: Corpus, modality: Modality, weighted: bool, bolder: float, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(rivals, "WHOLE", 48)
+    asked = np.random.default_rng(1).permutation(len(corpus))[:240]
+    questions = asked_by(corpus, modality, look(corpus, asked, 10)).questions(SHARPNESS)
+    met = meet(questions, np.array_split(np.arange(240), 3), 6, np.random.default_rng(0))
+    loss = Loss(questions, met, 0.4, np.linspace(0.0, 1.0, 240), weighted)
     at = START + np.random.default_rng(2).normal(size=len(START)) * 0.2
     at[0] += bolder
     _, gradient = loss(at)
@@ -49,26 +54,57 @@ def test_the_gradient_of_the_loss(corpus: Corpus, modality: Modality, weighted: 
 def test_the_loss_is_that_of_whole_matrices(
     corpus: Corpus, modality: Modality, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    block = make_episodes(corpus, modality, look(corpus, np.arange(50), 10))
-    drawn, unanswerable, at = np.linspace(0.0, 1.0, 50), 0.4, START + 0.3
-    loss = Loss([block], modality, unanswerable, [drawn], weighted=False)
+    """Where all rivals count: of two blocks, the second has one pair less, and each pair meets both."""
+    questions = asked_by(corpus, modality, look(corpus, np.arange(61), 10)).questions(SHARPNESS)
+    blocks = np.array_split(np.random.default_rng(0).permutation(61), 2)
+    met = meet(questions, blocks, 4, np.random.default_rng(0))
+    drawn, unanswerable, at = np.linspace(0.0, 1.0, 61), 0.4, START + 0.3
+    loss = Loss(questions, met, unanswerable, drawn, weighted=False)
     kappa, wrong, logits = np.exp(at[-1]), 1.0 / (1.0 + np.exp(-at[-2])), []
-    for episode in (block.visible, block.hidden):
-        strength = np.exp(features(episode.signals, block.spread)[:, FITTED_FEATURES] @ at[:5])[:, None]
+    for episode in map(questions.episode, questions.both):
+        strength = np.exp(features(episode.signals, questions.spread)[:, FITTED_FEATURES] @ at[:5])[:, None]
         moved = move(episode.plain, episode.evidence, strength, episode.signals[:, 6:7])
         logits.append(np.where(episode.out, -1e9, kappa * (moved + episode.base)))
     terms = [(1.0 - unanswerable, logits[0]), (unanswerable, logits[1])]
     if modality == "text":  # candidates of an image, which compete
         mixed = np.where((drawn < 1.0 - unanswerable)[:, None], *logits)
         terms = [(weight / 2.0, z.T) for weight, z in (*terms, (1.0, mixed))]
-    own = [(weight, np.exp(z.diagonal() - np.logaddexp.reduce(z, axis=1))) for weight, z in terms]
-    each = -sum(weight * np.log((1.0 - wrong) * share + wrong / 50) for weight, share in own)
+    each = np.zeros(61)
+    for block in blocks:
+        there = np.isin(np.arange(61), block) | np.eye(61, dtype=np.bool_)  # its own answer is always there
+        for weight, z in terms:
+            own = np.exp(z.diagonal() - np.logaddexp.reduce(np.where(there, z, -1e9), axis=1))
+            each -= weight * np.log((1.0 - wrong) * own + wrong / len(block)) / 2.0
     np.testing.assert_allclose(loss.of_pairs(at), each, rtol=1e-4, atol=1e-6)
     value, gradient = loss(at)
-    monkeypatch.setattr(fit, "_CACHED", 600)  # 12 rows of 50 at a time
+    monkeypatch.setattr(fit, "_CACHED", 600)  # a few rows at a time
     np.testing.assert_allclose(loss.of_pairs(at), each, rtol=1e-4, atol=1e-6)
     np.testing.assert_allclose(loss(at)[1], gradient, rtol=1e-4, atol=1e-6)
     assert loss(at)[0] == pytest.approx(value, rel=1e-6)
+    some = met.where(np.isin(met.rows, blocks[0]))
+    np.testing.assert_allclose(
+        Loss(questions, some, unanswerable, drawn, weighted=False).of_pairs(at), each[np.sort(blocks[0])], rtol=1e-4
+    )
+
+
+@pytest.mark.parametrize("modality", MODALITIES)
+def test_few_rivals_stand_for_all(corpus: Corpus, modality: Modality, monkeypatch: pytest.MonkeyPatch) -> None:
+    """What they add up to is, in the mean over draws, the sum over all; the highest are always there."""
+    questions = asked_by(corpus, modality, look(corpus, np.arange(200), 10)).questions(SHARPNESS)
+    blocks = [np.arange(100), np.arange(100, 200)]
+    monkeypatch.setattr(rivals, "WHOLE", 48)
+
+    def total(drawn: int, seed: int) -> np.ndarray:
+        monkeypatch.setattr(rivals, "DRAWN", drawn)
+        met = meet(questions, blocks, 4, np.random.default_rng(seed))
+        assert sorted(met.rows.tolist()) == sorted([*range(200)] * 2) and (met.among == 100.0).all()
+        assert (met.weight[0][met.places == met.rows[:, None]] < -1e8).all(), "none is its own rival"
+        return np.stack([np.exp(met.evidence[i] + met.plain + met.weight[i]).sum(axis=1) for i in (0, 1)])
+
+    whole, few = total(100, 0), np.stack([total(24, seed) for seed in range(60)])
+    assert few.std(axis=0).max() > 0.0
+    np.testing.assert_allclose(few.mean(axis=0), whole, rtol=0.1)
+    assert np.median(few.std(axis=0) / whole) < 0.1
 
 
 def test_a_query_is_correlated_with_its_evidence_as_its_scores_are() -> None:
