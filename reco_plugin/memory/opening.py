@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import threading
 from collections.abc import Callable
+from contextlib import AbstractContextManager
 from importlib import import_module
 from pathlib import Path
 from typing import TYPE_CHECKING, get_args
@@ -27,11 +28,6 @@ NO_SERVER = (
     "TLS), without user or key in it"
 )
 """Of a URL of another form, which is not shown: it may hold a key."""
-_PACKAGES = {
-    "edge": ("qdrant-edge-py", "edge", "a memory of kind 'edge'"),
-    "qdrant": ("qdrant-client", "qdrant", "a memory of kind 'qdrant'"),
-}
-"""What a kind needs: a package, the extra that has it, and for what."""
 
 
 def open_memory(
@@ -78,17 +74,24 @@ def open_memory(
             options.check_fits(chosen, USABLE[chosen], place)
         return ExactMemory.open(place, fingerprint, create=create)
     if chosen == "edge":
-        with importing(*_PACKAGES[chosen]):
+        with _importing(chosen):
             from .edge import EdgeMemory
         options.check_fits(chosen, USABLE[chosen], place)
         return EdgeMemory.open(place, fingerprint, options, create=create)
-    with importing(*_PACKAGES["qdrant"]):
+    with _importing(chosen):
         from .qdrant import QdrantMemory
         from .server import Server
     if _is_url(place):
         server = Server.parse(place, api_key, options)
         return QdrantMemory.open_served(server, fingerprint, create=create, collection=collection)
     return QdrantMemory.open_local(place, fingerprint, options, create=create, collection=collection)
+
+
+def _importing(kind: str) -> AbstractContextManager[None]:
+    """What a kind imports is in an extra, which the error names where it is missing."""
+    if kind == "edge":
+        return importing("qdrant-edge-py", "edge", "a memory of kind 'edge'")
+    return importing("qdrant-client", "qdrant", "a memory of kind 'qdrant'")
 
 
 def check_package(settings: Settings) -> None:
@@ -98,8 +101,8 @@ def check_package(settings: Settings) -> None:
         ConfigError: an unknown kind, or one that does not fit the location.
         MissingExtra: the package of this kind is not installed.
     """
-    if (chosen := _choose(settings.memory, settings.memory_kind)) in _PACKAGES:
-        with importing(*_PACKAGES[chosen]):
+    if (chosen := _choose(settings.memory, settings.memory_kind)) != "exact":
+        with _importing(chosen):
             import_module(f".{chosen}", __package__)
 
 
