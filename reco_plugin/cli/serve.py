@@ -17,28 +17,34 @@ def serve_command(*, given: Given) -> None:
     for module in ("fastapi", "uvicorn", "prometheus_client"):
         need(module, "reco serve", "serve")
     from ..serve.logs import log_to_stderr
-    from ..serve.run import check_address, run
+    from ..serve.run import check_address
 
     place = take_flags(OpenOptions, given)
     if "aliases" in given:
         given["aliases"] = dict(map(_parse_alias, given["aliases"]))
     settings = load_serve_settings(**given)
     check_address(settings)
-    log_to_stderr(settings.log_format, settings.log_level)  # what opening the memory warns of is a line of it, too
     try:
-        if settings.workers != 1:
-            from ..serve.workers.together import how_many, serve_together
-
-            chosen = settings_of(place.model, place.served)
-            if (workers := how_many(settings.workers, chosen)) > 1:
-                serve_together(chosen, settings, workers)
-                return
-        with reco_of(place.model, place.served) as reco:
-            run(settings, reco)
+        with log_to_stderr(settings.log_format, settings.log_level):  # opening the memory may warn
+            _serve(settings, place)
     except MemoryLocked as error:
         from .service import SECOND, explain_lock
 
         raise explain_lock(error, place.served, SECOND) from error
+
+
+def _serve(settings: ServeSettings, place: OpenOptions) -> None:
+    from ..serve.run import run
+
+    if settings.workers != 1:
+        from ..serve.workers.together import how_many, serve_together
+
+        chosen = settings_of(place.model, place.served)
+        if (workers := how_many(settings.workers, chosen)) > 1:
+            serve_together(chosen, settings, workers)
+            return
+    with reco_of(place.model, place.served) as reco:
+        run(settings, reco)
 
 
 def _parse_alias(word: str) -> tuple[str, str]:

@@ -7,6 +7,8 @@ import logging
 import sys
 import time
 import warnings
+from collections.abc import Iterator
+from contextlib import contextmanager
 from contextvars import ContextVar
 from typing import Any, Literal, TextIO
 
@@ -77,8 +79,12 @@ def _log_warning(
     logging.getLogger("py.warnings").warning("%s", said)
 
 
-def log_to_stderr(form: Literal["auto", "json", "text"], level: str) -> None:
-    """Write our log, uvicorn's and warnings to stderr, in one format; on a terminal, without uvicorn's own start."""
+@contextmanager
+def log_to_stderr(form: Literal["auto", "json", "text"], level: str) -> Iterator[None]:
+    """Write our log, uvicorn's and warnings to stderr, in one format; on a terminal, without uvicorn's own start.
+
+    At the end of the block all is as before: whoever serves from a program of their own has a log, too.
+    """
     on_terminal = form == "auto" and sys.stderr.isatty()
     handler = logging.StreamHandler()
     if on_terminal:
@@ -87,11 +93,21 @@ def log_to_stderr(form: Literal["auto", "json", "text"], level: str) -> None:
         handler.setFormatter(PlainLines("%(asctime)s %(levelname)s %(name)s: %(message)s"))
     else:
         handler.setFormatter(JsonLines())
+    root, logs = (
+        logging.getLogger(),
+        [logging.getLogger(name) for name in (LOGGER, "reco_plugin.sessions", "uvicorn.error")],
+    )
+    before = [*root.handlers], {log: log.level for log in (root, *logs)}, warnings.showwarning
     warnings.showwarning = _log_warning
-    root = logging.getLogger()
     root.handlers[:] = [handler]
     root.setLevel(logging.WARNING)
-    for name in (LOGGER, "reco_plugin.sessions", "uvicorn.error"):
-        logging.getLogger(name).setLevel(level.upper())
+    for log in logs:
+        log.setLevel(level.upper())
     if on_terminal:  # which tells it otherwise, see run.py
-        logging.getLogger("uvicorn.error").setLevel(max(logging.WARNING, logging.getLogger(LOGGER).level))
+        logs[-1].setLevel(max(logging.WARNING, logs[0].level))
+    try:
+        yield
+    finally:
+        root.handlers[:], levels, warnings.showwarning = before
+        for log, was in levels.items():
+            log.setLevel(was)

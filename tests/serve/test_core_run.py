@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import gc
 import json
+import logging
 import os
 import pty
 import re
@@ -12,6 +13,7 @@ import socket
 import subprocess
 import sys
 import typing
+import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -27,6 +29,7 @@ from reco_plugin.cli.serve import serve_command
 from reco_plugin.config import load_settings
 from reco_plugin.errors import ConfigError
 from reco_plugin.memory.header import HEADER_NAME
+from reco_plugin.serve.logs import LOGGER, JsonLines, log_to_stderr
 from reco_plugin.serve.run import check_address, spare_the_collector
 from reco_plugin.serve.settings import ServeSettings, load_serve_settings
 
@@ -95,6 +98,16 @@ def test_what_opening_the_memory_warns_of_is_a_line_of_the_log(tmp_path, model):
         started.communicate()
     assert (first["level"], first["logger"]) == ("warning", "py.warnings")
     assert first["message"].startswith("RECO_MEMORY_API_KEY is sent to the Qdrant server without encryption")
+
+
+def test_afterwards_the_log_is_that_of_the_program_again():
+    root, ours = logging.getLogger(), logging.getLogger(LOGGER)
+    before = [*root.handlers], root.level, ours.level, warnings.showwarning
+    with pytest.raises(ConfigError), log_to_stderr("json", "debug"):
+        assert [type(one.formatter) for one in root.handlers] == [JsonLines]
+        assert (ours.level, warnings.showwarning is before[-1]) == (logging.DEBUG, False)
+        raise ConfigError("no memory there")
+    assert ([*root.handlers], root.level, ours.level, warnings.showwarning) == before
 
 
 @pytest.mark.parametrize("form", ["auto", "json"])

@@ -56,16 +56,16 @@ class WorkerJob:
 def work(job: WorkerJob) -> None:
     """Serve until SIGTERM, or until the process that started this one has died."""
     os.setpgrp()  # Ctrl-C is for the process that started this one, which tells it
-    log_to_stderr(job.serve.log_format, job.serve.log_level)
     threading.Thread(target=_end_with_parent, name="reco-parent", daemon=True).start()
-    line = OwnerLine(job.line)
-    try:
-        with _open(job, line) as reco:
-            is_warm = not job.first and _warm(reco)
-            run(job.serve, reco, Member(job, line, is_warm=is_warm))
-    except RecoError as error:
-        log.error("worker %d cannot serve: %s", job.number, error)
-        sys.exit(NOT_STARTED)
+    with log_to_stderr(job.serve.log_format, job.serve.log_level):
+        line = OwnerLine(job.line)
+        try:
+            with _open(job, line) as reco:
+                is_warm = not job.first and _warm(reco)
+                run(job.serve, reco, Member(job, line, is_warm=is_warm))
+        except RecoError as error:
+            log.error("worker %d cannot serve: %s", job.number, error)
+            sys.exit(NOT_STARTED)
 
 
 def listen_at(place: ListenPlace) -> socket.socket:
