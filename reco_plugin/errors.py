@@ -176,6 +176,11 @@ class FingerprintMismatch(MemoryStoreError):
     """The memory was built by another encoder or preprocessing than the model in use."""
 
 
+def is_ours(category: type[Warning]) -> bool:
+    """Whether a warning is one of this package's, which its words alone explain."""
+    return category is UserWarning or category.__module__.startswith("reco_plugin.")
+
+
 def as_sent(error: Exception) -> Exception:
     """The error, or one of its message where it cannot be sent to another process."""
     try:

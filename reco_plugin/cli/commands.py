@@ -12,7 +12,7 @@ from typing import Any, NamedTuple, ParamSpec, TextIO, TypeVar
 import typer
 from typer.core import TyperCommand, TyperGroup
 
-from ..errors import RecoError
+from ..errors import RecoError, is_ours
 
 _INVALID = re.compile(r"Invalid value for (?:argument )?'(?P<flag>[^']+)': (?P<why>.*)")
 P = ParamSpec("P")
@@ -144,7 +144,7 @@ def _show_warning(
 ) -> None:
     if category.__module__ == "PIL.Image":  # of large images, about which our own limit decides
         return
-    if category is UserWarning or category.__module__.startswith("reco_plugin."):  # ours
+    if is_ours(category):
         typer.echo(f"warning: {_one_line(message)}", err=True)
     else:
         typer.echo(warnings.formatwarning(message, category, filename, lineno, line), err=True, nl=False)

@@ -12,6 +12,8 @@ from contextlib import contextmanager
 from contextvars import ContextVar
 from typing import Any, Literal, TextIO
 
+from ..errors import is_ours
+
 request_id: ContextVar[str | None] = ContextVar("request_id", default=None)
 """Id of the current request."""
 LOGGER = "reco_plugin.serve"
@@ -74,8 +76,7 @@ def _log_warning(
     line: str | None = None,
 ) -> None:
     """Log a warning: one of ours by its words alone, another one with its place."""
-    ours = category is UserWarning or category.__module__.startswith("reco_plugin.")
-    said = str(message) if ours else warnings.formatwarning(message, category, filename, lineno, line)
+    said = str(message) if is_ours(category) else warnings.formatwarning(message, category, filename, lineno, line)
     logging.getLogger("py.warnings").warning("%s", said)
 
 
