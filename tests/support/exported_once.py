@@ -12,6 +12,7 @@ import os
 import shutil
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from dataclasses import replace
 from functools import cache, partial
 from pathlib import Path
 from typing import Any
@@ -23,7 +24,8 @@ from torch import nn
 from reco_plugin.artifact import clip_graph
 from reco_plugin.train import export
 from reco_plugin.train.graph_file import ONE_FILE, read_graph, write_graph
-from reco_plugin.train.to_onnx import GraphCheck
+from reco_plugin.train.model import FusionConfig, FusionLayer
+from reco_plugin.train.to_onnx import GraphCheck, Traced
 
 SIMPLE = (bool, int, float, str, tuple, type(None))
 
@@ -33,12 +35,14 @@ def graphs_are_made_once(tmp_path_factory: pytest.TempPathFactory) -> Iterator[N
     """Keep torch's graphs while the tests run, in a folder that their processes share; another run makes its own."""
     shared = "PYTEST_XDIST_WORKER" in os.environ
     folder = tmp_path_factory.getbasetemp().parent / "graphs" if shared else tmp_path_factory.mktemp("graphs")
-    to_onnx = export.to_onnx
+    to_onnx, layers = export.to_onnx, dict[FusionConfig, Traced]()
 
     def kept(case: GraphCheck, path: Path, limit: int = ONE_FILE) -> None:
         if not isinstance(case.module, nn.Module):  # torch has no part in it
             to_onnx(case, path, limit)
             return
+        if case.traced is not None and isinstance(case.module, FusionLayer):  # as both sides of a model share it
+            case = replace(case, traced=layers.setdefault(case.module.config, case.traced))
         made = folder / f"{digest_of(case)}.onnx"
         if not made.exists():
             with one_table_of_operators(), one_look_for_a_gpu(), no_look_for_garbage():
