@@ -66,7 +66,7 @@ def js(written: Written, tmp_path: Path) -> Path:
 @pytest.mark.parametrize("layout", ["transformers_js", "optimum"])
 @pytest.mark.parametrize("family", FAMILIES)
 def test_the_vectors_are_those_of_transformers(family: str, layout: str, added: Added) -> None:
-    _, out = added(family, layout)
+    result, out = added(family, layout)
     text, image = vectors_of_transformers(family)
     with Reco.open(out, threads=1) as reco:
         assert_near(reco.encoder.texts(TEXTS), text, 1e-5)
@@ -75,6 +75,8 @@ def test_the_vectors_are_those_of_transformers(family: str, layout: str, added: 
     for graph in ("clip_image", "clip_text"):  # of the last layer only the attention is computed for all tokens
         made = onnx.load(str(out / graph / "1" / "model.onnx"))
         assert axes_of_products(made, after="Softmax").count(3) <= 1
+    length, told = made.graph.input[0].type.tensor_type.shape.dim[1].dim_value, result.manifest.text
+    assert length == (0 if told.dynamic else told.context_length), "of texts; 0 takes any"
 
 
 @cache
