@@ -94,10 +94,8 @@ def log_to_stderr(form: Literal["auto", "json", "text"], level: str) -> Iterator
         handler.setFormatter(PlainLines("%(asctime)s %(levelname)s %(name)s: %(message)s"))
     else:
         handler.setFormatter(JsonLines())
-    root, logs = (
-        logging.getLogger(),
-        [logging.getLogger(name) for name in (LOGGER, "reco_plugin.sessions", "uvicorn.error")],
-    )
+    root, uvicorn = logging.getLogger(), logging.getLogger("uvicorn.error")
+    logs = [logging.getLogger(LOGGER), logging.getLogger("reco_plugin.sessions"), uvicorn]
     before = [*root.handlers], {log: log.level for log in (root, *logs)}, warnings.showwarning
     warnings.showwarning = _log_warning
     root.handlers[:] = [handler]
@@ -105,7 +103,7 @@ def log_to_stderr(form: Literal["auto", "json", "text"], level: str) -> Iterator
     for log in logs:
         log.setLevel(level.upper())
     if on_terminal:  # which tells it otherwise, see run.py
-        logs[-1].setLevel(max(logging.WARNING, logs[0].level))
+        uvicorn.setLevel(max(logging.WARNING, uvicorn.level))
     try:
         yield
     finally:
