@@ -23,7 +23,10 @@ TORCH = ["torch==2.13.0", "torchvision==0.28.0"]
 BUILD = ["hatchling", "editables"]  # builds the project itself, without a download of its own
 SERVED = "python_full_version < '3.13' and sys_platform == 'linux'"  # where there is a Triton server
 CUDA = ["onnxruntime-gpu[cuda,cudnn]"]
-TESTS = ["pytest", "pytest-asyncio", "pytest-xdist", "hypothesis", "trustme", "pyyaml", "opentelemetry-sdk"]
+TESTS = [
+    *("pytest", "pytest-asyncio", "pytest-docker", "pytest-xdist", "hypothesis", "trustme", "pyyaml"),
+    "opentelemetry-sdk",
+]
 
 # file: extras of pyproject.toml, what else goes in, what stays out
 SETS: dict[str, tuple[Sequence[str], Sequence[str], Sequence[str]]] = {

@@ -2,9 +2,13 @@
 
 from __future__ import annotations
 
+import ast
 import importlib
 import re
+import sys
 import tomllib
+from collections.abc import Iterator
+from importlib.metadata import packages_distributions
 from pathlib import Path
 
 import pytest
@@ -136,3 +140,33 @@ def test_the_small_set_of_tests_for_other_pythons_is_there(monkeypatch: pytest.M
     monkeypatch.syspath_prepend(ROOT / "locks")
     small = importlib.import_module("pythons").SMALL
     assert small and [name for name in small if not (ROOT / name).exists()] == []
+
+
+def _imported(path: Path) -> Iterator[str]:
+    """The modules that a file imports when it is read, up to where it may skip, with what its helpers import."""
+    for node in ast.parse(path.read_text()).body:
+        if isinstance(node, ast.Expr | ast.Assign) and "importorskip" in ast.dump(node):
+            return
+        names = [alias.name for alias in node.names] if isinstance(node, ast.Import) else []
+        names += [node.module or ""] if isinstance(node, ast.ImportFrom) and not node.level else []
+        for name in names:
+            top = name.partition(".")[0]
+            helpers = [*(ROOT / "tests/support").glob(f"{top}.py"), *(ROOT / "tests/support").glob(f"{top}/*.py")]
+            yield from (other for helper in helpers for other in _imported(helper))
+            yield from [] if helpers else [top]
+
+
+@pytest.mark.parametrize("python", PYTHONS)
+def test_the_small_set_of_tests_can_be_read_with_its_lock(
+    python: str, monkeypatch: pytest.MonkeyPatch, pytestconfig: pytest.Config
+) -> None:
+    monkeypatch.syspath_prepend(ROOT / "locks")
+    is_slow = pytestconfig.pluginmanager.getplugin(str(ROOT / "tests/conftest.py")).is_slow  # left out there
+    small = [ROOT / name for name in importlib.import_module("pythons").SMALL]
+    paths = [path for place in small for path in ([place] if place.is_file() else place.rglob("*.py"))]
+    paths += {above / "conftest.py" for path in paths for above in path.parents if (above / "conftest.py").exists()}
+    needed = {name: path for path in paths if not is_slow(path) for name in _imported(path)}
+    found, sources = pins("small", python=python), packages_distributions()
+    assert "pytest_docker" in needed
+    for name in needed.keys() - sys.stdlib_module_names - {"reco_plugin", "tests", "benchmarks", "examples"}:
+        assert {canonicalize_name(source) for source in sources[name]} & found.keys(), f"{needed[name]} imports {name}"
