@@ -209,7 +209,8 @@ def _write_towers(
                 write_proto(row_by_row(load(path)), path, path.parent)
         found = run_as_served(path, port)(side.rows)
         parity = compare(name, side.made, found, size_bytes=graph_bytes(path))
-        check(parity, precision)
+        smaller = f"if the weights of {tower.path} are smaller than float32, say so by --precision int8 or fp16"
+        check(parity, precision, smaller if precision == "fp32" else "add it by --precision fp32")
         parities.append(parity)
     return parities, texts
 

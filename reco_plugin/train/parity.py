@@ -105,8 +105,8 @@ def overlap(expected: Vectors, found: Vectors, nearest: int = NEAREST) -> float:
     return float((np.take_along_axis(true, chosen, axis=1) >= least[:, None] - _TIE).mean())
 
 
-def check(parity: Parity, precision: Precision) -> None:
-    """Refuse a graph that is too far from torch.
+def check(parity: Parity, precision: Precision, way_out: str = "export with a higher precision") -> None:
+    """Refuse a graph that is too far from what it was made of: torch, or the maker's graph.
 
     Raises:
         ArtifactError: with both figures and both bounds.
@@ -114,9 +114,9 @@ def check(parity: Parity, precision: Precision) -> None:
     bounds = BOUNDS[precision]
     if not (parity.least_cosine >= bounds.cosine and parity.overlap >= bounds.overlap):  # NaN fails too
         raise ArtifactError(
-            f"{parity.graph} in {precision} differs from torch: least cosine {parity.least_cosine:.6f} (allowed "
-            f"{bounds.cosine:.6f}), top-{NEAREST} overlap {parity.overlap:.3f} (allowed {bounds.overlap:.3f}) over "
-            f"{parity.inputs} inputs. Nothing was written; export with a higher precision."
+            f"{parity.graph} in {precision} differs from what it was made of: least cosine {parity.least_cosine:.6f} "
+            f"(allowed {bounds.cosine:.6f}), top-{NEAREST} overlap {parity.overlap:.3f} (allowed {bounds.overlap:.3f}) "
+            f"over {parity.inputs} inputs. Nothing was written; {way_out}."
         )
 
 

@@ -200,6 +200,8 @@ def test_a_published_file_with_weights_of_eight_bits_runs_by_exact_products(
     given = {} if named else {"image": paths["vision_model"], "text": paths["text_model"]}
     add(js, tmp_path / "whole", precision="int8", **given)
     add(js, tmp_path / "made", precision="int8", image=js / "onnx" / "vision_model.onnx")
+    with pytest.raises(ArtifactError, match=r"vision_model_int8\.onnx are smaller .* by --precision int8"):
+        add(js, tmp_path / "not said", image=paths["vision_model"])
     asked: list[bool] = []
     opening = OrtSession.__init__
 
