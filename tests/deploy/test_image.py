@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import os
 import re
 import shlex
 import subprocess
+import sys
 import sysconfig
 from pathlib import Path
 from typing import Any
@@ -57,7 +59,9 @@ def test_pythons_own_library_is_compiled(lines: list[list[str]]) -> None:
     [made] = [words for words in last if "compileall" in words]
     assert last.index(made) < next(i for i, words in enumerate(last) if words[0] == "USER"), "as root"
     place = " ".join(made).partition('"$(')[2].removesuffix(')"')
-    found = subprocess.run(["sh", "-c", place], capture_output=True, text=True, check=True).stdout.strip()
+    path = os.pathsep.join([str(Path(sys.executable).parent), os.environ["PATH"]])  # the first `python` may be another
+    asked = subprocess.run(["sh", "-c", place], capture_output=True, text=True, check=True, env={"PATH": path})
+    found = asked.stdout.strip()
     assert Path(found) == Path(sysconfig.get_path("stdlib"))
     skipped = re.compile(made[made.index("-x") + 1].strip("'"))
     assert skipped.search(f"{found}/test/support/__init__.py") and skipped.search(
