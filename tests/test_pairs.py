@@ -11,6 +11,7 @@ import threading
 import time
 from collections.abc import Callable, Iterator
 from dataclasses import replace
+from itertools import pairwise
 from typing import Any
 
 import numpy as np
@@ -338,13 +339,32 @@ def test_trust_is_learned_anew_when_the_memory_has_doubled_or_halved(reco):
 
 
 def test_new_pairs_get_the_witnesses_that_a_fit_would_give_them(reco):
+    """But that pairs which came with them counted as average then: judged again, they settle."""
     reco.memory.add(made(reco, 40))
     reco.memory.add(made(reco, 5, "new", seed=1))
     names = [f"new{row}" for row in range(5)]
-    alone = reco.memory.store.witnesses(names)
-    assert np.isfinite(alone).all()
-    witness(reco.memory.store, reco.memory.calibration, ["new0"], reco.manifest.policy.k, around=True)
-    assert np.allclose(reco.memory.store.witnesses(names)[0], alone[0], atol=1e-4)
+    rounds = [reco.memory.store.witnesses(names)]
+    assert np.isfinite(rounds[0]).all()
+    for _ in range(12):
+        witness(reco.memory.store, reco.memory.calibration, names, reco.manifest.policy.k, around=True)
+        rounds.append(reco.memory.store.witnesses(names))
+    moved = [np.abs(before - after).max() for before, after in pairwise(rounds)]
+    assert max(moved) < 1.0 and moved[-1] < 0.1, moved
+
+
+def test_a_memory_that_an_older_version_learned_judges_new_pairs_as_that_did(reco):
+    """By the mean of their neighbours alone, whatever is known of those."""
+    reco.memory.add(made(reco, 40))
+    names, store, state = all_ids(reco), reco.memory.store, reco.memory.calibration
+    old, rounds = replace(state, reliability=replace(state.reliability, alike=False)), []
+    for _ in range(2):
+        witness(store, old, names[:5], reco.manifest.policy.k, around=True)
+        rounds.append(store.witnesses(names[:5]))
+    assert np.allclose(*rounds, atol=1e-4)
+    witness(store, state, names[:5], reco.manifest.policy.k, around=True)
+    now = store.witnesses(names[:5])
+    assert np.abs(now - rounds[0])[:, :2].max() > 0.1
+    np.testing.assert_allclose(now[:, 2], rounds[0][:, 2], atol=1e-5)
 
 
 def test_pairs_that_are_added_again_change_nothing(reco):

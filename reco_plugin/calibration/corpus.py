@@ -11,9 +11,9 @@ import numpy.typing as npt
 from ..blas import side_by_side
 from ..types import MODALITIES, Modality, Vectors, other
 from .moments import LowRank, Values, low_rank, mean_length, measure_values, rank_for
-from .nearest import NUMBERS, Lists, NearestRows
+from .nearest import Lists, NearestRows
 from .probes import Probes, nearest_by_each, sort_rows
-from .reliability import Predicted, Reliability, learn_reliability, predict
+from .reliability import Judges, Reliability, judge, learn_reliability
 
 MOMENTS = 20_000
 """Pairs that the moments are measured on, at most."""
@@ -36,6 +36,7 @@ class Corpus:
         near: neighbours (N, K + 1) within each modality: one more than is used, so that one can be left out.
         learned: reliability.
         witnesses: (N, 3) of each pair.
+        counts: (N,) how much each counts where it judges others: its reliability, as judged before.
         chosen: rows that the moments were measured on.
     """
 
@@ -50,6 +51,7 @@ class Corpus:
     near: Mapping[Modality, NearestRows] = field(default_factory=dict)
     learned: Reliability = field(default_factory=lambda: Reliability(np.zeros(4), 0.0))
     witnesses: npt.NDArray[np.float32] = field(default_factory=lambda: np.zeros((0, 3), np.float32))
+    counts: npt.NDArray[np.float32] = field(default_factory=lambda: np.zeros(0, np.float32))
 
     def __len__(self) -> int:
         return len(self.image)
@@ -126,18 +128,21 @@ def measure_corpus(
 
 
 def witness(
-    corpus: Corpus, rows: npt.NDArray[np.intp], near: Mapping[Modality, NearestRows] | None = None
+    corpus: Corpus,
+    rows: npt.NDArray[np.intp],
+    near: Mapping[Modality, NearestRows] | None = None,
+    captions: npt.NDArray[np.intp] | None = None,
 ) -> npt.NDArray[np.float32]:
-    """Witnesses (M, 3) of pairs, by the given neighbours (M, K) or by their own."""
+    """Witnesses (M, 3) of pairs, by the given neighbours (M, K) or by their own.
 
-    def say(start: int) -> npt.NDArray[np.float32]:
-        block = slice(start, start + _BLOCK)
-        said = _predict_rows(
-            corpus, rows[block], {m: (r[block], s[block]) for m, (r, s) in near.items()} if near else None
-        )
-        return said.witnesses(corpus.values, corpus.image[rows[block]], corpus.text[rows[block]])
-
-    return np.concatenate([np.zeros((0, 3), np.float32), *side_by_side(say, range(0, len(rows), _BLOCK))])
+    Args:
+        corpus: measured pairs.
+        rows: (M,) of them.
+        near: neighbours by each modality; None: their own.
+        captions: (M,) rows whose captions stand beside their images; None: their own.
+    """
+    near = near or {modality: corpus.near_without_last(modality, rows) for modality in MODALITIES}
+    return _judge(corpus, corpus.image[rows], corpus.text[rows if captions is None else captions], near)
 
 
 def witness_others(
@@ -149,26 +154,23 @@ def witness_others(
     """
     asked: dict[Modality, Vectors] = {"image": image, "text": text}
     held, k = {m: corpus.side(m) for m in MODALITIES}, corpus.near["image"][0].shape[1] - 1
-    places = nearest_by_each(asked, held, k, progress, corpus.lists, others=False)
+    return _judge(corpus, image, text, nearest_by_each(asked, held, k, progress, corpus.lists, others=False))
+
+
+def _judge(
+    corpus: Corpus, image: Vectors, text: Vectors, near: Mapping[Modality, NearestRows]
+) -> npt.NDArray[np.float32]:
+    """Witnesses (M, 3) of pairs (M, D) by their neighbours in the corpus, (M, K)."""
 
     def say(start: int) -> npt.NDArray[np.float32]:
         block = slice(start, start + _BLOCK)
-        near = {m: (s[block], corpus.side(other(m))[r[block]]) for m, (r, s) in places.items()}
-        said = predict(corpus.values, corpus.spreads, image[block], near)
-        return said.witnesses(corpus.values, image[block], text[block])
+        found = {
+            m: Judges(at[block], corpus.side(other(m))[rows[block]], corpus.counts[rows[block]])
+            for m, (rows, at) in near.items()
+        }
+        return judge(corpus.values, corpus.spreads, {"image": image[block], "text": text[block]}, found)
 
     return np.concatenate([np.zeros((0, 3), np.float32), *side_by_side(say, range(0, len(image), _BLOCK))])
-
-
-def _predict_rows(
-    corpus: Corpus, rows: npt.NDArray[np.intp], near: Mapping[Modality, NearestRows] | None = None
-) -> Predicted:
-    """What the given neighbours (M, K) of pairs, or their own, say of them."""
-    found = {}
-    for modality in MODALITIES:
-        places, similarity = near[modality] if near else corpus.near_without_last(modality, rows)
-        found[modality] = similarity, corpus.side(other(modality))[places]
-    return predict(corpus.values, corpus.spreads, corpus.image[rows], found)
 
 
 def deviation_of_cosines(x: Vectors) -> float:
@@ -196,23 +198,22 @@ def same_from(cosines: npt.NDArray[np.float32]) -> float:
 
 
 def _with_reliability(corpus: Corpus, rng: np.random.Generator) -> Corpus:
-    """Learn reliability on the chosen rows, and witness all pairs."""
-    witnesses = witness(corpus, np.arange(len(corpus)))
-    rows, shuffle = corpus.chosen, rng.permutation(len(corpus.chosen))
-    size = max(_BLOCK, NUMBERS // (corpus.near["image"][0].shape[1] * corpus.image.shape[1]))
-    blocks = [slice(start, start + size) for start in range(0, len(rows), size)]
-    parts = side_by_side(lambda block: _predict_rows(corpus, rows[block]), blocks)
-    moved = np.concatenate([part.image for part in parts])[shuffle]  # the caption of another pair, beside this image
-    fake = np.concatenate(
-        [
-            replace(part, image=moved[block]).witnesses(
-                corpus.values, corpus.image[rows[block]], corpus.text[rows[shuffle[block]]]
-            )
-            for part, block in zip(parts, blocks, strict=True)
-        ]
-    )
-    learned = learn_reliability(witnesses[rows], fake)
-    learned = replace(learned, mean=float(learned.of(witnesses).mean()))
+    """Learn reliability on the chosen rows, and witness all pairs.
+
+    Twice: at first, a wrong neighbour speaks as loudly as a right one, and then by how reliable it was.
+    """
+    rows = corpus.chosen
+    others = rows[rng.permutation(len(rows))]  # the caption of another pair, beside this image
+    near = {m: corpus.near_without_last(m, of) for m, of in zip(MODALITIES, (rows, others), strict=True)}
+    everything, counts, wrong = np.arange(len(corpus)), np.ones(len(corpus), np.float32), 0.0
+    for _ in range(2):
+        corpus = replace(corpus, counts=counts)
+        witnesses = witness(corpus, everything)
+        learned = learn_reliability(witnesses[rows], witness(corpus, rows, near, others))
+        wrong = max(wrong, learned.wrong)  # at first, no neighbour has met the pair that it judges
+        learned = replace(learned, wrong=wrong)
+        counts = learned.of(witnesses)
+    learned = replace(learned, mean=float(counts.mean()))
     return replace(corpus, learned=learned, witnesses=witnesses)
 
 

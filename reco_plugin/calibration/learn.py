@@ -31,7 +31,7 @@ from .match import FEWEST_THINGS, MatchState
 from .note import BEGUN
 from .probes import MANY
 from .questions import RefineHidden, ask_own
-from .reliability import predict
+from .reliability import Judges, judge
 from .state import ENOUGH, FEWEST, Calibration
 
 log = logging.getLogger(__name__)
@@ -473,12 +473,15 @@ def witness(
 
 def _witness(store: Memory, state: Calibration, records: Records, k: int) -> set[str]:
     """Witness pairs (N, D); returns the ids of those that they found."""
-    near, found, alone = {}, set[str](), [[name] for name in records.ids]
+    near, found, alone = dict[Modality, Judges](), set[str](), [[name] for name in records.ids]
     for modality in MODALITIES:
-        hits = store.search(Search(records.side(modality), modality, other(modality), k, exclude=alone))
-        near[modality] = np.where(hits.found, hits.similarity, np.float32(-2.0)), hits.vectors
+        search = Search(records.side(modality), modality, other(modality), k, exclude=alone, witnesses=True)
+        hits = store.search(search)
+        similarity = np.where(hits.found, hits.similarity, np.float32(-2.0))
+        counts = state.reliability_of(hits) if state.reliability.alike else np.ones_like(similarity)
+        near[modality] = Judges(similarity, hits.vectors, counts)
         found.update(*hits.ids)
     spreads = {modality: state.sides[modality].spread for modality in MODALITIES}
-    said = predict(state.values, spreads, records.image, near)
-    store.set_witnesses(records.ids, said.witnesses(state.values, records.image, records.text))
+    pairs: dict[Modality, Vectors] = {"image": records.image, "text": records.text}
+    store.set_witnesses(records.ids, judge(state.values, spreads, pairs, near, alike=state.reliability.alike))
     return found

@@ -1,11 +1,12 @@
 """Reliability of a pair: how well its caption fits its image, judged by the pairs around it. It ranks only.
 
 Three witnesses, in standard deviations: what the images of its caption's neighbours say of its image, what the
-captions of its image's neighbours say of its caption, and the frozen encoder's own score. A logistic regression of real
-pairs against shuffled ones turns them into a ratio of densities r; the median of r over shuffled pairs estimates the
-share e of wrong captions, and ``1 - e / r`` is the reliability. The shuffled pairs stand in for wrong captions, so no
-label is needed. e is too high where entities look alike: many right captions have a low reliability, but wrong ones a
-lower.
+captions of its image's neighbours say of its caption, and the frozen encoder's own score. What neighbours say is their
+mean, and how much of what is nearest to the pair they bring: a mean may look right where none of them is. A logistic
+regression of real pairs against shuffled ones turns them into a ratio of densities r; the median of r over shuffled
+pairs estimates the share e of wrong captions, and ``1 - e / r`` is the reliability. Neighbours count by theirs, as far
+as it is known. The shuffled pairs stand in for wrong captions, so no label is needed. e is too high where entities look
+alike: many right captions have a low reliability, but wrong ones a lower.
 """
 
 from __future__ import annotations
@@ -13,6 +14,7 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping
 from dataclasses import dataclass
+from typing import NamedTuple
 
 import numpy as np
 import numpy.typing as npt
@@ -26,6 +28,7 @@ UNLIKELY = 0.1
 """Chance of a shuffled pair to score as high, below which CLIP is believed to know a pair by itself
 (``docs/measurements/gate.md``)."""
 _SHARPNESS = 3.0  # of the witnesses' weights, per spread of similarity
+_FURTHEST = 8.0  # beyond, in a logarithm of how alike two are, one is as far as any (``docs/measurements/gate.md``)
 _STEPS = 15  # of Newton's method
 
 
@@ -37,11 +40,13 @@ class Reliability:
         weights: (4,) of the witnesses, and the intercept.
         wrong: estimated share of wrong captions, in [0, 1]; too high where entities look alike, so it only ranks.
         mean: mean reliability of the pairs that were measured; for a pair without witnesses yet.
+        alike: whether witnesses also say how near what neighbours bring comes, as those of an older version do not.
     """
 
     weights: npt.NDArray[np.float64]
     wrong: float
     mean: float = 1.0
+    alike: bool = True
 
     def ratio(self, witnesses: npt.NDArray[np.float32]) -> npt.NDArray[np.float64]:
         """Density of real pairs over that of shuffled ones, (..., 3) -> (...)."""
@@ -84,52 +89,74 @@ def unknown(frozen: npt.NDArray[np.float32]) -> npt.NDArray[np.float32]:
     return np.asarray(np.nan_to_num(share))
 
 
-@dataclass(frozen=True)
-class Predicted:
-    """What stands beside N pairs to judge them: directions in standard deviations, (N, D) each.
+class Judges(NamedTuple):
+    """The neighbours of N pairs by one modality, the nearest first.
 
     Attributes:
-        image: by the images of their captions' neighbours.
-        text: by the captions of their images' neighbours.
-        frozen: by the image itself, in the encoder's own score.
+        similarity: (N, K); below -1 where there is no neighbour.
+        vectors: (N, K, D) of the other modality.
+        counts: (N, K) how much each counts: its reliability, as far as it is known.
     """
 
-    image: Vectors
-    text: Vectors
-    frozen: Vectors
+    similarity: npt.NDArray[np.float32]
+    vectors: Vectors
+    counts: npt.NDArray[np.float32]
 
-    def witnesses(self, values: Mapping[Modality, Values], image: Vectors, text: Vectors) -> npt.NDArray[np.float32]:
-        """The three witnesses (N, 3) of pairs (N, D)."""
-        seen, said = image - values["image"].mean, text - values["text"].mean
-        columns = [self.image * seen, self.text * said, self.frozen * said]
-        return np.stack([column.sum(axis=1) for column in columns], axis=1)
+    def weights(self, spread: float) -> npt.NDArray[np.float32]:
+        """(N, K), by similarity in spreads, and by what counts."""
+        at = self.similarity
+        near = np.exp(_SHARPNESS / spread * (at - at[:, :1])) * (at > -1.5) * self.counts
+        return np.asarray(near, np.float32)
 
 
-def predict(
+def judge(
     values: Mapping[Modality, Values],
     spreads: Mapping[Modality, float],
-    image: Vectors,
-    near: Mapping[Modality, tuple[npt.NDArray[np.float32], npt.NDArray[np.float32]]],
-) -> Predicted:
-    """Predict pairs from their neighbours.
+    pairs: Mapping[Modality, Vectors],
+    near: Mapping[Modality, Judges],
+    *,
+    alike: bool = True,
+) -> npt.NDArray[np.float32]:
+    """The three witnesses (N, 3) of pairs.
 
     Args:
         values: moments of each modality.
         spreads: standard deviation of similarity within each modality.
-        image: (N, D) their own images.
-        near: modality that was searched -> similarity (N, K) and the other modality's vectors (N, K, D); similarity
-            below -1 where there is no neighbour.
+        pairs: (N, D) by modality.
+        near: by the modality that was searched.
+        alike: see :attr:`Reliability.alike`.
     """
-    said: dict[Modality, Vectors] = {}
-    for modality in MODALITIES:
-        similarity, found = near[modality]
-        weights = np.exp(_SHARPNESS / spreads[modality] * (similarity - similarity[:, :1])) * (similarity > -1.5)
-        moments = values[other(modality)]
-        summed = np.matmul(weights[:, None].astype(np.float32), found)[:, 0]
-        evidence = moments.plain_precision.apply(summed - weights.sum(axis=1, keepdims=True) * moments.mean)
-        said[other(modality)] = evidence / moments.covariance.length(evidence)[:, None]
-    frozen = image / values["text"].covariance.length(image)[:, None]
-    return Predicted(said["image"].astype(np.float32), said["text"].astype(np.float32), frozen.astype(np.float32))
+    columns, weights = list[npt.NDArray[np.float32]](), {m: near[m].weights(spreads[m]) for m in MODALITIES}
+    for value in MODALITIES:
+        own, moments, found, by = pairs[value], values[value], near[other(value)].vectors, weights[other(value)]
+        summed = np.matmul(by[:, None], found)[:, 0]
+        evidence = moments.plain_precision.apply(summed - by.sum(axis=1, keepdims=True) * moments.mean)
+        column = ((own - moments.mean) * evidence).sum(axis=1) / moments.covariance.length(evidence)
+        if alike:
+            beside = np.matmul(found, own[:, :, None])[..., 0] - near[value].similarity[:, :1]
+            column += _log_alike(by, beside / np.float32(spreads[value]), weights[value])
+        columns.append(column)
+    image, text = pairs["image"], pairs["text"] - values["text"].mean
+    columns.append((image * text).sum(axis=1) / values["text"].covariance.length(image))
+    return np.stack(columns, axis=1).astype(np.float32)
+
+
+def _log_alike(
+    weights: npt.NDArray[np.float32], beside: npt.NDArray[np.float32], nearest: npt.NDArray[np.float32]
+) -> npt.NDArray[np.float32]:
+    """How much of what is near to a pair's vector its neighbours by the other modality bring: (N,), a logarithm.
+
+    A mean of several things may look right where none of them is. 0 where there are no neighbours.
+
+    Args:
+        weights: (N, K) of those neighbours.
+        beside: (N, K) by how many spreads what each brings is nearer than the nearest of all; below 0 nearly always.
+        nearest: (N, K) weights of the nearest of all.
+    """
+    brought = (weights * np.exp(np.clip(_SHARPNESS * beside, -_FURTHEST, 0.0))).sum(axis=1)
+    most = weights.sum(axis=1) * nearest.sum(axis=1)
+    there = most > 0.0
+    return np.asarray(np.log(np.where(there, brought, 1.0) / np.where(there, most, 1.0)), np.float32)
 
 
 def learn_reliability(real: npt.NDArray[np.float32], shuffled: npt.NDArray[np.float32]) -> Reliability:

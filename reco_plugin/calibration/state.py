@@ -292,6 +292,7 @@ class Calibration:
                     )
         h = self.reliability
         arrays["one_image"], arrays["by_mean"] = np.array(self.one_image), np.array(self.by_mean)
+        arrays["alike"] = np.array(h.alike)
         arrays["reliability"] = np.concatenate(
             [h.weights, [h.wrong, h.mean, self.same_caption, self.unanswerable, self.own]]
         )
@@ -362,7 +363,7 @@ def _unpack(arrays: Mapping[str, Any], stored: Mapping[str, Any]) -> Calibration
     return Calibration(
         values,
         sides,
-        Reliability(witnessed[:4], wrong, mean),
+        Reliability(witnessed[:4], wrong, mean, alike=bool(arrays.get("alike", False))),
         same,
         int(stored["pairs"]),
         unanswerable,

@@ -23,13 +23,13 @@ from reco_plugin.calibration.fit import START, Loss, minimise
 from reco_plugin.calibration.formula import move
 from reco_plugin.calibration.gate import FITTED_FEATURES, PRIOR, SHARPNESS, Applied, features
 from reco_plugin.calibration.moments import low_rank, measure_values
-from reco_plugin.calibration.reliability import LEAST, Reliability
+from reco_plugin.calibration.reliability import LEAST, Judges, Reliability, judge
 from reco_plugin.calibration.rivals import meet
 from reco_plugin.calibration.scores import keep_mass, score_pairs, to_vectors
 from reco_plugin.calibration.signals import weigh
 from reco_plugin.cli.memory import calibration_lines
 from reco_plugin.errors import ConfigError
-from reco_plugin.types import MODALITIES, Mass, Modality, Moves, Neighbours
+from reco_plugin.types import MODALITIES, Mass, Modality, Moves, Neighbours, Vectors
 
 
 @pytest.mark.parametrize("modality", MODALITIES)
@@ -122,11 +122,14 @@ def test_the_state_of_an_older_version_answers_as_it_did(state: Calibration, cor
     stored = state.to_json()
     arrays = read_arrays(base64.b64decode(stored["blob"]))
     assert not arrays.pop("by_mean")
+    assert arrays.pop("alike")
     file = io.BytesIO()
     np.savez(file, **arrays)
     digest = hashlib.sha256(file.getvalue()).hexdigest()
     old = Calibration.from_json(stored | {"blob": base64.b64encode(file.getvalue()).decode(), "sha256": digest})
-    assert Calibration.from_json(old.to_json()).by_mean, "until it is learned anew"
+    again = Calibration.from_json(old.to_json())
+    assert again.by_mean, "until it is learned anew"
+    assert (state.reliability.alike, old.reliability.alike, again.reliability.alike) == (True, False, False)
     rows, similarity = (part[:40] for part in corpus.near["text"])
     found = Neighbours([], similarity, corpus.image[rows], similarity > -1.5, None)
     applied = Applied(PRIOR["text"])
@@ -166,6 +169,45 @@ def test_reliability_ranks_wrong_captions_behind_right_ones(wrong: float) -> Non
     right, others = reliability[~bad], reliability[bad]
     auc = (right[:, None] > others).mean() + 0.5 * (right[:, None] == others).mean()
     assert auc > 0.9
+
+
+def beside(similarity: list[float], vectors: list[int], counts: list[float] | None = None) -> Judges:
+    """Neighbours of one pair, whose other side is an axis each."""
+    there = np.array([similarity], np.float32)
+    eye = np.eye(D, dtype=np.float32)
+    return Judges(there, eye[None, vectors], np.ones_like(there) if counts is None else np.float32([counts]))
+
+
+def test_a_caption_between_those_that_its_image_brings_is_none_of_them(corpus: Corpus) -> None:
+    """Which the mean of what it brings does not say."""
+    eye = np.eye(D, dtype=np.float32)
+    near = {"image": beside([0.9, 0.9], [0, 1]), "text": beside([1.0], [5])}
+
+    def added(text: Vectors) -> float:
+        pair: dict[Modality, Vectors] = {"image": eye[5:6], "text": unit(text[None])}
+        plain, alike = (judge(corpus.values, corpus.spreads, pair, near, alike=which)[0] for which in (False, True))
+        assert alike[2] == plain[2]
+        return float(alike[1] - plain[1])
+
+    far = 3.0 / corpus.spreads["text"]
+    assert added(eye[0]) == pytest.approx(np.log(0.5 * (1.0 + np.exp(-min(far, 8.0)))), abs=1e-4)
+    assert added(eye[0] + eye[1]) == pytest.approx(max(far * (np.sqrt(0.5) - 1.0), -8.0), rel=1e-4)
+    assert added(eye[0] + eye[1]) < added(eye[0]) - 1.0
+
+
+def test_a_neighbour_that_does_not_count_says_nothing(corpus: Corpus) -> None:
+    eye = np.eye(D, dtype=np.float32)
+    pair: dict[Modality, Vectors] = {"image": eye[5:6], "text": eye[:1]}
+    texts = beside([0.9], [5])
+    both, one, wrong = (
+        judge(corpus.values, corpus.spreads, pair, {"image": found, "text": texts})[0]
+        for found in (beside([0.9, 0.9], [0, 1], [1.0, 0.0]), beside([0.9], [0]), beside([0.9, 0.9], [0, 1]))
+    )
+    np.testing.assert_allclose(both, one, atol=1e-5)
+    assert wrong[1] < one[1] - 0.1
+    alone = judge(corpus.values, corpus.spreads, pair, {"image": beside([-2.0], [0]), "text": beside([-2.0], [0])})
+    np.testing.assert_allclose(alone[0, :2], 0.0, atol=1e-5)
+    assert alone[0, 2] == one[2]
 
 
 def test_what_is_shown_of_reliability_ranks_also_what_lies_at_its_floor() -> None:
