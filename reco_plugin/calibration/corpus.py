@@ -18,6 +18,9 @@ from .reliability import Judges, Reliability, judge, learn_reliability
 MOMENTS = 20_000
 """Pairs that the moments are measured on, at most."""
 FEWEST_CAPTIONS = 5
+SHUFFLED = 2_000
+"""Shuffled pairs that reliability is learned from, at least: of 354 that were shuffled once, it was left to chance how
+many captions looked wrong (``docs/measurements/gate.md``)."""
 _BLOCK = 1000
 _SAMPLE = 2_000
 
@@ -198,12 +201,12 @@ def same_from(cosines: npt.NDArray[np.float32]) -> float:
 
 
 def _with_reliability(corpus: Corpus, rng: np.random.Generator) -> Corpus:
-    """Learn reliability on the chosen rows, and witness all pairs.
+    """Learn reliability on the chosen rows, few ones several times, and witness all pairs.
 
     Twice: at first, a wrong neighbour speaks as loudly as a right one, and then by how reliable it was.
     """
-    rows = corpus.chosen
-    others = rows[rng.permutation(len(rows))]  # the caption of another pair, beside this image
+    rows = np.tile(corpus.chosen, times := -(-SHUFFLED // len(corpus.chosen)))
+    others = np.concatenate([rng.permutation(corpus.chosen) for _ in range(times)])  # whose captions stand beside them
     near = {m: corpus.near_without_last(m, of) for m, of in zip(MODALITIES, (rows, others), strict=True)}
     everything, counts, wrong = np.arange(len(corpus)), np.ones(len(corpus), np.float32), 0.0
     for _ in range(2):

@@ -307,6 +307,16 @@ def test_no_more_pairs_are_drawn_than_the_free_ram_holds(
     assert f"learning from {LEARNED} of 800 pairs, drawn at random\n" in caplog.text
 
 
+def test_how_many_captions_look_wrong_is_not_left_to_the_draw_of_shuffled_pairs() -> None:
+    image, text, _ = world(100, 4, wrong=0.2)
+    wrong = list[float]()
+    for seed in range(5):
+        measured = corpus.measure_corpus(image, text, k=10, rng=np.random.default_rng(seed), progress=int)
+        assert measured is not None
+        wrong.append(measured.learned.wrong)
+    assert max(wrong) - min(wrong) < 0.04 * np.mean(wrong), wrong  # .08 where each is shuffled once
+
+
 def test_large_arrays_are_made_in_parts_and_say_the_same(monkeypatch: pytest.MonkeyPatch) -> None:
     for x, y, _ in (world(45, 8, wrong=0.2), world(310, 1, seed=1)):
         states = []
