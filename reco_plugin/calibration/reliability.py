@@ -131,14 +131,15 @@ def judge(
         own, moments, found, by = pairs[value], values[value], near[other(value)].vectors, weights[other(value)]
         summed = np.matmul(by[:, None], found)[:, 0]
         evidence = moments.plain_precision.apply(summed - by.sum(axis=1, keepdims=True) * moments.mean)
-        column = ((own - moments.mean) * evidence).sum(axis=1) / moments.covariance.length(evidence)
+        said = ((own - moments.mean) * evidence).sum(axis=1) / moments.covariance.length(evidence)
+        column = np.asarray(said, np.float32)
         if alike:
             beside = np.matmul(found, own[:, :, None])[..., 0] - near[value].similarity[:, :1]
             column += _log_alike(by, beside / np.float32(spreads[value]), weights[value])
         columns.append(column)
     image, text = pairs["image"], pairs["text"] - values["text"].mean
-    columns.append((image * text).sum(axis=1) / values["text"].covariance.length(image))
-    return np.stack(columns, axis=1).astype(np.float32)
+    columns.append(np.asarray((image * text).sum(axis=1) / values["text"].covariance.length(image), np.float32))
+    return np.stack(columns, axis=1)
 
 
 def _log_alike(
