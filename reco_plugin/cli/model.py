@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shlex
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -55,7 +56,7 @@ def add_command(
             )
         manifest = write_api_model(source, out, templates=options.templates, matryoshka=options.matryoshka)
         told = {"name": manifest.name, "api": manifest.api, "dimension": manifest.dimension}
-        text = f"{manifest.fingerprint}\nwrote {out}; next: reco doctor --model {out}"
+        text = f"{manifest.fingerprint}\nwrote {out}; next: {shlex.join(['reco', 'doctor', '--model', str(out)])}"
         print_result(json.dumps(told, indent=2) if as_json else text)
         return
     manifest, what, remarks, parities = _add(source, options, out, serving, named)
@@ -67,7 +68,7 @@ def add_command(
 
     typer.echo(f"{manifest.name}: {what}, {manifest.dimension}-d")
     typer.echo("\n".join([*parity.table(parities), *remarks]))
-    typer.echo(f"wrote {out}; next: reco doctor --model {out}")
+    typer.echo(f"wrote {out}; next: {shlex.join(['reco', 'doctor', '--model', str(out)])}")
 
 
 def _flag(name: str) -> str:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+import shlex
 import warnings
 from pathlib import Path
 from typing import Annotated
@@ -84,7 +85,8 @@ def _run(config: StudyConfig, out: Path, cache: Path | None, before: dict[str, s
         findings = run_study(study)
     for line in findings.summary:
         typer.echo(line)
-    typer.echo(f"\nnext: reco report {out}\nagain: reco eval study --config {out / 'config.json'} --out {out}-again")
+    again = ["reco", "eval", "study", "--config", str(out / "config.json"), "--out", f"{out}-again"]
+    typer.echo(f"\nnext: {shlex.join(['reco', 'report', str(out)])}\nagain: {shlex.join(again)}")
 
 
 def _name(source: str) -> str:

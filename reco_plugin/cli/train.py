@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shlex
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -63,10 +64,11 @@ def train_command(
         run.train(recipe, out, joined)
     if not joined.leads:
         return
-    weights = f" --pretrained {recipe.pretrained}" if recipe.pretrained else ""
+    weights = ["--pretrained", recipe.pretrained] if recipe.pretrained else []
+    export = ["reco", "export", "--model", recipe.model, *weights, "--fusion", str(out), "--out", "my_model"]
     typer.echo(
-        f"wrote {out / 'fusion.pt'}; curves: tensorboard --logdir {out}\n"
-        f"next: reco export --model {recipe.model}{weights} --fusion {out} --out my_model"
+        f"wrote {out / 'fusion.pt'}; curves: {shlex.join(['tensorboard', '--logdir', str(out)])}\n"
+        f"next: {shlex.join(export)}"
     )
 
 
@@ -102,4 +104,4 @@ def export_command(
     typer.echo("\n".join(parity.table(parities)))
     if options.check is None:
         typer.echo("compared on drawn samples; on your own images and captions: --check SOURCE")
-    typer.echo(f"wrote {out}; next: reco doctor --model {out}")
+    typer.echo(f"wrote {out}; next: {shlex.join(['reco', 'doctor', '--model', str(out)])}")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shlex
 import shutil
 from pathlib import Path
 from typing import Any
@@ -113,6 +114,25 @@ def test_cases_show_the_pictures_of_pairs_wherever_the_memory_is(
     shown = [pair for case in (*found.gains, *found.harms) for pair in (*case.neighbours, *case.prompt_neighbours)]
     assert shown
     assert all(pair.picture and (photos / "run" / "pictures" / pair.picture).is_file() for pair in shown)
+
+
+def test_bytes_on_disk_are_those_that_the_disk_gives(photos: Path) -> None:
+    """The files of an embedded memory have holes: of the 160 MiB that their sizes add up to, few are there."""
+    assert reco("memory", "build", "memory.csv", "--memory", "memory").exit_code == 0
+    asked = ("photos", "--memory", "memory", "--label-key", "kind", "--sections", "cost")
+    result = reco("eval", "study", *asked, "--out", "run")
+    assert result.exit_code == 0, result.output
+    tables = {table.title: table for table in Findings.read(Path("run")).sections[0].tables}
+    said = {row["name"]: row["bytes"] for row in tables["bytes per pair"].rows}
+    assert 1_000 < said["edge memory on disk, everything"] < 1_000_000
+
+
+def test_the_next_commands_can_be_pasted(vectors: Path) -> None:
+    result = reco("eval", "study", "test.npz", *FREE, "--sections", "main", "--out", "runs/May #1")
+    next_, again = result.stdout.splitlines()[-2:]
+    assert shlex.split(next_) == ["next:", "reco", "report", "runs/May #1"]
+    assert shlex.split(again)[-4:] == ["--config", "runs/May #1/config.json", "--out", "runs/May #1-again"]
+    assert reco(*shlex.split(next_)[2:], "--formats", "json").exit_code == 0
 
 
 def test_ctrl_c_keeps_what_was_measured(vectors: Path, monkeypatch: pytest.MonkeyPatch) -> None:
