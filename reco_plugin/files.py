@@ -136,8 +136,8 @@ def digest_images(images: Sequence[ImageInput] | Vectors) -> str:
 
 
 def digest_texts(texts: Iterable[str]) -> str:
-    """Digest of texts, in order."""
-    return _digest(text.encode() for text in texts)
+    """Digest of texts, in order; of those that are not Unicode, too, which the encoder refuses."""
+    return _digest(text.encode(errors="surrogatepass") for text in texts)
 
 
 def digest_arrays(*arrays: Any) -> str:

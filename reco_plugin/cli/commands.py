@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import os
 import re
 import warnings
 from collections.abc import Callable, Sequence
 from functools import cached_property, partial, wraps
 from importlib import import_module
+from pathlib import Path
 from typing import Any, NamedTuple, ParamSpec, TextIO, TypeVar
 
 import typer
@@ -71,6 +73,8 @@ def reports_errors(command: Callable[P, R]) -> Callable[P, R]:
 
     Ctrl-C becomes ``interrupted: …``, with the text of :func:`keeps`, and exit code 130. Our warnings become
     ``warning: …`` lines on stderr. Any other exception is a defect and keeps its trace.
+
+    A path that begins with ``~`` is in the home: a shell leaves the one of ``--out=~/run`` as it is.
     """
 
     @wraps(command)
@@ -78,7 +82,7 @@ def reports_errors(command: Callable[P, R]) -> Callable[P, R]:
         with warnings.catch_warnings():
             warnings.showwarning = _show_warning
             try:
-                return command(*args, **kwargs)
+                return command(*args, **{name: _at_home(value) for name, value in kwargs.items()})
             except RecoError as error:
                 typer.echo(f"error: {_one_line(error)}", err=True)
                 raise typer.Exit(1) from None
@@ -87,6 +91,12 @@ def reports_errors(command: Callable[P, R]) -> Callable[P, R]:
                 raise typer.Exit(130) from None
 
     return run
+
+
+def _at_home(value: Any) -> Any:
+    if isinstance(value, list | tuple):
+        return type(value)(map(_at_home, value))
+    return Path(os.path.expanduser(value)) if isinstance(value, Path) else value  # noqa: PTH111 - raises of no user
 
 
 class Commands(TyperGroup):

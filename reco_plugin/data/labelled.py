@@ -47,6 +47,7 @@ from .source import (
     Location,
     find_images,
     find_shards,
+    names_in,
     names_shards,
     not_there,
     parse_source,
@@ -373,6 +374,7 @@ def read_class_folders(folder: Path, templates: tuple[str, ...]) -> Labelled:
         empty = members[next(row for row, images in enumerate(found) if not images)]
         raise DataError(f"{empty} holds no images: remove this class or give it some")
     images = [image for part in found for image in part]
+    query_ids = tuple(names_in(folder, images))
     classes = read_class_names([folder], [member.name for member in members])
     return Labelled(
         name=folder.name,
@@ -380,7 +382,7 @@ def read_class_folders(folder: Path, templates: tuple[str, ...]) -> Labelled:
         labels=np.repeat(np.arange(len(found)), [len(part) for part in found]).astype(np.int64),
         classes=classes,
         templates=templates or read_templates([folder]),
-        query_ids=tuple(image.relative_to(folder).as_posix() for image in images),
+        query_ids=query_ids,
         unseen=find_unseen([folder], classes),
     )
 

@@ -25,6 +25,7 @@ from .source import (
     column_names,
     find_images,
     find_shards,
+    names_in,
     names_shards,
     not_there,
     parse_source,
@@ -218,8 +219,10 @@ def _tell_bad(path: Path, bad: Sequence[RowError], read: int) -> None:
 
 def _from_folder(folder: Path) -> Captioned:
     images = find_images(folder)
-    rows = [((i.relative_to(folder).as_posix(),), i, i.with_suffix(".txt")) for i in images]
-    found = [(own, image, read_lines(text) if text.is_file() else []) for own, image, text in rows]
+    own = [(name,) for name in names_in(folder, images)]
+    texts = [image.with_suffix(".txt") for image in images]
+    captions = [read_lines(text) if text.is_file() else [] for text in texts]
+    found = list(zip(own, images, captions, strict=True))
     if not any(texts for _, _, texts in found):
         raise DataError(f"{folder} holds no image with a .txt of the same name, no .tar and no table of captions")
     return _make_set(folder.name, found)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import re
 from collections.abc import Mapping, Sequence
 from contextlib import suppress
@@ -10,7 +11,7 @@ from glob import glob, has_magic
 from pathlib import Path
 
 from ..errors import ConfigError, DataError
-from ..values import did_you_mean, nearest, split_options
+from ..values import did_you_mean, is_unicode, nearest, split_options
 
 _FLAGS = {"1": True, "true": True, "yes": True, "0": False, "false": False, "no": False}
 
@@ -115,6 +116,19 @@ def find_images(folder: Path) -> list[Path]:
     """All images below a folder, sorted; hidden files and folders are left out."""
     found = (path for path in folder.rglob("*") if path.suffix.lower().lstrip(".") in IMAGE_SUFFIXES)
     return sorted(p for p in found if p.is_file() and not any(x.startswith(".") for x in p.relative_to(folder).parts))
+
+
+def names_in(folder: Path, images: Sequence[Path]) -> list[str]:
+    """The paths of images in their folder, by which they are known.
+
+    Raises:
+        DataError: one is not UTF-8, so it can be no text.
+    """
+    names = [image.relative_to(folder).as_posix() for image in images]
+    for name in names:
+        if not is_unicode(name):
+            raise DataError(f"the name of {os.fsencode(name)!r} in {folder} is not UTF-8: rename it")
+    return names
 
 
 def names_shards(source: str | Path) -> bool:

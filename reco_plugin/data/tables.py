@@ -34,6 +34,7 @@ _ROWS_PER_STRETCH = 10_000
 _SEPARATORS = ",;\t|"
 _INTEGER = re.compile(r"-?(0|[1-9]\d*)")
 _NUMBER = re.compile(r"-?(0|[1-9]\d*)(\.\d+)?([eE][+-]?\d+)?")
+_TOLD = re.compile(r"sep=(.)", re.IGNORECASE)  # a first line for Excel that names the separator, and no column
 _BOM = b"\xef\xbb\xbf"
 _NOT_UTF8 = re.compile("[\udc80-\udcff]")  # invalid bytes under surrogateescape
 
@@ -233,6 +234,9 @@ class TableFile:
         own, first = "\t" if self.path.suffix.lower() == ".tsv" else ",", lines.first()
         split = {sign: _count_columns(first, sign) for sign in _SEPARATORS}
         separator = own if split[own] > 1 else max((own, *_SEPARATORS), key=lambda sign: split[sign])
+        if told := _TOLD.fullmatch(first.rstrip("\r\n")):
+            separator = told[1]
+            next(line for line in lines if line.strip())
         try:
             header = next(filter(None, csv.reader(lines, delimiter=separator, strict=True)), [])
         except csv.Error as error:

@@ -326,6 +326,23 @@ def test_without_arguments_the_help_is_shown_once() -> None:
     assert (told.stdout + told.stderr).count("Usage:") == 1
 
 
+def test_a_path_of_the_home_is_one_also_where_the_shell_left_it(
+    work: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As bash leaves that of ``--out=~/…``; a folder called ``~`` was made."""
+    home = tmp_path / "home"
+    home.mkdir()
+    monkeypatch.setenv("HOME", str(home))
+    (home / "texts.txt").write_text("a fox\n")
+    asked = ["embed", "--plain", "--input=~/texts.txt", "--out=~/vectors.npy"]
+    assert CliRunner().invoke(app, asked, catch_exceptions=False).exit_code == 0
+    assert (home / "vectors.npy").is_file()
+    assert not Path("~").exists()
+    gone = CliRunner().invoke(app, ["report", "~/a", "~nobody-of-this-name/b"])
+    assert gone.stderr.startswith(f"error: {home / 'a'} holds no findings.json")
+    assert CliRunner().invoke(app, ["report", "~nobody-of-this-name/b"]).stderr.startswith("error: ~nobody")
+
+
 def test_a_result_that_cannot_be_written_is_an_error_of_one_line(monkeypatch: pytest.MonkeyPatch) -> None:
     def full(*_: object, **__: object) -> None:
         raise OSError(errno.ENOSPC, "No space left on device")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 from dataclasses import replace
 from pathlib import Path
 
@@ -75,6 +76,19 @@ def test_a_bad_folder(folder: Path, name: str, content: str, message: str) -> No
     (folder / name).write_text(content)
     with pytest.raises(DataError, match=message):
         read_labelled(folder)
+
+
+@pytest.mark.parametrize("name", [b"n03_\xe4/d.png", b"n02_owl/\xe4.png"])
+def test_names_that_are_no_text_are_refused(folder: Path, name: bytes) -> None:
+    """As of archives that were packed elsewhere: neither a class nor an id can be called so."""
+    path = Path(os.fsdecode(os.fsencode(folder) + b"/" + name))
+    path.parent.mkdir(exist_ok=True)
+    path.write_bytes(png())
+    with pytest.raises(DataError, match=r"xe4.* in .*birds is not UTF-8: rename it"):
+        read_labelled(folder)
+    path.with_suffix(".txt").write_text("an owl")
+    with pytest.raises(DataError, match=r"xe4.* in .*birds is not UTF-8: rename it"):
+        read_retrieval(folder)
 
 
 def test_clip_benchmark_shards_with_the_texts_in_the_folder_above(tmp_path: Path) -> None:

@@ -31,6 +31,22 @@ def here(tmp_path: Path) -> Path:
 GOOD = ("first", "last")
 
 
+@pytest.mark.parametrize(("start", "line"), [(b"sep=;\r\n", 4), (b"\xef\xbb\xbfSEP=;\r\n", 4), (b"\nsep=;\n\n", 6)])
+def test_a_first_line_for_excel_names_the_separator_and_no_column(here: Path, start: bytes, line: int) -> None:
+    path = here / "t.csv"
+    path.write_bytes(start + b"id;image;text,or,more\nfirst;a.png;a fox, red\nlast;gone.png;a bear\n")
+    rows = list(open_rows(f"{path}?text=text,or,more"))
+    assert isinstance(rows[0], Pair)
+    assert (rows[0].id, rows[0].text) == ("first", "a fox, red")
+    assert isinstance(rows[1], Rejected)
+    assert rows[1].where == f"{path}, line {line}, column 'image'"
+
+
+def test_the_told_separator_need_not_be_one_of_the_usual(here: Path) -> None:
+    (here / "t.csv").write_text("sep=^\nid^image^text\nfirst^a.png^a fox; a bear\n")
+    assert [row.text for row in open_rows(here / "t.csv") if isinstance(row, Pair)] == ["a fox; a bear"]
+
+
 @pytest.mark.parametrize(
     ("line", "where", "reason", "id_"),
     [

@@ -11,7 +11,7 @@ import pytest
 
 from reco_plugin import Pair, Reco
 from reco_plugin.data import Labelled
-from reco_plugin.errors import DataError
+from reco_plugin.errors import DataError, InputError
 from reco_plugin.evaluate import zero_shot
 from reco_plugin.evaluate.encoding import CachingReco, stored_vectors
 
@@ -91,3 +91,11 @@ def test_a_file_of_something_else_is_refused(tmp_path: Path) -> None:
     (tmp_path / "file").write_text("")
     with pytest.raises(DataError, match="cannot be made to keep vectors in"):
         stored_vectors(tmp_path / "file" / "v.npy", (5, 3), encode)
+
+
+def test_a_text_that_is_none_is_refused_with_a_cache_as_without(filled: Reco, tmp_path: Path) -> None:
+    cached = CachingReco(filled, tmp_path / "cache")
+    for reco in (filled, cached):
+        with pytest.raises(InputError, match="half of a surrogate pair"):
+            reco.encoder.texts(["a fox", "a \ud83d"], lambda _: None)
+    assert not list((tmp_path / "cache").rglob("*.npy"))
