@@ -22,6 +22,7 @@ from ..errors import DataError, ImageError, InputError
 from ..ingest.source import open_source
 from ..memory import Memory
 from ..types import ImageInput, Pair, Payload, Records, Vectors, caption_of
+from ..values import counted
 
 SAMPLE = 20_000
 """Pairs of a memory that are looked at, at most; all are counted."""
@@ -103,15 +104,17 @@ def read_things(source: str | Path) -> WantedList:
     else:
         found = _gather(_wanted(row) for row in open_source(source))
     if not found.rows:
-        first = f", the first because {found.rejected[0]}" if found.rejected else ""
-        raise DataError(f"{where.name} names no thing: {len(found.rejected):,} rows were rejected{first}")
+        why, failed = "it is empty", found.rejected
+        if failed:
+            why = f"{counted(len(failed), 'row was', 'rows were')} rejected, the first because {failed[0]}"
+        raise DataError(f"{where.name} names no thing: {why}")
     return found
 
 
 def _read_table(source: str | Path) -> WantedList:
     where = parse_source(source).without("check")
     names = column_names(where, None, "images")
-    folder = Path(where.options["images"]) if "images" in where.options else where.path.parent
+    folder = where.images or where.path.parent
     table = TableFile(where.path, names, (names.text,))
 
     def rows() -> Iterator[WantedThing | Rejected]:

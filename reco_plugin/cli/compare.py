@@ -17,7 +17,7 @@ import typer
 from ..errors import ConfigError, DataError, need
 from ..files import as_data_error, whole_file
 from ..options import RefineOptions
-from .shared import Given, JsonOption, OpenOptions, print_result, reco_of, say, take_flags, takes
+from .shared import Given, JsonOption, OpenOptions, print_result, reco_to_read, say, take_flags, takes
 
 if TYPE_CHECKING:
     from ..compare import CompareOptions, Comparison, QueryLog
@@ -171,7 +171,7 @@ def _compare(index: str | None, queries: str, said: _Compared, options: dict[str
     if index is None:
         function, pictures = load_function(said.function or ""), Path()
         asked = _asked(said, pictures, target, options)
-        with reco_of(said.model, said.existing, on_memory_failure="fail") as reco, _bar(log) as progress:
+        with reco_to_read(said.model, said.existing, on_memory_failure="fail") as reco, _bar(log) as progress:
             if not isinstance(function, FunctionIndex):
                 function = FunctionIndex(function, reco.manifest.fingerprint.dimension, name=said.function or "")
             return compare(reco, function, log, asked, progress), pictures
@@ -180,7 +180,7 @@ def _compare(index: str | None, queries: str, said: _Compared, options: dict[str
     asked = _asked(said, pictures, target, options)
     with (
         closing(open_index(address)) as opened,
-        reco_of(said.model, said.existing, on_memory_failure="fail") as reco,
+        reco_to_read(said.model, said.existing, on_memory_failure="fail") as reco,
         _bar(log) as progress,
     ):
         return compare(reco, opened, log, asked, progress), pictures

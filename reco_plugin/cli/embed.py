@@ -13,7 +13,7 @@ from ..data.source import read_lines
 from ..errors import InputError
 from ..files import whole_file
 from ..options import RefineOptions
-from .shared import Given, OpenOptions, claim_stdout, print_result, reco_of, take_flags, takes
+from .shared import Given, OpenOptions, claim_stdout, print_result, reco_to_read, take_flags, takes
 
 
 @takes(RefineOptions, OpenOptions, but=("gate",))
@@ -52,7 +52,7 @@ def embed_command(
     place = take_flags(OpenOptions, given)
     none = refine is False  # then no memory is needed
     settings = load_settings(memory=":memory:") if none else place.existing
-    with reco_of(place.model, settings, memory_kind="exact" if none else None) as reco:
+    with reco_to_read(place.model, settings, memory_kind="exact" if none else None) as reco:
         options: dict[str, Any] = {"role": role, "refine": refine, **given}
         parts = [reco.embed(texts, modality="text", **options)] if texts else []
         parts += [reco.embed(images, modality="image", **options)] if images else []

@@ -23,7 +23,7 @@ from .shared import (
     JsonOption,
     OpenOptions,
     print_result,
-    reco_of,
+    reco_to_read,
     take_flags,
     takes,
 )
@@ -244,7 +244,7 @@ def open_setup(setup: Setup, options: Mapping[str, Any], *, vectors: bool) -> It
     try:
         if vectors_only and setup.model is None and settings.falls_back:
             raise ArtifactError("no model was named: --model gives the one with the attention layer.")
-        model = reco_of(setup.model, place, memory_kind=kind, fuser=setup.fuser, on_memory_failure="fail")
+        model = reco_to_read(setup.model, place, memory_kind=kind, fuser=setup.fuser, on_memory_failure="fail")
     except ArtifactError as error:
         hint = " Vectors alone need no model: --fuser reco without --model." if vectors_only else ""
         raise ArtifactError(f"{error}{hint}") from None

@@ -14,7 +14,8 @@ import typer
 
 from ..errors import ConfigError, DataError, need
 from ..files import whole_file
-from .shared import Given, JsonOption, OpenOptions, on_one_line, reco_of, say, take_flags, takes
+from ..values import counted
+from .shared import Given, JsonOption, OpenOptions, on_one_line, reco_to_read, say, take_flags, takes
 
 if TYPE_CHECKING:
     from ..advise import MemoryAdvice, ThingAdvice, WantedList
@@ -79,7 +80,7 @@ def advise_command(
         need("jinja2", "--html", "report")
     asked, wanted = take_flags(OpenOptions, given), read_things(things)
     with (
-        reco_of(asked.model, asked.existing, on_memory_failure="fail") as reco,
+        reco_to_read(asked.model, asked.existing, on_memory_failure="fail") as reco,
         progress_bar(total=None, desc="advise", unit="query") as bar,
     ):
         found = advise(reco, wanted, group=group, progress=bar.update)
@@ -126,7 +127,7 @@ def _lines(found: MemoryAdvice, top: int) -> Iterator[str]:
     if (left := len(found.things) - top) > 0:
         yield f"… and {left:,} more: --top {len(found.things)}, --out FILE or --json shows all"
     if found.rejected:
-        yield f"{len(found.rejected):,} rows could not be used as they are, the first: {found.rejected[0]}"
+        yield f"{counted(len(found.rejected), 'row')} could not be used as they are, the first: {found.rejected[0]}"
 
 
 def _line(one: ThingAdvice) -> str:

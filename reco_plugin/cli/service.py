@@ -31,6 +31,11 @@ SECOND = (
     "several services share a Qdrant server: --memory grpc://localhost:6334"
 )
 """What :func:`explain_lock` says to another service."""
+READS = (
+    "and such a folder is open once at a time: work with a copy, which that service gives meanwhile (reco memory copy "
+    "MEMORY COPY, then --memory COPY), or stop the service"
+)
+"""The same to who only reads, and not through a service."""
 ServiceOption = Annotated[
     str | None,
     typer.Option(

@@ -36,7 +36,7 @@ from typer.models import OptionInfo
 
 from ..config import Settings, load_settings, split_address
 from ..defaults import COLLECTION
-from ..errors import ConfigError, DataError, MemoryStoreError
+from ..errors import ConfigError, DataError, MemoryLocked, MemoryStoreError
 from ..memory import Memory, memory_of
 from ..memory.header import HEADER_NAME
 from ..memory.opening import server_of
@@ -310,6 +310,16 @@ def reco_of(model: Path | None, settings: Settings, **more: Any) -> Reco:
     from ..reco import Reco
 
     return Reco.open(model, settings.memory, **(_place_of(settings) | more))
+
+
+def reco_to_read(model: Path | None, settings: Settings, **more: Any) -> Reco:
+    """The same for who only reads: where a service has the folder open, the error says to copy it."""
+    try:
+        return reco_of(model, settings, **more)
+    except MemoryLocked as error:
+        from .service import READS, explain_lock
+
+        raise explain_lock(error, settings, READS) from error
 
 
 def settings_of(model: Path | None, settings: Settings) -> Settings:

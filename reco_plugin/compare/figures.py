@@ -245,7 +245,9 @@ def _exact(found: Comparison) -> Section | None:
         return None
     exact = found.exactness
     if exact is None:
-        return Section(key="exact", title="What the index misses", about=f"Nothing to measure: {found.no_exactness}.")
+        why = found.no_exactness
+        about = why.replace("not", "Not", 1) if why.startswith("not measured") else f"Nothing to measure: {why}"
+        return Section(key="exact", title="What the index misses", about=f"{about}.")
     effort = found.index.effort
     rows: list[dict[str, Cell]] = [
         {"effort": "as it is" if not number else f"{effort.name if effort else ''} = {value}", "plain": a, "refined": b}
@@ -339,7 +341,9 @@ def _setup(found: Comparison) -> dict[str, Any]:
     setup: dict[str, Any] = {"queries": len(found.log.queries), "k": found.how.k}
     if found.index is not None:
         index = found.index
-        setup |= {"engine": index.engine, "index": index.name, "documents": index.documents, "search": index.index}
+        setup |= {"engine": index.engine, "index": index.name}
+        setup |= {"documents": index.documents} if index.documents else {}  # of a function nobody knows
+        setup |= {"search": index.index}
         setup |= {"compression": index.compression} if index.compression else {}
         setup |= {"target": ", ".join(f"{side}s for {target}s" for side, target in found.target.items())}
     setup |= {"filter": found.how.where} if found.how.where else {}

@@ -150,6 +150,8 @@ class RunFile(Frozen):
 def _field(error: ValidationError) -> str:
     """The first field that is wrong, and why."""
     first = error.errors()[0]
+    if first["type"] == "json_invalid":
+        return f"it is no JSON: {first['ctx']['error']}"
     return f"{'.'.join(map(str, first['loc'])) or 'it'} {in_words(first['msg'])}"
 
 

@@ -87,9 +87,12 @@ def check_groups(
         test: share of the groups.
         seed: of the draw.
     """
-    seen, counts = set[str](), Counter[SplitName]()
+    seen, counts, rejected = set[str](), Counter[SplitName](), list[Rejected]()
     for row in chain.from_iterable(part.read() for part in rows.parts):
-        if isinstance(row, Rejected) or (used is not None and not used.holds(row)):
+        if isinstance(row, Rejected):
+            rejected.append(row)
+            continue
+        if used is not None and not used.holds(row):
             continue
         if (name := group_of(row, group)) not in seen:
             seen.add(name)
@@ -97,16 +100,19 @@ def check_groups(
             if min(counts[part] for part in PARTS) >= FEWEST:
                 return
     if seen:  # else its reading says what is wrong
-        raise _too_few(counts, validation, test)
+        raise _too_few(counts, validation, test, rejected)
 
 
-def _too_few(counts: Mapping[SplitName, int], validation: float, test: float) -> DataError:
+def _too_few(
+    counts: Mapping[SplitName, int], validation: float, test: float, rejected: Sequence[Rejected] = ()
+) -> DataError:
     few, least = min(PARTS, key=lambda part: counts.get(part, 0)), min(validation, test, 1.0 - validation - test)
     return DataError(
         f"{counted(sum(counts.values()), 'group is', 'groups are')} too few: {counts.get(few, 0)} fall into the {few} "
         f"part, and it needs {FEWEST}. With a smallest share of {least:g} that takes "
         f"{math.ceil(FEWEST / least):,} groups on average, and {_enough(least):,} to be sure. Give "
         "a larger catalogue, a finer --group, or other shares (--validation, --test)"
+        + (f". {counted(len(rejected), 'row')} cannot be used, the first: {rejected[0]}" if rejected else "")
     )
 
 

@@ -67,6 +67,9 @@ def shop(work, memory):
 def test_a_function_stands_in_for_an_engine_without_an_address(shop, ask):
     told = ask("compare", "--function", "shop.py:search", "--queries", "queries.txt", "-k", 5, "--cut-off", 0.1)
     assert told["setup"]["engine"] == "shop.py:search"
+    assert "documents" not in told["setup"], "nobody knows how many there are"
+    page = (shop / "compare" / "compare.html").read_text(encoding="utf-8")
+    assert "Not measured: a function is not asked to compare with each vector." in page
     assert set(told["seconds"]) == {"embed", "refine", "plain", "refined"}
     assert told["scores"]["cut_off"] == 0.1
     rows = [json.loads(line) for line in (shop / "compare" / "queries.jsonl").read_text().splitlines()]

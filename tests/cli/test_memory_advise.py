@@ -27,6 +27,15 @@ def test_a_list_of_names_is_told_what_to_get(memory: Path, work: Path, run: Run)
     assert "the list has no new picture of it: add one or two" in said
 
 
+def test_the_folder_of_pictures_may_be_of_the_home(
+    memory: Path, catalogue: Path, work: Path, ask: Ask, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("HOME", str(catalogue.parent.parent))
+    (work / "list.csv").write_text(catalogue.read_text(encoding="utf-8"), encoding="utf-8")
+    things = f"list.csv?images=~/{catalogue.parent.name}"
+    assert ask("memory", "advise", "--things", things)["rejected"] == []
+
+
 def test_names_of_others_move_no_cursor(memory: Path, work: Path, run: Run) -> None:
     (work / "names.txt").write_text("a \x07zeppelin\n")
     assert "a \\x07zeppelin" in run("memory", "advise", "--things", "names.txt").stdout
@@ -112,7 +121,9 @@ def test_mistakes_are_told_with_the_way_out(memory: Path, work: Path, fail: Fail
     (work / "names.txt").write_text("a red circle\n")
     (work / "empty.txt").write_text("\n")
     (work / "bad.csv").write_text("a,b\n1,2\n")
-    assert "empty.txt names no thing" in fail("memory", "advise", "--things", "empty.txt")
+    (work / "blank.csv").write_text("id,image,text\n1,a.png,\n")
+    assert "empty.txt names no thing: it is empty" in fail("memory", "advise", "--things", "empty.txt")
+    assert "no thing: 1 row was rejected, the first" in fail("memory", "advise", "--things", "blank.csv")
     assert "bad.csv has no column 'text'" in fail("memory", "advise", "--things", "bad.csv")
     assert "'gone.csv' does not exist" in fail("memory", "advise", "--things", "gone.csv").replace(
         "gone.csv", "'gone.csv'"

@@ -248,8 +248,16 @@ def test_reading_commands_work_while_it_is_served(
     another = fail("serve", "--port", 0)
     assert f"is open in the service at {service.url}, process {service.process.pid}, and such a folder" in another
     assert "--workers" in another
+    for reads in (
+        ("eval", "retrieval", catalogue, "--memory", "memory"),
+        ("memory", "advise", "--things", catalogue),
+        ("embed", "--text", "a small red circle"),
+    ):
+        assert "work with a copy, which that service gives meanwhile (reco memory copy" in (said := fail(*reads))
+        assert service.url in said
     copied = ask("memory", "copy", "memory", "elsewhere")
     assert copied["pairs"] == 24
+    assert ask("eval", "retrieval", catalogue, "--memory", "elsewhere")["images"] == 24
     service.stop()
     (served, found), alone = while_served, ask("memory", "info")
     assert (served["kind"], alone["kind"]) == ("served", "edge")

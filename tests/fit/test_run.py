@@ -191,6 +191,16 @@ def test_too_few_groups_are_refused_before_anything_is_encoded_or_made(small: Ru
     assert not out.exists()
 
 
+def test_rows_that_cannot_be_read_are_named_where_too_few_groups_are_left(small: Run, tmp_path: Path) -> None:
+    """As of a table that is not UTF-8, whose groups are few because hardly a row could be read."""
+    table = tmp_path / "shop.csv"
+    table.write_bytes(b"id,image,text\n1,a.png,a fox\n2,b.png,F\xfcchse\n3,c.png,K\xe4fer\n")
+    (tmp_path / "a.png").write_bytes(b"not looked into")
+    said = r"^1 group is too few: .*2 rows cannot be used, the first: .*shop.csv, line 3, .*save the file as UTF-8"
+    with pytest.raises(DataError, match=said):
+        run_fit(small.config.model_copy(update={"source": str(table), "group": None}), tmp_path / "run")
+
+
 def test_a_folder_of_something_else_is_refused_and_left_alone(small: Run, tmp_path: Path) -> None:
     (tmp_path / ".hidden").mkdir()
     (tmp_path / "thesis.txt").write_text("mine")

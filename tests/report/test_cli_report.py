@@ -69,4 +69,6 @@ def test_mistakes_are_told_in_one_line(run_folder, tmp_path, monkeypatch):
 def test_a_failed_report_leaves_no_part_of_a_file(run_folder):
     (run_folder / "findings.json").write_text("{}", encoding="utf-8")
     assert "Run the study again" in failed(run_folder)
+    (run_folder / "findings.json").write_text("{", encoding="utf-8")
+    assert "cannot be read: it is no JSON: EOF while parsing" in failed(run_folder)
     assert {path.name for path in run_folder.iterdir()} == {"findings.json", "pictures"}

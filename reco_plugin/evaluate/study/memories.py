@@ -20,6 +20,7 @@ from ...files import digest_records
 from ...memory import Fingerprint, Memory, Searches, open_memory
 from ...refine import VectorMemory
 from ...types import Neighbours, Payload, Records, Search, Vectors
+from ...values import counted
 from ..ranking import parts
 from ..task import Mask, Task
 
@@ -137,8 +138,8 @@ def split_classes(task: Task, seed: int) -> tuple[Task, Task]:
     """
     if len(task.candidates) < 4:
         raise ConfigError(
-            f"{len(task.candidates)} classes are too few to choose baselines on one half and report on the other: "
-            "give a development set (--dev FILE)"
+            f"{counted(len(task.candidates), 'class is', 'classes are')} too few to choose baselines on one half and "
+            "report on the other: give a development set (--dev FILE)"
         )
     dev, test = _halves(task, seed, "development classes")
     return task.among(dev), task.among(test)

@@ -55,3 +55,5 @@ def test_too_few_classes_ask_for_a_development_set() -> None:
     whole = task_of(labelled(), EYE[labelled().labels], EYE).among(np.arange(6) < 3)
     with pytest.raises(ConfigError, match=r"3 classes are too few .*--dev FILE"):
         split_classes(whole, 0)
+    with pytest.raises(ConfigError, match=r"^1 class is too few"):
+        split_classes(whole.among(np.arange(3) < 1), 0)
