@@ -39,7 +39,7 @@ from .config import Settings, cache_folder, load_settings
 from .defaults import POLICY_NEIGHBOURS
 from .encoder_api import ApiClient, RecognisedApi, is_address, measure, parse_address
 from .errors import ArtifactError, ConfigError
-from .files import known_sha256, sha256_file, weights_file
+from .files import in_home, known_sha256, sha256_file, weights_file
 from .options import RefineDefaults
 from .preprocess import ImageConfig, TextConfig
 from .types import MODALITIES, Caution, Fingerprint, FuserName, Modality, Role
@@ -231,9 +231,9 @@ class Artifact:
             ConfigError: an address that cannot be used, or a missing optional package.
             SessionError: the API cannot be reached, or answers no vectors.
         """
-        root = Path(folder)
+        root = in_home(folder)
         if is_address(folder):
-            return cls(root, Manifest.of_api(_measure(folder, settings or load_settings(model=folder))))
+            return cls(Path(folder), Manifest.of_api(_measure(folder, settings or load_settings(model=folder))))
         manifest = _read_manifest(root)
         if not manifest.api and (lacking := sorted(set(GRAPHS) - set(manifest.graphs))):
             raise ArtifactError(

@@ -21,6 +21,17 @@ _LARGE = 2**25
 """Bytes; below it, reading takes a tenth of a second."""
 
 
+def in_home(path: str | os.PathLike[str]) -> Path:
+    """A path whose ``~`` is the home, where no shell said so: in quotes, a file, the environment.
+
+    That of a user who is not known stays as it is, so whoever opens it says that nothing is there.
+
+    >>> str(in_home("~nobody-of-this-name/memory"))
+    '~nobody-of-this-name/memory'
+    """
+    return Path(os.path.expanduser(path))  # noqa: PTH111 - Path's own raises of an unknown user
+
+
 @contextmanager
 def as_data_error(what: str) -> Iterator[None]:
     """Turn an error of the system into one of data.

@@ -9,13 +9,13 @@ from __future__ import annotations
 
 import weakref
 from functools import partial
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from PIL import Image
 
 from ..errors import ConfigError, MemoryStoreError, RecoError, importing
+from ..files import in_home
 from ..preprocess import ImageConfig, images_to_array
 from ..reco import Reco
 from ..score import ExactScorer
@@ -111,7 +111,7 @@ def fill_up(scores: Vectors) -> Vectors:
 def load(model_name: str, pretrained: str, **_: Any) -> tuple[BenchmarkModel, partial[torch.Tensor], type[Texts]]:
     """Open a model folder and a memory, closed with the model; MemoryStoreError for a missing or empty memory."""
     refined, memory = parse(pretrained)
-    if "://" not in memory and memory != ":memory:" and not Path(memory).expanduser().exists():
+    if "://" not in memory and memory != ":memory:" and not in_home(memory).exists():
         raise MemoryStoreError(f"--pretrained {pretrained}: there is no memory at {memory!r}: reco memory add --help")
     reco = Reco.open(model_name, memory=memory, on_memory_failure="fail")  # no figures of frozen vectors instead
     model = BenchmarkModel(reco, refined)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import re
 import warnings
 from collections.abc import Callable, Sequence
@@ -96,7 +95,11 @@ def reports_errors(command: Callable[P, R]) -> Callable[P, R]:
 def _at_home(value: Any) -> Any:
     if isinstance(value, list | tuple):
         return type(value)(map(_at_home, value))
-    return Path(os.path.expanduser(value)) if isinstance(value, Path) else value  # noqa: PTH111 - raises of no user
+    if not isinstance(value, Path):
+        return value
+    from ..files import in_home
+
+    return in_home(value)
 
 
 class Commands(TyperGroup):

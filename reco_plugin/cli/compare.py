@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from ..errors import ConfigError, DataError, need
-from ..files import as_data_error, whole_file
+from ..files import as_data_error, in_home, whole_file
 from ..options import RefineOptions
 from .shared import Given, JsonOption, OpenOptions, print_result, reco_to_read, say, take_flags, takes
 
@@ -176,7 +176,7 @@ def _compare(index: str | None, queries: str, said: _Compared, options: dict[str
                 function = FunctionIndex(function, reco.manifest.fingerprint.dimension, name=said.function or "")
             return compare(reco, function, log, asked, progress), pictures
     address = parse_address(index)
-    pictures = Path(address.images or ".").expanduser()
+    pictures = in_home(address.images or ".")
     asked = _asked(said, pictures, target, options)
     with (
         closing(open_index(address)) as opened,

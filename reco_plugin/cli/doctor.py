@@ -8,7 +8,6 @@ import platform
 from collections.abc import Collection, Mapping
 from contextlib import closing
 from importlib.metadata import PackageNotFoundError, version
-from pathlib import Path
 from typing import Annotated, Any
 
 import typer
@@ -18,6 +17,7 @@ from ..config import Settings, load_settings, sources
 from ..cores import fewer_cores
 from ..encoder_api import is_address, parse_address
 from ..errors import ArtifactError, ConfigError, RecoError, SessionError
+from ..files import in_home
 from ..serve.settings import ServeSettings, load_serve_settings
 from ..types import Pair
 from ..values import counted
@@ -200,7 +200,7 @@ def _memory(place: OpenOptions) -> str:
     from .memory import calibration_line
 
     location = place.settings.memory
-    if "://" not in location and not Path(location).exists():
+    if "://" not in location and not in_home(location).exists():
         check_package(place.settings)
         return f"none at {location} yet: reco memory build SOURCE makes it"
     with closing(place.open()) as store:

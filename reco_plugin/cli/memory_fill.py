@@ -17,6 +17,7 @@ from ..config import Settings
 from ..data.rows import Rows
 from ..data.source import read_lines
 from ..errors import ConfigError, InputError, MemoryLocked
+from ..files import in_home
 from ..ingest.options import Cluster, IngestOptions
 from ..ingest.source import names_of, open_source
 from ..memory import Memory, memory_of
@@ -104,7 +105,7 @@ class Fill:
         """A list is named after the memory's folder, or after its collection, in the working folder."""
         memory = self.settings.memory
         served = "://" in memory or memory == ":memory:" or self.via.service is not None
-        place = Path(self.settings.memory_collection) if served else Path(memory).expanduser()
+        place = Path(self.settings.memory_collection) if served else in_home(memory)
         if not place.name.strip("."):  # ``.`` or ``..``
             place = place.resolve()
         return place.with_name(f"{place.name}.{what}.jsonl")
@@ -132,7 +133,7 @@ class Fill:
         from ..ingest.plan import plan
 
         location = self.settings.memory
-        there = "://" in location or self.via.service is not None or Path(location).expanduser().exists()
+        there = "://" in location or self.via.service is not None or in_home(location).exists()
         with (
             keeps("nothing was written"),
             self.open_reco(**({} if there else _NOWHERE)) as reco,

@@ -13,6 +13,7 @@ import typer
 
 from ..config import Settings
 from ..errors import ConfigError, InputError
+from ..files import in_home
 from ..memory import Memory
 from ..memory.opening import server_of
 from ..values import counted
@@ -186,7 +187,7 @@ def _is_one(one: Settings, other: Settings) -> bool:
     """Whether two settings name one memory: a folder, however it is spelled, or a collection, judging by addresses."""
     places = (one.memory, other.memory)
     if not any("://" in place for place in places):
-        return Path(places[0]).expanduser().resolve() == Path(places[1]).expanduser().resolve()
+        return in_home(places[0]).resolve() == in_home(places[1]).resolve()
     if not all("://" in place for place in places):
         return False
     from ..memory.reading import own_name
@@ -229,12 +230,12 @@ def rescue_command(
     from ..memory.rescue import rescue
 
     asked = take_flags(MemoryFlags, given)
-    broken = Path(asked.settings.memory).expanduser()
+    broken = in_home(asked.settings.memory)
     found = read_whole_header(broken) if broken.is_dir() else None
     if found is None or found[0] != "edge":
         raise ConfigError(f"{str(broken)!r} is no folder with an embedded memory (edge): only such can be rescued")
     settings = MemoryFlags(target, asked.collection, asked.option).settings
-    if Path(settings.memory).expanduser().resolve() == broken.resolve():
+    if in_home(settings.memory).resolve() == broken.resolve():
         raise ConfigError(f"{target!r} is the memory that would be copied: name another target")
     into = open_copy(settings, found[1].fingerprint)
     with closing(into), tqdm(desc="rescue", unit="pair", disable=None) as bar:

@@ -12,6 +12,7 @@ import typer
 from ..api_encoder import write_api_model
 from ..encoder_api import is_address
 from ..errors import ConfigError, importing
+from ..files import in_home
 from ..towers.options import AddOptions
 from ..train.recipe import ExportOptions, Serving
 from .shared import Given, JsonOption, print_result, take_flags, takes
@@ -101,7 +102,7 @@ def _open_clip_model(source: str) -> tuple[str, str | None] | None:
     """Name and weights of a model of open_clip; None if it is something else."""
     if source.startswith(_OPEN_CLIP):
         return source, None
-    folder = Path(source).expanduser()
+    folder = in_home(source)
     if (folder / "open_clip_config.json").is_file() and not list(folder.glob("*.onnx")):
         return f"local-dir:{folder}", None
     if folder.exists() or source.count("/") > 1 or not _may_be_of_open_clip(source.partition("/")[0]):

@@ -14,6 +14,7 @@ import typer
 
 from ..config import Settings
 from ..errors import ConfigError, FingerprintMismatch, MemoryLocked, RecoError, importing
+from ..files import in_home
 from ..memory import Memory, memory_of
 from ..serve.note import answers, read_note
 from ..types import Fingerprint
@@ -146,7 +147,7 @@ def explain_lock(error: MemoryLocked, settings: Settings, way: str = _CHANGES) -
 
 def _folder(settings: Settings) -> str:
     """The folder that the memory's name stands for now, through a link."""
-    return os.path.realpath(Path(settings.memory).expanduser())
+    return os.path.realpath(in_home(settings.memory))
 
 
 def _open(

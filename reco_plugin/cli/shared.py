@@ -37,6 +37,7 @@ from typer.models import OptionInfo
 from ..config import Settings, load_settings, split_address
 from ..defaults import COLLECTION
 from ..errors import ConfigError, DataError, MemoryLocked, MemoryStoreError
+from ..files import in_home
 from ..memory import Memory, memory_of
 from ..memory.header import HEADER_NAME
 from ..memory.opening import server_of
@@ -294,12 +295,12 @@ class OpenOptions(MemoryFlags):
 
 
 def _is_missing(location: str) -> bool:
-    return location != ":memory:" and "://" not in location and not Path(location).expanduser().exists()
+    return location != ":memory:" and "://" not in location and not in_home(location).exists()
 
 
 def _beside(location: str) -> str:
     """A memory of a similar name in the same folder, whose name may have been meant; empty if there is none."""
-    folder = Path(location).expanduser()
+    folder = in_home(location)
     others = sorted(header.parent.name for header in folder.parent.glob(f"*/{HEADER_NAME}"))
     near = nearest(folder.name, others)
     return f" (did you mean {str(Path(location).with_name(near[0]))!r}?)" if near else ""

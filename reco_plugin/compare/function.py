@@ -13,6 +13,7 @@ from pathlib import Path
 
 from ..engines import Description, IndexHit, Page, Question
 from ..errors import ConfigError, EngineError, RecoError
+from ..files import in_home
 from ..values import did_you_mean
 from .search import AskIndex
 
@@ -95,7 +96,7 @@ def load_function(where: str) -> AskIndex | FunctionIndex:
         ConfigError: there is no such file or name, it is neither, or the file cannot be run.
     """
     file, found, name = where.rpartition(":")
-    path = Path(file).expanduser()
+    path = in_home(file)
     if not found or path.suffix != ".py" or not name.isidentifier():
         raise ConfigError(f"--function is FILE.py:NAME, as in shop.py:search, got {where!r}")
     spec = spec_from_file_location(f"_{path.stem}_searches", path) if path.is_file() else None

@@ -5,12 +5,12 @@ from __future__ import annotations
 import os
 import re
 from collections.abc import Mapping, Sequence
-from contextlib import suppress
 from dataclasses import dataclass, field, replace
 from glob import glob, has_magic
 from pathlib import Path
 
 from ..errors import ConfigError, DataError
+from ..files import in_home
 from ..values import did_you_mean, is_unicode, nearest, split_options
 
 _FLAGS = {"1": True, "true": True, "yes": True, "0": False, "false": False, "no": False}
@@ -31,7 +31,7 @@ class Location:
     @property
     def images(self) -> Path | None:
         """The folder of images that its option names; None where it is not given."""
-        return Path(self.options["images"]).expanduser() if "images" in self.options else None
+        return in_home(self.options["images"]) if "images" in self.options else None
 
     def without(self, option: str) -> Location:
         """The same source without an option."""
@@ -88,9 +88,7 @@ def parse_source(source: str | Path) -> Location:
     Location(name='shards/test-0?.tar', options={})
     """
     name, options = split_options(str(source))
-    with suppress(RuntimeError):  # no such user
-        name = str(Path(name).expanduser()) if name.startswith("~") else name
-    return Location(name, options)
+    return Location(str(in_home(name)) if name.startswith("~") else name, options)
 
 
 PREFIX = "torchvision:"

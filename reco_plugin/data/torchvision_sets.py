@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from ..errors import ConfigError, DataError, need
+from ..files import in_home
 from ..values import did_you_mean
 from .images import LazyImages
 from .labelled import Labelled, check_labels, clean_name, find_unseen, read_class_names, read_templates
@@ -99,7 +100,7 @@ def read_torchvision(source: Location, templates: tuple[str, ...]) -> Labelled:
     datasets = need("torchvision.datasets", f"reading {source.name}", _EXTRA)
     if facts.scipy:
         need("scipy.io", f"reading {source.name}", _EXTRA)
-    root = Path(source.options.get("root", "data")).expanduser()
+    root = in_home(source.options.get("root", "data"))
     split = source.options.get("split", facts.split)
     made = getattr(datasets, name, None)
     if made is None:

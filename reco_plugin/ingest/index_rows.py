@@ -17,6 +17,7 @@ from ..data.images import RemoteImage
 from ..data.rows import Rejected, Rows
 from ..engines import Description, Document, IndexAddress, open_index, parse_address
 from ..errors import ConfigError, DataError, FingerprintMismatch, RecoError
+from ..files import in_home
 from ..memory import Memory
 from ..reco import Reco
 from ..same_encoder import COMPARED, LEAST
@@ -91,7 +92,7 @@ class IndexPart:
     def _image(self, document: Document) -> Any:
         if document.image is None:
             raise CellError("it has neither a vector nor a picture" if self.holds == "image" else "it has no picture")
-        return image_of(document.image, Path(self.address.images or ".").expanduser())
+        return image_of(document.image, in_home(self.address.images or "."))
 
 
 def name_of(address: IndexAddress) -> str:
@@ -100,7 +101,7 @@ def name_of(address: IndexAddress) -> str:
     if address.user is not None:
         place = place.replace(f"{address.user}@", "", 1)
     elif not address.host and address.path and "://" not in place:
-        place = f"{address.scheme}:{Path(address.path).expanduser().absolute()}"
+        place = f"{address.scheme}:{in_home(address.path).absolute()}"
     own = "&".join(f"{name}={value}" for name, value in sorted(address.options.items()))
     return f"{place}?{own}" if own else place
 
@@ -139,7 +140,7 @@ def open_index_rows(source: str, model: Path | None) -> Rows:
         _check_fields(address, said, of)
         sample = _sample(index.scan(size=COMPARED)) if of is None and check != "0" and model is not None else []
     holds, note, agree = _whose(address, said, of, model, sample)
-    folders = (Path(address.images).expanduser(),) if address.images else ()
+    folders = (in_home(address.images),) if address.images else ()
     compare = None if check is None else check == "1"
     parts = (IndexPart(address, holds),)
     return Rows(name_of(address), parts, said.documents, compare, note=note, told=agree, folders=folders)
@@ -232,7 +233,7 @@ def _whose(
 
 def _compare(address: IndexAddress, model: Path, sample: Sequence[Document]) -> Mapping[Modality, float]:
     """Mean cosines of the stored vectors with those of captions and of pictures, where they are at hand."""
-    folder = Path(address.images or ".").expanduser()
+    folder = in_home(address.images or ".")
     found: dict[Modality, list[float]] = {"image": [], "text": []}
     with Reco.open(model, ":memory:", memory_kind="exact") as reco:
         encode: dict[Modality, Callable[[Any], Any]] = {"image": reco.encoder.images, "text": reco.encoder.texts}

@@ -32,6 +32,7 @@ from ..data.tables import SUFFIXES
 from ..engines import is_index
 from ..engines.address import SCHEMES
 from ..errors import ConfigError, DataError, FingerprintMismatch, MemoryStoreError
+from ..files import in_home
 from ..memory import Memory, open_memory
 from ..memory.header import HEADER_NAME, check_fingerprint, read_header
 from ..memory.opening import SERVERS, server_of
@@ -272,7 +273,7 @@ def _is_served(name: str) -> bool:
 def _folder(where: Location, fingerprint: Fingerprint | None, into: Settings | None) -> Rows:
     where.without("check").only()
     part = MemoryFolderPart(where.path.resolve(), load_settings().memory_collection)
-    if into is not None and not _is_served(into.memory) and Path(into.memory).expanduser().resolve() == part.folder:
+    if into is not None and not _is_served(into.memory) and in_home(into.memory).resolve() == part.folder:
         raise _itself(where)
     if (found := read_header(where.path)) is not None:
         check_fingerprint(found[1].fingerprint, fingerprint, where.name)

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, get_args
 
 from ..defaults import COLLECTION
 from ..errors import ConfigError, FingerprintMismatch, MemoryStoreError, importing
+from ..files import in_home
 from ..types import Fingerprint, MemoryKind, Neighbours, Search
 from .base import Memory
 from .header import Header, read_header
@@ -64,7 +65,7 @@ def open_memory(
 
     place = ":memory:" if location is None else os.fspath(location)
     if place != ":memory:" and not _is_url(place):
-        place = str(_resolve_link(Path(place).expanduser()))
+        place = str(_resolve_link(in_home(place)))
     options = options or MemoryOptions()
     chosen = _choose(place, kind)
     if chosen == "exact":

@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import BinaryIO
 
 from ..errors import MemoryStoreError
-from ..files import write_whole
+from ..files import in_home, write_whole
 from ..types import Payload
 
 NAME = "pictures.json"
@@ -62,7 +62,7 @@ def folders_nearby(memory: str | os.PathLike[str], source: str | None = None) ->
     yield (Path.cwd(),)
     for place in (os.fspath(memory), source or ""):
         if place and _is_folder(place):
-            yield (Path(place.partition("?")[0]).expanduser().resolve().parent,)
+            yield (in_home(place.partition("?")[0]).resolve().parent,)
     yield (Path(Path.cwd().anchor),)
 
 

@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from ..errors import ConfigError, FingerprintMismatch, MemoryLocked, MemoryStoreError
-from ..files import PARTIAL, sync_folder
+from ..files import PARTIAL, in_home, sync_folder
 from ..fingerprint import are_one_encoder
 from ..types import Fingerprint
 from .header import Header, read_header
@@ -202,7 +202,7 @@ class FolderVersions(Versions):
     """
 
     def __init__(self, place: str | os.PathLike[str]) -> None:
-        self._link = Path(place).expanduser()
+        self._link = in_home(place)
         if not self._link.name.strip("."):
             raise ConfigError(f"versions lie beside their memory's folder: give its name, not --memory {place}")
         super().__init__(self._link.name, repr(str(self._link)), "--memory")

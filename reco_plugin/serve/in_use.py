@@ -15,6 +15,7 @@ from pydantic import BaseModel
 
 from ..config import Settings
 from ..errors import ConfigError, RecoError
+from ..files import in_home
 from ..memory import Memory, memory_of
 from ..memory.versions import FolderVersions
 from ..pairs import PairMemory
@@ -48,7 +49,7 @@ class VersionInUse:
         """
         place = settings.memory
         self._settings, self._memory, self._wait = settings, memory, wait
-        self._place = None if place == ":memory:" or "://" in place else Path(place).expanduser().absolute()
+        self._place = None if place == ":memory:" or "://" in place else in_home(place).absolute()
         self._said: str | None = None
         self.name, self.moves = name or uuid.uuid4().hex, 0
         """Of the service, and how often another version of its memory was put to use."""

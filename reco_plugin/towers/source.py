@@ -17,6 +17,7 @@ from pathlib import Path, PurePosixPath
 from typing import Any
 
 from ..errors import ConfigError, DataError, need
+from ..files import in_home
 from ..train.parity import Precision
 from .graph import weights_beside
 from .options import AddOptions
@@ -117,7 +118,7 @@ def find_checkpoint(source: str, options: AddOptions) -> Files | None:
         ConfigError: a file is missing.
         DataError: the hub cannot be reached; a file cannot be read.
     """
-    if not Path(source).expanduser().is_dir() and not _REPOSITORY.fullmatch(source.removeprefix(_HUB)):
+    if not in_home(source).is_dir() and not _REPOSITORY.fullmatch(source.removeprefix(_HUB)):
         return None
     place = _open(source, options.revision)
     if "open_clip_config.json" in place.names or any(name.endswith(".onnx") for name in place.names):
@@ -151,7 +152,7 @@ def _with_settings(
 
 
 def _open(source: str, revision: str | None) -> _Place:
-    folder = Path(source).expanduser()
+    folder = in_home(source)
     if folder.is_dir():
         names = frozenset(path.relative_to(folder).as_posix() for path in _walk(folder))
         return _Place(str(folder.resolve()), names, folder.joinpath)

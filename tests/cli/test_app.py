@@ -343,6 +343,37 @@ def test_a_path_of_the_home_is_one_also_where_the_shell_left_it(
     assert CliRunner().invoke(app, ["report", "~nobody-of-this-name/b"]).stderr.startswith("error: ~nobody")
 
 
+@pytest.mark.parametrize(
+    "asked",
+    [
+        ("memory", "info", "--memory"),
+        ("memory", "build", "{catalogue}?images=~nobody-of-this-name", "--memory", "new"),
+        ("compare", "--queries", "{catalogue}", "--function", "~nobody-of-this-name/a.py:b"),
+        ("embed", "--plain", "--text", "a", "--model"),
+    ],
+)
+def test_the_home_of_nobody_is_a_place_where_nothing_is(
+    work: Path, catalogue: Path, fail: Callable[..., str], asked: tuple[str, ...]
+) -> None:
+    """It ended in a trace."""
+    words = [word.format(catalogue=catalogue) for word in asked]
+    said = fail(*words, *(["~nobody-of-this-name/a"] if words[-1].startswith("--") else []))
+    assert "~nobody" in said or "24 of 24 rows were rejected" in said
+
+
+def test_the_home_is_meant_by_the_environment_too(
+    memory: Path, model: Path, work: Path, fail: Callable[..., str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As by ``reco.toml``, where no shell reads it."""
+    monkeypatch.setenv("HOME", str(work))
+    (work / "mine").symlink_to(model)
+    monkeypatch.setenv("RECO_MODEL", "~/mine")
+    monkeypatch.setenv("RECO_MEMORY", f"~/{memory.relative_to(work)}")
+    told = CliRunner().invoke(app, ["doctor"], catch_exceptions=False).stdout
+    assert "24 pairs of" in told
+    assert "everything works" in told
+
+
 def test_a_result_that_cannot_be_written_is_an_error_of_one_line(monkeypatch: pytest.MonkeyPatch) -> None:
     def full(*_: object, **__: object) -> None:
         raise OSError(errno.ENOSPC, "No space left on device")
