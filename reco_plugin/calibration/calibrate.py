@@ -143,7 +143,15 @@ def _fit_state(
     siblings = looked.siblings
     unanswerable = float((1.0 / (1.0 + siblings)).mean())
     state = Calibration(
-        corpus.values, plain, corpus.learned, corpus.same_caption, len(corpus), unanswerable, corpus.own, fitted=False
+        corpus.values,
+        plain,
+        corpus.learned,
+        corpus.same_caption,
+        len(corpus),
+        unanswerable,
+        corpus.own,
+        fitted=False,
+        levelled=True,
     )
     if corpus.learned.wrong >= HOPELESS:
         return replace(state, reason="its captions fit their images hardly better than those of other images do")

@@ -6,7 +6,7 @@ It cannot see that a memory is irrelevant to the queries to come.
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from typing import Any, Literal, NamedTuple, get_args
 
 import numpy as np
@@ -18,6 +18,7 @@ from .corpus import Corpus
 from .episodes import AskedTwice, Episode, asked_by, look
 from .formula import add, move
 from .gate import SHARPNESS, Applied, features
+from .moments import level
 from .sharpen import OwnCheck
 
 ALONE = 0.5
@@ -189,7 +190,8 @@ def check_pairs(
         m: [one.gate.sharpness for one in gates[m] if one is not None] or [SHARPNESS] for m in MODALITIES
     }  # all alike
     looked = look(corpus, rows, k)
-    asked = {m: asked_by(corpus, m, looked).questions(used[m][0]) for m in MODALITIES}
+    normed = replace(corpus, values=level(corpus.values))
+    asked = {m: asked_by(normed, m, looked).questions(used[m][0]) for m in MODALITIES}
     played = {m: _Played.of(asked[m], corpus.units[m]) for m in MODALITIES}
     sides = {m: _check_side(played[m], gates[m], played[other(m)], gates[other(m)]) for m in MODALITIES}
     alone = float((played["text"].questions.siblings == 0).mean())

@@ -8,6 +8,7 @@ import io
 import zipfile
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
+from functools import cached_property
 from typing import Any
 
 import numpy as np
@@ -20,7 +21,7 @@ from .arrays import read_arrays
 from .check import Check
 from .feedback import Feedback
 from .gate import FALL, FITTED, Applied, Gate
-from .moments import LowRank, Values
+from .moments import LowRank, Values, level
 from .presence import Presence, presence_of
 from .reliability import Reliability, unknown
 from .sharpen import Index, Sharpening
@@ -77,6 +78,8 @@ class Calibration:
         feedback: what people said is not what they asked for; stored beside this, None where nobody said anything.
         by_mean: whether its gates met a correlation by the mean deviation of all queries, as an older version fitted
             them: it answers as it did then, until it is learned anew.
+        levelled: whether the evidence of texts is normed by :func:`.level`; a memory that an older version learned
+            answers as it did then, until it is learned anew.
     """
 
     values: Mapping[Modality, Values]
@@ -92,6 +95,7 @@ class Calibration:
     one_image: bool = False
     feedback: Feedback | None = None
     by_mean: bool = False
+    levelled: bool = False
 
     def gate(
         self, modality: Modality, caution: Caution | float, *, candidate: bool = False, among: bool = False
@@ -178,17 +182,20 @@ class Calibration:
                 held = share(found.similarity, reliability * keep, found.found, applied.gate.sharpness, side.spread)
                 shares = held[0], shares[1]
         own = self._own(found, reliability)
-        evidence = weigh(
-            query, found.vectors, found.similarity, shares, found.found, own, self.values[other(modality)], side.unit
-        )
+        values = (self._levelled if self.levelled else self.values)[other(modality)]
+        evidence = weigh(query, found.vectors, found.similarity, shares, found.found, own, values, side.unit)
         if self.by_mean:
-            evidence.signals[:, 6] *= self.values[other(modality)].covariance.length(query) / np.float32(side.unit)
+            evidence.signals[:, 6] *= values.covariance.length(query) / np.float32(side.unit)
         evidence.signals[:, 7] *= applied.share(found.similarity[:, 0])
         if kept is not None:
             evidence.signals[:, 7] *= kept
         if applied.unknown_only:
             evidence.signals[:, 7] *= (evidence.weights * self._unknown(found)).sum(axis=1)
         return evidence
+
+    @cached_property
+    def _levelled(self) -> Mapping[Modality, Values]:
+        return level(self.values)  # made once: a query norms by it
 
     def sharpen(self, modality: Modality, query: Vectors, index: Index) -> Vectors:
         """What to add to queries (B, D) that are compared with their own modality, or with both; 0: they stay plain."""
@@ -292,7 +299,7 @@ class Calibration:
                     )
         h = self.reliability
         arrays["one_image"], arrays["by_mean"] = np.array(self.one_image), np.array(self.by_mean)
-        arrays["alike"] = np.array(h.alike)
+        arrays["alike"], arrays["levelled"] = np.array(h.alike), np.array(self.levelled)
         arrays["reliability"] = np.concatenate(
             [h.weights, [h.wrong, h.mean, self.same_caption, self.unanswerable, self.own]]
         )
@@ -373,6 +380,7 @@ def _unpack(arrays: Mapping[str, Any], stored: Mapping[str, Any]) -> Calibration
         Check.from_json(stored["check"]) if stored.get("check") else None,
         bool(arrays["one_image"]),
         by_mean=bool(arrays.get("by_mean", True)),
+        levelled=bool(arrays.get("levelled", False)),
     )
 
 

@@ -122,13 +122,14 @@ def test_the_state_of_an_older_version_answers_as_it_did(state: Calibration, cor
     stored = state.to_json()
     arrays = read_arrays(base64.b64decode(stored["blob"]))
     assert not arrays.pop("by_mean")
-    assert arrays.pop("alike")
+    assert arrays.pop("alike") and arrays.pop("levelled")
     file = io.BytesIO()
     np.savez(file, **arrays)
     digest = hashlib.sha256(file.getvalue()).hexdigest()
     old = Calibration.from_json(stored | {"blob": base64.b64encode(file.getvalue()).decode(), "sha256": digest})
     again = Calibration.from_json(old.to_json())
     assert again.by_mean, "until it is learned anew"
+    assert [one.levelled for one in (state, old, again)] == [True, False, False]
     assert (state.reliability.alike, old.reliability.alike, again.reliability.alike) == (True, False, False)
     rows, similarity = (part[:40] for part in corpus.near["text"])
     found = Neighbours([], similarity, corpus.image[rows], similarity > -1.5, None)
