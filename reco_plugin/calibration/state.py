@@ -27,8 +27,9 @@ from .reliability import Reliability, unknown
 from .sharpen import Index, Sharpening
 from .signals import Evidence, mean_own, share, weigh
 
-FORMAT = 3
-"""The gates of an older one look at other things."""
+OLDEST, FORMAT = 3, 4
+"""Gates before the oldest that is read look at other things. A version that reads 3 alone norms evidence, and judges
+new pairs, in its own ways: with what is learned now, it would answer wrongly without a word."""
 FEWEST = 20
 """Pairs below which a memory teaches nothing."""
 ENOUGH = 300
@@ -202,6 +203,11 @@ class Calibration:
         return self.sides[modality].sharpening.move(query, self.values[modality], index)
 
     @property
+    def outdated(self) -> bool:
+        """Whether an older version learned it: it answers as it did then, until it is learned anew."""
+        return self.by_mean or not (self.levelled and self.reliability.alike)
+
+    @property
     def among_own(self) -> str:
         """Whether queries move that are compared with their own modality, or with averages of both, for people."""
         said = []
@@ -262,9 +268,11 @@ class Calibration:
         """
         again = "run `reco memory calibrate`"
         try:
-            if stored["format"] != FORMAT:
+            if not OLDEST <= stored["format"] <= FORMAT:
+                way = "upgrade reco-plugin or " if stored["format"] > FORMAT else ""
                 raise ConfigError(
-                    f"its calibration has format {stored['format']}, this version reads {FORMAT}: {again}"
+                    f"its calibration has format {stored['format']}, this version reads {OLDEST} to {FORMAT}: "
+                    f"{way}{again}"
                 )
             if "blob" not in stored and digest_of(stored):
                 raise ConfigError(

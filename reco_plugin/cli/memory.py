@@ -266,7 +266,7 @@ def calibration_lines(calibration: dict[str, Any], pairs: int) -> list[str]:
             said.append(f"its captions fit their neighbours by {fit}, which ranks pairs and is no share of right ones")
         said.append(state.among_own)
         said.append(state.tells_presence)
-        if state.by_mean:
+        if state.outdated:
             said.append(f"an older version learned how far its queries move, and it answers as it did then: {_AGAIN}")
     elif not state.fitted and not state.reason:
         said.append("a safe gate, since it has too few pairs for its own and for a self-check")

@@ -126,7 +126,9 @@ def test_the_state_of_an_older_version_answers_as_it_did(state: Calibration, cor
     file = io.BytesIO()
     np.savez(file, **arrays)
     digest = hashlib.sha256(file.getvalue()).hexdigest()
-    old = Calibration.from_json(stored | {"blob": base64.b64encode(file.getvalue()).decode(), "sha256": digest})
+    assert stored["format"] > 3, "else that version would read it, norm evidence as it did, and answer wrongly"
+    blob = base64.b64encode(file.getvalue()).decode()
+    old = Calibration.from_json(stored | {"format": 3, "blob": blob, "sha256": digest})
     again = Calibration.from_json(old.to_json())
     assert again.by_mean, "until it is learned anew"
     assert [one.levelled for one in (state, old, again)] == [True, False, False]
@@ -144,6 +146,9 @@ def test_the_state_of_an_older_version_answers_as_it_did(state: Calibration, cor
     said = [line for line in calibration_lines(old.to_json(), old.pairs) if "older version" in line]
     assert len(said) == state.fitted
     assert not [line for line in calibration_lines(stored, state.pairs) if "older version" in line]
+    unlike = replace(state.reliability, alike=False)
+    for one in (replace(state, by_mean=True), replace(state, levelled=False), replace(state, reliability=unlike)):
+        assert ("older version" in "; ".join(calibration_lines(one.to_json(), one.pairs))) is state.fitted
 
 
 @pytest.mark.parametrize("rank", [8, D])
@@ -344,7 +349,7 @@ def test_a_damaged_state_is_refused(state: Calibration) -> None:
     blob = stored["blob"]
     for change in (
         {"format": 2},
-        {"format": 4},
+        {"format": 5},
         {"sha256": "0" * 64},
         {"blob": blob[:-8]},
         {"blob": "!"},
@@ -354,6 +359,8 @@ def test_a_damaged_state_is_refused(state: Calibration) -> None:
     ):
         with pytest.raises(ConfigError, match="reco memory calibrate"):
             Calibration.from_json(stored | change)
+    with pytest.raises(ConfigError, match=r"format 5, .* 3 to 4: upgrade reco-plugin or run"):
+        Calibration.from_json(stored | {"format": 5})
     for gone in ("format", "sha256", "blob", "pairs"):
         with pytest.raises(ConfigError, match="reco memory calibrate"):
             Calibration.from_json({name: value for name, value in stored.items() if name != gone})
