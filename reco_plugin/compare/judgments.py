@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import csv
 import math
 from collections import Counter, defaultdict
 from collections.abc import Iterator, Mapping, Sequence
@@ -96,8 +95,8 @@ def _head(path: Path) -> dict[str, Any] | None:
     if path.suffix.lower() == ".jsonl":
         seen = set(next(iter(_table(path)), (0, {}))[1])
     else:
-        first = next(iter(read_text(path).splitlines()), "")
-        seen = {name.strip() for name in next(csv.reader([first], delimiter="\t" if "\t" in first else ","), [])}
+        with open_lines(path) as lines:
+            seen = {name.strip() for name in TableFile(path).first_values(lines)}
     names = {kind: next((name for name in usual if name in seen), None) for kind, usual in _HEADS.items()}
     if names["query"] is None and names["document"] is None:
         return None

@@ -226,17 +226,27 @@ class TableFile:
             return RowError(where, f"is not a JSON object: {line.strip()[:60]!r}")
         return TableRow(self, number, {k: v for k, v in values.items() if v is not None and v != ""})
 
-    def _read_head(self, lines: Lines) -> Head:
-        """Separator and columns: a comma (tsv: tab) separates, unless only another sign splits the first line.
+    def first_values(self, lines: Lines) -> list[str]:
+        """What the first line of a csv or tsv holds: its columns, if it is a header; empty where it cannot be split."""
+        try:
+            return next(filter(None, csv.reader(lines, delimiter=self._find_separator(lines))), [])
+        except csv.Error:
+            return []
+
+    def _find_separator(self, lines: Lines) -> str:
+        """A comma (tsv: tab), unless only another sign splits the first line, or it names one; that line is read over.
 
         Spreadsheets write semicolons where the comma is the decimal sign. A table has at least two columns.
         """
         own, first = "\t" if self.path.suffix.lower() == ".tsv" else ",", lines.first()
-        split = {sign: _count_columns(first, sign) for sign in _SEPARATORS}
-        separator = own if split[own] > 1 else max((own, *_SEPARATORS), key=lambda sign: split[sign])
         if told := _TOLD.fullmatch(first.rstrip("\r\n")):
-            separator = told[1]
             next(line for line in lines if line.strip())
+            return told[1]
+        split = {sign: _count_columns(first, sign) for sign in _SEPARATORS}
+        return own if split[own] > 1 else max((own, *_SEPARATORS), key=lambda sign: split[sign])
+
+    def _read_head(self, lines: Lines) -> Head:
+        separator = self._find_separator(lines)
         try:
             header = next(filter(None, csv.reader(lines, delimiter=separator, strict=True)), [])
         except csv.Error as error:
