@@ -22,6 +22,7 @@ from .shared import (
     Given,
     JsonOption,
     OpenOptions,
+    check_place,
     print_result,
     reco_to_read,
     take_flags,
@@ -71,6 +72,10 @@ class _Evaluation(Setup):
     ] = None
     as_json: JsonOption = False
     out: Annotated[Path | None, typer.Option(metavar="FILE", help="Also write the result as JSON.")] = None
+
+    def __post_init__(self) -> None:
+        """Look at the place of the result before hours of encoding."""
+        check_place(self.out)
 
 
 @takes(_Evaluation, RefineOptions)
@@ -152,6 +157,7 @@ def retrieval_command(
 
     if diagram is not None:
         need("matplotlib", "--diagram", "report")
+        check_place(diagram)
     captioned = read_retrieval(source)
     asked = take_flags(_Evaluation, given)
     raw = count_captioned(captioned)

@@ -12,10 +12,10 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from ..errors import ConfigError, DataError, need
+from ..errors import DataError, need
 from ..files import whole_file
 from ..values import counted
-from .shared import Given, JsonOption, OpenOptions, on_one_line, reco_to_read, say, take_flags, takes
+from .shared import Given, JsonOption, OpenOptions, check_place, on_one_line, reco_to_read, say, take_flags, takes
 
 if TYPE_CHECKING:
     from ..advise import MemoryAdvice, ThingAdvice, WantedList
@@ -75,7 +75,7 @@ def advise_command(
     from ..progress import progress_bar
 
     for path in (out, order, html):
-        _check_place(path)
+        check_place(path)
     if html is not None:
         need("jinja2", "--html", "report")
     asked, wanted = take_flags(OpenOptions, given), read_things(things)
@@ -90,14 +90,6 @@ def advise_command(
     if html is not None:
         _write_page(found, wanted, html)
     say(_told(found), "\n".join(map(on_one_line, _lines(found, top))), as_json)
-
-
-def _check_place(path: Path | None) -> None:
-    """Refuse a file whose folder is not there, or that is one, before minutes of asking."""
-    if path is not None and not path.absolute().parent.is_dir():
-        raise ConfigError(f"{path}: the folder {path.absolute().parent} does not exist: make it first")
-    if path is not None and path.is_dir():
-        raise ConfigError(f"{path} is a folder: name a file in it")
 
 
 def _told(found: MemoryAdvice) -> dict[str, Any]:

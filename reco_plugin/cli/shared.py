@@ -306,6 +306,19 @@ def _beside(location: str) -> str:
     return f" (did you mean {str(Path(location).with_name(near[0]))!r}?)" if near else ""
 
 
+def check_place(path: Path | None) -> None:
+    """Refuse a file to write whose folder is not there or read-only, or that is one, before minutes of work."""
+    if path is None:
+        return
+    folder = path.absolute().parent
+    if not folder.is_dir():
+        raise ConfigError(f"{path}: the folder {folder} does not exist: make it first")
+    if path.is_dir():
+        raise ConfigError(f"{path} is a folder: name a file in it")
+    if not os.access(folder, os.W_OK):
+        raise ConfigError(f"{path}: the folder {folder} is read-only")
+
+
 def reco_of(model: Path | None, settings: Settings, **more: Any) -> Reco:
     """The model with the memory of these settings, and other settings by name."""
     from ..reco import Reco

@@ -13,7 +13,7 @@ from typing import Any
 from ..artifact import Artifact
 from ..errors import MemoryStoreError
 from ..evaluate.results import table
-from ..files import whole_file
+from ..files import as_data_error, whole_file
 from ..memory.picture_folders import note_folders
 from ..quickstart.dataset import EntitySplit, Quickstart, load
 from ..reco import Reco
@@ -45,7 +45,7 @@ def run(model: Path, out: Path) -> dict[str, Any]:
 
     Raises:
         ArtifactError: the model is missing or damaged.
-        DataError: the drawings are missing or damaged.
+        DataError: the drawings are missing or damaged, or nothing can be written to ``out``.
         MemoryStoreError: ``out/memory`` holds something else than an earlier demo.
     """
     Artifact.load(model)
@@ -77,8 +77,9 @@ def _fresh(out: Path) -> Path:
     """Make an empty folder for the memory, in place of an earlier demo's."""
     for made in _folders(out):
         shutil.rmtree(made, ignore_errors=True)
-    out.mkdir(parents=True, exist_ok=True)
-    (out / _MARK).touch()
+    with as_data_error(f"{out} cannot be made"):
+        out.mkdir(parents=True, exist_ok=True)
+        (out / _MARK).touch()
     return out / "memory"
 
 
@@ -103,8 +104,9 @@ def _write_drawings(data: Quickstart, splits: tuple[EntitySplit, ...], folder: P
     drawn = []
     for pair in pairs(data, splits):
         file = folder / f"{pair.id}.png"
-        file.parent.mkdir(parents=True, exist_ok=True)
-        drawing(data, pair.payload["row"]).save(file)
+        with as_data_error(f"{file} cannot be written"):
+            file.parent.mkdir(parents=True, exist_ok=True)
+            drawing(data, pair.payload["row"]).save(file)
         drawn.append(replace(pair, payload={**pair.payload, "image": f"{pair.id}.png"}))
     return drawn
 
@@ -114,8 +116,9 @@ def _write_photos(data: Quickstart, folder: Path) -> None:
     for row in data.query_rows("unseen"):
         item = data.items[row]
         name = data.by_key[item.entity].label.replace("/", " ")
-        (folder / name).mkdir(parents=True, exist_ok=True)
-        drawing(data, row).save(folder / name / f"{item.style}.png")
+        with as_data_error(f"{folder / name} cannot be written"):
+            (folder / name).mkdir(parents=True, exist_ok=True)
+            drawing(data, row).save(folder / name / f"{item.style}.png")
 
 
 def _write_catalogue(data: Quickstart, path: Path) -> None:

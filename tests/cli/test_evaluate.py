@@ -91,6 +91,17 @@ def test_a_table_on_stdout_and_json_in_a_file(files: Path) -> None:
     assert json.loads((files / "result.json").read_text())["images"] == 220
 
 
+@pytest.mark.parametrize(
+    "asked",
+    [("zero-shot", "test.npz", "--out", "no/told.json"), ("retrieval", "captions.npz", "--diagram", "no/sure.svg")],
+)
+def test_a_result_without_a_place_is_refused_before_the_work(files: Path, asked: tuple[str, ...]) -> None:
+    """It was told after hours of encoding, and nothing printed."""
+    result = run(*asked, "--memory-from", "gone.npz", *FREE)
+    assert result.exit_code == 1
+    assert f"the folder {files / 'no'} does not exist: make it first" in result.stderr
+
+
 def test_what_held_back_is_said_in_a_line_and_in_json(files: Path) -> None:
     """A third of the classes have pairs, twice each, so that there are enough to learn from; a half is needed."""
     pairs = next(iter(read_records("pairs.npz")))

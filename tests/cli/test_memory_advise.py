@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 import json
+import os
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -117,7 +118,9 @@ def test_the_page_shows_pictures_and_loads_nothing(memory: Path, catalogue: Path
     assert page.count('class="card thing"') > 1
 
 
-def test_mistakes_are_told_with_the_way_out(memory: Path, work: Path, fail: Fail) -> None:
+def test_mistakes_are_told_with_the_way_out(
+    memory: Path, work: Path, fail: Fail, monkeypatch: pytest.MonkeyPatch
+) -> None:
     (work / "names.txt").write_text("a red circle\n")
     (work / "empty.txt").write_text("\n")
     (work / "bad.csv").write_text("a,b\n1,2\n")
@@ -131,4 +134,7 @@ def test_mistakes_are_told_with_the_way_out(memory: Path, work: Path, fail: Fail
     assert "no row of the list has a field 'sku'" in fail("memory", "advise", "--things", "names.txt", "--group", "sku")
     assert "make it first" in fail("memory", "advise", "--things", "names.txt", "--out", "no/advice.csv")
     (work / "model").mkdir()
+    with monkeypatch.context() as patch:
+        patch.setattr(os, "access", lambda path, mode: Path(path) != work)
+        assert "is read-only" in fail("memory", "advise", "--things", "names.txt", "--out", "advice.csv")
     assert "is a folder" in fail("memory", "advise", "--things", "gone.csv", "--order", "model")  # before all else

@@ -344,6 +344,13 @@ def test_a_folder_that_the_demo_did_not_make_stays(tmp_path: Path, folder: str, 
     assert mine.read_text() == "mine"
 
 
+def test_a_folder_that_cannot_be_made_is_an_error_of_one_line(tmp_path: Path) -> None:
+    (tmp_path / "file").write_text("mine")
+    result = demo(tmp_path / "file" / "demo")
+    assert result.exit_code == 1
+    assert result.stderr == f"error: {tmp_path / 'file' / 'demo'} cannot be made: Not a directory\n"
+
+
 def test_without_a_model_it_ends_at_once_and_says_why(tmp_path: Path) -> None:
     result = demo(tmp_path / "out", model=tmp_path / "nothing")
     assert result.exit_code == 1
