@@ -19,7 +19,7 @@ from .preprocess import cut_by_length, cut_to_longest, images_to_array
 from .preprocess.text import TokenIds, lengths_of
 from .sessions import Graphs, OpenGraph, Session, check_graph, open_graph
 from .types import MODALITIES, ImageInput, Modality, Pair, Records, Vectors
-from .values import check_vectors, is_unicode, show
+from .values import check_items, check_vectors, is_unicode, show
 
 _SORTED = 16  # batches of texts that are sorted by length together
 Progress = Callable[[int], None]
@@ -172,8 +172,7 @@ class Encoder:
     ) -> Vectors:
         """Encode to (B, D), batch by batch, each together with those of other threads."""
         what = f"{modality}s"
-        if isinstance(items, (str, bytes)) or not hasattr(items, "__len__"):
-            raise InputError(f"{what} must be a list of {what}, got the single value {show(items)}: put it in a list")
+        items = check_items(items, what)
         if len(items) == 0:
             raise InputError(f"no {what} to encode: the batch is empty")
         if self._process not in {None, os.getpid()}:

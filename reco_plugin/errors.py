@@ -41,6 +41,13 @@ FORKED = (
 """End of the message for use in a forked process, where calls would hang."""
 
 
+WHAT_IMAGES_ARE = (
+    "pass a path, the bytes of an image file or a PIL image; "
+    "PIL.Image.fromarray makes one of an array (H, W, 3) of uint8"
+)
+"""Advice where something else was given as an image."""
+
+
 class RecoError(Exception):
     """Base of every error this package raises on purpose."""
 

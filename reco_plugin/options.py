@@ -9,7 +9,7 @@ from typing import Annotated, Any, TypedDict, cast, get_args, get_type_hints
 
 from .errors import InputError
 from .types import Caution, Filter, FuserName, Target
-from .values import check_choice, check_k, show
+from .values import check_choice, check_flag, check_k, show
 
 
 @dataclass(frozen=True)
@@ -175,6 +175,8 @@ def check_option(name: str, value: Any) -> Any:
         return None
     if option.check is not None:
         option.check(name, value)
+    elif bool in (kind, *get_args(kind)):
+        return check_flag(name, value)
     elif words := _words(kind):
         check_choice(name, value, words)
     return value

@@ -17,11 +17,12 @@ from .calibration.learner import AskedRuns, Learner
 from .calibration.match import MatchState, read_matches
 from .defaults import INGEST_BATCH, POLICY_NEIGHBOURS, RESULTS
 from .encode import Encoder, encode_pairs
-from .errors import ConfigError, FingerprintMismatch, InputError
+from .errors import ConfigError, FingerprintMismatch, ImageError, InputError
 from .memory import Header, LazyMemory, Memory
-from .memory.checks import check_pair
+from .memory.checks import check_pair, check_positive
 from .memory.said import SaidRecord
 from .opinions import Hearing, Said, bring_over, check_number, read_said, say_unread, withdraw
+from .preprocess import name_image
 from .types import Filter, ImageInput, Modality, Neighbours, Pair, Records, Search, Vectors
 from .values import check_vectors, show
 
@@ -114,9 +115,10 @@ class PairMemory:
         """
         from .progress import progress_bar
 
+        size = check_positive(batch_size, "batch_size")
         total = len(pairs) if isinstance(pairs, Sequence) else getattr(pairs, "total", None)
         with progress_bar(total=total, desc="fill memory", unit="pair", disable=not progress) as bar:
-            return self._store(_encode(self.encoder, pairs, batch_size), bar.update, progress=progress)
+            return self._store(_encode(self.encoder, pairs, size), bar.update, progress=progress)
 
     def add_records(self, batches: Iterable[Records], *, settle: bool = True, progress: bool = False) -> int:
         """Store pairs that are vectors (N, D) of this encoder already; returns how many.
@@ -142,7 +144,13 @@ class PairMemory:
         return removed
 
     def get(self, ids: Sequence[str]) -> Records:
-        """The stored pairs of these ids, vectors (N, D); unknown ids are left out."""
+        """The stored pairs of these ids, vectors (N, D); unknown ids are left out.
+
+        Raises:
+            InputError: no collection of ids.
+        """
+        if ids is None:  # a store would read all of its pairs
+            raise InputError("ids must be a list of ids, got None")
         return Records.join(list(self.store.scroll(ids=ids)), self.encoder.dimension)
 
     def search(
@@ -389,12 +397,31 @@ class PairMemory:
 
 
 def _encode(encoder: Encoder, pairs: Iterable[Pair | tuple[Any, ...]], size: int) -> Iterator[Records]:
-    if isinstance(pairs, Pair):
-        raise InputError(f"pairs must be a list of pairs, got the single pair {pairs.id!r}: put it in a list")
+    if isinstance(pairs, Pair) or (isinstance(pairs, tuple) and pairs and isinstance(pairs[0], str)):
+        single = pairs.id if isinstance(pairs, Pair) else pairs[0]
+        raise InputError(f"pairs must be a list of pairs, got the single pair {single!r}: put it in a list")
+    if not isinstance(pairs, Iterable):
+        raise InputError(f"pairs must be a list of pairs, got {show(pairs)}")
     source, seen = iter(pairs), set[str]()
     while batch := [pair if isinstance(pair, Pair) else _pair(pair) for pair in islice(source, size)]:
         _check_pairs(batch, seen)
-        yield encode_pairs(encoder, batch)
+        try:
+            yield encode_pairs(encoder, batch)
+        except InputError as error:
+            raise _naming(encoder, batch, error) from error
+
+
+def _naming(encoder: Encoder, batch: Sequence[Pair], error: InputError) -> InputError:
+    """The error, with the id of the first pair that cannot be encoded: by its place in a batch nobody finds it."""
+    for pair in batch:
+        try:
+            encoder.preparation.side(pair.image, "image")
+            encoder.preparation.side(pair.text, "text")
+        except ImageError as unfit:
+            return unfit.about(f"the pair {show(pair.id)}: its image ({name_image(pair.image)})")
+        except InputError as unfit:
+            return type(unfit)(f"the pair {show(pair.id)}: {unfit}")
+    return error  # of an API, which refused the whole batch
 
 
 def _pair(parts: tuple[Any, ...]) -> Pair:

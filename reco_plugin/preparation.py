@@ -13,8 +13,8 @@ from .artifact import Artifact
 from .errors import InputError, VectorError
 from .preprocess import TextConfig, Tokenizer, image_to_array
 from .preprocess.text import TokenIds
-from .types import ImageInput, Vectors
-from .values import check_vectors, is_unicode
+from .types import ImageInput, Modality, Vectors
+from .values import check_vectors, is_unicode, show
 
 
 @dataclass(frozen=True)
@@ -72,6 +72,16 @@ class Preparation:
         except VectorError as error:
             raise VectorError(str(error).replace(f"{what}[0]", what, 1)) from None  # it is no row of what a caller sent
         return EncoderInput(checked[0])
+
+    def side(self, value: Any, modality: Modality) -> EncoderInput:
+        """A side of a pair, raw or a vector (D,); errors as of each, in words to follow what names the pair."""
+        if isinstance(value, np.ndarray):
+            return self.vector(value, f"its {modality} vector")
+        if modality == "image":
+            return self.image(value)
+        if not isinstance(value, str):
+            raise InputError(f"its text must be a str, or a vector as a NumPy array, got {show(value)}")
+        return self.text(value, "its caption")
 
     @cached_property
     def tokenizer(self) -> Tokenizer:

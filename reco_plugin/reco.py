@@ -29,7 +29,7 @@ from .refine import ROLES, Refiner
 from .score import Scores, score_both
 from .sessions import OpenGraph, check_settings, open_graph
 from .types import MODALITIES, UNMOVED, FuserName, ImageInput, Modality, Refinement, Role, Vectors
-from .values import check_choice, check_vectors
+from .values import check_choice, check_flag, check_vectors
 
 _UNNAMED = (
     "no model was named and there is no ./triton_models, so this is the quickstart model, which knows drawings and "
@@ -191,7 +191,7 @@ class Reco:
         how = check_options(options)  # even if nothing is refined
         if role not in ROLES:
             check_choice("role", role, ROLES)
-        wanted = modality in self._artifact.manifest.policy.refine.get(role, ()) if refine is None else refine
+        wanted = self._is_refined(modality, role) if refine is None else check_flag("refine", refine)
         frozen = self._encode(items, modality)
         return self.refine_own(frozen, modality, role, how) if wanted else Refinement(frozen, frozen)
 
@@ -238,6 +238,9 @@ class Reco:
     def refines(self, modality: Modality, role: Role) -> bool:
         """Whether the model's policy refines this side in this role."""
         check_choice("role", role, ROLES)
+        return self._is_refined(modality, role)
+
+    def _is_refined(self, modality: Modality, role: Role) -> bool:
         return modality in self._artifact.manifest.policy.refine.get(role, ())
 
     def refine(

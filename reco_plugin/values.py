@@ -7,7 +7,8 @@ import math
 import os
 import re
 import reprlib
-from collections.abc import Collection, Iterable, Mapping, Sequence
+from collections import deque
+from collections.abc import Collection, Iterable, Mapping, Sequence, Set
 from difflib import get_close_matches
 from typing import Any
 
@@ -92,7 +93,7 @@ def is_scalar(value: Any) -> bool:
 def _real(vectors: npt.ArrayLike) -> Vectors:
     """Numbers as float32, any shape; too large ones become infinite."""
     array = np.asarray(vectors)
-    if array.dtype.kind in "cSU":  # numpy would drop the imaginary part, and read texts as numbers
+    if array.dtype.kind in "cSUMm":  # numpy would drop the imaginary part, and read texts and times as numbers
         raise TypeError(f"found {array.dtype.name}")
     with np.errstate(over="ignore", invalid="ignore"):
         return np.asarray(array, np.float32)
@@ -112,7 +113,7 @@ def check_vectors(
     """
     try:
         array = _real(vectors)
-    except (TypeError, ValueError, OverflowError) as error:
+    except (TypeError, ValueError, OverflowError, RuntimeError) as error:  # the last of torch, with a gradient
         raise VectorError(f"{what} are not an array of numbers of shape (B, {dimension}): {error}") from None
     if array.size == 0 and not may_be_empty:
         raise InputError(f"no {what}: the batch is empty")
@@ -180,6 +181,38 @@ def check_choice(name: str, value: Any, known: Sequence[str]) -> None:
     """
     if value not in known:
         raise InputError(f"{name} must be {' or '.join(map(repr, known))}, got {value!r}")
+
+
+def check_flag(name: str, value: Any) -> bool:
+    """A flag as a bool; 0 and 1 count, of NumPy, too.
+
+    Raises:
+        InputError: anything else: of ``"no"``, Python would make True.
+    """
+    if isinstance(value, (bool, int, float, np.bool_, np.number)) and value in (0, 1):
+        return bool(value)
+    raise InputError(f"{name} must be True or False, got {show(value)}")
+
+
+def check_items(items: Any, what: str) -> Any:
+    """Items of a call, as what has a length and is cut by position: a column of pandas is a list then.
+
+    Raises:
+        InputError: a single item, or what has no positions: a set, a mapping, an iterator, a table.
+    """
+    if isinstance(items, (list, tuple)):
+        return items
+    listed = f"{what} must be a list of {what}"
+    if isinstance(items, (str, bytes, bytearray, os.PathLike)) or not isinstance(items, Iterable):
+        raise InputError(f"{listed}, got the single value {show(items)}: put it in a list")
+    sides = getattr(items, "ndim", 1)
+    if sides == 0 or (sides != 1 and not isinstance(items, np.ndarray)):
+        raise InputError(f"{listed}, got a {type(items).__name__} of {sides} dimensions: of a table, take one column")
+    if isinstance(items, (Mapping, Set)) or not (hasattr(items, "__len__") and hasattr(items, "__getitem__")):
+        raise InputError(f"{listed}, got a {type(items).__name__}: make a list of it, in the order of the answers")
+    if isinstance(items, deque) or hasattr(items, "iloc"):  # pandas may cut by labels
+        return list(items)
+    return items
 
 
 def nearest(name: str, known: Iterable[str], most: int = 3) -> list[str]:

@@ -153,6 +153,48 @@ def test_one_pair_instead_of_a_list(filled, drawings):
     assert len(filled.memory) == len(drawings)
 
 
+@pytest.mark.parametrize(
+    ("change", "why"),
+    [
+        ({"image": "none.png"}, r"the pair 'bad': its image \('none.png'\) does not exist"),
+        ({"image": b"<html>"}, r"the pair 'bad': its image \(6 bytes\) cannot be read"),
+        ({"image": None}, r"the pair 'bad': its image \(NoneType\) is not an image"),
+        ({"image": np.ones(3)}, r"the pair 'bad': its image vector must have shape \(\d+,\), got \(3,\)"),
+        (
+            {"text": [0.6, 0.8]},
+            r"the pair 'bad': its text must be a str, or a vector as a NumPy array, got \[0.6, 0.8\]",
+        ),
+        ({"text": "\ud83d"}, r"the pair 'bad': its caption holds half of a surrogate pair"),
+        ({"text": np.full(128, np.nan)}, r"the pair 'bad': its text vector holds NaN"),
+    ],
+)
+def test_a_pair_that_cannot_be_encoded_is_named(reco, drawings, change, why):
+    vectors = made(reco, 80)  # what the encoder does not get, so that places among its items are others
+    bad = replace(drawings[1], id="bad", **change)
+    with pytest.raises(InputError, match=why):
+        reco.memory.add([*vectors, *drawings[:1], bad])
+    assert len(reco.memory) == 0
+
+
+@pytest.mark.parametrize("size", [0, -1, 1.5, True, None, "5"])
+def test_a_batch_has_a_size(size, reco, drawings):
+    with pytest.raises(InputError, match="batch_size: expected a whole number of at least 1"):
+        reco.memory.add(drawings[:2], batch_size=size)
+
+
+def test_what_is_no_list_of_pairs(reco, drawings):
+    for given in (None, 5):
+        with pytest.raises(InputError, match=f"pairs must be a list of pairs, got {given}"):
+            reco.memory.add(given)
+    with pytest.raises(InputError, match="got the single pair 'a': put it in a list"):
+        reco.memory.add(("a", drawings[0].image, "a red circle"))
+
+
+def test_no_ids_are_not_all_ids(filled):
+    with pytest.raises(InputError, match="ids must be a list of ids, got None"):
+        filled.memory.get(None)
+
+
 @pytest.mark.parametrize("call", ["get", "remove"])
 def test_one_id_instead_of_a_list(call, filled, drawings):
     with pytest.raises(InputError, match="put it in a list"):
@@ -217,7 +259,7 @@ def test_an_id_that_comes_twice_is_refused_within_and_across_batches(batch_size,
         (lambda p: (p.id, p.image), InputError, "a pair is Pair"),
         (lambda p: p.id, InputError, "a pair is Pair"),
         (lambda p: None, InputError, "a pair is Pair"),
-        (lambda p: Pair(p.id, p.image[:-1], p.text), InputError, "different shapes"),
+        (lambda p: Pair(p.id, p.image[:-1], p.text), VectorError, r"'v4': its image vector must have shape"),
         (lambda p: Pair(p.id, p.image * 2, p.text), VectorError, "norm 2"),
         (lambda p: Pair(p.id, p.image * np.nan, p.text), VectorError, "NaN"),
         (lambda p: Pair(p.id, p.image, np.where(np.arange(len(p.text)) == 1, np.inf, p.text)), VectorError, "infinity"),
@@ -238,13 +280,13 @@ def test_a_pair_that_cannot_be_used_stores_nothing_of_its_batch(spoil, error, me
 
 def test_vectors_of_another_dimension(reco):
     narrow = np.eye(1, 7, dtype=np.float32)[0]
-    with pytest.raises(VectorError, match=r"image vectors must have shape .* got \(1, 7\)"):
+    with pytest.raises(VectorError, match=r"the pair 'p': its image vector must have shape .* got \(7,\)"):
         reco.memory.add([Pair("p", narrow, "a fox")])
     assert len(reco.memory) == 0
 
 
 def test_pixels_are_no_vector(reco):
-    with pytest.raises(InputError, match="image vectors must have shape"):
+    with pytest.raises(InputError, match="the pair 'p': its image vector must have shape"):
         reco.memory.add([Pair("p", np.zeros((64, 64, 3), np.uint8), "a fox")])
 
 

@@ -6,6 +6,7 @@ import io
 import json
 import threading
 import time
+from collections import deque
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
@@ -14,6 +15,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import pandas
 import pytest
 
 from reco_plugin import Reco, Refinement
@@ -382,6 +384,53 @@ def test_one_text_or_path_instead_of_a_list(refine, reco):
         reco.embed_texts("a red circle", refine=refine)
     with pytest.raises(InputError, match="list"):
         reco.embed_images("circle.png", refine=refine)
+
+
+@pytest.mark.parametrize(
+    ("items", "why"),
+    [
+        ({"a red circle"}, "got a set: make a list of it"),
+        ({"a": "a red circle"}, "got a dict: make a list of it"),
+        ({"a": "a red circle"}.values(), "got a dict_values: make a list of it"),
+        ((text for text in TEXTS), "got a generator: make a list of it"),
+        (pandas.DataFrame({"text": TEXTS}), "got a DataFrame of 2 dimensions: of a table, take one column"),
+        (np.array("a red circle"), "of 0 dimensions"),
+        (Path("circle.png"), "put it in a list"),
+        (None, "put it in a list"),
+    ],
+)
+@pytest.mark.parametrize("call", ["embed_texts", "embed_images"])
+def test_what_is_no_list_of_items(call, items, why, reco):
+    with pytest.raises(InputError, match=why):
+        getattr(reco, call)(items, refine=False)
+
+
+@pytest.mark.parametrize(
+    "column",
+    [
+        tuple(TEXTS),
+        deque(TEXTS),
+        np.array(TEXTS),
+        pandas.Series(TEXTS, index=[7, 5, 3, 1]),
+        pandas.Series(TEXTS, index=[0.5, 1.5, 2.5, 100.5]),  # numbers of the index are labels, in a slice too
+    ],
+)
+def test_a_column_is_a_list(column, reco):
+    assert np.array_equal(reco.embed_texts(column, refine=False), reco.embed_texts(TEXTS, refine=False))
+
+
+@pytest.mark.parametrize("name", ["refine", "gate", "explain"])
+def test_a_flag_that_is_a_word_is_refused(name, filled):
+    for value in ("no", "false", "yes", [True], 2):
+        with pytest.raises(InputError, match=f"{name} must be True or False, got"):
+            filled.embed(TEXTS, modality="text", **{name: value})
+    assert not filled.embed(TEXTS, modality="text", **{"refine": True, name: np.False_}).degraded
+
+
+def test_explain_by_a_number_is_no_outage(filled):
+    explained = filled.embed(TEXTS, modality="text", refine=True, explain=1)
+    assert explained.degraded is None
+    assert explained.neighbours.payloads is not None
 
 
 def test_an_image_that_cannot_be_read_is_named_by_its_place(reco, drawings):

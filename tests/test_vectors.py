@@ -73,7 +73,17 @@ def test_nothing_is_an_empty_batch(given):
         check_vectors(given, D)
 
 
-@pytest.mark.parametrize("given", ["text", ["a", "b"], [[0.6, 0.8], [1.0]], [None], [{}]])
+class NeedsGradient:
+    """As a tensor of torch that needs one."""
+
+    def __array__(self, *_args: object, **_keywords: object) -> np.ndarray:
+        raise RuntimeError("Can't call numpy() on Tensor that requires grad.")
+
+
+@pytest.mark.parametrize(
+    "given",
+    ["text", ["a", "b"], [[0.6, 0.8], [1.0]], [None], [{}], np.ones((1, 2), "m8[s]"), NeedsGradient()],
+)
 def test_what_is_no_array_of_numbers(given):
     with pytest.raises(VectorError):
         check_vectors(given, 2)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import base64
 import io
 import operator
+import os
 import sys
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
@@ -20,7 +21,7 @@ from PIL import Image
 from ..calibration.cutoff import Promise
 from ..calibration.match import BY, Cutoffs, PassesBy, QueryWay
 from ..calibration.why import Signal, Why
-from ..errors import ImageError, InputError, VectorError
+from ..errors import WHAT_IMAGES_ARE, ImageError, InputError, VectorError
 from ..options import RefineHow, given_options
 from ..score import Scores
 from ..types import (
@@ -42,7 +43,7 @@ from ..types import (
     to_plain_scores,
     to_refined_scores,
 )
-from ..values import show
+from ..values import check_items, show
 
 T = TypeVar("T")
 UNIT = "x-reco-unit"
@@ -243,7 +244,7 @@ def embed(
             headers=_unit(options),
             told=Refined.told,
         )
-        for part in _parts(items, size if refine is False else _size(role, size))
+        for part in _parts(items, f"{modality}s", size if refine is False else _size(role, size))
     ]
 
 
@@ -266,7 +267,7 @@ def refine(
             headers=_unit(options),
             told=Refined.told,
         )
-        for part in _parts(rows.tolist(), _size(role, size))
+        for part in _parts(rows.tolist(), "vectors", _size(role, size))
     ]
 
 
@@ -277,7 +278,7 @@ def explain(
     how = {"input_type": _INPUT_TYPES[role], **_how(options)}
     return [
         Call("POST", "/v1/explain", _parse_refined, {"input": [_item(one, modality) for one in part], **how})
-        for part in _parts(items, _size(role, size))
+        for part in _parts(items, f"{modality}s", _size(role, size))
     ]
 
 
@@ -293,7 +294,10 @@ def scores(
     asked, among = given[queries], other(queries)
     against = _make_side(given[among], among) | _how(options) | {"queries": queries}
     checked: Any = _finite(asked) if isinstance(asked, np.ndarray) else asked  # rows, or items
-    return [Call("POST", "/v1/scores", _scores, _make_side(part, queries) | against) for part in _parts(checked, size)]
+    return [
+        Call("POST", "/v1/scores", _scores, _make_side(part, queries) | against)
+        for part in _parts(checked, f"{queries}s", size)
+    ]
 
 
 def join_scores(parts: Sequence[Scores], queries: Modality) -> Scores:
@@ -331,7 +335,7 @@ def match(
     parsed = partial(_parse_matches, modality)
     return [
         Call("POST", "/v1/match", parsed, {"queries": part, **how, **_how(options)}, headers=_unit(options))
-        for part in _parts(rows, size)
+        for part in _parts(rows, "queries", size)
     ]
 
 
@@ -383,10 +387,13 @@ def add_pairs(pairs: Iterable[Pair | tuple[Any, ...]], size: int) -> Iterator[Ca
 
 def remove_pairs(ids: Sequence[str], size: int) -> list[Call[int]]:
     """``DELETE /v1/memory/pairs``, in parts; without ids, nothing is sent."""
-    if len(ids) == 0:
+    if len(names := check_items(ids, "ids")) == 0:
         return []
     path, read = "/v1/memory/pairs", operator.itemgetter("removed")
-    return [Call("DELETE", path, read, params=[("id", id_) for id_ in part], admin=True) for part in _parts(ids, size)]
+    return [
+        Call("DELETE", path, read, params=[("id", id_) for id_ in part], admin=True)
+        for part in _parts(names, "ids", size)
+    ]
 
 
 def count_pairs() -> Call[int]:
@@ -399,14 +406,13 @@ def _size(role: Role, size: int) -> int:
     return size if role == "query" else sys.maxsize
 
 
-def _parts(items: Sequence[T], size: int) -> list[Sequence[T]]:
+def _parts(items: Sequence[T], what: str, size: int) -> list[Sequence[T]]:
     """Items in parts.
 
     Raises:
         InputError: no items, or a single one instead of a list.
     """
-    if isinstance(items, str | bytes):
-        raise InputError(f"a list is needed, got the single {type(items).__name__} {items[:40]!r}: put it in a list")
+    items = check_items(items, what)
     if len(items) == 0:
         raise InputError("nothing to send: the batch is empty")
     return [items[start : start + size] for start in range(0, len(items), size)]
@@ -442,7 +448,10 @@ def _item(value: ImageInput, modality: Modality) -> dict[str, str]:
 
 
 def _finite(vectors: npt.ArrayLike) -> npt.NDArray[np.float32]:
-    rows = np.asarray(vectors, np.float32)
+    try:
+        rows = np.asarray(vectors, np.float32)
+    except (TypeError, ValueError, RuntimeError) as error:  # torch raises the last where a gradient is needed
+        raise VectorError(f"vectors are not an array of numbers of shape (B, D): {error}") from None
     if not np.isfinite(rows).all():
         raise VectorError("vectors hold NaN or infinity, which JSON cannot carry")
     return rows
@@ -452,7 +461,7 @@ def _make_side(items: Sequence[Any] | Vectors, modality: Modality) -> dict[str, 
     """One side of a request for scores."""
     if isinstance(items, np.ndarray):
         return {f"{modality}_vectors": _finite(items).tolist()}
-    (all_of,) = _parts(items, sys.maxsize)
+    (all_of,) = _parts(items, f"{modality}s", sys.maxsize)
     return {f"{modality}s": [_item(one, modality)[modality] for one in all_of]}
 
 
@@ -476,6 +485,8 @@ def _image(image: ImageInput) -> str:
             packed = io.BytesIO()
             image.save(packed, "PNG" if image.mode in _PNG_MODES else "TIFF")
             data = packed.getvalue()
+        elif not isinstance(image, str | bytes | os.PathLike):
+            raise ImageError(f"{type(image).__name__} is not an image", WHAT_IMAGES_ARE)
         else:
             data = image if isinstance(image, bytes) else Path(image).read_bytes()
     except OSError as error:

@@ -22,7 +22,7 @@ from ..data.rows import Rejected, SourcePart, digest
 from ..encode import Encoder
 from ..errors import ImageError, InputError, RecoError
 from ..memory.checks import check_ids, check_pair
-from ..preparation import EncoderInput, Preparation
+from ..preparation import Preparation
 from ..types import MODALITIES, Modality, Pair, Payload, Vectors, caption_of
 from ..values import ROW, SOURCE, strip_marks
 
@@ -171,8 +171,8 @@ def prepare(row: Loaded | Skipped | Rejected, preparation: Preparation) -> Prepa
     pair = row.pair
     try:
         payload = check_pair(pair.id, pair.text, pair.payload)
-        text = _text(pair.text, preparation)
-        image = _image(pair.image, preparation)
+        text = preparation.side(pair.text, "text")
+        image = preparation.side(pair.image, "image")
     except ImageError as error:
         return Rejected(row.where, f"its image {error.problem}", pair.id)
     except InputError as error:
@@ -181,16 +181,6 @@ def prepare(row: Loaded | Skipped | Rejected, preparation: Preparation) -> Prepa
     caption = caption if caption and caption.strip() else None
     given = tuple(modality for modality in MODALITIES if isinstance(getattr(pair, modality), np.ndarray))
     return Prepared(row.where, pair.id, row.digest, payload, caption, image.array, text.array, text.truncated, given)
-
-
-def _image(image: Any, preparation: Preparation) -> EncoderInput:
-    return preparation.vector(image, "its image vector") if isinstance(image, np.ndarray) else preparation.image(image)
-
-
-def _text(text: Any, preparation: Preparation) -> EncoderInput:
-    if isinstance(text, np.ndarray):
-        return preparation.vector(text, "its text vector")
-    return preparation.text(text, "its caption")
 
 
 def fetch_image(row: Loaded | Skipped | Rejected) -> Loaded | Skipped | Rejected:

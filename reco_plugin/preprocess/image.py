@@ -21,7 +21,7 @@ import numpy as np
 import numpy.typing as npt
 
 from ..defaults import MAX_PIXELS
-from ..errors import ConfigError, ImageError, ImageTooLarge, InputError
+from ..errors import WHAT_IMAGES_ARE, ConfigError, ImageError, ImageTooLarge, InputError
 from ..types import ImageInput
 from ..values import IMAGE_SIDE, show
 
@@ -37,6 +37,9 @@ Transform: TypeAlias = Literal["open_clip", "transformers"]
 
 _FORMATS = frozenset({"AVIF", "BMP", "GIF", "HEIF", "JPEG", "JPEG2000", "PNG", "PPM", "TIFF", "WEBP"})
 """Allowed formats. Not EPS, for which PIL starts Ghostscript, nor icons, whose header may not state the real size."""
+
+
+_SHOWN = 1_000  # characters of a path in a message
 
 
 @dataclass(frozen=True)
@@ -99,7 +102,7 @@ def images_to_array(
         try:
             pixels[index] = image_to_array(source, config, max_pixels)
         except ImageError as error:
-            raise error.about(f"image {index} ({_label(source)})") from error.__cause__
+            raise error.about(f"image {index} ({name_image(source)})") from error.__cause__
     return pixels
 
 
@@ -136,7 +139,7 @@ def open_image(source: ImageInput) -> Iterator[Image]:
         with Image.open(io.BytesIO(source) if isinstance(source, bytes) else source, formats=_formats()) as image:
             yield image
     else:
-        raise ImageError("is not an image", "pass a path, the bytes of an image file or a PIL image")
+        raise ImageError("is not an image", WHAT_IMAGES_ARE)
 
 
 @cache
@@ -231,12 +234,19 @@ def _pad(image: Image, size: Size, fill: int) -> Image:
     return padded
 
 
-def _label(source: object) -> str:
-    if isinstance(source, str | os.PathLike):
-        return repr(os.fspath(source))
-    if isinstance(source, bytes):
-        return f"{len(source):,} bytes"
-    return f"{type(source).__name__} of mode {getattr(source, 'mode', None)}"
+def name_image(source: object) -> str:
+    """What was given as an image, for a message: a path, or what else it is."""
+    from PIL import Image
+
+    match source:
+        case str() | os.PathLike():
+            path = os.fspath(source)
+            return repr(path) if len(path) <= _SHOWN else show(path)  # a path of 10,000 characters is none
+        case bytes():
+            return f"{len(source):,} bytes"
+        case Image.Image():
+            return f"{type(source).__name__} of mode {source.mode}"
+    return type(source).__name__
 
 
 def understood(error: Exception, max_pixels: int) -> ImageError:
@@ -250,6 +260,8 @@ def understood(error: Exception, max_pixels: int) -> ImageError:
             return ImageTooLarge(f"is too large ({error})", f"the limit here is {max_pixels:,} pixels; shrink it first")
     # the same words in every process: no address of a buffer, and formats not in the order in which they were loaded
     said = "its format is not known" if isinstance(error, UnidentifiedImageError) else error
+    if isinstance(error, OSError) and error.strerror:  # without the path, which stands before it
+        said = error.strerror
     return ImageError(
         f"cannot be read ({said})",
         f"pass a complete file of one of {', '.join(sorted(_formats()))}",

@@ -122,6 +122,10 @@ def test_a_pil_image_of_any_mode_arrives_as_it_was(mode):
         (lambda client: client.embed_images(["none.png"]), ImageError, r"none\.png"),
         (lambda client: client.refine([[np.nan, 0]], modality="text"), VectorError, "NaN"),
         (lambda client: client.remove_pairs("a"), InputError, "put it in a list"),
+        (lambda client: client.remove_pairs({"a"}), InputError, "got a set: make a list of it"),
+        (lambda client: client.embed_texts(text for text in "ab"), InputError, "got a generator: make a list of it"),
+        (lambda client: client.embed_images([np.zeros((4, 4, 3), np.uint8)]), ImageError, "ndarray is not an image"),
+        (lambda client: client.refine("a red fox", modality="text"), VectorError, "not an array of numbers"),
         (lambda client: client.add_pairs(["a"]), InputError, "a pair is"),
     ],
 )

@@ -291,8 +291,9 @@ DAMAGED = {format: encoded(picture("RGB", 31, 20), format) for format in ("JPEG"
         ("nul\0byte", "cannot be read"),
         (Path(), "cannot be read"),
         (b"%!PS-Adobe-3.0 EPSF-3.0\n%%BoundingBox: 0 0 9 9\n%%EndComments\n", "cannot be read"),  # no Ghostscript
-        (None, r"image 0 \(NoneType .*is not an image; pass a path"),
-        (np.zeros((9, 9, 3), np.uint8), "is not an image; pass a path"),
+        (None, r"image 0 \(NoneType\) is not an image; pass a path"),
+        (np.zeros((9, 9, 3), np.uint8), r"image 0 \(ndarray\) is not an image; pass a path.*PIL.Image.fromarray"),
+        ("data:image/png;base64," + "A" * 100_000, r"image 0 \('data:.{,60}'\) cannot be read \(.{,200}\); pass"),
         (Image.new("RGB", (0, 9)), "has no pixels"),
         (Image.new("La", (9, 9)), "cannot be read .*conversion from La to L not supported"),  # as in open_clip
     ],
