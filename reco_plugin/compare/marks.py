@@ -58,8 +58,11 @@ def read_marks(paths: Sequence[Path]) -> Marks:
     """Read files that the page made, one a person.
 
     Raises:
-        DataError: a file is missing, or is not of the page.
+        DataError: a file is missing, is not of the page, or is given twice, which would count a person twice.
     """
+    places = [path.resolve() for path in paths]
+    if again := next((path for path, place in zip(paths, places, strict=True) if places.count(place) > 1), None):
+        raise DataError(f"{again} is given twice: each file counts as a person")
     counts: dict[str, int] = dict.fromkeys(get_args(Better), 0)
     for path in paths:
         try:

@@ -120,5 +120,7 @@ def test_marks_of_several_people_are_added_and_tested(tmp_path):
     assert "hardly by chance" in str(marks)
     with pytest.raises(DataError, match="no file of marks"):
         read_marks([write(tmp_path / "bad.json", "[]")])
+    with pytest.raises(DataError, match=r"0.json is given twice: each file counts as a person"):
+        read_marks([tmp_path / "0.json", tmp_path / "1.json", tmp_path / ".." / tmp_path.name / "0.json"])
     with pytest.raises(DataError, match="a mark is 'left'"):
         read_marks([write(tmp_path / "odd.json", '{"marks": [{"better": "left"}]}')])
