@@ -23,7 +23,7 @@ from .calibration.match import (
 )
 from .calibration.shift import find_shift
 from .errors import InputError
-from .types import Modality, Refinement
+from .types import Modality, Refinement, ToldShort
 from .values import show
 
 PRECISION = 0.9
@@ -32,8 +32,8 @@ _SHARES_KEPT = 16  # sides, ways and shares of absent answers whose queries are 
 _BEYOND = 1.001  # a cosine of rounded vectors may be a little above 1
 
 
-@dataclass(frozen=True)
-class Matches:
+@dataclass(frozen=True, repr=False)
+class Matches(ToldShort):
     """What is known of the answers of B queries.
 
     Attributes:

@@ -7,7 +7,7 @@ import warnings
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import replace
 from itertools import islice
-from typing import Any
+from typing import Any, Never
 
 import numpy as np
 
@@ -17,14 +17,14 @@ from .calibration.learner import AskedRuns, Learner
 from .calibration.match import MatchState, read_matches
 from .defaults import INGEST_BATCH, POLICY_NEIGHBOURS, RESULTS
 from .encode import Encoder, encode_pairs
-from .errors import ConfigError, FingerprintMismatch, ImageError, InputError
+from .errors import OF_ONE_PROCESS, ConfigError, FingerprintMismatch, ImageError, InputError
 from .memory import Header, LazyMemory, Memory
 from .memory.checks import check_pair, check_positive
 from .memory.said import SaidRecord
 from .opinions import Hearing, Said, bring_over, check_number, read_said, say_unread, withdraw
 from .preprocess import name_image
 from .types import Filter, ImageInput, Modality, Neighbours, Pair, Records, Search, Vectors
-from .values import check_vectors, show
+from .values import check_vectors, each_pair, show
 
 
 class PairMemory:
@@ -44,6 +44,12 @@ class PairMemory:
         self._learned = (store.header, self._read_calibration(store.header))
         self._version, self._counting = 0, threading.Lock()
         self._learner = Learner(self, neighbours, self._count_change)
+
+    def __repr__(self) -> str:
+        return f"<PairMemory {self.location!r}>"
+
+    def __reduce__(self) -> Never:
+        raise TypeError(f"a memory {OF_ONE_PROCESS}")
 
     def __len__(self) -> int:
         return self.store.count()
@@ -397,13 +403,8 @@ class PairMemory:
 
 
 def _encode(encoder: Encoder, pairs: Iterable[Pair | tuple[Any, ...]], size: int) -> Iterator[Records]:
-    if isinstance(pairs, Pair) or (isinstance(pairs, tuple) and pairs and isinstance(pairs[0], str)):
-        single = pairs.id if isinstance(pairs, Pair) else pairs[0]
-        raise InputError(f"pairs must be a list of pairs, got the single pair {single!r}: put it in a list")
-    if not isinstance(pairs, Iterable):
-        raise InputError(f"pairs must be a list of pairs, got {show(pairs)}")
-    source, seen = iter(pairs), set[str]()
-    while batch := [pair if isinstance(pair, Pair) else _pair(pair) for pair in islice(source, size)]:
+    source, seen = each_pair(pairs), set[str]()
+    while batch := list(islice(source, size)):
         _check_pairs(batch, seen)
         try:
             yield encode_pairs(encoder, batch)
@@ -422,14 +423,6 @@ def _naming(encoder: Encoder, batch: Sequence[Pair], error: InputError) -> Input
         except InputError as unfit:
             return type(unfit)(f"the pair {show(pair.id)}: {unfit}")
     return error  # of an API, which refused the whole batch
-
-
-def _pair(parts: tuple[Any, ...]) -> Pair:
-    if not isinstance(parts, tuple) or not 3 <= len(parts) <= 4:
-        raise InputError(
-            f"a pair is Pair(...) or (id, image, text[, payload]), got {type(parts).__name__}: {parts!r:.80}"
-        )
-    return Pair(*parts)
 
 
 def _check_pairs(batch: Sequence[Pair], seen: set[str]) -> None:

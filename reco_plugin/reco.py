@@ -8,7 +8,7 @@ import warnings
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict
 from types import TracebackType
-from typing import Any, Unpack
+from typing import Any, Never, Unpack
 
 import numpy as np
 import numpy.typing as npt
@@ -19,7 +19,7 @@ from .calibration.match import ABSENT
 from .config import Settings, SettingsKeywords, load_settings
 from .counters import Counters
 from .encode import Encoder
-from .errors import FORKED, ConfigError, MemoryStoreError, NotLearnedYet, SessionError
+from .errors import FORKED, OF_ONE_PROCESS, ConfigError, MemoryStoreError, NotLearnedYet, SessionError
 from .fuse import NeighbourFuser, open_fusers
 from .guard import Circuit, Guards, Outage, open_or_await
 from .match import PRECISION, Matches, RecentQueries, match_rankings
@@ -106,6 +106,8 @@ class Reco:
             MemoryLocked: another process holds the memory.
             MemoryUnavailable: its server is down, and ``on_memory_failure`` is ``fail``.
         """
+        if memory is not None and not (isinstance(memory, (str, os.PathLike)) and os.fspath(memory)):
+            raise ConfigError(f"memory must be a folder, ':memory:' or the URL of a Qdrant server, got {memory!r}")
         location = None if memory is None else os.fspath(memory)
         chosen = load_settings(model=model, memory=location, **settings)
         tell_fallback(chosen)
@@ -373,6 +375,13 @@ class Reco:
         self._guards.close()
         self.memory.close()
         self.encoder.close()
+
+    def __repr__(self) -> str:
+        closed = ", closed" if self._closed else ""
+        return f"<Reco {self.manifest.name!r}, memory {self.memory.location!r}{closed}>"
+
+    def __reduce__(self) -> Never:
+        raise TypeError(f"a Reco {OF_ONE_PROCESS}")
 
     def __enter__(self) -> Reco:
         return self

@@ -11,7 +11,7 @@ import numpy.typing as npt
 from .calibration.scores import score_pairs
 from .errors import InputError
 from .options import RefineOptions
-from .types import Coverage, Degraded, Modality, Moves, Refinement, Role, Vectors, other
+from .types import Coverage, Degraded, Modality, Moves, Refinement, Role, ToldShort, Vectors, other
 
 
 class Refines(Protocol):
@@ -24,8 +24,8 @@ class Refines(Protocol):
         ...
 
 
-@dataclass(frozen=True)
-class Scores:
+@dataclass(frozen=True, repr=False)
+class Scores(ToldShort):
     """Scores of B images for C texts.
 
     Attributes:

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import os
 from collections.abc import Collection, Mapping, Sequence
-from dataclasses import dataclass, field, replace
-from typing import TYPE_CHECKING, Any, Literal, NamedTuple, TypeAlias, get_args
+from dataclasses import dataclass, field, fields, replace
+from reprlib import Repr
+from typing import TYPE_CHECKING, Any, Literal, NamedTuple, TypeAlias, cast, get_args
 
 import numpy as np
 import numpy.typing as npt
@@ -82,8 +83,28 @@ def other(modality: Modality) -> Modality:
     return "text" if modality == "image" else "image"
 
 
-@dataclass(frozen=True)
-class Pair:
+class _ResultRepr(Repr):
+    """Values in few words: an array is its type and shape."""
+
+    def repr_ndarray(self, array: npt.NDArray[Any], _: int) -> str:
+        return f"<{array.dtype} {array.shape}>"
+
+
+_TOLD = _ResultRepr()
+_TOLD.maxstring = _TOLD.maxother = 200
+
+
+class ToldShort:
+    """Base of results, which notebooks print: their repr has the shapes of arrays, and a few items of what is long."""
+
+    def __repr__(self) -> str:
+        given = ((each, getattr(self, each.name)) for each in fields(cast(Any, self)))
+        told = (f"{each.name}={_TOLD.repr(value)}" for each, value in given if value is not each.default)
+        return f"{type(self).__name__}({', '.join(told)})"
+
+
+@dataclass(frozen=True, repr=False)
+class Pair(ToldShort):
     """An image-text pair to store; each side is raw or already a CLIP vector (D,).
 
     Attributes:
@@ -104,8 +125,8 @@ class Pair:
         return {"caption": self.text} | dict(self.payload) if isinstance(self.text, str) else self.payload
 
 
-@dataclass(frozen=True)
-class Records:
+@dataclass(frozen=True, repr=False)
+class Records(ToldShort):
     """N encoded pairs, as columns.
 
     Attributes:
@@ -176,8 +197,8 @@ class Search:
     checked: bool = False
 
 
-@dataclass(frozen=True)
-class Neighbours:
+@dataclass(frozen=True, repr=False)
+class Neighbours(ToldShort):
     """What a search found for B queries, nearest first, padded to K columns.
 
     Attributes:
@@ -286,8 +307,8 @@ class Mass(NamedTuple):
     known: float  # share of the memory's pairs that plain CLIP answers, in [0, 1]: how far its scores are believed
 
 
-@dataclass(frozen=True)
-class Moves:
+@dataclass(frozen=True, repr=False)
+class Moves(ToldShort):
     """How B vectors of one modality move, as exact scores with the other modality's plain vectors need it.
 
     Attributes:
@@ -318,8 +339,8 @@ class Moves:
         return replace(parts[0], **joined)
 
 
-@dataclass(frozen=True)
-class Refinement:
+@dataclass(frozen=True, repr=False)
+class Refinement(ToldShort):
     """Refined vectors, with an explanation on request.
 
     Attributes:

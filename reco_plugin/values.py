@@ -8,7 +8,7 @@ import os
 import re
 import reprlib
 from collections import deque
-from collections.abc import Collection, Iterable, Mapping, Sequence, Set
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence, Set
 from difflib import get_close_matches
 from typing import Any
 
@@ -16,7 +16,7 @@ import numpy as np
 import numpy.typing as npt
 
 from .errors import ConfigError, InputError, VectorError
-from .types import Vectors
+from .types import Pair, Vectors
 
 PAYLOAD_LEVELS = 64
 """Nesting of a payload. From 124 on, Qdrant Edge accepts a pair that it cannot read from its log again. (A server's own
@@ -213,6 +213,30 @@ def check_items(items: Any, what: str) -> Any:
     if isinstance(items, deque) or hasattr(items, "iloc"):  # pandas may cut by labels
         return list(items)
     return items
+
+
+def each_pair(pairs: Iterable[Pair | tuple[Any, ...]]) -> Iterator[Pair]:
+    """Pairs that a program gives, one by one; tuples ``(id, image, text[, payload])`` are pairs, too.
+
+    Raises:
+        InputError: a single pair, at once, or something that is none.
+    """
+    if isinstance(pairs, Pair) or (isinstance(pairs, tuple) and pairs and isinstance(pairs[0], str)):
+        single = pairs.id if isinstance(pairs, Pair) else pairs[0]
+        raise InputError(f"pairs must be a list of pairs, got the single pair {single!r}: put it in a list")
+    if not isinstance(pairs, Iterable):
+        raise InputError(f"pairs must be a list of pairs, got {show(pairs)}")
+    return map(_as_pair, pairs)
+
+
+def _as_pair(given: Pair | tuple[Any, ...]) -> Pair:
+    if isinstance(given, Pair):
+        return given
+    if not isinstance(given, tuple) or not 3 <= len(given) <= 4:
+        raise InputError(
+            f"a pair is Pair(...) or (id, image, text[, payload]), got {type(given).__name__}: {given!r:.80}"
+        )
+    return Pair(*given)
 
 
 def nearest(name: str, known: Iterable[str], most: int = 3) -> list[str]:

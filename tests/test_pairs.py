@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import copy
 import json
+import pickle
 import re
 import signal
 import subprocess
@@ -24,7 +26,7 @@ from reco_plugin.calibration import learner
 from reco_plugin.calibration.learn import witness
 from reco_plugin.data import PairStream, read_pairs, write_pairs
 from reco_plugin.encode import encode_pairs
-from reco_plugin.errors import ImageError, InputError, MemoryStoreError, MemoryUnavailable, VectorError
+from reco_plugin.errors import ConfigError, ImageError, InputError, MemoryStoreError, MemoryUnavailable, VectorError
 from reco_plugin.memory.header import HEADER_NAME
 from reco_plugin.serve.app import create_app
 from reco_plugin.serve.settings import ServeSettings
@@ -188,6 +190,39 @@ def test_what_is_no_list_of_pairs(reco, drawings):
             reco.memory.add(given)
     with pytest.raises(InputError, match="got the single pair 'a': put it in a list"):
         reco.memory.add(("a", drawings[0].image, "a red circle"))
+
+
+def test_a_result_is_told_in_a_few_words(filled, drawings):
+    filled.memory.add([("long", drawings[0].image, "x" * 5000, {"many": list(range(5000))})])
+    found = filled.memory.search("a red circle", k=20)
+    refined = filled.embed(["a red circle"] * 50, modality="text", explain=True)
+    scores = filled.scores([drawings[0].image] * 20, ["a red circle"] * 30)
+    stored = filled.memory.get([pair.id for pair in drawings] + ["long"])
+    for result, part in (
+        (found, f"similarity=<float32 {found.similarity.shape}>"),
+        (refined, f"vectors=<float32 (50, {filled.manifest.dimension})>"),
+        (scores, "scores=<float32 (20, 30)>"),
+        (stored, f"image=<float32 ({len(drawings) + 1}, {filled.manifest.dimension})>"),
+        (Pair("a", b"x" * 5000, np.zeros(512, np.float32)), "text=<float32 (512,)>"),
+    ):
+        assert part in repr(result)
+        assert len(repr(result)) < 4000
+    assert f"ids=[['{found.ids[0][0]}'" in repr(found)
+    assert repr(filled).startswith(f"<Reco {filled.manifest.name!r}, memory ")
+    assert filled.memory.location in repr(filled.memory)
+
+
+def test_an_opened_reco_is_not_sent_to_another_process(filled):
+    for thing in (filled, filled.memory):
+        for send in (pickle.dumps, copy.copy, copy.deepcopy):
+            with pytest.raises(TypeError, match=r"cannot be pickled or copied: open it in each process"):
+                send(thing)
+
+
+@pytest.mark.parametrize("memory", ["", 5])
+def test_a_memory_has_a_place(memory, model):
+    with pytest.raises(ConfigError, match=f"memory must be a folder, .* got {memory!r}"):
+        Reco.open(model, memory=memory)
 
 
 def test_no_ids_are_not_all_ids(filled):

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import base64
 import io
+import json
 import operator
 import os
 import sys
@@ -35,6 +36,7 @@ from ..types import (
     Modality,
     Pair,
     Role,
+    ToldShort,
     Used,
     Vectors,
     join_scales,
@@ -43,7 +45,7 @@ from ..types import (
     to_plain_scores,
     to_refined_scores,
 )
-from ..values import check_items, show
+from ..values import check_items, each_pair, show
 
 T = TypeVar("T")
 UNIT = "x-reco-unit"
@@ -52,8 +54,8 @@ _PNG_MODES = frozenset({"1", "L", "LA", "I;16", "P", "RGB", "RGBA"})
 _INPUT_TYPES = {role: word for word, role in ROLE_OF.items()}
 
 
-@dataclass(frozen=True)
-class Refined:
+@dataclass(frozen=True, repr=False)
+class Refined(ToldShort):
     """Refined vectors, with an explanation on request.
 
     Attributes:
@@ -144,8 +146,8 @@ def _by_row(part: Refined) -> Sequence[npt.NDArray[np.float32] | None]:
     return [None] * len(part.vectors) if part.scale is None else list(part.scale)
 
 
-@dataclass(frozen=True)
-class ServedMatches:
+@dataclass(frozen=True, repr=False)
+class ServedMatches(ToldShort):
     """How sure the first answers of B queries are, as :class:`reco_plugin.match.Matches` of a local memory.
 
     Attributes:
@@ -380,8 +382,8 @@ def _cutoffs(said: Any) -> Cutoffs:
 
 def add_pairs(pairs: Iterable[Pair | tuple[Any, ...]], size: int) -> Iterator[Call[int]]:
     """``POST /v1/memory/pairs``, in parts that are made one at a time."""
-    source = iter(pairs)
-    while rows := [_pair(pair) for pair in islice(source, size)]:
+    rows_of = map(_pair, each_pair(pairs))
+    while rows := list(islice(rows_of, size)):
         yield Call("POST", "/v1/memory/pairs", operator.itemgetter("stored"), {"pairs": rows}, admin=True)
 
 
@@ -416,6 +418,18 @@ def _parts(items: Sequence[T], what: str, size: int) -> list[Sequence[T]]:
     if len(items) == 0:
         raise InputError("nothing to send: the batch is empty")
     return [items[start : start + size] for start in range(0, len(items), size)]
+
+
+def to_json(body: Mapping[str, Any]) -> bytes:
+    """The body of a request.
+
+    Raises:
+        InputError: it holds what JSON cannot carry, as a date, a number of NumPy, NaN or half of a surrogate pair.
+    """
+    try:
+        return json.dumps(body, ensure_ascii=False, allow_nan=False, separators=(",", ":")).encode()
+    except (TypeError, ValueError, RecursionError) as error:
+        raise InputError(f"what was given cannot be sent as JSON: {error}") from None
 
 
 def _how(options: ServedHow) -> dict[str, Any]:
@@ -465,10 +479,9 @@ def _make_side(items: Sequence[Any] | Vectors, modality: Modality) -> dict[str, 
     return {f"{modality}s": [_item(one, modality)[modality] for one in all_of]}
 
 
-def _pair(given: Pair | tuple[Any, ...]) -> dict[str, Any]:
-    if not isinstance(given, Pair) and not (isinstance(given, tuple) and 3 <= len(given) <= 4):
-        raise InputError(f"a pair is Pair(...) or (id, image, text[, payload]), got {given!r:.80}")
-    pair = given if isinstance(given, Pair) else Pair(*given)
+def _pair(pair: Pair) -> dict[str, Any]:
+    if not isinstance(pair.payload, Mapping):
+        raise InputError(f"the payload of {show(pair.id)} must be a mapping, found {type(pair.payload).__name__}")
     row: dict[str, Any] = {"id": pair.id, "payload": dict(pair.payload)}
     for name, value in (("image", pair.image), ("text", pair.text)):
         if isinstance(value, np.ndarray):
@@ -489,8 +502,9 @@ def _image(image: ImageInput) -> str:
             raise ImageError(f"{type(image).__name__} is not an image", WHAT_IMAGES_ARE)
         else:
             data = image if isinstance(image, bytes) else Path(image).read_bytes()
-    except OSError as error:
-        raise ImageError(f"image {str(image)!r} cannot be read: {error.strerror or error}") from error
+    except (OSError, ValueError) as error:  # the latter of a closed image, or of a path that no file can have
+        said = getattr(error, "strerror", None) or error
+        raise ImageError(f"image {str(image)!r} cannot be read: {said}") from error
     return base64.b64encode(data).decode()
 
 

@@ -31,7 +31,7 @@ from ..errors import (
 )
 from ..types import Away, ImageInput, Modality, Role, Vectors
 from ..values import are_same, check_vectors, show
-from .calls import Call, Refined, T
+from .calls import Call, Refined, T, to_json
 
 if TYPE_CHECKING:
     import httpx
@@ -235,9 +235,11 @@ class Service(ABC):
         return timed | {
             "method": call.method,
             "url": call.path,
-            "json": call.body,
+            "content": None if call.body is None else to_json(call.body),
             "params": list(call.params) or None,
-            "headers": dict(call.headers) | ({"authorization": f"Bearer {key}"} if key else {}),
+            "headers": dict(call.headers)
+            | ({} if call.body is None else {"content-type": "application/json"})
+            | ({"authorization": f"Bearer {key}"} if key else {}),
         }
 
     def _broke(self, error: httpx.TransportError, tried: int, until: float) -> bool:

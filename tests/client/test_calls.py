@@ -8,6 +8,7 @@ import io
 import json
 import subprocess
 import sys
+from datetime import date
 
 import httpx
 import numpy as np
@@ -127,6 +128,19 @@ def test_a_pil_image_of_any_mode_arrives_as_it_was(mode):
         (lambda client: client.embed_images([np.zeros((4, 4, 3), np.uint8)]), ImageError, "ndarray is not an image"),
         (lambda client: client.refine("a red fox", modality="text"), VectorError, "not an array of numbers"),
         (lambda client: client.add_pairs(["a"]), InputError, "a pair is"),
+        (
+            lambda client: client.add_pairs(Pair("a", b"x", "a")),
+            InputError,
+            "got the single pair 'a': put it in a list",
+        ),
+        (lambda client: client.add_pairs(None), InputError, "pairs must be a list of pairs, got None"),
+        (lambda client: client.add_pairs([("a", b"x", "a", None)]), InputError, "payload of 'a' must be a mapping"),
+        (lambda client: client.add_pairs([("a", b"x", "a", {"n": np.int64(1)})]), InputError, "JSON: .*int64"),
+        (lambda client: client.add_pairs([("a", np.array([np.nan]), "a")]), InputError, "JSON: .*float"),
+        (lambda client: client.embed_texts(["\ud83d"]), InputError, "JSON: .*surrogates"),
+        (lambda client: client.embed_texts(["a"], where={"n": date(2026, 1, 1)}), InputError, "JSON: .*date"),
+        (lambda client: client.embed_images(["nul\0byte"]), ImageError, "cannot be read: embedded null"),
+        (lambda client: client.embed_images([Image.new("RGB", (0, 9))]), ImageError, "cannot be read: .*empty"),
     ],
 )
 def test_what_cannot_be_sent_is_said_before(call, kind, message):
