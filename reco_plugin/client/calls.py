@@ -8,7 +8,7 @@ import json
 import operator
 import os
 import sys
-from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence, Set
 from dataclasses import dataclass, field, replace
 from functools import partial
 from itertools import islice
@@ -33,6 +33,7 @@ from ..types import (
     Coverage,
     Degraded,
     ImageInput,
+    InputType,
     Modality,
     Pair,
     Role,
@@ -45,7 +46,7 @@ from ..types import (
     to_plain_scores,
     to_refined_scores,
 )
-from ..values import check_items, each_pair, show
+from ..values import check_choice, check_items, each_pair, show
 
 T = TypeVar("T")
 UNIT = "x-reco-unit"
@@ -230,9 +231,10 @@ def embed(
         InputError: no items, or a single one instead of a list.
         ImageError: a file that cannot be read.
     """
+    input_type = _input_type(role)
     aimed = {"target": other(modality)} if role == "query" else {}  # else the service takes an index of images
     fields = {
-        "input_type": _INPUT_TYPES[role],
+        "input_type": input_type,
         "encoding_format": "base64",
         "reco": {**aimed, **_how(options)},
         **({} if refine is None else {"refine": refine}),
@@ -259,7 +261,7 @@ def refine(
         VectorError: NaN or infinity.
     """
     rows = _finite(vectors)
-    how = {"modality": modality, "input_type": _INPUT_TYPES[role], "explain": explain, **_how(options)}
+    how = {"modality": modality, "input_type": _input_type(role), "explain": explain, **_how(options)}
     return [
         Call(
             "POST",
@@ -277,7 +279,7 @@ def explain(
     items: Sequence[ImageInput] | Sequence[str], modality: Modality, role: Role, size: int, options: ServedHow
 ) -> list[Call[Refined]]:
     """``POST /v1/explain``, in parts; errors as in :func:`embed`."""
-    how = {"input_type": _INPUT_TYPES[role], **_how(options)}
+    how = {"input_type": _input_type(role), **_how(options)}
     return [
         Call("POST", "/v1/explain", _parse_refined, {"input": [_item(one, modality) for one in part], **how})
         for part in _parts(items, f"{modality}s", _size(role, size))
@@ -389,7 +391,8 @@ def add_pairs(pairs: Iterable[Pair | tuple[Any, ...]], size: int) -> Iterator[Ca
 
 def remove_pairs(ids: Sequence[str], size: int) -> list[Call[int]]:
     """``DELETE /v1/memory/pairs``, in parts; without ids, nothing is sent."""
-    if len(names := check_items(ids, "ids")) == 0:
+    names = check_items(list(ids) if isinstance(ids, Set | Iterator) else ids, "ids")  # in any order
+    if len(names) == 0:
         return []
     path, read = "/v1/memory/pairs", operator.itemgetter("removed")
     return [
@@ -401,6 +404,11 @@ def remove_pairs(ids: Sequence[str], size: int) -> list[Call[int]]:
 def count_pairs() -> Call[int]:
     """``GET /v1/memory``."""
     return Call("GET", "/v1/memory", operator.itemgetter("pairs"), admin=True)
+
+
+def _input_type(role: Role) -> InputType:
+    check_choice("role", role, tuple(_INPUT_TYPES))
+    return _INPUT_TYPES[role]
 
 
 def _size(role: Role, size: int) -> int:
@@ -436,7 +444,12 @@ def _how(options: ServedHow) -> dict[str, Any]:
     """The options that were given, as fields of a request; ids as a list."""
     given = given_options(options)
     given.pop("unit", None)
-    return given | ({"exclude": sorted(given["exclude"])} if "exclude" in given else {})
+    if "exclude" not in given:
+        return given
+    exclude: Any = given["exclude"]
+    if isinstance(exclude, str | bytes) or not isinstance(exclude, Iterable):
+        raise InputError(f"exclude must be a collection of ids, got the single id {show(exclude)}: put it in a list")
+    return given | {"exclude": sorted(exclude, key=str)}
 
 
 def _unit(options: ServedHow) -> dict[str, bytes]:
@@ -502,6 +515,8 @@ def _image(image: ImageInput) -> str:
             raise ImageError(f"{type(image).__name__} is not an image", WHAT_IMAGES_ARE)
         else:
             data = image if isinstance(image, bytes) else Path(image).read_bytes()
+    except ImageError:
+        raise
     except (OSError, ValueError) as error:  # the latter of a closed image, or of a path that no file can have
         said = getattr(error, "strerror", None) or error
         raise ImageError(f"image {str(image)!r} cannot be read: {said}") from error

@@ -228,6 +228,7 @@ class Client(Service):
 
     def _send_guarded(self, call: Call[T]) -> T:
         """Send a request of queries: not while the service is known to be away, and with all tries in short time."""
+        self._check_open(self._http)
         until = time.monotonic() + self._query_s
         with self._guard.attempt():
             return self._deadline.run(lambda: self.send(call, until))
@@ -239,6 +240,7 @@ class Client(Service):
             call: the request.
             until: by the monotonic clock, when nobody waits for the answer any more.
         """
+        self._check_open(self._http)
         for tried in count():
             try:
                 response = self._http.request(**self._arguments(call, until))
@@ -407,6 +409,7 @@ class AsyncClient(Service):
 
     async def _send_guarded(self, call: Call[T]) -> T:
         """Send a request of queries: not while the service is known to be away, and with all tries in short time."""
+        self._check_open(self._http)
         until = time.monotonic() + self._query_s
         with self._guard.attempt():
             try:
@@ -417,6 +420,7 @@ class AsyncClient(Service):
 
     async def send(self, call: Call[T], until: float = math.inf) -> T:
         """Send one request, as :meth:`.Client.send`."""
+        self._check_open(self._http)
         for tried in count():
             try:
                 response = await self._http.request(**self._arguments(call, until))

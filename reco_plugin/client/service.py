@@ -101,6 +101,20 @@ AT_HAND = Fallback()
 """Only vectors that were given to be refined."""
 
 
+def _check_key(name: str, key: str | None) -> str | None:
+    """A key without the line break with which files end.
+
+    Raises:
+        ConfigError: it cannot be sent in a header; the key is not repeated.
+    """
+    if key is None:
+        return None
+    sent = key.strip()
+    if not (sent.isascii() and sent.isprintable()):
+        raise ConfigError(f"{name} holds a line break, or what is not ASCII: it cannot be sent")
+    return sent
+
+
 class Service(ABC):
     """Base of the clients of a `reco serve`."""
 
@@ -131,8 +145,14 @@ class Service(ABC):
 
         Raises:
             MissingExtra: httpx is not installed.
-            ConfigError: a fallback that cannot be used.
+            ConfigError: a fallback that cannot be used, or another option.
         """
+        if not isinstance(url, str) or not url.startswith(("http://", "https://")):
+            raise ConfigError(f"url must be the address of a service, as in http://localhost:8080, got {show(url)}")
+        if type(batch_size) is not int or batch_size < 1:
+            raise ConfigError(f"batch_size must be a whole number of at least 1, got {show(batch_size)}")
+        if not timeout_s > 0:
+            raise ConfigError(f"timeout_s must be more than 0, got {show(timeout_s)}")
         with importing("httpx", "client", "the client"):
             import httpx
 
@@ -149,7 +169,7 @@ class Service(ABC):
         self._deadline = Deadline(self._query_s, "timeout_s of the fallback")
         self._dimension: int | None = None  # of the service's vectors, once it has answered
         self._httpx, self._retries = httpx, retries
-        self._keys = {False: api_key, True: admin_key}
+        self._keys = {False: _check_key("api_key", api_key), True: _check_key("admin_key", admin_key)}
         self._options: dict[str, Any] = {"base_url": self.url, "timeout": timeout_s, "transport": transport}
         self._connect()
 
@@ -227,6 +247,15 @@ class Service(ABC):
         from ..guard import Late
 
         return Late(f"no answer within {self._query_s:g} s. Raise timeout_s of the fallback, or see what keeps it busy")
+
+    def _check_open(self, http: httpx.Client | httpx.AsyncClient) -> None:
+        """Refuse a call of a client that is closed, which is no outage of the service.
+
+        Raises:
+            SessionError: it is closed.
+        """
+        if http.is_closed:
+            raise SessionError(f"this client of {self.url} is closed: make another one")
 
     def _arguments(self, call: Call[T], until: float = math.inf) -> dict[str, Any]:
         """Arguments of httpx's ``request``."""

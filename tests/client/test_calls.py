@@ -123,9 +123,15 @@ def test_a_pil_image_of_any_mode_arrives_as_it_was(mode):
         (lambda client: client.embed_images(["none.png"]), ImageError, r"none\.png"),
         (lambda client: client.refine([[np.nan, 0]], modality="text"), VectorError, "NaN"),
         (lambda client: client.remove_pairs("a"), InputError, "put it in a list"),
-        (lambda client: client.remove_pairs({"a"}), InputError, "got a set: make a list of it"),
+        (lambda client: client.remove_pairs({"a": 1}), InputError, "got a dict: make a list of it"),
+        (
+            lambda client: client.embed_texts(["a"], exclude="fox-1"),
+            InputError,
+            "the single id 'fox-1': put it in a list",
+        ),
+        (lambda client: client.embed_texts(["a"], role="document"), InputError, "role must be 'query' or 'candidate'"),
         (lambda client: client.embed_texts(text for text in "ab"), InputError, "got a generator: make a list of it"),
-        (lambda client: client.embed_images([np.zeros((4, 4, 3), np.uint8)]), ImageError, "ndarray is not an image"),
+        (lambda client: client.embed_images([np.zeros((4, 4, 3), np.uint8)]), ImageError, "^ndarray is not an image"),
         (lambda client: client.refine("a red fox", modality="text"), VectorError, "not an array of numbers"),
         (lambda client: client.add_pairs(["a"]), InputError, "a pair is"),
         (
@@ -146,6 +152,49 @@ def test_a_pil_image_of_any_mode_arrives_as_it_was(mode):
 def test_what_cannot_be_sent_is_said_before(call, kind, message):
     with pytest.raises(kind, match=message):
         call(Service().client())
+
+
+@pytest.mark.parametrize("kind", [Client, AsyncClient])
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"url": "localhost:8080"}, "url must be the address of a service, as in http://"),
+        ({"url": None}, "url must be the address"),
+        ({"batch_size": 0}, "batch_size must be a whole number of at least 1, got 0"),
+        ({"batch_size": 1.5}, "batch_size must be"),
+        ({"timeout_s": -1}, "timeout_s must be more than 0"),
+        ({"api_key": "schl\u00fcssel"}, "^api_key holds a line break, or what is not ASCII: it cannot be sent$"),
+        ({"admin_key": "a\nb"}, "^admin_key holds a line break"),
+    ],
+)
+def test_options_that_no_client_can_have(kind, options, message):
+    with pytest.raises(ConfigError, match=message):
+        kind(**{"url": "http://reco", **options})
+
+
+def test_a_key_of_a_file_ends_with_its_line():
+    service = Service(embedded(ROWS))
+    service.client(api_key="secret\n").embed_texts(["a", "b", "c"])
+    assert service.asked[0].headers["authorization"] == "Bearer secret"
+
+
+def test_a_set_of_ids_is_removed():
+    service = Service(httpx.Response(200, json={"removed": 2}))
+    assert service.client(admin_key="k").remove_pairs({"a", "b"}) == 2
+    assert sorted(service.asked[0].url.params.get_list("id")) == ["a", "b"]
+
+
+def test_a_client_that_is_closed_says_so_and_no_outage():
+    client = Service().client()
+    client.close()
+    for call in (
+        lambda: client.refine(ROWS, modality="text"),  # would fall back to these vectors
+        lambda: client.embed_texts(["a"], refine=False),
+        client.count_pairs,
+    ):
+        with pytest.raises(SessionError, match="this client of http://reco is closed: make another one"):
+            call()
+    assert client.circuit.failures == 0
 
 
 def test_a_queue_that_is_full_is_asked_again():
