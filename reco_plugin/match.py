@@ -135,7 +135,8 @@ def match_rankings(
             "the memory does not know how sure an answer is: it needs 300 pairs, of 60 things, then reco memory "
             "calibrate"
         )
-    way: QueryWay = "plain" if queries.coverage is None or queries.degraded is not None else "refined"
+    stay_plain = queries.coverage is None or queries.coverage.plain or queries.degraded is not None
+    way: QueryWay = "plain" if stay_plain else "refined"
     sure = state.sureness(modality, way, absent)
     if sure is None:
         raise InputError(state.why_not(modality))

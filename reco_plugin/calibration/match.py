@@ -20,7 +20,8 @@ from ..types import MODALITIES, Modality
 from .arrays import read_arrays
 from .cutoff import Chances, FirstAnswers, Promise, fewest, find_cutoff
 
-FORMAT = 1
+OLDEST, FORMAT = 1, 2
+"""A version that reads 1 alone cannot read the gates that moved these queries: it would judge plain ones as moved."""
 LOOKED = 10
 """Scores of a ranking that are looked at."""
 ABSENT = 0.2
@@ -286,8 +287,11 @@ class MatchState:
         """
         again = "run `reco memory calibrate`"
         try:
-            if stored["format"] != FORMAT:
-                raise ConfigError(f"what it knows of matches has format {stored['format']}, not {FORMAT}: {again}")
+            if not OLDEST <= stored["format"] <= FORMAT:
+                raise ConfigError(
+                    f"what it knows of matches has format {stored['format']}, this version reads {OLDEST} to {FORMAT}: "
+                    f"{again}"
+                )
             blob = base64.b64decode(stored["blob"], validate=True)
             if hashlib.sha256(blob).hexdigest() != stored["sha256"]:
                 raise ValueError(f"its sha256 is not {str(stored['sha256'])[:12]}…")

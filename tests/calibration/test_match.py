@@ -144,10 +144,13 @@ def test_the_state_is_stored_and_read_back(state: MatchState) -> None:
     assert again.to_json() == stored
     assert again.cutoffs("text", "plain", 0.6, 0.1) == state.cutoffs("text", "plain", 0.6, 0.1)
     assert read_matches({}) is None
+    assert stored["format"] > 1, "else a version that cannot read the gates would judge plain queries as refined ones"
+    assert read_matches({"match": stored | {"format": 1}}) is not None, "what an older version learned"
     middle = len(stored["blob"]) // 2  # where the compressed stream breaks, not the archive
     flipped = stored["blob"][:middle] + "AAAA" + stored["blob"][middle + 4 :]
     for damaged in (
         {"format": 99},
+        {"format": 0},
         {"blob": "!"},
         {"blob": stored["blob"][:-40]},
         {"blob": flipped},
@@ -265,6 +268,8 @@ def test_refined_rankings_are_judged_by_refined_questions_and_degraded_ones_are_
     assert match_rankings(state, refined, [[0.3, 0.2]], "text").way == "refined"
     degraded = replace(refined, degraded="memory_error")
     assert match_rankings(state, degraded, [[0.3, 0.2]], "text").way == "plain"
+    unread = replace(refined, coverage=Coverage(1, 1, plain="the memory is not calibrated"))
+    assert match_rankings(state, unread, [[0.3, 0.2]], "text").way == "plain"
     stretched = replace(refined, scale=np.float32([[2.0, 0.1]]))
     one = match_rankings(state, refined, [[0.7, 0.5]], "text").first
     assert match_rankings(state, stretched, [[0.3, 0.2]], "text").first == pytest.approx(one, abs=1e-6)
