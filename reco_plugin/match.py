@@ -160,6 +160,8 @@ def _ten_each(scores: Sequence[Sequence[float]] | npt.NDArray[np.floating], quer
     Raises:
         InputError: another number of rankings, no cosines, or not the best first.
     """
+    if not hasattr(scores, "__len__"):
+        raise InputError(f"scores must be a list of rankings, one per query, got {show(scores)}")
     if len(scores) != queries:
         raise InputError(f"scores has {len(scores)} rankings for {queries} queries: give one per query")
     best = np.full((queries, LOOKED), np.nan, np.float32)

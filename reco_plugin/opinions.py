@@ -19,7 +19,7 @@ from .errors import ConfigError, InputError
 from .memory import Header, Memory
 from .memory.said import SaidRecord, pack_said
 from .types import MODALITIES, ImageInput, Modality, Records, Vectors, other
-from .values import check_choice, check_vectors, counted, is_unicode, show
+from .values import check_choice, check_flag, check_vectors, counted, is_unicode, show
 
 _LONGEST = 200
 """Characters of the name of who said something."""
@@ -63,7 +63,7 @@ def read_said(said: Sequence[Said], encoder: Encoder, memory: Memory) -> Feedbac
             answers.append(pairs[one.pair].side(side)[0])
         elif one.answer is not None:
             answers.append(_to_vector(one.answer, side, encoder, "answer"))
-        opinions.append(Opinion(uuid.uuid4().hex, one.modality, one.pair, one.right, one.by, at))
+        opinions.append(Opinion(uuid.uuid4().hex, one.modality, one.pair, bool(one.right), one.by, at))
     nothing = Feedback.empty(dimension)
     if not opinions:
         return nothing
@@ -231,7 +231,10 @@ def _pairs_of(said: Sequence[Said], memory: Memory) -> dict[str, Records]:
         check_choice("modality", one.modality, MODALITIES)
         if (one.pair is None) == (one.answer is None):
             raise InputError("say which answer is meant: the id of a pair, or the answer itself, and not both")
-        if not is_unicode(one.by) or len(one.by) > _LONGEST:
+        check_flag("right", one.right)
+        if one.pair is not None and not isinstance(one.pair, str):
+            raise InputError(f"pair must be the id of one pair, got {show(one.pair)}")
+        if not isinstance(one.by, str) or not is_unicode(one.by) or len(one.by) > _LONGEST:
             raise InputError(f"by must be a text of at most {_LONGEST} characters, got {show(one.by)}")
     wanted = list(dict.fromkeys(one.pair for one in said if one.pair is not None))
     found = {batch.ids[row]: batch.take([row]) for batch in memory.scroll(ids=wanted) for row in range(len(batch))}

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cache
+from numbers import Real
 from typing import Annotated, Any, TypedDict, cast, get_args, get_type_hints
 
 from .errors import InputError
@@ -61,7 +62,9 @@ def read_caution(text: str) -> Caution | float:
 
 
 def _check_share(name: str, value: Any) -> None:
-    if not 0.0 <= value <= 1.0:
+    if (
+        isinstance(value, bool) or not isinstance(value, Real) or not 0.0 <= float(value) <= 1.0
+    ):  # a share may be NumPy's
         raise InputError(f"{name} must be a share from 0 to 1, got {show(value)}")
 
 

@@ -134,6 +134,8 @@ class PairMemory:
             settle: also learn from them, see :meth:`settle`; else the caller does that after the last of many calls.
             progress: show a bar on stderr while calibration is learned.
         """
+        if isinstance(batches, Records):
+            raise InputError("batches must be a list of records, got those of one batch: put it in a list")
         return self._store(batches, learns=settle, progress=progress)
 
     def remove(self, ids: Sequence[str]) -> int:
@@ -252,7 +254,13 @@ class PairMemory:
         return self.searches.header.opinions
 
     def withdraw(self, ids: Sequence[str]) -> int:
-        """Forget opinions by their ids; returns how many there were. Unknown ids are no error."""
+        """Forget opinions by their ids; returns how many there were. Unknown ids are no error.
+
+        Raises:
+            InputError: no collection of ids.
+        """
+        if ids is None or isinstance(ids, str):  # None would be all
+            raise InputError(f"ids must be a list of ids of opinions, got {show(ids)}")
         try:
             with self._judging:
                 return withdraw(self.store, ids)

@@ -19,7 +19,7 @@ from .calibration.match import ABSENT
 from .config import Settings, SettingsKeywords, load_settings
 from .counters import Counters
 from .encode import Encoder
-from .errors import FORKED, OF_ONE_PROCESS, ConfigError, MemoryStoreError, NotLearnedYet, SessionError
+from .errors import FORKED, OF_ONE_PROCESS, ConfigError, InputError, MemoryStoreError, NotLearnedYet, SessionError
 from .fuse import NeighbourFuser, open_fusers
 from .guard import Circuit, Guards, Outage, open_or_await
 from .match import PRECISION, Matches, RecentQueries, match_rankings
@@ -29,7 +29,7 @@ from .refine import ROLES, Refiner
 from .score import Scores, score_both
 from .sessions import OpenGraph, check_settings, open_graph
 from .types import MODALITIES, UNMOVED, FuserName, ImageInput, Modality, Refinement, Role, Vectors
-from .values import check_choice, check_flag, check_vectors
+from .values import check_choice, check_flag, check_vectors, show
 
 _UNNAMED = (
     "no model was named and there is no ./triton_models, so this is the quickstart model, which knows drawings and "
@@ -325,6 +325,7 @@ class Reco:
             InputError: as in :meth:`refine`; or the fusion is not the closed form.
             SessionError: the encoder failed.
         """
+        check_choice("queries", queries, MODALITIES)
         asked = images if isinstance(images, np.ndarray) else self._encode(images, "image")
         among = texts if isinstance(texts, np.ndarray) else self._encode(texts, "text")
         return score_both(self, asked, among, queries, **options)
@@ -361,6 +362,8 @@ class Reco:
             NotLearnedYet: the memory's pairs ask now, for the first time.
         """
         check_choice("modality", modality, MODALITIES)
+        if not isinstance(queries, Refinement):
+            raise InputError(f"queries must be what embed or refine returned, got {show(queries)}")
         known = self.memory.matching
         if known is None and self.memory.learning:
             raise NotLearnedYet(

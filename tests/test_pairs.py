@@ -225,6 +225,45 @@ def test_a_memory_has_a_place(memory, model):
         Reco.open(model, memory=memory)
 
 
+def test_no_ids_are_not_all_opinions(filled, drawings):
+    said = filled.memory.reject("a red circle", drawings[0].id)
+    for ids in (None, said.id):
+        with pytest.raises(InputError, match="ids must be a list of ids of opinions"):
+            filled.memory.withdraw(ids)
+    assert filled.memory.opinions == (said,)
+
+
+@pytest.mark.parametrize(
+    ("said", "why"),
+    [
+        ({"right": "no"}, "right must be True or False, got 'no'"),
+        ({"pair": ["p1"]}, r"pair must be the id of one pair, got \['p1'\]"),
+        ({"by": 5}, "by must be a text of at most 200 characters, got 5"),
+    ],
+)
+def test_an_opinion_that_is_none_is_refused(filled, drawings, said, why):
+    with pytest.raises(InputError, match=why):
+        filled.memory.reject("a red circle", **{"pair": drawings[0].id, **said})
+    assert filled.memory.opinions == ()
+
+
+def test_records_of_one_batch_are_no_batches(filled, drawings):
+    with pytest.raises(InputError, match="those of one batch: put it in a list"):
+        filled.memory.add_records(filled.memory.get([drawings[0].id]))
+
+
+def test_which_side_asks_and_what_is_matched_is_checked(filled, drawings):
+    for side in ("images", None, ["image"]):
+        with pytest.raises(InputError, match="queries must be 'image' or 'text'"):
+            filled.scores([drawings[0].image], ["a red circle"], queries=side)
+    with pytest.raises(InputError, match="queries must be what embed or refine returned"):
+        filled.match(["a red circle"], [[0.3]], modality="text")
+    with pytest.raises(InputError, match="scores must be a list of rankings, one per query, got None"):
+        filled.match(filled.embed(["a red circle"], modality="text"), None, modality="text")
+    with pytest.raises(InputError, match="answered must be a share from 0 to 1, got 'x'"):
+        filled.embed_texts(["a red circle"], answered="x")
+
+
 def test_no_ids_are_not_all_ids(filled):
     with pytest.raises(InputError, match="ids must be a list of ids, got None"):
         filled.memory.get(None)

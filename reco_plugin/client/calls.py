@@ -26,6 +26,7 @@ from ..errors import WHAT_IMAGES_ARE, ImageError, InputError, VectorError
 from ..options import RefineHow, given_options
 from ..score import Scores
 from ..types import (
+    MODALITIES,
     ROLE_OF,
     UNMOVED,
     Arm,
@@ -294,6 +295,7 @@ def scores(
     options: ServedHow,
 ) -> list[Call[Scores]]:
     """``POST /v1/scores``: queries in parts, each against all others; errors as in :func:`embed`, and of vectors."""
+    check_choice("queries", queries, MODALITIES)
     given: dict[Modality, Any] = {"image": images, "text": texts}
     asked, among = given[queries], other(queries)
     against = _make_side(given[among], among) | _how(options) | {"queries": queries}
