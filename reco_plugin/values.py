@@ -203,7 +203,9 @@ def check_items(items: Any, what: str) -> Any:
     if isinstance(items, (list, tuple)):
         return items
     listed = f"{what} must be a list of {what}"
-    if isinstance(items, (str, bytes, bytearray, os.PathLike)) or not isinstance(items, Iterable):
+    if isinstance(items, (str, bytes, bytearray, os.PathLike)) or not (
+        isinstance(items, Iterable) or hasattr(items, "__getitem__")
+    ):
         raise InputError(f"{listed}, got the single value {show(items)}: put it in a list")
     sides = getattr(items, "ndim", 1)
     if sides == 0 or (sides != 1 and not isinstance(items, np.ndarray)):

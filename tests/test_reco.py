@@ -405,11 +405,22 @@ def test_what_is_no_list_of_items(call, items, why, reco):
         getattr(reco, call)(items, refine=False)
 
 
+class Lazy:
+    """A sequence by its length and positions alone, as data sets are."""
+
+    def __len__(self) -> int:
+        return len(TEXTS)
+
+    def __getitem__(self, place: Any) -> Any:
+        return TEXTS[place]
+
+
 @pytest.mark.parametrize(
     "column",
     [
         tuple(TEXTS),
         deque(TEXTS),
+        Lazy(),
         np.array(TEXTS),
         pandas.Series(TEXTS, index=[7, 5, 3, 1]),
         pandas.Series(TEXTS, index=[0.5, 1.5, 2.5, 100.5]),  # numbers of the index are labels, in a slice too
