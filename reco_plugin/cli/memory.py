@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import warnings
 from collections.abc import Iterator, Sequence
 from contextlib import closing
 from pathlib import Path
@@ -215,6 +216,7 @@ def calibrate_command(
 
 def _let_learn(served: ServedMemory) -> dict[str, Any]:
     """Let the service that has the memory open learn, with its progress; returns what it learned."""
+    from ..calibration.state import FORMAT
     from ..progress import progress_bar
 
     with (
@@ -226,7 +228,10 @@ def _let_learn(served: ServedMemory) -> dict[str, Any]:
             bar.total = total
             bar.update(done - bar.n)
 
-        return served.calibrate(show)
+        learned = served.calibrate(show)
+    if learned.get("format", FORMAT) < FORMAT:
+        warnings.warn("the service learned as its older version does: start it anew, then calibrate", stacklevel=2)
+    return learned
 
 
 def _shown_calibration(calibration: dict[str, Any]) -> dict[str, Any]:

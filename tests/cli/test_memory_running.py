@@ -21,6 +21,8 @@ import pytest
 from click.testing import Result
 
 from reco_plugin import Reco
+from reco_plugin.calibration.state import FORMAT
+from reco_plugin.client.memory import ServedMemory
 from reco_plugin.memory import open_memory
 from reco_plugin.serve.note import read_note
 
@@ -265,6 +267,16 @@ def test_reading_commands_work_while_it_is_served(
     for name in ("pairs", "encoder", "calibration", "unjudged"):
         assert served[name] == alone[name]
     assert found == ask("memory", "search", "a small red circle", "--k", 3)
+
+
+def test_a_service_of_an_older_version_that_learned_is_to_be_started_anew(
+    service: Service, work: Path, run: Run, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    learn = ServedMemory.calibrate
+    run("memory", "calibrate")  # a warning would fail it
+    monkeypatch.setattr(ServedMemory, "calibrate", lambda *asked: learn(*asked) | {"format": FORMAT - 1})
+    with pytest.warns(UserWarning, match="start it anew, then calibrate"):
+        run("memory", "calibrate")
 
 
 def test_a_service_learns_when_it_is_told_to(service: Service, work: Path, ask: Ask, fail: Fail) -> None:
