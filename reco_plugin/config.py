@@ -383,7 +383,9 @@ def load_section(kind: type[S], **arguments: Any) -> S:
     known, prefix = set(kind.model_fields), PREFIX + (f"{kind.section.upper()}_" if kind.section else "")
     _tell_unknown(sorted(_environment(kind, prefix) - known), known, prefix)
     if unknown := sorted(set(arguments) - known):
-        raise ConfigError(f"unknown setting: {', '.join(unknown)}. Known: {', '.join(sorted(known))}")
+        close = " or ".join(near for name in unknown for near in nearest(name, known))
+        meant = f" (did you mean {close}?)" if close else ""
+        raise ConfigError(f"unknown setting: {', '.join(unknown)}{meant}. Known: {', '.join(sorted(known))}")
     try:
         return kind(**{name: value for name, value in arguments.items() if value is not None})
     except ValidationError as error:

@@ -193,16 +193,19 @@ def _words(kind: Any) -> tuple[str, ...]:
 
 def option_fields(kind: type, *, described: bool = True) -> dict[str, tuple[Any, Any]]:
     """The options of a class as fields of a pydantic model, all optional, with their checks."""
-    from pydantic import AfterValidator, Field
+    from pydantic import AfterValidator, BeforeValidator, Field
 
     def field(name: str, hint: Any, option: Option) -> tuple[Any, Any]:
         def check(value: Any) -> Any:
+            if option.parser is not None and isinstance(value, str):
+                value = option.parser(value)
             try:
                 return check_option(name, value)
             except InputError as error:  # pydantic says the name
                 raise ValueError(str(error).removeprefix(f"{name} ")) from None
 
-        kind = Annotated[hint, AfterValidator(check)]
+        when = AfterValidator if option.parser is None else BeforeValidator  # of a union, pydantic tells every member
+        kind = Annotated[hint, when(check)]
         return kind, Field(None, description=option.description if described else None)
 
     return {name: field(name, *one) for name, one in options_of(kind).items()}

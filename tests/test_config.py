@@ -200,6 +200,23 @@ def test_an_unknown_argument_is_refused(value):
         load_settings(neighbors=value)
 
 
+def test_a_misspelt_argument_is_told_what_may_be_meant():
+    with pytest.raises(ConfigError, match=r"unknown setting: cuation \(did you mean caution\?\)\. Known: .*batch_size"):
+        load_settings(cuation="bold")
+
+
+@pytest.mark.parametrize("given", ["bald", 2.0, True, "2"])
+def test_a_caution_that_is_none_is_told_once_what_it_can_be(given, place, monkeypatch):
+    said = r"^caution: must be cautious, balanced, bold or a share from 0 to 1, got ('bald'|2\.0|True)$"
+    with pytest.raises(ConfigError, match=said):
+        load_settings(caution=given)
+    monkeypatch.setenv("RECO_CAUTION", str(given))
+    with pytest.raises(ConfigError, match=r"^caution: must be cautious, balanced, bold or a share"):
+        load_settings()
+    monkeypatch.setenv("RECO_CAUTION", "0.25")
+    assert load_settings().caution == 0.25
+
+
 @pytest.mark.parametrize(
     ("name", "said"),
     [

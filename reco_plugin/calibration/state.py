@@ -16,7 +16,7 @@ import numpy.typing as npt
 
 from ..errors import ConfigError
 from ..memory.learned import digest_of
-from ..types import MODALITIES, Caution, Modality, Neighbours, Vectors, other
+from ..types import MODALITIES, Caution, Modality, Neighbours, ToldShort, Vectors, other
 from .arrays import read_arrays
 from .check import Check
 from .feedback import Feedback
@@ -59,8 +59,8 @@ class SideCalibration:
     presence: Presence | None = None
 
 
-@dataclass(frozen=True)
-class Calibration:
+@dataclass(frozen=True, repr=False)
+class Calibration(ToldShort):
     """What a memory has learned about its own pairs.
 
     Attributes:

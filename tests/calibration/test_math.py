@@ -151,6 +151,10 @@ def test_the_state_of_an_older_version_answers_as_it_did(state: Calibration, cor
         assert ("older version" in "; ".join(calibration_lines(one.to_json(), one.pairs))) is state.fitted
 
 
+def test_a_notebook_is_told_in_a_few_words_what_was_learned(state: Calibration) -> None:
+    assert f"pairs={state.pairs}" in repr(state) and len(repr(state)) < 2_000
+
+
 @pytest.mark.parametrize("rank", [8, D])
 @pytest.mark.parametrize("shrinkage", [0.01, 0.5, 3.0])
 def test_the_inverse_of_a_low_rank_matrix(rank: int, shrinkage: float) -> None:
