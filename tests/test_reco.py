@@ -15,7 +15,6 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import pandas
 import pytest
 
 from reco_plugin import Reco, Refinement
@@ -393,7 +392,6 @@ def test_one_text_or_path_instead_of_a_list(refine, reco):
         ({"a": "a red circle"}, "got a dict: make a list of it"),
         ({"a": "a red circle"}.values(), "got a dict_values: make a list of it"),
         ((text for text in TEXTS), "got a generator: make a list of it"),
-        (pandas.DataFrame({"text": TEXTS}), "got a DataFrame of 2 dimensions: of a table, take one column"),
         (np.array("a red circle"), "of 0 dimensions"),
         (Path("circle.png"), "put it in a list"),
         (None, "put it in a list"),
@@ -422,12 +420,20 @@ class Lazy:
         deque(TEXTS),
         Lazy(),
         np.array(TEXTS),
-        pandas.Series(TEXTS, index=[7, 5, 3, 1]),
-        pandas.Series(TEXTS, index=[0.5, 1.5, 2.5, 100.5]),  # numbers of the index are labels, in a slice too
     ],
 )
 def test_a_column_is_a_list(column, reco):
     assert np.array_equal(reco.embed_texts(column, refine=False), reco.embed_texts(TEXTS, refine=False))
+
+
+def test_a_column_of_pandas_is_a_list_and_its_table_is_none(reco):
+    pandas = pytest.importorskip("pandas")
+    for index in ([7, 5, 3, 1], [0.5, 1.5, 2.5, 100.5]):  # numbers of the index are labels, in a slice too
+        column = pandas.Series(TEXTS, index=index)
+        assert np.array_equal(reco.embed_texts(column, refine=False), reco.embed_texts(TEXTS, refine=False))
+    for call in (reco.embed_texts, reco.embed_images):
+        with pytest.raises(InputError, match="got a DataFrame of 2 dimensions: of a table, take one column"):
+            call(pandas.DataFrame({"text": TEXTS}), refine=False)
 
 
 @pytest.mark.parametrize("name", ["refine", "gate", "explain"])
