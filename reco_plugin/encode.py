@@ -172,7 +172,7 @@ class Encoder:
     ) -> Vectors:
         """Encode to (B, D), batch by batch, each together with those of other threads."""
         what = f"{modality}s"
-        items = check_items(items, what)
+        items = items if isinstance(items, (list, tuple)) else check_items(items, what)
         if len(items) == 0:
             raise InputError(f"no {what} to encode: the batch is empty")
         if self._process not in {None, os.getpid()}:

@@ -200,8 +200,6 @@ def check_items(items: Any, what: str) -> Any:
     Raises:
         InputError: a single item, or what has no positions: a set, a mapping, an iterator, a table.
     """
-    if isinstance(items, (list, tuple)):
-        return items
     listed = f"{what} must be a list of {what}"
     if isinstance(items, (str, bytes, bytearray, os.PathLike)) or not (
         isinstance(items, Iterable) or hasattr(items, "__getitem__")
