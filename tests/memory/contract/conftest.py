@@ -9,7 +9,7 @@ import time
 import urllib.request
 import uuid
 from collections.abc import Callable, Iterator
-from contextlib import suppress
+from contextlib import closing, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -203,7 +203,8 @@ def backend(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Backend]
         from qdrant_client import QdrantClient
 
         with suppress(Exception):
-            QdrantClient(url=made.location, check_compatibility=False).delete_collection(f"{made.collection}--v1")
+            with closing(QdrantClient(url=made.location, check_compatibility=False)) as client:
+                client.delete_collection(f"{made.collection}--v1")
 
 
 @pytest.fixture
