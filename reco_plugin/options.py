@@ -61,16 +61,14 @@ def read_caution(text: str) -> Caution | float:
         return text  # type: ignore[return-value]  # refused by check_caution unless it is one
 
 
-def _check_share(name: str, value: Any) -> None:
-    if (
-        isinstance(value, bool) or not isinstance(value, Real) or not 0.0 <= float(value) <= 1.0
-    ):  # a share may be NumPy's
-        raise InputError(f"{name} must be a share from 0 to 1, got {show(value)}")
+def _from_0_to_1(what: str) -> Callable[[str, Any], None]:
+    """A check of a number of that name, which may be NumPy's; it raises :class:`InputError`."""
 
+    def check(name: str, value: Any) -> None:
+        if isinstance(value, bool) or not isinstance(value, Real) or not 0.0 <= float(value) <= 1.0:
+            raise InputError(f"{name} must be a {what} from 0 to 1, got {show(value)}")
 
-def _check_probability(name: str, value: Any) -> None:
-    if isinstance(value, bool) or not isinstance(value, (int, float)) or not 0.0 <= value <= 1.0:
-        raise InputError(f"{name} must be a probability from 0 to 1, got {show(value)}")
+    return check
 
 
 class RefineDefaults(TypedDict, total=False):
@@ -110,7 +108,7 @@ class RefineDefaults(TypedDict, total=False):
         Option(
             "Least probability that the memory holds a query's answer, from 0 to 1; below it the query stays plain. "
             "Where that cannot be known, it changes nothing.",
-            check=_check_probability,
+            check=_from_0_to_1("probability"),
             unset="0: all move",
         ),
     ]
@@ -128,7 +126,7 @@ class RefineHow(RefineDefaults, total=False):
         Option(
             "Share of the candidates that the memory knows, from their Coverage, where queries are compared with just "
             "those: balanced takes what is left of it in place of its half, and cautious a fifth of the rest more.",
-            check=_check_share,
+            check=_from_0_to_1("share"),
             sent=False,
         ),
     ]

@@ -415,12 +415,7 @@ class Lazy:
 
 @pytest.mark.parametrize(
     "column",
-    [
-        tuple(TEXTS),
-        deque(TEXTS),
-        Lazy(),
-        np.array(TEXTS),
-    ],
+    [tuple(TEXTS), deque(TEXTS), Lazy(), np.array(TEXTS)],
 )
 def test_a_column_is_a_list(column, reco):
     assert np.array_equal(reco.embed_texts(column, refine=False), reco.embed_texts(TEXTS, refine=False))

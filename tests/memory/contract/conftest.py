@@ -202,9 +202,8 @@ def backend(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Backend]
     if request.param.endswith("-server"):
         from qdrant_client import QdrantClient
 
-        with suppress(Exception):
-            with closing(QdrantClient(url=made.location, check_compatibility=False)) as client:
-                client.delete_collection(f"{made.collection}--v1")
+        with suppress(Exception), closing(QdrantClient(url=made.location, check_compatibility=False)) as client:
+            client.delete_collection(f"{made.collection}--v1")
 
 
 @pytest.fixture
