@@ -88,10 +88,10 @@ class PostgresIndex:
     ) -> Iterator[Page]:
         """See :meth:`reco_plugin.engines.base.Engine.scan`; rows of one id stay together in a page."""
         table = self._known()
-        key, kind = sql.Identifier(table.key), sql.SQL(_sure(table.columns[table.key]))
-        wanted: list[sql.Composable] = [sql.Identifier(name) for name in table.columns if name != table.vector]
+        key, kind = _column(table.key), _as_it_is(table.columns[table.key])
+        wanted: list[sql.Composable] = [_column(name) for name in table.columns if name != table.vector]
         if vectors:  # its own form for the wire: several times as fast to read as text
-            wanted.append(sql.SQL("vector_send({}::vector) AS reco_vector").format(sql.Identifier(table.vector)))
+            wanted.append(sql.SQL("vector_send({}::vector) AS reco_vector").format(_column(table.vector)))
         if after is None and since is None and (without := self._without_id(table)):
             problem = f"{without:,} rows have no {table.key!r}"
             yield Page((Document("", problem=problem),), "")
@@ -107,7 +107,7 @@ class PostgresIndex:
             query = sql.SQL(
                 "SELECT {}, CAST({} AS text) AS reco_id FROM {} WHERE {} ORDER BY {} FETCH FIRST {} ROWS WITH TIES"
             ).format(
-                sql.SQL(", ").join(wanted), key, sql.SQL(_sure(table.name)), sql.SQL(" AND ").join(conditions), key,
+                sql.SQL(", ").join(wanted), key, _as_it_is(table.name), sql.SQL(" AND ").join(conditions), key,
                 sql.Literal(size),
             )  # fmt: skip
             with self._lock:
@@ -132,7 +132,7 @@ class PostgresIndex:
             ]
         shown = [
             sql.SQL("{} AS {}" if table.columns[column] == "bytea" else "CAST({} AS text) AS {}").format(
-                sql.Identifier(column), sql.Identifier(name)
+                _column(column), sql.Identifier(name)
             )
             for name, column in (
                 ("reco_id", table.key),
@@ -143,7 +143,7 @@ class PostgresIndex:
         ]
         score: sql.Composable
         order: sql.Composable
-        conditions: list[sql.Composable] = [sql.SQL(_sure(f"({question.where})"))] if question.where else []
+        conditions: list[sql.Composable] = [_as_it_is(f"({question.where}\n)")] if question.where else []
         if question.vector is None:
             score, found = self._by_text()
             conditions, order = [*conditions, found], sql.SQL("reco_score DESC")
@@ -151,7 +151,7 @@ class PostgresIndex:
             score = order = sql.SQL(self._distance(table))
         where = sql.Composed([sql.SQL(" WHERE "), sql.SQL(" AND ").join(conditions)] if conditions else [])
         query = sql.SQL("SELECT {}, {} AS reco_score FROM {}{} ORDER BY {} LIMIT {}").format(
-            sql.SQL(", ").join(shown), score, sql.SQL(_sure(table.name)), where, order, sql.Literal(question.k)
+            sql.SQL(", ").join(shown), score, _as_it_is(table.name), where, order, sql.Literal(question.k)
         )
         rows = self._asked(query, {"vector": vector, "text": question.text or ""}, question, table)
         return [
@@ -177,23 +177,16 @@ class PostgresIndex:
             raise ConfigError(f"{self._address.place} names no field of texts: add text=NAME to search it by words")
         language = self._address.options.get("language")
         first: sql.Composable = sql.SQL("{}, ").format(sql.Literal(language)) if language else sql.SQL("")
-        document = sql.SQL("to_tsvector({}coalesce(CAST({} AS text), ''))").format(
-            first, sql.Identifier(self._address.text)
-        )
+        document = sql.SQL("to_tsvector({}coalesce(CAST({} AS text), ''))").format(first, _column(self._address.text))
         asked = sql.SQL("websearch_to_tsquery({}%(text)s)").format(first)
         return sql.SQL("ts_rank_cd({}, {})").format(document, asked), sql.SQL("{} @@ {}").format(document, asked)
 
     @staticmethod
     def _distance(table: _Table) -> LiteralString:
         """Of the column from the question, in the form that the index is over, or it would not be used."""
-        column = sql.Identifier(table.vector).as_string()
-        bare = column.strip('"')
-        asked = re.sub(
-            rf"(?<![\w\"]){re.escape(bare)}(?![\w\"])|{re.escape(column)}",
-            "%(vector)s::vector",
-            table.index.compared,
-        )
-        return _sure(f"{table.index.compared} {table.index.operator} ({asked})".replace("%%", "%"))
+        compared = table.index.compared.replace("%", "%%")
+        asked = _named(table.vector.replace("%", "%%")).sub("%(vector)s::vector", compared)
+        return _sure(f"{compared} {table.index.operator} ({asked})")
 
     @staticmethod
     def _score(table: _Table, question: Question, row: Mapping[str, Any]) -> float:
@@ -282,10 +275,14 @@ class PostgresIndex:
         found = self._run("SELECT to_regclass(%s)::text AS name, to_regclass(%s)::oid AS oid", (quoted, quoted))
         if found[0]["oid"] is None:
             names = self._run(
-                "SELECT relname FROM pg_class WHERE relkind = ANY('{r,p,v,m,f}') AND NOT relnamespace = "
-                "ANY('{pg_catalog,information_schema,pg_toast}'::regnamespace[])"
+                "SELECT CASE WHEN pg_table_is_visible(oid) THEN '' ELSE (SELECT nspname FROM pg_namespace n "
+                "WHERE n.oid = relnamespace) || '.' END || relname AS name FROM pg_class "
+                "WHERE relkind = ANY('{r,p,v,m,f}') AND NOT relispartition AND NOT relnamespace = "
+                "ANY('{pg_catalog,information_schema,pg_toast}'::regnamespace[]) ORDER BY name"
             )
-            near = did_you_mean(wanted, [row["relname"] for row in names])
+            known = [str(row["name"]) for row in names]
+            elsewhere = [name for name in known if name.rpartition(".")[2] == wanted]
+            near = did_you_mean(wanted, elsewhere or known)
             raise EngineError(f"{place} has no table {wanted!r}: {near}")
         oid = found[0]["oid"]
         rows = self._run(
@@ -320,7 +317,8 @@ class PostgresIndex:
         )
         if len(keys) != 1:
             raise EngineError(
-                f"{self._address.place}: {table} has no key of one column: name the column of its ids, id=NAME"
+                f"{self._address.place}: {table} has no key of one column: name the column of its ids, id=NAME "
+                f"({did_you_mean('id', columns)})"
             )
         return str(keys[0]["attname"])
 
@@ -338,7 +336,9 @@ class PostgresIndex:
         half = "halfvec" if kind == "halfvec" else ""
         for row in rows:
             base, metric = row["opcname"].removesuffix("_ops").rsplit("_", 1)
-            if vector not in row["compared"] or metric not in _METRICS or (wanted and _METRICS[metric][0] != wanted):
+            if metric not in _METRICS or (wanted and _METRICS[metric][0] != wanted):
+                continue
+            if not _named(vector).search(row["compared"]):
                 continue
             options = dict(option.split("=", 1) for option in row["reloptions"] or ())
             words = " ".join(
@@ -372,7 +372,7 @@ class PostgresIndex:
     def _changed(self, table: _Table) -> tuple[sql.Composable, sql.Composable]:
         if self._address.changed is None:
             raise ConfigError(f"{self._address.place} does not say which column tells changes: add changed=NAME")
-        return sql.Identifier(self._address.changed), sql.SQL(_sure(table.columns[self._address.changed]))
+        return _column(self._address.changed), _as_it_is(table.columns[self._address.changed])
 
     def _without_id(self, table: _Table) -> int:
         query = sql.SQL("SELECT count(*) AS n FROM {} WHERE {} IS NULL").format(
@@ -422,6 +422,22 @@ class PostgresIndex:
 def _vector(sent: bytes) -> Vector:
     """A vector (D,) from pgvector's form for the wire: two numbers of 16 bits, then D of float32, big-endian."""
     return np.frombuffer(sent, ">f4", offset=4).astype(np.float32)
+
+
+def _named(column: str) -> re.Pattern[str]:
+    """Where SQL names the column, quoted or not: not within a longer name, and not as a type of that name."""
+    quoted = sql.Identifier(column).as_string()
+    return re.compile(rf"(?<![\w\":]){re.escape(column)}(?![\w\"])|{re.escape(quoted)}")
+
+
+def _column(name: str) -> sql.Identifier:
+    """Of a query that has values: a percent sign in it opens none."""
+    return sql.Identifier(name.replace("%", "%%"))
+
+
+def _as_it_is(text: str) -> sql.SQL:
+    """SQL of the user or of the catalogue, within a query that has values: a percent sign in it opens none."""
+    return sql.SQL(_sure(text.replace("%", "%%")))
 
 
 def _literal(text: str) -> str:

@@ -381,3 +381,77 @@ def test_exact_search_of_postgresql_never_goes_by_the_index_whatever_was_asked_b
                 assert {hit.id for hit in index.search(Question(query, k=10, exact=True))} == best
     finally:
         postgresql.query("ALTER ROLE reader RESET enable_seqscan")
+
+
+@pytest.fixture
+def odd_columns(postgresql: Served) -> str:
+    """An address of a table in a schema: names with blanks and percent signs, two columns of vectors, one an index."""
+    postgresql.query('DROP SCHEMA IF EXISTS "Our Shop" CASCADE')
+    postgresql.query('CREATE SCHEMA "Our Shop"')
+    postgresql.query(
+        'CREATE TABLE "Our Shop"."Goods" ("my id" int, "the %title" text, "off %" int, "clip%s" vector(4), '
+        '"clip%s_text" vector(4), lang text, PRIMARY KEY ("my id", lang))'
+    )
+    postgresql.query(
+        """INSERT INTO "Our Shop"."Goods" VALUES (1, '100% wool', 5, '[1,0,0,0]', '[0,0,1,0]', 'en'),
+        (2, 'a red %s', 20, '[0,1,0,0]', '[0,0,0,1]', 'en'), (3, NULL, NULL, '[0,.6,.8,0]', '[1,0,0,0]', 'en')"""
+    )
+    postgresql.query('CREATE INDEX ON "Our Shop"."Goods" USING hnsw ("clip%s_text" vector_l2_ops)')
+    postgresql.query('GRANT USAGE ON SCHEMA "Our Shop" TO reader')
+    postgresql.query('GRANT SELECT ON "Our Shop"."Goods" TO reader')
+    host = parse_address(postgresql.address).options["host"]
+    return f"{postgresql.address.partition('?')[0]}?host={host}&table=Our Shop.Goods"
+
+
+NAMED = "&vector=clip%25s&text=the %25title&id=my id&changed=off %25"
+
+
+@pytest.mark.parametrize(
+    ("where", "found"),
+    [
+        (None, ["2", "3", "1"]),
+        ("\"the %title\" LIKE '100%%' OR \"the %title\" LIKE '%red%'", ["2", "1"]),
+        ("\"my id\" % 2 = 1 AND lang LIKE '%(vector)s' IS FALSE", ["3", "1"]),
+        ('"off %" > 10 -- dear', ["2"]),
+    ],
+)
+def test_percent_signs_of_a_table_and_of_a_filter_open_nothing(odd_columns: str, where: str | None, found: list[str]):
+    with closing(open_index(odd_columns + NAMED)) as index:
+        hits = index.search(Question(np.asarray([0, 1, 0, 0], np.float32), k=3, where=where))
+        assert [hit.id for hit in hits] == found
+        assert [hit.score for hit in hits] == pytest.approx([{"1": 0, "2": 1, "3": 0.6}[id_] for id_ in found])
+        (hit,) = index.search(Question(text="100% wool", k=3, where=where and "\"the %title\" LIKE '%wool%'"))
+        assert (hit.id, hit.text) == ("1", "100% wool")
+
+
+def test_a_table_of_odd_names_is_read_whole_and_from_a_change_on(odd_columns: str):
+    with closing(open_index(odd_columns + NAMED)) as index:
+        (page,) = index.scan()
+        assert [(one.id, one.text, one.payload.get("off %")) for one in page.documents] == [
+            ("1", "100% wool", 5), ("2", "a red %s", 20), ("3", None, None)
+        ]  # fmt: skip
+        assert np.array_equal(page.documents[0].vector, [1, 0, 0, 0])
+        (later,) = index.scan(since="6")
+        assert [one.id for one in later.documents] == ["2"]
+        (rest,) = index.scan(after="2")
+        assert [one.id for one in rest.documents] == ["3"]
+
+
+def test_an_index_over_a_column_of_a_longer_name_is_not_the_vectors_own(odd_columns: str, postgresql: Served):
+    """Taken for it, every hit had the distance of that other column from itself: none."""
+    with closing(open_index(odd_columns + NAMED)) as index:
+        assert (index.describe().metric, index.describe().index) == ("cosine", "none: each vector is compared")
+    postgresql.query('CREATE INDEX ON "Our Shop"."Goods" USING hnsw (("clip%s"::halfvec(4)) halfvec_ip_ops)')
+    with closing(open_index(odd_columns + NAMED)) as index:
+        assert (index.describe().metric, index.describe().compression) == ("dot", "halfvec")
+        hits = index.search(Question(np.asarray([0, 1, 0, 0], np.float32), k=3, where='"the %title" IS NOT NULL'))
+        assert [(hit.id, hit.score) for hit in hits] == [("2", 1), ("1", 0)]
+
+
+def test_a_table_of_another_schema_is_proposed_as_it_is_written(odd_columns: str):
+    for address, said in (
+        (odd_columns.replace("Our Shop.Goods", "Goods"), r"has no table 'Goods': choose from 'Our Shop\.Goods'$"),
+        (f"{odd_columns}&vector=clip%25s", r"no key of one column: .* id=NAME \(choose from 'my id', 'the %title', "),
+    ):
+        with closing(open_index(address)) as index, pytest.raises(EngineError, match=said):
+            index.describe()
