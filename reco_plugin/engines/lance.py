@@ -210,7 +210,7 @@ class LanceIndex(LooksOnce[_LanceTable]):
         type_ = schema.field(vector).type
         bits = type_.value_type.bit_width
         indices = self._call(lambda table: [(index, table.index_stats(index.name)) for index in table.list_indices()])
-        words = any(_is_words(index.index_type) and list(index.columns) == [address.text] for index, _ in indices)
+        words = any(_is_words(index.index_type) and _columns(index) == [address.text] for index, _ in indices)
         said = Description(
             engine=f"LanceDB {lancedb.__version__}",
             name=name,
@@ -230,7 +230,7 @@ class LanceIndex(LooksOnce[_LanceTable]):
         wanted = cast("Similarity | None", self._address.options.get("metric"))
         for index, stats in indices:
             metric = str(getattr(stats, "distance_type", "") or "").lower()
-            if list(index.columns) != [said.vector] or not metric:
+            if _columns(index) != [said.vector] or not metric:
                 continue
             if metric not in _METRICS:
                 raise EngineError(f"{self._address.place}: the index of {said.vector!r} compares by {metric}")
@@ -285,6 +285,11 @@ def _kind(type_: pa.DataType) -> str:
         return "vectors of any length" if pa.types.is_floating(inner) else str(type_)
     is_bytes = pa.types.is_binary(type_) or pa.types.is_large_binary(type_) or pa.types.is_fixed_size_binary(type_)
     return "bytes" if is_bytes else str(type_)
+
+
+def _columns(index: Any) -> list[str]:
+    """What an index is over: LanceDB quotes a name that is more than letters, digits and underlines."""
+    return [str(name).strip("`") for name in index.columns]
 
 
 def _is_words(kind: str) -> bool:

@@ -169,6 +169,24 @@ def test_lancedb_scores_as_its_metric_does(lance_folder, metric: str, bits: int)
             index.search(Question(text="fox"))
 
 
+def test_lancedb_knows_the_indices_of_columns_that_it_quotes(tmp_path: Path):
+    lance = pytest.importorskip("lancedb")
+    import pyarrow as pa
+    from lancedb.index import FTS, IvfFlat
+
+    schema = pa.schema({"id": pa.string(), "The title": pa.string(), "clip-vec": pa.list_(pa.float32(), DIMENSION)})
+    rows = [{"id": row.sku, "The title": row.title, "clip-vec": CLIP[n]} for n, row in enumerate(WITH_VECTOR)]
+    table = lance.connect(tmp_path).create_table("odd", pa.Table.from_pylist(rows, schema=schema))
+    table.create_index("clip-vec", config=IvfFlat(distance_type="cosine", num_partitions=1))
+    table.create_index("The title", config=FTS())
+    with closing(open_index(f"lancedb:{tmp_path}?table=odd&text=The title")) as index:
+        said = index.describe()
+        assert (said.metric, said.index, said.searches_text) == ("cosine", "IVF_FLAT", True)
+        (hit,) = index.search(Question(CLIP[3], k=1))
+        assert (hit.id, hit.score) == (WITH_VECTOR[3].sku, pytest.approx(1.0, abs=1e-5))
+        assert index.search(Question(text=WITH_VECTOR[3].title or "", k=1))
+
+
 @pytest.mark.slow
 def test_lancedb_loses_by_compression_what_rescoring_brings_back(lance_folder):
     import pyarrow as pa
