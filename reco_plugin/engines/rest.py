@@ -64,6 +64,9 @@ class KnownIndex:
     name: str  # of the index itself, where the address names an alias
     uuid: str  # of it: another one after it was made anew
     fields: Mapping[str, str]  # dotted name -> type
+    kept: Mapping[
+        str, str
+    ]  # field that a document does not keep itself, an alias or a sub-field -> the one that it does
     vector: str
     field: VectorField
     others: tuple[str, ...]  # further fields of vectors
@@ -271,6 +274,8 @@ class DocumentIndex(LooksOnce[KnownIndex]):
         properties = said["mappings"].get("properties", {})
         fields, nested = dict[str, Body](), set[str]()
         _walk(properties, "", False, fields, nested)
+        kept = {name: str(field["path"]) for name, field in fields.items() if field.get("type") == "alias"}
+        kept |= {f"{name}.{part}": name for name, field in fields.items() for part in field.get("fields", {})}
         types = {field: str(kind.get("type", "object")) for field, kind in fields.items()}
         check_fields(self._address, [*types, "_id", "_seq_no"], name)
         dense = [field for field, kind in types.items() if kind == self.kind and field not in nested]
@@ -280,12 +285,13 @@ class DocumentIndex(LooksOnce[KnownIndex]):
             if field not in dense
         }
         vector = pick_vector(self._address, dense, others, name)
-        kept = said["mappings"].get("_source", {})
-        hidden = kept.get("enabled") is False or any(fnmatchcase(vector, rule) for rule in kept.get("excludes", ()))
+        source = said["mappings"].get("_source", {})
+        hidden = source.get("enabled") is False or any(fnmatchcase(vector, rule) for rule in source.get("excludes", ()))
         return KnownIndex(
             name=name,
             uuid=settings.get("index.uuid", name),
             fields=types,
+            kept=kept,
             vector=vector,
             field=self._read(fields[vector], settings, version),
             others=tuple(field for field, kind in types.items() if kind == self.kind and field != vector),
@@ -326,7 +332,7 @@ class DocumentIndex(LooksOnce[KnownIndex]):
         sent = _take(source, known.vector)
         id_, problem = hit["_id"], None
         if self._address.id not in (None, "_id"):
-            value = _get(source, self._address.id)
+            value = _get(source, known.kept.get(self._address.id or "", self._address.id))
             if isinstance(value, str | int | float) and not isinstance(value, bool):
                 id_ = value
             else:
@@ -342,7 +348,7 @@ class DocumentIndex(LooksOnce[KnownIndex]):
                 vector = None
         for name in (self._address.text, self._address.image):
             if name is not None:
-                source[name] = self._shown(known, name, _take(source, name))
+                source[name] = self._shown(known, name, _take(source, known.kept.get(name, name)))
         return make_document(self._address, id_, vector, source, problem)
 
     def _hit(self, known: KnownIndex, hit: Body, score: Callable[[float], float]) -> IndexHit:
@@ -436,4 +442,9 @@ def _take(source: Body, name: str) -> Any:
     if name in source:
         return source.pop(name)
     first, _, rest = name.partition(".")
-    return _take(source[first], rest) if rest and isinstance(source.get(first), dict) else None
+    if not rest or not isinstance(source.get(first), dict):
+        return None
+    value = _take(source[first], rest)
+    if not source[first]:
+        del source[first]
+    return value

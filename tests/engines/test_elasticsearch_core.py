@@ -56,3 +56,30 @@ def test_bytes_and_an_alias_over_two_are_refused(elasticsearch: Served):
         opened = open_index(address.replace("/bytes?", f"/{other}?"))
         with closing(opened) as index, pytest.raises(EngineError, match=said):
             index.describe()
+
+
+@pytest.mark.parametrize("title", ["name", "goods.title.raw", "goods.title"])
+def test_fields_that_a_document_does_not_keep_itself_are_read_from_those_that_it_does(
+    elasticsearch: Served, title: str
+):
+    """An alias, and a sub-field as ``title.keyword``: a search showed them, and a scan found no caption anywhere."""
+    assert elasticsearch.fill is not None and elasticsearch.query is not None
+    address = elasticsearch.fill("goods", []).partition("?")[0]
+    words = {"type": "text", "fields": {"raw": {"type": "keyword"}}}
+    fields = {
+        "goods": {"properties": {"title": words, "number": {"type": "integer"}}},
+        "name": {"type": "alias", "path": "goods.title"},
+        "code": {"type": "alias", "path": "goods.number"},
+    }
+    elasticsearch.query(("PUT", "/goods/_mapping", {"properties": fields}))
+    vectors = unit(2, 2)
+    for number, (said, vector) in enumerate(zip([["a red fox", "an animal"], "a cat"], vectors, strict=True)):
+        document = {"goods": {"title": said, "number": number}, "clip": vector.tolist()}
+        elasticsearch.query(("PUT", f"/goods/_doc/{number + 7}?refresh=true", document))
+    with closing(open_index(f"{address}?vector=clip&text={title}&id=code")) as index:
+        documents = [one for page in index.scan() for one in page.documents]
+        assert {one.id: one.text for one in documents} == {"0": "a red fox, an animal", "1": "a cat"}
+        assert all(one.problem is None for one in documents)
+        for exact in (False, True):
+            (hit,) = index.search(Question(vectors[1], k=1, exact=exact))
+            assert (hit.id, hit.text) == ("1", "a cat")
