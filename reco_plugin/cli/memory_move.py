@@ -243,5 +243,5 @@ def rescue_command(
     lines = [f"copied {counted(done.pairs, 'pair')} to {target}; {len(done.left):,} could not be"]
     lines += [f"  {name}: {why}" for name, why in done.left.items()]
     if not done.log_read:
-        lines.append("its log cannot be read: what was added last may be missing, add it again")
+        lines.append("its log was left out: what was added last may be missing, add it again")
     say({"copied": done.pairs, "left": done.left, "log_read": done.log_read}, "\n".join(lines), as_json)

@@ -26,14 +26,13 @@ from ..errors import MemoryStoreError
 from ..files import PARTIAL, write_whole
 from ..types import MODALITIES, Payload
 from .options import MemoryOptions
-from .points import locked_error
+from .points import LOG_NAME, locked_error
 
 SPARE_BYTES = 32 * 2**20
 """Kept free when pairs are written: for flushing, header, lists, deletions, and other writers."""
 LAST_BYTES = 2**20
 """Kept free when pairs are deleted."""
 _M, _EF_CONSTRUCT, _FULL_SCAN_KB = 16, 100, 10_000  # Qdrant's own defaults: setting one needs the others too
-_LOG = "wal"  # the folder that Edge locks
 _READ_WHOLE, _READ_AS_ASKED = b'"InRamChunkedMmap"', b'"ChunkedMmap"'  # in Edge's segment.json; the files are the same
 _FACTOR, _PAIR_BYTES = 3, 300  # measured: 2.3 times vectors and payloads as JSON, the log included, and 300 bytes
 
@@ -82,7 +81,7 @@ def copy_shard(shard: Path) -> tempfile.TemporaryDirectory[str]:
     copy = tempfile.TemporaryDirectory(prefix="reco-memory-")
     try:
         check_room(Path(copy.name), "copy, to read it,", bytes_on_disk(shard))
-        with _locked(shard / _LOG):
+        with _locked(shard / LOG_NAME):
             shutil.copytree(shard, copy.name, dirs_exist_ok=True)
         _let_write(Path(copy.name))
     except BaseException as error:
@@ -126,7 +125,7 @@ def load_shard(path: Path, dimension: int) -> qe.EdgeShard:
     for segment in path.glob("segments/*/segment.json"):
         grown = any(segment.parent.glob("vector_storage-*/vectors/chunk_1.mmap"))
         if grown and _READ_AS_ASKED in segment.read_bytes() and os.access(segment, os.W_OK):
-            with _locked(path / _LOG), suppress(OSError):  # a full disk costs time, not the memory
+            with _locked(path / LOG_NAME), suppress(OSError):  # a full disk costs time, not the memory
                 said = segment.read_bytes().replace(_READ_AS_ASKED, _READ_WHOLE)
                 write_whole(segment, lambda file, said=said: file.write(said))  # type: ignore[misc]
     return qe.EdgeShard.load(str(path), _config(dimension))  # so what it makes when it optimises is in RAM

@@ -248,7 +248,7 @@ class EdgeMemory:
                 found = self._ask(shard, search, wanted, payload, range(len(wanted.vectors)))
             else:
                 found = self._find(shard, search, wanted, payload)
-        return to_neighbours(found, dimension, search, k=wanted.k, read=search.read)
+            return to_neighbours(found, dimension, search, k=wanted.k, read=search.read)
 
     def _find(
         self, shard: qe.EdgeShard, search: Search, wanted: CheckedSearch, payload: bool | list[str]
@@ -312,7 +312,11 @@ class EdgeMemory:
             found = self._reader.pages(batch_size, payload=True, vectors=True)
         else:
             found = self._retrieve(check_ids(ids, "scroll"), True, batch_size, vectors=True)
-        return (to_records(points, self._dimension) for points in found if points)
+        return map(self._to_records, filter(None, found))
+
+    def _to_records(self, points: list[Any]) -> Records:
+        with translate_errors(self.location, "read"):
+            return to_records(points, self._dimension)
 
     def payloads(self, ids: Sequence[str] | None = None) -> Iterator[tuple[str, Payload]]:
         """Ids and payloads of all pairs, or of ``ids``."""

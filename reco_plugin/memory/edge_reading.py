@@ -70,4 +70,5 @@ class ShardReader:
     def point_vectors(self, points: Sequence[str]) -> tuple[list[str], dict[Modality, Vectors]]:
         """Those of the points that exist, and their vectors (N, D)."""
         there = self.retrieve(points, False, vectors=True)
-        return [str(point.id) for point in there], to_sides(there, self._dimension)
+        with translate_errors(self._location, "read"):
+            return [str(point.id) for point in there], to_sides(there, self._dimension)

@@ -22,6 +22,8 @@ from .said import SaidRecord, change_said, unpack_said
 FORMAT = 1
 """Version of the header; a memory of a newer one is refused."""
 HEADER_NAME = "memory.json"
+_SIGNS = {"shard", "pairs.npz", "opinions.jsonl"}
+"""Names beside it that only a memory has."""
 
 
 @dataclass(frozen=True)
@@ -183,6 +185,12 @@ def _refuse_strangers(folder: Path) -> None:
         return
     except OSError as error:
         raise MemoryStoreError(f"cannot use {str(folder)!r} as the folder of a memory: {error}") from error
+    if not _SIGNS.isdisjoint(strangers):
+        raise MemoryStoreError(
+            f"{str(folder)!r} holds a memory without its {HEADER_NAME}, which says by which encoder it was made: "
+            "restore that file from a backup, or take that of another memory of the same model and kind, and run "
+            "`reco memory calibrate`"
+        )
     if strangers:
         named = ", ".join(strangers[:3]) + (", …" if len(strangers) > 3 else "")
         raise MemoryStoreError(

@@ -10,6 +10,7 @@ import uuid
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any, Generic, Protocol, TypeVar
 
 import numpy as np
@@ -36,6 +37,11 @@ _LOCKED = ("WouldBlock", "already accessed by another instance")
 """In the messages of Edge and of qdrant-client when another process holds the folder."""
 _FULL = "os error 28"
 """No space left on device, in Rust's message."""
+LOG_NAME = "wal"
+"""The folder of a shard's log, which Edge locks."""
+_SPARED = {LOG_NAME, "edge_config.json"}
+"""Parts of a shard without which its pairs can be read."""
+_DAMAGED = re.compile(r"io error|out of bounds|has no vector", re.IGNORECASE)
 _UNREADABLE = re.compile(r"recursion limit exceeded|RecursionLimitExceeded|Can't read WAL")
 
 
@@ -145,7 +151,7 @@ def to_sides(
     of lists take.
 
     Raises:
-        ValueError: a vector has another dimension.
+        ValueError: a vector has another dimension, or there is none.
     """
     sides: dict[Modality, Vectors] = {m: np.empty((len(points), dimension), np.float32) for m in MODALITIES}
     pack, step = struct.Struct(f"{dimension}f").pack_into, 4 * dimension
@@ -157,7 +163,13 @@ def to_sides(
                 pack(side, place * step, *stored[name])
     except struct.error as error:
         raise ValueError(f"a stored vector is none of {dimension} numbers: {error}") from error
+    except KeyError as error:
+        raise _no_vector(error) from None
     return sides
+
+
+def _no_vector(error: KeyError) -> ValueError:
+    return ValueError(f"a stored pair has no vector {error}")
 
 
 def wanted_payload(search: Search, *, ids: bool = True) -> bool | list[str]:
@@ -169,24 +181,31 @@ def wanted_payload(search: Search, *, ids: bool = True) -> bool | list[str]:
 def to_neighbours(
     found: Sequence[Sequence[ScoredPoint]], dimension: int, search: Search, *, k: int, read: str
 ) -> Neighbours:
-    """Hits of B queries as padded neighbours, vectors (B, K, D); ``read`` is the name of their vector."""
+    """Hits of B queries as padded neighbours, vectors (B, K, D); ``read`` is the name of their vector.
+
+    Raises:
+        ValueError: a hit has no such vector.
+    """
     out = empty_neighbours(len(found), k, dimension, search)
     pack, step, into = struct.Struct(f"{dimension}f").pack_into, 4 * dimension, out.vectors.data  # as in `to_sides`
-    for row, hits in enumerate(found):  # one loop for all columns: a search is the most frequent call of all
-        ids = out.ids[row]
-        for column, hit in enumerate(hits):
-            payload = hit.payload or {}
-            name = payload.get(USER_ID)
-            ids.append(str(hit.id if name is None else name))  # to look at an id of Edge's makes a UUID
-            out.similarity[row, column] = hit.score
-            pack(into, (row * k + column) * step, *hit.vector[read])  # NumPy takes four times as long for a list
-            if out.witnesses is not None and WITNESSES in payload:
-                stored = payload[WITNESSES]  # looked at without a call of ours for each
-                if isinstance(stored, list) and len(stored) == 3 and _NUMBERS.issuperset(map(type, stored)):
-                    out.witnesses[row, column] = stored
-            if out.payloads is not None:
-                out.payloads[row].append(_payload(hit))
-        out.found[row, : len(hits)] = True
+    try:
+        for row, hits in enumerate(found):  # one loop for all columns: a search is the most frequent call of all
+            ids = out.ids[row]
+            for column, hit in enumerate(hits):
+                payload = hit.payload or {}
+                name = payload.get(USER_ID)
+                ids.append(str(hit.id if name is None else name))  # to look at an id of Edge's makes a UUID
+                out.similarity[row, column] = hit.score
+                pack(into, (row * k + column) * step, *hit.vector[read])  # NumPy takes four times as long for a list
+                if out.witnesses is not None and WITNESSES in payload:
+                    stored = payload[WITNESSES]  # looked at without a call of ours for each
+                    if isinstance(stored, list) and len(stored) == 3 and _NUMBERS.issuperset(map(type, stored)):
+                        out.witnesses[row, column] = stored
+                if out.payloads is not None:
+                    out.payloads[row].append(_payload(hit))
+            out.found[row, : len(hits)] = True
+    except KeyError as error:
+        raise _no_vector(error) from None
     return out
 
 
@@ -286,7 +305,9 @@ def translate_errors(location: str, doing: str) -> Iterator[None]:
         yield
     except RecoError:
         raise
-    except Exception as error:
+    except BaseException as error:
+        if not isinstance(error, Exception) and not _is_panic(error):
+            raise
         if any(words in str(error) for words in _LOCKED):
             raise locked_error(location) from error
         if _FULL in str(error):
@@ -303,14 +324,22 @@ def translate_errors(location: str, doing: str) -> Iterator[None]:
         raise MemoryStoreError(f"cannot {doing} the memory at {location!r}: {_cause(location, error)}") from error
 
 
-def _cause(location: str, error: Exception) -> str:
-    """The file and what to do; the engine's own message if it names no file."""
+def _is_panic(error: BaseException) -> bool:
+    """Whether code in Rust gave up, as on a file without content; its error is no Exception, and cannot be imported."""
+    return type(error).__name__ == "PanicException"
+
+
+def _cause(location: str, error: BaseException) -> str:
+    """The file and what to do; the engine's own message if it names no file and may be of something else."""
     text = " ".join(str(error).split())
-    files = re.findall(re.escape(location + os.sep) + r"[^\s:,'\")]+", text)
+    files = re.findall(re.escape(location + os.sep) + r"[^\s:,'\")`]+", text)
+    longest = max(files, key=len, default=location)
     if number := re.search(r"\(os error (\d+)\)", text):
-        return f"{max(files, key=len, default=location)}: {os.strerror(int(number[1]))}"
-    if files or "io error" in text.lower():
-        return f"{max(files, key=len, default='a file of it')} is damaged or cut off: {RESTORE}"
+        return f"{longest}: {os.strerror(int(number[1]))}"
+    if not _SPARED.isdisjoint(Path(longest.removeprefix(location)).parts):
+        return f"{longest} is damaged or cut off. Copy the pairs without it: reco memory rescue NEW --memory {location}"
+    if files or _is_panic(error) or _DAMAGED.search(text):
+        return f"{longest if files else 'a file of it'} is damaged or cut off: {RESTORE}"
     return text
 
 

@@ -7,18 +7,17 @@ log ignores as many writes as the lost log held: so the pairs are copied, and th
 
 from __future__ import annotations
 
-import shutil
 from collections.abc import Callable, Iterator
 from contextlib import closing, contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 from tempfile import TemporaryDirectory
-from typing import Any
+from typing import Any, cast
 
 import qdrant_edge as qe
 
 from ..errors import InputError, MemoryLocked, MemoryStoreError
-from ..types import Records
+from ..types import MODALITIES, Records
 from .base import Memory
 from .checks import check_payload
 from .edge import SHARD_NAME
@@ -75,11 +74,12 @@ def _open_shard(folder: Path, done: Rescued) -> Iterator[qe.EdgeShard]:
     except MemoryStoreError:  # the log was replayed up to its first unreadable entry
         done.log_read = False
         with TemporaryDirectory(prefix="reco-rescue-") as aside:
-            for name in (part.name for part in path.iterdir() if part.name not in ("segments", "wal")):
-                shutil.copy(path / name, aside)
             (Path(aside) / "segments").symlink_to((path / "segments").resolve())
-            with translate_errors(str(folder), "open"):
-                shard = qe.EdgeShard.load(aside)
+            try:
+                with translate_errors(aside, "open"):
+                    shard = qe.EdgeShard.load(aside)  # what edge_config.json says is in the segments, too
+            except MemoryStoreError as error:
+                raise MemoryStoreError(str(error).replace(aside, str(path))) from None
             with closing(shard):
                 yield shard
         return
@@ -90,13 +90,19 @@ def _open_shard(folder: Path, done: Rescued) -> Iterator[qe.EdgeShard]:
 def _readable(shard: qe.EdgeShard, ids: list[str], done: Rescued) -> Iterator[Any]:
     """The readable points; a group that fails is halved until the unreadable point is found."""
     try:
-        yield from shard.retrieve(list(ids), True, True)
+        found = shard.retrieve(list(ids), True, True)
     except Exception as error:  # Edge has no class of its own
         if len(ids) == 1:
             done.left[ids[0]] = str(error)
             return
         for half in (ids[: len(ids) // 2], ids[len(ids) // 2 :]):
             yield from _readable(shard, half, done)
+        return
+    for point in found:
+        if lost := [side for side in MODALITIES if side not in cast("dict[str, object]", point.vector)]:
+            done.left[str(point.id)] = f"its {' and its '.join(lost)} vector cannot be read"
+        else:
+            yield point
 
 
 def _keep_valid(records: Records, done: Rescued) -> Records:

@@ -299,8 +299,8 @@ def test_damaged_edge_shard(tmp_path: Path) -> None:
     with pytest.raises(MemoryStoreError, match="cannot open the memory at") as raised:
         open_memory(tmp_path, FINGERPRINT)
     assert str(raised.value) == (
-        f"cannot open the memory at {str(tmp_path)!r}: {tmp_path}/shard/edge_config.json is damaged or cut off: "
-        "restore it from a backup, or build the memory again in an empty folder"
+        f"cannot open the memory at {str(tmp_path)!r}: {tmp_path}/shard/edge_config.json is damaged or cut off. "
+        f"Copy the pairs without it: reco memory rescue NEW --memory {tmp_path}"
     )
     assert "Failed to deserialize" in str(raised.value.__cause__)  # the engine's own words
 

@@ -22,7 +22,7 @@ from reco_plugin.memory import Fingerprint, Memory, open_memory
 from reco_plugin.memory.edge import SHARD_NAME
 from reco_plugin.memory.points import point_id, stored_payload
 from reco_plugin.memory.transfer import all_pairs, copy
-from reco_plugin.types import Records
+from reco_plugin.types import Records, Search
 
 MINE = Fingerprint("mini/clip", "ab" * 32, D)
 GOOD = [f"good-{i}" for i in range(30)]
@@ -86,6 +86,59 @@ def test_a_memory_with_a_pair_that_cannot_be_read_is_rescued(folder: Path, tmp_p
     told, pairs = rescued(folder, tmp_path / "new")
     assert f"1 could not be\n  {point_id('bad')}: " in told and "added last" not in told
     assert set(pairs) == {*GOOD, "another"}
+
+
+def damage(folder: Path, pattern: str, *, delete: bool) -> Path:
+    """Delete or empty the one file of a pattern; returns its path."""
+    (file,) = folder.glob(pattern)
+    file.unlink() if delete else file.write_bytes(b"")
+    return file
+
+
+@pytest.mark.parametrize("pattern", ["shard/wal/first-index", "shard/wal/open-1", "shard/edge_config.json"])
+def test_a_memory_is_rescued_without_a_file_that_pairs_can_spare(folder: Path, tmp_path: Path, pattern: str) -> None:
+    damage(folder, pattern, delete=False)
+    with pytest.raises(MemoryStoreError, match=rf"is damaged or cut off\. Copy.* rescue NEW --memory {folder}"):
+        open_memory(folder, MINE)
+    told, pairs = rescued(folder, tmp_path / "new")
+    assert "copied 30 pairs" in told and set(pairs) == {*GOOD, "another"}
+
+
+def test_a_file_at_which_the_engine_gives_up_is_an_error_like_others(folder: Path, tmp_path: Path) -> None:
+    damage(folder, "shard/segments/*/vector_storage-text/vectors/status.dat", delete=False)
+    with pytest.raises(MemoryStoreError, match=r"cannot open the memory .*damaged or cut off: restore it"):
+        open_memory(folder, MINE)
+    result = reco("memory", "rescue", str(tmp_path / "new"), "--memory", str(folder))
+    assert result.exit_code == 1 and "damaged or cut off" in result.stderr
+
+
+def test_a_side_whose_vectors_are_gone_is_an_error_where_it_is_read(folder: Path, tmp_path: Path) -> None:
+    damage(folder, "shard/segments/*/vector_storage-image/vectors/status.dat", delete=True)
+    asked = Search(axis(0)[None], by="text", read="image", k=3)
+    with closing(open_memory(folder, MINE)) as memory:
+        for read in (lambda: list(memory.scroll()), lambda: memory.search(asked)):
+            with pytest.raises(MemoryStoreError, match=r"cannot \w+ the memory .*damaged or cut off: restore"):
+                read()
+    result = reco("memory", "rescue", str(tmp_path / "new"), "--memory", str(folder))
+    assert "copied 0 pairs" in result.stdout and "; 30 could not be" in result.stdout
+    assert f"{point_id('good-3')}: its image vector cannot be read" in result.stdout
+
+
+def test_a_rescue_that_cannot_begin_names_the_file(folder: Path, tmp_path: Path) -> None:
+    file = damage(folder, "shard/segments/*/segment.json", delete=False)
+    damage(folder, "shard/edge_config.json", delete=False)
+    result = reco("memory", "rescue", str(tmp_path / "new"), "--memory", str(folder))
+    assert result.exit_code == 1 and f"{file} is damaged or cut off: restore it" in result.stderr
+
+
+def test_a_memory_without_its_header_is_known_as_one(folder: Path) -> None:
+    kept = (folder / "memory.json").read_bytes()
+    damage(folder, "memory.json", delete=True)
+    with pytest.raises(MemoryStoreError, match=r"holds a memory without its memory\.json.* restore that file"):
+        open_memory(folder, MINE)
+    (folder / "memory.json").write_bytes(kept)
+    with closing(open_memory(folder, MINE)) as memory:
+        assert memory.count() == 30
 
 
 def test_what_is_no_embedded_memory_is_not_rescued(folder: Path, tmp_path: Path) -> None:
