@@ -73,7 +73,9 @@ def query_of(address: IndexAddress, vector: Vector, dimension: int) -> Vector:
 
 
 def text_or_none(value: object) -> str | None:
-    """The value of a caption's field as a text; None where it is empty."""
+    """The value of a caption's field as a text, of several the texts with commas between; None where it is empty."""
+    if isinstance(value, list | tuple):
+        value = ", ".join(str(item) for item in value if item not in (None, ""))
     return None if value is None or value == "" else str(value)
 
 

@@ -21,7 +21,7 @@ from ..values import check_choice, did_you_mean
 from .address import IndexAddress
 from .asking import ask
 from .base import Description, Document, Effort, IndexHit, Page, Question, Similarity
-from .documents import check_fields, make_document, pick_vector, picture_or_none, query_of
+from .documents import check_fields, make_document, pick_vector, picture_or_none, query_of, text_or_none
 from .template import fill
 
 _TYPE = re.compile(r"(?P<type>vector|halfvec|bit|sparsevec)(?:\((?P<dimension>\d+)\))?$")
@@ -131,9 +131,7 @@ class PostgresIndex:
                 for place, row in enumerate(self._asked(query, {}, question, table))
             ]
         shown = [
-            sql.SQL("{} AS {}" if table.columns[column] == "bytea" else "CAST({} AS text) AS {}").format(
-                _column(column), sql.Identifier(name)
-            )
+            sql.SQL("{} AS {}").format(_shown(table, column), sql.Identifier(name))
             for name, column in (
                 ("reco_id", table.key),
                 ("reco_text", self._address.text),
@@ -158,7 +156,7 @@ class PostgresIndex:
             IndexHit(
                 row["reco_id"],
                 self._score(table, question, row),
-                row.get("reco_text"),
+                text_or_none(row.get("reco_text")),
                 picture_or_none(row.get("reco_image")),
             )
             for row in rows
@@ -433,6 +431,14 @@ def _named(column: str) -> re.Pattern[str]:
 def _column(name: str) -> sql.Identifier:
     """Of a query that has values: a percent sign in it opens none."""
     return sql.Identifier(name.replace("%", "%%"))
+
+
+def _shown(table: _Table, column: str) -> sql.Composable:
+    """A column as a text, of several texts all; pictures in it as they are."""
+    type_ = table.columns[column]
+    if type_ == "bytea":
+        return _column(column)
+    return sql.SQL("array_to_string({}, ', ')" if type_.endswith("[]") else "CAST({} AS text)").format(_column(column))
 
 
 def _as_it_is(text: str) -> sql.SQL:

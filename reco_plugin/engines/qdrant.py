@@ -148,8 +148,9 @@ class QdrantIndex(LooksOnce[Description]):
                 "using": found.vector or None,
                 "params": self._params(found, question),
             }
-        keys = [name for name in (self._address.id, self._address.text, self._address.image) if name is not None]
-        asked["with_payload"] = True if self._address.id is None else keys  # whole, since our own id is in it
+        names = [name for name in (self._address.id, self._address.text, self._address.image) if name is not None]
+        paths = [path for name in names for path in _paths(name)]
+        asked["with_payload"] = True if self._address.id is None else paths  # whole, since our own id is in it
         try:
             request = models.QueryRequest.model_validate(
                 {name: value for name, value in asked.items() if value is not None}
@@ -388,6 +389,11 @@ def _compression(config: Any) -> str:
 def _behind(id_: int | str) -> int | str:
     """The id from which points after this one are read."""
     return id_ + 1 if isinstance(id_, int) else str(uuid.UUID(int=min(uuid.UUID(id_).int + 1, (1 << 128) - 1)))
+
+
+def _paths(key: str) -> set[str]:
+    """Where :func:`_value` looks, as Qdrant's paths write it: a key that is more than a word is quoted."""
+    return {f'"{key}"', ".".join(f'"{part}"' for part in key.split("."))}
 
 
 def _value(payload: Mapping[str, Any], key: str | None) -> Any:

@@ -384,6 +384,36 @@ def test_qdrant_finds_values_within_values_and_numbers_points_by_any_id(tmp_path
     assert sorted(tmp_path.iterdir()) == before
 
 
+@pytest.mark.parametrize(
+    ("key", "text"), [("a.b", "dotted"), ("name €", "in euros"), ("meta.my name", "within"), ("tags", "red, fox")]
+)
+def test_qdrant_shows_what_stands_under_any_key_and_of_several_texts_all(tmp_path: Path, key: str, text: str):
+    """A hit has the caption that the document has, whichever the key."""
+    from qdrant_client import QdrantClient, models
+
+    payload = {"a.b": "dotted", "name €": "in euros", "meta": {"my name": "within"}, "tags": ["red", "", "fox"], "n": 7}
+    with closing(QdrantClient(path=str(tmp_path))) as client:
+        client.create_collection("shop", models.VectorParams(size=DIMENSION, distance=models.Distance.COSINE))
+        client.upsert("shop", [models.PointStruct(id=1, vector=CLIP[0].tolist(), payload=payload)])
+    with closing(open_index(f"qdrant:{tmp_path}?collection=shop&caption={key}&id=n")) as index:
+        (page,) = index.scan()
+        assert [(one.id, one.text) for one in page.documents] == [("7", text)]
+        assert [(hit.id, hit.text) for hit in index.search(Question(CLIP[0], k=1))] == [("7", text)]
+
+
+def test_a_caption_of_several_texts_is_all_of_them_in_postgresql(postgresql: Served):
+    postgresql.query("DROP TABLE IF EXISTS tagged")
+    postgresql.query("CREATE TABLE tagged (sku text PRIMARY KEY, tags text[], clip vector(4))")
+    postgresql.query("INSERT INTO tagged VALUES ('a', '{red,NULL,fox}', '[1,0,0,0]'), ('b', '{}', '[0,1,0,0]')")
+    postgresql.query("GRANT SELECT ON tagged TO reader")
+    host = parse_address(postgresql.address).options["host"]
+    with closing(open_index(f"{postgresql.address.partition('?')[0]}?host={host}&table=tagged&text=tags")) as index:
+        (page,) = index.scan()
+        hits = index.search(Question(np.asarray([1, 0, 0, 0], np.float32), k=2))
+        assert [one.text for one in page.documents] == ["red, fox", None]
+        assert [hit.text for hit in hits] == ["red, fox", None]
+
+
 def test_exact_search_of_postgresql_never_goes_by_the_index_whatever_was_asked_before(postgresql: Served):
     drawn = np.random.default_rng(5).normal(size=(3000, 48)).astype(np.float32)
     many = [Row(f"sku-{n:04}", None, None, 1.0, n, vector.tolist()) for n, vector in enumerate(drawn)]
