@@ -6,7 +6,6 @@ import sys
 from typing import Annotated
 
 import typer
-from typer.core import TyperOption
 
 from .. import __version__
 from .commands import Command, Commands
@@ -269,14 +268,6 @@ COMMANDS = (
 )
 
 
-def _name_no_type_of_flags() -> None:
-    """Keep ``<bool>`` out of the help: a flag takes no value."""
-    shown = getattr(TyperOption, "display_type_rich", None)
-    if shown is not None:
-        TyperOption.display_type_rich = lambda self, ctx: None if self.is_flag else shown(self, ctx)  # type: ignore[method-assign]
-
-
-_name_no_type_of_flags()
 for _command in COMMANDS:
     _command.add_to(GROUPS[_command.words.rpartition(" ")[0]])
 for _name in ("memory", "eval", "model"):

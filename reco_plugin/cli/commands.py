@@ -11,13 +11,23 @@ from pathlib import Path
 from typing import Any, NamedTuple, ParamSpec, TextIO, TypeVar
 
 import typer
-from typer.core import TyperCommand, TyperGroup
+from typer.core import TyperCommand, TyperGroup, TyperOption
 
 from ..errors import RecoError, is_ours
 
 _INVALID = re.compile(r"Invalid value for (?:argument )?'(?P<flag>[^']+)': (?P<why>.*)")
 P = ParamSpec("P")
 R = TypeVar("R")
+
+
+def _name_no_type_of_flags() -> None:
+    """Keep ``<bool>`` out of the help: a flag takes no value."""
+    shown = getattr(TyperOption, "display_type_rich", None)
+    if shown is not None:
+        TyperOption.display_type_rich = lambda self, ctx: None if self.is_flag else shown(self, ctx)  # type: ignore[method-assign]
+
+
+_name_no_type_of_flags()
 
 
 class Command(NamedTuple):
