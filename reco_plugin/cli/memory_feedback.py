@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Annotated, cast
 import typer
 
 from ..errors import InputError
-from ..values import counted
+from ..values import counted, show
 from .service import KeyFileOption, ServiceOption, ServiceOptions, open_here_or_served, served_reco
 from .shared import Given, JsonOption, MemoryFlags, OpenOptions, on_one_line, reco_of, say, take_flags, takes
 
@@ -82,12 +82,16 @@ def feedback_command(
     from ..opinions import say_unread, unread_in
     from ..opinions import withdraw as forget
 
+    if withdraw and forget_all:
+        raise InputError("--forget-all forgets more than what --withdraw names: give one of them")
     via, asked = ServiceOptions(service, key_file), take_flags(MemoryFlags, given)
     via.check(asked.memory)
     with closing(open_here_or_served(asked.settings, via, None)) as store:
         served = cast("ServedMemory", store) if store.kind == "served" else None
         if withdraw or forget_all:
             ids = None if forget_all else withdraw
+            for name in sorted(set(ids or ()).difference(store.look().said)):
+                typer.echo(f"warning: {show(name)} is the id of no opinion", err=True)
             if served is None:
                 gone = forget(store, ids)
             else:

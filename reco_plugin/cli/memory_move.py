@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator
 from contextlib import closing
 from dataclasses import dataclass
 from pathlib import Path
@@ -35,6 +35,7 @@ from .shared import (
 )
 
 if TYPE_CHECKING:
+    from ..memory.said import SaidRecord
     from ..same_encoder import SameEncoder
     from ..types import Records
 
@@ -87,6 +88,7 @@ def import_command(
     """Add pairs that are vectors already, of the model's encoder; of an export also what people said."""
     from ..data import is_vectors, read_feedback, read_records
     from ..data.rows import Rows
+    from ..memory.said import unpack_said
     from ..memory.transfer import lacking
     from ..same_encoder import SameEncoder
 
@@ -99,24 +101,43 @@ def import_command(
         wanted = (lacking(batch, reco.memory.store) for batch in batches) if resume else batches
         added = reco.memory.add_records((batch for batch in wanted if len(batch)), progress=True)
         pairs = len(reco.memory)
-        opinions, left = _add_said(reco.memory.store, told) if told else (0, "")
-    said = f", and {counted(opinions, 'opinion')} of people" if opinions else ""
-    text = f"imported {counted(added, 'pair')}; the memory holds {pairs:,}{said}"
-    text = "\n".join([text, *filter(None, [same.note, left])])
-    notes = {"vectors": same.note} | ({"left": left} if left else {})
-    say({"imported": added, "pairs": pairs, "opinions": opinions, **notes}, text, as_json)
+        said = _add_said(reco.memory.store, unpack_said(told, reco.encoder.dimension), "not imported")
+    text = f"imported {counted(added, 'pair')}; the memory holds {pairs:,}{said.text}"
+    text = "\n".join([text, *filter(None, [same.note, said.left])])
+    say({"imported": added, "pairs": pairs, "vectors": same.note, **said.told}, text, as_json)
 
 
-def _add_said(store: Memory, told: Mapping[str, Any]) -> tuple[int, str]:
-    """Add what people said; returns how many opinions there are, or 0, and what was left out and why."""
-    from ..memory.said import unpack_said
+@dataclass(frozen=True)
+class _Said:
+    """What became of what people said, where a memory got that of another."""
+
+    opinions: int = 0  # that it holds then
+    left: str = ""  # what was left out, and why
+
+    @property
+    def text(self) -> str:
+        """How it goes on behind the pairs that a memory holds."""
+        return f", and {counted(self.opinions, 'opinion')} of people" if self.opinions else ""
+
+    @property
+    def told(self) -> dict[str, Any]:
+        """The same for programs."""
+        return {"opinions": self.opinions} | ({"left": self.left} if self.left else {})
+
+
+def _add_said(store: Memory, told: Iterable[SaidRecord], lost: str) -> _Said:
+    """Add what people said of another memory and is not known here; ``lost`` are words for what cannot be."""
     from ..opinions import add_said, say_unread
 
+    there = store.look().said
+    fresh = [one for one in told if one["id"] not in there]
+    if not fresh and not there:
+        return _Said()
     try:
-        opinions, unread = add_said(store, unpack_said(told, store.header.fingerprint.dimension))
+        opinions, unread = add_said(store, fresh)
     except InputError as error:  # the pairs are worth having anyway
-        return 0, f"what people said was not imported: {error}"
-    return opinions, f"not imported: {say_unread(unread)}" if unread else ""
+        return _Said(0, f"{lost}: what people said, since {error}")
+    return _Said(opinions, f"{lost}: {say_unread(unread)}" if unread else "")
 
 
 def _watched(batches: Iterable[Records], same: SameEncoder) -> Iterator[Records]:
@@ -178,9 +199,11 @@ def copy_command(
         if before and not yes:
             _ask_about_others(store, into, target)
         copied = sum(with_progress(copy(store, into, resume=resume), total, "copy"))
+        said = _add_said(into, store.look().said.values(), "not copied")
         pairs = into.count()
         copied = pairs - before if resume else copied
-    say({"copied": copied, "pairs": pairs}, f"copied {counted(copied, 'pair')}; {target} holds {pairs:,}", as_json)
+    text = f"copied {counted(copied, 'pair')}; {target} holds {pairs:,}{said.text}"
+    say({"copied": copied, "pairs": pairs, **said.told}, "\n".join(filter(None, [text, said.left])), as_json)
 
 
 def _is_one(one: Settings, other: Settings) -> bool:
@@ -240,8 +263,11 @@ def rescue_command(
     into = open_copy(settings, found[1].fingerprint)
     with closing(into), tqdm(desc="rescue", unit="pair", disable=None) as bar:
         done = rescue(broken, found[1], into, bar.update)
-    lines = [f"copied {counted(done.pairs, 'pair')} to {target}; {len(done.left):,} could not be"]
+        said = _add_said(into, found[1].said.values(), "not copied")
+    lines = [f"copied {counted(done.pairs, 'pair')} to {target}{said.text}; {len(done.left):,} could not be"]
     lines += [f"  {name}: {why}" for name, why in done.left.items()]
+    lines += [said.left] if said.left else []
     if not done.log_read:
         lines.append("its log was left out: what was added last may be missing, add it again")
-    say({"copied": done.pairs, "left": done.left, "log_read": done.log_read}, "\n".join(lines), as_json)
+    told = {"copied": done.pairs, "opinions": said.opinions, "left": done.left, "log_read": done.log_read}
+    say(told, "\n".join(lines), as_json)

@@ -37,7 +37,7 @@ class Rescued:
 
 
 def rescue(folder: Path, header: Header, target: Memory, progress: Callable[[int], object] = int) -> Rescued:
-    """Copy all readable pairs of an embedded memory, and what was learned about them, into another memory.
+    """Copy all readable pairs of an embedded memory into another; what was learned, too, if that holds no others.
 
     ``progress`` gets the number of pairs of each batch.
 
@@ -55,7 +55,7 @@ def rescue(folder: Path, header: Header, target: Memory, progress: Callable[[int
             done.pairs += len(records)
             progress(len(records))
     target.flush()
-    if header.calibration:
+    if header.calibration and target.count() == done.pairs:
         target.set_calibration(header.calibration)
     if header.said and not target.header.said:
         target.change_said(list(header.said.values()), ())

@@ -20,7 +20,7 @@ Fail = Callable[..., str]
 
 
 def test_what_is_said_is_shown_and_taken_back(
-    work: Path, memory: Path, catalogue: Path, run: Run, ask: Ask, monkeypatch: pytest.MonkeyPatch
+    work: Path, memory: Path, catalogue: Path, run: Run, ask: Ask, fail: Fail, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     picture = catalogue.with_name("large-blue-circle.png")
     one = ask("memory", "reject", "small-red-circle", "--image", picture, "--by", "ann", "--memory", memory)
@@ -36,6 +36,12 @@ def test_what_is_said_is_shown_and_taken_back(
     ]
     gone = ask("memory", "feedback", "--withdraw", two["id"], "--withdraw", "unknown", "--memory", memory)
     assert gone == {"withdrawn": 1, "opinions": 1}
+    again = run("memory", "feedback", "--withdraw", two["id"], "--memory", memory)
+    assert (again.stdout, again.stderr) == (
+        "forgot 0 opinions; 1 is left\n",
+        f"warning: {two['id']!r} is the id of no opinion\n",
+    )
+    assert "give one of them" in fail("memory", "feedback", "--withdraw", "x", "--forget-all", "--memory", memory)
     assert ask("memory", "feedback", "--forget-all", "--memory", memory) == {"withdrawn": 1, "opinions": 0}
     assert run("memory", "feedback", "--memory", memory).stdout == "nobody has said anything\n"
 
@@ -136,3 +142,22 @@ def test_an_export_keeps_it_and_of_two_the_later_word_counts(
     assert "not imported: 1 opinion cannot be read, 'damaged': its feedback has format 99" in told.stdout
     assert ask("memory", "feedback", "--memory", "copy") == [later]
     assert ask("memory", "add", file, "--memory", "third")["added"] == 24  # a file of pairs as any other
+
+
+@pytest.mark.parametrize("way", ["copy", "rescue"])
+def test_a_copy_brings_also_what_is_said_after_the_first(
+    work: Path, memory: Path, ask: Ask, run: Run, way: str
+) -> None:
+    move = ("memory", "copy", memory, "b") if way == "copy" else ("memory", "rescue", "b", "--memory", memory)
+    ask("memory", "reject", "small-red-circle", "--text", "a blue circle", "--memory", memory)
+    assert ask(*move)["opinions"] == 1
+    ask("memory", "reject", "small-blue-circle", "--text", "a red circle", "--memory", memory)
+    ask("memory", "reject", "small-green-circle", "--text", "a red square", "--memory", "b")
+    assert ask(*move)["opinions"] == 3
+    texts = ("small-red-circle", "small-blue-circle", "small-green-circle")
+    assert sorted(one["pair"] for one in ask("memory", "feedback", "--memory", "b")) == sorted(texts)
+    shown = run(*move).stdout
+    assert "copied 24 pairs" in shown and ", and 3 opinions of people" in shown
+    with closing(open_memory(str(memory), None)) as store:
+        store.change_said([{"id": "x", "format": 99}], ())
+    assert "not copied: 1 opinion cannot be read, 'x': its feedback has format 99" in run(*move).stdout

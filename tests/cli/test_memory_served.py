@@ -247,7 +247,7 @@ def test_copy_between_all_kinds(
 
         fingerprint = Artifact.load(load_settings().model).manifest.fingerprint
         open_memory(to, fingerprint, kind=target).close()  # type: ignore[arg-type]
-    assert ask("memory", "copy", url if source == "server" else source, to) == {"copied": 6, "pairs": 6}
+    assert ask("memory", "copy", url if source == "server" else source, to) == {"copied": 6, "pairs": 6, "opinions": 0}
     here, there = (ask("memory", "info", *place(kind, url)) for kind in (source, target))
     assert here["encoder"] == there["encoder"]
     assert here["calibration"] == there["calibration"]
@@ -272,7 +272,7 @@ def test_copy_and_import_go_on_where_they_stopped(
     counts = itemgetter("imported", "pairs")
     ask("memory", "add", part(catalogue, 9), "--memory", url)
     server.engine.last.clear()
-    assert ask("memory", "copy", "memory", url, "--resume") == {"copied": 15, "pairs": 24}
+    assert ask("memory", "copy", "memory", url, "--resume") == {"copied": 15, "pairs": 24, "opinions": 0}
     assert len(server.engine.last["upsert"]["points"]) == 15
     assert counts(ask("memory", "import", "pairs.npz", "--memory", "copy")) == (24, 24)
     ask("memory", "remove", "large-red-circle", "--memory", "copy")
@@ -314,7 +314,7 @@ def test_copy_asks_before_it_mixes_with_other_pairs(memory: Path, catalogue: Pat
         assert "Copy 23 pairs into it? [y/N]" in done.stderr
         assert (done.returncode == 0) == (pairs == 24), done.stderr
         assert ask("memory", "info", "--memory", "prod")["pairs"] == pairs
-    assert ask("memory", "copy", "memory", "prod", "--yes") == {"copied": 23, "pairs": 24}
+    assert ask("memory", "copy", "memory", "prod", "--yes") == {"copied": 23, "pairs": 24, "opinions": 0}
     assert ask("memory", "copy", "prod", "backup")["pairs"] == 24
     assert ask("memory", "copy", "memory", "again")["pairs"] == 23
     assert ask("memory", "copy", "memory", "again")["copied"] == 23  # the same pairs once more need no answer
