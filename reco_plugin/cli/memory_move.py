@@ -6,6 +6,7 @@ import sys
 from collections.abc import Iterable, Iterator
 from contextlib import closing
 from dataclasses import dataclass
+from itertools import chain, islice
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -93,11 +94,13 @@ def import_command(
     from ..same_encoder import SameEncoder
 
     asked, told = take_flags(OpenOptions, given), read_feedback(source) if is_vectors(source) else {}
+    records = read_records(source)
+    first = list(islice(records, 1))  # a file that cannot be read is refused before a memory is made
     target = reco_of(asked.model, asked.settings, on_memory_failure="fail")
     with keeps(_LEFT), target as reco:
         rows = Rows(str(source), (), check=check)
         same = SameEncoder(reco.encoder, str(reco.manifest.fingerprint), rows, "give --no-check")
-        batches = with_progress(_watched(read_records(source), same), None, "import")
+        batches = with_progress(_watched(chain(first, records), same), None, "import")
         wanted = (lacking(batch, reco.memory.store) for batch in batches) if resume else batches
         added = reco.memory.add_records((batch for batch in wanted if len(batch)), progress=True)
         pairs = len(reco.memory)

@@ -149,7 +149,8 @@ def open_npz_file(path: Path) -> Iterator[Any]:
     except OSError as error:
         raise DataError(f"{path} cannot be read: {error.strerror or error}") from None
     except (ValueError, EOFError, zipfile.BadZipFile, TypeError) as error:  # TypeError: it is a single array
-        raise DataError(f"{path} is no npz of plain arrays ({error}); save texts with np.array(…, dtype=str)") from None
+        why = "it is no zip archive" if not zipfile.is_zipfile(path) else str(error)
+        raise DataError(f"{path} is no npz of plain arrays ({why}); save texts with np.array(…, dtype=str)") from None
 
 
 def _npz_batches(path: Path, size: int) -> Iterator[ColumnArrays]:

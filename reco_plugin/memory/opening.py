@@ -230,16 +230,16 @@ def _key_of(settings: Settings) -> str | None:
 
 
 def _resolve_link(place: Path) -> Path:
-    """The folder that a link points to now: a memory stays open there when the link is replaced."""
-    if not place.is_symlink():
-        return place
-    version = place.parent / place.readlink()
-    if not version.exists():
-        raise MemoryStoreError(
-            f"{str(place)!r} stands for {version.name!r}, which is gone: put another version to use (reco memory "
-            "versions), or remove the link"
-        )
-    return version
+    """The folder that a link, also one to a link, points to now: a memory stays open there when one is replaced."""
+    while place.is_symlink():
+        version = place.parent / place.readlink()
+        if not version.exists():
+            raise MemoryStoreError(
+                f"{str(place)!r} stands for {version.name!r}, which is gone: put another version to use (reco memory "
+                "versions), or remove the link"
+            )
+        place = version
+    return place
 
 
 def _is_url(place: str) -> bool:

@@ -208,7 +208,11 @@ class FolderVersions(Versions):
         super().__init__(self._link.name, repr(str(self._link)), "--memory")
 
     def all(self) -> list[Version]:
-        """All versions, oldest first; a plain folder of the name has number 0."""
+        """All versions, oldest first; a plain folder of the name has number 0.
+
+        Raises:
+            ConfigError: the name is a link of somebody's, to a folder that is no version of it.
+        """
         return self._versions(counted=True)
 
     def begin(self, fingerprint: Fingerprint) -> str:
@@ -283,10 +287,22 @@ class FolderVersions(Versions):
 
     def _versions(self, *, counted: bool) -> list[Version]:
         """The versions; counting opens each, which takes seconds for millions of pairs."""
+        self._refuse_other_link()
         plain = [self._link.name] if self._link.is_dir() and not self._link.is_symlink() else []
         return [
             version for name in [*plain, *self._names()] if (version := self._read(name, counted=counted)) is not None
         ]
+
+    def _refuse_other_link(self) -> None:
+        """Refuse a link that no swap made: it would be replaced, and the memory behind it left out."""
+        if not self._link.is_symlink() or not self._link.exists():
+            return
+        there = self._link.parent / self._link.readlink()
+        if self._number(there.name) is None or there.parent.resolve() != self._link.parent.resolve():
+            raise ConfigError(
+                f"{self._place} is a link to {str(there)!r}, and versions lie beside the folder itself: give --memory "
+                f"{there}"
+            )
 
     def _read(self, name: str, *, counted: bool) -> Version | None:
         """Describe a version; None if there is no memory yet."""

@@ -276,10 +276,16 @@ def test_another_file_format_is_refused(memory: Path, work: Path, fail: Fail) ->
     assert ".parquet" in fail("memory", "export", "pairs.csv")
     assert not (work / "pairs.csv").exists()
     (work / "pairs.npz").write_bytes(b"no")
-    assert "pairs.npz" in fail("memory", "import", "pairs.npz")
-    assert "pairs.csv is no pair file of vectors (.npz, .parquet); a memory takes others by reco memory add" in fail(
-        "memory", "import", "pairs.csv"
-    )
+    for place in ("memory", "new"):
+        message = fail("memory", "import", "pairs.npz", "--memory", place)
+        assert "pairs.npz is no npz of plain arrays (it is no zip archive)" in message
+        assert (
+            "pairs.csv is no pair file of vectors (.npz, .parquet); a memory takes others by reco memory add"
+            in fail("memory", "import", "pairs.csv", "--memory", place)
+        )
+    np.savez("pairs.npz", id=np.array(["a"]))
+    assert "pairs.npz" in fail("memory", "import", "pairs.npz", "--memory", "new")
+    assert not (work / "new").exists()
 
 
 def test_the_option_wins_over_the_environment(

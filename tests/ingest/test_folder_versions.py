@@ -112,6 +112,31 @@ def test_a_plain_folder_that_is_open_stays(versions: FolderVersions, place: Path
     assert versions.use(name).pairs == 5
 
 
+def test_a_link_of_somebodys_is_not_replaced(versions: FolderVersions, place: Path, tmp_path: Path) -> None:
+    disk = tmp_path / "disk" / "memory--v1"
+    opened(disk, 2).close()
+    place.symlink_to(disk)
+    for ask in (versions.all, lambda: versions.begin(MINE), lambda: versions.use("memory--v1")):
+        with pytest.raises(ConfigError, match=rf"is a link to '{disk}', .* give --memory {disk}"):
+            ask()
+    assert place.readlink() == disk and count(place) == 2
+
+
+def test_who_came_by_a_link_to_the_link_goes_on_with_its_version(
+    versions: FolderVersions, place: Path, tmp_path: Path
+) -> None:
+    for pairs_of in (3, 5):
+        versions.use(build(versions, pairs_of))
+    versions.use("memory--v1")
+    (tmp_path / "link").symlink_to("memory")
+    reader = opened(tmp_path / "link")
+    versions.use("memory--v2")
+    reader.note_learning({"pid": 1})
+    reader.close()
+    first, second = (versions.header_of(each).learning for each in versions.all())
+    assert (first, second) == ({"pid": 1}, {})
+
+
 def test_an_unfinished_version_is_not_used_and_goes_on(versions: FolderVersions, place: Path) -> None:
     versions.use(build(versions, 3))
     name = build(versions, 5, finish=False)
