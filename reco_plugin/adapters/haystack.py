@@ -7,7 +7,7 @@ Haystack imports only modules that are allowed, so a stored pipeline is loaded b
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 from functools import cached_property
 from pathlib import Path
@@ -15,11 +15,11 @@ from typing import Any, ClassVar
 
 from ..errors import ConfigError, InputError, importing
 from ..types import InputType, Vectors
-from .source import NO_SCALE, Embeds, IndexOf, VectorSource, check_index, has_scale
+from .source import NO_SCALE, Embeds, IndexOf, VectorSource, check_cosines, check_index, check_place, has_scale
 
 with importing("haystack-ai", "haystack", "this adapter"):
-    from haystack import Document, component, default_to_dict
-    from haystack.utils import Secret
+    from haystack import Document, component, default_from_dict, default_to_dict
+    from haystack.utils import Secret, deserialize_callable, serialize_callable
 
 
 class HaystackEmbedder:
@@ -45,7 +45,11 @@ class HaystackEmbedder:
             api_key: bearer key for it; a text is never stored, so with one ``to_dict`` is an error.
             settings: of :meth:`reco_plugin.Reco.open`.
             refine: whether vectors are refined; None: only queries.
+
+        Raises:
+            ConfigError: more than one of the places that vectors come from, another thing, or a key without a URL.
         """
+        check_place(reco, url, settings, keyed=api_key is not None)
         self._reco, self._key = reco, Secret.from_token(api_key) if isinstance(api_key, str) else api_key
         self._stored: dict[str, Any] = {"url": url, "api_key": self._key, "settings": settings, "refine": refine}
 
@@ -126,13 +130,32 @@ class RecoTextEmbedder(HaystackEmbedder):
 class RecoPlainScores:
     """Brings the scores of documents that a refined query found to the scale of plain CLIP, and drops the low ones.
 
-    It stands behind a retriever, whose scores must be cosines (``scale_score=False``), and takes the ``scale`` of
-    :class:`RecoTextEmbedder`.
+    It stands behind a retriever, whose scores must be cosines (``scale_score=False``) or be made such by ``cosine``,
+    and takes the ``scale`` of :class:`RecoTextEmbedder`.
     """
 
-    def __init__(self, score_threshold: float | None = None) -> None:
-        """Take the cosine of plain CLIP that a document must have; None: all are given."""
-        self.score_threshold = score_threshold
+    def __init__(self, score_threshold: float | None = None, cosine: Callable[[float], float] | None = None) -> None:
+        """Say what is dropped, and what the retriever's scores are.
+
+        Args:
+            score_threshold: cosine of plain CLIP that a document must have; None: all are given.
+            cosine: makes a cosine of the retriever's score, as in ``lambda distance: 1 - distance``; a pipeline
+                stores the name of a function of a module. None: it is one.
+        """
+        self.score_threshold, self.cosine = score_threshold, cosine
+
+    def to_dict(self) -> dict[str, Any]:
+        """Return the fields that a pipeline stores; Haystack's error for a function without a name in a module."""
+        named = None if self.cosine is None else serialize_callable(self.cosine)
+        return default_to_dict(self, score_threshold=self.score_threshold, cosine=named)
+
+    @classmethod
+    def from_dict(cls, data: dict[str, Any]) -> RecoPlainScores:
+        """Make it of what a pipeline stored."""
+        fields = data["init_parameters"]
+        if fields.get("cosine") is not None:
+            fields["cosine"] = deserialize_callable(fields["cosine"])
+        return default_from_dict(cls, data)
 
     @component.output_types(documents=list[Document])
     def run(self, documents: list[Document], scale: list[float]) -> dict[str, Any]:
@@ -140,19 +163,24 @@ class RecoPlainScores:
 
         Raises:
             ValueError: a document has no score.
-            ConfigError: the query's scores have no way back to the scale of plain ones.
+            ConfigError: the query's scores have no way back to the scale of plain ones, or those of the documents are
+                distances.
         """
         if not scale:
             raise ConfigError(NO_SCALE)
         factor, offset = scale
-        done = list[Document]()
-        for document in documents:
-            if document.score is None:
-                raise ValueError(f"document {document.id} has no score: RecoPlainScores stands behind a retriever")
-            score = factor * document.score + offset
+        cosines, done = [self._cosine(document) for document in documents], list[Document]()
+        check_cosines(cosines, "the retriever")
+        for document, cosine in zip(documents, cosines, strict=True):
+            score = factor * cosine + offset
             if self.score_threshold is None or score >= self.score_threshold:
                 done.append(replace(document, score=score))
         return {"documents": done}
+
+    def _cosine(self, document: Document) -> float:
+        if document.score is None:
+            raise ValueError(f"document {document.id} has no score: RecoPlainScores stands behind a retriever")
+        return document.score if self.cosine is None else self.cosine(document.score)
 
 
 class _Documents(HaystackEmbedder):

@@ -6,14 +6,13 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from itertools import pairwise
 from typing import Any, Self, Unpack
 
 from pydantic import ConfigDict, Field, model_validator
 
 from ..errors import ConfigError, importing
 from ..types import ImageInput
-from .source import Embeds, SourceOptions, VectorSource, as_lists, check_scale
+from .source import Embeds, SourceOptions, VectorSource, as_lists, check_cosines, check_known, check_scale
 
 with importing("langchain-core", "langchain", "this adapter"):
     from langchain_core.callbacks import CallbackManagerForRetrieverRun
@@ -21,8 +20,8 @@ with importing("langchain-core", "langchain", "this adapter"):
     from langchain_core.embeddings import Embeddings
     from langchain_core.retrievers import BaseRetriever
 
-_TIE = 1e-4
-_SEARCH = "similarity_search_with_score_by_vector"
+_SEARCHES = ("similarity_search_with_score_by_vector", "similarity_search_by_vector_with_relevance_scores")
+"""What stores call a search by a vector that tells scores; the latter is Chroma's."""
 
 
 class RecoEmbeddings(Embeddings):
@@ -78,11 +77,17 @@ class PlainScoreRetriever(BaseRetriever):
     )
     search_kwargs: dict[str, Any] = Field(default_factory=dict, description="For the store, as in a filter")
 
+    @model_validator(mode="before")
+    @classmethod
+    def _every_field_is_known(cls, fields: dict[str, Any]) -> dict[str, Any]:
+        check_known(fields, cls.model_fields)
+        return fields
+
     @model_validator(mode="after")
     def _store_tells_scores(self) -> Self:
-        if not hasattr(self.store, _SEARCH):
+        if not any(hasattr(self.store, name) for name in _SEARCHES):
             raise ConfigError(
-                f"{type(self.store).__name__} has no {_SEARCH}: search it by a vector yourself, with "
+                f"{type(self.store).__name__} has no {_SEARCHES[0]}: search it by a vector yourself, with "
                 'asked = embeddings.source.ask([text], "text"), asked.vectors[0] and asked.plain_scores([scores])'
             )
         return self
@@ -90,13 +95,10 @@ class PlainScoreRetriever(BaseRetriever):
     def _get_relevant_documents(self, query: str, *, run_manager: CallbackManagerForRetrieverRun) -> list[Document]:
         asked = self.embeddings.source.ask([query], "text")
         check_scale(asked)
-        hits = getattr(self.store, _SEARCH)(as_lists(asked.vectors)[0], k=self.k, **self.search_kwargs)
+        search = next(getattr(self.store, name) for name in _SEARCHES if hasattr(self.store, name))
+        hits = search(as_lists(asked.vectors)[0], k=self.k, **self.search_kwargs)
         cosines = [score if self.cosine is None else self.cosine(score) for _, score in hits]
-        if any(later > sooner + _TIE for sooner, later in pairwise(cosines)):
-            raise ConfigError(
-                f"the scores of {type(self.store).__name__} rise, the best first, so they are distances: say "
-                "cosine=lambda distance: 1 - distance, or 1 - distance / 2 of squared Euclidean ones, as of FAISS"
-            )
+        check_cosines(cosines, type(self.store).__name__)
         scores: list[float] = asked.plain_scores([cosines])[0].tolist()
         least = self.score_threshold
         return [

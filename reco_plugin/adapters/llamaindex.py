@@ -14,7 +14,7 @@ from pydantic import Field, PrivateAttr, SecretStr, model_validator
 
 from ..errors import ConfigError, InputError, importing
 from ..types import ImageInput, InputType
-from .source import Embeds, HasScores, IndexOf, VectorSource, as_lists, check_scale
+from .source import Embeds, HasScores, IndexOf, VectorSource, as_lists, check_cosines, check_known, check_scale
 
 with importing("llama-index-core", "llamaindex", "this adapter"):
     from llama_index.core.base.base_retriever import BaseRetriever
@@ -59,6 +59,12 @@ class RecoEmbedding(MultiModalEmbedding):
             refine_queries=self.refine_queries,
             refine_documents=self.refine_documents,
         )
+
+    @model_validator(mode="before")
+    @classmethod
+    def _every_field_is_known(cls, fields: dict[str, Any]) -> dict[str, Any]:
+        check_known(fields, {*cls.model_fields, "class_name"})  # the last is in what was stored
+        return fields
 
     @model_validator(mode="after")
     def _cache_is_sound(self) -> Self:
@@ -157,6 +163,7 @@ class PlainSimilarityRetriever(BaseRetriever):
         found = self._retriever.retrieve(QueryBundle(query_bundle.query_str, embedding=as_lists(asked.vectors)[0]))
         raw = [one.get_score(raise_error=True) for one in found]
         cosines = raw if self._cosine is None else [self._cosine(score) for score in raw]
+        check_cosines(cosines, type(self._retriever).__name__)
         scores: list[float] = asked.plain_scores([cosines])[0].tolist()
         return [
             NodeWithScore(node=one.node, score=score)

@@ -5,10 +5,13 @@ A query is refined for what the index holds: a text that is refined for images f
 
 from __future__ import annotations
 
+import inspect
+import os
 import threading
 import warnings
 from collections.abc import Collection, Mapping, Sequence
 from functools import partial
+from itertools import pairwise
 from typing import Any, Literal, Protocol, TypeAlias, TypedDict, get_args
 
 import numpy as np
@@ -16,6 +19,7 @@ import numpy.typing as npt
 
 from ..errors import ConfigError
 from ..types import ROLE_OF, UNMOVED, ImageInput, InputType, Modality, Role, Target, Vectors, other
+from ..values import check_items, did_you_mean, show
 
 IndexOf: TypeAlias = Literal["texts", "images", "both"]
 """What an index holds; both: averages of a text and an image, or some of each."""
@@ -75,6 +79,24 @@ def check_scale(asked: HasScores) -> None:
     """
     if not has_scale(asked):
         raise ConfigError(NO_SCALE)
+
+
+_TIE = 1e-4
+
+
+def check_cosines(cosines: Sequence[float], whose: str) -> None:
+    """Refuse scores of one query's results, the best first, that are distances.
+
+    Raises:
+        ConfigError: they rise, or one is beyond 1.
+    """
+    rising = any(later > sooner + _TIE for sooner, later in pairwise(cosines))
+    if rising or any(abs(score) > 1 + _TIE for score in cosines):
+        seen = "rise, the best first" if rising else "lie beyond 1"
+        raise ConfigError(
+            f"the scores of {whose} {seen}, so they are distances: say cosine=lambda distance: 1 - distance, or "
+            "1 - distance / 2 of squared Euclidean ones, as of FAISS"
+        )
 
 
 class Embeds(Protocol):
@@ -164,13 +186,10 @@ class VectorSource:
                 one call are refined as one set, see :meth:`reco_plugin.Reco.refine`.
 
         Raises:
-            ConfigError: more than one of ``reco``, ``url`` and ``settings``, a key without a URL, or another index.
+            ConfigError: more than one of ``reco``, ``url`` and ``settings``, another thing than such a one, a key
+                without a URL, or another index.
         """
-        given = [name for name, value in (("reco", reco), ("url", url), ("settings", settings)) if value is not None]
-        if len(given) > 1:
-            raise ConfigError(f"{' and '.join(given)} exclude one another: vectors come from one place")
-        if api_key is not None and url is None:
-            raise ConfigError("api_key is for a server, and there is no url")
+        check_place(reco, url, settings, keyed=api_key is not None)
         self._url, self._api_key, self._settings = url, api_key, settings
         self._index, self._refine_queries, self._refine_documents = index, refine_queries, refine_documents
         check_index(index)
@@ -188,7 +207,7 @@ class VectorSource:
 
     def texts(self, texts: Sequence[str], side: InputType) -> Vectors:
         """Embed B texts, (B, D); (0, 0) without texts."""
-        if len(texts) == 0:
+        if len(check_items(texts, "texts")) == 0:
             return np.empty((0, 0), np.float32)
         self._note("text", side)
         refine = self.refines(side)
@@ -196,7 +215,7 @@ class VectorSource:
 
     def images(self, images: Sequence[ImageInput], side: InputType) -> Vectors:
         """Embed B images, (B, D); (0, 0) without images."""
-        if len(images) == 0:
+        if len(check_items(images, "images")) == 0:
             return np.empty((0, 0), np.float32)
         self._note("image", side)
         refine = self.refines(side)
@@ -274,6 +293,38 @@ class VectorSource:
             refine_documents=self._refine_documents,
         )
         return again, ()
+
+
+def check_place(reco: object, url: object, settings: object, *, keyed: bool) -> None:
+    """Refuse what vectors cannot come from: an opened object, the URL of a service or settings, or none of them.
+
+    Raises:
+        ConfigError: more than one of them, another thing, or a key without a URL.
+    """
+    given = [name for name, value in (("reco", reco), ("url", url), ("settings", settings)) if value is not None]
+    if len(given) > 1:
+        raise ConfigError(f"{' and '.join(given)} exclude one another: vectors come from one place")
+    if keyed and url is None:
+        raise ConfigError("api_key is for a server, and there is no url")
+    embed = getattr(reco, "embed_texts", None)
+    if reco is not None and (embed is None or inspect.iscoroutinefunction(embed)):
+        found = show(reco) if isinstance(reco, str | os.PathLike) else type(reco).__name__
+        raise ConfigError(
+            f"reco must be an opened Reco or Client, got {found}: a service is given as url=..., and a memory as "
+            'settings={"memory": ...}'
+        )
+    if settings is not None and not isinstance(settings, Mapping):
+        raise ConfigError(f'settings must be a mapping, as in {{"memory": "./memory"}}, got {show(settings)}')
+
+
+def check_known(given: Collection[str], known: Collection[str]) -> None:
+    """Refuse fields that a framework's base class would ignore.
+
+    Raises:
+        ConfigError: an unknown one, with what may be meant.
+    """
+    for name in sorted(set(given) - set(known)):
+        raise ConfigError(f"there is no field {name!r}: {did_you_mean(name, known)}")
 
 
 def check_index(index: object) -> None:

@@ -216,6 +216,7 @@ class Call(Generic[T]):
     admin: bool = False  # whether it needs the admin key
     headers: Mapping[str, str | bytes] = field(default_factory=dict)  # besides the key
     told: Callable[[T, Mapping[str, str]], T] = lambda made, _: made  # adds what the answer's headers tell
+    start: int = 0  # where its items begin among those of the caller
 
 
 def embed(
@@ -248,8 +249,9 @@ def embed(
             {"input": [_item(one, modality) for one in part], **fields},
             headers=_unit(options),
             told=Refined.told,
+            start=start,
         )
-        for part in _parts(items, f"{modality}s", size if refine is False else _size(role, size))
+        for start, part in _parts(items, f"{modality}s", size if refine is False else _size(role, size))
     ]
 
 
@@ -271,8 +273,9 @@ def refine(
             {"vectors": part, **how},
             headers=_unit(options),
             told=Refined.told,
+            start=start,
         )
-        for part in _parts(rows.tolist(), "vectors", _size(role, size))
+        for start, part in _parts(rows.tolist(), "vectors", _size(role, size))
     ]
 
 
@@ -282,8 +285,10 @@ def explain(
     """``POST /v1/explain``, in parts; errors as in :func:`embed`."""
     how = {"input_type": _input_type(role), **_how(options)}
     return [
-        Call("POST", "/v1/explain", _parse_refined, {"input": [_item(one, modality) for one in part], **how})
-        for part in _parts(items, f"{modality}s", _size(role, size))
+        Call(
+            "POST", "/v1/explain", _parse_refined, {"input": [_item(one, modality) for one in part], **how}, start=start
+        )
+        for start, part in _parts(items, f"{modality}s", _size(role, size))
     ]
 
 
@@ -301,8 +306,8 @@ def scores(
     against = _make_side(given[among], among) | _how(options) | {"queries": queries}
     checked: Any = _finite(asked) if isinstance(asked, np.ndarray) else asked  # rows, or items
     return [
-        Call("POST", "/v1/scores", _scores, _make_side(part, queries) | against)
-        for part in _parts(checked, f"{queries}s", size)
+        Call("POST", "/v1/scores", _scores, _make_side(part, queries) | against, start=start)
+        for start, part in _parts(checked, f"{queries}s", size)
     ]
 
 
@@ -340,8 +345,15 @@ def match(
     ]
     parsed = partial(_parse_matches, modality)
     return [
-        Call("POST", "/v1/match", parsed, {"queries": part, **how, **_how(options)}, headers=_unit(options))
-        for part in _parts(rows, "queries", size)
+        Call(
+            "POST",
+            "/v1/match",
+            parsed,
+            {"queries": part, **how, **_how(options)},
+            headers=_unit(options),
+            start=start,
+        )
+        for start, part in _parts(rows, "queries", size)
     ]
 
 
@@ -398,8 +410,8 @@ def remove_pairs(ids: Sequence[str], size: int) -> list[Call[int]]:
         return []
     path, read = "/v1/memory/pairs", operator.itemgetter("removed")
     return [
-        Call("DELETE", path, read, params=[("id", id_) for id_ in part], admin=True)
-        for part in _parts(names, "ids", size)
+        Call("DELETE", path, read, params=[("id", id_) for id_ in part], admin=True, start=start)
+        for start, part in _parts(names, "ids", size)
     ]
 
 
@@ -418,8 +430,8 @@ def _size(role: Role, size: int) -> int:
     return size if role == "query" else sys.maxsize
 
 
-def _parts(items: Sequence[T], what: str, size: int) -> list[Sequence[T]]:
-    """Items in parts.
+def _parts(items: Sequence[T], what: str, size: int) -> list[tuple[int, Sequence[T]]]:
+    """Items in parts, each with the position where it begins.
 
     Raises:
         InputError: no items, or a single one instead of a list.
@@ -427,7 +439,7 @@ def _parts(items: Sequence[T], what: str, size: int) -> list[Sequence[T]]:
     items = check_items(items, what)
     if len(items) == 0:
         raise InputError("nothing to send: the batch is empty")
-    return [items[start : start + size] for start in range(0, len(items), size)]
+    return [(start, items[start : start + size]) for start in range(0, len(items), size)]
 
 
 def to_json(body: Mapping[str, Any]) -> bytes:
@@ -490,7 +502,7 @@ def _make_side(items: Sequence[Any] | Vectors, modality: Modality) -> dict[str, 
     """One side of a request for scores."""
     if isinstance(items, np.ndarray):
         return {f"{modality}_vectors": _finite(items).tolist()}
-    (all_of,) = _parts(items, f"{modality}s", sys.maxsize)
+    ((_, all_of),) = _parts(items, f"{modality}s", sys.maxsize)
     return {f"{modality}s": [_item(one, modality)[modality] for one in all_of]}
 
 
@@ -521,7 +533,7 @@ def _image(image: ImageInput) -> str:
         raise
     except (OSError, ValueError) as error:  # the latter of a closed image, or of a path that no file can have
         said = getattr(error, "strerror", None) or error
-        raise ImageError(f"image {str(image)!r} cannot be read: {said}") from error
+        raise ImageError(f"image {show(str(image))} cannot be read: {said}") from error
     return base64.b64encode(data).decode()
 
 

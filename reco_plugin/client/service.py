@@ -305,7 +305,8 @@ class Service(ABC):
                 raise
             code, message = "unreadable", f"this is no answer of a reco serve: {response.text[:200]!r}"
         kind = _MEANS_OF_MEMORY.get(code) or _MEANS.get(response.status_code, SessionError)
-        raise kind(f"{self.url}{call.path} answered {response.status_code} ({code}): {message}")
+        part = f" (in the batch that starts at position {call.start})" if call.start else ""
+        raise kind(f"{self.url}{call.path} answered {response.status_code} ({code}): {message}{part}")
 
     def _make_error(self, call: Call[T], error: httpx.TransportError) -> RecoError:
         """The error of a request without an answer."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import os
 import threading
 from collections.abc import Callable
@@ -11,7 +12,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, get_args
 
 from ..defaults import COLLECTION
-from ..errors import ConfigError, FingerprintMismatch, MemoryStoreError, importing
+from ..errors import ConfigError, FingerprintMismatch, MemoryLocked, MemoryStoreError, importing
 from ..files import in_home
 from ..types import Fingerprint, MemoryKind, Neighbours, Search
 from .base import Memory
@@ -61,13 +62,33 @@ def open_memory(
         MemoryUnavailable: the server cannot be reached.
         MemoryStoreError: there is none and ``create`` is False, or it cannot be read.
     """
-    from .options import USABLE, MemoryOptions
+    from .options import MemoryOptions
 
     place = ":memory:" if location is None else os.fspath(location)
     if place != ":memory:" and not _is_url(place):
         place = str(_resolve_link(in_home(place)))
     options = options or MemoryOptions()
     chosen = _choose(place, kind)
+    try:
+        return _open(chosen, place, fingerprint, options, create=create, collection=collection, api_key=api_key)
+    except MemoryLocked:
+        gc.collect()  # one that was dropped without close() holds its folder until Python looks for cycles
+    return _open(chosen, place, fingerprint, options, create=create, collection=collection, api_key=api_key)
+
+
+def _open(
+    chosen: str,
+    place: str,
+    fingerprint: Fingerprint | None,
+    options: MemoryOptions,
+    *,
+    create: bool,
+    collection: str,
+    api_key: str | None,
+) -> Memory:
+    """Open a memory of a known kind; errors as in :func:`open_memory`."""
+    from .options import USABLE
+
     if chosen == "exact":
         from .exact import ExactMemory
 

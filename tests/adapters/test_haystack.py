@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -197,3 +198,30 @@ def test_scores_without_a_way_back_are_refused_instead_of_compared_with_plain_on
     assert told["scale"] == []
     with pytest.raises(ConfigError, match=r"no way back to the scale of plain CLIP.*without the gate"):
         RecoPlainScores(0.25).run([Document(id="a", content="x", score=0.5)], told["scale"])
+
+
+def cosine_of(distance: float) -> float:
+    return 1 - distance
+
+
+def test_distances_are_told_from_cosines_or_made_such(stocked, documents):
+    """Haystack's store of Chroma gives distances as scores."""
+    scale = RecoTextEmbedder(stocked, index="texts").run(QUERY)["scale"]
+    found = [replace(documents[row], score=score) for row, score in enumerate((0.25, 0.5))]
+    with pytest.raises(ConfigError, match=r"scores of the retriever rise.*cosine=lambda distance: 1 - distance"):
+        RecoPlainScores(0.1).run(found, scale)
+    kept = Pipeline()
+    kept.add_component("scores", RecoPlainScores(0.1, cosine=cosine_of))
+    told = Pipeline.loads(kept.dumps(), allowed_modules=[*TRUSTED, __name__]).get_component("scores")
+    expected = RecoPlainScores(0.1).run([replace(one, score=1 - one.score) for one in found], scale)
+    assert told.run(found, scale) == expected
+    assert len(expected["documents"]) == 2
+
+
+@pytest.mark.parametrize(
+    ("fields", "message"),
+    [({"reco": "./memory"}, "reco must be an opened"), ({"url": "http://localhost", "settings": {}}, "exclude one")],
+)
+def test_a_wrong_place_is_refused_at_once(fields, message):
+    with pytest.raises(ConfigError, match=message):
+        RecoTextEmbedder(**fields)

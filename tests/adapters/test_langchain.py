@@ -90,6 +90,24 @@ def test_a_threshold_of_plain_clip_holds_for_refined_queries(stocked, files):
     assert distances.invoke("a small red circle")[0].metadata["score"] == pytest.approx(expected[0], abs=1e-4)
 
 
+def test_chroma_tells_its_distances_by_a_search_of_another_name(stocked):
+    class Chroma:
+        def similarity_search_by_vector_with_relevance_scores(self, embedding, k):
+            found = store.similarity_search_with_score_by_vector(embedding, k)
+            return [(document, 1 - score) for document, score in found]
+
+    embeddings = RecoEmbeddings(stocked, index="texts")
+    store = InMemoryVectorStore.from_texts(["a small red circle", "a large blue square"], embeddings)
+    expected = PlainScoreRetriever(store=store, embeddings=embeddings).invoke("a small red circle")
+    found = PlainScoreRetriever(store=Chroma(), embeddings=embeddings, cosine=lambda distance: 1 - distance)
+    assert found.invoke("a small red circle") == expected
+
+
+def test_a_misspelt_field_is_not_ignored(stocked):
+    with pytest.raises(ConfigError, match="no field 'score_treshold': did you mean 'score_threshold'"):
+        PlainScoreRetriever(store=object(), embeddings=RecoEmbeddings(stocked), score_treshold=0.25)
+
+
 def test_a_store_that_tells_no_scores_is_refused_with_the_way_out(stocked):
     with pytest.raises(ConfigError, match=r"object has no similarity_search_with_score_by_vector.*plain_scores"):
         PlainScoreRetriever(store=object(), embeddings=RecoEmbeddings(stocked))

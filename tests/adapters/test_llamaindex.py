@@ -172,3 +172,31 @@ def test_scores_without_a_way_back_are_refused_instead_of_compared_with_plain_on
     index = VectorStoreIndex(nodes[:2], embed_model=embedding).as_retriever()
     with pytest.raises(ConfigError, match=r"no way back to the scale of plain CLIP.*without the gate"):
         PlainSimilarityRetriever(index, embedding, similarity_cutoff=0.25).retrieve(QUERY)
+
+
+def test_a_misspelt_field_is_not_ignored():
+    with pytest.raises(ConfigError, match="no field 'indx': did you mean 'index'"):
+        RecoEmbedding(url="http://localhost", indx="images")
+    kept = RecoEmbedding(url="http://localhost", index="images")
+    assert RecoEmbedding.model_validate(kept.model_dump()).index == "images"  # which holds the name of the class, too
+
+
+@pytest.mark.parametrize(
+    ("distance", "said"), [(lambda cosine: 2 - 2 * cosine, "rise"), (lambda _: 1.9, "lie beyond 1")]
+)
+def test_distances_that_are_taken_for_cosines_are_refused_with_the_way_out(stocked, nodes, distance, said):
+    class Distances(BaseRetriever):
+        """As LlamaIndex's store of FAISS, whose similarities are squared distances."""
+
+        def _retrieve(self, query_bundle):
+            found = index.retrieve(query_bundle)
+            return [NodeWithScore(node=one.node, score=distance(one.score)) for one in found]
+
+    embedding = RecoEmbedding(stocked, index="texts")
+    index = VectorStoreIndex(nodes, embed_model=embedding).as_retriever(similarity_top_k=3)
+    expected = PlainSimilarityRetriever(index, embedding).retrieve(QUERY)
+    with pytest.raises(ConfigError, match=f"scores of Distances {said}.*1 - distance / 2"):
+        PlainSimilarityRetriever(Distances(), embedding).retrieve(QUERY)
+    if said == "rise":
+        told = PlainSimilarityRetriever(Distances(), embedding, cosine=lambda score: 1 - score / 2).retrieve(QUERY)
+        assert [one.score for one in told] == pytest.approx([one.score for one in expected])

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import asyncio
+import gc
 import pickle
 import subprocess
 import sys
@@ -14,7 +16,8 @@ from shapes import COLOURS, SHAPES, draw
 
 from reco_plugin import Pair, Reco
 from reco_plugin.adapters.source import VectorSource
-from reco_plugin.errors import ArtifactError, ConfigError
+from reco_plugin.client import AsyncClient
+from reco_plugin.errors import ArtifactError, ConfigError, InputError, MemoryLocked
 
 TEXTS = ["a small red circle", "a large blue square"]
 
@@ -128,6 +131,29 @@ def test_of_nothing_there_are_no_vectors_and_nothing_is_opened():
     assert source.texts([], "query").tolist() == source.images([], "document").tolist() == []
 
 
+@pytest.mark.parametrize("items", [None, (text for text in TEXTS), set(TEXTS)])
+def test_what_is_no_list_is_named(items):
+    source = VectorSource(settings={"model": "there is none"})
+    with pytest.raises(InputError, match="texts must be a list of texts, got"):
+        source.texts(items, "document")
+    with pytest.raises(InputError, match="images must be a list of images, got"):
+        source.images(items, "document")
+
+
+def test_a_memory_whose_adapter_was_dropped_can_be_opened_again(on_disk):
+    """Who runs a cell of a notebook once more has the first object no longer, but not closed it."""
+    gc.disable()  # else it may come by itself
+    try:
+        for _ in range(2):
+            source = VectorSource(settings=on_disk, index="texts")
+            source.texts(TEXTS, "query")
+            del source
+        with Reco.open(**on_disk), pytest.raises(MemoryLocked, match="open Reco of this one"):  # one that is in use
+            VectorSource(settings=on_disk).texts(TEXTS, "document")
+    finally:
+        gc.enable()
+
+
 def test_a_wrong_model_is_found_at_the_first_use():
     source = VectorSource(settings={"model": "there is none"}, index="texts")
     with pytest.raises(ArtifactError, match="there is none"):
@@ -162,6 +188,8 @@ def test_what_was_given_stays_open(stocked):
     [
         ({"url": "http://localhost", "settings": {}}, "url and settings exclude one another"),
         ({"reco": object(), "url": "http://localhost"}, "reco and url exclude one another"),
+        ({"reco": "http://reco:8080"}, "reco must be .*, got .http://reco:8080.: a service is given as url="),
+        ({"settings": "./memory"}, r"settings must be a mapping, as in .*, got './memory'"),
         ({"api_key": "k"}, "there is no url"),
         ({"index": "captions"}, "index is 'captions': say what it holds, 'texts' or 'images'"),
     ],
@@ -169,6 +197,15 @@ def test_what_was_given_stays_open(stocked):
 def test_vectors_come_from_one_place(arguments, message):
     with pytest.raises(ConfigError, match=message):
         VectorSource(**arguments)
+
+
+def test_a_client_to_await_is_refused():
+    async def give():
+        async with AsyncClient("http://localhost") as client:
+            VectorSource(client)
+
+    with pytest.raises(ConfigError, match="must be an opened Reco or Client, got AsyncClient: "):
+        asyncio.run(give())
 
 
 def test_another_process_opens_its_own(on_disk):

@@ -92,6 +92,14 @@ def test_many_queries_go_in_parts_and_candidates_as_one_set():
     assert [body["input_type"] for body in service.bodies] == ["query"] * 2 + ["document"] * 3
 
 
+def test_an_item_that_is_refused_is_named_by_its_place_among_all():
+    service = Service(embedded(ROWS[:2]), failed(400, "empty_text", "input[0]: a text is empty"))
+    with pytest.raises(InputError, match=r"input\[0\]: a text is empty \(in the batch that starts at position 2\)$"):
+        service.client(batch_size=2).embed_texts(["a", "b", ""])
+    with pytest.raises(InputError, match=r"a text is empty$"):
+        Service(failed(400, "empty_text", "a text is empty")).client().embed_texts([""])
+
+
 def test_images_go_without_loss(tmp_path):
     drawing = Image.fromarray(np.arange(48, dtype=np.uint8).reshape(4, 4, 3))
     drawing.save(tmp_path / "a.jpg")
@@ -146,6 +154,7 @@ def test_a_pil_image_of_any_mode_arrives_as_it_was(mode):
         (lambda client: client.embed_texts(["\ud83d"]), InputError, "JSON: .*surrogates"),
         (lambda client: client.embed_texts(["a"], where={"n": date(2026, 1, 1)}), InputError, "JSON: .*date"),
         (lambda client: client.embed_images(["nul\0byte"]), ImageError, "cannot be read: embedded null"),
+        (lambda client: client.embed_images(["data:," + "a" * 9999]), ImageError, "^image '.{1,60}' cannot be read"),
         (lambda client: client.embed_images([Image.new("RGB", (0, 9))]), ImageError, "cannot be read: .*empty"),
     ],
 )
