@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Iterable, Iterator
-from contextlib import closing
+from contextlib import ExitStack, closing
 from dataclasses import dataclass
 from itertools import chain, islice
 from pathlib import Path
@@ -18,7 +18,7 @@ from ..files import in_home
 from ..memory import Memory
 from ..memory.opening import server_of
 from ..values import counted
-from .service import ServiceOptions, open_here_or_served
+from .service import READS, TAKES, ServiceOptions, explained_lock, open_here_or_served
 from .shared import (
     CollectionOption,
     Given,
@@ -96,7 +96,8 @@ def import_command(
     asked, told = take_flags(OpenOptions, given), read_feedback(source) if is_vectors(source) else {}
     records = read_records(source)
     first = list(islice(records, 1))  # a file that cannot be read is refused before a memory is made
-    target = reco_of(asked.model, asked.settings, on_memory_failure="fail")
+    with explained_lock(asked.settings, TAKES):
+        target = reco_of(asked.model, asked.settings, on_memory_failure="fail")
     with keeps(_LEFT), target as reco:
         rows = Rows(str(source), (), check=check)
         same = SameEncoder(reco.encoder, str(reco.manifest.fingerprint), rows, "give --no-check")
@@ -253,7 +254,7 @@ def rescue_command(
     from tqdm import tqdm
 
     from ..memory.kept import read_whole_header
-    from ..memory.rescue import rescue
+    from ..memory.rescue import open_broken, rescue
 
     asked = take_flags(MemoryFlags, given)
     broken = in_home(asked.settings.memory)
@@ -263,9 +264,12 @@ def rescue_command(
     settings = MemoryFlags(target, asked.collection, asked.option).settings
     if in_home(settings.memory).resolve() == broken.resolve():
         raise ConfigError(f"{target!r} is the memory that would be copied: name another target")
-    into = open_copy(settings, found[1].fingerprint)
-    with closing(into), tqdm(desc="rescue", unit="pair", disable=None) as bar:
-        done = rescue(broken, found[1], into, bar.update)
+    with ExitStack() as stack:
+        with explained_lock(asked.settings, READS):
+            opened = stack.enter_context(open_broken(broken, found[1]))
+        into = stack.enter_context(closing(open_copy(settings, found[1].fingerprint)))
+        bar = stack.enter_context(tqdm(desc="rescue", unit="pair", disable=None))
+        done = rescue(opened, into, bar.update)
         said = _add_said(into, found[1].said.values(), "not copied")
     lines = [f"copied {counted(done.pairs, 'pair')} to {target}{said.text}; {len(done.left):,} could not be"]
     lines += [f"  {name}: {why}" for name, why in done.left.items()]

@@ -6,6 +6,8 @@ It is found by the note that it leaves in the memory's folder, or named by ``--s
 from __future__ import annotations
 
 import os
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
@@ -37,6 +39,11 @@ READS = (
     "MEMORY COPY, then --memory COPY), or stop the service"
 )
 """The same to who only reads, and not through a service."""
+TAKES = (
+    "and such a folder is open once at a time: give it the pairs of a file (reco memory export FILE --memory SOURCE, "
+    "then reco memory add FILE --memory MEMORY, which leaves what people said), or stop the service"
+)
+"""The same to who copies pairs into it."""
 ServiceOption = Annotated[
     str | None,
     typer.Option(
@@ -143,6 +150,15 @@ def explain_lock(error: MemoryLocked, settings: Settings, way: str = _CHANGES) -
         return error
     process = f", process {note.process}," if note.process is not None else ""
     return MemoryLocked(f"the memory at {settings.memory!r} is open in the service at {note.url}{process} {way}")
+
+
+@contextmanager
+def explained_lock(settings: Settings, way: str) -> Iterator[None]:
+    """Raise the error for a folder that is open elsewhere as :func:`explain_lock` has it."""
+    try:
+        yield
+    except MemoryLocked as error:
+        raise explain_lock(error, settings, way) from error
 
 
 def _folder(settings: Settings) -> str:

@@ -36,24 +36,32 @@ class Rescued:
     log_read: bool = True  # if not, the last written pairs may be missing
 
 
-def rescue(folder: Path, header: Header, target: Memory, progress: Callable[[int], object] = int) -> Rescued:
+@dataclass(frozen=True)
+class Broken:
+    """A memory that is open to be rescued."""
+
+    folder: Path
+    header: Header
+    shard: qe.EdgeShard
+    log_read: bool
+
+
+def rescue(broken: Broken, target: Memory, progress: Callable[[int], object] = int) -> Rescued:
     """Copy all readable pairs of an embedded memory into another; what was learned, too, if that holds no others.
 
     ``progress`` gets the number of pairs of each batch.
 
     Raises:
-        MemoryLocked: it is open elsewhere.
-        MemoryStoreError: nothing can be read.
+        MemoryStoreError: nothing can be read, or written.
     """
-    done = Rescued()
-    with _open_shard(folder, done) as shard:
-        for ids in ShardReader(lambda: shard, str(folder), header.fingerprint.dimension).point_ids():
-            points = list(_readable(shard, ids, done))
-            records = _keep_valid(to_records(points, header.fingerprint.dimension), done)
-            target.upsert(records)
-            target.set_witnesses(records.ids, to_witnesses(points, [point_id(name) for name in records.ids]))
-            done.pairs += len(records)
-            progress(len(records))
+    done, header = Rescued(log_read=broken.log_read), broken.header
+    for ids in ShardReader(lambda: broken.shard, str(broken.folder), header.fingerprint.dimension).point_ids():
+        points = list(_readable(broken.shard, ids, done))
+        records = _keep_valid(to_records(points, header.fingerprint.dimension), done)
+        target.upsert(records)
+        target.set_witnesses(records.ids, to_witnesses(points, [point_id(name) for name in records.ids]))
+        done.pairs += len(records)
+        progress(len(records))
     target.flush()
     if header.calibration and target.count() == done.pairs:
         target.set_calibration(header.calibration)
@@ -63,8 +71,13 @@ def rescue(folder: Path, header: Header, target: Memory, progress: Callable[[int
 
 
 @contextmanager
-def _open_shard(folder: Path, done: Rescued) -> Iterator[qe.EdgeShard]:
-    """The shard; if its log cannot be read, its segments with an empty log."""
+def open_broken(folder: Path, header: Header) -> Iterator[Broken]:
+    """Open an embedded memory to rescue it; if its log cannot be read, its segments with an empty log.
+
+    Raises:
+        MemoryLocked: it is open elsewhere.
+        MemoryStoreError: nothing can be read.
+    """
     path = folder / SHARD_NAME
     try:
         with translate_errors(str(folder), "open"):
@@ -72,7 +85,6 @@ def _open_shard(folder: Path, done: Rescued) -> Iterator[qe.EdgeShard]:
     except MemoryLocked:
         raise
     except MemoryStoreError:  # the log was replayed up to its first unreadable entry
-        done.log_read = False
         with TemporaryDirectory(prefix="reco-rescue-") as aside:
             (Path(aside) / "segments").symlink_to((path / "segments").resolve())
             try:
@@ -81,10 +93,10 @@ def _open_shard(folder: Path, done: Rescued) -> Iterator[qe.EdgeShard]:
             except MemoryStoreError as error:
                 raise MemoryStoreError(str(error).replace(aside, str(path))) from None
             with closing(shard):
-                yield shard
+                yield Broken(folder, header, shard, log_read=False)
         return
     with closing(shard):
-        yield shard
+        yield Broken(folder, header, shard, log_read=True)
 
 
 def _readable(shard: qe.EdgeShard, ids: list[str], done: Rescued) -> Iterator[Any]:

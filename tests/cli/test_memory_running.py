@@ -260,6 +260,12 @@ def test_reading_commands_work_while_it_is_served(
     copied = ask("memory", "copy", "memory", "elsewhere")
     assert copied["pairs"] == 24
     assert ask("eval", "retrieval", catalogue, "--memory", "elsewhere")["images"] == 24
+    ask("memory", "export", "pairs.npz")
+    for writes in (("copy", "elsewhere", "memory"), ("import", "pairs.npz")):
+        assert "reco memory add FILE --memory MEMORY" in (said := fail("memory", *writes))
+        assert f"is open in the service at {service.url}" in said
+    assert "reco memory copy" in fail("memory", "rescue", "new", "--memory", "memory")
+    assert not Path("new").exists()
     service.stop()
     (served, found), alone = while_served, ask("memory", "info")
     assert (served["kind"], alone["kind"]) == ("served", "edge")

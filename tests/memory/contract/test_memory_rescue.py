@@ -129,6 +129,7 @@ def test_a_rescue_that_cannot_begin_names_the_file(folder: Path, tmp_path: Path)
     damage(folder, "shard/edge_config.json", delete=False)
     result = reco("memory", "rescue", str(tmp_path / "new"), "--memory", str(folder))
     assert result.exit_code == 1 and f"{file} is damaged or cut off: restore it" in result.stderr
+    assert not (tmp_path / "new").exists()
 
 
 def test_a_memory_without_its_header_is_known_as_one(folder: Path) -> None:
