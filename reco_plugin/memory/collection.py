@@ -87,7 +87,7 @@ def open_local(
     if header is None:
         header = new_header(fingerprint, f"{location} (collection {name})", create=create)
     else:
-        refuse_missing_data(Path(location) / FOLDER_NAME / "collection" / name, create=create)
+        refuse_missing_data(Path(location) / FOLDER_NAME / "collection" / name, header, create=create)
     make_collection(client, name, header, MemoryOptions())
     return OpenCollection(header)
 

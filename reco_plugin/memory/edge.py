@@ -123,7 +123,7 @@ class EdgeMemory:
             header = open_folder(folder, cls.kind, fingerprint, create=create)
             with translate_errors(location, "open"):
                 if not path.exists():
-                    refuse_missing_data(path, create=create)
+                    refuse_missing_data(path, header, create=create)
                     check_room(folder, "make", 0)
                     make_shard(path, header.fingerprint.dimension, options)
         copy = copy_shard(path) if path.exists() and not os.access(path, os.W_OK) else None

@@ -61,7 +61,7 @@ class ExactMemory:
         if (folder / DATA_NAME).exists():
             memory._load(folder / DATA_NAME)
         else:
-            refuse_missing_data(folder / DATA_NAME, create=create)
+            refuse_missing_data(folder / DATA_NAME, memory.header, create=create)
             memory._changed = True
             memory.flush()
         return memory

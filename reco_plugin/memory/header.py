@@ -169,8 +169,16 @@ def open_folder(folder: Path, kind: str, fingerprint: Fingerprint | None, *, cre
     return header
 
 
-def refuse_missing_data(data: Path, *, create: bool) -> None:
-    """Refuse a header without data, unless building: its creation was interrupted, or its data was deleted."""
+def refuse_missing_data(data: Path, header: Header, *, create: bool) -> None:
+    """Refuse a header without data, unless building: its creation was interrupted, or its data was deleted.
+
+    Of what was learned from pairs, the creation was not interrupted: an empty memory would hide that they are lost.
+    """
+    if header.calibration:
+        raise MemoryStoreError(
+            f"{data} is missing beside {HEADER_NAME}, and pairs were there, since they were learned from: it was "
+            "deleted, or a backup lacks it. Restore it, or delete the folder and build the memory again"
+        )
     if not create:
         raise MemoryStoreError(
             f"{data} is missing beside {HEADER_NAME}: its creation was interrupted, or it was deleted. Restore it from "

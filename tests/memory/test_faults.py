@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 import signal
 import subprocess
 import sys
@@ -181,6 +182,22 @@ def test_creation_cut_short_after_the_header(tmp_path: Path, kind: Any) -> None:
     memory = open_memory(folder, FINGERPRINT, create=False)
     assert all_ids(memory) == {"0"}
     memory.close()
+
+
+@pytest.mark.parametrize("kind", FOLDERS)
+def test_pairs_that_are_gone_beside_what_was_learned_are_not_taken_for_none(tmp_path: Path, kind: Any) -> None:
+    folder, data = tmp_path / "m", {"exact": "pairs.npz", "edge": "shard", "qdrant": "qdrant"}[kind]
+    with closing(open_memory(folder, FINGERPRINT, kind=kind)) as memory:
+        memory.upsert(pairs(0, 3))
+        memory.set_calibration({"pairs": 3})
+    (folder / data).rename(tmp_path / "gone")
+    for create in (True, False):
+        with pytest.raises(MemoryStoreError, match=r"is missing beside memory\.json, and pairs were there"):
+            open_memory(folder, FINGERPRINT, create=create)
+    shutil.rmtree(folder / data, ignore_errors=True)
+    (tmp_path / "gone").rename(folder / data)
+    with closing(open_memory(folder, FINGERPRINT)) as memory:
+        assert memory.count() == 3
 
 
 @pytest.mark.parametrize("kind", FOLDERS)
