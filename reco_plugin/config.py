@@ -44,7 +44,10 @@ PREFIX = "RECO_"
 FILE = "reco.toml"
 MODEL = "triton_models"
 """Name of the usual model folder, and of the quickstart model's."""
-_SECRET = {"memory_api_key", "triton_headers", "api_keys", "admin_key", "encoder_key"}
+SECRET = frozenset(
+    ("memory_api_key", "index_password", "index_api_key", "triton_headers", "encoder_key", "api_keys", "admin_key")
+)
+"""Names of the settings that are never shown or stored."""
 _KEY_LIKE = re.compile("key|token|secret|password", re.IGNORECASE)
 _SURELY = 0.85
 """Similarity from which a name is a misspelt one; without its key, a service would be open."""
@@ -445,7 +448,7 @@ def _tell_unknown(names: Collection[str], known: Collection[str], prefix: str) -
     """
     for name in (each for each in names if not _OF_KUBERNETES.fullmatch(each)):
         unknown = f"unknown setting in the environment: {prefix}{name.upper()}"
-        if key := get_close_matches(name, _SECRET & set(known), n=1, cutoff=_SURELY):
+        if key := get_close_matches(name, SECRET & set(known), n=1, cutoff=_SURELY):
             raise ConfigError(f"{unknown}. Is {prefix}{key[0].upper()} meant?")
         close = " or ".join(prefix + each.upper() for each in nearest(name, known))
         _warn_of_unknown(f"{unknown}: ignored{f'. Did you mean {close}?' if close else ''}")
@@ -464,5 +467,5 @@ def _describe(error: ErrorDetails) -> str:
             return f"unknown setting: {name} (there: {', '.join(sorted(MemoryOptions.model_fields))})"
         return f"unknown setting in {FILE}: {name}"
     told = error["type"] == "value_error" and ", got " in error["msg"]  # by a check of ours
-    shown = "" if told or _SECRET & set(error["loc"]) else f" (got {error['input']!r})"
+    shown = "" if told or SECRET & set(error["loc"]) else f" (got {error['input']!r})"
     return f"{name}: {in_words(error['msg'])}{shown}"

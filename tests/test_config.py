@@ -10,7 +10,7 @@ import pytest
 from pydantic import SecretStr
 
 from reco_plugin import Reco
-from reco_plugin.config import PREFIX, Settings, SettingsKeywords, _warn_of_unknown, load_settings, sources
+from reco_plugin.config import PREFIX, SECRET, Settings, SettingsKeywords, _warn_of_unknown, load_settings, sources
 from reco_plugin.errors import ConfigError
 from reco_plugin.memory.options import MemoryOptions
 from reco_plugin.serve.settings import ServeSettings, load_serve_settings
@@ -285,6 +285,15 @@ def test_a_variable_that_is_no_json_is_refused(monkeypatch):
     monkeypatch.setenv("RECO_PROVIDER_OPTIONS", "device_id=1")
     with pytest.raises(ConfigError, match=r"^RECO_PROVIDER_OPTIONS is no JSON: write a table as '\{.*\}'"):
         load_settings()
+
+
+def test_every_key_is_known_as_one():
+    fields = {**Settings.model_fields, **ServeSettings.model_fields}
+    assert {name for name, field in fields.items() if "SecretStr" in str(field.annotation)} == SECRET
+    for name in SECRET & set(Settings.model_fields):
+        with pytest.raises(ConfigError, match=f"^{name}") as caught:
+            load_settings(**{name: [KEY]})
+        assert KEY not in str(caught.value)
 
 
 def test_the_key_shows_nowhere(place, monkeypatch):

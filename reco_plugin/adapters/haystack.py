@@ -13,6 +13,7 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any, ClassVar
 
+from ..config import PREFIX, SECRET
 from ..errors import ConfigError, InputError, importing
 from ..types import InputType, Vectors
 from .source import NO_SCALE, Embeds, IndexOf, VectorSource, check_cosines, check_index, check_place, has_scale
@@ -75,9 +76,13 @@ class HaystackEmbedder:
         self.source.close()
 
     def to_dict(self) -> dict[str, Any]:
-        """Return the fields that a pipeline stores; ConfigError for an embedder of an opened object."""
+        """Return the fields that a pipeline stores; ConfigError for an opened object, and for a key in the settings."""
         if self._reco is not None:
             raise ConfigError(f"a {type(self).__name__} of an opened object cannot be stored: give url or settings")
+        for name in sorted(SECRET.intersection(self._stored["settings"] or ())):
+            raise ConfigError(
+                f"settings hold {name}, which would be stored as text: set {PREFIX}{name.upper()} instead"
+            )
         return default_to_dict(self, **self._stored)
 
 

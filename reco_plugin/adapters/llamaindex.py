@@ -6,12 +6,13 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from io import BytesIO
 from typing import Any, Self
 
-from pydantic import Field, PrivateAttr, SecretStr, model_validator
+from pydantic import Field, PrivateAttr, SecretStr, field_serializer, model_validator
 
+from ..config import SECRET
 from ..errors import ConfigError, InputError, importing
 from ..types import ImageInput, InputType
 from .source import Embeds, HasScores, IndexOf, VectorSource, as_lists, check_cosines, check_known, check_scale
@@ -39,7 +40,7 @@ class RecoEmbedding(MultiModalEmbedding):
     model_name: str = Field("reco", description="For logs and traces")
     url: str | None = Field(None, frozen=True, description="Of a `reco serve`")
     api_key: SecretStr | None = Field(None, frozen=True, exclude=True, description="Bearer key for it")
-    settings: dict[str, Any] | None = Field(None, frozen=True, description="Of Reco.open; keep keys out of it")
+    settings: dict[str, Any] | None = Field(None, frozen=True, description="Of Reco.open; keys in it are not stored")
     index: IndexOf | None = Field(None, frozen=True, description="What the index holds: texts, images or both")
     refine_queries: bool | None = Field(None, frozen=True, description="False: queries stay plain")
     refine_documents: bool = Field(False, frozen=True, description="Whether nodes are, those of a batch as one set")
@@ -49,11 +50,10 @@ class RecoEmbedding(MultiModalEmbedding):
     def __init__(self, reco: Embeds | None = None, **fields: Any) -> None:
         """Take an opened object, or the ``url`` or ``settings`` to open at first use."""
         super().__init__(**fields)
-        key = self.api_key.get_secret_value() if self.api_key else None
         self._source = VectorSource(
             reco,
             url=self.url,
-            api_key=key,
+            api_key=self.api_key,
             settings=self.settings,
             index=self.index,
             refine_queries=self.refine_queries,
@@ -74,6 +74,15 @@ class RecoEmbedding(MultiModalEmbedding):
                 "out and use IngestionPipeline(cache=...), which holds nodes only; or say refine_queries=False"
             )
         return self
+
+    @field_serializer("settings")
+    def _without_keys(self, settings: dict[str, Any] | None) -> dict[str, Any] | None:
+        return None if settings is None else {name: one for name, one in settings.items() if name not in SECRET}
+
+    def __repr_args__(self) -> Iterator[tuple[str | None, Any]]:
+        """What is printed: the keys of the settings are not."""
+        for name, value in super().__repr_args__():
+            yield name, self._without_keys(value) if name == "settings" else value
 
     @classmethod
     def class_name(cls) -> str:

@@ -12,7 +12,7 @@ import warnings
 from collections.abc import Collection, Mapping, Sequence
 from functools import partial
 from itertools import pairwise
-from typing import Any, Literal, Protocol, TypeAlias, TypedDict, get_args
+from typing import TYPE_CHECKING, Any, Literal, Protocol, TypeAlias, TypedDict, get_args
 
 import numpy as np
 import numpy.typing as npt
@@ -20,6 +20,9 @@ import numpy.typing as npt
 from ..errors import ConfigError
 from ..types import ROLE_OF, UNMOVED, ImageInput, InputType, Modality, Role, Target, Vectors, other
 from ..values import check_items, did_you_mean, show
+
+if TYPE_CHECKING:
+    from pydantic import SecretStr
 
 IndexOf: TypeAlias = Literal["texts", "images", "both"]
 """What an index holds; both: averages of a text and an image, or some of each."""
@@ -146,7 +149,7 @@ class SourceOptions(TypedDict, total=False):
     """Keywords of every adapter; see :class:`VectorSource`."""
 
     url: str | None
-    api_key: str | None
+    api_key: str | SecretStr | None
     settings: Mapping[str, Any] | None
     index: IndexOf | None
     refine_queries: bool | None
@@ -164,7 +167,7 @@ class VectorSource:
         reco: Embeds | None = None,
         *,
         url: str | None = None,
-        api_key: str | None = None,
+        api_key: str | SecretStr | None = None,
         settings: Mapping[str, Any] | None = None,
         index: IndexOf | None = None,
         refine_queries: bool | None = None,
@@ -274,7 +277,8 @@ class VectorSource:
         if self._url is not None:
             from ..client import Client
 
-            return Client(self._url, api_key=self._api_key)
+            key = self._api_key
+            return Client(self._url, api_key=key if key is None or isinstance(key, str) else key.get_secret_value())
         from ..reco import Reco
 
         return Reco.open(**(self._settings or {}))

@@ -105,10 +105,12 @@ def _check_key(name: str, key: str | None) -> str | None:
     """A key without the line break with which files end.
 
     Raises:
-        ConfigError: it cannot be sent in a header; the key is not repeated.
+        ConfigError: it is no text, or cannot be sent in a header; the key is not repeated.
     """
     if key is None:
         return None
+    if not isinstance(key, str):
+        raise ConfigError(f"{name} must be a text, got {type(key).__name__}")
     sent = key.strip()
     if not (sent.isascii() and sent.isprintable()):
         raise ConfigError(f"{name} holds a line break, or what is not ASCII: it cannot be sent")

@@ -118,6 +118,12 @@ def test_keys_and_opened_objects_are_not_stored(stocked):
             RecoTextEmbedder(url="http://localhost", api_key=key).to_dict()
 
 
+def test_a_key_in_the_settings_is_not_stored():
+    embedder = RecoTextEmbedder(settings={"memory": "http://qdrant:6333", "memory_api_key": "very secret"})
+    with pytest.raises(ConfigError, match="memory_api_key, which would be stored as text: set RECO_MEMORY_API_KEY"):
+        embedder.to_dict()
+
+
 def test_documents_are_copied_never_changed(stocked, documents):
     done = RecoDocumentEmbedder(stocked).run(documents)["documents"]
     assert all(document.embedding is None for document in documents)

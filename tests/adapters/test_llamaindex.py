@@ -129,6 +129,11 @@ def test_it_is_stored_without_its_key_and_loaded(on_disk):
     assert "very secret" not in f"{keyed.to_dict()} {keyed.to_payload()} {keyed!r}"
     assert "api_key" not in keyed.to_dict()
     assert RecoEmbedding.from_json(keyed.to_json()).url == "http://localhost"
+    settings = {"memory": "http://qdrant:6333", "memory_api_key": "very secret", "k": 5}
+    keyed = RecoEmbedding(settings=settings)
+    assert keyed.settings == settings
+    assert "very secret" not in f"{keyed.to_dict()} {keyed.to_json()} {keyed!r} {keyed}"
+    assert RecoEmbedding.from_dict(keyed.to_dict()).settings == {"memory": "http://qdrant:6333", "k": 5}
 
 
 def test_a_cut_off_of_plain_clip_holds_for_refined_queries(stocked, nodes):

@@ -9,9 +9,11 @@ import subprocess
 import sys
 from concurrent.futures import ThreadPoolExecutor
 from itertools import product
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
+from pydantic import SecretStr
 from shapes import COLOURS, SHAPES, draw
 
 from reco_plugin import Pair, Reco
@@ -206,6 +208,15 @@ def test_a_client_to_await_is_refused():
 
     with pytest.raises(ConfigError, match="must be an opened Reco or Client, got AsyncClient: "):
         asyncio.run(give())
+
+
+def test_a_key_may_be_a_secret_of_pydantic(monkeypatch):
+    """As LangChain's users have it."""
+    given = []
+    monkeypatch.setattr("reco_plugin.client.Client", lambda url, api_key: given.append(api_key) or SimpleNamespace())
+    for key in (SecretStr("k"), "k", None):
+        assert VectorSource(url="http://localhost", api_key=key).reco
+    assert given == ["k", "k", None]
 
 
 def test_another_process_opens_its_own(on_disk):
