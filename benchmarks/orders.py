@@ -2,6 +2,8 @@
 
     python -m benchmarks.orders --data DIRECTORY --docs docs/measurements  # makes blocks of docs/measurements/gate.md
 
+    python -m benchmarks.orders --data DIRECTORY --constant calibrate.ASKED=9600  # a trial: prints its blocks
+
 Each order has other pairs in the fit and in the samples; everything is learned anew from it. Memories are those of the
 self-check, two of small size, and mixtures of several. A minute and a half an order on one idle core; what was measured
 is kept (`--kept`), so that a run that was stopped goes on. Rows are of the orders that all memories have been through.
@@ -9,6 +11,7 @@ is kept (`--kept`), so that a run that was stopped goes on. Rows are of the orde
 
 from __future__ import annotations
 
+import argparse
 import json
 import sys
 from collections.abc import Iterator, Mapping, Sequence
@@ -125,12 +128,36 @@ def real(data: ImageNet) -> Iterator[Memory]:
         yield Memory(f"{size} pairs of ImageNet", (small,), asks)
 
 
-def over_orders(memories: Sequence[Memory], orders: int, kept: Kept) -> Gains:
-    """Gains of each row over the orders."""
+def try_constant(said: str) -> str:
+    """Give a module of :mod:`reco_plugin.calibration` another value of a constant, for this process.
+
+    Args:
+        said: MODULE.NAME=JSON; other modules that took the constant by name keep theirs.
+
+    Returns:
+        The same, under which gains are kept.
+
+    Raises:
+        argparse.ArgumentTypeError: there is no such constant, or the value is no JSON.
+    """
+    where, _, value = said.partition("=")
+    module, _, name = where.partition(".")
+    holder = sys.modules.get(f"reco_plugin.calibration.{module}")
+    if not name.isupper() or not hasattr(holder, name):
+        raise argparse.ArgumentTypeError(f"reco_plugin.calibration has no constant {where!r}")
+    try:
+        setattr(holder, name, json.loads(value))
+    except ValueError:
+        raise argparse.ArgumentTypeError(f"{where} is to be JSON, not {value!r}") from None
+    return said
+
+
+def over_orders(memories: Sequence[Memory], orders: int, kept: Kept, tried: Sequence[str] = ()) -> Gains:
+    """Gains of each row over the orders, kept with the constants that were tried."""
     found: Gains = {}
     for seed in range(orders):
         for one in memories:
-            for row, gains in kept.get(f"{one.name} {seed}", partial(one.measure, seed)).items():
+            for row, gains in kept.get(" ".join([one.name, str(seed), *tried]), partial(one.measure, seed)).items():
                 found.setdefault(row, []).append(gains)
                 print(seed, row, *(f"{gain:+.1f}" for gain in gains), file=sys.stderr, flush=True)
     return found
@@ -196,13 +223,17 @@ def main() -> None:
     parser = parser_of(__doc__, "gate", data="the files of real vectors; without them, drawings alone")
     parser.add_argument("--orders", type=int, default=ORDERS)
     parser.add_argument("--kept", type=Path, default=Path("runs/orders.jsonl"), help="file of what was measured")
+    told = "other value of a constant of reco_plugin.calibration, for a trial: MODULE.NAME=JSON"
+    parser.add_argument("--constant", type=try_constant, action="append", default=[], help=told)
     given = parser.parse_args()
+    if given.docs and given.constant:
+        parser.error("the page is of the constants as they are: a trial has no --docs")
     memories = list(drawn(given.cache))
     mixtures: dict[str, tuple[str, ...]] = {"together": ("flags", "logos", "glyphs")}
     if given.data:
         memories += real(load_imagenet(given.data))
         mixtures["half renamed"] = ("renamed animals", "other classes")
-    found = over_orders(memories, given.orders, Kept(given.kept))
+    found = over_orders(memories, given.orders, Kept(given.kept), given.constant)
     new = memories[0].asks[0]
     plain = 100.0 * float((new.classes[(new.image @ new.prompt.T).argmax(axis=1)] == new.truth).mean())
     aims = table(["target", "asked for", "today"], targets(found, mixtures, plain, Path("docs/measurements")), left=3)

@@ -56,7 +56,7 @@ PairBlocks = Sequence[npt.NDArray[np.intp]]
 def choose_sharpness(asking: Asking, blocks: PairBlocks, rng: np.random.Generator) -> float:
     """How sharply neighbours are weighed: what serves some pairs best, between and at :data:`SHARPNESSES`.
 
-    Where things look much alike, the nearest pair alone counts: with 5 instead of 20, logos lose 7 points. A cubic
+    Where things look much alike, the nearest pair alone counts: with 5 instead of 20, logos lose 7 points. A polynomial
     through the losses says which serves best, since the best of the four would be left to chance.
     """
     lost, at, drawn = [], START, rng.random(len(asking.looked.rows))
@@ -67,7 +67,7 @@ def choose_sharpness(asking: Asking, blocks: PairBlocks, rng: np.random.Generato
         at = minimise(loss, at.copy(), _ITERATIONS // 2)  # from the gate before, which is near
         lost.append(loss(at)[0])
     fine = np.linspace(SHARPNESSES[0], SHARPNESSES[-1], 200)
-    between = np.polyval(np.polyfit(SHARPNESSES, lost, 3), fine)
+    between = np.polyval(np.polyfit(SHARPNESSES, lost, len(SHARPNESSES) - 1), fine)
     return float(fine[np.argmin(between + PULL_OF_SHARPNESS * (fine - SHARPNESS) ** 2)])
 
 
