@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Set
 from typing import Any, Unpack, get_args
 
 import numpy as np
@@ -62,9 +62,9 @@ class RecoSentenceTransformer:
         side: Any = prompt_name or "document"
         if side not in get_args(InputType):
             raise InputError(f"prompt_name must be 'query' or 'document', got {prompt_name!r}")
-        if isinstance(inputs, str | bytes | Image | Mapping) or not isinstance(inputs, Iterable):
+        if _is_one(inputs):
             return np.asarray(self._embed([inputs], side)[0])
-        return self._embed(list(inputs), side)
+        return self._embed(_listed(inputs), side)
 
     def encode_query(self, inputs: Any, **options: Any) -> Vectors:
         """Embed queries, (D,) or (B, D); arguments as in :meth:`encode`."""
@@ -79,11 +79,11 @@ class RecoSentenceTransformer:
         return _unit(embeddings1) @ _unit(embeddings2).T
 
     def plain_similarity(self, queries: Any, embeddings2: npt.ArrayLike) -> Vectors:
-        """Scores of a list of B1 queries with all rows (B2, D), (B1, B2), on the scale of plain cosines.
+        """Scores of one query or a list of B1 with all rows (B2, D), (B1, B2), on the scale of plain cosines.
 
         For a threshold that was set on plain CLIP: it embeds the queries as :meth:`encode_query` does.
         """
-        kinds = [_kind(item) for item in queries]
+        kinds = [_kind(item) for item in ([queries] if _is_one(queries) else _listed(queries))]
         scores = np.empty((len(kinds), len(np.atleast_2d(np.asarray(embeddings2)))), np.float32)
         for modality in MODALITIES:
             rows = [row for row, (kind, _) in enumerate(kinds) if kind == modality]
@@ -115,6 +115,16 @@ class RecoSentenceTransformer:
                 out = out if len(out) else np.empty((len(inputs), vectors.shape[1]), np.float32)
                 out[rows] = vectors
         return out
+
+
+def _is_one(inputs: Any) -> bool:
+    return isinstance(inputs, str | bytes | Image | Mapping) or not isinstance(inputs, Iterable)
+
+
+def _listed(inputs: Iterable[Any]) -> list[Any]:
+    if isinstance(inputs, Set):
+        raise InputError(f"a {type(inputs).__name__} has no order, and vectors come in that of the inputs: give a list")
+    return list(inputs)
 
 
 def _kind(item: Any) -> tuple[Modality, Any]:

@@ -33,6 +33,7 @@ def test_scores_of_refined_queries_come_on_the_scale_of_plain_ones(like, stocked
     assert np.allclose(scores[1:], asked.plain_scores(asked.vectors @ pictures.T), atol=1e-5)
     assert np.allclose(scores[0], pictures @ pictures[0], atol=1e-5)  # pictures among pictures stay plain here
     assert abs(scores[1:] - like.similarity(asked.vectors, pictures)).max() > 0.01
+    assert np.allclose(like.plain_similarity(TEXTS[0], pictures), scores[1:2], atol=1e-5)  # one query, not its letters
 
 
 def test_one_input_is_one_vector(like, stocked, drawings):
@@ -50,6 +51,15 @@ def test_texts_and_images_mix_and_keep_their_places(like, drawings, files):
     apart = [like.encode(each) for each in (image, TEXTS[0], image, TEXTS[1], path, path.read_bytes())]
     assert np.allclose(mixed, apart, atol=1e-6)
     assert np.allclose(apart[-2:], apart[:1], atol=1e-6)
+
+
+def test_what_has_no_order_is_refused(like):
+    for inputs in (set(TEXTS), dict.fromkeys(TEXTS).keys()):
+        with pytest.raises(InputError, match="has no order"):
+            like.encode(inputs)
+        with pytest.raises(InputError, match="has no order"):
+            like.plain_similarity(inputs, np.eye(2))
+    assert np.array_equal(like.encode(text for text in TEXTS), like.encode(TEXTS))
 
 
 @pytest.mark.parametrize("wrong", [1, None, [1], [{"text": "a", "image": "b"}], [{"text": 1}], [None], [{}]])
