@@ -97,12 +97,16 @@ def router(edge: Edge) -> APIRouter:
         return {name: _model(name, manner, edge, state) for name, manner in edge.embedder.aliases.items()}
 
     @routes.get("/models", response_model=ModelList, include_in_schema=False)  # for a base URL without /v1
+    @routes.get("/openai/models", response_model=ModelList, include_in_schema=False)  # of Azure
+    @routes.get("/openai/v1/models", response_model=ModelList, include_in_schema=False)
     @routes.get("/v1/models", response_model=ModelList)
     async def list_models(request: Request) -> Response:
         """All aliases of the model, with dimension, normalisation, fingerprint and the size of the memory."""
         return await edge(request).reply(lambda: with_nulls(ModelList(data=list(models().values()))))
 
     @routes.get("/models/{model}", response_model=Model, include_in_schema=False)
+    @routes.get("/openai/models/{model}", response_model=Model, include_in_schema=False)
+    @routes.get("/openai/v1/models/{model}", response_model=Model, include_in_schema=False)
     @routes.get("/v1/models/{model}", response_model=Model)
     async def one_model(request: Request, model: str) -> Response:
         """One alias."""

@@ -202,7 +202,8 @@ def test_models_say_what_whoever_compares_vectors_must_know(reading, filled):
         "document_text": False,
         "document_image": False,
     }
-    assert reading.get("/v1/models/clip").json() == plain
+    for path in ("/v1/models", "/models", "/openai/models", "/openai/v1/models"):
+        assert reading.get(f"{path}/clip").json() == reading.get(path).json()["data"][0] == plain
     assert reading.get("/v1/models/gpt").status_code == 404
 
 

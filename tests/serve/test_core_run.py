@@ -275,6 +275,9 @@ def test_a_flag_wins_over_the_environment_and_that_over_the_file(place, monkeypa
     assert settings.aliases == {"a": "refined"}
     assert [key.get_secret_value() for key in settings.api_keys] == ["one", "two"]
     assert load_settings().k == 3  # whose file and variables are the same
+    for written, keys in (('["one", "two"]', ["one", "two"]), ("[one, two]", ["[one", "two]"]), ("[]", [])):
+        monkeypatch.setenv("RECO_SERVE_API_KEYS", written)  # JSON, or else words
+        assert [key.get_secret_value() for key in load_serve_settings().api_keys] == keys
 
 
 def test_unknown_words_are_refused_and_keys_are_not_shown(place, monkeypatch):
