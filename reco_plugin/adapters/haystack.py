@@ -16,6 +16,7 @@ from typing import Any, ClassVar
 from ..config import PREFIX, SECRET
 from ..errors import ConfigError, InputError, importing
 from ..types import InputType, Vectors
+from ..values import check_flag
 from .source import NO_SCALE, Embeds, IndexOf, VectorSource, check_cosines, check_index, check_place, has_scale
 
 with importing("haystack-ai", "haystack", "this adapter"):
@@ -49,7 +50,10 @@ class HaystackEmbedder:
 
         Raises:
             ConfigError: more than one of the places that vectors come from, another thing, or a key without a URL.
+            InputError: ``refine`` is neither True nor False.
         """
+        if refine is not None:
+            refine = check_flag("refine", refine)
         check_place(reco, url, settings, keyed=api_key is not None)
         self._reco, self._key = reco, Secret.from_token(api_key) if isinstance(api_key, str) else api_key
         self._stored: dict[str, Any] = {"url": url, "api_key": self._key, "settings": settings, "refine": refine}

@@ -19,7 +19,7 @@ import numpy.typing as npt
 
 from ..errors import ConfigError
 from ..types import ROLE_OF, UNMOVED, ImageInput, InputType, Modality, Role, Target, Vectors, other
-from ..values import check_items, did_you_mean, show
+from ..values import check_flag, check_items, did_you_mean, show
 
 if TYPE_CHECKING:
     from pydantic import SecretStr
@@ -191,11 +191,14 @@ class VectorSource:
         Raises:
             ConfigError: more than one of ``reco``, ``url`` and ``settings``, another thing than such a one, a key
                 without a URL, or another index.
+            InputError: what is refined is told by something else than True or False.
         """
         check_place(reco, url, settings, keyed=api_key is not None)
         self._url, self._api_key, self._settings = url, api_key, settings
-        self._index, self._refine_queries, self._refine_documents = index, refine_queries, refine_documents
+        self._index = index
         check_index(index)
+        self._refine_queries = None if refine_queries is None else check_flag("refine_queries", refine_queries)
+        self._refine_documents = check_flag("refine_documents", refine_documents)
         self._told, self._indexed = False, frozenset[Modality]()
         self._given = self._opened = reco
         self._lock = threading.Lock()

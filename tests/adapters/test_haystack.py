@@ -231,3 +231,8 @@ def test_distances_are_told_from_cosines_or_made_such(stocked, documents):
 def test_a_wrong_place_is_refused_at_once(fields, message):
     with pytest.raises(ConfigError, match=message):
         RecoTextEmbedder(**fields)
+
+
+def test_refine_is_told_by_true_or_false():
+    with pytest.raises(InputError, match="refine must be True or False, got 'no'"):  # as a pipeline's YAML may have it
+        RecoTextEmbedder(url="http://localhost", refine="no")

@@ -201,6 +201,14 @@ def test_vectors_come_from_one_place(arguments, message):
         VectorSource(**arguments)
 
 
+@pytest.mark.parametrize("name", ["refine_queries", "refine_documents"])
+def test_what_is_refined_is_told_by_true_or_false(name):
+    with pytest.raises(InputError, match=f"{name} must be True or False, got 'no'"):
+        VectorSource(**{name: "no"})
+    side = "query" if name == "refine_queries" else "document"
+    assert not VectorSource(**{name: 0}).refines(side)
+
+
 def test_a_client_to_await_is_refused():
     async def give():
         async with AsyncClient("http://localhost") as client:
