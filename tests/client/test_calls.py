@@ -258,6 +258,12 @@ def test_errors_are_those_of_this_package(answer, kind, kind_of_client):
     assert type(raised.value) is kind
 
 
+def test_where_a_redirect_points_is_said():
+    service = Service(httpx.Response(301, headers={"location": "https://reco.example/v1/embeddings"}))
+    with pytest.raises(SessionError, match=r"answered 301 .*sends on to 'https://reco\.example/v1/embeddings': give"):
+        service.client().embed_texts(["a"])
+
+
 def test_frozen_vectors_in_place_of_refined_ones_are_warned_of():
     service = Service(embedded(ROWS, **{"x-reco-degraded": "memory_timeout"}))
     with pytest.warns(DegradedWarning, match="http://reco answers with frozen CLIP vectors .memory_timeout."):
