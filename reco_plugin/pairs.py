@@ -40,7 +40,7 @@ class PairMemory:
     def __init__(self, store: Memory | LazyMemory, encoder: Encoder, neighbours: int = POLICY_NEIGHBOURS) -> None:
         self.kind, self.location = store.kind, store.location
         self.searches, self.encoder = store, encoder
-        self._judging, self._hearing = threading.Lock(), Hearing()
+        self._judging, self._hearing, self._lost = threading.Lock(), Hearing(), ""
         self._learned = (store.header, self._read_calibration(store.header))
         self._version, self._counting = 0, threading.Lock()
         self._learner = Learner(self, neighbours, self._count_change)
@@ -355,19 +355,26 @@ class PairMemory:
         if not header.calibration:
             return None
         try:
-            return replace(Calibration.from_json(header.calibration), feedback=self._read_feedback(header))
+            calibration = Calibration.from_json(header.calibration)
         except ConfigError as error:
-            warnings.warn(f"the memory is not refined by: {error}", stacklevel=5)
+            self._warn_of(f"the memory is not refined by: {error}")
             return None
+        return replace(calibration, feedback=self._read_feedback(header))
 
     def _read_feedback(self, header: Header) -> Feedback | None:
         """What people said; None where nobody did. A warning tells what cannot be read."""
         if not header.said:
             return None
         feedback = self._hearing.read(header)
-        if told := say_unread(self._hearing.unread):
-            warnings.warn(f"queries move without some of what people said: {told}", stacklevel=6)
+        told = say_unread(self._hearing.unread)
+        self._warn_of(told and f"queries move without some of what people said: {told}")
         return feedback
+
+    def _warn_of(self, lost: str) -> None:
+        """Warn of what cannot be read, once while it stays so; empty: nothing is lost."""
+        if lost and lost != self._lost:
+            warnings.warn(lost, stacklevel=6)
+        self._lost = lost
 
     def _store(
         self,

@@ -101,8 +101,10 @@ def feedback_command(
             say({"withdrawn": gone, "opinions": left}, text, as_json)
             return
         said = _told(store, served)
-        if told := say_unread(unread_in(store.look())):
+        if told := say_unread(unread := unread_in(store.look())):
             typer.echo(f"warning: {told}", err=True)
+        for name in list(unread)[1:]:
+            typer.echo(f"  nor {show(name)}", err=True)
     say([asdict(one) for one in said], "\n".join(map(_line, said)) or "nobody has said anything", as_json)
 
 
