@@ -260,7 +260,9 @@ def rescue_command(
     broken = in_home(asked.settings.memory)
     found = read_whole_header(broken) if broken.is_dir() else None
     if found is None or found[0] != "edge":
-        raise ConfigError(f"{str(broken)!r} is no folder with an embedded memory (edge): only such can be rescued")
+        raise ConfigError(
+            f"{asked.settings.memory!r} is no folder with an embedded memory (edge): only such can be rescued"
+        )
     settings = MemoryFlags(target, asked.collection, asked.option).settings
     if in_home(settings.memory).resolve() == broken.resolve():
         raise ConfigError(f"{target!r} is the memory that would be copied: name another target")

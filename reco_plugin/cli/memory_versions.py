@@ -229,7 +229,6 @@ def adopt_command(
     if not any(isinstance(row, Pair) for row in rows):
         raise MemoryStoreError(f"no point of {rows.name} has a vector and a text in {caption!r}: nothing to copy")
     pairs = (row for row in rows if isinstance(row, Pair))
-    into = target.memory_collection
     with reco_of(asked.model, target, on_memory_failure="fail") as reco:
         wanted = lacking_pairs(pairs, reco.memory.store) if resume else pairs
         added = reco.memory.add(wanted, progress=True)

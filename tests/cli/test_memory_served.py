@@ -445,7 +445,7 @@ def test_a_collection_that_is_not_attached_says_how(
 
 @pytest.mark.parametrize("named", [True, False])
 def test_adopt_one_vector_and_captions(
-    work: Path, model: Path, drawings: Any, server: StandIn, url: str, ask: Ask, fail: Fail, named: bool
+    work: Path, model: Path, drawings: Any, server: StandIn, url: str, ask: Ask, fail: Fail, run: Any, named: bool
 ) -> None:
     theirs(server, model, drawings)
     vector = ["--image-vector", "photo"] if named else []
@@ -463,6 +463,8 @@ def test_adopt_one_vector_and_captions(
     assert ask(*command, "--caption", "title") == {"added": 24, "pairs": 24}
     assert ask("memory", "search", drawings[5].text, "--memory", "mine", "--k", 1)[0]["id"] == "105"
     assert ask(*command, "--caption", "title", "--resume") == {"added": 0, "pairs": 24}
+    assert run(*command, "--caption", "title", "--resume").stdout == "added 0 pairs; mine holds 24\n"
+    assert f"{url!r} is no folder with an embedded memory" in fail("memory", "rescue", "new", "--memory", url)
     assert "nothing to copy" in fail(*command, "--caption", "colours")
     assert "no vector named 'thumb'" in fail(*command, "--caption", "title", "--image-vector", "thumb")
     assert server.engine.client.get_collection("shop").config.metadata is None
