@@ -127,7 +127,7 @@ def _fit_state(
 ) -> Calibration:
     """The state with the gates of both sides, without its check."""
     blocks = np.array_split(np.arange(len(asked)), max(2, -(-len(asked) // BLOCK)))
-    fits = len(corpus) >= ENOUGH and corpus.learned.wrong < HOPELESS
+    fits = corpus.learned.wrong < HOPELESS
     looked = look(corpus, asked, k)
 
     def ask(m: Modality) -> AskedTwice:
@@ -153,11 +153,8 @@ def _fit_state(
         fitted=False,
         levelled=True,
     )
-    if corpus.learned.wrong >= HOPELESS:
+    if not fits:
         return replace(state, reason="its captions fit their images hardly better than those of other images do")
-    if len(corpus) < ENOUGH:
-        prior = {m: replace(plain[m], gates=dict.fromkeys(FITTED, PRIOR[m])) for m in MODALITIES}
-        return replace(state, sides=prior)
     alone = float((siblings == 0).mean())
     one_image = alone >= _ONE_IMAGE
     if one_image:  # hidden from themselves, its pairs have no answer, which says nothing of queries to come
@@ -176,9 +173,23 @@ def _fit_state(
 
     fitted = side_by_side(fit, MODALITIES, lambda _: progress(len(corpus)))
     sides = dict(zip(MODALITIES, fitted, strict=True))
+    if len(corpus) < ENOUGH:
+        safe = {modality: _nearly_safe(sides[modality], PRIOR[modality], len(corpus)) for modality in MODALITIES}
+        return replace(state, sides=safe, unanswerable=unanswerable, one_image=one_image)
     without = [modality for modality in MODALITIES if not sides[modality].gates]
     reason = f"its own pairs show no gain for {' and '.join(without)} queries" if without else ""
     return replace(state, sides=sides, unanswerable=unanswerable, fitted=True, reason=reason, one_image=one_image)
+
+
+def _nearly_safe(side: SideCalibration, prior: Gate, pairs: int) -> SideCalibration:
+    """A side of a small memory: the safe gate counts as :data:`ENOUGH` pairs, its own as the pairs that there are."""
+    own = pairs / (pairs + ENOUGH)
+
+    def between(gates: Mapping[Caution, Gate]) -> dict[Caution, Gate]:
+        return {caution: prior.between(gate, own) for caution, gate in gates.items()}
+
+    gates = between(side.gates) or dict.fromkeys(FITTED, prior)
+    return replace(side, gates=gates, candidate_gates=between(side.candidate_gates))
 
 
 def _typical(questions: AskedTwice) -> npt.NDArray[np.float64]:

@@ -212,7 +212,7 @@ def _calibrate(
     progress: Callable[[int], object],
     witnessed: Callable[[npt.NDArray[np.float32]], object],
 ) -> Calibrated | None:
-    """Learn from pairs (N, D); a memory that is too small to be fitted counts those steps at once."""
+    """Learn from pairs (N, D); a memory that is too small for a self-check counts its steps at once."""
     left = (_COMPARED + _FITTED) * len(pairs)
 
     def count(steps: int) -> None:

@@ -33,7 +33,7 @@ new pairs, in its own ways: with what is learned now, it would answer wrongly wi
 FEWEST = 20
 """Pairs below which a memory teaches nothing."""
 ENOUGH = 300
-"""Pairs below which the gates are not fitted but the safe ones."""
+"""Pairs below which the gates lie between the safe ones and their own, and nothing else is learned."""
 
 
 @dataclass(frozen=True)
@@ -72,7 +72,7 @@ class Calibration(ToldShort):
         unanswerable: measured share of queries without an answer: mean of 1 / (1 + other pairs of the caption); at most
             half where most captions have one image.
         own: mean of CLIP's own scores of the pairs.
-        fitted: whether the gates were fitted; else they are the safe ones for small memories.
+        fitted: whether the gates are its own; else, in a small memory, they lie between the safe ones and its own.
         reason: why a side has no gate, for people; empty where all have.
         check: what refinement does to its held-out pairs; None for a small memory.
         one_image: whether most captions have one image, so that candidates move by what CLIP does not know, only.

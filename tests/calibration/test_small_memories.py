@@ -13,6 +13,7 @@ from trust_worlds import unit, world
 
 from reco_plugin.calibration import Calibration
 from reco_plugin.calibration.calibrate import calibrate
+from reco_plugin.calibration.gate import FITTED, PRIOR
 from reco_plugin.refine import Refiner, refiner_for_vectors
 from reco_plugin.score import score_both
 from reco_plugin.types import MODALITIES, Records, Vectors
@@ -114,6 +115,71 @@ def test_no_pairs_and_a_pair_that_is_no_number() -> None:
     broken = image.copy()
     broken[3] = np.nan
     assert calibrate(broken, text) is None
+
+
+# --- fewer pairs than a gate of its own needs
+
+
+@pytest.mark.parametrize(("things", "new_by_images", "new_by_texts"), [(20, 30, 45), (40, 85, 85), (80, 95, 95)])
+def test_a_small_memory_of_what_the_encoder_gets_wrong_mends_it_and_leaves_the_rest(
+    things: int, new_by_images: float, new_by_texts: float
+) -> None:
+    """Three pairs of each thing, whose names the encoder gives to other things; by the safe gate alone, 0 to 25 %."""
+    image, text, _ = world(2 * things, 4)
+    label, classes = np.repeat(np.arange(2 * things), 4), np.arange(2 * things)
+    names = text[::4].copy()
+    names[:things] = names[np.random.default_rng(0).permutation(things)]
+    asks = np.arange(len(label)) % 4 == 3
+    pairs = (label < things) & ~asks
+    made = refiner(image[pairs], names[label[pairs]])
+    for new in (True, False):
+        queries, candidates = np.flatnonzero(asks & ((label < things) == new)), classes[(classes < things) == new]
+
+        def right(vectors: Vectors, among: Vectors, own: np.ndarray, those: np.ndarray) -> float:
+            return 100.0 * float((those[np.argmax(vectors @ among.T, axis=1)] == own).mean())
+
+        by_images = [
+            right(vectors, names[candidates], label[queries], candidates)
+            for vectors in (image[queries], made.refine(image[queries], modality="image").vectors)
+        ]
+        by_texts = [
+            right(vectors, image[queries], candidates, label[queries])
+            for vectors in (names[candidates], made.refine(names[candidates], modality="text").vectors)
+        ]
+        if new:
+            assert max(by_images[0], by_texts[0]) < 10
+            assert by_images[1] >= new_by_images and by_texts[1] >= new_by_texts
+        else:
+            assert by_images[1] >= by_images[0] - 2.5 and by_texts[1] >= by_texts[0] - 2.5
+
+
+def test_its_own_gate_counts_as_its_pairs_and_the_safe_one_as_300() -> None:
+    image, text, _ = world(50, 4)
+    whole, half = calibrate(image, text), calibrate(image[::2], text[::2])
+    assert whole is not None and half is not None
+    for state in (whole.state, half.state):
+        assert not state.fitted and state.check is None
+        assert all(side.presence is None and side.sharpening.own == 0.0 for side in state.sides.values())
+    from reco_plugin.calibration import calibrate as module
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(module, "ENOUGH", 0)
+        own = calibrate(image, text)
+    assert own is not None
+    for modality in MODALITIES:
+        for caution in FITTED:
+            fitted, safe = own.state.sides[modality].gates[caution], PRIOR[modality]
+            expected = safe.between(fitted, 200 / 500)
+            np.testing.assert_allclose(whole.state.sides[modality].gates[caution].phi, expected.phi)
+
+
+def test_a_side_that_learns_nothing_keeps_the_safe_gate() -> None:
+    """Captions say no more than the encoder knows: fewer than 100 pairs of it show no gain."""
+    _, text, _ = world(30, 1)
+    made = calibrate(text, text)
+    assert made is not None
+    gates = {m: made.state.sides[m].gates for m in MODALITIES}
+    assert all(gates[m][caution] is PRIOR[m] for m in MODALITIES for caution in FITTED)
 
 
 # --- real CLIP ViT-B/32 vectors

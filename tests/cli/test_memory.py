@@ -37,7 +37,7 @@ def test_info_says_what_the_memory_is(memory: Path, ask: Ask, run: Run, monkeypa
     assert lines[1].startswith("encoder  reco-quickstart-mini-clip (128-d, sha256 ")
     assert lines[2:4] == [
         "gate     calibrated on 24 pairs",
-        "         a safe gate, since it has too few pairs for its own and for a self-check",
+        "         a gate between a safe one and its own, since it has few pairs, and no self-check",
     ]
     assert info["calibration"]["pairs"] == 24
     assert "blob" not in info["calibration"]

@@ -9,7 +9,7 @@ import threading
 import time
 from collections.abc import Awaitable, Callable, Iterator
 from contextlib import AbstractContextManager, contextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -182,6 +182,13 @@ def served() -> Served:
             yield client
 
     return start
+
+
+@pytest.fixture
+def gainless(reco: Reco, drawn_records: Records) -> Reco:
+    """A memory whose captions say what the encoder knows already: its pairs show no gain, and candidates stay plain."""
+    reco.memory.add_records([replace(drawn_records, image=drawn_records.text)])
+    return reco
 
 
 @pytest.fixture

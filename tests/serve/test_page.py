@@ -174,8 +174,8 @@ def test_places_beyond_those_that_are_ranked_are_exact(
         assert (pair["rank_plain"], pair["rank_refined"]) == expected[pair["id"]]
 
 
-def test_never_and_an_unrefined_side_are_plain(filled: Reco, served: Any) -> None:
-    with served(filled, page=True) as client:
+def test_never_and_an_unrefined_side_are_plain(gainless: Reco, served: Any) -> None:
+    with served(gainless, page=True) as client:
         for how in ({"refine": False}, {"input_type": "document"}):
             answer = compare(client, "red", **how).json()
             assert (answer["refined"], answer["moved"], answer["used"]) == (False, 0.0, [])
@@ -204,7 +204,7 @@ def test_the_page_says_what_was_decided_and_by_what_caution(filled: Reco, served
         free = compare(client, "red", gate=False).json()
         filled.memory.store.set_calibration({})
         unlearned = compare(client, "red").json()
-    assert ranked["ranked_decided"].startswith("nothing moves: its 24 pairs are too few")
+    assert ranked["ranked_decided"].startswith("0 of 24 are known to the memory, less than 50%, so all stay plain")
     assert (bold.status_code, odd.status_code, odd.json()["error"]["param"]) == (200, 400, "caution")
     assert (free["why"], free["plain"], unlearned["why"]) == ("", "", "")
     assert unlearned["plain"].startswith("the memory is not calibrated")

@@ -210,9 +210,9 @@ def test_candidates_say_which_were_covered_what_was_decided_and_why(moving, serv
     assert [one["moved"] for one in few["data"]] == [0.0]
 
 
-def test_a_side_that_stays_plain_says_why(filled, served):
-    plain = filled.embed_texts(PROMPTS, refine=False).tolist()
-    with served(filled) as client:
+def test_a_side_that_stays_plain_says_why(gainless, served):
+    plain = gainless.embed_texts(PROMPTS, refine=False).tolist()
+    with served(gainless) as client:
         said = client.post("/v1/refine", json={"vectors": plain, "modality": "text", "input_type": "document"}).json()
     assert said["coverage"]["text"]["plain"].startswith("its 24 pairs are too few")
     assert said["coverage"]["text"]["decided"] == "nothing moves: " + said["coverage"]["text"]["plain"]

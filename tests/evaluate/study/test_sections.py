@@ -179,13 +179,13 @@ def test_baselines_are_compared_with_ours_on_clean_and_noisy_memories(study: Stu
         ours = {r["sides"]: r for r in part.rows if r["name"] == "ours"}
         kinds = {"mean of neighbours": "both", "kNN label transfer": "images", "text-only enrichment": "prompts"}
         assert set(ours) == set(kinds.values())
-        assert ours["prompts"]["top1"] != ours["both"]["top1"]
         for kind, sides in (kinds | {"logit ensemble": "class scores"}).items():
             found = row(part, name=kind)
             assert found["sides"] == sides
             ours_alike = ours["both" if kind == "logit ensemble" else sides]
             assert found["ahead"].mean == pytest.approx(ours_alike["top1"] - found["top1"])
             assert found["ahead"].low <= found["ahead"].mean <= found["ahead"].high
+    assert len({r["top1"] for r in ours.values()}) == len(kinds)  # of the noisy one; with the clean one all are right
     transfer = [row(part, name="kNN")["top1"] for part in (clean, noisy)]
     assert transfer[0] > 0.9  # every neighbour knows the answer
     assert transfer[0] > transfer[1] + 0.1
@@ -295,10 +295,12 @@ def test_the_gate_is_explained_and_caution_swept(study: Study) -> None:
     assert found["0.5"]["far_known"] > found["0.5"]["far_unknown"] > 0  # it moves less where there is no answer
     assert found["no gate"]["far_known"] is None
     without = {str(r["memory"]): r for r in harm(study).tables[0].rows if r["name"] == "ours"}
-    assert found["0.5"]["unknown"] == without["without the query's class"]["gain"]
+    halves = study.halves()
+    assert found["0.5"]["unknown"] == study.gain(study.measure_halves(images, halves))
+    assert without["without the query's class"]["gain"] == study.gain(study.measure_halves(study.ours, halves))
     assert section.charts[1].x == tuple(sorted(section.charts[1].x))  # type: ignore[type-var]
     said = {str(r["name"]): str(r["value"]) for r in learned.rows}
-    assert said["pairs"] == "160" and said["gates"] == "the safe ones of a small memory"
+    assert said["pairs"] == "160" and said["gates"] == "between the safe ones of a small memory and its own"
     assert said["queries without an answer, as measured"].endswith(" %")
     assert [r["name"] for r in gates.rows] == [
         f"{side} queries, {caution}" for side in ("image", "text") for caution in ("balanced", "bold")
