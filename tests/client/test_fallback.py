@@ -168,7 +168,8 @@ def test_whatever_fails_queries_are_answered_and_no_pause_is_made(
         pauses.append(seconds)
 
     monkeypatch.setattr(clients, "time", SimpleNamespace(monotonic=time.monotonic, sleep=pauses.append))
-    monkeypatch.setattr(asyncio, "sleep", pause)
+    theirs = SimpleNamespace(sleep=pause, timeout=asyncio.timeout, to_thread=asyncio.to_thread)
+    monkeypatch.setattr(clients, "asyncio", theirs)  # a service of other tests may live in this process, and sleep
     service = Served()
     service.trouble = trouble
     check(done(service.client(kind).refine(PLAIN, modality="text")), reason)
