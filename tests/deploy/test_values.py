@@ -14,7 +14,7 @@ import pytest
 import yaml
 
 from benchmarks.chart import CHART, make_page, make_schema, make_table, read_values
-from reco_plugin.config import _SECRET
+from reco_plugin.config import SECRET
 
 from .conftest import READER, SETS
 from .objects import COMPONENT, Object, Pod, kinds_of, on_each_set, pods_of, servers_of, variables
@@ -110,7 +110,7 @@ def test_where_an_api_encodes_there_is_no_model(render: Render) -> None:
 
 
 @pytest.mark.parametrize(
-    "name", sorted(f"RECO_{'SERVE_' * (each in ('api_keys', 'admin_key'))}{each.upper()}" for each in _SECRET)
+    "name", sorted(f"RECO_{'SERVE_' * (each in ('api_keys', 'admin_key'))}{each.upper()}" for each in SECRET)
 )
 def test_a_key_cannot_stand_in_values(render: Render, name: str) -> None:
     with pytest.raises(Exception, match=f"settings.{name}: a key stands in a secret") as refused:
