@@ -25,7 +25,7 @@ from reco_plugin.types import Fingerprint, Records
 
 from .orders import WAYS, among
 from .page import table
-from .realclip_gate import ImageNet, load_imagenet
+from .realclip_gate import DOGS, ImageNet, load_imagenet
 from .research import STORED, Kept, pairs_of, parser_of, publish, subject_of
 from .self_check import Catalogue, Rows, drawings, measured
 from .subject import K
@@ -117,6 +117,7 @@ def real(data: ImageNet) -> Iterator[Things]:
     right = Catalogue("", lambda: data.store(every, (0, 1, 2), K).memory, image, truth, data.prompt, every)
     for name, classes, of, others in (
         ("ImageNet", every, data, {"other classes": every}),
+        ("dog breeds", DOGS, data, {"other classes": np.setdiff1d(every, DOGS)}),
         (
             "renamed animals",
             ANIMALS,
@@ -137,7 +138,7 @@ def real(data: ImageNet) -> Iterator[Things]:
 def rows(things: Sequence[Things], kept: Kept) -> Iterator[list[str]]:
     """Of the table: means over the draws."""
     for one in things:
-        for each in (1, 3) if one.name == "ImageNet" else (3,):
+        for each in (1, 3) if one.name in ("ImageNet", "dog breeds") else (3,):
             for size in SIZES:
                 found = [
                     kept.get(f"{one.name} {each} {size} {seed}", partial(one.measure, size, each, seed))
