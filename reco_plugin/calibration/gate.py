@@ -90,7 +90,7 @@ PRIOR: Mapping[Modality, Gate] = {
         1.22,
     ),
 }
-"""The gates of a memory that is too small to fit any: safe, not bold.
+"""The gates that a small memory's own are drawn to: safe, not bold.
 
 Median of five fits on ImageNet, halves of it and its dogs (CLIP ViT-B/32); a text's move falls faster with distance,
 since most queries are for what a small memory does not hold (``docs/measurements/gate.md``).
