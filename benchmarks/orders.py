@@ -33,6 +33,8 @@ from .subject import K
 
 WAYS = ("images", "prompts", "both", "texts")
 ORDERS = 8
+ANIMALS = np.arange(398)
+"""Classes of ImageNet."""
 SMALL = (100, 250)
 """Pairs of the small memories, one a class."""
 Gains = dict[str, list[list[float]]]
@@ -67,10 +69,14 @@ class Memory:
         memory, found = self.ordered(seed), dict[str, list[float]]()
         for one in self.asks or self.parts:
             where = "" if one.name == self.name else f"{self.name}: "
-            gains = measured(one, memory)
-            forms = [gains["image"][form].mean for form in ("queries", "candidates", "both")]
-            found[f"{where}{one.name}"] = [*forms, gains["text"]["queries"].mean]
+            found[f"{where}{one.name}"] = points_of(one, memory)
         return found
+
+
+def points_of(catalogue: Catalogue, memory: VectorMemory) -> list[float]:
+    """What its queries gain over plain CLIP, in the order of :data:`WAYS`."""
+    gains = measured(catalogue, memory)
+    return [*(gains["image"][form].mean for form in ("queries", "candidates", "both")), gains["text"]["queries"].mean]
 
 
 def among(catalogue: Catalogue, name: str, classes: Rows) -> Catalogue:
@@ -98,13 +104,17 @@ def drawn(cache: Path) -> Iterator[Memory]:
     yield Memory("together", domains)
 
 
+def with_renamed_animals(data: ImageNet) -> ImageNet:
+    """The same, each animal with another one's name."""
+    names = np.arange(len(data.prompt))
+    names[ANIMALS] = stream(0, "renamed animals").permutation(ANIMALS)
+    return ImageNet(data.image, data.caption[names], data.prompt[names])
+
+
 def real(data: ImageNet) -> Iterator[Memory]:
     """Memories of ImageNet, and one whose animals are renamed."""
     yield from (Memory(one.name, (one,)) for one in photographs(data) if "one pair" not in one.name)
-    animals, every = np.arange(398), np.arange(len(data.prompt))
-    names = every.copy()
-    names[animals] = stream(0, "renamed animals").permutation(animals)
-    strange = ImageNet(data.image, data.caption[names], data.prompt[names])
+    every, strange = np.arange(len(data.prompt)), with_renamed_animals(data)
 
     def catalogue(name: str, of: ImageNet, classes: Rows, slots: tuple[int, ...] = SLOTS) -> Catalogue:
         image, truth = of.queries(classes, slots)
@@ -113,8 +123,8 @@ def real(data: ImageNet) -> Iterator[Memory]:
         )  # fmt: skip
 
     parts = (
-        catalogue("renamed animals", strange, animals),
-        catalogue("other classes", strange, np.setdiff1d(every, animals)),
+        catalogue("renamed animals", strange, ANIMALS),
+        catalogue("other classes", strange, np.setdiff1d(every, ANIMALS)),
     )
     yield from (Memory(one.name, (one,)) for one in parts)
     yield Memory("half renamed", parts)

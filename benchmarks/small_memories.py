@@ -23,15 +23,14 @@ from reco_plugin.evaluate.study.memories import ram_memory, stream
 from reco_plugin.refine import VectorMemory
 from reco_plugin.types import Fingerprint, Records
 
-from .orders import WAYS, among
+from .orders import ANIMALS, WAYS, among, points_of, with_renamed_animals
 from .page import table
 from .realclip_gate import DOGS, ImageNet, load_imagenet
 from .research import STORED, Kept, pairs_of, parser_of, publish, subject_of
-from .self_check import Catalogue, Rows, drawings, measured
+from .self_check import Catalogue, Rows, drawings
 from .subject import K
 
 SIZES, DRAWS = (50, 100, 250), 4
-ANIMALS = np.arange(398)
 
 
 @dataclass(frozen=True)
@@ -76,7 +75,7 @@ class Things:
             asked[name] = among(catalogue, name, rest)
         assert memory.calibration is not None
         ways = (replace(memory, calibration=safe_alone(memory.calibration)), memory)
-        return {name: [_points(catalogue, one) for one in ways] for name, catalogue in asked.items()}
+        return {name: [points_of(catalogue, one) for one in ways] for name, catalogue in asked.items()}
 
 
 def safe_alone(state: Calibration) -> Calibration:
@@ -85,11 +84,6 @@ def safe_alone(state: Calibration) -> Calibration:
         m: replace(side, gates=dict.fromkeys(FITTED, PRIOR[m]), candidate_gates={}) for m, side in state.sides.items()
     }
     return replace(state, sides=sides, one_image=False)
-
-
-def _points(catalogue: Catalogue, memory: VectorMemory) -> list[float]:
-    gains = measured(catalogue, memory)
-    return [*(gains["image"][form].mean for form in ("queries", "candidates", "both")), gains["text"]["queries"].mean]
 
 
 def drawn(cache: Path) -> Iterator[Things]:
@@ -109,10 +103,7 @@ def drawn(cache: Path) -> Iterator[Things]:
 
 def real(data: ImageNet) -> Iterator[Things]:
     """ImageNet under OpenAI's CLIP ViT-B/32, and its animals with each other's names."""
-    every = np.arange(len(data.prompt))
-    names = every.copy()
-    names[ANIMALS] = stream(0, "renamed animals").permutation(ANIMALS)
-    strange = ImageNet(data.image, data.caption[names], data.prompt[names])
+    every, strange = np.arange(len(data.prompt)), with_renamed_animals(data)
     image, truth = data.queries(every, (0, 1, 2))
     right = Catalogue("", lambda: data.store(every, (0, 1, 2), K).memory, image, truth, data.prompt, every)
     for name, classes, of, others in (

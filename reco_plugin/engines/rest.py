@@ -64,9 +64,7 @@ class KnownIndex:
     name: str  # of the index itself, where the address names an alias
     uuid: str  # of it: another one after it was made anew
     fields: Mapping[str, str]  # dotted name -> type
-    kept: Mapping[
-        str, str
-    ]  # field that a document does not keep itself, an alias or a sub-field -> the one that it does
+    kept: Mapping[str, str]  # alias or sub-field, which no document keeps -> the field that it is read from
     vector: str
     field: VectorField
     others: tuple[str, ...]  # further fields of vectors
@@ -330,13 +328,13 @@ class DocumentIndex(LooksOnce[KnownIndex]):
     def _document(self, known: KnownIndex, hit: Body, vectors: bool) -> Document:
         source: Body = hit.get("_source", {})
         sent = _take(source, known.vector)
-        id_, problem = hit["_id"], None
-        if self._address.id not in (None, "_id"):
-            value = _get(source, known.kept.get(self._address.id or "", self._address.id))
+        id_, problem, own = hit["_id"], None, self._address.id
+        if own is not None and own != "_id":
+            value = _get(source, known.kept.get(own, own))
             if isinstance(value, str | int | float) and not isinstance(value, bool):
                 id_ = value
             else:
-                problem = f"it has no single {self._address.id!r}, by which it is known"
+                problem = f"it has no single {own!r}, by which it is known"
         vector = None
         if vectors and sent is not None:
             try:
