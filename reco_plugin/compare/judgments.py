@@ -11,7 +11,7 @@ from typing import Any, TypeAlias
 
 from ..data.rows import RowError
 from ..data.source import ColumnNames, not_there, read_text
-from ..data.tables import SUFFIXES, TableFile, open_lines
+from ..data.tables import JSON_LINES, SUFFIXES, TableFile, open_lines
 from ..engines import IndexHit
 from ..errors import DataError
 from ..interleave import ClickVerdict, evaluate_clicks
@@ -92,7 +92,7 @@ def _judged(path: Path) -> Iterator[tuple[str, str, float]]:
 
 def _head(path: Path) -> dict[str, Any] | None:
     """The columns of a table; None where its first line is no header."""
-    if path.suffix.lower() == ".jsonl":
+    if path.suffix.lower() in JSON_LINES:
         seen = set(next(iter(_table(path)), (0, {}))[1])
     else:
         with open_lines(path) as lines:

@@ -70,7 +70,8 @@ def image_of(value: object, folder: Path) -> Image:
     if isinstance(value, bytes):
         return value
     if not isinstance(value, str):
-        raise CellError(f"expected the path of an image, got {value!r:.60}")
+        several = "; write one row per image" if isinstance(value, Sequence) and len(value) > 1 else ""
+        raise CellError(f"expected the path of an image, got {value!r:.60}{several}")
     if _URL.match(value):
         return RemoteImage(_sound(value))
     if scheme := _SCHEME.match(value):

@@ -27,7 +27,8 @@ from .images import RemoteImage
 from .rows import FilePart, Rejected, RowError, Rows, stamp_of
 from .source import ColumnNames, check_columns, note_ids
 
-SUFFIXES = (".jsonl", ".csv", ".tsv")
+JSON_LINES = (".jsonl", ".ndjson")
+SUFFIXES = (*JSON_LINES, ".csv", ".tsv")
 
 _USUAL = ColumnNames()
 _ROWS_PER_STRETCH = 10_000
@@ -211,7 +212,7 @@ class TableFile:
     @property
     def is_json(self) -> bool:
         """Whether it has a JSON object a line."""
-        return self.path.suffix.lower() == ".jsonl"
+        return self.path.suffix.lower() in JSON_LINES
 
     def _parse(self, line: str, number: int) -> TableRow | RowError:
         """A line of JSON."""

@@ -94,7 +94,7 @@ class RejectedRows:
         self._listing = Listing(path, "Name another file for the rows that cannot be used: --rejected FILE")
         self._max_rate = max_rate
         self._kinds: Counter[str] = Counter()
-        self._columns: dict[str, str] = {}
+        self._first: dict[str, Rejected] = {}  # of each kind
         self.count, self._damaged = 0, 0
 
     def add(self, row: Rejected) -> None:
@@ -102,15 +102,16 @@ class RejectedRows:
         self._listing.add({"where": row.where, "id": row.id, "reason": row.reason})
         kind = kind_of(row)
         self._kinds[kind] += 1
-        self._columns.setdefault(kind, row.reason.partition(_COLUMNS)[2])
+        self._first.setdefault(kind, row)
         self.count += 1
         self._damaged += not row.half
 
     @property
     def reasons(self) -> dict[str, int]:
         """Kinds of reasons, the most frequent first, with their counts."""
-        columns = {kind: f"; the first of them has {has}" for kind, has in self._columns.items() if has}
-        return {kind + columns.get(kind, ""): times for kind, times in self._kinds.most_common()}
+        columns = {kind: row.reason.partition(_COLUMNS)[2] for kind, row in self._first.items()}
+        first = {kind: f"; the first of them has {has}" for kind, has in columns.items() if has}
+        return {kind + first.get(kind, ""): times for kind, times in self._kinds.most_common()}
 
     def check(self, read: int, *, at_end: bool = False) -> None:
         """Stop a run that rejects too many rows; rows that only lack their image or text are listed, but do not count.
@@ -125,9 +126,11 @@ class RejectedRows:
         share = f"more than the allowed share of {self._max_rate:g} (--max-error-rate)"
         why = "so that none is left" if self.count == read else share
         often = "; ".join(f"{times:,} x {kind}" for kind, times in list(self.reasons.items())[:_SHOWN])
+        kind = self._kinds.most_common(1)[0][0]
+        example = f". For example, {self._first[kind]}" if "…" in kind else ""  # else nothing of it is left out
         raise DataError(
-            f"stopped: {self.count:,} of {read:,} rows were rejected, {why}. Most frequent: {often}. All are listed in "
-            f"{path}. What was written stays; fix the source and run it again, it resumes where it stopped"
+            f"stopped: {self.count:,} of {read:,} rows were rejected, {why}. Most frequent: {often}{example}. All are "
+            f"listed in {path}. What was written stays; fix the source and run it again, it resumes where it stopped"
         )
 
     def finish(self) -> Path | None:

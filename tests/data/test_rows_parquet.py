@@ -105,6 +105,7 @@ def test_vectors_that_are_wrong_cost_one_row_each(tmp_path: Path) -> None:
             "expected one caption, got ['a fox', 'fox']; write one row per caption",
         ),
         ("image", [[png()], [png(1)]], "expected the path of an image, got [b'\\x89PNG"),
+        ("image", [["a.png", "b.png"]] * 2, "expected the path of an image, got ['a.png', 'b.png']; write one row per"),
         ("image", [{"data": png(), "kind": "png"}] * 2, "expected the fields bytes or path, has ['data', 'kind']"),
     ],
 )

@@ -135,7 +135,7 @@ def test_payload_of_jsonl_is_what_json_can_hold(here: Path) -> None:
     assert pair.payload == {"caption": "fox", "d": {"a": [1, None]}, "f": False}
 
 
-@pytest.mark.parametrize("suffix", [".csv", ".jsonl"])
+@pytest.mark.parametrize("suffix", [".csv", ".jsonl", ".ndjson"])
 def test_parts_are_the_table(here: Path, suffix: str, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(tables_module, "_ROWS_PER_STRETCH", 3)
     path = here / f"t{suffix}"
