@@ -5,7 +5,7 @@ from __future__ import annotations
 import threading
 import uuid
 import warnings
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from datetime import UTC, datetime
@@ -68,16 +68,6 @@ def read_said(said: Sequence[Said], encoder: Encoder, memory: Memory) -> Feedbac
     if not opinions:
         return nothing
     return nothing.joined(Feedback(tuple(opinions), np.stack(queries), np.stack(answers)))
-
-
-def within_limit(feedback: Feedback) -> Feedback:
-    """The feedback, if a memory keeps as much.
-
-    Raises:
-        InputError: it does not.
-    """
-    check_number(len(feedback))
-    return feedback
 
 
 def check_number(opinions: int) -> None:
@@ -196,33 +186,41 @@ def bring_over(before: Header, memory: Memory) -> None:
     """Add to a memory what was said of the version before, and is not known there, but for what is damaged."""
     if not before.said:
         return
-    try:
-        _, unread = add_said(memory, list(before.said.values()))
-    except InputError as error:
-        warnings.warn(f"what was said of the version before is left there: {error}", stacklevel=2)
-    else:
-        if unread:
-            warnings.warn(f"of the version before, {say_unread(unread)}; it is left there", stacklevel=2)
+    if left := add_said(memory, before.said.values()).left:
+        warnings.warn(f"left with the version before: {left}", stacklevel=2)
 
 
-def add_said(memory: Memory, said: Sequence[SaidRecord]) -> tuple[int, dict[str, str]]:
-    """Add opinions of another memory, as it stores them, whose ids are not known.
+@dataclass(frozen=True)
+class Brought:
+    """What became of what people said, where a memory got that of another."""
 
-    Returns:
-        How many there are then, and id -> why of those that cannot be read, which are left out.
+    opinions: int = 0
+    """How many the memory holds then."""
+    left: str = ""
+    """What was left out, and why; empty where nothing was."""
 
-    Raises:
-        InputError: there are more than a memory keeps.
+
+def add_said(memory: Memory, said: Iterable[SaidRecord]) -> Brought:
+    """Add opinions of another memory, as it stores them, whose ids are not known; of two on the same, the later counts.
+
+    What cannot be read is left out; where there are more than a memory keeps, all of them are.
     """
     header = memory.look()
+    there, fresh = heard(header), [one for one in said if one["id"] not in header.said]
+    if not fresh:
+        return Brought(len(there))
     dimension = header.fingerprint.dimension
-    there, told = heard(header), _read_whole(said, dimension)
-    kept = {one.id for one in within_limit(there.merged(told)).opinions}
-    added = [one for one in said if one["id"] in kept and one["id"] not in header.said]
+    both = there.merged(_read_whole(fresh, dimension))
+    try:
+        check_number(len(both))
+    except InputError as error:  # what else came with them is worth having anyway
+        return Brought(len(there), f"what people said, since {error}")
+    kept = {one.id for one in both.opinions}
+    added = [one for one in fresh if one["id"] in kept]
     gone = [name for name in header.said if name not in kept | set(unread_in(header))]
     if added or gone:
         memory.change_said(added, gone)
-    return len(kept), unreadable(said, dimension)
+    return Brought(len(kept), say_unread(unreadable(fresh, dimension)))
 
 
 def _pairs_of(said: Sequence[Said], memory: Memory) -> dict[str, Records]:

@@ -35,7 +35,7 @@ LEVELS = {  # a module, or a package with all that is in it; each may import its
             "encode fuse train.graph_file train.one_token train.parity",
             "api_encoder calibration.closed_form train.recipe",
             "calibration.learn opinions train.triton",
-            "calibration.apart same_encoder train.precision",
+            "calibration.apart memory.rescue memory.transfer same_encoder train.precision",
             "calibration.learner",
             "pairs refine towers",
             "guard match score train",

@@ -55,7 +55,7 @@ def test_two_that_use_one_server_agree_on_what_is_said_and_learned(known: Reco, 
     with serving() as server:
         url = server.url("grpc")
         with closing(open_memory(url, known.manifest.fingerprint)) as target:
-            sum(copy(known.memory.store, target))
+            copy(known.memory.store, target)
         options = {"refresh_s": 1e-9}
         one, other = (Reco.open(model, memory=url, memory_options=options) for _ in range(2))
         text = ["a red circle"]

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from ..config import Settings
-from ..errors import ConfigError, InputError
+from ..errors import ConfigError
 from ..files import in_home
 from ..memory import Memory
 from ..memory.opening import server_of
@@ -36,7 +36,7 @@ from .shared import (
 )
 
 if TYPE_CHECKING:
-    from ..memory.said import SaidRecord
+    from ..opinions import Brought
     from ..same_encoder import SameEncoder
     from ..types import Records
 
@@ -91,6 +91,7 @@ def import_command(
     from ..data.rows import Rows
     from ..memory.said import unpack_said
     from ..memory.transfer import lacking
+    from ..opinions import add_said
     from ..same_encoder import SameEncoder
 
     asked, told = take_flags(OpenOptions, given), read_feedback(source) if is_vectors(source) else {}
@@ -105,43 +106,27 @@ def import_command(
         wanted = (lacking(batch, reco.memory.store) for batch in batches) if resume else batches
         added = reco.memory.add_records((batch for batch in wanted if len(batch)), progress=True)
         pairs = len(reco.memory)
-        said = _add_said(reco.memory.store, unpack_said(told, reco.encoder.dimension), "not imported")
-    text = f"imported {counted(added, 'pair')}; the memory holds {pairs:,}{said.text}"
-    text = "\n".join([text, *filter(None, [same.note, said.left])])
-    say({"imported": added, "pairs": pairs, "vectors": same.note, **said.told}, text, as_json)
+        said = add_said(reco.memory.store, unpack_said(told, reco.encoder.dimension))
+    text = f"imported {counted(added, 'pair')}; the memory holds {pairs:,}{_say_said(said)}"
+    text = "\n".join(filter(None, [text, same.note, _say_left(said, "not imported")]))
+    told_said = _tell_said(said, "not imported")
+    say({"imported": added, "pairs": pairs, "vectors": same.note, **told_said}, text, as_json)
 
 
-@dataclass(frozen=True)
-class _Said:
-    """What became of what people said, where a memory got that of another."""
-
-    opinions: int = 0  # that it holds then
-    left: str = ""  # what was left out, and why
-
-    @property
-    def text(self) -> str:
-        """How it goes on behind the pairs that a memory holds."""
-        return f", and {counted(self.opinions, 'opinion')} of people" if self.opinions else ""
-
-    @property
-    def told(self) -> dict[str, Any]:
-        """The same for programs."""
-        return {"opinions": self.opinions} | ({"left": self.left} if self.left else {})
+def _say_said(said: Brought) -> str:
+    """How it goes on behind the pairs that a memory holds."""
+    return f", and {counted(said.opinions, 'opinion')} of people" if said.opinions else ""
 
 
-def _add_said(store: Memory, told: Iterable[SaidRecord], lost: str) -> _Said:
-    """Add what people said of another memory and is not known here; ``lost`` are words for what cannot be."""
-    from ..opinions import add_said, say_unread
+def _say_left(said: Brought, what: str) -> str:
+    """What people said and was left out, behind what did not happen to it."""
+    return f"{what}: {said.left}" if said.left else ""
 
-    there = store.look().said
-    fresh = [one for one in told if one["id"] not in there]
-    if not fresh and not there:
-        return _Said()
-    try:
-        opinions, unread = add_said(store, fresh)
-    except InputError as error:  # the pairs are worth having anyway
-        return _Said(0, f"{lost}: what people said, since {error}")
-    return _Said(opinions, f"{lost}: {say_unread(unread)}" if unread else "")
+
+def _tell_said(said: Brought, what: str) -> dict[str, Any]:
+    """The same for programs."""
+    left = _say_left(said, what)
+    return {"opinions": said.opinions} | ({"left": left} if left else {})
 
 
 def _watched(batches: Iterable[Records], same: SameEncoder) -> Iterator[Records]:
@@ -183,6 +168,7 @@ def copy_command(
     the source's, --option of the target.
     """
     from ..memory.transfer import copy
+    from ..progress import progress_bar
 
     if memory is not None:
         raise ConfigError(f"copy names its source first, as cp does: reco memory copy {memory} {target or source}")
@@ -202,12 +188,13 @@ def copy_command(
         total, before = store.count(), into.count()
         if before and not yes:
             _ask_about_others(store, into, target)
-        copied = sum(with_progress(copy(store, into, resume=resume), total, "copy"))
-        said = _add_said(into, store.look().said.values(), "not copied")
-        pairs = into.count()
-        copied = pairs - before if resume else copied
-    text = f"copied {counted(copied, 'pair')}; {target} holds {pairs:,}{said.text}"
-    say({"copied": copied, "pairs": pairs, **said.told}, "\n".join(filter(None, [text, said.left])), as_json)
+        with progress_bar(total=total, desc="copy", unit="pair") as bar:
+            done = copy(store, into, resume=resume, progress=bar.update)
+        pairs, said = into.count(), done.said
+        copied = pairs - before if resume else done.pairs
+    text = f"copied {counted(copied, 'pair')}; {target} holds {pairs:,}{_say_said(said)}"
+    text = "\n".join(filter(None, [text, _say_left(said, "not copied")]))
+    say({"copied": copied, "pairs": pairs, **_tell_said(said, "not copied")}, text, as_json)
 
 
 def _is_one(one: Settings, other: Settings) -> bool:
@@ -251,10 +238,9 @@ def rescue_command(
     Needs no model. Lists the pairs that were not copied: add them again from their source. --collection and --option
     are of the target.
     """
-    from tqdm import tqdm
-
     from ..memory.kept import read_whole_header
     from ..memory.rescue import open_broken, rescue
+    from ..progress import progress_bar
 
     asked = take_flags(MemoryFlags, given)
     broken = in_home(asked.settings.memory)
@@ -270,12 +256,12 @@ def rescue_command(
         with explained_lock(asked.settings, READS):
             opened = stack.enter_context(open_broken(broken, found[1]))
         into = stack.enter_context(closing(open_copy(settings, found[1].fingerprint)))
-        bar = stack.enter_context(tqdm(desc="rescue", unit="pair", disable=None))
+        bar = stack.enter_context(progress_bar(desc="rescue", unit="pair"))
         done = rescue(opened, into, bar.update)
-        said = _add_said(into, found[1].said.values(), "not copied")
-    lines = [f"copied {counted(done.pairs, 'pair')} to {target}{said.text}; {len(done.left):,} could not be"]
+    said = done.said
+    lines = [f"copied {counted(done.pairs, 'pair')} to {target}{_say_said(said)}; {len(done.left):,} could not be"]
     lines += [f"  {name}: {why}" for name, why in done.left.items()]
-    lines += [said.left] if said.left else []
+    lines += filter(None, [_say_left(said, "not copied")])
     if not done.log_read:
         lines.append("its log was left out: what was added last may be missing, add it again")
     told = {"copied": done.pairs, "opinions": said.opinions, "left": done.left, "log_read": done.log_read}

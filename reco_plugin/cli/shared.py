@@ -168,8 +168,6 @@ def _parts(annotation: Any) -> set[Any]:
     return {annotation}.union(*map(_parts, get_args(annotation)))
 
 
-B = TypeVar("B", int, Records)
-
 ModelOption = Annotated[
     Path | None,
     typer.Option(
@@ -381,14 +379,14 @@ def open_server(settings: Settings) -> Server:
     return server_of(settings)
 
 
-def with_progress(batches: Iterable[B], total: int | None, what: str) -> Iterator[B]:
+def with_progress(batches: Iterable[Records], total: int | None, what: str) -> Iterator[Records]:
     """The same batches with a progress bar on stderr that counts pairs."""
     from ..progress import progress_bar
 
     with progress_bar(total=total, desc=what, unit="pair") as bar:
         for batch in batches:
             yield batch
-            bar.update(batch if isinstance(batch, int) else len(batch))
+            bar.update(len(batch))
 
 
 def say(result: Any, text: str, as_json: bool) -> None:

@@ -17,6 +17,7 @@ from typing import Any, cast
 import qdrant_edge as qe
 
 from ..errors import InputError, MemoryLocked, MemoryStoreError
+from ..opinions import Brought, add_said
 from ..types import MODALITIES, Records
 from .base import Memory
 from .checks import check_payload
@@ -33,6 +34,7 @@ class Rescued:
     pairs: int = 0  # how many were copied
     left: dict[str, str] = field(default_factory=dict)
     """Ids of pairs that were not copied, or point ids if those cannot be read -> why."""
+    said: Brought = field(default_factory=Brought)
     log_read: bool = True  # if not, the last written pairs may be missing
 
 
@@ -47,7 +49,9 @@ class Broken:
 
 
 def rescue(broken: Broken, target: Memory, progress: Callable[[int], object] = int) -> Rescued:
-    """Copy all readable pairs of an embedded memory into another; what was learned, too, if that holds no others.
+    """Copy all readable pairs of an embedded memory into another, and what people said.
+
+    What was learned goes along if the other holds no other pairs.
 
     ``progress`` gets the number of pairs of each batch.
 
@@ -65,8 +69,7 @@ def rescue(broken: Broken, target: Memory, progress: Callable[[int], object] = i
     target.flush()
     if header.calibration and target.count() == done.pairs:
         target.set_calibration(header.calibration)
-    if header.said and not target.header.said:
-        target.change_said(list(header.said.values()), ())
+    done.said = add_said(target, header.said.values())
     return done
 
 

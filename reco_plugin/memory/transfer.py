@@ -1,12 +1,14 @@
-"""Copy pairs from one memory to another, of any kinds; can resume after an interruption."""
+"""Copy one memory to another, of any kinds: pairs, what was learned, and what people said. Can be resumed."""
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from dataclasses import dataclass
 from itertools import islice
 
 from ..defaults import SCROLL_BATCH
 from ..errors import MemoryStoreError
+from ..opinions import Brought, add_said
 from ..types import Pair, Records
 from .base import Memory
 
@@ -53,31 +55,43 @@ def find_other(memory: Memory, source: Memory) -> str | None:
     return None
 
 
-def copy(source: Memory, target: Memory, *, batch_size: int = SCROLL_BATCH, resume: bool = False) -> Iterator[int]:
-    """Copy all pairs, and what was learned about them if the target holds no others; yields the size of each batch.
+@dataclass(frozen=True)
+class Copied:
+    """The outcome of a copy."""
 
-    An id that exists in the target is replaced, or with ``resume`` skipped.
+    pairs: int
+    """How many were read."""
+    said: Brought
+
+
+def copy(
+    source: Memory,
+    target: Memory,
+    *,
+    batch_size: int = SCROLL_BATCH,
+    resume: bool = False,
+    progress: Callable[[int], object] = int,
+) -> Copied:
+    """Copy all pairs, what people said, and what was learned if the target holds no other pairs.
+
+    An id that exists in the target is replaced, or with ``resume`` skipped. ``progress`` gets the number of pairs of
+    each batch.
 
     Raises:
         MemoryStoreError: also if some pairs could not be read; the others are in the target.
     """
+    read = 0
     for records in all_pairs(source, batch_size):
         wanted = lacking(records, target) if resume else records
         if len(wanted):
             target.upsert(wanted)
             target.set_witnesses(wanted.ids, source.witnesses(wanted.ids))
-        yield len(records)
+        read += len(records)
+        progress(len(records))
     target.flush()
     if source.header.calibration and target.count() == source.count():
         target.set_calibration(source.header.calibration)
-    _copy_feedback(source, target)
-
-
-def _copy_feedback(source: Memory, target: Memory) -> None:
-    """Copy what people said to a memory in which nobody has said anything yet."""
-    told = source.look().said
-    if told and not target.look().said:
-        target.change_said(list(told.values()), ())
+    return Copied(read, add_said(target, source.look().said.values()))
 
 
 def _held(ids: Sequence[str], memory: Memory) -> set[str]:

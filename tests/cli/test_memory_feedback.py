@@ -163,4 +163,7 @@ def test_a_copy_brings_also_what_is_said_after_the_first(
     assert "copied 24 pairs" in shown and ", and 3 opinions of people" in shown
     with closing(open_memory(str(memory), None)) as store:
         store.change_said([{"id": "x", "format": 99}], ())
-    assert "not copied: 1 opinion cannot be read, 'x': its feedback has format 99" in run(*move).stdout
+    lost = "not copied: 1 opinion cannot be read, 'x': its feedback has format 99"
+    for target in ("b", "new"):  # one where people said something before, and one where nobody did
+        assert lost in run(*[target if word == "b" else word for word in move]).stdout
+        assert len(ask("memory", "feedback", "--memory", target)) == (3 if target == "b" else 2)

@@ -668,7 +668,7 @@ def test_refined_vectors_are_those_of_a_memory_in_ram(
     with Reco.open(model, memory=":memory:") as reco:
         reco.memory.add(drawings)
         with closing(open_memory(server.url(scheme), reco.manifest.fingerprint)) as served:
-            assert sum(copy(reco.memory.store, served)) == len(drawings)  # with the gate's constants
+            assert copy(reco.memory.store, served).pairs == len(drawings)  # with the gate's constants
         refined = [refine(reco)]
     with Reco.open(model, memory=server.url(scheme)) as reco:
         refined.append(refine(reco))
