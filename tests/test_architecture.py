@@ -31,7 +31,7 @@ LEVELS = {  # a module, or a package with all that is in it; each may import its
             "config data preprocess quickstart run_config",
             "encoder_api",
             "artifact interleave memory",
-            "calibration engines preparation retrieve sessions",
+            "calibration engines preparation sessions",
             "encode fuse train.graph_file train.one_token train.parity",
             "api_encoder calibration.closed_form train.recipe",
             "calibration.learn opinions train.triton",

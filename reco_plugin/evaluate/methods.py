@@ -15,8 +15,7 @@ import numpy.typing as npt
 
 from ..fuse import Fused, Fuser, Learned, NeighbourFuser
 from ..refine import Refiner
-from ..retrieve import retrieve
-from ..types import MODALITIES, Caution, Modality, Neighbours, Vectors
+from ..types import MODALITIES, Caution, Modality, Neighbours, Search, Vectors, other
 from .measure import Measured, measure, refine_task
 from .modes import InModes, Mode
 from .ranking import ranks_among
@@ -196,7 +195,8 @@ def retrieve_blocks(task: Task, memory: Learned, k: int, block: int = 1024) -> I
     for start in range(0, len(task), block):
         rows, queries = slice(start, start + block), task.queries
         hidden = None if queries.own is None else queries.own[rows]
-        yield rows, retrieve(memory.searches, queries.vectors[rows], queries.modality, k, exclude=hidden)
+        side = queries.modality
+        yield rows, memory.searches.search(Search(queries.vectors[rows], side, other(side), k, hidden))
 
 
 @dataclass(frozen=True)

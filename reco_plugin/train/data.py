@@ -18,8 +18,7 @@ from ..errors import DataError
 from ..files import allocate, as_data_error
 from ..memory import Memory
 from ..progress import progress_bar
-from ..retrieve import retrieve
-from ..types import MODALITIES, Modality, Neighbours, Records, Vectors
+from ..types import MODALITIES, Modality, Neighbours, Records, Search, Vectors, other
 from .processes import Processes
 
 _LOOK = 32  # neighbours to check for near-duplicates at first; more where all of them are
@@ -88,7 +87,7 @@ def hidden_ids(memory: Memory, pairs: Records, threshold: float = SAME_IMAGE) ->
 
 def _near_duplicates(memory: Memory, images: Vectors, threshold: float, look: int) -> list[set[str]]:
     """Find the ids of all images of the memory at least this near, for each of (B, D) images."""
-    found = retrieve(memory, images, "image", look)
+    found = memory.search(Search(images, "image", "text", look))
     near = [
         {id_ for id_, cosine in zip(ids, similarity, strict=False) if cosine >= threshold}
         for ids, similarity in zip(found.ids, found.similarity, strict=True)
@@ -150,7 +149,7 @@ def _neighbours(
     found = Collector(folder, side, len(pairs), k, memory.count(), pairs.image.shape[1])
     for start in range(0, len(pairs), _ROWS):
         rows = slice(start, start + _ROWS)
-        found.add(start, retrieve(memory, pairs.side(side)[rows], side, k, exclude=hidden[rows]))
+        found.add(start, memory.search(Search(pairs.side(side)[rows], side, other(side), k, hidden[rows])))
         progress(len(pairs.ids[rows]))
     return found.rows()
 

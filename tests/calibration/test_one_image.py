@@ -9,9 +9,8 @@ import pytest
 from trust_worlds import D, unit
 
 from reco_plugin.refine import Refiner, refiner_for_vectors
-from reco_plugin.retrieve import retrieve
 from reco_plugin.score import score_both
-from reco_plugin.types import Records, Vectors
+from reco_plugin.types import Records, Search, Vectors
 
 CLASSES = 800
 NEW = np.arange(CLASSES) % 2 == 1  # what CLIP does not know
@@ -82,7 +81,7 @@ def test_pairs_that_were_not_measured_move_no_text(refiner: Refiner, pairs: tupl
     assert state is not None
     applied = state.gate("text", "balanced", candidate=True)
     assert applied is not None
-    found = retrieve(refiner.memory.searches, prompts, "text", 10, witnesses=True)
+    found = refiner.memory.searches.search(Search(prompts, "text", "image", 10, witnesses=True))
     unmeasured = [replace(found, witnesses=None)]
     unmeasured.append(replace(found, witnesses=np.full((*found.similarity.shape, 3), np.nan, np.float32)))
     for one in unmeasured:

@@ -14,7 +14,6 @@ import numpy as np
 from ....fuse import Learned
 from ....memory.disk import bytes_on_disk
 from ....refine import Refiner
-from ....retrieve import retrieve
 from ....types import Neighbours, Search
 from ...findings import Cell, Chart, Column, Line, Section, Table
 from ..memories import ApproximateMemory
@@ -74,7 +73,8 @@ def _steps(study: Study) -> dict[str, Callable[[int], Any]]:
     rows = np.arange(max(BATCHES)) % len(queries)
 
     def search(size: int) -> Neighbours:
-        return retrieve(memory.searches, queries[rows[:size]], "image", ours.k, witnesses=ours.fusers[0] is None)
+        judged = ours.fusers[0] is None
+        return memory.searches.search(Search(queries[rows[:size]], "image", "text", ours.k, witnesses=judged))
 
     found, fuser = {size: search(size) for size in BATCHES}, ours.fusers[0]
     steps["retrieve"] = search
