@@ -8,7 +8,7 @@ INTERRUPTED = 130
 def main() -> None:
     """Run the command line."""
     try:
-        from .cores import fewer_cores, share_cores
+        from .machine.cores import fewer_cores, share_cores
 
         if threads := fewer_cores():
             share_cores(threads)  # before numpy is loaded

@@ -24,8 +24,8 @@ LEVELS = {  # a module, or a package with all that is in it; each may import its
     unit: level
     for level, units in enumerate(
         (
-            "calibration.why control_groups errors",
-            "batching blas cores counters defaults progress ram recovery types",
+            "calibration.why errors machine",
+            "batching counters defaults progress recovery types",
             "files fingerprint memory.options values",
             "options",
             "config data preprocess quickstart run_config",
@@ -243,7 +243,7 @@ def test_the_environment_is_read_by_the_settings_only():
             attribute = node.attr if isinstance(node, ast.Attribute) else None
             if {"environ", "environb", "getenv"} & (named | {attribute}):
                 readers.add(name)
-    assert readers == {"config", "cores"}  # cores sets how many threads, before numpy is loaded, which config does
+    assert readers == {"config", "machine.cores"}  # it sets how many threads, before numpy is loaded, which config does
 
 
 @pytest.mark.parametrize(

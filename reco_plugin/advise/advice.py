@@ -9,13 +9,13 @@ from typing import Any
 
 import numpy as np
 
-from ..blas import Floats
 from ..calibration.cutoff import Chances
 from ..calibration.nearest import RowNumbers
 from ..data.rows import Rejected
 from ..defaults import NEIGHBOURS
 from ..errors import ConfigError, InputError
 from ..fuse import Learned
+from ..machine.blas import Floats
 from ..reco import Reco
 from ..refine import Refiner
 from ..types import Neighbours, caption_of

@@ -14,11 +14,11 @@ from dataclasses import dataclass, replace
 import numpy as np
 import numpy.typing as npt
 
-from ..blas import Floats
 from ..calibration.cutoff import Chances, interval
 from ..calibration.match import Logistic, auc_of, fit_logistic, reliability_curve
 from ..calibration.presence import moved_towards
 from ..calibration.questions import HIDDEN
+from ..machine.blas import Floats
 from ..refine import Refiner
 from .index import IndexView, PictureIndex, ThingQueries
 from .things import KnownPairs

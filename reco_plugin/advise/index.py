@@ -8,8 +8,8 @@ from typing import Any
 
 import numpy as np
 
-from ..blas import Floats
 from ..calibration.nearest import RowNumbers, nearest_columns
+from ..machine.blas import Floats
 from ..refine import Refiner
 from ..types import Neighbours, Vectors
 

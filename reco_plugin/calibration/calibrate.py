@@ -8,8 +8,8 @@ from dataclasses import dataclass, replace
 import numpy as np
 import numpy.typing as npt
 
-from ..blas import side_by_side
 from ..defaults import NEIGHBOURS
+from ..machine.blas import side_by_side
 from ..types import MODALITIES, Caution, Modality, Vectors
 from .check import Check, Gates, check_pairs
 from .corpus import Corpus, measure_corpus, witness_others

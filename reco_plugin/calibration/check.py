@@ -12,7 +12,7 @@ from typing import Any, Literal, NamedTuple, get_args
 import numpy as np
 import numpy.typing as npt
 
-from ..blas import Floats
+from ..machine.blas import Floats
 from ..types import MODALITIES, Modality, other
 from .corpus import Corpus
 from .episodes import AskedTwice, Episode, asked_by, look

@@ -8,7 +8,7 @@ from dataclasses import dataclass, field, replace
 import numpy as np
 import numpy.typing as npt
 
-from ..blas import side_by_side
+from ..machine.blas import side_by_side
 from ..types import MODALITIES, Modality, Vectors, other
 from .moments import LowRank, Values, low_rank, mean_length, measure_values, rank_for
 from .nearest import Lists, NearestRows

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 import numpy as np
 import numpy.typing as npt
 
-from ..blas import Floats, side_by_side
+from ..machine.blas import Floats, side_by_side
 from ..types import MODALITIES, Modality, Vectors, other
 from .corpus import Corpus
 from .gate import SHORTEST

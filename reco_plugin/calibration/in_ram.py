@@ -8,7 +8,7 @@ from functools import cached_property
 import numpy as np
 import numpy.typing as npt
 
-from ..blas import side_by_side
+from ..machine.blas import side_by_side
 from ..memory import Header
 from ..types import Neighbours, Records, Search
 from .nearest import NUMBERS, nearest_columns

@@ -16,13 +16,13 @@ from typing import Any, ParamSpec, TypeVar
 import numpy as np
 import numpy.typing as npt
 
-from ..blas import threads_at_most
 from ..defaults import NEIGHBOURS, PAIRS_IN_RAM
 from ..errors import ConfigError, InputError, LearningDied, MemoryStoreError
 from ..fuse import Refining
+from ..machine.blas import threads_at_most
+from ..machine.ram import free_bytes
 from ..memory import Memory, Searches
 from ..options import RefineOptions
-from ..ram import free_bytes
 from ..types import MODALITIES, Modality, Records, Refinement, Search, Vectors, other
 from .calibrate import Calibrated, calibrate
 from .closed_form import ClosedForm

@@ -8,7 +8,7 @@ from dataclasses import dataclass, replace
 import numpy as np
 import numpy.typing as npt
 
-from ..blas import multiply
+from ..machine.blas import multiply
 from ..types import Modality, Vectors
 
 PAIRS_A_DIRECTION = 16

@@ -15,7 +15,7 @@ from dataclasses import dataclass
 import numpy as np
 import numpy.typing as npt
 
-from ..blas import Floats, side_by_side
+from ..machine.blas import Floats, side_by_side
 from ..types import Modality, Neighbours, Vectors, other
 from .corpus import Corpus
 from .episodes import other_view

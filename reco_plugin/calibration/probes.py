@@ -12,7 +12,7 @@ from dataclasses import dataclass
 import numpy as np
 import numpy.typing as npt
 
-from ..blas import side_by_side
+from ..machine.blas import side_by_side
 from ..types import MODALITIES, Modality, Vectors
 from .nearest import (
     Lists,

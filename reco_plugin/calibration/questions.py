@@ -16,7 +16,7 @@ from functools import cached_property
 import numpy as np
 import numpy.typing as npt
 
-from ..blas import side_by_side
+from ..machine.blas import side_by_side
 from ..types import MODALITIES, Modality, Records, Refinement, Vectors, other
 from .match import FEWEST_THINGS, LOOKED, MatchState, QuestionKind, ThingQuestions, signals_of
 from .nearest import nearest_columns

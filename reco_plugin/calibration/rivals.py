@@ -13,7 +13,7 @@ from dataclasses import dataclass
 import numpy as np
 import numpy.typing as npt
 
-from ..blas import Floats
+from ..machine.blas import Floats
 from .episodes import AskedTwice
 
 MEETINGS = 16

@@ -9,7 +9,7 @@ from __future__ import annotations
 import numpy as np
 import numpy.typing as npt
 
-from ..blas import Floats
+from ..machine.blas import Floats
 from ..types import Mass, Moves, Vectors
 from .formula import add
 from .moments import Values

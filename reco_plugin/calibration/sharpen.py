@@ -20,7 +20,7 @@ from typing import Literal, NamedTuple
 import numpy as np
 import numpy.typing as npt
 
-from ..blas import Floats
+from ..machine.blas import Floats
 from ..types import Modality, Vectors, other
 from .corpus import Corpus, same_from
 from .episodes import other_view

@@ -14,10 +14,10 @@ import typer
 
 from ..artifact import Artifact
 from ..config import Settings, load_settings, sources
-from ..cores import fewer_cores
 from ..encoder_api import is_address, parse_address
 from ..errors import ArtifactError, ConfigError, RecoError, SessionError
 from ..files import in_home
+from ..machine.cores import fewer_cores
 from ..serve.settings import ServeSettings, load_serve_settings
 from ..types import Pair
 from ..values import counted

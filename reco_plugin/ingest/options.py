@@ -8,9 +8,9 @@ from functools import lru_cache
 from pathlib import Path
 from typing import Literal, TypeAlias, get_args
 
-from ..cores import cores
 from ..defaults import INGEST_BATCH, SAME_IMAGE
 from ..errors import ConfigError
+from ..machine.cores import cores
 from ..types import Payload, make_field
 from ..values import SOURCE
 

@@ -15,8 +15,8 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from ..cores import cores
 from ..errors import MemoryStoreError
+from ..machine.cores import cores
 from ..types import Modality, Vectors
 from .checks import CheckedSearch
 from .disk import check_room

@@ -14,7 +14,7 @@ import faiss
 import numpy as np
 import numpy.typing as npt
 
-from ..blas import multiply
+from ..machine.blas import multiply
 from ..types import Vectors
 
 RECALL = 0.99

@@ -16,9 +16,9 @@ from pydantic import BaseModel, ValidationError
 
 from ..artifact import Artifact, clip_graph
 from ..config import Settings, cache_folder
-from ..cores import fewer_cores
 from ..errors import ConfigError, DataError, SessionError
 from ..files import digest_texts, whole_file
+from ..machine.cores import fewer_cores
 from ..preprocess import Tokenizer, cut_to_longest
 from .base import Arrays, Session
 from .ort import ON_CPU, ON_CUDA, VERSION, OrtSession, has_cuda, on_cpu, warn_of_cpu

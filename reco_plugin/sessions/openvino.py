@@ -11,8 +11,8 @@ from typing import Any, Literal
 import numpy.typing as npt
 
 from ..config import Settings
-from ..cores import fewer_cores
 from ..errors import SessionError, importing
+from ..machine.cores import fewer_cores
 from .base import Arrays, describe_inputs
 
 with importing("openvino", "openvino", "running a model with OpenVINO"):

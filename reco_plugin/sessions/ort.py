@@ -16,9 +16,9 @@ import numpy.typing as npt
 
 from ..artifact import Artifact
 from ..config import Settings
-from ..cores import cores, fewer_cores
 from ..errors import SessionError, importing
-from ..ram import free_bytes
+from ..machine.cores import cores, fewer_cores
+from ..machine.ram import free_bytes
 from .base import Arrays, describe_inputs
 
 with importing("onnxruntime", "cpu", "running a model in process"):

@@ -15,7 +15,6 @@ import numpy as np
 import pytest
 from trust_worlds import D, world
 
-from reco_plugin.blas import threads_at_most
 from reco_plugin.calibration import corpus, episodes, nearest
 from reco_plugin.calibration import learn as learning
 from reco_plugin.calibration.calibrate import calibrate
@@ -23,6 +22,7 @@ from reco_plugin.calibration.learn import STEPS, learn
 from reco_plugin.calibration.match import read_matches
 from reco_plugin.calibration.note import unfinished
 from reco_plugin.errors import MemoryStoreError
+from reco_plugin.machine.blas import threads_at_most
 from reco_plugin.memory import Fingerprint, Memory, open_memory, part_of_a_write
 from reco_plugin.memory.checks import is_writing
 from reco_plugin.types import MODALITIES, Records, Vectors

@@ -28,9 +28,9 @@ from reco_plugin.artifact import Artifact
 from reco_plugin.calibration.learner import Learner
 from reco_plugin.cli.app import app
 from reco_plugin.config import load_settings
-from reco_plugin.cores import cores
 from reco_plugin.encode import Encoder
 from reco_plugin.errors import ConfigError, InputError
+from reco_plugin.machine.cores import cores
 from reco_plugin.memory import open_memory
 from reco_plugin.memory.versions import FolderVersions
 from reco_plugin.pairs import PairMemory

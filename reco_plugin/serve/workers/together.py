@@ -25,11 +25,11 @@ from typing import Literal
 from ...api_encoder import open_encoder
 from ...artifact import Artifact
 from ...config import Settings
-from ...cores import cores, share_cores
 from ...errors import ConfigError, MissingExtra
+from ...machine.cores import cores, share_cores
+from ...machine.ram import free_bytes
 from ...memory import memory_of
 from ...pairs import PairMemory
-from ...ram import free_bytes
 from ...sessions.opening import check_settings
 from ..health import HOPELESS
 from ..logs import LOGGER

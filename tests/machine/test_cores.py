@@ -11,15 +11,15 @@ import numpy as np
 import pytest
 from made_once import open_session
 
-from reco_plugin import cores as module
 from reco_plugin.config import load_settings
-from reco_plugin.cores import cores, fewer_cores, share_cores
+from reco_plugin.machine import cores as module
+from reco_plugin.machine.cores import cores, fewer_cores, share_cores
 from reco_plugin.sessions import ort as session
 from reco_plugin.sessions.ort import OrtSession
 
 from .test_ram import place
 
-MODEL = Path(__file__).resolve().parents[1] / "triton_models"
+MODEL = Path(__file__).resolve().parents[2] / "triton_models"
 ALL = cores(Path("/nowhere"))
 V1 = {"proc/self/cgroup": "9:cpu,cpuacct:/kubepods/pod\n4:memory:/x\n0::/"}
 V2 = {"proc/self/cgroup": "0::/system.slice/reco.service"}

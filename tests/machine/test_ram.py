@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from reco_plugin.ram import free_bytes
+from reco_plugin.machine.ram import free_bytes
 
 MIB = 2**20
 
@@ -65,7 +65,7 @@ def test_nothing_is_known_where_there_is_no_proc(tmp_path: Path) -> None:
 def test_a_limit_of_the_process_itself_counts() -> None:
     code = """
 import os, resource
-from reco_plugin.ram import free_bytes
+from reco_plugin.machine.ram import free_bytes
 now = int(open("/proc/self/statm").read().split()[0]) * os.sysconf("SC_PAGE_SIZE")
 resource.setrlimit(resource.RLIMIT_AS, (now + 200 * 2**20, now + 200 * 2**20))
 first = free_bytes()

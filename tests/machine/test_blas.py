@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 from threadpoolctl import ThreadpoolController, threadpool_limits
 
-from reco_plugin.blas import multiply, side_by_side, threads_at_most
+from reco_plugin.machine.blas import multiply, side_by_side, threads_at_most
 
 
 def blas_threads() -> int:
