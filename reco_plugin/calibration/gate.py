@@ -69,6 +69,12 @@ class Gate:
             min(self.gain, other.gain),
         )
 
+    def equals(self, other: Gate) -> bool:
+        """Whether it moves queries as another one does."""
+        return np.array_equal(self.constants(1.0, 1.0), other.constants(1.0, 1.0)) and (
+            self.sharpness == other.sharpness
+        )
+
     def constants(self, spread: float, unit: float) -> npt.NDArray[np.float32]:
         """(20,) for a row of the graph's input: phi, low, high, spread of similarity, unit of the scores."""
         return np.concatenate([self.phi, self.low, self.high, [spread, unit]]).astype(np.float32)

@@ -20,7 +20,7 @@ from ..types import MODALITIES, Caution, Modality, Neighbours, ToldShort, Vector
 from .arrays import read_arrays
 from .check import Check
 from .feedback import Feedback
-from .gate import FALL, FITTED, Applied, Gate
+from .gate import FALL, FITTED, PRIOR, Applied, Gate
 from .moments import LowRank, Values, level
 from .presence import Presence, presence_of
 from .reliability import Reliability, unknown
@@ -72,7 +72,7 @@ class Calibration(ToldShort):
         unanswerable: measured share of queries without an answer: mean of 1 / (1 + other pairs of the caption); at most
             half where most captions have one image.
         own: mean of CLIP's own scores of the pairs.
-        fitted: whether the gates are its own; else, in a small memory, they lie between the safe ones and its own.
+        fitted: whether the gates are its own; else see :attr:`whose_gates`.
         reason: why a side has no gate, for people; empty where all have.
         check: what refinement does to its held-out pairs; None for a small memory.
         one_image: whether most captions have one image, so that candidates move by what CLIP does not know, only.
@@ -139,10 +139,12 @@ class Calibration(ToldShort):
 
     def why_plain(self, modality: Modality, candidate: bool) -> str:
         """Why a side has no gate, for people."""
+        if candidate and self.one_image and self.sides[modality].gates:
+            return f"most of its captions have one image, and {modality}s that take one of many lose"
         if candidate and not self.fitted and not self.reason:
             return f"its {self.pairs:,} pairs are too few to learn how candidates move"
         if candidate and self.sides[modality].gates:
-            return f"most of its captions have one image, and {modality}s that take one of many lose"
+            return f"its own pairs show no gain for {modality} candidates"
         return self.reason or f"its own pairs show no gain for {modality} queries"
 
     def presence(self, modality: Modality, query: Vectors, found: Neighbours) -> npt.NDArray[np.float32] | None:
@@ -159,6 +161,19 @@ class Calibration(ToldShort):
         if self.fitted:
             return "presence was not learned yet: run `reco memory calibrate`"
         return self.reason or f"its {self.pairs:,} pairs are too few to learn presence"
+
+    @property
+    def whose_gates(self) -> str:
+        """Whether its gates are its own, for people: of few pairs, a side may have the safe one alone."""
+        if self.fitted:
+            return "fitted on its own pairs"
+        sides = {m: self.sides[m].gates.values() for m in MODALITIES if self.sides[m].gates}
+        safe = [m for m, gates in sides.items() if all(gate.equals(PRIOR[m]) for gate in gates)]
+        if not safe:
+            return "a gate between a safe one and its own" if sides else "none"
+        if len(safe) == len(sides):
+            return "a safe gate"
+        return f"a safe gate for {safe[0]} queries, and one between a safe one and its own for {other(safe[0])} queries"
 
     @property
     def tells_presence(self) -> str:

@@ -274,7 +274,7 @@ def calibration_lines(calibration: dict[str, Any], pairs: int) -> list[str]:
         if state.outdated:
             said.append(f"an older version learned how far its queries move, and it answers as it did then: {_AGAIN}")
     elif not state.fitted and not state.reason:
-        said.append("a gate between a safe one and its own, since it has few pairs, and no self-check")
+        said.append(f"{state.whose_gates}, since it has few pairs, and no self-check")
     return [*said, *([state.reason] if state.reason else [])]
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import warnings
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -14,6 +15,7 @@ from trust_worlds import unit, world
 from reco_plugin.calibration import Calibration
 from reco_plugin.calibration.calibrate import calibrate
 from reco_plugin.calibration.gate import FITTED, PRIOR
+from reco_plugin.cli.memory import calibration_lines
 from reco_plugin.refine import Refiner, refiner_for_vectors
 from reco_plugin.score import score_both
 from reco_plugin.types import MODALITIES, Records, Vectors
@@ -180,6 +182,23 @@ def test_a_side_that_learns_nothing_keeps_the_safe_gate() -> None:
     assert made is not None
     gates = {m: made.state.sides[m].gates for m in MODALITIES}
     assert all(gates[m][caution] is PRIOR[m] for m in MODALITIES for caution in FITTED)
+    assert calibration_lines(made.state.to_json(), 30)[1] == "a safe gate, since it has few pairs, and no self-check"
+
+
+def test_it_says_which_gates_it_has_also_of_an_older_version_that_gave_it_the_safe_ones() -> None:
+    made = calibrate(*world(50, 4)[:2])
+    assert made is not None
+
+    def line(state: Calibration) -> str:
+        return calibration_lines(state.to_json(), 200)[1]
+
+    assert line(made.state) == "a gate between a safe one and its own, since it has few pairs, and no self-check"
+    safe = {m: replace(side, gates=dict.fromkeys(FITTED, PRIOR[m])) for m, side in made.state.sides.items()}
+    assert line(replace(made.state, sides=safe)).startswith("a safe gate, since")
+    one = replace(made.state, sides=made.state.sides | {"text": safe["text"]})
+    assert line(one).startswith(
+        "a safe gate for text queries, and one between a safe one and its own for image queries"
+    )
 
 
 # --- real CLIP ViT-B/32 vectors

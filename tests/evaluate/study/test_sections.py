@@ -300,7 +300,7 @@ def test_the_gate_is_explained_and_caution_swept(study: Study) -> None:
     assert without["without the query's class"]["gain"] == study.gain(study.measure_halves(study.ours, halves))
     assert section.charts[1].x == tuple(sorted(section.charts[1].x))  # type: ignore[type-var]
     said = {str(r["name"]): str(r["value"]) for r in learned.rows}
-    assert said["pairs"] == "160" and said["gates"] == "between the safe ones of a small memory and its own"
+    assert said["pairs"] == "160" and said["gates"] == "a gate between a safe one and its own"
     assert said["queries without an answer, as measured"].endswith(" %")
     assert [r["name"] for r in gates.rows] == [
         f"{side} queries, {caution}" for side in ("image", "text") for caution in ("balanced", "bold")

@@ -79,9 +79,7 @@ def _state(calibration: Calibration) -> Table:
     check = calibration.check
     said: dict[str, str] = {
         "pairs": f"{calibration.pairs:,}",
-        "gates": "fitted on its own pairs"
-        if calibration.fitted
-        else "between the safe ones of a small memory and its own",
+        "gates": calibration.whose_gates,
         "queries without an answer, as measured": f"{percent(calibration.unanswerable)} %",
         "how well its captions fit (no share of right ones)": f"{_fit(calibration):.2f} of 1",
         "cosine from which two captions mean the same": f"{calibration.same_caption:.2f}",
