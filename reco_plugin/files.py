@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import glob
 import hashlib
 import os
 import uuid
@@ -49,17 +50,45 @@ def as_data_error(what: str) -> Iterator[None]:
 def whole_file(path: Path) -> Iterator[Path]:
     """A path beside ``path`` to write to; moved to ``path`` if the block succeeds, else removed.
 
+    What a process that was killed left there goes with the next one, where the system has locks.
+
     Raises:
         DataError: it cannot be written there.
     """
     part = path.with_name(f".{path.stem}.{uuid.uuid4().hex[:8]}.part{path.suffix}")
+    for left in path.parent.glob(f".{glob.escape(path.stem)}.{'[0-9a-f]' * 8}.part{glob.escape(path.suffix)}"):
+        with _locked(left, os.O_RDWR) as nobody_writes:
+            if nobody_writes:
+                with suppress(OSError):
+                    left.unlink()
     try:
-        with as_data_error(f"{path} cannot be written"):
+        with as_data_error(f"{path} cannot be written"), _locked(part, os.O_RDWR | os.O_CREAT):
             yield part
             part.replace(path)
     finally:
         with suppress(OSError):
             part.unlink()
+
+
+@contextmanager
+def _locked(part: Path, flags: int) -> Iterator[bool]:
+    """Whether this process has a file for itself meanwhile; others may open it and not lock it."""
+    try:
+        import fcntl
+
+        handle = os.open(part, flags, 0o666)
+    except (ImportError, OSError):  # that it cannot be written, is said by who writes it
+        yield False
+        return
+    try:
+        try:
+            fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except OSError:
+            yield False
+        else:
+            yield True
+    finally:
+        os.close(handle)
 
 
 def allocate(path: Path) -> None:
