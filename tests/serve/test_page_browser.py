@@ -111,17 +111,27 @@ def drawing(tmp_path: Path, drawings: list[Pair]) -> Path:
     return path
 
 
-def transfer(seen: Seen, data: str, kind: str = "image/png") -> Any:
-    """A file in the hand of the pointer or the clipboard; bytes come by hand, since the page may fetch no data URI."""
+def transfer(seen: Seen, *files: str, kind: str = "image/png", text: str = "") -> Any:
+    """Files in the hand of the pointer or the clipboard; bytes come by hand, since the page may fetch no data URI."""
     return seen.page.evaluate_handle(
-        """([data, kind]) => {
-            const bytes = Uint8Array.from(atob(data), (character) => character.charCodeAt(0));
+        """([files, kind, text]) => {
             const transfer = new DataTransfer();
-            transfer.items.add(new File([bytes], "dropped.png", { type: kind }));
+            for (const data of files) {
+                const bytes = Uint8Array.from(atob(data), (character) => character.charCodeAt(0));
+                transfer.items.add(new File([bytes], "dropped.png", { type: kind }));
+            }
+            if (text) transfer.setData("text/plain", text);
             return transfer;
         }""",
-        [data, kind],
+        [files, kind, text],
     )
+
+
+PASTE = """([where, held]) => {
+    const paste = new ClipboardEvent("paste", { clipboardData: held, bubbles: true, cancelable: true });
+    return document.querySelector(where).dispatchEvent(paste);
+}"""
+"""Pastes into an element; whether the page left it to the browser."""
 
 
 def test_a_text_shows_what_the_service_answers(shown: Reco, opens: Opens) -> None:
@@ -173,10 +183,7 @@ def test_an_image_can_be_dropped_pasted_and_chosen(shown: Reco, opens: Opens, dr
         seen.ask("a small green triangle")
         assert page.locator("#query img.asked").count() == 0
         held = transfer(seen, data)
-        page.evaluate(
-            "held => document.body.dispatchEvent(new ClipboardEvent('paste', { clipboardData: held, bubbles: true }))",
-            held,
-        )
+        assert not page.evaluate(PASTE, ["body", held])
         page.wait_for_selector("#query img.asked")
         assert seen.captions("refined") == dropped
 
@@ -185,6 +192,51 @@ def test_an_image_can_be_dropped_pasted_and_chosen(shown: Reco, opens: Opens, dr
         page.wait_for_selector("#query img[alt='Query: query.png']")
         seen.settled()
         assert seen.captions("refined") == dropped
+
+
+def test_a_text_that_is_copied_with_a_picture_of_itself_is_pasted_as_a_text(shown: Reco, opens: Opens) -> None:
+    with opens(shown) as seen:
+        copied = transfer(seen, encoded(Image.new("RGB", (8, 8))), text="a cell of a table")
+        assert seen.page.evaluate(PASTE, ["#text", copied])
+        assert not seen.page.evaluate(PASTE, ["body", copied])
+        seen.page.wait_for_selector("#query img.asked")
+
+
+def test_of_several_files_it_says_which_was_taken(shown: Reco, opens: Opens, drawing: Path) -> None:
+    data = encoded(Image.open(drawing))
+    with opens(shown) as seen:
+        seen.page.dispatch_event("body", "drop", {"dataTransfer": transfer(seen, data, data)})
+        seen.page.wait_for_selector("#said:has-text('the first of 2 files')")
+        seen.page.dispatch_event("body", "drop", {"dataTransfer": transfer(seen, "")})
+        seen.page.wait_for_selector("#problem:has-text('The file dropped.png is empty.')")
+
+
+def test_an_image_that_no_browser_draws_is_shown_by_its_name(shown: Reco, opens: Opens, tmp_path: Path) -> None:
+    scan = tmp_path / "scan.tif"
+    Image.new("RGB", (8, 8)).save(scan)
+    with opens(shown) as seen:
+        seen.page.set_input_files("#file", scan)
+        seen.page.wait_for_selector("#query p.asked:has-text('scan.tif')")
+        seen.page.wait_for_selector("#chosen-picture", state="hidden")
+        assert seen.page.is_visible("#chosen-name")
+
+
+def test_a_switch_waits_for_the_query_that_is_asked(shown: Reco, opens: Opens) -> None:
+    with opens(shown) as seen:
+        page = seen.page
+        seen.ask("a large red square")
+        held: list[Any] = []
+        page.route("**/page/compare", lambda route: held.append(route))
+        page.fill("#text", "a small green triangle")
+        page.press("#text", "Enter")
+        page.wait_for_selector("#answer[aria-busy=true]")
+        page.locator("input[name=refine][value=off]").check(force=True)
+        page.wait_for_timeout(250)  # the slider's rest
+        assert [route.request.post_data_json["input"]["text"] for route in held] == ["a small green triangle"] * 2
+        held[-1].continue_()
+        seen.settled()
+        assert page.inner_text("#query .asked") == "a small green triangle"
+        page.unroute_all(behavior="ignoreErrors")
 
 
 def test_switches_ask_again_at_once(shown: Reco, opens: Opens) -> None:
@@ -260,6 +312,34 @@ def test_a_pair_is_added_seen_at_once_and_deleted(shown: Reco, opens: Opens, dra
         assert len(shown.memory) == 24
         assert page.evaluate("document.activeElement.id") == "caption"
     assert [error for error in seen.errors if "401" not in error] == []  # Chromium reports the refusal that was wanted
+
+
+def test_two_clicks_add_one_pair_and_other_tabs_know_of_it(shown: Reco, opens: Opens, drawing: Path) -> None:
+    def add(page: Any, caption: str) -> None:
+        page.click("#memory > summary")
+        page.set_input_files("#pair-file", drawing)
+        page.fill("#caption", caption)
+        page.fill("#admin", ADMIN)
+        page.dblclick("#add button[type=submit]")
+        page.wait_for_selector(f"#added-list li:has-text('{caption}')")
+
+    with opens(shown) as seen:
+        other = seen.page.context.new_page()
+        other.goto(seen.base)
+        other.wait_for_selector("#fact-memory")
+        add(seen.page, "a harbour")
+        add(other, "a tower")
+        assert len(shown.memory) == 26
+        seen.page.wait_for_selector("#added-list li:has-text('a tower')")
+        seen.page.click("button[aria-label*=harbour]")
+        seen.page.wait_for_selector("#added-list li:has-text('a harbour')", state="detached")
+        other.reload()
+        other.click("#memory > summary")
+        assert other.locator("#added-list .caption").all_inner_texts() == ["a tower"]
+        shown.memory.remove([one for one in shown.memory.store.ids_after(None, 100) if one.startswith("playground-")])
+        other.fill("#admin", ADMIN)
+        other.click("#added-list button")
+        other.wait_for_selector("#said:has-text('No longer there')")
 
 
 def test_the_query_image_can_be_the_new_pairs(shown: Reco, opens: Opens, drawing: Path) -> None:
@@ -524,8 +604,12 @@ def test_a_key_is_asked_for_and_used(shown: Reco, opens: Opens) -> None:
         page = seen.page
         page.wait_for_selector("#key:visible")
         assert "API key" in page.inner_text("#problem")
-        page.fill("#key", "wrong")
+        page.fill("#key", "\u201ck-1\u201d")  # as a word processor has it, and no header
         page.press("#key", "Tab")
+        page.wait_for_selector("#problem:has-text('does not know')")
+        page.fill("#key", "wrong")
+        with page.expect_response("**/v1/models"):
+            page.press("#key", "Tab")
         page.wait_for_selector("#problem:has-text('does not know')")
         page.fill("#key", "k-1")
         page.press("#key", "Tab")
@@ -541,3 +625,20 @@ def test_captions_are_text_and_never_markup(reco: Reco, opens: Opens, drawing: P
         seen.ask("red")
         assert seen.captions("refined") == [evil]
         assert seen.page.title() == "reco-plugin playground"
+
+
+def test_a_long_caption_or_one_of_another_direction_leaves_the_page_in_order(
+    reco: Reco, opens: Opens, drawing: Path
+) -> None:
+    turned, long = "\u202egnp.exe", "word " * 1000
+    reco.memory.add([Pair("turned", drawing, "red", {"caption": turned})])
+    with opens(reco) as seen:
+        seen.ask("red")
+        assert f"\u2068{turned}\u2069 is first" in seen.page.inner_text("#said")
+        assert seen.page.locator("#refined .pic").inner_text() == "G"
+    reco.memory.add([Pair("turned", drawing, "red", {"caption": "\N{FOX FACE} " + long})])
+    with opens(reco) as seen:
+        seen.ask("red")
+        assert seen.page.locator("#refined .pic").inner_text() == "\N{FOX FACE}"
+        assert len(seen.page.locator("#said").evaluate("said => said.firstChild.data")) < 200
+        assert seen.page.locator("#example-texts button").bounding_box()["height"] < 80

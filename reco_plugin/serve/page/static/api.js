@@ -47,6 +47,7 @@ async function ask(method, path, { body, signal, key = "caller" } = {}) {
   const headers = {};
   if (body) headers["content-type"] = "application/json";
   if (keys[key]) headers.authorization = `Bearer ${keys[key]}`;
+  if (/[^\0-\xff]/.test(keys[key])) throw new Trouble("No key has such characters.", "key_wrong"); // no header holds them
   let response;
   try {
     response = await fetch(path, { method, headers, signal, body: body && JSON.stringify(body) });

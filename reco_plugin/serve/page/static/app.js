@@ -1,7 +1,7 @@
 /** The page: what is asked, when it is asked again, and what is shown of the answer. */
 
 import { compare, examples, model, Trouble, useKey } from "./api.js";
-import { at, el, nameOf, tell } from "./dom.js";
+import { at, called, el, nameOf, tell } from "./dom.js";
 import { wireFeedback } from "./feedback.js";
 import { accept, read } from "./images.js";
 import { freshIds, offerQueryImage, wireMemory } from "./memory.js";
@@ -13,6 +13,7 @@ const SETTLE_MS = 150; // after the last step of the slider
 const stacked = matchMedia("(max-width: 899px)"); // as in the style sheet
 let image = null;
 let asked = null; // the query that is shown
+let asking = null; // the query whose answer is awaited
 let running = null;
 let served = null;
 let later = 0;
@@ -37,8 +38,8 @@ function options() {
 }
 
 /** Ask something new: where the answer lies below the form, go there. */
-async function search(query) {
-  await run(query);
+async function search(query, first = "") {
+  await run(query, first);
   if (asked === query && stacked.matches) at("answer").scrollIntoView({ block: "start" });
 }
 
@@ -48,6 +49,7 @@ async function run(query, first = "") {
   running?.abort();
   const mine = new AbortController();
   running = mine;
+  asking = query;
   busy(true);
   tell(at("problem"), null);
   tell(at("feedback-problem"), null);
@@ -61,7 +63,7 @@ async function run(query, first = "") {
   } catch (error) {
     if (error.name !== "AbortError") fail(error);
   } finally {
-    if (running === mine) { running = null; busy(false); }
+    if (running === mine) { running = asking = null; busy(false); }
   }
 }
 
@@ -96,11 +98,12 @@ function busy(is) {
   document.body.classList.toggle("busy", is);
 }
 
-/** Ask the shown query again, after the slider has come to rest. */
-function again(wait = 0) {
-  if (!asked) return;
+/** Ask again what is awaited, or else shown, once the slider has come to rest; whether there is such a query. */
+function again(wait = 0, words = "") {
   clearTimeout(later);
-  later = setTimeout(() => void run(asked), wait);
+  if (!(asking || asked)) return false;
+  later = setTimeout(() => { if (asking || asked) void run(asking || asked, words); }, wait);
+  return true;
 }
 
 function setImage(next) {
@@ -113,23 +116,24 @@ function setImage(next) {
     return;
   }
   at("text").value = "";
+  at("chosen-picture").hidden = false;
   at("chosen-picture").src = next.data;
   at("chosen-name").textContent = next.name;
 }
 
-async function take(file) {
+async function take(file, others = 0) {
   try {
-    askByImage(await read(file));
+    askByImage(await read(file), others ? `Only ${file.name} was taken, the first of ${others + 1} files.` : "");
   } catch (error) {
     fail(error);
   }
 }
 
-function askByImage(next) {
+function askByImage(next, first = "") {
   const focused = document.activeElement === at("file");
   setImage(next);
   if (focused) at("chosen-remove").focus(); // what had the focus is hidden now
-  void search({ image: next });
+  void search({ image: next }, first);
 }
 
 function removeImage() {
@@ -153,6 +157,7 @@ function wireQuery() {
     event.target.value = ""; // so that the same file can be chosen again
     if (file) void take(file);
   });
+  at("chosen-picture").addEventListener("error", () => { at("chosen-picture").hidden = true; }); // not one that a browser draws
   at("chosen-remove").addEventListener("click", removeImage);
   at("key").addEventListener("input", (event) => useKey("caller", event.target.value));
   at("key").addEventListener("change", () => void begin());
@@ -192,12 +197,12 @@ function showFacts() {
 
 function showExamples(pairs) {
   const texts = pairs.filter((pair) => pair.caption).slice(0, 3).map((pair) => {
-    const chip = el("button", { type: "button", class: "chip" }, pair.caption);
+    const chip = el("button", { type: "button", class: "chip" }, el("span", { class: "caption" }, pair.caption));
     chip.addEventListener("click", () => { setImage(null); at("text").value = pair.caption; void search({ text: pair.caption }); });
     return chip;
   });
   const pictures = pairs.filter((pair) => pair.picture).map((pair) => {
-    const chip = el("button", { type: "button", class: "chip", "aria-label": `Ask by the picture of ${nameOf(pair)}` },
+    const chip = el("button", { type: "button", class: "chip", "aria-label": `Ask by the picture of ${called(pair)}` },
       el("img", { src: pair.picture, alt: "" }));
     chip.addEventListener("click", () => askByImage({ name: nameOf(pair), data: pair.picture }));
     return chip;
@@ -232,9 +237,8 @@ wireMemory(() => image, (words, pairs) => {
     served.memory.pairs = pairs;
     showFacts();
   }
-  if (asked) void run(asked, words);
-  else at("said").textContent = words;
+  if (!again(0, words)) at("said").textContent = words;
 });
-wireFeedback((words) => void run(asked, words));
+wireFeedback((words) => again(0, words));
 at("options").open = !stacked.matches;
 void begin();

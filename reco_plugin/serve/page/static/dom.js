@@ -26,11 +26,21 @@ function filled(node, attributes, children) {
 /** A pair's picture, or its first letter where there is none. */
 export function picture(pair, alt = "") {
   if (pair.picture) return el("img", { src: pair.picture, alt, class: "pic" });
-  return el("span", { class: "pic blank", "aria-hidden": "true" }, nameOf(pair).slice(0, 1).toUpperCase() || "?");
+  return el("span", { class: "pic blank", "aria-hidden": "true" }, firstLetter(nameOf(pair)));
 }
+
+/** The first letter, digit or picture of a name: the first half of a pair of code units would be none. */
+const firstLetter = (name) => (name.match(/[\p{L}\p{N}\p{Extended_Pictographic}]/u)?.[0] || "?").toUpperCase();
 
 /** What a pair is called. */
 export const nameOf = (pair) => pair.caption || pair.id;
+
+/** The same within a sentence: not longer than one, and marked so that its direction of writing ends with it. */
+export const called = (pair) => isolated(shortened(nameOf(pair)));
+
+const LONGEST = 80;
+const shortened = (text) => (text.length > LONGEST ? `${[...text].slice(0, LONGEST).join("").trimEnd()}…` : text);
+const isolated = (text) => `\u2068${text}\u2069`;
 
 /** Show an element with a text, or hide it. */
 export function tell(node, text) {

@@ -1,7 +1,7 @@
 /** "Not this": say of a pair that it is not what was asked for, and take it back. */
 
 import { judge, withdraw } from "./api.js";
-import { at, el, nameOf, tell } from "./dom.js";
+import { at, called, el, tell } from "./dom.js";
 import { aboutKey, troubleWords } from "./words.js";
 
 const said = new Map(); // query and pair -> id of what was said, until the page is closed
@@ -17,7 +17,7 @@ export function notThis(pair, query) {
   const place = JSON.stringify([query.text || query.image.data, pair.id]);
   const back = said.has(place);
   const words = back ? "Take back" : "Not this";
-  const button = el("button", { type: "button", class: "not-this", "aria-label": `${words}: ${nameOf(pair)}`, "aria-pressed": String(back) }, words);
+  const button = el("button", { type: "button", class: "not-this", "aria-label": `${words}: ${called(pair)}`, "aria-pressed": String(back) }, words);
   button.addEventListener("click", async () => {
     button.disabled = true;
     tell(at("feedback-problem"), null);
@@ -43,11 +43,11 @@ async function reject(place, pair, query) {
   const asked = query.image ? { image: query.image.data } : { text: query.text };
   const answer = await judge({ ...asked, pair: pair.id, by: "playground" });
   said.set(place, answer.data[0].id);
-  return `“${nameOf(pair)}” is not what was asked for: kept with the memory.`;
+  return `“${called(pair)}” is not what was asked for: kept with the memory.`;
 }
 
 async function takeBack(place, pair) {
   await withdraw(said.get(place));
   said.delete(place);
-  return `Taken back: “${nameOf(pair)}” counts again.`;
+  return `Taken back: “${called(pair)}” counts again.`;
 }

@@ -7,6 +7,7 @@ const SIDE = 128;
 /** An image file as {name, data}, data being a data URI of the unchanged bytes. */
 export function read(file) {
   return new Promise((resolve, reject) => {
+    if (!file.size) throw new Trouble(`The file ${file.name} is empty.`);
     const reader = new FileReader();
     reader.onload = () => resolve({ name: file.name || "pasted image", data: reader.result });
     reader.onerror = () => reject(new Trouble(`The file ${file.name} cannot be read.`));
@@ -14,8 +15,8 @@ export function read(file) {
   });
 }
 
-/** The first file of a drop or paste; null where there is none. */
-export const fileOf = (transfer) => [...(transfer?.files || [])][0] || null;
+/** The files of a drop or paste. */
+const filesOf = (transfer) => [...(transfer?.files || [])];
 
 /** A small square WebP of an image, its middle, to be stored beside the pair; null where the browser cannot draw it. */
 export async function thumbnail(data) {
@@ -38,7 +39,7 @@ export async function thumbnail(data) {
   return canvas.toDataURL("image/webp", 0.85);
 }
 
-/** Let images be dropped anywhere and pasted anywhere; `take` gets the file. */
+/** Let images be dropped anywhere and pasted anywhere; `take` gets the first file, and how many more there were. */
 export function accept(veil, take) {
   let depth = 0; // dragenter and dragleave come for each element on the way
   const show = (shown) => { veil.hidden = !shown; };
@@ -51,11 +52,12 @@ export function accept(veil, take) {
     event.preventDefault();
     depth = 0;
     show(false);
-    const file = fileOf(event.dataTransfer);
-    if (file) take(file);
+    const [file, ...others] = filesOf(event.dataTransfer);
+    if (file) take(file, others.length);
   });
   addEventListener("paste", (event) => {
-    const file = fileOf(event.clipboardData);
-    if (file) { event.preventDefault(); take(file); }
+    const [file, ...others] = filesOf(event.clipboardData);
+    const written = event.target.matches?.("input") && event.clipboardData?.types.includes("text/plain"); // cells of a table come as a picture, too
+    if (file && !written) { event.preventDefault(); take(file, others.length); }
   });
 }

@@ -1,13 +1,15 @@
 /** Pairs that are added from here, and deleted again. */
 
 import { addPair, deletePair, useKey } from "./api.js";
-import { at, el, nameOf, picture, tell } from "./dom.js";
+import { at, called, el, nameOf, picture, tell } from "./dom.js";
 import { read, thumbnail } from "./images.js";
 import { aboutKey, troubleWords } from "./words.js";
 
 const STORED = "reco-playground-added"; // ids and captions, so that what was added can be deleted after a reload
 let image = null;
+let stored = true; // whether the browser keeps the list
 let added = load();
+let adding = false;
 
 /** Ids of the pairs that were added from this browser. */
 export const freshIds = () => new Set(added.map((pair) => pair.id));
@@ -24,6 +26,12 @@ export function wireMemory(queryImage, changed) {
   at("add").addEventListener("submit", (event) => {
     event.preventDefault();
     void attempt(() => add(changed));
+  });
+  at("pair-picture").addEventListener("error", () => { at("pair-picture").hidden = true; }); // not one that a browser draws
+  addEventListener("storage", (event) => {
+    if (event.key !== STORED) return;
+    added = load();
+    drawAdded(changed);
   });
   drawAdded(changed);
 }
@@ -42,6 +50,7 @@ function choose(chosen) {
 }
 
 async function add(changed) {
+  if (adding) return; // a second click, before the answer
   const caption = at("caption").value.trim();
   const lacks = !image ? [at("pair-file"), "Choose an image first."] : !caption ? [at("caption"), "Write a caption first."] : null;
   if (lacks) {
@@ -49,35 +58,52 @@ async function add(changed) {
     tell(at("add-problem"), lacks[1]);
     return;
   }
-  const small = await thumbnail(image.data);
+  adding = true;
+  try {
+    await addChosen(image, caption, changed);
+  } finally {
+    adding = false;
+  }
+}
+
+async function addChosen(chosen, caption, changed) {
+  const small = await thumbnail(chosen.data);
   const id = `playground-${crypto.randomUUID ? crypto.randomUUID() : Date.now().toString(36) + Math.random().toString(36).slice(2)}`;
   const payload = small ? { thumbnail: small } : {};
-  const answer = await addPair({ id, text: caption, image: image.data, payload });
-  added = [{ id, caption, picture: small }, ...added];
+  const answer = await addPair({ id, text: caption, image: chosen.data, payload });
+  added = [{ id, caption, picture: small }, ...latest()];
   store();
+  if (image === chosen) unchoose();
+  if (at("caption").value.trim() === caption) at("caption").value = "";
+  drawAdded(changed);
+  changed(`Added “${called({ caption })}”; the memory holds ${answer.pairs.toLocaleString("en")} pairs.`, answer.pairs);
+}
+
+function unchoose() {
   image = null;
   at("pair-picture").hidden = true;
   at("pair-picture").removeAttribute("src");
   tell(at("pair-name"), "none chosen");
-  at("caption").value = "";
-  drawAdded(changed);
-  changed(`Added “${caption}”; the memory holds ${answer.pairs.toLocaleString("en")} pairs.`, answer.pairs);
 }
 
 async function remove(pair, changed) {
   const answer = await deletePair(pair.id);
-  added = added.filter((one) => one.id !== pair.id);
+  added = latest().filter((one) => one.id !== pair.id);
   store();
   drawAdded(changed);
   (at("added-list").querySelector("button") || at("caption")).focus();
-  changed(`Deleted “${nameOf(pair)}”; the memory holds ${answer.pairs.toLocaleString("en")} pairs.`, answer.pairs);
+  changed(`${answer.removed ? "Deleted" : "No longer there:"} “${called(pair)}”; the memory holds ${answer.pairs.toLocaleString("en")} pairs.`, answer.pairs);
 }
 
 function drawAdded(changed) {
   at("added").hidden = !added.length;
   at("added-list").replaceChildren(...added.map((pair) => {
-    const button = el("button", { type: "button", class: "quiet", "aria-label": `Delete ${nameOf(pair)}` }, "Delete");
-    button.addEventListener("click", () => void attempt(() => remove(pair, changed)));
+    const button = el("button", { type: "button", class: "quiet", "aria-label": `Delete ${called(pair)}` }, "Delete");
+    button.addEventListener("click", async () => {
+      button.disabled = true;
+      await attempt(() => remove(pair, changed));
+      button.disabled = false;
+    });
     return el("li", {}, picture(pair), el("span", { class: "caption" }, nameOf(pair)), button);
   }));
 }
@@ -104,7 +130,11 @@ function load() {
 function store() {
   try {
     localStorage.setItem(STORED, JSON.stringify(added));
+    stored = true;
   } catch {
-    // a browser that keeps nothing still shows what was added until the page is closed
+    stored = false; // such a browser still shows what was added until the page is closed
   }
 }
+
+/** The list as it is now: another tab may have added and deleted. */
+const latest = () => (stored ? load() : added);

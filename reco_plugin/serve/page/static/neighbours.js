@@ -23,6 +23,7 @@ function queryParts(query, answer) {
   const shown = query.image
     ? el("img", { src: query.image.data, alt: `Query: ${query.image.name}`, class: "asked" })
     : el("p", { class: "asked" }, query.text);
+  shown.addEventListener("error", () => shown.replaceWith(el("p", { class: "asked" }, query.image.name))); // not one that a browser draws
   const angle = degrees(answer.moved);
   const words = el("p", {}, el("b", {}, `moved by ${Math.round(angle)}°`), el("br"),
     el("span", { class: "soft" }, `cosine distance ${answer.moved.toFixed(3)}`));
