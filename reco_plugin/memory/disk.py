@@ -25,6 +25,7 @@ import qdrant_edge as qe
 from ..errors import MemoryStoreError
 from ..files import PARTIAL, write_whole
 from ..types import MODALITIES, Payload
+from .header import RESTORE
 from .options import MemoryOptions
 from .points import LOG_NAME, locked_error
 
@@ -34,6 +35,7 @@ LAST_BYTES = 2**20
 """Kept free when pairs are deleted."""
 _M, _EF_CONSTRUCT, _FULL_SCAN_KB = 16, 100, 10_000  # Qdrant's own defaults: setting one needs the others too
 _READ_WHOLE, _READ_AS_ASKED = b'"InRamChunkedMmap"', b'"ChunkedMmap"'  # in Edge's segment.json; the files are the same
+_MARK, _TRACKER = "version.info", "mutable_id_tracker"  # of a segment that is whole, and of its pairs; Edge's names
 _FACTOR, _PAIR_BYTES = 3, 300  # measured: 2.3 times vectors and payloads as JSON, the log included, and 300 bytes
 
 
@@ -122,6 +124,7 @@ def load_shard(path: Path, dimension: int) -> qe.EdgeShard:
     for work: who asks waits behind them for its turn on a core, with Python's lock in its hand. Of two idle cores,
     32 queries to 500 pairs took 3.8 ms so, and take 1.3. From its second file of vectors on, they are read at once.
     """
+    check_segments(path)
     for segment in path.glob("segments/*/segment.json"):
         grown = any(segment.parent.glob("vector_storage-*/vectors/chunk_1.mmap"))
         if grown and _READ_AS_ASKED in segment.read_bytes() and os.access(segment, os.W_OK):
@@ -129,6 +132,49 @@ def load_shard(path: Path, dimension: int) -> qe.EdgeShard:
                 said = segment.read_bytes().replace(_READ_AS_ASKED, _READ_WHOLE)
                 write_whole(segment, lambda file, said=said: file.write(said))  # type: ignore[misc]
     return qe.EdgeShard.load(str(path), _config(dimension))  # so what it makes when it optimises is in RAM
+
+
+def check_segments(path: Path) -> None:
+    """Refuse a shard without a file that says which pairs its vectors are of, before Edge opens it.
+
+    Edge takes a segment without one for empty, deletes it or writes over its vectors, and shows what its log still
+    holds: 1,000 of 12,000 pairs.
+
+    Raises:
+        MemoryStoreError: naming the file.
+    """
+    segments = [one for one in path.glob("segments/*") if one.is_dir()]
+    if not segments:
+        raise MemoryStoreError(f"{path}/segments holds nothing, and pairs would be there: {RESTORE}")
+    for segment in segments:
+        written = _vectors_written(segment)
+        if not written:
+            continue
+        needed = [_MARK]
+        if not any(segment.glob("id_tracker.*")):  # of a segment that is no longer written to
+            needed.append(f"{_TRACKER}.mappings")
+            if _log_was_emptied(path):  # else they may not have been written yet, and it holds all pairs
+                needed.append(f"{_TRACKER}.versions")
+        for name in needed:
+            if not (segment / name).is_file() or not (segment / name).stat().st_size:
+                raise MemoryStoreError(
+                    f"{segment / name} is missing or cut off, without which the {written:,} pairs beside it would be "
+                    f"taken for none: {RESTORE}"
+                )
+
+
+def _vectors_written(segment: Path) -> int:
+    """How many vectors were written to a segment and flushed; 0 where its file does not say so."""
+    with suppress(OSError):
+        return int.from_bytes((segment / "vector_storage-image" / "vectors" / "status.dat").read_bytes()[:8], "little")
+    return 0
+
+
+def _log_was_emptied(shard: Path) -> bool:
+    """Whether the log no longer holds what was written first; not where it does not say so."""
+    with suppress(OSError, ValueError, KeyError, TypeError):
+        return int(json.loads((shard / LOG_NAME / "first-index").read_bytes())["ack_index"]) > 0
+    return False
 
 
 def _config(dimension: int, memory: qe.Memory | None = None, **others: Any) -> qe.EdgeConfig:

@@ -21,6 +21,7 @@ from ..opinions import Brought, add_said
 from ..types import MODALITIES, Records
 from .base import Memory
 from .checks import check_payload
+from .disk import check_segments
 from .edge import SHARD_NAME
 from .edge_reading import ShardReader
 from .header import Header
@@ -82,6 +83,7 @@ def open_broken(folder: Path, header: Header) -> Iterator[Broken]:
         MemoryStoreError: nothing can be read.
     """
     path = folder / SHARD_NAME
+    check_segments(path)
     try:
         with translate_errors(str(folder), "open"):
             shard = qe.EdgeShard.load(str(path))

@@ -24,9 +24,10 @@ from reco_plugin.errors import (
     MemoryUnavailable,
     MissingExtra,
 )
-from reco_plugin.memory import Fingerprint, open_memory
+from reco_plugin.memory import Fingerprint, Header, open_memory
 from reco_plugin.memory.options import MemoryOptions
 from reco_plugin.memory.points import translate_errors
+from reco_plugin.memory.rescue import open_broken
 from reco_plugin.types import Records, Search
 
 D = 8
@@ -336,6 +337,27 @@ def test_a_damaged_file_of_an_edge_shard_is_told_in_our_words(tmp_path: Path, na
         finally:
             opened.close()
     assert str(tmp_path) in str(raised.value) and "error:" not in str(raised.value).lower()
+
+
+@pytest.mark.parametrize("way", ["gone", "empty"])
+@pytest.mark.parametrize("name", ["version.info", "mutable_id_tracker.mappings", "mutable_id_tracker.versions"])
+def test_pairs_are_not_taken_for_none_where_a_backup_lacks_the_file_that_counts_them(
+    tmp_path: Path, name: str, way: str
+) -> None:
+    memory = open_memory(tmp_path, FINGERPRINT, kind="edge")
+    memory.upsert(pairs(0, 6_000))  # more than the log keeps
+    memory.close()
+    path = next(tmp_path.rglob(name))
+    kept = path.read_bytes()
+    path.unlink() if way == "gone" else path.write_bytes(b"")
+    with pytest.raises(MemoryStoreError, match=rf"{name} is missing or cut off.*restore it from a backup"):
+        open_memory(tmp_path, FINGERPRINT)
+    with pytest.raises(MemoryStoreError, match=name), open_broken(tmp_path, Header(FINGERPRINT)):
+        pass
+    path.write_bytes(kept)
+    memory = open_memory(tmp_path, FINGERPRINT)
+    assert memory.count() == 6_000, "nothing was deleted"
+    memory.close()
 
 
 def test_an_error_of_the_system_is_told_with_its_file() -> None:
