@@ -98,6 +98,7 @@ def interleave(plain: Iterable[Id], refined: Iterable[Id], k: int = 10, *, seed:
 
     Args:
         plain: ids of the plain results, best first; of an id that comes twice, the first counts. May be shorter than k.
+            Ids are compared as texts: 7 of one client is "7" of another.
         refined: likewise of the refined ones.
         k: results to show; fewer if both lists hold no more.
         seed: whom it is for, as the ``x-reco-unit`` of a user or session: the coins are made of it and of the first
@@ -110,14 +111,15 @@ def interleave(plain: Iterable[Id], refined: Iterable[Id], k: int = 10, *, seed:
     >>> shown.ids, shown.teams
     (('a', 'b', 'c', 'd'), (None, 'plain', 'refined', None))
     """
-    if isinstance(k, bool) or not isinstance(k, int) or k < 1:
+    if isinstance(k, bool) or not isinstance(k, int | np.integer) or k < 1:
         raise InputError(f"k must be a whole number of at least 1, got {show(k)}")
-    lists: dict[Team, list[Id]] = {"plain": _distinct(plain, "plain"), "refined": _distinct(refined, "refined")}
+    named = {"plain": _distinct(plain, "plain"), "refined": _distinct(refined, "refined")}
+    lists: dict[Team, list[str]] = {"plain": [*named["plain"]], "refined": [*named["refined"]]}
     alike = takewhile(lambda pair: pair[0] == pair[1], zip(*lists.values(), strict=False))
-    ids: list[Id] = [one for one, _ in alike]
+    ids = [one for one, _ in alike]
     left = {team: given[len(ids) :] for team, given in lists.items()}
     teams: list[Team | None] = [None] * len(ids)
-    tops = [repr(str(given[0])) if given else "" for given in left.values()]
+    tops = [repr(given[0]) if given else "" for given in left.values()]
     for begins in _coins(_bytes_of(seed) + "\n".join(["", *tops]).encode("utf-8", "surrogatepass")):
         if len(ids) >= k or not (left["plain"] and left["refined"]) or _one_choice(*left.values()):
             break
@@ -126,9 +128,10 @@ def interleave(plain: Iterable[Id], refined: Iterable[Id], k: int = 10, *, seed:
             ids.append(chosen)
             teams.append(team)
             left = {name: [id_ for id_ in given if id_ != chosen] for name, given in left.items()}
-    rest = _distinct([*max(left.values(), key=len), *min(left.values(), key=len)], "rest")
+    rest = dict.fromkeys([*max(left.values(), key=len), *min(left.values(), key=len)])
     teams += [None] * len(rest)
-    return Interleaved(tuple([*ids, *rest][:k]), tuple(teams[:k]))
+    id_of = named["refined"] | named["plain"]
+    return Interleaved(tuple(id_of[text] for text in [*ids, *rest][:k]), tuple(teams[:k]))
 
 
 def credit(shown: Interleaved[Id], clicked: Iterable[object]) -> Credit:
@@ -137,7 +140,7 @@ def credit(shown: Interleaved[Id], clicked: Iterable[object]) -> Credit:
     >>> credit(Interleaved((7, 8, 9), (None, "plain", "refined")), ["9", "9", "7", "12"])
     Credit(plain=0, refined=1, neither=1, unknown=1)
     """
-    if isinstance(clicked, str | bytes):
+    if isinstance(clicked, str | bytes) or not isinstance(clicked, Iterable):
         raise InputError(f"clicked must be a list of ids, got {show(clicked)}: put it in a list")
     team_of = dict(zip(map(str, shown.ids), shown.teams, strict=True))
     hits = dict.fromkeys(map(str, clicked))
@@ -145,28 +148,31 @@ def credit(shown: Interleaved[Id], clicked: Iterable[object]) -> Credit:
     return Credit(teams.count("plain"), teams.count("refined"), teams.count(None), len(hits) - len(teams))
 
 
-def _distinct(ids: Iterable[Id], name: str) -> list[Id]:
-    """Each id once, in its first place."""
+def _distinct(ids: Iterable[Id], name: str) -> dict[str, Id]:
+    """Each id once, in its first place, by its text."""
     if isinstance(ids, str | bytes | set | frozenset):
         raise InputError(f"{name} must be a list of ids, best first, got {show(ids)}")
+    found: dict[str, Id] = {}
     try:
-        return list(dict.fromkeys(ids))
+        for id_ in dict.fromkeys(ids):
+            found.setdefault(str(id_), id_)
     except TypeError:
         raise InputError(f"{name} must be a list of ids, as texts or numbers, got {show(ids)}") from None
+    return found
 
 
-def _one_choice(one: Sequence[Id], other: Sequence[Id]) -> bool:
+def _one_choice(one: Sequence[str], other: Sequence[str]) -> bool:
     """Whether the list that chooses first may leave the other nothing to choose."""
     return (len(one) == 1 and one[0] == other[0]) or (len(other) == 1 and other[0] == one[0])
 
 
-def _bytes_of(seed: str | bytes | int) -> bytes:
+def _bytes_of(seed: object) -> bytes:
     match seed:
         case bytes():
             return seed
         case str():
             return seed.encode("utf-8", "surrogatepass")
-        case int() if not isinstance(seed, bool):
+        case int() | np.integer() if not isinstance(seed, bool):
             return str(seed).encode()
     raise InputError(f"seed must be a text, bytes or a whole number, got {show(seed)}")
 

@@ -23,7 +23,7 @@ from .calibration.match import (
 )
 from .calibration.shift import find_shift
 from .errors import InputError
-from .types import Modality, Refinement, ToldShort
+from .types import Modality, Refinement, ToldShort, check_rankings
 from .values import show
 
 PRECISION = 0.9
@@ -160,10 +160,7 @@ def _ten_each(scores: Sequence[Sequence[float]] | npt.NDArray[np.floating], quer
     Raises:
         InputError: another number of rankings, no cosines, or not the best first.
     """
-    if not hasattr(scores, "__len__"):
-        raise InputError(f"scores must be a list of rankings, one per query, got {show(scores)}")
-    if len(scores) != queries:
-        raise InputError(f"scores has {len(scores)} rankings for {queries} queries: give one per query")
+    check_rankings(scores, queries)
     best = np.full((queries, LOOKED), np.nan, np.float32)
     for row, ranking in enumerate(scores):
         try:

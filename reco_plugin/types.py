@@ -504,8 +504,21 @@ def _scores(scores: npt.ArrayLike, scale: npt.NDArray[np.float32] | None) -> npt
             "query at a time"
         ) from None
     if scale is not None and given.ndim and len(given) != len(scale) and (given.ndim > 1 or len(scale) > 1):
-        raise InputError(f"scores has {len(given)} rankings for {len(scale)} queries: give one per query")
+        check_rankings(given, len(scale))
     return given
+
+
+def check_rankings(scores: Any, queries: int) -> None:
+    """Refuse scores that are not one ranking a query.
+
+    Raises:
+        InputError: naming how many there are.
+    """
+    if not hasattr(scores, "__len__"):
+        raise InputError(f"scores must be a list of rankings, one per query, got {scores!r:.60}")
+    if (rankings := len(scores)) != queries:
+        each = "ranking" if rankings == 1 else "rankings"
+        raise InputError(f"scores has {rankings:,} {each} for {queries:,} queries: give one per query")
 
 
 def to_refined_scores(
@@ -534,14 +547,17 @@ def leads_of(
     >>> leads_of([[0.5, 0.25, 0.25], [0.5, 0.25, 0.25]], np.float32([[4.0, 0.1], [1.0, 0.0]])).tolist()
     [0.5, 0.25]
     """
-    if scale is not None and len(scores) != len(scale):
-        raise InputError(f"scores has {len(scores)} rankings for {len(scale)} queries: give one per query")
+    if scale is not None:
+        check_rankings(scores, len(scale))
     lead = np.array([_lead(ranking) for ranking in scores], np.float32)
     return np.asarray(lead if scale is None else np.sqrt(scale[:, 0]) * lead, np.float32)
 
 
 def _lead(ranking: Any) -> float:
-    some = np.asarray(ranking, np.float32)
+    try:
+        some = np.asarray(ranking, np.float32)
+    except (TypeError, ValueError):
+        some = np.empty((), np.float32)
     if some.ndim != 1:
         raise InputError("scores must be a ranking for each query: a list of numbers, the best first")
     return float(some[0] - some[:10][-1]) if len(some) else 0.0

@@ -85,6 +85,13 @@ def test_a_list_that_repeats_itself_counts_each_result_once() -> None:
         )
 
 
+def test_an_id_is_one_however_a_client_types_it() -> None:
+    shown = interleave([7, 8, 9], ["8", "7", "4"], seed=np.int64(3), k=np.int64(9))
+    assert shown == interleave([7, 8, 9], [8, 7, "4"], seed=3, k=9)
+    assert sorted(map(str, shown.ids)) == ["4", "7", "8", "9"]
+    assert interleave([7], ["7"], seed=1) == Interleaved((7,), (None,))
+
+
 def test_coins_are_of_the_unit_and_of_the_query_and_last_for_long_lists() -> None:
     begun = [interleave([f"p{n}"], [f"r{n}"], 2, seed="one user").teams[0] for n in range(200)]
     assert 60 < begun.count("plain") < 140
@@ -348,7 +355,7 @@ def test_a_file_that_cannot_be_judged_is_refused_by_line(
     ("name", "content", "message"),
     [
         ("none.csv", None, "cannot be read"),
-        ("clicks.txt", b"impression,team\n", "is none of .jsonl, .csv, .tsv"),
+        ("clicks.txt", b"impression,team\n", "is none of .jsonl, .ndjson, .csv, .tsv"),
         ("clicks.csv", b"", "is empty"),
         ("clicks.csv", b"impression,team\n1,plain\n2,\xff\n", "UTF-8"),
         ("clicks.jsonl", b'{"impression": 1, "team": "plain"}\n{"impression": 2, "tea', "line 2"),

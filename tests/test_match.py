@@ -41,6 +41,8 @@ def test_an_application_asks_how_sure_its_first_answer_is(filled: Reco) -> None:
     assert filled.match(plain, [[0.9, 0.5]], modality="text").way == "plain"
     with pytest.raises(InputError, match="too few of the memory's 300 things could ask image queries"):
         filled.match(filled.embed(["a"], modality="text"), [[0.3]], modality="image")
+    with pytest.raises(InputError, match=r"precision must be a share from .* to below 1, got '0.9'"):
+        filled.match(plain, [[0.9]], modality="text", precision="0.9")  # type: ignore[arg-type]
     with pytest.raises(InputError, match="modality must be"):
         filled.match(plain, [[0.3]], modality="sound")  # type: ignore[arg-type]
 

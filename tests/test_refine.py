@@ -120,12 +120,14 @@ def test_rankings_of_other_lengths_have_leads_and_other_numbers_of_them_are_refu
     np.testing.assert_allclose(result.leads([[0.75, 0.25], [0.5], []]), expected, rtol=1e-6)
     for scores in ([[0.5, 0.25]], [[0.5, 0.25]] * 2):
         for method in (result.leads, result.plain_scores, result.refined_scores):
-            with pytest.raises(InputError, match=rf"scores has {len(scores)} rankings for 3 queries"):
+            with pytest.raises(InputError, match=rf"scores has {len(scores)} rankings? for 3 queries"):
                 method(scores)
     with pytest.raises(InputError, match="as many for each query"):
         result.plain_scores([[0.5, 0.25], [0.5], []])
     with pytest.raises(InputError, match="a list of numbers, the best first"):
         result.leads([0.5, 0.25, 0.1])
+    with pytest.raises(InputError, match="a list of numbers, the best first"):
+        result.leads([["best"], [0.5], []])
     one = refiner.refine(queries[:1], modality="image")
     np.testing.assert_array_equal(one.plain_scores([0.5, 0.25]), one.plain_scores([[0.5, 0.25]])[0])
 

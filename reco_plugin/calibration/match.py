@@ -345,10 +345,9 @@ def check_promise(precision: float, absent: float) -> None:
     Raises:
         InputError: naming the value.
     """
-    if not 0.5 <= precision < 1.0:
-        raise InputError(f"precision must be a share from 0.5 to below 1, got {precision!r}")
-    if not 0.0 <= absent < 1.0:
-        raise InputError(f"absent must be a share from 0 to below 1, got {absent!r}")
+    for name, share, least in (("precision", precision, 0.5), ("absent", absent, 0.0)):
+        if not isinstance(share, float | int | np.number) or not least <= share < 1.0:
+            raise InputError(f"{name} must be a share from {least:g} to below 1, got {share!r}")
 
 
 def _fit(kinds: Sequence[ThingQuestions], absent: float) -> Sureness:

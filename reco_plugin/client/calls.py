@@ -41,6 +41,7 @@ from ..types import (
     ToldShort,
     Used,
     Vectors,
+    check_rankings,
     join_scales,
     leads_of,
     other,
@@ -337,8 +338,7 @@ def match(
         VectorError: NaN or infinity.
     """
     given: Any = _finite(queries).tolist() if isinstance(queries, np.ndarray) else queries
-    if len(scores) != len(given):
-        raise InputError(f"scores has {len(scores)} rankings for {len(given)} queries: give one per query")
+    check_rankings(scores, len(given))
     rows = [
         _match_query(query, _numbers(ranking, row), modality)
         for row, (query, ranking) in enumerate(zip(given, scores, strict=True))

@@ -96,7 +96,7 @@ def test_matches_can_be_awaited(url, asked):
 @pytest.mark.parametrize(
     ("scores", "said"),
     [
-        ([[0.1]], "scores has 1 rankings for 3 queries"),
+        ([[0.1]], "scores has 1 ranking for 3 queries"),
         ([[0.1], ["a"], []], r"scores\[1\] must be a list of numbers"),
         ([[0.1], [float("nan")], []], r"scores\[1\] must be a list of finite numbers"),
         ([[0.1, 0.2], [], []], r"queries\[0\].scores must be the best first"),

@@ -278,7 +278,7 @@ def test_refined_rankings_are_judged_by_refined_questions_and_degraded_ones_are_
 @pytest.mark.parametrize(
     ("scores", "said"),
     [
-        ([[0.3, 0.2]], "1 rankings for 2 queries"),
+        ([[0.3, 0.2]], "1 ranking for 2 queries"),
         ([[0.3, 0.2], [0.1, 0.2]], r"scores\[1\] must be the best first"),
         ([[0.3, 0.2], [1.7, 0.2]], r"scores\[1\] must hold cosines"),
         ([[0.3, float("nan")], [0.2]], r"scores\[0\] must hold cosines"),
