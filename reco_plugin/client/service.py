@@ -48,6 +48,7 @@ _MEANS: dict[int, type[RecoError]] = {
     413: InputError,
     415: ImageError,
     429: SessionOverloaded,
+    502: SessionUnavailable,  # a proxy's, which reaches no service
     503: SessionUnavailable,
     504: SessionTimeout,
 }

@@ -240,7 +240,9 @@ def test_the_asynchronous_client_asks_again_too():
         (lambda: failed(500), SessionError),
         (lambda: failed(504), SessionTimeout),
         (lambda: failed(503, "memory_unavailable"), MemoryUnavailable),
-        (lambda: httpx.Response(502, text="<html>"), SessionError),
+        (lambda: httpx.Response(502, text="<html>"), SessionUnavailable),  # a proxy's
+        (lambda: httpx.Response(503, text="<html>"), SessionUnavailable),
+        (lambda: httpx.Response(504, text="<html>"), SessionTimeout),
         (lambda: httpx.Response(200, text="<html>"), SessionError),
         (lambda: httpx.Response(200, json={"vectors": []}), SessionError),
         (lambda: httpx.ConnectError("refused"), SessionUnavailable),
