@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from typing import Any, Literal
 
 from fastapi import APIRouter, Request, Response
@@ -81,11 +82,22 @@ class Model(BaseModel):
     memory: MemoryState
 
 
+class CohereModel(BaseModel):
+    """One alias as Cohere's clients read it."""
+
+    name: str
+    """The alias."""
+    endpoints: list[str] = ["embed"]
+    context_length: int
+
+
 class ModelList(BaseModel):
     """All aliases."""
 
     object: Literal["list"] = "list"
     data: list[Model]
+    models: list[CohereModel]
+    """The same for Cohere's clients, whose list is at this path, too."""
 
 
 def router(edge: Edge) -> APIRouter:
@@ -102,7 +114,7 @@ def router(edge: Edge) -> APIRouter:
     @routes.get("/v1/models", response_model=ModelList)
     async def list_models(request: Request) -> Response:
         """All aliases of the model, with dimension, normalisation, fingerprint and the size of the memory."""
-        return await edge(request).reply(lambda: with_nulls(ModelList(data=list(models().values()))))
+        return await edge(request).reply(lambda: with_nulls(_list(models().values())))
 
     @routes.get("/models/{model}", response_model=Model, include_in_schema=False)
     @routes.get("/openai/models/{model}", response_model=Model, include_in_schema=False)
@@ -116,6 +128,12 @@ def router(edge: Edge) -> APIRouter:
         return await edge(request).reply(lambda: with_nulls(models()[model]))
 
     return routes
+
+
+def _list(models: Iterable[Model]) -> ModelList:
+    every = list(models)
+    named = [CohereModel(name=one.id, context_length=one.context_length) for one in every]
+    return ModelList(data=every, models=named)
 
 
 def _memory(reco: Reco) -> MemoryState:

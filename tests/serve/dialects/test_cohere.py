@@ -50,6 +50,12 @@ class TestCohereClient:
         )
         assert np.allclose(mixed.embeddings.float_, [both], atol=1e-5)
 
+    def test_models_are_listed_by_the_names_that_it_takes(self, sdk: cohere.ClientV2, filled: Reco) -> None:
+        listed = sdk.models.list(endpoint="embed").models
+        assert [one.name for one in listed] == ["clip", "clip-reco", "clip-reco-query"]
+        length = filled.manifest.text.context_length
+        assert all(one.endpoints == ["embed"] and one.context_length == length for one in listed)
+
     def test_errors_arrive_as_the_clients_own(self, sdk: cohere.ClientV2) -> None:
         with pytest.raises(cohere.BadRequestError, match="int4"):
             sdk.embed(model="clip", input_type="search_query", texts=TEXTS, embedding_types=["int4"])
