@@ -633,6 +633,7 @@ def test_a_long_caption_or_one_of_another_direction_leaves_the_page_in_order(
     turned, long = "\u202egnp.exe", "word " * 1000
     reco.memory.add([Pair("turned", drawing, "red", {"caption": turned})])
     with opens(reco) as seen:
+        assert seen.page.inner_text("#fact-memory") == "1 pair"
         seen.ask("red")
         assert f"\u2068{turned}\u2069 is first" in seen.page.inner_text("#said")
         assert seen.page.locator("#refined .pic").inner_text() == "G"

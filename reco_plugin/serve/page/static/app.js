@@ -7,7 +7,7 @@ import { accept, read } from "./images.js";
 import { freshIds, offerQueryImage, wireMemory } from "./memory.js";
 import { drawNeighbours } from "./neighbours.js";
 import { drawRankings, linkPairs } from "./rankings.js";
-import { aboutKey, degradedWords, summary, troubleWords } from "./words.js";
+import { aboutKey, countPairs, degradedWords, summary, troubleWords } from "./words.js";
 
 const SETTLE_MS = 150; // after the last step of the slider
 const stacked = matchMedia("(max-width: 899px)"); // as in the style sheet
@@ -189,7 +189,7 @@ function showFacts() {
   const facts = {
     model: served.name,
     vectors: `${served.dimension}-d`,
-    memory: memory.pairs === null ? "away" : `${memory.pairs.toLocaleString("en")} pairs`,
+    memory: memory.pairs === null ? "away" : countPairs(memory.pairs),
   };
   at("facts").replaceChildren(...Object.entries(facts).map(([name, value]) =>
     el("div", {}, el("dt", {}, name), el("dd", { id: `fact-${name}` }, value))));

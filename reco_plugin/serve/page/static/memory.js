@@ -3,7 +3,7 @@
 import { addPair, deletePair, useKey } from "./api.js";
 import { at, called, el, nameOf, picture, tell } from "./dom.js";
 import { read, thumbnail } from "./images.js";
-import { aboutKey, troubleWords } from "./words.js";
+import { aboutKey, countPairs, troubleWords } from "./words.js";
 
 const STORED = "reco-playground-added"; // ids and captions, so that what was added can be deleted after a reload
 let image = null;
@@ -76,7 +76,7 @@ async function addChosen(chosen, caption, changed) {
   if (image === chosen) unchoose();
   if (at("caption").value.trim() === caption) at("caption").value = "";
   drawAdded(changed);
-  changed(`Added “${called({ caption })}”; the memory holds ${answer.pairs.toLocaleString("en")} pairs.`, answer.pairs);
+  changed(`Added “${called({ caption })}”; the memory holds ${countPairs(answer.pairs)}.`, answer.pairs);
 }
 
 function unchoose() {
@@ -92,7 +92,7 @@ async function remove(pair, changed) {
   store();
   drawAdded(changed);
   (at("added-list").querySelector("button") || at("caption")).focus();
-  changed(`${answer.removed ? "Deleted" : "No longer there:"} “${called(pair)}”; the memory holds ${answer.pairs.toLocaleString("en")} pairs.`, answer.pairs);
+  changed(`${answer.removed ? "Deleted" : "No longer there:"} “${called(pair)}”; the memory holds ${countPairs(answer.pairs)}.`, answer.pairs);
 }
 
 function drawAdded(changed) {

@@ -49,6 +49,9 @@ export const number = (value) => value.toFixed(2).replace("-", "−");
 /** Where a rank is when the list ends at `depth`. */
 export const place = (rank, depth) => (rank ? ordinal(rank) : `beyond ${depth}`);
 
+/** How many pairs, in words. */
+export const countPairs = (count) => `${count.toLocaleString("en")} ${count === 1 ? "pair" : "pairs"}`;
+
 /** Degrees between two unit vectors of this cosine distance. */
 export const degrees = (moved) => (Math.acos(Math.max(-1, Math.min(1, 1 - moved))) * 180) / Math.PI;
 
