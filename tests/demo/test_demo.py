@@ -285,6 +285,16 @@ def test_a_narrow_screen_needs_no_scrolling_sideways(ran: Any, out: Path, tmp_pa
     assert int(re.search(r"<title>width (\d+)", done.stdout).group(1)) <= 390  # type: ignore[union-attr]
 
 
+def test_on_paper_the_table_is_whole(ran: Any, out: Path, browser: Any) -> None:
+    page = browser.new_page(viewport={"width": 718, "height": 1000})  # A4 without the browser's margins
+    page.goto((out / "index.html").as_uri())
+    table = page.locator("main table")
+    assert table.bounding_box()["width"] > 718
+    page.emulate_media(media="print")
+    assert table.bounding_box()["width"] <= 718
+    page.close()
+
+
 # --- again, and where it must refuse -----------------------------------------------------------------------------
 
 
