@@ -27,7 +27,7 @@ from uvicorn.server import ServerState
 from .door import Door, DoorAnswer
 from .failures import Failure
 from .logs import LOGGER
-from .routes import LEFT, LOCAL, PROBES, THROTTLED, WHOLE, shape_for_all
+from .routes import LEFT, LOCAL, PROBES, THROTTLED, WHOLE, drop_second_root, shape_for_all
 from .settings import ServeSettings
 from .timeouts import Timeouts
 
@@ -163,6 +163,7 @@ class _Connection(HttpToolsProtocol):
         super().on_headers_complete()
         self._unread = 0
         self._await("body")
+        drop_second_root(cast("Scope", self.cycle.scope))
         if self.cycle.scope["path"].removeprefix(self.root_path) not in PROBES:
             self.service.asked_at = time.monotonic()
         if self.service.stopping or self._only_probes or _two_lengths(self.cycle.scope["headers"]):

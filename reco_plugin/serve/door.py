@@ -19,7 +19,7 @@ from .edge import Edge
 from .failures import Failure, Refused
 from .life import Ends, id_of
 from .logs import request_id
-from .routes import ADMIN_PATH, KeyCheck, credential, is_local, path_of
+from .routes import ADMIN_PATH, KeyCheck, credential, drop_second_root, is_local, path_of
 
 Fields = list[tuple[bytes, bytes]]
 Probe = Callable[[], tuple[int, bytes]]
@@ -79,6 +79,7 @@ class Door:
     def answer(self, scope: Scope) -> DoorAnswer | None:
         """The answer to a request whose body is whole; None: it goes the usual way."""
         began, root = time.perf_counter(), scope.get("root_path", "")
+        drop_second_root(scope)
         path, _ = path_of(scope["path"], root)
         path = path.removeprefix(root)
         probe = self._probes.get(path) if scope["method"] == "GET" else None

@@ -201,11 +201,29 @@ def routed(scope: Scope) -> Scope:
     >>> routed({"path": "/refined//v1/v1/embeddings/", "method": "HEAD"})
     {'path': '/v1/embeddings', 'method': 'GET', 'state': {'prefix': 'refined'}}
     """
+    drop_second_root(scope)
     state, asked, root = scope.setdefault("state", {}), scope["path"], scope.get("root_path", "")
     path, manner = path_of(asked, root)
     if manner is not None:
         state["prefix"] = manner
     return {**scope, "path": path, "method": "GET" if scope["method"] == "HEAD" else scope["method"]}
+
+
+def drop_second_root(scope: Scope) -> None:
+    """Make the path of a request what it is where the proxy takes its own path off.
+
+    The server puts ``root_path`` before each path; a proxy that passes paths on as they came has it there already.
+
+    >>> scope = {"path": "/clip/clip/livez", "raw_path": b"/clip/clip/livez", "root_path": "/clip"}
+    >>> drop_second_root(scope)
+    >>> scope["path"], scope["raw_path"]
+    ('/clip/livez', b'/clip/livez')
+    """
+    root = scope.get("root_path", "")
+    if root and f"{scope['path']}/".startswith(f"{root}{root}/"):
+        scope["path"] = scope["path"].removeprefix(root)
+        if "raw_path" in scope:
+            scope["raw_path"] = scope["raw_path"].removeprefix(root.encode())
 
 
 def path_of(asked: str, root: str) -> tuple[str, Literal["plain", "refined"] | None]:

@@ -86,8 +86,7 @@ def check_address(settings: ServeSettings) -> None:
     except OSError as error:
         unknown = isinstance(error, socket.gaierror)  # its errno is not the system's
         why = error.strerror if unknown else os.strerror(error.errno or 0)
-        shown = f"[{host}]:{port}" if ":" in host else f"{host}:{port}"
-        raise ConfigError(f"cannot listen on {shown}: {why}. {_another_address(error.errno)}") from None
+        raise ConfigError(f"cannot listen on {_joined(host, port)}: {why}. {_another_address(error.errno)}") from None
 
 
 def _another_address(number: int | None) -> str:
@@ -145,7 +144,8 @@ def warn_of_open_door(settings: ServeSettings) -> None:
     """Warn where others reach the service and need no key."""
     if not (is_loopback(settings.host) or settings.api_keys):
         log.warning(
-            "whoever reaches %s:%d may use this: set api_keys (RECO_SERVE_API_KEYS)", settings.host, settings.port
+            "whoever reaches %s may use this: set api_keys (RECO_SERVE_API_KEYS)",
+            _joined(settings.host, settings.port),
         )
 
 
@@ -257,7 +257,11 @@ async def _serve_unix(make: Callable[[], asyncio.Protocol], **where: Any) -> asy
 def shown_url(host: str, port: int) -> str:
     """The URL by which a service is reached from its own machine."""
     named = {"0.0.0.0": "127.0.0.1", "::": "::1"}.get(host, host)  # noqa: S104 - how others reach it
-    return f"http://[{named}]:{port}" if ":" in named else f"http://{named}:{port}"
+    return f"http://{_joined(named, port)}"
+
+
+def _joined(host: str, port: int) -> str:
+    return f"[{host}]:{port}" if ":" in host else f"{host}:{port}"
 
 
 async def _drain(server: uvicorn.Server, arrivals: Arrivals | None, seconds: float) -> None:

@@ -36,6 +36,13 @@ def _origins(value: list[str]) -> list[str]:
     return value
 
 
+def _path(value: str) -> str:
+    """A path as the server puts it before others: with a slash before it, and none behind."""
+    if "://" in value or not re.fullmatch(r"[!-~]*", value):
+        raise ValueError(f"{value!r} is no path: write it as in /clip, without a host")
+    return f"/{path}" if (path := value.strip("/")) else ""
+
+
 def _workers(value: Any) -> Any:
     """A number of processes, also as text, or a word."""
     number = int(value) if isinstance(value, str) and value.isdecimal() else value
@@ -63,7 +70,9 @@ class ServeSettings(SettingsSection):
 
     host: str = Field("127.0.0.1", description="address to listen on; 0.0.0.0 for all")
     port: int = Field(8080, ge=0, le=65535, description="port to listen on; 0: any free one")
-    root_path: str = Field("", description="path under which a proxy publishes the service")
+    root_path: Annotated[str, AfterValidator(_path)] = Field(
+        "", description="path under which a proxy publishes the service"
+    )
     allowed_hosts: WordList = Field(
         [], description="names that callers may use besides localhost; none: any, on a loopback address only localhost"
     )

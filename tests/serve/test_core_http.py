@@ -27,7 +27,7 @@ from reco_plugin.errors import (
     SessionUnavailable,
 )
 from reco_plugin.serve.failures import failure_of
-from reco_plugin.serve.logs import JsonLines, request_id
+from reco_plugin.serve.logs import LOGGER, JsonLines, request_id
 from reco_plugin.serve.settings import load_serve_settings
 
 TEXTS = ["a small red circle", "a large blue square"]
@@ -371,6 +371,27 @@ def test_prefixes_work_behind_a_proxy_that_takes_its_own_path_off(filled, live):
         said = [httpx.post(f"{url}{path}/v1/embeddings", json=body) for path in ("", "/plain", "/refined")]
         assert httpx.get(f"{url}/openapi.json").json()["servers"] == [{"url": "/clip"}]
     assert [answer.headers["x-reco-refined"] for answer in said] == ["false", "false", "true"]
+
+
+@pytest.mark.parametrize("root_path", ["/clip", "clip/"])
+def test_paths_work_behind_a_proxy_that_keeps_its_own_path(filled, live, caplog, root_path):
+    caplog.set_level(logging.INFO, LOGGER)
+    body = {"model": "clip", "input": TEXTS[0]}
+    with live(filled, root_path=root_path, page=True) as (url, _), httpx.Client(base_url=f"{url}/clip") as proxied:
+        said = [proxied.post(f"{path}/v1/embeddings", json=body) for path in ("", "/plain", "/refined")]
+        shown = [proxied.get(path).status_code for path in ("/", "/docs", "/meta", "/livez", "/v1/models")]
+        unknown = proxied.get("/nothing").json()["error"]["message"]
+        assert proxied.get("/openapi.json").json()["servers"] == [{"url": "/clip"}]
+    assert [answer.headers["x-reco-refined"] for answer in said] == ["false", "false", "true"]
+    assert shown == [200] * 5
+    assert "no /clip/nothing here" in unknown
+    logged = [one.path for one in caplog.records if getattr(one, "path", "").endswith("/refined/v1/embeddings")]
+    assert logged == ["/clip/refined/v1/embeddings"]
+
+
+def test_a_root_path_is_a_path():
+    with pytest.raises(ConfigError, match=r"root_path: .*no path: write it as in /clip"):
+        load_serve_settings(root_path="https://shop.example/clip")
 
 
 SHOP = "https://shop.example"

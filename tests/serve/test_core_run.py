@@ -30,7 +30,7 @@ from reco_plugin.config import load_settings
 from reco_plugin.errors import ConfigError
 from reco_plugin.memory.header import HEADER_NAME
 from reco_plugin.serve.logs import LOGGER, JsonLines, log_to_stderr
-from reco_plugin.serve.run import check_address, spare_the_collector
+from reco_plugin.serve.run import check_address, spare_the_collector, warn_of_open_door
 from reco_plugin.serve.settings import ServeSettings, load_serve_settings
 
 HIDDEN = {"api_keys", "admin_key"}
@@ -212,6 +212,11 @@ def test_an_address_that_others_reach_is_warned_of_while_no_key_is_set(tmp_path,
     started.communicate()
     assert "running on" in said[-1]
     assert any("set api_keys" in line for line in said) is warned
+
+
+def test_an_address_of_ipv6_is_warned_of_in_brackets(caplog):
+    warn_of_open_door(ServeSettings(host="::", port=8080))
+    assert "whoever reaches [::]:8080 may use this" in caplog.text
 
 
 @pytest.mark.parametrize(
