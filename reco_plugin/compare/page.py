@@ -45,6 +45,11 @@ class SideBySide:
     reason: str
     moved: float
 
+    @property
+    def shown(self) -> list[list[str]]:
+        """What a mark is of: the results of each side, the left one first, by their words."""
+        return [[side, *(hit.words for hit in hits)] for side, hits in self.sides]
+
 
 @dataclass
 class _Pictures:
@@ -77,7 +82,7 @@ def write_page(found: Comparison, out: Path, command: str, pictures: Path) -> Pa
         DataError: it cannot be written.
     """
     shown = side_by_side(found, _Pictures(pictures))
-    key = hashlib.sha256(json.dumps([[one.id, [side for side, _ in one.sides]] for one in shown]).encode()).hexdigest()
+    key = hashlib.sha256(json.dumps([[one.id, one.shown] for one in shown]).encode()).hexdigest()
     run = Run("comparison", "comparison", out, findings_of(found, command))
     addition = Addition("reco_plugin.compare", "compare", {"pairs": shown, "key": key[:16], "k": found.how.k})
     path = out / "compare.html"

@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from chromium_started import chromium
 from click.testing import Result
 
 Run = Callable[..., Result]
@@ -116,6 +117,17 @@ def test_the_page_shows_pictures_and_loads_nothing(memory: Path, catalogue: Path
     assert "What to add, where it gains most first" in page
     assert "http://" not in page.replace("http://www.w3.org", "")
     assert page.count('class="card thing"') > 1
+
+
+def test_a_name_of_many_words_leaves_the_other_things_in_sight(memory: Path, work: Path, run: Run) -> None:
+    pytest.importorskip("jinja2")
+    pytest.importorskip("matplotlib")
+    (work / "names.txt").write_text("word " * 1000 + "\na red circle\n", encoding="utf-8")
+    assert run("memory", "advise", "--things", "names.txt", "--html", "advice.html").exit_code == 0
+    with chromium() as browser:
+        page = browser.new_page(viewport={"width": 390, "height": 800})
+        page.goto((work / "advice.html").as_uri())
+        assert max(one.bounding_box()["height"] for one in page.locator(".thing").all()) < 800
 
 
 def test_mistakes_are_told_with_the_way_out(

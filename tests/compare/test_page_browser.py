@@ -10,7 +10,15 @@ from typing import Any
 import pytest
 from PIL import Image
 
-from reco_plugin.compare import CompareOptions, SearchHow, compare_runs, read_judgments, read_marks, read_queries
+from reco_plugin.compare import (
+    CompareOptions,
+    Comparison,
+    SearchHow,
+    compare_runs,
+    read_judgments,
+    read_marks,
+    read_queries,
+)
 from reco_plugin.compare.page import SHOWN, side_by_side, write_page
 from reco_plugin.compare.page import _Pictures as Pictures
 
@@ -20,28 +28,33 @@ QUERIES = 40
 HOSTILE = '<img src=x onerror="document.title=1">'
 
 
-@pytest.fixture(scope="module")
-def folder(tmp_path_factory) -> Path:
-    """A page of 40 queries, of which 36 change; the refined run has the right document on top."""
-    out = tmp_path_factory.mktemp("compared")
-    names = [HOSTILE, *(f"thing {n}" for n in range(1, QUERIES))]
+def compared(out: Path, names: list[str], top: str = "right") -> Comparison:
+    """A page of queries, of which nine in ten change; the refined run has the right document on top, or another."""
     (out / "q.jsonl").write_text(
         "".join(json.dumps({"id": f"q{n}", "text": name}) + "\n" for n, name in enumerate(names)), encoding="utf-8"
     )
     plain, refined, qrels = "", "", ""
-    for n in range(QUERIES):
-        right, wrong = f"right-{n}", f"wrong-{n}"
+    for n in range(len(names)):
+        right, wrong = f"{top}-{n}", f"wrong-{n}"
         first = (wrong, right) if n % 10 else (right, wrong)
         plain += "".join(f"q{n} Q0 {id_} {place} {9 - place} p\n" for place, id_ in enumerate(first))
         refined += f"q{n} Q0 {right} 0 2.5 r\nq{n} Q0 {wrong} 1 1.5 r\n"
-        qrels += f"q{n} 0 {right} 1\n"
+        qrels += f"q{n} 0 right-{n} 1\n"
     for name, text in (("plain", plain), ("refined", refined), ("qrels", qrels)):
         (out / name).write_text(text, encoding="utf-8")
     options = CompareOptions(SearchHow(), judgments=read_judgments(out / "qrels"))
     runs = {"plain": out / "plain", "refined": out / "refined"}
     found = compare_runs(read_queries(str(out / "q.jsonl")), runs, options)
-    assert found.verdict.decision == "switch"
     write_page(found, out, "reco compare …", out)
+    return found
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory) -> Path:
+    """A page of 40 queries, of which 36 change."""
+    out = tmp_path_factory.mktemp("compared")
+    found = compared(out, [HOSTILE, *(f"thing {n}" for n in range(1, QUERIES))])
+    assert found.verdict.decision == "switch"
     assert len(side_by_side(found, Pictures(out))) == SHOWN
     return out
 
@@ -99,6 +112,30 @@ def test_sides_are_shuffled_and_nothing_is_run_that_a_query_says(page):
     sides = [page.locator(".pair").nth(n).get_attribute("data-left") for n in range(SHOWN)]
     assert 5 < sides.count("plain") < 25
     assert page.title() == "Plain and refined queries in this index"
+
+
+def test_marks_are_of_the_results_that_were_shown(browser, tmp_path):
+    context = browser.new_context()
+    opened = context.new_page()
+    names = [f"thing {n}" for n in range(5)]
+    progress = opened.locator("#progress")
+    page = (tmp_path / "compare.html").as_uri()
+    compared(tmp_path, names)
+    opened.goto(page)
+    opened.keyboard.press("2")
+    assert "1 marked" in progress.inner_text()
+    compared(tmp_path, names, top="other")  # the memory was filled, and the command run again
+    opened.goto(page)
+    assert "0 marked" in progress.inner_text()
+    context.close()
+
+
+def test_a_long_text_leaves_the_others_in_sight(browser, tmp_path):
+    opened = browser.new_page(viewport={"width": 390, "height": 800})
+    compared(tmp_path, ["thing", "word " * 1000], top="x" * 3000)
+    opened.goto((tmp_path / "compare.html").as_uri())
+    assert max(one.bounding_box()["height"] for one in opened.locator(".pair:visible").all()) < 800
+    opened.close()
 
 
 def test_it_fits_a_phone(browser, folder):
