@@ -26,7 +26,7 @@ LEVELS = {  # a module, or a package with all that is in it; each may import its
         (
             "calibration.why errors machine",
             "batching counters defaults progress recovery types",
-            "files fingerprint memory.options values",
+            "files fingerprint memory.options proxies values",
             "options",
             "config data preprocess quickstart run_config",
             "encoder_api",

@@ -15,6 +15,7 @@ import numpy.typing as npt
 
 from ..calibration.match import ABSENT
 from ..match import PRECISION
+from ..proxies import usable_proxies
 from ..score import Scores
 from ..types import ImageInput, Modality, Pair, Role, Vectors
 from . import calls
@@ -32,7 +33,8 @@ class Client(Service):
     """
 
     def _connect(self) -> None:
-        self._http = self._httpx.Client(**self._options)
+        with usable_proxies():
+            self._http = self._httpx.Client(**self._options)
 
     def embed_texts(
         self, texts: Sequence[str], *, role: Role = "query", refine: bool | None = None, **options: Unpack[ServedHow]
@@ -264,7 +266,8 @@ class AsyncClient(Service):
     """
 
     def _connect(self) -> None:
-        self._http = self._httpx.AsyncClient(**self._options)
+        with usable_proxies():
+            self._http = self._httpx.AsyncClient(**self._options)
 
     async def embed_texts(
         self, texts: Sequence[str], *, role: Role = "query", refine: bool | None = None, **options: Unpack[ServedHow]

@@ -26,6 +26,7 @@ from ..errors import (
     SessionUnavailable,
     importing,
 )
+from ..proxies import proxy_of, usable_proxies
 from ..types import Caution, Fingerprint, Modality, Vectors
 from ..values import NORM_TOLERANCE
 from .address import ApiAddress
@@ -105,12 +106,13 @@ class ApiClient:
         self._key = key_of_encoder(settings, address.key_variables)
         self._patience_s, self._timeout_s = settings.encoder_patience_s, settings.encoder_timeout_s
         self._process = os.getpid()
-        self._http = httpx.Client(
-            timeout=settings.encoder_timeout_s,
-            transport=transport,
-            headers={"authorization": f"Bearer {self._key}"} if self._key else {},
-            limits=httpx.Limits(max_connections=None, max_keepalive_connections=address.parallel),
-        )
+        with usable_proxies():
+            self._http = httpx.Client(
+                timeout=settings.encoder_timeout_s,
+                transport=transport,
+                headers={"authorization": f"Bearer {self._key}"} if self._key else {},
+                limits=httpx.Limits(max_connections=None, max_keepalive_connections=address.parallel),
+            )
 
     @property
     def takes_images(self) -> bool:
@@ -227,7 +229,9 @@ class ApiClient:
         except httpx.TransportError as error:
             said = self._clean(str(error)) or type(error).__name__
             raise _Again(
-                SessionUnavailable(f"the encoder at {url} cannot be reached ({said}). Is the address right?")
+                SessionUnavailable(
+                    f"the encoder at {url} cannot be reached ({said}). Is the address right?{proxy_of(url)}"
+                )
             ) from None
         except httpx.InvalidURL as error:
             raise SessionError(f"the encoder's address {url} is no URL: {error}") from None

@@ -22,6 +22,7 @@ import numpy as np
 from ..config import Settings
 from ..data.cells import Vector
 from ..errors import ConfigError, EngineError, EngineUnavailable
+from ..proxies import proxy_of, usable_proxies
 from ..values import did_you_mean
 from .address import IndexAddress
 from .asking import ask
@@ -95,13 +96,14 @@ class VespaIndex(LooksOnce[_Schema]):
             raise ConfigError(f"{place}: cert_file= is sent by TLS: add tls=1")
         self._address = address
         self._input = tensor
-        self._client = httpx.Client(
-            base_url=address.url,
-            timeout=address.timeout_s + 1,  # Vespa's own ends first, and says more
-            headers=_bearer(address, settings),
-            auth=_user(address, settings),
-            verify=_trust(address),
-        )
+        with usable_proxies():
+            self._client = httpx.Client(
+                base_url=address.url,
+                timeout=address.timeout_s + 1,  # Vespa's own ends first, and says more
+                headers=_bearer(address, settings),
+                auth=_user(address, settings),
+                verify=_trust(address),
+            )
 
     def describe(self) -> Description:
         """See :meth:`reco_plugin.engines.base.Engine.describe`."""
@@ -311,7 +313,8 @@ class VespaIndex(LooksOnce[_Schema]):
         except httpx.TransportError as error:
             if isinstance(error.__cause__, ssl.SSLError) or "CERTIFICATE" in str(error):
                 raise EngineError(f"{place}: TLS fails: {error}. An authority of your own is ca_file=") from None
-            raise cannot_reach(place, self._address.timeout_s, error, late=False) from None
+            away = cannot_reach(place, self._address.timeout_s, error, late=False)
+            raise EngineUnavailable(f"{away}{proxy_of(self._address.url)}") from None
         try:
             said = answer.json()
         except ValueError:

@@ -15,6 +15,7 @@ from qdrant_client.common.client_exceptions import ResourceExhaustedResponse
 from qdrant_client.http.exceptions import ResponseHandlingException, UnexpectedResponse
 
 from ..errors import MemoryOverloaded, MemoryStoreError, MemoryTimeout, MemoryUnavailable
+from ..proxies import proxy_of
 
 _NO_KEY = {401, 403, "UNAUTHENTICATED", "PERMISSION_DENIED"}
 _GONE = {502, 503, "UNAVAILABLE"}
@@ -160,7 +161,7 @@ def _why_unanswered(fault: Fault, location: str) -> str:
             "The connection broke, or another protocol is used there: REST is http://host:6333, "
             "gRPC is grpc://host:6334, and a server with TLS needs https:// or grpcs://"
         )
-    return f"Is a Qdrant server running there? {_START}"
+    return f"Is a Qdrant server running there? {_START}{proxy_of(location)}"
 
 
 def _way_out(fault: Fault, *, key_given: bool) -> str:

@@ -21,6 +21,7 @@ from qdrant_client import QdrantClient
 from qdrant_client.grpc import HealthCheckRequest, QdrantStub
 
 from ..errors import ConfigError, MemoryTimeout, RecoError
+from ..proxies import usable_proxies
 from .checks import is_writing
 from .faults import Spent, is_refusal_of_key, read_fault, retry_after, translate
 from .one_server import TwoAddresses
@@ -223,19 +224,20 @@ class Server:
         return client
 
     def _client(self, *, by_grpc: bool) -> QdrantClient:
-        return QdrantClient(
-            host=self.host,
-            port=self.port,
-            grpc_port=self.grpc_port or GRPC_PORT,
-            https=self.tls,
-            prefix=self.path or None,
-            prefer_grpc=by_grpc,
-            api_key=self.api_key,
-            timeout=self.options.timeout_s,
-            grpc_options=self._channel_options(),
-            check_compatibility=False,  # it only warns, first of all about a server that cannot be reached
-            **self._rest_options(),
-        )
+        with usable_proxies():  # also by gRPC: the client makes both
+            return QdrantClient(
+                host=self.host,
+                port=self.port,
+                grpc_port=self.grpc_port or GRPC_PORT,
+                https=self.tls,
+                prefix=self.path or None,
+                prefer_grpc=by_grpc,
+                api_key=self.api_key,
+                timeout=self.options.timeout_s,
+                grpc_options=self._channel_options(),
+                check_compatibility=False,  # it only warns, first of all about a server that cannot be reached
+                **self._rest_options(),
+            )
 
     def _both(self, rest: QdrantClient, by_grpc: QdrantClient) -> TwoAddresses:
         return TwoAddresses(self.location, f"{self.host}:{self.grpc_port}", rest, by_grpc)

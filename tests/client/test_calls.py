@@ -260,6 +260,20 @@ def test_errors_are_those_of_this_package(answer, kind, kind_of_client):
     assert type(raised.value) is kind
 
 
+@pytest.mark.parametrize(
+    ("said", "way"),
+    [
+        ("[SSL: CERTIFICATE_VERIFY_FAILED] unable to get local issuer certificate", "SSL_CERT_FILE"),
+        ("[SSL: WRONG_VERSION_NUMBER] wrong version number", "Does it speak TLS"),
+        ("[Errno 111] Connection refused", "Is `reco serve` running there"),
+    ],
+)
+def test_what_keeps_a_connection_from_being_made_says_the_way_out(said, way):
+    with pytest.raises(SessionUnavailable) as raised:
+        Service(httpx.ConnectError(said)).client().embed_texts(["a"])
+    assert way in str(raised.value)
+
+
 def test_where_a_redirect_points_is_said():
     service = Service(httpx.Response(301, headers={"location": "https://reco.example/v1/embeddings"}))
     with pytest.raises(SessionError, match=r"answered 301 .*sends on to 'https://reco\.example/v1/embeddings': give"):

@@ -1,0 +1,88 @@
+"""Proxies of the environment: who asks through one says so, and one that cannot be used leaves no trace."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+
+from reco_plugin.client import AsyncClient, Client
+from reco_plugin.config import load_settings
+from reco_plugin.encoder_api.address import parse_address
+from reco_plugin.encoder_api.calls import ApiClient
+from reco_plugin.engines import asking, open_index
+from reco_plugin.errors import ConfigError, RecoError
+from reco_plugin.proxies import proxy_of, usable_proxies
+
+NOBODY = "127.0.0.1:9"  # port of discard, where nothing listens
+
+
+@pytest.fixture(autouse=True)
+def no_proxy(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Begin without those of the machine."""
+    for name in ("HTTP_PROXY", "HTTPS_PROXY", "ALL_PROXY", "NO_PROXY"):
+        monkeypatch.delenv(name, raising=False)
+        monkeypatch.delenv(name.lower(), raising=False)
+    monkeypatch.setattr(asking.time, "sleep", lambda _: None)
+
+
+def encode(url: str) -> Any:
+    """Ask an encoder that is an API, once."""
+    settings = load_settings(encoder_patience_s=0.01, encoder_key="any")
+    return ApiClient(parse_address(f"openai+{url}/v1?model=clip"), settings).embed([b"a fox"], "text")
+
+
+ASK: dict[str, Callable[[str], Any]] = {
+    "client": lambda url: Client(url).embed_texts(["a fox"]),
+    "vespa": lambda url: open_index(f"vespa:{url.removeprefix('http:')}/shop").describe(),
+    "qdrant": lambda url: open_index(f"{url}?collection=shop&vector=clip").describe(),
+    "encoder": encode,
+}
+
+
+@pytest.mark.parametrize("ask", ASK.values(), ids=ASK)
+def test_who_cannot_reach_a_service_names_the_proxy_before_it(monkeypatch, ask):
+    monkeypatch.setenv("HTTP_PROXY", f"http://me:secret@{NOBODY}")
+    with pytest.raises(RecoError) as asked:
+        ask("http://shop.invalid:6333")
+    assert f"(asked through the proxy {NOBODY} of the environment; hosts in NO_PROXY" in str(asked.value)
+    assert "secret" not in str(asked.value)
+    monkeypatch.setenv("NO_PROXY", "shop.invalid")
+    with pytest.raises(RecoError) as directly:
+        ask("http://shop.invalid:6333")
+    assert "proxy" not in str(directly.value)
+
+
+@pytest.mark.parametrize("proxy", [{"ALL_PROXY": "socks5://h:1"}, {"HTTP_PROXY": "ftp://h:1"}, {"NO_PROXY": "[::1]"}])
+@pytest.mark.parametrize("ask", [*ASK.values(), AsyncClient], ids=[*ASK, "async"])
+def test_a_proxy_that_cannot_be_used_is_an_error_of_the_configuration(monkeypatch, ask, proxy):
+    for name, value in proxy.items():
+        monkeypatch.setenv(name, value)
+    with pytest.raises(ConfigError, match=r"a proxy of the environment .* cannot be used: "):
+        ask("http://127.0.0.1:9")
+
+
+def test_an_error_that_no_proxy_made_stays_what_it_is(monkeypatch):
+    with pytest.raises(ValueError, match="of something else"), usable_proxies():
+        raise ValueError("of something else")
+    monkeypatch.setenv("HTTP_PROXY", f"http://{NOBODY}")
+    with pytest.raises(OSError, match="of something else"), usable_proxies():
+        raise OSError("of something else")
+
+
+@pytest.mark.parametrize(
+    ("variables", "url", "named"),
+    [
+        ({"https_proxy": "http://p:1"}, "https://reco:8080/x", "p:1"),
+        ({"all_proxy": "http://p:1"}, "https://reco", "p:1"),
+        ({"https_proxy": "http://p:1"}, "grpcs://reco:6334", "p:1"),
+        ({"https_proxy": "http://p:1"}, "http://reco", ""),
+        ({"http_proxy": "http://p:1", "no_proxy": "localhost,.shop.example"}, "http://reco.shop.example", ""),
+        ({"http_proxy": "http://p:1", "no_proxy": "*"}, "http://reco", ""),
+    ],
+)
+def test_the_proxy_of_an_address(monkeypatch, variables, url, named):
+    for name, value in variables.items():
+        monkeypatch.setenv(name, value)
+    assert (f"the proxy {named} of" in proxy_of(url)) if named else proxy_of(url) == ""
