@@ -404,9 +404,13 @@ class Writer:
         if not rows:
             return Records.join(hosts, dimension)
         image, text = (np.stack([getattr(row, side) for row in rows]) for side in MODALITIES)
-        payloads = [add_marks(row.payload, row.digest, self._options.source) for row in rows]
+        payloads = [add_marks(row.payload, row.digest, self._source_of(row.id, held)) for row in rows]
         written = Records([row.id for row in rows], image, text, payloads)
         return Records.join([written, *hosts], dimension) if hosts else written
+
+    def _source_of(self, id_: str, held: Mapping[str, Payload]) -> str | None:
+        """Whose a pair is now; of an update, whose it was, else ``sync`` would keep it when its row is gone."""
+        return held[id_].get(SOURCE) if self._options.only_known else self._options.source
 
     def _without_excluded(self, rows: list[Encoded], held: dict[str, Payload]) -> list[Encoded]:
         if self._excluded is None or not rows:

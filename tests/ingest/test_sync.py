@@ -123,6 +123,22 @@ def test_update_leaves_unknown_ids_out(
     assert len(shop.memory) == 10
 
 
+def test_an_updated_pair_stays_its_sources(
+    sync,
+    write_catalogue: Catalogue,
+    shop: Reco,
+    fill: Fill,
+    drawings: list[Pair],  # type: ignore[no-untyped-def]
+) -> None:
+    rows = all_rows(drawings)
+    shop.memory.add(drawings[20:])
+    sync(rows[:10])
+    changed = [(name, image, "changed") for name, image, _ in (rows[0], rows[20])]
+    assert fill(write_catalogue(changed), shop, only_known=True).replaced == 2
+    assert (content(shop)[rows[0][0]][2][SOURCE], SOURCE in content(shop)[rows[20][0]][2]) == ("shop", False)
+    assert sync(rows[1:10]).deleted == 1
+
+
 def test_a_plan_says_what_the_run_then_does(
     sync,
     write_catalogue: Catalogue,
