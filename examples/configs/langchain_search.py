@@ -8,7 +8,7 @@ For a store of captions use RecoEmbeddings itself, with index="texts": queries r
 
 from __future__ import annotations
 
-import sys
+import argparse
 from collections.abc import Sequence
 
 from langchain_core.documents import Document
@@ -35,5 +35,9 @@ def search(url: str, text: str, pictures: Sequence[str], *, k: int = 3) -> list[
 
 
 if __name__ == "__main__":
-    for document, score in search("http://localhost:8080", sys.argv[1], sys.argv[2:]):
+    parser = argparse.ArgumentParser(description="Show the pictures that are nearest to a text.")
+    parser.add_argument("text")
+    parser.add_argument("pictures", nargs="+", help="files")
+    asked = parser.parse_args()
+    for document, score in search("http://localhost:8080", asked.text, asked.pictures):
         print(f"{score:.3f}  {document.page_content}")

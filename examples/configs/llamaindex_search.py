@@ -8,7 +8,7 @@ For nodes of text leave their embedding out, and use index="texts": queries that
 
 from __future__ import annotations
 
-import sys
+import argparse
 from collections.abc import Sequence
 
 from llama_index.core import VectorStoreIndex
@@ -28,5 +28,9 @@ def search(url: str, text: str, pictures: Sequence[str], *, k: int = 3) -> list[
 
 
 if __name__ == "__main__":
-    for found in search("http://localhost:8080", sys.argv[1], sys.argv[2:]):
+    parser = argparse.ArgumentParser(description="Show the pictures that are nearest to a text.")
+    parser.add_argument("text")
+    parser.add_argument("pictures", nargs="+", help="files")
+    asked = parser.parse_args()
+    for found in search("http://localhost:8080", asked.text, asked.pictures):
         print(f"{found.score:.3f}  {found.node.get_content()}")

@@ -8,8 +8,11 @@ import base64
 import io
 import json
 import re
+import subprocess
+import sys
 from collections.abc import Iterator
 from pathlib import Path
+from types import ModuleType
 from typing import Any
 from xml.etree import ElementTree
 
@@ -290,6 +293,14 @@ def pictures(drawings: list[Pair], tmp_path_factory: pytest.TempPathFactory) -> 
     for pair in drawings:
         pair.image.save(folder / f"{pair.id}.png")  # type: ignore[union-attr]
     return [str(folder / f"{pair.id}.png") for pair in drawings]
+
+
+@pytest.mark.parametrize("example", [langchain_search, llamaindex_search])
+def test_a_search_without_words_or_pictures_says_how_it_is_used(example: ModuleType) -> None:
+    for words in ([], ["a red fox"]):
+        told = subprocess.run([sys.executable, example.__file__ or "", *words], capture_output=True, text=True)
+        assert told.returncode == 2 and "usage: " in told.stderr and "pictures" in told.stderr
+        assert "Traceback" not in told.stderr
 
 
 def test_langchain_searches_plain_pictures_with_refined_texts(
