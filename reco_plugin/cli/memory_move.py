@@ -198,7 +198,7 @@ def copy_command(
 
 
 def _is_one(one: Settings, other: Settings) -> bool:
-    """Whether two settings name one memory: a folder, however it is spelled, or a collection, judging by addresses."""
+    """Whether two settings name one memory: a folder, or a collection, however it is spelled."""
     places = (one.memory, other.memory)
     if not any("://" in place for place in places):
         return in_home(places[0]).resolve() == in_home(places[1]).resolve()
@@ -206,10 +206,9 @@ def _is_one(one: Settings, other: Settings) -> bool:
         return False
     from ..memory.reading import own_name
 
-    servers = server_of(one), server_of(other)
-    return servers[0].is_same(servers[1]) and (
-        own_name(servers[0], one.memory_collection) == own_name(servers[1], other.memory_collection)
-    )
+    server, target = server_of(one), server_of(other)
+    same_name = own_name(server, one.memory_collection) == own_name(target, other.memory_collection)
+    return same_name and target.is_one_with(server)
 
 
 def _ask_about_others(source: Memory, target: Memory, name: str) -> None:

@@ -327,10 +327,10 @@ def _check(where: Location, server: Server, found: Described, columns: Collectio
 
 
 def _holds(filled: Server, alias: str, server: Server, found: Described) -> bool:
-    """Whether the memory of this alias is that collection, judging by addresses."""
+    """Whether the memory of this alias is that collection."""
     from ..memory.reading import own_name
 
-    return filled.is_same(server) and own_name(filled, alias) == found.name
+    return own_name(filled, alias) == found.name and filled.is_one_with(server)
 
 
 def _itself(where: Location) -> ConfigError:

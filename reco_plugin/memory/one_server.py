@@ -57,7 +57,7 @@ class TwoAddresses:
         Raises:
             ConfigError: it is not there.
         """
-        name = f"{_MARK}{int(time.time())}-{uuid.uuid4().hex[:12]}"
+        name = _new_name()
         try:
             remove = _make(self.rest, name)
         except Exception as error:
@@ -77,6 +77,28 @@ class TwoAddresses:
             "written. Give the gRPC port of the server that you mean, or use REST alone: the options grpc_port=… or "
             "transport=rest of memory_options"
         )
+
+
+def are_one(maker: QdrantClient, watcher: QdrantClient) -> bool:
+    """Whether a name that one client makes, and removes again, is seen by the other.
+
+    False as well where its key may not make one.
+    """
+    name = _new_name()
+    try:
+        remove = _make(maker, name)
+    except Exception as error:
+        if not is_refusal_of_key(error):
+            raise
+        return False
+    try:
+        return watcher.collection_exists(name)
+    finally:
+        remove()
+
+
+def _new_name() -> str:
+    return f"{_MARK}{int(time.time())}-{uuid.uuid4().hex[:12]}"
 
 
 @cache

@@ -24,7 +24,7 @@ from ..errors import ConfigError, MemoryTimeout, RecoError
 from ..proxies import usable_proxies
 from .checks import is_writing
 from .faults import Spent, is_refusal_of_key, read_fault, retry_after, translate
-from .one_server import TwoAddresses
+from .one_server import TwoAddresses, are_one
 from .opening import NO_SERVER
 from .options import MemoryOptions
 from .time_limit import time_limit
@@ -187,17 +187,28 @@ class Server:
         limits = (options.timeout_s, options.write_timeout_s)
         return Patience(self.location, self.api_key is not None, *limits, self._show_one)
 
-    def is_same(self, other: Server) -> bool:
-        """Whether both addresses are one server, which has one port for REST and one for gRPC.
+    def has_address_of(self, other: Server) -> bool:
+        """Whether both addresses are one server's, which has one port for REST and one for gRPC.
 
         >>> one = Server.parse("http://h:6333")
-        >>> one.is_same(Server.parse("grpc://h")), one.is_same(Server.parse("http://h:6335"))
+        >>> one.has_address_of(Server.parse("grpc://h")), one.has_address_of(Server.parse("http://h:6335"))
         (True, False)
         """
         by_grpc = (self.by_grpc_alone, other.by_grpc_alone)
         ports = (self.port, other.port) if by_grpc[0] == by_grpc[1] else (self.grpc_port, other.grpc_port)
         hosts = [_LOOPBACKS[0] if each.host in _LOOPBACKS else each.host for each in (self, other)]
         return hosts[0] == hosts[1] and ports[0] == ports[1] and (self.path == other.path or any(by_grpc))
+
+    def is_one_with(self, other: Server) -> bool:
+        """Whether both lead to one server: by their addresses, or since a name that is made here is seen there.
+
+        Raises:
+            MemoryStoreError: one of them cannot be used.
+        """
+        if self.has_address_of(other):
+            return True
+        with closing(self.connect()) as maker, closing(other.connect()) as watcher:
+            return self.patience.run("open", lambda _: are_one(maker, watcher), write=True)
 
     def connect(self) -> QdrantClient:
         """A client, gRPC or REST; probes the gRPC port, and beside a REST address compares what both show.
