@@ -179,7 +179,7 @@ class RecoPlainScores:
             raise ConfigError(NO_SCALE)
         factor, offset = scale
         cosines, done = [self._cosine(document) for document in documents], list[Document]()
-        check_cosines(cosines, "the retriever")
+        check_cosines(cosines, "the retriever", made=self.cosine is not None)
         for document, cosine in zip(documents, cosines, strict=True):
             score = factor * cosine + offset
             if self.score_threshold is None or score >= self.score_threshold:

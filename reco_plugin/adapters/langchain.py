@@ -98,7 +98,7 @@ class PlainScoreRetriever(BaseRetriever):
         search = next(getattr(self.store, name) for name in _SEARCHES if hasattr(self.store, name))
         hits = search(as_lists(asked.vectors)[0], k=self.k, **self.search_kwargs)
         cosines = [score if self.cosine is None else self.cosine(score) for _, score in hits]
-        check_cosines(cosines, type(self.store).__name__)
+        check_cosines(cosines, type(self.store).__name__, made=self.cosine is not None)
         scores: list[float] = asked.plain_scores([cosines])[0].tolist()
         least = self.score_threshold
         return [

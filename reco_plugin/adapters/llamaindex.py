@@ -172,7 +172,7 @@ class PlainSimilarityRetriever(BaseRetriever):
         found = self._retriever.retrieve(QueryBundle(query_bundle.query_str, embedding=as_lists(asked.vectors)[0]))
         raw = [one.get_score(raise_error=True) for one in found]
         cosines = raw if self._cosine is None else [self._cosine(score) for score in raw]
-        check_cosines(cosines, type(self._retriever).__name__)
+        check_cosines(cosines, type(self._retriever).__name__, made=self._cosine is not None)
         scores: list[float] = asked.plain_scores([cosines])[0].tolist()
         return [
             NodeWithScore(node=one.node, score=score)

@@ -87,8 +87,13 @@ def check_scale(asked: HasScores) -> None:
 _TIE = 1e-4
 
 
-def check_cosines(cosines: Sequence[float], whose: str) -> None:
+def check_cosines(cosines: Sequence[float], whose: str, *, made: bool) -> None:
     """Refuse scores of one query's results, the best first, that are distances.
+
+    Args:
+        cosines: as the store tells them, or as ``cosine=`` made them.
+        whose: they are, for the message.
+        made: whether ``cosine=`` made them.
 
     Raises:
         ConfigError: they rise, or one is beyond 1.
@@ -96,6 +101,11 @@ def check_cosines(cosines: Sequence[float], whose: str) -> None:
     rising = any(later > sooner + _TIE for sooner, later in pairwise(cosines))
     if rising or any(abs(score) > 1 + _TIE for score in cosines):
         seen = "rise, the best first" if rising else "lie beyond 1"
+        if made:
+            raise ConfigError(
+                f"the scores of {whose} {seen}, as cosine= makes them: the store may tell cosines already, or "
+                "(1 + cosine) / 2; docs/adapters.md#scores-and-thresholds has what stores tell"
+            )
         raise ConfigError(
             f"the scores of {whose} {seen}, so they are distances: say cosine=lambda distance: 1 - distance, or "
             "1 - distance / 2 of squared Euclidean ones, as of FAISS"

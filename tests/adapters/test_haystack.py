@@ -216,6 +216,8 @@ def test_distances_are_told_from_cosines_or_made_such(stocked, documents):
     found = [replace(documents[row], score=score) for row, score in enumerate((0.25, 0.5))]
     with pytest.raises(ConfigError, match=r"scores of the retriever rise.*cosine=lambda distance: 1 - distance"):
         RecoPlainScores(0.1).run(found, scale)
+    with pytest.raises(ConfigError, match=r"scores of the retriever rise.* as cosine= makes them"):
+        RecoPlainScores(0.1, cosine=cosine_of).run([replace(one, score=1 - one.score) for one in found], scale)
     kept = Pipeline()
     kept.add_component("scores", RecoPlainScores(0.1, cosine=cosine_of))
     told = Pipeline.loads(kept.dumps(), allowed_modules=[*TRUSTED, __name__]).get_component("scores")

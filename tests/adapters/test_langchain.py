@@ -130,6 +130,9 @@ def test_distances_that_are_taken_for_cosines_are_refused_with_the_way_out(stock
     store = Distances.from_texts(["a small red circle", "a large blue square"], embeddings)
     with pytest.raises(ConfigError, match=r"scores of Distances rise.*cosine=lambda distance: 1 - distance"):
         PlainScoreRetriever(store=store, embeddings=embeddings).invoke("a small red circle")
+    twice = PlainScoreRetriever(store=store, embeddings=embeddings, cosine=lambda score: score)
+    with pytest.raises(ConfigError, match=r"scores of Distances rise.* as cosine= makes them: the store may tell"):
+        twice.invoke("a small red circle")
     told = PlainScoreRetriever(store=store, embeddings=embeddings, cosine=lambda distance: 1 - distance)
     assert [one.page_content for one in told.invoke("a small red circle")] == [
         "a small red circle",

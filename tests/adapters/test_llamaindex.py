@@ -202,6 +202,8 @@ def test_distances_that_are_taken_for_cosines_are_refused_with_the_way_out(stock
     expected = PlainSimilarityRetriever(index, embedding).retrieve(QUERY)
     with pytest.raises(ConfigError, match=f"scores of Distances {said}.*1 - distance / 2"):
         PlainSimilarityRetriever(Distances(), embedding).retrieve(QUERY)
+    with pytest.raises(ConfigError, match=f"scores of Distances {said}.* as cosine= makes them"):
+        PlainSimilarityRetriever(Distances(), embedding, cosine=lambda score: score).retrieve(QUERY)
     if said == "rise":
         told = PlainSimilarityRetriever(Distances(), embedding, cosine=lambda score: 1 - score / 2).retrieve(QUERY)
         assert [one.score for one in told] == pytest.approx([one.score for one in expected])
