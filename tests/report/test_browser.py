@@ -10,8 +10,10 @@ from html import unescape
 from pathlib import Path
 
 import pytest
+from chromium_started import chromium as started_chromium
 from PIL import Image
 
+from reco_plugin.evaluate.findings import Findings
 from reco_plugin.report import read_runs, write_report
 
 pytestmark = pytest.mark.xdist_group("browser")  # one browser at a time
@@ -103,3 +105,22 @@ def test_on_a_phone_it_does_not_scroll_sideways_and_its_script_sorts_and_filters
     assert told["sorted"] == "ascending"
     assert told["cases"] == [8, 0, 8]
     assert told["pictures"] == 0
+
+
+def test_on_paper_a_wide_table_is_whole_and_the_text_is_not_shrunk_for_it(tmp_path):
+    columns = [
+        {"key": str(n), "title": "ln τ, sharpness of the neighbours' shares", "kind": "points"} for n in range(1, 8)
+    ]
+    rows = [{"0": "image queries, balanced"} | {str(n): (0.2, 0.157, 0.245) for n in range(1, 8)}]
+    table = {"title": "", "columns": [{"key": "0", "title": "", "kind": "text"}, *columns], "rows": rows}
+    section = {"key": "gate", "title": "What has it learned?", "about": "", "tables": [table]}
+    findings = Findings.model_validate(
+        {"name": "x", "command": "", "setup": {}, "summary": ("it " * 900,), "sections": [section]}
+    )
+    findings.write(tmp_path)
+    write_report(read_runs([tmp_path]), tmp_path, formats=("html",))
+    with started_chromium() as browser:
+        page = browser.new_page(viewport={"width": 718, "height": 1000})  # A4 without the browser's margins
+        page.goto((tmp_path / "report.html").as_uri())
+        page.emulate_media(media="print")
+        assert page.evaluate("document.documentElement.scrollWidth") <= 718

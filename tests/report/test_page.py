@@ -132,6 +132,17 @@ def test_pictures_and_charts_have_words_and_tables_have_scopes(page):
     assert {attrs.get("scope") for attrs in page.named("th")} == {"col", "row"}
 
 
+def test_headings_go_down_by_one_and_what_is_named_has_a_role(page, tmp_path, make_run, findings):
+    runs = [make_run(tmp_path / name, findings) for name in ("one", "two")]
+    write_report(read_runs(runs), tmp_path)
+    for one in (page, Page((tmp_path / "report.html").read_text(encoding="utf-8"))):
+        levels = [int(tag[1]) for tag, _ in one.tags if re.fullmatch(r"h\d", tag)]
+        assert max(levels[n] - levels[n - 1] for n in range(1, len(levels))) == 1
+        named = [attrs for tag in ("span", "div", "pre") for attrs in one.named(tag) if "aria-label" in attrs]
+        assert named
+        assert all("role" in attrs for attrs in named)
+
+
 def test_what_is_relevant_is_told_by_colour_sign_and_words(text):
     first = text[text.index('id="run-1-gains"') :].split('class="found"')[1]
     frames = re.findall(r'<figure class="(\w+)">.*?aria-label="([^"]+)" title="[^"]+">(.)</span>', first, re.DOTALL)[:5]
