@@ -19,7 +19,7 @@ import numpy.typing as npt
 from ..defaults import NEIGHBOURS, PAIRS_IN_RAM
 from ..errors import ConfigError, InputError, LearningDied, MemoryStoreError
 from ..fuse import Refining
-from ..machine.blas import threads_at_most
+from ..machine.blas import one_thread_each, threads_at_most
 from ..machine.ram import free_bytes
 from ..memory import Memory, Searches
 from ..options import RefineOptions
@@ -78,7 +78,7 @@ def learn_noted(store: Memory, k: int, progress: Callable[[int], object], *, ask
     """Learn, see :func:`learn`, where the note is there already."""
     count = store.count()
     pairs = _read(store, count if count >= FEWEST else 0, progress)
-    with _thread_beside() as beside:
+    with _thread_beside() as beside, one_thread_each():
         writing = list[Future[None]]()
 
         def write(witnesses: npt.NDArray[np.float32]) -> None:
@@ -139,7 +139,8 @@ def ask_again(store: Memory, group: str) -> MatchState:
         ConfigError: the memory is not calibrated.
     """
     asking = who_ask(store, group)
-    matches = ask_own(asking.pairs, asking.refine, asking.groups)
+    with one_thread_each():
+        matches = ask_own(asking.pairs, asking.refine, asking.groups)
     if matches is None:
         raise InputError(f"too few things to ask of, by {group or 'caption'}: {FEWEST_THINGS} must be there")
     matches = replace(matches, group=group, k=asking.k)

@@ -85,6 +85,32 @@ def _one_thread_each() -> Iterator[int]:
 
 
 @contextmanager
+def one_thread_each() -> Iterator[None]:
+    """Let each product of the block take one thread, in the whole process; :func:`side_by_side` takes all, as before.
+
+    So what comes out does not depend on how many threads there are, also of products that are no part of others.
+    """
+    if hasattr(_HERE, "limits") or hasattr(_HERE, "threads"):
+        yield
+        return
+    with _one_thread_each() as _HERE.threads:
+        try:
+            yield
+        finally:
+            del _HERE.threads
+
+
+@contextmanager
+def _taken() -> Iterator[int]:
+    """How many parts are worked on at a time; see :func:`_one_thread_each`."""
+    if hasattr(_HERE, "threads"):  # the block around this one holds them
+        yield _HERE.threads
+    else:
+        with _one_thread_each() as threads:
+            yield threads
+
+
+@contextmanager
 def _short_turns() -> Iterator[None]:
     """Let no thread of Python wait longer than :data:`_TURN_S` for its turn, in the whole process.
 
@@ -112,7 +138,8 @@ def side_by_side(
     """What the work returns of each part, in their order; as many at a time as BLAS takes threads.
 
     So selecting and sorting between products take all cores, too. Each product takes one thread meanwhile, in the whole
-    process: what comes out does not depend on how many there are. A single part is worked on as if this were not here.
+    process: what comes out does not depend on how many there are. A single part is worked on as if this were not here:
+    around it, see :func:`one_thread_each`.
 
     Args:
         work: called in several threads at a time.
@@ -133,7 +160,7 @@ def side_by_side(
 
     if len(parts) < 2 or hasattr(_HERE, "limits"):
         return keep(map(work, parts))
-    with _one_thread_each() as threads:
+    with _taken() as threads:
         if threads < 2:
             return keep(map(work, parts))
         pool = ThreadPoolExecutor(min(threads, MOST, len(parts)), "reco-part", _begin)

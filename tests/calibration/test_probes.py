@@ -26,6 +26,7 @@ from reco_plugin.calibration.probes import (
     probe,
     sort_rows,
 )
+from reco_plugin.machine.blas import one_thread_each
 from reco_plugin.memory import Fingerprint, open_memory
 from reco_plugin.types import MODALITIES, Modality, Records, Search, Vectors, other
 
@@ -120,6 +121,7 @@ def test_only_very_many_rows_are_probed(rows: Vectors, monkeypatch: pytest.Monke
     assert nearest_rows_to(rows[:0], rows, K, int, lists)[0].shape == (0, K)
 
 
+@one_thread_each()  # as those who learn call it
 def test_both_modalities_find_at_a_time_what_each_finds(rows: Vectors, sorted_rows: Probes) -> None:
     sides: dict[Modality, Vectors] = {"image": rows, "text": rows[::-1].copy()}
     lists = {"image": sorted_rows, "text": probe(sides["text"], K)}

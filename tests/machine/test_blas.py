@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 from threadpoolctl import ThreadpoolController, threadpool_limits
 
-from reco_plugin.machine.blas import multiply, side_by_side, threads_at_most
+from reco_plugin.machine.blas import multiply, one_thread_each, side_by_side, threads_at_most
 
 
 def blas_threads() -> int:
@@ -83,6 +83,20 @@ def test_a_single_part_and_parts_of_a_part_are_worked_on_where_they_are(two):
         lambda _: {threading.get_ident(), *side_by_side(lambda _: threading.get_ident(), [1, 2])}, [1, 2]
     )
     assert all(len(threads) == 1 for threads in inside)
+
+
+def test_in_a_block_of_one_thread_each_a_single_part_has_one_and_many_take_all(two):
+    met, here = threading.Barrier(2, timeout=10), threading.get_ident()
+
+    def work(part: int) -> int:
+        met.wait()  # only two at a time get past it
+        return blas_threads()
+
+    with one_thread_each(), one_thread_each():
+        assert side_by_side(lambda _: (threading.get_ident(), blas_threads()), [0]) == [(here, 1)]
+        assert side_by_side(work, range(4)) == [1, 1, 1, 1]
+        assert blas_threads() == 1
+    assert blas_threads() == 2
 
 
 def test_results_are_told_in_order_and_what_that_raises_ends_all(two):
