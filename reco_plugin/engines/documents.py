@@ -14,8 +14,22 @@ from .address import IndexAddress
 from .base import Document, IndexHit
 
 
-def check_fields(address: IndexAddress, known: Collection[str], index: str) -> None:
+def check_fields(
+    address: IndexAddress,
+    known: Collection[str],
+    index: str,
+    *,
+    mappings: Collection[str] = (),
+    inner: Collection[str] = ("id", "text", "image"),
+) -> None:
     """Check that the fields which an address names are there.
+
+    Args:
+        address: names them.
+        known: names of the fields that there are.
+        index: as people call it.
+        mappings: those of them that hold JSON, of which a name with dots, as in ``metadata.photo``, takes a value.
+        inner: options of the address that may be such a name.
 
     Raises:
         EngineError: one is not; names the most similar ones.
@@ -23,6 +37,8 @@ def check_fields(address: IndexAddress, known: Collection[str], index: str) -> N
     for field in ("id", "text", "image", "changed"):
         name = getattr(address, field)
         if name is not None and name not in known:
+            if field in inner and column_of(name, mappings) != name:
+                continue
             said = f"{address.option(field)}={name!r}"
             raise EngineError(f"{address.place}: {said} is no field of {index}: {did_you_mean(name, known)}")
 
@@ -89,6 +105,25 @@ def picture_or_none(value: object) -> str | bytes | None:
     return bytes(value) or None if isinstance(value, bytes | bytearray | memoryview) else text_or_none(value)
 
 
+def column_of(name: str, mappings: Collection[str]) -> str:
+    """The field of a mapping in which a name with dots lies; else the name.
+
+    >>> column_of("metadata.photo.url", ["metadata"]), column_of("photo.url", ["metadata"])
+    ('metadata', 'photo.url')
+    """
+    return next((column for column in mappings if name.startswith(f"{column}.") and name != f"{column}."), name)
+
+
+def value_of(values: Mapping[str, Any], name: str | None) -> Any:
+    """A value by its name, or by names with dots between them, one within another; None where it is not there."""
+    if name is None or name in values:
+        return None if name is None else values[name]
+    for column, inner in values.items():
+        if isinstance(inner, Mapping) and name.startswith(f"{column}."):
+            return value_of(inner, name.removeprefix(f"{column}."))
+    return None
+
+
 def make_document(
     address: IndexAddress,
     id_: object,
@@ -96,8 +131,10 @@ def make_document(
     values: MutableMapping[str, Any],
     problem: str | None = None,
 ) -> Document:
-    """One document of its fields' values; those of the caption and the picture are taken out of the payload."""
-    text, image = (values.pop(name, None) if name else None for name in (address.text, address.image))
+    """One document of its fields' values; those of caption and picture are taken out, but for one within another."""
+    text, image = (value_of(values, name) for name in (address.text, address.image))
+    for name in (address.text, address.image):
+        values.pop(name or "", None)
     payload: Mapping[str, Any] = {}
     try:
         payload = payload_of(values)
@@ -110,5 +147,5 @@ def make_document(
 
 def make_hit(address: IndexAddress, id_: object, score: float, values: Mapping[str, Any]) -> IndexHit:
     """One hit of its fields' values, of which those of the caption and the picture are shown."""
-    text, image = (values.get(name) if name else None for name in (address.text, address.image))
+    text, image = (value_of(values, name) for name in (address.text, address.image))
     return IndexHit(str(id_), score, text_or_none(text), picture_or_none(image))

@@ -22,7 +22,7 @@ from ..values import check_choice, did_you_mean
 from .address import IndexAddress
 from .asking import ask
 from .base import Description, Document, Effort, IndexHit, LooksOnce, Page, Question, Similarity
-from .documents import check_fields, make_document, make_hit, pick_vector, query_of
+from .documents import check_fields, column_of, make_document, make_hit, pick_vector, query_of, value_of
 
 _METRICS: Mapping[str, Similarity] = {"cosine": "cosine", "dot": "dot", "l2": "euclid"}
 _NAMES = {metric: name for name, metric in _METRICS.items()}
@@ -42,6 +42,7 @@ class _LanceTable:
 
     said: Description  # but for how many documents there are
     schema: pa.Schema
+    mappings: tuple[str, ...]  # columns of several values each
     key: str  # column of the ids
     read: tuple[str, ...]  # columns of a scan, without the vectors
 
@@ -95,7 +96,8 @@ class LanceIndex(LooksOnce[_LanceTable]):
         found, address = self._known(), self._address
         if question.template is not None:
             raise ConfigError(f"{address.place}: LanceDB has no language of queries, so that it takes no template")
-        shown = list(dict.fromkeys(name for name in (found.key, address.text, address.image) if name))
+        named = (found.key, address.text, address.image)
+        shown = list(dict.fromkeys(column_of(name, found.mappings) for name in named if name))
         if question.vector is None:
             if not found.said.searches_text:
                 raise ConfigError(
@@ -105,7 +107,7 @@ class LanceIndex(LooksOnce[_LanceTable]):
             match: Any = MatchQuery  # its optional arguments are not known to be so
             words = match(question.text or "", address.text)
             rows = self._found(lambda table: table.search(words, query_type="fts"), [*shown, "_score"], question)
-            return [make_hit(address, row[found.key], float(row["_score"]), row) for row in rows]
+            return [make_hit(address, value_of(row, found.key), float(row["_score"]), row) for row in rows]
         said, vector = found.said, query_of(address, question.vector, found.said.dimension)
 
         def near(table: Any) -> Any:
@@ -120,7 +122,10 @@ class LanceIndex(LooksOnce[_LanceTable]):
             return query
 
         rows = self._found(near, [*shown, "_distance"], question)
-        return [make_hit(address, row[found.key], _score(float(row["_distance"]), said.metric), row) for row in rows]
+        return [
+            make_hit(address, value_of(row, found.key), _score(float(row["_distance"]), said.metric), row)
+            for row in rows
+        ]
 
     def close(self) -> None:
         """See :meth:`reco_plugin.engines.base.Engine.close`."""
@@ -145,7 +150,7 @@ class LanceIndex(LooksOnce[_LanceTable]):
             rows = numbers.astype(np.float32).reshape(-1, found.said.dimension)
             block = dict(zip(there.tolist(), rows, strict=True))
         for place, values in enumerate(batch.select(found.read).to_pylist()):
-            yield make_document(self._address, values.get(found.key), block.get(place), values)
+            yield make_document(self._address, value_of(values, found.key), block.get(place), values)
 
     def _call(self, action: Callable[[Any], T]) -> T:
         def run() -> T:
@@ -196,12 +201,15 @@ class LanceIndex(LooksOnce[_LanceTable]):
     def _look(self) -> _LanceTable:
         address, name = self._address, self._address.options["table"]
         schema = self._call(lambda table: table.schema)
-        check_fields(address, schema.names, name)
+        mappings = tuple(field.name for field in schema if pa.types.is_struct(field.type))
+        within = [part for one in mappings for part in _within(schema.field(one).type, one)]
+        check_fields(replace(address, changed=None), (*schema.names, *within), name)
+        check_fields(replace(address, id=None, text=None, image=None), schema.names, name)
         others = {field.name: _kind(field.type) for field in schema}
         dense = [field for field, kind in others.items() if not kind]
         vector = pick_vector(address, dense, {field: kind for field, kind in others.items() if kind}, name)
         key = address.id or "id"
-        if key not in schema.names:
+        if column_of(key, mappings) not in schema.names:
             raise EngineError(f"{address.place}: name the column of the ids, id=NAME: it has {', '.join(schema.names)}")
         read = tuple(
             field for field, kind in others.items()
@@ -220,10 +228,10 @@ class LanceIndex(LooksOnce[_LanceTable]):
             metric="euclid",  # what LanceDB does by itself
             index="none: each vector is compared",
             compression="" if bits == 32 else f"float{bits}",
-            fields=tuple(schema.names),
+            fields=(*schema.names, *within),
             searches_text=words,
         )
-        return _LanceTable(self._with_index(said, indices), schema, key, read)
+        return _LanceTable(self._with_index(said, indices), schema, mappings, key, read)
 
     def _with_index(self, said: Description, indices: Sequence[tuple[Any, Any]]) -> Description:
         """The same with the index over the vectors, and the metric that the address names."""
@@ -272,6 +280,13 @@ class LanceIndex(LooksOnce[_LanceTable]):
         elif pa.types.is_date(type_):
             value = f"date {value}"
         return f"`{name}` >= {value}"
+
+
+def _within(type_: pa.DataType, above: str) -> Iterator[str]:
+    """Names of what a column of several values holds, with dots between."""
+    for part in type_:
+        name = f"{above}.{part.name}"
+        yield from _within(part.type, name) if pa.types.is_struct(part.type) else [name]
 
 
 def _kind(type_: pa.DataType) -> str:

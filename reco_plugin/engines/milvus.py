@@ -24,7 +24,7 @@ from .address import IndexAddress
 from .asking import ask
 from .base import Description, Document, Effort, IndexHit, LooksOnce, Page, Question, Similarity
 from .comparing import nearest_of
-from .documents import check_fields, make_document, make_hit, pick_vector, query_of
+from .documents import check_fields, column_of, make_document, make_hit, pick_vector, query_of, value_of
 
 _METRICS: Mapping[str, Similarity] = {"COSINE": "cosine", "IP": "dot", "L2": "euclid"}
 _DENSE = {DataType.FLOAT_VECTOR: "", DataType.FLOAT16_VECTOR: "float16", DataType.BFLOAT16_VECTOR: "bfloat16"}
@@ -70,6 +70,7 @@ class _MilvusCollection:
 
     said: Description  # but for the engine's version and how many documents there are
     fields: Mapping[str, DataType]  # of the schema; some documents may have further ones
+    mappings: tuple[str, ...]  # fields of JSON
     key: str  # field of the primary key
     words: str | None  # field of BM25's vectors of the captions; None: captions are not searched
     whole: bool  # whether the index holds the vectors as they are: its highest effort compares each of them
@@ -161,7 +162,8 @@ class MilvusIndex(LooksOnce[_MilvusCollection]):
         return [self._hit(found, hit, abs(float(hit["distance"]))) for hit in hits]  # Milvus Lite turns their sign
 
     def _found(self, question: Question, data: Any, field: str, params: Any) -> Sequence[Any]:
-        shown = [name for name in (self._address.id, self._address.text, self._address.image) if name is not None]
+        named = (self._address.id, self._address.text, self._address.image)
+        shown = list(dict.fromkeys(column_of(name, self._known().mappings) for name in named if name is not None))
         asked = {
             "data": [data],
             "anns_field": field,
@@ -175,7 +177,7 @@ class MilvusIndex(LooksOnce[_MilvusCollection]):
 
     def _hit(self, found: _MilvusCollection, hit: Any, score: float) -> IndexHit:
         entity, address = hit["entity"], self._address
-        id_ = hit.get(found.key, hit.get("id")) if address.id in (None, found.key) else entity.get(address.id)
+        id_ = hit.get(found.key, hit.get("id")) if address.id in (None, found.key) else value_of(entity, address.id)
         return make_hit(address, id_, score, entity)
 
     @staticmethod
@@ -278,8 +280,10 @@ class MilvusIndex(LooksOnce[_MilvusCollection]):
         fields = {field["name"]: DataType(field["type"]) for field in said["fields"]}
         dimensions = {field["name"]: field["params"].get("dim") for field in said["fields"]}
         key = next(field["name"] for field in said["fields"] if field.get("is_primary"))
-        dynamic = self._dynamic(fields) if said.get("enable_dynamic_field") else ()
-        check_fields(address, (*fields, *dynamic), self._name)
+        dynamic = self._dynamic(fields) if said.get("enable_dynamic_field") else {}
+        mappings = tuple(name for name, type_ in fields.items() if type_ is DataType.JSON)
+        mappings += tuple(name for name, value in dynamic.items() if isinstance(value, Mapping))
+        check_fields(address, (*fields, *dynamic), self._name, mappings=mappings)
         dense = [name for name, type_ in fields.items() if type_ in _DENSE]
         others = {name: _OTHERS.get(type_, type_.name) for name, type_ in fields.items() if type_ not in _DENSE}
         vector = pick_vector(address, dense, others, self._name)
@@ -299,14 +303,18 @@ class MilvusIndex(LooksOnce[_MilvusCollection]):
             fields=(*fields, *dynamic),
             searches_text=words is not None,
         )
-        return _MilvusCollection(described, fields, key, words, kind in (*_EACH, "IVF_FLAT", "HNSW"))
+        return _MilvusCollection(described, fields, mappings, key, words, kind in (*_EACH, "IVF_FLAT", "HNSW"))
 
-    def _dynamic(self, fields: Mapping[str, DataType]) -> tuple[str, ...]:
-        """Names of fields that the schema does not have and the first documents do."""
+    def _dynamic(self, fields: Mapping[str, DataType]) -> dict[str, Any]:
+        """Fields outside of the schema that the first documents have, each with a value, of JSON where it has one."""
         options = self._options()
         rows = self._call(lambda client: client.query(self._name, "", ["$meta"], limit=_SAMPLE, **options))
-        names = dict.fromkeys(name for row in rows for name in row if name not in fields and name != "$meta")
-        return tuple(names)
+        found = dict[str, Any]()
+        for row in rows:
+            for name, value in row.items():
+                if name not in fields and name != "$meta" and not isinstance(found.get(name), Mapping):
+                    found[name] = value
+        return found
 
     def _index(self, vector: str) -> tuple[str, Similarity, Mapping[str, Any]]:
         """The kind of index, as in HNSW, its metric, and all that is said of it."""
@@ -354,7 +362,7 @@ class MilvusIndex(LooksOnce[_MilvusCollection]):
         vector = None if sent is None else _vector(sent, found.fields[found.said.vector])
         if vector is not None and not vector.any():
             vector = None  # so does Milvus Lite store one that is null
-        return make_document(address, values.get(address.id or found.key), vector, values)
+        return make_document(address, value_of(values, address.id or found.key), vector, values)
 
 
 def _probes(index: Mapping[str, Any], usual: int) -> Effort:

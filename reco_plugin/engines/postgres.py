@@ -21,7 +21,7 @@ from ..values import check_choice, did_you_mean
 from .address import IndexAddress
 from .asking import ask
 from .base import Description, Document, Effort, IndexHit, Page, Question, Similarity
-from .documents import check_fields, make_document, pick_vector, picture_or_none, query_of, text_or_none
+from .documents import check_fields, column_of, make_document, pick_vector, picture_or_none, query_of, text_or_none
 from .template import fill
 
 _TYPE = re.compile(r"(?P<type>vector|halfvec|bit|sparsevec)(?:\((?P<dimension>\d+)\))?$")
@@ -143,7 +143,7 @@ class PostgresIndex:
         order: sql.Composable
         conditions: list[sql.Composable] = [_as_it_is(f"({question.where}\n)")] if question.where else []
         if question.vector is None:
-            score, found = self._by_text()
+            score, found = self._by_text(table)
             conditions, order = [*conditions, found], sql.SQL("reco_score DESC")
         else:
             score = order = sql.SQL(self._distance(table))
@@ -169,13 +169,17 @@ class PostgresIndex:
                 self._connection.close()
                 self._connection = None
 
-    def _by_text(self) -> tuple[sql.Composable, sql.Composable]:
+    def _by_text(self, table: _Table) -> tuple[sql.Composable, sql.Composable]:
         """The rank of a row by its words, and whether it has them."""
         if self._address.text is None:
             raise ConfigError(f"{self._address.place} names no field of texts: add text=NAME to search it by words")
         language = self._address.options.get("language")
         first: sql.Composable = sql.SQL("{}, ").format(sql.Literal(language)) if language else sql.SQL("")
-        document = sql.SQL("to_tsvector({}coalesce(CAST({} AS text), ''))").format(first, _column(self._address.text))
+        column = self._address.text
+        as_text = (
+            sql.SQL("CAST({} AS text)").format(_column(column)) if column in table.columns else _shown(table, column)
+        )
+        document = sql.SQL("to_tsvector({}coalesce({}, ''))").format(first, as_text)
         asked = sql.SQL("websearch_to_tsquery({}%(text)s)").format(first)
         return sql.SQL("ts_rank_cd({}, {})").format(document, asked), sql.SQL("{} @@ {}").format(document, asked)
 
@@ -289,7 +293,7 @@ class PostgresIndex:
             (oid,),
         )
         columns = {row["attname"]: row["type"] for row in rows}
-        check_fields(self._address, columns, wanted)
+        check_fields(self._address, columns, wanted, mappings=_of_json(columns), inner=("text", "image"))
         vector, kind, dimension = self._vector(wanted, columns)
         index = self._index(oid, vector, kind)
         if dimension is None:
@@ -433,8 +437,16 @@ def _column(name: str) -> sql.Identifier:
     return sql.Identifier(name.replace("%", "%%"))
 
 
+def _of_json(columns: Mapping[str, str]) -> list[str]:
+    return [column for column, type_ in columns.items() if type_ in ("json", "jsonb")]
+
+
 def _shown(table: _Table, column: str) -> sql.Composable:
     """A column as a text, of several texts all; pictures in it as they are."""
+    if column not in table.columns:  # within JSON
+        whole = column_of(column, _of_json(table.columns))
+        path = column.removeprefix(f"{whole}.").split(".")
+        return sql.SQL("{} #>> {}").format(_column(whole), sql.Literal([part.replace("%", "%%") for part in path]))
     type_ = table.columns[column]
     if type_ == "bytea":
         return _column(column)

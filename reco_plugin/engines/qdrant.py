@@ -31,7 +31,7 @@ from ..values import did_you_mean
 from .address import IndexAddress
 from .asking import ask
 from .base import Description, Document, Effort, IndexHit, LooksOnce, Page, Question, Similarity
-from .documents import check_fields, make_document, make_hit, pick_vector, query_of
+from .documents import check_fields, make_document, make_hit, pick_vector, query_of, value_of
 from .template import fill
 
 _METRICS: Mapping[str, Similarity] = {"Cosine": "cosine", "Dot": "dot", "Euclid": "euclid"}
@@ -188,21 +188,15 @@ class QdrantIndex(LooksOnce[Description]):
     def _hit(self, point: Any, score: float) -> IndexHit:
         id_, payload = to_payload(point)
         if self._address.id is not None:
-            id_ = str(_value(payload, self._address.id))
-        shown = {name: _value(payload, name) for name in (self._address.text, self._address.image) if name}
-        return make_hit(self._address, id_, float(score), shown)
+            id_ = str(value_of(payload, self._address.id))
+        return make_hit(self._address, id_, float(score), payload)
 
     def _document(self, found: Description, point: Any) -> Document:
         id_, payload = to_payload(point)
         stored = point.vector.get(found.vector) if isinstance(point.vector, dict) else point.vector
         vector = None if stored is None or not len(stored) else np.asarray(stored, np.float32)
-        values = dict(payload)
-        for name in (self._address.text, self._address.image):
-            if name is not None and name not in values:  # a key within a key
-                values[name] = _value(payload, name)
-        return make_document(
-            self._address, id_ if self._address.id is None else _value(payload, self._address.id), vector, values
-        )
+        own = id_ if self._address.id is None else value_of(payload, self._address.id)
+        return make_document(self._address, own, vector, dict(payload))
 
     def _call(self, action: Callable[[QdrantClient], T]) -> T:
         def run() -> T:
@@ -392,18 +386,8 @@ def _behind(id_: int | str) -> int | str:
 
 
 def _paths(key: str) -> set[str]:
-    """Where :func:`_value` looks, as Qdrant's paths write it: a key that is more than a word is quoted."""
+    """Where :func:`.value_of` looks, as Qdrant's paths write it: a key that is more than a word is quoted."""
     return {f'"{key}"', ".".join(f'"{part}"' for part in key.split("."))}
-
-
-def _value(payload: Mapping[str, Any], key: str | None) -> Any:
-    """A value of the payload, by its key or by keys with dots between them."""
-    if key is None or key in payload:
-        return None if key is None else payload[key]
-    value: Any = payload
-    for part in key.split("."):
-        value = value.get(part) if isinstance(value, Mapping) else None
-    return value
 
 
 def _as_json(what: str, text: str) -> Any:
