@@ -32,6 +32,12 @@ Answer: TypeAlias = BaseModel | Mapping[str, Any] | Sequence[Any]
 """What a route answers; a list of it may be made :func:`while_written`."""
 log = logging.getLogger(LOGGER)
 _RETRY_S = 1.0
+_NO_THREAD = Failure(
+    503,
+    "no_thread",
+    "the system starts no thread for this, by a limit of the container or the user",
+    retry_after_s=_RETRY_S,
+)
 
 
 class _Worker(threading.Thread):
@@ -132,7 +138,7 @@ class Pool:
         """Queue a call; its result comes with the seconds that it had waited. It may be given up at any time.
 
         Raises:
-            Refused: 429, the queue is full; 503, the pool is closed.
+            Refused: 429, the queue is full; 503, the pool is closed, or the system starts no thread.
         """
         with self._lock:
             self._check_room(inputs)
@@ -144,6 +150,10 @@ class Pool:
             work.begin = partial(context.run, self._work, work, call, time.perf_counter())
             self._waiting[work] = None
             self._begin()
+            if not self._workers:
+                del self._waiting[work]
+                self._all_inputs -= self._inputs.pop(work)
+                raise Refused(_NO_THREAD)
         work.add_done_callback(self._done)
         return work
 
@@ -250,13 +260,19 @@ class Pool:
         """Fill free places; the lock is held."""
         self._place_is_free.notify(self._places)
         while self._waiting and self._places > self._returning and len(self._running) < self._most:
+            if not self._idle:
+                try:
+                    self._idle.append(self._start_worker())
+                except RuntimeError as error:  # as in begin_threads; those that wait are begun when another one ends
+                    log.warning("a call waits, since it gets no thread: %s", error)
+                    return
             work = next(iter(self._waiting))
             del self._waiting[work]
             begin, work.begin = work.begin, None
             if begin is not None and work.set_running_or_notify_cancel():
                 self._places -= 1
                 self._running[work] = time.perf_counter()
-                work.worker = self._idle.pop() if self._idle else self._start_worker()
+                work.worker = self._idle.pop()
                 work.worker.work.put(begin)
 
     def _start_worker(self) -> _Worker:

@@ -156,6 +156,39 @@ def test_a_service_that_may_not_start_all_threads_serves_with_those_that_it_has(
     assert "2 threads" in caplog.text
 
 
+@pytest.mark.parametrize("begun", [0, 1])
+def test_a_call_that_gets_no_thread_takes_no_place_for_ever(begun: int, monkeypatch, caplog):
+    """Each later one waited until its deadline, also once there were threads again."""
+    begin, refuses, go = threading.Thread.start, [False], threading.Event()
+
+    def start(thread: threading.Thread) -> None:
+        if refuses[0] and thread.name.startswith("few_"):
+            raise RuntimeError("can't start new thread")
+        begin(thread)
+
+    async def serve() -> list[int]:
+        pool = Pool("few", threads=2, queue=10, deadline_s=600)
+        works = [pool.submit(lambda: go.wait(60) and -1) for _ in range(begun)]
+        refuses[0] = True
+        if begun:
+            works.append(pool.submit(lambda: 0))
+            assert not works[1].running() and pool.pending == 2
+        else:
+            with pytest.raises(Refused, match="starts no thread"):
+                pool.submit(lambda: 0)
+            assert pool.pending == 0 and pool.refusal is None
+        refuses[0] = bool(begun)
+        works += [pool.submit(lambda number=number: number) for number in (1, 2)]
+        go.set()
+        done = [(await asyncio.wait_for(asyncio.wrap_future(work), 60))[0] for work in works]
+        await pool.close()
+        return done
+
+    monkeypatch.setattr(threading.Thread, "start", start)
+    assert asyncio.run(serve()) == ([-1, 0, 1, 2] if begun else [1, 2])
+    assert ("it gets no thread" in caplog.text) and "can't start" in caplog.text
+
+
 def test_an_answer_in_pieces_is_the_one_that_pydantic_writes(filled):
     request = EmbedRequest([Item.text("a red circle"), Failure(400, "bad", 'a "quote"')], refine=True, explain=True)
     answer = Embedder(filled, ServeSettings()).embed(request)
