@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import re
 import warnings
 from collections.abc import Callable, Sequence
@@ -15,7 +16,7 @@ from typer.core import TyperCommand, TyperGroup, TyperOption
 
 from ..errors import RecoError, is_ours
 
-_INVALID = re.compile(r"Invalid value for (?:argument )?'(?P<flag>[^']+)': (?P<why>.*)")
+_INVALID = re.compile(r"Invalid value for (?:argument )?(?:'[^']+' / )*'(?P<flag>[^']+)': (?P<why>.*)")
 P = ParamSpec("P")
 R = TypeVar("R")
 
@@ -94,6 +95,11 @@ def reports_errors(command: Callable[P, R]) -> Callable[P, R]:
                 return command(*args, **{name: _at_home(value) for name, value in kwargs.items()})
             except RecoError as error:
                 typer.echo(f"error: {_one_line(error)}", err=True)
+                raise typer.Exit(1) from None
+            except OSError as error:
+                if error.errno != errno.ENAMETOOLONG:
+                    raise
+                typer.echo(f"error: {str(error.filename)[:40]}… is too long for a path", err=True)
                 raise typer.Exit(1) from None
             except KeyboardInterrupt as stop:
                 typer.echo(": ".join(filter(None, ("interrupted", _one_line(stop)))), err=True)

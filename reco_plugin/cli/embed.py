@@ -13,7 +13,7 @@ from ..data.source import read_lines
 from ..errors import InputError
 from ..files import whole_file
 from ..options import RefineOptions
-from .shared import Given, OpenOptions, claim_stdout, print_result, reco_to_read, take_flags, takes
+from .shared import Given, OpenOptions, check_place, claim_stdout, print_result, reco_to_read, take_flags, takes
 
 
 @takes(RefineOptions, OpenOptions, but=("gate",))
@@ -49,6 +49,7 @@ def embed_command(
         raise InputError("nothing to embed: give --text, --image or --input")
     if role not in ("query", "candidate"):
         raise InputError(f"--role must be query or candidate, got {role!r}")
+    check_place(out)
     place = take_flags(OpenOptions, given)
     none = refine is False  # then no memory is needed
     settings = load_settings(memory=":memory:") if none else place.existing

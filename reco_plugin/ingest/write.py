@@ -51,6 +51,8 @@ class Listing:
 
     def __init__(self, path: Path, instead: str = "") -> None:
         """Delete what an earlier run left; ``instead`` says how to choose another place."""
+        if path.is_dir():
+            raise DataError(f"{path} is a folder: name a file in it")
         self.path, self._part = path, path.with_name(path.name + PARTIAL)
         self._file: TextIO | None = None
         self._instead = instead and f". {instead}"

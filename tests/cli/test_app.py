@@ -244,11 +244,17 @@ def test_an_error_names_the_way_out(work: Path, catalogue: Path, fail: Callable[
         ("memory search x --k 0", "error: --k must be greater than or equal to 1; its flags: "),
         ("serve --port 99999", "error: port: must be less than or equal to 65535 (got 99999)"),
         ("fit x --out y --seed a", "error: --seed must be a valid integer; its flags: "),
+        ("compare x --results a", "error: --results must be a valid integer; its flags: "),
+        ("embed --input gone.txt", "error: gone.txt cannot be read: No such file or directory"),
+        ("embed --text fox --out .", "error: . is a folder: name a file in it"),
+        ("memory add x.csv --rejected /", "error: / is a folder: name a file in it"),
+        (f"memory add {'x' * 5000}", f"error: {'x' * 40}… is too long for a path"),
         ("memory search x --kk 1", "error: No such option: --kk"),
         ("memory build", "error: Missing argument"),
     ],
 )
-def test_a_wrong_flag_is_one_line_of_plain_words_with_one_exit_code(command: str, said: str) -> None:
+def test_a_wrong_flag_is_one_line_of_plain_words_with_one_exit_code(work: Path, command: str, said: str) -> None:
+    Path("x.csv").write_text("id,image,text\na,a.png,a fox\n")
     result = CliRunner().invoke(app, command.split())
     assert (result.exit_code, result.stdout, result.stderr.count("\n")) == (1, "", 1)
     assert result.stderr.startswith(said)

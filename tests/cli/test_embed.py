@@ -111,7 +111,7 @@ def test_without_json_a_line_is_input_and_vector(memory: Path, run: Run) -> None
         (("--text", "x", "--role", "judge"), "query or candidate"),
         (("--image", "gone.png"), "gone.png"),
         (("--input", "gone.txt"), "gone.txt cannot be read"),
-        (("--text", "x", "--out", "no/such/folder/x.npy"), "cannot be written"),
+        (("--text", "x", "--out", "no/such/folder/x.npy"), "does not exist: make it first"),
         (("--text", "x", "--model", "gone"), "no model at 'gone'"),
         (("--text", "x", "--memory", "typo"), "there is no memory at 'typo'"),
     ],
