@@ -216,7 +216,8 @@ def test_qdrant_is_known_to_the_memory_and_to_its_index_only():
 def test_torch_is_known_to_the_training_only():
     users = third_party("torch", "open_clip")
     assert all(users.values())
-    users["torch"] -= {"adapters.clip_benchmark"}  # whose framework hands over tensors; imported late, see below
+    users["torch"] -= {"adapters.clip_benchmark", "adapters.sentence_transformers"}  # whose frameworks hand over, or
+    # ask for, tensors; imported late, see below
     assert {name.partition(".")[0] for names in users.values() for name in names} == {"train"}
 
 

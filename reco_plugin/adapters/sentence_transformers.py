@@ -10,21 +10,36 @@ import numpy as np
 import numpy.typing as npt
 from PIL.Image import Image
 
-from ..errors import InputError
+from ..errors import InputError, importing
 from ..types import MODALITIES, InputType, Modality, Vectors
 from .source import Embeds, SourceOptions, VectorSource, check_scale
 
-_NO_MATTER = {"batch_size", "show_progress_bar", "device", "convert_to_numpy", "normalize_embeddings", "chunk_size"}
-"""Options that change no vector: the source batches, and all vectors are arrays of unit norm."""
-_ONLY = {
-    "prompt": None,
-    "output_value": "sentence_embedding",
-    "precision": "float32",
-    "convert_to_tensor": False,
-    "truncate_dim": None,
-    "pool": None,
+_TENSOR = "convert_to_tensor"
+_NO_MATTER = {
+    "batch_size",
+    "show_progress_bar",
+    "device",
+    "convert_to_numpy",
+    "normalize_embeddings",
+    "chunk_size",
+    _TENSOR,
 }
-"""Options that would change the answer -> the only value that is supported."""
+"""Options that change no vector: the source batches, and all vectors are of unit norm; of one, what holds them."""
+_ONLY: dict[str, tuple[Any, ...]] = {
+    "prompt": (None,),
+    "output_value": ("sentence_embedding",),
+    "precision": ("float32", None),  # the latter is what evaluators send where none was chosen
+    "truncate_dim": (None,),
+    "pool": (None,),
+}
+"""Options that would change the answer -> the only values that are supported, the first of them for messages."""
+
+
+class _NoCard:
+    """In the place of a model's card, in which sentence-transformers' evaluators write what they found."""
+
+    def set_evaluation_metrics(self, *found: Any) -> None:
+        """Keep nothing: the evaluator gives its figures to who called it."""
 
 
 class RecoSentenceTransformer:
@@ -39,13 +54,14 @@ class RecoSentenceTransformer:
     """
 
     similarity_fn_name = "cosine"
+    model_card_data = _NoCard()
 
     def __init__(self, reco: Embeds | None = None, **options: Unpack[SourceOptions]) -> None:
         """Take an opened object, or say what to open at first use: see :class:`~.source.VectorSource`."""
         self.source = VectorSource(reco, **options)
 
     def encode(self, inputs: Any, prompt_name: str | None = None, **options: Any) -> Vectors:
-        """Embed one input, (D,), or a list of them, (B, D); float32, unit-norm.
+        """Embed one input, (D,), or a list of them, (B, D); float32, unit-norm, in a tensor if asked for.
 
         Args:
             inputs: one or many.
@@ -56,15 +72,14 @@ class RecoSentenceTransformer:
             InputError: an unsupported option, or an input that is neither text nor image.
         """
         for name, value in options.items():
-            if name not in _NO_MATTER and not (name in _ONLY and value == _ONLY[name]):
-                hint = f"only {name}={_ONLY[name]!r}" if name in _ONLY else "there is no such option"
+            if name not in _NO_MATTER and not (name in _ONLY and value in _ONLY[name]):
+                hint = f"only {name}={_ONLY[name][0]!r}" if name in _ONLY else "there is no such option"
                 raise InputError(f"{name}={value!r} cannot be followed: {hint}")
         side: Any = prompt_name or "document"
         if side not in get_args(InputType):
             raise InputError(f"prompt_name must be 'query' or 'document', got {prompt_name!r}")
-        if _is_one(inputs):
-            return np.asarray(self._embed([inputs], side)[0])
-        return self._embed(_listed(inputs), side)
+        vectors = self._embed([inputs], side)[0] if _is_one(inputs) else self._embed(_listed(inputs), side)
+        return _tensor(vectors) if options.get(_TENSOR) else np.asarray(vectors)
 
     def encode_query(self, inputs: Any, **options: Any) -> Vectors:
         """Embed queries, (D,) or (B, D); arguments as in :meth:`encode`."""
@@ -75,8 +90,9 @@ class RecoSentenceTransformer:
         return self.encode(inputs, **{"prompt_name": "document", **options})
 
     def similarity(self, embeddings1: npt.ArrayLike, embeddings2: npt.ArrayLike) -> Vectors:
-        """Cosines of all rows (B1, D) with all rows (B2, D): (B1, B2)."""
-        return _unit(embeddings1) @ _unit(embeddings2).T
+        """Cosines of all rows (B1, D) with all rows (B2, D): (B1, B2); of tensors a tensor."""
+        cosines = _unit(embeddings1) @ _unit(embeddings2).T
+        return _tensor(cosines) if _is_tensor(embeddings1) or _is_tensor(embeddings2) else cosines
 
     def plain_similarity(self, queries: Any, embeddings2: npt.ArrayLike) -> Vectors:
         """Scores of one query or a list of B1 with all rows (B2, D), (B1, B2), on the scale of plain cosines.
@@ -94,8 +110,9 @@ class RecoSentenceTransformer:
         return scores
 
     def similarity_pairwise(self, embeddings1: npt.ArrayLike, embeddings2: npt.ArrayLike) -> Vectors:
-        """Cosines row by row of (B, D) and (B, D): (B,)."""
-        return np.asarray(np.einsum("bd,bd->b", _unit(embeddings1), _unit(embeddings2)))
+        """Cosines row by row of (B, D) and (B, D): (B,); of tensors a tensor."""
+        cosines = np.asarray(np.einsum("bd,bd->b", _unit(embeddings1), _unit(embeddings2)))
+        return _tensor(cosines) if _is_tensor(embeddings1) or _is_tensor(embeddings2) else cosines
 
     def get_embedding_dimension(self) -> int:
         """D, found by embedding a word."""
@@ -140,6 +157,16 @@ def _kind(item: Any) -> tuple[Modality, Any]:
     raise InputError(
         f"an input must be a text, a PIL image, a Path, bytes, or a mapping with one of them, got {item!r:.60}"
     )
+
+
+def _is_tensor(vectors: object) -> bool:
+    return type(vectors).__module__.partition(".")[0] == "torch"
+
+
+def _tensor(array: Vectors) -> Any:
+    with importing("torch", "mteb", "convert_to_tensor=True"):
+        import torch
+    return torch.from_numpy(array)
 
 
 def _unit(vectors: npt.ArrayLike) -> Vectors:

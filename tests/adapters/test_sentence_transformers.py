@@ -72,7 +72,7 @@ def test_other_inputs_are_refused(like, wrong):
     ("options", "message"),
     [
         ({"precision": "int8"}, "only precision='float32'"),
-        ({"convert_to_tensor": True}, "only convert_to_tensor=False"),
+        ({"output_value": "token_embeddings"}, "only output_value='sentence_embedding'"),
         ({"truncate_dim": 64}, "only truncate_dim=None"),
         ({"prompt": "query: "}, "only prompt=None"),
         ({"bach_size": 3}, "there is no such option"),
@@ -102,6 +102,36 @@ def test_similarities_are_those_of_the_real_functions(like):
     assert np.allclose(like.similarity(one, two), cos_sim(one, two), atol=1e-6)
     assert np.allclose(like.similarity_pairwise(one, two), np.diag(like.similarity(one, two)), atol=1e-6)
     assert like.similarity(one[0], two).shape == (1, 2)
+
+
+def test_tensors_are_given_where_they_are_asked_for(like):
+    import torch
+    from sentence_transformers.util import paraphrase_mining, semantic_search
+
+    one, two = (like.encode_query(TEXTS, convert_to_tensor=True), like.encode(TEXTS, convert_to_tensor=True))
+    assert torch.equal(one, torch.from_numpy(like.encode_query(TEXTS)))
+    assert like.encode(TEXTS[0], convert_to_tensor=True).shape == two[0].shape
+    expected = like.similarity(one.numpy(), two.numpy())
+    assert torch.allclose(like.similarity(one, two), torch.from_numpy(expected))
+    assert torch.allclose(like.similarity_pairwise(one, two), torch.from_numpy(expected).diag(), atol=1e-6)
+    assert [hits[0]["corpus_id"] for hits in semantic_search(one, two, top_k=1)] == expected.argmax(1).tolist()
+    assert {*paraphrase_mining(like, TEXTS)[0][1:]} == {0, 1}
+
+
+def test_the_evaluators_of_sentence_transformers_ask_refined_queries_and_plain_documents(like):
+    from sentence_transformers.sentence_transformer import evaluation
+
+    queries, documents = {"q": TEXTS[0]}, {str(n): text for n, text in enumerate([*TEXTS, "a green cross"])}
+    score = float(like.similarity(like.encode_query(TEXTS[0]), like.encode(TEXTS[1]))[0, 0])
+    wanted = 1 + sum(like.similarity(like.encode_query(TEXTS[0]), like.encode([*documents.values()]))[0] > score)
+    search = evaluation.InformationRetrievalEvaluator(queries, documents, {"q": {"1"}}, mrr_at_k=[3])
+    assert search(like)["cosine_mrr@3"] == pytest.approx(1 / wanted)
+    ranked = evaluation.RerankingEvaluator([{"query": TEXTS[0], "positive": TEXTS[1:], "negative": ["a green cross"]}])
+    assert ranked(like)["mrr@10"] in (1, 0.5)
+    assert evaluation.TripletEvaluator(TEXTS[:1], TEXTS[:1], TEXTS[1:])(like) == {"cosine_accuracy": 1}
+    pairs = [*TEXTS, "a green cross"], [TEXTS[0], "a small blue square", "a large red star"]
+    alike = evaluation.EmbeddingSimilarityEvaluator(*pairs, [1, 0.5, 0])(like)
+    assert alike["spearman_cosine"] > 0
 
 
 def test_the_dimension_is_known(like, stocked):
