@@ -139,8 +139,8 @@ class Calibration(ToldShort):
 
     def why_plain(self, modality: Modality, candidate: bool) -> str:
         """Why a side has no gate, for people."""
-        if candidate and self.one_image and self.sides[modality].gates:
-            return f"most of its captions have one image, and {modality}s that take one of many lose"
+        if candidate and modality == "image" and self.one_image and self.sides[modality].gates:
+            return "most of its captions have one image, and images that take one of many lose"
         if candidate and not self.fitted and not self.reason:
             return f"its {self.pairs:,} pairs are too few to learn how candidates move"
         if candidate and self.sides[modality].gates:
