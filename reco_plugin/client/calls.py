@@ -52,6 +52,8 @@ from ..values import check_choice, check_items, each_pair, show
 
 T = TypeVar("T")
 UNIT = "x-reco-unit"
+EMPTY_TEXTS = {"x-reco-empty-texts": "embed"}
+"""Header by which a service embeds empty texts, as ``Reco`` does."""
 _PNG_MODES = frozenset({"1", "L", "LA", "I;16", "P", "RGB", "RGBA"})
 """Modes that PNG stores without loss; others are sent as TIFF."""
 _INPUT_TYPES = {role: word for word, role in ROLE_OF.items()}

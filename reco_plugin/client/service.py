@@ -32,7 +32,7 @@ from ..errors import (
 from ..proxies import proxy_of
 from ..types import Away, ImageInput, Modality, Role, Vectors
 from ..values import are_same, check_vectors, show
-from .calls import Call, Refined, T, to_json
+from .calls import EMPTY_TEXTS, Call, Refined, T, to_json
 
 if TYPE_CHECKING:
     import httpx
@@ -270,7 +270,8 @@ class Service(ABC):
             "url": call.path,
             "content": None if call.body is None else to_json(call.body),
             "params": list(call.params) or None,
-            "headers": dict(call.headers)
+            "headers": EMPTY_TEXTS
+            | dict(call.headers)
             | ({} if call.body is None else {"content-type": "application/json"})
             | ({"authorization": f"Bearer {key}"} if key else {}),
         }

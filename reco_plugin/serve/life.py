@@ -32,7 +32,7 @@ from .failures import STOPPING, Failure, Refused
 from .logs import LOGGER, request_id
 from .pool import Pool, Work
 from .routes import LEFT, PROBES, WHOLE, routed
-from .schemas import most_items
+from .schemas import EMPTY_TEXTS, embeds_empty_texts, most_items
 from .settings import ServeSettings
 from .wire import SMALL, BodyRefused, is_form
 
@@ -183,6 +183,7 @@ class Life:
         """Let the application answer; whatever happens, all that is held is given back here, and nowhere else."""
         scope["state"]["life"] = self
         most_items.set(self.lives.limits.max_items)
+        embeds_empty_texts.set(self.sent.get(EMPTY_TEXTS) == b"embed")
         try:
             await app(scope, self.receive, self.send)
         finally:

@@ -29,7 +29,7 @@ from ..embedder import AnswerRow, Embedded, Embedder, EmbedRequest, Item
 from ..failures import Failure, Refused, too_many_bytes, too_many_items
 from ..pool import Answer, as_written
 from ..routes import Shape, answering_in
-from ..schemas import most_items
+from ..schemas import embeds_empty_texts, most_items
 
 DTYPES = ("float", "int8", "uint8", "binary", "ubinary")
 """Precisions of a vector, see :func:`quantise`."""
@@ -178,8 +178,8 @@ async def _fetch(url: str, caller: Caller) -> Item | Failure:
 
 
 def text_item(text: str, *, empty: bool = False) -> Item | Failure:
-    """A text as an item, or why it is none; ``empty``: also one of blanks, which says nothing about what it is for."""
-    if not (empty or text.strip()):
+    """A text as an item, or why it is none; ``empty``: also one of blanks, whatever the caller's headers say."""
+    if not (empty or embeds_empty_texts.get() or text.strip()):
         return _EMPTY
     if is_bare_picture(text):
         return Failure(400, "image_as_text", _PICTURE)
