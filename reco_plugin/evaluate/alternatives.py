@@ -307,5 +307,6 @@ def _mean(near: NearNodes, rows: ScoreMatrix) -> ScoreMatrix:
 def _confidence(shares: ScoreMatrix) -> ScoreMatrix:
     """Of distributions (N, C), relative to their mean; 0 where there is none."""
     entropy = -(shares * np.log(np.maximum(shares, 1e-12))).sum(axis=1)
-    confidence = np.where(shares.any(axis=1), 1.0 - entropy / np.log(max(shares.shape[1], 2)), 0.0)
+    sure = np.maximum(1.0 - entropy / np.log(max(shares.shape[1], 2)), 0.0)  # of equal shares it is rounded below 0
+    confidence = np.where(shares.any(axis=1), sure, 0.0)
     return np.asarray(confidence / max(confidence.mean(), 1e-12))

@@ -195,7 +195,7 @@ def _by_share(what: str, coverage: Coverage, names: Sequence[str]) -> tuple[Rule
     own = "has its own caption" if known == 1 else "have their own caption"
     some = f"{known:,} of {coverage.asked:,} {what} {own} in the memory"
     exact = "exact scores refine those alone, and the others stay plain"
-    named = [repr(names[row]) for row in without[:_NAMED]] if len(names) == coverage.asked else []
+    named = [f"{names[row]!r:.60}" for row in without[:_NAMED]] if len(names) == coverage.asked else []
     more = len(without) - len(named)
     lacking = ", ".join([*named, *([f"{more:,} more"] if more else [])]) if named else "the others"
     add = f"add pairs for {lacking}, or word prompts and captions alike"

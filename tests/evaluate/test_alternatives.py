@@ -144,6 +144,9 @@ def test_confidence_is_relative_to_the_other_queries() -> None:
     assert both.mean() == pytest.approx(1.0)
     assert both[0] > both[1] > 0
     assert _confidence(np.stack([sure, np.zeros(3)])).tolist() == [2.0, 0.0]
+    for classes in range(2, 40):  # all classes alike, as where their prompts are
+        equal = np.full((3, classes), 1.0 / classes, np.float32)
+        assert (_confidence(equal) >= 0.0).all()
 
 
 @pytest.mark.parametrize("place", range(3))

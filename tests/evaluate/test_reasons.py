@@ -74,6 +74,9 @@ def test_the_prompts_that_the_memory_does_not_know_are_named() -> None:
     reason = why("text", "class prompts", "candidate", NOTHING, SEVEN, 0.1, names)
     assert reason is not None
     assert "add pairs for 'thing 7', 'thing 8', 'thing 9', 2 more, or word prompts" in reason.says
+    long = why("text", "class prompts", "candidate", NOTHING, SEVEN, 0.1, ["word " * 1000] * 12)
+    assert long is not None
+    assert len(long.says) < 500
     assert "1 of 2 class prompts has its own" in str(
         why("text", "class prompts", "candidate", LOSS, Coverage(2, 2, 0.5, 0.5, 0.1, (True, False)), 0.1, ["a", "b"])
     )

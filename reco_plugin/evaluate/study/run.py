@@ -187,7 +187,7 @@ def bars(items: Iterable[T], what: str) -> Iterable[T]:
         yield from shown
         return
     sections = list(items)
-    with progress_bar(total=sum(_SHARES[one] for one in sections), desc=what, unit=" parts") as bar:
+    with progress_bar(total=sum(_SHARES[one] for one in sections), desc=what, unit="part") as bar:
         for one in sections:
             yield one
             bar.update(_SHARES[one])
