@@ -82,7 +82,8 @@ def reports_errors(command: Callable[P, R]) -> Callable[P, R]:
     """A command whose RecoError becomes ``error: …`` and exit code 1.
 
     Ctrl-C becomes ``interrupted: …``, with the text of :func:`keeps`, and exit code 130. Our warnings become
-    ``warning: …`` lines on stderr. Any other exception is a defect and keeps its trace.
+    ``warning: …`` lines on stderr, or an error where ``PYTHONWARNINGS=error`` asks for that. Any other exception is a
+    defect and keeps its trace.
 
     A path that begins with ``~`` is in the home: a shell leaves the one of ``--out=~/run`` as it is.
     """
@@ -100,6 +101,9 @@ def reports_errors(command: Callable[P, R]) -> Callable[P, R]:
                 if error.errno != errno.ENAMETOOLONG:
                     raise
                 typer.echo(f"error: {str(error.filename)[:40]}… is too long for a path", err=True)
+                raise typer.Exit(1) from None
+            except UserWarning as said:  # `warnings.warn` raised it
+                typer.echo(f"error: {_one_line(said)} (a warning, of which PYTHONWARNINGS makes an error)", err=True)
                 raise typer.Exit(1) from None
             except KeyboardInterrupt as stop:
                 typer.echo(": ".join(filter(None, ("interrupted", _one_line(stop)))), err=True)

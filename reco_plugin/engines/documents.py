@@ -58,7 +58,9 @@ def pick_vector(address: IndexAddress, dense: Collection[str], others: Mapping[s
     place, name = address.place, address.vector
     if name is None:
         if len(dense) != 1:
-            kinds = (f"{other!r} holds {kind}" for other, kind in others.items() if "vector" in kind)
+            kinds = (
+                f"{other!r} holds {kind}" for other, kind in others.items() if "vector" in kind and other not in dense
+            )
             has = f"it has {', '.join(map(repr, dense))}" if dense else "it has none"
             raise EngineError(
                 f"{place}: say which field of {index} holds the vectors, vector=NAME: {'; '.join([has, *kinds])}"

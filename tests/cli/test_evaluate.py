@@ -384,6 +384,23 @@ def test_warnings_become_a_line() -> None:
     assert "FutureWarning: old" in lines[1]
 
 
+@pytest.mark.filterwarnings("error")
+def test_warnings_that_python_makes_errors_are_a_line_too() -> None:
+    import warnings
+
+    app = typer.Typer()
+
+    @app.command()
+    @reports_errors
+    def command() -> None:
+        warnings.warn("skipped\n3 images", stacklevel=1)
+
+    said = CliRunner().invoke(app, [])
+    assert (said.exit_code, said.stderr) == (
+        1, "error: skipped 3 images (a warning, of which PYTHONWARNINGS makes an error)\n"
+    )  # fmt: skip
+
+
 def test_the_source_of_a_memory_is_opened_once(model: Path, catalogue: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     opened, real = list[str](), opening.open_rows
     monkeypatch.setattr(opening, "open_rows", lambda source: opened.append(source) or real(source))
