@@ -73,6 +73,7 @@ class _MilvusCollection:
     mappings: tuple[str, ...]  # fields of JSON
     key: str  # field of the primary key
     words: str | None  # field of BM25's vectors of the captions; None: captions are not searched
+    zeros: bool  # whether a document without a vector has one of zeros
     whole: bool  # whether the index holds the vectors as they are: its highest effort compares each of them
 
 
@@ -144,13 +145,26 @@ class MilvusIndex(LooksOnce[_MilvusCollection]):
             data = vector.astype(np.float16)
         elif found.fields[found.said.vector] is DataType.BFLOAT16_VECTOR:
             data = _to_bfloat16(vector)
-        hits = self._found(question, data, found.said.vector, self._search_params(found.said.effort, question))
+        hits = self._nearest(found, question, data)
         # Milvus answers with the square of Euclid's distance
         euclid = found.said.metric == "euclid"
         return [
             self._hit(found, hit, -(float(hit["distance"]) ** 0.5) if euclid else float(hit["distance"]))
             for hit in hits
         ]
+
+    def _nearest(self, found: _MilvusCollection, question: Question, data: Any) -> Sequence[Any]:
+        """Hits of a search by the vector; those without one are left out, which Milvus Lite stores as zeros."""
+        vector, params = found.said.vector, self._search_params(found.said.effort, question)
+        if not found.zeros:
+            return self._found(question, data, vector, params)
+        wanted = question.k
+        while True:
+            hits = self._found(replace(question, k=wanted), data, vector, params, [vector])
+            kept = [hit for hit in hits if any(hit["entity"][vector])]
+            if len(kept) >= question.k or len(hits) < wanted:
+                return kept[: question.k]
+            wanted *= 2
 
     def _by_words(self, found: _MilvusCollection, question: Question) -> list[IndexHit]:
         if found.words is None:
@@ -161,7 +175,7 @@ class MilvusIndex(LooksOnce[_MilvusCollection]):
         hits = self._found(question, question.text or "", found.words, {})
         return [self._hit(found, hit, abs(float(hit["distance"]))) for hit in hits]  # Milvus Lite turns their sign
 
-    def _found(self, question: Question, data: Any, field: str, params: Any) -> Sequence[Any]:
+    def _found(self, question: Question, data: Any, field: str, params: Any, more: Sequence[str] = ()) -> Sequence[Any]:
         named = (self._address.id, self._address.text, self._address.image)
         shown = list(dict.fromkeys(column_of(name, self._known().mappings) for name in named if name is not None))
         asked = {
@@ -169,7 +183,7 @@ class MilvusIndex(LooksOnce[_MilvusCollection]):
             "anns_field": field,
             "limit": question.k,
             "filter": question.where or "",
-            "output_fields": shown,
+            "output_fields": [*shown, *more],
             "search_params": {"params": params},
             **self._options(),
         }
@@ -303,7 +317,9 @@ class MilvusIndex(LooksOnce[_MilvusCollection]):
             fields=(*fields, *dynamic),
             searches_text=words is not None,
         )
-        return _MilvusCollection(described, fields, mappings, key, words, kind in (*_EACH, "IVF_FLAT", "HNSW"))
+        nullable = any(field["name"] == vector and field.get("nullable") for field in said["fields"])
+        zeros = self._lite and nullable
+        return _MilvusCollection(described, fields, mappings, key, words, zeros, kind in (*_EACH, "IVF_FLAT", "HNSW"))
 
     def _dynamic(self, fields: Mapping[str, DataType]) -> dict[str, Any]:
         """Fields outside of the schema that the first documents have, each with a value, of JSON where it has one."""

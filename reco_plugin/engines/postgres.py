@@ -160,6 +160,7 @@ class PostgresIndex:
                 picture_or_none(row.get("reco_image")),
             )
             for row in rows
+            if row["reco_score"] is not None  # of a row without a vector, which comes last
         ]
 
     def close(self) -> None:

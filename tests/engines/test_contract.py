@@ -97,6 +97,19 @@ def test_a_filter_is_in_the_words_of_the_engine(index: Engine, engine: Served):
         assert [hit.id for hit in hits] == best(query, 5, most=5)
 
 
+@pytest.mark.parametrize("exact", [True, False])
+def test_a_document_without_a_vector_is_never_found_however_few_others_are_left(
+    index: Engine, engine: Served, exact: bool
+):
+    query = unit(1, 4)[0]
+    assert [hit.id for hit in index.search(Question(query, k=60, where=engine.where, exact=True))] == best(
+        query, 60, most=5
+    )
+    hits = index.search(Question(query, k=DOCUMENTS, exact=exact))
+    assert {hit.id for hit in hits} <= {row.sku for row in ROWS.values() if row.clip is not None}
+    assert all(np.isfinite(hit.score) for hit in hits)
+
+
 def test_more_effort_can_be_asked_for(index: Engine):
     effort = index.describe().effort
     if effort is None:
