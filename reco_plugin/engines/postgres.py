@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import re
 import threading
 from collections.abc import Iterator, Mapping, Sequence
@@ -160,7 +161,8 @@ class PostgresIndex:
                 picture_or_none(row.get("reco_image")),
             )
             for row in rows
-            if row["reco_score"] is not None  # of a row without a vector, which comes last
+            if row["reco_score"] is not None
+            and not math.isnan(row["reco_score"])  # of no vector, and of zeros: both last
         ]
 
     def close(self) -> None:

@@ -414,6 +414,18 @@ def test_a_caption_of_several_texts_is_all_of_them_in_postgresql(postgresql: Ser
         assert [hit.text for hit in hits] == ["red, fox", None]
 
 
+def test_a_vector_of_zeros_is_not_found_by_its_cosine_in_postgresql(postgresql: Served):
+    """Its distance is no number, and comes last."""
+    assert postgresql.query is not None
+    postgresql.query("DROP TABLE IF EXISTS zeros")
+    postgresql.query("CREATE TABLE zeros (key text PRIMARY KEY, clip vector(2))")
+    postgresql.query("INSERT INTO zeros VALUES ('a', '[1,0]'), ('none', '[0,0]'), ('b', '[-1,0]'), ('null', NULL)")
+    postgresql.query("GRANT SELECT ON zeros TO reader")
+    with closing(open_index(postgresql.address.partition("&table=")[0] + "&table=zeros")) as index:
+        hits = index.search(Question(np.asarray([1, 0], np.float32), k=4))
+    assert [(hit.id, hit.score) for hit in hits] == [("a", 1), ("b", -1)]
+
+
 def test_exact_search_of_postgresql_never_goes_by_the_index_whatever_was_asked_before(postgresql: Served):
     drawn = np.random.default_rng(5).normal(size=(3000, 48)).astype(np.float32)
     many = [Row(f"sku-{n:04}", None, None, 1.0, n, vector.tolist()) for n, vector in enumerate(drawn)]
