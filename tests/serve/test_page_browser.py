@@ -342,6 +342,25 @@ def test_two_clicks_add_one_pair_and_other_tabs_know_of_it(shown: Reco, opens: O
         other.wait_for_selector("#said:has-text('No longer there')")
 
 
+def test_services_under_paths_of_one_host_list_their_own_pairs(shown: Reco, opens: Opens, drawing: Path) -> None:
+    with opens(shown) as seen:
+        page = seen.page
+        page.route("**/shop/**", lambda route: route.continue_(url=route.request.url.replace("/shop/", "/")))  # a proxy
+        page.goto(f"{seen.base}/shop/")
+        page.click("#memory > summary")
+        page.set_input_files("#pair-file", drawing)
+        page.fill("#caption", "a harbour")
+        page.fill("#admin", ADMIN)
+        page.press("#admin", "Enter")
+        page.wait_for_selector("#added-list li")
+        page.reload()
+        page.click("#memory > summary")
+        page.wait_for_selector("#added-list li")
+        page.goto(seen.base)
+        page.click("#memory > summary")
+        assert page.locator("#added-list li").count() == 0
+
+
 def test_the_query_image_can_be_the_new_pairs(shown: Reco, opens: Opens, drawing: Path) -> None:
     with opens(shown) as seen:
         page = seen.page

@@ -5,7 +5,8 @@ import { at, called, el, nameOf, picture, tell } from "./dom.js";
 import { read, thumbnail } from "./images.js";
 import { aboutKey, countPairs, troubleWords } from "./words.js";
 
-const STORED = "reco-playground-added"; // ids and captions, so that what was added can be deleted after a reload
+// Ids and captions, so that what was added can be deleted after a reload; a host may have other services under other paths.
+const STORED = `reco-playground-added${location.pathname.replace(/\/$/, "")}`;
 let image = null;
 let stored = true; // whether the browser keeps the list
 let added = load();
