@@ -74,6 +74,7 @@ class QueryLog:
     shown: Mapping[str, frozenset[str]] = field(
         default_factory=dict
     )  # query's id -> documents that a log says it showed
+    uncounted: int = 0  # rows whose number of times is none above 0
 
     @property
     def scripts(self) -> dict[str, int]:
@@ -106,6 +107,9 @@ class QueryLog:
         lines += [f"{counted(self.empty, 'was', 'were')} empty and left out"] * bool(self.empty)
         if self.long:
             lines.append(f"{counted(self.long, 'is', 'are')} longer than {LONGEST:,} characters and left out")
+        if self.uncounted:
+            said = counted(self.uncounted, "has a count that is", "have counts that are")
+            lines.append(f"{said} no number above 0, and counted once")
         if self.unreadable:
             lines.append(f"{len(self.unreadable):,} could not be read, the first: {self.unreadable[0]}")
         if self.scripts:
@@ -205,7 +209,7 @@ def _column(where: Location, option: str, rows: list[dict[str, Any] | str]) -> s
 def _merge(rows: list[dict[str, Any] | str], names: Mapping[str, str | None], folder: Path) -> QueryLog:
     """One query of all rows that are equal, filter included; the first one's spelling stays."""
     found, shown = dict[tuple[str, str | None], SearchQuery](), dict[str, set[str]]()
-    empty = long = 0
+    empty = long = uncounted = 0
     problems: list[str] = []
 
     def value(row: Mapping[str, Any], option: str) -> Any:
@@ -233,7 +237,10 @@ def _merge(rows: list[dict[str, Any] | str], names: Mapping[str, str | None], fo
         where = _filter(value(row, "where"))
         key = (normal(text) if text else f"\0{picture}", where)
         before = found.get(key)
-        weight = _weight(value(row, "weight"))
+        told = value(row, "weight")
+        weight = 1.0 if told in (None, "") else _weight(told)
+        uncounted += weight is None
+        weight = weight or 1.0
         if before is None:
             assert not isinstance(image, bytes)  # noqa: S101 - no cell of a text file is bytes
             found[key] = SearchQuery(own, text or None, image, weight, (own,), where)
@@ -242,7 +249,7 @@ def _merge(rows: list[dict[str, Any] | str], names: Mapping[str, str | None], fo
             found[key] = replace(before, weight=before.weight + weight, ids=ids)
         shown.setdefault(found[key].id, set()).update(map(str, _list(row.get("query_response_hit_ids"))))
     hits = {id_: frozenset(documents) for id_, documents in shown.items() if documents}
-    return QueryLog(tuple(found.values()), len(rows), empty, long, tuple(problems), shown=hits)
+    return QueryLog(tuple(found.values()), len(rows), empty, long, tuple(problems), shown=hits, uncounted=uncounted)
 
 
 def _text(value: Any) -> str:
@@ -258,12 +265,13 @@ def _filter(value: Any) -> str | None:
     return (str(value).strip() or None) if value is not None else None
 
 
-def _weight(value: Any) -> float:
+def _weight(value: Any) -> float | None:
+    """A number of times; None where it is none above 0."""
     try:
         weight = float(value)
     except (TypeError, ValueError):
-        return 1.0
-    return weight if 0 < weight < 1e12 else 1.0
+        return None
+    return weight if 0 < weight < 1e12 else None
 
 
 def _list(value: Any) -> list[Any]:

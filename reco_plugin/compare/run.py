@@ -233,10 +233,8 @@ def compare_runs(log: QueryLog, runs: Mapping[ArmName, Path], asked: CompareOpti
             f"no query of the file is in the runs: theirs are called {', '.join(list(read['plain'])[:3])} and ours "
             f"{', '.join(one.id for one in log.queries[:3])}"
         )
-    log = QueryLog(
-        kept, log.searches, log.empty, log.long, log.unreadable,
-        len(log.queries) if len(kept) < len(log.queries) else None, log.shown,
-    )  # fmt: skip
+    drawn = len(log.queries) if len(kept) < len(log.queries) else None
+    log = replace(log, queries=kept, sampled_from=drawn)
     hits = {arm: [_own(query, found)[: asked.how.k] for query in kept] for arm, found in read.items()}
     rankings = Rankings(hits)
     plain, refined = rankings.ids("plain"), rankings.ids("refined")
@@ -327,10 +325,7 @@ def _embed(reco: Reco, log: QueryLog, progress: Callable[[int], None]) -> tuple[
     if not vectors:
         raise DataError(f"no query can be embedded, the first: {problems[0]}")
     kept = sorted(vectors)
-    log = QueryLog(
-        tuple(log.queries[row] for row in kept), log.searches, log.empty, log.long, tuple(problems), log.sampled_from,
-        log.shown,
-    )  # fmt: skip
+    log = replace(log, queries=tuple(log.queries[row] for row in kept), unreadable=tuple(problems))
     return log, np.stack([vectors[row] for row in kept])
 
 

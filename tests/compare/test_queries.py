@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -112,6 +113,13 @@ def test_a_file_without_queries_is_refused(tmp_path):
         read_queries(str(tmp_path / "folder.csv"))
     with pytest.raises(DataError, match="no file of queries"):
         read_queries(write(tmp_path / "q.parquet", "x"))
+
+
+def test_a_count_that_is_no_number_is_told(tmp_path):
+    log = read_queries(write(tmp_path / "q.csv", 'text,count\nfox,3\nowl,"1,200"\nelk,-2\nbee,\n'))
+    assert [query.weight for query in log.queries] == [3, 1, 1, 1]
+    assert "2 have counts that are no number above 0, and counted once" in log.said()
+    assert "1 has a count that is no number above 0, and counted once" in replace(log, uncounted=1).said()
 
 
 def test_a_sample_is_the_same_for_a_seed_and_says_so(tmp_path):
