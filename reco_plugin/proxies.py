@@ -1,4 +1,4 @@
-"""Proxies of the environment (``HTTP_PROXY``, ``ALL_PROXY``, ``NO_PROXY``), through which httpx asks; for messages."""
+"""What httpx takes of the environment: proxies (``HTTP_PROXY``, ``ALL_PROXY``, ``NO_PROXY``), and ``SSL_CERT_FILE``."""
 
 from __future__ import annotations
 
@@ -10,14 +10,16 @@ from .errors import ConfigError
 
 
 @contextmanager
-def usable_proxies() -> Iterator[None]:
-    """Refuse proxies that httpx cannot take, while a client of it is made in the block: else that ends with a trace.
+def usable_environment() -> Iterator[None]:
+    """Refuse what httpx cannot take, while a client of it is made in the block: else that ends with a trace.
 
     Raises:
-        ConfigError: of SOCKS without its package, or no proxy at all.
+        ConfigError: a proxy of SOCKS without its package, or none at all; certificates that cannot be read.
     """
     try:
         yield
+    except OSError as error:  # also ssl.SSLError; nothing is asked yet
+        raise ConfigError(f"the certificates that SSL_CERT_FILE names cannot be read: {error}") from error
     except Exception as error:
         import httpx
 

@@ -1,4 +1,4 @@
-"""Proxies of the environment: who asks through one says so, and one that cannot be used leaves no trace."""
+"""Proxies and certificates of the environment: who asks through a proxy says so; what cannot be used is no trace."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from reco_plugin.encoder_api.address import parse_address
 from reco_plugin.encoder_api.calls import ApiClient
 from reco_plugin.engines import asking, open_index
 from reco_plugin.errors import ConfigError, RecoError
-from reco_plugin.proxies import proxy_of, usable_proxies
+from reco_plugin.proxies import proxy_of, usable_environment
 
 NOBODY = "127.0.0.1:9"  # port of discard, where nothing listens
 
@@ -64,11 +64,21 @@ def test_a_proxy_that_cannot_be_used_is_an_error_of_the_configuration(monkeypatc
 
 
 def test_an_error_that_no_proxy_made_stays_what_it_is(monkeypatch):
-    with pytest.raises(ValueError, match="of something else"), usable_proxies():
+    with pytest.raises(ValueError, match="of something else"), usable_environment():
         raise ValueError("of something else")
     monkeypatch.setenv("HTTP_PROXY", f"http://{NOBODY}")
-    with pytest.raises(OSError, match="of something else"), usable_proxies():
-        raise OSError("of something else")
+    with pytest.raises(KeyError, match="of something else"), usable_environment():
+        raise KeyError("of something else")
+
+
+@pytest.mark.parametrize("ask", [*ASK.values(), AsyncClient], ids=[*ASK, "async"])
+def test_certificates_that_cannot_be_read_are_an_error_of_the_configuration(monkeypatch, tmp_path, ask):
+    for name, content in (("absent.pem", None), ("bad.pem", "no certificate")):
+        if content:
+            (tmp_path / name).write_text(content)
+        monkeypatch.setenv("SSL_CERT_FILE", str(tmp_path / name))
+        with pytest.raises(ConfigError, match="certificates that SSL_CERT_FILE names cannot be read: "):
+            ask("https://127.0.0.1:9" if ask is not ASK["vespa"] else "http://127.0.0.1:9")
 
 
 @pytest.mark.parametrize(

@@ -15,7 +15,7 @@ import numpy.typing as npt
 
 from ..calibration.match import ABSENT
 from ..match import PRECISION
-from ..proxies import usable_proxies
+from ..proxies import usable_environment
 from ..score import Scores
 from ..types import ImageInput, Modality, Pair, Role, Vectors
 from . import calls
@@ -33,7 +33,7 @@ class Client(Service):
     """
 
     def _connect(self) -> None:
-        with usable_proxies():
+        with usable_environment():
             self._http = self._httpx.Client(**self._options)
 
     def embed_texts(
@@ -266,7 +266,7 @@ class AsyncClient(Service):
     """
 
     def _connect(self) -> None:
-        with usable_proxies():
+        with usable_environment():
             self._http = self._httpx.AsyncClient(**self._options)
 
     async def embed_texts(

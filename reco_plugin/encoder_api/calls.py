@@ -26,7 +26,7 @@ from ..errors import (
     SessionUnavailable,
     importing,
 )
-from ..proxies import proxy_of, usable_proxies
+from ..proxies import proxy_of, usable_environment
 from ..types import Caution, Fingerprint, Modality, Vectors
 from ..values import NORM_TOLERANCE
 from .address import ApiAddress
@@ -106,7 +106,7 @@ class ApiClient:
         self._key = key_of_encoder(settings, address.key_variables)
         self._patience_s, self._timeout_s = settings.encoder_patience_s, settings.encoder_timeout_s
         self._process = os.getpid()
-        with usable_proxies():
+        with usable_environment():
             self._http = httpx.Client(
                 timeout=settings.encoder_timeout_s,
                 transport=transport,

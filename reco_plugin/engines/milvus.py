@@ -237,6 +237,8 @@ class MilvusIndex(LooksOnce[_MilvusCollection]):
         user, password, key = address.user or settings.index_user, settings.index_password, settings.index_api_key
         token = key.get_secret_value() if key else f"{user}:{password.get_secret_value()}" if user and password else ""
         tls = {"server_pem_path": address.ca_file} if address.ca_file else {}
+        if address.ca_file and not Path(address.ca_file).is_file():
+            raise ConfigError(f"{address.place}: there is no file {address.ca_file!r}, which ca_file= names")
         return MilvusClient(
             address.url, token=token, db_name=address.options.get("db", ""), timeout=address.timeout_s, **tls
         )

@@ -22,7 +22,7 @@ import numpy as np
 from ..config import Settings
 from ..data.cells import Vector
 from ..errors import ConfigError, EngineError, EngineUnavailable
-from ..proxies import proxy_of, usable_proxies
+from ..proxies import proxy_of, usable_environment
 from ..values import did_you_mean
 from .address import IndexAddress
 from .asking import ask
@@ -96,7 +96,7 @@ class VespaIndex(LooksOnce[_Schema]):
             raise ConfigError(f"{place}: cert_file= is sent by TLS: add tls=1")
         self._address = address
         self._input = tensor
-        with usable_proxies():
+        with usable_environment():
             self._client = httpx.Client(
                 base_url=address.url,
                 timeout=address.timeout_s + 1,  # Vespa's own ends first, and says more

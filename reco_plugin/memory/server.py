@@ -21,7 +21,7 @@ from qdrant_client import QdrantClient
 from qdrant_client.grpc import HealthCheckRequest, QdrantStub
 
 from ..errors import ConfigError, MemoryTimeout, RecoError
-from ..proxies import usable_proxies
+from ..proxies import usable_environment
 from .checks import is_writing
 from .faults import Spent, is_refusal_of_key, read_fault, retry_after, translate
 from .one_server import TwoAddresses, are_one
@@ -235,7 +235,7 @@ class Server:
         return client
 
     def _client(self, *, by_grpc: bool) -> QdrantClient:
-        with usable_proxies():  # also by gRPC: the client makes both
+        with usable_environment():  # also by gRPC: the client makes both
             return QdrantClient(
                 host=self.host,
                 port=self.port,

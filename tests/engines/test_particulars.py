@@ -53,6 +53,12 @@ def test_milvus_scores_as_its_metric_does(milvus: Served, name: str, metric: str
         assert len(filtered) == 5
 
 
+def test_a_server_of_milvus_is_not_asked_without_the_file_of_its_authority(tmp_path: Path):
+    address = f"milvus://localhost:1/shop?ca_file={tmp_path / 'none.pem'}"
+    with closing(open_index(address)) as index, pytest.raises(ConfigError, match=r"none\.pem', which ca_file= names"):
+        index.describe()
+
+
 def test_milvus_stores_numbers_of_two_bytes():
     """As pymilvus hands them over; Milvus Lite has no such fields."""
     from pymilvus import DataType
