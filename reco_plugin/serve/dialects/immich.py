@@ -17,6 +17,8 @@ from pydantic import BaseModel
 from starlette.datastructures import FormData, UploadFile
 from starlette.exceptions import HTTPException
 
+from ...errors import ConfigError
+from ...proxies import usable_environment
 from ...types import InputType
 from ..edge import Edge
 from ..embedder import Embedded, EmbedRequest, Item, split_target
@@ -159,7 +161,9 @@ async def _forward(edge: Edge, request: Request, tasks: str) -> Response:
     import httpx  # a tenth of what the service takes to start, which few need
 
     try:
-        async with httpx.AsyncClient(timeout=edge.settings.deadline_s) as client:
+        with usable_environment():
+            asking = httpx.AsyncClient(timeout=edge.settings.deadline_s)
+        async with asking as client:
             headers = {"content-type": request.headers["content-type"]}
             found = await client.post(
                 f"{url.rstrip('/')}/predict", content=bytes(await request.body()), headers=headers
@@ -167,4 +171,7 @@ async def _forward(edge: Edge, request: Request, tasks: str) -> Response:
     except httpx.HTTPError as error:
         message = f"immich's own machine-learning service (immich_url) does not answer: {type(error).__name__}"
         raise Refused(Failure(503, "immich_unavailable", message, retry_after_s=5.0)) from None
+    except ConfigError as error:
+        message = f"immich's own machine-learning service (immich_url) cannot be asked: {error}"
+        raise Refused(Failure(503, "immich_unavailable", message)) from None
     return Response(found.content, found.status_code, media_type=found.headers.get("content-type"))

@@ -117,7 +117,9 @@ def test_a_picture_that_is_none_is_refused(client: TestClient) -> None:
     assert found.status_code == 415 and "image" in found.json()["detail"], found.text
 
 
-def test_other_tasks_go_on_to_immichs_own_service(filled: Reco, live: Any, served: Any) -> None:
+def test_other_tasks_go_on_to_immichs_own_service(
+    filled: Reco, live: Any, served: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """Which is another service here: it refuses faces, too, in its own words."""
     asked = {"entries": json.dumps({"ocr": {"detection": {"modelName": "x"}}})}
     with live(filled) as (url, _), served(filled, immich_url=url) as client:
@@ -126,3 +128,6 @@ def test_other_tasks_go_on_to_immichs_own_service(filled: Reco, live: Any, serve
     with served(filled, immich_url="http://127.0.0.1:9") as client:
         found = client.post("/predict", data=asked, files={"image": ("blob", b"x")})
         assert found.status_code == 503 and "ConnectError" in found.json()["detail"]
+        monkeypatch.setenv("SSL_CERT_FILE", "nowhere.pem")
+        found = client.post("/predict", data=asked, files={"image": ("blob", b"x")})
+        assert found.status_code == 503 and "SSL_CERT_FILE" in found.json()["detail"]
