@@ -15,6 +15,7 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass
 from functools import cache
+from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, TypeAlias, get_args
 
 import numpy as np
@@ -38,6 +39,9 @@ Transform: TypeAlias = Literal["open_clip", "transformers"]
 _FORMATS = frozenset({"AVIF", "BMP", "GIF", "HEIF", "JPEG", "JPEG2000", "PNG", "PPM", "TIFF", "WEBP"})
 """Allowed formats. Not EPS, for which PIL starts Ghostscript, nor icons, whose header may not state the real size."""
 
+
+_HEIC = frozenset({b"heic", b"heix", b"heim", b"heis", b"hevc", b"hevx", b"mif1", b"msf1"})
+_HEAD = 512  # bytes that tell what a file is
 
 _SHOWN = 1_000  # characters of a path in a message
 
@@ -131,15 +135,43 @@ def image_to_array(source: ImageInput, config: ImageConfig, max_pixels: int = MA
 @contextmanager
 def open_image(source: ImageInput) -> Iterator[Image]:
     """Open the image without decoding; closes it afterwards if it was opened here."""
-    from PIL import Image
+    from PIL import Image, UnidentifiedImageError
 
     if isinstance(source, Image.Image):
         yield source
     elif isinstance(source, str | os.PathLike | bytes):
-        with Image.open(io.BytesIO(source) if isinstance(source, bytes) else source, formats=_formats()) as image:
+        try:
+            opened = Image.open(io.BytesIO(source) if isinstance(source, bytes) else source, formats=_formats())
+        except UnidentifiedImageError as error:
+            head = source[:_HEAD] if isinstance(source, bytes) else _head_of(source)
+            raise _unreadable(_what_else(head)) from error
+        with opened as image:
             yield image
     else:
         raise ImageError("is not an image", WHAT_IMAGES_ARE)
+
+
+def _head_of(path: str | os.PathLike[str]) -> bytes:
+    with Path(path).open("rb") as file:
+        return file.read(_HEAD)
+
+
+def _what_else(head: bytes) -> str:
+    """What a file is whose first bytes are those of no image, for a message.
+
+    >>> _what_else(b"<!DOCTYPE html><title>404")
+    'it is a web page'
+    """
+    words = head.lstrip(b"\xef\xbb\xbf \r\n\t").lower()
+    if not head:
+        return "it is empty"
+    if head[4:8] == b"ftyp" and head[8:12] in _HEIC:
+        return "it is HEIC: convert it"
+    if words.startswith((b"<!doctype html", b"<html")):
+        return "it is a web page"
+    if words.startswith((b"<svg", b"<?xml")) and b"<svg" in words:
+        return "it is SVG: convert it"
+    return "it is PDF: convert it" if words.startswith(b"%pdf") else "its format is not known"
 
 
 @cache
@@ -262,10 +294,11 @@ def understood(error: Exception, max_pixels: int) -> ImageError:
     said = "its format is not known" if isinstance(error, UnidentifiedImageError) else error
     if isinstance(error, OSError) and error.strerror:  # without the path, which stands before it
         said = error.strerror
-    return ImageError(
-        f"cannot be read ({said})",
-        f"pass a complete file of one of {', '.join(sorted(_formats()))}",
-    )
+    return _unreadable(said)
+
+
+def _unreadable(why: object) -> ImageError:
+    return ImageError(f"cannot be read ({why})", f"pass a complete file of one of {', '.join(sorted(_formats()))}")
 
 
 def _shape(image: Image) -> str:

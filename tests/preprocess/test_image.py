@@ -254,6 +254,24 @@ def test_caller_image_is_left_alone() -> None:
     assert image.info["transparency"] == b"\x00\x80" and image.mode == "P"
 
 
+@pytest.mark.parametrize(
+    ("head", "said"),
+    [
+        (b"", "it is empty"),
+        (b"\0\0\0\x24ftypheic\0\0\0\0", "it is HEIC: convert it"),
+        (b"\xef\xbb\xbf\n<!DOCTYPE html><title>404</title>", "it is a web page"),
+        (b'<?xml version="1.0"?><svg xmlns="http://www.w3.org/2000/svg"/>', "it is SVG: convert it"),
+        (b"%PDF-1.7", "it is PDF: convert it"),
+        (b"ftypheic is a word", "its format is not known"),
+    ],
+)
+def test_what_is_no_image_is_called_what_it_is(head: bytes, said: str, tmp_path: Path) -> None:
+    (tmp_path / "image.jpg").write_bytes(head)
+    for source in (head, tmp_path / "image.jpg"):
+        with pytest.raises(ImageError, match=re.escape(f"cannot be read ({said})")):
+            images_to_array([source], ImageConfig((8, 8)))
+
+
 @pytest.mark.parametrize("format", ["JPEG", "PNG", "WEBP", "GIF", "BMP", "TIFF"])
 def test_truncated_file_is_refused(format: str, tmp_path: Path) -> None:
     content = encoded(picture("RGB", 91, 60), format)
