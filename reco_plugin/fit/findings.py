@@ -143,7 +143,7 @@ def words(
     if kept and chosen:
         head = f"Refinement helps on this catalogue: {chosen.candidate.label}, for {names}."
     else:
-        head = "Refinement does not help on this catalogue: leave it off. The model refines nothing by default."
+        head = "No gain of refinement is certain on this catalogue: leave it off. The model refines nothing by default."
     sides = [side for side in SIDES if any(one.verdict(side) for one in judged)]
     return (head, *(_side(side, judged, chosen, lines, withdrawn) for side in sides))
 

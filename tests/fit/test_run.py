@@ -138,6 +138,7 @@ def test_wrong_captions_do_not_help_and_are_left_off(fit: Fit) -> None:
     assert not run.result.helps
     assert render(run.result, run.out).splitlines()[-1].startswith("next: nothing to build or serve anew")
     assert "leave it off" in run.result.words[0]
+    assert run.result.words[0].startswith("No gain of refinement is certain on this catalogue: leave it off.")
     assert all("leave plain" in words for words in run.result.words[1:])
     policy = Artifact.load(run.out / "model").manifest.policy
     assert policy.refine == {"query": (), "candidate": ()}
