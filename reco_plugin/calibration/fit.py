@@ -33,9 +33,8 @@ COEFFICIENTS = len(FITTED_FEATURES)
 START: Doubles = np.array([-1.0, -1.0, 0.0, 0.0, 0.5, -2.0, np.log(4.0)])
 """Coefficients of the fitted features, logit of e, log kappa; they are drawn towards these. From -2 and zeros, memories
 of several unknown domains end in another valley, where CLIP's knowledge lengthens the move."""
-PULL, PULL_OF_LOSS = 2.0, 0.05
-"""Of that draw: of the coefficients, per pair; of the two others, whatever the number of pairs. In a memory of several
-domains, e and kappa may run away together, and the gate with them (``docs/measurements/gate.md``)."""
+PULL = 2.0
+"""Of that draw, divided by the number of pairs."""
 KEPT = 1e-3
 """Share of the strength below which a side stays plain."""
 SETTLED = 2e-5
@@ -222,11 +221,6 @@ class Loss:
             both.append(mixed)
         return [one for one in both if one.weight > 0.0]
 
-    @property
-    def _pull(self) -> Doubles:
-        """(7,) towards the start."""
-        return np.repeat([PULL / float(self.counted.sum()), PULL_OF_LOSS], [COEFFICIENTS, 2])
-
     def __call__(self, at: Doubles) -> tuple[float, Doubles]:
         """Loss and gradient, with the pull towards the start."""
         value, gradient = 0.0, np.zeros(len(START))
@@ -234,8 +228,8 @@ class Loss:
             lost, slope = self._compare(asked, asked.weight * self._of_row, at)
             value += asked.weight * float(self._of_row @ lost)
             gradient += slope
-        off = at - START
-        return value + float(self._pull @ off**2), gradient + 2.0 * self._pull * off
+        off, pull = at - START, PULL / float(self.counted.sum())
+        return value + pull * float(off @ off), gradient + 2.0 * pull * off
 
     def of_pairs(self, at: Doubles) -> Doubles:
         """The loss of each pair that counts."""
