@@ -82,7 +82,7 @@ class Caller(asyncio.Protocol):
         self._end(f"a connection was closed: {exc!r}")
 
     def _ask(self) -> None:
-        if time.perf_counter() >= self._asked.until:
+        if self._began and time.perf_counter() >= self._asked.until:  # each asks once, however late it is connected
             self._end("")
             return
         self._place = self._asked.take()

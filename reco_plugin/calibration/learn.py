@@ -78,16 +78,18 @@ def learn_noted(store: Memory, k: int, progress: Callable[[int], object], *, ask
     """Learn, see :func:`learn`, where the note is there already."""
     count = store.count()
     pairs = _read(store, count if count >= FEWEST else 0, progress)
+    if not len(pairs):
+        _unlearn(store)
+        return None
     with _thread_beside() as beside, one_thread_each():
         writing = list[Future[None]]()
 
         def write(witnesses: npt.NDArray[np.float32]) -> None:
             writing.extend(_set_witnesses(store, pairs.ids, witnesses, beside))
 
-        learned = _calibrate(pairs, k, progress, write) if len(pairs) else None
+        learned = _calibrate(pairs, k, progress, write)
         if learned is None:
-            if store.header.calibration:
-                store.set_calibration({})
+            _unlearn(store)
             return None
         for one in writing:
             one.result()
@@ -105,6 +107,12 @@ def learn_noted(store: Memory, k: int, progress: Callable[[int], object], *, ask
         if others is not None:
             _witness_others(store, learned, others, beside, progress)
     return state
+
+
+def _unlearn(store: Memory) -> None:
+    """Drop what was learned of pairs that are no longer there."""
+    if store.header.calibration:
+        store.set_calibration({})
 
 
 def _ask(
