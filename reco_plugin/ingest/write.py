@@ -129,7 +129,7 @@ class RejectedRows:
         why = "so that none is left" if self.count == read else share
         often = "; ".join(f"{times:,} x {kind}" for kind, times in list(self.reasons.items())[:_SHOWN])
         kind = self._kinds.most_common(1)[0][0]
-        example = f". For example, {self._first[kind]}" if "…" in kind else ""  # else nothing of it is left out
+        example = f" (for example, {self._first[kind]})" if "…" in kind else ""  # else nothing of it is left out
         raise DataError(
             f"stopped: {self.count:,} of {read:,} rows were rejected, {why}. Most frequent: {often}{example}. All are "
             f"listed in {path}. What was written stays; fix the source and run it again, it resumes where it stopped"

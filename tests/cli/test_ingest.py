@@ -114,10 +114,10 @@ def test_the_summary_of_rejected_rows_names_columns(work: Path, catalogue: Path,
     Path("other.jsonl").write_text("\n".join(map(json.dumps, other)))
     message = fail("memory", "build", "other.jsonl")
     assert "Most frequent: 2 x column 'image': missing or empty; the first of them has ['photo', 'sku', " in message
-    assert "For example" not in message
+    assert "for example" not in message
     Path("lost.jsonl").write_text(json.dumps({"id": 1, **lost[0]}))
     message = fail("memory", "build", "lost.jsonl")
-    assert ". For example, lost.jsonl, line 1, column 'image': 'gone-0.png' is not a file at 'gone-0.png'; " in message
+    assert " (for example, lost.jsonl, line 1, column 'image': 'gone-0.png' is not a file at 'gone-0.png'; " in message
 
 
 def test_swap_builds_beside_and_holds_exactly_the_source(
