@@ -39,11 +39,11 @@ LEVELS = {  # a module, or a package with all that is in it; each may import its
             "calibration.learner",
             "pairs refine towers",
             "guard match score train",
-            "client match_index reco",
+            "client reco",
             "adapters adapters.clip_benchmark evaluate ingest serve",
             "report adapters.haystack adapters.langchain adapters.llamaindex adapters.mteb"
             " adapters.sentence_transformers",
-            "advise compare demo fit",
+            "compare demo fit",
             "cli",
             "__main__",
         )

@@ -146,54 +146,22 @@ def ask_again(store: Memory, group: str) -> MatchState:
         InputError: no pair has this field, or there are too few things; what is stored stays.
         ConfigError: the memory is not calibrated.
     """
-    asking = who_ask(store, group)
-    with one_thread_each():
-        matches = ask_own(asking.pairs, asking.refine, asking.groups)
-    if matches is None:
-        raise InputError(f"too few things to ask of, by {group or 'caption'}: {FEWEST_THINGS} must be there")
-    matches = replace(matches, group=group, k=asking.k)
-    store.set_calibration({**store.header.calibration, "match": matches.to_json()})
-    return matches
-
-
-@dataclass(frozen=True)
-class WhoAsk:
-    """A memory's pairs, and how it refines what they ask.
-
-    Attributes:
-        pairs: N without payloads, or a random choice of them where RAM is short, in order of their ids.
-        groups: N names of their things by a field of the payload; None: none was named.
-        refine: by default options, each query with ids that it must not find.
-        k: neighbours.
-    """
-
-    pairs: Records
-    groups: list[str] | None
-    refine: RefineHidden
-    k: int
-
-
-def who_ask(store: Memory, group: str, progress: Callable[[int], object] = int) -> WhoAsk:
-    """Read the pairs that ask; the memory is only read.
-
-    Args:
-        store: a memory that was calibrated.
-        group: field of the payload that names a pair's thing; empty: none.
-        progress: gets the number of pairs after each batch.
-
-    Raises:
-        InputError: no pair has this field.
-        ConfigError: the memory is not calibrated.
-    """
     calibration = store.header.calibration
     if not calibration:
         raise ConfigError("the memory is not calibrated: run `reco memory calibrate`")
     state, k = Calibration.from_json(calibration), int(_stored_match(calibration).get("k", NEIGHBOURS))
-    pairs = _read(store, store.count(), progress)
+    pairs = _read(store, store.count(), int)
     groups = _groups(store, pairs.ids, group)
     if groups == list(pairs.ids):
         raise InputError(f"no pair has a field {group!r} in its payload; `reco memory search` shows what there is")
-    return WhoAsk(pairs, groups, _refining(store, state, k, pairs, store.witnesses(pairs.ids)), k)
+    refine = _refining(store, state, k, pairs, store.witnesses(pairs.ids))
+    with one_thread_each():
+        matches = ask_own(pairs, refine, groups)
+    if matches is None:
+        raise InputError(f"too few things to ask of, by {group or 'caption'}: {FEWEST_THINGS} must be there")
+    matches = replace(matches, group=group, k=k)
+    store.set_calibration({**calibration, "match": matches.to_json()})
+    return matches
 
 
 def _only_group(group: str) -> dict[str, Any]:

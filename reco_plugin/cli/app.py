@@ -183,12 +183,6 @@ COMMANDS = (
         "reco memory cutoff --precision 0.9 --memory ./memory",
     ),
     Command(
-        "memory advise",
-        "memory_advise:advise_command",
-        "Say which things of a list search will fail for, how sure that is, and what to add next to gain most.",
-        "reco memory advise --things catalogue.csv --memory ./memory --out advice.csv",
-    ),
-    Command(
         "memory versions",
         "memory_versions:versions_command",
         "List the versions of the memory. Needs no model.",

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping
-from contextlib import ExitStack, closing, contextmanager
+from collections.abc import Iterator
+from contextlib import closing
 from dataclasses import asdict
 from math import isfinite
 from typing import TYPE_CHECKING, Annotated, Any, cast
@@ -12,13 +12,12 @@ import typer
 
 from ..errors import ConfigError, MemoryStoreError
 from ..types import MODALITIES
-from ..values import check_choice, counted
+from ..values import counted
 from .shared import Given, JsonOption, MemoryFlags, say, take_flags, takes
 
 if TYPE_CHECKING:
     from ..calibration.cutoff import Promise
     from ..calibration.match import MatchState
-    from ..match_index import IndexCutoffs
     from ..memory import Memory
     from ..memory.edge import EdgeMemory
 
@@ -27,23 +26,6 @@ _WORDS = {
     "lead": "first score leads the second by at least",
     "match": "chance of a match at least",
 }
-IndexOption = Annotated[
-    str | None,
-    typer.Option(
-        metavar="ADDRESS",
-        help="Ask your own index, which is only read, as in 'postgresql://host/shop?table=products&id=sku'; its ids "
-        "are the memory's.",
-        show_default="the memory's own pairs are the index",
-    ),
-]
-QueriesOption = Annotated[
-    str | None,
-    typer.Option(
-        metavar="MODALITY",
-        help="With --index: text asks an index of images, image one of texts.",
-        show_default="text",
-    ),
-]
 
 
 @takes(MemoryFlags)
@@ -60,13 +42,10 @@ def cutoff_command(
         str | None,
         typer.Option(
             metavar="FIELD",
-            help="Field of the payload that names a pair's thing, as in product: ask again by it, and keep to it. "
-            "With --index nothing is kept, and a document of the same value is right.",
+            help="Field of the payload that names a pair's thing, as in product: ask again by it, and keep to it.",
             show_default="pairs of one caption are a thing",
         ),
     ] = None,
-    index: IndexOption = None,
-    queries: QueriesOption = None,
     given: Given,
     as_json: JsonOption = False,
 ) -> None:
@@ -74,22 +53,14 @@ def cutoff_command(
 
     The memory's own pairs asked, one of each thing, hidden from the memory, so no labels are needed. The promise has a
     finite-sample guarantee (Learn then Test): the chance that it does not hold is at most 10 %. It holds for queries
-    like the memory's captions and pictures, in an index like the memory, or in that of --index. Scores of refined
-    queries are compared on the scale of plain ones (Refinement.plain_scores, or the field `scale` of /v1/refine). More:
-    docs/match.md
+    like the memory's captions and pictures, in an index like the memory. Scores of refined queries are compared on the
+    scale of plain ones (Refinement.plain_scores, or the field `scale` of /v1/refine). More: docs/match.md
     """
     from ..calibration.learn import ask_again
     from ..calibration.match import check_promise, read_matches
 
     check_promise(precision, absent)
-    if queries is not None and index is None:
-        raise ConfigError("--queries says what asks an index: give its address, --index ADDRESS")
     with closing(take_flags(MemoryFlags, given).open()) as store:
-        if index is not None:
-            check_choice("queries", queries or "text", MODALITIES)
-            promise = {"modality": queries or "text", "precision": precision, "absent": absent, "group": group or ""}
-            _tell_of_index(store, index, promise, as_json=as_json)
-            return
         if group is not None:
             _check_writable(store)
             ask_again(store, group)
@@ -100,67 +71,6 @@ def cutoff_command(
             "then `reco memory calibrate`"
         )
     say(_shown(state, precision, absent), "\n".join(_lines(state, precision, absent)), as_json)
-
-
-def _tell_of_index(store: Memory, address: str, promise: Mapping[str, Any], *, as_json: bool) -> None:
-    """Ask an index, and print what can be promised of its first answers."""
-    from ..calibration.cutoff import RISK
-    from ..engines import open_index
-    from ..match_index import ask_index
-
-    with closing(open_index(address)) as engine, _showing_steps() as progress:
-        found = ask_index(store, engine, **promise, progress=progress)
-    told = asdict(found) | {"risk": RISK, "group": promise["group"] or None}
-    told["cutoffs"] = told.pop("of")
-    say(told, "\n".join(_lines_of_index(found)), as_json)
-
-
-@contextmanager
-def _showing_steps() -> Iterator[Callable[[str, int, int], None]]:
-    """Yields the function that advances a bar, a new one for each part of the work."""
-    from ..progress import progress_bar
-
-    with ExitStack() as stack:
-        bars = dict[str, Any]()
-
-        def show(what: str, more: int, total: int) -> None:
-            if what not in bars:
-                stack.close()  # the one before
-                unit = "question" if what.startswith("ask") else "item"
-                bars[what] = stack.enter_context(progress_bar(total=total, desc=what, unit=unit))
-            bars[what].update(more)
-
-        yield show
-
-
-def _lines_of_index(found: IndexCutoffs) -> Iterator[str]:
-    from ..calibration.cutoff import RISK
-    from ..calibration.match import KINDS
-    from ..match_index import SCORES
-
-    index = found.index
-    yield (
-        f"{index.name} ({index.engine}, {counted(index.documents, 'document')}) holds {found.common:,} of the memory's "
-        f"{counted(found.pairs, 'pair')}"
-    )
-    if not found.asked:
-        yield f"nothing can be promised: {found.why['plain']}"
-        return
-    yield (
-        f"at least {found.precision:.0%} of the first answers that pass are right, where up to {found.absent:.0%} of "
-        f"the queries have none\n(the chance that this does not hold is {RISK:.0%}; {found.asked:,} things, one "
-        f"question each: {found.outside:,} are not in the index, {found.left_out:,} were left out of its answers)\n"
-        f"scores are {SCORES[index.metric]}"
-    )
-    for way, promises in found.of.items():
-        shares = [f"{share:.0%} ({kind})" for kind, share in found.found.items() if kind in KINDS[way]]
-        first = f", first answer right {', '.join(shares)}" if shares else ""
-        yield f"\n{found.modality} queries, {way}{first}"
-        for by, promise in promises.items():
-            if promise is not None:
-                yield f"  {_WORDS[by]:<42}{promise.cut:.4f}   {_said(promise)}"
-        if found.why[way]:
-            yield f"  {found.why[way]}"
 
 
 def _check_writable(store: Memory) -> None:

@@ -53,7 +53,6 @@ def parameters(path: tuple[str, ...]) -> list[Any]:
 def test_the_commands_are_these() -> None:
     assert {" ".join(path) for path in ALL} == {
         *("compare", "demo", "doctor", "embed", "eval entities", "eval retrieval", "eval study", "eval zero-shot"),
-        "memory advise",
         "memory cutoff",
         "memory feedback",
         "memory reject",

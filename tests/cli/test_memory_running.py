@@ -252,7 +252,6 @@ def test_reading_commands_work_while_it_is_served(
     assert "--workers" in another
     for reads in (
         ("eval", "retrieval", catalogue, "--memory", "memory"),
-        ("memory", "advise", "--things", catalogue),
         ("embed", "--text", "a small red circle"),
     ):
         assert "work with a copy, which that service gives meanwhile (reco memory copy" in (said := fail(*reads))
