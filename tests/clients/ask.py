@@ -149,24 +149,6 @@ def mistral(at: Setup, documents: list[str], queries: list[str]) -> tuple[Any, A
     return embed(documents), [embed([text])[0] for text in queries]
 
 
-def ollama_(at: Setup, documents: list[str], queries: list[str]) -> tuple[Any, Any]:
-    import ollama
-
-    client = ollama.Client(at.url, headers={"authorization": f"Bearer {at.key}"})
-    assert at.model in [one.model for one in client.list().models]
-    assert client.show(at.model).capabilities == ["embedding"]
-    asked = [client.embeddings(model=at.model, prompt=text).embedding for text in queries]
-    return client.embed(model=at.model, input=documents).embeddings, asked
-
-
-def langchain_ollama(at: Setup, documents: list[str], queries: list[str]) -> tuple[Any, Any]:
-    from langchain_ollama import OllamaEmbeddings
-
-    known = {"headers": {"authorization": f"Bearer {at.key}"}}
-    made = OllamaEmbeddings(model=at.model, base_url=at.url, client_kwargs=known, validate_model_on_init=True)
-    return made.embed_documents(documents), [made.embed_query(text) for text in queries]
-
-
 def langchain_nvidia(at: Setup, documents: list[str], queries: list[str]) -> tuple[Any, Any]:
     from langchain_nvidia_ai_endpoints import NVIDIAEmbeddings
 
@@ -247,8 +229,6 @@ CLIENTS: dict[str, tuple[str, Ask]] = {  # name -> its package, how it is called
     "llama-index": ("llama-index-embeddings-openai", llamaindex),
     "haystack": ("haystack-ai", haystack),
     "mistralai": ("mistralai", mistral),
-    "ollama": ("ollama", ollama_),
-    "langchain-ollama": ("langchain-ollama", langchain_ollama),
     "langchain-nvidia": ("langchain-nvidia-ai-endpoints", langchain_nvidia),
 }
 

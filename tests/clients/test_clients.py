@@ -54,8 +54,6 @@ CLIENTS = {
     "llama-index": Client("`model_name=`, `api_base=URL/v1`", False),
     "haystack": Client("`api_base_url=URL/v1`", False),
     "mistralai": Client("`server_url=URL`", False),
-    "ollama": Client("`host=URL`", False),
-    "langchain-ollama": Client("`base_url=URL`", False),
     "langchain-nvidia": Client('`base_url=URL/v1`, `truncate="END"`', True),
     "Vercel AI": Client("`createOpenAI({baseURL: 'URL/v1'})`", False),
     "@ai-sdk/cohere": Client(

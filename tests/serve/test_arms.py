@@ -40,7 +40,6 @@ DIALECTS: dict[str, dict[str, Any]] = {
     "/refined/vectorize": {"texts": [TEXT]},
     "/titan": {"inputText": TEXT, "input_type": "query"},
     "/refined/embed": {"inputs": TEXT},
-    "/api/embed": {"model": "clip-reco-query", "input": TEXT},
 }
 
 

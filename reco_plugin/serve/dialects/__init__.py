@@ -9,9 +9,9 @@ from __future__ import annotations
 from fastapi import APIRouter
 
 from ..edge import Edge
-from . import clip, cohere, immich, ollama, openai, tei, titan, voyage
+from . import clip, cohere, immich, openai, tei, titan, voyage
 
 
 def routers(edge: Edge) -> list[APIRouter]:
     """The routes of all dialects."""
-    return [dialect.router(edge) for dialect in (openai, voyage, cohere, clip, titan, tei, ollama, immich)]
+    return [dialect.router(edge) for dialect in (openai, voyage, cohere, clip, titan, tei, immich)]

@@ -37,11 +37,6 @@ ASKED: dict[str, tuple[str, dict[str, Any], Callable[[Any], Any]]] = {
         {"inputText": TEXT, "embeddingConfig": {"outputEmbeddingLength": 32}},
         lambda found: found["embedding"],
     ),
-    "ollama": (
-        "/api/embed",
-        {"model": "clip-reco-query", "input": TEXT, "dimensions": 32},
-        lambda found: found["embeddings"][0],
-    ),
 }
 
 

@@ -21,7 +21,7 @@ BODIES = {
     "/model/clip/invoke": {"inputText": TEXT},
     "/v1/explain": {"input": [{"text": TEXT}]},
 }
-OTHERS = {"/embed": {"inputs": [TEXT]}, "/api/embed": {"model": "clip", "input": [TEXT]}}
+OTHERS = {"/embed": {"inputs": [TEXT]}}
 CURL = "application/x-www-form-urlencoded"  # what `curl -d` says
 
 
