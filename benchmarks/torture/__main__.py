@@ -25,7 +25,6 @@ CLASSES: dict[str, Attack] = {
     "kill-index": writes.kill_index,
     "kill-builds": jobs.kill_builds,
     "kill-syncs": jobs.kill_syncs,
-    "kill-workers": serving.kill_workers,
     "kill-served-jobs": serving.kill_served_jobs,
     "fuzz": fuzz.fuzz,
     "bodies": costly.bodies,

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from ..errors import ConfigError, MemoryLocked, need
 from ..serve.settings import ServeSettings, load_serve_settings
-from .shared import Given, OpenOptions, reco_of, settings_of, take_flags, takes
+from .shared import Given, OpenOptions, reco_of, take_flags, takes
 
 
 @takes(OpenOptions, ServeSettings)
@@ -36,13 +36,6 @@ def serve_command(*, given: Given) -> None:
 def _serve(settings: ServeSettings, place: OpenOptions) -> None:
     from ..serve.run import run
 
-    if settings.workers != 1:
-        from ..serve.workers.together import how_many, serve_together
-
-        chosen = settings_of(place.model, place.served)
-        if (workers := how_many(settings.workers, chosen)) > 1:
-            serve_together(chosen, settings, workers)
-            return
     with reco_of(place.model, place.served) as reco:
         run(settings, reco)
 

@@ -30,7 +30,7 @@ _CHANGES = (
     "RECO_SERVE_ADMIN_KEY or --key-file (and start the service with one, if it has none), or stop the service"
 )
 SECOND = (
-    "and such a folder is open once at a time: stop that service, or start it with --workers for more processes; "
+    "and such a folder is open once at a time: stop that service; "
     "several services share a Qdrant server: --memory grpc://localhost:6334"
 )
 """What :func:`explain_lock` says to another service."""

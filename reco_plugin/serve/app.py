@@ -6,8 +6,6 @@ import asyncio
 import threading
 from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager
-from functools import partial
-from typing import TYPE_CHECKING
 
 from fastapi import APIRouter, Depends, FastAPI, Request, Response
 from fastapi.exceptions import RequestValidationError
@@ -27,9 +25,6 @@ from .life import Ends, Living
 from .routes import Direct, KeyCheck, Shapes, no_route, to_failure, to_response
 from .settings import ServeSettings, load_serve_settings
 
-if TYPE_CHECKING:
-    from .workers.worker import Member
-
 _ABOUT = """CLIP embeddings, refined through a memory of image-text pairs.
 
 Put `/plain` or `/refined` before any path to say whether vectors are refined; or name the model by its alias; or say
@@ -40,7 +35,6 @@ def create_app(
     settings: ServeSettings | None = None,
     reco: Reco | None = None,
     hosts: Sequence[str] | None = None,
-    member: Member | None = None,
 ) -> FastAPI:
     """Make the application.
 
@@ -48,7 +42,6 @@ def create_app(
         settings: read from the environment and ``reco.toml`` when None.
         reco: what it serves, which stays open; opened now and closed at the end when None.
         hosts: names besides localhost that callers may use; None: any.
-        member: what this process has to do with others that serve on the same port; None: it is alone.
 
     Raises:
         ConfigError: an unusable setting.
@@ -58,14 +51,12 @@ def create_app(
     settings = settings or load_serve_settings()
     opened = reco or Reco.open()
     opened.memory.learns_behind = True  # no request waits for a fit
-    edge = Edge(Embedder(opened, settings), settings, None if member is None else member.name)
+    edge = Edge(Embedder(opened, settings), settings)
     state, measured = health.Health(edge), metrics.Metrics(edge)
-    if member is not None:
-        measured.of_all = partial(member.of_all, measured)
 
     @asynccontextmanager
     async def lifespan(_: FastAPI) -> AsyncIterator[None]:
-        async with _running(edge, state, measured, member):
+        async with _running(edge, state):
             yield
         if reco is None:
             opened.close()
@@ -81,7 +72,7 @@ def create_app(
         generate_unique_id_function=lambda route: route.name,
         exception_handlers={HTTPException: _no_route, RequestValidationError: _no_route},
     )
-    app.state.guard, app.state.edge, app.state.health, app.state.member = KeyCheck(settings), edge, state, member
+    app.state.guard, app.state.edge, app.state.health = KeyCheck(settings), edge, state
     bearer = [Depends(HTTPBearer(auto_error=False, description="an API key, or the admin key for /v1/memory"))]
     for routes in ((probes := health.router(state)), metrics.router(measured), reference.router(app)):
         app.include_router(routes)
@@ -99,20 +90,14 @@ def create_app(
 
 
 @asynccontextmanager
-async def _running(
-    edge: Edge, state: health.Health, measured: metrics.Metrics, member: Member | None
-) -> AsyncIterator[None]:
+async def _running(edge: Edge, state: health.Health) -> AsyncIterator[None]:
     """Watch the service and its memory while the block runs; then wait for running calls."""
-    if member is not None:
-        member.begin(edge, state, measured)
     watching = threading.Thread(target=state.watch, name="reco-health", daemon=True)
     watching.start()  # liveness answers while it warms up
     edge.embedder.reco.memory.resume()
     async with versions.followed(edge):
         yield
     state.stop()
-    if member is not None:
-        await asyncio.to_thread(member.end, edge, state, measured)
     await asyncio.to_thread(watching.join, edge.settings.shutdown_s)
     await edge.close()
 

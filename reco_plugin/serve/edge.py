@@ -24,7 +24,6 @@ from .routes import credential
 from .scores import ScoreRequest, score
 from .settings import Manner, ServeSettings
 from .wire import SMALL, written
-from .workers.owned import OwnedPairs
 
 if TYPE_CHECKING:
     from .fetch import ImageFetcher
@@ -87,8 +86,8 @@ class ArmCounts:
 class Edge:
     """Shared by all requests; calling it with a request makes its :class:`Caller`."""
 
-    def __init__(self, embedder: Embedder, settings: ServeSettings, name: str | None = None) -> None:
-        """Start no thread yet; ``name``: of the service, where other processes are of it, too."""
+    def __init__(self, embedder: Embedder, settings: ServeSettings) -> None:
+        """Start no thread yet."""
         self.embedder = embedder
         self.settings = settings
         self.pool = Pool(
@@ -106,11 +105,7 @@ class Edge:
         self.arms: dict[Arm, ArmCounts] = {arm: ArmCounts() for arm in get_args(Arm)}
         """Counts of the requests about which ``refined_share`` decided."""
         reco = embedder.reco
-        self.in_use: VersionInUse | OwnedPairs = (
-            reco.memory
-            if isinstance(reco.memory, OwnedPairs)
-            else VersionInUse(reco.settings, reco.memory, self._wait_for_older, name)
-        )
+        self.in_use = VersionInUse(reco.settings, reco.memory, self._wait_for_older)
         """The version of the memory that is in use, and how another one is put to use."""
         self.fetch: ImageFetcher | None = None
         """Fetches images by URL; None if that is off."""

@@ -111,7 +111,7 @@ def router(edge: Edge) -> APIRouter:
 
     @routes.post("/feedback", response_model=OpinionList)
     async def give_feedback(request: Request, body: SaidBody) -> Response:
-        """Say what is not what was asked for; stored when this answers, heard by other workers within a second."""
+        """Say what is not what was asked for; stored when this answers."""
         return await edge(request).write(lambda: with_nulls(judge(embedder, body)))
 
     @routes.get("/feedback", response_model=OpinionList)

@@ -66,7 +66,6 @@ class Health:
     gone: bool = False  # the memory was deleted while in use
     lost: bool = False  # its server does not answer
     stopping: bool = False
-    others_begin: bool = False  # the service has more workers, of which some were never ready
     _ended: threading.Event = field(init=False, default_factory=threading.Event)
     _out: set[str] = field(init=False, default_factory=set)
     _look_error: str | None = field(init=False, default=None)
@@ -173,10 +172,8 @@ class Health:
             reasons.append("the service is stopping")
         if not self.warm:
             reasons.append(self.warm_error or "the models are being loaded")
-        if self.warm and self.others_begin:
-            reasons.append("other workers are being started")
         if self.edge.pool.hangs(2):
-            reasons.append("every worker has been busy with one request for twice the deadline")
+            reasons.append("every thread has been busy with one request for twice the deadline")
         if self.away is not None:
             (degraded if self.edge.settings.ready_without_models else reasons).append(self.away)
         if self.gone:
@@ -220,7 +217,7 @@ def router(health: Health) -> APIRouter:
     )
     @routes.get("/v1/health/live", response_model=Live, include_in_schema=False)  # of NVIDIA NIM
     async def live(request: Request) -> Response:
-        """Whether the process answers at all; not, if every worker has hung in one call for ten deadlines."""
+        """Whether the process answers at all; not, if every thread has hung in one call for ten deadlines."""
         return _told(*live_now())
 
     @routes.get("/health", response_model=Ready, include_in_schema=False)  # of TEI, vLLM and most others

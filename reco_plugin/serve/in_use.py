@@ -36,22 +36,19 @@ class InUse(BaseModel):
 class VersionInUse:
     """The version in use of the memory that this process has open; used where the memory is written, one at a time."""
 
-    def __init__(
-        self, settings: Settings, memory: PairMemory, wait: Callable[[], None], name: str | None = None
-    ) -> None:
+    def __init__(self, settings: Settings, memory: PairMemory, wait: Callable[[], None]) -> None:
         """Keep what is needed to open another version.
 
         Args:
             settings: of the library; those of the memory name the place.
             memory: what is searched and written.
             wait: returns when no call works any more on the version before.
-            name: of the service; None: a new one.
         """
         place = settings.memory
         self._settings, self._memory, self._wait = settings, memory, wait
         self._place = None if place == ":memory:" or "://" in place else in_home(place).absolute()
         self._said: str | None = None
-        self.name, self.moves = name or uuid.uuid4().hex, 0
+        self.name, self.moves = uuid.uuid4().hex, 0
         """Of the service, and how often another version of its memory was put to use."""
         self.note: Note | None = None
         """What is left in the folder in use; None before the service listens."""

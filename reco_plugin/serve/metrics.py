@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping
 from contextlib import suppress
 from typing import Any
 
@@ -56,16 +56,10 @@ class Metrics:
         for process in (ProcessCollector, PlatformCollector, GCCollector):
             process(registry=self.registry)
         self.registry.register(self)
-        self.of_all: Callable[[], Sequence[Metric]] | None = None
-        """What is shown in place of the registry, where other processes serve on the same port."""
 
     def shown(self) -> bytes:
         """All metrics, as Prometheus reads them."""
-        if self.of_all is None:
-            return generate_latest(self.registry)
-        together = CollectorRegistry(auto_describe=False)
-        together.register(_Given(self.of_all()))
-        return generate_latest(together)
+        return generate_latest(self.registry)
 
     def collect(self) -> Iterator[Metric]:
         """Read the counters; a Prometheus collector's method."""
@@ -126,16 +120,6 @@ class Metrics:
             seconds.add_metric([arm], _buckets(taken), taken["sum"])
         yield queries
         yield seconds
-
-
-class _Given:
-    """Families that were collected elsewhere."""
-
-    def __init__(self, families: Sequence[Metric]) -> None:
-        self._families = families
-
-    def collect(self) -> Iterable[Metric]:
-        return self._families
 
 
 def router(metrics: Metrics) -> APIRouter:

@@ -25,7 +25,6 @@ from .logs import LOGGER
 from .memory import Removed
 from .routes import memory_routes
 from .schemas import Items, Strict
-from .workers.owned import MOVED, MemoryMoved, meant_for
 
 log = logging.getLogger(LOGGER)
 T = TypeVar("T")
@@ -33,6 +32,7 @@ STATE = "x-reco-memory-state"
 """Header of requests that belong together: ``state`` of the memory as the first one saw it."""
 AT_ONCE = 256
 """Pairs that are read at once, unless a request says otherwise."""
+MOVED = "another version of the memory was put to use meanwhile: give the same command again"
 
 
 class PutRecords(Strict):
@@ -188,10 +188,7 @@ def _there(edge: Edge, request: Request, call: Callable[[], T]) -> Callable[[], 
         if meant is not None and meant != edge.in_use.state:
             raise Refused(Failure(409, "memory_moved", MOVED, STATE))
         try:
-            with meant_for(meant):
-                return call()
-        except MemoryMoved as error:
-            raise Refused(Failure(409, "memory_moved", str(error), STATE)) from error
+            return call()
         except MemoryStoreError as error:  # who fills the memory has to read why, and may
             log.warning("a request to the memory failed: %s", error)
             passes = type(error) is not MemoryStoreError  # an outage, unlike a full disk

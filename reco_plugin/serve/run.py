@@ -28,7 +28,6 @@ from .app import create_app
 from .connections import PROBE_CONNECTIONS, make_protocol
 from .door import Door
 from .hosts import is_loopback
-from .in_use import VersionInUse
 from .listening import MOST_WAITING, Arrivals
 from .logs import LOGGER
 from .note import Note, answers
@@ -36,8 +35,6 @@ from .settings import ServeSettings
 
 if TYPE_CHECKING:
     import uvicorn
-
-    from .workers.worker import Member
 
 log = logging.getLogger(LOGGER)
 PLACE, DOOR = "reco-serve-", "admin.sock"
@@ -97,13 +94,12 @@ def _another_address(number: int | None) -> str:
     return "Give an address of this machine: --host 127.0.0.1 for itself alone, --host 0.0.0.0 for all that reach it"
 
 
-def run(settings: ServeSettings, reco: Reco, member: Member | None = None) -> None:
+def run(settings: ServeSettings, reco: Reco) -> None:
     """Serve until SIGINT, SIGTERM or SIGHUP; requests in flight are answered first.
 
     Args:
-        settings: of the service, or the share of a worker.
+        settings: of the service.
         reco: what it serves.
-        member: what this process has to do with others that serve on the same port; None: it is alone.
     """
     import uvicorn
 
@@ -113,14 +109,13 @@ def run(settings: ServeSettings, reco: Reco, member: Member | None = None) -> No
     end_on_hang_up()
     # against DNS rebinding: a web page whose name resolves to 127.0.0.1 could read answers
     hosts = settings.allowed_hosts if settings.allowed_hosts or is_loopback(settings.host) else None
-    if member is None:
-        warn_of_open_door(settings)
-    app = create_app(settings, reco, hosts, member)
+    warn_of_open_door(settings)
+    app = create_app(settings, reco, hosts)
     sys.setswitchinterval(_TURN_S)
     spare_the_collector()
     server = _announcing(app)(uvicorn.Config(app, **server_options(settings, app.state.door)))
     with suppress(KeyboardInterrupt):
-        server.run(None if member is None else member.listen())
+        server.run()
     if not server.started:
         sys.exit(_NOT_STARTED)
 
@@ -179,7 +174,6 @@ def _announcing(app: FastAPI) -> type[uvicorn.Server]:
     """Make uvicorn's server class that also listens on a socket of this user, and says both in the memory's folder."""
     import uvicorn
 
-    member: Member | None = app.state.member
     in_use = app.state.edge.in_use
 
     class Announcing(uvicorn.Server):
@@ -194,10 +188,7 @@ def _announcing(app: FastAPI) -> type[uvicorn.Server]:
             answer = partial(_protocol_class(self).answer_at_once, state=self.server_state)
             self._arrivals = Arrivals(_protocol_of(self), answer)
             self.servers += await self._arrivals.take_from(self.servers, self.config.backlog)
-            if member is not None:
-                await self._accept_at(sock=member.door)
-                return
-            if isinstance(in_use, VersionInUse) and in_use.in_folder:
+            if in_use.in_folder:
                 await self._listen_here()
                 in_use.announce(Note(in_use.name, self._url(), self._here, os.getpid()))
             for line in places(app.state.edge.settings, self._url()):
@@ -208,8 +199,7 @@ def _announcing(app: FastAPI) -> type[uvicorn.Server]:
             super().handle_exit(sig, frame)
 
         async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
-            if isinstance(in_use, VersionInUse):
-                in_use.leave()
+            in_use.leave()
             app.state.health.stopping = True
             await _drain(self, self._arrivals, 0.0 if self._at_once else app.state.edge.settings.drain_s)
             await super().shutdown(sockets)
@@ -247,11 +237,8 @@ def _protocol_of(server: uvicorn.Server) -> Callable[[], asyncio.Protocol]:
 
 
 async def _serve_unix(make: Callable[[], asyncio.Protocol], **where: Any) -> asyncio.Server:
-    """Serve at a path, or at a socket at which others may serve, too: it stays there."""
-    loop = asyncio.get_running_loop()
-    if sys.version_info >= (3, 13) and isinstance(loop, asyncio.SelectorEventLoop) and "sock" in where:
-        where["cleanup_socket"] = False
-    return await loop.create_unix_server(make, **where)
+    """Serve at a path."""
+    return await asyncio.get_running_loop().create_unix_server(make, **where)
 
 
 def shown_url(host: str, port: int) -> str:

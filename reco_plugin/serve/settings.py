@@ -16,7 +16,6 @@ from ..config import FILE, NESTED, PREFIX, SettingsSection, load_section
 Manner: TypeAlias = Literal["plain", "refined", "query"]
 """What a name of the model means."""
 SECTION = "serve"
-_MOST_WORKERS = 64
 _ORIGIN = re.compile(r"\*|[a-z][a-z0-9+.-]*://[^/\sA-Z]+")
 
 
@@ -41,14 +40,6 @@ def _path(value: str) -> str:
     if "://" in value or not re.fullmatch(r"[!-~]*", value):
         raise ValueError(f"{value!r} is no path: write it as in /clip, without a host")
     return f"/{path}" if (path := value.strip("/")) else ""
-
-
-def _workers(value: Any) -> Any:
-    """A number of processes, also as text, or a word."""
-    number = int(value) if isinstance(value, str) and value.isdecimal() else value
-    if number != "auto" and not (isinstance(number, int) and 1 <= number <= _MOST_WORKERS):
-        raise ValueError(f"must be a number of processes, 1 to {_MOST_WORKERS}, or auto")
-    return number
 
 
 WordList = Annotated[list[str], NoDecode, BeforeValidator(_parts)]
@@ -97,12 +88,7 @@ class ServeSettings(SettingsSection):
         " times as small, in base64 1.4 times, at 70 MB/s: for slow networks",
     )
 
-    workers: Annotated[int | Literal["auto"], BeforeValidator(_workers)] = Field(
-        1,
-        json_schema_extra={"joined": True, "metavar": "N"},
-        description="processes on the one port, each with the model; auto: one per core, as far as memory (RAM) allows",
-    )
-    threads: int = Field(2, ge=1, le=64, description="requests that are computed at the same time, by each worker")
+    threads: int = Field(2, ge=1, le=64, description="requests that are computed at the same time")
     queue: int = Field(
         4096, ge=0, description="texts, images and vectors of requests that may wait; more get 429, but for the first"
     )

@@ -32,12 +32,11 @@ class UseVersion(Strict):
 @asynccontextmanager
 async def followed(edge: Edge) -> AsyncIterator[None]:
     """Follow the link to the memory's folder while the block runs, where this process has it open."""
-    watching = asyncio.create_task(_watch(edge, edge.in_use)) if isinstance(edge.in_use, VersionInUse) else None
+    watching = asyncio.create_task(_watch(edge, edge.in_use))
     try:
         yield
     finally:
-        if watching is not None:
-            watching.cancel()
+        watching.cancel()
 
 
 async def _watch(edge: Edge, in_use: VersionInUse) -> None:

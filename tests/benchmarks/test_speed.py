@@ -79,7 +79,7 @@ class WouldMeasure(Exception):
     """The command line was taken."""
 
 
-@pytest.mark.parametrize("name", ["imports", "learning", "torture.__main__", "triton_lengths", "workers"])
+@pytest.mark.parametrize("name", ["imports", "torture.__main__", "triton_lengths"])
 def test_a_page_that_is_not_there_is_told_before_anything_is_measured(
     name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:

@@ -249,7 +249,6 @@ def test_reading_commands_work_while_it_is_served(
     assert "a service has the memory at" in fail("memory", "optimize")
     another = fail("serve", "--port", 0)
     assert f"is open in the service at {service.url}, process {service.process.pid}, and such a folder" in another
-    assert "--workers" in another
     for reads in (
         ("eval", "retrieval", catalogue, "--memory", "memory"),
         ("embed", "--text", "a small red circle"),
