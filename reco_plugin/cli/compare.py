@@ -67,17 +67,6 @@ class _Compared(OpenOptions):
             metavar="FILE", help="Your present query, with {{vector}}, and if wanted {{text}} and {{k}}, left open."
         ),
     ] = None
-    cut_off: Annotated[
-        float | None,
-        typer.Option(
-            help="Score from which on a result is shown today, a cosine, or the dot product of an index that has such: "
-            "what passes it, plain and refined.",
-            show_default="what half of the plain results have",
-        ),
-    ] = None
-    compress: Annotated[
-        bool, typer.Option("--compress", help="Also say what int8, 4 bit, PQ or 1 bit would lose of what is found.")
-    ] = False
     limit: Annotated[int, typer.Option(min=1, help="Queries at most; more are drawn from.")] = LIMIT
     seed: Annotated[int, typer.Option(min=0, help="Of what is drawn, and of intervals.")] = 0
 
@@ -118,9 +107,8 @@ def compare_command(
             "give the address of an index, or in its place --function FILE.py:NAME, or --run plain=FILE and --run "
             "refined=FILE"
         )
-    asks_index = {"--cut-off": said.cut_off is not None, "--compress": said.compress, "--template": bool(said.template)}
-    if said.run and (idle := [flag for flag, is_given in asks_index.items() if is_given]):
-        raise ConfigError(f"{' and '.join(idle)} would do nothing: runs are read as they are, and no index is asked")
+    if said.run and said.template is not None:
+        raise ConfigError("--template would do nothing: runs are read as they are, and no index is asked")
     if said.function is not None and said.template is not None:
         raise ConfigError(
             "--template would do nothing: a function has a query of its own, which can be that of the file"
@@ -201,8 +189,6 @@ def _asked(said: _Compared, pictures: Path, target: Any, options: dict[str, Any]
         None if said.clicks is None else read_clicks(said.clicks),
         read_marks(said.verdicts) if said.verdicts else None,
         pictures,
-        said.compress,
-        said.cut_off,
         options,  # type: ignore[arg-type]  # of the flags of RefineOptions
     )
 

@@ -134,9 +134,6 @@ def retrieval_command(
         ),
     ],
     *,
-    compress: Annotated[
-        bool, typer.Option("--compress", help="Also say what an index of int8, 4 bit, PQ or 1 bit loses of it.")
-    ] = False,
     diagram: Annotated[
         Path | None,
         typer.Option(
@@ -163,7 +160,7 @@ def retrieval_command(
     raw = count_captioned(captioned)
     with open_setup(asked, given, vectors=not raw) as reco, encoding(raw) as advance:
         cached = _with_cache(reco, asked.cache, vectors=not raw)
-        result = retrieval(cached, captioned, progress=advance, compressed=compress, **given)
+        result = retrieval(cached, captioned, progress=advance, **given)
         if diagram is not None:
             _draw(result, diagram)
         _print_result(result, reco, asked)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
@@ -12,15 +12,12 @@ import numpy.typing as npt
 from ..data.cells import CellError, image_of
 from ..data.images import RemoteImage
 from ..encode import EncodesPairs
-from ..engines import Description, Document, Engine, IndexHit
-from ..engines.base import Similarity
+from ..engines import Description, Document, Engine
 from ..errors import DataError, EngineError, EngineUnavailable, FingerprintMismatch, InputError
-from ..reco import Reco
 from ..same_encoder import COMPARED
-from ..types import Fingerprint, Modality, Search, Target, Vectors
+from ..types import Fingerprint, Target, Vectors
 
 _LEAST: Mapping[Target, float] = {"text": 0.95, "image": 0.9, "both": 0.93}
-_NORM = 0.02  # float16 and halfvec are off by less
 _LOOKED = 2000  # documents, after which the search for something to compare ends
 _WHAT: Mapping[Target, str] = {"image": "pictures", "text": "captions", "both": "means of picture and caption"}
 
@@ -32,19 +29,10 @@ class IndexCheck:
     Attributes:
         target: what the vectors are of; None: not known.
         said: the same for people.
-        lengths: the smallest and the largest norm of these documents' vectors; of none, 1.
-        tells: whether scores tell cosines, or are the dot products that they are said to be.
     """
 
     target: Target | None
     said: str
-    lengths: tuple[float, float] = (1.0, 1.0)
-    tells: bool = True
-
-    @property
-    def of_norm_one(self) -> bool:
-        """Whether distances by Euclid tell cosines."""
-        return max(abs(length - 1.0) for length in self.lengths) < _NORM
 
 
 def check_dimension(described: Description, encoder: Fingerprint) -> None:
@@ -61,9 +49,7 @@ def check_dimension(described: Description, encoder: Fingerprint) -> None:
         )
 
 
-def check_encoder(
-    index: Engine, encoder: EncodesPairs, name: str, folder: Path, metric: Similarity = "cosine"
-) -> IndexCheck:
+def check_encoder(index: Engine, encoder: EncodesPairs, name: str, folder: Path) -> IndexCheck:
     """Compare up to 32 documents with what the encoder makes of their pictures and captions.
 
     Args:
@@ -71,7 +57,6 @@ def check_encoder(
         encoder: in use.
         name: of the encoder, for messages.
         folder: of relative paths of pictures.
-        metric: of the index.
 
     Raises:
         FingerprintMismatch: pictures are at hand, and the vectors are neither of them nor of the captions.
@@ -82,24 +67,7 @@ def check_encoder(
         raise
     except EngineError as error:  # it is searched, and shows no vectors
         return IndexCheck(None, f"not checked to be of this encoder: {error}")
-    checked = _compare(some, encoder, name, folder)
-    norms = [float(np.linalg.norm(document.vector)) for document in some if document.vector is not None] or [1.0]
-    found = replace(checked, lengths=(min(norms), max(norms)))
-    if metric != "euclid" or found.of_norm_one:
-        return found
-    said = (
-        f"{checked.said}; they are {min(norms):.2f} to {max(norms):.2f} long, and distances by Euclid tell no cosines"
-    )
-    return replace(found, said=f"{said}: nothing is said of scores", tells=False)
-
-
-def check_scores(check: IndexCheck, described: Description, rankings: Sequence[Sequence[IndexHit]]) -> IndexCheck:
-    """The check, with what is wrong with the scores of plain results, where a function gives others than cosines."""
-    most = max((abs(hit.score) for hits in rankings for hit in hits), default=0.0)
-    if described.metric != "cosine" or most <= 1 + _NORM:
-        return check
-    said = f"{check.said}; its scores reach {most:.3g}, so they are no cosines, and nothing is said of them"
-    return replace(check, said=said, tells=False)
+    return _compare(some, encoder, name, folder)
 
 
 def _compare(some: Sequence[Document], encoder: EncodesPairs, name: str, folder: Path) -> IndexCheck:
@@ -139,24 +107,6 @@ def _compare(some: Sequence[Document], encoder: EncodesPairs, name: str, folder:
             "than these, leave image= out of the address"
         )
     return IndexCheck(None, _unknown(stored, made["text"], some))
-
-
-def looks_like(reco: Reco, texts: Vectors, top: npt.NDArray[np.float64]) -> Target:
-    """Whether an index holds pictures or captions, by how near queries come to it; needs neither of them.
-
-    Texts are nearer to captions than to pictures, in the index as in the memory.
-
-    Args:
-        reco: whose memory has pairs of both sides.
-        texts: (B, D) plain queries.
-        top: (B,) cosine of each with its first document.
-    """
-    sides: tuple[Modality, ...] = ("image", "text")
-    near = {
-        side: reco.memory.store.search(Search(texts, side, side, 1)).similarity[:, 0] for side in sides
-    }  # (B,) each
-    apart = {side: abs(float(np.median(found)) - float(np.median(top))) for side, found in near.items()}
-    return min(sides, key=lambda side: apart[side])
 
 
 def _unknown(stored: list[Vectors], texts: Mapping[int, Vectors], some: Sequence[Document]) -> str:

@@ -8,17 +8,16 @@ from typing import Any
 
 import numpy as np
 
-from ..evaluate.compression import LEARNS_WELL
 from ..evaluate.findings import Cell, Chart, Column, Findings, Line, Section, Table
 from ..evaluate.intervals import Interval, bootstrap
 from ..interleave import ClickVerdict
 from .measure import METRICS, QueryRows
 from .run import Comparison
-from .scores import ScoreScales
-from .search import ENOUGH, ArmName
+from .search import ArmName
 
 _NAMES = {"ndcg": "nDCG@{k}", "recall": "recall@{k}", "mrr": "MRR@{k}"}
 _LEAST = 5  # queries of a group with figures of its own
+_FOUND = 0.98  # share of the exact first k from which an index is good enough
 
 
 def findings_of(found: Comparison, command: str) -> Findings:
@@ -29,9 +28,7 @@ def findings_of(found: Comparison, command: str) -> Findings:
             _judged(found),
             _clicked(found),
             _changed(found),
-            _scored(found),
             _exact(found),
-            _compressed(found),
             _timed(found),
             _asked(found),
         )
@@ -59,7 +56,7 @@ def summary(found: Comparison) -> Iterator[str]:
     if found.check is not None:
         yield f"The index: {found.check.said}."
     yield from (f"The engine's {words}." for words in found.rankings.failed)
-    if (exact := found.exactness) is not None and min(exact.plain, exact.refined) < ENOUGH:
+    if (exact := found.exactness) is not None and min(exact.plain, exact.refined) < _FOUND:
         yield _cure(found)
 
 
@@ -67,18 +64,13 @@ def _cure(found: Comparison) -> str:
     exact, index = found.exactness, found.index
     if exact is None or index is None:
         return ""
-    said = (
-        f"The index finds {exact.plain:.1%} of what exact search finds of plain queries and {exact.refined:.1%} of "
-        "refined ones"
-    )
-    name = "" if index.effort is None else index.effort.name
-    if exact.enough is not None:
-        return f"{said}; {name} = {exact.enough} finds {min(exact.tried[exact.enough]):.1%} of both."
-    most = "; nothing can be set" if not exact.tried else f"; no {name} up to {max(exact.tried)} finds {ENOUGH:.0%}"
     cost = (
-        f", which its compression ({index.compression}) costs: rescore with full vectors" if index.compression else ""
+        f" Its compression ({index.compression}) may cost that: rescore with full vectors." if index.compression else ""
     )
-    return f"{said}{most}{cost}."
+    return (
+        f"The index finds {exact.plain:.1%} of what exact search finds of plain queries and {exact.refined:.1%} of "
+        f"refined ones: set it to look at more candidates, and compare again.{cost}"
+    )
 
 
 def _judged(found: Comparison) -> Section | None:
@@ -194,52 +186,6 @@ def _changed(found: Comparison) -> Section:
     return Section(key="changed", title="What changes", about=about, tables=tuple(tables))
 
 
-_NEEDS_WORDS = ("scores", "compressed")  # whose figures mislead without what is said about them
-_SCALE = {
-    "mean": "mean of all",
-    "spread": "spread of a query's",
-    "low": "first result, 5th percentile",
-    "middle": "median",
-    "high": "95th percentile",
-    "lead": "first minus last, median",
-}
-
-
-def _scored(found: Comparison) -> Section | None:
-    scales = found.scores
-    if scales is None:
-        return None
-    columns = (
-        Column(key="scale", title="scores"),
-        *(Column(key=key, title=title, kind="number") for key, title in _SCALE.items()),
-        Column(key="passing", title=f"results a query that pass {scales.cut:.3f}", kind="number"),
-        Column(key="first", title="queries whose first passes", kind="percent"),
-    )
-    rows = tuple(_scales(scales))
-    back = (
-        "What a cut-off is for each refined query: refined_scores, or the line of your engine in docs/integrations.md."
-        if scales.mapped
-        else "There is no way back to plain's scale for this target: set a cut-off anew, or compare ranks."
-    )
-    kind = "Dot products" if found.index is not None and found.index.metric == "dot" else "Cosines"
-    of = f", mean and spread over {scales.looked:,} documents" if scales.looked else ""
-    return Section(
-        key="scores",
-        title="Scores, for cut-offs",
-        about=(
-            f"{kind} of the first {found.how.k} results{of}. What passes {scales.cut:.3f} ("
-            + ("the cut-off that was given" if scales.given else "which half of the plain results do")
-            + f"), as it is and on plain's scale. {back}"
-        ),
-        tables=(Table(title="", columns=columns, rows=rows),),
-    )
-
-
-def _scales(scales: ScoreScales) -> Iterator[dict[str, Cell]]:
-    for name, figures in scales.of.items():
-        yield {"scale": name} | {key: value for key, value in asdict(figures).items() if value is not None}
-
-
 def _exact(found: Comparison) -> Section | None:
     if found.index is None:
         return None
@@ -248,13 +194,8 @@ def _exact(found: Comparison) -> Section | None:
         why = found.no_exactness
         about = why.replace("not", "Not", 1) if why.startswith("not measured") else f"Nothing to measure: {why}"
         return Section(key="exact", title="What the index misses", about=f"{about}.")
-    effort = found.index.effort
-    rows: list[dict[str, Cell]] = [
-        {"effort": "as it is" if not number else f"{effort.name if effort else ''} = {value}", "plain": a, "refined": b}
-        for number, (value, (a, b)) in enumerate(exact.tried.items() or {0: (exact.plain, exact.refined)}.items())
-    ]
+    rows: list[dict[str, Cell]] = [{"plain": exact.plain, "refined": exact.refined}]
     columns = (
-        Column(key="effort", title="search"),
         Column(key="plain", title="plain", kind="percent"),
         Column(key="refined", title="refined", kind="percent"),
     )
@@ -265,45 +206,6 @@ def _exact(found: Comparison) -> Section | None:
             f"Share of the first {found.how.k} of exact search that the index finds ({found.index.index}"
             + (f", {found.index.compression}" if found.index.compression else "")
             + f"), over {exact.queries:,} queries."
-        ),
-        tables=(Table(title="", columns=columns, rows=tuple(rows)),),
-    )
-
-
-def _compressed(found: Comparison) -> Section | None:
-    cost = found.compressed
-    if cost is None:
-        return None
-    title = "What compression would cost"
-    if not cost.ways:
-        about = "The index shows none of its vectors, so that this cannot be said; reco eval retrieval --compress can."
-        return Section(key="compressed", title=title, about=about)
-    rows: list[dict[str, Cell]] = []
-    for one in cost.ways:
-        row: dict[str, Cell] = {"way": one.way}
-        row |= {"plain": one.shares[0], "refined": one.shares[1]}
-        row |= {"plain_again": one.rescored[0], "refined_again": one.rescored[1]}
-        if one.ndcg is not None and one.ndcg_rescored is not None:
-            row |= {"gain": one.ndcg[1] - one.ndcg[0], "gain_again": one.ndcg_rescored[1] - one.ndcg_rescored[0]}
-        rows.append(row)
-    gain = f"refined − plain, nDCG@{found.how.k}"
-    columns = (
-        Column(key="way", title="compressed to"),
-        Column(key="plain", title="plain", kind="percent"),
-        Column(key="refined", title="refined", kind="percent"),
-        Column(key="plain_again", title="plain, rescored", kind="percent"),
-        Column(key="refined_again", title="refined, rescored", kind="percent"),
-        *((Column(key="gain", title=gain, kind="points"),) if "gain" in rows[0] else ()),
-        *((Column(key="gain_again", title="the same, rescored", kind="points"),) if "gain" in rows[0] else ()),
-    )
-    return Section(
-        key="compressed",
-        title=title,
-        about=(
-            f"Share of the first {found.how.k} of exact search that is found among {cost.documents:,} documents whose "
-            "vectors are compressed; rescored: of three times as many results, compared by whole vectors. Graphs and "
-            "lists may lose more. One bit and PQ can lose what refinement gains: rescore, or stay with int8."
-            + (" PQ learned from so few documents looks better than it will." if cost.documents < LEARNS_WELL else "")
         ),
         tables=(Table(title="", columns=columns, rows=tuple(rows)),),
     )
@@ -372,7 +274,6 @@ def to_json(found: Comparison, command: str) -> dict[str, Any]:
         "moved": int((found.moved > 0).sum()),
         "overlap": float(found.overlap.mean()),
         "why_plain": found.why_plain(),
-        "scores": None if found.scores is None else {"cut_off": found.scores.cut, "of": list(_scales(found.scores))},
         "seconds": {name: _quantiles(took) for name, took in {**found.times, **found.rankings.seconds}.items() if took},
         "refused": list(found.rankings.failed),
     }
@@ -386,12 +287,9 @@ def to_json(found: Comparison, command: str) -> dict[str, Any]:
     if found.ids is not None:
         told["judged_documents"] = {"named": found.ids.named, "missing": found.ids.missing}
     if exact is not None:
-        tried = {str(value): list(both) for value, both in exact.tried.items()}
-        told["exact"] = {"plain": exact.plain, "refined": exact.refined, "tried": tried, "enough": exact.enough}
+        told["exact"] = {"plain": exact.plain, "refined": exact.refined}
     else:
         told["exact"] = found.no_exactness or None
-    if found.compressed is not None:
-        told["compressed"] = asdict(found.compressed)
     if isinstance(found.clicked, ClickVerdict):
         told["clicks"] = asdict(found.clicked)
     elif found.clicked is not None:
@@ -424,9 +322,9 @@ def render(found: Comparison) -> str:
     shown = findings_of(found, "")
     lines: list[str] = []
     for section in shown.sections:
-        if section.key in ("judged", "scores", "exact", "compressed", "times"):
+        if section.key in ("judged", "exact", "times"):
             tables = [f"{markdown_table(table)}\n" for table in section.tables if table.rows]
-            about = [section.about, ""] if not tables or section.key in _NEEDS_WORDS else []
+            about = [] if tables else [section.about, ""]
             lines += [section.title, *about, *tables]
     first, *others = shown.summary
     return "\n".join([*lines, *others, "", first])

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import time
 from collections import Counter
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
@@ -12,21 +12,19 @@ from typing import Any
 import numpy as np
 
 from ..data.images import RemoteImage
-from ..engines import Description, Engine, Page
+from ..engines import Description, Engine
 from ..errors import DataError, EngineError, ImageError, InputError
 from ..interleave import ClickVerdict
 from ..options import RefineOptions
 from ..reco import Reco
-from ..types import ImageInput, Refinement, Target, Vectors, join_scales, other
+from ..types import ImageInput, Refinement, Target, Vectors, other
 from .clicks import ClickReport, report_clicks
-from .compressed import CompressionCost, measure_compression
-from .encoder_check import IndexCheck, check_dimension, check_encoder, check_scores, looks_like
-from .evidence import ENOUGH, Indication, by_captions_of_index, by_exact_search, by_pairs_of_memory, cosine_of
+from .encoder_check import IndexCheck, check_dimension, check_encoder
+from .evidence import Indication, by_captions_of_index
 from .judgments import Clicks, Grades, Judgments, read_run
 from .marks import Marks
 from .measure import Figures, JudgedQueries, QueryRows, changes, judge_all, overlaps
 from .queries import QueryLog, SearchQuery
-from .scores import ScoreScales, check_cut, measure_scores
 from .search import ArmName, Exactness, FoundHits, Rankings, SearchHow, measure_exactness, questions, search_all
 from .verdict import Advice, Heard, decide
 
@@ -49,9 +47,6 @@ class CompareOptions:
         judgments, marks: what is known of the queries.
         clicks: of a log of plain results, or what those of interleaved lists said.
         pictures: folder of relative paths of pictures.
-        compress: whether to say what compressing the index would cost.
-        cut: the cosine, or dot product where that is the metric, from which on a result is shown today; None: the one
-            that half of plain's results have.
         refine: other options of the refinement.
     """
 
@@ -61,8 +56,6 @@ class CompareOptions:
     clicks: Clicks | ClickVerdict | None = None
     marks: Marks | None = None
     pictures: Path = Path()
-    compress: bool = False
-    cut: float | None = None
     refine: RefineOptions = field(default_factory=RefineOptions)
 
 
@@ -92,9 +85,6 @@ class Comparison:
         check: whether it is of this encoder.
         target: what the queries were refined for, by modality.
         times: seconds of ``embed`` and ``refine`` for one query, each several times.
-        scores: plain and refined, and on one scale; None where only rankings are known, nothing was found, or scores
-            are no cosines: above 1, or Euclid's distances of vectors of other norms than 1.
-        compressed: what compressing the index would cost; None where nobody asked.
         exactness: of the index; None where it was not measured, and ``no_exactness`` says why.
         judged: against judgments; None without any.
         ids: of the judgments.
@@ -116,8 +106,6 @@ class Comparison:
     check: IndexCheck | None = None
     target: Mapping[str, Target] = field(default_factory=dict)
     times: Mapping[str, Sequence[float]] = field(default_factory=dict)
-    scores: ScoreScales | None = None
-    compressed: CompressionCost | None = None
     exactness: Exactness | None = None
     no_exactness: str = ""
     judged: JudgedQueries | None = None
@@ -176,13 +164,11 @@ def compare(
         FingerprintMismatch: the index is of another dimension or encoder.
         EngineError: the engine refuses, or cannot be reached.
         DataError: no query is left.
-        ConfigError: a cut-off that no score of the index can be.
     """
     asked = asked or CompareOptions()
     described = index.describe()
     check_dimension(described, reco.manifest.fingerprint)
-    check_cut(asked.cut, described)
-    check = check_encoder(index, reco.encoder, str(reco.manifest.fingerprint), asked.pictures, described.metric)
+    check = check_encoder(index, reco.encoder, str(reco.manifest.fingerprint), asked.pictures)
     log, frozen = _embed(reco, log, lambda count: _tell(progress, count))
     target: dict[str, Target] = {m: asked.target or check.target or other(m) for m in ("text", "image")}
     refined = _refine(reco, log.queries, frozen, target, asked.refine)
@@ -193,27 +179,16 @@ def compare(
     )
     moved = np.where(refined.refined, refined.moved, 0.0).astype(np.float64)
     presence = None if refined.presence is None else refined.presence.astype(np.float64)
-    check = check_scores(check, described, rankings.hits["plain"])
     known = _Known.of(log, rankings, asked, _held(index, described, asked.judgments))
     sample = np.random.default_rng(asked.how.seed).permutation(len(log.queries))[:EXACT]
     exactness, problem = _exactness(index, described, vectors, asked.how, np.sort(sample), log.queries)
-    evidence = known.evidence or (
-        _words(reco, index, described, log, refined, rankings, target, asked)
-        if check.tells
-        else by_captions_of_index(log.queries, rankings, asked.how.k)
-    )
-    gain = by_exact_search(log.queries, exactness, known.grades, asked.how)
-    exact = None if gain is None or exactness is None else (gain, exactness.refined)
-    scores = measure_scores(refined, rankings.hits, described, _pages(index), asked.cut) if check.tells else None
-    cost = None
-    if asked.compress:
-        cost = measure_compression(_pages(index), vectors, asked.how.k, known.grades, described.metric)
-    heard = Heard(_alarm(reco, check), known.told, asked.marks, exact, presence)
+    evidence = known.evidence or by_captions_of_index(log.queries, rankings, asked.how.k)
+    heard = Heard(_alarm(reco, check), known.told, asked.marks, presence)
     return Comparison(
         log, asked.how, rankings, decide(evidence, log.queries, moved, asked.how, heard),
         changes(*_both(rankings)), overlaps(*_both(rankings)),
         moved, _reasons(refined), refined, described, check, target, _times(reco, log.queries, target, asked.refine),
-        scores, cost, exactness, problem, known.judged, known.ids, known.clicked, evidence, asked.marks,
+        exactness, problem, known.judged, known.ids, known.clicked, evidence, asked.marks,
     )  # fmt: skip
 
 
@@ -345,24 +320,16 @@ def _refine(
 
 def _in_order(parts: Sequence[Refinement], order: QueryRows) -> Refinement:
     """Texts and images as one, in the order of the queries; what only one of them has is left out."""
-    texts = np.flatnonzero(order < len(parts[0].vectors))
     vectors, frozen = (np.concatenate([getattr(part, name) for part in parts])[order] for name in ("vectors", "frozen"))
     reasons = [reason for part in parts for reason in _reasons(part)]
-    said = [row for part in parts for row in (part.scale if part.scale is not None else [None] * len(part.vectors))]
-    moved = np.concatenate([part.moved for part in parts])[order]
-    scale = join_scales([said[row] for row in order.tolist()], moved)
-    return _Mixed(
-        vectors, frozen, scale=scale, reasons=tuple(reasons[row] for row in order.tolist()), texts=parts[0], rows=texts
-    )
+    return _Mixed(vectors, frozen, reasons=tuple(reasons[row] for row in order.tolist()))
 
 
 @dataclass(frozen=True)
 class _Mixed(Refinement):
-    """Texts and images in one: B reasons, and the texts alone, which are these rows."""
+    """Texts and images in one, with B reasons."""
 
     reasons: tuple[str, ...] = ()
-    texts: Refinement | None = None
-    rows: QueryRows | None = None
 
 
 def _reasons(refinement: Refinement) -> list[str]:
@@ -385,14 +352,6 @@ def _held(index: Engine, described: Description, judgments: Judgments | None) ->
     return frozenset(one.id for page in index.scan(vectors=False) for one in page.documents)
 
 
-def _pages(index: Engine) -> Iterator[Page]:
-    """Documents with their vectors; none of an index that can be searched, and not read back."""
-    try:
-        yield from index.scan()
-    except EngineError:
-        return
-
-
 def _exactness(
     index: Engine, described: Description, vectors: Mapping[str, Vectors], how: SearchHow, rows: QueryRows,
     queries: Sequence[SearchQuery],
@@ -403,30 +362,6 @@ def _exactness(
         return measure_exactness(index, described, vectors, how, rows, [query.where for query in queries]), ""
     except EngineError as error:
         return None, f"not measured: {error}"
-
-
-def _words(
-    reco: Reco, index: Engine, described: Description, log: QueryLog, refined: Refinement, rankings: Rankings,
-    target: Mapping[str, Target], asked: CompareOptions,
-) -> Indication | None:  # fmt: skip
-    """Evidence without judgments: by captions of the index, else by pairs of the memory."""
-    found = by_captions_of_index(log.queries, rankings, asked.how.k)
-    if len(found) >= ENOUGH:
-        return found
-    rows, part = np.arange(len(log.queries)), refined
-    if isinstance(refined, _Mixed) and refined.texts is not None and refined.rows is not None:
-        rows, part = refined.rows, refined.texts
-    at = rows.tolist()
-    queries, plain = [log.queries[row] for row in at], [rankings.hits["plain"][row] for row in at]
-    answered = np.array([bool(hits) for hits in plain])
-    if part.neighbours is None or not answered.any():
-        return found
-    top = np.array([cosine_of(hits[0].score, described) for hits in plain if hits])
-    if looks_like(reco, part.frozen[answered], top) != target["text"]:
-        return found  # pairs would stand in for documents of another kind
-    options: RefineOptions = {**asked.refine, "target": target["text"]}
-    pairs = by_pairs_of_memory(reco, index.search, described, queries, part, plain, asked.how, options)
-    return replace(pairs, rows=rows[pairs.rows]) if pairs.told > found.told else found
 
 
 def _alarm(reco: Reco, check: IndexCheck) -> str:

@@ -164,26 +164,11 @@ def _arms(
 
 @dataclass(frozen=True)
 class Exactness:
-    """How much of what comparing with each vector finds the index finds, plain and refined, by effort.
-
-    Attributes:
-        queries: that were asked.
-        plain, refined: mean shares of the exact first k.
-        tried: effort -> both shares; the index's own first.
-        enough: the smallest effort that finds :data:`ENOUGH` of both; None: none does, or none can be set.
-        found: what exact search found, ``plain`` and ``refined``: row of a query -> its first k.
-    """
+    """How much of what comparing with each vector finds the index finds: of n queries, mean shares of the first k."""
 
     queries: int
     plain: float
     refined: float
-    tried: Mapping[int, tuple[float, float]]
-    enough: int | None = None
-    found: Mapping[str, Mapping[int, FoundHits]] = field(default_factory=dict)
-
-
-ENOUGH = 0.98
-"""Share of the exact first k from which an index is good enough."""
 
 
 _SCANNED = 50_000
@@ -213,30 +198,21 @@ def measure_exactness(
     """
     wheres = {row: (filters[row] if len(filters) else None) or how.where for row in rows.tolist()}
 
-    def ask(side: str, row: int, *, exact: bool = False, effort: int | None = None) -> FoundHits:
-        return index.search(Question(vectors[side][row], k=how.k, where=wheres[row], exact=exact, effort=effort))
+    def ask(side: str, row: int, *, exact: bool = False) -> FoundHits:
+        return index.search(Question(vectors[side][row], k=how.k, where=wheres[row], exact=exact))
 
-    def share(side: str, found: Mapping[int, FoundHits], effort: int | None) -> float:
+    def share(side: str, found: Mapping[int, FoundHits]) -> float:
         shares = []
         for row, hits in found.items():
             best = {hit.id for hit in hits}
-            shares += [len({hit.id for hit in ask(side, row, effort=effort)} & best) / len(best)] if best else []
+            shares += [len({hit.id for hit in ask(side, row)} & best) / len(best)] if best else []
         return float(np.mean(shares)) if shares else 1.0
 
     if not any(wheres.values()) and described.scans and 0 < described.documents <= _SCANNED:
         exact = _by_scan(index, described, {side: vectors[side][rows] for side in ("plain", "refined")}, rows, how.k)
     else:
         exact = {side: {row: ask(side, row, exact=True) for row in rows.tolist()} for side in ("plain", "refined")}
-    plain, refined = (share(side, exact[side], None) for side in ("plain", "refined"))
-    effort, tried, enough = described.effort, dict[int, tuple[float, float]](), None
-    if effort is not None:
-        tried[effort.value] = (plain, refined)
-        for value in effort.higher if min(plain, refined) < ENOUGH else ():
-            tried[value] = (share("plain", exact["plain"], value), share("refined", exact["refined"], value))
-            if min(tried[value]) >= ENOUGH:
-                enough = value
-                break
-    return Exactness(len(rows), plain, refined, tried, enough, exact)
+    return Exactness(len(rows), *(share(side, exact[side]) for side in ("plain", "refined")))
 
 
 def _by_scan(

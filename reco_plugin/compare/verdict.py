@@ -16,32 +16,21 @@ from .evidence import ENOUGH, Indication
 from .marks import SURE, Marks
 from .measure import Figures
 from .queries import SearchQuery
-from .search import ENOUGH as FOUND
 from .search import SearchHow
 
 Decision: TypeAlias = Literal["switch", "switch for some", "leave"]
 Flags = npt.NDArray[np.bool_]
-_KNOWN = 1 / 3  # of the queries
 _QUANTILES = (0.25, 0.5, 0.75)
 _LEVEL = 0.95
 _MEASURED = 6  # rules of texts and images, for which this level was measured: docs/measurements/compare.md
 _REST = {
     "judgments": "on {told:,} judged queries",
     "captions of the index": "on {told:,} of {asked:,} queries whose words stand in captions of the index",
-    "pairs of the memory": (
-        "on {told:,} of {asked:,} queries whose words stand in captions of the memory, each without that pair"
-    ),
 }
 
-_BY_CHANCE = (
-    "Leave it as it is for now: plain queries find pictures of their own captions hardly more often than by chance, so "
-    "these captions may belong to other pictures, or the encoder knows nothing of such things. Mark the queries on the "
-    "page, or give judgments (--qrels)."
-)
 _FEW = {
     "judgments": "queries are judged",
     "captions of the index": "queries have their words in a caption of the index",
-    "pairs of the memory": "queries have their words in a caption of the memory",
 }
 
 
@@ -93,8 +82,7 @@ class Advice:
         decision: in a word.
         sentence: for people, with what it rests on.
         rule: which queries to refine; None: none.
-        gain: over the queries that the evidence tells of, if the rule is followed: of nDCG@k, or of hidden pairs
-            recall@k; None without evidence.
+        gain: of nDCG@k over the queries that the evidence tells of, if the rule is followed; None without evidence.
         rests_on: kind of evidence; empty without.
     """
 
@@ -113,26 +101,13 @@ class Heard:
         alarm: why nothing that was measured can be trusted; empty where nothing is wrong.
         interleaved: what clicks on lists of both, or on two arms, said.
         marks: of people, blind.
-        exact: gain in nDCG@k by exact search, and the share of it that the index finds of refined queries; None where
-            it was not measured, or too few queries tell.
         presence: (B,) of the queries, NaN where it is not known; None: of none.
     """
 
     alarm: str = ""
     interleaved: ClickVerdict | None = None
     marks: Marks | None = None
-    exact: tuple[Interval, float] | None = None
     presence: Figures | None = None
-
-    @property
-    def lost(self) -> str:
-        """What to mend where exact search would gain surely, and the index loses it; else empty."""
-        if self.exact is None or self.exact[0].low <= 0 or self.exact[1] >= FOUND:
-            return ""
-        return (
-            f" By exact search they gain {points(self.exact[0])}: the index finds only {self.exact[1]:.0%} of it, so "
-            "mend that first, and compare again."
-        )
 
     @property
     def clicked(self) -> Advice | None:
@@ -171,20 +146,14 @@ def decide(
         return Advice("leave", f"Leave it as it is: {heard.alarm}.")
     if not (moved > 0).any():
         return Advice("leave", "Leave it as it is: the memory moves none of these queries.")
-    enough = evidence is not None and evidence.told >= max(ENOUGH, _least(evidence))
+    enough = evidence is not None and len(evidence) >= ENOUGH
     if heard.clicked is not None and not (enough and evidence is not None and evidence.kind == "judgments"):
         return heard.clicked
-    if evidence is None or not enough or evidence.by_chance:
+    if evidence is None or not enough:
         return heard.marked or Advice("leave", _without(evidence))
     if heard.marked is not None and heard.marked.rule is None and evidence.kind != "judgments":
         return heard.marked
-    found = _by(evidence, queries, moved, how, heard.presence)
-    return found if found.decision != "leave" else replace(found, sentence=found.sentence + heard.lost)
-
-
-def _least(evidence: Indication) -> float:
-    """Queries that must tell: pairs of the memory say nothing of those that it does not know, which may lose."""
-    return evidence.asked * _KNOWN if evidence.kind == "pairs of the memory" else 0.0
+    return _by(evidence, queries, moved, how, heard.presence)
 
 
 def _by(
@@ -198,21 +167,19 @@ def _by(
     far, weights = moved[evidence.rows], np.array([query.weight for query in queries])[evidence.rows]
     held = None if presence is None else presence[evidence.rows]
     told = _Told(evidence.difference * weights / weights.mean(), kind, far, filtered, held, how.seed)
-    rests = _REST[evidence.kind].format(told=evidence.told, asked=evidence.asked)
+    rests = _REST[evidence.kind].format(told=len(evidence), asked=evidence.asked)
     for rule, sure in told.rules():
         if not sure:
             continue
         gain = told.gain(rule)
         decision: Decision = "switch" if rule == SwitchRule() else "switch for some"
         head = "Switch" if decision == "switch" else f"Switch for {rule}, and leave the others plain"
-        return Advice(
-            decision, f"{head}: {points(gain)} points {evidence.metric}@{how.k} {rests}.", rule, gain, evidence.kind
-        )
+        return Advice(decision, f"{head}: {points(gain)} points nDCG@{how.k} {rests}.", rule, gain, evidence.kind)
     gain = told.gain(SwitchRule())
     why = "refined queries lose" if gain.high < 0 else "no gain is sure"
     return Advice(
         "leave",
-        f"Leave it as it is: {why}: {points(gain)} points {evidence.metric}@{how.k} {rests}.",
+        f"Leave it as it is: {why}: {points(gain)} points nDCG@{how.k} {rests}.",
         None,
         gain,
         evidence.kind,
@@ -302,12 +269,9 @@ def _preferred(preferred: Team | None, said: str, rests_on: str) -> Advice | Non
 
 
 def _without(evidence: Indication | None) -> str:
-    if evidence is not None and evidence.by_chance:
-        return _BY_CHANCE
-    needed = ENOUGH if evidence is None else max(ENOUGH, _least(evidence))
-    told = "nothing" if evidence is None else f"{evidence.told:,} {_FEW[evidence.kind]}"
+    told = "nothing" if evidence is None else f"{len(evidence):,} {_FEW[evidence.kind]}"
     more = "more judgments" if evidence is not None and evidence.kind == "judgments" else "judgments (--qrels)"
     return (
-        f"Leave it as it is for now: nothing tells whether it helps ({told}; {needed:,.0f} are needed). Mark the "
-        f"queries on the page, or give {more}."
+        f"Leave it as it is for now: nothing tells whether it helps ({told}; {ENOUGH} are needed). Mark the queries on "
+        f"the page, or give {more}."
     )

@@ -145,27 +145,6 @@ class RetrievalVariant:
 
 
 @dataclass(frozen=True)
-class CompressedLine:
-    """What an index of compressed vectors finds; each pair is of its own results, and of three times as many, rescored.
-
-    Attributes:
-        direction: as of :class:`RetrievalVariant`.
-        way: of compression.
-        share: of the exact first ten, that frozen queries find.
-        refined_share: that refined ones find.
-        recall: at 1, of frozen queries.
-        refined_recall: of refined ones.
-    """
-
-    direction: str
-    way: str
-    share: Sequence[float]
-    refined_share: Sequence[float]
-    recall: Sequence[float]
-    refined_recall: Sequence[float]
-
-
-@dataclass(frozen=True)
 class RetrievalResult:
     """Frozen against refined on one retrieval set."""
 
@@ -178,7 +157,6 @@ class RetrievalResult:
     repeated: int = 0  # number of texts that describe another image too; they tie, which counts as wrong
     own_pictures: int = 0  # images that the memory holds under other ids
     ranks: Mapping[str, PerQuery] = field(default_factory=dict)  # by direction
-    compressed: tuple[CompressedLine, ...] = ()  # the index compressed; empty where it was not asked for
     matches: tuple[MatchReliability, ...] = ()  # how well chances of a match hold; empty where the memory knows none
     alike: Mapping[str, int] = field(default_factory=dict)  # direction -> queries with another right one of their kind
 
@@ -192,10 +170,7 @@ class RetrievalResult:
             for v in self.variants
         ]
         reasons = [reason.to_dict() for reason in self.reasons]
-        told = {"task": "retrieval"} | asdict(self) | {"variants": variants, "reasons": reasons}
-        if not self.compressed:
-            del told["compressed"]
-        return told
+        return {"task": "retrieval"} | asdict(self) | {"variants": variants, "reasons": reasons}
 
     def render(self) -> str:
         """A plain text table, in per cent and points."""
@@ -212,7 +187,7 @@ class RetrievalResult:
         )
         tied = f"{tied if self.repeated else ''}{''.join(self._untold())}"
         below = f"{tied}{lines_of(self.reasons)}{line_of(self.own_pictures, self.images)}"
-        return f"{title}\n{table(header, rows)}{below}{_sure(self.matches)}{self._lossy()}"
+        return f"{title}\n{table(header, rows)}{below}{_sure(self.matches)}"
 
     def _untold(self) -> Iterator[str]:
         """The directions within one modality of which this set says nothing."""
@@ -221,30 +196,6 @@ class RetrievalResult:
             if direction not in measured:
                 kind = direction.partition("->")[0]
                 yield f"\n{direction}: nothing can be said, since {count} {kind}s show the same as another"
-
-    def _lossy(self) -> str:
-        """The table of compressed indexes, where there is one."""
-        if not self.compressed:
-            return ""
-        rows = [
-            [
-                f"{line.direction:<12} {line.way}",
-                *(" → ".join(map(percent, pair)) for pair in (line.share, line.refined_share)),
-                *(" → ".join(map(percent, pair)) for pair in (line.recall, line.refined_recall)),
-                " → ".join(f"{100 * (b - a):+.1f}" for a, b in zip(line.recall, line.refined_recall, strict=True)),
-            ]
-            for line in self.compressed
-        ]
-        header = [
-            "direction    compressed",
-            "frozen: of the exact 10 %",
-            "query %",
-            "frozen: R@1 %",
-            "query %",
-            "gain in R@1",
-        ]
-        about = "in a compressed index, the queries refined; → three times as many results, rescored by whole vectors"
-        return f"\n\n{about}\n{table(header, rows)}"
 
 
 def table(header: Sequence[str], rows: Sequence[Sequence[str]]) -> str:

@@ -15,7 +15,6 @@ from ..encode import Progress
 from ..options import RefineHow, given_options
 from ..score import Refines
 from ..types import Modality, Role, Vectors
-from .compression import COMPRESSIONS, compress, search, share
 from .encoding import image_vectors, refine_candidates, refine_queries, silent, text_vectors
 from .matches import MatchReliability, check_matches, state_of
 from .measure import (
@@ -30,7 +29,7 @@ from .measure import (
 )
 from .ranking import RECALL_AT
 from .reasons import Reason, Tried, count_own, little, why
-from .results import CompressedLine, PerQuery, RetrievalResult, RetrievalVariant, per_query
+from .results import PerQuery, RetrievalResult, RetrievalVariant, per_query
 from .task import Task, TaskItems
 
 _DEPTH = 10  # of nDCG
@@ -43,7 +42,6 @@ def retrieval(
     captioned: Captioned,
     *,
     progress: Progress = silent,
-    compressed: bool = False,
     **options: Unpack[RefineHow],
 ) -> RetrievalResult:
     """Search images by texts and texts by images, frozen and refined.
@@ -58,7 +56,6 @@ def retrieval(
         reco: refines, and encodes where the set holds raw images and texts.
         captioned: the set.
         progress: called with the number of items of each encoded batch.
-        compressed: also in an index whose vectors are compressed, see :mod:`.compression`.
         options: k, search, fusion, gate or where, as in ``reco.refine``.
 
     Raises:
@@ -94,7 +91,6 @@ def retrieval(
         _count_repeated(captioned.texts, owner),
         count_own(reco, plain["image"].vectors, captioned.ids),
         by_query,
-        tuple(_compressed(plain, queries)) if compressed else (),
         tuple(_matches(reco, plain, **options)),
         alike,
     )
@@ -110,21 +106,6 @@ def _matches(
         task = Task(plain[asks], plain[searched], plain[asks].labels)
         asked = task.only(np.isin(task.queries.labels, task.candidates.labels))
         yield from check_matches(reco, state, asked, f"{asks}->{searched}", **options)
-
-
-def _compressed(plain: Mapping[Modality, TaskItems], refined: Mapping[Modality, TaskItems]) -> Iterator[CompressedLine]:
-    """What frozen queries, and refined ones, find in a plain index that is compressed in each way."""
-    for asks, searched in _DIRECTIONS:
-        index, labels = plain[searched].vectors, plain[searched].labels
-        asked = np.isin(plain[asks].labels, labels)
-        sides, true = [side[asks].vectors[asked] for side in (plain, refined)], plain[asks].labels[asked]
-        exact = [search(queries, index, None, _DEPTH).found for queries in sides]
-        for way in COMPRESSIONS:
-            seen = compress(index, way)
-            kept = [(one.found, one.rescored) for one in (search(queries, index, seen, _DEPTH) for queries in sides)]
-            shares = [[share(rows, best) for rows in both] for both, best in zip(kept, exact, strict=True)]
-            right = [[float((labels[rows[:, 0]] == true).mean()) for rows in both] for both in kept]
-            yield CompressedLine(f"{asks}->{searched}", way, *shares, *right)
 
 
 def _encoded(reco: Refines, captioned: Captioned, progress: Progress) -> dict[Modality, TaskItems]:

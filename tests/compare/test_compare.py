@@ -21,8 +21,8 @@ from reco_plugin.compare import (
     compare,
 )
 from reco_plugin.compare.figures import findings_of, render, to_json
-from reco_plugin.engines import Description, Document, Effort, IndexHit, Page, Question
-from reco_plugin.errors import ConfigError, DataError, EngineError, FingerprintMismatch
+from reco_plugin.engines import Description, IndexHit, Page, Question
+from reco_plugin.errors import DataError, EngineError, FingerprintMismatch
 
 
 @pytest.fixture
@@ -50,7 +50,7 @@ def test_an_index_that_is_only_searched_is_compared_by_what_needs_no_scan(filled
         """As Vespa: it says how many documents it has, compares with each, and refuses a scan."""
 
         def describe(self) -> Description:
-            return replace(super().describe(), documents=24, scans=False, effort=Effort("targetHits", 5, (20,)))
+            return replace(super().describe(), documents=24, scans=False)
 
         def scan(self, **how: Any) -> Iterator[Page]:
             raise EngineError("only searched")
@@ -60,7 +60,7 @@ def test_an_index_that_is_only_searched_is_compared_by_what_needs_no_scan(filled
 
     only = OnlySearched(index.search, index.describe().dimension, name="mine")
     judgments = Judgments({query.id: {query.id: 1.0} for query in log.queries}, "mine")
-    found = compare(filled, only, log, CompareOptions(SearchHow(5), judgments=judgments, compress=True))
+    found = compare(filled, only, log, CompareOptions(SearchHow(5), judgments=judgments))
     assert found.check is not None
     assert found.check.said.startswith("not checked")
     assert found.exactness is not None
@@ -68,9 +68,6 @@ def test_an_index_that_is_only_searched_is_compared_by_what_needs_no_scan(filled
     assert found.ids is not None
     assert found.ids.missing is None  # the index's ids are not known
     assert found.judged is not None
-    assert found.scores is not None
-    assert found.compressed is not None
-    assert found.compressed.documents == 0
     assert render(found).endswith(found.verdict.sentence)
 
 
@@ -119,80 +116,6 @@ def test_a_memory_that_learned_nothing_leaves_it(reco, index, log):
     assert set(found.why_plain()) == {"no pair was found"}
 
 
-def test_the_scale_of_scores_is_told_before_and_after(filled, index, log):
-    found = compare(filled, index, log, CompareOptions(SearchHow(5)))
-    assert found.scores is not None
-    of = found.scores.of
-    assert list(of) == ["plain", "refined", "refined, plain's scale"]
-    assert of["plain"].passing == pytest.approx(2.5, abs=0.1), "half of five"
-    plain, refined = ([hits[0].score for hits in found.rankings.hits[side]] for side in ("plain", "refined"))
-    assert of["plain"].middle == pytest.approx(np.median(plain))
-    assert of["refined"].middle == pytest.approx(np.median(refined))
-    scale = found.refinement.scale
-    back = scale[:, 0] * refined + scale[:, 1]
-    assert of["refined, plain's scale"].middle == pytest.approx(np.median(back), abs=1e-5)
-    assert (of["plain"].mean, found.scores.looked) == (None, 0), "a function cannot be scanned"
-    strict = compare(filled, index, log, CompareOptions(SearchHow(5), cut=0.999))
-    assert strict.scores.of["plain"].passing == 0
-    assert "results a query that pass 0.999" in render(strict)
-    asked = compare(filled, index, log, CompareOptions(SearchHow(5), compress=True))
-    assert asked.compressed.ways == (), "a function cannot be scanned"
-    assert "The index shows none of its vectors" in render(asked)
-    assert to_json(strict, "")["scores"]["cut_off"] == 0.999
-
-
-def test_a_cut_off_is_a_number_that_a_score_can_be(filled, index, log):
-    for cut, says in ((float("nan"), "must be a number, not nan"), (1.5, "1.5 is no cosine.*is cosine")):
-        with pytest.raises(ConfigError, match=says):
-            compare(filled, index, log, CompareOptions(SearchHow(5), cut=cut))
-    for metric in ("dot", "euclid"):
-        said = replace(index.describe(), metric=metric)
-        index.describe = lambda said=said: said
-        if metric == "dot":
-            assert compare(filled, index, log, CompareOptions(SearchHow(5), cut=1.5)).scores.cut == 1.5
-        else:
-            with pytest.raises(ConfigError, match="is euclid: 1 - distance"):
-                compare(filled, index, log, CompareOptions(SearchHow(5), cut=1.5))
-
-
-def test_what_compression_costs_is_read_off_the_index(filled, index, log, drawn_records, drawings):
-    documents = tuple(Document(pair.id, vector) for pair, vector in zip(drawings, drawn_records.image, strict=True))
-    index.scan = lambda **_: iter([Page(documents, "")])
-    asked = CompareOptions(SearchHow(5), compress=True, judgments=Judgments({p.id: {p.id: 1.0} for p in drawings}, "q"))
-    found = compare(filled, index, log, asked)
-    ways = {one.way: one for one in found.compressed.ways}
-    assert found.compressed.documents == len(drawings)
-    judged = tuple(found.judged.values[side]["ndcg"].mean() for side in ("plain", "refined"))
-    assert ways["none"].ndcg == pytest.approx(judged)
-    assert ways["int8"].shares[0] > 0.9
-    assert ways["1 bit"].rescored[1] >= ways["1 bit"].shares[1]
-    assert "PQ learned from so few documents" in str(findings_of(found, ""))
-    assert "PQ learned from so few documents" in render(found), "also in a terminal"
-    assert found.scores.looked == len(drawings)
-
-
-def test_lengths_count_in_an_index_of_dot_products(filled, log, drawn_records, drawings):
-    """Vectors as CLIP gives them, before they are made unit-norm."""
-    lengths = np.linspace(1.0, 3.0, len(drawings), dtype=np.float32)[:, None]
-    stored = drawn_records.image * lengths
-
-    def search(question: Question) -> list[IndexHit]:
-        scores = stored @ question.vector
-        return [IndexHit(drawings[row].id, float(scores[row])) for row in np.argsort(-scores)[: question.k]]
-
-    index = FunctionIndex(search, stored.shape[1])
-    described = replace(index.describe(), metric="dot")
-    index.describe = lambda: described
-    documents = tuple(Document(pair.id, vector) for pair, vector in zip(drawings, stored, strict=True))
-    index.scan = lambda **_: iter([Page(documents, "")])
-    judged = Judgments({pair.id: {pair.id: 1.0} for pair in drawings}, "q")
-    found = compare(filled, index, log, CompareOptions(SearchHow(5), compress=True, judgments=judged))
-    of = found.scores.of["plain"]
-    assert of.mean == pytest.approx(float((found.refinement.frozen @ stored.T).mean()), abs=1e-5)
-    expected = tuple(found.judged.values[side]["ndcg"].mean() for side in ("plain", "refined"))
-    assert found.compressed.ways[0].ndcg == pytest.approx(expected)
-
-
 def test_an_index_that_does_not_show_its_vectors_is_compared_all_the_same(filled, index, log):
     """As of OpenSearch or Elasticsearch, whose _source leaves them out."""
 
@@ -201,16 +124,8 @@ def test_an_index_that_does_not_show_its_vectors_is_compared_all_the_same(filled
         yield
 
     index.scan = scan
-    found = compare(filled, index, log, CompareOptions(SearchHow(5), compress=True))
+    found = compare(filled, index, log, CompareOptions(SearchHow(5)))
     assert found.check.said == (
         "not checked to be of this encoder: no vectors in its documents, so they can be searched, but not read back"
     )
-    assert (found.scores.looked, found.scores.of["plain"].mean) == (0, None)
-    assert found.compressed.ways == ()
     assert found.verdict.sentence == compare(filled, FunctionIndex(index._search, 128), log).verdict.sentence
-
-
-def test_where_nothing_is_found_nothing_is_said_of_scores(filled, log):
-    found = compare(filled, FunctionIndex(lambda question: [], 128), log)
-    assert found.scores is None
-    assert to_json(found, "")["scores"] is None

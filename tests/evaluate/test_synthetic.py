@@ -15,7 +15,6 @@ import pytest
 from reco_plugin.data import Captioned, Labelled
 from reco_plugin.errors import ConfigError, InputError
 from reco_plugin.evaluate import retrieval, zero_shot
-from reco_plugin.evaluate.compression import COMPRESSIONS
 from reco_plugin.evaluate.intervals import points
 from reco_plugin.files import digest_records
 from reco_plugin.refine import Refiner, refiner_for_vectors
@@ -267,24 +266,6 @@ def test_retrieval_both_ways_and_the_index_stays_untouched() -> None:
     moved = refiner.refine(captioned.texts, modality="text").vectors  # by hand: refined texts against frozen images
     hit = (moved @ world.image.T).argmax(1) == captioned.text_of_image
     assert query.recall[1] == pytest.approx(hit.mean())
-
-
-def test_retrieval_says_what_a_compressed_index_keeps() -> None:
-    world = World()
-    captioned = Captioned("world", world.image, world.text, np.arange(CLASSES))
-    refiner = learned(world.pairs())
-    plain = retrieval(refiner, captioned)
-    assert "compressed" not in plain.to_dict()
-    result = retrieval(refiner, captioned, compressed=True)
-    assert [line.way for line in result.compressed] == [*COMPRESSIONS] * 2
-    int8 = result.compressed[0]
-    assert int8.direction == "text->image"
-    assert int8.recall[1] == pytest.approx(result["text->image", "frozen"].recall[1], abs=0.02)
-    assert int8.refined_recall[1] == pytest.approx(result["text->image", "query"].recall[1], abs=0.02)
-    for line in result.compressed:
-        assert line.share[1] >= line.share[0]
-    assert "text->image  1 bit" in result.render()
-    assert len(result.to_dict()["compressed"]) == 8
 
 
 def test_texts_that_stand_on_several_images_are_counted_and_tie() -> None:
