@@ -6,12 +6,14 @@ import threading
 import time
 from bisect import bisect_left
 from collections import Counter
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
-from typing import Any
+from typing import Any, get_args
 
 import numpy as np
 import numpy.typing as npt
+
+from .types import MODALITIES, Degraded
 
 SECONDS = (0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0)
 """Upper bounds, from half a millisecond to ten seconds."""
@@ -70,11 +72,14 @@ class Histogram:
 
 
 class Tally:
-    """Counts per word; safe to use from several threads."""
+    """Counts per word; safe to use from several threads.
 
-    def __init__(self) -> None:
+    Words that are named in advance begin at 0: what is first seen at 1 has no rate in Prometheus.
+    """
+
+    def __init__(self, words: Iterable[str] = ()) -> None:
         self._lock = threading.Lock()
-        self._counts: Counter[str] = Counter()
+        self._counts = Counter(dict.fromkeys(words, 0))
 
     def add(self, word: str, count: int = 1) -> None:
         """Count a word, once or several times."""
@@ -82,7 +87,7 @@ class Tally:
             self._counts[word] += count
 
     def to_dict(self) -> dict[str, int]:
-        """Word -> count, of the words that were counted."""
+        """Word -> count, of the words that were named or counted."""
         with self._lock:
             return dict(self._counts)
 
@@ -106,10 +111,10 @@ class Counters:
         self.retrieve_s = Histogram(SECONDS)
         self.fuse_s = Histogram(SECONDS)
         self.moved = Histogram(DISTANCES)
-        self.refined = Tally()
-        self.left_plain = Tally()
-        self.degraded = Tally()
-        self.failed = Tally()
+        self.refined = Tally(MODALITIES)
+        self.left_plain = Tally(MODALITIES)
+        self.degraded = Tally(get_args(Degraded))
+        self.failed = Tally(get_args(Degraded))
 
     def to_dict(self) -> dict[str, Any]:
         """JSON-like, by the names of the attributes."""

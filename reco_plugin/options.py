@@ -106,9 +106,9 @@ class RefineDefaults(TypedDict, total=False):
     presence: Annotated[
         float | None,
         Option(
-            "Least probability that the memory holds a query's answer, from 0 to 1; below it the query stays plain. "
+            "Least presence of a query, from 0 to 1; below it the query stays plain. "
             "Where that cannot be known, it changes nothing.",
-            check=_from_0_to_1("probability"),
+            check=_from_0_to_1("number"),
             unset="0: all move",
         ),
     ]

@@ -71,6 +71,9 @@ class ExactScorer:
         moved, among = self._reco.refine(queries, modality=self._queries, **self._options), self._candidates
         frozen = np.asarray(moved.frozen @ among.frozen.T, np.float32)
         coverage, degraded = among.coverage, among.degraded or moved.degraded
+        if coverage is not None and coverage.held and among.moves is not None:  # as vectors all stay; here some move
+            far = np.linalg.norm(among.moves.added, axis=1) * among.moves.covered
+            coverage = replace(coverage, strength=float(far.mean()))
         if moved.moves is None and among.moves is None:
             return Scores(frozen, frozen, coverage, degraded)
         return Scores(score_pairs(moves_of(moved), moves_of(among)), frozen, coverage, degraded)

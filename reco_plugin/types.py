@@ -357,8 +357,8 @@ class Refinement(ToldShort):
         why: B reasons for how far each moved, None where it found nothing; None unless ``explain``, and without a gate.
         scale: (B, 2) of queries: a score of the refined vector times the first, plus the second, is on the scale of
             plain scores, see :meth:`plain_scores`; None for candidates, without a gate, and where nothing is refined.
-        presence: (B,) of queries: probability that the memory holds what is asked for, if half of all queries have an
-            answer there; None where it cannot be known, see :attr:`why_no_presence`.
+        presence: (B,) of queries, from 0 to 1, larger where the memory more likely holds what is asked for. A
+            probability for queries worded as its captions are, else a rank. None: see :attr:`why_no_presence`.
         presence_needed: below it, a query stays plain: the option ``presence``.
         no_presence: why there is none although the closed form was asked, for people.
     """

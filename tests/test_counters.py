@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import json
 import threading
+from typing import get_args
 
 import numpy as np
 import pytest
 
 from reco_plugin.counters import DISTANCES, SECONDS, Counters, Histogram, Tally
+from reco_plugin.types import Degraded
 
 
 def test_a_bound_belongs_to_its_own_bucket():
@@ -54,5 +56,7 @@ def test_everything_is_json_and_bounds_rise():
     told = Counters().to_dict()
     assert json.loads(json.dumps(told)) == told
     assert set(told) == set(vars(Counters()))
+    assert told["refined"] == {"image": 0, "text": 0}, "a series that begins with its first success has no rate"
+    assert (told["degraded"]["memory_error"], set(told["failed"])) == (0, set(get_args(Degraded)))
     assert list(SECONDS) == sorted(set(SECONDS))
     assert list(DISTANCES) == sorted(set(DISTANCES))

@@ -35,6 +35,8 @@ QUOTED = {
         "we know exactly what it never saw: {quickstart[entities][unseen]} things",
         f"It names {{{NEW}[frozen][top1]:.1f}} % of these drawings right. After image-text pairs of the things are put "
         f"into the memory, {{{NEW}[both][top1]:.1f}} %",
+        f"refined drawings find plain names in {{{NEW}[image][top1]:.1f}} %, refined names as prompts "
+        f"{{{NEW}[text][top1]:.1f}} %.",
         f"text queries gain {{{REAL}[text queries: all classes][gate][0]:.1f}} points without any training.",
         f"they gain {{{REAL}[text queries: {KNOWN}][gate][0]:.1f}} for those and lose {{lost:.1f}} for the others",
     ),

@@ -178,7 +178,10 @@ def test_text_candidates_of_which_too_few_are_covered_stay_and_it_says_which(ref
         coverage = result.coverage
         assert (coverage.asked, coverage.found, coverage.needed) == (GROUPS, GROUPS, 0.5)
         assert coverage.answered == np.mean(coverage.covered) == pytest.approx(share, abs=0.1)
-        assert coverage.held == (share < 0.5) == np.array_equal(result.vectors, texts)
+        assert coverage.held == (share < 0.5) == np.array_equal(result.vectors, texts) == (coverage.strength == 0.0)
+        assert coverage.held == (
+            refiner.refine(texts, modality="text", role="candidate", where=where, explain=True).why is None
+        )
         if where:
             assert not any(coverage.covered[30:]), "those whose group is not searched"
         asked = refiner.refine(texts, modality="text", where=where).coverage

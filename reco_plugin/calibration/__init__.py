@@ -5,15 +5,15 @@
 ``signals``      per query: the whitened evidence of its neighbours, and eight numbers about it
 ``gate``         signals -> the strength s
 ``formula``      s -> the move, in scores and in vectors
-``episodes``     held-out pairs of the memory that ask, siblings visible and hidden
+``episodes``     pairs of the memory that ask, hidden from themselves, siblings visible and hidden
 ``rivals``       whom each of them is compared with
 ``fit``          the gate that serves these episodes best, without labels
-``presence``     whether the memory holds a query's answer, as a probability
+``presence``     whether the memory holds a query's answer, from 0 to 1
 ``feedback``     what people said is wrong: it holds the evidence back near the queries that it was said of
 ``state``        all of this as one blob that is stored with the memory
 ``coverage``     which prompts of a set the memory knows
 ``scores``       exact scores of images and texts, both refined, and candidates as single vectors
-``check``        what refinement does to the memory's own held-out pairs
+``check``        what refinement does to the memory's own pairs
 """
 
 from .check import Check, SideCheck

@@ -1,6 +1,7 @@
-"""What refinement does to the memory's own held-out pairs: an estimate that is right in sign, not in size.
+"""What refinement does to the memory's own pairs, each hidden from itself: right in sign, not in size.
 
-It cannot see that a memory is irrelevant to the queries to come.
+Below some 5,000 pairs these are pairs that the gate was fitted on, so they are not held out. It cannot see that a
+memory is irrelevant to the queries to come.
 """
 
 from __future__ import annotations
@@ -52,7 +53,7 @@ class Gates(NamedTuple):
 
 @dataclass(frozen=True)
 class SideCheck:
-    """Held-out pairs that ask by one modality for the other.
+    """Own pairs that ask by one modality for the other, each hidden from itself.
 
     Attributes:
         frozen: share of them that CLIP answers, in percent.

@@ -53,8 +53,11 @@ class ClosedForm:
         whole = Refinement.join(parts)
         if not among or whole.moves is None or whole.coverage is None or state is None:
             return whole
-        values = state.values[other(asked.modality)]
-        return replace(whole, vectors=whole.frozen.copy() if whole.coverage.held else to_vectors(whole.moves, values))
+        if whole.coverage.held:  # the moves are for exact scores, where those that are covered move
+            weights = None if whole.weights is None else np.zeros_like(whole.weights)
+            still = replace(whole.coverage, strength=0.0)
+            return replace(whole, vectors=whole.frozen.copy(), coverage=still, why=None, weights=weights)
+        return replace(whole, vectors=to_vectors(whole.moves, state.values[other(asked.modality)]))
 
 
 class OwnKind:

@@ -1,7 +1,8 @@
 """Which prompts of a set the memory knows, without a constant.
 
 A prompt is covered where its nearest caption of the memory has it as its own nearest prompt, and the two are nearer to
-each other than the caption is to any caption of another meaning, and than the prompt is to any other prompt.
+each other than the caption is to any caption of another meaning, and than the prompt is to any other prompt. Equal
+prompts are one prompt.
 """
 
 from __future__ import annotations
@@ -18,6 +19,7 @@ BLOCK = 512
 """Prompts that are compared with all at a time."""
 RIVALS = 32
 """Captions around the nearest one among which its nearest of another meaning is looked for."""
+_EQUAL = 1.0 - 1e-5  # cosine from which two prompts are the same text, encoded in two places of a batch
 
 
 def find_covered(
@@ -39,10 +41,13 @@ def find_covered(
     covered = np.zeros(len(prompts), np.bool_)
     for start in range(0, len(prompts), BLOCK):  # a square of all of them may not fit
         rows = np.arange(start, min(start + BLOCK, len(prompts)))
-        mutual = (captions[rows] @ prompts.T).argmax(axis=1) == rows
         others = prompts[rows] @ prompts.T
-        others[np.arange(len(rows)), rows] = -1.0
-        covered[rows] = mutual & (similarity[rows] > np.maximum(rival[rows], others.max(axis=1)))
+        equal = others > _EQUAL
+        nearest = (captions[rows] @ prompts.T).argmax(axis=1)
+        nearest_other = np.where(equal, np.float32(-1.0), others).max(axis=1)
+        covered[rows] = equal[np.arange(len(rows)), nearest] & (
+            similarity[rows] > np.maximum(rival[rows], nearest_other)
+        )
     return covered
 
 

@@ -1,4 +1,6 @@
-"""Presence: the probability that the memory holds a query's answer, by what was found; learned without labels.
+"""Presence: whether the memory holds a query's answer, from 0 to 1, by what was found; learned without labels.
+
+It is a probability for queries that are worded as the memory's captions are, and only a rank for others.
 
 Pairs of the memory ask, each with what answers it visible, and hidden. A text asks in other words: those of a sibling,
 or its own vector moved towards the caption of another pair, so that being identical is not the sign. An image asks
@@ -53,7 +55,7 @@ class Presence:
     leaf: Floats
 
     def of(self, signals: Floats) -> Floats:
-        """Probability (B,) for signals (B, 7), from 0 to 1."""
+        """Presence (B,) for signals (B, 7), from 0 to 1."""
         yes = signals[:, self.feature] > self.threshold  # (B, T, 3)
         end = 2 * yes[..., 0] + np.where(yes[..., 0], yes[..., 2], yes[..., 1])
         logit = self.leaf[np.arange(len(self.leaf)), end].sum(axis=1, dtype=np.float64)

@@ -74,7 +74,7 @@ class Calibration(ToldShort):
         own: mean of CLIP's own scores of the pairs.
         fitted: whether the gates are its own; else see :attr:`whose_gates`.
         reason: why a side has no gate, for people; empty where all have.
-        check: what refinement does to its held-out pairs; None for a small memory.
+        check: what refinement does to its own pairs; None for a small memory.
         one_image: whether most captions have one image, so that candidates move by what CLIP does not know, only.
         feedback: what people said is not what they asked for; stored beside this, None where nobody said anything.
         by_mean: whether its gates met a correlation by the mean deviation of all queries, as an older version fitted
@@ -148,7 +148,7 @@ class Calibration(ToldShort):
         return self.reason or f"its own pairs show no gain for {modality} queries"
 
     def presence(self, modality: Modality, query: Vectors, found: Neighbours) -> npt.NDArray[np.float32] | None:
-        """Probability (B,) that the memory holds what queries (B, D) ask for; None: see :meth:`why_no_presence`."""
+        """Presence (B,), from 0 to 1, of what queries (B, D) ask for; None: see :meth:`why_no_presence`."""
         side = self.sides[modality]
         if side.presence is None or found.found.shape[1] < side.presence.looked:
             return None

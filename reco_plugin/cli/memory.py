@@ -31,8 +31,8 @@ _AGAIN = "run reco memory calibrate"
 def info_command(*, given: Given, as_json: JsonOption = False) -> None:
     """Show engine, number of pairs, their encoder, and what was learned about them. Needs no model.
 
-    The gains are those of the memory's own pairs, held out: right in sign, not in size, and blind to a memory that has
-    nothing to do with the queries.
+    The gains are those of the memory's own pairs, each hidden from itself: right in sign, not in size, and
+    blind to a memory that has nothing to do with the queries.
     """
     from ..calibration.note import unfinished
 
@@ -171,9 +171,9 @@ def calibrate_command(
 ) -> None:
     """Learn from the memory's own pairs which captions to trust, how far queries move, and what that gains.
 
-    No labels are needed: pairs are held out, and ask. Adding pairs does the same when the memory is new or has doubled,
-    or a quarter of its pairs are new; this command is for an attached collection, for a memory of an older version, and
-    for the rest: after many smaller changes, or deletions. Takes seconds for 10,000 pairs, a minute for 100,000 and 13
+    No labels are needed: its pairs ask, each hidden from itself. Adding pairs does the same when the memory is new or
+    has doubled, or a quarter of its pairs are new; this command is for an attached collection, and for
+    the rest: after many smaller changes, or deletions. Takes seconds for 10,000 pairs, a minute for 100,000 and 13
     for a million: of more than 200,000, so many are drawn at random, and the others are then judged beside those. On a
     Qdrant server it also measures how deep searches must look.
 

@@ -119,7 +119,9 @@ class AnswerRow:
     failure: Failure | None = None  # why the item failed; None where it did not
     plain: str = ""  # why it was to be refined and stays plain, for people; empty where it moved, or was not to be
     scale: tuple[float, float] | None = None  # maps its scores to those of plain vectors, of a query that was refined
-    presence: float | None = None  # probability that the memory holds its answer, of a query; None: it cannot be known
+    presence: float | None = (
+        None  # of a query: whether the memory holds its answer, from 0 to 1; None: it cannot be known
+    )
 
 
 @dataclass(frozen=True)

@@ -42,7 +42,7 @@ class MemoryState(BaseModel):
     plain: str
     """Why nothing, or one side, is refined; empty where all is."""
     check: str | None
-    """What refinement does to its own held-out pairs: right in sign, not in size; None where there are too few."""
+    """What refinement does to its own pairs, each hidden from itself: right in sign only; None: too few pairs."""
 
 
 class Model(BaseModel):

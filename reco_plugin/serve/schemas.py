@@ -229,7 +229,7 @@ class RefinedItem(BaseModel):
     scale: tuple[float, float] | None = None
     """Of a refined query: a score of it times the first, plus the second, is on the scale of plain scores."""
     presence: float | None = None
-    """Of a query: probability that the memory holds what is asked for; where it is missing, it cannot be known."""
+    """Of a query, from 0 to 1: whether the memory holds it. A rank among like queries, no probability in general."""
     truncated: bool = False
     covered: bool | None = None
     """Whether the memory knows it; only of text candidates."""

@@ -45,14 +45,16 @@ def export_model(options: ExportOptions, out: Path, serving: Serving | None = No
     """Export an encoder with the closed form, and the paper's layer where it is trained or asked for.
 
     Raises:
-        ConfigError: the encoder cannot be loaded or exported, the fusion belongs to another one, or a template has no
-            place for a name.
+        ConfigError: the encoder cannot be loaded or exported, the fusion belongs to another one or is missing, or a
+            template has no place for a name.
         DataError: ``options.check`` holds too few pairs, or vectors.
         ArtifactError: the parity check failed; nothing was written.
     """
     from .encoder import load_frozen  # brings open_clip, of which a fit's export needs nothing
 
     templates = check_templates(options.templates) or TEMPLATES
+    if options.fuser == "paper" and options.fusion is None and not options.random_fusion:
+        raise ConfigError("fuser 'paper' has no trained layer: give --fusion the folder of a `reco train`")
     fusion, clip = options.fusion, load_frozen(options.model, options.pretrained, random_weights=options.random_weights)
     if options.random_weights and not options.pretrained:
         warnings.warn(f"{options.model} is exported with RANDOM weights: its embeddings mean nothing", stacklevel=2)

@@ -84,8 +84,9 @@ class ExportOptions(EncoderOptions, ManifestOptions):
     fusion: Path | None = option(
         None, "Folder of `reco train`, whose layer is added.", unset="none: the closed form alone"
     )
-    fuser: FuserChoice = option(
-        "reco", "What refines by default. reco: the closed form. paper: the layer of --fusion, or an untrained one."
+    fuser: FuserChoice = option("reco", "What refines by default. reco: the closed form. paper: the layer of --fusion.")
+    random_fusion: bool = option(
+        False, "Allow --fuser paper without --fusion: random weights (tests only).", flag="--random-fusion", unset=""
     )
     precision: Precision = option(
         "fp32", "Precision of the weights; with --accelerator cuda or tensorrt fp16 arithmetic, too. int8: CPU only."

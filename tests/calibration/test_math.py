@@ -464,5 +464,7 @@ def test_prompts_are_covered_by_a_caption_of_their_own() -> None:
     rival = np.full(6, 0.5, np.float32)
     assert find_covered(prompts, captions, cosine, rival).tolist() == [True] * 3 + [False] * 3
     assert not find_covered(prompts, captions, cosine, np.ones(6, np.float32)).any()
+    twice = [np.concatenate([part, part]) for part in (prompts[:3], captions[:3], cosine[:3], rival[:3])]
+    assert find_covered(*twice).all(), "equal prompts are one"
     assert find_covered(prompts[:0], captions[:0], cosine[:0], rival[:0]).shape == (0,)
     assert nearest_rival(np.zeros((2, 0), np.float32), np.zeros((2, 0), np.bool_), 0.9).tolist() == [-1.0, -1.0]

@@ -72,7 +72,7 @@ def test_below_a_threshold_a_query_stays_plain_and_says_so(halves: Any) -> None:
 
 @pytest.mark.parametrize("value", [-0.1, 1.5, "high", True, float("nan")])
 def test_a_threshold_that_is_none_is_refused(halves: Any, value: Any) -> None:
-    with pytest.raises(InputError, match="presence must be a probability from 0 to 1"):
+    with pytest.raises(InputError, match="presence must be a number from 0 to 1"):
         halves[0].refine(halves[1].text, modality="text", presence=value)
 
 

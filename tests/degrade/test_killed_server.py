@@ -54,7 +54,7 @@ def test_killed_and_started_again_under_load(rig: Build, traffic: Build, server:
         server.start()
         load.until(None, recovered)
     metrics = one.reco.metrics()
-    assert set(metrics["degraded"]) == {"memory_error", "memory_circuit_open"}
+    assert {reason for reason, count in metrics["degraded"].items() if count} == {"memory_error", "memory_circuit_open"}
     assert metrics["circuits"]["memory"]["opened"] >= 1
 
 

@@ -39,6 +39,7 @@ GOOD = {
     'reco_circuit_open{part="memory"}': f"0x20 1x2 0x{MINUTES - 22}",  # a short outage
     "reco_learning_unfinished": f"0x20 1x20 0x{MINUTES - 40}",  # another replica learns
     'reco_refined_total{modality="text"}': RATE,
+    'reco_left_plain_total{modality="text"}': f"0x{MINUTES}",
     'reco_degraded_total{reason="memory_error"}': f"0x20 3x{MINUTES - 20}",
     'nv_inference_queue_duration_us{model="clip_text"}': f"0+600000x{MINUTES}",
     'nv_inference_request_success{model="clip_text"}': RATE,
@@ -53,7 +54,7 @@ GOOD = {
     f"kubelet_volume_stats_capacity_bytes{VOLUME}": f"100x{MINUTES}",
 }
 BAD = {  # alert -> the series that differ
-    "RecoEncoderChanged": {'reco_encoder_changed{job="plugin"}': f"0x20 1x{MINUTES - 20}"},
+    "RecoEncoderChanged": {"reco_encoder_changed": f"0x20 1x{MINUTES - 20}"},
     "RecoServiceDown": {'up{job="plugin"}': f"1x20 0x{MINUTES - 20}"},
     "RecoServiceRestarting": {'process_start_time_seconds{job="plugin"}': "1000x30 2000x8 3000x8 4000x30"},
     "RecoServiceErrors": {'reco_http_requests_total{route="/v1/embeddings",status="503"}': f"0+12x{MINUTES}"},
@@ -108,6 +109,8 @@ def test_each_alert_has_a_case(rules: dict[str, Any]) -> None:
 def test_alerts_fire_on_what_they_are_for_and_on_nothing_else(rules: dict[str, Any], tmp_path: Path) -> None:
     (tmp_path / "rules.yaml").write_text(yaml.safe_dump(rules))
     cases = [case("all is well", GOOD, None), *(case(alert, GOOD | series, alert) for alert, series in BAD.items())]
+    outage = BAD["RecoDegraded"] | {'reco_refined_total{modality="text"}': f"0x{MINUTES}"}
+    cases.append(case("never refined since it started", GOOD | outage, "RecoDegraded"))
     tests = {"rule_files": ["rules.yaml"], "evaluation_interval": "1m", "tests": cases}
     (tmp_path / "tests.yaml").write_text(yaml.safe_dump(tests))
     done = subprocess.run([str(PROMTOOL), "test", "rules", tmp_path / "tests.yaml"], capture_output=True, text=True)

@@ -115,7 +115,7 @@ def test_what_the_memory_has_nothing_for_is_not_called_refined(reco, served):
         assert first["plain"].startswith("the memory is not calibrated")
         metrics = client.get("/metrics").text
         assert 'reco_left_plain_total{modality="text"}' in metrics
-        assert 'reco_refined_total{modality="text"}' not in metrics
+        assert 'reco_refined_total{modality="text"} 0.0' in metrics
         assert told(client, "/v1/refine", vectors | {"gate": False})[0] == "partly"  # the pair itself is where it was
         assert 'reco_refined_total{modality="text"} 1.0' in client.get("/metrics").text
         assert told(client, "/v1/refine", vectors | {"where": {"shop": "fr"}})[0] == "false"

@@ -32,7 +32,7 @@ def test_it_is_alive_at_once_and_ready_when_warm(filled):
     assert (state.ready().status, state.ready().reasons) == ("ready", [])
     assert filled.counters.encode_s["image"].to_dict()["count"] == 1
     assert filled.counters.left_plain.to_dict() == {"image": 1, "text": 1}  # asked for, and nothing moved by a warm-up
-    assert filled.counters.refined.to_dict() == {}
+    assert filled.counters.refined.to_dict() == {"image": 0, "text": 0}
     state.stopping = True
     assert state.ready().reasons == ["the service is stopping"]
 
@@ -263,7 +263,7 @@ def test_metrics_are_what_the_counters_count(client, filled):
         by_modality = shown.get(f"reco_{name}_total", {})
         assert by_modality == {f"modality={part}": count for part, count in counted[name].items()}
     assert counted["left_plain"] == {"image": 1, "text": 1}  # by the warm-up
-    assert counted["refined"] == {"text": 1}
+    assert counted["refined"] == {"image": 0, "text": 1}
     for name, key in (("retrieve_seconds", "retrieve_s"), ("fuse_seconds", "fuse_s"), ("moved", "moved")):
         assert shown[f"reco_{name}_count"][""] == counted[key]["count"]
         assert shown[f"reco_{name}_sum"][""] == pytest.approx(counted[key]["sum"])

@@ -77,7 +77,9 @@ def test_without_a_training_run_there_is_the_closed_form_alone_or_an_untrained_l
 ) -> None:
     export_model(ExportOptions(model=vit), tmp_path / "out")
     assert told["fusions"] is None and (told["card"].fuser, told["card"].policy.k) == ("reco", 10)
-    export_model(ExportOptions(model=vit, fuser="paper"), tmp_path / "out")
+    with pytest.raises(ConfigError, match="--fusion"):
+        export_model(ExportOptions(model=vit, fuser="paper"), tmp_path / "out")
+    export_model(ExportOptions(model=vit, fuser="paper", random_fusion=True), tmp_path / "out")
     assert told["fusions"].config.fuser == told["card"].fuser == "paper"
 
 

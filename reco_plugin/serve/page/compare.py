@@ -94,7 +94,7 @@ class Compared(BaseModel):
     why: str
     """Why the query moved as far as it did, in words; empty without a gate."""
     presence: float | None
-    """Probability that the memory holds what is asked for; None where it cannot be known."""
+    """Whether the memory holds what is asked for, from 0 to 1: a rank; None where it cannot be known."""
     plain: str
     """Why the query did not move at all; empty where it could."""
     ranked_decided: str

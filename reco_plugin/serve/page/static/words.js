@@ -40,8 +40,8 @@ export function ordinal(rank) {
 /** Share as per cent. */
 export const percent = (share) => (share > 0 && share < 0.005 ? "<\u00a01\u00a0%" : `${Math.round(100 * share)}\u00a0%`);
 
-/** How likely the memory holds what is asked for, if half of all queries have an answer there. */
-export const presenceWords = (presence) => `the memory holds its answer: ${percent(presence)} likely`;
+/** Whether the memory holds what is asked for: a rank among like queries, which per cent would call a chance. */
+export const presenceWords = (presence) => `presence in the memory: ${number(presence)} (a rank from 0 to 1)`;
 
 /** Signed number with a true minus and two digits. */
 export const number = (value) => value.toFixed(2).replace("-", "−");
