@@ -1,4 +1,4 @@
-"""The rules of docs and guide that a reader could forget: levels, who may import what, what is public."""
+"""The rules of docs and guide that a reader could forget: rooms, who may import what, what is public."""
 
 from __future__ import annotations
 
@@ -9,6 +9,7 @@ import subprocess
 import sys
 from collections.abc import Iterable, Iterator
 from functools import cache
+from graphlib import TopologicalSorter
 from pathlib import Path
 from typing import NamedTuple, TypeGuard
 
@@ -20,35 +21,42 @@ from reco_plugin.train.triton import GraphSpec, graph_specs, render_config
 
 PACKAGE = Path(reco_plugin.__file__).parent
 TESTS = Path(__file__).parent
-LEVELS = {  # a module, or a package with all that is in it; each may import itself and lower levels
-    unit: level
-    for level, units in enumerate(
-        (
-            "calibration.why errors machine",
-            "batching counters defaults progress recovery types",
-            "files fingerprint memory.options proxies values",
-            "options",
-            "config data preprocess quickstart run_config",
-            "encoder_api",
-            "artifact interleave memory",
-            "calibration engines preparation sessions",
-            "encode fuse train.graph_file train.one_token train.parity",
-            "api_encoder calibration.closed_form train.recipe",
-            "calibration.learn opinions train.triton",
-            "calibration.apart memory.rescue memory.transfer same_encoder train.precision",
-            "calibration.learner",
-            "pairs refine towers",
-            "guard match score train",
-            "client reco",
-            "adapters adapters.clip_benchmark evaluate ingest serve",
-            "report adapters.haystack adapters.langchain adapters.llamaindex adapters.mteb"
-            " adapters.sentence_transformers",
-            "compare demo fit",
-            "cli",
-            "__main__",
-        )
-    )
-    for unit in units.split()
+ROOMS = {  # name -> the modules and packages in it; an import goes to the same room or to one above it
+    "ground": "errors files checks values types results defaults fingerprint proxies progress counters batching"
+    " recovery machine",
+    "options, settings": "options settings config run_config",
+    "quickstart": "quickstart",
+    "memory": "memory",
+    "runtime": "runtime sessions preprocess artifact preparation encode",
+    "encoder APIs": "encoder_api api_encoder same_encoder",
+    "method": "method calibration fuse refine score",
+    "extras": "extras match opinions",
+    "path": "reco pairs guard",
+    "sources, engines, ingest": "sources data engines ingest",
+    "models": "models train towers",
+    "measure": "measure evaluate fit compare report interleave",
+    "client, adapters": "client adapters",
+    "demo": "demo",
+    "serve": "serve",
+    "cli": "cli __main__",
+}
+UPWARD = {  # what still imports a room below its own: the list only shrinks
+    ("api_encoder", "data.labelled"),
+    ("artifact", "encoder_api"),
+    ("config", "memory.options"),
+    ("encode", "encoder_api"),
+    ("memory.rescue", "opinions"),
+    ("memory.transfer", "opinions"),
+    ("same_encoder", "data.rows"),
+}
+IN_CIRCLES = {  # without these imports no module imports itself by way of others; the list only shrinks
+    ("data.torchvision_sets", "data.labelled"),
+    ("memory.collection", "memory.versions"),
+    ("memory.kept_served", "memory.versions"),
+    ("memory.server", "memory.opening"),
+    ("serve.dialects.shared", "serve.edge"),
+    ("sessions.triton.grpc_wire", "sessions.triton.wire"),
+    ("sessions.triton.wire", "sessions.triton.http_wire"),
 }
 WITHOUT_TORCH = {
     f"reco_plugin.train.{name}" for name in ("graph_file", "one_token", "parity", "precision", "recipe", "triton")
@@ -64,6 +72,8 @@ class Import(NamedTuple):
     line: int
     at_import: bool
     """Whether it is loaded when the module is, rather than inside a function."""
+    for_types: bool
+    """Whether it is read by type checkers only."""
 
 
 @cache
@@ -98,19 +108,21 @@ def imports(path: Path, package: Path = PACKAGE) -> Iterator[Import]:
     """Everything a file imports, relative names resolved; ``from . import x`` is x where x is a module."""
     every = nodes(path) if package == PACKAGE else list(ast.walk(ast.parse(path.read_text(encoding="utf-8"))))
     found = [node for node in every if isinstance(node, ast.Import | ast.ImportFrom)]
-    late = [(part.lineno, part.end_lineno or 0) for part in every if _is_function(part) or _is_for_types(part)]
+    late = [(part.lineno, part.end_lineno or 0) for part in every if _is_function(part)]
+    typed = [(part.lineno, part.end_lineno or 0) for part in every if _is_for_types(part)]
     here = (package.name, *path.relative_to(package).with_suffix("").parts[:-1])
     for node in found:
-        at_import = not any(first <= node.lineno <= last for first, last in late)
+        for_types = any(first <= node.lineno <= last for first, last in typed)
+        when = not for_types and not any(first <= node.lineno <= last for first, last in late), for_types
         if isinstance(node, ast.Import):
             for alias in node.names:
-                yield Import(alias.name, node.lineno, at_import)
+                yield Import(alias.name, node.lineno, *when)
         else:
             base = ".".join((*(here[: len(here) + 1 - node.level] if node.level else ()), *filter(None, [node.module])))
             for alias in node.names:
                 full = f"{base}.{alias.name}"
                 is_module = full.removeprefix(package.name + ".") in modules(package)
-                yield Import(full if is_module else base, node.lineno, at_import)
+                yield Import(full if is_module else base, node.lineno, *when)
 
 
 def _is_function(node: ast.AST) -> TypeGuard[ast.FunctionDef | ast.AsyncFunctionDef]:
@@ -121,26 +133,25 @@ def _is_for_types(node: ast.AST) -> TypeGuard[ast.If]:
     return isinstance(node, ast.If) and isinstance(node.test, ast.Name) and node.test.id == "TYPE_CHECKING"
 
 
-def unit_of(name: str) -> str:
-    """The longest entry of LEVELS that holds a module; empty when there is none."""
-    parts = name.split(".")
-    prefixes = (".".join(parts[:length]) for length in range(len(parts), 0, -1))
-    return next((prefix for prefix in prefixes if prefix in LEVELS), "")
+def room_of(name: str) -> int | None:
+    """The number of the room that holds a module, from above; None: none does."""
+    return next((number for number, held in enumerate(ROOMS.values()) if name.partition(".")[0] in held.split()), None)
 
 
-def violations(package: Path = PACKAGE) -> list[str]:
-    """Imports of the own package that go sideways or up."""
-    wrong = []
-    for name, path in modules(package).items():
-        if not unit_of(name):
-            continue  # the package's own __init__ loads its public names late; both are for other tests to see
-        for found in imports_of(path) if package == PACKAGE else imports(path, package):
-            if not found.name.startswith(package.name + "."):
-                continue
-            me, it = unit_of(name), unit_of(found.name.removeprefix(package.name + "."))
-            if me != it and LEVELS[it] >= LEVELS[me]:
-                wrong.append(f"{path}:{found.line}: {me} (level {LEVELS[me]}) imports {it} (level {LEVELS[it]})")
-    return wrong
+def arrows(package: Path = PACKAGE) -> set[tuple[str, str]]:
+    """Who imports whom of the own package when it runs; the package itself loads its public names late."""
+    return {
+        (name, it)
+        for name, path in modules(package).items()
+        for found in (imports_of(path) if package == PACKAGE else imports(path, package))
+        if name and not found.for_types
+        if (it := found.name.removeprefix(package.name + ".")) != name and it in modules(package)
+    }
+
+
+def upward(package: Path = PACKAGE) -> set[tuple[str, str]]:
+    """Imports of a room below the importer's own."""
+    return {(me, it) for me, it in arrows(package) if (room_of(me) or 0) < (room_of(it) or 0)}
 
 
 def third_party(*packages: str) -> dict[str, set[str]]:
@@ -163,27 +174,31 @@ def trees_are_no_garbage() -> Iterator[None]:
     gc.enable()
 
 
-def test_every_module_has_a_level():
-    assert [name for name in modules() if name and not unit_of(name)] == []
-    assert [unit for unit in LEVELS if unit not in modules()] == []
+def test_every_module_is_in_a_room():
+    assert [name for name in modules() if name and room_of(name) is None] == []
 
 
-def test_modules_import_lower_levels_only():
-    assert violations() == []
+def test_modules_import_their_own_room_or_one_above_it():
+    assert upward() == UPWARD, "what is gone leaves the list, too"
 
 
-def test_the_check_of_levels_finds_what_goes_up_or_sideways(tmp_path):
+def test_no_module_imports_itself_by_way_of_others():
+    assert IN_CIRCLES - arrows() == set(), "what is gone leaves the list, too"
+    graph: dict[str, set[str]] = {}
+    for me, it in arrows() - IN_CIRCLES:
+        graph.setdefault(me, set()).add(it)
+    TopologicalSorter(graph).prepare()  # raises and names a circle
+
+
+def test_the_check_of_rooms_finds_what_goes_down(tmp_path):
     package = tmp_path / "made_up"
     (package / "memory").mkdir(parents=True)
     for name in ("__init__", "types", "reco", "sessions", "memory/__init__", "memory/base"):
         (package / f"{name}.py").write_text("")
     (package / "memory" / "exact.py").write_text("from ..types import Pair\nfrom .base import Memory\nimport numpy\n")
-    assert violations(package) == []
+    assert upward(package) == set()
     (package / "memory" / "exact.py").write_text("def late():\n    from .. import reco\n    from ..sessions import x\n")
-    assert [line.rpartition("imports ")[2] for line in violations(package)] == [
-        "reco (level 15)",
-        "sessions (level 7)",
-    ]
+    assert upward(package) == {("memory.exact", "reco"), ("memory.exact", "sessions")}
 
 
 def test_train_is_imported_by_commands_and_fit_only_and_only_when_they_run():
@@ -194,14 +209,14 @@ def test_train_is_imported_by_commands_and_fit_only_and_only_when_they_run():
     users = [
         (name, found.at_import)
         for name, path in modules().items()
-        if unit_of(name).partition(".")[0] != "train"
+        if name.partition(".")[0] != "train"
         for found in imports_of(path)
         if found.name.startswith("reco_plugin.train")
         and (name, found.name) != ("cli.train", "reco_plugin.train.recipe")
-        and not (unit_of(name) == "towers" or name == "cli.model") * (found.name in WITHOUT_TORCH)
+        and not (name.startswith("towers.") or name == "cli.model") * (found.name in WITHOUT_TORCH)
     ]
     assert users, "the command line no longer reaches the training: this test watches nothing"
-    found = {name if name.startswith("cli.") else unit_of(name) for name, _ in users}
+    found = {name if name.startswith("cli.") else name.partition(".")[0] for name, _ in users}
     assert found == {"cli.model", "cli.train", "fit"}
     assert not any(at_import for _, at_import in users)
 

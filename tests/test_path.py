@@ -106,12 +106,6 @@ def test_a_refined_text_or_image_crosses_fifteen_files(drawn: Reco, trace: Trace
         assert (found.frames <= 10, found.calls <= 120) == (True, True), (found.frames, found.calls)
 
 
-def test_the_page_of_the_architecture_says_what_a_text_crosses(drawn: Reco, trace: Trace) -> None:
-    found = crossed(trace, lambda: drawn.embed_texts(["a red fox"]))
-    page = (Path(ROOT).parent / "docs" / "architecture.md").read_text(encoding="utf-8")
-    assert f"crosses {len(found.files)} files, {found.frames} frames and {found.calls} calls" in page
-
-
 def test_one_that_moves_crosses_the_gate_besides(known: Reco, trace: Trace) -> None:
     assert known.embed(["a red circle"], modality="text").refined.all()
     found = crossed(trace, lambda: known.embed_texts(["a red circle"]))
