@@ -21,7 +21,7 @@ PYTEST = PYTHONDONTWRITEBYTECODE= OMP_NUM_THREADS=1 $(RUN)/pytest -n $(WORKERS) 
 TORCH = $(shell grep -oE '^torch(vision)?==[0-9.]+' locks/torch.txt)
 
 .PHONY: help demo search-demo test check test-pythons test-latest install install-triton install-browser fix lint types unit lock gpu-check \
-	k8s k8s-here bench engines torture clients quickstart-model clean
+	bench engines torture clients quickstart-model clean
 
 help: ## list the targets
 	@grep -hE '^[a-z0-9-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/^([a-z0-9-]+):.*## */  make \1\t/' | expand -t 26
@@ -78,18 +78,12 @@ gpu-check: ## export, parity and throughput on CUDA; where there is no GPU, it s
 	then $(MAKE) --no-print-directory $(GPU)/.ready && $(GPU)/bin/python -m benchmarks.gpu_check --require; \
 	else $(MAKE) --no-print-directory $(DEV)/.ready && $(RUN)/python -m benchmarks.gpu_check; fi
 
-k8s: $(DEV)/.ready ## the chart on the cluster that kubectl sees: dry runs of all sets of values; without one, it says so and passes
-	$(RUN)/python -m benchmarks.kubernetes
+bench: $(DEV)/.ready ## speed beside other packages, refined beside plain: writes docs/measurements.md; 25 minutes
+	$(RUN)/python -m benchmarks.speed --write
 
-k8s-here: $(DEV)/.ready ## the same on a cluster that is built from Go modules (once, 25 minutes), whose nodes run nothing; installs, too
-	$(RUN)/python -m benchmarks.cluster $(RUN)/python -m benchmarks.kubernetes --install
-
-bench: $(DEV)/.ready ## speed beside other packages, refined beside plain: writes docs/measurements/speed.md; 25 minutes
-	$(RUN)/python -m benchmarks.speed --docs docs/measurements
-
-DOCS ?= docs/measurements
-engines: $(DEV)/.ready ## the commands of docs/engines in real engines that can run here: writes docs/measurements/engines.md; ten minutes
-	$(RUN)/python -m benchmarks.engines.run $(if $(DOCS),--docs $(DOCS))
+WRITE ?= --write
+engines: $(DEV)/.ready ## the commands of docs/engines in real engines that can run here: writes docs/measurements.md; ten minutes
+	$(RUN)/python -m benchmarks.engines.run $(WRITE)
 
 torture: $(DEV)/.ready ## kills, fuzz, costly and slow requests, overload, faults: what was lost, refused or late; ten minutes
 	$(RUN)/python -m benchmarks.torture --seconds 20

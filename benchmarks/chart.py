@@ -275,7 +275,7 @@ def main() -> None:
     for name, text in (("README.md", make_page(values)), ("values.schema.json", schema)):
         with whole_file(CHART / name) as part:
             part.write_text(text, encoding="utf-8")
-    write_blocks(ROOT / "docs" / "kubernetes.md", {"sets": make_table(read_sets())})
+    write_blocks({"sets": make_table(read_sets())}, ROOT / "docs" / "kubernetes.md")
 
 
 if __name__ == "__main__":

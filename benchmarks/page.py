@@ -1,17 +1,19 @@
-"""Pages of docs whose words people write, and whose blocks commands write: blocks, tables, the machine in one line."""
+"""The page of measurements, whose words people write and whose blocks commands write; tables; the machine in one line."""
 
 from __future__ import annotations
 
-import argparse
 import os
 import platform
 import re
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from importlib.metadata import version
 from pathlib import Path
 
 from reco_plugin.files import whole_file
 
+PAGE = Path(__file__).resolve().parents[1] / "docs" / "measurements.md"
+FIGURES = PAGE.with_suffix("")
+"""Folder of the figures and pictures of the page."""
 _FAST = ("avx512_vnni", "avx512_bf16", "amx_bf16")
 """What int8 and bf16 are fast with."""
 
@@ -33,34 +35,11 @@ def filled(page: str, blocks: Mapping[str, str]) -> str:
     return page
 
 
-def page_file(named: str) -> Path:
-    """The page that a flag names: before hours of work it is told that there is none, not after them.
-
-    Raises:
-        argparse.ArgumentTypeError: there is no such file.
-    """
-    if not (page := Path(named)).is_file():
-        raise argparse.ArgumentTypeError(f"there is no page {named}: a command fills blocks of one that is there")
-    return page
-
-
-def folder_of(page: str) -> Callable[[str], Path]:
-    """What reads the name of a folder that has a page; see :func:`page_file`."""
-    return lambda named: page_file(str(Path(named, page))).parent
-
-
-def write_blocks(path: Path, blocks: Mapping[str, str]) -> None:
-    """Put blocks into a page; everything else of it stays as it is now, since somebody may have edited it."""
+def write_blocks(blocks: Mapping[str, str], path: Path = PAGE) -> None:
+    """Put blocks into the page; everything else of it stays as it is now, since somebody may have edited it."""
     page = filled(path.read_text(encoding="utf-8"), blocks)
     with whole_file(path) as part:
         part.write_text(page, encoding="utf-8")
-
-
-def tell(page: Path | None, blocks: Mapping[str, str]) -> None:
-    """Print blocks, and put them into a page where there is one."""
-    print(*blocks.values(), sep="\n\n")
-    if page is not None:
-        write_blocks(page, blocks)
 
 
 def table(head: Sequence[str], rows: Iterable[Sequence[str]], *, left: int = 1) -> str:

@@ -5,10 +5,11 @@ from __future__ import annotations
 import argparse
 import json
 import math
-from pathlib import Path
 from typing import Any, NamedTuple
 
 from reco_plugin.report.charts import COLOURS
+
+from .page import FIGURES
 
 _ROW = 26
 _INK = COLOURS["ink"]
@@ -28,14 +29,14 @@ _BARS = (
 )
 _GROUPS = (("unseen", "new things, which this mini CLIP never saw"), ("seen", "things that it was trained on"))
 
-_BOTH = "image queries + text candidates"
+_BOTH = "both sides"
 _CHANGES: tuple[tuple[str, tuple[tuple[str, str], ...]], ...] = (
     (
         "A text searches among images (R@1; plain CLIP: {recall1:.1f} %)",
         (
             ("memory has all classes", "text queries: all classes"),
-            ("memory has half of them, this one too", "text queries: random halves (3 seeds): known"),
-            ("memory has half of them, not this one", "text queries: random halves (3 seeds): unknown"),
+            ("memory has half of them, this one too", "text queries: random halves: known"),
+            ("memory has half of them, not this one", "text queries: random halves: unknown"),
             ("half of the captions are wrong", "text queries: all classes, 50% shuffled"),
         ),
     ),
@@ -43,8 +44,8 @@ _CHANGES: tuple[tuple[str, tuple[tuple[str, str], ...]], ...] = (
         "An image is named by its class, exact scores (top-1; plain CLIP: {top1:.1f} %)",
         (
             ("memory has all classes", f"{_BOTH}: all classes"),
-            ("memory has half of them, this one too", f"{_BOTH}: random halves (3 seeds): known"),
-            ("memory has half of them, not this one", f"{_BOTH}: random halves (3 seeds): unknown"),
+            ("memory has half of them, this one too", f"{_BOTH}: random halves: known"),
+            ("memory has half of them, not this one", f"{_BOTH}: random halves: unknown"),
             ("a dog's breed, memory without dogs", f"{_BOTH}: no dogs, among dogs"),
         ),
     ),
@@ -70,7 +71,7 @@ def mini_clip(results: dict[str, Any]) -> str:
 def real_clip(found: dict[str, Any]) -> str:
     """Gains and losses of a real CLIP with their intervals, as one SVG."""
     labels = max(_width(name) for _, rows in _CHANGES for name, _ in rows)
-    lowest = min(found["gate"][protocol]["gate"][1] for _, rows in _CHANGES for _, protocol in rows)
+    lowest = min(found["gains"][protocol][1] for _, rows in _CHANGES for _, protocol in rows)
     scale, y = 30.0, 28
     zero = 28 + labels + max(0.0, -lowest) * scale
     parts = [_text(16, y, "OpenAI CLIP ViT-B/32 on ImageNet: points gained or lost by refinement", "h")]
@@ -82,7 +83,7 @@ def real_clip(found: dict[str, Any]) -> str:
         parts.append(_line(zero, y + 8, zero, y + 8 + _ROW * len(rows)))
         for name, protocol in rows:
             y += _ROW
-            mean, low, high = found["gate"][protocol]["gate"]
+            mean, low, high = found["gains"][protocol]
             start, length = zero + min(0.0, mean) * scale, abs(mean) * scale
             parts.append(_text(16 + labels, y, name, anchor="end"))
             parts.append(_bar(start, y, length, "gain" if mean >= 0 else "loss"))
@@ -148,6 +149,5 @@ CHARTS = {"before-after.svg": ("quickstart.json", mini_clip), "realclip.svg": ("
 
 if __name__ == "__main__":
     argparse.ArgumentParser(description=__doc__).parse_args()
-    docs = Path(__file__).resolve().parents[1] / "docs" / "measurements"
     for chart, (figures, draw) in CHARTS.items():
-        (docs / chart).write_text(draw(json.loads((docs / figures).read_text())), encoding="utf-8")
+        (FIGURES / chart).write_text(draw(json.loads((FIGURES / figures).read_text())), encoding="utf-8")

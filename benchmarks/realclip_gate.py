@@ -1,14 +1,11 @@
 """What the gate is worth on vectors of a real CLIP (OpenAI ViT-B/32): gains where the memory knows, harm where not.
 
-    python -m benchmarks.realclip_gate --data DIRECTORY  # writes docs/measurements/realclip.* from the vectors there
-    python -m benchmarks.realclip_gate                   # the page and the chart again, from that file
-    python -m benchmarks.realclip_gate --data DIRECTORY --files FOLDER  # the files that docs/walkthrough.md evaluates
+    python -m benchmarks.realclip_gate --data DIRECTORY  # measures the vectors there; two minutes on one core
+    python -m benchmarks.realclip_gate                   # the page and the chart again, from the file of figures
 
-Needs the extra `train` and three files of vectors, which are not part of this repository: `load_imagenet` and
-`nearest_neighbour` say what is in them. Takes about four minutes on one core.
-Every row is one protocol, every column a difference to frozen CLIP in points with its 95 % interval over classes, over
-all variants of the protocol (which memory half, which two of the four images are queries). "no gate" adds the mean of
-the neighbours; "gate" is what the product does, with exact scores where both sides are refined.
+It reads ``clip_vit_b32_imagenet.npz``, which is not part of this repository: see :func:`load_imagenet`.
+Every row is one protocol, over all of its variants (which half is in the memory, which two of the four images are
+queries). Both sides are compared by exact scores.
 
 Memory captions are the prompt set ``text_a``; class prompts are ``text_b``; queries are images outside the memory.
 The irrelevant and fine-grained rows use the dog breeds of ImageNet (151-268), classified among themselves.
@@ -16,8 +13,9 @@ The irrelevant and fine-grained rows use the dog breeds of ImageNet (151-268), c
 
 from __future__ import annotations
 
+import argparse
 import json
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -25,23 +23,21 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from reco_plugin.data import Captioned, Labelled, write_labelled, write_pairs, write_retrieval
 from reco_plugin.evaluate.intervals import Interval, bootstrap
 from reco_plugin.evaluate.study.memories import ram_memory, stream
 from reco_plugin.refine import Refiner, VectorMemory
 from reco_plugin.score import score_both
 from reco_plugin.types import Fingerprint, Modality, Records, Vectors
 
-from .page import table
+from .page import FIGURES, table, write_blocks
 from .picture import real_clip
-from .research import parser_of, publish
 
 Rows = npt.NDArray[np.int64]
 STORES: dict[tuple[Any, ...], Store] = {}
 """By what they hold; each is asked by every role."""
 Asked = tuple[npt.NDArray[np.float64], Rows]
 """Differences per query in points, and the class of each."""
-Row = tuple[str, Interval, Interval]
+Row = tuple[str, Interval]
 FINGERPRINT = Fingerprint("OpenAI ViT-B/32", "stored", 512)
 DOGS = np.arange(151, 269)
 SLOTS = ((0, 1), (2, 3))  # of the four images of a class, those in the memory
@@ -54,17 +50,13 @@ class Store:
     memory: VectorMemory
     k: int
 
-    def refine(self, modality: Modality, query: Vectors, *, gated: bool, candidates: bool = False) -> Vectors:
+    def refine(self, modality: Modality, query: Vectors) -> Vectors:
         """Refine (B, D)."""
-        refiner = Refiner(self.memory, None, k=self.k, gate=gated)
-        return refiner.refine(query, modality=modality, role="candidate" if candidates else "query").vectors
+        return Refiner(self.memory, None, k=self.k).refine(query, modality=modality).vectors
 
-    def scores(self, images: Vectors, texts: Vectors, *, gated: bool) -> Vectors:
-        """Scores (B, C) of both sides refined: exact ones, or cosines without a gate."""
-        if gated:
-            return score_both(Refiner(self.memory, None, k=self.k), images, texts).scores
-        moved = self.refine("text", texts, gated=False, candidates=True)
-        return np.asarray(self.refine("image", images, gated=False) @ moved.T)
+    def scores(self, images: Vectors, texts: Vectors) -> Vectors:
+        """Exact scores (B, C) of both sides refined."""
+        return score_both(Refiner(self.memory, None, k=self.k), images, texts).scores
 
 
 @dataclass(frozen=True)
@@ -125,66 +117,43 @@ def found(prompts: Vectors, classes: Rows, image: Vectors, labels: Rows) -> npt.
     return np.asarray(100.0 * (labels[(prompts @ image.T).argmax(axis=1)] == classes))
 
 
-Gain = Callable[[Store, tuple[int, ...], Rows, bool], tuple[npt.NDArray[np.float64], Rows]]
-"""(memory, its slots, candidate classes, gated) -> difference to frozen per query, class of each query."""
+Moved = Callable[[Store, Vectors, Vectors], Vectors]
+"""(memory, images, prompts) -> scores (B, C)."""
+ROLES: dict[str, Moved] = {
+    "image queries": lambda store, images, prompts: store.refine("image", images) @ prompts.T,
+    "text queries": lambda store, images, prompts: images @ store.refine("text", prompts).T,
+    "both sides": lambda store, images, prompts: store.scores(images, prompts),
+}
+"""Who is refined; texts search images (R@1), images are named (top-1)."""
 
 
-Moved = Callable[[Store, Vectors, Vectors, bool], Vectors]
-"""(memory, images, prompts, gated) -> scores (B, C)."""
-
-
-def roles(data: ImageNet) -> dict[str, Gain]:
-    """Who is refined, and how that is judged: images among prompts (top-1), or prompts among images (R@1)."""
-
-    def judged(moved: Moved, *, texts: bool = False) -> Gain:
-        def gain(
-            store: Store, slots: tuple[int, ...], classes: Rows, gated: bool
-        ) -> tuple[npt.NDArray[np.float64], Rows]:
-            image, labels = data.queries(classes, slots)
-            prompts = data.prompt[classes]
-            before, after = image @ prompts.T, moved(store, image, prompts, gated)
-            if texts:
-                right = [labels[scores.argmax(axis=0)] == classes for scores in (before, after)]
-            else:
-                right = [classes[scores.argmax(axis=1)] == labels for scores in (before, after)]
-            return 100.0 * (right[1].astype(np.float64) - right[0]), classes if texts else labels
-
-        return gain
-
-    def image(store: Store, images: Vectors, gated: bool, candidates: bool = False) -> Vectors:
-        return store.refine("image", images, gated=gated, candidates=candidates)
-
-    def text(store: Store, prompts: Vectors, gated: bool, candidates: bool = False) -> Vectors:
-        return store.refine("text", prompts, gated=gated, candidates=candidates)
-
-    return {
-        "image queries": judged(lambda m, i, t, gated: image(m, i, gated) @ t.T),
-        "text queries": judged(lambda m, i, t, gated: i @ text(m, t, gated).T, texts=True),
-        "image candidates": judged(lambda m, i, t, gated: image(m, i, gated, True) @ t.T, texts=True),
-        "text candidates": judged(lambda m, i, t, gated: i @ text(m, t, gated, True).T),
-        "image queries + text candidates": judged(lambda m, i, t, gated: m.scores(i, t, gated=gated)),
-    }
+def gain(data: ImageNet, role: str, store: Store, slots: tuple[int, ...], classes: Rows) -> Asked:
+    """Difference to plain CLIP for each query in points, and the class of each."""
+    image, labels = data.queries(classes, slots)
+    prompts = data.prompt[classes]
+    before, after = image @ prompts.T, ROLES[role](store, image, prompts)
+    texts = role == "text queries"
+    right = [
+        labels[scores.argmax(axis=0)] == classes if texts else classes[scores.argmax(axis=1)] == labels
+        for scores in (before, after)
+    ]
+    return 100.0 * (right[1].astype(np.float64) - right[0]), classes if texts else labels
 
 
 def measure(data: ImageNet, k: int) -> Iterator[Row]:
-    """Rows of (protocol, no gate, gate) on ImageNet."""
+    """Rows of (protocol, gain) on ImageNet."""
     everything = np.arange(len(data.image))
-    halves = [("odd classes", [everything[1::2]])]
-    randoms = [_half(everything, seed) for seed in range(3)]
-    halves.append(("random halves (3 seeds)", randoms))
-    for role, gain in roles(data).items():
-        yield from _rows(role, "all classes", [(data.store(everything, s, k), s, everything) for s in SLOTS], gain)
-        for name, picks in halves:
-            runs = [(data.store(pick, s, k), s, everything) for pick in picks for s in SLOTS]
-            yield from _rows(role, name, runs, gain, known=[pick for pick in picks for _ in SLOTS])
-        fine = [(data.store(DOGS, s, k), s, DOGS) for s in SLOTS]
-        yield from _rows(role, "dogs among dogs", fine, gain)
-        strange = np.setdiff1d(everything, DOGS)
-        yield from _rows(role, "no dogs, among dogs", [(data.store(strange, s, k), s, DOGS) for s in SLOTS], gain)
+    randoms, strange = [_half(everything, seed) for seed in range(3)], np.setdiff1d(everything, DOGS)
+    for role in ROLES:
+        yield from _rows(data, role, "all classes", [(data.store(everything, s, k), s, everything) for s in SLOTS])
+        runs = [(data.store(pick, s, k), s, everything) for pick in randoms for s in SLOTS]
+        yield from _rows(data, role, "random halves", runs, known=[pick for pick in randoms for _ in SLOTS])
+        yield from _rows(data, role, "dogs among dogs", [(data.store(DOGS, s, k), s, DOGS) for s in SLOTS])
+        yield from _rows(data, role, "no dogs, among dogs", [(data.store(strange, s, k), s, DOGS) for s in SLOTS])
     for share in (0.1, 0.3, 0.5, 0.9):
         for role in ("image queries", "text queries"):
             runs = [(data.store(everything, s, k, shuffled=share), s, everything) for s in SLOTS]
-            yield from _rows(role, f"all classes, {share:.0%} shuffled", runs, roles(data)[role])
+            yield from _rows(data, role, f"all classes, {share:.0%} shuffled", runs)
 
 
 def _half(classes: Rows, seed: int) -> Rows:
@@ -192,46 +161,23 @@ def _half(classes: Rows, seed: int) -> Rows:
 
 
 def _rows(
+    data: ImageNet,
     role: str,
     memory: str,
     runs: Sequence[tuple[Store, tuple[int, ...], Rows]],
-    gain: Gain,
     known: Sequence[Rows] | None = None,
 ) -> Iterator[Row]:
     """One row, or one for the classes that the memory knows and one for the others."""
-    parts: dict[str, list[list[Asked]]] = {}
+    parts: dict[str, list[Asked]] = {}
     for number, (store, slots, classes) in enumerate(runs):
-        for column, gated in enumerate((False, True)):
-            delta, labels = gain(store, slots, classes, gated)
-            inside = np.isin(labels, known[number]) if known else np.ones(len(labels), np.bool_)
-            groups = {"known": inside, "unknown": ~inside} if known else {"": inside}
-            for name, mask in groups.items():
-                parts.setdefault(name, [[], []])[column].append((delta[mask], labels[mask]))
-    for name, (plain, gated_gains) in parts.items():
-        yield f"{role}: {memory}" + (f": {name}" if name else ""), _interval(plain), _interval(gated_gains)
-
-
-def _interval(asked: Sequence[Asked]) -> Interval:
-    return bootstrap(np.concatenate([gains for gains, _ in asked]), np.concatenate([classes for _, classes in asked]))
-
-
-def nearest_neighbour(data: ImageNet, folder: Path, k: int) -> Iterator[Row]:
-    """Image-to-image search in sets that the memory does not know: refined queries, untouched index.
-
-    The files hold ``test_image``, ``val_image`` (N, D), ``test_label`` and ``val_label`` (N,).
-    """
-    for name in ("oxford_pets", "caltech101"):
-        arrays = read(folder / f"clip_vit_b32_{name}.npz")
-        query, index = arrays["test_image"], arrays["val_image"]
-        labels, answers = arrays["test_label"].astype(np.int64), arrays["val_label"].astype(np.int64)
-        frozen = hits(query, labels, index, answers)
-        for memory, classes in (("all classes", np.arange(1000)), ("odd classes", np.arange(1, 1000, 2))):
-            store = data.store(classes, SLOTS[0], k)
-            plain, gated = (
-                bootstrap(hits(store.refine("image", query, gated=on), labels, index, answers) - frozen, labels)
-                for on in (False, True)
-            )
-            yield f"{name}, image to image (frozen {frozen.mean():.1f}): {memory}", plain, gated
+        delta, labels = gain(data, role, store, slots, classes)
+        inside = np.isin(labels, known[number]) if known else np.ones(len(labels), np.bool_)
+        groups = {"known": inside, "unknown": ~inside} if known else {"": inside}
+        for name, mask in groups.items():
+            parts.setdefault(name, []).append((delta[mask], labels[mask]))
+    for name, asked in parts.items():
+        moved = bootstrap(np.concatenate([gains for gains, _ in asked]), np.concatenate([of for _, of in asked]))
+        yield f"{role}: {memory}" + (f": {name}" if name else ""), moved
 
 
 def results(folder: Path, k: int) -> dict[str, Any]:
@@ -239,76 +185,40 @@ def results(folder: Path, k: int) -> dict[str, Any]:
     data, everything = load_imagenet(folder), np.arange(1000)
     images = [hits(*data.queries(everything, slots), data.prompt, everything) for slots in SLOTS]
     texts = [found(data.prompt, everything, *data.queries(everything, slots)) for slots in SLOTS]
-
-    def told(rows: Iterable[Row], first: str, second: str) -> dict[str, dict[str, list[float]]]:
-        return {
-            name: {first: [round(x, 2) for x in before], second: [round(x, 2) for x in after]}
-            for name, before, after in rows
-        }
-
     return {
         "neighbours": k,
         "frozen": {"top1": round(float(np.mean(images)), 2), "recall1": round(float(np.mean(texts)), 2)},
-        "gate": told([*measure(data, k), *nearest_neighbour(data, folder, k)], "no gate", "gate"),
+        "gains": {name: [round(x, 2) for x in moved] for name, moved in measure(data, k)},
     }
 
 
 def blocks(found: dict[str, Any]) -> dict[str, str]:
-    """The blocks of docs/measurements/realclip.md."""
-    rows, columns = found["gate"], ("text queries", "image queries", "image queries + text candidates")
-    memories = {
-        "all classes": "all classes",
-        "a random half, known": "random halves (3 seeds): known",
-        "a random half, unknown": "random halves (3 seeds): unknown",
-    }
-    summary = ([name, *(f"{rows[f'{c}: {key}']['gate'][0]:+.1f}" for c in columns)] for name, key in memories.items())
-    unknown = rows["image queries: random halves (3 seeds): unknown"]["no gate"][0]
+    """The block of docs/measurements.md: a row a memory, a column a role."""
+    gains = found["gains"]
+    memories = list(dict.fromkeys(name.split(": ", 1)[1] for name in gains))
+    rows = (
+        [name, *("{:+.1f} [{:+.1f}, {:+.1f}]".format(*gains[of]) if (of := f"{r}: {name}") in gains else "" for r in ROLES)]
+        for name in memories
+    )
     about = (
         f"Plain CLIP names {found['frozen']['top1']:.1f} % of the images right and finds an image of the class first "
-        f"for {found['frozen']['recall1']:.1f} % of the prompts; k = {found['neighbours']}. Without the gate, image "
-        f"queries of the unknown half get {unknown:+.1f}; "
-        f"class prompts as single candidates {rows['text candidates: all classes']['gate'][0]:+.1f} with all classes."
+        f"for {found['frozen']['recall1']:.1f} % of the prompts; k = {found['neighbours']}. Points over plain CLIP with "
+        f"95 % intervals over classes:"
     )
-    gains = (
-        (name, *("{:+.1f} [{:+.1f}, {:+.1f}]".format(*gain) for gain in row.values())) for name, row in rows.items()
-    )
-    made = table(("memory", "text queries", "image queries", "both sides, by exact scores"), summary)
-    return {"summary": f"{about}\n\n{made}", "protocols": table(("protocol", *next(iter(rows.values()))), gains)}
-
-
-def write_files(data: ImageNet, folder: Path) -> None:
-    """Write a memory's pairs (two images a class), test images and captions for `reco eval` to read."""
-    from open_clip.zero_shot_metadata import IMAGENET_CLASSNAMES
-
-    folder.mkdir(parents=True, exist_ok=True)
-    everything = np.arange(len(data.image))
-    names = [f"{name} ({number})" for number, name in enumerate(IMAGENET_CLASSNAMES)]  # two names stand twice
-    held, of = data.image[:, list(SLOTS[0])], np.repeat(everything, len(SLOTS[0]))
-    ids = [f"{number:06d}" for number in range(len(of))]
-    payloads = [{"caption": names[number]} for number in of]
-    write_pairs(folder / "pairs.npz", [Records(ids, held.reshape(len(of), -1), data.caption[of], payloads)])
-    images, labels = data.queries(everything, SLOTS[0])
-    write_labelled(folder / "test.npz", Labelled("test", images, labels, tuple(names), prompts=data.prompt))
-    write_retrieval(folder / "search.npz", Captioned("search", images[:: len(SLOTS[1])], data.prompt, everything))
+    return {"realclip": f"{about}\n\n{table(('memory', *ROLES), rows)}"}
 
 
 def main() -> None:
-    parser = parser_of(__doc__, "realclip", data="the vectors; without it, nothing is measured anew", cached=False)
-    parser.set_defaults(docs=Path("docs/measurements"))
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--data", type=Path, help="the vectors; without it, nothing is measured anew")
     parser.add_argument("--neighbours", type=int, default=10)
-    parser.add_argument("--files", type=Path, help="only write ImageNet's pairs and test images to this folder")
     options = parser.parse_args()
-    if options.files:
-        if options.data is None:
-            parser.error("--files needs --data DIRECTORY")
-        write_files(load_imagenet(options.data), options.files)
-        return
-    kept = options.docs / "realclip.json"
+    kept = FIGURES / "realclip.json"
     if options.data:
         kept.write_text(json.dumps(results(options.data, options.neighbours), indent=1) + "\n")
     told = json.loads(kept.read_text())
-    publish(options.docs, "realclip", blocks(told))
-    (options.docs / "realclip.svg").write_text(real_clip(told))
+    write_blocks(blocks(told))
+    (FIGURES / "realclip.svg").write_text(real_clip(told))
     print(*blocks(told).values(), sep="\n\n")
 
 

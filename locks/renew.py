@@ -2,7 +2,7 @@
 
 One solution for all of them (Python 3.11 and later, every platform), so that a package has one version everywhere; the
 Triton server of the tests is apart, since its wheel wants an old numpy, and so are the official clients that it is
-asked by and the services that benchmarks.peers compares it with. uv solves and hashes, plain pip installs.
+asked by. uv solves and hashes, plain pip installs.
 """
 
 from __future__ import annotations
@@ -70,7 +70,6 @@ def main() -> None:
             PLATFORMS[0],
         ),  # its model `reco` is this project
         ("clients", "tests/clients", [], [], None),
-        ("peers", "benchmarks/peers", [], [], PLATFORMS[0]),  # infinity wants an old numpy
     ):
         wanted = (ROOT / folder / "requirements.txt").read_text().splitlines()
         blocks = split_blocks(_solve(extras, [*wanted, *more], [], where=where))

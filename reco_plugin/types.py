@@ -433,7 +433,7 @@ class Refinement(ToldShort):
     def leads(self, scores: Sequence[Sequence[float]] | npt.NDArray[np.floating[Any]]) -> npt.NDArray[np.float32]:
         """How far the first result stands out (B,), comparable between queries, whether they moved or stayed plain.
 
-        Of all that scores alone say it tells best which first results are right, see docs/measurements/thresholds.md.
+        Of all that scores alone say it tells best which first results are right, see docs/measurements.md.
 
         Args:
             scores: B rankings of cosines as the index gave them, the best first; ten are looked at. Of a shorter one it

@@ -19,7 +19,7 @@ import numpy as np
 import typer
 from typer.testing import CliRunner
 
-from benchmarks.page import table, write_blocks
+from benchmarks.page import PAGE, table, write_blocks
 from reco_plugin.cli.app import app
 from reco_plugin.compare import FunctionIndex, load_function
 from reco_plugin.engines import Engine, Question, open_index
@@ -41,13 +41,11 @@ _CHECKED = 25
 def main(
     only: Annotated[list[str] | None, typer.Option(help="engines to run; all when left out")] = None,
     folder: Annotated[Path, typer.Option(help="of make search-demo")] = Path("demo/search"),
-    docs: Annotated[Path | None, typer.Option(help="folder of engines.md and engines.json, to be renewed")] = None,
+    write: Annotated[bool, typer.Option("--write", help="renew the rows of docs/measurements.md")] = False,
 ) -> None:
     """Run the pages' commands in real engines."""
     if unknown := set(only or ()) - set(ENTRIES):
         raise typer.BadParameter(f"no engine {', '.join(sorted(unknown))}; there are {', '.join(ENTRIES)}")
-    if docs is not None and not (docs / "engines.md").is_file():
-        raise typer.BadParameter(f"{docs} has no engines.md, into whose blocks the tables go")
     found, failed = dict[str, dict[str, Any]](), dict[str, str]()
     with prepared(folder) as demo:
         for name in only or ENTRIES:
@@ -65,8 +63,8 @@ def main(
             print(f"{name}: {json.dumps(found[name])} ({time.monotonic() - began:.0f} s)", flush=True)
             if (lost := loss(found[name])) > MOST_LOST:
                 failed[name] = f"the page's index loses {lost:.1f} points of what exact search finds"
-    if docs is not None:
-        write(docs, found)
+    if write:
+        write_rows(found)
     print(f"{len(found)} passed, {len(failed)} failed, {len(ENTRIES) - len(found) - len(failed)} skipped")
     if failed:
         sys.exit("\n".join(f"{name}: {why}" for name, why in failed.items()))
@@ -158,9 +156,9 @@ def loss(row: dict[str, Any]) -> float:
     return max(float(split["exact"] - split["refined"]) for split in row["first"].values())
 
 
-def write(docs: Path, found: dict[str, dict[str, Any]]) -> None:
+def write_rows(found: dict[str, dict[str, Any]], page: Path = PAGE) -> None:
     """Renew the rows of the engines that ran; those of the others stay."""
-    path = docs / "engines.json"
+    path = page.with_suffix("") / "engines.json"
     rows: dict[str, dict[str, Any]] = json.loads(path.read_text("utf-8")) if path.exists() else {}
     rows |= found
     with whole_file(path) as part:
@@ -192,7 +190,7 @@ def write(docs: Path, found: dict[str, dict[str, Any]]) -> None:
         "engines": table(head, lines, left=3),
         "compare": table(["engine", "verdict", "with judgments", *ways], compared, left=3),
     }
-    write_blocks(docs / "engines.md", blocks)
+    write_blocks(blocks, page)
 
 
 if __name__ == "__main__":

@@ -17,7 +17,7 @@ from . import __doc__ as about
 from .inputs import Given
 
 BLOCKS = {  # name -> module; the function has the block's name
-    "engines": "encoding",
+    "encoding": "encoding",
     "preparing": "encoding",
     "refining": "refining",
     "ingest": "ingesting",
@@ -25,7 +25,7 @@ BLOCKS = {  # name -> module; the function has the block's name
     "startup": "starting",
 }
 TOOLS = ("numpy", "onnxruntime", "openvino", "faiss-cpu", "qdrant-edge-py", "torch", "open_clip_torch")
-PAGE, _HERE = "speed.md", "--here"
+_HERE = "--here"
 
 
 def parsed(arguments: Sequence[str]) -> argparse.Namespace:
@@ -38,13 +38,11 @@ def parsed(arguments: Sequence[str]) -> argparse.Namespace:
     parser.add_argument("--rounds", type=int, default=5, help="how often all take turns")
     parser.add_argument("--folder", type=Path, default=Path(".cache", "speed"), help="keeps models and memories")
     parser.add_argument("--model", type=Path, default=Path("triton_models"), help="model folder, for startup")
-    parser.add_argument("--docs", type=Path, help="folder of speed.md: write into its blocks")
+    parser.add_argument("--write", action="store_true", help="write the blocks into docs/measurements.md")
     parser.add_argument(_HERE, action="store_true", help=argparse.SUPPRESS)
     told = parser.parse_args(arguments)
     if unknown := [name for name in told.blocks if name not in BLOCKS]:
         parser.error(f"no block is called {', '.join(unknown)}: choose from {', '.join(BLOCKS)}")
-    if told.docs and not (told.docs / PAGE).is_file():
-        parser.error(f"{told.docs} has no {PAGE}, into whose blocks the tables go")
     return told
 
 
@@ -73,9 +71,9 @@ def main(arguments: Sequence[str] | None = None) -> None:
             raise SystemExit(f"{name} failed ({done.returncode}): its messages are above; earlier blocks are kept")
         took, load = time.monotonic() - begun, os.getloadavg()[0]
         block = f"{done.stdout.strip()}\n\n`python {' '.join(command)}`, {took:.0f} s; load {load:.1f} at its end."
-        if told.docs:
+        if told.write:
             where = f"{machine(*TOOLS, load=False)}; {datetime.now(UTC).date()}."
-            write_blocks(told.docs / PAGE, {name: block, "machine": where})
+            write_blocks({name: block, "machine": where})
         else:
             print(f"## {name}\n\n{block}\n", flush=True)
 

@@ -37,7 +37,7 @@ FILES = (
 Encode = Callable[[], npt.NDArray[np.float32]]
 
 
-def engines(given: Given) -> str:
+def encoding(given: Given) -> str:
     """How many times as fast as eager, and the least cosine to it of all columns."""
     clip = load_frozen(VIT, random_weights=True)
     models = {precision: Artifact.load(vit(given.folder, precision)) for precision in PRECISIONS}

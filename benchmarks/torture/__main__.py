@@ -15,7 +15,7 @@ from typing import Any
 
 from reco_plugin.files import whole_file
 
-from ..page import page_file, table, write_blocks
+from ..page import PAGE, table, write_blocks
 from . import costly, faults, fuzz, jobs, leaving, serving, writes
 from .found import Attack, Found, Round, Until
 
@@ -39,12 +39,12 @@ CLASSES: dict[str, Attack] = {
 Rows = Mapping[str, Mapping[str, Any]]
 
 
-def main(arguments: Sequence[str] | None = None) -> int:
+def main(arguments: Sequence[str] | None = None, page: Path = PAGE) -> int:
     """Run the classes, print what each found; 1 when there was a fault."""
     told = parsed(arguments)
     rows, failed = dict[str, Any](), False
-    kept = told.page.with_suffix(".json") if told.page else None
-    if kept and kept.exists():
+    kept = page.with_suffix("") / "reliability.json"
+    if kept.exists():
         rows = json.loads(kept.read_text(encoding="utf-8"))
     for name in told.classes or CLASSES:
         found, seconds = run(name, told.seconds, told.count, told.seed)
@@ -59,10 +59,10 @@ def main(arguments: Sequence[str] | None = None) -> int:
             "figures": found.figures,
             "faults": found.faults,
         }
-        if kept:
+        if told.write:
             with whole_file(kept) as part:
                 part.write_text(json.dumps(rows, indent=1) + "\n", encoding="utf-8")
-            write_blocks(told.page, {"torture": block({known: rows[known] for known in CLASSES if known in rows})})
+            write_blocks({"torture": block({known: rows[known] for known in CLASSES if known in rows})}, page)
     return int(failed)
 
 
@@ -76,7 +76,7 @@ def parsed(arguments: Sequence[str] | None) -> argparse.Namespace:
     words.add_argument("--seconds", type=float, default=60, help="how long each goes on, besides what it prepares")
     words.add_argument("--count", type=int, help="how much each tries (kills, requests), instead of --seconds")
     words.add_argument("--seed", type=int, default=0, help="of all that is drawn")
-    words.add_argument("--page", type=page_file, help="page into whose block go the figures of all rounds given to it")
+    words.add_argument("--write", action="store_true", help="write a row of each into docs/measurements.md")
     told = words.parse_args(arguments)
     if unknown := [name for name in told.classes if name not in CLASSES]:
         words.error(f"unknown: {', '.join(unknown)}; there are {listed}")
@@ -100,7 +100,7 @@ def line(name: str, found: Found, seconds: float) -> str:
 
 
 def block(rows: Rows) -> str:
-    """The block of docs/measurements/reliability.md, of the rows of all classes that were run."""
+    """The block of docs/measurements.md, of the rows of all classes that were run."""
     kills = [row for name, row in rows.items() if name.startswith("kill-")]
     cells = (
         [
@@ -116,13 +116,8 @@ def block(rows: Rows) -> str:
     )
     where = f"{os.cpu_count()} cores, {platform.system()} {platform.machine()}, Python {platform.python_version()}"
     tried, lost = sum(sum(row["tried"].values()) for row in kills), sum(len(row["faults"]) for row in kills)
-    return "\n\n".join(
-        (
-            f"**{tried:,} kills with SIGKILL: {lost:,} faults** ({where}).",
-            table(["class", "tried", "came to", "seen", "faults"], cells, left=4),
-            "\n".join(["```", *(row["command"] for row in rows.values()), "```"]),
-        )
-    )
+    told = table(["class", "tried", "came to", "seen", "faults"], cells, left=4)
+    return f"**{tried:,} kills with SIGKILL: {lost:,} faults** ({where}).\n\n{told}"
 
 
 def _counts(counts: Mapping[str, int]) -> str:

@@ -22,7 +22,7 @@ from .state import ENOUGH, FEWEST, Calibration, SideCalibration, shares_of
 
 ASKED, BLOCK = 4_800, 600
 """Pairs that a gate is fitted on, at most, and in one block. With 600 in one, what a memory gained depended on which
-pairs were drawn (``docs/measurements/gate.md``)."""
+pairs were drawn (``docs/tried.md``)."""
 TRIED = 4
 """Blocks that the sharpness of neighbours is chosen on."""
 CHECKED = 500

@@ -24,7 +24,7 @@ from .sharpen import OwnCheck
 
 ALONE = 0.5
 """Share of pairs with a caption of their own above which the estimate says little: it was -3 where +6 was measured
-(docs/measurements/self-check.md), and +9 where +.5 was (docs/measurements/fit.md, game)."""
+(docs/measurements.md), and +9 where +.5 was (docs/measurements.md, game)."""
 
 CHANCE = 5.0
 """Pairs that CLIP answers, up to which it may be by chance: of any number, one is expected."""

@@ -21,7 +21,7 @@ from .signals import mean_own, share, weigh
 
 VIEW = (-0.5, 0.3)
 """A simulated other view of a pair is this share nearer to it than its nearest neighbour is; (0, .5) is in
-docs/measurements/gate.md."""
+docs/tried.md."""
 
 
 @dataclass(frozen=True)

@@ -27,7 +27,7 @@ MOST = 4_000
 """Opinions that a memory keeps: 12 MB beside its header at 512 dimensions."""
 SHARPNESS = 8.0
 """How fast a voice falls with distance, per spread of similarity: exp(8 (s - s1) / spread). With 3, new things lose
-twice as much of their gain (``docs/measurements/rejections.md``)."""
+twice as much of their gain (``docs/measurements.md``)."""
 LOUDNESS = 0.8
 """Of an opinion, beside that of a pair."""
 AROUND = 0.05

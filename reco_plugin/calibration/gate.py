@@ -99,15 +99,15 @@ PRIOR: Mapping[Modality, Gate] = {
 """The gates that a small memory's own are drawn to: safe, not bold.
 
 Median of five fits on ImageNet, halves of it and its dogs (CLIP ViT-B/32); a text's move falls faster with distance,
-since most queries are for what a small memory does not hold (``docs/measurements/gate.md``).
+since most queries are for what a small memory does not hold (``docs/tried.md``).
 """
 FALL = 5.0
 """Power by which the strength falls to 0 as the share of queries without an answer grows from that of the balanced gate
 to 1. With 3, prompts that a memory of other entities seems to know lose 12 points more
-(``docs/measurements/gate.md``)."""
+(``docs/tried.md``)."""
 TYPICAL = 3.0
 """Power of typicality, see :class:`Applied`. With 2, image queries of domains that CLIP does not know gain 3 points
-more, and queries of other domains lose twice as much (``docs/measurements/gate.md``)."""
+more, and queries of other domains lose twice as much (``docs/tried.md``)."""
 LEVELS = np.linspace(0.0, 0.5, 11)
 """Quantiles of similarity that are kept, up to the median."""
 

@@ -13,14 +13,14 @@ from ..types import Modality, Vectors
 
 PAIRS_A_DIRECTION = 16
 """A metric has one direction for so many pairs. More make the gate bold: they follow the very pairs that it is fitted
-on. Fewer lose what a large memory can tell (``docs/measurements/gate.md``)."""
+on. Fewer lose what a large memory can tell (``docs/tried.md``)."""
 RANKS = (16, 128)
 """Fewest and most directions of a metric."""
 LARGEST = 0.12
 """Share of the variance of images that a direction has at most, where the evidence of texts is normed. One with more
 tells whole domains apart, as flags, logos and glyphs in one memory; where one domain is alone, hardly any has as much.
 With .08 or .04, logos gain a point more beside other domains, but known things lose one where the memory holds none or
-half of them (``docs/measurements/gate.md``)."""
+half of them (``docs/tried.md``)."""
 
 
 def rank_for(pairs: int) -> int:

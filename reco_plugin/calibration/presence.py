@@ -6,7 +6,7 @@ Pairs of the memory ask, each with what answers it visible, and hidden. A text a
 or its own vector moved towards the caption of another pair, so that being identical is not the sign. An image asks
 beside its siblings; without any, as another view of itself. Boosted trees of two questions each tell both apart by
 seven signals; with a logistic regression of these, a threshold costs a fifth of the gain
-(``docs/measurements/presence.md``). Half of the queries are taken to have an answer.
+(``docs/measurements.md``). Half of the queries are taken to have an answer.
 """
 
 from __future__ import annotations

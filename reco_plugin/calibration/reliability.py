@@ -26,9 +26,9 @@ LEAST = 1e-3
 """Reliability of a pair whose caption fits worse than a shuffled one; never 0, so that weights stay defined."""
 UNLIKELY = 0.1
 """Chance of a shuffled pair to score as high, below which CLIP is believed to know a pair by itself
-(``docs/measurements/gate.md``)."""
+(``docs/tried.md``)."""
 _SHARPNESS = 3.0  # of the witnesses' weights, per spread of similarity
-_FURTHEST = 8.0  # beyond, in a logarithm of how alike two are, one is as far as any (``docs/measurements/gate.md``)
+_FURTHEST = 8.0  # beyond, in a logarithm of how alike two are, one is as far as any (``docs/tried.md``)
 _STEPS = 15  # of Newton's method
 
 

@@ -17,10 +17,10 @@ from ..machine.blas import Floats
 from .episodes import AskedTwice
 
 MEETINGS = 16
-"""Of one block with another, or with itself, at most: all, of four blocks (``docs/measurements/gate.md``)."""
+"""Of one block with another, or with itself, at most: all, of four blocks (``docs/tried.md``)."""
 HIGHEST, DRAWN = 24, 24
 """Rivals of a block that are kept, and that stand for the others: with twice as many, gates are much the same
-(``docs/measurements/gate.md``)."""
+(``docs/tried.md``)."""
 WHOLE = 192
 """Pairs of a block that are met whole: of 354 pairs, names of dogs else deviate by 1.2 points over orders, not .3."""
 NO_RIVAL = np.float32(-1e9)

@@ -3,7 +3,7 @@
 What a memory finds for a text are images: they draw a text away from other texts. But its pairs also say what tells
 things apart within one modality. How images of one caption differ does not matter; what remains does. So such a query
 is seen through the metric of its own modality, and needs no neighbours: with them it is no better
-(``docs/measurements/target.md``)::
+(``docs/measurements.md``)::
 
     q' = normalise(q + l |q|_C P (q - m) / |P (q - m)|_C)
 
@@ -33,7 +33,7 @@ LENGTHS: Mapping[Modality, npt.NDArray[np.float32]] = {
     "text": np.array([0.0, 0.05, 0.1], np.float32),
 }
 """Those that are tried, by the query's modality. Longer moves gain more among a memory's own things, but draw queries
-to what it does not hold, and texts that are worded unlike its captions lose (``docs/measurements/target.md``)."""
+to what it does not hold, and texts that are worded unlike its captions lose (``docs/measurements.md``)."""
 DEAR = 4.0
 """Gains that outweigh one loss beyond its standard error, where a length helps one kind of question, not the other."""
 _AMONG, _ASKED, _FEWEST = 3000, 1500, 50  # pairs that answer; different ones that ask, at most and at least

@@ -80,9 +80,9 @@ def optimize_command(*, given: Given, as_json: JsonOption = False) -> None:
     """Make the search index of an embedded memory now. Needs no model.
 
     With FAISS installed (extra `index`) and from 10,000 pairs on, that is the index which searches would otherwise make
-    in the background (docs/measurements/search-index.md). Else it is Edge's own: it takes minutes above 100,000 pairs,
+    in the background (docs/measurements.md). Else it is Edge's own: it takes minutes above 100,000 pairs,
     also drops the remains of deleted pairs, makes searches about ten times faster, and misses some neighbours
-    (docs/measurements/million.md); pairs that are added later are compared one by one until this runs again.
+    (docs/measurements.md); pairs that are added later are compared one by one until this runs again.
     """
     begun = monotonic()
     with closing(take_flags(MemoryFlags, given).open()) as store:

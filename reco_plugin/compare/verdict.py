@@ -22,7 +22,7 @@ Decision: TypeAlias = Literal["switch", "switch for some", "leave"]
 Flags = npt.NDArray[np.bool_]
 _QUANTILES = (0.25, 0.5, 0.75)
 _LEVEL = 0.95
-_MEASURED = 6  # rules of texts and images, for which this level was measured: docs/measurements/compare.md
+_MEASURED = 6  # rules of texts and images, for which this level was measured: docs/measurements.md
 _REST = {
     "judgments": "on {told:,} judged queries",
     "captions of the index": "on {told:,} of {asked:,} queries whose words stand in captions of the index",
@@ -160,7 +160,7 @@ def _by(
     evidence: Indication, queries: Sequence[SearchQuery], moved: Figures, how: SearchHow, presence: Figures | None
 ) -> Advice:
     """The widest rule that surely gains."""
-    if evidence.kind != "judgments":  # the measured rules of docs/measurements/compare.md are without it
+    if evidence.kind != "judgments":  # the measured rules of docs/measurements.md are without it
         presence = None
     kind = np.array([query.modality for query in queries])[evidence.rows]
     filtered = np.array([query.where is not None for query in queries])[evidence.rows]

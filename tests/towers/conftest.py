@@ -10,7 +10,7 @@ import pytest
 import torch
 from exported_once import graphs_are_made_once  # noqa: F401  # a fixture
 
-from benchmarks.families import FAMILIES, write_immich
+from families import FAMILIES, write_immich
 
 Written = Callable[[str, str], Path]
 

@@ -19,7 +19,7 @@ from PIL import Image
 from products import axes_of_products
 from typer.testing import CliRunner
 
-from benchmarks.families import FAMILIES, vector
+from families import FAMILIES, vector
 from reco_plugin import Pair, Reco
 from reco_plugin.artifact import Artifact
 from reco_plugin.calibration.gate import step

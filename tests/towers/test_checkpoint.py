@@ -12,7 +12,7 @@ import pytest
 import torch
 from typer.testing import CliRunner
 
-from benchmarks.families import FAMILIES, vector
+from families import FAMILIES, vector
 from reco_plugin import Reco
 from reco_plugin.artifact import Artifact
 from reco_plugin.cli.app import app

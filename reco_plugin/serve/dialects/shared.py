@@ -35,7 +35,7 @@ DTYPES = ("float", "int8", "uint8", "binary", "ubinary")
 """Precisions of a vector, see :func:`quantise`."""
 RANGE = 20.0
 """Largest component in int8, in units of 1/√D, the root mean square: CLIP has a dimension at 14 to 19 that all images
-share, and clipping it costs a third of the neighbours (docs/measurements/quantised.md)."""
+share, and clipping it costs a third of the neighbours (docs/measurements.md)."""
 Cut: TypeAlias = Annotated[
     Literal["NONE", "START", "END"], BeforeValidator(lambda given: given.upper() if isinstance(given, str) else given)
 ]

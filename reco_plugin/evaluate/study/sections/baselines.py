@@ -59,7 +59,7 @@ def alternatives(study: Study) -> Section:
             + "Of every kind the best variant was chosen by top-1 on development classes; it is compared with ours "
             "where the same sides are moved. Adapters are trained on all pairs: they cannot hide a query's own. "
             "Fine-tuning the encoder needs more than vectors: "
-            "docs/measurements/alternatives.md shows it beside these."
+            "docs/measurements.md shows it beside these."
         ),
         tables=(
             _chosen(chosen, {name: kind.needs for name, kind in found.items()}),

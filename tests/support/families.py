@@ -27,7 +27,7 @@ from torch import Tensor, nn
 
 from reco_plugin.train.parity import sample_texts
 
-from .pretrain.towers import write_tokenizer
+from benchmarks.pretrain.towers import write_tokenizer
 
 _SIDE, _PATCH, _DIMENSION, _LENGTH = 32, 16, 24, 77
 _TEXT = {"hidden_size": 32, "intermediate_size": 64, "num_hidden_layers": 2, "num_attention_heads": 2}
