@@ -1,4 +1,4 @@
-"""The page of measurements, whose words people write and whose blocks commands write; tables; the machine in one line."""
+"""The page of measurements: people write its words, commands its blocks; tables; the machine in one line."""
 
 from __future__ import annotations
 

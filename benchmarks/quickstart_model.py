@@ -303,8 +303,8 @@ def blocks(results: dict[str, Any]) -> dict[str, str]:
     )
     entities = ", ".join(f"{split} {count}" for split, count in results["entities"].items())
     about = (
-        f"Entities: {entities}. {results['counts']['all']:,} queries, {results['pairs']:,} pairs, k = {results['k']}. The "
-        f"paper's layer is the mean of {len(results['seeds'])} seeds. Baseline: the best of {2 * len(grid())} on dev."
+        f"Entities: {entities}. {results['counts']['all']:,} queries, {results['pairs']:,} pairs, k = {results['k']}. "
+        f"Paper's layer: mean of {len(results['seeds'])} seeds. Baseline: the best of {2 * len(grid())} on dev."
     )
     made = table(["top-1 in %", "unseen", "seen", "all labels"], rows)
     return {"quickstart": f"{about}\n\n{made}\n\nGains in points with 95 % intervals over entities: {gains}."}

@@ -196,14 +196,12 @@ def blocks(found: dict[str, Any]) -> dict[str, str]:
     """The block of docs/measurements.md: a row a memory, a column a role."""
     gains = found["gains"]
     memories = list(dict.fromkeys(name.split(": ", 1)[1] for name in gains))
-    rows = (
-        [name, *("{:+.1f} [{:+.1f}, {:+.1f}]".format(*gains[of]) if (of := f"{r}: {name}") in gains else "" for r in ROLES)]
-        for name in memories
-    )
+    shown = {name: "{:+.1f} [{:+.1f}, {:+.1f}]".format(*moved) for name, moved in gains.items()}
+    rows = ([name, *(shown.get(f"{role}: {name}", "") for role in ROLES)] for name in memories)
     about = (
         f"Plain CLIP names {found['frozen']['top1']:.1f} % of the images right and finds an image of the class first "
-        f"for {found['frozen']['recall1']:.1f} % of the prompts; k = {found['neighbours']}. Points over plain CLIP with "
-        f"95 % intervals over classes:"
+        f"for {found['frozen']['recall1']:.1f} % of the prompts; k = {found['neighbours']}. Points over plain CLIP "
+        f"with 95 % intervals over classes:"
     )
     return {"realclip": f"{about}\n\n{table(('memory', *ROLES), rows)}"}
 

@@ -1,9 +1,8 @@
 """Pairs of vectors that lie as CLIP's do, as many as you like, any part of them at once.
 
-What is imitated, with constants fitted to OpenAI's ViT-B/32 (docs/measurements/million.md compares them): a cone for
-each modality (the modality gap), most variance in few directions, families of clusters, clusters of unequal
-tightness, a caption that knows a little of its image. Cluster sizes follow a power law. Row i is the same whatever else
-is drawn.
+Constants are fitted to OpenAI's ViT-B/32: a cone for each modality (the modality gap), most variance in few directions,
+families of clusters of unequal tightness, a caption that knows a little of its image. Cluster sizes follow a power law.
+Row i is the same whatever else is drawn.
 """
 
 from __future__ import annotations

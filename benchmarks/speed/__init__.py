@@ -2,7 +2,7 @@
 
     python -m benchmarks.speed                              all blocks, printed; 25 minutes on two cores
     python -m benchmarks.speed preparing startup            some
-    python -m benchmarks.speed --docs docs/measurements     into the blocks of speed.md there: `make bench`
+    python -m benchmarks.speed --write                      into the blocks of docs/measurements.md: `make bench`
     python -m benchmarks.speed refining --pairs 1000000     another size of memory: half an hour and 6 GB
 
 Blocks are measured in processes of their own, and a block is written as soon as it is measured, so that an interrupted

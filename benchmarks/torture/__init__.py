@@ -1,5 +1,5 @@
 """What a service and a memory bear: kills, fuzz, costly requests, slow clients, overload, faults around them.
 
 Run ``python -m benchmarks.torture`` (``--help`` lists the classes); each prints what it tried and what was lost,
-refused or late. ``make torture`` is a short round of all; docs/measurements/reliability.md is made of a long one.
+refused or late. ``make torture`` is a short round of all; ``--write`` puts rows into docs/measurements.md.
 """

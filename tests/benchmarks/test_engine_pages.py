@@ -11,7 +11,7 @@ import pytest
 
 from benchmarks.engines.entries import ENTRIES
 from benchmarks.engines.pages import ClaimFailed, Page, read_blocks
-from benchmarks.engines.run import loss, write
+from benchmarks.engines.run import loss, write_rows
 from reco_plugin.engines import parse_address
 
 PAGES = Path(__file__).parents[2] / "docs" / "engines"
@@ -67,12 +67,13 @@ def test_the_loss_is_of_the_worse_half_and_rows_of_others_stay(tmp_path: Path) -
     assert loss(row(30.0, 33.5)) == pytest.approx(3.5)
     assert loss(row(34.0, 33.5)) == 0
     places = "".join(f"<!-- measured: {name} -->\n<!-- end -->\n" for name in ("engines", "compare"))
-    (tmp_path / "engines.md").write_text(f"# A\n\n{places}")
-    write(tmp_path, {"one": row(33.0, 33.5)})
+    (file := tmp_path / "page.md").write_text(f"# A\n\n{places}")
+    (tmp_path / "page").mkdir()
+    write_rows({"one": row(33.0, 33.5)}, file)
     said = {"unjudged": "leave", "judged": "switch", "nDCG@10": {"plain": 42.2, "refined": 59.06}}
-    write(tmp_path, {"two": row(31.0, 33.5) | {"compare": said}})
-    assert sorted(json.loads((tmp_path / "engines.json").read_text())) == ["one", "two"]
-    page = (tmp_path / "engines.md").read_text()
+    write_rows({"two": row(31.0, 33.5) | {"compare": said}}, file)
+    assert sorted(json.loads((tmp_path / "page" / "engines.json").read_text())) == ["one", "two"]
+    page = file.read_text()
     assert "| 33.0 | 33.5 |" in page
     assert "| 31.0 | 33.5 |" in page
     assert "| An engine 1.2 | leave | switch | 42.2 | 59.1 |" in page

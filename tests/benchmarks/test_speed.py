@@ -2,21 +2,15 @@
 
 from __future__ import annotations
 
-import sys
-from argparse import ArgumentParser
 from importlib import import_module
 from pathlib import Path
-from typing import Any
 
 import pytest
 
-from benchmarks.page import filled, write_blocks
-from benchmarks.research import parser_of
+from benchmarks.page import PAGE, filled, write_blocks
 from benchmarks.speed import __main__ as speed
 from benchmarks.speed.inputs import batches
 from benchmarks.speed.turns import Turns, take_turns
-
-DOCS = Path(__file__).resolve().parents[2] / "docs" / "measurements"
 
 
 def test_actions_take_turns_call_by_call_and_every_second_round_backwards() -> None:
@@ -41,64 +35,23 @@ def test_no_batch_was_asked_for_before(modality) -> None:
 
 @pytest.mark.slow  # imports torch
 def test_every_block_can_be_measured_and_has_its_place_on_the_page() -> None:
-    page = (DOCS / speed.PAGE).read_text("utf-8")
+    page = PAGE.read_text("utf-8")
     for name, module in speed.BLOCKS.items():
         assert callable(getattr(import_module(f"benchmarks.speed.{module}"), name))
         filled(page, {name: "measured"})
 
 
 def test_a_block_goes_into_its_place_and_the_words_stay(tmp_path: Path) -> None:
-    page = tmp_path / speed.PAGE
-    page.write_text(
-        "# Speed\n\n<!-- measured: startup -->\n<!-- end -->\nWords.\n<!-- measured: machine -->\n<!-- end -->\n"
-    )
-    write_blocks(page, {"startup": "table", "machine": "here"})
-    write_blocks(page, {"startup": "another"})
-    assert page.read_text() == (
-        "# Speed\n\n<!-- measured: startup -->\n\nanother\n\n<!-- end -->\nWords.\n"
-        "<!-- measured: machine -->\n\nhere\n\n<!-- end -->\n"
-    )
-    with pytest.raises(SystemExit, match="no place for other"):
-        write_blocks(page, {"other": "table"})
+    page = tmp_path / "page.md"
+    page.write_text("# Speed\n\n<!-- measured: startup -->\n<!-- end -->\nWords.\n")
+    write_blocks({"startup": "table"}, page)
+    write_blocks({"startup": "another"}, page)
+    assert page.read_text() == "# Speed\n\n<!-- measured: startup -->\n\nanother\n\n<!-- end -->\nWords.\n"
+    with pytest.raises(SystemExit, match="other"):
+        write_blocks({"other": "table"}, page)
 
 
-@pytest.mark.parametrize(
-    ("words", "said"),
-    [
-        (["startups"], "no block is called startups: choose from engines"),
-        (["startup", "--docs", "nowhere"], "nowhere has no speed.md"),
-    ],
-)
-def test_what_cannot_be_measured_is_refused(words: list[str], said: str, capsys: pytest.CaptureFixture[str]) -> None:
+def test_a_block_that_is_not_there_is_refused(capsys: pytest.CaptureFixture[str]) -> None:
     with pytest.raises(SystemExit):
-        speed.main(words)
-    assert said in capsys.readouterr().err
-
-
-class WouldMeasure(Exception):
-    """The command line was taken."""
-
-
-@pytest.mark.parametrize("name", ["imports", "torture.__main__", "triton_lengths"])
-def test_a_page_that_is_not_there_is_told_before_anything_is_measured(
-    name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
-) -> None:
-    parse = ArgumentParser.parse_args
-
-    def parsed(*given: Any) -> None:
-        parse(*given)
-        raise WouldMeasure
-
-    monkeypatch.setattr(ArgumentParser, "parse_args", parsed)
-    monkeypatch.setattr(sys, "argv", ["benchmark", "--page", str(tmp_path / "nothere.md")])
-    with pytest.raises(SystemExit):
-        import_module(f"benchmarks.{name}").main()
-    assert f"there is no page {tmp_path}" in capsys.readouterr().err
-
-
-def test_a_folder_without_the_page_is_told_before_anything_is_measured(
-    tmp_path: Path, capsys: pytest.CaptureFixture[str]
-) -> None:
-    with pytest.raises(SystemExit):
-        parser_of("", "gate", docs_needed=True).parse_args(["--docs", str(tmp_path)])
-    assert f"there is no page {tmp_path}" in capsys.readouterr().err
+        speed.main(["startups"])
+    assert "startups" in capsys.readouterr().err

@@ -1,4 +1,4 @@
-"""What the issue promises of the method, as orderings with margins: figures are in docs/measurements/quickstart.md.
+"""What the issue promises of the method, as orderings with margins: figures are in docs/measurements.md.
 
 The controls are trained here, from nothing, around the encoder that ships; nothing is read from an earlier run.
 """

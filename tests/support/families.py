@@ -1,6 +1,6 @@
 """Encoders of each family at a small size: the real architecture and tokenizer kind, with random weights.
 
-A family is a row of :data:`FAMILIES`; tests and ``python -m benchmarks.encoders`` go through the same rows. Checkpoints
+A family is a row of :data:`FAMILIES`; the tests of towers go through its rows. Checkpoints
 are written by transformers itself, graphs by torch's exporter with the names of ports that the makers document.
 """
 
@@ -25,9 +25,8 @@ from safetensors.torch import save_file
 from tokenizers import models, normalizers, pre_tokenizers, processors, trainers
 from torch import Tensor, nn
 
-from reco_plugin.train.parity import sample_texts
-
 from benchmarks.pretrain.towers import write_tokenizer
+from reco_plugin.train.parity import sample_texts
 
 _SIDE, _PATCH, _DIMENSION, _LENGTH = 32, 16, 24, 77
 _TEXT = {"hidden_size": 32, "intermediate_size": 64, "num_hidden_layers": 2, "num_attention_heads": 2}

@@ -9,7 +9,6 @@ from pathlib import Path
 import pytest
 import torch
 from exported_once import graphs_are_made_once  # noqa: F401  # a fixture
-
 from families import FAMILIES, write_immich
 
 Written = Callable[[str, str], Path]

@@ -14,12 +14,12 @@ import onnx
 import pytest
 import tokenizers
 import torch
+from families import FAMILIES, vector
 from onnx import TensorProto, helper
 from PIL import Image
 from products import axes_of_products
 from typer.testing import CliRunner
 
-from families import FAMILIES, vector
 from reco_plugin import Pair, Reco
 from reco_plugin.artifact import Artifact
 from reco_plugin.calibration.gate import step

@@ -10,9 +10,9 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from families import FAMILIES, vector
 from typer.testing import CliRunner
 
-from families import FAMILIES, vector
 from reco_plugin import Reco
 from reco_plugin.artifact import Artifact
 from reco_plugin.cli.app import app

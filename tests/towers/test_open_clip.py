@@ -7,8 +7,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-
 from families import OPEN_CLIP_FAMILIES
+
 from reco_plugin.train.encoder import load_frozen
 from reco_plugin.train.parity import SAMPLE_TEXTS
 
