@@ -406,13 +406,13 @@ def add_pairs(pairs: Iterable[Pair | tuple[Any, ...]], size: int) -> Iterator[Ca
 
 
 def remove_pairs(ids: Sequence[str], size: int) -> list[Call[int]]:
-    """``DELETE /v1/memory/pairs``, in parts; without ids, nothing is sent."""
+    """``POST /v1/memory/records/remove``, in parts, whose ids no URL must hold; without ids, nothing is sent."""
     names = check_items(list(ids) if isinstance(ids, Set | Iterator) else ids, "ids")  # in any order
     if len(names) == 0:
         return []
-    path, read = "/v1/memory/pairs", operator.itemgetter("removed")
+    path, read = "/v1/memory/records/remove", operator.itemgetter("removed")
     return [
-        Call("DELETE", path, read, params=[("id", id_) for id_ in part], admin=True, start=start)
+        Call("POST", path, read, {"ids": part}, admin=True, start=start)
         for start, part in _parts(names, "ids", size)
     ]
 

@@ -12,7 +12,7 @@ import os
 import re
 import warnings
 from collections import Counter
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence, Set
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any, TextIO
@@ -31,6 +31,7 @@ from .options import IngestOptions
 from .prepare import Encoded, Loaded, Skipped, WriterItem, add_marks, given_vectors, key_of
 
 PARTIAL = ".part"
+_LONGEST_ENTRY = 1 << 20
 LOOK_AFTER = 200
 """Rows after which the share of rejected ones is checked."""
 _SHOWN = 3
@@ -44,19 +45,30 @@ _PARTICULARS = re.compile(
 
 
 class Listing:
-    """A file that is written as ``NAME.part`` and renamed at the end. The file of an earlier run is deleted first.
+    """A file that is written as ``NAME.part`` and renamed at the end. The list of an earlier run is deleted first.
 
     Where nothing can be written, as beside a volume in a container, it is an error once there is something to list.
     """
 
-    def __init__(self, path: Path, instead: str = "") -> None:
-        """Delete what an earlier run left; ``instead`` says how to choose another place."""
+    def __init__(self, path: Path, fields: Set[str], instead: str = "") -> None:
+        """Delete what an earlier run left.
+
+        Args:
+            path: of the file.
+            fields: of each entry; a file whose first line has others is no list of ours, and stays.
+            instead: how to choose another place.
+
+        Raises:
+            DataError: the path is taken by something else, or cannot be written.
+        """
         if path.is_dir():
             raise DataError(f"{path} is a folder: name a file in it")
         self.path, self._part = path, path.with_name(path.name + PARTIAL)
         self._file: TextIO | None = None
         self._instead = instead and f". {instead}"
         for old in (self.path, self._part):
+            if not _is_list(old, fields):
+                raise DataError(f"{old} is no list of an earlier run, so it is not overwritten{self._instead}")
             try:
                 old.unlink(missing_ok=True)
             except OSError as error:
@@ -89,11 +101,23 @@ class Listing:
         return self.path
 
 
+def _is_list(path: Path, fields: Set[str]) -> bool:
+    """Whether a file is a list of entries with these fields, empty, or not there."""
+    try:
+        with path.open("rb") as file:
+            line = file.readline(_LONGEST_ENTRY)
+        return not line or json.loads(line).keys() == fields
+    except (ValueError, AttributeError):
+        return False
+    except OSError:  # also of what cannot be deleted, which says why
+        return True
+
+
 class RejectedRows:
     """The rejected rows of one run."""
 
     def __init__(self, path: Path, max_rate: float) -> None:
-        self._listing = Listing(path, "Name another file for the rows that cannot be used: --rejected FILE")
+        self._listing = Listing(path, {"where", "id", "reason"}, "Name another file for the rows that cannot be used: --rejected FILE")
         self._max_rate = max_rate
         self._kinds: Counter[str] = Counter()
         self._first: dict[str, Rejected] = {}  # of each kind
@@ -215,7 +239,7 @@ class Writer:
         self._make_same: Callable[[], SameEncoder] | None = same
         self._same: SameEncoder | None = None  # made for the first vectors that a source brings
         self._rejected = RejectedRows(options.rejected, options.max_error_rate)
-        self._listed = Listing(options.listed)
+        self._listed = Listing(options.listed, {"id", "like", "similarity", "done"})
         self._seen: set[int] = set()
         self._named: set[int] = set()  # ids of rejected rows
 

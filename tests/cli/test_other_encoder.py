@@ -21,7 +21,7 @@ def others(work: Path, request: pytest.FixtureRequest) -> Path:
     fingerprint, kind = Fingerprint("other-clip", "0" * 64, 128), getattr(request, "param", "exact")
     with closing(open_memory("memory", fingerprint, kind=kind)) as memory:
         memory.upsert(Records(["a", "b"], vectors, vectors, [{"reco_source": "shop"}, {}]))
-    (work / "memory.rejected.jsonl").write_text("{}\n")
+    (work / "memory.rejected.jsonl").write_text('{"where": "", "id": null, "reason": ""}\n')
     return work
 
 
