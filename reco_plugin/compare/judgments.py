@@ -108,9 +108,8 @@ def _head(path: Path) -> dict[str, Any] | None:
 
 
 def _table(path: Path) -> Iterator[tuple[int, dict[str, Any]]]:
-    texts = tuple(name for usual in _HEADS.values() for name in usual if usual is not _HEADS["grade"])
     with open_lines(path) as lines:
-        for row in TableFile(path, ColumnNames(), needed=(), texts=texts).rows(lines):
+        for row in TableFile(path, ColumnNames(), needed=()).rows(lines):
             if isinstance(row, RowError):
                 raise DataError(str(row))
             yield row.line, unwrap(row.values)

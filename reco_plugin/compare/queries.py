@@ -184,7 +184,7 @@ def _rows(where: Location) -> Iterator[dict[str, Any] | str]:
         return
     if suffix not in SUFFIXES:
         raise DataError(f"{where.name} is no file of queries: give {', '.join(SUFFIXES)} or .txt, one query a line")
-    table = TableFile(where.path, ColumnNames(), needed=(), texts=_COLUMNS["text"] + _COLUMNS["id"])
+    table = TableFile(where.path, ColumnNames(), needed=())
     with open_lines(where.path) as lines:
         for row in table.rows(lines):
             yield str(row) if isinstance(row, RowError) else unwrap(row.values)

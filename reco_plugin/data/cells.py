@@ -59,12 +59,12 @@ def text_of(value: object) -> str:
     return _sound(text)
 
 
-def image_of(value: object, folder: Path) -> Image:
+def image_of(value: object, folder: Path, *, signed: bool = False) -> Image:
     """Parse an image: a path relative to ``folder``, a URL, bytes, or Hugging Face's bytes with a path."""
     if isinstance(value, Mapping):
         if not {"bytes", "path"} & value.keys():
             raise CellError(f"expected the fields bytes or path, has {sorted(value)}")
-        return image_of(value.get("bytes") or value.get("path"), folder)
+        return image_of(value.get("bytes") or value.get("path"), folder, signed=signed)
     if value is None or value in ("", b""):
         raise CellError(MISSING)
     if isinstance(value, bytes):
@@ -73,7 +73,7 @@ def image_of(value: object, folder: Path) -> Image:
         several = "; write one row per image" if isinstance(value, Sequence) and len(value) > 1 else ""
         raise CellError(f"expected the path of an image, got {value!r:.60}{several}")
     if _URL.match(value):
-        return RemoteImage(_sound(value))
+        return RemoteImage(_sound(value), signed)
     if scheme := _SCHEME.match(value):
         raise CellError(f"{scheme[0]} is not supported: give paths, http:// or https://, or fetch the images first")
     if len(value) > _LONGEST_PATH:
@@ -82,6 +82,11 @@ def image_of(value: object, folder: Path) -> Image:
     if not _is_file(path):
         raise CellError(f"{value!r} is not a file at {str(path)!r}; paths are relative to the table")
     return path
+
+
+def address_of(image: str, *, signed: bool) -> str:
+    """The path or URL by which an image is known; of a signed URL without its query, which changes."""
+    return image.partition("?")[0] if signed and _URL.match(image) else image
 
 
 def payload_of(values: Mapping[str, Any]) -> dict[str, Any]:
@@ -185,6 +190,7 @@ class RowMaker:
     names: ColumnNames
     folder: Path  # base of image paths
     unfold: bool = False  # whether a column ``payload`` holds a JSON object, as ``reco memory export`` writes it
+    signed: bool = False  # whether the query of an image's URL is a signature
 
     def make(self, where: str, values: Mapping[str, Any], place: str | None = None) -> Pair | Rejected:
         """Make a pair, or a rejected row with the reason.
@@ -203,7 +209,7 @@ class RowMaker:
                 raise CellError(MISSING)
             id_ = id_of(own_id)
             column = names.image
-            image = _vector_or(values.get(names.image), partial(image_of, folder=self.folder))
+            image = _vector_or(values.get(names.image), partial(image_of, folder=self.folder, signed=self.signed))
             column = names.text
             text = _vector_or(values.get(names.text), text_of)
             column = ""
@@ -224,6 +230,8 @@ class RowMaker:
         image = values.get(self.names.image)
         if isinstance(image, Mapping):
             image = image.get("path")
+        if isinstance(image, str):
+            image = address_of(image, signed=self.signed)
         return image if isinstance(image, str | int) and image != "" else place
 
     def _payload(self, values: Mapping[str, Any]) -> dict[str, Any]:

@@ -361,7 +361,6 @@ def _read_list(path: Path) -> dict[str, str]:
 
 
 _LABEL_COLUMNS = ("label", "class")
-_TEXTS = ("id", "image", "query_id", *_LABEL_COLUMNS)
 
 
 def read_class_folders(folder: Path, templates: tuple[str, ...]) -> Labelled:
@@ -453,7 +452,7 @@ def _rows_of(where: Location) -> list[TableRow]:
     own = {name: where.options[name] for name in ("id", "image", "label") if name in where.options}
     names = ColumnNames(**{name: column for name, column in own.items() if name != "label"})
     needed = dict.fromkeys([names.image, *own.values()])
-    rows = list(TableFile(where.path, names, tuple(needed), _TEXTS, where.images))
+    rows = list(TableFile(where.path, names, tuple(needed), folder=where.images))
     if not rows:
         raise DataError(f"{where.path} has no rows")
     return rows

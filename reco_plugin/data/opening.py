@@ -133,7 +133,7 @@ def _limited(where: Location, files: list[CaptionedFile]) -> Rows:
 def _open_file(where: Location, columns: ColumnNames | None) -> Rows:
     path, suffix = where.path, where.path.suffix.lower()
     if suffix == ".parquet" and (path.exists() or names_shards(where.name)):
-        return open_parquet(find_shards(where.name), column_names(where, columns, "images"), where.images)
+        return open_parquet(find_shards(where.name), column_names(where, columns, "images"), where)
     if names_shards(where.name):
         _no_columns(where, columns)
         return open_shards(find_shards(where.name))
@@ -148,7 +148,7 @@ def _open_file(where: Location, columns: ColumnNames | None) -> Rows:
     with open_lines(path) as lines:
         if suffix == ".csv" and lines.first().startswith(FLICKR):
             return _limited(where, read_flickr(where))
-        return open_table(path, lines, column_names(where, columns, "images"), where.images or path.parent)
+        return open_table(path, lines, column_names(where, columns, "images", "numbers"), where)
 
 
 def _open_folder(where: Location, columns: ColumnNames | None) -> Rows:
@@ -163,7 +163,7 @@ def _open_folder(where: Location, columns: ColumnNames | None) -> Rows:
     rows = open_folder(folder)
     tables = [] if rows.parts else sorted(folder.glob("*.parquet"))
     if tables:
-        return open_parquet(tables, column_names(where, columns, "images"), where.images)
+        return open_parquet(tables, column_names(where, columns, "images"), where)
     _no_columns(where, columns)
     if rows.parts:
         return rows

@@ -17,7 +17,7 @@ from ..types import Pair
 from .cells import CellError, RowMaker, Vector, unit_rows
 from .columns import ColumnArrays, check_rows, holds_vectors, map_array, open_npz_file, open_parquet_file, read_columns
 from .rows import FilePart, Rejected, Rows, stamp_of
-from .source import ColumnNames, check_columns, note_ids
+from .source import ColumnNames, Location, check_columns, note_ids
 
 _BATCH = 256
 _LEAST_ROWS = 1000  # of a part of parquet
@@ -130,19 +130,19 @@ def _count_rows(arrays: ArrayFiles) -> int:
     return rows
 
 
-def open_parquet(paths: Sequence[Path], names: ColumnNames, folder: Path | None) -> Rows:
+def open_parquet(paths: Sequence[Path], names: ColumnNames, where: Location) -> Rows:
     """Open the rows of files, a part for each row group or several small ones.
 
-    Image paths are relative to ``folder``, without one to the file's own.
+    Image paths are relative to the folder that the option ``images`` names, without it to the file's own.
     """
     parts, total, note = list[FilePart](), 0, ""
-    stamps, folders = {path: stamp_of(path) for path in paths}, [folder or path.parent for path in paths]
+    stamps, folders = {path: stamp_of(path) for path in paths}, [where.images or path.parent for path in paths]
     for path, base in zip(paths, folders, strict=True):
         with open_parquet_file(path) as file:
             schema, sizes = file.schema_arrow, _group_sizes(file)
         check_columns(str(path), schema.names, names.needed, names)
         vectors = all(holds_vectors(schema.field(name).type) for name in (names.image, names.text))
-        maker, before = RowMaker(names, base, unfold=vectors), 0
+        maker, before = RowMaker(names, base, unfold=vectors, signed=where.signed), 0
         note = note if parts else note_ids(str(path), schema.names, names)
         for groups, rows in _gather_groups(sizes):
             name = f"{path}, after row {before}" if before else str(path)

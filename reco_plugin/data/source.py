@@ -31,7 +31,12 @@ class Location:
     @property
     def images(self) -> Path | None:
         """The folder of images that its option names; None where it is not given."""
-        return in_home(self.options["images"]) if "images" in self.options else None
+        return None if self.signed or "images" not in self.options else in_home(self.options["images"])
+
+    @property
+    def signed(self) -> bool:
+        """Whether URLs of images are signed, with ``images=signed``: their query is no part of the address."""
+        return self.options.get("images") == SIGNED
 
     def without(self, option: str) -> Location:
         """The same source without an option."""
@@ -91,6 +96,7 @@ def parse_source(source: str | Path) -> Location:
     return Location(str(in_home(name)) if name.startswith("~") else name, options)
 
 
+SIGNED = "signed"
 PREFIX = "torchvision:"
 """Of the name of one of torchvision's sets."""
 IMAGE_SUFFIXES = (

@@ -1,7 +1,7 @@
 """Tables with one row per image: ``.jsonl``, ``.csv`` and ``.tsv``.
 
-A table is opened twice: once to find its header, its rows and its numeric columns, and once for each part that is read,
-maybe by another machine. Rows are not kept in between: a table may be larger than the RAM.
+A table is opened twice: once to find its header and its rows, and once for each part that is read, maybe by another
+machine. Rows are not kept in between: a table may be larger than the RAM.
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ import re
 from collections import Counter
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from functools import partial
 from itertools import islice
 from pathlib import Path
@@ -25,7 +25,7 @@ from ..values import counted
 from .cells import CellError, RowMaker, id_of, image_of
 from .images import RemoteImage
 from .rows import FilePart, Rejected, RowError, Rows, stamp_of
-from .source import ColumnNames, check_columns, note_ids
+from .source import ColumnNames, Location, check_columns, note_ids
 
 JSON_LINES = (".jsonl", ".ndjson")
 SUFFIXES = (*JSON_LINES, ".csv", ".tsv")
@@ -33,8 +33,6 @@ SUFFIXES = (*JSON_LINES, ".csv", ".tsv")
 _USUAL = ColumnNames()
 _ROWS_PER_STRETCH = 10_000
 _SEPARATORS = ",;\t|"
-_INTEGER = re.compile(r"-?(0|[1-9]\d*)")
-_NUMBER = re.compile(r"-?(0|[1-9]\d*)(\.\d+)?([eE][+-]?\d+)?")
 _TOLD = re.compile(r"sep=(.)", re.IGNORECASE)  # a first line for Excel that names the separator, and no column
 _BOM = b"\xef\xbb\xbf"
 _NOT_UTF8 = re.compile("[\udc80-\udcff]")  # invalid bytes under surrogateescape
@@ -133,7 +131,6 @@ class Head:
 
     separator: str
     columns: tuple[str, ...] = ()
-    numeric: frozenset[str] = frozenset()  # columns that hold nothing but numbers
 
 
 @dataclass(frozen=True)
@@ -148,15 +145,12 @@ class Stretch:
 
 @dataclass(frozen=True)
 class TableFile:
-    """A table on disk; can be iterated over again.
-
-    Columns of csv and tsv are numeric when all of their values are numbers; ``007`` is none.
-    """
+    """A table on disk; can be iterated over again. Values of csv and tsv are texts, but for columns of numbers."""
 
     path: Path
     names: ColumnNames = _USUAL
     needed: tuple[str, ...] = ("image", "text")  # columns that every row must have
-    texts: tuple[str, ...] = ()  # columns of texts even if all values look like numbers, beside those above
+    numbers: tuple[str, ...] = ()  # columns of numbers, in csv and tsv
     folder: Path | None = None  # of image paths; None: the table's own
 
     def __iter__(self) -> Iterator[TableRow]:
@@ -180,19 +174,15 @@ class TableFile:
     def scan(self, lines: Lines) -> tuple[tuple[Stretch, ...], int]:
         """All rows in stretches of ten thousand, and how many have no id; of a .jsonl, 1 if the first has none."""
         head = Head("") if self.is_json else self._read_head(lines)
-        seen, texts, without = set[str](), {*vars(self.names).values(), *self.needed, *self.texts}, 0
-        starts, count = [(lines.offset, lines.line)], 0
+        starts, count, without = [(lines.offset, lines.line)], 0, 0
         for row in self._text_rows(lines, head) if not self.is_json else (line for line in lines if line.strip()):
             if isinstance(row, TableRow):
-                seen |= row.values.keys()
-                texts |= {k for k, v in row.values.items() if k not in texts and not _NUMBER.fullmatch(v)}
                 without += self.names.id not in row.values
             elif isinstance(row, str) and not count and isinstance(first := self._parse(row, lines.line), TableRow):
                 without = self.names.image in first.values and self.names.id not in first.values
             count += 1
             if count % _ROWS_PER_STRETCH == 0:
                 starts.append((lines.offset, lines.line))
-        head = replace(head, numeric=frozenset(seen - texts))
         sizes = (min(_ROWS_PER_STRETCH, count - before) for before in range(0, count, _ROWS_PER_STRETCH))
         return tuple(Stretch(head, *start, rows) for start, rows in zip(starts, sizes, strict=False)), int(without)
 
@@ -203,11 +193,15 @@ class TableFile:
             yield from islice((self._parse(line, lines.line) for line in lines if line.strip()), stretch.rows)
             return
         for row in islice(self._text_rows(lines, stretch.head), stretch.rows):
-            if isinstance(row, TableRow):
-                for column in stretch.head.numeric & row.values.keys():
-                    value = row.values[column]
-                    row.values[column] = int(value) if _INTEGER.fullmatch(value) else float(value)
-            yield row
+            yield self._with_numbers(row) if isinstance(row, TableRow) else row
+
+    def _with_numbers(self, row: TableRow) -> TableRow | RowError:
+        for column in [name for name in self.numbers if name in row.values]:
+            try:
+                row.values[column] = _number(row.values[column])
+            except ValueError:
+                return row.error(column, f"expected a number, got {row.values[column]!r:.60}")
+        return row
 
     @property
     def is_json(self) -> bool:
@@ -259,7 +253,7 @@ class TableFile:
                 raise DataError(f"{self.path} is not UTF-8: its columns are {_raw(name)!r}, …; save it as UTF-8")
         if twice := [name for name, times in Counter(header).items() if name and times > 1]:
             raise DataError(f"{self.path} has the column {twice[0]!r} twice: rename one of them")
-        check_columns(str(self.path), header, self.needed, self.names)
+        check_columns(str(self.path), header, [*self.needed, *self.numbers], self.names)
         return Head(separator, tuple(header))
 
     def _text_rows(self, lines: Lines, head: Head) -> Iterator[TableRow | RowError]:
@@ -309,6 +303,13 @@ def _plain(error: csv.Error) -> str:
     return "a carriage return without a line feed: save it with LF or CRLF" if lone in str(error) else str(error)
 
 
+def _number(text: str) -> float:
+    try:
+        return int(text)
+    except ValueError:
+        return float(text)
+
+
 def _is_utf8(text: str) -> bool:
     return text.isascii() or not _NOT_UTF8.search(text)
 
@@ -321,9 +322,11 @@ def _raw(text: str) -> bytes:
     return text.encode("utf-8", "surrogateescape")
 
 
-def open_table(path: Path, lines: Lines, names: ColumnNames, folder: Path) -> Rows:
-    """Open the rows of a table, ten thousand in a part; ``lines`` are its own."""
-    table, maker, stamp = TableFile(path, names, names.needed), RowMaker(names, folder), stamp_of(path)
+def open_table(path: Path, lines: Lines, names: ColumnNames, where: Location) -> Rows:
+    """Open the rows of a table, ten thousand in a part; ``lines`` are its own, ``where`` has its options."""
+    numbers, folder = tuple(filter(None, where.options.get("numbers", "").split(","))), where.images or path.parent
+    table, stamp = TableFile(path, names, names.needed, numbers), stamp_of(path)
+    maker = RowMaker(names, folder, signed=where.signed)
     stretches, without = table.scan(lines)
     columns = stretches[0].head.columns if stretches else ()
     note = note_ids(str(path), columns, names) if without else ""

@@ -36,12 +36,12 @@ def test_jsonl(folder: Path) -> None:
 
 
 @pytest.mark.parametrize(("suffix", "comma"), [(".csv", ","), (".tsv", "\t")])
-def test_csv_counts_columns_of_numbers_as_numbers(folder: Path, suffix: str, comma: str) -> None:
+def test_values_of_csv_are_texts_but_in_columns_of_numbers(folder: Path, suffix: str, comma: str) -> None:
     lines = ["image,text,year,price,code,shop", 'a.png,"a fox; quick",2020,1.5,007,de', "pics/b.jpg,b,2021,,12,"]
     table = folder / f"captions{suffix}"
     table.write_text("\ufeff" + "\n".join(lines).replace(",", comma), encoding="utf-8")  # as Excel writes it
     for source in (table, folder):  # a folder that holds captions.* is that table
-        first, second = read_pairs(source)
+        first, second = read_pairs(f"{source}?numbers=year,price")
         assert first.payload == {"caption": "a fox; quick", "year": 2020, "price": 1.5, "code": "007", "shop": "de"}
         assert second.payload == {"caption": "b", "year": 2021, "code": "12"}
 
