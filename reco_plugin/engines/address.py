@@ -61,11 +61,6 @@ class IndexAddress:
                 near = did_you_mean(name, [*FIELDS, *CONNECTION, *known])
                 raise ConfigError(f"{self.place} has no option {name!r}: {near}")
 
-    def option(self, field: str) -> str:
-        """The name by which this address says a field, for messages: Qdrant's has names of its own."""
-        of_qdrant = self.scheme in (*QDRANT, "qdrant")
-        return {"text": "caption", "image": "picture"}.get(field, field) if of_qdrant else field
-
     @property
     def url(self) -> str:
         """Where the engine answers by HTTP."""
@@ -101,8 +96,6 @@ def parse_address(text: str) -> IndexAddress:
                 f"no key belongs into an address, where others can read it ({name!r}): set RECO_INDEX_API_KEY, or "
                 "RECO_INDEX_USER and RECO_INDEX_PASSWORD"
             )
-    if scheme in (*QDRANT, "qdrant"):
-        options = _of_qdrant(options)
     common: dict[str, Any] = {name: unquote(options.pop(name)) for name in FIELDS if name in options}
     common |= {"tls": _flag(place, options.pop("tls", None), "ca_file" in options)}
     if "ca_file" in options:
@@ -125,18 +118,6 @@ def parse_address(text: str) -> IndexAddress:
         raise ConfigError(f"{place!r} names no host: {scheme}://HOST:{port}/NAME")
     path = unquote(parts.path.strip("/"))
     return IndexAddress(scheme, place, parts.hostname or "", port, path, parts.username, options=own, **common)
-
-
-def _of_qdrant(options: Mapping[str, str]) -> dict[str, str]:
-    """Its options in our names: ``image`` and ``text`` name vectors there, as in an address of a source."""
-    made = dict(options)
-    vectors = [made.pop(name) for name in ("vector", "image", "text") if name in made]
-    theirs = {
-        "vector": vectors[0] if vectors else None,
-        "text": made.pop("caption", None),
-        "image": made.pop("picture", None),
-    }
-    return made | {name: value for name, value in theirs.items() if value is not None}
 
 
 def _flag(place: str, value: str | None, default: bool) -> bool:

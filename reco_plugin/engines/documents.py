@@ -39,7 +39,7 @@ def check_fields(
         if name is not None and name not in known:
             if field in inner and column_of(name, mappings) != name:
                 continue
-            said = f"{address.option(field)}={name!r}"
+            said = f"{field}={name!r}"
             raise EngineError(f"{address.place}: {said} is no field of {index}: {did_you_mean(name, known)}")
 
 

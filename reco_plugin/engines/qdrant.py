@@ -139,7 +139,7 @@ class QdrantIndex(LooksOnce[Description]):
             if not found.searches_text:
                 raise ConfigError(
                     f"{self._address.place} cannot be searched by words: there is no text index with scoring over "
-                    f"{self._address.text or 'a key of the payload that caption=NAME names'}"
+                    f"{self._address.text or 'a key of the payload that text=NAME names'}"
                 )
             asked |= {"query": {"text": question.text or ""}, "using": self._address.text}
         else:

@@ -186,12 +186,12 @@ def leave_unchanged(rows: Rows, memory: Memory, options: IngestOptions) -> tuple
 def _check_fields(address: IndexAddress, said: Description, of: str | None) -> None:
     if address.text is None and of != "text":
         raise ConfigError(
-            f"{address.place}: say which field holds the captions, {address.option('text')}=NAME. Its fields: "
+            f"{address.place}: say which field holds the captions, text=NAME. Its fields: "
             f"{', '.join(said.fields)}"
         )
     if address.image is None and of in ("text", "neither"):
         raise ConfigError(
-            f"{address.place}: of={of} needs the field of the pictures' paths or URLs, {address.option('image')}=NAME. "
+            f"{address.place}: of={of} needs the field of the pictures' paths or URLs, image=NAME. "
             f"Its fields: {', '.join(said.fields)}"
         )
 
@@ -214,7 +214,7 @@ def _whose(
         if of is None and address.image is not None:
             return "neither", f"{why}: its pictures are encoded instead", False
         raise FingerprintMismatch(
-            f"{why}. Name the field of its pictures, {address.option('image')}=NAME, and give of=neither to encode them"
+            f"{why}. Name the field of its pictures, image=NAME, and give of=neither to encode them"
         )
     if of is not None:
         return ("image" if of == "image" else "text"), "", False

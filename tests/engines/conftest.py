@@ -303,7 +303,7 @@ QDRANT = {
     "where": json.dumps({"must": [{"key": "price", "range": {"lt": 5}}]}),
     "template": '{"query": "{{vector}}", "using": "clip", "limit": 5}',
 }
-QDRANT_FIELDS = "vector=clip&caption=title&picture=photo&id=sku&changed=changed"
+QDRANT_FIELDS = "vector=clip&text=title&image=photo&id=sku&changed=changed"
 
 
 @pytest.fixture(scope="session")

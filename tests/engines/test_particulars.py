@@ -286,13 +286,13 @@ def test_pictures_may_be_bytes_in_postgresql(postgresql: Served):
 
 
 def test_an_address_of_qdrant_is_an_index_where_it_says_vector():
-    pairs = "http://qdrant:6333?collection=shop&image=photo&text=title&caption=name"
+    pairs = "http://qdrant:6333?collection=shop&image=photo&text=title"
     assert not is_index(pairs)
-    assert is_index(pairs + "&vector=photo")
+    assert is_index(pairs + "&vector=clip")
     assert is_index("grpcs://qdrant?collection=shop&vector=")
     assert not is_index("https://host/table.csv")
-    found = parse_address(pairs + "&picture=url")
-    assert (found.vector, found.text, found.image, found.port) == ("photo", "name", "url", 6333)
+    found = parse_address(pairs + "&vector=clip")
+    assert (found.vector, found.text, found.image, found.port) == ("clip", "title", "photo", 6333)
     assert parse_address("grpcs://qdrant?collection=shop").port == 6334
     with pytest.raises(ConfigError, match="a server of Qdrant is http"):
         open_index("qdrant://host?collection=shop")
@@ -316,7 +316,7 @@ def test_qdrant_by_both_transports_and_by_an_alias(own_qdrant, scheme: str):
 
     alias = models.CreateAlias(collection_name="products", alias_name="shop")
     own_qdrant.engine.client.update_collection_aliases([models.CreateAliasOperation(create_alias=alias)])
-    address = f"{own_qdrant.url(scheme)}?collection=shop&vector=clip&caption=title&id=sku&changed=changed"
+    address = f"{own_qdrant.url(scheme)}?collection=shop&vector=clip&text=title&id=sku&changed=changed"
     query = unit(1, 3)[0]
     with closing(open_index(address)) as index:
         said = index.describe()
@@ -375,7 +375,7 @@ def test_qdrant_finds_values_within_values_and_numbers_points_by_any_id(tmp_path
             ],
         )
     before = sorted(tmp_path.iterdir())
-    with closing(open_index(f"qdrant:{tmp_path}?collection=shop&caption=meta.name")) as index:
+    with closing(open_index(f"qdrant:{tmp_path}?collection=shop&text=meta.name")) as index:
         said = index.describe()
         assert (said.vector, said.metric) == ("", "dot")
         pages = list(index.scan(size=1))
@@ -401,7 +401,7 @@ def test_qdrant_shows_what_stands_under_any_key_and_of_several_texts_all(tmp_pat
     with closing(QdrantClient(path=str(tmp_path))) as client:
         client.create_collection("shop", models.VectorParams(size=DIMENSION, distance=models.Distance.COSINE))
         client.upsert("shop", [models.PointStruct(id=1, vector=CLIP[0].tolist(), payload=payload)])
-    with closing(open_index(f"qdrant:{tmp_path}?collection=shop&caption={key}&id=n")) as index:
+    with closing(open_index(f"qdrant:{tmp_path}?collection=shop&text={key}&id=n")) as index:
         (page,) = index.scan()
         assert [(one.id, one.text) for one in page.documents] == [("7", text)]
         assert [(hit.id, hit.text) for hit in index.search(Question(CLIP[0], k=1))] == [("7", text)]
