@@ -412,8 +412,7 @@ def remove_pairs(ids: Sequence[str], size: int) -> list[Call[int]]:
         return []
     path, read = "/v1/memory/records/remove", operator.itemgetter("removed")
     return [
-        Call("POST", path, read, {"ids": part}, admin=True, start=start)
-        for start, part in _parts(names, "ids", size)
+        Call("POST", path, read, {"ids": part}, admin=True, start=start) for start, part in _parts(names, "ids", size)
     ]
 
 

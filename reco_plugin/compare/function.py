@@ -44,9 +44,7 @@ class FunctionIndex:
         """What was said of it."""
         return self._said
 
-    def scan(
-        self, *, after: str | None = None, since: str | None = None, vectors: bool = True, size: int = 1000
-    ) -> Iterator[Page]:
+    def scan(self, *, vectors: bool = True, size: int = 1000) -> Iterator[Page]:
         """Nothing: a function cannot be scanned."""
         return iter(())
 

@@ -3,7 +3,7 @@
 ::
 
     describe() ──► Description        what is stored, how it is compared and compressed
-    scan()     ──► Page of Document  all documents, in an order that can be gone on with
+    scan()     ──► Page of Document  all documents
     search()   ──► IndexHit               what the engine itself finds, as applications search it
 """
 
@@ -75,7 +75,6 @@ class Page:
     """Some documents of a scan."""
 
     documents: tuple[Document, ...]
-    position: str  # goes on behind them, also in another process: `scan(after=position)`
 
 
 @dataclass(frozen=True)
@@ -127,14 +126,10 @@ class Engine(Protocol):
         """
         ...
 
-    def scan(
-        self, *, after: str | None = None, since: str | None = None, vectors: bool = True, size: int = 1000
-    ) -> Iterator[Page]:
+    def scan(self, *, vectors: bool = True, size: int = 1000) -> Iterator[Page]:
         """Read all documents in pages; memory stays bounded by a page.
 
         Args:
-            after: position of a page: goes on behind it.
-            since: only documents whose field ``changed=`` of the address is at least this.
             vectors: read the vectors, too.
             size: documents of a page.
 

@@ -69,19 +69,15 @@ class LanceIndex(LooksOnce[_LanceTable]):
         """See :meth:`reco_plugin.engines.base.Engine.describe`."""
         return replace(self._known().said, documents=int(self._call(lambda table: table.count_rows())))
 
-    def scan(
-        self, *, after: str | None = None, since: str | None = None, vectors: bool = True, size: int = 1000
-    ) -> Iterator[Page]:
-        """See :meth:`reco_plugin.engines.base.Engine.scan`; a position is a version of the table and a row of it."""
-        found = self._known()
-        table = ask(self._open)  # one of its own, which stays at a version
-        version, row = (int(part) for part in after.split(":")) if after else (int(table.version), 0)
-        self._go_to(table, version)
+    def scan(self, *, vectors: bool = True, size: int = 1000) -> Iterator[Page]:
+        """See :meth:`reco_plugin.engines.base.Engine.scan`; it stays at the version of the table where it began."""
+        found, row = self._known(), 0
+        table = ask(self._open)  # one of its own
+        with self._translated():
+            table.checkout(table.version)
 
         def read(row: int) -> list[pa.RecordBatch]:
             query = table.search().select([*found.read, *[found.said.vector] * vectors])
-            if since is not None:
-                query = query.where(self._changed(found, since))
             with self._translated():  # a scan without a limit reads ahead, and holds 2 GiB of it
                 return list(query.offset(row).limit(_AT_ONCE * size).to_batches(size))
 
@@ -89,7 +85,7 @@ class LanceIndex(LooksOnce[_LanceTable]):
             for batch in batches:
                 row += batch.num_rows
                 if batch.num_rows:
-                    yield Page(tuple(self._documents(found, batch, vectors)), f"{version}:{row}")
+                    yield Page(tuple(self._documents(found, batch, vectors)))
 
     def search(self, question: Question) -> Sequence[IndexHit]:
         """See :meth:`reco_plugin.engines.base.Engine.search`; LanceDB has no language for a template."""
@@ -175,18 +171,6 @@ class LanceIndex(LooksOnce[_LanceTable]):
                 near = did_you_mean(name, [str(table) for table in database.list_tables().tables])
                 raise EngineError(f"{self._address.place} has no table {name!r}: {near}") from None
 
-    def _go_to(self, table: Any, version: int) -> None:
-        try:
-            with self._translated():
-                table.checkout(version)
-        except EngineUnavailable:
-            raise
-        except EngineError:
-            raise EngineError(
-                f"{self._address.place}: version {version} of the table, of which a part was read, has been cleaned up "
-                "since: read it from the beginning"
-            ) from None
-
     @contextmanager
     def _translated(self) -> Iterator[None]:
         """Turn LanceDB's errors into ours."""
@@ -261,25 +245,6 @@ class LanceIndex(LooksOnce[_LanceTable]):
                 effort=_effort(kind, self._tuned),
             )
         return replace(said, metric=wanted) if wanted else said
-
-    def _changed(self, found: _LanceTable, since: str) -> str:
-        name = self._address.changed
-        if name is None:
-            raise ConfigError(f"{self._address.place} does not say which column tells changes: add changed=NAME")
-        type_ = found.schema.field(name).type
-        value = "'" + since.replace("'", "''") + "'"
-        if pa.types.is_integer(type_) or pa.types.is_floating(type_):
-            try:
-                value = repr(float(since)) if pa.types.is_floating(type_) else str(int(since))
-            except ValueError:
-                raise ConfigError(
-                    f"{self._address.place}: {since!r} is no value of {name!r}, which holds {type_}"
-                ) from None
-        elif pa.types.is_timestamp(type_):
-            value = f"timestamp {value}"
-        elif pa.types.is_date(type_):
-            value = f"date {value}"
-        return f"`{name}` >= {value}"
 
 
 def _within(type_: pa.DataType, above: str) -> Iterator[str]:

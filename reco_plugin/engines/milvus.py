@@ -104,21 +104,18 @@ class MilvusIndex(LooksOnce[_MilvusCollection]):
         engine = f"Milvus Lite {version.partition('-')[2]}" if lite else f"Milvus {version.removeprefix('v')}"
         return replace(found.said, engine=engine, documents=int(counted[0]["count(*)"]))
 
-    def scan(
-        self, *, after: str | None = None, since: str | None = None, vectors: bool = True, size: int = 1000
-    ) -> Iterator[Page]:
+    def scan(self, *, vectors: bool = True, size: int = 1000) -> Iterator[Page]:
         """See :meth:`reco_plugin.engines.base.Engine.scan`; in the order of the primary key."""
-        yield from self._scan(after, [] if since is None else [self._changed(since)], vectors, size)
+        yield from self._scan("", vectors, size)
 
-    def _scan(self, after: str | None, conditions: list[str], vectors: bool, size: int) -> Iterator[Page]:
+    def _scan(self, where: str, vectors: bool, size: int) -> Iterator[Page]:
         found = self._known()
         wanted = [name for name, type_ in found.fields.items() if type_ not in (*_DENSE, *_OTHERS)]
         wanted += [found.said.vector] * vectors + ["$meta"] * (len(found.said.fields) > len(found.fields))
+        conditions = [f"({where})"] if where else []
         while True:
-            after_key = [f"{found.key} > {after}"] if after else []
-            expression = " and ".join([*after_key, *(f"({condition})" for condition in conditions)])
 
-            def read(client: MilvusClient, expression: str = expression) -> Any:
+            def read(client: MilvusClient, expression: str = " and ".join(conditions)) -> Any:
                 # as an iterator of Milvus' own asks: the first of these in the order of the key
                 how = {"iterator": "True", "reduce_stop_for_best": "True", **self._options()}
                 return client.query(self._name, expression, wanted, limit=size, **how)
@@ -126,8 +123,9 @@ class MilvusIndex(LooksOnce[_MilvusCollection]):
             rows = self._call(read)
             if not rows:
                 return
-            after = json.dumps(rows[-1][found.key], ensure_ascii=False)
-            yield Page(tuple(self._document(found, row) for row in rows), after)
+            last = json.dumps(rows[-1][found.key], ensure_ascii=False)
+            conditions = [f"{found.key} > {last}", *([f"({where})"] if where else [])]
+            yield Page(tuple(self._document(found, row) for row in rows))
 
     def search(self, question: Question) -> Sequence[IndexHit]:
         """See :meth:`reco_plugin.engines.base.Engine.search`; a template is not taken, Milvus has no query language."""
@@ -138,7 +136,7 @@ class MilvusIndex(LooksOnce[_MilvusCollection]):
             return self._by_words(found, question)
         vector = query_of(self._address, question.vector, found.said.dimension)
         if question.exact and not found.whole:
-            pages = self._scan(None, [question.where] if question.where else [], True, 1000)
+            pages = self._scan(question.where or "", True, 1000)
             return nearest_of(pages, vector, question.k, found.said.metric)
         data: Any = vector.tolist()
         if found.fields[found.said.vector] is DataType.FLOAT16_VECTOR:
@@ -364,15 +362,6 @@ class MilvusIndex(LooksOnce[_MilvusCollection]):
         if kind == "DISKANN":
             return Effort("search_list", 16, (50, 100, 200, 400))
         return Effort("level", 1, (3, 5, 10)) if kind == "AUTOINDEX" else None
-
-    def _changed(self, since: str) -> str:
-        found, name = self._known(), self._address.changed
-        if name is None:
-            raise ConfigError(f"{self._address.place} does not say which field tells changes: add changed=NAME")
-        is_number = name in found.fields and found.fields[name] is not DataType.VARCHAR
-        if name not in found.fields:  # a dynamic field: as the value looks
-            is_number = since.lstrip("-").replace(".", "", 1).isdigit()
-        return f"{name} >= {since if is_number else json.dumps(since, ensure_ascii=False)}"
 
     def _document(self, found: _MilvusCollection, row: Mapping[str, Any]) -> Document:
         values, address = dict(row), self._address

@@ -84,27 +84,18 @@ class PostgresIndex:
             table = self._known()
             return ask(lambda: self._describe(table))
 
-    def scan(
-        self, *, after: str | None = None, since: str | None = None, vectors: bool = True, size: int = 1000
-    ) -> Iterator[Page]:
+    def scan(self, *, vectors: bool = True, size: int = 1000) -> Iterator[Page]:
         """See :meth:`reco_plugin.engines.base.Engine.scan`; rows of one id stay together in a page."""
         table = self._known()
         key, kind = _column(table.key), _as_it_is(table.columns[table.key])
         wanted: list[sql.Composable] = [_column(name) for name in table.columns if name != table.vector]
         if vectors:  # its own form for the wire: several times as fast to read as text
             wanted.append(sql.SQL("vector_send({}::vector) AS reco_vector").format(_column(table.vector)))
-        if after is None and since is None and (without := self._without_id(table)):
+        if without := self._without_id(table):
             problem = f"{without:,} rows have no {table.key!r}"
-            yield Page((Document("", problem=problem),), "")
+            yield Page((Document("", problem=problem),))
+        conditions, values = [sql.SQL("{} IS NOT NULL").format(key)], dict[str, Any]()
         while True:
-            conditions, values = [sql.SQL("{} IS NOT NULL").format(key)], dict[str, Any]()
-            if after:
-                conditions.append(sql.SQL("{} > CAST(%(after)s AS {})").format(key, kind))
-                values["after"] = after
-            if since is not None:
-                changed, type_ = self._changed(table)
-                conditions.append(sql.SQL("{} >= CAST(%(since)s AS {})").format(changed, type_))
-                values["since"] = since
             query = sql.SQL(
                 "SELECT {}, CAST({} AS text) AS reco_id FROM {} WHERE {} ORDER BY {} FETCH FIRST {} ROWS WITH TIES"
             ).format(
@@ -115,8 +106,10 @@ class PostgresIndex:
                 rows = ask(lambda query=query, values=values: self._run(query, values, binary=vectors))  # type: ignore[misc]
             if not rows:
                 return
-            after = rows[-1]["reco_id"]
-            yield Page(tuple(self._document(table, row, vectors) for row in rows), after)
+            if not values:
+                conditions.append(sql.SQL("{} > CAST(%(after)s AS {})").format(key, kind))
+            values = {"after": rows[-1]["reco_id"]}
+            yield Page(tuple(self._document(table, row, vectors) for row in rows))
 
     def search(self, question: Question) -> Sequence[IndexHit]:
         """See :meth:`reco_plugin.engines.base.Engine.search`; a template is a SELECT whose first column is the id."""
@@ -373,11 +366,6 @@ class PostgresIndex:
         if not rows:
             raise EngineError(f"{self._address.place}: no row of the table has a vector in {vector!r}")
         return int(rows[0]["d"])
-
-    def _changed(self, table: _Table) -> tuple[sql.Composable, sql.Composable]:
-        if self._address.changed is None:
-            raise ConfigError(f"{self._address.place} does not say which column tells changes: add changed=NAME")
-        return _column(self._address.changed), _as_it_is(table.columns[self._address.changed])
 
     def _without_id(self, table: _Table) -> int:
         query = sql.SQL("SELECT count(*) AS n FROM {} WHERE {} IS NULL").format(

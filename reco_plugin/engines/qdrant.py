@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import threading
-import uuid
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import replace
@@ -105,14 +104,11 @@ class QdrantIndex(LooksOnce[Description]):
         counted = self._call(lambda client: client.count(self._name, exact=True)).count
         return replace(found, engine=self._version(), documents=int(counted))
 
-    def scan(
-        self, *, after: str | None = None, since: str | None = None, vectors: bool = True, size: int = 1000
-    ) -> Iterator[Page]:
+    def scan(self, *, vectors: bool = True, size: int = 1000) -> Iterator[Page]:
         """See :meth:`reco_plugin.engines.base.Engine.scan`; in the order of the points' ids."""
         found = self._known()
-        start = None if after is None else json.loads(after)
+        start = None
         asked: dict[str, Any] = {
-            "scroll_filter": None if since is None else self._changed(since),
             "limit": size,
             "with_payload": True,
             "with_vectors": [found.vector] if vectors and found.vector else vectors,
@@ -121,9 +117,9 @@ class QdrantIndex(LooksOnce[Description]):
             points, following = self._call(lambda client, at=start: client.scroll(self._name, offset=at, **asked))  # type: ignore[misc]
             if not points:
                 return
-            start = following if following is not None else _behind(points[-1].id)
-            yield Page(tuple(self._document(found, point) for point in points), json.dumps(start))
-            if following is None:
+            yield Page(tuple(self._document(found, point) for point in points))
+            start = following
+            if start is None:
                 return
 
     def search(self, question: Question) -> Sequence[IndexHit]:
@@ -329,19 +325,6 @@ class QdrantIndex(LooksOnce[Description]):
             return False
         return True
 
-    def _changed(self, since: str) -> models.Filter:
-        name = self._address.changed
-        if name is None:
-            raise ConfigError(f"{self._address.place} does not say which key tells changes: add changed=NAME")
-        try:
-            wanted: Any = {"gte": float(since)}
-        except ValueError:
-            wanted = {"gte": since}  # a time
-        try:
-            return models.Filter.model_validate({"must": [{"key": name, "range": wanted}]})
-        except ValidationError:
-            raise ConfigError(f"{self._address.place}: {since!r} is neither a number nor a time") from None
-
 
 def _server(address: IndexAddress, key: str | None) -> Server:
     try:
@@ -378,11 +361,6 @@ def _compression(config: Any) -> str:
             return f"{turbo.get('bits', 'a few bits')} (turbo)"
         case _:
             return ""
-
-
-def _behind(id_: int | str) -> int | str:
-    """The id from which points after this one are read."""
-    return id_ + 1 if isinstance(id_, int) else str(uuid.UUID(int=min(uuid.UUID(id_).int + 1, (1 << 128) - 1)))
 
 
 def _paths(key: str) -> set[str]:

@@ -1,7 +1,7 @@
 """Indexes of OpenSearch and Elasticsearch: the REST API that both have of a common ancestor. Each adds a module.
 
-A scan goes by ``_seq_no``, the number of a document's last change, and not by a point in time: that one expires, and a
-scan that was interrupted could not go on. A document that changes meanwhile gets a higher number and is read later.
+A scan goes by ``_seq_no``, the number of a document's last change, and not by a point in time, which expires while a
+slow reader encodes. A document that changes meanwhile gets a higher number and is read again.
 """
 
 from __future__ import annotations
@@ -62,7 +62,6 @@ class KnownIndex:
     """What the engine says of an index."""
 
     name: str  # of the index itself, where the address names an alias
-    uuid: str  # of it: another one after it was made anew
     fields: Mapping[str, str]  # dotted name -> type
     kept: Mapping[str, str]  # alias or sub-field, which no document keeps -> the field that it is read from
     vector: str
@@ -125,9 +124,7 @@ class DocumentIndex(LooksOnce[KnownIndex]):
             searches_text=self._address.text is not None,
         )
 
-    def scan(
-        self, *, after: str | None = None, since: str | None = None, vectors: bool = True, size: int = 1000
-    ) -> Iterator[Page]:
+    def scan(self, *, vectors: bool = True, size: int = 1000) -> Iterator[Page]:
         """See :meth:`reco_plugin.engines.base.Engine.scan`."""
         known = self._known()
         if vectors and known.hidden:
@@ -135,15 +132,13 @@ class DocumentIndex(LooksOnce[KnownIndex]):
                 f"{self._address.place} keeps no {known.vector!r} in its documents (_source), so the vectors can be "
                 "searched, but not read back; texts and pictures can be read"
             )
-        filters: list[Body] = []
-        if since is not None:
-            filters.append({"range": {self._changed(known): {"gte": since}}})
-        return self._pages(known, filters, self._position(known, after), vectors=vectors, size=size)
+        return self._pages(known, [], vectors=vectors, size=size)
 
     def _pages(
-        self, known: KnownIndex, filters: Sequence[Body], done: int | None, *, vectors: bool = True, size: int = 1000
+        self, known: KnownIndex, filters: Sequence[Body], *, vectors: bool = True, size: int = 1000
     ) -> Iterator[Page]:
-        """Documents that filters let through, by the number of their last change, behind the number `done`."""
+        """Documents that filters let through, by the number of their last change."""
+        done: int | None = None
         body: Body = {
             "size": max(1, min(size, MOST)),
             "sort": [{"_seq_no": "asc"}],
@@ -162,7 +157,7 @@ class DocumentIndex(LooksOnce[KnownIndex]):
             if not hits:
                 return
             done = int(hits[-1]["sort"][0])
-            yield Page(tuple(self._document(known, hit, vectors) for hit in hits), f"{known.uuid}:{done}")
+            yield Page(tuple(self._document(known, hit, vectors) for hit in hits))
 
     def search(self, question: Question) -> Sequence[IndexHit]:
         """See :meth:`reco_plugin.engines.base.Engine.search`; a filter is a clause of the query DSL, or a list of them.
@@ -181,7 +176,7 @@ class DocumentIndex(LooksOnce[KnownIndex]):
             elif question.exact or known.field.index.startswith("none"):
                 stored = [{"exists": {"field": known.vector}}, *(where if isinstance(where, list) else [where])]
                 if self._scriptless:
-                    return nearest_of(self._pages(known, stored, None), question.vector, question.k, known.field.metric)
+                    return nearest_of(self._pages(known, stored), question.vector, question.k, known.field.metric)
                 scored = {"query": {"bool": {"filter": stored}}, "script": self._score_script(known, vector)}
                 body, score = {"query": {"script_score": scored}}, known.field.exact_score
             else:
@@ -226,31 +221,6 @@ class DocumentIndex(LooksOnce[KnownIndex]):
         except ValueError as error:
             raise ConfigError(f"{what} is no JSON, as this engine wants it: {error}") from None
 
-    def _changed(self, known: KnownIndex) -> str:
-        name = self._address.changed
-        if name is None:
-            raise ConfigError(
-                f"{self._address.place} does not say which field tells changes: add changed=NAME, or changed=_seq_no "
-                "where the index has one shard"
-            )
-        if name == "_seq_no" and known.shards > 1:
-            raise ConfigError(
-                f"{self._address.place}: changed=_seq_no tells changes of an index with one shard, and this one has "
-                f"{known.shards}, which count for themselves: name a field with the time of the last change"
-            )
-        return name
-
-    def _position(self, known: KnownIndex, after: str | None) -> int | None:
-        if not after:
-            return None
-        uuid, _, number = after.rpartition(":")
-        if uuid != known.uuid:
-            raise EngineError(
-                f"{self._address.place} is another index than the one whose scan is to go on (it was made anew, or the "
-                "alias was moved): begin again"
-            )
-        return int(number)
-
     def _look(self) -> KnownIndex:
         """The index, its fields and settings, as the engine has them; a user who may only read may lack the latter."""
         path = self._address.path
@@ -275,7 +245,7 @@ class DocumentIndex(LooksOnce[KnownIndex]):
         kept = {name: str(field["path"]) for name, field in fields.items() if field.get("type") == "alias"}
         kept |= {f"{name}.{part}": name for name, field in fields.items() for part in field.get("fields", {})}
         types = {field: str(kind.get("type", "object")) for field, kind in fields.items()}
-        check_fields(self._address, [*types, "_id", "_seq_no"], name)
+        check_fields(self._address, [*types, "_id"], name)
         dense = [field for field, kind in types.items() if kind == self.kind and field not in nested]
         others = {
             field: f"{kind}{' in nested documents, of which one document has several' if field in nested else ''}"
@@ -287,7 +257,6 @@ class DocumentIndex(LooksOnce[KnownIndex]):
         hidden = source.get("enabled") is False or any(fnmatchcase(vector, rule) for rule in source.get("excludes", ()))
         return KnownIndex(
             name=name,
-            uuid=settings.get("index.uuid", name),
             fields=types,
             kept=kept,
             vector=vector,

@@ -125,9 +125,7 @@ class VespaIndex(LooksOnce[_Schema]):
             scans=False,
         )
 
-    def scan(
-        self, *, after: str | None = None, since: str | None = None, vectors: bool = True, size: int = 1000
-    ) -> Iterator[Page]:
+    def scan(self, *, vectors: bool = True, size: int = 1000) -> Iterator[Page]:
         """Refuse: Vespa is only searched.
 
         Raises:

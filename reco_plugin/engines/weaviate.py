@@ -7,7 +7,6 @@ import json
 import math
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
-from datetime import UTC, datetime
 from typing import Any, TypeVar
 
 import numpy as np
@@ -29,7 +28,6 @@ from .template import fill
 
 T = TypeVar("T")
 _METRICS: Mapping[str, Similarity] = {"cosine": "cosine", "dot": "dot", "l2-squared": "euclid"}
-_UPDATED = "_lastUpdateTimeUnix"
 _PAGE = 10_000
 """Objects that Weaviate counts through at most, where it is not asked by its cursor."""
 _COMPARISONS = {
@@ -82,18 +80,12 @@ class WeaviateIndex(LooksOnce[_Collection]):
         counted = self._ask(lambda: self._open().aggregate.over_all(total_count=True)).total_count
         return replace(known.said, documents=int(counted or 0))
 
-    def scan(
-        self, *, after: str | None = None, since: str | None = None, vectors: bool = True, size: int = 1000
-    ) -> Iterator[Page]:
-        """See :meth:`reco_plugin.engines.base.Engine.scan`; by Weaviate's cursor, which knows no filter.
-
-        So ``since`` reads everything, and leaves out here what did not change.
-        """
+    def scan(self, *, vectors: bool = True, size: int = 1000) -> Iterator[Page]:
+        """See :meth:`reco_plugin.engines.base.Engine.scan`; by Weaviate's cursor."""
         known = self._known()
-        changed = None if since is None else self._changed(known, since)
         shown = known.read + ([self._address.image] if known.kinds.get(self._address.image or "") == "blob" else [])
         include: Any = ([known.said.vector] if known.named else True) if vectors else False
-        position = after or None
+        position = None
         while True:
             found = self._ask(
                 lambda position=position: (  # type: ignore[misc]
@@ -102,16 +94,13 @@ class WeaviateIndex(LooksOnce[_Collection]):
                         after=position,
                         include_vector=include,
                         return_properties=shown,
-                        return_metadata=MetadataQuery(last_update_time=True),
                     )
                 )
             ).objects
             if not found:
                 return
             position = str(found[-1].uuid)
-            kept = [one for one in found if changed is None or changed(one)]
-            if kept:
-                yield Page(tuple(self._document(known, one) for one in kept), position)
+            yield Page(tuple(self._document(known, one) for one in found))
 
     def search(self, question: Question) -> Sequence[IndexHit]:
         """See :meth:`reco_plugin.engines.base.Engine.search`; a filter is JSON (``where``), a template GraphQL."""
@@ -164,7 +153,7 @@ class WeaviateIndex(LooksOnce[_Collection]):
                     )
                 )
             ).objects
-            yield Page(tuple(self._document(known, one) for one in found), "")
+            yield Page(tuple(self._document(known, one) for one in found))
             if len(found) < 1000:
                 return
         raise EngineError(
@@ -194,26 +183,6 @@ class WeaviateIndex(LooksOnce[_Collection]):
                 f"the filter is no JSON of a `where` of Weaviate, as in "
                 f'{{"path": ["price"], "operator": "LessThan", "valueNumber": 5}}: {error}'
             ) from None
-
-    def _changed(self, known: _Collection, since: str) -> Callable[[Any], bool]:
-        """Whether an object changed since."""
-        name = self._address.changed
-        if name is None:
-            raise ConfigError(
-                f"{self._address.place} does not say which property tells changes: add changed=NAME, or "
-                f"changed={_UPDATED} for Weaviate's own time"
-            )
-        kind = "date" if name == _UPDATED else known.kinds[name]
-        try:
-            least: Any = _moment(since) if kind == "date" else float(since) if kind in ("int", "number") else since
-        except ValueError:
-            raise ConfigError(f"{name} is a {kind}, and {since!r} is none") from None
-
-        def later(one: Any) -> bool:
-            value = one.metadata.last_update_time if name == _UPDATED else one.properties.get(name)
-            return value is not None and bool(value >= least)
-
-        return later
 
     def _document(self, known: _Collection, one: Any) -> Document:
         values = dict(one.properties)
@@ -247,7 +216,7 @@ class WeaviateIndex(LooksOnce[_Collection]):
         if config.multi_tenancy_config.enabled and "tenant" not in self._address.options:
             raise EngineError(f"{place}: {name} has tenants: add tenant=NAME")
         kinds = {one.name: str(one.data_type.value) for one in config.properties}
-        check_fields(self._address, [*kinds, _UPDATED], name)
+        check_fields(self._address, kinds, name)
         named = config.vector_config or {}
         indexes: dict[str, Any] = {key: one.vector_index_config for key, one in named.items()} or {
             "default": config.vector_index_config
@@ -421,11 +390,6 @@ def _bytes(value: Any) -> Any:
         return base64.b64decode(value, validate=True) if isinstance(value, str) else value
     except ValueError:
         return value
-
-
-def _moment(text: str) -> datetime:
-    moment = datetime.fromisoformat(text)
-    return moment if moment.tzinfo else moment.replace(tzinfo=UTC)
 
 
 def _first_line(error: Exception) -> str:

@@ -38,8 +38,7 @@ class IndexPart:
 
     address: IndexAddress
     holds: Holds
-    since: str | None = None  # only documents that changed at this value of the field ``changed``, or later
-    wanted: frozenset[int] | None = None  # of these, only ids with these keys; None: all
+    wanted: frozenset[int] | None = None  # only ids with these keys; None: all
 
     @property
     def name(self) -> str:
@@ -48,8 +47,10 @@ class IndexPart:
 
     def read(self) -> Iterator[Pair | Rejected]:
         """Its documents in order, as pairs."""
+        if self.wanted == frozenset():
+            return
         with closing(open_index(self.address)) as index:
-            for page in index.scan(since=self.since, vectors=self.holds != "neither", size=_AT_ONCE):
+            for page in index.scan(vectors=self.holds != "neither", size=_AT_ONCE):
                 found = page.documents
                 if self.wanted is not None:
                     found = tuple(document for document in found if key_of(document.id) in self.wanted)
@@ -156,7 +157,7 @@ def leave_unchanged(rows: Rows, memory: Memory, options: IngestOptions) -> tuple
 
     The index must name a field ``changed``; its value is kept in the payload of each pair, and compared for each, so
     that an interrupted run, or a value that goes back, loses nothing. Two scans: of all documents without their
-    vectors, then from the lowest value of those that changed.
+    vectors, then, where any changed, of all with them: an engine may order values otherwise than we do.
     """
     part = rows.parts[0]
     if not isinstance(part, IndexPart) or (changed := part.address.changed) is None:
@@ -168,7 +169,7 @@ def leave_unchanged(rows: Rows, memory: Memory, options: IngestOptions) -> tuple
     }
     if not held:
         return rows, []
-    same, wanted, values = list[int](), set[int](), list[Any]()
+    same, wanted = list[int](), set[int]()
     with closing(open_index(part.address)) as index:
         for page in index.scan(vectors=False, size=2 * _AT_ONCE):
             for document in page.documents:
@@ -177,17 +178,13 @@ def leave_unchanged(rows: Rows, memory: Memory, options: IngestOptions) -> tuple
                     same.append(key)
                 else:
                     wanted.add(key)
-                    values.append(value)
-    kinds = {type(value) for value in values}
-    since = str(min(values)) if len(kinds) == 1 and None not in values else None
-    return replace(rows, parts=(replace(part, since=since, wanted=frozenset(wanted)),), total=len(wanted)), same
+    return replace(rows, parts=(replace(part, wanted=frozenset(wanted)),), total=len(wanted)), same
 
 
 def _check_fields(address: IndexAddress, said: Description, of: str | None) -> None:
     if address.text is None and of != "text":
         raise ConfigError(
-            f"{address.place}: say which field holds the captions, text=NAME. Its fields: "
-            f"{', '.join(said.fields)}"
+            f"{address.place}: say which field holds the captions, text=NAME. Its fields: {', '.join(said.fields)}"
         )
     if address.image is None and of in ("text", "neither"):
         raise ConfigError(

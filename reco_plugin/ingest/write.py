@@ -117,7 +117,8 @@ class RejectedRows:
     """The rejected rows of one run."""
 
     def __init__(self, path: Path, max_rate: float) -> None:
-        self._listing = Listing(path, {"where", "id", "reason"}, "Name another file for the rows that cannot be used: --rejected FILE")
+        instead = "Name another file for the rows that cannot be used: --rejected FILE"
+        self._listing = Listing(path, {"where", "id", "reason"}, instead)
         self._max_rate = max_rate
         self._kinds: Counter[str] = Counter()
         self._first: dict[str, Rejected] = {}  # of each kind

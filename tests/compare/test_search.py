@@ -34,10 +34,10 @@ class Forgetful:
     def describe(self) -> Description:
         return self.said
 
-    def scan(self, *, after=None, since=None, vectors=True, size=70) -> Iterator[Page]:
+    def scan(self, *, vectors=True, size=70) -> Iterator[Page]:
         for start in range(0, N, size):
             rows = range(start, min(start + size, N))
-            yield Page(tuple(Document(str(row), self.vectors[row], f"thing {row}") for row in rows), str(rows[-1]))
+            yield Page(tuple(Document(str(row), self.vectors[row], f"thing {row}") for row in rows))
 
     def search(self, question: Question) -> Sequence[IndexHit]:
         if question.vector is None:
@@ -45,7 +45,7 @@ class Forgetful:
         assert self.said.effort is not None
         seen = N if question.exact else question.effort or self.said.effort.value
         known = np.random.default_rng(1).permutation(N)[:seen]
-        pages = [Page(tuple(Document(str(row), self.vectors[row], f"thing {row}") for row in known), "")]
+        pages = [Page(tuple(Document(str(row), self.vectors[row], f"thing {row}") for row in known))]
         return nearest_of(pages, question.vector, question.k, "cosine")
 
     def close(self) -> None:

@@ -41,7 +41,7 @@ class Row:
     title: str | None
     photo: str | None
     price: float
-    changed: int
+    changed: int | str
     clip: Sequence[float] | None
 
 

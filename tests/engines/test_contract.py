@@ -56,25 +56,11 @@ def test_a_scan_reads_each_document_once(index: Engine):
             np.testing.assert_allclose(document.vector, row.clip, atol=1e-6)
 
 
-def test_a_scan_goes_on_where_another_one_ended(keys: Served, index: Engine):
-    first = next(iter(index.scan(size=70)))
-    again = open_index(keys.address)
-    rest = [document.id for page in again.scan(after=first.position, size=70) for document in page.documents]
-    again.close()
-    assert sorted([*(document.id for document in first.documents), *rest]) == sorted(ROWS)
-    assert all(page.documents for page in index.scan(size=100))
-
-
 def test_a_scan_without_vectors_has_the_rest(index: Engine):
     found = [document for page in index.scan(size=100, vectors=False) for document in page.documents]
     assert sorted(document.id for document in found) == sorted(ROWS)
     assert all(document.vector is None for document in found)
     assert "clip" not in found[0].payload
-
-
-def test_a_scan_of_what_changed(index: Engine):
-    found = [document.id for page in index.scan(since="290", size=4) for document in page.documents]
-    assert sorted(found) == [f"sku-{n:04}" for n in range(290, 300)]
 
 
 def test_a_search_finds_the_nearest_and_scores_them_as_the_metric_does(index: Engine):

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from contextlib import closing
-from datetime import timedelta
 from pathlib import Path
 from typing import Any
 
@@ -27,7 +26,7 @@ LONGER = CLIP * np.linspace(0.5, 2, len(CLIP), dtype=np.float32)[:, None]  # so 
 @pytest.mark.parametrize("metric", ["cosine", "dot", "euclid"])
 def test_comparing_finds_what_sorting_all_finds(metric):
     places = np.array_split(np.arange(len(LONGER)), 7)
-    pages = [Page((*(Document(str(n), LONGER[n]) for n in some), Document("none")), "") for some in places]
+    pages = [Page((*(Document(str(n), LONGER[n]) for n in some), Document("none"))) for some in places]
     query = unit(1, 3)[0]
     scores = expected(metric, LONGER, query)
     hits = nearest_of(pages, query, 12, metric)
@@ -241,14 +240,8 @@ def test_lancedb_is_read_at_the_version_of_the_first_page(lance_folder):
         table.delete(f"id = '{WITH_VECTOR[-1].sku}'")
         found = [document.id for page in [first, *pages] for document in page.documents]
         assert found == [row.sku for row in WITH_VECTOR]
-        rest = [document.id for page in index.scan(after=first.position) for document in page.documents]
-        assert [*(document.id for document in first.documents), *rest] == found
         anew = [document.id for page in index.scan() for document in page.documents]
         assert anew == found[:-1]
-        with pytest.warns(UserWarning, match="removes every version"):
-            table.optimize(cleanup_older_than=timedelta(0), delete_unverified=True)
-        with pytest.raises(EngineError, match=r"cleaned up since: read it from the beginning"):
-            next(index.scan(after=first.position))
 
 
 def test_pictures_may_be_bytes_in_an_index(lance_folder, drawings: list[Pair], model: Path, tmp_path: Path):
@@ -328,8 +321,6 @@ def test_qdrant_by_both_transports_and_by_an_alias(own_qdrant, scheme: str):
         (sent,) = own_qdrant.engine.last["query"]["searches"]
         assert sent.params.exact
         assert sent.params.quantization.ignore
-        changed = [document.id for page in index.scan(since="290") for document in page.documents]
-        assert changed == [f"sku-{n:04}" for n in range(290, 300)]
 
 
 @pytest.mark.parametrize(
@@ -380,9 +371,6 @@ def test_qdrant_finds_values_within_values_and_numbers_points_by_any_id(tmp_path
         assert (said.vector, said.metric) == ("", "dot")
         pages = list(index.scan(size=1))
         assert {document.text for page in pages for document in page.documents} == {f"thing {n}" for n in range(4)}
-        for place, page in enumerate(pages):
-            behind = [document.id for rest in index.scan(after=page.position) for document in rest.documents]
-            assert behind == [document.id for rest in pages[place + 1 :] for document in rest.documents]
         with pytest.raises(ConfigError, match="no query of Qdrant's: quer"):
             index.search(Question(CLIP[0], template='{"quer": {{vector}}}'))
         with pytest.raises(ConfigError, match="the filter is no JSON"):
@@ -490,17 +478,13 @@ def test_percent_signs_of_a_table_and_of_a_filter_open_nothing(odd_columns: str,
         assert (hit.id, hit.text) == ("1", "100% wool")
 
 
-def test_a_table_of_odd_names_is_read_whole_and_from_a_change_on(odd_columns: str):
+def test_a_table_of_odd_names_is_read_whole(odd_columns: str):
     with closing(open_index(odd_columns + NAMED)) as index:
         (page,) = index.scan()
         assert [(one.id, one.text, one.payload.get("off %")) for one in page.documents] == [
             ("1", "100% wool", 5), ("2", "a red %s", 20), ("3", None, None)
         ]  # fmt: skip
         assert np.array_equal(page.documents[0].vector, [1, 0, 0, 0])
-        (later,) = index.scan(since="6")
-        assert [one.id for one in later.documents] == ["2"]
-        (rest,) = index.scan(after="2")
-        assert [one.id for one in rest.documents] == ["3"]
 
 
 def test_an_index_over_a_column_of_a_longer_name_is_not_the_vectors_own(odd_columns: str, postgresql: Served):

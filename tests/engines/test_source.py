@@ -135,6 +135,15 @@ def test_a_sync_reads_what_changed_and_deletes_what_is_gone(keys: Served, shop, 
     assert (outcome.unchanged, outcome.replaced, outcome.added, outcome.deleted) == (24, 0, again, 0)
 
 
+def test_a_time_of_another_zone_is_read_and_not_deleted(qdrant: Served, shop, reco: Reco, tmp_path: Path):
+    folder, documents = shop
+    run(address(qdrant, documents, f"images={folder}"), reco, tmp_path)
+    later = [replace(documents[0], title="new", changed="2026-03-01T10:30:00+02:00"),
+             replace(documents[1], title="newer", changed="2026-03-01T09:00:00Z"), *documents[2:]]  # fmt: skip
+    _, outcome = run(address(qdrant, later, f"images={folder}"), reco, tmp_path)
+    assert (outcome.replaced, outcome.unchanged, outcome.deleted) == (2, 22, 0)
+
+
 def test_a_run_that_was_interrupted_is_gone_on_with(keys: Served, shop, reco: Reco, tmp_path: Path):
     folder, documents = shop
     source = address(keys, documents, f"images={folder}")

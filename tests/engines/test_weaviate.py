@@ -69,15 +69,6 @@ def test_what_cannot_be_compared_or_found_is_told(weaviate: Served):
             index.search(Question(np.ones(DIMENSION + 1, np.float32)))
         with pytest.raises(EngineError, match="refuses the template"):
             index.search(Question(query, template="{ Get { Nothing(nearVector: {vector: {{vector}}}) { sku } } }"))
-        with pytest.raises(ConfigError, match="and 'soon' is none"):
-            next(iter(index.scan(since="soon")))
-
-
-def test_weaviates_own_time_tells_changes(weaviate: Served):
-    address = weaviate.address.replace("changed=changed", "changed=_lastUpdateTimeUnix")
-    with closing(open_index(address)) as index:
-        assert len([one for page in index.scan(since="2020-01-01", size=100) for one in page.documents]) == 300
-        assert list(index.scan(since="2100-01-01")) == []
 
 
 @pytest.mark.parametrize("option", ["ca_file=/x", "grpc_port=x"])
