@@ -73,7 +73,7 @@ def image_of(value: object, folder: Path, *, signed: bool = False) -> Image:
         several = "; write one row per image" if isinstance(value, Sequence) and len(value) > 1 else ""
         raise CellError(f"expected the path of an image, got {value!r:.60}{several}")
     if _URL.match(value):
-        return RemoteImage(_sound(value), signed)
+        return RemoteImage(_sound(value), signed=signed)
     if scheme := _SCHEME.match(value):
         raise CellError(f"{scheme[0]} is not supported: give paths, http:// or https://, or fetch the images first")
     if len(value) > _LONGEST_PATH:

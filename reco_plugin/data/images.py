@@ -78,9 +78,9 @@ class RemoteImage:
     """An image behind an ``http://`` or ``https://`` URL."""
 
     url: str
-    signed: bool = False  # the query is a signature, which changes, and no part of the address
     timeout_s: float = 20.0  # in total
     max_bytes: int = 64 << 20  # larger images are refused
+    signed: bool = False  # the query is a signature, which changes, and no part of the address
 
     def __str__(self) -> str:
         """The URL without user, password and query, which may be secret."""
