@@ -19,7 +19,7 @@ def document(app: FastAPI) -> str:
 
 def main() -> None:
     """Print it."""
-    with Reco.open(memory=":memory:", memory_kind="exact") as reco:
+    with Reco.open(memory=":memory:") as reco:
         sys.stdout.write(document(create_app(ServeSettings(page=False), reco)))
 
 

@@ -32,7 +32,6 @@ from .defaults import COLLECTION, MAX_PIXELS
 from .errors import ConfigError
 from .memory.options import MemoryOptions
 from .options import RefineDefaults, check_options, option_fields, options_of
-from .types import MemoryKind
 from .values import did_you_mean, in_words, nearest, split_options
 
 for _name, _value in {"ORT_DISABLE_TELEMETRY": "1", "RAY_USAGE_STATS_ENABLED": "0"}.items():
@@ -277,7 +276,6 @@ class Settings(_Refining):
         description="folder, ':memory:', or the URL of a Qdrant server; with collection and options if you like, as in "
         "'grpc://host:6334?collection=shop&search_ef=128'",
     )
-    memory_kind: MemoryKind = Field("auto", description="engine of the memory")
     memory_api_key: SecretStr | None = Field(None, description="key of the Qdrant server; never logged")
     memory_collection: str = Field(COLLECTION, description="collection of a Qdrant server, or an alias of one")
     memory_options: MemoryOptions = Field(MemoryOptions(), description="connection, search and creation of the memory")
@@ -342,7 +340,6 @@ class SettingsKeywords(RefineDefaults, total=False):
     encoder_key: SecretStr | str | None
     encoder_timeout_s: float | None
     encoder_patience_s: float | None
-    memory_kind: MemoryKind | None
     memory_api_key: SecretStr | str | None
     memory_collection: str | None
     memory_options: MemoryOptions | Mapping[str, Any] | None

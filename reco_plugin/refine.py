@@ -158,7 +158,7 @@ def refiner_for_vectors(
     if len(dimensions := {batch.image.shape[1] for batch in batches}) > 1:
         raise InputError(f"the pairs have vectors of different dimensions: {sorted(dimensions)}")
     k = defaults.get("k") or NEIGHBOURS
-    store = open_memory(":memory:", _own_fingerprint(batches[0]), kind="exact")
+    store = open_memory(":memory:", _own_fingerprint(batches[0]))
     for batch in batches:
         store.upsert(batch)
     return Refiner(VectorMemory(store, learn(store, k)), fuser, **defaults)

@@ -31,7 +31,6 @@ FuserName: TypeAlias = Literal["reco", "paper", "mean"]
 """reco: the closed form. paper: the attention layer of the model folder. mean: its mean of neighbours."""
 Target: TypeAlias = Literal["image", "text", "both"]
 """What refined vectors are compared with: images, texts, or means or a mixture of both."""
-MemoryKind: TypeAlias = Literal["auto", "exact", "edge", "qdrant"]
 UNMOVED = 1e-6
 """Cosine distance up to which a vector counts as where it was."""
 MODALITIES: tuple[Modality, ...] = get_args(Modality)

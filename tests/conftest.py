@@ -306,14 +306,14 @@ def disk(tmp_path: Path) -> Iterator[Path]:
 @pytest.fixture
 def reco(model: Path) -> Iterator[Reco]:
     """The shipped model with an empty memory in RAM."""
-    with Reco.open(model, memory=":memory:", memory_kind="exact") as opened:
+    with Reco.open(model, memory=":memory:") as opened:
         yield opened
 
 
 @pytest.fixture(scope="session")
 def drawn_records(model: Path, drawings: list[Pair]) -> Records:
     """The drawings as a memory holds them: encoding them takes longer than what most tests do with them."""
-    with Reco.open(model, memory=":memory:", memory_kind="exact") as reco:
+    with Reco.open(model, memory=":memory:") as reco:
         reco.memory.add(drawings)
         return reco.memory.get([pair.id for pair in drawings])
 

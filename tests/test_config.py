@@ -19,7 +19,6 @@ KEY = "sk-very-secret-4711"
 SAID = {  # setting -> as an argument, as a variable, in reco.toml
     "model": ("my/model", "my/model", '"my/model"'),
     "memory": ("my/memory", "my/memory", '"my/memory"'),
-    "memory_kind": ("edge", "edge", '"edge"'),
     "memory_api_key": (KEY, KEY, f'"{KEY}"'),
     "index_user": ("reader", "reader", '"reader"'),
     "index_password": (KEY, KEY, f'"{KEY}"'),
@@ -58,7 +57,6 @@ WRONG = {  # setting -> unusable value
     "threads": -1,
     "batch_size": "many",
     "provider": "gpu",
-    "memory_kind": "faiss",
     "fuser": "none",
     "target": "picture",
     "gate": "perhaps",

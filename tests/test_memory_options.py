@@ -9,7 +9,7 @@ import pytest
 from pydantic import ValidationError
 
 from reco_plugin.errors import ConfigError
-from reco_plugin.memory.options import USABLE, MemoryOptions
+from reco_plugin.memory.options import OF_A_FOLDER, MemoryOptions
 
 DOCS = Path(__file__).resolve().parents[1] / "docs" / "memory.md"
 
@@ -19,10 +19,6 @@ def test_every_option_is_in_the_documentation() -> None:
     assert [name for name in MemoryOptions.model_fields if f"`{name}`" not in text] == []
 
 
-def test_what_stores_follow_exists() -> None:
-    assert set().union(*USABLE.values()) <= set(MemoryOptions.model_fields)
-
-
 @pytest.mark.parametrize(
     "wrong",
     [
@@ -30,10 +26,8 @@ def test_what_stores_follow_exists() -> None:
         {"replicas": 2, "write_consistency": 3},
         {"oversampling": 0.5},
         {"timeout_s": 0},
-        {"transport": "udp"},
         {"read_consistency": "some"},
         {"quantization": "int8"},
-        {"grpc_port": 70_000},
         {"shard": 2},
     ],
     ids=str,
@@ -52,8 +46,6 @@ def test_text_as_variables_and_the_command_line_give_it() -> None:
 
 
 def test_a_default_that_is_written_out_stands_in_nobodys_way() -> None:
-    MemoryOptions(refresh_s=1, transport="auto").check_fits("exact", (), "here")
-    with pytest.raises(ConfigError, match=r"search_ef, shards: the memory of kind 'exact' at 'here' .*follows: none"):
-        MemoryOptions(search_ef=64, shards=2).check_fits("exact", (), "here")
-    with pytest.raises(ConfigError, match=r"shards: .*follows: ef_construct, exact, index, m, search_ef"):
-        MemoryOptions(search_ef=64, shards=2).check_fits("edge", USABLE["edge"], "here")
+    MemoryOptions(refresh_s=1).check_fits((), "here")
+    with pytest.raises(ConfigError, match=r"search_ef, shards: .*follows: exact, index"):
+        MemoryOptions(search_ef=64, shards=2).check_fits(OF_A_FOLDER, "here")

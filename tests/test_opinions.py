@@ -22,7 +22,7 @@ from tests.support.shapes import COLOURS, SHAPES, draw
 @pytest.fixture
 def known(model: Path, tmp_path: Path) -> Reco:
     """A memory in a folder by which queries move; left open, as by a process that is killed."""
-    reco = Reco.open(model, memory=tmp_path / "memory", memory_kind="exact")
+    reco = Reco.open(model, memory=tmp_path / "memory")
     reco.memory.add(
         Pair(f"{shape}-{colour}-{size}", draw(colour, shape, size), f"a {colour} {shape}")
         for shape in SHAPES
@@ -76,7 +76,7 @@ def test_two_that_use_one_server_agree_on_what_is_said_and_learned(known: Reco, 
 
 def test_of_two_words_in_the_same_moment_the_later_one_counts(known: Reco, model: Path) -> None:
     name = f"{SHAPES[0]}-{COLOURS[0]}-18"
-    other = Reco.open(model, memory=known.memory.location, memory_kind="exact")  # neither hears the other
+    other = Reco.open(model, memory=known.memory.location)  # neither hears the other
     known.memory.reject("a red circle", name)
     later = other.memory.reject("a red circle", name, right=True)
     assert known.memory.store.header.opinions == 1

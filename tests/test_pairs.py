@@ -369,7 +369,7 @@ def test_a_source_that_fails_keeps_the_batches_before_and_calibrates_them(model,
         yield from made(reco, 25)
         raise OSError("the disk went away")
 
-    with Reco.open(model, memory=tmp_path / "m", memory_kind="exact") as reco:
+    with Reco.open(model, memory=tmp_path / "m") as reco:
         with pytest.raises(OSError, match="the disk went away"):
             reco.memory.add(source(reco), batch_size=10)
         assert all_ids(reco) == [f"v{row}" for row in range(20)]
@@ -416,7 +416,7 @@ def test_no_bar_unless_asked_for(reco, capsys):
 
 def test_trust_comes_with_the_first_pairs_and_survives(model, tmp_path, drawings):
     pytest.importorskip("qdrant_edge")
-    with Reco.open(model, memory=tmp_path / "m", memory_kind="edge") as reco:
+    with Reco.open(model, memory=tmp_path / "m") as reco:
         assert reco.memory.calibration is None
         reco.memory.add(drawings)
         calibration = reco.memory.store.header.calibration
@@ -607,9 +607,8 @@ def test_a_server_that_was_away_is_asked_again_without_another_write(reco, monke
     assert judged(reco)
 
 
-@pytest.mark.parametrize("kind", ["exact", "edge"])
-def test_pairs_that_a_stopped_process_did_not_judge_are_judged_by_the_next(kind, model, tmp_path, monkeypatch):
-    with Reco.open(model, memory=tmp_path / "m", memory_kind=kind) as reco:
+def test_pairs_that_a_stopped_process_did_not_judge_are_judged_by_the_next(model, tmp_path, monkeypatch):
+    with Reco.open(model, memory=tmp_path / "m") as reco:
         reco.memory.add(made(reco, 320))
     for go_on in (lambda reco: reco.memory.add(made(reco, 1, "next", seed=2)), lambda reco: reco.memory.resume()):
         with Reco.open(model, memory=tmp_path / "m") as reco, monkeypatch.context() as patch:
@@ -659,11 +658,10 @@ with Reco.open(sys.argv[1], memory=sys.argv[2]) as reco:
 """
 
 
-@pytest.mark.parametrize("kind", ["exact", "edge"])
 @pytest.mark.slow
-def test_a_learning_that_was_killed_is_not_begun_again_by_the_next_pair(kind, model, tmp_path, caplog, monkeypatch):
+def test_a_learning_that_was_killed_is_not_begun_again_by_the_next_pair(model, tmp_path, caplog, monkeypatch):
     folder = tmp_path / "m"
-    Reco.open(model, memory=folder, memory_kind=kind).close()
+    Reco.open(model, memory=folder).close()
     run = subprocess.run([sys.executable, "-c", KILLED, model, folder], capture_output=True, text=True)
     assert run.returncode == -signal.SIGKILL, run.stderr
     begun = list[int]()
@@ -729,7 +727,7 @@ def test_closing_ends_a_fit(model):
     ],
 )
 def test_trust_of_another_version_is_learned_anew_with_the_next_pairs(old, model, tmp_path):
-    with Reco.open(model, memory=tmp_path / "m", memory_kind="exact") as reco:
+    with Reco.open(model, memory=tmp_path / "m") as reco:
         reco.memory.add(made(reco, 40))
         learned = reco.memory.store.header.calibration
     header = json.loads((tmp_path / "m" / HEADER_NAME).read_text())

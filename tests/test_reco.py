@@ -488,7 +488,7 @@ def test_unusable_vectors(reco):
 
 def test_a_memory_of_another_encoder_is_refused_and_both_are_named(model, tmp_path):
     other = Fingerprint("other/clip", "cd" * 32, 128)
-    open_memory(tmp_path / "memory", other, kind="exact").close()
+    open_memory(tmp_path / "memory", other).close()
     with pytest.raises(FingerprintMismatch) as caught:
         Reco.open(model, memory=tmp_path / "memory")
     mine = json.loads((model / "manifest.json").read_text())
@@ -507,7 +507,7 @@ def test_closing_twice_is_fine_and_a_closed_memory_says_so(model, drawings):
 
 
 def test_an_error_inside_the_block_still_closes_the_memory(model, tmp_path, drawings):
-    with pytest.raises(ZeroDivisionError), Reco.open(model, memory=tmp_path / "m", memory_kind="exact") as reco:
+    with pytest.raises(ZeroDivisionError), Reco.open(model, memory=tmp_path / "m") as reco:
         reco.memory.add(drawings[:3])
         _ = 1 / 0
     with Reco.open(model, memory=tmp_path / "m") as reco:
@@ -516,11 +516,11 @@ def test_an_error_inside_the_block_still_closes_the_memory(model, tmp_path, draw
 
 def test_a_kind_that_does_not_fit_the_place(model):
     with pytest.raises(ConfigError, match="needs a folder"):
-        Reco.open(model, memory=":memory:", memory_kind="edge")
+        Reco.open(model, memory=":memory:")
 
 
 def test_an_engine_that_is_not_installed_names_its_extra(model, tmp_path, monkeypatch):
     monkeypatch.setitem(__import__("sys").modules, "qdrant_edge", None)
     monkeypatch.delitem(__import__("sys").modules, "reco_plugin.memory.edge", raising=False)
     with pytest.raises(MissingExtra, match=r"reco-plugin\[edge\]"):
-        Reco.open(model, memory=Path(tmp_path / "memory"), memory_kind="edge")
+        Reco.open(model, memory=Path(tmp_path / "memory"))

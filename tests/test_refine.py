@@ -152,7 +152,7 @@ def test_neither_the_queries_nor_what_was_frozen_is_changed_through_the_result(r
 
 @pytest.mark.parametrize("role", ["query", "candidate"])
 def test_an_empty_memory_returns_the_frozen_vectors_bit_by_bit(queries, modality, role):
-    store = open_memory(":memory:", Fingerprint("none", "0" * 64, D), kind="exact")
+    store = open_memory(":memory:", Fingerprint("none", "0" * 64, D))
     empty = Refiner(VectorMemory(store, None), None, k=K, gate=True)
     result = empty.refine(queries, modality=modality, role=role, explain=True)
     assert result.vectors.tobytes() == queries.tobytes()
@@ -164,7 +164,7 @@ def test_an_empty_memory_returns_the_frozen_vectors_bit_by_bit(queries, modality
 
 
 def test_what_an_empty_memory_and_no_gate_cover_is_told(refiner, queries, modality):
-    store = open_memory(":memory:", Fingerprint("none", "0" * 64, D), kind="exact")
+    store = open_memory(":memory:", Fingerprint("none", "0" * 64, D))
     empty = Refiner(VectorMemory(store, None), None, k=K, gate=True)
     assert empty.refine(queries, modality=modality).coverage == Coverage(asked=GROUPS, found=0)
     assert refiner.refine(queries, modality=modality, gate=False).coverage == Coverage(GROUPS, GROUPS)

@@ -82,10 +82,10 @@ def test_raw_pairs_and_memories_that_name_their_encoder_need_no_check(
     drawings[0].image.save(tmp_path / "a.png")  # type: ignore[union-attr]
     (tmp_path / "raw.csv").write_text(f"id,image,text\na,a.png,{drawings[0].text}\n")
     assert fill(str(tmp_path / "raw.csv")).vectors is None
-    with Reco.open(model, tmp_path / "made", memory_kind="exact") as made:
+    with Reco.open(model, tmp_path / "made") as made:
         side = np.eye(3, made.encoder.dimension, dtype=np.float32)
         made.memory.add_records([Records(["a", "b", "c"], side, side, [{"caption": "merged"}] * 3)])
-    with Reco.open(model, ":memory:", memory_kind="exact") as other:
+    with Reco.open(model, ":memory:") as other:
         options = IngestOptions(rejected=tmp_path / "rejected.jsonl")
         assert ingest(open_source(tmp_path / "made"), other, options).vectors is None
         other.memory.remove(["a", "b", "c"])

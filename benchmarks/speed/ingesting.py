@@ -40,7 +40,7 @@ def ingest(given: Given) -> str:
     """
     with (
         tempfile.TemporaryDirectory() as name,
-        Reco.open(vit(given.folder), ":memory:", memory_kind="exact", on_memory_failure="fail") as reco,
+        Reco.open(vit(given.folder), ":memory:", on_memory_failure="fail") as reco,
     ):
         folder, prepare = Path(name), reco.encoder.preparation
         files = [picture("JPEG", WIDTH, HEIGHT, seed) for seed in range(IMAGES)]

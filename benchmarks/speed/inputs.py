@@ -90,5 +90,5 @@ def fill(store: Any, catalogue: Synthetic) -> None:
 def wait_for_index(store: Any) -> None:
     """Wait until the search index, which a search has asked for, is in use; a small memory has none."""
     assert isinstance(store, EdgeMemory)
-    while (store.index_state or {}).get("state") == "being made":
+    while store.index_state == "being made":
         time.sleep(0.1)

@@ -22,7 +22,6 @@ from .found import Attack, Found, Round, Until
 CLASSES: dict[str, Attack] = {
     "kill-writes": writes.kill_writes,
     "kill-service": writes.kill_service,
-    "kill-index": writes.kill_index,
     "kill-builds": jobs.kill_builds,
     "kill-syncs": jobs.kill_syncs,
     "kill-served-jobs": serving.kill_served_jobs,

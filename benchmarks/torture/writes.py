@@ -8,7 +8,6 @@ from __future__ import annotations
 import asyncio
 import os
 import random
-import shutil
 import signal
 import subprocess
 import sys
@@ -30,23 +29,23 @@ from .wire import as_json, request, send
 
 State = dict[str, int]
 """id -> the turn that wrote it."""
-_INDEXED, _INDEXED_DIMENSION = 6_000, 512  # Qdrant builds an index from 10 MB of vectors on
 
 
 def kill_writes(given: Round) -> Found:
     """A process that adds, replaces and removes, killed again and again over one memory."""
-    return _kill_writers(given, given.work / "memory", [], 1.5)
-
-
-def kill_index(given: Round) -> Found:
-    """A process that builds the index of 6,000 pairs of 512 dimensions."""
-    folder = given.work / "memory"
-    folder.mkdir()
-    process = subprocess.run(_command(folder, 0, ["fill"]), stdout=subprocess.PIPE, text=True, check=True)
-    begun = time.monotonic()
-    shutil.copytree(folder, given.work / "copy")
-    subprocess.run(_command(given.work / "copy", 0, ["index"]), stdout=subprocess.DEVNULL, check=True)
-    return _kill_writers(given, folder, ["index"], time.monotonic() - begun, _after({}, process.stdout)[0])
+    found, state, acknowledged, folder = Found(), State(), 0, given.work / "memory"
+    while given.until.more(found):
+        said, error = _killed(_command(folder, given.rng.randrange(2**31)), given.work, given.rng, 1.5)
+        if error:
+            found.faults.append(f"the writer failed, and was not killed: {error[-500:]}")
+            return found
+        found.tried["writer"] += 1
+        acknowledged += said.count("ok\n")
+        state, begun = _after(state, said)
+        state = checked(found, folder, state, begun, DIMENSION)
+    found.figures["acknowledged writes"] = f"{acknowledged:,}"
+    found.figures["pairs held in the end"] = f"{len(state):,}"
+    return found
 
 
 def kill_service(given: Round) -> Found:
@@ -59,23 +58,6 @@ def kill_service(given: Round) -> Found:
         found.tried["service"] += 1
         state = checked(found, given.work / "memory", state, begun, DIMENSION)
     found.figures["acknowledged pairs"] = f"{len(state):,}"
-    return found
-
-
-def _kill_writers(given: Round, folder: Path, mode: list[str], seconds: float, state: State | None = None) -> Found:
-    found, state, acknowledged = Found(), dict(state or {}), 0
-    dimension = _INDEXED_DIMENSION if mode else DIMENSION
-    while given.until.more(found):
-        said, error = _killed(_command(folder, given.rng.randrange(2**31), mode), given.work, given.rng, seconds)
-        if error:
-            found.faults.append(f"the writer failed, and was not killed: {error[-500:]}")
-            return found
-        found.tried["writer" if not mode else "index being built"] += 1
-        acknowledged += said.count("index\n" if mode else "ok\n")
-        state, begun = _after(state, said)
-        state = checked(found, folder, state, begun, dimension)
-    found.figures["acknowledged writes" if not mode else "times optimised"] = f"{acknowledged:,}"
-    found.figures["pairs held in the end"] = f"{len(state):,}"
     return found
 
 
@@ -127,7 +109,7 @@ def _is_right(held: Content, name: str, turns: set[int | None], dimension: int) 
     image, text, payload = held[name]
     turn = payload.get("turn")
     return turn in turns and all(
-        np.allclose(found, vector(name, turn, side, dimension), atol=1e-5) for found, side in ((image, 0), (text, 1))
+        np.allclose(found, vector(name, turn, side, DIMENSION), atol=1e-5) for found, side in ((image, 0), (text, 1))
     )
 
 
@@ -172,30 +154,21 @@ async def _write_until_killed(service: Target, rng: random.Random, state: State,
     return begun | state
 
 
-def _command(folder: Path, seed: int, mode: list[str]) -> list[str]:
-    return [sys.executable, "-m", __name__, str(folder), str(seed), *mode]
+def _command(folder: Path, seed: int) -> list[str]:
+    return [sys.executable, "-m", __name__, str(folder), str(seed)]
 
 
-def _writer(folder: str, seed: int, mode: str) -> Iterator[str]:
+def _writer(folder: str, seed: int) -> Iterator[str]:
     """Open the memory and write it: what is begun, and ``ok`` after each."""
-    dimension = _INDEXED_DIMENSION if mode else DIMENSION
-    memory = open_memory(folder, Fingerprint("torture", "0" * 64, dimension))
+    memory = open_memory(folder, Fingerprint("torture", "0" * 64, DIMENSION))
     assert isinstance(memory, EdgeMemory)
     yield "open"
     rng, turn = random.Random(seed), seed
 
     def records(ids: list[str]) -> Records:
-        image, text = (np.stack([vector(name, turn, side, dimension) for name in ids]) for side in (0, 1))
+        image, text = (np.stack([vector(name, turn, side, DIMENSION) for name in ids]) for side in (0, 1))
         return Records(ids, image, text, [{"turn": turn} for _ in ids])
 
-    if mode == "fill":
-        for start in range(0, _INDEXED, 500):
-            ids = [f"{n}" for n in range(start, start + 500)]
-            yield f"put {turn} {' '.join(ids)}"
-            memory.upsert(records(ids))
-            yield "ok"
-        memory.close()
-        return
     while True:
         turn += 1
         ids = [f"{rng.randrange(2_000)}" for _ in range(rng.choice((1, 8, 64)))]
@@ -207,13 +180,8 @@ def _writer(folder: str, seed: int, mode: str) -> Iterator[str]:
             yield f"put {turn} {' '.join(ids)}"
             memory.upsert(records(ids))
         yield "ok"
-        if mode == "index":
-            memory.optimize()
-            yield "index"
-            if seed == 0:
-                return
 
 
 if __name__ == "__main__":
-    for line in _writer(sys.argv[1], int(sys.argv[2]), "".join(sys.argv[3:])):
+    for line in _writer(sys.argv[1], int(sys.argv[2])):
         print(line, flush=True)

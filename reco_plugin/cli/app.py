@@ -92,12 +92,6 @@ COMMANDS = (
         "reco memory info --memory ./memory --json",
     ),
     Command(
-        "memory optimize",
-        "memory:optimize_command",
-        "Make the search index of an embedded memory now. Needs no model.",
-        "reco memory optimize --memory ./memory",
-    ),
-    Command(
         "memory search",
         "memory:search_command",
         "Find the pairs nearest to a text or an image, as a query would retrieve them.",

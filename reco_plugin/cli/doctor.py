@@ -224,7 +224,7 @@ def _self_test(model: Any) -> str:
     red, blue = (Image.new("RGB", (64, 64), colour) for colour in ("red", "blue"))
     pictures: Any = (red, blue)
     named = load_settings(model=model).model  # the check of the model shows it
-    with Reco.open(named, ":memory:", memory_kind="exact", on_memory_failure="fail") as reco:
+    with Reco.open(named, ":memory:", on_memory_failure="fail") as reco:
         frozen = reco.embed_texts(["a red square"])
         if not np.array_equal(reco.refine(frozen, modality="text").vectors, frozen):
             raise SessionError("with an empty memory the refined vector is not the frozen one")

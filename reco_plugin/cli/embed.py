@@ -53,7 +53,7 @@ def embed_command(
     place = take_flags(OpenOptions, given)
     none = refine is False  # then no memory is needed
     settings = load_settings(memory=":memory:") if none else place.existing
-    with reco_to_read(place.model, settings, memory_kind="exact" if none else None) as reco:
+    with reco_to_read(place.model, settings) as reco:
         options: dict[str, Any] = {"role": role, "refine": refine, **given}
         parts = [reco.embed(texts, modality="text", **options)] if texts else []
         parts += [reco.embed(images, modality="image", **options)] if images else []

@@ -240,14 +240,14 @@ def open_setup(setup: Setup, options: Mapping[str, Any], *, vectors: bool) -> It
         yield refiner_for_vectors(read_records(pairs), **set_)
         return
     if pairs:
-        place, kind = load_settings(memory=":memory:"), "exact"
+        place = load_settings(memory=":memory:")
     else:
         named = setup.address is not None or "memory" in load_settings().model_fields_set
-        place, kind = setup.existing if named or Path(DEFAULT_MEMORY).exists() else load_settings(), None
+        place = setup.existing if named or Path(DEFAULT_MEMORY).exists() else load_settings()
     try:
         if vectors_only and setup.model is None and settings.falls_back:
             raise ArtifactError("no model was named: --model gives the one with the attention layer.")
-        model = reco_to_read(setup.model, place, memory_kind=kind, fuser=setup.fuser, on_memory_failure="fail")
+        model = reco_to_read(setup.model, place, fuser=setup.fuser, on_memory_failure="fail")
     except ArtifactError as error:
         hint = " Vectors alone need no model: --fuser reco without --model." if vectors_only else ""
         raise ArtifactError(f"{error}{hint}") from None

@@ -39,7 +39,7 @@ def info_command(*, given: Given, as_json: JsonOption = False) -> None:
     with closing(take_flags(MemoryFlags, given).open()) as store:
         header, count = store.header, store.count()
         left = store.count_unjudged() if header.calibration else 0
-        index = cast("EdgeMemory", store).index_state if store.kind == "edge" else None
+        index = cast("EdgeMemory", store).index_state if store.kind == "edge" else ""
     fingerprint = header.fingerprint
     info = {
         "kind": store.kind,
@@ -68,41 +68,8 @@ def info_command(*, given: Given, as_json: JsonOption = False) -> None:
         )
     if index:
         info["index"] = index
-        lines.append(
-            f"index    {index['state']}: {index['pairs']:,} pairs, {index['written_since']:,} written since, "
-            f"{index['bytes'] / 1e6:,.0f} MB"
-        )
+        lines.append(f"index    {index}")
     say(info, "\n".join(lines), as_json)
-
-
-@takes(MemoryFlags)
-def optimize_command(*, given: Given, as_json: JsonOption = False) -> None:
-    """Make the search index of an embedded memory now. Needs no model.
-
-    With FAISS installed (extra `index`) and from 10,000 pairs on, that is the index which searches would otherwise make
-    in the background (docs/measurements.md). Else it is Edge's own: it takes minutes above 100,000 pairs,
-    also drops the remains of deleted pairs, makes searches about ten times faster, and misses some neighbours
-    (docs/measurements.md); pairs that are added later are compared one by one until this runs again.
-    """
-    begun = monotonic()
-    with closing(take_flags(MemoryFlags, given).open()) as store:
-        if store.kind == "served":
-            raise ConfigError(
-                f"a service has the memory at {store.location!r} open: stop it, to make the index by hand"
-            )
-        if store.kind != "edge":
-            raise ConfigError(
-                f"the memory at {store.location!r} is of kind {store.kind}: only edge has an index that is built "
-                "by hand. A server builds its own, the others have none"
-            )
-        edge = cast("EdgeMemory", store)
-        edge.optimize()
-        pairs, indexed = edge.count(), edge.indexed
-    seconds = round(monotonic() - begun, 1)
-    text = f"indexed {indexed:,} of {pairs:,} pairs in {seconds:g} s"
-    if not indexed:
-        text = f"{counted(pairs, 'pair is', 'pairs are')} too few for an index: searches compare with each of them"
-    say({"pairs": pairs, "indexed": indexed, "seconds": seconds}, text, as_json)
 
 
 @takes(OpenOptions)

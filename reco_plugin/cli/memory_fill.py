@@ -44,7 +44,7 @@ SourceArgument = Annotated[
     ),
 ]
 _LOOKED_FOR, _NAMED = 1_000, 3  # of the ids to remove: those that are looked for first, to name some that are not there
-_NOWHERE: dict[str, Any] = {"memory": ":memory:", "memory_kind": "exact", "memory_options": None}
+_NOWHERE: dict[str, Any] = {"memory": ":memory:", "memory_options": None}
 """An empty memory."""
 
 

@@ -208,7 +208,7 @@ def _is_one(one: Settings, other: Settings) -> bool:
 
     server, target = server_of(one), server_of(other)
     same_name = own_name(server, one.memory_collection) == own_name(target, other.memory_collection)
-    return same_name and target.is_one_with(server)
+    return same_name and target.has_address_of(server)
 
 
 def _ask_about_others(source: Memory, target: Memory, name: str) -> None:

@@ -362,11 +362,11 @@ def parse_options(options: list[str] | None) -> dict[str, str] | None:
 
 
 def open_copy(settings: Settings, fingerprint: Fingerprint) -> Memory:
-    """The memory to copy pairs of this encoder to, made if there is none; a kind in the settings is the source's."""
+    """The memory to copy pairs of this encoder to, made if there is none."""
     from .service import TAKES, explained_lock
 
     with explained_lock(settings, TAKES):
-        return memory_of(settings.model_copy(update={"memory_kind": "auto"}), fingerprint)
+        return memory_of(settings, fingerprint)
 
 
 def open_server(settings: Settings) -> Server:

@@ -51,7 +51,7 @@ def run(model: Path, out: Path) -> dict[str, Any]:
     Artifact.load(model)
     _refuse_others(out)
     data = load()
-    with Reco.open(model, memory=_fresh(out), memory_kind="edge", on_memory_failure="fail") as reco:
+    with Reco.open(model, memory=_fresh(out), on_memory_failure="fail") as reco:
         note_folders(out / "memory", [out / _PICTURES])
         print(f"encoder  {reco.manifest.name}, {reco.manifest.dimension}-d; fusion: {reco.manifest.fusion.fuser}")
         bench = prepare(data, reco.encoder)

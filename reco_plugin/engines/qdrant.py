@@ -80,7 +80,7 @@ class QdrantIndex(LooksOnce[Description]):
 
     def __init__(self, address: IndexAddress, settings: Settings) -> None:
         super().__init__()
-        address.only("collection", "transport", "grpc_port")
+        address.only("collection")
         if address.scheme == "qdrant" and address.host:
             raise ConfigError(
                 f"{address.place}: a server of Qdrant is http://HOST:6333, grpc://HOST:6334, https or grpcs"
@@ -332,7 +332,6 @@ def _server(address: IndexAddress, key: str | None) -> Server:
             {
                 "timeout_s": max(1, round(address.timeout_s)),
                 "ca_file": address.ca_file,
-                **{name: address.options[name] for name in ("transport", "grpc_port") if name in address.options},
             }
         )
     except ValidationError as error:

@@ -237,7 +237,7 @@ def _compare(address: IndexAddress, model: Path, sample: Sequence[Document]) -> 
     """Mean cosines of the stored vectors with those of captions and of pictures, where they are at hand."""
     folder = in_home(address.images or ".")
     found: dict[Modality, list[float]] = {"image": [], "text": []}
-    with Reco.open(model, ":memory:", memory_kind="exact") as reco:
+    with Reco.open(model, ":memory:") as reco:
         encode: dict[Modality, Callable[[Any], Any]] = {"image": reco.encoder.images, "text": reco.encoder.texts}
         for document in sample:
             stored = np.asarray(document.vector) / max(float(np.linalg.norm(np.asarray(document.vector))), 1e-12)

@@ -53,10 +53,9 @@ _SAME_ENCODER = 0.95
 
 @dataclass(frozen=True)
 class MemoryFolderPart:
-    """A memory in a folder; open while it is read, and some engines let only one process open it."""
+    """A memory in a folder; open while it is read, and only one process can open it."""
 
     folder: Path  # not a link, so that another version can be put to use meanwhile
-    collection: str  # in a folder of qdrant-client's own engine
 
     @property
     def name(self) -> str:
@@ -65,7 +64,7 @@ class MemoryFolderPart:
 
     def open(self) -> Memory:
         """The memory itself."""
-        return open_memory(self.folder, None, create=False, collection=self.collection)
+        return open_memory(self.folder, None, create=False)
 
     def read(self) -> Iterator[Pair | Rejected]:
         """Its pairs in order."""
@@ -191,7 +190,7 @@ def check_captions(server: Server, found: Described, vector: str, field: str, mo
     sample = list(islice((row for row in rows if isinstance(row, Pair)), _CAPTIONS))
     if not sample:
         raise MemoryStoreError(f"no point of {rows.name} has a vector {vector!r} and a text in {field!r}")
-    with Reco.open(model, ":memory:", memory_kind="exact") as reco:
+    with Reco.open(model, ":memory:") as reco:
         ours = reco.encoder.texts([str(pair.text) for pair in sample])
     stored = np.stack([np.asarray(pair.image, np.float32) for pair in sample])
     if stored.shape == ours.shape and (cosine := float(np.mean(np.sum(ours * stored, axis=1)))) >= _SAME_ENCODER:
@@ -272,7 +271,7 @@ def _is_served(name: str) -> bool:
 
 def _folder(where: Location, fingerprint: Fingerprint | None, into: Settings | None) -> Rows:
     where.without("check").only()
-    part = MemoryFolderPart(where.path.resolve(), load_settings().memory_collection)
+    part = MemoryFolderPart(where.path.resolve())
     if into is not None and not _is_served(into.memory) and in_home(into.memory).resolve() == part.folder:
         raise _itself(where)
     if (found := read_header(where.path)) is not None:
@@ -330,7 +329,7 @@ def _holds(filled: Server, alias: str, server: Server, found: Described) -> bool
     """Whether the memory of this alias is that collection."""
     from ..memory.reading import own_name
 
-    return own_name(filled, alias) == found.name and filled.is_one_with(server)
+    return own_name(filled, alias) == found.name and filled.has_address_of(server)
 
 
 def _itself(where: Location) -> ConfigError:

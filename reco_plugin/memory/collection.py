@@ -7,10 +7,8 @@ from __future__ import annotations
 
 import time
 from dataclasses import dataclass, field
-from pathlib import Path
 from typing import Any
 
-import portalocker  # qdrant-client needs it too
 from qdrant_client import QdrantClient, models
 from qdrant_client.http.exceptions import UnexpectedResponse
 
@@ -18,14 +16,12 @@ from ..defaults import SEARCH_EF
 from ..errors import MemoryStoreError, MemoryUnavailable
 from ..types import MODALITIES, Fingerprint
 from .faults import is_refusal_of_key
-from .header import Header, check_fingerprint, from_json, new_header, refuse_missing_data, to_json
+from .header import Header, check_fingerprint, from_json, new_header, to_json
 from .layout import Layout
 from .options import MemoryOptions
-from .points import locked_error
 from .server import Server
 from .versions import version_name, version_number
 
-FOLDER_NAME = "qdrant"
 METADATA_KEY = "reco"
 """Key of the header in a collection's metadata."""
 CALIBRATION_KEY = "reco_trust"
@@ -48,48 +44,6 @@ class OpenCollection:
 
     header: Header  # fingerprint and calibration
     layout: Layout = field(default_factory=Layout)  # names of its vectors and points
-
-
-def local_client(folder: Path | None) -> QdrantClient:
-    """The client's own engine, in a folder or in RAM.
-
-    Raises:
-        MemoryLocked: the folder is open elsewhere. The client checks too, but only after it has read all points, and
-            then leaves its files open.
-    """
-    if folder is None:
-        return QdrantClient(":memory:")
-    lock = folder / FOLDER_NAME / ".lock"
-    if lock.exists():
-        try:
-            with portalocker.Lock(lock, "r+", flags=portalocker.LOCK_EX | portalocker.LOCK_NB, fail_when_locked=True):
-                pass
-        except portalocker.exceptions.LockException as error:
-            raise locked_error(str(folder)) from error
-    return QdrantClient(path=str(folder / FOLDER_NAME))
-
-
-def open_local(
-    client: QdrantClient,
-    name: str,
-    location: str,
-    header: Header | None,
-    fingerprint: Fingerprint | None,
-    *,
-    create: bool,
-) -> OpenCollection:
-    """The collection of the client's own engine, created when missing. ``header`` is a folder's."""
-    if client.collection_exists(name):
-        if header is None:
-            return read_collection(client, name, location, fingerprint)
-        check_fingerprint(header.fingerprint, fingerprint, location)
-        return OpenCollection(header)
-    if header is None:
-        header = new_header(fingerprint, f"{location} (collection {name})", create=create)
-    else:
-        refuse_missing_data(Path(location) / FOLDER_NAME / "collection" / name, header, create=create)
-    make_collection(client, name, header, MemoryOptions())
-    return OpenCollection(header)
 
 
 def open_served(

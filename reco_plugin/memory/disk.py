@@ -26,14 +26,12 @@ from ..errors import MemoryStoreError
 from ..files import PARTIAL, write_whole
 from ..types import MODALITIES, Payload
 from .header import RESTORE
-from .options import MemoryOptions
 from .points import LOG_NAME, locked_error
 
 SPARE_BYTES = 32 * 2**20
 """Kept free when pairs are written: for flushing, header, lists, deletions, and other writers."""
 LAST_BYTES = 2**20
 """Kept free when pairs are deleted."""
-_M, _EF_CONSTRUCT, _FULL_SCAN_KB = 16, 100, 10_000  # Qdrant's own defaults: setting one needs the others too
 _READ_WHOLE, _READ_AS_ASKED = b'"InRamChunkedMmap"', b'"ChunkedMmap"'  # in Edge's segment.json; the files are the same
 _MARK, _TRACKER = "version.info", "mutable_id_tracker"  # of a segment that is whole, and of its pairs; Edge's names
 _FACTOR, _PAIR_BYTES = 3, 300  # measured: 2.3 times vectors and payloads as JSON, the log included, and 300 bytes
@@ -101,18 +99,11 @@ def _let_write(folder: Path) -> None:
             path.chmod(path.stat().st_mode | stat.S_IWUSR)
 
 
-def make_shard(path: Path, dimension: int, options: MemoryOptions) -> None:
+def make_shard(path: Path, dimension: int) -> None:
     """Create an empty shard, atomically."""
     partial = path.with_name(path.name + PARTIAL)
     shutil.rmtree(partial, ignore_errors=True)
-    index = None
-    if options.m is not None or options.ef_construct is not None:
-        index = qe.HnswIndexConfig(
-            m=_M if options.m is None else options.m,
-            ef_construct=options.ef_construct or _EF_CONSTRUCT,
-            full_scan_threshold=_FULL_SCAN_KB,
-        )
-    config = _config(dimension, qe.Memory.Cold, hnsw_config=index, wal_enabled=True)
+    config = _config(dimension, qe.Memory.Cold, wal_enabled=True)
     qe.EdgeShard.create(str(partial), config).close()
     partial.rename(path)
 
@@ -131,7 +122,7 @@ def load_shard(path: Path, dimension: int) -> qe.EdgeShard:
             with _locked(path / LOG_NAME), suppress(OSError):  # a full disk costs time, not the memory
                 said = segment.read_bytes().replace(_READ_AS_ASKED, _READ_WHOLE)
                 write_whole(segment, lambda file, said=said: file.write(said))  # type: ignore[misc]
-    return qe.EdgeShard.load(str(path), _config(dimension))  # so what it makes when it optimises is in RAM
+    return qe.EdgeShard.load(str(path), _config(dimension))
 
 
 def check_segments(path: Path) -> None:

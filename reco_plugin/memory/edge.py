@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import threading
+import warnings
 from collections.abc import Collection, Iterator, Mapping, Sequence
 from contextlib import nullcontext
 from itertools import chain
@@ -15,7 +16,7 @@ import numpy as np
 import numpy.typing as npt
 import qdrant_edge as qe
 
-from ..defaults import SCROLL_BATCH, SEARCH_EF
+from ..defaults import SCROLL_BATCH
 from ..errors import MemoryStoreError
 from ..types import MODALITIES, Fingerprint, Neighbours, Payload, Records, Search
 from .checks import (
@@ -28,14 +29,13 @@ from .checks import (
     check_witnesses,
     chunks,
 )
-from .disk import LAST_BYTES, alone_in, bytes_of_pairs, bytes_on_disk, check_room, copy_shard, load_shard, make_shard
+from .disk import LAST_BYTES, alone_in, bytes_of_pairs, check_room, copy_shard, load_shard, make_shard
 from .edge_reading import POINTS_AT_ONCE, ShardReader
 from .filters import USER_ID, WITNESSES
 from .header import Header, open_folder, refuse_missing_data
 from .index import SearchIndex
-from .index_files import FOLDER
 from .kept import KeptInFolder, KeptInRam
-from .options import MemoryOptions
+from .options import OF_A_FOLDER, MemoryOptions
 from .points import (
     READ_BEFORE,
     FilterConstructors,
@@ -55,6 +55,8 @@ from .said import SaidRecord
 
 SHARD_NAME = "shard"
 _UNJUDGED = qe.Filter(must=[qe.IsEmptyCondition(WITNESSES)])
+_MANY = 300_000
+"""Pairs from which a Qdrant server is the place for them."""
 _FLUSH_EVERY = 5000
 """Points after which the write-ahead log is emptied: reopening after a crash replays it."""
 _ID_BYTES = 64
@@ -79,7 +81,7 @@ for 90 to 150 ms on a busy machine in place of 30. More than 8 save 3 % of a sea
 class EdgeMemory:
     """A shard with a write-ahead log: what ``upsert`` and ``delete`` wrote survives a killed process.
 
-    Search is exact until :meth:`optimize`. Qdrant Edge holds Python's global lock while it works. A read-only folder
+    Qdrant Edge holds Python's global lock while it works. A read-only folder
     is searched in a copy, and writing to it is an error.
     """
 
@@ -104,9 +106,11 @@ class EdgeMemory:
         self._unflushed = 0
         self._copy = copy
         self._reader = ShardReader(self._live, self.location, self._dimension)
+        self._warned = False  # of a size
+        self._warn_of_size()
         self._index = SearchIndex(
             self._reader,
-            folder / FOLDER,
+            folder,
             writable=copy is None,
             enabled=options.index == "auto" and not options.exact,
         )
@@ -116,6 +120,7 @@ class EdgeMemory:
         cls, location: str, fingerprint: Fingerprint | None, options: MemoryOptions, *, create: bool
     ) -> EdgeMemory:
         """Open or create the memory in a folder."""
+        options.check_fits(OF_A_FOLDER, location)
         folder = Path(location)
         path = folder / SHARD_NAME
         makes = create and fingerprint is not None and not path.exists()
@@ -125,7 +130,7 @@ class EdgeMemory:
                 if not path.exists():
                     refuse_missing_data(path, header, create=create)
                     check_room(folder, "make", 0)
-                    make_shard(path, header.fingerprint.dimension, options)
+                    make_shard(path, header.fingerprint.dimension)
         copy = copy_shard(path) if path.exists() and not os.access(path, os.W_OK) else None
         try:
             with translate_errors(location, "open"):
@@ -216,7 +221,7 @@ class EdgeMemory:
             check_room(self._folder, "write to", bytes_of_pairs(self._dimension, checked.payloads[rows]))
             points = _to_points(checked, rows, kept)
             names = [str(point.id) for point in points]
-            self._note(names)
+            self._index.before_write()
             with translate_errors(self.location, "write"):
                 shard.update(qe.UpdateOperation.upsert_points(points))
             self._index.add(names, {m: checked.side(m)[rows] for m in MODALITIES})
@@ -229,7 +234,7 @@ class EdgeMemory:
         if not points:
             return 0
         check_room(self._folder, "delete from", _ID_BYTES * len(points), LAST_BYTES)
-        self._note(list(points))
+        self._index.before_write()
         with translate_errors(self.location, "delete"):
             there = shard.count(qe.CountRequest(filter=qe.Filter(must=[qe.HasIdCondition(set(points))]), exact=True))
             if there:
@@ -264,7 +269,7 @@ class EdgeMemory:
         narrow = [
             qe.Filter(must=[_WORDS.has_id(some), *([f] if f else [])]) for some, f in zip(among, filters, strict=True)
         ]
-        found = self._ask(shard, search, wanted, payload, every, narrow, exact=True)
+        found = self._ask(shard, search, wanted, payload, every, narrow)
         short = [row for row, hits in enumerate(found) if len(hits) < wanted.k]
         again = self._ask(shard, search, wanted, payload, short, [filters[row] for row in short]) if short else []
         for row, hits in zip(short, again, strict=True):
@@ -279,14 +284,10 @@ class EdgeMemory:
         payload: bool | list[str],
         rows: Sequence[int],
         filters: Sequence[qe.Filter | None] = (),
-        *,
-        exact: bool = False,
     ) -> list[list[Any]]:
         """The hits of some queries, each under its filter."""
         requests = []
-        params = qe.SearchParams(
-            hnsw_ef=max(self._options.search_ef or SEARCH_EF, wanted.k), exact=exact or self._options.exact
-        )
+        params = qe.SearchParams(exact=True)
         for row, condition in zip(rows, filters or [None] * len(rows), strict=True):
             nearest = qe.Query.Nearest(wanted.vectors[row].tolist(), using=search.by)
             requests.append(
@@ -334,31 +335,10 @@ class EdgeMemory:
         found = self._reader.page(start, check_positive(limit, "limit") + (start is not None))
         return ids_behind(found, start, limit)
 
-    def optimize(self) -> None:
-        """Make the search index where FAISS is installed and there are enough pairs.
-
-        Else build Edge's own and drop deleted points: that blocks Python, for minutes above 100 000 pairs.
-        """
-        shard = self.check_writable()
-        if self._index.build():
-            return
-        check_room(self._folder, "optimise", bytes_on_disk(self._folder / SHARD_NAME))  # optimising copies the shard
-        with translate_errors(self.location, "optimise"):
-            shard.optimize()
-
     @property
-    def indexed(self) -> int:
-        """Pairs in the approximate index; Qdrant builds none below 10 MB of vectors of a modality."""
-        shard = self._live()
-        if self._index.rows:
-            return min(self._index.rows, self.count())
-        with translate_errors(self.location, "read"):
-            return int(shard.info().indexed_vectors_count) // len(MODALITIES)
-
-    @property
-    def index_state(self) -> dict[str, Any] | None:
-        """See :meth:`reco_plugin.memory.index.SearchIndex.state`."""
-        return self._index.state()
+    def index_state(self) -> str:
+        """See :attr:`reco_plugin.memory.index.SearchIndex.state`."""
+        return self._index.state
 
     def check_writable(self) -> qe.EdgeShard:
         """The shard, to write to.
@@ -378,7 +358,6 @@ class EdgeMemory:
         shard = self._live()
         with translate_errors(self.location, "flush"):
             shard.flush()
-            self._index.flush()
         self._unflushed = 0
 
     def close(self) -> None:
@@ -401,16 +380,20 @@ class EdgeMemory:
             return self._shard
         return self._opener.check(self._shard, self.location)
 
-    def _note(self, points: list[str]) -> None:
-        try:
-            self._index.note(points)
-        except OSError as error:
-            raise MemoryStoreError(f"cannot write to the memory at {self.location!r}: {error}") from error
-
     def _written(self, points: int) -> None:
         self._unflushed += points
         if self._unflushed >= _FLUSH_EVERY:
             self.flush()
+            self._warn_of_size()
+
+    def _warn_of_size(self) -> None:
+        if not self._warned and (pairs := self.count()) >= _MANY:
+            self._warned = True
+            warnings.warn(
+                f"the memory at {self.location!r} holds {pairs:,} pairs, and from {_MANY:,} on a Qdrant server is "
+                f"faster: reco memory copy {self.location} grpc://localhost:6334",
+                stacklevel=2,
+            )
 
     def _retrieve(
         self, ids: Sequence[str], payload: list[str] | bool, size: int = POINTS_AT_ONCE, *, vectors: bool = False

@@ -1,48 +1,42 @@
-"""The reference: exact search with numpy, in RAM or in a folder that is read and written as a whole."""
+"""The reference: exact search with numpy, in RAM."""
 
 from __future__ import annotations
 
 import heapq
 import json
 import threading
-import zipfile
 from collections.abc import Collection, Iterator, Sequence
-from pathlib import Path
-from typing import Any, BinaryIO
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 
 from ..defaults import SCROLL_BATCH
-from ..errors import ConfigError, MemoryLocked, MemoryStoreError
-from ..files import write_whole
+from ..errors import ConfigError, MemoryStoreError
 from ..types import MODALITIES, Fingerprint, Modality, Neighbours, Payload, Records, Search, Vectors
 from ..values import are_same
 from .checks import check_ids, check_positive, check_records, check_search, check_witnesses, chunks
 from .filters import matches
-from .header import Header, open_folder, refuse_missing_data
-from .kept import KeptInFolder, KeptInRam
+from .header import Header
+from .kept import KeptInRam
 from .points import empty_neighbours
 from .said import SaidRecord
 
-DATA_NAME = "pairs.npz"
 _QUERIES_AT_ONCE = 64
 
 
 class ExactMemory:
-    """All pairs in arrays; writes to a folder stay in RAM until ``flush`` or ``close``."""
+    """All pairs in arrays."""
 
     kind = "exact"
 
-    def __init__(self, header: Header, folder: Path | None) -> None:
-        self.location = ":memory:" if folder is None else str(folder)
-        self._kept = KeptInRam() if folder is None else KeptInFolder(folder, self.kind)
-        self._header = self._kept.read(header)
-        self._folder = folder
+    location = ":memory:"
+
+    def __init__(self, header: Header) -> None:
+        self._header = header
+        self._kept = KeptInRam()
         self._lock = threading.RLock()
         self._open = True
-        self._changed = False
-        self._version: tuple[int, int, int] | None = None
         dimension = header.fingerprint.dimension
         self._rows: dict[str, int] = {}  # id -> row, in insertion order
         self._payloads: list[dict[str, Any]] = []
@@ -50,21 +44,11 @@ class ExactMemory:
         self._witnesses = np.zeros((0, 3), np.float32)
 
     @classmethod
-    def open(cls, location: str, fingerprint: Fingerprint | None, *, create: bool) -> ExactMemory:
-        """Open a folder, or create an empty memory in RAM."""
-        if location == ":memory:":
-            if fingerprint is None:
-                raise ConfigError("a memory in RAM begins empty and needs the fingerprint of its encoder")
-            return cls(Header(fingerprint), None)
-        folder = Path(location)
-        memory = cls(open_folder(folder, cls.kind, fingerprint, create=create), folder)
-        if (folder / DATA_NAME).exists():
-            memory._load(folder / DATA_NAME)
-        else:
-            refuse_missing_data(folder / DATA_NAME, memory.header, create=create)
-            memory._changed = True
-            memory.flush()
-        return memory
+    def open(cls, fingerprint: Fingerprint | None) -> ExactMemory:
+        """An empty memory."""
+        if fingerprint is None:
+            raise ConfigError("a memory in RAM begins empty and needs the fingerprint of its encoder")
+        return cls(Header(fingerprint))
 
     @property
     def header(self) -> Header:
@@ -72,13 +56,13 @@ class ExactMemory:
         return self._header
 
     def set_calibration(self, calibration: dict[str, Any]) -> None:
-        """Store what was learned about the pairs; durable at once in a folder."""
+        """Store what was learned about the pairs."""
         with self._lock:
             self._check_open()
             self._header = self._kept.keep_calibration(self._header, calibration)
 
     def note_learning(self, note: dict[str, Any]) -> None:
-        """Keep who learns from the pairs; durable at once in a folder."""
+        """Keep who learns from the pairs."""
         with self._lock:
             self._check_open()
             self._header = self._kept.keep_note(self._header, note)
@@ -88,7 +72,7 @@ class ExactMemory:
         return self._header
 
     def change_said(self, added: Sequence[SaidRecord], gone: Collection[str]) -> None:
-        """Store what people said; durable at once in a folder."""
+        """Store what people said."""
         with self._lock:
             self._check_open()
             self._header = self._kept.keep_said(self._header, added, gone)
@@ -100,7 +84,6 @@ class ExactMemory:
         with self._lock:
             for name in checked.keys() & self._rows.keys():
                 self._witnesses[self._rows[name]] = checked[name]
-                self._changed = True
 
     def witnesses(self, ids: Sequence[str]) -> npt.NDArray[np.float32]:
         """The witnesses (N, 3) of pairs."""
@@ -137,7 +120,6 @@ class ExactMemory:
             for modality in MODALITIES:
                 self._sides[modality][rows] = checked.side(modality)
             self._witnesses[rows] = kept
-            self._changed |= bool(rows)
 
     def delete(self, ids: Collection[str]) -> int:
         """Remove pairs; returns how many existed."""
@@ -153,7 +135,6 @@ class ExactMemory:
             self._payloads = [self._payloads[row] for row in rows]
             self._sides = {m: side[rows] for m, side in self._sides.items()}
             self._witnesses = self._witnesses[rows]
-            self._changed = True
             return len(gone)
 
     def search(self, search: Search) -> Neighbours:
@@ -205,29 +186,13 @@ class ExactMemory:
             return heapq.nsmallest(check_positive(limit, "limit"), behind)
 
     def flush(self) -> None:
-        """Rewrite the folder's data file, atomically."""
-        with self._lock:
-            self._check_open()
-            if self._folder is None or not self._changed:
-                return
-            path = self._folder / DATA_NAME
-            try:
-                if _version(path) != self._version:
-                    raise MemoryLocked(
-                        f"{path} was written by another process since it was read here; nothing was overwritten. "
-                        "Let one process write at a time, or use a Qdrant server."
-                    )
-                write_whole(path, self._save)
-                self._version = _version(path)
-            except OSError as error:
-                raise MemoryStoreError(f"cannot write {path}: {error}") from error
-            self._changed = False
+        """Nothing to do in RAM."""
+        self._check_open()
 
     def close(self) -> None:
-        """Flush and free the arrays."""
+        """Free the arrays."""
         with self._lock:
             if self._open:
-                self.flush()
                 self._open = False
                 self._rows, self._payloads, self._sides = {}, [], {}
                 self._witnesses = self._witnesses[:0]
@@ -274,27 +239,6 @@ class ExactMemory:
             payloads = [_copy(self._payloads[row]) for row in rows]
             return Records(names, self._sides["image"][rows], self._sides["text"][rows], payloads)
 
-    def _save(self, file: BinaryIO) -> None:
-        table = json.dumps([list(self._rows), self._payloads], ensure_ascii=False).encode()
-        sides = {m: side[: len(self._rows)] for m, side in self._sides.items()}
-        witnesses = self._witnesses[: len(self._rows)]
-        np.savez(file, allow_pickle=False, table=np.frombuffer(table, np.uint8), witnesses=witnesses, **sides)
-
-    def _load(self, path: Path) -> None:
-        try:
-            self._version = _version(path)
-            with path.open("rb") as file, np.load(file, allow_pickle=False) as data:
-                names, self._payloads = json.loads(data["table"].tobytes())
-                self._sides = {m: np.asarray(data[m], np.float32) for m in MODALITIES}
-                missing = np.full((len(self._payloads), 3), np.nan, np.float32)  # older files have none
-                self._witnesses = np.asarray(data.get("witnesses", missing), np.float32)
-            self._rows = {name: row for row, name in enumerate(names)}
-            shapes = {side.shape for side in self._sides.values()}
-            if shapes != {(len(self._payloads), self._dimension)} or len(self._rows) != len(self._payloads):
-                raise ValueError(f"{len(self._rows)} ids, {len(self._payloads)} payloads, vectors {shapes}")
-        except (OSError, ValueError, KeyError, TypeError, EOFError, zipfile.BadZipFile) as error:
-            raise MemoryStoreError(f"{path} is damaged ({error}): restore it from a backup or rebuild it") from error
-
 
 def nearest(scores: npt.NDArray[np.float32], permitted: npt.NDArray[np.bool_], k: int) -> npt.NDArray[np.intp]:
     """Indices of the k largest permitted scores, (N,) -> (<= k,), largest first; ties keep their order.
@@ -311,11 +255,3 @@ def nearest(scores: npt.NDArray[np.float32], permitted: npt.NDArray[np.bool_], k
 
 def _copy(payload: dict[str, Any]) -> dict[str, Any]:
     return dict(json.loads(json.dumps(payload)))
-
-
-def _version(path: Path) -> tuple[int, int, int] | None:
-    """A value that changes whenever the file is rewritten; None without a file."""
-    if not path.exists():
-        return None
-    now = path.stat()
-    return now.st_ino, now.st_mtime_ns, now.st_size

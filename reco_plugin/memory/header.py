@@ -11,7 +11,7 @@ from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
-from ..errors import ConfigError, FingerprintMismatch, MemoryStoreError
+from ..errors import FingerprintMismatch, MemoryStoreError
 from ..files import PARTIAL, write_whole
 from ..fingerprint import are_one_encoder
 from ..types import Fingerprint
@@ -22,7 +22,7 @@ from .said import SaidRecord, change_said, unpack_said
 FORMAT = 1
 """Version of the header; a memory of a newer one is refused."""
 HEADER_NAME = "memory.json"
-_SIGNS = {"shard", "pairs.npz", "opinions.jsonl"}
+_SIGNS = {"shard", "opinions.jsonl"}
 """Names beside it that only a memory has."""
 
 
@@ -157,7 +157,10 @@ def open_folder(folder: Path, kind: str, fingerprint: Fingerprint | None, *, cre
     found = read_header(folder)
     if found is not None:
         if found[0] != kind:
-            raise ConfigError(f"the memory at {str(folder)!r} is of kind {found[0]!r}, not {kind!r}: use kind='auto'")
+            raise MemoryStoreError(
+                f"the memory at {str(folder)!r} is of kind {found[0]!r}, which this version does not open: build it "
+                "again in an empty folder"
+            )
         check_fingerprint(found[1].fingerprint, fingerprint, str(folder))
         return found[1]
     header = new_header(fingerprint, str(folder), create=create)

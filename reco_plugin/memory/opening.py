@@ -1,4 +1,4 @@
-"""Opens memories: chooses the kind by the location, checks the options; now or lazily."""
+"""Opens memories: the location says which kind; now or lazily."""
 
 from __future__ import annotations
 
@@ -9,14 +9,14 @@ from collections.abc import Callable
 from contextlib import AbstractContextManager
 from importlib import import_module
 from pathlib import Path
-from typing import TYPE_CHECKING, get_args
+from typing import TYPE_CHECKING
 
 from ..defaults import COLLECTION
 from ..errors import ConfigError, FingerprintMismatch, MemoryLocked, MemoryStoreError, importing
 from ..files import in_home
-from ..types import Fingerprint, MemoryKind, Neighbours, Search
+from ..types import Fingerprint, Neighbours, Search
 from .base import Memory
-from .header import Header, read_header
+from .header import Header
 
 if TYPE_CHECKING:
     from ..config import Settings
@@ -36,7 +36,6 @@ def open_memory(
     location: str | os.PathLike[str] | None,
     fingerprint: Fingerprint | None,
     *,
-    kind: MemoryKind = "auto",
     create: bool = True,
     collection: str = COLLECTION,
     api_key: str | None = None,
@@ -47,7 +46,6 @@ def open_memory(
     Args:
         location: a folder, the URL of a Qdrant server, or ``:memory:`` (also None) for one in RAM only.
         fingerprint: encoder of the model in use; None opens an existing memory of any encoder.
-        kind: auto takes exact in RAM, qdrant for a URL, what the folder holds, and edge for a new folder.
         create: create the memory if there is none.
         collection: name of the collection on a Qdrant server, or an alias of one.
         api_key: key of the Qdrant server.
@@ -55,8 +53,8 @@ def open_memory(
             settings.
 
     Raises:
-        ConfigError: an unknown kind, one that does not fit the location, or options that this kind does not have.
-        MissingExtra: the package of this kind is not installed.
+        ConfigError: a URL that is no server's, or options that a folder does not have.
+        MissingExtra: the package that the place needs is not installed.
         FingerprintMismatch: another encoder built the memory.
         MemoryLocked: it is open elsewhere.
         MemoryUnavailable: the server cannot be reached.
@@ -68,16 +66,14 @@ def open_memory(
     if place != ":memory:" and not _is_url(place):
         place = str(_resolve_link(in_home(place)))
     options = options or MemoryOptions()
-    chosen = _choose(place, kind)
     try:
-        return _open(chosen, place, fingerprint, options, create=create, collection=collection, api_key=api_key)
+        return _open(place, fingerprint, options, create=create, collection=collection, api_key=api_key)
     except MemoryLocked:
         gc.collect()  # one that was dropped without close() holds its folder until Python looks for cycles
-    return _open(chosen, place, fingerprint, options, create=create, collection=collection, api_key=api_key)
+    return _open(place, fingerprint, options, create=create, collection=collection, api_key=api_key)
 
 
 def _open(
-    chosen: str,
     place: str,
     fingerprint: Fingerprint | None,
     options: MemoryOptions,
@@ -86,27 +82,21 @@ def _open(
     collection: str,
     api_key: str | None,
 ) -> Memory:
-    """Open a memory of a known kind; errors as in :func:`open_memory`."""
-    from .options import USABLE
+    """Open the memory at a place; errors as in :func:`open_memory`."""
+    match _kind_at(place):
+        case "exact":
+            from .exact import ExactMemory
 
-    if chosen == "exact":
-        from .exact import ExactMemory
-
-        if place != ":memory:":
-            options.check_fits(chosen, USABLE[chosen], place)
-        return ExactMemory.open(place, fingerprint, create=create)
-    if chosen == "edge":
-        with _importing(chosen):
-            from .edge import EdgeMemory
-        options.check_fits(chosen, USABLE[chosen], place)
-        return EdgeMemory.open(place, fingerprint, options, create=create)
-    with _importing(chosen):
+            return ExactMemory.open(fingerprint)
+        case "edge":
+            with _importing("edge"):
+                from .edge import EdgeMemory
+            return EdgeMemory.open(place, fingerprint, options, create=create)
+    with _importing("qdrant"):
         from .qdrant import QdrantMemory
         from .server import Server
-    if _is_url(place):
-        server = Server.parse(place, api_key, options)
-        return QdrantMemory.open_served(server, fingerprint, create=create, collection=collection)
-    return QdrantMemory.open_local(place, fingerprint, options, create=create, collection=collection)
+    server = Server.parse(place, api_key, options)
+    return QdrantMemory.open(server, fingerprint, create=create, collection=collection)
 
 
 def _importing(kind: str) -> AbstractContextManager[None]:
@@ -120,12 +110,12 @@ def check_package(settings: Settings) -> None:
     """Refuse a memory that could not be made at the place of the settings.
 
     Raises:
-        ConfigError: an unknown kind, or one that does not fit the location.
-        MissingExtra: the package of this kind is not installed.
+        ConfigError: a URL that is no server's.
+        MissingExtra: the package that the place needs is not installed.
     """
-    if (chosen := _choose(settings.memory, settings.memory_kind)) != "exact":
-        with _importing(chosen):
-            import_module(f".{chosen}", __package__)
+    if (kind := _kind_at(settings.memory)) != "exact":
+        with _importing(kind):
+            import_module(f".{kind}", __package__)
 
 
 def memory_of(settings: Settings, fingerprint: Fingerprint | None, *, create: bool = True) -> Memory:
@@ -133,7 +123,6 @@ def memory_of(settings: Settings, fingerprint: Fingerprint | None, *, create: bo
     return open_memory(
         settings.memory,
         fingerprint,
-        kind=settings.memory_kind,
         create=create,
         collection=settings.memory_collection,
         api_key=_key_of(settings),
@@ -267,25 +256,10 @@ def _is_url(place: str) -> bool:
     return "://" in place
 
 
-def _choose(place: str, kind: str) -> str:
-    if kind not in get_args(MemoryKind):
-        raise ConfigError(f"unknown kind of memory {kind!r}: expected one of {', '.join(get_args(MemoryKind))}")
-    if _is_url(place):
-        if not place.startswith(SERVERS) or "@" in place:
-            raise ConfigError(NO_SERVER)
-        if kind not in ("auto", "qdrant"):
-            raise ConfigError(f"a memory of kind {kind!r} is a folder, not the URL {place!r}: use kind='qdrant'")
-        return "qdrant"
-    if place == ":memory:":
-        if kind == "edge":
-            raise ConfigError("a memory of kind 'edge' needs a folder; in RAM use kind='exact'")
-        return "exact" if kind == "auto" else kind
-    if kind == "auto":
-        found = read_header(Path(place))
-        if found is not None and found[0] not in get_args(MemoryKind):
-            raise MemoryStoreError(
-                f"the memory at {place!r} is of kind {found[0]!r}, which this software does not know: "
-                "upgrade reco-plugin"
-            )
-        return "edge" if found is None else found[0]
-    return kind
+def _kind_at(place: str) -> str:
+    """The engine of a place: exact in RAM, edge in a folder, qdrant behind a URL."""
+    if not _is_url(place):
+        return "exact" if place == ":memory:" else "edge"
+    if not place.startswith(SERVERS) or "@" in place:
+        raise ConfigError(NO_SERVER)
+    return "qdrant"

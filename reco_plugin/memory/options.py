@@ -11,12 +11,8 @@ from pydantic import BaseModel, ConfigDict, Field, model_validator
 from ..errors import ConfigError
 
 Quantization = Literal["none", "scalar", "binary", "product", "turbo"]
-USABLE: dict[str, frozenset[str]] = {
-    "exact": frozenset(),
-    "edge": frozenset({"search_ef", "exact", "index", "m", "ef_construct"}),
-    "qdrant": frozenset(),  # qdrant-client's own engine is always exact
-}
-"""Options that a kind of memory without a server has; a server has all."""
+OF_A_FOLDER = frozenset({"exact", "index"})
+"""Options that a memory in a folder has; a server has all."""
 
 
 class MemoryOptions(BaseModel):
@@ -28,12 +24,6 @@ class MemoryOptions(BaseModel):
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
-    transport: Literal["auto", "grpc", "rest"] = Field(
-        "auto", description="auto: what the URL says; for http(s), gRPC where its port is known and answers, else REST"
-    )
-    grpc_port: int | None = Field(
-        None, ge=1, le=65535, description="gRPC port beside an http(s) URL; by default 6334 beside 6333, else unknown"
-    )
     ca_file: Path | None = Field(None, description="PEM file of the authority that signed the server's certificate")
     timeout_s: int = Field(10, ge=1, description="seconds that a call may take, waiting for a busy server included")
     write_timeout_s: int = Field(
@@ -77,24 +67,16 @@ class MemoryOptions(BaseModel):
             raise ValueError(f"write_consistency {self.write_consistency} is more than the {self.replicas} replicas")
         return self
 
-    def chosen(self) -> set[str]:
-        """Names of the options that differ from their defaults."""
-        fields = type(self).model_fields
-        return {name for name in self.model_fields_set if getattr(self, name) != fields[name].default}
-
-    def check_fits(self, kind: str, usable: Collection[str], location: str) -> None:
+    def check_fits(self, usable: Collection[str], location: str) -> None:
         """Refuse options that a store does not have.
 
         Raises:
             ConfigError: naming them, the store, and the options that it has.
         """
-        if beyond := sorted(self.chosen() - set(usable)):
-            known = ", ".join(sorted(usable)) or "none"
+        fields = type(self).model_fields
+        chosen = {name for name in self.model_fields_set if getattr(self, name) != fields[name].default}
+        if beyond := sorted(chosen - set(usable)):
             raise ConfigError(
-                f"memory_options {', '.join(beyond)}: the memory of kind {kind!r} at {location!r} has no such thing "
-                f"(it follows: {known}). Leave them out, or use a Qdrant server"
+                f"memory_options {', '.join(beyond)}: the memory in the folder {location!r} has no such option (it "
+                f"follows: {', '.join(sorted(usable))}). Leave them out, or use a Qdrant server"
             )
-
-    def only(self, usable: Collection[str]) -> MemoryOptions:
-        """The same without options that a store does not have."""
-        return MemoryOptions(**{name: getattr(self, name) for name in self.chosen() & set(usable)})

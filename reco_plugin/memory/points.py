@@ -33,8 +33,8 @@ _WHOLE = 2**53
 _BRANCHES = 8
 """Numbers are searched in a tree of bounds: of 1,000, about 20 are compared with a pair's value instead of all."""
 _NO_WITNESSES, _NUMBERS = (np.nan,) * 3, {int, float, bool}
-_LOCKED = ("WouldBlock", "already accessed by another instance")
-"""In the messages of Edge and of qdrant-client when another process holds the folder."""
+_LOCKED = "WouldBlock"
+"""In Edge's message when another process holds the folder."""
 _FULL = "os error 28"
 """No space left on device, in Rust's message."""
 LOG_NAME = "wal"
@@ -308,7 +308,7 @@ def translate_errors(location: str, doing: str) -> Iterator[None]:
     except BaseException as error:
         if not isinstance(error, Exception) and not _is_panic(error):
             raise
-        if any(words in str(error) for words in _LOCKED):
+        if _LOCKED in str(error):
             raise locked_error(location) from error
         if _FULL in str(error):
             raise MemoryStoreError(

@@ -1,12 +1,10 @@
-"""A Qdrant server, or qdrant-client's own small engine in a folder or in RAM."""
+"""A memory on a Qdrant server."""
 
 from __future__ import annotations
 
 import logging
-import warnings
 from collections.abc import Callable, Collection, Iterator, Sequence
 from itertools import chain, islice
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -17,10 +15,9 @@ from ..defaults import NEIGHBOURS, SCROLL_BATCH, SEARCH_EF
 from ..errors import MemoryStoreError
 from ..types import Fingerprint, Neighbours, Payload, Records, Search
 from .checks import check_ids, check_positive, check_records, check_search, check_witnesses, chunks, part_of_a_write
-from .collection import local_client, open_local, open_served, search_params
+from .collection import open_served, search_params
 from .filters import USER_ID, WITNESSES
-from .header import Header, open_folder
-from .options import USABLE, MemoryOptions
+from .header import Header
 from .points import (
     READ_BEFORE,
     compare_stored,
@@ -39,8 +36,6 @@ from .said import SaidRecord
 from .server import Server, client_closed_on_error
 
 log = logging.getLogger(__name__)
-LOCAL_LIMIT = 20_000
-"""Points above which the client's own engine is too slow."""
 _DEPTH_KEY = "search_ef"
 """Of what a memory learned: how deep its searches must look."""
 _DEPTHS = (64, 96, 128, 192, 256, 384, 512, 1024)
@@ -55,40 +50,23 @@ _POINTS_AT_ONCE = 256  # 6 MB of pairs of 1024 dimensions; a server takes 32 MB 
 
 
 class QdrantMemory(QdrantCollection):
-    """One collection with two named vectors; the header is in its metadata, or in ``memory.json`` of a folder.
+    """One collection with two named vectors; the header is in its metadata.
 
-    On a server, ``collection`` is an alias that readers follow, so a new version can be swapped in while they run.
+    ``collection`` is an alias that readers follow, so a new version can be swapped in while they run.
     """
 
     kind = "qdrant"
 
     @classmethod
-    def open_local(
-        cls, location: str, fingerprint: Fingerprint | None, options: MemoryOptions, *, create: bool, collection: str
-    ) -> QdrantMemory:
-        """Open or create a memory of the client's own engine."""
-        folder = None if location == ":memory:" else Path(location)
-        if folder:  # in RAM, a server's options are ignored
-            options.check_fits(cls.kind, USABLE[cls.kind], location)
-        header = open_folder(folder, cls.kind, fingerprint, create=create) if folder else None
-        with translate_errors(location, "open"):
-            client = local_client(folder)
-            with client_closed_on_error(client):
-                opened = open_local(client, collection, location, header, fingerprint, create=create)
-        return cls(client, opened, location=location, collection=collection, server=None)
-
-    @classmethod
-    def open_served(
-        cls, server: Server, fingerprint: Fingerprint | None, *, create: bool, collection: str
-    ) -> QdrantMemory:
+    def open(cls, server: Server, fingerprint: Fingerprint | None, *, create: bool, collection: str) -> QdrantMemory:
         """Open or create the memory of a server."""
         client = server.connect()
         with client_closed_on_error(client):
             opened = open_served(client, server, collection, fingerprint, create=create)
-        return cls(client, opened, location=server.location, collection=collection, server=server)
+        return cls(client, opened, server, collection)
 
     def set_calibration(self, calibration: dict[str, Any]) -> None:
-        """Store what was learned, see :mod:`.kept_served` and :mod:`.kept`.
+        """Store what was learned, see :mod:`.kept_served`.
 
         With it goes ``search_ef``, how deep searches must look, of a large memory on a server.
         """
@@ -107,19 +85,18 @@ class QdrantMemory(QdrantCollection):
             self._header = self._kept.keep_note(self._header, note)
 
     def look(self) -> Header:
-        """The header, on a server read anew.
+        """The header, read anew.
 
         Raises:
             FingerprintMismatch: another version was put to use, of another encoder.
         """
         self._live()
-        if self._server is not None:
-            with self._heading:
-                self._take_over()
+        with self._heading:
+            self._take_over()
         return self._header
 
     def change_said(self, added: Sequence[SaidRecord], gone: Collection[str]) -> None:
-        """Store what people said: on a server a point each, so that none writes over another's."""
+        """Store what people said: a point each, so that none writes over another's."""
         self._live()
         with self._heading:
             self._header = self._kept.keep_said(self._header, added, gone)
@@ -183,7 +160,6 @@ class QdrantMemory(QdrantCollection):
                 lambda left, points=points: client.upsert(self.collection, points, wait=True, timeout=left),  # type: ignore[misc]
                 write=True,
             )
-        self._warn_of_size()
 
     def delete(self, ids: Collection[str]) -> int:
         """Remove pairs; returns how many existed."""
@@ -205,7 +181,7 @@ class QdrantMemory(QdrantCollection):
         layout = self._layout
         read = layout.name(search.read)
         wanted = check_search(search, self._dimension)
-        params = search_params(self._options, wanted.k, self._measured_depth()) if self._server else None
+        params = search_params(self._options, wanted.k, self._measured_depth())
         requests = [
             models.QueryRequest(
                 query=vector,
@@ -258,7 +234,7 @@ class QdrantMemory(QdrantCollection):
         self._live()
 
     def close(self) -> None:
-        """Release the connection or folder."""
+        """Release the connection."""
         if self._client is not None and self._opener.is_here:  # in a fork, the process that opened it closes it
             with translate_errors(self.location, "close"):
                 self._client.close()
@@ -270,7 +246,7 @@ class QdrantMemory(QdrantCollection):
 
     def _depth(self, client: QdrantClient) -> dict[str, int]:
         """How deep searches must look, measured on pairs; nothing where that changes nothing."""
-        if self._server is None or self.count() < DEEP:
+        if self.count() < DEEP:
             return {}
         names, where = self._layout.names.values(), self._layout.pairs_only()
 
@@ -287,15 +263,6 @@ class QdrantMemory(QdrantCollection):
         except MemoryStoreError as error:  # what was learned is stored nevertheless
             log.warning("how deep searches must look is not known, %d stays: %s", SEARCH_EF, error)
             return {}
-
-    def _warn_of_size(self) -> None:
-        if self._server is None and not self._warned and (pairs := self.count()) > LOCAL_LIMIT:
-            self._warned = True
-            warnings.warn(
-                f"the memory at {self.location!r} holds {pairs} pairs, and qdrant-client's own engine is slow above "
-                f"{LOCAL_LIMIT}: use kind='edge', or a Qdrant server",
-                stacklevel=3,
-            )
 
 
 def _find_depth(ask: Callable[[models.SearchParams], list[set[Any]]]) -> int:

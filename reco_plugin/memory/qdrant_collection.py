@@ -9,7 +9,6 @@ import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import replace
 from itertools import chain
-from pathlib import Path
 from typing import Any, TypeVar
 
 from qdrant_client import QdrantClient, grpc, models
@@ -21,11 +20,9 @@ from .checks import Opener, chunks
 from .collection import OpenCollection, consistency, name_beside
 from .filters import USER_ID, WITNESSES
 from .header import Header
-from .kept import KeptInFolder, KeptInRam
 from .kept_served import KeptOnServer
 from .learned import digest_of
-from .options import MemoryOptions
-from .points import pages, stored_payload, translate_errors
+from .points import pages, stored_payload
 from .server import Server
 from .time_limit import time_limit
 
@@ -38,28 +35,17 @@ T = TypeVar("T")
 class QdrantCollection:
     """One collection of a client, with the names of its vectors."""
 
-    def __init__(
-        self, client: QdrantClient, opened: OpenCollection, *, location: str, collection: str, server: Server | None
-    ) -> None:
-        self.location = location
+    def __init__(self, client: QdrantClient, opened: OpenCollection, server: Server, collection: str) -> None:
+        self.location = server.location
         self.collection = collection
         self._client: QdrantClient | None = client
         self._layout, self._opener = opened.layout, Opener()
         self._server = server
-        self._folder = None if server or location == ":memory:" else Path(location)
-        self._kept: KeptOnServer | KeptInFolder | KeptInRam
-        if server is not None:
-            self._kept = KeptOnServer(self._run, self._live, collection, location)
-        else:
-            self._kept = KeptInRam() if self._folder is None else KeptInFolder(self._folder, "qdrant")
-            self._header = self._kept.read(opened.header)
-        self._options = server.options if server else MemoryOptions()
-        self._patience = server.patience if server else None
-        self._warned = False  # of a size
+        self._kept = KeptOnServer(self._run, self._live, collection, self.location)
+        self._options, self._patience = server.options, server.patience
         self._heading = threading.Lock()  # a thread learns while another one is told
-        if isinstance(self._kept, KeptOnServer):
-            self._header = self._kept.read(opened.header.fingerprint).header
-            self._header_of = self._kept.collection
+        self._header = self._kept.read(opened.header.fingerprint).header
+        self._header_of = self._kept.collection
         self._missed = ""  # digest of what was learned and could not be found
         self._looking: threading.Thread | None = None
         self._look_failed = False
@@ -77,13 +63,12 @@ class QdrantCollection:
         By gRPC, whose client has a deadline for a whole call; that of REST has one for each part. Not where the header
         is to be read again, too.
         """
-        grpc_only = self._client is not None and self._server is not None and self._client.init_options["prefer_grpc"]
-        return bool(grpc_only) and not self._waits_to_look(time.monotonic(), self._read_again_at)
+        return self._server.by_grpc and not self._waits_to_look(time.monotonic(), self._read_again_at)
 
     def answers(self) -> bool:
-        """Whether a server answers now, within a second, at the address that its name has now; a folder always does."""
-        client = self._live()
-        return self._server is None or self._server.answers(by_grpc=client.init_options["prefer_grpc"])
+        """Whether the server answers now, within a second, at the address that its name has now."""
+        self._live()
+        return self._server.answers()
 
     def reconnect(self) -> None:
         """Take a new connection to the server, if it answers: at the address that its name has now.
@@ -93,8 +78,6 @@ class QdrantCollection:
         Raises:
             MemoryUnavailable: it does not answer.
         """
-        if self._server is None:
-            return
         if not self.answers():
             raise MemoryUnavailable(f"the memory at {self.location!r} does not answer")
         fresh = self._server.connect()
@@ -106,8 +89,7 @@ class QdrantCollection:
     @property
     def _pause(self) -> float:
         """Seconds until the header is read again; longer where an older version keeps all in it."""
-        moved = not isinstance(self._kept, KeptOnServer) or self._kept.moved
-        return self._options.refresh_s if moved else max(self._options.refresh_s, _UNMOVED_S)
+        return self._options.refresh_s if self._kept.moved else max(self._options.refresh_s, _UNMOVED_S)
 
     @property
     def _dimension(self) -> int:
@@ -125,10 +107,7 @@ class QdrantCollection:
         return self._live()
 
     def _run(self, doing: str, action: Callable[[int | None], T], *, write: bool = False) -> T:
-        if self._patience is not None:
-            return self._patience.run(doing, action, write=write)
-        with translate_errors(self.location, doing):
-            return action(None)
+        return self._patience.run(doing, action, write=write)
 
     def _ask_unjudged(self, doing: str, action: Callable[[int | None], T]) -> T:
         """Ask by the witnesses' key; a server in strict mode wants an index of it, which is made then."""
@@ -154,7 +133,7 @@ class QdrantCollection:
             FingerprintMismatch: the version is of another encoder; every search raises it until that changes.
         """
         now, due = time.monotonic(), self._read_again_at
-        if self._server is None or now < due:
+        if now < due:
             return
         self._read_again_at = now + self._pause  # set now, so that only one search does it
         if not self._waits_to_look(now, due):
@@ -193,8 +172,6 @@ class QdrantCollection:
     def _take_over(self) -> None:
         """Read header and layout, and keep to them; what was learned counts on where it cannot be found any more."""
         known = self._header
-        if not isinstance(self._kept, KeptOnServer):
-            return
         opened = self._kept.read(known.fingerprint)
         self._look_failed = False
         header, digest = opened.header, digest_of(opened.header.calibration)
@@ -217,13 +194,11 @@ class QdrantCollection:
     ) -> list[list[models.ScoredPoint]]:
         """The hits of each request; ``left`` seconds may pass, None: as many as the client allows.
 
-        A server is not asked by ``QdrantClient.query_batch_points``: that first copies each number of each request, in
+        It is not asked by ``QdrantClient.query_batch_points``: that first copies each number of each request, in
         case a text is to be embedded, which takes half of the CPU of a search.
         """
-        if self._server is None:
-            return [answer.points for answer in client.query_batch_points(self.collection, requests)]
         agreed = consistency(self._options)
-        if not client.init_options["prefer_grpc"]:
+        if not self._server.by_grpc:
             batch = models.QueryRequestBatch.model_construct(searches=list(requests))
             limits: dict[str, Any] = {"consistency": agreed, "timeout": left}
             search = client.http.search_api.query_batch_points
@@ -241,10 +216,8 @@ class QdrantCollection:
         return [[GrpcToRest.convert_scored_point(hit) for hit in answer.result] for answer in answers.result]
 
     def _set_witnesses(self, client: QdrantClient, names: Sequence[str], witnesses: dict[str, list[float]]) -> None:
-        place = self.collection
-        if isinstance(self._kept, KeptOnServer):
-            with self._heading:
-                place = self._kept.judged()  # not another version, whose pairs have the same ids
+        with self._heading:
+            place = self._kept.judged()  # not another version, whose pairs have the same ids
         found = self._retrieve(IDS_AT_ONCE, names, vectors=False, payload=[USER_ID], write=True, place=place)
         there = {str(point.id) for point in chain.from_iterable(found)}
         rows = [(point, witnesses[name]) for name in names if str(point := self._layout.point_id(name)) in there]

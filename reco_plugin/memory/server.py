@@ -2,14 +2,12 @@
 
 from __future__ import annotations
 
-import logging
 import math
 import ssl
-import threading
 import time
 import warnings
 from collections.abc import Callable, Iterator
-from contextlib import closing, contextmanager
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from functools import cache
 from typing import Any, TypeVar
@@ -23,8 +21,7 @@ from qdrant_client.grpc import HealthCheckRequest, QdrantStub
 from ..errors import ConfigError, MemoryTimeout, RecoError
 from ..proxies import usable_environment
 from .checks import is_writing
-from .faults import Spent, is_refusal_of_key, read_fault, retry_after, translate
-from .one_server import TwoAddresses, are_one
+from .faults import Spent, read_fault, retry_after, translate
 from .opening import NO_SERVER
 from .options import MemoryOptions
 from .time_limit import time_limit
@@ -41,7 +38,6 @@ _CHANNEL = {
 }
 _FIRST_PAUSE_S, _LONGEST_PAUSE_S = 0.25, 5.0
 _CLOSE_S = 0.02  # before a moment counts as at it: clocks differ
-_log = logging.getLogger("reco_plugin.memory")
 T = TypeVar("T")
 
 
@@ -57,7 +53,6 @@ class Patience:
     key_given: bool  # whether a key is sent
     read_s: int  # seconds that a read may take, waits included
     write_s: int  # the same for a write, long enough for a server to restart
-    before_write: Callable[[], None] | None = None  # runs before each attempt to write
 
     def run(self, doing: str, action: Callable[[int | None], T], *, write: bool = False) -> T:
         """Run an action until it succeeds, fails for good, or its time is over.
@@ -80,8 +75,6 @@ class Patience:
         for attempt in range(10_000):
             began = time.monotonic()
             try:
-                if write and self.before_write is not None:
-                    self.before_write()
                 return action(left)
             except RecoError:
                 raise
@@ -107,15 +100,6 @@ class Patience:
         return 0.0 if attempt == 0 else None  # a pooled connection that the server closed meanwhile
 
 
-@dataclass
-class _Shown:
-    """What is known of a server's two addresses."""
-
-    both_used: bool = False  # one of its clients goes by gRPC beside a REST address
-    is_one: bool = False  # shown to be one server, or as far as the key may
-    lock: threading.Lock = field(default_factory=threading.Lock)
-
-
 @dataclass(frozen=True)
 class Server:
     """How to reach a Qdrant server; the key is never printed."""
@@ -125,18 +109,16 @@ class Server:
     port: int  # of REST, or of gRPC where the URL says so
     tls: bool  # encrypted
     path: str = ""  # prefix of Qdrant's paths behind a REST proxy
-    transport: str = "auto"  # auto, grpc or rest
     api_key: str | None = field(default=None, repr=False)
     options: MemoryOptions = field(default_factory=MemoryOptions)
-    _shown: _Shown = field(default_factory=_Shown, repr=False, compare=False)
 
     @classmethod
     def parse(cls, location: str, api_key: str | None = None, options: MemoryOptions | None = None) -> Server:
         """Read a URL: http(s)://host[:6333][/path] or grpc(s)://host[:6334].
 
         Raises:
-            ConfigError: another scheme, a user or key in the URL, an invalid port, a transport that contradicts the
-                scheme, gRPC beside an unusual REST port without its own, or a ``ca_file`` without TLS.
+            ConfigError: another scheme, a user or key in the URL, an invalid port, a path behind gRPC, or a
+                ``ca_file`` without TLS.
         """
         chosen = options or MemoryOptions()
         try:
@@ -147,77 +129,44 @@ class Server:
         if url.scheme not in SCHEMES or not url.hostname or "@" in url.netloc or url.query or url.fragment:
             raise ConfigError(NO_SERVER)
         by_grpc, tls = url.scheme.startswith("grpc"), url.scheme in ("https", "grpcs")
-        if by_grpc and (chosen.transport == "rest" or url.path.strip("/")):
-            raise ConfigError(f"{location!r} is a gRPC address: for REST, or a path, write http:// and the REST port")
+        if by_grpc and url.path.strip("/"):
+            raise ConfigError(f"{location!r} is a gRPC address, which has no path: for REST write http:// and its port")
         if chosen.ca_file is not None and not tls:
             raise ConfigError(f"memory_options.ca_file needs TLS: write https:// or grpcs:// in place of {location!r}")
-        made = cls(
-            location,
-            url.hostname,
-            port or (GRPC_PORT if by_grpc else REST_PORT),
-            tls,
-            url.path.rstrip("/"),
-            "grpc" if by_grpc else chosen.transport,
-            api_key,
-            chosen,
-        )
-        if made.transport == "grpc" and made.grpc_port is None:
-            raise ConfigError(
-                f"memory_options.transport is grpc, and the gRPC port beside {location} is not known: give it as "
-                "memory_options.grpc_port, or write grpc://host:port"
-            )
-        return made
+        port = port or (GRPC_PORT if by_grpc else REST_PORT)
+        return cls(location, url.hostname, port, tls, url.path.rstrip("/"), api_key, chosen)
 
     @property
-    def by_grpc_alone(self) -> bool:
-        """Whether the URL is that of gRPC, so that REST is never used."""
+    def by_grpc(self) -> bool:
+        """Whether the URL is that of gRPC; else REST is used."""
         return self.location.startswith("grpc")
-
-    @property
-    def grpc_port(self) -> int | None:
-        """Port for gRPC; None where it is not known, since another port of this host may be another server's."""
-        if self.by_grpc_alone:
-            return self.port
-        return self.options.grpc_port or (GRPC_PORT if self.port == REST_PORT else None)
 
     @property
     def patience(self) -> Patience:
         """Runs calls with the time limits of the options."""
         options = self.options
         limits = (options.timeout_s, options.write_timeout_s)
-        return Patience(self.location, self.api_key is not None, *limits, self._show_one)
+        return Patience(self.location, self.api_key is not None, *limits)
 
     def has_address_of(self, other: Server) -> bool:
-        """Whether both addresses are one server's, which has one port for REST and one for gRPC.
+        """Whether both addresses are one server's, by its usual ports of REST and gRPC.
 
         >>> one = Server.parse("http://h:6333")
         >>> one.has_address_of(Server.parse("grpc://h")), one.has_address_of(Server.parse("http://h:6335"))
         (True, False)
         """
-        by_grpc = (self.by_grpc_alone, other.by_grpc_alone)
-        ports = (self.port, other.port) if by_grpc[0] == by_grpc[1] else (self.grpc_port, other.grpc_port)
         hosts = [_LOOPBACKS[0] if each.host in _LOOPBACKS else each.host for each in (self, other)]
-        return hosts[0] == hosts[1] and ports[0] == ports[1] and (self.path == other.path or any(by_grpc))
-
-    def is_one_with(self, other: Server) -> bool:
-        """Whether both lead to one server: by their addresses, or since a name that is made here is seen there.
-
-        Raises:
-            MemoryStoreError: one of them cannot be used.
-        """
-        if self.has_address_of(other):
-            return True
-        with closing(self.connect()) as maker, closing(other.connect()) as watcher:
-            return self.patience.run("open", lambda _: are_one(maker, watcher), write=True)
+        ports = {self.port, other.port}
+        same = len(ports) == 1 if self.by_grpc == other.by_grpc else ports == {REST_PORT, GRPC_PORT}
+        return hosts[0] == hosts[1] and same and (self.path == other.path or self.by_grpc != other.by_grpc)
 
     def connect(self) -> QdrantClient:
-        """A client, gRPC or REST; probes the gRPC port, and beside a REST address compares what both show.
+        """A client, gRPC or REST, as the URL says; makes no request.
 
         Warns with an :class:`InsecureKeyWarning`, once per process, if the key goes to another machine without TLS.
 
         Raises:
-            ConfigError: a ``ca_file`` that cannot be read; or REST and gRPC lead to different servers.
-            MemoryStoreError: one of the two does not answer, where both are compared.
+            ConfigError: a ``ca_file`` that cannot be read.
         """
         if self.api_key is not None and not self.tls:
             # qdrant-client warns at each client, of this machine too. The filter stays: `catch_warnings` would change
@@ -225,44 +174,21 @@ class Server:
             warnings.filterwarnings("ignore", "Api key is used with an insecure connection", module=__name__)
             if self.host not in _LOOPBACKS:
                 _warn_of_bare_key()
-        self._rest_options()  # refuses a file that cannot be read, before gRPC reads it
-        by_grpc = self.transport == "grpc" or (self.transport == "auto" and self._grpc_answers())
-        client = self._client(by_grpc=by_grpc)
-        if by_grpc and not self.by_grpc_alone:
-            with client_closed_on_error(client), closing(self._client(by_grpc=False)) as rest:
-                self.patience.run("open", lambda _: self._both(rest, client).refuse_different())
-            self._shown.both_used = True
-        return client
-
-    def _client(self, *, by_grpc: bool) -> QdrantClient:
+        rest_options = self._rest_options()  # refuses a file that cannot be read, before gRPC reads it
         with usable_environment():  # also by gRPC: the client makes both
             return QdrantClient(
                 host=self.host,
                 port=self.port,
-                grpc_port=self.grpc_port or GRPC_PORT,
+                grpc_port=self.port,
                 https=self.tls,
                 prefix=self.path or None,
-                prefer_grpc=by_grpc,
+                prefer_grpc=self.by_grpc,
                 api_key=self.api_key,
                 timeout=self.options.timeout_s,
                 grpc_options=self._channel_options(),
                 check_compatibility=False,  # it only warns, first of all about a server that cannot be reached
-                **self._rest_options(),
+                **rest_options,
             )
-
-    def _both(self, rest: QdrantClient, by_grpc: QdrantClient) -> TwoAddresses:
-        return TwoAddresses(self.location, f"{self.host}:{self.grpc_port}", rest, by_grpc)
-
-    def _show_one(self) -> None:
-        """Before the first write by gRPC beside a REST address, show that both lead to one server."""
-        shown = self._shown
-        if not shown.both_used or shown.is_one:
-            return
-        with shown.lock:
-            if not shown.is_one:
-                with closing(self._client(by_grpc=False)) as rest, closing(self._client(by_grpc=True)) as client:
-                    self._both(rest, client).show_one()
-                shown.is_one = True
 
     def _rest_options(self) -> dict[str, Any]:
         file = self.options.ca_file
@@ -279,10 +205,10 @@ class Server:
         file = self.options.ca_file
         return dict(_CHANNEL) if file is None else {**_CHANNEL, "root_certificates": file.read_bytes()}
 
-    def answers(self, *, by_grpc: bool) -> bool:
+    def answers(self) -> bool:
         """Whether anything answers there within a second, by a connection of its own: names are resolved anew."""
-        if by_grpc:
-            return self._grpc_answers(quiet=True)
+        if self.by_grpc:
+            return self._grpc_answers()
         scheme = "https" if self.tls else "http"
         host = f"[{self.host}]" if ":" in self.host else self.host
         try:
@@ -291,13 +217,10 @@ class Server:
         except httpx.HTTPError:
             return False
 
-    def _grpc_answers(self, *, quiet: bool = False) -> bool:
-        if self.grpc_port is None:
-            _log.info("%s is used by REST alone: no memory_options.grpc_port is given beside its port", self.location)
-            return False
+    def _grpc_answers(self) -> bool:
         options = self._channel_options() | {"grpc.use_local_subchannel_pool": 1}  # nothing of an older connection
         roots = options.pop("root_certificates", None)
-        address, settings = f"{self.host}:{self.grpc_port}", list(options.items())
+        address, settings = f"{self.host}:{self.port}", list(options.items())
         channel = (
             grpc.secure_channel(address, grpc.ssl_channel_credentials(roots), settings)
             if self.tls
@@ -307,12 +230,8 @@ class Server:
             try:
                 QdrantStub(channel).HealthCheck(HealthCheckRequest(), timeout=_PROBE_S)  # type: ignore[no-untyped-call]
             except grpc.RpcError as error:
-                fault = read_fault(error)
-                if quiet:  # it is known to speak gRPC: a proxy that lets no health check pass is an answer, too
-                    return not (fault.unanswered or fault.late)
-                if not is_refusal_of_key(error):
-                    _log.info("no gRPC at %s, so the memory is reached by REST", address)
-                    return False
+                fault = read_fault(error)  # a proxy that lets no health check pass is an answer, too
+                return not (fault.unanswered or fault.late)
         return True
 
 

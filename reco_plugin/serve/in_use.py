@@ -127,7 +127,7 @@ class VersionInUse:
         log.info("the memory in use is %s", folder.name, extra={"pairs": len(memory)})
 
     def _open(self, folder: Path) -> Memory:
-        settings = self._settings.model_copy(update={"memory": str(folder), "memory_kind": "auto"})
+        settings = self._settings.model_copy(update={"memory": str(folder)})
         return memory_of(settings, self._memory.searches.header.fingerprint, create=False)
 
     def _is_open(self, folder: Path) -> bool:

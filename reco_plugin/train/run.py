@@ -145,4 +145,4 @@ def _memory(recipe: Recipe, fingerprint: Fingerprint) -> Memory:
             memory.close()
             raise DataError(f"the memory {memory.location} is empty: fill it first, reco memory add")
         return memory
-    return open_memory(":memory:", fingerprint, kind="exact")
+    return open_memory(":memory:", fingerprint)

@@ -55,7 +55,7 @@ def stocked(drawings: list[Pair]) -> Iterator[Reco]:
 
     It does without the fixture ``model``, which LangChain's suites have one of their own of.
     """
-    with Reco.open(ROOT / "triton_models", memory=":memory:", memory_kind="exact") as reco:
+    with Reco.open(ROOT / "triton_models", memory=":memory:") as reco:
         reco.memory.add(drawings)
         yield reco
 
@@ -63,7 +63,7 @@ def stocked(drawings: list[Pair]) -> Iterator[Reco]:
 @pytest.fixture(scope="session")
 def ungated(drawings: list[Pair]) -> Iterator[Reco]:
     """The same without the gate, for which scores have no way back to plain ones."""
-    with Reco.open(ROOT / "triton_models", memory=":memory:", memory_kind="exact", gate=False) as reco:
+    with Reco.open(ROOT / "triton_models", memory=":memory:", gate=False) as reco:
         reco.memory.add(drawings[:12])
         yield reco
 

@@ -107,7 +107,7 @@ def test_retrieval_agrees_where_the_query_is_refined_and_the_index_is_not(
 
 @pytest.fixture(scope="module")
 def opened(model: Path, drawings: list[Pair]) -> Iterator[Reco]:
-    with Reco.open(model, memory=":memory:", memory_kind="exact") as reco:
+    with Reco.open(model, memory=":memory:") as reco:
         reco.memory.add(drawings)
         yield reco
 

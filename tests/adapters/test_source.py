@@ -83,7 +83,7 @@ def test_queries_find_more_by_what_the_index_holds_than_plain_and_never_less(mod
     names = [f"{size(radius)} {shape} in {colour}" for radius, colour, shape in known]
     pictures = [draw(colour, shape, radius) for radius, colour, shape in known]
     others = [draw(colour, shape, radius + 2) for radius, colour, shape in known]
-    with Reco.open(model, memory=":memory:", memory_kind="exact") as reco:
+    with Reco.open(model, memory=":memory:") as reco:
         reco.memory.add(memory)
         found = {}
         for index in ("texts", "images"):

@@ -60,7 +60,7 @@ def test_wrong_answers_are_found(service: Service, known: Known) -> None:
 
 
 def test_what_comes_and_goes_is_found_by_no_query(known: Known) -> None:
-    with Reco.open(MODEL, memory=":memory:", memory_kind="exact") as reco:
+    with Reco.open(MODEL, memory=":memory:") as reco:
         reco.memory.add(known.pairs)
         reco.memory.add(known.far_pairs("far", 4))
         assert np.allclose(reco.refine(known.text.plain, modality="text").vectors, known.text.refined, atol=1e-5)

@@ -364,7 +364,7 @@ def test_a_note_stands_while_it_is_learned_and_goes_also_where_that_fails(memory
 
 def test_what_is_known_of_matches_counts_until_the_pairs_asked_again(monkeypatch: pytest.MonkeyPatch) -> None:
     image, text, _ = world(100, 4)
-    store = open_memory(":memory:", Fingerprint("mini", "ab" * 32, D), kind="exact")
+    store = open_memory(":memory:", Fingerprint("mini", "ab" * 32, D))
     store.upsert(Records([f"{row:04d}" for row in range(400)], image, text, [{}] * 400))
     learn(store, 10)
     known = store.header.calibration["match"]

@@ -14,7 +14,7 @@ from reco_plugin.memory import Fingerprint, open_memory
 
 
 def test_a_run_that_was_asked_for_ends_also_where_the_memory_is_away(monkeypatch: pytest.MonkeyPatch) -> None:
-    store = open_memory(":memory:", Fingerprint("mini", "ab" * 32, D), kind="exact")
+    store = open_memory(":memory:", Fingerprint("mini", "ab" * 32, D))
     memory: Any = SimpleNamespace(store=store, searches=store, calibration=None)
     learner = Learner(memory, 10, int)
 

@@ -143,7 +143,7 @@ def test_pairs_in_ram_find_what_a_store_finds() -> None:
     image, text, _ = world(40, 4)
     ids, rng = [f"pair {row}" for row in range(len(image))], np.random.default_rng(0)
     pairs, witnesses = Records(ids, image, text, [{}] * len(ids)), rng.standard_normal((len(ids), 3)).astype(np.float32)
-    store = open_memory(":memory:", Fingerprint("mini", "ab" * 32, D), kind="exact")
+    store = open_memory(":memory:", Fingerprint("mini", "ab" * 32, D))
     store.upsert(pairs)
     store.set_witnesses(ids, witnesses)
     hidden: list[Collection[str]] = [ids[row : row + 3] if row % 2 else [] for row in range(20)]
@@ -165,7 +165,7 @@ def test_questions_are_answered_in_ram_as_by_the_store(monkeypatch: pytest.Monke
     image, text, _ = world(100, 3)
     ids, known = [f"pair {row:04d}" for row in range(len(image))], list[MatchState]()
     for in_ram in (False, True):
-        store = open_memory(":memory:", Fingerprint("mini", "ab" * 32, D), kind="exact")
+        store = open_memory(":memory:", Fingerprint("mini", "ab" * 32, D))
         monkeypatch.setattr(learning, "MANY", many if in_ram else 10_000)
         monkeypatch.setattr(learning, "PairsInRam", PairsInRam if in_ram else lambda *_, store=store: store)
         store.upsert(Records(ids, image, text, [{}] * len(ids)))

@@ -192,7 +192,7 @@ def test_doctor_shows_the_limits_in_force(memory: Path, run: Run, ask: Ask, monk
 
 
 def test_doctor_tells_a_memory_of_another_encoder(work: Path, run: Run) -> None:
-    open_memory("memory", Fingerprint("other/clip", "cd" * 32, 128), kind="exact").close()
+    open_memory("memory", Fingerprint("other/clip", "cd" * 32, 128)).close()
     result = run("doctor", "--json")
     checks = json.loads(result.stdout)["checks"]
     assert (result.exit_code, checks["memory"]["ok"], checks["model"]["ok"]) == (1, False, True)
@@ -215,8 +215,6 @@ def test_doctor_tells_that_the_package_of_a_new_memory_is_missing(
     check = json.loads(result.stdout)["checks"]["memory"]
     assert (result.exit_code, check["ok"]) == (1, False)
     assert "qdrant-edge-py" in check["detail"]
-    monkeypatch.setenv("RECO_MEMORY_KIND", "exact")
-    assert "none at ./memory yet" in ask("doctor")["checks"]["memory"]["detail"]
 
 
 def test_doctor_fails_without_a_model(work: Path, run: Run) -> None:
@@ -245,11 +243,3 @@ def test_doctor_finds_a_damaged_memory(memory: Path, run: Run) -> None:
     assert result.exit_code == 1
     checks = json.loads(result.stdout)["checks"]
     assert (checks["model"]["ok"], checks["memory"]["ok"], checks["self-test"]["ok"]) == (True, False, True)
-
-
-def test_doctor_asks_a_server_with_the_settings(work: Path, run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
-    """The kind of the settings counts: a URL is no folder for an embedded memory."""
-    monkeypatch.setenv("RECO_MEMORY_KIND", "edge")
-    result = run("doctor", "--memory", "http://127.0.0.1:9", "--json")
-    assert result.exit_code == 1
-    assert "'edge' is a folder" in json.loads(result.stdout)["checks"]["memory"]["detail"]

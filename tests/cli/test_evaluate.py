@@ -404,7 +404,7 @@ def test_warnings_that_python_makes_errors_are_a_line_too() -> None:
 def test_the_source_of_a_memory_is_opened_once(model: Path, catalogue: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     opened, real = list[str](), opening.open_rows
     monkeypatch.setattr(opening, "open_rows", lambda source: opened.append(source) or real(source))
-    with Reco.open(model, memory=":memory:", memory_kind="exact") as reco:
+    with Reco.open(model, memory=":memory:") as reco:
         _fill(reco, str(catalogue))
         assert len(reco.memory) == 24
     assert opened == [str(catalogue)]

@@ -6,6 +6,7 @@ import json
 import subprocess
 import sys
 import tempfile
+import time
 from collections.abc import Callable
 from contextlib import closing
 from pathlib import Path
@@ -18,7 +19,7 @@ from holes import copy_folder
 from shapes import draw
 
 from reco_plugin import Pair, Reco
-from reco_plugin.memory import Fingerprint, open_memory
+from reco_plugin.memory import open_memory
 from reco_plugin.types import Records, Search
 
 Run = Callable[..., Result]
@@ -127,54 +128,18 @@ def test_adding_again_changes_nothing(memory: Path, catalogue: Path, ask: Ask) -
     assert {hit["id"]: hit for hit in after} == {hit["id"]: hit for hit in before}
 
 
-def test_optimize_of_a_small_memory_says_that_nothing_is_indexed(memory: Path, ask: Ask, run: Run, fail: Fail) -> None:
-    before = ask("memory", "search", "a red circle", "--k", 24)
-    assert ask("memory", "remove", before[-1]["id"])["pairs"] == 23
-    told = ask("memory", "optimize")
-    assert (told["pairs"], told["indexed"]) == (23, 0)
-    assert run("memory", "optimize").stdout.startswith("23 pairs are too few for an index")
-    assert ask("memory", "search", "a red circle", "--k", 24) == before[:-1]
-    assert "only edge has an index that is built" in fail("memory", "optimize", "--memory", _exact(memory))
-
-
 def test_info_says_the_state_of_the_search_index(
     memory: Path, ask: Ask, run: Run, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     pytest.importorskip("faiss")
     assert "index" not in ask("memory", "info")
     monkeypatch.setattr("reco_plugin.memory.index.LEAST", 10)
-    told = ask("memory", "optimize")
-    assert told["indexed"] == told["pairs"] == 24
-    index = ask("memory", "info")["index"]
-    assert (index["state"], index["pairs"], index["written_since"]) == ("stored", 24, 0)
-    assert run("memory", "info").stdout.splitlines()[-1].startswith("index    stored: 24 pairs, 0 written since")
-
-
-def test_optimize_indexes_a_large_memory_and_what_comes_later_is_found(work: Path, ask: Ask) -> None:
-    """Vectors of more than 10 MB a side."""
-    rng = np.random.default_rng(0)
-    image, text = (side / np.linalg.norm(side, axis=1, keepdims=True) for side in rng.normal(size=(2, 700, 4096)))
-    image, text = image.astype(np.float32), text.astype(np.float32)
-    with closing(open_memory(work / "large", Fingerprint("large", "ab" * 32, 4096), kind="edge")) as store:
-        store.upsert(Records([f"p{n}" for n in range(700)], image, text, [{}] * 700))
-    told = ask("memory", "optimize", "--memory", "large")
-    assert (told["pairs"], told["indexed"]) == (700, 700)
-    with closing(open_memory(work / "large", None, create=False)) as store:
-        store.upsert(Records(["late"], -image[:1], text[:1], [{}]))
-        queries = np.concatenate([image[:50], -image[:1]])
-        found = store.search(Search(queries, by="image", read="text", k=1))
-    assert [ids[0] for ids in found.ids] == [*(f"p{n}" for n in range(50)), "late"]
-
-
-def _exact(memory: Path) -> Path:
-    """A copy of another kind."""
-    place = memory.with_name("reference")
-    with closing(open_memory(memory, None, create=False)) as source:
-        target = open_memory(place, source.header.fingerprint, kind="exact")
-        for records in source.scroll():
-            target.upsert(records)
-        target.close()
-    return place
+    with closing(open_memory(memory, None, create=False)) as store:
+        query = np.eye(1, store.header.fingerprint.dimension, dtype=np.float32)
+        store.search(Search(query, by="image", read="text", k=1))
+        while store.index_state != "in use":
+            time.sleep(0.01)
+    assert ask("memory", "info")["index"] == "stored"
 
 
 def test_a_picture_finds_itself(memory: Path, catalogue: Path, ask: Ask) -> None:

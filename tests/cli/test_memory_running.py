@@ -246,7 +246,6 @@ def test_reading_commands_work_while_it_is_served(
     service: Service, work: Path, catalogue: Path, ask: Ask, run: Run, fail: Fail
 ) -> None:
     while_served = ask("memory", "info"), ask("memory", "search", "a small red circle", "--k", 3)
-    assert "a service has the memory at" in fail("memory", "optimize")
     another = fail("serve", "--port", 0)
     assert f"is open in the service at {service.url}, process {service.process.pid}, and such a folder" in another
     for reads in (

@@ -22,7 +22,7 @@ from reco_plugin.memory.server import _warn_of_bare_key
 Run = Callable[..., Result]
 Ask = Callable[..., Any]
 Fail = Callable[..., str]
-KINDS = ["exact", "edge", "qdrant", "http", "grpc"]
+KINDS = ["edge", "http", "grpc"]
 
 
 @pytest.fixture
@@ -57,25 +57,22 @@ def rejected(path: str) -> list[dict[str, Any]]:
     return [json.loads(line) for line in Path(path).read_text().splitlines()]
 
 
-def made(kind: str, server: StandIn, catalogue: Path, ask: Ask, monkeypatch: pytest.MonkeyPatch) -> str:
+def made(kind: str, server: StandIn, catalogue: Path, ask: Ask) -> str:
     """The catalogue in a memory of a kind; returns where it is, which is also what it is called as a source."""
     if kind in ("http", "grpc"):
         ask("memory", "build", catalogue, "--memory", server.url("grpc"), "--swap", "--as", "catalogue")
         return server.url(kind)
-    with monkeypatch.context() as patch:
-        patch.setenv("RECO_MEMORY_KIND", kind)
-        ask("memory", "build", catalogue, "--memory", "old", "--as", "catalogue")
-    assert json.loads(Path("old/memory.json").read_text())["kind"] == kind
+    ask("memory", "build", catalogue, "--memory", "old", "--as", "catalogue")
     return "old"
 
 
 @pytest.mark.parametrize("kind", KINDS)
 def test_a_memory_of_ours_of_any_kind_is_built_again_from(
-    work: Path, catalogue: Path, server: StandIn, ask: Ask, kind: str, monkeypatch: pytest.MonkeyPatch
+    work: Path, catalogue: Path, server: StandIn, ask: Ask, kind: str
 ) -> None:
-    place = made(kind, server, catalogue, ask, monkeypatch)
+    place = made(kind, server, catalogue, ask)
     source = f"{place}?collection=reco" if "://" in place else place
-    built = ask("memory", "build", f"{source}&transport=rest" if kind == "http" else source, "--memory", "new")
+    built = ask("memory", "build", source, "--memory", "new")
     assert (built["read"], built["added"], built["pairs"], built["rejected"]) == (24, 24, 24, 0)
     again = ask("memory", "build", source, "--memory", "new")
     assert (again["added"], again["replaced"], again["unchanged"]) == (0, 0, 24)
@@ -293,17 +290,6 @@ def test_a_memory_is_not_read_into_itself(
     assert sorted(server.engine.made) == ["reco--v1", "reco--v1--learned"]
     other = ask("memory", "build", f"{url}?collection=reco", "--memory", url, "--collection", "new", "--swap")
     assert (other["name"], other["pairs"]) == ("new--v1", 24)
-
-
-def test_itself_by_the_other_protocol(
-    work: Path, catalogue: Path, server: StandIn, url: str, ask: Ask, fail: Fail, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    ask("memory", "add", catalogue, "--memory", url)
-    monkeypatch.setenv("RECO_MEMORY_OPTIONS__GRPC_PORT", str(server.grpc_port))
-    assert "into itself" in fail("memory", "add", server.url("http"), "--memory", url)
-    by_name = server.url("http").replace("127.0.0.1", "localhost")
-    assert "into itself" in fail("memory", "update", by_name, "--memory", url)
-    assert "into itself" in fail("memory", "remove", "--from", by_name, "--memory", url)
 
 
 def test_a_folder_that_is_open_elsewhere(work: Path, model: Path, memory: Path, fail: Fail) -> None:

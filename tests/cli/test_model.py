@@ -18,7 +18,7 @@ from reco_plugin.errors import ArtifactError
 
 Run = Callable[..., Result]
 Fail = Callable[..., str]
-IN_RAM = {"memory": ":memory:", "memory_kind": "exact"}
+IN_RAM = {"memory": ":memory:"}
 
 
 @pytest.fixture

@@ -15,11 +15,11 @@ from reco_plugin.types import Records
 
 
 @pytest.fixture
-def others(work: Path, request: pytest.FixtureRequest) -> Path:
+def others(work: Path) -> Path:
     """Two pairs in ./memory, of an encoder of the same dimension; beside it the list of an earlier run."""
     vectors = np.eye(2, 128, dtype=np.float32)
-    fingerprint, kind = Fingerprint("other-clip", "0" * 64, 128), getattr(request, "param", "exact")
-    with closing(open_memory("memory", fingerprint, kind=kind)) as memory:
+    fingerprint = Fingerprint("other-clip", "0" * 64, 128)
+    with closing(open_memory("memory", fingerprint)) as memory:
         memory.upsert(Records(["a", "b"], vectors, vectors, [{"reco_source": "shop"}, {}]))
     (work / "memory.rejected.jsonl").write_text('{"where": "", "id": null, "reason": ""}\n')
     return work

@@ -86,7 +86,7 @@ class Process:
 @pytest.fixture(scope="module")
 def plain(model: Path) -> Iterator[Reco]:
     """An encoder of the application's own, without a memory."""
-    with Reco.open(model, memory=":memory:", memory_kind="exact") as reco:
+    with Reco.open(model, memory=":memory:") as reco:
         yield reco
 
 

@@ -68,7 +68,7 @@ ROWS: dict[str, str] = {}
 
 @pytest.fixture(scope="module")
 def filled(model: Path, drawings: list[Pair]) -> Iterator[Reco]:
-    with Reco.open(model, memory=":memory:", memory_kind="exact", fuser="paper") as opened:  # moves by 24 pairs
+    with Reco.open(model, memory=":memory:", fuser="paper") as opened:  # moves by 24 pairs
         opened.memory.add(drawings)
         yield opened
 

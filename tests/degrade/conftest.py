@@ -210,7 +210,7 @@ def rig(model: Path, known: list[Pair]) -> Iterator[Callable[..., Rig]]:
 
     def build(store: Memory | None = None, *, remote: bool = False, **settings: Any) -> Rig:
         fingerprint = Artifact.load(model).manifest.fingerprint
-        store = store or open_memory(":memory:", fingerprint, kind="exact")
+        store = store or open_memory(":memory:", fingerprint)
         built.append(Rig(model, store, known, ADDRESS if remote else None, **settings))
         return built[-1]
 

@@ -298,7 +298,7 @@ def test_an_encoder_that_fails_is_an_error(model: Path, tmp_path: Path) -> None:
 
 
 def test_a_memory_of_another_encoder_is_refused_when_opened(model: Path, tmp_path: Path) -> None:
-    open_memory(tmp_path / "memory", Fingerprint("other/clip", "cd" * 32, 128), kind="exact").close()
+    open_memory(tmp_path / "memory", Fingerprint("other/clip", "cd" * 32, 128)).close()
     with pytest.raises(FingerprintMismatch, match="other/clip"):
         Reco.open(model, memory=tmp_path / "memory", on_memory_failure="degrade")
 

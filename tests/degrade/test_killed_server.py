@@ -15,7 +15,6 @@ from reco_plugin.artifact import Artifact
 from reco_plugin.errors import FingerprintMismatch, MemoryUnavailable
 from reco_plugin.guard import Deadline, Outage
 from reco_plugin.memory import Memory, open_memory
-from reco_plugin.memory.options import MemoryOptions
 from reco_plugin.types import Fingerprint
 
 pytestmark = pytest.mark.filterwarnings("ignore::reco_plugin.guard.DegradedWarning")
@@ -36,8 +35,7 @@ def url(request: pytest.FixtureRequest, server: StandIn) -> str:
 
 @pytest.fixture
 def store(url: str, model: Path) -> Memory:
-    options = MemoryOptions(transport="rest" if url.startswith("http:") else "grpc")
-    return open_memory(url, Artifact.load(model).manifest.fingerprint, options=options)
+    return open_memory(url, Artifact.load(model).manifest.fingerprint)
 
 
 def test_killed_and_started_again_under_load(rig: Build, traffic: Build, server: StandIn, store: Memory) -> None:

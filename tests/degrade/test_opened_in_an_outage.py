@@ -35,8 +35,7 @@ def server() -> Iterator[StandIn]:
 @pytest.fixture(params=["http", "grpc"])
 def there(request: pytest.FixtureRequest, server: StandIn) -> dict[str, Any]:
     """Settings of a memory on the server."""
-    options = {"transport": "rest" if request.param == "http" else "grpc"}
-    return {"memory": server.url(request.param), "memory_options": options}
+    return {"memory": server.url(request.param)}
 
 
 def ask_until(reco: Reco, reason: str | None, *, tries: int = 200) -> Any:
@@ -203,7 +202,7 @@ def test_calls_at_once_make_one_attempt(monkeypatch: pytest.MonkeyPatch) -> None
 def test_closed_while_it_is_being_opened_leaves_nothing_open(model: Path) -> None:
     begun, go = threading.Event(), threading.Event()
     fingerprint = Artifact.load(model).manifest.fingerprint
-    inner = open_memory(":memory:", fingerprint, kind="exact")
+    inner = open_memory(":memory:", fingerprint)
 
     def connect() -> Any:
         begun.set()

@@ -3,14 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from pathlib import Path
 from typing import Any
 
-import numpy as np
 import pytest
-
-from reco_plugin.artifact import Artifact
-from reco_plugin.memory import open_memory
 
 pytestmark = pytest.mark.filterwarnings("ignore::reco_plugin.guard.DegradedWarning")
 Build = Callable[..., Any]
@@ -60,16 +55,3 @@ def closed_by_a_probe(rig: Any) -> Callable[[], bool]:
         return closed(rig)()
 
     return look
-
-
-def test_qdrants_own_client_closed_underneath_and_opened_again(rig: Build, model: Path, tmp_path: Path) -> None:
-    fingerprint = Artifact.load(model).manifest.fingerprint
-    one = rig(open_memory(tmp_path / "memory", fingerprint, kind="qdrant"), breaker_failures=2)
-    one.memory.inner.close()
-    assert [one.ask().degraded for _ in range(3)] == ["memory_error", "memory_error", "memory_circuit_open"]
-    assert one.is_frozen(one.ask())
-    one.memory.inner = open_memory(tmp_path / "memory", fingerprint)
-    one.clock.now += 10.0
-    back = one.ask()
-    assert back.degraded is None
-    np.testing.assert_allclose(back.vectors, one.refined, atol=1e-6)  # the file keeps them rounded otherwise

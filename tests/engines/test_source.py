@@ -32,7 +32,7 @@ def shop(tmp_path_factory: pytest.TempPathFactory, drawings: list[Pair], model: 
     for pair in drawings:
         assert isinstance(pair.image, Image.Image)
         pair.image.save(folder / f"{pair.id}.png")
-    with Reco.open(model, ":memory:", memory_kind="exact") as reco:
+    with Reco.open(model, ":memory:") as reco:
         vectors = reco.encoder.images([pair.image for pair in drawings])
     return folder, [
         Row(pair.id, str(pair.text), f"{pair.id}.png", n / 10, n, vectors[n].tolist())
@@ -49,7 +49,7 @@ def address(engine: Served, documents: list[Row], *more: str) -> str:
 @pytest.fixture
 def reco(tmp_path: Path, model: Path):
     """The shipped model with an empty memory."""
-    with Reco.open(model, tmp_path / "memory", memory_kind="edge", on_memory_failure="fail") as opened:
+    with Reco.open(model, tmp_path / "memory", on_memory_failure="fail") as opened:
         yield opened
 
 

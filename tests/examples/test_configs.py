@@ -38,7 +38,7 @@ PLACEHOLDER = re.compile(r"\$\{(?:(parameters|credential)\.)?(\w+)(?::-(\w+))?\}
 @pytest.fixture(scope="module")
 def stocked(drawings: list[Pair]) -> Iterator[Reco]:
     folder = CONFIGS.parents[1] / "triton_models"
-    with Reco.open(folder, memory=":memory:", memory_kind="exact") as reco:
+    with Reco.open(folder, memory=":memory:") as reco:
         reco.memory.add(drawings)
         yield reco
 

@@ -106,11 +106,11 @@ def test_the_model_keeps_the_encoder_and_refines_what_was_chosen(helped: Run, mo
 
 def test_a_memory_of_the_base_model_serves_the_new_one(helped: Run, model: Path, tmp_path: Path) -> None:
     records = next(iter(read_records(helped.config.source.removesuffix("?check=0"))))
-    with Reco.open(model, memory=tmp_path / "m", memory_kind="exact") as before:
+    with Reco.open(model, memory=tmp_path / "m") as before:
         before.memory.store.upsert(records)
         with pytest.warns(UserWarning, match="as by chance"):  # the encoder knows nothing of made-up things
             before.memory.calibrate()
-    with Reco.open(helped.out / "model", memory=tmp_path / "m", memory_kind="exact") as reco:
+    with Reco.open(helped.out / "model", memory=tmp_path / "m") as reco:
         assert reco.refines("text", "query")
         assert (reco.refine(records.text[:4], modality="text").moved > 0.01).all()
 
@@ -142,7 +142,7 @@ def test_wrong_captions_do_not_help_and_are_left_off(fit: Fit) -> None:
     assert all("leave plain" in words for words in run.result.words[1:])
     policy = Artifact.load(run.out / "model").manifest.policy
     assert policy.refine == {"query": (), "candidate": ()}
-    with Reco.open(run.out / "model", memory=":memory:", memory_kind="exact") as reco:
+    with Reco.open(run.out / "model", memory=":memory:") as reco:
         assert not reco.refines("text", "query") and not reco.refines("image", "query")
 
 
@@ -278,7 +278,7 @@ def test_of_a_large_catalogue_a_sample_of_whole_groups_is_used(fit: Fit) -> None
 def test_a_memory_is_a_catalogue_too(small: Run, model: Path, tmp_path: Path) -> None:
     fingerprint = Artifact.load(model).manifest.fingerprint
     for name, made_by in (("ours", fingerprint), ("theirs", replace(fingerprint, digest="ab" * 32))):
-        with closing(open_memory(tmp_path / name, made_by, kind="exact")) as memory:
+        with closing(open_memory(tmp_path / name, made_by)) as memory:
             memory.upsert(next(iter(read_records(small.config.source.removesuffix("?check=0"), 10_000))))
     config = small.config.model_copy(update={"source": str(tmp_path / "ours")})
     found = run_fit(config, tmp_path / "run")

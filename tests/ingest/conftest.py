@@ -49,7 +49,7 @@ def all_rows(drawings: list[Pair]) -> list[tuple[str, str, str]]:
 @pytest.fixture
 def shop(tmp_path: Path, model: Path) -> Iterator[Reco]:
     """The shipped model with an empty embedded memory."""
-    with Reco.open(model, tmp_path / "memory", memory_kind="edge", on_memory_failure="fail") as reco:
+    with Reco.open(model, tmp_path / "memory", on_memory_failure="fail") as reco:
         yield reco
 
 

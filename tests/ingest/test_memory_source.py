@@ -45,18 +45,18 @@ def pairs(count: int = COUNT, dimension: int = D) -> Records:
     return Records([f"shop/{n}" for n in range(count)], image, text, payloads)
 
 
-def filled(place: str | Path, model: Path, kind: Any = "auto") -> str:
+def filled(place: str | Path, model: Path) -> str:
     """A memory of the model with 60 pairs; what it is called as a source."""
-    with Reco.open(model, place, memory_kind=kind, on_memory_failure="fail") as reco:
+    with Reco.open(model, place, on_memory_failure="fail") as reco:
         reco.memory.store.upsert(pairs())
     return str(place)
 
 
-@pytest.fixture(params=["edge", "exact", "qdrant", "grpc", "http"])
+@pytest.fixture(params=["edge", "grpc", "http"])
 def source(request: pytest.FixtureRequest, model: Path, tmp_path: Path, server: StandIn) -> str:
     """A memory of each kind."""
-    if request.param in ("edge", "exact", "qdrant"):
-        return filled(tmp_path / "old", model, request.param)
+    if request.param == "edge":
+        return filled(tmp_path / "old", model)
     filled(server.url("grpc"), model)
     return server.url(request.param)
 

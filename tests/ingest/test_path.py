@@ -60,7 +60,7 @@ def trace(rows: Rows, reco: Reco, tmp_path: Path) -> dict[str, int]:
 
 
 def test_a_row_of_a_table_crosses_few_files(tmp_path: Path, model: Path) -> None:
-    with Reco.open(model, ":memory:", memory_kind="exact") as reco:
+    with Reco.open(model, ":memory:") as reco:
         trace(open_rows(shop(tmp_path / "first", 5)), reco, tmp_path)  # what is lazy is opened
         five = trace(open_rows(shop(tmp_path / "five", 5)), reco, tmp_path)
         six = trace(open_rows(shop(tmp_path / "six", 6)), reco, tmp_path)
@@ -78,6 +78,6 @@ def test_a_table_is_opened_once_to_find_its_rows_and_once_to_read_them(
     monkeypatch.setattr(
         Path, "open", lambda path, *args, **how: (opened.append(path.name), really(path, *args, **how))[1]
     )
-    with Reco.open(model, ":memory:", memory_kind="exact") as reco:
+    with Reco.open(model, ":memory:") as reco:
         trace(open_rows(table), reco, tmp_path)
     assert opened.count("shop.csv") == 2

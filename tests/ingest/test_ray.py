@@ -90,7 +90,7 @@ def options(path: Path) -> IngestOptions:
 @pytest.fixture
 def expected(folder: Path, model: Path, tmp_path: Path) -> dict[str, Any]:
     """What one process makes of the drawings."""
-    with Reco.open(model, ":memory:", memory_kind="exact") as reco:
+    with Reco.open(model, ":memory:") as reco:
         outcome = ingest(rows(folder), reco, options(tmp_path / "expected.jsonl"))
         assert (outcome.added, outcome.rejected) == (33, 7)
         return held(reco) | {"rejected": listed(tmp_path / "expected.jsonl"), "outcome": counts(outcome)}
@@ -171,7 +171,7 @@ def triton(model: Path, tmp_path: Path) -> Iterator[TritonServer]:
 @pytest.mark.usefixtures("cluster")
 def test_workers_have_triton_encode(triton, folder, model, tmp_path, expected):
     rejected, before = tmp_path / "rejected.jsonl", triton.encoded()
-    with Reco.open(model, ":memory:", memory_kind="exact", triton_url=triton.grpc) as reco:
+    with Reco.open(model, ":memory:", triton_url=triton.grpc) as reco:
         outcome = ingest(rows(folder), reco, options(rejected), cluster=TWO)
         assert_same(reco, outcome, rejected, expected, atol=1e-5)
     assert triton.encoded() - before == outcome.added
@@ -299,7 +299,7 @@ def test_options_of_a_cluster_want_one(command, about):
 
 
 def test_no_key_is_sent_to_workers(model):
-    with Reco.open(model, ":memory:", memory_kind="exact", memory_api_key="secret-key") as reco:
+    with Reco.open(model, ":memory:", memory_api_key="secret-key") as reco:
         sent = job_of(reco, IngestOptions()).settings
     assert sent.memory_api_key is None
     assert sent.model.is_absolute()

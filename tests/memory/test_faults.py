@@ -17,8 +17,6 @@ import numpy as np
 import pytest
 
 from reco_plugin.errors import (
-    ConfigError,
-    FingerprintMismatch,
     MemoryLocked,
     MemoryStoreError,
     MemoryUnavailable,
@@ -32,7 +30,6 @@ from reco_plugin.types import Records, Search
 
 D = 8
 FINGERPRINT = Fingerprint("mini/clip", "ab" * 32, D)
-FOLDERS = ["exact", "edge", "qdrant"]
 PREAMBLE = f"""
 import os, signal, sys
 import numpy as np
@@ -41,7 +38,7 @@ from reco_plugin.types import Records
 def pairs(start, n):
     side = np.eye({D}, dtype=np.float32)[np.arange(start, start + n) % {D}]
     return Records([str(i) for i in range(start, start + n)], side, side, [{{"n": i}} for i in range(start, start + n)])
-memory = open_memory(sys.argv[1], Fingerprint("mini/clip", "ab" * 32, {D}), kind=sys.argv[2])
+memory = open_memory(sys.argv[1], Fingerprint("mini/clip", "ab" * 32, {D}))
 """
 
 
@@ -55,11 +52,11 @@ def all_ids(memory: Any) -> set[str]:
 
 
 @contextmanager
-def process(folder: Path, kind: str, code: str) -> Iterator[subprocess.Popen[str]]:
+def process(folder: Path, code: str) -> Iterator[subprocess.Popen[str]]:
     """Another process that opens the memory and runs the code; killed without notice in the end."""
     script = PREAMBLE + textwrap.dedent(code)
     with subprocess.Popen(
-        [sys.executable, "-c", script, str(folder), kind], stdout=subprocess.PIPE, stdin=subprocess.PIPE, text=True
+        [sys.executable, "-c", script, str(folder)], stdout=subprocess.PIPE, stdin=subprocess.PIPE, text=True
     ) as running:
         try:
             yield running
@@ -70,11 +67,8 @@ def process(folder: Path, kind: str, code: str) -> Iterator[subprocess.Popen[str
 # --- two at once
 
 
-@pytest.mark.parametrize("kind", ["edge", "qdrant"])
-def test_folder_held_by_another_process(tmp_path: Path, kind: Any) -> None:
-    with process(
-        tmp_path / "m", kind, "memory.upsert(pairs(0, 3)); print('open', flush=True); sys.stdin.read()"
-    ) as held:
+def test_folder_held_by_another_process(tmp_path: Path) -> None:
+    with process(tmp_path / "m", "memory.upsert(pairs(0, 3)); print('open', flush=True); sys.stdin.read()") as held:
         assert held.stdout is not None
         assert held.stdout.readline() == "open\n"
         with pytest.raises(
@@ -89,9 +83,8 @@ def test_folder_held_by_another_process(tmp_path: Path, kind: Any) -> None:
     memory.close()
 
 
-@pytest.mark.parametrize("kind", ["edge", "qdrant"])
-def test_folder_held_by_this_process(tmp_path: Path, kind: Any) -> None:
-    memory = open_memory(tmp_path / "m", FINGERPRINT, kind=kind)
+def test_folder_held_by_this_process(tmp_path: Path) -> None:
+    memory = open_memory(tmp_path / "m", FINGERPRINT)
     with pytest.raises(MemoryLocked):
         open_memory(tmp_path / "m", FINGERPRINT)
     memory.upsert(pairs(0, 2))  # the holder is not disturbed
@@ -99,29 +92,17 @@ def test_folder_held_by_this_process(tmp_path: Path, kind: Any) -> None:
     memory.close()
 
 
-def test_exact_never_overwrites_what_another_wrote(tmp_path: Path) -> None:
-    first = open_memory(tmp_path / "m", FINGERPRINT, kind="exact")
-    second = open_memory(tmp_path / "m", FINGERPRINT)
-    first.upsert(pairs(0, 2))
-    second.upsert(pairs(5, 1))
-    first.close()
-    with pytest.raises(MemoryLocked, match="nothing was overwritten"):
-        second.flush()
-    assert open_memory(tmp_path / "m", FINGERPRINT).count() == 2
-
-
 # --- killed
 
 
-@pytest.mark.parametrize("kind", ["edge", "qdrant"])
-def test_killed_writer_loses_nothing_acknowledged(tmp_path: Path, kind: Any) -> None:
-    size, enough = (100, 70) if kind == "edge" else (5, 6)  # edge: past the first flush, at 5000 points
+def test_killed_writer_loses_nothing_acknowledged(tmp_path: Path) -> None:
+    size, enough = 100, 70  # past the first flush, at 5000 points
     code = f"""
         for i in range(10_000):
             memory.upsert(pairs(i * {size}, {size}))
             print(i, flush=True)
     """
-    with process(tmp_path / "m", kind, code) as writer:
+    with process(tmp_path / "m", code) as writer:
         assert writer.stdout is not None
         for line in writer.stdout:
             if int(line) >= enough:
@@ -142,39 +123,17 @@ def test_edge_killed_during_calibration_keeps_the_old_one(tmp_path: Path) -> Non
         os.fsync = lambda handle: os.kill(os.getpid(), signal.SIGKILL)
         memory.set_calibration({"new": 1})
     """
-    with process(tmp_path / "m", "edge", code) as writer:
+    with process(tmp_path / "m", code) as writer:
         assert writer.wait(60) == -signal.SIGKILL
     memory = open_memory(tmp_path / "m", FINGERPRINT)
     assert memory.header.calibration == {"old": 1}
     memory.close()
 
 
-def test_exact_killed_during_flush_keeps_the_old_file(tmp_path: Path) -> None:
-    code = """
-        memory.upsert(pairs(0, 5))
-        memory.flush()
-        memory.upsert(pairs(5, 1000))
-        os.fsync = lambda handle: os.kill(os.getpid(), signal.SIGKILL)
-        memory.flush()
-    """
-    with process(tmp_path / "m", "exact", code) as writer:
-        assert writer.wait(60) == -signal.SIGKILL
-    assert (tmp_path / "m" / "pairs.npz.partial").exists()
-    memory = open_memory(tmp_path / "m", FINGERPRINT)
-    assert all_ids(memory) == {"0", "1", "2", "3", "4"}
-    memory.upsert(pairs(5, 1))
-    memory.close()
-    assert open_memory(tmp_path / "m", FINGERPRINT).count() == 6
-
-
-@pytest.mark.parametrize("kind", FOLDERS)
-def test_creation_cut_short_after_the_header(tmp_path: Path, kind: Any) -> None:
+def test_creation_cut_short_after_the_header(tmp_path: Path) -> None:
     folder = tmp_path / "m"
-    open_memory(folder, FINGERPRINT, kind=kind).close()
-    data = {"exact": "pairs.npz", "edge": "shard", "qdrant": "qdrant"}[kind]
-    (folder / data).rename(folder / f"{data}.partial")  # where edge and exact build it
-    if kind == "qdrant":
-        (folder / f"{data}.partial").rename(tmp_path / "gone")
+    open_memory(folder, FINGERPRINT).close()
+    (folder / "shard").rename(folder / "shard.partial")  # where it is built
     with pytest.raises(MemoryStoreError, match=r"is missing beside memory\.json.*create=True"):
         open_memory(folder, FINGERPRINT, create=False)
     memory = open_memory(folder, FINGERPRINT)
@@ -185,10 +144,9 @@ def test_creation_cut_short_after_the_header(tmp_path: Path, kind: Any) -> None:
     memory.close()
 
 
-@pytest.mark.parametrize("kind", FOLDERS)
-def test_pairs_that_are_gone_beside_what_was_learned_are_not_taken_for_none(tmp_path: Path, kind: Any) -> None:
-    folder, data = tmp_path / "m", {"exact": "pairs.npz", "edge": "shard", "qdrant": "qdrant"}[kind]
-    with closing(open_memory(folder, FINGERPRINT, kind=kind)) as memory:
+def test_pairs_that_are_gone_beside_what_was_learned_are_not_taken_for_none(tmp_path: Path) -> None:
+    folder, data = tmp_path / "m", "shard"
+    with closing(open_memory(folder, FINGERPRINT)) as memory:
         memory.upsert(pairs(0, 3))
         memory.set_calibration({"pairs": 3})
     (folder / data).rename(tmp_path / "gone")
@@ -201,10 +159,9 @@ def test_pairs_that_are_gone_beside_what_was_learned_are_not_taken_for_none(tmp_
         assert memory.count() == 3
 
 
-@pytest.mark.parametrize("kind", FOLDERS)
-def test_creation_cut_short_within_the_header(tmp_path: Path, kind: Any) -> None:
+def test_creation_cut_short_within_the_header(tmp_path: Path) -> None:
     (tmp_path / "memory.json.partial").write_text('{"form')
-    memory = open_memory(tmp_path, FINGERPRINT, kind=kind)
+    memory = open_memory(tmp_path, FINGERPRINT)
     assert memory.count() == 0
     memory.close()
 
@@ -212,11 +169,10 @@ def test_creation_cut_short_within_the_header(tmp_path: Path, kind: Any) -> None
 # --- damaged, newer, or something else
 
 
-@pytest.mark.parametrize("kind", ["auto", *FOLDERS])
-def test_folder_that_holds_something_else(tmp_path: Path, kind: Any) -> None:
+def test_folder_that_holds_something_else(tmp_path: Path) -> None:
     (tmp_path / "holiday.jpg").write_text("x")
     with pytest.raises(MemoryStoreError, match=r"holds something else: holiday\.jpg.*choose an empty folder"):
-        open_memory(tmp_path, FINGERPRINT, kind=kind)
+        open_memory(tmp_path, FINGERPRINT)
     assert [path.name for path in tmp_path.iterdir()] == ["holiday.jpg"]
 
 
@@ -232,11 +188,11 @@ def test_location_that_is_a_file(tmp_path: Path) -> None:
         ({"format": 2}, "has format 2, and this software reads up to 1: upgrade reco-plugin"),
         ({"format": "one"}, "damaged"),
         ({"fingerprint": {"name": "x"}}, "damaged.*digest"),
-        ({"kind": "faiss"}, "'faiss', which this software does not know"),
+        ({"kind": "faiss"}, "'faiss', which this version does not open"),
     ],
 )
 def test_header_of_another_kind(tmp_path: Path, change: dict[str, Any], message: str) -> None:
-    open_memory(tmp_path, FINGERPRINT, kind="exact").close()
+    open_memory(tmp_path, FINGERPRINT).close()
     path = tmp_path / "memory.json"
     path.write_text(json.dumps(json.loads(path.read_text()) | change))
     with pytest.raises(MemoryStoreError, match=message):
@@ -252,11 +208,8 @@ def test_header_of_another_kind(tmp_path: Path, change: dict[str, Any], message:
         ({"trust": {}, "calibration": {"gate": {"honesty": 0.5}}}, {"format": 0}),  # of an older version
     ],
 )
-@pytest.mark.parametrize("kind", ["exact", "edge"])
-def test_a_memory_opens_whatever_was_learned(
-    tmp_path: Path, kind: Any, stored: Any, calibration: dict[str, Any]
-) -> None:
-    open_memory(tmp_path, FINGERPRINT, kind=kind).close()
+def test_a_memory_opens_whatever_was_learned(tmp_path: Path, stored: Any, calibration: dict[str, Any]) -> None:
+    open_memory(tmp_path, FINGERPRINT).close()
     path = tmp_path / "memory.json"
     path.write_text(json.dumps(json.loads(path.read_text()) | stored))
     with closing(open_memory(tmp_path, FINGERPRINT)) as memory:
@@ -272,45 +225,18 @@ def test_damaged_header(tmp_path: Path, text: str) -> None:
 
 
 def test_header_on_disk(tmp_path: Path) -> None:
-    open_memory(tmp_path, FINGERPRINT, kind="exact").close()
+    open_memory(tmp_path, FINGERPRINT).close()
     assert json.loads((tmp_path / "memory.json").read_text()) == {
         "format": 1,
-        "kind": "exact",
+        "kind": "edge",
         "fingerprint": {"name": "mini/clip", "digest": "ab" * 32, "dimension": D},
         "trust": {},
         "calibration": {},
     }
 
 
-def test_other_kind_than_the_folder_holds(tmp_path: Path) -> None:
-    open_memory(tmp_path, FINGERPRINT, kind="exact").close()
-    with pytest.raises(ConfigError, match="'exact', not 'edge'"):
-        open_memory(tmp_path, FINGERPRINT, kind="edge")
-
-
-@pytest.mark.parametrize("kept", [0, 10, 0.5, 0.9, -1])
-def test_truncated_exact_file(tmp_path: Path, kept: float) -> None:
-    memory = open_memory(tmp_path, FINGERPRINT, kind="exact")
-    memory.upsert(pairs(0, 50))
-    memory.close()
-    path = tmp_path / "pairs.npz"
-    whole = path.read_bytes()
-    path.write_bytes(whole[: int(kept * len(whole)) if isinstance(kept, float) else kept])
-    with pytest.raises(MemoryStoreError, match=r"pairs\.npz is damaged"):
-        open_memory(tmp_path, FINGERPRINT)
-
-
-def test_exact_file_of_another_dimension(tmp_path: Path) -> None:
-    wider = Fingerprint("other/clip", "cd" * 32, 16)
-    for name, fingerprint in (("a", FINGERPRINT), ("b", wider)):
-        open_memory(tmp_path / name, fingerprint, kind="exact").close()
-    (tmp_path / "a" / "memory.json").write_bytes((tmp_path / "b" / "memory.json").read_bytes())
-    with pytest.raises(MemoryStoreError, match="damaged"):
-        open_memory(tmp_path / "a", wider)
-
-
 def test_damaged_edge_shard(tmp_path: Path) -> None:
-    open_memory(tmp_path, FINGERPRINT, kind="edge").close()
+    open_memory(tmp_path, FINGERPRINT).close()
     for path in (tmp_path / "shard").rglob("*"):
         if path.is_file():
             path.write_bytes(b"")
@@ -325,7 +251,7 @@ def test_damaged_edge_shard(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("name", ["segment.json", "chunk_0.mmap", "page_0.dat"])
 def test_a_damaged_file_of_an_edge_shard_is_told_in_our_words(tmp_path: Path, name: str) -> None:
-    memory = open_memory(tmp_path, FINGERPRINT, kind="edge")
+    memory = open_memory(tmp_path, FINGERPRINT)
     memory.upsert(pairs(0, 5))
     memory.close()
     for path in (tmp_path / "shard").rglob(name):
@@ -344,7 +270,7 @@ def test_a_damaged_file_of_an_edge_shard_is_told_in_our_words(tmp_path: Path, na
 def test_pairs_are_not_taken_for_none_where_a_backup_lacks_the_file_that_counts_them(
     tmp_path: Path, name: str, way: str
 ) -> None:
-    memory = open_memory(tmp_path, FINGERPRINT, kind="edge")
+    memory = open_memory(tmp_path, FINGERPRINT)
     memory.upsert(pairs(0, 6_000))  # more than the log keeps
     memory.close()
     path = next(tmp_path.rglob(name))
@@ -385,32 +311,6 @@ def test_the_key_is_not_shown() -> None:
     assert "hush" not in repr(Server.parse("http://x", "hush"))
 
 
-def test_collection_that_is_no_memory() -> None:
-    from qdrant_client import QdrantClient, models
-
-    from reco_plugin.memory.collection import open_local
-
-    client = QdrantClient(":memory:")
-    client.create_collection("shop", vectors_config=models.VectorParams(size=D, distance=models.Distance.COSINE))
-    with pytest.raises(MemoryStoreError, match=r"'shop'.*something else.*another collection name"):
-        open_local(client, "shop", "here", None, FINGERPRINT, create=True)
-    made = open_local(client, "reco", "here", None, FINGERPRINT, create=True)
-    assert open_local(client, "reco", "here", None, None, create=False) == made
-    with pytest.raises(FingerprintMismatch):
-        open_local(client, "reco", "here", None, Fingerprint("other", "cd" * 32, D), create=True)
-    client.close()
-
-
-def test_local_engine_warns_once_above_its_limit(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("reco_plugin.memory.qdrant.LOCAL_LIMIT", 10)
-    memory = open_memory(":memory:", FINGERPRINT, kind="qdrant")
-    memory.upsert(pairs(0, 10))
-    with pytest.warns(UserWarning, match="holds 11 pairs.*kind='edge'"):
-        memory.upsert(pairs(10, 1))
-    memory.upsert(pairs(11, 5))
-    memory.close()
-
-
 def test_a_folder_that_cannot_be_written_can_be_read(disk: Path) -> None:
     with closing(open_memory(disk / "memory", FINGERPRINT)) as memory:
         memory.upsert(pairs(0, 20))
@@ -436,10 +336,10 @@ def test_what_is_being_written_is_not_copied_to_be_read(tmp_path: Path, monkeypa
 
 
 @pytest.mark.parametrize(("kind", "package"), [("edge", "qdrant_edge"), ("qdrant", "qdrant_client")])
-def test_missing_package(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, kind: Any, package: str) -> None:
+def test_missing_package(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, kind: str, package: str) -> None:
     for name in [*sys.modules]:
         if name.startswith("reco_plugin.memory.") and not name.endswith((".opening", ".base")):
             monkeypatch.delitem(sys.modules, name)
     monkeypatch.setitem(sys.modules, package, None)
     with pytest.raises(MissingExtra, match=rf"pip install 'reco-plugin\[{kind}\]'"):
-        open_memory(tmp_path, FINGERPRINT, kind=kind)
+        open_memory(tmp_path if kind == "edge" else "grpc://127.0.0.1:9", FINGERPRINT)

@@ -24,7 +24,7 @@ pytestmark = pytest.mark.skipif(sys.platform != "linux", reason="/proc tells wha
 @pytest.fixture
 def folder(tmp_path: Path) -> Path:
     """Eight pairs."""
-    with closing(open_memory(tmp_path / "m", FINGERPRINT, kind="edge")) as memory:
+    with closing(open_memory(tmp_path / "m", FINGERPRINT)) as memory:
         memory.upsert(Records(list("abcdefgh"), SIDE, SIDE, [{}] * 8))
     return tmp_path / "m"
 
@@ -49,7 +49,7 @@ def grow(folder: Path) -> None:
 
 
 def test_of_a_few_pairs_what_is_asked_for_is_read_and_no_hole(folder):
-    with closing(open_memory(folder, FINGERPRINT, kind="edge")) as memory:
+    with closing(open_memory(folder, FINGERPRINT)) as memory:
         assert memory.count() == 8
         found = memory.search(Search(SIDE, "image", "text", 1))
         assert [ids[0] for ids in found.ids] == list("abcdefgh")
@@ -60,7 +60,7 @@ def test_of_a_few_pairs_what_is_asked_for_is_read_and_no_hole(folder):
 def test_of_many_all_is_read_at_once(folder):
     grow(folder)
     for _ in range(2):  # it stays so
-        with closing(open_memory(folder, FINGERPRINT, kind="edge")) as memory:
+        with closing(open_memory(folder, FINGERPRINT)) as memory:
             assert max(read_kb(folder)) == WHOLE
             assert memory.count() == 8
             found = memory.search(Search(SIDE, "image", "text", 1))
@@ -73,15 +73,23 @@ def test_many_on_a_full_disk_are_opened_as_they_are(folder, monkeypatch):
 
     grow(folder)
     monkeypatch.setattr(disk, "write_whole", fail)
-    with closing(open_memory(folder, FINGERPRINT, kind="edge")) as memory:
+    with closing(open_memory(folder, FINGERPRINT)) as memory:
         assert memory.count() == 8
         assert memory.search(Search(SIDE, "image", "text", 1)).ids == [[name] for name in "abcdefgh"]
 
 
 def test_many_that_another_has_open_are_left_as_they_are(folder):
-    with closing(open_memory(folder, FINGERPRINT, kind="edge")):
+    with closing(open_memory(folder, FINGERPRINT)):
         grow(folder)
         before = [path.read_bytes() for path in folder.glob("shard/segments/*/segment.json")]
         with pytest.raises(MemoryLocked):
-            open_memory(folder, FINGERPRINT, kind="edge")
+            open_memory(folder, FINGERPRINT)
         assert [path.read_bytes() for path in folder.glob("shard/segments/*/segment.json")] == before
+
+
+def test_a_large_folder_names_a_server(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("reco_plugin.memory.edge._MANY", 2)
+    with closing(open_memory(tmp_path / "m", FINGERPRINT)) as memory:
+        memory.upsert(Records(["a", "b"], SIDE[:2], SIDE[:2], [{}, {}]))
+    with pytest.warns(UserWarning, match=r"holds 2 pairs.*Qdrant server.*grpc://"):
+        open_memory(tmp_path / "m", FINGERPRINT).close()

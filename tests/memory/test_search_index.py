@@ -11,16 +11,14 @@ import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
 
 import holes
 import numpy as np
 import pytest
 
 from reco_plugin.errors import MemoryStoreError
-from reco_plugin.memory import index
+from reco_plugin.memory import index, index_faiss
 from reco_plugin.memory.edge import EdgeMemory
-from reco_plugin.memory.index_files import IndexFiles
 from reco_plugin.memory.options import MemoryOptions
 from reco_plugin.types import Fingerprint, Modality, Neighbours, Records, Search, Vectors
 
@@ -58,8 +56,7 @@ def stored(tmp_path_factory: pytest.TempPathFactory) -> Path:
     with pytest.MonkeyPatch.context() as patch, opened(folder) as memory:
         patch.setattr(index, "LEAST", 1000)
         memory.upsert(drawn(0, PAIRS))
-        memory.optimize()
-        assert memory.indexed == PAIRS
+        in_use(memory)
     return folder
 
 
@@ -79,7 +76,7 @@ def opened(folder: Path, **options: object) -> Iterator[EdgeMemory]:
 
 
 def state(memory: EdgeMemory) -> object:
-    return (memory.index_state or {}).get("state")
+    return memory.index_state
 
 
 def in_use(memory: EdgeMemory) -> EdgeMemory:
@@ -107,7 +104,6 @@ def test_it_finds_what_a_comparison_with_all_finds(folder: Path, by: Modality, q
     vectors = QUERIES.side(queries)
     with opened(folder, exact=True) as memory:
         truth = near(memory, vectors, by)
-        assert memory.indexed == 0
     with opened(folder) as memory:
         found = near(in_use(memory), vectors, by)
     assert recall(found, truth) >= (0.95 if by == queries else 0.9)
@@ -156,8 +152,6 @@ def test_what_is_written_is_found_at_once_and_after_reopening(folder: Path) -> N
         memory.upsert(changed)
         assert memory.delete(new.ids[:8]) == 8
         check(memory)
-        assert memory.index_state is not None
-        assert memory.index_state["written_since"] == 72
     with opened(folder) as memory:
         check(in_use(memory))
 
@@ -177,7 +171,6 @@ def test_a_search_through_it_returns_witnesses(folder: Path) -> None:
             assert (found.payloads is not None) == payloads
         assert 0 < np.isnan(wanted).mean() < 1
         assert near(memory, QUERIES.image).witnesses is None
-        assert memory.indexed == PAIRS
 
 
 def test_more_neighbours_than_it_is_measured_for_are_compared_with_all(folder: Path) -> None:
@@ -191,7 +184,7 @@ def test_a_smaller_memory_has_none(tmp_path: Path) -> None:
     with opened(tmp_path / "small") as memory:
         memory.upsert(drawn(0, 900))
         near(memory, QUERIES.image)
-        assert memory.index_state is None
+        assert not memory.index_state
         memory.upsert(drawn(900, 1001))
         in_use(memory)
 
@@ -213,8 +206,8 @@ def test_it_is_made_while_the_memory_is_searched_and_written(tmp_path: Path) -> 
 @pytest.mark.slow
 @pytest.mark.parametrize("after_s", [0.0, 0.02, 0.1, 0.3])
 def test_a_kill_while_it_is_made_or_written_loses_nothing(folder: Path, tmp_path: Path, after_s: float) -> None:
-    for part in (folder / "index").glob("state.json") if after_s else []:
-        part.unlink()  # made anew
+    if after_s:
+        (folder / "index.npz").unlink()  # made anew
     script = (
         "import sys; sys.path[:0] = sys.argv[2:]; import test_search_index as t; from pathlib import Path\n"
         "t.index.LEAST = 1000\n"
@@ -241,12 +234,12 @@ def test_a_kill_while_it_is_made_or_written_loses_nothing(folder: Path, tmp_path
 
 
 def _cut(folder: Path) -> None:
-    snapshot = next((folder / "index").glob("pairs.*.npz"))
+    snapshot = folder / "index.npz"
     snapshot.write_bytes(snapshot.read_bytes()[:-1000])
 
 
 def _flip(folder: Path) -> None:
-    snapshot = next((folder / "index").glob("pairs.*.npz"))
+    snapshot = folder / "index.npz"
     content = bytearray(snapshot.read_bytes())
     content[len(content) // 2] ^= 255
     snapshot.write_bytes(content)
@@ -275,21 +268,9 @@ def test_one_that_is_damaged_or_of_another_store_is_made_again(
     harm(folder)
     with opened(folder) as memory:
         in_use(memory)
-        assert memory.indexed == memory.count()
         assert "made again" in caplog.text
         some = next(memory.scroll(20))
         assert [names[0] for names in near(memory, some.image, k=1).ids] == some.ids
-    assert [path.name for path in (folder / "index").glob("pairs.*")] == ["pairs.2.npz"]
-
-
-def test_what_is_written_without_it_is_noted_for_later(folder: Path) -> None:
-    new = drawn(5000, 5064, "new")
-    with opened(folder, index="off") as memory:
-        memory.upsert(new)
-        near(memory, QUERIES.image)
-        assert state(memory) == "stored"
-    with opened(folder) as memory:
-        assert [names[0] for names in near(in_use(memory), new.image, k=1).ids] == new.ids
 
 
 def test_a_memory_works_where_faiss_is_missing(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -298,7 +279,7 @@ def test_a_memory_works_where_faiss_is_missing(folder: Path, monkeypatch: pytest
     with opened(folder) as memory:
         memory.upsert(new)
         assert [names[0] for names in near(memory, new.image, k=1).ids] == new.ids
-        assert state(memory) == "stored"
+        assert state(memory) == ""
 
 
 def test_a_full_disk_keeps_it_from_being_saved_only(
@@ -313,7 +294,7 @@ def test_a_full_disk_keeps_it_from_being_saved_only(
         in_use(memory)
         assert "is not saved: its disk is full" in caplog.text
     with opened(tmp_path / "memory") as memory:
-        assert memory.index_state is None
+        assert not memory.index_state
         in_use(memory)
 
 
@@ -323,11 +304,12 @@ def test_a_failure_leaves_the_memory_as_it_was(
     def broken(*arguments: object) -> None:
         raise RuntimeError("out of memory")
 
-    monkeypatch.setattr(index.IndexFiles, "read", broken)
-    monkeypatch.setattr(index.IndexFiles, "begin", broken)
+    (folder / "index.npz").unlink()
+    monkeypatch.setattr(index_faiss, "build", broken)
     with opened(folder) as memory:
         near(memory, QUERIES.image)
-        assert not memory._index.build()
+        while "no new search index" not in caplog.text:
+            time.sleep(0.01)
         assert near(memory, QUERIES.image).found.all()
     assert "no new search index" in caplog.text
 
@@ -342,11 +324,10 @@ def test_one_that_fails_later_is_done_without(
     for name in ("append", "nearest"):
         with opened(folder) as memory:
             in_use(memory)
-            place = memory._index._built if name == "append" else memory._index._built.sides["image"]
-            monkeypatch.setattr(place, name, broken)
+            monkeypatch.setattr(memory._index._built, name, broken)
             memory.upsert(new)
             assert [names[0] for names in near(memory, new.image, k=1).ids] == new.ids
-            assert memory.indexed == 0
+            assert state(memory) == "stored" or not state(memory)
     with opened(folder) as memory:
         assert [names[0] for names in near(in_use(memory), new.image, k=1).ids] == new.ids
     assert "fails, every pair is compared" in caplog.text
@@ -360,50 +341,3 @@ def test_a_memory_that_is_closed_meanwhile_stops_it(tmp_path: Path) -> None:
     with opened(tmp_path / "memory") as memory:
         assert memory.count() == PAIRS
         in_use(memory)
-
-
-def test_one_that_is_outgrown_is_made_anew_while_it_serves(folder: Path) -> None:
-    with opened(folder) as memory:
-        in_use(memory)
-        memory.upsert(drawn(10_000, 10_000 + PAIRS + 1, "more"))
-        end = time.monotonic() + 60
-        while (memory.index_state or {}).get("pairs") != 2 * PAIRS + 1:
-            assert time.monotonic() < end
-            near(memory, QUERIES.image)
-            time.sleep(0.01)  # leaves the cores to what makes it
-        assert memory.indexed == 2 * PAIRS + 1
-
-
-def test_changes_wait_for_searches_and_searches_for_changes() -> None:
-    gate, order = index._Gate(), []
-
-    def change() -> None:
-        with gate.alone():
-            order.append("change")
-
-    with gate.shared(), gate.shared():
-        thread = threading.Thread(target=change)
-        thread.start()
-        time.sleep(0.05)
-        order.append("search")
-    thread.join()
-    with gate.shared():
-        order.append("search")
-    assert order == ["search", "change", "search"]
-
-
-@pytest.mark.parametrize("part", ["read_noted", "bytes"])
-def test_what_is_known_of_it_is_read_again_where_it_is_replaced_meanwhile(part, folder, monkeypatch):
-    with opened(folder) as memory:
-        expected = in_use(memory).index_state
-        read, asked = getattr(IndexFiles, part), []
-
-        def gone_at_first(*given: Any) -> Any:
-            asked.append(part)
-            if len(asked) == 1:
-                raise FileNotFoundError("journal.1")
-            return read(*given)
-
-        monkeypatch.setattr(IndexFiles, part, gone_at_first)
-        assert memory.index_state == expected
-        assert len(asked) == 2

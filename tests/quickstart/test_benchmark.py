@@ -110,7 +110,7 @@ def test_the_shipped_model_is_small_and_whole(artifact: Artifact) -> None:
 def test_the_embedded_engine_is_as_good_as_exact_search(study: Study, tmp_path: Path) -> None:
     """Also what the memory learns from its pairs as they are added, against what it learns from all at once."""
     exact = study.bench.measure(study.refine(study.full, None, gate=True), ("both",))
-    with Reco.open(MODEL, memory=tmp_path / "memory", memory_kind="edge") as model:
+    with Reco.open(MODEL, memory=tmp_path / "memory") as model:
         model.memory.add_records([study.pairs.take(study.data.memory_rows(ALL_SPLITS))])
         assert len(model.memory) == study.full.store.count()
         shipped = study.bench.measure(model, ("both",))

@@ -127,7 +127,7 @@ def troubled(model: Path, drawn_records: Records) -> Iterator[Callable[..., Trou
     def start(**settings: Any) -> Troubled:
         chosen = load_settings(model=model, **settings)
         artifact = Artifact.load(chosen.model)
-        seam = Seam(open_memory(":memory:", artifact.manifest.fingerprint, kind="exact"))
+        seam = Seam(open_memory(":memory:", artifact.manifest.fingerprint))
         pairs = PairMemory(seam, Encoder(artifact, chosen), neighbours=artifact.manifest.policy.k)
         reco = Reco(artifact, chosen, pairs, open_fusers(artifact, chosen))
         reco.memory.add_records([drawn_records])
@@ -201,7 +201,7 @@ def client(filled: Reco, served: Served) -> Iterator[TestClient]:
 @pytest.fixture(scope="module")
 def reading(model: Path, drawn_records: Records, served: Served) -> Iterator[TestClient]:
     """The same for tests that change nothing and look at no count."""
-    with Reco.open(model, memory=":memory:", memory_kind="exact") as reco:
+    with Reco.open(model, memory=":memory:") as reco:
         reco.memory.add_records([drawn_records])
         with served(reco) as opened:
             yield opened

@@ -46,7 +46,7 @@ DIALECTS: dict[str, dict[str, Any]] = {
 @pytest.fixture(scope="module")
 def shared(model: Any, drawn_records: Any, served: Served) -> Any:
     """A service that refines less than a third of the queries."""
-    with Reco.open(model, memory=":memory:", memory_kind="exact") as reco:
+    with Reco.open(model, memory=":memory:") as reco:
         reco.memory.add_records([drawn_records])
         with served(reco, refined_share=SHARE, cache_entries=100) as opened:
             yield opened

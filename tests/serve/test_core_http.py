@@ -172,7 +172,7 @@ def test_every_route_answers_behind_a_prefix(reading, prefix):
 
 @pytest.mark.parametrize("caution", [0.0, 0.3, "bold"])
 def test_models_say_which_caution_is_set(model, served, caution):
-    with Reco.open(model, memory=":memory:", memory_kind="exact", caution=caution) as reco, served(reco) as client:
+    with Reco.open(model, memory=":memory:", caution=caution) as reco, served(reco) as client:
         models = client.get("/v1/models").json()["data"]
         assert [one["caution"] for one in (*models, client.get("/meta").json())] == [caution] * (len(models) + 1)
 

@@ -25,7 +25,7 @@ QUESTION = {"input": [{"text": "a red circle"}]}
 @pytest.fixture(scope="module")
 def pairs(model: Path) -> Any:
     """Pairs by which queries move."""
-    with Reco.open(model, memory=":memory:", memory_kind="exact") as reco:
+    with Reco.open(model, memory=":memory:") as reco:
         reco.memory.add(
             Pair(f"{shape}-{colour}-{size}", draw(colour, shape, size), f"a {colour} {shape}")
             for shape in SHAPES
@@ -37,7 +37,7 @@ def pairs(model: Path) -> Any:
 
 @pytest.fixture
 def client(model: Path, pairs: Any, served: Any, tmp_path: Path) -> Iterator[TestClient]:
-    with Reco.open(model, memory=tmp_path / "memory", memory_kind="exact") as reco:
+    with Reco.open(model, memory=tmp_path / "memory") as reco:
         for records in pairs.scroll():
             reco.memory.store.upsert(records)
         reco.memory.store.set_calibration(pairs.header.calibration)
@@ -129,7 +129,7 @@ def test_more_than_the_queue_takes_is_429_and_nothing_that_was_taken_is_lost(
 ) -> None:
     said = [{"judgments": [{"text": f"a red circle {n}", "pair": "circle-red-18"}]} for n in range(4)]
     reached, go = threading.Event(), threading.Event()
-    with Reco.open(model, memory=tmp_path / "memory", memory_kind="exact") as reco, ThreadPoolExecutor(4) as callers:
+    with Reco.open(model, memory=tmp_path / "memory") as reco, ThreadPoolExecutor(4) as callers:
         for records in pairs.scroll():
             reco.memory.store.upsert(records)
         judge = reco.memory.judge

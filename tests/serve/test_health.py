@@ -162,7 +162,7 @@ def test_a_memory_that_is_back_is_found_without_a_request(troubled, caplog):
 
 @pytest.mark.parametrize(("setting", "status"), [("degrade", "ready"), ("fail", "not ready")])
 def test_a_memory_that_is_deleted_while_serving_is_told(model, filled, tmp_path, caplog, setting, status):
-    with Reco.open(model, memory=tmp_path / "memory", memory_kind="exact", on_memory_failure=setting) as reco:
+    with Reco.open(model, memory=tmp_path / "memory", on_memory_failure=setting) as reco:
         reco.memory.add_records(filled.memory.store.scroll())
         state = health.Health(Edge(Embedder(reco, ServeSettings()), ServeSettings()))
         state.warm_up()

@@ -17,7 +17,7 @@ from reco_plugin.types import Records
 @pytest.fixture
 def filled_twin(model, drawings):
     """Another Reco with the drawings in its memory."""
-    with Reco.open(model, memory=":memory:", memory_kind="exact") as other:
+    with Reco.open(model, memory=":memory:") as other:
         other.memory.add(drawings)
         yield other
 

@@ -67,7 +67,7 @@ def test_every_operation_has_a_name_of_its_own_and_a_summary():
 @pytest.fixture(scope="module")
 def api(model: Path, drawings: Any, live: Any) -> Any:
     """What the document says, of a service that runs."""
-    with Reco.open(model, memory=":memory:", memory_kind="exact") as reco:
+    with Reco.open(model, memory=":memory:") as reco:
         reco.memory.add(drawings)
         with live(reco) as (url, _):
             yield schemathesis.openapi.from_url(f"{url}/openapi.json")

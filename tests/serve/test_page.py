@@ -247,7 +247,7 @@ def test_an_empty_memory_is_legal(reco: Reco, served: Any) -> None:
 
 
 def test_another_index_is_ranked_while_the_memory_refines(filled: Reco, served: Any, tmp_path: Path) -> None:
-    index = open_memory(tmp_path / "index", filled.manifest.fingerprint, kind="exact")
+    index = open_memory(tmp_path / "index", filled.manifest.fingerprint)
     there = filled.memory.get(["large-red-circle", "large-blue-circle"])
     index.upsert(Records(["shop-1", "shop-2"], there.image, there.text, [{"caption": "one"}, {"caption": "two"}]))
     index.close()

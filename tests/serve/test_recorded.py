@@ -42,7 +42,7 @@ def stocked(model: Path) -> Iterator[Reco]:
     data = all_drawings()
     keys = {entity.key for entity in data.entities if entity.label == "fox"}
     keys |= {entity.key for entity in data.entities[::96]}
-    with Reco.open(model, memory=":memory:", memory_kind="exact") as reco:
+    with Reco.open(model, memory=":memory:") as reco:
         reco.memory.add(
             Pair(str(row), Image.fromarray(data.images[row]), item.caption, {"style": item.style})
             for row, item in enumerate(data.items)

@@ -102,7 +102,7 @@ def test_large_payloads_go_in_parts_and_one_that_is_too_large_is_refused(served_
 
 
 def test_a_flush_lets_the_service_learn(served_memory: ServedMemory, reco: Reco, drawings: Any) -> None:
-    with Reco.open(reco.settings.model, memory=":memory:", memory_kind="exact") as other:
+    with Reco.open(reco.settings.model, memory=":memory:") as other:
         other.memory.add(drawings)
         served_memory.upsert(next(other.memory.store.scroll()))
     assert reco.memory.calibration is None

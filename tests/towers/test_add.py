@@ -100,7 +100,7 @@ def assert_near(found: np.ndarray, expected: torch.Tensor, atol: float) -> None:
 def test_immichs_batches_of_one_are_served_in_batches(written: Written, added: Added) -> None:
     result, out = added("", "immich")
     alone = OrtSession(written("", "immich") / "textual" / "model.onnx", CPU)
-    with Reco.open(out, memory=":memory:", memory_kind="exact", threads=1) as reco:
+    with Reco.open(out, memory=":memory:", threads=1) as reco:
         found = reco.encoder.texts(["a red fox", "snow"])
         ids = reco.encoder.preparation.tokenizer(["a red fox", "snow"]).ids
         for row in range(2):

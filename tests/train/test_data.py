@@ -67,7 +67,7 @@ def test_no_query_finds_its_own_pair_a_near_duplicate_or_what_the_caller_hides(m
 
 
 def test_the_defaults_hide_too() -> None:
-    with closing(open_memory(":memory:", FINGERPRINT, kind="exact")) as memory:
+    with closing(open_memory(":memory:", FINGERPRINT)) as memory:
         pairs = pairs_of(N)
         memory.upsert(pairs)
         memory.upsert(copies(pairs, SAME_IMAGE + 0.01, "twin"))
@@ -80,7 +80,7 @@ def test_the_defaults_hide_too() -> None:
 
 def test_a_crowd_of_near_duplicates_is_hidden_to_the_last() -> None:
     """A shop's stock photographs: more copies than a first look inspects."""
-    with closing(open_memory(":memory:", FINGERPRINT, kind="exact")) as memory:
+    with closing(open_memory(":memory:", FINGERPRINT)) as memory:
         pairs = pairs_of(3)
         memory.upsert(pairs)
         memory.upsert(copies(pairs, 0.99, "copy", times=50))
@@ -92,7 +92,7 @@ def test_a_crowd_of_near_duplicates_is_hidden_to_the_last() -> None:
 
 
 def test_another_memory_hides_the_same_picture_under_another_id() -> None:
-    with closing(open_memory(":memory:", FINGERPRINT, kind="exact")) as memory:
+    with closing(open_memory(":memory:", FINGERPRINT)) as memory:
         pairs = pairs_of(N)
         memory.upsert(Records([f"shop-{id_}" for id_ in pairs.ids], pairs.image, pairs.text, pairs.payloads))
         data = gather(memory, pairs, N)
@@ -101,7 +101,7 @@ def test_another_memory_hides_the_same_picture_under_another_id() -> None:
 
 
 def test_the_threshold_decides() -> None:
-    with closing(open_memory(":memory:", FINGERPRINT, kind="exact")) as memory:
+    with closing(open_memory(":memory:", FINGERPRINT)) as memory:
         pairs = pairs_of(N)
         memory.upsert(copies(pairs, 0.93, "cousin"))
         assert all(f"cousin0-p{i}" not in ids for i, ids in enumerate(hidden_ids(memory, pairs, threshold=0.95)))
@@ -111,7 +111,7 @@ def test_the_threshold_decides() -> None:
 def test_rows_stay_aligned_over_several_searches() -> None:
     """More pairs than one search takes: row i still reads what query i finds, of the other modality."""
     count = 300
-    with closing(open_memory(":memory:", FINGERPRINT, kind="exact")) as memory:
+    with closing(open_memory(":memory:", FINGERPRINT)) as memory:
         pairs = pairs_of(count)
         memory.upsert(pairs)
         data = gather(memory, pairs, 3)
@@ -130,7 +130,7 @@ def test_rows_stay_aligned_over_several_searches() -> None:
 
 
 def test_groups_are_numbered_and_each_pair_is_its_own_without() -> None:
-    with closing(open_memory(":memory:", FINGERPRINT, kind="exact")) as memory:
+    with closing(open_memory(":memory:", FINGERPRINT)) as memory:
         pairs = pairs_of(4)
         memory.upsert(pairs)
         assert gather(memory, pairs, 1).groups.tolist() == [0, 1, 2, 3]
@@ -140,7 +140,7 @@ def test_groups_are_numbered_and_each_pair_is_its_own_without() -> None:
 
 def test_the_own_pair_is_hidden_even_where_its_picture_differs() -> None:
     """The memory holds another crop of the same picture, under the same id."""
-    with closing(open_memory(":memory:", FINGERPRINT, kind="exact")) as memory:
+    with closing(open_memory(":memory:", FINGERPRINT)) as memory:
         pairs = pairs_of(N)
         crops = copies(pairs, 0.8, "")
         memory.upsert(Records(pairs.ids, crops.image, crops.text, crops.payloads))
@@ -169,7 +169,7 @@ def test_files_hold_what_memory_does(memory: Memory, tmp_path: Path) -> None:
 
 
 def test_a_neighbour_that_many_find_is_held_once_and_padding_is_zero() -> None:
-    with closing(open_memory(":memory:", FINGERPRINT, kind="exact")) as memory:
+    with closing(open_memory(":memory:", FINGERPRINT)) as memory:
         shop = pairs_of(3, seed=1)
         memory.upsert(Records(["a", "b", "c"], shop.image, shop.text, shop.payloads))
         found = gather(memory, pairs_of(N), k=5).neighbours["image"]
@@ -181,7 +181,7 @@ def test_a_neighbour_that_many_find_is_held_once_and_padding_is_zero() -> None:
 
 
 def test_files_of_a_search_that_failed_are_not_taken_for_whole(tmp_path: Path) -> None:
-    with closing(open_memory(":memory:", FINGERPRINT, kind="exact")) as memory:
+    with closing(open_memory(":memory:", FINGERPRINT)) as memory:
         pairs = pairs_of(N)
         memory.upsert(pairs)
         broken = Records(pairs.ids, pairs.image, np.full_like(pairs.text, np.nan), pairs.payloads)  # the second search

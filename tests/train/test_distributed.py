@@ -51,7 +51,7 @@ def pairs() -> Records:
 def folder(pairs: Records, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Holds the training set, in files."""
     made = tmp_path_factory.mktemp("distributed")
-    with closing(open_memory(":memory:", Fingerprint("mini", "ab" * 32, D), kind="exact")) as memory:
+    with closing(open_memory(":memory:", Fingerprint("mini", "ab" * 32, D))) as memory:
         memory.upsert(pairs)
         gather(memory, pairs, 5, [p["caption"] for p in pairs.payloads], folder=made / "training")
     return made

@@ -50,7 +50,7 @@ def data_of(pairs: Records, rows: range | None = None) -> FusionData:
     part = Records(
         [pairs.ids[i] for i in chosen], pairs.image[chosen], pairs.text[chosen], [pairs.payloads[i] for i in chosen]
     )
-    with closing(open_memory(":memory:", Fingerprint("mini", "ab" * 32, D), kind="exact")) as memory:
+    with closing(open_memory(":memory:", Fingerprint("mini", "ab" * 32, D))) as memory:
         memory.upsert(pairs)
         return gather(memory, part, 5, [id_.split("/")[0] for id_ in part.ids])
 

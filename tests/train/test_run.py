@@ -23,7 +23,6 @@ from reco_plugin import Reco
 from reco_plugin.cli.app import app
 from reco_plugin.data import write_pairs
 from reco_plugin.memory import Fingerprint, open_memory
-from reco_plugin.memory.options import MemoryOptions
 from reco_plugin.refine import Refiner
 from reco_plugin.train.encoder import load_frozen
 from reco_plugin.train.loop import FUSION, TorchFuser, load_fusions
@@ -215,17 +214,17 @@ def test_vectors_of_another_encoder_are_refused(shop: Path, reco: Callable[..., 
 def test_a_separate_memory_is_retrieved_from(shop: Path, reco: Callable[..., Result], vit: str) -> None:
     clip = load_frozen(vit)
     fingerprint = Fingerprint(clip.name, clip.digest, clip.dimension)
-    memory = open_memory("memory", fingerprint, kind="exact")
+    memory = open_memory("memory", fingerprint)
     memory.close()
     fails(train(reco, "--memory", "memory"), "memory", "empty")
     rng = np.random.default_rng(0)
     side = rng.normal(size=(12, DIMENSION))
     side = (side / np.linalg.norm(side, axis=1, keepdims=True)).astype(np.float32)
-    memory = open_memory("memory", fingerprint, kind="exact")
+    memory = open_memory("memory", fingerprint)
     memory.upsert(Records([f"m{i}" for i in range(12)], side, side[::-1].copy(), [{}] * 12))
     memory.close()
     fine(train(reco, "--memory", "memory"))
-    other = open_memory("other", Fingerprint("another", "cd" * 32, DIMENSION), kind="exact")
+    other = open_memory("other", Fingerprint("another", "cd" * 32, DIMENSION))
     other.close()
     fails(reco("train", "shop.csv", "--out", "run2", "--memory", "other"), "another")
 
@@ -260,8 +259,7 @@ def test_a_memory_on_a_server_is_opened_with_the_settings(
     with serving(engine=Engine(key="hush-4711")) as server:
         url = server.url("http")
         fingerprint = Fingerprint(clip.name, clip.digest, clip.dimension)
-        chosen = MemoryOptions(transport="rest")
-        memory = open_memory(url, fingerprint, collection="shop", api_key="hush-4711", options=chosen)
+        memory = open_memory(url, fingerprint, collection="shop", api_key="hush-4711")
         memory.upsert(Records([f"m{i}" for i in range(12)], side, side[::-1].copy(), [{"sku": "red"}] * 12))
         memory.close()
         fails(train(reco, "--memory", url, "--collection", "shop"), "cannot open the memory", "RECO_MEMORY_API_KEY")

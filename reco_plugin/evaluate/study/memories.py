@@ -361,7 +361,7 @@ class RamMemory:
 
 def ram_memory(pairs: Records, fingerprint: Fingerprint) -> RamMemory:
     """Build a memory of pairs, (N, D) each, with cached searches."""
-    store = open_memory(":memory:", fingerprint, kind="exact")
+    store = open_memory(":memory:", fingerprint)
     store.upsert(pairs)
     return RamMemory(pairs, store, RememberingMemory(store))
 

@@ -25,7 +25,7 @@ def vectors(count: int, seed: int) -> np.ndarray:
 
 
 def exact() -> Memory:
-    memory = open_memory(":memory:", FINGERPRINT, kind="exact")
+    memory = open_memory(":memory:", FINGERPRINT)
     memory.upsert(Records([f"p{i}" for i in range(N)], vectors(N, 0), vectors(N, 1), [{"n": i} for i in range(N)]))
     return memory
 

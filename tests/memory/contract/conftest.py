@@ -20,16 +20,12 @@ from pytest_docker.plugin import Services, get_docker_services
 from qdrant_stand_in import StandIn, serving
 
 from reco_plugin.memory import Fingerprint, Memory, open_memory
-from reco_plugin.memory.options import MemoryOptions
 
 BACKENDS = [
     "exact-ram",
-    "exact-folder",
     "edge",
     pytest.param("edge-index", marks=pytest.mark.slow),  # with a search index from the first pair on, which every
     # search waits for
-    pytest.param("qdrant-ram", marks=pytest.mark.slow),
-    pytest.param("qdrant-folder", marks=pytest.mark.slow),
     "qdrant-rest",  # the stand-in: real transport and messages over qdrant-client's own engine
     "qdrant-grpc",
     "qdrant-server",
@@ -51,16 +47,11 @@ class Backend:
         return self.name.split("-")[0]
 
     @property
-    def options(self) -> MemoryOptions:
-        return MemoryOptions(transport="rest") if self.name.endswith("-rest") else MemoryOptions()
-
-    @property
     def persistent(self) -> bool:
         return not self.name.endswith("-ram")
 
     def open(self, fingerprint: Fingerprint | None = FINGERPRINT, **options: Any) -> Memory:
-        given = {"kind": self.kind, "collection": self.collection, "options": self.options}
-        memory = open_memory(self.location, fingerprint, **given | options)
+        memory = open_memory(self.location, fingerprint, collection=self.collection, **options)
         self.opened.append(memory)
         return memory
 
@@ -176,17 +167,19 @@ def _location(name: str, request: pytest.FixtureRequest, tmp_path: Path) -> str:
 def always_indexed(monkeypatch: pytest.MonkeyPatch) -> None:
     """Each search of an embedded memory makes the index first, and looks through all of its lists."""
     pytest.importorskip("faiss")
-    from reco_plugin.memory import index, index_side
+    from reco_plugin.memory import index, index_faiss
 
     candidates = index.SearchIndex.candidates
 
     def waited(self: index.SearchIndex, *arguments: Any) -> Any:
-        self.build()
+        candidates(self, *arguments)
+        while self.state == "being made":
+            time.sleep(0.001)
         return candidates(self, *arguments)
 
     monkeypatch.setattr(index, "LEAST", 1)
     for name, value in {"RECALL": 2.0, "RECALL_ACROSS": 2.0, "_MOST": 1}.items():
-        monkeypatch.setattr(index_side, name, value)
+        monkeypatch.setattr(index_faiss, name, value)
     monkeypatch.setattr(index.SearchIndex, "candidates", waited)
 
 

@@ -43,7 +43,7 @@ def test_of_two_that_make_a_memory_at_once_one_has_it(tmp_path: Any) -> None:
     def make() -> None:
         begun.wait()
         try:
-            opened.append(open_memory(folder, FINGERPRINT, kind="edge"))
+            opened.append(open_memory(folder, FINGERPRINT))
         except MemoryLocked as error:
             heard.append(str(error))
 
@@ -585,11 +585,8 @@ def test_reopen_keeps_everything(persistent: OPENER) -> None:
         assert payload == after[name][2]
 
 
-def test_reopen_without_naming_the_kind_or_a_fingerprint(persistent: OPENER, backend: Any) -> None:
+def test_reopen_without_a_fingerprint(persistent: OPENER) -> None:
     persistent().close()
-    named = persistent(kind="auto")
-    assert named.kind == backend.kind
-    named.close()
     assert persistent(None).header.fingerprint == FINGERPRINT
 
 
@@ -627,21 +624,10 @@ def test_close_twice_then_use(memory: Memory) -> None:
             use()
 
 
-@pytest.mark.parametrize(
-    ("location", "kind"),
-    [
-        (":memory:", "faiss"),
-        (":memory:", "edge"),
-        ("http://localhost:6333", "edge"),
-        ("grpc://localhost:6334", "exact"),
-        ("redis://localhost", "auto"),
-        ("grpc://user:secret@localhost", "auto"),
-        ("http://user:secret@localhost", "auto"),
-    ],
-)
-def test_kind_that_does_not_fit(location: str, kind: Any) -> None:
+@pytest.mark.parametrize("location", ["redis://localhost", "grpc://user:secret@localhost", "http://a:secret@localhost"])
+def test_a_url_of_no_server_is_refused_and_not_shown(location: str) -> None:
     with pytest.raises(ConfigError) as caught:
-        open_memory(location, FINGERPRINT, kind=kind)
+        open_memory(location, FINGERPRINT)
     assert "secret" not in str(caught.value)
 
 

@@ -82,7 +82,7 @@ def test_a_header_stays_small_and_all_is_there_again(
 def folder(tmp_path: Path) -> Path:
     """A memory that learned and was told something, closed."""
     place = tmp_path / "memory"
-    with closing(open_memory(place, FINGERPRINT, kind="exact")) as memory:
+    with closing(open_memory(place, FINGERPRINT)) as memory:
         memory.upsert(records(["a"]))
         memory.set_calibration(LEARNED)
         memory.change_said(OLDER, ())
@@ -316,8 +316,7 @@ def place(request: pytest.FixtureRequest, server: StandIn) -> str:
 
 
 def opened(url: str, collection: str = "reco", **options: Any) -> Memory:
-    transport: Any = "rest" if url.startswith("http") else "auto"
-    return open_memory(url, FINGERPRINT, collection=collection, options=MemoryOptions(transport=transport, **options))
+    return open_memory(url, FINGERPRINT, collection=collection, options=MemoryOptions(**options))
 
 
 WRITES = ("upsert", "update_batch", "delete", "update_collection", "create_collection")

@@ -32,14 +32,14 @@ def server() -> Iterator[StandIn]:
         yield running
 
 
-@pytest.fixture(params=["rest", "grpc"])
+@pytest.fixture(params=["http", "grpc"])
 def opened(request: pytest.FixtureRequest, server: StandIn) -> Iterator[Open]:
     """A function that opens a collection, or an alias, by one of the transports."""
-    url = server.url("http" if request.param == "rest" else "grpc")
+    url = server.url(request.param)
     with ExitStack() as stack:
 
         def open_(fingerprint: Fingerprint = MINE, collection: str = "reco", **options: Any) -> Memory:
-            chosen = MemoryOptions(transport=request.param, **options)
+            chosen = MemoryOptions(**options)
             memory = open_memory(url, fingerprint, collection=collection, options=chosen)
             return stack.enter_context(closing(memory))
 

@@ -52,7 +52,7 @@ def poison(folder: Path, *, kill: bool) -> None:
 @pytest.fixture
 def folder(tmp_path: Path) -> Path:
     place = tmp_path / "memory"
-    with closing(open_memory(place, MINE, kind="edge")) as memory:
+    with closing(open_memory(place, MINE)) as memory:
         memory.upsert(records(GOOD, payloads=[{"n": i} for i in range(len(GOOD))]))
         memory.set_calibration({"pairs": 30})
     return place
@@ -143,7 +143,7 @@ def test_a_memory_without_its_header_is_known_as_one(folder: Path) -> None:
 
 
 def test_what_is_no_embedded_memory_is_not_rescued(folder: Path, tmp_path: Path) -> None:
-    open_memory(tmp_path / "exact", MINE, kind="exact").close()
+    open_memory(tmp_path / "exact", MINE).close()
     for source in (tmp_path / "exact", tmp_path / "none"):
         result = reco("memory", "rescue", str(tmp_path / "new"), "--memory", str(source))
         assert result.exit_code == 1 and "no folder with an embedded memory" in result.stderr

@@ -34,7 +34,6 @@ from reco_plugin.memory import Fingerprint, Memory, open_memory, part_of_a_write
 from reco_plugin.memory import server as memory_server
 from reco_plugin.memory.options import MemoryOptions
 from reco_plugin.memory.server import Server, _warn_of_bare_key
-from reco_plugin.memory.server_versions import ServerVersions
 from reco_plugin.memory.transfer import copy
 from reco_plugin.types import Records, Search
 
@@ -53,7 +52,7 @@ def pairs(n: int) -> Records:
 
 
 def options(**chosen: Any) -> MemoryOptions:
-    return MemoryOptions(**{"transport": "auto"} | chosen)
+    return MemoryOptions(**chosen)
 
 
 @pytest.fixture
@@ -73,8 +72,7 @@ def opened(server: StandIn, scheme: str) -> Iterator[Callable[..., Memory]]:
     memories: list[Memory] = []
 
     def open_(fingerprint: Fingerprint | None = FINGERPRINT, **given: Any) -> Memory:
-        chosen = {"transport": "rest"} if scheme == "http" else {}
-        chosen |= given.pop("options", {})
+        chosen = given.pop("options", {})
         memories.append(open_memory(server.url(scheme), fingerprint, options=MemoryOptions(**chosen), **given))
         return memories[-1]
 
@@ -282,7 +280,7 @@ def test_a_missing_or_wrong_key(opened: Callable[..., Memory], server: StandIn, 
 
 @pytest.mark.parametrize("host", ["localhost", "127.0.0.1", "[::1]"])
 def test_a_key_may_go_to_this_machine_in_the_clear(host: str) -> None:
-    Server.parse(f"http://{host}", KEY, options(transport="rest")).connect().close()  # a warning would be an error
+    Server.parse(f"http://{host}", KEY, options()).connect().close()  # a warning would be an error
 
 
 def test_a_key_that_goes_elsewhere_in_the_clear_is_told_once_in_our_words() -> None:
@@ -290,7 +288,7 @@ def test_a_key_that_goes_elsewhere_in_the_clear_is_told_once_in_our_words() -> N
     with warnings.catch_warnings(record=True) as told:
         warnings.simplefilter("always")
         for url in ("https://q.example", "http://q.example", "grpc://q.example", "http://r.example"):
-            chosen = options() if url.startswith("grpc") else options(transport="rest")
+            chosen = options()
             Server.parse(url, KEY, chosen).connect().close()
     [warning] = told
     shown = warnings.formatwarning(warning.message, warning.category, warning.filename, warning.lineno)
@@ -435,7 +433,7 @@ def test_nothing_listens(scheme: str) -> None:
 
 @pytest.mark.parametrize(("scheme", "port"), [("http", "grpc_port"), ("grpc", "rest_port")])
 def test_the_port_of_the_other_protocol(server: StandIn, scheme: str, port: str) -> None:
-    chosen = MemoryOptions(timeout_s=3, transport="rest" if scheme == "http" else "auto")
+    chosen = MemoryOptions(timeout_s=3)
     with pytest.raises(
         MemoryUnavailable, match=r"another protocol is used there: REST is http://host:6333, gRPC is grpc://host:6334"
     ):
@@ -444,127 +442,12 @@ def test_the_port_of_the_other_protocol(server: StandIn, scheme: str, port: str)
 
 def test_a_web_server_that_is_no_qdrant(server: StandIn) -> None:
     with pytest.raises(MemoryStoreError, match="no Qdrant server"):
-        open_memory(f"{server.url('http')}/shop", FINGERPRINT, options=MemoryOptions(transport="rest"))
-
-
-def test_grpc_is_preferred_where_its_port_answers(server: StandIn, monkeypatch: pytest.MonkeyPatch) -> None:
-    by_rest: list[str] = []
-    handler = server._http.RequestHandlerClass
-    for verb in ("do_GET", "do_PUT", "do_POST"):
-        monkeypatch.setattr(handler, verb, lambda self: by_rest.append(self.path) or self._answer())
-
-    def use(**chosen: Any) -> list[str]:
-        by_rest.clear()
-        with closing(open_memory(server.url("http"), FINGERPRINT, options=MemoryOptions(**chosen))) as memory:
-            memory.upsert(pairs(2))
-            memory.search(Search(axes(1), by="image", read="text", k=1))
-        return [path for path in by_rest if path.startswith("/collections/reco/")]
-
-    assert use(grpc_port=server.grpc_port) == []
-    with socket.socket() as closed:
-        closed.bind(("127.0.0.1", 0))
-        assert "/collections/reco/points/query/batch" in use(grpc_port=closed.getsockname()[1])
-    assert "/collections/reco/points/query/batch" in use()
-
-
-# --- REST and gRPC of two servers on one host
-
-
-@pytest.fixture
-def other() -> Iterator[StandIn]:
-    with serving() as running:
-        yield running
-
-
-def inside(*servers: StandIn) -> list[dict[str, Any]]:
-    """Collections with their numbers of pairs, and aliases, of each server."""
-    found = []
-    for client in (server.engine.client for server in servers):
-        aliases = {each.alias_name: each.collection_name for each in client.get_aliases().aliases}
-        found.append({c.name: client.count(c.name).count for c in client.get_collections().collections} | aliases)
-    return found
-
-
-def test_the_grpc_port_beside_an_unusual_rest_port_is_not_guessed(server: StandIn) -> None:
-    assert Server.parse("http://h:6333").grpc_port == 6334
-    assert Server.parse("http://h:16333").grpc_port is None
-    assert Server.parse("http://h:16333", options=MemoryOptions(grpc_port=6334)).grpc_port == 6334
-    with pytest.raises(ConfigError, match=r"gRPC port beside http://h:16333 is not known: .*grpc_port, or .*grpc://"):
-        Server.parse("http://h:16333", options=MemoryOptions(transport="grpc"))
-
-
-def test_grpc_of_another_server_beside_the_usual_port(server, other, monkeypatch):
-    monkeypatch.setattr("reco_plugin.memory.server.REST_PORT", server.rest_port)
-    monkeypatch.setattr("reco_plugin.memory.server.GRPC_PORT", other.grpc_port)
-    monkeypatch.setattr("reco_plugin.memory.one_server._WAIT_S", 0.2)
-    with pytest.raises(ConfigError, match=f"{server.url('http')} and the gRPC at 127.0.0.1:{other.grpc_port}"):
-        open_memory(server.url("http"), FINGERPRINT)
-    assert inside(server, other) == [{}, {}]
-    open_memory(server.url("http"), FINGERPRINT, options=MemoryOptions(transport="rest")).close()
-    with pytest.raises(ConfigError, match="do not list the same collections"):
-        open_memory(server.url("http"), None, create=False)
-    assert not other.engine.made
-
-
-@pytest.mark.parametrize("transport", ["auto", "grpc"])
-def test_a_copy_of_the_server_is_told_from_it_before_anything_is_written(server, other, monkeypatch, transport):
-    monkeypatch.setattr("reco_plugin.memory.one_server._WAIT_S", 0.2)
-    for each in (server, other):
-        with closing(open_memory(each.url("grpc"), FINGERPRINT)) as memory:
-            memory.upsert(pairs(3))
-    before = inside(server, other)
-    chosen = MemoryOptions(transport=transport, grpc_port=other.grpc_port)
-    with closing(open_memory(server.url("http"), FINGERPRINT, options=chosen)) as memory:
-        for write in (
-            lambda: memory.upsert(pairs(5)),
-            lambda: memory.delete(["p0"]),
-            lambda: memory.set_calibration({"blob": "x"}),
-            lambda: memory.set_witnesses(["p0"], np.ones((1, 3), np.float32)),
-        ):
-            with pytest.raises(ConfigError, match=r"are not one Qdrant server: what is made by REST is not seen"):
-                write()
-    with closing(ServerVersions(Server.parse(server.url("http"), options=chosen), "reco")) as versions:
-        for write in (lambda: versions.begin(FINGERPRINT), lambda: versions.use("reco--v1")):
-            with pytest.raises(ConfigError, match="are not one Qdrant server"):
-                write()
-    assert inside(server, other) == before
-    assert {"upsert", "delete", "update_collection", "update_batch"} & set(other.engine.last) == {"upsert"}
-
-
-def test_one_server_is_shown_once_and_nothing_is_left_there(server: StandIn) -> None:
-    chosen, stale = MemoryOptions(grpc_port=server.grpc_port), "reco-same-server-1700000000-abc"
-    one = models.VectorParams(size=1, distance=models.Distance.DOT)
-    server.engine.client.create_collection(stale, vectors_config=one)  # as a killed process left it
-    with closing(open_memory(server.url("http"), FINGERPRINT, options=chosen)) as memory:
-        memory.upsert(pairs(2))
-    with closing(open_memory(server.url("http"), FINGERPRINT, options=chosen)) as memory:
-        asked = server.engine.seen.copy()
-        memory.upsert(pairs(4))
-        made = server.engine.last["update_aliases"]["actions"]
-        memory.upsert(pairs(6))
-    assert server.engine.seen["update_aliases"] - asked["update_aliases"] == 2  # one made, one removed
-    assert type(made[0]).__name__ == "DeleteAliasOperation"
-    assert inside(server) == [{"reco--v1": 6, "reco": "reco--v1"}]
-
-
-def test_a_key_that_may_not_make_an_alias_writes_and_says_what_is_not_shown(server, caplog):
-    chosen = MemoryOptions(grpc_port=server.grpc_port)
-    open_memory(server.url("grpc"), FINGERPRINT).close()
-    server.engine.refusals["update_aliases"] = Refusal(403, "Global manage access is required")
-    with closing(open_memory(server.url("http"), FINGERPRINT, options=chosen)) as memory:
-        memory.upsert(pairs(2))
-        memory.upsert(pairs(3))
-    assert caplog.text.count("the key may not make an alias, so nothing shows that") == 1
-    assert f"grpc://127.0.0.1:{server.grpc_port}" in caplog.text
-    server.engine.refusals["list"] = Refusal(403, "Global access is required")
-    with closing(open_memory(server.url("http"), FINGERPRINT, options=chosen)) as memory:
-        assert memory.count() == 3
+        open_memory(f"{server.url('http')}/shop", FINGERPRINT)
 
 
 @pytest.mark.parametrize(
     ("location", "chosen", "message"),
     [
-        ("grpc://host", {"transport": "rest"}, "is a gRPC address"),
         ("grpc://host/path", {}, "is a gRPC address"),
         ("http://host", {"ca_file": "ca.pem"}, "needs TLS"),
         ("https://host", {"ca_file": "gone.pem"}, r"gone\.pem cannot be read"),
@@ -579,23 +462,11 @@ def test_an_address_that_cannot_be(location: str, chosen: Any, message: str) -> 
         open_memory(location, FINGERPRINT, options=MemoryOptions(**chosen))
 
 
-@pytest.mark.parametrize("kind", ["exact", "edge", "qdrant"])
-def test_options_of_a_server_are_refused_by_a_folder(tmp_path: Path, kind: Any) -> None:
-    with pytest.raises(ConfigError, match=rf"shards: the memory of kind '{kind}' .* has no such thing"):
-        open_memory(tmp_path / "m", FINGERPRINT, kind=kind, options=MemoryOptions(shards=2))
+def test_options_of_a_server_are_refused_by_a_folder(tmp_path: Path) -> None:
+    with pytest.raises(ConfigError, match="shards"):
+        open_memory(tmp_path / "m", FINGERPRINT, options=MemoryOptions(shards=2))
     assert not (tmp_path / "m").exists()
     open_memory(":memory:", FINGERPRINT, options=MemoryOptions(shards=2)).close()  # as documented
-
-
-def test_edge_follows_the_options_of_its_index(tmp_path: Path) -> None:
-    chosen = MemoryOptions(m=8, ef_construct=32, search_ef=64, exact=True)
-    memory = open_memory(tmp_path / "m", FINGERPRINT, kind="edge", options=chosen)
-    memory.upsert(pairs(8))
-    assert memory.search(Search(axes(1), by="image", read="text", k=1)).ids == [["p0"]]
-    memory.close()
-    stored = (tmp_path / "m" / "shard" / "edge_config.json").read_text()
-    assert '"m":8' in stored.replace(" ", "")
-    assert '"ef_construct":32' in stored.replace(" ", "")
 
 
 # --- TLS
@@ -620,13 +491,9 @@ def secure(certificate: Certificate) -> Iterator[StandIn]:
         yield running
 
 
-def tls(scheme: str, **chosen: Any) -> MemoryOptions:
-    return MemoryOptions(**{"timeout_s": 3, "transport": "rest" if scheme.startswith("http") else "auto"} | chosen)
-
-
 @pytest.mark.parametrize("scheme", ["https", "grpcs"])
 def test_tls_with_the_authority_named(secure: StandIn, certificate: Certificate, scheme: str) -> None:
-    chosen = tls(scheme, ca_file=certificate.authority)
+    chosen = MemoryOptions(timeout_s=3, ca_file=certificate.authority)
     memory = open_memory(secure.url(scheme), FINGERPRINT, api_key=KEY, options=chosen)
     memory.upsert(pairs(2))
     assert memory.search(Search(axes(1), by="image", read="text", k=1)).ids == [["p0"]]
@@ -636,20 +503,20 @@ def test_tls_with_the_authority_named(secure: StandIn, certificate: Certificate,
 @pytest.mark.parametrize("scheme", ["https", "grpcs"])
 def test_a_certificate_that_is_not_trusted(secure: StandIn, scheme: str) -> None:
     with pytest.raises(MemoryUnavailable, match=r"not trusted here.*memory_options\.ca_file"):
-        open_memory(secure.url(scheme), FINGERPRINT, api_key=KEY, options=tls(scheme))
+        open_memory(secure.url(scheme), FINGERPRINT, api_key=KEY, options=MemoryOptions(timeout_s=3))
 
 
 @pytest.mark.parametrize("scheme", ["https", "grpcs"])
 def test_tls_towards_a_server_without(server: StandIn, scheme: str) -> None:
     plain = "http://" if scheme == "https" else "grpc://"
     with pytest.raises(MemoryUnavailable, match=rf"Expected TLS, found something else.*write {plain}"):
-        open_memory(server.url(scheme), FINGERPRINT, options=tls(scheme))
+        open_memory(server.url(scheme), FINGERPRINT, options=MemoryOptions(timeout_s=3))
 
 
 @pytest.mark.parametrize("scheme", ["http", "grpc"])
 def test_no_tls_towards_a_server_with(secure: StandIn, scheme: str) -> None:
     with pytest.raises(MemoryUnavailable, match=r"another protocol.*needs https:// or grpcs://"):
-        open_memory(secure.url(scheme), FINGERPRINT, options=tls(scheme))
+        open_memory(secure.url(scheme), FINGERPRINT, options=MemoryOptions(timeout_s=3))
 
 
 def test_the_collection_and_ids_of_one_server_do_not_meet(server: StandIn, opened: Callable[..., Memory]) -> None:

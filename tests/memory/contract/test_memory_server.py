@@ -45,16 +45,13 @@ def name(request: pytest.FixtureRequest) -> Iterator[str]:
                         client.delete_collection(each.name)
 
 
-@pytest.mark.parametrize("transport", ["rest", "grpc"])
+@pytest.mark.parametrize("scheme", ["http", "grpc"])
 @pytest.mark.parametrize("quantization", ["none", "scalar", "binary", "product", "turbo"])
 def test_quantised_search_with_rescoring_finds_the_nearest(
-    qdrant_url: str, name: str, quantization: Any, transport: Any
+    qdrant_url: str, name: str, quantization: Any, scheme: str
 ) -> None:
-    grpc_port = _grpc_port(qdrant_url) if transport == "grpc" else 6334
-    chosen = MemoryOptions(
-        transport=transport, grpc_port=grpc_port, quantization=quantization, rescore=True, oversampling=4, m=8
-    )
-    with closing(open_memory(qdrant_url, FINGERPRINT, collection=name, options=chosen)) as memory:
+    chosen = MemoryOptions(quantization=quantization, rescore=True, oversampling=4, m=8)
+    with closing(open_memory(_by(scheme, qdrant_url), FINGERPRINT, collection=name, options=chosen)) as memory:
         stored = pairs(2000)
         memory.upsert(stored)
         found = memory.search(Search(stored.image[:50], by="image", read="text", k=1))
@@ -62,16 +59,17 @@ def test_quantised_search_with_rescoring_finds_the_nearest(
         np.testing.assert_allclose(found.vectors[:, 0], stored.text[:50], atol=1e-5)
 
 
-def _grpc_port(url: str) -> int:
-    """A server that docker published has another port for gRPC, which only docker knows."""
+def _by(scheme: str, url: str) -> str:
+    """The server's address by http or grpc; of one that docker published only docker knows the port of gRPC."""
+    if scheme == "http":
+        return url
     if not url.endswith(":6333"):
         pytest.skip("the gRPC port beside this URL is not known: name a server on 6333 in TEST_QDRANT_URL")
-    return 6334
+    return url.replace("http", "grpc", 1).removesuffix("6333") + "6334"
 
 
-@pytest.mark.parametrize("transport", ["rest", "grpc"])
-def test_a_collection_is_a_source(qdrant_url: str, name: str, transport: Any) -> None:
-    grpc_port = _grpc_port(qdrant_url) if transport == "grpc" else 6334
+@pytest.mark.parametrize("scheme", ["http", "grpc"])
+def test_a_collection_is_a_source(qdrant_url: str, name: str, scheme: str) -> None:
     stored = pairs(600)
     params = models.VectorParams(size=D, distance=models.Distance.COSINE)
     with closing(QdrantClient(url=qdrant_url, check_compatibility=False)) as owner:
@@ -84,7 +82,7 @@ def test_a_collection_is_a_source(qdrant_url: str, name: str, transport: Any) ->
         ]
         del points[7].vector["title"]  # type: ignore[union-attr,arg-type]
         owner.upsert(name, points, wait=True)
-    where = f"{qdrant_url}?collection={name}&image=photo&text=title&transport={transport}&grpc_port={grpc_port}"
+    where = f"{_by(scheme, qdrant_url)}?collection={name}&image=photo&text=title"
     rows = open_source(where)
     assert rows.total == 600
     found = list(rows)
@@ -96,7 +94,7 @@ def test_a_collection_is_a_source(qdrant_url: str, name: str, transport: Any) ->
 
 
 def test_versions_swap_under_a_reader(qdrant_url: str, name: str) -> None:
-    server = Server.parse(qdrant_url, options=MemoryOptions(transport="rest"))
+    server = Server.parse(qdrant_url)
     with (
         closing(open_memory(qdrant_url, FINGERPRINT, collection=name, options=server.options)) as reader,
         closing(ServerVersions(server, name)) as versions,
@@ -116,7 +114,7 @@ def test_versions_swap_under_a_reader(qdrant_url: str, name: str) -> None:
 
 
 def test_strict_mode_and_rate_limits_are_told(qdrant_url: str, name: str) -> None:
-    chosen = MemoryOptions(transport="rest", timeout_s=2)
+    chosen = MemoryOptions(timeout_s=2)
     with (
         closing(open_memory(qdrant_url, FINGERPRINT, collection=name, options=chosen)) as memory,
         closing(QdrantClient(url=qdrant_url, check_compatibility=False)) as owner,
@@ -134,7 +132,7 @@ def test_strict_mode_and_rate_limits_are_told(qdrant_url: str, name: str) -> Non
 
 
 def test_a_cluster_answers_whole_with_one_node_killed(cluster: Any, name: str) -> None:
-    chosen = MemoryOptions(transport="rest", shards=6, replicas=2, write_consistency=1)
+    chosen = MemoryOptions(shards=6, replicas=2, write_consistency=1)
     with closing(open_memory(cluster.urls[0], FINGERPRINT, collection=name, options=chosen)) as memory:
         stored = pairs(600)
         memory.upsert(stored)

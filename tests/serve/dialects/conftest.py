@@ -20,7 +20,7 @@ KEY = "any"
 @pytest.fixture(scope="session")
 def filled(model: Path, drawings: list[Pair]) -> Iterator[Reco]:
     """The shipped model with the drawings in its memory."""
-    with Reco.open(model, memory=":memory:", memory_kind="exact") as opened:
+    with Reco.open(model, memory=":memory:") as opened:
         opened.memory.add(drawings)
         yield opened
 

@@ -52,7 +52,7 @@ def cuttable(model: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(scope="module")
 def reco(cuttable: Path, drawings: list[Pair]) -> Iterator[Reco]:
-    with Reco.open(cuttable, memory=":memory:", memory_kind="exact") as opened:
+    with Reco.open(cuttable, memory=":memory:") as opened:
         opened.memory.add(drawings)
         yield opened
 

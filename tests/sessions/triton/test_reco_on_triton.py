@@ -23,7 +23,7 @@ CAPTIONS = ["a small red circle", "a large blue square", "circle", "a triangle t
 @pytest.fixture(params=["grpc", "http"])
 def remote(request, server, model):
     url = server.url(request.param)
-    with Reco.open(model, memory=":memory:", memory_kind="exact", triton_url=url) as opened:
+    with Reco.open(model, memory=":memory:", triton_url=url) as opened:
         yield opened
 
 
@@ -44,7 +44,7 @@ def test_the_answers_are_those_of_the_process(remote, filled, drawings):
 
 def test_batches_of_the_settings_above_the_servers_maximum_are_split(server, model, reco):
     texts = [f"{number} red squares" for number in range(150)]
-    with Reco.open(model, memory=":memory:", memory_kind="exact", triton_url=server.grpc, batch_size=150) as remote:
+    with Reco.open(model, memory=":memory:", triton_url=server.grpc, batch_size=150) as remote:
         found = remote.embed_texts(texts, refine=False)
     np.testing.assert_allclose(found, reco.embed_texts(texts, refine=False), rtol=0, atol=1e-5)
 
@@ -52,7 +52,7 @@ def test_batches_of_the_settings_above_the_servers_maximum_are_split(server, mod
 def test_the_client_needs_no_onnxruntime(server, model, artifact):
     code = (
         "import sys\nfrom reco_plugin import Reco\n"
-        f"with Reco.open({str(model)!r}, memory=':memory:', memory_kind='exact', triton_url={server.grpc!r}) as reco:\n"
+        f"with Reco.open({str(model)!r}, memory=':memory:', triton_url={server.grpc!r}) as reco:\n"
         "    print(reco.embed_texts(['a red fox'], refine=False).shape)\n"
         "print('onnxruntime' in sys.modules)"
     )
@@ -68,11 +68,11 @@ def test_weights_in_a_second_file_are_served_and_another_models_are_told_apart(s
     other = Path(shutil.copytree(folder, tmp_path / "other"))
     with_other_weights(other, "clip_text")
     server = start_server(folder, models=ENCODERS)
-    with Reco.open(folder, memory=":memory:", memory_kind="exact", triton_url=server.grpc) as remote:
+    with Reco.open(folder, memory=":memory:", triton_url=server.grpc) as remote:
         found = remote.embed_texts(CAPTIONS, refine=False)
     np.testing.assert_allclose(found, reco.embed_texts(CAPTIONS, refine=False), rtol=0, atol=1e-5)
     with (
-        Reco.open(other, memory=":memory:", memory_kind="exact", triton_url=server.grpc) as remote,
+        Reco.open(other, memory=":memory:", triton_url=server.grpc) as remote,
         pytest.raises(SessionError, match="clip_text is not the same on both sides"),
     ):
         remote.encoder.texts(CAPTIONS)

@@ -45,7 +45,7 @@ def test_it_is_not_ready_while_the_server_is_away_and_ready_again_by_itself(frag
     url = fragile.url(protocol)
     settings = ServeSettings(page=False)
     with (
-        Reco.open(model, memory=":memory:", memory_kind="exact", triton_url=url) as reco,
+        Reco.open(model, memory=":memory:", triton_url=url) as reco,
         TestClient(create_app(settings, reco)) as client,
     ):
         assert becomes(client, 200)["degraded"] == []
@@ -62,7 +62,7 @@ def test_it_is_not_ready_while_the_server_is_away_and_ready_again_by_itself(frag
 def test_where_it_may_it_stays_ready_for_what_is_cached(fragile, model):
     settings = ServeSettings(page=False, cache_entries=8, ready_without_models=True)
     with (
-        Reco.open(model, memory=":memory:", memory_kind="exact", triton_url=fragile.grpc) as reco,
+        Reco.open(model, memory=":memory:", triton_url=fragile.grpc) as reco,
         TestClient(create_app(settings, reco)) as client,
     ):
         becomes(client, 200)
