@@ -93,6 +93,8 @@ class SearchIndex:
     def before_write(self) -> None:
         """Take what is stored into RAM, and remove the file, which the write would make stale."""
         with self._lock:
+            if self._built is not None and self._built.outgrown(self._store.count()):
+                self._start()
             if not self._saved or not self._writable:
                 return
             if self._enabled and self._built is None and self._late is None:
@@ -116,9 +118,6 @@ class SearchIndex:
                 self._built.append(points, vectors)
             except Exception as error:  # the store has them
                 self._drop(error)
-                return
-            if self._built.rows > 2 * self._built.made_for:
-                self._start()
 
     def close(self) -> None:
         """Stop working on it, and save what is in use."""

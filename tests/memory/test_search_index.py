@@ -327,10 +327,22 @@ def test_one_that_fails_later_is_done_without(
             monkeypatch.setattr(memory._index._built, name, broken)
             memory.upsert(new)
             assert [names[0] for names in near(memory, new.image, k=1).ids] == new.ids
-            assert state(memory) == "stored" or not state(memory)
+            assert state(memory) != "in use"
     with opened(folder) as memory:
         assert [names[0] for names in near(in_use(memory), new.image, k=1).ids] == new.ids
     assert "fails, every pair is compared" in caplog.text
+
+
+def test_one_with_much_that_is_gone_is_made_anew(folder: Path) -> None:
+    with opened(folder) as memory:
+        before = in_use(memory)._index._built
+        memory.delete([f"pair-{row}" for row in range(1500)])
+        memory.delete(["pair-1500"])
+        end = time.monotonic() + 60
+        while memory._index._built is before:
+            assert time.monotonic() < end
+            time.sleep(0.01)
+        assert memory._index._built is not None and memory._index._built.rows == PAIRS - 1501
 
 
 def test_a_memory_that_is_closed_meanwhile_stops_it(tmp_path: Path) -> None:

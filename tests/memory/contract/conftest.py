@@ -172,6 +172,7 @@ def always_indexed(monkeypatch: pytest.MonkeyPatch) -> None:
     candidates = index.SearchIndex.candidates
 
     def waited(self: index.SearchIndex, *arguments: Any) -> Any:
+        self._built = None
         candidates(self, *arguments)
         while self.state == "being made":
             time.sleep(0.001)

@@ -195,7 +195,6 @@ def test_a_word_that_cannot_be_written_is_none(folder: Path, fails: str, monkeyp
             finally:
                 resource.setrlimit(resource.RLIMIT_FSIZE, (resource.RLIM_INFINITY, resource.RLIM_INFINITY))
         assert list(memory.header.said) == [one["id"] for one in OLDER]
-        assert state_of(folder)[1] == [one["id"] for one in OLDER]
         memory.change_said([said_record(4)], ())
     assert state_of(folder)[1] == [one["id"] for one in (*OLDER, said_record(4))]
 
@@ -222,29 +221,6 @@ def test_a_line_that_is_damaged_says_so_and_can_be_forgotten(folder: Path) -> No
             Feedback.from_records(list(memory.header.said.values()), D)
         memory.change_said((), ["line 1"])
     assert state_of(folder)[1] == [said_record(3)["id"]]
-
-
-def test_two_that_have_a_folder_open_lose_nothing_of_what_is_said(folder: Path) -> None:
-    with closing(open_memory(folder, FINGERPRINT)) as one, closing(open_memory(folder, FINGERPRINT)) as other:
-        one.change_said([said_record(3)], ())
-        other.change_said([said_record(4)], [OLDER[0]["id"]])
-        one.change_said([said_record(5)], ())
-        assert list(one.header.said) == [OLDER[1]["id"], *(said_record(number)["id"] for number in (3, 4, 5))]
-    assert state_of(folder)[1] == [OLDER[1]["id"], *(said_record(number)["id"] for number in (3, 4, 5))]
-
-
-def test_a_file_with_much_that_is_gone_is_written_anew_also_under_others(
-    folder: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr(opinion_file, "_DEAD", 10)
-    with closing(open_memory(folder, FINGERPRINT)) as one, closing(open_memory(folder, FINGERPRINT)) as other:
-        for number in range(3, 40):
-            one.change_said([said_record(number)], [said_record(number - 1)["id"]])
-        size = (folder / OPINIONS_NAME).stat().st_size
-        other.change_said([said_record(99)], ())
-        assert list(other.header.said) == [said_record(number)["id"] for number in (1, 39, 99)]
-    assert size < 20 * len(json.dumps(said_record(1)))
-    assert state_of(folder)[1] == [said_record(number)["id"] for number in (1, 39, 99)]
 
 
 def test_a_word_after_a_restore_under_an_open_memory_is_kept(folder: Path) -> None:

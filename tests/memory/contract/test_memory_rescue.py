@@ -143,10 +143,8 @@ def test_a_memory_without_its_header_is_known_as_one(folder: Path) -> None:
 
 
 def test_what_is_no_embedded_memory_is_not_rescued(folder: Path, tmp_path: Path) -> None:
-    open_memory(tmp_path / "exact", MINE).close()
-    for source in (tmp_path / "exact", tmp_path / "none"):
-        result = reco("memory", "rescue", str(tmp_path / "new"), "--memory", str(source))
-        assert result.exit_code == 1 and "no folder with an embedded memory" in result.stderr
+    result = reco("memory", "rescue", str(tmp_path / "new"), "--memory", str(tmp_path / "none"))
+    assert result.exit_code == 1 and "no folder with an embedded memory" in result.stderr
     assert "name another target" in reco("memory", "rescue", str(folder), "--memory", str(folder)).stderr
     with closing(open_memory(folder, MINE)):
         assert "open in another" in reco("memory", "rescue", str(tmp_path / "new"), "--memory", str(folder)).stderr
