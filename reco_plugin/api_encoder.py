@@ -26,7 +26,6 @@ from .encoder_api import ApiClient, describe_change, is_address, parse_address
 from .errors import InputError, SessionError
 from .preparation import EncoderInput, Preparation
 from .preprocess import image_to_file
-from .sessions import OpenGraph, open_graph
 from .types import MODALITIES, Modality, Vectors
 from .values import is_unicode, show
 
@@ -35,14 +34,14 @@ CHECKED_EVERY_S = 3600.0
 """Seconds between two looks at whether the API still has the same model."""
 
 
-def open_encoder(artifact: Artifact, settings: Settings, open_graph: OpenGraph = open_graph) -> Encoder:
+def open_encoder(artifact: Artifact, settings: Settings) -> Encoder:
     """The encoder of a model folder, or of the API that the folder or the settings name.
 
     Raises:
         MissingExtra: a package of an API's client is not installed.
         ConfigError: the API's address cannot be used.
     """
-    return ApiEncoder(artifact, settings) if artifact.manifest.api else Encoder(artifact, settings, open_graph)
+    return ApiEncoder(artifact, settings) if artifact.manifest.api else Encoder(artifact, settings)
 
 
 def write_api_model(

@@ -57,9 +57,8 @@ SECTIONS = ("serve",)
 NESTED = "__"
 """Separates a nested setting's name from its part: ``RECO_MEMORY_OPTIONS__SEARCH_EF``."""
 
-SharedMemoryMode = Literal["auto", "on", "off"]
-Provider = Literal["auto", "cpu", "cuda", "openvino"]
-"""cpu and cuda: ONNX Runtime. auto: the fastest that is installed and exact enough, measured once."""
+Provider = Literal["cpu", "cuda", "openvino"]
+"""cpu and cuda: ONNX Runtime."""
 
 
 class _File(TomlConfigSettingsSource):
@@ -284,21 +283,14 @@ class Settings(_Refining):
     index_password: SecretStr | None = Field(None, description="password of that user; never logged")
     index_api_key: SecretStr | None = Field(None, description="key or token of that engine; never logged")
 
-    provider: Provider = Field(
-        "cpu", description="what runs the graphs in process; another one is never used instead, but by auto"
-    )
+    provider: Provider = Field("cpu", description="what runs the graphs in process; another one is never used instead")
     threads: int = Field(0, ge=0, description="threads per graph, 0: one per core that this process may use")
     arena: bool = Field(True, description="let ONNX Runtime keep freed memory for the next call")
     provider_options: dict[str, str] = Field({}, description="options passed to the execution provider")
 
-    triton_url: str | None = Field(
-        None, description="grpc://host:port, http://host:port, grpcs or https: a Triton server runs the graphs"
-    )
+    triton_url: str | None = Field(None, description="grpc://host:port, or grpcs: a Triton server runs the graphs")
     triton_timeout_s: float = Field(
         10.0, gt=0, allow_inf_nan=False, description="seconds until a request to Triton is given up"
-    )
-    triton_shared_memory: SharedMemoryMode = Field(
-        "auto", description="pass large inputs in shared memory; auto: to a server on this host that can see it"
     )
     triton_ca: Path | None = Field(None, description="PEM file of the authority that signed Triton's certificate")
     triton_headers: dict[str, SecretStr] = Field(
@@ -352,7 +344,6 @@ class SettingsKeywords(RefineDefaults, total=False):
     provider_options: Mapping[str, str] | None
     triton_url: str | None
     triton_timeout_s: float | None
-    triton_shared_memory: SharedMemoryMode | None
     triton_ca: Path | str | None
     triton_headers: Mapping[str, SecretStr | str] | None
     on_memory_failure: Literal["degrade", "fail"] | None

@@ -17,7 +17,7 @@ from .errors import FORKED, InputError, SessionError
 from .preparation import Preparation
 from .preprocess import cut_by_length, cut_to_longest, images_to_array
 from .preprocess.text import TokenIds, lengths_of
-from .sessions import Graphs, OpenGraph, Session, check_graph, open_graph
+from .sessions import Graphs, Session, check_graph
 from .types import MODALITIES, ImageInput, Modality, Pair, Records, Vectors
 from .values import check_items, check_vectors, is_unicode, show
 
@@ -29,10 +29,10 @@ Progress = Callable[[int], None]
 class Encoder:
     """The frozen CLIP of a model folder. Graphs are loaded at first use."""
 
-    def __init__(self, artifact: Artifact, settings: Settings, open_graph: OpenGraph = open_graph) -> None:
+    def __init__(self, artifact: Artifact, settings: Settings) -> None:
         self._artifact = artifact
         self._settings = settings
-        self._graphs = Graphs(artifact, settings, open_graph)
+        self._graphs = Graphs(artifact, settings)
         self._names = {modality: clip_graph(modality) for modality in MODALITIES}
         self._sessions: dict[Modality, Session] = {}
         self._process: int | None = None  # in which the first graph was loaded

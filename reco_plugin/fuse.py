@@ -19,7 +19,7 @@ from .calibration.state import Calibration
 from .config import Settings
 from .memory import Memory, Searches
 from .options import RefineOptions
-from .sessions import Graphs, OpenGraph, open_graph
+from .sessions import Graphs
 from .types import MODALITIES, Coverage, FuserName, Modality, Neighbours, Refinement, Role, Search, Vectors, other
 from .values import EXCLUSIONS_AT_ONCE
 
@@ -196,12 +196,10 @@ class NeighbourMean(NeighbourFuser):
 class GraphFuser(NeighbourFuser):
     """Fusion graphs of a model folder; loaded at first use."""
 
-    def __init__(
-        self, artifact: Artifact, settings: Settings, name: FuserName, open_graph: OpenGraph = open_graph
-    ) -> None:
+    def __init__(self, artifact: Artifact, settings: Settings, name: FuserName) -> None:
         self.name = name
         self._names = {side: fusion_graph(side, name) for side in MODALITIES}
-        self._graphs = Graphs(artifact, settings, open_graph)
+        self._graphs = Graphs(artifact, settings)
 
     def fuse(
         self, modality: Modality, vectors: Vectors, neighbours: Neighbours, trust: npt.NDArray[np.float32]
@@ -217,10 +215,6 @@ class GraphFuser(NeighbourFuser):
         return Fused(outputs["refined"].astype(np.float32), outputs["weights"].astype(np.float32))
 
 
-def open_fusers(
-    artifact: Artifact, settings: Settings, open_graph: OpenGraph = open_graph
-) -> Mapping[FuserName, NeighbourFuser]:
+def open_fusers(artifact: Artifact, settings: Settings) -> Mapping[FuserName, NeighbourFuser]:
     """The fusions of a model folder besides the closed form, which needs no graph in this process."""
-    return {
-        name: GraphFuser(artifact, settings, name, open_graph) for name in artifact.manifest.fusers if name != "reco"
-    }
+    return {name: GraphFuser(artifact, settings, name) for name in artifact.manifest.fusers if name != "reco"}

@@ -27,7 +27,7 @@ from .options import RefineDefaults, RefineOptions, check_options
 from .pairs import PairMemory
 from .refine import ROLES, Refiner
 from .score import Scores, score_both
-from .sessions import OpenGraph, check_settings, open_graph
+from .sessions import check_settings
 from .types import MODALITIES, UNMOVED, FuserName, ImageInput, Modality, Refinement, Role, Vectors
 from .values import check_choice, check_flag, check_vectors, show
 
@@ -117,25 +117,23 @@ class Reco:
     def of(
         cls,
         settings: Settings,
-        open_graph: OpenGraph = open_graph,
         pairs_of: Callable[[Encoder], PairMemory] | None = None,
     ) -> Reco:
         """Open what the settings name; errors as in :meth:`open`.
 
         Args:
             settings: all of them.
-            open_graph: opens a graph of the model folder, where something else than the settings runs it.
             pairs_of: makes the memory, where it is another one than that of the settings.
         """
         check_settings(settings)  # else the first request would find it
         artifact = Artifact.load(settings.model, settings)
-        encoder = open_encoder(artifact, settings, open_graph)
+        encoder = open_encoder(artifact, settings)
         if pairs_of is None:
             store = open_or_await(settings, artifact.manifest.fingerprint)
             pairs = PairMemory(store, encoder, neighbours=settings.refining.get("k") or artifact.manifest.policy.k)
         else:
             pairs = pairs_of(encoder)
-        return cls(artifact, settings, pairs, open_fusers(artifact, settings, open_graph))
+        return cls(artifact, settings, pairs, open_fusers(artifact, settings))
 
     @property
     def manifest(self) -> Manifest:

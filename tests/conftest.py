@@ -112,7 +112,6 @@ SLOW = {
     "tests/serve/test_stopping.py",
     "tests/serve/test_strangers.py",
     "tests/serve/test_values.py",
-    "tests/sessions/test_fastest.py",
     "tests/sessions/test_ort.py",
     "tests/sessions/triton",
     "tests/stack",

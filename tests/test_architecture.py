@@ -281,7 +281,6 @@ def test_the_environment_is_read_by_the_settings_only():
             "import reco_plugin.client, reco_plugin.adapters.sentence_transformers",
             "torch onnxruntime httpx fastapi pydantic sentence_transformers tqdm",
         ),
-        ("import reco_plugin.serve.triton_model", "torch fastapi starlette uvicorn"),  # Triton's image has none of them
     ],
 )
 @pytest.mark.slow

@@ -41,7 +41,6 @@ SAID = {  # setting -> as an argument, as a variable, in reco.toml
     "breaker_retry_s": (1.5, "1.5", "1.5"),
     "triton_url": ("grpc://triton:8001", "grpc://triton:8001", '"grpc://triton:8001"'),
     "triton_timeout_s": (1.5, "1.5", "1.5"),
-    "triton_shared_memory": ("off", "off", '"off"'),
     "triton_ca": ("ca.pem", "ca.pem", '"ca.pem"'),
     "triton_headers": ({"authorization": KEY}, f'{{"authorization": "{KEY}"}}', f'{{ authorization = "{KEY}" }}'),
     "encoder": ("reco+http://host:1", "reco+http://host:1", '"reco+http://host:1"'),
@@ -66,7 +65,6 @@ WRONG = {  # setting -> unusable value
     "breaker_failures": 0,
     "breaker_retry_s": "inf",
     "triton_timeout_s": "nan",
-    "triton_shared_memory": "perhaps",
 }
 
 

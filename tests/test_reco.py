@@ -4,8 +4,6 @@ from __future__ import annotations
 
 import io
 import json
-import threading
-import time
 from collections import deque
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
@@ -19,7 +17,7 @@ import pytest
 
 from reco_plugin import Reco, Refinement
 from reco_plugin.artifact import Artifact
-from reco_plugin.config import Settings, load_settings
+from reco_plugin.config import load_settings
 from reco_plugin.encode import Encoder
 from reco_plugin.errors import (
     ConfigError,
@@ -31,7 +29,6 @@ from reco_plugin.errors import (
     VectorError,
 )
 from reco_plugin.memory import open_memory
-from reco_plugin.sessions import Session, open_graph
 from reco_plugin.types import MODALITIES, Fingerprint, Search
 
 TEXTS = ["a red circle", "an orange square", "a small blue triangle", "something quite different"]
@@ -131,26 +128,6 @@ def test_threads_get_the_vectors_that_they_get_alone(reco, drawings):
             pictures = list(threads.map(lambda image: reco.encoder.images([image]), images))
             assert np.allclose(np.concatenate(one_by_one), alone[0], atol=1e-5)
             assert np.allclose(np.concatenate(pictures), alone[1], atol=1e-5)
-
-
-def test_threads_that_begin_together_open_a_graph_once(model, filled):
-    opened, together = [], threading.Barrier(8)
-
-    def opening(artifact: Artifact, name: str, settings: Settings) -> Session:
-        opened.append(name)
-        time.sleep(0.1)  # in which the others come
-        return open_graph(artifact, name, settings)
-
-    encoder = Encoder(Artifact.load(model), load_settings(model=model, batch_callers=False), opening)
-
-    def encode(_: int) -> Any:
-        together.wait(60)
-        return encoder.texts(["a red circle"])
-
-    with ThreadPoolExecutor(8) as threads:
-        found = [*threads.map(encode, range(8))]
-    assert opened == ["clip_text"]
-    assert all((one == found[0]).all() for one in found)
 
 
 def test_scores_count_the_time_of_encoding(filled, drawings):

@@ -5,7 +5,6 @@ from __future__ import annotations
 import logging
 import threading
 from collections.abc import Callable
-from typing import TypeAlias
 
 from ..artifact import GRAPHS, Artifact, clip_graph
 from ..config import Settings
@@ -13,9 +12,6 @@ from ..types import MODALITIES
 from .base import Session
 
 log = logging.getLogger(__name__)
-
-OpenGraph: TypeAlias = Callable[[Artifact, str, Settings], Session]
-"""How graphs of a model folder are opened, by name: :func:`open_graph`, or in the server that has them."""
 
 
 def open_graph(artifact: Artifact, name: str, settings: Settings) -> Session:
@@ -43,8 +39,10 @@ def open_graph(artifact: Artifact, name: str, settings: Settings) -> Session:
 class Graphs:
     """The sessions of a model folder by the names of their graphs; each is opened once, at its first use."""
 
-    def __init__(self, artifact: Artifact, settings: Settings, open_graph: OpenGraph = open_graph) -> None:
-        self._artifact, self._settings, self._open = artifact, settings, open_graph
+    def __init__(
+        self, artifact: Artifact, settings: Settings, opening: Callable[[Artifact, str, Settings], Session] = open_graph
+    ) -> None:
+        self._artifact, self._settings, self._open = artifact, settings, opening
         self._sessions: dict[str, Session] = {}
         self._opening = {name: threading.Lock() for name in artifact.manifest.graphs}
 
@@ -58,16 +56,12 @@ class Graphs:
 
 
 def describe_engines(artifact: Artifact, settings: Settings) -> dict[str, str]:
-    """Name of each graph -> what runs it in process, and why that if ``provider`` is auto; errors as above."""
+    """Name of each graph -> what runs it in process; errors as above."""
     return {name: _open_in_process(artifact, name, settings)[1] for name in GRAPHS}
 
 
 def _open_in_process(artifact: Artifact, name: str, settings: Settings) -> tuple[Session, str]:
     path = artifact.graph(name)
-    if settings.provider == "auto":
-        from .fastest import open_fastest
-
-        return open_fastest(artifact, name, settings)
     if settings.provider == "openvino":
         from .openvino import OpenVinoSession, fastest_arithmetic
 
@@ -79,7 +73,7 @@ def _open_in_process(artifact: Artifact, name: str, settings: Settings) -> tuple
     if settings.provider == "cuda":
         return OrtSession(path, settings), ON_CUDA
     if has_cuda() and "provider" not in settings.model_fields_set and artifact.manifest.precision != "int8":
-        warn_of_cpu("this ONNX Runtime is one for CUDA, and RECO_PROVIDER is not set: cuda or auto takes the GPU")
+        warn_of_cpu("this ONNX Runtime is one for CUDA, and RECO_PROVIDER is not set: cuda takes the GPU")
     return on_cpu(artifact, name, settings), ON_CPU
 
 

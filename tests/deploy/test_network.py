@@ -111,7 +111,7 @@ def test_who_may_call_can_be_said(render: Callable[..., list[Object]]) -> None:
         ({}, set()),
         ({"settings": {"RECO_SERVE_IMAGE_URLS": True}}, {80, 443}),
         ({"settings": {"RECO_SERVE_IMMICH_URL": "http://immich-ml:3003"}}, {3003}),
-        ({"settings": {"RECO_TRITON_URL": "http://triton.models:9000"}}, {9000}),
+        ({"settings": {"RECO_TRITON_URL": "grpc://triton.models:9000"}}, {9000}),
         ({"settings": {"RECO_ENCODER": "jina+https://api.jina.ai/v1"}, "triton": {"enabled": False}}, {443}),
         ({"settings": {"RECO_ENCODER": "http://vllm.models:8001/v1"}, "triton": {"enabled": False}}, {8001}),
         ({"qdrant": {"enabled": False}, "memory": {"url": "https://qdrant.example.com:7443"}}, {7443, 6333, 6334}),

@@ -72,7 +72,7 @@ def test_settings_arrive_as_they_were_meant(render: Render) -> None:
 
 def test_a_setting_replaces_what_the_chart_sets(render: Render) -> None:
     values = variables(_pods(render(SETS["settings-that-the-chart-has"]))["plugin"])
-    assert values["RECO_TRITON_URL"] == "http://triton.models:8000"
+    assert values["RECO_TRITON_URL"] == "grpc://triton.models:8001"
     assert values["RECO_MEMORY"] == "http://qdrant.data:6333?timeout_s=5"
     unset = variables(_pods(render({"settings": {"RECO_TRITON_URL": None}}))["plugin"])
     assert unset["RECO_TRITON_URL"] == "grpc://reco-triton:8001", "null is as if it were not named"

@@ -201,7 +201,6 @@ def test_a_large_batch_that_fails_names_the_inputs(graph, tokens):
         ("import reco_plugin.config; import onnxruntime", True),
         ("import reco_plugin.cli.doctor as doctor; print(doctor._providers())", True),
         ("import reco_plugin.train.to_onnx", True),
-        ("import reco_plugin.serve.triton_model, onnxruntime", True),  # what Triton's Python backend runs
     ],
 )
 def test_the_runtime_reports_to_nobody(code, silent, tmp_path):

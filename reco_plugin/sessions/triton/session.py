@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Any, Protocol
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -13,21 +13,13 @@ from ...config import Settings
 from ...errors import SessionError
 from ..base import Arrays, describe_inputs
 from .address import address_of
-from .connection import TimeLimit, connect
 from .ports import Ports, read_config
-from .wire import Inference
+from .server import Inference, Server, connect
 
 VERSION = "1"
 """The graph's version folder in a model folder."""
 _CHECK_S = 5.0
 """Even a busy server answers at once which graphs it has."""
-
-
-class Infers(Protocol):
-    """What runs the requests of a session: a connection, or the server that this process is a part of."""
-
-    def infer(self, call: Inference, deadline: TimeLimit) -> Arrays:
-        """Compute the outputs, arrays (B, ...); errors as in :class:`~reco_plugin.sessions.base.Session`."""
 
 
 class TritonSession:
@@ -36,10 +28,8 @@ class TritonSession:
     A request has at most ``max_batch`` rows, and ``timeout`` seconds; more rows are sent in several, one after another.
     """
 
-    def __init__(
-        self, connection: Infers, graph: str, outputs: tuple[str, ...], *, max_batch: int, timeout: float
-    ) -> None:
-        self._connection, self._graph, self._outputs = connection, graph, outputs
+    def __init__(self, server: Server, graph: str, outputs: tuple[str, ...], *, max_batch: int, timeout: float) -> None:
+        self._server, self._graph, self._outputs = server, graph, outputs
         self._max_batch, self._timeout = max(max_batch, 1), timeout
 
     def run(self, inputs: Mapping[str, npt.NDArray[Any]]) -> Arrays:
@@ -63,7 +53,7 @@ class TritonSession:
     def _send(self, inputs: Mapping[str, npt.NDArray[Any]]) -> Arrays:
         call = Inference(self._graph, VERSION, inputs, self._outputs)
         try:
-            return self._connection.infer(call, TimeLimit.after(self._timeout))
+            return self._server.infer(call, self._timeout)
         except SessionError as error:
             raise type(error)(f"{self._graph} failed on {describe_inputs(inputs)}: {error}") from error
 
@@ -80,9 +70,9 @@ def open_triton(artifact: Artifact, graph: str, settings: Settings) -> TritonSes
     """
     address = address_of(settings)
     expected = read_config(artifact.folder / graph / "config.pbtxt")
-    connection = connect(address, settings.triton_shared_memory)
+    server = connect(address)
     try:
-        config = connection.config(graph, VERSION, TimeLimit.after(settings.triton_timeout_s))
+        config = server.config(graph, VERSION, settings.triton_timeout_s)
     except SessionError as error:
         served = type(error) is SessionError  # the server answers, but does not have it
         way_out = f".{_way_out(artifact)}" if served else ""
@@ -90,7 +80,7 @@ def open_triton(artifact: Artifact, graph: str, settings: Settings) -> TritonSes
     found = Ports.of(config)
     _compare(artifact, graph, expected, found, address.url)
     return TritonSession(
-        connection,
+        server,
         graph,
         tuple(port.name for port in expected.outputs),
         max_batch=found.max_batch,
@@ -106,8 +96,7 @@ def check_triton(graph: str, settings: Settings) -> None:
         SessionUnavailable, SessionTimeout: no answer, or none within 5 s, or ``triton_timeout_s`` if that is less.
         SessionError: the server does not serve this graph.
     """
-    connection = connect(address_of(settings), settings.triton_shared_memory)
-    connection.config(graph, VERSION, TimeLimit.after(min(settings.triton_timeout_s, _CHECK_S)))
+    connect(address_of(settings)).config(graph, VERSION, min(settings.triton_timeout_s, _CHECK_S))
 
 
 def _compare(artifact: Artifact, graph: str, expected: Ports, found: Ports, url: str) -> None:

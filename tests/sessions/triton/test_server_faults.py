@@ -20,22 +20,21 @@ from reco_plugin.artifact import Artifact
 from reco_plugin.config import load_settings
 from reco_plugin.errors import SessionError, SessionOverloaded, SessionTimeout, SessionUnavailable
 from reco_plugin.sessions import open_graph
-from reco_plugin.sessions.triton import TritonSession, regions
+from reco_plugin.sessions.triton import TritonSession
 from reco_plugin.sessions.triton.address import address_of
-from reco_plugin.sessions.triton.connection import connect
+from reco_plugin.sessions.triton.server import connect
 
 pytestmark = pytest.mark.xdist_group("triton")
-
-PROTOCOLS = ["grpc", "http"]
 
 
 def rounds(number: int) -> dict[str, np.ndarray]:
     return {"rounds": np.array([[number]], np.int64)}
 
 
-def slow(server: TritonServer, protocol: str, timeout: float = 60.0, graph: str = "slow") -> TritonSession:
-    connection = connect(address_of(load_settings(triton_url=server.url(protocol))), "off")
-    return TritonSession(connection, graph, ("done",), max_batch=1, timeout=timeout)
+def slow(server: TritonServer, timeout: float = 60.0, graph: str = "slow") -> TritonSession:
+    return TritonSession(
+        connect(address_of(load_settings(triton_url=server.grpc))), graph, ("done",), max_batch=1, timeout=timeout
+    )
 
 
 def when_idle(session: TritonSession, number: int) -> int:
@@ -55,17 +54,15 @@ def fragile(start_server: Callable[..., TritonServer], model: Path, slow_models:
     server.kill()
 
 
-@pytest.mark.parametrize("protocol", PROTOCOLS)
-def test_the_deadline_is_kept_when_the_model_is_slow(server, protocol):
-    assert when_idle(slow(server, protocol), 3) == 3
+def test_the_deadline_is_kept_when_the_model_is_slow(server):
+    assert when_idle(slow(server), 3) == 3
     with pytest.raises(SessionTimeout, match=r"slow failed on .*within 0\.(1|09\d*) s.*triton_timeout_s"):
-        slow(server, protocol, timeout=0.1).run(rounds(SECOND))
-    assert when_idle(slow(server, protocol), 5) == 5
+        slow(server, timeout=0.1).run(rounds(SECOND))
+    assert when_idle(slow(server), 5) == 5
 
 
-@pytest.mark.parametrize("protocol", PROTOCOLS)
-def test_a_full_queue_is_told_from_a_dead_server(server, protocol):
-    session, barrier = slow(server, protocol), threading.Barrier(8)
+def test_a_full_queue_is_told_from_a_dead_server(server):
+    session, barrier = slow(server), threading.Barrier(8)
     when_idle(session, 1)
 
     def ask(_: int) -> Any:
@@ -86,27 +83,23 @@ def test_a_full_queue_is_told_from_a_dead_server(server, protocol):
     assert when_idle(session, 2) == 2
 
 
-@pytest.mark.parametrize("protocol", PROTOCOLS)
-def test_an_unknown_model_is_named(server, protocol):
+def test_an_unknown_model_is_named(server):
     with pytest.raises(SessionError, match=r"no-such-model failed on .*no-such-model") as caught:
-        slow(server, protocol, graph="no-such-model").run(rounds(1))
+        slow(server, graph="no-such-model").run(rounds(1))
     assert type(caught.value) is SessionError
 
 
-@pytest.mark.parametrize("place", ["grpc", "http", "grpc-shared", "http-shared"])
-def test_a_killed_server_is_an_error_and_its_successor_serves(fragile, artifact, fusion_inputs, place, monkeypatch):
-    protocol, _, shared = place.partition("-")
-    monkeypatch.setattr(regions, "WORTH_IT", 1)
-    settings = load_settings(triton_url=fragile.url(protocol), triton_shared_memory="on" if shared else "off")
+def test_a_killed_server_is_an_error_and_its_successor_serves(fragile, artifact, fusion_inputs):
+    settings = load_settings(triton_url=fragile.grpc)
     session, inputs = open_graph(artifact, "paper_text", settings), fusion_inputs(4, 3)
     expected = open_graph(artifact, "paper_text", load_settings()).run(inputs)["refined"]
     np.testing.assert_allclose(session.run(inputs)["refined"], expected, rtol=0, atol=1e-5)
 
     with ThreadPoolExecutor(1) as pool:
-        cut_off = pool.submit(slow(fragile, protocol).run, rounds(20 * SECOND))
+        cut_off = pool.submit(slow(fragile).run, rounds(20 * SECOND))
         time.sleep(0.3)  # it is on its way by now; if not, the error is the same
         fragile.kill()
-        with pytest.raises(SessionUnavailable, match=fragile.url(protocol)):
+        with pytest.raises(SessionUnavailable, match=fragile.grpc):
             cut_off.result(timeout=30)
     assert (fragile.processes(), fragile.shared_memory()) == ([], [])
 
@@ -117,57 +110,29 @@ def test_a_killed_server_is_an_error_and_its_successor_serves(fragile, artifact,
     np.testing.assert_allclose(session.run(inputs)["refined"], expected, rtol=0, atol=1e-5)
 
 
-def test_a_stopped_server_leaves_nothing_behind(fragile, artifact, fusion_inputs, monkeypatch):
-    monkeypatch.setattr(regions, "WORTH_IT", 1)
-    before = set(Path("/dev/shm").glob("reco-*"))
-    settings = load_settings(triton_url=fragile.grpc, triton_shared_memory="on")
-    open_graph(artifact, "paper_text", settings).run(fusion_inputs(4, 3))
-    assert fragile.processes()
-    assert set(Path("/dev/shm").glob("reco-*")) == before  # ours is unlinked as soon as it is mapped
-    fragile.stop()
-    assert (fragile.processes(), fragile.shared_memory()) == ([], [])
-
-
-@pytest.mark.parametrize("protocol", PROTOCOLS)
-def test_a_server_that_does_not_serve_the_graph_is_refused_with_the_way_out(fragile, artifact, protocol):
-    settings = load_settings(triton_url=fragile.url(protocol))
+def test_a_server_that_does_not_serve_the_graph_is_refused_with_the_way_out(fragile, artifact):
+    settings = load_settings(triton_url=fragile.grpc)
     with pytest.raises(SessionError, match=r"clip_text cannot be opened: .*clip_text.*--model-repository=") as caught:
         open_graph(artifact, "clip_text", settings)
     assert type(caught.value) is SessionError
 
 
-@pytest.mark.parametrize("protocol", PROTOCOLS)
-def test_other_ports_than_the_folders_are_refused_naming_both(server, artifact, tmp_path, protocol):
+def test_other_ports_than_the_folders_are_refused_naming_both(server, artifact, tmp_path):
     other = Path(shutil.copytree(artifact.folder, tmp_path / "other"))
     config = other / "paper_text" / "config.pbtxt"
     config.write_text(config.read_text().replace("TYPE_FP32", "TYPE_FP16", 1))
-    settings = load_settings(triton_url=server.url(protocol))
+    settings = load_settings(triton_url=server.grpc)
     with pytest.raises(SessionError, match=r"not the same on both sides") as caught:
         open_graph(Artifact.load(other), "paper_text", settings)
     message = str(caught.value)
     d = artifact.manifest.dimension
-    assert f"the server at {server.url(protocol)} has neighbours FP32[-1, {d}], query FP32[{d}]" in message
+    assert f"the server at {server.grpc} has neighbours FP32[-1, {d}], query FP32[{d}]" in message
     assert f"the model folder {other} has neighbours FP32[-1, {d}], query FP16[{d}]" in message
 
 
-@pytest.mark.parametrize("protocol", PROTOCOLS)
-def test_other_weights_of_the_same_shapes_are_refused(server, artifact, protocol):
+def test_other_weights_of_the_same_shapes_are_refused(server, artifact):
     served = artifact.manifest.graphs["paper_text"]
     graphs = {**artifact.manifest.graphs, "paper_text": served.model_copy(update={"sha256": "ab" * 32})}
     other = replace(artifact, manifest=artifact.manifest.model_copy(update={"graphs": graphs}))
     with pytest.raises(SessionError, match=rf"sha256 {served.sha256[:12]}.*that with abababab"):
-        open_graph(other, "paper_text", load_settings(triton_url=server.url(protocol)))
-
-
-def test_shared_memory_that_the_server_cannot_see_is_done_without(
-    server, artifact, fusion_inputs, tmp_path, monkeypatch
-):
-    monkeypatch.setattr(regions, "WORTH_IT", 1)
-    monkeypatch.setattr(regions, "_FILES", tmp_path)
-    inputs = fusion_inputs(4, 3)
-    expected = open_graph(artifact, "paper_text", load_settings()).run(inputs)["refined"]
-    auto = open_graph(artifact, "paper_text", load_settings(triton_url=server.grpc, triton_shared_memory="auto"))
-    np.testing.assert_allclose(auto.run(inputs)["refined"], expected, rtol=0, atol=1e-5)
-    must = open_graph(artifact, "paper_text", load_settings(triton_url=server.grpc, triton_shared_memory="on"))
-    with pytest.raises(SessionError, match=r"triton_shared_memory is on, but it cannot be used.*--ipc=host"):
-        must.run(inputs)
+        open_graph(other, "paper_text", load_settings(triton_url=server.grpc))

@@ -15,7 +15,6 @@ from reco_plugin.artifact import Artifact
 from reco_plugin.config import load_settings
 from reco_plugin.encode import Encoder
 from reco_plugin.sessions import open_graph
-from reco_plugin.sessions.triton import regions
 
 pytestmark = pytest.mark.xdist_group("triton")
 
@@ -47,12 +46,8 @@ def together(work: Any) -> list[Any]:
         return [result for results in pool.map(caller, range(CALLERS)) for result in results]
 
 
-@pytest.mark.parametrize("place", ["grpc", "http", "grpc-shared", "http-shared"])
-def test_concurrent_requests_merge_and_each_gets_its_own_result(server, artifact, fusion_inputs, place, monkeypatch):
-    protocol, _, shared = place.partition("-")
-    monkeypatch.setattr(regions, "WORTH_IT", 1)
-    settings = load_settings(triton_url=server.url(protocol), triton_shared_memory="on" if shared else "off")
-    session = open_graph(artifact, "paper_text", settings)
+def test_concurrent_requests_merge_and_each_gets_its_own_result(server, artifact, fusion_inputs):
+    session = open_graph(artifact, "paper_text", load_settings(triton_url=server.grpc))
     inputs = [fusion_inputs(1, 10, seed=seed) for seed in range(CALLERS * EACH)]
     before = counts(server, "paper_text")
     found = together(lambda i: session.run(inputs[i])["refined"])

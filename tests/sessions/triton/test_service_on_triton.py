@@ -40,12 +40,10 @@ def becomes(client: TestClient, status: int) -> dict[str, list[str]]:
     return dict(answer.json())
 
 
-@pytest.mark.parametrize("protocol", ["grpc", "http"])
-def test_it_is_not_ready_while_the_server_is_away_and_ready_again_by_itself(fragile, model, protocol):
-    url = fragile.url(protocol)
+def test_it_is_not_ready_while_the_server_is_away_and_ready_again_by_itself(fragile, model):
     settings = ServeSettings(page=False)
     with (
-        Reco.open(model, memory=":memory:", triton_url=url) as reco,
+        Reco.open(model, memory=":memory:", triton_url=fragile.grpc) as reco,
         TestClient(create_app(settings, reco)) as client,
     ):
         assert becomes(client, 200)["degraded"] == []

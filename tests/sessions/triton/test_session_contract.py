@@ -12,11 +12,10 @@ from reco_plugin.artifact import Artifact
 from reco_plugin.config import load_settings
 from reco_plugin.errors import SessionError
 from reco_plugin.sessions import Session, open_graph
-from reco_plugin.sessions.triton import regions
 
 pytestmark = pytest.mark.xdist_group("triton")
 
-PLACES = ["process", "grpc", "http", "grpc-shared", "http-shared"]
+PLACES = ["process", "grpc"]
 EXACT = {"rtol": 0.0, "atol": 1e-5}
 MAX_BATCH = 64
 
@@ -25,14 +24,11 @@ Inputs = Callable[..., dict[str, np.ndarray]]
 
 
 @pytest.fixture(params=PLACES)
-def opened(request: pytest.FixtureRequest, artifact: Artifact, monkeypatch: pytest.MonkeyPatch) -> Open:
-    """Opens a graph at each place; shared memory is used for inputs of any size."""
+def opened(request: pytest.FixtureRequest, artifact: Artifact) -> Open:
+    """Opens a graph at each place."""
     if request.param == "process":
         return lambda graph: open_graph(artifact, graph, load_settings())
-    protocol, _, shared = request.param.partition("-")
-    monkeypatch.setattr(regions, "WORTH_IT", 1)
-    url = request.getfixturevalue("server").url(protocol)
-    settings = load_settings(triton_url=url, triton_shared_memory="on" if shared else "off", triton_timeout_s=60)
+    settings = load_settings(triton_url=request.getfixturevalue("server").grpc, triton_timeout_s=60)
     return lambda graph: open_graph(artifact, graph, settings)
 
 

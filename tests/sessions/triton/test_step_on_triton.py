@@ -18,12 +18,12 @@ NOTHING = slice(None, None, 8)
 """Rows of the inputs that have found nothing."""
 
 
-@pytest.fixture(params=["process", "grpc", "http"])
+@pytest.fixture(params=["process", "grpc"])
 def place(request):
     """Settings that say where the graphs run."""
     if request.param == "process":
         return load_settings()
-    return load_settings(triton_url=request.getfixturevalue("server").url(request.param), triton_timeout_s=60)
+    return load_settings(triton_url=request.getfixturevalue("server").grpc, triton_timeout_s=60)
 
 
 @pytest.mark.parametrize("modality", MODALITIES)

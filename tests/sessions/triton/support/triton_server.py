@@ -94,9 +94,6 @@ class TritonServer:
     def http(self) -> str:
         return f"http://127.0.0.1:{self.ports[1]}"
 
-    def url(self, scheme: str) -> str:
-        return self.grpc if scheme == "grpc" else self.http
-
     def start(self) -> TritonServer:
         """Return when every model is ready.
 
