@@ -55,8 +55,6 @@ IN_CIRCLES = {  # without these imports no module imports itself by way of other
     ("memory.kept_served", "memory.versions"),
     ("memory.server", "memory.opening"),
     ("serve.dialects.shared", "serve.edge"),
-    ("sessions.triton.grpc_wire", "sessions.triton.wire"),
-    ("sessions.triton.wire", "sessions.triton.http_wire"),
 }
 WITHOUT_TORCH = {
     f"reco_plugin.train.{name}" for name in ("graph_file", "one_token", "parity", "precision", "recipe", "triton")
