@@ -51,7 +51,7 @@ class Inference:
     outputs: tuple[str, ...]
 
 
-class Server:
+class TritonLine:
     """A connection, safe to use from several threads; closed when no session holds it, or the process ends."""
 
     def __init__(self, address: Address) -> None:
@@ -128,16 +128,16 @@ class Server:
         return kind(said)
 
 
-_open: weakref.WeakValueDictionary[Address, Server] = weakref.WeakValueDictionary()
+_open: weakref.WeakValueDictionary[Address, TritonLine] = weakref.WeakValueDictionary()
 _lock = threading.Lock()
 
 
-def connect(address: Address) -> Server:
+def connect(address: Address) -> TritonLine:
     """The connection to a server, opened if there is none yet."""
     with _lock:
         server = _open.get(address)
         if server is None:
-            server = _open[address] = Server(address)
+            server = _open[address] = TritonLine(address)
         return server
 
 

@@ -14,7 +14,7 @@ from ...errors import SessionError
 from ..base import Arrays, describe_inputs
 from .address import address_of
 from .ports import Ports, read_config
-from .server import Inference, Server, connect
+from .server import Inference, TritonLine, connect
 
 VERSION = "1"
 """The graph's version folder in a model folder."""
@@ -28,7 +28,9 @@ class TritonSession:
     A request has at most ``max_batch`` rows, and ``timeout`` seconds; more rows are sent in several, one after another.
     """
 
-    def __init__(self, server: Server, graph: str, outputs: tuple[str, ...], *, max_batch: int, timeout: float) -> None:
+    def __init__(
+        self, server: TritonLine, graph: str, outputs: tuple[str, ...], *, max_batch: int, timeout: float
+    ) -> None:
         self._server, self._graph, self._outputs = server, graph, outputs
         self._max_batch, self._timeout = max(max_batch, 1), timeout
 

@@ -14,7 +14,7 @@ from reco_plugin.errors import MissingExtra, SessionError, SessionOverloaded, Se
 from reco_plugin.sessions import open_graph
 from reco_plugin.sessions.triton import server as servers
 from reco_plugin.sessions.triton.address import address_of
-from reco_plugin.sessions.triton.server import Inference, Server
+from reco_plugin.sessions.triton.server import Inference, TritonLine
 
 CALL = Inference("graph", "1", {"x": np.arange(6, dtype=np.float32)}, ("y",))
 NEVER_SENT = InferenceServerException("failed to connect to all addresses", "StatusCode.UNAVAILABLE")
@@ -51,8 +51,8 @@ def failing(monkeypatch: pytest.MonkeyPatch) -> FailingClient:
 
 
 @pytest.fixture
-def server(failing: FailingClient) -> Server:
-    return Server(address_of(load_settings(triton_url="grpc://localhost")))
+def server(failing: FailingClient) -> TritonLine:
+    return TritonLine(address_of(load_settings(triton_url="grpc://localhost")))
 
 
 def test_what_was_never_sent_is_sent_again(failing, server):
