@@ -35,7 +35,6 @@ def encode(url: str) -> Any:
 
 ASK: dict[str, Callable[[str], Any]] = {
     "client": lambda url: Client(url).embed_texts(["a fox"]),
-    "vespa": lambda url: open_index(f"vespa:{url.removeprefix('http:')}/shop").describe(),
     "qdrant": lambda url: open_index(f"{url}?collection=shop&vector=clip").describe(),
     "encoder": encode,
 }
@@ -78,7 +77,7 @@ def test_certificates_that_cannot_be_read_are_an_error_of_the_configuration(monk
             (tmp_path / name).write_text(content)
         monkeypatch.setenv("SSL_CERT_FILE", str(tmp_path / name))
         with pytest.raises(ConfigError, match="certificates that SSL_CERT_FILE names cannot be read: "):
-            ask("https://127.0.0.1:9" if ask is not ASK["vespa"] else "http://127.0.0.1:9")
+            ask("https://127.0.0.1:9")
 
 
 @pytest.mark.parametrize(

@@ -18,7 +18,7 @@ from typing import Any
 
 import numpy as np
 
-from . import elasticsearch, opensearch, redis, solr, vespa, weaviate
+from . import elasticsearch, opensearch, redis, solr, weaviate
 from .demo import Demo
 from .nodes import ROOT, NotHere, folder_for, need
 from .pages import ClaimFailed, Page
@@ -260,32 +260,6 @@ def weaviate_node(demo: Demo) -> Iterator[Filled]:
                 return [str(one.properties["sku"]) for one in found]
 
             yield Filled(page.address(), inside=inside)
-
-
-@entry("vespa")
-def vespa_container(demo: Demo) -> Iterator[Filled]:
-    """Vespa's container of Maven Central with our files; its embedders ask the service, a searcher of ours compares."""
-    import httpx
-
-    page = page_of("vespa", demo, {})
-    services, schema, query = (
-        page.written((CONFIGS / "vespa" / name).read_text("utf-8"))
-        for name in ("services.xml", "product.sd", "query.json")
-    )
-    documents = [{"sku": row["sku"], "title": row["title"], "image_clip": row["clip"].tolist()} for row in demo.rows()]
-    asked: dict[str, Any] = {**json.loads(query), "timeout": "20s"}
-    with (
-        vespa.started(documents, services=services, schema=schema) as url,
-        httpx.Client(base_url=url, timeout=60) as client,
-    ):
-
-        def inside(text: str) -> list[str]:
-            found = client.post("/search/", json={**asked, "text": text}).raise_for_status().json()["root"]
-            return [hit["fields"]["sku"] for hit in found.get("children", [])]
-
-        address = page.address().replace("vespa://vespa:8080", url.replace("http", "vespa"))
-        named = f"Vespa {vespa.VERSION}, container (a searcher of ours compares the vectors)"
-        yield Filled(address, inside=inside, named=named, words=False)
 
 
 def function_of(page: Page) -> str:

@@ -16,7 +16,6 @@ SCHEMES = {
     "elasticsearch": 9200,
     "postgresql": 5432,
     "weaviate": 8080,
-    "vespa": 8080,
     "milvus": 19530,
     "lancedb": 0,
     "qdrant": 0,

@@ -50,10 +50,6 @@ def open_index(address: str | IndexAddress, *, settings: Settings | None = None)
             with importing("weaviate", "weaviate", "an index in Weaviate"):
                 from .weaviate import WeaviateIndex
             opened = WeaviateIndex(where, keys)
-        case "vespa":
-            with importing("httpx", "vespa", "an index in Vespa"):
-                from .vespa import VespaIndex
-            opened = VespaIndex(where, keys)
         case "opensearch":
             with importing("opensearchpy", "opensearch", "an index in OpenSearch"):
                 from .opensearch import OpenSearchIndex

@@ -24,9 +24,7 @@ def test_the_page_of_each_engine_can_be_run(name: str) -> None:
         assert "--function shop.py:search" in page.path.read_text("utf-8")
         assert "def search(question: Question)" in page.function()
     else:
-        assert parse_address(page.address()).vector in ("clip", "image_clip", "default")
-    if name == "vespa":
-        return  # its commands are files of examples/configs
+        assert parse_address(page.address()).vector in ("clip", "default")
     for section in ("I have an index", "I start anew"):
         languages = {block.language for block in page.blocks(section)}
         assert languages & {"python", "bash", "sql"}, (name, section)
@@ -80,7 +78,7 @@ def test_the_loss_is_of_the_worse_half_and_rows_of_others_stay(tmp_path: Path) -
 
 
 @pytest.mark.filterwarnings("ignore:.*found in sys.modules")
-@pytest.mark.parametrize("name", ["elasticsearch", "opensearch", "redis", "solr", "vespa", "weaviate"])
+@pytest.mark.parametrize("name", ["elasticsearch", "opensearch", "redis", "solr", "weaviate"])
 def test_who_asks_for_help_starts_and_builds_nothing(name, monkeypatch, capsys):
     monkeypatch.setattr("sys.argv", [name, "--help"])
     monkeypatch.setattr(subprocess, "Popen", None)

@@ -47,7 +47,7 @@ def log(drawings) -> QueryLog:
 
 def test_an_index_that_is_only_searched_is_compared_by_what_needs_no_scan(filled, index, log):
     class OnlySearched(FunctionIndex):
-        """As Vespa: it says how many documents it has, compares with each, and refuses a scan."""
+        """It says how many documents it has, compares with each, and refuses a scan."""
 
         def describe(self) -> Description:
             return replace(super().describe(), documents=24, scans=False)

@@ -381,7 +381,7 @@ def test_an_engine_that_cannot_be_opened_is_told():
         open_index("solr://host:8080/product?vector=clip")
 
 
-@pytest.mark.parametrize("scheme", ["opensearch", "elasticsearch", "weaviate", "vespa", "milvus"])
+@pytest.mark.parametrize("scheme", ["opensearch", "elasticsearch", "weaviate", "milvus"])
 @pytest.mark.parametrize("key", [f"{SECRET}\n", f"{SECRET}-ключ"])
 def test_a_key_that_no_header_can_have_is_told_without_it(scheme: str, key: str, monkeypatch: pytest.MonkeyPatch):
     monkeypatch.setenv("RECO_INDEX_API_KEY", key)
