@@ -31,12 +31,10 @@ class Filled:
     """An engine that runs, with the index that its page makes."""
 
     address: str
-    effort: int | None = None  # that the page's own query uses; None: what the index has
     inside: Callable[[str], list[str]] | None = None  # text -> ids, where the engine itself asks the service
     named: str | None = None  # for the tables, where not all of the engine runs, or it cannot be asked
     function: str = ""  # FILE.py:NAME, where there is no address
     kind: str = ""  # of such an index
-    words: bool = True  # whether its search by words is the engine's own
 
 
 Entry = Callable[[Demo], AbstractContextManager[Filled]]
@@ -154,7 +152,7 @@ def lancedb(demo: Demo) -> Iterator[Filled]:
     with folder_for("lance") as folder:
         page = page_of("lancedb", demo, {'"./shop"': f'"{folder}"', "lancedb:./shop": f"lancedb:{folder}"})
         run_both(page)
-        yield Filled(page.address(), effort=10)  # the page's refine_factor
+        yield Filled(f"{page.address()}&refine_factor=10")  # as the page's own query
 
 
 @entry("qdrant")

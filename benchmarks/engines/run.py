@@ -79,14 +79,14 @@ def measured(demo: Demo, filled: Filled) -> dict[str, Any]:
 
         sides = {"plain": demo.plain, "refined": demo.refined}
         exact = {side: demo.nearest(vectors, K) for side, vectors in sides.items()}
-        found = {side: _ask(index, vectors, effort=filled.effort) for side, vectors in sides.items()}
+        found = {side: _ask(index, vectors) for side, vectors in sides.items()}
         for side, vectors in sides.items() if filled.address else ():  # a function has no exact search
             here = _ask(index, vectors[:_CHECKED], exact=True)
             if _kept(here, exact[side][:_CHECKED]) < 0.99:  # but for equal scores
                 raise ClaimFailed(f"{filled.address}: exact search finds others than a comparison of all vectors")
     row: dict[str, Any] = {
         "engine": filled.named or said.engine,
-        "index": filled.kind or " ".join(filter(None, [said.index.partition(":")[0], said.compression])),
+        "index": filled.kind or said.index.partition(":")[0],
         "run": date.today().isoformat(),
         "kept": {side: _kept(found[side], exact[side]) for side in sides},
         "first": {
@@ -125,13 +125,13 @@ def _compared(demo: Demo, filled: Filled) -> dict[str, Any]:
         told = json.loads(ran.stdout)
         said[known] = told["verdict"]["decision"]
         if known == "judged":
-            ways = (way for way in told["judged"] if way != "queries" and (filled.words or "text" not in way))
+            ways = (way for way in told["judged"] if way != "queries")
             said["nDCG@10"] = {way: 100 * told["judged"][way][f"nDCG@{K}"][0] for way in ways}
     return said
 
 
-def _ask(index: Engine, vectors: Vectors, *, exact: bool = False, effort: int | None = None) -> list[list[str]]:
-    return [[hit.id for hit in index.search(Question(vector, k=K, exact=exact, effort=effort))] for vector in vectors]
+def _ask(index: Engine, vectors: Vectors, *, exact: bool = False) -> list[list[str]]:
+    return [[hit.id for hit in index.search(Question(vector, k=K, exact=exact))] for vector in vectors]
 
 
 def _kept(found: Sequence[Sequence[str]], exact: Sequence[Sequence[str]]) -> float:

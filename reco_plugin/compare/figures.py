@@ -64,12 +64,10 @@ def _cure(found: Comparison) -> str:
     exact, index = found.exactness, found.index
     if exact is None or index is None:
         return ""
-    cost = (
-        f" Its compression ({index.compression}) may cost that: rescore with full vectors." if index.compression else ""
-    )
     return (
         f"The index finds {exact.plain:.1%} of what exact search finds of plain queries and {exact.refined:.1%} of "
-        f"refined ones: set it to look at more candidates, and compare again.{cost}"
+        f"refined ones ({index.index}): set it to look at more candidates, or rescore with full vectors, and compare "
+        "again."
     )
 
 
@@ -203,9 +201,8 @@ def _exact(found: Comparison) -> Section | None:
         key="exact",
         title="What the index misses",
         about=(
-            f"Share of the first {found.how.k} of exact search that the index finds ({found.index.index}"
-            + (f", {found.index.compression}" if found.index.compression else "")
-            + f"), over {exact.queries:,} queries."
+            f"Share of the first {found.how.k} of exact search that the index finds ({found.index.index}), "
+            f"over {exact.queries:,} queries."
         ),
         tables=(Table(title="", columns=columns, rows=tuple(rows)),),
     )
@@ -246,7 +243,6 @@ def _setup(found: Comparison) -> dict[str, Any]:
         setup |= {"engine": index.engine, "index": index.name}
         setup |= {"documents": index.documents} if index.documents else {}  # of a function nobody knows
         setup |= {"search": index.index}
-        setup |= {"compression": index.compression} if index.compression else {}
         setup |= {"target": ", ".join(f"{side}s for {target}s" for side, target in found.target.items())}
     setup |= {"filter": found.how.where} if found.how.where else {}
     return setup

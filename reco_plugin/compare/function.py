@@ -36,9 +36,7 @@ class FunctionIndex:
             name: for people.
         """
         self._search = search
-        self._said = Description(
-            name, name, 0, "vector", dimension, "cosine", "not known", effort=None, searches_text=searches_text
-        )
+        self._said = Description(name, name, 0, "vector", dimension, "cosine", "not known", searches_text=searches_text)
 
     def describe(self) -> Description:
         """What was said of it."""

@@ -347,7 +347,7 @@ def _reasons(refinement: Refinement) -> list[str]:
 
 def _held(index: Engine, described: Description, judgments: Judgments | None) -> frozenset[str] | None:
     """Ids of the index; None where nobody asks, or it is too large to read."""
-    if judgments is None or not described.scans or not 0 < described.documents <= _SCANNED:
+    if judgments is None or not 0 < described.documents <= _SCANNED:
         return None
     return frozenset(one.id for page in index.scan(vectors=False) for one in page.documents)
 

@@ -208,7 +208,7 @@ def measure_exactness(
             shares += [len({hit.id for hit in ask(side, row)} & best) / len(best)] if best else []
         return float(np.mean(shares)) if shares else 1.0
 
-    if not any(wheres.values()) and described.scans and 0 < described.documents <= _SCANNED:
+    if not any(wheres.values()) and 0 < described.documents <= _SCANNED:
         exact = _by_scan(index, described, {side: vectors[side][rows] for side in ("plain", "refined")}, rows, how.k)
     else:
         exact = {side: {row: ask(side, row, exact=True) for row in rows.tolist()} for side in ("plain", "refined")}

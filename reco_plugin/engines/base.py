@@ -23,15 +23,6 @@ Similarity: TypeAlias = Literal["cosine", "dot", "euclid"]
 
 
 @dataclass(frozen=True)
-class Effort:
-    """The number by which an index searches more thoroughly, and more slowly: ``ef``, probes, a factor of rescoring."""
-
-    name: str  # as the engine calls it, as in ``hnsw.ef_search``
-    value: int  # what a search without it uses
-    higher: tuple[int, ...]  # values worth trying, rising
-
-
-@dataclass(frozen=True)
 class Description:
     """An index as its engine describes it."""
 
@@ -41,12 +32,9 @@ class Description:
     vector: str  # name of the vector field
     dimension: int  # of its vectors
     metric: Similarity  # how its vectors are compared
-    index: str  # how it is searched, as in ``hnsw m=16 ef_construction=64``; ``none: each vector is compared``
-    compression: str = ""  # of its vectors, as in ``int8``, ``halfvec``, ``PQ of 16 bytes``; empty: float32
-    effort: Effort | None = None  # None: nothing can be set, or each vector is compared
+    index: str  # how it is searched, and compressed, in its own words; ``none: each vector is compared``
     fields: tuple[str, ...] = ()  # names of all fields, to mend an address by
     searches_text: bool = False  # whether `search` takes a text alone
-    scans: bool = True  # False: it is only searched, and `scan` refuses
 
 
 @dataclass(frozen=True)
@@ -87,7 +75,6 @@ class Question:
         k: hits wanted, from 1.
         where: a filter in the engine's own language (SQL, JSON, YQL); None: all documents.
         exact: compare each vector instead of searching by the index.
-        effort: of :attr:`Description.effort`; None: what the index has.
         template: a query in the engine's own language that is sent in place of ours, with ``{{vector}}``, and if wanted
             ``{{text}}`` and ``{{k}}``, where they belong.
     """
@@ -97,7 +84,6 @@ class Question:
     k: int = 10
     where: str | None = None
     exact: bool = False
-    effort: int | None = None
     template: str | None = None
 
 
@@ -132,9 +118,6 @@ class Engine(Protocol):
         Args:
             vectors: read the vectors, too.
             size: documents of a page.
-
-        Raises:
-            EngineError: the engine is only searched (:attr:`Description.scans`).
         """
         ...
 

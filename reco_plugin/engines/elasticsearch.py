@@ -15,7 +15,7 @@ from elasticsearch.serializer import OrjsonSerializer
 from ..config import Settings
 from ..errors import EngineError
 from .address import IndexAddress
-from .base import Effort, Question, Similarity
+from .base import Question, Similarity
 from .rest import MOST, Body, DocumentIndex, KnownIndex, VectorField, cannot_reach, refusal
 
 CANDIDATES = 100
@@ -32,9 +32,6 @@ _SCRIPTS = {  # each higher than 0, as scripts must be; taken back in `_exact`
     "max_inner_product": ("double p = dotProduct(params.query, params.field); return p < 0 ? 1 / (1 - p) : p + 1;"),
     "l2_norm": "1 / (1 + l2norm(params.query, params.field))",
 }
-_COMPRESSIONS = {"int8": "int8", "int4": "4 bit", "bbq": "1 bit"}
-_OVERSAMPLES = (8, 18)
-"""Since then a search may gather more candidates and compare them by their whole vectors."""
 _EXCLUDES = (9, 2)
 """Since then answers leave vectors out of ``_source`` unless told otherwise."""
 
@@ -103,31 +100,19 @@ class ElasticsearchIndex(DocumentIndex):
         usual = "flat" if field.get("index", True) is False else _usual(version, dimension)
         index: Mapping[str, Any] = field.get("index_options") or {"type": usual}
         type_ = str(index["type"])
-        quantiser, _, method = type_.rpartition("_")
         numbers = [f"{name}={value}" for name, value in index.items() if name in ("m", "ef_construction")]
-        oversample = float(index.get("rescore_vector", {}).get("oversample", 3 if quantiser == "bbq" else 1))
-        parts = [_COMPRESSIONS.get(quantiser, ""), "bfloat16" if kind == "bfloat16" else ""]
         return VectorField(
             dimension=dimension,
             metric=_METRICS[similarity],
-            index=" ".join([method, *numbers]) if type_ != "flat" else "none: each vector is compared",
-            compression=", ".join(filter(None, parts)),
-            effort=_effort(quantiser, oversample, version) if type_ != "flat" else None,
+            index=" ".join([type_, *numbers]) if type_ != "flat" else "none: each vector is compared",
             score=lambda score: _score(similarity, score),
             exact_score=lambda score: _exact(similarity, score),
             method=similarity,
         )
 
     def _nearest(self, known: KnownIndex, question: Question, vector: list[float], where: Any) -> Body:
-        effort, candidates = known.field.effort, CANDIDATES
         asked: Body = {"field": known.vector, "query_vector": vector, "k": question.k}
-        if effort is not None and question.effort is not None:
-            if effort.name == "num_candidates":
-                candidates = question.effort
-            else:
-                asked["rescore_vector"] = {"oversample": float(question.effort)}
-                candidates = max(candidates, question.k * question.effort)
-        asked["num_candidates"] = min(max(question.k, candidates), MOST)
+        asked["num_candidates"] = min(max(question.k, CANDIDATES), MOST)
         if where:
             asked["filter"] = where
         return {"knn": asked}
@@ -145,13 +130,6 @@ def _usual(version: tuple[int, ...], dimension: int) -> str:
     if version >= (9, 1) and dimension >= 384:
         return "bbq_hnsw"
     return "int8_hnsw" if not version or version >= (8, 14) else "hnsw"
-
-
-def _effort(quantiser: str, oversample: float, version: tuple[int, ...]) -> Effort:
-    if quantiser in _COMPRESSIONS and version >= _OVERSAMPLES:
-        higher = tuple(more for more in (2, 3, 5, 10) if more > oversample)
-        return Effort("rescore_vector.oversample", max(1, int(oversample)), higher)
-    return Effort("num_candidates", CANDIDATES, (200, 500, 1000, 5000))
 
 
 def _score(similarity: str, score: float) -> float:

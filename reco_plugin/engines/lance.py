@@ -21,7 +21,7 @@ from ..errors import ConfigError, EngineError, EngineUnavailable
 from ..values import check_choice, did_you_mean
 from .address import IndexAddress
 from .asking import ask
-from .base import Description, Document, Effort, IndexHit, LooksOnce, Page, Question, Similarity
+from .base import Description, Document, IndexHit, LooksOnce, Page, Question, Similarity
 from .documents import check_fields, column_of, make_document, make_hit, pick_vector, query_of, value_of
 
 _METRICS: Mapping[str, Similarity] = {"cosine": "cosine", "dot": "dot", "l2": "euclid"}
@@ -110,10 +110,7 @@ class LanceIndex(LooksOnce[_LanceTable]):
             query = table.search(vector, vector_column_name=said.vector).distance_type(_NAMES[said.metric])
             if question.exact:
                 return query.bypass_vector_index()
-            tuned = dict(self._tuned)
-            if question.effort is not None and said.effort is not None:
-                tuned[said.effort.name] = question.effort
-            for name, value in tuned.items():
+            for name, value in self._tuned.items():
                 query = getattr(query, name)(value)
             return query
 
@@ -200,7 +197,6 @@ class LanceIndex(LooksOnce[_LanceTable]):
             if kind and "vector" not in kind and (kind != "bytes" or field == address.image)
         )  # fmt: skip
         type_ = schema.field(vector).type
-        bits = type_.value_type.bit_width
         indices = self._call(lambda table: [(index, table.index_stats(index.name)) for index in table.list_indices()])
         words = any(_is_words(index.index_type) and _columns(index) == [address.text] for index, _ in indices)
         said = Description(
@@ -211,7 +207,6 @@ class LanceIndex(LooksOnce[_LanceTable]):
             dimension=int(type_.list_size),
             metric="euclid",  # what LanceDB does by itself
             index="none: each vector is compared",
-            compression="" if bits == 32 else f"float{bits}",
             fields=(*schema.names, *within),
             searches_text=words,
         )
@@ -231,19 +226,7 @@ class LanceIndex(LooksOnce[_LanceTable]):
                     f"{self._address.place}: metric={wanted} is not that of the index, {_METRICS[metric]}, so that "
                     "LanceDB would compare each vector instead"
                 )
-            kind, details = str(stats.index_type), dict(getattr(index, "index_details", None) or {})
-            compressed = _compression(kind, details.get("compression") or {})
-            graph = details.get("hnsw") or {}
-            words = " ".join(
-                [kind, *(f"{name}={graph[name]}" for name in ("max_connections", "construction_ef") if name in graph)]
-            )
-            return replace(
-                said,
-                metric=_METRICS[metric],
-                index=words,
-                compression=", ".join(filter(None, (said.compression, compressed))),
-                effort=_effort(kind, self._tuned),
-            )
+            return replace(said, metric=_METRICS[metric], index=str(stats.index_type))
         return replace(said, metric=wanted) if wanted else said
 
 
@@ -274,25 +257,6 @@ def _columns(index: Any) -> list[str]:
 
 def _is_words(kind: str) -> bool:
     return kind.upper() in ("FTS", "INVERTED")
-
-
-def _compression(kind: str, details: Mapping[str, Any]) -> str:
-    if kind.endswith("PQ"):
-        parts, bits = int(details.get("num_sub_vectors", 0)), int(details.get("num_bits", 8))
-        return f"PQ of {parts * bits // 8} bytes" if parts else "PQ"
-    return {"SQ": "int8", "RQ": "1 bit"}.get(kind.rpartition("_")[2], "")
-
-
-def _effort(kind: str, tuned: Mapping[str, int]) -> Effort:
-    """Of a compressed index the factor of candidates that are compared by their whole vectors: probes cure nothing."""
-    if kind.endswith(("PQ", "SQ", "RQ")):
-        name, usual, higher = "refine_factor", 1, (5, 10, 20, 50, 100, 200)
-    elif "HNSW" in kind:
-        name, usual, higher = "ef", 15, (50, 100, 200, 400, 800, 1600)
-    else:
-        name, usual, higher = "nprobes", 20, (40, 80, 160, 320, 640, 1280)
-    value = tuned.get(name, usual)
-    return Effort(name, value, tuple(more for more in higher if more > value))
 
 
 def _whole(address: IndexAddress, name: str) -> int:

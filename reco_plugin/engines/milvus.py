@@ -22,32 +22,19 @@ from ..errors import ConfigError, EngineError, EngineUnavailable
 from ..values import check_choice, did_you_mean
 from .address import IndexAddress
 from .asking import ask
-from .base import Description, Document, Effort, IndexHit, LooksOnce, Page, Question, Similarity
+from .base import Description, Document, IndexHit, LooksOnce, Page, Question, Similarity
 from .comparing import nearest_of
 from .documents import check_fields, column_of, make_document, make_hit, pick_vector, query_of, value_of
 
 _METRICS: Mapping[str, Similarity] = {"COSINE": "cosine", "IP": "dot", "L2": "euclid"}
-_DENSE = {DataType.FLOAT_VECTOR: "", DataType.FLOAT16_VECTOR: "float16", DataType.BFLOAT16_VECTOR: "bfloat16"}
-"""Type of a field -> its compression."""
+_DENSE = (DataType.FLOAT_VECTOR, DataType.FLOAT16_VECTOR, DataType.BFLOAT16_VECTOR)
 _OTHERS = {
     DataType.BINARY_VECTOR: "binary vectors",
     DataType.SPARSE_FLOAT_VECTOR: "sparse vectors",
     DataType.INT8_VECTOR: "vectors of int8",
 }
-_COMPRESSION = {
-    "IVF_SQ8": "int8",
-    "HNSW_SQ": "int8",
-    "IVF_PQ": "PQ",
-    "HNSW_PQ": "PQ",
-    "HNSW_PRQ": "PRQ",
-    "SCANN": "PQ of 4 bits, rescored",
-    "IVF_RABITQ": "1 bit",
-    "DISKANN": "PQ, rescored from disk",
-}
 _EACH = ("", "FLAT", "BRUTE_FORCE")
 """Kinds of index that compare each vector."""
-_TUNED = ("M", "efConstruction", "nlist", "m", "nbits", "sq_type", "refine", "refine_type")
-"""Parameters of an index that are shown."""
 _LEVELS = ("strong", "bounded", "session", "eventually")
 _SAMPLE = 100
 _MOST_EF = 32_768  # Milvus' own limit
@@ -74,7 +61,7 @@ class _MilvusCollection:
     key: str  # field of the primary key
     words: str | None  # field of BM25's vectors of the captions; None: captions are not searched
     zeros: bool  # whether a document without a vector has one of zeros
-    whole: bool  # whether the index holds the vectors as they are: its highest effort compares each of them
+    graph: bool  # whether the index is a graph of the vectors as they are: its widest search compares each of them
 
 
 class MilvusIndex(LooksOnce[_MilvusCollection]):
@@ -135,7 +122,7 @@ class MilvusIndex(LooksOnce[_MilvusCollection]):
         if question.vector is None:
             return self._by_words(found, question)
         vector = query_of(self._address, question.vector, found.said.dimension)
-        if question.exact and not found.whole:
+        if question.exact and not found.graph and not found.said.index.startswith("none"):
             pages = self._scan(question.where or "", True, 1000)
             return nearest_of(pages, vector, question.k, found.said.metric)
         data: Any = vector.tolist()
@@ -153,7 +140,7 @@ class MilvusIndex(LooksOnce[_MilvusCollection]):
 
     def _nearest(self, found: _MilvusCollection, question: Question, data: Any) -> Sequence[Any]:
         """Hits of a search by the vector; those without one are left out, which Milvus Lite stores as zeros."""
-        vector, params = found.said.vector, self._search_params(found.said.effort, question)
+        vector, params = found.said.vector, {"ef": _MOST_EF} if question.exact and found.graph else {}
         if not found.zeros:
             return self._found(question, data, vector, params)
         wanted = question.k
@@ -191,17 +178,6 @@ class MilvusIndex(LooksOnce[_MilvusCollection]):
         entity, address = hit["entity"], self._address
         id_ = hit.get(found.key, hit.get("id")) if address.id in (None, found.key) else value_of(entity, address.id)
         return make_hit(address, id_, score, entity)
-
-    @staticmethod
-    def _search_params(effort: Effort | None, question: Question) -> dict[str, Any]:
-        if effort is None:
-            return {}
-        value = effort.higher[-1] if question.exact else question.effort
-        if question.exact and effort.name == "ef":
-            value = _MOST_EF
-        if value is None:
-            return {}
-        return {effort.name: max(value, question.k) if effort.name == "ef" else value}
 
     def close(self) -> None:
         """See :meth:`reco_plugin.engines.base.Engine.close`; lets go of a file that nothing else here has open."""
@@ -301,9 +277,8 @@ class MilvusIndex(LooksOnce[_MilvusCollection]):
         dense = [name for name, type_ in fields.items() if type_ in _DENSE]
         others = {name: _OTHERS.get(type_, type_.name) for name, type_ in fields.items() if type_ not in _DENSE}
         vector = pick_vector(address, dense, others, self._name)
-        kind, metric, index = self._index(vector)
-        words, compression = _words(said, address.text), _compression(kind, index)
-        tuned = [f"{name}={index[name]}" for name in _TUNED if name in index]
+        kind, metric = self._index(vector)
+        words = _words(said, address.text)
         described = Description(
             engine="",
             name=said["collection_name"],
@@ -311,15 +286,13 @@ class MilvusIndex(LooksOnce[_MilvusCollection]):
             vector=vector,
             dimension=int(dimensions[vector]),
             metric=metric,
-            index="none: each vector is compared" if kind in _EACH else " ".join([kind, *tuned]),
-            compression=", ".join(filter(None, (_DENSE[fields[vector]], compression))),
-            effort=self._effort(kind, index),
+            index="none: each vector is compared" if kind in _EACH else kind,
             fields=(*fields, *dynamic),
             searches_text=words is not None,
         )
         nullable = any(field["name"] == vector and field.get("nullable") for field in said["fields"])
         zeros = self._lite and nullable
-        return _MilvusCollection(described, fields, mappings, key, words, zeros, kind in (*_EACH, "IVF_FLAT", "HNSW"))
+        return _MilvusCollection(described, fields, mappings, key, words, zeros, kind == "HNSW")
 
     def _dynamic(self, fields: Mapping[str, DataType]) -> dict[str, Any]:
         """Fields outside of the schema that the first documents have, each with a value, of JSON where it has one."""
@@ -332,8 +305,8 @@ class MilvusIndex(LooksOnce[_MilvusCollection]):
                     found[name] = value
         return found
 
-    def _index(self, vector: str) -> tuple[str, Similarity, Mapping[str, Any]]:
-        """The kind of index, as in HNSW, its metric, and all that is said of it."""
+    def _index(self, vector: str) -> tuple[str, Similarity]:
+        """The kind of index, as in HNSW, and its metric."""
         limit = {"timeout": self._address.timeout_s}
         names = self._call(lambda client: client.list_indexes(self._name, field_name=vector))
         found: Mapping[str, Any] = {}
@@ -344,24 +317,7 @@ class MilvusIndex(LooksOnce[_MilvusCollection]):
             raise EngineError(
                 f"{self._address.place}: the index of {vector!r} compares by {metric}, not by {', '.join(_METRICS)}"
             )
-        return kind, _METRICS[metric], found
-
-    def _effort(self, kind: str, index: Mapping[str, Any]) -> Effort | None:
-        """What Milvus takes for an index; values without it are those of its library Knowhere, and of Milvus Lite."""
-        refined = str(index.get("refine", "")).lower() == "true"
-        if kind == "SCANN" or (refined and kind != "AUTOINDEX"):
-            return (
-                Effort("reorder_k" if kind == "SCANN" else "refine_k", 1, (2, 4, 8, 16))
-                if refined
-                else _probes(index, 8)
-            )
-        if kind.startswith("HNSW") or (kind == "AUTOINDEX" and self._lite):
-            return Effort("ef", 64 if self._lite else 16, (128, 256, 512, 1024) if self._lite else (64, 128, 256, 512))
-        if kind.startswith("IVF"):
-            return _probes(index, 10 if self._lite else 8)
-        if kind == "DISKANN":
-            return Effort("search_list", 16, (50, 100, 200, 400))
-        return Effort("level", 1, (3, 5, 10)) if kind == "AUTOINDEX" else None
+        return kind, _METRICS[metric]
 
     def _document(self, found: _MilvusCollection, row: Mapping[str, Any]) -> Document:
         values, address = dict(row), self._address
@@ -370,16 +326,6 @@ class MilvusIndex(LooksOnce[_MilvusCollection]):
         if vector is not None and not vector.any():
             vector = None  # so does Milvus Lite store one that is null
         return make_document(address, value_of(values, address.id or found.key), vector, values)
-
-
-def _probes(index: Mapping[str, Any], usual: int) -> Effort:
-    lists = int(index.get("nlist", 128))
-    return Effort("nprobe", usual, tuple(sorted({more for more in (16, 32, 64, lists) if usual < more <= lists})))
-
-
-def _compression(kind: str, index: Mapping[str, Any]) -> str:
-    usual = _COMPRESSION.get(kind, "")
-    return str(index.get("sq_type") or usual).lower() if "SQ" in kind else usual
 
 
 def _words(said: Mapping[str, Any], text: str | None) -> str | None:

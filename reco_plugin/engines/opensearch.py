@@ -15,14 +15,12 @@ from opensearchpy.serializer import JSONSerializer
 from ..config import Settings
 from ..errors import EngineError
 from .address import IndexAddress
-from .base import Effort, Question, Similarity
+from .base import Question, Similarity
 from .rest import MOST, Body, DocumentIndex, KnownIndex, VectorField, cannot_reach, refusal
 
 CANDIDATES = 100
 """``k`` of a search by Lucene, where it is what ``ef_search`` is elsewhere; with 10, .93 of the exact ten are found."""
 _SPACES: Mapping[str, Similarity] = {"cosinesimil": "cosine", "innerproduct": "dot", "l2": "euclid"}
-_LEVELS = {"1x": "", "2x": "fp16", "4x": "int8", "8x": "4 bit", "16x": "2 bit", "32x": "1 bit", "64x": "1 bit"}
-_OVERSAMPLED = {"8x": 2, "16x": 3, "32x": 3, "64x": 5}
 _ONE_FORMULA = (2, 19)
 """Indexes made since then score a cosine in one way."""
 _MARK = 0x08000000
@@ -106,29 +104,22 @@ class OpenSearchIndex(DocumentIndex):
         old = (created ^ _MARK) < 2_19_00_00 if created else bool(version) and version < _ONE_FORMULA
         approximate, exact = _scores(space, library if old else "")
         searchable = str(settings.get("index.knn", "false" if settings else "true")).lower() != "false"
-        words = " ".join([library, str(method.get("name", "hnsw")), *_numbers(method.get("parameters", {}))])
+        parameters: Mapping[str, Any] = method.get("parameters", {})
+        squeezed = [parameters.get("encoder", {}).get("name"), field.get("mode"), field.get("compression_level")]
+        words = " ".join(map(str, filter(None, [library, method.get("name", "hnsw"), *squeezed])))
         return VectorField(
             dimension=int(field["dimension"]),
             metric=_SPACES[space],
             index=words if searchable else "none: each vector is compared",
-            compression=_compression(field, method),
-            effort=_effort(field, method, library, settings) if searchable else None,
             score=approximate,
             exact_score=exact,
             method=f"{library} {space}",
         )
 
     def _nearest(self, known: KnownIndex, question: Question, vector: list[float], where: Any) -> Body:
-        library, effort = known.field.method.split()[0], known.field.effort
-        asked: Body = {"vector": vector, "k": question.k}
-        if effort is not None and effort.name == "k":
-            asked["k"] = min(max(question.k, question.effort or effort.value), MOST)
-        elif effort is not None and question.effort is not None:
-            asked |= (
-                {"rescore": {"oversample_factor": question.effort}}
-                if effort.name == "oversample_factor"
-                else {"method_parameters": {effort.name: question.effort}}
-            )
+        library = known.field.method.split()[0]
+        candidates = CANDIDATES if library == "lucene" else question.k
+        asked: Body = {"vector": vector, "k": min(max(question.k, candidates), MOST)}
         if where and library == "nmslib":  # which cannot filter while it searches
             return {"query": {"bool": {"must": [{"knn": {known.vector: asked}}], "filter": where}}}
         if where:
@@ -176,40 +167,3 @@ def _product(score: float) -> float:
 
 def _halved(score: float) -> float:
     return 2 * score - 1
-
-
-def _numbers(parameters: Mapping[str, Any]) -> list[str]:
-    return [f"{name}={value}" for name, value in parameters.items() if isinstance(value, int | float)]
-
-
-def _compression(field: Mapping[str, Any], method: Mapping[str, Any]) -> str:
-    encoder: Mapping[str, Any] = method.get("parameters", {}).get("encoder", {})
-    settings: Mapping[str, Any] = encoder.get("parameters", {})
-    match encoder.get("name"):
-        case "sq":
-            return str(settings.get("type", "fp16")) if method.get("engine") == "faiss" else "int8"
-        case "pq":
-            return f"PQ of {settings.get('m', 1) * settings.get('code_size', 8) // 8} bytes"
-        case "binary":
-            return f"{settings.get('bits', 1)} bit"
-    level = str(field.get("compression_level") or ("32x" if field.get("mode") == "on_disk" else "1x"))
-    return _LEVELS.get(level, level)
-
-
-def _effort(
-    field: Mapping[str, Any], method: Mapping[str, Any], library: str, settings: Mapping[str, Any]
-) -> Effort | None:
-    level = str(field.get("compression_level") or ("32x" if field.get("mode") == "on_disk" else "1x"))
-    parameters: Mapping[str, Any] = method.get("parameters", {})
-    if library == "lucene":
-        return Effort("k", CANDIDATES, (200, 500, 1000, 5000))
-    if level in _OVERSAMPLED:
-        usual = _OVERSAMPLED[level]
-        return Effort("oversample_factor", usual, tuple(more for more in (5, 10, 20, 50) if more > usual))
-    if method.get("name") == "ivf":
-        usual, lists = int(parameters.get("nprobes", 1)), int(parameters.get("nlist", 4))
-        return Effort("nprobes", usual, tuple(sorted({more for more in (5, 10, 20, lists) if usual < more <= lists})))
-    if method.get("name") == "trained":
-        return None
-    usual = int(settings.get("index.knn.algo_param.ef_search") or parameters.get("ef_search", 100))
-    return Effort("ef_search", usual, tuple(more for more in (200, 500, 1000, 5000) if more > usual))

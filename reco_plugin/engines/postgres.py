@@ -21,7 +21,7 @@ from ..errors import ConfigError, EngineError, EngineUnavailable
 from ..values import check_choice, did_you_mean
 from .address import IndexAddress
 from .asking import ask
-from .base import Description, Document, Effort, IndexHit, Page, Question, Similarity
+from .base import Description, Document, IndexHit, Page, Question, Similarity
 from .documents import check_fields, column_of, make_document, pick_vector, picture_or_none, query_of, text_or_none
 from .template import fill
 
@@ -46,8 +46,6 @@ class _Index:
     metric: Similarity
     operator: str
     words: str  # of the index, for people
-    compression: str
-    effort: Effort | None
 
 
 @dataclass(frozen=True)
@@ -199,8 +197,6 @@ class PostgresIndex:
         settings = dict[str, str]()
         if question.exact:
             settings = {"enable_seqscan": "on", "enable_indexscan": "off", "enable_bitmapscan": "off"}
-        elif question.effort is not None and table.index.effort is not None:
-            settings = {table.index.effort.name: str(question.effort)}
 
         def run() -> list[dict[str, Any]]:
             with self._lock, self._connected() as connection, connection.transaction():
@@ -331,31 +327,18 @@ class PostgresIndex:
             (oid,),
         )
         column, wanted = sql.Identifier(vector).as_string(), self._address.options.get("metric")
-        half = "halfvec" if kind == "halfvec" else ""
         for row in rows:
-            base, metric = row["opcname"].removesuffix("_ops").rsplit("_", 1)
+            metric = row["opcname"].removesuffix("_ops").rpartition("_")[2]
             if metric not in _METRICS or (wanted and _METRICS[metric][0] != wanted):
                 continue
             if not _named(vector).search(row["compared"]):
                 continue
-            options = dict(option.split("=", 1) for option in row["reloptions"] or ())
             words = " ".join(
-                [row["amname"], *(f"{k}={v}" for k, v in options.items()), *(["partial"] * row["partial"])]
+                [row["amname"], row["opcname"], *(row["reloptions"] or ()), *(["partial"] * row["partial"])]
             )
-            return _Index(
-                row["compared"], *_METRICS[metric], words, "halfvec" if base == "halfvec" else half,
-                self._effort(row["amname"], int(options.get("lists", 100))),
-            )  # fmt: skip
+            return _Index(row["compared"], *_METRICS[metric], words)
         metric_ = cast("Similarity", wanted or "cosine")
-        return _Index(column, metric_, _OPERATORS[metric_], "none: each vector is compared", half, None)
-
-    def _effort(self, method: str, lists: int) -> Effort:
-        self._run("SELECT '[1]'::vector")  # loads the extension, whose settings are not known before
-        name, higher = (
-            ("hnsw.ef_search", (100, 200, 400, 1000)) if method == "hnsw" else ("ivfflat.probes", (5, 10, 20, lists))
-        )
-        value = int(self._run("SELECT current_setting(%s) AS value", (name,))[0]["value"])
-        return Effort(name, value, tuple(sorted({more for more in higher if more > value})))
+        return _Index(column, metric_, _OPERATORS[metric_], "none: each vector is compared")
 
     def _measured(self, table: str, vector: str) -> int:
         column = sql.Identifier(vector)
@@ -405,8 +388,6 @@ class PostgresIndex:
             dimension=table.dimension,
             metric=table.index.metric,
             index=table.index.words,
-            compression=table.index.compression,
-            effort=table.index.effort,
             fields=tuple(table.columns),
             searches_text=self._address.text is not None,
         )

@@ -29,12 +29,11 @@ from ..memory.server import Server
 from ..values import did_you_mean
 from .address import IndexAddress
 from .asking import ask
-from .base import Description, Document, Effort, IndexHit, LooksOnce, Page, Question, Similarity
+from .base import Description, Document, IndexHit, LooksOnce, Page, Question, Similarity
 from .documents import check_fields, make_document, make_hit, pick_vector, query_of, value_of
 from .template import fill
 
 _METRICS: Mapping[str, Similarity] = {"Cosine": "cosine", "Dot": "dot", "Euclid": "euclid"}
-_BITS = {"one_bit": "1 bit", "one_and_half_bits": "1.5 bits", "two_bits": "2 bits"}
 _SAMPLE = 100
 _EACH = "none: each vector is compared"
 T = TypeVar("T")
@@ -172,11 +171,7 @@ class QdrantIndex(LooksOnce[Description]):
             return None  # each vector is compared
         if question.exact:
             return {"exact": True, "quantization": {"ignore": True}}
-        if question.effort is None or found.effort is None:
-            return None
-        if found.effort.name == "oversampling":
-            return {"quantization": {"rescore": True, "oversampling": question.effort}}
-        return {found.effort.name: question.effort}
+        return None
 
     def _filter(self, where: str | None) -> Any:
         return None if where is None else _as_json("filter", where)
@@ -261,7 +256,6 @@ class QdrantIndex(LooksOnce[Description]):
             raise EngineError(
                 f"{address.place}: the vectors {vector!r} are compared by {metric}, not by {', '.join(_METRICS)}"
             )
-        index, compression, effort = self._searched(config, params)
         return Description(
             engine="",
             name=self._real_name(),
@@ -269,9 +263,7 @@ class QdrantIndex(LooksOnce[Description]):
             vector=vector,
             dimension=params.size,
             metric=_METRICS[metric],
-            index=index,
-            compression=compression,
-            effort=effort,
+            index=_EACH if self._folder is not None else _searched(config, params),
             fields=(*vectors, *keys),
             searches_text=self._has_scored_text(),
         )
@@ -281,24 +273,6 @@ class QdrantIndex(LooksOnce[Description]):
             return self._name
         aliases = self._call(lambda client: client.get_aliases()).aliases
         return next((each.collection_name for each in aliases if each.alias_name == self._name), self._name)
-
-    def _searched(self, config: Any, params: Any) -> tuple[str, str, Effort | None]:
-        """Index, compression and effort; what a vector has of its own stands before what the collection has."""
-        stored = "float16" if params.datatype is not None and params.datatype.value == "float16" else ""
-        if self._folder is not None:
-            return _EACH, stored, None
-        own, whole = params.hnsw_config, config.hnsw_config
-        m, ef = (
-            next((value for each in (own, whole) if (value := getattr(each, name, None)) is not None), usual)
-            for name, usual in (("m", 16), ("ef_construct", 100))
-        )
-        compressed = _compression(params.quantization_config or config.quantization_config)
-        compression = ", ".join(filter(None, (stored, compressed)))
-        if compressed:
-            effort = Effort("oversampling", 1, (2, 4, 8, 16))  # of rescored candidates
-        else:  # Qdrant searches as widely as it built
-            effort = Effort("hnsw_ef", ef, tuple(more for more in (128, 256, 512, 1024) if more > ef))
-        return (f"hnsw m={m} ef_construct={ef}", compression, effort) if m else (_EACH, compression, None)
 
     def _keys(self) -> tuple[str, ...]:
         """Keys of the payload, as the first points have them, also within others."""
@@ -346,20 +320,15 @@ def _odd(params: models.VectorParams) -> str:
     return "vectors of uint8" if params.datatype is not None and params.datatype.value == "uint8" else ""
 
 
-def _compression(config: Any) -> str:
-    """Of quantised vectors; of a bit or two, Qdrant rescores by itself."""
-    said = config.model_dump(mode="json", exclude_none=True) if config is not None else {}
-    match said:
-        case {"scalar": scalar}:
-            return str(scalar.get("type", "int8"))
-        case {"product": product}:
-            return f"PQ {product['compression']}"
-        case {"binary": binary}:
-            return f"{_BITS.get(binary.get('encoding', 'one_bit'), 'bits')}, rescored"
-        case {"turbo": turbo}:
-            return f"{turbo.get('bits', 'a few bits')} (turbo)"
-        case _:
-            return ""
+def _searched(config: Any, params: Any) -> str:
+    """The index and its compression; what a vector has of its own stands before what the collection has."""
+    m, ef = (
+        next((value for each in (params.hnsw_config, config.hnsw_config) if (value := getattr(each, name, None))), None)
+        for name in ("m", "ef_construct")
+    )
+    compressed = params.quantization_config or config.quantization_config
+    kinds = compressed.model_dump(exclude_none=True) if compressed is not None else {}
+    return " ".join([f"hnsw m={m} ef_construct={ef}", *kinds]) if m else _EACH
 
 
 def _paths(key: str) -> set[str]:

@@ -22,7 +22,7 @@ from ..errors import ConfigError, EngineError, EngineUnavailable
 from ..values import did_you_mean
 from .address import IndexAddress
 from .asking import ask
-from .base import Description, Document, Effort, IndexHit, LooksOnce, Page, Question, Similarity
+from .base import Description, Document, IndexHit, LooksOnce, Page, Question, Similarity
 from .comparing import nearest_of
 from .documents import check_fields, make_document, make_hit, pick_vector
 from .template import fill
@@ -50,8 +50,6 @@ class VectorField:
     dimension: int
     metric: Similarity
     index: str  # how it is searched, for people; see :attr:`Description.index`
-    compression: str
-    effort: Effort | None
     score: Callable[[float], float]  # of a search by the index -> the metric's own
     exact_score: Callable[[float], float]  # of a comparison of each vector -> the same
     method: str = ""  # what the engine's module needs to ask, such as the library that searches
@@ -118,8 +116,6 @@ class DocumentIndex(LooksOnce[KnownIndex]):
             dimension=known.field.dimension,
             metric=known.field.metric,
             index=known.field.index,
-            compression=known.field.compression,
-            effort=known.field.effort,
             fields=tuple(known.fields),
             searches_text=self._address.text is not None,
         )

@@ -238,7 +238,6 @@ class WeaviateIndex(LooksOnce[_Collection]):
             dimension=self._measured(name, vector, bool(named)),
             metric=_METRICS[metric],
             index=_words(index),
-            compression=_compression(index),
             fields=tuple(kinds),
             searches_text=self._address.text is not None,
         )
@@ -361,27 +360,10 @@ def _distance_of(index: Any) -> str:
 
 def _words(index: Any) -> str:
     kind = type(index).__name__.removeprefix("_VectorIndexConfig").lower()
-    if kind == "flat":
-        return "none: each vector is compared" if index.quantizer is None else "flat"
-    if kind == "dynamic":
-        return "dynamic"
-    return f"hnsw m={index.max_connections} ef_construction={index.ef_construction} ef={index.ef}"
-
-
-def _compression(index: Any) -> str:
     quantizer = getattr(index, "quantizer", None)
     if quantizer is None:
-        return ""
-    match type(quantizer).__name__.strip("_").removesuffix("Config"):
-        case "SQ":
-            return "int8"
-        case "BQ":
-            return "1 bit"
-        case "RQ":
-            return f"{quantizer.bits or 8} bit, rotated"
-        case "PQ":
-            return f"PQ of {quantizer.segments} bytes" if quantizer.segments else "PQ"
-    return str(type(quantizer).__name__)
+        return "none: each vector is compared" if kind == "flat" else kind
+    return f"{kind} {type(quantizer).__name__.strip('_').removesuffix('Config')}"
 
 
 def _bytes(value: Any) -> Any:

@@ -139,8 +139,6 @@ def open_index_rows(source: str, model: Path | None) -> Rows:
         raise ConfigError(f"{address.place}: option check={check!r} must be 1 or 0")
     with closing(open_index(address)) as index:
         said = index.describe()
-        if not said.scans:
-            index.scan()  # says the way out
         if not said.documents:
             raise DataError(f"{name_of(address)} holds no pairs: it is empty")
         _check_fields(address, said, of)

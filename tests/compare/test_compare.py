@@ -3,9 +3,6 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterator, Sequence
-from dataclasses import replace
-from typing import Any
 
 import numpy as np
 import pytest
@@ -21,7 +18,7 @@ from reco_plugin.compare import (
     compare,
 )
 from reco_plugin.compare.figures import findings_of, render, to_json
-from reco_plugin.engines import Description, IndexHit, Page, Question
+from reco_plugin.engines import IndexHit, Question
 from reco_plugin.errors import DataError, EngineError, FingerprintMismatch
 
 
@@ -43,32 +40,6 @@ def index(drawn_records, drawings) -> FunctionIndex:
 def log(drawings) -> QueryLog:
     shown = {pair.id: frozenset([pair.id, "another"]) for pair in drawings}
     return QueryLog(tuple(SearchQuery(pair.id, pair.text) for pair in drawings), 24, shown=shown)
-
-
-def test_an_index_that_is_only_searched_is_compared_by_what_needs_no_scan(filled, index, log):
-    class OnlySearched(FunctionIndex):
-        """It says how many documents it has, compares with each, and refuses a scan."""
-
-        def describe(self) -> Description:
-            return replace(super().describe(), documents=24, scans=False)
-
-        def scan(self, **how: Any) -> Iterator[Page]:
-            raise EngineError("only searched")
-
-        def search(self, question: Question) -> Sequence[IndexHit]:
-            return super().search(replace(question, exact=False))
-
-    only = OnlySearched(index.search, index.describe().dimension, name="mine")
-    judgments = Judgments({query.id: {query.id: 1.0} for query in log.queries}, "mine")
-    found = compare(filled, only, log, CompareOptions(SearchHow(5), judgments=judgments))
-    assert found.check is not None
-    assert found.check.said.startswith("not checked")
-    assert found.exactness is not None
-    assert (found.exactness.plain, found.exactness.refined) == (1.0, 1.0)
-    assert found.ids is not None
-    assert found.ids.missing is None  # the index's ids are not known
-    assert found.judged is not None
-    assert render(found).endswith(found.verdict.sentence)
 
 
 def test_a_function_is_compared_as_an_index_is(filled, index, log):

@@ -10,7 +10,7 @@ import pytest
 from reco_plugin.compare import FunctionIndex, SearchHow, SearchQuery
 from reco_plugin.compare import search as searching
 from reco_plugin.compare.search import fuse, measure_exactness, search_all
-from reco_plugin.engines import Description, Document, Effort, IndexHit, Page, Question
+from reco_plugin.engines import Description, Document, IndexHit, Page, Question
 from reco_plugin.engines.comparing import nearest_of
 from reco_plugin.errors import ConfigError, EngineError, EngineUnavailable
 
@@ -24,12 +24,11 @@ def unit(rows: int, draw: int) -> np.ndarray:
 
 
 class Forgetful:
-    """An index that misses each document but those below its effort, which is a part of 300."""
+    """An index that finds some of its 300 documents alone."""
 
-    def __init__(self, effort: int, higher: tuple[int, ...]) -> None:
-        self.vectors = unit(N, 0)
-        said = Effort("parts", effort, higher)
-        self.said = Description("mine", "mine", N, "v", D, "cosine", "forgetful", effort=said, searches_text=True)
+    def __init__(self, seen: int) -> None:
+        self.vectors, self.seen = unit(N, 0), seen
+        self.said = Description("mine", "mine", N, "v", D, "cosine", "forgetful", searches_text=True)
 
     def describe(self) -> Description:
         return self.said
@@ -42,8 +41,7 @@ class Forgetful:
     def search(self, question: Question) -> Sequence[IndexHit]:
         if question.vector is None:
             raise EngineError("no words here")
-        assert self.said.effort is not None
-        seen = N if question.exact else question.effort or self.said.effort.value
+        seen = N if question.exact else self.seen
         known = np.random.default_rng(1).permutation(N)[:seen]
         pages = [Page(tuple(Document(str(row), self.vectors[row], f"thing {row}") for row in known))]
         return nearest_of(pages, question.vector, question.k, "cosine")
@@ -55,7 +53,7 @@ class Forgetful:
 @pytest.mark.parametrize("where", [None, "by the engine"])
 def test_what_an_index_misses_is_measured(where):
     """By a scan, and with a filter by the engine's own exact search: the same."""
-    index, vectors = Forgetful(100, (200, 299, 300)), {"plain": unit(20, 1), "refined": unit(20, 2)}
+    index, vectors = Forgetful(100), {"plain": unit(20, 1), "refined": unit(20, 2)}
     found = measure_exactness(index, index.describe(), vectors, SearchHow(K, where), np.arange(20))
     assert found.plain == pytest.approx(1 / 3, abs=0.15)
     assert found.refined == pytest.approx(1 / 3, abs=0.15)
@@ -70,7 +68,7 @@ def test_documents_that_both_rankings_have_come_first():
 
 
 def test_a_text_search_that_is_refused_is_noted_and_a_vector_search_is_not_forgiven():
-    index, queries = Forgetful(300, ()), [SearchQuery("1", "thing"), SearchQuery("2", None)]
+    index, queries = Forgetful(300), [SearchQuery("1", "thing"), SearchQuery("2", None)]
     vectors = {"plain": unit(2, 1), "refined": unit(2, 2)}
     found = search_all(index.search, index.describe(), queries, vectors, SearchHow(3))
     assert list(found.hits) == ["plain", "refined"]
@@ -125,7 +123,7 @@ def test_what_an_index_misses_is_measured_within_the_filter_of_each_query():
             found = super().search(question)
             return [] if question.where == "nothing" else found
 
-    index, vectors = Filtered(100, ()), {"plain": unit(4, 1), "refined": unit(4, 2)}
+    index, vectors = Filtered(100), {"plain": unit(4, 1), "refined": unit(4, 2)}
     filters = ["nothing", None, "nothing", None]
     found = measure_exactness(index, index.describe(), vectors, SearchHow(K), np.arange(4), filters)
     unfiltered = measure_exactness(index, index.describe(), vectors, SearchHow(K), np.array([1, 3]))

@@ -96,16 +96,6 @@ def test_a_document_without_a_vector_is_never_found_however_few_others_are_left(
     assert all(np.isfinite(hit.score) for hit in hits)
 
 
-def test_more_effort_can_be_asked_for(index: Engine):
-    effort = index.describe().effort
-    if effort is None:
-        pytest.skip("each vector is compared")
-    assert list(effort.higher) == sorted(effort.higher)
-    assert all(value > effort.value for value in effort.higher)
-    query = unit(1, 4)[0]
-    assert [hit.id for hit in index.search(Question(query, k=10, effort=effort.higher[-1]))] == best(query, 10)
-
-
 def test_a_text_alone_is_searched_by_the_engine(index: Engine):
     if not index.describe().searches_text:
         pytest.skip("the engine searches no texts")

@@ -88,24 +88,21 @@ def _no_waits(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 @pytest.mark.parametrize(
-    ("field", "index_says", "compression", "effort"),
+    ("field", "index_says"),
     [
-        ({"index_options": {"type": "hnsw", "m": 16}}, "hnsw m=16", "", "num_candidates"),
-        ({"index_options": {"type": "int8_hnsw"}}, "hnsw", "int8", "rescore_vector.oversample"),
-        ({"index_options": {"type": "bbq_hnsw"}}, "hnsw", "1 bit", "rescore_vector.oversample"),
-        ({"index_options": {"type": "int4_flat"}}, "flat", "4 bit", "rescore_vector.oversample"),
-        ({"index_options": {"type": "flat"}}, "none: each vector is compared", "", None),
-        ({"index": False}, "none: each vector is compared", "", None),
-        ({"dims": 512}, "hnsw", "1 bit", "rescore_vector.oversample"),
-        ({}, "hnsw", "int8", "rescore_vector.oversample"),
+        ({"index_options": {"type": "hnsw", "m": 16}}, "hnsw m=16"),
+        ({"index_options": {"type": "int8_hnsw"}}, "int8_hnsw"),
+        ({"index_options": {"type": "flat"}}, "none: each vector is compared"),
+        ({"index": False}, "none: each vector is compared"),
+        ({"dims": 512}, "bbq_hnsw"),
+        ({}, "int8_hnsw"),
     ],
 )  # fmt: skip
-def test_the_index_is_read_from_the_mapping(server, index, field, index_says, compression, effort):
+def test_the_index_is_read_from_the_mapping(server, index, field, index_says):
     server[1].field |= field
     said = index.describe()
     assert (said.engine, said.name, said.documents) == ("Elasticsearch 9.2.1", "shop-1", 7)
-    assert (said.index, said.compression) == (index_says, compression)
-    assert (said.effort.name if said.effort else None) == effort
+    assert said.index == index_says
 
 
 @pytest.mark.parametrize(
@@ -133,24 +130,18 @@ def test_a_search_sends_what_the_documentation_has(server, index):
     answers = server[1]
     answers.field["index_options"] = {"type": "hnsw"}
     answers.hits = [{"_id": "1", "_score": 0.9, "fields": {"sku": ["s1"], "title": ["a fox"]}}]
-    (hit,) = index.search(Question(UNIT, k=5, where='{"term": {"sku": "s1"}}', effort=300))
+    (hit,) = index.search(Question(UNIT, k=5, where='{"term": {"sku": "s1"}}'))
     assert (hit.id, hit.text, hit.score) == ("s1", "a fox", pytest.approx(0.8))
     path, body, _ = answers.asked[-1]
     assert path.startswith("/shop/_search?")
     assert "allow_partial_search_results=false" in path
     assert body == {
         "knn": {
-            "field": "clip", "query_vector": pytest.approx([0.6, 0.8]), "k": 5, "num_candidates": 300,
+            "field": "clip", "query_vector": pytest.approx([0.6, 0.8]), "k": 5, "num_candidates": 100,
             "filter": {"term": {"sku": "s1"}},
         },
         "size": 5, "_source": False, "fields": ["sku", "title"],
     }  # fmt: skip
-
-
-def test_a_search_of_compressed_vectors_is_rescored_where_more_effort_is_asked_for(server, index):
-    server[1].field |= {"index_options": {"type": "bbq_hnsw"}}
-    index.search(Question(UNIT, k=10, effort=10))
-    assert server[1].asked[-1][1]["knn"]["rescore_vector"] == {"oversample": 10.0}
 
 
 @pytest.mark.parametrize(
