@@ -18,6 +18,7 @@ from PIL import Image
 from reco_plugin import Reco
 from reco_plugin.cli.app import app
 from reco_plugin.config import Settings
+from reco_plugin.serve.settings import ServeSettings
 
 ROOT = Path(__file__).parents[1]
 PAGES = ["README.md", "CONTRIBUTING.md", *sorted(str(path.relative_to(ROOT)) for path in ROOT.glob("docs/**/*.md"))]
@@ -94,6 +95,15 @@ def lost(page: Path) -> Iterator[str]:
         path = page.parent / name if name else page
         if not path.exists() or (heading and heading not in headings(path)):
             yield target
+
+
+def test_every_file_and_variable_on_the_pages_is_there() -> None:
+    text = "".join((ROOT / page).read_text(encoding="utf-8") for page in PAGES if page != "docs/measurements.md")
+    files = set(re.findall(r"(?<![\w/:])((?:deploy|docs|tests|benchmarks|examples)/[\w./-]*\w)", text))
+    assert {name for name in files if not (ROOT / name).exists()} == set()
+    named = {name.lower().partition("__")[0] for name in re.findall(r"\bRECO_([A-Z_]*[A-Z])\b", text)}
+    known = {*Settings.model_fields, *(f"serve_{name}" for name in ServeSettings.model_fields)}
+    assert len(named) >= 8 and named <= known, named - known
 
 
 @cache

@@ -2,14 +2,11 @@
 
 from __future__ import annotations
 
-import json
-import re
 import shutil
 import subprocess
 from pathlib import Path
 from typing import Any
 
-import promql_parser
 import pytest
 import yaml
 
@@ -18,7 +15,6 @@ MINUTES = 60
 RATE = f"0+600x{MINUTES}"  # ten a second, read once a minute
 SERVED, FAST = 'route="/v1/embeddings",status="200"', 'route="/v1/embeddings",le="0.1"'
 JOBS = {"reco": "plugin", "nv": "triton", "qdrant": "qdrant"}
-VOLUME = '{namespace="reco",persistentvolumeclaim="storage-qdrant-0"}'
 GOOD = {
     'up{job="plugin"}': f"1x{MINUTES}",
     'up{job="triton"}': f"1x{MINUTES}",
@@ -50,8 +46,6 @@ GOOD = {
     'qdrant_app_info{instance="2"}': f"1x{MINUTES}",
     'qdrant_collection_dead_replicas{id="reco"}': f"0x{MINUTES}",
     "qdrant_cluster_pending_operations_total": f"0 2 0 1 0x{MINUTES - 4}",
-    f"kubelet_volume_stats_available_bytes{VOLUME}": f"60x{MINUTES}",
-    f"kubelet_volume_stats_capacity_bytes{VOLUME}": f"100x{MINUTES}",
 }
 BAD = {  # alert -> the series that differ
     "RecoEncoderChanged": {"reco_encoder_changed": f"0x20 1x{MINUTES - 20}"},
@@ -72,7 +66,6 @@ BAD = {  # alert -> the series that differ
     "QdrantNodeMissing": {'qdrant_app_info{instance="2"}': f"1x20 _x{MINUTES - 20}"},
     "QdrantDeadReplicas": {'qdrant_collection_dead_replicas{id="reco"}': f"0x20 1x{MINUTES - 20}"},
     "QdrantConsensusStuck": {"qdrant_cluster_pending_operations_total": f"0x20 1x{MINUTES - 20}"},
-    "QdrantVolumeFull": {f"kubelet_volume_stats_available_bytes{VOLUME}": f"9x{MINUTES}"},
 }
 
 
@@ -115,64 +108,3 @@ def test_alerts_fire_on_what_they_are_for_and_on_nothing_else(rules: dict[str, A
     (tmp_path / "tests.yaml").write_text(yaml.safe_dump(tests))
     done = subprocess.run([str(PROMTOOL), "test", "rules", tmp_path / "tests.yaml"], capture_output=True, text=True)
     assert done.returncode == 0, done.stdout + done.stderr
-
-
-@pytest.mark.parametrize(
-    ("absent", "left"),
-    [
-        ((), {"plugin", "service", "triton", "qdrant"}),
-        (("triton",), {"plugin", "service", "qdrant"}),
-        (("triton", "qdrant"), {"plugin", "service"}),
-        (("service",), {"plugin", "triton", "qdrant"}),
-    ],
-)
-def test_what_is_not_installed_is_not_reported_as_down(
-    render: Any, rules: dict[str, Any], absent: tuple[str, ...], left: set[str]
-) -> None:
-    values = {"metrics": {"enabled": True}, "memory": {"url": "https://qdrant.example.com:6333"}}
-    groups = _groups(render(values | {name: {"enabled": False} for name in absent}))
-    assert {group["name"] for group in groups} == left
-    kept = [group for group in rules["groups"] if group["name"] in left]
-    assert [[rule["alert"] for rule in group["rules"]] for group in groups] == [
-        [rule["alert"] for rule in group["rules"]] for group in kept
-    ]
-
-
-def _groups(made: list[dict[str, Any]]) -> list[dict[str, Any]]:
-    [resource] = [each for each in made if each["kind"] == "PrometheusRule"]
-    return list(resource["spec"]["groups"])
-
-
-def matchers_of(expression: str) -> list[dict[str, str]]:
-    """Of each selector of a query."""
-    found: list[dict[str, str]] = []
-
-    def visit(node: Any) -> None:
-        if isinstance(node, promql_parser.VectorSelector):
-            matchers = {matcher.name: matcher.value for matcher in node.matchers.matchers}
-            found.append({"__name__": node.name, **matchers})
-
-    promql_parser.walk(promql_parser.parse(expression.replace("$__rate_interval", "5m")), visit)
-    return found
-
-
-@pytest.mark.parametrize(("release", "namespace"), [("reco", "reco"), ("blue", "reco"), ("reco", "shop")])
-def test_a_release_looks_at_itself_alone(render: Any, release: str, namespace: str) -> None:
-    """A second installation, in this namespace or another, hides no failure of the first."""
-    made = render({"metrics": {"enabled": True}}, release, namespace)
-    full = release if "reco" in release else f"{release}-reco"
-    services = {each["metadata"]["name"] for each in made if each["kind"] == "Service"}
-    [board] = [json.loads(text) for each in made if each["kind"] == "ConfigMap" for text in each["data"].values()]
-    queries = [rule["expr"] for group in _groups(made) for rule in group["rules"]]
-    queries += [target["expr"] for panel in board["panels"] for target in panel.get("targets", [])]
-    assert len(queries) > 40
-    for query in queries:
-        for matchers in matchers_of(query):
-            assert matchers["namespace"] == namespace, query
-            if "persistentvolumeclaim" in matchers:
-                claims = matchers["persistentvolumeclaim"]
-                assert re.fullmatch(claims, f"storage-{full}-qdrant-0")
-                assert not re.fullmatch(claims, f"storage-other-{full}-qdrant-0")
-            else:
-                assert matchers["job"] in services, query
-    assert board["uid"] == f"{namespace}-{full}"

@@ -1,0 +1,180 @@
+"""deploy/helm: what each set of values renders to, that Kubernetes takes it, and what is refused.
+
+Where the chart was changed on purpose, ``RENEW=1`` writes the files of golden/ anew; read their difference.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+from pathlib import Path
+from typing import Any
+
+import kubernetes_validate
+import pytest
+import yaml
+
+from reco_plugin.config import load_settings
+from reco_plugin.serve.settings import ServeSettings
+
+helm_python = pytest.importorskip("helm_python", reason="helm-python-sdk has no wheel for this machine")
+
+ROOT = Path(__file__).resolve().parents[2]
+CHART, GOLDEN = ROOT / "deploy" / "helm", Path(__file__).parent / "golden"
+KUBERNETES = ("1.36", kubernetes_validate.latest_version())
+URL = {"memory": {"url": "http://qdrant:6333"}}
+Object = dict[str, Any]
+
+
+class Loader(yaml.SafeLoader):
+    """Reads ``!file`` as the values of that file."""
+
+
+Loader.add_constructor("!file", lambda loader, node: yaml.safe_load((ROOT / node.value).read_text("utf-8")))
+SETS: dict[str, Object] = yaml.load((Path(__file__).parent / "sets.yaml").read_text("utf-8"), Loader)
+
+
+def render(values: Object, name: str = "reco", namespace: str = "reco") -> list[Object]:
+    """All objects of the chart, by kind and name."""
+    with helm_python.Chart.load(CHART) as chart:
+        files = chart.render(values, name=name, namespace=namespace)
+    texts = [text for file, text in files.items() if file.endswith(".yaml")]
+    made = [each for text in texts for each in yaml.safe_load_all(text) if each]
+    return sorted(made, key=lambda each: (each["kind"], each["metadata"]["name"]))
+
+
+def one(objects: list[Object], kind: str, name: str = "reco") -> Object:
+    """The object of this kind and name."""
+    [found] = [each for each in objects if (each["kind"], each["metadata"]["name"]) == (kind, name)]
+    return found
+
+
+@pytest.fixture(scope="module")
+def rendered() -> dict[str, list[Object]]:
+    return {name: render(values) for name, values in SETS.items()}
+
+
+@pytest.mark.parametrize("name", SETS)
+def test_a_set_of_values_renders_to_its_golden_file(rendered: dict[str, list[Object]], name: str) -> None:
+    shown = [each for each in rendered[name] if each["kind"] not in ("ConfigMap", "PrometheusRule")]  # of other files
+    path, text = GOLDEN / f"{name}.yaml", yaml.safe_dump_all(shown, sort_keys=True, width=120)
+    if os.environ.get("RENEW"):
+        path.parent.mkdir(exist_ok=True)
+        path.write_text(text, "utf-8")
+    assert text == path.read_text("utf-8")
+
+
+@pytest.mark.parametrize("version", KUBERNETES)
+def test_kubernetes_takes_every_object(rendered: dict[str, list[Object]], version: str) -> None:
+    objects = {json.dumps(each, sort_keys=True): each for made in rendered.values() for each in made}
+    own = [each for each in objects.values() if "coreos.com" not in each["apiVersion"]]
+    for each in own:
+        kubernetes_validate.validate(each, version, strict=True)
+    broken = json.loads(json.dumps(own[0])) | {"sepc": {}}
+    with pytest.raises(kubernetes_validate.ValidationError):
+        kubernetes_validate.validate(broken, version, strict=True)
+
+
+def test_every_variable_is_a_setting(rendered: dict[str, list[Object]]) -> None:
+    for objects in rendered.values():
+        [container] = one(objects, "Deployment")["spec"]["template"]["spec"]["containers"]
+        names = [each["name"] for each in container["env"]]
+        assert len(names) == len(set(names))
+        service = {name.removeprefix("RECO_SERVE_").lower() for name in names if name.startswith("RECO_SERVE_")}
+        assert service <= set(ServeSettings.model_fields)
+        load_settings(**{
+            each["name"].removeprefix("RECO_").lower(): each.get("value", "secret")
+            for each in container["env"]
+            if each["name"].startswith("RECO_") and not each["name"].startswith("RECO_SERVE_")
+        })  # fmt: skip
+
+
+def test_keys_are_wanted_where_callers_come_from_outside(rendered: dict[str, list[Object]]) -> None:
+    def keys(name: str) -> Object:
+        [container] = one(rendered[name], "Deployment")["spec"]["template"]["spec"]["containers"]
+        return {each["name"]: each for each in container["env"]}
+
+    assert keys("defaults")["RECO_SERVE_API_KEYS"]["valueFrom"]["secretKeyRef"]["optional"]
+    published = keys("keys-and-ingress")
+    assert published["RECO_SERVE_API_KEYS"]["value"] == "$(CALLER_KEYS),$(METRICS_KEY)"
+    assert "optional" not in published["CALLER_KEYS"]["valueFrom"]["secretKeyRef"]
+    assert list(published).index("CALLER_KEYS") < list(published).index("RECO_SERVE_API_KEYS")
+    assert (published["RECO_SERVE_MAX_BODY_BYTES"]["value"], published["RECO_K"]["value"]) == ("64000000", "7")
+    paths = one(rendered["keys-and-ingress"], "Ingress")["spec"]["rules"][0]["http"]["paths"]
+    assert not [
+        each["path"] for each in paths if re.search("/v1/memory|/metrics|^/(v1|plain|refined)?/?$", each["path"])
+    ]
+
+
+def test_the_test_pod_and_the_jobs_get_through_the_policies(rendered: dict[str, list[Object]]) -> None:
+    for name in ("defaults", "encoder-api"):
+        [rule, *_] = one(rendered[name], "NetworkPolicy")["spec"]["ingress"]
+        labels = one(rendered[name], "Pod", "reco-test")["metadata"]["labels"]
+        allowed = [each["podSelector"].get("matchLabels", {}) for each in rule["from"] if "podSelector" in each]
+        assert any(selector and selector.items() <= labels.items() for selector in allowed), name
+    [rule, *_] = one(rendered["jobs"], "NetworkPolicy", "reco-triton")["spec"]["ingress"]
+    [caller] = rule["from"]
+    [job] = [each for each in rendered["jobs"] if each["kind"] == "Job"]
+    for workload in (job, one(rendered["jobs"], "Deployment")):
+        labels = workload["spec"]["template"]["metadata"]["labels"]
+        assert caller["podSelector"]["matchLabels"].items() <= labels.items()
+    egress = one(rendered["keys-and-ingress"], "NetworkPolicy")["spec"]["egress"]
+    assert {"port": 7443} in [port for rule in egress for port in rule.get("ports", [])]
+
+
+def test_another_source_is_another_job() -> None:
+    def job(source: str) -> str:
+        fill = {"enabled": True, "source": source}
+        [made] = [each for each in render(URL | {"jobs": {"fill": fill}}) if each["kind"] == "Job"]
+        return str(made["metadata"]["name"])
+
+    assert job("/data/a.csv") == job("/data/a.csv") != job("/data/b.csv")
+
+
+def test_two_releases_share_nothing() -> None:
+    values = URL | {"metrics": {"enabled": True}}
+    one_release, other = (
+        {(e["kind"], e["metadata"]["name"]) for e in render(values, name)} for name in ("reco", "blue")
+    )
+    assert one_release and not one_release & other
+    rules = json.dumps(one(render(values, "blue", "shop"), "PrometheusRule", "blue-reco"))
+    assert 'job=\\"blue-reco\\",namespace=\\"shop\\"' in rules and 'job=\\"plugin\\"' not in rules
+
+
+@pytest.mark.parametrize(
+    ("values", "named"),
+    [
+        ({}, "memory.url"),
+        ({"memory": {"url": "qdrant:6333"}}, "memory.url"),
+        (URL | {"triton": {"gpus": True}}, "gpus"),
+        (URL | {"replicaCount": "two"}, "replicaCount"),
+        (URL | {"settings": {"RECO_SERVE_API_KEYS": "secret"}}, "auth.existingSecret"),
+        (URL | {"settings": {"RECO_ENCODER": "https://api.example"}}, "triton.enabled=false"),
+        (URL | {"ingress": {"enabled": True}}, "ingress.hosts"),
+        (URL | {"jobs": {"sync": {"enabled": True}}}, "jobs.sync.source"),
+        (URL | {"jobs": {"fill": {"enabled": True, "source": "postgresql://a:b@db/shop"}}}, "jobs.extraEnv"),
+    ],
+)
+def test_bad_values_are_refused_by_name(values: Object, named: str) -> None:
+    with pytest.raises(helm_python.HelmError, match=re.escape(named)):
+        render(values)
+
+
+def test_the_schema_knows_exactly_the_values() -> None:
+    def keys(values: Any, schema: Object) -> None:
+        if "properties" in schema:
+            assert values.keys() == schema["properties"].keys() - {"global"}
+            for name, value in values.items():
+                keys(value, schema["properties"][name])
+
+    schema = json.loads((CHART / "values.schema.json").read_text("utf-8"))
+    keys(yaml.safe_load((CHART / "values.yaml").read_text("utf-8")), schema)
+
+
+@pytest.mark.parametrize("page", ["deployment", "kubernetes", "operations", "scale"])
+def test_values_on_a_page_are_taken(page: str) -> None:
+    text = (ROOT / "docs" / f"{page}.md").read_text("utf-8")
+    for block in re.findall(r"```yaml\n(.*?)```", text, flags=re.DOTALL):
+        if not block.startswith("# Prometheus"):
+            assert render(URL | yaml.safe_load(block))
