@@ -207,14 +207,6 @@ COMMANDS = (
         "reco memory attach --memory grpc://localhost:6334 --collection shop --image-vector photo --text-vector title",
     ),
     Command(
-        "memory adopt",
-        "memory_versions:adopt_command",
-        "Copy a collection's image vectors into a memory of their own, and embed its captions. The source stays as"
-        " it is.",
-        "reco memory adopt --memory grpc://localhost:6334 --collection shop --image-vector photo --caption title"
-        " --into ./memory",
-    ),
-    Command(
         "eval zero-shot",
         "evaluate:zero_shot_command",
         "Classify labelled images by the nearest class prompt: frozen, images refined, prompts refined, both.",

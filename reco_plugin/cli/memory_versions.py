@@ -11,9 +11,8 @@ import typer
 
 from ..artifact import Artifact
 from ..config import Settings
-from ..errors import ConfigError, MemoryStoreError, MemoryTimeout
+from ..errors import MemoryTimeout
 from ..memory.versions import FolderVersions, Version, Versions
-from ..types import Pair
 from ..values import counted
 from .service import ServiceOptions, served_memory
 from .shared import (
@@ -23,7 +22,6 @@ from .shared import (
     OpenOptions,
     keeps,
     open_server,
-    reco_of,
     say,
     spell,
     take_flags,
@@ -163,9 +161,6 @@ def attach_command(
     given: Given,
     image_vector: Annotated[str, typer.Option(help="Name of its image vector.")] = "image",
     text_vector: Annotated[str, typer.Option(help="Name of its text vector.")] = "text",
-    caption: Annotated[
-        str | None, typer.Option(metavar="FIELD", help="Payload field of the captions, to check the encoder with some.")
-    ] = None,
     writable: Annotated[bool, typer.Option("--writable", help="Let pairs be added and removed, too.")] = False,
     as_json: JsonOption = False,
 ) -> None:
@@ -179,13 +174,10 @@ def attach_command(
     model = asked.model or settings.model
     fingerprint = Artifact.load(model).manifest.fingerprint
     server = open_server(settings)
-    from ..ingest.source import check_captions
     from ..memory.layout import Layout
-    from ..memory.reading import attach, describe
+    from ..memory.reading import attach
 
     layout = Layout(image_vector, text_vector, attached=True, writable=writable)
-    if caption is not None:
-        check_captions(server, describe(server, settings.memory_collection), text_vector, caption, model)
     attached = attach(server, settings.memory_collection, fingerprint, layout)
     say(
         {"collection": settings.memory_collection, "points": attached.points, "pairs": attached.pairs},
@@ -194,43 +186,3 @@ def attach_command(
         f"{spell(settings)}",
         as_json,
     )
-
-
-@takes(OpenOptions)
-def adopt_command(
-    *,
-    into: Annotated[str, typer.Option(help="Memory to fill: a folder, or the URL of a Qdrant server.")],
-    caption: Annotated[str, typer.Option(metavar="FIELD", help="Payload field that holds the captions.")],
-    image_vector: Annotated[str, typer.Option(help="Name of the image vector; '' for the one without a name.")] = "",
-    given: Given,
-    into_collection: Annotated[
-        str | None, typer.Option(help="Collection to fill.", show_default="RECO_MEMORY_COLLECTION or reco")
-    ] = None,
-    resume: Annotated[bool, typer.Option("--resume", help="Leave out pairs whose ids are there already.")] = False,
-    as_json: JsonOption = False,
-) -> None:
-    """Copy a collection's image vectors into a memory of their own, and embed its captions. The source stays as it is.
-
-    The image vectors must be of the model's encoder, which nothing in the collection shows. `reco memory build` reads
-    collections, too, and lists the points that cannot be used, which are left out here.
-    """
-    asked = take_flags(OpenOptions, given)
-    source = MemoryFlags(asked.memory, asked.collection).settings
-    target = MemoryFlags(into, into_collection, asked.option).settings
-    if (source.memory, source.memory_collection) == (target.memory, target.memory_collection):
-        raise ConfigError(f"--into names the collection that is read, {source.memory_collection!r}: name another one")
-    server = open_server(source)
-    from ..ingest.source import CollectionNames, collection_rows
-    from ..memory.reading import describe
-    from ..memory.transfer import lacking_pairs
-
-    found = describe(server, source.memory_collection)
-    rows = collection_rows(server, found, CollectionNames(image_vector, caption=caption), None, scaled=True)
-    if not any(isinstance(row, Pair) for row in rows):
-        raise MemoryStoreError(f"no point of {rows.name} has a vector and a text in {caption!r}: nothing to copy")
-    pairs = (row for row in rows if isinstance(row, Pair))
-    with reco_of(asked.model, target, on_memory_failure="fail") as reco:
-        wanted = lacking_pairs(pairs, reco.memory.store) if resume else pairs
-        added = reco.memory.add(wanted, progress=True)
-        held = len(reco.memory)
-    say({"added": added, "pairs": held}, f"added {counted(added, 'pair')}; {into} holds {held:,}", as_json)

@@ -127,5 +127,6 @@ class Layout:
             if found.distance not in _DISTANCES:
                 raise MemoryStoreError(
                     f"the vector {name!r} of {place} is compared by {found.distance.value}, expected Cosine (or Dot "
-                    "with unit-norm vectors): copy it into a memory of its own, reco memory adopt --help"
+                    "with unit-norm vectors): build a memory of it as an index: "
+                    "reco memory build 'URL?collection=NAME&vector=NAME&text=KEY'"
                 )

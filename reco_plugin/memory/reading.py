@@ -1,8 +1,8 @@
-"""Any collection of a Qdrant server, ours or not: its description and points, and how to attach it as a memory."""
+"""Any collection of a Qdrant server, ours or not: its description, and how to attach it as a memory."""
 
 from __future__ import annotations
 
-from collections.abc import Generator, Mapping, Sequence
+from collections.abc import Mapping
 from contextlib import closing
 from dataclasses import dataclass
 from typing import Any
@@ -11,12 +11,11 @@ import numpy as np
 from qdrant_client import QdrantClient
 
 from ..errors import MemoryStoreError
-from ..types import MODALITIES, Fingerprint, Payload
+from ..types import MODALITIES, Fingerprint
 from ..values import NORM_TOLERANCE
 from .collection import METADATA_KEY, collection_of_alias, header_of
 from .header import Header, check_fingerprint, to_json
 from .layout import LAYOUT_KEY, Layout
-from .points import pages, to_payload
 from .server import Server
 
 _SHOWN = 10
@@ -33,37 +32,10 @@ class Described:
     header: Header | None = None  # None if it is not a memory
     layout: Layout | None = None  # None if it is not a memory
 
-    def check_vectors(self, names: Sequence[str], dimension: int | None, place: str) -> None:
-        """Refuse a collection that lacks one of these vectors, or has another form of it; dimension None: any.
-
-        Raises:
-            MemoryStoreError: naming the vectors that it has.
-        """
-        for name in names:
-            if name not in self.dimensions:
-                raise MemoryStoreError(f"{place} has no vector named {name!r}, but: {self.known()}")
-            found = self.dimensions[name]
-            if found is None:
-                raise MemoryStoreError(f"the vector {name!r} of {place} is a multivector, several per point: not read")
-            if dimension not in (None, found):
-                raise MemoryStoreError(
-                    f"the vector {name!r} of {place} has {found} dimensions, but the encoder makes {dimension}: it is "
-                    "of another encoder, use that one's model"
-                )
-
     def known(self) -> str:
         """Names of its vectors, for messages."""
         names = ", ".join(repr(name) for name in sorted(self.dimensions)) or "none"
         return f"{names} ('' has no name)" if "" in self.dimensions else names
-
-
-@dataclass(frozen=True)
-class StoredPoint:
-    """A point as it is stored."""
-
-    id: str  # the pair's id if we stored one, else the point's
-    payload: Payload  # without the pair's id
-    vectors: Mapping[str, Sequence[float]]  # name -> numbers, of the requested vectors that it has
 
 
 def describe(server: Server, collection: str) -> Described:
@@ -92,26 +64,6 @@ def own_name(server: Server, collection: str) -> str:
     """The collection that an alias points to; the name itself if it is no alias."""
     with closing(server.connect()) as client:
         return server.patience.run("read", lambda _: collection_of_alias(client, collection)) or collection
-
-
-def read_points(
-    server: Server, collection: str, names: Sequence[str], batch_size: int = 256
-) -> Generator[list[StoredPoint]]:
-    """All points of a collection in its own order, in batches of one request each, with the vectors of these names.
-
-    Raises:
-        MemoryStoreError: the server fails, or the collection was deleted.
-    """
-    client = server.connect()
-    wanted: Any = True if "" in names else list(names)  # a vector without a name cannot be asked for by it
-    asked: Any = {"limit": batch_size, "with_payload": True, "with_vectors": wanted}
-
-    def read(start: Any) -> Any:
-        return server.patience.run("read", lambda left: client.scroll(collection, offset=start, timeout=left, **asked))
-
-    with closing(client):
-        for points in pages(read):
-            yield [StoredPoint(*to_payload(point), _vectors(point.vector)) for point in points]
 
 
 @dataclass(frozen=True)
@@ -168,12 +120,6 @@ def _refuse_missing(client: QdrantClient, server: Server, collection: str) -> No
         names = [each.name for each in run("read", lambda _: client.get_collections()).collections]
         known = ", ".join(repr(name) for name in sorted(names)[:_SHOWN]) or "none"
         raise MemoryStoreError(f"there is no collection {collection!r} at {server.location!r}; there are: {known}")
-
-
-def _vectors(stored: Any) -> Mapping[str, Sequence[float]]:
-    if isinstance(stored, dict):
-        return stored
-    return {"": stored} if stored else {}
 
 
 def _refuse_long(client: QdrantClient, server: Server, collection: str, layout: Layout) -> None:

@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from itertools import islice
 
 from ..defaults import SCROLL_BATCH
 from ..errors import MemoryStoreError
 from ..opinions import Brought, add_said
-from ..types import Pair, Records
+from ..types import Records
 from .base import Memory
 
 
@@ -35,14 +35,6 @@ def all_pairs(memory: Memory, batch_size: int = SCROLL_BATCH) -> Iterator[Record
             f"the memory at {memory.location!r} holds {before:,} pairs, and {read:,} could be read. Do it again; if it "
             "stays so in an embedded memory, copy what can be read: reco memory rescue --help"
         )
-
-
-def lacking_pairs(pairs: Iterable[Pair], memory: Memory) -> Iterator[Pair]:
-    """The raw pairs whose ids a memory does not hold, so that only these are encoded."""
-    source = iter(pairs)
-    while batch := list(islice(source, SCROLL_BATCH)):
-        held = _held([pair.id for pair in batch], memory)
-        yield from (pair for pair in batch if pair.id not in held)
 
 
 def find_other(memory: Memory, source: Memory) -> str | None:

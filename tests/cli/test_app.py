@@ -61,7 +61,7 @@ def test_the_commands_are_these() -> None:
         *("export", "fit", "report", "serve", "train"),
         *(f"memory {name}" for name in ("add", "copy", "export", "import", "info", "remove", "rescue", "search")),
         *(f"memory {name}" for name in ("calibrate", "sync", "update")),
-        *(f"memory {name}" for name in ("adopt", "attach", "build", "prune", "rollback", "use", "versions")),
+        *(f"memory {name}" for name in ("attach", "build", "prune", "rollback", "use", "versions")),
     }
 
 

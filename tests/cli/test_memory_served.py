@@ -403,48 +403,9 @@ def test_what_is_of_another_encoder_cannot_be_attached(
     assert "is a memory already" in fail("memory", "attach", "--memory", url)
 
 
-def test_captions_tell_whether_it_is_this_encoder(
-    work: Path, model: Path, drawings: Any, server: StandIn, url: str, ask: Ask, fail: Fail
-) -> None:
-    theirs(server, model, drawings)
-    swapped = ("memory", "attach", "--collection", "shop", "--image-vector", "title", "--text-vector", "photo")
-    message = fail(*swapped, "--caption", "title", "--memory", url)
-    assert "24 captions of 'title'" in message
-    assert "expected a cosine of at least 0.95" in message
-    assert server.engine.client.get_collection("shop").config.metadata is None
-    assert ask(*ATTACH, "--caption", "title", "--memory", url)["pairs"] == 24
-
-
 def test_a_collection_that_is_not_attached_says_how(
     work: Path, model: Path, drawings: Any, server: StandIn, url: str, fail: Fail, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     theirs(server, model, drawings)
     monkeypatch.setenv("RECO_MEMORY_COLLECTION", "shop")
     assert "reco memory attach" in fail("memory", "info", "--memory", url)
-
-
-@pytest.mark.parametrize("named", [True, False])
-def test_adopt_one_vector_and_captions(
-    work: Path, model: Path, drawings: Any, server: StandIn, url: str, ask: Ask, fail: Fail, run: Any, named: bool
-) -> None:
-    theirs(server, model, drawings)
-    vector = ["--image-vector", "photo"] if named else []
-    if not named:
-        points = server.engine.client.scroll("shop", limit=100, with_vectors=["photo"])[0]
-        server.engine.client.delete_collection("shop")
-        params = models.VectorParams(size=D, distance=models.Distance.DOT)
-        server.engine.client.create_collection("shop", vectors_config=params)
-        longer = [  # not unit-norm, as of a store that does not mind
-            models.PointStruct(id=p.id, vector=(3 * np.float32(p.vector["photo"])).tolist(), payload=p.payload)
-            for p in points
-        ]
-        server.engine.client.upsert("shop", longer)
-    command = ("memory", "adopt", "--memory", url, "--collection", "shop", *vector, "--into", "mine")
-    assert ask(*command, "--caption", "title") == {"added": 24, "pairs": 24}
-    assert ask("memory", "search", drawings[5].text, "--memory", "mine", "--k", 1)[0]["id"] == "105"
-    assert ask(*command, "--caption", "title", "--resume") == {"added": 0, "pairs": 24}
-    assert run(*command, "--caption", "title", "--resume").stdout == "added 0 pairs; mine holds 24\n"
-    assert f"{url!r} is no folder with an embedded memory" in fail("memory", "rescue", "new", "--memory", url)
-    assert "nothing to copy" in fail(*command, "--caption", "colours")
-    assert "no vector named 'thumb'" in fail(*command, "--caption", "title", "--image-vector", "thumb")
-    assert server.engine.client.get_collection("shop").config.metadata is None

@@ -27,9 +27,9 @@ KINDS = ["edge", "http", "grpc"]
 
 @pytest.fixture
 def shop(server: StandIn, url: str, model: Path, drawings: list[Any]) -> str:
-    """A shop's collection as a source: 24 products with both vectors, one without a title."""
+    """A shop's collection as a source: 24 products, and one without a title."""
     theirs(server, model, drawings)
-    return f"{url}?collection=shop&image=photo&text=title&caption=title"
+    return f"{url}?collection=shop&vector=photo&text=title"
 
 
 def held(place: str, collection: str = "reco") -> dict[str, tuple[Any, Any, Any]]:
@@ -94,72 +94,6 @@ def test_a_version_in_use_is_read_through_its_link(work: Path, catalogue: Path, 
     assert ask("memory", "build", "memory", "--memory", "new", "--swap")["pairs"] == 24
 
 
-def test_any_collection_with_its_own_names(work: Path, model: Path, drawings: Any, shop: str, ask: Ask) -> None:
-    built = ask("memory", "build", shop, "--memory", "new")
-    assert (built["read"], built["added"], built["rejected"]) == (25, 24, 1)
-    assert rejected(built["files"]["rejected"]) == [
-        {
-            "where": f"{shop.partition('?')[0]}?collection=shop, point 7",
-            "id": "7",
-            "reason": "it has no vector 'title'",
-        }
-    ]
-    found = held("new")
-    assert sorted(found) == sorted(str(100 + row) for row in range(24))
-    image, text, payload = found["105"]
-    assert payload == {
-        "title": drawings[5].text,
-        "caption": drawings[5].text,
-        "colour": drawings[5].payload["colour"],
-    }
-    with Reco.open(model, ":memory:") as reco:
-        np.testing.assert_allclose(image, reco.embed_images([drawings[5].image], refine=False)[0], atol=1e-5)
-        np.testing.assert_allclose(text, reco.embed_texts([drawings[5].text], refine=False)[0], atol=1e-5)
-    assert ask("memory", "build", shop, "--memory", "new")["unchanged"] == 24
-
-
-def test_captions_are_embedded_where_there_is_no_text_vector(
-    work: Path, drawings: Any, server: StandIn, shop: str, url: str, ask: Ask
-) -> None:
-    ask("memory", "build", shop, "--memory", "both")
-    built = ask("memory", "build", f"{url}?collection=shop&image=photo&caption=title", "--memory", "new")
-    assert (built["added"], built["rejected"]) == (24, 1)
-    assert "payload 'title': missing or empty" in rejected(built["files"]["rejected"])[0]["reason"]
-    assert_same(held("both"), held("new"))
-
-
-@pytest.mark.parametrize(("norm", "reason"), [(3.0, "has norm 3"), (0.0, "has norm 0")])
-def test_vectors_that_cannot_be_used_are_listed(
-    work: Path, server: StandIn, url: str, ask: Ask, norm: float, reason: str
-) -> None:
-    params = models.VectorParams(size=D, distance=models.Distance.DOT)
-    server.engine.client.create_collection("odd", vectors_config={"image": params, "text": params})
-    good = np.eye(D, dtype=np.float32)
-    points = [models.PointStruct(id=n, vector={"image": good[n].tolist(), "text": good[n].tolist()}) for n in range(30)]
-    points[4].vector["text"] = (good[4] * np.float32(norm)).tolist()  # type: ignore[index,call-overload]
-    server.engine.client.upsert("odd", points)
-    built = ask("memory", "build", f"{server.url('grpc')}?collection=odd&image=image&text=text", "--memory", "new")
-    assert (built["added"], built["rejected"]) == (29, 1)
-    (row,) = rejected(built["files"]["rejected"])
-    assert row["id"] == "4"
-    assert "its text vector" in row["reason"]
-    assert reason in row["reason"]
-
-
-def test_points_that_lack_a_vector_do_not_stop_a_run(work: Path, server: StandIn, url: str, ask: Ask) -> None:
-    params = models.VectorParams(size=D, distance=models.Distance.COSINE)
-    server.engine.client.create_collection("half", vectors_config={"image": params, "text": params})
-    one = np.eye(D, dtype=np.float32)
-    points = [models.PointStruct(id=n, vector={"image": one[n].tolist()}) for n in range(20)]
-    points += [
-        models.PointStruct(id=20 + n, vector=dict.fromkeys(("image", "text"), one[n].tolist())) for n in range(5)
-    ]
-    server.engine.client.upsert("half", points)
-    source = f"{url}?collection=half&image=image&text=text"
-    built = ask("memory", "build", source, "--memory", url, "--swap", "--max-error-rate", 0)
-    assert (built["added"], built["rejected"], built["pairs"], built["live"]) == (5, 20, 5, True)
-
-
 def test_an_unfinished_version_goes_on_from_a_memory(
     work: Path, memory: Path, server: StandIn, url: str, ask: Ask, fail: Fail
 ) -> None:
@@ -177,16 +111,7 @@ def test_an_attached_collection_needs_no_names(work: Path, shop: str, url: str, 
         "memory", "attach", "--memory", url, "--collection", "shop", "--image-vector", "photo", "--text-vector", "title"
     )
     built = ask("memory", "build", f"{url}?collection=shop", "--memory", "new")
-    assert (built["added"], built["rejected"]) == (24, 1)
-
-
-def test_check_embeds_captions(work: Path, shop: str, url: str, ask: Ask, fail: Fail) -> None:
-    assert ask("memory", "build", f"{shop}&check=1", "--memory", "new")["added"] == 24
-    swapped = f"{url}?collection=shop&image=title&text=photo&caption=title&check=1"
-    assert "expected a cosine of at least 0.95" in fail("memory", "build", swapped, "--memory", "other")
-    unsaid = f"{url}?collection=shop&image=photo&text=title&check=1"
-    assert "needs text=NAME and caption=KEY" in fail("memory", "build", unsaid, "--memory", "other")
-    assert not Path("other").exists()
+    assert (built["added"], built["rejected"]) == (24, 0)
 
 
 def test_add_update_and_sync_read_memories_too(work: Path, catalogue: Path, memory: Path, ask: Ask) -> None:
@@ -271,15 +196,6 @@ def ask_name() -> str:
     return Artifact.load(load_settings().model).manifest.fingerprint.name
 
 
-def test_vectors_of_another_dimension_are_refused_as_a_whole(work: Path, server: StandIn, url: str, fail: Fail) -> None:
-    params = models.VectorParams(size=7, distance=models.Distance.COSINE)
-    server.engine.client.create_collection("small", vectors_config={"image": params, "text": params})
-    server.engine.client.upsert("small", [models.PointStruct(id=1, vector={"image": [1.0] * 7, "text": [1.0] * 7})])
-    message = fail("memory", "build", f"{url}?collection=small&image=image&text=text", "--memory", "new")
-    assert f"has 7 dimensions, but the encoder makes {D}" in message
-    assert not Path("new").exists()
-
-
 def test_a_memory_is_not_read_into_itself(
     work: Path, catalogue: Path, memory: Path, server: StandIn, url: str, ask: Ask, fail: Fail
 ) -> None:
@@ -304,10 +220,8 @@ def test_a_folder_that_is_open_elsewhere(work: Path, model: Path, memory: Path, 
     [
         ("?collection=stop", "there is no collection 'stop'"),
         ("?collection=shop", "no memory of ours"),
-        ("?collection=shop&image=photo", "Its vectors: 'photo', 'title'"),
-        ("?collection=shop&image=photo&text=name", "no vector named 'name', but: 'photo', 'title'"),
-        ("?collection=shop&image=photo&text=title&id=ean", "has no option 'id'"),
-        ("?collection=empty&image=image&text=text", "holds no pairs: it is empty"),
+        ("?collection=shop", "&vector=NAME&text=KEY'. Its vectors: 'photo', 'title'"),
+        ("?collection=shop&image=photo", "has no option 'image'"),
     ],
 )
 def test_what_is_no_source(

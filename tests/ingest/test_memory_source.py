@@ -14,7 +14,7 @@ import pytest
 from qdrant_stand_in import Refusal, StandIn, serving
 
 from reco_plugin import Pair, Reco
-from reco_plugin.data.rows import Rejected, Rows
+from reco_plugin.data.rows import Rows
 from reco_plugin.errors import DataError, FingerprintMismatch, MemoryStoreError
 from reco_plugin.ingest import IngestOptions, ingest
 from reco_plugin.ingest import source as source_module
@@ -139,15 +139,6 @@ def test_a_version_that_is_put_to_use_meanwhile_changes_nothing(
     link.symlink_to("memory--v2")
     assert len(list(rows)) == COUNT
     assert rows.name == str(link)
-
-
-def test_a_point_of_ours_that_lost_a_vector_is_rejected(server: StandIn, model: Path) -> None:
-    source = filled(server.url("grpc"), model)
-    points, _ = server.engine.client.scroll("reco", limit=1)
-    server.engine.client.delete_vectors("reco--v1", ["text"], [points[0].id])
-    (bad,) = [row for row in open_source(source) if isinstance(row, Rejected)]
-    assert bad.id == (points[0].payload or {})["_reco_id"]
-    assert (bad.reason, bad.half) == ("it has no vector 'text'", True)
 
 
 def test_another_encoder_is_refused_and_none_is_asked_for_where_no_model_is_named(model: Path, tmp_path: Path) -> None:

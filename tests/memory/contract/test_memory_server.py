@@ -11,10 +11,7 @@ import numpy as np
 import pytest
 from qdrant_client import QdrantClient, models
 
-from reco_plugin import Pair
-from reco_plugin.data import Rejected
 from reco_plugin.errors import MemoryOverloaded, MemoryStoreError
-from reco_plugin.ingest.source import open_source
 from reco_plugin.memory import Fingerprint, open_memory
 from reco_plugin.memory.options import MemoryOptions
 from reco_plugin.memory.server import Server
@@ -66,31 +63,6 @@ def _by(scheme: str, url: str) -> str:
     if not url.endswith(":6333"):
         pytest.skip("the gRPC port beside this URL is not known: name a server on 6333 in TEST_QDRANT_URL")
     return url.replace("http", "grpc", 1).removesuffix("6333") + "6334"
-
-
-@pytest.mark.parametrize("scheme", ["http", "grpc"])
-def test_a_collection_is_a_source(qdrant_url: str, name: str, scheme: str) -> None:
-    stored = pairs(600)
-    params = models.VectorParams(size=D, distance=models.Distance.COSINE)
-    with closing(QdrantClient(url=qdrant_url, check_compatibility=False)) as owner:
-        owner.create_collection(name, vectors_config={"photo": params, "title": params})
-        points = [
-            models.PointStruct(
-                id=n, vector={"photo": stored.image[n].tolist(), "title": stored.text[n].tolist()}, payload={"n": n}
-            )
-            for n in range(600)
-        ]
-        del points[7].vector["title"]  # type: ignore[union-attr,arg-type]
-        owner.upsert(name, points, wait=True)
-    where = f"{_by(scheme, qdrant_url)}?collection={name}&image=photo&text=title"
-    rows = open_source(where)
-    assert rows.total == 600
-    found = list(rows)
-    assert [row.id for row in found] == [str(n) for n in range(600)]
-    assert [row.id for row in found if isinstance(row, Rejected)] == ["7"]
-    good = [row for row in found if isinstance(row, Pair)]
-    assert [row.payload["n"] for row in good] == [n for n in range(600) if n != 7]
-    np.testing.assert_allclose([row.image for row in good], np.delete(stored.image, 7, 0), atol=1e-5)
 
 
 def test_versions_swap_under_a_reader(qdrant_url: str, name: str) -> None:
