@@ -55,10 +55,17 @@ class MemoryPart:
 
     def open(self) -> Memory:
         """The memory itself."""
+        if not self.collection:
+            return open_memory(self.location, None, create=False)
         key = load_settings().memory_api_key
-        served = {"collection": self.collection, "api_key": key.get_secret_value() if key else None}
-        more = {**served, "options": self.options} if self.collection else {}
-        return open_memory(self.location, None, create=False, **more)
+        return open_memory(
+            self.location,
+            None,
+            create=False,
+            collection=self.collection,
+            api_key=key.get_secret_value() if key else None,
+            options=self.options,
+        )
 
     def read(self) -> Iterator[Pair | Rejected]:
         """Its pairs in order."""
@@ -66,12 +73,13 @@ class MemoryPart:
             for records in memory.scroll(_AT_ONCE):
                 sides = zip(unit_rows(records.image), unit_rows(records.text), strict=True)
                 for id_, payload, (image, text) in zip(records.ids, records.payloads, sides, strict=True):
-                    bad = next(((side, each) for side, each in (("image", image), ("text", text))
-                                if isinstance(each, CellError)), None)  # fmt: skip
-                    if bad is None:
-                        yield Pair(id_, image, text, strip_marks(payload))
+                    where = f"{self.name}, pair {id_!r}"
+                    if isinstance(image, CellError):
+                        yield Rejected(where, f"its image vector {image}", id_)
+                    elif isinstance(text, CellError):
+                        yield Rejected(where, f"its text vector {text}", id_)
                     else:
-                        yield Rejected(f"{self.name}, pair {id_!r}", f"its {bad[0]} vector {bad[1]}", id_)
+                        yield Pair(id_, image, text, strip_marks(payload))
 
 
 def open_source(source: str | Path, *, model: Path | None = None, into: Settings | None = None) -> Rows:
