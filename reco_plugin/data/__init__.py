@@ -4,8 +4,8 @@
 
     open_rows       rows of pairs, or why not usable        csv tsv jsonl parquet | folder | tar | npz npy | …
     read_pairs      the same; the first bad row raises
-    read_labelled   images with classes, for zero-shot      folder | CUB | table | tar | torchvision: | npz parquet
-    read_retrieval  images with one or more captions each   table | COCO Flickr30k | folder | tar | npz
+    read_labelled   images with classes, for zero-shot      folder | table | tar | torchvision: | npz parquet
+    read_retrieval  images with one or more captions each   table | folder | tar | npz
     read_entities   images of one among very many entities  folder (OVEN) | npz | folder of npy
     read_records, write_pairs                               pairs as vectors, in batches: npz parquet
 

@@ -1,21 +1,14 @@
 """Labelled images for zero-shot classification: the set, the names and templates of its classes, and all its readers.
 
 Folders, one per class; clip-benchmark's shards; your own catalogue as a table; torchvision's; vectors: an ``.npz``, or
-``X.parquet`` with the classes in ``X.prompts.parquet``. CUB-200-2011 (Wah et al., 2011) and sets in its layout are::
-
-    images.txt               1 001.Black_footed_Albatross/Black_Footed_Albatross_0046_18.jpg
-    image_class_labels.txt   1 1
-    classes.txt              1 001.Black_footed_Albatross
-    train_test_split.txt     1 0        (1 is training)
-    images/
+``X.parquet`` with the classes in ``X.prompts.parquet``.
 """
 
 from __future__ import annotations
 
 import json
-import re
 from collections import defaultdict
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
@@ -45,6 +38,7 @@ from .source import (
     PREFIX,
     ColumnNames,
     Location,
+    clean_name,
     find_images,
     find_shards,
     names_in,
@@ -55,12 +49,12 @@ from .source import (
     read_text,
 )
 from .tables import SUFFIXES, TableFile, TableRow
+from .torchvision_sets import open_torchvision
 
 TEMPLATES = ("a photo of a {}.",)
 """CLIP's own: used when caller, source and model give none."""
 _CLASS_FILES = ("classnames.txt", "classes.txt", "classnames.json")
 _TEMPLATE_FILES = ("zeroshot_classification_templates.txt", "templates.txt")
-_NUMBERED = re.compile(r"\d{3}\.(?=\D)")
 
 
 def fill(template: str, name: str) -> str:
@@ -82,15 +76,6 @@ def check_templates(templates: Sequence[str]) -> tuple[str, ...]:
         if fill(template, "") == template:
             raise ConfigError(f"template {template!r} has no {{}} where the class name goes")
     return tuple(templates)
-
-
-def clean_name(name: str) -> str:
-    """Make a readable class name of a folder name of CUB or Caltech-256.
-
-    >>> clean_name("001.Black_footed_Albatross")
-    'Black footed Albatross'
-    """
-    return _NUMBERED.sub("", name, count=1).replace("_", " ").strip()
 
 
 def _find(folders: Sequence[Path], names: Sequence[str]) -> Path | None:
@@ -301,65 +286,6 @@ def _prompts_file(path: Path) -> Path:
     return path.with_name(f"{path.stem}.prompts{path.suffix}")
 
 
-_IMAGES, _LABELS, _CLASSES, _SPLIT = "images.txt", "image_class_labels.txt", "classes.txt", "train_test_split.txt"
-_SPLITS: Mapping[str, tuple[str, ...]] = {"test": ("0",), "train": ("1",), "all": ("0", "1")}
-
-
-def is_cub(folder: Path) -> bool:
-    """Whether a folder has the layout's lists of images and of labels."""
-    return (folder / _IMAGES).is_file() and (folder / _LABELS).is_file()
-
-
-def read_cub(source: Location, templates: tuple[str, ...]) -> Labelled:
-    """Read a folder in the layout of CUB-200-2011; the option ``split`` is test (the default), train or all.
-
-    The id of an image is its path below ``images``.
-    """
-    source.only("split", "limit")
-    folder, split = source.path, source.options.get("split", "test")
-    if split not in _SPLITS:
-        raise DataError(f"{folder} has no split {split!r}: choose from {', '.join(_SPLITS)}")
-    images, labels, names = (_read_list(folder / name) for name in (_IMAGES, _LABELS, _CLASSES))
-    parts = _read_list(folder / _SPLIT) if split != "all" else dict.fromkeys(images, "0")
-    number = {key: row for row, key in enumerate(names)}
-    for key, name in images.items():
-        if key not in parts or labels.get(key) not in number:
-            raise DataError(
-                f"{folder}: image {key} ({name}) has the class {labels.get(key)!r} and the part {parts.get(key)!r}; "
-                f"{_LABELS} must have a class of {_CLASSES} for it, and {_SPLIT} 0 or 1"
-            )
-    chosen = [key for key in images if parts[key] in _SPLITS[split]]
-    if not chosen:
-        raise DataError(f"{folder}: {_SPLIT} puts no image into the split {split!r}")
-    paths = [folder / "images" / images[key] for key in chosen]
-    if missing := [path for path in paths if not path.is_file()]:
-        raise DataError(f"{missing[0]} does not exist ({len(missing):,} of {len(paths):,} images are missing)")
-    classes = tuple(map(clean_name, names.values()))
-    return Labelled(
-        name=f"{folder.name} {split}",
-        images=paths,
-        labels=np.array([number[labels[key]] for key in chosen], np.int64),
-        classes=classes,
-        templates=templates or read_templates([folder]),
-        query_ids=tuple(images[key] for key in chosen),
-        unseen=find_unseen([folder], classes),
-    )
-
-
-def _read_list(path: Path) -> dict[str, str]:
-    """Read a list with ``number value`` a line, in order."""
-    found: dict[str, str] = {}
-    for row, line in enumerate(read_lines(path), 1):
-        key, blank, value = line.partition(" ")
-        if not blank or key in found:
-            problem = "comes twice" if blank else "has no value"
-            raise DataError(f"{path}, entry {row}: {line!r} must be 'number value', and the number {problem}")
-        found[key] = value.strip()
-    if not found:
-        raise DataError(f"{path} is empty")
-    return found
-
-
 _LABEL_COLUMNS = ("label", "class")
 
 
@@ -488,11 +414,10 @@ def read_labelled(source: str | Path, *, templates: Sequence[str] = (), unseen: 
 
     - a folder with one folder of images per class; display names of the sorted class folders in ``classes.txt`` or
       ``classnames.txt`` (one a line) or ``classnames.json`` (a list, or folder -> name);
-    - the folder of CUB-200-2011 (``images.txt``, ``image_class_labels.txt``, …), ``?split=test|train|all``;
     - ``.jsonl``, ``.csv`` or ``.tsv`` with the columns image and label (or class), see :func:`read_labelled_table`;
     - webdataset shards as clip-benchmark has them: ``KEY.jpg`` or another image, with ``KEY.cls`` (a number),
       ``classnames.txt`` beside the shards or in the folder above;
-    - ``torchvision:NAME?root=DIR&split=test``, see :func:`~reco_plugin.data.torchvision_sets.read_torchvision`;
+    - ``torchvision:NAME?root=DIR&split=test``, see :func:`~reco_plugin.data.torchvision_sets.open_torchvision`;
     - vectors: ``.npz``, or ``X.parquet`` with ``X.prompts.parquet``; see :func:`write_labelled`.
 
     Templates are read from ``zeroshot_classification_templates.txt`` or ``templates.txt`` in the same places, unseen
@@ -521,11 +446,7 @@ def read_labelled(source: str | Path, *, templates: Sequence[str] = (), unseen: 
 def _read(where: Location, templates: tuple[str, ...]) -> Labelled:
     path = where.path
     if where.name.startswith(PREFIX):
-        from .torchvision_sets import read_torchvision
-
-        return read_torchvision(where, templates)
-    if is_cub(path):
-        return read_cub(where, templates)
+        return _from_torchvision(where, templates)
     if path.is_file() and path.suffix.lower() in SUFFIXES:
         return read_labelled_table(where, templates)
     where.only("limit")
@@ -540,6 +461,20 @@ def _read(where: Location, templates: tuple[str, ...]) -> Labelled:
     problem = f"{path} is no labelled set" if path.exists() else not_there(path)
     raise DataError(
         f"{problem}: give a folder with one folder per class, a table, .tar shards, .npz, .parquet or {PREFIX}NAME"
+    )
+
+
+def _from_torchvision(where: Location, templates: tuple[str, ...]) -> Labelled:
+    found = open_torchvision(where)
+    classes = read_class_names(found.folders, found.classes)
+    return Labelled(
+        name=found.name,
+        images=found.images,
+        labels=check_labels(f"{where.name}: label", found.labels, len(classes)),
+        classes=classes,
+        templates=templates or read_templates(found.folders),
+        query_ids=found.ids,
+        unseen=find_unseen(found.folders, classes),
     )
 
 

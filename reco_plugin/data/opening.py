@@ -11,9 +11,9 @@ from pathlib import Path
 from ..errors import ConfigError, DataError
 from ..types import Pair
 from ..values import strip_marks
-from .captions import FLICKR, CaptionedFile, open_captions, open_folder, read_coco, read_flickr
-from .images import RemoteImage, spread
-from .labelled import is_cub, open_labelled
+from .captions import open_folder
+from .images import RemoteImage
+from .labelled import open_labelled
 from .rows import Rows
 from .rows_arrays import open_arrays, open_clip_retrieval, open_npz, open_parquet
 from .shards import open_shards
@@ -113,21 +113,12 @@ def _strict(rows: Rows) -> Iterator[Pair]:
 
 def _open(where: Location, columns: ColumnNames | None) -> Rows:
     path = where.path
-    if where.name.startswith(PREFIX) or (path.is_dir() and is_cub(path)):
+    if where.name.startswith(PREFIX):
         return open_labelled(where)
-    if path.suffix.lower() == ".json":
-        return _limited(where, read_coco(where))
-    if path.suffix.lower() == ".token":
-        return _limited(where, read_flickr(where))
     if not path.is_dir():
         return _open_file(where, columns)
     table = caption_table(path)
     return _open_folder(where, columns) if table is None else _open_file(replace(where, name=str(table)), columns)
-
-
-def _limited(where: Location, files: list[CaptionedFile]) -> Rows:
-    limit = where.count("limit")
-    return open_captions(where.name, files if limit is None else [files[row] for row in spread(len(files), limit)])
 
 
 def _open_file(where: Location, columns: ColumnNames | None) -> Rows:
@@ -146,8 +137,6 @@ def _open_file(where: Location, columns: ColumnNames | None) -> Rows:
             f"{path} is of no kind that pairs are read from: give .jsonl, .csv, .tsv, .parquet, .tar, .npz or a folder"
         )
     with open_lines(path) as lines:
-        if suffix == ".csv" and lines.first().startswith(FLICKR):
-            return _limited(where, read_flickr(where))
         return open_table(path, lines, column_names(where, columns, "images", "numbers"), where)
 
 

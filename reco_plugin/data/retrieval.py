@@ -13,7 +13,6 @@ import numpy.typing as npt
 
 from ..errors import DataError
 from ..types import ImageInput, Vectors
-from .captions import FLICKR, CaptionedFile, read_coco, read_flickr
 from .columns import ColumnArrays, check_rows, check_side, is_vectors, read_columns, texts_of, write_columns
 from .images import pick, spread
 from .labelled import check_labels
@@ -77,8 +76,6 @@ def read_retrieval(source: str | Path) -> Captioned:
       another folder with ``&images=DIR``;
     - a folder with such a table named ``captions``, or with images and a ``.txt`` beside each, a caption a line;
     - webdataset shards as clip-benchmark has them: ``KEY.jpg`` or another image, with ``KEY.txt``, a caption a line;
-    - ``.json``: COCO's captions or Karpathy's splits, see :func:`~reco_plugin.data.captions.read_coco`;
-    - ``.token`` or ``.csv`` of Flickr30k, see :func:`~reco_plugin.data.captions.read_flickr`;
     - vectors: ``.npz`` with ``image`` (N, D), ``text`` (M, D), ``text_of_image`` (M,) (may be left out when text i
       describes image i) and optionally ``id`` (N,).
 
@@ -96,13 +93,9 @@ def read_retrieval(source: str | Path) -> Captioned:
 
 def _read(where: Location) -> Captioned:
     path = where.path
-    if path.suffix.lower() in (".json", ".token"):
-        return _from_captions(path, (read_coco if path.suffix.lower() == ".json" else read_flickr)(where))
     table = caption_table(path) or path
     if table.suffix.lower() in SUFFIXES:
         with open_lines(table) as lines:
-            if table.suffix.lower() == ".csv" and lines.first().startswith(FLICKR):
-                return _from_captions(path, read_flickr(replace(where, name=str(table))))
             return _from_table(table, lines, where)
     where.only("limit")
     if path.suffix.lower() == ".npz":
@@ -117,7 +110,7 @@ def _read(where: Location) -> Captioned:
     if path.is_dir():
         return _from_folder(path)
     problem = f"{path} is no retrieval set" if path.exists() else not_there(path)
-    raise DataError(f"{problem}: give .jsonl, .csv, .tsv, .json, .token, .tar shards, .npz or a folder")
+    raise DataError(f"{problem}: give .jsonl, .csv, .tsv, .tar shards, .npz or a folder")
 
 
 def write_retrieval(path: str | Path, captioned: Captioned) -> None:
@@ -158,11 +151,6 @@ def _from_npz(path: Path) -> Captioned:
     owner_of = check_labels(f"{path}: text_of_image", owners, len(image))
     ids = tuple((own,) for own in texts_of(path, "id", columns["id"])) if "id" in columns else None
     return Captioned(path.name, image, text, owner_of, ids)
-
-
-def _from_captions(path: Path, files: Sequence[CaptionedFile]) -> Captioned:
-    rows = [((file.name, *file.caption_ids), file.path, list(file.captions)) for file in files]
-    return _make_set(path.name, rows)
 
 
 def _from_table(path: Path, lines: Lines, where: Location) -> Captioned:

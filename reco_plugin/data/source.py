@@ -1,4 +1,4 @@
-"""A source and its options, as one text: ``captions_val2017.json?images=val2017&limit=500``. Its files and columns."""
+"""A source and its options, as one text: ``catalogue.csv?images=photos&text=title``. Its files and columns."""
 
 from __future__ import annotations
 
@@ -104,8 +104,18 @@ IMAGE_SUFFIXES = (
 )  # fmt: skip
 """Of the formats that the encoder may read; the first ones are preferred where a key of a shard has several."""
 
+_NUMBERED = re.compile(r"\d{3}\.(?=\D)")
 _RANGE = re.compile(r"(\d+)\.\.(\d+)")
 _BRACES = re.compile(r"\{([^{}]*(?:,|\.\.)[^{}]*)\}")
+
+
+def clean_name(name: str) -> str:
+    """Make a readable class name of a numbered folder, as of CUB or Caltech-256.
+
+    >>> clean_name("001.Black_footed_Albatross")
+    'Black footed Albatross'
+    """
+    return _NUMBERED.sub("", name, count=1).replace("_", " ").strip()
 
 
 CAPTIONS = tuple(f"captions{suffix}" for suffix in (".jsonl", ".csv", ".tsv", ".parquet"))

@@ -15,8 +15,7 @@ from ..errors import ConfigError, DataError, need
 from ..files import in_home
 from ..values import did_you_mean
 from .images import LazyImages
-from .labelled import Labelled, check_labels, clean_name, find_unseen, read_class_names, read_templates
-from .source import PREFIX, Location
+from .source import PREFIX, Location, clean_name
 
 if TYPE_CHECKING:
     from PIL.Image import Image
@@ -86,12 +85,24 @@ SETS: Mapping[str, Facts] = {
 """Data sets with one class per image that suit zero-shot classification."""
 
 
-def read_torchvision(source: Location, templates: tuple[str, ...]) -> Labelled:
+@dataclass(frozen=True)
+class TorchvisionSet:
+    """N images of an open data set."""
+
+    name: str  # with its split
+    images: LazyImages
+    labels: list[Any]  # N, unchecked
+    classes: list[str] | None  # names that are known without a file
+    ids: tuple[str, ...]  # N, so that memories of the same images have the same ids, and others do not
+    folders: tuple[Path, ...]  # where files of class names and templates may lie, which precede torchvision's
+
+
+def open_torchvision(source: Location) -> TorchvisionSet:
     """Read a classification data set of torchvision; images are opened on access.
 
     Options: ``root`` (as the constructor takes it, ``./data`` when left out), ``split`` (``test``, or ``val`` where
     there is no labelled test split), ``download=1`` (off by default), ``limit``, and the constructor's own, as in
-    ``small=1`` of Places365. Class names and templates in files in ``ROOT/NAME`` or ``ROOT`` precede torchvision's.
+    ``small=1`` of Places365.
     """
     name = source.name.removeprefix(PREFIX)
     if name not in SETS:
@@ -106,25 +117,21 @@ def read_torchvision(source: Location, templates: tuple[str, ...]) -> Labelled:
     if made is None:
         raise DataError(f"this version of torchvision has no {name}: pip install -U torchvision")
     dataset = _open(source, made, root, _arguments(source, made, split))
-    folders = [root / name, root]
-    part = _part(source, made, split)
-    values = _labels(dataset)
-    classes = read_class_names(folders, _names(facts, dataset))
-    if any(value is None for value in values):
+    part, labels = _part(source, made, split), _labels(dataset)
+    if any(value is None for value in labels):
         raise DataError(f"{source.name}: the split {split!r} has no labels; choose another with split=…")
-    return Labelled(
+    return TorchvisionSet(
         name=f"{name} {part}",
         images=LazyImages(len(dataset), lambda row: _image(dataset, row)),
-        labels=check_labels(f"{source.name}: label", values, len(classes)),
-        classes=classes,
-        templates=templates or read_templates(folders),
-        query_ids=tuple(f"{name}/{part}/{row}" for row in range(len(dataset))),
-        unseen=find_unseen(folders, classes),
+        labels=labels,
+        classes=_names(facts, dataset),
+        ids=tuple(f"{name}/{part}/{row}" for row in range(len(dataset))),
+        folders=(root / name, root),
     )
 
 
 def _part(source: Location, made: Any, split: str) -> str:
-    """Prefix of the ids, so that memories of the same images have the same ids, and others do not."""
+    """Split or version, as the ids begin."""
     has = inspect.signature(made).parameters
     return split if "split" in has or "train" in has else source.options.get("version", "all")
 

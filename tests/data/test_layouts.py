@@ -1,4 +1,4 @@
-"""Labelled sets in CUB's layout and in tables; unseen classes; options of a source."""
+"""Labelled sets in tables; unseen classes; options of a source."""
 
 from __future__ import annotations
 
@@ -21,75 +21,6 @@ from reco_plugin.errors import ConfigError, DataError
 def picture(path: Path) -> None:
     path.parent.mkdir(parents=True, exist_ok=True)
     Image.new("RGB", (4, 4)).save(path)
-
-
-CUB_FILES = {
-    "images.txt": "1 001.Black_footed_Albatross/a.jpg\n2 001.Black_footed_Albatross/b.jpg\n3 002.Wren/c.jpg\n",
-    "image_class_labels.txt": "1 1\n2 1\n3 2\n",
-    "classes.txt": "1 001.Black_footed_Albatross\n2 002.Wren\n",
-    "train_test_split.txt": "1 1\n2 0\n3 0\n",
-}
-
-
-@pytest.fixture
-def cub(tmp_path: Path) -> Path:
-    root = tmp_path / "CUB_200_2011"
-    for line in CUB_FILES["images.txt"].splitlines():
-        picture(root / "images" / line.split()[1])
-    for name, text in CUB_FILES.items():
-        (root / name).write_text(text)
-    return root
-
-
-def test_cub_is_known_by_its_files(cub: Path) -> None:
-    found = read_labelled(cub)
-    assert found.classes == ("Black footed Albatross", "Wren")
-    assert (found.name, found.labels.tolist()) == ("CUB_200_2011 test", [0, 1])
-    assert found.query_ids == ("001.Black_footed_Albatross/b.jpg", "002.Wren/c.jpg")
-    assert found.images == [cub / "images" / id_ for id_ in found.query_ids]
-    assert found.unseen is None
-    assert read_labelled(f"{cub}?split=train").query_ids == ("001.Black_footed_Albatross/a.jpg",)
-    assert read_labelled(f"{cub}?split=all").labels.tolist() == [0, 0, 1]
-    assert [pair.text for pair in read_pairs(f"{cub}?split=train")] == ["a photo of a Black footed Albatross."]
-
-
-def test_cub_takes_unseen_classes_as_published_splits_name_them(cub: Path) -> None:
-    (cub / "unseen.txt").write_text("002.Wren\n")
-    (cub / "templates.txt").write_text("a photo of a {}, a type of bird.\n")
-    found = read_labelled(cub)
-    assert found.unseen.tolist() == [False, True]
-    assert found.templates == ("a photo of a {}, a type of bird.",)
-
-
-@pytest.mark.parametrize(
-    ("name", "text", "message"),
-    [
-        ("train_test_split.txt", None, "train_test_split.txt cannot be read"),
-        ("train_test_split.txt", "1 1\n2 1\n3 1\n", "puts no image into the split 'test'"),
-        ("train_test_split.txt", "1 1\n2 0\n", "image 3 .* the part None"),
-        ("image_class_labels.txt", "1 1\n2 1\n3 9\n", "image 3 .* has the class '9'"),
-        ("classes.txt", "1 001.Black_footed_Albatross\n1 002.Wren\n", "entry 2: .* the number comes twice"),
-        ("images.txt", "1\n", "entry 1: '1' must be 'number value'"),
-        ("images.txt", "1 001.A/a.jpg\n2 002.Wren/gone.jpg\n3 002.Wren/c.jpg\n", r"gone.jpg does not exist \(1 of 2"),
-        ("unseen.txt", "Ren\n", r"no class is called 'Ren'; did you mean 'Wren'\?"),
-        ("unseen.txt", "\n", "names no class"),
-    ],
-)
-def test_a_bad_cub(cub: Path, name: str, text: str | None, message: str) -> None:
-    (cub / name).unlink(missing_ok=True)
-    if text is not None:
-        (cub / name).write_text(text)
-    with pytest.raises(DataError, match=message):
-        read_labelled(cub)
-
-
-def test_splits_and_options_of_cub(cub: Path) -> None:
-    with pytest.raises(DataError, match="no split 'val': choose from test, train, all"):
-        read_labelled(f"{cub}?split=val")
-    with pytest.raises(
-        ConfigError, match=r"no option 'spilt' \(did you mean 'split'\?\): its options are split, limit"
-    ):
-        read_labelled(f"{cub}?spilt=test")
 
 
 @pytest.fixture

@@ -62,24 +62,7 @@ def clip_retrieval(path: Path) -> str:
     return str(path)
 
 
-def labelled(path: Path) -> str:
-    for name in ("a", "b"):
-        (path / "images" / name).mkdir(parents=True)
-        (path / "images" / name / "1.jpg").write_bytes(png())
-    (path / "images.txt").write_text("1 a/1.jpg\n2 b/1.jpg\n")
-    (path / "classes.txt").write_text("1 a\n2 b\n")
-    (path / "image_class_labels.txt").write_text("1 1\n2 2\n")
-    (path / "train_test_split.txt").write_text("1 0\n2 0\n")
-    return str(path)
-
-
-def flickr(path: Path) -> str:
-    folder(path)
-    (path / "results.token").write_text("a.png#0\ta\nb.png#0\tb\n")
-    return f"{path}/results.token"
-
-
-KINDS = [folder, table, jsonl, parquet, shards, npz, arrays, clip_retrieval, labelled, flickr]
+KINDS = [folder, table, jsonl, parquet, shards, npz, arrays, clip_retrieval]
 
 
 @pytest.mark.parametrize("make", KINDS)
