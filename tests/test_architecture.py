@@ -50,7 +50,6 @@ UPWARD = {  # what still imports a room below its own: the list only shrinks
     ("same_encoder", "data.rows"),
 }
 IN_CIRCLES = {  # without these imports no module imports itself by way of others; the list only shrinks
-    ("data.torchvision_sets", "data.labelled"),
     ("memory.collection", "memory.versions"),
     ("memory.kept_served", "memory.versions"),
     ("memory.server", "memory.opening"),
