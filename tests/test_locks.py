@@ -106,13 +106,6 @@ def test_a_package_has_one_version_everywhere(python: str) -> None:
                 assert everything.setdefault(name, version) == version, f"{path.name}: {name}"
 
 
-def test_no_threadpoolctl_is_taken_that_waits_for_ever_beside_an_import() -> None:
-    wanted = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]["dependencies"]
-    (ours,) = (one for one in map(Requirement, wanted) if one.name == "threadpoolctl")
-    # those list libraries by dl_iterate_phdr, which holds the loader's lock while it waits for Python's
-    assert not list(ours.specifier.filter(["3.5.0", "3.6.0"]))
-
-
 def test_torch_is_the_release_that_capped_machines_have() -> None:
     found = pins("torch", python="3.11")
     assert (found["torch"], found["torchvision"]) == ("2.13.0", "0.28.0")

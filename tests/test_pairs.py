@@ -21,8 +21,7 @@ import pytest
 from starlette.testclient import TestClient
 
 from reco_plugin import Pair, Reco
-from reco_plugin.calibration import learn as learning
-from reco_plugin.calibration import learner
+from reco_plugin.calibration import learner, lesson
 from reco_plugin.calibration.learn import witness
 from reco_plugin.data import PairStream, read_pairs, write_pairs
 from reco_plugin.encode import encode_pairs
@@ -478,21 +477,6 @@ def test_new_pairs_that_fit_as_badly_as_all_settle(reco):
     assert moved[-1] < 0.1 < moved[0], moved
 
 
-def test_a_memory_that_an_older_version_learned_judges_new_pairs_as_that_did(reco):
-    """By the mean of their neighbours alone, whatever is known of those."""
-    reco.memory.add(made(reco, 40))
-    names, store, state = all_ids(reco), reco.memory.store, reco.memory.calibration
-    old, rounds = replace(state, reliability=replace(state.reliability, alike=False)), []
-    for _ in range(2):
-        witness(store, old, names[:5], reco.manifest.policy.k, around=True)
-        rounds.append(store.witnesses(names[:5]))
-    assert np.allclose(*rounds, atol=1e-4)
-    witness(store, state, names[:5], reco.manifest.policy.k, around=True)
-    now = store.witnesses(names[:5])
-    assert np.abs(now - rounds[0])[:, :2].max() > 0.1
-    np.testing.assert_allclose(now[:, 2], rounds[0][:, 2], atol=1e-5)
-
-
 def test_pairs_that_are_added_again_change_nothing(reco):
     pairs = made(reco, 60)
     reco.memory.add(pairs)
@@ -627,14 +611,14 @@ def test_pairs_that_come_while_trust_is_learned_are_judged_after_it(reco, monkey
     """The first learning has read its pairs already, and there is no calibration yet."""
     reco.memory.learns_behind = True
     read, late = threading.Event(), threading.Event()
-    calibrate = learning.calibrate
+    calibrate = lesson.calibrate
 
     def slow(*given: Any, **options: Any) -> Any:
         read.set()
         assert late.wait(60)
         return calibrate(*given, **options)
 
-    monkeypatch.setattr(learning, "calibrate", slow)
+    monkeypatch.setattr(lesson, "calibrate", slow)
     reco.memory.add(made(reco, 320))
     assert read.wait(60)
     reco.memory.add(made(reco, 70, "late", seed=1))
@@ -647,8 +631,8 @@ KILLED = """
 import os, signal, sys, time
 import numpy as np
 from reco_plugin import Pair, Reco
-from reco_plugin.calibration import learn
-learn.calibrate = lambda *_, **__: os.kill(os.getpid(), signal.SIGKILL)  # as the kernel does where RAM runs out
+from reco_plugin.calibration import lesson
+lesson.calibrate = lambda *_, **__: os.kill(os.getpid(), signal.SIGKILL)  # as the kernel does where RAM runs out
 with Reco.open(sys.argv[1], memory=sys.argv[2]) as reco:
     reco.memory.learns_behind = True
     x = np.random.default_rng(0).normal(size=(320, 2, reco.manifest.dimension))
@@ -665,8 +649,8 @@ def test_a_learning_that_was_killed_is_not_begun_again_by_the_next_pair(model, t
     run = subprocess.run([sys.executable, "-c", KILLED, model, folder], capture_output=True, text=True)
     assert run.returncode == -signal.SIGKILL, run.stderr
     begun = list[int]()
-    calibrate = learning.calibrate
-    monkeypatch.setattr(learning, "calibrate", lambda *x, **how: begun.append(len(x[0])) or calibrate(*x, **how))
+    calibrate = lesson.calibrate
+    monkeypatch.setattr(lesson, "calibrate", lambda *x, **how: begun.append(len(x[0])) or calibrate(*x, **how))
     with Reco.open(model, memory=folder) as reco, TestClient(create_app(ServeSettings(), reco)) as client:
         for row in range(2):
             reco.memory.add(made(reco, 1, f"next{row} ", seed=row))
@@ -699,7 +683,12 @@ def test_many_unjudged_pairs_are_left_to_a_calibration(reco, caplog):
 
 def test_a_service_learns_from_many_pairs_in_a_process_of_its_own(reco, monkeypatch):
     begun = list[int]()
-    monkeypatch.setattr(learner, "learn_apart", lambda store, *_, **__: begun.append(store.count()))
+    learn = learner.learn
+
+    def note(store: Any, k: int, *, apart: bool, progress: Any) -> Any:
+        return begun.append(store.count()) if apart else learn(store, k, progress=progress)
+
+    monkeypatch.setattr(learner, "learn", note)
     monkeypatch.setattr(learner, "APART", 310)
     for behind, rows, apart in ((True, 300, []), (True, 310, [310]), (False, 311, [310])):
         reco.memory.learns_behind = behind

@@ -9,7 +9,6 @@ import numpy as np
 import numpy.typing as npt
 
 from ..defaults import NEIGHBOURS
-from ..machine.blas import side_by_side
 from ..types import MODALITIES, Caution, Modality, Vectors
 from .check import Check, Gates, check_pairs
 from .corpus import Corpus, measure_corpus, witness_others
@@ -60,7 +59,6 @@ def calibrate(
     k: int = NEIGHBOURS,
     seed: int = 0,
     progress: Callable[[int], object] = int,
-    witnessed: Callable[[npt.NDArray[np.float32]], object] = len,
 ) -> Calibrated | None:
     """Learn calibration from pairs, (N, D) each, unit-norm; None where they are too few or too equal to learn from.
 
@@ -73,7 +71,6 @@ def calibrate(
         seed: of all samples.
         progress: gets the number of pairs each time that their neighbours were found, twice for each pair; then all of
             them for the fit of each side, and for the self-check, where there are enough.
-        witnessed: gets the witnesses (N, 3), once, as soon as they are known: most else is learned after them.
     """
     image, text = np.asarray(image, np.float32), np.asarray(text, np.float32)
     if len(image) < FEWEST or not (np.isfinite(image).all() and np.isfinite(text).all()):
@@ -82,13 +79,12 @@ def calibrate(
     corpus = measure_corpus(image, text, k=k, rng=rng, progress=progress)
     if corpus is None:
         return None
-    witnessed(corpus.witnesses)
     asked = rng.permutation(corpus.chosen)[:ASKED]
     state = _fit_state(corpus, asked, k, seed, progress)
     if state.fitted:
         sides, own = dict[Modality, SideCalibration](), dict[Modality, OwnCheck]()
-        sharpened = side_by_side(lambda m: learn_sharpening(corpus, m, np.random.default_rng(seed)), MODALITIES)
-        for m, (sharpening, found) in zip(MODALITIES, sharpened, strict=True):
+        for m in MODALITIES:
+            sharpening, found = learn_sharpening(corpus, m, np.random.default_rng(seed))
             presence = learn_presence(corpus, m, k, seed=seed)
             sides[m] = replace(state.sides[m], sharpening=sharpening, presence=presence)
             own |= {m: found} if found is not None else {}
@@ -138,7 +134,7 @@ def _fit_state(
         rng, tried = np.random.default_rng(0), blocks[:TRIED]
         return choose_sharpness(asked_by(corpus, m, looked.first(sum(map(len, tried))), rng), tried, rng)
 
-    questions = dict(zip(MODALITIES, side_by_side(ask, MODALITIES), strict=True))
+    questions = {m: ask(m) for m in MODALITIES}
     plain = {m: SideCalibration(corpus.spreads[m], corpus.units[m], _typical(questions[m])) for m in MODALITIES}
     siblings = looked.siblings
     unanswerable = float((1.0 / (1.0 + siblings)).mean())
@@ -151,7 +147,6 @@ def _fit_state(
         unanswerable,
         corpus.own,
         fitted=False,
-        levelled=True,
     )
     if not fits:
         return replace(state, reason="its captions fit their images hardly better than those of other images do")
@@ -169,10 +164,10 @@ def _fit_state(
             gates = _fit_cautions(views, blocks, min(unanswerable, _UNANSWERED_VIEWS), seed, weighted=True)
         if one_image and modality == "text":
             candidates = gates  # for what CLIP does not know: a text with one pair would move to one image of many
+        progress(len(corpus))
         return replace(plain[modality], gates=gates, candidate_gates=candidates)
 
-    fitted = side_by_side(fit, MODALITIES, lambda _: progress(len(corpus)))
-    sides = dict(zip(MODALITIES, fitted, strict=True))
+    sides = {m: fit(m) for m in MODALITIES}
     if len(corpus) < ENOUGH:
         safe = {modality: _nearly_safe(sides[modality], PRIOR[modality], len(corpus)) for modality in MODALITIES}
         return replace(state, sides=safe, unanswerable=unanswerable, one_image=one_image)

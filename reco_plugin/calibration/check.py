@@ -78,9 +78,8 @@ class SideCheck:
 
     @classmethod
     def from_json(cls, stored: Mapping[str, Any]) -> SideCheck:
-        """Read the fields back; those that an older version did not measure are left at 0."""
-        best = stored.get("best", "queries")
-        if best not in get_args(SidesRefined):
+        """Read the fields back."""
+        if (best := stored["best"]) not in get_args(SidesRefined):
             raise ValueError(f"{best!r} is no form")
         return cls(**{name: float(value) for name, value in stored.items() if name != "best"}, best=best)
 
@@ -142,9 +141,9 @@ class Check:
         own: dict[Modality, OwnCheck] = {
             m: OwnCheck(float(found["frozen"]), float(found["gain"]), float(found["error"]), int(found["pairs"]))
             for m in MODALITIES
-            if (found := stored.get("own", {}).get(m))  # an older version did not measure it
+            if (found := stored["own"].get(m))
         }
-        return cls(image, text, float(stored["wrong"]), int(stored["pairs"]), float(stored.get("alone", 0.0)), own)
+        return cls(image, text, float(stored["wrong"]), int(stored["pairs"]), float(stored["alone"]), own)
 
     def __str__(self) -> str:
         def said(side: SideCheck, what: str) -> str:

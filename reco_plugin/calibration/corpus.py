@@ -8,11 +8,9 @@ from dataclasses import dataclass, field, replace
 import numpy as np
 import numpy.typing as npt
 
-from ..machine.blas import side_by_side
 from ..types import MODALITIES, Modality, Vectors, other
 from .moments import LowRank, Values, low_rank, mean_length, measure_values, rank_for
-from .nearest import Lists, NearestRows
-from .probes import Probes, nearest_by_each, sort_rows
+from .nearest import NearestRows, nearest_rows
 from .reliability import Judges, Reliability, judge, learn_reliability
 
 MOMENTS = 20_000
@@ -35,7 +33,6 @@ class Corpus:
         spreads: standard deviation of similarity within each modality.
         units: mean standard deviation of a query's plain scores over the values, by the query's modality.
         same_caption: cosine from which two captions mean the same.
-        lists: for searches within each modality; None: all are compared.
         near: neighbours (N, K + 1) within each modality: one more than is used, so that one can be left out.
         learned: reliability.
         witnesses: (N, 3) of each pair.
@@ -50,7 +47,6 @@ class Corpus:
     units: Mapping[Modality, float]
     same_caption: float
     chosen: npt.NDArray[np.intp]
-    lists: Mapping[Modality, Lists | Probes | None]
     near: Mapping[Modality, NearestRows] = field(default_factory=dict)
     learned: Reliability = field(default_factory=lambda: Reliability(np.zeros(4), 0.0))
     witnesses: npt.NDArray[np.float32] = field(default_factory=lambda: np.zeros((0, 3), np.float32))
@@ -124,9 +120,8 @@ def measure_corpus(
     some = text[rng.permutation(chosen)[:_SAMPLE]]
     same = same_from(some @ some.T)
     k = min(k + 1, len(image) - 1)
-    lists = dict(zip(MODALITIES, side_by_side(lambda m: sort_rows(sides[m], k), MODALITIES), strict=True))
-    corpus = Corpus(image, text, values, spreads, units, same, chosen, lists)
-    corpus = replace(corpus, near=nearest_by_each(sides, sides, k, progress, lists, others=True))
+    near = {m: nearest_rows(side, side, k, progress, others=True) for m, side in sides.items()}
+    corpus = Corpus(image, text, values, spreads, units, same, chosen, near)
     return _with_scatter(_with_reliability(corpus, rng))
 
 
@@ -156,8 +151,9 @@ def witness_others(
     ``progress`` gets the number of pairs each time that their neighbours were found, twice for each pair.
     """
     asked: dict[Modality, Vectors] = {"image": image, "text": text}
-    held, k = {m: corpus.side(m) for m in MODALITIES}, corpus.near["image"][0].shape[1] - 1
-    return _judge(corpus, image, text, nearest_by_each(asked, held, k, progress, corpus.lists, others=False))
+    k = corpus.near["image"][0].shape[1] - 1
+    near = {m: nearest_rows(side, corpus.side(m), k, progress) for m, side in asked.items()}
+    return _judge(corpus, image, text, near)
 
 
 def _judge(
@@ -173,7 +169,7 @@ def _judge(
         }
         return judge(corpus.values, corpus.spreads, {"image": image[block], "text": text[block]}, found)
 
-    return np.concatenate([np.zeros((0, 3), np.float32), *side_by_side(say, range(0, len(image), _BLOCK))])
+    return np.concatenate([np.zeros((0, 3), np.float32), *map(say, range(0, len(image), _BLOCK))])
 
 
 def deviation_of_cosines(x: Vectors) -> float:

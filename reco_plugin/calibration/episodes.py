@@ -11,12 +11,11 @@ from dataclasses import dataclass
 import numpy as np
 import numpy.typing as npt
 
-from ..machine.blas import Floats, side_by_side
+from ..machine.blas import Floats
 from ..types import MODALITIES, Modality, Vectors, other
 from .corpus import Corpus
 from .gate import SHORTEST
-from .nearest import NUMBERS, NearestRows, nearest_columns
-from .probes import nearest_rows_to
+from .nearest import NUMBERS, NearestRows, nearest_columns, nearest_rows
 from .signals import mean_own, share, weigh
 
 VIEW = (-0.5, 0.3)
@@ -179,17 +178,11 @@ def look(corpus: Corpus, rows: npt.NDArray[np.intp], k: int) -> Looked:
             found[m] = visible, nearest_columns(similarity, k)
         return found
 
-    parts = side_by_side(compare, blocks)
+    parts = list(map(compare, blocks))
     np.fill_diagonal(same, val=False)
     visible, hidden = ({m: _join([part[m][number] for part in parts]) for m in MODALITIES} for number in (0, 1))
     nearest = {m: visible[m][1][:, 0] for m in MODALITIES}
-    reliable = dict(
-        zip(
-            MODALITIES,
-            side_by_side(lambda m: _reliability_of(corpus, rows, visible[m][0], hidden[m][0]), MODALITIES),
-            strict=True,
-        )
-    )
+    reliable = {m: _reliability_of(corpus, rows, visible[m][0], hidden[m][0]) for m in MODALITIES}
     return Looked(rows, k, siblings, same | same.T, nearest, visible, hidden, reliable)
 
 
@@ -230,7 +223,7 @@ def asked_by(corpus: Corpus, modality: Modality, looked: Looked, views: np.rando
             other_view(corpus.side(m)[rows], looked.nearest[m], corpus.side(m), views) for m in (modality, value)
         )
         answers = np.where(alone[:, None], answered, answers)
-        again = nearest_rows_to(seen, corpus.side(modality), looked.k, int, corpus.lists[modality])
+        again = nearest_rows(seen, corpus.side(modality), looked.k)
         before, visible = (
             visible,
             (

@@ -16,12 +16,13 @@ from typing import Any, Protocol
 
 from ..errors import MemoryStoreError, MemoryTimeout, MemoryUnavailable
 from ..memory import LazyMemory, Memory, part_of_a_write
-from .apart import APART, learn_apart
 from .learn import STEPS, learn, witness
 from .note import unfinished
 from .state import ENOUGH, Calibration
 
 log = logging.getLogger(__name__)
+APART = 1_000
+"""Pairs from which a process of its own pays: it takes half a core second to start; of fewer, learning takes little."""
 _GROWTH = 2.0  # calibrate again when the memory has grown, or shrunk, by this factor
 _WITHOUT = 0.25  # of the pairs lack witnesses, or are gone: learning anew takes less time than two searches for each
 _BEHIND = 64  # new pairs whose surroundings are searched in one go by a thread
@@ -206,7 +207,7 @@ class Learner:
     def _fit(self, progress: Callable[[int], object]) -> Calibration | None:
         try:
             apart = self.behind and self._memory.store.count() >= APART
-            state = (learn_apart if apart else learn)(self._memory.store, self._neighbours, progress=progress)
+            state = learn(self._memory.store, self._neighbours, apart=apart, progress=progress)
             if state is not None and (check := state.check) is not None and check.by_chance:
                 warnings.warn(f"{check}; {check.meaning}", stacklevel=2)
             self._tried = self._memory.store.count()

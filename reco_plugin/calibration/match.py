@@ -20,8 +20,7 @@ from ..types import MODALITIES, Modality
 from .arrays import read_arrays
 from .cutoff import Chances, FirstAnswers, Promise, fewest, find_cutoff
 
-OLDEST, FORMAT = 1, 2
-"""A version that reads 1 alone cannot read the gates that moved these queries: it would judge plain ones as moved."""
+FORMAT = 1
 LOOKED = 10
 """Scores of a ranking that are looked at."""
 ABSENT = 0.2
@@ -287,11 +286,8 @@ class MatchState:
         """
         again = "run `reco memory calibrate`"
         try:
-            if not OLDEST <= stored["format"] <= FORMAT:
-                raise ConfigError(
-                    f"what it knows of matches has format {stored['format']}, this version reads {OLDEST} to {FORMAT}: "
-                    f"{again}"
-                )
+            if stored["format"] != FORMAT:
+                raise ConfigError(f"what it knows of matches has format {stored['format']}, not {FORMAT}: {again}")
             blob = base64.b64decode(stored["blob"], validate=True)
             if hashlib.sha256(blob).hexdigest() != stored["sha256"]:
                 raise ValueError(f"its sha256 is not {str(stored['sha256'])[:12]}…")
@@ -318,7 +314,7 @@ def _read(stored: tuple[tuple[str, Any], ...]) -> MatchState:
 
 
 def read_matches(calibration: Mapping[str, Any]) -> MatchState | None:
-    """What a memory's header knows of matches; None where it was learned by an older version, or nothing was.
+    """What a memory's header knows of matches; None where nothing was learned.
 
     Raises:
         ConfigError: it is damaged.

@@ -17,11 +17,11 @@ from dataclasses import dataclass
 import numpy as np
 import numpy.typing as npt
 
-from ..machine.blas import Floats, side_by_side
+from ..machine.blas import Floats
 from ..types import Modality, Neighbours, Vectors, other
 from .corpus import Corpus
 from .episodes import other_view
-from .nearest import NUMBERS, nearest_columns
+from .nearest import nearest_columns
 from .reliability import sigmoid
 
 ASKED = 1_000
@@ -139,26 +139,17 @@ def learn_presence(corpus: Corpus, modality: Modality, k: int, *, seed: int) -> 
     if looked < 2:
         return None
     rng = np.random.default_rng(seed)
-    rows, size = rng.permutation(corpus.chosen)[:ASKED], max(1, NUMBERS // len(corpus))
     mean, unit = corpus.values[other(modality)].mean, corpus.units[modality]
-    blocks = [rows[start : start + size] for start in range(0, len(rows), size)]
-
-    def ask(block: tuple[npt.NDArray[np.intp], np.random.Generator]) -> list[tuple[Floats, Floats]]:
-        """Signals (n, 7) of each question of some pairs, and their answers (n,)."""
-        told = list[tuple[Floats, Floats]]()
-        for query, scores, hidden, answer in _ask(corpus, modality, *block):
-            flat = scores.reshape(-1)
-            seen = flat[hidden]
-            flat[hidden] = -2.0
-            found, near = nearest_columns(scores, looked)
-            flat[hidden] = seen  # the same scores answer the next question
-            del scores, flat  # but none a later one, which would be made beside them
-            signals = presence_signals(query, near, corpus.side(other(modality))[found], mean, unit)
-            told.append((signals, np.full(len(query), answer, np.float32)))
-        return told
-
-    drawn = [rng, *rng.spawn(len(blocks) - 1)]  # each block has its own, whichever thread asks
-    told = [one for block in side_by_side(ask, list(zip(blocks, drawn, strict=True))) for one in block]
+    told = list[tuple[Floats, Floats]]()  # signals (n, 7) of each question of some pairs, and their answers (n,)
+    for query, scores, hidden, answer in _ask(corpus, modality, rng.permutation(corpus.chosen)[:ASKED], rng):
+        flat = scores.reshape(-1)
+        seen = flat[hidden]
+        flat[hidden] = -2.0
+        found, near = nearest_columns(scores, looked)
+        flat[hidden] = seen  # the same scores answer the next question
+        del scores, flat  # but none a later one, which would be made beside them
+        signals = presence_signals(query, near, corpus.side(other(modality))[found], mean, unit)
+        told.append((signals, np.full(len(query), answer, np.float32)))
     signals, answers = (np.concatenate(part) for part in zip(*told, strict=True))
     return _boost(signals, answers.astype(np.float64), looked)
 
@@ -183,7 +174,7 @@ def _ask(
         same_words = np.flatnonzero(identical & worded[:, None])
         between.reshape(-1)[hidden] = -2.0
         others = nearest_columns(between, min(_NEAR, len(corpus)))[0]
-        del between, identical, siblings  # as large as the scores, and each of several threads has its own
+        del between, identical, siblings  # as large as the scores
         for number in range(_PASSES):
             asks = worded if number % 2 else np.zeros_like(worded)
             towards = held[others[np.arange(len(rows)), rng.integers(0, others.shape[1], len(rows))]]

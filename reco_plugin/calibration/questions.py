@@ -16,7 +16,6 @@ from functools import cached_property
 import numpy as np
 import numpy.typing as npt
 
-from ..machine.blas import side_by_side
 from ..types import MODALITIES, Modality, Records, Refinement, Vectors, other
 from .match import FEWEST_THINGS, LOOKED, MatchState, QuestionKind, ThingQuestions, signals_of
 from .nearest import nearest_columns
@@ -40,7 +39,6 @@ def ask_own(
     groups: Sequence[str] | None = None,
     *,
     seed: int = 0,
-    in_threads: bool = False,
     progress: Callable[[int], object] = int,
 ) -> MatchState | None:
     """Ask with a memory's pairs, whose things are also the index; None where they are too few.
@@ -50,7 +48,6 @@ def ask_own(
         refine: as the memory refines queries to come.
         groups: N names of things; None: pairs of one caption are a thing.
         seed: of what is drawn.
-        in_threads: whether ``refine``, and with it ``progress``, may be called in several threads at a time.
         progress: called with 0 now and then; what it raises ends this.
     """
     rng = np.random.default_rng(seed)
@@ -67,8 +64,8 @@ def ask_own(
     draw = rng.random(len(rows)).astype(np.float32)
     means = {m: np.asarray(pairs.side(m).mean(axis=0), np.float32) for m in MODALITIES}
     telling = _TellingRefine(refine, progress)
-    asks = _Asking(pairs, telling, index, thing, by_caption=groups is None, means=means, in_threads=in_threads)
-    same = side_by_side(lambda block: asks.same_things(rows[block]), _blocks(rows))
+    asks = _Asking(pairs, telling, index, thing, by_caption=groups is None, means=means)
+    same = [asks.same_things(rows[block]) for block in _blocks(rows)]
     questions = {m: dict(asks.side(m, rows, draw, same)) for m in MODALITIES}
     return MatchState(questions, len(index), len(counts), float((counts == 1).mean()), means)
 
@@ -130,7 +127,6 @@ class _Asking:
         thing: (N,) of each pair.
         by_caption: whether captions that are equal but for rounding are one thing, too.
         means: (D,) of each modality's vectors.
-        in_threads: whether several threads refine.
     """
 
     pairs: Records
@@ -139,7 +135,6 @@ class _Asking:
     thing: PairRows
     by_caption: bool
     means: Mapping[Modality, npt.NDArray[np.float32]]
-    in_threads: bool
 
     def same_things(self, asked: PairRows) -> tuple[PairRows, PairRows]:
         """Which of the pairs (N,) are of the thing of some (B,): places in a matrix (B, N)."""
@@ -159,14 +154,8 @@ class _Asking:
         """Each kind of questions of one modality, by the pairs ``rows`` (n,); ``same`` of each block of them."""
         answers = self.pairs.side(other(modality))[self.index]
         parts: dict[QuestionKind, list[tuple[_Looked, PairRows]]] = {}
-        blocks = list(zip(_blocks(rows), same, strict=True))
-
-        def ask(block: tuple[slice, tuple[PairRows, PairRows]]) -> list[tuple[QuestionKind, _Looked, PairRows]]:
-            return list(self._block(modality, rows[block[0]], block[1], answers))
-
-        told = side_by_side(ask, blocks) if self.in_threads else map(ask, blocks)
-        for (block, _), asked in zip(blocks, told, strict=True):
-            for kind, looked, here in asked:
+        for block, places in zip(_blocks(rows), same, strict=True):
+            for kind, looked, here in self._block(modality, rows[block], places, answers):
                 parts.setdefault(kind, []).append((looked, here + block.start))
         usual = self.pairs.side(modality)[rows] @ self.means[modality]
         for kind, found in parts.items():

@@ -40,13 +40,11 @@ class Reliability:
         weights: (4,) of the witnesses, and the intercept.
         wrong: estimated share of wrong captions, in [0, 1]; too high where entities look alike, so it only ranks.
         mean: mean reliability of the pairs that were measured; for a pair without witnesses yet.
-        alike: whether witnesses also say how near what neighbours bring comes, as those of an older version do not.
     """
 
     weights: npt.NDArray[np.float64]
     wrong: float
     mean: float = 1.0
-    alike: bool = True
 
     def ratio(self, witnesses: npt.NDArray[np.float32]) -> npt.NDArray[np.float64]:
         """Density of real pairs over that of shuffled ones, (..., 3) -> (...)."""
@@ -114,8 +112,6 @@ def judge(
     spreads: Mapping[Modality, float],
     pairs: Mapping[Modality, Vectors],
     near: Mapping[Modality, Judges],
-    *,
-    alike: bool = True,
 ) -> npt.NDArray[np.float32]:
     """The three witnesses (N, 3) of pairs.
 
@@ -124,7 +120,6 @@ def judge(
         spreads: standard deviation of similarity within each modality.
         pairs: (N, D) by modality.
         near: by the modality that was searched.
-        alike: see :attr:`Reliability.alike`.
     """
     columns, weights = list[npt.NDArray[np.float32]](), {m: near[m].weights(spreads[m]) for m in MODALITIES}
     for value in MODALITIES:
@@ -132,11 +127,9 @@ def judge(
         summed = np.matmul(by[:, None], found)[:, 0]
         evidence = moments.plain_precision.apply(summed - by.sum(axis=1, keepdims=True) * moments.mean)
         said = ((own - moments.mean) * evidence).sum(axis=1) / moments.covariance.length(evidence)
-        column = np.asarray(said, np.float32)
-        if alike:
-            beside = np.matmul(found, own[:, :, None])[..., 0] - near[value].similarity[:, :1]
-            column += _log_alike(by, beside / np.float32(spreads[value]), weights[value])
-        columns.append(column)
+        beside = np.matmul(found, own[:, :, None])[..., 0] - near[value].similarity[:, :1]
+        alike = _log_alike(by, beside / np.float32(spreads[value]), weights[value])
+        columns.append(np.asarray(said, np.float32) + alike)
     image, text = pairs["image"], pairs["text"] - values["text"].mean
     columns.append(np.asarray((image * text).sum(axis=1) / values["text"].covariance.length(image), np.float32))
     return np.stack(columns, axis=1)

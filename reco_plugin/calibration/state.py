@@ -27,9 +27,7 @@ from .reliability import Reliability, unknown
 from .sharpen import Index, Sharpening
 from .signals import Evidence, mean_own, share, weigh
 
-OLDEST, FORMAT = 3, 4
-"""Gates before the oldest that is read look at other things. A version that reads 3 alone norms evidence, and judges
-new pairs, in its own ways: with what is learned now, it would answer wrongly without a word."""
+FORMAT = 1
 FEWEST = 20
 """Pairs below which a memory teaches nothing."""
 ENOUGH = 300
@@ -77,10 +75,6 @@ class Calibration(ToldShort):
         check: what refinement does to its own pairs; None for a small memory.
         one_image: whether most captions have one image, so that candidates move by what CLIP does not know, only.
         feedback: what people said is not what they asked for; stored beside this, None where nobody said anything.
-        by_mean: whether its gates met a correlation by the mean deviation of all queries, as an older version fitted
-            them: it answers as it did then, until it is learned anew.
-        levelled: whether the evidence of texts is normed by :func:`.level`; a memory that an older version learned
-            answers as it did then, until it is learned anew.
     """
 
     values: Mapping[Modality, Values]
@@ -95,8 +89,6 @@ class Calibration(ToldShort):
     check: Check | None = None
     one_image: bool = False
     feedback: Feedback | None = None
-    by_mean: bool = False
-    levelled: bool = False
 
     def gate(
         self, modality: Modality, caution: Caution | float, *, candidate: bool = False, among: bool = False
@@ -158,8 +150,6 @@ class Calibration(ToldShort):
         """Why there is no presence, for people."""
         if (learned := self.sides[modality].presence) is not None:
             return f"presence looks at {learned.looked} neighbours, and fewer were searched for"
-        if self.fitted:
-            return "presence was not learned yet: run `reco memory calibrate`"
         return self.reason or f"its {self.pairs:,} pairs are too few to learn presence"
 
     @property
@@ -198,10 +188,8 @@ class Calibration(ToldShort):
                 held = share(found.similarity, reliability * keep, found.found, applied.gate.sharpness, side.spread)
                 shares = held[0], shares[1]
         own = self._own(found, reliability)
-        values = (self._levelled if self.levelled else self.values)[other(modality)]
+        values = self._levelled[other(modality)]
         evidence = weigh(query, found.vectors, found.similarity, shares, found.found, own, values, side.unit)
-        if self.by_mean:
-            evidence.signals[:, 6] *= values.covariance.length(query) / np.float32(side.unit)
         evidence.signals[:, 7] *= applied.share(found.similarity[:, 0])
         if kept is not None:
             evidence.signals[:, 7] *= kept
@@ -216,11 +204,6 @@ class Calibration(ToldShort):
     def sharpen(self, modality: Modality, query: Vectors, index: Index) -> Vectors:
         """What to add to queries (B, D) that are compared with their own modality, or with both; 0: they stay plain."""
         return self.sides[modality].sharpening.move(query, self.values[modality], index)
-
-    @property
-    def outdated(self) -> bool:
-        """Whether an older version learned it: it answers as it did then, until it is learned anew."""
-        return self.by_mean or not (self.levelled and self.reliability.alike)
 
     @property
     def among_own(self) -> str:
@@ -283,12 +266,8 @@ class Calibration(ToldShort):
         """
         again = "run `reco memory calibrate`"
         try:
-            if not OLDEST <= stored["format"] <= FORMAT:
-                way = "upgrade reco-plugin or " if stored["format"] > FORMAT else ""
-                raise ConfigError(
-                    f"its calibration has format {stored['format']}, this version reads {OLDEST} to {FORMAT}: "
-                    f"{way}{again}"
-                )
+            if stored["format"] != FORMAT:
+                raise ConfigError(f"its calibration has format {stored['format']}, not {FORMAT}: {again}")
             if "blob" not in stored and digest_of(stored):
                 raise ConfigError(
                     f"what it learned ({digest_of(stored)[:12]}…) is not beside its header, as after a restore of one "
@@ -321,8 +300,7 @@ class Calibration(ToldShort):
                         [gate.phi, gate.low, gate.high, [gate.sharpness, gate.temperature, gate.gain]]
                     )
         h = self.reliability
-        arrays["one_image"], arrays["by_mean"] = np.array(self.one_image), np.array(self.by_mean)
-        arrays["alike"], arrays["levelled"] = np.array(h.alike), np.array(self.levelled)
+        arrays["one_image"] = np.array(self.one_image)
         arrays["reliability"] = np.concatenate(
             [h.weights, [h.wrong, h.mean, self.same_caption, self.unanswerable, self.own]]
         )
@@ -383,7 +361,7 @@ def _unpack(arrays: Mapping[str, Any], stored: Mapping[str, Any]) -> Calibration
             for role in ("query", "candidate")
         )
         sharpening = Sharpening.of_array(arrays[f"sharpening_{modality}"])
-        learned = arrays.get(f"presence_{modality}")  # a memory of an older version has none
+        learned = arrays.get(f"presence_{modality}")
         presence = None if learned is None else Presence.of_array(learned)
         sides[modality] = SideCalibration(
             spread, unit, arrays[f"typical_{modality}"], gates, candidate_gates, sharpening, presence
@@ -393,7 +371,7 @@ def _unpack(arrays: Mapping[str, Any], stored: Mapping[str, Any]) -> Calibration
     return Calibration(
         values,
         sides,
-        Reliability(witnessed[:4], wrong, mean, alike=bool(arrays.get("alike", False))),
+        Reliability(witnessed[:4], wrong, mean),
         same,
         int(stored["pairs"]),
         unanswerable,
@@ -402,8 +380,6 @@ def _unpack(arrays: Mapping[str, Any], stored: Mapping[str, Any]) -> Calibration
         str(stored.get("reason", "")),
         Check.from_json(stored["check"]) if stored.get("check") else None,
         bool(arrays["one_image"]),
-        by_mean=bool(arrays.get("by_mean", True)),
-        levelled=bool(arrays.get("levelled", False)),
     )
 
 

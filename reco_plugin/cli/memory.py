@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import warnings
 from collections.abc import Iterator, Sequence
 from contextlib import closing
 from pathlib import Path
@@ -140,9 +139,8 @@ def calibrate_command(
 
     No labels are needed: its pairs ask, each hidden from itself. Adding pairs does the same when the memory is new or
     has doubled, or a quarter of its pairs are new; this command is for an attached collection, and for
-    the rest: after many smaller changes, or deletions. Takes seconds for 10,000 pairs, a minute for 100,000 and 13
-    for a million: of more than 200,000, so many are drawn at random, and the others are then judged beside those. On a
-    Qdrant server it also measures how deep searches must look.
+    the rest: after many smaller changes, or deletions. Takes a minute for 20,000 pairs; of more, so many are drawn at
+    random, and the others are then judged beside those. On a Qdrant server, it measures how deep searches must look.
 
     Searches go on meanwhile, by the old state or the new, never by half of it; a service reads the new one from a
     server within two seconds. Where a service has the memory's folder open, it learns itself, by its own k, and goes on
@@ -183,7 +181,6 @@ def calibrate_command(
 
 def _let_learn(served: ServedMemory) -> dict[str, Any]:
     """Let the service that has the memory open learn, with its progress; returns what it learned."""
-    from ..calibration.state import FORMAT
     from ..progress import progress_bar
 
     with (
@@ -195,10 +192,7 @@ def _let_learn(served: ServedMemory) -> dict[str, Any]:
             bar.total = total
             bar.update(done - bar.n)
 
-        learned = served.calibrate(show)
-    if learned.get("format", FORMAT) < FORMAT:
-        warnings.warn("the service learned as its older version does: start it anew, then calibrate", stacklevel=2)
-    return learned
+        return served.calibrate(show)
 
 
 def _shown_calibration(calibration: dict[str, Any]) -> dict[str, Any]:
@@ -238,8 +232,6 @@ def calibration_lines(calibration: dict[str, Any], pairs: int) -> list[str]:
             said.append(f"its captions fit their neighbours by {fit}, which ranks pairs and is no share of right ones")
         said.append(state.among_own)
         said.append(state.tells_presence)
-        if state.outdated:
-            said.append(f"an older version learned how far its queries move, and it answers as it did then: {_AGAIN}")
     elif not state.fitted and not state.reason:
         said.append(f"{state.whose_gates}, since it has few pairs, and no self-check")
     return [*said, *([state.reason] if state.reason else [])]

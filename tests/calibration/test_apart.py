@@ -2,10 +2,8 @@
 
 from __future__ import annotations
 
-import io
 import logging
 import os
-import pickle
 import signal
 import subprocess
 import sys
@@ -17,16 +15,13 @@ from typing import Any
 
 import numpy as np
 import pytest
-from small_records import said_record
-from threadpoolctl import threadpool_limits
 from trust_worlds import D, world
 
 from reco_plugin.calibration import apart
-from reco_plugin.calibration.apart import learn_apart
 from reco_plugin.calibration.learn import STEPS, learn
 from reco_plugin.calibration.match import MatchState
 from reco_plugin.calibration.note import unfinished
-from reco_plugin.errors import LearningDied, MemoryStoreError, MissingExtra
+from reco_plugin.errors import LearningDied, MemoryStoreError
 from reco_plugin.memory import Fingerprint, Memory, open_memory
 from reco_plugin.types import Records
 
@@ -50,11 +45,10 @@ def few() -> Iterator[Memory]:
 @pytest.mark.parametrize("kind", ["edge", pytest.param("exact", marks=pytest.mark.slow)])
 def test_it_learns_the_same_bits_as_in_place(kind: str, tmp_path: Path) -> None:
     learned, asked = [], []
-    for number, learns in enumerate((learn, learn_apart)):
+    for number, is_apart in enumerate((False, True)):
         with closing(filled(str(tmp_path / f"{number}"), kind, 80, 4)) as store:
             steps = list[int]()
-            with threadpool_limits(2, "blas"):  # another process has one
-                state = learns(store, 10, progress=steps.append)
+            state = learn(store, 10, apart=is_apart, progress=steps.append)
             assert state is not None
             assert (sum(steps), state.pairs, store.header.learning) == (320 * STEPS, 320, {})
             calibration = dict(store.header.calibration)
@@ -70,7 +64,7 @@ def test_what_dies_leaves_its_note_and_says_what_to_do(few: Memory, monkeypatch:
     monkeypatch.setattr(apart, "_CODE", DIES)
     monkeypatch.setattr("reco_plugin.calibration.learn.ENOUGH", FEW)
     with pytest.raises(LearningDied, match=r"was killed by signal 9\. It is not begun again .*reco memory calibrate"):
-        learn_apart(few, 10)
+        learn(few, 10, apart=True)
     assert f"from {FEW} pairs began" in unfinished(few.header)
     assert learn(few, 10) is not None, "by hand"
     assert unfinished(few.header) == ""
@@ -84,43 +78,8 @@ def test_what_ends_a_group_of_processes_is_for_the_one_that_began_it(
     monkeypatch.setattr(apart, "_CODE", f"{sends}; sys.exit(7)")
     before = signal.pthread_sigmask(signal.SIG_BLOCK, ())
     with pytest.raises(LearningDied, match="exited with 7"):
-        learn_apart(few, 10)
+        learn(few, 10, apart=True)
     assert signal.pthread_sigmask(signal.SIG_BLOCK, ()) == before
-
-
-def test_the_other_process_is_told_nothing_of_what_people_said(few: Memory) -> None:
-    few.change_said([said_record(1)], ())
-    done, header = apart._Answers(few).answer("header", ())
-    assert (done, header.said, header.fingerprint) == (True, {}, few.header.fingerprint)
-    assert list(few.header.said) == [said_record(1)["id"]]
-
-
-def test_pairs_and_payloads_are_read_in_turns(few: Memory) -> None:
-    answers = apart._Answers(few)
-    ids = few.ids_after(None, FEW)
-    assert answers.answer("scroll", [ids]) == (True, None)
-    (_, first), _ = answers.answer("page", ["pairs"]), answers.answer("payloads", [])
-    assert answers.answer("page", ["payloads"])[1][0] in ids
-    second = answers.answer("page", ["pairs"])[1]
-    assert [*first[0], *second[0]] == ids
-    assert answers.answer("page", ["pairs"]) == (True, None)
-
-
-def test_an_error_that_cannot_be_sent_is_told_in_words(few: Memory, monkeypatch: pytest.MonkeyPatch) -> None:
-    def lacks(*_: Any) -> None:
-        raise MissingExtra("faiss", "faiss", "searching")
-
-    monkeypatch.setattr(few, "flush", lacks)
-    done, error = apart._Answers(few).answer("flush", ())
-    assert not done
-    assert "searching needs faiss" in str(pickle.loads(pickle.dumps(error)))
-
-
-def test_nobody_waits_for_what_cannot_be_read(caplog: pytest.LogCaptureFixture) -> None:
-    sent = pickle.dumps(MissingExtra("faiss", "faiss", "searching"))  # its arguments are not those of its message
-    line = apart._Pipes(io.BytesIO(sent), io.BytesIO())
-    assert line.take() == ("closed",)
-    assert "cannot be read: TypeError" in caplog.text
 
 
 @pytest.mark.parametrize("where", ["set_calibration", "progress"])
@@ -133,7 +92,7 @@ def test_an_error_of_this_process_ends_the_other_one(where: str, few: Memory, mo
 
     monkeypatch.setattr(few, "set_calibration", fail)
     with pytest.raises(MemoryStoreError, match="no room"):
-        learn_apart(few, 10, progress=fail if where == "progress" else int)
+        learn(few, 10, apart=True, progress=fail if where == "progress" else int)
     [process] = started
     assert process.poll() is not None
     assert few.header.learning == {}
@@ -158,7 +117,7 @@ def test_without_another_process_it_is_learned_in_this_one(
     if why == "frozen":
         monkeypatch.setattr(sys, "executable", "/opt/shop/search-service")
     with caplog.at_level(logging.WARNING):
-        assert learn_apart(few, 10) is not None
+        assert learn(few, 10, apart=True) is not None
     assert "no process of its own can be started to learn" in caplog.text
     assert ("/opt/shop/search-service" in caplog.text) == (why == "frozen")
     assert np.isfinite(few.witnesses(few.ids_after(None, FEW))).all()
@@ -167,13 +126,14 @@ def test_without_another_process_it_is_learned_in_this_one(
 STARTS = """
 import sys, time
 from reco_plugin.calibration import apart
+from reco_plugin.calibration.learn import learn
 apart._CODE = (
     "import os, sys, time; sys.path[:] = {path!r}; from reco_plugin.calibration import apart;"
-    "apart.learn_noted = lambda *_: (print(os.getpid(), file=sys.stderr, flush=True), time.sleep(60));"
+    "apart.Lesson.learn = lambda *_, **__: (print(os.getpid(), file=sys.stderr, flush=True), time.sleep(60));"
     "apart.work()"
 )
 from test_apart import filled
-apart.learn_apart(filled(":memory:", "exact", 10, 4), 10)
+learn(filled(":memory:", "exact", 10, 4), 10, apart=True)
 """
 
 

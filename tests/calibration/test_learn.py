@@ -3,9 +3,7 @@
 from __future__ import annotations
 
 import socket
-import threading
 from collections.abc import Iterator
-from concurrent.futures import ThreadPoolExecutor
 from contextlib import closing
 from dataclasses import replace
 from pathlib import Path
@@ -15,16 +13,15 @@ import numpy as np
 import pytest
 from trust_worlds import D, world
 
-from reco_plugin.calibration import corpus, episodes, nearest
+from reco_plugin.calibration import corpus, episodes, lesson, nearest
 from reco_plugin.calibration import learn as learning
 from reco_plugin.calibration.calibrate import calibrate
 from reco_plugin.calibration.learn import STEPS, learn
+from reco_plugin.calibration.lesson import Lesson
 from reco_plugin.calibration.match import read_matches
 from reco_plugin.calibration.note import unfinished
 from reco_plugin.errors import MemoryStoreError
-from reco_plugin.machine.blas import threads_at_most
-from reco_plugin.memory import Fingerprint, Memory, open_memory, part_of_a_write
-from reco_plugin.memory.checks import is_writing
+from reco_plugin.memory import Fingerprint, Memory, open_memory
 from reco_plugin.types import MODALITIES, Records, Vectors
 
 PAIRS, LEARNED = 800, 500
@@ -33,8 +30,8 @@ PAIRS, LEARNED = 800, 500
 @pytest.fixture(params=["exact", "edge"])
 def memory(request: pytest.FixtureRequest, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Memory]:
     """Holds pairs of which every fifth caption is wrong."""
-    monkeypatch.setattr(learning, "PAIRS_IN_RAM", LEARNED)
-    monkeypatch.setattr(learning, "_BESIDE_AT_ONCE", 125)
+    monkeypatch.setattr(learning, "LEARNED_FROM", LEARNED)
+    monkeypatch.setattr(learning, "_AT_ONCE", 100)
     image, text, wrong = world(PAIRS // 8, 8, wrong=0.2)
     ids = [f"{'wrong' if bad else 'right'} {row}" for row, bad in enumerate(wrong)]
     where = ":memory:" if request.param == "exact" else str(tmp_path / "memory")
@@ -84,13 +81,13 @@ def test_an_interrupted_learning_goes_on_with_the_pairs_without_witnesses(
     missing = np.isnan(before).any(axis=1)
     assert 0 < missing.sum() < PAIRS - LEARNED
     judged = list[int]()
-    witness = learning.Calibrated.witness
+    judge = Lesson.judge
 
-    def count(self: learning.Calibrated, image: Vectors, text: Vectors, progress: Any) -> np.ndarray:
+    def count(self: Lesson, image: Vectors, text: Vectors) -> np.ndarray:
         judged.append(len(image))
-        return witness(self, image, text, progress)
+        return judge(self, image, text)
 
-    monkeypatch.setattr(learning.Calibrated, "witness", count)
+    monkeypatch.setattr(Lesson, "judge", count)
     learn(memory, 10)
     assert sum(judged) == missing.sum()
     after = memory.witnesses(ids_of(memory))
@@ -98,111 +95,24 @@ def test_an_interrupted_learning_goes_on_with_the_pairs_without_witnesses(
     np.testing.assert_allclose(after[~missing], before[~missing], atol=1e-6)
 
 
-class Reads:
-    """Which parts of other pairs were read: each is noted once it is asked for."""
+def test_a_failed_reading_keeps_what_was_learned_and_judged(memory: Memory, monkeypatch: pytest.MonkeyPatch) -> None:
+    scroll = memory.scroll
 
-    def __init__(self, memory: Memory, monkeypatch: pytest.MonkeyPatch) -> None:
-        self.begun, self.more = list[list[str]](), threading.Condition()
-        scroll = memory.scroll
-
-        def read(*given: Any, ids: list[str] | None = None, **options: Any) -> Iterator[Records]:
-            if ids is not None and len(ids) <= 125:
-                with self.more:
-                    self.begun.append(list(ids))
-                    self.more.notify_all()
-            return scroll(*given, ids=ids, **options)
-
-        monkeypatch.setattr(memory, "scroll", read)
-
-    def wait_for(self, parts: int) -> int:
-        """How many parts were begun, as soon as there are so many."""
-        with self.more:
-            self.more.wait_for(lambda: len(self.begun) >= parts, timeout=60)
-            return len(self.begun)
-
-
-def test_the_next_pairs_are_read_while_others_are_judged_and_no_more_of_them(
-    memory: Memory, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    reads, judged, begun = Reads(memory, monkeypatch), list[int](), list[int]()
-    witness = learning.Calibrated.witness
-
-    def work(self: learning.Calibrated, image: Vectors, *given: Any) -> np.ndarray:
-        judged.append(len(image))
-        begun.append(reads.wait_for(min(len(judged) + 1, 3)))
-        return witness(self, image, *given)
-
-    monkeypatch.setattr(learning.Calibrated, "witness", work)
-    learn(memory, 10)
-    assert judged == [125, 125, 50]
-    assert begun == [2, 3, 3], "one part ahead"
-    read = [name for ids in reads.begun for name in ids]
-    assert len(read) == len(set(read)) == PAIRS - LEARNED
-    assert memory.count_unjudged() == 0
-
-
-def test_more_pairs_are_asked_for_while_some_are_judged_and_none_comes_twice(
-    memory: Memory, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr(learning, "_IDS_AHEAD", 1)
-    reads, asked, unjudged = Reads(memory, monkeypatch), list[int](), memory.unjudged
-
-    def ask(most: int) -> list[str]:
-        asked.append(most)
-        return unjudged(most)
-
-    monkeypatch.setattr(memory, "unjudged", ask)
-    learn(memory, 10)
-    assert asked == [125, 125 + 125, 50 + 125], "with those that are judged, and not written yet"
-    read = [name for ids in reads.begun for name in ids]
-    assert len(read) == len(set(read)) == PAIRS - LEARNED
-    assert memory.count_unjudged() == 0
-
-
-def test_what_fails_while_it_is_read_beside_is_what_is_raised(memory: Memory, monkeypatch: pytest.MonkeyPatch) -> None:
-    parts, scroll = list[int](), memory.scroll
-
-    def fail(*given: Any, ids: list[str] | None = None, **options: Any) -> Iterator[Records]:
-        parts.append(len(ids or ()))
-        if parts[-2:] == [125, 125]:
-            raise MemoryStoreError("cannot read the memory: its disk is gone")
-        return scroll(*given, ids=ids, **options)
+    def fail(size: int, ids: list[str] | None = None) -> Iterator[Records]:
+        for number, batch in enumerate(scroll(size, ids)):
+            if ids is not None and len(ids) == PAIRS - LEARNED and number == 1:
+                raise MemoryStoreError("cannot read the memory: its disk is gone")
+            yield batch
 
     monkeypatch.setattr(memory, "scroll", fail)
     with pytest.raises(MemoryStoreError, match="its disk is gone"):
         learn(memory, 10)
     assert memory.header.calibration, "what was learned stays"
     assert memory.header.learning == {}
-    assert memory.count_unjudged() == 175, "the first part, which was read, is judged and written"
+    assert memory.count_unjudged() == 200, "the first part, which was read, is judged and written"
     monkeypatch.setattr(memory, "scroll", scroll)
     learn(memory, 10)
     assert memory.count_unjudged() == 0
-
-
-def test_those_that_were_learned_from_are_written_while_gates_are_fitted_and_before_the_state(
-    memory: Memory, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    written, begun, told, all_at_once = list[int](), threading.Event(), list[str](), list[int]()
-    set_witnesses, set_calibration = memory.set_witnesses, memory.set_calibration
-
-    def write(ids: list[str], witnesses: np.ndarray) -> None:
-        begun.set()
-        set_witnesses(ids, witnesses)
-        written.append(len(ids))
-
-    def store(calibration: dict[str, Any]) -> None:
-        told.append(f"state after {min(sum(written), LEARNED)}")
-        set_calibration(calibration)
-
-    def progress(steps: int) -> None:
-        all_at_once.append(steps)
-        if steps == LEARNED and all_at_once.count(LEARNED) == 3:  # compared by image and by text; a side is fitted
-            told.append("written beside" if begun.wait(60) else "not yet")
-
-    monkeypatch.setattr(memory, "set_witnesses", write)
-    monkeypatch.setattr(memory, "set_calibration", store)
-    learn(memory, 10, progress=progress)
-    assert told[:2] == ["written beside", f"state after {LEARNED}"]
 
 
 def test_where_what_was_learned_cannot_be_written_there_is_no_state(
@@ -215,96 +125,6 @@ def test_where_what_was_learned_cannot_be_written_there_is_no_state(
     with pytest.raises(MemoryStoreError, match="no room"):
         learn(memory, 10)
     assert not memory.header.calibration
-
-
-@pytest.mark.parametrize("memory", ["exact"], indirect=True)
-def test_where_the_system_refuses_threads_the_caller_reads_and_writes(
-    memory: Memory, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    begin = threading.Thread.start
-
-    def start(thread: threading.Thread) -> None:
-        if thread.name.startswith("reco-"):
-            raise RuntimeError("can't start new thread")
-        begin(thread)
-
-    monkeypatch.setattr(threading.Thread, "start", start)
-    assert learn(memory, 10) is not None
-    assert memory.count_unjudged() == 0
-    monkeypatch.setattr(memory, "scroll", lambda **_: (_ for _ in ()).throw(MemoryStoreError("its disk is gone")))
-    with pytest.raises(MemoryStoreError, match="its disk is gone"):
-        learn(memory, 10)
-
-
-@pytest.mark.parametrize("memory", ["exact"], indirect=True)
-def test_interrupted_by_hand_it_writes_no_more_than_it_is_at(memory: Memory, monkeypatch: pytest.MonkeyPatch) -> None:
-    begun, ended, written = threading.Event(), threading.Event(), list[int]()
-
-    class Pool(ThreadPoolExecutor):
-        def shutdown(self, wait: bool = True, *, cancel_futures: bool = False) -> None:
-            super().shutdown(wait=False, cancel_futures=cancel_futures)
-            ended.set()
-            super().shutdown(wait=wait)
-
-    def write(ids: list[str], _: np.ndarray) -> None:
-        begun.set()
-        assert ended.wait(60)
-        written.append(len(ids))
-
-    def interrupted(*given: Any, **named: Any) -> None:
-        calibrate(*given, **named)
-        assert begun.wait(60)
-        raise KeyboardInterrupt
-
-    monkeypatch.setattr(learning, "ThreadPoolExecutor", Pool)
-    monkeypatch.setattr(learning, "calibrate", interrupted)
-    monkeypatch.setattr(learning, "_AT_ONCE", 100)
-    monkeypatch.setattr(memory, "set_witnesses", write)
-    with pytest.raises(KeyboardInterrupt):
-        learn(memory, 10)
-    assert written == [100]
-    assert memory.header.learning == {}
-
-
-def test_what_is_read_and_written_beside_belongs_to_the_write_that_learns(
-    memory: Memory, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    waits, threads = set[bool](), set[int]()
-    set_witnesses, unjudged = memory.set_witnesses, memory.unjudged
-
-    def note() -> None:
-        waits.add(is_writing())
-        threads.add(threading.get_ident())
-
-    monkeypatch.setattr(memory, "set_witnesses", lambda *given: note() or set_witnesses(*given))
-    monkeypatch.setattr(memory, "unjudged", lambda most: note() or unjudged(most))
-    with part_of_a_write():
-        learn(memory, 10)
-    assert waits == {True}, "a server that restarts is waited for"
-    assert len(threads) == 1
-    assert threading.get_ident() not in threads
-
-
-def test_no_more_pairs_are_drawn_than_the_free_ram_holds(
-    memory: Memory, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
-) -> None:
-    monkeypatch.setattr(learning, "_LEAST", 350)
-    drawn = list[int]()
-    calibrate = learning.calibrate
-
-    def count(image: Vectors, text: Vectors, **options: Any) -> Any:
-        drawn.append(len(image))
-        return calibrate(image, text, **options)
-
-    monkeypatch.setattr(learning, "calibrate", count)
-    always = (learning._PRODUCTS * threads_at_most() + learning._MOMENTS * D) / learning._SHARE
-    for free in (always, always + 2 * 400 * (4 * D * 3 + 1_200), 2**40, None):
-        monkeypatch.setattr(learning, "free_bytes", lambda free=free: free)
-        learn(memory, 10)
-        assert memory.count_unjudged() == 0
-    assert drawn == [350, 400, LEARNED, LEARNED]
-    assert "learning from 400 of 800 pairs, drawn at random, as the free RAM of" in caplog.text
-    assert f"learning from {LEARNED} of 800 pairs, drawn at random\n" in caplog.text
 
 
 def test_how_many_captions_look_wrong_is_not_left_to_the_draw_of_shuffled_pairs() -> None:
@@ -333,20 +153,6 @@ def test_large_arrays_are_made_in_parts_and_say_the_same(monkeypatch: pytest.Mon
                 np.testing.assert_allclose(one[1].phi, other[1].phi, atol=1e-3)
 
 
-def test_the_field_of_the_things_stays_known_where_asking_is_cut_off(
-    memory: Memory, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    memory.set_calibration({"match": {"group": "product"}})
-
-    def fail(*_: Any, **__: Any) -> None:
-        raise MemoryStoreError("the server is gone")
-
-    monkeypatch.setattr(learning, "ask_own", fail)
-    assert learn(memory, 10) is not None
-    assert memory.header.calibration["match"] == {"group": "product"}
-    assert read_matches(memory.header.calibration) is None
-
-
 def test_a_note_stands_while_it_is_learned_and_goes_also_where_that_fails(memory: Memory) -> None:
     seen = list[dict[str, Any]]()
     learn(memory, 10, progress=lambda _: seen.append(memory.header.learning))
@@ -362,14 +168,13 @@ def test_a_note_stands_while_it_is_learned_and_goes_also_where_that_fails(memory
     assert memory.header.learning == {}
 
 
-def test_what_is_known_of_matches_counts_until_the_pairs_asked_again(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_field_of_the_things_stays_known_where_too_few_could_ask(monkeypatch: pytest.MonkeyPatch) -> None:
     image, text, _ = world(100, 4)
     store = open_memory(":memory:", Fingerprint("mini", "ab" * 32, D))
     store.upsert(Records([f"{row:04d}" for row in range(400)], image, text, [{}] * 400))
-    learn(store, 10)
-    known = store.header.calibration["match"]
-    seen: list[Any] = []
-    monkeypatch.setattr(learning, "ask_own", lambda *_, **__: seen.append(store.header.calibration["match"]))
-    learn(store, 10)
-    assert seen == [known]
-    assert "match" not in store.header.calibration, "too few could ask: nothing of before is left"
+    for before, after in (({"group": "product"}, {"group": "product"}), ({}, None)):
+        store.set_calibration({"match": before})
+        monkeypatch.setattr(lesson, "ask_own", lambda *_, **__: None)
+        assert learn(store, 10) is not None
+        assert store.header.calibration.get("match") == after
+        assert read_matches(store.header.calibration) is None

@@ -14,7 +14,7 @@ from reco_plugin.calibration.calibrate import calibrate
 from reco_plugin.calibration.check import Gates, check_pairs
 from reco_plugin.calibration.corpus import Corpus
 from reco_plugin.calibration.gate import PRIOR, Applied
-from reco_plugin.calibration.moments import LARGEST, low_rank
+from reco_plugin.calibration.moments import low_rank
 from reco_plugin.types import MODALITIES, Modality, Neighbours, Vectors, other
 
 LENGTH, CORRELATION = 5, 6
@@ -26,7 +26,7 @@ def domains(count: int) -> Memory:
     parts = [[unit(x + 0.8 * np.eye(4, D)[2 + i]) for x in world(100, 4, seed=i)[:2]] for i in range(count)]
     corpus = measured(*(np.concatenate(side) for side in zip(*parts, strict=True)))
     learned = calibrate(corpus.image, corpus.text)
-    assert learned is not None and learned.state.fitted and learned.state.levelled
+    assert learned is not None and learned.state.fitted
     return corpus, learned.state
 
 
@@ -54,42 +54,35 @@ def test_no_direction_has_more_than_a_share_of_the_variance(rank: int, largest: 
     assert (before[0] > 1.1 * after[0]) == (largest < 0.2)
 
 
-def test_evidence_of_texts_points_where_it_did_and_is_shorter(two: Memory) -> None:
+def unlevelled(monkeypatch: pytest.MonkeyPatch, state: Calibration) -> Calibration:
+    monkeypatch.setattr("reco_plugin.calibration.moments.LARGEST", 1.0)
+    return replace(state)
+
+
+def test_evidence_of_texts_points_where_it_would_and_is_shorter(two: Memory, monkeypatch: pytest.MonkeyPatch) -> None:
     corpus, state = two
-    plain, levelled = (weighed(corpus, replace(state, levelled=one)) for one in (False, True))
+    levelled, images = weighed(corpus, state), weighed(corpus, state, "image")[1]
+    other_state = unlevelled(monkeypatch, state)
+    plain = weighed(corpus, other_state)
     np.testing.assert_array_equal(levelled[0], plain[0])
     others = [column for column in range(8) if column not in (LENGTH, CORRELATION)]
     np.testing.assert_array_equal(levelled[1][:, others], plain[1][:, others])
     assert (levelled[1][:, LENGTH] < 0.9 * plain[1][:, LENGTH]).all()
-    values = replace(state.values["image"], covariance=state.values["image"].covariance.levelled(LARGEST))
-    as_if = replace(state, values={**state.values, "image": values}, levelled=False)
-    np.testing.assert_array_equal(levelled[1], weighed(corpus, as_if)[1])
+    np.testing.assert_array_equal(weighed(corpus, other_state, "image")[1], images, "images are normed as they were")
 
 
-def test_evidence_of_images_is_normed_as_it_was(two: Memory) -> None:
-    corpus, state = two
-    plain, levelled = (weighed(corpus, replace(state, levelled=one), "image")[1] for one in (False, True))
-    np.testing.assert_array_equal(levelled, plain)
-
-
-def test_a_memory_of_an_older_version_answers_as_it_did(two: Memory) -> None:
-    corpus, state = two
-    for levelled in (False, True):
-        stored = replace(state, levelled=levelled)
-        again = Calibration.from_json(stored.to_json())
-        np.testing.assert_array_equal(weighed(corpus, again)[1], weighed(corpus, stored)[1])
-
-
-def test_beside_another_domain_evidence_is_less_longer_than_alone(two: Memory) -> None:
+def test_beside_another_domain_evidence_is_less_longer_than_alone(two: Memory, monkeypatch: pytest.MonkeyPatch) -> None:
     """Or texts of one would count for less there. Alone, where no direction stands out, nothing changes."""
 
-    def length(memory: Memory, *, levelled: bool) -> float:
-        return float(np.median(weighed(memory[0], replace(memory[1], levelled=levelled))[1][:, LENGTH]))
+    def length(memory: Memory) -> float:
+        return float(np.median(weighed(*memory)[1][:, LENGTH]))
 
     one = domains(1)
-    assert length(one, levelled=True) == length(one, levelled=False)
-    assert length(two, levelled=False) > 4.0 * length(one, levelled=False)
-    assert length(two, levelled=True) < 3.0 * length(one, levelled=True)
+    alone, beside = length(one), length(two)
+    plain_alone, plain_beside = (length((corpus, unlevelled(monkeypatch, state))) for corpus, state in (one, two))
+    assert plain_alone == alone
+    assert plain_beside > 4.0 * plain_alone
+    assert beside < 3.0 * alone
 
 
 def test_the_self_check_norms_texts_as_queries_and_candidates_are(two: Memory, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -144,8 +144,6 @@ def test_the_state_is_stored_and_read_back(state: MatchState) -> None:
     assert again.to_json() == stored
     assert again.cutoffs("text", "plain", 0.6, 0.1) == state.cutoffs("text", "plain", 0.6, 0.1)
     assert read_matches({}) is None
-    assert stored["format"] > 1, "else a version that cannot read the gates would judge plain queries as refined ones"
-    assert read_matches({"match": stored | {"format": 1}}) is not None, "what an older version learned"
     middle = len(stored["blob"]) // 2  # where the compressed stream breaks, not the archive
     flipped = stored["blob"][:middle] + "AAAA" + stored["blob"][middle + 4 :]
     for damaged in (

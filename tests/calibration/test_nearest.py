@@ -1,4 +1,4 @@
-"""Nearest rows: exact in one product, and by lists."""
+"""Nearest rows, by products."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from reco_plugin.calibration import nearest
-from reco_plugin.calibration.nearest import HELD, nearest_columns, nearest_others, nearest_to, sort_into_lists
+from reco_plugin.calibration.nearest import nearest_columns, nearest_rows
 from reco_plugin.types import Vectors
 
 K = 11
@@ -23,73 +23,20 @@ def grouped(rows: int, groups: int, spread: float) -> Vectors:
     return unit(centres[rng.integers(0, groups, rows)] + spread * rng.standard_normal((rows, 32)))
 
 
-@pytest.fixture
-def by_lists(monkeypatch):
-    monkeypatch.setattr(nearest, "BY_LISTS", 1_000)
-
-
-def test_few_rows_are_compared_with_all():
-    x = grouped(900, 30, 0.5)
-    rows, similarity = nearest_others(x, K)
+@pytest.mark.parametrize("numbers", [nearest.NUMBERS, 50_000])
+def test_rows_find_the_nearest_others_and_those_of_other_rows(monkeypatch, numbers):
+    monkeypatch.setattr(nearest, "NUMBERS", numbers)  # blocks of all, or of 55 rows
+    x, y, done = grouped(900, 30, 0.5), grouped(950, 40, 0.5)[900:], list[int]()
+    rows, similarity = nearest_rows(x, x, K, done.append, others=True)
     true = x @ x.T
     np.fill_diagonal(true, -2.0)
     np.testing.assert_allclose(similarity, -np.sort(-true, axis=1)[:, :K], atol=1e-6)
     np.testing.assert_allclose(np.take_along_axis(true, rows, axis=1), similarity, atol=1e-6)  # of another shape
-
-
-def test_many_rows_are_compared_with_those_of_near_lists(monkeypatch):
-    x, done = grouped(5_000, 50, 0.5), list[int]()
-    true, _ = nearest_others(x, K)
-    monkeypatch.setattr(nearest, "BY_LISTS", 1_000)
-    rows, similarity = nearest_others(x, K, done.append, sort_into_lists(x, K))
-    assert sum(done) == len(x) and len(done) > 50  # by lists
-    assert np.mean([np.isin(a, b).mean() for a, b in zip(true, rows, strict=True)]) > HELD - 0.03
-    assert (rows != np.arange(len(x))[:, None]).all()
-    assert all(len(set(row.tolist())) == K for row in rows)
-    np.testing.assert_allclose(np.einsum("nd,nkd->nk", x, x[rows]), similarity, atol=1e-5)
-    assert (np.diff(similarity, axis=1) <= 0).all()
-    again, _ = nearest_others(x, K, lists=sort_into_lists(x, K))
-    np.testing.assert_array_equal(rows, again)
-
-
-def test_other_rows_find_the_nearest_of_near_lists(by_lists):
-    x = grouped(6_000, 50, 0.5)
-    x, y = x[:5_000], x[5_000:]
-    lists = sort_into_lists(x, K)
-    assert lists is not None
-    true, near = nearest_to(y, x, K)
-    np.testing.assert_allclose(near, -np.sort(-(y @ x.T), axis=1)[:, :K], atol=1e-5)
-    done = list[int]()
-    rows, similarity = nearest_to(y, x, K, done.append, lists)
-    assert sum(done) == len(y) and len(done) > 10  # by lists
-    assert np.mean([np.isin(a, b).mean() for a, b in zip(true, rows, strict=True)]) > HELD - 0.03
+    assert sum(done) == len(x)
+    rows, similarity = nearest_rows(y, x, K)
+    np.testing.assert_allclose(similarity, -np.sort(-(y @ x.T), axis=1)[:, :K], atol=1e-6)
     np.testing.assert_allclose(np.einsum("nd,nkd->nk", y, x[rows]), similarity, atol=1e-5)
-    assert nearest_to(y[:0], x, K, lists=lists)[0].shape == (0, K)
-
-
-def test_rare_rows_far_from_all_others_find_the_nearest_of_those(by_lists):
-    values = unit(np.random.default_rng(0).standard_normal((60, 64)))
-    x = np.repeat(values, [100] * 20 + [2] * 40, axis=0)[np.random.default_rng(1).permutation(2_080)]
-    done = list[int]()
-    rows, similarity = nearest_others(x, K, done.append, sort_into_lists(x, K))
-    assert sum(done) == len(x) and len(done) > 10  # by lists
-    assert (rows != np.arange(len(x))[:, None]).all()
-    assert (similarity > -1.0).all()
-    true = x @ x.T
-    np.fill_diagonal(true, -2.0)
-    assert np.mean(np.abs(similarity + np.sort(-true, axis=1)[:, :K]) < 1e-5) > HELD
-
-
-@pytest.mark.parametrize("kind", ["no lists in them", "all equal", "two values"])
-def test_rows_that_fall_into_no_lists_are_compared_with_all(kind, by_lists):
-    x = unit(np.random.default_rng(0).standard_normal((2_000, 128)))
-    if kind != "no lists in them":
-        x = x[np.arange(2_000) % (1 if kind == "all equal" else 2)]
-    rows, similarity = nearest_others(x, K, lists=sort_into_lists(x, K))
-    true = x @ x.T
-    np.fill_diagonal(true, -2.0)
-    np.testing.assert_allclose(similarity, -np.sort(-true, axis=1)[:, :K], atol=1e-6)
-    assert (rows != np.arange(len(x))[:, None]).all()
+    assert nearest_rows(y[:0], x, K)[0].shape == (0, K)
 
 
 @pytest.mark.parametrize("columns", [1_999, 2_000, 50_111])

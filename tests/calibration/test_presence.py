@@ -6,7 +6,6 @@ import base64
 import hashlib
 import io
 import tracemalloc
-from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -130,17 +129,6 @@ def changed(state: Calibration, change: Any) -> dict[str, Any]:
     np.savez(out, **arrays)
     blob = out.getvalue()
     return stored | {"sha256": hashlib.sha256(blob).hexdigest(), "blob": base64.b64encode(blob).decode()}
-
-
-def test_the_state_of_an_older_version_opens_and_says_that_it_is_not_learned(state: Calibration, halves: Any) -> None:
-    kept = changed(state, lambda arrays: {k: v for k, v in arrays.items() if not k.startswith("presence")})
-    old = Calibration.from_json(kept)
-    refiner, known, _ = halves
-    found = Refiner(replace(refiner.memory, calibration=old), None).refine(known.image, modality="image")
-    assert found.refined.any()
-    assert found.presence is None
-    assert "run `reco memory calibrate`" in found.why_no_presence
-    assert old.tells_presence == "presence was not learned yet: run `reco memory calibrate`"
 
 
 @pytest.mark.parametrize("bad", [np.zeros((3, 4)), np.zeros((0, 11)), np.full((2, 11), 99.0)])

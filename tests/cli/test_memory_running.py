@@ -21,8 +21,6 @@ import pytest
 from click.testing import Result
 
 from reco_plugin import Reco
-from reco_plugin.calibration.state import FORMAT
-from reco_plugin.client.memory import ServedMemory
 from reco_plugin.memory import open_memory
 from reco_plugin.serve.note import read_note
 
@@ -270,16 +268,6 @@ def test_reading_commands_work_while_it_is_served(
     for name in ("pairs", "encoder", "calibration", "unjudged"):
         assert served[name] == alone[name]
     assert found == ask("memory", "search", "a small red circle", "--k", 3)
-
-
-@pytest.mark.filterwarnings("default:the service learned")
-def test_a_service_of_an_older_version_that_learned_is_to_be_started_anew(
-    service: Service, work: Path, run: Run, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    learn, told = ServedMemory.calibrate, "warning: the service learned as its older version does: start it anew"
-    assert told not in run("memory", "calibrate").stderr
-    monkeypatch.setattr(ServedMemory, "calibrate", lambda *asked: learn(*asked) | {"format": FORMAT - 1})
-    assert told in run("memory", "calibrate").stderr
 
 
 def test_a_service_learns_when_it_is_told_to(service: Service, work: Path, ask: Ask, fail: Fail) -> None:

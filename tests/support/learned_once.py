@@ -14,45 +14,36 @@ from typing import Any
 import numpy as np
 import pytest
 
-from reco_plugin.calibration import learn
+from reco_plugin.calibration import lesson
 
 
 @contextmanager
 def learned_once(folder: Path) -> Iterator[None]:
     """Keep what memories learn in a folder, which several processes may share."""
-    calibrate = learn.calibrate
+    calibrate = lesson.calibrate
 
-    def kept(image: Any, text: Any, *, progress: Any = int, witnessed: Any = len, **options: Any) -> Any:
+    def kept(image: Any, text: Any, *, progress: Any = int, **options: Any) -> Any:
         said = hashlib.sha256(repr((image.shape, text.shape, options)).encode())
         for side in (image, text):
             said.update(np.ascontiguousarray(side).tobytes())
         made = folder / said.hexdigest()
         if not made.exists():
             steps: list[int] = []
-            before: list[int] = []
 
             def tell(count: int) -> None:
                 steps.append(count)
                 progress(count)
 
-            def say(witnesses: Any) -> None:
-                before.append(len(steps))
-                witnessed(witnesses)
-
-            learned = calibrate(image, text, progress=tell, witnessed=say, **options)
+            learned = calibrate(image, text, progress=tell, **options)
             part = made.with_suffix(f".{os.getpid()}-{threading.get_ident()}")  # others may read meanwhile
-            part.write_bytes(pickle.dumps((learned, steps, before)))
+            part.write_bytes(pickle.dumps((learned, steps)))
             part.rename(made)
             return learned
-        learned, steps, before = pickle.loads(made.read_bytes())
-        for number, count in enumerate(steps):
-            if number in before:
-                witnessed(learned.witnesses)
+        learned, steps = pickle.loads(made.read_bytes())
+        for count in steps:
             progress(count)
-        if len(steps) in before:
-            witnessed(learned.witnesses)
         return learned
 
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(learn, "calibrate", kept)
+        patch.setattr(lesson, "calibrate", kept)
         yield
