@@ -98,7 +98,7 @@ def ask(
     """
     how = RefineOptions(k=k, gate=True, target=None, caution="balanced", fuser="reco", explain=False)
     encoder, fuser = Fingerprint("pairs at hand", "0" * 64, pairs.image.shape[1]), ClosedForm()
-    with closing(open_memory(":memory:", encoder, kind="exact")) as store:
+    with closing(open_memory(":memory:", encoder)) as store:
         store.upsert(pairs)
         store.set_witnesses(pairs.ids, witnesses)
         learned = _InRam(store, state)

@@ -29,24 +29,23 @@ FEW = 40  # pairs: no gate is fitted to them
 DIES = "import os, signal; os.kill(os.getpid(), signal.SIGKILL)"
 
 
-def filled(where: str, kind: Any, classes: int, per: int) -> Memory:
+def filled(where: str, classes: int, per: int) -> Memory:
     image, text, _ = world(classes, per, wrong=0.1)
-    store = open_memory(where, Fingerprint("mini", "ab" * 32, D), kind=kind)
+    store = open_memory(where, Fingerprint("mini", "ab" * 32, D))
     store.upsert(Records([f"{row}" for row in range(len(image))], image, text, [{}] * len(image)))
     return store
 
 
 @pytest.fixture
 def few() -> Iterator[Memory]:
-    with closing(filled(":memory:", "exact", FEW // 4, 4)) as store:
+    with closing(filled(":memory:", FEW // 4, 4)) as store:
         yield store
 
 
-@pytest.mark.parametrize("kind", ["edge", pytest.param("exact", marks=pytest.mark.slow)])
-def test_it_learns_the_same_bits_as_in_place(kind: str, tmp_path: Path) -> None:
+def test_it_learns_the_same_bits_as_in_place(tmp_path: Path) -> None:
     learned, asked = [], []
     for number, is_apart in enumerate((False, True)):
-        with closing(filled(str(tmp_path / f"{number}"), kind, 80, 4)) as store:
+        with closing(filled(str(tmp_path / f"{number}"), 80, 4)) as store:
             steps = list[int]()
             state = learn(store, 10, apart=is_apart, progress=steps.append)
             assert state is not None
@@ -133,7 +132,7 @@ apart._CODE = (
     "apart.work()"
 )
 from test_apart import filled
-learn(filled(":memory:", "exact", 10, 4), 10, apart=True)
+learn(filled(":memory:", 10, 4), 10, apart=True)
 """
 
 

@@ -35,7 +35,7 @@ def memory(request: pytest.FixtureRequest, tmp_path: Path, monkeypatch: pytest.M
     image, text, wrong = world(PAIRS // 8, 8, wrong=0.2)
     ids = [f"{'wrong' if bad else 'right'} {row}" for row, bad in enumerate(wrong)]
     where = ":memory:" if request.param == "exact" else str(tmp_path / "memory")
-    with closing(open_memory(where, Fingerprint("mini", "ab" * 32, D), kind=request.param)) as store:
+    with closing(open_memory(where, Fingerprint("mini", "ab" * 32, D))) as store:
         store.upsert(Records(ids, image, text, [{}] * PAIRS))
         yield store
 
