@@ -27,7 +27,7 @@ import numpy.typing as npt
 from ..config import environment
 from ..errors import LearningDied, as_sent
 from ..types import Records, Vectors
-from .lesson import COMPARED, FITTED, Learned, Lesson
+from .lesson import COMPARED, FITTED, Lesson, Taught
 
 log = logging.getLogger(__name__)
 _NICE = 10  # how far it stands back: a tenth of a core that others want, so that it ends on a busy machine, too
@@ -51,11 +51,11 @@ class LessonApart(Lesson):
         super().__init__(progress)
         self._process, self._thread = process, ThreadPoolExecutor(1, "reco-apart")
 
-    def learn(self, pairs: Records, k: int, groups: Sequence[str] | None, *, asks: bool) -> Learned | None:
+    def learn(self, pairs: Records, k: int, groups: Sequence[str] | None, *, asks: bool) -> Taught | None:
         """Learn there."""
         found = self._ask("learn", pairs, k, groups, asks=asks)
         self._progress((COMPARED + FITTED) * len(pairs))
-        return cast(Learned | None, found)
+        return cast(Taught | None, found)
 
     def judge(self, image: Vectors, text: Vectors) -> npt.NDArray[np.float32]:
         """Judge there."""

@@ -19,7 +19,7 @@ from ..errors import ConfigError, InputError, LearningDied, MemoryStoreError
 from ..memory import Memory
 from ..types import MODALITIES, Modality, Records, Search, Vectors, other
 from .apart import lesson_apart
-from .lesson import COMPARED, FITTED, Learned, Lesson, ask
+from .lesson import COMPARED, FITTED, Lesson, Taught, ask
 from .match import FEWEST_THINGS, MatchState
 from .note import BEGUN
 from .reliability import Judges, judge
@@ -82,7 +82,7 @@ def learn(
     return state
 
 
-def _match_json(learned: Learned, group: str, k: int) -> dict[str, Any]:
+def _match_json(learned: Taught, group: str, k: int) -> dict[str, Any]:
     """What is stored of matches; where nothing is known of them, by which field the pairs will ask."""
     if learned.matches is not None:
         return {"match": replace(learned.matches, group=group, k=k).to_json()}

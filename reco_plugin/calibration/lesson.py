@@ -25,7 +25,7 @@ COMPARED, FITTED = 2, 3
 _AT_ONCE = 256
 
 
-class Learned(NamedTuple):
+class Taught(NamedTuple):
     """What pairs taught: the state, the witnesses (N, 3) of each, and how sure an answer is, where they could tell."""
 
     state: Calibration
@@ -40,7 +40,7 @@ class Lesson:
         self._progress = progress
         self._learned: Calibrated | None = None
 
-    def learn(self, pairs: Records, k: int, groups: Sequence[str] | None, *, asks: bool) -> Learned | None:
+    def learn(self, pairs: Records, k: int, groups: Sequence[str] | None, *, asks: bool) -> Taught | None:
         """Learn from pairs (N, D); None where they are too few, or too equal.
 
         Args:
@@ -62,7 +62,7 @@ class Lesson:
             return None
         asks = asks and learned.state.fitted
         matches = ask(pairs, learned.state, learned.witnesses, k, groups, self._progress) if asks else None
-        return Learned(learned.state, learned.witnesses, matches)
+        return Taught(learned.state, learned.witnesses, matches)
 
     def judge(self, image: Vectors, text: Vectors) -> npt.NDArray[np.float32]:
         """Witnesses (M, 3) of other pairs (M, D), by their neighbours among those that were learned from."""
