@@ -22,6 +22,7 @@ from .options import RefineOptions
 from .sessions import Graphs
 from .types import MODALITIES, Coverage, FuserName, Modality, Neighbours, Refinement, Role, Search, Vectors, other
 from .values import EXCLUSIONS_AT_ONCE
+from .words import QueryWords
 
 _ROWS = 512  # queries per search and fusion call, at most
 _NUMBERS = 2**26  # in the (B, K, D) block of neighbour vectors of one such call: 256 MiB
@@ -60,6 +61,7 @@ class Refining:
         modality, role: of the queries.
         how: all options, checked; each has a value but ``answered`` and ``where``.
         hidden: B collections of ids that must not be found; None without any.
+        texts: of the B queries, to find captions by their words, too; None: by the vectors alone.
     """
 
     memory: Learned
@@ -68,6 +70,7 @@ class Refining:
     role: Role
     how: RefineOptions
     hidden: Sequence[Collection[str]] | None
+    texts: Sequence[str | None] | None = None
 
     def blocks(self) -> list[slice]:
         """Rows per search, so that the vectors and excluded ids of a call stay bounded."""
@@ -94,7 +97,19 @@ class Refining:
             ids=explain,
             witnesses=witnesses,
             checked=hidden is None and where is None,
+            words=self._words(rows),
         )
+
+    def _words(self, rows: slice) -> list[QueryWords | None] | None:
+        """The words of a block's queries; none of one of whose answers somebody said that they are wrong."""
+        if self.texts is None or self.modality != "text":
+            return None
+        state, texts = self.memory.calibration, self.texts[rows]
+        told = None if state is None or state.feedback is None else state.feedback.refused("text", self.queries[rows])
+        said = [None if text is None else QueryWords.of(text) for text in texts]
+        if told is not None:
+            said = [None if no else one for one, no in zip(said, told.tolist(), strict=True)]
+        return said if any(said) else None
 
     def explained(
         self,
@@ -164,12 +179,14 @@ class NeighbourFuser(ABC):
         """Refine (B, D), block by block."""
         parts = []
         for rows in asked.blocks():
-            queries, found = asked.queries[rows], asked.memory.searches.search(asked.search(rows))
+            plain, found = asked.queries[rows], asked.memory.searches.search(asked.search(rows))
+            queries = plain if found.asked is None else found.asked
             here, trust = np.asarray(found.found.any(axis=1)), found.found.astype(np.float32)
             vectors, weights = queries.copy(), np.zeros_like(trust)
             if here.any():
                 vectors, weights = self.fuse(asked.modality, queries, found, trust)
-            refined = Refinement(vectors, queries, coverage=Coverage(len(queries), int(here.sum())), retrieved=here)
+            coverage = Coverage(len(queries), int(here.sum()))
+            refined = Refinement(vectors, plain, coverage=coverage, retrieved=here, words=found.words or None)
             parts.append(asked.explained(refined, found, trust, weights))
             del found  # up to 256 MiB, before the next search
         return Refinement.join(parts)

@@ -363,9 +363,10 @@ class GuardedMemory:
         except (TypeError, ValueError):
             return self._ask(search, asked_at)
         how = (search.by, search.read, search.k, search.payloads, search.ids, search.witnesses, search.checked)
-        rows = (search.vectors, [search.where] * len(search.vectors), [asked_at] * len(search.vectors))
+        size = len(search.vectors)
+        rows = (search.vectors, [search.where] * size, [asked_at] * size, search.words or [None] * size)
         batcher = min(self._batchers, key=lambda each: each.load)
-        ids, similarity, vectors, found, payloads, witnesses = batcher((*how, condition), rows)
+        ids, similarity, vectors, found, payloads, witnesses, asked, words = batcher((*how, condition), rows)
         return Neighbours(
             ids,
             similarity,
@@ -373,12 +374,15 @@ class GuardedMemory:
             found,
             payloads if search.payloads else None,
             witnesses if search.witnesses else None,
+            asked if search.words else None,
+            words,
         )
 
     def _run(self, key: _Key, rows: Columns) -> Columns:
         """Search for several callers."""
-        (by, read, k, payloads, ids, witnesses, checked, _), (vectors, where, asked_at) = key, rows
-        search = Search(vectors, by, read, k, None, where[0], payloads, ids, witnesses, checked)
+        (by, read, k, payloads, ids, witnesses, checked, _), (vectors, where, asked_at, words) = key, rows
+        said = words if any(words) else None
+        search = Search(vectors, by, read, k, None, where[0], payloads, ids, witnesses, checked, said)
         if checked and self._deadline is None:
             with self._guard.attempt():
                 found = self._memory.searches.search(search)
@@ -386,7 +390,8 @@ class GuardedMemory:
             found = self._ask(search, min(asked_at))
         nothing = [None] * len(vectors)
         held = nothing if found.witnesses is None else found.witnesses
-        return found.ids, found.similarity, found.vectors, found.found, found.payloads or nothing, held
+        asked, by_words = (vectors, [""] * len(vectors)) if found.asked is None else (found.asked, found.words)
+        return found.ids, found.similarity, found.vectors, found.found, found.payloads or nothing, held, asked, by_words
 
     def _ask(self, search: Search, asked_at: float) -> Neighbours:
         try:

@@ -112,6 +112,14 @@ class RefineDefaults(TypedDict, total=False):
             unset="0: all move",
         ),
     ]
+    words: Annotated[
+        bool | None,
+        Option(
+            "Also look for captions by the words of a text query: one that has them all, such as a part number, stands "
+            "in for the query.",
+            unset="on",
+        ),
+    ]
     fuser: Annotated[
         FuserName | None,
         Option("reco: the closed form. paper: the attention layer of the model, without a gate.", unset="of the model"),

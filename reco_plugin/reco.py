@@ -193,7 +193,8 @@ class Reco:
             check_choice("role", role, ROLES)
         wanted = self._is_refined(modality, role) if refine is None else check_flag("refine", refine)
         frozen = self._encode(items, modality)
-        return self.refine_own(frozen, modality, role, how) if wanted else Refinement(frozen, frozen)
+        texts = items if modality == "text" else None
+        return self.refine_own(frozen, modality, role, how, texts) if wanted else Refinement(frozen, frozen)  # type: ignore[arg-type]
 
     def _encode(self, items: Sequence[ImageInput] | Sequence[str], modality: Modality) -> Vectors:
         """Encode to (B, D), and count the time."""
@@ -275,10 +276,18 @@ class Reco:
         check_choice("role", role, ROLES)
         return self.refine_own(queries, modality, role, how)
 
-    def refine_own(self, queries: Vectors, modality: Modality, role: Role, how: RefineOptions) -> Refinement:
+    def refine_own(
+        self,
+        queries: Vectors,
+        modality: Modality,
+        role: Role,
+        how: RefineOptions,
+        texts: Sequence[str | None] | None = None,
+    ) -> Refinement:
         """Refine (B, D) as :meth:`refine` does, where all that is given was made or checked in this process.
 
-        That is, vectors of :attr:`encoder`, and options of :func:`~reco_plugin.options.check_options`.
+        That is, vectors of :attr:`encoder`, and options of :func:`~reco_plugin.options.check_options`. Of the texts
+        that were encoded, captions are found by their words, too.
         """
         if self._process != os.getpid():  # else the memory raises it, which would count as an outage
             raise SessionError(f"this Reco {FORKED}")
@@ -287,7 +296,7 @@ class Reco:
         try:
             if self.encoder.changed is not None:
                 raise self._guards.encoder.changed(self.encoder.changed)
-            fuser, asked = self._refiner.ask(queries, modality, role, how)
+            fuser, asked = self._refiner.ask(queries, modality, role, how, texts)
             result = fuser.refine(asked)
         except Outage as outage:
             if self._settings.on_memory_failure == "fail":

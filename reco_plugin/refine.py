@@ -28,6 +28,7 @@ _DEFAULTS = RefineOptions(
     target=None,
     caution="balanced",
     presence=None,
+    words=True,
     fuser="reco",
     explain=False,
 )
@@ -99,8 +100,18 @@ class Refiner:
         fuser, asked = self.ask(queries, modality, role, how)
         return fuser.refine(asked)
 
-    def ask(self, queries: Vectors, modality: Modality, role: Role, options: RefineOptions) -> tuple[Fuser, Refining]:
-        """Who refines (B, D), and what it is asked; all that is given was checked."""
+    def ask(
+        self,
+        queries: Vectors,
+        modality: Modality,
+        role: Role,
+        options: RefineOptions,
+        texts: Sequence[str | None] | None = None,
+    ) -> tuple[Fuser, Refining]:
+        """Who refines (B, D), and what it is asked; all that is given was checked.
+
+        ``texts``: of the B queries, where they are known.
+        """
         how: RefineOptions = {**self.defaults, **options}
         name = how["fuser"] or "reco"
         if name not in self._fusers:
@@ -113,7 +124,8 @@ class Refiner:
             fuser = self._own if learned else StayPlain()
         exclude = how.get("exclude")
         hidden = None if exclude is None else _per_query(exclude, len(queries))
-        return fuser, Refining(self.memory, queries, modality, role, how, hidden)
+        by_words = how["words"] and modality == "text" and role == "query"
+        return fuser, Refining(self.memory, queries, modality, role, how, hidden, texts if by_words else None)
 
 
 def used_pairs(result: Refinement, row: int) -> tuple[Used, ...]:

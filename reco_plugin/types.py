@@ -17,6 +17,7 @@ if TYPE_CHECKING:
     from PIL.Image import Image
 
     from .calibration.why import Why
+    from .words import QueryWords
 
 Modality: TypeAlias = Literal["image", "text"]
 Role: TypeAlias = Literal["query", "candidate"]
@@ -182,6 +183,7 @@ class Search:
             payload reads no payload.
         witnesses: also read what is known of each pair's reliability.
         checked: whether the caller has checked all of it, and it has neither exclusions nor conditions.
+        words: of B queries, by which captions are found, too; None of one: by its vector alone.
     """
 
     vectors: Vectors
@@ -194,6 +196,7 @@ class Search:
     ids: bool = True
     witnesses: bool = False
     checked: bool = False
+    words: Sequence[QueryWords | None] | None = None
 
 
 @dataclass(frozen=True, repr=False)
@@ -207,6 +210,8 @@ class Neighbours(ToldShort):
         found: (B, K) bool; False where padded.
         payloads: B lists of payloads, or None if not requested.
         witnesses: (B, K, 3) of each pair's reliability, NaN where it was not measured yet; None: the memory holds none.
+        asked: (B, D) what was searched with: the query, or what captions with its words stand for; None: the queries.
+        words: B texts, the words by which captions were found, empty where none was.
     """
 
     ids: list[list[str]]
@@ -215,6 +220,8 @@ class Neighbours(ToldShort):
     found: npt.NDArray[np.bool_]
     payloads: list[list[Payload]] | None = None
     witnesses: npt.NDArray[np.float32] | None = None
+    asked: Vectors | None = None
+    words: Sequence[str] = ()
 
     @classmethod
     def join(cls, parts: Sequence[Neighbours]) -> Neighbours:
@@ -360,6 +367,8 @@ class Refinement(ToldShort):
             probability for queries worded as its captions are, else a rank. None: see :attr:`why_no_presence`.
         presence_needed: below it, a query stays plain: the option ``presence``.
         no_presence: why there is none although the closed form was asked, for people.
+        words: B texts, the words of a query by which captions were found that stand in for it, empty where it asked by
+            itself; None where nothing was looked for by words.
     """
 
     vectors: Vectors
@@ -376,6 +385,7 @@ class Refinement(ToldShort):
     presence: npt.NDArray[np.float32] | None = None
     presence_needed: float = 0.0
     no_presence: str = ""
+    words: Sequence[str] | None = None
 
     @classmethod
     def join(cls, parts: Sequence[Refinement]) -> Refinement:
@@ -405,6 +415,7 @@ class Refinement(ToldShort):
             presence=rows("presence"),
             presence_needed=parts[0].presence_needed,
             no_presence=parts[0].no_presence,
+            words=rows("words"),
         )
 
     def plain_scores(self, scores: npt.ArrayLike) -> npt.NDArray[np.float32]:

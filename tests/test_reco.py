@@ -293,7 +293,7 @@ def test_a_pair_is_found_unless_it_is_hidden(filled, drawings):
 
 
 def test_options_of_refine_pass_through_embed(filled, drawings, modality, frozen):
-    options = {"where": {"shape": "circle", "radius": {"gte": 20}}, "gate": False, "k": 2}
+    options = {"where": {"shape": "circle", "radius": {"gte": 20}}, "gate": False, "k": 2, "words": False}
     refined = filled.refine(frozen, modality=modality, explain=True, **options)
     assert {p["shape"] for row in refined.neighbours.payloads for p in row} == {"circle"}
     assert np.array_equal(embed(filled, modality, drawings, refine=True, **options), refined.vectors)

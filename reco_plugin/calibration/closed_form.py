@@ -127,21 +127,33 @@ def _refine_block(
     answered: float | None,
 ) -> Refinement:
     """Refine one block (B, D) by what was found for it."""
-    queries, here = asked.queries[rows], np.asarray(found.found.any(axis=1))
+    plain, here = asked.queries[rows], np.asarray(found.found.any(axis=1))
+    queries = plain if found.asked is None else found.asked
     applied = _gate(asked, state, answered)
     known = None if state is None or asked.role == "candidate" else state.presence(asked.modality, queries, found)
     if state is not None and applied is not None:
         moved = _move(asked, state, applied, queries, found, covered, answered, known)
-        return _with_presence(asked, state, moved, known)
-    plain = NOT_CALIBRATED if state is None else state.why_plain(asked.modality, asked.role == "candidate")
+        return _with_presence(asked, state, _by_words(asked, moved, plain, found, known), known)
+    why = NOT_CALIBRATED if state is None else state.why_plain(asked.modality, asked.role == "candidate")
     said = () if covered is None else tuple(covered.tolist())
     some = int(here.sum())  # without pairs there is nothing to calibrate
-    coverage = Coverage(len(queries), some, answered=answered, covered=said, plain=plain if some else "")
+    coverage = Coverage(len(plain), some, answered=answered, covered=said, plain=why if some else "")
     nothing = np.zeros_like(found.similarity)
-    refined = _with_presence(
-        asked, state, Refinement(queries.copy(), queries, coverage=coverage, retrieved=here), known
-    )
+    refined = _with_presence(asked, state, Refinement(plain.copy(), plain, coverage=coverage, retrieved=here), known)
     return asked.explained(refined, found, nothing, nothing)
+
+
+def _by_words(
+    asked: Refining, moved: Refinement, plain: Vectors, found: Neighbours, presence: npt.NDArray[np.float32] | None
+) -> Refinement:
+    """The refinement of queries (B, D), of which captions with their words stood in for some."""
+    if found.asked is None:
+        return moved
+    why = moved.why and [one and replace(one, words=words) for one, words in zip(moved.why, found.words, strict=True)]
+    vectors = moved.vectors
+    if presence is not None and (needed := asked.how.get("presence")):
+        vectors = np.where((presence >= needed)[:, None], vectors, plain)
+    return replace(moved, vectors=vectors, frozen=plain, why=why, words=found.words)
 
 
 def _with_presence(

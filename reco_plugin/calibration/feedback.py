@@ -153,6 +153,11 @@ class Feedback:
         ]
         return np.concatenate(kept)
 
+    def refused(self, modality: Modality, queries: Vectors) -> npt.NDArray[np.bool_] | None:
+        """Of which queries (B, D) somebody said that an answer is wrong; None where nothing was said of this side."""
+        heard = self._sides[modality]
+        return None if heard is None else (queries @ heard.queries[~heard.right].T >= SAME_QUERY).any(axis=1)
+
     @cached_property
     def _sides(self) -> Mapping[Modality, _Heard | None]:
         kinds = np.array([opinion.modality for opinion in self.opinions], dtype=object)

@@ -65,11 +65,13 @@ class Why:
         signals: all six.
         added: length of what was added to the query, of length 1.
         heaviest: share that one of the pairs found has in it, at most.
+        words: of the query, by which captions were found that stand in for it; empty where it asked by itself.
     """
 
     signals: tuple[Signal, ...]
     added: float
     heaviest: float = 0.0
+    words: str = ""
 
     @property
     def held_by(self) -> Signal | None:
@@ -83,7 +85,8 @@ class Why:
         if self.heaviest >= MOST:
             pairs = f"one pair has {self.heaviest:.0%} of the weight"
         fit = f"their captions fit their neighbours by {reliability.value:.2f} of 1"
-        seen = f"{known[0].upper()}{known[1:]}, {pairs}, and {fit}."
+        found = f"Found by its words: {self.words}. " if self.words else ""
+        seen = f"{found}{known[0].upper()}{known[1:]}, {pairs}, and {fit}."
         moved = f"So what was found counts {times_added(self.added)} as much as the query itself"
         if (held := self.held_by) is None:
             return f"{seen} {moved}, as usual."

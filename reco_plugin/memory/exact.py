@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import heapq
 import json
+import math
 import threading
-from collections.abc import Collection, Iterator, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -13,8 +15,9 @@ import numpy.typing as npt
 
 from ..defaults import SCROLL_BATCH
 from ..errors import ConfigError, MemoryStoreError
-from ..types import MODALITIES, Fingerprint, Modality, Neighbours, Payload, Records, Search, Vectors
+from ..types import MODALITIES, Fingerprint, Modality, Neighbours, Payload, Records, Search, Vectors, caption_of
 from ..values import are_same
+from ..words import MOST, QueryWords, Worded, asked_by_words, stored_words
 from .checks import check_ids, check_positive, check_records, check_search, check_witnesses, chunks
 from .filters import matches
 from .header import Header
@@ -42,6 +45,8 @@ class ExactMemory:
         self._payloads: list[dict[str, Any]] = []
         self._sides: dict[Modality, Vectors] = {m: np.zeros((0, dimension), np.float32) for m in MODALITIES}
         self._witnesses = np.zeros((0, 3), np.float32)
+        self._words: list[list[int]] = []
+        self._rows_by_word: tuple[npt.NDArray[np.int64], npt.NDArray[np.intp]] | None = None
 
     @classmethod
     def open(cls, fingerprint: Fingerprint | None) -> ExactMemory:
@@ -115,11 +120,13 @@ class ExactMemory:
             for name, payload in zip(checked.ids, checked.payloads, strict=True):
                 if (row := self._rows.setdefault(name, len(self._rows))) == len(self._payloads):
                     self._payloads.append({})
-                self._payloads[row] = dict(payload)
+                    self._words.append([])
+                self._payloads[row], self._words[row] = dict(payload), stored_words(caption_of(payload))
             rows = [self._rows[name] for name in checked.ids]
             for modality in MODALITIES:
                 self._sides[modality][rows] = checked.side(modality)
             self._witnesses[rows] = kept
+            self._rows_by_word = None
 
     def delete(self, ids: Collection[str]) -> int:
         """Remove pairs; returns how many existed."""
@@ -133,6 +140,7 @@ class ExactMemory:
             rows = [row for _, row in kept]
             self._rows = {name: place for place, (name, _) in enumerate(kept)}
             self._payloads = [self._payloads[row] for row in rows]
+            self._words, self._rows_by_word = [self._words[row] for row in rows], None
             self._sides = {m: side[rows] for m, side in self._sides.items()}
             self._witnesses = self._witnesses[rows]
             return len(gone)
@@ -147,11 +155,23 @@ class ExactMemory:
             allowed = np.ones(len(names), np.bool_)
             if wanted.conditions:
                 allowed[:] = [matches(wanted.conditions, payload) for payload in self._payloads]
-            for start in range(0, len(wanted.vectors), _QUERIES_AT_ONCE):
-                scores = wanted.vectors[start : start + _QUERIES_AT_ONCE] @ stored.T  # (B, N)
+
+            def permits(row: int) -> npt.NDArray[np.bool_]:
+                permitted = allowed.copy()
+                permitted[[self._rows[name] for name in wanted.exclude[row] if name in self._rows]] = False
+                return permitted
+
+            def find(said: Mapping[int, QueryWords]) -> list[list[Worded]]:
+                return [self._find(one.weights, permits(row)) for row, one in said.items()]
+
+            vectors = wanted.vectors
+            if search.words is not None:
+                vectors, told = asked_by_words(search, vectors, self._header.calibration.get("pairs", 0), find)
+                out = replace(out, asked=vectors, words=told)
+            for start in range(0, len(vectors), _QUERIES_AT_ONCE):
+                scores = vectors[start : start + _QUERIES_AT_ONCE] @ stored.T  # (B, N)
                 for row, score in enumerate(scores, start):
-                    permitted = allowed.copy()
-                    permitted[[self._rows[name] for name in wanted.exclude[row] if name in self._rows]] = False
+                    permitted = permits(row)
                     best = nearest(score, permitted, wanted.k)
                     out.ids[row].extend(names[place] for place in best)
                     out.found[row, : len(best)] = True
@@ -162,6 +182,25 @@ class ExactMemory:
                     if out.payloads is not None:
                         out.payloads[row].extend(_copy(self._payloads[place]) for place in best)
         return out
+
+    def _find(self, weights: Mapping[int, float], permitted: npt.NDArray[np.bool_]) -> list[Worded]:
+        """The captions with the most of these words, by IDF."""
+        if self._rows_by_word is None:
+            words = np.array([word for row in self._words for word in row], np.int64)
+            rows = np.repeat(np.arange(len(self._words)), [len(row) for row in self._words])
+            order = np.argsort(words, kind="stable")
+            self._rows_by_word = words[order], rows[order]
+        words, rows = self._rows_by_word
+        scores = np.zeros(len(self._words), np.float32)
+        asked = sorted(weights)
+        for word, start, stop in zip(
+            asked, *(np.searchsorted(words, asked, side) for side in ("left", "right")), strict=True
+        ):
+            scores[rows[start:stop]] += weights[word] * math.log1p(
+                (len(scores) - (n := stop - start) + 0.5) / (n + 0.5)
+            )
+        best, texts = nearest(scores, permitted & (scores > 0), MOST + 1), self._sides["text"]
+        return [Worded(float(scores[row]), frozenset(self._words[row]), texts[row]) for row in best]
 
     def scroll(self, batch_size: int = SCROLL_BATCH, ids: Sequence[str] | None = None) -> Iterator[Records]:
         """All pairs in order of insertion, or those of ``ids`` in their order, in batches (N, D)."""
@@ -194,7 +233,7 @@ class ExactMemory:
         with self._lock:
             if self._open:
                 self._open = False
-                self._rows, self._payloads, self._sides = {}, [], {}
+                self._rows, self._payloads, self._sides, self._words = {}, [], {}, []
                 self._witnesses = self._witnesses[:0]
 
     @property

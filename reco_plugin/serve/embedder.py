@@ -384,6 +384,7 @@ class _Todo:
     place: int
     ready: EncoderInput
     key: RowKey | None
+    text: str | None  # where it is one
 
 
 class Embedder:
@@ -575,7 +576,8 @@ class Embedder:
             still_wanted()
             options: RefineOptions = {**work.request.options, "explain": work.request.explain}
             with work.timed("refine"):
-                result = self.reco.refine_own(frozen, modality, ROLE_OF[work.asked.role], options)
+                texts = [one.text for one in todo]
+                result = self.reco.refine_own(frozen, modality, ROLE_OF[work.asked.role], options, texts)
             work.degraded = work.degraded or result.degraded
             if result.coverage is not None:
                 work.coverage[modality] = result.coverage
@@ -618,11 +620,11 @@ class Embedder:
         with work.timed("prepare"):
             prepared = self.prepare([item for _, item, _ in fresh], truncate=work.request.truncate)
         todo = []
-        for (place, _, key), ready in zip(fresh, prepared, strict=True):
+        for (place, item, key), ready in zip(fresh, prepared, strict=True):
             if isinstance(ready, Failure):
                 work.rows[place] = self._failed(ready)
             else:
-                todo.append(_Todo(place, ready, key))
+                todo.append(_Todo(place, ready, key, item.content if isinstance(item.content, str) else None))
         return todo
 
     def _key(self, work: _Work, item: Item, wanted: bool) -> RowKey | None:

@@ -169,7 +169,7 @@ def test_who_waited_for_a_server_that_hangs_does_not_wait_again(rig: Build, hang
     one.memory.trouble = hanging
     since = time.monotonic() - one.reco.settings.memory_timeout_s
     with pytest.raises(Outage, match="no answer within"):
-        batchers[0]((*HOW, None), (one.frozen, [None] * 3, [since] * 3))
+        batchers[0]((*HOW, None), (one.frozen, [None] * 3, [since] * 3, [None] * 3))
     assert one.memory.asked == 0  # the time of this caller is over: nothing is asked, and nothing waited for
     assert one.ask().degraded == "memory_timeout"
     assert one.memory.asked == 1
