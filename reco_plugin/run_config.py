@@ -48,7 +48,7 @@ class CommandOptions(BaseModel):
 class RunConfig(CommandOptions):
     """The source and options of a run."""
 
-    command: ClassVar[str]
+    spelled: ClassVar[str]
     """The command, without options."""
     file: ClassVar[str] = "config.json"
     """In the run's folder."""
@@ -58,7 +58,7 @@ class RunConfig(CommandOptions):
 
     def command(self, *more: object) -> str:
         """The command line that repeats the run; ``more`` are words that are not fields."""
-        parts = [*self.command.split(), self.source]
+        parts = [*self.spelled.split(), self.source]
         for name, value in self.model_dump(exclude={"source"}, exclude_defaults=True).items():
             parts += _words(name, type(self).model_fields[name], value)
         return shlex.join([*parts, *map(str, more)])

@@ -156,7 +156,7 @@ class Feedback:
     def refused(self, modality: Modality, queries: Vectors) -> npt.NDArray[np.bool_] | None:
         """Of which queries (B, D) somebody said that an answer is wrong; None where nothing was said of this side."""
         heard = self._sides[modality]
-        return None if heard is None else (queries @ heard.queries[~heard.right].T >= SAME_QUERY).any(axis=1)
+        return None if heard is None else np.any(queries @ heard.queries[~heard.right].T >= SAME_QUERY, axis=1)
 
     @cached_property
     def _sides(self) -> Mapping[Modality, _Heard | None]:

@@ -33,7 +33,7 @@ _OF_ITS_CONFIGURATION = ("candidates", "model", "fit.json")
 class FitConfig(RunConfig):
     """One fit to a source of pairs."""
 
-    command: ClassVar[str] = "reco fit"
+    spelled: ClassVar[str] = "reco fit"
 
     model: str  # folder with the encoder
     group: str | None = option(

@@ -53,7 +53,7 @@ class Recipe(EncoderOptions, RunConfig):
     ``memory`` is opened as the settings say (kind, key, options).
     """
 
-    command: ClassVar[str] = "reco train"
+    spelled: ClassVar[str] = "reco train"
     file: ClassVar[str] = "recipe.json"
     noun: ClassVar[str] = "recipe"
 

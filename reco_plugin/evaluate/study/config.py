@@ -35,7 +35,7 @@ else:  # without descriptions: their flags are those of all commands
 class StudyConfig(_Refining):
     """One study, with the flags of the other evaluations for data and refinement; None: the model's defaults."""
 
-    command: ClassVar[str] = "reco eval study"
+    spelled: ClassVar[str] = "reco eval study"
 
     memory: str | None = None  # folder or URL
     memory_from: str | None = None  # pairs to build a memory of, in RAM
