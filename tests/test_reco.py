@@ -20,7 +20,6 @@ from reco_plugin.artifact import Artifact
 from reco_plugin.config import load_settings
 from reco_plugin.encode import Encoder
 from reco_plugin.errors import (
-    ConfigError,
     FingerprintMismatch,
     ImageError,
     InputError,
@@ -489,11 +488,6 @@ def test_an_error_inside_the_block_still_closes_the_memory(model, tmp_path, draw
         _ = 1 / 0
     with Reco.open(model, memory=tmp_path / "m") as reco:
         assert len(reco.memory) == 3
-
-
-def test_a_kind_that_does_not_fit_the_place(model):
-    with pytest.raises(ConfigError, match="needs a folder"):
-        Reco.open(model, memory=":memory:")
 
 
 def test_an_engine_that_is_not_installed_names_its_extra(model, tmp_path, monkeypatch):

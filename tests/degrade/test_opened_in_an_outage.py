@@ -17,7 +17,6 @@ from reco_plugin.artifact import Artifact
 from reco_plugin.errors import FingerprintMismatch, MemoryStoreError, MemoryUnavailable
 from reco_plugin.guard import DegradedWarning
 from reco_plugin.memory import LazyMemory, open_memory
-from reco_plugin.memory.options import MemoryOptions
 from reco_plugin.types import Fingerprint
 
 TEXTS = ["a red circle", "an orange square"]
@@ -104,7 +103,7 @@ def test_down_then_up_with_another_encoder_is_refused_for_good(
     patience: dict[str, Any], model: Path, server: StandIn, there: dict[str, Any], known: list[Pair]
 ) -> None:
     other = Fingerprint("other/clip", "cd" * 32, 128)
-    open_memory(there["memory"], other, options=MemoryOptions(**there["memory_options"])).close()
+    open_memory(there["memory"], other).close()
     server.stop()
     with Reco.open(model, **there, **patience) as reco:
         ask_until(reco, "memory_circuit_open" if patience is NEVER else "memory_error")

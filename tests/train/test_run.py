@@ -264,7 +264,6 @@ def test_a_memory_on_a_server_is_opened_with_the_settings(
         memory.close()
         fails(train(reco, "--memory", url, "--collection", "shop"), "cannot open the memory", "RECO_MEMORY_API_KEY")
         monkeypatch.setenv("RECO_MEMORY_API_KEY", "hush-4711")
-        monkeypatch.setenv("RECO_MEMORY_OPTIONS__TRANSPORT", "rest")
         fails(train(reco, "--memory", url, "--collection", "elsewhere"), "elsewhere")
         monkeypatch.setenv("RECO_MEMORY_COLLECTION", "shop")
         server.engine.seen.clear()
