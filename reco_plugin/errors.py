@@ -17,12 +17,15 @@
     │   └── SessionTimeout     it did not answer before the deadline
     ├── EngineError            an index of a search engine: it refuses, or has another form than is said
     │   └── EngineUnavailable  it cannot be reached, or is overloaded
+    │       └── EngineTimeout      it did not answer in time
     ├── LearningDied           the process that learned from a memory's pairs ended without a result
     └── MemoryStoreError       the store of pairs
         ├── MemoryUnavailable  the server cannot be reached, or went down
         │   └── MemoryOverloaded   it refuses more work for now
         ├── MemoryTimeout      it did not answer before the deadline
         ├── MemoryLocked       another process holds it
+        ├── MemoryFull         its disk is full
+        ├── MemoryReadOnly     its folder cannot be written, or is gone
         └── FingerprintMismatch  built by another encoder
 """
 
@@ -156,6 +159,10 @@ class EngineUnavailable(EngineError):
     """The engine cannot be reached, starts, or is overloaded; it may answer later."""
 
 
+class EngineTimeout(EngineUnavailable):
+    """The engine did not answer in time."""
+
+
 class LearningDied(RecoError):
     """The process that learned from a memory's pairs ended without a result, as where RAM runs out."""
 
@@ -182,6 +189,14 @@ class NotLearnedYet(MemoryStoreError):
 
 class MemoryLocked(MemoryStoreError):
     """Another process (or another object of this one) holds the memory open."""
+
+
+class MemoryFull(MemoryStoreError):
+    """The disk of the memory has no room for what was to be written."""
+
+
+class MemoryReadOnly(MemoryStoreError):
+    """The memory's folder may not be written, or is gone."""
 
 
 class FingerprintMismatch(MemoryStoreError):

@@ -56,6 +56,7 @@ Ticket = NewType("Ticket", int)
 """Permission for one call; its outcome counts only while the circuit is in the state that gave it."""
 _MOST_LATE = 32
 _MOST_NEIGHBOURS = 100  # per query: the vectors of a batch stay small
+_LONGEST_S = 30.0  # between two looks at a server whose searches fail
 _AT_ONCE = 2  # batches on their way to a server: one is searched while the next is written or read
 
 
@@ -316,6 +317,7 @@ class GuardedMemory:
         self._memory, self._guard, self._deadline, self._most = memory, guard, deadline, most
         self._batchers = [Batcher(self._run, most, shared=(Outage,)) for _ in range(_AT_ONCE if deadline else 1)]
         self._known: tuple[Header, Calibration | None] | None = None
+        self._in_vain = 0  # looks at a server that answered, and whose search failed
         self.recovery = Recovery("reco-memory-recovery", self._look)
         guard.breaker.is_watched = lambda: self.recovery.running
 
@@ -410,20 +412,27 @@ class GuardedMemory:
         """Whether it is on a server, to which there may be a new connection."""
         return self._deadline is not None and hasattr(self._memory.searches, "reconnect")
 
-    def _look(self) -> bool:
-        """Look for a server that is down, by a new connection; whether its circuit is closed again."""
+    def _look(self) -> float:
+        """Look for a server that is down, by a new connection; seconds until the next look, 0: its circuit is closed.
+
+        Where it answers and its searches fail, as without their collection, the pauses double.
+        """
         if self._is_well:
-            return True
+            return 0.0
         searches = self._memory.searches
         try:
             searches.reconnect()  # type: ignore[attr-defined]
+        except RecoError:
+            return EVERY_S
+        try:
             one = np.eye(1, searches.header.fingerprint.dimension, dtype=np.float32)
             with self._guard.attempt(probe=True):
                 call = partial(searches.search, Search(one, "image", "text", 1))
                 call() if self._deadline is None else self._deadline.run(call)
         except (Outage, RecoError):  # of which the circuit has the latest
             pass
-        return self._is_well
+        self._in_vain = 0 if self._is_well else self._in_vain + 1
+        return min(_LONGEST_S, EVERY_S * 2**self._in_vain) if self._in_vain else 0.0
 
     @property
     def _is_well(self) -> bool:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import os
 import time
 import warnings
@@ -20,6 +21,7 @@ from .config import Settings, SettingsKeywords, load_settings
 from .counters import Counters
 from .encode import Encoder
 from .errors import FORKED, OF_ONE_PROCESS, ConfigError, InputError, MemoryStoreError, NotLearnedYet, SessionError
+from .files import in_home
 from .fuse import NeighbourFuser, open_fusers
 from .guard import Circuit, Guards, Outage, open_or_await
 from .match import PRECISION, Matches, RecentQueries, match_rankings
@@ -35,6 +37,9 @@ _UNNAMED = (
     "no model was named and there is no ./triton_models, so this is the quickstart model, which knows drawings and "
     "little else. To keep to it: reco model get quickstart; to take a CLIP: reco export --help"
 )
+
+
+log = logging.getLogger(__name__)
 
 
 def tell_fallback(settings: Settings) -> None:
@@ -70,15 +75,11 @@ class Reco:
         """Seconds, distances, and refined or degraded calls."""
         self._recent = RecentQueries()
         self._artifact, self._settings, self._closed, self._process = artifact, settings, False, os.getpid()
-        defaults = self.defaults
-        if defaults["fuser"] not in artifact.manifest.fusers:
-            known = ", ".join(artifact.manifest.fusers)
-            raise ConfigError(f"fuser: the model in {artifact.place} has no {defaults['fuser']!r}, only: {known}")
         self._guards = Guards(settings, self.counters, clock)
         if isinstance(self.encoder, ApiEncoder):
             self.encoder.guarded = self._guards.around_encoder
         self._refiner = Refiner(
-            self._guards.memory(memory), self._guards.fusers(fusers), timed=self.counters.fuse_s.timed, **defaults
+            self._guards.memory(memory), self._guards.fusers(fusers), timed=self.counters.fuse_s.timed, **self.defaults
         )
 
     @classmethod
@@ -111,7 +112,11 @@ class Reco:
         location = None if memory is None else os.fspath(memory)
         chosen = load_settings(model=model, memory=location, **settings)
         tell_fallback(chosen)
-        return cls.of(chosen)
+        is_new = "://" not in chosen.memory and chosen.memory != ":memory:" and not in_home(chosen.memory).exists()
+        reco = cls.of(chosen)
+        if is_new:
+            log.warning("there was no memory at %s: an empty one was made there", in_home(chosen.memory).absolute())
+        return reco
 
     @classmethod
     def of(
@@ -127,13 +132,17 @@ class Reco:
         """
         check_settings(settings)  # else the first request would find it
         artifact = Artifact.load(settings.model, settings)
+        fuser, known = (artifact.manifest.defaults | settings.refining)["fuser"], artifact.manifest.fusers
+        if fuser not in known:
+            raise ConfigError(f"fuser: the model in {artifact.place} has no {fuser!r}, only: {', '.join(known)}")
         encoder = open_encoder(artifact, settings)
-        if pairs_of is None:
+        fusers = open_fusers(artifact, settings)
+        if pairs_of is None:  # last: an error that is kept, as in a notebook, would keep the folder's lock
             store = open_or_await(settings, artifact.manifest.fingerprint)
             pairs = PairMemory(store, encoder, neighbours=settings.refining.get("k") or artifact.manifest.policy.k)
         else:
             pairs = pairs_of(encoder)
-        return cls(artifact, settings, pairs, open_fusers(artifact, settings))
+        return cls(artifact, settings, pairs, fusers)
 
     @property
     def manifest(self) -> Manifest:

@@ -8,14 +8,14 @@ from collections.abc import Callable
 
 log = logging.getLogger(__name__)
 EVERY_S = 0.5
-"""Between two looks."""
+"""Before the first look, and between looks for what does not answer."""
 
 
 class Recovery:
     """Runs a look again and again, from when it is begun until it finds that all is well."""
 
-    def __init__(self, name: str, look: Callable[[], bool]) -> None:
-        """Start nothing yet; ``look`` says whether all is well again, and may block."""
+    def __init__(self, name: str, look: Callable[[], float]) -> None:
+        """Start nothing yet; ``look`` gives the seconds until the next one, 0 where all is well, and may block."""
         self._name, self._look = name, look
         self._lock, self._closed = threading.Lock(), threading.Event()
         self._running = False
@@ -43,9 +43,9 @@ class Recovery:
 
     def _run(self) -> None:
         try:
-            while not self._closed.wait(EVERY_S):
-                if self._look():
-                    return
+            pause = EVERY_S
+            while pause and not self._closed.wait(pause):
+                pause = self._look()
         except Exception:  # a defect: callers try by themselves, as where nothing looks
             log.exception("%s ended", self._name)
         finally:

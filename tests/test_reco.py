@@ -20,6 +20,7 @@ from reco_plugin.artifact import Artifact
 from reco_plugin.config import load_settings
 from reco_plugin.encode import Encoder
 from reco_plugin.errors import (
+    ConfigError,
     FingerprintMismatch,
     ImageError,
     InputError,
@@ -495,3 +496,17 @@ def test_an_engine_that_is_not_installed_names_its_extra(model, tmp_path, monkey
     monkeypatch.delitem(__import__("sys").modules, "reco_plugin.memory.edge", raising=False)
     with pytest.raises(MissingExtra, match=r"reco-plugin\[edge\]"):
         Reco.open(model, memory=Path(tmp_path / "memory"))
+
+
+def test_what_is_wrong_is_said_before_the_memory_is_opened(model, tmp_path):
+    with pytest.raises(ConfigError, match="mean"):
+        Reco.open(model, memory=tmp_path / "m", fuser="mean")
+    assert not (tmp_path / "m").exists()
+
+
+def test_a_new_memory_is_told_with_its_place(model, tmp_path, caplog):
+    for _ in range(2):
+        Reco.open(model, memory=tmp_path / "typo").close()
+    assert [record.getMessage() for record in caplog.records if "typo" in record.getMessage()] == [
+        f"there was no memory at {tmp_path / 'typo'}: an empty one was made there"
+    ]

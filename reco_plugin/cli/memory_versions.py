@@ -39,13 +39,13 @@ _PATIENCE = 20
 def versions_command(*, given: Given, as_json: JsonOption = False) -> None:
     """List the versions of the memory. Needs no model."""
     with closing(_versions(given)) as versions:
-        found = versions.all()
+        found = _known(versions)
     lines = [
         f"{'*' if each.live else ' '} {each.name}  {_pairs(each)} of {each.fingerprint}"
         + ("" if each.finished else "  unfinished")
         for each in found
     ]
-    say([describe(each) for each in found], "\n".join(lines) or "no versions", as_json)
+    say([describe(each) for each in found], "\n".join(lines), as_json)
 
 
 @takes(MemoryFlags)
@@ -71,6 +71,7 @@ def prune_command(
 ) -> None:
     """Delete versions that are not in use, except the newest finished ones. Needs no model."""
     with closing(_versions(given)) as versions:
+        _known(versions)
         gone = versions.prune(keep)
     say({"deleted": gone}, f"deleted {', '.join(gone)}" if gone else "nothing to delete", as_json)
 
@@ -93,6 +94,17 @@ def _use(asked: MemoryFlags, change: Callable[[Versions], Version]) -> Version:
 
 def _versions(given: Given) -> Versions:
     return open_versions_of(take_flags(MemoryFlags, given).settings)
+
+
+def _known(versions: Versions) -> list[Version]:
+    """All versions.
+
+    Raises:
+        ConfigError: there is no memory.
+    """
+    if found := versions.all():
+        return found
+    raise ConfigError(f"there is no memory {versions.place}: check --memory, or build one: reco memory build --help")
 
 
 def is_server(settings: Settings) -> bool:

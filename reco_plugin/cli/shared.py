@@ -321,7 +321,7 @@ def reco_of(model: Path | None, settings: Settings, **more: Any) -> Reco:
     """The model with the memory of these settings, and other settings by name."""
     from ..reco import Reco
 
-    return Reco.open(model, settings.memory, **(_place_of(settings) | more))
+    return Reco.of(settings_of(model, settings, **more))
 
 
 def reco_to_read(model: Path | None, settings: Settings, **more: Any) -> Reco:
@@ -334,11 +334,12 @@ def reco_to_read(model: Path | None, settings: Settings, **more: Any) -> Reco:
         raise explain_lock(error, settings, READS) from error
 
 
-def settings_of(model: Path | None, settings: Settings) -> Settings:
-    """All settings of the model with the memory of these settings, for who opens them elsewhere."""
+def settings_of(model: Path | None, settings: Settings, **more: Any) -> Settings:
+    """All settings of the model with the memory of these settings, and other settings by name."""
     from ..reco import tell_fallback
 
-    chosen = load_settings(model=None if model is None else str(model), memory=settings.memory, **_place_of(settings))
+    place = _place_of(settings) | more
+    chosen = load_settings(model=None if model is None else str(model), memory=settings.memory, **place)
     tell_fallback(chosen)
     return chosen
 

@@ -6,7 +6,7 @@ import time
 from collections.abc import Callable
 from typing import TypeVar
 
-from ..errors import EngineUnavailable
+from ..errors import EngineTimeout, EngineUnavailable
 
 T = TypeVar("T")
 WAITS = (0.5, 1.0, 2.0, 4.0)
@@ -17,11 +17,14 @@ def ask(call: Callable[[], T], *, waits: tuple[float, ...] = WAITS) -> T:
     """What a call answers, which only reads and so can be made again.
 
     Raises:
+        EngineTimeout: it did not answer in time, and would not the next time.
         EngineUnavailable: of the last attempt.
     """
     for wait in waits:
         try:
             return call()
+        except EngineTimeout:
+            raise
         except EngineUnavailable:
             time.sleep(wait)
     return call()

@@ -18,7 +18,7 @@ from pymilvus.exceptions import MilvusException
 
 from ..config import Settings
 from ..data.cells import Vector
-from ..errors import ConfigError, EngineError, EngineUnavailable
+from ..errors import ConfigError, EngineError, EngineTimeout, EngineUnavailable
 from ..values import check_choice, did_you_mean
 from .address import IndexAddress
 from .asking import ask
@@ -38,7 +38,7 @@ _EACH = ("", "FLAT", "BRUTE_FORCE")
 _LEVELS = ("strong", "bounded", "session", "eventually")
 _SAMPLE = 100
 _MOST_EF = 32_768  # Milvus' own limit
-_PASSING = (grpc.StatusCode.UNAVAILABLE, grpc.StatusCode.DEADLINE_EXCEEDED, grpc.StatusCode.RESOURCE_EXHAUSTED)
+_PASSING = (grpc.StatusCode.UNAVAILABLE, grpc.StatusCode.RESOURCE_EXHAUSTED)
 _REFUSING = (grpc.StatusCode.UNAUTHENTICATED, grpc.StatusCode.PERMISSION_DENIED)
 _LATER = (2, 8, 103, 106)
 """Codes of Milvus: no connection, too many requests, a collection that is not yet loaded (again)."""
@@ -255,6 +255,8 @@ class MilvusIndex(LooksOnce[_MilvusCollection]):
                     f"{place} refuses: {said}. The token is RECO_INDEX_API_KEY, or set RECO_INDEX_USER and "
                     "RECO_INDEX_PASSWORD; privileges to describe, query and search the collection suffice"
                 ) from None
+            if code is grpc.StatusCode.DEADLINE_EXCEEDED:
+                raise EngineTimeout(f"{place} did not answer within {self._address.timeout_s:g} s") from None
             if code in (*_PASSING, *_LATER) or getattr(error, "retriable", False) or "not ready" in said:
                 raise EngineUnavailable(f"{place} cannot be reached: {said}") from None
             if "not loaded" in said:

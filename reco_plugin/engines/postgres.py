@@ -17,7 +17,7 @@ from psycopg.rows import dict_row
 
 from ..config import Settings
 from ..data.cells import Vector
-from ..errors import ConfigError, EngineError, EngineUnavailable
+from ..errors import ConfigError, EngineError, EngineTimeout, EngineUnavailable
 from ..values import check_choice, did_you_mean
 from .address import IndexAddress
 from .asking import ask
@@ -220,7 +220,7 @@ class PostgresIndex:
                 self._connection = self._connect()
             yield self._connection
         except errors.QueryCanceled:
-            raise EngineUnavailable(
+            raise EngineTimeout(
                 f"{place} did not answer within {self._address.timeout_s:g} s: give timeout_s= more"
             ) from None
         except errors.InsufficientPrivilege as error:

@@ -18,6 +18,7 @@ from ..config import Settings
 from ..errors import (
     ConfigError,
     EngineError,
+    EngineTimeout,
     EngineUnavailable,
     MemoryStoreError,
     MemoryTimeout,
@@ -219,7 +220,9 @@ class QdrantIndex(LooksOnce[Description]):
         place = self._address.place
         try:
             yield
-        except (MemoryUnavailable, MemoryTimeout) as error:
+        except MemoryTimeout as error:
+            raise EngineTimeout(_of_index(error)) from None
+        except MemoryUnavailable as error:
             raise EngineUnavailable(_of_index(error)) from None
         except MemoryStoreError as error:
             raise EngineError(_of_index(error)) from None

@@ -18,7 +18,7 @@ from typing import Any
 import numpy as np
 
 from ..config import Settings
-from ..errors import ConfigError, EngineError, EngineUnavailable
+from ..errors import ConfigError, EngineError, EngineTimeout, EngineUnavailable
 from ..values import did_you_mean
 from .address import IndexAddress
 from .asking import ask
@@ -201,7 +201,7 @@ class DocumentIndex(LooksOnce[KnownIndex]):
         path = f"/{self._address.path}/_search"
         answer = self._ask("POST", path, body, allow_partial_search_results="false", **params)
         if answer.get("timed_out"):
-            raise EngineUnavailable(f"{self._address.place} did not finish a search in time")
+            raise EngineTimeout(f"{self._address.place} did not finish a search in time")
         found: list[Body] = answer["hits"]["hits"]
         return found
 
@@ -360,7 +360,7 @@ def refusal(place: str, status: int, said: Any) -> EngineError:
 def cannot_reach(place: str, timeout_s: float, error: Exception, *, late: bool) -> EngineUnavailable:
     """The error of a request without an answer."""
     if late:
-        return EngineUnavailable(f"{place} did not answer within {timeout_s:g} s: give timeout_s= more")
+        return EngineTimeout(f"{place} did not answer within {timeout_s:g} s: give timeout_s= more")
     words = f"{error}".split("\n")[0]
     return EngineUnavailable(f"{place} cannot be reached: {words}. Does it speak TLS? Then add tls=1, or tls=0")
 

@@ -17,7 +17,7 @@ from weaviate.classes.query import Filter, MetadataQuery
 
 from ..config import Settings
 from ..data.cells import Vector
-from ..errors import ConfigError, EngineError, EngineUnavailable
+from ..errors import ConfigError, EngineError, EngineTimeout, EngineUnavailable
 from ..values import did_you_mean
 from .address import IndexAddress
 from .asking import ask
@@ -294,7 +294,7 @@ class WeaviateIndex(LooksOnce[_Collection]):
         try:
             return call()
         except exceptions.WeaviateTimeoutError:
-            raise EngineUnavailable(
+            raise EngineTimeout(
                 f"{place} did not answer within {self._address.timeout_s:g} s: give timeout_s= more"
             ) from None
         except (exceptions.InsufficientPermissionsError, exceptions.AuthenticationFailedError) as error:
@@ -307,9 +307,8 @@ class WeaviateIndex(LooksOnce[_Collection]):
         except exceptions.WeaviateQueryError as error:
             said = _first_line(error)
             if any(word in said for word in ("UNAVAILABLE", "DEADLINE_EXCEEDED", "failed to connect")):
-                raise EngineUnavailable(
-                    f"{place} cannot be reached by gRPC, grpc_port={self._grpc_port}: {said}"
-                ) from None
+                kind = EngineTimeout if "DEADLINE_EXCEEDED" in said else EngineUnavailable
+                raise kind(f"{place} cannot be reached by gRPC, grpc_port={self._grpc_port}: {said}") from None
             raise EngineError(f"{place}: {said}") from None
         except (
             exceptions.WeaviateStartUpError,

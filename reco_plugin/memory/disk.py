@@ -22,12 +22,14 @@ from typing import Any
 
 import qdrant_edge as qe
 
-from ..errors import MemoryStoreError
+from ..errors import MemoryFull, MemoryStoreError
 from ..files import PARTIAL, write_whole
 from ..types import MODALITIES, Payload
-from .header import RESTORE
+from .header import RESTORE, write_error
 from .points import LOG_NAME, locked_error
 
+_COPY = "reco-memory-"
+"""How the name of a copy of a read-only shard begins."""
 SPARE_BYTES = 32 * 2**20
 """Kept free when pairs are written: for flushing, header, lists, deletions, and other writers."""
 LAST_BYTES = 2**20
@@ -41,14 +43,15 @@ def check_room(folder: Path, doing: str, wanted: int, spare: int = SPARE_BYTES) 
     """Refuse an operation ("write to") that may take ``wanted`` bytes of a memory's disk, if ``spare`` are not left.
 
     Raises:
-        MemoryStoreError: there is not enough space.
+        MemoryFull: there is not enough space.
+        MemoryReadOnly: the folder is gone; Edge would go on in files that nobody finds again.
     """
     try:
         disk = shutil.disk_usage(folder)
-    except OSError:  # the folder is gone: the store itself reports it
-        return
+    except OSError as error:
+        raise write_error(folder, error) from error
     if disk.total and disk.free < wanted + spare:  # some network file systems report only zeros
-        raise MemoryStoreError(
+        raise MemoryFull(
             f"cannot {doing} the memory at {str(folder)!r}: its disk has {_megabytes(disk.free)} left, this may take "
             f"{_megabytes(wanted)}, and {_megabytes(spare)} must stay free, because a full disk kills the process. "
             "Make room there, or move the folder to a larger disk, and do the same again; what was written stays"
@@ -71,25 +74,54 @@ def _megabytes(count: int) -> str:
     return f"{count / 2**20:,.0f} MiB"
 
 
-def copy_shard(shard: Path) -> tempfile.TemporaryDirectory[str]:
-    """Copy a read-only shard to a temporary folder, where it can be opened.
+class ShardCopy(tempfile.TemporaryDirectory[str]):
+    """A copy of a read-only shard, where it can be opened; locked, so that others do not take it for left."""
 
-    Raises:
-        MemoryLocked: a writing process has it open.
-        MemoryStoreError: it cannot be read, or there is no space for the copy.
-    """
-    copy = tempfile.TemporaryDirectory(prefix="reco-memory-")
+    def __init__(self, shard: Path) -> None:
+        """Copy a shard, and remove the copies that killed processes left.
+
+        Raises:
+            MemoryLocked: a writing process has it open.
+            MemoryStoreError: it cannot be read, or there is no space for the copy.
+        """
+        for left in Path(tempfile.gettempdir()).glob(f"{_COPY}*"):
+            with suppress(OSError, ImportError):
+                handle = _lock_folder(left)
+                shutil.rmtree(left)
+                os.close(handle)
+        super().__init__(prefix=_COPY)
+        with suppress(ImportError):
+            self._handle = _lock_folder(Path(self.name))
+        try:
+            check_room(Path(self.name), "copy, to read it,", bytes_on_disk(shard))
+            with _locked(shard / LOG_NAME):
+                shutil.copytree(shard, self.name, dirs_exist_ok=True)
+            _let_write(Path(self.name))
+        except BaseException as error:
+            self.cleanup()
+            if isinstance(error, OSError):
+                raise MemoryStoreError(f"{shard} can be read by copying it only, and that failed: {error}") from error
+            raise
+
+    def cleanup(self) -> None:
+        """Remove it."""
+        super().cleanup()
+        if hasattr(self, "_handle"):
+            os.close(self._handle)
+            del self._handle
+
+
+def _lock_folder(folder: Path) -> int:
+    """The handle of a folder that no other process has locked; OSError where one has."""
+    import fcntl
+
+    handle = os.open(folder, os.O_RDONLY)
     try:
-        check_room(Path(copy.name), "copy, to read it,", bytes_on_disk(shard))
-        with _locked(shard / LOG_NAME):
-            shutil.copytree(shard, copy.name, dirs_exist_ok=True)
-        _let_write(Path(copy.name))
-    except BaseException as error:
-        copy.cleanup()
-        if isinstance(error, OSError):
-            raise MemoryStoreError(f"{shard} can be read by copying it only, and that failed: {error}") from error
+        fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except OSError:
+        os.close(handle)
         raise
-    return copy
+    return handle
 
 
 def _let_write(folder: Path) -> None:

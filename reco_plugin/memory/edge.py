@@ -9,7 +9,6 @@ from collections.abc import Collection, Iterator, Mapping, Sequence
 from contextlib import nullcontext
 from itertools import chain
 from pathlib import Path
-from tempfile import TemporaryDirectory
 from typing import Any
 
 import numpy as np
@@ -17,7 +16,7 @@ import numpy.typing as npt
 import qdrant_edge as qe
 
 from ..defaults import SCROLL_BATCH
-from ..errors import MemoryStoreError
+from ..errors import MemoryReadOnly
 from ..types import MODALITIES, Fingerprint, Neighbours, Payload, Records, Search
 from .checks import (
     CheckedSearch,
@@ -29,7 +28,7 @@ from .checks import (
     check_witnesses,
     chunks,
 )
-from .disk import LAST_BYTES, alone_in, bytes_of_pairs, check_room, copy_shard, load_shard, make_shard
+from .disk import LAST_BYTES, ShardCopy, alone_in, bytes_of_pairs, check_room, load_shard, make_shard
 from .edge_reading import POINTS_AT_ONCE, ShardReader
 from .filters import USER_ID, WITNESSES
 from .header import Header, open_folder, refuse_missing_data
@@ -93,7 +92,7 @@ class EdgeMemory:
         header: Header,
         folder: Path,
         options: MemoryOptions,
-        copy: TemporaryDirectory[str] | None = None,
+        copy: ShardCopy | None = None,
     ) -> None:
         self.location = str(folder)
         self._shard: qe.EdgeShard | None = shard
@@ -103,7 +102,7 @@ class EdgeMemory:
         self._folder = folder
         self._options = options
         self._opener = Opener()
-        self._unflushed = 0
+        self._unflushed, self._flushing = 0, threading.Lock()  # Edge fails where two flush, or one closes
         self._copy = copy
         self._reader = ShardReader(self._live, self.location, self._dimension)
         self._warned = False  # of a size
@@ -131,7 +130,7 @@ class EdgeMemory:
                     refuse_missing_data(path, header, create=create)
                     check_room(folder, "make", 0)
                     make_shard(path, header.fingerprint.dimension)
-        copy = copy_shard(path) if path.exists() and not os.access(path, os.W_OK) else None
+        copy = ShardCopy(path) if path.exists() and not os.access(path, os.W_OK) else None
         try:
             with translate_errors(location, "open"):
                 shard = load_shard(Path(copy.name) if copy else path, header.fingerprint.dimension)
@@ -344,10 +343,10 @@ class EdgeMemory:
         """The shard, to write to.
 
         Raises:
-            MemoryStoreError: the folder cannot be written.
+            MemoryReadOnly: the folder cannot be written.
         """
         if self._copy is not None:
-            raise MemoryStoreError(
+            raise MemoryReadOnly(
                 f"the memory at {self.location!r} was opened to be read only, since its folder cannot be written: "
                 "allow this user to write it, or copy it to a folder that can be written, and open it again"
             )
@@ -355,19 +354,23 @@ class EdgeMemory:
 
     def flush(self) -> None:
         """Write segments to the disk and empty the write-ahead log."""
-        shard = self._live()
-        with translate_errors(self.location, "flush"):
-            shard.flush()
-        self._unflushed = 0
+        with self._flushing:
+            shard = self._live()
+            with translate_errors(self.location, "flush"):
+                _flush(shard)
+            self._unflushed = 0
 
     def close(self) -> None:
         """Flush and release the folder."""
         if self._shard is not None and self._opener.is_here:  # in a fork, the process that opened it closes it
             self._index.close()
-            self.flush()
-            with translate_errors(self.location, "close"):
-                self._shard.close()
-            self._shard = None
+            with self._flushing, translate_errors(self.location, "close"):
+                shard, self._shard = self._shard, None
+                if shard is not None:
+                    try:
+                        _flush(shard)
+                    finally:
+                        shard.close()
             if self._copy is not None:
                 self._copy.cleanup()
 
@@ -403,6 +406,14 @@ class EdgeMemory:
             wanted = [point_id(name) for name in chunk]
             there = {str(point.id): point for point in self._reader.retrieve(wanted, payload, vectors=vectors)}
             yield [there[name] for name in wanted if name in there]
+
+
+def _flush(shard: qe.EdgeShard) -> None:
+    """Flush; what fails is tried again, since only a second failure says that a file is damaged."""
+    try:
+        shard.flush()
+    except Exception:  # Edge has no class of its own
+        shard.flush()
 
 
 def _to_points(records: Records, rows: slice, witnesses: Mapping[str, Sequence[float]]) -> list[qe.Point]:

@@ -5,13 +5,14 @@ What is large lies beside it, see :mod:`.kept` and :mod:`.kept_served`. Older ve
 
 from __future__ import annotations
 
+import errno
 import json
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
-from ..errors import FingerprintMismatch, MemoryStoreError
+from ..errors import FingerprintMismatch, MemoryFull, MemoryReadOnly, MemoryStoreError
 from ..files import PARTIAL, write_whole
 from ..fingerprint import are_one_encoder
 from ..types import Fingerprint
@@ -128,7 +129,17 @@ def write_header(folder: Path, kind: str, header: Header) -> None:
     try:
         write_whole(folder / HEADER_NAME, lambda file: file.write(text.encode()))
     except OSError as error:
-        raise MemoryStoreError(f"cannot write {folder / HEADER_NAME}: {error}") from error
+        raise write_error(folder / HEADER_NAME, error) from error
+
+
+def write_error(path: Path, error: OSError) -> MemoryStoreError:
+    """The error of a file or folder of a memory that cannot be written."""
+    kind = MemoryStoreError
+    if error.errno in (errno.ENOSPC, errno.EDQUOT):
+        kind = MemoryFull
+    elif error.errno in (errno.EACCES, errno.EPERM, errno.EROFS, errno.ENOENT):
+        kind = MemoryReadOnly
+    return kind(f"cannot write {path}: {error.strerror or error}")
 
 
 def read_header(folder: Path) -> tuple[str, Header] | None:

@@ -13,9 +13,8 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from ..errors import MemoryStoreError
 from ..files import write_whole
-from .header import Header, read_header, write_header
+from .header import Header, read_header, write_error, write_header
 from .learned import digest_of, join_learned, split_learned
 from .opinion_file import OPINIONS_NAME, OpinionFile
 from .said import SaidRecord, change_said
@@ -97,7 +96,7 @@ class KeptInFolder:
             if data and not (name.exists() and name.read_bytes() == data):
                 write_whole(name, lambda file: file.write(data))
         except OSError as error:
-            raise MemoryStoreError(f"cannot write {name}: {error}") from error
+            raise write_error(name, error) from error
         write_header(self._folder, self._kind, header)
         self._inline = False
         with suppress(OSError):  # the next one deletes it

@@ -16,7 +16,7 @@ from typing import Any, Generic, Protocol, TypeVar
 import numpy as np
 import numpy.typing as npt
 
-from ..errors import InputError, MemoryLocked, MemoryStoreError, RecoError
+from ..errors import InputError, MemoryFull, MemoryLocked, MemoryReadOnly, MemoryStoreError, RecoError
 from ..types import MODALITIES, Modality, Neighbours, Payload, Records, Search, Vectors
 from ..values import are_same, show
 from .checks import CheckedSearch
@@ -37,6 +37,8 @@ _LOCKED = "WouldBlock"
 """In Edge's message when another process holds the folder."""
 _FULL = "os error 28"
 """No space left on device, in Rust's message."""
+_FORBIDDEN = re.compile(r"os error (?:2|13|30)\b")
+"""No such file, permission denied, read-only file system."""
 LOG_NAME = "wal"
 """The folder of a shard's log, which Edge locks."""
 _SPARED = {LOG_NAME, "edge_config.json"}
@@ -311,10 +313,12 @@ def translate_errors(location: str, doing: str) -> Iterator[None]:
         if _LOCKED in str(error):
             raise locked_error(location) from error
         if _FULL in str(error):
-            raise MemoryStoreError(
+            raise MemoryFull(
                 f"cannot {doing} the memory at {location!r}: its disk is full. Make room there, and do the same again; "
                 "what was written stays"
             ) from error
+        if doing in ("write", "delete", "flush") and _FORBIDDEN.search(str(error)):
+            raise MemoryReadOnly(f"cannot {doing} the memory at {location!r}: {_cause(location, error)}") from error
         if _UNREADABLE.search(str(error)):
             raise MemoryStoreError(
                 f"cannot {doing} the memory at {location!r}: it holds what Qdrant Edge cannot read again, as a payload "

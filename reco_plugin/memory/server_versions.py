@@ -49,7 +49,7 @@ class ServerVersions(Versions):
         live = self._run("build", lambda: collection_of_alias(client, alias))
         if live is None and self._run("build", lambda: client.collection_exists(alias)):
             raise MemoryStoreError(
-                f"{self._place} is a collection itself, not an alias that could be swapped. Build under another name "
+                f"{self.place} is a collection itself, not an alias that could be swapped. Build under another name "
                 "(RECO_MEMORY_COLLECTION), and let readers use that"
             )
         if live is not None:

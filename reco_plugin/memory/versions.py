@@ -60,7 +60,7 @@ class Versions(ABC):
 
     def __init__(self, name: str, place: str, setting: str) -> None:
         """Keep the name of the link or alias; for messages, its place and the setting that chooses another memory."""
-        self._name, self._place, self._setting = name, place, setting
+        self._name, self.place, self._setting = name, place, setting
 
     @abstractmethod
     def all(self) -> list[Version]:
@@ -156,7 +156,7 @@ class Versions(ABC):
         wanted = next((version for version in versions if version.name == name), None)
         if wanted is None:
             known = ", ".join(version.name for version in versions) or "none"
-            raise ConfigError(f"there is no version {name!r} of {self._place}: {known}")
+            raise ConfigError(f"there is no version {name!r} of {self.place}: {known}")
         if not wanted.finished:
             raise MemoryStoreError(f"the building of {name!r} was not finished: build again, and prune it")
         self._refuse_other(versions, wanted.fingerprint)
@@ -300,7 +300,7 @@ class FolderVersions(Versions):
         there = self._link.parent / self._link.readlink()
         if self._number(there.name) is None or there.parent.resolve() != self._link.parent.resolve():
             raise ConfigError(
-                f"{self._place} is a link to {str(there)!r}, and versions lie beside the folder itself: give --memory "
+                f"{self.place} is a link to {str(there)!r}, and versions lie beside the folder itself: give --memory "
                 f"{there}"
             )
 

@@ -9,7 +9,9 @@ from ..errors import (
     ImageError,
     ImageTooLarge,
     InputError,
+    MemoryFull,
     MemoryOverloaded,
+    MemoryReadOnly,
     MemoryStoreError,
     MemoryTimeout,
     MemoryUnavailable,
@@ -93,9 +95,12 @@ _TABLE: tuple[tuple[type[RecoError], int, str, str | None], ...] = (  # the firs
     (NotLearnedYet, 503, "not_learned_yet", None),
     (MemoryUnavailable, 503, "memory_unavailable", "the memory is down: try again later"),
     (FingerprintMismatch, 503, "other_encoder", f"the memory is of another encoder than the one in use; {_LOGGED}"),
+    (MemoryFull, 507, "disk_full", None),
+    (MemoryReadOnly, 409, "memory_read_only", None),
     (MemoryStoreError, 503, "memory_unavailable", f"the memory failed; {_LOGGED}"),
 )
-"""Error, status, code, and message to callers; None: the error's own message, which is about their input. The others
+"""Error, status, code, and message to callers; None: the error's own message, which is about their input, or
+about a write, for which they need the admin key. The others
 name servers, folders and settings, which only the log may show."""
 
 

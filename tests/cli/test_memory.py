@@ -142,6 +142,11 @@ def test_info_says_the_state_of_the_search_index(
     assert ask("memory", "info")["index"] == "stored"
 
 
+@pytest.mark.parametrize("command", ["versions", "prune"])
+def test_versions_of_a_place_that_is_not_there(work: Path, fail: Fail, command: str) -> None:
+    assert "there is no memory 'typo'" in fail("memory", command, "--memory", "typo")
+
+
 def test_a_picture_finds_itself(memory: Path, catalogue: Path, ask: Ask) -> None:
     hits = ask("memory", "search", "--image", catalogue.parent / "large-blue-circle.png", "--k", 3)
     assert len(hits) == 3

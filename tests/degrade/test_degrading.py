@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import time
 import warnings
 from collections import Counter
 from collections.abc import Callable
@@ -383,3 +384,20 @@ def test_an_evaluation_refuses_degraded_answers(rig: Build) -> None:
     for measure in (refine_queries, refine_candidates):
         with pytest.raises(MemoryStoreError, match=r"refinement failed \(memory_error\).*on_memory_failure='fail'"):
             measure(one.reco, items)
+
+
+@pytest.mark.filterwarnings("ignore::reco_plugin.guard.DegradedWarning")
+def test_a_server_that_answers_and_cannot_search_is_looked_at_less_and_less(
+    rig: Callable[..., Any], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for module in ("guard", "recovery"):
+        monkeypatch.setattr(f"reco_plugin.{module}.EVERY_S", 0.01)
+    one, looks = rig(remote=True, breaker_failures=1), list[float]()
+    one.memory.reconnect = lambda: looks.append(time.monotonic())
+    one.memory.trouble = one.dead
+    assert one.ask().degraded == "memory_error"
+    time.sleep(0.6)
+    assert 3 <= len(looks) <= 7
+    one.memory.trouble = None
+    while one.reco.circuits["memory"].state != "closed":
+        time.sleep(0.01)

@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import threading
 from concurrent.futures import ThreadPoolExecutor
+from types import SimpleNamespace
 
 import httpx
 import numpy as np
 import pytest
 
 from reco_plugin import Reco
+from reco_plugin.memory import disk
 from reco_plugin.serve.settings import ServeSettings
 from reco_plugin.types import Records
 
@@ -205,3 +207,23 @@ def test_queries_are_answered_while_the_memory_is_written(reco, live, admin, pai
 def test_settings_do_not_show_the_keys():
     settings = ServeSettings(api_keys=["sk-very-secret"], admin_key="sk-very-secret")
     assert "sk-very-secret" not in f"{settings!r} {settings}"
+
+
+def test_a_write_that_the_disk_refuses_says_why_and_is_not_counted(
+    model, served, admin, drawings, pairs_json, tmp_path, monkeypatch
+):
+    with Reco.open(model, memory=tmp_path / "m") as reco, served(reco) as client:
+        reco.memory.add(drawings[:3])
+
+        def add():
+            answer = client.post("/v1/memory/pairs", json={"pairs": pairs_json[3:5]}, headers=admin)
+            assert "retry-after" not in answer.headers
+            return answer.status_code, answer.json()["error"]["code"], str(tmp_path / "m") in answer.text
+
+        with monkeypatch.context() as patch:
+            patch.setattr(disk.shutil, "disk_usage", lambda _: SimpleNamespace(total=1, free=0))
+            assert add() == (507, "disk_full", True)
+        (tmp_path / "m").rename(tmp_path / "elsewhere")
+        assert add() == (409, "memory_read_only", True)
+        (tmp_path / "elsewhere").rename(tmp_path / "m")
+        assert client.get("/v1/memory", headers=admin).json()["pairs"] == 3
