@@ -11,7 +11,7 @@ import typer
 
 from ..artifact import Artifact
 from ..config import Settings
-from ..errors import MemoryTimeout
+from ..errors import ConfigError, MemoryTimeout
 from ..memory.versions import FolderVersions, Version, Versions
 from ..values import counted
 from .service import ServiceOptions, served_memory
