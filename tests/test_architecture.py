@@ -228,8 +228,7 @@ def test_qdrant_is_known_to_the_memory_and_to_its_index_only():
 def test_torch_is_known_to_the_training_only():
     users = third_party("torch", "open_clip")
     assert all(users.values())
-    users["torch"] -= {"adapters.clip_benchmark", "adapters.sentence_transformers"}  # whose frameworks hand over, or
-    # ask for, tensors; imported late, see below
+    users["torch"] -= {"adapters.sentence_transformers"}  # whose framework asks for tensors; imported late, see below
     assert {name.partition(".")[0] for names in users.values() for name in names} == {"train"}
 
 
@@ -273,7 +272,6 @@ def test_the_environment_is_read_by_the_settings_only():
         ),
         ("import reco_plugin.train.triton, reco_plugin.train.recipe", "torch onnx"),
         ("import reco_plugin.towers.add", "torch open_clip transformers huggingface_hub PIL"),
-        ("import reco_plugin.adapters.clip_benchmark", "torch open_clip clip_benchmark onnxruntime tqdm"),
         (
             "import reco_plugin.client, reco_plugin.adapters.sentence_transformers",
             "torch onnxruntime httpx fastapi pydantic sentence_transformers tqdm",

@@ -164,7 +164,7 @@ def _is_tensor(vectors: object) -> bool:
 
 
 def _tensor(array: Vectors) -> Any:
-    with importing("torch", "mteb", "convert_to_tensor=True"):
+    with importing("torch", "train", "convert_to_tensor=True"):
         import torch
     return torch.from_numpy(array)
 

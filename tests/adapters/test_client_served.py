@@ -218,16 +218,6 @@ def test_every_adapter_works_over_the_service(url, stocked):
         adapter.source.close()
 
 
-def test_mteb_works_over_the_service(url, stocked):
-    pytest.importorskip("mteb", reason="mteb is not installed")
-    from reco_plugin.adapters.mteb import RecoEncoder
-
-    encoder = RecoEncoder("tests/reco", "1", url=url, api_key=KEY, index="images")
-    text = "a large blue square"
-    assert np.allclose(encoder.source.texts([text], "query")[0], stocked.embed_texts([text])[0], atol=1e-6)
-    encoder.source.close()
-
-
 def test_a_service_and_a_reco_can_be_swapped(client, stocked):
     for source in (client, stocked):
         assert isinstance(source, Reco | Client)

@@ -247,7 +247,6 @@ def test_an_opened_object_is_not_copied(stocked):
         ("reco_plugin.adapters.langchain", "langchain_core", "langchain"),
         ("reco_plugin.adapters.llamaindex", "llama_index", "llamaindex"),
         ("reco_plugin.adapters.haystack", "haystack", "haystack"),
-        ("reco_plugin.adapters.mteb", "mteb", "mteb"),
     ],
 )
 def test_a_framework_that_is_missing_is_named_with_the_line_that_installs_it(module, package, extra):

@@ -263,10 +263,6 @@ def test_a_wrong_flag_is_one_line_of_plain_words_with_one_exit_code(work: Path, 
 def test_help_names_no_type_of_a_flag_without_a_value() -> None:
     shown = CliRunner().invoke(app, ["memory", "import", "--help"]).stdout
     assert "--json" in shown and "<bool>" not in shown and "NAME=VALUE" in shown
-    from examples.shop.__main__ import app as shop
-
-    shown = CliRunner().invoke(shop, ["serve", "--help"]).stdout
-    assert "--fill" in shown and "<bool>" not in shown
 
 
 def test_a_file_that_is_not_there_suggests_its_neighbour(tmp_path: Path) -> None:

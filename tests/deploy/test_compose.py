@@ -35,7 +35,6 @@ SERVICES = ("reco", "reco-no-triton")
         (["cpu"], {"qdrant", "triton-cpu", "reco"}),
         (["gpu"], {"qdrant", "triton-gpu", "triton-cache", "reco"}),
         (["no-triton"], {"qdrant", "reco-no-triton"}),
-        (["opensearch"], {"qdrant", "reco-no-triton", "opensearch", "shop"}),
     ],
 )
 def test_a_profile_starts_one_triton_at_most(compose: Compose, profiles: list[str], expected: set[str]) -> None:
@@ -66,7 +65,7 @@ def test_compose_refuses_what_is_misspelt(run: Any, root: Path, tmp_path: Path, 
 def test_each_container_is_locked_in(compose: Compose) -> None:
     for name, service in compose()["services"].items():
         assert PINNED.match(service["image"]), name
-        assert service.get("read_only", False) is (name != "opensearch"), f"{name}: OpenSearch writes its keystore"
+        assert service.get("read_only", False), name
         assert service["cap_drop"] == ["ALL"], name
         assert service["security_opt"] == ["no-new-privileges:true"], name
         limits = service["deploy"]["resources"]["limits"]
