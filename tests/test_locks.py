@@ -83,7 +83,6 @@ def _wanted(extra: str, python: str) -> dict[str, list[Requirement]]:
         (("image-triton",), ["serve", "api", "qdrant", "triton"]),
         (("image-cpu",), ["serve", "api", "qdrant", "cpu"]),
         (("image-gpu",), ["serve", "api", "qdrant", "gpu"]),
-        (("image-shop",), ["serve", "api", "qdrant", "cpu", "client", "opensearch"]),
         (("image-jobs",), ["serve", "api", "qdrant", "triton", "cpu", "data", "postgresql", "opensearch"]),
     ],
     ids=lambda value: value[0],
