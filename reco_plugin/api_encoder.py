@@ -27,7 +27,7 @@ from .errors import InputError, SessionError
 from .preparation import EncoderInput, Preparation
 from .preprocess import image_to_file
 from .types import MODALITIES, Modality, Vectors
-from .values import is_unicode, show
+from .values import check_templates, is_unicode, show
 
 log = logging.getLogger(__name__)
 CHECKED_EVERY_S = 3600.0
@@ -60,8 +60,6 @@ def write_api_model(
         SessionError: the API cannot be reached, or answers no vectors.
         ArtifactError: ``out`` is no model folder, or cannot be written.
     """
-    from .data.labelled import check_templates  # late: who encodes needs none of it
-
     measured = Artifact.load(address).manifest
     given = {"templates": check_templates(templates), "matryoshka": tuple(matryoshka)}
     changed = {name: value for name, value in given.items() if value}

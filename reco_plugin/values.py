@@ -331,3 +331,28 @@ class _Short(reprlib.Repr):
 
 _SHORT = _Short()
 _SHORT.maxstring = _SHORT.maxother = _SHORT.maxlong = 60
+
+
+TEMPLATES = ("a photo of a {}.",)
+"""CLIP's own: used when caller, source and model give none."""
+
+
+def fill(template: str, name: str) -> str:
+    """Put a class name into a template.
+
+    >>> fill("a photo of a {}.", "fox"), fill("a drawing of {c}", "foxes")
+    ('a photo of a fox.', 'a drawing of foxes')
+    """
+    return template.replace("{c}", name).replace("{}", name)
+
+
+def check_templates(templates: Sequence[str]) -> tuple[str, ...]:
+    """Check templates; returns a tuple.
+
+    Raises:
+        ConfigError: a template has no place for the class name.
+    """
+    for template in templates:
+        if fill(template, "") == template:
+            raise ConfigError(f"template {template!r} has no {{}} where the class name goes")
+    return tuple(templates)

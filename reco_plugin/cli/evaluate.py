@@ -262,7 +262,7 @@ def open_setup(setup: Setup, options: Mapping[str, Any], *, vectors: bool) -> It
 def _fill(reco: Reco, pairs: str) -> None:
     """Add the pairs of a source to the memory in RAM."""
     from ..data.opening import PairStream, open_rows, pairs_of
-    from ..same_encoder import SameEncoder
+    from ..data.same_encoder import SameEncoder
 
     rows = open_rows(pairs)
     stream, same = pairs_of(rows), SameEncoder(reco.encoder, str(reco.manifest.fingerprint), rows)

@@ -36,8 +36,8 @@ from .shared import (
 )
 
 if TYPE_CHECKING:
+    from ..data.same_encoder import SameEncoder
     from ..opinions import Brought
-    from ..same_encoder import SameEncoder
     from ..types import Records
 
 ResumeOption = Annotated[
@@ -89,10 +89,10 @@ def import_command(
     """Add pairs that are vectors already, of the model's encoder; of an export also what people said."""
     from ..data import is_vectors, read_feedback, read_records
     from ..data.rows import Rows
+    from ..data.same_encoder import SameEncoder
     from ..memory.said import unpack_said
     from ..memory.transfer import lacking
     from ..opinions import add_said
-    from ..same_encoder import SameEncoder
 
     asked, told = take_flags(OpenOptions, given), read_feedback(source) if is_vectors(source) else {}
     records = read_records(source)

@@ -11,10 +11,10 @@ import numpy.typing as npt
 
 from ..data.cells import CellError, image_of
 from ..data.images import RemoteImage
+from ..data.same_encoder import COMPARED
 from ..encode import EncodesPairs
 from ..engines import Description, Document, Engine
 from ..errors import DataError, EngineError, EngineUnavailable, FingerprintMismatch, InputError
-from ..same_encoder import COMPARED
 from ..types import Fingerprint, Target, Vectors
 
 _LEAST: Mapping[Target, float] = {"text": 0.95, "image": 0.9, "both": 0.93}

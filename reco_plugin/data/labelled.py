@@ -19,7 +19,7 @@ import numpy.typing as npt
 
 from ..errors import ConfigError, DataError
 from ..types import ImageInput, Pair, Vectors
-from ..values import did_you_mean
+from ..values import TEMPLATES, check_templates, did_you_mean, fill
 from .columns import (
     ColumnArrays,
     ColumnValues,
@@ -51,31 +51,8 @@ from .source import (
 from .tables import SUFFIXES, TableFile, TableRow
 from .torchvision_sets import open_torchvision
 
-TEMPLATES = ("a photo of a {}.",)
-"""CLIP's own: used when caller, source and model give none."""
 _CLASS_FILES = ("classnames.txt", "classes.txt", "classnames.json")
 _TEMPLATE_FILES = ("zeroshot_classification_templates.txt", "templates.txt")
-
-
-def fill(template: str, name: str) -> str:
-    """Put a class name into a template.
-
-    >>> fill("a photo of a {}.", "fox"), fill("a drawing of {c}", "foxes")
-    ('a photo of a fox.', 'a drawing of foxes')
-    """
-    return template.replace("{c}", name).replace("{}", name)
-
-
-def check_templates(templates: Sequence[str]) -> tuple[str, ...]:
-    """Check templates; returns a tuple.
-
-    Raises:
-        ConfigError: a template has no place for the class name.
-    """
-    for template in templates:
-        if fill(template, "") == template:
-            raise ConfigError(f"template {template!r} has no {{}} where the class name goes")
-    return tuple(templates)
 
 
 def _find(folders: Sequence[Path], names: Sequence[str]) -> Path | None:

@@ -17,7 +17,7 @@ import numpy as np
 import numpy.typing as npt
 
 from ..data import Captioned, EntitySet, Labelled
-from ..data.labelled import TEMPLATES, TemplatesFrom, fill
+from ..data.labelled import TemplatesFrom
 from ..encode import Progress
 from ..errors import ConfigError, DataError, MemoryStoreError
 from ..files import allocate, as_data_error, digest_images, digest_texts, whole_file
@@ -25,6 +25,7 @@ from ..options import RefineHow, RefineOptions
 from ..reco import Reco
 from ..score import Refines
 from ..types import Coverage, Fingerprint, ImageInput, Modality, Moves, Refinement, Role, Vectors
+from ..values import TEMPLATES, fill
 from .task import Task, TaskItems, task_of
 
 _ROWS = 1 << 12  # of a part: 8 MiB at D=512

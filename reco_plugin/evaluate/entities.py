@@ -17,12 +17,12 @@ from typing import Unpack
 import numpy as np
 
 from ..data import EntitySet
-from ..data.labelled import check_templates, fill
 from ..encode import Progress
 from ..errors import ConfigError
 from ..options import RefineHow, given_options
 from ..score import Refines
 from ..types import Fingerprint, Vectors
+from ..values import check_templates, fill
 from .encoding import (
     CachedEncoder,
     Prompts,

@@ -27,6 +27,7 @@ from ..config import load_settings
 from ..data import read_records, write_pairs
 from ..data.groups import group_of, groups_of, is_itself
 from ..data.rows import Rejected, Rows
+from ..data.same_encoder import SameEncoder
 from ..errors import DataError
 from ..evaluate.encoding import CachedEncoder
 from ..files import digest_records
@@ -34,7 +35,6 @@ from ..ingest.options import IngestOptions
 from ..ingest.prepare import Encoded, Loaded, Skipped, WriterItem, add_marks, given_vectors, key_of
 from ..ingest.run import RowProgress, encode_source, silent
 from ..ingest.write import RejectedRows, reject_repeated
-from ..same_encoder import SameEncoder
 from ..types import Pair, Payload, Records, Vectors
 from ..values import ROW, counted, strip_marks
 

@@ -15,13 +15,13 @@ from ..artifact import Artifact
 from ..data.cells import CellError, address_of, image_of, text_of, unit_rows
 from ..data.images import RemoteImage
 from ..data.rows import Rejected, Rows
+from ..data.same_encoder import COMPARED, LEAST
 from ..data.source import SIGNED
 from ..engines import Description, Document, IndexAddress, open_index, parse_address
 from ..errors import ConfigError, DataError, FingerprintMismatch, RecoError
 from ..files import in_home
 from ..memory import Memory
 from ..reco import Reco
-from ..same_encoder import COMPARED, LEAST
 from ..types import Modality, Pair
 from ..values import check_choice, strip_marks
 from .options import IngestOptions

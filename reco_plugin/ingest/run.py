@@ -10,9 +10,9 @@ from functools import partial
 from typing import Any
 
 from ..data.rows import Rejected, Rows
+from ..data.same_encoder import SameEncoder
 from ..encode import Encoder
 from ..reco import Reco
-from ..same_encoder import SameEncoder
 from ..types import Pair, Records
 from .index_rows import leave_unchanged
 from .near import Excluded

@@ -20,10 +20,10 @@ from typing import Any, TextIO
 import numpy as np
 
 from ..data.rows import Rejected
+from ..data.same_encoder import SameEncoder
 from ..errors import DataError
 from ..memory import part_of_a_write
 from ..pairs import PairMemory
-from ..same_encoder import SameEncoder
 from ..types import MODALITIES, Modality, Payload, Records, Vectors
 from ..values import ROW, SOURCE
 from .near import BatchNear, Excluded, Merge, Near, stored_neighbours

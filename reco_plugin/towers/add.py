@@ -26,7 +26,6 @@ from ..artifact import (
     whole_model,
 )
 from ..calibration.gate import PRIOR, SIGNALS, step
-from ..data.labelled import TEMPLATES, check_templates
 from ..errors import ArtifactError, ConfigError
 from ..files import sha256_file
 from ..preprocess import TextConfig
@@ -37,6 +36,7 @@ from ..train.precision import has_whole_int8, quiet, to_precision
 from ..train.recipe import Serving
 from ..train.triton import graph_specs, render_config
 from ..types import MODALITIES, Modality, Vectors
+from ..values import TEMPLATES, check_templates
 from .graph import Tower, embedding_rows, load, take_tower, weights_beside
 from .nodes import make_step
 from .options import AddOptions

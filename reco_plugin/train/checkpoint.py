@@ -19,13 +19,13 @@ import torch
 from torch import Tensor, nn
 
 from ..artifact import Manifest, Policy
-from ..data.labelled import TEMPLATES, check_templates
 from ..errors import ConfigError, need
 from ..preprocess import Tokenizer, images_to_array
 from ..towers.options import AddOptions
 from ..towers.pixels import Pixels, read_pixels
 from ..towers.source import Files
 from ..towers.texts import TextSteps, read_texts
+from ..values import TEMPLATES, check_templates
 from .encoder import FrozenClip, cut_where_exact, freeze
 from .export import Card, export
 from .parity import Parity, sample_images, sample_texts

@@ -19,12 +19,12 @@ import numpy as np
 from ..artifact import MANIFEST, TOKENIZER, FusionInfo, Manifest, ModelFile, Policy, whole_model
 from ..config import Settings
 from ..data import read_pairs
-from ..data.labelled import TEMPLATES, check_templates
 from ..defaults import NEIGHBOURS
 from ..errors import ConfigError, DataError
 from ..sessions.base import Arrays
 from ..sessions.ort import OrtSession
 from ..types import FuserName, ImageInput
+from ..values import TEMPLATES, check_templates
 from .graph_file import ONE_FILE, graph_bytes
 from .loop import FUSION, Fusions, load_fusions
 from .model import FusionConfig

@@ -16,11 +16,11 @@ from ..data import read_pairs, read_records, write_pairs
 from ..data.groups import groups_of, payload_key
 from ..data.opening import open_rows
 from ..data.rows import digest, stamp_of
+from ..data.same_encoder import SameEncoder
 from ..encode import encode_pairs
 from ..errors import ConfigError, DataError
 from ..files import digest_texts
 from ..memory import Memory, memory_of, open_memory
-from ..same_encoder import SameEncoder
 from ..types import Fingerprint, Pair, Records
 from .data import FusionData, check_groups, gather, hidden_ids, open_data
 from .loop import Fusions, TrainConfig, train_fusions

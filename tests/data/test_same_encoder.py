@@ -12,10 +12,10 @@ from PIL import Image
 
 from reco_plugin import Pair, Reco
 from reco_plugin.data import open_rows, write_pairs
+from reco_plugin.data.same_encoder import COMPARED
 from reco_plugin.errors import FingerprintMismatch
 from reco_plugin.fit.catalogue import read_catalogue
 from reco_plugin.ingest import IngestOptions, Outcome, ingest
-from reco_plugin.same_encoder import COMPARED
 from reco_plugin.types import Records
 
 Write = Callable[..., str]

@@ -13,11 +13,11 @@ from typing import Any
 
 import numpy as np
 
-from .data.rows import Rows
-from .defaults import INGEST_BATCH
-from .encode import EncodesPairs
-from .errors import FingerprintMismatch, InputError
-from .types import MODALITIES, Modality, Pair, Payload, caption_of
+from ..defaults import INGEST_BATCH
+from ..encode import EncodesPairs
+from ..errors import FingerprintMismatch, InputError
+from ..types import MODALITIES, Modality, Pair, Payload, caption_of
+from .rows import Rows
 
 COMPARED = 32
 """Captions, and as many pictures, that are compared."""
