@@ -31,9 +31,8 @@ from reco_plugin.encode import Encoder
 from reco_plugin.evaluate.intervals import bootstrap
 from reco_plugin.evaluate.measure import measure as measured
 from reco_plugin.evaluate.measure import refine_task
-from reco_plugin.evaluate.methods import WithoutRetrieval, grid
-from reco_plugin.evaluate.modes import InModes
-from reco_plugin.evaluate.study.memories import ram_memory
+from reco_plugin.evaluate.memories import ram_memory
+from reco_plugin.evaluate.methods import grid
 from reco_plugin.fuse import Fuser, Learned, NeighbourFuser
 from reco_plugin.quickstart.dataset import (
     ALL_SPLITS,
@@ -56,6 +55,7 @@ from reco_plugin.train.refit import refit
 from reco_plugin.types import Fingerprint, Records, Vectors
 
 from .page import FIGURES, table, write_blocks
+from .paper import InModes, WithoutRetrieval
 from .pretrain.generic import SOURCES as GENERIC_SOURCES
 from .pretrain.generic import load_with_generic
 from .pretrain.towers import pretrain

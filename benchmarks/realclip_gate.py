@@ -24,7 +24,7 @@ import numpy as np
 import numpy.typing as npt
 
 from reco_plugin.evaluate.intervals import Interval, bootstrap
-from reco_plugin.evaluate.study.memories import ram_memory, stream
+from reco_plugin.evaluate.memories import ram_memory
 from reco_plugin.refine import Refiner, VectorMemory
 from reco_plugin.score import score_both
 from reco_plugin.types import Fingerprint, Modality, Records, Vectors
@@ -41,6 +41,14 @@ Row = tuple[str, Interval]
 FINGERPRINT = Fingerprint("OpenAI ViT-B/32", "stored", 512)
 DOGS = np.arange(151, 269)
 SLOTS = ((0, 1), (2, 3))  # of the four images of a class, those in the memory
+
+
+def stream(seed: int, draw: str) -> np.random.Generator:
+    """A generator for one draw, independent of all other draws of the same seed.
+
+    Two draws from ``default_rng(seed)`` would be the same permutation.
+    """
+    return np.random.default_rng(np.random.SeedSequence(seed, spawn_key=tuple(draw.encode())))
 
 
 @dataclass(frozen=True)

@@ -33,20 +33,17 @@ def test_an_option_is_stated_once_and_is_a_setting_a_flag_a_field_of_requests_an
 
         from reco_plugin.cli.shared import flags_of
         from reco_plugin.config import Settings, load_settings
-        from reco_plugin.evaluate.study.config import StudyConfig
         from reco_plugin.refine import Refiner
         from reco_plugin.serve.refine import RefineRequest
 
         assert "tint" in {flag.name for flag in flags_of(options.RefineOptions)}
         assert load_settings(tint="red").refining == {"tint": "red"}
-        assert StudyConfig.of(source="x", tint="red").refinement == {"tint": "red"}
         assert RefineRequest(vectors=[[1.0]], modality="text", tint="red").options() == {"tint": "red"}
         assert "tint" in RefineRequest.model_json_schema()["properties"]
         assert Refiner(None, None, tint="red").ask([[1.0]], "text", "query", {})[1].how["tint"] == "red"
         for make in (
             lambda: options.check_options({"tint": "grey"}),
             lambda: load_settings(tint="grey"),
-            lambda: StudyConfig.of(source="x", tint="grey"),
             lambda: RefineRequest(vectors=[[1.0]], modality="text", tint="grey"),
         ):
             try:

@@ -5,8 +5,7 @@ from __future__ import annotations
 import weakref
 from collections.abc import Callable
 from dataclasses import replace
-from itertools import product
-from typing import Any, get_args
+from typing import Any
 
 import numpy as np
 import pytest
@@ -14,7 +13,6 @@ import pytest
 from reco_plugin.calibration.calibrate import calibrate
 from reco_plugin.calibration.why import MOST
 from reco_plugin.errors import InputError, VectorError
-from reco_plugin.evaluate.modes import InModes, Mode
 from reco_plugin.memory import Fingerprint, open_memory
 from reco_plugin.refine import Refiner, VectorMemory, refiner_for_vectors
 from reco_plugin.score import ExactScorer, score_both
@@ -347,19 +345,6 @@ def test_more_neighbours_than_pairs_are_padded(refiner, queries, modality):
     assert result.weights.shape == (GROUPS, GROUPS * EACH + 20)
     assert (result.neighbours.found.sum(axis=1) == GROUPS * EACH).all()
     assert np.isfinite(result.vectors).all()
-
-
-@pytest.mark.parametrize(("search", "fusion"), list(product(get_args(Mode), repeat=2)))
-def test_search_and_fusion_choose_what_is_compared_and_what_is_read(search, fusion, refiner, world, queries, modality):
-    asked = Refiner(InModes(refiner.memory, search, fusion), None, k=K, gate=False)
-    result = asked.refine(queries, modality=modality, explain=True)
-    far = "text" if modality == "image" else "image"
-    keys = world.records.side(modality if search == "uni" else far)
-    values = world.records.side(modality if fusion == "uni" else far)
-    best = (queries @ keys.T).argmax(axis=1)
-    assert [ids[0] for ids in result.neighbours.ids] == [f"p{row}" for row in best]
-    assert np.allclose(result.neighbours.vectors[:, 0], values[best], atol=1e-6)
-    assert np.allclose(np.linalg.norm(result.vectors, axis=1), 1, atol=1e-6)
 
 
 def test_without_the_gate_no_pair_is_weighed(refiner, queries, modality):

@@ -49,12 +49,6 @@ COMMANDS = (
         "reco export --model ViT-B-32 --pretrained laion2b_s34b_b79k --fusion runs/x --out my_model",
     ),
     Command(
-        "report",
-        "report:report_command",
-        "Draw one self-contained page of tables, charts and examples from one run, or compare several.",
-        "reco report runs/birds",
-    ),
-    Command(
         "compare",
         "compare:compare_command",
         "Search an index by real queries, plain and refined, and say whether to switch. The index is only read.",
@@ -219,19 +213,6 @@ COMMANDS = (
         "Search images by captions and captions by images: frozen, the query refined, the index refined, both.",
         "reco eval retrieval captions.jsonl --memory ./memory --k 10"
         "\n\nOnly vectors, no model: reco eval retrieval test.npz --memory-from pairs.npz",
-    ),
-    Command(
-        "eval entities",
-        "evaluate:entities_command",
-        "Find the entity that an image shows among very many names: frozen, and the image refined.",
-        "reco eval entities 'oven?split=val' --memory ./memory --cache .cache/vectors"
-        "\n\nOnly vectors, no model: reco eval entities test.npz --memory-from pairs.npz",
-    ),
-    Command(
-        "eval study",
-        "study:study_command",
-        "Measure everything that refinement changes on a labelled set, into a folder for `reco report`.",
-        "reco eval study photos/ --memory ./memory --out runs/photos",
     ),
     Command(
         "model add",

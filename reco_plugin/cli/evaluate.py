@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from ..config import load_settings
-from ..errors import ArtifactError, ConfigError, need
+from ..errors import ArtifactError, ConfigError
 from ..files import whole_file
 from ..options import RefineOptions, defaults_of
 from ..types import FuserName
@@ -30,7 +30,7 @@ from .shared import (
 )
 
 if TYPE_CHECKING:
-    from ..evaluate import EntityResult, RetrievalResult, ZeroShotResult
+    from ..evaluate import RetrievalResult, ZeroShotResult
     from ..reco import Reco
     from ..refine import Refiner
     from ..score import Refines
@@ -134,88 +134,23 @@ def retrieval_command(
         ),
     ],
     *,
-    diagram: Annotated[
-        Path | None,
-        typer.Option(
-            metavar="FILE", help="Also draw, as .svg, how often first answers are right by the chance that was given."
-        ),
-    ] = None,
     given: Given,
 ) -> None:
     """Search images by captions and captions by images: frozen, the query refined, the index refined, both.
 
     Prints recall at 1, 5 and 10 and nDCG@10 in per cent, and the gain in recall at 1 with its 95 % interval. "query"
-    leaves the index as it is, as for an existing index. Where the memory knows how sure an answer is (docs/match.md),
-    its chances are compared with the labels, too.
+    leaves the index as it is, as for an existing index.
     """
     from ..data import read_retrieval
     from ..evaluate import retrieval
     from ..evaluate.encoding import count_captioned
 
-    if diagram is not None:
-        need("matplotlib", "--diagram", "report")
-        check_place(diagram)
     captioned = read_retrieval(source)
     asked = take_flags(_Evaluation, given)
     raw = count_captioned(captioned)
     with open_setup(asked, given, vectors=not raw) as reco, encoding(raw) as advance:
         cached = _with_cache(reco, asked.cache, vectors=not raw)
         result = retrieval(cached, captioned, progress=advance, **given)
-        if diagram is not None:
-            _draw(result, diagram)
-        _print_result(result, reco, asked)
-
-
-def _draw(result: RetrievalResult, path: Path) -> None:
-    """Write the reliability diagram of a retrieval."""
-    from ..evaluate.matches import diagram
-    from ..report.charts import draw, standalone
-
-    if not result.matches:
-        raise ConfigError(
-            "--diagram: the memory does not know how sure an answer is, or fewer than 60 queries ask. It needs 300 "
-            "pairs, of 60 things, then reco memory calibrate"
-        )
-    chart = diagram(result.matches, result.name)
-    with whole_file(path) as part:
-        part.write_text(standalone(draw(chart, "matches"), chart.title), encoding="utf-8")
-
-
-@takes(_Evaluation, RefineOptions)
-def entities_command(
-    source: Annotated[
-        str, typer.Argument(help="Folder with queries.jsonl and entities.jsonl, or vectors (.npz, .npy).")
-    ],
-    *,
-    given: Given,
-    template: Annotated[
-        str | None, typer.Option(help="Prompt with {} for the name of an entity.", show_default="of the model")
-    ] = None,
-    refine_names: Annotated[
-        bool, typer.Option("--refine-names", help="Also refine the names, as a set; for at most 50,000 of them.")
-    ] = False,
-) -> None:
-    """Find the entity that an image shows among very many names: frozen, and the image refined.
-
-    Prints top-1 and top-5 in per cent; if the source marks queries of unseen entities, also for seen and unseen ones
-    with their harmonic mean. Names are encoded in portions; with --cache an interrupted run resumes. Questions that
-    come with the images are not used.
-    """
-    from ..data import read_entities
-    from ..evaluate import entities
-    from ..evaluate.encoding import count_entities
-
-    found = read_entities(source)
-    asked, raw = take_flags(_Evaluation, given), count_entities(found)
-    with open_setup(asked, given, vectors=not raw) as reco, encoding(raw) as advance:
-        result = entities(
-            _with_cache(reco, asked.cache, vectors=not raw),
-            found,
-            template=template,
-            candidates=refine_names,
-            progress=advance,
-            **given,
-        )
         _print_result(result, reco, asked)
 
 
@@ -292,9 +227,7 @@ def encoding(total: int) -> Iterator[Any]:
         yield bar.update
 
 
-def _print_result(
-    result: ZeroShotResult | RetrievalResult | EntityResult, reco: Reco | Refiner, asked: _Evaluation
-) -> None:
+def _print_result(result: ZeroShotResult | RetrievalResult, reco: Reco | Refiner, asked: _Evaluation) -> None:
     """Print a result as a table or as JSON, with its setup, and write the JSON to --out."""
     pairs = reco.memory.store.count()
     named = {"model": asked.model, "memory": asked.memory or asked.memory_from, "fuser": asked.fuser}

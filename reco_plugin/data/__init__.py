@@ -6,14 +6,12 @@
     read_pairs      the same; the first bad row raises
     read_labelled   images with classes, for zero-shot      folder | table | tar | torchvision: | npz parquet
     read_retrieval  images with one or more captions each   table | folder | tar | npz
-    read_entities   images of one among very many entities  folder (OVEN) | npz | folder of npy
     read_records, write_pairs                               pairs as vectors, in batches: npz parquet
 
 Sources of pairs are described in ``docs/sources.md``, evaluation sets in ``docs/evaluation.md``.
 """
 
 from .columns import is_vectors, read_feedback, read_records, write_pairs
-from .entities import EntitySet, read_entities
 from .labelled import Labelled, read_labelled, write_labelled
 from .opening import PairStream, open_rows, read_pairs
 from .retrieval import Captioned, read_retrieval, write_retrieval
@@ -23,7 +21,6 @@ from .source import ColumnNames
 __all__ = [
     "Captioned",
     "ColumnNames",
-    "EntitySet",
     "Labelled",
     "PairStream",
     "Rejected",
@@ -31,7 +28,6 @@ __all__ = [
     "SourcePart",
     "is_vectors",
     "open_rows",
-    "read_entities",
     "read_feedback",
     "read_labelled",
     "read_pairs",

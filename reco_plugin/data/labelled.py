@@ -18,6 +18,7 @@ import numpy as np
 import numpy.typing as npt
 
 from ..errors import ConfigError, DataError
+from ..files import in_home
 from ..types import ImageInput, Pair, Vectors
 from ..values import TEMPLATES, check_templates, did_you_mean, fill
 from .columns import (
@@ -86,7 +87,7 @@ def read_class_names(folders: Sequence[Path], members: Sequence[str] | None) -> 
     if path is None:
         if members is None:
             raise DataError(f"{' and '.join(map(str, folders))} have no {_CLASS_FILES[0]}: write one class name a line")
-        return tuple(name.replace("_", " ") for name in members)
+        return tuple(map(clean_name, members))
     names = _json_names(path, members) if path.suffix == ".json" else read_lines(path)
     if not names or (members is not None and len(names) != len(members)):
         wanted = "at least one" if members is None else f"{len(members)}, one for each class folder in sorted order"
@@ -263,6 +264,7 @@ def _prompts_file(path: Path) -> Path:
     return path.with_name(f"{path.stem}.prompts{path.suffix}")
 
 
+_YES: Mapping[str, bool] = {"true": True, "1": True, "false": False, "0": False}
 _LABEL_COLUMNS = ("label", "class")
 
 
@@ -322,13 +324,20 @@ def read_labelled_table(where: Location, templates: tuple[str, ...]) -> Labelled
 
     Options of the source name other columns (``id``, ``image``, ``label``), and the folder of the images (``images``).
 
-    Classes are those of ``classes.txt`` (or ``classnames.txt``, ``.json``) beside the table, of which a label is a
-    name or a number from 0; without such a file they are the labels, in order of first appearance.
+    Classes are those of the option ``classes``, a table with their id, of which a label is one, their name, and
+    optionally ``unseen``; else those of ``classes.txt`` (or ``classnames.txt``, ``.json``) beside the table, of which a
+    label is a name or a number from 0; else they are the labels, in order of first appearance.
     """
     folder = where.path.parent
     rows = _rows_of(where)
     values = [_label(row, where.options.get("label")) for row in rows]
-    if has_class_names([folder]):
+    unseen = None
+    if "classes" in where.options:
+        classes, number, unseen = read_class_table(in_home(where.options["classes"]))
+        if (lost := next((at for at, value in enumerate(values) if value not in number), None)) is not None:
+            raise rows[lost].error("label", f"{values[lost]!r} is the id of no class of {where.options['classes']}")
+        labels = [number[value] for value in values]
+    elif has_class_names([folder]):
         classes = read_class_names([folder], None)
         labels = [_class_of(row, value, classes) for row, value in zip(rows, values, strict=True)]
     else:
@@ -346,12 +355,37 @@ def read_labelled_table(where: Location, templates: tuple[str, ...]) -> Labelled
         templates=templates or read_templates([folder]),
         query_ids=tuple(_text(row, "query_id") if "query_id" in row.values else row.id for row in rows),
         groups=np.array([str(row.values["group"]) for row in rows]) if grouped else None,
-        unseen=find_unseen([folder], classes),
+        unseen=find_unseen([folder], classes) if unseen is None else unseen,
     )
 
 
+def read_class_table(path: Path) -> tuple[tuple[str, ...], dict[str, int], npt.NDArray[np.bool_] | None]:
+    """Read a table with a row per class: id, name, and whether it is unseen, in all rows or in none.
+
+    Returns:
+        C names, the number of each id, and (C,) True for unseen classes; None where no row says it.
+    """
+    names, number, unseen = list[str](), dict[str, int](), list[bool]()
+    for row in TableFile(path, ColumnNames(), ("id", "name"), ("id", "name", "unseen")):
+        id_ = _text(row, "id")
+        if id_ in number:
+            raise row.error("id", f"{id_!r} comes twice")
+        number[id_] = len(names)
+        names.append(_text(row, "name"))
+        if "unseen" in row.values:
+            told = str(row.values["unseen"]).casefold()
+            if told not in _YES:
+                raise row.error("unseen", f"{row.values['unseen']!r:.60} is none of {', '.join(_YES)}")
+            unseen.append(_YES[told])
+    if not names:
+        raise DataError(f"{path} has no rows")
+    if len(unseen) not in (0, len(names)):
+        raise DataError(f"{path} says unseen of {len(unseen):,} of {len(names):,} classes: say it of all, or of none")
+    return tuple(names), number, np.array(unseen) if unseen else None
+
+
 def _rows_of(where: Location) -> list[TableRow]:
-    where.only("limit", "id", "image", "label", "images")
+    where.only("limit", "id", "image", "label", "images", "classes")
     own = {name: where.options[name] for name in ("id", "image", "label") if name in where.options}
     names = ColumnNames(**{name: column for name, column in own.items() if name != "label"})
     needed = dict.fromkeys([names.image, *own.values()])

@@ -1,24 +1,22 @@
-"""Measure what refinement changes: zero-shot classification, retrieval and entities, frozen against refined.
+"""Measure what refinement changes: zero-shot classification and retrieval, frozen against refined.
 
 ::
 
     a set -> Task of frozen vectors -> the same refined -> Measured: ranks of the true candidates -> lines -> a table
              (task, prompts)           (encoding, methods) (measure, ranking)                        (measure, results)
 
-:mod:`.study`, :mod:`reco_plugin.fit` and the quickstart's benchmark measure with the same functions.
+:mod:`reco_plugin.fit` and the quickstart's benchmark measure with the same functions.
 """
 
-from .entities import entities
 from .intervals import Interval, bootstrap, bootstrap_harmonic, harmonic_mean
 from .measure import Generalised
 from .ranking import Blocks, Ranking, ndcg, rank_blocks, ranks, recall, top_k
-from .results import EntityResult, RetrievalResult, ZeroShotResult
+from .results import RetrievalResult, ZeroShotResult
 from .retrieval import retrieval
 from .zero_shot import zero_shot
 
 __all__ = [
     "Blocks",
-    "EntityResult",
     "Generalised",
     "Interval",
     "Ranking",
@@ -26,7 +24,6 @@ __all__ = [
     "ZeroShotResult",
     "bootstrap",
     "bootstrap_harmonic",
-    "entities",
     "harmonic_mean",
     "ndcg",
     "rank_blocks",

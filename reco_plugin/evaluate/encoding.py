@@ -7,16 +7,15 @@ encodes nothing.
 from __future__ import annotations
 
 import shutil
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
-from itertools import islice
 from pathlib import Path
 from typing import Any, Protocol, Unpack
 
 import numpy as np
 import numpy.typing as npt
 
-from ..data import Captioned, EntitySet, Labelled
+from ..data import Captioned, Labelled
 from ..data.labelled import TemplatesFrom
 from ..encode import Progress
 from ..errors import ConfigError, DataError, MemoryStoreError
@@ -36,9 +35,8 @@ def stored_vectors(
     shape: tuple[int, int],
     encode: Callable[[slice], Vectors],
     *,
-    dtype: npt.DTypeLike = np.float32,
     already: Callable[[int], None] = lambda _: None,
-) -> npt.NDArray[np.floating[Any]]:
+) -> npt.NDArray[np.float32]:
     """Open the vectors (N, D) of a file as a memory map, or encode them into it.
 
     Parts are kept in a folder beside the file until all are there, so an interrupted run continues. When two runs fill
@@ -48,7 +46,6 @@ def stored_vectors(
         path: ends in ``.npy``; its folder is created. The name must identify the content and the encoder.
         shape: (N, D).
         encode: returns the vectors (n, D) of n rows.
-        dtype: of the file; float16 halves it and changes a cosine by about 1e-5.
         already: called with the number of rows of each part that exists.
 
     Returns:
@@ -56,7 +53,7 @@ def stored_vectors(
     """
     if path.exists():
         already(shape[0])
-        return _open(path, shape, dtype)
+        return _open(path, shape)
     portions = path.with_name(f"{path.stem}.{_ROWS}")
     with as_data_error(f"{portions} cannot be made to keep vectors in"):
         portions.mkdir(parents=True, exist_ok=True)
@@ -68,29 +65,29 @@ def stored_vectors(
             already(rows.stop - start)
         else:
             with whole_file(files[-1]) as part:
-                np.save(part, np.asarray(encode(rows), dtype))
-    _join(path, files, shape, dtype)
+                np.save(part, np.asarray(encode(rows), np.float32))
+    _join(path, files, shape)
     shutil.rmtree(portions, ignore_errors=True)
-    return _open(path, shape, dtype)
+    return _open(path, shape)
 
 
-def _join(path: Path, files: list[Path], shape: tuple[int, int], dtype: npt.DTypeLike) -> None:
+def _join(path: Path, files: list[Path], shape: tuple[int, int]) -> None:
     with whole_file(path) as part:
-        whole = np.lib.format.open_memmap(part, mode="w+", dtype=np.dtype(dtype), shape=shape)
+        whole = np.lib.format.open_memmap(part, mode="w+", dtype=np.float32, shape=shape)
         allocate(part)
         for number, file in enumerate(files):
             rows = slice(number * _ROWS, min((number + 1) * _ROWS, shape[0]))
-            whole[rows] = _open(file, (rows.stop - rows.start, shape[1]), dtype)
+            whole[rows] = _open(file, (rows.stop - rows.start, shape[1]))
         whole.flush()
 
 
-def _open(path: Path, shape: tuple[int, int], dtype: npt.DTypeLike) -> npt.NDArray[np.floating[Any]]:
+def _open(path: Path, shape: tuple[int, int]) -> npt.NDArray[np.float32]:
     try:
-        vectors: npt.NDArray[np.floating[Any]] = np.load(path, mmap_mode="r")
+        vectors: npt.NDArray[np.float32] = np.load(path, mmap_mode="r")
     except (OSError, ValueError, EOFError) as error:
         raise DataError(f"{path} cannot be read as stored vectors: {error}; remove it, and run again") from None
-    if vectors.shape != shape or vectors.dtype != dtype:
-        raise DataError(f"{path} holds {vectors.dtype} {vectors.shape}, not {np.dtype(dtype)} {shape}: remove it")
+    if vectors.shape != shape or vectors.dtype != np.float32:
+        raise DataError(f"{path} holds {vectors.dtype} {vectors.shape}, not float32 {shape}: remove it")
     return vectors
 
 
@@ -168,12 +165,6 @@ def count_captioned(captioned: Captioned) -> int:
     return sum(len(side) for side in (captioned.images, captioned.texts) if not isinstance(side, np.ndarray))
 
 
-def count_entities(entity_set: EntitySet) -> int:
-    """Count the items to encode."""
-    raw = 0 if isinstance(entity_set.images, np.ndarray) else len(entity_set)
-    return raw + (len(entity_set.entities) if entity_set.vectors() is None else 0)
-
-
 def encoder_of(reco: Refines, what: str) -> Encodes:
     """The frozen CLIP that encodes raw images and texts."""
     encoder: Encodes | None = getattr(reco, "encoder", None)
@@ -214,33 +205,6 @@ class CachedEncoder:
         """Encode texts, or read their vectors; (N, D) unit-norm."""
         path = self._path("text", digest_texts(texts))
         return self._encode_once(path, len(texts), lambda rows: self.encoder.texts(texts[rows], progress), progress)
-
-    def stream(
-        self, texts: Callable[[], Iterator[str]], count: int, progress: Progress = silent
-    ) -> npt.NDArray[np.floating[Any]]:
-        """Encode texts by the million into a memory-mapped float16 file; parts that exist are kept.
-
-        Args:
-            texts: returns an iterator over all texts, anew at each call.
-            count: N.
-            progress: called with the number of items of each batch, also of those that were encoded before.
-
-        Returns:
-            (N, D) float16, unit-norm up to rounding; :class:`.ranking.Blocks` makes that exact.
-        """
-        path = self._path("names", digest_texts(texts()))
-        shape, encode = (count, self.fingerprint.dimension), self._reader(texts(), progress)
-        return stored_vectors(path, shape, encode, dtype=np.float16, already=progress)
-
-    def _reader(self, texts: Iterator[str], progress: Progress) -> Callable[[slice], Vectors]:
-        position = 0
-
-        def encode(rows: slice) -> Vectors:
-            nonlocal position
-            skipped, position = rows.start - position, rows.stop
-            return self.encoder.texts(list(islice(texts, skipped, skipped + rows.stop - rows.start)), progress)
-
-        return encode
 
     def _path(self, what: str, digest: str) -> Path:
         return self.folder / self.fingerprint.digest[:16] / f"{what}-{digest[:32]}.npy"

@@ -1,6 +1,6 @@
-"""Findings of a study as data: sections of tables and charts, and single cases; read and written as JSON.
+"""Findings as data: sections of tables and charts, and single cases; read and written as JSON.
 
-A study writes ``findings.json`` into its run folder; ``reco_plugin.report`` draws pages from it and computes nothing.
+``reco fit`` writes ``findings.json`` into its folder; ``reco_plugin.report`` draws pages of it and computes nothing.
 Shares and their differences are from 0 to 1 everywhere; only the report turns them into per cent and points.
 """
 
@@ -156,11 +156,11 @@ def _field(error: ValidationError) -> str:
 
 
 class Findings(RunFile):
-    """All findings of a study."""
+    """All findings of a run."""
 
     file: ClassVar[str] = "findings.json"
-    absent: ClassVar[str] = "give the folder of a `reco eval study`; an interrupted one goes on when started again"
-    again: ClassVar[str] = "Run the study again"
+    absent: ClassVar[str] = "give the folder of a `reco fit`; an interrupted one goes on when started again"
+    again: ClassVar[str] = "Run it again"
 
     name: str  # of the data set
     command: str  # that reproduces it

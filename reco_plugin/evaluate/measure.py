@@ -40,19 +40,6 @@ class Measured:
         """
         return np.asarray(np.mean(self.ranks < k, axis=0), np.float64)
 
-    def only(self, chosen: Mask) -> Measured:
-        """Select some queries, by mask (N,)."""
-        return Measured(self.ranks[:, chosen])
-
-    @staticmethod
-    def merge(parts: Sequence[tuple[Mask, Measured]]) -> Measured:
-        """Join parts of the queries, each with its mask (N,), which together cover all."""
-        merged = np.empty((len(parts[0][1].ranks), len(parts[0][0])), np.int64)
-        for chosen, part in parts:
-            merged[:, chosen] = part.ranks
-        coverages = [part.coverage for _, part in parts if part.coverage is not None]
-        return Measured(merged, coverage=Coverage.join(coverages) if coverages else None)
-
 
 def refine_task(reco: Refines, task: Task, sides: Collection[str] = SIDES, **options: Unpack[RefineHow]) -> Task:
     """Refine the named sides of a task, by modality: queries one by one, candidates as a set.

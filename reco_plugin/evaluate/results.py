@@ -9,7 +9,6 @@ from typing import Any, TypeAlias
 from ..values import counted
 from .encoding import Prompts
 from .intervals import Interval, points
-from .matches import MatchReliability
 from .measure import Generalised, Measured, Variant
 from .ranking import RECALL_AT
 from .reasons import Reason, line_of, lines_of
@@ -93,40 +92,6 @@ class ZeroShotResult(SomeClasses):
         return "\n\n".join(blocks)
 
 
-@dataclass(frozen=True, kw_only=True)
-class EntityResult(_Classified):
-    """Frozen against refined on one entity set; every query is compared with all entities.
-
-    Seen and unseen entities stand apart where the set says which queries are of unseen ones, and some but not all are.
-    """
-
-    name: str  # of the set
-    queries: int  # N
-    entities: int  # C
-    options: dict[str, Any]  # given options of the refinement
-    generalised: tuple[Generalised, ...] = ()  # top-1 of seen and of unseen entities, and the harmonic mean
-    generalised5: tuple[Generalised, ...] = ()  # the same for top-5
-    prompts: Prompts | None = None  # of the names; None where the set holds their vectors
-
-    def to_dict(self) -> dict[str, Any]:
-        """JSON-like values; shares are from 0 to 1. Missing parts are left out."""
-        split = {"top1": self.generalised, "top5": self.generalised5}
-        apart = {name: [line.to_dict() for line in lines] for name, lines in split.items() if lines}
-        whole = {"task": "entities", "name": self.name, "queries": self.queries, "entities": self.entities}
-        lines = {"options": self.options} | self._lines()
-        return whole | _said(self.prompts) | lines | ({"generalised": apart} if apart else {})
-
-    def render(self) -> str:
-        """Plain text tables, in per cent and points."""
-        held = f"{counted(self.queries, 'query', 'queries')}, {counted(self.entities, 'entity', 'entities')}"
-        title = f"entities, {self.name}: {held}"
-        blocks = [f"{title}\n{self._table(self.prompts)}"]
-        for k, lines in ((1, self.generalised), (5, self.generalised5)):
-            if lines:
-                blocks.append(f"top-{k}, seen and unseen entities apart\n{_apart(lines)}")
-        return "\n\n".join(blocks)
-
-
 @dataclass(frozen=True)
 class RetrievalVariant:
     """One line of the result of a retrieval."""
@@ -157,7 +122,6 @@ class RetrievalResult:
     repeated: int = 0  # number of texts that describe another image too; they tie, which counts as wrong
     own_pictures: int = 0  # images that the memory holds under other ids
     ranks: Mapping[str, PerQuery] = field(default_factory=dict)  # by direction
-    matches: tuple[MatchReliability, ...] = ()  # how well chances of a match hold; empty where the memory knows none
     alike: Mapping[str, int] = field(default_factory=dict)  # direction -> queries with another right one of their kind
 
     def __getitem__(self, key: tuple[str, str]) -> RetrievalVariant:
@@ -187,7 +151,7 @@ class RetrievalResult:
         )
         tied = f"{tied if self.repeated else ''}{''.join(self._untold())}"
         below = f"{tied}{lines_of(self.reasons)}{line_of(self.own_pictures, self.images)}"
-        return f"{title}\n{table(header, rows)}{below}{_sure(self.matches)}"
+        return f"{title}\n{table(header, rows)}{below}"
 
     def _untold(self) -> Iterator[str]:
         """The directions within one modality of which this set says nothing."""
@@ -227,25 +191,6 @@ def per_query(names: Sequence[str], found: Mapping[str, Measured]) -> PerQuery:
 
 def _count(ranks: PerQuery | None) -> int:
     return 0 if ranks is None else len(ranks["name"])
-
-
-def _sure(matches: Sequence[MatchReliability]) -> str:
-    """A table of how well chances of a match hold, and what is said of the queries; empty without any."""
-    if not matches:
-        return ""
-    rows = [
-        [
-            f"{one.direction:<12} {one.way}",
-            percent(one.said),
-            percent(one.right),
-            f"{one.error:.3f}",
-            "" if one.auc is None else f"{one.auc:.3f}",
-        ]
-        for one in matches
-    ]
-    header = ["direction    queries", "mean chance %", "right %", "calibration error", "AUC"]
-    shifts = dict.fromkeys(f"\nnote: {one.direction}, {one.way}: {one.shift}" for one in matches if one.shift)
-    return f"\n\nhow sure the first answers are, by the memory's own pairs\n{table(header, rows)}{''.join(shifts)}"
 
 
 def _said(prompts: Prompts | None) -> dict[str, Any]:

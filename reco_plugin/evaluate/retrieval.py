@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from typing import Unpack
 
@@ -16,7 +16,6 @@ from ..options import RefineHow, given_options
 from ..score import Refines
 from ..types import Modality, Role, Vectors
 from .encoding import image_vectors, refine_candidates, refine_queries, silent, text_vectors
-from .matches import MatchReliability, check_matches, state_of
 from .measure import (
     Measured,
     gain,
@@ -91,21 +90,8 @@ def retrieval(
         _count_repeated(captioned.texts, owner),
         count_own(reco, plain["image"].vectors, captioned.ids),
         by_query,
-        tuple(_matches(reco, plain, **options)),
         alike,
     )
-
-
-def _matches(
-    reco: Refines, plain: Mapping[Modality, TaskItems], **options: Unpack[RefineHow]
-) -> Iterator[MatchReliability]:
-    """How well chances of a match hold in each direction; nothing where the memory knows none."""
-    if (state := state_of(reco)) is None:
-        return
-    for asks, searched in _DIRECTIONS:
-        task = Task(plain[asks], plain[searched], plain[asks].labels)
-        asked = task.only(np.isin(task.queries.labels, task.candidates.labels))
-        yield from check_matches(reco, state, asked, f"{asks}->{searched}", **options)
 
 
 def _encoded(reco: Refines, captioned: Captioned, progress: Progress) -> dict[Modality, TaskItems]:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass, replace
 from typing import Any, Literal, TypeAlias, get_args
 
@@ -38,13 +38,6 @@ class TaskItems:
         moves = None if self.moves is None else self.moves.take(chosen)
         return TaskItems(self.vectors[chosen], self.modality, self.labels[chosen], own, moves=moves)
 
-    def similarity(self, rows: slice, vectors: Vectors, column_of: Mapping[str, int]) -> npt.NDArray[np.float32]:
-        """Cosines (b, M) of some of them with the vectors (M, D) of pairs, by id; -inf for pairs to hide."""
-        cosines = self.vectors[rows] @ vectors.T
-        for row, own in enumerate(() if self.own is None else self.own[rows]):
-            cosines[row, [column_of[id_] for id_ in own if id_ in column_of]] = -np.inf
-        return cosines
-
 
 @dataclass(frozen=True)
 class Task:
@@ -55,7 +48,6 @@ class Task:
     groups: npt.NDArray[Any]  # (N,) groups of the confidence intervals
     classes: tuple[str, ...] = ()  # L names, where labels have names
     unseen: Mask | None = None  # (L,) whether a label was unseen in training; None where not known
-    rows: npt.NDArray[np.int64] | None = None  # (N,) row of each query in the whole set; None where not needed
 
     def __len__(self) -> int:
         return len(self.queries)
@@ -67,8 +59,7 @@ class Task:
 
     def only(self, chosen: Mask) -> Task:
         """Select queries, among all candidates; ``chosen`` is (N,)."""
-        rows = None if self.rows is None else self.rows[chosen]
-        return replace(self, queries=self.queries.only(chosen), groups=self.groups[chosen], rows=rows)
+        return replace(self, queries=self.queries.only(chosen), groups=self.groups[chosen])
 
     def among(self, chosen: Mask) -> Task:
         """Select the queries and the candidates of some labels; ``chosen`` is (L,)."""
@@ -85,5 +76,4 @@ def task_of(labelled: Labelled, queries: Vectors, prompts: Vectors) -> Task:
         groups=labelled.labels if labelled.groups is None else labelled.groups,
         classes=labelled.classes,
         unseen=labelled.unseen,
-        rows=np.arange(len(queries)),
     )

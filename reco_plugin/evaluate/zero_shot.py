@@ -20,6 +20,8 @@ from .reasons import Tried, count_own, little, reasons_of
 from .results import SomeClasses, ZeroShotResult, per_query
 from .task import SIDES, Side, Task
 
+_REFINABLE = 50_000  # prompts: 1 GiB of neighbours at K=10, D=512
+
 
 def zero_shot(
     reco: Refines,
@@ -37,6 +39,8 @@ def zero_shot(
     form, they are compared by exact scores, see :meth:`reco_plugin.reco.Reco.scores`.
     Intervals are drawn over the set's groups, by default its classes.
 
+    The prompts of more than 50,000 classes stay plain, since the neighbours of all of them would be held at once.
+
     Where the set says which classes are unseen, seen and unseen classes are also classified among themselves, their
     prompts refined as a set of their own, and the accuracy among all classes is split into the two.
 
@@ -51,10 +55,9 @@ def zero_shot(
         ConfigError: an unknown side, or raw images and no encoder.
         InputError: options that cannot be used, or not one unseen flag for each class.
     """
-    if unknown := [side for side in sides if side not in SIDES]:
-        raise ConfigError(f"unknown side {unknown[0]!r}: choose from {', '.join(SIDES)}")
     if labelled.unseen is not None:
         _check_flags(labelled.unseen, labelled.classes)
+    sides = _sides(sides, len(labelled.classes))
     task = labelled_task(reco, labelled, progress)
     refined = refine_task(reco, task, sides, **options)
     found = measure_sides(task, [refined], sides)
@@ -79,6 +82,13 @@ def zero_shot(
         unseen=parts.get("unseen"),
         generalised=by_unseen(found, task.query_unseen, task.groups),
     )
+
+
+def _sides(sides: Sequence[Side], classes: int) -> list[Side]:
+    """The sides to refine, checked; without prompts where there are too many of them."""
+    if unknown := [side for side in sides if side not in SIDES]:
+        raise ConfigError(f"unknown side {unknown[0]!r}: choose from {', '.join(SIDES)}")
+    return [side for side in sides if side == "image" or classes <= _REFINABLE]
 
 
 def _tried(

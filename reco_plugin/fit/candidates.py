@@ -15,8 +15,8 @@ import numpy as np
 import numpy.typing as npt
 
 from ..defaults import NEIGHBOURS
+from ..evaluate.memories import RamMemory, ram_memory
 from ..evaluate.methods import ALONE, grid
-from ..evaluate.study.memories import RamMemory, ram_memory
 from ..evaluate.task import Side, Task, TaskItems
 from ..files import whole_file
 from ..fuse import Fuser

@@ -267,14 +267,14 @@ def _check(questions: Questions, k: int) -> list[str]:
 
 
 def write_report_of(result: FitResult, out: Path) -> None:
-    """The report; without its packages the findings alone, which `reco report` draws later."""
+    """The report; without its packages the findings alone."""
     from ..report import read_runs, write_report
 
     findings_of(result, out).write(out)
     try:
         write_report(read_runs([out]), out, title=f"Fit to {result.config.source}")
     except MissingExtra as error:
-        warnings.warn(f"no report was drawn: {error}; then: reco report {out}", stacklevel=4)
+        warnings.warn(f"no report was drawn: {error}; then run the same command again", stacklevel=4)
 
 
 def counts_of(catalogue: Catalogue, parts: HeldOut, asked: int) -> dict[str, int]:

@@ -52,13 +52,13 @@ def parameters(path: tuple[str, ...]) -> list[Any]:
 
 def test_the_commands_are_these() -> None:
     assert {" ".join(path) for path in ALL} == {
-        *("compare", "demo", "doctor", "embed", "eval entities", "eval retrieval", "eval study", "eval zero-shot"),
+        *("compare", "demo", "doctor", "embed", "eval retrieval", "eval zero-shot"),
         "memory cutoff",
         "memory feedback",
         "memory reject",
         "model add",
         "model get",
-        *("export", "fit", "report", "serve", "train"),
+        *("export", "fit", "serve", "train"),
         *(f"memory {name}" for name in ("add", "copy", "export", "import", "info", "remove", "rescue", "search")),
         *(f"memory {name}" for name in ("calibrate", "sync", "update")),
         *(f"memory {name}" for name in ("attach", "build", "prune", "rollback", "use", "versions")),
@@ -80,7 +80,7 @@ def test_every_command_that_opens_a_memory_takes_its_collection_and_options() ->
             opening.add(" ".join(path))
             assert {"--collection", "--option"} <= flags, path
     assert {each for each in map(" ".join, ALL) if each.startswith("memory ")} <= opening
-    assert {"doctor", "embed", "eval retrieval", "eval study", "serve", "train"} <= opening
+    assert {"doctor", "embed", "eval retrieval", "eval zero-shot", "serve", "train"} <= opening
 
 
 @pytest.mark.parametrize("group", [(), ("memory",), ("eval",), ("model",)], ids=" ".join)
@@ -343,9 +343,8 @@ def test_a_path_of_the_home_is_one_also_where_the_shell_left_it(
     assert CliRunner().invoke(app, asked, catch_exceptions=False).exit_code == 0
     assert (home / "vectors.npy").is_file()
     assert not Path("~").exists()
-    gone = CliRunner().invoke(app, ["report", "~/a", "~nobody-of-this-name/b"])
-    assert gone.stderr.startswith(f"error: {home / 'a'} holds no findings.json")
-    assert CliRunner().invoke(app, ["report", "~nobody-of-this-name/b"]).stderr.startswith("error: ~nobody")
+    gone = CliRunner().invoke(app, ["eval", "zero-shot", "~/a", "--memory-from", "~nobody-of-this-name/b"])
+    assert gone.stderr.startswith(f"error: {home / 'a'}")
 
 
 @pytest.mark.parametrize(

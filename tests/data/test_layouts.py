@@ -1,4 +1,4 @@
-"""Labelled sets in tables; unseen classes; options of a source."""
+"""Labelled sets in tables and folders; classes by their ids; unseen classes; options of a source."""
 
 from __future__ import annotations
 
@@ -64,6 +64,36 @@ def test_a_catalogue_with_classes_and_ids(shop: Path) -> None:
     assert (found.classes, found.labels.tolist()) == (("chair", "sofa", "lamp"), [2, 0])  # a name, and a number
     assert (found.query_ids, found.groups) == (("5", "6"), None)  # the ids that `reco memory add` gives the same rows
     assert found.unseen.tolist() == [False, True, False]
+
+
+def test_labels_are_ids_of_a_table_of_classes(shop: Path) -> None:
+    """As of OVEN: very many names, of which few are asked for, and some are told to be unseen."""
+    rows = [{"image": "pics/a.png", "label": "Q2"}, {"image": "pics/b.png", "label": "Q1"}]
+    path = f"{table(shop / 'asked.csv', rows)}?classes={shop / 'names.jsonl'}"
+    named = [{"id": "Q1", "name": "Käuzchen", "unseen": True}, {"id": "Q2", "name": "007", "unseen": False}]
+    table(shop / "names.jsonl", named)
+    found = read_labelled(path)
+    assert (found.classes, found.labels.tolist()) == (("Käuzchen", "007"), [1, 0])
+    assert found.unseen.tolist() == [True, False]
+    table(shop / "names.jsonl", [{"id": one["id"], "name": one["name"]} for one in named])
+    assert read_labelled(path).unseen is None
+
+
+@pytest.mark.parametrize(
+    ("named", "message"),
+    [
+        ([{"id": "Q1", "name": "wren"}], "column 'label': 'Q2' is the id of no class of"),
+        ([{"id": "Q2", "name": "wren"}, {"id": "Q2", "name": "owl"}], "line 2, column 'id': 'Q2' comes twice"),
+        ([{"id": "Q2"}], "line 1, column 'name': missing"),
+        ([{"id": "Q2", "name": "owl", "unseen": "maybe"}], "column 'unseen': 'maybe' is none of true"),
+        ([{"id": "Q2", "name": "owl", "unseen": 1}, {"id": "Q1", "name": "wren"}], "unseen of 1 of 2 classes"),
+        ([], "has no rows"),
+    ],
+)
+def test_a_bad_table_of_classes(shop: Path, named: list[dict[str, object]], message: str) -> None:
+    path = table(shop / "asked.csv", [{"image": "pics/a.png", "label": "Q2"}])
+    with pytest.raises(DataError, match=message):
+        read_labelled(f"{path}?classes={table(shop / 'names.jsonl', named)}")
 
 
 @pytest.mark.parametrize(

@@ -15,6 +15,7 @@ import pytest
 import torch
 
 from benchmarks import quickstart_model
+from benchmarks.paper import InModes, Mode, WithoutRetrieval
 from benchmarks.quickstart_model import K, Study, best_baseline, measure, train_all
 from reco_plugin.artifact import Artifact
 from reco_plugin.config import load_settings
@@ -22,8 +23,6 @@ from reco_plugin.defaults import SAME_IMAGE
 from reco_plugin.demo.tasks import drawing
 from reco_plugin.encode import Encoder
 from reco_plugin.evaluate.measure import refine_task
-from reco_plugin.evaluate.methods import WithoutRetrieval
-from reco_plugin.evaluate.modes import InModes, Mode
 from reco_plugin.fuse import Fuser, Learned
 from reco_plugin.quickstart.dataset import ALL_SPLITS, HELD_STYLE, QUERY_STYLES, Quickstart
 from reco_plugin.reco import Reco

@@ -190,7 +190,7 @@ def case(number: int, *, rose: bool = True, name: str = "red fox") -> Case:
 def study(name: str = "Drawings") -> Findings:
     return Findings(
         name=name,
-        command="reco eval study drawings/test --memory ./memory --seeds 3 --out runs/drawings",
+        command="reco fit drawings.csv --seed 3 --out runs/drawings",
         setup={
             "queries": 2043,
             "classes": 1309,

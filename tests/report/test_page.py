@@ -207,7 +207,7 @@ def test_summary_setup_and_command_stand_at_the_top(text):
     assert "<summary>versions</summary>" in top
     assert "<dt>numpy</dt><dd>2.4.6</dd>" in top
     assert "<dt>seeds</dt><dd>0, 1, 2</dd>" in top
-    assert "reco eval study drawings/test --memory ./memory" in top
+    assert "reco fit drawings.csv" in top
 
 
 def test_findings_with_nothing_in_them_are_a_page_too(tmp_path):

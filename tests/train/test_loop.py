@@ -11,8 +11,8 @@ import numpy as np
 import pytest
 import torch
 
+from benchmarks.paper import WithoutRetrieval
 from reco_plugin.errors import ConfigError, DataError
-from reco_plugin.evaluate.methods import WithoutRetrieval
 from reco_plugin.memory import Fingerprint, open_memory
 from reco_plugin.train.data import FusionData, gather
 from reco_plugin.train.loop import (

@@ -1,0 +1,47 @@
+"""The paper's ablations as one command, on some of the drawings."""
+
+from __future__ import annotations
+
+from itertools import product
+from pathlib import Path
+from typing import get_args
+
+import numpy as np
+import pytest
+
+from benchmarks.paper import Ablations, InModes, Mode
+from reco_plugin.artifact import Artifact
+from reco_plugin.evaluate.measure import measure
+from reco_plugin.quickstart.dataset import Quickstart
+from reco_plugin.types import Search
+
+pytestmark = pytest.mark.xdist_group("quickstart")
+
+
+@pytest.fixture(scope="module")
+def ablations(some_data: Quickstart) -> Ablations:
+    return Ablations(some_data, Artifact.load(Path(__file__).resolve().parents[2] / "triton_models"))
+
+
+@pytest.mark.parametrize(("search", "fusion"), list(product(get_args(Mode), repeat=2)))
+def test_search_and_fusion_choose_what_is_compared_and_what_is_read(
+    ablations: Ablations, search: Mode, fusion: Mode
+) -> None:
+    memory, pairs = ablations.memory("all pairs").plain, ablations.pairs
+    queries = ablations.bench.task.queries.vectors[:20]
+    found = InModes(memory, search, fusion).search(Search(queries, "image", "text", 1))
+    keys, values = (pairs.side("image" if mode == "uni" else "text") for mode in (search, fusion))
+    best = (queries @ keys.T).argmax(axis=1)
+    assert [ids[0] for ids in found.ids] == [pairs.ids[row] for row in best]
+    np.testing.assert_allclose(found.vectors[:, 0], values[best], atol=1e-6)
+
+
+def test_each_ablation_has_both_methods_and_an_empty_memory_changes_nothing(ablations: Ablations) -> None:
+    frozen = [f"{100 * measure(ablations.bench.group(group)).top(1).mean():.1f}" for group in ("unseen", "seen")]
+    lines = {line[0].partition(":")[0]: line[1:] for line in ablations.memory_after_training()}
+    assert len(lines) == len(ablations.memories)
+    assert [cell.partition(",")[0] for cell in lines["nothing"]][:2] == frozen
+    top1 = {name: [float(cell.partition(",")[0]) for cell in cells] for name, cells in lines.items()}
+    assert top1["all pairs"][0] > top1["all but the unseen entities, as in training"][0] + 10
+    (text, image, both, *_) = (float(line[1].partition(",")[0]) for line in ablations.sides())
+    assert both > max(text, image) > float(frozen[0])
