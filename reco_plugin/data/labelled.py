@@ -264,7 +264,7 @@ def _prompts_file(path: Path) -> Path:
     return path.with_name(f"{path.stem}.prompts{path.suffix}")
 
 
-_YES: Mapping[str, bool] = {"true": True, "1": True, "false": False, "0": False}
+_YES = {"true": True, "1": True, "false": False, "0": False}
 _LABEL_COLUMNS = ("label", "class")
 
 
