@@ -35,11 +35,11 @@ from pydantic import (
     model_validator,
 )
 
-from .config import Settings, cache_folder, load_settings
+from .config import Settings, load_settings
 from .defaults import POLICY_NEIGHBOURS
 from .encoder_api import ApiClient, RecognisedApi, is_address, measure, parse_address
 from .errors import ArtifactError, ConfigError
-from .files import in_home, known_sha256, sha256_file, weights_file
+from .files import in_home, sha256_file, weights_file
 from .options import RefineDefaults
 from .preprocess import ImageConfig, TextConfig
 from .types import MODALITIES, Caution, Fingerprint, FuserName, Modality, Role
@@ -242,7 +242,7 @@ class Artifact:
         artifact = cls(root, manifest)
         for path, file in artifact._files():
             _check_size(path, file)
-        artifact.verify(again=False)
+        artifact.verify()
         return artifact
 
     @property
@@ -259,17 +259,14 @@ class Artifact:
         """Path of one ONNX graph."""
         return self.folder / name / "1" / "model.onnx"
 
-    def verify(self, *, again: bool = True) -> None:
+    def verify(self) -> None:
         """Compare every file with its checksum.
-
-        Args:
-            again: read also large files that were read before and have had the same size and time stamps since.
 
         Raises:
             ArtifactError: a file differs from what was exported.
         """
         for path, file in self._files():
-            if file and (found := sha256_file(path) if again else known_sha256(path, cache_folder())) != file.sha256:
+            if file and (found := sha256_file(path)) != file.sha256:
                 raise ArtifactError(
                     f"{path} has sha256 {found[:12]}…, the manifest says {file.sha256[:12]}…: "
                     "the file was changed or damaged after the export, or is of another model. Copy it again, or "

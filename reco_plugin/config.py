@@ -17,8 +17,7 @@ from functools import cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar, Literal, TypeVar
 
-from pydantic import Field, SecretStr, ValidationError, create_model
-from pydantic.fields import FieldInfo
+from pydantic import Field, SecretStr, ValidationError, create_model, model_validator
 from pydantic_core import ErrorDetails
 from pydantic_settings import (
     BaseSettings,
@@ -68,10 +67,6 @@ class _File(TomlConfigSettingsSource):
         self._section = section  # before the file is read, which the base class does at once
         super().__init__(settings_cls)
 
-    def __call__(self) -> dict[str, Any]:
-        values = super().__call__()
-        return values if self._section else _spread(values, self.current_state)
-
     def _read_file(self, file_path: Any) -> dict[str, Any]:
         content = super()._read_file(file_path)
         if self._section is None:
@@ -82,73 +77,38 @@ class _File(TomlConfigSettingsSource):
         return table
 
 
-class _Addressed(PydanticBaseSettingsSource):
-    """A source whose ``memory`` may hold its collection and options."""
-
-    def __init__(self, source: PydanticBaseSettingsSource) -> None:
-        super().__init__(source.settings_cls)
-        self._source = source
-
-    def get_field_value(self, field: FieldInfo, field_name: str) -> tuple[Any, str, bool]:
-        """Of the source itself."""
-        return self._source.get_field_value(field, field_name)
-
-    def __call__(self) -> dict[str, Any]:
-        return _spread(self._source(), self.current_state)
-
-
-def _spread(values: dict[str, Any], before: Mapping[str, Any]) -> dict[str, Any]:
-    """Settings of one source, with what its addresses say, of the memory and of the encoder."""
-    return _spread_address(_take_encoder(values, before), before)
-
-
-def _take_encoder(values: dict[str, Any], before: Mapping[str, Any]) -> dict[str, Any]:
-    """Settings of one source, in which an API that encodes is the model; not where a source ``before`` names one.
+def _spread(values: Mapping[str, Any]) -> dict[str, Any]:
+    """Settings, with what the addresses of encoder and memory hold: the model, a collection and options.
 
     Raises:
-        ConfigError: it is no address, or a model is given beside it.
+        ConfigError: the encoder is no address, or a model is given beside it; an unknown name in the memory's address,
+            or one that is given beside it, too.
     """
-    encoder = values.get("encoder")
-    if encoder is None:
-        return values
-    others = {name: value for name, value in values.items() if name != "encoder"}
-    if "model" in before:
-        return others
-    if "://" not in str(encoder):  # not repeated: it may be the key, set by the other's name
-        raise ConfigError(
-            "encoder must be the address of an API, as in openai+https://host/v1?model=NAME, and what is given has no "
-            "://. A key goes into encoder_key, a model folder into model"
-        )
-    if values.get("model") not in (None, encoder):
-        raise ConfigError(
-            f"encoder is the API at {str(encoder).partition('?')[0]}, and a model folder is given beside it "
-            f"({values['model']}): give one of them"
-        )
-    return {**values, "model": encoder}
-
-
-def _spread_address(values: dict[str, Any], before: Mapping[str, Any]) -> dict[str, Any]:
-    """Settings of one source, with what the address of its memory holds, as in ``URL?collection=shop``.
-
-    That counts like other settings of the same source, and only where its memory does: not where a source ``before``
-    names one.
-
-    Raises:
-        ConfigError: an unknown name in the address, or one that is given beside it, too.
-    """
-    memory = values.get("memory")
-    if not isinstance(memory, str):
-        return values
-    place, options = split_address(memory)
-    if not options or "memory" in before:
-        return {**values, "memory": place}
-    collection = options.pop("collection", None)
-    given = values.get("memory_options") or {}
-    given = given.model_dump(exclude_unset=True) if isinstance(given, MemoryOptions) else dict(given)
-    _refuse_two({"memory_collection": collection}, values)
-    _refuse_two(options, given)
-    said = {"memory": place, "memory_options": given | options}
-    return values | said | ({} if collection is None else {"memory_collection": collection})
+    found = dict(values)
+    if encoder := found.get("encoder"):
+        if "://" not in str(encoder):  # not repeated: it may be the key, set by the other's name
+            raise ConfigError(
+                "encoder must be the address of an API, as in openai+https://host/v1?model=NAME, and what is given has "
+                "no ://. A key goes into encoder_key, a model folder into model"
+            )
+        if (model := found.setdefault("model", encoder)) != encoder:
+            raise ConfigError(
+                f"encoder is the API at {str(encoder).partition('?')[0]}, and a model folder is given beside it "
+                f"({model}): give one of them"
+            )
+    if isinstance(memory := found.get("memory"), str):
+        found["memory"], said = split_address(memory)
+        beside = found.get("memory_options") or {}
+        beside = beside.model_dump(exclude_unset=True) if isinstance(beside, MemoryOptions) else dict(beside)
+        for name, value in said.items():
+            known = found.get("memory_collection") if name == "collection" else beside.get(name)
+            if known is not None and str(known) != value:
+                raise ConfigError(f"the address of the memory says {name}={value}, and {known} is given beside it")
+        if (collection := said.pop("collection", None)) is not None:
+            found["memory_collection"] = collection
+        if said:
+            found["memory_options"] = beside | said
+    return found
 
 
 def split_address(address: str) -> tuple[str, dict[str, str]]:
@@ -178,12 +138,6 @@ def split_address(address: str) -> tuple[str, dict[str, str]]:
     return place, options
 
 
-def _refuse_two(said: Mapping[str, Any], given: Mapping[str, Any]) -> None:
-    for name, value in said.items():
-        if value is not None and given.get(name) is not None and str(given[name]) != value:
-            raise ConfigError(f"the address of the memory says {name}={value}, and {given[name]} is given beside it")
-
-
 class SettingsSection(BaseSettings):
     """Settings that are read from arguments, then the environment, then ``reco.toml``."""
 
@@ -200,8 +154,7 @@ class SettingsSection(BaseSettings):
         file_secret_settings: PydanticBaseSettingsSource,
     ) -> tuple[PydanticBaseSettingsSource, ...]:
         """Arguments, then the environment, then ``reco.toml``."""
-        above = (init_settings, env_settings) if cls.section else map(_Addressed, (init_settings, env_settings))
-        return (*above, _File(settings_cls, cls.section))
+        return init_settings, env_settings, _File(settings_cls, cls.section)
 
 
 S = TypeVar("S", bound=SettingsSection)
@@ -215,15 +168,6 @@ def quickstart_model() -> Path | None:
     package = Path(__file__).parent
     places = (root / MODEL for root in (package, package.parent))
     return next((place for place in places if place.is_dir()), None)
-
-
-def cache_folder() -> Path | None:
-    """The cache folder: ``reco-plugin`` in ``$XDG_CACHE_HOME``, or in ``~/.cache`` if unset; None without a home."""
-    base = os.environ.get("XDG_CACHE_HOME")
-    try:
-        return (Path(base) if base else Path.home() / ".cache") / "reco-plugin"
-    except RuntimeError:
-        return None
 
 
 def _usual_model() -> Path:
@@ -314,6 +258,11 @@ class Settings(_Refining):
     )
     max_pixels: int = Field(MAX_PIXELS, ge=1, description="images with more pixels are refused before decoding")
 
+    @model_validator(mode="before")
+    @classmethod
+    def _read_addresses(cls, values: dict[str, Any]) -> dict[str, Any]:
+        return {name: value for name, value in _spread(values).items() if (name, value) != ("encoder", "")}
+
     @property
     def refining(self) -> RefineDefaults:
         """The options of a refinement that are set."""
@@ -323,36 +272,6 @@ class Settings(_Refining):
     def falls_back(self) -> bool:
         """Whether the model is the quickstart model because none was named and ./triton_models is missing."""
         return "model" not in self.model_fields_set and self.model == quickstart_model()
-
-
-class SettingsKeywords(RefineDefaults, total=False):
-    """:class:`Settings` as keywords, without model and memory; None or absent: from environment, file or default."""
-
-    encoder: str | None
-    encoder_key: SecretStr | str | None
-    encoder_timeout_s: float | None
-    encoder_patience_s: float | None
-    memory_api_key: SecretStr | str | None
-    memory_collection: str | None
-    memory_options: MemoryOptions | Mapping[str, Any] | None
-    index_user: str | None
-    index_password: SecretStr | str | None
-    index_api_key: SecretStr | str | None
-    provider: Provider | None
-    threads: int | None
-    arena: bool | None
-    provider_options: Mapping[str, str] | None
-    triton_url: str | None
-    triton_timeout_s: float | None
-    triton_ca: Path | str | None
-    triton_headers: Mapping[str, SecretStr | str] | None
-    on_memory_failure: Literal["degrade", "fail"] | None
-    memory_timeout_s: float | None
-    breaker_failures: int | None
-    breaker_retry_s: float | None
-    batch_size: int | None
-    batch_callers: bool | None
-    max_pixels: int | None
 
 
 def environment(**variables: str) -> dict[str, str]:
@@ -366,7 +285,10 @@ def load_settings(**arguments: Any) -> Settings:
     Raises:
         ConfigError: an unknown name or an invalid value; or a file or variable that cannot be parsed.
     """
-    return load_section(Settings, **arguments)
+    given = {name: value for name, value in arguments.items() if value is not None}
+    if "model" in given:
+        given.setdefault("encoder", "")  # one of the environment is not meant
+    return load_section(Settings, **arguments | _spread(given))
 
 
 def load_section(kind: type[S], **arguments: Any) -> S:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import glob
 import hashlib
 import os
 import uuid
@@ -18,8 +17,6 @@ from .types import ImageInput, Records, Vectors
 
 PARTIAL = ".partial"
 """Suffix of a file or folder that is being written; a leftover is unfinished and may be replaced."""
-_LARGE = 2**25
-"""Bytes; below it, reading takes a tenth of a second."""
 
 
 def in_home(path: str | os.PathLike[str]) -> Path:
@@ -50,45 +47,17 @@ def as_data_error(what: str) -> Iterator[None]:
 def whole_file(path: Path) -> Iterator[Path]:
     """A path beside ``path`` to write to; moved to ``path`` if the block succeeds, else removed.
 
-    What a process that was killed left there goes with the next one, where the system has locks.
-
     Raises:
         DataError: it cannot be written there.
     """
     part = path.with_name(f".{path.stem}.{uuid.uuid4().hex[:8]}.part{path.suffix}")
-    for left in path.parent.glob(f".{glob.escape(path.stem)}.{'[0-9a-f]' * 8}.part{glob.escape(path.suffix)}"):
-        with _locked(left, os.O_RDWR) as nobody_writes:
-            if nobody_writes:
-                with suppress(OSError):
-                    left.unlink()
     try:
-        with as_data_error(f"{path} cannot be written"), _locked(part, os.O_RDWR | os.O_CREAT):
+        with as_data_error(f"{path} cannot be written"):
             yield part
             part.replace(path)
     finally:
         with suppress(OSError):
             part.unlink()
-
-
-@contextmanager
-def _locked(part: Path, flags: int) -> Iterator[bool]:
-    """Whether this process has a file for itself meanwhile; others may open it and not lock it."""
-    try:
-        import fcntl
-
-        handle = os.open(part, flags, 0o666)
-    except (ImportError, OSError):  # that it cannot be written, is said by who writes it
-        yield False
-        return
-    try:
-        try:
-            fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except OSError:
-            yield False
-        else:
-            yield True
-    finally:
-        os.close(handle)
 
 
 def allocate(path: Path) -> None:
@@ -137,31 +106,6 @@ def sha256_file(path: Path) -> str:
     """Hex digest of a file."""
     with path.open("rb") as file:
         return hashlib.file_digest(file, "sha256").hexdigest()
-
-
-def known_sha256(path: Path, notes: Path | None) -> str:
-    """Hex digest of a file, which is read again only if its size or a time stamp changed.
-
-    The time stamps are those of its contents and of its inode, which no program can set back.
-
-    Args:
-        path: of the file.
-        notes: folder of the known digests; if None or not writable, the file is read each time.
-    """
-    now = path.stat()
-    if now.st_size < _LARGE or notes is None:
-        return sha256_file(path)
-    stamp = f"{now.st_size} {now.st_mtime_ns} {now.st_ctime_ns}"
-    note = notes / "sha256" / hashlib.sha256(os.fsencode(path.resolve())).hexdigest()
-    with suppress(OSError, ValueError):
-        digest, then = note.read_text("ascii").split(" ", 1)
-        if then == stamp:
-            return digest
-    digest = sha256_file(path)
-    with suppress(DataError), whole_file(note) as part:
-        part.parent.mkdir(parents=True, exist_ok=True)
-        part.write_text(f"{digest} {stamp}", "ascii")
-    return digest
 
 
 def digest_images(images: Sequence[ImageInput] | Vectors) -> str:

@@ -17,7 +17,7 @@ import numpy.typing as npt
 from .api_encoder import ApiEncoder, open_encoder
 from .artifact import Artifact, Manifest
 from .calibration.match import ABSENT
-from .config import Settings, SettingsKeywords, load_settings
+from .config import Settings, load_settings
 from .counters import Counters
 from .encode import Encoder
 from .errors import FORKED, OF_ONE_PROCESS, ConfigError, InputError, MemoryStoreError, NotLearnedYet, SessionError
@@ -87,7 +87,7 @@ class Reco:
         cls,
         model: str | os.PathLike[str] | None = None,
         memory: str | os.PathLike[str] | None = None,
-        **settings: Unpack[SettingsKeywords],
+        **settings: Any,
     ) -> Reco:
         """Open a model folder and a memory; see :class:`~reco_plugin.config.Settings` for all settings.
 

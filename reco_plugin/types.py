@@ -440,20 +440,6 @@ class Refinement(ToldShort):
         """
         return to_refined_scores(scores, self.scale, len(self.vectors))
 
-    def leads(self, scores: Sequence[Sequence[float]] | npt.NDArray[np.floating[Any]]) -> npt.NDArray[np.float32]:
-        """How far the first result stands out (B,), comparable between queries, whether they moved or stayed plain.
-
-        Of all that scores alone say it tells best which first results are right, see docs/measurements.md.
-
-        Args:
-            scores: B rankings of cosines as the index gave them, the best first; ten are looked at. Of a shorter one it
-                is the lead over the last; 0 where nothing was found.
-
-        Raises:
-            InputError: not one ranking a query.
-        """
-        return leads_of(scores, self.scale)
-
     @property
     def refined(self) -> npt.NDArray[np.bool_]:
         """(B,) whether a vector moved; one that was to be refined may stay, see :meth:`why_plain`."""
@@ -542,35 +528,6 @@ def to_refined_scores(
         return given
     factor, offset = (scale[:, side].reshape(-1, *([1] * (given.ndim - 1))) for side in (0, 1))
     return np.asarray((given - offset) / factor, np.float32)
-
-
-def leads_of(
-    scores: Sequence[Sequence[float]] | npt.NDArray[np.floating[Any]], scale: npt.NDArray[np.float32] | None
-) -> npt.NDArray[np.float32]:
-    """The lead of the first score over the tenth (B,), half way to the scale of plain ones; of B rankings.
-
-    Of a shorter ranking it is over the last; 0 where it is empty.
-
-    As it is, it is low for queries that moved far; on the scale of plain scores, it is high for those that moved far
-    and wrongly. Half way lies the root of the factor.
-
-    >>> leads_of([[0.5, 0.25, 0.25], [0.5, 0.25, 0.25]], np.float32([[4.0, 0.1], [1.0, 0.0]])).tolist()
-    [0.5, 0.25]
-    """
-    if scale is not None:
-        check_rankings(scores, len(scale))
-    lead = np.array([_lead(ranking) for ranking in scores], np.float32)
-    return np.asarray(lead if scale is None else np.sqrt(scale[:, 0]) * lead, np.float32)
-
-
-def _lead(ranking: Any) -> float:
-    try:
-        some = np.asarray(ranking, np.float32)
-    except (TypeError, ValueError):
-        some = np.empty((), np.float32)
-    if some.ndim != 1:
-        raise InputError("scores must be a ranking for each query: a list of numbers, the best first")
-    return float(some[0] - some[:10][-1]) if len(some) else 0.0
 
 
 def join_scales(said: Sequence[Any], moved: npt.NDArray[np.float32]) -> npt.NDArray[np.float32] | None:

@@ -245,7 +245,7 @@ def what_is_the_same_is_made_once(tmp_path_factory: pytest.TempPathFactory) -> I
     learned.mkdir(exist_ok=True)
     with pytest.MonkeyPatch.context() as patch, learned_once(learned):
         patch.setattr(OrtSession, "__init__", sessions_of(MODEL))
-        patch.setattr(artifact, "known_sha256", digests_of(MODEL, artifact.known_sha256))
+        patch.setattr(artifact, "sha256_file", digests_of(MODEL, artifact.sha256_file))
         patch.setattr(typer.testing, "_get_command", commands_of(typer.testing._get_command))
         if transport := sys.modules.get("httpx._transports.default"):  # each client reads all certificates
             make_context, made = transport.create_ssl_context, dict[tuple[str | None, ...], Any]()

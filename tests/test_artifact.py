@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
 import shutil
 from collections.abc import Callable
 from pathlib import Path
@@ -15,7 +14,7 @@ from broken_graph import with_broken_graph
 from two_files import split_graphs
 from typer.testing import CliRunner
 
-from reco_plugin import Reco, files
+from reco_plugin import Reco
 from reco_plugin.artifact import FORMAT, GRAPHS, MANIFEST, OLDEST, TOKENIZER, Artifact, whole_model
 from reco_plugin.cli.app import app
 from reco_plugin.config import load_settings
@@ -145,34 +144,6 @@ def flip_a_byte(path: Path) -> None:
     content = bytearray(path.read_bytes())
     content[len(content) // 2] ^= 1
     path.write_bytes(content)
-
-
-def test_a_large_graph_is_read_again_only_when_it_was_touched(copy, tmp_path, monkeypatch):
-    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
-    monkeypatch.setattr(files, "_LARGE", 0)
-    notes = tmp_path / "cache" / "reco-plugin"
-    path = copy / "clip_text" / "1" / "model.onnx"
-    Artifact.load(copy)
-    digest, stat = sha256_file(path), path.stat()
-    (note,) = [one for one in (tmp_path / "cache").rglob("*") if one.is_file() and digest in one.read_text()]
-    note.write_text(note.read_text().replace(digest, "0" * 64))
-    assert files.known_sha256(path, notes) == "0" * 64, "which only one who did not read the file can believe"
-    flip_a_byte(path)
-    os.utime(path, ns=(stat.st_atime_ns, stat.st_mtime_ns))
-    with pytest.raises(ArtifactError, match=r"clip_text.*changed or damaged"):
-        Artifact.load(copy)
-    note.write_text("no digest")
-    assert files.known_sha256(path, notes) == sha256_file(path) != digest
-
-
-def test_without_a_place_to_remember_checksums_they_are_compared_all_the_same(copy, tmp_path, monkeypatch):
-    (tmp_path / "file").touch()
-    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "file"))
-    monkeypatch.setattr(files, "_LARGE", 0)
-    Artifact.load(copy)
-    flip_a_byte(copy / "reco_image" / "1" / "model.onnx")
-    with pytest.raises(ArtifactError, match=r"reco_image.*changed or damaged"):
-        Artifact.load(copy)
 
 
 def test_a_graph_that_was_exported_broken_cannot_be_run(model, tmp_path):

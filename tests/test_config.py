@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import os
 from pathlib import Path
-from typing import Any, get_type_hints
+from typing import Any
 
 import pytest
 from pydantic import SecretStr
 
 from reco_plugin import Reco
-from reco_plugin.config import PREFIX, SECRET, Settings, SettingsKeywords, _warn_of_unknown, load_settings, sources
+from reco_plugin.config import PREFIX, SECRET, Settings, _warn_of_unknown, load_settings, sources
 from reco_plugin.errors import ConfigError
 from reco_plugin.memory.options import MemoryOptions
 from reco_plugin.serve.settings import ServeSettings, load_serve_settings
@@ -156,12 +156,13 @@ def test_what_an_address_says_is_of_that_memory_alone_and_counts_as_its_source(p
         found = load_settings(**given)
         return found.memory, found.memory_collection, found.memory_options.model_dump(exclude_unset=True)
 
-    write(place, 'memory = "grpc://file?collection=of_file&m=4"\nmemory_collection = "of_file"\n')
+    write(place, 'memory = "grpc://file?collection=of_file&m=4"\n')
     monkeypatch.setenv("RECO_MEMORY", "grpc://env?collection=of_env&search_ef=9")
     monkeypatch.setenv("RECO_MEMORY_OPTIONS__REFRESH_S", "7")
     assert said() == ("grpc://env", "of_env", {"search_ef": 9, "refresh_s": 7})
-    assert said(memory="grpc://flag") == ("grpc://flag", "of_file", {"refresh_s": 7})
-    assert said(memory_collection="flag") == ("grpc://env", "flag", {"search_ef": 9, "refresh_s": 7})
+    assert said(memory="grpc://flag") == ("grpc://flag", "reco", {"refresh_s": 7})
+    with pytest.raises(ConfigError, match="says collection=of_env, and flag is given beside it"):
+        said(memory_collection="flag")
     assert said(memory="grpc://flag?collection=x", memory_collection="x", memory_options={"shards": 2}) == (
         "grpc://flag",
         "x",
@@ -177,7 +178,7 @@ def test_what_an_address_says_is_of_that_memory_alone_and_counts_as_its_source(p
         (f"grpc://h?collection=x&api_key={KEY}", r"no key belongs into the address .*'api_key'.*RECO_MEMORY_API_KEY"),
         ("grpc://h?m=no", "memory_options.m: .*'no'"),
         ("grpc://h?m=1&m=2", "option 'm' is given twice"),
-        ("grpc://h?collection=b", "says memory_collection=b, and a is given beside it"),
+        ("grpc://h?collection=b", "says collection=b, and a is given beside it"),
         ("grpc://h?shards=6", "says shards=6, and 4 is given beside it"),
     ],
 )
@@ -322,10 +323,3 @@ def test_reco_takes_settings_by_name_and_refuses_others(model):
         assert (reco.settings.k, reco.settings.batch_size, reco.settings.model) == (3, 2, model)
     with pytest.raises(ConfigError, match="neighbors"):
         Reco.open(model, memory=":memory:", neighbors=3)
-
-
-def test_keywords_and_settings_have_the_same_names() -> None:
-    """So that a type checker knows what ``Reco.open`` takes."""
-    assert list(get_type_hints(SettingsKeywords)) == [
-        name for name in Settings.model_fields if name not in ("model", "memory")
-    ]

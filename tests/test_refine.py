@@ -99,33 +99,14 @@ def test_a_plain_cut_off_becomes_each_query_s_own(refiner, world, queries, modal
     assert plain.refined_scores(0.3).tolist() == [np.float32(0.3)] * GROUPS
 
 
-def test_leads_lie_between_those_of_raw_and_of_plain_scores(refiner, world, queries, modality):
-    result = refiner.refine(queries, modality=modality)
-    best = -np.sort(-(result.vectors @ world.records.side(other(modality)).T), axis=1)
-    raw = best[:, 0] - best[:, 9]
-    back = result.plain_scores(best)
-    leads = result.leads(best)
-    np.testing.assert_allclose(leads**2, raw * (back[:, 0] - back[:, 9]), rtol=1e-3)
-    np.testing.assert_allclose(result.leads(best[:, :10]), leads)
-    plain = refiner.refine(queries, modality=modality, role="candidate")
-    np.testing.assert_allclose(plain.leads(best), raw)
-
-
-def test_rankings_of_other_lengths_have_leads_and_other_numbers_of_them_are_refused(refiner, queries):
+def test_other_numbers_of_rankings_are_refused(refiner, queries):
     result = refiner.refine(queries[:3], modality="image")
-    root = np.sqrt(result.scale[:, 0])
-    expected = root * np.float32([0.5, 0.0, 0.0])
-    np.testing.assert_allclose(result.leads([[0.75, 0.25], [0.5], []]), expected, rtol=1e-6)
     for scores in ([[0.5, 0.25]], [[0.5, 0.25]] * 2):
-        for method in (result.leads, result.plain_scores, result.refined_scores):
+        for method in (result.plain_scores, result.refined_scores):
             with pytest.raises(InputError, match=rf"scores has {len(scores)} rankings? for 3 queries"):
                 method(scores)
     with pytest.raises(InputError, match="as many for each query"):
         result.plain_scores([[0.5, 0.25], [0.5], []])
-    with pytest.raises(InputError, match="a list of numbers, the best first"):
-        result.leads([0.5, 0.25, 0.1])
-    with pytest.raises(InputError, match="a list of numbers, the best first"):
-        result.leads([["best"], [0.5], []])
     one = refiner.refine(queries[:1], modality="image")
     np.testing.assert_array_equal(one.plain_scores([0.5, 0.25]), one.plain_scores([[0.5, 0.25]])[0])
 

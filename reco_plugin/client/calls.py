@@ -43,7 +43,6 @@ from ..types import (
     Vectors,
     check_rankings,
     join_scales,
-    leads_of,
     other,
     to_plain_scores,
     to_refined_scores,
@@ -103,10 +102,6 @@ class Refined(ToldShort):
     def refined_scores(self, scores: npt.ArrayLike) -> npt.NDArray[np.float32]:
         """As :meth:`reco_plugin.types.Refinement.refined_scores`."""
         return to_refined_scores(scores, self.scale, len(self.vectors))
-
-    def leads(self, scores: Sequence[Sequence[float]] | npt.NDArray[np.floating[Any]]) -> npt.NDArray[np.float32]:
-        """As :meth:`reco_plugin.types.Refinement.leads`."""
-        return leads_of(scores, self.scale)
 
     @classmethod
     def unmoved(cls, frozen: Vectors, reason: Away, *, explain: bool = False) -> Refined:

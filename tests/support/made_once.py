@@ -38,17 +38,17 @@ def sessions_of(model: Path) -> Callable[..., None]:
     return once
 
 
-def digests_of(model: Path, known_sha256: Callable[..., str]) -> Callable[..., str]:
-    """In place of ``known_sha256``: also small files of this folder are read once, while they stay."""
+def digests_of(model: Path, sha256_file: Callable[[Path], str]) -> Callable[[Path], str]:
+    """In place of ``sha256_file``: files of this folder are read once, while they stay."""
     known: dict[Any, str] = {}
 
-    def once(path: Path, notes: Path | None) -> str:
+    def once(path: Path) -> str:
         if model not in path.parents:
-            return known_sha256(path, notes)
+            return sha256_file(path)
         now = path.stat()
         key = (path, now.st_size, now.st_mtime_ns, now.st_ctime_ns)
         if key not in known:
-            known[key] = known_sha256(path, notes)
+            known[key] = sha256_file(path)
         return known[key]
 
     return once
