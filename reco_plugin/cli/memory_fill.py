@@ -196,7 +196,6 @@ def lines(outcome: Outcome) -> Iterator[str]:
         (outcome.missing, "not in the memory"),
         (outcome.excluded, "excluded"),
         (outcome.dropped, "near-duplicates dropped"),
-        (outcome.merged, "near-duplicates merged"),
         (outcome.reported, "near-duplicates reported"),
         (0 if refused else outcome.deleted, "deleted"),
         (outcome.rejected, "rejected"),

@@ -1,9 +1,9 @@
-"""Nearly equal images: evaluation images to keep out of the memory; near-duplicates among pairs, and merging them."""
+"""Nearly equal images: evaluation images to keep out of the memory, and near-duplicates among pairs."""
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from collections.abc import Collection, Iterator, Sequence
+from dataclasses import dataclass
 from functools import cached_property
 from typing import Any
 
@@ -15,12 +15,11 @@ from ..data.rows import Rejected, Rows
 from ..data.source import parse_source
 from ..errors import DataError, ImageError
 from ..memory import Memory
-from ..pairs import PairMemory
 from ..preparation import Preparation
 from ..reco import Reco
-from ..types import Records, Search, Vectors, caption_of
+from ..types import Search, Vectors
 from ..values import check_vectors
-from .prepare import CAPTIONS, Encoded, make_chunks
+from .prepare import make_chunks
 from .source import is_memory, open_source
 
 _AT_ONCE = 256
@@ -161,66 +160,3 @@ class BatchNear:
     def stay(self, row: int) -> None:
         """Keep a row: later rows are compared with it."""
         self._staying.append(row)
-
-
-@dataclass
-class _Host:
-    """A stored pair that gets more captions."""
-
-    record: Records
-    captions: list[str] = field(default_factory=list)
-
-
-class Merge:
-    """Captions of one batch that are merged into its rows and into stored pairs: the text vector is their mean."""
-
-    def __init__(self, memory: PairMemory) -> None:
-        self._memory = memory
-        self._inside: dict[str, list[str]] = {}
-        self._stored: dict[str, _Host] = {}
-
-    def add(self, host: str, row: Encoded, batch: Mapping[str, Encoded]) -> bool:
-        """Add a row's caption to the pair ``host``, of this batch or stored; False if one of them has none."""
-        if row.caption is None:
-            return False
-        if host in batch:
-            own = batch[host].caption
-            known = self._inside.setdefault(host, [own] if own is not None else [])
-        else:
-            known = self._host(host).captions
-        if known and row.caption not in known:
-            known.append(row.caption)
-        return bool(known)
-
-    def own(self, row: Encoded) -> Encoded:
-        """A kept row with the captions that were merged into it."""
-        captions = self._inside.get(row.id, [])
-        if len(captions) < 2:
-            return row
-        return replace(row, text=self._mean(captions), payload={**row.payload, CAPTIONS: list(captions)})
-
-    def hosts(self) -> list[Records]:
-        """Stored pairs, vectors (1, D), that got new captions."""
-        return [made for host in self._stored.values() if (made := self._update(host)) is not None]
-
-    def _host(self, id_: str) -> _Host:
-        if id_ not in self._stored:
-            record = self._memory.get([id_])
-            payload = record.payloads[0]
-            first = caption_of(payload)
-            known = payload.get(CAPTIONS) or ([first] if first is not None else [])
-            self._stored[id_] = _Host(record, list(known))
-        return self._stored[id_]
-
-    def _update(self, host: _Host) -> Records | None:
-        old = host.record
-        known = old.payloads[0].get(CAPTIONS) or [old.payloads[0].get("caption")]
-        if host.captions == known or len(host.captions) < 2:
-            return None
-        text = self._mean(host.captions)[None]
-        return Records(old.ids, old.image, text, [{**old.payloads[0], CAPTIONS: host.captions}])
-
-    def _mean(self, captions: Sequence[str]) -> Vectors:
-        """Mean (D,) of all captions' vectors, encoded again, so that the order of merging does not matter."""
-        mean = self._memory.encoder.texts(captions).mean(axis=0)
-        return np.asarray(mean / np.linalg.norm(mean), np.float32)

@@ -14,8 +14,8 @@ from ..machine.cores import cores
 from ..types import Payload, make_field
 from ..values import SOURCE
 
-Duplicates: TypeAlias = Literal["off", "report", "drop", "merge"]
-"""report: list them. drop: skip the later one. merge: add its caption to the earlier one."""
+Duplicates: TypeAlias = Literal["off", "report", "drop"]
+"""report: list them. drop: skip the later one."""
 
 
 @dataclass(frozen=True)
@@ -37,8 +37,8 @@ class IngestOptions:
     )
     duplicates: Duplicates = make_field(
         "off",
-        "Near-duplicate images: report lists them in MEMORY.duplicates.jsonl, drop skips the later one, merge adds its "
-        "caption to the earlier one. Searches for each image: slow in a large memory.",
+        "Near-duplicate images: report lists them in MEMORY.duplicates.jsonl, drop skips the later one. "
+        "Searches for each image: slow in a large memory.",
         unset="off; report when a threshold is given",
     )
     threshold: float = make_field(

@@ -23,7 +23,7 @@ from ..encode import Encoder
 from ..errors import ImageError, InputError, RecoError
 from ..memory.checks import check_ids, check_pair
 from ..preparation import Preparation
-from ..types import MODALITIES, Modality, Pair, Payload, Vectors, caption_of
+from ..types import MODALITIES, Modality, Pair, Payload, Vectors
 from ..values import ROW, SOURCE, strip_marks
 
 
@@ -53,7 +53,6 @@ class Prepared:
     id: str  # of the pair
     digest: str  # of the row
     payload: Payload  # JSON values only
-    caption: str | None  # the text, if there is one
     image: npt.NDArray[np.uint8] | Vectors  # (H, W, 3) uint8 of the encoder's size, or a vector (D,) float32
     text: npt.NDArray[np.int32] | Vectors  # (L,) int32 token ids, or a vector (D,) float32
     cut: bool = False  # the text is longer than the encoder reads
@@ -79,8 +78,6 @@ def given_vectors(batch: Iterable[WriterItem]) -> Iterator[tuple[Mapping[Modalit
             yield {modality: row.image if modality == "image" else row.text for modality in row.given}, row.payload
 
 
-CAPTIONS = "captions"
-"""All captions of a pair that near-duplicates were merged into, its own first."""
 Hashes = npt.NDArray[np.uint64]
 
 
@@ -177,10 +174,8 @@ def prepare(row: Loaded | Skipped | Rejected, preparation: Preparation) -> Prepa
         return Rejected(row.where, f"its image {error.problem}", pair.id)
     except InputError as error:
         return Rejected(row.where, str(error), pair.id)
-    caption = pair.text if isinstance(pair.text, str) else caption_of(payload)
-    caption = caption if caption and caption.strip() else None
     given = tuple(modality for modality in MODALITIES if isinstance(getattr(pair, modality), np.ndarray))
-    return Prepared(row.where, pair.id, row.digest, payload, caption, image.array, text.array, text.truncated, given)
+    return Prepared(row.where, pair.id, row.digest, payload, image.array, text.array, text.truncated, given)
 
 
 def fetch_image(row: Loaded | Skipped | Rejected) -> Loaded | Skipped | Rejected:
@@ -220,7 +215,7 @@ def _encode(prepared: Sequence[Prepared], encoder: Encoder) -> list[WriterItem]:
     images = encoder.arrays([row.image for row in prepared], "image")
     texts = encoder.arrays([row.text for row in prepared], "text")
     return [
-        Encoded(row.where, row.id, row.digest, row.payload, row.caption, image, text, row.cut, row.given)
+        Encoded(row.where, row.id, row.digest, row.payload, image, text, row.cut, row.given)
         for row, image, text in zip(prepared, images, texts, strict=True)
     ]
 

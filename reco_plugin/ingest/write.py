@@ -26,7 +26,7 @@ from ..memory import part_of_a_write
 from ..pairs import PairMemory
 from ..types import MODALITIES, Modality, Payload, Records, Vectors
 from ..values import ROW, SOURCE
-from .near import BatchNear, Excluded, Merge, Near, stored_neighbours
+from .near import BatchNear, Excluded, Near, stored_neighbours
 from .options import IngestOptions
 from .prepare import Encoded, Loaded, Skipped, WriterItem, add_marks, given_vectors, key_of
 
@@ -37,7 +37,7 @@ LOOK_AFTER = 200
 _SHOWN = 3
 _COLUMN = re.compile(r"column '[^']*'$")
 _COLUMNS = "; this row has "
-"""Before the columns of a row in a reason: they differ from row to row, and only the first row's are reported."""
+"""Before the columns of a row in a reason: they differ from row to row."""
 _PARTICULARS = re.compile(
     r"""https?://\w\S*|b?'[^']*'|b?"[^"]*"|0x[0-9a-f]+|\([^()]*bytes\)"""
     r"""|(?<!HTTP )(?<![A-Za-z]-)\b\d[\d.,x]*\b"""  # neither HTTP 404 nor UTF-8
@@ -136,9 +136,7 @@ class RejectedRows:
     @property
     def reasons(self) -> dict[str, int]:
         """Kinds of reasons, the most frequent first, with their counts."""
-        columns = {kind: row.reason.partition(_COLUMNS)[2] for kind, row in self._first.items()}
-        first = {kind: f"; the first of them has {has}" for kind, has in columns.items() if has}
-        return {kind + first.get(kind, ""): times for kind, times in self._kinds.most_common()}
+        return dict(self._kinds.most_common())
 
     def check(self, read: int, *, at_end: bool = False) -> None:
         """Stop a run that rejects too many rows; rows that only lack their image or text are listed, but do not count.
@@ -189,7 +187,7 @@ def kind_of(row: Rejected) -> str:
 
 @dataclass
 class Outcome:
-    """Counts of one run; every row read is in one of those from ``added`` to ``merged``."""
+    """Counts of one run; every row read is in one of those from ``added`` to ``dropped``."""
 
     read: int = 0  # rows of the source, rejected ones included
     added: int = 0  # pairs with an id that is new in the memory
@@ -200,7 +198,6 @@ class Outcome:
     rejected: int = 0  # rows that cannot be used
     excluded: int = 0  # rows skipped because they are evaluation images
     dropped: int = 0  # near-duplicates that were skipped
-    merged: int = 0  # near-duplicates whose caption was added to an earlier pair
     reported: int = 0  # near-duplicates that were written and listed
     cut: int = 0  # captions longer than the encoder reads
     deleted: int = 0  # pairs deleted because they are gone from the source, or excluded now
@@ -418,22 +415,16 @@ class Writer:
         return gone
 
     def _fresh(self, rows: list[Encoded], held: dict[str, Payload]) -> Records:
-        rows, hosts = self._without_excluded(rows, held), list[Records]()
-        if self._options.duplicates != "off":
-            merge = Merge(self.memory)
-            rows = list(map(merge.own, self._without_duplicates(rows, held, merge)))
-            hosts = merge.hosts()
+        rows = self._without_duplicates(self._without_excluded(rows, held), held)
         for row in rows:
             self.outcome.replaced += row.id in held
             self.outcome.added += row.id not in held
             self.outcome.cut += row.cut
-        dimension = self.memory.encoder.dimension
         if not rows:
-            return Records.join(hosts, dimension)
+            return Records.join([], self.memory.encoder.dimension)
         image, text = (np.stack([getattr(row, side) for row in rows]) for side in MODALITIES)
         payloads = [add_marks(row.payload, row.digest, self._source_of(row.id, held)) for row in rows]
-        written = Records([row.id for row in rows], image, text, payloads)
-        return Records.join([written, *hosts], dimension) if hosts else written
+        return Records([row.id for row in rows], image, text, payloads)
 
     def _source_of(self, id_: str, held: Mapping[str, Payload]) -> str | None:
         """Whose a pair is now; of an update, whose it was, else ``sync`` would keep it when its row is gone."""
@@ -443,43 +434,43 @@ class Writer:
         if self._excluded is None or not rows:
             return rows
         found = self._excluded.find([row.id for row in rows], _images(rows), self._options.threshold)
-        return self._leave_out(rows, found, held, lambda _: "excluded")
+        self.outcome.excluded += sum(near is not None for near in found)
+        return self._leave_out(rows, found, held, "excluded")
 
-    def _without_duplicates(self, rows: list[Encoded], held: dict[str, Payload], merge: Merge) -> list[Encoded]:
-        if not rows:
+    def _without_duplicates(self, rows: list[Encoded], held: dict[str, Payload]) -> list[Encoded]:
+        what = self._options.duplicates
+        if not rows or what == "off":
             return rows
-        threshold, what = self._options.threshold, self._options.duplicates
-        images, ids = _images(rows), [row.id for row in rows]
-        stored = stored_neighbours(self.memory.store, images, threshold, [id_ for id_ in ids if id_ in held])
-        batch, whole, merged = BatchNear(ids, images), {row.id: row for row in rows}, set[str]()
-        leaving: list[Near | None] = [None] * len(rows)
-        for place, row in enumerate(rows):
-            found = [near for near in (stored[place], batch.before(place, threshold)) if near is not None]
-            near = max(found, key=lambda each: each.similarity, default=None)
-            if near is None or what == "report":
-                batch.stay(place)
-            if near is None:
-                continue
-            if what == "report":
+        found = self._duplicates(rows, held)
+        if what == "drop":
+            self.outcome.dropped += sum(near is not None for near in found)
+            return self._leave_out(rows, found, held, "dropped")
+        for row, near in zip(rows, found, strict=True):
+            if near is not None:
                 self._list(row.id, near, "reported")
                 self.outcome.reported += 1
-                continue
-            leaving[place] = near
-            if what == "merge" and merge.add(near.id, row, whole):
-                merged.add(row.id)
-        return self._leave_out(rows, leaving, held, lambda id_: "merged" if id_ in merged else "dropped")
+        return rows
+
+    def _duplicates(self, rows: list[Encoded], held: dict[str, Payload]) -> list[Near | None]:
+        """The nearest earlier image of each row, above the threshold, in the memory or among the rows that stay."""
+        threshold, images, ids = self._options.threshold, _images(rows), [row.id for row in rows]
+        stored = stored_neighbours(self.memory.store, images, threshold, [id_ for id_ in ids if id_ in held])
+        batch, found = BatchNear(ids, images), list[Near | None]()
+        for place, near in enumerate(stored):
+            close = [each for each in (near, batch.before(place, threshold)) if each is not None]
+            found.append(max(close, key=lambda each: each.similarity, default=None))
+            if found[-1] is None or self._options.duplicates == "report":
+                batch.stay(place)
+        return found
 
     def _leave_out(
-        self, rows: list[Encoded], leaving: Sequence[Near | None], held: dict[str, Payload], why: Callable[[str], str]
+        self, rows: list[Encoded], leaving: Sequence[Near | None], held: dict[str, Payload], why: str
     ) -> list[Encoded]:
         """The rows that stay; the stored pairs of the others are deleted."""
         gone = []
         for row, near in zip(rows, leaving, strict=True):
             if near is not None:
-                self._list(row.id, near, done := why(row.id))
-                self.outcome.excluded += done == "excluded"
-                self.outcome.dropped += done == "dropped"
-                self.outcome.merged += done == "merged"
+                self._list(row.id, near, why)
                 gone += [row.id] if row.id in held else []
         self.outcome.deleted += self.memory.remove(gone) if gone else 0
         return [row for row, near in zip(rows, leaving, strict=True) if near is None]

@@ -6,14 +6,13 @@ import json
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import pytest
 
 from reco_plugin import Pair, Reco
 from reco_plugin.errors import DataError
 from reco_plugin.ingest.near import excluded_images
 
-from .conftest import Catalogue, Fill, Watched, all_rows, assert_equal, content
+from .conftest import Catalogue, Fill, Watched, all_rows, content
 
 
 def doubled(drawings: list[Pair]) -> list[tuple[str, str, str]]:
@@ -53,49 +52,6 @@ def test_drop_leaves_the_later_ones_out_also_when_run_again(
     watched = Watched(shop)
     outcome = fill(source, shop, **how)
     assert (outcome.unchanged, outcome.dropped, watched.written) == (10, 7, [])
-
-
-@pytest.mark.parametrize("batch_size", [1, 7, 100])
-def test_merge_gives_captions_to_the_earlier_pair(
-    write_catalogue: Catalogue, shop: Reco, fill: Fill, drawings: list[Pair], batch_size: int
-) -> None:
-    rows = doubled(drawings)
-    source, how = write_catalogue(rows), {"duplicates": "merge", "threshold": 0.9999, "batch_size": batch_size}
-    outcome = fill(source, shop, **how)
-    assert (outcome.added, outcome.merged, len(shop.memory)) == (10, 7, 10)
-    held = content(shop)
-    text = rows[0][2]
-    captions = [text, f"once more {text}", f"a third time {text}"]
-    assert held[rows[0][0]][2]["captions"] == captions
-    assert held[rows[3][0]][2]["captions"] == [rows[3][2], f"once more {rows[3][2]}"]
-    assert "captions" not in held[rows[7][0]][2]
-    mean = shop.encoder.texts(captions).mean(axis=0)
-    np.testing.assert_allclose(held[rows[0][0]][1], mean / np.linalg.norm(mean), atol=2e-6)
-    watched = Watched(shop)
-    again = fill(source, shop, **how)
-    assert (again.unchanged, again.merged, watched.written) == (10, 7, [])
-
-
-def test_merging_does_not_depend_on_where_it_was_interrupted(
-    write_catalogue: Catalogue, shop: Reco, reco: Reco, fill: Fill, drawings: list[Pair]
-) -> None:
-    rows = doubled(drawings)
-    how = {"duplicates": "merge", "threshold": 0.9999}
-    fill(write_catalogue(rows), reco, **how)
-    for end in (3, 11, 12, 16, 17):
-        fill(write_catalogue(rows[:end], "catalogue.csv"), shop, batch_size=4, **how)
-    assert_equal(content(shop), content(reco))
-
-
-def test_a_pair_that_changes_hands_can_get_a_caption_in_the_same_batch(
-    write_catalogue: Catalogue, shop: Reco, fill: Fill, drawings: list[Pair]
-) -> None:
-    rows = doubled(drawings)
-    fill(write_catalogue(rows[:10]), shop, source="one")
-    outcome = fill(write_catalogue(rows[:11]), shop, source="two", duplicates="merge", threshold=0.9999, batch_size=100)
-    assert (outcome.unchanged, outcome.merged) == (10, 1)
-    payload = content(shop)[rows[0][0]][2]
-    assert (payload["reco_source"], payload["captions"]) == ("two", [rows[0][2], f"once more {rows[0][2]}"])
 
 
 def test_a_pair_that_became_a_near_duplicate_goes(
