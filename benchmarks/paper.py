@@ -1,22 +1,23 @@
 """The ablations of the paper on the data that comes along: search and fusion, k, the memory, the sides.
 
-    python -m benchmarks.paper                  # about ten minutes of one core; prints the tables
-    python -m benchmarks.paper --only k sides   # some of them
+    python -m benchmarks.paper          # some minutes of one core; writes the tables of docs/method.md
+    python -m benchmarks.paper --page   # the same tables of the figures that are there
 
 Each line refines the drawings of the quickstart by the closed form (``reco``) and by the paper's layer as it is
 shipped (``paper``), which was trained once, with a memory that lacks the unseen entities and with k = 5. Shown are
 top-1 in per cent of unseen and of seen entities, each among their own, and the gain over frozen CLIP with its 95 %
-interval over entities. docs/method.md has these tables beside those of the paper.
+interval over entities.
 """
 
 from __future__ import annotations
 
 import argparse
-from collections.abc import Iterator, Sequence
+import json
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import cache, cached_property
 from itertools import product
-from typing import Literal, TypeAlias
+from typing import Any, Literal, TypeAlias
 
 import numpy as np
 import numpy.typing as npt
@@ -25,21 +26,26 @@ from reco_plugin.artifact import Artifact
 from reco_plugin.config import load_settings
 from reco_plugin.demo.tasks import KNOWN, Bench, Group, drawing, prepare
 from reco_plugin.encode import Encoder
-from reco_plugin.evaluate.intervals import bootstrap, points
+from reco_plugin.evaluate.intervals import bootstrap
 from reco_plugin.evaluate.measure import measure, refine_task
 from reco_plugin.evaluate.memories import RamMemory, ram_memory
 from reco_plugin.evaluate.task import SIDES, Side, TaskItems
+from reco_plugin.files import whole_file
 from reco_plugin.fuse import Fused, Fuser, Learned, NeighbourFuser, open_fusers
 from reco_plugin.quickstart.dataset import ALL_SPLITS, Quickstart, load
 from reco_plugin.refine import Refiner
 from reco_plugin.types import Modality, Neighbours, Records, Search, Vectors, other
 
-from .page import table
+from .page import FIGURES, table, write_blocks
 
 Mode: TypeAlias = Literal["uni", "cross"]
 K, PAPER_K = 10, 5
 KS = (1, 3, 5, 10, 20)
 GROUPS: tuple[Group, ...] = ("unseen", "seen")
+FIGURES_OF, PAGE = FIGURES / "paper.json", FIGURES.parent / "method.md"
+Cells = list[list[float]]
+"""Of each method and group: top-1, its gain, and the bounds of that, in per cent and points."""
+Line: TypeAlias = tuple[str, Cells]
 _NOTHING = "–"
 
 
@@ -138,7 +144,7 @@ class Ablations:
         memory = self.memory(name)
         return Refiner(memory.at(k), None, k=k) if ours else Refiner(memory.plain, self.layer, k=k, gate=False)
 
-    def search_and_fusion(self) -> Iterator[list[str]]:
+    def search_and_fusion(self) -> Iterator[Line]:
         """Which side is compared, and which is read; ours alone, since the layer is trained for one of the four.
 
         Without the gate, which is learned for that one alone.
@@ -146,39 +152,40 @@ class Ablations:
         for search, fusion in product(("uni", "cross"), repeat=2):
             modes = InModes(self.memory("all pairs").at(K), search, fusion)  # type: ignore[arg-type]  # of the two words
             ours = Refiner(modes, None, k=K, gate=False)
-            yield [f"search {search}-modal, fusion {fusion}-modal", *self.cells(ours), *[_NOTHING] * len(GROUPS)]
-        yield ["search uni-modal, fusion cross-modal, with the gate", *self.both("all pairs", K, PAPER_K)]
+            yield f"search {search}-modal, fusion {fusion}-modal", self.cells(ours)
+        yield "search uni-modal, fusion cross-modal, with the gate", self.both("all pairs", K, PAPER_K)
 
-    def k(self) -> Iterator[list[str]]:
+    def k(self) -> Iterator[Line]:
         """How many neighbours."""
         for k in KS:
-            yield [f"k = {k}", *self.both("all pairs", k, k)]
+            yield f"k = {k}", self.both("all pairs", k, k)
 
-    def memory_after_training(self) -> Iterator[list[str]]:
+    def memory_after_training(self) -> Iterator[Line]:
         """Another memory than that of the training, which is not repeated."""
         for name, pairs in self.memories.items():
-            yield [f"{name}: {len(pairs):,}", *self.both(name, K, PAPER_K)]
+            yield f"{name}: {len(pairs):,}", self.both(name, K, PAPER_K)
 
-    def sides(self) -> Iterator[list[str]]:
+    def sides(self) -> Iterator[Line]:
         """Which sides are refined: of a classification, and of a search of images by captions, by its first result."""
         for side in SIDES:
-            yield [f"classification, {side} refined", *self.both("all pairs", K, PAPER_K, side)]
+            yield f"classification, {side} refined", self.both("all pairs", K, PAPER_K, side)
         for side in SIDES:
-            yield [f"images by captions, {side} refined", *self.both("all pairs", K, PAPER_K, side, self.captions)]
+            yield f"images by captions, {side} refined", self.both("all pairs", K, PAPER_K, side, self.captions)
 
-    def both(self, memory: str, ours: int, layer: int, side: Side = "both", bench: Bench | None = None) -> list[str]:
+    def both(self, memory: str, ours: int, layer: int, side: Side = "both", bench: Bench | None = None) -> Cells:
         """The cells of both methods, each with its k."""
         ways = ((ours, True), (layer, False))
         return [cell for k, own in ways for cell in self.cells(self.refiner(memory, k, ours=own), side, bench)]
 
-    def cells(self, refiner: Refiner, side: Side = "both", bench: Bench | None = None) -> list[str]:
+    def cells(self, refiner: Refiner, side: Side = "both", bench: Bench | None = None) -> Cells:
         """Top-1 and its gain over frozen, of each group; candidates of all groups are refined as one set."""
-        bench, cells = bench or self.bench, list[str]()
+        bench, cells = bench or self.bench, Cells()
         refined = refine_task(refiner, bench.task, {side})
         for group in GROUPS:
             task = bench.group(group)
             before, after = measure(task).top(1), measure(task, [bench.group(group, refined)]).top(1)
-            cells.append(f"{100 * after.mean():.1f}, {points(bootstrap(after - before, task.groups))}")
+            found = (after.mean(), *bootstrap(after - before, task.groups))
+            cells.append([round(100 * float(share), 1) for share in found])
         return cells
 
     @cached_property
@@ -190,26 +197,50 @@ class Ablations:
 
 
 TITLES = {
-    "search_and_fusion": "Search and fusion",
-    "k": "Neighbours",
-    "memory_after_training": "A memory that changed after training",
-    "sides": "Which sides are refined",
+    "search_and_fusion": "search and fusion",
+    "k": "neighbours",
+    "memory_after_training": "a memory that changed after training",
+    "sides": "which sides are refined",
 }
 """Ablations by the name of their method."""
 
 
+def measured(model: str) -> dict[str, Any]:
+    """Measure all ablations, and frozen CLIP."""
+    ablations = Ablations(load(), Artifact.load(model))
+    frozen = {name: round(100 * float(measure(ablations.bench.group(name)).top(1).mean()), 1) for name in GROUPS}
+    return {"frozen": frozen} | {name: dict(getattr(ablations, name)()) for name in TITLES}
+
+
+def blocks(figures: Mapping[str, Any]) -> dict[str, str]:
+    """The block of docs/method.md: a table for each ablation."""
+    tables = []
+    for name, title in TITLES.items():
+        head = [title, *(f"{way}, {group}" for way in ("reco", "paper") for group in GROUPS)]
+        rows = [
+            [line, *map(_cell, cells), *[_NOTHING] * (len(head) - 1 - len(cells))]
+            for line, cells in figures[name].items()
+        ]
+        tables.append(table(head, rows))
+    return {"paper": "\n\n".join(tables)}
+
+
+def _cell(found: Sequence[float]) -> str:
+    top1, gain, low, high = found
+    return f"{top1:.1f}, {gain:+.1f} [{low:+.1f}, {high:+.1f}]"
+
+
 def main() -> None:
-    """Measure, and print a table for each ablation."""
+    """Measure, and write figures and page."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--model", default="triton_models", help="model folder with the paper's layer")
-    parser.add_argument("--only", nargs="*", default=list(TITLES), choices=list(TITLES))
+    parser.add_argument("--page", action="store_true", help="measure nothing: the page of the stored figures")
     arguments = parser.parse_args()
-    ablations = Ablations(load(), Artifact.load(arguments.model))
-    frozen = [f"{group} {100 * measure(ablations.bench.group(group)).top(1).mean():.1f}" for group in GROUPS]
-    print(f"frozen CLIP, classification: {', '.join(frozen)}")
-    for name in arguments.only:
-        head = ["top-1 in %, gain", *(f"{way}, {group}" for way in ("reco", "paper") for group in GROUPS)]
-        print(f"\n{TITLES[name]}\n\n{table(head, list(getattr(ablations, name)()))}", flush=True)
+    if not arguments.page:
+        figures = measured(arguments.model)
+        with whole_file(FIGURES_OF) as part:
+            part.write_text(json.dumps(figures, indent=1) + "\n", encoding="utf-8")
+    write_blocks(blocks(json.loads(FIGURES_OF.read_text(encoding="utf-8"))), PAGE)
 
 
 if __name__ == "__main__":
