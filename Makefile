@@ -78,14 +78,14 @@ gpu-check: ## export, parity and throughput on CUDA; where there is no GPU, it s
 	then $(MAKE) --no-print-directory $(GPU)/.ready && $(GPU)/bin/python -m benchmarks.gpu_check --require; \
 	else $(MAKE) --no-print-directory $(DEV)/.ready && $(RUN)/python -m benchmarks.gpu_check; fi
 
-bench: $(DEV)/.ready ## speed beside other packages, refined beside plain: writes docs/measurements.md; 25 minutes
+bench: $(DEV)/.ready ## speed beside other packages, refined beside plain: writes docs/measurements.md; 20 minutes
 	$(RUN)/python -m benchmarks.speed --write
 
 WRITE ?= --write
 engines: $(DEV)/.ready ## the commands of docs/engines in real engines that can run here: writes docs/measurements.md; ten minutes
 	$(RUN)/python -m benchmarks.engines.run $(WRITE)
 
-torture: $(DEV)/.ready ## kills, fuzz, costly and slow requests, overload, faults: what was lost, refused or late; ten minutes
+torture: $(DEV)/.ready ## kills, fuzz, costly requests, callers that leave, overload: what was lost, refused or late; five minutes
 	$(RUN)/python -m benchmarks.torture --seconds 20
 
 quickstart-model: $(DEV)/.ready ## retrain the shipped model from nothing, 2 cores, under an hour

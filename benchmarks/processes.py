@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import os
+import io
 import socket
 import subprocess
 import time
@@ -11,6 +11,15 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
+
+from PIL import Image
+
+
+def png(image: Image.Image) -> bytes:
+    """An image as a file, to be sent."""
+    packed = io.BytesIO()
+    image.save(packed, "PNG")
+    return packed.getvalue()
 
 
 def free_port() -> int:
@@ -96,38 +105,3 @@ def _does(answers: Callable[[], object]) -> bool:
     except OSError:
         return False
     return True
-
-
-def family(process: int) -> list[int]:
-    """A process and all below it, by their numbers."""
-    try:
-        below = Path(f"/proc/{process}/task/{process}/children").read_text("utf-8").split()
-    except OSError:  # it ended meanwhile
-        return []
-    return [process, *(each for child in below for each in family(int(child)))]
-
-
-def seconds_of(process: int) -> float:
-    """Processor time that a process and all below it have taken."""
-    return sum(map(_seconds, family(process)))
-
-
-def _seconds(process: int) -> float:
-    try:
-        words = Path(f"/proc/{process}/stat").read_text("utf-8").rpartition(")")[2].split()
-    except OSError:
-        return 0.0
-    return sum(map(int, words[11:13])) / os.sysconf("SC_CLK_TCK")
-
-
-def bytes_of(process: int) -> int:
-    """Bytes that a process and all below it take, shared pages divided among them."""
-    return sum(map(_bytes, family(process)))
-
-
-def _bytes(process: int) -> int:
-    try:
-        lines = Path(f"/proc/{process}/smaps_rollup").read_text("utf-8").splitlines()
-    except OSError:
-        return 0
-    return 1024 * sum(int(line.split()[1]) for line in lines if line.startswith("Pss:"))

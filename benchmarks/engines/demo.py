@@ -14,7 +14,7 @@ from typing import Any
 
 import numpy as np
 
-from benchmarks.callers import png
+from benchmarks.processes import png
 from benchmarks.service import started
 from examples.search_app.catalogue import Catalogue, Product, Query, read_catalogue
 from examples.search_app.queries import query_vectors

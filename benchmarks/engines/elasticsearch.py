@@ -14,11 +14,11 @@ from contextlib import contextmanager
 from pathlib import Path
 
 from ..processes import ask, free_port
-from .nodes import HOMES, JAVA, compiled, fetch_artifacts, folder_for, keep, laid_out, running
+from .nodes import HOMES, JAVA, fetch_artifacts, folder_for, keep, laid_out, running
 from .opensearch import DESCRIPTOR, HEALTH, LOGGING, other_user
 
 VERSION = "8.12.2"
-HOME = HOMES / f"elasticsearch-{VERSION}"
+HOME = HOMES / f"elasticsearch-{VERSION}-laid-out"
 _CORE = (f"org.elasticsearch:elasticsearch:{VERSION}", "org.apache.logging.log4j:log4j-core:2.19.0")
 _POLICY = """grant {
 permission java.net.SocketPermission "*", "accept,connect,resolve";
@@ -76,7 +76,9 @@ def _fill(work: Path, home: Path) -> None:
     console.mkdir(parents=True)
     subprocess.run(["javac", "-d", classes, work / "AnsiConsoleLoader.java"], check=True)
     subprocess.run(["jar", "cf", console / "console.jar", "-C", classes, "."], check=True)
-    (home / "Arguments.java").write_text(_ARGUMENTS, encoding="utf-8")
+    (work / "Arguments.java").write_text(_ARGUMENTS, encoding="utf-8")
+    java = ["javac", "-cp", f"{home}/lib/*", "-d", str(home / "arguments"), str(work / "Arguments.java")]
+    subprocess.run(java, check=True)
     for empty in ("bin", "config", "plugins"):
         (home / empty).mkdir()
 
@@ -100,8 +102,7 @@ def started(*, heap: str = "512m", wait_s: float = 180) -> Iterator[str]:
             "transport.port": free_port(), "cluster.routing.allocation.disk.threshold_enabled": "false",
         }  # fmt: skip
         given = [str(word) for pair in settings.items() for word in pair]
-        classes = compiled(home / "Arguments.java", home, f"{home}/lib/*")
-        program = [*JAVA, "-cp", f"{classes}:{home}/lib/*", "Arguments"]
+        program = [*JAVA, "-cp", f"{home}/arguments:{home}/lib/*", "Arguments"]
         arguments = subprocess.run(
             [*program, folder / "config", folder / "logs", *given], check=True, stdout=subprocess.PIPE
         ).stdout

@@ -18,7 +18,7 @@ from typing import Any
 
 import numpy as np
 
-from . import elasticsearch, opensearch, redis, solr, weaviate
+from . import elasticsearch, opensearch, weaviate
 from .demo import Demo
 from .nodes import ROOT, NotHere, folder_for, need
 from .pages import ClaimFailed, Page
@@ -274,27 +274,6 @@ def chroma(demo: Demo) -> Iterator[Filled]:
         page = page_of("chroma", demo, {'"./shop"': f'"{folder}/shop"'}, folder)
         run_both(page)
         yield Filled("", named=f"Chroma {version('chromadb')}", function=function_of(page), kind="hnsw")
-
-
-@entry("redis")
-def redis_server(demo: Demo) -> Iterator[Filled]:
-    """Redis with its query engine, of PyPI."""
-    with redis.started() as port, folder_for("redis") as folder:
-        page = page_of("redis", demo, {'redis.Redis("redis", 6379': f'redis.Redis("127.0.0.1", {port}'}, folder)
-        run_both(page)
-        named = f"Redis {redis.VERSION}, RediSearch"
-        yield Filled("", named=named, function=function_of(page), kind="HNSW")
-
-
-@entry("solr")
-def solr_server(demo: Demo) -> Iterator[Filled]:
-    """Solr's core of Maven Central."""
-    page = page_of("solr", demo, {})
-    (vectors,) = (block.text for block in page.blocks("I start anew") if block.language == "xml")
-    with solr.started(vectors) as url, folder_for("solr") as folder:
-        page = page_of("solr", demo, {"http://solr:8983/solr/products": url}, folder)
-        run_both(page)
-        yield Filled("", named=f"Solr {solr.VERSION}", function=function_of(page), kind="hnsw")
 
 
 def check_vectors(address: str, demo: Demo) -> None:

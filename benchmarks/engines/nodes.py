@@ -3,14 +3,13 @@
 from __future__ import annotations
 
 import argparse
-import hashlib
 import shutil
 import subprocess
 import sys
 import tempfile
 import time
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import AbstractContextManager, contextmanager, suppress
+from contextlib import AbstractContextManager, contextmanager
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -99,19 +98,6 @@ def fetch_artifacts(work: Path, folder: Path, artifacts: Sequence[str]) -> set[s
     return {path.name for path in folder.iterdir()}
 
 
-def compiled(source: Path, home: Path, classpath: str) -> Path:
-    """The folder of a program's classes: as they were made of this source beside an engine's folder, else made now."""
-    digest = hashlib.sha256(source.read_bytes()).hexdigest()[:12]
-    folder = home.with_name(f"{home.name}-{source.stem}-{digest}")
-    javac = ["javac", "-J-XX:TieredStopAtLevel=1", "-cp", classpath]
-    if not folder.is_dir():
-        with tempfile.TemporaryDirectory(dir=home.parent, prefix=f".{folder.name}-") as work:
-            subprocess.run([*javac, "-d", f"{work}/classes", str(source)], check=True)
-            with suppress(OSError):  # another process was first
-                (Path(work) / "classes").rename(folder)
-    return folder
-
-
 @contextmanager
 def folder_for(name: str) -> Iterator[Path]:
     """A folder that is gone afterwards."""
@@ -133,11 +119,6 @@ def running(
 def keep(server: AbstractContextManager[T], told: Callable[[T], str], doc: str | None) -> None:
     """Run a server until it is interrupted, and say where it is; ``--help`` says what its module does."""
     argparse.ArgumentParser(description=doc).parse_args()
-    keep_on(server, told)
-
-
-def keep_on(server: AbstractContextManager[T], told: Callable[[T], str]) -> None:
-    """Run a server until it is interrupted, and say where it is."""
     try:
         with server as where:
             print(told(where), flush=True)

@@ -18,10 +18,7 @@ from .inputs import Given
 
 BLOCKS = {  # name -> module; the function has the block's name
     "encoding": "encoding",
-    "preparing": "encoding",
     "refining": "refining",
-    "ingest": "ingesting",
-    "writing": "ingesting",
     "startup": "starting",
 }
 TOOLS = ("numpy", "onnxruntime", "openvino", "faiss-cpu", "qdrant-edge-py", "torch", "open_clip_torch")

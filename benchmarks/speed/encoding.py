@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import io
 from collections.abc import Callable, Mapping
 from functools import partial
 from typing import Any
@@ -11,12 +10,10 @@ import numpy as np
 import numpy.typing as npt
 import torch
 import torch.nn.functional as F
-from open_clip.transform import image_transform
-from PIL import Image
 
 from reco_plugin.artifact import Artifact, clip_graph
 from reco_plugin.config import load_settings
-from reco_plugin.preprocess import ImageConfig, Tokenizer, cut_to_longest, images_to_array
+from reco_plugin.preprocess import Tokenizer, cut_to_longest
 from reco_plugin.sessions.openvino import Arithmetic, OpenVinoSession, fastest_arithmetic
 from reco_plugin.sessions.ort import OrtSession
 from reco_plugin.train.encoder import FrozenClip, load_frozen
@@ -24,16 +21,12 @@ from reco_plugin.train.parity import Precision
 from reco_plugin.types import MODALITIES, Modality
 
 from ..page import table
-from .inputs import SIDE, VIT, Given, batches, picture, vit
+from .inputs import VIT, Given, batches, vit
 from .turns import take_turns
 
 BATCHES = (1, 8, 32)
 EAGER = "open_clip, eager"
 PRECISIONS: tuple[Precision, ...] = ("fp32", "int8")
-FILES = (
-    ("JPEG", 256, 256), ("JPEG", 400, 300), ("JPEG", 1200, 800), ("JPEG", 4000, 3000), ("PNG", 800, 800),
-    ("WEBP", 1200, 800),
-)  # fmt: skip
 Encode = Callable[[], npt.NDArray[np.float32]]
 
 
@@ -99,35 +92,3 @@ def _inputs(
         return ours, ours, (torch.from_numpy(pixels).permute(0, 3, 1, 2) / 255 - mean) / std
     ids = Tokenizer(model.tokenizer, clip.text)(items).ids
     return {"tokens": cut_to_longest(ids, clip.text, exact=True)}, {"tokens": ids}, torch.from_numpy(ids).long()
-
-
-def preparing(given: Given) -> str:
-    """An image to pixels, against open_clip's own transform, by CPU time on one thread; ours ends with bytes."""
-    config, theirs = ImageConfig(size=(SIDE, SIDE)), image_transform(SIDE, is_train=False)
-    exact = image_transform(SIDE, is_train=False, mean=(0.0,) * 3, std=(1.0,) * 3)
-    torch.set_num_threads(1)
-
-    def ours(image: bytes | Image.Image) -> npt.NDArray[np.uint8]:
-        pixels: npt.NDArray[np.uint8] = images_to_array([image], config, max_pixels=10**8)[0]
-        return pixels
-
-    def decoded(data: bytes) -> object:
-        with Image.open(io.BytesIO(data)) as image:
-            return theirs(image)
-
-    rows = []
-    for kind, width, height in FILES:
-        data = picture(kind, width, height)
-        with Image.open(io.BytesIO(data)) as opened:
-            image = opened.convert("RGB")
-        same = np.array_equal(np.rint(exact(image).permute(1, 2, 0).numpy() * 255).astype(np.uint8), ours(data))
-        actions = {"theirs": partial(theirs, image), "ours": partial(ours, image)}
-        actions |= {"theirs, decoded": partial(decoded, data), "ours, decoded": partial(ours, data)}
-        turns = take_turns(actions, given.rounds, calls=12)
-        cells = []
-        for which in ("", ", decoded"):
-            other, mine = turns.least_cpu(f"theirs{which}"), turns.least_cpu(f"ours{which}")
-            cells += [f"{1000 * other:.2f} ms", f"{1000 * mine:.2f} ms", f"× {other / mine:.2f}"]
-        rows.append([f"{kind}, {width} × {height}", f"{len(data):,}", *cells, "yes" if same else "no"])
-    head = ["file", "bytes", "open_clip, decoded", "ours", "as fast", "open_clip, with decoding", "ours", "as fast"]
-    return table([*head, "same bits"], rows)

@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-import io
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from itertools import count
 from pathlib import Path
@@ -14,14 +13,12 @@ import numpy as np
 from PIL import Image
 
 from reco_plugin.memory.edge import EdgeMemory
-from reco_plugin.types import Modality
-
-from ..synthetic import BLOCK, Synthetic
+from reco_plugin.types import Modality, Records
 
 if TYPE_CHECKING:
     from reco_plugin.train.parity import Precision
 
-VIT, DIMENSION, SIDE = "ViT-B-32", 512, 224
+VIT, DIMENSION, SIDE, BLOCK = "ViT-B-32", 512, 224, 1000
 _WORDS = ("small", "large", "young", "old", "red", "green", "blue", "grey", "wooden", "paper", "glass", "iron")
 
 
@@ -68,18 +65,29 @@ def batches(modality: Modality, size: int) -> Callable[[], list[Any]]:
     return images if modality == "image" else texts
 
 
-def picture(kind: str, width: int, height: int, seed: int = 0) -> bytes:
-    """A file with edges, gradients and noise."""
-    rng = np.random.default_rng(seed)
-    across, down = np.meshgrid(np.linspace(0, 1, width), np.linspace(0, 1, height))
-    waves = np.stack([np.sin((12 + seed % 7) * across + colour) * np.cos(9 * down) for colour in range(3)], -1)
-    out = io.BytesIO()
-    noisy = 127 + 100 * waves + rng.normal(0, 6, (height, width, 3))
-    Image.fromarray(np.clip(noisy, 0, 255).astype(np.uint8)).save(out, kind)
-    return out.getvalue()
+@dataclass(frozen=True)
+class Catalogue:
+    """Pairs of vectors in clusters of about a hundred, as many as you like, any part of them at once."""
+
+    pairs: int
+
+    def records(self, start: int, stop: int) -> Iterator[Records]:
+        """Rows of it, in blocks of at most 1000; row i is the same whatever else is drawn."""
+        for first in range(start - start % BLOCK, stop, BLOCK):
+            rows = range(max(first, start), min(first + BLOCK, stop))
+            rng = np.random.default_rng([1, first])
+            cluster = rng.integers(max(1, self.pairs // 100), size=BLOCK)
+            sides = []
+            for side in range(2):
+                centres = np.stack([np.random.default_rng([2, side, one]).normal(size=DIMENSION) for one in cluster])
+                drawn = (centres + 1.2 * rng.normal(size=centres.shape)).astype(np.float32)
+                drawn /= np.linalg.norm(drawn, axis=1, keepdims=True)
+                sides.append(drawn[rows.start - first : rows.stop - first])
+            payloads = [{"caption": f"entry {row}"} for row in rows]
+            yield Records([f"pair-{row:09d}" for row in rows], sides[0], sides[1], payloads)
 
 
-def fill(store: Any, catalogue: Synthetic) -> None:
+def fill(store: Any, catalogue: Catalogue) -> None:
     """Write the pairs that are missing, without learning from them."""
     have = store.count()
     for records in catalogue.records(have - have % BLOCK, catalogue.pairs):

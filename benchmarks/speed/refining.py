@@ -14,8 +14,7 @@ from reco_plugin.types import MODALITIES, Modality
 
 from ..page import table
 from ..service import started
-from ..synthetic import BLOCK, Synthetic
-from .inputs import DIMENSION, Given, batches, fill, vit, wait_for_index
+from .inputs import BLOCK, Catalogue, Given, batches, fill, vit, wait_for_index
 from .turns import Turns, take_turns
 
 CALLS: tuple[tuple[Modality, int], ...] = tuple((m, size) for m in reversed(MODALITIES) for size in (1, 8, 32))
@@ -28,7 +27,7 @@ def refining(given: Given) -> str:
     """Plain and refined calls in process and over HTTP, each on inputs of its own; and what learning costs."""
     called, costs = list[list[str]](), list[list[str]]()
     for pairs in given.pairs:
-        place, catalogue = given.folder / f"memory-{pairs}", Synthetic(pairs, DIMENSION)
+        place, catalogue = given.folder / f"memory-{pairs}", Catalogue(pairs)
         with Reco.open(vit(given.folder), memory=place) as reco:
             fill(reco.memory.store, catalogue)
             reco.memory.search("a red fox", k=1)  # asks for the search index
@@ -85,7 +84,7 @@ def _cells(turns: Turns, retrieving: str) -> list[str]:
     return [plain, refined, retrieving, f"× {turns.ratio('refined', 'plain'):.2f}"]
 
 
-def _learning(reco: Reco, catalogue: Synthetic) -> list[str]:
+def _learning(reco: Reco, catalogue: Catalogue) -> list[str]:
     """Seconds of a first fit, and milliseconds of an insert without and with what is learned from it."""
     begun = time.perf_counter()
     reco.memory.calibrate()

@@ -16,7 +16,7 @@ from typing import Any
 from reco_plugin.files import whole_file
 
 from ..page import PAGE, table, write_blocks
-from . import costly, faults, fuzz, jobs, leaving, serving, writes
+from . import costly, fuzz, jobs, leaving, writes
 from .found import Attack, Found, Round, Until
 
 CLASSES: dict[str, Attack] = {
@@ -24,16 +24,10 @@ CLASSES: dict[str, Attack] = {
     "kill-service": writes.kill_service,
     "kill-builds": jobs.kill_builds,
     "kill-syncs": jobs.kill_syncs,
-    "kill-served-jobs": serving.kill_served_jobs,
     "fuzz": fuzz.fuzz,
     "bodies": costly.bodies,
-    "filters": costly.filters,
     "leavers": leaving.leavers,
-    "answers": leaving.answers,
-    "slow": costly.slow,
     "overload": costly.overload,
-    "load": faults.load,
-    "faults": faults.faults,
 }
 Rows = Mapping[str, Mapping[str, Any]]
 

@@ -1,4 +1,4 @@
-"""Costly requests: bodies, filters, slow clients, and sixteen times what the service can do."""
+"""Costly bodies, and sixteen times what the service can do."""
 
 from __future__ import annotations
 
@@ -8,8 +8,6 @@ import io
 import json
 import time
 from collections import Counter
-from collections.abc import Awaitable, Callable, Mapping, Sequence
-from typing import TypeAlias
 
 from PIL import Image
 
@@ -19,8 +17,6 @@ from .wire import Answer, as_json, request, send
 
 REFUSED = {400, 408, 413, 422, 429, 504}
 """What a costly request may be answered, besides 200."""
-Requests: TypeAlias = Mapping[str, bytes]
-Beside: TypeAlias = Callable[[Target, Found], Awaitable[None]]
 _ROW = b"0.0123456789, " * 127 + b"0.0123456789"
 _LONG = b"[%s]" % b",".join([b"0.0883883476483184" + b"0" * 750] * 128)  # norm 1
 BODIES: dict[str, tuple[str, bytes]] = {
@@ -37,57 +33,15 @@ BODIES: dict[str, tuple[str, bytes]] = {
 
 def bodies(given: Round) -> Found:
     """Megabytes of JSON, long texts, combining marks, large images: in turn, and four at once."""
-    return costly(given, _bodies())
-
-
-def filters(given: Round) -> Found:
-    """Conditions of many values or keys, of numbers and texts that no memory holds; exclusions."""
-    return costly(given, _filters())
-
-
-def slow(given: Round) -> Found:
-    """Heads and bodies that do not end, answers that nobody takes, clients that hang up."""
-    found = Found()
-    flags = ["--head-timeout-s", "2", "--body-timeout-s", "5", "--max-connections", "200"]
-    with target(given.work, flags) as service, watched(service, found):
-        kinds: dict[str, Callable[[], bytes]] = {
-            "head that does not end": lambda: b"POST /v1/embeddings HTTP/1.1\r\nhost: localhost\r\nx: ",
-            "nothing at all": lambda: b"",
-            "body of 30 MB that does not end": lambda: _unended(30_000_000, b'{"input": ["' + b"a" * 2_000_000),
-            "body a byte too short": lambda: _unended(30, b'{"input": ["a"], "refine": tru'[:-1]),
-        }
-
-        async def turn() -> None:
-            held = [(kind, make()) for kind, make in kinds.items() for _ in range(10)]
-            leaving = [("hangs up", _texts())] * 10
-            await asyncio.gather(
-                *(_held(service, sent, found, kind) for kind, sent in held),
-                *(_leave(service, sent, found, kind) for kind, sent in leaving),
-            )
-
-        while given.until.more(found):
-            asyncio.run(turn())
-            found.figures["recovery"] = f"{asyncio.run(recovery(service.address)):.2f} s"
-    return found
-
-
-async def _nothing_else(service: Target, found: Found) -> None:
-    return None
-
-
-def costly(given: Round, requests: Requests, flags: Sequence[str] = (), beside: Beside = _nothing_else) -> Found:
-    """Send each request alone, then four at once, again and again, and something beside them."""
-    found = Found()
-    with target(given.work, flags) as service, watched(service, found):
+    found, requests = Found(), _bodies()
+    with target(given.work) as service, watched(service, found):
         for name, sent in requests.items():  # each alone, whatever the time
             _note(found, name, asyncio.run(send(service.address, sent)))
         while given.until.more(found):
             names = given.rng.sample(list(requests), 4)
 
             async def at_once(names: list[str] = names) -> list[Answer]:
-                sent = asyncio.gather(*(send(service.address, requests[name]) for name in names))
-                await beside(service, found)
-                return await sent
+                return await asyncio.gather(*(send(service.address, requests[name]) for name in names))
 
             for name, answer in zip(names, asyncio.run(at_once()), strict=True):
                 _note(found, name, answer)
@@ -113,60 +67,8 @@ def _bodies() -> dict[str, bytes]:
         "40 large images": ("/v1/explain", as_json({"input": [{"image": picture}] * 40})),
     }
     return {name: request(path, body, headers=ADMIN) for name, (path, body) in (BODIES | more).items()} | {
-        "256 long texts": _texts()
+        "256 long texts": request("/v1/embeddings", as_json({"input": ["what is this " * 3_800] * 256}))
     }
-
-
-def _texts() -> bytes:
-    return request("/v1/embeddings", as_json({"input": ["what is this " * 3_800] * 256}))
-
-
-def _filters() -> dict[str, bytes]:
-    wheres = {
-        "1,000 texts": {"shop": [str(n) for n in range(1_000)]},
-        "10,000 texts": {"shop": [str(n) for n in range(10_000)]},
-        "100,000 texts": {"shop": [str(n) for n in range(100_000)]},
-        "1,000 numbers": {"n": list(range(1_000))},
-        "3,000 numbers": {"n": list(range(3_000))},
-        "16 keys": {f"key-{n}": n for n in range(16)},
-        "1,000 keys": {f"key-{n}": n for n in range(1_000)},
-        "bounds beyond all numbers": {"n": {"gte": float("inf")}},
-        "a whole number of 30 digits": {"n": 10**30},
-        "half of a surrogate pair": {"shop": "\ud800"},
-        "deep lists": {"shop": [[[[["de"]]]]]},
-    }
-    vector = [128**-0.5] * 128  # of norm 1
-    one = {"vectors": [vector], "modality": "text"}
-    bodies = {name: one | {"where": where} for name, where in wheres.items()}
-    ids = [f"pair-{n}" for n in range(10_000)]
-    bodies["256 vectors, 10,000 exclusions"] = {"vectors": [vector] * 256, "modality": "text", "exclude": ids}
-    bodies["256 vectors, k = 100"] = {"vectors": [vector] * 256, "modality": "text", "k": 100}
-    return {name: request("/v1/refine", as_json(body), headers=ADMIN) for name, body in bodies.items()}
-
-
-def _unended(length: int, begun: bytes) -> bytes:
-    head = (
-        f"POST /v1/embeddings HTTP/1.1\r\nhost: localhost\r\ncontent-type: application/json\r\ncontent-length: {length}"
-    )
-    return f"{head}\r\n\r\n".encode() + begun
-
-
-async def _held(service: Target, sent: bytes, found: Found, kind: str) -> None:
-    """Send, and wait for the service to end it."""
-    answer = await send(service.address, sent, patience_s=30)
-    found.tried[kind] += 1
-    found.answers[{0: "closed"}.get(answer.status, str(answer.status))] += 1
-    if answer.status == -1:
-        found.faults.append(f"{kind}: held for 30 s")
-    elif answer.status and answer.status not in REFUSED:
-        found.faults.append(f"{kind}: {answer.status} {answer.body[:200]!r}")
-
-
-async def _leave(service: Target, sent: bytes, found: Found, kind: str) -> None:
-    """Send a whole request, and hang up."""
-    await send(service.address, sent, patience_s=0.3)
-    found.tried[kind] += 1
-    found.answers["left"] += 1
 
 
 TIMES, STEP_S = 16, 10.0

@@ -1,4 +1,4 @@
-"""Clients that hang up, wherever their requests are; and answers that cost much, some of which nobody takes in time."""
+"""Clients that hang up, wherever their requests are."""
 
 from __future__ import annotations
 
@@ -11,15 +11,12 @@ import socket
 import time
 from collections.abc import Mapping
 
-from .costly import costly
 from .found import Found, Round
 from .target import ADMIN, DIMENSION, Target, recovery, target, watched
 from .wire import as_json, request, send
 
 CLIENTS, GIVEN_BACK_S = 64, 60.0
 """How many leave at once, and seconds until nothing of theirs may be held: a deadline, and what is computed by then."""
-SIP_S = 30.0
-"""Seconds that a slow reader has patience."""
 _VECTOR = [DIMENSION**-0.5] * DIMENSION  # of norm 1
 _TEXTS = [f"what is number {n}" for n in range(2048)]
 MOMENTS = ("in the head", "in the body", "in the queue", "while it is answered")
@@ -47,18 +44,6 @@ def leavers(given: Round) -> Found:
     return found
 
 
-def answers(given: Round) -> Found:
-    """Answers of megabytes: thousands of explanations, a million scores, all pairs; four at once, and slow readers."""
-    requests = _answers()
-
-    async def sip(service: Target, found: Found) -> None:
-        await asyncio.gather(*(_sip(service, sent, found) for sent in requests.values()))
-        if (seconds := await _given_back(service)) >= GIVEN_BACK_S:
-            found.faults.append(f"after {seconds:.0f} s something of slow readers is held")
-
-    return costly(given, requests, ["--body-timeout-s", "5"], sip)
-
-
 def _bodies(rng: random.Random) -> Mapping[str, bytes]:
     picture = base64.b64encode(b"\x89PNG\r\n\x1a\n" + rng.randbytes(2_000_000)).decode()
     bodies = {
@@ -67,19 +52,6 @@ def _bodies(rng: random.Random) -> Mapping[str, bytes]:
         "one text of 20 MB": ("/v1/embeddings", {"input": ["x" * 20_000_000]}),
         "8 pictures of 2 MB": ("/v1/explain", {"input": [{"image": picture}] * 8}),
         "500 x 500 scores": ("/v1/scores", {"image_vectors": [_VECTOR] * 500, "text_vectors": [_VECTOR] * 500}),
-    }
-    return {name: request(path, as_json(body), headers=ADMIN) for name, (path, body) in bodies.items()}
-
-
-def _answers() -> Mapping[str, bytes]:
-    explained = [{"text": text} for text in _TEXTS]
-    bodies = {
-        "2,048 explanations, k = 24": ("/v1/explain", {"input": explained, "k": 24}),
-        "2,048 vectors explained": ("/v1/refine", {"modality": "text", "vectors": [_VECTOR] * 2048, "explain": True}),
-        "700 x 700 scores": ("/v1/scores", {"image_vectors": [_VECTOR] * 700, "text_vectors": [_VECTOR] * 700}),
-        "2,048 texts": ("/v1/embeddings", {"input": _TEXTS}),
-        "500 pairs": ("/v1/memory/records/read", {"limit": 500, "vectors": True}),
-        "2,048 matches": ("/v1/match", {"queries": [{"text": text, "scores": [0.3, 0.2]} for text in _TEXTS]}),
     }
     return {name: request(path, as_json(body), headers=ADMIN) for name, (path, body) in bodies.items()}
 
@@ -110,18 +82,3 @@ async def _given_back(service: Target) -> float:
             return seconds
         await asyncio.sleep(0.05)
     return GIVEN_BACK_S
-
-
-async def _sip(service: Target, sent: bytes, found: Found) -> None:
-    """Take an answer so slowly that the service gives it up, or the client does."""
-    found.tried["a slow reader"] += 1
-    with contextlib.suppress(ConnectionError):
-        reader, writer = await asyncio.open_connection(*service.address, limit=4096)
-        writer.get_extra_info("socket").setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 8192)
-        with contextlib.suppress(TimeoutError):
-            async with asyncio.timeout(SIP_S):
-                writer.write(sent)
-                while await reader.read(1000):
-                    await asyncio.sleep(0.05)
-        writer.transport.abort()
-    found.answers["given up"] += 1

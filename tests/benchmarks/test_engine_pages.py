@@ -20,7 +20,7 @@ PAGES = Path(__file__).parents[2] / "docs" / "engines"
 @pytest.mark.parametrize("name", list(ENTRIES))
 def test_the_page_of_each_engine_can_be_run(name: str) -> None:
     page = Page(PAGES / f"{name}.md", {})
-    if name in ("chroma", "redis", "solr"):
+    if name == "chroma":
         assert "--function shop.py:search" in page.path.read_text("utf-8")
         assert "def search(question: Question)" in page.function()
     else:
@@ -78,7 +78,7 @@ def test_the_loss_is_of_the_worse_half_and_rows_of_others_stay(tmp_path: Path) -
 
 
 @pytest.mark.filterwarnings("ignore:.*found in sys.modules")
-@pytest.mark.parametrize("name", ["elasticsearch", "opensearch", "redis", "solr", "weaviate"])
+@pytest.mark.parametrize("name", ["elasticsearch", "opensearch", "weaviate"])
 def test_who_asks_for_help_starts_and_builds_nothing(name, monkeypatch, capsys):
     monkeypatch.setattr("sys.argv", [name, "--help"])
     monkeypatch.setattr(subprocess, "Popen", None)
