@@ -24,9 +24,9 @@ import qdrant_edge as qe
 
 from ..errors import MemoryFull, MemoryStoreError
 from ..files import PARTIAL, write_whole
-from ..types import MODALITIES, Payload
+from ..types import MODALITIES, Payload, caption_of
 from .header import RESTORE, write_error
-from .points import LOG_NAME, locked_error
+from .points import LOG_NAME, WORDS, locked_error
 
 _COPY = "reco-memory-"
 """How the name of a copy of a read-only shard begins."""
@@ -37,6 +37,7 @@ LAST_BYTES = 2**20
 _READ_WHOLE, _READ_AS_ASKED = b'"InRamChunkedMmap"', b'"ChunkedMmap"'  # in Edge's segment.json; the files are the same
 _MARK, _TRACKER = "version.info", "mutable_id_tracker"  # of a segment that is whole, and of its pairs; Edge's names
 _FACTOR, _PAIR_BYTES = 3, 300  # measured: 2.3 times vectors and payloads as JSON, the log included, and 300 bytes
+_WORD_BYTES = 12  # of a caption's words, for each character: a word takes 24, and may be a single one and a space
 
 
 def check_room(folder: Path, doing: str, wanted: int, spare: int = SPARE_BYTES) -> None:
@@ -61,7 +62,8 @@ def check_room(folder: Path, doing: str, wanted: int, spare: int = SPARE_BYTES) 
 def bytes_of_pairs(dimension: int, payloads: Sequence[Payload]) -> int:
     """Bytes that writing pairs may take, in the log and in the storage."""
     vectors = len(MODALITIES) * 4 * dimension
-    return sum(_FACTOR * (vectors + len(json.dumps(payload))) + _PAIR_BYTES for payload in payloads)
+    words = _WORD_BYTES * sum(len(caption_of(payload) or "") for payload in payloads)
+    return words + sum(_FACTOR * (vectors + len(json.dumps(payload))) + _PAIR_BYTES for payload in payloads)
 
 
 def bytes_on_disk(folder: Path) -> int:
@@ -135,7 +137,8 @@ def make_shard(path: Path, dimension: int) -> None:
     """Create an empty shard, atomically."""
     partial = path.with_name(path.name + PARTIAL)
     shutil.rmtree(partial, ignore_errors=True)
-    config = _config(dimension, qe.Memory.Cold, wal_enabled=True)
+    words = {WORDS: qe.EdgeSparseVectorParams(modifier=qe.Modifier.Idf)}
+    config = _config(dimension, qe.Memory.Cold, wal_enabled=True, sparse_vectors=words)
     qe.EdgeShard.create(str(partial), config).close()
     partial.rename(path)
 

@@ -7,6 +7,8 @@ import threading
 import warnings
 from collections.abc import Collection, Iterator, Mapping, Sequence
 from contextlib import nullcontext
+from dataclasses import replace
+from functools import partial
 from itertools import chain
 from pathlib import Path
 from typing import Any
@@ -17,7 +19,9 @@ import qdrant_edge as qe
 
 from ..defaults import SCROLL_BATCH
 from ..errors import MemoryReadOnly
-from ..types import MODALITIES, Fingerprint, Neighbours, Payload, Records, Search
+from ..progress import progress_bar
+from ..types import MODALITIES, Fingerprint, Neighbours, Payload, Records, Search, caption_of
+from ..words import MOST, QueryWords, Worded, asked_by_words, stored_words
 from .checks import (
     CheckedSearch,
     Opener,
@@ -37,6 +41,7 @@ from .kept import KeptInFolder, KeptInRam
 from .options import OF_A_FOLDER, MemoryOptions
 from .points import (
     READ_BEFORE,
+    WORDS,
     FilterConstructors,
     compare_stored,
     ids_behind,
@@ -47,12 +52,14 @@ from .points import (
     to_payload,
     to_records,
     to_witnesses,
+    to_worded,
     translate_errors,
     wanted_payload,
 )
 from .said import SaidRecord
 
 SHARD_NAME = "shard"
+_WORDLESS = qe.Filter(must_not=[qe.HasVectorCondition(WORDS)])
 _UNJUDGED = qe.Filter(must=[qe.IsEmptyCondition(WITNESSES)])
 _MANY = 300_000
 """Pairs from which a Qdrant server is the place for them."""
@@ -138,7 +145,9 @@ class EdgeMemory:
             if copy is not None:
                 copy.cleanup()
             raise
-        return cls(shard, header, folder, options, copy)
+        memory = cls(shard, header, folder, options, copy)
+        memory._give_words(shard)
+        return memory
 
     @property
     def header(self) -> Header:
@@ -226,6 +235,26 @@ class EdgeMemory:
             self._index.add(names, {m: checked.side(m)[rows] for m in MODALITIES})
             self._written(len(points))
 
+    def _give_words(self, shard: qe.EdgeShard) -> None:
+        """Give the pairs that an older version wrote the words of their captions."""
+        with translate_errors(self.location, "open"):
+            try:
+                shard.query(qe.QueryRequest(query=qe.Query.Nearest(qe.SparseVector([], []), using=WORDS), limit=1))
+            except Exception:  # Edge has no class for it: there is no such vector yet
+                shard.update(qe.UpdateOperation.create_sparse_vector(WORDS, modifier=qe.Modifier.Idf))
+        if not self._reader.count(_WORDLESS):
+            return
+        with progress_bar(total=self.count(), desc="words of captions", unit="pair") as bar:
+            for points in self._reader.pages(POINTS_AT_ONCE, payload=True, vectors=False):
+                payloads = [point.payload or {} for point in points]
+                check_room(self._folder, "write to", bytes_of_pairs(0, payloads))
+                rows = zip(points, payloads, strict=True)
+                with translate_errors(self.location, "write"):
+                    given = [qe.PointVectors(point.id, {WORDS: _words_of(payload)}) for point, payload in rows]
+                    shard.update(qe.UpdateOperation.update_vectors(given))
+                self._written(len(points))
+                bar.update(len(points))
+
     def delete(self, ids: Collection[str]) -> int:
         """Remove pairs; returns how many existed."""
         shard = self.check_writable()
@@ -247,21 +276,49 @@ class EdgeMemory:
         payload = wanted_payload(search)
         plain = search.checked and self._index.idle  # no conditions, no exclusions, every pair
         wanted = CheckedSearch(search.vectors, search.k, [], ()) if plain else check_search(search, dimension)
+        filters = [] if plain else list(_WORDS.filters(wanted, (), point_id))
         with translate_errors(self.location, "search"):
+            told: Sequence[str] = ()
+            if search.words is not None:
+                pairs, find = self._header.calibration.get("pairs", 0), partial(self._by_words, shard, filters)
+                vectors, told = asked_by_words(search, wanted.vectors, pairs, find)
+                wanted = replace(wanted, vectors=vectors)
             if plain:
                 found = self._ask(shard, search, wanted, payload, range(len(wanted.vectors)))
             else:
-                found = self._find(shard, search, wanted, payload)
-            return to_neighbours(found, dimension, search, k=wanted.k, read=search.read)
+                found = self._find(shard, search, wanted, payload, filters)
+            near = to_neighbours(found, dimension, search, k=wanted.k, read=search.read)
+            return replace(near, asked=wanted.vectors, words=told) if told else near
+
+    def _by_words(
+        self, shard: qe.EdgeShard, filters: Sequence[qe.Filter | None], said: Mapping[int, QueryWords]
+    ) -> list[list[Worded]]:
+        """The captions that have most of the words of some rows, each under its filter."""
+        requests = [
+            qe.QueryRequest(
+                query=qe.Query.Nearest(qe.SparseVector(list(one.weights), list(one.weights.values())), using=WORDS),
+                limit=MOST + 1,
+                filter=filters[row] if filters else None,
+                with_vector=["text", WORDS],
+                with_payload=False,
+            )
+            for row, one in said.items()
+        ]
+        return [to_worded(hits) for hits in _ask_in_turns(shard, requests)]
 
     def _find(
-        self, shard: qe.EdgeShard, search: Search, wanted: CheckedSearch, payload: bool | list[str]
+        self,
+        shard: qe.EdgeShard,
+        search: Search,
+        wanted: CheckedSearch,
+        payload: bool | list[str],
+        filters: Sequence[qe.Filter | None],
     ) -> list[list[Any]]:
         """The hits of each query under its conditions, by the search index where there is one.
 
         The index names points to compare with; a query that then finds fewer than k compares all.
         """
-        filters, every = list(_WORDS.filters(wanted, (), point_id)), range(len(wanted.vectors))
+        every = range(len(wanted.vectors))
         among = None if self._options.exact else self._index.candidates(search.by, wanted)
         if among is None:
             return self._ask(shard, search, wanted, payload, every, filters)
@@ -299,10 +356,7 @@ class EdgeMemory:
                     params=params,
                 )
             )
-        found = list[list[Any]]()
-        for start in range(0, len(requests), _AT_ONCE):
-            found += shard.query_batch(qe.QueryBatchRequest(requests[start : start + _AT_ONCE]))
-        return found
+        return _ask_in_turns(shard, requests)
 
     def scroll(self, batch_size: int = SCROLL_BATCH, ids: Sequence[str] | None = None) -> Iterator[Records]:
         """All pairs in order of their point ids, or those of ``ids`` in their order, in batches (N, D)."""
@@ -416,9 +470,25 @@ def _flush(shard: qe.EdgeShard) -> None:
         shard.flush()
 
 
+def _ask_in_turns(shard: qe.EdgeShard, requests: Sequence[qe.QueryRequest]) -> list[list[Any]]:
+    found = list[list[Any]]()
+    for start in range(0, len(requests), _AT_ONCE):
+        found += shard.query_batch(qe.QueryBatchRequest(requests[start : start + _AT_ONCE]))
+    return found
+
+
+def _words_of(payload: Payload) -> qe.SparseVector:
+    words = stored_words(caption_of(payload))
+    return qe.SparseVector(words, [1.0] * len(words))
+
+
 def _to_points(records: Records, rows: slice, witnesses: Mapping[str, Sequence[float]]) -> list[qe.Point]:
     columns = (records.ids[rows], records.image[rows].tolist(), records.text[rows].tolist(), records.payloads[rows])
     return [
-        qe.Point(point_id(name), {"image": image, "text": text}, stored_payload(name, payload, witnesses.get(name)))
+        qe.Point(
+            point_id(name),
+            {"image": image, "text": text, WORDS: _words_of(payload)},
+            stored_payload(name, payload, witnesses.get(name)),
+        )
         for name, image, text, payload in zip(*columns, strict=True)
     ]

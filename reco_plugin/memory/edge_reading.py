@@ -7,11 +7,12 @@ from typing import Any
 
 import qdrant_edge as qe
 
-from ..types import Modality, Vectors
+from ..types import MODALITIES, Modality, Vectors
 from .filters import USER_ID
 from .points import pages, to_sides, translate_errors
 
 POINTS_AT_ONCE = 1000
+_SIDES: list[str] = list(MODALITIES)
 
 
 class ShardReader:
@@ -45,7 +46,7 @@ class ShardReader:
         """All points, at most ``size`` at a time."""
 
         def read(start: Any) -> Any:
-            request = qe.ScrollRequest(offset=start, limit=size, with_payload=payload, with_vector=vectors)
+            request = qe.ScrollRequest(offset=start, limit=size, with_payload=payload, with_vector=vectors and _SIDES)
             with translate_errors(self._location, "read"):
                 return self._live().scroll(request)
 
@@ -60,7 +61,7 @@ class ShardReader:
     def retrieve(self, points: Sequence[str], payload: list[str] | bool, *, vectors: bool) -> list[Any]:
         """Those of the points that exist, with these keys of their payload, or all or none."""
         with translate_errors(self._location, "read"):
-            return list(self._live().retrieve(list(points), payload, vectors))
+            return list(self._live().retrieve(list(points), payload, vectors and _SIDES))
 
     def point_ids(self) -> Iterator[list[str]]:
         """UUIDs of all points, page by page."""

@@ -19,11 +19,14 @@ import numpy.typing as npt
 from ..errors import InputError, MemoryFull, MemoryLocked, MemoryReadOnly, MemoryStoreError, RecoError
 from ..types import MODALITIES, Modality, Neighbours, Payload, Records, Search, Vectors
 from ..values import are_same, show
+from ..words import Worded
 from .checks import CheckedSearch
 from .filters import RESERVED, USER_ID, WITNESSES, AnyOf, Condition
 from .header import RESTORE
 
 F = TypeVar("F")
+WORDS = "words"
+"""Name of the sparse vector of a caption's words."""
 OUR_NAMES: Mapping[Modality, str] = {modality: modality for modality in MODALITIES}
 """Modality -> name of its vector, in our own stores."""
 _NAMESPACE = uuid.UUID("b4f0a5c6-1d0e-5c61-9d3a-7e2f6c0b8a11")
@@ -209,6 +212,12 @@ def to_neighbours(
     except KeyError as error:
         raise _no_vector(error) from None
     return out
+
+
+def to_worded(hits: Iterable[ScoredPoint], text: str = "text") -> list[Worded]:
+    """Captions that were found by their words, of one query; ``text`` is the name of their vector."""
+    read = ((hit.score, hit.vector) for hit in hits)  # once: Edge makes the lists each time
+    return [Worded(score, frozenset(at[WORDS].indices), np.asarray(at[text], np.float32)) for score, at in read]
 
 
 def to_witnesses(points: Iterable[Point], wanted: Sequence[object]) -> npt.NDArray[np.float32]:
