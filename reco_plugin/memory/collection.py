@@ -6,7 +6,7 @@ On a server, it is used through an alias.
 from __future__ import annotations
 
 import time
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 from qdrant_client import QdrantClient, models
@@ -19,6 +19,7 @@ from .faults import is_refusal_of_key
 from .header import Header, check_fingerprint, from_json, new_header, to_json
 from .layout import Layout
 from .options import MemoryOptions
+from .points import WORDS
 from .server import Server
 from .versions import version_name, version_number
 
@@ -106,7 +107,8 @@ def read_collection(
     check_fingerprint(header.fingerprint, fingerprint, location)
     layout = Layout.from_metadata(metadata, f"the metadata of {place}")
     layout.check(config.params.vectors, header.fingerprint.dimension, f"the {place}")
-    return OpenCollection(header, layout)
+    words = WORDS in (config.params.sparse_vectors or {}) and not layout.attached
+    return OpenCollection(header, replace(layout, words=words))
 
 
 def header_of(metadata: dict[str, Any], place: str) -> Header:
@@ -199,7 +201,7 @@ def is_finished(metadata: dict[str, Any]) -> bool:
 
 
 def _creation(dimension: int, options: MemoryOptions) -> dict[str, Any]:
-    """Arguments of ``create_collection``: two named vectors, compared by cosine."""
+    """Arguments of ``create_collection``: two named vectors, compared by cosine, and the words of the captions."""
     vectors = {
         str(modality): models.VectorParams(
             size=dimension,
@@ -218,7 +220,10 @@ def _creation(dimension: int, options: MemoryOptions) -> dict[str, Any]:
         "replication_factor": options.replicas,
         "write_consistency_factor": options.write_consistency,
     }
-    return {"vectors_config": vectors} | {name: value for name, value in arguments.items() if value is not None}
+    words = {WORDS: models.SparseVectorParams(modifier=models.Modifier.IDF)}
+    return {"vectors_config": vectors, "sparse_vectors_config": words} | {
+        name: value for name, value in arguments.items() if value is not None
+    }
 
 
 def search_params(options: MemoryOptions, k: int, measured: int = SEARCH_EF) -> models.SearchParams:

@@ -146,7 +146,11 @@ class EdgeMemory:
                 copy.cleanup()
             raise
         memory = cls(shard, header, folder, options, copy)
-        memory._give_words(shard)
+        try:
+            memory._give_words(shard)
+        except BaseException:
+            memory.close()
+            raise
         return memory
 
     @property

@@ -40,6 +40,7 @@ class Layout:
     attached: bool = False
     """Another system fills the collection: points keep their own ids, may lack a vector, and hold no keys of ours."""
     writable: bool = True  # pairs may be added and removed
+    words: bool = False  # points have the words of their captions: said by the collection, not by its metadata
 
     def name(self, modality: Modality) -> str:
         """Name of a modality's vector."""
@@ -81,7 +82,7 @@ class Layout:
 
     def to_json(self) -> dict[str, Any]:
         """The layout as JSON-like values."""
-        return asdict(self)
+        return {name: value for name, value in asdict(self).items() if name != "words"}
 
     @classmethod
     def from_metadata(cls, metadata: dict[str, Any], place: str) -> Layout:

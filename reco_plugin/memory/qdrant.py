@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Callable, Collection, Iterator, Sequence
+from dataclasses import replace
+from functools import partial
 from itertools import chain, islice
 from typing import Any
 
@@ -14,6 +16,7 @@ from qdrant_client import QdrantClient, models
 from ..defaults import NEIGHBOURS, SCROLL_BATCH, SEARCH_EF
 from ..errors import MemoryStoreError
 from ..types import Fingerprint, Neighbours, Payload, Records, Search
+from ..words import asked_by_words
 from .checks import check_ids, check_positive, check_records, check_search, check_witnesses, chunks, part_of_a_write
 from .collection import open_served, search_params
 from .filters import USER_ID, WITNESSES
@@ -150,6 +153,8 @@ class QdrantMemory(QdrantCollection):
         """Add or replace pairs, vectors (N, D); returns when they can be found."""
         client = self._writable("add pairs to")
         checked = check_records(records, self._dimension)
+        if not (self._words_given or self._layout.attached):
+            self._give_words()
         layout = self._layout
         there = self._retrieve(_POINTS_AT_ONCE, checked.ids, vectors=True, payload=list(READ_BEFORE), write=True)
         kept = compare_stored(checked, layout.point_id, chain.from_iterable(there), layout.names)
@@ -181,6 +186,11 @@ class QdrantMemory(QdrantCollection):
         layout = self._layout
         read = layout.name(search.read)
         wanted = check_search(search, self._dimension)
+        filters, told = list(layout.filters(wanted)), list[str]()
+        if search.words is not None and layout.words:  # not in the same call: they say what is searched with
+            pairs, find = self._header.calibration.get("pairs", 0), partial(self._by_words, filters)
+            vectors, told = asked_by_words(search, wanted.vectors, pairs, find)
+            wanted = replace(wanted, vectors=vectors)
         params = search_params(self._options, wanted.k, self._measured_depth())
         requests = [
             models.QueryRequest(
@@ -192,10 +202,11 @@ class QdrantMemory(QdrantCollection):
                 with_payload=wanted_payload(search, ids=not layout.attached),
                 params=params,
             )
-            for vector, condition in zip(wanted.vectors.tolist(), layout.filters(wanted), strict=True)
+            for vector, condition in zip(wanted.vectors.tolist(), filters, strict=True)
         ]
         found = self._run("search", lambda left: self._query(client, requests, left)) if requests else []
-        return to_neighbours(found, self._dimension, search, k=wanted.k, read=read)
+        near = to_neighbours(found, self._dimension, search, k=wanted.k, read=read)
+        return replace(near, asked=wanted.vectors, words=told) if told else near
 
     def scroll(self, batch_size: int = SCROLL_BATCH, ids: Sequence[str] | None = None) -> Iterator[Records]:
         """All pairs in the collection's order, or those of ``ids`` in their order, in batches (N, D)."""

@@ -8,6 +8,7 @@ import threading
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import replace
+from functools import partial
 from itertools import chain
 from typing import Any, TypeVar
 
@@ -15,14 +16,16 @@ from qdrant_client import QdrantClient, grpc, models
 from qdrant_client.conversions.conversion import GrpcToRest, RestToGrpc
 
 from ..errors import FingerprintMismatch, MemoryStoreError, MemoryUnavailable
-from ..types import Records
+from ..progress import progress_bar
+from ..types import Payload, Records, caption_of
+from ..words import MOST, QueryWords, Worded, stored_words
 from .checks import Opener, chunks
 from .collection import OpenCollection, consistency, name_beside
 from .filters import USER_ID, WITNESSES
 from .header import Header
 from .kept_served import KeptOnServer
 from .learned import digest_of
-from .points import pages, stored_payload
+from .points import WORDS, pages, stored_payload, to_worded
 from .server import Server
 from .time_limit import time_limit
 
@@ -50,6 +53,7 @@ class QdrantCollection:
         self._looking: threading.Thread | None = None
         self._look_failed = False
         self._read_again_at = time.monotonic() + self._pause
+        self._words_given = False  # to all pairs; looked for before the first write
 
     @property
     def header(self) -> Header:
@@ -215,6 +219,52 @@ class QdrantCollection:
         answers = client.grpc_points.QueryBatch(message, timeout=most)
         return [[GrpcToRest.convert_scored_point(hit) for hit in answer.result] for answer in answers.result]
 
+    def _by_words(self, filters: Sequence[models.Filter | None], said: Mapping[int, QueryWords]) -> list[list[Worded]]:
+        """The captions that have most of the words of some rows, each under its filter."""
+        client, text = self._live(), self._layout.text
+        requests = [
+            models.QueryRequest(
+                query=models.SparseVector(indices=list(one.weights), values=list(one.weights.values())),
+                using=WORDS,
+                limit=MOST + 1,
+                filter=filters[row],
+                with_vector=[text, WORDS],
+                with_payload=False,
+            )
+            for row, one in said.items()
+        ]
+        return [to_worded(hits) for hits in self._run("search", lambda left: self._query(client, requests, left))]
+
+    def _give_words(self) -> None:
+        """Give the pairs that an older version wrote the words of their captions, before the first write.
+
+        A server before 1.18 cannot take a new vector for them: there, queries are by their vectors alone until the
+        memory is built anew.
+        """
+        client, words = self._live(), models.SparseVectorConfig(modifier=models.Modifier.IDF)
+        wordless = models.Filter(must_not=[models.HasVectorCondition(has_vector=WORDS)])
+        self._words_given = True
+        try:
+            if not self._layout.words:
+                named = models.SparseVectorNameConfig(sparse=words)
+                make = partial(client.create_vector_name, self.collection, WORDS, named)
+                self._run("write", lambda left: make(timeout=left), write=True)
+                self._layout = replace(self._layout, words=True)
+            total = self._run("count", lambda _: client.count(self.collection, wordless, exact=True)).count
+            with progress_bar(total=total, desc="words of captions", unit="pair", disable=not total) as bar:
+                for points in self._pages(wordless, IDS_AT_ONCE, vectors=False) if total else ():
+                    rows = [
+                        models.PointVectors(id=one.id, vector={WORDS: _words_of(one.payload or {})}) for one in points
+                    ]
+                    give = partial(client.update_vectors, self.collection, rows, wait=True)
+                    self._run("write", lambda left, give=give: give(timeout=left), write=True)  # type: ignore[misc]
+                    bar.update(len(points))
+        except MemoryStoreError as error:
+            if type(error) is not MemoryStoreError:  # an outage
+                self._words_given = False
+                raise
+            log.warning("%s: captions are not found by their words: %s", self.location, error)
+
     def _set_witnesses(self, client: QdrantClient, names: Sequence[str], witnesses: dict[str, list[float]]) -> None:
         with self._heading:
             place = self._kept.judged()  # not another version, whose pairs have the same ids
@@ -274,8 +324,13 @@ class QdrantCollection:
         return [
             models.PointStruct(
                 id=layout.point_id(name),
-                vector={layout.image: image, layout.text: text},
+                vector={layout.image: image, layout.text: text} | ({WORDS: _words_of(payload)} if layout.words else {}),
                 payload=stored_payload(name, payload, witnesses.get(name)),
             )
             for name, image, text, payload in zip(*columns, strict=True)
         ]
+
+
+def _words_of(payload: Payload) -> models.SparseVector:
+    words = stored_words(caption_of(payload))
+    return models.SparseVector(indices=words, values=[1.0] * len(words))

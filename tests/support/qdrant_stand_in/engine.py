@@ -109,6 +109,13 @@ class Engine:
 
         return bool(self.run("create_collection", key, make, name=name))
 
+    def name_words(self, name: str, key: str | None, vector: str) -> models.UpdateResult:
+        """Take a new sparse vector, weighed by IDF, into a collection."""
+        words = models.SparseVectorNameConfig(sparse=models.SparseVectorConfig(modifier=models.Modifier.IDF))
+        made = self.run("create_vector_name", key, lambda client: client.create_vector_name(name, vector, words))
+        assert isinstance(made, models.UpdateResult)
+        return made
+
 
 def _as_server(error: Exception) -> Refusal:
     text = str(error)

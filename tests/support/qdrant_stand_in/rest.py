@@ -62,7 +62,8 @@ def _plain(value: Any) -> Any:
 def _create(engine: Engine, key: str | None, name: str, body: Any) -> Any:
     asked = rest.CreateCollection.model_validate(body)
     arguments = {field: getattr(asked, field) for field in asked.model_fields_set}
-    return engine.create(name, key, {"vectors_config": arguments.pop("vectors"), **arguments})
+    named = {"vectors_config": arguments.pop("vectors"), "sparse_vectors_config": arguments.pop("sparse_vectors", None)}
+    return engine.create(name, key, {**named, **arguments})
 
 
 def _update(engine: Engine, key: str | None, name: str, body: Any) -> Any:
@@ -78,6 +79,11 @@ def _alias(engine: Engine, key: str | None, _: str, body: Any) -> Any:
 def _upsert(engine: Engine, key: str | None, name: str, body: Any) -> Any:
     points = rest.PointsList.model_validate(body).points
     return engine.run("upsert", key, lambda c: c.upsert(name, points), points=points)
+
+
+def _update_vectors(engine: Engine, key: str | None, name: str, body: Any) -> Any:
+    points = rest.UpdateVectors.model_validate(body).points
+    return engine.run("update_vectors", key, lambda c: c.update_vectors(name, points))
 
 
 def _change(engine: Engine, key: str | None, name: str, body: Any) -> Any:
@@ -149,6 +155,13 @@ _ROUTES: list[tuple[str, str, Any]] = [
     ),
     ("GET", "/aliases", lambda e, key, *_: e.run("aliases", key, lambda c: c.get_aliases())),
     ("POST", "/collections/aliases", _alias),
+    ("PUT", f"/collections/{_NAME}/vectors/words", lambda e, key, name, _: e.name_words(name, key, "words")),
+    (
+        "DELETE",
+        f"/collections/{_NAME}/vectors/words",
+        lambda e, key, name, _: e.run("delete_vector_name", key, lambda c: c.delete_vector_name(name, "words")),
+    ),
+    ("PUT", f"/collections/{_NAME}/points/vectors", _update_vectors),
     ("PUT", f"/collections/{_NAME}/points", _upsert),
     ("POST", f"/collections/{_NAME}/points", _retrieve),
     ("POST", f"/collections/{_NAME}/points/batch", _change),

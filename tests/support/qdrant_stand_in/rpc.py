@@ -75,6 +75,9 @@ class Collections(q.CollectionsServicer):
         quantization = GrpcToRest.convert_quantization_config
         arguments = {
             "vectors_config": _optional(request, "vectors_config", GrpcToRest.convert_vectors_config),
+            "sparse_vectors_config": _optional(
+                request, "sparse_vectors_config", GrpcToRest.convert_sparse_vector_config
+            ),
             "metadata": grpc_to_payload(request.metadata),
             "hnsw_config": _optional(request, "hnsw_config", GrpcToRest.convert_hnsw_config_diff),
             "quantization_config": _optional(request, "quantization_config", quantization),
@@ -130,6 +133,19 @@ class Points(q.PointsServicer):
             self._engine.run(
                 "upsert", _key(context), lambda c: c.upsert(request.collection_name, points), points=points
             )
+            return _done()
+
+    def UpdateVectors(self, request: Any, context: Any) -> Any:
+        points = [GrpcToRest.convert_point_vectors(point) for point in request.points]
+        with _told(context):
+            self._engine.run(
+                "update_vectors", _key(context), lambda c: c.update_vectors(request.collection_name, points)
+            )
+            return _done()
+
+    def CreateVectorName(self, request: Any, context: Any) -> Any:
+        with _told(context):
+            self._engine.name_words(request.collection_name, _key(context), request.vector_name)
             return _done()
 
     def UpdateBatch(self, request: Any, context: Any) -> Any:

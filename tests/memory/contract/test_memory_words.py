@@ -1,0 +1,134 @@
+"""Captions are found by their words, alike in every kind of memory."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Collection, Sequence
+from contextlib import closing
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import qdrant_edge as qe
+from qdrant_client import QdrantClient
+from qdrant_stand_in import StandIn
+from small_records import D, axis
+
+from reco_plugin.memory import Memory
+from reco_plugin.types import Filter, Neighbours, Records, Search
+from reco_plugin.words import MOST, QueryWords
+
+CAPTIONS = {
+    "fox": "Sticker fox no. QX-4821-B, matt, 12 pieces",
+    "other": "Sticker fox no. QX-4822-C, matt, 12 pieces",
+    "wolf": "Sticker wolf no. AB-1111-A, matt, 12 pieces",
+    "石": "赤い狐のぬいぐるみ",
+    "café": "Größe XL, CAFÉ",
+    "none": "",
+}
+
+
+def words_of(memory: Memory, captions: dict[str, str]) -> None:
+    """Store captions, each with a direction of its own, and let the memory know that it has learned from them."""
+    vectors = np.stack([axis(place % D) for place in range(len(captions))])
+    payloads = [{"caption": text, "length": len(text)} if text else {} for text in captions.values()]
+    memory.upsert(Records(list(captions), vectors, vectors, payloads))
+    memory.set_calibration({"pairs": len(captions)})
+
+
+def ask(memory: Memory, *queries: str, exclude: Any = None, where: Filter | None = None) -> Neighbours:
+    """Search with texts whose vectors are like no caption's."""
+    vectors = np.tile(np.full(D, D**-0.5, np.float32), (len(queries), 1))
+    asked = [QueryWords.of(text) for text in queries]
+    return memory.search(Search(vectors, "text", "image", 2, exclude, where, payloads=True, words=asked))
+
+
+def stood_in(memory: Memory, *queries: str, exclude: Sequence[Collection[str]] | None = None, **how: Any) -> list[str]:
+    """The pair whose caption stood in for each query; empty where none did."""
+    found = ask(memory, *queries, exclude=exclude, **how)
+    assert found.asked is not None
+    return [
+        ids[0] if words and similarity[0] > 0.999 else ""
+        for ids, words, similarity in zip(found.ids, found.words, found.similarity, strict=True)
+    ]
+
+
+def test_a_caption_stands_in_for_a_query_with_its_words(memory: Memory) -> None:
+    words_of(memory, CAPTIONS)
+    queries = ["qx-4821-b", "QX 4821 B", "a WOLF", "wolf no. ab-1111-a", "狐のぬい", "cafe grosse", "🦊", "unicorn"]
+    assert stood_in(memory, *queries) == ["fox", "fox", "wolf", "wolf", "石", "café", "", ""]
+    found = ask(memory, "QX-4821-B blue", "blue")
+    assert list(found.words) == ["QX-4821-B", ""]
+    assert found.asked is not None
+    assert np.allclose(found.asked[1], D**-0.5)
+    assert found.payloads is not None
+    assert found.payloads[0][0] == {"caption": CAPTIONS["fox"], "length": len(CAPTIONS["fox"])}
+
+
+def test_captions_that_cover_a_query_equally_count_together_unless_they_are_many(memory: Memory) -> None:
+    words_of(memory, CAPTIONS)
+    found = ask(memory, "sticker fox")
+    assert found.asked is not None
+    assert np.allclose(found.asked[0], (axis(0) + axis(1)) / np.sqrt(2), atol=1e-3)
+    assert set(found.ids[0]) == {"fox", "other"}
+    words_of(memory, {str(number): f"dress number {number}" for number in range(MOST + 1)})
+    assert list(ask(memory, "dress").words) == [""]
+    assert list(ask(memory, "dress number 17").words) == ["dress number 17"]
+
+
+def test_conditions_and_exclusions_hold_for_words(memory: Memory) -> None:
+    words_of(memory, CAPTIONS)
+    assert stood_in(memory, "QX-4821-B", "wolf no", exclude=[["fox"], []]) == ["", "wolf"]
+    assert stood_in(memory, "QX-4821-B", where={"length": len(CAPTIONS["fox"])}) == ["fox"]
+    assert stood_in(memory, "QX-4821-B", where={"length": 1}) == [""]
+
+
+def test_what_is_written_is_found_by_its_words_at_once(memory: Memory) -> None:
+    words_of(memory, CAPTIONS)
+    vector = axis(7)[None]
+    memory.upsert(Records(["fox"], vector, vector, [{"caption": "ZZ-9000-Z"}]))
+    assert stood_in(memory, "ZZ-9000-Z", "QX-4821-B") == ["fox", ""]
+    memory.delete(["fox"])
+    assert stood_in(memory, "ZZ-9000-Z") == [""]
+    words_of(memory, {"fox": CAPTIONS["fox"]})
+    assert stood_in(memory, "QX-4821-B") == ["fox"]
+
+
+def test_nothing_stands_in_before_the_memory_has_learned(memory: Memory) -> None:
+    words_of(memory, CAPTIONS)
+    memory.set_calibration({})
+    assert list(ask(memory, "QX-4821-B").words) == [""]
+
+
+@pytest.mark.parametrize("query", ["fox " * 500, "🦊", "x" * 5000, "赤" * 500])
+def test_any_text_can_be_asked(memory: Memory, query: str) -> None:
+    words_of(memory, CAPTIONS)
+    assert len(ask(memory, query, "QX-4821-B").ids) == 2
+
+
+def without_words(memory: Memory, server: StandIn) -> None:
+    """Make it as an older version did, and close it."""
+    place, collection = memory.location, getattr(memory, "collection", "")
+    memory.close()
+    if "://" in place:
+        url = server.url("http") if place.startswith("grpc") else place
+        with closing(QdrantClient(url=url, check_compatibility=False)) as client:
+            client.delete_vector_name(collection, "words")
+        return
+    shard = qe.EdgeShard.load(str(Path(place) / "shard"))
+    shard.update(qe.UpdateOperation.delete_vector_name("words"))
+    shard.close()
+
+
+def test_a_memory_of_before_gets_its_words_when_it_is_opened_or_written(
+    persistent: Callable[..., Memory], stand_in: StandIn
+) -> None:
+    memory = persistent()
+    words_of(memory, CAPTIONS)
+    without_words(memory, stand_in)
+    memory = persistent()
+    vector = axis(6)[None]
+    memory.upsert(Records(["late"], vector, vector, [{"caption": "ZZ-9000-Z"}]))
+    assert stood_in(memory, "QX-4821-B", "ZZ-9000-Z", "狐のぬい") == ["fox", "late", "石"]
+    memory.close()
+    assert stood_in(persistent(), "QX-4821-B") == ["fox"]
