@@ -474,7 +474,7 @@ def _flush(shard: qe.EdgeShard) -> None:
         shard.flush()
 
 
-def _ask_in_turns(shard: qe.EdgeShard, requests: Sequence[qe.QueryRequest]) -> list[list[Any]]:
+def _ask_in_turns(shard: qe.EdgeShard, requests: list[qe.QueryRequest]) -> list[list[Any]]:
     found = list[list[Any]]()
     for start in range(0, len(requests), _AT_ONCE):
         found += shard.query_batch(qe.QueryBatchRequest(requests[start : start + _AT_ONCE]))
