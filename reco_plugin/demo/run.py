@@ -25,9 +25,7 @@ _STAGES = {
     "empty_memory": "memory empty",
     "without_unseen": "memory without the unseen entities",
     "full": "after adding their pairs",
-    "paper": "the same by the paper's attention layer",
 }
-"""The last one only where the model folder has that layer."""
 _MARK = ".made-by-reco-demo"
 _PICTURES = "memory.pictures"
 _PHOTOS, _CATALOGUE = "photos", "catalogue.csv"
@@ -57,7 +55,7 @@ def run(model: Path, out: Path) -> dict[str, Any]:
         bench = prepare(data, reco.encoder)
         stages = _measure_stages(reco, data, bench, out / _PICTURES)
         results = _results(stages, len(reco.memory))
-        write_page(out / "index.html", reco, data, bench, results, stages_of(results))
+        write_page(out / "index.html", reco, data, bench, results, _STAGES)
     _write_photos(data, out / _PHOTOS)
     _write_catalogue(data, out / _CATALOGUE)
     with whole_file(out / "results.json") as part:
@@ -94,8 +92,6 @@ def _measure_stages(reco: Reco, data: Quickstart, bench: Bench, pictures: Path) 
     stages["without_unseen"] = bench.measure(reco)
     reco.memory.add(_write_drawings(data, ("unseen",), pictures), progress=True)
     stages["full"] = bench.measure(reco)
-    if "paper" in reco.manifest.fusers:
-        stages["paper"] = bench.measure(reco, fuser="paper")
     return stages
 
 
@@ -148,14 +144,14 @@ def _report(results: dict[str, Any], out: Path) -> None:
         return [title, *(f"{groups[g][key]['top1']:.1f} / {groups[g][key]['top5']:.1f}" for g in TEST_GROUPS)]
 
     rows = [line("frozen CLIP", results, "frozen")]
-    for stage, title in stages_of(results).items():
+    for stage, title in _STAGES.items():
         groups = results if stage == "full" else results[stage]
         rows.append([f"{title}:", *[""] * len(TEST_GROUPS)])
         rows += [line(f"  {words}", groups, _KEYS[side]) for side, words in _SIDE_NAMES.items()]
     header = ["top-1 / top-5 in %", "unseen entities", "seen entities", "all labels together"]
     print("\n" + table(header, rows))
     gain = results["unseen"]["refined"]["top1"] - results["unseen"]["frozen"]["top1"]
-    reco = _command()
+    reco = "reco" if shutil.which("reco") else f"{sys.executable} -m reco_plugin"
     print(
         f"\n{gain:+.1f} points top-1, both refined, on entities the mini CLIP never saw: pairs were inserted, "
         "no weight changed."
@@ -168,17 +164,3 @@ def _report(results: dict[str, Any], out: Path) -> None:
         f"\n       {reco} doctor"
         f"\n       {reco} export --help, {reco} fit --help: your own CLIP and catalogue"
     )
-
-
-def stages_of(results: dict[str, Any]) -> dict[str, str]:
-    """The stages that were measured, and their titles."""
-    return {stage: title for stage, title in _STAGES.items() if stage == "full" or stage in results}
-
-
-def _command() -> str:
-    """The command that starts ``reco`` in the user's shell: its name where on the PATH, else its path."""
-    beside = shutil.which("reco", path=str(Path(sys.executable).parent))
-    if shutil.which("reco") or beside is None:
-        return "reco"
-    here = Path.cwd()
-    return str(Path(beside).relative_to(here) if Path(beside).is_relative_to(here) else beside)

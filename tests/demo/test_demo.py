@@ -19,9 +19,7 @@ from learned_once import learned_once
 from some_drawings import load_some
 from typer.testing import CliRunner
 
-from reco_plugin.artifact import Artifact
 from reco_plugin.cli.app import app
-from reco_plugin.demo.run import _command as own_command
 from reco_plugin.memory import open_memory
 from reco_plugin.memory.picture_folders import noted_folders
 
@@ -70,9 +68,8 @@ def results(ran: Any, out: Path) -> dict[str, Any]:
 
 
 def test_results_have_exactly_the_promised_keys(results: dict[str, Any]) -> None:
-    paper = {"paper"} & set(Artifact.load(ROOT / "triton_models").manifest.fusers)
-    assert set(results) == {*GROUPS, "without_unseen", "empty_memory", *paper, "pairs"}
-    for stage in (results, *(results[name] for name in ("without_unseen", "empty_memory", *paper))):
+    assert set(results) == {*GROUPS, "without_unseen", "empty_memory", "pairs"}
+    for stage in (results, results["without_unseen"], results["empty_memory"]):
         for group in GROUPS:
             assert set(stage[group]) == SIDES
             assert all(set(value) == {"top1", "top5"} for value in stage[group].values())
@@ -380,18 +377,6 @@ def test_what_is_not_installed_is_said_before_anything_is_written(
     said = f"reco demo needs {package}, which is not installed: pip install 'reco-plugin[demo]'"
     assert (result.exit_code, result.stderr) == (1, f"error: {said}\n")
     assert not list(tmp_path.iterdir())
-
-
-def test_the_next_lines_name_a_command_that_the_shell_finds(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    place = tmp_path / "env" / "bin"
-    place.mkdir(parents=True)
-    (place / "reco").touch(mode=0o755)
-    monkeypatch.setattr(sys, "executable", str(place / "python"))
-    monkeypatch.chdir(tmp_path)
-    monkeypatch.setenv("PATH", "")
-    assert own_command() == "env/bin/reco"
-    monkeypatch.setenv("PATH", str(place))
-    assert own_command() == "reco"
 
 
 def test_the_demo_needs_no_torch(twice: Twice) -> None:
