@@ -10,9 +10,8 @@ import pytest
 from pydantic import SecretStr
 
 from reco_plugin import Reco
-from reco_plugin.config import PREFIX, SECRET, Settings, _warn_of_unknown, load_settings, sources
+from reco_plugin.config import PREFIX, SECRET, MemoryOptions, Settings, _warn_of_unknown, load_settings, sources
 from reco_plugin.errors import ConfigError
-from reco_plugin.memory.options import MemoryOptions
 from reco_plugin.serve.settings import ServeSettings, load_serve_settings
 
 KEY = "sk-very-secret-4711"

@@ -8,8 +8,8 @@ from typing import Any
 import pytest
 from pydantic import ValidationError
 
+from reco_plugin.config import OF_A_FOLDER, MemoryOptions
 from reco_plugin.errors import ConfigError
-from reco_plugin.memory.options import OF_A_FOLDER, MemoryOptions
 
 DOCS = Path(__file__).resolve().parents[1] / "docs" / "memory.md"
 

@@ -14,7 +14,7 @@ import numpy as np
 from pydantic import ValidationError
 from qdrant_client import QdrantClient, models
 
-from ..config import Settings
+from ..config import MemoryOptions, Settings
 from ..errors import (
     ConfigError,
     EngineError,
@@ -24,7 +24,6 @@ from ..errors import (
     MemoryTimeout,
     MemoryUnavailable,
 )
-from ..memory.options import MemoryOptions
 from ..memory.points import to_payload
 from ..memory.server import Server
 from ..values import did_you_mean

@@ -22,11 +22,10 @@ from pathlib import Path
 from types import FrameType
 from typing import Any
 
-from ..config import Settings
+from ..config import MemoryOptions, Settings
 from ..data.rows import Rows
 from ..encoder_api import is_address
 from ..errors import ConfigError, DataError, importing
-from ..memory.options import MemoryOptions
 from ..reco import Reco
 from .options import Cluster, IngestOptions
 from .prepare import Known, WriterItem, make_chunks

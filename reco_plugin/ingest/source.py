@@ -16,7 +16,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from ..artifact import Artifact
-from ..config import Settings, load_settings
+from ..config import MemoryOptions, Settings, load_settings
 from ..data.cells import CellError, unit_rows
 from ..data.opening import open_rows
 from ..data.rows import Rejected, Rows
@@ -29,7 +29,6 @@ from ..files import in_home
 from ..memory import Memory, open_memory
 from ..memory.header import HEADER_NAME, check_fingerprint, read_header
 from ..memory.opening import SERVERS, server_of
-from ..memory.options import MemoryOptions
 from ..types import Fingerprint, Pair
 from ..values import strip_marks
 from .index_rows import open_index_rows

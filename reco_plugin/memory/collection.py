@@ -12,13 +12,13 @@ from typing import Any
 from qdrant_client import QdrantClient, models
 from qdrant_client.http.exceptions import UnexpectedResponse
 
+from ..config import MemoryOptions
 from ..defaults import SEARCH_EF
 from ..errors import MemoryStoreError, MemoryUnavailable
 from ..types import MODALITIES, Fingerprint
 from .faults import is_refusal_of_key
 from .header import Header, check_fingerprint, from_json, new_header, to_json
 from .layout import Layout
-from .options import MemoryOptions
 from .points import WORDS
 from .server import Server
 from .versions import version_name, version_number

@@ -17,6 +17,7 @@ import numpy as np
 import numpy.typing as npt
 import qdrant_edge as qe
 
+from ..config import OF_A_FOLDER, MemoryOptions
 from ..defaults import SCROLL_BATCH
 from ..errors import MemoryReadOnly
 from ..progress import progress_bar
@@ -38,7 +39,6 @@ from .filters import USER_ID, WITNESSES
 from .header import Header, open_folder, refuse_missing_data
 from .index import SearchIndex
 from .kept import KeptInFolder, KeptInRam
-from .options import OF_A_FOLDER, MemoryOptions
 from .points import (
     READ_BEFORE,
     WORDS,

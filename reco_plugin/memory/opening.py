@@ -19,8 +19,7 @@ from .base import Memory
 from .header import Header
 
 if TYPE_CHECKING:
-    from ..config import Settings
-    from .options import MemoryOptions
+    from ..config import MemoryOptions, Settings
     from .server import Server
 
 SERVERS = ("http://", "https://", "grpc://", "grpcs://")
@@ -60,7 +59,7 @@ def open_memory(
         MemoryUnavailable: the server cannot be reached.
         MemoryStoreError: there is none and ``create`` is False, or it cannot be read.
     """
-    from .options import MemoryOptions
+    from ..config import MemoryOptions
 
     place = ":memory:" if location is None else os.fspath(location)
     if place != ":memory:" and not _is_url(place):

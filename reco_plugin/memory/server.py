@@ -18,12 +18,12 @@ import httpx
 from qdrant_client import QdrantClient
 from qdrant_client.grpc import HealthCheckRequest, QdrantStub
 
+from ..config import MemoryOptions
 from ..errors import ConfigError, MemoryTimeout, RecoError
 from ..proxies import usable_environment
 from .checks import is_writing
 from .faults import Spent, read_fault, retry_after, translate
 from .opening import NO_SERVER
-from .options import MemoryOptions
 from .time_limit import time_limit
 
 SCHEMES = ("http", "https", "grpc", "grpcs")

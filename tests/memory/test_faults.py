@@ -16,6 +16,7 @@ from typing import Any
 import numpy as np
 import pytest
 
+from reco_plugin.config import MemoryOptions
 from reco_plugin.errors import (
     MemoryLocked,
     MemoryStoreError,
@@ -23,7 +24,6 @@ from reco_plugin.errors import (
     MissingExtra,
 )
 from reco_plugin.memory import Fingerprint, Header, open_memory
-from reco_plugin.memory.options import MemoryOptions
 from reco_plugin.memory.points import translate_errors
 from reco_plugin.memory.rescue import open_broken
 from reco_plugin.types import Records, Search

@@ -10,9 +10,9 @@ from typing import Any
 import numpy as np
 import pytest
 
+from reco_plugin.config import MemoryOptions
 from reco_plugin.memory import edge_reading
 from reco_plugin.memory.edge import EdgeMemory
-from reco_plugin.memory.options import MemoryOptions
 from reco_plugin.memory.points import _NAMESPACE, point_id, to_records, to_sides
 from reco_plugin.types import Fingerprint, Records
 

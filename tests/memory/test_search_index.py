@@ -16,10 +16,10 @@ import holes
 import numpy as np
 import pytest
 
+from reco_plugin.config import MemoryOptions
 from reco_plugin.errors import MemoryStoreError
 from reco_plugin.memory import index, index_faiss
 from reco_plugin.memory.edge import EdgeMemory
-from reco_plugin.memory.options import MemoryOptions
 from reco_plugin.types import Fingerprint, Modality, Neighbours, Records, Search, Vectors
 
 pytest.importorskip("faiss")

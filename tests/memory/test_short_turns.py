@@ -9,9 +9,9 @@ from typing import Any
 import numpy as np
 import pytest
 
+from reco_plugin.config import MemoryOptions
 from reco_plugin.memory import edge
 from reco_plugin.memory.edge import EdgeMemory
-from reco_plugin.memory.options import MemoryOptions
 from reco_plugin.types import Fingerprint, Records, Search
 
 D, PAIRS = 8, 40

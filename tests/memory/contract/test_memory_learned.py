@@ -20,11 +20,11 @@ from qdrant_stand_in import Refusal, StandIn, serving
 from small_records import D, records, said_record
 
 from reco_plugin.calibration.feedback import MOST, Feedback
+from reco_plugin.config import MemoryOptions
 from reco_plugin.errors import ConfigError, MemoryStoreError
 from reco_plugin.memory import Fingerprint, Memory, kept, kept_served, open_memory, opinion_file
 from reco_plugin.memory.layout import Layout
 from reco_plugin.memory.opinion_file import OPINIONS_NAME
-from reco_plugin.memory.options import MemoryOptions
 from reco_plugin.memory.reading import attach
 from reco_plugin.memory.server import Server
 from reco_plugin.memory.server_versions import ServerVersions

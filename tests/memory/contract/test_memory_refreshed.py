@@ -13,9 +13,9 @@ import pytest
 from qdrant_client import QdrantClient, models
 from qdrant_stand_in import Refusal, StandIn, serving
 
+from reco_plugin.config import MemoryOptions
 from reco_plugin.errors import FingerprintMismatch
 from reco_plugin.memory import Fingerprint, Memory, open_memory
-from reco_plugin.memory.options import MemoryOptions
 from reco_plugin.memory.server import Server
 from reco_plugin.memory.server_versions import ServerVersions
 from reco_plugin.types import Records, Search

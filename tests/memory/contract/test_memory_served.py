@@ -22,6 +22,7 @@ from qdrant_stand_in import Engine, Refusal, StandIn, serving
 from qdrant_stand_in.server import Certificate
 
 from reco_plugin import Pair, Reco
+from reco_plugin.config import MemoryOptions
 from reco_plugin.errors import (
     ConfigError,
     FingerprintMismatch,
@@ -32,7 +33,6 @@ from reco_plugin.errors import (
 )
 from reco_plugin.memory import Fingerprint, Memory, open_memory, part_of_a_write, qdrant
 from reco_plugin.memory import server as memory_server
-from reco_plugin.memory.options import MemoryOptions
 from reco_plugin.memory.server import Server, _warn_of_bare_key
 from reco_plugin.memory.transfer import copy
 from reco_plugin.types import Records, Search
