@@ -23,12 +23,11 @@ from reco_plugin.config import Settings
 from reco_plugin.sessions.ort import OrtSession
 from reco_plugin.train.encoder import FrozenClip, load_frozen
 from reco_plugin.train.export import export, measure
-from reco_plugin.train.graph_inputs import fusion_inputs
 from reco_plugin.train.loop import Fusions
 from reco_plugin.train.model import FusionConfig
 from reco_plugin.train.parity import Parity, Precision, check, sample_images, sample_texts, table
 from reco_plugin.train.recipe import Serving
-from reco_plugin.train.to_onnx import cases
+from reco_plugin.train.to_onnx import cases, fusion_inputs
 from reco_plugin.train.triton import graph_specs
 
 from .speed.turns import take_turns

@@ -7,8 +7,6 @@
       tokenizer.json
       clip_image/        config.pbtxt, 1/model.onnx    (B,H,W,3) uint8 -> (B,D)
       clip_text/                                       (B,L) int32 -> (B,D); a large one has 1/model.onnx.data, too
-      reco_image/                                      query, evidence, signals, constants -> refined, strength
-      reco_text/
       paper_image/                                     query, neighbours, similarity, trust -> refined, weights
       paper_text/
 """
@@ -200,12 +198,13 @@ def clip_graph(modality: Modality) -> str:
     return f"clip_{modality}"
 
 
-def fusion_graph(modality: Modality, fuser: FuserName = "reco") -> str:
+def fusion_graph(modality: Modality, fuser: FuserName) -> str:
     """Name of a fusion graph."""
     return f"{fuser}_{modality}"
 
 
-GRAPHS = tuple(name(modality) for name in (clip_graph, fusion_graph) for modality in MODALITIES)
+GRAPHS = tuple(map(clip_graph, MODALITIES))
+"""Graphs that every model folder has, but that of an API."""
 
 
 @dataclass(frozen=True)

@@ -408,11 +408,6 @@ def key_of_encoder(settings: Settings, variables: Collection[str]) -> str | None
     return key or None
 
 
-def torchrun_processes() -> tuple[int, int]:
-    """How many processes torchrun started on this machine, and on all, from the variables that it sets."""
-    return int(os.environ["LOCAL_WORLD_SIZE"]), int(os.environ["WORLD_SIZE"])
-
-
 def _environment(kind: type[SettingsSection], prefix: str) -> set[str]:
     """Names of the settings of this class that the environment sets."""
     others = () if kind.section else tuple(f"{PREFIX}{section.upper()}_" for section in SECTIONS)

@@ -52,9 +52,7 @@ IN_CIRCLES = {  # without these imports no module imports itself by way of other
     ("memory.server", "memory.opening"),
     ("serve.dialects.shared", "serve.edge"),
 }
-WITHOUT_TORCH = {
-    f"reco_plugin.train.{name}" for name in ("graph_file", "one_token", "parity", "precision", "recipe", "triton")
-}
+WITHOUT_TORCH = {f"reco_plugin.train.{name}" for name in ("graph_file", "parity", "precision", "recipe", "triton")}
 """Modules of the training that an import of ready towers shares."""
 MAX_FUNCTION, MAX_PARAMETERS = 60, 8
 

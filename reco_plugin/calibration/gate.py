@@ -160,7 +160,7 @@ def step(
     signals: npt.NDArray[np.float32],
     constants: npt.NDArray[np.float32],
 ) -> tuple[Vectors, npt.NDArray[np.float32]]:
-    """Move queries along their evidence; the same as the graph ``reco_image`` or ``reco_text``, in numpy.
+    """Move queries along their evidence.
 
     Args:
         query: (B, D) unit-norm.

@@ -39,9 +39,6 @@ def fit_command(
     out: Annotated[Path, typer.Option(help="Folder of the run: cache, report, model.", show_default=False)],
     model: ModelOption = None,
     given: Given,
-    processes: Annotated[
-        int, typer.Option(min=1, help="paper: processes that share each batch, each with a GPU for --device cuda.")
-    ] = 1,
     as_json: JsonOption = False,
 ) -> None:
     """Fit a model to your catalogue, measure on held-out groups whether it helps, and write the model.
@@ -52,16 +49,12 @@ def fit_command(
 
     For an open_clip model, first: reco export --model ViT-B-32 --pretrained laion2b_s34b_b79k --out my_model
     """
-    from ..fit import begin, follow, run_fit
+    from ..fit import run_fit
 
     config = FitConfig.of(source=source, model=str(load_settings(model=model).model), **given)
-    with keeps(f"what was encoded and trained so far stays in {out}; the same command resumes from there"):
-        joined = begin(config, out, processes)
-        if not joined.leads:
-            follow(config, out, joined)
-            return
-        with closing(_Bars()) as watch:
-            result = run_fit(config, out, watch, joined)
+    kept = keeps(f"what was encoded so far stays in {out}; the same command resumes from there")
+    with kept, closing(_Bars()) as watch:
+        result = run_fit(config, out, watch)
     say(result.to_dict(), render(result, out), as_json)
 
 

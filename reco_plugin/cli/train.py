@@ -39,12 +39,9 @@ def train_command(
     source: Annotated[str, typer.Argument(help="Pairs to train on: .csv/.tsv/.jsonl, folder, .tar, .npz or .parquet.")],
     *,
     given: Given,
-    out: Annotated[Path, typer.Option(help="Folder of the run: cache, checkpoint, TensorBoard log, fusion.pt.")],
-    processes: Annotated[
-        int, typer.Option(min=1, help="Processes that share each batch, each with a GPU for --device cuda.")
-    ] = 1,
+    out: Annotated[Path, typer.Option(help="Folder of the run: cache, TensorBoard log, fusion.pt.")],
 ) -> None:
-    """Train the paper's layer on your pairs, around a frozen encoder. An interrupted run resumes when started again.
+    """Train the paper's layer on your pairs, around a frozen encoder, by the paper's loss.
 
     The closed form, which refines by default, needs no training. The encoder's vectors are cached in the run's folder.
     Each pair's own memory entry and near-duplicates of its image are hidden from its queries: otherwise the fusion
@@ -58,12 +55,8 @@ def train_command(
     given["collection"] = _collection(place)
     given["memory"] = MemoryFlags(place.memory, None, place.option).address
     recipe = Recipe.of(source=source, **given)
-    kept = keeps(f"encoded vectors and the last checkpoint stay in {out}; the same command resumes from there")
-    with kept, _TORCH():
-        joined = run.begin(recipe, out, processes)
-        run.train(recipe, out, joined)
-    if not joined.leads:
-        return
+    with keeps(f"encoded vectors stay in {out}"), _TORCH():
+        run.train(recipe, out)
     weights = ["--pretrained", recipe.pretrained] if recipe.pretrained else []
     export = ["reco", "export", "--model", recipe.model, *weights, "--fusion", str(out), "--out", "my_model"]
     typer.echo(

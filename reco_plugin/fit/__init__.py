@@ -13,6 +13,6 @@
 """
 
 from .config import FitConfig, FitResult
-from .run import begin, follow, run_fit
+from .run import run_fit
 
-__all__ = ["FitConfig", "FitResult", "begin", "follow", "run_fit"]
+__all__ = ["FitConfig", "FitResult", "run_fit"]

@@ -1,11 +1,10 @@
 """The queries of a held-out part and the memories they retrieve from; and the candidate methods that refine them.
 
-The paper's layer is trained on the part ``fit`` by one process, or by several that share each batch.
+The paper's layer is trained on the part ``fit``.
 """
 
 from __future__ import annotations
 
-import shutil
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -18,7 +17,6 @@ from ..defaults import NEIGHBOURS
 from ..evaluate.memories import RamMemory, ram_memory
 from ..evaluate.methods import ALONE, grid
 from ..evaluate.task import Side, Task, TaskItems
-from ..files import whole_file
 from ..fuse import Fuser
 from ..refine import Refiner
 from ..types import Caution, Fingerprint, Vectors
@@ -28,7 +26,6 @@ from .config import FitConfig, TaskName
 if TYPE_CHECKING:
     from ..train.loop import Fusions
     from ..train.model import FusionConfig
-    from ..train.processes import Processes
 
 MOST = 4000
 """Pairs of a part that query: more would narrow the intervals by little, and take longer."""
@@ -241,43 +238,21 @@ def _means(config: FitConfig, dimension: int) -> Iterator[Candidate]:
 
 PAPER = "paper"
 _FOLDER = Path("candidates") / PAPER
-_DATA = "training"
-_OF = "catalogue.txt"
 
 
-def gather_paper(config: FitConfig, catalogue: Catalogue, split: HeldOut, fingerprint: Fingerprint, out: Path) -> None:
-    """Gather the training data of the layer in files that all processes read.
-
-    Those of a killed run are reused, those of another catalogue removed.
-    """
+def train_paper(
+    config: FitConfig, catalogue: Catalogue, split: HeldOut, fingerprint: Fingerprint, out: Path
+) -> Fusions:
+    """Train the layer on the part ``fit``."""
     from ..train.data import gather, hidden_ids
+    from ..train.loop import TrainConfig, train_fusions
+    from ..train.model import FusionConfig
 
-    folder = out / _FOLDER
-    named = folder / _OF
-    if not named.is_file() or named.read_text(encoding="utf-8").strip() != catalogue.digest:
-        shutil.rmtree(folder, ignore_errors=True)
-        with whole_file(named) as part:
-            folder.mkdir(parents=True, exist_ok=True)
-            part.write_text(catalogue.digest + "\n", encoding="utf-8")
-    if (folder / _DATA).is_dir():
-        return
     memory = memory_of_rows(catalogue, split.rows("fit"), fingerprint)
     pairs = memory.pairs.take(some(memory.pairs.ids, max(config.steps, 1) * config.batch))
     group_of = dict(zip(catalogue.pairs.ids, catalogue.groups, strict=True))
     hidden = hidden_ids(memory.store, pairs, threshold=config.near_duplicate)
-    groups = [group_of[id_] for id_ in pairs.ids]
-    gather(memory.store, pairs, config.k or NEIGHBOURS, groups, hidden, folder / _DATA)
-
-
-def train_paper(config: FitConfig, out: Path, processes: Processes) -> Fusions:
-    """Train on the gathered data; all processes call this, then disconnect. A killed run resumes."""
-    from ..train.data import open_data
-    from ..train.loop import TrainConfig, train_fusions
-    from ..train.model import FusionConfig
-
-    data = open_data(out / _FOLDER / _DATA)
+    data = gather(memory.store, pairs, config.k or NEIGHBOURS, [group_of[id_] for id_ in pairs.ids], hidden)
     how = TrainConfig(steps=config.steps, batch=config.batch, seed=config.seed, precision=config.precision)
     fusion = FusionConfig("paper", data.pairs.image.shape[1])
-    trained: Fusions = train_fusions(data, fusion, out / _FOLDER, how, processes=processes)
-    processes.leave()
-    return trained.to("cpu")
+    return train_fusions(data, fusion, out / _FOLDER, how, device=config.device)

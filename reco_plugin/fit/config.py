@@ -54,7 +54,7 @@ class FitConfig(RunConfig):
     )
     seed: int = option(0, "Seed of the split, the paper's training and the intervals.", ge=0)
     steps: int = option(STEPS, "paper: training steps.", ge=0)
-    batch: int = option(BATCH, "paper: pairs per step, of all processes together.", ge=2)
+    batch: int = option(BATCH, "paper: pairs per step.", ge=2)
     precision: Literal["fp32", "bf16"] = option(
         "fp32", "paper: precision of its arithmetic; weights and loss are fp32."
     )

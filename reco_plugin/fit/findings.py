@@ -170,7 +170,7 @@ def among_own(lines: Sequence[TestLine]) -> Iterator[str]:
         yield f"{modality.capitalize()}s that search {modality}s, with target={modality}: {said}."
 
 
-def notes(catalogue: Catalogue, split: HeldOut, config: FitConfig, processes: int) -> Iterator[str]:
+def notes(catalogue: Catalogue, split: HeldOut, config: FitConfig) -> Iterator[str]:
     """Notes on the limits of the figures."""
     if config.group is None:
         yield "Pairs belong together when their captions are the same; name a column that says what they show: --group."
@@ -185,8 +185,6 @@ def notes(catalogue: Catalogue, split: HeldOut, config: FitConfig, processes: in
     if catalogue.rejected:
         kinds = "; ".join(f"{times:,} x {reason}" for reason, times in list(catalogue.reasons.items())[:_SHOWN])
         yield f"{counted(catalogue.rejected, 'row')} could not be used ({kinds}); rejected.jsonl lists them."
-    if processes > 1:
-        yield f"The paper's layer was trained by {processes} processes, each of which draws its own dropout masks."
 
 
 def _side(

@@ -14,7 +14,7 @@ from ..data.groups import check_column
 from ..errors import ArtifactError, MissingExtra, importing
 from ..ingest.source import open_source
 from ..run_config import versions
-from .candidates import PAPER, Candidate, Questions, ask, candidates, compose, gather_paper, train_paper
+from .candidates import PAPER, Candidate, Questions, ask, candidates, compose, train_paper
 from .catalogue import PARTS, Catalogue, HeldOut, check_groups, read_catalogue, sample, split
 from .choose import (
     Judged,
@@ -32,7 +32,6 @@ from .findings import among_own, findings_of, little_to_learn, notes, words
 
 if TYPE_CHECKING:
     from ..train.loop import Fusions
-    from ..train.processes import Processes
 
 
 MODEL = "model"
@@ -78,37 +77,15 @@ class _Decision:
     simple: dict[TaskName, Candidate]
 
 
-def begin(config: FitConfig, out: Path, count: int = 1) -> Processes:
-    """Check the run's inputs, then connect this many processes.
-
-    The first of them calls :func:`run_fit`, the others :func:`follow`.
-
-    Raises:
-        ConfigError: the folder holds a run of another configuration, the device is not available, the processes
-            cannot be connected or share the batch, or no candidate is trained by several.
-        ArtifactError: no model folder, or a damaged one.
-        MissingExtra: torch is not installed.
-    """
-    _check_torch()
-    from ..train.processes import start
-
-    config.check(out)
-    load_base(config.model)
-    return start(config.device, count, batch=config.batch, alone=None if PAPER in config.kinds else config.fuser)
-
-
-def run_fit(
-    config: FitConfig, out: Path, watch: FitProgress | None = None, processes: Processes | None = None
-) -> FitResult:
+def run_fit(config: FitConfig, out: Path, watch: FitProgress | None = None) -> FitResult:
     """Fit a model to a catalogue; an interrupted run resumes when started again, with the same result.
 
     ``fit.json`` is written last: a folder with it is complete.
 
     Args:
         config: of the fit.
-        out: the run's folder; with processes on several machines, one that all of them share.
+        out: the run's folder.
         watch: shows progress.
-        processes: from :func:`begin`, to train the paper's layer; this one alone when None.
 
     Raises:
         ConfigError: the folder holds a run of another configuration.
@@ -117,30 +94,21 @@ def run_fit(
         FingerprintMismatch: the catalogue is a memory of another encoder.
         MissingExtra: torch is not installed.
     """
-    processes, watch = processes or begin(config, out), watch or Silent()
-    ready = processes.lead(lambda: _prepare(config, out, watch))
-    assert ready is not None  # noqa: S101 - this is the process that leads
+    watch = watch or Silent()
+    _check_torch()
+    config.check(out)
+    ready = _prepare(config, out, watch)
     paper = None
     if PAPER in config.kinds:
         watch.stage("train the paper's layer")
-        paper = train_paper(config, out, processes)
+        paper = train_paper(config, ready.catalogue, ready.parts, ready.base.manifest.fingerprint, out)
     decision = _decide(config, ready, paper, watch)
     watch.stage("measure on the test part")
-    return _finish(config, ready, decision, processes, out, watch)
-
-
-def follow(config: FitConfig, out: Path, processes: Processes) -> None:
-    """Run a process other than the first: train the paper's layer with the others.
-
-    Raises:
-        RecoError: the first process failed.
-    """
-    processes.lead(lambda: None)
-    train_paper(config, out, processes)
+    return _finish(config, ready, decision, out, watch)
 
 
 def _prepare(config: FitConfig, out: Path, watch: FitProgress) -> _Prepared:
-    """Read, encode and split the catalogue, and gather the training data of the paper's layer."""
+    """Read, encode and split the catalogue."""
     base = load_base(config.model)
     rows = open_source(config.source, model=base.folder)  # before a folder is created for a missing source
     group = None if config.group is None else check_column(rows, config.group)
@@ -162,9 +130,6 @@ def _prepare(config: FitConfig, out: Path, watch: FitProgress) -> _Prepared:
     parts = split(
         catalogue.pairs.ids, catalogue.groups, validation=config.validation, test=config.test, seed=config.seed
     )
-    if PAPER in config.kinds:
-        watch.stage("find neighbours to train on")
-        gather_paper(config, catalogue, parts, base.manifest.fingerprint, out)
     return _Prepared(base, catalogue, parts)
 
 
@@ -213,9 +178,7 @@ def _decide(config: FitConfig, ready: _Prepared, paper: Fusions | None, watch: F
     return _Decision(judged, chosen, best_baselines(questions, chosen))
 
 
-def _finish(
-    config: FitConfig, ready: _Prepared, decision: _Decision, processes: Processes, out: Path, watch: FitProgress
-) -> FitResult:
+def _finish(config: FitConfig, ready: _Prepared, decision: _Decision, out: Path, watch: FitProgress) -> FitResult:
     """Measure the choice once, and write everything."""
     base, catalogue, parts = ready.base, ready.catalogue, ready.parts
     fingerprint, chosen = base.manifest.fingerprint, decision.chosen
@@ -240,7 +203,7 @@ def _finish(
         withdrawn=lost,
         test=tuple(lines),
         words=words(decision.judged, chosen, lines, lost),
-        notes=(*notes(catalogue, parts, config, processes.count), *among_own(lines), *_check(questions, candidate.k)),
+        notes=(*notes(catalogue, parts, config), *among_own(lines), *_check(questions, candidate.k)),
         graphs=graphs,
         versions=versions(),
     )

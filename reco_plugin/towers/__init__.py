@@ -1,5 +1,4 @@
-"""Ready ONNX towers of others, as published or exported by any tool: found, checked, and written as a model folder.
+"""Ready ONNX towers, as optimum and transformers.js write them: found, compared, and written as a model folder.
 
-Needs no torch. Everything that a published folder says by its own files is taken from there; what none says is asked
-for, with the flag that gives it.
+Needs no torch.
 """

@@ -1,4 +1,4 @@
-"""How a model's own files have its pixels prepared: ``preprocessor_config.json``, or open_clip's ``preprocess_cfg``."""
+"""How a model's own files have its pixels prepared: ``preprocessor_config.json``."""
 
 from __future__ import annotations
 
@@ -41,8 +41,6 @@ def read_pixels(config: Mapping[str, Any], path: object) -> Pixels:
 
 def _read_pixels(config: Mapping[str, Any], path: object) -> Pixels:
     config = config.get("image_processor", config)
-    if "mean" in config and "std" in config:
-        return _of_open_clip(config, path)
     kind = str(config.get("image_processor_type", config.get("feature_extractor_type", "")))
     if "max_num_patches" in config:
         raise ConfigError(
@@ -58,22 +56,6 @@ def _read_pixels(config: Mapping[str, Any], path: object) -> Pixels:
     mean, std = _normalisation(config, kind, path)
     image = ImageConfig(size, _resample(config, kind, path), mode, 0, mean, std, like="transformers")
     return Pixels(image, float(config.get("rescale_factor", _BYTE)) if config.get("do_rescale", True) else 1.0)
-
-
-def _of_open_clip(config: Mapping[str, Any], path: object) -> Pixels:
-    side = config.get("size")
-    size = (side, side) if isinstance(side, int) else side
-    if not isinstance(size, list | tuple) or len(size) != 2:
-        raise ConfigError(f"{path}: size {side!r} is neither a number nor [height, width]")
-    image = ImageConfig(
-        (int(size[0]), int(size[1])),
-        _resample(config, "", path, config.get("interpolation") or "bicubic"),
-        config.get("resize_mode") or "shortest",
-        int(config.get("fill_color") or 0),
-        _three(config["mean"], "mean", path),
-        _three(config["std"], "std", path),
-    )
-    return Pixels(image, _BYTE)
 
 
 def _size(config: Mapping[str, Any], kind: str, path: object) -> tuple[tuple[int, int], Any]:
@@ -103,8 +85,8 @@ def _pair(size: Any) -> tuple[Any, Any] | None:
     return (size, size) if isinstance(size, int) else None
 
 
-def _resample(config: Mapping[str, Any], kind: str, path: object, said: object = None) -> Interpolation:
-    found = said or config.get("resample", 3 if kind.startswith(("CLIP", "ChineseCLIP", "Siglip")) else None)
+def _resample(config: Mapping[str, Any], kind: str, path: object) -> Interpolation:
+    found = config.get("resample", 3 if kind.startswith(("CLIP", "ChineseCLIP", "Siglip")) else None)
     if found not in _RESAMPLE:
         raise ConfigError(
             f"{path}: resample {found!r} is not supported, only 2 (bilinear) and 3 (bicubic); where the file says "

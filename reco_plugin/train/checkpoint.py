@@ -5,11 +5,8 @@ Its own tokenizer and image processor are the reference: what is exported must g
 
 from __future__ import annotations
 
-import json
 import warnings
-from collections.abc import Iterator
-from contextlib import contextmanager
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any
@@ -18,22 +15,19 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from ..artifact import Manifest, Policy
+from ..artifact import Policy
 from ..errors import ConfigError, need
-from ..preprocess import Tokenizer, images_to_array
 from ..towers.options import AddOptions
-from ..towers.pixels import Pixels, read_pixels
+from ..towers.pixels import read_pixels
 from ..towers.source import Files
 from ..towers.texts import TextSteps, read_texts
 from ..values import TEMPLATES, check_templates
-from .encoder import FrozenClip, cut_where_exact, freeze
+from .encoder import FrozenClip, check_same_inputs, cut_where_exact, freeze
 from .export import Card, export
 from .parity import Parity, sample_images, sample_texts
 from .precision import quiet
 from .recipe import Serving
 
-_PIXEL = 1e-5  # of a normalised pixel: rounding
-_BYTE = 1 / 255
 _GIVE_ONNX = "import its ONNX towers instead, where it has them: reco model add --help"
 
 
@@ -67,31 +61,22 @@ def _vector(found: Any) -> Tensor:
     return vectors
 
 
-@dataclass(frozen=True)
-class AddedCheckpoint:
-    """What was exported."""
-
-    manifest: Manifest
-    parities: list[Parity]
-
-
-def add_checkpoint(files: Files, options: AddOptions, out: Path, serving: Serving | None = None) -> AddedCheckpoint:
+def add_checkpoint(files: Files, options: AddOptions, out: Path, serving: Serving | None = None) -> list[Parity]:
     """Export a checkpoint of transformers as a model folder.
 
     Raises:
         ConfigError: it has no such towers, needs code of its own, or is prepared in a way that cannot be exported.
         ArtifactError: the parity check failed; nothing was written.
     """
-    clip = load_checkpoint(files, options)
+    clip = load_checkpoint(files)
     card = Card(
         Policy(), "reco", check_templates(options.templates) or TEMPLATES, "", options.licenses, options.matryoshka
     )
-    parities = export(clip, None, out, card=card, precision=options.precision, serving=serving)
-    return AddedCheckpoint(Manifest.model_validate_json((out / "manifest.json").read_text(encoding="utf-8")), parities)
+    return export(clip, None, out, card=card, precision=options.precision, serving=serving)
 
 
-def load_checkpoint(files: Files, options: AddOptions) -> FrozenClip:
-    """Load a checkpoint, from the folder of its weights or the hub.
+def load_checkpoint(files: Files) -> FrozenClip:
+    """Load a checkpoint from the folder of its weights.
 
     Raises:
         ConfigError: see :func:`add_checkpoint`.
@@ -101,12 +86,15 @@ def load_checkpoint(files: Files, options: AddOptions) -> FrozenClip:
     if "auto_map" in files.config:
         raise ConfigError(f"{where} needs code of its own repository (auto_map), which is not run: {_GIVE_ONNX}")
     pixels = read_pixels(files.preprocessing, files.preprocess)
-    if pixels.scale != _BYTE:
-        raise ConfigError(f"{files.preprocess}: rescale_factor {pixels.scale} is not 1/255: {_GIVE_ONNX}")
-    with _loading(where):
-        tokenizer = transformers.AutoTokenizer.from_pretrained(where, revision=options.revision)
-        model = transformers.AutoModel.from_pretrained(where, revision=options.revision, dtype=torch.float32)
-        processor = transformers.AutoImageProcessor.from_pretrained(where, revision=options.revision, backend="pil")
+    try:
+        with warnings.catch_warnings(), quiet():
+            warnings.simplefilter("ignore")
+            transformers.utils.logging.disable_progress_bar()
+            tokenizer = transformers.AutoTokenizer.from_pretrained(where)
+            model = transformers.AutoModel.from_pretrained(where, dtype=torch.float32)
+            processor = transformers.AutoImageProcessor.from_pretrained(where, backend="pil")
+    except Exception as error:  # of transformers, of safetensors: no common base
+        raise ConfigError(f"transformers cannot load {where}: {error}") from error
     lacking = [name for name in ("get_image_features", "get_text_features") if not hasattr(model, name)]
     if lacking:
         raise ConfigError(f"{where} is a {type(model).__name__}, which has no {' and no '.join(lacking)}")
@@ -115,51 +103,16 @@ def load_checkpoint(files: Files, options: AddOptions) -> FrozenClip:
         own = Path(folder) / "tokenizer.json"
         if not own.is_file():
             raise ConfigError(f"{type(tokenizer).__name__} of {where} has no fast (Rust) version, so no tokenizer.json")
-        texts = read_texts(replace(files, tokenizer=options.tokenizer or own), options, None)
+        texts = read_texts(replace(files, tokenizer=own))
     wrapped = CheckpointModel(model, texts).eval().requires_grad_(False)
-    _check_texts(tokenizer, texts, wrapped)
-    _check_pixels(processor, pixels)
     text = cut_where_exact(wrapped, texts.text, texts.tokenizer_json)
-    return freeze(files.name, wrapped, pixels.image, text, texts.tokenizer_json)
-
-
-@contextmanager
-def _loading(where: str) -> Iterator[None]:
-    try:
-        with warnings.catch_warnings(), quiet():
-            warnings.simplefilter("ignore")
-            need("transformers.utils.logging", "a checkpoint of transformers", "train").disable_progress_bar()
-            yield
-    except Exception as error:  # of transformers, of the hub, of safetensors: no common base
-        raise ConfigError(f"transformers cannot load {where}: {error}") from error
-
-
-def _check_texts(tokenizer: Any, texts: TextSteps, model: CheckpointModel) -> None:
-    """Compare ids and mask with the tokenizer's own."""
-    samples, length = sample_texts(), texts.text.context_length
-    theirs = tokenizer(samples, padding="max_length", truncation=True, max_length=length, return_tensors="np")
-    ours = Tokenizer(texts.tokenizer_json, texts.text)(samples).ids
-    found = np.asarray(theirs["input_ids"])
-    if ours.shape != found.shape or not np.array_equal(ours, found):
-        row = 0 if ours.shape != found.shape else int((ours != found).any(axis=1).argmax())
-        raise ConfigError(
-            f"the exported tokenizer disagrees with {type(tokenizer).__name__} on {samples[row][:60]!r}: "
-            f"{ours[row][:12].tolist()}… against {found[row][:12].tolist()}…"
-        )
-    if texts.masked and "attention_mask" in theirs:
-        mask = model.mask(torch.from_numpy(ours)).numpy()
-        if not np.array_equal(mask, theirs["attention_mask"]):
-            raise ConfigError(f"the mask of {type(tokenizer).__name__} is not of the padding at the end alone")
-
-
-def _check_pixels(processor: Any, pixels: Pixels) -> None:
-    """Compare pixels with the image processor's own, by PIL."""
+    frozen = freeze(files.name, wrapped, pixels.image, text, texts.tokenizer_json)
+    length = texts.text.context_length
+    asked = tokenizer(sample_texts(), padding="max_length", truncation=True, max_length=length, return_tensors="np")
     images = [image.convert("RGB") for image in sample_images(3)]  # type: ignore[union-attr]
-    theirs = np.stack(processor(images)["pixel_values"])
-    mean, std = (np.asarray(each, np.float32) for each in (pixels.image.mean, pixels.image.std))
-    ours = ((images_to_array(images, pixels.image) / np.float32(255) - mean) / std).transpose(0, 3, 1, 2)
-    if ours.shape != theirs.shape or float(np.abs(ours - theirs).max()) > _PIXEL:
-        raise ConfigError(
-            f"images are prepared otherwise than by {type(processor).__name__}: {list(ours.shape)} against "
-            f"{list(theirs.shape)}; it is {json.dumps(processor.to_dict(), default=str)[:300]}"
-        )
+    check_same_inputs(frozen, np.asarray(asked["input_ids"]), np.stack(processor(images)["pixel_values"]))
+    if texts.masked and "attention_mask" in asked:
+        mask = wrapped.mask(torch.from_numpy(np.asarray(asked["input_ids"]))).numpy()
+        if not np.array_equal(mask, asked["attention_mask"]):
+            raise ConfigError(f"the mask of {type(tokenizer).__name__} is not of the padding at the end alone")
+    return frozen

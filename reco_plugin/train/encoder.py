@@ -5,14 +5,12 @@ An encoder that cannot be exported exactly is refused: its activation, its token
 
 from __future__ import annotations
 
-import gc
 import hashlib
 import json
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from difflib import get_close_matches
-from functools import cached_property, partialmethod
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
@@ -36,7 +34,6 @@ from .tokenizer import export_tokenizer
 
 _HOW_IT_IS_CALLED = ("dynamic", "buckets")
 """Fields of the text configuration that do not change vectors, and so are not part of the fingerprint."""
-_SUFFIX = "-quickgelu"
 _SAME = 1e-5  # of a value of a unit vector, between a cut text and the whole context
 _CUTS = 8  # texts on which that is tried
 _PIXEL = 1e-5  # of a normalised pixel: rounding, while one step of 256 is 0.004 / 0.27
@@ -52,11 +49,10 @@ class FrozenClip:
     text: TextConfig
     tokenizer_json: str  # file of the tokenizers library
     digest: str  # sha256 over weights, preprocessing and tokenizer: the encoder's fingerprint
-    disposable: bool = False  # whether an export gives back each tower's weights as soon as they are written
 
     @cached_property
     def dimension(self) -> int:
-        """D; known before a tower is given back."""
+        """D."""
         tokens = torch.zeros(1, self.text.context_length, dtype=torch.int32)
         with torch.no_grad():
             return int(self.tower("text")(tokens).shape[1])
@@ -64,13 +60,6 @@ class FrozenClip:
     def tower(self, modality: Modality) -> nn.Module:
         """The module to export: model inputs -> (B, D) unit-norm."""
         return ImageTower(self.model, self.image) if modality == "image" else TextTower(self.model, self.text)
-
-    def free(self, modality: Modality) -> None:
-        """Give back the RAM of a tower's weights; it cannot run afterwards."""
-        for name, parameter in self.model.named_parameters():
-            if name.startswith("visual.") == (modality == "image"):
-                parameter.data = torch.empty(0)
-        gc.collect()  # the exporter's graphs refer to each other, and to the weights
 
     def images(self, images: Sequence[ImageInput], batch_size: int = 128) -> Vectors:
         """Encode images in torch; (N, D)."""
@@ -171,9 +160,9 @@ def load_frozen(model: str, pretrained: str | None = None, *, random_weights: bo
             f"model {model!r} has no weights: name them with --pretrained (see open_clip.list_pretrained()), "
             "or pass --random-weights to export noise on purpose"
         )
-    check_activation(model, pretrained)
+    _check_activation(model, pretrained)
     try:
-        with torch.random.fork_rng(devices=[]), _weights_taken_as_read():
+        with torch.random.fork_rng(devices=[]):
             torch.manual_seed(0)  # random weights must be reproducible: a fusion is trained on them
             clip = open_clip.create_model(model, pretrained=pretrained, require_pretrained=not random_weights)
         tokenizer = open_clip.get_tokenizer(model)
@@ -182,11 +171,13 @@ def load_frozen(model: str, pretrained: str | None = None, *, random_weights: bo
     clip = clip.eval().float().requires_grad_(False)
     tokenizer_json, text = export_tokenizer(tokenizer)
     text = cut_where_exact(clip, text, tokenizer_json)
-    image = _image_config(clip)
-    check_same_inputs(clip, tokenizer, image, text, tokenizer_json)
     weights = pretrained or ("" if ":" in model else "random-weights")
     name = "/".join(filter(None, (model.removeprefix("local-dir:"), weights)))
-    return freeze(name, clip, image, text, tokenizer_json)
+    frozen = freeze(name, clip, _image_config(clip), text, tokenizer_json)
+    transform = image_transform_v2(PreprocessCfg(**open_clip.get_model_preprocess_cfg(clip)), is_train=False)
+    pixels = torch.stack([transform(picture) for picture in sample_images(3)]).numpy()
+    check_same_inputs(frozen, tokenizer(sample_texts()).numpy(), pixels)
+    return frozen
 
 
 def freeze(name: str, clip: nn.Module, image: ImageConfig, text: TextConfig, tokenizer_json: str) -> FrozenClip:
@@ -200,44 +191,40 @@ def knows(model: str) -> bool:
     return open_clip.get_model_config(model.replace("/", "-")) is not None
 
 
-@contextmanager
-def _weights_taken_as_read() -> Iterator[None]:
-    """Let open_clip put a checkpoint's tensors into the model, instead of copying their values: half of the RAM.
-
-    A safetensors file is then mapped, and read where it is needed. open_clip has no option for it.
-    """
-    load = nn.Module.load_state_dict
-    try:
-        nn.Module.load_state_dict = partialmethod(load, assign=True)  # type: ignore[assignment]
-        yield
-    finally:
-        nn.Module.load_state_dict = load  # type: ignore[method-assign]
-
-
 def _check_name(model: str) -> None:
-    """Refuse a path, which open_clip takes for a name, and a name that it does not know, with those near to it."""
-    folder = Path(model.removeprefix("local-dir:"))
-    if (folder / "config.json").is_file() and not (folder / "open_clip_config.json").is_file():
-        raise ConfigError(f"{folder} is a checkpoint of transformers: reco model add {folder} --out my_model")
-    if ":" in model or open_clip.get_model_config(model.replace("/", "-")) is not None:
-        return
-    path = Path(model)
-    if (path / "manifest.json").is_file():
-        raise ConfigError(f"{model} was exported already: here goes the open_clip model. `reco fit --model` takes it")
-    if path.is_dir():
-        raise ConfigError(f"model {model!r} is a folder: if open_clip wrote it, give --model local-dir:{model}")
-    if path.is_file():
-        raise ConfigError(f"model {model!r} is a file: give --pretrained {model}, and its architecture as --model")
-    near = ", ".join(get_close_matches(model, open_clip.list_models())) or "see open_clip.list_models()"
-    raise ConfigError(f"open_clip has no model {model!r}: {near}")
+    """Refuse a name that open_clip does not know, with those near to it."""
+    if ":" not in model and not knows(model):
+        near = ", ".join(get_close_matches(model, open_clip.list_models())) or "see open_clip.list_models()"
+        folder = f"; of a folder that open_clip wrote: local-dir:{model}" if Path(model).is_dir() else ""
+        raise ConfigError(f"open_clip has no model {model!r}: {near}{folder}")
+
+
+def _check_activation(model: str, pretrained: str | None) -> None:
+    """Compare open_clip's configuration of a model with that of its weights, before any download; it only warns.
+
+    The vectors would be plausible but worse: QuickGELU, ``x * sigmoid(1.702 x)``, is near GELU.
+    """
+    model = model.replace("/", "-")
+    plain = model.removesuffix("-quickgelu")
+    weights = open_clip.get_pretrained_cfg(plain, pretrained) if pretrained and ":" not in model else None
+    right = plain + "-quickgelu" * bool(weights and weights.get("quick_gelu"))
+    if (
+        weights
+        and right != model
+        and knows(right)
+        and bool(open_clip.get_model_config(model).get("quick_gelu")) != bool(weights.get("quick_gelu"))
+    ):
+        raise ConfigError(
+            f"weights {pretrained!r} were trained with another activation than {model!r} has, so that vectors would be "
+            f"wrong: use --model {right} --pretrained {pretrained}"
+        )
 
 
 def cut_where_exact(clip: nn.Module, text: TextConfig, tokenizer_json: str) -> TextConfig:
     """Let texts be cut to their length where the tower then gives the vectors of the whole context.
 
     That is tried on texts of several lengths: it is so for causal towers that read the end of a text and for those that
-    mask their padding, and not where padding is read as the text is. Towers of other libraries are traced, too, since
-    one may have a length built in.
+    mask their padding, and not where padding is read as the text is.
     """
     shorter = replace(text, dynamic=True, end_id=_end_of(text, tokenizer_json))
     ids = Tokenizer(tokenizer_json, text)(sample_texts()).ids
@@ -257,11 +244,11 @@ def _is_exact(clip: nn.Module, text: TextConfig, ids: npt.NDArray[np.int32]) -> 
     with torch.inference_mode():
         whole = F.normalize(clip.encode_text(torch.from_numpy(ids[rows]).long()), dim=-1)  # type: ignore[operator]
         cuts = [tower(torch.from_numpy(ids[row : row + 1, : needed[row]].copy())) for row in rows]
-    if float((torch.cat(cuts) - whole).abs().max()) > _SAME:
-        return False
-    if _open_clip_tower(clip) is None:
-        _trace(tower, ids[:2])
-    return bool(needed.min() < text.context_length)
+    if _open_clip_tower(clip) is None:  # one of another library may have a length built in
+        free = {0: torch.export.Dim.DYNAMIC, 1: torch.export.Dim.DYNAMIC}
+        with quiet(), torch.no_grad():
+            torch.export.export(tower.eval(), (torch.from_numpy(ids[:2]),), dynamic_shapes=(free,), strict=False)
+    return bool(needed.min() < text.context_length) and float((torch.cat(cuts) - whole).abs().max()) <= _SAME
 
 
 def _end_of(text: TextConfig, tokenizer_json: str) -> int | None:
@@ -270,13 +257,6 @@ def _end_of(text: TextConfig, tokenizer_json: str) -> int | None:
         return text.end_id
     last = Tokenizer(tokenizer_json, text).unpadded("a")[-1]
     return text.pad_id if last == text.pad_id else None
-
-
-def _trace(tower: nn.Module, ids: npt.NDArray[np.int32]) -> None:
-    """Trace a text tower for any length, as the exporter does; raises where it has one built in."""
-    free = {0: torch.export.Dim.DYNAMIC, 1: torch.export.Dim.DYNAMIC}
-    with quiet(), torch.no_grad():
-        torch.export.export(tower.eval(), (torch.from_numpy(ids),), dynamic_shapes=(free,), strict=False)
 
 
 def _image_config(clip: nn.Module) -> ImageConfig:
@@ -304,47 +284,25 @@ def _digest(clip: nn.Module, image: ImageConfig, text: TextConfig, tokenizer_jso
     return digest.hexdigest()
 
 
-def check_activation(model: str, pretrained: str | None) -> None:
-    """Compare open_clip's configuration of a built-in model with that of its weights, before any download.
+def check_same_inputs(found: FrozenClip, ids: npt.NDArray[np.int64], pixels: npt.NDArray[np.float32]) -> None:
+    """Compare our preprocessing of samples, as it is exported, with the model's own.
 
-    open_clip only warns. The vectors would be plausible but worse: QuickGELU, ``x * sigmoid(1.702 x)``, is near GELU.
+    Args:
+        found: the encoder.
+        ids: of :func:`.parity.sample_texts` by its own tokenizer, (B, L).
+        pixels: of three :func:`.parity.sample_images` by its own transform, (B, 3, H, W).
+
+    Raises:
+        ConfigError: they differ.
     """
-    if not pretrained or ":" in model:
-        return  # a schema's folder holds the configuration together with the weights
-    model = model.replace("/", "-")
-    plain = model.removesuffix(_SUFFIX)
-    weights, config = open_clip.get_pretrained_cfg(plain, pretrained), open_clip.get_model_config(model)
-    if not weights or config is None:
-        return  # a checkpoint file, which does not state it; or unknown, which open_clip reports
-    trained, built = bool(weights.get("quick_gelu")), bool(config.get("quick_gelu"))
-    right = plain + _SUFFIX if trained else plain
-    if trained != built and right != model and open_clip.get_model_config(right) is not None:
-        name = {True: "QuickGELU", False: "GELU"}
+    ours = Tokenizer(found.tokenizer_json, found.text)(sample_texts()).ids
+    if ours.shape != ids.shape or not np.array_equal(ours, ids):
+        row = 0 if ours.shape != ids.shape else int((ours != ids).any(axis=1).argmax())
         raise ConfigError(
-            f"weights {pretrained!r} were trained with {name[trained]}, but model {model!r} is built with "
-            f"{name[built]}: its embeddings would be wrong. Use --model {right} --pretrained {pretrained}"
+            f"the exported tokenizer of {found.name} disagrees with its own on {sample_texts()[row][:60]!r}: "
+            f"{ours[row][:12].tolist()}… of {ours.shape[1]} against {ids[row][:12].tolist()}… of {ids.shape[1]}"
         )
-
-
-def check_same_inputs(
-    clip: nn.Module, tokenizer: Any, image: ImageConfig, text: TextConfig, tokenizer_json: str
-) -> None:
-    """Compare our preprocessing of samples, as it is exported, with open_clip's model and tokenizer."""
-    texts = sample_texts()
-    ours, theirs = Tokenizer(tokenizer_json, text)(texts).ids, tokenizer(texts).numpy()
-    if ours.shape != theirs.shape or not np.array_equal(ours, theirs):
-        row = 0 if ours.shape != theirs.shape else int((ours != theirs).any(axis=1).argmax())
-        raise ConfigError(
-            f"the exported tokenizer disagrees with open_clip's on {texts[row][:60]!r}: {ours[row][:12].tolist()}… of "
-            f"{ours.shape[1]} against {theirs[row][:12].tolist()}… of {theirs.shape[1]}"
-        )
-    images = sample_images(3)
-    transform = image_transform_v2(PreprocessCfg(**open_clip.get_model_preprocess_cfg(clip)), is_train=False)
-    expected = torch.stack([transform(picture) for picture in images]).numpy()  # (B, 3, H, W)
-    mean, std = np.array(image.mean, np.float32), np.array(image.std, np.float32)
-    found = ((images_to_array(images, image) / np.float32(255) - mean) / std).transpose(0, 3, 1, 2)
-    if found.shape != expected.shape or float(np.abs(found - expected).max()) > _PIXEL:
-        raise ConfigError(
-            f"images are prepared otherwise than by open_clip's transform of this model: {list(found.shape)} against "
-            f"{list(expected.shape)}; its configuration is {open_clip.get_model_preprocess_cfg(clip)}"
-        )
+    mean, std = np.array(found.image.mean, np.float32), np.array(found.image.std, np.float32)
+    made = ((images_to_array(sample_images(3), found.image) / np.float32(255) - mean) / std).transpose(0, 3, 1, 2)
+    if made.shape != pixels.shape or float(np.abs(made - pixels).max()) > _PIXEL:
+        raise ConfigError(f"images are prepared otherwise than by {found.name} itself: {found.image} is not all of it")

@@ -9,7 +9,7 @@ from __future__ import annotations
 import json
 import warnings
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass, field, replace
+from dataclasses import asdict, dataclass, field
 from importlib.metadata import version
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -25,12 +25,12 @@ from ..sessions.base import Arrays
 from ..sessions.ort import OrtSession
 from ..types import FuserName, ImageInput
 from ..values import TEMPLATES, check_templates
-from .graph_file import ONE_FILE, graph_bytes
+from .graph_file import ONE_FILE, graph_bytes, graph_file
 from .loop import FUSION, Fusions, load_fusions
 from .model import FusionConfig
 from .parity import COUNT, Parity, Precision, check, compare, sample_images, sample_texts
-from .precision import FloatWidth, arithmetic_of, quiet, to_precision
-from .recipe import ExportOptions, Recipe, Serving
+from .precision import quiet, to_precision
+from .recipe import ExportOptions, Recipe, Serving, check_feasible
 from .to_onnx import GraphCheck, GraphSample, cases, to_onnx
 from .triton import graph_specs, render_config
 
@@ -64,7 +64,6 @@ def export_model(options: ExportOptions, out: Path, serving: Serving | None = No
     samples = _samples(options.check) if options.check else Samples()
     policy = Policy(k=options.k or recipe.get("k", NEIGHBOURS))
     card = Card(policy, options.fuser, templates, recipe.get("source", ""), options.licenses, options.matryoshka)
-    clip = replace(clip, disposable=True)
     return export(clip, fusions, out, card=card, precision=options.precision, serving=serving, samples=samples)
 
 
@@ -131,11 +130,11 @@ def export(
     """Write a model folder and check its parity; returns the measurements.
 
     Args:
-        clip: the frozen encoder; one that is ``disposable`` cannot be used afterwards.
+        clip: the frozen encoder.
         fusions: of the same dimension, beside the closed form; None: that alone.
         out: the folder; an older model there is replaced when the new one is complete.
         card: for the manifest.
-        precision: of the weights, and with the accelerator ``cuda`` of the encoders' arithmetic too.
+        precision: of the weights.
         serving: Triton's batches, queue and accelerator.
         samples: inputs to compare.
         limit: bytes of weights of a graph above which they lie in a second file.
@@ -146,7 +145,7 @@ def export(
         ConfigError: int8 for a GPU, which has no kernels for it in ONNX Runtime.
     """
     serving, card, samples = serving or Serving(), card or Card(), samples or Samples()
-    _check_feasible(precision, serving)
+    check_feasible(precision, serving)
     specs = graph_specs(clip.image, clip.text, dimension := clip.dimension, card.policy.k)
     images = [*samples.images, *sample_images(max(COUNT - len(samples.images), 0))]
     texts = [*samples.texts, *sample_texts(max(COUNT - len(samples.texts), 0))]
@@ -154,7 +153,7 @@ def export(
         parities, graphs = [], {}
         for case in cases(clip, fusions, specs, images, texts):
             path = graph_file(folder, case.spec.name)
-            parities.append(export_graph(case, path, precision, arithmetic_of(case.spec, precision, serving), limit))
+            parities.append(export_graph(case, path, precision, limit))
             graphs[case.spec.name] = file = ModelFile.of(path)
             config = render_config(case.spec, serving, half=precision == "fp16", sha256=file.sha256)
             (folder / case.spec.name / "config.pbtxt").write_text(config, encoding="utf-8")
@@ -184,23 +183,12 @@ def shape_of(fusions: Fusions | None, image: FusionConfig | None = None) -> dict
     return (asdict(fusions.config) if fusions else {}) | ({"image": asdict(image)} if image else {})
 
 
-def _check_feasible(precision: Precision, serving: Serving) -> None:
-    if precision == "int8" and serving.accelerator != "none":
-        raise ConfigError(
-            f"int8 graphs hold operators that ONNX Runtime runs on CPUs only, so accelerator {serving.accelerator!r} "
-            "would slow them down: use fp16, or accelerator none"
-        )
-
-
-def export_graph(
-    case: GraphCheck, path: Path, precision: Precision, arithmetic: FloatWidth, limit: int = ONE_FILE
-) -> Parity:
+def export_graph(case: GraphCheck, path: Path, precision: Precision, limit: int = ONE_FILE) -> Parity:
     """Write one graph and compare it with torch."""
     path.parent.mkdir(parents=True)
     with quiet():
         to_onnx(case, path, limit)
-        case.free()
-        to_precision(path, precision, arithmetic, limit)
+        to_precision(path, precision, limit)
     parity = measure(case, path, Settings(provider="cpu"))
     check(parity, precision)
     return parity
@@ -227,8 +215,3 @@ def measure(case: GraphCheck, path: Path, settings: Settings) -> Parity:
 def _difference(batches: list[GraphSample], found: list[Arrays], name: str) -> float:
     pairs = zip(batches, found, strict=True)
     return max(float(np.abs(batch.expected[name] - outputs[name]).max()) for batch, outputs in pairs)
-
-
-def graph_file(folder: Path, name: str) -> Path:
-    """Path of a graph in a model folder."""
-    return folder / name / "1" / "model.onnx"

@@ -1,14 +1,13 @@
-"""Train fusions on frozen embeddings by RECO's loss; seeded, resumable, logged."""
+"""Train fusions on frozen embeddings by RECO's loss; seeded and logged."""
 
 from __future__ import annotations
 
 import io
 import math
-from collections.abc import Iterator, Mapping
-from contextlib import nullcontext
-from dataclasses import asdict, dataclass, fields
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any, Literal, get_args
+from typing import Literal
 
 import numpy as np
 import numpy.typing as npt
@@ -22,12 +21,11 @@ from ..files import as_data_error, write_whole
 from ..fuse import Fused, NeighbourFuser
 from ..progress import progress_bar
 from ..types import MODALITIES, Modality, Neighbours, Vectors
-from .data import Batches, FusionBatch, FusionData, SideInputs
-from .model import FuserKind, FusionConfig, build_fusion
-from .processes import Processes
+from .data import Batches, FusionData, SideInputs
+from .model import FusionConfig, build_fusion
 
-CHECKPOINT = "checkpoint.pt"
 FUSION = "fusion.pt"
+_LOGGED = 10  # steps between two points of a curve
 
 
 @dataclass(frozen=True)
@@ -35,18 +33,16 @@ class TrainConfig:
     """Hyper-parameters of a training."""
 
     steps: int = STEPS  # 0 leaves the fusion untrained
-    batch: int = BATCH  # pairs per step, of all processes together, each of another group
+    batch: int = BATCH  # pairs per step, each of another group
     lr: float = 1e-3  # AdamW's peak rate
     warmup: int = 20  # steps to reach it; cosine decay after that
     temperature: float = 20.0  # start of the learnt inverse temperature
-    drop: float = 0.1  # probability that a neighbour is left out, so that the layer does not depend on all k
-    rotate: float = 0.7
+    drop: float = 0.0  # probability that a neighbour is left out, so that the layer does not depend on all k
+    rotate: float = 0.0
     """Share of steps in which one random rotation is applied to queries and neighbours: a layer that copies neighbours
-    is invariant to it, one that memorises is not."""
+    is invariant to it, one that memorises is not. The paper does neither."""
     seed: int = 0  # of start, batches and dropout
     precision: Literal["fp32", "bf16"] = "fp32"  # bf16: of the fusions, by torch's autocast; weights and loss stay fp32
-    checkpoint_every: int = 100  # steps
-    log_every: int = 10  # steps
 
 
 class Fusions(nn.Module):
@@ -64,92 +60,76 @@ class Fusions(nn.Module):
 
 
 def train_fusions(
-    data: FusionData,
-    fusion: FusionConfig,
-    out: Path,
-    config: TrainConfig | None = None,
-    *,
-    processes: Processes | None = None,
+    data: FusionData, fusion: FusionConfig, out: Path, config: TrainConfig | None = None, *, device: str = "cpu"
 ) -> Fusions:
-    """Train on cached embeddings; an interrupted run resumes from its checkpoint with the same result.
-
-    Several processes share each batch, contrast with all of it, and end with the same weights; all of them call this,
-    with the same arguments. Only dropout's masks depend on how many they are.
+    """Train on cached embeddings.
 
     Args:
         data: N pairs and their neighbours.
         fusion: shape of the layer.
-        out: folder for checkpoint, TensorBoard log and ``fusion.pt``, written by the first process and read by all.
+        out: folder for the TensorBoard log and ``fusion.pt``.
         config: hyper-parameters.
-        processes: from :func:`reco_plugin.train.processes.start`; this one alone, on the CPU, when None.
+        device: torch's name of it.
+
+    Returns:
+        The trained fusions, on the CPU.
 
     Raises:
-        ConfigError: ``out`` holds a run of another configuration, or the rate is so high that the loss is no number.
+        ConfigError: torch cannot use the device, or the rate is so high that the loss is no number.
         DataError: too few groups to contrast.
     """
-    config, processes = config or TrainConfig(), processes or Processes()
-    batches = Batches(data, config.batch, seed=config.seed, drop=config.drop, rotate=config.rotate, processes=processes)
+    config, place = config or TrainConfig(), check_device(device)
+    batches = Batches(data, config.batch, seed=config.seed, drop=config.drop, rotate=config.rotate, device=place)
     torch.manual_seed(config.seed)
-    model = Fusions(fusion, config.temperature).to(processes.device)
+    model = Fusions(fusion, config.temperature).to(place)
     if any(p.requires_grad for p in model.sides.parameters()):
-        _run(model, batches, out, config, processes)
-    processes.lead(lambda: save_fusions(model, out / FUSION))
-    return model.eval()
+        _run(model.train(), batches, out, config)
+    model = model.to("cpu").eval()
+    save_fusions(model, out / FUSION)
+    return model
 
 
-def _run(model: Fusions, batches: Batches, out: Path, config: TrainConfig, processes: Processes) -> None:
+def check_device(device: str) -> torch.device:
+    """Torch's device of a name.
+
+    Raises:
+        ConfigError: torch cannot use it.
+    """
+    try:
+        return torch.zeros((), device=device).device
+    except Exception as error:  # RuntimeError, AssertionError or NotImplementedError, by what is missing
+        reason = str(error).splitlines()[0].split(". ")[0]  # a list of every backend may follow
+        raise ConfigError(
+            f"torch cannot use device {device!r} ({reason}): leave --device out to train on the CPU"
+        ) from error
+
+
+def _run(model: Fusions, batches: Batches, out: Path, config: TrainConfig) -> None:
+    from torch.utils.tensorboard import SummaryWriter
+
     optimizer = torch.optim.AdamW(model.parameters(), lr=config.lr, weight_decay=0.0)
     schedule = torch.optim.lr_scheduler.LambdaLR(optimizer, lambda step: _rate(step, config))
-    first = _restore(out / CHECKPOINT, model, optimizer, schedule, config)
-    joined = processes.join(model.train())
-    with _curves(out, first, processes) as log:
-        for step in _progress(first, config.steps) if processes.leads else range(first, config.steps):
-            # dropout is the same after a resume, and another in each process
-            _seed(processes.device, config.seed * 1_000_003 + step + (processes.rank << 32))
-            loss = _loss(joined, model.log_scale, batches.draw(step), config, processes)
+    with SummaryWriter(str(out / "tensorboard")) as log:
+        for step in progress_bar(range(config.steps), total=config.steps, desc="train fusions", unit="step"):
+            loss = _loss(model, batches.draw(step), config)
             optimizer.zero_grad(set_to_none=True)
             loss.backward()  # type: ignore[no-untyped-call]
             nn.utils.clip_grad_norm_(model.parameters(), 1.0)
             optimizer.step()
             schedule.step()
-            if step % config.log_every == 0 and not math.isfinite(loss.item()):
-                raise ConfigError(f"the loss is {loss.item()} at step {step}: delete {out}, and give a lower --lr")
-            if log and step % config.log_every == 0:
+            if step % _LOGGED == 0:
+                if not math.isfinite(loss.item()):
+                    raise ConfigError(f"the loss is {loss.item()} at step {step}: give a lower --lr")
                 log.add_scalar("loss", loss.item(), step)
                 log.add_scalar("temperature", model.log_scale.exp().item(), step)
-            if processes.leads and (step + 1) % config.checkpoint_every == 0:
-                _save(out / CHECKPOINT, step + 1, model, optimizer, schedule, config)
 
 
-def _seed(device: torch.device, seed: int) -> None:
-    """Seed what draws on a device. ``torch.manual_seed`` notes a traceback for every accelerator that is not there."""
-    if device.type == "cpu":
-        torch.default_generator.manual_seed(seed)
-    else:
-        torch.manual_seed(seed)
-
-
-def _curves(out: Path, first: int, processes: Processes) -> Any:
-    """TensorBoard's writer in the first process, None in the others."""
-    if not processes.leads:
-        return nullcontext()
-    from torch.utils.tensorboard import SummaryWriter
-
-    return SummaryWriter(str(out / "tensorboard"), purge_step=first)
-
-
-def _progress(first: int, steps: int) -> Iterator[int]:
-    return iter(progress_bar(range(first, steps), initial=first, total=steps, desc="train fusions", unit="step"))
-
-
-def _loss(
-    joined: nn.Module, log_scale: Tensor, batch: FusionBatch, config: TrainConfig, processes: Processes
-) -> Tensor:
-    with torch.autocast(processes.device.type, torch.bfloat16, enabled=config.precision == "bf16"):
-        refined = joined(batch.own)
-    image, text = (processes.gather(refined[side].float()) for side in MODALITIES)
-    scale = log_scale.clamp(0, math.log(100)).exp()
-    return reco_loss(batch.frozen["image"], batch.frozen["text"], image, text, scale)
+def _loss(model: Fusions, batch: Mapping[Modality, SideInputs], config: TrainConfig) -> Tensor:
+    image, text = (batch[side].query for side in MODALITIES)
+    with torch.autocast(image.device.type, torch.bfloat16, enabled=config.precision == "bf16"):
+        refined = model(batch)
+    scale = model.log_scale.clamp(0, math.log(100)).exp()
+    return reco_loss(image, text, refined["image"].float(), refined["text"].float(), scale)
 
 
 def reco_loss(image: Tensor, text: Tensor, refined_image: Tensor, refined_text: Tensor, scale: Tensor) -> Tensor:
@@ -182,66 +162,30 @@ def _rate(step: int, config: TrainConfig) -> float:
     return 0.5 * (1 + math.cos(math.pi * (step - config.warmup) / max(1, config.steps - config.warmup)))
 
 
-def _write(path: Path, content: dict[str, Any]) -> None:
+def save_fusions(model: Fusions, path: Path) -> None:
+    """Write weights and configuration."""
     made = io.BytesIO()
-    torch.save(content, made)  # on a full disk it raises no OSError
+    torch.save({"fusion": asdict(model.config), "model": model.state_dict()}, made)  # on a full disk: no OSError
     with as_data_error(f"{path} cannot be written"):
         path.parent.mkdir(parents=True, exist_ok=True)
         write_whole(path, lambda file: file.write(made.getbuffer()))
 
 
-def _save(path: Path, step: int, model: Fusions, optimizer: Any, schedule: Any, config: TrainConfig) -> None:
-    parts = {"model": model.state_dict(), "optimizer": optimizer.state_dict(), "schedule": schedule.state_dict()}
-    _write(path, {"step": step, "config": asdict(config), "fusion": asdict(model.config), **parts})
-
-
-def _restore(path: Path, model: Fusions, optimizer: Any, schedule: Any, config: TrainConfig) -> int:
-    """Load a checkpoint of the same configuration; returns the step to go on from."""
-    if not path.is_file():
-        return 0
-    try:
-        saved = torch.load(path, weights_only=True, map_location="cpu")
-    except Exception as error:  # see load_fusions
-        raise DataError(f"{path} is damaged, delete it to start anew: {error}") from error
-    if (saved["config"], _config(saved["fusion"])) != (asdict(config), model.config):
-        raise ConfigError(
-            f"{path} belongs to a run of another configuration ({saved['config']}, {saved['fusion']}): "
-            "give another --out, or delete that folder to start anew"
-        )
-    model.load_state_dict(saved["model"])
-    optimizer.load_state_dict(saved["optimizer"])
-    schedule.load_state_dict(saved["schedule"])
-    return int(saved["step"])
-
-
-def save_fusions(model: Fusions, path: Path) -> None:
-    """Write weights and configuration atomically."""
-    _write(path, {"fusion": asdict(model.config), "model": model.state_dict()})
-
-
-def _config(stored: Mapping[str, Any]) -> FusionConfig:
-    """The configuration in a file; older ones have fields of fusions that are gone."""
-    known = {field.name for field in fields(FusionConfig)}
-    return FusionConfig(**{name: value for name, value in stored.items() if name in known})
-
-
 def load_fusions(path: Path) -> Fusions:
-    """Read what :func:`save_fusions` wrote."""
+    """Read what :func:`save_fusions` wrote.
+
+    Raises:
+        DataError: no such file, or another one.
+    """
     if not path.is_file():
         raise DataError(f"no trained fusion at {path}: give the folder that `reco train --out` wrote")
     try:
         saved = torch.load(path, weights_only=True)
-        config = _config(saved["fusion"])
-        if config.fuser in get_args(FuserKind):
-            model = Fusions(config)
-            model.load_state_dict(saved["model"])
-            return model.eval()
+        model = Fusions(FusionConfig(**saved["fusion"]))
+        model.load_state_dict(saved["model"])
+        return model.eval()
     except Exception as error:  # torch and pickle raise many classes on damaged files
         raise DataError(f"{path} is no fusion that `reco train` wrote: {error}") from error
-    raise DataError(
-        f"{path} holds a fusion of an older version, {config.fuser!r}: the closed form took its place and needs no "
-        "training. Leave --fusion out, or train the paper's layer"
-    )
 
 
 class TorchFuser(NeighbourFuser):

@@ -5,15 +5,17 @@ from __future__ import annotations
 from pathlib import Path
 from typing import ClassVar, Literal
 
-from pydantic import Field, model_validator
+from pydantic import Field
 
 from ..defaults import BATCH, NEIGHBOURS, SAME_IMAGE, STEPS
+from ..errors import ConfigError
 from ..run_config import CommandOptions, RunConfig, option
 from .parity import Precision
 
 FuserChoice = Literal["reco", "paper"]
 Accelerator = Literal["none", "cuda", "tensorrt"]
 ENGINE_CACHE = "/var/cache/reco-tensorrt"
+"""Folder inside the server for TensorRT's engines: mount a volume there."""
 
 
 class EncoderOptions(CommandOptions):
@@ -64,12 +66,15 @@ class Recipe(EncoderOptions, RunConfig):
     group: str | None = option(
         None, "Payload column: pairs with the same value show the same thing.", unset="the caption"
     )
-    fuser: FuserChoice = option("paper", "paper: the plain layer, trained by the paper's loss. reco needs no training.")
     k: int = option(NEIGHBOURS, "Neighbours per query.", ge=1)
     steps: int = option(STEPS, "Training steps; 0 keeps the untrained start.", ge=0)
     batch: int = option(BATCH, "Pairs per step.", ge=2)
     lr: float = option(1e-3, "Peak learning rate.", ge=0)
     heads: int = option(8, "Attention heads.", ge=1)
+    drop: float = option(0.0, "Share of neighbours that each step leaves out; the paper leaves out none.", ge=0, le=1)
+    rotate: float = option(
+        0.0, "Share of steps that rotate all vectors of a batch at random; the paper does not.", ge=0, le=1
+    )
     seed: int = option(0, "Seed of the start, the batches and the dropout.")
     near_duplicate: float = option(SAME_IMAGE, "Image cosine from which a neighbour is hidden.", ge=0, le=1)
     device: str = option("cpu", "torch device.")
@@ -89,7 +94,7 @@ class ExportOptions(EncoderOptions, ManifestOptions):
         False, "Allow --fuser paper without --fusion: random weights (tests only).", flag="--random-fusion", unset=""
     )
     precision: Precision = option(
-        "fp32", "Precision of the weights; with --accelerator cuda or tensorrt fp16 arithmetic, too. int8: CPU only."
+        "fp32", "Precision of the weights; with --accelerator tensorrt fp16 arithmetic, too. int8: CPU only."
     )
     k: int | None = option(None, "Default number of neighbours.", ge=1, unset="of the training, or 10")
     check: str | None = option(None, "Pairs to compare with torch on, as for reco train.", unset="drawn samples")
@@ -100,48 +105,38 @@ class Serving(CommandOptions):
 
     accelerator: Accelerator = option("none", "What speeds up Triton's instances on a GPU; those on a CPU ignore it.")
     max_batch: int = option(64, "Largest batch that Triton forms.", ge=1)
-    preferred_batches: tuple[int, ...] | None = option(
-        None,
-        "Batch size that Triton waits for; repeatable.",
-        flag="--preferred-batch",
-        min=1,
-        unset="GPU: a quarter and the whole",
-    )
-    queue_delay_us: int | None = option(
-        None, "Microseconds that a request waits for others to make a batch.", ge=0, unset="0; with an accelerator 1000"
-    )
-    engine_cache: str = option(ENGINE_CACHE, "Folder inside the server for TensorRT's engines: mount a volume there.")
     max_queue: int = Field(512, ge=1)  # number of waiting requests from which new ones are refused
-
-    @model_validator(mode="after")
-    def _fits_together(self) -> Serving:
-        if wrong := [size for size in self.preferred_batches or () if not 1 <= size <= self.max_batch]:
-            raise ValueError(f"preferred batch {wrong[0]} is not in 1 to {self.max_batch}, the largest batch")
-        if not self.engine_cache.startswith("/"):
-            raise ValueError(f"engine cache {self.engine_cache!r} must be an absolute path inside the server")
-        return self
 
     @property
     def waited_for(self) -> tuple[int, ...]:
         """Batch sizes to wait for, ascending; empty: waiting requests run at once.
 
+        On a GPU a batch costs little more than one item, so it pays to wait for others; on a CPU it does not.
+
         >>> Serving(accelerator="tensorrt", max_batch=32).waited_for
         (8, 32)
         """
-        quarter = {max(self.max_batch // 4, 1), self.max_batch} if self.accelerator != "none" else ()
-        return tuple(sorted(set(quarter if self.preferred_batches is None else self.preferred_batches)))
+        return () if self.accelerator == "none" else tuple(sorted({max(self.max_batch // 4, 1), self.max_batch}))
 
     @property
     def delay_us(self) -> int:
-        """How long a request may wait for others, in microseconds.
-
-        On a GPU a batch costs little more than one item, so it pays to wait for others; on a CPU it does not.
-        """
-        if self.queue_delay_us is not None:
-            return self.queue_delay_us
+        """How long a request may wait for others, in microseconds."""
         return 0 if self.accelerator == "none" else 1000
 
     @property
     def warm_batches(self) -> tuple[int, ...]:
         """Batch sizes to run once before the server is ready."""
-        return (1,) if self.accelerator == "none" else tuple(sorted({1, *self.waited_for, self.max_batch}))
+        return tuple(sorted({1, *self.waited_for}))
+
+
+def check_feasible(precision: Precision, serving: Serving) -> None:
+    """Refuse int8 for a GPU.
+
+    Raises:
+        ConfigError: that.
+    """
+    if precision == "int8" and serving.accelerator != "none":
+        raise ConfigError(
+            f"int8 graphs hold operators that ONNX Runtime runs on CPUs only, so accelerator {serving.accelerator!r} "
+            "would slow them down: use fp16, or accelerator none"
+        )

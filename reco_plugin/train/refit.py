@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import re
 import shutil
 from importlib.metadata import version
 from pathlib import Path
@@ -16,18 +15,17 @@ from ..artifact import (
     FusionInfo,
     ModelFile,
     Policy,
-    fusion_graph,
     whole_model,
 )
 from ..files import weights_file
-from ..sessions.triton.ports import CHECKSUM
-from ..types import MODALITIES, FuserName
-from .export import export_graph, graph_file, shape_of
+from ..types import FuserName
+from .export import export_graph, shape_of
+from .graph_file import graph_file
 from .loop import Fusions
 from .model import FusionConfig
 from .parity import Parity
 from .to_onnx import fusion_cases
-from .triton import GraphSpec, graph_specs, render_config
+from .triton import graph_specs, render_config
 
 _CONFIG = "config.pbtxt"
 
@@ -45,7 +43,7 @@ def refit(
     """Write a model folder with the encoder of another one; returns the parity of the fusions.
 
     Graphs of the encoder are hard links where the file system allows it. The fingerprint is the same. Other fusions of
-    the base stay, except those of a format before 3.
+    the base stay.
 
     Args:
         base: the folder with the encoder, the tokenizer and Triton's configuration; of an API, only its manifest.
@@ -66,9 +64,9 @@ def refit(
     with whole_model(out) as folder:
         for case in fusion_cases(manifest.dimension, fusions, specs):
             path = graph_file(folder, case.spec.name)
-            parities.append(export_graph(case, path, manifest.precision, "single"))
+            parities.append(export_graph(case, path, manifest.precision))
             graphs[case.spec.name] = ModelFile.of(path)
-            config = _config(base, case.spec, graphs[case.spec.name].sha256)
+            config = render_config(case.spec, sha256=graphs[case.spec.name].sha256)
             (folder / case.spec.name / _CONFIG).write_text(config, encoding="utf-8")
         for name in [each for each in base.manifest.graphs if each not in graphs]:
             _take_graph(base.graph(name), graph_file(folder, name))
@@ -92,27 +90,6 @@ def refit(
         text = manifest.model_copy(update=changed).model_dump_json(indent=1)
         (folder / MANIFEST).write_text(text + "\n", encoding="utf-8")
     return parities
-
-
-def _config(base: Artifact, spec: GraphSpec, sha256: str) -> str:
-    """Triton's configuration: ports, warm-up and checksum of the graph, all else as the base says of its own step."""
-    (side,) = (modality for modality in MODALITIES if spec.name.endswith(modality))
-    rendered = render_config(spec, sha256=sha256)
-    as_told = base.folder / fusion_graph(side) / _CONFIG
-    if base.manifest.api and not as_told.exists():
-        return rendered  # an API has no configuration of its own
-    told = _blocks(as_told.read_text(encoding="utf-8"))
-    made = _blocks(rendered)
-    return "".join([block for block in told if not _is_own(block)] + [block for block in made if _is_own(block)])
-
-
-def _blocks(text: str) -> list[str]:
-    """Split a configuration into its fields."""
-    return re.split(r"^(?=\w)", text, flags=re.MULTILINE)
-
-
-def _is_own(block: str) -> bool:
-    return block.startswith(("input", "output", "model_warmup")) or f'key: "{CHECKSUM}"' in block
 
 
 def _take_graph(source: Path, target: Path) -> None:

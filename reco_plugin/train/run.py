@@ -2,14 +2,11 @@
 
 from __future__ import annotations
 
-import shutil
 import warnings
 from collections.abc import Sequence
-from contextlib import ExitStack, closing
+from contextlib import closing
 from pathlib import Path
 from typing import TYPE_CHECKING
-
-import numpy as np
 
 from ..config import load_settings
 from ..data import read_pairs, read_records, write_pairs
@@ -18,96 +15,75 @@ from ..data.opening import open_rows
 from ..data.rows import digest, stamp_of
 from ..data.same_encoder import SameEncoder
 from ..encode import encode_pairs
-from ..errors import ConfigError, DataError
+from ..errors import DataError
 from ..files import digest_texts
 from ..memory import Memory, memory_of, open_memory
 from ..types import Fingerprint, Pair, Records
-from .data import FusionData, check_groups, gather, hidden_ids, open_data
-from .loop import Fusions, TrainConfig, train_fusions
+from .data import FusionData, check_groups, gather, hidden_ids
+from .loop import Fusions, TrainConfig, check_device, train_fusions
 from .model import FusionConfig
-from .processes import Processes, start
 from .recipe import Recipe
 
 if TYPE_CHECKING:
     from .encoder import FrozenClip
 
-TRAINING = "training"
-"""Folder of the training data: vectors and neighbours."""
 VECTORS = "vectors"
 """Files of encoded pairs: ``vectors-ENCODER-PAIRS.npz``, by the digests of both."""
 
 
-def begin(recipe: Recipe, out: Path, count: int = 1) -> Processes:
-    """Check the run's inputs, then connect this many processes, all of which call :func:`train`."""
-    if recipe.fuser == "reco":
-        raise ConfigError(
-            "the fusion 'reco' needs no training: a memory learns it from its own pairs, when it is built or by "
-            "`reco memory calibrate`. To train the paper's layer: --fuser paper"
-        )
-    recipe.check(out)
-    return start(recipe.device, count, batch=recipe.batch)
+def train(recipe: Recipe, out: Path) -> Fusions:
+    """Train the fusions on the recipe's pairs; what was encoded is kept in ``out``.
 
-
-def train(recipe: Recipe, out: Path, processes: Processes | None = None) -> Fusions:
-    """Train the fusions on the recipe's pairs; resumes in the same folder.
-
-    Of several processes the first encodes, retrieves and writes; all train.
-
-    Args:
-        recipe: of the training.
-        out: folder of the run; on several machines, one that all of them share.
-        processes: from :func:`begin`, which disconnect at the end; this one alone when None.
+    Raises:
+        ConfigError: the folder holds a run of another configuration, or torch cannot use the device.
+        DataError: the source cannot be read, or no pair finds a neighbour.
     """
-    processes = processes or begin(recipe, out)
-    data = processes.lead(lambda: _training(recipe, out, processes))
-    if data is None:
-        data = open_data(out / TRAINING)
-    fusion = _fusion(recipe, data.pairs.image.shape[1])
+    recipe.check(out)
+    check_device(recipe.device)
+    data = _training_data(recipe, out)
+    recipe.write(out)  # only now, so that a recipe with a typing error does not block the folder
     config = TrainConfig(
-        steps=recipe.steps, batch=recipe.batch, lr=recipe.lr, seed=recipe.seed, precision=recipe.precision
+        steps=recipe.steps,
+        batch=recipe.batch,
+        lr=recipe.lr,
+        drop=recipe.drop,
+        rotate=recipe.rotate,
+        seed=recipe.seed,
+        precision=recipe.precision,
     )
-    trained = train_fusions(data, fusion, out, config, processes=processes)
-    processes.leave()
-    return trained
+    return train_fusions(data, _fusion(recipe, data.pairs.image.shape[1]), out, config, device=recipe.device)
 
 
-def _training(recipe: Recipe, out: Path, processes: Processes) -> FusionData:
-    """Encode and retrieve, or open the data of an earlier start of this run."""
-    folder = out / TRAINING
-    if (out / recipe.file).is_file() and folder.is_dir():
-        return open_data(folder)
-    shutil.rmtree(folder, ignore_errors=True)  # of a failed start, perhaps with another recipe
+def _training_data(recipe: Recipe, out: Path) -> FusionData:
+    """Encode and retrieve."""
     pairs, memory = _encode_pairs(recipe, out)
     with closing(memory):
         hidden = hidden_ids(memory, pairs, threshold=recipe.near_duplicate)
-        data = gather(memory, pairs, recipe.k, groups_of(pairs, _group_key(recipe)), hidden, folder)
+        group = None if recipe.group is None else payload_key(open_rows(recipe.source), recipe.group)
+        data = gather(memory, pairs, recipe.k, groups_of(pairs, group), hidden)
     if not any(found.found.any() for found in data.neighbours.values()):
         raise DataError(
             "no pair finds a neighbour that is not hidden as a near-duplicate of itself: there is nothing to learn "
             f"from. Give a larger --memory or a --near-duplicate above {recipe.near_duplicate}"
         )
-    check_groups(len(np.unique(data.groups)), processes)
-    recipe.write(out)  # only now, so that a recipe with a typing error does not block the folder
+    check_groups(data)
     return data
-
-
-def _group_key(recipe: Recipe) -> str | None:
-    return None if recipe.group is None else payload_key(open_rows(recipe.source), recipe.group)
 
 
 def _encode_pairs(recipe: Recipe, out: Path) -> tuple[Records, Memory]:
     """Read the pairs, (N, D) each, and open the memory that they retrieve from."""
-    from .encoder import load_frozen  # brings open_clip: neither a resumed run nor the other processes need it
+    from .encoder import load_frozen
 
     clip = load_frozen(recipe.model, recipe.pretrained, random_weights=recipe.random_weights)
     _fusion(recipe, clip.dimension)  # refuses unfit heads before the work
     memory = _memory(recipe, Fingerprint(clip.name, clip.digest, clip.dimension))  # and a memory that is not there
-    with ExitStack() as failing:
-        failing.callback(memory.close)
+    try:
         pairs = encode_cached(clip, recipe.source, out)
         if not recipe.memory:
             memory.upsert(pairs)
-        failing.pop_all()
+    except BaseException:
+        memory.close()
+        raise
     return pairs, memory
 
 

@@ -1,23 +1,17 @@
-"""``config.pbtxt`` of the graphs, all from one typed description of their ports, in protobuf's text format.
-
-It is written and never read back here, so Triton's message definitions are not needed.
-"""
+"""``config.pbtxt`` of the graphs, all from one typed description of their ports."""
 
 from __future__ import annotations
 
-import json
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any, get_args
 
 from ..artifact import clip_graph, fusion_graph
-from ..calibration.gate import CONSTANTS, SIGNALS
+from ..errors import importing
 from ..preprocess import ImageConfig, TextConfig
 from ..sessions.triton.ports import CHECKSUM, Port
 from ..types import MODALITIES, FuserName
-from .recipe import Serving
-
-_WIDTH = 118
+from .recipe import ENGINE_CACHE, Serving
 
 
 @dataclass(frozen=True)
@@ -41,28 +35,19 @@ def graph_specs(image: ImageConfig, text: TextConfig, dimension: int, neighbours
     features = _floats(features=(dimension,))
     pixels = Port("pixels", "TYPE_UINT8", (*image.size, 3))
     tokens = Port("tokens", "TYPE_INT32", (-1 if text.dynamic else text.context_length,))
+    found = _floats(query=(dimension,), neighbours=(-1, dimension), similarity=(-1,), trust=(-1,))
+    refined = _floats(refined=(dimension,), weights=(-1,))
     specs = [
         GraphSpec(clip_graph("image"), (pixels,), features),
         GraphSpec(clip_graph("text"), (tokens,), features, text.lengths if text.dynamic else ()),
-        *(_step_spec(fusion_graph(side), dimension) for side in MODALITIES),
         *(
-            _fusion_spec(fusion_graph(side, fuser), dimension, neighbours)
+            GraphSpec(fusion_graph(side, fuser), found, refined, (neighbours,), engine=False)
             for fuser in get_args(FuserName)
             for side in MODALITIES
             if fuser != "reco"
         ),
     ]
     return {spec.name: spec for spec in specs}
-
-
-def _step_spec(name: str, dimension: int) -> GraphSpec:
-    inputs = _floats(query=(dimension,), evidence=(dimension,), signals=(SIGNALS,), constants=(CONSTANTS,))
-    return GraphSpec(name, inputs, _floats(refined=(dimension,), strength=(1,)), engine=False)
-
-
-def _fusion_spec(name: str, dimension: int, neighbours: int) -> GraphSpec:
-    inputs = _floats(query=(dimension,), neighbours=(-1, dimension), similarity=(-1,), trust=(-1,))
-    return GraphSpec(name, inputs, _floats(refined=(dimension,), weights=(-1,)), (neighbours,), engine=False)
 
 
 def _floats(**dims: tuple[int, ...]) -> tuple[Port, ...]:
@@ -77,30 +62,37 @@ def render_config(spec: GraphSpec, how: Serving | None = None, *, half: bool = F
         how: batches, queue and accelerator.
         half: let TensorRT compute in float16.
         sha256: of the graph's file; a client compares it with its own model folder.
+
+    Raises:
+        MissingExtra: the Triton client, which has the schema, is not installed.
     """
+    with importing("tritonclient", "triton", "writing a model folder"):
+        from google.protobuf import json_format, text_format
+        from tritonclient.grpc.model_config_pb2 import ModelConfig
     how = how or Serving()
-    batching = {"preferred_batch_size": how.waited_for} if how.waited_for else {}
-    return render(
-        {
-            "backend": "onnxruntime",
-            "max_batch_size": how.max_batch,
-            "input": [_port(port) for port in spec.inputs],
-            "output": [_port(port) for port in spec.outputs],
-            "instance_group": [{"kind": Word("KIND_AUTO"), "count": 1}],
-            "dynamic_batching": batching
-            | {
-                "max_queue_delay_microseconds": how.delay_us,
-                "default_queue_policy": {"max_queue_size": how.max_queue},
-            },
-            **_optimization(spec, how, half=half),
-            "model_warmup": list(_warmups(spec, how)),
-            **({"parameters": [{"key": CHECKSUM, "value": {"string_value": sha256}}]} if sha256 else {}),
-        }
-    )
+    config = {
+        "backend": "onnxruntime",
+        "max_batch_size": how.max_batch,
+        "input": [_port(port) for port in spec.inputs],
+        "output": [_port(port) for port in spec.outputs],
+        "instance_group": [{"kind": "KIND_AUTO", "count": 1}],
+        "dynamic_batching": {
+            "preferred_batch_size": how.waited_for,
+            "max_queue_delay_microseconds": how.delay_us,
+            "default_queue_policy": {"max_queue_size": how.max_queue},
+        },
+        "optimization": {"execution_accelerators": {"gpu_execution_accelerator": _accelerators(spec, how, half=half)}},
+        "model_warmup": list(_warmups(spec, how)),
+        "parameters": {CHECKSUM: {"string_value": sha256}} if sha256 else {},
+    }
+    if how.accelerator == "none":
+        del config["optimization"]
+    text: str = text_format.MessageToString(json_format.ParseDict(config, ModelConfig()))
+    return text
 
 
 def _port(port: Port) -> dict[str, Any]:
-    return {"name": port.name, "data_type": Word(port.type), "dims": port.dims}
+    return {"name": port.name, "data_type": port.type, "dims": port.dims}
 
 
 def _warmups(spec: GraphSpec, how: Serving) -> Iterator[dict[str, Any]]:
@@ -108,31 +100,28 @@ def _warmups(spec: GraphSpec, how: Serving) -> Iterator[dict[str, Any]]:
     lengths = spec.lengths or (0,)
     first, *larger = how.warm_batches
     for batch, length in [*((first, length) for length in lengths), *((batch, lengths[-1]) for batch in larger)]:
-        data = [{"data_type": Word(port.type), "dims": _shape(port, length), "zero_data": True} for port in spec.inputs]
         yield {
             "name": f"batch-{batch}" + (f"-length-{length}" if length else ""),
             "batch_size": batch,
-            "inputs": [{"key": port.name, "value": value} for port, value in zip(spec.inputs, data, strict=True)],
+            "inputs": {
+                port.name: {"data_type": port.type, "dims": _shape(port, length), "zero_data": True}
+                for port in spec.inputs
+            },
         }
 
 
-def _optimization(spec: GraphSpec, how: Serving, *, half: bool) -> dict[str, Any]:
-    """The GPU's accelerators; CUDA runs what TensorRT does not."""
-    if how.accelerator == "none":
-        return {}
-    half = half and spec.engine
+def _accelerators(spec: GraphSpec, how: Serving, *, half: bool) -> list[dict[str, Any]]:
+    """Those of the GPU; CUDA runs what TensorRT does not."""
     cuda = {
         "cudnn_conv_algo_search": "HEURISTIC",  # the default measures all algorithms again for each new batch size
         "arena_extend_strategy": "kSameAsRequested",  # the default doubles the memory each time
-    } | ({} if half else {"use_tf32": "0"})  # else float32 would silently be computed with 10 bits of mantissa
-    blocks = [_accelerator("cuda", cuda)]
+    }
+    if not (half and spec.engine):
+        cuda["use_tf32"] = "0"  # else float32 would silently be computed with 10 bits of mantissa
+    blocks = [{"name": "cuda", "parameters": cuda}]
     if how.accelerator == "tensorrt" and spec.engine:
-        blocks.insert(0, _accelerator("tensorrt", _tensorrt(spec, how, half=half)))
-    return {"optimization": {"execution_accelerators": {"gpu_execution_accelerator": blocks}}}
-
-
-def _accelerator(name: str, parameters: dict[str, str]) -> dict[str, Any]:
-    return {"name": name, "parameters": [{"key": key, "value": value} for key, value in parameters.items()]}
+        blocks.insert(0, {"name": "tensorrt", "parameters": _tensorrt(spec, how, half=half)})
+    return blocks
 
 
 def _tensorrt(spec: GraphSpec, how: Serving, *, half: bool) -> dict[str, str]:
@@ -142,9 +131,9 @@ def _tensorrt(spec: GraphSpec, how: Serving, *, half: bool) -> dict[str, str]:
         "precision_mode": "FP16" if half else "FP32",
         "trt_layer_norm_fp32_fallback": "1",
         "trt_engine_cache_enable": "1",
-        "trt_engine_cache_path": how.engine_cache,
+        "trt_engine_cache_path": ENGINE_CACHE,
         "trt_timing_cache_enable": "1",
-        "trt_timing_cache_path": how.engine_cache,
+        "trt_timing_cache_path": ENGINE_CACHE,
         "trt_profile_min_shapes": _profile(spec, 1, shortest),
         "trt_profile_opt_shapes": _profile(spec, min(how.waited_for, default=how.max_batch), usual),
         "trt_profile_max_shapes": _profile(spec, how.max_batch, longest),
@@ -158,56 +147,3 @@ def _profile(spec: GraphSpec, batch: int, length: int) -> str:
 
 def _shape(port: Port, length: int) -> tuple[int, ...]:
     return tuple(length if size == -1 else size for size in port.dims)
-
-
-class Word(str):
-    """The value of an enum, written without quotes."""
-
-    __slots__ = ()
-
-
-def render(message: Mapping[str, Any]) -> str:
-    """Write a message: mappings are messages, sequences of mappings repeated ones, other sequences lists.
-
-    >>> group = {"kind": Word("KIND_AUTO"), "count": 1}
-    >>> print(render({"backend": "onnxruntime", "dims": [-1, 3], "cache": {"enable": True}, "group": [group]}), end="")
-    backend: "onnxruntime"
-    dims: [ -1, 3 ]
-    cache { enable: true }
-    group { kind: KIND_AUTO count: 1 }
-    """
-    return "".join(f"{line}\n" for line in _lines(message))
-
-
-def _lines(message: Mapping[str, Any]) -> Iterator[str]:
-    for name, value in message.items():
-        if isinstance(value, Mapping):
-            yield from _block(name, value)
-        elif isinstance(value, Sequence) and not isinstance(value, str):
-            if value and isinstance(value[0], Mapping):
-                for item in value:
-                    yield from _block(name, item)
-            else:
-                yield f"{name}: [ {', '.join(map(_scalar, value))} ]"
-        else:
-            yield f"{name}: {_scalar(value)}"
-
-
-def _block(name: str, message: Mapping[str, Any]) -> Iterator[str]:
-    """Write a message on one line where it fits."""
-    inside = list(_lines(message))
-    flat = f"{name} {{ {' '.join(inside)} }}"
-    if len(flat) <= _WIDTH and not any(line.startswith(" ") for line in inside):
-        yield flat
-    else:
-        yield f"{name} {{"
-        yield from (f"  {line}" for line in inside)
-        yield "}"
-
-
-def _scalar(value: Any) -> str:
-    if isinstance(value, bool):
-        return str(value).lower()
-    if isinstance(value, Word):
-        return str(value)
-    return json.dumps(value, ensure_ascii=False) if isinstance(value, str) else str(value)

@@ -146,7 +146,7 @@ def test_doctor_is_content(memory: Path, ask: Ask, run: Run) -> None:
     assert "memory_timeout_s=2.0, memory_options.timeout_s=10" in lines[4] and "breaker_failures=5" in lines[4]
     assert "RECO_MODEL" in lines[3] and "calibrated" in report["checks"]["memory"]["detail"]
     assert "in this process" in report["checks"]["self-test"]["detail"]
-    assert "reco_image, reco_text: ONNX Runtime on the CPU)" in report["checks"]["self-test"]["detail"]
+    assert "clip_image, clip_text: ONNX Runtime on the CPU)" in report["checks"]["self-test"]["detail"]
 
 
 def test_doctor_shows_what_is_set_and_no_key(memory: Path, run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -230,11 +230,11 @@ def test_doctor_finds_a_damaged_model(work: Path, model: Path, run: Run) -> None
     import shutil
 
     shutil.copytree(model, work / "model")
-    graph = next((work / "model" / "reco_text").rglob("*.onnx"))
+    graph = next((work / "model" / "clip_text").rglob("*.onnx"))
     graph.write_bytes(graph.read_bytes()[:-1] + b"?")
     result = run("doctor", "--model", "model", "--json")
     assert result.exit_code == 1
-    assert "reco_text" in json.loads(result.stdout)["checks"]["model"]["detail"]
+    assert "clip_text" in json.loads(result.stdout)["checks"]["model"]["detail"]
 
 
 def test_doctor_finds_a_damaged_memory(memory: Path, run: Run) -> None:

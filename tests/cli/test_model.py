@@ -12,7 +12,6 @@ from small_disk import fill_up
 
 from reco_plugin import Reco
 from reco_plugin.artifact import Artifact
-from reco_plugin.cli.model import _open_clip_model
 from reco_plugin.config import load_settings
 from reco_plugin.errors import ArtifactError
 
@@ -59,7 +58,7 @@ def test_what_is_something_else_stays(bare: Path, fail: Fail, model: Path, what:
             shutil.copytree(model, mine)
             (mine / "tokenizer.json").write_text("{}")
         case "a part of it":
-            shutil.copytree(model, mine, ignore=shutil.ignore_patterns("reco_text"))
+            shutil.copytree(model, mine, ignore=shutil.ignore_patterns("clip_text"))
         case _:
             mine.write_text("mine")
     before = contents(bare)
@@ -77,7 +76,7 @@ def test_another_model_is_refused_by_name(bare: Path, run: Run) -> None:
     assert result.stderr.startswith("error: name ") and "quickstart" in result.stderr
 
 
-@pytest.mark.parametrize("graph", ["clip_text", "reco_image"])
+@pytest.mark.parametrize("graph", ["clip_text", "paper_image"])
 def test_a_damaged_copy_is_not_handed_on(
     bare: Path, fail: Fail, model: Path, monkeypatch: pytest.MonkeyPatch, graph: str
 ) -> None:
@@ -133,10 +132,3 @@ def test_a_broken_model_in_the_working_directory_is_no_reason_to_take_another(ba
     assert load_settings().model == Path("triton_models")
     with pytest.raises(ArtifactError, match=r"no model at 'triton_models'.*`reco model get quickstart`"):
         Reco.open(**IN_RAM)
-
-
-def test_a_folder_of_open_clip_may_be_below_the_home(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setenv("HOME", str(tmp_path))
-    (tmp_path / "mine").mkdir()
-    (tmp_path / "mine" / "open_clip_config.json").write_text("{}")
-    assert _open_clip_model("~/mine") == (f"local-dir:{tmp_path / 'mine'}", None)

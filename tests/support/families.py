@@ -209,29 +209,6 @@ OPEN_CLIP = {
 }
 
 
-def write_immich(folder: Path) -> Path:
-    """A CLIP of open_clip as immich exports it: batches of one, int32 ids, both towers with their norm."""
-    with torch.random.fork_rng(devices=[]):
-        torch.manual_seed(1)
-        model = open_clip.CLIP(**OPEN_CLIP).eval().requires_grad_(False)
-        for parameter in model.parameters():
-            parameter.add_(0.05 * torch.randn_like(parameter))
-    for part in ("visual", "textual"):
-        (folder / part).mkdir(parents=True)
-    tokenizer = clip_tokenizer()
-    tokenizer.save_pretrained(folder / "textual")
-    (folder / "config.json").write_text(json.dumps(OPEN_CLIP))
-    mean, std = open_clip.OPENAI_DATASET_MEAN, open_clip.OPENAI_DATASET_STD
-    pixels = {"size": [_SIDE, _SIDE], "mode": "RGB", "mean": mean, "std": std, "interpolation": "bicubic"}
-    (folder / "visual" / "preprocess_cfg.json").write_text(json.dumps(pixels | {"resize_mode": "shortest"}))
-    image, ids = torch.rand(1, 3, _SIDE, _SIDE), torch.zeros(1, _LENGTH, dtype=torch.int32)
-    ids[0, :3] = torch.tensor([4094, 7, 4095])
-    visual, textual = (partial(side, normalize=True) for side in (model.encode_image, model.encode_text))
-    to_onnx(model, visual, {"image": image}, ["image_embedding"], folder / "visual" / "model.onnx", batch=False)
-    to_onnx(model, textual, {"text": ids}, ["text_embedding"], folder / "textual" / "model.onnx", batch=False)
-    return folder
-
-
 def siglip_tokenizer() -> Any:
     """SigLIP's: pieces of words in lower case without punctuation, filled with the end of a text, and no mask."""
     backend = tokenizers.Tokenizer(models.Unigram(_pieces(), 3))

@@ -2,7 +2,7 @@
 
 It is a process like any other, a child of the tests' own: what it is given, says, and ends with is its own, too. So are
 our benchmarks, and whatever trains (``lean_start.py``), which has imported torch: four seconds; and the processes that
-this one starts itself, to train together, by torchrun or without. Tests of how a process starts from nothing ask for
+this one starts itself. Tests of how a process starts from nothing ask for
 the fixture ``from_nothing``. Where what was imported runs threads (without ``OMP_NUM_THREADS=1``) every process does.
 """
 
@@ -39,19 +39,18 @@ RECO = (
     "uvicorn.loops.auto", "uvicorn.protocols.http.auto", "uvicorn.lifespan.on", "PIL.PngImagePlugin",
 )  # fmt: skip
 TRAINING = (
-    "reco_plugin.cli.fit", "reco_plugin.fit", "reco_plugin.train.loop", "reco_plugin.train.processes", "torch",
-    "torch._dynamo", "lightning_fabric", "onnxruntime", "tokenizers",
+    "reco_plugin.cli.fit", "reco_plugin.fit", "reco_plugin.train.loop", "torch",
+    "torch._dynamo", "onnxruntime", "tokenizers",
 )  # fmt: skip
 TESTING = (
     "torch._dynamo", "torchvision", "transformers", "timm", "open_clip", "qdrant_client", "openai", "voyageai",
-    "cohere", "llama_index.core", "langchain_core.retrievers", "haystack", "onnx_ir", "onnxruntime", "fastapi",
+    "cohere", "llama_index.core", "langchain_core.retrievers", "haystack", "onnxruntime", "fastapi",
     "redis", "matplotlib.font_manager",
 )  # fmt: skip
 """What test modules import, of others: nine of the fifteen seconds that a process of the tests takes to collect.
 
 Pandas is not among it: it starts a thread, which no fork has. Nor is Ray, which has daemons of its own.
 """
-LAUNCHER = "torch.distributed.run"
 CLONE, CLONE_PARENT = 56, 0x8000  # the number is of x86-64
 CAN_FORK = sys.platform == "linux" and platform.machine() == "x86_64"
 READY, THREADS = b"ready", b"threads"
@@ -87,7 +86,7 @@ def _what_it_imports(asked: dict[str, Any]) -> tuple[str, ...]:
         return TESTING
     ours = words[1] == "-m" and words[2].partition(".")[0] in OURS
     if env == _startup(lean_start.ENVIRONMENT):
-        trains = ours or words[1] == "-c" or words[1].endswith(".py") or words[1:3] == ["-m", LAUNCHER]
+        trains = ours or words[1] == "-c" or words[1].endswith(".py")
         return TRAINING if trains else ()
     return RECO if ours and env == _startup(os.environ) else ()
 

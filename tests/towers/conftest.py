@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 import torch
 from exported_once import graphs_are_made_once  # noqa: F401  # a fixture
-from families import FAMILIES, write_immich
+from families import FAMILIES
 
 Written = Callable[[str, str], Path]
 
@@ -22,13 +22,11 @@ def one_thread() -> None:
 
 @pytest.fixture(scope="session")
 def written(tmp_path_factory: pytest.TempPathFactory) -> Written:
-    """The folder of a family in a layout: transformers_js, optimum, checkpoint; or immich."""
+    """The folder of a family in a layout: transformers_js, optimum, checkpoint."""
 
     @cache
     def write(family: str, layout: str) -> Path:
         folder = tmp_path_factory.mktemp("written") / f"{family}-{layout}"
-        if layout == "immich":
-            return write_immich(folder)
         found: Path = getattr(FAMILIES[family], f"write_{layout}")(folder)
         return found
 

@@ -18,10 +18,10 @@ from reco_plugin.artifact import Artifact
 from reco_plugin.cli.app import app
 from reco_plugin.errors import ConfigError
 from reco_plugin.towers.options import AddOptions
-from reco_plugin.towers.source import find_checkpoint
-from reco_plugin.train import checkpoint
+from reco_plugin.towers.source import find_files
+from reco_plugin.train import encoder
 from reco_plugin.train.checkpoint import load_checkpoint
-from reco_plugin.train.encoder import FrozenClip, load_frozen
+from reco_plugin.train.encoder import FrozenClip
 from reco_plugin.train.parity import SAMPLE_TEXTS, sample_images
 
 pytestmark = pytest.mark.xdist_group("export")  # as train/test_export.py
@@ -31,9 +31,9 @@ CUT = {"CLIP", "Chinese-CLIP", "MetaCLIP 2"}
 
 
 def load(source: Path) -> FrozenClip:
-    files = find_checkpoint(str(source), AddOptions())
-    assert files is not None
-    return load_checkpoint(files, AddOptions())
+    files = find_files(str(source), AddOptions())
+    assert not files.ready
+    return load_checkpoint(files)
 
 
 @pytest.fixture(scope="module")
@@ -70,18 +70,11 @@ def test_the_command_exports_a_checkpoint_and_its_texts_are_cut(
     source, out = written("MetaCLIP 2", "checkpoint"), tmp_path / "out"
     done = CliRunner().invoke(app, ["model", "add", str(source), "--out", str(out)])
     assert done.exit_code == 0, done.output
-    assert "a checkpoint of transformers, 24-d" in done.output and "cut to their length" in done.output
+    assert "transformers, 24-d" in done.output and "cut to their length" in done.output
     clip = loaded("MetaCLIP 2")
     assert Artifact.load(out).manifest.digest == clip.digest
     with Reco.open(out, threads=1) as reco:
         np.testing.assert_allclose(reco.encoder.texts(["a red fox"]), clip.texts(["a red fox"]), atol=1e-5)
-
-
-def test_export_names_the_command_for_a_checkpoint(written: Written) -> None:
-    source = written("CLIP", "checkpoint")
-    for model in (str(source), f"local-dir:{source}"):
-        with pytest.raises(ConfigError, match=f"is a checkpoint of transformers: reco model add {source} --out"):
-            load_frozen(model)
 
 
 @pytest.mark.parametrize(
@@ -102,22 +95,7 @@ def test_what_cannot_be_exported_is_said(
         load(source)
 
 
-def test_other_ids_or_pixels_than_those_of_transformers_are_noticed(
-    written: Written, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    source = Path(shutil.copytree(written("CLIP", "checkpoint"), tmp_path / "source"))
-    other = json.loads((source / "tokenizer.json").read_text())
-    other["model"]["merges"] = other["model"]["merges"][:2000]
-    (tmp_path / "tokenizer.json").write_text(json.dumps(other))
-    files = find_checkpoint(str(source), AddOptions())
-    assert files is not None
-    with pytest.raises(ConfigError, match="tokenizer disagrees with CLIPTokenizer"):
-        load_checkpoint(files, AddOptions(tokenizer=tmp_path / "tokenizer.json"))
-    monkeypatch.setattr(checkpoint, "images_to_array", lambda images, _: np.zeros((len(images), 32, 32, 3), np.uint8))
-    with pytest.raises(ConfigError, match="prepared otherwise than by CLIPImageProcessor"):
-        load(source)
-
-
-def test_what_is_no_checkpoint_is_left_to_the_others(written: Written, tmp_path: Path) -> None:
-    for source in (str(written("CLIP", "transformers_js")), str(tmp_path), "ViT-B-32", "local-dir:x"):
-        assert find_checkpoint(source, AddOptions()) is None
+def test_other_pixels_than_those_of_transformers_are_noticed(written: Written, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(encoder, "images_to_array", lambda images, _: np.zeros((len(images), 32, 32, 3), np.uint8))
+    with pytest.raises(ConfigError, match="prepared otherwise"):
+        load(written("CLIP", "checkpoint"))

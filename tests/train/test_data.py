@@ -10,9 +10,8 @@ import numpy as np
 import pytest
 
 from reco_plugin.defaults import SAME_IMAGE
-from reco_plugin.errors import DataError, InputError
 from reco_plugin.memory import Fingerprint, Memory, open_memory
-from reco_plugin.train.data import gather, hidden_ids, open_data
+from reco_plugin.train.data import gather, hidden_ids
 from reco_plugin.types import MODALITIES, Records
 
 N, D = 24, 16
@@ -44,7 +43,7 @@ def copies(pairs: Records, cosine: float, prefix: str, times: int = 1) -> Record
 def memory(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Memory]:
     """One that holds pairs, a near-duplicate of each, and one that is near but no duplicate."""
     location = ":memory:" if request.param == "exact" else str(tmp_path / "memory")
-    opened = open_memory(location, FINGERPRINT, kind=request.param)
+    opened = open_memory(location, FINGERPRINT)
     pairs = pairs_of(N)
     for records in (pairs, copies(pairs, 0.985, "twin"), copies(pairs, 0.93, "cousin")):
         opened.upsert(records)
@@ -149,25 +148,6 @@ def test_the_own_pair_is_hidden_even_where_its_picture_differs() -> None:
             assert all(f"p{row}" not in ids and len(ids) == N - 1 for row, ids in enumerate(data.neighbours[side].ids))
 
 
-def test_files_hold_what_memory_does(memory: Memory, tmp_path: Path) -> None:
-    pairs, groups = pairs_of(N), [f"g{i // 2}" for i in range(N)]
-    kept = gather(memory, pairs, 5, groups)
-    stored = gather(memory, pairs, 5, groups, folder=tmp_path / "training")
-    opened = open_data(tmp_path / "training")
-    assert len(opened) == N and [path.name for path in tmp_path.glob("training*")] == ["training"]
-    for data in (stored, opened):
-        np.testing.assert_array_equal(data.groups, kept.groups)
-        for side in MODALITIES:
-            assert isinstance(data.pairs.side(side), np.memmap) and isinstance(data.neighbours[side].table, np.memmap)
-            np.testing.assert_array_equal(data.pairs.side(side), pairs.side(side))
-            for part in ("vectors", "similarity", "found", "table"):
-                expected = getattr(kept.neighbours[side], part)
-                np.testing.assert_array_equal(getattr(data.neighbours[side], part), expected, part)
-    assert stored.neighbours["image"].ids == kept.neighbours["image"].ids
-    with pytest.raises(DataError, match="no ids"):
-        _ = opened.neighbours["image"].ids
-
-
 def test_a_neighbour_that_many_find_is_held_once_and_padding_is_zero() -> None:
     with closing(open_memory(":memory:", FINGERPRINT)) as memory:
         shop = pairs_of(3, seed=1)
@@ -178,15 +158,3 @@ def test_a_neighbour_that_many_find_is_held_once_and_padding_is_zero() -> None:
         assert found.found[:, :3].all() and not found.found[:, 3:].any() and not found.vectors[:, 3:].any()
         nearest = (pairs_of(N).image @ shop.image.T).argmax(1)
         np.testing.assert_allclose(found.vectors[:, 0], shop.text[nearest], atol=1e-6)
-
-
-def test_files_of_a_search_that_failed_are_not_taken_for_whole(tmp_path: Path) -> None:
-    with closing(open_memory(":memory:", FINGERPRINT)) as memory:
-        pairs = pairs_of(N)
-        memory.upsert(pairs)
-        broken = Records(pairs.ids, pairs.image, np.full_like(pairs.text, np.nan), pairs.payloads)  # the second search
-        with pytest.raises(InputError):
-            gather(memory, broken, 2, hidden=[set()] * N, folder=tmp_path / "training")
-        assert not (tmp_path / "training").exists() and list(tmp_path.iterdir())
-        gather(memory, pairs, 2, folder=tmp_path / "training")
-    assert [path.name for path in tmp_path.iterdir()] == ["training"]

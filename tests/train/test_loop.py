@@ -1,4 +1,4 @@
-"""Training: the same seed gives the same weights, an interruption changes nothing, and it learns to use neighbours."""
+"""Training: the same seed gives the same weights, and it learns to use neighbours."""
 
 from __future__ import annotations
 
@@ -12,11 +12,10 @@ import pytest
 import torch
 
 from benchmarks.paper import WithoutRetrieval
-from reco_plugin.errors import ConfigError, DataError
+from reco_plugin.errors import DataError
 from reco_plugin.memory import Fingerprint, open_memory
 from reco_plugin.train.data import FusionData, gather
 from reco_plugin.train.loop import (
-    CHECKPOINT,
     FUSION,
     Fusions,
     TorchFuser,
@@ -28,7 +27,7 @@ from reco_plugin.train.model import FusionConfig
 from reco_plugin.types import Neighbours, Records
 
 D, GROUPS, EACH = 32, 60, 4
-SHORT = TrainConfig(steps=20, batch=16, warmup=4, checkpoint_every=5, log_every=5)
+SHORT = TrainConfig(steps=20, batch=16, warmup=4)
 
 
 def unit(x: np.ndarray) -> np.ndarray:
@@ -69,10 +68,6 @@ def equal(a: dict[str, torch.Tensor], b: dict[str, torch.Tensor]) -> bool:
     return all(torch.equal(a[name], b[name]) for name in a)
 
 
-class Interrupted(Exception):
-    """Stands for a killed process."""
-
-
 def test_the_seed_decides_the_weights(data: FusionData, tmp_path: Path) -> None:
     fusion = FusionConfig("paper", D)
     first = train_fusions(data, fusion, tmp_path / "a", SHORT)
@@ -84,62 +79,11 @@ def test_the_seed_decides_the_weights(data: FusionData, tmp_path: Path) -> None:
     assert equal(weights(load_fusions(tmp_path / "a" / FUSION)), weights(first))
 
 
-@pytest.mark.parametrize("killed_at", [3, 12])
-def test_an_interrupted_run_ends_as_if_it_had_not_been(
-    killed_at: int, data: FusionData, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    from reco_plugin.train import loop
-
-    fusion = FusionConfig("paper", D)
-    whole = train_fusions(data, fusion, tmp_path / "whole", SHORT)
-    seen: list[int] = []
-
-    def until(stop: int) -> Any:
-        def progress(first: int, steps: int) -> Any:
-            for step in range(first, steps):
-                if step == stop:
-                    raise Interrupted
-                seen.append(step)
-                yield step
-
-        return progress
-
-    monkeypatch.setattr(loop, "_progress", until(killed_at))
-    with pytest.raises(Interrupted):
-        train_fusions(data, fusion, tmp_path / "cut", SHORT)
-    assert not (tmp_path / "cut" / FUSION).exists()
-    monkeypatch.setattr(loop, "_progress", until(-1))
-    torch.rand(100)  # another process has another random state
-    resumed = train_fusions(data, fusion, tmp_path / "cut", SHORT)
-    first = killed_at // 5 * 5
-    assert seen == [*range(killed_at), *range(first, 20)]
-    assert equal(weights(resumed), weights(whole))
-
-
-def test_a_finished_run_comes_back_as_it_is(data: FusionData, tmp_path: Path) -> None:
-    fusion = FusionConfig("paper", D)
-    first = train_fusions(data, fusion, tmp_path, SHORT)
-    checkpoint = (tmp_path / CHECKPOINT).read_bytes()
-    assert equal(weights(train_fusions(data, fusion, tmp_path, SHORT)), weights(first))
-    assert (tmp_path / CHECKPOINT).read_bytes() == checkpoint
-
-
-@pytest.mark.parametrize("change", [{"lr": 1e-2}, {"steps": 40}, {"seed": 5}])
-def test_another_configuration_in_the_same_folder_is_refused(
-    change: dict[str, Any], data: FusionData, tmp_path: Path
-) -> None:
-    train_fusions(data, FusionConfig("paper", D), tmp_path, SHORT)
-    with pytest.raises(ConfigError, match="another configuration"):
-        train_fusions(data, FusionConfig("paper", D), tmp_path, replace(SHORT, **change))
-    with pytest.raises(ConfigError, match="another configuration"):
-        train_fusions(data, FusionConfig("paper", D, heads=4), tmp_path, SHORT)
-
-
 def test_training_learns_to_read_the_neighbours(tmp_path: Path) -> None:
     """Captions are found through neighbours of the same group; the pair's own caption is hidden from its queries."""
     pairs = clusters()
     data, test = data_of(pairs, range(0, 160)), data_of(pairs, range(160, 240))  # 40 groups to learn from, 20 others
-    config = TrainConfig(steps=150, batch=32, lr=3e-3)
+    config = TrainConfig(steps=150, batch=32, lr=3e-3, drop=0.1, rotate=0.7)  # of so few groups, else it memorises
     paper = FusionConfig("paper", D)
     untrained = train_fusions(data, paper, tmp_path / "0", replace(config, steps=0))
     trained = train_fusions(data, paper, tmp_path / "1", config)
@@ -170,14 +114,14 @@ def test_curves_are_written(data: FusionData, tmp_path: Path) -> None:
 
     curves = EventAccumulator(str(tmp_path / "tensorboard"))
     curves.Reload()
-    assert [event.step for event in curves.Scalars("loss")] == [0, 5, 10, 15]
+    assert [event.step for event in curves.Scalars("loss")] == [0, 10]
     assert curves.Scalars("temperature")[0].value == pytest.approx(20, rel=0.01)
     assert events.stat().st_size > 0
 
 
 def test_a_mean_needs_no_training(data: FusionData, tmp_path: Path) -> None:
     fusions = train_fusions(data, FusionConfig("mean", D), tmp_path, SHORT)
-    assert not (tmp_path / CHECKPOINT).exists() and (tmp_path / FUSION).is_file()
+    assert (tmp_path / FUSION).is_file() and not (tmp_path / "tensorboard").exists()
     assert load_fusions(tmp_path / FUSION).config == fusions.config
 
 
@@ -221,32 +165,5 @@ def test_a_fusion_of_other_shapes_than_it_says_is_refused(data: FusionData, tmp_
         load_fusions(tmp_path / FUSION)
 
 
-def test_a_run_of_an_older_version_is_read(data: FusionData, tmp_path: Path) -> None:
-    """It has a gate, and fields of fusions that are gone."""
-    trained = train_fusions(data, FusionConfig("paper", D), tmp_path, SHORT)
-    for name in (FUSION, CHECKPOINT):
-        saved = torch.load(tmp_path / name, weights_only=True)
-        saved["fusion"] |= {"rest": 0.015, "agreement": 5.0}
-        torch.save(saved | {"text_gate": None}, tmp_path / name)
-    read = load_fusions(tmp_path / FUSION)
-    assert read.config == trained.config and equal(weights(read), weights(trained))
-    assert equal(weights(train_fusions(data, FusionConfig("paper", D), tmp_path, SHORT)), weights(trained))
-
-
-@pytest.mark.parametrize("fuser", ["reco", "training-free"])
-def test_a_fusion_that_the_closed_form_replaced_says_what_to_do(fuser: str, tmp_path: Path) -> None:
-    gate = {"similarity": 9.0, "standout": 2.0, "bias": -5.0, "answered": 0.9, "unanswered": 0.1, "honesty": 0.8}
-    content = {"fusion": {"fuser": fuser, "dimension": D}, "model": {"sides.text.metric": torch.eye(D)}}
-    torch.save(content | {"text_gate": gate}, tmp_path / FUSION)
-    with pytest.raises(DataError, match=rf"older version, '{fuser}'.*closed form.*Leave --fusion out"):
-        load_fusions(tmp_path / FUSION)
-
-
 def test_a_torch_fuser_has_the_name_of_its_fusion() -> None:
     assert TorchFuser(Fusions(FusionConfig("mean", D))).name == "mean"
-
-
-def test_a_damaged_checkpoint_is_named(data: FusionData, tmp_path: Path) -> None:
-    (tmp_path / CHECKPOINT).write_bytes(b"PK\x03\x04 cut off")
-    with pytest.raises(DataError, match=r"checkpoint\.pt is damaged"):
-        train_fusions(data, FusionConfig("paper", D), tmp_path, SHORT)

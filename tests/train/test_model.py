@@ -6,16 +6,12 @@ from collections.abc import Callable
 from typing import Any
 
 import numpy as np
-import onnxruntime as ort
 import pytest
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from reco_plugin.calibration.gate import SHORTEST, STRONGEST, step
 from reco_plugin.errors import ConfigError
-from reco_plugin.towers.nodes import make_step
-from reco_plugin.train.graph_inputs import step_inputs
 from reco_plugin.train.model import FusionConfig, FusionLayer, build_fusion
 
 B, K, D, HEADS = 5, 4, 32, 4
@@ -218,59 +214,6 @@ def test_the_nearer_neighbour_has_the_larger_share() -> None:
     given = (row(1.0, 0, 0), torch.tensor([[[0.0, 1, 0], [0, 0, 1]]]), row(0.9, 0.8), row(1.0, 1.0))
     _, weights = mean(sharpness=10.0)(*given)
     assert (weights[0, 0] / weights[0, 1]).item() == pytest.approx(np.e, rel=1e-5)
-
-
-# --- the closed form's step ------------------------------------------------------------------------------------------
-
-
-def in_a_graph(given: dict[str, Any]) -> tuple[np.ndarray, np.ndarray]:
-    graph = make_step(given["query"].shape[1]).SerializeToString()
-    refined, strength = ort.InferenceSession(graph, providers=["CPUExecutionProvider"]).run(None, given)
-    return refined, strength
-
-
-def test_the_step_equals_the_formula_of_the_gate() -> None:
-    given = step_inputs(64, batch=1000, seed=5)
-    (refined, strength), (expected, expected_strength) = in_a_graph(given), step(**given)
-    np.testing.assert_allclose(refined, expected, atol=1e-6)
-    np.testing.assert_allclose(strength, expected_strength, rtol=1e-5)
-    moved = np.linalg.norm(refined - given["query"], axis=1)
-    assert (moved[::8] < 1e-6).all(), "nothing was found, nothing moves"
-    assert (moved[given["signals"][:, 7] > 0.1] > 1e-5).all() and moved.max() > 0.1
-
-
-def test_the_step_by_hand() -> None:
-    """Constant feature alone, in range: a fourth of exp(-1) of a unit of .1, along evidence of length 2."""
-    constants = np.zeros((1, 20), np.float32)
-    constants[0, 0], constants[0, 12], constants[0, 6], constants[0, 18:] = -1.0, 1.0, 1.0, (0.5, 0.1)
-    given = {"query": np.float32([[1, 0]]), "evidence": np.float32([[0, 2]])}
-    signals = np.float32([[1, 1, 1, 1, 0, 2, 0, 0.25]])
-    refined, strength = in_a_graph(given | {"signals": signals, "constants": constants})
-    assert strength[0, 0] == pytest.approx(0.25 * 0.1 * np.exp(-1) / 2, rel=1e-5)
-    x = np.array([1, 2 * strength[0, 0]])
-    np.testing.assert_allclose(refined[0], x / np.linalg.norm(x), rtol=1e-5)
-
-
-def test_features_beyond_the_fit_move_no_farther_than_its_edge() -> None:
-    given = step_inputs(16)
-    far = given | {"signals": given["signals"].copy()}
-    far["signals"][:, :2] *= 100
-    phi, low, high = np.split(given["constants"][:, :18], 3, axis=1)
-    most = 0.05 * np.exp(np.minimum(np.maximum(phi * low, phi * high).sum(axis=1, keepdims=True), STRONGEST))
-    for strength in (in_a_graph(far)[1], step(**far)[1]):
-        moved, used = strength * np.maximum(far["signals"][:, 5:6], SHORTEST), far["signals"][:, 7:8]
-        assert (moved <= 1.0001 * most * used).all() and ((moved > 0) == (used > 0)).all()
-
-
-@pytest.mark.parametrize("name", ["query", "evidence", "signals", "constants"])
-def test_a_row_that_is_not_finite_spoils_no_other(name: str) -> None:
-    given = step_inputs(16)
-    expected = in_a_graph(given)[0]
-    spoilt = given | {name: given[name].copy()}
-    spoilt[name][3] = np.nan
-    refined = in_a_graph(spoilt)[0]
-    assert np.isnan(refined[3]).any()
-    np.testing.assert_array_equal(np.delete(refined, 3, axis=0), np.delete(expected, 3, axis=0))
 
 
 @pytest.mark.parametrize(("fuser", "nearer"), [("mean", True), ("paper", False)])

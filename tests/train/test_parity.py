@@ -77,5 +77,5 @@ def test_bounds_are_met_by_what_equals_them_and_loosen_with_the_precision() -> N
 
 
 def test_the_table_is_aligned() -> None:
-    lines = table([Parity("clip_image", 48, 0.9, 1.0, 3e-4, 351_000_000), Parity("reco_text", 64, 1.0, 0.5, 0.0, 1)])
+    lines = table([Parity("clip_image", 48, 0.9, 1.0, 3e-4, 351_000_000), Parity("paper_text", 64, 1.0, 0.5, 0.0, 1)])
     assert len({len(line) for line in lines}) == 1 and "351.0" in lines[1]
