@@ -40,7 +40,7 @@ _SAME = 1e-5  # of a value of a unit vector, between a cut text and the whole
 _CUTS = 12  # texts on which that is tried
 _CPU = Settings(provider="cpu")
 
-Samples: TypeAlias = npt.NDArray[np.generic]
+SampleRows: TypeAlias = npt.NDArray[np.generic]
 
 
 def add_model(files: Files, options: AddOptions, out: Path, serving: Serving | None = None) -> list[Parity]:
@@ -61,7 +61,7 @@ def add_model(files: Files, options: AddOptions, out: Path, serving: Serving | N
     templates = check_templates(options.templates) or TEMPLATES
     check_feasible(options.precision, serving)
     pixels, texts = read_pixels(files.preprocessing, files.preprocess), read_texts(files)
-    rows: dict[Modality, Samples] = {
+    rows: dict[Modality, SampleRows] = {
         "image": images_to_array(sample_images(COUNT), pixels.image),
         "text": Tokenizer(texts.tokenizer_json, texts.text)(sample_texts(COUNT)).ids,
     }
@@ -161,7 +161,7 @@ def _dimension(towers: dict[Modality, Tower], made: dict[Modality, Vectors]) -> 
     return image
 
 
-def _pixel_inputs(tower: Tower, pixels: Pixels, rows: Samples) -> Arrays:
+def _pixel_inputs(tower: Tower, pixels: Pixels, rows: SampleRows) -> Arrays:
     """What the image tower itself takes, of pixels (N, H, W, 3): as its processor would make it."""
     mean, std = (np.asarray(each, np.float32) for each in (pixels.image.mean, pixels.image.std))
     values = (rows.astype(np.float32) * np.float32(pixels.scale) - mean) / std
@@ -169,7 +169,7 @@ def _pixel_inputs(tower: Tower, pixels: Pixels, rows: Samples) -> Arrays:
     return {tower.main: np.ascontiguousarray(values.transpose(0, 3, 1, 2).astype(dtype))}
 
 
-def _text_inputs(tower: Tower, texts: TextSteps, rows: Samples) -> Arrays:
+def _text_inputs(tower: Tower, texts: TextSteps, rows: SampleRows) -> Arrays:
     """What the text tower itself takes, of ids (N, L): as its tokenizer would make it."""
     ids = np.asarray(rows, np.int64)
     places, whole = np.arange(ids.shape[1]), np.ones_like(ids)
