@@ -35,6 +35,7 @@ def encode(url: str) -> Any:
 
 ASK: dict[str, Callable[[str], Any]] = {
     "client": lambda url: Client(url).embed_texts(["a fox"]),
+    "opensearch": lambda url: open_index(f"opensearch:{url.partition(':')[2]}/shop").describe(),
     "qdrant": lambda url: open_index(f"{url}?collection=shop&vector=clip").describe(),
     "encoder": encode,
 }

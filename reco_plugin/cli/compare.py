@@ -61,12 +61,6 @@ class _Compared(OpenOptions):
     where: Annotated[
         str | None, typer.Option(metavar="FILTER", help="Filter, in the engine's own language, as in 'price < 20'.")
     ] = None
-    template: Annotated[
-        Path | None,
-        typer.Option(
-            metavar="FILE", help="Your present query, with {{vector}}, and if wanted {{text}} and {{k}}, left open."
-        ),
-    ] = None
     limit: Annotated[int, typer.Option(min=1, help="Queries at most; more are drawn from.")] = LIMIT
     seed: Annotated[int, typer.Option(min=0, help="Of what is drawn, and of intervals.")] = 0
 
@@ -106,12 +100,6 @@ def compare_command(
         raise ConfigError(
             "give the address of an index, or in its place --function FILE.py:NAME, or --run plain=FILE and --run "
             "refined=FILE"
-        )
-    if said.run and said.template is not None:
-        raise ConfigError("--template would do nothing: runs are read as they are, and no index is asked")
-    if said.function is not None and said.template is not None:
-        raise ConfigError(
-            "--template would do nothing: a function has a query of its own, which can be that of the file"
         )
     for module in ("jinja2", "matplotlib"):
         need(module, "reco compare", "report")
@@ -177,13 +165,8 @@ def _compare(index: str | None, queries: str, said: _Compared, options: dict[str
 def _asked(said: _Compared, pictures: Path, target: Any, options: dict[str, Any]) -> CompareOptions:
     from ..compare import CompareOptions, SearchHow, read_clicks, read_judgments, read_marks
 
-    template = None
-    if said.template is not None:
-        from ..data.source import read_text
-
-        template = read_text(said.template)
     return CompareOptions(
-        SearchHow(said.k, said.where, template, said.seed),
+        SearchHow(said.k, said.where, said.seed),
         target,
         None if said.qrels is None else read_judgments(said.qrels),
         None if said.clicks is None else read_clicks(said.clicks),

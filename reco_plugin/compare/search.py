@@ -17,7 +17,7 @@ from ..types import Vectors
 from .queries import SearchQuery
 
 ArmName: TypeAlias = str
-"""``plain``, ``refined``, ``text``, ``text + plain``, ``text + refined``; ``template, plain`` and ``refined``."""
+"""``plain``, ``refined``, ``text``, ``text + plain``, ``text + refined``."""
 FoundHits: TypeAlias = Sequence[IndexHit]
 AskIndex: TypeAlias = Callable[[Question], Sequence[IndexHit]]
 _TEXT_S = 120.0
@@ -45,7 +45,6 @@ class SearchHow:
 
     k: int = 10
     where: str | None = None  # in the engine's language, for queries without a filter of their own
-    template: str | None = None
     seed: int = 0  # of samples and intervals
 
 
@@ -73,8 +72,7 @@ def questions(
 ) -> int:
     """How many searches :func:`search_all` makes."""
     texts = sum(query.text is not None for query in queries)
-    each = len(vectors) * (1 + (how.template is not None))
-    return each * len(queries) + texts * described.searches_text
+    return len(vectors) * len(queries) + texts * described.searches_text
 
 
 def search_all(
@@ -96,7 +94,7 @@ def search_all(
         progress: called with the number of searches made.
 
     Raises:
-        EngineError: of a plain or a refined search; a refused text search or template is noted instead.
+        EngineError: of a plain or a refined search; a refused text search is noted instead.
     """
     hits: dict[ArmName, list[FoundHits]] = {}
     seconds: dict[ArmName, list[float]] = {}
@@ -116,7 +114,7 @@ def search_all(
                     )
         except EngineUnavailable:
             raise
-        except ConfigError as error:  # a filter or a template that is no JSON
+        except ConfigError as error:  # a filter that is no JSON
             raise _of_query(error, queries[len(found)]) from None
         except EngineError as error:
             if arm in ("plain", "refined"):
@@ -144,22 +142,18 @@ def _arms(
 ) -> Iterator[tuple[ArmName, Iterator[Question | None]]]:
     """Each arm with its questions; None where a query cannot be asked so."""
 
-    def by_vector(side: str, template: str | None) -> Iterator[Question]:
+    def by_vector(side: str) -> Iterator[Question]:
         for query, vector in zip(queries, vectors[side], strict=True):
-            where = None if template else query.where or how.where  # the template has the user's own
-            yield Question(vector, query.text if template else None, how.k, where, template=template)
+            yield Question(vector, None, how.k, query.where or how.where)
 
     def by_words() -> Iterator[Question | None]:
         for query in queries:
             yield None if query.text is None else Question(None, query.text, how.k, query.where or how.where)
 
-    yield "plain", by_vector("plain", None)
-    yield "refined", by_vector("refined", None)
+    yield "plain", by_vector("plain")
+    yield "refined", by_vector("refined")
     if described.searches_text and any(query.text is not None for query in queries):
         yield "text", by_words()
-    if how.template is not None:
-        yield "template, plain", by_vector("plain", how.template)
-        yield "template, refined", by_vector("refined", how.template)
 
 
 @dataclass(frozen=True)

@@ -71,12 +71,10 @@ class Question:
 
     Attributes:
         vector: (D,), unit-norm; None searches by the text alone, as the engine's own text search does.
-        text: for the engine's text search, or for ``{{text}}`` in the template.
+        text: for the engine's text search.
         k: hits wanted, from 1.
         where: a filter in the engine's own language (SQL, JSON, YQL); None: all documents.
         exact: compare each vector instead of searching by the index.
-        template: a query in the engine's own language that is sent in place of ours, with ``{{vector}}``, and if wanted
-            ``{{text}}`` and ``{{k}}``, where they belong.
     """
 
     vector: Vector | None = None
@@ -84,7 +82,6 @@ class Question:
     k: int = 10
     where: str | None = None
     exact: bool = False
-    template: str | None = None
 
 
 @dataclass(frozen=True)

@@ -2,21 +2,13 @@
 
 from __future__ import annotations
 
-import logging
 import math
 from collections.abc import Mapping, Sequence
 from typing import Any
-from urllib.parse import urlencode
 
-import elastic_transport
-from elasticsearch import Elasticsearch
-from elasticsearch.serializer import OrjsonSerializer
-
-from ..config import Settings
 from ..errors import EngineError
-from .address import IndexAddress
 from .base import Question, Similarity
-from .rest import MOST, Body, DocumentIndex, KnownIndex, VectorField, cannot_reach, refusal
+from .rest import MOST, Body, DocumentIndex, KnownIndex, VectorField
 
 CANDIDATES = 100
 """``num_candidates`` of a search, as the page of this engine has it."""
@@ -39,52 +31,7 @@ _EXCLUDES = (9, 2)
 class ElasticsearchIndex(DocumentIndex):
     """An index, or an alias of one."""
 
-    engine, kind = "Elasticsearch", "dense_vector"
-
-    def __init__(self, address: IndexAddress, settings: Settings) -> None:
-        super().__init__(address, settings)
-        for name in ("transport", "node", "node_pool"):  # they warn of what `ask` repeats
-            logging.getLogger(f"elastic_transport.{name}").setLevel(logging.ERROR)
-        password, key = settings.index_password, settings.index_api_key
-        user = address.user or settings.index_user
-        self._headers = {"accept": "application/json", "content-type": "application/json"}
-        if user:
-            words = (user, password.get_secret_value() if password else "")
-            self._headers["authorization"] = elastic_transport.client_utils.basic_auth_to_header(words)
-        elif key:
-            self._headers["authorization"] = f"ApiKey {key.get_secret_value()}"
-        options: dict[str, Any] = {"ca_certs": address.ca_file} if address.ca_file else {}
-        self._client = Elasticsearch(
-            address.url,
-            request_timeout=address.timeout_s,
-            connections_per_node=16,
-            serializer=OrjsonSerializer(),  # a page of vectors is mostly numbers
-            **options,
-        )
-
-    def close(self) -> None:
-        """See :meth:`reco_plugin.engines.base.Engine.close`."""
-        self._client.close()
-
-    def _send(self, method: str, path: str, body: Body | None, params: Mapping[str, str]) -> Any:
-        place, target = self._address.place, f"{path}?{urlencode(params)}" if params else path
-        try:
-            # the client itself would ask for JSON of its own major, which an older server refuses; `ask` repeats
-            answer = self._client.transport.perform_request(
-                method, target, headers=self._headers, body=body, request_timeout=self._address.timeout_s, max_retries=0
-            )
-        except elastic_transport.ConnectionTimeout as error:
-            raise cannot_reach(place, self._address.timeout_s, error, late=True) from None
-        except elastic_transport.TlsError as error:
-            raise EngineError(f"{place}: TLS fails: {error.message}. An authority of your own is ca_file=") from None
-        except elastic_transport.TransportError as error:
-            raise cannot_reach(place, self._address.timeout_s, Exception(error.message), late=False) from None
-
-        if answer.meta.status >= 300:
-            raise refusal(place, answer.meta.status, answer.body)
-        if answer.meta.headers.get("x-elastic-product") != "Elasticsearch":
-            raise EngineError(f"{place} is no Elasticsearch, or one before 7.14; OpenSearch is opensearch://")
-        return answer.body
+    engine, kind, key = "Elasticsearch", "dense_vector", "ApiKey"
 
     def _read(self, field: Mapping[str, Any], settings: Mapping[str, Any], version: tuple[int, ...]) -> VectorField:
         place, kind = self._address.place, str(field.get("element_type", "float"))

@@ -88,10 +88,8 @@ class LanceIndex(LooksOnce[_LanceTable]):
                     yield Page(tuple(self._documents(found, batch, vectors)))
 
     def search(self, question: Question) -> Sequence[IndexHit]:
-        """See :meth:`reco_plugin.engines.base.Engine.search`; LanceDB has no language for a template."""
+        """See :meth:`reco_plugin.engines.base.Engine.search`."""
         found, address = self._known(), self._address
-        if question.template is not None:
-            raise ConfigError(f"{address.place}: LanceDB has no language of queries, so that it takes no template")
         named = (found.key, address.text, address.image)
         shown = list(dict.fromkeys(column_of(name, found.mappings) for name in named if name))
         if question.vector is None:

@@ -115,10 +115,8 @@ class MilvusIndex(LooksOnce[_MilvusCollection]):
             yield Page(tuple(self._document(found, row) for row in rows))
 
     def search(self, question: Question) -> Sequence[IndexHit]:
-        """See :meth:`reco_plugin.engines.base.Engine.search`; a template is not taken, Milvus has no query language."""
+        """See :meth:`reco_plugin.engines.base.Engine.search`."""
         found = self._known()
-        if question.template is not None:
-            raise ConfigError(f"{self._address.place}: Milvus has no language of queries, so that it takes no template")
         if question.vector is None:
             return self._by_words(found, question)
         vector = query_of(self._address, question.vector, found.said.dimension)

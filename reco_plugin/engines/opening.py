@@ -51,11 +51,11 @@ def open_index(address: str | IndexAddress, *, settings: Settings | None = None)
                 from .weaviate import WeaviateIndex
             opened = WeaviateIndex(where, keys)
         case "opensearch":
-            with importing("opensearchpy", "opensearch", "an index in OpenSearch"):
+            with importing("httpx", "opensearch", "an index in OpenSearch"):
                 from .opensearch import OpenSearchIndex
             opened = OpenSearchIndex(where, keys)
         case "elasticsearch":
-            with importing("elasticsearch", "elasticsearch", "an index in Elasticsearch"):
+            with importing("httpx", "elasticsearch", "an index in Elasticsearch"):
                 from .elasticsearch import ElasticsearchIndex
             opened = ElasticsearchIndex(where, keys)
         case _:

@@ -2,21 +2,13 @@
 
 from __future__ import annotations
 
-import logging
 import math
 from collections.abc import Callable, Mapping
 from typing import Any
 
-import opensearchpy
-import orjson
-from opensearchpy import OpenSearch, exceptions
-from opensearchpy.serializer import JSONSerializer
-
-from ..config import Settings
 from ..errors import EngineError
-from .address import IndexAddress
 from .base import Question, Similarity
-from .rest import MOST, Body, DocumentIndex, KnownIndex, VectorField, cannot_reach, refusal
+from .rest import MOST, Body, DocumentIndex, KnownIndex, VectorField
 
 CANDIDATES = 100
 """``k`` of a search by Lucene, where it is what ``ef_search`` is elsewhere; with 10, .93 of the exact ten are found."""
@@ -27,62 +19,10 @@ _MARK = 0x08000000
 """In the number of a version, by which OpenSearch tells its own from those of its ancestor."""
 
 
-class _Numbers(JSONSerializer):
-    """Reads answers by orjson, since a page of vectors is mostly numbers."""
-
-    def loads(self, s: str) -> Any:
-        try:
-            return orjson.loads(s)
-        except orjson.JSONDecodeError as error:
-            raise opensearchpy.SerializationError(s, error) from None
-
-
 class OpenSearchIndex(DocumentIndex):
     """An index, or an alias of one."""
 
-    engine, kind = "OpenSearch", "knn_vector"
-
-    def __init__(self, address: IndexAddress, settings: Settings) -> None:
-        super().__init__(address, settings)
-        logging.getLogger("opensearch").setLevel(logging.ERROR)  # it warns of each request that is made again
-        password, key = settings.index_password, settings.index_api_key
-        user = address.user or settings.index_user
-        options: dict[str, Any] = {
-            "http_auth": (user, password.get_secret_value() if password else "") if user else None,
-            "headers": {"authorization": f"Bearer {key.get_secret_value()}"} if key and not user else None,
-            "ca_certs": address.ca_file,
-        }
-        self._client = OpenSearch(
-            hosts=[{"host": address.host, "port": address.port}],
-            use_ssl=address.tls,
-            verify_certs=True,
-            timeout=address.timeout_s,
-            serializer=_Numbers(),
-            max_retries=0,  # `ask` repeats, and waits longer
-            pool_maxsize=16,
-            **{name: value for name, value in options.items() if value is not None},
-        )
-
-    def close(self) -> None:
-        """See :meth:`reco_plugin.engines.base.Engine.close`."""
-        self._client.close()
-
-    def _send(self, method: str, path: str, body: Body | None, params: Mapping[str, str]) -> Any:
-        place = self._address.place
-        try:
-            return self._client.transport.perform_request(method, path, params=dict(params), body=body)
-        except exceptions.ConnectionTimeout as error:
-            raise cannot_reach(place, self._address.timeout_s, error, late=True) from None
-        except exceptions.SSLError as error:
-            raise EngineError(f"{place}: TLS fails: {error.error}. An authority of your own is ca_file=") from None
-        except exceptions.ConnectionError as error:
-            reason = error.info if isinstance(error.info, Exception) else error
-            raise cannot_reach(place, self._address.timeout_s, reason, late=False) from None
-        except exceptions.TransportError as error:
-            said = error.info if error.info else error.error
-            raise refusal(place, int(error.status_code), said) from None
-        except opensearchpy.OpenSearchException as error:
-            raise EngineError(f"{place}: {error}") from None
+    engine, kind, key = "OpenSearch", "knn_vector", "Bearer"
 
     def _read(self, field: Mapping[str, Any], settings: Mapping[str, Any], version: tuple[int, ...]) -> VectorField:
         if "model_id" in field:

@@ -23,7 +23,6 @@ from .address import IndexAddress
 from .asking import ask
 from .base import Description, Document, IndexHit, Page, Question, Similarity
 from .documents import check_fields, column_of, make_document, pick_vector, picture_or_none, query_of, text_or_none
-from .template import fill
 
 _TYPE = re.compile(r"(?P<type>vector|halfvec|bit|sparsevec)(?:\((?P<dimension>\d+)\))?$")
 _METRICS: Mapping[str, tuple[Similarity, str]] = {  # operator class, without its type -> metric, operator
@@ -110,18 +109,11 @@ class PostgresIndex:
             yield Page(tuple(self._document(table, row, vectors) for row in rows))
 
     def search(self, question: Question) -> Sequence[IndexHit]:
-        """See :meth:`reco_plugin.engines.base.Engine.search`; a template is a SELECT whose first column is the id."""
+        """See :meth:`reco_plugin.engines.base.Engine.search`."""
         table = self._known()
-        query: sql.SQL | sql.Composed
         vector = ""
         if question.vector is not None:
             vector = str(query_of(self._address, question.vector, table.dimension).tolist())
-        if question.template is not None:
-            query = sql.SQL(_sure(fill(question, vector=sql.Literal(vector).as_string(), quote=_literal)))
-            return [
-                IndexHit(str(next(iter(row.values()))), -place)
-                for place, row in enumerate(self._asked(query, {}, question, table))
-            ]
         shown = [
             sql.SQL("{} AS {}").format(_shown(table, column), sql.Identifier(name))
             for name, column in (
@@ -428,10 +420,6 @@ def _shown(table: _Table, column: str) -> sql.Composable:
 def _as_it_is(text: str) -> sql.SQL:
     """SQL of the user or of the catalogue, within a query that has values: a percent sign in it opens none."""
     return sql.SQL(_sure(text.replace("%", "%%")))
-
-
-def _literal(text: str) -> str:
-    return sql.Literal(text).as_string()
 
 
 def _sure(text: str) -> LiteralString:

@@ -31,7 +31,6 @@ from .address import IndexAddress
 from .asking import ask
 from .base import Description, Document, IndexHit, LooksOnce, Page, Question, Similarity
 from .documents import check_fields, make_document, make_hit, pick_vector, query_of, value_of
-from .template import fill
 
 _METRICS: Mapping[str, Similarity] = {"Cosine": "cosine", "Dot": "dot", "Euclid": "euclid"}
 _SAMPLE = 100
@@ -122,38 +121,29 @@ class QdrantIndex(LooksOnce[Description]):
                 return
 
     def search(self, question: Question) -> Sequence[IndexHit]:
-        """See :meth:`reco_plugin.engines.base.Engine.search`; a template is the JSON of ``POST points/query``."""
-        found = self._known()
-        asked: dict[str, Any] = {"limit": question.k, "filter": self._filter(question.where)}
-        vector = ""
-        if question.vector is not None:
-            vector = json.dumps(query_of(self._address, question.vector, found.dimension).tolist())
-        if question.template is not None:
-            asked = _as_json("template", fill(question, vector=vector, quote=json.dumps))
-        elif question.vector is None:
+        """See :meth:`reco_plugin.engines.base.Engine.search`; a filter is the JSON of Qdrant's."""
+        found, address = self._known(), self._address
+        asked: dict[str, Any] = {"limit": question.k, "filter": _filter(question.where)}
+        if question.vector is None:
             if not found.searches_text:
                 raise ConfigError(
-                    f"{self._address.place} cannot be searched by words: there is no text index with scoring over "
-                    f"{self._address.text or 'a key of the payload that text=NAME names'}"
+                    f"{address.place} cannot be searched by words: there is no text index with scoring over "
+                    f"{address.text or 'a key of the payload that text=NAME names'}"
                 )
-            asked |= {"query": {"text": question.text or ""}, "using": self._address.text}
+            asked |= {"query": {"text": question.text or ""}, "using": address.text}
         else:
-            asked |= {
-                "query": json.loads(vector),
-                "using": found.vector or None,
-                "params": self._params(found, question),
-            }
-        names = [name for name in (self._address.id, self._address.text, self._address.image) if name is not None]
+            vector = query_of(address, question.vector, found.dimension).tolist()
+            asked |= {"query": vector, "using": found.vector or None, "params": self._params(question)}
+        names = [name for name in (address.id, address.text, address.image) if name is not None]
         paths = [path for name in names for path in _paths(name)]
-        asked["with_payload"] = True if self._address.id is None else paths  # whole, since our own id is in it
+        asked["with_payload"] = True if address.id is None else paths  # whole, since our own id is in it
         try:
-            request = models.QueryRequest.model_validate(
-                {name: value for name, value in asked.items() if value is not None}
-            )
+            given = {name: value for name, value in asked.items() if value is not None}
+            request = models.QueryRequest.model_validate(given)
         except ValidationError as error:
-            raise ConfigError(f"{self._address.place}: no query of Qdrant's: {_first(error)}") from None
+            raise ConfigError(f"{address.place}: no query of Qdrant's: {_first(error)}") from None
         hits = self._call(lambda client: client.query_batch_points(self._name, [request]))[0].points
-        euclid = found.metric == "euclid" and question.vector is not None and question.template is None
+        euclid = found.metric == "euclid" and question.vector is not None
         return [self._hit(hit, -hit.score if euclid else hit.score) for hit in hits]
 
     def close(self) -> None:
@@ -166,15 +156,8 @@ class QdrantIndex(LooksOnce[Description]):
                 self._client.close()
                 self._client = None
 
-    def _params(self, found: Description, question: Question) -> Any:
-        if self._folder is not None:
-            return None  # each vector is compared
-        if question.exact:
-            return {"exact": True, "quantization": {"ignore": True}}
-        return None
-
-    def _filter(self, where: str | None) -> Any:
-        return None if where is None else _as_json("filter", where)
+    def _params(self, question: Question) -> Any:
+        return {"exact": True, "quantization": {"ignore": True}} if question.exact and self._folder is None else None
 
     def _hit(self, point: Any, score: float) -> IndexHit:
         id_, payload = to_payload(point)
@@ -338,14 +321,13 @@ def _paths(key: str) -> set[str]:
     return {f'"{key}"', ".".join(f'"{part}"' for part in key.split("."))}
 
 
-def _as_json(what: str, text: str) -> Any:
+def _filter(where: str | None) -> Any:
+    if where is None:
+        return None
     try:
-        made = json.loads(text)
+        return json.loads(where)
     except json.JSONDecodeError as error:
-        raise ConfigError(f"the {what} is no JSON: {error}") from None
-    if not isinstance(made, dict):
-        raise ConfigError(f"the {what} is no JSON object, as Qdrant takes it")
-    return made
+        raise ConfigError(f"the filter is no JSON: {error}") from None
 
 
 def _first(error: ValidationError) -> str:

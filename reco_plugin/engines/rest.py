@@ -9,23 +9,25 @@ from __future__ import annotations
 import base64
 import json
 import re
+import ssl
 from abc import abstractmethod
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from fnmatch import fnmatchcase
 from typing import Any
 
+import httpx
 import numpy as np
 
 from ..config import Settings
 from ..errors import ConfigError, EngineError, EngineTimeout, EngineUnavailable
+from ..proxies import proxy_of, usable_environment
 from ..values import did_you_mean
 from .address import IndexAddress
 from .asking import ask
 from .base import Description, Document, IndexHit, LooksOnce, Page, Question, Similarity
 from .comparing import nearest_of
-from .documents import check_fields, make_document, make_hit, pick_vector
-from .template import fill
+from .documents import check_fields, make_document, make_hit, pick_vector, query_of
 
 MOST = 10_000
 """Hits of one search, and candidates of one, that both engines allow."""
@@ -75,6 +77,7 @@ class DocumentIndex(LooksOnce[KnownIndex]):
 
     engine: str  # its name
     kind: str  # what it calls the type of a field of vectors
+    key: str  # what stands before a key in the header
 
     def __init__(self, address: IndexAddress, settings: Settings) -> None:
         super().__init__()
@@ -83,10 +86,44 @@ class DocumentIndex(LooksOnce[KnownIndex]):
             raise ConfigError(f"{address.place} names no index: {address.scheme}://HOST:{address.port}/INDEX")
         self._address, self._settings = address, settings
         self._scriptless = False  # whether the engine was seen to allow no scripts
+        user, password, key = address.user or settings.index_user, settings.index_password, settings.index_api_key
+        bearer = key is not None and not user
+        with usable_environment():
+            self._client = httpx.Client(
+                base_url=address.url,
+                timeout=address.timeout_s,
+                headers={"authorization": f"{self.key} {key.get_secret_value()}"} if key and bearer else None,
+                auth=(user, password.get_secret_value() if password else "") if user else None,
+                verify=_trust(address),
+            )
 
-    @abstractmethod
+    def close(self) -> None:
+        """See :meth:`reco_plugin.engines.base.Engine.close`."""
+        self._client.close()
+
     def _send(self, method: str, path: str, body: Body | None, params: Mapping[str, str]) -> Any:
-        """One request by the official client, which repeats nothing; the JSON of its answer."""
+        """One request; the JSON of its answer."""
+        place, seconds = self._address.place, self._address.timeout_s
+        try:
+            answer = self._client.request(method, path, json=body, params=params)
+        except httpx.TimeoutException:
+            raise EngineTimeout(f"{place} did not answer within {seconds:g} s: give timeout_s= more") from None
+        except httpx.TransportError as error:
+            if "SSL" in str(error):
+                raise EngineError(f"{place}: TLS fails: {error}. An authority of your own is ca_file=") from None
+            through = proxy_of(self._address.url)
+            raise EngineUnavailable(
+                f"{place} cannot be reached: {error}. Does it speak TLS? Then add tls=1, or tls=0{through}"
+            ) from None
+        try:
+            said = answer.json()
+        except ValueError:
+            said = answer.text
+        if not answer.is_success:
+            raise _refusal(place, answer.status_code, said)
+        if not isinstance(said, dict | list):
+            raise EngineError(f"{place} is no {self.engine}: it answers no JSON")
+        return said
 
     @abstractmethod
     def _read(self, field: Mapping[str, Any], settings: Mapping[str, Any], version: tuple[int, ...]) -> VectorField:
@@ -156,20 +193,15 @@ class DocumentIndex(LooksOnce[KnownIndex]):
             yield Page(tuple(self._document(known, hit, vectors) for hit in hits))
 
     def search(self, question: Question) -> Sequence[IndexHit]:
-        """See :meth:`reco_plugin.engines.base.Engine.search`; a filter is a clause of the query DSL, or a list of them.
-
-        Template: the body of ``_search``.
-        """
+        """See :meth:`reco_plugin.engines.base.Engine.search`; a filter is a clause of the query DSL, or a list."""
         known = self._known()
-        vector = [] if question.vector is None else np.asarray(question.vector, np.float32).tolist()
         score: Callable[[float], float] = float
-        if question.template is not None:
-            body = self._parsed(fill(question, vector=json.dumps(vector), quote=json.dumps), "the template")
+        where = self._parsed(question.where) if question.where else []
+        if question.vector is None:
+            body: Body = {"query": {"bool": {"must": self._by_text(question), "filter": where}}}
         else:
-            where = self._parsed(question.where, "the filter") if question.where else []
-            if question.vector is None:
-                body = {"query": {"bool": {"must": self._by_text(question), "filter": where}}}
-            elif question.exact or known.field.index.startswith("none"):
+            vector = query_of(self._address, question.vector, known.field.dimension).tolist()
+            if question.exact or known.field.index.startswith("none"):
                 stored = [{"exists": {"field": known.vector}}, *(where if isinstance(where, list) else [where])]
                 if self._scriptless:
                     return nearest_of(self._pages(known, stored), question.vector, question.k, known.field.metric)
@@ -177,9 +209,9 @@ class DocumentIndex(LooksOnce[KnownIndex]):
                 body, score = {"query": {"script_score": scored}}, known.field.exact_score
             else:
                 body, score = self._nearest(known, question, vector, where), known.field.score
-            body |= {"size": question.k, "_source": False}
+        body |= {"size": question.k, "_source": False}
         wanted = (self._address.id, self._address.text, self._address.image)
-        shown = [*body.get("fields", ()), *(name for name in wanted if name is not None and name != "_id")]
+        shown = [name for name in wanted if name is not None and name != "_id"]
         try:
             hits = self._hits(body | ({"fields": shown} if shown else {}))
         except Refusal as refused:
@@ -188,10 +220,6 @@ class DocumentIndex(LooksOnce[KnownIndex]):
             self._scriptless = True  # then vectors are compared here
             return self.search(question)
         return [self._hit(known, hit, score) for hit in hits]
-
-    @abstractmethod
-    def close(self) -> None:
-        """See :meth:`reco_plugin.engines.base.Engine.close`."""
 
     def _ask(self, method: str, path: str, body: Body | None = None, **params: str) -> Any:
         return ask(lambda: self._send(method, path, body, params))
@@ -211,11 +239,11 @@ class DocumentIndex(LooksOnce[KnownIndex]):
         return {"match": {self._address.text: question.text or ""}}
 
     @staticmethod
-    def _parsed(text: str, what: str) -> Any:
+    def _parsed(where: str) -> Any:
         try:
-            return json.loads(text)
+            return json.loads(where)
         except ValueError as error:
-            raise ConfigError(f"{what} is no JSON, as this engine wants it: {error}") from None
+            raise ConfigError(f"the filter is no JSON, as this engine wants it: {error}") from None
 
     def _look(self) -> KnownIndex:
         """The index, its fields and settings, as the engine has them; a user who may only read may lack the latter."""
@@ -333,7 +361,7 @@ class DocumentIndex(LooksOnce[KnownIndex]):
         return value
 
 
-def refusal(place: str, status: int, said: Any) -> EngineError:
+def _refusal(place: str, status: int, said: Any) -> EngineError:
     """The error of an answer that is no success.
 
     Args:
@@ -357,12 +385,11 @@ def refusal(place: str, status: int, said: Any) -> EngineError:
     return Refusal(f"{place} refuses ({status}): {words}", status)
 
 
-def cannot_reach(place: str, timeout_s: float, error: Exception, *, late: bool) -> EngineUnavailable:
-    """The error of a request without an answer."""
-    if late:
-        return EngineTimeout(f"{place} did not answer within {timeout_s:g} s: give timeout_s= more")
-    words = f"{error}".split("\n")[0]
-    return EngineUnavailable(f"{place} cannot be reached: {words}. Does it speak TLS? Then add tls=1, or tls=0")
+def _trust(address: IndexAddress) -> ssl.SSLContext | bool:
+    try:
+        return ssl.create_default_context(cafile=address.ca_file) if address.ca_file else True
+    except OSError as error:  # also ssl.SSLError
+        raise ConfigError(f"{address.place}: ca_file={address.ca_file!r} cannot be read: {error}") from None
 
 
 def _reason(said: Any) -> str:

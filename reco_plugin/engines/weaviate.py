@@ -24,7 +24,6 @@ from .asking import ask
 from .base import Description, Document, IndexHit, LooksOnce, Page, Question, Similarity
 from .comparing import nearest_of
 from .documents import check_fields, make_document, make_hit, pick_vector
-from .template import fill
 
 T = TypeVar("T")
 _METRICS: Mapping[str, Similarity] = {"cosine": "cosine", "dot": "dot", "l2-squared": "euclid"}
@@ -103,10 +102,8 @@ class WeaviateIndex(LooksOnce[_Collection]):
             yield Page(tuple(self._document(known, one) for one in found))
 
     def search(self, question: Question) -> Sequence[IndexHit]:
-        """See :meth:`reco_plugin.engines.base.Engine.search`; a filter is JSON (``where``), a template GraphQL."""
+        """See :meth:`reco_plugin.engines.base.Engine.search`; a filter is JSON (``where``)."""
         known = self._known()
-        if question.template is not None:
-            return self._by_template(question)
         shown = [name for name in (self._address.id, self._address.text, self._address.image) if name in known.kinds]
         how: dict[str, Any] = {"limit": question.k, "return_properties": shown}
         if question.where:
@@ -160,20 +157,6 @@ class WeaviateIndex(LooksOnce[_Collection]):
             f"{self._address.place}: the filter lets more than {_PAGE:,} objects through, which Weaviate does not "
             "count; compare without a filter"
         )
-
-    def _by_template(self, question: Question) -> list[IndexHit]:
-        vector = [] if question.vector is None else np.asarray(question.vector, np.float32).tolist()
-        query = fill(question, vector=json.dumps(vector), quote=json.dumps)
-        with self._lock:
-            answer = self._ask(lambda: self._connected().graphql_raw_query(query))
-        if answer.errors:
-            raise EngineError(f"{self._address.place} refuses the template: {str(answer.errors)[:300]}")
-        rows: list[dict[str, Any]] = next(iter(answer.get.values()), [])
-        field = self._address.id
-        ids = [row.get(field) if field else row.get("_additional", {}).get("id") for row in rows]
-        if None in ids:
-            raise ConfigError(f"the template does not ask for {field or '_additional { id }'}, by which hits are known")
-        return [IndexHit(str(id_), -float(place)) for place, id_ in enumerate(ids)]
 
     def _where(self, text: str) -> Any:
         try:

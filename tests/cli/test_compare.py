@@ -117,7 +117,4 @@ def test_an_address_and_a_function_are_one_too_many(fail):
 
 def test_what_a_function_would_not_be_asked_is_refused(fail):
     given = ("compare", "--function", "shop.py:search")
-    assert "--template would do nothing: a function has" in fail(*given, "--queries", "q.txt", "--template", "q.json")
     assert "give real queries: --queries FILE" in fail(*given, "--verdicts", "marks.json")
-    runs = ("compare", "--queries", "q.jsonl", "--run", "plain=a", "--run", "refined=b", "--template", "q.json")
-    assert "--template would do nothing: runs are read as they are" in fail(*runs)

@@ -96,7 +96,7 @@ def test_each_variant_has_a_lock_and_needs_no_torch(root: Path) -> None:
 
 def test_the_image_of_the_jobs_reads_what_its_page_says(root: Path) -> None:
     """Parquet, PostgreSQL, OpenSearch; by a Triton server or in process."""
-    assert {"pyarrow", "psycopg", "opensearch-py", "tritonclient", "onnxruntime"} <= _locked(root, "image-jobs")
+    assert {"pyarrow", "psycopg", "httpx", "tritonclient", "onnxruntime"} <= _locked(root, "image-jobs")
 
 
 def test_the_probe_in_the_image_is_python(lines: list[list[str]]) -> None:

@@ -107,7 +107,6 @@ class Served:
     address: str  # with vector=, text=, image=, id= and changed=
     where: str  # a filter in its language: documents of a price below 5
     environment: dict[str, str] = field(default_factory=dict)  # keys
-    template: str | None = None  # a query of the user's own for the nearest 5, whose vector is left open
     fill: Callable[[str, list[Row]], str] | None = None  # writes another index of this name; its address
     query: Callable[[str], Any] | None = None  # runs a statement as its owner
     odd: Callable[[str], str] | None = None  # makes an index of such vectors: none, two, bits; its address, no vector=
@@ -163,7 +162,6 @@ def postgresql(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Served]:
         fill("products", rows()),
         "price < 5",
         odd=odd,
-        template="SELECT sku FROM products ORDER BY clip <=> '{{vector}}' LIMIT 5",
         fill=fill,
         query=owner.execute,
     )
@@ -301,7 +299,6 @@ def to_odd_qdrant(client: Any, kind: str) -> None:
 
 QDRANT = {
     "where": json.dumps({"must": [{"key": "price", "range": {"lt": 5}}]}),
-    "template": '{"query": "{{vector}}", "using": "clip", "limit": 5}',
 }
 QDRANT_FIELDS = "vector=clip&text=title&image=photo&id=sku&changed=changed"
 
@@ -382,14 +379,8 @@ def documents_of(scheme: str, url: str, vector: Callable[[int], dict[str, Any]],
         host = url.removeprefix("http://")
         return f"{scheme}://{host}/{index}?vector=clip&text=title&image=photo&id=sku&changed=changed"
 
-    template = {
-        "opensearch": '{"size": 5, "query": {"knn": {"clip": {"vector": {{vector}}, "k": 100}}}}',
-        "elasticsearch": (
-            '{"size": 5, "knn": {"field": "clip", "query_vector": {{vector}}, "k": 5, "num_candidates": 100}}'
-        ),
-    }[scheme]
     where = '{"range": {"price": {"lt": 5}}}'
-    return Served(scheme, fill("products", rows()), where, template=template, fill=fill, query=lambda said: ask(*said))
+    return Served(scheme, fill("products", rows()), where, fill=fill, query=lambda said: ask(*said))
 
 
 @pytest.fixture(scope="session")
@@ -472,11 +463,8 @@ def weaviate() -> Iterator[Served]:
                 "&changed=changed"
             )
 
-        template = (
-            """{ Get { Products(limit: 5, nearVector: {vector: {{vector}}, targetVectors: ["clip"]}) { sku } } }"""
-        )
         where = '{"path": ["price"], "operator": "LessThan", "valueNumber": 5}'
-        yield Served("weaviate", fill("Products", rows()), where, template=template, fill=fill)
+        yield Served("weaviate", fill("Products", rows()), where, fill=fill)
 
 
 ENGINES = (

@@ -106,16 +106,6 @@ def test_a_text_alone_is_searched_by_the_engine(index: Engine):
     assert list(index.search(Question(text="''\"<>&|! ", k=5))) == []
 
 
-def test_a_template_is_sent_as_it_is_written(index: Engine, engine: Served):
-    if engine.template is None:
-        pytest.skip("the engine takes no queries of one's own")
-    query = unit(1, 5)[0]
-    hits = index.search(Question(query, k=10, template=engine.template))
-    assert [hit.id for hit in hits] == best(query, 5)
-    with pytest.raises(ConfigError, match=r"leaves no vector open.*\{\{vector\}\}"):
-        index.search(Question(query, template=engine.template.replace("{{vector}}", "[1]")))
-
-
 def test_a_field_that_is_not_there_is_named(keys: Served):
     for name in ("vector=clip", "text=title"):
         wrong = keys.address.replace(name, f"{name}s")

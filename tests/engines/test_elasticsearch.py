@@ -215,7 +215,7 @@ def test_a_refusal_says_the_way_out_and_shows_no_key(server, scheme, status, mes
         index.describe()
     assert "tell-nobody" not in str(raised.value)
     assert "nor-this" not in str(raised.value)
-    assert answers.asked[0][2]["authorization"].startswith("Basic ")
+    assert answers.asked[0][2]["Authorization"].startswith("Basic ")
 
 
 @pytest.mark.parametrize(("scheme", "word"), [("elasticsearch", "ApiKey"), ("opensearch", "Bearer")])

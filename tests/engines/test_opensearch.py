@@ -136,8 +136,6 @@ def test_what_is_no_json_is_refused_and_the_engines_own_words_are_shown(opensear
     with closing(open_index(opensearch.address)) as index:
         with pytest.raises(ConfigError, match="the filter is no JSON"):
             index.search(Question(query, where="price < 5"))
-        with pytest.raises(ConfigError, match="the template is no JSON"):
-            index.search(Question(query, template="{'query': {{vector}}}"))
         with pytest.raises(EngineError, match=r"refuses \(400\): unknown query \[near\]"):
             index.search(Question(query, where='{"near": {}}'))
         with pytest.raises(EngineError, match="dimension"):

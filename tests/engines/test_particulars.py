@@ -355,8 +355,6 @@ def test_qdrant_finds_values_within_values_and_numbers_points_by_any_id(tmp_path
         assert (said.vector, said.metric) == ("", "dot")
         pages = list(index.scan(size=1))
         assert {document.text for page in pages for document in page.documents} == {f"thing {n}" for n in range(4)}
-        with pytest.raises(ConfigError, match="no query of Qdrant's: quer"):
-            index.search(Question(CLIP[0], template='{"quer": {{vector}}}'))
         with pytest.raises(ConfigError, match="the filter is no JSON"):
             index.search(Question(CLIP[0], where="name = 1"))
     assert sorted(tmp_path.iterdir()) == before

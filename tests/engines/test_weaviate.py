@@ -67,8 +67,6 @@ def test_what_cannot_be_compared_or_found_is_told(weaviate: Served):
             assert [hit.id for hit in index.search(Question(query, where=both, exact=exact))] == ["sku-0001"]
         with pytest.raises(EngineError):
             index.search(Question(np.ones(DIMENSION + 1, np.float32)))
-        with pytest.raises(EngineError, match="refuses the template"):
-            index.search(Question(query, template="{ Get { Nothing(nearVector: {vector: {{vector}}}) { sku } } }"))
 
 
 @pytest.mark.parametrize("option", ["ca_file=/x", "grpc_port=x"])
