@@ -14,13 +14,12 @@ from __future__ import annotations
 import argparse
 import json
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from functools import cache, cached_property
 from itertools import product
 from typing import Any, Literal, TypeAlias
 
 import numpy as np
-import numpy.typing as npt
 
 from reco_plugin.artifact import Artifact
 from reco_plugin.config import load_settings
@@ -31,10 +30,10 @@ from reco_plugin.evaluate.measure import measure, refine_task
 from reco_plugin.evaluate.memories import RamMemory, ram_memory
 from reco_plugin.evaluate.task import SIDES, Side, TaskItems
 from reco_plugin.files import whole_file
-from reco_plugin.fuse import Fused, Fuser, Learned, NeighbourFuser, open_fusers
+from reco_plugin.fuse import Fuser, Learned, open_fusers
 from reco_plugin.quickstart.dataset import ALL_SPLITS, Quickstart, load
 from reco_plugin.refine import Refiner
-from reco_plugin.types import Modality, Neighbours, Records, Search, Vectors, other
+from reco_plugin.types import Neighbours, Records, Search, other
 
 from .page import FIGURES, table, write_blocks
 
@@ -76,29 +75,6 @@ class InModes:
         own = search.by
         by, read = own if self._search == "uni" else other(own), own if self._fusion == "uni" else other(own)
         return self._searches.search(replace(search, by=by, read=read))
-
-
-@dataclass(frozen=True)
-class WithoutRetrieval(NeighbourFuser):
-    """Runs a fusion on empty neighbours, as in the control that is trained without retrieval."""
-
-    fuser: NeighbourFuser
-
-    @property
-    def name(self) -> str:  # type: ignore[override]  # it is a dataclass, which is only read
-        """Name of the fusion."""
-        return f"{self.fuser.name}, no retrieval"
-
-    def fuse(
-        self, modality: Modality, vectors: Vectors, neighbours: Neighbours, trust: npt.NDArray[np.float32]
-    ) -> Fused:
-        """Refine (B, D), see :meth:`reco_plugin.fuse.Fuser.fuse`."""
-        nothing = replace(
-            neighbours,
-            vectors=np.zeros_like(neighbours.vectors),
-            similarity=np.zeros_like(neighbours.similarity),
-        )
-        return self.fuser.fuse(modality, vectors, nothing, np.ones_like(trust))
 
 
 class Ablations:

@@ -15,9 +15,8 @@ import argparse
 import hashlib
 import json
 import os
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import replace
-from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -33,7 +32,7 @@ from reco_plugin.evaluate.measure import measure as measured
 from reco_plugin.evaluate.measure import refine_task
 from reco_plugin.evaluate.memories import ram_memory
 from reco_plugin.evaluate.methods import grid
-from reco_plugin.fuse import Fuser, Learned, NeighbourFuser
+from reco_plugin.fuse import Fuser, Learned
 from reco_plugin.quickstart.dataset import (
     ALL_SPLITS,
     EMOJI_SOURCES,
@@ -45,7 +44,7 @@ from reco_plugin.quickstart.dataset import (
     load,
 )
 from reco_plugin.refine import Refiner, VectorMemory
-from reco_plugin.train.data import FoundRows, FusionData, gather
+from reco_plugin.train.data import FusionData, gather
 from reco_plugin.train.encoder import FrozenClip, load_frozen
 from reco_plugin.train.export import Card, Samples, export
 from reco_plugin.train.loop import Fusions, TorchFuser, TrainConfig, train_fusions
@@ -55,7 +54,6 @@ from reco_plugin.train.refit import refit
 from reco_plugin.types import Fingerprint, Records, Vectors
 
 from .page import FIGURES, table, write_blocks
-from .paper import InModes, WithoutRetrieval
 from .pretrain.generic import SOURCES as GENERIC_SOURCES
 from .pretrain.generic import load_with_generic
 from .pretrain.towers import pretrain
@@ -78,7 +76,6 @@ class Study:
         self.known = self.memory(KNOWN)
         self.full = self.memory(ALL_SPLITS)
         self.unseen_only = self.memory(("unseen",))
-        self.empty = self._filled(self.pairs.take([]))
 
     def memory(self, splits: Sequence[EntitySplit]) -> VectorMemory:
         """An exact memory of these splits, calibrated."""
@@ -147,36 +144,14 @@ def with_traded_captions(records: Records, share: float) -> Records:
     return replace(records, text=records.text[place])
 
 
-def without_retrieval(data: FusionData) -> FusionData:
-    """The same training pairs, with neighbours that carry nothing: the control of extra training alone."""
-
-    def blank(found: FoundRows) -> FoundRows:
-        return replace(found, table=np.zeros_like(found.table), similarity=np.zeros_like(found.similarity))
-
-    return replace(data, neighbours={side: blank(found) for side, found in data.neighbours.items()})
-
-
-def train_all(
-    study: Study, cache: Path, *, names: Sequence[str] | None = None, seeds: Sequence[int] = SEEDS
-) -> dict[str, list[Fusions]]:
-    """Every fusion that the paper's loss trains, or some by name, once per seed."""
-    data = study.training_data()
-    paper = FusionConfig("paper", study.fingerprint.dimension)
-    plain = TrainConfig(rotate=0.0)  # the paper names no regulariser
-    recipes: dict[str, tuple[FusionData, TrainConfig]] = {
-        "paper": (data, plain),
-        "paper + rotations": (data, replace(plain, steps=1000, rotate=0.7)),
-        "no retrieval": (without_retrieval(data), plain),
-    }
-    trained: dict[str, list[Fusions]] = {}
-    for name in names or recipes:
-        pairs, config = recipes[name]
-        folder = cache / f"fusion-{study.fingerprint.digest[:8]}-k{PAPER_K}-{name.replace(' ', '-')}"
-        trained[name] = [
-            train_fusions(pairs, paper, folder.with_name(f"{folder.name}-{seed}"), replace(config, seed=seed))
-            for seed in seeds
-        ]
-    return trained
+def train_paper(study: Study, cache: Path, seeds: Sequence[int] = SEEDS) -> list[Fusions]:
+    """The paper's layer by its loss, once per seed; the paper names no regulariser."""
+    data, layer = study.training_data(), FusionConfig("paper", study.fingerprint.dimension)
+    folder = cache / f"fusion-{study.fingerprint.digest[:8]}-k{PAPER_K}-paper"
+    return [
+        train_fusions(data, layer, folder.with_name(f"{folder.name}-{seed}"), TrainConfig(rotate=0.0, seed=seed))
+        for seed in seeds
+    ]
 
 
 def best_baseline(study: Study, memory: VectorMemory) -> tuple[Fuser, int]:
@@ -203,52 +178,26 @@ def measure(study: Study, refines: Sequence[Refiner], groups: tuple[Group, ...] 
     return {**mean, "seeds": {group: [run[group]["both"]["top1"] for run in runs] for group in groups}}
 
 
-TRAINED = ("paper's plain layer", "paper's plain layer + rotations", "no retrieval (control)")
-"""Lines of the table that need trained layers."""
+PAPER = "paper's plain layer"
 
 
-def study_all(study: Study, trained: dict[str, list[Fusions]], kept: dict[str, Any] | None = None) -> dict[str, Any]:
-    """Every line of the table; without trained layers, their lines as they were kept."""
-    noisy = {share: study.with_wrong_captions(share) for share in (0.1, 0.3, 0.5, 0.9)}
-    baseline = best_baseline(study, study.full)
-
-    def reco(memory: Learned, *, gate: bool = True) -> list[Refiner]:
-        return [study.refine(memory, None, gate=gate)]
-
-    def best(memory: VectorMemory) -> list[Refiner]:
-        fuser, k = best_baseline(study, memory)
-        return [study.refine(memory, fuser, gate=False, k=k)]
-
-    def fixed(name: str, around: Callable[[NeighbourFuser], NeighbourFuser] = lambda fuser: fuser) -> list[Refiner]:
-        return [study.refine(study.full, around(TorchFuser(f)), gate=False, k=PAPER_K) for f in trained[name]]
-
-    lines: dict[str, Callable[[], list[Refiner]]] = {
-        "reco": lambda: reco(study.full),
-        "reco, gate off": lambda: reco(study.full, gate=False),
-        "best training-free baseline": lambda: [study.refine(study.full, baseline[0], gate=False, k=baseline[1])],
-        "paper's plain layer": lambda: fixed("paper"),
-        "paper's plain layer + rotations": lambda: fixed("paper + rotations"),
-        "no retrieval (control)": lambda: fixed("no retrieval", WithoutRetrieval),
-        "reco, without the unseen entities": lambda: reco(study.known),
-        "reco, memory of unseen entities only": lambda: reco(study.unseen_only),
-        "reco, memory of unseen entities only, gate off": lambda: reco(study.unseen_only, gate=False),
-        "reco, memory empty": lambda: reco(study.empty),
-        **{f"reco, {share:.0%} wrong captions": partial(reco, memory) for share, memory in noisy.items()},
-        **{f"best baseline there, {share:.0%} wrong": partial(best, memory) for share, memory in noisy.items()},
-        "search uni, fusion uni": lambda: reco(InModes(study.full, "uni", "uni"), gate=False),
-        "search cross, fusion uni": lambda: reco(InModes(study.full, "cross", "uni"), gate=False),
-        "search cross, fusion cross": lambda: reco(InModes(study.full, "cross", "cross"), gate=False),
+def study_all(study: Study, trained: Sequence[Fusions], kept: dict[str, Any] | None = None) -> dict[str, Any]:
+    """Every line of the table; without trained layers, their line as it was kept."""
+    fuser, k = best_baseline(study, study.full)
+    baseline = [study.refine(study.full, fuser, gate=False, k=k)]
+    ours = {
+        "reco": study.full,
+        "reco, without the unseen entities": study.known,
+        "reco, memory of unseen entities only": study.unseen_only,
+        **{f"reco, {share:.0%} wrong captions": study.with_wrong_captions(share) for share in (0.1, 0.3, 0.5, 0.9)},
     }
-    before = (kept or {}).get("lines", {})
-    results = {
-        name: before[name] if not trained and name in TRAINED else measure(study, make())
-        for name, make in lines.items()
-    }
+    lines = {name: measure(study, [study.refine(memory, None, gate=True)]) for name, memory in ours.items()}
+    lines["best training-free baseline"] = measure(study, baseline)
+    layers = [study.refine(study.full, TorchFuser(one), gate=False, k=PAPER_K) for one in trained]
+    lines[PAPER] = measure(study, layers) if layers else (kept or {})["lines"][PAPER]
     return {
-        "lines": results,
-        "baseline": {"image_weight": 0.0, "k": baseline[1]}
-        | {k: v for k, v in vars(baseline[0]).items() if k.endswith(("weight", "temperature"))},
-        "intervals": _intervals(study, lines["reco"]()[0], lines),
+        "lines": lines,
+        "intervals": _intervals(study, study.refine(study.full, None, gate=True), baseline[0]),
         "counts": {group: len(study.bench.group(group)) for group in GROUPS},
         "entities": {split: len(study.data.labels([split])) for split in ALL_SPLITS},
         "pairs": study.full.store.count(),
@@ -258,18 +207,15 @@ def study_all(study: Study, trained: dict[str, list[Fusions]], kept: dict[str, A
     }
 
 
-def _intervals(study: Study, ours: Refiner, lines: dict[str, Callable[[], list[Refiner]]]) -> dict[str, Any]:
-    """Gain in top-1 of the first seed with its 95 % interval, bootstrapped over entities."""
-    others = {name: lines[name]()[0] for name in ("best training-free baseline",)}
+def _intervals(study: Study, ours: Refiner, baseline: Refiner) -> dict[str, Any]:
+    """Gain in top-1 with its 95 % interval, bootstrapped over entities."""
     out: dict[str, Any] = {}
     for group in ("unseen", "seen"):
-        hits = {name: _hits(study, group, refine) for name, refine in {"reco": ours, **others}.items()}
-        hits["frozen"] = measured(study.bench.group(group)).top(1)
-        entities = study.bench.group(group).groups
+        task = study.bench.group(group)
+        after = _hits(study, group, ours)
+        others = {"best training-free baseline": _hits(study, group, baseline), "frozen": measured(task).top(1)}
         out[group] = {
-            name: [round(100 * v, 2) for v in bootstrap(hits["reco"] - other, entities)]
-            for name, other in hits.items()
-            if name != "reco"
+            name: [round(100 * v, 2) for v in bootstrap(after - before, task.groups)] for name, before in others.items()
         }
     return out
 
@@ -282,7 +228,7 @@ def _hits(study: Study, group: Group, refine: Refiner) -> Any:
 SHOWN = (
     "reco",
     "best training-free baseline",
-    "paper's plain layer",
+    PAPER,
     "reco, without the unseen entities",
     "reco, memory of unseen entities only",
     *(f"reco, {share} wrong captions" for share in ("10%", "30%", "50%", "90%")),
@@ -325,9 +271,7 @@ def main() -> None:
     parser.add_argument("--out", type=Path, default=Path("triton_models"), help="model folder to write")
     parser.add_argument("--page", action="store_true", help="measure nothing: write the page from quickstart.json")
     parser.add_argument("--shipped", action="store_true", help="keep the encoder in --out")
-    parser.add_argument(
-        "--untrained", action="store_true", help="train no layer: keep the lines of those in quickstart.json"
-    )
+    parser.add_argument("--untrained", action="store_true", help="train no layer: keep its line of quickstart.json")
     arguments = parser.parse_args()
     kept = FIGURES / "quickstart.json"
     if arguments.page:
@@ -342,10 +286,9 @@ def main() -> None:
         study = Study(data, Encoder(artifact, load_settings()), artifact.manifest.fingerprint, work / "shipped")
     else:
         study = Study(data, clip, Fingerprint(clip.name, clip.digest, clip.dimension), work)
-    trained = {} if arguments.untrained else train_all(study, work)
+    trained = [] if arguments.untrained else train_paper(study, work)
     if trained:
-        paper = trained["paper"][0]
-        for parity in _export(data, clip, paper, arguments.out) if clip else reshape(artifact, paper):
+        for parity in _export(data, clip, trained[0], arguments.out) if clip else reshape(artifact, trained[0]):
             print(f"{parity.graph}: least cosine {parity.least_cosine:.6f}")
     before = json.loads(kept.read_text()) if kept.is_file() else None
     results = study_all(study, trained, before) | {"shipped": arguments.shipped}

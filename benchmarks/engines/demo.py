@@ -3,9 +3,6 @@
 from __future__ import annotations
 
 import base64
-import json
-import shutil
-import tempfile
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -16,7 +13,7 @@ import numpy as np
 
 from benchmarks.processes import png
 from benchmarks.service import started
-from examples.search_app.catalogue import Catalogue, Product, Query, read_catalogue
+from examples.search_app.catalogue import Product, Query, read_catalogue
 from examples.search_app.queries import query_vectors
 from reco_plugin import Reco
 from reco_plugin.client import Client
@@ -36,7 +33,6 @@ class Demo:
         plain: (B, D) of the names.
         refined: the same, refined.
         service: URL of a ``reco serve`` with the memory.
-        folder: with a ``memory`` that nobody has open, ``queries.jsonl`` and ``qrels``, as ``reco compare`` takes them.
     """
 
     products: Sequence[Product]
@@ -45,7 +41,6 @@ class Demo:
     plain: Vectors
     refined: Vectors
     service: str
-    folder: Path
 
     @property
     def dimension(self) -> int:
@@ -93,7 +88,6 @@ def prepared(folder: Path) -> Iterator[Demo]:
         if len(reco.memory) < len(catalogue.memory):
             reco.memory.add(catalogue.memory, progress=True)
     with (
-        _questions(folder / "memory", catalogue) as questions,
         started(MODEL, folder / "memory", folder / "serve.log") as service,
         Client(service.url, timeout_s=120) as client,
     ):
@@ -101,22 +95,4 @@ def prepared(folder: Path) -> Iterator[Demo]:
         vectors = query_vectors(client, [one.text for one in catalogue.queries])
         if vectors.degraded:
             raise SystemExit(f"the service does not refine: {vectors.degraded}")
-        yield Demo(
-            catalogue.products, images, catalogue.queries, vectors.plain, vectors.refined, service.url, questions
-        )
-
-
-@contextmanager
-def _questions(memory: Path, catalogue: Catalogue) -> Iterator[Path]:
-    """A folder with a copy of the memory, the names as a log of queries, and which products are right for each."""
-    right = dict[str, list[int]]()
-    for product in catalogue.products:
-        right.setdefault(product.entity, []).append(product.id)
-    with tempfile.TemporaryDirectory(prefix="reco-questions-") as made:
-        folder = Path(made)
-        shutil.copytree(memory, folder / "memory")
-        with (folder / "queries.jsonl").open("w", encoding="utf-8") as queries, (folder / "qrels").open("w") as judged:
-            for number, query in enumerate(catalogue.queries):
-                queries.write(json.dumps({"query_id": str(number), "query": query.text}) + "\n")
-                judged.writelines(f"{number} 0 {product} 1\n" for product in right[query.entity])
-        yield folder
+        yield Demo(catalogue.products, images, catalogue.queries, vectors.plain, vectors.refined, service.url)

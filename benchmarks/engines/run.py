@@ -17,16 +17,14 @@ from typing import Annotated, Any
 
 import numpy as np
 import typer
-from typer.testing import CliRunner
 
 from benchmarks.page import PAGE, table, write_blocks
-from reco_plugin.cli.app import app
 from reco_plugin.compare import FunctionIndex, load_function
 from reco_plugin.engines import Engine, Question, open_index
 from reco_plugin.files import whole_file
 from reco_plugin.types import Vectors
 
-from .demo import MODEL, Demo, prepared
+from .demo import Demo, prepared
 from .entries import ENTRIES, Filled
 from .nodes import NotHere
 from .pages import ClaimFailed
@@ -100,7 +98,6 @@ def measured(demo: Demo, filled: Filled) -> dict[str, Any]:
     }
     if filled.inside is not None:
         row["inside"] = _inside(demo, filled, found["refined"])
-    row["compare"] = _compared(demo, filled)
     return row
 
 
@@ -111,23 +108,6 @@ def _opened(demo: Demo, filled: Filled) -> Engine:
     function = load_function(filled.function)
     assert not isinstance(function, FunctionIndex)
     return FunctionIndex(function, demo.dimension)
-
-
-def _compared(demo: Demo, filled: Filled) -> dict[str, Any]:
-    """What ``reco compare`` says of the index: its verdict with judgments and without, and nDCG@10 of each way."""
-    said, address = dict[str, Any](), filled.address or f"--function={filled.function}"
-    for known, judgments in (("unjudged", []), ("judged", ["--qrels", str(demo.folder / "qrels")])):
-        command = ["compare", address, "--json", "--model", str(MODEL), "--memory", str(demo.folder / "memory"),
-                   "--queries", str(demo.folder / "queries.jsonl"), "--out", str(demo.folder / known)]  # fmt: skip
-        ran = CliRunner().invoke(app, [*command, *judgments])  # in this process, which may have Milvus Lite's file open
-        if ran.exit_code:
-            raise ClaimFailed(f"reco compare {address}: {ran.stderr.strip()[-500:] or ran.exception!r}")
-        told = json.loads(ran.stdout)
-        said[known] = told["verdict"]["decision"]
-        if known == "judged":
-            ways = (way for way in told["judged"] if way != "queries")
-            said["nDCG@10"] = {way: 100 * told["judged"][way][f"nDCG@{K}"][0] for way in ways}
-    return said
 
 
 def _ask(index: Engine, vectors: Vectors, *, exact: bool = False) -> list[list[str]]:
@@ -179,18 +159,7 @@ def write_rows(found: dict[str, dict[str, Any]], page: Path = PAGE) -> None:
         ]
         for _, row in sorted(rows.items())
     ]
-    ways = ["plain", "refined", "text", "text + plain", "text + refined"]
-    compared = [
-        [row["engine"], row["compare"]["unjudged"], row["compare"]["judged"]]
-        + [f"{of[way]:.1f}" if way in (of := row["compare"]["nDCG@10"]) else "" for way in ways]
-        for _, row in sorted(rows.items())
-        if "compare" in row  # one that ran before this was asked has none
-    ]
-    blocks = {
-        "engines": table(head, lines, left=3),
-        "compare": table(["engine", "verdict", "with judgments", *ways], compared, left=3),
-    }
-    write_blocks(blocks, page)
+    write_blocks({"engines": table(head, lines, left=3)}, page)
 
 
 if __name__ == "__main__":

@@ -11,7 +11,6 @@ import numpy as np
 import pytest
 import torch
 
-from benchmarks.paper import WithoutRetrieval
 from reco_plugin.errors import DataError
 from reco_plugin.memory import Fingerprint, open_memory
 from reco_plugin.train.data import FusionData, gather
@@ -24,7 +23,7 @@ from reco_plugin.train.loop import (
     train_fusions,
 )
 from reco_plugin.train.model import FusionConfig
-from reco_plugin.types import Neighbours, Records
+from reco_plugin.types import Records
 
 D, GROUPS, EACH = 32, 60, 4
 SHORT = TrainConfig(steps=20, batch=16, warmup=4)
@@ -123,19 +122,6 @@ def test_a_mean_needs_no_training(data: FusionData, tmp_path: Path) -> None:
     fusions = train_fusions(data, FusionConfig("mean", D), tmp_path, SHORT)
     assert (tmp_path / FUSION).is_file() and not (tmp_path / "tensorboard").exists()
     assert load_fusions(tmp_path / FUSION).config == fusions.config
-
-
-def test_the_control_without_retrieval_sees_no_neighbour(data: FusionData) -> None:
-    torch.manual_seed(0)
-    fusions = Fusions(FusionConfig("paper", D))
-    found = data.neighbours["text"]
-    trust = found.found.astype(np.float32)
-    blind = WithoutRetrieval(TorchFuser(fusions))
-    near = Neighbours(found.ids, found.similarity, found.vectors, found.found)
-    other = replace(near, similarity=found.similarity[::-1], vectors=found.vectors[::-1])
-    a, b = (blind.fuse("text", data.pairs.text, seen, trust).vectors for seen in (near, other))
-    np.testing.assert_array_equal(a, b)
-    assert not np.allclose(a, TorchFuser(fusions).fuse("text", data.pairs.text, found, trust).vectors, atol=1e-4)
 
 
 def test_one_group_is_too_few(data: FusionData, tmp_path: Path) -> None:
