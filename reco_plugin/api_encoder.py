@@ -8,26 +8,27 @@ one, nothing more is stored, and queries stay plain, since their neighbours woul
 from __future__ import annotations
 
 import logging
+import os
 import threading
 import time
 from collections.abc import Callable, Sequence
-from contextlib import AbstractContextManager, nullcontext
+from contextlib import AbstractContextManager, closing, nullcontext
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 
-from .artifact import MANIFEST, Artifact, Manifest, whole_model
+from .artifact import MANIFEST, Artifact, FusionInfo, Manifest, Policy, whole_model
 from .batching import Columns
-from .config import Settings
+from .config import Settings, load_settings
 from .encode import Encoder, Progress
-from .encoder_api import ApiClient, describe_change, is_address, parse_address
+from .encoder_api import ApiClient, describe_change, is_address, measure, parse_address
 from .errors import InputError, SessionError
 from .preparation import EncoderInput, Preparation
-from .preprocess import image_to_file
+from .preprocess import ImageConfig, TextConfig, image_to_file
 from .types import MODALITIES, Modality, Vectors
-from .values import check_templates, is_unicode, show
+from .values import CONTEXT_LENGTH, check_templates, is_unicode, show
 
 log = logging.getLogger(__name__)
 CHECKED_EVERY_S = 3600.0
@@ -42,6 +43,44 @@ def open_encoder(artifact: Artifact, settings: Settings) -> Encoder:
         ConfigError: the API's address cannot be used.
     """
     return ApiEncoder(artifact, settings) if artifact.manifest.api else Encoder(artifact, settings)
+
+
+_THUMBNAILS = ImageConfig((224, 224))
+"""Of an API's images, which are sent as they are: only for those that people look at."""
+_WHOLE_TEXTS = TextConfig("hf", CONTEXT_LENGTH, "whitespace", pad_id=0)
+"""Of an API's texts: it does not tell where it cuts them."""
+
+
+def load_model(model: str | os.PathLike[str], settings: Settings | None = None) -> Artifact:
+    """Load a model folder; the address of an API stands for one, and is asked what it is.
+
+    Args:
+        model: the folder or address.
+        settings: the key and patience for an API; None: those of environment and ``reco.toml``.
+
+    Raises:
+        ArtifactError: see :meth:`.Artifact.load`.
+        ConfigError: an address that cannot be used, or a missing optional package.
+        SessionError: the API cannot be reached, or answers no vectors.
+    """
+    if not is_address(model):
+        return Artifact.load(model)
+    with closing(ApiClient(parse_address(model), settings or load_settings(model=model))) as client:
+        measured = measure(client)
+    fingerprint, told = measured.fingerprint, measured.told
+    manifest = Manifest(
+        name=fingerprint.name,
+        digest=fingerprint.digest,
+        dimension=fingerprint.dimension,
+        image=_THUMBNAILS,
+        text=_WHOLE_TEXTS,
+        fusion=FusionInfo(fuser="reco"),
+        policy=Policy() if told is None else Policy(k=told.k, caution=told.caution),
+        graphs={},
+        matryoshka=measured.matryoshka,
+        api=str(measured.address),
+    )
+    return Artifact(Path(model), manifest)
 
 
 def write_api_model(
@@ -60,7 +99,7 @@ def write_api_model(
         SessionError: the API cannot be reached, or answers no vectors.
         ArtifactError: ``out`` is no model folder, or cannot be written.
     """
-    measured = Artifact.load(address).manifest
+    measured = load_model(address).manifest
     given = {"templates": check_templates(templates), "matryoshka": tuple(matryoshka)}
     changed = {name: value for name, value in given.items() if value}
     manifest = Manifest.model_validate(measured.model_dump() | changed)
@@ -125,12 +164,13 @@ class ApiEncoder(Encoder):
             transport: of httpx, instead of the network.
         """
         super().__init__(artifact, settings.model_copy(update={"batch_callers": False}))
-        self.client = self._client = ApiClient(parse_address(artifact.manifest.api), settings, transport)
+        self.client = ApiClient(parse_address(artifact.manifest.api), settings, transport)
         self.guarded: Callable[[], AbstractContextManager[None]] = nullcontext
         """Around each call: a circuit, where there is one."""
-        self.modalities = MODALITIES if self._client.takes_images else ("text",)
+        takes_images = self.client.address.images != "none"
+        self.modalities = MODALITIES if takes_images else ("text",)
         self.preparation = ApiPreparation(
-            artifact, settings.max_pixels, self._client.address.host, takes_images=self._client.takes_images
+            artifact, settings.max_pixels, self.client.address.host, takes_images=takes_images
         )
         self._clock, self._checking = clock, threading.Lock()
         self._failed: SessionError | None = None
@@ -169,7 +209,7 @@ class ApiEncoder(Encoder):
                 raise type(self._failed)(str(self._failed))
             try:
                 with self.guarded():
-                    change = describe_change(self._client, self._artifact.manifest.fingerprint)
+                    change = describe_change(self.client, self._artifact.manifest.fingerprint)
             except InputError as error:
                 raise SessionError(f"{error}: it took the same inputs when it was measured") from None
             except SessionError as error:
@@ -182,10 +222,10 @@ class ApiEncoder(Encoder):
     def _note(self, change: str | None) -> None:
         if change is None:
             if self.changed is not None:
-                log.warning("the encoder at %s has its earlier model again", self._client.address.host)
+                log.warning("the encoder at %s has its earlier model again", self.client.address.host)
             self.changed = None
             return
-        said = f"the encoder at {self._client.address.host} has another model than the memory: {change}"
+        said = f"the encoder at {self.client.address.host} has another model than the memory: {change}"
         if self.changed is None:
             log.error("%s. Nothing is stored and queries stay plain until it has the earlier one again", said)
         self.changed = said
@@ -204,7 +244,7 @@ class ApiEncoder(Encoder):
         (packed,) = rows
         try:
             with self.guarded():
-                return (self._client.embed([item.tobytes() for item in packed], modality, self.dimension),)
+                return (self.client.embed([item.tobytes() for item in packed], modality, self.dimension),)
         except SessionError:
             self._next_check = -np.inf  # what was down may be back with another model
             raise

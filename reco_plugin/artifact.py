@@ -33,24 +33,18 @@ from pydantic import (
     model_validator,
 )
 
-from .config import Settings, load_settings
 from .defaults import POLICY_NEIGHBOURS
-from .encoder_api import ApiClient, RecognisedApi, is_address, measure, parse_address
 from .errors import ArtifactError, ConfigError
 from .files import in_home, sha256_file, weights_file
 from .options import RefineDefaults
 from .preprocess import ImageConfig, TextConfig
 from .types import MODALITIES, Caution, Fingerprint, FuserName, Modality, Role
-from .values import CONTEXT_LENGTH, DIMENSIONS, in_words, show
+from .values import DIMENSIONS, in_words, show
 
 OLDEST, FORMAT = 3, 4
 """Of the manifests that are read; in 3 each graph is one file."""
 MANIFEST = "manifest.json"
 TOKENIZER = "tokenizer.json"
-_THUMBNAILS = ImageConfig((224, 224))
-"""Of an API's images, which are sent as they are: only for those that people look at."""
-_WHOLE_TEXTS = TextConfig("hf", CONTEXT_LENGTH, "whitespace", pad_id=0)
-"""Of an API's texts: it does not tell where it cuts them."""
 
 
 class _Strict(BaseModel):
@@ -158,23 +152,6 @@ class Manifest(_Strict):
             raise ConfigError(f"matryoshka has {longest}, and vectors of {self.dimension} dimensions are cut to fewer")
         return self
 
-    @classmethod
-    def of_api(cls, measured: RecognisedApi) -> Manifest:
-        """The manifest of an API, which prepares images and texts itself."""
-        fingerprint, told = measured.fingerprint, measured.told
-        return cls(
-            name=fingerprint.name,
-            digest=fingerprint.digest,
-            dimension=fingerprint.dimension,
-            image=_THUMBNAILS,
-            text=_WHOLE_TEXTS,
-            fusion=FusionInfo(fuser="reco"),
-            policy=Policy() if told is None else Policy(k=told.k, caution=told.caution),
-            graphs={},
-            matryoshka=measured.matryoshka,
-            api=str(measured.address),
-        )
-
     @property
     def defaults(self) -> RefineDefaults:
         """The options of a refinement that the model was made for."""
@@ -215,24 +192,14 @@ class Artifact:
     manifest: Manifest
 
     @classmethod
-    def load(cls, folder: str | os.PathLike[str], settings: Settings | None = None) -> Artifact:
+    def load(cls, folder: str | os.PathLike[str]) -> Artifact:
         """Read a model folder and check that its files are present, complete and unchanged, see :meth:`verify`.
-
-        The address of an API stands for a folder, too: it is asked what it is.
-
-        Args:
-            folder: the folder or address.
-            settings: the key and patience for an API; None: those of environment and ``reco.toml``.
 
         Raises:
             ArtifactError: missing folder, manifest or file; truncated or damaged file; manifest of another version
                 or with invalid values.
-            ConfigError: an address that cannot be used, or a missing optional package.
-            SessionError: the API cannot be reached, or answers no vectors.
         """
         root = in_home(folder)
-        if is_address(folder):
-            return cls(Path(folder), Manifest.of_api(_measure(folder, settings or load_settings(model=folder))))
         manifest = _read_manifest(root)
         if not manifest.api and (lacking := sorted(set(GRAPHS) - set(manifest.graphs))):
             raise ArtifactError(
@@ -247,7 +214,7 @@ class Artifact:
     @property
     def place(self) -> str:
         """The folder, or the address of the API, for people."""
-        return self.manifest.api if is_address(self.folder) else str(self.folder)
+        return self.manifest.api if self.manifest.api and not self.folder.is_dir() else str(self.folder)
 
     @property
     def tokenizer(self) -> Path:
@@ -280,14 +247,6 @@ class Artifact:
                 yield weights_file(self.graph(name)), graph.weights
         if not self.manifest.api:
             yield self.tokenizer, self.manifest.tokenizer
-
-
-def _measure(address: str | os.PathLike[str], settings: Settings) -> RecognisedApi:
-    provider = ApiClient(parse_address(address), settings)
-    try:
-        return measure(provider)
-    finally:
-        provider.close()
 
 
 def _read_manifest(root: Path) -> Manifest:

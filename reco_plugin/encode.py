@@ -12,7 +12,6 @@ import numpy.typing as npt
 from .artifact import Artifact, clip_graph
 from .batching import Batcher, Columns
 from .config import Settings
-from .encoder_api import ApiClient
 from .errors import FORKED, InputError, SessionError
 from .preparation import Preparation
 from .preprocess import cut_by_length, cut_to_longest, images_to_array
@@ -43,8 +42,8 @@ class Encoder:
         """Prepares single items for :meth:`arrays`."""
         self.modalities: tuple[Modality, ...] = MODALITIES
         """What it encodes."""
-        self.client: ApiClient | None = None
-        """Asks the API that encodes, and counts what it costs; None where the graphs are at hand."""
+        self.client: Any = None
+        """The :class:`.ApiClient` of an encoder that is an API, which counts what it costs; None where graphs run."""
         self.changed: str | None = None
         """Why its vectors are no longer those of the memory: an API may change its model at any time."""
 

@@ -14,7 +14,7 @@ from typing import Any, Never, Unpack
 import numpy as np
 import numpy.typing as npt
 
-from .api_encoder import ApiEncoder, open_encoder
+from .api_encoder import ApiEncoder, load_model, open_encoder
 from .artifact import Artifact, Manifest
 from .calibration.match import ABSENT
 from .config import Settings, load_settings
@@ -131,7 +131,7 @@ class Reco:
             pairs_of: makes the memory, where it is another one than that of the settings.
         """
         check_settings(settings)  # else the first request would find it
-        artifact = Artifact.load(settings.model, settings)
+        artifact = load_model(settings.model, settings)
         fuser, known = (artifact.manifest.defaults | settings.refining)["fuser"], artifact.manifest.fusers
         if fuser not in known:
             raise ConfigError(f"fuser: the model in {artifact.place} has no {fuser!r}, only: {', '.join(known)}")

@@ -12,7 +12,7 @@ from typing import Annotated, Any
 
 import typer
 
-from ..artifact import Artifact
+from ..api_encoder import load_model
 from ..config import Settings, load_settings, sources
 from ..encoder_api import is_address, parse_address
 from ..errors import ArtifactError, ConfigError, RecoError, SessionError
@@ -183,7 +183,7 @@ def _format_changed(place: OpenOptions) -> str:
 
 
 def _model(model: Any) -> str:
-    artifact = Artifact.load(load_settings(model=model).model)
+    artifact = load_model(load_settings(model=model).model)
     artifact.verify()
     manifest = artifact.manifest
     if manifest.api:
@@ -206,7 +206,7 @@ def _memory(place: OpenOptions) -> str:
     with closing(place.open()) as store:
         header, pairs = store.header, store.count()
         try:
-            wanted = Artifact.load(load_settings(model=place.model).model).manifest.fingerprint
+            wanted = load_model(load_settings(model=place.model).model).manifest.fingerprint
         except ArtifactError:
             wanted = None  # the check of the model reports it
         check_fingerprint(header.fingerprint, wanted, store.location)
@@ -254,7 +254,7 @@ def _engines(reco: Any) -> str:
     from ..sessions import describe_engines
 
     graphs: dict[str, list[str]] = {}
-    for name, engine in describe_engines(Artifact.load(reco.settings.model), reco.settings).items():
+    for name, engine in describe_engines(load_model(reco.settings.model), reco.settings).items():
         graphs.setdefault(engine, []).append(name)
     return "; ".join(f"{', '.join(names)}: {engine}" for engine, names in graphs.items())
 

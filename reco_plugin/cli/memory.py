@@ -146,14 +146,14 @@ def calibrate_command(
     server within two seconds. Where a service has the memory's folder open, it learns itself, by its own k, and goes on
     if this is interrupted: run it again to wait for it.
     """
-    from ..artifact import Artifact
+    from ..api_encoder import load_model
     from ..calibration.learn import STEPS, learn
     from ..progress import progress_bar
 
     begun, asked, via = monotonic(), take_flags(OpenOptions, given), ServiceOptions(service, key_file)
     via.check(asked.memory)
     settings = asked.settings
-    manifest = Artifact.load(asked.model or settings.model).manifest
+    manifest = load_model(asked.model or settings.model).manifest
     with closing(open_here_or_served(settings, via, manifest.fingerprint)) as store:
         pairs = store.count()
         if store.kind == "served":

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import typer
 
-from ..artifact import Artifact
+from ..api_encoder import load_model
 from ..config import Settings
 from ..data.rows import Rows
 from ..data.source import read_lines
@@ -373,7 +373,7 @@ def _build_version(fill: Fill, swap: _Swap, *, fresh: bool, wait: float) -> None
     from ..opinions import bring_over
 
     settings = fill.settings
-    fingerprint = Artifact.load(settings.model if fill.asked.model is None else fill.asked.model).manifest.fingerprint
+    fingerprint = load_model(settings.model if fill.asked.model is None else fill.asked.model).manifest.fingerprint
     again = "the same command with --resume" if is_server(settings) else "the same command"
     with (
         keeps(f"what was written stays beside the version in use; {again} continues"),

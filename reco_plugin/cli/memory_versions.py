@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from ..artifact import Artifact
+from ..api_encoder import load_model
 from ..config import Settings
 from ..errors import ConfigError, MemoryTimeout
 from ..memory.versions import FolderVersions, Version, Versions
@@ -184,7 +184,7 @@ def attach_command(
     asked = take_flags(OpenOptions, given)
     settings = asked.settings
     model = asked.model or settings.model
-    fingerprint = Artifact.load(model).manifest.fingerprint
+    fingerprint = load_model(model).manifest.fingerprint
     server = open_server(settings)
     from ..memory.layout import Layout
     from ..memory.reading import attach

@@ -132,9 +132,9 @@ def open_here_or_served(settings: Settings, asked: ServiceOptions, fingerprint: 
 
 def served_reco(settings: Settings, asked: ServiceOptions) -> Reco | None:
     """The model of the settings with the memory behind a service; None and errors as in :func:`served_memory`."""
-    from ..artifact import Artifact
+    from ..api_encoder import load_model
 
-    store = served_memory(settings, asked, Artifact.load(settings.model).manifest.fingerprint)
+    store = served_memory(settings, asked, load_model(settings.model).manifest.fingerprint)
     if store is None:
         return None
     from ..client.memory import ServedPairs

@@ -5,14 +5,14 @@ from __future__ import annotations
 import os
 import re
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import Literal, TypeAlias, get_args
 from urllib.parse import quote, unquote, urlsplit
 
 from ..errors import ConfigError
 from ..values import DIMENSIONS, did_you_mean, show, split_options
 
-DialectName: TypeAlias = Literal["openai", "jina", "cohere", "voyage", "tei", "titan", "reco"]
+DialectName: TypeAlias = Literal["openai", "jina", "cohere", "reco"]
 ImageForm: TypeAlias = Literal["object", "uri", "messages", "none"]
 """How an OpenAI-like API takes an image: Jina's object, a data URI among the inputs (NVIDIA's), vLLM's messages."""
 
@@ -23,37 +23,19 @@ _HOSTS: Mapping[str, DialectName] = {
     "api.jina.ai": "jina",
     "api.cohere.com": "cohere",
     "api.cohere.ai": "cohere",
-    "api.voyageai.com": "voyage",
 }
-_BEDROCK = re.compile(r"bedrock-runtime(-fips)?\.[a-z0-9-]+\.amazonaws\.com")
 _PATHS: Mapping[str, DialectName] = {
     "/v2/embed": "cohere",
-    "/multimodalembeddings": "voyage",
     "/embeddings": "openai",
-    "/embed": "tei",
-    "/titan": "titan",
 }
 _KEY_LIKE = re.compile("key|token|secret|password", re.IGNORECASE)
 _KEY_VARIABLES: Mapping[DialectName, tuple[str, ...]] = {
     "openai": ("OPENAI_API_KEY",),
     "jina": ("JINA_API_KEY",),
     "cohere": ("CO_API_KEY", "COHERE_API_KEY"),
-    "voyage": ("VOYAGE_API_KEY",),
-    "titan": ("AWS_BEARER_TOKEN_BEDROCK",),
 }
 """Where providers' own clients read their keys."""
-_FIELDS: Mapping[DialectName, tuple[str, ...]] = {
-    "openai": ("user",),
-    "jina": ("task",),
-    "cohere": ("input_type", "truncate"),
-    "voyage": ("input_type",),
-    "tei": ("prompt_name",),
-    "titan": (),
-    "reco": (),
-}
-"""Fields of a request that the address may set."""
 _OPTIONS = ("model", "dimensions", "matryoshka", "images", "batch", "parallel", "normalise")
-_NEED_MODEL = frozenset({"openai", "jina", "cohere", "voyage"})
 _MOST_AT_ONCE, _MOST_PARALLEL = 2048, 64
 _DIGITS = 9  # of a number in an address
 
@@ -68,11 +50,10 @@ class ApiAddress:
         model: sent with each request; None where the API has one model only.
         dimensions: asked for, of a model that is trained for several; None: the model's own.
         matryoshka: dimensions that its vectors may be cut to here, since its model was trained for it.
-        images: how an OpenAI-like API takes images; None: found out.
+        images: how an OpenAI-like API takes images; ``none``: not at all.
         batch: items per request; None: the dialect's own number.
         parallel: requests at the same time.
         normalise: make unit vectors of what comes.
-        fields: other fields of each request.
     """
 
     dialect: DialectName
@@ -80,11 +61,10 @@ class ApiAddress:
     model: str | None = None
     dimensions: int | None = None
     matryoshka: tuple[int, ...] = ()
-    images: ImageForm | None = None
+    images: ImageForm = "none"
     batch: int | None = None
     parallel: int = 4
     normalise: bool = False
-    fields: Mapping[str, str] = field(default_factory=dict)
 
     @property
     def host(self) -> str:
@@ -104,7 +84,7 @@ class ApiAddress:
         Whatever dialect is spoken: Jina's text models speak OpenAI's.
         """
         parts = urlsplit(self.url)
-        own = _host_dialect(parts.hostname or "") if parts.scheme == "https" else None
+        own = _HOSTS.get(parts.hostname or "") if parts.scheme == "https" else None
         return _KEY_VARIABLES.get(own, ()) if own else ()
 
     def __str__(self) -> str:
@@ -112,7 +92,7 @@ class ApiAddress:
         said: dict[str, object] = {"model": self.model, "dimensions": self.dimensions, "images": self.images}
         said |= {"matryoshka": ",".join(map(str, self.matryoshka)) or None, "batch": self.batch}
         said |= {"parallel": self.parallel if self.parallel != ApiAddress.parallel else None}
-        said |= {"normalise": 1 if self.normalise else None, **self.fields}
+        said |= {"normalise": 1 if self.normalise else None}
         options = "&".join(f"{name}={quote(str(value))}" for name, value in said.items() if value is not None)
         return f"{self.dialect}+{self.url}" + (f"?{options}" if options else "")
 
@@ -169,10 +149,6 @@ def _posix(model: str | os.PathLike[str]) -> str:
     return os.fspath(model).replace("\\", "/")
 
 
-def _host_dialect(host: str) -> DialectName | None:
-    return "titan" if _BEDROCK.fullmatch(host) else _HOSTS.get(host)
-
-
 def _dialect(said: str | None, url: str) -> DialectName:
     known = get_args(DialectName)
     if said is not None:
@@ -180,7 +156,7 @@ def _dialect(said: str | None, url: str) -> DialectName:
             raise ConfigError(f"encoder {url}: {said!r} is no dialect: {did_you_mean(said, known)}")
         return said  # type: ignore[return-value]  # it is one of them
     parts = urlsplit(url)
-    if (own := _host_dialect(parts.hostname or "")) is not None:
+    if (own := _HOSTS.get(parts.hostname or "")) is not None:
         return own
     found = next((name for path, name in _PATHS.items() if parts.path.endswith(path)), None)
     if found is None:
@@ -192,22 +168,21 @@ def _dialect(said: str | None, url: str) -> DialectName:
 
 
 def _with_options(address: ApiAddress, options: Mapping[str, str]) -> ApiAddress:
-    allowed = (*_OPTIONS, *_FIELDS[address.dialect])
     for name in options:
         if _KEY_LIKE.search(name):
             raise ConfigError(
                 f"no key belongs into the address of an encoder, where others can read it ({name}): set "
                 "RECO_ENCODER_KEY"
             )
-        if name not in allowed:
-            raise ConfigError(f"the address of the encoder has no {name!r}: {did_you_mean(name, allowed)}")
-    images = options.get("images")
-    if images is not None and images not in get_args(ImageForm):
+        if name not in _OPTIONS:
+            raise ConfigError(f"the address of the encoder has no {name!r}: {did_you_mean(name, _OPTIONS)}")
+    images = options.get("images", "none" if address.dialect == "openai" else "object")
+    if images not in get_args(ImageForm):
         raise ConfigError(f"images={show(images)} of the encoder is none of {', '.join(get_args(ImageForm))}")
     if "dimensions" in options and address.dialect == "reco":
         raise ConfigError("dimensions of another `reco serve`: a memory keeps its full vectors, leave them out")
     model = options.get("model")
-    if model is None and address.dialect in _NEED_MODEL:
+    if model is None and address.dialect != "reco":
         raise ConfigError(f"encoder {address.url}: name the model, as in {address.url}?model=NAME")
     return ApiAddress(
         address.dialect,
@@ -219,7 +194,6 @@ def _with_options(address: ApiAddress, options: Mapping[str, str]) -> ApiAddress
         _whole(options, "batch", _MOST_AT_ONCE),
         _whole(options, "parallel", _MOST_PARALLEL) or ApiAddress.parallel,
         options.get("normalise", "0") in ("1", "true"),
-        {name: options[name] for name in _FIELDS[address.dialect] if name in options},
     )
 
 

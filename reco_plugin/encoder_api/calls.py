@@ -30,7 +30,7 @@ from ..proxies import proxy_of, usable_environment
 from ..types import Caution, Fingerprint, Modality, Vectors
 from ..values import NORM_TOLERANCE
 from .address import ApiAddress
-from .dialects import DIALECTS, Dialect, cohere_images_at_once, to_row
+from .dialects import DIALECTS, IMAGES, Dialect, to_row
 
 if TYPE_CHECKING:
     import httpx
@@ -114,11 +114,6 @@ class ApiClient:
                 limits=httpx.Limits(max_connections=None, max_keepalive_connections=address.parallel),
             )
 
-    @property
-    def takes_images(self) -> bool:
-        """Whether the dialect has images at all, and the address does not deny them."""
-        return self._dialect.images > 0 and self.address.images != "none"
-
     def embed(self, items: Sequence[bytes], modality: Modality, dimension: int | None = None) -> Vectors:
         """Vectors (B, D) float32, unit-norm, of texts in UTF-8 or of image files.
 
@@ -171,11 +166,9 @@ class ApiClient:
         self._http.close()
 
     def _size(self, modality: Modality) -> int:
-        if self.address.dialect == "titan" or (modality == "image" and self.address.images == "messages"):
-            return 1
-        if modality == "image" and self.address.dialect == "cohere":
-            return min(self.address.batch or 16, cohere_images_at_once(self.address))
-        return self.address.batch or (self._dialect.texts if modality == "text" else self._dialect.images)
+        if modality == "text":
+            return self.address.batch or self._dialect.texts
+        return 1 if self.address.images == "messages" else self.address.batch or IMAGES
 
     def _ask(self, items: Sequence[bytes], modality: Modality, dimension: int | None) -> Vectors:
         url = self._dialect.path(self.address)
@@ -359,8 +352,6 @@ def _usage(answer: Any) -> Iterator[tuple[str, int]]:
     if not isinstance(answer, dict):
         return
     told = answer.get("usage") or (answer.get("meta") or {}).get("billed_units") or {}
-    if "inputTextTokenCount" in answer:
-        told = {"input_tokens": answer["inputTextTokenCount"]}
     for name, value in told.items() if isinstance(told, dict) else ():
         if isinstance(value, (int, float)) and not isinstance(value, bool) and value > 0:
             yield name, int(value)

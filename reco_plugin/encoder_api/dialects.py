@@ -9,7 +9,7 @@ import base64
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, TypeAlias
-from urllib.parse import quote, urlsplit
+from urllib.parse import urlsplit
 
 import numpy as np
 
@@ -31,7 +31,6 @@ class Dialect:
         write: body of a request.
         read: rows of an answer.
         texts: per request.
-        images: per request; 0: it takes none.
         get_identity: path of a list of models with fingerprints, where there is one.
     """
 
@@ -39,7 +38,6 @@ class Dialect:
     write: Write
     read: Read
     texts: int
-    images: int
     get_identity: str | None = None
 
 
@@ -54,9 +52,9 @@ def _base64(image: bytes) -> str:
 
 
 def _common(address: ApiAddress, dimensions: str) -> dict[str, Any]:
-    """The fields of every request: model, the dimensions under their name, and what the address adds."""
+    """The fields of every request: model, and the dimensions under their name."""
     sized = {} if address.dimensions is None else {dimensions: address.dimensions}
-    return {**({} if address.model is None else {"model": address.model}), **sized, **address.fields}
+    return {**({} if address.model is None else {"model": address.model}), **sized}
 
 
 def _write_openai(address: ApiAddress, items: Sequence[bytes], modality: Modality) -> dict[str, Any]:
@@ -95,38 +93,8 @@ def _write_cohere(address: ApiAddress, items: Sequence[bytes], modality: Modalit
     fields = {"input_type": "search_document", **_common(address, "output_dimension"), "embedding_types": ["float"]}
     if modality == "text":
         return {"texts": [item.decode() for item in items], **fields}
-    if cohere_images_at_once(address) == 1:
-        return {"images": list(map(_uri, items)), **fields, "input_type": "image"}
     inputs = [{"content": [{"type": "image_url", "image_url": {"url": _uri(item)}}]} for item in items]
     return {"inputs": inputs, **fields}
-
-
-def cohere_images_at_once(address: ApiAddress) -> int:
-    """Images per request: the models of version 3 take one, by a field of its own."""
-    return 1 if "v3" in (address.model or "") else 16
-
-
-def _write_voyage(address: ApiAddress, items: Sequence[bytes], modality: Modality) -> dict[str, Any]:
-    if modality == "text":
-        parts = [{"type": "text", "text": item.decode()} for item in items]
-    else:
-        parts = [{"type": "image_base64", "image_base64": _uri(item)} for item in items]
-    return {"inputs": [{"content": [part]} for part in parts], **_common(address, "output_dimension")}
-
-
-def _write_tei(address: ApiAddress, items: Sequence[bytes], _: Modality) -> dict[str, Any]:
-    fields = {key: value for key, value in _common(address, "dimensions").items() if key != "model"}
-    return {"inputs": [item.decode() for item in items], "truncate": True, "normalize": True, **fields}
-
-
-def _write_titan(address: ApiAddress, items: Sequence[bytes], modality: Modality) -> dict[str, Any]:
-    (item,) = items
-    body = {"inputText": item.decode()} if modality == "text" else {"inputImage": _base64(item)}
-    if address.dimensions is None:
-        return body
-    if "text" in (address.model or ""):  # Titan text v2 has a field of its own
-        return {**body, "dimensions": address.dimensions}
-    return {**body, "embeddingConfig": {"outputEmbeddingLength": address.dimensions}}
 
 
 def _read_data(answer: Any, _: Modality) -> list[Any]:
@@ -141,14 +109,6 @@ def _read_cohere(answer: Any, _: Modality) -> list[Any]:
     return list(found["float"] if isinstance(found, Mapping) else found)
 
 
-def _read_list(answer: Any, _: Modality) -> list[Any]:
-    return list(answer)
-
-
-def _read_titan(answer: Any, _: Modality) -> list[Any]:
-    return [answer["embedding"]]
-
-
 def _openai_path(address: ApiAddress) -> str:
     return _below(address, "/v1", "/embeddings")
 
@@ -161,31 +121,14 @@ def _below(address: ApiAddress, version: str, path: str) -> str:
     return address.url + (path if own else version + path)
 
 
-def _titan_path(address: ApiAddress) -> str:
-    if urlsplit(address.url).path.endswith(("/invoke", "/titan")):
-        return address.url
-    if address.model is None:
-        return f"{address.url}/titan"
-    return f"{address.url}/model/{quote(address.model, safe=':.')}/invoke"
-
-
 DIALECTS: Mapping[DialectName, Dialect] = {
-    "openai": Dialect(_openai_path, _write_openai, _read_data, texts=128, images=16),
-    "jina": Dialect(_openai_path, _write_jina, _read_data, texts=128, images=16),
-    "cohere": Dialect(
-        lambda address: _below(address, "/v2", "/embed"), _write_cohere, _read_cohere, texts=96, images=16
-    ),
-    "voyage": Dialect(
-        lambda address: _below(address, "/v1", "/multimodalembeddings"),
-        _write_voyage,
-        _read_data,
-        texts=128,
-        images=16,
-    ),
-    "tei": Dialect(lambda address: _below(address, "", "/embed"), _write_tei, _read_list, texts=32, images=0),
-    "titan": Dialect(_titan_path, _write_titan, _read_titan, texts=1, images=1),
-    "reco": Dialect(_openai_path, _write_reco, _read_data, texts=64, images=16, get_identity="/v1/models"),
+    "openai": Dialect(_openai_path, _write_openai, _read_data, texts=128),
+    "jina": Dialect(_openai_path, _write_jina, _read_data, texts=128),
+    "cohere": Dialect(lambda address: _below(address, "/v2", "/embed"), _write_cohere, _read_cohere, texts=96),
+    "reco": Dialect(_openai_path, _write_reco, _read_data, texts=64, get_identity="/v1/models"),
 }
+IMAGES = 16
+"""Per request."""
 
 
 def to_row(sent: Any) -> Any:

@@ -1,4 +1,4 @@
-"""Fixed inputs, from whose vectors an API is recognised: its dimension, whether it takes images, and which model it is.
+"""Fixed inputs, from whose vectors an API is recognised: its dimension, and which model it is.
 
 Nobody outside can take the checksum of a model behind an API. Its vectors of the same inputs, though, stay the same
 but for rounding, and another model's are elsewhere. They are kept in the fingerprint as a sketch: coordinates along a
@@ -10,15 +10,15 @@ from __future__ import annotations
 import io
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from functools import cache
 
 import numpy as np
 
-from ..errors import ConfigError, InputError, SessionError, SessionOverloaded, SessionTimeout, SessionUnavailable
+from ..errors import ConfigError, InputError
 from ..fingerprint import are_one_encoder, make_sketch, sketch_change
 from ..types import Fingerprint, Vectors
-from .address import ApiAddress, ImageForm
+from .address import ApiAddress
 from .calls import ApiClient, Told
 
 TEXTS = (
@@ -30,16 +30,13 @@ TEXTS = (
     "ein Fahrrad lehnt an einer Mauer",
 )
 _SIDE = 64
-_ALIKE = 1e-4  # distance (1 - cosine) of one picture in two files, if they are read as pictures
-_FORMS: tuple[ImageForm, ...] = ("object", "uri", "messages")
-_MAY_PASS = (SessionOverloaded, SessionUnavailable, SessionTimeout)
 
 
 @dataclass(frozen=True)
 class RecognisedApi:
     """What an API turned out to be."""
 
-    address: ApiAddress  # with the form of images that it takes; "none" if it takes none
+    address: ApiAddress
     fingerprint: Fingerprint
     told: Told | None = None  # by another `reco serve`
 
@@ -59,13 +56,10 @@ def measure(provider: ApiClient) -> RecognisedApi:
     """
     address = provider.address
     if (told := provider.get_identity()) is not None:
-        return RecognisedApi(replace(address, images="object"), told.fingerprint, told)
+        return RecognisedApi(address, told.fingerprint, told)
     with _wrong_address(address):
         texts = provider.embed([text.encode() for text in TEXTS], "text")
-    form = _image_form(provider) if provider.takes_images else "none"
-    measured = replace(address, images=form)
-    provider.address = measured
-    return RecognisedApi(measured, _fingerprint(measured, texts, _images(provider, texts.shape[1])))
+    return RecognisedApi(address, _fingerprint(address, texts, _images(provider, texts.shape[1])))
 
 
 def describe_change(provider: ApiClient, expected: Fingerprint) -> str | None:
@@ -86,7 +80,7 @@ def describe_change(provider: ApiClient, expected: Fingerprint) -> str | None:
 
 def _images(provider: ApiClient, dimension: int) -> Vectors:
     """Vectors (I, D) of the drawings; (0, D) where it takes no images."""
-    if not provider.takes_images:
+    if provider.address.images == "none":
         return np.empty((0, dimension), np.float32)
     return provider.embed(_pictures(), "image", dimension)
 
@@ -101,41 +95,6 @@ def _wrong_address(address: ApiAddress) -> Iterator[None]:
         yield
     except InputError as error:
         raise ConfigError(f"{error}. Check model and dimensions in RECO_ENCODER ({address})") from None
-
-
-def _image_form(provider: ApiClient) -> ImageForm:
-    """How the API takes images; none if it does not."""
-    address = provider.address
-    if address.images is not None or address.dialect != "openai":
-        forms: tuple[ImageForm, ...] = (address.images or "object",)
-    elif address.host == "api.openai.com":
-        return "none"
-    else:
-        forms = _FORMS
-    for form in forms:
-        provider.address = replace(address, images=form)
-        try:
-            if _reads_pictures(provider):
-                return form
-        except _MAY_PASS:
-            raise
-        except (InputError, SessionError):
-            if address.images is not None:
-                raise
-    provider.address = address
-    return "none"
-
-
-def _reads_pictures(provider: ApiClient) -> bool:
-    """Whether images are read as such: a text model would read the letters of their base64.
-
-    One picture in two files has one vector, and another picture another one.
-    """
-    one, other = _pictures()
-    again = _file(_pixels(0), level=0)
-    vectors = provider.embed([one, again, other], "image")
-    same, differs = (1 - float(vectors[0] @ vectors[row]) for row in (1, 2))
-    return same < _ALIKE < differs
 
 
 @cache
@@ -153,9 +112,9 @@ def _pixels(number: int) -> np.ndarray[tuple[int, ...], np.dtype[np.uint8]]:
     return np.where(mask[..., None], front, back).astype(np.uint8)
 
 
-def _file(pixels: np.ndarray[tuple[int, ...], np.dtype[np.uint8]], level: int = 6) -> bytes:
+def _file(pixels: np.ndarray[tuple[int, ...], np.dtype[np.uint8]]) -> bytes:
     from PIL import Image
 
     out = io.BytesIO()
-    Image.fromarray(pixels).save(out, "PNG", compress_level=level)
+    Image.fromarray(pixels).save(out, "PNG")
     return out.getvalue()

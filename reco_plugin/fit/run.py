@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Protocol
 
+from ..api_encoder import load_model
 from ..artifact import Artifact, Policy
 from ..data.groups import check_column
 from ..errors import ArtifactError, MissingExtra, importing
@@ -136,7 +137,7 @@ def _prepare(config: FitConfig, out: Path, watch: FitProgress) -> _Prepared:
 def load_base(folder: str) -> Artifact:
     """Load the model folder with the encoder."""
     try:
-        return Artifact.load(folder)
+        return load_model(folder)
     except ArtifactError as error:
         if Path(folder).exists():
             raise

@@ -11,7 +11,7 @@ from typing import Any, Literal, TypeAlias, get_args
 
 import numpy as np
 
-from ..artifact import Artifact
+from ..api_encoder import load_model
 from ..data.cells import CellError, address_of, image_of, text_of, unit_rows
 from ..data.images import RemoteImage
 from ..data.rows import Rejected, Rows
@@ -201,7 +201,7 @@ def _whose(
     address: IndexAddress, said: Description, of: str | None, model: Path | None, sample: Sequence[Document]
 ) -> tuple[Holds, str, bool]:
     """Whose vectors the index holds, a note for the user, and whether they were found to be of this encoder."""
-    name, ours = name_of(address), None if model is None else Artifact.load(model).manifest.fingerprint
+    name, ours = name_of(address), None if model is None else load_model(model).manifest.fingerprint
     if of == "neither":
         return "neither", "", False
     if ours is not None and said.dimension != ours.dimension:

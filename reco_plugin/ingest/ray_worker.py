@@ -19,7 +19,7 @@ from typing import Any, TypeAlias
 
 import ray
 
-from ..api_encoder import open_encoder
+from ..api_encoder import load_model, open_encoder
 from ..artifact import Artifact
 from ..config import Settings
 from ..data.rows import Rejected, SourcePart
@@ -70,7 +70,7 @@ class Job:
     @cached_property
     def artifact(self) -> Artifact:
         """The model folder on this machine."""
-        artifact = Artifact.load(self.settings.model, self.settings)
+        artifact = load_model(self.settings.model, self.settings)
         if not are_one_encoder(found := artifact.manifest.fingerprint, self.fingerprint):
             raise ArtifactError(
                 f"{self.settings.model} on {socket.gethostname()} holds {found}, not {self.fingerprint}: every machine "

@@ -15,7 +15,7 @@ from contextlib import closing
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from ..artifact import Artifact
+from ..api_encoder import load_model
 from ..config import MemoryOptions, Settings, load_settings
 from ..data.cells import CellError, unit_rows
 from ..data.opening import open_rows
@@ -109,7 +109,7 @@ def open_source(source: str | Path, *, model: Path | None = None, into: Settings
                 f"({', '.join(SCHEMES)}); see docs/sources.md"
             )
         return open_rows(source)
-    fingerprint = Artifact.load(model).manifest.fingerprint if model is not None else None
+    fingerprint = load_model(model).manifest.fingerprint if model is not None else None
     name, part = where.name, (_served if _is_served(where.name) else _folder)(where, fingerprint, into)
     if part.collection:  # as an alias, which stays when another version is put to use
         name += f"?collection={where.options.get('collection') or load_settings().memory_collection}"

@@ -14,10 +14,7 @@ KNOWN = {
     "https://api.openai.com/v1?model=text-embedding-3-small": "openai",
     "https://api.jina.ai/v1?model=jina-clip-v2": "jina",
     "https://api.cohere.com?model=embed-v4.0": "cohere",
-    "https://api.voyageai.com/v1?model=voyage-multimodal-3.5": "voyage",
-    "https://bedrock-runtime.us-east-1.amazonaws.com?model=amazon.titan-embed-image-v1": "titan",
     "http://shop:8080/v2/embed?model=m": "cohere",
-    "http://shop:8080/embed": "tei",
     "reco+http://shop:8080": "reco",
     "HTTPS://API.jina.ai/v1?model=jina-clip-v2": "jina",
     "openai+http://[::1]:8000/v1?model=m": "openai",
@@ -65,8 +62,6 @@ def test_what_is_wrong_is_named_without_its_key(text: str, words: str) -> None:
     ("text", "url"),
     [
         ("openai+http://embeddings?model=m", "http://embeddings/v1/embeddings"),
-        ("tei+http://embed", "http://embed/embed"),
-        ("titan+http://titan", "http://titan/titan"),
         ("openai+http://embeddings/embeddings?model=m", "http://embeddings/embeddings"),
     ],
 )

@@ -27,7 +27,7 @@ PAIR = Pair("a", Image.new("RGB", (9, 9), "red"), "a red square")
 def opened(api: Api, memory: Path, **settings: Any) -> Reco:
     """A memory of what the API encodes."""
     said = {"encoder_patience_s": 0.0, **settings}
-    return Reco.open(encoder=f"openai+{api.url}/v1?model=m", memory=memory, **said)
+    return Reco.open(encoder=f"openai+{api.url}/v1?model=m&images=object", memory=memory, **said)
 
 
 @pytest.fixture

@@ -38,7 +38,9 @@ def ask(api: Api) -> Iterator[Ask]:
 
         def make(options: str = "", **settings: Any) -> ApiClient:
             said = {"encoder_patience_s": 0.05, "encoder_key": KEY, **settings}
-            client = ApiClient(parse_address(f"openai+{api.url}/v1?model=m{options}"), load_settings(**said))
+            client = ApiClient(
+                parse_address(f"openai+{api.url}/v1?model=m&images=object{options}"), load_settings(**said)
+            )
             stack.callback(client.close)
             return client
 
@@ -212,14 +214,6 @@ def test_vectors_that_are_not_unit_are_made_so_where_the_address_says_it(ask: As
     assert ask("&normalise=1").embed([b"a"], "text").tolist() == [[pytest.approx(0.6), pytest.approx(0.8)]]
 
 
-def test_images_are_found_out_and_a_text_model_is_not_taken_for_one_of_images(ask: Ask, api: Api) -> None:
-    with_images = measure(ask())
-    api.images = False  # it takes strings, and reads a data URI as letters
-    texts_only = measure(ask())
-    assert (with_images.address.images, texts_only.address.images) == ("object", "none")
-    assert with_images.fingerprint.dimension == 32
-
-
 def test_another_model_is_noticed_and_rounding_is_not(ask: Ask, api: Api) -> None:
     client = ask()
     expected = measure(client).fingerprint
@@ -247,21 +241,16 @@ def test_a_wrong_model_is_named_at_the_start(ask: Ask, api: Api) -> None:
         measure(ask())
 
 
-def test_vllm_takes_each_image_as_a_message(ask: Ask, api: Api) -> None:
+def test_vllm_takes_each_image_as_a_message(api: Api) -> None:
     def as_vllm(body: Any) -> Reply:
-        if "messages" not in body:
-            texts = all(isinstance(item, str) and not item.startswith("data:") for item in body["input"])
-            return api.answer(body) if texts else Reply(400, {"object": "error", "message": "input should be a string"})
         ((part,),) = [message["content"] for message in body["messages"]]
         return api.answer({"input": [part["image_url"]["url"]]})
 
-    api.next = [as_vllm] * 20
-    client = ask()
-    assert measure(client).address.images == "messages"
-    before = len(api.asked)
-    picture = _file_of("red"), _file_of("blue")
-    assert client.embed(picture, "image").shape == (2, 32)
-    assert [list(body) for body in api.asked[before:]] == [["messages", "model", "encoding_format"]] * 2
+    client = ApiClient(parse_address(f"openai+{api.url}/v1?model=m&images=messages"), load_settings())
+    api.next = [as_vllm] * 2
+    assert client.embed((_file_of("red"), _file_of("blue")), "image").shape == (2, 32)
+    client.close()
+    assert [list(body) for body in api.asked] == [["messages", "model", "encoding_format"]] * 2
 
 
 def _file_of(colour: str) -> bytes:

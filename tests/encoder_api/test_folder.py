@@ -25,7 +25,7 @@ def folder(api: Api, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     monkeypatch.setenv("RECO_ENCODER_KEY", "hush-4711")
     monkeypatch.setenv("RECO_ENCODER_PATIENCE_S", "0")
     out = tmp_path / "model"
-    address = f"openai+{api.url}/v1?model=m&matryoshka=8,16"
+    address = f"openai+{api.url}/v1?model=m&images=object&matryoshka=8,16"
     done = CliRunner().invoke(app, ["model", "add", address, "--out", str(out), "--template", "{}"])
     assert done.exit_code == 0, done.output
     assert f"m at {api.url.removeprefix('http://')} (32-d, measured" in done.output

@@ -11,7 +11,6 @@ from typing import Any
 import cohere
 import openai
 import pytest
-import voyageai
 from api_server import Api, Reply
 from PIL import Image
 
@@ -64,7 +63,7 @@ class Shape:
 
 SHAPES = {
     "OpenAI": Shape(
-        "openai+{url}/v1?model=text-embedding-3-small&dimensions=2&images=none",
+        "openai+{url}/v1?model=text-embedding-3-small&dimensions=2",
         "/v1/embeddings",
         {
             "model": "text-embedding-3-small",
@@ -78,10 +77,10 @@ SHAPES = {
         {"error": {"message": "no", "type": "invalid_request_error", "param": None, "code": None}},
     ),
     "Jina": Shape(
-        "jina+{url}/v1?model=jina-clip-v2&task=retrieval.query",
+        "jina+{url}/v1?model=jina-clip-v2",
         "/v1/embeddings",
-        {"model": "jina-clip-v2", "input": [{"text": "a red fox"}, {"text": "ein Haus"}], "task": "retrieval.query"},
-        {"model": "jina-clip-v2", "input": [{"image": one} for one in BASE64], "task": "retrieval.query"},
+        {"model": "jina-clip-v2", "input": [{"text": "a red fox"}, {"text": "ein Haus"}]},
+        {"model": "jina-clip-v2", "input": [{"image": one} for one in BASE64]},
         _data("jina-clip-v2", {"total_tokens": 4000, "prompt_tokens": 4000}),
         {"total_tokens": 4000, "prompt_tokens": 4000},
         {"detail": "no"},
@@ -106,30 +105,6 @@ SHAPES = {
         _cohere({"input_tokens": 6, "image_tokens": 20}),
         {"input_tokens": 6, "image_tokens": 20},
         {"message": "no"},
-    ),
-    "Voyage": Shape(
-        "voyage+{url}/v1?model=voyage-multimodal-3.5",
-        "/v1/multimodalembeddings",
-        {
-            "model": "voyage-multimodal-3.5",
-            "inputs": [{"content": [{"type": "text", "text": text}]} for text in ("a red fox", "ein Haus")],
-        },
-        {
-            "model": "voyage-multimodal-3.5",
-            "inputs": [{"content": [{"type": "image_base64", "image_base64": uri}]} for uri in URIS],
-        },
-        _data("voyage-multimodal-3.5", {"text_tokens": 5, "image_pixels": 162, "video_pixels": 0, "total_tokens": 6}),
-        {"text_tokens": 5, "image_pixels": 162, "total_tokens": 6},
-        {"detail": "no"},
-    ),
-    "TEI": Shape(
-        "tei+{url}",
-        "/embed",
-        {"inputs": ["a red fox", "ein Haus"], "truncate": True, "normalize": True},
-        None,
-        ROWS,
-        {},
-        {"error": "no", "error_type": "Validation"},
     ),
 }
 
@@ -162,30 +137,6 @@ def test_what_a_provider_says_of_a_refusal_is_told(api: Api, shape: Shape) -> No
     client.close()
 
 
-def test_bedrock_is_asked_for_one_item_at_a_time(api: Api) -> None:
-    model = "amazon.titan-embed-image-v1"
-    client = ApiClient(parse_address(f"titan+{api.url}?model={model}&dimensions=256&parallel=1"), load_settings())
-    api.next = [Reply(body={"embedding": row, "inputTextTokenCount": 3, "message": None}) for row in ROWS * 2]
-    assert client.embed(TEXTS, "text").shape == client.embed(IMAGES, "image").shape == (2, 2)
-    client.close()
-    length = {"embeddingConfig": {"outputEmbeddingLength": 256}}
-    assert api.asked == [
-        {"inputText": "a red fox", **length},
-        {"inputText": "ein Haus", **length},
-        *({"inputImage": one, **length} for one in BASE64),
-    ]
-    assert set(api.paths) == {f"/model/{model}/invoke"}
-
-
-def test_cohere_of_version_3_takes_one_image_at_a_time(api: Api) -> None:
-    client = ApiClient(parse_address(f"cohere+{api.url}?model=embed-english-v3.0&parallel=1"), load_settings())
-    api.next = [Reply(body={**_cohere({"images": 1}), "embeddings": {"float": [row]}}) for row in ROWS]
-    assert client.embed(IMAGES, "image").shape == (2, 2)
-    client.close()
-    fields = {"model": "embed-english-v3.0", "input_type": "image", "embedding_types": ["float"]}
-    assert api.asked == [{**fields, "images": [uri]} for uri in URIS]
-
-
 def _ask_openai(url: str) -> None:
     with openai.OpenAI(base_url=f"{url}/v1", api_key="k", max_retries=0) as sdk:
         sdk.embeddings.create(
@@ -206,14 +157,9 @@ def _ask_cohere(url: str) -> None:
     )
 
 
-def _ask_voyage(url: str) -> None:
-    sdk = voyageai.Client("k", base_url=f"{url}/v1", max_retries=0)
-    sdk.multimodal_embed([["a red fox"], ["ein Haus"]], model="voyage-multimodal-3.5")
-
-
-SDKS: dict[str, Callable[[str], None]] = {"OpenAI": _ask_openai, "Cohere": _ask_cohere, "Voyage": _ask_voyage}
-ONLY_SDK = {"stream", "input_type", "truncation", "encoding_format", "output_dtype", "output_dimension"}
-"""Fields with their defaults, and Voyage's base64, which are no part of what is asked."""
+SDKS: dict[str, Callable[[str], None]] = {"OpenAI": _ask_openai, "Cohere": _ask_cohere}
+ONLY_SDK = {"stream"}
+"""A field with its default, which is no part of what is asked."""
 
 
 @pytest.mark.filterwarnings("ignore::ResourceWarning", "ignore::DeprecationWarning")
