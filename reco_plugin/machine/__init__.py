@@ -1,1 +1,1 @@
-"""What this process may use of its machine: cores, RAM, threads of products."""
+"""What this process may use of its machine: cores, and threads of products."""

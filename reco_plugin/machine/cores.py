@@ -3,11 +3,10 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Iterator
 from contextlib import suppress
 from math import ceil
 from pathlib import Path
-
-from .control_groups import groups_of
 
 
 def cores(root: Path = Path("/")) -> int:
@@ -17,7 +16,7 @@ def cores(root: Path = Path("/")) -> int:
         root: of ``/proc`` and ``/sys``.
     """
     found = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-    for group, version in groups_of("cpu", root):
+    for group, version in _groups(root):
         with suppress(OSError, ValueError):  # "max" where there is no limit
             if version == 1:
                 quota, period = ((group / f"cpu.cfs_{name}_us").read_text() for name in ("quota", "period"))
@@ -26,6 +25,26 @@ def cores(root: Path = Path("/")) -> int:
             if int(quota) > 0:  # -1 in version 1
                 found = min(found, ceil(int(quota) / int(period)))
     return max(1, found)
+
+
+def _groups(root: Path) -> Iterator[tuple[Path, int]]:
+    """Folders of each control group of Linux that limits the cores of this process, and their version, 1 or 2.
+
+    Some of them may not exist: in a container, the path may be one of the host.
+    """
+    groups = root / "sys/fs/cgroup"
+    with suppress(OSError):
+        for line in (root / "proc/self/cgroup").read_text().splitlines():
+            number, kinds, path = line.split(":", 2)
+            if "cpu" in kinds.split(","):
+                base, version = groups / "cpu", 1
+            elif number == "0" and not kinds:
+                base, version = groups, 2
+            else:
+                continue
+            place = base / path.strip("/")
+            for inside in [place, *(up for up in place.parents if up.is_relative_to(base))]:
+                yield inside, version
 
 
 def fewer_cores() -> int:

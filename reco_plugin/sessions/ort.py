@@ -18,7 +18,6 @@ from ..artifact import Artifact
 from ..config import Settings
 from ..errors import SessionError, importing
 from ..machine.cores import cores, fewer_cores
-from ..machine.ram import free_bytes
 from .base import Arrays, describe_inputs
 
 with importing("onnxruntime", "cpu", "running a model in process"):
@@ -45,8 +44,8 @@ Runtime's own patience takes up to half as much CPU again; where nobody does, a 
 
 _OF_PIXELS = 4  # dimensions of (B, H, W, 3)
 
-_ROOM = 4
-"""Sizes of its file that have to be free for a graph to be loaded a second time."""
+_LARGE = 2**30
+"""Bytes of a graph's files from which on it is not loaded a second time: a container may have no room for it."""
 
 _PART, _PIXELS = 16, 4
 """Rows from which on a part of a batch has a thread of its own, and those of pixels, which cost more. Threads that
@@ -158,11 +157,10 @@ class OrtSession:
         return [np.concatenate(output) for output in zip(*answers, strict=True)]
 
     def _open_single(self) -> None:
-        """Once, and only where there is room: it needs as much memory as the first."""
+        """Once, and not of a large graph: it needs as much memory as the first."""
         size = sum(file.stat().st_size for file in self._path.parent.iterdir() if file.is_file())
-        free = free_bytes()
-        if free is not None and free < _ROOM * size:
-            log.info("threads share the products of large batches: no room to load %s twice", self._path)
+        if size >= _LARGE:
+            log.info("threads share the products of large batches: %s is too large to be loaded twice", self._path)
             return
         try:
             single = self._load(1)

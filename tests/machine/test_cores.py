@@ -17,12 +17,17 @@ from reco_plugin.machine.cores import cores, fewer_cores, share_cores
 from reco_plugin.sessions import ort as session
 from reco_plugin.sessions.ort import OrtSession
 
-from .test_ram import place
-
 MODEL = Path(__file__).resolve().parents[2] / "triton_models"
 ALL = cores(Path("/nowhere"))
 V1 = {"proc/self/cgroup": "9:cpu,cpuacct:/kubepods/pod\n4:memory:/x\n0::/"}
 V2 = {"proc/self/cgroup": "0::/system.slice/reco.service"}
+
+
+def place(root: Path, files: dict[str, object]) -> Path:
+    for name, text in files.items():
+        (root / name).parent.mkdir(parents=True, exist_ok=True)
+        (root / name).write_text(f"{text}\n")
+    return root
 
 
 def old_quota(path: str, quota: int, period: int = 100_000) -> dict[str, object]:
