@@ -69,11 +69,6 @@ def caption_of(payload: Payload) -> str | None:
     return caption if isinstance(caption, str) else None
 
 
-def make_field(default: Any, description: str, **said: Any) -> Any:
-    """A field of a dataclass that is also a command's flag; for ``said`` see ``cli/shared.py``."""
-    return field(default=default, metadata={"description": description, **said})
-
-
 def other(modality: Modality) -> Modality:
     """The other modality.
 

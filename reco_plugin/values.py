@@ -200,16 +200,18 @@ def check_items(items: Any, what: str) -> Any:
     Raises:
         InputError: a single item, or what has no positions: a set, a mapping, an iterator, a table.
     """
-    listed = f"{what} must be a list of {what}"
+    listed, kind = f"{what} must be a list of {what}", type(items).__name__
     if isinstance(items, (str, bytes, bytearray, os.PathLike)) or not (
-        isinstance(items, Iterable) or hasattr(items, "__getitem__")
+        hasattr(items, "__iter__") or hasattr(items, "__getitem__")
     ):
         raise InputError(f"{listed}, got the single value {show(items)}: put it in a list")
-    sides = getattr(items, "ndim", 1)
-    if sides == 0 or (sides != 1 and not isinstance(items, np.ndarray)):
-        raise InputError(f"{listed}, got a {type(items).__name__} of {sides} dimensions: of a table, take one column")
-    if isinstance(items, (Mapping, Set)) or not (hasattr(items, "__len__") and hasattr(items, "__getitem__")):
-        raise InputError(f"{listed}, got a {type(items).__name__}: make a list of it, in the order of the answers")
+    sides = 1 if isinstance(items, np.ndarray) and items.ndim else getattr(items, "ndim", 1)
+    if (
+        isinstance(items, (Mapping, Set))
+        or sides != 1
+        or not (hasattr(items, "__len__") and hasattr(items, "__getitem__"))
+    ):
+        raise InputError(f"{listed}, got a {kind}: make a list of it, in the order of answers; of a table, a column")
     if isinstance(items, deque) or hasattr(items, "iloc"):  # pandas may cut by labels
         return list(items)
     return items

@@ -6,16 +6,21 @@ import os
 from dataclasses import dataclass, field
 from functools import lru_cache
 from pathlib import Path
-from typing import Literal, TypeAlias, get_args
+from typing import Any, Literal, TypeAlias, get_args
 
 from ..defaults import INGEST_BATCH, SAME_IMAGE
 from ..errors import ConfigError
 from ..machine.cores import cores
-from ..types import Payload, make_field
+from ..types import Payload
 from ..values import SOURCE
 
 Duplicates: TypeAlias = Literal["off", "report", "drop"]
 """report: list them. drop: skip the later one."""
+
+
+def make_field(default: Any, description: str, **said: Any) -> Any:
+    """A field of a dataclass that is also a command's flag; for ``said`` see ``cli/shared.py``."""
+    return field(default=default, metadata={"description": description, **said})
 
 
 @dataclass(frozen=True)

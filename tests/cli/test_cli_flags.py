@@ -12,8 +12,8 @@ from typer.testing import CliRunner
 
 from reco_plugin.cli.shared import Given, take_flags, takes
 from reco_plugin.errors import ConfigError
+from reco_plugin.ingest.options import make_field
 from reco_plugin.run_config import RunConfig, option
-from reco_plugin.types import make_field
 
 
 @dataclass(frozen=True)
