@@ -24,7 +24,7 @@ class Where:
 
 
 class Told(RunConfig):
-    words: ClassVar[str] = "dig"
+    spelled: ClassVar[str] = "dig"
 
     size: int = option(4, "How large.", ge=2)
     shape: Literal["round", "square"] = option("round", "Which shape.")
