@@ -23,15 +23,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
-from pydantic import (
-    BaseModel,
-    ConfigDict,
-    Field,
-    SerializerFunctionWrapHandler,
-    ValidationError,
-    model_serializer,
-    model_validator,
-)
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
 from .defaults import POLICY_NEIGHBOURS
 from .errors import ArtifactError, ConfigError
@@ -41,8 +33,8 @@ from .preprocess import ImageConfig, TextConfig
 from .types import MODALITIES, Caution, Fingerprint, FuserName, Modality, Role
 from .values import DIMENSIONS, in_words, show
 
-OLDEST, FORMAT = 3, 4
-"""Of the manifests that are read; in 3 each graph is one file."""
+FORMAT = 1
+"""Of the manifest."""
 MANIFEST = "manifest.json"
 TOKENIZER = "tokenizer.json"
 
@@ -102,10 +94,6 @@ class ModelFile(_Strict):
         return cls(size_bytes=path.stat().st_size, sha256=sha256_file(path), weights=weights)
 
 
-_NEWER = ("matryoshka", "api", "whole_int8")
-"""Entries of a manifest that an earlier version does not know."""
-
-
 class Manifest(_Strict):
     """The contents of ``manifest.json``.
 
@@ -116,7 +104,7 @@ class Manifest(_Strict):
         dimension: D.
         templates: prompts that the encoder was trained with, ``{}`` where a name goes; empty where not known.
         graphs: graph name -> checksums of its ONNX file or files.
-        tokenizer: checksum of ``tokenizer.json``; older exports have none, nor has an API.
+        tokenizer: checksum of ``tokenizer.json``; an API has none.
         matryoshka: dimensions that vectors may be cut to, since the encoder was trained for it; none for most.
         api: address of the API that is the encoder, without its key; empty where it is in the folder.
         whole_int8: whether int8 weights of products have all 8 bits, as in published files; what is made here has 7.
@@ -139,12 +127,6 @@ class Manifest(_Strict):
     matryoshka: tuple[Annotated[int, Field(ge=1, le=DIMENSIONS)], ...] = ()
     api: str = ""
     whole_int8: bool = False
-
-    @model_serializer(mode="wrap")
-    def _write(self, write: SerializerFunctionWrapHandler) -> dict[str, Any]:
-        """Leave out what an earlier version would not know, where it says nothing."""
-        written: dict[str, Any] = write(self)
-        return {name: value for name, value in written.items() if name not in _NEWER or value}
 
     @model_validator(mode="after")
     def _cuts_are_shorter(self) -> Manifest:
@@ -259,11 +241,9 @@ def _read_manifest(root: Path) -> Manifest:
     text = path.read_bytes()  # pydantic refuses what is not UTF-8
     try:
         version = _Version.model_validate_json(text).format
-        if not OLDEST <= version <= FORMAT:
-            way = "upgrade reco-plugin or " if version > FORMAT else ""
+        if version != FORMAT:
             raise ArtifactError(
-                f"{path} has format {version}, this version reads {OLDEST} up to {FORMAT}: {way}export the model again "
-                "with this version."
+                f"{path} has format {version}, this version reads {FORMAT}: export the model again with this version."
             )
         return Manifest.model_validate_json(text)
     except ValidationError as error:
@@ -315,7 +295,7 @@ def whole_model(out: Path) -> Iterator[Path]:
 
 
 def _is_model(manifest: Path) -> bool:
-    """Whether a file is a model's manifest, of any version, and not that of a web page."""
+    """Whether a file is a model's manifest, and not that of a web page."""
     try:
         content = json.loads(manifest.read_bytes())
     except (OSError, ValueError):
