@@ -58,7 +58,7 @@ def service(reco: Reco) -> Iterator[str]:
     """Serve on a free port."""
     settings = ServeSettings(admin_key=KEY, show_pairs=True, port=0, log_level="warning")
     app = create_app(settings, reco)
-    server = uvicorn.Server(uvicorn.Config(app, **server_options(settings, app.state.door)))
+    server = uvicorn.Server(uvicorn.Config(app, host=settings.host, port=settings.port, **server_options(settings)))
     thread = threading.Thread(target=server.run)
     thread.start()
     while not server.started:

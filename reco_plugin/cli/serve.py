@@ -17,27 +17,23 @@ def serve_command(*, given: Given) -> None:
     for module in ("fastapi", "uvicorn", "prometheus_client"):
         need(module, "reco serve", "serve")
     from ..serve.logs import log_to_stderr
-    from ..serve.run import check_address
+    from ..serve.run import bound, run
 
     place = take_flags(OpenOptions, given)
     if "aliases" in given:
         given["aliases"] = dict(map(_parse_alias, given["aliases"]))
     settings = load_serve_settings(**given)
-    check_address(settings)
     try:
-        with log_to_stderr(settings.log_format, settings.log_level):  # opening the memory may warn
-            _serve(settings, place)
+        with (
+            bound(settings) as sockets,
+            log_to_stderr(settings.log_format, settings.log_level),  # opening the memory may warn
+            reco_of(place.model, place.served) as reco,
+        ):
+            run(settings, reco, sockets)
     except MemoryLocked as error:
         from .service import SECOND, explain_lock
 
         raise explain_lock(error, place.served, SECOND) from error
-
-
-def _serve(settings: ServeSettings, place: OpenOptions) -> None:
-    from ..serve.run import run
-
-    with reco_of(place.model, place.served) as reco:
-        run(settings, reco)
 
 
 def _parse_alias(word: str) -> tuple[str, str]:

@@ -7,22 +7,20 @@ import threading
 from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager
 
-from fastapi import APIRouter, Depends, FastAPI, Request, Response
+from fastapi import Depends, FastAPI, Request, Response
 from fastapi.exceptions import RequestValidationError
 from fastapi.security import HTTPBearer
 from starlette.exceptions import HTTPException
 from starlette.middleware.cors import CORSMiddleware
-from starlette.middleware.gzip import GZipMiddleware
 
 from .. import __version__
 from ..reco import Reco
-from . import dialects, feedback, health, match, memory, metrics, models, records, reference, refine, versions
-from .door import Door
+from . import dialects, feedback, health, match, memory, metrics, models, records, refine, versions
 from .edge import TOLD, Edge
 from .embedder import Embedder
 from .hosts import KnownHosts, known_hosts
-from .life import Ends, Living
-from .routes import Direct, KeyCheck, Shapes, no_route, to_failure, to_response
+from .life import Requests
+from .routes import KeyCheck, Shapes, no_route, to_failure, to_response
 from .settings import ServeSettings, load_serve_settings
 
 _ABOUT = """CLIP embeddings, refined through a memory of image-text pairs.
@@ -32,9 +30,7 @@ Put `/plain` or `/refined` before any path to say whether vectors are refined; o
 
 
 def create_app(
-    settings: ServeSettings | None = None,
-    reco: Reco | None = None,
-    hosts: Sequence[str] | None = None,
+    settings: ServeSettings | None = None, reco: Reco | None = None, hosts: Sequence[str] | None = None
 ) -> FastAPI:
     """Make the application.
 
@@ -66,15 +62,14 @@ def create_app(
         version=__version__,
         description=_ABOUT,
         lifespan=lifespan,
-        docs_url=None,  # it loads its scripts from a CDN; ours is in reference.py
         redoc_url=None,
         redirect_slashes=False,  # a redirect would lose the prefix
         generate_unique_id_function=lambda route: route.name,
         exception_handlers={HTTPException: _no_route, RequestValidationError: _no_route},
     )
-    app.state.guard, app.state.edge, app.state.health = KeyCheck(settings), edge, state
+    app.state.guard, app.state.edge, app.state.health, app.state.local = KeyCheck(settings), edge, state, None
     bearer = [Depends(HTTPBearer(auto_error=False, description="an API key, or the admin key for /v1/memory"))]
-    for routes in ((probes := health.router(state)), metrics.router(measured), reference.router(app)):
+    for routes in (health.router(state), metrics.router(measured)):
         app.include_router(routes)
     if settings.page:
         from .page import router as page
@@ -85,7 +80,19 @@ def create_app(
     for routes in documented:
         app.include_router(routes, dependencies=bearer)
     app.state.shapes = Shapes(documented)
-    _wrap(app, edge, [probes, *documented], hosts, measured)
+    if settings.cors_origins:
+        app.add_middleware(
+            CORSMiddleware,
+            allow_origins=settings.cors_origins,
+            allow_methods=("GET", "POST", "DELETE"),
+            allow_headers=("*",),  # keys, and what SDKs add; no cookies: they would be keys that the browser sends
+            expose_headers=TOLD,
+        )
+    if hosts is not None:
+        app.add_middleware(KnownHosts, knows=known_hosts(hosts))
+    app.add_middleware(
+        Requests, settings=settings, budget=edge.budget, metrics=measured, stopping=lambda: state.stopping
+    )
     return app
 
 
@@ -100,29 +107,6 @@ async def _running(edge: Edge, state: health.Health) -> AsyncIterator[None]:
     state.stop()
     await asyncio.to_thread(watching.join, edge.settings.shutdown_s)
     await edge.close()
-
-
-def _wrap(
-    app: FastAPI, edge: Edge, routers: Sequence[APIRouter], hosts: Sequence[str] | None, measured: metrics.Metrics
-) -> None:
-    """Wrap the application, the innermost first; and what is answered before it."""
-    settings, knows, ends, state = edge.settings, known_hosts(hosts), Ends(measured), app.state
-    state.door = Door(health.probes(state.health), routers, edge, guard=state.guard, ends=ends, knows=knows)
-    app.add_middleware(Direct, routers=routers)
-    if settings.gzip_bytes:
-        # level 6 takes five times as long for 7 % less
-        app.add_middleware(GZipMiddleware, minimum_size=settings.gzip_bytes, compresslevel=1)
-    if settings.cors_origins:
-        app.add_middleware(
-            CORSMiddleware,
-            allow_origins=settings.cors_origins,
-            allow_methods=("GET", "POST", "DELETE"),
-            allow_headers=("*",),  # keys, and what SDKs add; no cookies: they would be keys that the browser sends
-            expose_headers=TOLD,
-        )
-    if hosts is not None:
-        app.add_middleware(KnownHosts, knows=knows)
-    app.add_middleware(Living, lives=edge.lives, ends=ends)
 
 
 async def _no_route(request: Request, error: Exception) -> Response:

@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-import asyncio
 import time
 from collections.abc import Callable, Mapping
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any, TypeVar, get_args
 
+from anyio import CapacityLimiter, to_thread
 from fastapi import Request, Response
 
 from ..counters import SECONDS, Histogram, Tally
@@ -15,15 +15,15 @@ from ..errors import InputError
 from ..options import RefineOptions, check_options, read_caution
 from ..score import Scores
 from ..types import Arm, Coverage, Degraded
-from .embedder import Embedded, Embedder, EmbedRequest
+from .embedder import Embedded, Embedder, EmbedRequest, Item
 from .failures import Failure, Refused
 from .in_use import VersionInUse
-from .life import Life, Lives
-from .pool import Answer, Pool, take_place
+from .lanes import Lanes, take_place
+from .life import Budget, Life
 from .routes import credential
 from .scores import ScoreRequest, score
 from .settings import Manner, ServeSettings
-from .wire import SMALL, written
+from .wire import Answer, answer_json, write_json
 
 if TYPE_CHECKING:
     from .fetch import ImageFetcher
@@ -90,18 +90,19 @@ class Edge:
         """Start no thread yet."""
         self.embedder = embedder
         self.settings = settings
-        self.pool = Pool(
-            "reco-embed",
+        self.lanes = Lanes(
             threads=settings.threads,
             queue=settings.queue,
             deadline_s=settings.deadline_s,
             batched=_BATCHED if embedder.reco.encoder.batches_callers else 0,
         )
         """Runs requests."""
-        self.writing = Pool("reco-memory", threads=1, queue=settings.queue, deadline_s=settings.deadline_s)
+        self.writing = Lanes(threads=1, queue=settings.queue, deadline_s=settings.deadline_s)
         """Writes the memory: one change at a time, without blocking queries."""
-        self.lives = Lives(settings)
-        """What requests share."""
+        self.reading = CapacityLimiter(1)
+        """Of the threads that decode what was sent."""
+        self.budget = Budget(settings.max_pending_bytes)
+        """Memory that requests may take together."""
         self.arms: dict[Arm, ArmCounts] = {arm: ArmCounts() for arm in get_args(Arm)}
         """Counts of the requests about which ``refined_share`` decided."""
         reco = embedder.reco
@@ -119,14 +120,14 @@ class Edge:
         return Caller(self, request)
 
     async def close(self) -> None:
-        """Wait for running calls."""
-        await self.pool.close()
-        await self.writing.close()
+        """Wait for running calls, for ``shutdown_s`` at most."""
+        await self.lanes.close(self.settings.shutdown_s)
+        await self.writing.close(self.settings.shutdown_s)
 
     def _wait_for_older(self) -> None:
         """Wait until what began before now is answered, or nobody waits for it any more."""
         moment = time.perf_counter()
-        while self.pool.has_begun_before(moment) and time.perf_counter() < moment + self.settings.deadline_s:
+        while self.lanes.has_begun_before(moment) and time.perf_counter() < moment + self.settings.deadline_s:
             time.sleep(_LOOK_S)
 
 
@@ -138,13 +139,13 @@ class Caller:
         self._life: Life = request.state.life
         self.embedder, self.settings = edge.embedder, edge.settings
         self.fetch = edge.fetch and edge.fetch.for_request(
-            max_images=self.settings.max_images, max_bytes=self.settings.max_body_bytes
+            max_images=self.settings.max_images, max_bytes=self.settings.max_body_bytes, hold=self._life.hold
         )
         """Fetches the image of a URL, or raises Refused; None if URLs are not fetched."""
 
     async def make(self, call: Callable[[], T]) -> T:
         """Run a call that reads what was sent, in a thread where that is much: decoding holds up what others ask."""
-        return call() if self._life.bytes <= SMALL else await asyncio.to_thread(call)
+        return await to_thread.run_sync(call, limiter=self._edge.reading) if self._life.bytes else call()
 
     async def answer(self, request: EmbedRequest, write: Callable[[Embedded], Answer]) -> Response:
         """Wait in the queue, embed B items to (B, D), write the answer in the same thread, and set its headers.
@@ -154,40 +155,40 @@ class Caller:
             write: makes the answer of it.
 
         Raises:
-            Refused: unknown model, too many items, queue full (429), the answer is too large (413), or the deadline
-                passed (504).
+            Refused: unknown model, too many items, or the queue is full (429).
             RecoError: the whole request failed.
         """
-        prefix, most = getattr(self._request.state, "prefix", None), self.settings.max_answer_bytes
+        prefix = getattr(self._request.state, "prefix", None)
         if request.explain:
             self.see_pairs()
         if (options := self._with_headers(request.options)) != request.options:
             request = replace(request, options=options)
 
-        def make(found: Embedded) -> list[bytes] | Failure:
+        def make(found: Embedded) -> bytes | Failure:
             try:
-                return written(write(found), most)
+                return write_json(write(found))
             except Refused as refused:  # the headers of what was done go with it
-                return refused.failure  # the error holds its frames, which would hold it, and all that was sent
+                return refused.failure
 
-        def work() -> tuple[Embedded, list[bytes] | Failure]:
+        def work() -> tuple[Embedded, bytes | Failure]:
             found = self._embed_in_arm(request, prefix, self.embedder.embed)
             if len(found.rows) > _FEW:
                 take_place()
             return found, make(found)
 
         known = None
-        if len(request.items) <= _FEW and self._life.bytes <= SMALL:  # which takes less than a thread's turn
+        if len(request.items) <= _FEW and not self._life.bytes:  # which takes less than a thread's turn
             known = self._embed_in_arm(request, prefix, self.embedder.recall)
         if known is None:
-            (found, made), waited_s = await self._life.work(self._edge.pool, work, len(request.items))
+            inputs, lanes = len(request.items), self._edge.lanes
+            (found, made), waited_s = await self._life.work(lanes, work, inputs, bulk=is_bulk(request))
         else:
             found, made, waited_s = known, make(known), 0.0
-            self._edge.pool.queue_s.observe(waited_s)
+            self._edge.lanes.queue_s.observe(waited_s)
         self._tell(request, prefix, found, {"queue": waited_s, **found.seconds})
         if isinstance(made, Failure):
             raise Refused(made)
-        return self._life.answer(made)
+        return answer_json(made)
 
     def _tell(
         self, request: EmbedRequest, prefix: Manner | None, answer: Embedded, seconds: Mapping[str, float]
@@ -237,37 +238,36 @@ class Caller:
         """Wait in the queue, score B images against C texts, write the answer, and set its headers.
 
         Raises:
-            Refused: a bad or too large item, too many, queue full (429), or the deadline passed (504).
+            Refused: a bad or too large item, too many, or the queue is full (429).
             RecoError: the whole request failed.
         """
         asked = replace(request, options=self._with_headers(request.options))
 
-        def work() -> tuple[Scores, dict[str, float], list[bytes]]:
+        def work() -> tuple[Scores, dict[str, float], bytes]:
             found, steps = score(self.embedder, asked)
-            return found, steps, written(write(found), self.settings.max_answer_bytes)
+            return found, steps, write_json(write(found))
 
         items = len(request.images) + len(request.texts)
-        (found, steps, pieces), waited_s = await self._life.work(self._edge.pool, work, items)
+        (found, steps, made), waited_s = await self._life.work(self._edge.lanes, work, items, bulk=items > _FEW)
         refined = found.scores is not found.frozen
         self._say({"queue": waited_s, **steps}, items, str(refined).lower(), found.degraded, found.coverage)
-        return self._life.answer(pieces)
+        return answer_json(made)
 
     async def reply(self, call: Callable[[], Answer]) -> Response:
         """Run another call that only reads, in the same queue, and write what it returns.
 
         Raises:
-            Refused: also 413, the answer is too large.
+            Refused: see :meth:`.Lanes.run`.
         """
-        return await self._made(self._edge.pool, call)
+        return await self._made(self._edge.lanes, call)
 
     async def write(self, call: Callable[[], Answer]) -> Response:
         """Run a call that changes the memory, and write what it returns."""
         return await self._made(self._edge.writing, call)
 
-    async def _made(self, pool: Pool, call: Callable[[], Answer]) -> Response:
-        most = self.settings.max_answer_bytes
-        pieces, _ = await self._life.work(pool, lambda: written(call(), most))
-        return self._life.answer(pieces)
+    async def _made(self, lanes: Lanes, call: Callable[[], Answer]) -> Response:
+        made, _ = await self._life.work(lanes, lambda: write_json(call()))
+        return answer_json(made)
 
     def see_pairs(self) -> None:
         """Check that this caller may see pairs of the memory.
@@ -312,7 +312,15 @@ class Caller:
             headers["x-reco-degraded"] = log["degraded"] = degraded
         if coverage is not None and coverage.answered is not None:
             headers["x-reco-coverage"] = f"{coverage.answered:.2f}"
-        self._life.headers, self._life.log = headers, log
+        self._life.headers |= headers
+        self._life.log |= log
+
+
+def is_bulk(request: EmbedRequest) -> bool:
+    """Whether queries go before a request: one for an index, or of many items, or of several pictures."""
+    items = request.items
+    pictures = sum(isinstance(item, Item) and isinstance(item.content, bytes) for item in items)
+    return request.side == "document" or len(items) > _FEW or pictures > 1
 
 
 def refined_word(answer: Embedded) -> str:

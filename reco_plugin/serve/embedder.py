@@ -46,12 +46,19 @@ from ..reco import Reco
 from ..refine import used_pairs
 from ..types import MODALITIES, ROLE_OF, Arm, Coverage, Degraded, InputType, Modality, Refinement, Target, Used, Vectors
 from .failures import Failure, Refused, failure_of, too_many_bytes, too_many_items
-from .pool import leave_place, still_wanted, take_place
+from .lanes import leave_place, still_wanted, take_place
 from .settings import Manner, ServeSettings
 
 RowKey: TypeAlias = tuple[Hashable, ...]
 _PLAIN_ARM = "it is in the plain arm of refined_share"
 _CUT = 'let its end be cut: truncate "END" or true, truncation true (NVIDIA\'s clients send "NONE" unless told)'
+_SNIFFED = 1024
+_NO_PIXELS = (
+    ((b"<svg", b"<?xml", b"<!doctype svg"), "an SVG or XML file: draw it into a PNG first"),
+    ((b"<!doctype html", b"<html"), "a web page: give the image itself"),
+    ((b"%pdf",), "a PDF: draw a page of it into a PNG first"),
+    ((b"{", b"["), "JSON: give the image itself"),
+)
 
 
 @dataclass(frozen=True)
@@ -84,6 +91,19 @@ class Item:
         except (TypeError, ValueError):
             message = f"a vector must be a list of numbers, got {vector!r:.60}"
             raise Refused(Failure(400, "invalid_vector", message)) from None
+
+
+def pixels_expected(data: bytes) -> bytes:
+    """Return the bytes, unless they begin as a format without pixels.
+
+    Raises:
+        Refused: 415 ``image_type_unsupported``, naming the format.
+    """
+    head = data[:_SNIFFED].removeprefix(b"\xef\xbb\xbf").lstrip().lower()
+    for beginnings, what in _NO_PIXELS:
+        if head.startswith(beginnings):
+            raise Refused(Failure(415, "image_type_unsupported", f"this is {what}"))
+    return data
 
 
 @dataclass(frozen=True)

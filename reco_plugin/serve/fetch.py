@@ -24,7 +24,7 @@ import httpcore
 import httpx
 
 from .. import __version__
-from .dialects.shared import pixels_expected
+from .embedder import pixels_expected
 from .failures import Failure, Refused, too_many_bytes
 
 _UNICAST = IPv6Network("2000::/3")  # all that was ever assigned; the rest is local, translated, multicast or free
@@ -98,9 +98,9 @@ class ImageFetcher:
         except (OSError, UnicodeError, httpcore.NetworkError, httpcore.ProtocolError) as error:
             raise Refused(_make_failure(url, str(error) or type(error).__name__)) from None
 
-    def for_request(self, *, max_images: int, max_bytes: int) -> RequestFetcher:
-        """A fetcher for one request, within its limits."""
-        return RequestFetcher(self, max_images, max_bytes)
+    def for_request(self, *, max_images: int, max_bytes: int, hold: Callable[[int], None]) -> RequestFetcher:
+        """A fetcher for one request, within its limits; ``hold`` counts the bytes that it takes."""
+        return RequestFetcher(self, max_images, max_bytes, hold)
 
     async def _follow(self, url: str) -> bytes:
         """Follow redirects, each checked like the first URL."""
@@ -144,6 +144,7 @@ class RequestFetcher:
     fetch: ImageFetcher
     max_images: int
     max_bytes: int  # of all images
+    hold: Callable[[int], None]
     _images: int = field(default=0, init=False)
     _bytes: int = field(default=0, init=False)
 
@@ -160,6 +161,7 @@ class RequestFetcher:
         self._check()
         data = await self.fetch(url)
         self._bytes += len(data)
+        self.hold(len(data))
         self._check()
         return data
 

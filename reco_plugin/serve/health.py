@@ -11,6 +11,7 @@ from typing import Any, Literal
 
 import numpy as np
 from fastapi import APIRouter, Request, Response
+from fastapi.responses import JSONResponse
 from PIL import Image
 from pydantic import BaseModel
 
@@ -18,15 +19,12 @@ from ..errors import MemoryStoreError, RecoError, SessionTimeout, SessionUnavail
 from ..memory.header import HEADER_NAME
 from ..reco import Reco
 from ..values import did_you_mean
-from .door import Probe
 from .edge import Edge
 from .failures import failure_of
 from .logs import LOGGER
 from .routes import answering_in, openai_shape
 
 log = logging.getLogger(LOGGER)
-_LIVE = ("/livez", "/v1/health/live")
-_READY = ("/readyz", "/health", "/ping", "/v1/health/ready")
 _EVERY_S = 1.0  # and a server has a second to answer: what is down is known within two
 HOPELESS = 10
 """Deadlines after which a call that has not ended will not: a restart is the way out."""
@@ -72,7 +70,6 @@ class Health:
 
     def watch(self) -> None:
         """Warm up, then check every second what is down, until :meth:`stop`; runs in its own thread."""
-        self.edge.pool.begin_threads()  # now, since whoever starts one waits until it runs: the loop must not
         again = self.warm_up()
         while not self._ended.wait(_EVERY_S):
             if self.warm:
@@ -172,7 +169,7 @@ class Health:
             reasons.append("the service is stopping")
         if not self.warm:
             reasons.append(self.warm_error or "the models are being loaded")
-        if self.edge.pool.hangs(2):
+        if self.edge.lanes.hangs(2):
             reasons.append("every thread has been busy with one request for twice the deadline")
         if self.away is not None:
             (degraded if self.edge.settings.ready_without_models else reasons).append(self.away)
@@ -210,7 +207,6 @@ def _beside(location: str) -> str:
 def router(health: Health) -> APIRouter:
     """``GET /livez`` and ``GET /readyz``."""
     routes = APIRouter(route_class=answering_in(openai_shape), tags=["operations"])
-    live_now, ready_now = probes(health)["/livez"], probes(health)["/readyz"]
 
     @routes.get(
         "/livez", response_model=Live, responses={503: {"model": Live, "description": "start this process again"}}
@@ -218,7 +214,8 @@ def router(health: Health) -> APIRouter:
     @routes.get("/v1/health/live", response_model=Live, include_in_schema=False)  # of NVIDIA NIM
     async def live(request: Request) -> Response:
         """Whether the process answers at all; not, if every thread has hung in one call for ten deadlines."""
-        return _told(*live_now())
+        hangs = health.edge.lanes.hangs(HOPELESS)
+        return JSONResponse({"status": "hangs" if hangs else "live"}, 503 if hangs else 200)
 
     @routes.get("/health", response_model=Ready, include_in_schema=False)  # of TEI, vLLM and most others
     @routes.get("/ping", response_model=Ready, include_in_schema=False)  # of SageMaker
@@ -228,28 +225,7 @@ def router(health: Health) -> APIRouter:
     )
     async def ready(request: Request) -> Response:
         """Whether requests should be sent here."""
-        return _told(*ready_now())
+        state = health.ready()
+        return JSONResponse(state.model_dump(), 200 if state.status == "ready" else 503)
 
     return routes
-
-
-def probes(health: Health) -> dict[str, Probe]:
-    """What makes status and body of the answer to each probe, by its path."""
-
-    def live() -> tuple[int, bytes]:
-        hangs = health.edge.pool.hangs(HOPELESS)
-        return 503 if hangs else 200, _json(Live(status="hangs" if hangs else "live"))
-
-    def ready() -> tuple[int, bytes]:
-        state = health.ready()
-        return 200 if state.status == "ready" else 503, _json(state)
-
-    return dict.fromkeys(_LIVE, live) | dict.fromkeys(_READY, ready)
-
-
-def _json(state: BaseModel) -> bytes:
-    return state.model_dump_json().encode()
-
-
-def _told(status: int, body: bytes) -> Response:
-    return Response(body, status, media_type="application/json")

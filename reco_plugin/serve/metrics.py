@@ -65,11 +65,11 @@ class Metrics:
         """Read the counters; a Prometheus collector's method."""
         for name, value in self._edge.embedder.reco.counters.to_dict().items():
             yield _family(name, value)
-        queue_s = self._edge.pool.queue_s.to_dict()
+        queue_s = self._edge.lanes.queue_s.to_dict()
         yield _histogram("reco_queue_seconds", "seconds that requests waited", queue_s)
-        for queue, pool in (("embed", self._edge.pool), ("memory", self._edge.writing)):
-            yield GaugeMetricFamily(f"reco_pending_{queue}", "requests that wait or are computed", pool.pending)
-        yield GaugeMetricFamily("reco_pending_bytes", "memory that bodies of requests take", self._edge.lives.pending)
+        for queue, lanes in (("embed", self._edge.lanes), ("memory", self._edge.writing)):
+            yield GaugeMetricFamily(f"reco_pending_{queue}", "requests that wait or are computed", lanes.pending)
+        yield GaugeMetricFamily("reco_pending_bytes", "memory that bodies of requests take", self._edge.budget.taken)
         circuits = GaugeMetricFamily("reco_circuit_open", "1 while memory or fusion is not asked", labels=["part"])
         for part, circuit in self._edge.embedder.reco.circuits.items():
             circuits.add_metric([part], float(circuit.state != "closed"))

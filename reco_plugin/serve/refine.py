@@ -18,10 +18,10 @@ from .dialects.shared import Picture, read_all, text_item, text_or_image_item
 from .edge import Caller, Edge
 from .embedder import EmbedRequest, Item
 from .failures import Failure
-from .pool import as_written
 from .routes import answering_in, openai_shape
 from .schemas import ERRORS, CoverageBody, HowToRefine, Items, Numbers, RefinedList, Strict, refined_list
 from .scores import ScoreRequest
+from .wire import as_written
 
 
 class RefineRequest(HowToRefine):

@@ -14,16 +14,14 @@ import math
 import re
 from collections.abc import Callable, Collection, Coroutine, Iterable, Mapping, Sequence
 from functools import lru_cache
-from inspect import iscoroutinefunction
-from typing import Any, Literal, TypeAlias, get_type_hints
+from typing import Any, Literal, TypeAlias
 
 from fastapi import APIRouter, Request, Response
 from fastapi.exceptions import RequestValidationError
 from fastapi.responses import JSONResponse
 from fastapi.routing import APIRoute
-from pydantic import BaseModel
 from starlette.exceptions import HTTPException
-from starlette.types import ASGIApp, Receive, Scope, Send
+from starlette.types import Scope
 
 from ..errors import InputError, RecoError
 from ..values import did_you_mean, nearest
@@ -31,14 +29,10 @@ from .failures import STOPPING, Failure, Refused, failure_of
 from .logs import LOGGER
 from .schemas import ERRORS, error_body
 from .settings import ServeSettings
-from .wire import BodyRefused, JsonRequest, read
 
 Handler: TypeAlias = Callable[[Request], Coroutine[Any, Any, Response]]
 Shape: TypeAlias = Callable[[Failure], dict[str, Any]]
 """A failure as the JSON body of a dialect."""
-LOCAL, WHOLE, LEFT = "local", "whole", "left"
-"""Keys in a request's state, set by the connection: it came over the service's own socket; all of its body is here; and
-a function that says whether the client has left."""
 log = logging.getLogger(LOGGER)
 _UNREADABLE = (
     "the body cannot be parsed: send JSON in UTF-8, not compressed, that is not nested hundreds of levels deep"
@@ -70,6 +64,14 @@ _KEY_HEADERS = (b"api-key", b"x-api-key")
 _USUAL = 256  # characters of a path; others come once
 
 
+class BodyRefused(HTTPException):
+    """A body that is not read to its end; an HTTPException, since FastAPI lets only those through while reading."""
+
+    def __init__(self, failure: Failure) -> None:
+        super().__init__(failure.status, failure.message)
+        self.failure = failure
+
+
 def openai_shape(failure: Failure) -> dict[str, Any]:
     """``{"error": {"message", "type", "param", "code"}}``."""
     return {"error": error_body(failure).model_dump()}
@@ -91,90 +93,31 @@ def answering_in(shape: Shape, headers: Callable[[Failure], dict[str, str]] = la
     class DialectRoute(APIRoute):
         said_in = staticmethod(shape)
 
-        @staticmethod
-        def refusal(failure: Failure) -> Response:
-            response = to_response(failure, shape)
-            response.headers.update(headers(failure))
-            return response
-
         def get_route_handler(self) -> Handler:
-            own, template = _call_directly(self.endpoint, self.param_convertors, self.methods or ()), self.path_format
-            handle = own or _as_json(super().get_route_handler())
+            template, handle = self.path_format, super().get_route_handler()
 
             async def answer(request: Request) -> Response:
-                guard = getattr(request.app.state, "guard", None)
+                life, state = request.state.life, request.app.state
                 try:
-                    if guard is not None:  # before the body is read
-                        shown = credential(request.state.life.sent)
-                        guard.check(template, shown, local=is_local(request.scope))
-                        if request.method == "POST" and not template.startswith("/v1/memory"):
-                            request.app.state.edge.pool.check_room()
-                    response = await handle(request)
+                    # before the body is read
+                    state.guard.check(template, credential(life.sent), local=is_local(request.scope, state.local))
+                    if request.method == "POST" and not template.startswith(ADMIN_PATH):
+                        state.edge.lanes.check_room()
+                    async with asyncio.timeout_at(life.until):
+                        return await handle(request)
+                except TimeoutError:
+                    failure = life.late
                 except asyncio.CancelledError:  # uvicorn cancels when `shutdown_s` is over
-                    response = to_response(STOPPING, shape)
+                    failure = STOPPING
                 except Exception as error:
-                    response = self.refusal(to_failure(error))
+                    failure = to_failure(error)
+                response = to_response(failure, shape)
+                response.headers.update(headers(failure))
                 return response
 
-            if own is not None:
-                self.answer = answer
             return answer
 
     return DialectRoute
-
-
-def _as_json(handle: Handler) -> Handler:
-    return lambda request: handle(JsonRequest(request.scope, request.receive))
-
-
-def _call_directly(endpoint: Callable[..., Any], in_path: Collection[str], methods: Collection[str]) -> Handler | None:
-    """A handler that takes a third of the time of FastAPI's, for routes that take a body and answer with a response.
-
-    And for those that take nothing, as probes. None for others: what they take of the query or of headers, and what
-    they answer, is FastAPI's to read and write.
-    """
-    kinds = get_type_hints(endpoint)
-    answers = kinds.pop("return", None)
-    bodies = [name for name, kind in kinds.items() if isinstance(kind, type) and issubclass(kind, BaseModel)]
-    if answers is not Response or kinds.keys() - {*bodies, *in_path} != {"request"}:
-        return None
-    if not bodies and not in_path and methods == {"GET"} and iscoroutinefunction(endpoint):
-        return endpoint
-    if len(bodies) != 1:
-        return None
-    (name,) = bodies
-
-    async def call(request: Request) -> Response:
-        body = await read(request, kinds[name])
-        response: Response = await endpoint(request=request, **{name: body}, **request.path_params)
-        return response
-
-    return call
-
-
-class Direct:
-    """The innermost layer: finds a route by its whole path, where the router would try one after the other."""
-
-    def __init__(self, app: ASGIApp, routers: Iterable[APIRouter]) -> None:
-        self._app = app
-        self._routes = {
-            (route.path, method): route
-            for router in routers
-            for route in router.routes
-            if isinstance(route, APIRoute) and hasattr(route, "answer") and not route.param_convertors
-            for method in route.methods or ()
-        }
-
-    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        """Answer, or let the router find who does."""
-        path = scope["path"].removeprefix(scope.get("root_path", "")) if scope["type"] == "http" else ""
-        route: Any = self._routes.get((path, scope.get("method", "")))
-        if route is None or scope.get("fastapi.telemetry") is not None:  # the router names the route in traces
-            await self._app(scope, receive, send)
-            return
-        scope.update(route=route, endpoint=route.endpoint, path_params={})
-        response = await route.answer(Request(scope, receive))
-        await response(scope, receive, send)
 
 
 def memory_routes() -> APIRouter:
@@ -187,9 +130,31 @@ def memory_routes() -> APIRouter:
     )
 
 
-def is_local(scope: Scope) -> bool:
-    """Whether a request came over the service's own socket; only the server says so, no client can."""
-    return scope.get("state", {}).get(LOCAL) is True
+def is_local(scope: Scope, place: str | None) -> bool:
+    """Whether a request came over the service's own socket at this path; only the server says so, no client can."""
+    return place is not None and (scope.get("server") or ("",))[0] == place
+
+
+def is_form(sent: Mapping[bytes, bytes]) -> bool:
+    """Whether a body is a form with files, by the headers that were sent; their case says nothing.
+
+    >>> is_form({b"content-type": b"Multipart/Form-Data; boundary=x"})
+    True
+    """
+    return sent.get(b"content-type", b"").lower().startswith(b"multipart/form-data")
+
+
+def as_json(scope: Scope) -> Scope:
+    """The scope of a request whose body counts as JSON, whatever ``content-type`` says.
+
+    AWS' clients, curl and others send another one or none. Not with an ``origin``: browsers send other types across
+    sites without a preflight request.
+    """
+    sent = dict(scope["headers"])
+    if b"origin" in sent or is_form(sent):
+        return scope
+    headers = [header for header in scope["headers"] if header[0] != b"content-type"]
+    return {**scope, "headers": [*headers, (b"content-type", b"application/json")]}
 
 
 def routed(scope: Scope) -> Scope:
@@ -304,8 +269,6 @@ def to_response(failure: Failure, shape: Shape) -> JSONResponse:
         headers.update(THROTTLED)
     if failure.status == 401:
         headers["www-authenticate"] = "Bearer"
-    if failure.status == 408:  # the rest of the body is not waited for
-        headers["connection"] = "close"
     return JSONResponse(shape(failure), failure.status, headers)
 
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 import errno
 import gc
 import logging
@@ -12,29 +11,24 @@ import signal
 import socket
 import sys
 import tempfile
+import threading
 import time
-from collections.abc import Callable
-from contextlib import suppress
-from functools import partial
+from collections.abc import Iterator, Sequence
+from contextlib import ExitStack, contextmanager, suppress
 from pathlib import Path
 from types import FrameType
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
+import uvicorn
 from fastapi import FastAPI
 
 from ..errors import ConfigError
 from ..reco import Reco
 from .app import create_app
-from .connections import PROBE_CONNECTIONS, make_protocol
-from .door import Door
 from .hosts import is_loopback
-from .listening import MOST_WAITING, Arrivals
 from .logs import LOGGER
 from .note import Note, answers
 from .settings import ServeSettings
-
-if TYPE_CHECKING:
-    import uvicorn
 
 log = logging.getLogger(LOGGER)
 PLACE, DOOR = "reco-serve-", "admin.sock"
@@ -42,48 +36,62 @@ PLACE, DOOR = "reco-serve-", "admin.sock"
 _ABANDONED_S = 60.0
 _NOT_STARTED = 3
 """Exit code, as uvicorn's own."""
-_OTHER_FILES = 128  # that a service has open, besides connections
-_QUIET_S = 1.0  # without a request and a connection, after which nobody is waited for
-_LOOK_S = 0.05
+_IDLE_S = 75
+"""A connection without a request is closed: later than httpx (5), nginx and AWS's balancers (60) close theirs, so none
+sends a request just as it is closed here."""
+_QUIET_S, _LOOK_S = 1.0, 0.05  # without a connection, after which nobody is waited for
+_GRACE_S = 2.0  # to close the memory, once requests have ended
 _COLLECTED_AFTER = 10_000, 20, 50
 """Objects, collections of young ones, and of older ones, where Python has 700, 10 and 10."""
-_TURN_S = 0.0003
-"""For how long a thread that computes keeps Python's lock from one that reads HTTP, which wants it for less, and often:
-it wants it four times or more for each new connection. Beside two threads that compute, some 600 new connections are
-answered a second with 5 ms, as Python has it, 1,000 with 1 ms, and 1,800 with .3; less brings no more."""
+_TURN_S = 0.0005
+"""For how long a thread that computes keeps Python's lock from the one that reads HTTP; Python has ten times this."""
 
 
-def server_options(settings: ServeSettings, door: Door) -> dict[str, Any]:
-    """Options of uvicorn; its access log is off, since ours has the request's id."""
+def server_options(settings: ServeSettings) -> dict[str, Any]:
+    """Options of uvicorn; its access log is off, since ours has the request's id.
+
+    Java's client offers HTTP/2 in each request: h11 reads the body of such a request, and httptools does not.
+    """
     return {
-        "host": settings.host,
-        "port": settings.port,
-        "http": make_protocol(settings, door),
+        "http": "h11",
         "ws": "none",
         "log_config": None,
         "access_log": False,
         "server_header": False,
-        "timeout_keep_alive": settings.idle_timeout_s,
+        "timeout_keep_alive": _IDLE_S,
         "timeout_graceful_shutdown": settings.shutdown_s,
         "root_path": settings.root_path,
     }
 
 
-def check_address(settings: ServeSettings) -> None:
-    """Check that the address is free, before a model is loaded.
+@contextmanager
+def bound(settings: ServeSettings) -> Iterator[list[socket.socket]]:
+    """Hold the address while the block runs, before a model is loaded; nothing listens by that.
 
     Raises:
         ConfigError: another program listens there, or this machine has no such address.
     """
     host, port = settings.host, settings.port
-    try:
-        places = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE)
-        for family, *_, address in places:
-            socket.create_server(address, family=family).close()
-    except OSError as error:
-        unknown = isinstance(error, socket.gaierror)  # its errno is not the system's
-        why = error.strerror if unknown else os.strerror(error.errno or 0)
-        raise ConfigError(f"cannot listen on {_joined(host, port)}: {why}. {_another_address(error.errno)}") from None
+    with ExitStack() as held:
+        made = list[socket.socket]()
+        try:
+            for family, kind, *_, address in socket.getaddrinfo(
+                host, port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE
+            ):
+                one = held.enter_context(socket.socket(family, kind))
+                if os.name != "nt":
+                    one.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+                if family == socket.AF_INET6:
+                    one.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY, 1)
+                taken = made[0].getsockname()[1] if made else port  # one for all, also where any will do
+                one.bind((address[0], taken, *address[2:]))
+                made.append(one)
+        except OSError as error:
+            unknown = isinstance(error, socket.gaierror)  # its errno is not the system's
+            why = error.strerror if unknown else os.strerror(error.errno or 0)
+            place = _joined(host, port)
+            raise ConfigError(f"cannot listen on {place}: {why}. {_another_address(error.errno)}") from None
+        yield made
 
 
 def _another_address(number: int | None) -> str:
@@ -94,73 +102,107 @@ def _another_address(number: int | None) -> str:
     return "Give an address of this machine: --host 127.0.0.1 for itself alone, --host 0.0.0.0 for all that reach it"
 
 
-def run(settings: ServeSettings, reco: Reco) -> None:
+def run(settings: ServeSettings, reco: Reco, sockets: Sequence[socket.socket]) -> None:
     """Serve until SIGINT, SIGTERM or SIGHUP; requests in flight are answered first.
 
     Args:
         settings: of the service.
         reco: what it serves.
+        sockets: at its address, of :func:`bound`.
     """
-    import uvicorn
-
-    _allow_open_files(settings.max_connections + PROBE_CONNECTIONS + MOST_WAITING + _OTHER_FILES)
     # uvicorn raises the signal again at its end, which would end the process before the memory is closed
     signal.signal(signal.SIGTERM, lambda *_: None)
-    end_on_hang_up()
+    if hasattr(signal, "SIGHUP") and signal.getsignal(signal.SIGHUP) == signal.SIG_DFL:  # nohup's goes on
+        signal.signal(signal.SIGHUP, lambda *_: signal.raise_signal(signal.SIGTERM))
     # against DNS rebinding: a web page whose name resolves to 127.0.0.1 could read answers
     hosts = settings.allowed_hosts if settings.allowed_hosts or is_loopback(settings.host) else None
-    warn_of_open_door(settings)
+    if not (is_loopback(settings.host) or settings.api_keys):
+        place = _joined(settings.host, settings.port)
+        log.warning("whoever reaches %s may use this: set api_keys (RECO_SERVE_API_KEYS)", place)
     app = create_app(settings, reco, hosts)
     sys.setswitchinterval(_TURN_S)
-    spare_the_collector()
-    server = _announcing(app)(uvicorn.Config(app, **server_options(settings, app.state.door)))
+    gc.set_threshold(*_COLLECTED_AFTER)  # which holds Python's lock, and finds few circles in requests
+    gc.freeze()
+    server = _Server(app, settings)
+    local = _bind_here() if app.state.edge.in_use.in_folder else None
+    if local is not None:
+        app.state.local = local.getsockname()
     with suppress(KeyboardInterrupt):
-        server.run()
+        server.run([*sockets, *([] if local is None else [local])])
+    if app.state.local is not None:
+        shutil.rmtree(Path(app.state.local).parent, ignore_errors=True)
     if not server.started:
         sys.exit(_NOT_STARTED)
 
 
-def spare_the_collector() -> None:
-    """Let Python's collector look for circles less often, and not through what is loaded by now, which stays.
+class _Server(uvicorn.Server):
+    """Drains after SIGTERM, ends in time whatever hangs, and says where it listens in the memory's folder."""
 
-    It holds Python's lock meanwhile, took a tenth of the CPU of many callers, and what requests hold has no circles.
-    """
-    gc.set_threshold(*_COLLECTED_AFTER)
-    gc.freeze()
+    def __init__(self, app: FastAPI, settings: ServeSettings) -> None:
+        super().__init__(uvicorn.Config(app, **server_options(settings)))
+        self._state, self._settings = app.state, settings
+
+    async def startup(self, sockets: list[socket.socket] | None = None) -> None:
+        """Listen, and say where."""
+        await super().startup(sockets)
+        if not self.started or not sockets:
+            return
+        url, in_use = shown_url(*sockets[0].getsockname()[:2]), self._state.edge.in_use
+        if in_use.in_folder:
+            in_use.announce(Note(in_use.name, url, self._state.local, os.getpid()))
+        for line in places(self._settings, url):
+            log.info(line)
+
+    def handle_exit(self, sig: int, frame: FrameType | None) -> None:
+        """Stop: at once if a person waits for it, or asks again; else go on while a balancer looks elsewhere."""
+        again, self._state.health.stopping = self._state.health.stopping, True
+        drain_s = 0.0 if again or sig == signal.SIGINT else self._settings.drain_s
+        self._end_in(_GRACE_S if again else drain_s + self._settings.shutdown_s + _GRACE_S)
+        if drain_s:
+            threading.Thread(target=self._drain, args=(drain_s, sig, frame), daemon=True).start()
+        else:
+            super().handle_exit(sig, frame)
+
+    async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
+        """Take the note away, and wait for requests in flight."""
+        self._state.edge.in_use.leave()
+        await super().shutdown(sockets)
+
+    def _drain(self, seconds: float, sig: int, frame: FrameType | None) -> None:
+        """Each answer closes its connection meanwhile; it ends where nobody is connected any more."""
+        until = time.monotonic() + seconds
+        quiet_since = time.monotonic()
+        while (now := time.monotonic()) < until and now - quiet_since < _QUIET_S:
+            if self.server_state.connections:
+                quiet_since = now
+            time.sleep(_LOOK_S)
+        super().handle_exit(sig, frame)
+
+    def _end_in(self, seconds: float) -> None:
+        """End this process by then: a call that hangs keeps its thread, and Python would wait for it."""
+
+        def end() -> None:
+            log.error("calls hang, and the process ends without them")
+            os._exit(1)
+
+        timer = threading.Timer(seconds, end)
+        timer.daemon = True
+        timer.start()
 
 
-def end_on_hang_up() -> None:
-    """Take SIGHUP, of a terminal that closes, for SIGTERM; what `nohup` started goes on."""
-    if hasattr(signal, "SIGHUP") and signal.getsignal(signal.SIGHUP) == signal.SIG_DFL:
-        signal.signal(signal.SIGHUP, lambda *_: signal.raise_signal(signal.SIGTERM))
-
-
-def warn_of_open_door(settings: ServeSettings) -> None:
-    """Warn where others reach the service and need no key."""
-    if not (is_loopback(settings.host) or settings.api_keys):
-        log.warning(
-            "whoever reaches %s may use this: set api_keys (RECO_SERVE_API_KEYS)",
-            _joined(settings.host, settings.port),
-        )
-
-
-def _allow_open_files(needed: int) -> None:
-    """Let this process open so many files, if the system lets it; a warning where it does not."""
+def _bind_here() -> socket.socket | None:
+    """A socket in a folder that only this user may enter; None where that fails: there is the URL."""
     try:
-        import resource
-    except ImportError:  # Windows has no such limit
-        return
-    now, most = resource.getrlimit(resource.RLIMIT_NOFILE)
-    if now == resource.RLIM_INFINITY or now >= needed:
-        return
-    allowed = needed if most == resource.RLIM_INFINITY else min(needed, most)
-    resource.setrlimit(resource.RLIMIT_NOFILE, (allowed, most))
-    if allowed < needed:
-        message = "max_connections needs %d open files, the system allows %d (ulimit -n): lower it, or raise that"
-        log.warning(message, needed, allowed)
+        _remove_abandoned()
+        made = socket.socket(socket.AF_UNIX)
+        made.bind(str(Path(tempfile.mkdtemp(prefix=PLACE)) / DOOR))
+    except (OSError, AttributeError) as error:
+        log.warning("commands on this machine need the admin key: no socket could be made: %s", error)
+        return None
+    return made
 
 
-def remove_abandoned() -> None:
+def _remove_abandoned() -> None:
     """Remove the sockets of services of this user that were killed, if they are old enough to have been opened."""
     for place in Path(tempfile.gettempdir()).glob(f"{PLACE}*"):
         with suppress(OSError):
@@ -168,77 +210,6 @@ def remove_abandoned() -> None:
             mine = found.st_uid == os.getuid() and time.time() - found.st_mtime > _ABANDONED_S
             if mine and not answers(place / DOOR):
                 shutil.rmtree(place)
-
-
-def _announcing(app: FastAPI) -> type[uvicorn.Server]:
-    """Make uvicorn's server class that also listens on a socket of this user, and says both in the memory's folder."""
-    import uvicorn
-
-    in_use = app.state.edge.in_use
-
-    class Announcing(uvicorn.Server):
-        _arrivals: Arrivals | None = None
-        _here: str | None = None
-        _at_once = False
-
-        async def startup(self, sockets: list[socket.socket] | None = None) -> None:
-            await super().startup(sockets)
-            if not self.started:
-                return
-            answer = partial(_protocol_class(self).answer_at_once, state=self.server_state)
-            self._arrivals = Arrivals(_protocol_of(self), answer)
-            self.servers += await self._arrivals.take_from(self.servers, self.config.backlog)
-            if in_use.in_folder:
-                await self._listen_here()
-                in_use.announce(Note(in_use.name, self._url(), self._here, os.getpid()))
-            for line in places(app.state.edge.settings, self._url()):
-                log.info(line)
-
-        def handle_exit(self, sig: int, frame: FrameType | None) -> None:
-            self._at_once = self._at_once or sig == signal.SIGINT  # of a person, who waits for it
-            super().handle_exit(sig, frame)
-
-        async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
-            in_use.leave()
-            app.state.health.stopping = True
-            await _drain(self, self._arrivals, 0.0 if self._at_once else app.state.edge.settings.drain_s)
-            await super().shutdown(sockets)
-            if self._here is not None:
-                shutil.rmtree(Path(self._here).parent, ignore_errors=True)
-
-        async def _listen_here(self) -> None:
-            """Listen in a folder that only this user may enter; where that fails, there is the URL."""
-            try:
-                remove_abandoned()
-                place = str(Path(tempfile.mkdtemp(prefix=PLACE)) / DOOR)
-                await self._accept_at(path=place)
-            except (OSError, AttributeError, NotImplementedError) as error:
-                log.warning("commands on this machine need the admin key: no socket could be made: %s", error)
-            else:
-                self._here = place
-
-        async def _accept_at(self, **where: Any) -> None:
-            self.servers.append(await _serve_unix(_protocol_of(self), **where))
-
-        def _url(self) -> str:
-            return shown_url(*self.servers[0].sockets[0].getsockname()[:2])
-
-    return Announcing
-
-
-def _protocol_class(server: uvicorn.Server) -> Any:
-    return server.config.http_protocol_class
-
-
-def _protocol_of(server: uvicorn.Server) -> Callable[[], asyncio.Protocol]:
-    return partial(
-        _protocol_class(server), config=server.config, server_state=server.server_state, app_state=server.lifespan.state
-    )
-
-
-async def _serve_unix(make: Callable[[], asyncio.Protocol], **where: Any) -> asyncio.Server:
-    """Serve at a path."""
-    return await asyncio.get_running_loop().create_unix_server(make, **where)
 
 
 def shown_url(host: str, port: int) -> str:
@@ -249,22 +220,6 @@ def shown_url(host: str, port: int) -> str:
 
 def _joined(host: str, port: int) -> str:
     return f"[{host}]:{port}" if ":" in host else f"{host}:{port}"
-
-
-async def _drain(server: uvicorn.Server, arrivals: Arrivals | None, seconds: float) -> None:
-    """Go on for a while, since a balancer still sends requests here: each connection is told to close by an answer.
-
-    It ends where nobody asks any more.
-    """
-    protocol = _protocol_class(server)
-    until = time.monotonic() + seconds
-    protocol.stop(server.server_state.connections)
-    while (now := time.monotonic()) < until and not server.force_exit:
-        if not server.server_state.connections and now - protocol.service.asked_at > _QUIET_S:
-            break
-        await asyncio.sleep(_LOOK_S)
-    if arrivals is not None:
-        await arrivals.end(server.servers)
 
 
 def places(settings: ServeSettings, url: str) -> list[str]:

@@ -15,8 +15,8 @@ from ..types import Caution, Coverage, Degraded, Modality, Used
 from ..values import EXCLUSIONS
 from .embedder import AnswerRow, Embedded
 from .failures import Failure, Refused, too_many_items
-from .pool import as_written, while_written
 from .settings import ServeSettings
+from .wire import as_written
 
 T = TypeVar("T")
 most_items: ContextVar[int] = ContextVar("most_items", default=ServeSettings.model_fields["max_items"].default)
@@ -262,7 +262,7 @@ def refined_list(answer: Embedded, field_name: str) -> RefinedList:
     if all(row.failure for row in answer.rows):
         answer.whole(field_name)
     return RefinedList.model_construct(
-        data=while_written(_item(number, row) for number, row in enumerate(answer.rows)),
+        data=[_item(number, row) for number, row in enumerate(answer.rows)],
         dimension=len(answer.rows[0].vector),
         degraded=answer.degraded,
         coverage={modality: CoverageBody.of(one) for modality, one in answer.coverage.items()},

@@ -11,7 +11,10 @@ from ..score import Scores
 from ..types import Modality, Vectors
 from .embedder import Embedder, Item, span
 from .failures import Failure, Refused, too_many_items
-from .pool import still_wanted
+from .lanes import still_wanted
+
+MOST_SCORES = 1_000_000
+"""In an answer, with the plain ones."""
 
 
 @dataclass(frozen=True)
@@ -32,9 +35,8 @@ def score(embedder: Embedder, request: ScoreRequest) -> tuple[Scores, dict[str, 
         RecoError: as :meth:`reco_plugin.reco.Reco.scores`.
     """
     embedder.check_size([*request.images, *request.texts], request.options)
-    numbers, limit = 2 * len(request.images) * len(request.texts), embedder.settings.max_body_values
-    if numbers > limit:
-        raise Refused(too_many_items(numbers, limit, "scores", "max_body_values"))
+    if (numbers := 2 * len(request.images) * len(request.texts)) > MOST_SCORES:
+        raise Refused(too_many_items(numbers, MOST_SCORES, "scores", "of all"))
     started = time.perf_counter()
     with span("reco.prepare"), span("reco.encode"):
         images, texts = _encode(embedder, "image", request.images), _encode(embedder, "text", request.texts)

@@ -81,24 +81,16 @@ class ServeSettings(SettingsSection):
         " unset: to those with an API key, and to everybody where there is no admin key",
     )
 
-    gzip_bytes: int = Field(
-        0,
-        ge=0,
-        description="gzip answers from this size on, for callers that accept it; 0: none. JSON of vectors becomes 2.1"
-        " times as small, in base64 1.4 times, at 70 MB/s: for slow networks",
-    )
-
     threads: int = Field(2, ge=1, le=64, description="requests that are computed at the same time")
     queue: int = Field(
         4096, ge=0, description="texts, images and vectors of requests that may wait; more get 429, but for the first"
     )
-    deadline_s: float = Field(30.0, gt=0, allow_inf_nan=False, description="until a request gets 504")
+    deadline_s: float = Field(30.0, gt=0, allow_inf_nan=False, description="until a request gets 504, or 408")
     drain_s: float = Field(
         5.0,
         ge=0,
         allow_inf_nan=False,
-        description="after SIGTERM, how long requests are still taken, each connection's last: a balancer sees"
-        " meanwhile that the service is not ready",
+        description="after SIGTERM, how long requests are still taken: a balancer sees meanwhile that it is not ready",
     )
     shutdown_s: int = Field(20, ge=1, description="and then, how long requests in flight may take")
 
@@ -108,23 +100,7 @@ class ServeSettings(SettingsSection):
         " and vectors",
     )
 
-    max_connections: int = Field(640, ge=1, description="open connections; others get 503, but for probes")
-    head_timeout_s: float = Field(10.0, gt=0, allow_inf_nan=False, description="until a request's headers are there")
-    idle_timeout_s: float = Field(
-        75.0,
-        gt=0,
-        allow_inf_nan=False,
-        description="that a connection is kept without a request, longer than pools and proxies keep theirs (nginx: 60)"
-        "; while more than half of max_connections are open, 5",
-    )
-    body_timeout_s: float = Field(
-        30.0, gt=0, allow_inf_nan=False, description="until a body is there (408), or an answer is taken"
-    )
-
     max_body_bytes: int = Field(32_000_000, ge=1, description="larger request bodies get 413")
-    max_body_values: int = Field(
-        1_000_000, ge=1, description="numbers, strings, lists and objects in a body; more get 413"
-    )
     max_pending_bytes: int = Field(
         256_000_000, ge=1, description="memory for the bodies of all requests together; a large one waits, then 429"
     )
@@ -138,7 +114,6 @@ class ServeSettings(SettingsSection):
     max_pairs: int = Field(
         50_000, ge=1, description="pairs that an explanation may show: items times k; more get 413 before any work"
     )
-    max_answer_bytes: int = Field(100_000_000, ge=1, description="larger answers get 413")
 
     aliases: dict[str, Manner] = Field(
         {"clip": "plain", "clip-reco": "refined", "clip-reco-query": "query"},

@@ -44,7 +44,7 @@ async def _watch(edge: Edge, in_use: VersionInUse) -> None:
         await asyncio.sleep(_EVERY_S)
         if in_use.moved is not None:
             with suppress(Refused):  # the queue is full: the next time
-                await asyncio.wrap_future(edge.writing.submit(in_use.follow))
+                await edge.writing.run(in_use.follow)
 
 
 def router(edge: Edge) -> APIRouter:

@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-import asyncio
 import base64
 import io
 import threading
 import time
-from collections.abc import Awaitable, Callable, Iterator
+from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -27,7 +26,6 @@ from reco_plugin.fuse import open_fusers
 from reco_plugin.memory import open_memory
 from reco_plugin.pairs import PairMemory
 from reco_plugin.serve.app import create_app
-from reco_plugin.serve.life import Life, Lives
 from reco_plugin.serve.settings import ServeSettings
 from reco_plugin.types import Records
 
@@ -67,27 +65,6 @@ def pairs_json(drawings: list[Pair]) -> list[dict[str, Any]]:
         for pair in drawings
         if isinstance(pair.image, Image.Image)
     ]
-
-
-async def lead(
-    lives: Lives,
-    application: Callable[[Life], Awaitable[None]],
-    left: Callable[[], Awaitable[Any]] | None = None,
-) -> None:
-    """One request without a body, answered by the application; ``left`` returns when its client leaves; None: never."""
-
-    async def receive() -> dict[str, str]:
-        await (asyncio.Event().wait if left is None else left)()
-        return {"type": "http.disconnect"}
-
-    async def send(_: Any) -> None:
-        return None
-
-    async def app(scope: Any, receive: Any, send: Any) -> None:
-        await application(scope["state"]["life"])
-
-    scope: dict[str, Any] = {"headers": [], "state": {}}
-    await Life(lives, scope, receive, send).lead(app, scope)
 
 
 class Seam:

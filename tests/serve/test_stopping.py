@@ -3,20 +3,20 @@
 from __future__ import annotations
 
 import json
+import re
 import signal
 import socket
 import subprocess
 import sys
 import time
 import typing
-from pathlib import Path
+from concurrent.futures import ThreadPoolExecutor
 
 import httpx
 import pytest
 from live_service import wait_until
 
 from reco_plugin.serve.note import NAME
-from reco_plugin.serve.run import end_on_hang_up
 
 from .test_core_run import environment, process
 
@@ -88,16 +88,6 @@ def test_a_terminal_that_closes_ends_it_as_sigterm_does(tmp_path, model, no_nohu
     assert not (tmp_path / "memory" / NAME).exists()
 
 
-@pytest.mark.skipif(not hasattr(signal, "SIGHUP"), reason="this system has no SIGHUP")
-def test_what_nohup_started_outlives_its_terminal():
-    ignored, said = signal.signal(signal.SIGHUP, signal.SIG_IGN), signal.getsignal(signal.SIGHUP)
-    try:
-        end_on_hang_up()
-        assert signal.getsignal(signal.SIGHUP) is said
-    finally:
-        signal.signal(signal.SIGHUP, ignored)
-
-
 def test_a_person_who_presses_ctrl_c_does_not_wait_for_callers(tmp_path, model):
     with process(tmp_path, model, "--memory", ":memory:", "--drain-s", "60") as (running, url), httpx.Client() as kept:
         ready(running, url)
@@ -106,37 +96,39 @@ def test_a_person_who_presses_ctrl_c_does_not_wait_for_callers(tmp_path, model):
         assert running.wait(30) == 0
 
 
-def test_as_many_files_may_be_opened_as_its_connections_need(tmp_path, model):
-    """As a shell that allows 1,024 starts it; where the system allows no more, it is said."""
-    for most, warned in ((4096, False), (1024, True)):
-        limits = f"import os, resource, sys; resource.setrlimit(resource.RLIMIT_NOFILE, (1024, {most})); "
-        line = [sys.executable, "-c", limits + "os.execv(sys.executable, [sys.executable, *sys.argv[1:]])"]
-        serve = ["-m", "reco_plugin", "serve", "--model", str(model), "--memory", ":memory:", "--port", "0"]
-        started = subprocess.Popen([*line, *serve], cwd=tmp_path, env=environment(), stderr=subprocess.PIPE, text=True)
-        said = []
-        for one in typing.cast(typing.IO[str], started.stderr):
-            said.append(json.loads(one)["message"])
-            if "running on" in said[-1]:
+def test_it_ends_in_time_though_a_call_hangs(tmp_path, model):
+    """Here in a search, which no deadline of ours can end."""
+    hangs = tmp_path / "hangs.py"
+    hangs.write_text(
+        "import sys, threading\n"
+        "from reco_plugin.cli.app import app\n"
+        "from reco_plugin.pairs import PairMemory\n"
+        "PairMemory.search = lambda *_, **__: threading.Event().wait()\n"
+        "sys.argv[0] = 'reco'\n"
+        "app()\n"
+    )
+    flags = ["serve", "--model", str(model), "--memory", ":memory:", "--port", "0", "--drain-s", "0.5"]
+    started = subprocess.Popen(
+        [sys.executable, str(hangs), *flags, "--shutdown-s", "1", "--deadline-s", "60"],
+        cwd=tmp_path,
+        env=environment(RECO_SERVE_ADMIN_KEY="k"),
+        stderr=subprocess.PIPE,
+        text=True,
+    )
+    try:
+        for line in typing.cast(typing.IO[str], started.stderr):
+            if found := re.search(r"http://[\d.]+:\d+", line):
                 break
-        rows = Path(f"/proc/{started.pid}/limits").read_text("utf-8").splitlines()
-        (files,) = [row for row in rows if row.startswith("Max open files")]
+        assert found is not None
+        ask = {"json": {"text": "a"}, "headers": {"authorization": "Bearer k"}}
+        with ThreadPoolExecutor(1) as callers:
+            flying = callers.submit(httpx.post, f"{found[0]}/v1/memory/search", timeout=60, **ask)
+            wait_until(lambda: flying.done() or "reco_pending_embed 1.0" in httpx.get(f"{found[0]}/metrics").text)
+            begun = time.monotonic()
+            started.send_signal(signal.SIGTERM)
+            assert flying.result(60).status_code == 503
+            started.wait(60)
+            assert time.monotonic() - begun < 10
+    finally:
         started.kill()
         started.communicate()
-        assert any("max_connections needs 1664 open files, the system allows 1024" in one for one in said) is warned
-        assert files.split()[3] == ("1024" if warned else "1664")
-
-
-def test_a_connection_that_was_just_made_is_answered(filled, live):
-    """Its request is on its way while the service closes what is idle."""
-    with live(filled) as (url, server):
-        host, port = url.removeprefix("http://").split(":")
-        body = json.dumps(ASK["json"]).encode()
-        with socket.create_connection((host, int(port))) as line:
-            wait_until(lambda: server.server_state.connections)
-            server.should_exit = True
-            wait_until(lambda: not server.servers[0].is_serving())
-            time.sleep(0.05)
-            line.sendall(
-                f"POST /v1/embeddings HTTP/1.1\r\nhost: x\r\ncontent-length: {len(body)}\r\n\r\n".encode() + body
-            )
-            assert line.recv(1 << 16).startswith(b"HTTP/1.1 200 OK")

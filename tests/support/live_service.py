@@ -23,7 +23,7 @@ def serve_on_a_free_port(reco: Reco, **settings: Any) -> Iterator[tuple[str, uvi
     """Its URL and server, once it is warm; without the playground."""
     chosen = ServeSettings.model_validate({"page": False, "port": 0, **settings})
     app = create_app(chosen, reco)
-    server = uvicorn.Server(uvicorn.Config(app, **server_options(chosen, app.state.door)))
+    server = uvicorn.Server(uvicorn.Config(app, port=0, **server_options(chosen)))
     thread = threading.Thread(target=server.run)
     thread.start()
     deadline = time.monotonic() + PATIENCE_S

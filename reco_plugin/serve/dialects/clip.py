@@ -14,9 +14,9 @@ from ..edge import Edge
 from ..embedder import Embedded
 from ..failures import Failure, Refused
 from ..models import describe_calibration
-from ..pool import as_written
 from ..routes import answering_in
 from ..schemas import Items
+from ..wire import as_written
 from .shared import Picture, Wanted, answer, errors_as, numbered
 
 

@@ -12,7 +12,6 @@ from ..edge import Caller, Edge
 from ..embedder import AnswerRow, Embedded
 from ..failures import Failure, Refused
 from ..logs import request_id
-from ..pool import while_written
 from ..routes import shape_for_all
 from ..schemas import ErrorBody, HowToRefine, Items, Strict, check_length, error_body
 from .shared import (
@@ -265,7 +264,7 @@ def router(edge: Edge) -> APIRouter:
                 found.whole()
             return EmbeddingsAnswer.model_construct(
                 id=name,
-                data=while_written(_embedding(number, row, body) for number, row in enumerate(found.rows)),
+                data=[_embedding(number, row, body) for number, row in enumerate(found.rows)],
                 model=body.model or next(iter(caller.embedder.aliases)),
                 usage=Usage(prompt_tokens=found.tokens, total_tokens=found.tokens),
             )

@@ -25,11 +25,11 @@ from pydantic import BaseModel, BeforeValidator
 from ...types import InputType
 from .. import schemas
 from ..edge import Caller
-from ..embedder import AnswerRow, Embedded, Embedder, EmbedRequest, Item
+from ..embedder import AnswerRow, Embedded, Embedder, EmbedRequest, Item, pixels_expected
 from ..failures import Failure, Refused, too_many_bytes, too_many_items
-from ..pool import Answer, as_written
 from ..routes import Shape, answering_in
 from ..schemas import embeds_empty_texts, most_items
+from ..wire import Answer, as_written
 
 DTYPES = ("float", "int8", "uint8", "binary", "ubinary")
 """Precisions of a vector, see :func:`quantise`."""
@@ -75,13 +75,6 @@ _SHOWN = 40
 _PICTURES = ("iVBORw0KGgo", "/9j/", "R0lGOD", "UklGR")
 _BASE64 = re.compile(r"[A-Za-z0-9+/_-]{16,}={0,2}")
 _LINE = 60  # characters that the first line of wrapped base64 has
-_SNIFFED = 1024
-_NO_PIXELS = (
-    ((b"<svg", b"<?xml", b"<!doctype svg"), "an SVG or XML file: draw it into a PNG first"),
-    ((b"<!doctype html", b"<html"), "a web page: give the image itself"),
-    ((b"%pdf",), "a PDF: draw a page of it into a PNG first"),
-    ((b"{", b"["), "JSON: give the image itself"),
-)
 
 
 @dataclass(frozen=True)
@@ -396,19 +389,6 @@ def _tidy(encoded: str) -> str:
     """The standard alphabet, padded, in one line; words are no base64, though they might be read as such."""
     packed = "".join(line.strip() for line in encoded.splitlines()).rstrip("=").translate(str.maketrans("-_", "+/"))
     return packed + "=" * (-len(packed) % 4)
-
-
-def pixels_expected(data: bytes) -> bytes:
-    """Return the bytes, unless they begin as a format without pixels.
-
-    Raises:
-        Refused: 415 ``image_type_unsupported``, naming the format.
-    """
-    head = data[:_SNIFFED].removeprefix(b"\xef\xbb\xbf").lstrip().lower()
-    for beginnings, what in _NO_PIXELS:
-        if head.startswith(beginnings):
-            raise Refused(Failure(415, "image_type_unsupported", f"this is {what}"))
-    return data
 
 
 def image_item(encoded: str, max_bytes: int) -> Item:

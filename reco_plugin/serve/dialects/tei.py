@@ -13,8 +13,8 @@ from pydantic import BaseModel, Field, model_validator
 from ... import __version__
 from ..edge import Edge
 from ..failures import Failure
-from ..pool import as_written
 from ..schemas import Items, Strict
+from ..wire import as_written
 from .shared import Wanted, answer, check_offered, cut_to, dialect_router, numbered, side_of, truncates
 
 

@@ -8,8 +8,8 @@ from pydantic import BaseModel, Field
 from ..edge import Edge
 from ..embedder import Embedded
 from ..failures import Failure, Refused
-from ..pool import Answer
 from ..schemas import Strict
+from ..wire import Answer
 from .shared import InputPart, Picture, Wanted, answer, check_offered, cut_to, dialect_router, side_of
 
 _ERRORS = {

@@ -9,7 +9,6 @@ from pydantic import BaseModel, Field, model_validator
 
 from ..edge import Edge
 from ..embedder import Embedded
-from ..pool import while_written
 from ..schemas import Items, Strict
 from .shared import (
     DTYPES,
@@ -150,12 +149,12 @@ def router(edge: Edge) -> APIRouter:
 
         def write(found: Embedded) -> VoyageAnswer:
             return VoyageAnswer.model_construct(
-                data=while_written(
+                data=[
                     VoyageEmbedding.model_construct(
                         embedding=write_vector(row.vector, form, body.output_dtype), index=index
                     )
                     for index, row in enumerate(found.whole().rows)
-                ),
+                ],
                 model=body.model or next(iter(caller.embedder.aliases)),
                 usage=VoyageUsage(text_tokens=found.tokens, total_tokens=found.tokens),
             )

@@ -251,14 +251,16 @@ class TestByUrl:
         assert (told.status, told.code) == (424, "image_fetch_timeout")
 
     def test_a_request_brings_in_so_many_images_and_bytes(self, internet: Internet) -> None:
-        size = len(fetch(internet, "http://images.example/fox.png"))
+        size, held = len(fetch(internet, "http://images.example/fox.png")), list[int]()
 
         async def both(**limits: int) -> list[Any]:
-            fetcher = ImageFetcher(4000, 5.0, resolve=internet.resolve, network=internet).for_request(**limits)
+            every = ImageFetcher(4000, 5.0, resolve=internet.resolve, network=internet)
+            fetcher = every.for_request(hold=held.append, **limits)
             urls = ["http://images.example/fox.png"] * 2
             return await asyncio.gather(*map(fetcher, urls), return_exceptions=True)
 
         assert [len(data) for data in asyncio.run(both(max_images=2, max_bytes=2 * size))] == [size, size]
+        assert held == [size, size], "all of them count as what the request takes"
         first, second = asyncio.run(both(max_images=1, max_bytes=2 * size))
         assert len(first) == size and second.failure.code == "too_many_items"
         answers = asyncio.run(both(max_images=2, max_bytes=2 * size - 1))

@@ -1,0 +1,249 @@
+"""Threads for the synchronous core, in two lanes: queries never wait for bulk, but for one batch of it.
+
+A call is refused (429) where too many inputs wait; else it waits for a thread of its lane, and then for one of the
+places of those that compute at the same time. A query is given a place before bulk is, and bulk gives its own to
+queries that wait, between two items or batches (:func:`still_wanted`).
+
+What waits is counted in inputs (texts, images, vectors), not in calls: engines that send one object a request, a
+hundred at once, and lose those that are refused, wait for as long as one call with a hundred does.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextvars
+import math
+import threading
+import time
+from collections import deque
+from collections.abc import Callable
+from contextlib import suppress
+from itertools import islice
+from typing import TypeVar
+
+from anyio import CapacityLimiter, to_thread
+
+from ..counters import SECONDS, Histogram
+from .failures import STOPPING, Failure, Refused
+
+T = TypeVar("T")
+_RETRY_S = 1.0
+_LOOK_S = 0.02
+
+
+class Ticket:
+    """A call that waits, or runs in a thread."""
+
+    def __init__(self, places: Places, inputs: int, *, bulk: bool) -> None:
+        self.places, self.inputs, self.bulk = places, inputs, bulk
+        self.given_up = threading.Event()
+        self.began: float | None = None  # a moment of time.perf_counter
+        self.limiter: CapacityLimiter | None = None  # of its lane, once it was let in
+        self.computes = False
+
+    def take_place(self) -> None:
+        """Wait for a place, unless it has one."""
+        if not self.computes:
+            self.places.take(bulk=self.bulk)
+            self.computes = True
+
+    def leave_place(self) -> None:
+        """Let another one compute."""
+        if self.computes:
+            self.computes = False
+            self.places.give()
+
+
+_current: contextvars.ContextVar[Ticket | None] = contextvars.ContextVar("current", default=None)
+
+
+def still_wanted() -> None:
+    """Stop a call that no client waits for, and let queries pass bulk.
+
+    Called between the items or batches of a long call, before anything is changed.
+
+    Raises:
+        Refused: the deadline of the call passed, its client left, or the service stops.
+    """
+    ticket = _current.get()
+    if ticket is None:
+        return
+    if ticket.bulk and ticket.computes and ticket.places.queries_wait:
+        ticket.leave_place()
+        ticket.take_place()
+    if ticket.given_up.is_set():
+        raise Refused(Failure(503, "given_up", "no client waits for the answer any more"))
+
+
+def leave_place() -> None:
+    """Let another call compute, while this one waits for a batch of several callers."""
+    if (ticket := _current.get()) is not None:
+        ticket.leave_place()
+
+
+def take_place() -> None:
+    """Wait for a place among the calls that compute; does nothing in a call that has one.
+
+    Raises:
+        Refused: nobody waits any more, see :func:`still_wanted`.
+    """
+    if (ticket := _current.get()) is not None and not ticket.computes:
+        ticket.take_place()
+        still_wanted()
+
+
+class Places:
+    """Places of the calls that compute at the same time; whoever waits is given one in turn, queries before bulk."""
+
+    def __init__(self, number: int) -> None:
+        self._free, self._lock = number, threading.Lock()
+        self._queries, self._bulk = deque[threading.Lock](), deque[threading.Lock]()
+
+    @property
+    def queries_wait(self) -> bool:
+        """Whether a query waits for a place."""
+        return bool(self._queries)
+
+    def take(self, *, bulk: bool) -> None:
+        """Wait for a place; blocks."""
+        with self._lock:
+            if self._free:
+                self._free -= 1
+                return
+            mine = threading.Lock()
+            mine.acquire()
+            (self._bulk if bulk else self._queries).append(mine)
+        mine.acquire()  # until another call gives its place
+
+    def give(self) -> None:
+        """Give a place back."""
+        with self._lock:
+            for line in (self._queries, self._bulk):
+                if line:
+                    line.popleft().release()
+                    return
+            self._free += 1
+
+
+class Lanes:
+    """Runs calls in threads."""
+
+    def __init__(self, *, threads: int, queue: int, deadline_s: float, batched: int = 0) -> None:
+        """Start no thread yet.
+
+        Args:
+            threads: calls that compute at the same time.
+            queue: inputs of calls that may wait; where none waits, one call may have more.
+            deadline_s: after which nobody waits for a call, see :meth:`hangs`.
+            batched: queries that may have left their place besides, see :func:`leave_place`.
+        """
+        self.queue_s = Histogram(SECONDS)
+        """Seconds that calls waited."""
+        self._threads, self._queue, self._deadline_s = threads, queue, deadline_s
+        self._places = Places(threads)
+        self._queries = CapacityLimiter(threads + min(batched, queue))
+        self._bulk = CapacityLimiter(2 * threads)  # one decodes while the other one's batch is encoded
+        self._unbounded = CapacityLimiter(math.inf)  # what bounds a thread is above: a call that hangs keeps its share
+        self._calls: dict[Ticket, None] = {}  # that wait or run, the oldest first
+        self._inputs, self._closed = 0, False
+        self._lock = threading.Lock()
+
+    async def run(self, call: Callable[[], T], inputs: int = 1, *, bulk: bool = False) -> tuple[T, float]:
+        """Wait for a thread and for the call; return its result, and how many seconds it had waited.
+
+        Where this is cancelled, a call that waits is dropped, and one that runs ends at its next :func:`still_wanted`.
+
+        Raises:
+            Refused: 429, the queue is full; 503, the service stops.
+        """
+        ticket, came, loop = self._enter(inputs, bulk=bulk), time.perf_counter(), asyncio.get_running_loop()
+
+        def work() -> tuple[T, float]:
+            if not self._begin(ticket):
+                raise Refused(STOPPING)  # nobody reads it
+            _current.set(ticket)
+            try:
+                ticket.take_place()
+                waited = time.perf_counter() - came
+                self.queue_s.observe(waited)
+                still_wanted()
+                return call(), waited
+            finally:
+                ticket.leave_place()
+                with suppress(RuntimeError):  # the loop is closed
+                    loop.call_soon_threadsafe(self._end, ticket)
+
+        limiter = self._bulk if bulk else self._queries
+        try:
+            await limiter.acquire_on_behalf_of(ticket)
+            ticket.limiter = limiter
+            return await to_thread.run_sync(work, limiter=self._unbounded, abandon_on_cancel=True)
+        finally:
+            with self._lock:
+                ticket.given_up.set()
+                runs = ticket.began is not None
+            if not runs:
+                self._end(ticket)
+
+    def check_room(self, inputs: int = 1) -> None:
+        """Check whether a call would be accepted, before any work is done for it.
+
+        Raises:
+            Refused: 429, the queue is full; 503, the service stops.
+        """
+        if self._closed:
+            raise Refused(STOPPING)
+        if len(self._calls) < self._threads:
+            return
+        waiting = self._inputs - sum(ticket.inputs for ticket in islice(self._calls, self._threads))
+        if waiting + inputs > self._queue and (waiting or not self._queue):
+            message = f"{waiting:,} inputs wait already, the limit is {self._queue:,} (queue): try again later"
+            raise Refused(Failure(429, "queue_full", message, retry_after_s=_RETRY_S))
+
+    @property
+    def pending(self) -> int:
+        """Calls that wait or run."""
+        return len(self._calls)
+
+    def hangs(self, deadlines: float) -> bool:
+        """Whether as many calls as compute at the same time have taken so many deadlines."""
+        late = time.perf_counter() - deadlines * self._deadline_s
+        return sum(began < late for began in self._moments()) >= self._threads
+
+    def has_begun_before(self, moment: float) -> bool:
+        """Whether a call still runs that began before a moment of ``time.perf_counter``."""
+        return any(began < moment for began in self._moments())
+
+    async def close(self, within_s: float) -> None:
+        """Start no call any more, and wait for those that run, but not longer than that."""
+        self._closed = True
+        until = time.monotonic() + within_s
+        while self._calls and time.monotonic() < until:
+            await asyncio.sleep(_LOOK_S)
+
+    def _moments(self) -> list[float]:
+        with self._lock:
+            return [ticket.began for ticket in self._calls if ticket.began is not None]
+
+    def _enter(self, inputs: int, *, bulk: bool) -> Ticket:
+        self.check_room(inputs)
+        ticket = Ticket(self._places, inputs, bulk=bulk)
+        with self._lock:
+            self._calls[ticket] = None
+            self._inputs += inputs
+        return ticket
+
+    def _begin(self, ticket: Ticket) -> bool:
+        """Note that a call runs; False where it was given up meanwhile."""
+        with self._lock:
+            if ticket.given_up.is_set():
+                return False
+            ticket.began = time.perf_counter()
+            return True
+
+    def _end(self, ticket: Ticket) -> None:
+        with self._lock:
+            del self._calls[ticket]
+            self._inputs -= ticket.inputs
+        if ticket.limiter is not None:
+            ticket.limiter.release_on_behalf_of(ticket)
