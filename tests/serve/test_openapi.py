@@ -2,10 +2,7 @@
 
 from __future__ import annotations
 
-import base64
-import hashlib
 import json
-from html.parser import HTMLParser
 from pathlib import Path
 from typing import Any
 
@@ -22,7 +19,6 @@ from schemathesis.specs.openapi.checks import (
 from benchmarks.openapi import document
 from reco_plugin import Reco
 from reco_plugin.serve.app import create_app
-from reco_plugin.serve.reference import render
 from reco_plugin.serve.settings import ServeSettings
 
 FILE = Path(__file__).resolve().parents[2] / "docs" / "openapi.json"
@@ -83,59 +79,10 @@ def test_whatever_is_sent_the_answer_is_a_documented_one(api: Any, path: str, me
     ask()
 
 
-class Page(HTMLParser):
-    """What a page names, links and loads."""
-
-    def __init__(self) -> None:
-        super().__init__()
-        self.open: list[str] = []
-        self.ids: list[str] = []
-        self.links: list[str] = []
-        self.text = ""
-
-    def handle_starttag(self, tag: str, attrs: Any) -> None:
-        named = dict(attrs)
-        assert not {"src", "style", "onclick"} & set(named), tag
-        assert tag not in ("script", "link", "img", "iframe")
-        self.ids += [named["id"]] if "id" in named else []
-        self.links += [named["href"]] if "href" in named else []
-        if tag != "meta":
-            self.open.append(tag)
-
-    def handle_endtag(self, tag: str) -> None:
-        assert self.open.pop() == tag
-
-    def handle_data(self, data: str) -> None:
-        self.text += data
-
-
-def test_the_document_is_a_page_too_which_needs_nothing_else(filled, served):
+def test_the_document_is_a_page_too(filled, served):
     with served(filled, api_keys=["k"]) as client:
         for path in ("/docs", "/docs/", "/plain/docs"):
             answer = client.get(path)
             assert answer.status_code == 200
             assert answer.headers["content-type"].startswith("text/html")
-        assert answer.headers["content-security-policy"].startswith("default-src 'none'; style-src 'sha256-")
         assert "/docs" in client.get("/nowhere").json()["error"]["message"]
-    page = Page()
-    page.feed(answer.text)
-    assert not page.open
-    assert len(set(page.ids)) == len(page.ids)
-    assert {link.removeprefix("#") for link in page.links if link != "openapi.json"} <= set(page.ids)
-    document = json.loads(FILE.read_text("utf-8"))
-    assert {told["operationId"] for _, _, told in operations()} <= set(page.ids)
-    for name, schema in document["components"]["schemas"].items():
-        assert name in page.ids
-        assert all(field in page.text for field in schema.get("properties", {}))
-    style = answer.text.partition("<style>")[2].partition("</style>")[0]
-    assert (
-        base64.b64encode(hashlib.sha256(style.encode()).digest()).decode() in answer.headers["content-security-policy"]
-    )
-
-
-def test_what_a_document_says_is_text_and_not_html():
-    said = {"get": {"operationId": "x", "description": "<b>``/a&b``</b>", "responses": {}, "tags": ["<i>"]}}
-    page = render({"info": {"title": "<t>", "version": "1"}, "paths": {"/<p>": said}})
-    assert "&lt;b&gt;<code>/a&amp;b</code>&lt;/b&gt;" in page
-    assert "<code>/&lt;p&gt;</code>" in page
-    assert not any(tag in page for tag in ("<b>", "<i>", "<t>"))

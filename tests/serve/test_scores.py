@@ -112,15 +112,16 @@ def test_what_cannot_be_scored_is_refused_by_its_name(reading, sent):
         assert (answer.status_code, said["code"], said["param"]) == (status, code, param), said
 
 
-def test_too_many_scores_keys_and_counts(filled, served, sent):
+def test_too_many_scores_keys_and_counts(filled, served, sent, monkeypatch):
     body = {"images": sent, "texts": PROMPTS}
     with served(filled, max_items=6) as client:
         assert client.post("/v1/scores", json=body).json()["error"]["code"] == "too_many_items"
     with served(filled, max_images=2) as client:
         assert client.post("/v1/scores", json=body).status_code == 413
-    with served(filled, max_body_values=23) as client:
+    with served(filled) as client, monkeypatch.context() as few:
+        few.setattr("reco_plugin.serve.scores.MOST_SCORES", 23)
         said = client.post("/v1/scores", json=body).json()["error"]["message"]
-        assert said.startswith("scores: 24 in one request, the limit is 23 (max_body_values)")
+        assert said.startswith("scores: 24 in one request, the limit is 23 (of all)")
     with served(filled, api_keys=["k-1"]) as client:
         assert client.post("/v1/scores", json=body).status_code == 401
         assert client.post("/v1/scores", json=body, headers={"api-key": "k-1"}).status_code == 200
