@@ -80,6 +80,15 @@ def create_app(
     for routes in documented:
         app.include_router(routes, dependencies=bearer)
     app.state.shapes = Shapes(documented)
+    _wrap(app, edge, state, measured, hosts)
+    return app
+
+
+def _wrap(
+    app: FastAPI, edge: Edge, state: health.Health, measured: metrics.Metrics, hosts: Sequence[str] | None
+) -> None:
+    """Wrap the application, the innermost first."""
+    settings = edge.settings
     if settings.cors_origins:
         app.add_middleware(
             CORSMiddleware,
@@ -93,7 +102,6 @@ def create_app(
     app.add_middleware(
         Requests, settings=settings, budget=edge.budget, metrics=measured, stopping=lambda: state.stopping
     )
-    return app
 
 
 @asynccontextmanager
