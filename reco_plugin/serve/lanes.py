@@ -31,7 +31,7 @@ _RETRY_S = 1.0
 _LOOK_S = 0.02
 
 
-class Ticket:
+class LaneCall:
     """A call that waits, or runs in a thread."""
 
     def __init__(self, places: Places, inputs: int, *, bulk: bool) -> None:
@@ -54,7 +54,7 @@ class Ticket:
             self.places.give()
 
 
-_current: contextvars.ContextVar[Ticket | None] = contextvars.ContextVar("current", default=None)
+_current: contextvars.ContextVar[LaneCall | None] = contextvars.ContextVar("current", default=None)
 
 
 def still_wanted() -> None:
@@ -144,7 +144,7 @@ class Lanes:
         self._queries = CapacityLimiter(threads + min(batched, queue))
         self._bulk = CapacityLimiter(2 * threads)  # one decodes while the other one's batch is encoded
         self._unbounded = CapacityLimiter(math.inf)  # what bounds a thread is above: a call that hangs keeps its share
-        self._calls: dict[Ticket, None] = {}  # that wait or run, the oldest first
+        self._calls: dict[LaneCall, None] = {}  # that wait or run, the oldest first
         self._inputs, self._closed = 0, False
         self._lock = threading.Lock()
 
@@ -225,15 +225,15 @@ class Lanes:
         with self._lock:
             return [ticket.began for ticket in self._calls if ticket.began is not None]
 
-    def _enter(self, inputs: int, *, bulk: bool) -> Ticket:
+    def _enter(self, inputs: int, *, bulk: bool) -> LaneCall:
         self.check_room(inputs)
-        ticket = Ticket(self._places, inputs, bulk=bulk)
+        ticket = LaneCall(self._places, inputs, bulk=bulk)
         with self._lock:
             self._calls[ticket] = None
             self._inputs += inputs
         return ticket
 
-    def _begin(self, ticket: Ticket) -> bool:
+    def _begin(self, ticket: LaneCall) -> bool:
         """Note that a call runs; False where it was given up meanwhile."""
         with self._lock:
             if ticket.given_up.is_set():
@@ -241,7 +241,7 @@ class Lanes:
             ticket.began = time.perf_counter()
             return True
 
-    def _end(self, ticket: Ticket) -> None:
+    def _end(self, ticket: LaneCall) -> None:
         with self._lock:
             del self._calls[ticket]
             self._inputs -= ticket.inputs
