@@ -81,7 +81,7 @@ SLOW = {
     "tests/ingest/test_memory_source.py",
     "tests/ingest/test_near.py",
     "tests/ingest/test_ray.py",
-    "tests/memory/contract/test_memory_rescue.py",
+    "tests/memory/contract/test_memory_damaged.py",
     "tests/memory/contract/test_memory_served.py",
     "tests/memory/contract/test_memory_values.py",
     "tests/memory/test_faults.py",

@@ -40,14 +40,8 @@ ROOMS = {  # name -> the modules and packages in it; an import goes to the same 
     "serve": "serve",
     "cli": "cli __main__",
 }
-UPWARD = {  # what still imports a room below its own: the list only shrinks
-    ("memory.rescue", "opinions"),
-    ("memory.transfer", "opinions"),
-}
+UPWARD: set[tuple[str, str]] = set()  # what still imports a room below its own: the list only shrinks
 IN_CIRCLES = {  # without these imports no module imports itself by way of others; the list only shrinks
-    ("memory.collection", "memory.versions"),
-    ("memory.kept_served", "memory.versions"),
-    ("memory.server", "memory.opening"),
     ("serve.dialects.shared", "serve.edge"),
 }
 WITHOUT_TORCH = {f"reco_plugin.train.{name}" for name in ("graph_file", "parity", "precision", "recipe", "triton")}

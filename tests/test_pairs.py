@@ -374,10 +374,10 @@ def test_a_source_that_fails_keeps_the_batches_before_and_calibrates_them(model,
         assert sorted(all_ids(reco)) == sorted(f"v{row}" for row in range(20))
         calibration = reco.memory.store.header.calibration
         assert calibration
-        with Reco.open(model, memory=tmp_path / "m") as reader:  # it is on the disk already, not only in RAM
-            assert len(reader.memory) == 20
-            assert reader.memory.store.header.calibration == calibration
-            assert np.isfinite(reader.memory.store.witnesses(all_ids(reader))).all()
+    with Reco.open(model, memory=tmp_path / "m") as reader:
+        assert len(reader.memory) == 20
+        assert reader.memory.store.header.calibration == calibration
+        assert np.isfinite(reader.memory.store.witnesses(all_ids(reader))).all()
 
 
 def test_adding_nothing_changes_nothing(reco):
@@ -709,10 +709,8 @@ def test_closing_ends_a_fit(model):
 @pytest.mark.parametrize(
     "old",
     [
-        {"trust": {}, "calibration": {"gate": {"slope": 3.0}}},
-        {"trust": {"format": 9}},
-        {"trust": {"format": 1, "blob": "AAAA", "sha256": "x"}},
-        {"trust": "old"},
+        {"calibration": {"format": 9}},
+        {"calibration": {"format": 1, "blob": "AAAA", "sha256": "x"}},
     ],
 )
 def test_trust_of_another_version_is_learned_anew_with_the_next_pairs(old, model, tmp_path):

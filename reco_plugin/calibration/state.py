@@ -15,7 +15,6 @@ import numpy as np
 import numpy.typing as npt
 
 from ..errors import ConfigError
-from ..memory.learned import digest_of
 from ..types import MODALITIES, Caution, Modality, Neighbours, ToldShort, Vectors, other
 from .arrays import read_arrays
 from .check import Check
@@ -268,11 +267,6 @@ class Calibration(ToldShort):
         try:
             if stored["format"] != FORMAT:
                 raise ConfigError(f"its calibration has format {stored['format']}, not {FORMAT}: {again}")
-            if "blob" not in stored and digest_of(stored):
-                raise ConfigError(
-                    f"what it learned ({digest_of(stored)[:12]}…) is not beside its header, as after a restore of one "
-                    f"of both, or the key may not read it: restore it, or {again}"
-                )
             blob = base64.b64decode(stored["blob"], validate=True)
             if hashlib.sha256(blob).hexdigest() != stored["sha256"]:
                 raise ConfigError(f"its calibration does not match its sha256 {str(stored['sha256'])[:12]}…: {again}")

@@ -135,12 +135,6 @@ COMMANDS = (
         "reco memory copy ./memory grpc://localhost:6334",
     ),
     Command(
-        "memory rescue",
-        "memory_move:rescue_command",
-        "Copy the readable pairs of an embedded memory that no longer opens; it stays as it is.",
-        "reco memory rescue ./rescued --memory ./memory",
-    ),
-    Command(
         "memory build",
         "memory_fill:build_command",
         "Build a memory from a source; an interrupted build resumes when run again.",
@@ -193,12 +187,6 @@ COMMANDS = (
         "memory_versions:prune_command",
         "Delete versions that are not in use, except the newest finished ones. Needs no model.",
         "reco memory prune --keep 1 --memory ./memory",
-    ),
-    Command(
-        "memory attach",
-        "memory_versions:attach_command",
-        "Use an existing collection, with vectors of the model's encoder, as a memory. Changes only its metadata.",
-        "reco memory attach --memory grpc://localhost:6334 --collection shop --image-vector photo --text-vector title",
     ),
     Command(
         "eval zero-shot",

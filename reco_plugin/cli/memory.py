@@ -55,9 +55,6 @@ def info_command(*, given: Given, as_json: JsonOption = False) -> None:
         damaged = len(header.said) - header.opinions
         unread = f"; {damaged:,} more cannot be read" if damaged else ""
         lines.append(f"feedback {counted(header.opinions, 'opinion')} of people{unread}, see reco memory feedback")
-    small, learned = header.sizes
-    info["bytes"] = {"header": small, "learned": learned}
-    lines.append(f"header   {small:,} bytes; {learned:,} of what was learned lie beside it")
     if waiting := unfinished(header):
         info["unfinished"] = waiting
         lines += _block("note", [waiting])

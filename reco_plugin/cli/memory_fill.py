@@ -22,7 +22,8 @@ from ..ingest.options import Cluster, IngestOptions
 from ..ingest.source import names_of, open_source
 from ..memory import Memory, memory_of
 from ..memory.transfer import lacking
-from ..memory.versions import FolderVersions, Version, Versions, version_name
+from ..memory.version_names import version_name
+from ..memory.versions import FolderVersions, Version, Versions
 from ..values import counted, show
 from .memory_versions import describe, is_server, open_versions_of
 from .service import KeyFileOption, ServiceOption, ServiceOptions, explain_lock, open_here_or_served, served_reco
@@ -382,8 +383,6 @@ def _build_version(fill: Fill, swap: _Swap, *, fresh: bool, wait: float) -> None
         live = versions.in_use(fingerprint)
         swap.check(fill, live, versions)
         begun = None if fresh else versions.find_unfinished(fingerprint)
-        if begun is not None and begun.waits:
-            typer.echo(f"{begun.name} was built and not put to use: it is brought up to date, and put to use", err=True)
         name = versions.begin(fingerprint) if begun is None else begun.name
         place = {"memory_collection": name} if is_server(settings) else {}
         where = str(versions.folder(name)) if isinstance(versions, FolderVersions) else settings.memory

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Iterable, Iterator
-from contextlib import ExitStack, closing
+from contextlib import AbstractContextManager, ExitStack, closing
 from dataclasses import dataclass
 from itertools import chain, islice
 from pathlib import Path
@@ -160,6 +160,9 @@ def copy_command(
     given: Given,
     resume: ResumeOption = False,
     yes: Annotated[bool, typer.Option("--yes", help="Do not ask where the target holds other pairs, too.")] = False,
+    damaged: Annotated[
+        bool, typer.Option("--damaged", help="Copy what can be read of a damaged folder, and list the rest.")
+    ] = False,
     as_json: JsonOption = False,
 ) -> None:
     """Copy a memory into another of any kind: ids, vectors, payloads, calibration. Needs no model.
@@ -167,7 +170,9 @@ def copy_command(
     Nothing is deleted in the target: where it holds pairs that the source has not, it is asked first. --collection is
     the source's, --option of the target.
     """
+    from ..memory.damaged import open_damaged
     from ..memory.transfer import copy
+    from ..opinions import add_said
     from ..progress import progress_bar
 
     if memory is not None:
@@ -180,21 +185,30 @@ def copy_command(
     into_settings = MemoryFlags(target, ends.to_collection, ends.option).settings
     if _is_one(from_settings, into_settings):
         raise ConfigError(f"{target!r} is the memory that would be copied: name another target")
-    with (
-        keeps(_LEFT),
-        closing(open_here_or_served(from_settings, ServiceOptions(), None)) as store,
-        closing(open_copy(into_settings, store.header.fingerprint)) as into,
-    ):
+    if damaged:
+        opened: AbstractContextManager[Any] = open_damaged(in_home(source))
+    else:
+        opened = closing(open_here_or_served(from_settings, ServiceOptions(), None))
+    with ExitStack() as stack:
+        stack.enter_context(keeps(_LEFT))
+        stack.enter_context(explained_lock(from_settings, READS))
+        store = stack.enter_context(opened)
+        into = stack.enter_context(closing(open_copy(into_settings, store.header.fingerprint)))
         total, before = store.count(), into.count()
-        if before and not yes:
+        if before and not yes and not damaged:
             _ask_about_others(store, into, target)
         with progress_bar(total=total, desc="copy", unit="pair") as bar:
-            done = copy(store, into, resume=resume, progress=bar.update)
-        pairs, said = into.count(), done.said
-        copied = pairs - before if resume else done.pairs
-    text = f"copied {counted(copied, 'pair')}; {target} holds {pairs:,}{_say_said(said)}"
-    text = "\n".join(filter(None, [text, _say_left(said, "not copied")]))
-    say({"copied": copied, "pairs": pairs, **_tell_said(said, "not copied")}, text, as_json)
+            read = copy(store, into, resume=resume, progress=bar.update)
+        said = add_said(into, (store.header if damaged else store.look()).said.values())
+        pairs = into.count()
+        copied = pairs - before if resume else read
+    lines, told = [f"copied {counted(copied, 'pair')}; {target} holds {pairs:,}{_say_said(said)}"], {}
+    if damaged:
+        told = {"left": store.left, "log_read": store.log_read}
+        lines += [f"{len(store.left):,} could not be read", *(f"  {name}: {why}" for name, why in store.left.items())]
+        lines += [] if store.log_read else ["its log was left out: what was added last may be missing, add it again"]
+    lines += filter(None, [_say_left(said, "not copied")])
+    say({"copied": copied, "pairs": pairs, **_tell_said(said, "not copied"), **told}, "\n".join(lines), as_json)
 
 
 def _is_one(one: Settings, other: Settings) -> bool:
@@ -204,7 +218,7 @@ def _is_one(one: Settings, other: Settings) -> bool:
         return in_home(places[0]).resolve() == in_home(places[1]).resolve()
     if not all("://" in place for place in places):
         return False
-    from ..memory.reading import own_name
+    from ..memory.collection import own_name
 
     server, target = server_of(one), server_of(other)
     same_name = own_name(server, one.memory_collection) == own_name(target, other.memory_collection)
@@ -223,45 +237,3 @@ def _ask_about_others(source: Memory, target: Memory, name: str) -> None:
         raise ConfigError(f"{held}: they would stay beside the copied ones. If that is meant, give --yes")
     if not typer.confirm(f"{held}. Copy {counted(source.count(), 'pair')} into it?", err=True):
         raise ConfigError(f"nothing was copied to {name}")
-
-
-@takes(MemoryFlags)
-def rescue_command(
-    target: Annotated[str, typer.Argument(help="Memory to copy to: a new folder, or the URL of a Qdrant server.")],
-    *,
-    given: Given,
-    as_json: JsonOption = False,
-) -> None:
-    """Copy the readable pairs of an embedded memory that no longer opens; it stays as it is.
-
-    Needs no model. Lists the pairs that were not copied: add them again from their source. --collection and --option
-    are of the target.
-    """
-    from ..memory.kept import read_whole_header
-    from ..memory.rescue import open_broken, rescue
-    from ..progress import progress_bar
-
-    asked = take_flags(MemoryFlags, given)
-    broken = in_home(asked.settings.memory)
-    found = read_whole_header(broken) if broken.is_dir() else None
-    if found is None or found[0] != "edge":
-        raise ConfigError(
-            f"{asked.settings.memory!r} is no folder with an embedded memory (edge): only such can be rescued"
-        )
-    settings = MemoryFlags(target, asked.collection, asked.option).settings
-    if in_home(settings.memory).resolve() == broken.resolve():
-        raise ConfigError(f"{target!r} is the memory that would be copied: name another target")
-    with ExitStack() as stack:
-        with explained_lock(asked.settings, READS):
-            opened = stack.enter_context(open_broken(broken, found[1]))
-        into = stack.enter_context(closing(open_copy(settings, found[1].fingerprint)))
-        bar = stack.enter_context(progress_bar(desc="rescue", unit="pair"))
-        done = rescue(opened, into, bar.update)
-    said = done.said
-    lines = [f"copied {counted(done.pairs, 'pair')} to {target}{_say_said(said)}; {len(done.left):,} could not be"]
-    lines += [f"  {name}: {why}" for name, why in done.left.items()]
-    lines += filter(None, [_say_left(said, "not copied")])
-    if not done.log_read:
-        lines.append("its log was left out: what was added last may be missing, add it again")
-    told = {"copied": done.pairs, "opinions": said.opinions, "left": done.left, "log_read": done.log_read}
-    say(told, "\n".join(lines), as_json)

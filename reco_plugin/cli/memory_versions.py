@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from contextlib import closing
 from dataclasses import replace
 from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from ..api_encoder import load_model
 from ..config import Settings
 from ..errors import ConfigError, MemoryTimeout
 from ..memory.versions import FolderVersions, Version, Versions
@@ -19,11 +18,9 @@ from .shared import (
     Given,
     JsonOption,
     MemoryFlags,
-    OpenOptions,
     keeps,
     open_server,
     say,
-    spell,
     take_flags,
     takes,
 )
@@ -137,7 +134,9 @@ class ServedFolderVersions(FolderVersions):
         """Close the connections."""
         self._memory.close()
 
-    def _swap(self, wanted: Version, versions: Sequence[Version]) -> Version:
+    def use(self, name: str) -> Version:
+        """Let the service put it to use."""
+        wanted = self._usable(name)
         for tried in range(_PATIENCE):
             try:
                 pairs = self._memory.use(wanted.name)
@@ -165,36 +164,3 @@ def _say_used(version: Version, as_json: bool) -> None:
 
 def _pairs(version: Version) -> str:
     return "open elsewhere, holds pairs" if version.pairs is None else counted(version.pairs, "pair")
-
-
-@takes(OpenOptions)
-def attach_command(
-    *,
-    given: Given,
-    image_vector: Annotated[str, typer.Option(help="Name of its image vector.")] = "image",
-    text_vector: Annotated[str, typer.Option(help="Name of its text vector.")] = "text",
-    writable: Annotated[bool, typer.Option("--writable", help="Let pairs be added and removed, too.")] = False,
-    as_json: JsonOption = False,
-) -> None:
-    """Use an existing collection, with vectors of the model's encoder, as a memory. Changes only its metadata.
-
-    Then run `reco memory calibrate`, without which nothing is refined; with --writable, it adds three numbers to the
-    payload of each point.
-    """
-    asked = take_flags(OpenOptions, given)
-    settings = asked.settings
-    model = asked.model or settings.model
-    fingerprint = load_model(model).manifest.fingerprint
-    server = open_server(settings)
-    from ..memory.layout import Layout
-    from ..memory.reading import attach
-
-    layout = Layout(image_vector, text_vector, attached=True, writable=writable)
-    attached = attach(server, settings.memory_collection, fingerprint, layout)
-    say(
-        {"collection": settings.memory_collection, "points": attached.points, "pairs": attached.pairs},
-        f"attached {settings.memory_collection!r} as a memory of {fingerprint}: {attached.pairs:,} of its "
-        f"{attached.points:,} points have both vectors. Now learn from them: reco memory calibrate "
-        f"{spell(settings)}",
-        as_json,
-    )

@@ -27,8 +27,9 @@ from ..engines.address import SCHEMES
 from ..errors import ConfigError, DataError
 from ..files import in_home
 from ..memory import Memory, open_memory
+from ..memory.checks import SERVERS
 from ..memory.header import HEADER_NAME, check_fingerprint, read_header
-from ..memory.opening import SERVERS, server_of
+from ..memory.opening import server_of
 from ..types import Fingerprint, Pair
 from ..values import strip_marks
 from .index_rows import open_index_rows
@@ -148,7 +149,7 @@ def _folder(where: Location, fingerprint: Fingerprint | None, into: Settings | N
     if into is not None and not _is_served(into.memory) and in_home(into.memory).resolve() == folder:
         raise _itself(where)
     if (found := read_header(where.path)) is not None:
-        check_fingerprint(found[1].fingerprint, fingerprint, where.name)
+        check_fingerprint(found.fingerprint, fingerprint, where.name)
     return MemoryPart(str(folder))
 
 
@@ -161,21 +162,15 @@ def _served(where: Location, fingerprint: Fingerprint | None, into: Settings | N
     if server.path.lower().endswith(_FILES):
         raise DataError(f"{where.name} is a file behind a URL: download it first. URLs name Qdrant servers here")
     where.only("collection", "check", *_REACHED)  # after the URL was checked, since it may hold secrets
-    from ..memory.reading import describe, own_name
+    from ..memory.collection import encoder_of, own_name
 
-    found = describe(server, collection)
+    check_fingerprint(encoder_of(server, collection), fingerprint, f"{server.location}?collection={collection}")
+    name = own_name(server, collection)  # so that another version can be put to use meanwhile
     if into is not None and _is_served(into.memory):
         filled = server_of(into)
-        if own_name(filled, into.memory_collection) == found.name and filled.has_address_of(server):
+        if own_name(filled, into.memory_collection) == name and filled.has_address_of(server):
             raise _itself(where)
-    if found.header is None:
-        raise ConfigError(
-            f"the collection {collection!r} at {where.name!r} is no memory of ours. Read it as an index, with the "
-            f"names of its vectors and of its keys of the payload: "
-            f"'{where.name}?collection={collection}&vector=NAME&text=KEY'. Its vectors: {found.known()}"
-        )
-    check_fingerprint(found.header.fingerprint, fingerprint, f"{server.location}?collection={found.name}")
-    return MemoryPart(server.location, found.name, server.options)
+    return MemoryPart(server.location, name, server.options)
 
 
 def _itself(where: Location) -> ConfigError:

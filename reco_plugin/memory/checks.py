@@ -32,6 +32,13 @@ from ..values import (
 from .filters import RESERVED, Condition, parse_filter
 
 T = TypeVar("T")
+SERVERS = ("http://", "https://", "grpc://", "grpcs://")
+"""How the URL of a Qdrant server begins."""
+NO_SERVER = (
+    "the URL of a Qdrant server looks like http://host:6333 or grpc://host:6334?collection=shop (https, grpcs with "
+    "TLS), without user or key in it"
+)
+"""Of a URL of another form, which is not shown: it may hold a key."""
 
 
 @dataclass(frozen=True)

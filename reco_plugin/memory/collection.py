@@ -1,12 +1,9 @@
-"""A Qdrant collection as a memory: create or check it, and translate memory options to Qdrant's parameters.
-
-On a server, it is used through an alias.
-"""
+"""A Qdrant collection as a memory: made, checked, and used through an alias; options as Qdrant's parameters."""
 
 from __future__ import annotations
 
 import time
-from dataclasses import dataclass, field, replace
+from contextlib import closing
 from typing import Any
 
 from qdrant_client import QdrantClient, models
@@ -17,108 +14,58 @@ from ..defaults import SEARCH_EF
 from ..errors import MemoryStoreError, MemoryUnavailable
 from ..types import MODALITIES, Fingerprint
 from .faults import is_refusal_of_key
-from .header import Header, check_fingerprint, from_json, new_header, to_json
-from .layout import Layout
+from .header import check_fingerprint, mark_of, new_header, read_mark
 from .points import WORDS
+from .qdrant_state import make_state
 from .server import Server
-from .versions import version_name, version_number
+from .version_names import version_name, version_number
 
 METADATA_KEY = "reco"
-"""Key of the header in a collection's metadata."""
-CALIBRATION_KEY = "reco_trust"
-"""Key of what was learned about the pairs."""
+"""Key of version and encoder in a collection's metadata."""
 BUILD_KEY = "reco_build"
 """Key of whether a version is finished."""
-LEARNING_KEY = "reco_learning"
-"""Key of who learns from the pairs now."""
-FEEDBACK_KEY = "reco_feedback"
-"""Key of what people said was wrong, in memories of older versions."""
-BESIDE_KEY = "reco_learned"
-"""Key in the metadata of the collection beside a memory's: whose it is."""
 _ALIAS_S = 5.0
 _DATATYPES = {"float32": None, "float16": models.Datatype.FLOAT16}
 
 
-@dataclass(frozen=True)
-class OpenCollection:
-    """A collection that is a memory."""
-
-    header: Header  # fingerprint and calibration
-    layout: Layout = field(default_factory=Layout)  # names of its vectors and points
-
-
 def open_served(
     client: QdrantClient, server: Server, name: str, fingerprint: Fingerprint | None, *, create: bool
-) -> OpenCollection:
-    """The collection of a server; if there is none, a first version and its alias are created."""
+) -> None:
+    """Check the collection of a server; if there is none, a first version and its alias are created."""
     run, location = server.patience.run, server.location
     if not run("open", lambda _: client.collection_exists(name)):
         if not create:
             run("open", lambda _: _refuse_unused(client, name, location))
-        header = new_header(fingerprint, f"{location} (collection {name})", create=create)
-        run("create", lambda _: _make_first(client, name, location, header, server.options), write=True)
-    return run("open", lambda _: read_collection(client, name, location, fingerprint))
+        made_by = new_header(fingerprint, f"{location} (collection {name})", create=create).fingerprint
+        run("create", lambda _: _make_first(client, name, location, made_by, server.options), write=True)
+    run("open", lambda _: read_collection(client, name, location, fingerprint))
 
 
 def make_collection(
-    client: QdrantClient, name: str, header: Header, options: MemoryOptions, **metadata: dict[str, Any]
+    client: QdrantClient, name: str, fingerprint: Fingerprint, options: MemoryOptions, **metadata: dict[str, Any]
 ) -> None:
-    """Create an empty collection with the header in its metadata."""
-    metadata = {METADATA_KEY: to_json("qdrant", header), **metadata}
-    client.create_collection(name, metadata=metadata, **_creation(header.fingerprint.dimension, options))
+    """Create an empty collection of an encoder's vectors."""
+    metadata = {METADATA_KEY: mark_of(fingerprint), **metadata}
+    client.create_collection(name, metadata=metadata, **_creation(fingerprint.dimension, options))
+    make_state(client, name)
 
 
-def name_beside(collection: str) -> str:
-    """Name of the collection that holds what was learned and said of another one, which is no alias.
-
-    >>> name_beside("reco--v3")
-    'reco--v3--learned'
-    """
-    return f"{collection}--learned"
-
-
-def delete_beside(client: QdrantClient, collection: str) -> None:
-    """Delete what was learned and said of a collection that is new, or is to be deleted; only what is ours."""
-    name = name_beside(collection)
-    if client.collection_exists(name) and BESIDE_KEY in (client.get_collection(name).config.metadata or {}):
-        client.delete_collection(name)
-
-
-def read_collection(
-    client: QdrantClient, name: str, location: str, fingerprint: Fingerprint | None, *, real: str | None = None
-) -> OpenCollection:
-    """Header and layout of an existing collection, checked against its vectors and the expected encoder.
-
-    What lies beside the header is not read. ``real`` is the collection that an alias stands for, if that is known.
+def read_collection(client: QdrantClient, name: str, location: str, fingerprint: Fingerprint | None) -> Fingerprint:
+    """The encoder of an existing collection.
 
     Raises:
-        FingerprintMismatch: another encoder built it.
-        MemoryStoreError: it is not a memory, or its vectors do not match its metadata.
+        FingerprintMismatch: another encoder than the expected one.
+        MemoryStoreError: it is not a memory.
     """
-    config = client.get_collection(real or name).config
-    metadata = config.metadata or {}
-    place = f"collection {name!r} at {location!r}"
+    metadata, place = client.get_collection(name).config.metadata or {}, f"collection {name!r} at {location!r}"
     if METADATA_KEY not in metadata:
         raise MemoryStoreError(
-            f"the {place} holds something else: its metadata has no {METADATA_KEY!r}. Choose another collection name, "
-            "or use its vectors as a memory: reco memory attach --help"
+            f"the {place} is no memory of ours: its metadata has no {METADATA_KEY!r}. Choose another name, or "
+            f"build a memory from it: reco memory build '{location}?collection={name}&vector=NAME&text=KEY'"
         )
-    header = header_of(metadata, f"the metadata of {place}")
-    check_fingerprint(header.fingerprint, fingerprint, location)
-    layout = Layout.from_metadata(metadata, f"the metadata of {place}")
-    layout.check(config.params.vectors, header.fingerprint.dimension, f"the {place}")
-    words = WORDS in (config.params.sparse_vectors or {}) and not layout.attached
-    return OpenCollection(header, replace(layout, words=words))
-
-
-def header_of(metadata: dict[str, Any], place: str) -> Header:
-    """The header in a collection's metadata, with what was learned beside it."""
-    beside = {
-        "trust": metadata.get(CALIBRATION_KEY),
-        "learning": metadata.get(LEARNING_KEY),
-        "feedback": metadata.get(FEEDBACK_KEY),
-    }
-    return from_json(metadata[METADATA_KEY] | beside, place)[1]
+    made_by = read_mark(metadata[METADATA_KEY], f"the metadata of {place}")
+    check_fingerprint(made_by, fingerprint, location)
+    return made_by
 
 
 def version_numbers(client: QdrantClient, alias: str) -> list[int]:
@@ -132,31 +79,52 @@ def collection_of_alias(client: QdrantClient, alias: str) -> str | None:
     return next((each.collection_name for each in client.get_aliases().aliases if each.alias_name == alias), None)
 
 
+def own_name(server: Server, collection: str) -> str:
+    """The collection that an alias points to; the name itself if it is no alias."""
+    with closing(server.connect()) as client:
+        return server.patience.run("read", lambda _: collection_of_alias(client, collection)) or collection
+
+
+def encoder_of(server: Server, collection: str) -> Fingerprint:
+    """The encoder of a memory on a server; errors as of :func:`read_collection`."""
+    with closing(server.connect()) as client:
+        return server.patience.run("read", lambda _: read_collection(client, collection, server.location, None))
+
+
 def create_alias(collection: str, alias: str) -> models.CreateAliasOperation:
     """The operation that creates an alias."""
     return models.CreateAliasOperation(create_alias=models.CreateAlias(collection_name=collection, alias_name=alias))
 
 
-def _make_first(client: QdrantClient, name: str, location: str, header: Header, options: MemoryOptions) -> None:
+def is_finished(metadata: dict[str, Any]) -> bool:
+    """Whether the metadata of a version says that it is completely built."""
+    return (metadata.get(BUILD_KEY) or {}).get("finished") is not False
+
+
+def _make_first(client: QdrantClient, name: str, location: str, made_by: Fingerprint, options: MemoryOptions) -> None:
     """Create version 1 and its alias; of several processes at once, one creates it and the others wait."""
+    first = version_name(name, 1)
     if not version_numbers(client, name):
         try:
-            make_collection(client, version_name(name, 1), header, options)
+            make_collection(client, first, made_by, options)
         except Exception as error:
             if is_refusal_of_key(error):
                 raise MemoryUnavailable(
                     f"there is no memory {name!r} at {location!r} yet, and the key may not make one. Fill it with one "
                     "that may write (RECO_MEMORY_API_KEY): reco memory build --help"
                 ) from error
-            if not exists_already(error):
+            if not _exists_already(error):
                 raise
         else:
-            delete_beside(client, version_name(name, 1))  # of one that was deleted by hand
-            client.update_collection_aliases([create_alias(version_name(name, 1), name)])
-    _wait_for(client, name, location)
+            client.update_collection_aliases([create_alias(first, name)])
+    end = time.monotonic() + _ALIAS_S
+    while not client.collection_exists(name):
+        if time.monotonic() > end:
+            _refuse_unused(client, name, location)
+        time.sleep(0.1)
 
 
-def exists_already(error: Exception) -> bool:
+def _exists_already(error: Exception) -> bool:
     """Whether a collection could not be made because there is one of the name."""
     code = getattr(error, "code", None)  # gRPC
     status = code().name if callable(code) else None
@@ -165,39 +133,19 @@ def exists_already(error: Exception) -> bool:
     )
 
 
-def _wait_for(client: QdrantClient, name: str, location: str) -> None:
-    end = time.monotonic() + _ALIAS_S
-    while not client.collection_exists(name):
-        if time.monotonic() > end:
-            _refuse_unused(client, name, location)
-        time.sleep(0.1)
-
-
 def _refuse_unused(client: QdrantClient, name: str, location: str) -> None:
-    """Refuse a memory of whose versions none is in use, and tell which there are; nothing where there is none.
+    """Refuse a memory of whose versions none is in use; nothing where there is none.
 
     Raises:
         MemoryStoreError: there is one or more.
     """
-    finished = {
-        version: is_finished(client.get_collection(version).config.metadata or {})
-        for version in (version_name(name, number) for number in version_numbers(client, name))
-    }
-    if finished:
-        known = ", ".join(f"{version}{'' if done else ' (unfinished)'}" for version, done in finished.items())
-        newest = next((version for version, done in reversed(finished.items()) if done), None)
-        way = f"Put one to use: reco memory use {newest} --memory {location}"
-        if newest is None:
-            way = "Go on with its building: the same reco memory build with --resume"
+    names = [version_name(name, number) for number in version_numbers(client, name)]
+    if names:
         raise MemoryStoreError(
             f"no version of the memory {name!r} at {location!r} is in use (no alias stands for one), but there are: "
-            f"{known}. {way}"
+            f"{', '.join(names)}. Put one to use (reco memory use {names[-1]} --memory {location}), or go on with its "
+            "building (reco memory build --resume)"
         )
-
-
-def is_finished(metadata: dict[str, Any]) -> bool:
-    """Whether the metadata of a version says that it is completely built."""
-    return (metadata.get(BUILD_KEY) or {}).get("finished") is not False
 
 
 def _creation(dimension: int, options: MemoryOptions) -> dict[str, Any]:
@@ -226,12 +174,12 @@ def _creation(dimension: int, options: MemoryOptions) -> dict[str, Any]:
     }
 
 
-def search_params(options: MemoryOptions, k: int, measured: int = SEARCH_EF) -> models.SearchParams:
-    """Qdrant's parameters of one query for k neighbours; ``measured`` counts where the options name no depth."""
+def search_params(options: MemoryOptions, k: int) -> models.SearchParams:
+    """Qdrant's parameters of one query for k neighbours."""
     quantised = options.rescore is not None or options.oversampling is not None
     quantization = models.QuantizationSearchParams(rescore=options.rescore, oversampling=options.oversampling)
     return models.SearchParams(
-        hnsw_ef=None if options.exact else max(options.search_ef or measured, k),
+        hnsw_ef=None if options.exact else max(options.search_ef or SEARCH_EF, k),
         exact=options.exact or None,
         quantization=quantization if quantised else None,
     )

@@ -20,7 +20,6 @@ import qdrant_edge as qe
 from ..config import OF_A_FOLDER, MemoryOptions
 from ..defaults import SCROLL_BATCH
 from ..errors import MemoryReadOnly
-from ..progress import progress_bar
 from ..types import MODALITIES, Fingerprint, Neighbours, Payload, Records, Search, caption_of
 from ..words import MOST, QueryWords, Worded, asked_by_words, stored_words
 from .checks import (
@@ -36,9 +35,8 @@ from .checks import (
 from .disk import LAST_BYTES, ShardCopy, alone_in, bytes_of_pairs, check_room, load_shard, make_shard
 from .edge_reading import POINTS_AT_ONCE, ShardReader
 from .filters import USER_ID, WITNESSES
-from .header import Header, open_folder, refuse_missing_data
+from .header import Header, open_folder, refuse_missing_data, write_header
 from .index import SearchIndex
-from .kept import KeptInFolder, KeptInRam
 from .points import (
     READ_BEFORE,
     WORDS,
@@ -59,7 +57,6 @@ from .points import (
 from .said import SaidRecord
 
 SHARD_NAME = "shard"
-_WORDLESS = qe.Filter(must_not=[qe.HasVectorCondition(WORDS)])
 _UNJUDGED = qe.Filter(must=[qe.IsEmptyCondition(WITNESSES)])
 _MANY = 300_000
 """Pairs from which a Qdrant server is the place for them."""
@@ -103,9 +100,7 @@ class EdgeMemory:
     ) -> None:
         self.location = str(folder)
         self._shard: qe.EdgeShard | None = shard
-        in_folder = KeptInFolder(folder, self.kind)
-        self._header, self._heading = in_folder.read(header), threading.Lock()  # a thread learns while another is told
-        self._kept = in_folder if copy is None else KeptInRam()
+        self._header, self._heading = header, threading.Lock()  # a thread learns while another is told
         self._folder = folder
         self._options = options
         self._opener = Opener()
@@ -131,7 +126,7 @@ class EdgeMemory:
         path = folder / SHARD_NAME
         makes = create and fingerprint is not None and not path.exists()
         with alone_in(folder) if makes else nullcontext():
-            header = open_folder(folder, cls.kind, fingerprint, create=create)
+            header = open_folder(folder, fingerprint, create=create)
             with translate_errors(location, "open"):
                 if not path.exists():
                     refuse_missing_data(path, header, create=create)
@@ -145,13 +140,7 @@ class EdgeMemory:
             if copy is not None:
                 copy.cleanup()
             raise
-        memory = cls(shard, header, folder, options, copy)
-        try:
-            memory._give_words(shard)
-        except BaseException:
-            memory.close()
-            raise
-        return memory
+        return cls(shard, header, folder, options, copy)
 
     @property
     def header(self) -> Header:
@@ -162,24 +151,29 @@ class EdgeMemory:
         """Store what was learned; for a read-only folder, only while this is open."""
         self._live()
         with self._heading:
-            self._header = self._kept.keep_calibration(self._header, calibration)
+            self._keep(self._header.with_calibration(calibration))
 
     def note_learning(self, note: dict[str, Any]) -> None:
         """Keep in ``memory.json`` who learns from the pairs; not in a read-only folder."""
         self._live()
-        if self._copy is None:
-            with self._heading:
-                self._header = self._kept.keep_note(self._header, note)
+        with self._heading:
+            self._keep(replace(self._header, learning=dict(note) if self._copy is None else {}))
 
     def look(self) -> Header:
         """The header: only this process writes it."""
         return self._header
 
     def change_said(self, added: Sequence[SaidRecord], gone: Collection[str]) -> None:
-        """Append what people said to the file beside ``memory.json``."""
+        """Keep what people said in ``memory.json``."""
         self.check_writable()
         with self._heading:
-            self._header = self._kept.keep_said(self._header, added, gone)
+            self._keep(self._header.with_said(added, gone))
+
+    def _keep(self, header: Header) -> None:
+        """Write a header; of a read-only folder only while this is open."""
+        if self._copy is None:
+            write_header(self._folder, header)
+        self._header = header
 
     def set_witnesses(self, ids: Sequence[str], witnesses: npt.NDArray[np.float32]) -> None:
         """Store the witnesses (N, 3) of pairs in their payload; none in a read-only folder."""
@@ -227,7 +221,7 @@ class EdgeMemory:
         shard = self.check_writable()
         checked = check_records(records, self._dimension)
         there = self._retrieve(checked.ids, list(READ_BEFORE), vectors=True)
-        kept = compare_stored(checked, point_id, chain.from_iterable(there))
+        kept = compare_stored(checked, chain.from_iterable(there))
         for start in range(0, len(checked), POINTS_AT_ONCE):
             rows = slice(start, start + POINTS_AT_ONCE)
             check_room(self._folder, "write to", bytes_of_pairs(self._dimension, checked.payloads[rows]))
@@ -238,26 +232,6 @@ class EdgeMemory:
                 shard.update(qe.UpdateOperation.upsert_points(points))
             self._index.add(names, {m: checked.side(m)[rows] for m in MODALITIES})
             self._written(len(points))
-
-    def _give_words(self, shard: qe.EdgeShard) -> None:
-        """Give the pairs that an older version wrote the words of their captions."""
-        with translate_errors(self.location, "open"):
-            try:
-                shard.query(qe.QueryRequest(query=qe.Query.Nearest(qe.SparseVector([], []), using=WORDS), limit=1))
-            except Exception:  # Edge has no class for it: there is no such vector yet
-                shard.update(qe.UpdateOperation.create_sparse_vector(WORDS, modifier=qe.Modifier.Idf))
-        if not self._reader.count(_WORDLESS):
-            return
-        with progress_bar(total=self.count(), desc="words of captions", unit="pair") as bar:
-            for points in self._reader.pages(POINTS_AT_ONCE, payload=True, vectors=False):
-                payloads = [point.payload or {} for point in points]
-                check_room(self._folder, "write to", bytes_of_pairs(0, payloads))
-                rows = zip(points, payloads, strict=True)
-                with translate_errors(self.location, "write"):
-                    given = [qe.PointVectors(point.id, {WORDS: _words_of(payload)}) for point, payload in rows]
-                    shard.update(qe.UpdateOperation.update_vectors(given))
-                self._written(len(points))
-                bar.update(len(points))
 
     def delete(self, ids: Collection[str]) -> int:
         """Remove pairs; returns how many existed."""
@@ -280,7 +254,7 @@ class EdgeMemory:
         payload = wanted_payload(search)
         plain = search.checked and self._index.idle  # no conditions, no exclusions, every pair
         wanted = CheckedSearch(search.vectors, search.k, [], ()) if plain else check_search(search, dimension)
-        filters = [] if plain else list(_WORDS.filters(wanted, (), point_id))
+        filters = [] if plain else list(_WORDS.filters(wanted))
         with translate_errors(self.location, "search"):
             told: Sequence[str] = ()
             if search.words is not None:
@@ -291,7 +265,7 @@ class EdgeMemory:
                 found = self._ask(shard, search, wanted, payload, range(len(wanted.vectors)))
             else:
                 found = self._find(shard, search, wanted, payload, filters)
-            near = to_neighbours(found, dimension, search, k=wanted.k, read=search.read)
+            near = to_neighbours(found, dimension, search, k=wanted.k)
             return replace(near, asked=wanted.vectors, words=told) if told else near
 
     def _by_words(

@@ -21,7 +21,6 @@ from ..words import MOST, QueryWords, Worded, asked_by_words, stored_words
 from .checks import check_ids, check_positive, check_records, check_search, check_witnesses, chunks
 from .filters import matches
 from .header import Header
-from .kept import KeptInRam
 from .points import empty_neighbours
 from .said import SaidRecord
 
@@ -37,7 +36,6 @@ class ExactMemory:
 
     def __init__(self, header: Header) -> None:
         self._header = header
-        self._kept = KeptInRam()
         self._lock = threading.RLock()
         self._open = True
         dimension = header.fingerprint.dimension
@@ -64,13 +62,13 @@ class ExactMemory:
         """Store what was learned about the pairs."""
         with self._lock:
             self._check_open()
-            self._header = self._kept.keep_calibration(self._header, calibration)
+            self._header = self._header.with_calibration(calibration)
 
     def note_learning(self, note: dict[str, Any]) -> None:
         """Keep who learns from the pairs."""
         with self._lock:
             self._check_open()
-            self._header = self._kept.keep_note(self._header, note)
+            self._header = replace(self._header, learning=dict(note))
 
     def look(self) -> Header:
         """The header."""
@@ -80,7 +78,7 @@ class ExactMemory:
         """Store what people said."""
         with self._lock:
             self._check_open()
-            self._header = self._kept.keep_said(self._header, added, gone)
+            self._header = self._header.with_said(added, gone)
 
     def set_witnesses(self, ids: Sequence[str], witnesses: npt.NDArray[np.float32]) -> None:
         """Store the witnesses (N, 3) of pairs."""

@@ -37,7 +37,6 @@ _NODE_LOST = re.compile(
 _NO_COLLECTION = re.compile(r"collection\b.*(exist|not found)", re.IGNORECASE)
 _WAYS_OUT = {
     "error parsing message": ". By gRPC a payload may be nested some 30 levels deep: make it flatter, or use REST",
-    "vector name": ". Its vectors are named otherwise: reco memory attach --help",
 }
 _NEARLY = 0.95  # of a limit: clocks differ
 _START = "docker run -p 6333:6333 -p 6334:6334 qdrant/qdrant"

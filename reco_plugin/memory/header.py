@@ -1,30 +1,29 @@
-"""The header of a memory: fingerprint and figures, stored as ``memory.json`` in a folder.
+"""The header of a memory: its encoder, what was learned of its pairs, and what people said of its answers.
 
-What is large lies beside it, see :mod:`.kept` and :mod:`.kept_served`. Older versions kept all of it in the header.
+A folder holds it as ``memory.json``, written anew as a whole; a server as described in :mod:`.qdrant_state`.
 """
 
 from __future__ import annotations
 
 import errno
 import json
-from collections.abc import Mapping
-from dataclasses import asdict, dataclass, field
+from collections.abc import Collection, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
-from ..errors import FingerprintMismatch, MemoryFull, MemoryReadOnly, MemoryStoreError
+from ..errors import FingerprintMismatch, InputError, MemoryFull, MemoryReadOnly, MemoryStoreError
 from ..files import PARTIAL, write_whole
 from ..fingerprint import are_one_encoder
 from ..types import Fingerprint
-from .learned import split_learned
 from .said import FORMAT as SAID_FORMAT
-from .said import SaidRecord, change_said, unpack_said
+from .said import SaidRecord, change_said
 
-FORMAT = 1
-"""Version of the header; a memory of a newer one is refused."""
+FORMAT = 2
+"""Version of the header; no other is read."""
 HEADER_NAME = "memory.json"
-_SIGNS = {"shard", "opinions.jsonl"}
-"""Names beside it that only a memory has."""
+RESTORE = "restore it from a backup, or build the memory again in an empty folder"
 
 
 @dataclass(frozen=True)
@@ -34,7 +33,6 @@ class Header:
     fingerprint: Fingerprint  # the encoder of its vectors
     calibration: dict[str, Any] = field(default_factory=dict)
     """What was learned about the pairs, as JSON values, unread; empty before the first calibration."""
-    format: int = FORMAT  # version of this header
     learning: dict[str, Any] = field(default_factory=dict)
     """Which process began to learn from the pairs, and when; empty once it ended."""
     said: Mapping[str, SaidRecord] = field(default_factory=dict)
@@ -45,12 +43,21 @@ class Header:
         """How many there are of what people said, without what is damaged."""
         return sum(one.get("format") == SAID_FORMAT for one in self.said.values())
 
-    @property
-    def sizes(self) -> tuple[int, int]:
-        """Bytes of the header as it is stored, and of what was learned beside it."""
-        small, large = split_learned(self.calibration)
-        told = to_json("", self) | {"trust": small}
-        return len(json.dumps(told).encode()), len(large)
+    def with_calibration(self, calibration: dict[str, Any]) -> Header:
+        """The same, with what was learned.
+
+        Raises:
+            InputError: JSON cannot hold it.
+        """
+        try:
+            json.dumps(calibration, allow_nan=False)
+        except (TypeError, ValueError) as error:
+            raise InputError(f"calibration must hold JSON values only: {error}") from error
+        return replace(self, calibration=dict(calibration))
+
+    def with_said(self, added: Sequence[SaidRecord], gone: Collection[str]) -> Header:
+        """The same, after somebody said something, or took it back."""
+        return replace(self, said=change_said(self.said, added, gone))
 
 
 def check_fingerprint(stored: Fingerprint, wanted: Fingerprint | None, location: str) -> None:
@@ -79,55 +86,42 @@ def new_header(fingerprint: Fingerprint | None, location: str, *, create: bool) 
     return Header(fingerprint)
 
 
-def to_json(kind: str, header: Header) -> dict[str, Any]:
-    """The header as JSON-like values, without what lies beside it.
+def mark_of(fingerprint: Fingerprint) -> dict[str, Any]:
+    """Version and encoder, as JSON-like values."""
+    return {"format": FORMAT, "fingerprint": asdict(fingerprint)}
+
+
+def read_mark(stored: Any, place: str) -> Fingerprint:
+    """The encoder, from the output of :func:`mark_of`.
 
     Raises:
-        InputError: a calibration that JSON cannot hold.
+        MemoryStoreError: another format, or none.
     """
-    return {
-        "kind": kind,
-        "fingerprint": asdict(header.fingerprint),
-        "format": header.format,
-        "trust": split_learned(header.calibration)[0],
-        "calibration": {},  # its name in a file of an older version
-        **({"learning": header.learning} if header.learning else {}),
-    }
-
-
-def from_json(stored: Any, place: str) -> tuple[str, Header]:
-    """Kind and header from the output of :func:`to_json`, or of an older version, with all that it holds.
-
-    Raises:
-        MemoryStoreError: a newer format, or not a header.
-    """
-    try:
-        if stored["format"] > FORMAT:
+    with damage_of(place):
+        if stored["format"] != FORMAT:
             raise MemoryStoreError(
-                f"{place} has format {stored['format']}, and this software reads up to {FORMAT}: upgrade reco-plugin"
+                f"{place} has format {stored['format']!r}, and this version of reco-plugin reads {FORMAT}: build the "
+                "memory again, or use the version that made it"
             )
         mark = stored["fingerprint"]
-        fingerprint = Fingerprint(str(mark["name"]), str(mark["digest"]), int(mark["dimension"]))
-        calibration = stored.get("trust") or (
-            {"format": 0} if stored.get("calibration") else {}
-        )  # 0: an older version's
-        if not isinstance(calibration, dict):
-            calibration = {"format": -1}  # damaged: the memory opens, and says so where calibration is read
-        learning = stored.get("learning")
-        learning = learning if isinstance(learning, dict) else {}
-        feedback = stored.get("feedback") or {}  # of an older version
-        feedback = feedback if isinstance(feedback, dict) else {"format": -1}  # damaged, likewise
-        said = change_said({}, unpack_said(feedback, fingerprint.dimension), ())
-        return str(stored["kind"]), Header(fingerprint, calibration, int(stored["format"]), learning, said)
-    except (KeyError, TypeError, ValueError) as error:
+        return Fingerprint(str(mark["name"]), str(mark["digest"]), int(mark["dimension"]))
+
+
+@contextmanager
+def damage_of(place: str) -> Iterator[None]:
+    """Say of what is read in the block that it is damaged, where it has another shape."""
+    try:
+        yield
+    except (KeyError, TypeError, ValueError, AttributeError) as error:
         raise MemoryStoreError(f"{place} is damaged ({error!r}): {RESTORE}") from error
 
 
-def write_header(folder: Path, kind: str, header: Header) -> None:
-    """Write ``memory.json``, durably."""
-    text = json.dumps(to_json(kind, header), indent=2, ensure_ascii=False)
+def write_header(folder: Path, header: Header) -> None:
+    """Write ``memory.json``, durably: after a kill it is the old one or the new one."""
+    learned = {"calibration": header.calibration, "learning": header.learning}
+    stored = mark_of(header.fingerprint) | learned | {"said": [dict(one) for one in header.said.values()]}
     try:
-        write_whole(folder / HEADER_NAME, lambda file: file.write(text.encode()))
+        write_whole(folder / HEADER_NAME, lambda file: file.write(json.dumps(stored, ensure_ascii=False).encode()))
     except OSError as error:
         raise write_error(folder / HEADER_NAME, error) from error
 
@@ -142,15 +136,15 @@ def write_error(path: Path, error: OSError) -> MemoryStoreError:
     return kind(f"cannot write {path}: {error.strerror or error}")
 
 
-def read_header(folder: Path) -> tuple[str, Header] | None:
-    """Kind and header of the memory in a folder, without what lies beside it; None for an empty folder.
+def read_header(folder: Path) -> Header | None:
+    """The header of the memory in a folder; None for an empty folder.
 
     Raises:
         MemoryStoreError: the folder holds something else, or an unreadable header.
     """
     path = folder / HEADER_NAME
     try:
-        return from_json(json.loads(path.read_text(encoding="utf-8")), str(path))
+        stored = json.loads(path.read_text(encoding="utf-8"))
     except FileNotFoundError:
         _refuse_strangers(folder)
         return None
@@ -158,28 +152,26 @@ def read_header(folder: Path) -> tuple[str, Header] | None:
         raise MemoryStoreError(f"{str(folder)!r} is a file, and a memory is a folder or the URL of a server") from None
     except (OSError, ValueError) as error:
         raise MemoryStoreError(f"{path} cannot be read ({error}): {RESTORE}") from error
+    fingerprint = read_mark(stored, str(path))
+    with damage_of(str(path)):
+        said = change_said({}, stored["said"], ())
+        return Header(fingerprint, dict(stored["calibration"]), dict(stored["learning"]), said)
 
 
-def open_folder(folder: Path, kind: str, fingerprint: Fingerprint | None, *, create: bool) -> Header:
-    """The header of the memory in a folder, without what lies beside it; a new folder gets one.
+def open_folder(folder: Path, fingerprint: Fingerprint | None, *, create: bool) -> Header:
+    """The header of the memory in a folder; a new folder gets one.
 
     The header is written before any pair, so a folder without one holds no pairs.
     """
-    found = read_header(folder)
-    if found is not None:
-        if found[0] != kind:
-            raise MemoryStoreError(
-                f"the memory at {str(folder)!r} is of kind {found[0]!r}, which this version does not open: build it "
-                "again in an empty folder"
-            )
-        check_fingerprint(found[1].fingerprint, fingerprint, str(folder))
-        return found[1]
+    if (found := read_header(folder)) is not None:
+        check_fingerprint(found.fingerprint, fingerprint, str(folder))
+        return found
     header = new_header(fingerprint, str(folder), create=create)
     try:
         folder.mkdir(parents=True, exist_ok=True)
     except OSError as error:
-        raise MemoryStoreError(f"cannot make the folder {str(folder)!r}: {error}") from error
-    write_header(folder, kind, header)
+        raise write_error(folder, error) from error
+    write_header(folder, header)
     return header
 
 
@@ -207,17 +199,8 @@ def _refuse_strangers(folder: Path) -> None:
         return
     except OSError as error:
         raise MemoryStoreError(f"cannot use {str(folder)!r} as the folder of a memory: {error}") from error
-    if not _SIGNS.isdisjoint(strangers):
-        raise MemoryStoreError(
-            f"{str(folder)!r} holds a memory without its {HEADER_NAME}, which says by which encoder it was made: "
-            "restore that file from a backup, or take that of another memory of the same model and kind, and run "
-            "`reco memory calibrate`"
-        )
     if strangers:
         named = ", ".join(strangers[:3]) + (", …" if len(strangers) > 3 else "")
         raise MemoryStoreError(
             f"{str(folder)!r} holds something else: {named}, but no {HEADER_NAME}; choose an empty folder"
         )
-
-
-RESTORE = "restore it from a backup, or build the memory again in an empty folder"

@@ -16,19 +16,12 @@ from ..errors import ConfigError, FingerprintMismatch, MemoryLocked, MemoryStore
 from ..files import in_home
 from ..types import Fingerprint, Neighbours, Search
 from .base import Memory
+from .checks import NO_SERVER, SERVERS
 from .header import Header
 
 if TYPE_CHECKING:
     from ..config import MemoryOptions, Settings
     from .server import Server
-
-SERVERS = ("http://", "https://", "grpc://", "grpcs://")
-"""How the URL of a Qdrant server begins."""
-NO_SERVER = (
-    "the URL of a Qdrant server looks like http://host:6333 or grpc://host:6334?collection=shop (https, grpcs with "
-    "TLS), without user or key in it"
-)
-"""Of a URL of another form, which is not shown: it may hold a key."""
 
 
 def open_memory(

@@ -7,7 +7,7 @@ import os
 import re
 import struct
 import uuid
-from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -27,8 +27,6 @@ from .header import RESTORE
 F = TypeVar("F")
 WORDS = "words"
 """Name of the sparse vector of a caption's words."""
-OUR_NAMES: Mapping[Modality, str] = {modality: modality for modality in MODALITIES}
-"""Modality -> name of its vector, in our own stores."""
 _NAMESPACE = uuid.UUID("b4f0a5c6-1d0e-5c61-9d3a-7e2f6c0b8a11")
 
 _WHOLE = 2**53
@@ -47,7 +45,7 @@ LOG_NAME = "wal"
 _SPARED = {LOG_NAME, "edge_config.json"}
 """Parts of a shard without which its pairs can be read."""
 _DAMAGED = re.compile(r"io error|out of bounds|has no vector", re.IGNORECASE)
-_UNREADABLE = re.compile(r"recursion limit exceeded|RecursionLimitExceeded|Can't read WAL")
+_COPY = "copy the pairs that can be read: reco memory copy {} NEW --damaged"
 
 
 class Point(Protocol):
@@ -97,12 +95,7 @@ READ_BEFORE = (USER_ID, WITNESSES)
 """Payload keys of the points that :func:`compare_stored` gets."""
 
 
-def compare_stored(
-    records: Records,
-    point_of: Callable[[str], object],
-    there: Iterable[Point],
-    names: Mapping[Modality, str] = OUR_NAMES,
-) -> dict[str, Sequence[float]]:
+def compare_stored(records: Records, there: Iterable[Point]) -> dict[str, Sequence[float]]:
     """Compare pairs (N, D) to be written with the stored points of their ids.
 
     Returns:
@@ -113,7 +106,7 @@ def compare_stored(
     """
     rows: dict[str, int] = {}
     for row, name in enumerate(records.ids):
-        if (other := rows.setdefault(str(point_of(name)), row)) != row:
+        if (other := rows.setdefault(point_id(name), row)) != row:
             raise _one_point(name, records.ids[other])
     kept: dict[str, Sequence[float]] = {}
     for point in there:
@@ -122,7 +115,7 @@ def compare_stored(
         if (owner := _user_id(point)) != name:
             raise _one_point(name, owner)
         if (witnesses := _witnesses(point)) is not _NO_WITNESSES and all(
-            are_same(np.asarray(point.vector[names[m]], np.float32), records.side(m)[row]) for m in MODALITIES
+            are_same(np.asarray(point.vector[m], np.float32), records.side(m)[row]) for m in MODALITIES
         ):
             kept[name] = witnesses
     return kept
@@ -140,16 +133,14 @@ def stored_payload(user_id: str, payload: Payload, witnesses: Sequence[float] | 
     return {**payload, USER_ID: user_id} | ({} if witnesses is None else {WITNESSES: witnesses})
 
 
-def to_records(points: Sequence[Point], dimension: int, names: Mapping[Modality, str] = OUR_NAMES) -> Records:
+def to_records(points: Sequence[Point], dimension: int) -> Records:
     """N points with both vectors and their payload as records, vectors (N, D)."""
     told = [to_payload(point) for point in points]
-    sides = to_sides(points, dimension, names)
+    sides = to_sides(points, dimension)
     return Records([name for name, _ in told], sides["image"], sides["text"], [payload for _, payload in told])
 
 
-def to_sides(
-    points: Sequence[Point], dimension: int, names: Mapping[Modality, str] = OUR_NAMES
-) -> dict[Modality, Vectors]:
+def to_sides(points: Sequence[Point], dimension: int) -> dict[Modality, Vectors]:
     """Both vectors (N, D) of N points.
 
     Each point's lists of floats are packed, and freed, before the next are made: half of the time that arrays of lists
@@ -160,7 +151,7 @@ def to_sides(
     """
     sides: dict[Modality, Vectors] = {m: np.empty((len(points), dimension), np.float32) for m in MODALITIES}
     pack, step = struct.Struct(f"{dimension}f").pack_into, 4 * dimension
-    into = [(names[m], side.data) for m, side in sides.items()]
+    into = [(m, side.data) for m, side in sides.items()]
     try:
         for place, point in enumerate(points):
             stored = point.vector  # once: Edge makes both lists each time
@@ -177,16 +168,14 @@ def _no_vector(error: KeyError) -> ValueError:
     return ValueError(f"a stored pair has no vector {error}")
 
 
-def wanted_payload(search: Search, *, ids: bool = True) -> bool | list[str]:
-    """What a search reads of each payload; ``ids``: whether the users' ids are in it."""
-    keys = [*([USER_ID] if ids and search.ids else []), *([WITNESSES] if search.witnesses else [])]
+def wanted_payload(search: Search) -> bool | list[str]:
+    """What a search reads of each payload."""
+    keys = [*([USER_ID] if search.ids else []), *([WITNESSES] if search.witnesses else [])]
     return search.payloads or keys or False
 
 
-def to_neighbours(
-    found: Sequence[Sequence[ScoredPoint]], dimension: int, search: Search, *, k: int, read: str
-) -> Neighbours:
-    """Hits of B queries as padded neighbours, vectors (B, K, D); ``read`` is the name of their vector.
+def to_neighbours(found: Sequence[Sequence[ScoredPoint]], dimension: int, search: Search, *, k: int) -> Neighbours:
+    """Hits of B queries as padded neighbours, vectors (B, K, D).
 
     Raises:
         ValueError: a hit has no such vector.
@@ -201,7 +190,9 @@ def to_neighbours(
                 name = payload.get(USER_ID)
                 ids.append(str(hit.id if name is None else name))  # to look at an id of Edge's makes a UUID
                 out.similarity[row, column] = hit.score
-                pack(into, (row * k + column) * step, *hit.vector[read])  # NumPy takes four times as long for a list
+                pack(
+                    into, (row * k + column) * step, *hit.vector[search.read]
+                )  # as NumPy would, in a quarter of the time
                 if out.witnesses is not None and WITNESSES in payload:
                     stored = payload[WITNESSES]  # looked at without a call of ours for each
                     if isinstance(stored, list) and len(stored) == 3 and _NUMBERS.issuperset(map(type, stored)):
@@ -214,10 +205,10 @@ def to_neighbours(
     return out
 
 
-def to_worded(hits: Iterable[ScoredPoint], text: str = "text") -> list[Worded]:
-    """Captions that were found by their words, of one query; ``text`` is the name of their vector."""
+def to_worded(hits: Iterable[ScoredPoint]) -> list[Worded]:
+    """Captions that were found by their words, of one query."""
     read = ((hit.score, hit.vector) for hit in hits)  # once: Edge makes the lists each time
-    return [Worded(score, frozenset(at[WORDS].indices), np.asarray(at[text], np.float32)) for score, at in read]
+    return [Worded(score, frozenset(at[WORDS].indices), np.asarray(at["text"], np.float32)) for score, at in read]
 
 
 def to_witnesses(points: Iterable[Point], wanted: Sequence[object]) -> npt.NDArray[np.float32]:
@@ -256,11 +247,9 @@ class FilterConstructors(Generic[F]):
     match_flag: Callable[[bool], Any]  # takes a boolean
     has_id: Callable[[Collection[Any]], Any]  # takes ids of points
 
-    def filters(
-        self, wanted: CheckedSearch, always: Sequence[Any], point_id: Callable[[str], Any]
-    ) -> Iterator[F | None]:
-        """One filter per query: the conditions, those that ``always`` hold, the exclusions; None without any."""
-        must = [*always, *(self._condition(condition) for condition in wanted.conditions)]
+    def filters(self, wanted: CheckedSearch) -> Iterator[F | None]:
+        """One filter per query: the conditions and the exclusions; None without any."""
+        must = [self._condition(condition) for condition in wanted.conditions]
         made: dict[int, F | None] = {}  # queries that share their exclusions share a filter
         for ids in wanted.exclude:
             if id(ids) not in made:
@@ -328,12 +317,6 @@ def translate_errors(location: str, doing: str) -> Iterator[None]:
             ) from error
         if doing in ("write", "delete", "flush") and _FORBIDDEN.search(str(error)):
             raise MemoryReadOnly(f"cannot {doing} the memory at {location!r}: {_cause(location, error)}") from error
-        if _UNREADABLE.search(str(error)):
-            raise MemoryStoreError(
-                f"cannot {doing} the memory at {location!r}: it holds what Qdrant Edge cannot read again, as a payload "
-                f"nested 124 levels deep, which older versions took. Copy the rest: reco memory rescue NEW --memory "
-                f"{location} ({error})"
-            ) from error
         raise MemoryStoreError(f"cannot {doing} the memory at {location!r}: {_cause(location, error)}") from error
 
 
@@ -349,8 +332,10 @@ def _cause(location: str, error: BaseException) -> str:
     longest = max(files, key=len, default=location)
     if number := re.search(r"\(os error (\d+)\)", text):
         return f"{longest}: {os.strerror(int(number[1]))}"
+    if "Can't read WAL" in text:
+        return f"its log is damaged: {_COPY.format(location)}"
     if not _SPARED.isdisjoint(Path(longest.removeprefix(location)).parts):
-        return f"{longest} is damaged or cut off. Copy the pairs without it: reco memory rescue NEW --memory {location}"
+        return f"{longest} is damaged or cut off: {_COPY.format(location)}"
     if files or _is_panic(error) or _DAMAGED.search(text):
         return f"{longest if files else 'a file of it'} is damaged or cut off: {RESTORE}"
     return text

@@ -1,91 +1,143 @@
-"""A memory on a Qdrant server."""
+"""A memory on a Qdrant server: one collection with two named vectors, behind an alias that readers follow."""
 
 from __future__ import annotations
 
-import logging
-from collections.abc import Callable, Collection, Iterator, Sequence
+import threading
+import time
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from dataclasses import replace
 from functools import partial
 from itertools import chain, islice
-from typing import Any
+from typing import Any, TypeVar
 
 import numpy as np
 import numpy.typing as npt
-from qdrant_client import QdrantClient, models
+from qdrant_client import QdrantClient, grpc, models
+from qdrant_client.conversions.conversion import GrpcToRest, RestToGrpc
 
-from ..defaults import NEIGHBOURS, SCROLL_BATCH, SEARCH_EF
-from ..errors import MemoryStoreError
-from ..types import Fingerprint, Neighbours, Payload, Records, Search
-from ..words import asked_by_words
-from .checks import check_ids, check_positive, check_records, check_search, check_witnesses, chunks, part_of_a_write
-from .collection import open_served, search_params
+from ..defaults import SCROLL_BATCH
+from ..errors import FingerprintMismatch, MemoryStoreError, MemoryUnavailable
+from ..types import MODALITIES, Fingerprint, Neighbours, Payload, Records, Search, caption_of
+from ..words import MOST, QueryWords, Worded, asked_by_words, stored_words
+from .checks import (
+    Opener,
+    check_ids,
+    check_positive,
+    check_records,
+    check_search,
+    check_witnesses,
+    chunks,
+    part_of_a_write,
+)
+from .collection import consistency, open_served, read_collection, search_params
 from .filters import USER_ID, WITNESSES
 from .header import Header
 from .points import (
     READ_BEFORE,
+    WORDS,
+    FilterConstructors,
     compare_stored,
     ids_behind,
     pages,
+    point_id,
+    stored_payload,
     to_ids,
     to_neighbours,
     to_payload,
     to_records,
     to_witnesses,
-    translate_errors,
+    to_worded,
     wanted_payload,
 )
-from .qdrant_collection import IDS_AT_ONCE, QdrantCollection
+from .qdrant_state import STATE_ID, ServedState, count_pairs
 from .said import SaidRecord
 from .server import Server, client_closed_on_error
+from .time_limit import time_limit
 
-log = logging.getLogger(__name__)
-_DEPTH_KEY = "search_ef"
-"""Of what a memory learned: how deep its searches must look."""
-_DEPTHS = (64, 96, 128, 192, 256, 384, 512, 1024)
-"""Candidates that the HNSW index may look at, as they are tried."""
-_RECALL = 0.98
-"""Share of the true ten nearest that a search must find, on pairs of the memory."""
-_ASKED = 50
-"""Pairs that ask, by image and by text; 50 exact searches each take 10 s among a million pairs."""
-DEEP = 10_000
-"""Pairs from which it is worth measuring: fewer are compared with all of them, or nearly so."""
+T = TypeVar("T")
+_IDS_AT_ONCE = 1000
+_SIDES = [str(modality) for modality in MODALITIES]
 _POINTS_AT_ONCE = 256  # 6 MB of pairs of 1024 dimensions; a server takes 32 MB by REST
+_PAIRS = models.Filter(must_not=[models.HasIdCondition(has_id=[STATE_ID])])
+_UNJUDGED = models.Filter(must=[models.IsEmptyCondition(is_empty=models.PayloadField(key=WITNESSES))])
+_WORDS = FilterConstructors(
+    filter=models.Filter,
+    field=models.FieldCondition,
+    range=models.Range,
+    match_any=lambda values: models.MatchAny(any=values),
+    match_flag=lambda flag: models.MatchValue(value=flag),
+    has_id=lambda points: models.HasIdCondition(has_id=list(points)),
+)
 
 
-class QdrantMemory(QdrantCollection):
-    """One collection with two named vectors; the header is in its metadata.
-
-    ``collection`` is an alias that readers follow, so a new version can be swapped in while they run.
-    """
+class QdrantMemory:
+    """A collection, or the one that an alias stands for: a new version can be put to use while others search."""
 
     kind = "qdrant"
+
+    def __init__(self, client: QdrantClient, server: Server, collection: str, fingerprint: Fingerprint | None) -> None:
+        self.location, self.collection = server.location, collection
+        self._client: QdrantClient | None = client
+        self._server, self._options, self._patience = server, server.options, server.patience
+        self._opener = Opener()
+        self._state = ServedState(self._run, self._live, collection)
+        self._heading = threading.Lock()  # a thread learns while another one is told
+        self._expected = fingerprint
+        self._read_header()
+        self._read_again_at = time.monotonic() + self._options.refresh_s
 
     @classmethod
     def open(cls, server: Server, fingerprint: Fingerprint | None, *, create: bool, collection: str) -> QdrantMemory:
         """Open or create the memory of a server."""
         client = server.connect()
         with client_closed_on_error(client):
-            opened = open_served(client, server, collection, fingerprint, create=create)
-        return cls(client, opened, server, collection)
+            open_served(client, server, collection, fingerprint, create=create)
+            return cls(client, server, collection, fingerprint)
+
+    @property
+    def header(self) -> Header:
+        """Fingerprint and calibration."""
+        assert self._state.header is not None  # noqa: S101 - read as it is opened
+        return self._state.header
+
+    @property
+    def keeps_time(self) -> bool:
+        """Whether a search ends by itself within a :func:`~reco_plugin.memory.time_limit.limited` block.
+
+        By gRPC, whose client has a deadline for a whole call; that of REST has one for each part.
+        """
+        return self._server.by_grpc
+
+    def answers(self) -> bool:
+        """Whether the server answers now, within a second, at the address that its name has now."""
+        self._live()
+        return self._server.answers()
+
+    def reconnect(self) -> None:
+        """Take a new connection to the server, if it answers: at the address that its name has now.
+
+        Calls that are on their way keep the old one.
+
+        Raises:
+            MemoryUnavailable: it does not answer.
+        """
+        if not self.answers():
+            raise MemoryUnavailable(f"the memory at {self.location!r} does not answer")
+        fresh = self._server.connect()
+        if self._client is None:  # closed meanwhile
+            fresh.close()
+        else:
+            self._client = fresh
 
     def set_calibration(self, calibration: dict[str, Any]) -> None:
-        """Store what was learned, see :mod:`.kept_served`.
-
-        With it goes ``search_ef``, how deep searches must look, of a large memory on a server.
-        """
-        client = self._live()
-        kept = {
-            name: value for name, value in calibration.items() if name != _DEPTH_KEY
-        }  # of another memory, where copied
-        learned = kept | self._depth(client) if kept else {}
+        """Store what was learned."""
         with self._heading:
-            self._header = self._kept.keep_calibration(self._header, learned)
+            self._state.keep_calibration(calibration)
 
     def note_learning(self, note: dict[str, Any]) -> None:
         """Keep who learns from the pairs."""
-        self._live()
         with self._heading:
-            self._header = self._kept.keep_note(self._header, note)
+            self._state.keep_note(note)
 
     def look(self) -> Header:
         """The header, read anew.
@@ -93,73 +145,74 @@ class QdrantMemory(QdrantCollection):
         Raises:
             FingerprintMismatch: another version was put to use, of another encoder.
         """
-        self._live()
         with self._heading:
-            self._take_over()
-        return self._header
+            return self._read_header()
 
     def change_said(self, added: Sequence[SaidRecord], gone: Collection[str]) -> None:
-        """Store what people said: a point each, so that none writes over another's."""
-        self._live()
+        """Store what people said."""
         with self._heading:
-            self._header = self._kept.keep_said(self._header, added, gone)
+            self._state.keep_said(added, gone)
 
     def set_witnesses(self, ids: Sequence[str], witnesses: npt.NDArray[np.float32]) -> None:
-        """Store the witnesses (N, 3) of pairs in their payload; none in a collection attached for reading only."""
+        """Store the witnesses (N, 3) of pairs in their payload."""
         client, checked = self._live(), check_witnesses(ids, witnesses)
-        if not self._layout.writable:
-            return
-        for names in chunks(list(checked), _POINTS_AT_ONCE):
-            try:
-                self._set_witnesses(client, names, checked)
-            except MemoryStoreError as error:
-                if type(error) is not MemoryStoreError:  # an outage
-                    raise
-                self._set_witnesses(client, names, checked)  # a pair was deleted meanwhile, which a server refuses
+        self._state.refuse_other_version()
+        for names in chunks(list(checked), _IDS_AT_ONCE):
+            found = self._retrieve(_IDS_AT_ONCE, names, vectors=False, payload=[USER_ID], write=True)
+            there = {str(point.id) for point in chain.from_iterable(found)}
+            changes = [
+                models.SetPayloadOperation(
+                    set_payload=models.SetPayload(payload={WITNESSES: checked[name]}, points=[point_id(name)])
+                )
+                for name in names
+                if point_id(name) in there
+            ]
+            if changes:
+                self._run(
+                    "write",
+                    lambda left, changes=changes: client.batch_update_points(  # type: ignore[misc]
+                        self.collection, changes, wait=True, timeout=left
+                    ),
+                    write=True,
+                )
 
     def witnesses(self, ids: Sequence[str]) -> npt.NDArray[np.float32]:
         """The witnesses (N, 3) of pairs."""
         names = check_ids(ids, "ids")
-        found = self._retrieve(IDS_AT_ONCE, names, vectors=False, payload=[WITNESSES])
-        return to_witnesses(chain.from_iterable(found), [self._layout.point_id(name) for name in names])
+        found = self._retrieve(_IDS_AT_ONCE, names, vectors=False, payload=[WITNESSES])
+        return to_witnesses(chain.from_iterable(found), [point_id(name) for name in names])
 
     def count_unjudged(self) -> int:
-        """Number of pairs without witnesses; 0 in a collection attached for reading only."""
-        client, where = self._live(), self._layout.unjudged()
-        if not self._layout.writable:
-            return 0
-        found = self._ask_unjudged("count", lambda left: client.count(self.collection, where, exact=True, timeout=left))
-        return found.count
+        """Number of pairs without witnesses."""
+        client = self._live()
+        ask = self._ask_unjudged
+        return ask("count", lambda left: client.count(self.collection, _UNJUDGED, exact=True, timeout=left)).count
 
     def unjudged(self, most: int) -> list[str]:
-        """Ids of pairs without witnesses, at most so many; none in a collection attached for reading only."""
-        client, where = self._live(), self._layout.unjudged()
-        size = min(check_positive(most, "most"), IDS_AT_ONCE)
+        """Ids of pairs without witnesses, at most so many."""
+        client, size = self._live(), min(check_positive(most, "most"), _IDS_AT_ONCE)
         asked: Any = {"limit": size, "with_payload": [USER_ID], "with_vectors": False}
 
         def read(start: Any) -> Any:
             return self._ask_unjudged(
-                "read", lambda left: client.scroll(self.collection, where, offset=start, timeout=left, **asked)
+                "read", lambda left: client.scroll(self.collection, _UNJUDGED, offset=start, timeout=left, **asked)
             )
 
-        return to_ids(islice(chain.from_iterable(pages(read)), most)) if self._layout.writable else []
+        return to_ids(islice(chain.from_iterable(pages(read)), most))
 
     def count(self) -> int:
         """Number of pairs."""
-        client, where = self._live(), self._layout.pairs_only()
-        return self._run("count", lambda left: client.count(self.collection, where, exact=True, timeout=left)).count
+        client = self._live()
+        return self._run("count", lambda left: count_pairs(client, self.collection, left))
 
     def upsert(self, records: Records) -> None:
         """Add or replace pairs, vectors (N, D); returns when they can be found."""
-        client = self._writable("add pairs to")
+        client = self._live()
         checked = check_records(records, self._dimension)
-        if not (self._words_given or self._layout.attached):
-            self._give_words()
-        layout = self._layout
-        there = self._retrieve(_POINTS_AT_ONCE, checked.ids, vectors=True, payload=list(READ_BEFORE), write=True)
-        kept = compare_stored(checked, layout.point_id, chain.from_iterable(there), layout.names)
+        there = self._retrieve(_POINTS_AT_ONCE, checked.ids, vectors=_SIDES, payload=list(READ_BEFORE), write=True)
+        kept = compare_stored(checked, chain.from_iterable(there))
         for start in range(0, len(checked), _POINTS_AT_ONCE):
-            points = self._to_points(checked, slice(start, start + _POINTS_AT_ONCE), kept)
+            points = _to_points(checked, slice(start, start + _POINTS_AT_ONCE), kept)
             self._run(
                 "write",
                 lambda left, points=points: client.upsert(self.collection, points, wait=True, timeout=left),  # type: ignore[misc]
@@ -168,8 +221,8 @@ class QdrantMemory(QdrantCollection):
 
     def delete(self, ids: Collection[str]) -> int:
         """Remove pairs; returns how many existed."""
-        client = self._writable("remove pairs from")
-        points: list[Any] = [self._layout.point_id(name) for name in set(check_ids(ids, "delete"))]
+        client = self._live()
+        points: list[Any] = [point_id(name) for name in set(check_ids(ids, "delete"))]
         if not points:
             return 0
         there = models.Filter(must=[models.HasIdCondition(has_id=points)])
@@ -183,61 +236,55 @@ class QdrantMemory(QdrantCollection):
         """Find the k nearest pairs of queries (B, D), all in one call; the header is read again every ``refresh_s``."""
         client = self._live()
         self._read_again()
-        layout = self._layout
-        read = layout.name(search.read)
         wanted = check_search(search, self._dimension)
-        filters, told = list(layout.filters(wanted)), list[str]()
-        if search.words is not None and layout.words:  # not in the same call: they say what is searched with
-            pairs, find = self._header.calibration.get("pairs", 0), partial(self._by_words, filters)
+        filters, told = list(_WORDS.filters(wanted)), list[str]()
+        if search.words is not None:  # not in the same call: they say what is searched with
+            pairs, find = self.header.calibration.get("pairs", 0), partial(self._by_words, filters)
             vectors, told = asked_by_words(search, wanted.vectors, pairs, find)
             wanted = replace(wanted, vectors=vectors)
-        params = search_params(self._options, wanted.k, self._measured_depth())
+        params = search_params(self._options, wanted.k)
         requests = [
             models.QueryRequest(
                 query=vector,
-                using=layout.name(search.by),
+                using=search.by,
                 limit=wanted.k,
                 filter=condition,
-                with_vector=[read],
-                with_payload=wanted_payload(search, ids=not layout.attached),
+                with_vector=[search.read],
+                with_payload=wanted_payload(search),
                 params=params,
             )
             for vector, condition in zip(wanted.vectors.tolist(), filters, strict=True)
         ]
         found = self._run("search", lambda left: self._query(client, requests, left)) if requests else []
-        near = to_neighbours(found, self._dimension, search, k=wanted.k, read=read)
+        near = to_neighbours(found, self._dimension, search, k=wanted.k)
         return replace(near, asked=wanted.vectors, words=told) if told else near
 
     def scroll(self, batch_size: int = SCROLL_BATCH, ids: Sequence[str] | None = None) -> Iterator[Records]:
         """All pairs in the collection's order, or those of ``ids`` in their order, in batches (N, D)."""
         self._live()
         check_positive(batch_size, "batch_size")
-        names, vectors = self._layout.names, list(self._layout.names.values())
         if ids is None:
-            pages = self._pages(self._layout.pairs_only(), batch_size, vectors=vectors)
+            found = self._pages(batch_size, vectors=_SIDES)
         else:
-            pages = self._retrieve(batch_size, check_ids(ids, "scroll"), vectors=vectors)
-        pairs = ([point for point in page if len(point.vector or ()) == len(vectors)] for page in pages)
-        return (to_records(page, self._dimension, names) for page in pairs if page)
+            found = self._retrieve(batch_size, check_ids(ids, "scroll"), vectors=_SIDES)
+        return (to_records(page, self._dimension) for page in found if page)
 
     def payloads(self, ids: Sequence[str] | None = None) -> Iterator[tuple[str, Payload]]:
         """Ids and payloads of all pairs, or of ``ids``."""
         self._live()
         if ids is None:
-            pages = self._pages(self._layout.pairs_only(), IDS_AT_ONCE, vectors=False)
-        elif self._layout.attached:  # points that lack a vector are not pairs, so vectors are read too
-            return (row for each in self.scroll(IDS_AT_ONCE, ids) for row in zip(each.ids, each.payloads, strict=True))
+            found = self._pages(_IDS_AT_ONCE, vectors=False)
         else:
-            pages = self._retrieve(IDS_AT_ONCE, check_ids(ids, "ids"), vectors=False)
-        return map(to_payload, chain.from_iterable(pages))
+            found = self._retrieve(_IDS_AT_ONCE, check_ids(ids, "ids"), vectors=False)
+        return map(to_payload, chain.from_iterable(found))
 
     def ids_after(self, last: str | None, limit: int) -> list[str]:
         """The next ids behind ``last``, in the order of point ids."""
-        client, layout = self._live(), self._layout
-        start = None if last is None else layout.point_id(last)
-        size, where = check_positive(limit, "limit") + (start is not None), layout.pairs_only()
+        client = self._live()
+        start = None if last is None else point_id(last)
+        size = check_positive(limit, "limit") + (start is not None)
         asked: Any = {"limit": size, "offset": start, "with_payload": [USER_ID], "with_vectors": False}
-        found, _ = self._run("read", lambda left: client.scroll(self.collection, where, timeout=left, **asked))
+        found, _ = self._run("read", lambda left: client.scroll(self.collection, _PAIRS, timeout=left, **asked))
         return ids_behind(found, start, limit)
 
     def flush(self) -> None:
@@ -247,43 +294,147 @@ class QdrantMemory(QdrantCollection):
     def close(self) -> None:
         """Release the connection."""
         if self._client is not None and self._opener.is_here:  # in a fork, the process that opened it closes it
-            with translate_errors(self.location, "close"):
-                self._client.close()
+            self._client.close()
             self._client = None
 
-    def _measured_depth(self) -> int:
-        depth = self._header.calibration.get(_DEPTH_KEY)
-        return depth if isinstance(depth, int) and depth > 0 else SEARCH_EF
+    @property
+    def _dimension(self) -> int:
+        return self.header.fingerprint.dimension
 
-    def _depth(self, client: QdrantClient) -> dict[str, int]:
-        """How deep searches must look, measured on pairs; nothing where that changes nothing."""
-        if self.count() < DEEP:
-            return {}
-        names, where = self._layout.names.values(), self._layout.pairs_only()
+    def _live(self) -> QdrantClient:
+        return self._opener.check(self._client, self.location)
 
-        def ask(params: models.SearchParams) -> list[set[Any]]:
-            given: Any = {"limit": NEIGHBOURS, "filter": where, "params": params}
-            queries = [(name, point.vector[name]) for point in some for name in names if name in point.vector]
-            requests = [models.QueryRequest(query=vector, using=name, **given) for name, vector in queries]
-            found = (self._run("search", lambda left, r=r: self._query(client, [r], left)) for r in requests)  # type: ignore[misc]
-            return [{hit.id for hit in answer} for (answer,) in found]
+    def _run(self, doing: str, action: Callable[[int | None], T], *, write: bool = False) -> T:
+        return self._patience.run(doing, action, write=write)
 
+    def _ask_unjudged(self, doing: str, action: Callable[[int | None], T]) -> T:
+        """Ask by the witnesses' key; a server in strict mode wants an index of it, which is made then."""
         try:
-            some = next(self._pages(where, _ASKED, vectors=list(names)))  # ids are hashes: a random choice
-            return {_DEPTH_KEY: _find_depth(ask)}
-        except MemoryStoreError as error:  # what was learned is stored nevertheless
-            log.warning("how deep searches must look is not known, %d stays: %s", SEARCH_EF, error)
-            return {}
+            return self._run(doing, action)
+        except MemoryStoreError as error:
+            if "index required" not in str(error).lower():
+                raise
+        client, kind = self._live(), models.FloatIndexParams(type=models.FloatIndexType.FLOAT, on_disk=True)
+        self._run(
+            "index",
+            lambda left: client.create_payload_index(self.collection, WITNESSES, kind, timeout=left),
+            write=True,
+        )
+        return self._run(doing, action)
+
+    def _read_again(self) -> None:
+        """Read the header again: another process may have swapped the version, learned or been told something.
+
+        Raises:
+            FingerprintMismatch: the version is of another encoder; every search raises it until that changes.
+        """
+        now, due = time.monotonic(), self._read_again_at
+        if now < due:
+            return
+        self._read_again_at = now + self._options.refresh_s  # set now, so that only one search does it
+        if not self._heading.acquire(blocking=False):  # it is being written here: the next search reads it
+            return
+        try:
+            self._read_header()
+        except FingerprintMismatch:
+            self._read_again_at = due
+            raise
+        except MemoryStoreError:  # if the store is down, the search itself fails
+            pass
+        finally:
+            self._heading.release()
+
+    def _read_header(self) -> Header:
+        client = self._live()
+
+        def encoder() -> Fingerprint:
+            known = self._state.header.fingerprint if self._state.header else self._expected
+            return self._run("read", lambda _: read_collection(client, self.collection, self.location, known))
+
+        return self._state.read(encoder)
+
+    def _query(
+        self, client: QdrantClient, requests: Sequence[models.QueryRequest], left: int | None
+    ) -> list[list[models.ScoredPoint]]:
+        """The hits of each request; ``left`` seconds may pass, None: as many as the client allows.
+
+        It is not asked by ``QdrantClient.query_batch_points``: that first copies each number of each request, in
+        case a text is to be embedded, which takes half of the CPU of a search.
+        """
+        agreed = consistency(self._options)
+        if not self._server.by_grpc:
+            batch = models.QueryRequestBatch.model_construct(searches=list(requests))
+            limits: dict[str, Any] = {"consistency": agreed, "timeout": left}
+            search = client.http.search_api.query_batch_points
+            told = search(collection_name=self.collection, query_request_batch=batch, **limits)
+            return [answer.points for answer in told.result or []]
+        message = grpc.QueryBatchPoints(
+            collection_name=self.collection,
+            query_points=[RestToGrpc.convert_query_request(request, self.collection) for request in requests],
+            read_consistency=None if agreed is None else RestToGrpc.convert_read_consistency(agreed),
+            timeout=left,
+        )
+        limit, seconds = time_limit(), float(self._options.timeout_s if left is None else left)
+        most = seconds if limit is None else max(0.0, min(seconds, limit.left_s))
+        answers = client.grpc_points.QueryBatch(message, timeout=most)
+        return [[GrpcToRest.convert_scored_point(hit) for hit in answer.result] for answer in answers.result]
+
+    def _by_words(self, filters: Sequence[models.Filter | None], said: Mapping[int, QueryWords]) -> list[list[Worded]]:
+        """The captions that have most of the words of some rows, each under its filter."""
+        client = self._live()
+        requests = [
+            models.QueryRequest(
+                query=models.SparseVector(indices=list(one.weights), values=list(one.weights.values())),
+                using=WORDS,
+                limit=MOST + 1,
+                filter=filters[row],
+                with_vector=["text", WORDS],
+                with_payload=False,
+            )
+            for row, one in said.items()
+        ]
+        return [to_worded(hits) for hits in self._run("search", lambda left: self._query(client, requests, left))]
+
+    def _pages(self, size: int, *, vectors: list[str] | bool) -> Iterator[list[Any]]:
+        asked: Any = {"limit": size, "with_payload": True, "with_vectors": vectors}
+
+        def read(start: Any) -> Any:
+            client = self._live()
+            return self._run(
+                "read", lambda left: client.scroll(self.collection, _PAIRS, offset=start, timeout=left, **asked)
+            )
+
+        return pages(read)
+
+    def _retrieve(
+        self, size: int, ids: Sequence[str], *, vectors: list[str] | bool, payload: Any = True, write: bool = False
+    ) -> Iterator[list[Any]]:
+        """The existing points of these ids, in their order."""
+        for chunk in chunks(ids, size):
+            client, wanted = self._live(), [point_id(name) for name in chunk]
+            points = self._run(
+                "read",
+                lambda left, client=client, wanted=wanted: client.retrieve(  # type: ignore[misc]
+                    self.collection, wanted, with_payload=payload, with_vectors=vectors, timeout=left
+                ),
+                write=write,  # part of a write: its longer time limit
+            )
+            there = {str(point.id): point for point in points}
+            yield [there[name] for name in wanted if name in there]
 
 
-def _find_depth(ask: Callable[[models.SearchParams], list[set[Any]]]) -> int:
-    """The fewest candidates with which a search finds enough; the most, where none does.
+def _to_points(records: Records, rows: slice, witnesses: Mapping[str, Sequence[float]]) -> list[models.PointStruct]:
+    columns = (records.ids[rows], records.image[rows].tolist(), records.text[rows].tolist(), records.payloads[rows])
+    return [
+        models.PointStruct(
+            id=point_id(name),
+            vector={"image": image, "text": text, WORDS: _words_of(payload)},
+            payload=stored_payload(name, payload, witnesses.get(name)),
+        )
+        for name, image, text, payload in zip(*columns, strict=True)
+    ]
 
-    ``ask`` searches with all pairs that ask, and gives the points that each found.
-    """
-    true = ask(models.SearchParams(exact=True))
-    for depth in _DEPTHS[:-1]:
-        found = ask(models.SearchParams(hnsw_ef=depth))
-        if sum(len(a & b) for a, b in zip(true, found, strict=True)) >= _RECALL * sum(map(len, true)):
-            return depth
-    return _DEPTHS[-1]
+
+def _words_of(payload: Payload) -> models.SparseVector:
+    words = stored_words(caption_of(payload))
+    return models.SparseVector(indices=words, values=[1.0] * len(words))

@@ -21,9 +21,8 @@ from qdrant_client.grpc import HealthCheckRequest, QdrantStub
 from ..config import MemoryOptions
 from ..errors import ConfigError, MemoryTimeout, RecoError
 from ..proxies import usable_environment
-from .checks import is_writing
+from .checks import NO_SERVER, is_writing
 from .faults import Spent, read_fault, retry_after, translate
-from .opening import NO_SERVER
 from .time_limit import time_limit
 
 SCHEMES = ("http", "https", "grpc", "grpcs")

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from typing import Any, TypeVar
 
 from qdrant_client import models
@@ -14,18 +14,17 @@ from .collection import (
     BUILD_KEY,
     collection_of_alias,
     create_alias,
-    delete_beside,
     is_finished,
     make_collection,
     read_collection,
     version_numbers,
 )
 from .header import Header, check_fingerprint
-from .kept_served import KeptOnServer
+from .qdrant_state import ServedState, count_pairs
 from .server import Server
-from .versions import Version, Versions, version_name, version_number
+from .version_names import version_name, version_number
+from .versions import Version, Versions
 
-_INDEXED = models.CollectionStatus.GREEN
 T = TypeVar("T")
 
 
@@ -36,7 +35,7 @@ class ServerVersions(Versions):
         super().__init__(alias, f"{alias!r} at {server.location!r}", "RECO_MEMORY_COLLECTION")
         self._client, self._server = server.connect(), server
 
-    def all(self) -> list[Version]:
+    def all(self, *, counted: bool = True) -> list[Version]:
         """All versions, oldest first."""
         client, name = self._client, self._name
         live = self._run("read", lambda: collection_of_alias(client, name))
@@ -46,27 +45,20 @@ class ServerVersions(Versions):
     def begin(self, fingerprint: Fingerprint) -> str:
         """Create an empty collection; see :meth:`Versions.begin`."""
         client, alias = self._client, self._name
-        live = self._run("build", lambda: collection_of_alias(client, alias))
-        if live is None and self._run("build", lambda: client.collection_exists(alias)):
+        if self.in_use(fingerprint) is None and self._run("build", lambda: client.collection_exists(alias)):
             raise MemoryStoreError(
                 f"{self.place} is a collection itself, not an alias that could be swapped. Build under another name "
                 "(RECO_MEMORY_COLLECTION), and let readers use that"
             )
-        if live is not None:
-            self._refuse_other([self._read(live, live=live)], fingerprint)
         name = version_name(alias, 1 + max(self._run("build", lambda: version_numbers(client, alias)), default=0))
-        header, options, unfinished = Header(fingerprint), self._server.options, {BUILD_KEY: {"finished": False}}
-        self._run("build", lambda: make_collection(client, name, header, options, **unfinished), write=True)
-        self._run("build", lambda: delete_beside(client, name), write=True)  # of one that was deleted by hand
+        options, unfinished = self._server.options, {BUILD_KEY: {"finished": False}}
+        self._run("build", lambda: make_collection(client, name, fingerprint, options, **unfinished), write=True)
         return name
 
     def header_of(self, version: Version) -> Header:
         """See :meth:`Versions.header_of`."""
-        kept = KeptOnServer(self._server.patience.run, lambda: self._client, version.name, self._server.location)
-        return kept.read(None).header
-
-    def check_swap(self) -> None:
-        """Nothing to check: an alias moves at any time."""
+        state = ServedState(self._server.patience.run, lambda: self._client, version.name)
+        return state.read(lambda: version.fingerprint)
 
     def finish(self, name: str, pairs: int, fingerprint: Fingerprint, *, wait_s: float = 0.0) -> Version:
         """See :meth:`Versions.finish`."""
@@ -78,20 +70,21 @@ class ServerVersions(Versions):
         self._run("verify", lambda: self._client.update_collection(name, metadata=finished), write=True)
         return self._read(name, live=None)
 
+    def check_swap(self) -> None:
+        """Nothing to check: an alias moves at any time."""
+
     def close(self) -> None:
         """Release the connection."""
         self._client.close()
 
-    def _swap(self, wanted: Version, versions: Sequence[Version]) -> Version:
+    def _swap(self, wanted: Version) -> None:
         operations: list[Any] = [create_alias(wanted.name, self._name)]
-        if any(version.live for version in versions):
+        if self._run("swap", lambda: collection_of_alias(self._client, self._name)) is not None:
             drop = models.DeleteAlias(alias_name=self._name)
             operations.insert(0, models.DeleteAliasOperation(delete_alias=drop))
         self._run("swap", lambda: self._client.update_collection_aliases(operations), write=True)
-        return self._read(wanted.name, live=wanted.name)
 
     def _delete(self, name: str) -> bool:
-        self._run("prune", lambda: delete_beside(self._client, name), write=True)  # first: a name may come again
         self._run("prune", lambda: self._client.delete_collection(name), write=True)
         return True
 
@@ -99,16 +92,17 @@ class ServerVersions(Versions):
         return self._server.patience.run(doing, lambda _: action(), write=write)
 
     def _read(self, name: str, *, live: str | None) -> Version:
-        client = self._client
-        header = self._run("read", lambda: read_collection(client, name, self._server.location, None)).header
+        client, number = self._client, version_number(self._name, name) or 0
+        made_by = self._run("read", lambda: read_collection(client, name, self._server.location, None))
         metadata = self._run("read", lambda: client.get_collection(name)).config.metadata or {}
-        pairs = self._run("read", lambda: client.count(name, exact=True)).count
-        number = version_number(self._name, name) or 0
-        return Version(name, number, pairs, name == live, is_finished(metadata), header.fingerprint)
+        pairs = self._run("read", lambda: count_pairs(client, name))
+        return Version(name, number, pairs, name == live, is_finished(metadata), made_by)
 
     def _wait_for_index(self, name: str, wait_s: float) -> None:
         end = time.monotonic() + wait_s
-        while (status := self._run("verify", lambda: self._client.get_collection(name)).status) != _INDEXED:
+        while (
+            status := self._run("verify", lambda: self._client.get_collection(name)).status
+        ) != models.CollectionStatus.GREEN:
             if status == models.CollectionStatus.RED:
                 raise MemoryStoreError(f"{name!r} is in status red, an error of the server: see its log")
             if time.monotonic() >= end:

@@ -1,16 +1,15 @@
-"""Copy one memory to another, of any kinds: pairs, what was learned, and what people said. Can be resumed."""
+"""Copy one memory to another, of any kinds: pairs, and what was learned. Can be resumed."""
 
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass
 from itertools import islice
 
 from ..defaults import SCROLL_BATCH
 from ..errors import MemoryStoreError
-from ..opinions import Brought, add_said
 from ..types import Records
 from .base import Memory
+from .damaged import Damaged
 
 
 def lacking(records: Records, memory: Memory) -> Records:
@@ -33,7 +32,7 @@ def all_pairs(memory: Memory, batch_size: int = SCROLL_BATCH) -> Iterator[Record
     if not min(before, after) <= read <= max(before, after):
         raise MemoryStoreError(
             f"the memory at {memory.location!r} holds {before:,} pairs, and {read:,} could be read. Do it again; if it "
-            "stays so in an embedded memory, copy what can be read: reco memory rescue --help"
+            "stays so in an embedded memory, copy what can be read: reco memory copy --damaged"
         )
 
 
@@ -47,43 +46,35 @@ def find_other(memory: Memory, source: Memory) -> str | None:
     return None
 
 
-@dataclass(frozen=True)
-class Copied:
-    """The outcome of a copy."""
-
-    pairs: int
-    """How many were read."""
-    said: Brought
-
-
 def copy(
-    source: Memory,
+    source: Memory | Damaged,
     target: Memory,
     *,
     batch_size: int = SCROLL_BATCH,
     resume: bool = False,
     progress: Callable[[int], object] = int,
-) -> Copied:
-    """Copy all pairs, what people said, and what was learned if the target holds no other pairs.
+) -> int:
+    """Copy all pairs, and what was learned if the target holds no other pairs; returns how many were read.
 
-    An id that exists in the target is replaced, or with ``resume`` skipped. ``progress`` gets the number of pairs of
-    each batch.
+    An id that exists in the target is replaced, or with ``resume`` skipped. What people said is copied by
+    :func:`reco_plugin.opinions.add_said`. ``progress`` gets the number of pairs of each batch.
 
     Raises:
         MemoryStoreError: also if some pairs could not be read; the others are in the target.
     """
     read = 0
-    for records in all_pairs(source, batch_size):
+    batches = source.scroll(batch_size) if isinstance(source, Damaged) else all_pairs(source, batch_size)
+    for records in batches:
         wanted = lacking(records, target) if resume else records
         if len(wanted):
             target.upsert(wanted)
-            target.set_witnesses(wanted.ids, source.witnesses(wanted.ids))
+            target.set_witnesses(wanted.ids, source.witnesses(list(wanted.ids)))
         read += len(records)
         progress(len(records))
     target.flush()
-    if source.header.calibration and target.count() == source.count():
+    if source.header.calibration and target.count() == read:
         target.set_calibration(source.header.calibration)
-    return Copied(read, add_said(target, source.look().said.values()))
+    return read
 
 
 def _held(ids: Sequence[str], memory: Memory) -> set[str]:

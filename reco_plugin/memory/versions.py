@@ -1,4 +1,4 @@
-"""Versions of a memory: several collections or folders behind one name, one of them in use at a time."""
+"""Versions of a memory: several folders or collections behind one name, one of them in use at a time."""
 
 from __future__ import annotations
 
@@ -16,43 +16,20 @@ from ..files import PARTIAL, in_home, sync_folder
 from ..fingerprint import are_one_encoder
 from ..types import Fingerprint
 from .header import Header, read_header
-from .kept import read_whole_header
 from .opening import open_memory
-
-_WAITS = "not-in-use-yet"
-"""File in the folder of a version that was built to be put to use, and was not yet."""
+from .version_names import version_name, version_number
 
 
 @dataclass(frozen=True)
 class Version:
-    """One collection or folder behind the name."""
+    """One folder or collection behind the name."""
 
-    name: str  # of the collection or folder
+    name: str  # of the folder or collection
     number: int  # counts up from 1; 0 for a plain folder without other versions
     pairs: int | None  # how many it holds; None if not counted, or if another process has the folder open
     live: bool  # in use
     finished: bool  # completely built
     fingerprint: Fingerprint  # the encoder of its vectors
-    waits: bool = False  # finished by a build that was to put it to use, and did not
-
-
-def version_name(name: str, number: int) -> str:
-    """Name of a version.
-
-    >>> version_name("reco", 3)
-    'reco--v3'
-    """
-    return f"{name}--v{number}"
-
-
-def version_number(name: str, version: str) -> int | None:
-    """The number in a version's name; None if it is not a version of this name.
-
-    >>> version_number("reco", "reco--v3"), version_number("reco", "shop--v3")
-    (3, None)
-    """
-    start, _, number = version.rpartition("--v")
-    return int(number) if start == name and number.isdecimal() else None
 
 
 class Versions(ABC):
@@ -63,8 +40,8 @@ class Versions(ABC):
         self._name, self.place, self._setting = name, place, setting
 
     @abstractmethod
-    def all(self) -> list[Version]:
-        """All versions, oldest first."""
+    def all(self, *, counted: bool = True) -> list[Version]:
+        """All versions, oldest first; counting pairs opens each folder, which takes seconds for a large one."""
 
     @abstractmethod
     def begin(self, fingerprint: Fingerprint) -> str:
@@ -103,6 +80,14 @@ class Versions(ABC):
     def close(self) -> None:
         """Release the connection, if there is one."""
 
+    @abstractmethod
+    def _swap(self, wanted: Version) -> None:
+        """Move the link or alias."""
+
+    @abstractmethod
+    def _delete(self, name: str) -> bool:
+        """Delete a version; False if a process has it open."""
+
     def use(self, name: str) -> Version:
         """Put a version to use, atomically, without interrupting readers.
 
@@ -112,8 +97,8 @@ class Versions(ABC):
             MemoryLocked: the first swap of a folder, while it is open.
             MemoryStoreError: it is not finished.
         """
-        versions = self._known()
-        return self._swap(self._usable(name, versions), versions)
+        self._swap(self._usable(name))
+        return next(version for version in self.all() if version.live)
 
     def rollback(self) -> Version:
         """Go back to the newest finished version before the one in use.
@@ -121,7 +106,7 @@ class Versions(ABC):
         Raises:
             MemoryStoreError: there is none.
         """
-        versions = self._known()
+        versions = self.all(counted=False)
         live = next((version.number for version in versions if version.live), 0)
         older = [version for version in versions if version.finished and version.number < live]
         if not older:
@@ -130,7 +115,7 @@ class Versions(ABC):
 
     def prune(self, keep: int = 1) -> list[str]:
         """Delete versions that are not in use, except the newest ``keep`` finished ones; returns their names."""
-        idle = [version for version in self._known() if not version.live]
+        idle = [version for version in self.all(counted=False) if not version.live]
         finished = [version for version in idle if version.finished]
         kept = {version.name for version in finished[len(finished) - keep :]} if keep else set()
         return [version.name for version in idle if version.name not in kept and self._delete(version.name)]
@@ -141,48 +126,30 @@ class Versions(ABC):
         Raises:
             FingerprintMismatch: it is of another encoder than a new version would be.
         """
-        versions = self._known()
-        self._refuse_other(versions, fingerprint)
-        return next((version for version in versions if version.live), None)
-
-    def find_unfinished(self, fingerprint: Fingerprint) -> Version | None:
-        """The newest version of the same encoder that is unfinished, or waits to be put to use; None without one."""
-        versions = self._known()
-        live = max((each.number for each in versions if each.live), default=0)
-        begun = [each for each in versions if not each.finished or (each.waits and each.number > live)]
-        return next((each for each in reversed(begun) if are_one_encoder(each.fingerprint, fingerprint)), None)
-
-    def _usable(self, name: str, versions: Sequence[Version]) -> Version:
-        wanted = next((version for version in versions if version.name == name), None)
-        if wanted is None:
-            known = ", ".join(version.name for version in versions) or "none"
-            raise ConfigError(f"there is no version {name!r} of {self.place}: {known}")
-        if not wanted.finished:
-            raise MemoryStoreError(f"the building of {name!r} was not finished: build again, and prune it")
-        self._refuse_other(versions, wanted.fingerprint)
-        return wanted
-
-    def _known(self) -> list[Version]:
-        """All versions, oldest first, without counting pairs where that takes long."""
-        return self.all()
-
-    @abstractmethod
-    def _swap(self, wanted: Version, versions: Sequence[Version]) -> Version:
-        """Put one of these versions to use."""
-
-    @abstractmethod
-    def _delete(self, name: str) -> bool:
-        """Delete a version; False if a process has it open."""
-
-    def _refuse_other(self, versions: Sequence[Version], fingerprint: Fingerprint) -> None:
-        """Refuse a version of another encoder than the one in use."""
-        live = next((version for version in versions if version.live), None)
+        live = next((version for version in self.all(counted=False) if version.live), None)
         if live is not None and not are_one_encoder(live.fingerprint, fingerprint):
             raise FingerprintMismatch(
                 f"{live.name!r}, which is in use as {self._name!r}, is of encoder {live.fingerprint}, the other of "
                 f"{fingerprint}: its readers use the old encoder. Build the new one under another name "
                 f"({self._setting}), and start its readers with the new model"
             )
+        return live
+
+    def find_unfinished(self, fingerprint: Fingerprint) -> Version | None:
+        """The newest unfinished version of the same encoder; None without one."""
+        begun = [version for version in self.all(counted=False) if not version.finished]
+        return next((each for each in reversed(begun) if are_one_encoder(each.fingerprint, fingerprint)), None)
+
+    def _usable(self, name: str) -> Version:
+        versions = self.all(counted=False)
+        wanted = next((version for version in versions if version.name == name), None)
+        if wanted is None:
+            known = ", ".join(version.name for version in versions) or "none"
+            raise ConfigError(f"there is no version {name!r} of {self.place}: {known}")
+        if not wanted.finished:
+            raise MemoryStoreError(f"the building of {name!r} was not finished: build again, and prune it")
+        self.in_use(wanted.fingerprint)
+        return wanted
 
     @staticmethod
     def _check_holds(version: Version, pairs: int) -> None:
@@ -207,46 +174,47 @@ class FolderVersions(Versions):
             raise ConfigError(f"versions lie beside their memory's folder: give its name, not --memory {place}")
         super().__init__(self._link.name, repr(str(self._link)), "--memory")
 
-    def all(self) -> list[Version]:
+    def all(self, *, counted: bool = True) -> list[Version]:
         """All versions, oldest first; a plain folder of the name has number 0.
 
         Raises:
             ConfigError: the name is a link of somebody's, to a folder that is no version of it.
         """
-        return self._versions(counted=True)
+        self._refuse_other_link()
+        plain = [self._link.name] if self._link.is_dir() and not self._link.is_symlink() else []
+        found = (self._read(name, counted=counted) for name in [*plain, *self._names()])
+        return [version for version in found if version is not None]
 
     def begin(self, fingerprint: Fingerprint) -> str:
         """The name of a new version; the caller creates its folder, :meth:`folder`."""
-        versions = self._known()
-        self._refuse_other(versions, fingerprint)
-        taken = [self._number(name) or 0 for name in self._names()]
-        plain = [1 for version in versions if not version.number]  # becomes version 1 at the first swap
+        live = self.in_use(fingerprint)
+        taken = [version_number(self._name, name) or 0 for name in self._names()]
+        plain = [1] if live is not None and not live.number else []  # becomes version 1 at the first swap
         return version_name(self._name, 1 + max(taken + plain, default=0))
 
     def folder(self, name: str) -> Path:
         """Where a version is, or is being built."""
         finished = self._link.with_name(name)
-        return finished if finished.exists() else self._partial(name)
+        return finished if finished.exists() else self._link.with_name(name + PARTIAL)
 
     def find(self, name: str) -> Path:
         """The folder of a version that can be put to use; errors as in :meth:`Versions.use`."""
-        return self.folder(self._usable(name, self._known()).name)
+        return self.folder(self._usable(name).name)
 
     def finish(self, name: str, pairs: int, fingerprint: Fingerprint, *, wait_s: float = 0.0) -> Version:
         """See :meth:`Versions.finish`; the folder gets its final name here."""
-        with closing(open_memory(self.folder(name), fingerprint, create=False)) as memory:
-            version = Version(name, self._number(name) or 0, memory.count(), False, True, memory.header.fingerprint)
+        folder = self.folder(name)
+        with closing(open_memory(folder, fingerprint, create=False)) as memory:
+            number = version_number(self._name, name) or 0
+            version = Version(name, number, memory.count(), False, True, memory.header.fingerprint)
         self._check_holds(version, pairs)
-        (self.folder(name) / _WAITS).touch()  # until it is put to use, so that a build is not done twice
-        if not self._link.with_name(name).exists():
-            self._partial(name).rename(self._link.with_name(name))
-            sync_folder(self._link.parent)
+        folder.replace(self._link.with_name(name))
+        sync_folder(self._link.parent)
         return version
 
     def header_of(self, version: Version) -> Header:
         """See :meth:`Versions.header_of`; the folder may be open elsewhere."""
-        found = read_whole_header(self.folder(version.name) if version.number else self._link)
-        return Header(version.fingerprint) if found is None else found[1]
+        return read_header(self.folder(version.name)) or Header(version.fingerprint)
 
     def check_swap(self) -> None:
         """See :meth:`Versions.check_swap`."""
@@ -255,50 +223,39 @@ class FolderVersions(Versions):
     def close(self) -> None:
         """Nothing to release."""
 
-    def _known(self) -> list[Version]:
-        return self._versions(counted=False)
-
-    def _swap(self, wanted: Version, versions: Sequence[Version]) -> Version:
+    def _swap(self, wanted: Version) -> None:
         """Replace the link. A plain folder of the name first becomes version 1."""
-        if wanted.number:
-            self._make_way()
-            new = self._link.with_name(f".{self._name}.{uuid.uuid4().hex[:8]}")
-            new.symlink_to(wanted.name, target_is_directory=True)
-            new.replace(self._link)
-            sync_folder(self._link.parent)
-            (self._link / _WAITS).unlink(missing_ok=True)
-        used = self._read(wanted.name, counted=True)
-        assert used is not None  # noqa: S101 - it was there, and nothing deletes what is in use
-        return used
+        if not wanted.number:
+            return
+        if (first := self._place_of_first()) is not None:
+            self._link.rename(first)
+        new = self._link.with_name(f".{self._name}.{uuid.uuid4().hex[:8]}")
+        new.symlink_to(wanted.name, target_is_directory=True)
+        new.replace(self._link)
+        sync_folder(self._link.parent)
 
-    def _partial(self, name: str) -> Path:
-        return self._link.with_name(name + PARTIAL)
+    def _delete(self, name: str) -> bool:
+        """Delete a version unless a process has it open."""
+        folder = self.folder(name)
+        if _count(folder) is None:
+            return False
+        gone = self._link.with_name(name + PARTIAL)  # so that a half-deleted one does not count as finished
+        shutil.rmtree(folder.replace(gone))
+        return True
 
-    def _number(self, name: str) -> int | None:
-        return version_number(self._name, name)
-
-    def _names(self) -> list[str]:
+    def _names(self) -> Sequence[str]:
         """Names of all versions, also unfinished ones, smallest number first."""
         parent = self._link.parent
         found = {entry.name.removesuffix(PARTIAL) for entry in parent.iterdir()} if parent.is_dir() else set()
-        return sorted(
-            (name for name in found if self._number(name) is not None), key=lambda name: self._number(name) or 0
-        )
-
-    def _versions(self, *, counted: bool) -> list[Version]:
-        """The versions; counting opens each, which takes seconds for millions of pairs."""
-        self._refuse_other_link()
-        plain = [self._link.name] if self._link.is_dir() and not self._link.is_symlink() else []
-        return [
-            version for name in [*plain, *self._names()] if (version := self._read(name, counted=counted)) is not None
-        ]
+        numbers = {name: version_number(self._name, name) for name in found}
+        return sorted((name for name in found if numbers[name] is not None), key=lambda name: numbers[name] or 0)
 
     def _refuse_other_link(self) -> None:
         """Refuse a link that no swap made: it would be replaced, and the memory behind it left out."""
         if not self._link.is_symlink() or not self._link.exists():
             return
         there = self._link.parent / self._link.readlink()
-        if self._number(there.name) is None or there.parent.resolve() != self._link.parent.resolve():
+        if version_number(self._name, there.name) is None or there.parent.resolve() != self._link.parent.resolve():
             raise ConfigError(
                 f"{self.place} is a link to {str(there)!r}, and versions lie beside the folder itself: give --memory "
                 f"{there}"
@@ -306,57 +263,35 @@ class FolderVersions(Versions):
 
     def _read(self, name: str, *, counted: bool) -> Version | None:
         """Describe a version; None if there is no memory yet."""
-        folder = self.folder(name) if name != self._link.name else self._link
+        folder = self.folder(name)
         found = read_header(folder) if folder.is_dir() else None
         if found is None:
             return None
-        pairs = _count(folder) if counted else None
-        live = self._link.resolve() == folder.resolve()
-        finished = not folder.name.endswith(PARTIAL)
-        waits = finished and not live and (folder / _WAITS).exists()
-        return Version(name, self._number(name) or 0, pairs, live, finished, found[1].fingerprint, waits)
-
-    def _make_way(self) -> None:
-        """Rename a plain folder of the name to version 1; a process that has it open would then write elsewhere."""
-        if (first := self._place_of_first()) is not None:
-            self._link.rename(first)
+        number, live = version_number(self._name, name) or 0, self._link.resolve() == folder.resolve()
+        pairs, finished = _count(folder) if counted else None, not folder.name.endswith(PARTIAL)
+        return Version(name, number, pairs, live, finished, found.fingerprint)
 
     def _place_of_first(self) -> Path | None:
-        """Where a plain folder of the name goes; None if there is none."""
+        """Where a plain folder of the name goes, in which nobody may write then; None if there is none."""
         if not self._link.exists() or self._link.is_symlink():
             return None
         first = self._link.with_name(version_name(self._link.name, 1))
         if first.exists():
             raise ConfigError(f"both {self._link} and {first} are folders: rename one of them")
-        try:
-            open_memory(self._link, None, create=False).close()
-        except MemoryLocked as error:
+        if _count(self._link) is None:
             raise MemoryLocked(
-                f"{error} Only the first swap needs this: it renames the folder to {first.name}; later ones need no "
-                "stopped readers"
-            ) from error
+                f"{self.place} is open in another process. Only the first swap needs it closed: it renames the folder "
+                f"to {first.name}; later ones need no stopped readers"
+            )
         return first
-
-    def _delete(self, name: str) -> bool:
-        """Delete a version unless a process has it open."""
-        folder = self.folder(name)
-        try:
-            open_memory(folder, None, create=False).close()
-        except MemoryLocked:
-            return False
-        except MemoryStoreError:  # damaged, or not begun
-            pass
-        gone = self._partial(name)  # so that a half-deleted one does not count as finished
-        if folder != gone:
-            folder.rename(gone)
-        shutil.rmtree(gone)
-        return True
 
 
 def _count(folder: Path) -> int | None:
-    """Pairs in a folder; None if another process has it open."""
+    """Pairs in a folder; None if another process has it open, 0 if it is damaged or not begun."""
     try:
         with closing(open_memory(folder, None, create=False)) as memory:
             return memory.count()
     except MemoryLocked:
         return None
+    except MemoryStoreError:
+        return 0

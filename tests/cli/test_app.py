@@ -59,9 +59,9 @@ def test_the_commands_are_these() -> None:
         "model add",
         "model get",
         *("export", "fit", "serve", "train"),
-        *(f"memory {name}" for name in ("add", "copy", "export", "import", "info", "remove", "rescue", "search")),
+        *(f"memory {name}" for name in ("add", "copy", "export", "import", "info", "remove", "search")),
         *(f"memory {name}" for name in ("calibrate", "sync", "update")),
-        *(f"memory {name}" for name in ("attach", "build", "prune", "rollback", "use", "versions")),
+        *(f"memory {name}" for name in ("build", "prune", "rollback", "use", "versions")),
     }
 
 
@@ -166,7 +166,7 @@ def test_every_function_of_a_command_is_listed_once() -> None:
     ("typed", "offered"),
     [
         ("reco mem", {"memory"}),
-        ("reco memory re", {"reject", "remove", "rescue"}),
+        ("reco memory re", {"reject", "remove"}),
         ("reco memory info --me", {"--memory"}),
         ("reco eval zero-shot --fuser p", {"paper"}),
     ],

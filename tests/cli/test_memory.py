@@ -102,18 +102,6 @@ memory.close()
     assert (done.stdout, done.returncode) == ("24 3 False\n", 0), done.stderr
 
 
-def test_a_memory_of_an_older_version_says_so_until_it_is_calibrated(memory: Path, ask: Ask, run: Run) -> None:
-    path = memory / "memory.json"
-    stored = json.loads(path.read_text())
-    new = stored.pop("trust")  # its name in a file
-    path.write_text(json.dumps(stored | {"calibration": {"gate": {"honesty": 0.5}}}))
-    for command in (("memory", "info"), ("doctor", "--no-strict")):
-        assert "calibrated by an older version: run reco memory calibrate" in run(*command).stdout
-    assert ask("memory", "info")["calibration"] == {}
-    ask("memory", "calibrate")
-    assert json.loads(path.read_text())["trust"] == new
-
-
 def test_too_few_pairs_to_learn_from(memory: Path, ask: Ask, run: Run) -> None:
     ask("memory", "remove", *[hit["id"] for hit in ask("memory", "search", "a red circle", "--k", 10)])
     assert "14 pairs are too few" in run("memory", "calibrate").stdout

@@ -105,7 +105,7 @@ def test_a_plain_folder_becomes_version_1(versions: FolderVersions, place: Path)
 def test_a_plain_folder_that_is_open_stays(versions: FolderVersions, place: Path) -> None:
     held = opened(place, 2)
     name = build(versions, 5)
-    with pytest.raises(MemoryLocked, match="Only the first swap needs this"):
+    with pytest.raises(MemoryLocked, match="Only the first swap needs it closed"):
         versions.use(name)
     held.close()
     assert count(place) == 2
@@ -153,26 +153,10 @@ def test_an_unfinished_version_is_not_used_and_goes_on(versions: FolderVersions,
     assert versions.use(name).pairs == 5
 
 
-def test_a_version_that_was_built_and_not_put_to_use_is_not_built_again(versions: FolderVersions) -> None:
-    versions.use(build(versions, 3))
-    assert versions.find_unfinished(MINE) is None
-    waiting = build(versions, 5)
-    found = versions.find_unfinished(MINE)
-    assert found is not None
-    assert (found.name, found.finished, found.waits) == (waiting, True, True)
-    assert versions.finish(waiting, 5, MINE).finished  # a build that goes on there
-    versions.use(waiting)
-    versions.rollback()  # from a version that was in use, and is left alone
-    assert versions.find_unfinished(MINE) is None
-    older, newer = build(versions, 6), build(versions, 7)
-    versions.use(newer)
-    assert (versions.find_unfinished(MINE), older) == (None, "memory--v3")
-
-
 def test_what_stands_in_the_way_of_a_swap_is_found_before_a_build(versions: FolderVersions, place: Path) -> None:
     versions.check_swap()
     held = opened(place, 2)
-    with pytest.raises(MemoryLocked, match="Only the first swap needs this"):
+    with pytest.raises(MemoryLocked, match="Only the first swap needs it closed"):
         versions.check_swap()
     held.close()
     versions.check_swap()

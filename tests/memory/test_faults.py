@@ -23,9 +23,9 @@ from reco_plugin.errors import (
     MemoryUnavailable,
     MissingExtra,
 )
-from reco_plugin.memory import Fingerprint, Header, open_memory
+from reco_plugin.memory import Fingerprint, open_memory
+from reco_plugin.memory.damaged import open_damaged
 from reco_plugin.memory.points import translate_errors
-from reco_plugin.memory.rescue import open_broken
 from reco_plugin.types import Records, Search
 
 D = 8
@@ -185,10 +185,11 @@ def test_location_that_is_a_file(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("change", "message"),
     [
-        ({"format": 2}, "has format 2, and this software reads up to 1: upgrade reco-plugin"),
-        ({"format": "one"}, "damaged"),
+        ({"format": 1}, "has format 1, and this version of reco-plugin reads 2: build the memory again"),
+        ({"format": "one"}, "has format 'one'"),
         ({"fingerprint": {"name": "x"}}, "damaged.*digest"),
-        ({"kind": "faiss"}, "'faiss', which this version does not open"),
+        ({"calibration": 1}, "damaged"),
+        ({"said": [1]}, "damaged"),
     ],
 )
 def test_header_of_another_kind(tmp_path: Path, change: dict[str, Any], message: str) -> None:
@@ -197,23 +198,6 @@ def test_header_of_another_kind(tmp_path: Path, change: dict[str, Any], message:
     path.write_text(json.dumps(json.loads(path.read_text()) | change))
     with pytest.raises(MemoryStoreError, match=message):
         open_memory(tmp_path, FINGERPRINT)
-
-
-@pytest.mark.parametrize(
-    ("stored", "calibration"),
-    [
-        ({"trust": None, "calibration": None}, {}),
-        ({"trust": {"format": 9, "any": 1}}, {"format": 9, "any": 1}),
-        ({"trust": [1, 2]}, {"format": -1}),
-        ({"trust": {}, "calibration": {"gate": {"honesty": 0.5}}}, {"format": 0}),  # of an older version
-    ],
-)
-def test_a_memory_opens_whatever_was_learned(tmp_path: Path, stored: Any, calibration: dict[str, Any]) -> None:
-    open_memory(tmp_path, FINGERPRINT).close()
-    path = tmp_path / "memory.json"
-    path.write_text(json.dumps(json.loads(path.read_text()) | stored))
-    with closing(open_memory(tmp_path, FINGERPRINT)) as memory:
-        assert memory.header.calibration == calibration
 
 
 @pytest.mark.parametrize("text", ["", '{"format": 1, ', "[]", "3", "\x00\x00", '"a"'])
@@ -227,11 +211,11 @@ def test_damaged_header(tmp_path: Path, text: str) -> None:
 def test_header_on_disk(tmp_path: Path) -> None:
     open_memory(tmp_path, FINGERPRINT).close()
     assert json.loads((tmp_path / "memory.json").read_text()) == {
-        "format": 1,
-        "kind": "edge",
+        "format": 2,
         "fingerprint": {"name": "mini/clip", "digest": "ab" * 32, "dimension": D},
-        "trust": {},
         "calibration": {},
+        "learning": {},
+        "said": [],
     }
 
 
@@ -243,8 +227,8 @@ def test_damaged_edge_shard(tmp_path: Path) -> None:
     with pytest.raises(MemoryStoreError, match="cannot open the memory at") as raised:
         open_memory(tmp_path, FINGERPRINT)
     assert str(raised.value) == (
-        f"cannot open the memory at {str(tmp_path)!r}: {tmp_path}/shard/edge_config.json is damaged or cut off. "
-        f"Copy the pairs without it: reco memory rescue NEW --memory {tmp_path}"
+        f"cannot open the memory at {str(tmp_path)!r}: {tmp_path}/shard/edge_config.json is damaged or cut off: "
+        f"copy the pairs that can be read: reco memory copy {tmp_path} NEW --damaged"
     )
     assert "Failed to deserialize" in str(raised.value.__cause__)  # the engine's own words
 
@@ -278,7 +262,7 @@ def test_pairs_are_not_taken_for_none_where_a_backup_lacks_the_file_that_counts_
     path.unlink() if way == "gone" else path.write_bytes(b"")
     with pytest.raises(MemoryStoreError, match=rf"{name} is missing or cut off.*restore it from a backup"):
         open_memory(tmp_path, FINGERPRINT)
-    with pytest.raises(MemoryStoreError, match=name), open_broken(tmp_path, Header(FINGERPRINT)):
+    with pytest.raises(MemoryStoreError, match=name), open_damaged(tmp_path):
         pass
     path.write_bytes(kept)
     memory = open_memory(tmp_path, FINGERPRINT)

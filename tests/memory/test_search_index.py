@@ -292,7 +292,7 @@ def test_a_full_disk_keeps_it_from_being_saved_only(
         memory.upsert(drawn(0, PAIRS))
         monkeypatch.setattr(index, "check_room", full)
         in_use(memory)
-        assert "is not saved: its disk is full" in caplog.text
+    assert "is not saved: its disk is full" in caplog.text
     with opened(tmp_path / "memory") as memory:
         assert not memory.index_state
         in_use(memory)

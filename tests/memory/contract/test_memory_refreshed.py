@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import threading
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, closing
 from types import SimpleNamespace
@@ -91,77 +90,24 @@ def test_constants_of_another_version_and_of_another_process_are_followed(server
 
 def test_it_is_read_anew_once_per_period(server: StandIn, opened: Open, monkeypatch: pytest.MonkeyPatch) -> None:
     now = [1000.0]
-    monkeypatch.setattr("reco_plugin.memory.qdrant_collection.time", SimpleNamespace(monotonic=lambda: now[0]))
+    monkeypatch.setattr("reco_plugin.memory.qdrant.time", SimpleNamespace(monotonic=lambda: now[0]))
     reader = opened(refresh_s=30)
 
     def read(at: float) -> int:
-        now[0], before = 1000.0 + at, server.engine.seen["get"]
+        now[0], before = 1000.0 + at, server.engine.seen["retrieve"]
         ask(reader)
-        if (looking := reader._looking) is not None:  # type: ignore[attr-defined]
-            looking.join()
-        return server.engine.seen["get"] - before
+        return server.engine.seen["retrieve"] - before
 
     assert [read(at) for at in (0, 29.9, 30, 30.1, 59.9, 60)] == [0, 0, 1, 0, 0, 1]
-    assert [read(at) for at in (119.9, 150, 240, 240.1)] == [1, 1, 1, 0]
-
-
-def test_a_search_waits_for_the_header_only_after_a_pause_and_never_for_a_server_that_does_not_answer(
-    server: StandIn, opened: Open, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    now = [1000.0]
-    monkeypatch.setattr("reco_plugin.memory.qdrant_collection.time", SimpleNamespace(monotonic=lambda: now[0]))
-    reader: Any = opened(refresh_s=30)
-    assert threads_that_look(server, reader, now, at=1031.0) != {threading.get_ident()}, "searches come often"
-    assert threads_that_look(server, reader, now, at=1100.0) == {threading.get_ident()}, "the first after a pause"
-    server.engine.refusals["get"] = Refusal(500, "internal")
-    assert threads_that_look(server, reader, now, at=1200.0) == {threading.get_ident()}
-    assert threads_that_look(server, reader, now, at=1300.0) != {threading.get_ident()}, "it did not answer"
-    del server.engine.refusals["get"]
-    assert threads_that_look(server, reader, now, at=1400.0) != {threading.get_ident()}
-    assert threads_that_look(server, reader, now, at=1500.0) == {threading.get_ident()}, "it did"
-
-
-def threads_that_look(server: StandIn, reader: Any, now: list[float], at: float) -> set[int]:
-    """The threads in which a search at a moment reads the header."""
-    found, take_over = set[int](), type(reader)._take_over
-
-    def noted() -> None:
-        found.add(threading.get_ident())
-        take_over(reader)
-
-    now[0], reader._take_over = at, noted
-    ask(reader)
-    if reader._looking is not None:
-        reader._looking.join()
-    assert len(found) == 1
-    return found
-
-
-def test_another_encoder_that_is_found_beside_a_search_is_refused_by_the_next(
-    server: StandIn, opened: Open, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    now = [1000.0]
-    monkeypatch.setattr("reco_plugin.memory.qdrant_collection.time", SimpleNamespace(monotonic=lambda: now[0]))
-    reader: Any = opened(refresh_s=30)
-    opened(OTHER, "strange").upsert(Records(["strange"], AXES[:1], AXES[1:2], [{}]))
-    point_alias(server, "strange--v1")
-    now[0] = 1031.0
-    ask(reader)
-    reader._looking.join()
-    for _ in range(2):
-        with pytest.raises(FingerprintMismatch, match="other/clip"):
-            ask(reader)
-    point_alias(server, "reco--v1")
-    assert ask(reader) == [[]]
 
 
 def test_what_cannot_be_read_is_no_failure_of_a_search(server: StandIn, opened: Open) -> None:
     reader = opened(refresh_s=1e-9)
     reader.upsert(Records(["here"], AXES[:1], AXES[1:2], [{}]))
-    server.engine.refusals["get"] = Refusal(500, "internal")
-    before = server.engine.seen["get"]
+    server.engine.refusals["retrieve"] = Refusal(500, "internal")
+    before = server.engine.seen["retrieve"]
     assert ask(reader) == [["here"]]
-    assert server.engine.seen["get"] > before
+    assert server.engine.seen["retrieve"] > before
 
 
 def test_an_alias_that_was_moved_to_another_encoder_is_refused_until_it_is_moved_back(

@@ -2,16 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection, Sequence
-from contextlib import closing
-from pathlib import Path
+from collections.abc import Collection, Sequence
 from typing import Any
 
 import numpy as np
 import pytest
-import qdrant_edge as qe
-from qdrant_client import QdrantClient
-from qdrant_stand_in import StandIn
 from small_records import D, axis
 
 from reco_plugin.memory import Memory
@@ -104,31 +99,3 @@ def test_nothing_stands_in_before_the_memory_has_learned(memory: Memory) -> None
 def test_any_text_can_be_asked(memory: Memory, query: str) -> None:
     words_of(memory, CAPTIONS)
     assert len(ask(memory, query, "QX-4821-B").ids) == 2
-
-
-def without_words(memory: Memory, server: StandIn) -> None:
-    """Make it as an older version did, and close it."""
-    place, collection = memory.location, getattr(memory, "collection", "")
-    memory.close()
-    if "://" in place:
-        url = server.url("http") if place.startswith("grpc") else place
-        with closing(QdrantClient(url=url, check_compatibility=False)) as client:
-            client.delete_vector_name(collection, "words")
-        return
-    shard = qe.EdgeShard.load(str(Path(place) / "shard"))
-    shard.update(qe.UpdateOperation.delete_vector_name("words"))
-    shard.close()
-
-
-def test_a_memory_of_before_gets_its_words_when_it_is_opened_or_written(
-    persistent: Callable[..., Memory], stand_in: StandIn
-) -> None:
-    memory = persistent()
-    words_of(memory, CAPTIONS)
-    without_words(memory, stand_in)
-    memory = persistent()
-    vector = axis(6)[None]
-    memory.upsert(Records(["late"], vector, vector, [{"caption": "ZZ-9000-Z"}]))
-    assert stood_in(memory, "QX-4821-B", "ZZ-9000-Z", "狐のぬい") == ["fox", "late", "石"]
-    memory.close()
-    assert stood_in(persistent(), "QX-4821-B") == ["fox"]
