@@ -104,6 +104,6 @@ def test_a_proxy_that_lets_no_health_check_pass_answers_too():
         port = proxy.add_insecure_port("127.0.0.1:0")
         proxy.start()
         server = Server.parse(f"grpc://127.0.0.1:{port}")
-        assert server.answers(by_grpc=True)
+        assert server.answers()
         proxy.stop(None).wait()
-        assert not server.answers(by_grpc=True)
+        assert not server.answers()

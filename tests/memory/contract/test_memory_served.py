@@ -156,7 +156,7 @@ def test_a_collection_is_made_as_the_options_say(server: StandIn, opened: Callab
 
 def test_without_options_the_server_decides(server: StandIn, opened: Callable[..., Memory]) -> None:
     opened()
-    assert set(server.engine.made["reco--v1"]) == {"vectors_config", "metadata"}
+    assert set(server.engine.made["reco--v1"]) == {"vectors_config", "sparse_vectors_config", "metadata"}
 
 
 @pytest.mark.parametrize(
@@ -478,4 +478,4 @@ def test_refined_vectors_are_those_of_a_memory_in_ram(
     with Reco.open(model, memory=server.url(scheme)) as reco:
         refined.append(refine(reco))
     np.testing.assert_allclose(refined[0], refined[1], atol=1e-5)
-    assert server.engine.seen["query"] == 2  # a batch of images and a batch of texts
+    assert server.engine.seen["query"] == 3  # a batch of images, one of words, one of texts
