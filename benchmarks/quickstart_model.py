@@ -25,8 +25,8 @@ import torch
 
 from reco_plugin.artifact import Artifact, Policy
 from reco_plugin.config import load_settings
-from reco_plugin.demo.tasks import KNOWN, Bench, FrozenEncoder, Group, drawing, prepare
-from reco_plugin.encode import Encoder
+from reco_plugin.demo.tasks import KNOWN, Bench, Group, drawing, prepare
+from reco_plugin.encode import Encoder, EncodesPairs
 from reco_plugin.evaluate.intervals import bootstrap
 from reco_plugin.evaluate.measure import measure as measured
 from reco_plugin.evaluate.measure import refine_task
@@ -69,7 +69,7 @@ NAME = "reco-quickstart-mini-clip"
 class Study:
     """Frozen vectors, memories and the measurement that every line of the table shares."""
 
-    def __init__(self, data: Quickstart, encoder: FrozenEncoder, fingerprint: Fingerprint, cache: Path) -> None:
+    def __init__(self, data: Quickstart, encoder: EncodesPairs, fingerprint: Fingerprint, cache: Path) -> None:
         self.data, self.fingerprint = data, fingerprint
         self.pairs = _records(data, encoder, cache / f"vectors-{fingerprint.digest[:12]}.npz")
         self.bench: Bench = prepare(data, encoder, ("unseen", "seen", "dev"))
@@ -121,7 +121,7 @@ class Study:
         return [family[item.entity, item.family] for item in items]
 
 
-def _records(data: Quickstart, encoder: FrozenEncoder, path: Path) -> Records:
+def _records(data: Quickstart, encoder: EncodesPairs, path: Path) -> Records:
     """Frozen vectors of every drawing and caption, kept under the encoder's fingerprint."""
     count = sum(item.split is not None for item in data.items)
     items = data.items[:count]

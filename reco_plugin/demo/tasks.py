@@ -4,18 +4,19 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Literal, Protocol, Unpack
+from typing import Literal, Unpack
 
 import numpy as np
 import numpy.typing as npt
 from PIL import Image
 
+from ..encode import EncodesPairs
 from ..evaluate.measure import Measured, measure_sides, refine_task
 from ..evaluate.task import SIDES, Side, Task, TaskItems
 from ..options import RefineHow
 from ..quickstart.dataset import ALL_SPLITS, Entity, EntitySplit, Quickstart
 from ..score import Refines
-from ..types import ImageInput, Pair, Vectors
+from ..types import Pair
 
 Group = Literal["unseen", "seen", "all", "dev"]
 GROUPS: dict[Group, tuple[tuple[EntitySplit, ...], tuple[EntitySplit, ...]]] = {
@@ -33,18 +34,6 @@ Accuracy = dict[str, float]
 """``{"top1": percent, "top5": percent}``"""
 Accuracies = dict[Group, dict[str, Accuracy]]
 """Group -> refined side -> accuracy; ``"frozen"`` is among the sides."""
-
-
-class FrozenEncoder(Protocol):
-    """A frozen encoder, in ONNX Runtime or in torch."""
-
-    def images(self, images: Sequence[ImageInput]) -> Vectors:
-        """Encode B items; (B, D) unit-norm."""
-        ...
-
-    def texts(self, texts: Sequence[str]) -> Vectors:
-        """Encode B items; (B, D) unit-norm."""
-        ...
 
 
 @dataclass(frozen=True)
@@ -90,7 +79,7 @@ def accuracy(found: Measured) -> Accuracy:
     return {f"top{k}": round(100 * float(found.top(k).mean()), 2) for k in (1, 5)}
 
 
-def prepare(data: Quickstart, encoder: FrozenEncoder, splits: tuple[EntitySplit, ...] = ("unseen", "seen")) -> Bench:
+def prepare(data: Quickstart, encoder: EncodesPairs, splits: tuple[EntitySplit, ...] = ("unseen", "seen")) -> Bench:
     """Encode the test queries and all class prompts."""
     row_of = {entity.key: row for row, entity in enumerate(data.entities)}
     rows = np.concatenate([data.query_rows(split) for split in splits])
