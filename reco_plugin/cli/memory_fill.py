@@ -19,7 +19,7 @@ from ..data.source import read_lines
 from ..errors import ConfigError, InputError, MemoryLocked
 from ..files import in_home
 from ..ingest.options import Cluster, IngestOptions
-from ..ingest.source import names_of, open_source
+from ..ingest.source import name_of, open_source
 from ..memory import Memory, memory_of
 from ..memory.transfer import lacking
 from ..memory.version_names import version_name
@@ -95,8 +95,7 @@ class Fill:
         if self.rows.note:
             typer.echo(f"note: {self.rows.note}", err=True)
         if named:
-            name, others = names_of(self.rows)
-            given = {"source": name, "also": others if given.get("source", name) == name else frozenset()} | given
+            given = {"source": name_of(self.rows)} | given
         if "threshold" in given:
             given.setdefault("duplicates", "report")
         beside = {field: self._beside(what) for field, what in (("rejected", "rejected"), ("listed", "duplicates"))}

@@ -23,7 +23,7 @@ SCHEMES = {
 """How an address begins -> the engine's usual port; 0: a folder."""
 QDRANT = {"http": 6333, "https": 6333, "grpc": 6334, "grpcs": 6334}
 """The same of a Qdrant server, whose URL names a memory or a collection of pairs unless it says ``vector=``."""
-FIELDS = ("vector", "text", "image", "id", "changed", "images")
+FIELDS = ("vector", "text", "image", "id", "images")
 CONNECTION = ("tls", "ca_file", "timeout_s")
 _KEY_LIKE = re.compile(r"key|token|passw|secret", re.IGNORECASE)
 
@@ -42,7 +42,6 @@ class IndexAddress:
     text: str | None = None  # field of the captions
     image: str | None = None  # field of the pictures' paths or URLs
     id: str | None = None  # field of the ids; None: the engine's own
-    changed: str | None = None  # field that says when a document last changed
     images: str | None = None  # folder of relative paths
     tls: bool = False
     ca_file: str | None = None  # of one's own authority

@@ -34,7 +34,7 @@ def check_fields(
     Raises:
         EngineError: one is not; names the most similar ones.
     """
-    for field in ("id", "text", "image", "changed"):
+    for field in ("id", "text", "image"):
         name = getattr(address, field)
         if name is not None and name not in known:
             if field in inner and column_of(name, mappings) != name:

@@ -182,8 +182,7 @@ class LanceIndex(LooksOnce[_LanceTable]):
         schema = self._call(lambda table: table.schema)
         mappings = tuple(field.name for field in schema if pa.types.is_struct(field.type))
         within = [part for one in mappings for part in _within(schema.field(one).type, one)]
-        check_fields(replace(address, changed=None), (*schema.names, *within), name)
-        check_fields(replace(address, id=None, text=None, image=None), schema.names, name)
+        check_fields(address, (*schema.names, *within), name)
         others = {field.name: _kind(field.type) for field in schema}
         dense = [field for field, kind in others.items() if not kind]
         vector = pick_vector(address, dense, {field: kind for field, kind in others.items() if kind}, name)

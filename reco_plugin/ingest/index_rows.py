@@ -20,12 +20,9 @@ from ..data.source import SIGNED
 from ..engines import Description, Document, IndexAddress, open_index, parse_address
 from ..errors import ConfigError, DataError, FingerprintMismatch, RecoError
 from ..files import in_home
-from ..memory import Memory
 from ..reco import Reco
 from ..types import Modality, Pair
 from ..values import check_choice, strip_marks
-from .options import IngestOptions
-from .prepare import key_of
 
 Holds: TypeAlias = Literal["image", "text", "neither"]
 """Whose vectors an index holds: its pictures', its captions', or ones of no use here."""
@@ -38,7 +35,6 @@ class IndexPart:
 
     address: IndexAddress
     holds: Holds
-    wanted: frozenset[int] | None = None  # only ids with these keys; None: all
 
     @property
     def name(self) -> str:
@@ -47,14 +43,9 @@ class IndexPart:
 
     def read(self) -> Iterator[Pair | Rejected]:
         """Its documents in order, as pairs."""
-        if self.wanted == frozenset():
-            return
         with closing(open_index(self.address)) as index:
             for page in index.scan(vectors=self.holds != "neither", size=_AT_ONCE):
-                found = page.documents
-                if self.wanted is not None:
-                    found = tuple(document for document in found if key_of(document.id) in self.wanted)
-                yield from self._rows(found)
+                yield from self._rows(page.documents)
 
     def _rows(self, documents: Sequence[Document]) -> Iterator[Pair | Rejected]:
         with_vector = [document for document in documents if document.vector is not None]
@@ -148,35 +139,6 @@ def open_index_rows(source: str, model: Path | None) -> Rows:
     compare = None if check is None else check == "1"
     parts = (IndexPart(address, holds),)
     return Rows(name_of(address), parts, said.documents, compare, note=note, told=agree, folders=folders)
-
-
-def leave_unchanged(rows: Rows, memory: Memory, options: IngestOptions) -> tuple[Rows, list[int]]:
-    """The rows of an index that changed since the memory read them, and the keys of the ids of all others.
-
-    The index must name a field ``changed``; its value is kept in the payload of each pair, and compared for each, so
-    that an interrupted run, or a value that goes back, loses nothing. Two scans: of all documents without their
-    vectors, then, where any changed, of all with them: an engine may order values otherwise than we do.
-    """
-    part = rows.parts[0]
-    if not isinstance(part, IndexPart) or (changed := part.address.changed) is None:
-        return rows, []
-    held = {
-        key_of(id_, repr(payload[changed]))
-        for id_, payload in memory.payloads()
-        if changed in payload and options.brought(payload)
-    }
-    if not held:
-        return rows, []
-    same, wanted = list[int](), set[int]()
-    with closing(open_index(part.address)) as index:
-        for page in index.scan(vectors=False, size=2 * _AT_ONCE):
-            for document in page.documents:
-                key, value = key_of(document.id), document.payload.get(changed)
-                if value is not None and key_of(document.id, repr(value)) in held:
-                    same.append(key)
-                else:
-                    wanted.add(key)
-    return replace(rows, parts=(replace(part, wanted=frozenset(wanted)),), total=len(wanted)), same
 
 
 def _check_fields(address: IndexAddress, said: Description, of: str | None) -> None:

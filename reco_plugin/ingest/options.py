@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import os
 from dataclasses import dataclass, field
-from functools import lru_cache
 from pathlib import Path
 from typing import Any, Literal, TypeAlias, get_args
 
@@ -54,7 +52,6 @@ class IngestOptions:
         max=1,
     )
     only_known: bool = False  # skip rows whose id the memory does not hold
-    also: frozenset[str] = frozenset()  # other names by which the memory may know the source
     listed: Path = Path("duplicates.jsonl")  # file of near-duplicate and excluded rows
     decoders: int = field(default_factory=cores)  # threads that decode images
 
@@ -68,21 +65,8 @@ class IngestOptions:
             raise ConfigError(f"batch_size and decoders must be at least 1, got {self.batch_size}, {self.decoders}")
 
     def brought(self, payload: Payload) -> bool:
-        """Whether a stored pair came from this source, by whichever of its names."""
-        stored = payload.get(SOURCE)
-        if self.source is None or not isinstance(stored, str):
-            return False
-        return stored == self.source or stored in self.also or _are_one_file(stored, self.source)
-
-
-def _are_one_file(one: str, other: str) -> bool:
-    """Whether two whole paths lead to the same file or folder, through links."""
-    return Path(one).is_absolute() and Path(other).is_absolute() and _real_path(one) == _real_path(other)
-
-
-@lru_cache(maxsize=1024)  # asked for each pair, of a few names
-def _real_path(path: str) -> str:
-    return os.path.realpath(path)
+        """Whether a stored pair came from this source."""
+        return self.source is not None and payload.get(SOURCE) == self.source
 
 
 @dataclass(frozen=True)

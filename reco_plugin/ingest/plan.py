@@ -15,10 +15,9 @@ from ..errors import MemoryStoreError
 from ..memory import Memory
 from ..types import Payload
 from ..values import ROW, SOURCE
-from .index_rows import leave_unchanged
 from .options import IngestOptions
 from .prepare import Loaded, in_order, key_of, load, make_chunks, read_rows
-from .write import Outcome, Writer, note_taken, too_many, warn_of_taken
+from .write import Outcome, Writer, too_many
 
 NOWHERE = ""
 """In counts: pairs without a source, which came by `add`, `import`, HTTP or from a program."""
@@ -112,9 +111,6 @@ def plan(
     from the source ``options.source`` are counted too. ``progress`` is called after each batch.
     """
     begun, tally, outcome = time.monotonic(), _Tally(), Plan()
-    rows, unchanged = leave_unchanged(rows, memory, options)
-    tally.named.update(dict.fromkeys(unchanged))
-    outcome.read = outcome.unchanged = len(unchanged)
     with ThreadPoolExecutor(thread_name_prefix="reco-load") as pool:
         batches = in_order(pool, load, make_chunks(read_rows(rows.parts), options.batch_size), window=2)
         with closing(batches):
@@ -126,16 +122,10 @@ def plan(
                 progress(len(batch), outcome.rejected)
     rows.check_unchanged()
     if max_delete is not None:
-        ours, left = list[int](), Counter[str]()
-        for id_, payload in memory.payloads():
-            if options.brought(payload):
-                ours.append(key_of(id_))
-            elif (other := payload.get(SOURCE)) in outcome.taken:
-                left[other] += key_of(id_) not in tally.named
+        ours = [key_of(id_) for id_, payload in memory.payloads() if options.brought(payload)]
         gone = sum(key not in tally.named for key in ours)
         outcome.kept, outcome.deleted = (gone, 0) if tally.unnamed else (0, gone)
         outcome.refused = too_many(outcome.deleted, len(ours) + tally.coming, options.source, max_delete)
-        warn_of_taken(outcome, options, +left)
     outcome.pairs, outcome.seconds = memory.count(), time.monotonic() - begun
     return outcome
 
@@ -162,16 +152,8 @@ class _Tally:
             self.named[key] = row.digest
             there = held.get(row.pair.id)
             self.coming += there is None or not options.brought(there)
-            _count(row, there, options, outcome)
-
-
-def _count(row: Loaded, held: Payload | None, options: IngestOptions, outcome: Plan) -> None:
-    if held is None:
-        outcome.missing += options.only_known
-        outcome.added += not options.only_known
-    else:
-        same = held.get(ROW) == row.digest
-        outcome.unchanged += same
-        if same:
-            note_taken(outcome, held, options)
-        outcome.replaced += not same
+            same = there is not None and there.get(ROW) == row.digest
+            outcome.missing += there is None and options.only_known
+            outcome.added += there is None and not options.only_known
+            outcome.unchanged += same
+            outcome.replaced += there is not None and not same

@@ -11,15 +11,12 @@ Ray Data slows down stages that are ahead, and repeats the tasks of a lost worke
 from __future__ import annotations
 
 import logging
-import signal
 import socket
-import threading
 import time
 from collections.abc import Generator, Iterator
 from contextlib import closing, contextmanager
 from functools import lru_cache
 from pathlib import Path
-from types import FrameType
 from typing import Any
 
 from ..config import MemoryOptions, Settings
@@ -64,38 +61,12 @@ def connect_ray(address: str | None) -> Iterator[None]:
     ours: dict[str, Any] = {"include_dashboard": False} if address is None else {}
     try:
         try:
-            with _interruptible():
-                ray.init(address or "local", log_to_driver=False, logging_level=logging.ERROR, **ours)
+            ray.init(address or "local", log_to_driver=False, logging_level=logging.ERROR, **ours)
         except Exception as error:  # nothing there, another version, or a node that is late, a bare Exception of Ray's
             raise ConfigError(f"no Ray cluster at {address or 'this machine'}: {error}") from error
         yield
     finally:
         ray.shutdown()
-
-
-@contextmanager
-def _interruptible() -> Iterator[None]:
-    """Let a Ctrl-C end the block also where what runs in it swallows it, or makes another error of it."""
-    before, pressed = signal.getsignal(signal.SIGINT), threading.Event()
-    if not callable(before) or threading.current_thread() is not threading.main_thread():
-        yield
-        return
-
-    def press(number: int, frame: FrameType | None) -> None:
-        pressed.set()
-        before(number, frame)
-
-    signal.signal(signal.SIGINT, press)
-    try:
-        yield
-    except Exception as error:
-        if pressed.is_set():
-            raise KeyboardInterrupt from error
-        raise
-    finally:
-        signal.signal(signal.SIGINT, before)
-    if pressed.is_set():
-        raise KeyboardInterrupt
 
 
 def _check_address(address: str | None) -> None:

@@ -14,7 +14,6 @@ from ..data.same_encoder import SameEncoder
 from ..encode import Encoder
 from ..reco import Reco
 from ..types import Pair, Records
-from .index_rows import leave_unchanged
 from .near import Excluded
 from .options import Cluster, IngestOptions
 from .prepare import (
@@ -72,8 +71,6 @@ def ingest(
     """
     options, begun = options or IngestOptions(), time.monotonic()
     writer = Writer(reco.memory, options, excluded, partial(_compare_with, reco, rows))
-    rows, unchanged = leave_unchanged(rows, reco.memory.store, options)
-    writer.note_unchanged(unchanged, progress)
     if cluster is None:
         batches = encode_source(rows, reco.encoder, writer.sift, options)
     else:

@@ -121,17 +121,16 @@ def open_source(source: str | Path, *, model: Path | None = None, into: Settings
     return rows
 
 
-def names_of(rows: Rows) -> tuple[str, frozenset[str]]:
-    """The name under which a source's pairs are stored, and others that older versions or other spellings gave it.
+def name_of(rows: Rows) -> str:
+    """The name under which a source's pairs are stored.
 
     A path becomes whole, so that a cron job with another working folder or ``./`` means the same source; links stay, as
     a link may lead to another file each day.
     """
     name = rows.name
     if "://" in name or name.startswith(PREFIX) or is_index(name):
-        return name, frozenset()
-    short = os.path.normpath(name)
-    return os.path.normpath(Path(name).absolute()), frozenset({name, short, f"{os.curdir}{os.sep}{short}"})
+        return name
+    return os.path.normpath(Path(name).absolute())
 
 
 def is_memory(where: Location) -> bool:

@@ -10,7 +10,6 @@ from __future__ import annotations
 import json
 import os
 import re
-import warnings
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence, Set
 from dataclasses import asdict, dataclass, field
@@ -204,7 +203,6 @@ class Outcome:
     kept: int = 0  # pairs gone from the source but kept, because rejected rows may be theirs
     others: dict[str, int] = field(default_factory=dict)  # source -> pairs of the version before that came from there
     copied: int = 0  # of those, pairs that were copied into this one
-    taken: dict[str, int] = field(default_factory=dict)  # another source -> its unchanged rows that came from this one
     pairs: int = 0  # in the memory at the end
     seconds: float = 0.0  # of wall clock
     vectors: str | None = None  # how the source's vectors were checked; None: it brought none that were new
@@ -240,14 +238,6 @@ class Writer:
         self._listed = Listing(options.listed, {"id", "like", "similarity", "done"})
         self._seen: set[int] = set()
         self._named: set[int] = set()  # ids of rejected rows
-
-    def note_unchanged(self, keys: Sequence[int], progress: Callable[[int, int], object]) -> None:
-        """Count rows that the source has, and of which it says that they did not change; ``keys`` of their ids."""
-        if keys:
-            self._seen.update(keys)
-            self.outcome.read += len(keys)
-            self.outcome.unchanged += len(keys)
-            progress(len(keys), 0)
 
     def sift(self, rows: Sequence[Loaded]) -> list[Loaded | Skipped]:
         """Skip rows that need no encoding; may be called by another thread, for later rows."""
@@ -302,13 +292,8 @@ class Writer:
         Raises:
             DataError: more than ``max_share`` of the source's pairs would be deleted; none is.
         """
-        source, ours, left = self._options.source, list[str](), Counter[str]()
-        for id_, payload in self.memory.store.payloads():
-            if self._options.brought(payload):
-                ours.append(id_)
-            elif (other := payload.get(SOURCE)) in self.outcome.taken:
-                left[other] += not self.brought(id_)
-        warn_of_taken(self.outcome, self._options, +left)
+        source = self._options.source
+        ours = [id_ for id_, payload in self.memory.store.payloads() if self._options.brought(payload)]
         gone = [id_ for id_ in ours if not self.brought(id_)]
         if self.unnamed:
             self.outcome.kept += len(gone)
@@ -392,8 +377,6 @@ class Writer:
         source = self._options.source
         claimed = [id_ for id_ in ids if id_ not in gone and source is not None and held[id_].get(SOURCE) != source]
         if claimed:
-            for id_ in claimed:
-                note_taken(self.outcome, held[id_], self._options)
             old = self.memory.get(claimed)
             ours = [{**payload, SOURCE: source} for payload in old.payloads]
             self.memory.store.upsert(Records(old.ids, old.image, old.text, ours))
@@ -477,29 +460,6 @@ class Writer:
 
     def _list(self, id_: str, near: Near, done: str) -> None:
         self._listed.add({"id": id_, "like": near.id, "similarity": round(near.similarity, 6), "done": done})
-
-
-def note_taken(outcome: Outcome, held: Payload, options: IngestOptions) -> None:
-    """Count an unchanged row whose pair another source brought before."""
-    if (before := held.get(SOURCE)) is not None and not options.brought(held):
-        outcome.taken[before] = outcome.taken.get(before, 0) + 1
-
-
-def warn_of_taken(outcome: Outcome, options: IngestOptions, left: Mapping[str, int]) -> None:
-    """Say so if all that the source has is there by another name: perhaps it is one source, spelled otherwise.
-
-    ``left`` are the pairs of other sources that this one does not have, where they were counted.
-    """
-    if outcome.added or outcome.replaced or not outcome.taken or sum(outcome.taken.values()) < outcome.unchanged:
-        return
-    names = ", ".join(map(repr, outcome.taken))
-    stay = f"; {sum(left.values()):,} others of its pairs are not in this one, and stay" if left else ""
-    warnings.warn(
-        f"all {outcome.unchanged:,} rows are in the memory unchanged, by another name of their source, {names}, and "
-        f"belong to {options.source!r} from now on{stay}. If both are one source, give it one name, always: --as "
-        f"{next(iter(outcome.taken))!r}; so sync deletes what is gone from it",
-        stacklevel=3,
-    )
 
 
 def too_many(gone: int, ours: int, source: str | None, max_share: float) -> str | None:

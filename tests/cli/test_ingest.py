@@ -241,47 +241,21 @@ def test_update_wants_a_memory(work: Path, catalogue: Path, fail: Fail) -> None:
     assert list(work.iterdir()) == []
 
 
-@pytest.mark.parametrize("again", ["c.csv", "./c.csv", "../shop/c.csv", "whole", "linked"])
+@pytest.mark.parametrize("again", ["c.csv", "./c.csv", "../shop/c.csv", "whole"])
 def test_a_source_is_the_same_however_it_is_spelled_and_from_wherever(
     work: Path, catalogue: Path, lines: list[str], ask: Ask, monkeypatch: pytest.MonkeyPatch, again: str
 ) -> None:
     (work / "shop").mkdir()
-    (work / "link").symlink_to("shop")
     table = work / "shop" / "c.csv"
     table.write_text("\n".join([lines[0], *(line.replace(",", f",{catalogue.parent}/", 1) for line in lines[1:11])]))
     monkeypatch.chdir(work / "shop")
     ask("memory", "build", "c.csv", "--memory", work / "memory")
     table.write_text("\n".join(table.read_text().splitlines()[:-1]))
-    if again in ("whole", "linked"):  # as cron gives it
+    if again == "whole":  # as cron gives it
         monkeypatch.chdir("/")
-        again = str(table if again == "whole" else work / "link" / "c.csv")
+        again = str(table)
     told = ask("memory", "sync", again, "--memory", work / "memory")
-    assert (*counts(told, "unchanged", "deleted", "pairs"), told["taken"]) == (9, 1, 9, {})
-
-
-@pytest.mark.filterwarnings("default:all 9 rows")
-@pytest.mark.parametrize("stored", ["c.csv", "./c.csv", "elsewhere/c.csv"])
-def test_pairs_of_an_older_version_keep_their_source(
-    work: Path, catalogue: Path, lines: list[str], ask: Ask, run: Run, stored: str
-) -> None:
-    """It stored the name as it was written, which says nothing if that was in another folder."""
-    rows = [line.replace(",", f",{catalogue.parent}/", 1) for line in lines[1:11]]
-    table = work / "c.csv"
-    table.write_text("\n".join([lines[0], *rows]))
-    ask("memory", "build", "c.csv", "--as", stored)
-    table.write_text("\n".join([lines[0], *rows[:9]]))
-    for flags in (["--dry-run"], []):
-        shown = run("memory", "sync", "c.csv", *flags)
-        assert shown.exit_code == 0, shown.output
-        if stored == "elsewhere/c.csv":
-            assert "warning: all 9 rows are in the memory unchanged, by another name of their source" in shown.stderr
-            assert "; 1 others of its pairs are not in this one, and stay" in shown.stderr
-            assert "--as 'elsewhere/c.csv'" in shown.stderr
-        else:
-            assert shown.stderr == ""
-            assert "1 deleted" in shown.stdout
-    if stored == "elsewhere/c.csv":
-        assert counts(ask("memory", "sync", "c.csv", "--as", stored), "unchanged", "deleted") == (9, 1)
+    assert counts(told, "unchanged", "deleted", "pairs") == (9, 1, 9)
 
 
 def test_remove_by_list_and_by_source(

@@ -41,7 +41,7 @@ class Row:
     title: str | None
     photo: str | None
     price: float
-    changed: int | str
+    changed: int
     clip: Sequence[float] | None
 
 
@@ -104,7 +104,7 @@ class Served:
     """An engine with the index in it."""
 
     name: str
-    address: str  # with vector=, text=, image=, id= and changed=
+    address: str  # with vector=, text=, image= and id=
     where: str  # a filter in its language: documents of a price below 5
     environment: dict[str, str] = field(default_factory=dict)  # keys
     fill: Callable[[str, list[Row]], str] | None = None  # writes another index of this name; its address
@@ -145,10 +145,7 @@ def postgresql(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Served]:
         owner.execute(f"CREATE INDEX ON {table} {index}")
         owner.execute(f"ANALYZE {table}")
         owner.execute(f"GRANT SELECT ON {table} TO reader")
-        return (
-            f"postgresql://reader@/postgres?host={host}&table={table}&vector=clip&text=title&image=photo&id=sku"
-            "&changed=changed"
-        )
+        return f"postgresql://reader@/postgres?host={host}&table={table}&vector=clip&text=title&image=photo&id=sku"
 
     def odd(kind: str) -> str:
         columns = {"none": "clip text", "two": "clip vector(4), other halfvec(4)", "bits": "clip bit(16)"}[kind]
@@ -198,7 +195,7 @@ def milvus(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Served]:
         owner.create_collection(name, schema=schema, index_params=params)
         owner.insert(name, [vars(row) for row in documents])
         owner.flush(name)
-        return f"milvus:{file}?collection={name}&vector=clip&text=title&image=photo&id=sku&changed=changed"
+        return f"milvus:{file}?collection={name}&vector=clip&text=title&image=photo&id=sku"
 
     def odd(kind: str) -> str:
         if owner.has_collection("odd"):
@@ -244,7 +241,7 @@ def lancedb(tmp_path_factory: pytest.TempPathFactory) -> Served:
             pq = IvfPq(distance_type="cosine", num_partitions=2, num_sub_vectors=dimension_of(documents))
             filled.create_index("clip", config=index or pq)
         filled.create_index("title", config=FTS())
-        return f"lancedb:{folder}?table={table}&vector=clip&text=title&image=photo&id=sku&changed=changed"
+        return f"lancedb:{folder}?table={table}&vector=clip&text=title&image=photo&id=sku"
 
     def odd(kind: str) -> str:
         fields: dict[str, Any] = {
@@ -300,7 +297,7 @@ def to_odd_qdrant(client: Any, kind: str) -> None:
 QDRANT = {
     "where": json.dumps({"must": [{"key": "price", "range": {"lt": 5}}]}),
 }
-QDRANT_FIELDS = "vector=clip&text=title&image=photo&id=sku&changed=changed"
+QDRANT_FIELDS = "vector=clip&text=title&image=photo&id=sku"
 
 
 @pytest.fixture(scope="session")
@@ -377,7 +374,7 @@ def documents_of(scheme: str, url: str, vector: Callable[[int], dict[str, Any]],
             written = ask("POST", f"/{index}/_bulk?refresh=true", "".join(json.dumps(line) + "\n" for line in lines))
             assert not written["errors"], written
         host = url.removeprefix("http://")
-        return f"{scheme}://{host}/{index}?vector=clip&text=title&image=photo&id=sku&changed=changed"
+        return f"{scheme}://{host}/{index}?vector=clip&text=title&image=photo&id=sku"
 
     where = '{"range": {"price": {"lt": 5}}}'
     return Served(scheme, fill("products", rows()), where, fill=fill, query=lambda said: ask(*said))
@@ -460,7 +457,7 @@ def weaviate() -> Iterator[Served]:
             vector_name = "clip" if named else "default"
             return (
                 f"weaviate://127.0.0.1:{port}/{name[0].lower()}{name[1:]}?grpc_port={grpc}&vector={vector_name}&text=title&image=photo&id=sku"
-                "&changed=changed"
+                ""
             )
 
         where = '{"path": ["price"], "operator": "LessThan", "valueNumber": 5}'

@@ -307,7 +307,7 @@ def test_qdrant_by_both_transports_and_by_an_alias(own_qdrant, scheme: str):
 
     alias = models.CreateAlias(collection_name="products", alias_name="shop")
     own_qdrant.engine.client.update_collection_aliases([models.CreateAliasOperation(create_alias=alias)])
-    address = f"{own_qdrant.url(scheme)}?collection=shop&vector=clip&text=title&id=sku&changed=changed"
+    address = f"{own_qdrant.url(scheme)}?collection=shop&vector=clip&text=title&id=sku"
     query = unit(1, 3)[0]
     with closing(open_index(address)) as index:
         said = index.describe()
@@ -439,7 +439,7 @@ def odd_columns(postgresql: Served) -> str:
     return f"{postgresql.address.partition('?')[0]}?host={host}&table=Our Shop.Goods"
 
 
-NAMED = "&vector=clip%25s&text=the %25title&id=my id&changed=off %25"
+NAMED = "&vector=clip%25s&text=the %25title&id=my id"
 
 
 @pytest.mark.parametrize(

@@ -111,10 +111,8 @@ def test_words_within_json_are_searched(request, tmp_path):
     ("make", "fields", "message"),
     [
         (in_lancedb, "id=key&image=meta.foto", r"image='meta\.foto' is no field of within: did you mean 'meta\.photo"),
-        (in_lancedb, "id=key&changed=meta.sku", r"changed='meta\.sku' is no field"),
         (in_postgresql, "id=meta.sku", r"id='meta\.sku' is no field"),
         (in_postgresql, "text=key.sku", r"text='key\.sku' is no field"),
-        (in_milvus, "changed=meta.sku", r"changed='meta\.sku' is no field"),
     ],
 )
 def test_what_lies_within_no_field_is_refused(request, tmp_path, make, fields, message):

@@ -7,7 +7,7 @@ import os
 import signal
 import sys
 from collections.abc import Iterator
-from contextlib import ExitStack, suppress
+from contextlib import ExitStack
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
@@ -323,25 +323,3 @@ def test_without_ray_the_install_line_is_told(monkeypatch):
 def test_an_address_where_no_cluster_can_be_joined_is_refused(address, told):
     with pytest.raises(ConfigError, match=told), ray_engine.connect_ray(address):
         pass
-
-
-@pytest.mark.parametrize("turned", [False, True])
-def test_ctrl_c_while_ray_starts_ends_the_command_though_ray_swallows_it(
-    turned: bool, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    ended = list[bool]()
-
-    def start(*_: object, **__: object) -> None:
-        with suppress(KeyboardInterrupt):
-            signal.raise_signal(signal.SIGINT)
-        if turned:
-            raise RuntimeError("a node is late")
-
-    monkeypatch.setattr(ray, "is_initialized", lambda: False)
-    monkeypatch.setattr(ray, "init", start)
-    monkeypatch.setattr(ray, "shutdown", lambda: ended.append(True))
-    before = signal.getsignal(signal.SIGINT)
-    with pytest.raises(KeyboardInterrupt), ray_engine.connect_ray(None):
-        pytest.fail("it goes on")
-    assert ended == [True]
-    assert signal.getsignal(signal.SIGINT) is before
