@@ -276,7 +276,7 @@ def _read_impressions(path: Path) -> tuple[dict[str, _Impression], bool]:
         raise DataError(f"{path} is none of {', '.join(SUFFIXES)}: give the clicks as a table with a row per result")
     shown: dict[str, _Impression] = {}
     told, words = False, set[str]()
-    for number, row in enumerate(TableFile(path, needed=())):
+    for number, row in enumerate(TableFile(path, needed=()).good_rows()):
         values = {name: str(row.values[name]) for name in _COLUMNS if name in row.values}
         if "impression" not in values:
             raise row.error("impression", f"is missing; this row has {sorted(row.values)}")

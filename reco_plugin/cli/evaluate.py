@@ -196,12 +196,12 @@ def open_setup(setup: Setup, options: Mapping[str, Any], *, vectors: bool) -> It
 
 def _fill(reco: Reco, pairs: str) -> None:
     """Add the pairs of a source to the memory in RAM."""
-    from ..data.opening import PairStream, open_rows, pairs_of
+    from ..data.opening import open_rows, pairs_of
     from ..data.same_encoder import SameEncoder
 
     rows = open_rows(pairs)
-    stream, same = pairs_of(rows), SameEncoder(reco.encoder, str(reco.manifest.fingerprint), rows)
-    reco.memory.add(PairStream(same.watch(stream), stream.total), progress=True)
+    same = SameEncoder(reco.encoder, str(reco.manifest.fingerprint), rows)
+    reco.memory.add(same.watch(pairs_of(rows)), progress=True)
     if same.misses:
         typer.echo(same.note, err=True)
 

@@ -9,8 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, TypeAlias
 
-from ..data.rows import RowError
-from ..data.source import ColumnNames, not_there, read_text
+from ..data.source import not_there, read_text
 from ..data.tables import JSON_LINES, SUFFIXES, TableFile, open_lines
 from ..engines import IndexHit
 from ..errors import DataError
@@ -108,11 +107,8 @@ def _head(path: Path) -> dict[str, Any] | None:
 
 
 def _table(path: Path) -> Iterator[tuple[int, dict[str, Any]]]:
-    with open_lines(path) as lines:
-        for row in TableFile(path, ColumnNames(), needed=()).rows(lines):
-            if isinstance(row, RowError):
-                raise DataError(str(row))
-            yield row.line, unwrap(row.values)
+    for row in TableFile(path, needed=()).good_rows():
+        yield row.line, unwrap(row.values)
 
 
 def _grade(path: Path, line: int, value: Any) -> float:

@@ -19,8 +19,8 @@ import numpy as np
 from ..data.cells import CellError, image_of
 from ..data.images import RemoteImage
 from ..data.rows import RowError
-from ..data.source import ColumnNames, Location, not_there, parse_source, read_lines
-from ..data.tables import SUFFIXES, TableFile, open_lines
+from ..data.source import Location, not_there, parse_source, read_lines
+from ..data.tables import SUFFIXES, TableFile
 from ..errors import DataError
 from ..types import Modality
 from ..values import counted
@@ -184,10 +184,8 @@ def _rows(where: Location) -> Iterator[dict[str, Any] | str]:
         return
     if suffix not in SUFFIXES:
         raise DataError(f"{where.name} is no file of queries: give {', '.join(SUFFIXES)} or .txt, one query a line")
-    table = TableFile(where.path, ColumnNames(), needed=())
-    with open_lines(where.path) as lines:
-        for row in table.rows(lines):
-            yield str(row) if isinstance(row, RowError) else unwrap(row.values)
+    for row in TableFile(where.path, needed=()).rows():
+        yield str(row) if isinstance(row, RowError) else unwrap(row.values)
 
 
 def unwrap(values: Mapping[str, Any]) -> dict[str, Any]:

@@ -4,16 +4,16 @@
 
     open_rows       rows of pairs, or why not usable        csv tsv jsonl parquet | folder | tar | npz npy | …
     read_pairs      the same; the first bad row raises
-    read_labelled   images with classes, for zero-shot      folder | table | tar | torchvision: | npz parquet
+    read_labelled   images with classes, for zero-shot      folder | table | tar | torchvision: | npz
     read_retrieval  images with one or more captions each   table | folder | tar | npz
     read_records, write_pairs                               pairs as vectors, in batches: npz parquet
 
 Sources of pairs are described in ``docs/sources.md``, evaluation sets in ``docs/evaluation.md``.
 """
 
-from .columns import is_vectors, read_feedback, read_records, write_pairs
+from .columns import is_vectors, read_feedback, write_pairs
 from .labelled import Labelled, read_labelled, write_labelled
-from .opening import PairStream, open_rows, read_pairs
+from .opening import open_rows, read_pairs, read_records
 from .retrieval import Captioned, read_retrieval, write_retrieval
 from .rows import Rejected, Rows, SourcePart
 from .source import ColumnNames
@@ -22,7 +22,6 @@ __all__ = [
     "Captioned",
     "ColumnNames",
     "Labelled",
-    "PairStream",
     "Rejected",
     "Rows",
     "SourcePart",

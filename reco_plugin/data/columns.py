@@ -17,7 +17,6 @@ key of the schema's metadata in parquet. It is no column.
 from __future__ import annotations
 
 import json
-import math
 import zipfile
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -28,12 +27,10 @@ from typing import Any, TypeAlias
 import numpy as np
 import numpy.typing as npt
 
-from ..defaults import SCROLL_BATCH
 from ..errors import DataError, InputError, need
 from ..files import whole_file
-from ..types import Payload, Records, Vectors
+from ..types import Records, Vectors
 from ..values import check_vectors
-from .cells import CellError, json_object
 from .source import parse_source
 
 ColumnValues: TypeAlias = npt.NDArray[Any]
@@ -50,38 +47,29 @@ def is_vectors(source: str | Path) -> bool:
 
 
 def read_columns(path: Path, needed: Sequence[str]) -> ColumnArrays:
-    """Read a whole file as named arrays."""
-    columns = _read_npz(path) if path.suffix.lower() == ".npz" else _merge(_parquet_batches(path, 65536), path)
-    _check_names(path, columns, needed)
+    """Read a whole ``.npz`` as named arrays."""
+    with open_npz_file(path) as file:
+        columns = {name: file[name] for name in file.files if name != _FEEDBACK}
+    for name in needed:
+        if name not in columns:
+            raise DataError(f"{path} has no array {name!r}; it has {sorted(columns)}. Needed: {', '.join(needed)}")
     return columns
 
 
 def write_columns(path: Path, columns: Mapping[str, ColumnValues]) -> None:
-    """Write named arrays; atomically. (N, D) arrays become list<float> in parquet."""
+    """Write named arrays as ``.npz``; atomically."""
     with whole_file(path) as part:
-        if path.suffix.lower() == ".npz":
-            np.savez(part, allow_pickle=False, **columns)
-        else:
-            need("pyarrow.parquet", "writing parquet").write_table(_arrow_table(columns), part)
+        np.savez(part, allow_pickle=False, **columns)
 
 
-def write_batches(path: Path, batches: Iterator[ColumnArrays], beside: Mapping[str, bytes] | None = None) -> int:
-    """Write batches of named arrays, all with the same names, as parquet, one after the other.
-
-    Args:
-        path: of the file.
-        batches: one or more.
-        beside: metadata of the schema.
-
-    Returns:
-        How many rows were written.
-    """
+def _write_parquet(path: Path, batches: Iterator[ColumnArrays], beside: Mapping[str, bytes]) -> int:
+    """Write batches of named arrays, all with the same names, one after the other; returns how many rows there are."""
     parquet = need("pyarrow.parquet", "writing parquet")
     rows: int = 0
     with whole_file(path) as part:
         tables = map(_arrow_table, batches)
         first = next(tables)
-        schema = first.schema.with_metadata(dict(beside or {}) or None)
+        schema = first.schema.with_metadata(dict(beside) or None)
         with parquet.ParquetWriter(part, schema, compression="zstd") as writer:
             for table in chain([first], tables):
                 writer.write_table(table)
@@ -121,25 +109,6 @@ def texts_of(path: Path, name: str, values: ColumnValues) -> list[str]:
     return [str(item) for item in items]
 
 
-def read_batches(path: Path, size: int, needed: Sequence[str]) -> Iterator[ColumnArrays]:
-    """Read a file as named arrays, ``size`` rows at a time."""
-    batches = _npz_batches(path, size) if path.suffix.lower() == ".npz" else _parquet_batches(path, size)
-    for columns in batches:
-        _check_names(path, columns, needed)
-        yield columns
-
-
-def _check_names(path: Path, columns: ColumnArrays, needed: Sequence[str]) -> None:
-    for name in needed:
-        if name not in columns:
-            raise DataError(f"{path} has no array {name!r}; it has {sorted(columns)}. Needed: {', '.join(needed)}")
-
-
-def _read_npz(path: Path) -> ColumnArrays:
-    with open_npz_file(path) as file:
-        return {name: file[name] for name in file.files if name != _FEEDBACK}
-
-
 @contextmanager
 def open_npz_file(path: Path) -> Iterator[Any]:
     """Open what ``numpy.load`` returns of an ``.npz``, to read arrays from it."""
@@ -153,15 +122,6 @@ def open_npz_file(path: Path) -> Iterator[Any]:
         raise DataError(f"{path} is no npz of plain arrays ({why}); save texts with np.array(…, dtype=str)") from None
 
 
-def _npz_batches(path: Path, size: int) -> Iterator[ColumnArrays]:
-    columns = _read_npz(path)
-    rows = len(columns["id"]) if "id" in columns and columns["id"].ndim else 0
-    if rows:
-        check_rows(path, columns, rows)
-    for start in range(0, max(rows, 1), size):  # without rows one empty batch, to check the names
-        yield {name: values[start : start + size] if values.ndim else values for name, values in columns.items()}
-
-
 def open_parquet_file(path: Path) -> Any:
     """Open a ``pyarrow.parquet.ParquetFile``."""
     parquet = need("pyarrow.parquet", "reading parquet")
@@ -171,23 +131,6 @@ def open_parquet_file(path: Path) -> Any:
         raise DataError(f"{path} does not exist") from None
     except (OSError, ValueError) as error:  # ArrowInvalid is a ValueError
         raise DataError(f"{path} cannot be read as parquet: {error}") from None
-
-
-def _parquet_batches(path: Path, size: int) -> Iterator[ColumnArrays]:
-    with open_parquet_file(path) as file:
-        for batch in file.iter_batches(size):
-            yield {name: _from_arrow(path, name, batch.column(name)) for name in batch.schema.names}
-
-
-def _from_arrow(path: Path, name: str, column: Any) -> ColumnValues:
-    """Convert an arrow array to numpy: lists of numbers to (N, D), others to objects (N,) with None for null."""
-    if not holds_vectors(column.type):
-        return np.fromiter(column.to_pylist(), object, len(column))
-    lengths = {len(item) if item is not None else 0 for item in column}
-    if len(lengths) > 1 or column.null_count:
-        raise DataError(f"{path}: the lists of column {name!r} have lengths {sorted(lengths)[:5]}, not one dimension D")
-    flat = column.flatten().to_numpy(zero_copy_only=False)
-    return np.asarray(flat.reshape(len(column), -1))
 
 
 def holds_vectors(kind: Any) -> bool:
@@ -205,13 +148,6 @@ def map_array(path: Path) -> ColumnValues:
         raise DataError(f"{path} cannot be read as an array: {error}") from None
 
 
-def _merge(batches: Iterator[ColumnArrays], path: Path) -> ColumnArrays:
-    parts = list(batches)
-    if not parts:
-        raise DataError(f"{path} has no rows")
-    return {name: np.concatenate([part[name] for part in parts]) for name in parts[0]}
-
-
 def _arrow_table(columns: Mapping[str, ColumnValues]) -> Any:
     arrow = need("pyarrow", "writing parquet")
     arrays = {}
@@ -222,32 +158,6 @@ def _arrow_table(columns: Mapping[str, ColumnValues]) -> Any:
         else:
             arrays[name] = arrow.array(values.tolist())
     return arrow.table(arrays)
-
-
-_NEEDED = ("id", "image", "text")
-
-
-def read_records(source: str | Path, batch_size: int = SCROLL_BATCH) -> Iterator[Records]:
-    """Read the pairs of a pair file, in batches of (B, D) each, checked.
-
-    Raises:
-        DataError: a missing column, a repeated id, or vectors that are not unit-norm; the message names file and row.
-        MissingExtra: parquet without pyarrow.
-    """
-    path = Path(source)
-    if not is_vectors(path):
-        raise DataError(f"{path} is no pair file of vectors (.npz, .parquet); a memory takes others by reco memory add")
-    row, seen, dimension = 0, set[str](), None
-    for columns in read_batches(path, batch_size, _NEEDED):
-        records = _records(path, columns, row, dimension)
-        for offset, id_ in enumerate(records.ids):
-            if id_ in seen:
-                raise DataError(f"{path}: id[{row + offset}] is {id_!r}, which came before: make ids unique")
-            seen.add(id_)
-        row, dimension = row + len(records), records.image.shape[1]
-        yield records
-    if row == 0:
-        raise DataError(f"{path} holds no pairs")
 
 
 def read_feedback(source: str | Path) -> dict[str, Any]:
@@ -302,35 +212,10 @@ def write_pairs(path: str | Path, records: Iterable[Records], feedback: Mapping[
         arrays = {name: np.concatenate([part[name] for part in parts]) for name in parts[0]}
         write_columns(target, arrays | ({_FEEDBACK: np.array(said)} if said else {}))
         return sum(len(part["id"]) for part in parts)
-    return write_batches(target, columns, {_FEEDBACK: said} if said else None)
+    return _write_parquet(target, columns, {_FEEDBACK: said} if said else {})
 
 
 def _columns(records: Records) -> ColumnArrays:
     payloads = [json.dumps(dict(payload), ensure_ascii=False) for payload in records.payloads]
     texts = {"id": np.array(records.ids, np.str_), "payload": np.array(payloads, np.str_)}
     return texts | {"image": records.image, "text": records.text}
-
-
-def _records(path: Path, columns: ColumnArrays, first_row: int, dimension: int | None) -> Records:
-    ids = texts_of(path, "id", columns["id"])
-    check_rows(path, columns, len(ids))
-    image = check_side(path, "image", columns["image"], dimension, first_row)
-    text = check_side(path, "text", columns["text"], image.shape[1], first_row)
-    extra = {name: values for name, values in columns.items() if name not in _NEEDED}
-    return Records(ids, image, text, _payloads(path, extra, len(ids)))
-
-
-def _payloads(path: Path, columns: ColumnArrays, rows: int) -> list[Payload]:
-    out: list[dict[str, Any]] = [{} for _ in range(rows)]
-    for name, values in columns.items():
-        if values.ndim != 1:
-            raise DataError(f"{path}: {name} has shape {values.shape}; a payload column has one value per row")
-        for row, value in enumerate(values.tolist()):
-            if name == "payload":
-                try:
-                    out[row] |= json_object(value or "{}", f"{path}: payload[{row}]")
-                except CellError as error:
-                    raise DataError(str(error)) from None
-            elif value is not None and value != "" and not (isinstance(value, float) and math.isnan(value)):
-                out[row][name] = value
-    return list(out)

@@ -94,48 +94,22 @@ class RemoteImage:
         """
         if _USER.search(self.url.partition("?")[0]):
             raise DataError(f"{self} cannot be fetched: the URL names a user, which is not supported")
-        until = time.monotonic() + self.timeout_s
+        until, body = time.monotonic() + self.timeout_s, bytearray()
         try:
-            request = urllib.request.Request(quote(self.url, _AS_IT_IS), headers=_HEADERS)  # noqa: S310 - see _opener
-            with _opener().open(request, timeout=self.timeout_s) as response:
-                body = bytearray()
+            request = urllib.request.Request(quote(self.url, _AS_IT_IS), headers=_HEADERS)  # noqa: S310 - see `cells`
+            with urllib.request.urlopen(request, timeout=self.timeout_s) as response:  # noqa: S310
                 while chunk := response.read1(_CHUNK_BYTES):
                     body += chunk
                     if len(body) > self.max_bytes:
                         raise DataError(f"{self} has more than {self.max_bytes:,} bytes")
                     if time.monotonic() > until:
-                        raise TimeoutError
+                        raise TimeoutError("timed out")
         except urllib.error.HTTPError as error:
             error.close()
             raise DataError(f"{self} answered HTTP {error.code}") from None
-        except TimeoutError:
-            raise self._late() from None
         except (OSError, HTTPException, ValueError) as error:
             reason = getattr(error, "reason", error)
-            if isinstance(reason, TimeoutError):
-                raise self._late() from None
             raise DataError(f"{self} cannot be fetched: {reason or type(error).__name__}") from None
-        if response.length:
-            raise DataError(f"{self} broke off {response.length:,} bytes before its end")
-        if not body:
-            raise DataError(f"{self} is empty")
+        if response.length or not body:
+            raise DataError(f"{self} is not whole: it broke off, or is empty")
         return bytes(body)
-
-    def _late(self) -> DataError:
-        return DataError(f"{self} was not there within {self.timeout_s:g} s")
-
-
-def _opener() -> urllib.request.OpenerDirector:
-    """An opener that knows http and https only, also after a redirect."""
-    opener = urllib.request.OpenerDirector()
-    for handler in (
-        urllib.request.ProxyHandler(),
-        urllib.request.HTTPHandler(),
-        urllib.request.HTTPSHandler(),
-        urllib.request.HTTPDefaultErrorHandler(),
-        urllib.request.HTTPRedirectHandler(),
-        urllib.request.HTTPErrorProcessor(),
-        urllib.request.UnknownHandler(),
-    ):
-        opener.add_handler(handler)
-    return opener

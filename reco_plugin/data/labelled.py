@@ -1,7 +1,6 @@
 """Labelled images for zero-shot classification: the set, the names and templates of its classes, and all its readers.
 
-Folders, one per class; clip-benchmark's shards; your own catalogue as a table; torchvision's; vectors: an ``.npz``, or
-``X.parquet`` with the classes in ``X.prompts.parquet``.
+Folders, one per class; clip-benchmark's shards; your own catalogue as a table; torchvision's; vectors: an ``.npz``.
 """
 
 from __future__ import annotations
@@ -26,7 +25,6 @@ from .columns import (
     ColumnValues,
     check_rows,
     check_side,
-    is_vectors,
     read_columns,
     texts_of,
     write_columns,
@@ -196,72 +194,48 @@ def write_labelled(path: str | Path, labelled: Labelled) -> None:
     """Write a labelled set of vectors.
 
     Into ``.npz`` go ``image`` (N, D), ``label`` (N,), ``prompts`` (C, D), ``classes`` (C,) and, where given,
-    ``query_id`` (N,), ``group`` (N,) and ``unseen`` (C,). For ``X.parquet`` the columns ``prompt``, ``class`` and
-    ``unseen`` go to ``X.prompts.parquet``.
+    ``query_id`` (N,), ``group`` (N,) and ``unseen`` (C,).
 
     Raises:
-        DataError: raw images, no prompt vectors, or the file cannot be written.
-        MissingExtra: parquet without pyarrow.
+        DataError: raw images, no prompt vectors, a name without .npz, or the file cannot be written.
     """
     target = Path(path)
-    if not isinstance(labelled.images, np.ndarray) or labelled.prompts is None or not is_vectors(target):
-        raise DataError(f"{target} takes vectors of images and of prompts only, and must end in .npz or .parquet")
-    rows: ColumnArrays = {"image": labelled.images, "label": labelled.labels}
+    if not isinstance(labelled.images, np.ndarray) or labelled.prompts is None or target.suffix.lower() != ".npz":
+        raise DataError(f"{target} takes vectors of images and of prompts only, and must end in .npz")
+    arrays: ColumnArrays = {"image": labelled.images, "label": labelled.labels, "prompts": labelled.prompts}
+    arrays["classes"] = np.array(labelled.classes, np.str_)
     if labelled.query_ids is not None:
-        rows["query_id"] = np.array(labelled.query_ids, np.str_)
-    if labelled.groups is not None:
-        rows["group"] = labelled.groups
-    names = np.array(labelled.classes, np.str_)
-    unseen = {} if labelled.unseen is None else {"unseen": labelled.unseen}
-    if target.suffix.lower() == ".npz":
-        write_columns(target, rows | {"prompts": labelled.prompts, "classes": names} | unseen)
-    else:
-        write_columns(_prompts_file(target), {"prompt": labelled.prompts, "class": names} | unseen)
-        write_columns(target, rows)
+        arrays["query_id"] = np.array(labelled.query_ids, np.str_)
+    more = {"group": labelled.groups, "unseen": labelled.unseen}
+    write_columns(target, arrays | {name: values for name, values in more.items() if values is not None})
 
 
 def read_vectors(path: Path) -> Labelled:
     """Read a file of :func:`write_labelled`."""
-    if path.suffix.lower() == ".npz":
-        columns = read_columns(path, ("image", "label", "prompts"))
-        source, name, extra = path, "prompts", columns
-        names = columns.get("classes")
-    else:
-        columns = read_columns(path, ("image", "label"))
-        source, name = _prompts_file(path), "prompt"
-        extra = read_columns(source, ("prompt",))
-        names = extra.get("class")
-    image = check_side(path, "image", columns["image"])
-    checked = check_side(source, name, extra[name], image.shape[1])
+    columns = read_columns(path, ("image", "label", "prompts"))
+    names, image = columns.get("classes"), check_side(path, "image", columns["image"])
+    checked = check_side(path, "prompts", columns["prompts"], image.shape[1])
     check_rows(path, columns, len(image), ["label", "query_id", "group"])
     if names is not None and len(names) != len(checked):
-        raise DataError(f"{source}: {len(names)} class names for {len(checked)} prompts; give one each, in order")
+        raise DataError(f"{path}: {len(names)} class names for {len(checked)} prompts; give one each, in order")
     return Labelled(
         name=path.name,
         images=image,
         labels=check_labels(f"{path}: label", columns["label"].tolist(), len(checked)),
-        classes=tuple(map(str, range(len(checked))) if names is None else texts_of(source, "class names", names)),
+        classes=tuple(map(str, range(len(checked))) if names is None else texts_of(path, "class names", names)),
         templates=(),
         prompts=checked,
         query_ids=tuple(texts_of(path, "query_id", columns["query_id"])) if "query_id" in columns else None,
         groups=columns.get("group"),
-        unseen=None if "unseen" not in extra else check_unseen(source, extra["unseen"], len(checked)),
+        unseen=None if "unseen" not in columns else check_unseen(path, columns["unseen"], len(checked)),
     )
 
 
 def check_unseen(source: Path, values: ColumnValues, classes: int) -> npt.NDArray[np.bool_]:
     """Check the array ``unseen`` of a file; (C,)."""
-    if values.shape != (classes,):
-        raise DataError(f"{source}: unseen has shape {values.shape}, expected ({classes},), one for each class")
-    if values.dtype == np.bool_:
-        return np.asarray(values)
-    if wrong := [row for row, value in enumerate(values.tolist()) if not isinstance(value, bool)]:
-        raise DataError(f"{source}: unseen[{wrong[0]}] is {values[wrong[0]]!r}, expected true or false")
-    return values.astype(np.bool_)
-
-
-def _prompts_file(path: Path) -> Path:
-    return path.with_name(f"{path.stem}.prompts{path.suffix}")
+    if values.shape != (classes,) or values.dtype != np.bool_:
+        raise DataError(f"{source}: unseen is {values.dtype} of shape {values.shape}, expected bool of ({classes},)")
+    return np.asarray(values)
 
 
 _YES = {"true": True, "1": True, "false": False, "0": False}
@@ -366,7 +340,7 @@ def read_class_table(path: Path) -> tuple[tuple[str, ...], dict[str, int], npt.N
         C names, the number of each id, and (C,) True for unseen classes; None where no row says it.
     """
     names, number, unseen = list[str](), dict[str, int](), list[bool]()
-    for row in TableFile(path, ColumnNames(), ("id", "name"), ("id", "name", "unseen")):
+    for row in TableFile(path, ColumnNames(), ("id", "name")).good_rows():
         id_ = _text(row, "id")
         if id_ in number:
             raise row.error("id", f"{id_!r} comes twice")
@@ -389,7 +363,7 @@ def _rows_of(where: Location) -> list[TableRow]:
     own = {name: where.options[name] for name in ("id", "image", "label") if name in where.options}
     names = ColumnNames(**{name: column for name, column in own.items() if name != "label"})
     needed = dict.fromkeys([names.image, *own.values()])
-    rows = list(TableFile(where.path, names, tuple(needed), folder=where.images))
+    rows = list(TableFile(where.path, names, tuple(needed), folder=where.images).good_rows())
     if not rows:
         raise DataError(f"{where.path} has no rows")
     return rows
@@ -429,7 +403,7 @@ def read_labelled(source: str | Path, *, templates: Sequence[str] = (), unseen: 
     - webdataset shards as clip-benchmark has them: ``KEY.jpg`` or another image, with ``KEY.cls`` (a number),
       ``classnames.txt`` beside the shards or in the folder above;
     - ``torchvision:NAME?root=DIR&split=test``, see :func:`~reco_plugin.data.torchvision_sets.open_torchvision`;
-    - vectors: ``.npz``, or ``X.parquet`` with ``X.prompts.parquet``; see :func:`write_labelled`.
+    - vectors: ``.npz``, see :func:`write_labelled`.
 
     Templates are read from ``zeroshot_classification_templates.txt`` or ``templates.txt`` in the same places, unseen
     classes from ``unseen.txt``. The option ``?limit=N`` keeps N images, evenly from all classes; classes stay.
@@ -442,7 +416,7 @@ def read_labelled(source: str | Path, *, templates: Sequence[str] = (), unseen: 
     Raises:
         DataError: nothing there, no classes, labels outside of the classes; the message names file and row or key.
         ConfigError: a template without a place for the class name, templates for vectors, or an unknown option.
-        MissingExtra: parquet without pyarrow, or torchvision without torchvision.
+        MissingExtra: torchvision without torchvision.
     """
     where = parse_source(source)
     labelled = _read(where, check_templates(templates))
@@ -461,7 +435,7 @@ def _read(where: Location, templates: tuple[str, ...]) -> Labelled:
     if path.is_file() and path.suffix.lower() in SUFFIXES:
         return read_labelled_table(where, templates)
     where.only("limit")
-    if is_vectors(path):
+    if path.suffix.lower() == ".npz":
         if templates:
             raise ConfigError(f"{path} holds prompt vectors already: templates have no effect, leave them out")
         return read_vectors(path)
@@ -470,9 +444,7 @@ def _read(where: Location, templates: tuple[str, ...]) -> Labelled:
     if path.is_dir():
         return read_class_folders(path, templates)
     problem = f"{path} is no labelled set" if path.exists() else not_there(path)
-    raise DataError(
-        f"{problem}: give a folder with one folder per class, a table, .tar shards, .npz, .parquet or {PREFIX}NAME"
-    )
+    raise DataError(f"{problem}: give a folder with one folder per class, a table, .tar shards, .npz or {PREFIX}NAME")
 
 
 def _from_torchvision(where: Location, templates: tuple[str, ...]) -> Labelled:

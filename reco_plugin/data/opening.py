@@ -5,13 +5,18 @@ from __future__ import annotations
 import warnings
 from collections.abc import Iterator
 from dataclasses import replace
-from itertools import chain
+from itertools import islice
 from pathlib import Path
 
+import numpy as np
+
+from ..defaults import SCROLL_BATCH
 from ..errors import ConfigError, DataError
-from ..types import Pair
+from ..types import MODALITIES, Pair, Records
 from ..values import strip_marks
 from .captions import open_folder
+from .cells import Vector
+from .columns import is_vectors
 from .images import RemoteImage
 from .labelled import open_labelled
 from .rows import Rows
@@ -53,41 +58,22 @@ def open_rows(source: str | Path, *, columns: ColumnNames | None = None) -> Rows
     return replace(rows, name=where.name, check=where.flag("check"))
 
 
-class PairStream(Iterator[Pair]):
-    """An iterator over pairs."""
-
-    def __init__(self, pairs: Iterator[Pair], total: int | None) -> None:
-        self._pairs = pairs
-        self.total = total  # their number, where cheap to count, else None
-
-    def __next__(self) -> Pair:
-        return next(self._pairs)
-
-
-def read_pairs(source: str | Path) -> PairStream:
+def read_pairs(source: str | Path) -> Iterator[Pair]:
     """Read image-text pairs from any source of :func:`open_rows`; a bad row is an error.
 
     The text also becomes the payload value ``caption``, to show retrieved pairs. Images or captions without
     a partner in folders and shards are skipped, and counted in a warning at the end.
 
     Raises:
-        DataError: nothing there, no pairs, or a row is not readable; the message names file and row or key. Errors of
-            the first pair are raised by this call, later ones during iteration.
+        DataError: no pairs, or a row is not readable; the message names file and row or key. All but those of
+            ``open_rows`` during iteration.
         MissingExtra: parquet without pyarrow.
     """
     return pairs_of(open_rows(source))
 
 
-def pairs_of(rows: Rows) -> PairStream:
-    """The pairs of rows that are open already, see :func:`read_pairs`."""
-    pairs = _strict(rows)
-    first = next(pairs, None)
-    if first is None:
-        raise DataError(f"{rows.name} holds no pairs: it is empty")
-    return PairStream(chain([first], pairs), rows.total)
-
-
-def _strict(rows: Rows) -> Iterator[Pair]:
+def pairs_of(rows: Rows, *, marked: bool = False) -> Iterator[Pair]:
+    """The pairs of rows that are open already, with or without the marks of `sync`; see :func:`read_pairs`."""
     made, halves, example = 0, 0, ""
     for row in rows:
         if isinstance(row, Pair):
@@ -97,18 +83,45 @@ def _strict(rows: Rows) -> Iterator[Pair]:
                     "example by img2dataset, or let `reco memory build` fetch them"
                 )
             made += 1
-            yield replace(row, payload=strip_marks(row.payload))
+            yield row if marked else replace(row, payload=strip_marks(row.payload))
         elif row.half:
             halves, example = halves + 1, example or row.id or row.where
         else:
             raise DataError(str(row))
+    alone = "images without a caption in a .txt of the same name"
+    if names_shards(rows.name):
+        alone = "keys without both an image and a caption"
+    if not made:
+        why = f"none of {halves:,} {alone}, as {example!r}" if halves else "it is empty"
+        raise DataError(f"{rows.name} holds no pairs: {why}")
     if halves:
-        alone = "images without a caption in a .txt of the same name"
-        if names_shards(rows.name):
-            alone = "keys without both an image and a caption"
-        if not made:
-            raise DataError(f"{rows.name} holds no pairs: none of {halves:,} {alone}, as {example!r}")
         warnings.warn(f"{rows.name}: skipped {halves:,} {alone}, the first is {example!r}", stacklevel=2)
+
+
+def read_records(source: str | Path, batch_size: int = SCROLL_BATCH) -> Iterator[Records]:
+    """Read the pairs of a pair file of vectors, in batches of (B, D) each, checked.
+
+    Raises:
+        DataError: a missing column, a repeated id, or vectors that are not unit-norm; the message names file and row.
+        MissingExtra: parquet without pyarrow.
+    """
+    if not is_vectors(source):
+        raise DataError(
+            f"{source} is no pair file of vectors, .npz or .parquet: a memory takes others by reco memory add"
+        )
+    pairs = pairs_of(open_rows(source), marked=True)
+    while batch := list(islice(pairs, batch_size)):
+        sides = [[_vector(source, pair, getattr(pair, side)) for pair in batch] for side in MODALITIES]
+        if len({len(vector) for side in sides for vector in side}) > 1:
+            raise DataError(f"{source}: its vectors have several dimensions")
+        image, text = map(np.stack, sides)
+        yield Records([pair.id for pair in batch], image, text, [pair.payload for pair in batch])
+
+
+def _vector(source: str | Path, pair: Pair, side: object) -> Vector:
+    if not isinstance(side, np.ndarray):
+        raise DataError(f"{source}: the pair {pair.id!r} is no pair of vectors")
+    return side
 
 
 def _open(where: Location, columns: ColumnNames | None) -> Rows:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import warnings
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -13,10 +12,9 @@ import numpy.typing as npt
 
 from ..errors import DataError
 from ..types import ImageInput, Vectors
-from .columns import ColumnArrays, check_rows, check_side, is_vectors, read_columns, texts_of, write_columns
+from .columns import ColumnArrays, check_rows, check_side, read_columns, texts_of, write_columns
 from .images import pick, spread
 from .labelled import check_labels
-from .rows import RowError
 from .shards import Blob, blob_images, read_samples
 from .source import (
     Location,
@@ -30,10 +28,7 @@ from .source import (
     parse_source,
     read_lines,
 )
-from .tables import SUFFIXES, Lines, TableFile, TableRow, open_lines
-
-_BAD = 0.1  # share of bad rows from which a set is refused
-_SHOWN = 5
+from .tables import SUFFIXES, TableFile, TableRow
 
 
 @dataclass(frozen=True)
@@ -95,8 +90,7 @@ def _read(where: Location) -> Captioned:
     path = where.path
     table = caption_table(path) or path
     if table.suffix.lower() in SUFFIXES:
-        with open_lines(table) as lines:
-            return _from_table(table, lines, where)
+        return _from_table(table, where)
     where.only("limit")
     if path.suffix.lower() == ".npz":
         return _from_npz(path)
@@ -122,7 +116,7 @@ def write_retrieval(path: str | Path, captioned: Captioned) -> None:
     target = Path(path)
     if not isinstance(captioned.images, np.ndarray) or not isinstance(captioned.texts, np.ndarray):
         raise DataError(f"{target} was not written: it takes vectors of images and of texts only")
-    if not is_vectors(target) or target.suffix.lower() != ".npz":
+    if target.suffix.lower() != ".npz":
         raise DataError(f"{target} must end in .npz")
     columns: ColumnArrays = {
         "image": captioned.images,
@@ -153,38 +147,16 @@ def _from_npz(path: Path) -> Captioned:
     return Captioned(path.name, image, text, owner_of, ids)
 
 
-def _from_table(path: Path, lines: Lines, where: Location) -> Captioned:
+def _from_table(path: Path, where: Location) -> Captioned:
     images: dict[Path, tuple[list[str], list[str]]] = {}  # image -> ids, texts
-    names, bad, read = column_names(where, None, "images", "limit"), list[RowError](), 0
-    for row in TableFile(path, names, names.needed, folder=where.images).rows(lines):
-        read += 1
-        try:
-            if isinstance(row, RowError):
-                raise row
-            image, id_, texts = row.image, row.id, _captions(row, names.text)
-            if image not in images:
-                _check_opens(row, names.image)
-        except RowError as error:
-            bad.append(error)
-            continue
-        ids, captions = images.setdefault(image, ([], []))
-        ids.append(id_)
-        captions.extend(texts)
-    if not read:
+    names = column_names(where, None, "images", "limit")
+    for row in TableFile(path, names, names.needed, folder=where.images).good_rows():
+        ids, captions = images.setdefault(row.image, ([], []))
+        ids.append(row.id)
+        captions.extend(_captions(row, names.text))
+    if not images:
         raise DataError(f"{path} has no rows")
-    _tell_bad(path, bad, read)
     return _make_set(path.name, [(tuple(ids), image, texts) for image, (ids, texts) in images.items()])
-
-
-def _check_opens(row: TableRow, column: str) -> None:
-    """Refuse a file that is no image by its first bytes; it would stop the run where it is encoded."""
-    from PIL import Image
-
-    try:
-        with Image.open(row.image):
-            pass
-    except (OSError, Image.DecompressionBombError) as error:
-        raise row.error(column, f"{str(row.image)!r} cannot be read as an image") from error
 
 
 def _captions(row: TableRow, column: str) -> list[str]:
@@ -193,16 +165,6 @@ def _captions(row: TableRow, column: str) -> list[str]:
     if not texts or not all(isinstance(text, str) and text for text in texts):
         raise row.error(column, f"expected a caption or a list of captions, got {value!r:.60}")
     return texts
-
-
-def _tell_bad(path: Path, bad: Sequence[RowError], read: int) -> None:
-    """Say which rows were left out."""
-    if not bad:
-        return
-    some = "; ".join(map(str, bad[:_SHOWN])) + (f"; and {len(bad) - _SHOWN:,} more" if len(bad) > _SHOWN else "")
-    if len(bad) > _BAD * read:
-        raise DataError(f"{path}: {len(bad):,} of {read:,} rows cannot be used: {some}")
-    warnings.warn(f"{path}: left out {len(bad):,} of {read:,} rows that cannot be used: {some}", stacklevel=2)
 
 
 def _from_folder(folder: Path) -> Captioned:

@@ -41,6 +41,9 @@ def _read_npz(path: Path, maker: RowMaker) -> Iterator[Pair | Rejected]:
     columns = read_columns(path, (names.id, names.image, names.text))
     rows = columns[names.id].size
     check_rows(path, columns, rows)
+    for name, column in columns.items():
+        if column.ndim != 1 and name not in (names.image, names.text):
+            raise DataError(f"{path}: {name} has shape {column.shape}; a payload column has one value per row")
     for number, values in enumerate(_rows(columns, 0, rows), 1):
         yield maker.make(f"{path}, row {number}", values)
 

@@ -8,14 +8,13 @@ from __future__ import annotations
 
 import json
 import tarfile
-import warnings
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 from typing import Any
 
-from ..errors import DataError, MissingExtra
+from ..errors import DataError
 from ..files import as_data_error
 from ..types import Pair
 from .cells import CellError, payload_of, text_of
@@ -124,7 +123,6 @@ def _members(shard: Path) -> Iterator[Blob]:
 
 
 _NOT_SHOWN = ("caption", "exif", "error_message", "status", "key")  # of img2dataset's json: no payload
-_STATUS = ("key", "status", "error_message")
 
 
 def _read_shard(shard: Path) -> Iterator[Pair | Rejected]:
@@ -143,7 +141,8 @@ def _read_shard(shard: Path) -> Iterator[Pair | Rejected]:
             yield Rejected(f"{shard}, key {sample.key}", str(error), sample.key)
     if index.problem:
         yield Rejected(str(shard), index.problem)
-    yield from _read_failures(shard, {sample.key for sample in index.samples})
+    if (notes := shard.with_suffix(".parquet")).is_file():
+        yield from _read_failures(notes, {sample.key for sample in index.samples})
 
 
 def _row(shard: Path, sample: ShardSample) -> Pair | Rejected:
@@ -152,7 +151,7 @@ def _row(shard: Path, sample: ShardSample) -> Pair | Rejected:
         return Rejected(where, f"{sample.twice!r} twice: make its keys unique", sample.key)
     fields = _json_fields(sample)
     if sample.image is None:
-        return Rejected(where, _why(fields) or "there is no image", sample.key, half=True)
+        return Rejected(where, "there is no image", sample.key, half=True)
     raw = sample.parts["txt"].text() if "txt" in sample.parts else str(fields.get("caption") or "")
     if not raw.strip():
         return Rejected(where, "there is no caption", sample.key, half=True)
@@ -164,49 +163,18 @@ def _row(shard: Path, sample: ShardSample) -> Pair | Rejected:
     return Pair(sample.key, sample.image.read(), text, {"caption": text} | shown)
 
 
-def _read_failures(shard: Path, keys: set[str]) -> Iterator[Rejected]:
-    beside = _status_file(shard)
-    if not beside.is_file():
-        return
-    try:
-        with open_parquet_file(beside) as file:
-            has = file.schema_arrow.names
-            if not {"key", "status"} <= set(has):
-                return
-            for batch in file.iter_batches(columns=[name for name in _STATUS if name in has]):
-                for row in batch.to_pylist():
-                    key = str(row["key"])
-                    if row["status"] != "success" and key not in keys:
-                        yield Rejected(f"{beside}, key {key}", _why(row) or "status missing", key, half=True)
-    except MissingExtra:
-        return  # warned about when the source was opened
-    except (DataError, OSError, ValueError) as error:
-        yield Rejected(str(beside), f"{error} (failed downloads are not listed)")
+def _read_failures(notes: Path, keys: set[str]) -> Iterator[Rejected]:
+    with open_parquet_file(notes) as file:
+        for batch in file.iter_batches(columns=["key", "status", "error_message"]):
+            for row in batch.to_pylist():
+                if row["status"] != "success" and row["key"] not in keys:
+                    why = ": ".join(filter(None, ["img2dataset", row["status"], row["error_message"]]))
+                    yield Rejected(f"{notes}, key {row['key']}", why, row["key"], half=True)
 
 
 def open_shards(shards: list[Path]) -> Rows:
-    """Open shards, a part each; warns where failed downloads cannot be listed without pyarrow."""
-    noted = next((file for file in map(_status_file, shards) if file.is_file()), None)
-    if noted is not None:
-        try:
-            open_parquet_file(noted).close()
-        except MissingExtra as error:
-            warnings.warn(f"failed downloads are not listed: {error}", stacklevel=4)
-        except DataError:
-            pass  # a rejected row reports it
+    """Open shards, a part each."""
     return Rows(str(shards[0]), tuple(FilePart(str(shard), partial(_read_shard, shard)) for shard in shards))
-
-
-def _status_file(shard: Path) -> Path:
-    return shard.with_suffix(".parquet")
-
-
-def _why(fields: Mapping[str, Any]) -> str:
-    """The status of a failed download by img2dataset."""
-    if fields.get("status") in (None, "success"):
-        return ""
-    message = fields.get("error_message")
-    return f"img2dataset: {fields['status']}" + (f": {message}" if message else "")
 
 
 def _json_fields(sample: ShardSample) -> dict[str, Any]:

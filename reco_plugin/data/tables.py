@@ -145,7 +145,7 @@ class Stretch:
 
 @dataclass(frozen=True)
 class TableFile:
-    """A table on disk; can be iterated over again. Values of csv and tsv are texts, but for columns of numbers."""
+    """A table on disk. Values of csv and tsv are texts, but for columns of numbers."""
 
     path: Path
     names: ColumnNames = _USUAL
@@ -153,23 +153,25 @@ class TableFile:
     numbers: tuple[str, ...] = ()  # columns of numbers, in csv and tsv
     folder: Path | None = None  # of image paths; None: the table's own
 
-    def __iter__(self) -> Iterator[TableRow]:
-        """Rows in order; one that cannot be parsed, or lacks a needed column, is an error."""
-        with open_lines(self.path) as lines:
-            for row in self.rows(lines):
-                if isinstance(row, RowError):
-                    raise row
-                yield row
-
-    def rows(self, lines: Lines) -> Iterator[TableRow | RowError]:
+    def rows(self) -> Iterator[TableRow | RowError]:
         """Rows in order; one that cannot be parsed, or lacks a needed column, is yielded as an error."""
-        for stretch in self.scan(lines)[0]:
-            for row in self.read(stretch, lines):
-                missing = [] if isinstance(row, RowError) else [name for name in self.needed if name not in row.values]
-                if isinstance(row, TableRow) and missing:
-                    yield row.error(missing[0], f"missing or empty; this row has {sorted(row.values)}")
-                else:
-                    yield row
+        with open_lines(self.path) as lines:
+            for stretch in self.scan(lines)[0]:
+                for row in self.read(stretch, lines):
+                    lacks = (
+                        [] if isinstance(row, RowError) else [name for name in self.needed if name not in row.values]
+                    )
+                    if isinstance(row, TableRow) and lacks:
+                        yield row.error(lacks[0], f"missing or empty; this row has {sorted(row.values)}")
+                    else:
+                        yield row
+
+    def good_rows(self) -> Iterator[TableRow]:
+        """The same, of which an error is raised."""
+        for row in self.rows():
+            if isinstance(row, RowError):
+                raise row
+            yield row
 
     def scan(self, lines: Lines) -> tuple[tuple[Stretch, ...], int]:
         """All rows in stretches of ten thousand, and how many have no id; of a .jsonl, 1 if the first has none."""

@@ -7,10 +7,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 from made_sources import png
-from PIL import Image
 
 from reco_plugin.data import Captioned, read_pairs, read_retrieval, write_retrieval
-from reco_plugin.errors import DataError
 
 PAGE = Path(__file__).parents[2] / "docs" / "sources.md"
 
@@ -47,21 +45,3 @@ def test_a_limit_of_vectors_keeps_texts_with_their_images(tmp_path: Path) -> Non
     np.testing.assert_array_equal(found.images, images[[0, 2]])
     assert found.text_of_image.tolist() == [1, 0, 1]
     np.testing.assert_array_equal(found.texts, found.images[found.text_of_image])
-
-
-def test_a_few_bad_rows_of_a_table_are_left_out_and_many_are_refused_together(tmp_path: Path) -> None:
-    rows = ["image,text"]
-    for number in range(20):
-        Image.new("RGB", (2, 2)).save(tmp_path / f"{number}.png")
-        rows.append(f"{number}.png,text {number}")
-    table = tmp_path / "shop.csv"
-    (tmp_path / "heic.png").write_bytes(b"ftypheic")
-    table.write_text("\n".join([*rows, "heic.png,a fox", "heic.png,again"]) + "\n")
-    with pytest.warns(UserWarning, match=r"left out 2 of 22 rows .*line 22.*heic.png' cannot be read as an image"):
-        assert len(read_retrieval(table).images) == 20
-    table.write_text("\n".join([*rows, "gone.png,a fox"]) + "\n")
-    with pytest.warns(UserWarning, match=r"left out 1 of 21 rows that cannot be used: .*line 22.*'gone.png' is not a"):
-        assert len(read_retrieval(table).images) == 20
-    table.write_text("\n".join([*rows, "gone.png,a fox", "3.png,", "lost.png,x"]) + "\n")
-    with pytest.raises(DataError, match=r"3 of 23 rows cannot be used: .*'gone.png'.*line 23.*; .*'lost.png'"):
-        read_retrieval(table)

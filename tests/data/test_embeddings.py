@@ -45,9 +45,7 @@ def test_pairs_come_back_with_their_payloads(tmp_path: Path, suffix: str) -> Non
 def test_pairs_can_be_streamed_one_by_one(tmp_path: Path, suffix: str) -> None:
     path = tmp_path / f"pairs{suffix}"
     write_pairs(path, [records(3)])
-    pairs = read_pairs(path)
-    assert pairs.total == (3 if suffix == ".parquet" else None)
-    first, *rest = pairs
+    first, *rest = read_pairs(path)
     assert (first.id, len(rest)) == ("p0", 2)
     np.testing.assert_array_equal(first.image, records(3).image[0])
 
@@ -88,14 +86,14 @@ def bad(**changes: np.ndarray | None) -> dict[str, np.ndarray]:
 @pytest.mark.parametrize(
     ("columns", "message"),
     [
-        (bad(text=None), r"has no array 'text'; it has \['id', 'image'\]"),
-        (bad(text=2 * unit(2, 3)), r"text\[0\] has norm 2, not 1"),
-        (bad(image=np.array([[1, 0, 0], [np.nan, 0, 0]])), r"image\[1\] holds NaN"),
-        (bad(text=unit(2, 4)), r"text must have shape \(B, 3\), got \(2, 4\)"),
+        (bad(text=None), "has no column 'text'"),
+        (bad(text=2 * unit(2, 3)), "row 1, column 'text': has norm 2, not 1"),
+        (bad(image=np.array([[1, 0, 0], [np.nan, 0, 0]])), "row 2, column 'image': holds NaN"),
+        (bad(text=unit(2, 4)), "several dimensions"),
         (bad(text=unit(3, 3)), r"text has shape \(3, 3\), expected 2 rows"),
-        (bad(id=np.array(["a", "a"])), r"id\[1\] is 'a', which came before"),
-        (bad(id=np.array([0.5, 1])), r"id\[0\] is 0.5, expected a text or a whole number"),
-        (bad(payload=np.array(["{}", "[1]"])), r"payload\[1\] is '\[1\]', expected a JSON object"),
+        (bad(id=np.array(["a", "a"])), "its id 'a' came before"),
+        (bad(id=np.array([0.5, 1])), "row 1, column 'id': expected a text or whole number, got 0.5"),
+        (bad(payload=np.array(["{}", "[1]"])), r"row 2: payload is '\[1\]', expected a JSON object"),
         (bad(extra=unit(2, 2)), r"extra has shape \(2, 2\); a payload column has one value per row"),
         (bad(id=np.array([], str), image=np.zeros((0, 3)), text=np.zeros((0, 3))), "no|empty"),
     ],
@@ -125,7 +123,7 @@ def test_ragged_lists_in_parquet(tmp_path: Path) -> None:
 
     path = tmp_path / "ragged.parquet"
     pq.write_table(pa.table({"id": ["a", "b"], "image": [[1.0, 0.0], [1.0]], "text": [[1.0, 0.0], [0.0, 1.0]]}), path)
-    with pytest.raises(DataError, match=r"lists of column 'image' have lengths \[1, 2\]"):
+    with pytest.raises(DataError, match=r"column 'image': has \d numbers, others have"):
         list(read_records(path))
 
 

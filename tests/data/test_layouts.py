@@ -135,9 +135,8 @@ def unit(rows: int, seed: int = 0) -> np.ndarray:
 VECTORS = Labelled("v", unit(4), np.array([1, 0, 1, 1]), ("wren", "owl"), (), unit(2, 1), groups=np.array([5, 5, 6, 6]))
 
 
-@pytest.mark.parametrize("suffix", [".npz", ".parquet"])
-def test_unseen_classes_of_vectors_come_back(tmp_path: Path, suffix: str) -> None:
-    path = tmp_path / f"v{suffix}"
+def test_unseen_classes_of_vectors_come_back(tmp_path: Path) -> None:
+    path = tmp_path / "v.npz"
     write_labelled(path, replace(VECTORS, unseen=np.array([False, True])))
     found = read_labelled(path)
     assert (found.unseen.dtype, found.unseen.tolist()) == (np.bool_, [False, True])
@@ -150,8 +149,8 @@ def test_unseen_classes_of_vectors_come_back(tmp_path: Path, suffix: str) -> Non
 @pytest.mark.parametrize(
     ("unseen", "message"),
     [
-        (np.array([True]), r"unseen has shape \(1,\), expected \(2,\)"),
-        (np.array([0, 1]), r"unseen\[0\] is .*0.*, expected true or false"),
+        (np.array([True]), r"unseen is bool of shape \(1,\), expected bool of \(2,\)"),
+        (np.array([0, 1]), "unseen is int64"),
     ],
 )
 def test_bad_unseen_arrays(tmp_path: Path, unseen: np.ndarray, message: str) -> None:

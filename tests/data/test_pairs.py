@@ -28,7 +28,6 @@ def test_jsonl(folder: Path) -> None:
     table = folder / "pairs.jsonl"
     table.write_text("\n".join(map(json.dumps, rows)) + "\n\n", encoding="utf-8")
     pairs = read_pairs(table)
-    assert pairs.total == 2
     first, second = pairs
     assert (first.id, first.image, first.text) == ("a.png", folder / "a.png", "a fox")
     assert first.payload == {"caption": "a fox", "year": 2020}
@@ -96,7 +95,7 @@ def test_folder_of_images_skips_those_without_a_caption_and_says_so(folder: Path
         assert [(p.id, p.text, p.payload) for p in pairs] == [("pics/b.jpg", "a bear", {"caption": "a bear"})]
     (folder / "pics" / "b.txt").write_text(" ")
     with pytest.raises(DataError, match="holds no pairs: none of 2 images without a caption"):
-        read_pairs(folder)
+        list(read_pairs(folder))
 
 
 def test_shards_join_by_key(tmp_path: Path) -> None:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import sys
 from pathlib import Path
 
 import pytest
@@ -57,21 +56,6 @@ def test_failed_downloads_are_rejected_rows(shards: Path) -> None:
         assert len(list(read_pairs(shards))) == 2
 
 
-def test_without_pyarrow_shards_are_read_and_the_lack_is_said(shards: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setitem(sys.modules, "pyarrow.parquet", None)  # as if it were not installed
-    with pytest.warns(UserWarning, match=r"failed downloads are not listed: .*reco-plugin\[data\]"):
-        rows = open_rows(shards)
-    assert (len(pairs_of(rows)), rejected_of(rows)) == (2, [])
-
-
-def test_notes_of_another_kind_are_no_harm(shards: Path) -> None:
-    write_parquet(shards / "00000.parquet", {"key": ["x"]})
-    (shards / "00001.parquet").write_bytes(b"noise")
-    (bad,) = rejected_of(open_rows(shards))
-    assert (bad.where, bad.half) == (f"{shards}/00001.parquet", False)
-    assert "cannot be read as parquet" in bad.reason
-
-
 def test_faults_of_single_keys(tmp_path: Path) -> None:
     good = {"a.png": png(), "a.txt": b"fox", "z.png": png(1), "z.txt": b"bear"}
     bad = {
@@ -90,7 +74,7 @@ def test_faults_of_single_keys(tmp_path: Path) -> None:
         "f": (f"{path}, member 'f.json'", "is not JSON", False),
         "g": (f"{path}, member 'g.json'", "is not a JSON object", False),
         "h": (f"{path}, key h", "'h.txt' twice", False),
-        "i": (f"{path}, key i", "img2dataset", True),
+        "i": (f"{path}, key i", "there is no image", True),
     }
 
 
