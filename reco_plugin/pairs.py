@@ -122,7 +122,7 @@ class PairMemory:
         from .progress import progress_bar
 
         size = check_positive(batch_size, "batch_size")
-        total = len(pairs) if isinstance(pairs, Sequence) else getattr(pairs, "total", None)
+        total = len(pairs) if isinstance(pairs, Sequence) else None
         with progress_bar(total=total, desc="fill memory", unit="pair", disable=not progress) as bar:
             return self._store(_encode(self.encoder, pairs, size), bar.update, progress=progress)
 

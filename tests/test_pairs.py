@@ -23,7 +23,7 @@ from starlette.testclient import TestClient
 from reco_plugin import Pair, Reco
 from reco_plugin.calibration import learner, lesson
 from reco_plugin.calibration.learn import witness
-from reco_plugin.data import PairStream, read_pairs, write_pairs
+from reco_plugin.data import read_pairs, write_pairs
 from reco_plugin.encode import encode_pairs
 from reco_plugin.errors import ConfigError, ImageError, InputError, MemoryStoreError, MemoryUnavailable, VectorError
 from reco_plugin.memory.header import HEADER_NAME
@@ -398,14 +398,14 @@ def test_records_are_stored_as_they_are(reco):
     assert np.allclose(reco.memory.get(names).text, text, atol=1e-6)
 
 
-@pytest.mark.parametrize("total", [5, None])
-def test_the_bar_takes_its_total_from_the_source(total, reco, capsys, monkeypatch):
+@pytest.mark.parametrize("counted", [True, False])
+def test_the_bar_takes_its_total_from_a_list(counted, reco, capsys, monkeypatch):
     monkeypatch.setattr("reco_plugin.progress.FIRST_S", 0.0)  # a line at once, not after ten seconds
-    stream = PairStream(iter(made(reco, 5)), total)
-    assert reco.memory.add(stream, progress=True) == 5
+    pairs = made(reco, 5)
+    assert reco.memory.add(pairs if counted else iter(pairs), progress=True) == 5
     shown = capsys.readouterr().err
     assert "fill memory" in shown
-    assert ("5/5" in shown) == (total == 5)
+    assert ("5/5" in shown) == counted
 
 
 def test_no_bar_unless_asked_for(reco, capsys):

@@ -50,10 +50,8 @@ def written(tmp_path_factory: pytest.TempPathFactory) -> Path:
     ids = [f"p{i}" for i in range(CLASSES * 5)]
     for suffix in (".npz", ".parquet"):
         write_pairs(folder / f"pairs{suffix}", [Records(ids, near(image, 5), near(text, 5), [{}] * len(ids))])
-        labelled = Labelled(
-            "x", near(image, 2), np.repeat(np.arange(CLASSES), 2), tuple(map(str, range(CLASSES))), (), text
-        )
-        write_labelled(folder / f"test{suffix}", labelled)
+    labels, names = np.repeat(np.arange(CLASSES), 2), tuple(map(str, range(CLASSES)))
+    write_labelled(folder / "test.npz", Labelled("x", near(image, 2), labels, names, (), text))
     write_retrieval(folder / "captions.npz", Captioned("x", near(image, 1), near(text, 1), np.arange(CLASSES)))
     return folder
 
@@ -72,7 +70,7 @@ def run(*arguments: str):
 
 @pytest.mark.parametrize("suffix", [".npz", ".parquet"])
 def test_zero_shot_of_vectors_needs_no_model(files: Path, suffix: str) -> None:
-    result = run("zero-shot", f"test{suffix}", "--memory-from", f"pairs{suffix}", *FREE, "--json", "--k", "5")
+    result = run("zero-shot", "test.npz", "--memory-from", f"pairs{suffix}", *FREE, "--json", "--k", "5")
     assert (result.exit_code, result.stderr) == (0, "")
     stored = json.loads(result.stdout)
     top1 = {variant["refined"]: variant["top1"]["mean"] for variant in stored["variants"]}

@@ -238,7 +238,7 @@ def test_another_file_format_is_refused(memory: Path, work: Path, fail: Fail) ->
         message = fail("memory", "import", "pairs.npz", "--memory", place)
         assert "pairs.npz is no npz of plain arrays (it is no zip archive)" in message
         assert (
-            "pairs.csv is no pair file of vectors (.npz, .parquet); a memory takes others by reco memory add"
+            "pairs.csv is no pair file of vectors, .npz or .parquet: a memory takes others by reco memory add"
             in fail("memory", "import", "pairs.csv", "--memory", place)
         )
     np.savez("pairs.npz", id=np.array(["a"]))
