@@ -19,6 +19,7 @@ from ..errors import ConfigError, InputError
 from ..types import MODALITIES, Modality
 from .arrays import read_arrays
 from .cutoff import Chances, FirstAnswers, Promise, fewest, find_cutoff
+from .reliability import logistic, sigmoid
 
 FORMAT = 1
 LOOKED = 10
@@ -98,7 +99,7 @@ class Logistic:
     def __call__(self, signals: npt.NDArray[np.float32]) -> Chances:
         """Chances (B,) of signals (B, 4)."""
         z = ((signals - self.mean) / self.scale) @ self.weights[:-1] + self.weights[-1]
-        return np.asarray(1.0 / (1.0 + np.exp(-np.clip(z, -30.0, 30.0))))
+        return sigmoid(z)
 
 
 def fit_logistic(
@@ -108,29 +109,14 @@ def fit_logistic(
     mean, scale = signals.mean(axis=0, dtype=np.float64), signals.std(axis=0, dtype=np.float64)
     scale = np.where(scale > 1e-9, scale, np.inf)  # what never changes says nothing
     x = np.concatenate([(signals - mean) / scale, np.ones((len(signals), 1))], axis=1)
-    used = np.append(np.isfinite(scale), True)
+    used, ridge = np.append(np.isfinite(scale), True), np.append(np.ones(_SIGNALS), 1e-3)  # none on the constant
     while True:
         fitted = np.zeros(_SIGNALS + 1)
-        fitted[used] = _newton(x[:, used], yes, weights)
+        fitted[used] = logistic(x[:, used], yes, weights, ridge[used])
         wrong = np.append(_RISING & (sign * fitted[:-1] < 0.0), False)
         if not wrong.any():
             return Logistic(mean, scale, fitted)
         used &= ~wrong
-
-
-def _newton(x: Chances, yes: npt.NDArray[np.bool_], weights: Chances) -> Chances:
-    """Weights of a logistic regression with a little ridge, but on the constant."""
-    w, ridge = np.zeros(x.shape[1]), np.ones(x.shape[1])
-    ridge[-1] = 1e-3
-    for _ in range(50):
-        chance = 1.0 / (1.0 + np.exp(-np.clip(x @ w, -30.0, 30.0)))
-        gradient = x.T @ (weights * (chance - yes)) + ridge * w
-        curve = (x * (weights * chance * (1.0 - chance))[:, None]).T @ x + np.diag(ridge)
-        step = np.linalg.solve(curve, gradient)
-        w = w - step * min(1.0, 5.0 / max(float(np.abs(step).max()), 1e-9))
-        if np.abs(step).max() < 1e-8:
-            break
-    return w
 
 
 @dataclass(frozen=True)

@@ -29,7 +29,7 @@ UNLIKELY = 0.1
 (``docs/tried.md``)."""
 _SHARPNESS = 3.0  # of the witnesses' weights, per spread of similarity
 _FURTHEST = 8.0  # beyond, in a logarithm of how alike two are, one is as far as any (``docs/tried.md``)
-_STEPS = 15  # of Newton's method
+_STEPS = 50  # of Newton's method, at most
 
 
 @dataclass(frozen=True)
@@ -161,16 +161,31 @@ def learn_reliability(real: npt.NDArray[np.float32], shuffled: npt.NDArray[np.fl
 
 
 def _logistic(signals: npt.NDArray[np.float32], target: npt.NDArray[np.float64]) -> npt.NDArray[np.float64]:
-    """Ridge logistic regression of (M,) on signals (M, S) by Newton's method: weights and intercept (S + 1,)."""
+    """Weights and intercept (S + 1,) of a logistic regression of (M,) on signals (M, S)."""
     centre, scale = signals.mean(axis=0), signals.std(axis=0) + 1e-6
     x = np.column_stack([(signals - centre) / scale, np.ones(len(signals))]).astype(np.float64)
-    weights = np.zeros(x.shape[1])
-    for _ in range(_STEPS):
-        p = sigmoid(x @ weights)
-        curvature = x.T @ (x * (p * (1.0 - p))[:, None]) + np.eye(len(weights))
-        weights += np.linalg.solve(curvature, x.T @ (target - p) - weights)
+    weights = logistic(x, target, np.ones(len(x)), np.ones(x.shape[1]))
     raw = weights[:-1] / scale
     return np.append(raw, weights[-1] - raw @ centre)
+
+
+def logistic(
+    x: npt.NDArray[np.float64],
+    yes: npt.NDArray[np.bool_] | npt.NDArray[np.float64],
+    counted: npt.NDArray[np.float64],
+    ridge: npt.NDArray[np.float64],
+) -> npt.NDArray[np.float64]:
+    """Weights (S,) of a logistic regression of (M,), each counted so much, on (M, S), by Newton's method."""
+    w = np.zeros(x.shape[1])
+    for _ in range(_STEPS):
+        chance = sigmoid(x @ w)
+        gradient = x.T @ (counted * (chance - yes)) + ridge * w
+        curve = (x * (counted * chance * (1.0 - chance))[:, None]).T @ x + np.diag(ridge)
+        step = np.linalg.solve(curve, gradient)
+        w = w - step * min(1.0, 5.0 / max(float(np.abs(step).max()), 1e-9))
+        if np.abs(step).max() < 1e-8:
+            break
+    return w
 
 
 def sigmoid(x: npt.NDArray[np.float64]) -> npt.NDArray[np.float64]:
