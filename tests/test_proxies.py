@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from reco_plugin.client import AsyncClient, Client
+from reco_plugin.client import Client
 from reco_plugin.config import load_settings
 from reco_plugin.encoder_api.address import parse_address
 from reco_plugin.encoder_api.calls import ApiClient
@@ -55,7 +55,7 @@ def test_who_cannot_reach_a_service_names_the_proxy_before_it(monkeypatch, ask):
 
 
 @pytest.mark.parametrize("proxy", [{"ALL_PROXY": "socks5://h:1"}, {"HTTP_PROXY": "ftp://h:1"}, {"NO_PROXY": "[::1]"}])
-@pytest.mark.parametrize("ask", [*ASK.values(), AsyncClient], ids=[*ASK, "async"])
+@pytest.mark.parametrize("ask", ASK.values(), ids=ASK)
 def test_a_proxy_that_cannot_be_used_is_an_error_of_the_configuration(monkeypatch, ask, proxy):
     for name, value in proxy.items():
         monkeypatch.setenv(name, value)
@@ -71,7 +71,7 @@ def test_an_error_that_no_proxy_made_stays_what_it_is(monkeypatch):
         raise KeyError("of something else")
 
 
-@pytest.mark.parametrize("ask", [*ASK.values(), AsyncClient], ids=[*ASK, "async"])
+@pytest.mark.parametrize("ask", ASK.values(), ids=ASK)
 def test_certificates_that_cannot_be_read_are_an_error_of_the_configuration(monkeypatch, tmp_path, ask):
     for name, content in (("absent.pem", None), ("bad.pem", "no certificate")):
         if content:

@@ -7,21 +7,21 @@ Haystack imports only modules that are allowed, so a stored pipeline is loaded b
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import replace
 from functools import cached_property
 from pathlib import Path
-from typing import Any, ClassVar
+from typing import Any, ClassVar, get_args
 
 from ..config import PREFIX, SECRET
 from ..errors import ConfigError, InputError, importing
 from ..types import InputType, Vectors
-from ..values import check_flag
-from .source import NO_SCALE, Embeds, IndexOf, VectorSource, check_cosines, check_index, check_place, has_scale
+from ..values import check_choice, check_flag
+from .source import Embeds, IndexOf, VectorSource, check_place
 
 with importing("haystack-ai", "haystack", "this adapter"):
-    from haystack import Document, component, default_from_dict, default_to_dict
-    from haystack.utils import Secret, deserialize_callable, serialize_callable
+    from haystack import Document, component, default_to_dict
+    from haystack.utils import Secret
 
 
 class HaystackEmbedder:
@@ -35,7 +35,7 @@ class HaystackEmbedder:
         url: str | None = None,
         api_key: Secret | str | None = None,
         settings: dict[str, Any] | None = None,
-        refine: bool | None = None,
+        refine: bool = False,
     ) -> None:
         """Take an opened object, or options to open one at first use: see :class:`~.source.VectorSource`.
 
@@ -46,14 +46,13 @@ class HaystackEmbedder:
             url: of a `reco serve`.
             api_key: bearer key for it; a text is never stored, so with one ``to_dict`` is an error.
             settings: of :meth:`reco_plugin.Reco.open`.
-            refine: whether vectors are refined; None: only queries.
+            refine: whether vectors are refined.
 
         Raises:
             ConfigError: more than one of the places that vectors come from, another thing, or a key without a URL.
             InputError: ``refine`` is neither True nor False.
         """
-        if refine is not None:
-            refine = check_flag("refine", refine)
+        check_flag("refine", refine)
         check_place(reco, url, settings, keyed=api_key is not None)
         self._reco, self._key = reco, Secret.from_token(api_key) if isinstance(api_key, str) else api_key
         self._stored: dict[str, Any] = {"url": url, "api_key": self._key, "settings": settings, "refine": refine}
@@ -66,9 +65,9 @@ class HaystackEmbedder:
             url=self._stored["url"],
             api_key=self._key.resolve_value() if self._key else None,
             settings=self._stored["settings"],
-            index=self._stored.get("index"),
+            index=self._stored.get("index", "texts"),
             refine_queries=self._stored["refine"],
-            refine_documents=bool(self._stored["refine"]),
+            refine_documents=self._stored["refine"],
         )
 
     def warm_up(self) -> None:
@@ -102,94 +101,29 @@ class RecoTextEmbedder(HaystackEmbedder):
         url: str | None = None,
         api_key: Secret | str | None = None,
         settings: dict[str, Any] | None = None,
-        refine: bool | None = None,
-        index: IndexOf | None = None,
+        refine: bool = True,
+        index: IndexOf = "texts",
     ) -> None:
         """Also take what the index holds: texts, images or both."""
         # not super(), which is of the old class: @component makes a new one
         HaystackEmbedder.__init__(self, reco, url, api_key, settings, refine)
-        check_index(index)
+        check_choice("index", index, get_args(IndexOf))
         self._stored["index"] = index
 
-    @component.output_types(embedding=list[float], meta=dict[str, Any], scale=list[float])
+    @component.output_types(embedding=list[float], meta=dict[str, Any])
     def run(self, text: str) -> dict[str, Any]:
-        """Embed a text, with the ``scale`` of its scores for :class:`RecoPlainScores`; TypeError for anything else.
-
-        The scale is empty where there is no way back to plain scores.
-        """
+        """Embed a text; TypeError for anything else."""
         if not isinstance(text, str):
             raise TypeError(
                 f"RecoTextEmbedder embeds a text, got {type(text).__name__}: RecoDocumentEmbedder for lists"
             )
-        asked = self.source.ask([text], "text")
-        numbers = [1.0, 0.0] if asked.scale is None else asked.scale[0].tolist()
-        return {
-            "embedding": asked.vectors.tolist()[0],
-            "meta": {"refine": self.source.refines(self.side)},
-            "scale": numbers if has_scale(asked) else [],
-        }
+        vector = self.source.texts([text], self.side)[0]
+        return {"embedding": vector.tolist(), "meta": {"refine": self._stored["refine"]}}
 
-    @component.output_types(embedding=list[float], meta=dict[str, Any], scale=list[float])
+    @component.output_types(embedding=list[float], meta=dict[str, Any])
     async def run_async(self, text: str) -> dict[str, Any]:
         """Embed a text in a thread."""
         return await asyncio.to_thread(self.run, text)
-
-
-@component
-class RecoPlainScores:
-    """Brings the scores of documents that a refined query found to the scale of plain CLIP, and drops the low ones.
-
-    It stands behind a retriever, whose scores must be cosines (``scale_score=False``) or be made such by ``cosine``,
-    and takes the ``scale`` of :class:`RecoTextEmbedder`.
-    """
-
-    def __init__(self, score_threshold: float | None = None, cosine: Callable[[float], float] | None = None) -> None:
-        """Say what is dropped, and what the retriever's scores are.
-
-        Args:
-            score_threshold: cosine of plain CLIP that a document must have; None: all are given.
-            cosine: makes a cosine of the retriever's score, as in ``lambda distance: 1 - distance``; a pipeline
-                stores the name of a function of a module. None: it is one.
-        """
-        self.score_threshold, self.cosine = score_threshold, cosine
-
-    def to_dict(self) -> dict[str, Any]:
-        """Return the fields that a pipeline stores; Haystack's error for a function without a name in a module."""
-        named = None if self.cosine is None else serialize_callable(self.cosine)
-        return default_to_dict(self, score_threshold=self.score_threshold, cosine=named)
-
-    @classmethod
-    def from_dict(cls, data: dict[str, Any]) -> RecoPlainScores:
-        """Make it of what a pipeline stored."""
-        fields = data["init_parameters"]
-        if fields.get("cosine") is not None:
-            fields["cosine"] = deserialize_callable(fields["cosine"])
-        return default_from_dict(cls, data)
-
-    @component.output_types(documents=list[Document])
-    def run(self, documents: list[Document], scale: list[float]) -> dict[str, Any]:
-        """Map the scores; the order stays.
-
-        Raises:
-            ValueError: a document has no score.
-            ConfigError: the query's scores have no way back to the scale of plain ones, or those of the documents are
-                distances.
-        """
-        if not scale:
-            raise ConfigError(NO_SCALE)
-        factor, offset = scale
-        cosines, done = [self._cosine(document) for document in documents], list[Document]()
-        check_cosines(cosines, "the retriever", made=self.cosine is not None)
-        for document, cosine in zip(documents, cosines, strict=True):
-            score = factor * cosine + offset
-            if self.score_threshold is None or score >= self.score_threshold:
-                done.append(replace(document, score=score))
-        return {"documents": done}
-
-    def _cosine(self, document: Document) -> float:
-        if document.score is None:
-            raise ValueError(f"document {document.id} has no score: RecoPlainScores stands behind a retriever")
-        return document.score if self.cosine is None else self.cosine(document.score)
 
 
 class _Documents(HaystackEmbedder):
@@ -202,7 +136,7 @@ class _Documents(HaystackEmbedder):
             raise TypeError(f"{type(self).__name__} embeds a list of Documents; a query's text: RecoTextEmbedder")
         vectors = self._vectors(documents).tolist()
         done = [self._with(document, vector) for document, vector in zip(documents, vectors, strict=True)]
-        return {"documents": done, "meta": {"refine": bool(self._stored["refine"])} if done else {}}
+        return {"documents": done, "meta": {"refine": self._stored["refine"]} if done else {}}
 
     @component.output_types(documents=list[Document], meta=dict[str, Any])
     async def run_async(self, documents: list[Document]) -> dict[str, Any]:
@@ -226,7 +160,7 @@ class RecoDocumentEmbedder(_Documents):
         url: str | None = None,
         api_key: Secret | str | None = None,
         settings: dict[str, Any] | None = None,
-        refine: bool | None = None,
+        refine: bool = False,
         meta_fields_to_embed: list[str] | None = None,
         embedding_separator: str = "\n",
     ) -> None:
@@ -253,7 +187,7 @@ class RecoDocumentImageEmbedder(_Documents):
         url: str | None = None,
         api_key: Secret | str | None = None,
         settings: dict[str, Any] | None = None,
-        refine: bool | None = None,
+        refine: bool = False,
         file_path_meta_field: str = "file_path",
         root_path: str = "",
     ) -> None:

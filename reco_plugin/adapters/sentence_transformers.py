@@ -12,7 +12,7 @@ from PIL.Image import Image
 
 from ..errors import InputError, importing
 from ..types import MODALITIES, InputType, Modality, Vectors
-from .source import Embeds, SourceOptions, VectorSource, check_scale
+from .source import Embeds, SourceOptions, VectorSource
 
 _TENSOR = "convert_to_tensor"
 _NO_MATTER = {
@@ -93,21 +93,6 @@ class RecoSentenceTransformer:
         """Cosines of all rows (B1, D) with all rows (B2, D): (B1, B2); of tensors a tensor."""
         cosines = _unit(embeddings1) @ _unit(embeddings2).T
         return _tensor(cosines) if _is_tensor(embeddings1) or _is_tensor(embeddings2) else cosines
-
-    def plain_similarity(self, queries: Any, embeddings2: npt.ArrayLike) -> Vectors:
-        """Scores of one query or a list of B1 with all rows (B2, D), (B1, B2), on the scale of plain cosines.
-
-        For a threshold that was set on plain CLIP: it embeds the queries as :meth:`encode_query` does.
-        """
-        kinds = [_kind(item) for item in ([queries] if _is_one(queries) else _listed(queries))]
-        scores = np.empty((len(kinds), len(np.atleast_2d(np.asarray(embeddings2)))), np.float32)
-        for modality in MODALITIES:
-            rows = [row for row, (kind, _) in enumerate(kinds) if kind == modality]
-            if rows:
-                asked = self.source.ask([kinds[row][1] for row in rows], modality)
-                check_scale(asked)
-                scores[rows] = asked.plain_scores(self.similarity(asked.vectors, embeddings2))
-        return scores
 
     def similarity_pairwise(self, embeddings1: npt.ArrayLike, embeddings2: npt.ArrayLike) -> Vectors:
         """Cosines row by row of (B, D) and (B, D): (B,); of tensors a tensor."""

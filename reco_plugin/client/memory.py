@@ -34,7 +34,7 @@ from ..pairs import PairMemory
 from ..types import Fingerprint, Neighbours, Payload, Records, Search
 from ..values import ROW, SOURCE, pack, strip_marks, unpack
 from .calls import Call, T
-from .clients import Client
+from .client import Client
 
 PATIENCE = 30
 """How often a request is repeated, a second apart, while the service has no room for it."""

@@ -1,14 +1,14 @@
-"""Shared by both clients: the service's URL and keys, retries, errors, and what is answered while it is away."""
+"""The connection to a service: its URL and keys, retries, errors, and what is answered while it is away."""
 
 from __future__ import annotations
 
 import math
 import time
 import warnings
-from abc import ABC, abstractmethod
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, TypeAlias, cast
+from itertools import count
+from typing import TYPE_CHECKING, Any, Self, TypeAlias, cast
 
 import numpy as np
 import numpy.typing as npt
@@ -29,15 +29,15 @@ from ..errors import (
     VectorError,
     importing,
 )
-from ..proxies import proxy_of
+from ..proxies import proxy_of, usable_environment
 from ..types import Away, ImageInput, Modality, Role, Vectors
-from ..values import are_same, check_vectors, show
+from ..values import check_vectors, show
 from .calls import EMPTY_TEXTS, Call, Refined, T, to_json
 
 if TYPE_CHECKING:
     import httpx
 
-    from ..guard import Circuit, Late, Outage
+    from ..guard import Circuit, Outage
 
 _AGAIN = frozenset({429, 503})
 _LONGEST_S = 30.0
@@ -61,7 +61,7 @@ _MEANS_OF_MEMORY: dict[str, type[RecoError]] = {
 
 
 PlainTexts: TypeAlias = Callable[[Sequence[str]], npt.ArrayLike]
-"""Makes plain vectors (B, D) of texts; for an :class:`.AsyncClient` it may return them to be awaited."""
+"""Makes plain vectors (B, D) of texts."""
 PlainImages: TypeAlias = Callable[[Sequence[ImageInput]], npt.ArrayLike]
 """Likewise of images."""
 
@@ -119,8 +119,8 @@ def _check_key(name: str, key: str | None) -> str | None:
     return sent
 
 
-class Service(ABC):
-    """Base of the clients of a `reco serve`."""
+class Service:
+    """A `reco serve`, as the client sees it."""
 
     def __init__(
         self,
@@ -174,12 +174,8 @@ class Service(ABC):
         self._dimension: int | None = None  # of the service's vectors, once it has answered
         self._httpx, self._retries = httpx, retries
         self._keys = {False: _check_key("api_key", api_key), True: _check_key("admin_key", admin_key)}
-        self._options: dict[str, Any] = {"base_url": self.url, "timeout": timeout_s, "transport": transport}
-        self._connect()
-
-    @abstractmethod
-    def _connect(self) -> None:
-        """Make httpx's client from ``_options``."""
+        with usable_environment():
+            self._http: httpx.Client = httpx.Client(base_url=self.url, timeout=timeout_s, transport=transport)
 
     @property
     def circuit(self) -> Circuit:
@@ -205,33 +201,6 @@ class Service(ABC):
         dimension = self._dimension or rows.shape[-1]
         return check_vectors(rows / np.where(norms > 0, norms, 1), dimension, what)
 
-    def _need_fallback(self, modality: Modality) -> Callable[[Any], Any]:
-        """What makes plain vectors of raw queries.
-
-        Raises:
-            ConfigError: nothing does.
-        """
-        if (makes := self._falls_back(modality, "query")) is None:
-            raise ConfigError(f"there is no fallback for {modality}s: give Fallback({modality}s=...)")
-        return makes
-
-    def _compare(self, served: Vectors, made: Any) -> None:
-        """Compare vectors (B, D) of the service with those of the fallback.
-
-        Raises:
-            ConfigError: they differ.
-        """
-        try:
-            own = self._check_plain(made, len(served))
-        except (InputError, TypeError, ValueError) as error:
-            raise ConfigError(f"the fallback makes no vectors as the service does: {error}") from error
-        worst = int(np.argmin(np.einsum("bd,bd->b", served, own)))
-        if not are_same(served[worst], own[worst]):
-            raise ConfigError(
-                f"the fallback makes other vectors than {self.url}: those of item {worst} have a cosine of "
-                f"{served[worst] @ own[worst]:.3f}, not 1: use the same encoder"
-            )
-
     def _check_given(self, vectors: npt.ArrayLike) -> Vectors:
         """Vectors (B, D) that were given to be refined, refused for what the service refuses; errors as there."""
         rows = np.asarray(vectors, np.float32)
@@ -247,18 +216,43 @@ class Service(ABC):
         reason: Any = outage.reason  # of the part "service"
         return cast(Away, reason)
 
-    def _late(self) -> Late:
-        from ..guard import Late
+    def close(self) -> None:
+        """Close the connections."""
+        self._http.close()
 
-        return Late(f"no answer within {self._query_s:g} s. Raise timeout_s of the fallback, or see what keeps it busy")
+    def __enter__(self) -> Self:
+        return self
 
-    def _check_open(self, http: httpx.Client | httpx.AsyncClient) -> None:
+    def __exit__(self, *_: object) -> None:
+        self.close()
+
+    def send(self, call: Call[T], until: float = math.inf) -> T:
+        """Send one request, again while the service has no room, and read its answer; errors as elsewhere.
+
+        Args:
+            call: the request.
+            until: by the monotonic clock, when nobody waits for the answer any more.
+        """
+        self._check_open()
+        for tried in count():
+            try:
+                response = self._http.request(**self._arguments(call, until))
+            except self._httpx.TransportError as error:
+                if self._broke(error, tried, until):
+                    continue
+                raise self._make_error(call, error) from error
+            if (pause_s := self._pause_s(response, tried, until)) is None:
+                break
+            time.sleep(pause_s)
+        return self._read(call, response)
+
+    def _check_open(self) -> None:
         """Refuse a call of a client that is closed, which is no outage of the service.
 
         Raises:
             SessionError: it is closed.
         """
-        if http.is_closed:
+        if self._http.is_closed:
             raise SessionError(f"this client of {self.url} is closed: make another one")
 
     def _arguments(self, call: Call[T], until: float = math.inf) -> dict[str, Any]:

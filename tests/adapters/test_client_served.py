@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 import threading
 
 import numpy as np
@@ -16,7 +15,7 @@ from reco_plugin.adapters.langchain import RecoEmbeddings
 from reco_plugin.adapters.llamaindex import RecoEmbedding
 from reco_plugin.adapters.sentence_transformers import RecoSentenceTransformer
 from reco_plugin.calibration.match import MatchState, ThingQuestions
-from reco_plugin.client import AsyncClient, Client
+from reco_plugin.client import Client
 from reco_plugin.errors import ConfigError, InputError
 from reco_plugin.serve.app import create_app
 from reco_plugin.serve.settings import ServeSettings
@@ -84,15 +83,6 @@ def test_matches_are_those_of_the_reco_behind_it(client, asked, refine):
         assert served.shift == {here.way: ""}
 
 
-def test_matches_can_be_awaited(url, asked):
-    async def ask():
-        async with AsyncClient(url, api_key=KEY) as reco:
-            return await reco.match(TEXTS, SCORES, modality="text")
-
-    with Client(url, api_key=KEY) as client:
-        assert np.allclose(asyncio.run(ask()).first, client.match(TEXTS, SCORES, modality="text").first)
-
-
 @pytest.mark.parametrize(
     ("scores", "said"),
     [
@@ -154,21 +144,6 @@ def test_texts_and_images_are_explained(client, stocked, files):
     assert [len(row) for row in there.used] == [2] * len(files)
 
 
-def test_the_asynchronous_client_answers_the_same(url, stocked, files):
-    async def ask():
-        async with AsyncClient(url, api_key=KEY) as client:
-            plain = await client.embed_texts(TEXTS, refine=False)
-            refined = await client.refine(plain, modality="text")
-            explained = await client.explain(TEXTS)
-            return plain, await client.embed_images(files, refine=True), refined, explained
-
-    plain, images, refined, explained = asyncio.run(ask())
-    assert np.allclose(plain, stocked.embed_texts(TEXTS, refine=False), atol=1e-6)
-    assert np.allclose(images, stocked.embed_images(files, refine=True), atol=1e-6)
-    assert np.allclose(refined.vectors, stocked.embed_texts(TEXTS, refine=True), atol=1e-6)
-    assert np.allclose(explained.vectors, refined.vectors, atol=1e-6)
-
-
 def test_pairs_come_and_go(client, stocked, drawings):
     known = len(stocked.memory)
     vector = stocked.embed_texts(["a fox"], refine=False)[0]
@@ -176,13 +151,6 @@ def test_pairs_come_and_go(client, stocked, drawings):
     assert client.count_pairs() == len(stocked.memory) == known + 2
     assert client.explain(["a fox"], k=1).used[0][0].caption == "a fox"
     assert client.remove_pairs(["fox", "wolf", "unknown"]) == 2
-
-    async def again():
-        async with AsyncClient(client.url, admin_key=ADMIN) as other:
-            counts = await other.add_pairs([Pair("fox", drawings[0].image, "a fox")]), await other.count_pairs()
-            return *counts, await other.remove_pairs(["fox"])
-
-    assert asyncio.run(again()) == (1, known + 1, 1)
     assert len(stocked.memory) == known
 
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -18,7 +17,6 @@ from haystack.utils import Secret
 from reco_plugin.adapters.haystack import (
     RecoDocumentEmbedder,
     RecoDocumentImageEmbedder,
-    RecoPlainScores,
     RecoTextEmbedder,
 )
 from reco_plugin.errors import ConfigError, InputError
@@ -51,7 +49,8 @@ def expected(stocked, documents, *, refine):
 
 
 @pytest.mark.parametrize(
-    ("options", "refine"), [({"index": "images"}, True), ({"index": "texts"}, False), ({"refine": True}, True)]
+    ("options", "refine"),
+    [({"index": "images"}, True), ({"index": "texts"}, False), ({"index": "images", "refine": False}, False)],
 )
 def test_an_index_is_plain_and_queries_are_refined_for_what_it_holds(stocked, documents, store, options, refine):
     indexing = Pipeline()
@@ -62,7 +61,7 @@ def test_an_index_is_plain_and_queries_are_refined_for_what_it_holds(stocked, do
     found = searching(RecoTextEmbedder(stocked, **options), store, Pipeline()).run({"embed": {"text": QUERY}})
     hits = [(hit.id, hit.score) for hit in found["retrieve"]["documents"]]
     assert hits == expected(stocked, documents, refine=refine)
-    assert RecoTextEmbedder(stocked, **options).run(QUERY)["meta"] == {"refine": True}
+    assert RecoTextEmbedder(stocked, **options).run(QUERY)["meta"] == {"refine": options.get("refine", True)}
 
 
 def test_an_asynchronous_pipeline_finds_the_same(stocked, documents, store):
@@ -176,54 +175,6 @@ def test_it_opens_when_warmed_up_and_closes(on_disk):
     embedder.close()
     assert embedder.source.reco is not opened
     embedder.close()
-
-
-def test_a_threshold_of_plain_clip_holds_for_refined_queries(stocked, documents, store):
-    store.write_documents(RecoDocumentEmbedder(stocked).run(documents)["documents"])
-    raw = searching(RecoTextEmbedder(stocked, index="images"), store, Pipeline()).run({"embed": {"text": QUERY}})
-    scores = [hit.score for hit in raw["retrieve"]["documents"]]
-    expected = stocked.embed([QUERY], modality="text", refine=True).plain_scores([scores])[0]
-    assert abs(expected - scores).max() > 0.01
-    search = searching(RecoTextEmbedder(stocked, index="images"), store, Pipeline())
-    search.add_component("scores", RecoPlainScores(score_threshold=float(expected[1]) - 1e-3))
-    search.connect("retrieve.documents", "scores.documents")
-    search.connect("embed.scale", "scores.scale")
-    found = search.run({"embed": {"text": QUERY}})["scores"]["documents"]
-    assert [one.score for one in found] == pytest.approx(expected[:2].tolist(), abs=1e-4)
-    plain = RecoTextEmbedder(stocked, refine=False).run(QUERY)["scale"]
-    assert plain == [1.0, 0.0]
-    kept = Pipeline()
-    kept.add_component("scores", RecoPlainScores(0.2))
-    assert Pipeline.loads(kept.dumps(), allowed_modules=TRUSTED).get_component("scores").score_threshold == 0.2
-    with pytest.raises(ValueError, match="document none has no score"):
-        RecoPlainScores().run([Document(id="none", content="x")], plain)
-
-
-def test_scores_without_a_way_back_are_refused_instead_of_compared_with_plain_ones(ungated):
-    told = RecoTextEmbedder(ungated, index="images").run(QUERY)
-    assert told["scale"] == []
-    with pytest.raises(ConfigError, match=r"no way back to the scale of plain CLIP.*without the gate"):
-        RecoPlainScores(0.25).run([Document(id="a", content="x", score=0.5)], told["scale"])
-
-
-def cosine_of(distance: float) -> float:
-    return 1 - distance
-
-
-def test_distances_are_told_from_cosines_or_made_such(stocked, documents):
-    """Haystack's store of Chroma gives distances as scores."""
-    scale = RecoTextEmbedder(stocked, index="texts").run(QUERY)["scale"]
-    found = [replace(documents[row], score=score) for row, score in enumerate((0.25, 0.5))]
-    with pytest.raises(ConfigError, match=r"scores of the retriever rise.*cosine=lambda distance: 1 - distance"):
-        RecoPlainScores(0.1).run(found, scale)
-    with pytest.raises(ConfigError, match=r"scores of the retriever rise.* as cosine= makes them"):
-        RecoPlainScores(0.1, cosine=cosine_of).run([replace(one, score=1 - one.score) for one in found], scale)
-    kept = Pipeline()
-    kept.add_component("scores", RecoPlainScores(0.1, cosine=cosine_of))
-    told = Pipeline.loads(kept.dumps(), allowed_modules=[*TRUSTED, __name__]).get_component("scores")
-    expected = RecoPlainScores(0.1).run([replace(one, score=1 - one.score) for one in found], scale)
-    assert told.run(found, scale) == expected
-    assert len(expected["documents"]) == 2
 
 
 @pytest.mark.parametrize(

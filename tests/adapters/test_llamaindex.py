@@ -8,13 +8,12 @@ import io
 import numpy as np
 import pytest
 from llama_index.core import StorageContext, VectorStoreIndex, load_index_from_storage
-from llama_index.core.base.base_retriever import BaseRetriever
 from llama_index.core.ingestion import IngestionCache, IngestionPipeline
-from llama_index.core.schema import NodeWithScore, QueryBundle, TextNode
+from llama_index.core.schema import QueryBundle, TextNode
 from llama_index.core.storage.kvstore import SimpleKVStore
 
-from reco_plugin.adapters.llamaindex import PlainSimilarityRetriever, RecoEmbedding
-from reco_plugin.errors import ConfigError, ImageError, InputError
+from reco_plugin.adapters.llamaindex import RecoEmbedding
+from reco_plugin.errors import ConfigError, ImageError
 
 QUERY = "a large blue square"
 
@@ -31,7 +30,7 @@ def expected(stocked, nodes, *, refine):
 
 
 def test_an_index_goes_to_disk_and_back(stocked, nodes, tmp_path):
-    embedding = RecoEmbedding(stocked, refine_queries=True)
+    embedding = RecoEmbedding(stocked, index="images")
     VectorStoreIndex(nodes, embed_model=embedding).storage_context.persist(str(tmp_path))
     loaded = load_index_from_storage(StorageContext.from_defaults(persist_dir=str(tmp_path)), embed_model=embedding)
     found = loaded.as_retriever(similarity_top_k=3).retrieve(QUERY)
@@ -39,7 +38,7 @@ def test_an_index_goes_to_disk_and_back(stocked, nodes, tmp_path):
 
 
 def test_asynchronously_it_is_the_same(stocked, nodes):
-    retriever = VectorStoreIndex(nodes, embed_model=RecoEmbedding(stocked, refine_queries=True)).as_retriever(
+    retriever = VectorStoreIndex(nodes, embed_model=RecoEmbedding(stocked, index="images")).as_retriever(
         similarity_top_k=3
     )
     found = asyncio.run(retriever.aretrieve(QUERY))
@@ -136,74 +135,8 @@ def test_it_is_stored_without_its_key_and_loaded(on_disk):
     assert RecoEmbedding.from_dict(keyed.to_dict()).settings == {"memory": "http://qdrant:6333", "k": 5}
 
 
-def test_a_cut_off_of_plain_clip_holds_for_refined_queries(stocked, nodes):
-    embedding = RecoEmbedding(stocked, index="images")
-    index = VectorStoreIndex(nodes, embed_model=embedding).as_retriever(similarity_top_k=3)
-    asked = stocked.embed([QUERY], modality="text", refine=True)
-    raw = index.retrieve(QUERY)
-    expected = asked.plain_scores([[one.score for one in raw]])[0]
-    assert abs(expected - [one.score for one in raw]).max() > 0.01
-    found = PlainSimilarityRetriever(index, embedding).retrieve(QUERY)
-    assert [one.node_id for one in found] == [one.node_id for one in raw]
-    assert [one.score for one in found] == pytest.approx(expected.tolist(), abs=1e-4)
-    least = float(expected[:2].mean())
-    cut = PlainSimilarityRetriever(index, embedding, similarity_cutoff=least, cosine=lambda score: score)
-    assert [one.node_id for one in asyncio.run(cut.aretrieve(QUERY))] == [raw[0].node_id]
-
-
-def test_a_picture_can_be_asked_for_with_a_cut_off(stocked, nodes, files):
-    embedding = RecoEmbedding(stocked)
-    index = VectorStoreIndex(nodes, embed_model=embedding).as_retriever(similarity_top_k=3)
-    retriever = PlainSimilarityRetriever(index, embedding)
-    vector = embedding.get_image_query_embedding(str(files[0]))
-    raw = index.retrieve(QueryBundle("", embedding=vector))
-    found = retriever.retrieve(QueryBundle("", image_path=str(files[0])))
-    assert [one.node_id for one in found] == [one.node_id for one in raw]
-    with pytest.raises(InputError, match="image_path"):  # and not what is like an empty text
-        retriever.retrieve(QueryBundle("", embedding=vector))
-
-
-def test_results_without_scores_do_not_count_as_zero(stocked, nodes):
-    class Unscored(BaseRetriever):
-        def _retrieve(self, query_bundle):
-            return [NodeWithScore(node=nodes[0])]
-
-    with pytest.raises(ValueError, match="not set"):
-        PlainSimilarityRetriever(Unscored(), RecoEmbedding(stocked, index="texts")).retrieve(QUERY)
-
-
-def test_scores_without_a_way_back_are_refused_instead_of_compared_with_plain_ones(ungated, nodes):
-    embedding = RecoEmbedding(ungated, index="images")
-    index = VectorStoreIndex(nodes[:2], embed_model=embedding).as_retriever()
-    with pytest.raises(ConfigError, match=r"no way back to the scale of plain CLIP.*without the gate"):
-        PlainSimilarityRetriever(index, embedding, similarity_cutoff=0.25).retrieve(QUERY)
-
-
 def test_a_misspelt_field_is_not_ignored():
     with pytest.raises(ConfigError, match="no field 'indx': did you mean 'index'"):
         RecoEmbedding(url="http://localhost", indx="images")
     kept = RecoEmbedding(url="http://localhost", index="images")
     assert RecoEmbedding.model_validate(kept.model_dump()).index == "images"  # which holds the name of the class, too
-
-
-@pytest.mark.parametrize(
-    ("distance", "said"), [(lambda cosine: 2 - 2 * cosine, "rise"), (lambda _: 1.9, "lie beyond 1")]
-)
-def test_distances_that_are_taken_for_cosines_are_refused_with_the_way_out(stocked, nodes, distance, said):
-    class Distances(BaseRetriever):
-        """As LlamaIndex's store of FAISS, whose similarities are squared distances."""
-
-        def _retrieve(self, query_bundle):
-            found = index.retrieve(query_bundle)
-            return [NodeWithScore(node=one.node, score=distance(one.score)) for one in found]
-
-    embedding = RecoEmbedding(stocked, index="texts")
-    index = VectorStoreIndex(nodes, embed_model=embedding).as_retriever(similarity_top_k=3)
-    expected = PlainSimilarityRetriever(index, embedding).retrieve(QUERY)
-    with pytest.raises(ConfigError, match=f"scores of Distances {said}.*1 - distance / 2"):
-        PlainSimilarityRetriever(Distances(), embedding).retrieve(QUERY)
-    with pytest.raises(ConfigError, match=f"scores of Distances {said}.* as cosine= makes them"):
-        PlainSimilarityRetriever(Distances(), embedding, cosine=lambda score: score).retrieve(QUERY)
-    if said == "rise":
-        told = PlainSimilarityRetriever(Distances(), embedding, cosine=lambda score: 1 - score / 2).retrieve(QUERY)
-        assert [one.score for one in told] == pytest.approx([one.score for one in expected])

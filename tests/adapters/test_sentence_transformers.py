@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from reco_plugin.adapters.sentence_transformers import _NO_MATTER, _ONLY, RecoSentenceTransformer
-from reco_plugin.errors import ConfigError, InputError
+from reco_plugin.errors import InputError
 
 TEXTS = ["a small red circle", "a large blue square"]
 
@@ -24,16 +24,6 @@ def test_queries_are_refined_the_rest_is_plain(like, stocked):
     assert np.array_equal(like.encode(TEXTS, prompt_name="query"), refined)
     for encode in (like.encode, like.encode_document):
         assert np.array_equal(encode(TEXTS, batch_size=1, show_progress_bar=False), plain)
-
-
-def test_scores_of_refined_queries_come_on_the_scale_of_plain_ones(like, stocked, drawings):
-    pictures = stocked.embed_images([pair.image for pair in drawings], refine=False)
-    asked = stocked.embed(TEXTS, modality="text", refine=True)
-    scores = like.plain_similarity([drawings[0].image, *TEXTS], pictures)
-    assert np.allclose(scores[1:], asked.plain_scores(asked.vectors @ pictures.T), atol=1e-5)
-    assert np.allclose(scores[0], pictures @ pictures[0], atol=1e-5)  # pictures among pictures stay plain here
-    assert abs(scores[1:] - like.similarity(asked.vectors, pictures)).max() > 0.01
-    assert np.allclose(like.plain_similarity(TEXTS[0], pictures), scores[1:2], atol=1e-5)  # one query, not its letters
 
 
 def test_one_input_is_one_vector(like, stocked, drawings):
@@ -57,8 +47,6 @@ def test_what_has_no_order_is_refused(like):
     for inputs in (set(TEXTS), dict.fromkeys(TEXTS).keys()):
         with pytest.raises(InputError, match="has no order"):
             like.encode(inputs)
-        with pytest.raises(InputError, match="has no order"):
-            like.plain_similarity(inputs, np.eye(2))
     assert np.array_equal(like.encode(text for text in TEXTS), like.encode(TEXTS))
 
 
@@ -141,9 +129,3 @@ def test_the_dimension_is_known(like, stocked):
 
 def test_of_nothing_there_is_nothing(like):
     assert like.encode([]).tolist() == []
-
-
-def test_scores_without_a_way_back_are_refused_instead_of_compared_with_plain_ones(ungated):
-    model = RecoSentenceTransformer(ungated, index="images")
-    with pytest.raises(ConfigError, match=r"no way back to the scale of plain CLIP.*without the gate"):
-        model.plain_similarity(["a small red circle"], model.encode(["a red fox"]))

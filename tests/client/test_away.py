@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 import os
 import signal
 import socket
@@ -19,7 +18,7 @@ import pytest
 from live_service import wait_until
 
 from reco_plugin import Pair, Reco
-from reco_plugin.client import AsyncClient, Client, Fallback
+from reco_plugin.client import Client, Fallback
 from reco_plugin.errors import SessionError
 
 pytestmark = pytest.mark.filterwarnings("ignore::reco_plugin.guard.DegradedWarning")
@@ -37,20 +36,6 @@ class Counted(httpx.HTTPTransport):
     def handle_request(self, request: httpx.Request) -> httpx.Response:
         self.limits.append(max(request.extensions["timeout"].values()))
         return super().handle_request(request)
-
-
-class CountedAtOnce(httpx.AsyncHTTPTransport):
-    """Sends what a client asks, and notes how many requests are under way at the same time."""
-
-    now = most = 0
-
-    async def handle_async_request(self, request: httpx.Request) -> httpx.Response:
-        self.now += 1
-        self.most = max(self.most, self.now)
-        try:
-            return await super().handle_async_request(request)
-        finally:
-            self.now -= 1
 
 
 class Process:
@@ -128,7 +113,6 @@ def recovers(client: Client, plain: Reco) -> None:
 
 def test_killed_and_started_again(process: Process, fallback: Fallback, plain: Reco) -> None:
     with Client(process.url, fallback=fallback) as client:
-        client.check_fallback([TEXT, "something else"])
         assert answers(client, plain) is None
         process.send(signal.SIGKILL)
         assert {answers(client, plain) for _ in range(6)} == {"service_error", "service_circuit_open"}
@@ -168,25 +152,3 @@ def test_stopping_and_started_again(process: Process, fallback: Fallback, plain:
         assert answers(client, plain) in ("service_error", "service_circuit_open")
         process.start()
         recovers(client, plain)
-
-
-def test_an_event_loop_is_not_held_up(process: Process, fallback: Fallback, plain: Reco) -> None:
-    async def ask() -> list[Any]:
-        sent = CountedAtOnce()
-        async with AsyncClient(process.url, fallback=fallback, transport=sent) as client:
-            before = await client.embed([TEXT], modality="text", refine=True)
-            process.send(signal.SIGSTOP)
-            try:
-                found = await asyncio.gather(*(client.embed([TEXT], modality="text") for _ in range(40)))
-                assert sent.most == 40, "all wait at the same time"
-                found.append(await client.refine(found[0].vectors, modality="text"))
-            finally:
-                process.send(signal.SIGCONT)
-            return [before, *found]
-
-    before, *found = asyncio.run(ask())
-    assert before.degraded is None and before.refined.all()
-    frozen = plain.embed_texts([TEXT], refine=False)
-    assert {one.degraded for one in found[:-1]} == {"service_timeout"}
-    assert found[-1].degraded == "service_circuit_open"
-    assert all(np.allclose(one.vectors, frozen, atol=1e-6) and not one.refined.any() for one in found)

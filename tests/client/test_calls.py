@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 import base64
 import io
 import json
@@ -16,7 +15,7 @@ import pytest
 from PIL import Image
 
 from reco_plugin import Pair
-from reco_plugin.client import AsyncClient, Client, calls
+from reco_plugin.client import Client, calls
 from reco_plugin.errors import (
     ConfigError,
     ImageError,
@@ -163,7 +162,6 @@ def test_what_cannot_be_sent_is_said_before(call, kind, message):
         call(Service().client())
 
 
-@pytest.mark.parametrize("kind", [Client, AsyncClient])
 @pytest.mark.parametrize(
     ("options", "message"),
     [
@@ -177,9 +175,9 @@ def test_what_cannot_be_sent_is_said_before(call, kind, message):
         ({"admin_key": "a\nb"}, "^admin_key holds a line break"),
     ],
 )
-def test_options_that_no_client_can_have(kind, options, message):
+def test_options_that_no_client_can_have(options, message):
     with pytest.raises(ConfigError, match=message):
-        kind(**{"url": "http://reco", **options})
+        Client(**{"url": "http://reco", **options})
 
 
 def test_a_key_of_a_file_ends_with_its_line():
@@ -220,15 +218,6 @@ def test_it_is_not_asked_for_ever():
     assert service.answers == []
 
 
-def test_the_asynchronous_client_asks_again_too():
-    async def ask():
-        async with service.client(AsyncClient) as client:
-            return await client.embed_texts(["a", "b", "c"])
-
-    service = Service(failed(429, **{"retry-after": "0"}), embedded(ROWS))
-    assert np.array_equal(asyncio.run(ask()), ROWS)
-
-
 @pytest.mark.parametrize(
     ("answer", "kind"),
     [
@@ -249,14 +238,10 @@ def test_the_asynchronous_client_asks_again_too():
         (lambda: httpx.ReadTimeout("late"), SessionTimeout),
     ],
 )
-@pytest.mark.parametrize("kind_of_client", [Client, AsyncClient])
-def test_errors_are_those_of_this_package(answer, kind, kind_of_client):
-    async def ask(client):
-        await client.embed_texts(["a"])
-
-    client = Service(answer()).client(kind_of_client, retries=0)
+def test_errors_are_those_of_this_package(answer, kind):
+    client = Service(answer()).client(retries=0)
     with pytest.raises(kind, match="http://reco") as raised:
-        client.embed_texts(["a"]) if kind_of_client is Client else asyncio.run(ask(client))
+        client.embed_texts(["a"])
     assert type(raised.value) is kind
 
 

@@ -1,9 +1,7 @@
-"""What queries get while the service does not answer, in both clients; the service is a function here."""
+"""What queries get while the service does not answer, the service is a function here."""
 
 from __future__ import annotations
 
-import asyncio
-import inspect
 import json
 import threading
 import time
@@ -17,14 +15,14 @@ import httpx
 import numpy as np
 import pytest
 
-from reco_plugin.client import AsyncClient, Client, Fallback, Refined, clients
+from reco_plugin.client import Client, Fallback, Refined
+from reco_plugin.client import service as service_module
 from reco_plugin.errors import ConfigError, InputError, RecoError, SessionUnavailable, VectorError
 from reco_plugin.guard import DegradedWarning
 
 PLAIN = np.float32([[1, 0], [0, 1]])
 REFINED = np.float32([[0.6, 0.8], [0.8, 0.6]])
 TEXTS = ["a red fox", "a grey wolf"]
-CLIENTS = pytest.mark.parametrize("kind", [Client, AsyncClient])
 quiet = pytest.mark.filterwarnings("ignore::reco_plugin.guard.DegradedWarning")
 
 
@@ -46,8 +44,8 @@ class Served:
         ]
         return httpx.Response(200, json={"data": data}, headers=self.headers)
 
-    def client(self, kind: type[Client] | type[AsyncClient], **options: Any) -> Any:
-        return kind("http://reco", transport=httpx.MockTransport(self), **options)
+    def client(self, **options: Any) -> Client:
+        return Client("http://reco", transport=httpx.MockTransport(self), **options)
 
 
 def down() -> httpx.Response:
@@ -59,17 +57,6 @@ def answering(status: int, code: str = "some_code") -> Callable[[], httpx.Respon
     return lambda: httpx.Response(status, json=body, headers={"retry-after": "30"})
 
 
-def done(found: Any) -> Any:
-    """The result of a call of either client."""
-    if not inspect.isawaitable(found):
-        return found
-
-    async def wait() -> Any:
-        return await found
-
-    return asyncio.run(wait())
-
-
 def check(found: Refined, reason: str, plain: np.ndarray = PLAIN) -> None:
     assert np.array_equal(found.vectors, plain)
     assert (found.degraded, found.plain) == (reason, (reason,) * len(plain))
@@ -77,73 +64,56 @@ def check(found: Refined, reason: str, plain: np.ndarray = PLAIN) -> None:
     assert found.arm is None
 
 
-@CLIENTS
-def test_vectors_to_refine_come_back_as_they_were_and_the_caller_is_warned_once(kind: Any) -> None:
+def test_vectors_to_refine_come_back_as_they_were_and_the_caller_is_warned_once() -> None:
     service = Served()
-    client = service.client(kind)
-    assert np.array_equal(done(client.refine(PLAIN, modality="text")).vectors, REFINED)
+    client = service.client()
+    assert np.array_equal((client.refine(PLAIN, modality="text")).vectors, REFINED)
     service.trouble = down
     with pytest.warns(DegradedWarning, match=r"service_error.*http://reco/v1/refine: ConnectError.*fallback=None"):
-        check(done(client.refine(PLAIN, modality="text")), "service_error")
+        check((client.refine(PLAIN, modality="text")), "service_error")
     with warnings.catch_warnings(action="error"):
-        check(done(client.refine(PLAIN, modality="text")), "service_error")
+        check((client.refine(PLAIN, modality="text")), "service_error")
     service.trouble = None
-    assert done(client.refine(PLAIN, modality="text")).degraded is None
+    assert (client.refine(PLAIN, modality="text")).degraded is None
     service.trouble = down
     with pytest.warns(DegradedWarning):
-        done(client.refine(PLAIN, modality="text"))
+        (client.refine(PLAIN, modality="text"))
 
 
-@CLIENTS
 @quiet
-def test_texts_and_images_are_embedded_by_the_fallback(kind: Any) -> None:
+def test_texts_and_images_are_embedded_by_the_fallback() -> None:
     service = Served()
     service.trouble = down
-    client = service.client(
-        kind, fallback=Fallback(texts=lambda texts: PLAIN[: len(texts)], images=lambda _: 7 * PLAIN[1:])
-    )
-    check(done(client.embed(TEXTS, modality="text")), "service_error")
-    assert np.array_equal(done(client.embed_texts(TEXTS)), PLAIN)
-    check(done(client.embed([b"png"], modality="image")), "service_error", PLAIN[1:])
-    assert np.array_equal(done(client.embed_images([b"png"])), PLAIN[1:]), "made unit-norm"
-    short = service.client(kind, fallback=lambda texts: PLAIN[: len(texts)])
-    check(done(short.embed(TEXTS, modality="text")), "service_error")
+    client = service.client(fallback=Fallback(texts=lambda texts: PLAIN[: len(texts)], images=lambda _: 7 * PLAIN[1:]))
+    check((client.embed(TEXTS, modality="text")), "service_error")
+    assert np.array_equal((client.embed_texts(TEXTS)), PLAIN)
+    check((client.embed([b"png"], modality="image")), "service_error", PLAIN[1:])
+    assert np.array_equal((client.embed_images([b"png"])), PLAIN[1:]), "made unit-norm"
+    short = service.client(fallback=lambda texts: PLAIN[: len(texts)])
+    check((short.embed(TEXTS, modality="text")), "service_error")
     with pytest.raises(SessionUnavailable):
-        done(short.embed_images([b"png"]))
+        (short.embed_images([b"png"]))
 
 
 @quiet
-def test_the_asynchronous_client_also_waits_for_a_fallback() -> None:
-    async def plain(texts: list[str]) -> np.ndarray:
-        await asyncio.sleep(0)
-        return PLAIN[: len(texts)]
-
+def test_after_some_failures_the_service_is_not_asked_until_one_call_probes() -> None:
     service = Served()
+    client = service.client(fallback=Fallback(failures=3, retry_s=0.2))
     service.trouble = down
-    check(done(service.client(AsyncClient, fallback=plain).embed(TEXTS, modality="text")), "service_error")
-
-
-@CLIENTS
-@quiet
-def test_after_some_failures_the_service_is_not_asked_until_one_call_probes(kind: Any) -> None:
-    service = Served()
-    client = service.client(kind, fallback=Fallback(failures=3, retry_s=0.2))
-    service.trouble = down
-    reasons = [done(client.refine(PLAIN, modality="text")).degraded for _ in range(6)]
+    reasons = [(client.refine(PLAIN, modality="text")).degraded for _ in range(6)]
     assert reasons == ["service_error"] * 3 + ["service_circuit_open"] * 3
     assert len(service.asked) == 3
     assert (client.circuit.state, client.circuit.opened) == ("open", 1)
     time.sleep(0.25)
-    assert done(client.refine(PLAIN, modality="text")).degraded == "service_error"
+    assert (client.refine(PLAIN, modality="text")).degraded == "service_error"
     assert len(service.asked) == 4
     service.trouble = None
-    assert done(client.refine(PLAIN, modality="text")).degraded == "service_circuit_open"
+    assert (client.refine(PLAIN, modality="text")).degraded == "service_circuit_open"
     time.sleep(0.25)
-    assert done(client.refine(PLAIN, modality="text")).degraded is None
+    assert (client.refine(PLAIN, modality="text")).degraded is None
     assert client.circuit.state == "closed"
 
 
-@CLIENTS
 @quiet
 @pytest.mark.parametrize(
     ("trouble", "reason"),
@@ -160,34 +130,28 @@ def test_after_some_failures_the_service_is_not_asked_until_one_call_probes(kind
     ],
 )
 def test_whatever_fails_queries_are_answered_and_no_pause_is_made(
-    kind: Any, trouble: Any, reason: str, monkeypatch: pytest.MonkeyPatch
+    trouble: Any, reason: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     pauses: list[float] = []
 
-    async def pause(seconds: float) -> None:
-        pauses.append(seconds)
-
-    monkeypatch.setattr(clients, "time", SimpleNamespace(monotonic=time.monotonic, sleep=pauses.append))
-    theirs = SimpleNamespace(sleep=pause, timeout=asyncio.timeout, to_thread=asyncio.to_thread)
-    monkeypatch.setattr(clients, "asyncio", theirs)  # a service of other tests may live in this process, and sleep
+    clock = SimpleNamespace(monotonic=time.monotonic, sleep=pauses.append)
+    monkeypatch.setattr(service_module, "time", clock)  # a service of other tests may live in this process, and sleep
     service = Served()
     service.trouble = trouble
-    check(done(service.client(kind).refine(PLAIN, modality="text")), reason)
+    check((service.client().refine(PLAIN, modality="text")), reason)
     assert pauses == [], "the service said: in 30 seconds"
     assert len(service.asked) == 1
 
 
-@CLIENTS
-def test_a_full_queue_is_asked_again_while_there_is_time(kind: Any) -> None:
+def test_a_full_queue_is_asked_again_while_there_is_time() -> None:
     service = Served()
     answers = iter([httpx.Response(429, headers={"retry-after": "0"}, json={}), None])
     service.trouble = lambda: next(answers)
-    assert done(service.client(kind).refine(PLAIN, modality="text")).degraded is None
+    assert (service.client().refine(PLAIN, modality="text")).degraded is None
     assert len(service.asked) == 2
 
 
-@CLIENTS
-def test_a_connection_that_broke_is_opened_again_once(kind: Any) -> None:
+def test_a_connection_that_broke_is_opened_again_once() -> None:
     """One that was open while the service restarted is reset by the first request."""
 
     def breaks() -> httpx.Response | None:
@@ -197,91 +161,80 @@ def test_a_connection_that_broke_is_opened_again_once(kind: Any) -> None:
 
     service = Served()
     service.trouble = breaks
-    assert done(service.client(kind).refine(PLAIN, modality="text")).degraded is None
+    assert (service.client().refine(PLAIN, modality="text")).degraded is None
     with pytest.raises(SessionUnavailable, match="ReadError"):
-        done(service.client(kind).refine(PLAIN, modality="text", role="candidate"))
+        (service.client().refine(PLAIN, modality="text", role="candidate"))
     assert len(service.asked) == 3
 
 
-@CLIENTS
 @quiet
-def test_a_service_that_dribbles_is_late_as_a_whole(kind: Any) -> None:
+def test_a_service_that_dribbles_is_late_as_a_whole() -> None:
     """Each piece comes within httpx's limits, which are for one wait each."""
     answered, pieces = threading.Event(), count()
 
-    class Dribble(httpx.SyncByteStream, httpx.AsyncByteStream):
+    class Dribble(httpx.SyncByteStream):
         def __iter__(self) -> Any:
             while next(pieces) < 100 and not answered.is_set():
                 time.sleep(0.1)
                 yield b" "
 
-        async def __aiter__(self) -> Any:
-            while next(pieces) < 100 and not answered.is_set():
-                await asyncio.sleep(0.1)
-                yield b" "
-
     service = Served()
     service.trouble = lambda: httpx.Response(200, stream=Dribble())
-    client = service.client(kind, fallback=Fallback(timeout_s=0.5))
-    found = done(client.refine(PLAIN, modality="text"))
+    client = service.client(fallback=Fallback(timeout_s=0.5))
+    found = client.refine(PLAIN, modality="text")
     answered.set()
     check(found, "service_timeout")  # who waits for all of it has an answer that cannot be read
     assert next(pieces) > 0
 
 
-@CLIENTS
 @pytest.mark.parametrize(("status", "kind_of_error"), [(400, InputError), (401, ConfigError), (404, ConfigError)])
-def test_what_is_wrong_with_the_request_is_raised_and_is_no_outage(kind: Any, status: int, kind_of_error: Any) -> None:
+def test_what_is_wrong_with_the_request_is_raised_and_is_no_outage(status: int, kind_of_error: Any) -> None:
     service = Served()
     service.trouble = answering(status)
-    client = service.client(kind, fallback=Fallback(failures=1))
+    client = service.client(fallback=Fallback(failures=1))
     for _ in range(3):
         with pytest.raises(kind_of_error):
-            done(client.refine(PLAIN, modality="text"))
+            (client.refine(PLAIN, modality="text"))
     assert client.circuit.state == "closed"
 
 
-@CLIENTS
-def test_without_a_fallback_and_for_candidates_errors_are_raised(kind: Any) -> None:
+def test_without_a_fallback_and_for_candidates_errors_are_raised() -> None:
     service = Served()
     service.trouble = down
-    fails = service.client(kind, fallback=None)
-    degrades = service.client(kind, fallback=lambda texts: PLAIN[: len(texts)])
+    fails = service.client(fallback=None)
+    degrades = service.client(fallback=lambda texts: PLAIN[: len(texts)])
     for call in (
         lambda: fails.refine(PLAIN, modality="text"),
         lambda: fails.embed_texts(TEXTS),
-        lambda: service.client(kind).embed_texts(TEXTS),
+        lambda: service.client().embed_texts(TEXTS),
         lambda: degrades.refine(PLAIN, modality="text", role="candidate"),
         lambda: degrades.embed_texts(TEXTS, role="candidate"),
         lambda: degrades.explain(TEXTS),
         lambda: degrades.scores(PLAIN, PLAIN),
     ):
         with pytest.raises(SessionUnavailable):
-            done(call())
+            (call())
 
 
-@CLIENTS
 @quiet
-def test_a_call_in_parts_is_plain_as_a_whole(kind: Any) -> None:
+def test_a_call_in_parts_is_plain_as_a_whole() -> None:
     service = Served()
     answers = iter([None, answering(500)()])
     service.trouble = lambda: next(answers)
-    client = service.client(kind, batch_size=1)
-    check(done(client.refine(PLAIN, modality="text")), "service_error")
+    client = service.client(batch_size=1)
+    check((client.refine(PLAIN, modality="text")), "service_error")
     assert len(service.asked) == 2
 
 
-@CLIENTS
 @quiet
-def test_an_explanation_has_its_rows_though_nothing_explains_them(kind: Any) -> None:
+def test_an_explanation_has_its_rows_though_nothing_explains_them() -> None:
     service = Served()
     service.trouble = down
-    found = done(service.client(kind).refine(PLAIN, modality="text", explain=True))
+    found = service.client().refine(PLAIN, modality="text", explain=True)
     assert (found.used, found.why) == (((), ()), (None, None))
     assert np.array_equal(found.frozen, PLAIN) and found.frozen is not found.vectors
 
 
-@CLIENTS
 @quiet
 @pytest.mark.parametrize(
     ("made", "message"),
@@ -292,68 +245,48 @@ def test_an_explanation_has_its_rows_though_nothing_explains_them(kind: Any) -> 
         (np.zeros((2, 2)), "norm 0"),
     ],
 )
-def test_a_fallback_that_makes_other_vectors_is_said_to(kind: Any, made: Any, message: str) -> None:
+def test_a_fallback_that_makes_other_vectors_is_said_to(made: Any, message: str) -> None:
     service = Served()
-    client = service.client(kind, fallback=lambda _: made)
-    done(client.embed_texts(TEXTS))
+    client = service.client(fallback=lambda _: made)
+    (client.embed_texts(TEXTS))
     service.trouble = down
     with pytest.raises(VectorError, match=f"the fallback's vectors.*{message}"):
-        done(client.embed_texts(TEXTS))
+        (client.embed_texts(TEXTS))
 
 
-@CLIENTS
 @quiet
-def test_a_fallback_that_fails_says_so_and_what_the_service_did(kind: Any) -> None:
+def test_a_fallback_that_fails_says_so_and_what_the_service_did() -> None:
     def fails(_: Any) -> Any:
         raise OSError("the model's file is gone")
 
     service = Served()
     service.trouble = down
     with pytest.raises(OSError, match="file is gone") as raised:
-        done(service.client(kind, fallback=fails).embed_texts(TEXTS))
+        (service.client(fallback=fails).embed_texts(TEXTS))
     assert "ConnectError" in str(raised.value.__context__)
 
 
-@CLIENTS
 @quiet
-def test_vectors_that_the_service_would_refuse_are_refused_while_it_is_away(kind: Any) -> None:
+def test_vectors_that_the_service_would_refuse_are_refused_while_it_is_away() -> None:
     service = Served()
-    client = service.client(kind)
-    done(client.refine(PLAIN, modality="text"))
+    client = service.client()
+    (client.refine(PLAIN, modality="text"))
     service.trouble = down
     for wrong in (2 * PLAIN, np.eye(2, 3)):
         with pytest.raises(VectorError):
-            done(client.refine(wrong, modality="text"))
+            (client.refine(wrong, modality="text"))
 
 
-@CLIENTS
-def test_the_fallback_is_compared_with_the_service(kind: Any) -> None:
-    service = Served()
-    done(service.client(kind, fallback=lambda _: 3 * REFINED).check_fallback(TEXTS))
-    for fallback, message in (
-        (lambda _: PLAIN, "makes other vectors than http://reco: those of item 0 have a cosine of 0.600, not 1"),
-        (lambda _: np.eye(2, 3), "makes no vectors as the service does"),
-        (lambda _: None, "makes no vectors"),
-        (None, "there is no fallback for texts"),
-    ):
-        with pytest.raises(ConfigError, match=message):
-            done(service.client(kind, fallback=fallback).check_fallback(TEXTS))
-    service.trouble = down
-    with pytest.raises(SessionUnavailable):
-        done(service.client(kind, fallback=lambda _: REFINED).check_fallback(TEXTS))
-
-
-@CLIENTS
 @pytest.mark.parametrize("path", ["embed", "refine"])
-def test_a_unit_is_sent_and_the_arm_comes_back(kind: Any, path: str) -> None:
+def test_a_unit_is_sent_and_the_arm_comes_back(path: str) -> None:
     def ask(client: Any, **options: Any) -> Refined:
         if path == "embed":
-            return done(client.embed(TEXTS, modality="text", **options))  # type: ignore[no-any-return]
-        return done(client.refine(PLAIN, modality="text", **options))  # type: ignore[no-any-return]
+            return client.embed(TEXTS, modality="text", **options)  # type: ignore[no-any-return]
+        return client.refine(PLAIN, modality="text", **options)  # type: ignore[no-any-return]
 
     service = Served()
     service.headers = {"x-reco-arm": "refined"}
-    client = service.client(kind)
+    client = service.client()
     found = ask(client, unit="Jürgen 🦊 ")
     assert (found.arm, found.refined.tolist()) == ("refined", [True, True])
     assert dict(service.asked[0].headers.raw)[b"x-reco-unit"] == "Jürgen 🦊".encode()
@@ -374,17 +307,16 @@ def test_parts_in_both_arms_have_none() -> None:
         service.headers = {"x-reco-arm": next(arms)}
 
     service.trouble = tell  # type: ignore[assignment]
-    client = service.client(Client, batch_size=1)
+    client = service.client(batch_size=1)
     assert client.refine(PLAIN, modality="text").arm is None
     assert client.refine(PLAIN, modality="text").arm == "plain"
 
 
-@CLIENTS
-def test_what_the_service_degraded_is_told(kind: Any) -> None:
+def test_what_the_service_degraded_is_told() -> None:
     service = Served()
     service.headers = {"x-reco-degraded": "memory_timeout"}
     with pytest.warns(DegradedWarning):
-        assert done(service.client(kind).embed(TEXTS, modality="text")).degraded == "memory_timeout"
+        assert (service.client().embed(TEXTS, modality="text")).degraded == "memory_timeout"
 
 
 @pytest.mark.parametrize(

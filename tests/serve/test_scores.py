@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 import base64
 import io
 from collections.abc import Iterator
@@ -14,7 +13,7 @@ import pytest
 
 from reco_plugin import Reco
 from reco_plugin.calibration.reasons import explain_decision
-from reco_plugin.client import AsyncClient, Client
+from reco_plugin.client import Client
 from reco_plugin.errors import InputError, MemoryUnavailable
 from reco_plugin.guard import DegradedWarning
 
@@ -252,12 +251,8 @@ def test_the_service_says_what_the_memory_has_learned(filled, reco, served, admi
 def test_clients_score_as_the_reco_behind_the_service(moving, live, pictures):
     texts = moving.embed_texts(PROMPTS, refine=False)
 
-    async def ask(url: str) -> Any:
-        async with AsyncClient(url) as client:
-            return await client.scores(pictures, texts, caution="cautious")
-
     with live(moving) as (url, _), Client(url, batch_size=2) as client:
-        found, prudent = client.scores(pictures, PROMPTS), asyncio.run(ask(url))
+        found, prudent = client.scores(pictures, PROMPTS), client.scores(pictures, texts, caution="cautious")
         by_texts = client.scores(pictures, PROMPTS, "text")  # in two parts
         refined = client.refine(texts, modality="text", role="candidate", explain=True)
         with pytest.raises(InputError, match="empty"):
