@@ -18,7 +18,6 @@ SCHEMES = {
     "weaviate": 8080,
     "milvus": 19530,
     "lancedb": 0,
-    "qdrant": 0,
 }
 """How an address begins -> the engine's usual port; 0: a folder."""
 QDRANT = {"http": 6333, "https": 6333, "grpc": 6334, "grpcs": 6334}

@@ -42,7 +42,7 @@ def open_index(address: str | IndexAddress, *, settings: Settings | None = None)
             with importing(None, "lancedb", "an index in LanceDB"):
                 from .lance import LanceIndex
             opened = LanceIndex(where, keys)
-        case "qdrant" | "http" | "https" | "grpc" | "grpcs":
+        case "http" | "https" | "grpc" | "grpcs":
             with importing("qdrant_client", "qdrant", "an index in Qdrant"):
                 from .qdrant import QdrantIndex
             opened = QdrantIndex(where, keys)

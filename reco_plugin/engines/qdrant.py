@@ -1,14 +1,12 @@
-"""A collection of Qdrant, of a server or of a folder of its client: ``http://host:6333?collection=shop&vector=photo``."""
+"""A collection of a Qdrant server: ``http://host:6333?collection=shop&vector=photo``."""
 
 from __future__ import annotations
 
 import json
-import threading
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import replace
-from pathlib import Path
-from typing import Any, ClassVar, TypeVar
+from typing import Any, TypeVar
 
 import numpy as np
 from pydantic import ValidationError
@@ -38,63 +36,20 @@ _EACH = "none: each vector is compared"
 T = TypeVar("T")
 
 
-class _Folder:
-    """A folder of qdrant-client, which one client of one process can open: shared by all indexes of this process."""
-
-    _opened: ClassVar[dict[Path, _Folder]] = {}
-    _guard: ClassVar[threading.Lock] = threading.Lock()
-
-    def __init__(self, folder: Path) -> None:
-        if not (folder / "meta.json").is_file():  # it would be made
-            raise EngineError(f"{folder} is no folder of qdrant-client: it has no meta.json")
-        try:
-            self.client = QdrantClient(path=str(folder), force_disable_check_same_thread=True)
-        except RuntimeError:
-            raise EngineError(
-                f"{folder} is open elsewhere: one process at a time can use a folder of qdrant-client"
-            ) from None
-        self.folder, self.users, self.lock = folder, 0, threading.RLock()  # one caller at a time
-
-    @classmethod
-    def take(cls, folder: Path) -> _Folder:
-        """The open folder."""
-        whole = folder.absolute()
-        with cls._guard:
-            taken = cls._opened.get(whole) or cls._opened.setdefault(whole, cls(whole))
-            taken.users += 1
-            return taken
-
-    def give_back(self) -> None:
-        """Close the folder behind the last user."""
-        with self._guard:
-            self.users -= 1
-            if not self.users:
-                del self._opened[self.folder]
-                self.client.close()
-
-
 class QdrantIndex(LooksOnce[Description]):
     """A collection; see :class:`~reco_plugin.engines.base.Engine`. A vector without a name is called ''."""
 
     def __init__(self, address: IndexAddress, settings: Settings) -> None:
         super().__init__()
-        address.only("collection")
-        if address.scheme == "qdrant" and address.host:
+        address.only("collection", "transport", "grpc_port")
+        if "collection" not in address.options:
             raise ConfigError(
-                f"{address.place}: a server of Qdrant is http://HOST:6333, grpc://HOST:6334, https or grpcs"
+                f"{address.place} names no collection: http://HOST:6333?collection=NAME, also https, grpc or grpcs"
             )
-        self._folder = Path(address.path) if address.scheme == "qdrant" else None
-        if "collection" not in address.options or (self._folder is not None and not address.path):
-            raise ConfigError(
-                f"{address.place} names no collection: http://HOST:6333?collection=NAME, grpc://HOST:6334, https, "
-                "grpcs, or qdrant:FOLDER?collection=NAME for a folder of qdrant-client"
-            )
-        if self._folder is None:
-            key = settings.index_api_key or settings.memory_api_key
-            self._server = _server(address, key.get_secret_value() if key else None)
+        key = settings.index_api_key or settings.memory_api_key
+        self._server = _server(address, key.get_secret_value() if key else None)
         self._address, self._name = address, address.options["collection"]
         self._client: QdrantClient | None = None
-        self._opened: _Folder | None = None
 
     def describe(self) -> Description:
         """See :meth:`reco_plugin.engines.base.Engine.describe`."""
@@ -133,7 +88,8 @@ class QdrantIndex(LooksOnce[Description]):
             asked |= {"query": {"text": question.text or ""}, "using": address.text}
         else:
             vector = query_of(address, question.vector, found.dimension).tolist()
-            asked |= {"query": vector, "using": found.vector or None, "params": self._params(question)}
+            params = {"exact": True, "quantization": {"ignore": True}} if question.exact else None
+            asked |= {"query": vector, "using": found.vector or None, "params": params}
         names = [name for name in (address.id, address.text, address.image) if name is not None]
         paths = [path for name in names for path in _paths(name)]
         asked["with_payload"] = True if address.id is None else paths  # whole, since our own id is in it
@@ -149,15 +105,9 @@ class QdrantIndex(LooksOnce[Description]):
     def close(self) -> None:
         """See :meth:`reco_plugin.engines.base.Engine.close`."""
         with self._lock:
-            if self._opened is not None:
-                self._opened.give_back()
-                self._opened = None
             if self._client is not None:
                 self._client.close()
                 self._client = None
-
-    def _params(self, question: Question) -> Any:
-        return {"exact": True, "quantization": {"ignore": True}} if question.exact and self._folder is None else None
 
     def _hit(self, point: Any, score: float) -> IndexHit:
         id_, payload = to_payload(point)
@@ -175,10 +125,6 @@ class QdrantIndex(LooksOnce[Description]):
     def _call(self, action: Callable[[QdrantClient], T]) -> T:
         def run() -> T:
             with self._translated():
-                if self._folder is not None:
-                    opened = self._taken(self._folder)
-                    with opened.lock:
-                        return action(opened.client)
                 client = self._connected()
                 return self._server.patience.run("read", lambda _: action(client))
 
@@ -190,16 +136,9 @@ class QdrantIndex(LooksOnce[Description]):
                 self._client = self._server.connect()
             return self._client
 
-    def _taken(self, folder: Path) -> _Folder:
-        with self._lock:
-            if self._opened is None:
-                self._opened = _Folder.take(folder)
-            return self._opened
-
     @contextmanager
     def _translated(self) -> Iterator[None]:
-        """Turn errors of the memory's server, and of a folder, into those of an engine."""
-        place = self._address.place
+        """Turn errors of the memory's server into those of an engine."""
         try:
             yield
         except MemoryTimeout as error:
@@ -208,12 +147,8 @@ class QdrantIndex(LooksOnce[Description]):
             raise EngineUnavailable(_of_index(error)) from None
         except MemoryStoreError as error:
             raise EngineError(_of_index(error)) from None
-        except (ValueError, KeyError, NotImplementedError) as error:  # of a folder's client
-            raise EngineError(f"{place}: {' '.join(str(error).split())[:300]}") from None
 
     def _version(self) -> str:
-        if self._folder is not None:
-            return "qdrant-client, in a folder"
         try:
             return f"Qdrant {self._call(lambda client: client.info()).version}"
         except EngineError:  # a proxy hides it
@@ -248,14 +183,12 @@ class QdrantIndex(LooksOnce[Description]):
             vector=vector,
             dimension=params.size,
             metric=_METRICS[metric],
-            index=_EACH if self._folder is not None else _searched(config, params),
+            index=_searched(config, params),
             fields=(*vectors, *keys),
             searches_text=self._has_scored_text(),
         )
 
     def _real_name(self) -> str:
-        if self._folder is not None:
-            return self._name
         aliases = self._call(lambda client: client.get_aliases()).aliases
         return next((each.collection_name for each in aliases if each.alias_name == self._name), self._name)
 
@@ -271,7 +204,7 @@ class QdrantIndex(LooksOnce[Description]):
         return tuple(found)
 
     def _has_scored_text(self) -> bool:
-        """Whether captions can be ranked by their words: it is tried, since a folder does not list its indexes."""
+        """Whether captions can be ranked by their words: it is tried."""
         if self._address.text is None or not hasattr(models, "TextQuery"):
             return False
         asked = {"query": {"text": "a"}, "using": self._address.text, "limit": 1}

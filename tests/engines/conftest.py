@@ -320,26 +320,6 @@ def qdrant() -> Iterator[Served]:
     server.stop()
 
 
-@pytest.fixture(scope="session")
-def qdrant_folder(tmp_path_factory: pytest.TempPathFactory) -> Served:
-    """A folder of qdrant-client, as the search example makes one."""
-    from qdrant_client import QdrantClient
-
-    folder = tmp_path_factory.mktemp("qdrant")
-
-    def fill(name: str, documents: list[Row]) -> str:
-        with closing(QdrantClient(path=str(folder))) as client:
-            to_qdrant(client, name, documents)
-        return f"qdrant:{folder}?collection={name}&{QDRANT_FIELDS}"
-
-    def odd(kind: str) -> str:
-        with closing(QdrantClient(path=str(folder))) as client:
-            to_odd_qdrant(client, kind)
-        return f"qdrant:{folder}?collection=odd"
-
-    return Served("qdrant_folder", fill("products", rows()), fill=fill, odd=odd, **QDRANT)
-
-
 def documents_of(scheme: str, url: str, vector: Callable[[int], dict[str, Any]], **settings: Any) -> Served:
     """An index of documents in OpenSearch or Elasticsearch, filled by their common API."""
 
@@ -469,7 +449,6 @@ ENGINES = (
     *(
         pytest.param(name, marks=[pytest.mark.slow, pytest.mark.xdist_group(name)])  # one worker starts each
         for name in (
-            "qdrant_folder",
             "postgresql",
             "milvus",
             "lancedb",

@@ -129,7 +129,6 @@ def test_nothing_is_made_where_nothing_is(tmp_path: Path):
     for address, said in (
         (f"lancedb:{tmp_path}/away?table=products", "no folder"),
         (f"milvus:{tmp_path}/away.db?collection=products", "there is no"),
-        (f"qdrant:{tmp_path}/away?collection=products", "no folder of qdrant-client"),
     ):
         with pytest.raises(EngineError, match=said):
             described(address)

@@ -285,8 +285,6 @@ def test_an_address_of_qdrant_is_an_index_where_it_says_vector():
     found = parse_address(pairs + "&vector=clip")
     assert (found.vector, found.text, found.image, found.port) == ("clip", "title", "photo", 6333)
     assert parse_address("grpcs://qdrant?collection=shop").port == 6334
-    with pytest.raises(ConfigError, match="a server of Qdrant is http"):
-        open_index("qdrant://host?collection=shop")
 
 
 @pytest.fixture
@@ -335,43 +333,35 @@ def test_qdrant_says_how_vectors_are_compressed(own_qdrant, said: dict, compress
         assert index.describe().index == f"hnsw m=24 ef_construct=200{compression}"
 
 
-def test_qdrant_finds_values_within_values_and_numbers_points_by_any_id(tmp_path: Path):
-    from qdrant_client import QdrantClient, models
+def test_qdrant_finds_values_within_values_and_numbers_points_by_any_id(own_qdrant):
+    from qdrant_client import models
 
-    with closing(QdrantClient(path=str(tmp_path))) as client:
-        floats = models.VectorParams(size=DIMENSION, distance=models.Distance.DOT)
-        client.create_collection("shop", floats)
-        ids = [3, "00000000-0000-0000-0000-0000000000ff", 2**63 - 2, 7]
-        client.upsert(
-            "shop",
-            [
-                models.PointStruct(id=id_, vector=CLIP[n].tolist(), payload={"meta": {"name": f"thing {n}"}})
-                for n, id_ in enumerate(ids)
-            ],
-        )
-    before = sorted(tmp_path.iterdir())
-    with closing(open_index(f"qdrant:{tmp_path}?collection=shop&text=meta.name")) as index:
+    client, ids = own_qdrant.engine.client, [3, "00000000-0000-0000-0000-0000000000ff", 2**63 - 2, 7]
+    client.create_collection("within", models.VectorParams(size=DIMENSION, distance=models.Distance.DOT))
+    payloads = [{"meta": {"name": f"thing {n}"}} for n in range(4)]
+    points = zip(ids, CLIP.tolist(), payloads, strict=False)
+    client.upsert("within", [models.PointStruct(id=i, vector=vector, payload=own) for i, vector, own in points])
+    with closing(open_index(f"{own_qdrant.url('http')}?collection=within&vector=&text=meta.name")) as index:
         said = index.describe()
         assert (said.vector, said.metric) == ("", "dot")
         pages = list(index.scan(size=1))
         assert {document.text for page in pages for document in page.documents} == {f"thing {n}" for n in range(4)}
         with pytest.raises(ConfigError, match="the filter is no JSON"):
             index.search(Question(CLIP[0], where="name = 1"))
-    assert sorted(tmp_path.iterdir()) == before
 
 
 @pytest.mark.parametrize(
     ("key", "text"), [("a.b", "dotted"), ("name €", "in euros"), ("meta.my name", "within"), ("tags", "red, fox")]
 )
-def test_qdrant_shows_what_stands_under_any_key_and_of_several_texts_all(tmp_path: Path, key: str, text: str):
+def test_qdrant_shows_what_stands_under_any_key_and_of_several_texts_all(own_qdrant, key: str, text: str):
     """A hit has the caption that the document has, whichever the key."""
-    from qdrant_client import QdrantClient, models
+    from qdrant_client import models
 
     payload = {"a.b": "dotted", "name €": "in euros", "meta": {"my name": "within"}, "tags": ["red", "", "fox"], "n": 7}
-    with closing(QdrantClient(path=str(tmp_path))) as client:
-        client.create_collection("shop", models.VectorParams(size=DIMENSION, distance=models.Distance.COSINE))
-        client.upsert("shop", [models.PointStruct(id=1, vector=CLIP[0].tolist(), payload=payload)])
-    with closing(open_index(f"qdrant:{tmp_path}?collection=shop&text={key}&id=n")) as index:
+    client = own_qdrant.engine.client
+    client.create_collection("keys", models.VectorParams(size=DIMENSION, distance=models.Distance.COSINE))
+    client.upsert("keys", [models.PointStruct(id=1, vector=CLIP[0].tolist(), payload=payload)])
+    with closing(open_index(f"{own_qdrant.url('http')}?collection=keys&vector=&text={key}&id=n")) as index:
         (page,) = index.scan()
         assert [(one.id, one.text) for one in page.documents] == [("7", text)]
         assert [(hit.id, hit.text) for hit in index.search(Question(CLIP[0], k=1))] == [("7", text)]

@@ -80,15 +80,14 @@ def test_lancedb(lancedb: Served, refined: Refinement, passing: set[str]) -> Non
     assert {one["sku"] for one in found} == passing
 
 
-@pytest.mark.slow
-@pytest.mark.xdist_group("qdrant_folder")
-def test_qdrant(qdrant_folder: Served, refined: Refinement, passing: set[str]) -> None:
-    from qdrant_client import QdrantClient
+def test_qdrant(qdrant: Served, refined: Refinement, passing: set[str]) -> None:
+    from qdrant_client import QdrantClient, models
 
     least = float(refined.refined_scores(CUT)[0])
     how: dict[str, Any] = eval(f"dict({line_for('Qdrant')})", {"least": least})
-    with closing(QdrantClient(path=qdrant_folder.address.removeprefix("qdrant:").partition("?")[0])) as client:
-        found = client.query_points("products", query=refined.vectors[0].tolist(), using="clip", limit=300, **how)
+    with closing(QdrantClient(url=qdrant.address.partition("?")[0], check_compatibility=False)) as client:
+        asked = {"query": refined.vectors[0].tolist(), "using": "clip", "limit": 300, "with_payload": True, **how}
+        (found,) = client.query_batch_points("products", [models.QueryRequest.model_validate(asked)])
     assert {one.payload["sku"] for one in found.points if one.payload} == passing
 
 
