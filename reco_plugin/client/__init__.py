@@ -7,8 +7,7 @@ and answers, ``service`` transports them.
 from __future__ import annotations
 
 from ..types import Used
-from .calls import Refined, ServedMatches
+from .calls import Refined
 from .client import Client
-from .service import Fallback
 
-__all__ = ["Client", "Fallback", "Refined", "ServedMatches", "Used"]
+__all__ = ["Client", "Refined", "Used"]

@@ -10,17 +10,14 @@ import os
 import sys
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence, Set
 from dataclasses import dataclass, field, replace
-from functools import partial
 from itertools import islice
 from pathlib import Path
-from typing import Any, Generic, TypedDict, TypeVar
+from typing import Any, Generic, TypeVar
 
 import numpy as np
 import numpy.typing as npt
 from PIL import Image
 
-from ..calibration.cutoff import Promise
-from ..calibration.match import BY, Cutoffs, PassesBy, QueryWay
 from ..calibration.why import Signal, Why
 from ..errors import WHAT_IMAGES_ARE, ImageError, InputError, VectorError
 from ..options import RefineHow, given_options
@@ -41,7 +38,6 @@ from ..types import (
     ToldShort,
     Used,
     Vectors,
-    check_rankings,
     join_scales,
     other,
     to_plain_scores,
@@ -144,52 +140,6 @@ class Refined(ToldShort):
 
 def _by_row(part: Refined) -> Sequence[npt.NDArray[np.float32] | None]:
     return [None] * len(part.vectors) if part.scale is None else list(part.scale)
-
-
-@dataclass(frozen=True, repr=False)
-class ServedMatches(ToldShort):
-    """How sure the first answers of B queries are, as :class:`reco_plugin.match.Matches` of a local memory.
-
-    Attributes:
-        first: (B,) chance that the first answer is right.
-        none: (B,) chance that none of the first ten is.
-        verdicts: by what passes: B times whether the first answer passes the cut-off of that; None: none is promised.
-        ways: B times whether this is known of plain queries, or of refined ones.
-        cutoffs: of each way among these, what is promised, and why not.
-        shift: of each way among these, how the latest queries differ from those that the promise was tested on.
-    """
-
-    first: npt.NDArray[np.float64]
-    none: npt.NDArray[np.float64]
-    verdicts: Mapping[PassesBy, tuple[bool | None, ...]]
-    ways: tuple[QueryWay, ...]
-    cutoffs: Mapping[QueryWay, Cutoffs]
-    shift: Mapping[QueryWay, str]
-
-    @property
-    def passes(self) -> npt.NDArray[np.bool_]:
-        """(B,) whether the first answer passes by the chance of a match; False where no cut-off of that is promised."""
-        return np.array([verdict is True for verdict in self.verdicts["match"]], np.bool_)
-
-    @classmethod
-    def join(cls, parts: Sequence[ServedMatches]) -> ServedMatches:
-        """Answers to the parts of one call as one; of the shift, what was said last."""
-        return cls(
-            np.concatenate([part.first for part in parts]),
-            np.concatenate([part.none for part in parts]),
-            {by: tuple(one for part in parts for one in part.verdicts[by]) for by in BY},
-            tuple(way for part in parts for way in part.ways),
-            {way: one for part in parts for way, one in part.cutoffs.items()},
-            {way: said for part in parts for way, said in part.shift.items()},
-        )
-
-
-class MatchHow(TypedDict, total=False):
-    """What is asked of matches besides queries and scores, see :meth:`.Client.match`."""
-
-    refine: bool
-    precision: float
-    absent: float
 
 
 class ServedHow(RefineHow, total=False):
@@ -318,79 +268,6 @@ def join_scores(parts: Sequence[Scores], queries: Modality) -> Scores:
         parts[0].coverage,
         next((part.degraded for part in parts if part.degraded), None),
     )
-
-
-def match(
-    queries: Sequence[ImageInput] | Sequence[str] | Vectors,
-    scores: Sequence[Sequence[float]] | npt.NDArray[np.floating[Any]],
-    modality: Modality,
-    size: int,
-    how: MatchHow,
-    options: ServedHow,
-) -> list[Call[ServedMatches]]:
-    """``POST /v1/match``, in parts.
-
-    Raises:
-        InputError: not one ranking a query, or no list of numbers; and as :func:`embed`.
-        VectorError: NaN or infinity.
-    """
-    given: Any = _finite(queries).tolist() if isinstance(queries, np.ndarray) else queries
-    check_rankings(scores, len(given))
-    rows = [
-        _match_query(query, _numbers(ranking, row), modality)
-        for row, (query, ranking) in enumerate(zip(given, scores, strict=True))
-    ]
-    parsed = partial(_parse_matches, modality)
-    return [
-        Call(
-            "POST",
-            "/v1/match",
-            parsed,
-            {"queries": part, **how, **_how(options)},
-            headers=_unit(options),
-            start=start,
-        )
-        for start, part in _parts(rows, "queries", size)
-    ]
-
-
-def _match_query(query: Any, scores: list[float], modality: Modality) -> dict[str, Any]:
-    if isinstance(query, list):
-        return {"vector": query, "modality": modality, "scores": scores}
-    return {**_item(query, modality), "scores": scores}
-
-
-def _numbers(ranking: Any, row: int) -> list[float]:
-    try:
-        numbers = np.asarray(ranking, np.float64)
-    except (TypeError, ValueError):
-        raise InputError(f"scores[{row}] must be a list of numbers, got {show(ranking)}") from None
-    if numbers.ndim != 1 or not np.isfinite(numbers).all():
-        raise InputError(f"scores[{row}] must be a list of finite numbers, got {show(ranking)}")
-    return [float(number) for number in numbers]
-
-
-def _parse_matches(modality: Modality, answer: Any) -> ServedMatches:
-    rows = sorted(answer["data"], key=lambda row: int(row["index"]))
-    for row in rows:
-        if error := row.get("error"):
-            raise InputError(f"item {row['index']}: {error['message']} ({error['code']})")
-    return ServedMatches(
-        np.array([row["first"] for row in rows], np.float64),
-        np.array([row["none"] for row in rows], np.float64),
-        {by: tuple(row["passes"].get(by) for row in rows) for by in BY},
-        tuple(row["way"] for row in rows),
-        {way: _cutoffs(said) for way, said in answer["cutoffs"].get(modality, {}).items()},
-        dict(answer["shift"].get(modality, {})),
-    )
-
-
-def _cutoffs(said: Any) -> Cutoffs:
-    kept: dict[PassesBy, Promise | None] = {
-        by: None if (one := said.get(by)) is None else Promise(one["cut"], tuple(one["passing"]), tuple(one["right"]))
-        for by in BY
-    }
-    return Cutoffs(said["precision"], said["absent"], kept, said.get("why") or "")
 
 
 def add_pairs(pairs: Iterable[Pair | tuple[Any, ...]], size: int) -> Iterator[Call[int]]:

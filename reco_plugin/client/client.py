@@ -3,18 +3,15 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Iterable, Sequence
 from typing import Any, Unpack
 
-import numpy as np
 import numpy.typing as npt
 
-from ..calibration.match import ABSENT
-from ..match import PRECISION
 from ..score import Scores
 from ..types import ImageInput, Modality, Pair, Role, Vectors
 from . import calls
-from .calls import Call, Refined, ServedHow, ServedMatches, T
+from .calls import Call, Refined, ServedHow, T
 from .service import Service
 
 
@@ -41,7 +38,7 @@ class Client(Service):
         Raises:
             InputError: invalid input.
             ConfigError: a wrong key, or a wrong URL.
-            SessionError: the service failed, cannot be reached, or timed out, and there is no fallback for it.
+            SessionError: the service failed, cannot be reached, or timed out.
         """
         return self.embed(texts, modality="text", role=role, refine=refine, **options).vectors
 
@@ -67,10 +64,7 @@ class Client(Service):
     ) -> Refined:
         """Embed B texts or images to (B, D), and say whether they are refined; otherwise as :meth:`embed_texts`."""
         parts = calls.embed(items, modality, role, refine, self.batch_size, options)
-        makes = self._falls_back(modality, role)
-        if makes is None:
-            return self._take(parts)
-        return self._take(parts, lambda: self._check_plain(makes(items), len(items)))  # type: ignore[arg-type]
+        return self._learn(Refined.join([self.send(part) for part in parts]))
 
     def refine(
         self,
@@ -94,9 +88,13 @@ class Client(Service):
             RecoError: as :meth:`embed_texts`.
         """
         parts = calls.refine(vectors, modality, role, self.batch_size, explain=explain, options=options)
-        if self.fallback is None or role != "query":
-            return self._take(parts)
-        return self._take(parts, lambda: self._check_given(vectors), explain=explain)
+        if not self.degrade or role != "query":
+            return self._learn(Refined.join([self.send(part) for part in parts]))
+        try:
+            return self._learn(Refined.join([self._send_guarded(part) for part in parts]))
+        except self._outage as outage:
+            outage.tell()
+            return Refined.unmoved(self._check_given(vectors), self._reason(outage), explain=explain)
 
     def explain(
         self,
@@ -131,45 +129,6 @@ class Client(Service):
         parts = calls.scores(images, texts, queries, self.batch_size, options)
         return calls.join_scores([self.send(part) for part in parts], queries)
 
-    def match(
-        self,
-        queries: Sequence[ImageInput] | Sequence[str] | Vectors,
-        scores: Sequence[Sequence[float]] | npt.NDArray[np.floating[Any]],
-        *,
-        modality: Modality,
-        refine: bool = True,
-        precision: float = PRECISION,
-        absent: float = ABSENT,
-        **options: Unpack[ServedHow],
-    ) -> ServedMatches:
-        """Say how sure the first answers of your own index are, see :meth:`reco_plugin.Reco.match`.
-
-        Example::
-
-            with Client("http://localhost:8080", api_key="...") as reco:
-                vectors = reco.embed_texts(["a red fox"], refine=True)
-                hits = my_index.search(vectors[0], k=10)
-                sure = reco.match(["a red fox"], [[hit.score for hit in hits]], modality="text")
-                sure.first[0], sure.none[0], sure.passes[0]
-
-        Args:
-            queries: B texts or images, or plain vectors (B, D), which the service refines again as for the search.
-            scores: B rankings: the cosines of the first ten answers, the best first.
-            modality: of the queries.
-            refine: whether the index was searched by refined vectors; False: by plain ones.
-            precision: share of right ones that is promised of the first answers that pass, from .5 to below 1.
-            absent: up to which share of the queries may have no right answer in the index.
-            options: as in :meth:`refine`, and as they were for the search.
-
-        Raises:
-            InputError: scores that are no cosines or not one ranking a query, or a memory of too few things.
-            SessionUnavailable: the memory learns from its pairs for the first time: ask again later.
-            RecoError: as :meth:`embed_texts`.
-        """
-        how = calls.MatchHow(refine=refine, precision=precision, absent=absent)
-        parts = calls.match(queries, scores, modality, self.batch_size, how, options)
-        return ServedMatches.join([self.send(part) for part in parts])
-
     def add_pairs(self, pairs: Iterable[Pair | tuple[Any, ...]]) -> int:
         """Add pairs to the memory, or replace those with the same id; needs the admin key. Returns how many."""
         return sum(map(self.send, calls.add_pairs(pairs, self.batch_size)))
@@ -181,18 +140,6 @@ class Client(Service):
     def count_pairs(self) -> int:
         """How many pairs the memory holds; needs the admin key."""
         return self.send(calls.count_pairs())
-
-    def _take(
-        self, parts: Sequence[Call[Refined]], plain: Callable[[], Vectors] | None = None, *, explain: bool = False
-    ) -> Refined:
-        """The answers to all parts as one; where one fails and ``plain`` makes plain vectors, those for all."""
-        if plain is None:
-            return self._learn(Refined.join([self.send(part) for part in parts]))
-        try:
-            return self._learn(Refined.join([self._send_guarded(part) for part in parts]))
-        except self._outage as outage:
-            outage.tell()
-            return Refined.unmoved(plain(), self._reason(outage), explain=explain)
 
     def _send_guarded(self, call: Call[T]) -> T:
         """Send a request of queries: not while the service is known to be away, and with all tries in short time."""

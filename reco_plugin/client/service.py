@@ -5,10 +5,8 @@ from __future__ import annotations
 import math
 import time
 import warnings
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass
 from itertools import count
-from typing import TYPE_CHECKING, Any, Self, TypeAlias, cast
+from typing import TYPE_CHECKING, Any, Self, cast
 
 import numpy as np
 import numpy.typing as npt
@@ -26,11 +24,10 @@ from ..errors import (
     SessionOverloaded,
     SessionTimeout,
     SessionUnavailable,
-    VectorError,
     importing,
 )
 from ..proxies import proxy_of, usable_environment
-from ..types import Away, ImageInput, Modality, Role, Vectors
+from ..types import Away, Vectors
 from ..values import check_vectors, show
 from .calls import EMPTY_TEXTS, Call, Refined, T, to_json
 
@@ -41,6 +38,8 @@ if TYPE_CHECKING:
 
 _AGAIN = frozenset({429, 503})
 _LONGEST_S = 30.0
+_FAILURES, _RETRY_S = 5, 10.0
+"""Failures in a row after which queries are answered without the service, and seconds until one asks again."""
 _MEANS: dict[int, type[RecoError]] = {
     400: InputError,
     401: ConfigError,
@@ -58,49 +57,6 @@ _MEANS_OF_MEMORY: dict[str, type[RecoError]] = {
     "memory_overloaded": MemoryOverloaded,
     "memory_timeout": MemoryTimeout,
 }
-
-
-PlainTexts: TypeAlias = Callable[[Sequence[str]], npt.ArrayLike]
-"""Makes plain vectors (B, D) of texts."""
-PlainImages: TypeAlias = Callable[[Sequence[ImageInput]], npt.ArrayLike]
-"""Likewise of images."""
-
-
-@dataclass(frozen=True)
-class Fallback:
-    """What queries get while the service is away, hangs or fails: plain vectors, at once after some failures.
-
-    Attributes:
-        texts: makes plain vectors of texts, with **the service's own encoder**; of any length. Without it,
-            ``embed_texts`` raises; ``refine`` needs none, since it was given plain vectors.
-        images: likewise of images.
-        timeout_s: seconds for a request of queries, with its retries; longer than the service's ``memory_timeout_s``
-            (2), after which the service answers plain vectors itself.
-        failures: in a row, after which the service is not asked.
-        retry_s: seconds until one call asks again, for which others do not wait.
-
-    Raises:
-        ConfigError: a number that is not above 0.
-    """
-
-    texts: PlainTexts | None = None
-    images: PlainImages | None = None
-    timeout_s: float = 3.0
-    failures: int = 5
-    retry_s: float = 10.0
-
-    def __post_init__(self) -> None:
-        for name in ("timeout_s", "failures", "retry_s"):
-            value = getattr(self, name)
-            if isinstance(value, bool) or not isinstance(value, (int, float)) or not 0 < value < float("inf"):
-                raise ConfigError(f"{name} of the fallback must be a number above 0, got {show(value)}")
-        for name in ("texts", "images"):
-            if (made := getattr(self, name)) is not None and not callable(made):
-                raise ConfigError(f"{name} of the fallback must be a function of a list, got {show(made)}")
-
-
-AT_HAND = Fallback()
-"""Only vectors that were given to be refined."""
 
 
 def _check_key(name: str, key: str | None) -> str | None:
@@ -132,7 +88,8 @@ class Service:
         retries: int = 2,
         batch_size: int = 64,
         transport: Any = None,
-        fallback: Fallback | PlainTexts | None = AT_HAND,
+        degrade: bool = True,
+        query_timeout_s: float = 3.0,
     ) -> None:
         """Keep the options; does not connect yet.
 
@@ -140,37 +97,38 @@ class Service:
             url: as in ``http://localhost:8080``.
             api_key: bearer key, if the service has any.
             admin_key: bearer key of the memory.
-            timeout_s: seconds per request; of queries, those of the fallback if they are fewer.
+            timeout_s: seconds per request.
             retries: how often a request is repeated if the queue is full or the service not ready.
             batch_size: items per request.
             transport: of httpx, instead of the network.
-            fallback: what queries get while the service is away; a function is that of texts. None: errors, for jobs
-                that measure.
+            degrade: whether vectors of queries that are to be refined come back as they are while the service is away;
+                False: errors, for jobs that measure.
+            query_timeout_s: seconds for these, with their retries; longer than the service's ``memory_timeout_s`` (2),
+                after which it answers plain vectors itself.
 
         Raises:
             MissingExtra: httpx is not installed.
-            ConfigError: a fallback that cannot be used, or another option.
+            ConfigError: an option that no client can have.
         """
         if not isinstance(url, str) or not url.startswith(("http://", "https://")):
             raise ConfigError(f"url must be the address of a service, as in http://localhost:8080, got {show(url)}")
         if type(batch_size) is not int or batch_size < 1:
             raise ConfigError(f"batch_size must be a whole number of at least 1, got {show(batch_size)}")
-        if not timeout_s > 0:
-            raise ConfigError(f"timeout_s must be more than 0, got {show(timeout_s)}")
+        for name, value in (("timeout_s", timeout_s), ("query_timeout_s", query_timeout_s)):
+            if not value > 0:
+                raise ConfigError(f"{name} must be more than 0, got {show(value)}")
         with importing("httpx", "client", "the client"):
             import httpx
 
         from ..guard import Breaker, Deadline, Guard, Outage  # beside httpx: importing this package stays light
 
         self.url, self.batch_size = url.rstrip("/"), batch_size
-        self.fallback = fallback if fallback is None or isinstance(fallback, Fallback) else Fallback(texts=fallback)
-        """What queries get while the service is away; None: errors."""
-        given = self.fallback or AT_HAND
-        self._query_s = min(given.timeout_s, timeout_s)
-        self._breaker = Breaker(int(given.failures), given.retry_s)
+        self.degrade = degrade
+        self._query_s = min(query_timeout_s, timeout_s)
+        self._breaker = Breaker(_FAILURES, _RETRY_S)
         self._guard = Guard("service", self._breaker, Histogram(SECONDS))
         self._outage = Outage
-        self._deadline = Deadline(self._query_s, "timeout_s of the fallback")
+        self._deadline = Deadline(self._query_s, "query_timeout_s")
         self._dimension: int | None = None  # of the service's vectors, once it has answered
         self._httpx, self._retries = httpx, retries
         self._keys = {False: _check_key("api_key", api_key), True: _check_key("admin_key", admin_key)}
@@ -181,25 +139,6 @@ class Service:
     def circuit(self) -> Circuit:
         """Whether the service is asked by queries now, and if not, why and for how long."""
         return self._breaker.circuit
-
-    def _falls_back(self, modality: Modality, role: Role) -> PlainTexts | PlainImages | None:
-        """What makes plain vectors of raw queries; None where errors are raised: of candidates, which fill an index."""
-        if self.fallback is None or role != "query":
-            return None
-        return self.fallback.texts if modality == "text" else self.fallback.images
-
-    def _check_plain(self, made: Any, items: int, what: str = "the fallback's vectors") -> Vectors:
-        """Plain vectors (B, D) of the fallback, made unit-norm.
-
-        Raises:
-            VectorError: another number of them, or of dimensions than the service's; NaN, infinity or zeros.
-        """
-        rows = np.atleast_2d(np.asarray(made, np.float32))
-        norms = np.linalg.norm(rows, axis=-1, keepdims=True)
-        if rows.shape[0] != items:
-            raise VectorError(f"{what} have shape {rows.shape}, for {items} items: return one row for each")
-        dimension = self._dimension or rows.shape[-1]
-        return check_vectors(rows / np.where(norms > 0, norms, 1), dimension, what)
 
     def _check_given(self, vectors: npt.ArrayLike) -> Vectors:
         """Vectors (B, D) that were given to be refined, refused for what the service refuses; errors as there."""

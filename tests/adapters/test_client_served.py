@@ -14,12 +14,10 @@ from reco_plugin.adapters.haystack import RecoTextEmbedder
 from reco_plugin.adapters.langchain import RecoEmbeddings
 from reco_plugin.adapters.llamaindex import RecoEmbedding
 from reco_plugin.adapters.sentence_transformers import RecoSentenceTransformer
-from reco_plugin.calibration.match import MatchState, ThingQuestions
 from reco_plugin.client import Client
 from reco_plugin.errors import ConfigError, InputError
 from reco_plugin.serve.app import create_app
 from reco_plugin.serve.settings import ServeSettings
-from reco_plugin.types import MODALITIES
 
 TEXTS = ["a small red circle", "data:image/png is a text too", "naïve 🦊"]
 KEY, ADMIN = "a-key-for-tests", "an-admin-key-for-tests"
@@ -44,57 +42,6 @@ def client(url):
 
 
 SCORES = [[0.9, 0.4, 0.2], [0.3], []]
-
-
-@pytest.fixture
-def asked(stocked):
-    """The memory, with what 900 things asked."""
-    rng = np.random.default_rng(0)
-    first = rng.random(900)
-    right = rng.random(900) < first
-    present = np.stack([first, 0.3 * right * rng.random(900), 0.2 * first, np.zeros(900)], axis=1).astype(np.float32)
-    one = ThingQuestions(
-        present, right.astype(np.int16), present * np.float32(0.5), *rng.random((2, 900)).astype(np.float32)
-    )
-    means = dict.fromkeys(MODALITIES, np.zeros(128, np.float32))
-    state = MatchState({"text": {"plain": one, "known": one, "unknown": one}, "image": {}}, 900, 900, 0.0, means)
-    store = stocked.memory.store
-    before = store.header.calibration
-    store.set_calibration({**before, "match": state.to_json()})
-    yield stocked
-    store.set_calibration(before)
-
-
-@pytest.mark.parametrize("refine", [True, False])
-def test_matches_are_those_of_the_reco_behind_it(client, asked, refine):
-    client.batch_size = 2  # in parts
-    queries = asked.embed(TEXTS, modality="text", refine=refine)
-    here = asked.match(queries, SCORES, modality="text", precision=0.8)
-    by_text = client.match(TEXTS, SCORES, modality="text", refine=refine, precision=0.8)
-    plain = asked.embed_texts(TEXTS, refine=False)
-    by_vector = client.match(plain, SCORES, modality="text", refine=refine, precision=0.8)
-    for served in (by_text, by_vector):
-        assert np.allclose(served.first, here.first, atol=1e-5)
-        assert np.allclose(served.none, here.none, atol=1e-5)
-        assert served.passes.tolist() == here.passes.tolist()
-        assert set(served.ways) == {here.way}
-        assert served.cutoffs[here.way].of["match"] == here.cutoffs.of["match"]
-        assert served.cutoffs[here.way].why == here.cutoffs.why
-        assert served.shift == {here.way: ""}
-
-
-@pytest.mark.parametrize(
-    ("scores", "said"),
-    [
-        ([[0.1]], "scores has 1 ranking for 3 queries"),
-        ([[0.1], ["a"], []], r"scores\[1\] must be a list of numbers"),
-        ([[0.1], [float("nan")], []], r"scores\[1\] must be a list of finite numbers"),
-        ([[0.1, 0.2], [], []], r"queries\[0\].scores must be the best first"),
-    ],
-)
-def test_scores_that_cannot_be_are_refused(client, asked, scores, said):
-    with pytest.raises(InputError, match=said):
-        client.match(TEXTS, scores, modality="text")
 
 
 @pytest.mark.parametrize("refine", [True, False])

@@ -170,6 +170,7 @@ def test_what_cannot_be_sent_is_said_before(call, kind, message):
         ({"batch_size": 0}, "batch_size must be a whole number of at least 1, got 0"),
         ({"batch_size": 1.5}, "batch_size must be"),
         ({"timeout_s": -1}, "timeout_s must be more than 0"),
+        ({"query_timeout_s": 0}, "query_timeout_s must be more than 0"),
         ({"api_key": b"k"}, "^api_key must be a text, got bytes$"),
         ({"api_key": "schl\u00fcssel"}, "^api_key holds a line break, or what is not ASCII: it cannot be sent$"),
         ({"admin_key": "a\nb"}, "^admin_key holds a line break"),

@@ -15,9 +15,9 @@ import httpx
 import numpy as np
 import pytest
 
-from reco_plugin.client import Client, Fallback, Refined
+from reco_plugin.client import Client, Refined
 from reco_plugin.client import service as service_module
-from reco_plugin.errors import ConfigError, InputError, RecoError, SessionUnavailable, VectorError
+from reco_plugin.errors import ConfigError, InputError, SessionUnavailable, VectorError
 from reco_plugin.guard import DegradedWarning
 
 PLAIN = np.float32([[1, 0], [0, 1]])
@@ -67,50 +67,37 @@ def check(found: Refined, reason: str, plain: np.ndarray = PLAIN) -> None:
 def test_vectors_to_refine_come_back_as_they_were_and_the_caller_is_warned_once() -> None:
     service = Served()
     client = service.client()
-    assert np.array_equal((client.refine(PLAIN, modality="text")).vectors, REFINED)
+    assert np.array_equal(client.refine(PLAIN, modality="text").vectors, REFINED)
     service.trouble = down
-    with pytest.warns(DegradedWarning, match=r"service_error.*http://reco/v1/refine: ConnectError.*fallback=None"):
-        check((client.refine(PLAIN, modality="text")), "service_error")
+    with pytest.warns(DegradedWarning, match=r"service_error.*http://reco/v1/refine: ConnectError.*degrade=False"):
+        check(client.refine(PLAIN, modality="text"), "service_error")
     with warnings.catch_warnings(action="error"):
-        check((client.refine(PLAIN, modality="text")), "service_error")
+        check(client.refine(PLAIN, modality="text"), "service_error")
     service.trouble = None
-    assert (client.refine(PLAIN, modality="text")).degraded is None
+    assert client.refine(PLAIN, modality="text").degraded is None
     service.trouble = down
     with pytest.warns(DegradedWarning):
-        (client.refine(PLAIN, modality="text"))
+        client.refine(PLAIN, modality="text")
 
 
 @quiet
-def test_texts_and_images_are_embedded_by_the_fallback() -> None:
+def test_after_some_failures_the_service_is_not_asked_until_one_call_probes(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(service_module, "_FAILURES", 3)
+    monkeypatch.setattr(service_module, "_RETRY_S", 0.2)
     service = Served()
+    client = service.client()
     service.trouble = down
-    client = service.client(fallback=Fallback(texts=lambda texts: PLAIN[: len(texts)], images=lambda _: 7 * PLAIN[1:]))
-    check((client.embed(TEXTS, modality="text")), "service_error")
-    assert np.array_equal((client.embed_texts(TEXTS)), PLAIN)
-    check((client.embed([b"png"], modality="image")), "service_error", PLAIN[1:])
-    assert np.array_equal((client.embed_images([b"png"])), PLAIN[1:]), "made unit-norm"
-    short = service.client(fallback=lambda texts: PLAIN[: len(texts)])
-    check((short.embed(TEXTS, modality="text")), "service_error")
-    with pytest.raises(SessionUnavailable):
-        (short.embed_images([b"png"]))
-
-
-@quiet
-def test_after_some_failures_the_service_is_not_asked_until_one_call_probes() -> None:
-    service = Served()
-    client = service.client(fallback=Fallback(failures=3, retry_s=0.2))
-    service.trouble = down
-    reasons = [(client.refine(PLAIN, modality="text")).degraded for _ in range(6)]
+    reasons = [client.refine(PLAIN, modality="text").degraded for _ in range(6)]
     assert reasons == ["service_error"] * 3 + ["service_circuit_open"] * 3
     assert len(service.asked) == 3
     assert (client.circuit.state, client.circuit.opened) == ("open", 1)
     time.sleep(0.25)
-    assert (client.refine(PLAIN, modality="text")).degraded == "service_error"
+    assert client.refine(PLAIN, modality="text").degraded == "service_error"
     assert len(service.asked) == 4
     service.trouble = None
-    assert (client.refine(PLAIN, modality="text")).degraded == "service_circuit_open"
+    assert client.refine(PLAIN, modality="text").degraded == "service_circuit_open"
     time.sleep(0.25)
-    assert (client.refine(PLAIN, modality="text")).degraded is None
+    assert client.refine(PLAIN, modality="text").degraded is None
     assert client.circuit.state == "closed"
 
 
@@ -180,7 +167,7 @@ def test_a_service_that_dribbles_is_late_as_a_whole() -> None:
 
     service = Served()
     service.trouble = lambda: httpx.Response(200, stream=Dribble())
-    client = service.client(fallback=Fallback(timeout_s=0.5))
+    client = service.client(query_timeout_s=0.5)
     found = client.refine(PLAIN, modality="text")
     answered.set()
     check(found, "service_timeout")  # who waits for all of it has an answer that cannot be read
@@ -191,22 +178,20 @@ def test_a_service_that_dribbles_is_late_as_a_whole() -> None:
 def test_what_is_wrong_with_the_request_is_raised_and_is_no_outage(status: int, kind_of_error: Any) -> None:
     service = Served()
     service.trouble = answering(status)
-    client = service.client(fallback=Fallback(failures=1))
+    client = service.client()
     for _ in range(3):
         with pytest.raises(kind_of_error):
-            (client.refine(PLAIN, modality="text"))
+            client.refine(PLAIN, modality="text")
     assert client.circuit.state == "closed"
 
 
 def test_without_a_fallback_and_for_candidates_errors_are_raised() -> None:
     service = Served()
     service.trouble = down
-    fails = service.client(fallback=None)
-    degrades = service.client(fallback=lambda texts: PLAIN[: len(texts)])
+    fails, degrades = service.client(degrade=False), service.client()
     for call in (
         lambda: fails.refine(PLAIN, modality="text"),
-        lambda: fails.embed_texts(TEXTS),
-        lambda: service.client().embed_texts(TEXTS),
+        lambda: degrades.embed_texts(TEXTS),
         lambda: degrades.refine(PLAIN, modality="text", role="candidate"),
         lambda: degrades.embed_texts(TEXTS, role="candidate"),
         lambda: degrades.explain(TEXTS),
@@ -222,7 +207,7 @@ def test_a_call_in_parts_is_plain_as_a_whole() -> None:
     answers = iter([None, answering(500)()])
     service.trouble = lambda: next(answers)
     client = service.client(batch_size=1)
-    check((client.refine(PLAIN, modality="text")), "service_error")
+    check(client.refine(PLAIN, modality="text"), "service_error")
     assert len(service.asked) == 2
 
 
@@ -236,45 +221,14 @@ def test_an_explanation_has_its_rows_though_nothing_explains_them() -> None:
 
 
 @quiet
-@pytest.mark.parametrize(
-    ("made", "message"),
-    [
-        (PLAIN[:1], "for 2 items"),
-        (np.eye(2, 3), r"must have shape \(B, 2\), got \(2, 3\)"),
-        (np.float32([[1, 0], [np.nan, 0]]), r"\[1\] holds NaN"),
-        (np.zeros((2, 2)), "norm 0"),
-    ],
-)
-def test_a_fallback_that_makes_other_vectors_is_said_to(made: Any, message: str) -> None:
-    service = Served()
-    client = service.client(fallback=lambda _: made)
-    (client.embed_texts(TEXTS))
-    service.trouble = down
-    with pytest.raises(VectorError, match=f"the fallback's vectors.*{message}"):
-        (client.embed_texts(TEXTS))
-
-
-@quiet
-def test_a_fallback_that_fails_says_so_and_what_the_service_did() -> None:
-    def fails(_: Any) -> Any:
-        raise OSError("the model's file is gone")
-
-    service = Served()
-    service.trouble = down
-    with pytest.raises(OSError, match="file is gone") as raised:
-        (service.client(fallback=fails).embed_texts(TEXTS))
-    assert "ConnectError" in str(raised.value.__context__)
-
-
-@quiet
 def test_vectors_that_the_service_would_refuse_are_refused_while_it_is_away() -> None:
     service = Served()
     client = service.client()
-    (client.refine(PLAIN, modality="text"))
+    client.refine(PLAIN, modality="text")
     service.trouble = down
     for wrong in (2 * PLAIN, np.eye(2, 3)):
         with pytest.raises(VectorError):
-            (client.refine(wrong, modality="text"))
+            client.refine(wrong, modality="text")
 
 
 @pytest.mark.parametrize("path", ["embed", "refine"])
@@ -317,13 +271,3 @@ def test_what_the_service_degraded_is_told() -> None:
     service.headers = {"x-reco-degraded": "memory_timeout"}
     with pytest.warns(DegradedWarning):
         assert (service.client().embed(TEXTS, modality="text")).degraded == "memory_timeout"
-
-
-@pytest.mark.parametrize(
-    "wrong", [{"timeout_s": 0}, {"timeout_s": float("inf")}, {"failures": -1}, {"retry_s": True}, {"texts": "a"}]
-)
-def test_what_is_no_fallback(wrong: dict[str, Any]) -> None:
-    with pytest.raises(ConfigError, match="of the fallback must be"):
-        Fallback(**wrong)
-    with pytest.raises(RecoError, match="of the fallback must be"):
-        Client("http://reco", fallback="plain")  # type: ignore[arg-type]
