@@ -232,7 +232,7 @@ _ERRORS: dict[Component, _Errors] = {
     "memory": _Errors((MemoryStoreError,), MemoryTimeout, MemoryUnavailable),
     "fusion": _Errors((SessionError,), SessionTimeout, SessionUnavailable),
     "encoder": _Errors((SessionError,), SessionTimeout, SessionUnavailable),
-    "service": _Errors((SessionError, MemoryStoreError), SessionTimeout, SessionUnavailable, "degrade=False"),
+    "service": _Errors((SessionError, MemoryStoreError), SessionTimeout, SessionUnavailable, "degrade_after_s=None"),
 }
 
 

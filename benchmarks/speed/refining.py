@@ -38,7 +38,7 @@ def refining(given: Given) -> str:
                 print(*called[-1], sep=" | ", file=sys.stderr, flush=True)
         with (
             started(vit(given.folder), place, given.folder / "serve.log", ("--no-page",)) as service,
-            Client(service.url, degrade=False) as client,
+            Client(service.url, degrade_after_s=None) as client,
         ):
             client.embed_texts(["the memory's index is loaded by the first search"], refine=True)
             time.sleep(5.0)

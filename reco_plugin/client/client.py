@@ -88,7 +88,7 @@ class Client(Service):
             RecoError: as :meth:`embed_texts`.
         """
         parts = calls.refine(vectors, modality, role, self.batch_size, explain=explain, options=options)
-        if not self.degrade or role != "query":
+        if not self._degrades or role != "query":
             return self._learn(Refined.join([self.send(part) for part in parts]))
         try:
             return self._learn(Refined.join([self._send_guarded(part) for part in parts]))

@@ -88,8 +88,7 @@ class Service:
         retries: int = 2,
         batch_size: int = 64,
         transport: Any = None,
-        degrade: bool = True,
-        query_timeout_s: float = 3.0,
+        degrade_after_s: float | None = 3.0,
     ) -> None:
         """Keep the options; does not connect yet.
 
@@ -101,10 +100,9 @@ class Service:
             retries: how often a request is repeated if the queue is full or the service not ready.
             batch_size: items per request.
             transport: of httpx, instead of the network.
-            degrade: whether vectors of queries that are to be refined come back as they are while the service is away;
-                False: errors, for jobs that measure.
-            query_timeout_s: seconds for these, with their retries; longer than the service's ``memory_timeout_s`` (2),
-                after which it answers plain vectors itself.
+            degrade_after_s: seconds, retries included, after which vectors of queries that are to be refined come back as
+                they are; longer than the service's ``memory_timeout_s`` (2), after which it answers plain vectors
+                itself. None: errors, for jobs that measure.
 
         Raises:
             MissingExtra: httpx is not installed.
@@ -114,21 +112,19 @@ class Service:
             raise ConfigError(f"url must be the address of a service, as in http://localhost:8080, got {show(url)}")
         if type(batch_size) is not int or batch_size < 1:
             raise ConfigError(f"batch_size must be a whole number of at least 1, got {show(batch_size)}")
-        for name, value in (("timeout_s", timeout_s), ("query_timeout_s", query_timeout_s)):
-            if not value > 0:
-                raise ConfigError(f"{name} must be more than 0, got {show(value)}")
+        if not timeout_s > 0 or not (degrade_after_s is None or degrade_after_s > 0):
+            raise ConfigError(f"timeout_s and degrade_after_s must be more than 0, got {timeout_s}, {degrade_after_s}")
         with importing("httpx", "client", "the client"):
             import httpx
 
         from ..guard import Breaker, Deadline, Guard, Outage  # beside httpx: importing this package stays light
 
         self.url, self.batch_size = url.rstrip("/"), batch_size
-        self.degrade = degrade
-        self._query_s = min(query_timeout_s, timeout_s)
+        self._degrades, self._query_s = degrade_after_s is not None, min(degrade_after_s or timeout_s, timeout_s)
         self._breaker = Breaker(_FAILURES, _RETRY_S)
         self._guard = Guard("service", self._breaker, Histogram(SECONDS))
         self._outage = Outage
-        self._deadline = Deadline(self._query_s, "query_timeout_s")
+        self._deadline = Deadline(self._query_s, "degrade_after_s")
         self._dimension: int | None = None  # of the service's vectors, once it has answered
         self._httpx, self._retries = httpx, retries
         self._keys = {False: _check_key("api_key", api_key), True: _check_key("admin_key", admin_key)}

@@ -5,12 +5,13 @@ from __future__ import annotations
 import os
 import re
 from collections.abc import Mapping
-from dataclasses import dataclass
-from typing import Literal, TypeAlias, get_args
+from typing import Annotated, Any, Literal, TypeAlias, get_args
 from urllib.parse import quote, unquote, urlsplit
 
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
+
 from ..errors import ConfigError
-from ..values import DIMENSIONS, did_you_mean, show, split_options
+from ..values import DIMENSIONS, did_you_mean, in_words, show, split_options
 
 DialectName: TypeAlias = Literal["openai", "jina", "cohere", "reco"]
 ImageForm: TypeAlias = Literal["object", "uri", "messages", "none"]
@@ -36,12 +37,9 @@ _KEY_VARIABLES: Mapping[DialectName, tuple[str, ...]] = {
 }
 """Where providers' own clients read their keys."""
 _OPTIONS = ("model", "dimensions", "matryoshka", "images", "batch", "parallel", "normalise")
-_MOST_AT_ONCE, _MOST_PARALLEL = 2048, 64
-_DIGITS = 9  # of a number in an address
 
 
-@dataclass(frozen=True)
-class ApiAddress:
+class ApiAddress(BaseModel):
     """Who is asked, and how.
 
     Attributes:
@@ -56,14 +54,16 @@ class ApiAddress:
         normalise: make unit vectors of what comes.
     """
 
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
     dialect: DialectName
     url: str
     model: str | None = None
-    dimensions: int | None = None
-    matryoshka: tuple[int, ...] = ()
+    dimensions: int | None = Field(None, ge=1, le=DIMENSIONS)
+    matryoshka: tuple[Annotated[int, Field(ge=1, le=DIMENSIONS)], ...] = ()
     images: ImageForm = "none"
-    batch: int | None = None
-    parallel: int = 4
+    batch: int | None = Field(None, ge=1, le=2048)
+    parallel: int = Field(4, ge=1, le=64)
     normalise: bool = False
 
     @property
@@ -89,12 +89,11 @@ class ApiAddress:
 
     def __str__(self) -> str:
         """The address again, in full."""
-        said: dict[str, object] = {"model": self.model, "dimensions": self.dimensions, "images": self.images}
-        said |= {"matryoshka": ",".join(map(str, self.matryoshka)) or None, "batch": self.batch}
-        said |= {"parallel": self.parallel if self.parallel != ApiAddress.parallel else None}
-        said |= {"normalise": 1 if self.normalise else None}
-        options = "&".join(f"{name}={quote(str(value))}" for name, value in said.items() if value is not None)
-        return f"{self.dialect}+{self.url}" + (f"?{options}" if options else "")
+        said = self.model_dump(exclude={"dialect", "url"}, exclude_defaults=True) | {"images": self.images}
+        if self.matryoshka:
+            said["matryoshka"] = ",".join(map(str, self.matryoshka))
+        options = "&".join(f"{name}={quote(str(value))}" for name, value in said.items())
+        return f"{self.dialect}+{self.url}?{options}"
 
 
 def is_address(model: str | os.PathLike[str]) -> bool:
@@ -132,8 +131,7 @@ def parse_address(model: str | os.PathLike[str]) -> ApiAddress:
             "the options of the encoder's address cannot be read: write name=value with & between them, and ?, & and # "
             "in a value as %3F, %26 and %23. A key goes into RECO_ENCODER_KEY"
         )
-    dialect = _dialect(match["dialect"], url)
-    return _with_options(ApiAddress(dialect, url), {name: unquote(value) for name, value in options.items()})
+    return _checked(_dialect(match["dialect"], url), url, {name: unquote(value) for name, value in options.items()})
 
 
 def _names_host(url: str) -> bool:
@@ -167,7 +165,7 @@ def _dialect(said: str | None, url: str) -> DialectName:
     return found
 
 
-def _with_options(address: ApiAddress, options: Mapping[str, str]) -> ApiAddress:
+def _checked(dialect: DialectName, url: str, options: Mapping[str, str]) -> ApiAddress:
     for name in options:
         if _KEY_LIKE.search(name):
             raise ConfigError(
@@ -176,38 +174,17 @@ def _with_options(address: ApiAddress, options: Mapping[str, str]) -> ApiAddress
             )
         if name not in _OPTIONS:
             raise ConfigError(f"the address of the encoder has no {name!r}: {did_you_mean(name, _OPTIONS)}")
-    images = options.get("images", "none" if address.dialect == "openai" else "object")
-    if images not in get_args(ImageForm):
-        raise ConfigError(f"images={show(images)} of the encoder is none of {', '.join(get_args(ImageForm))}")
-    if "dimensions" in options and address.dialect == "reco":
+    if "dimensions" in options and dialect == "reco":
         raise ConfigError("dimensions of another `reco serve`: a memory keeps its full vectors, leave them out")
-    model = options.get("model")
-    if model is None and address.dialect != "reco":
-        raise ConfigError(f"encoder {address.url}: name the model, as in {address.url}?model=NAME")
-    return ApiAddress(
-        address.dialect,
-        address.url,
-        model,
-        _whole(options, "dimensions", DIMENSIONS),
-        _cuts(options),
-        images,  # type: ignore[arg-type]  # one of them, see above
-        _whole(options, "batch", _MOST_AT_ONCE),
-        _whole(options, "parallel", _MOST_PARALLEL) or ApiAddress.parallel,
-        options.get("normalise", "0") in ("1", "true"),
-    )
-
-
-def _cuts(options: Mapping[str, str]) -> tuple[int, ...]:
-    """The dimensions between commas."""
-    said = options.get("matryoshka", "")
-    sizes = [_whole({"matryoshka": size}, "matryoshka", DIMENSIONS) for size in said.split(",")] if said else []
-    return tuple(sorted(size for size in sizes if size is not None))
-
-
-def _whole(options: Mapping[str, str], name: str, most: int) -> int | None:
-    value = options.get(name)
-    if value is None:
-        return None
-    if not value.isdecimal() or len(value) > _DIGITS or not 1 <= int(value) <= most:
-        raise ConfigError(f"{name}={show(value)} of the encoder is no whole number in 1-{most:,}")
-    return int(value)
+    if "model" not in options and dialect != "reco":
+        raise ConfigError(f"encoder {url}: name the model, as in {url}?model=NAME")
+    given: dict[str, Any] = {"images": "none" if dialect == "openai" else "object", **options}
+    if "matryoshka" in given:
+        given["matryoshka"] = sorted(given["matryoshka"].split(","), key=len)
+    try:
+        return ApiAddress.model_validate({"dialect": dialect, "url": url, **given})
+    except ValidationError as error:
+        first = error.errors()[0]
+        raise ConfigError(
+            f"{first['loc'][0]}={show(first['input'])} of the encoder cannot be used: {in_words(first['msg'])}"
+        ) from None

@@ -110,7 +110,7 @@ def recovers(client: Client, plain: Reco) -> None:
 
 
 def test_killed_and_started_again(process: Process, plain: Reco) -> None:
-    with Client(process.url, query_timeout_s=LIMIT_S) as client:
+    with Client(process.url, degrade_after_s=LIMIT_S) as client:
         assert answers(client, plain) is None
         process.send(signal.SIGKILL)
         assert {answers(client, plain) for _ in range(6)} == {"service_error", "service_circuit_open"}
@@ -122,7 +122,7 @@ def test_killed_and_started_again(process: Process, plain: Reco) -> None:
 
 def test_hanging_and_going_on(process: Process, plain: Reco, monkeypatch: pytest.MonkeyPatch) -> None:
     sent = Counted()
-    with Client(process.url, query_timeout_s=LIMIT_S, transport=sent) as client:
+    with Client(process.url, degrade_after_s=LIMIT_S, transport=sent) as client:
         assert answers(client, plain) is None
         sent.limits.clear()
         process.send(signal.SIGSTOP)  # connections are accepted, and never answered
@@ -140,7 +140,7 @@ def test_hanging_and_going_on(process: Process, plain: Reco, monkeypatch: pytest
 
 
 def test_stopping_and_started_again(process: Process, plain: Reco) -> None:
-    with Client(process.url, query_timeout_s=LIMIT_S) as client:
+    with Client(process.url, degrade_after_s=LIMIT_S) as client:
         assert answers(client, plain) is None
         process.send(signal.SIGTERM)
         while process.running.poll() is None:

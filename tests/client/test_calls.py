@@ -169,8 +169,8 @@ def test_what_cannot_be_sent_is_said_before(call, kind, message):
         ({"url": None}, "url must be the address"),
         ({"batch_size": 0}, "batch_size must be a whole number of at least 1, got 0"),
         ({"batch_size": 1.5}, "batch_size must be"),
-        ({"timeout_s": -1}, "timeout_s must be more than 0"),
-        ({"query_timeout_s": 0}, "query_timeout_s must be more than 0"),
+        ({"timeout_s": -1}, "timeout_s and degrade_after_s must be more than 0"),
+        ({"degrade_after_s": 0}, "degrade_after_s must be more than 0"),
         ({"api_key": b"k"}, "^api_key must be a text, got bytes$"),
         ({"api_key": "schl\u00fcssel"}, "^api_key holds a line break, or what is not ASCII: it cannot be sent$"),
         ({"admin_key": "a\nb"}, "^admin_key holds a line break"),
@@ -208,14 +208,14 @@ def test_a_client_that_is_closed_says_so_and_no_outage():
 
 def test_a_queue_that_is_full_is_asked_again():
     service = Service(failed(429, **{"retry-after": "0"}), failed(503, **{"retry-after": "0"}), embedded(ROWS))
-    assert np.array_equal(service.client(retries=2).embed_texts(["a", "b", "c"]), ROWS)
+    assert np.array_equal(service.client().embed_texts(["a", "b", "c"]), ROWS)
     assert len(service.asked) == 3
 
 
 def test_it_is_not_asked_for_ever():
     service = Service(*[failed(429, "queue_full", **{"retry-after": "0"})] * 3)
     with pytest.raises(SessionOverloaded, match=r"http://reco/v1/embeddings answered 429 \(queue_full\): some words"):
-        service.client(retries=2).embed_texts(["a"])
+        service.client().embed_texts(["a"])
     assert service.answers == []
 
 

@@ -69,7 +69,9 @@ def test_vectors_to_refine_come_back_as_they_were_and_the_caller_is_warned_once(
     client = service.client()
     assert np.array_equal(client.refine(PLAIN, modality="text").vectors, REFINED)
     service.trouble = down
-    with pytest.warns(DegradedWarning, match=r"service_error.*http://reco/v1/refine: ConnectError.*degrade=False"):
+    with pytest.warns(
+        DegradedWarning, match=r"service_error.*http://reco/v1/refine: ConnectError.*degrade_after_s=None"
+    ):
         check(client.refine(PLAIN, modality="text"), "service_error")
     with warnings.catch_warnings(action="error"):
         check(client.refine(PLAIN, modality="text"), "service_error")
@@ -167,7 +169,7 @@ def test_a_service_that_dribbles_is_late_as_a_whole() -> None:
 
     service = Served()
     service.trouble = lambda: httpx.Response(200, stream=Dribble())
-    client = service.client(query_timeout_s=0.5)
+    client = service.client(degrade_after_s=0.5)
     found = client.refine(PLAIN, modality="text")
     answered.set()
     check(found, "service_timeout")  # who waits for all of it has an answer that cannot be read
@@ -188,7 +190,7 @@ def test_what_is_wrong_with_the_request_is_raised_and_is_no_outage(status: int, 
 def test_without_a_fallback_and_for_candidates_errors_are_raised() -> None:
     service = Served()
     service.trouble = down
-    fails, degrades = service.client(degrade=False), service.client()
+    fails, degrades = service.client(degrade_after_s=None), service.client()
     for call in (
         lambda: fails.refine(PLAIN, modality="text"),
         lambda: degrades.embed_texts(TEXTS),

@@ -27,9 +27,9 @@ WRONG = {
     "https://k:hush@api.jina.ai/v1?model=m": "no key belongs into the address",
     "https://api.jina.ai/v1?model=m&api_key=hush": r"no key belongs .*\(api_key\): set RECO_ENCODER_KEY",
     "https://api.jina.ai/v1?model=m&modle=m": "has no 'modle': did you mean 'model'",
-    "https://api.jina.ai/v1?model=m&batch=0": "batch='0' of the encoder is no whole number in 1-2,048",
-    "https://api.jina.ai/v1?model=m&dimensions=many": "dimensions='many' of the encoder is no whole number",
-    "openai+http://h?model=m&images=yes": "images='yes' of the encoder is none of object",
+    "https://api.jina.ai/v1?model=m&batch=0": "batch='0' of the encoder cannot be used: .* or equal to 1",
+    "https://api.jina.ai/v1?model=m&dimensions=many": "dimensions='many' of the encoder cannot be used",
+    "openai+http://h?model=m&images=yes": "images='yes' of the encoder cannot be used: .*'object'",
     "openai+http://?model=m": "names no host",
     "openai+http://[::1/v1?model=m": "names no host",
     "openai+http://h:99999/v1?model=m": "no port that is a number in 1-65535",
@@ -38,7 +38,7 @@ WRONG = {
     "https://api.jina.ai/v1?model=m&api-key=hush": r"options .* cannot be read: .* RECO_ENCODER_KEY",
     "https://api.jina.ai/v1?model=m&api_key=hu?hush": "options .* cannot be read",
     "reco+https://h?hush": "options .* cannot be read",
-    "openai+http://h?model=m&dimensions=" + "1" * 5000: "of the encoder is no whole number",
+    "openai+http://h?model=m&dimensions=" + "1" * 5000: "of the encoder cannot be used",
 }
 
 

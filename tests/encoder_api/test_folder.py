@@ -36,7 +36,7 @@ def test_it_holds_what_was_measured_and_no_key(api: Api, folder: Path) -> None:
     text = (folder / "manifest.json").read_text()
     assert "hush" not in text
     manifest = json.loads(text)
-    assert manifest["api"] == f"openai+{api.url}/v1?model=m&images=object&matryoshka=8%2C16"
+    assert manifest["api"] == f"openai+{api.url}/v1?model=m&matryoshka=8%2C16&images=object"
     assert (manifest["templates"], manifest["matryoshka"], manifest["graphs"]) == (["{}"], [8, 16], {})
     assert Artifact.load(folder).manifest.fusers == ("reco",)
 
