@@ -100,8 +100,8 @@ class Service:
             retries: how often a request is repeated if the queue is full or the service not ready.
             batch_size: items per request.
             transport: of httpx, instead of the network.
-            degrade_after_s: seconds, retries included, after which vectors of queries that are to be refined come back as
-                they are; longer than the service's ``memory_timeout_s`` (2), after which it answers plain vectors
+            degrade_after_s: seconds, retries included, after which vectors of queries that are to be refined come back
+                as they are; longer than the service's ``memory_timeout_s`` (2), after which it answers plain vectors
                 itself. None: errors, for jobs that measure.
 
         Raises:
