@@ -74,15 +74,17 @@ def read_pairs(source: str | Path) -> Iterator[Pair]:
 
 def pairs_of(rows: Rows, *, marked: bool = False) -> Iterator[Pair]:
     """The pairs of rows that are open already, with or without the marks of `sync`; see :func:`read_pairs`."""
-    made, halves, example = 0, 0, ""
+    ids, halves, example = set[str](), 0, ""
     for row in rows:
         if isinstance(row, Pair):
+            if row.id in ids:
+                raise DataError(f"{rows.name}: the id {row.id!r} came before: make ids unique")
             if isinstance(row.image, RemoteImage):
                 raise DataError(
                     f"{rows.name}: the image of {row.id!r}, {row.image}, is a URL: download the images first, for "
                     "example by img2dataset, or let `reco memory build` fetch them"
                 )
-            made += 1
+            ids.add(row.id)
             yield row if marked else replace(row, payload=strip_marks(row.payload))
         elif row.half:
             halves, example = halves + 1, example or row.id or row.where
@@ -91,7 +93,7 @@ def pairs_of(rows: Rows, *, marked: bool = False) -> Iterator[Pair]:
     alone = "images without a caption in a .txt of the same name"
     if names_shards(rows.name):
         alone = "keys without both an image and a caption"
-    if not made:
+    if not ids:
         why = f"none of {halves:,} {alone}, as {example!r}" if halves else "it is empty"
         raise DataError(f"{rows.name} holds no pairs: {why}")
     if halves:

@@ -11,10 +11,8 @@ from __future__ import annotations
 
 import hashlib
 import json
-from bisect import bisect_right
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
-from hashlib import blake2b
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -27,7 +25,6 @@ from .source import ColumnNames
 
 _DIGITS = 16
 """64 bits, which suffice to compare two rows with the same id."""
-_PLACE_BITS = 48
 
 
 @dataclass(frozen=True)
@@ -110,23 +107,10 @@ class Rows:
                 )
 
     def __iter__(self) -> Iterator[Pair | Rejected]:
-        """The rows of all parts, in order; of pairs with the same id, the first is kept."""
-        seen, starts, place = SeenPairs(), list[int](), 0
+        """The rows of all parts, in order."""
         for part in self.parts:
-            starts.append(place)
-            for row in part.read():
-                before = seen.before(row, place) if isinstance(row, Pair) else None
-                yield row if before is None else self._twice(row, place, starts, *before)
-                place += 1
+            yield from part.read()
         self.check_unchanged()
-
-    def _twice(self, row: Pair | Rejected, place: int, starts: list[int], first: int, same: bool) -> Rejected:
-        what = "repeats" if same else f"its id {row.id!r} came before, with other content:"
-        return Rejected(self._where(place, starts), f"{what} {self._where(first, starts)}", row.id)
-
-    def _where(self, place: int, starts: list[int]) -> str:
-        number = bisect_right(starts, place) - 1
-        return f"row {place - starts[number] + 1} of {self.parts[number].name}"
 
 
 def stamp_of(path: Path) -> tuple[int, ...]:
@@ -167,17 +151,3 @@ def _side(value: Any) -> tuple[bytes, bytes]:
             return b"text", value.encode(errors="surrogatepass")
     picture = value.convert("RGBA")  # a PIL image
     return b"pixels", str(picture.size).encode() + picture.tobytes()
-
-
-class SeenPairs:
-    """Digests of the ids and contents of pairs (a file by its path); about 150 bytes for each, whatever its size."""
-
-    def __init__(self) -> None:
-        self._known: dict[bytes, int] = {}  # digest of the id -> 8 bytes of the content's digest, and the place
-
-    def before(self, pair: Pair, place: int) -> tuple[int, bool] | None:
-        """Look up the pair with this id: its row number, and whether it is equal; None adds a new id, at ``place``."""
-        content = int(digest(pair), 16) << _PLACE_BITS
-        known = self._known.setdefault(blake2b(pair.id.encode(), digest_size=16).digest(), content | place)
-        first = known & ((1 << _PLACE_BITS) - 1)
-        return None if first == place else (first, known >> _PLACE_BITS == content >> _PLACE_BITS)

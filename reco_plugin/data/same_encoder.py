@@ -15,8 +15,9 @@ import numpy as np
 
 from ..defaults import INGEST_BATCH
 from ..encode import EncodesPairs
-from ..errors import FingerprintMismatch, InputError
+from ..errors import DataError, FingerprintMismatch, InputError
 from ..types import MODALITIES, Modality, Pair, Payload, caption_of
+from .images import RemoteImage
 from .rows import Rows
 
 COMPARED = 32
@@ -105,18 +106,21 @@ class SameEncoder:
         """The vector (D,) of the caption or the picture; None where it is not at hand."""
         if modality == "text":
             return self._encoder.texts([caption])[0] if (caption := caption_of(payload)) else None
-        path = self._picture(payload)
+        picture = self._picture(payload)
         try:
-            return self._encoder.images([path])[0] if path else None
+            return None if picture is None else self._encoder.images([picture])[0]
         except InputError:  # damaged, or no picture
             return None
 
-    def _picture(self, payload: Payload) -> Path | None:
+    def _picture(self, payload: Payload) -> Path | bytes | None:
+        """The picture that a payload names: a file, or behind a URL; None where it is not at hand."""
         names = [name for key in _PATHS if isinstance(name := payload.get(key), str) and name]
         places = (folder / name for name in names for folder in (*self._rows.folders, *self._rows.beside))
         try:
+            if urls := [name for name in names if name.startswith(("http://", "https://"))]:
+                return RemoteImage(urls[0]).read()
             return next((place for place in places if place.is_file()), None)
-        except (OSError, ValueError):  # too long, or no path
+        except (DataError, OSError, ValueError):  # away, too long, or no path
             return None
 
     def _mismatch(self, modality: Modality, compared: int, mean: float) -> FingerprintMismatch:

@@ -2,26 +2,22 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import closing
 from dataclasses import dataclass, replace
-from itertools import islice
 from pathlib import Path
-from typing import Any, Literal, TypeAlias, get_args
+from typing import Any, Literal, TypeAlias, cast, get_args
 
 import numpy as np
 
 from ..api_encoder import load_model
 from ..data.cells import CellError, address_of, image_of, text_of, unit_rows
-from ..data.images import RemoteImage
 from ..data.rows import Rejected, Rows
-from ..data.same_encoder import COMPARED, LEAST
 from ..data.source import SIGNED
 from ..engines import Description, Document, IndexAddress, open_index, parse_address
-from ..errors import ConfigError, DataError, FingerprintMismatch, RecoError
+from ..errors import ConfigError, DataError, FingerprintMismatch
 from ..files import in_home
-from ..reco import Reco
-from ..types import Modality, Pair
+from ..types import Pair
 from ..values import check_choice, strip_marks
 
 Holds: TypeAlias = Literal["image", "text", "neither"]
@@ -106,109 +102,56 @@ def name_of(address: IndexAddress) -> str:
 def open_index_rows(source: str, model: Path | None) -> Rows:
     """Open an index as a source of pairs.
 
-    Its vectors are compared with up to 32 of its captions and pictures, which says whose they are, and whether this
-    encoder made them; where another one did, its pictures are encoded anew.
+    As of any source, its vectors are compared with the captions or pictures at hand before anything is written; vectors
+    of another length are passed over where the address names pictures, which are encoded.
 
     Args:
-        source: the address; ``of=image``, ``text`` or ``neither`` says whose vectors it holds, ``check=0`` takes them
-            for an image's without a comparison.
+        source: the address; ``of=image`` (the default), ``text`` or ``neither`` says whose vectors it holds,
+            ``check=0`` leaves out the comparison.
         model: folder of the model; None: nothing is encoded.
 
     Raises:
         ConfigError: an unknown option, or no field of captions.
-        FingerprintMismatch: its vectors are of another encoder, and no pictures are at hand.
+        FingerprintMismatch: its vectors are of another length, and no pictures are named.
         EngineError: the engine refuses; EngineUnavailable: it cannot be reached.
         DataError: the index is empty.
     """
     address = parse_address(source)
-    own = dict(address.options)
-    of, check = own.pop("of", None), own.pop("check", None)
+    own, note = dict(address.options), ""
+    of, check = own.pop("of", "image"), own.pop("check", None)
     address = replace(address, options=own)
-    if of is not None:
-        check_choice("of", of, get_args(Holds))
+    check_choice("of", of, get_args(Holds))
     if check not in (None, "0", "1"):
         raise ConfigError(f"{address.place}: option check={check!r} must be 1 or 0")
     with closing(open_index(address)) as index:
         said = index.describe()
-        if not said.documents:
-            raise DataError(f"{name_of(address)} holds no pairs: it is empty")
-        _check_fields(address, said, of)
-        sample = _sample(index.scan(size=COMPARED)) if of is None and check != "0" and model is not None else []
-    holds, note, agree = _whose(address, said, of, model, sample)
-    folders = (in_home(address.images),) if address.images else ()
+    if not said.documents:
+        raise DataError(f"{name_of(address)} holds no pairs: it is empty")
+    _check_fields(address, said, of)
+    dimension = said.dimension if model is None else load_model(model).manifest.fingerprint.dimension
+    if of != "neither" and said.dimension != dimension:
+        note = f"{name_of(address)} holds vectors of {said.dimension} dimensions, and the model makes {dimension}"
+        if address.image is None:
+            raise FingerprintMismatch(f"{note}: name the field of its pictures, image=NAME, to encode them")
+        of, note = "neither", f"{note}: its pictures are encoded instead"
+    folder = in_home(address.images or ".")
     compare = None if check is None else check == "1"
-    parts = (IndexPart(address, holds),)
-    return Rows(name_of(address), parts, said.documents, compare, note=note, told=agree, folders=folders)
-
-
-def _check_fields(address: IndexAddress, said: Description, of: str | None) -> None:
-    if address.text is None and of != "text":
-        raise ConfigError(
-            f"{address.place}: say which field holds the captions, text=NAME. Its fields: {', '.join(said.fields)}"
-        )
-    if address.image is None and of in ("text", "neither"):
-        raise ConfigError(
-            f"{address.place}: of={of} needs the field of the pictures' paths or URLs, image=NAME. "
-            f"Its fields: {', '.join(said.fields)}"
-        )
-
-
-def _sample(pages: Iterator[Any]) -> list[Document]:
-    """Some documents with vectors, of the first pages."""
-    found = [document for page in islice(pages, 4) for document in page.documents if document.vector is not None]
-    return found[:COMPARED]
-
-
-def _whose(
-    address: IndexAddress, said: Description, of: str | None, model: Path | None, sample: Sequence[Document]
-) -> tuple[Holds, str, bool]:
-    """Whose vectors the index holds, a note for the user, and whether they were found to be of this encoder."""
-    name, ours = name_of(address), None if model is None else load_model(model).manifest.fingerprint
-    if of == "neither":
-        return "neither", "", False
-    if ours is not None and said.dimension != ours.dimension:
-        why = f"{name} holds vectors of {said.dimension} dimensions, and the model makes {ours.dimension}"
-        if of is None and address.image is not None:
-            return "neither", f"{why}: its pictures are encoded instead", False
-        raise FingerprintMismatch(
-            f"{why}. Name the field of its pictures, image=NAME, and give of=neither to encode them"
-        )
-    if of is not None:
-        return ("image" if of == "image" else "text"), "", False
-    if model is None or not sample:
-        return "image", "", False
-    cosines = _compare(address, model, sample)
-    for modality, least in LEAST.items():
-        if modality in cosines and cosines[modality] >= least:
-            what = "pictures" if modality == "image" else "captions"
-            return modality, f"its vectors agree with its {what} (mean cosine {cosines[modality]:.3f})", True
-    told = " and ".join(f"{cosine:.3f} with its {side}s" for side, cosine in cosines.items())
-    if "image" not in cosines:  # only captions could be compared, and these are not theirs
-        note = "no pictures are at hand: its vectors are taken for those of its pictures, of this encoder"
-        return "image", note, False
-    raise FingerprintMismatch(
-        f"{name} holds vectors of another encoder, or averages of several vectors: their mean cosine is {told}. Give "
-        "of=neither to encode its pictures and captions, of=image to take them all the same, or the model that made "
-        "them (--model)"
+    return Rows(
+        name_of(address),
+        (IndexPart(address, cast("Holds", of)),),
+        said.documents,
+        compare,
+        note=note,
+        folders=(folder,),
     )
 
 
-def _compare(address: IndexAddress, model: Path, sample: Sequence[Document]) -> Mapping[Modality, float]:
-    """Mean cosines of the stored vectors with those of captions and of pictures, where they are at hand."""
-    folder = in_home(address.images or ".")
-    found: dict[Modality, list[float]] = {"image": [], "text": []}
-    with Reco.open(model, ":memory:") as reco:
-        encode: dict[Modality, Callable[[Any], Any]] = {"image": reco.encoder.images, "text": reco.encoder.texts}
-        for document in sample:
-            stored = np.asarray(document.vector) / max(float(np.linalg.norm(np.asarray(document.vector))), 1e-12)
-            values: dict[Modality, str | bytes | None] = {"image": document.image, "text": document.text}
-            for modality, value in values.items():
-                if not value:
-                    continue
-                try:
-                    side: Any = image_of(value, folder) if modality == "image" else value
-                    side = side.read() if isinstance(side, RemoteImage) else side
-                    found[modality].append(float(stored @ encode[modality]([side])[0]))
-                except (CellError, RecoError, OSError):  # a picture that is away or damaged: others are compared
-                    continue
-    return {modality: float(np.mean(cosines)) for modality, cosines in found.items() if cosines}
+def _check_fields(address: IndexAddress, said: Description, of: str) -> None:
+    needed = {"text": (address.text, of != "text"), "image": (address.image, of != "image")}
+    for option, (name, is_needed) in needed.items():
+        if is_needed and name is None:
+            what = "captions" if option == "text" else "pictures' paths or URLs"
+            raise ConfigError(
+                f"{address.place}: say which field holds the {what}, {option}=NAME. Its fields: "
+                f"{', '.join(said.fields)}"
+            )

@@ -14,6 +14,7 @@ from ..data.same_encoder import SameEncoder
 from ..encode import Encoder
 from ..reco import Reco
 from ..types import Pair, Records
+from .index_rows import IndexPart
 from .near import Excluded
 from .options import Cluster, IngestOptions
 from .prepare import (
@@ -101,7 +102,9 @@ def ingest(
 
 
 def _compare_with(reco: Reco, rows: Rows) -> SameEncoder:
-    return SameEncoder(reco.encoder, str(reco.manifest.fingerprint), rows)
+    indexed = isinstance(rows.parts[0], IndexPart)
+    off = "give of=text if they are of its captions, or of=neither to encode its pictures" if indexed else None
+    return SameEncoder(reco.encoder, str(reco.manifest.fingerprint), rows, off)
 
 
 def encode_source(

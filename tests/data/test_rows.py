@@ -7,11 +7,11 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from made_sources import pairs_of, png, rejected_of, unit, write_parquet, write_tar
+from made_sources import pairs_of, png, unit, write_parquet, write_tar
 
 from reco_plugin import Pair
 from reco_plugin.data import ColumnNames, open_rows, read_pairs
-from reco_plugin.data.rows import SeenPairs
+from reco_plugin.data.rows import digest
 from reco_plugin.errors import ConfigError, DataError
 
 
@@ -79,32 +79,12 @@ def test_every_source_gives_its_rows_again_and_from_pickled_parts(tmp_path: Path
     assert [pair.id for pair in strict] == [pair.id for pair in pairs]
 
 
-def test_of_an_id_the_first_row_is_kept(tmp_path: Path) -> None:
-    folder(tmp_path)
-    lines = ["id,image,text,shop", "1,a.png,a,de", "2,b.png,b,de", "1,a.png,a,de", "1,a.png,a,fr", "2,b.png,bb,de"]
-    path = tmp_path / "t.csv"
-    path.write_text("\n".join(lines))
-    rows = open_rows(path)
-    assert [(pair.id, pair.text) for pair in pairs_of(rows)] == [("1", "a"), ("2", "b")]
-    first, other_payload, other_text = rejected_of(rows)
-    place = str(path)
-    assert (first.id, first.where, first.reason) == ("1", f"row 3 of {place}", f"repeats row 1 of {place}")
-    assert other_payload.reason == f"its id '1' came before, with other content: row 1 of {place}"
-    assert other_text.reason == f"its id '2' came before, with other content: row 2 of {place}"
-    assert len(pairs_of(rows.parts[0].read())) == 5  # parts do not look at one another: the writer does
-    with pytest.raises(DataError, match="repeats row 1"):
-        list(read_pairs(path))
-
-
-def test_repeats_are_found_across_parts(tmp_path: Path) -> None:
-    for name, shade in (("0", 0), ("1", 0), ("2", 9)):
-        write_tar(tmp_path / f"{name}.tar", {"k.png": png(shade), "k.txt": b"x"})
-    rows = open_rows(tmp_path)
-    assert len(pairs_of(rows)) == 1
-    assert [(row.where, row.reason) for row in rejected_of(rows)] == [
-        (f"row 1 of {tmp_path}/1.tar", f"repeats row 1 of {tmp_path}/0.tar"),
-        (f"row 1 of {tmp_path}/2.tar", f"its id 'k' came before, with other content: row 1 of {tmp_path}/0.tar"),
-    ]
+def test_an_id_that_comes_twice_ends_a_strict_reading(tmp_path: Path) -> None:
+    for name in ("0", "1"):
+        write_tar(tmp_path / f"{name}.tar", {"k.png": png(), "k.txt": b"x"})
+    assert len(pairs_of(open_rows(tmp_path))) == 2  # the writer looks
+    with pytest.raises(DataError, match="the id 'k' came before"):
+        list(read_pairs(tmp_path))
 
 
 def test_what_makes_two_pairs_the_same() -> None:
@@ -118,11 +98,8 @@ def test_what_makes_two_pairs_the_same() -> None:
         Pair("a", b"x", "x", pair.payload),
         Pair("a", Path("x"), "x", pair.payload),
     ]
-    seen = SeenPairs()
-    assert seen.before(pair, 0) is None
-    assert seen.before(same, 1) == (0, True)
-    assert [seen.before(other, 2 + row) for row, other in enumerate(others)] == [(0, False)] * len(others)
-    assert seen.before(Pair("b", vector, "x"), 9) is None
+    assert digest(pair) == digest(same)
+    assert digest(pair) not in map(digest, others)
 
 
 def test_column_names_by_option_and_by_argument(tmp_path: Path) -> None:

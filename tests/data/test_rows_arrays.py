@@ -109,15 +109,15 @@ def test_npz_with_faults(tmp_path: Path) -> None:
     ids = np.array(["a", "b", "c", "d", "", "a"])
     np.savez(path, id=ids, image=spoilt(6), text=unit(6, seed=1), payload=payload)
     rows = open_rows(path)
-    (pair,) = pairs_of(rows)
-    assert (pair.id, pair.payload) == ("a", {"caption": "x", "n": 1})
+    pair, again = pairs_of(rows)  # the writer looks for repeated ids
+    assert (pair.id, pair.payload, again.id) == ("a", {"caption": "x", "n": 1}, "a")
     found = [(row.id, row.reason.partition(",")[0]) for row in rejected_of(rows)]
     assert found[:3] == [
         ("b", "holds NaN or infinity"),
         ("c", "has norm 3"),
         ("d", "payload is '[1]'"),
     ]
-    assert (found[3][0], found[4]) == (None, ("a", "its id 'a' came before"))
+    assert found[3][0] is None
     np.savez(path, id=np.array([1.5, 2]), image=unit(2), text=unit(2))
     assert rejected_of(open_rows(path))[0].reason == "expected a text or whole number, got 1.5"
     np.savez(path, id=ids, image=unit(6), text=unit(5))
