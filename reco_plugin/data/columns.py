@@ -140,14 +140,6 @@ def holds_vectors(kind: Any) -> bool:
     return bool(is_list and (types.is_floating(kind.value_type) or types.is_integer(kind.value_type)))
 
 
-def map_array(path: Path) -> ColumnValues:
-    """Map a ``.npy``, (N, D) or (N,)."""
-    try:
-        return np.asanyarray(np.load(path, mmap_mode="r", allow_pickle=False))
-    except (OSError, ValueError, EOFError) as error:
-        raise DataError(f"{path} cannot be read as an array: {error}") from None
-
-
 def _arrow_table(columns: Mapping[str, ColumnValues]) -> Any:
     arrow = need("pyarrow", "writing parquet")
     arrays = {}

@@ -5,7 +5,6 @@ Folders, one per class; clip-benchmark's shards; your own catalogue as a table; 
 
 from __future__ import annotations
 
-import json
 from collections import defaultdict
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
@@ -45,12 +44,11 @@ from .source import (
     not_there,
     parse_source,
     read_lines,
-    read_text,
 )
 from .tables import SUFFIXES, TableFile, TableRow
 from .torchvision_sets import open_torchvision
 
-_CLASS_FILES = ("classnames.txt", "classes.txt", "classnames.json")
+_CLASS_FILES = ("classnames.txt", "classes.txt")
 _TEMPLATE_FILES = ("zeroshot_classification_templates.txt", "templates.txt")
 
 
@@ -86,25 +84,11 @@ def read_class_names(folders: Sequence[Path], members: Sequence[str] | None) -> 
         if members is None:
             raise DataError(f"{' and '.join(map(str, folders))} have no {_CLASS_FILES[0]}: write one class name a line")
         return tuple(map(clean_name, members))
-    names = _json_names(path, members) if path.suffix == ".json" else read_lines(path)
+    names = read_lines(path)
     if not names or (members is not None and len(names) != len(members)):
         wanted = "at least one" if members is None else f"{len(members)}, one for each class folder in sorted order"
         raise DataError(f"{path} has {len(names)} class names, expected {wanted}")
     return tuple(names)
-
-
-def _json_names(path: Path, members: Sequence[str] | None) -> list[str]:
-    try:
-        stored = json.loads(read_text(path))
-    except ValueError as error:
-        raise DataError(f"{path} is not JSON: {error}") from None
-    if isinstance(stored, dict) and members is not None:
-        if missing := [name for name in members if name not in stored]:
-            raise DataError(f"{path} names no class for the folder {missing[0]!r}")
-        stored = [stored[name] for name in members]
-    if not isinstance(stored, list) or not all(isinstance(name, str) for name in stored):
-        raise DataError(f"{path} must be a list of class names, or an object folder -> class name")
-    return stored
 
 
 def find_unseen(folders: Sequence[Path], classes: Sequence[str]) -> npt.NDArray[np.bool_] | None:
@@ -299,7 +283,7 @@ def read_labelled_table(where: Location, templates: tuple[str, ...]) -> Labelled
     Options of the source name other columns (``id``, ``image``, ``label``), and the folder of the images (``images``).
 
     Classes are those of the option ``classes``, a table with their id, of which a label is one, their name, and
-    optionally ``unseen``; else those of ``classes.txt`` (or ``classnames.txt``, ``.json``) beside the table, of which a
+    optionally ``unseen``; else those of ``classes.txt`` (or ``classnames.txt``) beside the table, of which a
     label is a name or a number from 0; else they are the labels, in order of first appearance.
     """
     folder = where.path.parent
@@ -398,7 +382,7 @@ def read_labelled(source: str | Path, *, templates: Sequence[str] = (), unseen: 
     """Read a labelled set.
 
     - a folder with one folder of images per class; display names of the sorted class folders in ``classes.txt`` or
-      ``classnames.txt`` (one a line) or ``classnames.json`` (a list, or folder -> name);
+      ``classnames.txt`` (one a line);
     - ``.jsonl``, ``.csv`` or ``.tsv`` with the columns image and label (or class), see :func:`read_labelled_table`;
     - webdataset shards as clip-benchmark has them: ``KEY.jpg`` or another image, with ``KEY.cls`` (a number),
       ``classnames.txt`` beside the shards or in the folder above;

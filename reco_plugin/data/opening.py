@@ -20,7 +20,7 @@ from .columns import is_vectors
 from .images import RemoteImage
 from .labelled import open_labelled
 from .rows import Rows
-from .rows_arrays import open_arrays, open_clip_retrieval, open_npz, open_parquet
+from .rows_arrays import open_npz, open_parquet
 from .shards import open_shards
 from .source import (
     CAPTIONS,
@@ -157,10 +157,6 @@ def _open_file(where: Location, columns: ColumnNames | None) -> Rows:
 
 def _open_folder(where: Location, columns: ColumnNames | None) -> Rows:
     folder = where.path
-    if (folder / "img_emb").is_dir():
-        return open_clip_retrieval(folder, column_names(where, columns))
-    if (folder / "image.npy").is_file():
-        return open_arrays(folder, column_names(where, columns))
     if names_shards(folder):
         _no_columns(where, columns)
         return open_shards(find_shards(folder))

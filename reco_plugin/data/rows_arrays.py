@@ -1,12 +1,9 @@
-"""Rows of vectors: Parquet, ``.npz``, and folders of ``.npy`` or of clip-retrieval, which are memory-mapped."""
+"""Rows of Parquet and of ``.npz``."""
 
 from __future__ import annotations
 
-import re
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, replace
 from functools import partial
-from itertools import repeat
 from pathlib import Path
 from typing import Any
 
@@ -15,14 +12,12 @@ import numpy as np
 from ..errors import DataError
 from ..types import Pair
 from .cells import CellError, RowMaker, Vector, unit_rows
-from .columns import ColumnArrays, check_rows, holds_vectors, map_array, open_npz_file, open_parquet_file, read_columns
+from .columns import ColumnArrays, check_rows, holds_vectors, open_npz_file, open_parquet_file, read_columns
 from .rows import FilePart, Rejected, Rows, stamp_of
 from .source import ColumnNames, Location, check_columns, note_ids
 
 _BATCH = 256
 _LEAST_ROWS = 1000  # of a part of parquet
-_ROWS_PER_PART = 10_000
-_NUMBER = re.compile(r"(\d+)\.\w+$")
 
 
 def open_npz(path: Path, names: ColumnNames) -> Rows:
@@ -46,91 +41,6 @@ def _read_npz(path: Path, maker: RowMaker) -> Iterator[Pair | Rejected]:
             raise DataError(f"{path}: {name} has shape {column.shape}; a payload column has one value per row")
     for number, values in enumerate(_rows(columns, 0, rows), 1):
         yield maker.make(f"{path}, row {number}", values)
-
-
-@dataclass(frozen=True)
-class ArrayFiles:
-    """Files with N rows in common."""
-
-    image: Path  # ``.npy`` (N, D)
-    text: Path | None  # ``.npy`` (N, D), or None: the texts are raw, in the metadata
-    ids: Path | None = None  # ``.npy`` (N,), or None
-    metadata: Path | None = None  # ``.parquet`` with N rows, or None
-
-    def read(self, start: int, stop: int, groups: Sequence[int], maker: RowMaker) -> Iterator[Pair | Rejected]:
-        """Some rows; ``groups`` are their row groups in the metadata."""
-        names = maker.names
-        columns = ((names.image, self.image), (names.text, self.text), (names.id, self.ids))
-        mapped = {name: map_array(path) for name, path in columns if path is not None}
-        beside: Iterator[dict[str, Any]] = repeat({})
-        if self.metadata is not None:
-            beside = _read_groups(self.metadata, groups, names)
-        for number, own in enumerate(_rows(mapped, start, stop), start + 1):
-            yield maker.make(f"{self.image}, row {number}", next(beside) | own, f"{self.image.stem}#{number}")
-
-
-def open_arrays(folder: Path, names: ColumnNames) -> Rows:
-    """Open ``image.npy`` and ``text.npy`` of a folder, with ``id.npy`` and ``metadata.parquet`` if present."""
-    optional = {name: path if (path := folder / name).is_file() else None for name in ("id.npy", "metadata.parquet")}
-    arrays = ArrayFiles(folder / "image.npy", folder / "text.npy", optional["id.npy"], optional["metadata.parquet"])
-    return _open_blocks([arrays], names)
-
-
-def open_clip_retrieval(folder: Path, names: ColumnNames) -> Rows:
-    """Open ``img_emb/*.npy`` with ``text_emb/*.npy`` and ``metadata/*.parquet`` of the same numbers.
-
-    Ids are ``image_path`` where the id column is missing. Without text embeddings the texts are
-    the captions of the metadata.
-    """
-    images, texts = _find_numbered(folder / "img_emb", "npy"), _find_numbered(folder / "text_emb", "npy")
-    metadata = _find_numbered(folder / "metadata", "parquet")
-    if not images:
-        raise DataError(f"{folder / 'img_emb'} holds no .npy: it is empty")
-    for kind, found in (("text_emb", texts), ("metadata", metadata)):
-        if (missing := sorted(images.keys() - found.keys())) and (found or kind == "metadata"):
-            raise DataError(f"{folder / kind} has no file with the number {missing[0]} of {images[missing[0]].name}")
-    blocks = [ArrayFiles(images[n], texts.get(n), None, metadata[n]) for n in sorted(images)]
-    with open_parquet_file(metadata[min(images)]) as file:
-        columns = file.schema_arrow.names
-    if names.id == ColumnNames.id and names.id not in columns:
-        names = replace(names, id="image_path")
-    if not texts and names.text == ColumnNames.text:
-        names = replace(names, text="caption")
-    return _open_blocks(blocks, names)
-
-
-def _open_blocks(blocks: Sequence[ArrayFiles], names: ColumnNames) -> Rows:
-    """Open arrays, ten thousand rows in a part; with metadata, its row groups, which cannot be read in part."""
-    parts, total = list[FilePart](), 0
-    for arrays in blocks:
-        rows, columns = _count_rows(arrays), [names.image, *([names.text] if arrays.text else [])]
-        sizes = [min(_ROWS_PER_PART, rows - start) for start in range(0, rows, _ROWS_PER_PART)]
-        if arrays.metadata is not None:
-            with open_parquet_file(arrays.metadata) as file:
-                columns += file.schema_arrow.names
-                sizes = _group_sizes(file)
-                if file.metadata.num_rows != rows:
-                    raise DataError(f"{arrays.metadata} has {file.metadata.num_rows:,} rows, {arrays.image} {rows:,}")
-        check_columns(str(arrays.metadata or arrays.image), columns, names.needed, names)
-        maker, start = RowMaker(names, arrays.image.parent), 0
-        for group, size in enumerate(sizes):
-            name = f"{arrays.image}, after row {start}" if start else str(arrays.image)
-            if size:
-                parts.append(FilePart(name, partial(arrays.read, start, start + size, (group,), maker)))
-            start += size
-        total += rows
-    beside = dict.fromkeys(arrays.image.parent for arrays in blocks)
-    return Rows(str(blocks[0].image.parent), tuple(parts), total, beside=tuple(beside))
-
-
-def _count_rows(arrays: ArrayFiles) -> int:
-    """Count the rows of the arrays, which must agree."""
-    image = map_array(arrays.image)
-    rows = len(image) if image.ndim else 0
-    for path, dimensions in ((arrays.image, 2), (arrays.text, 2), (arrays.ids, 1)):
-        if path is not None and ((array := map_array(path)).ndim != dimensions or len(array) != rows):
-            raise DataError(f"{path} has shape {array.shape}, expected {rows:,} rows in {dimensions} dimensions")
-    return rows
 
 
 def open_parquet(paths: Sequence[Path], names: ColumnNames, where: Location) -> Rows:
@@ -225,9 +135,3 @@ def _rows(columns: ColumnArrays, start: int, stop: int) -> Iterator[dict[str, An
         cells = {name: unit_rows(part) if part.ndim == 2 else part.tolist() for name, part in some.items()}
         for values in zip(*cells.values(), strict=True):
             yield dict(zip(cells, values, strict=True))
-
-
-def _find_numbered(folder: Path, suffix: str) -> dict[int, Path]:
-    """Files of a folder by the number at the end of their names."""
-    found = ((_NUMBER.search(path.name), path) for path in folder.glob(f"*.{suffix}"))
-    return {int(match[1]): path for match, path in found if match}

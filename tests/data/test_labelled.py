@@ -45,8 +45,6 @@ def test_a_folder_with_a_folder_per_class(folder: Path) -> None:
     ("name", "content"),
     [
         ("classes.txt", "wren\nowl\n"),
-        ("classnames.json", '["wren", "owl"]'),
-        ("classnames.json", '{"n02_owl": "owl", "n01_wren": "wren", "n03": "?"}'),
     ],
 )
 def test_display_names_and_templates_of_a_folder(folder: Path, name: str, content: str) -> None:
@@ -64,9 +62,6 @@ def test_display_names_and_templates_of_a_folder(folder: Path, name: str, conten
     ("name", "content", "message"),
     [
         ("classes.txt", "wren", "has 1 class names, expected 2, one for each class folder"),
-        ("classnames.json", '{"n01_wren": "wren"}', "names no class for the folder 'n02_owl'"),
-        ("classnames.json", "{", "is not JSON"),
-        ("classnames.json", "[1, 2]", "must be a list of class names"),
         ("templates.txt", "a photo", r"template 'a photo' has no \{\}"),
         ("n03/readme.md", "", "n03 holds no images"),
     ],

@@ -48,21 +48,7 @@ def npz(path: Path) -> str:
     return f"{path}/v.npz"
 
 
-def arrays(path: Path) -> str:
-    np.save(path / "image.npy", unit(2))
-    np.save(path / "text.npy", unit(2, seed=1))
-    return str(path)
-
-
-def clip_retrieval(path: Path) -> str:
-    for kind in ("img_emb", "text_emb"):
-        (path / kind).mkdir()
-        np.save(path / kind / f"{kind}_0.npy", unit(2))
-    write_parquet(path / "metadata" / "metadata_0.parquet", {"image_path": ["a", "b"], "caption": ["a", "b"]})
-    return str(path)
-
-
-KINDS = [folder, table, jsonl, parquet, shards, npz, arrays, clip_retrieval]
+KINDS = [folder, table, jsonl, parquet, shards, npz]
 
 
 @pytest.mark.parametrize("make", KINDS)
