@@ -2,8 +2,7 @@
 
 ``Reco.open(k=5)``, ``RECO_K=5`` and ``k = 5`` in ``./reco.toml`` are the same setting; an argument wins over the
 environment, the environment over the file. An empty variable counts as not set: compose files and charts leave it so.
-An unknown name is an error, but in the environment a warning: others set variables of their own there, such as
-Kubernetes for a Service that is called reco.
+An unknown name is an error, but in the environment a warning: others set variables of their own there.
 """
 
 from __future__ import annotations
@@ -48,8 +47,6 @@ SECRET = frozenset(
 _KEY_LIKE = re.compile("key|token|secret|password", re.IGNORECASE)
 _SURELY = 0.85
 """Similarity from which a name is a misspelt one; without its key, a service would be open."""
-_OF_KUBERNETES = re.compile(r"(.+_)?(service_(host|port)(_.+)?|port(_\d+_(tcp|udp|sctp)(_(proto|port|addr))?)?)")
-"""Of the variables that it sets in each pod for a Service whose name begins like our prefix."""
 SECTIONS = ("serve",)
 """Tables of ``reco.toml``, and prefixes after ``RECO_``, with their own settings."""
 NESTED = "__"
@@ -422,7 +419,7 @@ def _tell_unknown(names: Collection[str], known: Collection[str], prefix: str) -
     Raises:
         ConfigError: one is nearly the name of a key.
     """
-    for name in (each for each in names if not _OF_KUBERNETES.fullmatch(each)):
+    for name in names:
         unknown = f"unknown setting in the environment: {prefix}{name.upper()}"
         if key := get_close_matches(name, SECRET & set(known), n=1, cutoff=_SURELY):
             raise ConfigError(f"{unknown}. Is {prefix}{key[0].upper()} meant?")

@@ -232,13 +232,6 @@ def test_an_unknown_variable_is_a_warning_once(name, said, monkeypatch):
     assert len(told) == 1 and KEY not in str(told[0].message)
 
 
-def test_variables_of_kubernetes_for_a_service_called_reco_are_none_of_ours(monkeypatch):
-    for name in ("RECO", "RECO_SEARCH"):
-        for end in ("SERVICE_HOST", "SERVICE_PORT", "SERVICE_PORT_HTTP", "PORT", "PORT_80_TCP", "PORT_80_TCP_ADDR"):
-            monkeypatch.setenv(f"{name}_{end}", "tcp://10.0.0.1:80")
-    load_settings()  # a warning would be an error
-
-
 @pytest.mark.parametrize("name", ["RECO_MEMORY_APIKEY", "RECO_SERVE_API_KEY", "RECO_SERVE_ADMINKEY"])
 def test_a_misspelt_key_is_refused_since_nothing_would_be_protected(name, monkeypatch):
     monkeypatch.setenv(name, KEY)
