@@ -17,7 +17,7 @@ from .calibration.feedback import MOST, Feedback, Opinion, unreadable
 from .encode import Encoder
 from .errors import ConfigError, InputError
 from .memory import Header, Memory
-from .memory.said import SaidRecord, pack_said
+from .memory.said import SaidRecord
 from .types import MODALITIES, ImageInput, Modality, Records, Vectors, other
 from .values import check_choice, check_flag, check_vectors, counted, is_unicode, show
 
@@ -112,17 +112,6 @@ def say_unread(unread: Mapping[str, str]) -> str:
         return ""
     name, why = next(iter(unread.items()))
     return f"{counted(len(unread), 'opinion')} cannot be read, {show(name)}: {why}"
-
-
-def pack_heard(header: Header) -> dict[str, Any]:
-    """What people said, as a service tells it, see :func:`.said.unpack_said`; of what cannot be read, only why."""
-    unread = unread_in(header)
-    whole = [one for name, one in header.said.items() if name not in unread]
-    left = [
-        {"id": name, "format": header.said[name].get("format", -1), "why": header.said[name].get("why", why)}
-        for name, why in unread.items()
-    ]
-    return pack_said(whole, left)
 
 
 def _read_whole(records: Sequence[SaidRecord], dimension: int) -> Feedback:

@@ -143,9 +143,9 @@ class Fill:
 
     def run(self, reco: Reco, what: str, **more: Any) -> Outcome:
         """Fill the memory, with a progress bar, and allow the playground to show its image files."""
+        from ..data.picture_folders import note_folders
         from ..ingest.near import excluded_images
         from ..ingest.run import ingest
-        from ..memory.picture_folders import note_folders
 
         location = reco.memory.store.location
         with (

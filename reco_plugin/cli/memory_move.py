@@ -59,14 +59,13 @@ def export_command(
     Needs no model.
     """
     from ..data import write_pairs
-    from ..memory.said import pack_said
     from ..memory.transfer import all_pairs
     from ..opinions import say_unread, unread_in
 
     with keeps(f"nothing was written to {target}"), closing(take_flags(MemoryFlags, given).open()) as store:
         header, unread = store.header, unread_in(store.header)
-        told = pack_said([one for name, one in header.said.items() if name not in unread])
-        said = len(told.get("opinions", ()))
+        told = [one for name, one in header.said.items() if name not in unread]
+        said = len(told)
         written = write_pairs(target, with_progress(all_pairs(store), store.count(), "export"), told)
     left = f"left out: {say_unread(unread)}" if unread else ""
     opinions = f" and {counted(said, 'opinion')}" if said else ""
@@ -90,11 +89,10 @@ def import_command(
     from ..data import is_vectors, read_feedback, read_records
     from ..data.rows import Rows
     from ..data.same_encoder import SameEncoder
-    from ..memory.said import unpack_said
     from ..memory.transfer import lacking
     from ..opinions import add_said
 
-    asked, told = take_flags(OpenOptions, given), read_feedback(source) if is_vectors(source) else {}
+    asked, told = take_flags(OpenOptions, given), read_feedback(source) if is_vectors(source) else []
     records = read_records(source)
     first = list(islice(records, 1))  # a file that cannot be read is refused before a memory is made
     with explained_lock(asked.settings, TAKES):
@@ -106,7 +104,7 @@ def import_command(
         wanted = (lacking(batch, reco.memory.store) for batch in batches) if resume else batches
         added = reco.memory.add_records((batch for batch in wanted if len(batch)), progress=True)
         pairs = len(reco.memory)
-        said = add_said(reco.memory.store, unpack_said(told, reco.encoder.dimension))
+        said = add_said(reco.memory.store, told)
     text = f"imported {counted(added, 'pair')}; the memory holds {pairs:,}{_say_said(said)}"
     text = "\n".join(filter(None, [text, same.note, _say_left(said, "not imported")]))
     told_said = _tell_said(said, "not imported")

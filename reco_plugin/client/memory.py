@@ -28,7 +28,7 @@ from ..errors import (
 from ..memory.checks import check_ids, check_positive, check_search, chunks
 from ..memory.header import Header, check_fingerprint
 from ..memory.points import empty_neighbours
-from ..memory.said import SaidRecord, change_said, unpack_said
+from ..memory.said import SaidRecord
 from ..opinions import Said, read_said
 from ..pairs import PairMemory
 from ..types import Fingerprint, Neighbours, Payload, Records, Search
@@ -91,8 +91,7 @@ class ServedMemory:
             ) from None
         place = client.url if location is None else location
         check_fingerprint(made_by, fingerprint, place)
-        said = unpack_said(told.get("feedback") or {}, made_by.dimension)
-        header = Header(made_by, told.get("calibration") or {}, said=change_said({}, said, ()))
+        header = Header(made_by, told.get("calibration") or {}).with_said(told.get("feedback") or [], ())
         return cls(client, header, place, state, int(told.get("unjudged") or 0))
 
     @property

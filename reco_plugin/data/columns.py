@@ -152,8 +152,8 @@ def _arrow_table(columns: Mapping[str, ColumnValues]) -> Any:
     return arrow.table(arrays)
 
 
-def read_feedback(source: str | Path) -> dict[str, Any]:
-    """What people said of the memory that a pair file was exported from, as JSON values; empty where nobody did.
+def read_feedback(source: str | Path) -> list[dict[str, Any]]:
+    """What people said of the memory that a pair file was exported from, a record each; empty where nobody did.
 
     Raises:
         DataError: it cannot be read.
@@ -167,15 +167,15 @@ def read_feedback(source: str | Path) -> dict[str, Any]:
         with open_parquet_file(path) as file:
             stored = (file.schema_arrow.metadata or {}).get(_FEEDBACK.encode(), b"")
     try:
-        said = json.loads(stored) if stored else {}
+        said = json.loads(stored) if stored else []
     except ValueError as error:
         raise DataError(f"{path}: {_FEEDBACK} is no JSON: {error}") from None
-    if not isinstance(said, dict):
-        raise DataError(f"{path}: {_FEEDBACK} is no JSON object")
+    if not isinstance(said, list) or not all(isinstance(one, dict) and "id" in one for one in said):
+        raise DataError(f"{path}: {_FEEDBACK} is no list of records with an id")
     return said
 
 
-def write_pairs(path: str | Path, records: Iterable[Records], feedback: Mapping[str, Any] | None = None) -> int:
+def write_pairs(path: str | Path, records: Iterable[Records], feedback: Sequence[Mapping[str, Any]] = ()) -> int:
     """Write pairs, batches of (B, D) each, as a pair file, with payloads as JSON; parquet is written batch by batch.
 
     Args:
@@ -198,7 +198,7 @@ def write_pairs(path: str | Path, records: Iterable[Records], feedback: Mapping[
     if first is None:
         raise DataError(f"{target} was not written: there are no pairs to write")
     columns = (_columns(batch) for batch in chain([first], batches))
-    said = json.dumps(dict(feedback)).encode() if feedback else b""
+    said = json.dumps([dict(one) for one in feedback]).encode() if feedback else b""
     if target.suffix.lower() == ".npz":
         parts = list(columns)
         arrays = {name: np.concatenate([part[name] for part in parts]) for name in parts[0]}

@@ -11,10 +11,10 @@ from pathlib import Path
 from typing import Any
 
 from ..artifact import Artifact
+from ..data.picture_folders import note_folders
 from ..errors import MemoryStoreError
 from ..evaluate.results import table
 from ..files import as_data_error, whole_file
-from ..memory.picture_folders import note_folders
 from ..quickstart.dataset import EntitySplit, Quickstart, load
 from ..reco import Reco
 from ..types import Pair

@@ -12,7 +12,6 @@ from ..defaults import RESULTS
 from ..errors import InputError
 from ..memory import Header
 from ..memory.checks import check_pair
-from ..opinions import pack_heard
 from ..preparation import EncoderInput
 from ..types import MODALITIES, Modality, Pair
 from ..values import SOURCE, strip_marks
@@ -42,7 +41,7 @@ class MemoryInfo(MemoryState):
     """Changes when another version of the memory is put to use, and when the service begins anew."""
     calibration: dict[str, Any] | None = None
     """What was learned about the pairs, as it is stored; where it is asked for."""
-    feedback: dict[str, Any] | None = None
+    feedback: list[dict[str, Any]] | None = None
     """What people said was wrong, as it is stored; likewise."""
     cutoffs: dict[Modality, dict[QueryWay, CutoffsBody]] | None = None
     """From which score on answers are right as often as promised (.9), see `POST /v1/match`; null where none asked."""
@@ -308,7 +307,7 @@ def _ready(embedder: Embedder, one: PairIn) -> dict[Modality, EncoderInput] | Fa
 
 
 def _as_stored(header: Header) -> dict[str, Any]:
-    return {"calibration": header.calibration, "feedback": pack_heard(header)}
+    return {"calibration": header.calibration, "feedback": list(header.said.values())}
 
 
 def _check_number(number: int, limit: int, name: str) -> None:

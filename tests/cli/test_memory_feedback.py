@@ -127,10 +127,10 @@ def test_an_export_keeps_it_and_of_two_the_later_word_counts(
         store.change_said([{"id": "x", "format": 99}], ())
     said = ask("memory", "export", file, "--memory", memory)
     assert (said["opinions"], "'x': its feedback has format 99" in said["left"]) == (1, True)
-    write_pairs(file, read_records(file), {"format": 99})
+    write_pairs(file, read_records(file), [{"id": "y", "format": 99}])
     told = run("memory", "import", file, "--memory", "copy")
     assert "imported 24 pairs" in told.stdout
-    assert "not imported: 1 opinion cannot be read, 'damaged': its feedback has format 99" in told.stdout
+    assert "not imported: 1 opinion cannot be read, 'y': its feedback has format 99" in told.stdout
     assert ask("memory", "feedback", "--memory", "copy") == [later]
     assert ask("memory", "add", file, "--memory", "third")["added"] == 24  # a file of pairs as any other
 

@@ -20,8 +20,8 @@ from some_drawings import load_some
 from typer.testing import CliRunner
 
 from reco_plugin.cli.app import app
+from reco_plugin.data.picture_folders import noted_folders
 from reco_plugin.memory import open_memory
-from reco_plugin.memory.picture_folders import noted_folders
 
 pytestmark = pytest.mark.xdist_group("quickstart")  # one worker runs the whole demo
 

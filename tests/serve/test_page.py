@@ -18,9 +18,9 @@ from typer.testing import CliRunner
 
 from reco_plugin import Pair, Reco
 from reco_plugin.cli.app import app
+from reco_plugin.data.picture_folders import note_folders, noted_folders
 from reco_plugin.errors import MemoryStoreError, MemoryUnavailable
 from reco_plugin.memory import open_memory
-from reco_plugin.memory.picture_folders import note_folders, noted_folders
 from reco_plugin.preprocess import ImageConfig
 from reco_plugin.serve.page import thumbnail
 from reco_plugin.serve.page.pictures import PairPictures

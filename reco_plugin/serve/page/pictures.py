@@ -6,8 +6,8 @@ from collections.abc import Iterable
 from functools import lru_cache
 from pathlib import Path
 
+from ...data.picture_folders import PictureFiles, stored_thumbnail
 from ...errors import ImageError
-from ...memory.picture_folders import PictureFiles, stored_thumbnail
 from ...preprocess import ImageConfig
 from ...preprocess.thumbnail import thumbnail
 from ...types import Payload

@@ -17,8 +17,8 @@ import numpy as np
 from fastapi import APIRouter, FastAPI, Request, Response
 from pydantic import BaseModel
 
+from ...data.picture_folders import noted_folders
 from ...memory import Memory
-from ...memory.picture_folders import noted_folders
 from ...types import Search
 from ..edge import Edge
 from ..failures import Failure

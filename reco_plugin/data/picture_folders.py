@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import BinaryIO
 
 from ..errors import MemoryStoreError
-from ..files import in_home, write_whole
+from ..files import write_whole
 from ..types import Payload
 
 NAME = "pictures.json"
@@ -52,20 +52,6 @@ def stored_thumbnail(payload: Payload) -> str | None:
     return given if isinstance(given, str) and len(given) <= _LONGEST and _URI.fullmatch(given) else None
 
 
-def folders_nearby(memory: str | os.PathLike[str], source: str | None = None) -> Iterator[tuple[Path, ...]]:
-    """Where the files of a memory may lie, the likeliest first, for somebody who may read all of them: never for HTTP.
-
-    Also of a copy: the folders that it was filled from, the working folder, the one around the memory or its source,
-    and where paths are absolute, anywhere.
-    """
-    yield _read_note(memory, copied=True)
-    yield (Path.cwd(),)
-    for place in (os.fspath(memory), source or ""):
-        if place and _is_folder(place):
-            yield (in_home(place.partition("?")[0]).resolve().parent,)
-    yield (Path(Path.cwd().anchor),)
-
-
 def note_folders(memory: str | os.PathLike[str], folders: Iterable[Path]) -> None:
     """Allow the image files below more folders; for a memory in RAM or on a server, nothing is noted.
 
@@ -89,16 +75,12 @@ def note_folders(memory: str | os.PathLike[str], folders: Iterable[Path]) -> Non
 
 def noted_folders(memory: str | os.PathLike[str]) -> tuple[Path, ...]:
     """The folders that are allowed; none if the note is a copy, damaged or missing."""
-    return _read_note(memory, copied=False)
-
-
-def _read_note(memory: str | os.PathLike[str], *, copied: bool) -> tuple[Path, ...]:
     if not _is_folder(os.fspath(memory)):
         return ()
     try:
         with (Path(memory) / NAME).open("rb") as file:
             note, own = json.load(file), os.fstat(file.fileno()).st_ino
-        return tuple(map(Path, note["folders"])) if copied or (own and note["inode"] == own) else ()
+        return tuple(map(Path, note["folders"])) if own and note["inode"] == own else ()
     except (OSError, ValueError, KeyError, TypeError):
         return ()
 
