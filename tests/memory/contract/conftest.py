@@ -179,7 +179,7 @@ def always_indexed(monkeypatch: pytest.MonkeyPatch) -> None:
         return candidates(self, *arguments)
 
     monkeypatch.setattr(index, "LEAST", 1)
-    for name, value in {"RECALL": 2.0, "RECALL_ACROSS": 2.0, "_MOST": 1}.items():
+    for name, value in {"_SHARE": 1, "_ACROSS": 1}.items():
         monkeypatch.setattr(index_faiss, name, value)
     monkeypatch.setattr(index.SearchIndex, "candidates", waited)
 
