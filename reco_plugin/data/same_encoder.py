@@ -27,6 +27,7 @@ LEAST: Mapping[Modality, float] = {"image": 0.9, "text": 0.95}  # the picture at
 _NAMES: Mapping[Modality, str] = {"image": "pictures", "text": "captions"}
 _ELSE: Mapping[Modality, str] = {"image": "other pictures than these", "text": "these captions in a prompt"}
 _PATHS = ("image", "image_path")  # payload values that may be the path of a picture
+_AWAY = 3  # pictures that could not be fetched, after which none is
 _LOOKED = 5000  # vectors, after which the search for something to compare ends
 
 
@@ -46,6 +47,7 @@ class SameEncoder:
         self._wanted = rows.check is not False and not (rows.told and rows.check is None)
         self._cosines: dict[Modality, list[float]] = {modality: [] for modality in MODALITIES}
         self._looked: dict[Modality, int] = dict.fromkeys(MODALITIES, 0)
+        self._away = 0
 
     def look(self, rows: Iterable[tuple[Mapping[Modality, Any], Payload]]) -> None:
         """Compare the next rows: the vectors (D,) that they brought, and their payloads.
@@ -115,12 +117,21 @@ class SameEncoder:
     def _picture(self, payload: Payload) -> Path | bytes | None:
         """The picture that a payload names: a file, or behind a URL; None where it is not at hand."""
         names = [name for key in _PATHS if isinstance(name := payload.get(key), str) and name]
+        if urls := [name for name in names if name.startswith(("http://", "https://"))]:
+            return self._fetched(urls[0])
         places = (folder / name for name in names for folder in (*self._rows.folders, *self._rows.beside))
         try:
-            if urls := [name for name in names if name.startswith(("http://", "https://"))]:
-                return RemoteImage(urls[0]).read()
             return next((place for place in places if place.is_file()), None)
-        except (DataError, OSError, ValueError):  # away, too long, or no path
+        except (OSError, ValueError):  # too long, or no path
+            return None
+
+    def _fetched(self, url: str) -> bytes | None:
+        if self._away == _AWAY:
+            return None
+        try:
+            return RemoteImage(url, timeout_s=5.0).read()
+        except DataError:
+            self._away += 1
             return None
 
     def _mismatch(self, modality: Modality, compared: int, mean: float) -> FingerprintMismatch:

@@ -45,49 +45,6 @@ def test_values_of_csv_are_texts_but_in_columns_of_numbers(folder: Path, suffix:
         assert second.payload == {"caption": "b", "year": 2021, "code": "12"}
 
 
-@pytest.mark.parametrize(
-    ("text", "message"),
-    [
-        ('{"image": "a.png"}', r"line 1, column 'text': missing or empty"),
-        (
-            '{"image": "a.png", "text": "x"}\n{"image": "no.png", "text": "x"}',
-            r"line 2, column 'image': 'no.png' is not a",
-        ),
-        ('{"image": "https://x.de/a.png", "text": "x"}', "is a URL: download"),
-        ('{"image": "a.png", "text": ["x", "y"]}', r"column 'text': expected one caption, got \['x', 'y'\]"),
-        ('{"image": 3, "text": "x"}', r"column 'image': expected the path of an image, got 3"),
-        ('{"image": "a.png", "text": "x"', "line 1 is not JSON"),
-        ('["a.png", "x"]', "line 1 is not a JSON object"),
-        ('{"id": [1], "image": "a.png", "text": "x"}', r"column 'id': expected a text or whole number, got \[1\]"),
-        ("\n\n", "holds no pairs"),
-    ],
-)
-def test_bad_jsonl(folder: Path, text: str, message: str) -> None:
-    (folder / "bad.jsonl").write_text(text)
-    with pytest.raises(DataError, match=message) as error:
-        list(read_pairs(folder / "bad.jsonl"))
-    assert "bad.jsonl" in str(error.value)
-
-
-@pytest.mark.parametrize(
-    ("data", "message"),
-    [
-        (b"image,caption\na.png,x", r"has no column 'text'; its columns are \['image', 'caption'\]"),
-        (b"image,text\na.png,x,y", r"line 2, column 'text': more values than columns: \['y'\]"),
-        (b"image,text\na.png,", r"line 2, column 'text': missing or empty"),
-        (b"image,text\na.png,F\xfcchse", "is not UTF-8"),
-        (b'image,text\na.png,"x', "after line 1: unexpected end of data"),
-        (b"", "is empty: its first line must name the columns"),
-        (b"image,text\n", "holds no pairs"),
-    ],
-)
-def test_bad_csv(folder: Path, data: bytes, message: str) -> None:
-    (folder / "bad.csv").write_bytes(data)
-    with pytest.raises(DataError, match=message) as error:
-        list(read_pairs(folder / "bad.csv"))
-    assert "bad.csv" in str(error.value)
-
-
 def test_folder_of_images_skips_those_without_a_caption_and_says_so(folder: Path) -> None:
     (folder / "pics" / "b.txt").write_text("a bear\n")
     pairs = read_pairs(folder)

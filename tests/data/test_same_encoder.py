@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import io
+import threading
 from collections.abc import Callable
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from typing import Any
 
@@ -91,6 +94,41 @@ def test_raw_pairs_and_memories_that_name_their_encoder_need_no_check(
         other.memory.remove(["a", "b", "c"])
         with pytest.raises(FingerprintMismatch, match="3 of its captions"):
             ingest(open_source(f"{tmp_path / 'made'}?check=1"), other, options)
+
+
+def test_pictures_behind_urls_are_fetched_unless_they_are_away(
+    tmp_path: Path, reco: Reco, drawings: list[Pair], fill: Callable[[str], Outcome]
+) -> None:
+    """Each of a host that is away would take seconds."""
+    asked = list[str]()
+
+    class Pictures(BaseHTTPRequestHandler):
+        def do_GET(self) -> None:
+            asked.append(self.path)
+            number = self.path.removeprefix("/there/")
+            if not number.isdigit():
+                self.send_error(404)
+                return
+            drawings[int(number)].image.save(body := io.BytesIO(), "PNG")  # type: ignore[union-attr]
+            self.send_response(200)
+            self.send_header("content-length", str(len(body.getvalue())))
+            self.end_headers()
+            self.wfile.write(body.getvalue())
+
+        def log_message(self, *_: object) -> None:
+            return
+
+    vectors = reco.encoder.images([pair.image for pair in drawings])
+    with ThreadingHTTPServer(("127.0.0.1", 0), Pictures) as http:
+        threading.Thread(target=http.serve_forever, daemon=True).start()
+        for place, told, count in (("there", "24 pictures agree", 24), ("away", "no pictures are at hand", 3)):
+            asked.clear()
+            payloads = [{"image": f"http://127.0.0.1:{http.server_port}/{place}/{n}"} for n in range(24)]
+            ids = [f"{place}-{n}" for n in range(24)]
+            write_pairs(tmp_path / f"{place}.npz", [Records(ids, vectors, vectors, payloads)])
+            assert told in str(fill(str(tmp_path / f"{place}.npz")).vectors)
+            assert len(asked) == count
+        http.shutdown()
 
 
 def test_a_fit_refuses_them_too(tmp_path: Path, write: Write, reco: Reco) -> None:
