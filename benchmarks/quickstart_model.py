@@ -27,12 +27,12 @@ from reco_plugin.artifact import Artifact, Policy
 from reco_plugin.config import load_settings
 from reco_plugin.demo.tasks import KNOWN, Bench, Group, drawing, prepare
 from reco_plugin.encode import Encoder, EncodesPairs
-from reco_plugin.evaluate.intervals import bootstrap
 from reco_plugin.evaluate.measure import measure as measured
 from reco_plugin.evaluate.measure import refine_task
 from reco_plugin.evaluate.memories import ram_memory
 from reco_plugin.evaluate.methods import grid
 from reco_plugin.fuse import Fuser, Learned
+from reco_plugin.measure.statistics import bootstrap
 from reco_plugin.quickstart.dataset import (
     ALL_SPLITS,
     EMOJI_SOURCES,

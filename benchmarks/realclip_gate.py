@@ -23,8 +23,8 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from reco_plugin.evaluate.intervals import Interval, bootstrap
 from reco_plugin.evaluate.memories import ram_memory
+from reco_plugin.measure.statistics import Interval, bootstrap
 from reco_plugin.refine import Refiner, VectorMemory
 from reco_plugin.score import score_both
 from reco_plugin.types import Fingerprint, Modality, Records, Vectors

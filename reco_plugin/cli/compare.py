@@ -37,7 +37,7 @@ class _Compared(OpenOptions):
     ] = None
     clicks: Annotated[
         Path | None,
-        typer.Option(metavar="FILE", help="Clicks: ubi_events, as JSON lines; or those of docs/switching.md."),
+        typer.Option(metavar="FILE", help="Clicks on interleaved lists: columns unit and team, see docs/switching.md."),
     ] = None
     run: Annotated[
         list[str] | None,
@@ -101,8 +101,8 @@ def compare_command(
             "give the address of an index, or in its place --function FILE.py:NAME, or --run plain=FILE and --run "
             "refined=FILE"
         )
-    for module in ("jinja2", "matplotlib"):
-        need(module, "reco compare", "report")
+    for module, extra in (("jinja2", "report"), ("matplotlib", "report"), ("scipy", "measure")):
+        need(module, "reco compare", extra)
     _check_writable(out)  # not after minutes of searching
     found, pictures = _compare(index, queries, said, given)
     _write(found, out, shlex.join(["reco", *sys.argv[1:]]), pictures, as_json=as_json)
@@ -117,7 +117,7 @@ def _check_writable(out: Path) -> None:
 
 def _tell_alone(said: _Compared, *, as_json: bool) -> None:
     """Print what marks, and clicks on lists of both, say without any index."""
-    from ..compare import Clicks, read_clicks, read_marks
+    from ..compare import read_marks, read_votes
 
     told: dict[str, Any] = {}
     lines: list[str] = []
@@ -126,13 +126,9 @@ def _tell_alone(said: _Compared, *, as_json: bool) -> None:
         told["marks"] = marks.to_dict()
         lines.append(str(marks))
     if said.clicks is not None:
-        clicks = read_clicks(said.clicks)
-        if isinstance(clicks, Clicks):
-            raise ConfigError(
-                f"{said.clicks} holds clicks on plain results, which say little: give INDEX and --queries"
-            )
-        told["clicks"] = asdict(clicks)
-        lines += [str(clicks), *clicks.notes]
+        votes = read_votes(said.clicks)
+        told["votes"] = asdict(votes) | {"p": votes.p}
+        lines.append(str(votes))
     say(told, "\n".join(lines), as_json)
 
 
@@ -163,13 +159,13 @@ def _compare(index: str | None, queries: str, said: _Compared, options: dict[str
 
 
 def _asked(said: _Compared, pictures: Path, target: Any, options: dict[str, Any]) -> CompareOptions:
-    from ..compare import CompareOptions, SearchHow, read_clicks, read_judgments, read_marks
+    from ..compare import CompareOptions, SearchHow, read_judgments, read_marks, read_votes
 
     return CompareOptions(
         SearchHow(said.k, said.where, said.seed),
         target,
         None if said.qrels is None else read_judgments(said.qrels),
-        None if said.clicks is None else read_clicks(said.clicks),
+        None if said.clicks is None else read_votes(said.clicks),
         read_marks(said.verdicts) if said.verdicts else None,
         pictures,
         options,  # type: ignore[arg-type]  # of the flags of RefineOptions

@@ -60,8 +60,8 @@ def fit_command(
 
 def render(result: FitResult, out: Path) -> str:
     """The figures of the test part, the decision, and what to do next."""
-    from ..evaluate.intervals import points
     from ..evaluate.results import percent, table
+    from ..measure.statistics import points
 
     task = max((len(line.task) for line in result.test), default=0)
     header = ["test part", *(f"R@{k} %" for k in (1, 5, 10)), "gain in R@1, 95 % interval"]

@@ -3,13 +3,13 @@
 ::
 
     queries ──► plain, refined ──► search in every way ──► judged, compared, timed ──► evidence ──► verdict, page
-    (queries)   (Reco)             (search)                (measure, clicks)           (evidence)   (verdict, page)
+    (queries)   (Reco)             (search)                (measure)           (evidence)   (verdict, page)
 
 The index is only read.
 """
 
 from .function import FunctionIndex, load_function
-from .judgments import Clicks, Judgments, read_clicks, read_judgments
+from .judgments import Judgments, read_judgments, read_votes
 from .marks import Marks, read_marks
 from .queries import QueryLog, SearchQuery, read_queries
 from .run import CompareOptions, Comparison, compare, compare_runs
@@ -18,7 +18,6 @@ from .verdict import Advice, SwitchRule
 
 __all__ = [
     "Advice",
-    "Clicks",
     "CompareOptions",
     "Comparison",
     "FunctionIndex",
@@ -31,8 +30,8 @@ __all__ = [
     "compare",
     "compare_runs",
     "load_function",
-    "read_clicks",
     "read_judgments",
     "read_marks",
     "read_queries",
+    "read_votes",
 ]

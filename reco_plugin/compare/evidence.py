@@ -16,8 +16,6 @@ from .queries import SearchQuery
 from .search import Rankings
 
 RestsOn: TypeAlias = Literal["judgments", "captions of the index"]
-ENOUGH = 30
-"""Queries from which evidence says anything."""
 _SMALL = frozenset({"the", "and", "with", "for"})
 
 

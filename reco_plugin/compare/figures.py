@@ -9,8 +9,7 @@ from typing import Any
 import numpy as np
 
 from ..evaluate.findings import Cell, Chart, Column, Findings, Line, Section, Table
-from ..evaluate.intervals import Interval, bootstrap
-from ..interleave import ClickVerdict
+from ..measure.statistics import Interval, bootstrap
 from .measure import METRICS, QueryRows
 from .run import Comparison
 from .search import ArmName
@@ -26,7 +25,6 @@ def findings_of(found: Comparison, command: str) -> Findings:
         section
         for section in (
             _judged(found),
-            _clicked(found),
             _changed(found),
             _exact(found),
             _timed(found),
@@ -46,6 +44,8 @@ def findings_of(found: Comparison, command: str) -> Findings:
 def summary(found: Comparison) -> Iterator[str]:
     """The verdict, and what else a reader has to know at once."""
     yield found.verdict.sentence
+    if found.votes is not None:
+        yield f"Clicks on lists of both: {found.votes}."
     if found.marks is not None:
         yield f"{str(found.marks)[0].upper()}{str(found.marks)[1:]}."
     moved = int((found.moved > 0).sum())
@@ -145,15 +145,6 @@ def _groups(found: Comparison) -> Table:
         Column(key="gain", title="refined − plain", kind="points"),
     )
     return Table(title=f"nDCG@{found.how.k} by what the memory did", columns=columns, rows=tuple(rows))
-
-
-def _clicked(found: Comparison) -> Section | None:
-    if found.clicked is None:
-        return None
-    if isinstance(found.clicked, ClickVerdict):
-        said = [f"{str(found.clicked)[0].upper()}{str(found.clicked)[1:]}", *found.clicked.notes]
-        return Section(key="clicks", title="What clicks say", about=f"{'. '.join(said)}.")
-    return Section(key="clicks", title="What clicks say", about=" ".join(found.clicked.said()))
 
 
 def _changed(found: Comparison) -> Section:
@@ -286,10 +277,7 @@ def to_json(found: Comparison, command: str) -> dict[str, Any]:
         told["exact"] = {"plain": exact.plain, "refined": exact.refined}
     else:
         told["exact"] = found.no_exactness or None
-    if isinstance(found.clicked, ClickVerdict):
-        told["clicks"] = asdict(found.clicked)
-    elif found.clicked is not None:
-        told["clicks"] = found.clicked.to_dict()
+    told |= {"votes": asdict(found.votes) | {"p": found.votes.p}} if found.votes else {}
     told |= {"marks": found.marks.to_dict()} if found.marks else {}
     return told
 

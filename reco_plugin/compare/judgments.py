@@ -1,4 +1,4 @@
-"""What is right for a query: judgments (TREC's form or a table), and clicks, from which less follows."""
+"""What is right for a query: judgments, in TREC's form or a table; runs; and votes, clicks on interleaved lists."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from ..data.source import not_there, read_text
 from ..data.tables import JSON_LINES, SUFFIXES, TableFile, open_lines
 from ..engines import IndexHit
 from ..errors import DataError
-from ..interleave import ClickVerdict, evaluate_clicks
+from ..interleave import TEAMS, Votes
 from .queries import SearchQuery, normal, unwrap
 
 Grades: TypeAlias = Mapping[str, float]
@@ -23,8 +23,6 @@ _HEADS = {
     "document": ("document_id", "docid", "doc_id", "document", "doc", "corpus-id", "object_id", "product_id"),
     "grade": ("grade", "rel", "relevance", "rating", "score", "judgment", "label", "clicks", "count"),
 }
-_BOUGHT = ("click", "cart", "purchase", "buy", "order")
-"""Words in the name of an action that says: this was what I looked for."""
 
 
 @dataclass(frozen=True)
@@ -146,63 +144,26 @@ def read_run(path: Path) -> dict[str, list[IndexHit]]:
     }
 
 
-@dataclass(frozen=True)
-class Clicks:
-    """Clicks of a log of User Behavior Insights, by the id of the search."""
+def read_votes(path: Path) -> Votes:
+    """Read clicks on interleaved lists: a table of ``team`` (plain, refined or empty) and ``unit``, who clicked.
 
-    by_search: Mapping[str, Counter[str]]  # id of a search -> document -> clicks
-    events: int  # of them, also others
-    positions: tuple[int, ...] = ()  # of the clicks, from 1, where the log says them
-
-    @property
-    def count(self) -> int:
-        """How many clicks there are."""
-        return sum(sum(found.values()) for found in self.by_search.values())
-
-    def of(self, queries: Sequence[SearchQuery]) -> list[Grades]:
-        """Clicks on documents for each query, over all its searches."""
-        found: list[Grades] = []
-        for query in queries:
-            total: Counter[str] = Counter()
-            for id_ in query.ids or (query.id,):
-                total.update(self.by_search.get(id_, {}))
-            found.append(dict(total))
-        return found
-
-
-def read_clicks(path: Path) -> Clicks | ClickVerdict:
-    """Read ``ubi_events``: JSON lines with ``action_name``, ``query_id`` and ``event_attributes``.
-
-    A file with a column ``impression`` is of interleaved lists, or of two arms: what it says is returned.
+    A unit votes for the team that it clicked more. Rows of one ``impression`` and ``id`` are one click; rows whose
+    ``clicked`` is 0 are none.
 
     Raises:
-        DataError: it cannot be read, or holds no click that names its search and its document.
+        DataError: it cannot be read, or a row lacks its unit or has another team.
     """
     if not path.is_file():
         raise DataError(f"clicks: {not_there(path)}")
-    if "impression" in next(iter(_table(path)), (0, {}))[1]:
-        return evaluate_clicks(path)
-    found: dict[str, Counter[str]] = defaultdict(Counter)
-    positions, events, actions = list[int](), 0, Counter[str]()
-    for _, values in _table(path):
-        events += 1
-        action = str(values.get("action_name", "click")).casefold()
-        actions[action] += 1
-        attributes = values.get("event_attributes")
-        inside = attributes if isinstance(attributes, dict) else {}
-        thing = inside.get("object")
-        document = thing.get("object_id") if isinstance(thing, dict) else values.get("object_id")
-        query = values.get("query_id")
-        if query is None or document is None or not any(word in action for word in _BOUGHT):
+    leads, seen = Counter[str](), set[tuple[str, str, str]]()
+    for line, values in _table(path):
+        unit, team = str(values.get("unit", "")), str(values.get("team", ""))
+        if not unit or team not in ("", *TEAMS):
+            problem = "no unit, who clicked" if not unit else f"the team {team!r:.40}, expected {' or '.join(TEAMS)}"
+            raise DataError(f"{path}, line {line}: {problem}; it has {sorted(values)}")
+        click = (unit, str(values.get("impression", line)), str(values.get("id", line)))
+        if not team or click in seen or str(values.get("clicked", 1)).casefold() in ("0", "false"):
             continue
-        found[str(query)][str(document)] += 1
-        place = inside.get("position")
-        ordinal = place.get("ordinal") if isinstance(place, dict) else place
-        if isinstance(ordinal, int) and ordinal > 0:
-            positions.append(ordinal)
-    if not found:
-        raise DataError(
-            f"{path} holds no click that names its query_id and its event_attributes.object.object_id; its "
-            f"{events:,} events are {dict(actions.most_common(5))}"
-        )
-    return Clicks(found, events, tuple(positions))
+        seen.add(click)
+        leads[unit] += 1 if team == "refined" else -1
+    return Votes(sum(lead < 0 for lead in leads.values()), sum(lead > 0 for lead in leads.values()))

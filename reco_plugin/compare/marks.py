@@ -5,11 +5,11 @@ from __future__ import annotations
 import json
 from collections.abc import Sequence
 from dataclasses import dataclass
-from math import comb
 from pathlib import Path
 from typing import Any, Literal, TypeAlias, get_args
 
 from ..errors import DataError
+from ..measure.statistics import sign_test
 
 Better: TypeAlias = Literal["refined", "plain", "same"]
 SURE = 0.05
@@ -32,11 +32,7 @@ class Marks:
         >>> round(Marks(9, 1, 5).chance, 4)
         0.0215
         """
-        n, most = self.refined + self.plain, max(self.refined, self.plain)
-        if n == 0:
-            return 1.0
-        tail: float = sum(comb(n, more) for more in range(most, n + 1)) / 2**n
-        return min(1.0, 2 * tail)
+        return sign_test(self.refined, self.plain)
 
     def __str__(self) -> str:
         who = "one person" if self.people == 1 else f"{self.people} people"

@@ -8,8 +8,8 @@ from dataclasses import dataclass
 import numpy as np
 import numpy.typing as npt
 
-from ..evaluate.intervals import Interval, bootstrap
 from ..evaluate.ranking import graded_ndcg, recall
+from ..measure.statistics import Interval, bootstrap
 from .judgments import Grades
 from .search import ArmName, Rankings
 

@@ -10,7 +10,7 @@ import re
 import unicodedata
 from collections import Counter
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -71,9 +71,6 @@ class QueryLog:
     long: int = 0  # over :data:`LONGEST`
     unreadable: tuple[str, ...] = ()  # a message each
     sampled_from: int | None = None  # how many there were, where some were drawn
-    shown: Mapping[str, frozenset[str]] = field(
-        default_factory=dict
-    )  # query's id -> documents that a log says it showed
     uncounted: int = 0  # rows whose number of times is none above 0
 
     @property
@@ -206,7 +203,7 @@ def _column(where: Location, option: str, rows: list[dict[str, Any] | str]) -> s
 
 def _merge(rows: list[dict[str, Any] | str], names: Mapping[str, str | None], folder: Path) -> QueryLog:
     """One query of all rows that are equal, filter included; the first one's spelling stays."""
-    found, shown = dict[tuple[str, str | None], SearchQuery](), dict[str, set[str]]()
+    found = dict[tuple[str, str | None], SearchQuery]()
     empty = long = uncounted = 0
     problems: list[str] = []
 
@@ -231,7 +228,7 @@ def _merge(rows: list[dict[str, Any] | str], names: Mapping[str, str | None], fo
         except CellError as error:
             problems.append(f"row {number}: {error}")
             continue
-        own = str(value(row, "id") or number)
+        own = str(value(row, "id") or text or picture)
         where = _filter(value(row, "where"))
         key = (normal(text) if text else f"\0{picture}", where)
         before = found.get(key)
@@ -245,9 +242,7 @@ def _merge(rows: list[dict[str, Any] | str], names: Mapping[str, str | None], fo
         else:
             ids = before.ids if own in before.ids else (*before.ids, own)
             found[key] = replace(before, weight=before.weight + weight, ids=ids)
-        shown.setdefault(found[key].id, set()).update(map(str, _list(row.get("query_response_hit_ids"))))
-    hits = {id_: frozenset(documents) for id_, documents in shown.items() if documents}
-    return QueryLog(tuple(found.values()), len(rows), empty, long, tuple(problems), shown=hits, uncounted=uncounted)
+    return QueryLog(tuple(found.values()), len(rows), empty, long, tuple(problems), uncounted=uncounted)
 
 
 def _text(value: Any) -> str:

@@ -14,14 +14,13 @@ import numpy as np
 from ..data.images import RemoteImage
 from ..engines import Description, Engine
 from ..errors import DataError, EngineError, ImageError, InputError
-from ..interleave import ClickVerdict
+from ..interleave import Votes
 from ..options import RefineOptions
 from ..reco import Reco
 from ..types import ImageInput, Refinement, Target, Vectors, other
-from .clicks import ClickReport, report_clicks
 from .encoder_check import IndexCheck, check_dimension, check_encoder
 from .evidence import Indication, by_captions_of_index
-from .judgments import Clicks, Grades, Judgments, read_run
+from .judgments import Grades, Judgments, read_run
 from .marks import Marks
 from .measure import Figures, JudgedQueries, QueryRows, changes, judge_all, overlaps
 from .queries import QueryLog, SearchQuery
@@ -45,7 +44,7 @@ class CompareOptions:
         how: each query is searched.
         target: what the index's vectors are of; None: found out, else the other modality than the query's.
         judgments, marks: what is known of the queries.
-        clicks: of a log of plain results, or what those of interleaved lists said.
+        votes: clicks on interleaved lists.
         pictures: folder of relative paths of pictures.
         refine: other options of the refinement.
     """
@@ -53,7 +52,7 @@ class CompareOptions:
     how: SearchHow = field(default_factory=SearchHow)
     target: Target | None = None
     judgments: Judgments | None = None
-    clicks: Clicks | ClickVerdict | None = None
+    votes: Votes | None = None
     marks: Marks | None = None
     pictures: Path = Path()
     refine: RefineOptions = field(default_factory=RefineOptions)
@@ -88,7 +87,7 @@ class Comparison:
         exactness: of the index; None where it was not measured, and ``no_exactness`` says why.
         judged: against judgments; None without any.
         ids: of the judgments.
-        clicked: what clicks say.
+        votes: what clicks on interleaved lists say.
         evidence: what the verdict rests on.
         marks: of a person.
     """
@@ -110,7 +109,7 @@ class Comparison:
     no_exactness: str = ""
     judged: JudgedQueries | None = None
     ids: JudgedIds | None = None
-    clicked: ClickReport | ClickVerdict | None = None
+    votes: Votes | None = None
     evidence: Indication | None = None
     marks: Marks | None = None
 
@@ -183,12 +182,12 @@ def compare(
     sample = np.random.default_rng(asked.how.seed).permutation(len(log.queries))[:EXACT]
     exactness, problem = _exactness(index, described, vectors, asked.how, np.sort(sample), log.queries)
     evidence = known.evidence or by_captions_of_index(log.queries, rankings, asked.how.k)
-    heard = Heard(_alarm(reco, check), known.told, asked.marks, presence)
+    heard = Heard(_alarm(reco, check), asked.votes, asked.marks, presence)
     return Comparison(
         log, asked.how, rankings, decide(evidence, log.queries, moved, asked.how, heard),
         changes(*_both(rankings)), overlaps(*_both(rankings)),
         moved, _reasons(refined), refined, described, check, target, _times(reco, log.queries, target, asked.refine),
-        exactness, problem, known.judged, known.ids, known.clicked, evidence, asked.marks,
+        exactness, problem, known.judged, known.ids, asked.votes, evidence, asked.marks,
     )  # fmt: skip
 
 
@@ -216,39 +215,28 @@ def compare_runs(log: QueryLog, runs: Mapping[ArmName, Path], asked: CompareOpti
     changed = changes(plain, refined)
     moved = (changed > 0).astype(np.float64)
     known = _Known.of(log, rankings, asked, None)
-    verdict = decide(known.evidence, kept, moved, asked.how, Heard("", known.told, asked.marks))
+    verdict = decide(known.evidence, kept, moved, asked.how, Heard("", asked.votes, asked.marks))
     reasons = ["" if far else _UNMOVED for far in moved]
     return Comparison(
         log, asked.how, rankings, verdict, changed, overlaps(plain, refined), moved, reasons,
-        judged=known.judged, ids=known.ids, clicked=known.clicked, evidence=known.evidence, marks=asked.marks,
+        judged=known.judged, ids=known.ids, votes=asked.votes, evidence=known.evidence, marks=asked.marks,
     )  # fmt: skip
 
 
 @dataclass(frozen=True)
 class _Known:
-    """What judgments and clicks say."""
+    """What judgments say."""
 
     judged: JudgedQueries | None = None
     ids: JudgedIds | None = None
-    clicked: ClickReport | ClickVerdict | None = None
     evidence: Indication | None = None
     grades: Sequence[Grades] | None = None  # of each query
-
-    @property
-    def told(self) -> ClickVerdict | None:
-        """What clicks on interleaved lists said."""
-        return self.clicked if isinstance(self.clicked, ClickVerdict) else None
 
     @classmethod
     def of(cls, log: QueryLog, rankings: Rankings, asked: CompareOptions, held: frozenset[str] | None) -> _Known:
         """Judge the rankings; ``held`` are the ids of the index, None where they were not read."""
-        clicked: ClickReport | ClickVerdict | None
-        if isinstance(asked.clicks, Clicks):
-            clicked = report_clicks(asked.clicks, log, rankings, asked.how.k, asked.how.seed)
-        else:
-            clicked = asked.clicks
         if asked.judgments is None:
-            return cls(clicked=clicked)
+            return cls()
         named = asked.judgments.documents
         ids = JudgedIds(len(named), None if held is None else len(named - held))
         grades: list[Grades] = asked.judgments.of(log.queries)
@@ -263,9 +251,7 @@ class _Known:
             )
         judged = judge_all(rankings, grades, asked.how.k)
         values = [judged.values[arm]["ndcg"] for arm in ("plain", "refined")]
-        return cls(
-            judged, ids, clicked, Indication("judgments", judged.rows, values[0], values[1], len(log.queries)), grades
-        )
+        return cls(judged, ids, Indication("judgments", judged.rows, values[0], values[1], len(log.queries)), grades)
 
 
 def _both(rankings: Rankings) -> tuple[list[list[str]], list[list[str]]]:

@@ -1,37 +1,31 @@
-"""One sentence: switch, switch for some queries, or leave it, and what that rests on."""
+"""One sentence: switch, switch for some queries, or leave it, and what that rests on.
+
+Only judgments, clicks on interleaved lists and marks say "switch". Titles of the index give an estimate: where the
+memory is the index, a wrong title is both what the memory teaches and what counts as right.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
 from typing import Literal, TypeAlias
 
 import numpy as np
 import numpy.typing as npt
 
-from ..evaluate.intervals import Interval, bootstrap, points
-from ..interleave import ClickVerdict, Team
+from ..interleave import Team, Votes
+from ..measure.statistics import CHANGED, Difference, Interval, bootstrap, compare_pairs, points
 from ..types import Modality
-from .evidence import ENOUGH, Indication
+from .evidence import Indication
 from .marks import SURE, Marks
 from .measure import Figures
 from .queries import SearchQuery
 from .search import SearchHow
 
-Decision: TypeAlias = Literal["switch", "switch for some", "leave"]
+Decision: TypeAlias = Literal["switch", "switch for some", "leave", "not known"]
 Flags = npt.NDArray[np.bool_]
 _QUANTILES = (0.25, 0.5, 0.75)
-_LEVEL = 0.95
-_MEASURED = 6  # rules of texts and images, for which this level was measured: docs/measurements.md
-_REST = {
-    "judgments": "on {told:,} judged queries",
-    "captions of the index": "on {told:,} of {asked:,} queries whose words stand in captions of the index",
-}
-
-_FEW = {
-    "judgments": "queries are judged",
-    "captions of the index": "queries have their words in a caption of the index",
-}
+_JUDGE = "mark the queries on the page, or give judgments (--qrels)"
 
 
 @dataclass(frozen=True)
@@ -99,28 +93,21 @@ class Heard:
 
     Attributes:
         alarm: why nothing that was measured can be trusted; empty where nothing is wrong.
-        interleaved: what clicks on lists of both, or on two arms, said.
+        votes: clicks on lists of both.
         marks: of people, blind.
         presence: (B,) of the queries, NaN where it is not known; None: of none.
     """
 
     alarm: str = ""
-    interleaved: ClickVerdict | None = None
+    votes: Votes | None = None
     marks: Marks | None = None
     presence: Figures | None = None
 
     @property
-    def clicked(self) -> Advice | None:
-        """What follows from clicks on lists of both; None where they say nothing yet."""
-        return (
-            None
-            if self.interleaved is None
-            else _preferred(self.interleaved.preferred, str(self.interleaved), "clicks")
-        )
-
-    @property
-    def marked(self) -> Advice | None:
-        """What follows from marks; None where they may be by chance."""
+    def said(self) -> Advice | None:
+        """What follows from clicks, else from marks; None where they may be by chance."""
+        if self.votes is not None and self.votes.preferred is not None:
+            return _preferred(self.votes.preferred, str(self.votes), "clicks")
         if self.marks is None or self.marks.chance >= SURE:
             return None
         return _preferred("refined" if self.marks.refined > self.marks.plain else "plain", str(self.marks), "marks")
@@ -131,9 +118,7 @@ def decide(
 ) -> Advice:
     """Decide by evidence, with B queries and how far each moved, (B,).
 
-    A gain must be sure: its interval over queries, weighted by how often each was asked, is above 0. A rule for some
-    queries is chosen on half of them and must be sure on the other half. Judgments come first, then clicks on lists of
-    both, then words of captions, unless people marked plain as better, then marks.
+    Judgments come first, then clicks on lists of both, then marks; captions of the index give an estimate.
 
     Args:
         evidence: None where nothing tells.
@@ -146,132 +131,137 @@ def decide(
         return Advice("leave", f"Leave it as it is: {heard.alarm}.")
     if not (moved > 0).any():
         return Advice("leave", "Leave it as it is: the memory moves none of these queries.")
-    enough = evidence is not None and len(evidence) >= ENOUGH
-    if heard.clicked is not None and not (enough and evidence is not None and evidence.kind == "judgments"):
-        return heard.clicked
-    if evidence is None or not enough:
-        return heard.marked or Advice("leave", _without(evidence))
-    if heard.marked is not None and heard.marked.rule is None and evidence.kind != "judgments":
-        return heard.marked
-    return _by(evidence, queries, moved, how, heard.presence)
+    if evidence is None or not len(evidence):
+        return heard.said or Advice("not known", f"Not known: nothing tells whether it helps: {_JUDGE}.")
+    told = _Told.of(evidence, queries, moved, how.seed, heard.presence)
+    if evidence.kind != "judgments":
+        return heard.said or _estimate(told, evidence, how)
+    whole = told.compare(SwitchRule())
+    if whole.told != "too few":
+        return _by_judgments(told, whole, evidence, how)
+    return heard.said or Advice("not known", _too_few(whole, evidence), None, whole.interval, evidence.kind)
 
 
-def _by(
-    evidence: Indication, queries: Sequence[SearchQuery], moved: Figures, how: SearchHow, presence: Figures | None
-) -> Advice:
-    """The widest rule that surely gains."""
-    if evidence.kind != "judgments":  # the measured rules of docs/measurements.md are without it
-        presence = None
-    kind = np.array([query.modality for query in queries])[evidence.rows]
-    filtered = np.array([query.where is not None for query in queries])[evidence.rows]
-    far, weights = moved[evidence.rows], np.array([query.weight for query in queries])[evidence.rows]
-    held = None if presence is None else presence[evidence.rows]
-    told = _Told(evidence.difference * weights / weights.mean(), kind, far, filtered, held, how.seed)
-    rests = _REST[evidence.kind].format(told=len(evidence), asked=evidence.asked)
-    for rule, sure in told.rules():
-        if not sure:
-            continue
-        gain = told.gain(rule)
-        decision: Decision = "switch" if rule == SwitchRule() else "switch for some"
-        head = "Switch" if decision == "switch" else f"Switch for {rule}, and leave the others plain"
-        return Advice(decision, f"{head}: {points(gain)} points nDCG@{how.k} {rests}.", rule, gain, evidence.kind)
-    gain = told.gain(SwitchRule())
-    why = "refined queries lose" if gain.high < 0 else "no gain is sure"
-    return Advice(
-        "leave",
-        f"Leave it as it is: {why}: {points(gain)} points nDCG@{how.k} {rests}.",
-        None,
-        gain,
-        evidence.kind,
+def _estimate(told: _Told, evidence: Indication, how: SearchHow) -> Advice:
+    """By captions of the index, which are taken as true."""
+    gain = bootstrap(told.difference, weights=told.weights, seed=how.seed)
+    sentence = (
+        "Not known: nobody has judged these queries. An estimate that takes titles as true, also those that the memory "
+        f"holds: {points(gain)} points nDCG@{how.k} on {len(evidence):,} of {evidence.asked:,} queries whose words "
+        f"stand in captions of the index. Before you switch, {_JUDGE}."
     )
+    return Advice("not known", sentence, None, gain, evidence.kind)
 
 
-def _level(tried: int) -> float:
-    """Of the intervals of rules for some of the queries: of many that gain nothing, one would seem to by chance."""
-    return 1.0 - (1.0 - _LEVEL) * min(1.0, _MEASURED / tried)
+def _by_judgments(told: _Told, whole: Difference, evidence: Indication, how: SearchHow) -> Advice:
+    """The widest rule that surely gains."""
+    rests = f"on {len(evidence):,} judged of {evidence.asked:,} queries; {told.shares}"
+    for rule, gain in told.rules(whole):
+        head = "Switch" if rule == SwitchRule() else f"Switch for {rule}, and leave the others plain"
+        decision: Decision = "switch" if rule == SwitchRule() else "switch for some"
+        return Advice(decision, f"{head}: {points(gain)} points nDCG@{how.k} {rests}.", rule, gain, evidence.kind)
+    why = "refined queries lose" if whole.told == "loses" else "no gain is sure"
+    more = f" About {whole.more:,} more judged queries would tell a difference as this." if whole.more else ""
+    sentence = f"Leave it as it is: {why}: {points(whole.interval)} points nDCG@{how.k} {rests}.{more}"
+    return Advice("leave", sentence, None, whole.interval, evidence.kind)
+
+
+def _too_few(whole: Difference, evidence: Indication) -> str:
+    return (
+        f"Not known: the results of {whole.changed:,} of {len(evidence):,} judged queries are better or worse, and "
+        f"{CHANGED} are needed. Judge more, or {_JUDGE.partition(',')[0]}."
+    )
 
 
 @dataclass(frozen=True)
 class _Told:
-    """n differences, with what each query is, how far it moved, whether it has a filter, and its presence."""
+    """n differences, with what each query is, how often it was asked, how far it moved, its filter and presence."""
 
     difference: Figures
+    weights: Figures
     kind: npt.NDArray[np.str_]
     far: Figures
     filtered: Flags
     presence: Figures | None
     seed: int
 
-    def gain(self, rule: SwitchRule, level: float = _LEVEL) -> Interval:
-        """If the rule is followed: queries that it leaves plain gain nothing."""
-        return bootstrap(np.where(self._holds(rule), self.difference, 0.0), level=level, seed=self.seed)
+    @classmethod
+    def of(
+        cls, evidence: Indication, queries: Sequence[SearchQuery], moved: Figures, seed: int, presence: Figures | None
+    ) -> _Told:
+        """The queries that the evidence tells of."""
+        some = [queries[row] for row in evidence.rows.tolist()]
+        return cls(
+            evidence.difference,
+            np.array([query.weight for query in some]),
+            np.array([query.modality for query in some]),
+            moved[evidence.rows],
+            np.array([query.where is not None for query in some], np.bool_),
+            None if presence is None else presence[evidence.rows],
+            seed,
+        )
 
-    def rules(self) -> list[tuple[SwitchRule, bool]]:
-        """Rules to try, the widest first, and whether each surely gains: all, then parts, presence, what moved far."""
+    @property
+    def shares(self) -> str:
+        """What share of the searches gains, loses and stays."""
+        signs = (self.difference > 0, self.difference < 0, self.difference == 0)
+        gain, lose, stay = (float(self.weights[sign].sum() / self.weights.sum()) for sign in signs)
+        return f"{gain:.0%} of these searches gain, {lose:.0%} lose, {stay:.0%} stay"
+
+    def compare(self, rule: SwitchRule, some: Flags | None = None, tried: int = 1) -> Difference:
+        """The difference of the queries that a rule refines, or of some of them."""
+        held = self._holds(rule) if some is None else self._holds(rule) & some
+        own = self.difference[held] if held.any() else np.zeros(1)
+        return compare_pairs(own, weights=self.weights[held] if held.any() else None, tried=tried, seed=self.seed)
+
+    def rules(self, whole: Difference) -> Iterator[tuple[SwitchRule, Interval]]:
+        """Rules that surely gain, the widest first, and the gain over all queries if the rule is followed."""
         parts = self._parts()
-        level = _level((1 + len(parts)) * (2 if self.presence is None else 3))
-        tried = list[tuple[SwitchRule, bool]]()
-        for rule in (SwitchRule(), *parts):
-            loses = any(self._loses(rule, part) for part in parts)
-            tried.append((rule, not loses and self.gain(rule, level if tried else _LEVEL).low > 0))
-        for values in ("presence", "moved"):
-            for rule in (SwitchRule(), *parts):
-                tried += self._above(rule, values, level)
-        return tried
+        if whole.sure and not any(self.compare(part).told == "loses" for part in parts):
+            yield SwitchRule(), whole.interval
+        tried = len(parts) + 2
+        for part in parts:
+            if self.compare(part, tried=tried).sure:
+                yield part, self._followed(part, np.ones(len(self.far), np.bool_))
+        for name in ("presence", "moved"):
+            yield from self._above(name, tried)
+
+    def _followed(self, rule: SwitchRule, some: Flags) -> Interval:
+        """The gain of some queries if the rule is followed: those that it leaves plain gain nothing."""
+        gain = np.where(self._holds(rule), self.difference, 0.0)[some]
+        return bootstrap(gain, weights=self.weights[some], seed=self.seed)
 
     def _parts(self) -> list[SwitchRule]:
-        """Texts and images, with and without a filter, and both: where enough queries are of either side."""
-        both: tuple[Modality, ...] = ("text", "image")
-        kinds = [SwitchRule((one,)) for one in both]
-        filters = [SwitchRule(both, 0.0, own) for own in (False, True)]
-        crossed = [SwitchRule(kind.modalities, 0.0, one.filtered) for kind in kinds for one in filters]
-        told = [[one for one in side if self._holds(one).sum() >= ENOUGH] for side in (kinds, filters, crossed)]
-        sides = [side for side in told[:2] if len(side) > 1]
-        return [one for side in (*sides, told[2] if len(sides) > 1 else []) for one in side]
+        """Texts and images, with and without a filter: where enough queries are of either side."""
+        sides = [
+            [SwitchRule(("text",)), SwitchRule(("image",))],
+            [SwitchRule(filtered=own) for own in (False, True)],
+        ]
+        return [one for side in sides if min(self._holds(part).sum() for part in side) >= CHANGED for one in side]
 
     def _holds(self, rule: SwitchRule) -> Flags:
         return rule.holds(self.kind, self.far, self.filtered, self.presence)
 
-    def _loses(self, rule: SwitchRule, part: SwitchRule) -> bool:
-        """Whether the queries of the rule that are of this part surely lose."""
-        own = self.difference[self._holds(rule) & self._holds(part)]
-        return len(own) >= ENOUGH and bootstrap(own, seed=self.seed).high < 0
-
-    def _above(
-        self, rule: SwitchRule, name: Literal["moved", "presence"], level: float
-    ) -> list[tuple[SwitchRule, bool]]:
-        """The value from which queries gain most, chosen on half of them, and whether it gains on the other half."""
+    def _above(self, name: str, tried: int) -> Iterator[tuple[SwitchRule, Interval]]:
+        """The value from which queries gain most, chosen on half of them, if it gains on the other half."""
         values = self.far if name == "moved" else self.presence
         if values is None:
-            return []
-        moving = np.flatnonzero(self._holds(rule) & (self.far > 0) & np.isfinite(values))
-        if len(moving) < 2 * ENOUGH:
-            return []
-        order = np.random.default_rng(self.seed).permutation(moving)
-        choose, confirm = order[::2], order[1::2]
+            return
+        moving = np.flatnonzero((self.far > 0) & np.isfinite(values))
+        if len(moving) < 4 * CHANGED:
+            return
+        order = np.random.default_rng(self.seed).permutation(len(self.far))
+        choose, confirm = (np.isin(np.arange(len(self.far)), half) for half in (order[::2], order[1::2]))
         bounds = np.quantile(values[moving], _QUANTILES)
         bounds = np.round(bounds, 2) if name == "presence" else bounds  # a setting, as people write it
-        gains = [float(np.where(values[choose] >= bound, self.difference[choose], 0.0).mean()) for bound in bounds]
+        gains = [float((self.difference * self.weights)[choose & (values >= bound)].sum()) for bound in bounds]
         bound = float(bounds[int(np.argmax(gains))])
-        kept = self.difference[confirm][values[confirm] >= bound]
-        sure = len(kept) >= ENOUGH // 2 and bootstrap(kept, level=level, seed=self.seed).low > 0
-        if name == "presence":
-            return [(replace(rule, presence=bound), sure and bound > 0)]
-        return [(replace(rule, moved=bound), sure)]
+        rule = SwitchRule(presence=bound) if name == "presence" else SwitchRule(moved=bound)
+        if bound > 0 and self.compare(rule, confirm, tried).sure:
+            yield rule, self._followed(rule, confirm)
 
 
-def _preferred(preferred: Team | None, said: str, rests_on: str) -> Advice | None:
-    if preferred is None:
-        return None
+def _preferred(preferred: Team, said: str, rests_on: str) -> Advice:
     if preferred == "refined":
         return Advice("switch", f"Switch: {said}.", SwitchRule(), None, rests_on)
     return Advice("leave", f"Leave it as it is: {said}.", None, None, rests_on)
-
-
-def _without(evidence: Indication | None) -> str:
-    told = "nothing" if evidence is None else f"{len(evidence):,} {_FEW[evidence.kind]}"
-    more = "more judgments" if evidence is not None and evidence.kind == "judgments" else "judgments (--qrels)"
-    return (
-        f"Leave it as it is for now: nothing tells whether it helps ({told}; {ENOUGH} are needed). Mark the queries on "
-        f"the page, or give {more}."
-    )

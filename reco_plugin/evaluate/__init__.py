@@ -8,7 +8,7 @@
 :mod:`reco_plugin.fit` and the quickstart's benchmark measure with the same functions.
 """
 
-from .intervals import Interval, bootstrap, bootstrap_harmonic, harmonic_mean
+from ..measure.statistics import Interval, bootstrap, bootstrap_harmonic, harmonic_mean
 from .measure import Generalised
 from .ranking import Blocks, Ranking, ndcg, rank_blocks, ranks, recall, top_k
 from .results import RetrievalResult, ZeroShotResult

@@ -14,8 +14,8 @@ from pydantic import BaseModel, ConfigDict, ValidationError
 
 from ..errors import DataError
 from ..files import whole_file
+from ..measure.statistics import Interval
 from ..values import in_words
-from .intervals import Interval
 
 CellKind: TypeAlias = Literal["text", "count", "percent", "points", "number", "milliseconds", "bytes"]
 """percent: a share. points: a difference of shares. number: anything else."""

@@ -10,12 +10,12 @@ import numpy as np
 import numpy.typing as npt
 
 from ..calibration.scores import score_pairs
+from ..measure.statistics import DRAWS, Interval, bootstrap, bootstrap_harmonic
 from ..options import RefineHow
 from ..score import Refines
 from ..types import Caution, Coverage, Vectors
 from .encoding import refine_candidates, refine_queries
 from .findings import RankedCandidate
-from .intervals import DRAWS, Interval, bootstrap, bootstrap_harmonic
 from .ranking import Blocks, Ranking, ndcg, rank_blocks, rank_scores, ranks
 from .task import SIDES, Mask, Task, TaskItems
 

@@ -9,9 +9,9 @@ from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from typing import Any, Literal, TypeAlias
 
+from ..measure.statistics import Interval, points
 from ..score import Refines
 from ..types import Coverage, Role, Search, Vectors
-from .intervals import Interval, points
 from .measure import Measured
 
 SAME = 0.99

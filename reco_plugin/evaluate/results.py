@@ -6,9 +6,9 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from typing import Any, TypeAlias
 
+from ..measure.statistics import Interval, points
 from ..values import counted
 from .encoding import Prompts
-from .intervals import Interval, points
 from .measure import Generalised, Measured, Variant
 from .ranking import RECALL_AT
 from .reasons import Reason, line_of, lines_of

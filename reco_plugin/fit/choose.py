@@ -15,10 +15,10 @@ import numpy as np
 from ..artifact import Policy
 from ..defaults import MAX_LOSS
 from ..evaluate.encoding import refine_queries
-from ..evaluate.intervals import Interval
 from ..evaluate.measure import Measured, gain, measure, measure_among_own, measure_sides, move_among, refine_task
 from ..evaluate.ranking import RECALL_AT
 from ..evaluate.task import Side, Task, TaskItems
+from ..measure.statistics import Interval
 from ..types import Modality, Role
 from .candidates import Candidate, Questions, baselines
 from .config import FitSide, Goal, TaskName, TestLine

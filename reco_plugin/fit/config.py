@@ -10,7 +10,7 @@ from pydantic import Field, model_validator
 from ..defaults import BATCH, MAX_LOSS, PAIRS_IN_RAM, SAME_IMAGE, STEPS
 from ..errors import ConfigError
 from ..evaluate.findings import Frozen, RunFile
-from ..evaluate.intervals import Interval
+from ..measure.statistics import Interval
 from ..run_config import RunConfig, option
 
 FusersToTry: TypeAlias = Literal["auto", "all", "reco", "mean", "paper"]

@@ -7,9 +7,9 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 from ..evaluate.findings import Cell, Chart, Column, Findings, Line, Section, Table
-from ..evaluate.intervals import points
 from ..evaluate.ranking import RECALL_AT
 from ..evaluate.results import percent
+from ..measure.statistics import points
 from ..types import MODALITIES
 from ..values import counted
 from .catalogue import Catalogue, HeldOut

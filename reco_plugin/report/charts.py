@@ -21,7 +21,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 from ..errors import DataError, need
 from ..evaluate.findings import Cell, CellKind, Chart, Column, Line, Table
-from ..evaluate.intervals import Interval
+from ..measure.statistics import Interval
 from .runs import format_cell, tick, with_unit
 
 if TYPE_CHECKING:

@@ -15,7 +15,7 @@ from functools import lru_cache
 from typing import TYPE_CHECKING, Any
 
 from ..evaluate.findings import Cell, Column, Findings, Table
-from ..evaluate.intervals import Interval
+from ..measure.statistics import Interval
 from .charts import Canvas, canvas, light, need_matplotlib, shorten, with_own_ids
 from .runs import direction, format_cell, mean_of, with_unit
 

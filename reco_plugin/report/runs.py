@@ -15,7 +15,7 @@ from typing import Literal, TypeAlias
 
 from ..errors import DataError
 from ..evaluate.findings import Case, Cell, CellKind, Column, Findings, Section, Table
-from ..evaluate.intervals import Interval
+from ..measure.statistics import Interval
 
 NOTHING = "–"
 Direction: TypeAlias = Literal["up", "down", "unsure"]
@@ -28,7 +28,7 @@ def format_cell(cell: Cell, kind: CellKind) -> str:
 
     >>> format_cell(0.4949, "percent"), format_cell(-0.014, "points"), format_cell(None, "count")
     ('49.5', '−1.4', '–')
-    >>> from reco_plugin.evaluate.intervals import Interval
+    >>> from reco_plugin.measure.statistics import Interval
     >>> format_cell(Interval(0.02, 0.009, 0.031), "points")
     '+2.0 [+0.9, +3.1]'
     >>> format_cell(1536, "bytes"), format_cell(0.25, "milliseconds"), format_cell(8756, "count")

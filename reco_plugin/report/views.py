@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from typing import Any, NamedTuple, TypeAlias
 
 from ..evaluate.findings import Case, Cell, Chart, Column, Section, Table
-from ..evaluate.intervals import Interval
+from ..measure.statistics import Interval
 from .charts import chart_table, draw, inline
 from .headline import draw_headline, is_frozen, main_figures
 from .runs import Run, best_cells, direction, format_cell, header, mean_of, section_key

@@ -2,13 +2,10 @@
 
 from __future__ import annotations
 
-from collections import Counter
-
 import numpy as np
 import pytest
 
 from reco_plugin.compare import (
-    Clicks,
     CompareOptions,
     FunctionIndex,
     Judgments,
@@ -38,8 +35,7 @@ def index(drawn_records, drawings) -> FunctionIndex:
 
 @pytest.fixture
 def log(drawings) -> QueryLog:
-    shown = {pair.id: frozenset([pair.id, "another"]) for pair in drawings}
-    return QueryLog(tuple(SearchQuery(pair.id, pair.text) for pair in drawings), 24, shown=shown)
+    return QueryLog(tuple(SearchQuery(pair.id, pair.text) for pair in drawings), 24)
 
 
 def test_a_function_is_compared_as_an_index_is(filled, index, log):
@@ -55,21 +51,7 @@ def test_a_function_is_compared_as_an_index_is(filled, index, log):
     text = render(found)
     assert text.endswith(found.verdict.sentence)
     assert findings_of(found, "made so").command == "made so"
-    assert to_json(found, "")["verdict"]["decision"] == "leave"  # 24 queries are too few
-
-
-def test_clicks_of_plain_results_come_with_their_warning_and_no_verdict(filled, index, log, drawings):
-    clicks = Clicks({pair.id: Counter({pair.id: 2}) for pair in drawings}, 30, positions=(1, 2, 9, 1))
-    found = compare(filled, index, log, CompareOptions(clicks=clicks))
-    told = to_json(found, "")
-    assert told["clicks"]["queries"] == 24
-    assert told["clicks"]["clicks"] == 48
-    assert told["clicks"]["top"] == 0.75
-    assert "cannot tell which is better" in told["clicks"]["warning"]
-    assert 0 < told["clicks"]["never_shown"] <= 1
-    assert found.verdict.rests_on != "clicks"
-    (section,) = (one for one in findings_of(found, "").sections if one.key == "clicks")
-    assert "brought about by plain results" in section.about
+    assert to_json(found, "")["verdict"]["decision"] == "not known"  # titles are no judgments
 
 
 def test_what_cannot_be_compared_is_refused(filled, index, log):
@@ -99,4 +81,7 @@ def test_an_index_that_does_not_show_its_vectors_is_compared_all_the_same(filled
     assert found.check.said == (
         "not checked to be of this encoder: no vectors in its documents, so they can be searched, but not read back"
     )
-    assert found.verdict.sentence == compare(filled, FunctionIndex(index._search, 128), log).verdict.sentence
+    assert (
+        found.verdict.sentence
+        == compare(filled, FunctionIndex(index._search, 128), log, CompareOptions(SearchHow(5))).verdict.sentence
+    )

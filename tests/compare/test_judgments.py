@@ -1,4 +1,4 @@
-"""Judgments, runs, clicks and marks, as files bring them."""
+"""Judgments, runs, votes and marks, as files bring them."""
 
 from __future__ import annotations
 
@@ -7,13 +7,10 @@ from pathlib import Path
 
 import pytest
 
-from reco_plugin.compare import SearchQuery, read_clicks, read_judgments, read_marks
-from reco_plugin.compare.clicks import report_clicks
+from reco_plugin.compare import SearchQuery, read_judgments, read_marks, read_votes
 from reco_plugin.compare.judgments import read_run
-from reco_plugin.compare.queries import QueryLog
-from reco_plugin.compare.search import Rankings
-from reco_plugin.engines import IndexHit
 from reco_plugin.errors import DataError
+from reco_plugin.interleave import Votes
 
 FOX = SearchQuery("q1", "red fox", ids=("q1", "q7"))
 OWL = SearchQuery("q2", "owl")
@@ -73,41 +70,26 @@ def test_a_run_is_ordered_by_its_scores(tmp_path):
         read_run(write(tmp_path / "bad", "q1 a\n"))
 
 
-def event(action: str, query: str, document: str, place: int) -> dict:
-    about = {"object": {"object_id": document}, "position": {"ordinal": place}}
-    return {"action_name": action, "query_id": query, "event_attributes": about}
+def test_a_person_votes_for_the_team_that_it_clicked_more(tmp_path):
+    rows = [
+        {"impression": "1", "unit": "ann", "id": "a", "team": "refined"},
+        {"impression": "1", "unit": "ann", "id": "a", "team": "refined"},  # the same click again
+        {"impression": "2", "unit": "ann", "id": "a", "team": "plain"},
+        {"impression": "2", "unit": "ann", "id": "b", "team": "plain"},
+        {"impression": "3", "unit": "bob", "id": "a", "team": "refined", "clicked": 1},
+        {"impression": "3", "unit": "bob", "id": "b", "team": "plain", "clicked": 0},
+        {"impression": "4", "unit": "eve", "id": "c", "team": ""},
+    ]
+    path = write(tmp_path / "clicks.jsonl", "".join(json.dumps(row) + "\n" for row in rows))
+    assert read_votes(path) == Votes(plain=1, refined=1)
 
 
-def test_clicks_are_counted_by_search_and_other_events_are_not(tmp_path):
-    rows = [event("click", "q1", "a", 1), event("impression", "q1", "b", 2), event("add_to_cart", "q7", "a", 3)]
-    clicks = read_clicks(write(tmp_path / "e.jsonl", "".join(json.dumps(row) + "\n" for row in rows)))
-    assert (clicks.events, clicks.count, clicks.positions) == (3, 2, (1, 3))
-    assert clicks.of([FOX, OWL]) == [{"a": 2}, {}]
-    with pytest.raises(DataError, match=r"no click.*'impression': 1"):
-        read_clicks(write(tmp_path / "none.jsonl", json.dumps(rows[1]) + "\n"))
-
-
-def test_clicks_that_plain_results_brought_about_come_with_a_warning():
-    """Refined finds what nobody was shown: as judgments, clicks say that it is worse."""
-    hits = {"plain": ["a", "b"], "refined": ["new", "a"]}
-    log = QueryLog((FOX,), shown={"q1": frozenset("ab")})
-    rankings = Rankings({arm: [[IndexHit(id_, 1.0) for id_ in ids]] for arm, ids in hits.items()})
-    clicks = read_clicks_of({"q1": ["a"]})
-    report = report_clicks(clicks, log, rankings, 10, 0)
-    assert report is not None
-    assert report.as_judgments.mean < 0
-    assert (report.kept, report.never_shown) == (1.0, 0.5)
-    assert report.among_shown is not None
-    assert report.among_shown.mean == 0  # among what was shown, a stands first on both sides
-    assert "brought about by plain results" in report.said()[0]
-
-
-def read_clicks_of(found: dict[str, list[str]]):
-    from collections import Counter
-
-    from reco_plugin.compare import Clicks
-
-    return Clicks({query: Counter(documents) for query, documents in found.items()}, 1)
+@pytest.mark.parametrize("row", [{"team": "plain"}, {"unit": "ann", "team": "left"}])
+def test_a_click_of_nobody_or_on_no_team_is_refused_by_its_line(tmp_path, row):
+    good = {"unit": "ann", "team": "plain"}
+    path = write(tmp_path / "clicks.jsonl", "".join(json.dumps(one) + "\n" for one in (good, row)))
+    with pytest.raises(DataError, match="line 2: "):
+        read_votes(path)
 
 
 def test_marks_of_several_people_are_added_and_tested(tmp_path):

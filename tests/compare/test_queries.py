@@ -71,7 +71,6 @@ def test_a_log_of_user_behavior_insights_is_read_bare_and_as_exported(tmp_path):
     ]
     log = read_queries(lines(tmp_path / "ubi.jsonl", rows))
     assert [(one.text, one.ids, one.weight) for one in log.queries] == [("fox", ("s1", "s2"), 2.0)]
-    assert log.shown == {"s1": frozenset("123")}
 
 
 def test_what_is_odd_is_counted_and_not_fatal(tmp_path):

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
-
 import numpy as np
 import pytest
 
@@ -14,7 +12,7 @@ from reco_plugin.compare.search import Rankings
 from reco_plugin.compare.verdict import Heard, decide
 from reco_plugin.engines import IndexHit
 from reco_plugin.evaluate.ranking import graded_ndcg, ndcg
-from reco_plugin.interleave import ClickVerdict
+from reco_plugin.interleave import Votes
 
 N = 400
 NOISE = np.random.default_rng(0).normal(0, 0.1, N)
@@ -28,51 +26,54 @@ def said(difference: np.ndarray, queries=TEXTS, moved=MOVED, kind="judgments", *
     return decide(evidence, queries, moved, SearchHow(), Heard(**more))
 
 
-def test_a_sure_gain_switches_and_names_what_it_rests_on():
+def test_a_sure_gain_switches_and_names_what_it_rests_on_and_whom_it_helps():
     verdict = said(NOISE + 0.1)
-    assert (verdict.decision, verdict.rule) == ("switch", SwitchRule())
-    assert verdict.sentence.startswith("Switch: +")
-    assert verdict.sentence.endswith("points nDCG@10 on 400 judged queries.")
+    assert (verdict.decision, verdict.rule, verdict.rests_on) == ("switch", SwitchRule(), "judgments")
+    assert verdict.gain.mean == pytest.approx((NOISE + 0.1).mean())
+    gains = (NOISE + 0.1 > 0).mean()
+    assert f"on 400 judged of 400 queries; {gains:.0%} of these searches gain, {1 - gains:.0%} lose" in verdict.sentence
 
 
 @pytest.mark.parametrize("shift", [-0.1, 0.0])
 def test_a_loss_or_no_gain_is_left(shift):
     verdict = said(NOISE - NOISE.mean() + shift)
     assert (verdict.decision, verdict.rule) == ("leave", None)
-    assert ("lose" in verdict.sentence) is (shift < 0)
+    assert ("lose" in verdict.sentence.partition(":")[2].partition(":")[0]) is (shift < 0)
+
+
+def test_a_few_that_gain_among_very_many_are_no_gain():
+    few = np.zeros(N)
+    few[:4] = 0.6
+    verdict = said(few)
+    assert verdict.decision == "not known"
+    assert "4 of 400 judged queries" in verdict.sentence
 
 
 def test_queries_that_moved_far_can_be_switched_alone():
     far = np.quantile(MOVED, 0.75) <= MOVED
     verdict = said(NOISE + np.where(far, 0.2, -0.1))
     assert verdict.decision == "switch for some"
-    assert verdict.rule is not None
     assert verdict.rule.moved == pytest.approx(np.quantile(MOVED, 0.75))
-    assert "moved by at least" in verdict.sentence
 
 
 def test_queries_that_the_memory_knows_can_be_switched_alone():
-    """By the setting of a service, before what each query's move says; only judgments tell that surely."""
+    """By the setting of a service, before what each query's move says."""
     presence = np.random.default_rng(3).uniform(0, 1, N)
     presence[::50] = np.nan
     gain = NOISE + np.where(presence >= np.nanquantile(presence, 0.75), 0.2, -0.1)
     verdict = said(gain, presence=presence)
     assert verdict.decision == "switch for some"
     assert verdict.rule == SwitchRule(presence=round(float(np.nanquantile(presence, 0.75)), 2))
-    assert f"whose presence is at least {verdict.rule.presence:.2f}, and leave the others plain" in verdict.sentence
     held = verdict.rule.holds(np.full(N, "text"), MOVED, None, presence)
     assert held.tolist() == (presence >= verdict.rule.presence).tolist()
-    assert verdict.gain.mean == pytest.approx(np.where(held, gain, 0).mean())
-    assert said(gain, presence=presence, kind="captions of the index").decision == "leave"
+    assert verdict.gain.mean == pytest.approx(np.where(held, gain, 0).mean(), abs=0.02), "of the half that confirms"
     assert said(gain, presence=np.full(N, np.nan)).decision == "leave"
 
 
 def test_a_modality_that_loses_stays_plain():
     queries = [SearchQuery(str(n), "thing" if n % 2 else None) for n in range(N)]
     verdict = said(NOISE + np.where(np.arange(N) % 2, 0.2, -0.1), queries)
-    assert verdict.decision == "switch for some"
-    assert verdict.rule == SwitchRule(("text",))
-    assert "Switch for texts, and leave the others plain" in verdict.sentence
+    assert (verdict.decision, verdict.rule) == ("switch for some", SwitchRule(("text",)))
 
 
 @pytest.mark.parametrize("gains", [True, False])
@@ -80,76 +81,46 @@ def test_queries_with_a_filter_are_a_part_of_their_own(gains):
     own = np.arange(N) % 2 == 0
     queries = [SearchQuery(str(n), "thing", where="price < 5" if own[n] else None) for n in range(N)]
     verdict = said(NOISE + np.where(own == gains, 0.2, -0.1), queries)
-    assert verdict.decision == "switch for some"
-    assert verdict.rule == SwitchRule(filtered=gains)
-    name = "with a filter" if gains else "without a filter"
-    assert f"Switch for queries {name}, and leave the others plain" in verdict.sentence
+    assert (verdict.decision, verdict.rule) == ("switch for some", SwitchRule(filtered=gains))
     assert verdict.rule.holds(np.full(N, "text"), MOVED, own).tolist() == (own == gains).tolist()
     assert said(NOISE + 0.1, queries).rule == SwitchRule()
-
-
-def test_only_texts_without_a_filter_gain():
-    own, texts = np.arange(N) % 2 == 0, np.arange(N) % 4 < 2
-    queries = [
-        SearchQuery(str(n), "thing" if texts[n] else None, where="price < 5" if own[n] else None) for n in range(N)
-    ]
-    verdict = said(NOISE + np.where(texts & ~own, 0.3, -0.1), queries)
-    assert verdict.rule == SwitchRule(("text",), 0.0, False)
-    assert "Switch for texts without a filter, and leave" in verdict.sentence
-
-
-def test_of_many_rules_one_that_seems_to_gain_by_chance_is_not_said():
-    """A part that gains surely enough where few rules are tried, and not where filters and pictures make many."""
-    own = np.arange(N) % 4 == 0
-    gain = np.where(np.arange(N) % 8 < 4, 0.1, -0.1) + np.where(own, 0.022, 0.0)
-    few = [SearchQuery(str(n), "thing", where="price < 5" if own[n] else None) for n in range(N)]
-    many = [replace(query, text=None if n % 4 > 1 else "thing") for n, query in enumerate(few)]
-    still = np.full(N, 0.1)
-    assert said(gain, few, still).rule == SwitchRule(filtered=True)
-    assert said(gain, many, still).decision == "leave"
 
 
 def test_a_query_counts_as_often_as_it_was_asked():
     queries = [SearchQuery(str(n), "thing", weight=100.0 if n < 100 else 1.0) for n in range(N)]
     loses_where_it_counts = np.where(np.arange(N) < 100, -0.2, 0.2)
     assert said(loses_where_it_counts).decision != "leave"
-    assert said(loses_where_it_counts, queries, np.full(N, 0.1)).decision == "leave"
-
-
-def test_too_little_evidence_leaves_it_and_says_what_to_do():
-    verdict = said(np.full(20, 0.5))
+    verdict = said(loses_where_it_counts, queries, np.full(N, 0.1))
     assert verdict.decision == "leave"
-    assert "Mark the queries on the page" in verdict.sentence
+    assert "3% of these searches gain, 97% lose" in verdict.sentence
 
 
 def test_an_alarm_and_a_memory_that_moves_nothing_leave_it():
-    assert said(NOISE + 0.3, alarm="the vectors may be of another encoder").sentence == (
-        "Leave it as it is: the vectors may be of another encoder."
-    )
-    assert "moves none" in said(NOISE + 0.3, moved=np.zeros(N)).sentence
+    assert said(NOISE + 0.3, alarm="the vectors may be of another encoder").decision == "leave"
+    assert said(NOISE + 0.3, moved=np.zeros(N)).decision == "leave"
 
 
-def test_marks_decide_where_nothing_else_tells_and_hold_back_where_words_would_switch():
+@pytest.mark.parametrize("gain", [0.9, 0.1, -0.1])
+def test_titles_never_say_switch(gain):
+    """Where the memory is the index, a wrong title is both what it teaches and what counts as right."""
+    verdict = said(NOISE + gain, kind="captions of the index")
+    assert (verdict.decision, verdict.rule) == ("not known", None)
+    assert verdict.gain.mean == pytest.approx((NOISE + gain).mean())
+    assert "takes titles as true" in verdict.sentence
+    assert decide(None, TEXTS, MOVED, SearchHow(), Heard()).decision == "not known"
+
+
+def test_clicks_then_marks_decide_where_nobody_judged_enough():
+    words, few = "captions of the index", np.full(10, 0.5)
     refined, plain, uneven = Marks(15, 2, 5), Marks(2, 15, 5), Marks(5, 4, 20)
-    few = np.full(20, 0.5)
-    assert said(few, marks=refined).decision == "switch"
-    assert said(few, marks=uneven).decision == "leave"
-    words = "captions of the index"
-    assert said(NOISE + 0.1, kind=words, marks=uneven).decision == "switch"
-    assert said(NOISE + 0.1, kind=words, marks=plain).sentence.startswith("Leave it as it is: marked by one person")
-    assert said(NOISE + 0.1, marks=plain).rests_on == "judgments"
-
-
-def test_clicks_on_lists_of_both_come_after_judgments_and_before_words():
-    for told, gain in (("refined", -0.1), ("plain", 0.1)):
-        share = 0.7 if told == "refined" else 0.3
-        clicks = ClickVerdict("teams", 900, 400, 200, 1 - share, share, 0, 0, 0.001, 0)
-        by_words = said(NOISE + gain, kind="captions of the index", interleaved=clicks)
-        assert (by_words.decision == "switch") is (told == "refined")
-        assert by_words.rests_on == "clicks"
-        assert said(NOISE + gain, interleaved=clicks).rests_on == "judgments"
-    early = ClickVerdict("teams", 9, 4, 2, 0.5, 0.5, -1, 1, 1.0, None)
-    assert said(NOISE + 0.1, kind="captions of the index", interleaved=early).rests_on == "captions of the index"
+    for evidence in ({"kind": words, "difference": NOISE + 0.1}, {"difference": few}):
+        assert said(**evidence, marks=refined).decision == "switch"
+        assert said(**evidence, marks=plain).decision == "leave"
+        assert said(**evidence, marks=uneven).decision == "not known"
+        clicked = said(**evidence, marks=plain, votes=Votes(20, 60))
+        assert (clicked.decision, clicked.rests_on) == ("switch", "clicks")
+        assert said(**evidence, votes=Votes(5, 6)).decision == "not known"
+    assert said(NOISE + 0.1, marks=plain, votes=Votes(60, 20)).rests_on == "judgments"
 
 
 def test_words_are_found_in_captions():

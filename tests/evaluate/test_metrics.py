@@ -14,9 +14,6 @@ from hypothesis import strategies as st
 from reco_plugin.errors import InputError
 from reco_plugin.evaluate import (
     Interval,
-    bootstrap,
-    bootstrap_harmonic,
-    harmonic_mean,
     ndcg,
     rank_blocks,
     ranking,
@@ -24,8 +21,8 @@ from reco_plugin.evaluate import (
     recall,
     top_k,
 )
-from reco_plugin.evaluate.intervals import points
 from reco_plugin.evaluate.results import percent, table
+from reco_plugin.measure.statistics import points
 
 DATA = Path(os.environ.get("SHARED_DATA", Path(__file__).parents[3] / "shared" / "data"))
 
@@ -166,63 +163,6 @@ def test_what_does_not_fit_is_refused(queries, candidates, labels, message: str)
         ranks(queries, candidates, labels)
     with pytest.raises(InputError, match="no queries"):
         top_k(np.array([], int), 1)
-
-
-def test_bootstrap_has_the_width_of_theory() -> None:
-    hits = np.repeat([0.0, 1.0], 200)  # p = .5, n = 400: 1.96 * .5 / 20 = .049
-    interval = bootstrap(hits)
-    assert interval.mean == 0.5
-    assert interval.high - 0.5 == pytest.approx(0.049, abs=0.006)
-    assert 0.5 - interval.low == pytest.approx(0.049, abs=0.006)
-    assert bootstrap(hits) == interval  # seeded
-
-
-def test_bootstrap_by_group_is_wider_when_groups_agree() -> None:
-    """Ten copies of each of 40 values are 40 observations: sqrt(10) times as wide."""
-    values = np.repeat(np.tile([0.0, 1.0], 20), 10)
-    single, grouped = bootstrap(values), bootstrap(values, np.repeat(np.arange(40), 10))
-    assert grouped.mean == single.mean == 0.5
-    assert (grouped.high - grouped.low) / (single.high - single.low) == pytest.approx(np.sqrt(10), rel=0.15)
-    assert bootstrap(values, np.zeros(400)) == single  # one group says nothing about the spread
-    with pytest.raises(InputError, match="3 groups for 400 values"):
-        bootstrap(values, [1, 2, 3])
-    with pytest.raises(InputError, match="needs values"):
-        bootstrap([])
-
-
-def test_trainings_are_averaged_per_query_and_groups_drawn_for_all_of_them() -> None:
-    rng = np.random.default_rng(0)
-    values, groups = rng.integers(0, 2, (3, 200)).astype(float), np.repeat(np.arange(20), 10)
-    drawn = [rng.integers(0, 20, 20) for rng in [np.random.default_rng(0)] for _ in range(1000)]
-    means = [values[:, np.concatenate([np.flatnonzero(groups == group) for group in draw])].mean() for draw in drawn]
-    np.testing.assert_allclose(
-        bootstrap(values.mean(axis=0), groups), (values.mean(), *np.quantile(means, [0.025, 0.975]))
-    )
-    with pytest.raises(InputError, match=r"of shape \(N,\), got \(3, 200\)"):
-        bootstrap(values)
-    assert bootstrap(np.array([[1.0] * 50, [0.0] * 50]).mean(axis=0)) == (0.5, 0.5, 0.5)
-
-
-def test_the_harmonic_mean_and_its_interval() -> None:
-    assert harmonic_mean(0.5, 1.0) == pytest.approx(2 / 3)
-    assert (harmonic_mean(0, 0), harmonic_mean(0.7, 0.7)) == (0, 0.7)
-    rng = np.random.default_rng(1)
-    seen, unseen = (rng.random(4000) < 0.8).astype(float), (rng.random(1000) < 0.3).astype(float)
-    found = bootstrap_harmonic([seen], [unseen])
-    assert found.mean == pytest.approx(harmonic_mean(seen.mean(), unseen.mean()))
-    # dH/du = 2 s^2 / (s + u)^2 = 1.06, dH/ds = 2 u^2 / (s + u)^2 = 0.15; the sampling errors are .0145 and .0063
-    assert (found.high - found.low) / (2 * 1.96) == pytest.approx(np.hypot(1.06 * 0.0145, 0.15 * 0.0063), rel=0.1)
-
-
-def test_the_change_of_a_harmonic_mean_is_paired() -> None:
-    """The same queries before and after: no change has no spread, whatever the spread of each."""
-    rng = np.random.default_rng(2)
-    seen, unseen = rng.integers(0, 2, 50).astype(float), rng.integers(0, 2, 30).astype(float)
-    assert bootstrap_harmonic([seen, seen], [unseen, unseen]) == (0, 0, 0)
-    better = bootstrap_harmonic([seen, seen], [np.ones(30), unseen])
-    before = bootstrap_harmonic([seen], [unseen]).mean
-    assert better.mean == pytest.approx(harmonic_mean(seen.mean(), 1.0) - before)
-    assert better.low > 0
 
 
 def test_tables_align() -> None:

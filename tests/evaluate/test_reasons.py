@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import pytest
 
-from reco_plugin.evaluate.intervals import Interval
 from reco_plugin.evaluate.reasons import Tried, why
+from reco_plugin.measure.statistics import Interval
 from reco_plugin.types import Coverage, Role
 
 NOTHING, LOSS, GAIN, UNSURE = (

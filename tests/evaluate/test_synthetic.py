@@ -15,8 +15,8 @@ import pytest
 from reco_plugin.data import Captioned, Labelled
 from reco_plugin.errors import ConfigError, InputError
 from reco_plugin.evaluate import retrieval, zero_shot
-from reco_plugin.evaluate.intervals import points
 from reco_plugin.files import digest_records
+from reco_plugin.measure.statistics import points
 from reco_plugin.refine import Refiner, refiner_for_vectors
 from reco_plugin.score import score_both
 from reco_plugin.types import Records, Refinement

@@ -11,7 +11,6 @@ from fit_worlds import FINGERPRINT, D, catalogue_of, made, unit, word
 
 from reco_plugin.data import Labelled
 from reco_plugin.evaluate import zero_shot
-from reco_plugin.evaluate.intervals import Interval
 from reco_plugin.evaluate.methods import MeanOfNeighbours
 from reco_plugin.fit.candidates import Candidate, ask, compose
 from reco_plugin.fit.catalogue import Catalogue, split
@@ -27,6 +26,7 @@ from reco_plugin.fit.choose import (
     policy_of,
 )
 from reco_plugin.fit.config import FitSide, TestLine
+from reco_plugin.measure.statistics import Interval
 from reco_plugin.train.loop import Fusions, TorchFuser
 from reco_plugin.train.model import FusionConfig
 from reco_plugin.types import Records

@@ -19,7 +19,7 @@ from reco_plugin.evaluate.findings import (
     Section,
     Table,
 )
-from reco_plugin.evaluate.intervals import Interval
+from reco_plugin.measure.statistics import Interval
 
 HOSTILE = '<script>alert("x")</script> | `a` & *b* $\\frac$ ]]>'
 UNICODE = "Ünïcode · 猫 · 🦊 · עברית"

@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from reco_plugin.evaluate.findings import Column, Table
-from reco_plugin.evaluate.intervals import Interval
+from reco_plugin.measure.statistics import Interval
 from reco_plugin.report.runs import best_cells, direction, format_cell, header, tick, with_unit
 
 

@@ -10,7 +10,7 @@ import pytest
 import reco_plugin.report.charts
 from reco_plugin.errors import DataError, MissingExtra
 from reco_plugin.evaluate.findings import Chart, Line
-from reco_plugin.evaluate.intervals import Interval
+from reco_plugin.measure.statistics import Interval
 from reco_plugin.report.charts import COLOURS, chart_table, draw, inline, standalone, stylesheet
 from reco_plugin.report.headline import Figure, draw_headline, main_figures
 from reco_plugin.report.runs import format_cell

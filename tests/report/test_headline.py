@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from reco_plugin.evaluate.findings import Column, Findings, Section, Table
-from reco_plugin.evaluate.intervals import Interval
+from reco_plugin.measure.statistics import Interval
 from reco_plugin.report.headline import choose_bars, choose_refined, group_figures, main_figures, summary_table
 
 NAME = Column(key="name", title="")

@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 
 from reco_plugin.evaluate.findings import Chart, Column, Line, Section, Table
-from reco_plugin.evaluate.intervals import Interval
+from reco_plugin.measure.statistics import Interval
 from reco_plugin.report import markdown_cases, markdown_section, write_charts
 
 SECTION = Section(

@@ -12,7 +12,7 @@ import pytest
 
 from reco_plugin.errors import DataError
 from reco_plugin.evaluate.findings import Case, Findings, RetrievedPair
-from reco_plugin.evaluate.intervals import Interval
+from reco_plugin.measure.statistics import Interval
 from reco_plugin.report import read_runs, write_report
 from reco_plugin.report.runs import format_cell
 from reco_plugin.report.write import render_page

@@ -1,0 +1,1 @@
+"""Does it help? What is said of a difference, and how surely."""

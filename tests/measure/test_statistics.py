@@ -1,0 +1,194 @@
+"""Simulations with fixed seeds: what gains nothing is hardly ever called sure, what gains nearly as often as by t."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import numpy as np
+import pytest
+from scipy import stats
+
+from reco_plugin.errors import InputError
+from reco_plugin.measure.statistics import (
+    CHANGED,
+    GROUPS,
+    Interval,
+    bootstrap,
+    bootstrap_harmonic,
+    compare_pairs,
+    harmonic_mean,
+    sign_test,
+)
+
+Drawn = tuple[np.ndarray, np.ndarray | None]
+Rng = np.random.Generator
+SHOPS = 200  # of each null
+
+
+def skewed(rng: Rng, queries: int, drops: float, fall: float, noise: float = 0.0) -> Drawn:
+    """Many small rises and a few large drops, which together are nothing."""
+    fell = rng.random(queries) < drops
+    return np.where(fell, -fall, fall * drops / (1 - drops)) + noise * rng.normal(size=queries), None
+
+
+def sparse(rng: Rng, queries: int, changed: float) -> Drawn:
+    return rng.choice([-1, 0, 1], queries, p=[changed / 2, 1 - changed, changed / 2]) * rng.uniform(
+        0.1, 0.6, queries
+    ), None
+
+
+def clustered(rng: Rng, groups: int, each: int, even: bool = True) -> Drawn:
+    """Queries of a group share most of their change, which the groups together do not have."""
+    share = np.ones(groups) if even else 1 / np.arange(1, groups + 1)
+    group = rng.choice(groups, groups * each, p=share / share.sum())
+    return rng.normal(0, 0.2, groups)[group] + rng.normal(0, 0.1, len(group)), group
+
+
+NULLS: dict[str, Callable[[Rng], Drawn]] = {
+    "normal": lambda rng: (rng.normal(0, 0.2, 100), None),
+    "skewed, few queries": lambda rng: skewed(rng, 100, 0.05, 0.4),
+    "skewed, rare drops": lambda rng: skewed(rng, 200, 0.02, 0.5),
+    "skewed, many queries": lambda rng: skewed(rng, 400, 0.05, 0.4),
+    "skewed and noisy": lambda rng: skewed(rng, 100, 0.1, 0.4, 0.02),
+    "sparse, 5 to 10 changed": lambda rng: sparse(rng, 1000, 0.007),
+    "sparse, 30 changed": lambda rng: sparse(rng, 1000, 0.03),
+    "tied": lambda rng: (rng.choice([-0.37, 0, 0.37], 200, p=[0.1, 0.8, 0.1]), None),
+    "2 groups": lambda rng: clustered(rng, 2, 100),
+    "10 groups": lambda rng: clustered(rng, 10, 20),
+    "50 groups": lambda rng: clustered(rng, 50, 10),
+    "30 uneven groups": lambda rng: clustered(rng, 30, 10, even=False),
+}
+
+
+def test_what_gains_nothing_is_hardly_ever_called_sure() -> None:
+    """Of all nulls together at most 2.5 %, of each what chance allows for that."""
+    sure = dict.fromkeys(NULLS, 0)
+    for number, (name, make) in enumerate(NULLS.items()):
+        for shop in range(SHOPS):
+            sure[name] += compare_pairs(*make(np.random.default_rng([1, shop, number])), samples=200, seed=shop).sure
+    assert sum(sure.values()) <= 0.025 * SHOPS * len(NULLS), sure
+    assert all(stats.binomtest(found, SHOPS, 0.025, "greater").pvalue > 0.05 for found in sure.values()), sure
+    assert sure["2 groups"] == sure["sparse, 5 to 10 changed"] == 0
+
+
+@pytest.mark.parametrize("queries", [40, 200])
+def test_a_gain_is_told_nearly_as_often_as_by_a_t_test(queries: int) -> None:
+    """On normal differences, of a size that a t test tells in nine of ten tries."""
+    gain = 3.24 * 0.2 / np.sqrt(queries)
+    drawn = [np.random.default_rng([shop, queries]).normal(gain, 0.2, queries) for shop in range(SHOPS)]
+    by_t = sum(stats.ttest_1samp(one, 0).pvalue < 0.05 for one in drawn)
+    assert (
+        sum(compare_pairs(one, samples=200, seed=shop).sure for shop, one in enumerate(drawn))
+        >= 0.9 * by_t
+        > 0.8 * SHOPS
+    )
+
+
+def test_an_interval_of_skewed_differences_holds_the_truth_as_often_as_it_says() -> None:
+    held = 0
+    for shop in range(SHOPS):
+        found = bootstrap(skewed(np.random.default_rng([shop, 7]), 200, 0.1, 0.4, 0.02)[0])
+        held += found.low <= 0 <= found.high
+    assert held >= 0.92 * SHOPS
+
+
+def test_what_is_too_few_is_called_that_and_how_many_more_it_takes() -> None:
+    four = np.zeros(1000)
+    four[:4] = 0.6
+    assert compare_pairs(four).told == "too few"
+    assert compare_pairs(np.full(CHANGED - 1, 0.5)).told == "too few"
+    assert compare_pairs(np.full(CHANGED, 0.5)).told == "gains"
+    assert compare_pairs(np.full(CHANGED, -0.5)).told == "loses"
+    assert compare_pairs(np.full(400, 0.5), np.arange(400) % (GROUPS - 1)).told == "too few"
+    assert compare_pairs(np.full(400, 0.004)).told == "no difference", "below half a point"
+    rng = np.random.default_rng(0)
+    few = rng.normal(size=30)
+    few = 0.05 + 0.2 * (few - few.mean()) / few.std(ddof=1)
+    found = compare_pairs(few)
+    assert (found.told, found.sure) == ("no difference", False)
+    assert found.more == pytest.approx((2.8 * 0.2 / 0.05) ** 2 - 30, abs=1)
+    more = np.concatenate([few, rng.normal(0.05, 0.2, found.more)])
+    assert compare_pairs(more).told == "gains"
+    assert compare_pairs(np.tile([0.1, -0.1], 50)).more is None, "there is none to tell"
+
+
+def test_of_several_that_were_tried_each_must_be_surer() -> None:
+    gain = np.random.default_rng(3).normal(0.045, 0.2, 100)
+    gain += 0.05 - gain.mean()
+    once, often = compare_pairs(gain), compare_pairs(gain, tried=20)
+    assert (once.told, often.told) == ("gains", "no difference")
+    assert often.p == pytest.approx(20 * once.p)
+    assert often.interval.low < once.interval.low < once.interval.high < often.interval.high
+
+
+def test_a_query_counts_as_often_as_it_was_asked() -> None:
+    gain = np.where(np.arange(400) < 100, -0.2, 0.2)
+    often = np.where(np.arange(400) < 100, 100.0, 1.0)
+    assert compare_pairs(gain).told == "gains"
+    found = compare_pairs(gain, weights=often)
+    assert found.told == "loses"
+    assert found.interval.mean == pytest.approx((-0.2 * 10_000 + 0.2 * 300) / 10_300)
+
+
+def test_the_exchange_of_very_many_is_normal() -> None:
+    gain = np.random.default_rng(1).normal(0.01, 0.2, 5000)
+    assert compare_pairs(gain).p == pytest.approx(stats.ttest_1samp(gain, 0).pvalue, rel=0.1)
+
+
+def test_votes_are_tested_by_the_binomial() -> None:
+    assert sign_test(0, 0) == 1.0
+    assert sign_test(9, 1) == sign_test(1, 9) == pytest.approx(22 / 1024)
+
+
+def test_bounds_lie_within_the_values() -> None:
+    assert bootstrap([0.5] * 50) == Interval(0.5, 0.5, 0.5)
+    found = bootstrap([1.0] + [0.0] * 9)
+    assert 0.0 <= found.low <= 0.1 <= found.high <= 1.0
+
+
+def test_bootstrap_has_the_width_of_theory() -> None:
+    hits = np.repeat([0.0, 1.0], 200)  # p = .5, n = 400: 1.96 * .5 / 20 = .049
+    interval = bootstrap(hits)
+    assert interval.mean == 0.5
+    assert interval.high - 0.5 == pytest.approx(0.049, abs=0.006)
+    assert 0.5 - interval.low == pytest.approx(0.049, abs=0.006)
+    assert bootstrap(hits) == interval  # seeded
+
+
+def test_bootstrap_by_group_is_wider_when_groups_agree() -> None:
+    """Ten copies of each of 40 values are 40 observations: sqrt(10) times as wide."""
+    values = np.repeat(np.tile([0.0, 1.0], 20), 10)
+    single, grouped = bootstrap(values), bootstrap(values, np.repeat(np.arange(40), 10))
+    assert grouped.mean == single.mean == 0.5
+    assert (grouped.high - grouped.low) / (single.high - single.low) == pytest.approx(np.sqrt(10), rel=0.15)
+    assert bootstrap(values, np.zeros(400)) == single  # one group says nothing about the spread
+    with pytest.raises(InputError, match="3 groups for 400 values"):
+        bootstrap(values, [1, 2, 3])
+    with pytest.raises(InputError, match="needs values"):
+        bootstrap([])
+    with pytest.raises(InputError, match=r"of shape \(N,\), got \(2, 3\)"):
+        bootstrap(np.zeros((2, 3)))
+    with pytest.raises(InputError, match="2 weights for 400 values"):
+        bootstrap(values, weights=[1, 2])
+
+
+def test_the_harmonic_mean_and_its_interval() -> None:
+    assert harmonic_mean(0.5, 1.0) == pytest.approx(2 / 3)
+    assert (harmonic_mean(0, 0), harmonic_mean(0.7, 0.7)) == (0, 0.7)
+    rng = np.random.default_rng(1)
+    seen, unseen = (rng.random(4000) < 0.8).astype(float), (rng.random(1000) < 0.3).astype(float)
+    found = bootstrap_harmonic([seen], [unseen])
+    assert found.mean == pytest.approx(harmonic_mean(seen.mean(), unseen.mean()))
+    # dH/du = 2 s^2 / (s + u)^2 = 1.06, dH/ds = 2 u^2 / (s + u)^2 = 0.15; the sampling errors are .0145 and .0063
+    assert (found.high - found.low) / (2 * 1.96) == pytest.approx(np.hypot(1.06 * 0.0145, 0.15 * 0.0063), rel=0.1)
+
+
+def test_the_change_of_a_harmonic_mean_is_paired() -> None:
+    """The same queries before and after: no change has no spread, whatever the spread of each."""
+    rng = np.random.default_rng(2)
+    seen, unseen = rng.integers(0, 2, 50).astype(float), rng.integers(0, 2, 30).astype(float)
+    assert bootstrap_harmonic([seen, seen], [unseen, unseen]) == (0, 0, 0)
+    better = bootstrap_harmonic([seen, seen], [np.ones(30), unseen])
+    before = bootstrap_harmonic([seen], [unseen]).mean
+    assert better.mean == pytest.approx(harmonic_mean(seen.mean(), 1.0) - before)
+    assert better.low > 0
