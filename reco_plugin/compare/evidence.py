@@ -10,8 +10,9 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Literal, TypeAlias
 
+from ..measure.statistics import Figures
 from .judgments import Grades
-from .measure import Figures, QueryRows, judge_all
+from .measure import QueryRows, judge_all
 from .queries import SearchQuery
 from .search import Rankings
 

@@ -9,11 +9,10 @@ import numpy as np
 import numpy.typing as npt
 
 from ..evaluate.ranking import graded_ndcg, recall
-from ..measure.statistics import Interval, bootstrap
+from ..measure.statistics import Figures, Interval, bootstrap
 from .judgments import Grades
 from .search import ArmName, Rankings
 
-Figures = npt.NDArray[np.float64]
 QueryRows = npt.NDArray[np.int64]
 METRICS = ("ndcg", "recall", "mrr")
 

@@ -15,6 +15,7 @@ from ..data.images import RemoteImage
 from ..engines import Description, Engine
 from ..errors import DataError, EngineError, ImageError, InputError
 from ..interleave import Votes
+from ..measure.statistics import Figures
 from ..options import RefineOptions
 from ..reco import Reco
 from ..types import ImageInput, Refinement, Target, Vectors, other
@@ -22,7 +23,7 @@ from .encoder_check import IndexCheck, check_dimension, check_encoder
 from .evidence import Indication, by_captions_of_index
 from .judgments import Grades, Judgments, read_run
 from .marks import Marks
-from .measure import Figures, JudgedQueries, QueryRows, changes, judge_all, overlaps
+from .measure import JudgedQueries, QueryRows, changes, judge_all, overlaps
 from .queries import QueryLog, SearchQuery
 from .search import ArmName, Exactness, FoundHits, Rankings, SearchHow, measure_exactness, questions, search_all
 from .verdict import Advice, Heard, decide

@@ -14,11 +14,10 @@ import numpy as np
 import numpy.typing as npt
 
 from ..interleave import Team, Votes
-from ..measure.statistics import CHANGED, Difference, Interval, bootstrap, compare_pairs, points
+from ..measure.statistics import CHANGED, Difference, Figures, Interval, bootstrap, compare_pairs, points
 from ..types import Modality
 from .evidence import Indication
 from .marks import SURE, Marks
-from .measure import Figures
 from .queries import SearchQuery
 from .search import SearchHow
 

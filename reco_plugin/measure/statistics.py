@@ -28,7 +28,7 @@ _NORMAL = 2000  # groups from which on the sum of flipped signs is as good as no
 _AT_ONCE = 2**16  # groups that are drawn at once: several draws of few, which fit a cache
 _POWER = 2.8  # standard errors that an effect must have: 5 % on two sides, four of five tries
 Figures = npt.NDArray[np.float64]
-Told: TypeAlias = Literal["gains", "loses", "no difference", "too few"]
+Effect: TypeAlias = Literal["gains", "loses", "no difference", "too few"]
 
 
 class Interval(NamedTuple):
@@ -159,7 +159,7 @@ class Difference:
     p: float
     changed: int
     groups: int
-    told: Told
+    told: Effect
     more: int | None
 
     @property
@@ -199,7 +199,7 @@ def compare_pairs(
     enough = changed >= CHANGED and moved >= GROUPS
     p = min(1.0, tried * _exchanged(sums[sums != 0], 2 * samples - 1, seed)) if enough else 1.0
     sure = enough and p < SURE and abs(interval.mean) >= LEAST
-    told: Told = "no difference" if enough else "too few"
+    told: Effect = "no difference" if enough else "too few"
     if sure and interval.low > 0:
         told = "gains"
     elif sure and interval.high < 0:
