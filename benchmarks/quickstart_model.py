@@ -46,7 +46,7 @@ from reco_plugin.quickstart.dataset import (
 from reco_plugin.refine import Refiner, VectorMemory
 from reco_plugin.train.data import FusionData, gather
 from reco_plugin.train.encoder import FrozenClip, load_frozen
-from reco_plugin.train.export import Card, Samples, export
+from reco_plugin.train.export import Card, export
 from reco_plugin.train.loop import Fusions, TorchFuser, TrainConfig, train_fusions
 from reco_plugin.train.model import FusionConfig
 from reco_plugin.train.parity import Parity
@@ -315,12 +315,10 @@ def reshape(base: Artifact, paper: Fusions) -> list[Parity]:
     return refit(base, paper, base.folder, policy=POLICY, trained_on=TRAINED_ON, fuser="reco")
 
 
-def _export(data: Quickstart, clip: FrozenClip, paper: Fusions, out: Path) -> list[Parity]:
-    """The model folder, checked against torch on drawings and captions of the benchmark."""
-    images = [drawing(data, int(row)) for row in data.query_rows("seen")[:64]]
-    samples = Samples(images, [item.caption for item in data.items[:64]])
+def _export(clip: FrozenClip, paper: Fusions, out: Path) -> list[Parity]:
+    """The model folder."""
     card = Card(POLICY, templates=("{}",), trained_on=TRAINED_ON, licenses=licenses())
-    return export(clip, paper, out, card=card, precision="fp16", samples=samples)
+    return export(clip, paper, out, card=card, precision="fp16")
 
 
 if __name__ == "__main__":

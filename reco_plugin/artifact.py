@@ -107,7 +107,6 @@ class Manifest(_Strict):
         tokenizer: checksum of ``tokenizer.json``; an API has none.
         matryoshka: dimensions that vectors may be cut to, since the encoder was trained for it; none for most.
         api: address of the API that is the encoder, without its key; empty where it is in the folder.
-        whole_int8: whether int8 weights of products have all 8 bits, as in published files; what is made here has 7.
     """
 
     format: int = FORMAT
@@ -126,7 +125,6 @@ class Manifest(_Strict):
     made_with: dict[str, str] = {}
     matryoshka: tuple[Annotated[int, Field(ge=1, le=DIMENSIONS)], ...] = ()
     api: str = ""
-    whole_int8: bool = False
 
     @model_validator(mode="after")
     def _cuts_are_shorter(self) -> Manifest:

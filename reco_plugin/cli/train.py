@@ -95,6 +95,4 @@ def export_command(
         print_result(json.dumps([vars(found) for found in parities], indent=2))
         return
     typer.echo("\n".join(parity.table(parities)))
-    if options.check is None:
-        typer.echo("compared on drawn samples; on your own images and captions: --check SOURCE")
     typer.echo(f"wrote {out}; next: {shlex.join(['reco', 'doctor', '--model', str(out)])}")

@@ -61,15 +61,13 @@ def warn_of_cpu(why: str) -> None:
 class OrtSession:
     """One graph on one execution provider, without fallback to another."""
 
-    def __init__(self, path: Path, settings: Settings, *, logs: bool = True, whole_int8: bool = False) -> None:
+    def __init__(self, path: Path, settings: Settings, *, logs: bool = True) -> None:
         """Load a graph.
 
         Args:
             path: the graph.
             settings: provider, its options, threads and arena.
             logs: whether ONNX Runtime logs a run that fails, which its exception tells, too.
-            whole_int8: whether int8 weights may have all 8 bits. Sums of two such products overflow on processors
-                with AVX2 or AVX-512 and without VNNI; there ONNX Runtime then takes exact ones, of .8 times the speed.
         """
         provider = _PROVIDERS[settings.provider]
         self.any_length = settings.provider == "cpu"
@@ -82,7 +80,7 @@ class OrtSession:
                 f"{', '.join(ort.get_available_providers())}. For CUDA: pip uninstall onnxruntime && "
                 "pip install 'reco-plugin[gpu]'; or choose provider='cpu'."
             )
-        self._path, self._settings, self._logs, self._whole_int8 = path, settings, logs, whole_int8
+        self._path, self._settings, self._logs = path, settings, logs
         self._session = self._load(settings.threads or fewer_cores())
         self._check_provider(provider, path)
         taken = self._session.get_provider_options()[provider]
@@ -99,8 +97,6 @@ class OrtSession:
         options.intra_op_num_threads = threads
         options.enable_cpu_mem_arena = settings.arena
         options.log_severity_level = 3 if self._logs else 4
-        if self._whole_int8:
-            options.add_session_config_entry("session.x64quantprecision", "1")
         # threads spin while a graph runs, which is faster, and not after it, while others need the processor
         options.add_session_config_entry("session.force_spinning_stop", "1")
         options.add_session_config_entry("session.intra_op.spin_duration_us", str(_SPIN_US))
@@ -172,4 +168,4 @@ class OrtSession:
 
 def on_cpu(artifact: Artifact, name: str, settings: Settings) -> OrtSession:
     """Open a graph of a model folder on the CPU, by products that are exact for its weights."""
-    return OrtSession(artifact.graph(name), settings, whole_int8=artifact.manifest.whole_int8)
+    return OrtSession(artifact.graph(name), settings)

@@ -1,14 +1,13 @@
 """Write a model folder: ONNX graphs, their Triton configuration, tokenizer and manifest.
 
 Everything is written and compared with torch in a temporary folder beside the target, which replaces the target only
-if it passes. ``reco export`` takes an encoder, the fusions of a run, and inputs to compare on.
+if it passes. ``reco export`` takes an encoder and the fusions of a run.
 """
 
 from __future__ import annotations
 
 import json
 import warnings
-from collections.abc import Sequence
 from dataclasses import asdict, dataclass, field
 from importlib.metadata import version
 from pathlib import Path
@@ -18,17 +17,16 @@ import numpy as np
 
 from ..artifact import MANIFEST, TOKENIZER, FusionInfo, Manifest, ModelFile, Policy, whole_model
 from ..config import Settings
-from ..data import read_pairs
 from ..defaults import NEIGHBOURS
-from ..errors import ConfigError, DataError
+from ..errors import ConfigError
 from ..sessions.base import Arrays
 from ..sessions.ort import OrtSession
-from ..types import FuserName, ImageInput
+from ..types import FuserName
 from ..values import TEMPLATES, check_templates
 from .graph_file import ONE_FILE, graph_bytes, graph_file
 from .loop import FUSION, Fusions, load_fusions
 from .model import FusionConfig
-from .parity import COUNT, Parity, Precision, check, compare, sample_images, sample_texts
+from .parity import Parity, Precision, check, compare, sample_images, sample_texts
 from .precision import quiet, to_precision
 from .recipe import ExportOptions, Recipe, Serving, check_feasible
 from .to_onnx import GraphCheck, GraphSample, cases, to_onnx
@@ -37,9 +35,6 @@ from .triton import graph_specs, render_config
 if TYPE_CHECKING:
     from .encoder import FrozenClip
 
-_CHECKED = 96  # pairs of a source to compare: a large encoder takes a second per image
-_LEAST = 20  # with fewer pairs, the ten nearest mean little
-
 
 def export_model(options: ExportOptions, out: Path, serving: Serving | None = None) -> list[Parity]:
     """Export an encoder with the closed form, and the paper's layer where it is trained or asked for.
@@ -47,7 +42,6 @@ def export_model(options: ExportOptions, out: Path, serving: Serving | None = No
     Raises:
         ConfigError: the encoder cannot be loaded or exported, the fusion belongs to another one or is missing, or a
             template has no place for a name.
-        DataError: ``options.check`` holds too few pairs, or vectors.
         ArtifactError: the parity check failed; nothing was written.
     """
     from .encoder import load_frozen  # brings open_clip, of which a fit's export needs nothing
@@ -61,10 +55,9 @@ def export_model(options: ExportOptions, out: Path, serving: Serving | None = No
     untrained = Fusions(FusionConfig("paper", clip.dimension)).eval() if options.fuser == "paper" else None
     fusions = _load_trained(clip, fusion) if fusion else untrained
     recipe = json.loads((fusion / Recipe.file).read_text()) if fusion and (fusion / Recipe.file).is_file() else {}
-    samples = _samples(options.check) if options.check else Samples()
     policy = Policy(k=options.k or recipe.get("k", NEIGHBOURS))
     card = Card(policy, options.fuser, templates, recipe.get("source", ""), options.licenses, options.matryoshka)
-    return export(clip, fusions, out, card=card, precision=options.precision, serving=serving, samples=samples)
+    return export(clip, fusions, out, card=card, precision=options.precision, serving=serving)
 
 
 def _load_trained(clip: FrozenClip, run: Path) -> Fusions:
@@ -81,21 +74,6 @@ def _load_trained(clip: FrozenClip, run: Path) -> Fusions:
     return fusions
 
 
-def _samples(source: str) -> Samples:
-    images: list[ImageInput] = []
-    texts: list[str] = []
-    for pair in read_pairs(source):
-        if isinstance(pair.image, np.ndarray) or not isinstance(pair.text, str):
-            raise DataError(f"{source} holds vectors: the check encodes images and texts, so it needs them raw")
-        images.append(pair.image)
-        texts.append(pair.text)
-        if len(images) == _CHECKED:
-            break
-    if len(images) < _LEAST:
-        raise DataError(f"{source} holds {len(images)} pairs; the check takes {_LEAST} to {_CHECKED}")
-    return Samples(images, texts)
-
-
 @dataclass(frozen=True)
 class Card:
     """The entries of a manifest besides the encoder."""
@@ -108,14 +86,6 @@ class Card:
     matryoshka: tuple[int, ...] = ()  # dimensions that its vectors may be cut to
 
 
-@dataclass(frozen=True)
-class Samples:
-    """Inputs of the parity check; generated ones are added up to 48."""
-
-    images: Sequence[ImageInput] = ()
-    texts: Sequence[str] = ()
-
-
 def export(
     clip: FrozenClip,
     fusions: Fusions | None,
@@ -124,7 +94,6 @@ def export(
     card: Card | None = None,
     precision: Precision = "fp32",
     serving: Serving | None = None,
-    samples: Samples | None = None,
     limit: int = ONE_FILE,
 ) -> list[Parity]:
     """Write a model folder and check its parity; returns the measurements.
@@ -136,7 +105,6 @@ def export(
         card: for the manifest.
         precision: of the weights.
         serving: Triton's batches, queue and accelerator.
-        samples: inputs to compare.
         limit: bytes of weights of a graph above which they lie in a second file.
 
     Raises:
@@ -144,14 +112,12 @@ def export(
         ArtifactError: ``out`` exists and is no model folder.
         ConfigError: int8 for a GPU, which has no kernels for it in ONNX Runtime.
     """
-    serving, card, samples = serving or Serving(), card or Card(), samples or Samples()
+    serving, card = serving or Serving(), card or Card()
     check_feasible(precision, serving)
     specs = graph_specs(clip.image, clip.text, dimension := clip.dimension, card.policy.k)
-    images = [*samples.images, *sample_images(max(COUNT - len(samples.images), 0))]
-    texts = [*samples.texts, *sample_texts(max(COUNT - len(samples.texts), 0))]
     with whole_model(out) as folder:
         parities, graphs = [], {}
-        for case in cases(clip, fusions, specs, images, texts):
+        for case in cases(clip, fusions, specs, sample_images(), sample_texts()):
             path = graph_file(folder, case.spec.name)
             parities.append(export_graph(case, path, precision, limit))
             graphs[case.spec.name] = file = ModelFile.of(path)

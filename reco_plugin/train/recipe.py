@@ -97,7 +97,6 @@ class ExportOptions(EncoderOptions, ManifestOptions):
         "fp32", "Precision of the weights; with --accelerator tensorrt fp16 arithmetic, too. int8: CPU only."
     )
     k: int | None = option(None, "Default number of neighbours.", ge=1, unset="of the training, or 10")
-    check: str | None = option(None, "Pairs to compare with torch on, as for reco train.", unset="drawn samples")
 
 
 class Serving(CommandOptions):

@@ -6,15 +6,12 @@ import os
 import subprocess
 import sys
 import threading
-from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
-import onnx
 import onnxruntime
 import pytest
-from onnx import TensorProto, helper, numpy_helper
 
 from reco_plugin.config import load_settings
 from reco_plugin.errors import SessionError
@@ -85,47 +82,6 @@ def test_threads_stop_spinning_when_a_run_ends(graph, monkeypatch):
     monkeypatch.setattr(ort, "ort", SimpleNamespace(**{**vars(onnxruntime), "InferenceSession": kept}))
     ort.OrtSession(graph, load_settings())
     assert made == ["1"]
-
-
-@pytest.fixture
-def whole_int8(tmp_path: Path) -> Path:
-    """A product whose weights are all 127, as published int8 files may have them: two of its terms pass 16 bits."""
-    weights = {"w": np.full((64, 8), 127, np.int8), "wz": np.zeros(8, np.int8)}
-    nodes = [
-        helper.make_node("DynamicQuantizeLinear", ["x"], ["q", "scale", "zero"]),
-        helper.make_node("MatMulInteger", ["q", "w", "zero", "wz"], ["product"]),
-        helper.make_node("Cast", ["product"], ["whole"], to=TensorProto.FLOAT),
-        helper.make_node("Mul", ["whole", "scale"], ["features"]),
-    ]
-    x, y = (
-        helper.make_tensor_value_info(name, TensorProto.FLOAT, ["b", size])
-        for name, size in (("x", 64), ("features", 8))
-    )
-    graph = helper.make_graph(
-        nodes, "g", [x], [y], [numpy_helper.from_array(value, name) for name, value in weights.items()]
-    )
-    made = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 18)], ir_version=9)
-    onnx.save(made, str(tmp_path / "whole.onnx"))
-    return tmp_path / "whole.onnx"
-
-
-def test_products_of_eight_bits_are_exact_on_any_processor(whole_int8, monkeypatch):
-    """Without the entry they are half of that on a processor with AVX2 alone; with VNNI they never are."""
-    told: list[str] = []
-
-    class Watched(onnxruntime.SessionOptions):
-        def add_session_config_entry(self, name: str, value: str) -> None:
-            told.append(f"{name}={value}")
-            super().add_session_config_entry(name, value)
-
-    monkeypatch.setattr(ort, "ort", SimpleNamespace(**{**vars(onnxruntime), "SessionOptions": Watched}))
-    rows = np.ones((40, 64), np.float32)  # on two threads a second session runs half of them
-    session = ort.OrtSession(whole_int8, load_settings(threads=2), whole_int8=True)
-    np.testing.assert_allclose(session.run({"x": rows})["features"], 64 * 127, rtol=1e-5)
-    assert told.count("session.x64quantprecision=1") == 2
-    told.clear()
-    ort.OrtSession(whole_int8, load_settings(threads=1))
-    assert told and "session.x64quantprecision=1" not in told  # others need it not, and would be slower by it
 
 
 ROWS = 37

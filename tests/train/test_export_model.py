@@ -7,15 +7,13 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import pytest
-from PIL import Image
 from small_clip import DIMENSION
 from typer.testing import CliRunner
 
 from reco_plugin.artifact import Artifact
 from reco_plugin.cli.app import app
-from reco_plugin.errors import ConfigError, DataError
+from reco_plugin.errors import ConfigError
 from reco_plugin.train import export as module
 from reco_plugin.train.encoder import load_frozen
 from reco_plugin.train.export import export_model
@@ -42,18 +40,6 @@ def trained(folder: Path, dimension: int = DIMENSION, digest: str | None = None,
     return folder
 
 
-@pytest.fixture
-def pairs(tmp_path: Path) -> Path:
-    """24 coloured pictures with captions, as a table."""
-    rows = ["id,image,text"]
-    for i in range(24):
-        Image.new("RGB", (40, 30), (10 * i, 255 - 10 * i, 100)).save(tmp_path / f"{i}.png")
-        rows.append(f"{i},{i}.png,picture number {i}")
-    table = tmp_path / "pairs.csv"
-    table.write_text("\n".join(rows))
-    return table
-
-
 def test_random_weights_are_announced(
     tmp_path: Path, write_encoder: Callable[..., str], vit_config: dict[str, Any], told: dict[str, Any]
 ) -> None:
@@ -67,7 +53,7 @@ def test_a_training_run_brings_its_fusion_and_defaults(vit: str, tmp_path: Path,
     export_model(ExportOptions(model=vit, fusion=trained(tmp_path, digest=digest), licenses=("MIT",)), tmp_path / "out")
     assert told["fusions"].config.fuser == "paper" and told["card"].policy.k == 7
     assert told["card"].fuser == "reco", "the closed form stays the default"
-    assert (told["card"].trained_on, told["card"].licenses, [*told["samples"].images]) == ("pairs.csv", ("MIT",), [])
+    assert (told["card"].trained_on, told["card"].licenses) == ("pairs.csv", ("MIT",))
     export_model(ExportOptions(model=vit, fusion=tmp_path, k=3, fuser="paper"), tmp_path / "out")
     assert told["card"].policy.k == 3 and told["card"].fuser == "paper"
 
@@ -102,27 +88,10 @@ def test_a_fusion_of_another_encoder_is_refused(vit: str, tmp_path: Path, told: 
     assert told == {} and not (tmp_path / "out").exists()
 
 
-def test_own_pairs_are_compared(vit: str, pairs: Path, tmp_path: Path, told: dict[str, Any]) -> None:
-    export_model(ExportOptions(model=vit, check=str(pairs)), tmp_path / "out")
-    assert told["samples"].texts == [f"picture number {i}" for i in range(24)] and len(told["samples"].images) == 24
-
-
-def test_pairs_that_cannot_be_compared_are_refused(vit: str, pairs: Path, tmp_path: Path, told: dict[str, Any]) -> None:
-    short = tmp_path / "short.csv"
-    short.write_text("\n".join(pairs.read_text().split("\n")[:6]))
-    with pytest.raises(DataError, match="holds 5 pairs; the check takes 20 to 96"):
-        export_model(ExportOptions(model=vit, check=str(short)), tmp_path / "out")
-    vectors = np.eye(32, dtype=np.float32)
-    np.savez(tmp_path / "v.npz", id=np.arange(32).astype(str), image=vectors, text=vectors)
-    with pytest.raises(DataError, match="holds vectors"):
-        export_model(ExportOptions(model=vit, check=str(tmp_path / "v.npz")), tmp_path / "out")
-    assert told == {}
-
-
-def test_the_command_prints_what_was_compared_and_writes_the_folder(vit: str, pairs: Path, tmp_path: Path) -> None:
+def test_the_command_prints_what_was_compared_and_writes_the_folder(vit: str, tmp_path: Path) -> None:
     out = tmp_path / "model"
     run = trained(tmp_path, fuser="mean")
-    arguments = ["export", "--model", vit, "--out", str(out), "--check", str(pairs), "--license", "MIT, mine"]
+    arguments = ["export", "--model", vit, "--out", str(out), "--license", "MIT, mine"]
     arguments += ["--fusion", str(run)]
     result = CliRunner().invoke(
         app,
@@ -134,7 +103,6 @@ def test_the_command_prints_what_was_compared_and_writes_the_folder(vit: str, pa
     assert len(lines) == 4
     for line in lines:
         assert float(line[3]) > 0.999 and 0.9 <= float(line[4]) <= 1
-    assert "drawn samples" not in result.stdout
     manifest = Artifact.load(out).manifest
     assert manifest.licenses == ("MIT, mine",) and manifest.precision == "fp16"
     assert manifest.templates == ("{} icon",)
