@@ -288,7 +288,7 @@ def main() -> None:
         study = Study(data, clip, Fingerprint(clip.name, clip.digest, clip.dimension), work)
     trained = [] if arguments.untrained else train_paper(study, work)
     if trained:
-        for parity in _export(data, clip, trained[0], arguments.out) if clip else reshape(artifact, trained[0]):
+        for parity in _export(clip, trained[0], arguments.out) if clip else reshape(artifact, trained[0]):
             print(f"{parity.graph}: least cosine {parity.least_cosine:.6f}")
     before = json.loads(kept.read_text()) if kept.is_file() else None
     results = study_all(study, trained, before) | {"shipped": arguments.shipped}
