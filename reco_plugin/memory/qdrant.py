@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import threading
 import time
-from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import replace
 from functools import partial
-from itertools import chain, islice
+from itertools import chain
 from typing import Any, TypeVar
 
 import numpy as np
@@ -15,14 +15,12 @@ import numpy.typing as npt
 from qdrant_client import QdrantClient, grpc, models
 from qdrant_client.conversions.conversion import GrpcToRest, RestToGrpc
 
-from ..defaults import SCROLL_BATCH
 from ..errors import FingerprintMismatch, MemoryStoreError, MemoryUnavailable
 from ..types import MODALITIES, Fingerprint, Neighbours, Payload, Records, Search, caption_of
 from ..words import MOST, QueryWords, Worded, asked_by_words, stored_words
 from .checks import (
     Opener,
     check_ids,
-    check_positive,
     check_records,
     check_search,
     check_witnesses,
@@ -32,20 +30,15 @@ from .checks import (
 from .collection import consistency, open_served, read_collection, search_params
 from .filters import USER_ID, WITNESSES
 from .header import Header
+from .point_memory import AT_ONCE, PointMemory
 from .points import (
     READ_BEFORE,
     WORDS,
     FilterConstructors,
     compare_stored,
-    ids_behind,
-    pages,
     point_id,
     stored_payload,
-    to_ids,
     to_neighbours,
-    to_payload,
-    to_records,
-    to_witnesses,
     to_worded,
     wanted_payload,
 )
@@ -55,7 +48,6 @@ from .server import Server, client_closed_on_error
 from .time_limit import time_limit
 
 T = TypeVar("T")
-_IDS_AT_ONCE = 1000
 _SIDES = [str(modality) for modality in MODALITIES]
 _POINTS_AT_ONCE = 256  # 6 MB of pairs of 1024 dimensions; a server takes 32 MB by REST
 _PAIRS = models.Filter(must_not=[models.HasIdCondition(has_id=[STATE_ID])])
@@ -70,7 +62,7 @@ _WORDS = FilterConstructors(
 )
 
 
-class QdrantMemory:
+class QdrantMemory(PointMemory):
     """A collection, or the one that an alias stands for: a new version can be put to use while others search."""
 
     kind = "qdrant"
@@ -157,9 +149,9 @@ class QdrantMemory:
         """Store the witnesses (N, 3) of pairs in their payload."""
         client, checked = self._live(), check_witnesses(ids, witnesses)
         self._state.refuse_other_version()
-        for names in chunks(list(checked), _IDS_AT_ONCE):
-            found = self._retrieve(_IDS_AT_ONCE, names, vectors=False, payload=[USER_ID], write=True)
-            there = {str(point.id) for point in chain.from_iterable(found)}
+        for names in chunks(list(checked), AT_ONCE):
+            with part_of_a_write():
+                there = {str(point.id) for point in self._fetch([*map(point_id, names)], [USER_ID], vectors=False)}
             changes = [
                 models.SetPayloadOperation(
                     set_payload=models.SetPayload(payload={WITNESSES: checked[name]}, points=[point_id(name)])
@@ -176,29 +168,11 @@ class QdrantMemory:
                     write=True,
                 )
 
-    def witnesses(self, ids: Sequence[str]) -> npt.NDArray[np.float32]:
-        """The witnesses (N, 3) of pairs."""
-        names = check_ids(ids, "ids")
-        found = self._retrieve(_IDS_AT_ONCE, names, vectors=False, payload=[WITNESSES])
-        return to_witnesses(chain.from_iterable(found), [point_id(name) for name in names])
-
     def count_unjudged(self) -> int:
         """Number of pairs without witnesses."""
         client = self._live()
         ask = self._ask_unjudged
         return ask("count", lambda left: client.count(self.collection, _UNJUDGED, exact=True, timeout=left)).count
-
-    def unjudged(self, most: int) -> list[str]:
-        """Ids of pairs without witnesses, at most so many."""
-        client, size = self._live(), min(check_positive(most, "most"), _IDS_AT_ONCE)
-        asked: Any = {"limit": size, "with_payload": [USER_ID], "with_vectors": False}
-
-        def read(start: Any) -> Any:
-            return self._ask_unjudged(
-                "read", lambda left: client.scroll(self.collection, _UNJUDGED, offset=start, timeout=left, **asked)
-            )
-
-        return to_ids(islice(chain.from_iterable(pages(read)), most))
 
     def count(self) -> int:
         """Number of pairs."""
@@ -209,8 +183,9 @@ class QdrantMemory:
         """Add or replace pairs, vectors (N, D); returns when they can be found."""
         client = self._live()
         checked = check_records(records, self._dimension)
-        there = self._retrieve(_POINTS_AT_ONCE, checked.ids, vectors=_SIDES, payload=list(READ_BEFORE), write=True)
-        kept = compare_stored(checked, chain.from_iterable(there))
+        with part_of_a_write():
+            there = self._retrieve(checked.ids, list(READ_BEFORE), _POINTS_AT_ONCE, vectors=True)
+            kept = compare_stored(checked, chain.from_iterable(there))
         for start in range(0, len(checked), _POINTS_AT_ONCE):
             points = _to_points(checked, slice(start, start + _POINTS_AT_ONCE), kept)
             self._run(
@@ -259,34 +234,6 @@ class QdrantMemory:
         near = to_neighbours(found, self._dimension, search, k=wanted.k)
         return replace(near, asked=wanted.vectors, words=told) if told else near
 
-    def scroll(self, batch_size: int = SCROLL_BATCH, ids: Sequence[str] | None = None) -> Iterator[Records]:
-        """All pairs in the collection's order, or those of ``ids`` in their order, in batches (N, D)."""
-        self._live()
-        check_positive(batch_size, "batch_size")
-        if ids is None:
-            found = self._pages(batch_size, vectors=_SIDES)
-        else:
-            found = self._retrieve(batch_size, check_ids(ids, "scroll"), vectors=_SIDES)
-        return (to_records(page, self._dimension) for page in found if page)
-
-    def payloads(self, ids: Sequence[str] | None = None) -> Iterator[tuple[str, Payload]]:
-        """Ids and payloads of all pairs, or of ``ids``."""
-        self._live()
-        if ids is None:
-            found = self._pages(_IDS_AT_ONCE, vectors=False)
-        else:
-            found = self._retrieve(_IDS_AT_ONCE, check_ids(ids, "ids"), vectors=False)
-        return map(to_payload, chain.from_iterable(found))
-
-    def ids_after(self, last: str | None, limit: int) -> list[str]:
-        """The next ids behind ``last``, in the order of point ids."""
-        client = self._live()
-        start = None if last is None else point_id(last)
-        size = check_positive(limit, "limit") + (start is not None)
-        asked: Any = {"limit": size, "offset": start, "with_payload": [USER_ID], "with_vectors": False}
-        found, _ = self._run("read", lambda left: client.scroll(self.collection, _PAIRS, timeout=left, **asked))
-        return ids_behind(found, start, limit)
-
     def flush(self) -> None:
         """Nothing to do: every write waits until it is durable."""
         self._live()
@@ -296,10 +243,6 @@ class QdrantMemory:
         if self._client is not None and self._opener.is_here:  # in a fork, the process that opened it closes it
             self._client.close()
             self._client = None
-
-    @property
-    def _dimension(self) -> int:
-        return self.header.fingerprint.dimension
 
     def _live(self) -> QdrantClient:
         return self._opener.check(self._client, self.location)
@@ -395,32 +338,22 @@ class QdrantMemory:
         ]
         return [to_worded(hits) for hits in self._run("search", lambda left: self._query(client, requests, left))]
 
-    def _pages(self, size: int, *, vectors: list[str] | bool) -> Iterator[list[Any]]:
-        asked: Any = {"limit": size, "with_payload": True, "with_vectors": vectors}
+    def _fetch(self, points: Sequence[str], payload: list[str] | bool, *, vectors: bool) -> list[Any]:
+        client, sides = self._live(), vectors and _SIDES
+        return self._run(
+            "read",
+            lambda left: client.retrieve(
+                self.collection, points, with_payload=payload, with_vectors=sides, timeout=left
+            ),
+        )
 
-        def read(start: Any) -> Any:
-            client = self._live()
-            return self._run(
-                "read", lambda left: client.scroll(self.collection, _PAIRS, offset=start, timeout=left, **asked)
-            )
-
-        return pages(read)
-
-    def _retrieve(
-        self, size: int, ids: Sequence[str], *, vectors: list[str] | bool, payload: Any = True, write: bool = False
-    ) -> Iterator[list[Any]]:
-        """The existing points of these ids, in their order."""
-        for chunk in chunks(ids, size):
-            client, wanted = self._live(), [point_id(name) for name in chunk]
-            points = self._run(
-                "read",
-                lambda left, client=client, wanted=wanted: client.retrieve(  # type: ignore[misc]
-                    self.collection, wanted, with_payload=payload, with_vectors=vectors, timeout=left
-                ),
-                write=write,  # part of a write: its longer time limit
-            )
-            there = {str(point.id): point for point in points}
-            yield [there[name] for name in wanted if name in there]
+    def _page(
+        self, start: Any, size: int, payload: list[str] | bool, *, vectors: bool = False, unjudged: bool = False
+    ) -> tuple[list[Any], Any]:
+        client, where = self._live(), _UNJUDGED if unjudged else _PAIRS
+        asked: Any = {"limit": size, "offset": start, "with_payload": payload, "with_vectors": vectors and _SIDES}
+        run = self._ask_unjudged if unjudged else self._run
+        return run("read", lambda left: client.scroll(self.collection, where, timeout=left, **asked))
 
 
 def _to_points(records: Records, rows: slice, witnesses: Mapping[str, Sequence[float]]) -> list[models.PointStruct]:

@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 
 from reco_plugin.config import MemoryOptions
-from reco_plugin.memory import edge_reading
+from reco_plugin.memory import point_memory
 from reco_plugin.memory.edge import EdgeMemory
 from reco_plugin.memory.points import _NAMESPACE, point_id, to_records, to_sides
 from reco_plugin.types import Fingerprint, Records
@@ -55,7 +55,7 @@ def test_a_vector_of_another_shape_is_refused(numbers: list[Any]) -> None:
 
 
 def test_what_is_looked_for_comes_page_by_page(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(edge_reading, "POINTS_AT_ONCE", 7)
+    monkeypatch.setattr(point_memory, "AT_ONCE", 7)
     memory = EdgeMemory.open(str(tmp_path / "memory"), Fingerprint("drawn", "ef" * 32, D), MemoryOptions(), create=True)
     x = np.eye(D, dtype=np.float32)[np.arange(40) % D]
     ids = [f"pair-{row}" for row in range(40)]
