@@ -14,8 +14,6 @@ MAX_PIXELS = 64_000_000
 """Of an image, before it is decoded: a photograph of 60 megapixels, 192 MB decoded."""
 MAX_LOSS = 0.005
 """Share of queries that a fit may lose where the memory has no answer."""
-PAIRS_IN_RAM = 200_000
-"""Pairs that a study and a fit hold at most; of more they take a sample: 800 MB of vectors of 512 numbers."""
 INGEST_BATCH = 256
 """Pairs that are prepared, encoded and written together: four batches of the encoder."""
 STEPS, BATCH = 400, 128

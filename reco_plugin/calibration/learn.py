@@ -28,7 +28,7 @@ from .state import ENOUGH, FEWEST, Calibration
 log = logging.getLogger(__name__)
 Part = TypeVar("Part")
 LEARNED_FROM = 20_000
-"""Pairs that are learned from, at most: with 200,000, nothing gains more (``docs/measurements/million.md``)."""
+"""Pairs that are learned from, at most: with all of 60,000, nothing gains more (``docs/measurements.md``)."""
 STEPS = 1 + COMPARED + FITTED + 1
 """Progress per pair: it is read, compared, fitted to, and written."""
 _AT_ONCE, _AT_ONCE_BEHIND = 256, 32  # pairs: behind a service, since Qdrant Edge holds Python's lock meanwhile

@@ -7,7 +7,7 @@ from typing import Any, ClassVar, Literal, TypeAlias, get_args
 
 from pydantic import Field, model_validator
 
-from ..defaults import BATCH, MAX_LOSS, PAIRS_IN_RAM, SAME_IMAGE, STEPS
+from ..defaults import BATCH, MAX_LOSS, SAME_IMAGE, STEPS
 from ..errors import ConfigError
 from ..evaluate.findings import Frozen, RunFile
 from ..measure.statistics import Interval
@@ -49,9 +49,7 @@ class FitConfig(RunConfig):
     max_loss: float = option(MAX_LOSS, "Recall at 1 that a side may lose where the memory holds no answer.", ge=0, le=1)
     near_duplicate: float = option(SAME_IMAGE, "Image cosine from which a pair is hidden from a query.", ge=0, le=1)
     max_error_rate: float = option(0.05, "Share of rows that may be rejected before the run stops.", ge=0, le=1)
-    max_pairs: int = option(
-        PAIRS_IN_RAM, "Of a larger catalogue, a sample of whole groups is used; 0: all of it.", ge=0
-    )
+    max_pairs: int = option(200_000, "Of a larger catalogue, a sample of whole groups is used; 0: all of it.", ge=0)
     seed: int = option(0, "Seed of the split, the paper's training and the intervals.", ge=0)
     steps: int = option(STEPS, "paper: training steps.", ge=0)
     batch: int = option(BATCH, "paper: pairs per step.", ge=2)
