@@ -100,8 +100,9 @@ def report(
                     split, len(rows), *shares[:2], K, *shares[2:]
                 )
             )
-        change = np.argsort(places[:, 1] - places[:, 0], kind="stable")
-        shown = np.concatenate([change[:_EXAMPLES], change[-_EXAMPLES // 2 :]])
+        change = places[:, 1] - places[:, 0]
+        rose = np.flatnonzero(change == change.min())
+        shown = np.concatenate([rose[:: -(-len(rose) // _EXAMPLES)], np.argsort(change)[-_EXAMPLES // 2 :]])
     for number in shown:
         print(f"\n{queries[number].text!r}", *side_by_side(queries[number], before[number], after[number]), sep="\n")
 
