@@ -9,11 +9,10 @@ import argparse
 import io
 import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from tempfile import TemporaryDirectory
-from typing import Any, Literal
 
 import uvicorn
 from PIL import Image
@@ -27,14 +26,13 @@ from reco_plugin.serve.page import thumbnail
 from reco_plugin.serve.run import server_options
 from reco_plugin.serve.settings import ServeSettings
 
-Scheme = Literal["light", "dark"]
 ROOT = Path(__file__).resolve().parents[1]
 OUT = ROOT / "docs" / "measurements" / "playground"
 CHROMIUM = "/usr/bin/chromium"
 STYLES, ASKED = ("noto", "fluent-emoji", "fluent-emoji-flat"), "noto-v1"  # Apache-2.0 and MIT
 KEY = "for-the-pictures"
 LATER = "dragon"  # left out at first, and added on the page
-DESKTOP, PHONE = ViewportSize(width=1280, height=900), ViewportSize(width=390, height=844)
+DESKTOP = ViewportSize(width=1280, height=900)
 
 
 def pairs(data: Quickstart) -> list[Pair]:
@@ -68,12 +66,12 @@ def service(reco: Reco) -> Iterator[str]:
     thread.join()
 
 
-def keep(page: Page, name: str, *, whole: bool = True) -> None:
+def keep(page: Page, name: str) -> None:
     """A picture of the page, in few colours."""
     page.mouse.move(0, 0)
     page.wait_for_selector("#answer[aria-busy=false]")
     page.wait_for_timeout(400)
-    shot = Image.open(io.BytesIO(page.screenshot(full_page=whole))).convert("RGB")
+    shot = Image.open(io.BytesIO(page.screenshot(full_page=True))).convert("RGB")
     shot.quantize(256, Image.Quantize.MEDIANCUT, kmeans=2, dither=Image.Dither.NONE).save(
         OUT / f"{name}.png", optimize=True
     )
@@ -99,81 +97,30 @@ def main() -> None:
     ):
         reco.memory.add(pairs(data), progress=True)
         chromium = started.chromium.launch(executable_path=CHROMIUM, args=["--no-sandbox"])
-        scenes = Scenes(data, Path(folder))
         with service(reco) as base:
-            for look, viewport, scheme, scale in scenes.all():
-                page = chromium.new_page(viewport=viewport, color_scheme=scheme, device_scale_factor=scale)
-                page.goto(base)
-                page.wait_for_selector("#fact-memory")
-                page.wait_for_selector("#example-pictures img")
-                look(page)
-                page.close()
+            page = chromium.new_page(viewport=DESKTOP, color_scheme="light")
+            page.goto(base)
+            page.wait_for_selector("#example-pictures img")
+            ask(page, "pizza")
+            keep(page, "text")
+            ask(page, LATER)
+            keep(page, "add-before")
+            add(page, data, Path(folder) / f"{LATER}.png")
+            keep(page, "add-after")
         chromium.close()
 
 
-class Scenes:
-    """What is on the pictures; one method each."""
-
-    def __init__(self, data: Quickstart, folder: Path) -> None:
-        self._data, self._folder = data, folder
-
-    def all(self) -> Iterator[tuple[Callable[[Page], None], ViewportSize, Scheme, float]]:
-        """What is done on the page, and how it is seen."""
-        yield (lambda page: keep(page, "start", whole=False)), DESKTOP, "light", 1
-        yield (lambda page: self.text(page, "text")), DESKTOP, "light", 1
-        yield self.image, DESKTOP, "dark", 1
-        yield self.adding, DESKTOP, "light", 1
-        yield (lambda page: self.text(page, "phone")), PHONE, "dark", 1.5
-        yield self.degraded, DESKTOP, "light", 1
-
-    def text(self, page: Page, name: str) -> None:
-        """A text query."""
-        ask(page, "pizza")
-        keep(page, name)
-
-    def image(self, page: Page) -> None:
-        """An image query, the captions refined too."""
-        page.set_input_files("#file", self._file("cloud with lightning"))
-        page.wait_for_selector("#query img.asked")
-        page.check("#refine-ranked")
-        page.wait_for_selector("#refined-title:text('Both refined')")
-        keep(page, "image")
-
-    def adding(self, page: Page) -> None:
-        """Before and after a pair is added."""
-        ask(page, LATER)
-        keep(page, "add-before")
-        page.click("#memory > summary")
-        page.set_input_files("#pair-file", self._file(LATER))
-        page.fill("#caption", LATER)
-        page.fill("#admin", KEY)
-        page.press("#admin", "Enter")
-        page.wait_for_selector("#retrieved .fresh")
-        keep(page, "add-after")
-        page.click("#added-list button")
-        page.wait_for_selector("#added", state="hidden")
-
-    def degraded(self, page: Page) -> None:
-        """The answer of a service whose memory is too slow."""
-        away = {"degraded": "memory_timeout", "refined": False, "moved": 0, "used": []}
-
-        def answer(route: Any) -> None:
-            body = route.fetch().json()
-            ranking = [pair | {"rank_refined": pair["rank_plain"]} for pair in body["plain_ranking"]]
-            route.fulfill(json=body | away | {"plain_ranking": ranking, "refined_ranking": ranking})
-
-        page.route("**/page/compare", answer)
-        ask(page, "pizza")
-        keep(page, "degraded", whole=False)
-        page.unroute_all()
-
-    def _file(self, label: str) -> Path:
-        """A drawing to ask by, in a style that is not in the memory."""
-        items, path = self._data.items, self._folder / f"{label}.png"
-        rows: list[int] = self._data.rows(styles=[ASKED]).tolist()
-        row = next(row for row in rows if self._data.by_key[items[row].entity].label == label)
-        drawing(self._data, row).save(path)
-        return path
+def add(page: Page, data: Quickstart, path: Path) -> None:
+    """Add a pair by a drawing in a style that is not in the memory."""
+    rows: list[int] = data.rows(styles=[ASKED]).tolist()
+    row = next(row for row in rows if data.by_key[data.items[row].entity].label == LATER)
+    drawing(data, row).save(path)
+    page.click("#memory > summary")
+    page.set_input_files("#pair-file", path)
+    page.fill("#caption", LATER)
+    page.fill("#admin", KEY)
+    page.press("#admin", "Enter")
+    page.wait_for_selector("#retrieved .fresh")
 
 
 if __name__ == "__main__":

@@ -3,7 +3,7 @@
     python -m benchmarks.realclip_gate --data DIRECTORY  # measures the vectors there; two minutes on one core
     python -m benchmarks.realclip_gate                   # the page and the chart again, from the file of figures
 
-It reads ``clip_vit_b32_imagenet.npz``, which is not part of this repository: see :func:`load_imagenet`.
+It reads ``clip_vit_b32_imagenet.npz``, which is not part of this repository: see :class:`ImageNet`.
 Every row is one protocol, over all of its variants (which half is in the memory, which two of the four images are
 queries). Both sides are compared by exact scores.
 
@@ -16,7 +16,6 @@ from __future__ import annotations
 import argparse
 import json
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -25,16 +24,14 @@ import numpy.typing as npt
 
 from reco_plugin.evaluate.memories import ram_memory
 from reco_plugin.measure.statistics import Interval, bootstrap
-from reco_plugin.refine import Refiner, VectorMemory
+from reco_plugin.refine import Refiner
 from reco_plugin.score import score_both
-from reco_plugin.types import Fingerprint, Modality, Records, Vectors
+from reco_plugin.types import Fingerprint, Records, Vectors
 
 from .page import FIGURES, table, write_blocks
 from .picture import real_clip
 
 Rows = npt.NDArray[np.int64]
-STORES: dict[tuple[Any, ...], Store] = {}
-"""By what they hold; each is asked by every role."""
 Asked = tuple[npt.NDArray[np.float64], Rows]
 """Differences per query in points, and the class of each."""
 Row = tuple[str, Interval]
@@ -51,45 +48,28 @@ def stream(seed: int, draw: str) -> np.random.Generator:
     return np.random.default_rng(np.random.SeedSequence(seed, spawn_key=tuple(draw.encode())))
 
 
-@dataclass(frozen=True)
-class Store:
-    """A memory, its calibration learned from its pairs."""
-
-    memory: VectorMemory
-    k: int
-
-    def refine(self, modality: Modality, query: Vectors) -> Vectors:
-        """Refine (B, D)."""
-        return Refiner(self.memory, None, k=self.k).refine(query, modality=modality).vectors
-
-    def scores(self, images: Vectors, texts: Vectors) -> Vectors:
-        """Exact scores (B, C) of both sides refined."""
-        return score_both(Refiner(self.memory, None, k=self.k), images, texts).scores
-
-
-@dataclass(frozen=True)
 class ImageNet:
-    """The ImageNet vectors: image (1000, 4, D), captions and prompts (1000, D)."""
+    """Image (1000, 4, D), four pictures a class, and two sets of prompts, of which one is the memory's captions."""
 
-    image: Vectors
-    caption: Vectors
-    prompt: Vectors
+    def __init__(self, data: Path) -> None:
+        with np.load(data / "clip_vit_b32_imagenet.npz") as stored:
+            arrays = [stored[name].astype(np.float32) for name in ("image", "text_a", "text_b")]
+        self.image, self.caption, self.prompt = (a / np.linalg.norm(a, axis=-1, keepdims=True) for a in arrays)
+        self._learned = dict[tuple[Any, ...], Refiner]()
 
-    def store(self, classes: Rows, slots: tuple[int, ...], k: int, *, shuffled: float = 0.0) -> Store:
-        """Take the pairs of some classes; a share of the captions can be dealt out at random. Learned once."""
+    def refiner(self, classes: Rows, slots: tuple[int, ...], k: int, *, shuffled: float = 0.0) -> Refiner:
+        """With the pairs of some classes; a share of the captions can be dealt out at random. Learned once."""
         key = (classes.tobytes(), slots, k, shuffled)
-        if key not in STORES:
-            STORES[key] = self._learn(classes, slots, k, shuffled)
-        return STORES[key]
-
-    def _learn(self, classes: Rows, slots: tuple[int, ...], k: int, shuffled: float) -> Store:
-        image = self.image[classes][:, list(slots)].reshape(-1, self.image.shape[-1])
-        text = np.repeat(self.caption[classes], len(slots), axis=0)
-        rng = stream(0, "wrong captions")
-        wrong = np.flatnonzero(rng.random(len(text)) < shuffled)
-        text[wrong] = text[rng.permutation(wrong)]
-        ids = [f"{number:06d}" for number in range(len(text))]
-        return Store(ram_memory(Records(ids, image, text, [{}] * len(ids)), FINGERPRINT).at(k), k)
+        if key not in self._learned:
+            image = self.image[classes][:, list(slots)].reshape(-1, self.image.shape[-1])
+            text = np.repeat(self.caption[classes], len(slots), axis=0)
+            rng = stream(0, "wrong captions")
+            wrong = np.flatnonzero(rng.random(len(text)) < shuffled)
+            text[wrong] = text[rng.permutation(wrong)]
+            ids = [f"{number:06d}" for number in range(len(text))]
+            memory = ram_memory(Records(ids, image, text, [{}] * len(ids)), FINGERPRINT).at(k)
+            self._learned[key] = Refiner(memory, None, k=k)
+        return self._learned[key]
 
     def queries(self, classes: Rows, slots: tuple[int, ...]) -> tuple[Vectors, Rows]:
         """Images outside those slots and their classes."""
@@ -97,55 +77,28 @@ class ImageNet:
         return self.image[classes][:, rest].reshape(-1, self.image.shape[-1]), np.repeat(classes, len(rest))
 
 
-def read(path: Path) -> dict[str, npt.NDArray[np.float32]]:
-    """All arrays of an .npz; vectors become unit-norm float32."""
-    with np.load(path) as stored:
-        arrays = {name: stored[name] for name in stored.files}
-    return {name: unit(a.astype(np.float32)) if a.ndim > 1 else a for name, a in arrays.items()}
-
-
-def unit(x: npt.NDArray[np.float32]) -> npt.NDArray[np.float32]:
-    """Scale to unit norm."""
-    return np.asarray(x / np.linalg.norm(x, axis=-1, keepdims=True), np.float32)
-
-
-def load_imagenet(data: Path) -> ImageNet:
-    """Read ``image`` (1000, 4, D), four pictures per class, and two sets of prompts, ``text_a`` and ``text_b``."""
-    arrays = read(data / "clip_vit_b32_imagenet.npz")
-    return ImageNet(arrays["image"], arrays["text_a"], arrays["text_b"])
-
-
-def hits(image: Vectors, labels: Rows, prompts: Vectors, classes: Rows) -> npt.NDArray[np.float64]:
-    """100 where the nearest prompt is the image's class, else 0."""
-    return np.asarray(100.0 * (classes[(image @ prompts.T).argmax(axis=1)] == labels))
-
-
-def found(prompts: Vectors, classes: Rows, image: Vectors, labels: Rows) -> npt.NDArray[np.float64]:
-    """100 where the nearest image shows the prompt's class, else 0: text-to-image search, R@1."""
-    return np.asarray(100.0 * (labels[(prompts @ image.T).argmax(axis=1)] == classes))
-
-
-Moved = Callable[[Store, Vectors, Vectors], Vectors]
-"""(memory, images, prompts) -> scores (B, C)."""
-ROLES: dict[str, Moved] = {
-    "image queries": lambda store, images, prompts: store.refine("image", images) @ prompts.T,
-    "text queries": lambda store, images, prompts: images @ store.refine("text", prompts).T,
-    "both sides": lambda store, images, prompts: store.scores(images, prompts),
+ROLES: dict[str, Callable[[Refiner, Vectors, Vectors], Vectors]] = {
+    "image queries": lambda refiner, images, texts: refiner.refine(images, modality="image").vectors @ texts.T,
+    "text queries": lambda refiner, images, texts: images @ refiner.refine(texts, modality="text").vectors.T,
+    "both sides": lambda refiner, images, texts: score_both(refiner, images, texts).scores,
 }
-"""Who is refined; texts search images (R@1), images are named (top-1)."""
+"""Scores (B, C) by who is refined; texts search images (R@1), images are named (top-1)."""
 
 
-def gain(data: ImageNet, role: str, store: Store, slots: tuple[int, ...], classes: Rows) -> Asked:
+def right(role: str, scores: Vectors, labels: Rows, classes: Rows) -> npt.NDArray[np.float64]:
+    """100 for each query that finds its own first, else 0."""
+    if role == "text queries":
+        return np.asarray(100.0 * (labels[scores.argmax(axis=0)] == classes))
+    return np.asarray(100.0 * (classes[scores.argmax(axis=1)] == labels))
+
+
+def gain(data: ImageNet, role: str, refiner: Refiner, slots: tuple[int, ...], classes: Rows) -> Asked:
     """Difference to plain CLIP for each query in points, and the class of each."""
     image, labels = data.queries(classes, slots)
     prompts = data.prompt[classes]
-    before, after = image @ prompts.T, ROLES[role](store, image, prompts)
-    texts = role == "text queries"
-    right = [
-        labels[scores.argmax(axis=0)] == classes if texts else classes[scores.argmax(axis=1)] == labels
-        for scores in (before, after)
-    ]
-    return 100.0 * (right[1].astype(np.float64) - right[0]), classes if texts else labels
+    plain, refined = image @ prompts.T, ROLES[role](refiner, image, prompts)
+    moved = right(role, refined, labels, classes) - right(role, plain, labels, classes)
+    return moved, classes if role == "text queries" else labels
 
 
 def measure(data: ImageNet, k: int) -> Iterator[Row]:
@@ -153,14 +106,14 @@ def measure(data: ImageNet, k: int) -> Iterator[Row]:
     everything = np.arange(len(data.image))
     randoms, strange = [_half(everything, seed) for seed in range(3)], np.setdiff1d(everything, DOGS)
     for role in ROLES:
-        yield from _rows(data, role, "all classes", [(data.store(everything, s, k), s, everything) for s in SLOTS])
-        runs = [(data.store(pick, s, k), s, everything) for pick in randoms for s in SLOTS]
+        yield from _rows(data, role, "all classes", [(data.refiner(everything, s, k), s, everything) for s in SLOTS])
+        runs = [(data.refiner(pick, s, k), s, everything) for pick in randoms for s in SLOTS]
         yield from _rows(data, role, "random halves", runs, known=[pick for pick in randoms for _ in SLOTS])
-        yield from _rows(data, role, "dogs among dogs", [(data.store(DOGS, s, k), s, DOGS) for s in SLOTS])
-        yield from _rows(data, role, "no dogs, among dogs", [(data.store(strange, s, k), s, DOGS) for s in SLOTS])
+        yield from _rows(data, role, "dogs among dogs", [(data.refiner(DOGS, s, k), s, DOGS) for s in SLOTS])
+        yield from _rows(data, role, "no dogs, among dogs", [(data.refiner(strange, s, k), s, DOGS) for s in SLOTS])
     for share in (0.1, 0.3, 0.5, 0.9):
         for role in ("image queries", "text queries"):
-            runs = [(data.store(everything, s, k, shuffled=share), s, everything) for s in SLOTS]
+            runs = [(data.refiner(everything, s, k, shuffled=share), s, everything) for s in SLOTS]
             yield from _rows(data, role, f"all classes, {share:.0%} shuffled", runs)
 
 
@@ -172,13 +125,13 @@ def _rows(
     data: ImageNet,
     role: str,
     memory: str,
-    runs: Sequence[tuple[Store, tuple[int, ...], Rows]],
+    runs: Sequence[tuple[Refiner, tuple[int, ...], Rows]],
     known: Sequence[Rows] | None = None,
 ) -> Iterator[Row]:
     """One row, or one for the classes that the memory knows and one for the others."""
     parts: dict[str, list[Asked]] = {}
-    for number, (store, slots, classes) in enumerate(runs):
-        delta, labels = gain(data, role, store, slots, classes)
+    for number, (refiner, slots, classes) in enumerate(runs):
+        delta, labels = gain(data, role, refiner, slots, classes)
         inside = np.isin(labels, known[number]) if known else np.ones(len(labels), np.bool_)
         groups = {"known": inside, "unknown": ~inside} if known else {"": inside}
         for name, mask in groups.items():
@@ -190,12 +143,15 @@ def _rows(
 
 def results(folder: Path, k: int) -> dict[str, Any]:
     """Everything, as docs/measurements/realclip.json has it: differences as mean, low and high, in points."""
-    data, everything = load_imagenet(folder), np.arange(1000)
-    images = [hits(*data.queries(everything, slots), data.prompt, everything) for slots in SLOTS]
-    texts = [found(data.prompt, everything, *data.queries(everything, slots)) for slots in SLOTS]
+    data, everything = ImageNet(folder), np.arange(1000)
+
+    def plain(role: str) -> float:
+        asked = [data.queries(everything, slots) for slots in SLOTS]
+        return float(np.mean([right(role, image @ data.prompt.T, of, everything).mean() for image, of in asked]))
+
     return {
         "neighbours": k,
-        "frozen": {"top1": round(float(np.mean(images)), 2), "recall1": round(float(np.mean(texts)), 2)},
+        "frozen": {"top1": round(plain("image queries"), 2), "recall1": round(plain("text queries"), 2)},
         "gains": {name: [round(x, 2) for x in moved] for name, moved in measure(data, k)},
     }
 

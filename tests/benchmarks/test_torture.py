@@ -41,7 +41,7 @@ def test_a_fault_is_told_and_ends_in_1(monkeypatch: pytest.MonkeyPatch, capsys: 
         ("values", Answer(503, 0), "503"),
         ("values", Answer(0, 0), "closed without an answer"),
         ("bytes of the request", Answer(0, 0), None),
-        ("reads", Answer(-1, 60), "no answer in 60 s"),
+        ("values", Answer(-1, 60), "no answer in 60 s"),
     ],
 )
 def test_what_counts_as_a_fault(kind: str, answer: Answer, expected: str | None) -> None:
