@@ -6,7 +6,7 @@ import asyncio
 import re
 import subprocess
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -54,12 +54,12 @@ class Target:
 
 
 @contextmanager
-def target(work: Path, flags: Sequence[str] = (), memory: str | None = None) -> Iterator[Target]:
+def target(work: Path, memory: str | None = None) -> Iterator[Target]:
     """A service with the shipped model, an admin key, and a memory of 500 pairs if none is named."""
     folder = work / "memory"
     if memory is None:
         fill(folder)
-    with started(MODEL, memory or folder, work / "log", ["--log-level", "error", *flags]) as service:
+    with started(MODEL, memory or folder, work / "log", ["--log-level", "error"]) as service:
         host, port = service.url.removeprefix("http://").split(":")
         yield Target((host, int(port)), service.pid, folder)
 

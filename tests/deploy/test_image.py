@@ -86,7 +86,6 @@ def test_each_variant_has_a_lock_and_needs_no_torch(root: Path) -> None:
     assert {f"image-{variant}.txt" for variant in variants} == {
         path.name for path in (root / "locks").glob("image-*.txt")
     }
-    assert len(variants) == 5
     for variant in variants:
         names = _locked(root, f"image-{variant}")
         assert {"numpy", "grpcio", "qdrant-client", "fastapi", "hatchling"} <= names
