@@ -47,13 +47,11 @@ class FunctionIndex:
         return iter(())
 
     def search(self, question: Question) -> Sequence[IndexHit]:
-        """The first k that the function finds; it cannot compare with each vector.
+        """The first k that the function finds.
 
         Raises:
-            EngineError: exact search is asked for; the function fails, or gives something else than hits, best first.
+            EngineError: the function fails, or gives something else than hits, best first.
         """
-        if question.exact:
-            raise EngineError("a function is not asked to compare with each vector")
         try:
             found = list(self._search(question))
         except RecoError:

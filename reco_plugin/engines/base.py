@@ -74,14 +74,12 @@ class Question:
         text: for the engine's text search.
         k: hits wanted, from 1.
         where: a filter in the engine's own language (SQL, JSON, YQL); None: all documents.
-        exact: compare each vector instead of searching by the index.
     """
 
     vector: Vector | None = None
     text: str | None = None
     k: int = 10
     where: str | None = None
-    exact: bool = False
 
 
 @dataclass(frozen=True)

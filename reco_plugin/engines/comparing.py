@@ -1,29 +1,11 @@
-"""Compares a query with each vector of a scan, for engines that cannot search without their index."""
+"""Compares a query with the vectors of a scan."""
 
 from __future__ import annotations
-
-from collections.abc import Iterable
 
 import numpy as np
 
 from ..data.cells import Vector
-from .base import IndexHit, Page, Similarity
-
-
-def nearest_of(pages: Iterable[Page], query: Vector, k: int, metric: Similarity) -> list[IndexHit]:
-    """The k documents nearest to a query (D,), best first; memory is bounded by a page and k."""
-    best: list[IndexHit] = []
-    for page in pages:
-        there = [document for document in page.documents if document.vector is not None]
-        if not there:
-            continue
-        block = np.stack([document.vector for document in there if document.vector is not None])  # (N, D)
-        scores = similarities(block, query, metric)
-        for row in np.argsort(-scores, kind="stable")[:k]:
-            found = there[row]
-            best.append(IndexHit(found.id, float(scores[row]), found.text, found.image))
-        best = sorted(best, key=lambda hit: -hit.score)[:k]
-    return best
+from .base import Similarity
 
 
 def similarities(block: Vector, query: Vector, metric: Similarity) -> Vector:

@@ -8,7 +8,7 @@ from typing import Any
 
 from ..errors import EngineError
 from .base import Question, Similarity
-from .rest import MOST, Body, DocumentIndex, KnownIndex, VectorField
+from .rest import MOST, NOT_INDEXED, Body, DocumentIndex, KnownIndex, VectorField
 
 CANDIDATES = 100
 """``num_candidates`` of a search, as the page of this engine has it."""
@@ -17,12 +17,6 @@ _METRICS: Mapping[str, Similarity] = {
     "dot_product": "dot",
     "max_inner_product": "dot",
     "l2_norm": "euclid",
-}
-_SCRIPTS = {  # each higher than 0, as scripts must be; taken back in `_exact`
-    "cosine": "cosineSimilarity(params.query, params.field) + 1",
-    "dot_product": "Math.max(0, dotProduct(params.query, params.field) + 1)",
-    "max_inner_product": ("double p = dotProduct(params.query, params.field); return p < 0 ? 1 / (1 - p) : p + 1;"),
-    "l2_norm": "1 / (1 + l2norm(params.query, params.field))",
 }
 _EXCLUDES = (9, 2)
 """Since then answers leave vectors out of ``_source`` unless told otherwise."""
@@ -44,17 +38,15 @@ class ElasticsearchIndex(DocumentIndex):
             raise EngineError(
                 f"{place}: its vectors are compared by {similarity}, and {', '.join(_METRICS)} are known here"
             )
-        usual = "flat" if field.get("index", True) is False else _usual(version, dimension)
-        index: Mapping[str, Any] = field.get("index_options") or {"type": usual}
+        index: Mapping[str, Any] = field.get("index_options") or {"type": _usual(version, dimension)}
         type_ = str(index["type"])
         numbers = [f"{name}={value}" for name, value in index.items() if name in ("m", "ef_construction")]
+        words = " ".join([type_, *numbers]) if type_ != "flat" else "none: each vector is compared"
         return VectorField(
             dimension=dimension,
             metric=_METRICS[similarity],
-            index=" ".join([type_, *numbers]) if type_ != "flat" else "none: each vector is compared",
+            index=NOT_INDEXED if field.get("index", True) is False else words,
             score=lambda score: _score(similarity, score),
-            exact_score=lambda score: _exact(similarity, score),
-            method=similarity,
         )
 
     def _nearest(self, known: KnownIndex, question: Question, vector: list[float], where: Any) -> Body:
@@ -63,9 +55,6 @@ class ElasticsearchIndex(DocumentIndex):
         if where:
             asked["filter"] = where
         return {"knn": asked}
-
-    def _score_script(self, known: KnownIndex, vector: list[float]) -> Body:
-        return {"source": _SCRIPTS[known.field.method], "params": {"query": vector, "field": known.vector}}
 
     def _source(self, known: KnownIndex, excluded: Sequence[str]) -> Body:
         asked = super()._source(known, excluded)
@@ -87,13 +76,3 @@ def _score(similarity: str, score: float) -> float:
         case "max_inner_product":
             return score - 1 if score >= 1 else 1 - 1 / score if score > 0 else -math.inf
     return 2 * score - 1
-
-
-def _exact(similarity: str, score: float) -> float:
-    """A score of one of :data:`_SCRIPTS` likewise."""
-    match similarity:
-        case "l2_norm":
-            return 1 - 1 / score if score > 0 else -math.inf
-        case "max_inner_product":
-            return _score(similarity, score)
-    return score - 1

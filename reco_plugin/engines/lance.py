@@ -106,8 +106,6 @@ class LanceIndex(LooksOnce[_LanceTable]):
 
         def near(table: Any) -> Any:
             query = table.search(vector, vector_column_name=said.vector).distance_type(_NAMES[said.metric])
-            if question.exact:
-                return query.bypass_vector_index()
             for name, value in self._tuned.items():
                 query = getattr(query, name)(value)
             return query

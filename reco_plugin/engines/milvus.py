@@ -23,7 +23,6 @@ from ..values import check_choice, did_you_mean
 from .address import IndexAddress
 from .asking import ask
 from .base import Description, Document, IndexHit, LooksOnce, Page, Question, Similarity
-from .comparing import nearest_of
 from .documents import check_fields, column_of, make_document, make_hit, pick_vector, query_of, value_of
 
 _METRICS: Mapping[str, Similarity] = {"COSINE": "cosine", "IP": "dot", "L2": "euclid"}
@@ -37,7 +36,6 @@ _EACH = ("", "FLAT", "BRUTE_FORCE")
 """Kinds of index that compare each vector."""
 _LEVELS = ("strong", "bounded", "session", "eventually")
 _SAMPLE = 100
-_MOST_EF = 32_768  # Milvus' own limit
 _PASSING = (grpc.StatusCode.UNAVAILABLE, grpc.StatusCode.RESOURCE_EXHAUSTED)
 _REFUSING = (grpc.StatusCode.UNAUTHENTICATED, grpc.StatusCode.PERMISSION_DENIED)
 _LATER = (2, 8, 103, 106)
@@ -61,7 +59,6 @@ class _MilvusCollection:
     key: str  # field of the primary key
     words: str | None  # field of BM25's vectors of the captions; None: captions are not searched
     zeros: bool  # whether a document without a vector has one of zeros
-    graph: bool  # whether the index is a graph of the vectors as they are: its widest search compares each of them
 
 
 class MilvusIndex(LooksOnce[_MilvusCollection]):
@@ -93,16 +90,12 @@ class MilvusIndex(LooksOnce[_MilvusCollection]):
 
     def scan(self, *, vectors: bool = True, size: int = 1000) -> Iterator[Page]:
         """See :meth:`reco_plugin.engines.base.Engine.scan`; in the order of the primary key."""
-        yield from self._scan("", vectors, size)
-
-    def _scan(self, where: str, vectors: bool, size: int) -> Iterator[Page]:
-        found = self._known()
+        found, after = self._known(), ""
         wanted = [name for name, type_ in found.fields.items() if type_ not in (*_DENSE, *_OTHERS)]
         wanted += [found.said.vector] * vectors + ["$meta"] * (len(found.said.fields) > len(found.fields))
-        conditions = [f"({where})"] if where else []
         while True:
 
-            def read(client: MilvusClient, expression: str = " and ".join(conditions)) -> Any:
+            def read(client: MilvusClient, expression: str = after) -> Any:
                 # as an iterator of Milvus' own asks: the first of these in the order of the key
                 how = {"iterator": "True", "reduce_stop_for_best": "True", **self._options()}
                 return client.query(self._name, expression, wanted, limit=size, **how)
@@ -110,8 +103,7 @@ class MilvusIndex(LooksOnce[_MilvusCollection]):
             rows = self._call(read)
             if not rows:
                 return
-            last = json.dumps(rows[-1][found.key], ensure_ascii=False)
-            conditions = [f"{found.key} > {last}", *([f"({where})"] if where else [])]
+            after = f"{found.key} > {json.dumps(rows[-1][found.key], ensure_ascii=False)}"
             yield Page(tuple(self._document(found, row) for row in rows))
 
     def search(self, question: Question) -> Sequence[IndexHit]:
@@ -120,9 +112,6 @@ class MilvusIndex(LooksOnce[_MilvusCollection]):
         if question.vector is None:
             return self._by_words(found, question)
         vector = query_of(self._address, question.vector, found.said.dimension)
-        if question.exact and not found.graph and not found.said.index.startswith("none"):
-            pages = self._scan(question.where or "", True, 1000)
-            return nearest_of(pages, vector, question.k, found.said.metric)
         data: Any = vector.tolist()
         if found.fields[found.said.vector] is DataType.FLOAT16_VECTOR:
             data = vector.astype(np.float16)
@@ -138,12 +127,12 @@ class MilvusIndex(LooksOnce[_MilvusCollection]):
 
     def _nearest(self, found: _MilvusCollection, question: Question, data: Any) -> Sequence[Any]:
         """Hits of a search by the vector; those without one are left out, which Milvus Lite stores as zeros."""
-        vector, params = found.said.vector, {"ef": _MOST_EF} if question.exact and found.graph else {}
+        vector = found.said.vector
         if not found.zeros:
-            return self._found(question, data, vector, params)
+            return self._found(question, data, vector)
         wanted = question.k
         while True:
-            hits = self._found(replace(question, k=wanted), data, vector, params, [vector])
+            hits = self._found(replace(question, k=wanted), data, vector, [vector])
             kept = [hit for hit in hits if any(hit["entity"][vector])]
             if len(kept) >= question.k or len(hits) < wanted:
                 return kept[: question.k]
@@ -155,10 +144,10 @@ class MilvusIndex(LooksOnce[_MilvusCollection]):
                 f"{self._address.place} cannot be searched by words: the collection has no function of type BM25 over "
                 f"{self._address.text or 'a field that text=NAME names'}"
             )
-        hits = self._found(question, question.text or "", found.words, {})
+        hits = self._found(question, question.text or "", found.words)
         return [self._hit(found, hit, abs(float(hit["distance"]))) for hit in hits]  # Milvus Lite turns their sign
 
-    def _found(self, question: Question, data: Any, field: str, params: Any, more: Sequence[str] = ()) -> Sequence[Any]:
+    def _found(self, question: Question, data: Any, field: str, more: Sequence[str] = ()) -> Sequence[Any]:
         named = (self._address.id, self._address.text, self._address.image)
         shown = list(dict.fromkeys(column_of(name, self._known().mappings) for name in named if name is not None))
         asked = {
@@ -167,7 +156,6 @@ class MilvusIndex(LooksOnce[_MilvusCollection]):
             "limit": question.k,
             "filter": question.where or "",
             "output_fields": [*shown, *more],
-            "search_params": {"params": params},
             **self._options(),
         }
         return cast("Sequence[Any]", self._call(lambda client: client.search(self._name, **asked))[0])
@@ -292,7 +280,7 @@ class MilvusIndex(LooksOnce[_MilvusCollection]):
         )
         nullable = any(field["name"] == vector and field.get("nullable") for field in said["fields"])
         zeros = self._lite and nullable
-        return _MilvusCollection(described, fields, mappings, key, words, zeros, kind == "HNSW")
+        return _MilvusCollection(described, fields, mappings, key, words, zeros)
 
     def _dynamic(self, fields: Mapping[str, DataType]) -> dict[str, Any]:
         """Fields outside of the schema that the first documents have, each with a value, of JSON where it has one."""

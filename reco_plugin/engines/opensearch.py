@@ -8,7 +8,7 @@ from typing import Any
 
 from ..errors import EngineError
 from .base import Question, Similarity
-from .rest import MOST, Body, DocumentIndex, KnownIndex, VectorField
+from .rest import MOST, NOT_INDEXED, Body, DocumentIndex, KnownIndex, VectorField
 
 CANDIDATES = 100
 """``k`` of a search by Lucene, where it is what ``ef_search`` is elsewhere; with 10, .93 of the exact ten are found."""
@@ -42,7 +42,6 @@ class OpenSearchIndex(DocumentIndex):
         library = _library(field, method, version)
         created = int(settings.get("index.version.created", 0))
         old = (created ^ _MARK) < 2_19_00_00 if created else bool(version) and version < _ONE_FORMULA
-        approximate, exact = _scores(space, library if old else "")
         searchable = str(settings.get("index.knn", "false" if settings else "true")).lower() != "false"
         parameters: Mapping[str, Any] = method.get("parameters", {})
         squeezed = [parameters.get("encoder", {}).get("name"), field.get("mode"), field.get("compression_level")]
@@ -50,14 +49,13 @@ class OpenSearchIndex(DocumentIndex):
         return VectorField(
             dimension=int(field["dimension"]),
             metric=_SPACES[space],
-            index=words if searchable else "none: each vector is compared",
-            score=approximate,
-            exact_score=exact,
-            method=f"{library} {space}",
+            index=words if searchable else NOT_INDEXED,
+            score=_scores(space, library if old else ""),
+            method=library,
         )
 
     def _nearest(self, known: KnownIndex, question: Question, vector: list[float], where: Any) -> Body:
-        library = known.field.method.split()[0]
+        library = known.field.method
         candidates = CANDIDATES if library == "lucene" else question.k
         asked: Body = {"vector": vector, "k": min(max(question.k, candidates), MOST)}
         if where and library == "nmslib":  # which cannot filter while it searches
@@ -65,11 +63,6 @@ class OpenSearchIndex(DocumentIndex):
         if where:
             asked["filter"] = {"bool": {"filter": where}} if isinstance(where, list) else where
         return {"query": {"knn": {known.vector: asked}}}
-
-    def _score_script(self, known: KnownIndex, vector: list[float]) -> Body:
-        space = known.field.method.split()[1]
-        params = {"field": known.vector, "query_value": vector, "space_type": space}
-        return {"source": "knn_score", "lang": "knn", "params": params}
 
 
 def _library(field: Mapping[str, Any], method: Mapping[str, Any], version: tuple[int, ...]) -> str:
@@ -81,20 +74,18 @@ def _library(field: Mapping[str, Any], method: Mapping[str, Any], version: tuple
     return "nmslib" if version and version < (2, 18) and "mode" not in field else "faiss"
 
 
-def _scores(space: str, old: str) -> tuple[Callable[[float], float], Callable[[float], float]]:
-    """From scores by the index, and of a comparison of each vector, to the metric's own.
+def _scores(space: str, old: str) -> Callable[[float], float]:
+    """From scores by the index to the metric's own.
 
     Args:
         space: as OpenSearch names it.
         old: what searches, for an index that was made before 2.19; else empty.
     """
     if space == "l2":
-        return _distance, _distance
+        return _distance
     if space == "innerproduct":
-        return _product, _product
-    if not old:
-        return _halved, _halved
-    return _halved if old == "lucene" else lambda score: 2 - 1 / score, lambda score: score - 1
+        return _product
+    return _halved if old in ("", "lucene") else lambda score: 2 - 1 / score
 
 
 def _distance(score: float) -> float:

@@ -135,7 +135,8 @@ class PostgresIndex:
         query = sql.SQL("SELECT {}, {} AS reco_score FROM {}{} ORDER BY {} LIMIT {}").format(
             sql.SQL(", ").join(shown), score, _as_it_is(table.name), where, order, sql.Literal(question.k)
         )
-        rows = self._asked(query, {"vector": vector, "text": question.text or ""}, question, table)
+        values = {"vector": vector, "text": question.text or ""}
+        rows = ask(lambda: self._run(query, values))
         return [
             IndexHit(
                 row["reco_id"],
@@ -183,22 +184,6 @@ class PostgresIndex:
             return value
         return 1 - value if table.index.metric == "cosine" else -value
 
-    def _asked(
-        self, query: sql.SQL | sql.Composed, values: Mapping[str, Any], question: Question, table: _Table
-    ) -> list[dict[str, Any]]:
-        settings = dict[str, str]()
-        if question.exact:
-            settings = {"enable_seqscan": "on", "enable_indexscan": "off", "enable_bitmapscan": "off"}
-
-        def run() -> list[dict[str, Any]]:
-            with self._lock, self._connected() as connection, connection.transaction():
-                for name, value in settings.items():
-                    connection.execute("SELECT set_config(%s, %s, true)", (name, value))
-                rows: list[dict[str, Any]] = connection.execute(query, values or None).fetchall()
-                return rows
-
-        return ask(run)
-
     def _run(self, query: Any, values: Any = None, *, binary: bool = False) -> list[dict[str, Any]]:
         with self._lock, self._connected() as connection, connection.cursor(binary=binary) as cursor:
             return cursor.execute(query, values).fetchall()
@@ -244,7 +229,7 @@ class PostgresIndex:
         if address.tls:
             said |= {"sslmode": "verify-full", "sslrootcert": address.ca_file or "system"}
         given = {name: value for name, value in said.items() if value is not None}
-        # the plan of a prepared statement would be kept, so that an exact search would go by the index, or the reverse
+        # a pooler between may know no prepared statements
         connection = psycopg.connect(**given, autocommit=True, row_factory=dict_row, prepare_threshold=None)
         return cast("psycopg.Connection[dict[str, Any]]", connection)
 

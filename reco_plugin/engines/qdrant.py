@@ -88,8 +88,7 @@ class QdrantIndex(LooksOnce[Description]):
             asked |= {"query": {"text": question.text or ""}, "using": address.text}
         else:
             vector = query_of(address, question.vector, found.dimension).tolist()
-            params = {"exact": True, "quantization": {"ignore": True}} if question.exact else None
-            asked |= {"query": vector, "using": found.vector or None, "params": params}
+            asked |= {"query": vector, "using": found.vector or None}
         names = [name for name in (address.id, address.text, address.image) if name is not None]
         paths = [path for name in names for path in _paths(name)]
         asked["with_payload"] = True if address.id is None else paths  # whole, since our own id is in it

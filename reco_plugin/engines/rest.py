@@ -26,14 +26,12 @@ from ..values import did_you_mean
 from .address import IndexAddress
 from .asking import ask
 from .base import Description, Document, IndexHit, LooksOnce, Page, Question, Similarity
-from .comparing import nearest_of
 from .documents import check_fields, make_document, make_hit, pick_vector, query_of
 
 MOST = 10_000
 """Hits of one search, and candidates of one, that both engines allow."""
+NOT_INDEXED = "not indexed"
 _BUSY = (429, 502, 503, 504)
-_SCRIPTLESS = ("script_lang not supported", "cannot execute [inline] scripts", "cannot execute scripts using")
-"""In the words of an engine that was told to allow no scripts."""
 Body = dict[str, Any]
 
 
@@ -53,7 +51,6 @@ class VectorField:
     metric: Similarity
     index: str  # how it is searched, for people; see :attr:`Description.index`
     score: Callable[[float], float]  # of a search by the index -> the metric's own
-    exact_score: Callable[[float], float]  # of a comparison of each vector -> the same
     method: str = ""  # what the engine's module needs to ask, such as the library that searches
 
 
@@ -85,7 +82,6 @@ class DocumentIndex(LooksOnce[KnownIndex]):
         if not address.path or "/" in address.path:
             raise ConfigError(f"{address.place} names no index: {address.scheme}://HOST:{address.port}/INDEX")
         self._address, self._settings = address, settings
-        self._scriptless = False  # whether the engine was seen to allow no scripts
         user, password, key = address.user or settings.index_user, settings.index_password, settings.index_api_key
         bearer = key is not None and not user
         with usable_environment():
@@ -133,10 +129,6 @@ class DocumentIndex(LooksOnce[KnownIndex]):
     def _nearest(self, known: KnownIndex, question: Question, vector: list[float], where: Any) -> Body:
         """The body of a search by the index, as the pages of the documentation have it."""
 
-    @abstractmethod
-    def _score_script(self, known: KnownIndex, vector: list[float]) -> Body:
-        """A script that scores a document by its vector."""
-
     def _source(self, known: KnownIndex, excluded: Sequence[str]) -> Body:
         """What of a document to send."""
         return {"excludes": list(excluded)}
@@ -165,12 +157,10 @@ class DocumentIndex(LooksOnce[KnownIndex]):
                 f"{self._address.place} keeps no {known.vector!r} in its documents (_source), so the vectors can be "
                 "searched, but not read back; texts and pictures can be read"
             )
-        return self._pages(known, [], vectors=vectors, size=size)
+        return self._pages(known, vectors, size)
 
-    def _pages(
-        self, known: KnownIndex, filters: Sequence[Body], *, vectors: bool = True, size: int = 1000
-    ) -> Iterator[Page]:
-        """Documents that filters let through, by the number of their last change."""
+    def _pages(self, known: KnownIndex, vectors: bool, size: int) -> Iterator[Page]:
+        """All documents, by the number of their last change."""
         done: int | None = None
         body: Body = {
             "size": max(1, min(size, MOST)),
@@ -180,7 +170,7 @@ class DocumentIndex(LooksOnce[KnownIndex]):
         }
         while True:
             reached = [{"range": {"_seq_no": {"gt": done}}}] if done is not None else []
-            hits = self._hits(body | {"query": {"bool": {"filter": [*filters, *reached]}}}, preference="reco-scan")
+            hits = self._hits(body | {"query": {"bool": {"filter": reached}}}, preference="reco-scan")
             if len(hits) == body["size"] and known.shards > 1:  # each shard counts: one more may have the last number
                 complete = [hit for hit in hits if hit["sort"] != hits[-1]["sort"]]
                 if not complete and body["size"] < MOST:
@@ -201,24 +191,13 @@ class DocumentIndex(LooksOnce[KnownIndex]):
             body: Body = {"query": {"bool": {"must": self._by_text(question), "filter": where}}}
         else:
             vector = query_of(self._address, question.vector, known.field.dimension).tolist()
-            if question.exact or known.field.index.startswith("none"):
-                stored = [{"exists": {"field": known.vector}}, *(where if isinstance(where, list) else [where])]
-                if self._scriptless:
-                    return nearest_of(self._pages(known, stored), question.vector, question.k, known.field.metric)
-                scored = {"query": {"bool": {"filter": stored}}, "script": self._score_script(known, vector)}
-                body, score = {"query": {"script_score": scored}}, known.field.exact_score
-            else:
-                body, score = self._nearest(known, question, vector, where), known.field.score
+            if known.field.index == NOT_INDEXED:
+                raise EngineError(f"{self._address.place}: its vectors can be read, but not searched: index them")
+            body, score = self._nearest(known, question, vector, where), known.field.score
         body |= {"size": question.k, "_source": False}
         wanted = (self._address.id, self._address.text, self._address.image)
         shown = [name for name in wanted if name is not None and name != "_id"]
-        try:
-            hits = self._hits(body | ({"fields": shown} if shown else {}))
-        except Refusal as refused:
-            if "script_score" not in body.get("query", {}) or not any(word in f"{refused}" for word in _SCRIPTLESS):
-                raise
-            self._scriptless = True  # then vectors are compared here
-            return self.search(question)
+        hits = self._hits(body | ({"fields": shown} if shown else {}))
         return [self._hit(known, hit, score) for hit in hits]
 
     def _ask(self, method: str, path: str, body: Body | None = None, **params: str) -> Any:

@@ -22,13 +22,10 @@ from ..values import did_you_mean
 from .address import IndexAddress
 from .asking import ask
 from .base import Description, Document, IndexHit, LooksOnce, Page, Question, Similarity
-from .comparing import nearest_of
 from .documents import check_fields, make_document, make_hit, pick_vector
 
 T = TypeVar("T")
 _METRICS: Mapping[str, Similarity] = {"cosine": "cosine", "dot": "dot", "l2-squared": "euclid"}
-_PAGE = 10_000
-"""Objects that Weaviate counts through at most, where it is not asked by its cursor."""
 _COMPARISONS = {
     "Equal": "equal",
     "NotEqual": "not_equal",
@@ -120,9 +117,6 @@ class WeaviateIndex(LooksOnce[_Collection]):
                 )
             )
             return [self._hit(known, one, float(one.metadata.score or 0)) for one in found.objects]
-        if question.exact:
-            pages = self._filtered(known, how["filters"]) if question.where else self.scan()
-            return nearest_of(pages, question.vector, question.k, known.said.metric)
         vector = np.asarray(question.vector, np.float32).tolist()
         target = known.said.vector if known.named else None
         found = self._ask(
@@ -138,25 +132,6 @@ class WeaviateIndex(LooksOnce[_Collection]):
             if self._client is not None:
                 self._client.close()
                 self._client = None
-
-    def _filtered(self, known: _Collection, filters: Any) -> Iterator[Page]:
-        """All that a filter lets through, with vectors, for a comparison of each."""
-        include: Any = [known.said.vector] if known.named else True
-        for offset in range(0, _PAGE, 1000):
-            found = self._ask(
-                lambda offset=offset: (  # type: ignore[misc]
-                    self._open().query.fetch_objects(
-                        limit=1000, offset=offset, filters=filters, include_vector=include, return_properties=known.read
-                    )
-                )
-            ).objects
-            yield Page(tuple(self._document(known, one) for one in found))
-            if len(found) < 1000:
-                return
-        raise EngineError(
-            f"{self._address.place}: the filter lets more than {_PAGE:,} objects through, which Weaviate does not "
-            "count; compare without a filter"
-        )
 
     def _where(self, text: str) -> Any:
         try:

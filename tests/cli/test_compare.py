@@ -68,7 +68,7 @@ def test_a_function_stands_in_for_an_engine_without_an_address(shop, ask):
     assert told["setup"]["engine"] == "shop.py:search"
     assert "documents" not in told["setup"], "nobody knows how many there are"
     page = (shop / "compare" / "compare.html").read_text(encoding="utf-8")
-    assert "Not measured: a function is not asked to compare with each vector." in page
+    assert "Not measured: its vectors cannot be read" in page
     assert set(told["seconds"]) == {"embed", "refine", "plain", "refined"}
     rows = [json.loads(line) for line in (shop / "compare" / "queries.jsonl").read_text().splitlines()]
     assert [len(row["plain"]) for row in rows] == [5, 5]

@@ -90,7 +90,7 @@ def test_fields_that_half_of_the_documents_lack(keys: Served):
             document = found[row.sku]
             assert (document.text, document.image, document.problem) == (row.title, row.photo, None)
             assert (document.vector is None) == (row.clip is None)
-        assert len(index.search(Question(unit(1, 0)[0], k=5, exact=True))) == 5
+        assert len(index.search(Question(unit(1, 0)[0], k=5))) == 5
 
 
 def test_an_index_in_which_nothing_has_a_vector(keys: Served):
@@ -319,7 +319,7 @@ def test_milvus_by_its_port(milvus_server):
         assert (said.metric, said.dimension, said.documents, said.vector) == ("euclid", DIMENSION, DOCUMENTS, "clip")
         assert sorted(scanned(index)) == NAMES
         query = unit(1, 1)[0]
-        hits = index.search(Question(query, k=3, exact=True))
+        hits = index.search(Question(query, k=3))
         distances = np.linalg.norm(unit(DOCUMENTS, 0) - query, axis=1)
         assert [hit.id for hit in hits] == [NAMES[row] for row in np.argsort(distances)[:3]]
         np.testing.assert_allclose([-hit.score for hit in hits], np.sort(distances)[:3], atol=1e-4)

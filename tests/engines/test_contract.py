@@ -63,37 +63,31 @@ def test_a_scan_without_vectors_has_the_rest(index: Engine):
     assert "clip" not in found[0].payload
 
 
-def test_a_search_finds_the_nearest_and_scores_them_as_the_metric_does(index: Engine):
-    for query in unit(5, 1):
-        hits = index.search(Question(query, k=10, exact=True))
-        assert [hit.id for hit in hits] == best(query, 10)
+def test_a_search_finds_most_of_the_nearest_and_scores_them_as_the_metric_does(index: Engine):
+    kept = 0
+    for query in unit(20, 1):
+        hits = index.search(Question(query, k=10))
+        kept += len({hit.id for hit in hits} & set(best(query, 10)))
         cosines = [float(np.dot(ROWS[hit.id].clip, query)) for hit in hits]
         np.testing.assert_allclose([hit.score for hit in hits], cosines, atol=1e-4)
+        assert cosines == sorted(cosines, reverse=True)
         assert [(hit.text, hit.image) for hit in hits] == [(ROWS[hit.id].title, ROWS[hit.id].photo) for hit in hits]
-
-
-def test_a_search_by_the_index_finds_most_of_them(index: Engine):
-    found = [{hit.id for hit in index.search(Question(query, k=10))} & set(best(query, 10)) for query in unit(20, 2)]
-    assert np.mean([len(same) for same in found]) > 8
+    assert kept > 190
 
 
 def test_a_filter_is_in_the_words_of_the_engine(index: Engine, engine: Served):
     for query in unit(3, 3):
-        hits = index.search(Question(query, k=5, where=engine.where, exact=True))
-        assert [hit.id for hit in hits] == best(query, 5, most=5)
+        hits = index.search(Question(query, k=3, where=engine.where))
+        assert {hit.id for hit in hits} <= set(best(query, 50, most=5))
+        assert len(hits) == 3
 
 
-@pytest.mark.parametrize("exact", [True, False])
-def test_a_document_without_a_vector_is_never_found_however_few_others_are_left(
-    index: Engine, engine: Served, exact: bool
-):
-    query = unit(1, 4)[0]
-    assert [hit.id for hit in index.search(Question(query, k=60, where=engine.where, exact=True))] == best(
-        query, 60, most=5
-    )
-    hits = index.search(Question(query, k=DOCUMENTS, exact=exact))
-    assert {hit.id for hit in hits} <= {row.sku for row in ROWS.values() if row.clip is not None}
-    assert all(np.isfinite(hit.score) for hit in hits)
+def test_a_document_without_a_vector_is_never_found_however_few_others_are_left(index: Engine, engine: Served):
+    for where in (engine.where, None):
+        hits = index.search(Question(unit(1, 4)[0], k=DOCUMENTS, where=where))
+        assert hits
+        assert {hit.id for hit in hits} <= {row.sku for row in ROWS.values() if row.clip is not None}
+        assert all(np.isfinite(hit.score) for hit in hits)
 
 
 def test_a_text_alone_is_searched_by_the_engine(index: Engine):

@@ -93,7 +93,7 @@ def _no_waits(monkeypatch: pytest.MonkeyPatch) -> None:
         ({"index_options": {"type": "hnsw", "m": 16}}, "hnsw m=16"),
         ({"index_options": {"type": "int8_hnsw"}}, "int8_hnsw"),
         ({"index_options": {"type": "flat"}}, "none: each vector is compared"),
-        ({"index": False}, "none: each vector is compared"),
+        ({"index": False}, "not indexed"),
         ({"dims": 512}, "bbq_hnsw"),
         ({}, "int8_hnsw"),
     ],
@@ -156,19 +156,6 @@ def test_scores_become_the_metrics_own(server, index, similarity, metric, score,
     server[1].hits = [{"_id": "1", "_score": score, "fields": {}}]
     assert index.describe().metric == metric
     assert index.search(Question(UNIT))[0].score == pytest.approx(expected)
-
-
-@pytest.mark.parametrize(
-    ("similarity", "score", "expected"),
-    [("cosine", 1.8, 0.8), ("dot_product", 1.8, 0.8), ("max_inner_product", 3.5, 2.5), ("l2_norm", 1 / 3, -2.0)],
-)
-def test_each_vector_is_compared_by_a_script(server, index, similarity, score, expected):
-    server[1].field["similarity"] = similarity
-    server[1].hits = [{"_id": "1", "_score": score, "fields": {}}]
-    assert index.search(Question(UNIT, exact=True))[0].score == pytest.approx(expected)
-    scored = server[1].asked[-1][1]["query"]["script_score"]
-    assert scored["query"] == {"bool": {"filter": [{"exists": {"field": "clip"}}]}}
-    assert scored["script"]["params"]["field"] == "clip"
 
 
 def test_a_scan_asks_for_the_vectors_where_answers_leave_them_out(server, index):

@@ -32,7 +32,6 @@ def test_scores_are_those_of_the_metric(elasticsearch: Served, similarity: str, 
     [
         ({"index_options": {"type": "int8_hnsw"}}, "int8_hnsw"),
         ({"index_options": {"type": "hnsw", "m": 8, "ef_construction": 50}}, "hnsw m=8 ef_construction=50"),
-        ({"index": False}, "none: each vector is compared"),
     ],
 )
 def test_the_index_says_what_it_is(elasticsearch: Served, field: dict[str, Any], index_says: str):
@@ -79,6 +78,5 @@ def test_fields_that_a_document_does_not_keep_itself_are_read_from_those_that_it
         documents = [one for page in index.scan() for one in page.documents]
         assert {one.id: one.text for one in documents} == {"0": "a red fox, an animal", "1": "a cat"}
         assert all(one.problem is None for one in documents)
-        for exact in (False, True):
-            (hit,) = index.search(Question(vectors[1], k=1, exact=exact))
-            assert (hit.id, hit.text) == ("1", "a cat")
+        (hit,) = index.search(Question(vectors[1], k=1))
+        assert (hit.id, hit.text) == ("1", "a cat")

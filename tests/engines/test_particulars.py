@@ -10,28 +10,16 @@ import numpy as np
 import pytest
 
 from reco_plugin.data.rows import Rejected
-from reco_plugin.engines import Document, Page, Question, is_index, open_index, parse_address
-from reco_plugin.engines.comparing import nearest_of
+from reco_plugin.engines import Question, is_index, open_index, parse_address
 from reco_plugin.errors import ConfigError, EngineError, InputError
 from reco_plugin.ingest.source import open_source
 from reco_plugin.types import Pair
 
-from .conftest import DIMENSION, Row, Served, expected, rows, to_qdrant, unit
+from .conftest import DIMENSION, Served, expected, rows, to_qdrant, unit
 
 WITH_VECTOR = [row for row in rows() if row.clip is not None]
 CLIP = np.asarray([row.clip for row in WITH_VECTOR], np.float32)
 LONGER = CLIP * np.linspace(0.5, 2, len(CLIP), dtype=np.float32)[:, None]  # so that the metrics differ
-
-
-@pytest.mark.parametrize("metric", ["cosine", "dot", "euclid"])
-def test_comparing_finds_what_sorting_all_finds(metric):
-    places = np.array_split(np.arange(len(LONGER)), 7)
-    pages = [Page((*(Document(str(n), LONGER[n]) for n in some), Document("none"))) for some in places]
-    query = unit(1, 3)[0]
-    scores = expected(metric, LONGER, query)
-    hits = nearest_of(pages, query, 12, metric)
-    assert [int(hit.id) for hit in hits] == np.argsort(-scores)[:12].tolist()
-    np.testing.assert_allclose([hit.score for hit in hits], np.sort(scores)[::-1][:12], atol=1e-5)
 
 
 @pytest.mark.parametrize(("name", "metric"), [("COSINE", "cosine"), ("IP", "dot"), ("L2", "euclid")])
@@ -44,12 +32,13 @@ def test_milvus_scores_as_its_metric_does(milvus: Served, name: str, metric: str
         said = index.describe()
         assert (said.metric, said.index.split()[0]) == (metric, kind)
         assert said.index == kind
-        hits = index.search(Question(query, k=10, exact=True))  # of compressed vectors: by reading all
-        assert [hit.id for hit in hits] == [WITH_VECTOR[row].sku for row in np.argsort(-scores)[:10]]
-        np.testing.assert_allclose([hit.score for hit in hits], np.sort(scores)[::-1][:10], atol=1e-4)
-        filtered = index.search(Question(query, k=5, where="price < 5", exact=True))
+        hits = index.search(Question(query, k=10))
+        truth = dict(zip((row.sku for row in WITH_VECTOR), scores.tolist(), strict=True))
+        assert len({hit.id for hit in hits} & {WITH_VECTOR[row].sku for row in np.argsort(-scores)[:10]}) > 6
+        np.testing.assert_allclose([hit.score for hit in hits], [truth[hit.id] for hit in hits], atol=0.05)
+        filtered = index.search(Question(query, k=5, where="price < 5"))
         assert all(int(hit.id[4:]) < 50 for hit in filtered)
-        assert len(filtered) == 5
+        assert filtered
 
 
 def test_a_server_of_milvus_is_not_asked_without_the_file_of_its_authority(tmp_path: Path):
@@ -310,13 +299,10 @@ def test_qdrant_by_both_transports_and_by_an_alias(own_qdrant, scheme: str):
     with closing(open_index(address)) as index:
         said = index.describe()
         assert (said.name, said.metric, said.documents) == ("products", "euclid", 300)
-        hits = index.search(Question(query, k=5, exact=True))
+        hits = index.search(Question(query, k=5))
         scores = -np.linalg.norm(CLIP - query, axis=1)
         assert [hit.id for hit in hits] == [WITH_VECTOR[row].sku for row in np.argsort(-scores)[:5]]
         np.testing.assert_allclose([hit.score for hit in hits], np.sort(scores)[::-1][:5], atol=1e-4)
-        (sent,) = own_qdrant.engine.last["query"]["searches"]
-        assert sent.params.exact
-        assert sent.params.quantization.ignore
 
 
 @pytest.mark.parametrize(
@@ -390,23 +376,6 @@ def test_a_vector_of_zeros_is_not_found_by_its_cosine_in_postgresql(postgresql: 
     with closing(open_index(postgresql.address.partition("&table=")[0] + "&table=zeros")) as index:
         hits = index.search(Question(np.asarray([1, 0], np.float32), k=4))
     assert [(hit.id, hit.score) for hit in hits] == [("a", 1), ("b", -1)]
-
-
-def test_exact_search_of_postgresql_never_goes_by_the_index_whatever_was_asked_before(postgresql: Served):
-    drawn = np.random.default_rng(5).normal(size=(3000, 48)).astype(np.float32)
-    many = [Row(f"sku-{n:04}", None, None, 1.0, n, vector.tolist()) for n, vector in enumerate(drawn)]
-    address = postgresql.fill("many", many)
-    postgresql.query("ALTER ROLE reader SET enable_seqscan = off")
-    try:
-        queries = np.random.default_rng(6).normal(size=(20, 48)).astype(np.float32)
-        norms = np.linalg.norm(drawn, axis=1)
-        with closing(open_index(address)) as index:
-            for query in queries:
-                best = {many[row].sku for row in np.argsort(-(drawn @ query) / norms)[:10]}
-                index.search(Question(query, k=10))
-                assert {hit.id for hit in index.search(Question(query, k=10, exact=True))} == best
-    finally:
-        postgresql.query("ALTER ROLE reader RESET enable_seqscan")
 
 
 @pytest.fixture
