@@ -173,7 +173,6 @@ class ApiEncoder(Encoder):
             artifact, settings.max_pixels, self.client.address.host, takes_images=takes_images
         )
         self._clock, self._checking = clock, threading.Lock()
-        self._failed: SessionError | None = None
         just_measured = is_address(artifact.folder)
         self._next_check = clock() + CHECKED_EVERY_S if just_measured else -np.inf
 
@@ -199,23 +198,14 @@ class ApiEncoder(Encoder):
         Raises:
             SessionError: it cannot be asked.
         """
-        if self._clock() < self._next_check:
-            return
-        failed = self._failed
         with self._checking:
             if self._clock() < self._next_check:
                 return
-            if self._failed is not None and self._failed is not failed:  # while this thread waited: do not wait again
-                raise type(self._failed)(str(self._failed))
             try:
                 with self.guarded():
                     change = describe_change(self.client, self._artifact.manifest.fingerprint)
             except InputError as error:
                 raise SessionError(f"{error}: it took the same inputs when it was measured") from None
-            except SessionError as error:
-                self._failed = error
-                raise
-            self._failed = None
             self._next_check = self._clock() + CHECKED_EVERY_S
             self._note(change)
 

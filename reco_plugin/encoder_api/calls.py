@@ -7,9 +7,7 @@ import re
 from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
-from email.utils import parsedate_to_datetime
 from functools import partial
-from time import time
 from typing import TYPE_CHECKING, Any, get_args
 
 import numpy as np
@@ -248,7 +246,8 @@ class ApiClient:
             kind = (
                 SessionOverloaded if status == 429 else SessionTimeout if status in (408, 504) else SessionUnavailable
             )
-            after = _after_s(response.headers)
+            said_s = response.headers.get("retry-after", "").strip()
+            after = float(said_s) if said_s.isdecimal() else None
             waits = (
                 ""
                 if after is None or after <= self._patience_s
@@ -292,10 +291,11 @@ class ApiClient:
                 "model is another one now, or its dimensions are"
             )
         if not np.isfinite(vectors).all():
-            raise SessionError(f"{who} answered NaN or infinity for {modality} {int(_first_bad(vectors))} of {count}")
+            bad = int((~np.isfinite(vectors)).any(axis=1).sum())
+            raise SessionError(f"{who} answered NaN or infinity for {bad} of {count} {modality}s")
         norms = np.linalg.norm(vectors, axis=1, keepdims=True)
         if not norms.all():
-            raise SessionError(f"{who} answered zeros for {modality} {int(np.argmin(norms))} of {count}")
+            raise SessionError(f"{who} answered zeros for {int((norms == 0).sum())} of {count} {modality}s")
         if not self.address.normalise and (off := np.abs(norms - 1) > NORM_TOLERANCE).any():
             raise SessionError(
                 f"{who} answered a vector of norm {float(norms[off][0]):.3f}, and norm 1 is expected. If its vectors "
@@ -315,10 +315,6 @@ def _cut(items: Sequence[bytes], most: int) -> Iterator[Sequence[bytes]]:
     yield items[start:]
 
 
-def _first_bad(vectors: Vectors) -> int:
-    return int(np.argmax(~np.isfinite(vectors).all(axis=1)))
-
-
 def _message(response: httpx.Response) -> str:
     """What an API says of a failure, in whichever field it has for that."""
     try:
@@ -330,21 +326,6 @@ def _message(response: httpx.Response) -> str:
             break
         said = next((said[name] for name in ("error", "detail", "message", "Message") if said.get(name)), str(said))
     return str(said)
-
-
-def _after_s(headers: httpx.Headers) -> float | None:
-    """Seconds that an API asks to wait: a number, or a date."""
-    after = headers.get("retry-after", "").strip()
-    if headers.get("retry-after-ms", "").isdecimal():
-        return int(headers["retry-after-ms"]) / 1000
-    try:
-        return max(0.0, float(after))
-    except ValueError:
-        pass
-    try:
-        return max(0.0, parsedate_to_datetime(after).timestamp() - time())
-    except (TypeError, ValueError):
-        return None
 
 
 def _usage(answer: Any) -> Iterator[tuple[str, int]]:

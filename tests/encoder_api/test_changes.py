@@ -2,12 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
-from typing import Any, cast
+from typing import Any
 
-import numpy as np
 import pytest
 from api_server import Api, Reply
 from live_service import wait_until
@@ -15,7 +12,6 @@ from PIL import Image
 from starlette.testclient import TestClient
 
 from reco_plugin import Pair, Reco, api_encoder
-from reco_plugin.api_encoder import ApiEncoder
 from reco_plugin.errors import ConfigError, FingerprintMismatch, SessionUnavailable
 from reco_plugin.guard import DegradedWarning
 from reco_plugin.serve.app import create_app
@@ -114,29 +110,6 @@ def test_the_circuit_opens_and_what_is_back_is_measured_first(api: Api, tmp_path
             reco.embed_texts(["fox"])
         assert reco.circuits["encoder"].state == "closed"
         assert reco.encoder.changed is not None
-
-
-def test_who_waited_while_another_thread_found_it_down_does_not_wait_again(api: Api, tmp_path: Path) -> None:
-    with opened(api, tmp_path / "m") as reco:
-        encoder = cast("ApiEncoder", reco.encoder)
-        encoder._next_check = -np.inf
-        lock, asked = encoder._checking, len(api.asked)
-
-        @contextmanager
-        def wait() -> Iterator[None]:
-            """Get the lock after another thread, whose look fails."""
-            encoder._checking = lock
-            api.next = [Reply(503, {})]
-            with pytest.raises(SessionUnavailable, match="answered 503"):
-                encoder.check()
-            yield
-
-        encoder._checking = wait()  # type: ignore[assignment]
-        with pytest.raises(SessionUnavailable, match="answered 503"):
-            encoder.check()
-        assert len(api.asked) == asked + 1
-        encoder.check()
-        assert encoder.changed is None and len(api.asked) > asked + 1
 
 
 def test_an_address_and_a_folder_from_one_place_are_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
