@@ -27,10 +27,9 @@ def search(
     """Points nearest to a text; ``using`` and ``query_filter`` go on to Qdrant, ``where`` would go to ``reco.refine``.
 
     ``least`` is a cosine of plain CLIP that results must have, if you have such a threshold.
-    Where your application makes CLIP vectors itself, give its vector to ``reco.refine`` and leave out the first line.
+    Where your application makes CLIP vectors itself, give its vector to ``reco.refine`` in place of the first line.
     """
-    vectors = reco.embed_texts([text], refine=False)  # (1, D), what the application searched with before
-    refined = reco.refine(vectors, modality="text")
+    refined = reco.embed([text], modality="text", target="image")
     if least is not None:
         search["score_threshold"] = float(refined.refined_scores(least)[0])  # the same for this query
     return qdrant.query_points(collection, query=refined.vectors[0].tolist(), limit=limit, **search).points

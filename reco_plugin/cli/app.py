@@ -38,8 +38,7 @@ COMMANDS = (
     Command(
         "train",
         "train:train_command",
-        "Train the paper's layer on your pairs, around a frozen encoder. An interrupted run resumes when started "
-        "again.",
+        "Train the paper's layer on your pairs, around a frozen encoder, by the paper's loss.",
         "reco train catalogue.csv --model ViT-B-32 --pretrained laion2b_s34b_b79k --out runs/x",
     ),
     Command(
@@ -205,7 +204,7 @@ COMMANDS = (
     Command(
         "model add",
         "model:add_command",
-        "Make a model folder of ready ONNX towers (no torch needed), of a transformers checkpoint, or of open_clip's.",
+        "Make a model folder of ready ONNX towers (no torch needed), or of a transformers checkpoint.",
         "reco model add Xenova/clip-vit-base-patch32 --out my_model",
     ),
     Command(

@@ -88,9 +88,7 @@ def test_a_copy_goes_on_with_resume(work: Path, memory: Path, stopped: Callable[
 def test_a_fit_names_its_folder(work: Path, stopped: Callable[..., str]) -> None:
     write_pairs(work / "pairs.npz", [made()])
     told = stopped("fit", "pairs.npz?check=0", "--group", "thing", "--fuser", "reco", "--out", "run", at=1)
-    assert told == (
-        "interrupted: what was encoded and trained so far stays in run; the same command resumes from there"
-    )
+    assert told == "interrupted: what was encoded so far stays in run; the same command resumes from there"
 
 
 def test_a_command_that_keeps_nothing_stops_in_one_line(
@@ -129,7 +127,7 @@ def test_a_process_ends_with_130_and_no_trace(work: Path, catalogue: Path, model
     assert "Traceback" not in err
 
 
-@pytest.mark.parametrize("loads", ["reco_plugin.cli.app", "reco_plugin.cli.report"])
+@pytest.mark.parametrize("loads", ["reco_plugin.cli.app", "reco_plugin.cli.evaluate"])
 def test_an_interruption_while_it_loads_is_quiet(
     loads: str, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -140,7 +138,7 @@ def test_an_interruption_while_it_loads_is_quiet(
 
     monkeypatch.delitem(sys.modules, loads, raising=False)
     monkeypatch.setattr(sys, "meta_path", [Interrupts(), *sys.meta_path])
-    monkeypatch.setattr(sys, "argv", ["reco", "report", "runs/x"])
+    monkeypatch.setattr(sys, "argv", ["reco", "eval", "zero-shot", "photos"])
     with pytest.raises(SystemExit) as ended:
         main()
     assert (ended.value.code, *capsys.readouterr()) == (130, "", "")
