@@ -38,7 +38,6 @@ _NO_COLLECTION = re.compile(r"collection\b.*(exist|not found)", re.IGNORECASE)
 _WAYS_OUT = {
     "error parsing message": ". By gRPC a payload may be nested some 30 levels deep: make it flatter, or use REST",
 }
-_NEARLY = 0.95  # of a limit: clocks differ
 _START = "docker run -p 6333:6333 -p 6334:6334 qdrant/qdrant"
 
 
@@ -98,53 +97,39 @@ def retry_after(error: Exception) -> int | None:
     return 1 if read_fault(error).status in (429, "RESOURCE_EXHAUSTED") else None
 
 
-@dataclass(frozen=True)
-class Spent:
-    """Time that a failed call had, and used."""
+def translate(
+    error: Exception, location: str, doing: str, *, key_given: bool, within_s: int, write: bool
+) -> MemoryStoreError:
+    """Our error for one of the server; no message contains the key.
 
-    took_s: float  # of its last attempt
-    attempt_s: int  # limit of one attempt, ``timeout_s``
-    left_s: int | None  # limit of the last attempt after waits; None if there were none
-    within_s: int  # limit of all attempts and waits together
-    write: bool  # it writes, so ``within_s`` is ``write_timeout_s``
-
-    @property
-    def setting(self) -> str:
-        """The setting of ``within_s``."""
-        return f"memory_options.{'write_timeout_s' if self.write else 'timeout_s'}"
-
-
-def translate(error: Exception, location: str, doing: str, *, key_given: bool, spent: Spent) -> MemoryStoreError:
-    """Our error for one of the server, where an operation ("search") failed; no message contains the key."""
-    failed = f"cannot {doing} the memory at {location!r}"
+    Args:
+        error: of the client.
+        location: of the server.
+        doing: the operation that failed, as in "search".
+        key_given: whether a key was sent.
+        within_s: limit of all attempts and waits together.
+        write: whether it is part of a write, so that ``within_s`` is ``write_timeout_s``.
+    """
+    failed, setting = f"cannot {doing} the memory at {location!r}", f"{'write_' if write else ''}timeout_s"
     if (wait := retry_after(error)) is not None:
         return MemoryOverloaded(
-            f"{failed}: the server limits the rate of requests and asks to wait {wait} s, beyond the "
-            f"{spent.within_s} s that the call may take. Send fewer, raise {spent.setting}, or the collection's "
-            f"{'write' if spent.write else 'read'}_rate_limit"
+            f"{failed}: the server limits the rate of requests and asks to wait {wait} s, beyond the {within_s} s that "
+            f"the call may take. Send fewer, raise memory_options.{setting}, or the collection's "
+            f"{'write' if write else 'read'}_rate_limit"
         )
     fault = read_fault(error)
     if fault.late:
-        return MemoryTimeout(f"{failed}: {_why_late(fault, spent)}")
+        again = "; what was sent may be stored all the same, and can be sent again" if write else ""
+        return MemoryTimeout(
+            f"{failed}: no answer in time ({fault.text}). See its load, or raise memory_options.timeout_s{again}"
+        )
     if fault.unanswered:
-        tried = f", for {spent.within_s} s ({spent.setting})" if spent.left_s is not None and spent.write else ""
+        tried = f", for {within_s} s (memory_options.{setting})" if write else ""
         return MemoryUnavailable(f"{failed}: {fault.text or 'no answer'}{tried}. {_why_unanswered(fault, location)}")
     way_out = _way_out(fault, key_given=key_given)
     if fault.status in _BROKEN and not way_out:  # an internal error, which a restart may fix
         return MemoryUnavailable(f"{failed}: {fault.text}. The server's log has more")
     return MemoryStoreError(f"{failed}: {fault.text}{way_out}")
-
-
-def _why_late(fault: Fault, spent: Spent) -> str:
-    """Which limit ended the call: of one attempt, of all attempts, or of the server."""
-    ours = not isinstance(fault.status, int)  # an HTTP status is an answer
-    if ours and spent.took_s >= _NEARLY * spent.attempt_s:
-        why = f"no answer within {spent.attempt_s} s. See its load, or raise memory_options.timeout_s"
-    elif ours and spent.left_s is not None and spent.took_s >= _NEARLY * spent.left_s:
-        why = f"no answer within {spent.within_s} s, waits included. See its load, or raise {spent.setting}"
-    else:
-        why = f"it, or a proxy before it, gave up after {spent.took_s:.1f} s ({fault.text}). See its load"
-    return f"{why}; what was sent may be stored all the same, and can be sent again" if spent.write else why
 
 
 def _why_unanswered(fault: Fault, location: str) -> str:

@@ -22,7 +22,7 @@ from ..config import MemoryOptions
 from ..errors import ConfigError, MemoryTimeout, RecoError
 from ..proxies import usable_environment
 from .checks import NO_SERVER, is_writing
-from .faults import Spent, read_fault, retry_after, translate
+from .faults import read_fault, retry_after, translate
 from .time_limit import time_limit
 
 SCHEMES = ("http", "https", "grpc", "grpcs")
@@ -72,7 +72,6 @@ class Patience:
         end = time.monotonic() + within if limit is None else min(limit.until, time.monotonic() + within)
         left: int | None = None
         for attempt in range(10_000):
-            began = time.monotonic()
             try:
                 return action(left)
             except RecoError:
@@ -82,8 +81,8 @@ class Patience:
                     raise MemoryTimeout(f"cannot {doing} the memory at {self.location!r}: {limit.words}") from error
                 pause = self._pause(error, attempt, patient=patient)
                 if pause is None or time.monotonic() + pause >= end:
-                    spent = Spent(time.monotonic() - began, self.read_s, left, within, patient)
-                    raise translate(error, self.location, doing, key_given=self.key_given, spent=spent) from error
+                    how: Any = {"key_given": self.key_given, "within_s": within, "write": patient}
+                    raise translate(error, self.location, doing, **how) from error
                 time.sleep(pause)
                 left = max(1, min(self.read_s, math.ceil(end - time.monotonic())))
         raise AssertionError("unreachable: every pause brings the end nearer")

@@ -69,17 +69,8 @@ def write(port: int, kind: type[Exception], *, grpc: bool = False, timeout_s: in
 @pytest.mark.parametrize("grpc", [False, True], ids=["rest", "grpc"])
 def test_a_late_write_names_the_limit_of_one_attempt(silent, grpc):
     said = write(silent, MemoryTimeout, grpc=grpc)
-    assert "no answer within 1 s" in said
     assert "raise memory_options.timeout_s;" in said
-    assert "40 s" not in said
     assert "may be stored all the same" in said
-
-
-def test_a_proxy_that_gives_up_is_not_taken_for_our_own_limit(answering):
-    said = write(answering(504), MemoryTimeout, timeout_s=30)
-    assert "it, or a proxy before it, gave up after 0." in said
-    assert "504" in said
-    assert "timeout_s" not in said
 
 
 def test_a_refused_write_names_its_own_setting(answering):
