@@ -316,7 +316,6 @@ class GuardedMemory:
         """
         self._memory, self._guard, self._deadline, self._most = memory, guard, deadline, most
         self._batchers = [Batcher(self._run, most, shared=(Outage,)) for _ in range(_AT_ONCE if deadline else 1)]
-        self._known: tuple[Header, Calibration | None] | None = None
         self._in_vain = 0  # looks at a server that answered, and whose search failed
         self.recovery = Recovery("reco-memory-recovery", self._look)
         guard.breaker.is_watched = lambda: self.recovery.running
@@ -339,10 +338,7 @@ class GuardedMemory:
     @property
     def calibration(self) -> Calibration | None:
         """What the memory has learned; it is read anew where its header is another one."""
-        header = self._memory.searches.header
-        if self._known is None or self._known[0] is not header:
-            self._known = header, self._memory.calibration
-        return self._known[1]
+        return self._memory.calibration
 
     def search(self, search: Search) -> Neighbours:
         """Search with queries (B, D), see :meth:`reco_plugin.memory.Searches.search`.

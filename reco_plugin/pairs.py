@@ -20,7 +20,6 @@ from .encode import Encoder, encode_pairs
 from .errors import OF_ONE_PROCESS, ConfigError, FingerprintMismatch, ImageError, InputError
 from .memory import Header, LazyMemory, Memory
 from .memory.checks import check_pair, check_positive
-from .memory.said import SaidRecord
 from .opinions import Hearing, Said, bring_over, check_number, read_said, say_unread, withdraw
 from .preprocess import name_image
 from .types import Filter, ImageInput, Modality, Neighbours, Pair, Records, Search, Vectors
@@ -264,14 +263,6 @@ class PairMemory:
         try:
             with self._judging:
                 return withdraw(self.store, ids)
-        finally:
-            self._count_change()
-
-    def change_said(self, added: Sequence[SaidRecord], gone: Sequence[str]) -> None:
-        """Store what people said, and forget some of it, as a memory keeps it."""
-        try:
-            with self._judging:
-                self.store.change_said(added, gone)
         finally:
             self._count_change()
 

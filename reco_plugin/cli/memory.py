@@ -135,9 +135,9 @@ def calibrate_command(
     """Learn from the memory's own pairs which captions to trust, how far queries move, and what that gains.
 
     No labels are needed: its pairs ask, each hidden from itself. Adding pairs does the same when the memory is new or
-    has doubled, or a quarter of its pairs are new; this command is for an attached collection, and for
-    the rest: after many smaller changes, or deletions. Takes a minute for 20,000 pairs; of more, so many are drawn at
-    random, and the others are then judged beside those. On a Qdrant server, it measures how deep searches must look.
+    has doubled, or a quarter of its pairs are new; this command is for the rest: after many smaller changes, or
+    deletions. Takes a minute for 20,000 pairs; of more, so many are drawn at random, and the others are then judged
+    beside those.
 
     Searches go on meanwhile, by the old state or the new, never by half of it; a service reads the new one from a
     server within two seconds. Where a service has the memory's folder open, it learns itself, by its own k, and goes on
@@ -193,7 +193,7 @@ def _let_learn(served: ServedMemory) -> dict[str, Any]:
 
 
 def _shown_calibration(calibration: dict[str, Any]) -> dict[str, Any]:
-    """What was learned, without the arrays; empty if nothing was, or only by an older version."""
+    """What was learned, without the arrays; empty if nothing was."""
     return (
         {name: value for name, value in calibration.items() if name not in ("blob", "match")}
         if "blob" in calibration
@@ -213,8 +213,6 @@ def calibration_lines(calibration: dict[str, Any], pairs: int) -> list[str]:
     if not calibration:
         few = f"{counted(pairs, 'pair is', 'pairs are')} too few, it needs {FEWEST}"
         return [f"not calibrated: {few if pairs < FEWEST else _AGAIN}"]
-    if calibration.get("format") == 0:
-        return [f"calibrated by an older version: {_AGAIN}"]
     try:
         state = Calibration.from_json(calibration)
     except ConfigError as error:

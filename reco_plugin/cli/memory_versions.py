@@ -11,6 +11,7 @@ import typer
 
 from ..config import Settings
 from ..errors import ConfigError, MemoryTimeout
+from ..memory.opening import server_of
 from ..memory.versions import FolderVersions, Version, Versions
 from ..values import counted
 from .service import ServiceOptions, served_memory
@@ -19,7 +20,6 @@ from .shared import (
     JsonOption,
     MemoryFlags,
     keeps,
-    open_server,
     say,
     take_flags,
     takes,
@@ -114,7 +114,7 @@ def open_versions_of(settings: Settings, via: ServiceOptions | None = None) -> V
     if not is_server(settings):
         served = served_memory(settings, via or ServiceOptions(), None)
         return FolderVersions(settings.memory) if served is None else ServedFolderVersions(settings.memory, served)
-    server = open_server(settings)
+    server = server_of(settings)
     from ..memory.server_versions import ServerVersions
 
     return ServerVersions(server, settings.memory_collection)

@@ -40,7 +40,6 @@ from ..errors import ConfigError, DataError, MemoryLocked, MemoryStoreError
 from ..files import in_home
 from ..memory import Memory, memory_of
 from ..memory.header import HEADER_NAME
-from ..memory.opening import server_of
 from ..options import options_of
 from ..run_config import said_of
 from ..types import Fingerprint, Records
@@ -48,7 +47,6 @@ from ..values import nearest
 from .service import ServiceOptions, open_here_or_served
 
 if TYPE_CHECKING:
-    from ..memory.server import Server
     from ..reco import Reco
 
 
@@ -368,16 +366,6 @@ def open_copy(settings: Settings, fingerprint: Fingerprint) -> Memory:
 
     with explained_lock(settings, TAKES):
         return memory_of(settings, fingerprint)
-
-
-def open_server(settings: Settings) -> Server:
-    """The Qdrant server of the settings."""
-    if "://" not in settings.memory:
-        raise ConfigError(
-            f"attached collections need a Qdrant server, not {settings.memory!r}: give its URL, as in "
-            "--memory grpc://localhost:6334"
-        )
-    return server_of(settings)
 
 
 def with_progress(batches: Iterable[Records], total: int | None, what: str) -> Iterator[Records]:

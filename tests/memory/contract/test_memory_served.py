@@ -307,7 +307,7 @@ def test_a_wait_beyond_the_deadline_is_not_begun(
 def test_a_server_that_answers_too_late(server: StandIn, opened: Callable[..., Memory]) -> None:
     memory = opened(options={"timeout_s": 1})
     server.engine.refusals["query"] = Refusal(200, delay_s=3)  # who waits for it gets an answer
-    with pytest.raises(MemoryTimeout, match="no answer in time.*timeout_s"):
+    with pytest.raises(MemoryTimeout, match=r"no answer in time.*timeout_s"):
         memory.search(Search(axes(1), by="image", read="text", k=1))
 
 
