@@ -69,16 +69,16 @@ def create_app(
     )
     app.state.guard, app.state.edge, app.state.health, app.state.local = KeyCheck(settings), edge, state, None
     bearer = [Depends(HTTPBearer(auto_error=False, description="an API key, or the admin key for /v1/memory"))]
+    ours = (models, refine, match, memory, feedback, records, versions)
+    documented = [*dialects.routers(edge), *(part.router(edge) for part in ours)]  # the busiest first
+    for routes in documented:
+        app.include_router(routes, dependencies=bearer)
     for routes in (health.router(state), metrics.router(measured)):
         app.include_router(routes)
     if settings.page:
         from .page import router as page
 
         app.include_router(page(edge))
-    documented = [part.router(edge) for part in (models, refine, match, memory, feedback, records)]
-    documented += [versions.router(edge), *dialects.routers(edge)]
-    for routes in documented:
-        app.include_router(routes, dependencies=bearer)
     app.state.shapes = Shapes(documented)
     _wrap(app, edge, state, measured, hosts)
     return app

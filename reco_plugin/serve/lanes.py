@@ -21,7 +21,7 @@ from contextlib import suppress
 from itertools import islice
 from typing import TypeVar
 
-from anyio import CapacityLimiter, to_thread
+from anyio import CapacityLimiter, WouldBlock, to_thread
 
 from ..counters import SECONDS, Histogram
 from .failures import STOPPING, Failure, Refused
@@ -175,7 +175,10 @@ class Lanes:
 
         limiter = self._bulk if bulk else self._queries
         try:
-            await limiter.acquire_on_behalf_of(ticket)
+            try:
+                limiter.acquire_on_behalf_of_nowait(ticket)  # without a turn of the loop
+            except WouldBlock:
+                await limiter.acquire_on_behalf_of(ticket)
             ticket.limiter = limiter
             return await to_thread.run_sync(work, limiter=self._unbounded, abandon_on_cancel=True)
         finally:
@@ -199,6 +202,11 @@ class Lanes:
         if waiting + inputs > self._queue and (waiting or not self._queue):
             message = f"{waiting:,} inputs wait already, the limit is {self._queue:,} (queue): try again later"
             raise Refused(Failure(429, "queue_full", message, retry_after_s=_RETRY_S))
+
+    @property
+    def queries_wait(self) -> bool:
+        """Whether a query waits for a place."""
+        return self._places.queries_wait
 
     @property
     def pending(self) -> int:

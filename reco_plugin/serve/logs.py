@@ -80,11 +80,6 @@ def _log_warning(
     logging.getLogger("py.warnings").warning("%s", said)
 
 
-def is_no_offer(record: logging.LogRecord) -> bool:
-    """Whether a line is another one than uvicorn's two of each request of Java's client, which offers HTTP/2."""
-    return not str(record.msg).startswith(("Unsupported upgrade request", "No supported WebSocket library"))
-
-
 @contextmanager
 def log_to_stderr(form: Literal["auto", "json", "text"], level: str) -> Iterator[None]:
     """Write our log, uvicorn's and warnings to stderr, in one format; on a terminal, without uvicorn's own start.
@@ -93,7 +88,6 @@ def log_to_stderr(form: Literal["auto", "json", "text"], level: str) -> Iterator
     """
     on_terminal = form == "auto" and sys.stderr.isatty()
     handler = logging.StreamHandler()
-    handler.addFilter(is_no_offer)
     if on_terminal:
         handler.setFormatter(PlainLines("%(asctime)s %(levelname)s: %(message)s", "%H:%M:%S"))
     elif form == "text":

@@ -6,6 +6,7 @@ import errno
 import gc
 import logging
 import os
+import re
 import shutil
 import signal
 import socket
@@ -21,6 +22,7 @@ from typing import Any
 
 import uvicorn
 from fastapi import FastAPI
+from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
 
 from ..errors import ConfigError
 from ..reco import Reco
@@ -39,6 +41,7 @@ _NOT_STARTED = 3
 _IDLE_S = 75
 """A connection without a request is closed: later than httpx (5), nginx and AWS's balancers (60) close theirs, so none
 sends a request just as it is closed here."""
+_OFFER = re.compile(rb"\r\n(upgrade|http2-settings)[ \t]*:[^\r\n]*", re.IGNORECASE)
 _QUIET_S, _LOOK_S = 1.0, 0.05  # without a connection, after which nobody is waited for
 _GRACE_S = 2.0  # to close the memory, once requests have ended
 _COLLECTED_AFTER = 10_000, 20, 50
@@ -47,13 +50,21 @@ _TURN_S = 0.0005
 """For how long a thread that computes keeps Python's lock from the one that reads HTTP; Python has ten times this."""
 
 
-def server_options(settings: ServeSettings) -> dict[str, Any]:
-    """Options of uvicorn; its access log is off, since ours has the request's id.
+class HttpOne(HttpToolsProtocol):
+    """Passes over the offer of HTTP/2 that Java's client makes in each request: its body would not be read."""
 
-    Java's client offers HTTP/2 in each request: h11 reads the body of such a request, and httptools does not.
-    """
+    def data_received(self, data: bytes) -> None:
+        """Take what came, without an offer in its head."""
+        head, end, body = data.partition(b"\r\n\r\n")
+        if end and b" HTTP/1.1\r\n" in head and b"h2c" in head:
+            data = _OFFER.sub(b"", head) + end + body
+        super().data_received(data)
+
+
+def server_options(settings: ServeSettings) -> dict[str, Any]:
+    """Options of uvicorn; its access log is off, since ours has the request's id."""
     return {
-        "http": "h11",
+        "http": HttpOne,
         "ws": "none",
         "log_config": None,
         "access_log": False,
@@ -75,10 +86,10 @@ def bound(settings: ServeSettings) -> Iterator[list[socket.socket]]:
     with ExitStack() as held:
         made = list[socket.socket]()
         try:
-            for family, kind, *_, address in socket.getaddrinfo(
+            for family, kind, protocol, _, address in socket.getaddrinfo(
                 host, port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE
             ):
-                one = held.enter_context(socket.socket(family, kind))
+                one = held.enter_context(socket.socket(family, kind, protocol))
                 if os.name != "nt":
                     one.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
                 if family == socket.AF_INET6:

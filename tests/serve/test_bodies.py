@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 import re
 import socket
-import time
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
@@ -144,19 +143,6 @@ def test_a_body_that_does_not_end_is_408_in_the_words_of_the_dialect(filled, liv
         assert answer.startswith(b"HTTP/1.1 408")
         assert key in json.loads(answer.partition(b"\r\n\r\n")[2])
         wait_until(lambda: not server.config.app.state.edge.budget.taken)
-
-
-def test_an_offer_of_http_2_in_a_head_of_parts_loses_no_body(filled, live):
-    body = json.dumps(ONE).encode()
-    offer = b"connection: upgrade, http2-settings\r\nupgrade: h2c\r\nHTTP2-Settings: AAEA\r\n"
-    whole = head("/v1/explain", len(body)).replace(b"\r\n\r\n", b"\r\n" + offer + b"\r\n") + body
-    with live(filled) as (url, _):
-        for cut in (30, len(whole) - len(body) - 30, len(whole) - len(body) - 1, len(whole) - 3):
-            with connected(url) as client:
-                client.sendall(whole[:cut])
-                time.sleep(0.02)
-                client.sendall(whole[cut:])
-                assert client.recv(12) == b"HTTP/1.1 200"
 
 
 def test_large_bodies_wait_for_room_and_small_ones_pass(filled, live):

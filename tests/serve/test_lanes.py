@@ -1,0 +1,108 @@
+"""Queries go before bulk: between two of its items, and with the same vectors."""
+
+from __future__ import annotations
+
+import asyncio
+import base64
+import io
+import threading
+import time
+from concurrent.futures import ThreadPoolExecutor
+
+import httpx
+import pytest
+from live_service import wait_until
+from PIL import Image
+
+from reco_plugin.serve.edge import is_bulk
+from reco_plugin.serve.embedder import EmbedRequest, Item
+from reco_plugin.serve.failures import Refused
+from reco_plugin.serve.lanes import Lanes, still_wanted
+
+TEXT, PICTURE = Item.text("a red circle"), Item.image(b"\x89PNG")
+
+
+@pytest.mark.parametrize(
+    ("request_", "bulk"),
+    [
+        (EmbedRequest([TEXT], side="query"), False),
+        (EmbedRequest([PICTURE]), False),
+        (EmbedRequest([TEXT] * 16), False),
+        (EmbedRequest([TEXT] * 17, side="query"), True),
+        (EmbedRequest([PICTURE] * 2), True),
+        (EmbedRequest([TEXT], side="document"), True),
+    ],
+)
+def test_what_is_bulk(request_: EmbedRequest, bulk: bool) -> None:
+    assert is_bulk(request_) is bulk
+
+
+def test_a_query_goes_between_two_items_of_bulk_and_before_bulk_that_waits() -> None:
+    order, reached, go = list[str](), threading.Event(), threading.Event()
+
+    def bulk(name: str) -> None:
+        for number in range(3):
+            order.append(f"{name}{number}")
+            reached.set()
+            assert go.wait(60)
+            still_wanted()
+
+    async def ask() -> None:
+        lanes = Lanes(threads=1, queue=10, deadline_s=600)
+        first = asyncio.ensure_future(lanes.run(lambda: bulk("a"), 100, bulk=True))
+        await asyncio.to_thread(reached.wait, 60)
+        second = asyncio.ensure_future(lanes.run(lambda: bulk("b"), 1, bulk=True))
+        await asyncio.sleep(0.05)
+        query = asyncio.ensure_future(lanes.run(lambda: order.append("query")))
+        await asyncio.to_thread(wait_until, lambda: lanes.queries_wait)
+        go.set()
+        await asyncio.gather(first, second, query)
+        assert lanes.pending == 0
+
+    asyncio.run(ask())
+    assert order[:2] == ["a0", "query"]
+    assert sorted(order) == ["a0", "a1", "a2", "b0", "b1", "b2", "query"]
+
+
+def test_a_lane_that_waits_is_let_go_when_it_is_given_up() -> None:
+    go = threading.Event()
+
+    async def ask() -> None:
+        lanes = Lanes(threads=1, queue=1, deadline_s=600)
+        first = asyncio.ensure_future(lanes.run(lambda: go.wait(60)))
+        await asyncio.sleep(0)
+        second = asyncio.ensure_future(lanes.run(lambda: None))
+        await asyncio.sleep(0)
+        with pytest.raises(Refused, match="queue"):
+            await lanes.run(lambda: None)
+        second.cancel()
+        await asyncio.sleep(0.05)
+        third = asyncio.ensure_future(lanes.run(lambda: 3))
+        go.set()
+        assert (await third)[0] == 3
+        await first
+        await lanes.close(60)
+        assert lanes.pending == 0
+
+    asyncio.run(ask())
+
+
+def test_beside_callers_with_hundreds_of_pictures_a_query_is_answered_in_half_a_second(filled, live) -> None:
+    file = io.BytesIO()
+    Image.effect_noise((320, 240), 80).convert("RGB").save(file, "JPEG")
+    picture = base64.b64encode(file.getvalue()).decode()
+    body = {"input": [{"image": picture}] * 256, "model": "clip"}
+    text = {"input": ["a red circle"], "model": "clip-reco-query"}
+    with live(filled, max_pending_bytes=2_000_000_000) as (url, server), ThreadPoolExecutor(4) as callers:
+        alone = httpx.post(f"{url}/v1/embeddings", json=text, timeout=60).json()["data"]
+        sent = [callers.submit(httpx.post, f"{url}/v1/embeddings", json=body, timeout=300) for _ in range(4)]
+        wait_until(lambda: server.config.app.state.edge.lanes.pending == 4 or any(one.done() for one in sent))
+        waited = []
+        while len(waited) < 30 and not all(one.done() for one in sent):
+            began = time.monotonic()
+            answer = httpx.post(f"{url}/v1/embeddings", json=text, timeout=60)
+            waited.append(time.monotonic() - began)
+            assert answer.json()["data"] == alone
+        assert len(waited) > 5
+        assert sorted(waited)[-2] < 1.0, waited
+        assert {one.result(300).status_code for one in sent} == {200}
