@@ -179,7 +179,7 @@ def test_pairs_that_cannot_be_used_are_named(shop: Path, reco: Callable[..., Res
     assert list(Path("run").glob("*")) == [] if Path("run").exists() else True
     table = Path("shop.csv").read_text()
     Path("shop.csv").write_text(table.replace("p3,", "p2,").replace(",3.png", ",4.png"))
-    fails(train(reco), "row 4 of shop.csv", "id 'p2' came before")
+    fails(train(reco), "shop.csv", "id 'p2' came before")
     Path("shop.csv").write_text(table.replace(",3.png", ",4.png"))
     fine(train(reco))  # what failed left nothing behind that would
     Path("file").write_text("")
