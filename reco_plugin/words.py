@@ -21,10 +21,11 @@ from .types import Search, Vectors
 
 MOST = 20
 """Captions that cover a query equally and count together; a query that more of them cover is a broad one."""
-SHARE = 0.7
-"""Of a query's words, by IDF, that a caption must have; words that it lacks count as the rarest."""
 CODE, CODE_LENGTH = 5.0, 6
-"""How much a word counts that mixes letters and digits, from that length on: part numbers."""
+"""How much a word counts that mixes letters and digits, from that length on: a part number."""
+SHARE = 0.7
+"""Of the words of a query with a part number, by IDF, that a caption must have with it; of others, all. Words that it
+lacks count as the rarest. With .7 for others, too, products that the memory lacks lose 5 points."""
 _SAME, _EQUAL = 0.999, 1e-4
 _JOINS = "-_/'."
 _DASHES = dict.fromkeys("‐‑‒–−", "-") | {"’": "'"}
@@ -157,7 +158,8 @@ def stand_in(asked: QueryWords, found: Sequence[Worded], pairs: int) -> tuple[Ve
         return None
     best = found[0]
     lacking = asked.lacks(best.words) * math.log(2.0 * pairs + 2.0)
-    if best.score < SHARE * (best.score + lacking):
+    coded = any(weight == CODE and word in best.words for word, weight in asked.weights.items())
+    if lacking and not (coded and best.score >= SHARE * (best.score + lacking)):
         return None
     equal = [one for one in found if one.score >= best.score * (1.0 - _EQUAL)]
     if nothing_else := [one for one in equal if one.words <= asked.weights.keys()]:

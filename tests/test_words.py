@@ -78,7 +78,7 @@ def found(query: str, *captions: str) -> tuple[QueryWords, list[Worded]]:
         ("QX-4821-B", ["Sticker fox no. QX-4821-B", "wolf QX-4821-C"], "QX-4821-B"),
         ("QX-4821-B spare part", ["Sticker fox no. QX-4821-B"], "QX-4821-B"),
         ("QX-4821", ["Sticker fox no. QX-4821-B"], "QX-4821"),
-        ("Red fox please", ["a red fox"], None),
+        ("a red fox please", ["a red fox"], None),
         ("QX-4821-B", ["QX-9999-A"], None),
         ("fox", ["wolf"], None),
     ],

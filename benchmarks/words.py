@@ -1,0 +1,340 @@
+"""What is found by words: part numbers and names in titles, asked for by themselves.
+
+    python -m benchmarks.words                    # the development things; prints its tables; four minutes
+    python -m benchmarks.words --final --page     # with the unseen things: fills a block of docs/measurements.md
+    python -m benchmarks.words --data DIRECTORY   # also vectors of a real CLIP
+
+Half of the things are in the memory, with two drawings each; two other drawings of each of all things are the index.
+R@1 of a text among them, in the memory / not in it. An order deals out codes and halves, and shuffles the pairs. What was
+chosen was chosen on the development things; the unseen ones were opened once, at the end.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+from PIL import Image
+
+from reco_plugin import Reco
+from reco_plugin.calibration.learn import learn
+from reco_plugin.files import whole_file
+from reco_plugin.memory import open_memory
+from reco_plugin.quickstart.dataset import load
+from reco_plugin.refine import Refiner, VectorMemory
+from reco_plugin.types import Fingerprint, Records, Vectors
+
+from .page import FIGURES, table, write_blocks
+
+MODEL = Path(__file__).resolve().parents[1] / "triton_models"
+CHOSEN_ON, OPENED_LAST = ("dev", "fusion"), ("dev", "unseen")
+HELD, INDEX, FREE = ("noto", "openmoji"), ("fluent-emoji", "twemoji"), "emojione"
+LETTERS = "ABCDEFGHJKLMNPQRSTUVWXYZ"
+ORDERS, K = 5, 10
+Cell = tuple[float, float]
+"""R@1 in per cent, of what is in the memory and of what is not."""
+Titles = Callable[[str, str], str]
+"""A text of a code and a name."""
+
+
+@dataclass(frozen=True)
+class Form:
+    """How captions are written, and what is asked."""
+
+    said: str
+    caption: Titles
+    query: Titles
+    headline: bool = False
+
+
+def _title(code: str, name: str) -> str:
+    return f"{code} {name} sticker, pack of 10"
+
+
+def _last(code: str, name: str) -> str:
+    return f"Sticker {name} no. {code}, matt, 12 pieces"
+
+
+def _glossy(code: str, name: str) -> str:
+    return f"{name} sticker, glossy, 5 cm, pack of 10"
+
+
+def _short(code: str, name: str) -> str:
+    return f"{name} sticker, glossy, 5 cm"
+
+
+FORMS = (
+    Form("`QX-4821-B fox sticker, pack of 10` → `QX-4821-B`", _title, lambda code, name: code, headline=True),
+    Form("`Sticker fox no. QX-4821-B, matt, 12 pieces` → `QX-4821-B`", _last, lambda code, name: code, headline=True),
+    Form("`fox sticker, glossy, 5 cm, pack of 10` → `fox`", _glossy, lambda code, name: name, headline=True),
+    Form("the same → `fox sticker`", _glossy, lambda code, name: f"{name} sticker", headline=True),
+    Form("`fox sticker, glossy, 5 cm` → the whole title", _short, _short, headline=True),
+    Form("`QX-4821-B fox …` → `qx4821b`", _title, lambda code, name: code.replace("-", "").lower()),
+    Form("the same → `QX-4821-B spare part`", _title, lambda code, name: f"{code} spare part"),
+    Form("the same → `QX-4821`, half of the code", _title, lambda code, name: code[:7]),
+    Form("the same → one wrong digit", _title, lambda code, name: f"{code[:5]}{(int(code[5]) + 1) % 10}{code[6:]}"),
+    Form("the same → one wrong letter", _title, lambda code, name: code[:-1] + ("A" if code[-1] != "A" else "B")),
+    Form(
+        "`fox sticker, glossy …` → `do you have a fox for me`", _glossy, lambda _, name: f"do you have a {name} for me"
+    ),
+)
+
+
+class Drawings:
+    """Drawings and texts under the shipped encoder, each encoded once."""
+
+    def __init__(self, splits: Sequence[str]) -> None:
+        found = load()
+        self.entities = {one.key: one for one in found.entities if one.split in splits}
+        keys = list(self.entities)
+        items = [(row, item) for row, item in enumerate(found.items) if item.entity in self.entities]
+        self.rows = {
+            styles: [(row, keys.index(item.entity)) for row, item in items if item.style in styles]
+            for styles in (HELD, INDEX)
+        }
+        self.free = {keys.index(item.entity): item.caption for _, item in items if item.style == FREE}
+        with Reco.open(MODEL, memory=":memory:") as reco:
+            self.fingerprint = reco.manifest.fingerprint
+        self._encoder, self._texts = reco.encoder, dict[str, Vectors]()
+        wanted = sorted({row for rows in self.rows.values() for row, _ in rows})
+        vectors = self._encoder.images([Image.fromarray(found.images[row]) for row in wanted])
+        self.image = dict(zip(wanted, vectors, strict=True))
+
+    def texts(self, texts: Sequence[str]) -> Vectors:
+        """Plain vectors (B, D)."""
+        new = [text for text in dict.fromkeys(texts) if text not in self._texts]
+        if new:
+            self._texts |= dict(zip(new, self._encoder.texts(new), strict=True))
+        return np.stack([self._texts[text] for text in texts])
+
+
+@dataclass(frozen=True)
+class Asked:
+    """A memory that has learned from its pairs, and an index of images with the thing of each."""
+
+    memory: VectorMemory
+    index: Vectors
+    things: npt.NDArray[np.int64]
+
+    @classmethod
+    def of(cls, pairs: Records, fingerprint: Fingerprint, index: Vectors, things: Sequence[int]) -> Asked:
+        """Learn from pairs in RAM."""
+        store = open_memory(":memory:", fingerprint)
+        store.upsert(pairs)
+        learned = learn(store, K)
+        store.set_calibration({"pairs": len(pairs)} if learned is None else learned.to_json())
+        return cls(VectorMemory(store, learned), index, np.array(things))
+
+    def refined(self, vectors: Vectors, texts: Sequence[str] | None) -> Vectors:
+        """Queries (B, D) refined, by their words, too, where there are texts."""
+        fuser, asked = Refiner(self.memory, None, k=K).ask(vectors, "text", "query", {}, texts)
+        return fuser.refine(asked).vectors
+
+    def hits(self, vectors: Vectors, wanted: Sequence[int]) -> npt.NDArray[np.float64]:
+        """Whether each query (B, D) finds its thing first, in per cent."""
+        return np.where(self.things[(vectors @ self.index.T).argmax(axis=1)] == np.array(wanted), 100.0, 0.0)
+
+    def precision(self, vectors: Vectors, bearers: Sequence[set[int]]) -> float:
+        """Share of the images of all that bear a word among as many first answers, in per cent."""
+        shares = []
+        for scores, bearing in zip(vectors @ self.index.T, bearers, strict=True):
+            right = np.isin(self.things, sorted(bearing))
+            shares.append(100.0 * float(right[np.argsort(-scores)[: right.sum()]].mean()))
+        return float(np.mean(shares))
+
+
+@dataclass(frozen=True)
+class Order:
+    """One dealing of codes and halves."""
+
+    drawings: Drawings
+    seed: int
+
+    def deal(self) -> tuple[list[str], list[str], npt.NDArray[np.bool_], np.random.Generator]:
+        """The code and name of each thing, whether the memory holds it, and what else is left to chance."""
+        rng = np.random.default_rng(self.seed)
+        names = [one.label for one in self.drawings.entities.values()]
+        letters = np.array(list(LETTERS))[rng.integers(len(LETTERS), size=(len(names), 3))]
+        numbers = rng.integers(1000, 10_000, size=len(names))
+        codes = [f"{a}{b}-{number}-{c}" for (a, b, c), number in zip(letters, numbers, strict=True)]
+        held = np.zeros(len(names), np.bool_)
+        held[rng.permutation(len(names))[: len(names) // 2]] = True
+        return codes, names, held, rng
+
+    def learned(self, captions: Sequence[str], held: npt.NDArray[np.bool_], rng: np.random.Generator) -> Asked:
+        """A memory of the drawings of what is held, each with its thing's caption."""
+        at = self.drawings
+        rows = [at.rows[HELD][place] for place in rng.permutation(len(at.rows[HELD])).tolist()]
+        rows = [(row, thing) for row, thing in rows if held[thing]]
+        said = [captions[thing] for _, thing in rows]
+        image = np.stack([at.image[row] for row, _ in rows])
+        ids, payloads = [f"{number:06d}" for number in range(len(rows))], [{"caption": text} for text in said]
+        index = np.stack([at.image[row] for row, _ in at.rows[INDEX]])
+        pairs = Records(ids, image, at.texts(said), payloads)
+        return Asked.of(pairs, at.fingerprint, index, [thing for _, thing in at.rows[INDEX]])
+
+    def measure(self, form: Form) -> dict[str, Cell]:
+        """R@1 of each way to ask."""
+        codes, names, held, rng = self.deal()
+        captions = [form.caption(*one) for one in zip(codes, names, strict=True)]
+        queries = [form.query(*one) for one in zip(codes, names, strict=True)]
+        return self._ways(self.learned(captions, held, rng), captions, dict(enumerate(queries)), held)
+
+    def free(self) -> dict[str, Cell]:
+        """The same of queries worded as the captions of another style."""
+        codes, names, held, rng = self.deal()
+        captions = [_glossy(*one) for one in zip(codes, names, strict=True)]
+        return self._ways(self.learned(captions, held, rng), captions, self.drawings.free, held)
+
+    def _ways(
+        self, asked: Asked, captions: Sequence[str], queries: Mapping[int, str], held: npt.NDArray[np.bool_]
+    ) -> dict[str, Cell]:
+        things = [thing for thing in queries if thing in set(asked.things.tolist())]
+        texts, known = [queries[thing] for thing in things], held[things]
+        plain = self.drawings.texts(texts)
+        whole = self.drawings.texts([captions[thing] for thing in things])
+        ways = {
+            "plain": plain,
+            "by vectors": asked.refined(plain, None),
+            "the whole caption": asked.refined(whole, None),
+            "and by words": asked.refined(plain, texts),
+        }
+        hits = {way: asked.hits(vectors, things) for way, vectors in ways.items()}
+        return {way: (float(one[known].mean()), float(one[~known].mean())) for way, one in hits.items()}
+
+    def shared(self, captions_each: int) -> tuple[float, float]:
+        """Precision of a made-up word that so many captions share, by vectors and by words, too."""
+        _, names, held, rng = self.deal()
+        each = max(1, captions_each // len(HELD))
+        known = rng.permutation(np.flatnonzero(held)).tolist()
+        groups = [known[start : start + each] for start in range(0, len(known) - each + 1, each)][:40]
+        words = ["".join(rng.choice(list("bdfgklmnprst")) + rng.choice(list("aeiou")) for _ in "abc") for _ in groups]
+        brand = {thing: word for word, group in zip(words, groups, strict=True) for thing in group}
+        captions = [f"{name} sticker by {brand.get(thing, 'others')}, 5 cm" for thing, name in enumerate(names)]
+        asked, plain = self.learned(captions, held, rng), self.drawings.texts(words)
+        bearers = [set(group) for group in groups]
+        return tuple(asked.precision(asked.refined(plain, said), bearers) for said in (None, words))  # type: ignore[return-value]
+
+
+def real(data: Path) -> Iterator[tuple[str, dict[str, list[Cell]]]]:
+    """Vectors of a real CLIP, half of each set in the memory: its queries by vectors, and by words, too."""
+    from open_clip.zero_shot_metadata import IMAGENET_CLASSNAMES
+
+    products = np.load(data / "marqo_fashionclip_products.npz")
+    photographs = np.load(data / "clip_vit_b32_imagenet.npz")
+    names = [f"a photo of a {name}." for name in IMAGENET_CLASSNAMES]
+    worded = [f"itap of the {name}, seen from afar" for name in IMAGENET_CLASSNAMES]
+    captions, goods = [str(one) for one in products["caption"]], products["text"]
+    image, text, prompt = (photographs[name] for name in ("image", "text_a", "text_b"))
+    sets = (
+        ("products → their captions", products["image"][:, None], 1, goods, captions, goods, captions),
+        ("ImageNet → other prompts", image, 2, text, names, prompt, worded),
+        ("ImageNet → bare names", image, 2, text, names, prompt, IMAGENET_CLASSNAMES),
+    )
+    for name, image, slots, text, said, query, texts in sets:
+        found: dict[str, list[Cell]] = {}
+        for seed in range(ORDERS):
+            held = np.zeros(len(text), np.bool_)
+            held[np.random.default_rng(seed).permutation(len(text))[: len(text) // 2]] = True
+            rows = [(thing, slot) for thing in np.flatnonzero(held).tolist() for slot in range(slots)]
+            pairs = Records(
+                [f"{number:06d}" for number in range(len(rows))],
+                _unit(np.stack([image[row] for row in rows])),
+                _unit(np.stack([text[thing] for thing, _ in rows])),
+                [{"caption": said[thing]} for thing, _ in rows],
+            )
+            seen = image[:, slots:] if image.shape[1] > slots else image
+            things = np.repeat(np.arange(len(text)), seen.shape[1]).tolist()
+            asked = Asked.of(
+                pairs, Fingerprint(name, "0" * 64, text.shape[1]), _unit(seen.reshape(len(things), -1)), things
+            )
+            plain, wanted = _unit(query), range(len(text))
+            for way, vectors in (
+                ("by vectors", asked.refined(plain, None)),
+                ("and by words", asked.refined(plain, texts)),
+            ):
+                hits = asked.hits(vectors, wanted)
+                found.setdefault(way, []).append((float(hits[held].mean()), float(hits[~held].mean())))
+        yield name, found
+
+
+def _unit(vectors: npt.NDArray[Any]) -> Vectors:
+    exact = np.asarray(vectors, np.float32)
+    return np.asarray(exact / np.linalg.norm(exact, axis=-1, keepdims=True), np.float32)
+
+
+def spread(cells: Sequence[Cell]) -> str:
+    """Means of both sides, and the deviation of the first."""
+    (known, new), deviation = np.mean(cells, axis=0), np.std(cells, axis=0)
+    return f"{known:.1f} ± {deviation[0]:.1f} / {new:.1f}"
+
+
+def tables(found: Mapping[str, Any]) -> str:
+    """The block of the page."""
+    ways = ("plain", "by vectors", "the whole caption", "and by words")
+    head = [*ways[:2], "the whole caption asked", "and by words"]
+    rows = [[said, *(spread(cells[way]) for way in ways)] for said, cells in found["forms"].items()]
+    shared = [
+        [each, *(f"{mean:.1f} ± {off:.1f}" for mean, off in columns)] for each, columns in found["shared"].items()
+    ]
+    real_rows = [
+        [name, *(spread(cells[way]) for way in ("by vectors", "and by words"))] for name, cells in found["real"].items()
+    ]
+    parts = [
+        f"{found['things']} things, {ORDERS} orders, R@1 in per cent, in the memory / not in it:",
+        table(["captions → what is asked", *head], rows),
+        "A made-up word that so many captions share: share of all that bear it among as many first answers.",
+        table(["captions", "by vectors", "and by words"], shared),
+    ]
+    if real_rows:
+        parts += [
+            "Stored vectors of OpenAI's ViT-B/32 and of a fashion CLIP:",
+            table(["queries", "by vectors", "and by words"], real_rows),
+        ]
+    return "\n\n".join(parts)
+
+
+def measured(final: bool, data: Path | None) -> dict[str, Any]:
+    """All figures, as JSON."""
+    drawings = Drawings(OPENED_LAST if final else CHOSEN_ON)
+    orders = [Order(drawings, seed) for seed in range(ORDERS)]
+    forms = {form.said: [order.measure(form) for order in orders] for form in FORMS}
+    forms["`fox sticker, glossy …` → captions of another style"] = [order.free() for order in orders]
+    shared = {each: np.array([order.shared(each) for order in orders]) for each in (2, 6, 30, 300)}
+    return {
+        "things": len(drawings.entities),
+        "forms": {said: {way: [one[way] for one in cells] for way in cells[0]} for said, cells in forms.items()},
+        "shared": {
+            str(each): list(zip(found.mean(axis=0).tolist(), found.std(axis=0).tolist(), strict=True))
+            for each, found in shared.items()
+        },
+        "real": {} if data is None else dict(real(data)),
+    }
+
+
+def main() -> None:
+    """Measure, and print or write the tables."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument(
+        "--final", action="store_true", help="development and unseen things, in place of those to choose on"
+    )
+    parser.add_argument("--data", type=Path, help="folder of stored vectors of a real CLIP")
+    parser.add_argument("--page", action="store_true", help="fill the block of docs/measurements.md")
+    given = parser.parse_args()
+    found = measured(given.final, given.data)
+    block = tables(found)
+    print(block)
+    if given.page:
+        with whole_file(FIGURES / "words.json") as part:
+            part.write_text(json.dumps(found, indent=1), encoding="utf-8")
+        write_blocks({"words": block})
+
+
+if __name__ == "__main__":
+    main()
