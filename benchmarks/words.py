@@ -5,8 +5,8 @@
     python -m benchmarks.words --data DIRECTORY   # also vectors of a real CLIP
 
 Half of the things are in the memory, with two drawings each; two other drawings of each of all things are the index.
-R@1 of a text among them, in the memory / not in it. An order deals out codes and halves, and shuffles the pairs. What was
-chosen was chosen on the development things; the unseen ones were opened once, at the end.
+R@1 of a text among them, in the memory / not in it. An order deals out codes and halves, and shuffles the pairs. What
+was chosen was chosen on the development things; the unseen ones were opened once, at the end.
 """
 
 from __future__ import annotations
@@ -50,7 +50,6 @@ class Form:
     said: str
     caption: Titles
     query: Titles
-    headline: bool = False
 
 
 def _title(code: str, name: str) -> str:
@@ -70,11 +69,11 @@ def _short(code: str, name: str) -> str:
 
 
 FORMS = (
-    Form("`QX-4821-B fox sticker, pack of 10` → `QX-4821-B`", _title, lambda code, name: code, headline=True),
-    Form("`Sticker fox no. QX-4821-B, matt, 12 pieces` → `QX-4821-B`", _last, lambda code, name: code, headline=True),
-    Form("`fox sticker, glossy, 5 cm, pack of 10` → `fox`", _glossy, lambda code, name: name, headline=True),
-    Form("the same → `fox sticker`", _glossy, lambda code, name: f"{name} sticker", headline=True),
-    Form("`fox sticker, glossy, 5 cm` → the whole title", _short, _short, headline=True),
+    Form("`QX-4821-B fox sticker, pack of 10` → `QX-4821-B`", _title, lambda code, name: code),
+    Form("`Sticker fox no. QX-4821-B, matt, 12 pieces` → `QX-4821-B`", _last, lambda code, name: code),
+    Form("`fox sticker, glossy, 5 cm, pack of 10` → `fox`", _glossy, lambda code, name: name),
+    Form("the same → `fox sticker`", _glossy, lambda code, name: f"{name} sticker"),
+    Form("`fox sticker, glossy, 5 cm` → the whole title", _short, _short),
     Form("`QX-4821-B fox …` → `qx4821b`", _title, lambda code, name: code.replace("-", "").lower()),
     Form("the same → `QX-4821-B spare part`", _title, lambda code, name: f"{code} spare part"),
     Form("the same → `QX-4821`, half of the code", _title, lambda code, name: code[:7]),

@@ -24,6 +24,7 @@ from .opinions import Hearing, Said, bring_over, check_number, read_said, say_un
 from .preprocess import name_image
 from .types import Filter, ImageInput, Modality, Neighbours, Pair, Records, Search, Vectors
 from .values import check_vectors, each_pair, show
+from .words import QueryWords
 
 
 class PairMemory:
@@ -169,7 +170,7 @@ class PairMemory:
         k: int = RESULTS,
         where: Filter | None = None,
     ) -> Neighbours:
-        """Find the pairs nearest to one query, payloads included.
+        """Find the pairs nearest to one query, payloads included; captions that have all words of a text come first.
 
         Args:
             query: a text, an image, or a vector (D,).
@@ -186,7 +187,9 @@ class PairMemory:
             vector = self.encoder.images([query])
         else:
             raise InputError(f"modality must be 'image' or 'text', got {modality!r}")
-        return self.store.search(Search(vector, by or modality, modality, k, where=where, payloads=True))
+        said = isinstance(query, str) and modality == "text" and by in (None, "text")
+        words = [QueryWords.of(query)] if said else None  # type: ignore[arg-type]
+        return self.store.search(Search(vector, by or modality, modality, k, where=where, payloads=True, words=words))
 
     def reject(
         self,
