@@ -76,7 +76,7 @@ class Gate:
         )
 
     def constants(self, spread: float, unit: float) -> npt.NDArray[np.float32]:
-        """(20,) for a row of the graph's input: phi, low, high, spread of similarity, unit of the scores."""
+        """(20,) for a row of :func:`step`'s input: phi, low, high, spread of similarity, unit of the scores."""
         return np.concatenate([self.phi, self.low, self.high, [spread, unit]]).astype(np.float32)
 
 

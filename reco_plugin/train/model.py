@@ -1,18 +1,14 @@
-"""The graphs that refine (paper, section 3.3), one per modality.
+"""The layers that refine (paper, section 3.3), one per modality.
 
-``reco``
-    The closed form's last step, :func:`reco_plugin.calibration.gate.step`, for callers in other languages. It has no
-    weights, the evidence comes from the memory's state, and its graph is that of :mod:`reco_plugin.towers.nodes`.
 ``paper``
     The layer as the paper describes it: one pre-norm self-attention layer over ``[query, null, neighbour 1 .. K]``,
     random start, attention from content alone. Only the query's row is read, so only its row is computed: identical
     to ``nn.TransformerEncoderLayer``'s, at about a quarter of the work.
 ``mean``
-    No weights either: the query plus a mean of the neighbours, weighted by similarity. With a large weight the mean
-    replaces the query. `reco fit` tries it.
+    No weights: the query plus a mean of the neighbours, weighted by similarity. `reco fit` tries it.
 
-``paper`` and ``mean`` have one signature: query (B,D), neighbours (B,K,D), similarity (B,K), trust (B,K) -> refined
-(B,D), weights (B,K). Trust 0 marks a neighbour that is absent; without neighbours the query is returned unchanged.
+Both have one signature: query (B,D), neighbours (B,K,D), similarity (B,K), trust (B,K) -> refined (B,D), weights (B,K).
+Trust 0 marks a neighbour that is absent; without neighbours the query is returned unchanged.
 """
 
 from __future__ import annotations
