@@ -77,14 +77,13 @@ class Catalogue:
             rows = range(max(first, start), min(first + BLOCK, stop))
             rng = np.random.default_rng([1, first])
             cluster = rng.integers(max(1, self.pairs // 100), size=BLOCK)
-            sides = []
-            for side in range(2):
-                centres = np.stack([np.random.default_rng([2, side, one]).normal(size=DIMENSION) for one in cluster])
-                drawn = (centres + 1.2 * rng.normal(size=centres.shape)).astype(np.float32)
-                drawn /= np.linalg.norm(drawn, axis=1, keepdims=True)
-                sides.append(drawn[rows.start - first : rows.stop - first])
+            centres = np.stack([np.random.default_rng([2, one]).normal(size=(2, DIMENSION)) for one in cluster])
+            drawn = centres + 0.7 * rng.normal(size=centres.shape)  # (BLOCK, 2, D)
+            drawn[:, 1] += 0.05 * drawn[:, 0]  # so little does a caption know of its image that refinement gains
+            drawn /= np.linalg.norm(drawn, axis=2, keepdims=True)
+            image, text = (drawn[rows.start - first : rows.stop - first, side].astype(np.float32) for side in (0, 1))
             payloads = [{"caption": f"entry {row}"} for row in rows]
-            yield Records([f"pair-{row:09d}" for row in rows], sides[0], sides[1], payloads)
+            yield Records([f"pair-{row:09d}" for row in rows], image, text, payloads)
 
 
 def fill(store: Any, catalogue: Catalogue) -> None:
