@@ -6,8 +6,6 @@ import gc
 import os
 import shutil
 import signal
-import subprocess
-import sys
 from collections.abc import Iterator
 from functools import cache
 from itertools import product
@@ -15,12 +13,9 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-import typer.testing
 from chromium_started import chromium
 from learned_once import learned_once
-from made_once import commands_of, digests_of, fields_of, sessions_of
-from prepared import CAN_FORK, Prepared, Started, let_go
-from rewritten_once import rewrite_in_turn
+from made_once import digests_of, sessions_of
 from shapes import COLOURS, SHAPES, draw
 from small_disk import mounted
 from xdist.scheduler import LoadGroupScheduling
@@ -147,20 +142,8 @@ def pytest_configure(config: pytest.Config) -> None:
     config.pluginmanager.register(Examples())
     if config.option.markexpr == "not slow":
         config.pluginmanager.register(Fast())
-    elif (
-        config.args_source is pytest.Config.ArgsSource.TESTPATHS
-        and os.environ.get("OMP_NUM_THREADS") == "1"
-        and CAN_FORK
-    ):
-        subprocess.Popen = Prepared  # type: ignore[misc]  # those that pytest-xdist starts: importing takes them longest
     if IN_RAM.is_dir() and os.access(IN_RAM, os.W_OK) and shutil.disk_usage(IN_RAM).free > ENOUGH:
         os.environ.setdefault("PYTEST_DEBUG_TEMPROOT", str(IN_RAM))  # memories wait for the disk after each write
-
-
-def pytest_unconfigure() -> None:
-    """End what forked the processes that test."""
-    subprocess.Popen = Started  # type: ignore[misc]
-    let_go()
 
 
 @pytest.hookimpl(optionalhook=True)
@@ -170,14 +153,10 @@ def pytest_xdist_make_scheduler(config: pytest.Config, log: Any) -> LoadGroupSch
 
 
 @pytest.hookimpl(wrapper=True, tryfirst=True)
-def pytest_collection(session: pytest.Session) -> Iterator[None]:
+def pytest_collection() -> Iterator[None]:
     """Do not look for garbage among what is imported: there is none, and looking took a fifth of collecting."""
     gc.disable()
     try:
-        if any(Path(name) in (Path("tests"), ROOT / "tests") for name in session.config.args):
-            fast = session.config.option.markexpr == "not slow"
-            modules = sorted((ROOT / "tests").rglob("test_*.py"))
-            rewrite_in_turn(session.config, [path for path in modules if not (fast and is_slow(path))])
         return (yield)
     finally:
         gc.freeze()
@@ -220,49 +199,14 @@ def ctrl_c_is_heard() -> None:
 
 
 @pytest.fixture(autouse=True, scope="session")
-def processes_have_imported_what_they_need() -> Iterator[None]:
-    """Each ``python -m reco_plugin`` that a test starts: see ``support/prepared.py``."""
-    with pytest.MonkeyPatch.context() as patch:
-        if CAN_FORK:
-            patch.setattr(subprocess, "Popen", Prepared)
-        yield
-    let_go()
-
-
-@pytest.fixture
-def from_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Processes that a test starts are those of a user: nothing is imported yet."""
-    monkeypatch.setattr(subprocess, "Popen", Started)
-
-
-@pytest.fixture(autouse=True, scope="session")
 def what_is_the_same_is_made_once(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
-    """Sessions, commands, types, schemas, what memories learn ...: see ``support/made_once.py``."""
+    """Sessions, digests, and what memories learn: see ``support/made_once.py``."""
     shared = "PYTEST_XDIST_WORKER" in os.environ
     learned = tmp_path_factory.getbasetemp().parent / "learned" if shared else tmp_path_factory.mktemp("learned")
     learned.mkdir(exist_ok=True)
     with pytest.MonkeyPatch.context() as patch, learned_once(learned):
         patch.setattr(OrtSession, "__init__", sessions_of(MODEL))
         patch.setattr(artifact, "sha256_file", digests_of(MODEL, artifact.sha256_file))
-        patch.setattr(typer.testing, "_get_command", commands_of(typer.testing._get_command))
-        if transport := sys.modules.get("httpx._transports.default"):  # each client reads all certificates
-            make_context, made = transport.create_ssl_context, dict[tuple[str | None, ...], Any]()
-
-            def once(verify: Any = True, cert: Any = None, trust_env: bool = True) -> Any:
-                if verify is not True or cert or not trust_env:
-                    return make_context(verify, cert, trust_env)
-                named = tuple(map(os.environ.get, ("SSL_CERT_FILE", "SSL_CERT_DIR")))
-                if named not in made:
-                    made[named] = make_context()
-                return made[named]
-
-            patch.setattr(transport, "create_ssl_context", once)
-        if inspector := sys.modules.get("qdrant_client.embed.type_inspector"):  # each client copies a schema
-            patch.setattr(inspector, "ModelSchemaParser", cache(inspector.ModelSchemaParser))
-        if routing := sys.modules.get("fastapi.routing"):  # of the answers of each route, in each state
-            patch.setattr(routing, "create_model_field", cache(routing.create_model_field))
-        if utils := sys.modules.get("fastapi.dependencies.utils"):  # and of its parameters
-            patch.setattr(utils, "create_model_field", fields_of(utils.create_model_field))
         yield
 
 

@@ -194,7 +194,7 @@ def test_completion_is_installed_for_the_command_also_by_the_module(
     assert (told.stdout, told.stderr) == ("complete -o default -F _reco_completion reco\n", "")
 
 
-def test_the_package_runs_as_a_module(tmp_path: Path, model: Path, catalogue: Path, from_nothing: None) -> None:
+def test_the_package_runs_as_a_module(tmp_path: Path, model: Path, catalogue: Path) -> None:
     done = python("-m", "reco_plugin", "memory", "add", str(catalogue), "--model", str(model), folder=tmp_path)
     assert (done.returncode, done.stdout) == (0, "added 24 pairs; the memory holds 24\n")
     assert "%|" not in done.stderr  # no progress bar into a pipe
@@ -202,13 +202,8 @@ def test_the_package_runs_as_a_module(tmp_path: Path, model: Path, catalogue: Pa
     assert again.stdout.startswith("edge memory at memory: 24 pairs\n")
 
 
-def test_an_error_of_the_process_is_one_line(tmp_path: Path, request: pytest.FixtureRequest) -> None:
-    """Also where the process is forked from one that has imported it, as those of other tests are."""
-    command = ("-m", "reco_plugin", "memory", "info", "--memory", "nowhere")
-    forked = python(*command, folder=tmp_path)
-    request.getfixturevalue("from_nothing")
-    done = python(*command, folder=tmp_path)
-    assert (done.returncode, done.stdout, done.stderr) == (forked.returncode, forked.stdout, forked.stderr)
+def test_an_error_of_the_process_is_one_line(tmp_path: Path) -> None:
+    done = python("-m", "reco_plugin", "memory", "info", "--memory", "nowhere", folder=tmp_path)
     assert (done.returncode, done.stdout) == (1, "")
     assert done.stderr.startswith("error: there is no memory at 'nowhere'")
     assert done.stderr.count("\n") == 1

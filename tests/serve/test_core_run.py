@@ -63,7 +63,7 @@ def process(folder: Path, model: Path, *flags: str, **variables: str) -> Iterato
         started.communicate()
 
 
-def test_it_serves_and_ends_cleanly(tmp_path, model, red_square, from_nothing):
+def test_it_serves_and_ends_cleanly(tmp_path, model, red_square):
     with process(tmp_path, model, "--threads", "1", RECO_SERVE_ADMIN_KEY="adm") as (running, url):
         with httpx.Client(base_url=url, headers={"authorization": "Bearer adm"}, timeout=60) as client:
             wait_until(lambda: running.poll() is not None or client.get("/readyz").status_code == 200)

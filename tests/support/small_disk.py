@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import gc
 import os
 import subprocess
 from collections.abc import Iterator
@@ -26,9 +25,10 @@ def mounted(folder: Path, size: int = 100 * MB) -> Iterator[Path]:
         subprocess.run(["mount", "-o", "loop", image, place], check=True, capture_output=True)
     except (OSError, subprocess.CalledProcessError) as error:
         pytest.skip(f"no file system can be mounted here, which wants root, mkfs.ext4 and a loop device: {error}")
-    yield place
-    gc.collect()  # what was read from there by this process may still be mapped
-    subprocess.run(["umount", place], check=True)
+    try:
+        yield place
+    finally:  # lazily: after a failure, this process may still have a file of it open
+        subprocess.run(["umount", "--lazy", place], check=True)
 
 
 def fill_up(disk: Path, left: int) -> Path:

@@ -1,3 +1,0 @@
-"""In the place of torchmetrics, which only the tests install: see ``lean_start.py``."""
-
-raise ImportError("not for processes that tests start")
