@@ -86,7 +86,6 @@ SLOW = {
     "tests/preprocess/test_text.py",
     "tests/quickstart",
     "tests/report/test_browser.py",
-    "tests/report/test_charts.py",
     "tests/report/test_page.py",
     "tests/serve/dialects/test_fetch.py",
     "tests/serve/test_core_run.py",

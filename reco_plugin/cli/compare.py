@@ -101,7 +101,7 @@ def compare_command(
             "give the address of an index, or in its place --function FILE.py:NAME, or --run plain=FILE and --run "
             "refined=FILE"
         )
-    for module, extra in (("jinja2", "report"), ("matplotlib", "report"), ("scipy", "measure")):
+    for module, extra in (("jinja2", "report"), ("scipy", "measure")):
         need(module, "reco compare", extra)
     _check_writable(out)  # not after minutes of searching
     found, pictures = _compare(index, queries, said, given)

@@ -1,4 +1,4 @@
-"""A comparison as findings: sentences, tables and charts, for the page and for the terminal."""
+"""A comparison as findings: sentences and tables, for the page and for the terminal."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 
-from ..evaluate.findings import Cell, Chart, Column, Findings, Line, Section, Table
+from ..evaluate.findings import Cell, Column, Findings, Section, Table
 from ..measure.statistics import Interval, bootstrap
 from .measure import METRICS, QueryRows
 from .run import Comparison
@@ -89,14 +89,6 @@ def _judged(found: Comparison) -> Section | None:
         *(Column(key=metric, title=name, kind="percent") for metric, name in names.items()),
         Column(key="gain", title=f"refined − plain, {names['ndcg']}", kind="points"),
     )
-    line = Line.of(names["ndcg"], [judged.interval(arm, "ndcg", seed=seed) for arm in judged.values])
-    chart = Chart(
-        title=f"{names['ndcg']} of each search, with its interval over queries",
-        x_title="search",
-        y_title=names["ndcg"],
-        x=tuple(judged.values),
-        lines=(line,),
-    )
     missing = ""
     if found.ids is not None and found.ids.missing:
         missing = f" {found.ids.missing:,} of {found.ids.named:,} judged documents are not in the index and left out."
@@ -111,7 +103,6 @@ def _judged(found: Comparison) -> Section | None:
             f"{missing}"
         ),
         tables=(Table(title="", columns=columns, rows=tuple(rows), best=METRICS), _groups(found)),
-        charts=(chart,),
     )
 
 

@@ -14,7 +14,7 @@ from ..data.cells import CellError, image_of
 from ..data.images import RemoteImage
 from ..engines import IndexHit
 from ..files import whole_file
-from ..report import Addition, Run, Thumbnails, render_page
+from ..report import Addition, Thumbnails, render_page
 from .figures import findings_of, hardest
 from .marks import Better
 from .run import Comparison
@@ -78,16 +78,18 @@ def write_page(found: Comparison, out: Path, command: str, pictures: Path) -> Pa
         pictures: folder of relative paths of pictures.
 
     Raises:
-        MissingExtra: jinja2 or matplotlib is not installed.
+        MissingExtra: jinja2 is not installed.
         DataError: it cannot be written.
     """
     shown = side_by_side(found, _Pictures(pictures))
     key = hashlib.sha256(json.dumps([[one.id, one.shown] for one in shown]).encode()).hexdigest()
-    run = Run("comparison", "comparison", out, findings_of(found, command))
     addition = Addition("reco_plugin.compare", "compare", {"pairs": shown, "key": key[:16], "k": found.how.k})
     path = out / "compare.html"
     with whole_file(path) as part:
-        part.write_text(render_page([run], "Plain and refined queries in this index", addition), encoding="utf-8")
+        part.write_text(
+            render_page(findings_of(found, command), "Plain and refined queries in this index", addition),
+            encoding="utf-8",
+        )
     return path
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import base64
 import io
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -11,7 +12,7 @@ import numpy as np
 from jinja2 import Environment, PackageLoader, select_autoescape
 
 from ..calibration.reasons import explain_decision
-from ..evaluate.findings import Case, RetrievedPair
+from ..evaluate.findings import RankedCandidate
 from ..evaluate.measure import each_label_once, measure, nearest, refine_task, scores_of
 from ..evaluate.task import Task
 from ..files import whole_file
@@ -26,15 +27,28 @@ _SHIPPED = "reco-quickstart-mini-clip"
 _SHOWN = 5  # neighbours and ranked labels per query
 
 
-class _Neighbour(RetrievedPair):
-    """A retrieved pair, and its share of what was added."""
+@dataclass(frozen=True, kw_only=True)
+class _Neighbour:
+    """A retrieved pair, and its share of what was added; the picture is a ``data:`` URL."""
 
+    caption: str
+    picture: str | None
+    similarity: float  # cosine between query and neighbour
+    reliability: float  # from 0 to 1
+    relevant: bool | None  # whether it shows what the query shows; None where not known
     share: float
 
 
-class _Card(Case):
-    """A case, whether its entity is seen, and why its image and its prompt moved; pictures are ``data:`` URLs."""
+@dataclass(frozen=True, kw_only=True)
+class _Card:
+    """One query, whether its entity is seen, its neighbours, its rankings before and after, and why it moved."""
 
+    name: str
+    picture: str | None  # a ``data:`` URL
+    rank_before: int  # of the true candidate, 0 is best
+    rank_after: int
+    before: tuple[RankedCandidate, ...]  # the first candidates, nearest first
+    after: tuple[RankedCandidate, ...]
     seen: bool
     why: str
     prompt_why: str

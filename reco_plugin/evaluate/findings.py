@@ -1,4 +1,4 @@
-"""Findings as data: sections of tables and charts, and single cases; read and written as JSON.
+"""Findings as data: sections of tables, read and written as JSON.
 
 ``reco fit`` writes ``findings.json`` into its folder; ``reco_plugin.report`` draws pages of it and computes nothing.
 Shares and their differences are from 0 to 1 everywhere; only the report turns them into per cent and points.
@@ -6,7 +6,6 @@ Shares and their differences are from 0 to 1 everywhere; only the report turns t
 
 from __future__ import annotations
 
-from collections.abc import Iterable
 from pathlib import Path
 from typing import Any, ClassVar, Literal, Self, TypeAlias
 
@@ -46,43 +45,13 @@ class Table(Frozen):
     best: tuple[str, ...] = ()  # keys of columns in which the highest cell is emphasised
 
 
-class Line(Frozen):
-    """One line of a chart; y, and the bounds where there are any, have one value per x."""
-
-    name: str
-    y: tuple[float | None, ...]
-    low: tuple[float | None, ...] | None = None
-    high: tuple[float | None, ...] | None = None
-
-    @classmethod
-    def of(cls, name: str, intervals: Iterable[Interval]) -> Self:
-        """A line of means with their bounds."""
-        y, low, high = zip(*intervals, strict=True)
-        return cls(name=name, y=y, low=low, high=high)
-
-
-class Chart(Frozen):
-    """Lines over a common x."""
-
-    title: str  # what to look for
-    x_title: str  # with its unit
-    y_title: str  # with its unit
-    x: tuple[float, ...] | tuple[str, ...]  # values of x, or names (then points are drawn side by side)
-    lines: tuple[Line, ...]
-    y_kind: CellKind = "percent"  # format of the values of y
-    x_log: bool = False  # whether the axis of x is logarithmic
-    baseline: float | None = None  # y of a thin horizontal line, such as frozen CLIP's
-
-
 class Section(Frozen):
-    """One question and its answer, in tables and charts."""
+    """One question and its answer, in tables."""
 
     key: str  # stable identifier: main, retrieval, ablations, baselines, harm, gate, cost, …
     title: str  # the question
     about: str  # one paragraph: method, and how to read the results
     tables: tuple[Table, ...] = ()
-    charts: tuple[Chart, ...] = ()
-    notes: tuple[str, ...] = ()  # sentences on what limited refinement, for the summary
 
 
 class RankedCandidate(Frozen):
@@ -91,30 +60,6 @@ class RankedCandidate(Frozen):
     name: str
     similarity: float
     true: bool
-
-
-class RetrievedPair(Frozen):
-    """One retrieved pair."""
-
-    caption: str  # of the pair
-    picture: str | None  # file name in the run's ``pictures`` folder; None where there is none
-    similarity: float  # cosine between query and neighbour
-    reliability: float  # from 0 to 1
-    relevant: bool | None  # whether it shows what the query shows; None where not known
-
-
-class Case(Frozen):
-    """One query, its neighbours, and its rankings before and after."""
-
-    name: str  # true class or caption of the query
-    picture: str | None  # file name in the run's ``pictures`` folder
-    rank_before: int  # of the true candidate, 0 is best
-    rank_after: int
-    before: tuple[RankedCandidate, ...]  # the first candidates, nearest first
-    after: tuple[RankedCandidate, ...]
-    neighbours: tuple[RetrievedPair, ...]  # retrieved for the query
-    prompt_neighbours: tuple[RetrievedPair, ...] = ()  # for the true class's prompt, where prompts were refined
-    refined: str = ""  # what was, for the ranking after, as in "both refined"
 
 
 class RunFile(Frozen):
@@ -167,5 +112,3 @@ class Findings(RunFile):
     setup: dict[str, Any]  # counts, model, memory, versions
     summary: tuple[str, ...]  # sentences with the main figures
     sections: tuple[Section, ...]  # in reading order
-    gains: tuple[Case, ...] = ()  # cases that rose furthest, best first
-    harms: tuple[Case, ...] = ()  # cases that fell furthest, worst first

@@ -6,7 +6,7 @@ from collections import Counter
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
-from ..evaluate.findings import Cell, Chart, Column, Findings, Line, Section, Table
+from ..evaluate.findings import Cell, Column, Findings, Section, Table
 from ..evaluate.ranking import RECALL_AT
 from ..evaluate.results import percent
 from ..measure.statistics import points
@@ -63,7 +63,6 @@ def _main(lines: Sequence[TestLine]) -> Section:
             "is missing where too few of the query pairs show the same as another."
         ),
         tables=tuple(_task_table(task, [line for line in lines if line.task == task]) for task in tasks),
-        charts=tuple(_chart(task, [line for line in lines if line.task == task]) for task in tasks),
     )
 
 
@@ -84,16 +83,6 @@ def _task_table(task: TaskName, lines: Sequence[TestLine]) -> Table:
         ),
         rows=tuple(rows),
         best=("r1",),
-    )
-
-
-def _chart(task: TaskName, lines: Sequence[TestLine]) -> Chart:
-    return Chart(
-        title=f"{_TASKS[task]}",
-        x_title="results looked at",
-        y_title="queries with a right one, %",
-        x=tuple(f"R@{k}" for k in RECALL_AT),
-        lines=tuple(Line(name=line.way, y=tuple(line.recall[k] for k in RECALL_AT)) for line in lines),
     )
 
 

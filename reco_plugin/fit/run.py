@@ -13,6 +13,7 @@ from ..api_encoder import load_model
 from ..artifact import Artifact, Policy
 from ..data.groups import check_column
 from ..errors import ArtifactError, MissingExtra, importing
+from ..files import whole_file
 from ..ingest.source import open_source
 from ..run_config import versions
 from .candidates import PAPER, Candidate, Questions, ask, candidates, compose, train_paper
@@ -231,14 +232,18 @@ def _check(questions: Questions, k: int) -> list[str]:
 
 
 def write_report_of(result: FitResult, out: Path) -> None:
-    """The report; without its packages the findings alone."""
-    from ..report import read_runs, write_report
+    """The report; without its package the findings alone."""
+    from ..report import render_page
 
-    findings_of(result, out).write(out)
+    findings = findings_of(result, out)
+    findings.write(out)
     try:
-        write_report(read_runs([out]), out, title=f"Fit to {result.config.source}")
+        page = render_page(findings, f"Fit to {result.config.source}")
     except MissingExtra as error:
         warnings.warn(f"no report was drawn: {error}; then run the same command again", stacklevel=4)
+        return
+    with whole_file(out / "report.html") as part:
+        part.write_text(page, encoding="utf-8")
 
 
 def counts_of(catalogue: Catalogue, parts: HeldOut, asked: int) -> dict[str, int]:

@@ -1,22 +1,18 @@
-"""Views for the templates: tables with all figures formatted, charts as elements, and the lines of the setup."""
+"""Views for the templates: tables with all figures formatted, and the lines of the setup."""
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any, NamedTuple, TypeAlias
+from typing import Any, TypeAlias
 
-from ..evaluate.findings import Case, Cell, Chart, Column, Section, Table
+from ..evaluate.findings import Cell, Column, Section, Table
 from ..measure.statistics import Interval
-from .charts import chart_table, draw, inline
-from .headline import draw_headline, is_frozen, main_figures
-from .runs import Run, best_cells, direction, format_cell, header, mean_of, section_key
+from .cells import best_cells, direction, format_cell, header, mean_of
 
 Named: TypeAlias = tuple[str, str]
 """A name and a value, as text."""
-HEADLINE = "Main figures before and after refinement, with their intervals"
-GAINS = "Best gains"
-HARMS = "Worst harms"
 
 
 @dataclass(frozen=True)
@@ -41,15 +37,6 @@ class TableView:
     rows: tuple[tuple[bool, tuple[CellView, ...]], ...]
 
 
-class Sheet(NamedTuple):
-    """A contact sheet: the cases of one kind."""
-
-    anchor: str
-    title: str
-    about: str
-    cases: tuple[Case, ...]
-
-
 def view_table(table: Table) -> TableView:
     """Format the cells of a table."""
     best = best_cells(table)
@@ -66,39 +53,18 @@ def view_table(table: Table) -> TableView:
     )
 
 
-def view_chart(chart: Chart, salt: str) -> str:
-    """Draw a chart as an element of the page; ``salt`` is distinct in it."""
-    names = ", ".join(line.name for line in chart.lines)
-    return inline(draw(chart, salt), f"Chart: {chart.title}. {chart.y_title} over {chart.x_title}: {names}")
+def anchor_of(section: Section) -> str:
+    """The anchor of a section.
+
+    >>> anchor_of(Section(key="Do no harm/../x", title="", about=""))
+    'do-no-harm-x'
+    """
+    return re.sub(r"[^a-z0-9]+", "-", section.key.casefold()).strip("-") or "section"
 
 
-def view_values(chart: Chart) -> TableView:
-    """Format the values of a chart."""
-    return view_table(chart_table(chart))
-
-
-def view_headline(run: Run) -> str | None:
-    """Draw the main figures of a run as an element of the page; None where it has none."""
-    figures = main_figures(run.findings)
-    return inline(draw_headline(figures, run.key), HEADLINE) if figures else None
-
-
-def view_cases(run: Run) -> tuple[Sheet, ...]:
-    """Make two contact sheets, gains and harms; none where a run has no case."""
-    found = run.findings
-    if not found.gains and not found.harms:
-        return ()
-    rose = "Queries whose true candidate rose furthest, best first."
-    fell = "Refinement is not free: queries whose true candidate fell furthest, worst first."
-    return (
-        Sheet(f"{run.key}-gains", GAINS, rose, found.gains),
-        Sheet(f"{run.key}-harms", HARMS, fell, found.harms),
-    )
-
-
-def anchor_of(run: Run, section: Section) -> str:
-    """The anchor of a section."""
-    return f"{run.key}-{section_key(section)}"
+def is_frozen(cell: Cell) -> bool:
+    """Whether a text cell names frozen CLIP."""
+    return isinstance(cell, str) and cell.casefold().startswith("frozen")
 
 
 def plain_setup(setup: Mapping[str, Any]) -> list[Named]:

@@ -1,29 +1,14 @@
-"""Findings of every kind of cell, chart and case, made by hand, in a run folder with pictures."""
+"""Findings of every kind of cell, made by hand."""
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from pathlib import Path
-
 import pytest
-from PIL import Image, ImageDraw
 
-from reco_plugin.evaluate.findings import (
-    Case,
-    Chart,
-    Column,
-    Findings,
-    Line,
-    RankedCandidate,
-    RetrievedPair,
-    Section,
-    Table,
-)
+from reco_plugin.evaluate.findings import Column, Findings, Section, Table
 from reco_plugin.measure.statistics import Interval
 
 HOSTILE = '<script>alert("x")</script> | `a` & *b* $\\frac$ ]]>'
 UNICODE = "Ünïcode · 猫 · 🦊 · עברית"
-COLOURS = ("#c0392b", "#2980b9", "#27ae60", "#8e44ad", "#f39c12")
 
 MAIN = Table(
     title="Top-1 by what was refined",
@@ -98,94 +83,6 @@ CLASSES = Table(
 )
 EMPTY = Table(title="Nothing was measured", columns=CLASSES.columns, rows=())
 
-K = Chart(
-    title="More neighbours help until they are strangers",
-    x_title="k, neighbours per query",
-    y_title="top-1",
-    x=(1, 2, 5, 10, 20, 50),
-    x_log=True,
-    baseline=0.334,
-    lines=(
-        Line(
-            name="both sides",
-            y=(0.41, 0.44, 0.471, 0.474, 0.462, 0.43),
-            low=(0.39, 0.42, 0.45, 0.452, 0.44, 0.405),
-            high=(0.43, 0.46, 0.492, 0.495, 0.484, 0.455),
-        ),
-        Line(name="images", y=(0.36, 0.375, 0.391, 0.393, None, 0.37)),
-        Line(name="prompts", y=(0.39, 0.41, 0.423, 0.42, 0.415, 0.40)),
-    ),
-)
-NAMED = Chart(
-    title="Harm stays within half a point",
-    x_title="memory",
-    y_title="gain in top-1, points",
-    x=("empty", "irrelevant: another domain", "classes outside the memory", "50 % wrong captions", HOSTILE),
-    y_kind="points",
-    baseline=0.0,
-    lines=(
-        Line(
-            name="gate on",
-            y=(0.0, -0.003, -0.002, 0.21, None),
-            low=(0.0, -0.006, -0.007, 0.18, None),
-            high=(0.0, 0.001, 0.003, 0.24, None),
-        ),
-        Line(name="gate off", y=(0.0, -0.2, -0.31, 0.05, 0.1), low=(0.0, -0.23, -0.35, 0.02, 0.07)),
-    ),
-)
-SIXTY = Chart(
-    title="Top-1 of each class",
-    x_title="class",
-    y_title="top-1",
-    x=tuple(f"class {n} {'with a long name ' * (n % 3)}" for n in range(60)),
-    lines=(Line(name="both", y=tuple(n / 59 for n in range(60))),),
-)
-NUMBERS = Chart(
-    title=HOSTILE,
-    x_title="share of wrong captions",
-    y_title="milliseconds $x",
-    x=(0.0, 0.1, 0.5, 0.9),
-    y_kind="milliseconds",
-    lines=tuple(Line(name=f"_{HOSTILE} {n}", y=(n + 1.0, n + 2.0, n + 3.0, n + 2.5)) for n in range(9)),
-)
-
-
-def ranked(true: int | None, *names: str) -> tuple[RankedCandidate, ...]:
-    return tuple(RankedCandidate(name=name, similarity=0.31 - 0.01 * n, true=n == true) for n, name in enumerate(names))
-
-
-def case(number: int, *, rose: bool = True, name: str = "red fox") -> Case:
-    found = tuple(
-        RetrievedPair(
-            caption=f"a drawing of a {word}",
-            picture=picture,
-            similarity=0.91 - 0.07 * n,
-            reliability=(0.9, 0.62, 0.4, 0.08, 0.0)[n],
-            relevant=relevant,
-        )
-        for n, (word, picture, relevant) in enumerate(
-            (
-                ("red fox in snow", "p0.webp", True),
-                ("fox", "p1.webp", True),
-                ("shiba inu that sits beside a very long fence of wood", "p2.webp", False),
-                ("wolf", "gone.webp", None),
-                (HOSTILE, None, False),
-            )
-        )
-    )
-    before = ranked(None, "shiba inu", "wolf", "orange", "corgi", "pumpkin")
-    after = ranked(0, name, "shiba inu", "wolf", "corgi", "coyote")
-    return Case(
-        name=name,
-        picture=f"p{number % 5}.webp",
-        rank_before=36 + number if rose else 0,
-        rank_after=0 if rose else 1204,
-        before=before if rose else after,
-        after=after if rose else before,
-        neighbours=found,
-        prompt_neighbours=found[:3] if number % 2 else (),
-    )
-
 
 def study(name: str = "Drawings") -> Findings:
     return Findings(
@@ -213,24 +110,11 @@ def study(name: str = "Drawings") -> Findings:
                 about="Frozen and refined on the same queries; `both` refines images and prompts.",
                 tables=(MAIN,),
             ),
-            Section(key="ablations", title="How many neighbours?", about="k from 1 to 50.", charts=(K, NAMED)),
-            Section(key="classes", title="Which classes?", about="", tables=(CLASSES, EMPTY), charts=(SIXTY,)),
-            Section(key="Cost & more", title=HOSTILE, about=HOSTILE, tables=(KINDS,), charts=(NUMBERS,)),
+            Section(key="ablations", title="How many neighbours?", about="k from 1 to 50."),
+            Section(key="classes", title="Which classes?", about="", tables=(CLASSES, EMPTY)),
+            Section(key="Cost & more", title=HOSTILE, about=HOSTILE, tables=(KINDS,)),
         ),
-        gains=tuple(case(n) for n in range(8)),
-        harms=(case(0, rose=False, name="corgi"), case(1, rose=False, name=HOSTILE), case(2, rose=False, name=UNICODE)),
     )
-
-
-def write_run(folder: Path, findings: Findings) -> Path:
-    """A run folder with five pictures."""
-    (folder / "pictures").mkdir(parents=True)
-    for number, colour in enumerate(COLOURS):
-        image = Image.new("RGB", (96, 96), "#f4f1ea")
-        ImageDraw.Draw(image).ellipse((14, 14 + 4 * number, 82, 82), fill=colour)
-        image.save(folder / "pictures" / f"p{number}.webp")
-    findings.write(folder)
-    return folder
 
 
 @pytest.fixture(scope="session")
@@ -241,17 +125,5 @@ def hostile() -> str:
 
 @pytest.fixture(scope="session")
 def findings() -> Findings:
-    """Every kind of cell, chart and case."""
+    """Every kind of cell."""
     return study()
-
-
-@pytest.fixture(scope="session")
-def make_run() -> Callable[[Path, Findings], Path]:
-    """Writes findings and five pictures into a folder, and returns it."""
-    return write_run
-
-
-@pytest.fixture
-def run_folder(tmp_path: Path, findings: Findings) -> Path:
-    """The findings in a run folder."""
-    return write_run(tmp_path / "runs" / "drawings", findings)

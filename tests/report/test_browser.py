@@ -14,7 +14,7 @@ from chromium_started import chromium as started_chromium
 from PIL import Image
 
 from reco_plugin.evaluate.findings import Findings
-from reco_plugin.report import read_runs, write_report
+from reco_plugin.report import render_page
 
 pytestmark = pytest.mark.xdist_group("browser")  # one browser at a time
 
@@ -33,15 +33,6 @@ frame.addEventListener("load", () => {{
     told.first.push(first());
   }}
   told.sorted = table.querySelector("th:last-child").getAttribute("aria-sort");
-  const sheet = page.querySelector("#run-1-gains");
-  const input = sheet.querySelector("input");
-  const shown = () => [...sheet.querySelectorAll(".case")].filter((one) => !one.hidden).length;
-  told.cases = [shown()];
-  for (const words of ["no such words", "SHIBA"]) {{
-    input.value = words;
-    input.dispatchEvent(new Event("input"));
-    told.cases.push(shown());
-  }}
   told.pictures = [...page.images].filter((one) => one.complete && !one.naturalWidth && one.loading !== "lazy").length;
   document.title = JSON.stringify(told);
 }});
@@ -56,10 +47,10 @@ def browser() -> str:
 
 
 @pytest.fixture(scope="module")
-def folder(tmp_path_factory, make_run, findings) -> Path:
-    run = make_run(tmp_path_factory.mktemp("browser") / "drawings", findings)
-    write_report(read_runs([run]), run, formats=("html",))
-    return run
+def folder(tmp_path_factory, findings) -> Path:
+    made = tmp_path_factory.mktemp("browser")
+    (made / "report.html").write_text(render_page(findings, "title"), encoding="utf-8")
+    return made
 
 
 def chromium(browser: str, profile: Path, *arguments: str) -> subprocess.CompletedProcess[str]:
@@ -85,11 +76,11 @@ def test_it_is_drawn_in_light_and_dark_without_a_complaint(browser, folder, tmp_
     with Image.open(picture) as shown:
         assert shown.getpixel((3, 3))[:3] == ground
         colours = shown.convert("RGB").getcolors(maxcolors=1 << 20)
-    assert len(colours) > 200
+    assert len(colours) > 50
     assert max(count for count, _ in colours) < 0.8 * 1280 * 1600
 
 
-def test_on_a_phone_it_does_not_scroll_sideways_and_its_script_sorts_and_filters(browser, folder, tmp_path):
+def test_on_a_phone_it_does_not_scroll_sideways_and_its_script_sorts(browser, folder, tmp_path):
     (folder / "phone.html").write_text(PHONE.format(page="report.html"), encoding="utf-8")
     ran = chromium(
         browser,
@@ -103,7 +94,6 @@ def test_on_a_phone_it_does_not_scroll_sideways_and_its_script_sorts_and_filters
     assert told["width"] <= 400
     assert told["first"] == ["class 0", "class 59", "class 0"]
     assert told["sorted"] == "ascending"
-    assert told["cases"] == [8, 0, 8]
     assert told["pictures"] == 0
 
 
@@ -117,8 +107,7 @@ def test_on_paper_a_wide_table_is_whole_and_the_text_is_not_shrunk_for_it(tmp_pa
     findings = Findings.model_validate(
         {"name": "x", "command": "", "setup": {}, "summary": ("it " * 900,), "sections": [section]}
     )
-    findings.write(tmp_path)
-    write_report(read_runs([tmp_path]), tmp_path, formats=("html",))
+    (tmp_path / "report.html").write_text(render_page(findings, "title"), encoding="utf-8")
     with started_chromium() as browser:
         page = browser.new_page(viewport={"width": 718, "height": 1000})  # A4 without the browser's margins
         page.goto((tmp_path / "report.html").as_uri())

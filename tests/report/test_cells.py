@@ -6,7 +6,7 @@ import pytest
 
 from reco_plugin.evaluate.findings import Column, Table
 from reco_plugin.measure.statistics import Interval
-from reco_plugin.report.runs import best_cells, direction, format_cell, header, tick, with_unit
+from reco_plugin.report.cells import best_cells, direction, format_cell, header
 
 
 @pytest.mark.parametrize(
@@ -42,18 +42,6 @@ from reco_plugin.report.runs import best_cells, direction, format_cell, header, 
 )
 def test_a_cell_is_written_as_its_kind_asks(cell, kind, text):
     assert format_cell(cell, kind) == text
-
-
-def test_a_figure_that_stands_alone_has_its_unit():
-    assert with_unit(0.064, "percent") == "6.4 %"
-    assert with_unit(0.02, "points") == "+2.0 points"
-    assert with_unit(None, "percent") == "–"
-    assert with_unit(1536, "bytes") == "1.5 KiB"
-
-
-def test_ticks_are_no_longer_than_needed():
-    assert [tick(value, "percent") for value in (0.4, 0.125, 0.07 * 3)] == ["40 %", "12.5 %", "21 %"]
-    assert [tick(value, "points") for value in (-0.3, 0.0, 0.05)] == ["−30", "0", "+5"]
 
 
 def test_a_header_names_the_unit_once():

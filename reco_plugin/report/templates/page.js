@@ -1,5 +1,5 @@
 "use strict";
-// Comfort only: the page is complete without it. Sorts tables, filters cases, copies the command.
+// Comfort only: the page is complete without it. Sorts tables, copies the command.
 const make = (tag, words, more = {}) => Object.assign(document.createElement(tag), { textContent: words }, more);
 
 for (const table of document.querySelectorAll("table")) {
@@ -28,23 +28,6 @@ for (const table of document.querySelectorAll("table")) {
     });
     head.replaceChildren(button);
   }
-}
-
-for (const sheet of document.querySelectorAll(".sheet")) {
-  const cases = [...sheet.querySelectorAll(".case")];
-  if (cases.length < 4) continue;
-  const box = make("label", "Show only ", { className: "filter" });
-  const input = make("input", "", { type: "search", placeholder: "words in names and captions" });
-  const told = make("span", "", { className: "soft" });
-  told.setAttribute("aria-live", "polite");
-  input.addEventListener("input", () => {
-    const wanted = input.value.trim().toLowerCase();
-    for (const one of cases) one.hidden = !one.textContent.toLowerCase().includes(wanted);
-    for (const more of sheet.querySelectorAll(".more")) if (wanted) more.open = true;
-    told.textContent = wanted ? `${cases.filter((one) => !one.hidden).length} of ${cases.length}` : "";
-  });
-  box.append(input, told);
-  sheet.querySelector(".cases").before(box);
 }
 
 for (const code of document.querySelectorAll(".made pre code")) {
