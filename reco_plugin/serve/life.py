@@ -63,8 +63,8 @@ class Budget:
 
     async def give(self, count: int) -> None:
         """Give memory back."""
+        self.taken -= count  # also where this is cancelled
         async with self._room:
-            self.taken -= count
             self._room.notify_all()
 
     @property
