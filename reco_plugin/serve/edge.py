@@ -58,6 +58,7 @@ TOLD = (
 _MANY = 16  # queries in a request
 _BATCHED = 64  # requests that wait for a batch, one and the next
 _LOOK_S = 0.01
+_FETCH_S = 5.0  # until a picture of a URL is given up
 _FEW = 16  # rows whose answer is written in a millisecond, beside calls that are computed
 
 
@@ -113,7 +114,7 @@ class Edge:
         if settings.image_urls:
             from .fetch import ImageFetcher
 
-            self.fetch = ImageFetcher(settings.max_image_bytes, settings.image_url_timeout_s, settings.image_url_hosts)
+            self.fetch = ImageFetcher(settings.max_image_bytes, _FETCH_S, settings.image_url_hosts)
 
     def __call__(self, request: Request) -> Caller:
         """The view of one request."""

@@ -50,6 +50,8 @@ from .lanes import leave_place, still_wanted, take_place
 from .settings import Manner, ServeSettings
 
 RowKey: TypeAlias = tuple[Hashable, ...]
+_MOST_CHARS = 50_000
+"""Of a text that are read; the rest is cut, as what is beyond the context length."""
 _PLAIN_ARM = "it is in the plain arm of refined_share"
 _CUT = 'let its end be cut: truncate "END" or true, truncation true (NVIDIA\'s clients send "NONE" unless told)'
 _SNIFFED = 1024
@@ -685,7 +687,7 @@ class ItemPreparation:
 
     def __init__(self, reco: Reco, settings: ServeSettings) -> None:
         self._preparation, self._length = reco.encoder.preparation, reco.manifest.text.context_length
-        self._most_bytes, self._most_chars = settings.max_image_bytes, settings.max_text_chars
+        self._most_bytes = settings.max_image_bytes
         self._takes_images = "image" in reco.encoder.modalities
 
     def __call__(self, items: Sequence[Item], *, truncate: bool) -> list[EncoderInput | Failure]:
@@ -709,10 +711,10 @@ class ItemPreparation:
 
     def _text(self, text: str, truncate: bool) -> EncoderInput | Failure:
         try:
-            ready = self._preparation.text(text[: self._most_chars], "a text")
+            ready = self._preparation.text(text[:_MOST_CHARS], "a text")
         except InputError as error:
             return Failure(400, "invalid_text", str(error))
-        cut = ready.truncated or len(text) > self._most_chars
+        cut = ready.truncated or len(text) > _MOST_CHARS
         if cut and not truncate:
             reads = f"the {self._length} tokens that the encoder reads"
             return Failure(400, "text_too_long", f"a text is longer than {reads}: shorten it, or {_CUT}")

@@ -28,6 +28,7 @@ from .failures import STOPPING, Failure, Refused
 
 T = TypeVar("T")
 _RETRY_S = 1.0
+_GIVEN_UP = Failure(503, "given_up", "no client waits for the answer any more")
 _LOOK_S = 0.02
 
 
@@ -40,12 +41,18 @@ class LaneCall:
         self.began: float | None = None  # a moment of time.perf_counter
         self.limiter: CapacityLimiter | None = None  # of its lane, once it was let in
         self.computes = False
+        self.turn = threading.Semaphore(0)  # released when it has a place, or is given up
 
     def take_place(self) -> None:
-        """Wait for a place, unless it has one."""
+        """Wait for a place, unless it has one.
+
+        Raises:
+            Refused: it was given up meanwhile.
+        """
         if not self.computes:
-            self.places.take(bulk=self.bulk)
-            self.computes = True
+            self.computes = self.places.take(self)
+            if not self.computes:
+                raise Refused(_GIVEN_UP)
 
     def leave_place(self) -> None:
         """Let another one compute."""
@@ -72,7 +79,7 @@ def still_wanted() -> None:
         ticket.leave_place()
         ticket.take_place()
     if ticket.given_up.is_set():
-        raise Refused(Failure(503, "given_up", "no client waits for the answer any more"))
+        raise Refused(_GIVEN_UP)
 
 
 def leave_place() -> None:
@@ -97,32 +104,44 @@ class Places:
 
     def __init__(self, number: int) -> None:
         self._free, self._lock = number, threading.Lock()
-        self._queries, self._bulk = deque[threading.Lock](), deque[threading.Lock]()
+        self._queries, self._bulk = deque[LaneCall](), deque[LaneCall]()
 
     @property
     def queries_wait(self) -> bool:
         """Whether a query waits for a place."""
         return bool(self._queries)
 
-    def take(self, *, bulk: bool) -> None:
-        """Wait for a place; blocks."""
+    def take(self, call: LaneCall) -> bool:
+        """Wait for a place; blocks. False where the call was given up."""
         with self._lock:
+            if call.given_up.is_set():
+                return False
             if self._free:
                 self._free -= 1
-                return
-            mine = threading.Lock()
-            mine.acquire()
-            (self._bulk if bulk else self._queries).append(mine)
-        mine.acquire()  # until another call gives its place
+                return True
+            line = self._bulk if call.bulk else self._queries
+            line.append(call)
+        call.turn.acquire()  # until another call gives its place
+        with self._lock:
+            if call not in line:
+                return True
+            line.remove(call)
+            return False
 
     def give(self) -> None:
         """Give a place back."""
         with self._lock:
             for line in (self._queries, self._bulk):
                 if line:
-                    line.popleft().release()
+                    line.popleft().turn.release()
                     return
             self._free += 1
+
+    def drop(self, call: LaneCall) -> None:
+        """Let a call go that was given up, if it waits."""
+        with self._lock:
+            if call in self._queries or call in self._bulk:
+                call.turn.release()
 
 
 class Lanes:
@@ -185,6 +204,7 @@ class Lanes:
             with self._lock:
                 ticket.given_up.set()
                 runs = ticket.began is not None
+            self._places.drop(ticket)
             if not runs:
                 self._end(ticket)
 

@@ -107,9 +107,6 @@ class ServeSettings(SettingsSection):
     max_image_bytes: int = Field(16_000_000, ge=1, description="larger encoded images get 413")
     max_items: int = Field(2048, ge=1, description="texts, images and vectors per request")
     max_images: int = Field(256, ge=1, description="of which images")
-    max_text_chars: int = Field(
-        50_000, ge=1, description="of a text that are read; the rest is cut, as what is beyond the context length"
-    )
     max_k: int = Field(100, ge=1, le=1000, description="largest k that a request may ask for")
     max_pairs: int = Field(
         50_000, ge=1, description="pairs that an explanation may show: items times k; more get 413 before any work"
@@ -135,7 +132,6 @@ class ServeSettings(SettingsSection):
 
     image_urls: bool = Field(False, description="fetch images from public http(s) URLs; private addresses never")
     image_url_hosts: WordList = Field([], description="where image URLs may point; none: to any public host")
-    image_url_timeout_s: float = Field(5.0, gt=0, allow_inf_nan=False, description="until a fetch is given up")
 
     immich_url: str | None = Field(
         None, description="immich's own machine-learning service, for what it asks at /predict besides smart search"
