@@ -39,13 +39,6 @@ def test_embed_says_that_its_vectors_are_frozen(memory: Path, run: Run, damaged:
     assert json.loads(told.stdout) == {"file": "v.npy", "shape": [1, 128], "degraded": "fusion_error"}
 
 
-def test_embed_fails_where_that_is_wanted(
-    memory: Path, fail: Callable[..., str], damaged: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setenv("RECO_ON_MEMORY_FAILURE", "fail")
-    assert "cannot load" in fail("embed", "--text", TEXT, "--model", damaged, "--memory", memory)
-
-
 def test_an_evaluation_fails_whatever_is_wanted(memory: Path, fail: Any, damaged: Path, work: Path) -> None:
     with Reco.open(damaged, memory=":memory:") as reco:
         prompts = reco.embed_texts([TEXT, "a small blue square"], refine=False)

@@ -80,12 +80,6 @@ def test_role_and_refine_choose_what_the_policy_says(
     assert np.abs(forced - plain).max() > 1e-3
 
 
-def test_k_reaches_the_search(memory: Path, run: Run) -> None:
-    _, one = vectors(run("embed", "--text", TEXTS[0], "--k", 1, "--json"))
-    _, five = vectors(run("embed", "--text", TEXTS[0], "--k", 5, "--json"))
-    assert np.abs(one - five).max() > 1e-4
-
-
 def test_input_and_out(memory: Path, work: Path, run: Run, ask: Ask) -> None:
     (work / "queries.txt").write_text("a red circle\n\n  a blue square  \n", encoding="utf-8")
     result = run("embed", "--input", "queries.txt", "--out", "vectors.npy")
@@ -98,21 +92,12 @@ def test_input_and_out(memory: Path, work: Path, run: Run, ask: Ask) -> None:
     assert ask("embed", "--input", "queries.txt", "--out", "vectors.npy") == {"file": "vectors.npy", "shape": [2, 128]}
 
 
-def test_without_json_a_line_is_input_and_vector(memory: Path, run: Run) -> None:
-    name, values = run("embed", "--text", TEXTS[0]).stdout.rstrip("\n").split("\t")
-    assert name == TEXTS[0]
-    assert len(json.loads(values)) == 128
-
-
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
         ((), "give --text, --image or --input"),
         (("--text", "x", "--role", "judge"), "query or candidate"),
-        (("--image", "gone.png"), "gone.png"),
-        (("--input", "gone.txt"), "gone.txt cannot be read"),
         (("--text", "x", "--out", "no/such/folder/x.npy"), "does not exist: make it first"),
-        (("--text", "x", "--model", "gone"), "no model at 'gone'"),
         (("--text", "x", "--memory", "typo"), "there is no memory at 'typo'"),
     ],
 )
@@ -137,15 +122,9 @@ def test_doctor_is_content(memory: Path, ask: Ask, run: Run) -> None:
     assert "24 pairs" in report["checks"]["memory"]["detail"]
     assert "CPUExecutionProvider" in report["providers"]
     assert report["packages"]["reco-plugin"]
-    short = [line.split()[0] for line in run("doctor").stdout.splitlines()]
-    assert short == ["python", "packages", "providers", "set", "ok", "ok", "ok", "ok", "verdict"]
-    lines = run("doctor", "--verbose").stdout.splitlines()
-    heads = ["python", "packages", "providers", "set", "waits", "service", "values", *["ok"] * 4, "verdict"]
-    assert [line.split()[0] for line in lines] == heads
-    assert lines[-1] == "verdict    everything works"
-    assert "memory_timeout_s=2.0, memory_options.timeout_s=10" in lines[4] and "breaker_failures=5" in lines[4]
-    assert "RECO_MODEL" in lines[3] and "calibrated" in report["checks"]["memory"]["detail"]
-    assert "in this process" in report["checks"]["self-test"]["detail"]
+    assert run("doctor").stdout.splitlines()[-1] == "verdict    everything works"
+    assert "breaker_failures=5" in run("doctor", "--verbose").stdout
+    assert "calibrated" in report["checks"]["memory"]["detail"]
     assert "clip_image, clip_text: ONNX Runtime on the CPU)" in report["checks"]["self-test"]["detail"]
 
 
@@ -184,9 +163,8 @@ def test_doctor_shows_the_limits_in_force(memory: Path, run: Run, ask: Ask, monk
     limits = ask("doctor")["limits"]
     assert (limits["service"]["queue"], limits["values"]["payload_levels"]) == (7, 64)
     assert "port" not in limits["service"]
-    lines = run("doctor", "--verbose").stdout.splitlines()
-    assert any(line.startswith("service ") and "queue=7, " in line for line in lines)
-    assert any(line.startswith("values ") and "payload_levels=64, " in line for line in lines)
+    shown = run("doctor", "--verbose").stdout
+    assert "queue=7, " in shown and "payload_levels=64, " in shown
     monkeypatch.setenv("RECO_SERVE_QUEUE", "-1")
     assert "FAIL       settings: queue: must be greater" in run("doctor").stdout
 
@@ -224,17 +202,6 @@ def test_doctor_fails_without_a_model(work: Path, run: Run) -> None:
     assert (checks["model"]["ok"], checks["memory"]["ok"], checks["self-test"]["ok"]) == (False, True, False)
     assert "FAIL       model: no model at 'gone'" in run("doctor", "--model", "gone").stdout
     assert run("doctor", "--model", "gone", "--no-strict").exit_code == 0
-
-
-def test_doctor_finds_a_damaged_model(work: Path, model: Path, run: Run) -> None:
-    import shutil
-
-    shutil.copytree(model, work / "model")
-    graph = next((work / "model" / "clip_text").rglob("*.onnx"))
-    graph.write_bytes(graph.read_bytes()[:-1] + b"?")
-    result = run("doctor", "--model", "model", "--json")
-    assert result.exit_code == 1
-    assert "clip_text" in json.loads(result.stdout)["checks"]["model"]["detail"]
 
 
 def test_doctor_finds_a_damaged_memory(memory: Path, run: Run) -> None:

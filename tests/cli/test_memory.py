@@ -2,11 +2,9 @@
 
 from __future__ import annotations
 
-import json
 import subprocess
 import sys
 import tempfile
-import time
 from collections.abc import Callable
 from contextlib import closing
 from pathlib import Path
@@ -18,9 +16,8 @@ from click.testing import Result
 from holes import copy_folder
 from shapes import draw
 
-from reco_plugin import Pair, Reco
 from reco_plugin.memory import open_memory
-from reco_plugin.types import Records, Search
+from reco_plugin.types import Records
 
 Run = Callable[..., Result]
 Ask = Callable[..., Any]
@@ -66,17 +63,6 @@ def test_calibrate_says_what_it_learned(memory: Path, ask: Ask, run: Run) -> Non
     assert (done["pairs"], done["calibration"]) == (24, before)
 
 
-def test_a_folder_that_cannot_be_written_is_not_calibrated(
-    memory: Path, ask: Ask, fail: Fail, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    before = (memory / "memory.json").read_bytes()
-    monkeypatch.setattr("os.access", lambda *_: False)
-    assert "was opened to be read only, since its folder cannot be written: allow this" in fail("memory", "calibrate")
-    assert len(ask("memory", "search", "a red circle", "--k", 3)) == 3
-    assert ask("memory", "info")["unjudged"] == 0, "it could not keep what it is judged by"
-    assert (memory / "memory.json").read_bytes() == before
-
-
 def test_a_copy_that_nobody_may_write_is_read(memory: Path) -> None:
     """As after `chmod -R a-w`, in a process that may not ignore the modes as root does."""
     with tempfile.TemporaryDirectory() as made:  # below pytest's own folders only their owner may look
@@ -87,6 +73,7 @@ def test_a_copy_that_nobody_may_write_is_read(memory: Path) -> None:
         code = f"""
 import os, numpy as np
 import reco_plugin.memory.edge
+from reco_plugin.errors import MemoryReadOnly
 from reco_plugin.memory import open_memory
 from reco_plugin.types import Search
 if os.getuid() == 0:
@@ -96,43 +83,20 @@ memory = open_memory({str(place)!r}, None, create=False)
 image = next(memory.scroll(1)).image
 found = memory.search(Search(image, by="image", read="text", k=3))
 print(memory.count(), len(found.ids[0]), os.access({str(place)!r}, os.W_OK))
+try:
+    memory.delete(["large-red-circle"])
+except MemoryReadOnly:
+    print("not written")
 memory.close()
 """
         done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
-    assert (done.stdout, done.returncode) == ("24 3 False\n", 0), done.stderr
+    assert (done.stdout, done.returncode) == ("24 3 False\nnot written\n", 0), done.stderr
 
 
 def test_too_few_pairs_to_learn_from(memory: Path, ask: Ask, run: Run) -> None:
     ask("memory", "remove", *[hit["id"] for hit in ask("memory", "search", "a red circle", "--k", 10)])
     assert "14 pairs are too few" in run("memory", "calibrate").stdout
     assert "not calibrated: 14 pairs are too few, it needs 20" in run("memory", "info").stdout
-
-
-def test_adding_again_changes_nothing(memory: Path, catalogue: Path, ask: Ask) -> None:
-    before = ask("memory", "search", "a red circle", "--k", 24)
-    again = ask("memory", "add", catalogue, "--batch-size", 7)
-    assert (again["added"], again["unchanged"], again["pairs"]) == (0, 24, 24)
-    after = ask("memory", "search", "a red circle", "--k", 24)
-    assert {hit["id"]: hit for hit in after} == {hit["id"]: hit for hit in before}
-
-
-def test_info_says_the_state_of_the_search_index(
-    memory: Path, ask: Ask, run: Run, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    pytest.importorskip("faiss")
-    assert "index" not in ask("memory", "info")
-    monkeypatch.setattr("reco_plugin.memory.index.LEAST", 10)
-    with closing(open_memory(memory, None, create=False)) as store:
-        query = np.eye(1, store.header.fingerprint.dimension, dtype=np.float32)
-        store.search(Search(query, by="image", read="text", k=1))
-        while store.index_state != "in use":
-            time.sleep(0.01)
-    assert ask("memory", "info")["index"] == "stored"
-
-
-@pytest.mark.parametrize("command", ["versions", "prune"])
-def test_versions_of_a_place_that_is_not_there(work: Path, fail: Fail, command: str) -> None:
-    assert "there is no memory 'typo'" in fail("memory", command, "--memory", "typo")
 
 
 def test_a_picture_finds_itself(memory: Path, catalogue: Path, ask: Ask) -> None:
@@ -157,13 +121,6 @@ def test_a_caption_finds_itself_and_by_chooses_the_side(memory: Path, ask: Ask, 
     assert "colour=green  shape=triangle" in shown[0] and "{" not in shown[0]
 
 
-def test_a_pair_of_the_library_shows_its_caption(work: Path, catalogue: Path, ask: Ask) -> None:
-    with Reco.open(memory="memory") as reco:
-        reco.memory.add([Pair("fox-1", next(catalogue.parent.glob("*.png")), "a red fox", {"shop": "de"})])
-    (hit,) = ask("memory", "search", "a red fox")
-    assert hit["payload"] == {"caption": "a red fox", "shop": "de"}
-
-
 def test_where_filters(memory: Path, ask: Ask, run: Run) -> None:
     red = ask("memory", "search", "a circle", "--where", '{"colour": "red", "shape": ["circle", "square"]}', "--k", 24)
     assert {hit["id"] for hit in red} == {f"{s}-red-{f}" for s in ("small", "large") for f in ("circle", "square")}
@@ -171,12 +128,9 @@ def test_where_filters(memory: Path, ask: Ask, run: Run) -> None:
     assert run("memory", "search", "a circle", "--where", '{"colour": "pink"}').stdout == "nothing found\n"
 
 
-@pytest.mark.parametrize(
-    ("where", "message"),
-    [("{colour: red}", "--where is no JSON"), ('["red"]', "must be a JSON object"), ('{"colour": {"$gt": 1}}', "gte")],
-)
-def test_a_wrong_where_is_one_line(memory: Path, fail: Fail, where: str, message: str) -> None:
-    assert message in fail("memory", "search", "x", "--where", where)
+def test_a_wrong_where_is_one_line(memory: Path, fail: Fail) -> None:
+    assert "--where is no JSON" in fail("memory", "search", "x", "--where", "{colour: red}")
+    assert "must be a JSON object" in fail("memory", "search", "x", "--where", '["red"]')
 
 
 def test_search_wants_one_query(memory: Path, catalogue: Path, fail: Fail) -> None:
@@ -195,9 +149,8 @@ def test_remove(memory: Path, ask: Ask, run: Callable[..., Result]) -> None:
     assert "large-red-circle" not in found
 
 
-@pytest.mark.parametrize("suffix", [".parquet", ".npz"])
-def test_export_and_import_make_an_equal_memory(memory: Path, work: Path, ask: Ask, suffix: str) -> None:
-    file = f"pairs{suffix}"
+def test_export_and_import_make_an_equal_memory(memory: Path, work: Path, ask: Ask) -> None:
+    file = "pairs.parquet"
     assert ask("memory", "export", file) == {"exported": 24, "opinions": 0, "file": file}
     imported = ask("memory", "import", file, "--memory", "copy")
     assert (imported["imported"], imported["pairs"]) == (24, 24)
@@ -222,11 +175,9 @@ def test_import_refuses_vectors_of_another_encoder(memory: Path, work: Path, ask
     assert ask("memory", "import", "other.npz", "--memory", "copy", "--no-check")["imported"] == 24
 
 
-@pytest.mark.parametrize("command", [("info",), ("search", "x"), ("remove", "x"), ("export", "x.npz")], ids=str)
-def test_reading_a_missing_memory_is_an_error_and_makes_none(work: Path, fail: Fail, command: tuple[str, ...]) -> None:
-    message = fail("memory", *command, "--memory", "typo")
-    assert "there is no memory at 'typo'" in message
-    assert "reco memory add" in message
+def test_reading_a_missing_memory_is_an_error_and_makes_none(work: Path, fail: Fail) -> None:
+    for command in (["search", "x"], ["export", "x.npz"], ["update", "x.csv"], ["versions"]):
+        assert "there is no memory" in fail("memory", *command, "--memory", "typo")
     assert list(work.iterdir()) == []
 
 
@@ -256,13 +207,3 @@ def test_the_option_wins_over_the_environment(
     assert "'b'" in fail("memory", "info", "--memory", "b")
     monkeypatch.setenv("RECO_MEMORY", "b")
     assert ask("memory", "info", "--memory", "a")["pairs"] == 24
-
-
-def test_a_memory_of_another_encoder_is_refused(memory: Path, fail: Fail, catalogue: Path) -> None:
-    header = memory / "memory.json"
-    stored = json.loads(header.read_text())
-    stored["fingerprint"] |= {"name": "other-clip", "digest": "0" * 64}
-    header.write_text(json.dumps(stored))
-    message = fail("memory", "search", "x")
-    assert "other-clip" in message
-    assert "reco-quickstart-mini-clip" in message

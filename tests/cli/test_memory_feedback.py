@@ -45,17 +45,6 @@ def test_what_is_said_is_shown_and_taken_back(
     assert run("memory", "feedback", "--memory", memory).stdout == "nobody has said anything\n"
 
 
-def test_what_cannot_be_read_can_be_forgotten(work: Path, memory: Path, run: Run, ask: Ask) -> None:
-    with closing(open_memory(str(memory), None)) as store:
-        store.change_said([{"id": "x", "format": 99}], ())
-    shown = run("memory", "feedback", "--memory", memory)
-    assert "1 opinion cannot be read, 'x': its feedback has format 99" in shown.stderr
-    assert shown.stdout == "nobody has said anything\n"
-    ask("memory", "feedback", "--forget-all", "--memory", memory)
-    shown = run("memory", "feedback", "--memory", memory, "--json")
-    assert (shown.stdout, shown.stderr) == ("[]\n", "")
-
-
 def test_a_damaged_line_costs_no_other_opinion(work: Path, memory: Path, run: Run, ask: Ask) -> None:
     for words in ("a blue circle", "a red square", "a green circle"):
         ask("memory", "reject", "small-red-circle", "--text", words, "--by", "ann", "--memory", memory)
@@ -103,11 +92,8 @@ def test_a_version_that_is_swapped_in_keeps_it(work: Path, catalogue: Path, ask:
     assert len(ask("memory", "feedback", "--memory", place)) == 3
 
 
-@pytest.mark.parametrize("suffix", [".parquet", ".npz"])
-def test_an_export_keeps_it_and_of_two_the_later_word_counts(
-    work: Path, memory: Path, ask: Ask, run: Run, suffix: str
-) -> None:
-    file, query = f"pairs{suffix}", ("--text", "a blue circle")
+def test_an_export_keeps_it_and_of_two_the_later_word_counts(work: Path, memory: Path, ask: Ask, run: Run) -> None:
+    file, query = "pairs.parquet", ("--text", "a blue circle")
     assert ask("memory", "info", "--memory", memory)["opinions"] == 0
     ask("memory", "reject", "small-red-circle", *query, "--by", "Änne", "--memory", memory)
     assert ask("memory", "info", "--memory", memory)["opinions"] == 1
@@ -135,11 +121,8 @@ def test_an_export_keeps_it_and_of_two_the_later_word_counts(
     assert ask("memory", "add", file, "--memory", "third")["added"] == 24  # a file of pairs as any other
 
 
-@pytest.mark.parametrize("way", [(), ("--damaged",)])
-def test_a_copy_brings_also_what_is_said_after_the_first(
-    work: Path, memory: Path, ask: Ask, run: Run, way: tuple[str, ...]
-) -> None:
-    move = ("memory", "copy", memory, "b", *way)
+def test_a_copy_brings_also_what_is_said_after_the_first(work: Path, memory: Path, ask: Ask, run: Run) -> None:
+    move = ("memory", "copy", memory, "b")
     ask("memory", "reject", "small-red-circle", "--text", "a blue circle", "--memory", memory)
     assert ask(*move)["opinions"] == 1
     ask("memory", "reject", "small-blue-circle", "--text", "a red circle", "--memory", memory)

@@ -47,13 +47,10 @@ def test_an_empty_folder_and_missing_parents_are_filled(bare: Path, run: Run, mo
         assert contents(bare / out) == contents(model)
 
 
-@pytest.mark.parametrize("what", ["photos", "another model", "a part of it", "file"])
+@pytest.mark.parametrize("what", ["another model", "a part of it", "file"])
 def test_what_is_something_else_stays(bare: Path, fail: Fail, model: Path, what: str) -> None:
     mine = bare / "mine"
     match what:
-        case "photos":
-            mine.mkdir()
-            (mine / "fox.jpg").touch()
         case "another model":
             shutil.copytree(model, mine)
             (mine / "tokenizer.json").write_text("{}")
@@ -70,19 +67,10 @@ def test_the_working_directory_is_not_replaced(bare: Path, fail: Fail) -> None:
     assert "'.' is the working directory: name a folder in it" in fail("model", "get", "quickstart", "--out", ".")
 
 
-def test_another_model_is_refused_by_name(bare: Path, run: Run) -> None:
-    result = run("model", "get", "ViT-B-32")
-    assert result.exit_code == 1
-    assert result.stderr.startswith("error: name ") and "quickstart" in result.stderr
-
-
-@pytest.mark.parametrize("graph", ["clip_text", "paper_image"])
-def test_a_damaged_copy_is_not_handed_on(
-    bare: Path, fail: Fail, model: Path, monkeypatch: pytest.MonkeyPatch, graph: str
-) -> None:
+def test_a_damaged_copy_is_not_handed_on(bare: Path, fail: Fail, model: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     damaged = bare / "site-packages" / "reco_plugin" / "triton_models"
     shutil.copytree(model, damaged)
-    with (damaged / graph / "1" / "model.onnx").open("r+b") as file:
+    with (damaged / "paper_image" / "1" / "model.onnx").open("r+b") as file:
         file.seek(1000)
         file.write(b"damage")
     monkeypatch.setattr("reco_plugin.cli.model_get.quickstart_model", lambda: damaged)

@@ -54,15 +54,6 @@ def encoded(monkeypatch: pytest.MonkeyPatch) -> list[str]:
     return asked
 
 
-@pytest.mark.parametrize("command", COMMANDS)
-def test_it_is_refused_before_anything_is_encoded_or_written(
-    others: Path, catalogue: Path, fail: Callable[..., str], encoded: list[str], command: str
-) -> None:
-    before = files(others)
-    refuse(command, catalogue, fail)
-    assert (encoded, files(others)) == ([], before)
-
-
 def refuse(command: str, catalogue: Path, fail: Callable[..., str]) -> None:
     """Check that a command refuses, and what it says."""
     if "ray" in command:
@@ -74,11 +65,9 @@ def refuse(command: str, catalogue: Path, fail: Callable[..., str]) -> None:
     assert ("under another name" if "--swap" in options else "build a new memory") in said
 
 
-@pytest.mark.parametrize("others", ["edge"], indirect=True)
-def test_a_memory_of_another_kind_is_refused_alike(
+def test_it_is_refused_before_anything_is_encoded_or_written(
     others: Path, catalogue: Path, fail: Callable[..., str], encoded: list[str]
 ) -> None:
-    """All commands, on one memory: an embedded one is 164 MB to read."""
     before = files(others)
     for command in COMMANDS:
         refuse(command, catalogue, fail)
