@@ -60,9 +60,7 @@ def test_raw_pairs_are_encoded_and_come_back_with_their_payload_and_caption(fill
     ("change", "why"),
     [
         ({"text": " \n"}, "the pair 'bad': its caption is empty"),
-        ({"text": "x" * 100_001}, "its caption has 100,001 characters, more than 100,000"),
         ({"payload": {"reco_source": "shop.csv"}}, "has the key 'reco_source', by which .*: leave it out"),
-        ({"payload": {"reco_row": "0"}}, "has the key 'reco_row'"),
     ],
 )
 def test_a_pair_is_refused_for_what_a_source_would_be(reco, drawings, change, why):
@@ -115,58 +113,17 @@ def test_an_own_caption_stays_and_a_vector_has_none(reco, drawings):
     assert Pair("own", b"", "x", {"n": 1}).payload == {"n": 1}  # what the caller gave is left alone
 
 
-def test_payloads_make_the_round_trip(reco):
-    payload = {"text": "größe ✓", "none": None, "yes": True, "list": [1, 2.5, "a"], "nested": {"deep": {"er": []}}}
-    pair = made(reco, 1)[0]
-    reco.memory.add([Pair("p", pair.image, pair.text, payload)])
-    assert list(reco.memory.get(["p"]).payloads) == [payload]
-
-
-def test_an_id_that_exists_is_replaced_whole(reco):
-    old, new = made(reco, 1)[0], made(reco, 1, seed=1)[0]
-    reco.memory.add([Pair("p", old.image, old.text, {"old": 1})])
-    reco.memory.add([Pair("p", new.image, new.text, {"new": 2})])
-    assert len(reco.memory) == 1
-    stored = reco.memory.get(["p"])
-    assert np.array_equal(stored.image[0], new.image)
-    assert list(stored.payloads) == [{"new": 2}]
-
-
-def test_get_keeps_the_order_of_the_ids_and_leaves_out_unknown_ones(filled, drawings):
-    names = [drawings[3].id, "unknown", drawings[0].id]
-    assert list(filled.memory.get(names).ids) == [drawings[3].id, drawings[0].id]
-    nothing = filled.memory.get(["unknown"])
-    assert len(nothing) == 0
-    assert nothing.image.shape == (0, filled.manifest.dimension)
-
-
-def test_remove_says_how_many_there_were(filled, drawings):
-    gone = [pair.id for pair in drawings[:2]]
-    assert filled.memory.remove([*gone, "unknown"]) == 2
-    assert filled.memory.remove(gone) == 0
-    assert len(filled.memory) == len(drawings) - 2
-    assert not set(gone) & set(all_ids(filled))
-
-
-def test_one_pair_instead_of_a_list(filled, drawings):
-    with pytest.raises(InputError, match="pairs must be a list of pairs, got the single pair 'x': put it in a list"):
-        filled.memory.add(Pair("x", drawings[0].image, "a"))
-    assert len(filled.memory) == len(drawings)
-
-
 @pytest.mark.parametrize(
     ("change", "why"),
     [
         ({"image": "none.png"}, r"the pair 'bad': its image \('none.png'\) does not exist"),
         ({"image": b"<html>"}, r"the pair 'bad': its image \(6 bytes\) cannot be read"),
-        ({"image": None}, r"the pair 'bad': its image \(NoneType\) is not an image"),
         ({"image": np.ones(3)}, r"the pair 'bad': its image vector must have shape \(\d+,\), got \(3,\)"),
         (
             {"text": [0.6, 0.8]},
             r"the pair 'bad': its text must be a str, or a vector as a NumPy array, got \[0.6, 0.8\]",
         ),
         ({"text": "\ud83d"}, r"the pair 'bad': its caption holds half of a surrogate pair"),
-        ({"text": np.full(128, np.nan)}, r"the pair 'bad': its text vector holds NaN"),
     ],
 )
 def test_a_pair_that_cannot_be_encoded_is_named(reco, drawings, change, why):
@@ -177,7 +134,7 @@ def test_a_pair_that_cannot_be_encoded_is_named(reco, drawings, change, why):
     assert len(reco.memory) == 0
 
 
-@pytest.mark.parametrize("size", [0, -1, 1.5, True, None, "5"])
+@pytest.mark.parametrize("size", [0, True])
 def test_a_batch_has_a_size(size, reco, drawings):
     with pytest.raises(InputError, match="batch_size: expected a whole number of at least 1"):
         reco.memory.add(drawings[:2], batch_size=size)
@@ -189,26 +146,6 @@ def test_what_is_no_list_of_pairs(reco, drawings):
             reco.memory.add(given)
     with pytest.raises(InputError, match="got the single pair 'a': put it in a list"):
         reco.memory.add(("a", drawings[0].image, "a red circle"))
-
-
-def test_a_result_is_told_in_a_few_words(filled, drawings):
-    filled.memory.add([("long", drawings[0].image, "x" * 5000, {"many": list(range(5000))})])
-    found = filled.memory.search("a red circle", k=20)
-    refined = filled.embed(["a red circle"] * 50, modality="text", explain=True)
-    scores = filled.scores([drawings[0].image] * 20, ["a red circle"] * 30)
-    stored = filled.memory.get([pair.id for pair in drawings] + ["long"])
-    for result, part in (
-        (found, f"similarity=<float32 {found.similarity.shape}>"),
-        (refined, f"vectors=<float32 (50, {filled.manifest.dimension})>"),
-        (scores, "scores=<float32 (20, 30)>"),
-        (stored, f"image=<float32 ({len(drawings) + 1}, {filled.manifest.dimension})>"),
-        (Pair("a", b"x" * 5000, np.zeros(512, np.float32)), "text=<float32 (512,)>"),
-    ):
-        assert part in repr(result)
-        assert len(repr(result)) < 4000
-    assert f"ids=[['{found.ids[0][0]}'" in repr(found)
-    assert repr(filled).startswith(f"<Reco {filled.manifest.name!r}, memory ")
-    assert filled.memory.location in repr(filled.memory)
 
 
 def test_an_opened_reco_is_not_sent_to_another_process(filled):
@@ -263,15 +200,12 @@ def test_which_side_asks_and_what_is_matched_is_checked(filled, drawings):
         filled.embed_texts(["a red circle"], answered="x")
 
 
-def test_no_ids_are_not_all_ids(filled):
+def test_one_id_or_none_instead_of_a_list(filled, drawings):
+    for call in (filled.memory.get, filled.memory.remove):
+        with pytest.raises(InputError, match="put it in a list"):
+            call(drawings[0].id)
     with pytest.raises(InputError, match="ids must be a list of ids, got None"):
         filled.memory.get(None)
-
-
-@pytest.mark.parametrize("call", ["get", "remove"])
-def test_one_id_instead_of_a_list(call, filled, drawings):
-    with pytest.raises(InputError, match="put it in a list"):
-        getattr(filled.memory, call)(drawings[0].id)
     assert len(filled.memory) == len(drawings)
 
 
@@ -291,12 +225,6 @@ def test_search_by_text_image_and_vector(filled, drawings):
     across = filled.memory.search(pair.text, by="image", k=len(drawings))
     images = filled.memory.get(across.ids[0]).image
     assert np.allclose(across.similarity[0], images @ filled.encoder.texts([pair.text])[0], atol=1e-5)
-
-
-def test_search_with_a_filter_and_more_than_there_is(filled, drawings):
-    found = filled.memory.search("a red circle", k=100, where={"colour": "blue"})
-    assert set(found.ids[0]) == {pair.id for pair in drawings if pair.payload["colour"] == "blue"}
-    assert found.found.sum() == len(found.ids[0])
 
 
 @pytest.mark.parametrize(
@@ -328,19 +256,11 @@ def test_an_id_that_comes_twice_is_refused_within_and_across_batches(batch_size,
     ("spoil", "error", "message"),
     [
         (lambda p: Pair("", p.image, p.text), InputError, "non-empty text"),
-        (lambda p: Pair(7, p.image, p.text), InputError, "non-empty text, got 7"),
         (lambda p: (p.id, p.image), InputError, "a pair is Pair"),
-        (lambda p: p.id, InputError, "a pair is Pair"),
-        (lambda p: None, InputError, "a pair is Pair"),
         (lambda p: Pair(p.id, p.image[:-1], p.text), VectorError, r"'v4': its image vector must have shape"),
-        (lambda p: Pair(p.id, p.image * 2, p.text), VectorError, "norm 2"),
-        (lambda p: Pair(p.id, p.image * np.nan, p.text), VectorError, "NaN"),
         (lambda p: Pair(p.id, p.image, np.where(np.arange(len(p.text)) == 1, np.inf, p.text)), VectorError, "infinity"),
-        (lambda p: Pair(p.id, "missing.png", p.text), ImageError, "missing.png"),
         (lambda p: Pair(p.id, b"no image", p.text), ImageError, "8 bytes"),
-        (lambda p: Pair(p.id, p.image, None), InputError, "None"),
         (lambda p: Pair(p.id, p.image, p.text, {"when": {1, 2}}), InputError, "JSON"),
-        (lambda p: Pair(p.id, p.image, p.text, ["a"]), InputError, "mapping"),
     ],
 )
 def test_a_pair_that_cannot_be_used_stores_nothing_of_its_batch(spoil, error, message, reco):
@@ -349,18 +269,6 @@ def test_a_pair_that_cannot_be_used_stores_nothing_of_its_batch(spoil, error, me
     with pytest.raises(error, match=message):
         reco.memory.add(pairs, batch_size=3)
     assert all_ids(reco) == ["v0", "v1", "v2"]
-
-
-def test_vectors_of_another_dimension(reco):
-    narrow = np.eye(1, 7, dtype=np.float32)[0]
-    with pytest.raises(VectorError, match=r"the pair 'p': its image vector must have shape .* got \(7,\)"):
-        reco.memory.add([Pair("p", narrow, "a fox")])
-    assert len(reco.memory) == 0
-
-
-def test_pixels_are_no_vector(reco):
-    with pytest.raises(InputError, match="the pair 'p': its image vector must have shape"):
-        reco.memory.add([Pair("p", np.zeros((64, 64, 3), np.uint8), "a fox")])
 
 
 def test_a_source_that_fails_keeps_the_batches_before_and_calibrates_them(reco):
@@ -401,11 +309,6 @@ def test_the_bar_takes_its_total_from_a_list(counted, reco, capsys, monkeypatch)
     shown = capsys.readouterr().err
     assert "fill memory" in shown
     assert ("5/5" in shown) == counted
-
-
-def test_no_bar_unless_asked_for(reco, capsys):
-    reco.memory.add(made(reco, 5))
-    assert capsys.readouterr() == ("", "")
 
 
 def test_trust_comes_with_the_first_pairs_and_survives(model, tmp_path, drawings):
@@ -701,19 +604,12 @@ def test_closing_ends_a_fit(model):
     assert not threads()
 
 
-@pytest.mark.parametrize(
-    "old",
-    [
-        {"calibration": {"format": 9}},
-        {"calibration": {"format": 1, "blob": "AAAA", "sha256": "x"}},
-    ],
-)
-def test_trust_of_another_version_is_learned_anew_with_the_next_pairs(old, model, tmp_path):
+def test_trust_of_another_version_is_learned_anew_with_the_next_pairs(model, tmp_path):
     with Reco.open(model, memory=tmp_path / "m") as reco:
         reco.memory.add(made(reco, 40))
         learned = reco.memory.store.header.calibration
     header = json.loads((tmp_path / "m" / HEADER_NAME).read_text())
-    (tmp_path / "m" / HEADER_NAME).write_text(json.dumps(header | old))
+    (tmp_path / "m" / HEADER_NAME).write_text(json.dumps(header | {"calibration": {"format": 9}}))
     with pytest.warns(UserWarning, match=r"run `reco memory calibrate`") as warned:
         opened = Reco.open(model, memory=tmp_path / "m")
     assert warned[0].filename == __file__
@@ -723,8 +619,3 @@ def test_trust_of_another_version_is_learned_anew_with_the_next_pairs(old, model
         assert np.array_equal(reco.refine(vectors, modality="image", gate=True).vectors, vectors)
         reco.memory.add(made(reco, 1))  # replaces a pair by itself
         assert reco.memory.store.header.calibration == learned
-
-
-def test_closing_twice_is_fine(filled: Any):
-    filled.memory.close()
-    filled.memory.close()

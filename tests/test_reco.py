@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import io
 import json
-from collections import deque
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
@@ -26,10 +25,9 @@ from reco_plugin.errors import (
     InputError,
     MemoryStoreError,
     MissingExtra,
-    VectorError,
 )
 from reco_plugin.memory import open_memory
-from reco_plugin.types import MODALITIES, Fingerprint, Search
+from reco_plugin.types import MODALITIES, Fingerprint
 
 TEXTS = ["a red circle", "an orange square", "a small blue triangle", "something quite different"]
 
@@ -130,15 +128,6 @@ def test_threads_get_the_vectors_that_they_get_alone(reco, drawings):
             assert np.allclose(np.concatenate(pictures), alone[1], atol=1e-5)
 
 
-def test_scores_count_the_time_of_encoding(filled, drawings):
-    def calls() -> list[int]:
-        return [filled.counters.encode_s[modality].to_dict()["count"] for modality in ("image", "text")]
-
-    before = calls()
-    filled.scores([drawings[0].image], ["a red circle"])
-    assert calls() == [count + 1 for count in before]
-
-
 def test_an_empty_memory_changes_nothing_bit_by_bit(reco, drawings, modality, frozen):
     for role, gate in product(("query", "candidate"), (True, False)):
         options = {"role": role, "gate": gate}
@@ -163,9 +152,7 @@ def test_the_policy_decides_when_the_caller_does_not(filled, drawings, modality,
     )
 
 
-@pytest.mark.parametrize(
-    "policy", [{"query": ["text"], "candidate": ["image"]}, {"query": [], "candidate": ["text"]}, {}]
-)
+@pytest.mark.parametrize("policy", [{"query": ["text"], "candidate": ["image"]}, {}])
 def test_another_policy_decides_otherwise(policy, with_policy, drawings, modality):
     path = with_policy(refine=policy, gate=False, k=2)
     with Reco.open(path, memory=":memory:") as reco:
@@ -177,8 +164,7 @@ def test_another_policy_decides_otherwise(policy, with_policy, drawings, modalit
         assert reco.refine(frozen, modality=modality, explain=True).neighbours.found.shape == (len(frozen), 2)
 
 
-@pytest.mark.parametrize("setting", [None, True, False])
-@pytest.mark.parametrize("policy", [True, False])
+@pytest.mark.parametrize(("setting", "policy"), [(None, True), (None, False), (False, True), (True, False)])
 def test_the_gate_is_the_policys_unless_it_is_set(setting, policy, with_policy, drawings, frozen, modality):
     with Reco.open(with_policy(gate=policy), memory=":memory:", gate=setting) as reco:
         reco.memory.add(drawings)
@@ -187,8 +173,7 @@ def test_the_gate_is_the_policys_unless_it_is_set(setting, policy, with_policy, 
         assert gated == (result.why is not None) == (policy if setting is None else setting)
 
 
-@pytest.mark.parametrize("setting", [None, "cautious"])
-@pytest.mark.parametrize("policy", ["balanced", "bold"])
+@pytest.mark.parametrize(("setting", "policy"), [(None, "bold"), ("cautious", "balanced")])
 def test_the_caution_is_the_policys_unless_it_is_set(setting, policy, with_policy, drawings, frozen, modality):
     with Reco.open(with_policy(caution=policy), memory=":memory:", caution=setting) as reco:
         reco.memory.add(drawings)
@@ -224,21 +209,6 @@ def test_settings_replace_the_policy(model, drawings, frozen, modality):
         assert np.array_equal(by_settings.vectors, by_call.vectors)
 
 
-def test_a_batch_is_its_rows_one_by_one(filled, frozen, modality):
-    batch = filled.refine(frozen, modality=modality, explain=True)
-    for row in range(len(frozen)):
-        one = filled.refine(frozen[row : row + 1], modality=modality, explain=True)
-        assert one.neighbours.ids[0] == batch.neighbours.ids[row]
-        assert np.allclose(one.vectors[0], batch.vectors[row], atol=1e-6)
-        assert np.allclose(one.weights[0], batch.weights[row], atol=1e-6)
-
-
-def test_a_batch_over_several_blocks_is_the_same_rows(filled, frozen, modality):
-    many = filled.refine(np.resize(frozen, (1025, frozen.shape[1])), modality=modality).vectors
-    few = filled.refine(frozen, modality=modality).vectors
-    assert np.allclose(many, np.resize(few, many.shape), atol=1e-6)
-
-
 @pytest.mark.parametrize("fuser", ["reco", "paper"])
 def test_the_gate_is_of_the_closed_form(fuser, model, drawings, frozen, modality):
     with Reco.open(model, memory=":memory:", fuser=fuser) as reco:
@@ -249,35 +219,6 @@ def test_the_gate_is_of_the_closed_form(fuser, model, drawings, frozen, modality
     assert (fuser == "reco") == bool((on.reliability < 1).any())
     if fuser == "paper":
         assert np.array_equal(on.vectors, off.vectors)
-
-
-def test_an_explanation_is_complete_and_consistent(filled, drawings, frozen, modality):
-    k = len(drawings) + 3
-    result = filled.refine(frozen, modality=modality, k=k, gate=True, explain=True)
-    found = result.neighbours
-    assert found.found.sum(axis=1).tolist() == [len(drawings)] * len(frozen)
-    assert not result.weights[~found.found].any()
-    assert not result.reliability[~found.found].any()
-    assert (np.diff(found.similarity[:, : len(drawings)], axis=1) <= 1e-6).all()
-    payloads = {pair.id: dict(pair.stored_payload) for pair in drawings}
-    assert found.payloads == [[payloads[name] for name in ids] for ids in found.ids]
-    reliability = filled.memory.calibration.reliability_of(
-        filled.memory.store.search(
-            Search(frozen, modality, "text" if modality == "image" else "image", k, witnesses=True)
-        )
-    )
-    assert np.allclose(result.reliability, reliability)
-    assert np.ptp(result.reliability[found.found]) > 0
-    far = np.linalg.norm(result.moves.added, axis=1)
-    assert np.allclose(result.weights.sum(axis=1), far / (1 + far), atol=1e-5)
-    assert np.allclose([why.added for why in result.why], far, atol=1e-6)
-    stored = filled.memory.get(found.ids[0])
-    own, other = (stored.image, stored.text) if modality == "image" else (stored.text, stored.image)
-    assert np.allclose(found.similarity[0, : len(drawings)], own @ frozen[0], atol=1e-5)
-    assert np.allclose(found.vectors[0, : len(drawings)], other, atol=1e-6)
-    unexplained = filled.refine(frozen, modality=modality, k=k, gate=True)
-    assert np.array_equal(unexplained.vectors, result.vectors)
-    assert unexplained.neighbours is unexplained.reliability is unexplained.weights is unexplained.why is None
 
 
 def test_a_pair_is_found_unless_it_is_hidden(filled, drawings):
@@ -297,28 +238,6 @@ def test_options_of_refine_pass_through_embed(filled, drawings, modality, frozen
     refined = filled.refine(frozen, modality=modality, explain=True, **options)
     assert {p["shape"] for row in refined.neighbours.payloads for p in row} == {"circle"}
     assert np.array_equal(embed(filled, modality, drawings, refine=True, **options), refined.vectors)
-
-
-def test_image_candidates_move_alone_and_text_candidates_together(filled, drawings):
-    tell_apart(filled)
-    ids = [pair.id for pair in drawings]
-    for modality in MODALITIES:
-        vectors = getattr(filled.memory.get(ids), modality)
-        result = filled.refine(vectors, modality=modality, role="candidate", explain=True)
-        assert np.allclose(np.linalg.norm(result.vectors, axis=1), 1, atol=1e-5)
-        assert result.moved.min() > 0
-        assert result.coverage.covered == ((True,) * len(ids) if modality == "text" else ())
-        values = getattr(filled.memory.get(ids), "image" if modality == "text" else "text")
-        before, after = (side @ values.T for side in (vectors, result.vectors))
-        assert np.ptp(after.mean(axis=1)) <= 1.5 * np.ptp(before.mean(axis=1))  # none wins every query
-    strangers = filled.encoder.texts(["zzz qqq", "the theory of numbers", "12345"] * 10)
-    mixed = np.concatenate([vectors[:3], strangers])  # the captions of the memory alone would move
-    alone = filled.refine(vectors[:3], modality="text", role="candidate")
-    assert alone.moved.min() > 0
-    result = filled.refine(mixed, modality="text", role="candidate")
-    assert result.vectors.tobytes() == mixed.tobytes()
-    assert result.coverage.covered[:3] == (True,) * 3
-    assert result.coverage.held and not alone.coverage.held
 
 
 def test_scores_are_frozen_without_a_memory_and_exact_with_one(filled, drawings):
@@ -348,30 +267,13 @@ def test_scores_are_the_closed_forms_also_where_another_fusion_is_the_default(mo
     assert np.array_equal(vectors["reco"], vectors["paper"])
 
 
-@pytest.mark.parametrize("call", ["embed_texts", "embed_images"])
-def test_nothing_to_embed(call, reco):
-    with pytest.raises(InputError, match="empty"):
-        getattr(reco, call)([])
-
-
-@pytest.mark.parametrize("refine", [True, False])
-def test_one_text_or_path_instead_of_a_list(refine, reco):
-    with pytest.raises(InputError, match="put it in a list"):
-        reco.embed_texts("a red circle", refine=refine)
-    with pytest.raises(InputError, match="list"):
-        reco.embed_images("circle.png", refine=refine)
-
-
 @pytest.mark.parametrize(
     ("items", "why"),
     [
-        ({"a red circle"}, "got a set: make a list of it"),
-        ({"a": "a red circle"}, "got a dict: make a list of it"),
-        ({"a": "a red circle"}.values(), "got a dict_values: make a list of it"),
         ((text for text in TEXTS), "got a generator: make a list of it"),
-        (np.array("a red circle"), "got a ndarray: make a list of it"),
+        ("a red circle", "put it in a list"),
         (Path("circle.png"), "put it in a list"),
-        (None, "put it in a list"),
+        ([], "empty"),
     ],
 )
 @pytest.mark.parametrize("call", ["embed_texts", "embed_images"])
@@ -390,10 +292,7 @@ class Lazy:
         return TEXTS[place]
 
 
-@pytest.mark.parametrize(
-    "column",
-    [tuple(TEXTS), deque(TEXTS), Lazy(), np.array(TEXTS)],
-)
+@pytest.mark.parametrize("column", [Lazy(), np.array(TEXTS)], ids=["lazy", "array"])
 def test_a_column_is_a_list(column, reco):
     assert np.array_equal(reco.embed_texts(column, refine=False), reco.embed_texts(TEXTS, refine=False))
 
@@ -408,18 +307,11 @@ def test_a_column_of_pandas_is_a_list_and_its_table_is_none(reco):
             call(pandas.DataFrame({"text": TEXTS}), refine=False)
 
 
-@pytest.mark.parametrize("name", ["refine", "gate", "explain"])
-def test_a_flag_that_is_a_word_is_refused(name, filled):
-    for value in ("no", "false", "yes", [True], 2):
+def test_a_flag_that_is_a_word_is_refused(filled):
+    for name in ("refine", "gate", "explain"):
         with pytest.raises(InputError, match=f"{name} must be True or False, got"):
-            filled.embed(TEXTS, modality="text", **{name: value})
-    assert not filled.embed(TEXTS, modality="text", **{"refine": True, name: np.False_}).degraded
-
-
-def test_explain_by_a_number_is_no_outage(filled):
-    explained = filled.embed(TEXTS, modality="text", refine=True, explain=1)
-    assert explained.degraded is None
-    assert explained.neighbours.payloads is not None
+            filled.embed(TEXTS, modality="text", **{name: "no"})
+    assert not filled.embed(TEXTS, modality="text", refine=True, gate=np.False_, explain=1).degraded
 
 
 def test_an_image_that_cannot_be_read_is_named_by_its_place(reco, drawings):
@@ -429,38 +321,18 @@ def test_an_image_that_cannot_be_read_is_named_by_its_place(reco, drawings):
         reco.embed_images([drawings[0].image] * 70 + [b"no image"])
 
 
-@pytest.mark.parametrize("texts", [[1], [None], [b"bytes"], [["nested"]], ["\ud800"], None, iter(["a"])], ids=range(7))
+@pytest.mark.parametrize("texts", [[1], [b"bytes"], ["\ud800"], None], ids=range(4))
 def test_what_is_no_text(texts, reco):
     with pytest.raises(InputError):
         reco.embed_texts(texts)
 
 
-@pytest.mark.parametrize("refine", [True, None])
-@pytest.mark.parametrize(
-    ("options", "message"),
-    [
-        ({"role": "rival"}, "role must be"),
-        ({"k": 0, "refine": True}, "k must be"),
-        ({"target": "both-ways", "refine": True}, "target must be"),
-        ({"caution": "reckless"}, "caution must be"),
-        ({"caution": 1.5}, "caution must be"),
-        ({"fuser": "sum"}, "fuser must be"),
-        ({"exclude": [["a"], ["b"]], "refine": True}, "2 collections of ids for 1"),
-    ],
-)
-def test_unusable_options(options, message, refine, reco):
-    with pytest.raises(InputError, match=message):
-        reco.embed_texts(["a red circle"], **{"refine": refine} | options)
-
-
-def test_unusable_vectors(reco):
-    wide = np.eye(2, reco.manifest.dimension + 1, dtype=np.float32)
-    with pytest.raises(VectorError, match="is it the same encoder"):
-        reco.refine(wide, modality="text")
-    with pytest.raises(VectorError, match="norm 2"):
-        reco.refine(2 * wide[:, :-1], modality="text")
-    with pytest.raises(InputError, match="modality must be"):
-        reco.refine(wide[:, :-1], modality="audio")
+def test_unusable_options(reco):
+    for name, value in (("role", "rival"), ("caution", 1.5), ("fuser", "sum")):
+        with pytest.raises(InputError, match=f"{name} must be"):
+            reco.embed_texts(["a red circle"], **{name: value})
+    with pytest.raises(InputError, match="2 collections of ids for 1"):
+        reco.embed_texts(["a red circle"], refine=True, exclude=[["a"], ["b"]])
 
 
 def test_a_memory_of_another_encoder_is_refused_and_both_are_named(model, tmp_path):

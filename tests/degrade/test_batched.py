@@ -134,11 +134,6 @@ def test_a_reco_that_is_closed_answers_what_waited(rig: Build, together: Any) ->
         one.ask()
 
 
-def test_without_batches_every_caller_asks_itself(rig: Build) -> None:
-    assert rig(batch_callers=False).reco._refiner.memory._most == 0
-    assert rig(batch_callers=False, remote=True).reco._refiner.memory._most == 0
-
-
 def test_what_waits_for_a_server_is_one_request(rig: Build, hanging: Any) -> None:
     one = rig(remote=True, memory_timeout_s=60)
     batchers = one.reco._refiner.memory._batchers

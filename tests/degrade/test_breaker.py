@@ -43,12 +43,6 @@ def succeed(breaker: Breaker) -> None:
     breaker.succeeded(ticket)
 
 
-def test_it_begins_closed(breaker):
-    circuit = breaker.circuit
-    assert (circuit.state, circuit.failures, circuit.opened) == ("closed", 0, 0)
-    assert (circuit.retry_in_s, circuit.last_error) == (None, None)
-
-
 def test_it_opens_after_so_many_failures_in_a_row(breaker):
     fail(breaker, 2)
     assert breaker.circuit.state == "closed"

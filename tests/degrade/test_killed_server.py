@@ -10,12 +10,10 @@ import pytest
 from live_service import wait_until
 from qdrant_stand_in import Refusal, StandIn, serving
 
-from reco_plugin import Reco, recovery
+from reco_plugin import recovery
 from reco_plugin.artifact import Artifact
-from reco_plugin.errors import FingerprintMismatch, MemoryUnavailable
 from reco_plugin.guard import Deadline, Outage
 from reco_plugin.memory import Memory, open_memory
-from reco_plugin.types import Fingerprint
 
 pytestmark = pytest.mark.filterwarnings("ignore::reco_plugin.guard.DegradedWarning")
 Build = Callable[..., Any]
@@ -28,16 +26,12 @@ def server() -> Iterator[StandIn]:
         yield running
 
 
-@pytest.fixture(params=["http", "grpc"])
-def url(request: pytest.FixtureRequest, server: StandIn) -> str:
-    return server.url(request.param)
-
-
 @pytest.fixture
-def store(url: str, model: Path) -> Memory:
-    return open_memory(url, Artifact.load(model).manifest.fingerprint)
+def store(request: pytest.FixtureRequest, server: StandIn, model: Path) -> Memory:
+    return open_memory(server.url(getattr(request, "param", "grpc")), Artifact.load(model).manifest.fingerprint)
 
 
+@pytest.mark.parametrize("store", ["http", "grpc"], indirect=True)
 def test_killed_and_started_again_under_load(rig: Build, traffic: Build, server: StandIn, store: Memory) -> None:
     one = rig(store, **PATIENT)
 
@@ -105,17 +99,3 @@ def test_who_is_closed_looks_for_nothing(rig: Build, server: StandIn, store: Mem
     one.reco.close()
     wait_until(lambda: not one.reco._refiner.memory.recovery.running)
     server.start()
-
-
-def test_killed_with_errors_wanted(rig: Build, server: StandIn, store: Memory, url: str) -> None:
-    one = rig(store, on_memory_failure="fail", **PATIENT)
-    server.stop()
-    with pytest.raises(MemoryUnavailable, match=f"cannot search the memory at '{url}'"):
-        one.ask()
-    server.start()
-
-
-def test_of_another_encoder_is_refused_when_opened(model: Path, server: StandIn, url: str) -> None:
-    open_memory(url, Fingerprint("other/clip", "cd" * 32, 128), collection="reco").close()
-    with pytest.raises(FingerprintMismatch, match="other/clip"):
-        Reco.open(model, memory=url, on_memory_failure="degrade")

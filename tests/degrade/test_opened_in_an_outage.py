@@ -31,10 +31,10 @@ def server() -> Iterator[StandIn]:
         yield running
 
 
-@pytest.fixture(params=["http", "grpc"])
+@pytest.fixture
 def there(request: pytest.FixtureRequest, server: StandIn) -> dict[str, Any]:
     """Settings of a memory on the server."""
-    return {"memory": server.url(request.param)}
+    return {"memory": server.url(getattr(request, "param", "grpc"))}
 
 
 def ask_until(reco: Reco, reason: str | None, *, tries: int = 200) -> Any:
@@ -47,6 +47,7 @@ def ask_until(reco: Reco, reason: str | None, *, tries: int = 200) -> Any:
 
 
 @quiet
+@pytest.mark.parametrize("there", ["http", "grpc"], indirect=True)
 def test_down_then_up_with_pairs(model: Path, server: StandIn, there: dict[str, Any], known: list[Pair]) -> None:
     with Reco.open(model, **there) as writer:
         writer.memory.add(known)
