@@ -26,7 +26,9 @@ CODE, CODE_LENGTH = 5.0, 6
 SHARE = 0.7
 """Of the words of a query with a part number, by IDF, that a caption must have with it; of others, all. Words that it
 lacks count as the rarest. With .7 for others, too, products that the memory lacks lose 5 points."""
-_SAME, _EQUAL = 0.999, 1e-4
+EQUAL = 0.9999
+"""Of the best score, from which another one is the same: sums of rounded numbers."""
+_SAME = 0.999
 _JOINS = "-_/'."
 _DASHES = dict.fromkeys("‐‑‒–−", "-") | {"’": "'"}
 _PARTS = re.compile(rf"[^{re.escape(_JOINS)}]+")
@@ -151,7 +153,7 @@ def stand_in(asked: QueryWords, found: Sequence[Worded], pairs: int) -> tuple[Ve
 
     Args:
         asked: the query.
-        found: captions by score, the best first, :data:`MOST` and one more, or all.
+        found: captions by score, the best first: :data:`MOST` and one more, or all that share the best score.
         pairs: of the memory.
     """
     if not found:
@@ -161,7 +163,7 @@ def stand_in(asked: QueryWords, found: Sequence[Worded], pairs: int) -> tuple[Ve
     coded = any(weight == CODE and word in best.words for word, weight in asked.weights.items())
     if lacking and not (coded and best.score >= SHARE * (best.score + lacking)):
         return None
-    equal = [one for one in found if one.score >= best.score * (1.0 - _EQUAL)]
+    equal = [one for one in found if one.score >= best.score * EQUAL]
     if nothing_else := [one for one in equal if one.words <= asked.weights.keys()]:
         equal = nothing_else
     vectors = np.stack([one.vector for one in equal])

@@ -19,7 +19,7 @@ import numpy.typing as npt
 from ..errors import InputError, MemoryFull, MemoryLocked, MemoryReadOnly, MemoryStoreError, RecoError
 from ..types import MODALITIES, Modality, Neighbours, Payload, Records, Search, Vectors
 from ..values import are_same, show
-from ..words import Worded
+from ..words import EQUAL, Worded
 from .checks import CheckedSearch
 from .filters import RESERVED, USER_ID, WITNESSES, AnyOf, Condition
 from .header import RESTORE
@@ -205,9 +205,10 @@ def to_neighbours(found: Sequence[Sequence[ScoredPoint]], dimension: int, search
     return out
 
 
-def to_worded(hits: Iterable[ScoredPoint]) -> list[Worded]:
-    """Captions that were found by their words, of one query."""
-    read = ((hit.score, hit.vector) for hit in hits)  # once: Edge makes the lists each time
+def to_worded(hits: Sequence[ScoredPoint]) -> list[Worded]:
+    """The captions with the best score, of those that one query found by their words."""
+    best = [hit for hit in hits if hit.score >= hits[0].score * EQUAL]  # others are not looked at
+    read = ((hit.score, hit.vector) for hit in best)  # once: Edge makes the lists each time
     return [Worded(score, frozenset(at[WORDS].indices), np.asarray(at["text"], np.float32)) for score, at in read]
 
 
