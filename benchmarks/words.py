@@ -330,6 +330,10 @@ def main() -> None:
     block = tables(found)
     print(block)
     if given.page:
+        found["means"] = {
+            said: {way: np.mean(one, axis=0).round(3).tolist() for way, one in cells.items()}
+            for said, cells in found["forms"].items()
+        }
         with whole_file(FIGURES / "words.json") as part:
             part.write_text(json.dumps(found, indent=1), encoding="utf-8")
         write_blocks({"words": block})
