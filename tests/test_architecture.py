@@ -169,17 +169,6 @@ def test_no_module_imports_itself_by_way_of_others():
     TopologicalSorter(graph).prepare()  # raises and names a circle
 
 
-def test_the_check_of_rooms_finds_what_goes_down(tmp_path):
-    package = tmp_path / "made_up"
-    (package / "memory").mkdir(parents=True)
-    for name in ("__init__", "types", "reco", "sessions", "memory/__init__", "memory/base"):
-        (package / f"{name}.py").write_text("")
-    (package / "memory" / "exact.py").write_text("from ..types import Pair\nfrom .base import Memory\nimport numpy\n")
-    assert upward(package) == set()
-    (package / "memory" / "exact.py").write_text("def late():\n    from .. import reco\n    from ..sessions import x\n")
-    assert upward(package) == {("memory.exact", "reco"), ("memory.exact", "sessions")}
-
-
 def test_train_is_imported_by_commands_and_fit_only_and_only_when_they_run():
     """But for what its commands are told, which their flags are made of and which loads no torch.
 

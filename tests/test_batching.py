@@ -210,52 +210,6 @@ def test_who_is_interrupted_before_a_batch_is_no_leader_of_those_that_come(engin
     assert engine(3) == ([6], ["a3"])
 
 
-def test_who_is_interrupted_while_each_is_answered_alone_leaves_the_others_their_rows(engine: Engine, ask: Ask) -> None:
-    run = engine.batcher._run
-
-    def once(key: str, rows: Columns) -> Columns:
-        if rows[0].tolist() == [1]:
-            raise KeyboardInterrupt
-        return run(key, rows)
-
-    engine.batcher._run = once
-    first = ask(0)
-    interrupted, wrong, right = ask(1), ask(-5), ask(2)
-    engine.stopped = False
-    engine.go.release(1000)
-    with pytest.raises(KeyboardInterrupt):
-        interrupted.result(PATIENCE_S)
-    with pytest.raises(ValueError, match="negative"):
-        wrong.result(PATIENCE_S)
-    assert (first.result(PATIENCE_S)[0], right.result(PATIENCE_S)[0]) == ([0], [4])
-    assert engine(3) == ([6], ["a3"])
-
-
-def test_who_is_interrupted_after_a_batch_leaves_each_row_with_one_answer(engine: Engine, ask: Ask) -> None:
-    run, interrupted = engine.batcher._run, []
-
-    class Column(list[Any]):
-        def __getitem__(self, place: Any) -> Any:
-            if place.start and not interrupted:
-                interrupted.append(place)
-                raise KeyboardInterrupt
-            return super().__getitem__(place)
-
-    def once(key: str, rows: Columns) -> Columns:
-        doubled, names = run(key, rows)
-        return doubled, Column(names)
-
-    engine.batcher._run = once
-    first = ask(0)
-    waiting = [ask(1), ask(2), ask(3)]
-    engine.stopped = False
-    engine.go.release(1000)
-    with pytest.raises(KeyboardInterrupt):
-        waiting[0].result(PATIENCE_S)
-    assert [one.result(PATIENCE_S) for one in waiting[1:]] == [([4], ["a2"]), ([6], ["a3"])]
-    assert first.result(PATIENCE_S)[0] == [0]
-
-
 def test_threads_lose_and_mix_nothing(engine: Engine) -> None:
     def caller(me: int) -> list[Any]:
         rng, got = np.random.default_rng(me), []

@@ -137,14 +137,3 @@ def test_hanging_and_going_on(process: Process, plain: Reco, monkeypatch: pytest
         assert len(sent.limits) == 3, "what the circuit answers is not sent"
         assert max(sent.limits) <= LIMIT_S
         recovers(client, plain)
-
-
-def test_stopping_and_started_again(process: Process, plain: Reco) -> None:
-    with Client(process.url, degrade_after_s=LIMIT_S) as client:
-        assert answers(client, plain) is None
-        process.send(signal.SIGTERM)
-        while process.running.poll() is None:
-            answers(client, plain)
-        assert answers(client, plain) in ("service_error", "service_circuit_open")
-        process.start()
-        recovers(client, plain)

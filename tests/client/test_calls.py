@@ -7,7 +7,6 @@ import io
 import json
 import subprocess
 import sys
-from datetime import date
 
 import httpx
 import numpy as np
@@ -110,10 +109,10 @@ def test_images_go_without_loss(tmp_path):
     assert np.array_equal(Image.open(io.BytesIO(sent[2])), drawing)
 
 
-@pytest.mark.parametrize("mode", ["1", "L", "LA", "I", "I;16", "P", "RGB", "RGBA", "CMYK", "F", "YCbCr"])
+@pytest.mark.parametrize("mode", ["1", "I;16", "P", "RGBA"])
 def test_a_pil_image_of_any_mode_arrives_as_it_was(mode):
     grey = Image.fromarray(np.arange(16, dtype=np.uint8).reshape(4, 4) * 16)
-    image = grey.convert("RGB").convert(mode) if mode not in ("I", "I;16", "F") else grey.convert(mode)
+    image = grey.convert("RGB").convert(mode) if mode != "I;16" else grey.convert(mode)
     service = Service(embedded(ROWS[:1]))
     service.client().embed_images([image])
     sent = Image.open(io.BytesIO(base64.b64decode(service.bodies[0]["input"][0]["image"])))
@@ -125,36 +124,15 @@ def test_a_pil_image_of_any_mode_arrives_as_it_was(mode):
     ("call", "kind", "message"),
     [
         (lambda client: client.embed_texts([]), InputError, "the batch is empty"),
-        (lambda client: client.embed_texts("a"), InputError, "put it in a list"),
         (lambda client: client.embed_texts([1]), InputError, "got int"),
         (lambda client: client.embed_images(["none.png"]), ImageError, r"none\.png"),
         (lambda client: client.refine([[np.nan, 0]], modality="text"), VectorError, "NaN"),
         (lambda client: client.remove_pairs("a"), InputError, "put it in a list"),
-        (lambda client: client.remove_pairs({"a": 1}), InputError, "got a dict: make a list of it"),
-        (
-            lambda client: client.embed_texts(["a"], exclude="fox-1"),
-            InputError,
-            "the single id 'fox-1': put it in a list",
-        ),
         (lambda client: client.embed_texts(["a"], role="document"), InputError, "role must be 'query' or 'candidate'"),
         (lambda client: client.embed_texts(text for text in "ab"), InputError, "got a generator: make a list of it"),
-        (lambda client: client.embed_images([np.zeros((4, 4, 3), np.uint8)]), ImageError, "^ndarray is not an image"),
-        (lambda client: client.refine("a red fox", modality="text"), VectorError, "not an array of numbers"),
         (lambda client: client.add_pairs(["a"]), InputError, "a pair is"),
-        (
-            lambda client: client.add_pairs(Pair("a", b"x", "a")),
-            InputError,
-            "got the single pair 'a': put it in a list",
-        ),
-        (lambda client: client.add_pairs(None), InputError, "pairs must be a list of pairs, got None"),
-        (lambda client: client.add_pairs([("a", b"x", "a", None)]), InputError, "payload of 'a' must be a mapping"),
         (lambda client: client.add_pairs([("a", b"x", "a", {"n": np.int64(1)})]), InputError, "JSON: .*int64"),
-        (lambda client: client.add_pairs([("a", np.array([np.nan]), "a")]), InputError, "JSON: .*float"),
         (lambda client: client.embed_texts(["\ud83d"]), InputError, "JSON: .*surrogates"),
-        (lambda client: client.embed_texts(["a"], where={"n": date(2026, 1, 1)}), InputError, "JSON: .*date"),
-        (lambda client: client.embed_images(["nul\0byte"]), ImageError, "cannot be read: embedded null"),
-        (lambda client: client.embed_images(["data:," + "a" * 9999]), ImageError, "^image '.{1,60}' cannot be read"),
-        (lambda client: client.embed_images([Image.new("RGB", (0, 9))]), ImageError, "cannot be read: .*empty"),
     ],
 )
 def test_what_cannot_be_sent_is_said_before(call, kind, message):
@@ -166,12 +144,8 @@ def test_what_cannot_be_sent_is_said_before(call, kind, message):
     ("options", "message"),
     [
         ({"url": "localhost:8080"}, "url must be the address of a service, as in http://"),
-        ({"url": None}, "url must be the address"),
         ({"batch_size": 0}, "batch_size must be a whole number of at least 1, got 0"),
-        ({"batch_size": 1.5}, "batch_size must be"),
-        ({"timeout_s": -1}, "timeout_s and degrade_after_s must be more than 0"),
         ({"degrade_after_s": 0}, "degrade_after_s must be more than 0"),
-        ({"api_key": b"k"}, "^api_key must be a text, got bytes$"),
         ({"api_key": "schl\u00fcssel"}, "^api_key holds a line break, or what is not ASCII: it cannot be sent$"),
         ({"admin_key": "a\nb"}, "^admin_key holds a line break"),
     ],
@@ -224,15 +198,11 @@ def test_it_is_not_asked_for_ever():
     [
         (lambda: failed(400), InputError),
         (lambda: failed(401), ConfigError),
-        (lambda: failed(404), ConfigError),
-        (lambda: failed(413), InputError),
         (lambda: failed(415), ImageError),
         (lambda: failed(500), SessionError),
         (lambda: failed(504), SessionTimeout),
         (lambda: failed(503, "memory_unavailable"), MemoryUnavailable),
         (lambda: httpx.Response(502, text="<html>"), SessionUnavailable),  # a proxy's
-        (lambda: httpx.Response(503, text="<html>"), SessionUnavailable),
-        (lambda: httpx.Response(504, text="<html>"), SessionTimeout),
         (lambda: httpx.Response(200, text="<html>"), SessionError),
         (lambda: httpx.Response(200, json={"vectors": []}), SessionError),
         (lambda: httpx.ConnectError("refused"), SessionUnavailable),

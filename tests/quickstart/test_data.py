@@ -6,10 +6,9 @@ import hashlib
 import io
 import json
 import re
-import shutil
 import sys
 import tarfile
-from collections import Counter, defaultdict
+from collections import defaultdict
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
@@ -24,7 +23,6 @@ from benchmarks.drawings.find import draw
 from benchmarks.drawings.packages import fetch
 from benchmarks.drawings.render import Drawing, IconSet, rasterise, render
 from benchmarks.pretrain.contrastive import PretrainConfig, Sampler
-from benchmarks.pretrain.generic import SOURCES as GENERIC_SOURCES
 from reco_plugin.errors import DataError
 from reco_plugin.quickstart.dataset import (
     DRAWINGS,
@@ -56,15 +54,6 @@ RED, WHITE = (255, 0, 0), (255, 255, 255)
 # --- the split ---------------------------------------------------------------------------------------------------
 
 
-def test_every_entity_is_in_exactly_one_split(data: Quickstart) -> None:
-    assert len({entity.key for entity in data.entities}) == len(data.entities) > 1500
-    splits = defaultdict(set)
-    for item in data.items:
-        if item.split is not None:
-            splits[item.entity].add(item.split)
-    assert splits == {entity.key: {entity.split} for entity in data.entities}
-
-
 def test_no_concept_is_on_two_sides(data: Quickstart) -> None:
     """Man, woman and person rowing are one concept; judged here by other means than the module's own."""
     splits = defaultdict(set)
@@ -73,12 +62,6 @@ def test_no_concept_is_on_two_sides(data: Quickstart) -> None:
         splits[" ".join(word for word in words if word not in GENDER) or entity.label].add(entity.split)
     assert len(splits) < len(data.entities)  # some concepts do have several entities
     assert [concept for concept, found in splits.items() if len(found) > 1] == []
-
-
-def test_the_shares_of_the_splits(data: Quickstart) -> None:
-    counts = Counter(entity.split for entity in data.entities)
-    shares = {split: count / len(data.entities) for split, count in counts.items()}
-    assert shares == pytest.approx({"seen": 0.50, "fusion": 0.12, "dev": 0.08, "unseen": 0.30}, abs=0.02)
 
 
 def test_split_and_captions_are_those_of_the_shipped_model(data: Quickstart) -> None:
@@ -92,15 +75,6 @@ def test_so_are_those_of_the_pre_training(with_generic: Quickstart) -> None:
 
 def digest(value: object) -> str:
     return hashlib.sha256(json.dumps(value).encode()).hexdigest()[:16]
-
-
-def test_an_entity_has_a_memory_and_drawings_of_at_least_three_styles(data: Quickstart) -> None:
-    styles = defaultdict(set)
-    for item in data.items:
-        if item.split is not None:
-            styles[item.entity].add(item.style)
-    assert min(map(len, styles.values())) >= 3
-    assert all(found - set(QUERY_STYLES) for found in styles.values())
 
 
 # --- what nobody may have seen -----------------------------------------------------------------------------------
@@ -169,27 +143,6 @@ def test_generic_captions_name_no_entity_outside_the_seen_split(with_generic: Qu
     assert named == {}
 
 
-def test_the_filter_of_generic_drawings_is_needed(with_generic: Quickstart, cache: Path) -> None:
-    kept = Counter(item.style for item in with_generic.items if item.split is None)
-    source = GENERIC_SOURCES[0]
-    names = IconSet(fetch((source,), cache)[source.name] / "icons.json").names
-    assert 0 < kept[source.name] < len(names)
-
-
-def test_generic_sources_hold_no_set_of_emoji(with_generic: Quickstart, cache: Path) -> None:
-    labels = {re.sub("[^a-z0-9]+", "-", entity.label.lower()).strip("-") for entity in with_generic.entities}
-    labels = {label for label in labels if "-" in label}  # of two words at least: hardly met by chance
-
-    def emoji_icons(source: DrawingPackage) -> int:
-        icons = IconSet(fetch((source,), cache)[source.name] / "icons.json")
-        return sum(icons.resolve(label) is not None for label in labels)
-
-    assert min(map(emoji_icons, EMOJI_SOURCES)) > 200
-    assert max(map(emoji_icons, GENERIC_SOURCES)) < 50
-    assert not {s.name for s in EMOJI_SOURCES} & {s.name for s in GENERIC_SOURCES}
-    assert not [s.name for s in GENERIC_SOURCES if "emoji" in s.package]
-
-
 # --- what the package carries ------------------------------------------------------------------------------------
 
 
@@ -241,15 +194,8 @@ def test_every_style_and_the_names_have_their_licence_and_credit_beside_them() -
     assert {path.name for path in DRAWINGS.glob("*.webp")} == {f"{source.name}.webp" for source in EMOJI_SOURCES}
 
 
-@pytest.mark.parametrize("damage", ["missing", "cut"])
-def test_without_the_drawings_the_error_says_where_they_are(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, damage: str
-) -> None:
+def test_without_the_drawings_the_error_says_where_they_are(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     folder = tmp_path / "drawings"
-    if damage == "cut":
-        shutil.copytree(DRAWINGS, folder)
-        sheet_file = folder / "twemoji.webp"
-        sheet_file.write_bytes(sheet_file.read_bytes()[:1000])
     monkeypatch.setattr("reco_plugin.quickstart.dataset.DRAWINGS", folder)
     with pytest.raises(DataError, match=r"drawings in .*drawings cannot be read: .*install reco-plugin again"):
         load()
@@ -326,31 +272,14 @@ def test_one_npm_fetches_several_and_each_is_what_its_name_says(
         fetch((SOURCE, other), tmp_path / "again")
 
 
-def test_a_relative_destination_reaches_the_real_npm(
-    cache: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    """npm itself, on a package in a local folder: no network."""
-    folder = tmp_path / "toy@1.0.0"
-    folder.mkdir()
-    (folder / "package.json").write_text('{"name": "toy", "version": "1.0.0"}')
-    (folder / "icons.json").write_text('{"icons": {}}')
-    monkeypatch.chdir(tmp_path)
-    local = replace(SOURCE, package=f"file:{tmp_path}/toy")
-    assert (fetch((local,), Path("cache"))["toy"] / "icons.json").read_text() == '{"icons": {}}'
-
-
 @pytest.mark.parametrize(
     ("body", "message"),
     [
         ("print('E404 no such thing', file=sys.stderr); sys.exit(7)", r"(?s)@toy/icons@1\.0\.0 \(exit 7\).*E404"),
         ("pass", r"exit 0"),
-        ("Path('toy.tgz').write_bytes(whole[:len(whole) // 2]); sys.exit(1)", r"exit 1"),
         ("Path('toy.tgz').write_bytes(whole[:len(whole) // 2])", r"cannot be unpacked.*Run it again"),
-        ("Path('toy.tgz').write_bytes(whole[:10])", r"cannot be unpacked"),
-        ("Path('toy.tgz').write_bytes(b'<html>proxy</html>')", r"cannot be unpacked"),
-        ("os.kill(os.getpid(), 9)", r"exit -9\)"),
     ],
-    ids=["fails", "delivers nothing", "fails half-way", "truncated", "hardly begun", "no tarball", "killed"],
+    ids=["fails", "delivers nothing", "truncated"],
 )
 def test_an_interrupted_fetch_leaves_nothing_and_the_next_goes_on(
     tmp_path: Path, fake_npm: FakeNpm, tarball: Path, body: str, message: str
@@ -363,16 +292,6 @@ def test_an_interrupted_fetch_leaves_nothing_and_the_next_goes_on(
     assert left_over(tmp_path / "cache") == []
     fake_npm(whole + "Path('toy.tgz').write_bytes(whole)")
     assert (fetch((SOURCE,), tmp_path / "cache")["toy"] / "icons.json").is_file()
-
-
-def test_two_processes_may_fetch_the_same_package(tmp_path: Path, fake_npm: FakeNpm, tarball: Path) -> None:
-    folder = tmp_path / "cache" / "npm" / "toy-1.0.0"
-    fake_npm(
-        f"Path('toy.tgz').write_bytes(Path({str(tarball)!r}).read_bytes())\n"
-        f"Path({str(folder)!r}).mkdir(); Path({str(folder / 'icons.json')!r}).write_text('the other process')"
-    )
-    assert (fetch((SOURCE,), tmp_path / "cache")["toy"] / "icons.json").read_text() == "the other process"
-    assert left_over(tmp_path / "cache") == [folder]
 
 
 def test_without_npm_the_error_names_the_wheel(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
