@@ -193,14 +193,13 @@ def test_pip_adds_an_extra_to_what_is_installed_without_an_index(env: Path, tmp_
     done = ran(*pip, "install", "--no-index", "--dry-run", "reco-plugin[demo,serve]", folder=tmp_path)
     assert done.returncode == 0, done.stderr
     assert "Requirement already satisfied: reco-plugin[demo,serve]" in done.stdout
-    assert "Requirement already satisfied: matplotlib" in done.stdout  # the tour after the demo ends in a report
+    assert "Requirement already satisfied: jinja2" in done.stdout
 
 
 def test_a_users_program_is_checked_against_its_types(env: Path, tmp_path: Path) -> None:
     (tmp_path / "right.py").write_text(PROGRAM.format(texts=["a red fox"]))
     (tmp_path / "wrong.py").write_text(PROGRAM.format(texts=[3]))
     (tmp_path / "unknown.py").write_text(PROGRAM.format(texts=["a red fox"]).replace("k=5", "kk=3"))
-    (tmp_path / "setting.py").write_text(PROGRAM.format(texts=["a red fox"]).replace("memory=", "memry="))
     mypy = (sys.executable, "-m", "mypy", "--strict", "--python-executable", env / "bin" / "python")
     programs = sorted(path.name for path in tmp_path.glob("*.py"))
     done = ran(*mypy, "--cache-dir", ROOT / ".mypy_cache" / "wheel", *programs, folder=tmp_path)
@@ -208,4 +207,3 @@ def test_a_users_program_is_checked_against_its_types(env: Path, tmp_path: Path)
     assert len(right) == 1 and re.search(r'Revealed type is ".*ndarray\[.*floating', right[0]), done.stdout
     assert [line for line in wrong if 'has incompatible type "int"' in line], done.stdout
     assert 'unknown.py:3: error: Unexpected keyword argument "kk"' in done.stdout
-    assert 'setting.py:2: error: Unexpected keyword argument "memry"' in done.stdout
