@@ -14,7 +14,6 @@ from collections.abc import Iterator
 from functools import cache
 from pathlib import Path
 
-import pytest
 from packaging.requirements import InvalidRequirement, Requirement
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -96,22 +95,3 @@ def test_the_extras_that_errors_name_exist() -> None:
 
 def _raises_extra(node: ast.AST) -> bool:
     return isinstance(node, ast.Call) and isinstance(node.func, ast.Name) and node.func.id in RAISERS
-
-
-@pytest.mark.parametrize(
-    ("line", "installed", "fine"),
-    [
-        ("pip install -e '.[serve,cpu]'   # in the clone", False, True),
-        ("pip install 'dist/reco_plugin-0.1.0-py3-none-any.whl[ray]'", False, True),
-        ("`pip install '.[datasets]'` (torch comes with it).", False, True),
-        ("pip install 'reco-plugin[serve]'", False, False),
-        ("pip install 'reco-plugin[serve]'", True, True),
-        ("pip install 'reco-plugin[srve]'", True, False),
-        ("pip install -U reco-plugin", True, False),
-        ("pip install '.[srve]'", False, False),
-        ("pip install somebody-elses", True, False),
-    ],
-)
-def test_the_check_tells_them_apart(line: str, installed: bool, fine: bool) -> None:
-    [words] = lines(line)
-    assert (refused(words, installed=installed) == []) is fine

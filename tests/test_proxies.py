@@ -54,11 +54,9 @@ def test_who_cannot_reach_a_service_names_the_proxy_before_it(monkeypatch, ask):
     assert "proxy" not in str(directly.value)
 
 
-@pytest.mark.parametrize("proxy", [{"ALL_PROXY": "socks5://h:1"}, {"HTTP_PROXY": "ftp://h:1"}, {"NO_PROXY": "[::1]"}])
 @pytest.mark.parametrize("ask", ASK.values(), ids=ASK)
-def test_a_proxy_that_cannot_be_used_is_an_error_of_the_configuration(monkeypatch, ask, proxy):
-    for name, value in proxy.items():
-        monkeypatch.setenv(name, value)
+def test_a_proxy_that_cannot_be_used_is_an_error_of_the_configuration(monkeypatch, ask):
+    monkeypatch.setenv("ALL_PROXY", "socks5://h:1")
     with pytest.raises(ConfigError, match=r"a proxy of the environment .* cannot be used: "):
         ask("http://127.0.0.1:9")
 

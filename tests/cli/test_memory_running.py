@@ -20,7 +20,6 @@ import httpx
 import pytest
 from click.testing import Result
 
-from reco_plugin import Reco
 from reco_plugin.memory import open_memory
 from reco_plugin.serve.note import read_note
 
@@ -281,16 +280,6 @@ def test_a_service_learns_when_it_is_told_to(service: Service, work: Path, ask: 
     assert ask("memory", "info")["calibration"] == one["calibration"]
 
 
-def test_a_first_swap_that_cannot_be_is_refused_before_anything_is_encoded(
-    memory: Path, work: Path, catalogue: Path, fail: Fail, ask: Ask
-) -> None:
-    with Reco.open(memory=memory, on_memory_failure="fail"):  # no service, so nobody can be asked to move
-        said = fail("memory", "build", catalogue, "--swap", "--drop-others")
-        assert "Only the first swap needs it closed" in said
-    assert sorted(path.name for path in work.iterdir()) == ["memory"]
-    assert ask("memory", "build", catalogue, "--swap", "--drop-others")["name"] == "memory--v2"
-
-
 # --- interruptions
 
 
@@ -306,20 +295,6 @@ def many(lines: list[str], times: int) -> list[str]:
 
 def pairs_of(service: Service) -> int:
     return int(httpx.get(f"{service.url}/v1/models").json()["data"][0]["memory"]["pairs"])
-
-
-def test_a_killed_command_goes_on_when_it_is_given_again(
-    service: Service, work: Path, lines: list[str], write: Any, ask: Ask
-) -> None:
-    table = write(many(lines, 20))
-    syncing = begin(work, "memory", "sync", table, "--batch-size", 8)
-    service.wait_for(lambda: pairs_of(service) > 24 + 16)
-    syncing.kill()
-    syncing.communicate()
-    there = pairs_of(service) - 24
-    assert 0 < there < 480
-    told = ask("memory", "sync", table)
-    assert (told["unchanged"], told["added"], told["pairs"]) == (there, 480 - there, 504)
 
 
 def test_a_killed_service_leaves_nothing_half_written(

@@ -156,11 +156,6 @@ _ROUTES: list[tuple[str, str, Any]] = [
     ("GET", "/aliases", lambda e, key, *_: e.run("aliases", key, lambda c: c.get_aliases())),
     ("POST", "/collections/aliases", _alias),
     ("PUT", f"/collections/{_NAME}/vectors/words", lambda e, key, name, _: e.name_words(name, key, "words")),
-    (
-        "DELETE",
-        f"/collections/{_NAME}/vectors/words",
-        lambda e, key, name, _: e.run("delete_vector_name", key, lambda c: c.delete_vector_name(name, "words")),
-    ),
     ("PUT", f"/collections/{_NAME}/points/vectors", _update_vectors),
     ("PUT", f"/collections/{_NAME}/points", _upsert),
     ("POST", f"/collections/{_NAME}/points", _retrieve),
