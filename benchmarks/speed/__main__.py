@@ -20,7 +20,7 @@ BLOCKS = {  # name -> module; the function has the block's name
     "encoding": "encoding",
     "refining": "refining",
     "startup": "starting",
-    "words": "words",
+    "by_words": "words",
 }
 TOOLS = ("numpy", "onnxruntime", "openvino", "faiss-cpu", "qdrant-edge-py", "torch", "open_clip_torch")
 _HERE = "--here"
