@@ -169,6 +169,7 @@ class PairMemory:
         by: Modality | None = None,
         k: int = RESULTS,
         where: Filter | None = None,
+        words: bool = True,
     ) -> Neighbours:
         """Find the pairs nearest to one query, payloads included; captions that have all words of a text come first.
 
@@ -178,6 +179,7 @@ class PairMemory:
             by: modality of the memory to compare with; None: the query's own.
             k: number of pairs.
             where: conditions on the payload.
+            words: also look for captions by the words of a text.
         """
         if isinstance(query, np.ndarray):
             vector = check_vectors(query[None], self.encoder.dimension, "query")
@@ -187,9 +189,9 @@ class PairMemory:
             vector = self.encoder.images([query])
         else:
             raise InputError(f"modality must be 'image' or 'text', got {modality!r}")
-        said = isinstance(query, str) and modality == "text" and by in (None, "text")
-        words = [QueryWords.of(query)] if said else None  # type: ignore[arg-type]
-        return self.store.search(Search(vector, by or modality, modality, k, where=where, payloads=True, words=words))
+        by_words = words and isinstance(query, str) and modality == "text" and by in (None, "text")
+        said = [QueryWords.of(query)] if by_words else None  # type: ignore[arg-type]
+        return self.store.search(Search(vector, by or modality, modality, k, where=where, payloads=True, words=said))
 
     def reject(
         self,

@@ -91,7 +91,8 @@ def search_command(
     served = served_reco(settings, ServiceOptions())
     with served or reco_of(asked.model, settings, on_memory_failure="fail") as reco:
         query, modality = (text, "text") if image is None else (image, "image")
-        found = reco.memory.search(query, modality=modality, by=by, k=k, where=conditions)  # type: ignore[arg-type]
+        words = reco.defaults.get("words") is not False
+        found = reco.memory.search(query, modality=modality, by=by, k=k, where=conditions, words=words)  # type: ignore[arg-type]
     payloads = (found.payloads or [[]])[0]
     hits = [
         {"id": id_, "similarity": round(float(similarity), 6), "payload": dict(payload)}

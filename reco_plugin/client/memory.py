@@ -220,6 +220,7 @@ class ServedMemory:
             body = asked | {
                 "exclude": wanted.exclude[start],
                 "where": None if search.where is None else dict(search.where),
+                "words": [None if one is None else one.text for one in (search.words or [])[rows]],
             }
             self._fill(out, start, self._post("/records/search", body, dict))
         return out

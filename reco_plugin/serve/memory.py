@@ -281,8 +281,9 @@ def search(embedder: Embedder, asked: SearchRequest) -> list[Hit]:
     ready = item if isinstance(item, Failure) else embedder.prepare([item], truncate=True)[0]
     if isinstance(ready, Failure):
         raise Refused(ready)
-    query = embedder.encode([ready], asked.kind)[0]
-    found = embedder.reco.memory.search(query, modality=asked.kind, by=asked.by, k=asked.k, where=asked.where)
+    query = embedder.encode([ready], asked.kind)[0] if asked.text is None else asked.text
+    reco, words = embedder.reco, embedder.reco.defaults.get("words") is not False
+    found = reco.memory.search(query, modality=asked.kind, by=asked.by, k=asked.k, where=asked.where, words=words)
     payloads = found.payloads[0] if found.payloads else [{}] * len(found.ids[0])
     return [
         Hit(id=id_, similarity=float(found.similarity[0, column]), payload=strip_marks(payload))

@@ -19,6 +19,7 @@ from ..memory.checks import check_pair
 from ..pairs import PairMemory
 from ..types import Modality, Records, Search
 from ..values import ROW, SOURCE, pack, unpack
+from ..words import QueryWords
 from .edge import Edge
 from .failures import Failure, Refused, failure_of, too_many_items
 from .logs import LOGGER
@@ -89,6 +90,7 @@ class SearchRecords(Strict):
     k: int = Field(1, ge=1)
     exclude: Items[str] = Field([], description="ids that no query finds")
     where: dict[str, Any] | None = None
+    words: Items[str | None] = Field([], description="of B queries, by which captions are found, too")
 
 
 class FoundNear(BaseModel):
@@ -254,8 +256,11 @@ def search(memory: PairMemory, asked: SearchRecords, most: int) -> FoundNear:
     if (hits := len(queries) * asked.k) > most:
         raise Refused(too_many_items(hits, most, "vectors x k"))
     exclude = [asked.exclude] * len(queries) if asked.exclude else None
+    if asked.words and len(asked.words) != len(queries):
+        raise InputError(f"words must be of {len(queries)} queries, got {len(asked.words)}")
+    said = [QueryWords.of(text or "") for text in asked.words] or None
     found = memory.store.search(
-        Search(queries, asked.by, asked.read, asked.k, where=asked.where, exclude=exclude, payloads=True)
+        Search(queries, asked.by, asked.read, asked.k, where=asked.where, exclude=exclude, payloads=True, words=said)
     )
     return FoundNear(
         ids=[list(ids) for ids in found.ids],

@@ -242,7 +242,7 @@ def test_a_link_that_is_moved_by_other_means_is_followed(
 def test_reading_commands_work_while_it_is_served(
     service: Service, work: Path, catalogue: Path, ask: Ask, run: Run, fail: Fail
 ) -> None:
-    while_served = ask("memory", "info"), ask("memory", "search", "a small red circle", "--k", 3)
+    while_served = ask("memory", "info"), ask("memory", "search", "circle red small", "--k", 3)
     another = fail("serve", "--port", 0)
     assert f"is open in the service at {service.url}, process {service.process.pid}, and such a folder" in another
     for reads in (
@@ -265,7 +265,8 @@ def test_reading_commands_work_while_it_is_served(
     assert served["calibration"]
     for name in ("pairs", "encoder", "calibration", "unjudged"):
         assert served[name] == alone[name]
-    assert found == ask("memory", "search", "a small red circle", "--k", 3)
+    assert found == ask("memory", "search", "circle red small", "--k", 3)  # by its words
+    assert found[0]["similarity"] == pytest.approx(1.0, abs=1e-5)
 
 
 def test_a_service_learns_when_it_is_told_to(service: Service, work: Path, ask: Ask, fail: Fail) -> None:

@@ -228,5 +228,7 @@ def test_bad_blocks_are_refused_and_nothing_is_written(client: Any, filled: Reco
     assert (read.status_code, "max_items" in read.text) == (413, True)
     asked = {"vectors": pack(unit(1, 30)), "by": "image", "read": "text", "k": 100}
     assert client.post("/v1/memory/records/search", json=asked, headers=admin).status_code == 413
+    asked |= {"k": 1, "words": ["a"]}
+    assert "words must be of 30 queries" in client.post("/v1/memory/records/search", json=asked, headers=admin).text
     use = client.post("/v1/memory/use", json={"name": "memory--v2"}, headers=admin)
     assert "no folder" in use.text
