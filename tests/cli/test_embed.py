@@ -147,17 +147,6 @@ def test_doctor_shows_what_is_set_and_no_key(memory: Path, run: Run, monkeypatch
     assert "memory_timeout" in report["checks"]["settings"]["detail"]
 
 
-def test_doctor_says_once_what_is_wrong_with_a_setting(work: Path, run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setenv("RECO_K", "many")
-    result = run("doctor")
-    assert (result.exit_code, result.stdout.count("many")) == (1, 1)
-    assert result.stdout.splitlines()[-5:] == [
-        "FAIL       settings: k: must be a valid integer (got 'many')",
-        *(f"FAIL       {name}: settings cannot be read" for name in ("model", "memory", "self-test")),
-        "verdict    4 of 4 checks failed: settings, model, memory, self-test",
-    ]
-
-
 def test_doctor_shows_the_limits_in_force(memory: Path, run: Run, ask: Ask, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("RECO_SERVE_QUEUE", "7")
     limits = ask("doctor")["limits"]
