@@ -24,14 +24,6 @@ def stocked(drawings: list[Pair]) -> Iterator[Reco]:
 
 
 @pytest.fixture(scope="session")
-def ungated(drawings: list[Pair]) -> Iterator[Reco]:
-    """The same without the gate, for which scores have no way back to plain ones."""
-    with Reco.open(ROOT / "triton_models", memory=":memory:", gate=False) as reco:
-        reco.memory.add(drawings[:12])
-        yield reco
-
-
-@pytest.fixture(scope="session")
 def on_disk(drawings: list[Pair], tmp_path_factory: pytest.TempPathFactory) -> dict[str, str]:
     """Settings that open the shipped model and a memory in a folder, with the drawings in it."""
     settings = {"model": str(ROOT / "triton_models"), "memory": str(tmp_path_factory.mktemp("stocked") / "memory")}

@@ -41,9 +41,6 @@ def client(url):
         yield opened
 
 
-SCORES = [[0.9, 0.4, 0.2], [0.3], []]
-
-
 @pytest.mark.parametrize("refine", [True, False])
 @pytest.mark.parametrize("role", ["query", "candidate"])
 def test_vectors_are_those_of_the_reco_behind_it(client, stocked, drawings, refine, role):

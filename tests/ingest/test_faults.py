@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import signal
-import sys
 import threading
 from pathlib import Path
 from typing import Any
@@ -17,8 +16,6 @@ from reco_plugin.errors import SessionError
 from reco_plugin.ingest.write import Writer
 
 from .conftest import Catalogue, Fill, assert_equal, content
-
-BUILD = [sys.executable, "-m", "reco_plugin", "memory", "build"]
 
 
 def our_threads() -> int:

@@ -20,7 +20,6 @@ from reco_plugin.serve.settings import ServeSettings
 from reco_plugin.serve.wire import as_written, write_json
 
 SERVE_MD = Path(__file__).resolve().parents[2] / "docs" / "serve.md"
-VECTOR = [1.0] + [0.0] * 127  # of the shipped model
 ONE = {"input": [{"text": "a red circle"}]}
 
 

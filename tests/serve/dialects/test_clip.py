@@ -13,7 +13,6 @@ from starlette.testclient import TestClient
 
 from reco_plugin import Reco
 
-TEXTS = ["a small red circle", "a large blue square"]
 LONG = "a red circle " * 50
 
 

@@ -11,9 +11,6 @@ from starlette.testclient import TestClient
 
 from reco_plugin import Reco
 
-TEXTS = ["a small red circle", "a large blue square"]
-LONG = "a red circle " * 50
-
 
 class TestTitan:
     """OpenSearch's ``text_image_embedding``, which writes ``"null"`` where a field is missing."""

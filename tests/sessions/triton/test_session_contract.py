@@ -20,7 +20,6 @@ EXACT = {"rtol": 0.0, "atol": 1e-5}
 MAX_BATCH = 64
 
 Open = Callable[[str], Session]
-Inputs = Callable[..., dict[str, np.ndarray]]
 
 
 @pytest.fixture(params=PLACES)
