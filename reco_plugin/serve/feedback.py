@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import asdict
-from typing import Annotated
+from typing import Annotated, Any
 
 from fastapi import APIRouter, Query, Request, Response
 from pydantic import BaseModel, Field, model_validator
@@ -118,9 +118,9 @@ def router(edge: Edge) -> APIRouter:
     async def show_feedback(request: Request) -> Response:
         """All that was said."""
 
-        def show() -> OpinionList:
+        def show() -> dict[str, Any]:
             said = [OpinionBody.of(one) for one in memory.opinions]
-            return OpinionList(data=said, opinions=len(said), version=memory.version)
+            return with_nulls(OpinionList(data=said, opinions=len(said), version=memory.version))
 
         return await edge(request).reply(show)
 

@@ -82,6 +82,7 @@ def test_images_and_answers_that_are_no_pairs(client: TestClient, admin: Any) ->
         ("text", None, False),
         ("image", None, True),
     ]
+    assert client.get("/v1/memory/feedback", headers=admin).json()["data"] == told.json()["data"]
 
 
 @pytest.mark.parametrize(
