@@ -127,11 +127,10 @@ endif
 	$(DEV)/bin/python $(COMPILE) $(DEV)/lib || true
 	@touch $@
 
-$(TRITON)/.ready: locks/triton.txt pyproject.toml
+$(TRITON)/.ready: locks/triton.txt
 	@echo "setting up $(TRITON) from locks/triton.txt"
 	$(TRITON_PYTHON) -m venv $(TRITON)
 	$(TRITON)/bin/python $(LOCKED) locks/triton.txt
-	$(TRITON)/bin/python $(PROJECT)
 	$(TRITON)/bin/python $(COMPILE) $(TRITON)/lib || true
 	@touch $@
 
