@@ -9,7 +9,9 @@ def main() -> None:
     """Run the command line."""
     try:
         from .machine.cores import fewer_cores, share_cores
+        from .machine.streams import open_closed_streams
 
+        open_closed_streams()
         if threads := fewer_cores():
             share_cores(threads)  # before numpy is loaded
         from .cli.app import main as run
