@@ -18,11 +18,11 @@ from .artifact import Artifact, fusion_graph
 from .calibration.state import Calibration
 from .config import Settings
 from .memory import Memory, Searches
+from .memory.words import QueryWords
 from .options import RefineOptions
 from .sessions import Graphs
 from .types import MODALITIES, Coverage, FuserName, Modality, Neighbours, Refinement, Role, Search, Vectors, other
 from .values import EXCLUSIONS_AT_ONCE
-from .words import QueryWords
 
 _ROWS = 512  # queries per search and fusion call, at most
 _NUMBERS = 2**26  # in the (B, K, D) block of neighbour vectors of one such call: 256 MiB

@@ -20,11 +20,11 @@ from .encode import Encoder, encode_pairs
 from .errors import OF_ONE_PROCESS, ConfigError, FingerprintMismatch, ImageError, InputError
 from .memory import Header, LazyMemory, Memory
 from .memory.checks import check_pair, check_positive
+from .memory.words import QueryWords
 from .opinions import Hearing, Said, bring_over, check_number, read_said, say_unread, withdraw
 from .preprocess import name_image
 from .types import Filter, ImageInput, Modality, Neighbours, Pair, Records, Search, Vectors
 from .values import check_vectors, each_pair, show
-from .words import QueryWords
 
 
 class PairMemory:

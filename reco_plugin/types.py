@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     from PIL.Image import Image
 
     from .calibration.why import Why
-    from .words import QueryWords
+    from .memory.words import QueryWords
 
 Modality: TypeAlias = Literal["image", "text"]
 Role: TypeAlias = Literal["query", "candidate"]

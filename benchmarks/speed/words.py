@@ -13,9 +13,9 @@ from PIL import Image
 
 from reco_plugin import Reco
 from reco_plugin.memory.disk import bytes_on_disk
+from reco_plugin.memory.words import stored_words
 from reco_plugin.quickstart.dataset import load
 from reco_plugin.types import Records
-from reco_plugin.words import stored_words
 
 from ..page import table
 from .inputs import Given

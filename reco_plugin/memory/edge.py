@@ -20,7 +20,6 @@ import qdrant_edge as qe
 from ..config import OF_A_FOLDER, MemoryOptions
 from ..errors import MemoryReadOnly
 from ..types import MODALITIES, Fingerprint, Neighbours, Payload, Records, Search, caption_of
-from ..words import MOST, QueryWords, Worded, asked_by_words, stored_words
 from .checks import (
     CheckedSearch,
     Opener,
@@ -49,6 +48,7 @@ from .points import (
     wanted_payload,
 )
 from .said import SaidRecord
+from .words import MOST, QueryWords, Worded, asked_by_words, stored_words
 
 SHARD_NAME = "shard"
 _UNJUDGED = qe.Filter(must=[qe.IsEmptyCondition(WITNESSES)])

@@ -17,12 +17,12 @@ from ..defaults import SCROLL_BATCH
 from ..errors import ConfigError, MemoryStoreError
 from ..types import MODALITIES, Fingerprint, Modality, Neighbours, Payload, Records, Search, Vectors, caption_of
 from ..values import are_same
-from ..words import MOST, QueryWords, Worded, asked_by_words, stored_words
 from .checks import check_ids, check_positive, check_records, check_search, check_witnesses, chunks
 from .filters import matches
 from .header import Header
 from .points import empty_neighbours
 from .said import SaidRecord
+from .words import MOST, QueryWords, Worded, asked_by_words, stored_words
 
 _QUERIES_AT_ONCE = 64
 

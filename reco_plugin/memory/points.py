@@ -19,10 +19,10 @@ import numpy.typing as npt
 from ..errors import InputError, MemoryFull, MemoryLocked, MemoryReadOnly, MemoryStoreError, RecoError
 from ..types import MODALITIES, Modality, Neighbours, Payload, Records, Search, Vectors
 from ..values import are_same, show
-from ..words import EQUAL, Worded
 from .checks import CheckedSearch
 from .filters import RESERVED, USER_ID, WITNESSES, AnyOf, Condition
 from .header import RESTORE
+from .words import EQUAL, Worded
 
 F = TypeVar("F")
 WORDS = "words"

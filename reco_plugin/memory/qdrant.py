@@ -17,7 +17,6 @@ from qdrant_client.conversions.conversion import GrpcToRest, RestToGrpc
 
 from ..errors import FingerprintMismatch, MemoryStoreError, MemoryUnavailable
 from ..types import MODALITIES, Fingerprint, Neighbours, Payload, Records, Search, caption_of
-from ..words import MOST, QueryWords, Worded, asked_by_words, stored_words
 from .checks import (
     Opener,
     check_ids,
@@ -46,6 +45,7 @@ from .qdrant_state import STATE_ID, ServedState, count_pairs
 from .said import SaidRecord
 from .server import Server, client_closed_on_error
 from .time_limit import time_limit
+from .words import MOST, QueryWords, Worded, asked_by_words, stored_words
 
 T = TypeVar("T")
 _SIDES = [str(modality) for modality in MODALITIES]

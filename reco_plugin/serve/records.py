@@ -16,10 +16,10 @@ from pydantic import BaseModel, Field
 
 from ..errors import InputError, MemoryStoreError
 from ..memory.checks import check_pair
+from ..memory.words import QueryWords
 from ..pairs import PairMemory
 from ..types import Modality, Records, Search
 from ..values import ROW, SOURCE, pack, unpack
-from ..words import QueryWords
 from .edge import Edge
 from .failures import Failure, Refused, failure_of, too_many_items
 from .logs import LOGGER

@@ -10,8 +10,8 @@ import pytest
 from small_records import D, axis
 
 from reco_plugin.memory import Memory
+from reco_plugin.memory.words import MOST, QueryWords
 from reco_plugin.types import Filter, Neighbours, Records, Search
-from reco_plugin.words import MOST, QueryWords
 
 CAPTIONS = {
     "fox": "Sticker fox no. QX-4821-B, matt, 12 pieces",

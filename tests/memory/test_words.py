@@ -7,7 +7,7 @@ import math
 import numpy as np
 import pytest
 
-from reco_plugin.words import MOST, QueryWords, Worded, stand_in, stored_words, words_of
+from reco_plugin.memory.words import MOST, QueryWords, Worded, stand_in, stored_words, words_of
 
 PAIRS = 1000
 

@@ -17,7 +17,7 @@ from typing import NamedTuple
 
 import numpy as np
 
-from .types import Search, Vectors
+from ..types import Search, Vectors
 
 MOST = 20
 """Captions that cover a query equally and count together; a query that more of them cover is a broad one."""
