@@ -128,6 +128,7 @@ def build(store: ShardReader, check: StopCheck) -> Built:
     for modality, side in sample.items():
         check()
         made = faiss.index_factory(side.shape[1], f"IVF{min(count, len(side))},SQ8", faiss.METRIC_INNER_PRODUCT)
+        made.cp.min_points_per_centroid = 1  # with fewer than 39, FAISS writes a warning to stderr, past Python
         made.train(np.ascontiguousarray(side))
         lists[modality] = made
     apart = (sample["image"].mean(axis=0) - sample["text"].mean(axis=0)).astype(np.float32)

@@ -189,7 +189,7 @@ def test_a_smaller_memory_has_none(tmp_path: Path) -> None:
         in_use(memory)
 
 
-def test_it_is_made_while_the_memory_is_searched_and_written(tmp_path: Path) -> None:
+def test_it_is_made_while_the_memory_is_searched_and_written(tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> None:
     with opened(tmp_path / "memory") as memory:
         memory.upsert(drawn(0, 2000))
         near(memory, QUERIES.image[:1])
@@ -201,6 +201,7 @@ def test_it_is_made_while_the_memory_is_searched_and_written(tmp_path: Path) -> 
         assert memory.count() == PAIRS - 10
         every = drawn(2900, PAIRS)
         assert [names[0] for names in near(memory, every.image, k=1).ids[1:]] == every.ids[1:]
+    assert capfd.readouterr().err == ""
 
 
 @pytest.mark.slow
