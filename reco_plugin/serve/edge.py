@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import time
 from collections.abc import Callable, Mapping
 from dataclasses import replace
@@ -12,6 +13,7 @@ from fastapi import Request, Response
 
 from ..counters import SECONDS, Histogram, Tally
 from ..errors import InputError
+from ..memory.time_limit import CallLimit, limited
 from ..options import RefineOptions, check_options, read_caution
 from ..score import Scores
 from ..types import Arm, Coverage, Degraded
@@ -263,8 +265,18 @@ class Caller:
         return await self._made(self._edge.lanes, call)
 
     async def write(self, call: Callable[[], Answer]) -> Response:
-        """Run a call that changes the memory, and write what it returns."""
-        return await self._made(self._edge.writing, call)
+        """Run a call that changes the memory, and write what it returns.
+
+        A server that is away is tried until the deadline: then its caller learns that it is down, and no call is left.
+        """
+        left_s = self._life.until - asyncio.get_running_loop().time()
+        limit = CallLimit(time.monotonic() + left_s, self.settings.deadline_s, "deadline_s")
+
+        def within() -> Answer:
+            with limited(limit):
+                return call()
+
+        return await self._made(self._edge.writing, within)
 
     async def _made(self, lanes: Lanes, call: Callable[[], Answer]) -> Response:
         made, _ = await self._life.work(lanes, lambda: write_json(call()))

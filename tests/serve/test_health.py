@@ -145,6 +145,21 @@ def test_a_server_that_is_gone_is_known_without_a_request(model, scheme, caplog)
     assert "the memory's server is back" in caplog.text
 
 
+def test_a_write_to_a_server_that_is_gone_ends_before_the_deadline(model, served, admin):
+    vector = np.eye(1, 128, dtype=np.float32)[0].tolist()
+    pairs = {"pairs": [{"id": "fox", "text_vector": vector, "image_vector": vector}]}
+    with (
+        serving() as server,
+        Reco.open(model, memory=server.url("grpc")) as reco,
+        served(reco, deadline_s=2) as client,
+    ):
+        assert client.post("/v1/memory/pairs", json=pairs, headers=admin).status_code == 200
+        server.stop()
+        answer = client.post("/v1/memory/pairs", json=pairs, headers=admin)
+        assert (answer.status_code, answer.json()["error"]["code"]) == (503, "memory_unavailable")
+        assert client.app.state.edge.writing.pending == 0, "no call is left that tries on"
+
+
 def test_a_memory_that_is_back_is_found_without_a_request(troubled, caplog):
     made = troubled(breaker_failures=1, breaker_retry_s=1e-6, on_memory_failure="fail")
     state = health.Health(Edge(Embedder(made.reco, ServeSettings()), ServeSettings()))
