@@ -60,6 +60,7 @@ class SearchIndex:
         self._thread: threading.Thread | None = None
         self._stop = threading.Event()
         self._missing = 0  # pairs to be written until there may be enough
+        self._writing = False  # the store may have pairs that this has not been given
         self._failed = False
         self.idle = not self._enabled
         """Whether there is nothing to ask it: it is not enabled, or there were too few pairs at the last search."""
@@ -93,6 +94,7 @@ class SearchIndex:
     def before_write(self) -> None:
         """Take what is stored into RAM, and remove the file, which the write would make stale."""
         with self._lock:
+            self._writing = True
             if self._built is not None and self._built.outgrown(self._store.count()):
                 self._start()
             if not self._saved or not self._writable:
@@ -108,6 +110,7 @@ class SearchIndex:
     def add(self, points: Sequence[str], vectors: Mapping[Modality, Vectors]) -> None:
         """Add points that the store wrote, vectors (N, D)."""
         with self._lock:
+            self._writing = False
             self._missing -= len(points)
             self.idle = not self._enabled or self._missing > 0
             if self._late is not None:
@@ -125,6 +128,7 @@ class SearchIndex:
         if self._thread is not None:
             self._thread.join()
         with self._lock:
+            self._writing = False
             self._save()
             self._built = None
 
@@ -190,7 +194,7 @@ class SearchIndex:
 
     def _save(self) -> None:
         """Save what is in use; on a full disk it serves, and is made again next time."""
-        if self._built is None or self._saved or not self._writable:
+        if self._built is None or self._saved or self._writing or not self._writable:
             return
         try:
             self._built.pairs = self._store.count()

@@ -234,6 +234,17 @@ def test_a_kill_while_it_is_made_or_written_loses_nothing(folder: Path, tmp_path
             assert [names[0] for names in near(memory, new.image, k=1).ids] == new.ids
 
 
+def test_it_is_not_saved_between_a_write_and_its_own_share_of_it(folder: Path) -> None:
+    """What was saved then would lack the pairs, and a kill would leave it so."""
+    (folder / "index.npz").unlink()
+    with opened(folder) as memory:
+        memory._index.before_write()
+        near(memory, QUERIES.image[:1])
+        in_use(memory)
+        assert not (folder / "index.npz").exists()
+    assert (folder / "index.npz").exists()
+
+
 def _cut(folder: Path) -> None:
     snapshot = folder / "index.npz"
     snapshot.write_bytes(snapshot.read_bytes()[:-1000])
