@@ -1,7 +1,7 @@
 """What is found by words: part numbers and names in titles, asked for by themselves.
 
     python -m benchmarks.words                    # the development things; prints its tables; four minutes
-    python -m benchmarks.words --final --page     # with the unseen things: fills a block of docs/measurements.md
+    python -m benchmarks.words --final --page     # the unseen things: fills a block of docs/measurements.md
     python -m benchmarks.words --data DIRECTORY   # also vectors of a real CLIP
 
 Half of the things are in the memory, with two drawings each; two other drawings of each of all things are the index.
@@ -33,7 +33,7 @@ from reco_plugin.types import Fingerprint, Records, Vectors
 from .page import FIGURES, table, write_blocks
 
 MODEL = Path(__file__).resolve().parents[1] / "triton_models"
-CHOSEN_ON, OPENED_LAST = ("dev", "fusion"), ("dev", "unseen")
+CHOSEN_ON, OPENED_LAST = ("dev", "fusion"), ("unseen",)
 HELD, INDEX, FREE = ("noto", "openmoji"), ("fluent-emoji", "twemoji"), "emojione"
 LETTERS = "ABCDEFGHJKLMNPQRSTUVWXYZ"
 ORDERS, K = 5, 10
@@ -320,9 +320,7 @@ def measured(final: bool, data: Path | None) -> dict[str, Any]:
 def main() -> None:
     """Measure, and print or write the tables."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument(
-        "--final", action="store_true", help="development and unseen things, in place of those to choose on"
-    )
+    parser.add_argument("--final", action="store_true", help="the unseen things, in place of those to choose on")
     parser.add_argument("--data", type=Path, help="folder of stored vectors of a real CLIP")
     parser.add_argument("--page", action="store_true", help="fill the block of docs/measurements.md")
     given = parser.parse_args()

@@ -68,8 +68,8 @@ def interleave(plain: Iterable[Id], refined: Iterable[Id], k: int = 10, *, seed:
         InputError: k below 1, or a text in place of a list.
 
     >>> shown = interleave(["a", "b", "c"], ["a", "c", "d"], 4, seed="session-7")
-    >>> shown.ids[0], shown.teams[0], set(shown.teams[1:3])
-    ('a', None, {'plain', 'refined'})
+    >>> shown.ids[0], shown.teams[0], sorted(shown.teams[1:3])
+    ('a', None, ['plain', 'refined'])
     """
     if k < 1 or isinstance(plain, str | bytes) or isinstance(refined, str | bytes):
         raise InputError(f"two lists of ids and k of at least 1 are needed, got {show(plain)}, {show(refined)}, {k}")
