@@ -213,7 +213,9 @@ class Order:
         each = max(1, captions_each // len(HELD))
         known = rng.permutation(np.flatnonzero(held)).tolist()
         groups = [known[start : start + each] for start in range(0, len(known) - each + 1, each)][:40]
-        words = ["".join(rng.choice(list("bdfgklmnprst")) + rng.choice(list("aeiou")) for _ in "abc") for _ in groups]
+        words = [
+            "".join(f"{rng.choice(list('bdfgklmnprst'))}{rng.choice(list('aeiou'))}" for _ in "abc") for _ in groups
+        ]
         brand = {thing: word for word, group in zip(words, groups, strict=True) for thing in group}
         captions = [f"{name} sticker by {brand.get(thing, 'others')}, 5 cm" for thing, name in enumerate(names)]
         asked, plain = self.learned(captions, held, rng), self.drawings.texts(words)

@@ -32,7 +32,11 @@ TESTS = [
 SETS: dict[str, tuple[Sequence[str], Sequence[str], Sequence[str]]] = {
     "demo": (["examples", "serve", "report"], BUILD, []),
     "dev": (["dev"], BUILD, []),
-    "small": (["demo", "serve", "qdrant", "client", "api", "data"], [*BUILD, *TESTS], []),  # for tests of pythons.py
+    "small": (
+        ["demo", "serve", "qdrant", "client", "api", "data", "measure"],
+        [*BUILD, *TESTS],
+        [],
+    ),  # for tests of pythons.py
     "gpu": (["train", "gpu"], [*BUILD, *CUDA], ["onnxruntime"]),  # the CPU's must not stand beside the GPU's
     "image-triton": (["serve", "api", "qdrant", "triton"], BUILD[:1], []),
     "image-cpu": (["serve", "api", "qdrant", "cpu"], BUILD[:1], []),
