@@ -71,7 +71,8 @@ def by_words(given: Given) -> str:
     lines.append(["a pair built", *(f"{1000 * seconds[key]:.2f}" for key in ("said", "caption")), f"{ratio:.2f}"])
     bytes_each = (sizes["caption"] - sizes["said"]) / (20 * BLOCK * each)
     shutil.rmtree(folder)
-    said = f"{pairs:,} pairs of the mini CLIP in a folder; a word of a caption takes {bytes_each:.0f} bytes there."
+    held = f"{pairs:,} pairs in a folder, encoded by {given.model.name}"
+    said = f"{held}; a word of a caption takes {bytes_each:.0f} bytes there."
     return said + "\n\n" + table(["what", "ms of CPU without", "with words", "ratio"], lines)
 
 
