@@ -228,6 +228,7 @@ class EdgeMemory(PointMemory):
             if there:
                 shard.update(qe.UpdateOperation.delete_points(list(points)))
                 self._written(there)
+        self._index.add((), {})
         return there
 
     def search(self, search: Search) -> Neighbours:

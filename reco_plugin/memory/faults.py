@@ -85,11 +85,6 @@ def is_refusal_of_key(error: Exception) -> bool:
     return read_fault(error).status in _NO_KEY
 
 
-def is_absent(error: Exception) -> bool:
-    """Whether the server answered that there is no such collection."""
-    return read_fault(error).status in _ABSENT
-
-
 def retry_after(error: Exception) -> int | None:
     """Seconds that the server asks to wait; None if it does not limit the rate."""
     if isinstance(error, ResourceExhaustedResponse):

@@ -108,14 +108,14 @@ class SearchIndex:
             self._saved = False
 
     def add(self, points: Sequence[str], vectors: Mapping[Modality, Vectors]) -> None:
-        """Add points that the store wrote, vectors (N, D)."""
+        """Add points that the store wrote, vectors (N, D); none after a deletion. Without it, a write has failed."""
         with self._lock:
             self._writing = False
             self._missing -= len(points)
             self.idle = not self._enabled or self._missing > 0
             if self._late is not None:
                 self._late.extend(points)
-            if self._built is None:
+            if self._built is None or not points:
                 return
             try:
                 self._built.append(points, vectors)
@@ -128,7 +128,6 @@ class SearchIndex:
         if self._thread is not None:
             self._thread.join()
         with self._lock:
-            self._writing = False
             self._save()
             self._built = None
 

@@ -235,13 +235,17 @@ def test_a_kill_while_it_is_made_or_written_loses_nothing(folder: Path, tmp_path
 
 
 def test_it_is_not_saved_between_a_write_and_its_own_share_of_it(folder: Path) -> None:
-    """What was saved then would lack the pairs, and a kill would leave it so."""
+    """What was saved then would lack the pairs, after a kill and after a write that failed."""
     (folder / "index.npz").unlink()
     with opened(folder) as memory:
         memory._index.before_write()
         near(memory, QUERIES.image[:1])
         in_use(memory)
-        assert not (folder / "index.npz").exists()
+    assert not (folder / "index.npz").exists()
+    with opened(folder) as memory:
+        near(memory, QUERIES.image[:1])
+        in_use(memory)
+        memory.delete(["pair-1"])
     assert (folder / "index.npz").exists()
 
 
