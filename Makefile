@@ -20,7 +20,7 @@ WORKERS ?= 4
 PYTEST = PYTHONDONTWRITEBYTECODE= OMP_NUM_THREADS=1 $(RUN)/pytest -n $(WORKERS) --dist loadgroup --no-loadscope-reorder --max-worker-restart 0
 TORCH = $(shell grep -oE '^torch(vision)?==[0-9.]+' locks/torch.txt)
 
-.PHONY: help demo search-demo test check test-pythons test-latest install install-triton install-browser fix lint types unit lock gpu-check \
+.PHONY: help demo search-demo test test-all stack check test-pythons test-latest install install-triton install-browser fix lint types unit lock gpu-check \
 	bench engines torture clients quickstart-model clean
 
 help: ## list the targets
@@ -32,8 +32,14 @@ demo: $(DEMO)/.ready ## entities CLIP never saw, before and after they join the 
 search-demo: $(DEMO)/.ready ## a search application on plain CLIP vectors in Qdrant, its queries plain and refined
 	@$(DEMO)/bin/python -m examples.search_app
 
-test: lint ## lint, strict types, all tests
+test: lint ## lint, strict types, every behaviour: before you push
 	@$(MAKE) --no-print-directory -j 2 types unit
+
+test-all: MARKS = not docker
+test-all: test ## and the tests of what few machines have: what CI runs
+
+stack: $(DEV)/.ready ## docker-compose.yml in a docker engine: outages, refined answers, read-only roots; three minutes
+	$(RUN)/pytest tests/stack
 
 check: lint types ## lint, strict types, the fast tests: for daily work
 	$(PYTEST) -q -m "not slow"
@@ -70,8 +76,9 @@ lint: $(DEV)/.ready
 types: $(DEV)/.ready
 	$(RUN)/mypy -n 2
 
+MARKS ?= not docker
 unit: $(DEV)/.ready install-triton install-browser
-	$(PYTEST)
+	$(PYTEST) -m "$(MARKS)"
 
 gpu-check: ## export, parity and throughput on CUDA; where there is no GPU, it says so and passes
 	@if nvidia-smi -L >/dev/null 2>&1; \

@@ -14,7 +14,7 @@ from .parity import Precision
 
 FuserChoice = Literal["reco", "paper"]
 Accelerator = Literal["none", "cuda", "tensorrt"]
-ENGINE_CACHE = "/var/cache/reco-tensorrt"
+ENGINE_CACHE = "/var/tmp"  # everyone may write there in the image of Triton
 """Folder inside the server for TensorRT's engines: mount a volume there."""
 
 

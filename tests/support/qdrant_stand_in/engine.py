@@ -42,6 +42,7 @@ class Engine:
         seen: how often each operation was called, whatever came of it.
         last: arguments of the latest call of each operation.
         shown: collection -> what `get` says of its configuration in place of the client's own engine.
+        folder: where collections are stored; None stores them in RAM.
     """
 
     key: str | None = None
@@ -50,9 +51,11 @@ class Engine:
     seen: Counter[str] = field(default_factory=Counter)
     last: dict[str, dict[str, Any]] = field(default_factory=dict)
     shown: dict[str, dict[str, Any]] = field(default_factory=dict)
+    folder: str | None = None
 
     def __post_init__(self) -> None:
-        self.client = QdrantClient(":memory:", force_disable_check_same_thread=True)
+        place = {"path": self.folder} if self.folder else {"location": ":memory:"}
+        self.client = QdrantClient(**place, force_disable_check_same_thread=True)
         self._lock = threading.RLock()
 
     def run(self, operation: str, key: str | None, action: Callable[[QdrantClient], Any], **told: Any) -> Any:

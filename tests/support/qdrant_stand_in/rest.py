@@ -143,6 +143,7 @@ def _exists(engine: Engine, key: str | None, name: str, _: Any) -> Any:
 
 
 _ROUTES: list[tuple[str, str, Any]] = [
+    ("GET", "/readyz", lambda *_: "all shards are ready"),
     ("GET", "/collections", lambda e, key, *_: e.run("list", key, lambda c: c.get_collections())),
     ("GET", f"/collections/{_NAME}", lambda e, key, name, _: e.get(name, key)),
     ("GET", f"/collections/{_NAME}/exists", _exists),

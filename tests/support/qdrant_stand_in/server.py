@@ -35,25 +35,27 @@ class StandIn:
     Attributes:
         engine: what it knows; outlives the ports.
         certificate: of its TLS; None has none.
+        host: address on which it listens.
         rest_port: where REST is.
         grpc_port: where gRPC is.
     """
 
     engine: Engine = field(default_factory=Engine)
     certificate: Certificate | None = None
+    host: str = "127.0.0.1"
     rest_port: int = 0
     grpc_port: int = 0
 
     def start(self) -> None:
         """Listen, on the same ports as before where it ran before."""
         handler = type("Handler", (RestHandler,), {"engine": self.engine})
-        self._http = ThreadingHTTPServer(("127.0.0.1", self.rest_port), handler)
+        self._http = ThreadingHTTPServer((self.host, self.rest_port), handler)
         self._http.daemon_threads = True
         self._rpc = grpc.server(ThreadPoolExecutor(8), options=[("grpc.so_reuseport", 0)])
         q.add_QdrantServicer_to_server(Root(), self._rpc)
         q.add_CollectionsServicer_to_server(Collections(self.engine), self._rpc)
         q.add_PointsServicer_to_server(Points(self.engine), self._rpc)
-        address = f"127.0.0.1:{self.grpc_port}"
+        address = f"{self.host}:{self.grpc_port}"
         if self.certificate is None:
             self.grpc_port = self._rpc.add_insecure_port(address)
         else:
