@@ -14,7 +14,7 @@ from .parity import Precision
 
 FuserChoice = Literal["reco", "paper"]
 Accelerator = Literal["none", "cuda", "tensorrt"]
-ENGINE_CACHE = "/var/tmp"  # everyone may write there in the image of Triton
+ENGINE_CACHE = "/var/tmp"  # noqa: S108 - of the server; everyone may write there in its image
 """Folder inside the server for TensorRT's engines: mount a volume there."""
 
 
