@@ -11,7 +11,7 @@ from reco_plugin.client import Client
 from reco_plugin.config import load_settings
 from reco_plugin.encoder_api.address import parse_address
 from reco_plugin.encoder_api.calls import ApiClient
-from reco_plugin.engines import asking, open_index
+from reco_plugin.engines import base, open_index
 from reco_plugin.errors import ConfigError, RecoError
 from reco_plugin.proxies import proxy_of, usable_environment
 
@@ -24,7 +24,7 @@ def no_proxy(monkeypatch: pytest.MonkeyPatch) -> None:
     for name in ("HTTP_PROXY", "HTTPS_PROXY", "ALL_PROXY", "NO_PROXY"):
         monkeypatch.delenv(name, raising=False)
         monkeypatch.delenv(name.lower(), raising=False)
-    monkeypatch.setattr(asking.time, "sleep", lambda _: None)
+    monkeypatch.setattr(base, "WAITS", (0.0,))
 
 
 def encode(url: str) -> Any:

@@ -10,8 +10,7 @@ from typing import TypeAlias
 import numpy as np
 import numpy.typing as npt
 
-from ..engines import Description, Engine, IndexHit, Question
-from ..engines.comparing import similarities
+from ..engines import Description, Engine, IndexHit, Question, similarities
 from ..errors import ConfigError, EngineError, EngineUnavailable, RecoError
 from ..types import Vectors
 from .queries import SearchQuery

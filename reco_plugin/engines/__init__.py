@@ -1,8 +1,8 @@
 """Indexes of search engines, read where they are: described, scanned and searched, never written to."""
 
-from .address import IndexAddress, parse_address
-from .base import Description, Document, Engine, IndexHit, Page, Question
-from .opening import is_index, open_index
+from .address import IndexAddress, is_index, parse_address
+from .base import Description, Document, Engine, IndexHit, Page, Question, similarities
+from .opening import open_index
 
 __all__ = [
     "Description",
@@ -15,4 +15,5 @@ __all__ = [
     "is_index",
     "open_index",
     "parse_address",
+    "similarities",
 ]

@@ -64,7 +64,7 @@ class IndexAddress:
         return f"http{'s' if self.tls else ''}://{self.host}:{self.port}"
 
 
-def is_address(text: str) -> bool:
+def is_index(text: str) -> bool:
     """Whether a text is the address of an index, by how it begins; of a Qdrant server, by its option ``vector``."""
     scheme, colon, _ = text.replace("postgres://", "postgresql://", 1).partition(":")
     return bool(colon) and (scheme in SCHEMES or (scheme in QDRANT and "vector" in split_options(text)[1]))

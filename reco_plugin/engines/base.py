@@ -1,25 +1,34 @@
-"""What every engine can be asked: three verbs over one index, which is only read.
+"""What every engine can do: three verbs over one index, which is only read; and what all open indexes share.
 
 ::
 
     describe() ──► Description        what is stored, how it is compared and compressed
-    scan()     ──► Page of Document  all documents
-    search()   ──► IndexHit               what the engine itself finds, as applications search it
+    scan()     ──► Page of Document   all documents
+    search()   ──► IndexHit           what the engine itself finds, as applications search it
 """
 
 from __future__ import annotations
 
 import threading
+import time
 from abc import ABC, abstractmethod
-from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, field, replace
 from typing import Generic, Literal, Protocol, TypeAlias, TypeVar
 
-from ..data.cells import Vector
-from ..types import Payload
+import numpy as np
 
-T = TypeVar("T")
+from ..config import Settings
+from ..data.cells import Vector
+from ..errors import ConfigError, EngineTimeout, EngineUnavailable, RecoError, VectorError
+from ..types import Payload
+from .address import IndexAddress
+
 Similarity: TypeAlias = Literal["cosine", "dot", "euclid"]
+EACH = "none: each vector is compared"
+"""The words of :attr:`Description.index` where there is no index over the vectors."""
+WAITS = (0.5, 1.0, 2.0, 4.0)
+"""Seconds before each further attempt: a node that restarts, or a shard that moves, is back by then or not at all."""
 
 
 @dataclass(frozen=True)
@@ -32,7 +41,7 @@ class Description:
     vector: str  # name of the vector field
     dimension: int  # of its vectors
     metric: Similarity  # how its vectors are compared
-    index: str  # how it is searched, and compressed, in its own words; ``none: each vector is compared``
+    index: str  # how it is searched, and compressed, in its own words; or :data:`EACH`
     fields: tuple[str, ...] = ()  # names of all fields, to mend an address by
     searches_text: bool = False  # whether `search` takes a text alone
 
@@ -73,7 +82,7 @@ class Question:
         vector: (D,), unit-norm; None searches by the text alone, as the engine's own text search does.
         text: for the engine's text search.
         k: hits wanted, from 1.
-        where: a filter in the engine's own language (SQL, JSON, YQL); None: all documents.
+        where: a filter in the engine's own language (SQL, JSON); None: all documents.
     """
 
     vector: Vector | None = None
@@ -125,19 +134,145 @@ class Engine(Protocol):
         ...
 
 
-class LooksOnce(ABC, Generic[T]):
-    """An engine that looks up what its index is like at the first call, and knows it from then on."""
+@dataclass(frozen=True)
+class KnownVectors:
+    """What an engine says of an index; engines add what they need to ask it."""
 
-    def __init__(self) -> None:
+    said: Description  # but for the number of documents
+
+
+C = TypeVar("C")
+K = TypeVar("K", bound=KnownVectors)
+T = TypeVar("T")
+
+
+class OpenIndex(ABC, Generic[C, K]):
+    """An :class:`Engine` over a client ``C``: it connects and looks at the index at the first call.
+
+    An engine that is away is asked again after :data:`WAITS`, since every call only reads.
+    """
+
+    def __init__(self, address: IndexAddress, settings: Settings) -> None:
+        self._address = address
+        self._user = address.user or settings.index_user
+        self._password = settings.index_password.get_secret_value() if settings.index_password else ""
+        self._key = settings.index_api_key.get_secret_value() if settings.index_api_key else None
         self._lock = threading.RLock()
-        self._seen: T | None = None
+        self._client: C | None = None
+        self._seen: K | None = None
 
     @abstractmethod
-    def _look(self) -> T:
+    def _connect(self) -> C:
+        """A client, or a connection."""
+
+    @abstractmethod
+    def _look(self) -> K:
         """What the engine says of the index."""
 
-    def _known(self) -> T:
+    @abstractmethod
+    def _count(self) -> int:
+        """The number of documents."""
+
+    @abstractmethod
+    def _pages(self, vectors: bool, size: int) -> Iterator[list[Document]]:
+        """All documents, each once."""
+
+    @abstractmethod
+    def _nearest(self, question: Question, vector: Vector) -> list[IndexHit]:
+        """The hits of a vector (D,) of the index's dimension."""
+
+    @abstractmethod
+    def _by_words(self, question: Question) -> list[IndexHit]:
+        """The hits of a text, of an index that searches texts."""
+
+    @abstractmethod
+    def _translate(self, error: Exception) -> RecoError | None:
+        """An error of the client as ours; None if it is not the client's."""
+
+    def _disconnect(self, client: C) -> None:
+        """Close the client."""
+        client.close()  # type: ignore[attr-defined]
+
+    def describe(self) -> Description:
+        """See :meth:`Engine.describe`."""
+        return replace(self._known.said, documents=self._count())
+
+    def scan(self, *, vectors: bool = True, size: int = 1000) -> Iterator[Page]:
+        """See :meth:`Engine.scan`."""
+        for documents in self._pages(vectors, size):
+            yield Page(tuple(documents))
+
+    def search(self, question: Question) -> Sequence[IndexHit]:
+        """See :meth:`Engine.search`.
+
+        Raises:
+            ConfigError: a text alone, where the engine searches none.
+            VectorError: a vector of another dimension than the index's.
+        """
+        said, address = self._known.said, self._address
+        if question.vector is None:
+            if not said.searches_text:
+                raise ConfigError(
+                    f"{address.place} cannot be searched by words: {said.name} has no index of words over "
+                    f"{address.text or 'a field that text=NAME names'}"
+                )
+            return self._by_words(question)
+        if len(question.vector) != said.dimension:
+            raise VectorError(
+                f"{address.place}: its vectors have {said.dimension} dimensions, the query has "
+                f"{len(question.vector)}: they are of another encoder"
+            )
+        return self._nearest(question, np.asarray(question.vector, np.float32))
+
+    def close(self) -> None:
+        """See :meth:`Engine.close`."""
+        with self._lock:
+            if self._client is not None:
+                self._disconnect(self._client)
+                self._client = None
+
+    @property
+    def _known(self) -> K:
         with self._lock:
             if self._seen is None:
                 self._seen = self._look()
             return self._seen
+
+    def _ask(self, action: Callable[[C], T]) -> T:
+        """What an action with the client returns; repeated, by a new client, while the engine is away.
+
+        Raises:
+            EngineUnavailable: of the last attempt; EngineTimeout: of the first that was not answered in time.
+            EngineError: the engine refuses.
+        """
+        for wait in (*WAITS, None):
+            try:
+                with self._lock:
+                    if self._client is None:
+                        self._client = self._connect()
+                    client = self._client
+                return action(client)
+            except Exception as error:
+                ours = error if isinstance(error, RecoError) else self._translate(error)
+                if ours is None:
+                    raise
+                if not isinstance(ours, EngineUnavailable) or isinstance(ours, EngineTimeout) or wait is None:
+                    raise ours from None
+                self.close()
+                time.sleep(wait)
+        raise AssertionError("unreachable: the last attempt returns or raises")
+
+    def _late(self) -> EngineTimeout:
+        seconds = self._address.timeout_s
+        return EngineTimeout(f"{self._address.place} did not answer within {seconds:g} s: give timeout_s= more")
+
+
+def similarities(block: Vector, query: Vector, metric: Similarity) -> Vector:
+    """Scores (N,) of vectors (N, D), higher is nearer."""
+    if metric == "euclid":
+        return np.asarray(-np.linalg.norm(block - query, axis=1), np.float32)
+    dots = block @ query
+    if metric == "dot":
+        return np.asarray(dots, np.float32)
+    norms = np.linalg.norm(block, axis=1) * np.linalg.norm(query)
+    return np.asarray(np.divide(dots, norms, out=np.zeros_like(dots), where=norms > 0), np.float32)

@@ -2,45 +2,34 @@
 
 from __future__ import annotations
 
+import base64
 from collections.abc import Collection, Mapping, MutableMapping
 from typing import Any
 
-import numpy as np
-
 from ..data.cells import CellError, Vector, payload_of
-from ..errors import EngineError, VectorError
+from ..errors import EngineError
 from ..values import did_you_mean
 from .address import IndexAddress
 from .base import Document, IndexHit
 
 
-def check_fields(
-    address: IndexAddress,
-    known: Collection[str],
-    index: str,
-    *,
-    mappings: Collection[str] = (),
-    inner: Collection[str] = ("id", "text", "image"),
-) -> None:
-    """Check that the fields which an address names are there.
+def check_fields(address: IndexAddress, known: Collection[str], index: str, *, whole: bool = False) -> None:
+    """Check that the fields which an address names are there, or lie within one that is there.
 
     Args:
         address: names them.
         known: names of the fields that there are.
         index: as people call it.
-        mappings: those of them that hold JSON, of which a name with dots, as in ``metadata.photo``, takes a value.
-        inner: options of the address that may be such a name.
+        whole: whether these are all names, also of fields within others.
 
     Raises:
         EngineError: one is not; names the most similar ones.
     """
-    for field in ("id", "text", "image"):
-        name = getattr(address, field)
-        if name is not None and name not in known:
-            if field in inner and column_of(name, mappings) != name:
-                continue
-            said = f"{field}={name!r}"
-            raise EngineError(f"{address.place}: {said} is no field of {index}: {did_you_mean(name, known)}")
+    for option in ("id", "text", "image"):
+        name = getattr(address, option)
+        if name is not None and (name if whole else column_of(name, known)) not in known:
+            near = did_you_mean(name, known)
+            raise EngineError(f"{address.place}: {option}={name!r} is no field of {index}: {near}")
 
 
 def pick_vector(address: IndexAddress, dense: Collection[str], others: Mapping[str, str], index: str) -> str:
@@ -57,37 +46,39 @@ def pick_vector(address: IndexAddress, dense: Collection[str], others: Mapping[s
     """
     place, name = address.place, address.vector
     if name is None:
-        if len(dense) != 1:
-            kinds = (
-                f"{other!r} holds {kind}" for other, kind in others.items() if "vector" in kind and other not in dense
-            )
-            has = f"it has {', '.join(map(repr, dense))}" if dense else "it has none"
-            raise EngineError(
-                f"{place}: say which field of {index} holds the vectors, vector=NAME: {'; '.join([has, *kinds])}"
-            )
-        return next(iter(dense))
+        if len(dense) == 1:
+            return next(iter(dense))
+        has = f"it has {', '.join(map(repr, dense)) or 'none'}"
+        kinds = (f"{other!r} holds {kind}" for other, kind in others.items() if "vector" in kind)
+        raise EngineError(
+            f"{place}: say which field of {index} holds the vectors, vector=NAME: {'; '.join([has, *kinds])}"
+        )
     if name in dense:
         return name
     if name in others:
         raise EngineError(
             f"{place}: the field {name!r} holds {others[name]}, and refined queries are compared with vectors of floats"
         )
-    near = did_you_mean(name, dense or others)
-    raise EngineError(f"{place}: vector={name!r} is no field of {index}: {near}")
+    raise EngineError(f"{place}: vector={name!r} is no field of {index}: {did_you_mean(name, dense or others)}")
 
 
-def query_of(address: IndexAddress, vector: Vector, dimension: int) -> Vector:
-    """The vector of a question as float32 (D,).
+def column_of(name: str, known: Collection[str]) -> str:
+    """The field in which a name with dots lies; else the name.
 
-    Raises:
-        VectorError: it has another dimension than those of the index.
+    >>> column_of("metadata.photo.url", ["metadata"]), column_of("photo.url", ["metadata"])
+    ('metadata', 'photo.url')
     """
-    if len(vector) != dimension:
-        raise VectorError(
-            f"{address.place}: its vectors have {dimension} dimensions, the query has {len(vector)}: they are of "
-            "another encoder"
-        )
-    return np.asarray(vector, np.float32)
+    return name if name in known else next((column for column in known if name.startswith(f"{column}.")), name)
+
+
+def value_of(values: Mapping[str, Any], name: str | None) -> Any:
+    """A value by its name, or by names with dots between them, one within another; None where it is not there."""
+    if name is None or name in values:
+        return None if name is None else values[name]
+    for column, inner in values.items():
+        if isinstance(inner, Mapping) and name.startswith(f"{column}."):
+            return value_of(inner, name.removeprefix(f"{column}."))
+    return None
 
 
 def text_or_none(value: object) -> str | None:
@@ -107,43 +98,33 @@ def picture_or_none(value: object) -> str | bytes | None:
     return bytes(value) or None if isinstance(value, bytes | bytearray | memoryview) else text_or_none(value)
 
 
-def column_of(name: str, mappings: Collection[str]) -> str:
-    """The field of a mapping in which a name with dots lies; else the name.
-
-    >>> column_of("metadata.photo.url", ["metadata"]), column_of("photo.url", ["metadata"])
-    ('metadata', 'photo.url')
-    """
-    return next((column for column in mappings if name.startswith(f"{column}.") and name != f"{column}."), name)
-
-
-def value_of(values: Mapping[str, Any], name: str | None) -> Any:
-    """A value by its name, or by names with dots between them, one within another; None where it is not there."""
-    if name is None or name in values:
-        return None if name is None else values[name]
-    for column, inner in values.items():
-        if isinstance(inner, Mapping) and name.startswith(f"{column}."):
-            return value_of(inner, name.removeprefix(f"{column}."))
-    return None
+def from_base64(value: Any) -> Any:
+    """The bytes of a picture that is sent as base64; anything else as it is."""
+    try:
+        return base64.b64decode(value, validate=True) if isinstance(value, str) else value
+    except ValueError:
+        return value
 
 
 def make_document(
-    address: IndexAddress,
-    id_: object,
-    vector: Vector | None,
-    values: MutableMapping[str, Any],
-    problem: str | None = None,
+    address: IndexAddress, id_: object, vector: Vector | None, values: MutableMapping[str, Any], dimension: int
 ) -> Document:
-    """One document of its fields' values; those of caption and picture are taken out, but for one within another."""
+    """One document of its fields' values; those of caption and picture are taken out, but for one within another.
+
+    A vector of another length than ``dimension``, or the lack of an id, is its problem.
+    """
     text, image = (value_of(values, name) for name in (address.text, address.image))
     for name in (address.text, address.image):
         values.pop(name or "", None)
-    payload: Mapping[str, Any] = {}
+    problem, payload = None, dict[str, Any]()
+    if vector is not None and vector.shape != (dimension,):
+        problem, vector = f"its vector has the shape {vector.shape}, others ({dimension},)", None
     try:
         payload = payload_of(values)
     except CellError as error:
         problem = problem or str(error)
     if id_ is None or id_ == "":
-        id_, problem = "", problem or (f"it has no {address.id!r}" if address.id else "it has no id")
+        id_, problem = "", problem or f"it has no {address.id or 'id'!r}"
     return Document(str(id_), vector, text_or_none(text), picture_or_none(image), payload, problem)
 
 

@@ -4,10 +4,8 @@ from __future__ import annotations
 
 from ..config import Settings, load_settings
 from ..errors import ConfigError, importing, need
-from .address import IndexAddress, is_address, parse_address
+from .address import IndexAddress, parse_address
 from .base import Engine
-
-is_index = is_address
 
 
 def open_index(address: str | IndexAddress, *, settings: Settings | None = None) -> Engine:
@@ -52,11 +50,11 @@ def open_index(address: str | IndexAddress, *, settings: Settings | None = None)
             opened = WeaviateIndex(where, keys)
         case "opensearch":
             with importing("httpx", "opensearch", "an index in OpenSearch"):
-                from .opensearch import OpenSearchIndex
+                from .rest import OpenSearchIndex
             opened = OpenSearchIndex(where, keys)
         case "elasticsearch":
             with importing("httpx", "elasticsearch", "an index in Elasticsearch"):
-                from .elasticsearch import ElasticsearchIndex
+                from .rest import ElasticsearchIndex
             opened = ElasticsearchIndex(where, keys)
         case _:
             raise AssertionError(where.scheme)

@@ -1,4 +1,4 @@
-"""Indexes of OpenSearch and Elasticsearch: the REST API that both have of a common ancestor. Each adds a module.
+"""Indexes of OpenSearch and Elasticsearch, by the REST API that both have of a common ancestor.
 
 A scan goes by ``_seq_no``, the number of a document's last change, and not by a point in time, which expires while a
 slow reader encodes. A document that changes meanwhile gets a higher number and is read again.
@@ -6,41 +6,36 @@ slow reader encodes. A document that changes meanwhile gets a higher number and 
 
 from __future__ import annotations
 
-import base64
 import json
+import math
 import re
 import ssl
 from abc import abstractmethod
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
-from fnmatch import fnmatchcase
 from typing import Any
 
 import httpx
 import numpy as np
 
 from ..config import Settings
-from ..errors import ConfigError, EngineError, EngineTimeout, EngineUnavailable
+from ..data.cells import Vector
+from ..errors import ConfigError, EngineError, EngineTimeout, EngineUnavailable, RecoError
 from ..proxies import proxy_of, usable_environment
-from ..values import did_you_mean
 from .address import IndexAddress
-from .asking import ask
-from .base import Description, Document, IndexHit, LooksOnce, Page, Question, Similarity
-from .documents import check_fields, make_document, make_hit, pick_vector, query_of
+from .base import EACH, Description, Document, IndexHit, KnownVectors, OpenIndex, Question, Similarity
+from .documents import check_fields, from_base64, make_document, make_hit, pick_vector, value_of
 
 MOST = 10_000
 """Hits of one search, and candidates of one, that both engines allow."""
-NOT_INDEXED = "not indexed"
+CANDIDATES = 100
+"""Of a search, as the page of these engines has it; with 10, Lucene finds .93 of the exact ten."""
 _BUSY = (429, 502, 503, 504)
+_HELP = {
+    401: ": set RECO_INDEX_USER and RECO_INDEX_PASSWORD, or RECO_INDEX_API_KEY, to those of a user who may read",
+    403: "; the user needs `read` and `view_index_metadata` on the index",
+}
 Body = dict[str, Any]
-
-
-class Refusal(EngineError):
-    """An answer that is no success, with its status."""
-
-    def __init__(self, message: str, status: int) -> None:
-        super().__init__(message)
-        self.status = status
 
 
 @dataclass(frozen=True)
@@ -50,126 +45,134 @@ class VectorField:
     dimension: int
     metric: Similarity
     index: str  # how it is searched, for people; see :attr:`Description.index`
-    score: Callable[[float], float]  # of a search by the index -> the metric's own
-    method: str = ""  # what the engine's module needs to ask, such as the library that searches
+    shifted: bool = False  # whether a dot product is scored as one of any length; else as one of unit vectors
 
 
 @dataclass(frozen=True)
-class KnownIndex:
+class KnownIndex(KnownVectors):
     """What the engine says of an index."""
 
-    name: str  # of the index itself, where the address names an alias
     fields: Mapping[str, str]  # dotted name -> type
-    kept: Mapping[str, str]  # alias or sub-field, which no document keeps -> the field that it is read from
-    vector: str
     field: VectorField
-    others: tuple[str, ...]  # further fields of vectors
     shards: int
     version: tuple[int, ...]  # of the engine; () where it does not say
-    hidden: bool  # its vectors cannot be read back
 
 
-class DocumentIndex(LooksOnce[KnownIndex]):
-    """An index of documents; see :class:`~reco_plugin.engines.base.Engine`."""
+class DocumentIndex(OpenIndex[httpx.Client, KnownIndex]):
+    """An index of documents, or an alias of one."""
 
     engine: str  # its name
     kind: str  # what it calls the type of a field of vectors
-    key: str  # what stands before a key in the header
+    scheme: str  # what stands before a key in the header
 
     def __init__(self, address: IndexAddress, settings: Settings) -> None:
-        super().__init__()
+        super().__init__(address, settings)
         address.only()
         if not address.path or "/" in address.path:
             raise ConfigError(f"{address.place} names no index: {address.scheme}://HOST:{address.port}/INDEX")
-        self._address, self._settings = address, settings
-        user, password, key = address.user or settings.index_user, settings.index_password, settings.index_api_key
-        bearer = key is not None and not user
+
+    def _connect(self) -> httpx.Client:
+        address = self._address
         with usable_environment():
-            self._client = httpx.Client(
+            return httpx.Client(
                 base_url=address.url,
                 timeout=address.timeout_s,
-                headers={"authorization": f"{self.key} {key.get_secret_value()}"} if key and bearer else None,
-                auth=(user, password.get_secret_value() if password else "") if user else None,
+                headers={"authorization": f"{self.scheme} {self._key}"} if self._key and not self._user else None,
+                auth=(self._user, self._password) if self._user else None,
                 verify=_trust(address),
             )
 
-    def close(self) -> None:
-        """See :meth:`reco_plugin.engines.base.Engine.close`."""
-        self._client.close()
-
-    def _send(self, method: str, path: str, body: Body | None, params: Mapping[str, str]) -> Any:
-        """One request; the JSON of its answer."""
-        place, seconds = self._address.place, self._address.timeout_s
-        try:
-            answer = self._client.request(method, path, json=body, params=params)
-        except httpx.TimeoutException:
-            raise EngineTimeout(f"{place} did not answer within {seconds:g} s: give timeout_s= more") from None
-        except httpx.TransportError as error:
-            if "SSL" in str(error):
-                raise EngineError(f"{place}: TLS fails: {error}. An authority of your own is ca_file=") from None
+    def _translate(self, error: Exception) -> RecoError | None:
+        place = self._address.place
+        if isinstance(error, httpx.HTTPStatusError):
+            status, words = error.response.status_code, _reason(error.response)
+            if status in _BUSY:
+                return EngineUnavailable(f"{place} is overloaded or not ready ({status}): {words}")
+            return EngineError(f"{place} refuses ({status}): {words}{_HELP.get(status, '')}")
+        if isinstance(error, httpx.TimeoutException):
+            return self._late()
+        if isinstance(error, httpx.TransportError):
             through = proxy_of(self._address.url)
-            raise EngineUnavailable(
-                f"{place} cannot be reached: {error}. Does it speak TLS? Then add tls=1, or tls=0{through}"
-            ) from None
-        try:
-            said = answer.json()
-        except ValueError:
-            said = answer.text
-        if not answer.is_success:
-            raise _refusal(place, answer.status_code, said)
-        if not isinstance(said, dict | list):
-            raise EngineError(f"{place} is no {self.engine}: it answers no JSON")
-        return said
+            return EngineUnavailable(
+                f"{place} cannot be reached: {error}. Does it speak TLS? tls=1 or tls=0; an authority of your own is "
+                f"ca_file={through}"
+            )
+        return EngineError(f"{place} answers no JSON") if isinstance(error, ValueError) else None
+
+    def _send(self, method: str, path: str, body: Body | None = None, **params: str) -> Any:
+        """The JSON that one request is answered with."""
+        return self._ask(
+            lambda client: client.request(method, path, json=body, params=params).raise_for_status().json()
+        )
 
     @abstractmethod
     def _read(self, field: Mapping[str, Any], settings: Mapping[str, Any], version: tuple[int, ...]) -> VectorField:
         """Make sense of a field of vectors in a mapping."""
 
     @abstractmethod
-    def _nearest(self, known: KnownIndex, question: Question, vector: list[float], where: Any) -> Body:
-        """The body of a search by the index, as the pages of the documentation have it."""
+    def _query(self, question: Question, vector: list[float], where: Any) -> Body:
+        """The body of a search by the index, as the engine's documentation has it."""
 
-    def _source(self, known: KnownIndex, excluded: Sequence[str]) -> Body:
+    def _source(self, excluded: list[str]) -> Body:
         """What of a document to send."""
-        return {"excludes": list(excluded)}
+        return {"excludes": excluded}
 
-    def describe(self) -> Description:
-        """See :meth:`reco_plugin.engines.base.Engine.describe`."""
-        known, path = self._known(), self._address.path
-        counted = self._ask("POST", f"/{path}/_count", {"query": {"match_all": {}}})
-        return Description(
-            engine=" ".join([self.engine, ".".join(map(str, known.version))]).strip(),
-            name=known.name,
-            documents=int(counted["count"]),
-            vector=known.vector,
-            dimension=known.field.dimension,
-            metric=known.field.metric,
-            index=known.field.index,
-            fields=tuple(known.fields),
-            searches_text=self._address.text is not None,
-        )
-
-    def scan(self, *, vectors: bool = True, size: int = 1000) -> Iterator[Page]:
-        """See :meth:`reco_plugin.engines.base.Engine.scan`."""
-        known = self._known()
-        if vectors and known.hidden:
+    def _look(self) -> KnownIndex:
+        """The index, its fields and settings, as the engine has them."""
+        address, path = self._address, self._address.path
+        mappings = self._send("GET", f"/{path}/_mapping")
+        if len(mappings) != 1:
+            names = " and ".join(map(repr, sorted(mappings)[:3])) or "no index"
             raise EngineError(
-                f"{self._address.place} keeps no {known.vector!r} in its documents (_source), so the vectors can be "
-                "searched, but not read back; texts and pictures can be read"
+                f"{address.place} stands for {names}: name one, since their vectors need not be of one encoder"
             )
-        return self._pages(known, vectors, size)
+        ((name, said),) = mappings.items()
+        settings = self._send("GET", f"/{path}/_settings", flat_settings="true").get(name, {}).get("settings", {})
+        fields = dict(_walk(said["mappings"].get("properties", {})))
+        types = {field: str(kind.get("type", "object")) for field, kind in fields.items()}
+        check_fields(address, [*types, "_id"], name, whole=True)
+        dense = [field for field, kind in types.items() if kind == self.kind]
+        others = {field: kind for field, kind in types.items() if kind != self.kind}
+        vector, version = pick_vector(address, dense, others, name), self._version()
+        field = self._read(fields[vector], settings, version)
+        described = Description(
+            engine=" ".join([self.engine, ".".join(map(str, version))]).strip(),
+            name=name,
+            documents=0,
+            vector=vector,
+            dimension=field.dimension,
+            metric=field.metric,
+            index=field.index,
+            fields=tuple(types),
+            searches_text=address.text is not None,
+        )
+        return KnownIndex(described, types, field, int(settings.get("index.number_of_shards", 2)), version)
 
-    def _pages(self, known: KnownIndex, vectors: bool, size: int) -> Iterator[Page]:
-        """All documents, by the number of their last change."""
-        done: int | None = None
+    def _version(self) -> tuple[int, ...]:
+        try:
+            number = str(self._send("GET", "/")["version"]["number"])
+        except EngineUnavailable:
+            raise
+        except (EngineError, KeyError):  # this user may not know it
+            return ()
+        return tuple(map(int, re.findall(r"\d+", number.partition("-")[0])))
+
+    def _count(self) -> int:
+        return int(self._send("POST", f"/{self._address.path}/_count", {"query": {"match_all": {}}})["count"])
+
+    def _pages(self, vectors: bool, size: int) -> Iterator[list[Document]]:
+        """By the number of their last change."""
+        known, done = self._known, None
+        unread = [field for field, kind in known.fields.items() if kind == self.kind]
+        unread = [field for field in unread if not vectors or field != known.said.vector]
         body: Body = {
             "size": max(1, min(size, MOST)),
             "sort": [{"_seq_no": "asc"}],
             "track_total_hits": False,
-            "_source": self._source(known, known.others if vectors else (*known.others, known.vector)),
+            "_source": self._source(unread),
         }
         while True:
-            reached = [{"range": {"_seq_no": {"gt": done}}}] if done is not None else []
+            reached: list[Body] = [{"range": {"_seq_no": {"gt": done}}}] if done is not None else []
             hits = self._hits(body | {"query": {"bool": {"filter": reached}}}, preference="reco-scan")
             if len(hits) == body["size"] and known.shards > 1:  # each shard counts: one more may have the last number
                 complete = [hit for hit in hits if hit["sort"] != hits[-1]["sort"]]
@@ -180,188 +183,125 @@ class DocumentIndex(LooksOnce[KnownIndex]):
             if not hits:
                 return
             done = int(hits[-1]["sort"][0])
-            yield Page(tuple(self._document(known, hit, vectors) for hit in hits))
-
-    def search(self, question: Question) -> Sequence[IndexHit]:
-        """See :meth:`reco_plugin.engines.base.Engine.search`; a filter is a clause of the query DSL, or a list."""
-        known = self._known()
-        score: Callable[[float], float] = float
-        where = self._parsed(question.where) if question.where else []
-        if question.vector is None:
-            body: Body = {"query": {"bool": {"must": self._by_text(question), "filter": where}}}
-        else:
-            vector = query_of(self._address, question.vector, known.field.dimension).tolist()
-            if known.field.index == NOT_INDEXED:
-                raise EngineError(f"{self._address.place}: its vectors can be read, but not searched: index them")
-            body, score = self._nearest(known, question, vector, where), known.field.score
-        body |= {"size": question.k, "_source": False}
-        wanted = (self._address.id, self._address.text, self._address.image)
-        shown = [name for name in wanted if name is not None and name != "_id"]
-        hits = self._hits(body | ({"fields": shown} if shown else {}))
-        return [self._hit(known, hit, score) for hit in hits]
-
-    def _ask(self, method: str, path: str, body: Body | None = None, **params: str) -> Any:
-        return ask(lambda: self._send(method, path, body, params))
+            yield [self._document(hit) for hit in hits]
 
     def _hits(self, body: Body, **params: str) -> list[Body]:
         """What a search finds, in all shards: half of an index would look like an index of half the quality."""
         path = f"/{self._address.path}/_search"
-        answer = self._ask("POST", path, body, allow_partial_search_results="false", **params)
+        answer = self._send("POST", path, body, allow_partial_search_results="false", **params)
         if answer.get("timed_out"):
             raise EngineTimeout(f"{self._address.place} did not finish a search in time")
         found: list[Body] = answer["hits"]["hits"]
         return found
 
-    def _by_text(self, question: Question) -> Body:
-        if self._address.text is None:
-            raise ConfigError(f"{self._address.place} names no field of texts: add text=NAME to search it by words")
-        return {"match": {self._address.text: question.text or ""}}
+    def _document(self, hit: Body) -> Document:
+        source, known, address = hit.get("_source", {}), self._known, self._address
+        sent = _take(source, known.said.vector)
+        vector = None if sent is None else np.asarray(sent, np.float32)
+        own = address.id not in (None, "_id")
+        id_ = value_of(source, address.id) if own else hit["_id"]
+        if address.image is not None and known.fields[address.image] == "binary":
+            source[address.image] = from_base64(_take(source, address.image))
+        return make_document(address, id_, vector, source, known.said.dimension)
 
-    @staticmethod
-    def _parsed(where: str) -> Any:
+    def _nearest(self, question: Question, vector: Vector) -> list[IndexHit]:
+        field = self._known.field
+        hits = self._found(question, self._query(question, vector.tolist(), self._where(question)))
+        return [self._hit(hit, _score(field, float(hit["_score"]))) for hit in hits]
+
+    def _by_words(self, question: Question) -> list[IndexHit]:
+        match = {"match": {str(self._address.text): question.text or ""}}
+        query = {"query": {"bool": {"must": match, "filter": self._where(question) or []}}}
+        return [self._hit(hit, float(hit["_score"] or 0)) for hit in self._found(question, query)]
+
+    def _found(self, question: Question, body: Body) -> list[Body]:
+        named = (self._address.id, self._address.text, self._address.image)
+        shown = [name for name in named if name not in (None, "_id")]
+        return self._hits(body | {"size": question.k, "_source": False} | ({"fields": shown} if shown else {}))
+
+    def _where(self, question: Question) -> Any:
+        """A filter is a clause of the query DSL, or a list of them."""
         try:
-            return json.loads(where)
+            return json.loads(question.where) if question.where else None
         except ValueError as error:
-            raise ConfigError(f"the filter is no JSON, as this engine wants it: {error}") from None
+            raise ConfigError(
+                f"{self._address.place}: the filter is no JSON, as this engine wants it: {error}"
+            ) from None
 
-    def _look(self) -> KnownIndex:
-        """The index, its fields and settings, as the engine has them; a user who may only read may lack the latter."""
-        path = self._address.path
-        try:
-            mappings = self._ask("GET", f"/{path}/_mapping")
-        except Refusal as refused:
-            if refused.status != 404:
-                raise
-            raise EngineError(f"{self._address.place} has no index {path!r}: {self._similar()}") from None
-        if len(mappings) != 1:
-            names = " and ".join(map(repr, sorted(mappings)[:3])) or "no index"
-            raise EngineError(
-                f"{self._address.place} stands for {names}: name one of them, since their vectors need not be of one "
-                "encoder"
-            )
-        ((name, said),) = mappings.items()
-        settings = self._allowed("GET", f"/{path}/_settings", flat_settings="true").get(name, {}).get("settings", {})
-        version = self._version()
-        properties = said["mappings"].get("properties", {})
-        fields, nested = dict[str, Body](), set[str]()
-        _walk(properties, "", False, fields, nested)
-        kept = {name: str(field["path"]) for name, field in fields.items() if field.get("type") == "alias"}
-        kept |= {f"{name}.{part}": name for name, field in fields.items() for part in field.get("fields", {})}
-        types = {field: str(kind.get("type", "object")) for field, kind in fields.items()}
-        check_fields(self._address, [*types, "_id"], name)
-        dense = [field for field, kind in types.items() if kind == self.kind and field not in nested]
-        others = {
-            field: f"{kind}{' in nested documents, of which one document has several' if field in nested else ''}"
-            for field, kind in types.items()
-            if field not in dense
-        }
-        vector = pick_vector(self._address, dense, others, name)
-        source = said["mappings"].get("_source", {})
-        hidden = source.get("enabled") is False or any(fnmatchcase(vector, rule) for rule in source.get("excludes", ()))
-        return KnownIndex(
-            name=name,
-            fields=types,
-            kept=kept,
-            vector=vector,
-            field=self._read(fields[vector], settings, version),
-            others=tuple(field for field, kind in types.items() if kind == self.kind and field != vector),
-            shards=int(settings.get("index.number_of_shards", 2)),
-            version=version,
-            hidden=hidden,
-        )
-
-    def _version(self) -> tuple[int, ...]:
-        """Of the engine; () where this user may not know it."""
-        number = self._allowed("GET", "/").get("version", {}).get("number", "")
-        if not number:
-            nodes = self._allowed("GET", "/_nodes/_local", filter_path="nodes.*.version").get("nodes", {})
-            number = next((str(node["version"]) for node in nodes.values()), "")
-        return tuple(map(int, re.findall(r"\d+", number.partition("-")[0])))
-
-    def _allowed(self, method: str, path: str, **params: str) -> Body:
-        """An answer, or nothing where this user may not ask, or a proxy lets it not through."""
-        try:
-            answer: Body = self._ask(method, path, None, **params)
-        except Refusal as refused:
-            if refused.status not in (403, 404, 405):
-                raise
-            return {}
-        return answer
-
-    def _similar(self) -> str:
-        try:
-            rows = self._ask("GET", "/_cat/indices", None, format="json", h="index", expand_wildcards="open")
-            aliases = self._ask("GET", "/_cat/aliases", None, format="json", h="alias")
-        except EngineError:
-            return "its name may be another, or this user may not see it"
-        names = {row["index"] for row in rows} | {row["alias"] for row in aliases}
-        return did_you_mean(self._address.path, sorted(name for name in names if not name.startswith(".")))
-
-    def _document(self, known: KnownIndex, hit: Body, vectors: bool) -> Document:
-        source: Body = hit.get("_source", {})
-        sent = _take(source, known.vector)
-        id_, problem, own = hit["_id"], None, self._address.id
-        if own is not None and own != "_id":
-            value = _get(source, known.kept.get(own, own))
-            if isinstance(value, str | int | float) and not isinstance(value, bool):
-                id_ = value
-            else:
-                problem = f"it has no single {own!r}, by which it is known"
-        vector = None
-        if vectors and sent is not None:
-            try:
-                vector = np.asarray(sent, np.float32)
-            except (TypeError, ValueError):
-                vector = np.empty(0, np.float32)
-            if vector.shape != (known.field.dimension,):
-                problem = f"its vector has the shape {vector.shape}, not ({known.field.dimension},)"
-                vector = None
-        for name in (self._address.text, self._address.image):
-            if name is not None:
-                source[name] = self._shown(known, name, _take(source, known.kept.get(name, name)))
-        return make_document(self._address, id_, vector, source, problem)
-
-    def _hit(self, known: KnownIndex, hit: Body, score: Callable[[float], float]) -> IndexHit:
-        fields: Body = hit.get("fields", {})
-        shown = {name: self._shown(known, name, value) for name, value in fields.items()}
-        id_ = shown.get(self._address.id or "") or hit["_id"]
-        return make_hit(self._address, id_, score(float(hit["_score"] or 0)), shown)
-
-    @staticmethod
-    def _shown(known: KnownIndex, name: str, value: Any) -> Any:
-        """The value of a field: of several texts all, of a picture in base64 its bytes."""
-        if isinstance(value, list):
-            value = ", ".join(str(item) for item in value if item not in (None, ""))
-        if known.fields.get(name) == "binary" and isinstance(value, str):
-            try:
-                return base64.b64decode(value, validate=True)
-            except ValueError:
-                return value
-        return value
+    def _hit(self, hit: Body, score: float) -> IndexHit:
+        address, shown = self._address, {name: values for name, values in hit.get("fields", {}).items() if values}
+        id_ = shown.get(address.id or "", [hit["_id"]])[0]
+        if address.image is not None and self._known.fields[address.image] == "binary" and address.image in shown:
+            shown[address.image] = from_base64(shown[address.image][0])
+        return make_hit(address, id_, score, shown)
 
 
-def _refusal(place: str, status: int, said: Any) -> EngineError:
-    """The error of an answer that is no success.
+class OpenSearchIndex(DocumentIndex):
+    """An index of OpenSearch with a field of k-NN."""
 
-    Args:
-        place: of the index.
-        status: of HTTP.
-        said: the body of the answer.
-    """
-    words = _reason(said)
-    if status in _BUSY:
-        return EngineUnavailable(f"{place} is overloaded or not ready ({status}): {words}")
-    if status == 401:
-        return Refusal(
-            f"{place} refuses (401): set RECO_INDEX_USER and RECO_INDEX_PASSWORD, or RECO_INDEX_API_KEY, to those of a "
-            "user who may read",
-            status,
-        )
-    if status == 403:
-        return Refusal(
-            f"{place} forbids it (403): {words}; the user needs `read` and `view_index_metadata` on the index", status
-        )
-    return Refusal(f"{place} refuses ({status}): {words}", status)
+    engine, kind, scheme = "OpenSearch", "knn_vector", "Bearer"
+    _spaces: Mapping[str, Similarity] = {"cosinesimil": "cosine", "innerproduct": "dot", "l2": "euclid"}
+
+    def _read(self, field: Mapping[str, Any], settings: Mapping[str, Any], version: tuple[int, ...]) -> VectorField:
+        place, method = self._address.place, field.get("method", {})
+        kind = str(field.get("data_type", "float")).lower()
+        if kind != "float" or "dimension" not in field:
+            raise EngineError(f"{place}: its vectors are of data_type {kind}, and those of float32 are compared")
+        space = str(method.get("space_type") or field.get("space_type") or settings.get("index.knn.space_type") or "l2")
+        if space not in self._spaces:
+            raise EngineError(f"{place}: its vectors are compared by {space}, not by {', '.join(self._spaces)}")
+        parameters: Mapping[str, Any] = method.get("parameters", {})
+        squeezed = [parameters.get("encoder", {}).get("name"), field.get("mode"), field.get("compression_level")]
+        words = " ".join(map(str, filter(None, [method.get("engine"), method.get("name", "hnsw"), *squeezed])))
+        return VectorField(int(field["dimension"]), self._spaces[space], words, shifted=True)
+
+    def _query(self, question: Question, vector: list[float], where: Any) -> Body:
+        asked: Body = {"vector": vector, "k": min(max(question.k, CANDIDATES), MOST)}
+        if where:
+            asked["filter"] = {"bool": {"filter": where}} if isinstance(where, list) else where
+        return {"query": {"knn": {self._known.said.vector: asked}}}
+
+
+class ElasticsearchIndex(DocumentIndex):
+    """An index of Elasticsearch with a ``dense_vector``."""
+
+    engine, kind, scheme = "Elasticsearch", "dense_vector", "ApiKey"
+    _metrics: Mapping[str, Similarity] = {
+        "cosine": "cosine",
+        "dot_product": "dot",
+        "max_inner_product": "dot",
+        "l2_norm": "euclid",
+    }
+
+    def _read(self, field: Mapping[str, Any], settings: Mapping[str, Any], version: tuple[int, ...]) -> VectorField:
+        place, kind = self._address.place, str(field.get("element_type", "float"))
+        if kind not in ("float", "bfloat16"):
+            raise EngineError(f"{place}: its vectors are of element_type {kind}, and those of float are compared")
+        if "dims" not in field or field.get("index") is False:
+            raise EngineError(f"{place}: its vectors are not indexed, or no document has one yet")
+        similarity = str(field.get("similarity", "cosine"))
+        index: Mapping[str, Any] = field.get("index_options") or {"type": "the usual index"}
+        numbers = [f"{name}={value}" for name, value in index.items() if name in ("m", "ef_construction")]
+        words = " ".join([str(index["type"]), *numbers]) if index["type"] != "flat" else EACH
+        return VectorField(int(field["dims"]), self._metrics[similarity], words, similarity == "max_inner_product")
+
+    def _query(self, question: Question, vector: list[float], where: Any) -> Body:
+        asked: Body = {"field": self._known.said.vector, "query_vector": vector, "k": question.k}
+        asked["num_candidates"] = min(max(question.k, CANDIDATES), MOST)
+        return {"knn": asked | ({"filter": where} if where else {})}
+
+    def _source(self, excluded: list[str]) -> Body:
+        """Since 9.2, answers leave vectors out of ``_source`` unless they are asked for."""
+        return super()._source(excluded) | ({"exclude_vectors": False} if self._known.version >= (9, 2) else {})
+
+
+def _score(field: VectorField, score: float) -> float:
+    """A score of a search by the index as the metric's own value."""
+    if field.metric == "euclid":
+        return -math.sqrt(max(0.0, 1 / score - 1))
+    if field.metric == "dot" and field.shifted:
+        return score - 1 if score >= 1 else 1 - 1 / score
+    return 2 * score - 1
 
 
 def _trust(address: IndexAddress) -> ssl.SSLContext | bool:
@@ -371,49 +311,32 @@ def _trust(address: IndexAddress) -> ssl.SSLContext | bool:
         raise ConfigError(f"{address.place}: ca_file={address.ca_file!r} cannot be read: {error}") from None
 
 
-def _reason(said: Any) -> str:
+def _reason(answer: httpx.Response) -> str:
     """The innermost reason that an engine gives."""
+    try:
+        said = answer.json()
+    except ValueError:
+        return answer.text[:300]
     error = said.get("error", said) if isinstance(said, dict) else said
-    if not isinstance(error, dict):
-        return str(error)[:300]
-    shards = error.get("failed_shards") or []
-    inner = shards[0].get("reason", {}) if shards and isinstance(shards[0], dict) else {}
-    causes = [inner, *(error.get("root_cause") or []), error]
-    words = [cause.get("reason") for cause in causes if isinstance(cause, dict) and cause.get("reason")]
+    causes = error.get("root_cause", []) if isinstance(error, dict) else []
+    words = [cause["reason"] for cause in [*causes, error] if isinstance(cause, dict) and cause.get("reason")]
     return str(words[0] if words else error)[:500]
 
 
-def _walk(properties: Mapping[str, Any], above: str, inside: bool, fields: dict[str, Body], nested: set[str]) -> None:
-    """Fields of a mapping by their dotted names, and those that lie in nested documents."""
+def _walk(properties: Mapping[str, Any], above: str = "") -> Iterator[tuple[str, Body]]:
+    """Fields of a mapping by their dotted names, but for those that no document keeps, or several times."""
     for name, field in properties.items():
-        dotted = f"{above}{name}"
-        within = inside or field.get("type") == "nested"
-        if "properties" not in field or "type" in field:
-            fields[dotted] = field
-        if within:
-            nested.add(dotted)
-        for further in ("properties", "fields"):
-            _walk(field.get(further, {}), f"{dotted}.", within, fields, nested)
-
-
-def _get(source: Any, name: str | None) -> Any:
-    """The value of a dotted name, which documents write nested or flat."""
-    if name is None or not isinstance(source, dict):
-        return None
-    if name in source:
-        return source[name]
-    first, _, rest = name.partition(".")
-    return _get(source.get(first), rest) if rest else None
+        if field.get("type") in ("nested", "alias"):
+            continue
+        if "properties" in field:
+            yield from _walk(field["properties"], f"{above}{name}.")
+        else:
+            yield f"{above}{name}", field
 
 
 def _take(source: Body, name: str) -> Any:
-    """The same, removed from the document."""
+    """The value of a dotted name, which documents write nested or flat, removed from the document."""
     if name in source:
         return source.pop(name)
     first, _, rest = name.partition(".")
-    if not rest or not isinstance(source.get(first), dict):
-        return None
-    value = _take(source[first], rest)
-    if not source[first]:
-        del source[first]
-    return value
+    return _take(source[first], rest) if rest and isinstance(source.get(first), dict) else None

@@ -8,7 +8,7 @@ import shutil
 import tempfile
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack, closing
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -20,8 +20,6 @@ from benchmarks.engines import elasticsearch as elasticsearch_node
 from benchmarks.engines import weaviate as weaviate_server
 from benchmarks.engines.nodes import NotHere
 from benchmarks.engines.opensearch import HOME, started
-from reco_plugin.engines import Question, open_index
-from reco_plugin.errors import EngineError
 
 DIMENSION, DOCUMENTS = 16, 300
 WORDS = ("red", "fox", "blue", "car", "green", "tree", "old", "house", "small", "bird")
@@ -61,38 +59,6 @@ def rows() -> list[Row]:
     ]
 
 
-def scaled(documents: list[Row], factor: float) -> list[Row]:
-    """The same documents, their vectors that much longer."""
-    return [replace(row, clip=[factor * x for x in row.clip] if row.clip else None) for row in documents]
-
-
-def expected(metric: str, vectors: np.ndarray, query: np.ndarray) -> np.ndarray:
-    """Scores (N,) by definition."""
-    if metric == "euclid":
-        return -np.linalg.norm(vectors - query, axis=1)
-    norms = np.linalg.norm(vectors, axis=1) if metric == "cosine" else 1
-    return vectors @ query / norms
-
-
-def check_scores(address: str, documents: list[Row], metric: str, atol: float) -> None:
-    """Check that an index finds all of its 40 documents, with scores of a metric."""
-    vectors = {row.sku: np.asarray(row.clip) for row in documents if row.clip is not None}
-    query = unit(1, 7)[0]
-    with closing(open_index(address)) as index:
-        assert index.describe().metric == metric
-        hits = index.search(Question(query, k=40))
-        assert len(hits) == len(vectors)
-        truth = expected(metric, np.stack([vectors[hit.id] for hit in hits]), query)
-        np.testing.assert_allclose([hit.score for hit in hits], truth, atol=atol)
-
-
-def fails(address: str) -> str:
-    """What describing an index says."""
-    with closing(open_index(address)) as index, pytest.raises(EngineError) as raised:
-        index.describe()
-    return str(raised.value)
-
-
 def dimension_of(documents: list[Row]) -> int:
     """Of their vectors; without any, the usual one."""
     return next((len(row.clip) for row in documents if row.clip is not None), DIMENSION)
@@ -104,11 +70,9 @@ class Served:
 
     name: str
     address: str  # with vector=, text=, image= and id=
-    where: str  # a filter in its language: documents of a price below 5
-    environment: dict[str, str] = field(default_factory=dict)  # keys
+    where: str | None  # a filter in its language: documents of a price below 5; None: it takes none
     fill: Callable[[str, list[Row]], str] | None = None  # writes another index of this name; its address
     query: Callable[[str], Any] | None = None  # runs a statement as its owner
-    odd: Callable[[str], str] | None = None  # makes an index of such vectors: none, two, bits; its address, no vector=
 
     def __str__(self) -> str:
         return self.name
@@ -146,21 +110,7 @@ def postgresql(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Served]:
         owner.execute(f"GRANT SELECT ON {table} TO reader")
         return f"postgresql://reader@/postgres?host={host}&table={table}&vector=clip&text=title&image=photo&id=sku"
 
-    def odd(kind: str) -> str:
-        columns = {"none": "clip text", "two": "clip vector(4), other halfvec(4)", "bits": "clip bit(16)"}[kind]
-        owner.execute("DROP TABLE IF EXISTS odd")
-        owner.execute(f"CREATE TABLE odd (sku text PRIMARY KEY, {columns})")
-        owner.execute("GRANT SELECT ON odd TO reader")
-        return f"postgresql://reader@/postgres?host={host}&table=odd&id=sku"
-
-    yield Served(
-        "postgresql",
-        fill("products", rows()),
-        "price < 5",
-        odd=odd,
-        fill=fill,
-        query=owner.execute,
-    )
+    yield Served("postgresql", fill("products", rows()), "price < 5", fill=fill, query=owner.execute)
     owner.close()
     server.cleanup()
     shutil.rmtree(folder, ignore_errors=True)
@@ -196,21 +146,7 @@ def milvus(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Served]:
         owner.flush(name)
         return f"milvus:{file}?collection={name}&vector=clip&text=title&image=photo&id=sku"
 
-    def odd(kind: str) -> str:
-        if owner.has_collection("odd"):
-            owner.drop_collection("odd")
-        schema = owner.create_schema()
-        schema.add_field("sku", DataType.VARCHAR, is_primary=True, max_length=64)
-        schema.add_field("clip", DataType.SPARSE_FLOAT_VECTOR)
-        params = owner.prepare_index_params()
-        params.add_index("clip", index_type="SPARSE_INVERTED_INDEX", metric_type="IP")
-        for name in ("a", "b") if kind == "two" else ():
-            schema.add_field(name, DataType.FLOAT_VECTOR, dim=4)
-            params.add_index(name, index_type="FLAT", metric_type="L2")
-        owner.create_collection("odd", schema=schema, index_params=params)
-        return f"milvus:{file}?collection=odd&id=sku"
-
-    yield Served("milvus", fill("products", rows()), "price < 5", fill=fill, odd=odd)
+    yield Served("milvus", fill("products", rows()), "price < 5", fill=fill)
     owner.close()
 
 
@@ -242,17 +178,8 @@ def lancedb(tmp_path_factory: pytest.TempPathFactory) -> Served:
         filled.create_index("title", config=FTS())
         return f"lancedb:{folder}?table={table}&vector=clip&text=title&image=photo&id=sku"
 
-    def odd(kind: str) -> str:
-        fields: dict[str, Any] = {
-            "none": {"clip": pa.string()},
-            "two": {"clip": pa.list_(pa.float16(), 4), "other": pa.list_(pa.float32(), 4)},
-            "bits": {"clip": pa.list_(pa.uint8(), 4)},
-        }[kind]
-        database.create_table("odd", schema=pa.schema({"sku": pa.string(), **fields}), mode="overwrite")
-        return f"lancedb:{folder}?table=odd&id=sku"
-
     rescored = f"{fill('products', rows())}&nprobes=2&refine_factor=100"
-    return Served("lancedb", rescored, "price < 5", fill=fill, odd=odd)
+    return Served("lancedb", rescored, "price < 5", fill=fill)
 
 
 def to_qdrant(client: Any, name: str, documents: list[Row], distance: str = "Cosine") -> None:
@@ -278,25 +205,6 @@ def to_qdrant(client: Any, name: str, documents: list[Row], distance: str = "Cos
     )
 
 
-def to_odd_qdrant(client: Any, kind: str) -> None:
-    """Write a collection of odd vectors."""
-    from qdrant_client import models
-
-    floats = models.VectorParams(size=4, distance=models.Distance.COSINE)
-    many = models.MultiVectorConfig(comparator=models.MultiVectorComparator.MAX_SIM)
-    vectors = {
-        "none": {},
-        "two": {"clip": floats, "other": floats},
-        "bits": {"clip": floats.model_copy(update={"multivector_config": many})},
-    }[kind]
-    if client.collection_exists("odd"):
-        client.delete_collection("odd")
-    client.create_collection("odd", vectors, sparse_vectors_config={"words": models.SparseVectorParams()})
-
-
-QDRANT = {
-    "where": json.dumps({"must": [{"key": "price", "range": {"lt": 5}}]}),
-}
 QDRANT_FIELDS = "vector=clip&text=title&image=photo&id=sku"
 
 
@@ -308,15 +216,12 @@ def qdrant() -> Iterator[Served]:
     server = StandIn()
     server.start()
 
-    def fill(name: str, documents: list[Row]) -> str:
-        to_qdrant(server.engine.client, name, documents)
+    def fill(name: str, documents: list[Row], distance: str = "Cosine") -> str:
+        to_qdrant(server.engine.client, name, documents, distance)
         return f"{server.url('http')}?collection={name}&{QDRANT_FIELDS}"
 
-    def odd(kind: str) -> str:
-        to_odd_qdrant(server.engine.client, kind)
-        return f"{server.url('http')}?collection=odd"
-
-    yield Served("qdrant", fill("products", rows()), fill=fill, odd=odd, **QDRANT)
+    where = json.dumps({"must": [{"key": "price", "range": {"lt": 5}}]})
+    yield Served("qdrant", fill("products", rows()), where, fill=fill)
     server.stop()
 
 
@@ -331,18 +236,12 @@ def documents_of(scheme: str, url: str, vector: Callable[[int], dict[str, Any]],
         assert answer.status_code < 300, answer.text
         return answer.json()
 
-    def fill(name: str, documents: list[Row], /, shards: int = 2, **field: Any) -> str:
-        index = name
+    def fill(index: str, documents: list[Row], shards: int = 2) -> str:
         if not httpx.head(f"{url}/{index}").is_error:
             ask("DELETE", f"/{index}")
         kinds = {"sku": "keyword", "title": "text", "photo": "keyword", "price": "double", "changed": "integer"}
-        properties = {name: {"type": kind} for name, kind in kinds.items()}
-        usual = vector(dimension_of(documents))
-        without = {"method"} | ({"similarity"} if field.get("index") is False else set())
-        properties["clip"] = {
-            **{key: value for key, value in usual.items() if not field or key not in without},
-            **field,
-        }
+        properties: dict[str, Any] = {name: {"type": kind} for name, kind in kinds.items()}
+        properties["clip"] = vector(dimension_of(documents))
         index_settings = {"number_of_shards": shards, "number_of_replicas": 0, **settings}
         ask("PUT", f"/{index}", {"settings": {"index": index_settings}, "mappings": {"properties": properties}})
         lines = [
@@ -357,7 +256,7 @@ def documents_of(scheme: str, url: str, vector: Callable[[int], dict[str, Any]],
         return f"{scheme}://{host}/{index}?vector=clip&text=title&image=photo&id=sku"
 
     where = '{"range": {"price": {"lt": 5}}}'
-    return Served(scheme, fill("products", rows()), where, fill=fill, query=lambda said: ask(*said))
+    return Served(scheme, fill("products", rows()), where, fill=fill)
 
 
 @pytest.fixture(scope="session")
@@ -389,36 +288,11 @@ def elasticsearch() -> Iterator[Served]:
         yield documents_of("elasticsearch", url, lambda d: {"type": "dense_vector", "dims": d, "similarity": "cosine"})
 
 
-def fill_collection(
-    owner: Any, name: str, documents: list[Row], distance: str = "cosine", quantizer: Any = None, named: bool = True
-) -> None:
-    """Make a collection of Weaviate anew, by its client."""
-    from weaviate.classes.config import Configure, DataType, Property, VectorDistances
-
-    owner.collections.delete(name)
-    index = Configure.VectorIndex.hnsw(distance_metric=VectorDistances(distance), quantizer=quantizer)
-    kinds = {"sku": "text", "title": "text", "photo": "text", "price": "number", "changed": "int"}
-    properties = [Property(name=key, data_type=DataType(kind)) for key, kind in kinds.items()]
-    if named:
-        vectors = [Configure.Vectors.self_provided(name="clip", vector_index_config=index)]
-        made = owner.collections.create(name, properties=properties, vector_config=vectors)
-    else:  # as collections of old have it, which the client no longer makes
-        fields = [{"name": key, "dataType": [kind]} for key, kind in kinds.items()]
-        made = owner.collections.create_from_dict(
-            {"class": name, "vectorizer": "none", "vectorIndexType": "hnsw", "properties": fields}
-        )
-    with made.batch.fixed_size(100) as batch:
-        for row in documents:
-            values = {key: value for key, value in vars(row).items() if key != "clip" and value is not None}
-            vector = None if row.clip is None else list(row.clip)
-            batch.add_object(values, vector={"clip": vector} if named and vector else vector)
-    assert not made.batch.failed_objects
-
-
 @pytest.fixture(scope="session")
 def weaviate() -> Iterator[Served]:
     """Weaviate, built from its Go module where that was done."""
     from weaviate import connect_to_custom
+    from weaviate.classes.config import Configure, DataType, Property, VectorDistances
 
     with ExitStack() as stack:
         try:
@@ -430,32 +304,29 @@ def weaviate() -> Iterator[Served]:
             closing(connect_to_custom("127.0.0.1", port, False, "127.0.0.1", grpc, False, skip_init_checks=True))
         )
 
-        def fill(
-            name: str, documents: list[Row], distance: str = "cosine", quantizer: Any = None, named: bool = True
-        ) -> str:
-            fill_collection(owner, name, documents, distance, quantizer, named)
-            vector_name = "clip" if named else "default"
-            return (
-                f"weaviate://127.0.0.1:{port}/{name[0].lower()}{name[1:]}?grpc_port={grpc}&vector={vector_name}&text=title&image=photo&id=sku"
-                ""
-            )
+        def fill(name: str, documents: list[Row]) -> str:
+            owner.collections.delete(name)
+            index = Configure.VectorIndex.hnsw(distance_metric=VectorDistances.COSINE)
+            kinds = {"sku": "text", "title": "text", "photo": "text", "price": "number", "changed": "int"}
+            properties = [Property(name=key, data_type=DataType(kind)) for key, kind in kinds.items()]
+            vectors = [Configure.Vectors.self_provided(name="clip", vector_index_config=index)]
+            made = owner.collections.create(name, properties=properties, vector_config=vectors)
+            with made.batch.fixed_size(100) as batch:
+                for row in documents:
+                    values = {key: value for key, value in vars(row).items() if key != "clip" and value is not None}
+                    batch.add_object(values, vector={"clip": list(row.clip)} if row.clip is not None else None)
+            assert not made.batch.failed_objects
+            place = f"weaviate://127.0.0.1:{port}/{name[0].lower()}{name[1:]}"
+            return f"{place}?grpc_port={grpc}&vector=clip&text=title&image=photo&id=sku"
 
-        where = '{"path": ["price"], "operator": "LessThan", "valueNumber": 5}'
-        yield Served("weaviate", fill("Products", rows()), where, fill=fill)
+        yield Served("weaviate", fill("Products", rows()), None, fill=fill)
 
 
 ENGINES = (
     "qdrant",
     *(
         pytest.param(name, marks=[pytest.mark.slow, pytest.mark.xdist_group(name)])  # one worker starts each
-        for name in (
-            "postgresql",
-            "milvus",
-            "lancedb",
-            "weaviate",
-            "elasticsearch",
-            "opensearch",
-        )
+        for name in ("postgresql", "milvus", "lancedb", "weaviate", "elasticsearch", "opensearch")
     ),
 )
 
@@ -465,11 +336,3 @@ def engine(request: pytest.FixtureRequest) -> Served:
     """Each engine that can run here."""
     served: Served = request.getfixturevalue(request.param)
     return served
-
-
-@pytest.fixture
-def keys(engine: Served, monkeypatch: pytest.MonkeyPatch) -> Served:
-    """The engine, with its keys in the environment."""
-    for name, value in engine.environment.items():
-        monkeypatch.setenv(name, value)
-    return engine
