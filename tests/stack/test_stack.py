@@ -146,7 +146,10 @@ def test_down_and_up_keep_the_pairs(stack: Stack) -> None:
         until(lambda: refined(client))
 
 
-def test_the_image_has_no_key_and_no_compiler(engine: None) -> None:
-    words = ["docker", "run", "--rm", "--entrypoint", "sh", "reco-plugin:0.1.0", "-c", "env; command -v gcc pip; true"]
-    shown = subprocess.run(words, capture_output=True, text=True, check=True).stdout
-    assert "KEY" not in shown and "gcc" not in shown and "/opt/reco/bin/pip" not in shown
+@pytest.mark.parametrize("image", ["reco-plugin:0.1.0", "reco-plugin:0.1.0-cpu"])
+def test_an_image_opens_a_folder_and_has_no_key(engine: None, image: str) -> None:
+    say = "python -c 'import qdrant_edge'; env; command -v gcc pip; true"
+    words = ["docker", "run", "--rm", "--entrypoint", "sh", image, "-c", say]
+    done = subprocess.run(words, capture_output=True, text=True, check=True)
+    assert not done.stderr and "KEY" not in done.stdout
+    assert "gcc" not in done.stdout and "/opt/reco/bin/pip" not in done.stdout
