@@ -40,6 +40,8 @@ PREFIX = "RECO_"
 FILE = "reco.toml"
 MODEL = "triton_models"
 """Name of the usual model folder, and of the quickstart model's."""
+QUICKSTART = "quickstart"
+"""The setting ``model`` that means the model which comes with this package."""
 SECRET = frozenset(
     ("memory_api_key", "index_password", "index_api_key", "triton_headers", "encoder_key", "api_keys", "admin_key")
 )
@@ -153,6 +155,8 @@ def _spread(values: Mapping[str, Any]) -> dict[str, Any]:
             or one that is given beside it, too.
     """
     found = dict(values)
+    if str(found.get("model")) == QUICKSTART:
+        found["model"] = quickstart_model() or QUICKSTART
     if encoder := found.get("encoder"):
         if "://" not in str(encoder):  # not repeated: it may be the key, set by the other's name
             raise ConfigError(

@@ -35,7 +35,7 @@ from .values import check_choice, check_flag, check_vectors, show
 
 _UNNAMED = (
     "no model was named and there is no ./triton_models, so this is the quickstart model, which knows drawings and "
-    "little else. To keep to it: reco model get quickstart; to take a CLIP: reco export --help"
+    "little else. To keep to it: RECO_MODEL=quickstart; to take a CLIP: reco model export --help"
 )
 
 

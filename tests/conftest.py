@@ -47,7 +47,7 @@ SLOW = {
     "tests/cli/test_app.py",
     "tests/cli/test_embed.py",
     "tests/cli/test_evaluate.py",
-    "tests/cli/test_ingest.py",
+    "tests/cli/test_memory_fill.py",
     "tests/cli/test_interrupted.py",
     "tests/cli/test_memory.py",
     "tests/cli/test_memory_feedback.py",

@@ -172,7 +172,7 @@ def test_no_module_imports_itself_by_way_of_others():
 def test_train_is_imported_by_commands_and_fit_only_and_only_when_they_run():
     """But for what its commands are told, which their flags are made of and which loads no torch.
 
-    Of the commands only ``reco export`` and ``reco train``, which turn a missing torch into the install line.
+    Of the commands only those of ``reco model``, which turn a missing torch into the install line.
     """
     users = [
         (name, found.at_import)
@@ -180,12 +180,11 @@ def test_train_is_imported_by_commands_and_fit_only_and_only_when_they_run():
         if name.partition(".")[0] != "train"
         for found in imports_of(path)
         if found.name.startswith("reco_plugin.train")
-        and (name, found.name) != ("cli.train", "reco_plugin.train.recipe")
         and not (name.startswith("towers.") or name == "cli.model") * (found.name in WITHOUT_TORCH)
     ]
     assert users, "the command line no longer reaches the training: this test watches nothing"
     found = {name if name.startswith("cli.") else name.partition(".")[0] for name, _ in users}
-    assert found == {"cli.model", "cli.train", "fit"}
+    assert found == {"cli.model", "fit"}
     assert not any(at_import for _, at_import in users)
 
 

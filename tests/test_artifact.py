@@ -68,7 +68,7 @@ def test_the_fingerprint_is_the_manifests(model):
 def test_a_folder_without_a_model_says_what_to_give(make, tmp_path):
     place = tmp_path / "elsewhere"
     make(place)
-    with pytest.raises(ArtifactError, match=r"elsewhere.*manifest\.json is missing.*reco export"):
+    with pytest.raises(ArtifactError, match=r"elsewhere.*manifest\.json is missing.*reco model export"):
         Artifact.load(place)
 
 

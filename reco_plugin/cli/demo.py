@@ -9,15 +9,15 @@ import typer
 
 from ..config import load_settings
 from ..errors import need
-from .shared import ModelOption
 
 
 def demo_command(
     *,
-    model: ModelOption = None,
-    out: Annotated[Path, typer.Option(help="Where index.html, results.json and the memory go.")] = Path("demo"),
+    out: Annotated[
+        Path, typer.Option(metavar="FOLDER", help="Write the page, the figures and the memory to this folder.")
+    ] = Path("demo"),
 ) -> None:
-    """Classify drawings of entities that CLIP never saw, before and after their pairs join the memory.
+    """Classify drawings of things that CLIP never saw, before and after their pairs join the memory.
 
     Model and drawings come with reco-plugin: nothing is fetched.
     """
@@ -25,4 +25,4 @@ def demo_command(
         need(module, "reco demo", "demo")
     from ..demo.run import run
 
-    run(load_settings(model=model).model, out)
+    run(load_settings().model, out)

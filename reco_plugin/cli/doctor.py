@@ -8,7 +8,7 @@ import platform
 from collections.abc import Collection, Mapping
 from contextlib import closing
 from importlib.metadata import PackageNotFoundError, version
-from typing import Annotated, Any
+from typing import Any
 
 import typer
 
@@ -18,10 +18,10 @@ from ..encoder_api import is_address, parse_address
 from ..errors import ArtifactError, ConfigError, RecoError, SessionError
 from ..files import in_home
 from ..machine.cores import fewer_cores
-from ..serve.settings import ServeSettings, load_serve_settings
+from ..serve.settings import load_serve_settings
 from ..types import Pair
 from ..values import counted
-from .shared import Given, JsonOption, OpenOptions, print_result, take_flags, takes
+from .shared import JsonOption, MemoryOption, ModelOption, OpenOptions, print_result
 
 _PACKAGES = (
     "reco-plugin",
@@ -41,31 +41,15 @@ _PACKAGES = (
     "torch",
     "open_clip_torch",
 )
-_WAITS = (
-    "on_memory_failure",
-    "memory_timeout_s",
-    "memory_options.timeout_s",
-    "memory_options.write_timeout_s",
-    "memory_options.refresh_s",
-    "breaker_failures",
-    "breaker_retry_s",
-    "triton_timeout_s",
-)
-"""Settings for parts that are down or late."""
 _NOT_CHECKED = {"ok": False, "detail": "settings cannot be read"}
 
 
-@takes(OpenOptions)
-def doctor_command(
-    *,
-    given: Given,
-    as_json: JsonOption = False,
-    strict: Annotated[bool, typer.Option(help="Exit with 1 when a check fails.")] = True,
-    verbose: Annotated[bool, typer.Option("--verbose", help="Also show timeouts and all limits in force.")] = False,
-) -> None:
-    """Show versions, settings and fingerprints, and test encode -> retrieve -> fuse once. Keys are never shown."""
-    place = take_flags(OpenOptions, given)
-    model = place.model
+def doctor_command(*, memory: MemoryOption = None, model: ModelOption = None, as_json: JsonOption = False) -> None:
+    """Show versions and settings, and check the model, the memory and one refinement. Keys are never shown.
+
+    Exits with 1 if a check fails.
+    """
+    place = OpenOptions(memory, model)
     packages = {name: found for name in _PACKAGES if (found := _version(name))}
     report: dict[str, Any] = {
         "python": platform.python_version(),
@@ -84,8 +68,8 @@ def doctor_command(
     ):
         unread = name != "settings" and not report["checks"]["settings"]["ok"]
         report["checks"][name] = _NOT_CHECKED if unread else _outcome(check)
-    print_result(json.dumps(report, indent=2) if as_json else _render(report, verbose=verbose))
-    if strict and not all(check["ok"] for check in report["checks"].values()):
+    print_result(json.dumps(report, indent=2) if as_json else _render(report))
+    if not all(check["ok"] for check in report["checks"].values()):
         raise typer.Exit(1)
 
 
@@ -114,15 +98,11 @@ def _outcome(check: Any) -> dict[str, Any]:
 def _settings(place: OpenOptions, packages: dict[str, str]) -> dict[str, Any]:
     """The settings; empty if they cannot be read, which the check reports."""
     try:
-        settings, serving = _settings_of(place), load_serve_settings()
+        settings = _settings_of(place)
+        load_serve_settings()
     except ConfigError:
-        return {"settings": {}, "sources": sources(), "advice": [], "limits": {}}
-    return {
-        "settings": _flat(settings),
-        "sources": sources(),
-        "advice": _advice(settings, packages),
-        "limits": _limits(settings, serving),
-    }
+        return {"settings": {}, "sources": sources(), "advice": []}
+    return {"settings": _flat(settings), "sources": sources(), "advice": _advice(settings, packages)}
 
 
 def _settings_of(place: OpenOptions) -> Settings:
@@ -139,33 +119,11 @@ def _flat(settings: Settings) -> dict[str, Any]:
     return values | {f"memory_options.{name}": value for name, value in options.items()}
 
 
-def _limits(settings: Settings, serving: ServeSettings) -> dict[str, dict[str, float]]:
-    """The limits in force: those of the service, which are settings, and those of single input values."""
-    from .. import values
-
-    def numbers(named: Mapping[str, Any]) -> dict[str, float]:
-        return {name.lower(): value for name, value in named.items() if type(value) in (int, float)}
-
-    service = {name: value for name, value in serving.model_dump().items() if name != "port"}
-    return {
-        "service": numbers(service),
-        "values": numbers({name: value for name, value in vars(values).items() if name.isupper()})
-        | {"max_pixels": settings.max_pixels},
-    }
-
-
 def _advice(settings: Settings, packages: Collection[str]) -> list[str]:
     """Warnings about settings that are valid but probably a mistake."""
     found = []
-    if settings.memory_timeout_s > settings.memory_options.timeout_s:
-        found.append(
-            f"memory_timeout_s ({settings.memory_timeout_s:g}) is longer than memory_options.timeout_s "
-            f"({settings.memory_options.timeout_s}): a search ends with the latter"
-        )
     if {"onnxruntime", "onnxruntime-gpu"} <= set(packages):
         found.append("onnxruntime and onnxruntime-gpu overwrite each other's files: uninstall both, install one")
-    if settings.triton_url and settings.provider != "cpu":
-        found.append(f"provider={settings.provider} has no effect: the graphs run on the server of triton_url")
     if "://" in settings.memory and settings.memory.startswith(("http:", "grpc:")) and settings.memory_api_key:
         found.append("memory_api_key is sent without encryption: write https:// or grpcs:// where the server has TLS")
     if settings.encoder_key and is_address(settings.model) and "http:/" in str(settings.model):
@@ -242,24 +200,17 @@ def _self_test(model: Any) -> str:
 
 def _where(reco: Any) -> str:
     """Where the encoder runs."""
+    from ..sessions import describe_engines
+
     if reco.encoder.client is not None:
         return f"encoder at {reco.encoder.client.address.host}"
     if reco.settings.triton_url:
         return f"graphs on {reco.settings.triton_url}"
-    return f"graphs in this process ({_engines(reco)})"
+    engines = describe_engines(load_model(reco.settings.model), reco.settings)
+    return f"graphs in this process ({', '.join(sorted(set(engines.values())))})"
 
 
-def _engines(reco: Any) -> str:
-    """What runs the graphs, those of one engine together."""
-    from ..sessions import describe_engines
-
-    graphs: dict[str, list[str]] = {}
-    for name, engine in describe_engines(load_model(reco.settings.model), reco.settings).items():
-        graphs.setdefault(engine, []).append(name)
-    return "; ".join(f"{', '.join(names)}: {engine}" for engine, names in graphs.items())
-
-
-def _render(report: dict[str, Any], *, verbose: bool) -> str:
+def _render(report: dict[str, Any]) -> str:
     packages = ", ".join(f"{name} {found}" for name, found in report["packages"].items())
     lines = [
         f"python     {report['python']}, {report['platform']}",
@@ -267,10 +218,6 @@ def _render(report: dict[str, Any], *, verbose: bool) -> str:
         f"providers  {', '.join(report['providers']) or 'none'}",
         f"set in     {', '.join(report['sources']) or 'nothing but the command line'}",
     ]
-    if verbose and report["settings"]:
-        lines.append("waits      " + ", ".join(f"{name}={report['settings'][name]}" for name in _WAITS))
-    for name, bounds in report["limits"].items() if verbose else ():
-        lines.append(f"{name:<10} " + ", ".join(f"{bound}={value}" for bound, value in bounds.items()))
     lines += [f"advice     {sentence}" for sentence in report["advice"]]
     checks: Mapping[str, Any] = report["checks"]
     lines += [f"{'ok  ' if c['ok'] else 'FAIL'}       {name}: {c['detail']}" for name, c in checks.items()]

@@ -177,7 +177,7 @@ def open_setup(setup: Setup, options: Mapping[str, Any], *, vectors: bool) -> It
     if pairs:
         place = load_settings(memory=":memory:")
     else:
-        named = setup.address is not None or "memory" in load_settings().model_fields_set
+        named = setup.memory is not None or "memory" in load_settings().model_fields_set
         place = setup.existing if named or Path(DEFAULT_MEMORY).exists() else load_settings()
     try:
         if vectors_only and setup.model is None and settings.falls_back:

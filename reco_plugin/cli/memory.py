@@ -1,4 +1,4 @@
-"""``reco memory``: fill, search and inspect the memory."""
+"""``reco memory info``, ``search`` and ``remove``: look into a memory, and delete pairs."""
 
 from __future__ import annotations
 
@@ -7,37 +7,33 @@ from collections.abc import Iterator, Sequence
 from contextlib import closing
 from pathlib import Path
 from textwrap import fill, shorten
-from time import monotonic
 from typing import TYPE_CHECKING, Annotated, Any, cast
 
 import typer
 
+from ..config import Settings
 from ..errors import ConfigError, InputError
-from ..types import Modality
-from ..values import counted, strip_marks
-from .service import KeyFileOption, ServiceOption, ServiceOptions, open_here_or_served, served_reco
-from .shared import Given, JsonOption, MemoryFlags, OpenOptions, keeps, reco_of, say, take_flags, takes
+from ..values import counted, show, strip_marks
+from .shared import JsonOption, KOption, MemoryFlags, MemoryOption, ModelOption, OpenOptions, reco_here_or_served, say
 
 if TYPE_CHECKING:
-    from ..client.memory import ServedMemory
     from ..memory.edge import EdgeMemory
 
 _COLUMNS, _CAPTION = 100, 60
-_AGAIN = "run reco memory calibrate"
+_AGAIN = "run reco memory build --relearn"
+_LOOKED_FOR, _NAMED = 1_000, 3  # ids to remove: those that are looked for first, to name some that are not there
 
 
-@takes(MemoryFlags)
-def info_command(*, given: Given, as_json: JsonOption = False) -> None:
-    """Show engine, number of pairs, their encoder, and what was learned about them. Needs no model.
+def info_command(*, memory: MemoryOption = None, as_json: JsonOption = False) -> None:
+    """Show where a memory is, how many pairs it holds, their encoder, and what was learned. Needs no model.
 
-    The gains are those of the memory's own pairs, each hidden from itself: right in sign, not in size, and
-    blind to a memory that has nothing to do with the queries.
+    The gains are those of the memory's own pairs, each hidden from itself: they are right in sign, not in size, and say
+    nothing about queries of another kind.
     """
     from ..calibration.note import unfinished
 
-    with closing(take_flags(MemoryFlags, given).open()) as store:
+    with closing(MemoryFlags(memory).open()) as store:
         header, count = store.header, store.count()
-        left = store.count_unjudged() if header.calibration else 0
         index = cast("EdgeMemory", store).index_state if store.kind == "edge" else ""
     fingerprint = header.fingerprint
     info = {
@@ -45,60 +41,83 @@ def info_command(*, given: Given, as_json: JsonOption = False) -> None:
         "location": store.location,
         "pairs": count,
         "encoder": {"name": fingerprint.name, "digest": fingerprint.digest, "dimension": fingerprint.dimension},
-        "calibration": _shown_calibration(header.calibration),
-        "unjudged": left,
+        "calibration": _without_arrays(header.calibration),
+        "opinions": header.opinions,
+        "index": index,
+        "unfinished": unfinished(header),
     }
     lines = [f"{store.kind} memory at {store.location}: {counted(count, 'pair')}", f"encoder  {fingerprint}"]
     lines += _block("gate", calibration_lines(header.calibration, count))
-    info["opinions"] = header.opinions
     if header.said:
-        damaged = len(header.said) - header.opinions
-        unread = f"; {damaged:,} more cannot be read" if damaged else ""
-        lines.append(f"feedback {counted(header.opinions, 'opinion')} of people{unread}, see reco memory feedback")
-    if waiting := unfinished(header):
-        info["unfinished"] = waiting
-        lines += _block("note", [waiting])
-    if left:
-        lines.append(
-            f"judged   all but {counted(left, 'pair')}, which count as average until the next write, or: {_AGAIN}"
-        )
-    if index:
-        info["index"] = index
-        lines.append(f"index    {index}")
+        lines.append(f"feedback {counted(header.opinions, 'opinion')}: see reco memory feedback")
+    lines += _block("note", [note] if (note := unfinished(header)) else [])
+    lines += [f"index    {index}"] if index else []
     say(info, "\n".join(lines), as_json)
 
 
-@takes(OpenOptions)
 def search_command(
-    text: Annotated[str | None, typer.Argument(help="A text to search by.")] = None,
+    text: Annotated[str | None, typer.Argument(metavar="TEXT", help="A text to search by.")] = None,
     *,
-    image: Annotated[Path | None, typer.Option(help="An image to search by instead.")] = None,
-    by: Annotated[
-        Modality | None, typer.Option(help="Modality of the memory to compare with.", show_default="the query's own")
+    image: Annotated[Path | None, typer.Option(metavar="FILE", help="Search by this image instead of a text.")] = None,
+    k: KOption = 10,
+    where: Annotated[
+        str | None, typer.Option(metavar="JSON", help="Return only pairs whose payload meets these conditions.")
     ] = None,
-    k: Annotated[int, typer.Option("--k", min=1, help="Number of pairs.")] = 10,
-    where: Annotated[str | None, typer.Option(metavar="JSON", help="Conditions on the payload.")] = None,
-    given: Given,
+    memory: MemoryOption = None,
+    model: ModelOption = None,
     as_json: JsonOption = False,
 ) -> None:
     """Find the pairs nearest to a text or an image, as a query would retrieve them."""
     if (text is None) == (image is None):
-        raise InputError("give a text or --image, one of them")
+        raise InputError("give either a text or --image")
     conditions = _parse_where(where)
-    asked = take_flags(OpenOptions, given)
-    named = {} if asked.model is None else {"model": asked.model}
-    settings = asked.existing.model_copy(update={"on_memory_failure": "fail", **named})
-    served = served_reco(settings, ServiceOptions())
-    with served or reco_of(asked.model, settings, on_memory_failure="fail") as reco:
-        query, modality = (text, "text") if image is None else (image, "image")
+    settings = OpenOptions(memory, model).existing
+    query, modality = (text, "text") if image is None else (image, "image")
+    with reco_here_or_served(model, settings) as reco:
         words = reco.defaults.get("words") is not False
-        found = reco.memory.search(query, modality=modality, by=by, k=k, where=conditions, words=words)  # type: ignore[arg-type]
+        found = reco.memory.search(query, modality=modality, k=k, where=conditions, words=words)  # type: ignore[arg-type]
     payloads = (found.payloads or [[]])[0]
     hits = [
         {"id": id_, "similarity": round(float(similarity), 6), "payload": dict(payload)}
         for id_, similarity, payload in zip(found.ids[0], found.similarity[0], payloads, strict=False)
     ]
     say(hits, _table(hits) or "nothing found", as_json)
+
+
+def remove_command(
+    ids: Annotated[list[str] | None, typer.Argument(metavar="ID", help="The ids of the pairs.")] = None,
+    *,
+    source: Annotated[
+        str | None,
+        typer.Option("--from", metavar="FILE", help="Also delete the ids of a .txt file, or of a source's rows."),
+    ] = None,
+    memory: MemoryOption = None,
+    as_json: JsonOption = False,
+) -> None:
+    """Delete pairs by id; an id that no pair has is named in a warning. Needs no model."""
+    if not ids and source is None:
+        raise InputError("nothing to remove: give ids, or --from FILE")
+    flags = MemoryFlags(memory)
+    wanted = list(dict.fromkeys([*(ids or []), *(_ids_in(source, flags.settings) if source else [])]))
+    with closing(flags.open()) as store:
+        found = {name for name, _ in store.payloads(wanted[:_LOOKED_FOR])} if wanted else set()
+        removed, left = store.delete(wanted), store.count()
+    if (absent := len(wanted) - removed) > 0:
+        names = [show(name) for name in wanted[:_LOOKED_FOR] if name not in found][:_NAMED]
+        such = f", as {', '.join(names)}" if names else ""
+        typer.echo(f"warning: the memory has no pair of {counted(absent, 'id')}{such}", err=True)
+    text = f"removed {counted(removed, 'pair')}; {counted(left, 'is', 'are')} left"
+    say({"removed": removed, "pairs": left}, text, as_json)
+
+
+def _ids_in(source: str, settings: Settings) -> list[str]:
+    """The ids of a list, or of a source, also of its rejected rows."""
+    from ..data.source import read_lines
+    from ..ingest.source import open_source
+
+    if (path := Path(source)).suffix.lower() == ".txt":
+        return read_lines(path)
+    return [row.id for row in open_source(source, into=settings) if row.id is not None]
 
 
 def _table(hits: Sequence[dict[str, Any]]) -> str:
@@ -125,75 +144,7 @@ def _parse_where(text: str | None) -> dict[str, Any] | None:
     return conditions
 
 
-@takes(OpenOptions)
-def calibrate_command(
-    *,
-    service: ServiceOption = None,
-    key_file: KeyFileOption = None,
-    given: Given,
-    as_json: JsonOption = False,
-) -> None:
-    """Learn from the memory's own pairs which captions to trust, how far queries move, and what that gains.
-
-    No labels are needed: its pairs ask, each hidden from itself. Adding pairs does the same when the memory is new or
-    has doubled, or a quarter of its pairs are new; this command is for the rest: after many smaller changes, or
-    deletions. Takes a minute for 20,000 pairs; of more, so many are drawn at random, and the others are then judged
-    beside those.
-
-    Searches go on meanwhile, by the old state or the new, never by half of it; a service reads the new one from a
-    server within two seconds. Where a service has the memory's folder open, it learns itself, by its own k, and goes on
-    if this is interrupted: run it again to wait for it.
-    """
-    from ..api_encoder import load_model
-    from ..calibration.learn import STEPS, learn
-    from ..progress import progress_bar
-
-    begun, asked, via = monotonic(), take_flags(OpenOptions, given), ServiceOptions(service, key_file)
-    via.check(asked.memory)
-    settings = asked.settings
-    manifest = load_model(asked.model or settings.model).manifest
-    with closing(open_here_or_served(settings, via, manifest.fingerprint)) as store:
-        pairs = store.count()
-        if store.kind == "served":
-            calibration = _let_learn(cast("ServedMemory", store))
-        else:
-            if store.kind == "edge":
-                cast("EdgeMemory", store).check_writable()  # a read-only folder would forget it at once
-            with (
-                keeps("the state in use is the old one or the new one, as a whole; run it again"),
-                progress_bar(total=STEPS * pairs, desc="calibrate", unit="step") as bar,
-            ):
-                learn(store, settings.refining.get("k") or manifest.policy.k, progress=bar.update)
-            calibration = store.header.calibration
-    text = "\n".join(calibration_lines(calibration, pairs))
-    if not calibration:
-        text = (
-            f"nothing was learned: {counted(pairs, 'pair is', 'pairs are')} too few (20, with 5 captions), or too equal"
-        )
-    say(
-        {"pairs": pairs, "seconds": round(monotonic() - begun, 1), "calibration": _shown_calibration(calibration)},
-        text,
-        as_json,
-    )
-
-
-def _let_learn(served: ServedMemory) -> dict[str, Any]:
-    """Let the service that has the memory open learn, with its progress; returns what it learned."""
-    from ..progress import progress_bar
-
-    with (
-        keeps("the service goes on learning; the same command waits for it again"),
-        progress_bar(total=0, desc="calibrate", unit="step") as bar,
-    ):
-
-        def show(done: int, total: int) -> None:
-            bar.total = total
-            bar.update(done - bar.n)
-
-        return served.calibrate(show)
-
-
-def _shown_calibration(calibration: dict[str, Any]) -> dict[str, Any]:
+def _without_arrays(calibration: dict[str, Any]) -> dict[str, Any]:
     """What was learned, without the arrays; empty if nothing was."""
     return (
         {name: value for name, value in calibration.items() if name not in ("blob", "match")}
@@ -224,8 +175,7 @@ def calibration_lines(calibration: dict[str, Any], pairs: int) -> list[str]:
     if state.check is not None:
         said += [f"{state.check}: {state.check.meaning}", *filter(None, [state.check.advice])]
         if not state.check.by_chance:
-            fit = f"{1 - state.check.wrong:.2f} of 1"
-            said.append(f"its captions fit their neighbours by {fit}, which ranks pairs and is no share of right ones")
+            said.append(f"caption reliability {1 - state.check.wrong:.2f} of 1, which is no share of right captions")
         said.append(state.among_own)
         said.append(state.tells_presence)
     elif not state.fitted and not state.reason:

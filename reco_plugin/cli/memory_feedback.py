@@ -1,8 +1,7 @@
-"""``reco memory reject`` and ``feedback``: say what is not what was asked for, look at it, take it back."""
+"""``reco memory feedback``: say that an answer is wrong for a query, list what was said, and take it back."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from contextlib import closing
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -12,111 +11,91 @@ import typer
 
 from ..errors import InputError
 from ..values import counted, show
-from .service import KeyFileOption, ServiceOption, ServiceOptions, open_here_or_served, served_reco
-from .shared import Given, JsonOption, MemoryFlags, OpenOptions, on_one_line, reco_of, say, take_flags, takes
+from .shared import Given, JsonOption, OpenOptions, on_one_line, reco_here_or_served, say, take_flags, takes
 
 if TYPE_CHECKING:
     from ..calibration.feedback import Opinion
     from ..client.memory import ServedMemory
-    from ..memory import Memory
 
 
 @dataclass(frozen=True)
-class RejectOptions:
-    """What asked, and what the answer was where that is no pair."""
+class _Judgment(OpenOptions):
+    """One opinion on one answer."""
 
-    text: Annotated[str | None, typer.Option(help="The text that asked.")] = None
-    image: Annotated[Path | None, typer.Option(help="The image that asked instead.")] = None
-    answer: Annotated[
+    wrong: Annotated[
         str | None,
-        typer.Option(help="In place of a pair, the answer itself: a caption for --image, an image file for --text."),
+        typer.Option("--not", metavar="PAIR", help="Say that this pair, by its id, is a wrong answer to the query."),
     ] = None
-    service: ServiceOption = None
-    key_file: KeyFileOption = None
+    right: Annotated[
+        str | None,
+        typer.Option("--right", metavar="PAIR", help="Say that this pair is a right answer, after all."),
+    ] = None
+    text: Annotated[str | None, typer.Option(metavar="TEXT", help="The query is this text.")] = None
+    image: Annotated[Path | None, typer.Option(metavar="FILE", help="The query is this image.")] = None
+    by: Annotated[str, typer.Option(metavar="NAME", help="Store who says so.")] = ""
 
 
-@takes(OpenOptions, RejectOptions)
-def reject_command(
-    pair: Annotated[str | None, typer.Argument(help="Id of the pair that was the answer.")] = None,
+@takes(_Judgment)
+def feedback_command(
     *,
-    right: Annotated[bool, typer.Option("--right", help="Say that it is right: takes back what was said.")] = False,
-    by: Annotated[str, typer.Option(help="Who says so.")] = "",
+    withdraw: Annotated[
+        list[str] | None, typer.Option(metavar="ID", help="Delete this opinion; repeat the flag for more.")
+    ] = None,
     given: Given,
     as_json: JsonOption = False,
 ) -> None:
-    """Say that a pair is not what a text or an image asked for: it no longer moves queries like this one.
+    """List feedback on answers, oldest first, or give it: a pair that is wrong for a query no longer moves it.
 
-    Kept with the memory, and used at once. The newest word on one query and answer counts. More: docs/feedback.md
+    Feedback is stored with the memory and used at once. The newest opinion on one query and answer counts. More:
+    docs/feedback.md
     """
-    what, opened = take_flags(RejectOptions, given), take_flags(OpenOptions, given)
-    if (what.text is None) == (what.image is None):
-        raise InputError("say what asked: give --text or --image, one of them")
-    via = ServiceOptions(what.service, what.key_file)
-    via.check(opened.memory)
-    named = {} if opened.model is None else {"model": opened.model}
-    existing = opened.settings if what.service else opened.existing
-    settings = existing.model_copy(update={"on_memory_failure": "fail", **named})
-    query, modality = (what.text, "text") if what.image is None else (what.image, "image")
-    answer = Path(what.answer) if what.answer is not None and what.image is None else what.answer
-    with served_reco(settings, via) or reco_of(opened.model, settings, on_memory_failure="fail") as reco:
-        one = reco.memory.reject(query, pair, modality=modality, answer=answer, right=right, by=by)  # type: ignore[arg-type]
-        calibrated = reco.memory.calibration is not None
-    note = "" if calibrated else "\nthe memory is not calibrated, so its queries stay plain, with and without this"
+    asked = take_flags(_Judgment, given)
+    if asked.wrong is not None or asked.right is not None:
+        _judge(asked, as_json=as_json)
+    elif withdraw:
+        _withdraw(asked, withdraw, as_json=as_json)
+    else:
+        _list(asked, as_json=as_json)
+
+
+def _judge(asked: _Judgment, *, as_json: bool) -> None:
+    if asked.wrong is not None and asked.right is not None:
+        raise InputError("--not and --right are two opinions: give one of them")
+    if (asked.text is None) == (asked.image is None):
+        raise InputError("name the query: give either --text or --image")
+    query, modality = (asked.text, "text") if asked.image is None else (asked.image, "image")
+    pair, right = (asked.right, True) if asked.wrong is None else (asked.wrong, False)
+    with reco_here_or_served(asked.model, asked.existing) as reco:
+        one = reco.memory.reject(query, pair, modality=modality, right=right, by=asked.by)  # type: ignore[arg-type]
+        plain = reco.memory.calibration is None
+    note = "\nthe memory has learned nothing yet, so its queries stay plain, with and without this" if plain else ""
     say(asdict(one), f"{_line(one)}{note}", as_json)
 
 
-@takes(MemoryFlags)
-def feedback_command(
-    *,
-    withdraw: Annotated[list[str] | None, typer.Option(metavar="ID", help="Forget this one; repeatable.")] = None,
-    forget_all: Annotated[bool, typer.Option("--forget-all", help="Forget everything that was said.")] = False,
-    service: ServiceOption = None,
-    key_file: KeyFileOption = None,
-    given: Given,
-    as_json: JsonOption = False,
-) -> None:
-    """Show what people said about answers, oldest first, or forget some of it. Needs no model.
+def _withdraw(asked: _Judgment, ids: list[str], *, as_json: bool) -> None:
+    from ..opinions import withdraw
 
-    What cannot be read is told on stderr; forget it by its id, too.
-    """
-    from ..opinions import say_unread, unread_in
-    from ..opinions import withdraw as forget
-
-    if withdraw and forget_all:
-        raise InputError("--forget-all forgets more than what --withdraw names: give one of them")
-    via, asked = ServiceOptions(service, key_file), take_flags(MemoryFlags, given)
-    via.check(asked.memory)
-    with closing(open_here_or_served(asked.settings, via, None)) as store:
-        served = cast("ServedMemory", store) if store.kind == "served" else None
-        if withdraw or forget_all:
-            ids = None if forget_all else withdraw
-            for name in sorted(set(ids or ()).difference(store.look().said)):
-                typer.echo(f"warning: {show(name)} is the id of no opinion", err=True)
-            if served is None:
-                gone = forget(store, ids)
-            else:
-                gone = served.withdraw([*store.header.said] if ids is None else ids)
-            left = len(_told(store, served))
-            text = f"forgot {counted(gone, 'opinion')}; {counted(left, 'is', 'are')} left"
-            say({"withdrawn": gone, "opinions": left}, text, as_json)
-            return
-        said = _told(store, served)
-        if told := say_unread(unread := unread_in(store.look())):
-            typer.echo(f"warning: {told}", err=True)
-        for name in list(unread)[1:]:
-            typer.echo(f"  nor {show(name)}", err=True)
-    say([asdict(one) for one in said], "\n".join(map(_line, said)) or "nobody has said anything", as_json)
+    with closing(asked.open()) as store:
+        for name in sorted(set(ids).difference(store.look().said)):
+            typer.echo(f"warning: {show(name)} is the id of no opinion", err=True)
+        gone = cast("ServedMemory", store).withdraw(ids) if store.kind == "served" else withdraw(store, ids)
+    say({"withdrawn": gone}, f"deleted {counted(gone, 'opinion')}", as_json)
 
 
-def _told(store: Memory, served: ServedMemory | None) -> Sequence[Opinion]:
-    from ..opinions import opinions_of
+def _list(asked: _Judgment, *, as_json: bool) -> None:
+    from ..opinions import opinions_of, say_unread, unread_in
 
-    return opinions_of(store) if served is None else served.opinions()
+    with closing(asked.open()) as store:
+        served = store.kind == "served"
+        found = cast("ServedMemory", store).opinions() if served else opinions_of(store)
+        if unread := say_unread(unread_in(store.look())):
+            typer.echo(f"warning: {unread}", err=True)
+    say([asdict(one) for one in found], "\n".join(map(_line, found)) or "there is no feedback", as_json)
 
 
 def _line(one: Opinion) -> str:
     """One opinion for people."""
-    what = "right" if one.right else "not this"
+    what = "right" if one.right else "wrong"
     answer = "an answer that is no pair" if one.pair is None else f"the pair {on_one_line(one.pair)}"
     by = f"  by {on_one_line(one.by)}" if one.by else ""
-    return f"{one.at}  {one.id}  {what}: {answer}, to {'an image' if one.modality == 'image' else 'a text'}{by}"
+    return f"{one.at}  {one.id}  {what}: {answer}, for {'an image' if one.modality == 'image' else 'a text'}{by}"

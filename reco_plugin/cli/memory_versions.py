@@ -1,11 +1,10 @@
-"""Versions of a memory, in use and before, and what a running service does with it."""
+"""``reco memory versions``: list the versions of a memory, put one to use, delete old ones."""
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from contextlib import closing
 from dataclasses import replace
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
@@ -14,16 +13,8 @@ from ..errors import ConfigError, MemoryTimeout
 from ..memory.opening import server_of
 from ..memory.versions import FolderVersions, Version, Versions
 from ..values import counted
-from .service import ServiceOptions, served_memory
-from .shared import (
-    Given,
-    JsonOption,
-    MemoryFlags,
-    keeps,
-    say,
-    take_flags,
-    takes,
-)
+from .service import served_memory
+from .shared import JsonOption, MemoryFlags, MemoryOption, keeps, say
 
 if TYPE_CHECKING:
     from ..client.memory import ServedMemory
@@ -32,76 +23,54 @@ _PATIENCE = 20
 """Deadlines of the service that putting a version to use may take: a large one opens slowly."""
 
 
-@takes(MemoryFlags)
-def versions_command(*, given: Given, as_json: JsonOption = False) -> None:
-    """List the versions of the memory. Needs no model."""
-    with closing(_versions(given)) as versions:
-        found = _known(versions)
-    lines = [
-        f"{'*' if each.live else ' '} {each.name}  {_pairs(each)} of {each.fingerprint}"
-        + ("" if each.finished else "  unfinished")
-        for each in found
-    ]
-    say([describe(each) for each in found], "\n".join(lines), as_json)
-
-
-@takes(MemoryFlags)
-def use_command(
-    name: Annotated[str, typer.Argument(help="Name of a version.")], *, given: Given, as_json: JsonOption = False
-) -> None:
-    """Put a finished version to use, atomically, without interrupting readers. Needs no model."""
-    _say_used(_use(take_flags(MemoryFlags, given), lambda versions: versions.use(name)), as_json)
-
-
-@takes(MemoryFlags)
-def rollback_command(*, given: Given, as_json: JsonOption = False) -> None:
-    """Go back to the version before the one in use. Needs no model."""
-    _say_used(_use(take_flags(MemoryFlags, given), lambda versions: versions.rollback()), as_json)
-
-
-@takes(MemoryFlags)
-def prune_command(
+def versions_command(
     *,
-    given: Given,
-    keep: Annotated[int, typer.Option(min=0, help="Finished versions to keep besides the one in use.")] = 1,
+    use: Annotated[str | None, typer.Option(metavar="NAME", help="Put this version to use, atomically.")] = None,
+    previous: Annotated[bool, typer.Option("--previous", help="Go back to the version before the one in use.")] = False,
+    prune: Annotated[
+        bool, typer.Option("--prune", help="Delete versions that are not in use, except the newest finished one.")
+    ] = False,
+    memory: MemoryOption = None,
     as_json: JsonOption = False,
 ) -> None:
-    """Delete versions that are not in use, except the newest finished ones. Needs no model."""
-    with closing(_versions(given)) as versions:
-        _known(versions)
-        gone = versions.prune(keep)
-    say({"deleted": gone}, f"deleted {', '.join(gone)}" if gone else "nothing to delete", as_json)
+    """List the versions of a memory, put one to use, or delete old ones. Needs no model."""
+    if (use is not None) + previous + prune > 1:
+        raise ConfigError("--use, --previous and --prune do different things: give one of them")
+    flags = MemoryFlags(memory)
+    if use is not None or previous:
+        version = _use(flags, use)
+        say(describe(version), f"{version.name} is in use: {_pairs(version)}", as_json)
+        return
+    with closing(open_versions_of(flags.settings)) as versions:
+        found = versions.all()
+        if not found:
+            raise ConfigError(f"there is no memory {versions.place}: check --memory, or run reco memory build --help")
+        gone = versions.prune() if prune else []
+    if prune:
+        say({"deleted": gone}, f"deleted {', '.join(gone)}" if gone else "nothing to delete", as_json)
+        return
+    lines = [
+        f"{'*' if one.live else ' '} {one.name}  {_pairs(one)} of {one.fingerprint}"
+        + ("" if one.finished else "  unfinished")
+        for one in found
+    ]
+    say([describe(one) for one in found], "\n".join(lines), as_json)
 
 
-def _use(asked: MemoryFlags, change: Callable[[Versions], Version]) -> Version:
-    """Put another version to use, with what people said of the one before; a service brings that over itself."""
+def _use(flags: MemoryFlags, name: str | None) -> Version:
+    """Put a version to use (None: the one before), with the feedback of the one in use."""
     from ..opinions import bring_over
 
-    with closing(open_versions_of(asked.settings)) as versions:
-        before = next((each for each in versions.all() if each.live), None)
+    with closing(open_versions_of(flags.settings)) as versions:
+        before = next((one for one in versions.all(counted=False) if one.live), None)
         known = None if before is None else versions.header_of(before)
-        version = change(versions)
+        version = versions.rollback() if name is None else versions.use(name)
         served = isinstance(versions, ServedFolderVersions)
     if before is not None and known is not None and known.said and version.name != before.name and not served:
-        left = f"{version.name} is in use, without what people said of {before.name}"
-        with keeps(left), closing(asked.open()) as store:
+        left = f"{version.name} is in use, without the feedback of {before.name}"
+        with keeps(left), closing(flags.open()) as store:
             bring_over(known, store)
     return version
-
-
-def _versions(given: Given) -> Versions:
-    return open_versions_of(take_flags(MemoryFlags, given).settings)
-
-
-def _known(versions: Versions) -> list[Version]:
-    """All versions.
-
-    Raises:
-        ConfigError: there is no memory.
-    """
-    if found := versions.all():
-        return found
-    raise ConfigError(f"there is no memory {versions.place}: check --memory, or build one: reco memory build --help")
 
 
 def is_server(settings: Settings) -> bool:
@@ -109,10 +78,10 @@ def is_server(settings: Settings) -> bool:
     return "://" in settings.memory
 
 
-def open_versions_of(settings: Settings, via: ServiceOptions | None = None) -> Versions:
+def open_versions_of(settings: Settings) -> Versions:
     """The versions of the memory of the settings; of a folder that a service has open, the service swaps them."""
     if not is_server(settings):
-        served = served_memory(settings, via or ServiceOptions(), None)
+        served = served_memory(settings, None)
         return FolderVersions(settings.memory) if served is None else ServedFolderVersions(settings.memory, served)
     server = server_of(settings)
     from ..memory.server_versions import ServerVersions
@@ -147,7 +116,7 @@ class ServedFolderVersions(FolderVersions):
         return replace(wanted, pairs=pairs, live=True)
 
 
-def describe(version: Version) -> dict[str, object]:
+def describe(version: Version) -> dict[str, Any]:
     """A version, JSON-like."""
     return {
         "name": version.name,
@@ -156,10 +125,6 @@ def describe(version: Version) -> dict[str, object]:
         "finished": version.finished,
         "encoder": version.fingerprint.name,
     }
-
-
-def _say_used(version: Version, as_json: bool) -> None:
-    say(describe(version), f"{version.name} is in use: {_pairs(version)}", as_json)
 
 
 def _pairs(version: Version) -> str:

@@ -34,17 +34,16 @@ from pydantic import BaseModel, SecretStr
 from pydantic_settings import BaseSettings
 from typer.models import OptionInfo
 
-from ..config import Settings, load_settings, split_address
-from ..defaults import COLLECTION
-from ..errors import ConfigError, DataError, MemoryLocked, MemoryStoreError
+from ..config import Settings, load_settings
+from ..errors import ConfigError, DataError, MemoryStoreError
 from ..files import in_home
-from ..memory import Memory, memory_of
+from ..memory import Memory
 from ..memory.header import HEADER_NAME
 from ..options import options_of
 from ..run_config import said_of
-from ..types import Fingerprint, Records
+from ..types import Records
 from ..values import nearest
-from .service import ServiceOptions, open_here_or_served
+from .service import READS, explained_lock, open_here_or_served, served_memory
 
 if TYPE_CHECKING:
     from ..reco import Reco
@@ -169,26 +168,18 @@ def _parts(annotation: Any) -> set[Any]:
 ModelOption = Annotated[
     Path | None,
     typer.Option(
-        help="Model folder made by `reco export`.",
+        metavar="FOLDER",
+        help="The model folder, as `reco model export` and `reco model add` write it.",
         show_default="RECO_MODEL or ./triton_models, else the quickstart model",
     ),
 ]
 MemoryOption = Annotated[
     str | None,
     typer.Option(
-        help="Memory: a folder, or the URL of a Qdrant server, as in 'grpc://host:6334?collection=shop&search_ef=128'.",
+        metavar="MEMORY",
+        help="The memory: a folder, or the URL of a Qdrant server with its collection and options, as in "
+        "'grpc://host:6334?collection=shop&shards=6'.",
         show_default="RECO_MEMORY or ./memory",
-    ),
-]
-CollectionOption = Annotated[
-    str | None, typer.Option(help="Collection of a Qdrant server.", show_default="RECO_MEMORY_COLLECTION or reco")
-]
-OptionOption = Annotated[
-    list[str] | None,
-    typer.Option(
-        "--option",
-        metavar="NAME=VALUE",
-        help="Option of the memory, as in shards=6 or quantization=scalar; repeat it. See docs/memory.md.",
     ),
 ]
 
@@ -221,6 +212,7 @@ JsonOption = Annotated[
     bool, typer.Option("--json", help="Print JSON, and nothing else, on stdout.", callback=claim_stdout)
 ]
 
+KOption = Annotated[int, typer.Option("--k", metavar="N", min=1, help="Return this many results.")]
 DEFAULT_MEMORY = "./memory"
 
 
@@ -229,8 +221,6 @@ class MemoryFlags:
     """The memory of a command; None leaves it to the settings."""
 
     memory: MemoryOption = None
-    collection: CollectionOption = None
-    option: OptionOption = None
 
     @property
     def settings(self) -> Settings:
@@ -238,49 +228,46 @@ class MemoryFlags:
 
         The library's own default, a memory in RAM, would be lost at the end of the command.
         """
-        given = {"memory_collection": self.collection, "memory_options": parse_options(self.option)}
-        found = load_settings(memory=self.memory, **given)
-        return found if "memory" in found.model_fields_set else load_settings(memory=DEFAULT_MEMORY, **given)
+        found = load_settings(memory=self.memory)
+        return found if self.is_named else load_settings(memory=DEFAULT_MEMORY)
+
+    @property
+    def is_named(self) -> bool:
+        """Whether a flag, the environment or ``reco.toml`` names a memory."""
+        return "memory" in load_settings(memory=self.memory).model_fields_set
 
     @property
     def existing(self) -> Settings:
-        """The same for a command that only reads: creating an empty memory would hide a mistyped name."""
+        """The same for a command that only reads: an empty memory in place of a mistyped name would hide the mistake.
+
+        Raises:
+            MemoryStoreError: there is no such folder.
+        """
         settings = self.settings
         if _is_missing(location := settings.memory):
             raise MemoryStoreError(
                 f"there is no memory at {location!r}{_beside(location)}. Check the location, or make one: "
-                "reco memory add --help"
+                "reco memory build --help"
             )
         return settings
 
     @property
     def served(self) -> Settings:
-        """The same for a service: a memory that is named must be there, or at least its folder; ``./memory`` is made.
+        """The same for a service: the folder of a memory that is named must exist; ``./memory`` is made.
 
-        A mistyped name would be served, empty and ready.
+        Raises:
+            MemoryStoreError: there is no such folder.
         """
-        settings = self.settings
-        named = "memory" in load_settings(memory=self.memory).model_fields_set
-        if named and _is_missing(location := settings.memory):
+        if self.is_named and _is_missing(location := self.settings.memory):
             raise MemoryStoreError(
                 f"there is no memory at {location!r}{_beside(location)}. Check the location; build one: reco memory "
                 f"build SOURCE --memory {location}; or make its folder, to begin with an empty one: mkdir {location}"
             )
-        return settings
-
-    @property
-    def address(self) -> str | None:
-        """The memory with its collection and options as one text; None where no flag was given."""
-        options = (parse_options(self.option) or {}) | ({"collection": self.collection} if self.collection else {})
-        if not options:
-            return self.memory
-        place, before = split_address(self.memory or self.settings.memory)
-        said = "&".join(f"{name}={value}" for name, value in (before | options).items())
-        return f"{place}?{said}"
+        return self.settings
 
     def open(self) -> Memory:
         """The memory of any encoder, without a model; it must exist. One that a service has open is read through it."""
-        return open_here_or_served(self.settings, ServiceOptions(), None)
+        return open_here_or_served(self.settings, None)
 
 
 @dataclass(frozen=True)
@@ -324,48 +311,32 @@ def reco_of(model: Path | None, settings: Settings, **more: Any) -> Reco:
 
 def reco_to_read(model: Path | None, settings: Settings, **more: Any) -> Reco:
     """The same for who only reads: where a service has the folder open, the error says to copy it."""
-    try:
+    with explained_lock(settings, READS):
         return reco_of(model, settings, **more)
-    except MemoryLocked as error:
-        from .service import READS, explain_lock
 
-        raise explain_lock(error, settings, READS) from error
+
+def reco_here_or_served(model: Path | None, settings: Settings) -> Reco:
+    """The same to change the memory, too: through the service that has it open, if there is one."""
+    from ..api_encoder import load_model
+    from ..client.memory import ServedPairs
+    from ..reco import Reco
+
+    chosen = settings_of(model, settings, on_memory_failure="fail")
+    store = served_memory(chosen, load_model(chosen.model).manifest.fingerprint)
+    if store is not None:
+        return Reco.of(chosen, pairs_of=lambda encoder: ServedPairs(store, encoder))
+    with explained_lock(settings):
+        return Reco.of(chosen)
 
 
 def settings_of(model: Path | None, settings: Settings, **more: Any) -> Settings:
     """All settings of the model with the memory of these settings, and other settings by name."""
     from ..reco import tell_fallback
 
-    place = _place_of(settings) | more
+    place = {name: getattr(settings, name) for name in ("memory_collection", "memory_options")} | more
     chosen = load_settings(model=None if model is None else str(model), memory=settings.memory, **place)
     tell_fallback(chosen)
     return chosen
-
-
-def _place_of(settings: Settings) -> dict[str, Any]:
-    return {name: getattr(settings, name) for name in ("memory_collection", "memory_options")}
-
-
-def spell(settings: Settings) -> str:
-    """The memory as a flag to paste."""
-    named = settings.memory_collection != COLLECTION and "://" in settings.memory
-    return f"--memory {settings.memory}" + (f" --collection {settings.memory_collection}" if named else "")
-
-
-def parse_options(options: list[str] | None) -> dict[str, str] | None:
-    """``NAME=VALUE`` of the command line; these override the environment and the file."""
-    for option in options or ():
-        if "=" not in option:
-            raise ConfigError(f"--option is NAME=VALUE, as in shards=6, got {option!r}")
-    return dict(option.split("=", 1) for option in options) if options else None
-
-
-def open_copy(settings: Settings, fingerprint: Fingerprint) -> Memory:
-    """The memory to copy pairs of this encoder to, made if there is none."""
-    from .service import TAKES, explained_lock
-
-    with explained_lock(settings, TAKES):
-        return memory_of(settings, fingerprint)
 
 
 def with_progress(batches: Iterable[Records], total: int | None, what: str) -> Iterator[Records]:

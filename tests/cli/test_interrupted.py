@@ -1,9 +1,8 @@
-"""Ctrl-C in a long command: one line that says what is kept, exit code 130, and the same command goes on."""
+"""Ctrl-C in a long command: one line that says what stays, exit code 130, and the same command goes on."""
 
 from __future__ import annotations
 
 import os
-import shutil
 import signal
 import subprocess
 import sys
@@ -14,27 +13,23 @@ from typing import Any
 import pytest
 from click.testing import Result
 from ctrl_c import press_ctrl_c
-from fit_worlds import made
 from live_service import wait_until
 
 from reco_plugin.__main__ import main
-from reco_plugin.data import write_pairs
 
-Run = Callable[..., Result]
 Ask = Callable[..., Any]
 SMALL = ("--batch-size", "8")
 
 
 @pytest.fixture
-def stopped(run: Run, monkeypatch: pytest.MonkeyPatch) -> Callable[..., str]:
-    """A function that runs a command until its progress is told the n-th time, and returns the one line."""
+def stopped(run: Callable[..., Result], monkeypatch: pytest.MonkeyPatch) -> Callable[..., str]:
+    """A function that runs a command until its progress is shown the n-th time, and returns the one line."""
 
     def stop(*arguments: object, at: int) -> str:
         with monkeypatch.context() as patched:
             press_ctrl_c(patched, at=at)
             result = run(*arguments)
-        assert result.exit_code == 130, result.output
-        assert result.stdout == ""
+        assert (result.exit_code, result.stdout) == (130, ""), result.output
         assert "Traceback" not in result.stderr
         (told,) = (line for line in result.stderr.splitlines() if "interrupted" in line)
         return told
@@ -42,52 +37,21 @@ def stopped(run: Run, monkeypatch: pytest.MonkeyPatch) -> Callable[..., str]:
     return stop
 
 
+@pytest.mark.parametrize(("command", "more"), [("add", ()), ("build", ("--swap",))])
 def test_what_was_written_stays_and_the_same_command_goes_on(
-    work: Path, catalogue: Path, stopped: Callable[..., str], ask: Ask
+    work: Path, catalogue: Path, stopped: Callable[..., str], ask: Ask, command: str, more: tuple[str, ...]
 ) -> None:
-    asked = ("memory", "add", catalogue, *SMALL)
-    told = stopped(*asked, at=2)
-    assert told == "interrupted: what was written stays in memory; the same command resumes from there"
-    assert 8 <= ask("memory", "info")["pairs"] < 24
+    asked = ("memory", command, catalogue, *more, *SMALL)
+    assert stopped(*asked, at=2).startswith("interrupted: what was written stays")
     again = ask(*asked)
     assert again["unchanged"] >= 8
     assert (again["added"] + again["unchanged"], again["pairs"]) == (24, 24)
 
 
-def test_a_version_that_was_begun_goes_on(work: Path, catalogue: Path, stopped: Callable[..., str], ask: Ask) -> None:
-    asked = ("memory", "build", catalogue, "--swap", *SMALL)
-    told = stopped(*asked, at=2)
-    assert told == "interrupted: what was written stays beside the version in use; the same command continues"
-    again = ask(*asked)
-    assert again["unchanged"] >= 8 and again["pairs"] == 24
-
-
 def test_what_writes_nothing_says_so(work: Path, catalogue: Path, memory: Path, stopped: Callable[..., str]) -> None:
     assert stopped("memory", "build", catalogue, "--dry-run", at=1) == "interrupted: nothing was written"
-    assert stopped("memory", "export", "pairs.npz", at=1) == "interrupted: nothing was written to pairs.npz"
+    assert stopped("memory", "copy", memory, "pairs.npz", at=1) == "interrupted: nothing was written to pairs.npz"
     assert not (work / "pairs.npz").exists()
-
-
-def test_a_copy_goes_on_with_resume(work: Path, memory: Path, stopped: Callable[..., str], ask: Ask) -> None:
-    told = stopped("memory", "copy", memory, "copy", at=1)
-    assert told == "interrupted: what was written stays; to go on, give the same command with --resume"
-    assert ask("memory", "copy", memory, "copy", "--resume")["pairs"] == 24
-
-
-def test_a_fit_names_its_folder(work: Path, stopped: Callable[..., str]) -> None:
-    write_pairs(work / "pairs.npz", [made()])
-    told = stopped("fit", "pairs.npz?check=0", "--group", "thing", "--fuser", "reco", "--out", "run", at=1)
-    assert told == "interrupted: what was encoded so far stays in run; the same command resumes from there"
-
-
-def test_a_command_that_keeps_nothing_stops_in_one_line(
-    work: Path, catalogue: Path, stopped: Callable[..., str]
-) -> None:
-    photos = work / "photos" / "fox"
-    photos.mkdir(parents=True)
-    shutil.copy(next(catalogue.parent.glob("*.png")), photos / "a.png")
-    asked = ("eval", "zero-shot", "photos", "--memory-from", catalogue)
-    assert stopped(*asked, at=1) == "interrupted"
 
 
 def test_a_process_ends_with_130_and_no_trace(work: Path, catalogue: Path, model: Path) -> None:
@@ -119,7 +83,7 @@ def test_a_process_ends_with_130_and_no_trace(work: Path, catalogue: Path, model
 def test_an_interruption_while_it_loads_is_quiet(
     monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    loads = "reco_plugin.cli.evaluate"
+    loads = "reco_plugin.cli.embed"
 
     class Interrupts:
         def find_spec(self, name: str, *_: object) -> None:
@@ -128,7 +92,7 @@ def test_an_interruption_while_it_loads_is_quiet(
 
     monkeypatch.delitem(sys.modules, loads, raising=False)
     monkeypatch.setattr(sys, "meta_path", [Interrupts(), *sys.meta_path])
-    monkeypatch.setattr(sys, "argv", ["reco", "eval", "zero-shot", "photos"])
+    monkeypatch.setattr(sys, "argv", ["reco", "embed", "--text", "x"])
     with pytest.raises(SystemExit) as ended:
         main()
     assert (ended.value.code, *capsys.readouterr()) == (130, "", "")

@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import sys
 from collections.abc import Callable
-from operator import itemgetter
 from pathlib import Path
 from typing import Any
 
@@ -14,7 +12,6 @@ from qdrant_client import models
 from qdrant_client.qdrant_remote import QdrantRemote
 from qdrant_stand_in import Refusal, StandIn
 from shop_collection import D
-from terminal import run_on_a_terminal
 
 from reco_plugin import Reco
 
@@ -46,16 +43,15 @@ def test_swap_rollback_and_prune(work: Path, catalogue: Path, url: str, ask: Ask
         assert ask("memory", "build", catalogue, "--memory", url)["live"] is False
         assert len(reader.memory) == 3
         assert versions(ask, url) == {"reco--v1": (3, True, True), "reco--v2": (24, False, True)}
-        assert ask("memory", "use", "reco--v2", "--memory", url)["live"] is True
+        assert ask("memory", "versions", "--use", "reco--v2", "--memory", url)["live"] is True
         assert len(reader.memory) == 24
-        assert ask("memory", "rollback", "--memory", url)["name"] == "reco--v1"
+        assert ask("memory", "versions", "--previous", "--memory", url)["name"] == "reco--v1"
         assert len(reader.memory) == 3
-    assert "no finished version of 'reco' before" in fail("memory", "rollback", "--memory", url)
-    assert "no version 'reco--v9'" in fail("memory", "use", "reco--v9", "--memory", url)
-    ask("memory", "use", "reco--v2", "--memory", url)
-    assert ask("memory", "prune", "--memory", url) == {"deleted": []}
-    assert ask("memory", "prune", "--keep", 0, "--memory", url) == {"deleted": ["reco--v1"]}
-    assert versions(ask, url) == {"reco--v2": (24, True, True)}
+    assert "no finished version of 'reco' before" in fail("memory", "versions", "--previous", "--memory", url)
+    assert "no version 'reco--v9'" in fail("memory", "versions", "--use", "reco--v9", "--memory", url)
+    assert ask("memory", "build", catalogue, "--memory", url, "--swap")["name"] == "reco--v3"
+    assert ask("memory", "versions", "--prune", "--memory", url) == {"deleted": ["reco--v1"]}
+    assert versions(ask, url) == {"reco--v2": (24, False, True), "reco--v3": (24, True, True)}
 
 
 def test_the_first_build_is_put_to_use(
@@ -70,13 +66,13 @@ def test_the_first_build_is_put_to_use(
     assert "reco--v2 holds 2 pairs and is in use" in done.stdout
     assert ask("memory", "info", "--memory", url)["pairs"] == 2
     done = run("memory", "build", part(catalogue, 3), "--memory", url)
-    assert "reco--v3 holds 3 pairs and is ready: reco memory use reco--v3" in done.stdout
+    assert "reco--v3 holds 3 pairs and is ready: reco memory versions --use reco--v3" in done.stdout
     assert ask("memory", "info", "--memory", url)["pairs"] == 2
     server.engine.client.update_collection_aliases(
         [models.DeleteAliasOperation(delete_alias=models.DeleteAlias(alias_name="reco"))]
     )
     message = fail("memory", "info", "--memory", url)
-    assert "reco--v1, reco--v2, reco--v3. Put one to use (reco memory use reco--v3 --memory" in message
+    assert "reco--v1, reco--v2, reco--v3" in message
 
 
 def test_a_build_beside_an_empty_version_is_put_to_use(work: Path, catalogue: Path, url: str, ask: Ask) -> None:
@@ -94,7 +90,7 @@ def test_an_interrupted_build_is_never_used_and_can_go_on(
     named = ("--memory", url, "--swap", "--as", "shop")
     assert "1 of 11 rows were rejected" in fail("memory", "build", broken, *named, "--max-error-rate", 0)
     assert versions(ask, url)["reco--v2"][1:] == (False, False)
-    assert "was not finished" in fail("memory", "use", "reco--v2", "--memory", url)
+    assert "was not finished" in fail("memory", "versions", "--use", "reco--v2", "--memory", url)
     server.engine.seen.clear()
     built = ask("memory", "build", catalogue, *named, "--resume")
     assert (built["name"], built["pairs"], built["live"]) == ("reco--v2", 24, True)
@@ -137,7 +133,7 @@ def test_one_address_with_a_collection_serves_every_command(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     shop = f"{url}?collection=shop&shards=4&search_ef=77"
-    for place in (("--memory", shop), ("--memory", url, "--collection", "shop", "--option", "search_ef=77"), ()):
+    for place in (("--memory", shop), ()):
         monkeypatch.setenv("RECO_MEMORY", "./memory" if place else shop)
         ask("memory", "sync", part(catalogue, 6), "--as", "shop", *place)
         ask("memory", "add", part(catalogue, 9), *place)
@@ -146,26 +142,13 @@ def test_one_address_with_a_collection_serves_every_command(
         assert server.engine.last["query"]["searches"][0].params.hnsw_ef == 77
         assert run("embed", "--text", "a circle", *place).exit_code == 0
         assert ask("memory", "remove", "small-red-circle", *place)["pairs"] == 8
-        assert ask("memory", "export", "pairs.npz", *place)["exported"] == 8
-        assert ask("memory", "import", "pairs.npz", *place)["pairs"] == 8
-        assert ask("memory", "update", part(catalogue, 9), *place)["pairs"] == 8
-        ask("memory", "calibrate", *place)
+        ask("memory", "build", "--relearn", *place)
         assert [each["name"] for each in ask("memory", "versions", *place)] == ["shop--v1"]
         assert ask("doctor", *place)["checks"]["memory"]["ok"] is True
-    assert ask("memory", "build", f"{url}?collection=shop", "--memory", "copied")["pairs"] == 8
     assert ask("memory", "copy", shop, f"{url}?collection=other&shards=2")["pairs"] == 8
-    built = run("memory", "build", part(catalogue, 3), "--memory", shop)
-    assert f"is ready: reco memory use shop--v2 --memory {url} --collection shop" in built.stdout
-    assert {name: each["shard_number"] for name, each in server.engine.made.items()} == {
-        "shop--v1": 4,
-        "other--v1": 2,
-        "shop--v2": 4,
-    }
+    assert {name: each["shard_number"] for name, each in server.engine.made.items()} == {"shop--v1": 4, "other--v1": 2}
     assert "did you mean 'collection'?" in fail("memory", "info", "--memory", f"{url}?colection=shop")
-
-
-def test_an_option_of_a_server_for_a_folder(work: Path, catalogue: Path, fail: Fail) -> None:
-    assert "has no such option" in fail("memory", "add", catalogue, "--option", "shards=4")
+    assert "has no such option" in fail("memory", "add", catalogue, "--memory", "folder?shards=4")
 
 
 # --- moving
@@ -174,7 +157,8 @@ def test_an_option_of_a_server_for_a_folder(work: Path, catalogue: Path, fail: F
 def test_copy_to_a_server_and_back(work: Path, catalogue: Path, url: str, ask: Ask) -> None:
     ask("memory", "add", part(catalogue, 6), "--memory", "first")
     for source, target, kind in (("first", url, "qdrant"), (url, "back", "edge")):
-        assert ask("memory", "copy", source, target) == {"copied": 6, "pairs": 6, "opinions": 0}
+        copied = ask("memory", "copy", source, target)
+        assert (copied["copied"], copied["pairs"]) == (6, 6)
         here, there = (ask("memory", "info", "--memory", place) for place in (source, target))
         assert (here["encoder"], here["calibration"]) == (there["encoder"], there["calibration"])
         assert there["kind"] == kind
@@ -183,58 +167,3 @@ def test_copy_to_a_server_and_back(work: Path, catalogue: Path, url: str, ask: A
     assert {id_: hit["payload"] for id_, hit in found.items()} == {id_: hit["payload"] for id_, hit in again.items()}
     near = {id_: hit["similarity"] for id_, hit in again.items()}
     assert {id_: hit["similarity"] for id_, hit in found.items()} == pytest.approx(near, abs=2e-6)
-
-
-def test_copy_and_import_go_on_where_they_stopped(
-    work: Path, catalogue: Path, server: StandIn, url: str, ask: Ask
-) -> None:
-    ask("memory", "add", catalogue)
-    ask("memory", "export", "pairs.npz")
-    counts = itemgetter("imported", "pairs")
-    ask("memory", "add", part(catalogue, 9), "--memory", url)
-    server.engine.last.clear()
-    assert ask("memory", "copy", "memory", url, "--resume") == {"copied": 15, "pairs": 24, "opinions": 0}
-    assert len(server.engine.last["upsert"]["points"]) == 15
-    assert counts(ask("memory", "import", "pairs.npz", "--memory", "copy")) == (24, 24)
-    ask("memory", "remove", "large-red-circle", "--memory", "copy")
-    assert counts(ask("memory", "import", "pairs.npz", "--memory", "copy", "--resume")) == (1, 24)
-    assert counts(ask("memory", "import", "pairs.npz", "--memory", "copy", "--resume")) == (0, 24)
-
-
-def test_copy_onto_itself_is_refused(
-    memory: Path, catalogue: Path, server: StandIn, url: str, ask: Ask, fail: Fail
-) -> None:
-    for other in ("memory", "./memory/", memory.resolve()):
-        assert "name another target" in fail("memory", "copy", "memory", other)
-    ask("memory", "add", part(catalogue, 2), "--memory", url)
-    for name in ("reco", "reco--v1"):  # the alias, and what it stands for
-        message = fail("memory", "copy", url, url.replace("127.0.0.1", "localhost"), "--to-collection", name)
-        assert "name another target" in message
-
-
-def test_copy_names_its_source_first(memory: Path, work: Path, fail: Fail) -> None:
-    assert "as cp does: reco memory copy ./backup ./prod" in fail("memory", "copy", "./prod", "--memory", "./backup")
-    assert "as cp does: reco memory copy c b" in fail("memory", "copy", "a", "b", "--memory", "c")
-    assert "takes a source and a target: reco memory copy ./memory ./prod" in fail("memory", "copy", "./prod")
-    assert "there is no memory at" in fail("memory", "copy", "gone", "new")
-    assert sorted(each.name for each in work.iterdir()) == ["memory"]
-
-
-def test_copy_asks_before_it_mixes_with_other_pairs(memory: Path, catalogue: Path, ask: Ask, fail: Fail) -> None:
-    ask("memory", "add", part(catalogue, 9), "--memory", "prod")
-    ask("memory", "remove", "small-red-circle", "--memory", "memory")
-    for more in ([], ["--resume"]):
-        message = fail("memory", "copy", "memory", "prod", *more)
-        assert "prod holds 9 pairs, others than the source's among them, such as 'small-red-circle'" in message
-        assert "give --yes" in message
-    assert ask("memory", "info", "--memory", "prod")["pairs"] == 9
-    copy = [sys.executable, "-m", "reco_plugin", "memory", "copy", "memory", "prod"]
-    for answer, pairs in (("n\n", 9), ("y\n", 24)):
-        done = run_on_a_terminal(copy, timeout=60, answer=answer)
-        assert "Copy 23 pairs into it? [y/N]" in done.stderr
-        assert (done.returncode == 0) == (pairs == 24), done.stderr
-        assert ask("memory", "info", "--memory", "prod")["pairs"] == pairs
-    assert ask("memory", "copy", "memory", "prod", "--yes") == {"copied": 23, "pairs": 24, "opinions": 0}
-    assert ask("memory", "copy", "prod", "backup")["pairs"] == 24
-    assert ask("memory", "copy", "memory", "again")["pairs"] == 23
-    assert ask("memory", "copy", "memory", "again")["copied"] == 23  # the same pairs once more need no answer

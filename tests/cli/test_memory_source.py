@@ -86,7 +86,7 @@ def test_add_update_and_sync_read_memories_too(work: Path, catalogue: Path, memo
     first = catalogue.with_name("first.csv")
     first.write_text("\n".join(catalogue.read_text().splitlines()[:6]) + "\n")
     ask("memory", "add", first, "--memory", "few")
-    assert ask("memory", "update", "memory", "--memory", "few")["replaced"] == 5  # as vectors, for the first time
+    assert ask("memory", "add", "memory", "--only-known", "--memory", "few")["replaced"] == 5
     assert ask("memory", "add", "memory", "--memory", "few")["added"] == 19
     synced = ask("memory", "sync", "memory", "--memory", "few")
     assert (synced["unchanged"], synced["deleted"]) == (24, 0)
@@ -131,7 +131,7 @@ def test_another_encoder_is_refused_before_anything_is_made(
         assert "built by encoder other-clip" in message
         assert not Path("new").exists()
     before = set(server.engine.made)
-    assert "other-clip" in fail("memory", "build", "memory", "--memory", url, "--collection", "mine", "--swap")
+    assert "other-clip" in fail("memory", "build", "memory", "--memory", f"{url}?collection=mine", "--swap")
     assert set(server.engine.made) == before
 
 
@@ -143,7 +143,7 @@ def test_a_memory_is_not_read_into_itself(
         for source, target in (("memory", "./memory"), *((f"{url}?collection={n}", url) for n in ("reco", "reco--v1"))):
             assert "cannot be read into itself" in fail("memory", "build", source, "--memory", target, *how)
     assert sorted(server.engine.made) == ["reco--v1"]
-    other = ask("memory", "build", f"{url}?collection=reco", "--memory", url, "--collection", "new", "--swap")
+    other = ask("memory", "build", f"{url}?collection=reco", "--memory", f"{url}?collection=new", "--swap")
     assert (other["name"], other["pairs"]) == ("new--v1", 24)
 
 

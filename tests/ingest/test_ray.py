@@ -266,7 +266,12 @@ def test_commands_on_the_cluster_find_relative_paths_and_come_to_what_they_do_in
 
     def daily(memory: str, *engine: str) -> list[dict[str, Any]]:
         said = ("--memory", memory, "--batch-size", "4", "--json", *engine)
-        commands = [("build", first, "--as", "shop"), ("add", more), ("update", mended), ("sync", now, "--as", "shop")]
+        commands = [
+            ("build", first, "--as", "shop"),
+            ("add", more),
+            ("add", mended, "--only-known"),
+            ("sync", now, "--as", "shop"),
+        ]
         results = [
             CliRunner().invoke(app, ["memory", *map(str, command), *said], catch_exceptions=False)
             for command in commands
@@ -290,8 +295,8 @@ def test_commands_on_the_cluster_find_relative_paths_and_come_to_what_they_do_in
     np.testing.assert_allclose(left["text"], right["text"], atol=1e-6)
 
 
-@pytest.mark.parametrize("command", ["build", "add", "update", "sync"])
-@pytest.mark.parametrize("about", [("--address", "auto"), ("--workers", "2"), ("--gpus-per-worker", "0.5")])
+@pytest.mark.parametrize("command", ["build", "add", "sync"])
+@pytest.mark.parametrize("about", [("--address", "auto"), ("--workers", "2")])
 def test_options_of_a_cluster_want_one(command, about):
     result = CliRunner().invoke(app, ["memory", command, "no.csv", *about])
     assert result.exit_code == 1

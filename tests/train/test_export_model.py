@@ -91,7 +91,7 @@ def test_a_fusion_of_another_encoder_is_refused(vit: str, tmp_path: Path, told: 
 def test_the_command_prints_what_was_compared_and_writes_the_folder(vit: str, tmp_path: Path) -> None:
     out = tmp_path / "model"
     run = trained(tmp_path, fuser="mean")
-    arguments = ["export", "--model", vit, "--out", str(out), "--license", "MIT, mine"]
+    arguments = ["model", "export", "--model", vit, "--out", str(out), "--license", "MIT, mine"]
     arguments += ["--fusion", str(run)]
     result = CliRunner().invoke(
         app,
@@ -111,6 +111,17 @@ def test_the_command_prints_what_was_compared_and_writes_the_folder(vit: str, tm
 
 
 def test_the_command_refuses_without_writing(vit: str, tmp_path: Path) -> None:
-    arguments = ["export", "--model", vit, "--out", str(tmp_path / "m"), "--precision", "int8", "--accelerator", "cuda"]
+    arguments = [
+        "model",
+        "export",
+        "--model",
+        vit,
+        "--out",
+        str(tmp_path / "m"),
+        "--precision",
+        "int8",
+        "--accelerator",
+        "cuda",
+    ]
     result = CliRunner().invoke(app, arguments)
     assert result.exit_code != 0 and "int8" in result.stderr and not list(tmp_path.iterdir())

@@ -91,7 +91,7 @@ def test_a_copy_that_cannot_begin_names_the_file(folder: Path, tmp_path: Path) -
 
 def test_what_is_no_embedded_memory_is_not_copied(folder: Path, tmp_path: Path) -> None:
     result = reco("memory", "copy", str(tmp_path / "none"), str(tmp_path / "new"), "--damaged")
-    assert result.exit_code == 1 and "no folder with a memory" in result.stderr
+    assert result.exit_code == 1 and "there is no memory" in result.stderr
     assert "name another target" in reco("memory", "copy", str(folder), str(folder), "--damaged").stderr
     with closing(open_memory(folder, MINE)):
         assert "open in another" in reco("memory", "copy", str(folder), str(tmp_path / "new"), "--damaged").stderr

@@ -1,0 +1,167 @@
+"""``reco memory copy``: move a memory to another one, to a file, or back."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import ExitStack, closing
+from dataclasses import dataclass, field
+from itertools import chain, islice
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from ..config import Settings
+from ..errors import ConfigError
+from ..files import in_home
+from ..memory import Memory, memory_of
+from ..values import counted
+from .service import READS, TAKES, explained_lock, open_here_or_served
+from .shared import JsonOption, MemoryFlags, ModelOption, keeps, reco_of, say, with_progress
+
+if TYPE_CHECKING:
+    from ..types import Records
+
+_LEFT = "what was written stays; run the same command again"
+
+
+@dataclass
+class _Copied:
+    """What a copy did, for people and for programs."""
+
+    pairs: int  # that were copied
+    held: int | None = None  # pairs in the target; None of a file
+    opinions: int = 0
+    notes: list[str] = field(default_factory=list)
+
+    def say(self, target: str, *, as_json: bool) -> None:
+        """Print it."""
+        feedback = f" and {counted(self.opinions, 'opinion')}" if self.opinions else ""
+        holds = "" if self.held is None else f"; it holds {counted(self.held, 'pair')}"
+        text = [f"copied {counted(self.pairs, 'pair')}{feedback} to {target}{holds}", *self.notes]
+        found = {"copied": self.pairs, "pairs": self.held, "opinions": self.opinions, "notes": self.notes}
+        say(found, "\n".join(text), as_json)
+
+
+def copy_command(
+    source: Annotated[
+        str, typer.Argument(metavar="SOURCE", help="A memory (a folder, or the URL of a Qdrant server), or a file.")
+    ],
+    target: Annotated[
+        str,
+        typer.Argument(metavar="TARGET", help="A memory, made if there is none, or a file: .parquet or .npz."),
+    ],
+    *,
+    model: ModelOption = None,
+    yes: Annotated[
+        bool, typer.Option("--yes", help="Copy also where the target holds pairs that the source does not hold.")
+    ] = False,
+    damaged: Annotated[
+        bool, typer.Option("--damaged", help="Copy what can be read of a damaged folder, and list the rest.")
+    ] = False,
+    as_json: JsonOption = False,
+) -> None:
+    """Copy a memory to another one or to a file, or back from a file: pairs, feedback, and what was learned.
+
+    Nothing is deleted in the target. A copy from a file takes the model, to check that its vectors are of the model's
+    encoder; the others need no model.
+    """
+    from ..data import is_vectors
+
+    if is_vectors(target):
+        copied = _to_file(source, Path(target))
+    elif is_vectors(source):
+        copied = _from_file(Path(source), target, model)
+    else:
+        copied = _to_memory(source, target, yes=yes, damaged=damaged)
+    copied.say(target, as_json=as_json)
+
+
+def _to_file(source: str, target: Path) -> _Copied:
+    from ..data import write_pairs
+    from ..memory.transfer import all_pairs
+    from ..opinions import say_unread, unread_in
+
+    settings = MemoryFlags(source).existing
+    with keeps(f"nothing was written to {target}"), closing(open_here_or_served(settings, None)) as store:
+        unread = unread_in(store.header)
+        feedback = [one for name, one in store.header.said.items() if name not in unread]
+        written = write_pairs(target, with_progress(all_pairs(store), store.count(), "copy"), feedback)
+    return _Copied(written, None, len(feedback), [f"left out: {say_unread(unread)}"] if unread else [])
+
+
+def _from_file(source: Path, target: str, model: Path | None) -> _Copied:
+    from ..data import read_feedback, read_records
+    from ..data.rows import Rows
+    from ..data.same_encoder import SameEncoder
+    from ..opinions import add_said
+
+    feedback, records = read_feedback(source), read_records(source)
+    first = list(islice(records, 1))  # a file that cannot be read is refused before a memory is made
+    settings = MemoryFlags(target).settings
+    with ExitStack() as stack:
+        stack.enter_context(keeps(_LEFT))
+        stack.enter_context(explained_lock(settings, TAKES))
+        reco = stack.enter_context(reco_of(model, settings, on_memory_failure="fail"))
+        same = SameEncoder(reco.encoder, str(reco.manifest.fingerprint), Rows(str(source), ()))
+
+        def checked() -> Iterator[Records]:
+            for batch in chain(first, records):
+                rows = zip(batch.image, batch.text, batch.payloads, strict=True)
+                same.look(({"image": image, "text": text}, payload) for image, text, payload in rows)
+                yield batch
+
+        added = reco.memory.add_records(with_progress(checked(), None, "copy"), progress=True)
+        brought = add_said(reco.memory.store, feedback)
+        notes = [same.note or "", f"not copied: {brought.left}" if brought.left else ""]
+        return _Copied(added, len(reco.memory), brought.opinions, [note for note in notes if note])
+
+
+def _to_memory(source: str, target: str, *, yes: bool, damaged: bool) -> _Copied:
+    from ..memory.damaged import open_damaged
+    from ..memory.transfer import copy
+    from ..opinions import add_said
+    from ..progress import progress_bar
+
+    origin, into_settings = MemoryFlags(source).existing, MemoryFlags(target).settings
+    if _place(origin) == _place(into_settings):
+        raise ConfigError(f"{target!r} is the memory that would be copied: name another target")
+    with ExitStack() as stack:
+        stack.enter_context(keeps(_LEFT))
+        stack.enter_context(explained_lock(origin, READS))
+        store: Any = stack.enter_context(
+            open_damaged(in_home(source)) if damaged else closing(open_here_or_served(origin, None))
+        )
+        with explained_lock(into_settings, TAKES):
+            into = stack.enter_context(closing(memory_of(into_settings, store.header.fingerprint)))
+        if into.count() and not yes and not damaged:
+            _refuse_others(store, into, target)
+        with progress_bar(total=store.count(), desc="copy", unit="pair") as bar:
+            read = copy(store, into, progress=bar.update)
+        brought = add_said(into, (store.header if damaged else store.look()).said.values())
+        copied = _Copied(read, into.count(), brought.opinions)
+    copied.notes += [f"not copied: {brought.left}"] if brought.left else []
+    if damaged:
+        copied.notes += [f"{len(store.left):,} could not be read"] if store.left else []
+        copied.notes += [f"  {name}: {why}" for name, why in store.left.items()]
+        if not store.log_read:
+            copied.notes.append("its log could not be read: add again what was added last")
+    return copied
+
+
+def _place(settings: Settings) -> object:
+    """A folder however it is spelled, or the URL and collection of a server."""
+    if "://" in settings.memory:
+        return settings.memory, settings.memory_collection
+    return in_home(settings.memory).resolve()
+
+
+def _refuse_others(source: Memory, target: Memory, name: str) -> None:
+    """Refuse a target with other pairs than the source's, which would stay beside the copied ones."""
+    from ..memory.transfer import find_other
+
+    if (other := find_other(target, source)) is not None:
+        raise ConfigError(
+            f"{name} holds {counted(target.count(), 'pair')}, some of which the source does not hold, such as "
+            f"{other!r}: they would stay beside the copied ones. If that is meant, give --yes"
+        )

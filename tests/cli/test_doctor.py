@@ -1,0 +1,101 @@
+"""reco doctor, and which model is used where none is named."""
+
+from __future__ import annotations
+
+import json
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+from click.testing import Result
+
+from reco_plugin import Reco
+from reco_plugin.config import load_settings
+from reco_plugin.errors import ArtifactError
+from reco_plugin.memory import Fingerprint, open_memory
+
+Run = Callable[..., Result]
+IN_RAM = {"memory": ":memory:"}
+
+
+def checks(run: Run, *arguments: str) -> tuple[int, dict[str, dict[str, Any]]]:
+    result = run("doctor", "--json", *arguments)
+    return result.exit_code, json.loads(result.stdout)["checks"]
+
+
+def test_doctor_is_content(memory: Path, ask: Callable[..., Any], run: Run) -> None:
+    report = ask("doctor")
+    assert [(name, check["ok"]) for name, check in report["checks"].items()] == [
+        ("settings", True),
+        ("model", True),
+        ("memory", True),
+        ("self-test", True),
+    ]
+    assert "24 pairs" in report["checks"]["memory"]["detail"]
+    assert "ONNX Runtime on the CPU" in report["checks"]["self-test"]["detail"]
+    assert run("doctor").stdout.splitlines()[-1] == "verdict    everything works"
+
+
+def test_doctor_shows_settings_and_no_key(memory: Path, run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
+    Path("reco.toml").write_text('memory_timeout_s = 20.0\ntriton_headers = {authorization = "hush-2"}\n')
+    monkeypatch.setenv("RECO_MEMORY_API_KEY", "hush-1")
+    result = run("doctor", "--json")
+    report = json.loads(result.stdout)
+    assert "hush" not in result.output + run("doctor").output
+    assert report["sources"][0].endswith("/reco.toml") and "RECO_MEMORY_API_KEY" in report["sources"]
+    detail = report["checks"]["settings"]["detail"]
+    assert "memory_timeout_s=20.0" in detail and "breaker" not in detail
+    Path("reco.toml").write_text("memory_timeout = 20")
+    code, found = checks(run)
+    assert (code, found["settings"]["ok"]) == (1, False)
+    assert "memory_timeout" in found["settings"]["detail"]
+
+
+def test_doctor_finds_what_is_wrong(work: Path, run: Run) -> None:
+    assert "none at ./memory yet" in checks(run)[1]["memory"]["detail"]
+    assert list(work.iterdir()) == []
+    open_memory("memory", Fingerprint("other/clip", "cd" * 32, 128)).close()
+    code, found = checks(run)
+    assert (code, found["memory"]["ok"], found["model"]["ok"]) == (1, False, True)
+    assert "other/clip" in found["memory"]["detail"]
+    Path("memory/memory.json").write_text("{")
+    assert checks(run)[1]["memory"]["ok"] is False
+    code, found = checks(run, "--model", "gone", "--memory", "none")
+    assert (code, found["model"]["ok"], found["memory"]["ok"], found["self-test"]["ok"]) == (1, False, True, False)
+
+
+def test_doctor_says_that_the_package_of_a_new_memory_is_missing(
+    work: Path, run: Run, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for name in [name for name in sys.modules if name.startswith("reco_plugin.memory.edge")]:
+        monkeypatch.delitem(sys.modules, name)
+    monkeypatch.setitem(sys.modules, "qdrant_edge", None)
+    code, found = checks(run)
+    assert (code, found["memory"]["ok"]) == (1, False)
+    assert "qdrant-edge-py" in found["memory"]["detail"]
+
+
+@pytest.fixture
+def bare(work: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """An empty working folder, and no model named anywhere."""
+    monkeypatch.delenv("RECO_MODEL")
+    return work
+
+
+def test_without_a_name_the_quickstart_model_is_used_with_a_warning(
+    bare: Path, model: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with pytest.warns(UserWarning, match="no model was named.*RECO_MODEL=quickstart"), Reco.open(**IN_RAM) as reco:
+        assert reco.settings.model == model
+    monkeypatch.setenv("RECO_MODEL", "quickstart")
+    with Reco.open(**IN_RAM) as reco:  # a warning would be an error here
+        assert reco.settings.model == model
+
+
+def test_a_model_in_the_working_directory_comes_first_also_if_it_is_broken(bare: Path) -> None:
+    (bare / "triton_models").mkdir()
+    assert load_settings().model == Path("triton_models")
+    with pytest.raises(ArtifactError, match="no model at 'triton_models'"):
+        Reco.open(**IN_RAM)

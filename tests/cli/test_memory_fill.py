@@ -1,0 +1,156 @@
+"""reco memory build, add, sync and remove on folders: what a user types every day."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import pytest
+from click.testing import Result
+
+from reco_plugin import Reco
+
+Run = Callable[..., Result]
+Ask = Callable[..., Any]
+Fail = Callable[..., str]
+Source = Callable[[list[str]], Path]
+
+
+@pytest.fixture
+def lines(catalogue: Path) -> list[str]:
+    return catalogue.read_text().splitlines()
+
+
+@pytest.fixture
+def source(catalogue: Path, request: pytest.FixtureRequest) -> Source:
+    """Writes rows of the catalogue beside its images, in a table of this test's own."""
+    path = catalogue.with_name(f"{request.node.name[:40]}.csv".replace("[", "-").replace("]", ""))
+
+    def write(rows: list[str]) -> Path:
+        path.write_text("\n".join(rows) + "\n")
+        return path
+
+    return write
+
+
+def counts(told: dict[str, Any], *names: str) -> tuple[int, ...]:
+    return tuple(told[name] for name in names)
+
+
+def test_a_second_build_changes_nothing(work: Path, catalogue: Path, ask: Ask, run: Run) -> None:
+    assert counts(ask("memory", "build", catalogue, "--dry-run"), "added", "pairs") == (24, 0)
+    assert run("memory", "sync", catalogue, "--dry-run").stdout == "would add 24 pairs; the memory holds 0\n"
+    assert list(work.iterdir()) == []
+    assert counts(ask("memory", "build", catalogue), "read", "added", "pairs") == (24, 24, 24)
+    assert counts(ask("memory", "build", catalogue), "added", "replaced", "unchanged") == (0, 0, 24)
+    assert [path.name for path in work.iterdir()] == ["memory"]
+
+
+def test_rejected_rows_are_listed_beside_the_memory(
+    work: Path, source: Source, lines: list[str], ask: Ask, run: Run, fail: Fail, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    table = source([*lines, "gone,gone.png,a gone thing,red,none"])
+    built = ask("memory", "build", table)
+    assert counts(built, "read", "added", "rejected") == (25, 24, 1)
+    assert built["files"] == {"rejected": "memory.rejected.jsonl"}
+    assert json.loads((work / "memory.rejected.jsonl").read_text())["id"] == "gone"
+    assert "listed in mine.jsonl" in run("memory", "build", table, "--rejected", "mine.jsonl").stdout
+    assert "1 of 25 rows were rejected" in fail("memory", "build", table, "--max-error-rate", 0.01)
+    monkeypatch.chdir(work / "memory")  # a memory in the working folder has its list beside it, too
+    assert ask("memory", "build", table, "--memory", ".")["files"] == {"rejected": str(work / "memory.rejected.jsonl")}
+    for command in (("build", table, "--swap"), ("versions",)):
+        assert "beside their memory's folder: give its name" in fail("memory", *command, "--memory", ".")
+
+
+def test_swap_builds_beside_and_readers_go_on(
+    work: Path, catalogue: Path, source: Source, lines: list[str], ask: Ask, fail: Fail
+) -> None:
+    ask("memory", "build", catalogue)
+    told = ask("memory", "build", source(lines[:11]), "--swap", "--drop-others")
+    assert counts(told, "name", "live", "pairs") == ("memory--v2", True, 10)
+    assert (work / "memory").is_symlink()
+    assert [counts(each, "name", "pairs", "live") for each in ask("memory", "versions")] == [
+        ("memory--v1", 24, False),
+        ("memory--v2", 10, True),
+    ]
+    with Reco.open(memory=work / "memory", on_memory_failure="fail") as reader:
+        assert "is open in another process" in fail("memory", "build", catalogue, "--swap")
+        assert ask("memory", "build", catalogue, "--swap", "--drop-others")["name"] == "memory--v3"
+        assert len(reader.memory) == 10  # it goes on with what it opened
+    assert ask("memory", "info")["pairs"] == 24
+    assert ask("memory", "versions", "--previous")["name"] == "memory--v2"
+    assert ask("memory", "versions", "--use", "memory--v3")["live"] is True
+    assert ask("memory", "versions", "--prune") == {"deleted": ["memory--v1"]}
+
+
+def test_a_swap_keeps_the_pairs_of_other_origin_unless_they_shall_go(
+    work: Path, catalogue: Path, drawings: Any, source: Source, lines: list[str], ask: Ask
+) -> None:
+    table = source(lines[:11])
+    ask("memory", "build", table, "--swap")
+    ask("memory", "build", catalogue, "--as", "more")  # six of it stay apart below
+    ask("memory", "build", source(lines[:19]))
+    with Reco.open(memory=work / "memory", on_memory_failure="fail") as reco:
+        reco.memory.add([replace(drawings[0], id="by hand"), replace(drawings[1], id="by HTTP")])
+    source(lines[:9])
+    kept = ask("memory", "build", table, "--swap")
+    assert counts(kept, "added", "copied", "pairs", "name") == (8, 8, 16, "memory--v2")
+    assert kept["others"] == {"more": 6, "": 2}
+    with Reco.open(memory=work / "memory", on_memory_failure="fail") as reco:
+        assert len(reco.memory.get(["by hand", "by HTTP"])) == 2
+    assert counts(ask("memory", "build", table, "--swap", "--drop-others"), "copied", "pairs") == (0, 8)
+
+
+def test_daily_changes(work: Path, source: Source, lines: list[str], ask: Ask) -> None:
+    ask("memory", "build", source(lines), "--as", "shop")
+    changed = [lines[0], *lines[3:10], lines[10].replace("a ", "one ", 1), *lines[11:]]
+    names = ("added", "replaced", "unchanged", "deleted", "pairs")
+    assert counts(ask("memory", "sync", source(changed), "--as", "shop", "--dry-run"), *names) == (0, 1, 21, 2, 24)
+    assert ask("memory", "info")["pairs"] == 24
+    assert counts(ask("memory", "sync", source(changed), "--as", "shop"), *names) == (0, 1, 21, 2, 22)
+    known = source([lines[0], lines[5].replace("a ", "one ", 1), "new," + lines[6].partition(",")[2]])
+    assert counts(ask("memory", "add", known, "--only-known"), "replaced", "missing", "pairs") == (1, 1, 22)
+
+
+def test_a_sync_that_would_delete_too_much_says_how_to_allow_it(
+    work: Path, source: Source, lines: list[str], ask: Ask, run: Run, fail: Fail
+) -> None:
+    ask("memory", "build", source(lines), "--as", "shop")
+    cut_off = ("memory", "sync", source(lines[:9]), "--as", "shop")
+    dry = ask(*cut_off, "--dry-run")
+    assert (dry["deleted"], dry["refused"].partition(" pairs")[0]) == (16, "16 of the 24")
+    assert f"would delete nothing, and fail: {dry['refused']}" in run(*cut_off, "--dry-run").stdout
+    assert dry["refused"] in fail(*cut_off)
+    allowed = dry["refused"].partition("give ")[2].partition(";")[0].split()
+    assert ask(*cut_off, *allowed)["deleted"] == 16
+
+
+@pytest.mark.parametrize("again", ["../shop/c.csv", "whole"])
+def test_a_source_is_the_same_however_it_is_spelled_and_from_wherever(
+    work: Path, catalogue: Path, lines: list[str], ask: Ask, monkeypatch: pytest.MonkeyPatch, again: str
+) -> None:
+    (work / "shop").mkdir()
+    table = work / "shop" / "c.csv"
+    table.write_text("\n".join([lines[0], *(line.replace(",", f",{catalogue.parent}/", 1) for line in lines[1:11])]))
+    monkeypatch.chdir(work / "shop")
+    ask("memory", "build", "c.csv", "--memory", work / "memory")
+    table.write_text("\n".join(table.read_text().splitlines()[:-1]))
+    if again == "whole":  # as cron gives it
+        monkeypatch.chdir("/")
+        again = str(table)
+    told = ask("memory", "sync", again, "--memory", work / "memory")
+    assert counts(told, "unchanged", "deleted", "pairs") == (9, 1, 9)
+
+
+def test_near_duplicates_and_evaluation_images(
+    work: Path, source: Source, lines: list[str], ask: Ask, catalogue: Path
+) -> None:
+    again = [f"again-{line}" for line in lines[13:16]]
+    table = source([lines[0], *lines[13:14], *again[:1]])
+    found = ask("memory", "add", table, "--duplicates", "report", "--memory", "a")
+    assert counts(found, "added", "reported", "files") == (2, 1, {"listed": "a.duplicates.jsonl"})
+    assert counts(ask("memory", "add", table, "--duplicates", "drop", "--memory", "b"), "added", "dropped") == (1, 1)
+    assert counts(ask("memory", "add", table, "--exclude", catalogue, "--memory", "c"), "added", "excluded") == (0, 2)
