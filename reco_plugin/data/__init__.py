@@ -16,11 +16,9 @@ from .labelled import Labelled, read_labelled, write_labelled
 from .opening import open_rows, read_pairs, read_records
 from .retrieval import Captioned, read_retrieval, write_retrieval
 from .rows import Rejected, Rows, SourcePart
-from .source import ColumnNames
 
 __all__ = [
     "Captioned",
-    "ColumnNames",
     "Labelled",
     "Rejected",
     "Rows",

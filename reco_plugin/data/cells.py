@@ -31,8 +31,6 @@ Image: TypeAlias = "Path | bytes | RemoteImage"
 _URL = re.compile(r"https?://", re.IGNORECASE)
 _SCHEME = re.compile(r"[a-z][a-z0-9+.-]+://", re.IGNORECASE)
 MISSING = "missing or empty"
-_NUMBER = r"\s*[-+]?(?:\d+\.?\d*|\.\d+)(?:[eE][-+]?\d+)?\s*"
-_VECTOR = re.compile(rf"\s*(?:\[{_NUMBER}(?:,{_NUMBER})*\]|\{{{_NUMBER}(?:,{_NUMBER})*\}})\s*")
 _SHORTEST = 4  # numbers of a vector; fewer may be a caption such as "[1]"
 _LONGEST_PATH = 1000
 """Characters; longer ones are captions in the wrong column, or images in base64."""
@@ -59,12 +57,12 @@ def text_of(value: object) -> str:
     return _sound(text)
 
 
-def image_of(value: object, folder: Path, *, signed: bool = False) -> Image:
+def image_of(value: object, folder: Path) -> Image:
     """Parse an image: a path relative to ``folder``, a URL, bytes, or Hugging Face's bytes with a path."""
     if isinstance(value, Mapping):
         if not {"bytes", "path"} & value.keys():
             raise CellError(f"expected the fields bytes or path, has {sorted(value)}")
-        return image_of(value.get("bytes") or value.get("path"), folder, signed=signed)
+        return image_of(value.get("bytes") or value.get("path"), folder)
     if value is None or value in ("", b""):
         raise CellError(MISSING)
     if isinstance(value, bytes):
@@ -73,7 +71,7 @@ def image_of(value: object, folder: Path, *, signed: bool = False) -> Image:
         several = "; write one row per image" if isinstance(value, Sequence) and len(value) > 1 else ""
         raise CellError(f"expected the path of an image, got {value!r:.60}{several}")
     if _URL.match(value):
-        return RemoteImage(_sound(value), signed=signed)
+        return RemoteImage(_sound(value))
     if scheme := _SCHEME.match(value):
         raise CellError(f"{scheme[0]} is not supported: give paths, http:// or https://, or fetch the images first")
     if len(value) > _LONGEST_PATH:
@@ -82,11 +80,6 @@ def image_of(value: object, folder: Path, *, signed: bool = False) -> Image:
     if not _is_file(path):
         raise CellError(f"{value!r} is not a file at {str(path)!r}; paths are relative to the table")
     return path
-
-
-def address_of(image: str, *, signed: bool) -> str:
-    """The path or URL by which an image is known; of a signed URL without its query, which changes."""
-    return image.partition("?")[0] if signed and _URL.match(image) else image
 
 
 def payload_of(values: Mapping[str, Any]) -> dict[str, Any]:
@@ -115,15 +108,16 @@ def unit_rows(block: npt.NDArray[Any]) -> list[Vector | CellError]:
 
 
 def numbers_of(value: object) -> list[float] | None:
-    """The numbers of a vector in a text file: a list in JSON, ``[0.1,0.2]``, or ``{0.1,0.2}`` as Postgres writes it.
+    """The numbers of a vector in a text file: a list in JSON, also as a text.
 
-    >>> numbers_of("{0.6,-8e-1, 1,0}"), numbers_of([0.6, 0.8, 0.0, 1]), numbers_of("[a dog]"), numbers_of(["a", "b"])
+    >>> numbers_of("[0.6,-8e-1, 1,0]"), numbers_of([0.6, 0.8, 0.0, 1]), numbers_of("[a dog]"), numbers_of(["a", "b"])
     ([0.6, -0.8, 1.0, 0.0], [0.6, 0.8, 0.0, 1.0], None, None)
     """
-    if isinstance(value, str):
-        if not _VECTOR.fullmatch(value):
+    if isinstance(value, str) and value.startswith("[") and value.endswith("]"):
+        try:
+            value = json.loads(value)
+        except (ValueError, RecursionError):
             return None
-        value = [float(number) for number in value.strip()[1:-1].split(",")]
     if not isinstance(value, list) or len(value) < _SHORTEST:
         return None
     plain = all(isinstance(number, int | float) and not isinstance(number, bool) for number in value)
@@ -190,7 +184,6 @@ class RowMaker:
     names: ColumnNames
     folder: Path  # base of image paths
     unfold: bool = False  # whether a column ``payload`` holds a JSON object, as ``reco memory export`` writes it
-    signed: bool = False  # whether the query of an image's URL is a signature
 
     def make(self, where: str, values: Mapping[str, Any], place: str | None = None) -> Pair | Rejected:
         """Make a pair, or a rejected row with the reason.
@@ -209,7 +202,7 @@ class RowMaker:
                 raise CellError(MISSING)
             id_ = id_of(own_id)
             column = names.image
-            image = _vector_or(values.get(names.image), partial(image_of, folder=self.folder, signed=self.signed))
+            image = _vector_or(values.get(names.image), partial(image_of, folder=self.folder))
             column = names.text
             text = _vector_or(values.get(names.text), text_of)
             column = ""
@@ -230,8 +223,6 @@ class RowMaker:
         image = values.get(self.names.image)
         if isinstance(image, Mapping):
             image = image.get("path")
-        if isinstance(image, str):
-            image = address_of(image, signed=self.signed)
         return image if isinstance(image, str | int) and image != "" else place
 
     def _payload(self, values: Mapping[str, Any]) -> dict[str, Any]:

@@ -5,7 +5,6 @@ The URLs are of the user's own catalogue, so private addresses are allowed. For 
 
 from __future__ import annotations
 
-import re
 import time
 import urllib.error
 import urllib.request
@@ -69,7 +68,6 @@ def spread_over_classes(labels: npt.NDArray[np.int64], limit: int) -> npt.NDArra
 
 _HEADERS = {"User-Agent": f"reco-plugin/{__version__}", "Accept": "image/*,*/*;q=0.5"}
 _AS_IT_IS = "%/:=&?~#+!$,;'@()*[]"
-_USER = re.compile(r"//[^/]*@")
 _CHUNK_BYTES = 1 << 16
 
 
@@ -80,11 +78,10 @@ class RemoteImage:
     url: str
     timeout_s: float = 20.0  # in total
     max_bytes: int = 64 << 20  # larger images are refused
-    signed: bool = False  # the query is a signature, which changes, and no part of the address
 
     def __str__(self) -> str:
-        """The URL without user, password and query, which may be secret."""
-        return _USER.sub("//", self.url.partition("?")[0], count=1)
+        """The URL without its query, which may be secret."""
+        return self.url.partition("?")[0]
 
     def read(self) -> bytes:
         """Fetch the bytes of the image.
@@ -92,8 +89,6 @@ class RemoteImage:
         Raises:
             DataError: no response in time, a status other than 200, or too many bytes.
         """
-        if _USER.search(self.url.partition("?")[0]):
-            raise DataError(f"{self} cannot be fetched: the URL names a user, which is not supported")
         until, body = time.monotonic() + self.timeout_s, bytearray()
         try:
             request = urllib.request.Request(quote(self.url, _AS_IT_IS), headers=_HEADERS)  # noqa: S310 - see `cells`
@@ -108,8 +103,7 @@ class RemoteImage:
             error.close()
             raise DataError(f"{self} answered HTTP {error.code}") from None
         except (OSError, HTTPException, ValueError) as error:
-            reason = getattr(error, "reason", error)
-            raise DataError(f"{self} cannot be fetched: {reason or type(error).__name__}") from None
+            raise DataError(f"{self} cannot be fetched: {getattr(error, 'reason', error)}") from None
         if response.length or not body:
             raise DataError(f"{self} is not whole: it broke off, or is empty")
         return bytes(body)

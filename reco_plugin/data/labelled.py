@@ -19,6 +19,7 @@ from ..errors import ConfigError, DataError
 from ..files import in_home
 from ..types import ImageInput, Pair, Vectors
 from ..values import TEMPLATES, check_templates, did_you_mean, fill
+from .cells import CellError, image_of
 from .columns import (
     ColumnArrays,
     ColumnValues,
@@ -34,7 +35,6 @@ from .shards import Blob, blob_images, read_samples
 from .source import (
     IMAGE_SUFFIXES,
     PREFIX,
-    ColumnNames,
     Location,
     clean_name,
     find_images,
@@ -307,11 +307,11 @@ def read_labelled_table(where: Location, templates: tuple[str, ...]) -> Labelled
         raise first.error("group", "empty, while other rows have one: give every row a group, or none")
     return Labelled(
         name=where.path.name,
-        images=[row.image for row in rows],
+        images=[image_in(row, where) for row in rows],
         labels=np.array(labels, np.int64),
         classes=classes,
         templates=templates or read_templates([folder]),
-        query_ids=tuple(_text(row, "query_id") if "query_id" in row.values else row.id for row in rows),
+        query_ids=tuple(id_in(row, where, "query_id") for row in rows),
         groups=np.array([str(row.values["group"]) for row in rows]) if grouped else None,
         unseen=find_unseen([folder], classes) if unseen is None else unseen,
     )
@@ -324,7 +324,7 @@ def read_class_table(path: Path) -> tuple[tuple[str, ...], dict[str, int], npt.N
         C names, the number of each id, and (C,) True for unseen classes; None where no row says it.
     """
     names, number, unseen = list[str](), dict[str, int](), list[bool]()
-    for row in TableFile(path, ColumnNames(), ("id", "name")).good_rows():
+    for row in TableFile(path, ("id", "name")).good_rows():
         id_ = _text(row, "id")
         if id_ in number:
             raise row.error("id", f"{id_!r} comes twice")
@@ -345,9 +345,8 @@ def read_class_table(path: Path) -> tuple[tuple[str, ...], dict[str, int], npt.N
 def _rows_of(where: Location) -> list[TableRow]:
     where.only("limit", "id", "image", "label", "images", "classes")
     own = {name: where.options[name] for name in ("id", "image", "label") if name in where.options}
-    names = ColumnNames(**{name: column for name, column in own.items() if name != "label"})
-    needed = dict.fromkeys([names.image, *own.values()])
-    rows = list(TableFile(where.path, names, tuple(needed), folder=where.images).good_rows())
+    needed = dict.fromkeys([own.get("image", "image"), *own.values()])
+    rows = list(TableFile(where.path, tuple(needed)).good_rows())
     if not rows:
         raise DataError(f"{where.path} has no rows")
     return rows
@@ -360,6 +359,25 @@ def _label(row: TableRow, named: str | None) -> str:
             "label",
             f"missing or empty, and so is 'class'; name yours as in ?label=NAME; this row has {sorted(row.values)}",
         )
+    return _text(row, column)
+
+
+def image_in(row: TableRow, where: Location) -> Path:
+    """The image file that a row names; any other kind of image is an error."""
+    column = where.options.get("image", "image")
+    try:
+        image = image_of(row.values.get(column), where.images or row.path.parent)
+    except CellError as error:
+        raise row.error(column, error) from None
+    if not isinstance(image, Path):
+        raise row.error(column, "is no file: download images behind URLs first, for example by img2dataset")
+    return image
+
+
+def id_in(row: TableRow, where: Location, *preferred: str) -> str:
+    """The id of a row: the first of these columns, else that of ids, else the path of its image."""
+    image, id_ = where.options.get("image", "image"), where.options.get("id", "id")
+    column = next(name for name in (*preferred, id_, image) if name in row.values)
     return _text(row, column)
 
 

@@ -11,7 +11,7 @@ from pathlib import Path
 import numpy as np
 
 from ..defaults import SCROLL_BATCH
-from ..errors import ConfigError, DataError
+from ..errors import DataError
 from ..types import MODALITIES, Pair, Records
 from ..values import strip_marks
 from .captions import open_folder
@@ -19,14 +19,12 @@ from .cells import Vector
 from .columns import is_vectors
 from .images import RemoteImage
 from .labelled import open_labelled
-from .rows import Rows
+from .rows import Rejected, Rows
 from .rows_arrays import open_npz, open_parquet
 from .shards import open_shards
 from .source import (
     CAPTIONS,
-    IMAGE_SUFFIXES,
     PREFIX,
-    ColumnNames,
     Location,
     caption_table,
     column_names,
@@ -35,24 +33,23 @@ from .source import (
     not_there,
     parse_source,
 )
-from .tables import SUFFIXES, open_lines, open_table
+from .tables import SUFFIXES, open_table
 
 
-def open_rows(source: str | Path, *, columns: ColumnNames | None = None) -> Rows:
+def open_rows(source: str | Path) -> Rows:
     """Open a source of image-text pairs; reads only names, headers and tables.
 
     Args:
         source: a file, folder, pattern or ``torchvision:NAME``, with options as in
             ``catalogue.csv?id=sku&image=photo&text=title&images=DIR``; ``check=0`` with any.
-        columns: names of the columns; options of the source take precedence.
 
     Raises:
         DataError: the source is missing, of no known kind or empty, or lacks a needed column.
-        ConfigError: an unknown option, or column names for a source without columns.
+        ConfigError: an unknown option.
         MissingExtra: parquet without pyarrow.
     """
     where = parse_source(source)
-    rows = _open(where.without("check"), columns)
+    rows = _open(where.without("check"))
     if not rows.parts:
         raise DataError(f"{where.name} holds no pairs: it is empty")
     return replace(rows, name=where.name, check=where.flag("check"))
@@ -74,30 +71,27 @@ def read_pairs(source: str | Path) -> Iterator[Pair]:
 
 def pairs_of(rows: Rows, *, marked: bool = False) -> Iterator[Pair]:
     """The pairs of rows that are open already, with or without the marks of `sync`; see :func:`read_pairs`."""
-    ids, halves, example = set[str](), 0, ""
+    ids, halves = set[str](), 0
     for row in rows:
-        if isinstance(row, Pair):
-            if row.id in ids:
-                raise DataError(f"{rows.name}: the id {row.id!r} came before: make ids unique")
-            if isinstance(row.image, RemoteImage):
-                raise DataError(
-                    f"{rows.name}: the image of {row.id!r}, {row.image}, is a URL: download the images first, for "
-                    "example by img2dataset, or let `reco memory build` fetch them"
-                )
-            ids.add(row.id)
-            yield row if marked else replace(row, payload=strip_marks(row.payload))
-        elif row.half:
-            halves, example = halves + 1, example or row.id or row.where
-        else:
-            raise DataError(str(row))
-    alone = "images without a caption in a .txt of the same name"
-    if names_shards(rows.name):
-        alone = "keys without both an image and a caption"
+        if isinstance(row, Rejected):
+            if not row.half:
+                raise DataError(str(row))
+            halves += 1
+            continue
+        if row.id in ids:
+            raise DataError(f"{rows.name}: the id {row.id!r} came before: make ids unique")
+        if isinstance(row.image, RemoteImage):
+            raise DataError(
+                f"{rows.name}: the image of {row.id!r}, {row.image}, is a URL: download the images first, for "
+                "example by img2dataset, or let `reco memory build` fetch them"
+            )
+        ids.add(row.id)
+        yield row if marked else replace(row, payload=strip_marks(row.payload))
+    alone = f"{halves:,} images or captions without the other half" if halves else "nothing"
     if not ids:
-        why = f"none of {halves:,} {alone}, as {example!r}" if halves else "it is empty"
-        raise DataError(f"{rows.name} holds no pairs: {why}")
+        raise DataError(f"{rows.name} holds no pairs, but {alone}")
     if halves:
-        warnings.warn(f"{rows.name}: skipped {halves:,} {alone}, the first is {example!r}", stacklevel=2)
+        warnings.warn(f"{rows.name}: skipped {alone}", stacklevel=2)
 
 
 def read_records(source: str | Path, batch_size: int = SCROLL_BATCH) -> Iterator[Records]:
@@ -126,57 +120,40 @@ def _vector(source: str | Path, pair: Pair, side: object) -> Vector:
     return side
 
 
-def _open(where: Location, columns: ColumnNames | None) -> Rows:
-    path = where.path
+def _open(where: Location) -> Rows:
+    path, suffix = where.path, where.path.suffix.lower()
     if where.name.startswith(PREFIX):
         return open_labelled(where)
-    if not path.is_dir():
-        return _open_file(where, columns)
-    table = caption_table(path)
-    return _open_folder(where, columns) if table is None else _open_file(replace(where, name=str(table)), columns)
-
-
-def _open_file(where: Location, columns: ColumnNames | None) -> Rows:
-    path, suffix = where.path, where.path.suffix.lower()
+    if path.is_dir():
+        table = caption_table(path)
+        return _open_folder(where) if table is None else _open(replace(where, name=str(table)))
     if suffix == ".parquet" and (path.exists() or names_shards(where.name)):
-        return open_parquet(find_shards(where.name), column_names(where, columns, "images"), where)
+        return open_parquet(find_shards(where.name), column_names(where, "images"), where)
     if names_shards(where.name):
-        _no_columns(where, columns)
+        where.only()
         return open_shards(find_shards(where.name))
     if not path.exists():
         raise DataError(not_there(path))
     if suffix == ".npz":
-        return open_npz(path, column_names(where, columns))
+        return open_npz(path, column_names(where))
     if suffix not in SUFFIXES:
         raise DataError(
             f"{path} is of no kind that pairs are read from: give .jsonl, .csv, .tsv, .parquet, .tar, .npz or a folder"
         )
-    with open_lines(path) as lines:
-        return open_table(path, lines, column_names(where, columns, "images", "numbers"), where)
+    return open_table(path, column_names(where, "images"), where)
 
 
-def _open_folder(where: Location, columns: ColumnNames | None) -> Rows:
+def _open_folder(where: Location) -> Rows:
     folder = where.path
     if names_shards(folder):
-        _no_columns(where, columns)
+        where.only()
         return open_shards(find_shards(folder))
     rows = open_folder(folder)
-    tables = [] if rows.parts else sorted(folder.glob("*.parquet"))
-    if tables:
-        return open_parquet(tables, column_names(where, columns, "images"), where)
-    _no_columns(where, columns)
+    if not rows.parts and (tables := sorted(folder.glob("*.parquet"))):
+        return open_parquet(tables, column_names(where, "images"), where)
+    where.only()
     if rows.parts:
         return rows
-    if any((folder / name).is_file() for name in ("state.json", "dataset_dict.json")):
-        raise DataError(
-            f"{folder} is a Hugging Face dataset that was saved to disk: write it, or one split of it, as Parquet, as "
-            f"in datasets.load_from_disk({str(folder)!r}).to_parquet('pairs.parquet')"
-        )
-    has = ", ".join(IMAGE_SUFFIXES)
-    raise DataError(f"{folder} holds no images ({has}), no .tar, no .parquet and no {' | '.join(CAPTIONS)}")
-
-
-def _no_columns(where: Location, columns: ColumnNames | None) -> None:
-    where.only()
-    if columns not in (None, ColumnNames()):
-        raise ConfigError(f"{where.name} has no columns that could be named")
+    saved = any((folder / name).is_file() for name in ("state.json", "dataset_dict.json"))
+    hint = "; a dataset of Hugging Face is written as Parquet first: dataset.to_parquet(FILE)" if saved else ""
+    raise DataError(f"{folder} holds no images, no .tar, no .parquet and no {' | '.join(CAPTIONS)}{hint}")

@@ -14,7 +14,7 @@ from ..errors import DataError
 from ..types import ImageInput, Vectors
 from .columns import ColumnArrays, check_rows, check_side, read_columns, texts_of, write_columns
 from .images import pick, spread
-from .labelled import check_labels
+from .labelled import check_labels, id_in, image_in
 from .shards import Blob, blob_images, read_samples
 from .source import (
     Location,
@@ -149,10 +149,10 @@ def _from_npz(path: Path) -> Captioned:
 
 def _from_table(path: Path, where: Location) -> Captioned:
     images: dict[Path, tuple[list[str], list[str]]] = {}  # image -> ids, texts
-    names = column_names(where, None, "images", "limit")
-    for row in TableFile(path, names, names.needed, folder=where.images).good_rows():
-        ids, captions = images.setdefault(row.image, ([], []))
-        ids.append(row.id)
+    names = column_names(where, "images", "limit")
+    for row in TableFile(path, names.needed).good_rows():
+        ids, captions = images.setdefault(image_in(row, where), ([], []))
+        ids.append(id_in(row, where))
         captions.extend(_captions(row, names.text))
     if not images:
         raise DataError(f"{path} has no rows")

@@ -142,7 +142,7 @@ def _side(value: Any) -> tuple[bytes, bytes]:
         case np.ndarray():
             return b"vector", np.ascontiguousarray(value, np.float32).tobytes()
         case RemoteImage():
-            return b"url", (str(value) if value.signed else value.url).encode(errors="surrogatepass")
+            return b"url", value.url.encode(errors="surrogatepass")
         case bytes():
             return b"bytes", value
         case Path():

@@ -26,7 +26,7 @@ def open_npz(path: Path, names: ColumnNames) -> Rows:
         columns = list(file.files)
     if names.id not in columns:
         raise DataError(f"{path} has no array {names.id!r}; it has {sorted(columns)}")
-    check_columns(str(path), columns, names.needed, names)
+    check_columns(str(path), columns, names.needed)
     maker = RowMaker(names, path.parent, unfold=True)
     return Rows(str(path), (FilePart(str(path), partial(_read_npz, path, maker)),), beside=(path.parent,))
 
@@ -53,9 +53,9 @@ def open_parquet(paths: Sequence[Path], names: ColumnNames, where: Location) -> 
     for path, base in zip(paths, folders, strict=True):
         with open_parquet_file(path) as file:
             schema, sizes = file.schema_arrow, _group_sizes(file)
-        check_columns(str(path), schema.names, names.needed, names)
+        check_columns(str(path), schema.names, names.needed)
         vectors = all(holds_vectors(schema.field(name).type) for name in (names.image, names.text))
-        maker, before = RowMaker(names, base, unfold=vectors, signed=where.signed), 0
+        maker, before = RowMaker(names, base, unfold=vectors), 0
         note = note if parts else note_ids(str(path), schema.names, names)
         for groups, rows in _gather_groups(sizes):
             name = f"{path}, after row {before}" if before else str(path)

@@ -17,6 +17,7 @@ from ..defaults import INGEST_BATCH
 from ..encode import EncodesPairs
 from ..errors import DataError, FingerprintMismatch, InputError
 from ..types import MODALITIES, Modality, Pair, Payload, caption_of
+from ..values import counted
 from .images import RemoteImage
 from .rows import Rows
 
@@ -24,9 +25,8 @@ COMPARED = 32
 """Captions, and as many pictures, that are compared."""
 LEAST: Mapping[Modality, float] = {"image": 0.9, "text": 0.95}  # the picture at hand may be a smaller copy
 """Mean cosine of vectors of one encoder."""
-_NAMES: Mapping[Modality, str] = {"image": "pictures", "text": "captions"}
+_NAMES: Mapping[Modality, str] = {"image": "picture", "text": "caption"}
 _ELSE: Mapping[Modality, str] = {"image": "other pictures than these", "text": "these captions in a prompt"}
-_PATHS = ("image", "image_path")  # payload values that may be the path of a picture
 _AWAY = 3  # pictures that could not be fetched, after which none is
 _LOOKED = 5000  # vectors, after which the search for something to compare ends
 
@@ -92,9 +92,9 @@ class SameEncoder:
     def _note(self, modality: Modality) -> str:
         found, what = self._cosines[modality], _NAMES[modality]
         if found:
-            mean = f"{np.mean(found):.3f}"
-            return f"{modality} vectors are of this encoder: {len(found)} {what} agree (mean cosine {mean})"
-        why = "check=0" if self._rows.check is False else f"no {what} are at hand"
+            agree = f"{counted(len(found), f'{what} agrees', f'{what}s agree')} (mean cosine {np.mean(found):.3f})"
+            return f"{modality} vectors are of this encoder: {agree}"
+        why = "check=0" if self._rows.check is False else f"no {what} is at hand"
         return f"{modality} vectors were not checked to be of this encoder: {why}"
 
     def _compare(self, vectors: Mapping[Modality, Any], payload: Payload) -> None:
@@ -116,28 +116,28 @@ class SameEncoder:
 
     def _picture(self, payload: Payload) -> Path | bytes | None:
         """The picture that a payload names: a file, or behind a URL; None where it is not at hand."""
-        names = [name for key in _PATHS if isinstance(name := payload.get(key), str) and name]
-        if urls := [name for name in names if name.startswith(("http://", "https://"))]:
-            return self._fetched(urls[0])
-        places = (folder / name for name in names for folder in (*self._rows.folders, *self._rows.beside))
+        name = payload.get("image")
+        if not isinstance(name, str) or not name:
+            return None
+        if name.startswith(("http://", "https://")):
+            return self._fetched(name)
+        places = (folder / name for folder in (*self._rows.folders, *self._rows.beside))
         try:
             return next((place for place in places if place.is_file()), None)
         except (OSError, ValueError):  # too long, or no path
             return None
 
     def _fetched(self, url: str) -> bytes | None:
-        if self._away == _AWAY:
-            return None
         try:
-            return RemoteImage(url, timeout_s=5.0).read()
+            return RemoteImage(url, timeout_s=5.0).read() if self._away < _AWAY else None
         except DataError:
             self._away += 1
             return None
 
     def _mismatch(self, modality: Modality, compared: int, mean: float) -> FingerprintMismatch:
         return FingerprintMismatch(
-            f"{self._rows.name} holds {modality} vectors of another encoder than {self._name}: {compared} of its "
-            f"{_NAMES[modality]}, encoded by this one, and their vectors have a mean cosine of {mean:.3f}, expected at "
-            f"least {LEAST[modality]}. Give the model that made them (--model), or pictures and captions instead of "
-            f"vectors. If they were made of {_ELSE[modality]}, {self._off}"
+            f"{self._rows.name} holds {modality} vectors of another encoder than {self._name}: "
+            f"{counted(compared, _NAMES[modality])}, encoded by this one, and the vectors have a mean cosine of "
+            f"{mean:.3f}, expected at least {LEAST[modality]}. Give the model that made them (--model), or pictures "
+            f"and captions instead of vectors. If they were made of {_ELSE[modality]}, {self._off}"
         )

@@ -18,7 +18,6 @@ from ..errors import DataError
 from ..files import as_data_error
 from ..types import Pair
 from .cells import CellError, payload_of, text_of
-from .columns import open_parquet_file
 from .images import LazyImages
 from .rows import FilePart, Rejected, RowError, Rows
 from .source import IMAGE_SUFFIXES
@@ -126,7 +125,7 @@ _NOT_SHOWN = ("caption", "exif", "error_message", "status", "key")  # of img2dat
 
 
 def _read_shard(shard: Path) -> Iterator[Pair | Rejected]:
-    """A row for each key, then one for each download that failed, by img2dataset's ``.parquet`` of the same name."""
+    """A row for each key."""
     try:
         index = index_shard(shard)
     except DataError as error:
@@ -141,8 +140,6 @@ def _read_shard(shard: Path) -> Iterator[Pair | Rejected]:
             yield Rejected(f"{shard}, key {sample.key}", str(error), sample.key)
     if index.problem:
         yield Rejected(str(shard), index.problem)
-    if (notes := shard.with_suffix(".parquet")).is_file():
-        yield from _read_failures(notes, {sample.key for sample in index.samples})
 
 
 def _row(shard: Path, sample: ShardSample) -> Pair | Rejected:
@@ -161,15 +158,6 @@ def _row(shard: Path, sample: ShardSample) -> Pair | Rejected:
     except CellError as error:
         return Rejected(where, str(error), sample.key)
     return Pair(sample.key, sample.image.read(), text, {"caption": text} | shown)
-
-
-def _read_failures(notes: Path, keys: set[str]) -> Iterator[Rejected]:
-    with open_parquet_file(notes) as file:
-        for batch in file.iter_batches(columns=["key", "status", "error_message"]):
-            for row in batch.to_pylist():
-                if row["status"] != "success" and row["key"] not in keys:
-                    why = ": ".join(filter(None, ["img2dataset", row["status"], row["error_message"]]))
-                    yield Rejected(f"{notes}, key {row['key']}", why, row["key"], half=True)
 
 
 def open_shards(shards: list[Path]) -> Rows:

@@ -31,12 +31,7 @@ class Location:
     @property
     def images(self) -> Path | None:
         """The folder of images that its option names; None where it is not given."""
-        return None if self.signed or "images" not in self.options else in_home(self.options["images"])
-
-    @property
-    def signed(self) -> bool:
-        """Whether URLs of images are signed, with ``images=signed``: their query is no part of the address."""
-        return self.options.get("images") == SIGNED
+        return in_home(self.options["images"]) if "images" in self.options else None
 
     def without(self, option: str) -> Location:
         """The same source without an option."""
@@ -96,7 +91,6 @@ def parse_source(source: str | Path) -> Location:
     return Location(str(in_home(name)) if name.startswith("~") else name, options)
 
 
-SIGNED = "signed"
 PREFIX = "torchvision:"
 """Of the name of one of torchvision's sets."""
 IMAGE_SUFFIXES = (
@@ -225,17 +219,6 @@ def read_text(path: Path) -> str:
         raise DataError(f"{path} cannot be read as UTF-8 text: {error}") from None
 
 
-_USUAL: Mapping[str, tuple[str, ...]] = {
-    "id": ("id", "sku", "product_id", "item_id", "article_id", "asin", "ean", "gtin", "uuid", "key"),
-    "image": (
-        "image", "photo", "picture", "img", "image_path", "image_file", "image_url", "photo_url", "img_url", "filename",
-        "file_name", "filepath", "file", "path", "url",
-    ),
-    "text": ("text", "caption", "title", "name", "product_name", "product_title", "label", "description", "alt"),
-    "label": ("label", "class", "category", "kind", "species", "product", "name", "title"),
-}  # fmt: skip
-
-
 @dataclass(frozen=True)
 class ColumnNames:
     """Names of the columns of a table; all others are payload."""
@@ -250,20 +233,19 @@ class ColumnNames:
         return (self.image, self.text, *([self.id] if self.id != ColumnNames.id else []))
 
 
-def column_names(where: Location, columns: ColumnNames | None = None, *more: str) -> ColumnNames:
-    """The columns that a source's options name, else those of ``columns``."""
+def column_names(where: Location, *more: str) -> ColumnNames:
+    """The columns that a source's options name; ``more`` are its other options."""
     names = tuple(vars(ColumnNames()))
     where.only(*names, *more)
-    return replace(columns or ColumnNames(), **{name: where.options[name] for name in names if name in where.options})
+    return ColumnNames(**{name: where.options[name] for name in names if name in where.options})
 
 
-def check_columns(path: str, columns: Sequence[str], needed: Sequence[str], names: ColumnNames) -> None:
+def check_columns(path: str, columns: Sequence[str], needed: Sequence[str]) -> None:
     """Check that columns are present."""
     if missing := [name for name in needed if name not in columns]:
-        named = {option: name for option, name in vars(names).items() if option != "text" or name in needed}
         raise DataError(
-            f"{path} has no column {' and no '.join(map(repr, missing))}; its columns are {list(columns)}. Needed: "
-            f"{' and '.join(needed)}; name yours, as in '{propose(path, columns, named)}'"
+            f"{path} has no column {' and no '.join(map(repr, missing))}; its columns are {list(columns)}. Name yours, "
+            f"as in '{path}?id=sku&image=photo&text=title'"
         )
 
 
@@ -271,40 +253,7 @@ def note_ids(path: str, columns: Sequence[str], names: ColumnNames) -> str:
     """What becomes of missing ids in a table without a column of ids; empty where it has one."""
     if names.id in columns:
         return ""
-    like = propose(path, columns, vars(names))
-    like = like if "id=" in like else f"{path}?id=COLUMN"
     return (
         f"{path} has no {names.id!r}: the path or URL of the image is the id of a pair (of vectors, the number of "
-        f"the row), so a renamed picture is another pair. If a column identifies them, give the source as '{like}'"
+        f"the row), so a renamed picture is another pair. If a column identifies the pairs, add ?id=COLUMN"
     )
-
-
-def propose(source: str, columns: Sequence[str], wanted: Mapping[str, str]) -> str:
-    """The source with options that name its columns; ``NAME`` stands where none has a usual name.
-
-    Args:
-        source: without options.
-        columns: of the table.
-        wanted: option -> the column that was looked for; an ``id`` may be missing.
-
-    >>> propose("shop.csv", ["sku", "photo", "title"], {"id": "id", "image": "image", "text": "text"})
-    'shop.csv?id=sku&image=photo&text=title'
-    >>> propose("shop.csv", ["image", "titel"], {"id": "id", "image": "image", "text": "title"})
-    'shop.csv?text=titel'
-    """
-    options: dict[str, str] = {}
-    for option, name in wanted.items():
-        column = name if name in columns else _guess(option, name, [c for c in columns if c not in options.values()])
-        if column is None and (option != "id" or name != "id"):
-            column = "NAME"
-        if column not in (None, option):
-            options[option] = str(column)
-    return "?".join(filter(None, [source, "&".join(f"{option}={column}" for option, column in options.items())]))
-
-
-def _guess(option: str, name: str, columns: Sequence[str]) -> str | None:
-    """The column of a similar name, where one was given, else of a usual one."""
-    if name != option and (close := nearest(name, columns, 1)):
-        return close[0]
-    folded = {column.strip().casefold().replace(" ", "_").replace("-", "_"): column for column in reversed(columns)}
-    return next((folded[usual] for usual in _USUAL[option] if usual in folded), None)

@@ -11,9 +11,8 @@ from typing import Any, Literal, TypeAlias, cast, get_args
 import numpy as np
 
 from ..api_encoder import load_model
-from ..data.cells import CellError, address_of, image_of, text_of, unit_rows
+from ..data.cells import CellError, image_of, text_of, unit_rows
 from ..data.rows import Rejected, Rows
-from ..data.source import SIGNED
 from ..engines import Description, Document, IndexAddress, open_index, parse_address
 from ..errors import ConfigError, DataError, FingerprintMismatch
 from ..files import in_home
@@ -65,7 +64,7 @@ class IndexPart:
             text = vector if self.holds == "text" and vector is not None else self._text(document)
             image = vector if self.holds == "image" and vector is not None else self._image(document)
             if isinstance(document.image, str):
-                payload.setdefault("image", address_of(document.image, signed=self._signed))
+                payload.setdefault("image", document.image)
             if document.text is not None:
                 payload.setdefault("caption", text_of(document.text))
         except CellError as error:
@@ -81,11 +80,7 @@ class IndexPart:
     def _image(self, document: Document) -> Any:
         if document.image is None:
             raise CellError("it has neither a vector nor a picture" if self.holds == "image" else "it has no picture")
-        return image_of(document.image, in_home(self.address.images or "."), signed=self._signed)
-
-    @property
-    def _signed(self) -> bool:
-        return self.address.images == SIGNED
+        return image_of(document.image, in_home(self.address.images or "."))
 
 
 def name_of(address: IndexAddress) -> str:

@@ -27,7 +27,6 @@ def write(path: Path, text: str) -> Path:
         ("qrels", "q1 0 a 2\nq7 0 b 1\nq1 0 c 0\nq9 0 a 1\n"),
         ("qrels.txt", "q1\t0\ta\t2\nq7\t0\tb\t1\n"),
         ("qrels.csv", "\ufeffquery_id;document_id;grade\nq1;a;2\nq7;b;1\n"),  # as Excel writes it
-        ("qrels.csv", "sep=|\nquery_id|document_id|grade\nq1|a|2\nq7|b|1\n"),
         ("qrels.csv", "q1 0 a 2\nq7 0 b 1\n"),
         ("q.csv", "query_id,document_id,grade\nq1,a,2\nq7,b,1\n"),
         ("quepid.csv", "query,docid,rating\nRed  Fox,a,2\nred fox,b,1\n"),

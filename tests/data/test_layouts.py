@@ -100,7 +100,7 @@ def test_a_bad_table_of_classes(shop: Path, named: list[dict[str, object]], mess
     ("rows", "message"),
     [
         ([{"image": "pics/a.png", "text": "x"}], "line 2, column 'label': missing or empty, and so is 'class'"),
-        ([{"picture": "pics/a.png", "label": "x"}], r"no column 'image'; its columns are .* Needed: image"),
+        ([{"picture": "pics/a.png", "label": "x"}], r"no column 'image'; its columns are"),
         ([{"image": "pics/z.png", "label": "lamp"}], "line 2, column 'image': 'pics/z.png' is not a file"),
         ([{"image": "pics/a.png", "label": "lmap"}], r"'lmap' is no class .* did you mean 'lamp'"),
         ([{"image": "pics/a.png", "label": "3"}], r"'3' is no class .* choose from 'chair', 'sofa', 'lamp'"),
