@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-import threading
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
 import numpy.typing as npt
 
-from .calibration.match import (
+from .errors import InputError
+from .extras.chances import (
     ABSENT,
     BY,
     LOOKED,
@@ -21,14 +21,11 @@ from .calibration.match import (
     measure,
     signals_of,
 )
-from .calibration.shift import find_shift
-from .errors import InputError
 from .types import Modality, Refinement, ToldShort, check_rankings
 from .values import show
 
 PRECISION = 0.9
 """Share of right answers among those that pass, unless said otherwise."""
-_SHARES_KEPT = 16  # sides, ways and shares of absent answers whose queries are kept: callers may ask for any share
 _BEYOND = 1.001  # a cosine of rounded vectors may be a little above 1
 
 
@@ -42,8 +39,6 @@ class Matches(ToldShort):
         verdicts: by what passes: (B,) whether the first answer passes the cut-off of that; None: none is promised.
         cutoffs: what is promised, and why not.
         way: whether this is known of plain queries, or of refined ones.
-        shift: how these queries, and those before them, differ from the ones that the promise was tested on; empty
-            where they do not, or are fewer than a hundred.
     """
 
     first: npt.NDArray[np.float64]
@@ -51,7 +46,6 @@ class Matches(ToldShort):
     verdicts: Mapping[PassesBy, npt.NDArray[np.bool_] | None]
     cutoffs: Cutoffs
     way: QueryWay
-    shift: str = ""
 
     @property
     def passes(self) -> npt.NDArray[np.bool_]:
@@ -73,51 +67,6 @@ class Matches(ToldShort):
         return None if promise is None else promise.cut
 
 
-class RecentQueries:
-    """The latest queries of each side and way, for one state of the memory; threads may share it."""
-
-    def __init__(self, most: int = 1_000, every: int = 50) -> None:
-        """Keep so many, and compare them each time that so many came."""
-        self._most, self._every, self._lock = most, every, threading.Lock()
-        self._of: MatchState | None = None
-        self._kept: dict[tuple[Modality, QueryWay, float], _Kept] = {}
-
-    def shift(
-        self,
-        state: MatchState,
-        modality: Modality,
-        way: QueryWay,
-        absent: float,
-        seen: tuple[npt.NDArray[np.float32], npt.NDArray[np.float32]],
-    ) -> str:
-        """Add signals (B, 4) and cosines (B,) of queries, and say how the latest differ, see :func:`.find_shift`."""
-        with self._lock:
-            if self._of is not state:
-                self._of, self._kept = state, {}
-            key = (modality, way, absent)
-            before = self._kept.pop(key, _Kept(seen[0][:0], seen[1][:0]))  # the latest stands last
-            signals, usual = (
-                np.concatenate([a, b])[-self._most :] for a, b in zip((before.signals, before.usual), seen, strict=True)
-            )
-            new, said = before.new + len(seen[1]), before.said
-            if new >= self._every:
-                new, said = 0, find_shift(state.asked(modality, way), signals, usual, absent)
-            self._kept[key] = _Kept(signals, usual, new, said)
-            if len(self._kept) > _SHARES_KEPT:
-                del self._kept[next(iter(self._kept))]
-            return said
-
-
-@dataclass(frozen=True)
-class _Kept:
-    """Signals (n, 4) and cosines (n,) of queries, how many came since they were compared, and what that said."""
-
-    signals: npt.NDArray[np.float32]
-    usual: npt.NDArray[np.float32]
-    new: int = 0
-    said: str = ""
-
-
 def match_rankings(
     state: MatchState | None,
     queries: Refinement,
@@ -125,7 +74,6 @@ def match_rankings(
     modality: Modality,
     precision: float = PRECISION,
     absent: float = ABSENT,
-    recent: RecentQueries | None = None,
 ) -> Matches:
     """Say how sure the first answers are; arguments and errors as in :meth:`reco_plugin.reco.Reco.match`."""
     check_promise(precision, absent)  # before it is fitted
@@ -149,9 +97,7 @@ def match_rankings(
         by: None if (one := cutoffs.of[by]) is None else found & (measure(by, signals, sure.first) >= one.cut)
         for by in BY
     }
-    usual = np.asarray(queries.frozen @ state.means[modality], np.float32)
-    shift = (recent or RecentQueries(every=1)).shift(state, modality, way, absent, (signals[found], usual[found]))
-    return Matches(first, none, verdicts, cutoffs, way, shift)
+    return Matches(first, none, verdicts, cutoffs, way)
 
 
 def _ten_each(scores: Sequence[Sequence[float]] | npt.NDArray[np.floating], queries: int) -> npt.NDArray[np.float32]:

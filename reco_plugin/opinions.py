@@ -13,9 +13,9 @@ from typing import Any
 
 import numpy as np
 
-from .calibration.feedback import MOST, Feedback, Opinion, unreadable
 from .encode import Encoder
 from .errors import ConfigError, InputError
+from .extras.feedback import MOST, Feedback, Opinion, unreadable
 from .memory import Header, Memory
 from .memory.said import SaidRecord
 from .types import MODALITIES, ImageInput, Modality, Records, Vectors, other

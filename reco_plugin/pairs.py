@@ -12,12 +12,14 @@ from typing import Any, Never
 import numpy as np
 
 from .calibration import Calibration
-from .calibration.feedback import Feedback, Opinion
 from .calibration.learner import AskedRuns, Learner
-from .calibration.match import MatchState, read_matches
 from .defaults import INGEST_BATCH, POLICY_NEIGHBOURS, RESULTS
 from .encode import Encoder, encode_pairs
 from .errors import OF_ONE_PROCESS, ConfigError, FingerprintMismatch, ImageError, InputError
+from .extras import LEARNED
+from .extras.chances import MatchState, read_matches
+from .extras.feedback import Feedback, Opinion
+from .extras.presence import PresenceState
 from .memory import Header, LazyMemory, Memory
 from .memory.checks import check_pair, check_positive
 from .memory.words import QueryWords
@@ -43,7 +45,7 @@ class PairMemory:
         self._judging, self._hearing, self._lost = threading.Lock(), Hearing(), ""
         self._learned = (store.header, self._read_calibration(store.header))
         self._version, self._counting = 0, threading.Lock()
-        self._learner = Learner(self, neighbours, self._count_change)
+        self._learner = Learner(self, neighbours, self._count_change, LEARNED)
 
     def __repr__(self) -> str:
         return f"<PairMemory {self.location!r}>"
@@ -352,10 +354,11 @@ class PairMemory:
             return None
         try:
             calibration = Calibration.from_json(header.calibration)
+            presence = PresenceState.read(header.calibration)
         except ConfigError as error:
             self._warn_of(f"the memory is not refined by: {error}")
             return None
-        return replace(calibration, feedback=self._read_feedback(header))
+        return replace(calibration, presence=presence, feedback=self._read_feedback(header))
 
     def _read_feedback(self, header: Header) -> Feedback | None:
         """What people said; None where nobody did. A warning tells what cannot be read."""

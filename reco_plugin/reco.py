@@ -16,15 +16,15 @@ import numpy.typing as npt
 
 from .api_encoder import ApiEncoder, load_model, open_encoder
 from .artifact import Artifact, Manifest
-from .calibration.match import ABSENT
 from .config import Settings, load_settings
 from .counters import Counters
 from .encode import Encoder
 from .errors import FORKED, OF_ONE_PROCESS, ConfigError, InputError, MemoryStoreError, NotLearnedYet, SessionError
+from .extras.chances import ABSENT
 from .files import in_home
 from .fuse import NeighbourFuser, open_fusers
 from .guard import Circuit, Guards, Outage, open_or_await
-from .match import PRECISION, Matches, RecentQueries, match_rankings
+from .match import PRECISION, Matches, match_rankings
 from .options import RefineDefaults, RefineOptions, check_options
 from .pairs import PairMemory
 from .refine import ROLES, Refiner
@@ -73,7 +73,6 @@ class Reco:
         """The frozen CLIP."""
         self.counters = Counters()
         """Seconds, distances, and refined or degraded calls."""
-        self._recent = RecentQueries()
         self._artifact, self._settings, self._closed, self._process = artifact, settings, False, os.getpid()
         self._guards = Guards(settings, self.counters, clock)
         if isinstance(self.encoder, ApiEncoder):
@@ -386,7 +385,7 @@ class Reco:
                 "how sure an answer is will be known once the memory has learned from its pairs, which it does now: "
                 "ask again in some seconds"
             )
-        return match_rankings(known, queries, scores, modality, precision, absent, self._recent)
+        return match_rankings(known, queries, scores, modality, precision, absent)
 
     def close(self) -> None:
         """Flush and release the memory; closing twice is fine."""

@@ -6,9 +6,8 @@ import numpy as np
 import pytest
 
 from reco_plugin import Reco
-from reco_plugin.calibration.match import MatchState, ThingQuestions
 from reco_plugin.errors import InputError
-from reco_plugin.types import MODALITIES
+from reco_plugin.extras.chances import MatchState, ThingQuestions
 
 
 def learned(seed: int = 0) -> MatchState:
@@ -17,15 +16,12 @@ def learned(seed: int = 0) -> MatchState:
     right = rng.random(300) < 0.6
     first, lead = rng.random(300), np.where(right, 0.3, 0.1) * rng.random(300)
     present = np.stack([first, lead, lead + 0.1, 0.1 * rng.random(300)], axis=1).astype(np.float32)
-    one = ThingQuestions(
-        present, right.astype(np.int16), present * np.float32(0.5), *rng.random((2, 300)).astype(np.float32)
-    )
+    one = ThingQuestions(present, right.astype(np.int16), present * np.float32(0.5), rng.random(300).astype(np.float32))
     return MatchState(
         {"text": {"plain": one, "known": one, "unknown": one}},
         300,
         300,
         0.0,
-        dict.fromkeys(MODALITIES, np.ones(128, np.float32)),
     )
 
 

@@ -10,8 +10,8 @@ import pytest
 from qdrant_stand_in import serving
 
 from reco_plugin import Pair, Reco
-from reco_plugin.calibration import feedback as feedback_module
 from reco_plugin.errors import InputError
+from reco_plugin.extras import feedback as feedback_module
 from reco_plugin.memory import open_memory
 from reco_plugin.memory.transfer import copy
 from reco_plugin.opinions import Said

@@ -583,8 +583,8 @@ def test_a_service_learns_from_many_pairs_in_a_process_of_its_own(reco, monkeypa
     begun = list[int]()
     learn = learner.learn
 
-    def note(store: Any, k: int, *, apart: bool, progress: Any) -> Any:
-        return begun.append(store.count()) if apart else learn(store, k, progress=progress)
+    def note(store: Any, k: int, *, apart: bool, **how: Any) -> Any:
+        return begun.append(store.count()) if apart else learn(store, k, **how)
 
     monkeypatch.setattr(learner, "learn", note)
     monkeypatch.setattr(learner, "APART", 310)

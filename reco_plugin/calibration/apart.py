@@ -27,6 +27,7 @@ import numpy.typing as npt
 from ..config import environment
 from ..errors import LearningDied, as_sent
 from ..types import Records, Vectors
+from .extra import Extra
 from .lesson import COMPARED, FITTED, Lesson, Taught
 
 log = logging.getLogger(__name__)
@@ -51,9 +52,9 @@ class LessonApart(Lesson):
         super().__init__(progress)
         self._process, self._thread = process, ThreadPoolExecutor(1, "reco-apart")
 
-    def learn(self, pairs: Records, k: int, groups: Sequence[str] | None, *, asks: bool) -> Taught | None:
+    def learn(self, pairs: Records, k: int, extras: Sequence[Extra] = ()) -> Taught | None:
         """Learn there."""
-        found = self._ask("learn", pairs, k, groups, asks=asks)
+        found = self._ask("learn", pairs, k, extras)
         self._progress((COMPARED + FITTED) * len(pairs))
         return cast(Taught | None, found)
 
@@ -61,8 +62,8 @@ class LessonApart(Lesson):
         """Judge there."""
         return cast(npt.NDArray[np.float32], self._ask("judge", image, text))
 
-    def _ask(self, what: str, *given: Any, **named: Any) -> Any:
-        answer = self._thread.submit(self._exchange, (what, given, named))
+    def _ask(self, what: str, *given: Any) -> Any:
+        answer = self._thread.submit(self._exchange, (what, given))
         while True:
             with suppress(NotYet):
                 done, told = answer.result(_LOOK_S)
@@ -95,7 +96,7 @@ class LessonApart(Lesson):
         code = self._process.poll()
         ended = f"exited with {code}, see above" if code is None or code >= 0 else f"was killed by signal {-code}"
         return (
-            f"the process that learned {ended}. It is not begun again by itself: run `reco memory calibrate`, if "
+            f"the process that learned {ended}. It is not begun again by itself: run `reco memory build --relearn`, if "
             "memory (RAM) ran out on a machine with more of it"
         )
 
@@ -157,9 +158,9 @@ def work() -> None:
     lesson = Lesson()
     with suppress(EOFError):
         while True:
-            what, given, named = pickle.load(reads)  # noqa: S301 - of our own process
+            what, given = pickle.load(reads)  # noqa: S301 - of our own process
             try:
-                answer = True, getattr(lesson, what)(*given, **named)
+                answer = True, getattr(lesson, what)(*given)
             except Exception as error:
                 answer = False, as_sent(error)
             pickle.dump(answer, writes, protocol=5)

@@ -15,7 +15,6 @@ from .corpus import Corpus, measure_corpus, witness_others
 from .episodes import AskedTwice, asked_by, look
 from .fit import PairBlocks, choose_sharpness, fit_gates
 from .gate import FITTED, LEVELS, PRIOR, SHARPNESS, Gate
-from .presence import learn_presence
 from .sharpen import OwnCheck, learn_sharpening
 from .state import ENOUGH, FEWEST, Calibration, SideCalibration, shares_of
 
@@ -85,8 +84,7 @@ def calibrate(
         sides, own = dict[Modality, SideCalibration](), dict[Modality, OwnCheck]()
         for m in MODALITIES:
             sharpening, found = learn_sharpening(corpus, m, np.random.default_rng(seed))
-            presence = learn_presence(corpus, m, k, seed=seed)
-            sides[m] = replace(state.sides[m], sharpening=sharpening, presence=presence)
+            sides[m] = replace(state.sides[m], sharpening=sharpening)
             own |= {m: found} if found is not None else {}
         state = replace(state, sides=sides)
         gates = {modality: _gates_of(state, modality) for modality in MODALITIES}

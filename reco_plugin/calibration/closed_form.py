@@ -23,7 +23,7 @@ from .why import Why
 
 SHARPEST = 8.0
 """Sharpness of scores, in standard deviations, at most; and that of plain scores where mass is compared."""
-NOT_CALIBRATED = f"the memory is not calibrated: it needs {FEWEST} pairs, then reco memory calibrate"
+NOT_CALIBRATED = f"the memory is not calibrated: it needs {FEWEST} pairs, then reco memory build --relearn"
 
 
 class ClosedForm:
@@ -130,7 +130,7 @@ def _refine_block(
     plain, here = asked.queries[rows], np.asarray(found.found.any(axis=1))
     queries = plain if found.asked is None else found.asked
     applied = _gate(asked, state, answered)
-    known = None if state is None or asked.role == "candidate" else state.presence(asked.modality, queries, found)
+    known = None if state is None or asked.role == "candidate" else state.presence_of(asked.modality, queries, found)
     if state is not None and applied is not None:
         moved = _move(asked, state, applied, queries, found, covered, answered, known)
         return _with_presence(asked, state, _by_words(asked, moved, plain, found, known), known)

@@ -6,21 +6,20 @@ import logging
 import socket
 import time
 import uuid
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager, nullcontext
 from dataclasses import replace
 from datetime import UTC, datetime
-from typing import Any, TypeVar
+from typing import TypeVar
 
 import numpy as np
 
-from ..defaults import NEIGHBOURS
-from ..errors import ConfigError, InputError, LearningDied, MemoryStoreError
+from ..errors import LearningDied, MemoryStoreError
 from ..memory import Memory
 from ..types import MODALITIES, Modality, Records, Search, Vectors, other
 from .apart import lesson_apart
-from .lesson import COMPARED, FITTED, Lesson, Taught, ask
-from .match import FEWEST_THINGS, MatchState
+from .extra import Extra
+from .lesson import COMPARED, FITTED, Lesson
 from .note import BEGUN
 from .reliability import Judges, judge
 from .state import ENOUGH, FEWEST, Calibration
@@ -38,7 +37,12 @@ _IDS_AHEAD = 50_000  # a search for pairs that are not judged looks at all
 
 
 def learn(
-    store: Memory, k: int, *, asks: bool = True, apart: bool = False, progress: Callable[[int], object] = int
+    store: Memory,
+    k: int,
+    *,
+    extras: Sequence[Extra] = (),
+    apart: bool = False,
+    progress: Callable[[int], object] = int,
 ) -> Calibration | None:
     """Learn calibration from a memory's pairs; each pair's witnesses and the state are stored with it.
 
@@ -51,7 +55,7 @@ def learn(
     Args:
         store: the pairs.
         k: neighbours of the searches to come.
-        asks: whether its pairs also ask how sure an answer is; a memory that only refines does without.
+        extras: learn too; what they learn is stored with the state, by name.
         apart: learn in a process of its own, and read and write a little at a time, with pauses.
         progress: gets a number of pairs, for each pair :data:`STEPS` times; what it raises ends this.
 
@@ -64,9 +68,8 @@ def learn(
     """
     count = store.count()
     with noted(store, count), lesson_apart(progress) if apart else nullcontext(Lesson(progress)) as lesson:
-        pairs = _read(store, count if count >= FEWEST else 0, progress, apart)
-        group = str(_stored_match(store.header.calibration).get("group", ""))
-        learned = lesson.learn(pairs, k, _groups(store, pairs.ids, group), asks=asks) if len(pairs) else None
+        pairs = read_pairs(store, count if count >= FEWEST else 0, progress, apart=apart)
+        learned = lesson.learn(pairs, k, extras) if len(pairs) else None
         if learned is None:
             if store.header.calibration:  # learned of pairs that are no longer there
                 store.set_calibration({})
@@ -76,17 +79,10 @@ def learn(
             progress(len(pairs.ids[rows]))
         store.flush()
         state = replace(learned.state, pairs=count)
-        store.set_calibration({**state.to_json(), **_match_json(learned, group, k)})
+        store.set_calibration({**state.to_json(), **learned.extras})
         if count > len(pairs):
             _judge_others(store, lesson, count - len(pairs), progress, apart)
     return state
-
-
-def _match_json(learned: Taught, group: str, k: int) -> dict[str, Any]:
-    """What is stored of matches; where nothing is known of them, by which field the pairs will ask."""
-    if learned.matches is not None:
-        return {"match": replace(learned.matches, group=group, k=k).to_json()}
-    return {"match": {"group": group}} if group else {}
 
 
 def _judge_others(store: Memory, lesson: Lesson, others: int, progress: Callable[[int], object], apart: bool) -> None:
@@ -118,47 +114,6 @@ def _paced(parts: Iterable[Part], progress: Callable[[int], object], apart: bool
         begun = time.thread_time()
 
 
-def ask_again(store: Memory, group: str) -> MatchState:
-    """Ask with things that a field of the payload names, and store what that says; calibration keeps to it from then.
-
-    Args:
-        store: a memory that was calibrated.
-        group: the field; empty: pairs of one caption are a thing.
-
-    Raises:
-        InputError: no pair has this field, or there are too few things; what is stored stays.
-        ConfigError: the memory is not calibrated.
-    """
-    calibration = store.header.calibration
-    if not calibration:
-        raise ConfigError("the memory is not calibrated: run `reco memory calibrate`")
-    state, k = Calibration.from_json(calibration), int(_stored_match(calibration).get("k", NEIGHBOURS))
-    pairs = _read(store, store.count(), int, apart=False)
-    groups = _groups(store, pairs.ids, group)
-    if groups == list(pairs.ids):
-        raise InputError(f"no pair has a field {group!r} in its payload; `reco memory search` shows what there is")
-    matches = ask(pairs, state, store.witnesses(pairs.ids), k, groups)
-    if matches is None:
-        raise InputError(f"too few things to ask of, by {group or 'caption'}: {FEWEST_THINGS} must be there")
-    matches = replace(matches, group=group, k=k)
-    store.set_calibration({**calibration, "match": matches.to_json()})
-    return matches
-
-
-def _stored_match(calibration: Mapping[str, Any]) -> Mapping[str, Any]:
-    """What is stored of matches, unread."""
-    stored = calibration.get("match")
-    return stored if isinstance(stored, Mapping) else {}
-
-
-def _groups(store: Memory, ids: Sequence[str], group: str) -> list[str] | None:
-    """The thing of each pair by a field of its payload, its id where it has none; None: by captions."""
-    if not group:
-        return None
-    named = {id_: payload.get(group) for id_, payload in store.payloads()}
-    return [id_ if named.get(id_) is None else str(named[id_]) for id_ in ids]
-
-
 @contextmanager
 def noted(store: Memory, pairs: int) -> Iterator[None]:
     """Let the memory hold a note while something is learned from so many pairs; a process that is killed leaves it."""
@@ -187,7 +142,7 @@ def _forget(store: Memory) -> None:
         log.warning("the memory still says that it is being learned from: %s", error)
 
 
-def _read(store: Memory, count: int, progress: Callable[[int], object], apart: bool) -> Records:
+def read_pairs(store: Memory, count: int, progress: Callable[[int], object] = int, *, apart: bool = False) -> Records:
     """The pairs without payloads, or a random choice of them, in order of their ids: not by the store's order."""
     drawn = None
     if count > LEARNED_FROM:

@@ -9,13 +9,14 @@ import logging
 import threading
 import time
 import warnings
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from typing import Any, Protocol
 
 from ..errors import MemoryStoreError, MemoryTimeout, MemoryUnavailable
 from ..memory import LazyMemory, Memory, part_of_a_write
+from .extra import Extra
 from .learn import STEPS, learn, witness
 from .note import unfinished
 from .state import ENOUGH, Calibration
@@ -70,8 +71,11 @@ class Learner:
         behind: whether it learns in a thread; else those wait who call it.
     """
 
-    def __init__(self, memory: LearnsFrom, neighbours: int, changed: Callable[[], object]) -> None:
-        """``changed`` is called each time that something was learned."""
+    def __init__(
+        self, memory: LearnsFrom, neighbours: int, changed: Callable[[], object], extras: Sequence[Extra] = ()
+    ) -> None:
+        """``changed`` is called each time that something was learned; ``extras`` learn too."""
+        self._extras = extras
         self._memory, self._neighbours, self._changed = memory, neighbours, changed
         self.behind, self._closing, self._moving = False, threading.Event(), threading.Event()
         self._learning, self._starting = threading.Lock(), threading.Lock()
@@ -207,7 +211,7 @@ class Learner:
     def _fit(self, progress: Callable[[int], object]) -> Calibration | None:
         try:
             apart = self.behind and self._memory.store.count() >= APART
-            state = learn(self._memory.store, self._neighbours, apart=apart, progress=progress)
+            state = learn(self._memory.store, self._neighbours, extras=self._extras, apart=apart, progress=progress)
             if state is not None and (check := state.check) is not None and check.by_chance:
                 warnings.warn(f"{check}; {check.meaning}", stacklevel=2)
             self._tried = self._memory.store.count()
@@ -281,7 +285,7 @@ class Learner:
             self._judge_behind()
         elif not self._told_left:  # else each write would say it again
             self._told_left = True
-            log.warning("%d pairs are not judged yet and count as average: run `reco memory calibrate`", left)
+            log.warning("%d pairs are not judged yet and count as average: run `reco memory build --relearn`", left)
 
     def _judge_behind(self) -> None:
         """Judge what is not judged yet; what the store does not answer now is asked again later."""

@@ -18,10 +18,9 @@ from ..errors import ConfigError
 from ..types import MODALITIES, Caution, Modality, Neighbours, ToldShort, Vectors, other
 from .arrays import read_arrays
 from .check import Check
-from .feedback import Feedback
+from .extra import HoldsBack, TellsPresence
 from .gate import FALL, FITTED, PRIOR, Applied, Gate
 from .moments import LowRank, Values, level
-from .presence import Presence, presence_of
 from .reliability import Reliability, unknown
 from .sharpen import Index, Sharpening
 from .signals import Evidence, mean_own, share, weigh
@@ -44,7 +43,6 @@ class SideCalibration:
         gates: bold and balanced; empty: this side is not refined.
         candidate_gates: for candidates; empty: they are not refined.
         sharpening: for queries that are compared with vectors of their own modality, or with averages of both.
-        presence: tells whether the memory holds a query's answer; None: not learned.
     """
 
     spread: float
@@ -53,7 +51,6 @@ class SideCalibration:
     gates: Mapping[Caution, Gate] = field(default_factory=dict)
     candidate_gates: Mapping[Caution, Gate] = field(default_factory=dict)
     sharpening: Sharpening = field(default_factory=Sharpening)
-    presence: Presence | None = None
 
 
 @dataclass(frozen=True, repr=False)
@@ -73,6 +70,7 @@ class Calibration(ToldShort):
         reason: why a side has no gate, for people; empty where all have.
         check: what refinement does to its own pairs; None for a small memory.
         one_image: whether most captions have one image, so that candidates move by what CLIP does not know, only.
+        presence: tells whether the memory holds a query's answer; stored beside this, None where it is not learned.
         feedback: what people said is not what they asked for; stored beside this, None where nobody said anything.
     """
 
@@ -87,7 +85,8 @@ class Calibration(ToldShort):
     reason: str = ""
     check: Check | None = None
     one_image: bool = False
-    feedback: Feedback | None = None
+    presence: TellsPresence | None = None
+    feedback: HoldsBack | None = None
 
     def gate(
         self, modality: Modality, caution: Caution | float, *, candidate: bool = False, among: bool = False
@@ -138,17 +137,16 @@ class Calibration(ToldShort):
             return f"its own pairs show no gain for {modality} candidates"
         return self.reason or f"its own pairs show no gain for {modality} queries"
 
-    def presence(self, modality: Modality, query: Vectors, found: Neighbours) -> npt.NDArray[np.float32] | None:
+    def presence_of(self, modality: Modality, query: Vectors, found: Neighbours) -> npt.NDArray[np.float32] | None:
         """Presence (B,), from 0 to 1, of what queries (B, D) ask for; None: see :meth:`why_no_presence`."""
-        side = self.sides[modality]
-        if side.presence is None or found.found.shape[1] < side.presence.looked:
+        if self.presence is None:
             return None
-        return presence_of(side.presence, query, found, self.values[other(modality)].mean, side.unit)
+        return self.presence.of(modality, query, found, self.values[other(modality)].mean, self.sides[modality].unit)
 
     def why_no_presence(self, modality: Modality) -> str:
         """Why there is no presence, for people."""
-        if (learned := self.sides[modality].presence) is not None:
-            return f"presence looks at {learned.looked} neighbours, and fewer were searched for"
+        if self.presence is not None:
+            return self.presence.why_not(modality)
         return self.reason or f"its {self.pairs:,} pairs are too few to learn presence"
 
     @property
@@ -163,12 +161,6 @@ class Calibration(ToldShort):
         if len(safe) == len(sides):
             return "a safe gate"
         return f"a safe gate for {safe[0]} queries, and one between a safe one and its own for {other(safe[0])} queries"
-
-    @property
-    def tells_presence(self) -> str:
-        """Whether it can be told if the memory holds a query's answer, for people."""
-        known = [m for m in MODALITIES if self.sides[m].presence is not None]
-        return f"presence is told for {' and '.join(known)} queries" if known else self.why_no_presence("text")
 
     @property
     def shares(self) -> Mapping[str, float]:
@@ -263,7 +255,7 @@ class Calibration(ToldShort):
         Raises:
             ConfigError: another format, a wrong digest, or damaged arrays.
         """
-        again = "run `reco memory calibrate`"
+        again = "run `reco memory build --relearn`"
         try:
             if stored["format"] != FORMAT:
                 raise ConfigError(f"its calibration has format {stored['format']}, not {FORMAT}: {again}")
@@ -282,8 +274,6 @@ class Calibration(ToldShort):
             arrays[f"slack_{modality}"] = values.slack.astype(np.float32)
             arrays[f"typical_{modality}"] = side.typical
             arrays[f"sharpening_{modality}"] = side.sharpening.to_array()
-            if side.presence is not None:
-                arrays[f"presence_{modality}"] = side.presence.to_array()
             arrays[f"moments_{modality}"] = np.array([values.length, values.shrinkage, side.spread, side.unit])
             _pack_matrix(arrays, f"covariance_{modality}", values.covariance)
             shared = values.precision.directions is values.covariance.directions
@@ -355,10 +345,8 @@ def _unpack(arrays: Mapping[str, Any], stored: Mapping[str, Any]) -> Calibration
             for role in ("query", "candidate")
         )
         sharpening = Sharpening.of_array(arrays[f"sharpening_{modality}"])
-        learned = arrays.get(f"presence_{modality}")
-        presence = None if learned is None else Presence.of_array(learned)
         sides[modality] = SideCalibration(
-            spread, unit, arrays[f"typical_{modality}"], gates, candidate_gates, sharpening, presence
+            spread, unit, arrays[f"typical_{modality}"], gates, candidate_gates, sharpening
         )
     witnessed = arrays["reliability"]
     wrong, mean, same, unanswerable, own = witnessed[4:].tolist()

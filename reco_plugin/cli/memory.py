@@ -177,7 +177,6 @@ def calibration_lines(calibration: dict[str, Any], pairs: int) -> list[str]:
         if not state.check.by_chance:
             said.append(f"caption reliability {1 - state.check.wrong:.2f} of 1, which is no share of right captions")
         said.append(state.among_own)
-        said.append(state.tells_presence)
     elif not state.fitted and not state.reason:
         said.append(f"{state.whose_gates}, since it has few pairs, and no self-check")
     return [*said, *([state.reason] if state.reason else [])]

@@ -14,8 +14,8 @@ from ..values import counted, show
 from .shared import Given, JsonOption, OpenOptions, on_one_line, reco_here_or_served, say, take_flags, takes
 
 if TYPE_CHECKING:
-    from ..calibration.feedback import Opinion
     from ..client.memory import ServedMemory
+    from ..extras.feedback import Opinion
 
 
 @dataclass(frozen=True)

@@ -329,6 +329,7 @@ def _build_version(fill: Fill, asked: _Build) -> None:
 def _relearn(asked: _Build) -> None:
     """Learn anew from all pairs; searches go on meanwhile, by the old state or the new one."""
     from ..calibration.learn import STEPS, learn
+    from ..extras import LEARNED
     from ..progress import progress_bar
 
     settings = asked.existing
@@ -342,7 +343,7 @@ def _relearn(asked: _Build) -> None:
         keeps("the memory keeps what it learned before, or has learned anew as a whole"),
         progress_bar(total=STEPS * store.count(), desc="learn", unit="step") as bar,
     ):
-        learn(store, settings.refining.get("k") or manifest.policy.k, progress=bar.update)
+        learn(store, settings.refining.get("k") or manifest.policy.k, extras=LEARNED, progress=bar.update)
         pairs, learned = store.count(), store.header.calibration
     text = "\n".join(calibration_lines(learned, pairs))
     say({"pairs": pairs, "learned": bool(learned)}, text, asked.as_json)

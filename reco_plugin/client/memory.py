@@ -10,7 +10,6 @@ from typing import Any, cast
 import numpy as np
 import numpy.typing as npt
 
-from ..calibration.feedback import Feedback, Opinion
 from ..defaults import INGEST_BATCH, SCROLL_BATCH
 from ..errors import (
     ConfigError,
@@ -25,6 +24,7 @@ from ..errors import (
     SessionTimeout,
     SessionUnavailable,
 )
+from ..extras.feedback import Feedback, Opinion
 from ..memory.checks import check_ids, check_positive, check_search, chunks
 from ..memory.header import Header, check_fingerprint
 from ..memory.points import empty_neighbours

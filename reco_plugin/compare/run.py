@@ -358,7 +358,7 @@ def _alarm(reco: Reco, check: IndexCheck) -> str:
     calibration = reco.memory.calibration
     if calibration is None:
         return (
-            "the memory has learned nothing about its pairs: it is empty or too small, or `reco memory calibrate` has "
+            "the memory has learned nothing about its pairs: it is empty or too small, or `reco memory build --relearn` has "
             "to be run"
         )
     return ""

@@ -7,7 +7,9 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 
+from ..calibration import Calibration
 from ..calibration.learn import learn
+from ..extras.presence import LearnsPresence, PresenceState
 from ..memory import Fingerprint, Memory, Searches, open_memory
 from ..refine import VectorMemory
 from ..types import Neighbours, Records, Search
@@ -62,8 +64,12 @@ class RamMemory:
     def at(self, k: int) -> VectorMemory:
         """The memory, calibrated for k neighbours; another k replaces what the store holds of each pair."""
         if self._last is None or self._last[0] != k:
-            self._last = k, VectorMemory(self.store, learn(self.store, k, asks=False), self.searches)
+            self._last = k, VectorMemory(self.store, self._learn(k), self.searches)
         return self._last[1]
+
+    def _learn(self, k: int) -> Calibration | None:
+        state = learn(self.store, k, extras=(LearnsPresence(),))
+        return state and replace(state, presence=PresenceState.read(self.store.header.calibration))
 
 
 def ram_memory(pairs: Records, fingerprint: Fingerprint) -> RamMemory:

@@ -8,7 +8,7 @@ from typing import Annotated, Any
 from fastapi import APIRouter, Query, Request, Response
 from pydantic import BaseModel, Field, model_validator
 
-from ..calibration.feedback import Opinion
+from ..extras.feedback import Opinion
 from ..opinions import Said
 from ..preparation import EncoderInput
 from ..types import MODALITIES, Modality, Vectors, other

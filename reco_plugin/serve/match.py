@@ -9,8 +9,8 @@ import numpy as np
 from fastapi import APIRouter, Request, Response
 from pydantic import BaseModel, Field
 
-from ..calibration.match import ABSENT, BY, WAYS, Cutoffs, PassesBy, QueryWay
 from ..errors import ConfigError, RecoError
+from ..extras.chances import ABSENT, BY, WAYS, Cutoffs, PassesBy, QueryWay
 from ..match import PRECISION, Matches
 from ..pairs import PairMemory
 from ..reco import Reco
@@ -102,13 +102,11 @@ class MatchItem(BaseModel):
 
 
 class MatchList(BaseModel):
-    """All answers, what is promised of them, and how the latest queries differ from those that it was tested on."""
+    """All answers, and what is promised of them."""
 
     data: list[MatchItem]
     cutoffs: dict[Modality, dict[QueryWay, CutoffsBody]]
     """Of the sides and ways of these queries."""
-    shift: dict[Modality, dict[QueryWay, str]]
-    """Likewise; empty where they do not differ, or are fewer than a hundred."""
 
 
 def router(edge: Edge) -> APIRouter:
@@ -135,7 +133,7 @@ def judge(reco: Reco, asked: MatchRequest, found: Embedded) -> MatchList:
     if all(row.failure for row in found.rows):
         found.whole("queries")
     items = list[MatchItem]()
-    cutoffs, shift = dict[Modality, dict[QueryWay, CutoffsBody]](), dict[Modality, dict[QueryWay, str]]()
+    cutoffs = dict[Modality, dict[QueryWay, CutoffsBody]]()
     for number, (query, row) in enumerate(zip(asked.queries, found.rows, strict=True)):
         if row.failure is not None:
             items.append(MatchItem(index=number, error=error_body(row.failure)))
@@ -150,8 +148,7 @@ def judge(reco: Reco, asked: MatchRequest, found: Embedded) -> MatchList:
             raise
         items.append(_item(number, sure))
         cutoffs.setdefault(query.kind, {})[sure.way] = CutoffsBody.of(sure.cutoffs)
-        shift.setdefault(query.kind, {})[sure.way] = sure.shift
-    return MatchList(data=items, cutoffs=cutoffs, shift=shift)
+    return MatchList(data=items, cutoffs=cutoffs)
 
 
 def _item(number: int, sure: Matches) -> MatchItem:

@@ -7,9 +7,9 @@ from typing import Annotated, Any
 from fastapi import APIRouter, Query, Request, Response
 from pydantic import BaseModel, Field, model_validator
 
-from ..calibration.match import QueryWay
 from ..defaults import RESULTS
 from ..errors import InputError
+from ..extras.chances import QueryWay
 from ..memory import Header
 from ..memory.checks import check_pair
 from ..preparation import EncoderInput

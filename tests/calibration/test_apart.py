@@ -19,9 +19,9 @@ from trust_worlds import D, world
 
 from reco_plugin.calibration import apart
 from reco_plugin.calibration.learn import STEPS, learn
-from reco_plugin.calibration.match import MatchState
 from reco_plugin.calibration.note import unfinished
 from reco_plugin.errors import LearningDied, MemoryStoreError
+from reco_plugin.extras.chances import MatchState
 from reco_plugin.memory import Fingerprint, Memory, open_memory
 from reco_plugin.types import Records
 

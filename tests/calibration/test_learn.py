@@ -13,12 +13,11 @@ import numpy as np
 import pytest
 from trust_worlds import D, world
 
-from reco_plugin.calibration import corpus, episodes, lesson, nearest
+from reco_plugin.calibration import corpus, episodes, nearest
 from reco_plugin.calibration import learn as learning
 from reco_plugin.calibration.calibrate import calibrate
 from reco_plugin.calibration.learn import STEPS, learn
 from reco_plugin.calibration.lesson import Lesson
-from reco_plugin.calibration.match import read_matches
 from reco_plugin.calibration.note import unfinished
 from reco_plugin.errors import MemoryStoreError
 from reco_plugin.memory import Fingerprint, Memory, open_memory
@@ -166,15 +165,3 @@ def test_a_note_stands_while_it_is_learned_and_goes_also_where_that_fails(memory
     with pytest.raises(MemoryStoreError, match="no room"):
         learn(memory, 10, progress=fail)
     assert memory.header.learning == {}
-
-
-def test_the_field_of_the_things_stays_known_where_too_few_could_ask(monkeypatch: pytest.MonkeyPatch) -> None:
-    image, text, _ = world(100, 4)
-    store = open_memory(":memory:", Fingerprint("mini", "ab" * 32, D))
-    store.upsert(Records([f"{row:04d}" for row in range(400)], image, text, [{}] * 400))
-    for before, after in (({"group": "product"}, {"group": "product"}), ({}, None)):
-        store.set_calibration({"match": before})
-        monkeypatch.setattr(lesson, "ask_own", lambda *_, **__: None)
-        assert learn(store, 10) is not None
-        assert store.header.calibration.get("match") == after
-        assert read_matches(store.header.calibration) is None

@@ -6,14 +6,12 @@ import base64
 import gzip
 import json
 import logging
-from dataclasses import replace
 
 import httpx
 import numpy as np
 import pytest
 
 from reco_plugin import Pair, Reco
-from reco_plugin.calibration.presence import Presence
 from reco_plugin.client.calls import _parse_refined
 from reco_plugin.errors import (
     ConfigError,
@@ -26,9 +24,11 @@ from reco_plugin.errors import (
     SessionTimeout,
     SessionUnavailable,
 )
+from reco_plugin.extras.presence import Presence
 from reco_plugin.serve.failures import failure_of
 from reco_plugin.serve.logs import LOGGER, JsonLines, request_id
 from reco_plugin.serve.settings import load_serve_settings
+from reco_plugin.types import MODALITIES
 
 TEXTS = ["a small red circle", "a large blue square"]
 
@@ -68,10 +68,9 @@ def test_the_scale_of_scores_is_told_by_item_and_of_one_query_in_a_header(readin
 
 def test_presence_is_told_by_item_and_of_one_query_in_a_header_and_a_threshold_holds_queries(reco, served, drawings):
     reco.memory.add(drawings)
-    state = reco.memory.calibration
     grown = Presence(10, np.zeros((1, 3), np.intp), np.full((1, 3), 0.8, np.float32), np.float32([[-2, -1, 1, 2]]))
-    sides = {m: replace(side, presence=grown) for m, side in state.sides.items()}  # these pairs are too few to learn it
-    reco.memory.store.set_calibration(replace(state, sides=sides).to_json())
+    stored = {**reco.memory.store.header.calibration, "presence": {m: grown.to_array().tolist() for m in MODALITIES}}
+    reco.memory.store.set_calibration(stored)
     frozen = reco.embed_texts(TEXTS, refine=False)
     presence = reco.refine(frozen, modality="text").presence
     asked = {"vectors": frozen.tolist(), "modality": "text"}

@@ -10,10 +10,9 @@ import pytest
 
 from reco_plugin import Reco
 from reco_plugin.calibration import learn
-from reco_plugin.calibration.match import MatchState, ThingQuestions
+from reco_plugin.extras.chances import MatchState, ThingQuestions
 from reco_plugin.serve.embedder import AnswerRow, Embedded
 from reco_plugin.serve.match import CutoffsBody, MatchQuery, MatchRequest, judge
-from reco_plugin.types import MODALITIES
 
 SCORES = [0.9, 0.4, *[0.2] * 8]
 
@@ -25,10 +24,9 @@ def learned() -> MatchState:
     right = rng.random(900) < first
     lead = np.where(right, 0.3, 0.1) * rng.random(900)
     present = np.stack([first, lead, lead + 0.1, 0.1 * rng.random(900)], axis=1).astype(np.float32)
-    draws = rng.random((2, 900)).astype(np.float32)
-    one = ThingQuestions(present, right.astype(np.int16), present * np.float32(0.5), *draws)
-    means = dict.fromkeys(MODALITIES, np.zeros(128, np.float32))
-    return MatchState({"text": {"plain": one, "known": one, "unknown": one}, "image": {}}, 900, 900, 0.0, means)
+    draw = rng.random(900).astype(np.float32)
+    one = ThingQuestions(present, right.astype(np.int16), present * np.float32(0.5), draw)
+    return MatchState({"text": {"plain": one, "known": one, "unknown": one}, "image": {}}, 900, 900, 0.0)
 
 
 @pytest.fixture
@@ -61,7 +59,6 @@ def test_chances_are_those_of_reco(asked: Reco, served: Any) -> None:
     assert (told["precision"], told["absent"]) == (0.8, 0.2)
     assert told["match"]["right"][0] >= 0.8
     assert plain["data"][0]["passes"]["match"] == (plain["data"][0]["first"] >= told["match"]["cut"])
-    assert answer.json()["shift"] == {"text": {"refined": ""}}
 
 
 def test_plain_and_refined_rows_of_one_request_have_their_own_cutoffs(asked: Reco) -> None:
@@ -71,7 +68,7 @@ def test_plain_and_refined_rows_of_one_request_have_their_own_cutoffs(asked: Rec
     queries = [MatchQuery(text=text, scores=SCORES) for text in ("a red circle", "a blue square")]
     told = judge(asked, MatchRequest(queries=queries), Embedded([plain, refined], None, {}, {}))
     assert [one.way for one in told.data] == ["plain", "refined"]
-    assert {way: set(kept) for way, kept in told.shift.items()} == {"text": {"plain", "refined"}}
+    assert set(told.cutoffs["text"]) == {"plain", "refined"}
     state = asked.memory.matching
     assert state is not None
     for way, kept in told.cutoffs["text"].items():

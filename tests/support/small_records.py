@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 
-from reco_plugin.calibration.feedback import Feedback, Opinion
+from reco_plugin.extras.feedback import Feedback, Opinion
 from reco_plugin.memory import Memory
 from reco_plugin.memory.said import SaidRecord
 from reco_plugin.types import Records

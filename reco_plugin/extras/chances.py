@@ -14,12 +14,11 @@ from typing import Any, Literal, TypeAlias, get_args
 import numpy as np
 import numpy.typing as npt
 
-from ..defaults import NEIGHBOURS
+from ..calibration.arrays import read_arrays
+from ..calibration.reliability import logistic, sigmoid
 from ..errors import ConfigError, InputError
 from ..types import MODALITIES, Modality
-from .arrays import read_arrays
 from .cutoff import Chances, FirstAnswers, Promise, fewest, find_cutoff
-from .reliability import logistic, sigmoid
 
 FORMAT = 1
 LOOKED = 10
@@ -38,8 +37,8 @@ WAYS: tuple[QueryWay, ...] = get_args(QueryWay)
 KINDS: Mapping[QueryWay, tuple[QuestionKind, ...]] = {"plain": ("plain",), "refined": ("known", "unknown")}
 _SIGNALS = 4
 _SHARES_KEPT = 64  # answers for as many shares and precisions are kept: callers may ask for any
-_COLUMNS = ("present", "place", "absent", "draw", "usual")
-_TOLD = ("index", "things", "alone", "group", "k")
+_COLUMNS = ("present", "place", "absent", "draw")
+_TOLD = ("index", "things", "alone")
 _RISING = np.array([True, True, True, False])  # a higher one never makes less sure; how far it moved may go either way
 
 
@@ -65,14 +64,12 @@ class ThingQuestions:
         absent: (n, 4) signals where the index does not hold it.
         draw: (n,) in [0, 1), the same thing's in each kind: below the share of absent answers, it has none; and which
             part it is in.
-        usual: (n,) cosine of the plain query with the mean of the memory's vectors of its modality.
     """
 
     present: npt.NDArray[np.float32]
     place: npt.NDArray[np.int16]
     absent: npt.NDArray[np.float32]
     draw: npt.NDArray[np.float32]
-    usual: npt.NDArray[np.float32]
 
     def __len__(self) -> int:
         return len(self.place)
@@ -164,18 +161,12 @@ class MatchState:
         index: how many answers the index held.
         things: of the memory.
         alone: share of the things that have one pair.
-        means: (D,) of each modality's vectors.
-        group: field of the payload that names a pair's thing; empty: pairs of one caption are a thing.
-        k: neighbours of its refined queries.
     """
 
     questions: Mapping[Modality, Mapping[QuestionKind, ThingQuestions]]
     index: int
     things: int
     alone: float
-    means: Mapping[Modality, npt.NDArray[np.float32]]
-    group: str = ""
-    k: int = NEIGHBOURS
 
     @cached_property
     def _sureness(self) -> Callable[[Modality, QueryWay, float], Sureness | None]:
@@ -255,7 +246,6 @@ class MatchState:
             for kind, one in kinds.items()
             for name in _COLUMNS
         }
-        arrays |= {f"{modality}_mean": mean for modality, mean in self.means.items()}
         file = io.BytesIO()
         np.savez_compressed(file, **arrays)
         blob = file.getvalue()
@@ -270,7 +260,7 @@ class MatchState:
         Raises:
             ConfigError: another format, or damaged.
         """
-        again = "run `reco memory calibrate`"
+        again = "run `reco memory build --relearn`"
         try:
             if stored["format"] != FORMAT:
                 raise ConfigError(f"what it knows of matches has format {stored['format']}, not {FORMAT}: {again}")
@@ -279,9 +269,8 @@ class MatchState:
                 raise ValueError(f"its sha256 is not {str(stored['sha256'])[:12]}…")
             arrays = read_arrays(blob)
             questions = {modality: dict(_kinds(arrays, modality)) for modality in MODALITIES}
-            means = {modality: arrays[f"{modality}_mean"] for modality in MODALITIES}
             numbers = int(stored["index"]), int(stored["things"]), float(stored["alone"])
-            return cls(questions, *numbers, means, str(stored["group"]), int(stored["k"]))
+            return cls(questions, *numbers)
         except (KeyError, TypeError, ValueError, EOFError, zipfile.BadZipFile) as error:
             raise ConfigError(f"what it knows of matches is damaged ({error!r}): {again}") from error
 
@@ -306,13 +295,13 @@ def read_matches(calibration: Mapping[str, Any]) -> MatchState | None:
         ConfigError: it is damaged.
     """
     stored = calibration.get("match")
-    if not stored or (isinstance(stored, Mapping) and set(stored) == {"group"}):  # by which it will be asked
+    if not stored:
         return None
     try:
         return _read(tuple(stored.items()))
     except (AttributeError, TypeError) as error:
         raise ConfigError(
-            f"what the memory knows of matches is damaged ({error!r}): run `reco memory calibrate`"
+            f"what the memory knows of matches is damaged ({error!r}): run `reco memory build --relearn`"
         ) from error
 
 

@@ -11,18 +11,21 @@ seven signals; with a logistic regression of these, a threshold costs a fifth of
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 
+from ..calibration.calibrate import Calibrated
+from ..calibration.corpus import Corpus
+from ..calibration.episodes import other_view
+from ..calibration.nearest import nearest_columns
+from ..calibration.reliability import sigmoid
+from ..errors import ConfigError
 from ..machine.blas import Floats
-from ..types import Modality, Neighbours, Vectors, other
-from .corpus import Corpus
-from .episodes import other_view
-from .nearest import nearest_columns
-from .reliability import sigmoid
+from ..types import MODALITIES, Modality, Neighbours, Records, Vectors, other
 
 ASKED = 1_000
 """Pairs that ask, at most."""
@@ -79,6 +82,58 @@ class Presence:
         if feature.min() < 0 or feature.max() >= SIGNALS:
             raise ValueError(f"presence by the signals {sorted(set(feature.ravel().tolist()))}")
         return cls(int(stored[0, 0]), feature, stored[:, 4:7], stored[:, 7:])
+
+
+class PresenceState:
+    """What a memory has learned, by modality; see :class:`~reco_plugin.calibration.extra.TellsPresence`."""
+
+    def __init__(self, sides: Mapping[Modality, Presence]) -> None:
+        self.sides = sides
+
+    def of(
+        self, modality: Modality, query: Vectors, found: Neighbours, mean: Vectors, unit: float
+    ) -> npt.NDArray[np.float32] | None:
+        """Presence (B,) of queries (B, D); None where fewer neighbours were found than in calibration."""
+        side = self.sides.get(modality)
+        if side is None or found.found.shape[1] < side.looked:
+            return None
+        return presence_of(side, query, found, mean, unit)
+
+    def why_not(self, modality: Modality) -> str:
+        """Why there is none."""
+        if (side := self.sides.get(modality)) is not None:
+            return f"presence looks at {side.looked} neighbours, and fewer were searched for"
+        return "the memory's pairs are too few to learn presence"
+
+    @classmethod
+    def read(cls, calibration: Mapping[str, Any]) -> PresenceState | None:
+        """From a memory's header; None where nothing was learned.
+
+        Raises:
+            ConfigError: it is damaged.
+        """
+        stored = calibration.get(LearnsPresence.name)
+        if not stored:
+            return None
+        try:
+            return cls({m: Presence.of_array(np.array(stored[m], np.float32)) for m in MODALITIES if m in stored})
+        except (KeyError, TypeError, ValueError) as error:
+            raise ConfigError(
+                f"what the memory knows of presence is damaged ({error!r}): run `reco memory build --relearn`"
+            ) from error
+
+
+class LearnsPresence:
+    """Learns it from a memory's pairs, see :class:`~reco_plugin.calibration.extra.Extra`."""
+
+    name = "presence"
+
+    def learn(
+        self, learned: Calibrated, pairs: Records, k: int, progress: Callable[[int], object]
+    ) -> Mapping[str, Any]:
+        """The trees of each side that has enough neighbours."""
+        sides = {m: learn_presence(learned.corpus, m, k, seed=0) for m in MODALITIES}
+        return {m: side.to_array().tolist() for m, side in sides.items() if side is not None}
 
 
 def presence_signals(query: Vectors, similarity: Floats, values: Vectors, mean: Vectors, unit: float) -> Floats:

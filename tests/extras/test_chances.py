@@ -8,7 +8,8 @@ import numpy as np
 import pytest
 from trust_worlds import world
 
-from reco_plugin.calibration.match import (
+from reco_plugin.errors import ConfigError, InputError
+from reco_plugin.extras.chances import (
     LOOKED,
     MatchState,
     ThingQuestions,
@@ -18,10 +19,8 @@ from reco_plugin.calibration.match import (
     reliability_curve,
     signals_of,
 )
-from reco_plugin.calibration.questions import ask_own
-from reco_plugin.calibration.shift import find_shift
-from reco_plugin.errors import ConfigError, InputError
-from reco_plugin.match import RecentQueries, match_rankings
+from reco_plugin.extras.questions import ask_own
+from reco_plugin.match import match_rankings
 from reco_plugin.types import Coverage, Records, Refinement
 
 
@@ -121,22 +120,6 @@ def test_an_answer_that_ties_with_a_rival_does_not_count_as_right() -> None:
     assert not (found.questions["text"]["plain"].place == 1).any()
 
 
-def test_a_field_of_long_names_takes_no_more_room_than_they_do() -> None:
-    import tracemalloc
-
-    pairs = records(1_000, 2)
-    groups = [f"{row // 2} " + "x" * (200_000 if row < 2 else 1) for row in range(2_000)]
-    tracemalloc.start()
-    try:
-        found = ask_own(pairs, unmoved, groups)
-        peak = tracemalloc.get_traced_memory()[1]
-    finally:
-        tracemalloc.stop()
-    assert found is not None
-    assert found.things == 1_000
-    assert peak < 200e6
-
-
 def test_the_state_is_stored_and_read_back(state: MatchState) -> None:
     stored = state.to_json()
     again = read_matches({"match": stored})
@@ -201,52 +184,6 @@ def queries(many: int) -> Refinement:
     return Refinement(vectors, vectors)
 
 
-def test_queries_of_another_kind_are_told_apart(state: MatchState) -> None:
-    asked, rng = state.questions["text"]["plain"], np.random.default_rng(0)
-    signals, _ = asked.mixed(0.2)
-    some = rng.permutation(len(asked))[:150]
-    assert find_shift([asked], signals[some], asked.usual[some], 0.2) == ""
-    assert "less like the memory's own" in find_shift([asked], signals[some], asked.usual[some] - 1.0, 0.2)
-    assert "scores of recent queries are unlike" in find_shift([asked], signals[some] + 0.5, asked.usual[some], 0.2)
-    assert find_shift([asked], signals[:99] + 0.5, asked.usual[:99], 0.2) == "", "too few to tell"
-
-
-def test_more_queries_without_an_answer_than_allowed_are_told() -> None:
-    rng = np.random.default_rng(0)
-    present, absent = (rng.normal(mean, 0.05, (600, 4)).astype(np.float32) for mean in (0.6, 0.4))
-    asked = ThingQuestions(present, np.ones(600, np.int16), absent, *rng.random((2, 600)).astype(np.float32))
-    recent = np.concatenate([present[:60], absent[:90]])
-    assert "about 60% of the recent queries seem to have no answer" in find_shift(
-        [asked], recent, asked.usual[:150], 0.2
-    )
-    assert find_shift([asked], recent, asked.usual[:150], 0.5) == ""
-    assert find_shift([asked, asked], recent, asked.usual[:150], 0.6) == ""
-
-
-def test_the_latest_queries_are_compared_across_calls(state: MatchState) -> None:
-    asked = state.questions["text"]["plain"]
-    recent, strange = RecentQueries(most=120, every=60), asked.present + np.float32(0.5)
-    said = [
-        recent.shift(state, "text", "plain", 0.2, (strange[at : at + 40], asked.usual[at : at + 40]))
-        for at in range(0, 160, 40)
-    ]
-    assert said[:3] == ["", "", ""]
-    assert "unlike" in said[3]
-    other = replace(state, things=1)
-    assert recent.shift(other, "text", "plain", 0.2, (strange[:40], asked.usual[:40])) == "", "of another state"
-
-
-def test_what_callers_ask_for_is_kept_within_bounds(state: MatchState) -> None:
-    recent = RecentQueries()
-    asked = state.questions["text"]["plain"]
-    for number in range(100):
-        recent.shift(state, "text", "plain", number / 100, (asked.present[:2], asked.usual[:2]))
-    assert len(recent._kept) <= 16
-    assert ("text", "plain", 0.99) in recent._kept
-    assert state.cutoffs("text", "plain", 0.7, 0.1) is state.cutoffs("text", "plain", 0.7, 0.1)
-    assert state._cutoffs.cache_info().maxsize == state._sureness.cache_info().maxsize == 64
-
-
 def test_rankings_get_chances_that_fit_one_another(state: MatchState) -> None:
     found = match_rankings(state, queries(3), [[0.9, *[0.1] * 9], [0.3], []], "text", 0.6, 0.0)
     assert found.way == "plain"
@@ -306,9 +243,9 @@ def test_a_memory_that_was_not_asked_says_what_to_do(state: MatchState) -> None:
         np.zeros((10, 4), np.float32),
         np.ones(10, np.int16),
         np.zeros((10, 4), np.float32),
-        *np.zeros((2, 10), np.float32),
+        np.zeros(10, np.float32),
     )
-    small = MatchState({"text": {"plain": few}, "image": {}}, 10, 10, 0.0, state.means)
+    small = MatchState({"text": {"plain": few}, "image": {}}, 10, 10, 0.0)
     with pytest.raises(InputError, match="too few of the memory's 10 things"):
         match_rankings(small, queries(1), [[0.3]], "text")
     assert "too few" in small.cutoffs("text", "plain", 0.9).why

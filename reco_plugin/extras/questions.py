@@ -1,7 +1,6 @@
 """Questions that a memory's pairs ask, one a thing, of an index: how sure are the answers of the queries to come?
 
-A thing is all pairs of one caption, word by word, or of one value of a field of the payload: captions that are alike
-may name different things, so a promise must count these as rivals. One pair of each thing stands in the index with its
+A thing is all pairs of one caption, word by word: captions that are alike may name different things, so a promise must count these as rivals. One pair of each thing stands in the index with its
 other side; that pair asks, and never finds itself in the memory: plain, then refined with the other pairs of its
 thing visible (the memory knows it) and with all of them hidden (it does not), each with its answer in the index and
 without.
@@ -10,15 +9,73 @@ without.
 from __future__ import annotations
 
 from collections.abc import Callable, Collection, Hashable, Iterable, Iterator, Mapping, Sequence
+from contextlib import closing
 from dataclasses import dataclass
 from functools import cached_property
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 
-from ..types import MODALITIES, Modality, Records, Refinement, Vectors, other
-from .match import FEWEST_THINGS, LOOKED, MatchState, QuestionKind, ThingQuestions, signals_of
-from .nearest import nearest_columns
+from ..calibration.calibrate import Calibrated
+from ..calibration.closed_form import ClosedForm
+from ..calibration.nearest import nearest_columns
+from ..calibration.state import Calibration
+from ..fuse import Refining
+from ..memory import Memory, open_memory
+from ..options import RefineOptions
+from ..types import MODALITIES, Fingerprint, Modality, Records, Refinement, Vectors, other
+from .chances import FEWEST_THINGS, LOOKED, MatchState, QuestionKind, ThingQuestions, signals_of
+
+
+class LearnsMatches:
+    """Asks with a memory's pairs, once they are learned from, see :class:`~reco_plugin.calibration.extra.Extra`."""
+
+    name = "match"
+
+    def learn(
+        self, learned: Calibrated, pairs: Records, k: int, progress: Callable[[int], object]
+    ) -> Mapping[str, Any] | None:
+        """What the questions say; None where too few things could ask."""
+        matches = _ask_refined(pairs, learned.state, learned.witnesses, k, progress)
+        return None if matches is None else matches.to_json()
+
+
+@dataclass(frozen=True)
+class _InRam:
+    """See :class:`~reco_plugin.fuse.Learned`."""
+
+    store: Memory
+    calibration: Calibration | None
+
+    @property
+    def searches(self) -> Memory:
+        """The store."""
+        return self.store
+
+
+def _ask_refined(
+    pairs: Records,
+    state: Calibration,
+    witnesses: npt.NDArray[np.float32],
+    k: int,
+    progress: Callable[[int], object] = int,
+) -> MatchState | None:
+    """Ask, refined as a memory of these pairs alone would by default: a store is not kept busy."""
+    how = RefineOptions(k=k, gate=True, target=None, caution="balanced", fuser="reco", explain=False)
+    encoder, fuser = Fingerprint("pairs at hand", "0" * 64, pairs.image.shape[1]), ClosedForm()
+    with closing(open_memory(":memory:", encoder)) as store:
+        store.upsert(pairs)
+        store.set_witnesses(pairs.ids, witnesses)
+        learned = _InRam(store, state)
+
+        def refine(queries: Vectors, modality: Modality, hidden: Sequence[Collection[str]]) -> Refinement:
+            blocks = (slice(start, start + _BLOCK) for start in range(0, len(queries), _BLOCK))
+            asked = (Refining(learned, queries[rows], modality, "query", how, hidden[rows]) for rows in blocks)
+            return Refinement.join([fuser.refine(one) for one in asked])
+
+        return ask_own(pairs, refine, progress=progress)
+
 
 RefineHidden = Callable[[Vectors, Modality, Sequence[Collection[str]]], Refinement]
 """Refines queries (B, D) of a modality, each with ids that it must not find."""
@@ -36,7 +93,6 @@ _Looked = tuple[npt.NDArray[np.float32], npt.NDArray[np.int16], npt.NDArray[np.f
 def ask_own(
     pairs: Records,
     refine: RefineHidden,
-    groups: Sequence[str] | None = None,
     *,
     seed: int = 0,
     progress: Callable[[int], object] = int,
@@ -46,12 +102,11 @@ def ask_own(
     Args:
         pairs: N of the memory; payloads are not looked at.
         refine: as the memory refines queries to come.
-        groups: N names of things; None: pairs of one caption are a thing.
         seed: of what is drawn.
         progress: called with 0 now and then; what it raises ends this.
     """
     rng = np.random.default_rng(seed)
-    thing = find_things(pairs.text) if groups is None else number_names(groups)
+    thing = find_things(pairs.text)
     order = rng.permutation(len(thing))
     index = order[np.unique(thing[order], return_index=True)[1]]  # (T,) one pair of each, drawn
     if len(index) < FEWEST_THINGS:
@@ -59,15 +114,13 @@ def ask_own(
     counts = np.bincount(thing)
     few = index[counts[thing[index]] <= HIDDEN]
     rows = np.sort(rng.permutation(few)[:ASKED])
-    if groups is None:
-        rows = rows[_asks_first(pairs.text[rows])]
+    rows = rows[_asks_first(pairs.text[rows])]
     draw = rng.random(len(rows)).astype(np.float32)
-    means = {m: np.asarray(pairs.side(m).mean(axis=0), np.float32) for m in MODALITIES}
     telling = _TellingRefine(refine, progress)
-    asks = _Asking(pairs, telling, index, thing, by_caption=groups is None, means=means)
+    asks = _Asking(pairs, telling, index, thing)
     same = [asks.same_things(rows[block]) for block in _blocks(rows)]
     questions = {m: dict(asks.side(m, rows, draw, same)) for m in MODALITIES}
-    return MatchState(questions, len(index), len(counts), float((counts == 1).mean()), means)
+    return MatchState(questions, len(index), len(counts), float((counts == 1).mean()))
 
 
 def find_things(text: Vectors) -> PairRows:
@@ -125,22 +178,16 @@ class _Asking:
         refine: queries.
         index: (T,) pairs whose other side is the index.
         thing: (N,) of each pair.
-        by_caption: whether captions that are equal but for rounding are one thing, too.
-        means: (D,) of each modality's vectors.
     """
 
     pairs: Records
     refine: RefineHidden
     index: PairRows
     thing: PairRows
-    by_caption: bool
-    means: Mapping[Modality, npt.NDArray[np.float32]]
 
     def same_things(self, asked: PairRows) -> tuple[PairRows, PairRows]:
         """Which of the pairs (N,) are of the thing of some (B,): places in a matrix (B, N)."""
-        same = self.thing[asked][:, None] == self.thing
-        if self.by_caption:
-            same |= self.pairs.text[asked] @ self.pairs.text.T >= _SAME
+        same = (self.thing[asked][:, None] == self.thing) | (self.pairs.text[asked] @ self.pairs.text.T >= _SAME)
         rows, columns = np.nonzero(same)
         return rows, columns
 
@@ -157,11 +204,10 @@ class _Asking:
         for block, places in zip(_blocks(rows), same, strict=True):
             for kind, looked, here in self._block(modality, rows[block], places, answers):
                 parts.setdefault(kind, []).append((looked, here + block.start))
-        usual = self.pairs.side(modality)[rows] @ self.means[modality]
         for kind, found in parts.items():
             present, place, absent = (np.concatenate(column) for column in zip(*(one for one, _ in found), strict=True))
             here = np.concatenate([here for _, here in found])
-            yield kind, ThingQuestions(present, place, absent, draw[here], usual[here])
+            yield kind, ThingQuestions(present, place, absent, draw[here])
 
     def _block(
         self, modality: Modality, asked: PairRows, places: tuple[PairRows, PairRows], answers: Vectors

@@ -9,9 +9,9 @@ import numpy as np
 import pytest
 from trust_worlds import world
 
-from reco_plugin.calibration import feedback as module
-from reco_plugin.calibration.feedback import Feedback, Opinion
 from reco_plugin.errors import ConfigError
+from reco_plugin.extras import feedback as module
+from reco_plugin.extras.feedback import Feedback, Opinion
 from reco_plugin.refine import Refiner, VectorMemory, refiner_for_vectors
 from reco_plugin.types import MODALITIES, Modality, Records, Refinement, Vectors
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from reco_plugin.calibration.cutoff import FirstAnswers, binomial_tail, fewest, find_cutoff, interval
+from reco_plugin.extras.cutoff import FirstAnswers, binomial_tail, fewest, find_cutoff, interval
 
 
 def judged(rng: np.random.Generator, many: int, wrong: float = 0.0) -> FirstAnswers:

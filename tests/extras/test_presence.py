@@ -2,25 +2,23 @@
 
 from __future__ import annotations
 
-import base64
-import hashlib
-import io
-import tracemalloc
 from typing import Any
 
 import numpy as np
 import pytest
-from trust_worlds import measured, world
+from trust_worlds import world
 
-from reco_plugin.calibration import Calibration, presence
-from reco_plugin.calibration.calibrate import calibrate
-from reco_plugin.calibration.corpus import Corpus
-from reco_plugin.calibration.presence import SIGNALS, Presence, learn_presence, presence_of, presence_signals
 from reco_plugin.errors import ConfigError, InputError
-from reco_plugin.refine import Refiner, refiner_for_vectors
-from reco_plugin.types import MODALITIES, Modality, Neighbours, Records, Refinement
+from reco_plugin.evaluate.memories import ram_memory
+from reco_plugin.extras.presence import Presence, PresenceState, presence_of, presence_signals
+from reco_plugin.refine import Refiner
+from reco_plugin.types import MODALITIES, Fingerprint, Modality, Neighbours, Records, Refinement
 
 KNOWN = 100  # of 200 classes, four pairs each
+
+
+def refiner_of(pairs: Records) -> Refiner:
+    return Refiner(ram_memory(pairs, Fingerprint("mini", "ab" * 32, pairs.image.shape[1])).at(10), None)
 
 
 @pytest.fixture(scope="module")
@@ -34,8 +32,7 @@ def halves() -> tuple[Refiner, Records, Records]:
 
     rows = np.arange(len(image))
     known, last = rows < 4 * KNOWN, rows % 4 == 3
-    refiner = refiner_for_vectors([records(rows[known & ~last])])
-    return refiner, records(rows[known & last]), records(rows[~known & last])
+    return refiner_of(records(rows[known & ~last])), records(rows[known & last]), records(rows[~known & last])
 
 
 def told(refiner: Refiner, records: Records, modality: Modality) -> np.ndarray:
@@ -91,7 +88,7 @@ def test_a_condition_that_leaves_few_pairs_is_answered_and_one_that_leaves_none_
 
 def test_where_it_cannot_be_known_the_reason_is_said(halves: Any) -> None:
     refiner, known, _ = halves
-    small = refiner_for_vectors([Records(known.ids[:60], known.image[:60], known.text[:60], known.payloads[:60])])
+    small = refiner_of(Records(known.ids[:60], known.image[:60], known.text[:60], known.payloads[:60]))
     for found, why in (
         (refiner.refine(known.text, modality="text", k=3), "looks at 10 neighbours"),
         (refiner.refine(known.text, modality="text", role="candidate"), "candidates"),
@@ -104,55 +101,15 @@ def test_where_it_cannot_be_known_the_reason_is_said(halves: Any) -> None:
         assert why in found.why_no_presence
 
 
-@pytest.fixture(scope="module")
-def state() -> Calibration:
-    learned = calibrate(*world(KNOWN, 4)[:2])
-    assert learned is not None
-    return learned.state
-
-
-def test_it_is_stored_with_the_memory(state: Calibration) -> None:
-    again = Calibration.from_json(state.to_json())
-    for modality in MODALITIES:
-        ours, theirs = state.sides[modality].presence, again.sides[modality].presence
-        assert ours is not None
-        assert theirs is not None
-        assert ours.to_array().tobytes() == theirs.to_array().tobytes()
-
-
-def changed(state: Calibration, change: Any) -> dict[str, Any]:
-    """The stored state with other arrays, as another version would have written it."""
-    stored = state.to_json()
-    with np.load(io.BytesIO(base64.b64decode(stored["blob"]))) as file:
-        arrays = change(dict(file))
-    out = io.BytesIO()
-    np.savez(out, **arrays)
-    blob = out.getvalue()
-    return stored | {"sha256": hashlib.sha256(blob).hexdigest(), "blob": base64.b64encode(blob).decode()}
-
-
-@pytest.mark.parametrize("bad", [np.zeros((3, 4)), np.zeros((0, 11)), np.full((2, 11), 99.0)])
-def test_a_damaged_one_is_refused(state: Calibration, bad: np.ndarray) -> None:
-    stored = changed(state, lambda arrays: arrays | {"presence_text": bad.astype(np.float32)})
+@pytest.mark.parametrize("bad", [np.zeros((3, 4)), np.zeros((0, 11)), np.full((2, 11), 99.0), "text"])
+def test_it_is_stored_with_the_memory_and_a_damaged_one_is_refused(halves: Any, bad: Any) -> None:
+    stored = halves[0].memory.store.header.calibration
+    again = PresenceState.read(stored)
+    assert again is not None
+    assert {m: side.to_array().tolist() for m, side in again.sides.items()} == stored["presence"]
+    assert PresenceState.read({}) is None
     with pytest.raises(ConfigError, match="reco memory calibrate"):
-        Calibration.from_json(stored)
-
-
-def test_trees_are_read_as_one_asks_them(corpus: Corpus) -> None:
-    learned = learn_presence(corpus, "text", 10, seed=0)
-    assert learned is not None
-    signals = np.random.default_rng(0).normal(0.5, 0.5, (50, SIGNALS)).astype(np.float32)
-
-    def ask(row: np.ndarray) -> float:
-        logit = 0.0
-        for feature, threshold, leaf in zip(learned.feature, learned.threshold, learned.leaf, strict=True):
-            first = int(row[feature[0]] > threshold[0])
-            second = int(row[feature[1 + first]] > threshold[1 + first])
-            logit += float(leaf[2 * first + second])
-        return 1.0 / (1.0 + np.exp(-logit))
-
-    assert np.allclose(learned.of(signals), [ask(row) for row in signals], atol=1e-5)
-    assert np.isfinite(learned.leaf).all()
+        PresenceState.read({"presence": {"text": bad if isinstance(bad, str) else bad.tolist()}})
 
 
 def test_it_looks_at_as_many_neighbours_as_it_learned_from() -> None:
@@ -165,13 +122,3 @@ def test_it_looks_at_as_many_neighbours_as_it_learned_from() -> None:
     assert more[0] > 0.5
     signals = presence_signals(query, similarity[:, :3], values[:, :3], mean, 1.0)
     assert np.allclose(signals[0, :4], [0.9, 0.1, 0.15, 0.1])
-
-
-def test_a_block_that_asks_holds_its_scores_once(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(presence, "ASKED", 100)
-    corpus = measured(*world(500, 8)[:2])
-    tracemalloc.start()
-    learn_presence(corpus, "image", 5, seed=0)
-    peak = tracemalloc.get_traced_memory()[1]
-    tracemalloc.stop()
-    assert peak < 2.5 * 4 * 100 * len(corpus)
