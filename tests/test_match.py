@@ -44,5 +44,5 @@ def test_an_application_asks_how_sure_its_first_answer_is(filled: Reco) -> None:
 
 
 def test_a_memory_that_never_asked_says_so(filled: Reco) -> None:
-    with pytest.raises(InputError, match="it needs 300 pairs, of 60 things, then reco memory calibrate"):
+    with pytest.raises(InputError, match="it needs 300 pairs, of 60 things, then reco memory build --relearn"):
         filled.match(filled.embed(["a red circle"], modality="text"), [[0.3, 0.2]], modality="text")

@@ -555,11 +555,13 @@ def test_a_learning_that_was_killed_is_not_begun_again_by_the_next_pair(model, t
             until(lambda: not threads())
         assert (begun, pairs_known(reco), len(reco.memory)) == ([], 0, 322)
         [told] = [record.getMessage() for record in caplog.records if "calibration from" in record.getMessage()]
-        assert re.search(r"calibration from 320 pairs began on .* and has not ended\. .*`reco memory calibrate`", told)
+        assert re.search(
+            r"calibration from 320 pairs began on .* and has not ended\. .*`reco memory build --relearn`", told
+        )
         metrics = client.get("/metrics").text
         assert "reco_learning_unfinished 1.0" in metrics
         assert "reco_learning 0.0" in metrics
-        assert "reco memory calibrate" in client.get("/v1/models").json()["data"][0]["memory"]["plain"]
+        assert "reco memory build --relearn" in client.get("/v1/models").json()["data"][0]["memory"]["plain"]
         reco.memory.calibrate()  # as by hand
         assert (begun, pairs_known(reco)) == ([322], 322)
         assert "reco_learning_unfinished 0.0" in client.get("/metrics").text
@@ -573,7 +575,7 @@ def test_many_unjudged_pairs_are_left_to_a_calibration(reco, caplog):
     for _ in range(3):
         reco.memory.resume()
         until(lambda: not threads())
-    said = "150 pairs are not judged yet and count as average: run `reco memory calibrate`"
+    said = "150 pairs are not judged yet and count as average: run `reco memory build --relearn`"
     assert caplog.text.count(said) == 1, "not with each write"
     reco.memory.add(made(reco, 1, "next", seed=2))
     assert (judged(reco), pairs_known(reco)) == (True, 471)
@@ -610,7 +612,7 @@ def test_trust_of_another_version_is_learned_anew_with_the_next_pairs(model, tmp
         learned = reco.memory.store.header.calibration
     header = json.loads((tmp_path / "m" / HEADER_NAME).read_text())
     (tmp_path / "m" / HEADER_NAME).write_text(json.dumps(header | {"calibration": {"format": 9}}))
-    with pytest.warns(UserWarning, match=r"run `reco memory calibrate`") as warned:
+    with pytest.warns(UserWarning, match=r"run `reco memory build --relearn`") as warned:
         opened = Reco.open(model, memory=tmp_path / "m")
     assert warned[0].filename == __file__
     with opened as reco:

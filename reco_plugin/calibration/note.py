@@ -20,6 +20,6 @@ def unfinished(header: Header) -> str:
     of = f" from {pairs:,} pairs" if isinstance(pairs, int) else ""
     return (
         f"calibration{of} began on {note.get('host', 'some host')} at {note.get('since', 'some time')} and has not "
-        "ended. If it does not run any more, it died, as where memory (RAM) runs out: run `reco memory build --relearn`, "
-        "best on a machine with more of it"
+        "ended. If it does not run any more, it died, as where memory (RAM) runs out: run "
+        "`reco memory build --relearn`, best on a machine with more of it"
     )

@@ -358,8 +358,8 @@ def _alarm(reco: Reco, check: IndexCheck) -> str:
     calibration = reco.memory.calibration
     if calibration is None:
         return (
-            "the memory has learned nothing about its pairs: it is empty or too small, or `reco memory build --relearn` has "
-            "to be run"
+            "the memory has learned nothing about its pairs: it is empty or too small, or "
+            "`reco memory build --relearn` has to be run"
         )
     return ""
 

@@ -323,12 +323,12 @@ def test_a_damaged_state_is_refused(state: Calibration) -> None:
         {"blob": None},
         {"pairs": "many"},
     ):
-        with pytest.raises(ConfigError, match="reco memory calibrate"):
+        with pytest.raises(ConfigError, match="reco memory build --relearn"):
             Calibration.from_json(stored | change)
     with pytest.raises(ConfigError, match="format 5, not 1"):
         Calibration.from_json(stored | {"format": 5})
     for gone in ("format", "sha256", "blob", "pairs"):
-        with pytest.raises(ConfigError, match="reco memory calibrate"):
+        with pytest.raises(ConfigError, match="reco memory build --relearn"):
             Calibration.from_json({name: value for name, value in stored.items() if name != gone})
 
 

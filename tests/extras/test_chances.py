@@ -138,7 +138,7 @@ def test_the_state_is_stored_and_read_back(state: MatchState) -> None:
         {"sha256": None},
         {"index": "many"},
     ):
-        with pytest.raises(ConfigError, match="reco memory calibrate"):
+        with pytest.raises(ConfigError, match="reco memory build --relearn"):
             read_matches({"match": stored | damaged})
     with pytest.raises(ConfigError, match="damaged"):
         read_matches({"match": {"format": 1}})
@@ -237,7 +237,7 @@ def test_promises_that_cannot_be_are_refused(state: MatchState, precision: float
 
 
 def test_a_memory_that_was_not_asked_says_what_to_do(state: MatchState) -> None:
-    with pytest.raises(InputError, match="reco memory calibrate"):
+    with pytest.raises(InputError, match="reco memory build --relearn"):
         match_rankings(None, queries(1), [[0.3]], "text")
     few = ThingQuestions(
         np.zeros((10, 4), np.float32),

@@ -108,7 +108,7 @@ def test_it_is_stored_with_the_memory_and_a_damaged_one_is_refused(halves: Any, 
     assert again is not None
     assert {m: side.to_array().tolist() for m, side in again.sides.items()} == stored["presence"]
     assert PresenceState.read({}) is None
-    with pytest.raises(ConfigError, match="reco memory calibrate"):
+    with pytest.raises(ConfigError, match="reco memory build --relearn"):
         PresenceState.read({"presence": {"text": bad if isinstance(bad, str) else bad.tolist()}})
 
 

@@ -127,4 +127,4 @@ def test_a_bad_item_does_not_spoil_the_others(asked: Reco, served: Any) -> None:
 def test_a_memory_that_never_asked_says_what_to_do(reading: Any) -> None:
     answer = ask(reading, {"text": "a", "scores": [0.2]})
     assert answer.status_code == 400
-    assert "it needs 300 pairs, of 60 things, then reco memory calibrate" in answer.json()["error"]["message"]
+    assert "it needs 300 pairs, of 60 things, then reco memory build --relearn" in answer.json()["error"]["message"]
