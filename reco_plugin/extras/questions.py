@@ -2,8 +2,8 @@
 
 A thing is all pairs of one caption, word by word: captions that are alike may name different things, so a promise must
 count these as rivals. One pair of each thing stands in the index with its other side; that pair asks, and never finds
-itself in the memory: plain, then refined with the other pairs of its thing visible (the memory knows it) and with all of
-them hidden (it does not), each with its answer in the index and without.
+itself in the memory: plain, then refined with the other pairs of its thing visible (the memory knows it) and with all
+of them hidden (it does not), each with its answer in the index and without.
 """
 
 from __future__ import annotations

@@ -63,7 +63,7 @@ def test_what_dies_leaves_its_note_and_says_what_to_do(few: Memory, monkeypatch:
     monkeypatch.setattr(apart, "_CODE", DIES)
     monkeypatch.setattr("reco_plugin.calibration.learn.ENOUGH", FEW)
     with pytest.raises(
-        LearningDied, match=r"was killed by signal 9\. It is not begun again .*reco memory build --relearn"
+        LearningDied, match=r"was killed by signal 9\. .*reco memory build --relearn"
     ):
         learn(few, 10, apart=True)
     assert f"from {FEW} pairs began" in unfinished(few.header)
