@@ -62,9 +62,7 @@ def test_it_learns_the_same_bits_as_in_place(tmp_path: Path) -> None:
 def test_what_dies_leaves_its_note_and_says_what_to_do(few: Memory, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(apart, "_CODE", DIES)
     monkeypatch.setattr("reco_plugin.calibration.learn.ENOUGH", FEW)
-    with pytest.raises(
-        LearningDied, match=r"was killed by signal 9\. .*reco memory build --relearn"
-    ):
+    with pytest.raises(LearningDied, match=r"was killed by signal 9\. .*reco memory build --relearn"):
         learn(few, 10, apart=True)
     assert f"from {FEW} pairs began" in unfinished(few.header)
     assert learn(few, 10) is not None, "by hand"
