@@ -20,7 +20,7 @@ WORKERS ?= 4
 PYTEST = PYTHONDONTWRITEBYTECODE= OMP_NUM_THREADS=1 $(RUN)/pytest -n $(WORKERS) --dist loadgroup --no-loadscope-reorder --max-worker-restart 0
 TORCH = $(shell grep -oE '^torch(vision)?==[0-9.]+' locks/torch.txt)
 
-.PHONY: help demo search-demo test test-all stack check test-pythons test-latest install install-triton install-browser fix lint types unit lock gpu-check \
+.PHONY: help demo search-demo test test-all stack check test-pythons test-latest install install-triton install-clients install-browser fix lint types unit lock gpu-check \
 	bench engines torture clients quickstart-model clean
 
 help: ## list the targets
@@ -58,6 +58,8 @@ install-triton: ## a Triton server for the tests; where there is no wheel for th
 	then $(MAKE) --no-print-directory $(TRITON)/.ready || echo "no Triton server here: its tests skip" >&2; \
 	else echo "no Triton server for $$($(TRITON_PYTHON) -V) here (its wheel is for Linux and Python 3.11 or 3.12): its tests" \
 	"skip; TRITON_PYTHON=python3.12 names another Python" >&2; fi
+
+install-clients: $(CLIENTS)/.ready ## the official clients of other embedding APIs; without them, tests/clients skip
 
 install-browser: ## Chromium for the tests of the pages, where CI is root on Debian; else yours, or they skip
 	@command -v chromium >/dev/null || command -v google-chrome >/dev/null || [ -z "$$CI" ] || [ "$$(id -u)" != 0 ] \
