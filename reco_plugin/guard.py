@@ -42,9 +42,8 @@ from .errors import (
     SessionUnavailable,
 )
 from .fuse import Fused, Learned, NeighbourFuser
-from .memory import Header, LazyMemory, Memory, memory_of
+from .memory import Header, Memory, memory_of
 from .memory.checks import check_search
-from .memory.time_limit import CallLimit, limited
 from .recovery import EVERY_S, Recovery
 from .types import Degraded, Fingerprint, FuserName, Modality, Neighbours, Search, Vectors
 
@@ -103,17 +102,16 @@ class Deadline:
         self._late: list[threading.Thread] = []
         self._lock = threading.Lock()
 
-    def limit(self, since: float) -> CallLimit:
-        """The limit of a call that was asked for at a moment of ``time.monotonic``."""
-        return CallLimit(since + self.seconds, self.seconds, self._setting)
-
-    def run(self, call: Callable[[], T], limit: CallLimit | None = None) -> T:
-        """Return or raise what the call does; it began to count now, or where a limit says.
+    def run(self, call: Callable[[], T], since: float | None = None) -> T:
+        """Return or raise what the call does, which was asked for now, or at a moment of ``time.monotonic``.
 
         Raises:
             Late: it took too long, or 32 late calls are still running.
         """
-        limit = limit or self.limit(time.monotonic())
+        left = self.seconds if since is None else since + self.seconds - time.monotonic()
+        late = Late(f"no answer within {self.seconds:g} s. Raise {self._setting}, or see what keeps it busy")
+        if left <= 0:
+            raise late
         if self._late and self._still_running() >= _MOST_LATE:
             raise Late(f"{_MOST_LATE} earlier calls are still not answered, so no other is made")
         answers: list[T] = []
@@ -128,11 +126,11 @@ class Deadline:
         context = contextvars.copy_context()  # traces continue in the other thread
         thread = threading.Thread(target=context.run, args=(work,), name="reco-deadline", daemon=True)
         thread.start()
-        thread.join(max(0.0, limit.left_s))
+        thread.join(left)
         if not answers and not errors:
             with self._lock:
                 self._late.append(thread)
-            raise Late(limit.words)
+            raise late
         if errors:
             raise errors[0]
         return answers[0]
@@ -394,9 +392,8 @@ class GuardedMemory:
     def _ask(self, search: Search, asked_at: float) -> Neighbours:
         try:
             with self._guard.attempt():
-                if self._deadline is None:
-                    return self._memory.searches.search(search)
-                return self._search_within(search, self._deadline, self._deadline.limit(asked_at))
+                call = partial(self._memory.searches.search, search)
+                return call() if self._deadline is None else self._deadline.run(call, asked_at)
         except Outage:
             if self._may_come_back and self._guard.breaker.circuit.state == "open":
                 self.recovery.begin()
@@ -433,16 +430,6 @@ class GuardedMemory:
     @property
     def _is_well(self) -> bool:
         return self._guard.breaker.circuit.state == "closed"
-
-    def _search_within(self, search: Search, deadline: Deadline, limit: CallLimit) -> Neighbours:
-        """Search in this thread, if the client itself ends what hangs; else in one of its own."""
-        searches = self._memory.searches
-        if limit.left_s <= 0:
-            raise Late(limit.words)
-        if getattr(searches, "keeps_time", False):
-            with limited(limit):
-                return searches.search(search)
-        return deadline.run(partial(searches.search, search), limit)
 
 
 class GuardedFuser(NeighbourFuser):
@@ -534,7 +521,7 @@ class Guards:
         return {name: GuardedFuser(fuser, self._fusion, most) for name, fuser in fusers.items()}
 
 
-def open_or_await(settings: Settings, fingerprint: Fingerprint) -> Memory | LazyMemory:
+def open_or_await(settings: Settings, fingerprint: Fingerprint) -> Memory:
     """The memory of the settings; with ``on_memory_failure=degrade``, also one whose server is down now.
 
     Raises:
@@ -553,6 +540,4 @@ def open_or_await(settings: Settings, fingerprint: Fingerprint) -> Memory | Lazy
             DegradedWarning,
             stacklevel=4,
         )
-    return LazyMemory(
-        lambda: memory_of(settings, fingerprint), kind="qdrant", location=settings.memory, fingerprint=fingerprint
-    )
+    return memory_of(settings, fingerprint, later=True)

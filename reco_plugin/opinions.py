@@ -17,7 +17,7 @@ from .encode import Encoder
 from .errors import ConfigError, InputError
 from .extras.feedback import MOST, Feedback, Opinion, unreadable
 from .memory import Header, Memory
-from .memory.said import SaidRecord
+from .memory.header import SaidRecord
 from .types import MODALITIES, ImageInput, Modality, Records, Vectors, other
 from .values import check_choice, check_flag, check_vectors, counted, is_unicode, show
 

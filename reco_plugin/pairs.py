@@ -20,7 +20,7 @@ from .extras import LEARNED
 from .extras.chances import MatchState, read_matches
 from .extras.feedback import Feedback, Opinion
 from .extras.presence import PresenceState
-from .memory import Header, LazyMemory, Memory
+from .memory import Header, Memory
 from .memory.checks import check_pair, check_positive
 from .memory.words import QueryWords
 from .opinions import Hearing, Said, bring_over, check_number, read_said, say_unread, withdraw
@@ -39,7 +39,7 @@ class PairMemory:
         location: folder, ``:memory:`` or URL.
     """
 
-    def __init__(self, store: Memory | LazyMemory, encoder: Encoder, neighbours: int = POLICY_NEIGHBOURS) -> None:
+    def __init__(self, store: Memory, encoder: Encoder, neighbours: int = POLICY_NEIGHBOURS) -> None:
         self.kind, self.location = store.kind, store.location
         self.searches, self.encoder = store, encoder
         self._judging, self._hearing, self._lost = threading.Lock(), Hearing(), ""
@@ -64,7 +64,7 @@ class PairMemory:
             FingerprintMismatch: it is of another encoder.
             MemoryStoreError: it is still down.
         """
-        return self.searches.ensure_open() if isinstance(self.searches, LazyMemory) else self.searches
+        return self.searches
 
     @property
     def alone(self) -> bool:
@@ -328,7 +328,7 @@ class PairMemory:
         """Pairs that are not judged yet, and count as average until they are; 0 without :attr:`calibration`."""
         return self._learner.count_unjudged()
 
-    def move_to(self, store: Memory) -> Memory | LazyMemory:
+    def move_to(self, store: Memory) -> Memory:
         """Search and write another version from now on, and learn from it.
 
         Learning from the one before stops; no other write may run meanwhile.

@@ -24,10 +24,9 @@ limit by gRPC is about 30; there, the write fails without harm.)"""
 WHERE_KEYS = 16
 """Conditions of a filter. Each costs Edge 4 microseconds per pair, in which it holds Python's global lock."""
 WHERE_TEXTS = 10_000
-"""Texts in a filter, over all keys; they are looked up in a table, so many cost little."""
-WHERE_NUMBERS = 1000
-"""Numbers in a filter, over all keys. Qdrant has no table where 1 equals 1.0: numbers are compared, in a tree of
-bounds."""
+"""Texts for one key; they are looked up in a table, so many cost little."""
+WHERE_NUMBERS = 100
+"""Numbers for one key. Qdrant has no table where 1 equals 1.0: each is compared with a pair's value."""
 EXCLUSIONS = 10_000
 """Ids that one query must not find."""
 EXCLUSIONS_AT_ONCE = 1_000_000

@@ -15,7 +15,7 @@ from dataclasses import dataclass, replace
 from typing import Any, Protocol
 
 from ..errors import MemoryStoreError, MemoryTimeout, MemoryUnavailable
-from ..memory import LazyMemory, Memory, part_of_a_write
+from ..memory import Memory, part_of_a_write
 from .extra import Extra
 from .learn import STEPS, learn, witness
 from .note import unfinished
@@ -53,7 +53,7 @@ class AskedRuns:
 class LearnsFrom(Protocol):
     """What a :class:`Learner` knows of a memory; the store may be another one after :meth:`Learner.moving`."""
 
-    searches: Memory | LazyMemory
+    searches: Memory
 
     @property
     def store(self) -> Memory:

@@ -26,9 +26,8 @@ from ..errors import (
 )
 from ..extras.feedback import Feedback, Opinion
 from ..memory.checks import check_ids, check_positive, check_search, chunks
-from ..memory.header import Header, check_fingerprint
+from ..memory.header import Header, SaidRecord, check_fingerprint
 from ..memory.points import empty_neighbours
-from ..memory.said import SaidRecord
 from ..opinions import Said, read_said
 from ..pairs import PairMemory
 from ..types import Fingerprint, Neighbours, Payload, Records, Search

@@ -20,7 +20,9 @@ import numpy.typing as npt
 
 from ..defaults import SAME_IMAGE
 from ..errors import ConfigError
-from ..memory.said import FORMAT, WORDS, SaidRecord
+from ..memory.header import SAID_FORMAT as FORMAT
+from ..memory.header import SAID_WORDS as WORDS
+from ..memory.header import SaidRecord
 from ..types import MODALITIES, Modality, Neighbours, Vectors
 
 MOST = 4_000

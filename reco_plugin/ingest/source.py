@@ -167,7 +167,7 @@ def _served(where: Location, fingerprint: Fingerprint | None, into: Settings | N
     name = own_name(server, collection)  # so that another version can be put to use meanwhile
     if into is not None and _is_served(into.memory):
         filled = server_of(into)
-        if own_name(filled, into.memory_collection) == name and filled.has_address_of(server):
+        if own_name(filled, into.memory_collection) == name and filled.address == server.address:
             raise _itself(where)
     return MemoryPart(server.location, name, server.options)
 

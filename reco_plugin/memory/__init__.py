@@ -2,8 +2,8 @@
 
 from ..types import Fingerprint
 from .base import Memory, Searches
-from .checks import part_of_a_write
 from .header import Header
-from .opening import LazyMemory, memory_of, open_memory
+from .opening import memory_of, open_memory
+from .time_limit import part_of_a_write
 
-__all__ = ["Fingerprint", "Header", "LazyMemory", "Memory", "Searches", "memory_of", "open_memory", "part_of_a_write"]
+__all__ = ["Fingerprint", "Header", "Memory", "Searches", "memory_of", "open_memory", "part_of_a_write"]

@@ -10,8 +10,7 @@ import numpy.typing as npt
 
 from ..defaults import SCROLL_BATCH
 from ..types import Neighbours, Payload, Records, Search
-from .header import Header
-from .said import SaidRecord
+from .header import Header, SaidRecord
 
 
 class Searches(Protocol):
@@ -45,10 +44,7 @@ class Memory(Searches, Protocol):
         """Store what was learned about the pairs, durably and as a whole, see :mod:`reco_plugin.calibration`."""
 
     def note_learning(self, note: dict[str, Any]) -> None:
-        """Keep, durably, who learns from the pairs, as :attr:`Header.learning`; an empty note where that has ended.
-
-        What is opened for reading only keeps none.
-        """
+        """Keep, durably, who learns from the pairs, as :attr:`Header.learning`; an empty note where that has ended."""
 
     def look(self) -> Header:
         """The header, read anew where other processes may have written it."""
@@ -62,17 +58,17 @@ class Memory(Searches, Protocol):
     def set_witnesses(self, ids: Sequence[str], witnesses: npt.NDArray[np.float32]) -> None:
         """Store the witnesses (N, 3) of pairs, which ``search`` reads on request; unknown ids are left out.
 
-        A pair that is replaced by the same vectors keeps them. What is opened for reading only keeps none.
+        A pair that is replaced by the same vectors keeps them.
         """
 
     def witnesses(self, ids: Sequence[str]) -> npt.NDArray[np.float32]:
         """The witnesses (N, 3) of pairs; NaN where there are none, or no such pair."""
 
     def count_unjudged(self) -> int:
-        """Number of pairs without witnesses; 0 for what is opened for reading only, which can keep none."""
+        """Number of pairs without witnesses."""
 
     def unjudged(self, most: int) -> list[str]:
-        """Ids of pairs without witnesses, at most so many, in any order; none for what is opened for reading only."""
+        """Ids of pairs without witnesses, at most so many, in any order."""
 
     def count(self) -> int:
         """Number of pairs."""

@@ -1,19 +1,17 @@
-"""Checks of the callers' input, the same for all kinds of memory; and what is part of a write."""
+"""Checks of the callers' input, the same for all kinds of memory."""
 
 from __future__ import annotations
 
-import os
 from collections import Counter
 from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
-from contextlib import contextmanager, suppress
-from contextvars import ContextVar
+from contextlib import suppress
 from dataclasses import dataclass
-from typing import Any, TypeVar
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 
-from ..errors import FORKED, InputError, MemoryStoreError
+from ..errors import InputError
 from ..types import MODALITIES, Payload, Records, Search, Vectors
 from ..values import (
     CAPTION_LENGTH,
@@ -31,7 +29,6 @@ from ..values import (
 )
 from .filters import RESERVED, Condition, parse_filter
 
-T = TypeVar("T")
 SERVERS = ("http://", "https://", "grpc://", "grpcs://")
 """How the URL of a Qdrant server begins."""
 NO_SERVER = (
@@ -47,7 +44,7 @@ class CheckedSearch:
 
     vectors: Vectors  # (B, D) queries
     k: int  # neighbours per query
-    exclude: list[list[str]]  # per query, the ids it must not find; queries may share one list
+    exclude: Sequence[Sequence[str]]  # per query, the ids it must not find; queries may share one list
     conditions: tuple[Condition, ...]  # the payload must fulfil all
 
 
@@ -68,8 +65,7 @@ def check_records(records: Records, dimension: int) -> Records:
     if twice := [name for name, times in Counter(ids).items() if times > 1]:
         raise InputError(f"{len(twice)} ids come more than once in the same call: {', '.join(map(repr, twice[:3]))}")
     if not ids:
-        nothing = np.zeros((0, dimension), np.float32)
-        return Records([], nothing, nothing, [])
+        return Records.join([], dimension)
     image, text = (check_vectors(records.side(m), dimension, f"{m} vectors") for m in MODALITIES)
     return Records(ids, image, text, [check_payload(*row) for row in zip(ids, records.payloads, strict=True)])
 
@@ -99,28 +95,39 @@ def check_ids(ids: Collection[str], what: str) -> list[str]:
     with suppress(TypeError):  # all at once, in a sixth of the time; whatever is not right is looked for below
         if is_unicode("".join(names)) and all(names):
             return names
-    for name in names:
-        if not isinstance(name, str) or not name or not is_unicode(name):
-            raise InputError(f"{what}: an id is any Unicode text that is not empty, found {show(name)}")
-    return names
+    wrong = next(name for name in names if not isinstance(name, str) or not name or not is_unicode(name))
+    raise InputError(f"{what}: an id is any Unicode text that is not empty, found {show(wrong)}")
 
 
 def check_payload(user_id: str, payload: Payload) -> dict[str, Any]:
     """A deep copy of a payload, made of JSON values only (a tuple becomes a list).
 
     Raises:
-        InputError: naming the place in the payload that cannot be stored.
+        InputError: it cannot be stored.
     """
+    if not isinstance(payload, Mapping):
+        raise InputError(f"the payload of {show(user_id)} must be a mapping, found {type(payload).__name__}")
+    if taken := [key for key in RESERVED if key in payload]:
+        raise InputError(f"the payload of {show(user_id)} uses the key {taken[0]!r}, which is reserved: rename it")
     try:
-        if not isinstance(payload, Mapping):
-            raise _Unfit(f"must be a mapping, found {type(payload).__name__}")
-        if taken := [key for key in RESERVED if key in payload]:
-            raise _Unfit(f"uses the key {taken[0]!r}, which is reserved", "rename it")
         return dict(_json(dict(payload), 1))
-    except _Unfit as unfit:
-        where = f" at {unfit.path:.100}" if unfit.path else ""
-        way_out = f": {unfit.way_out}" if unfit.way_out else ""
-        raise InputError(f"the payload of {show(user_id)} {unfit.what}{where}{way_out}") from None
+    except ValueError as unfit:
+        raise InputError(f"the payload of {show(user_id)} {unfit}") from None
+
+
+def _json(value: Any, level: int) -> Any:
+    """Copy JSON values; ``level`` of the payload itself is 1."""
+    if value is None or is_scalar(value):
+        return value
+    if isinstance(value, (list, tuple, dict)) and level > PAYLOAD_LEVELS:
+        raise ValueError(f"is nested deeper than {PAYLOAD_LEVELS} levels: keep the inner part as a JSON text")
+    if isinstance(value, (list, tuple)):
+        return [_json(item, level + 1) for item in value]
+    if isinstance(value, dict):
+        if unfit := [key for key in value if not isinstance(key, str) or not is_unicode(key)]:
+            raise ValueError(f"has the key {show(unfit[0])}: expected texts in Unicode")
+        return {key: _json(item, level + 1) for key, item in value.items()}
+    raise ValueError(f"holds {show(value)}: expected JSON values, finite, whole numbers of 64 bits, texts in Unicode")
 
 
 def check_pair(user_id: str, text: Any, payload: Payload) -> dict[str, Any]:
@@ -157,7 +164,7 @@ def check_search(search: Search, dimension: int) -> CheckedSearch:
         VectorError: see :func:`~reco_plugin.values.check_vectors`.
     """
     if search.checked:
-        return CheckedSearch(search.vectors, search.k, [[]] * len(search.vectors), ())
+        return CheckedSearch(search.vectors, search.k, [()] * len(search.vectors), ())
     for name, modality in (("by", search.by), ("read", search.read)):
         if modality not in MODALITIES:
             raise InputError(f"{name}: expected one of {', '.join(MODALITIES)}, found {modality!r}")
@@ -172,27 +179,11 @@ def check_search(search: Search, dimension: int) -> CheckedSearch:
     return CheckedSearch(checked, k, _check_exclude(search.exclude, len(checked)), conditions)
 
 
-def check_positive(number: int, what: str) -> int:
-    """The number, if it is an integer of at least 1; else InputError."""
-    if isinstance(number, bool) or not isinstance(number, (int, np.integer)) or number < 1:
-        raise InputError(f"{what}: expected a whole number of at least 1, found {show(number)}")
-    return int(number)
-
-
-def chunks(ids: Sequence[str], size: int) -> Iterator[Sequence[str]]:
-    """The ids without duplicates, in order, at most ``size`` at a time."""
-    unique = list(dict.fromkeys(ids))
-    return (unique[start : start + size] for start in range(0, len(unique), size))
-
-
-def _check_exclude(exclude: Sequence[Collection[str]] | None, queries: int) -> list[list[str]]:
+def _check_exclude(exclude: Sequence[Collection[str]] | None, queries: int) -> Sequence[Sequence[str]]:
     if exclude is None:
-        return [[]] * queries
-    if isinstance(exclude, (str, bytes)) or not isinstance(exclude, Iterable):
-        raise InputError(f"exclude: expected one collection of ids per query, found {show(exclude)}")
-    given = list(exclude)
-    if len(given) != queries:
-        raise InputError(f"exclude: expected one collection per query, {queries}, found {len(given)}")
+        return [()] * queries
+    if isinstance(exclude, (str, bytes)) or not isinstance(exclude, Iterable) or len(given := list(exclude)) != queries:
+        raise InputError(f"exclude: expected one collection of ids per query, {queries}, found {show(exclude)}")
     each = {id(ids): ids for ids in given}  # queries may share one collection
     checked = {key: check_ids(ids, "exclude") for key, ids in each.items()}
     longest = max(map(len, checked.values()), default=0)
@@ -205,81 +196,14 @@ def _check_exclude(exclude: Sequence[Collection[str]] | None, queries: int) -> l
     return [checked[id(ids)] for ids in given]
 
 
-class _Unfit(Exception):
-    """A value that cannot be stored, and its path, built as the recursion returns."""
-
-    def __init__(self, what: str, way_out: str = "") -> None:
-        self.what, self.way_out, self.path = what, way_out, ""
-
-
-def _json(value: Any, level: int) -> Any:
-    """Copy JSON values; ``level`` of the payload itself is 1."""
-    match value:
-        case _ if value is None or is_scalar(value):
-            return value
-        case list() | tuple() | dict() if level > PAYLOAD_LEVELS:
-            raise _Unfit(
-                f"is nested deeper than {PAYLOAD_LEVELS} levels, or holds itself,",
-                "make it flatter, or keep the inner part as a JSON text",
-            )
-        case list() | tuple():
-            return [_inner(item, level, place) for place, item in enumerate(value)]
-        case dict():
-            return {_key(key): _inner(item, level, key) for key, item in value.items()}
-    raise _Unfit(f"holds {show(value)}", "expected JSON values, finite, whole numbers of 64 bits, texts in Unicode")
+def check_positive(number: int, what: str) -> int:
+    """The number, if it is an integer of at least 1; else InputError."""
+    if isinstance(number, bool) or not isinstance(number, (int, np.integer)) or number < 1:
+        raise InputError(f"{what}: expected a whole number of at least 1, found {show(number)}")
+    return int(number)
 
 
-def _inner(value: Any, level: int, place: object) -> Any:
-    try:
-        return _json(value, level + 1)
-    except _Unfit as unfit:
-        unfit.path = f"[{show(place)}]{unfit.path}"
-        raise
-
-
-def _key(key: Any) -> str:
-    if not isinstance(key, str) or not is_unicode(key):
-        raise _Unfit(f"has the key {show(key)}", "expected a text in Unicode")
-    return key
-
-
-class Opener:
-    """The process that opened a memory; its threads and locks do not work in a fork."""
-
-    def __init__(self) -> None:
-        self.process = os.getpid()
-
-    @property
-    def is_here(self) -> bool:
-        """Whether this is that process."""
-        return self.process == os.getpid()
-
-    def check(self, store: T | None, location: str) -> T:
-        """The open store of the memory at a location.
-
-        Raises:
-            MemoryStoreError: it is None, which is closed, or this is a fork.
-        """
-        if store is None:
-            raise MemoryStoreError(f"the memory at {location!r} is closed: open it again")
-        if not self.is_here:
-            raise MemoryStoreError(f"the memory at {location!r} {FORKED}")
-        return store
-
-
-_WRITING: ContextVar[bool] = ContextVar("writing", default=False)
-
-
-@contextmanager
-def part_of_a_write() -> Iterator[None]:
-    """What is read in this block is part of a write: a server that restarts is waited for as long as by a write."""
-    before = _WRITING.set(True)
-    try:
-        yield
-    finally:
-        _WRITING.reset(before)
-
-
-def is_writing() -> bool:
-    """Whether this is part of a write."""
-    return _WRITING.get()
+def chunks(ids: Sequence[str], size: int) -> Iterator[Sequence[str]]:
+    """The ids without duplicates, in order, at most ``size`` at a time."""
+    unique = list(dict.fromkeys(ids))
+    return (unique[start : start + size] for start in range(0, len(unique), size))

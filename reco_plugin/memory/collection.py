@@ -7,17 +7,17 @@ from contextlib import closing
 from typing import Any
 
 from qdrant_client import QdrantClient, models
-from qdrant_client.http.exceptions import UnexpectedResponse
 
 from ..config import MemoryOptions
 from ..defaults import SEARCH_EF
 from ..errors import MemoryStoreError, MemoryUnavailable
 from ..types import MODALITIES, Fingerprint
-from .faults import is_refusal_of_key
+from .faults import read_fault
+from .filters import WITNESSES
 from .header import check_fingerprint, mark_of, new_header, read_mark
 from .points import WORDS
-from .qdrant_state import make_state
 from .server import Server
+from .server_state import make_state
 from .version_names import version_name, version_number
 
 METADATA_KEY = "reco"
@@ -32,13 +32,13 @@ def open_served(
     client: QdrantClient, server: Server, name: str, fingerprint: Fingerprint | None, *, create: bool
 ) -> None:
     """Check the collection of a server; if there is none, a first version and its alias are created."""
-    run, location = server.patience.run, server.location
-    if not run("open", lambda _: client.collection_exists(name)):
+    location = server.location
+    if not server.run("open", lambda _: client.collection_exists(name)):
         if not create:
-            run("open", lambda _: _refuse_unused(client, name, location))
+            server.run("open", lambda _: _refuse_unused(client, name, location))
         made_by = new_header(fingerprint, f"{location} (collection {name})", create=create).fingerprint
-        run("create", lambda _: _make_first(client, name, location, made_by, server.options), write=True)
-    run("open", lambda _: read_collection(client, name, location, fingerprint))
+        server.run("create", lambda _: _make_first(client, name, location, made_by, server.options), write=True)
+    server.run("open", lambda _: read_collection(client, name, location, fingerprint))
 
 
 def make_collection(
@@ -47,6 +47,8 @@ def make_collection(
     """Create an empty collection of an encoder's vectors."""
     metadata = {METADATA_KEY: mark_of(fingerprint), **metadata}
     client.create_collection(name, metadata=metadata, **_creation(fingerprint.dimension, options))
+    on_disk = models.FloatIndexParams(type=models.FloatIndexType.FLOAT, on_disk=True)
+    client.create_payload_index(name, WITNESSES, on_disk)  # which pairs are not judged yet; strict mode wants it
     make_state(client, name)
 
 
@@ -82,13 +84,13 @@ def collection_of_alias(client: QdrantClient, alias: str) -> str | None:
 def own_name(server: Server, collection: str) -> str:
     """The collection that an alias points to; the name itself if it is no alias."""
     with closing(server.connect()) as client:
-        return server.patience.run("read", lambda _: collection_of_alias(client, collection)) or collection
+        return server.run("read", lambda _: collection_of_alias(client, collection)) or collection
 
 
 def encoder_of(server: Server, collection: str) -> Fingerprint:
     """The encoder of a memory on a server; errors as of :func:`read_collection`."""
     with closing(server.connect()) as client:
-        return server.patience.run("read", lambda _: read_collection(client, collection, server.location, None))
+        return server.run("read", lambda _: read_collection(client, collection, server.location, None))
 
 
 def create_alias(collection: str, alias: str) -> models.CreateAliasOperation:
@@ -108,12 +110,13 @@ def _make_first(client: QdrantClient, name: str, location: str, made_by: Fingerp
         try:
             make_collection(client, first, made_by, options)
         except Exception as error:
-            if is_refusal_of_key(error):
+            fault = read_fault(error)
+            if fault.refuses_key:
                 raise MemoryUnavailable(
                     f"there is no memory {name!r} at {location!r} yet, and the key may not make one. Fill it with one "
                     "that may write (RECO_MEMORY_API_KEY): reco memory build --help"
                 ) from error
-            if not _exists_already(error):
+            if not fault.exists:
                 raise
         else:
             client.update_collection_aliases([create_alias(first, name)])
@@ -122,15 +125,6 @@ def _make_first(client: QdrantClient, name: str, location: str, made_by: Fingerp
         if time.monotonic() > end:
             _refuse_unused(client, name, location)
         time.sleep(0.1)
-
-
-def _exists_already(error: Exception) -> bool:
-    """Whether a collection could not be made because there is one of the name."""
-    code = getattr(error, "code", None)  # gRPC
-    status = code().name if callable(code) else None
-    return (isinstance(error, UnexpectedResponse) and error.status_code == 409) or (
-        status in ("ALREADY_EXISTS", "INVALID_ARGUMENT", None) and "already exists" in str(error)
-    )
 
 
 def _refuse_unused(client: QdrantClient, name: str, location: str) -> None:
@@ -143,8 +137,8 @@ def _refuse_unused(client: QdrantClient, name: str, location: str) -> None:
     if names:
         raise MemoryStoreError(
             f"no version of the memory {name!r} at {location!r} is in use (no alias stands for one), but there are: "
-            f"{', '.join(names)}. Put one to use (reco memory use {names[-1]} --memory {location}), or go on with its "
-            "building (reco memory build --resume)"
+            f"{', '.join(names)}. Put one to use (reco memory versions --help), or go on with its building (reco "
+            "memory build --resume)"
         )
 
 

@@ -6,67 +6,58 @@ shard is left as it is.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import closing, contextmanager
 from pathlib import Path
 from tempfile import TemporaryDirectory
-from typing import Any, cast
+from typing import Any
 
-import numpy as np
-import numpy.typing as npt
 import qdrant_edge as qe
 
+from ..config import MemoryOptions
 from ..defaults import SCROLL_BATCH
 from ..errors import MemoryLocked, MemoryStoreError
 from ..types import MODALITIES, Records
-from .disk import check_segments
-from .edge import SHARD_NAME
-from .edge_reading import ShardReader
+from .disk import SHARD_NAME, check_segments
+from .edge import EdgeMemory
 from .header import Header, read_header
-from .points import point_id, to_records, to_witnesses, translate_errors
+from .points import translate_errors
 
 
-class Damaged:
+class Damaged(EdgeMemory):
     """A folder to copy from, as far as it can be read."""
 
-    def __init__(self, shard: qe.EdgeShard, folder: Path, header: Header, *, log_read: bool) -> None:
-        self._shard, self.location, self.header, self.log_read = shard, str(folder), header, log_read
+    def __init__(self, shard: qe.EdgeShard, header: Header, folder: Path, *, log_read: bool) -> None:
+        super().__init__(shard, header, folder, MemoryOptions(index="off"))
+        self.log_read = log_read
         self.left: dict[str, str] = {}
         """Ids of points that could not be read -> why."""
 
-    def count(self) -> int:
-        """Number of pairs, those included that cannot be read."""
-        return self._reader.count()
+    def scroll(self, batch_size: int = SCROLL_BATCH, ids: Sequence[str] | None = None) -> Iterator[Records]:
+        """The readable pairs in batches (N, D); ``ids`` is not looked at."""
+        for points in self.point_ids():
+            for start in range(0, len(points), batch_size):
+                yield self._to_records(list(self._readable(points[start : start + batch_size])))
 
-    def scroll(self, batch_size: int = SCROLL_BATCH) -> Iterator[Records]:
-        """The readable pairs in batches (N, D)."""
-        for ids in self._reader.point_ids():
-            for start in range(0, len(ids), batch_size):
-                points = list(self._readable(ids[start : start + batch_size]))
-                yield to_records(points, self.header.fingerprint.dimension)
+    def close(self) -> None:
+        """Release the folder without writing to it."""
+        if (shard := self._shard) is not None:
+            self._shard = None
+            shard.close()
 
-    def witnesses(self, ids: list[str]) -> npt.NDArray[np.float32]:
-        """The witnesses (N, 3) of pairs."""
-        points = [point_id(name) for name in ids]
-        return to_witnesses(self._shard.retrieve(list(points), True, False), points)
-
-    @property
-    def _reader(self) -> ShardReader:
-        return ShardReader(lambda: self._shard, self.location, self.header.fingerprint.dimension)
-
-    def _readable(self, ids: list[str]) -> Iterator[Any]:
+    def _readable(self, points: list[str]) -> Iterator[Any]:
         """The readable points; a group that fails is halved until the unreadable point is found."""
         try:
-            found = self._shard.retrieve(list(ids), True, True)
-        except Exception as error:  # Edge has no class of its own
-            if len(ids) == 1:
-                self.left[ids[0]] = str(error)
+            found = self._fetch(points, True, vectors=True)
+        except MemoryStoreError as error:
+            if len(points) == 1:
+                self.left[points[0]] = str(error.__cause__)
                 return
-            for half in (ids[: len(ids) // 2], ids[len(ids) // 2 :]):
+            for half in (points[: len(points) // 2], points[len(points) // 2 :]):
                 yield from self._readable(half)
             return
         for point in found:
-            if lost := [side for side in MODALITIES if side not in cast("dict[str, object]", point.vector)]:
+            if lost := [side for side in MODALITIES if side not in point.vector]:
                 self.left[str(point.id)] = f"its {' and its '.join(lost)} vector cannot be read"
             else:
                 yield point
@@ -84,21 +75,17 @@ def open_damaged(folder: Path) -> Iterator[Damaged]:
     if header is None:
         raise MemoryStoreError(f"{str(folder)!r} is no folder with a memory")
     check_segments(path)
-    try:
-        with translate_errors(str(folder), "open"):
-            shard = qe.EdgeShard.load(str(path))
-    except MemoryLocked:
-        raise
-    except MemoryStoreError:  # the log was replayed up to its first unreadable entry
-        with TemporaryDirectory(prefix="reco-damaged-") as aside:
+    with TemporaryDirectory(prefix="reco-damaged-") as aside:
+        log_read = True
+        try:
+            with translate_errors(str(folder), "open"):
+                shard = qe.EdgeShard.load(str(path))
+        except MemoryLocked:
+            raise
+        except MemoryStoreError:  # the log was replayed up to its first unreadable entry
+            log_read = False
             (Path(aside) / "segments").symlink_to((path / "segments").resolve())
-            try:
-                with translate_errors(aside, "open"):
-                    shard = qe.EdgeShard.load(aside)  # what edge_config.json says is in the segments, too
-            except MemoryStoreError as error:
-                raise MemoryStoreError(str(error).replace(aside, str(path))) from None
-            with closing(shard):
-                yield Damaged(shard, folder, header, log_read=False)
-        return
-    with closing(shard):
-        yield Damaged(shard, folder, header, log_read=True)
+            with translate_errors(str(folder), "open"):
+                shard = qe.EdgeShard.load(aside)  # what edge_config.json says is in the segments, too
+        with closing(Damaged(shard, header, folder, log_read=log_read)) as damaged:
+            yield damaged

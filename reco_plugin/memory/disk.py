@@ -1,11 +1,7 @@
-"""The disk of an embedded memory: free space is checked before a write, a read-only folder is opened as a copy.
+"""The disk of an embedded memory: free space is checked before a write, and damaged files before Edge opens them.
 
 Qdrant Edge writes through memory-mapped sparse files of 32 MB. When the file system has no block left for a hole, no
-call fails: SIGBUS kills the process, and a service with it. Edge writes even to read, so a read-only folder is copied.
-
-Vectors that Edge keeps in RAM are read whole when a shard is opened, holes included: 64 MB, 20 to 50 ms of a processor
-and as many to close it, also for a dozen pairs. So those of a new shard are read as they are asked for, until there are
-more than a file holds: then reading all at once costs less than page by page.
+call fails: SIGBUS kills the process, and a service with it.
 """
 
 from __future__ import annotations
@@ -13,8 +9,6 @@ from __future__ import annotations
 import json
 import os
 import shutil
-import stat
-import tempfile
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, suppress
 from pathlib import Path
@@ -23,18 +17,17 @@ from typing import Any
 import qdrant_edge as qe
 
 from ..errors import MemoryFull, MemoryStoreError
-from ..files import PARTIAL, write_whole
+from ..files import PARTIAL
 from ..types import MODALITIES, Payload, caption_of
 from .header import RESTORE, write_error
-from .points import LOG_NAME, WORDS, locked_error
+from .points import WORDS
 
-_COPY = "reco-memory-"
-"""How the name of a copy of a read-only shard begins."""
+SHARD_NAME, _LOG_NAME = "shard", "wal"
+"""The folder of a memory's shard, and in it that of its log."""
 SPARE_BYTES = 32 * 2**20
 """Kept free when pairs are written: for flushing, header, lists, deletions, and other writers."""
 LAST_BYTES = 2**20
 """Kept free when pairs are deleted."""
-_READ_WHOLE, _READ_AS_ASKED = b'"InRamChunkedMmap"', b'"ChunkedMmap"'  # in Edge's segment.json; the files are the same
 _MARK, _TRACKER = "version.info", "mutable_id_tracker"  # of a segment that is whole, and of its pairs; Edge's names
 _FACTOR, _PAIR_BYTES = 3, 300  # measured: 2.3 times vectors and payloads as JSON, the log included, and 300 bytes
 _WORD_BYTES = 12  # of a caption's words, for each character: a word takes 24, and may be a single one and a space
@@ -66,71 +59,8 @@ def bytes_of_pairs(dimension: int, payloads: Sequence[Payload]) -> int:
     return words + sum(_FACTOR * (vectors + len(json.dumps(payload))) + _PAIR_BYTES for payload in payloads)
 
 
-def bytes_on_disk(folder: Path) -> int:
-    """Bytes that the files of a folder take, without their holes."""
-    stats = (path.stat() for path in folder.rglob("*") if path.is_file())
-    return sum(getattr(stat, "st_blocks", 0) * 512 for stat in stats)  # no blocks on Windows
-
-
 def _megabytes(count: int) -> str:
     return f"{count / 2**20:,.0f} MiB"
-
-
-class ShardCopy(tempfile.TemporaryDirectory[str]):
-    """A copy of a read-only shard, where it can be opened; locked, so that others do not take it for left."""
-
-    def __init__(self, shard: Path) -> None:
-        """Copy a shard, and remove the copies that killed processes left.
-
-        Raises:
-            MemoryLocked: a writing process has it open.
-            MemoryStoreError: it cannot be read, or there is no space for the copy.
-        """
-        for left in Path(tempfile.gettempdir()).glob(f"{_COPY}*"):
-            with suppress(OSError, ImportError):
-                handle = _lock_folder(left)
-                shutil.rmtree(left)
-                os.close(handle)
-        super().__init__(prefix=_COPY)
-        with suppress(ImportError):
-            self._handle = _lock_folder(Path(self.name))
-        try:
-            check_room(Path(self.name), "copy, to read it,", bytes_on_disk(shard))
-            with _locked(shard / LOG_NAME):
-                shutil.copytree(shard, self.name, dirs_exist_ok=True)
-            _let_write(Path(self.name))
-        except BaseException as error:
-            self.cleanup()
-            if isinstance(error, OSError):
-                raise MemoryStoreError(f"{shard} can be read by copying it only, and that failed: {error}") from error
-            raise
-
-    def cleanup(self) -> None:
-        """Remove it."""
-        super().cleanup()
-        if hasattr(self, "_handle"):
-            os.close(self._handle)
-            del self._handle
-
-
-def _lock_folder(folder: Path) -> int:
-    """The handle of a folder that no other process has locked; OSError where one has."""
-    import fcntl
-
-    handle = os.open(folder, os.O_RDONLY)
-    try:
-        fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except OSError:
-        os.close(handle)
-        raise
-    return handle
-
-
-def _let_write(folder: Path) -> None:
-    """Let the owner of a copy write to all of it: the modes of a read-only folder are copied, too."""
-    for place, _, files in os.walk(folder):
-        for path in (Path(place), *(Path(place, name) for name in files)):
-            path.chmod(path.stat().st_mode | stat.S_IWUSR)
 
 
 def make_shard(path: Path, dimension: int) -> None:
@@ -138,6 +68,7 @@ def make_shard(path: Path, dimension: int) -> None:
     partial = path.with_name(path.name + PARTIAL)
     shutil.rmtree(partial, ignore_errors=True)
     words = {WORDS: qe.EdgeSparseVectorParams(modifier=qe.Modifier.Idf)}
+    # pages are read as they are asked for: vectors in RAM are read whole, 64 MB also for a dozen pairs
     config = _config(dimension, qe.Memory.Cold, wal_enabled=True, sparse_vectors=words)
     qe.EdgeShard.create(str(partial), config).close()
     partial.rename(path)
@@ -148,15 +79,9 @@ def load_shard(path: Path, dimension: int) -> qe.EdgeShard:
 
     Edge has eight threads or more for them, of which one works, since our shards have one segment, and the others look
     for work: who asks waits behind them for its turn on a core, with Python's lock in its hand. Of two idle cores,
-    32 queries to 500 pairs took 3.8 ms so, and take 1.3. From its second file of vectors on, they are read at once.
+    32 queries to 500 pairs took 3.8 ms so, and take 1.3.
     """
     check_segments(path)
-    for segment in path.glob("segments/*/segment.json"):
-        grown = any(segment.parent.glob("vector_storage-*/vectors/chunk_1.mmap"))
-        if grown and _READ_AS_ASKED in segment.read_bytes() and os.access(segment, os.W_OK):
-            with _locked(path / LOG_NAME), suppress(OSError):  # a full disk costs time, not the memory
-                said = segment.read_bytes().replace(_READ_AS_ASKED, _READ_WHOLE)
-                write_whole(segment, lambda file, said=said: file.write(said))  # type: ignore[misc]
     return qe.EdgeShard.load(str(path), _config(dimension))
 
 
@@ -199,7 +124,7 @@ def _vectors_written(segment: Path) -> int:
 def _log_was_emptied(shard: Path) -> bool:
     """Whether the log no longer holds what was written first; not where it does not say so."""
     with suppress(OSError, ValueError, KeyError, TypeError):
-        return int(json.loads((shard / LOG_NAME / "first-index").read_bytes())["ack_index"]) > 0
+        return int(json.loads((shard / _LOG_NAME / "first-index").read_bytes())["ack_index"]) > 0
     return False
 
 
@@ -222,23 +147,5 @@ def alone_in(folder: Path) -> Iterator[None]:
     try:
         fcntl.flock(handle, fcntl.LOCK_EX)
         yield
-    finally:
-        os.close(handle)
-
-
-@contextmanager
-def _locked(log: Path) -> Iterator[None]:
-    """Keep writers out, where the system has such locks."""
-    try:
-        import fcntl
-    except ImportError:
-        yield
-        return
-    handle = os.open(log, os.O_RDONLY)
-    try:
-        fcntl.flock(handle, fcntl.LOCK_SH | fcntl.LOCK_NB)
-        yield
-    except BlockingIOError:
-        raise locked_error(str(log.parent.parent)) from None
     finally:
         os.close(handle)

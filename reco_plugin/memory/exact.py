@@ -17,11 +17,9 @@ from ..defaults import SCROLL_BATCH
 from ..errors import ConfigError, MemoryStoreError
 from ..types import MODALITIES, Fingerprint, Modality, Neighbours, Payload, Records, Search, Vectors, caption_of
 from ..values import are_same
-from .checks import check_ids, check_positive, check_records, check_search, check_witnesses, chunks
-from .filters import matches
-from .header import Header
+from .checks import CheckedSearch, check_ids, check_positive, check_records, check_search, check_witnesses, chunks
+from .header import Header, SaidRecord
 from .points import empty_neighbours
-from .said import SaidRecord
 from .words import MOST, QueryWords, Worded, asked_by_words, stored_words
 
 _QUERIES_AT_ONCE = 64
@@ -43,8 +41,8 @@ class ExactMemory:
         self._payloads: list[dict[str, Any]] = []
         self._sides: dict[Modality, Vectors] = {m: np.zeros((0, dimension), np.float32) for m in MODALITIES}
         self._witnesses = np.zeros((0, 3), np.float32)
-        self._words: list[list[int]] = []
-        self._rows_by_word: tuple[npt.NDArray[np.int64], npt.NDArray[np.intp]] | None = None
+        self._words: list[list[int]] = []  # of each row's caption
+        self._rows_of: dict[int, list[int]] | None = None  # word -> rows; None after a write
 
     @classmethod
     def open(cls, fingerprint: Fingerprint | None) -> ExactMemory:
@@ -56,6 +54,10 @@ class ExactMemory:
     @property
     def header(self) -> Header:
         """Fingerprint and calibration."""
+        return self._header
+
+    def look(self) -> Header:
+        """The header."""
         return self._header
 
     def set_calibration(self, calibration: dict[str, Any]) -> None:
@@ -70,10 +72,6 @@ class ExactMemory:
             self._check_open()
             self._header = replace(self._header, learning=dict(note))
 
-    def look(self) -> Header:
-        """The header."""
-        return self._header
-
     def change_said(self, added: Sequence[SaidRecord], gone: Collection[str]) -> None:
         """Store what people said."""
         with self._lock:
@@ -82,16 +80,16 @@ class ExactMemory:
 
     def set_witnesses(self, ids: Sequence[str], witnesses: npt.NDArray[np.float32]) -> None:
         """Store the witnesses (N, 3) of pairs."""
-        self._check_open()
         checked = check_witnesses(ids, witnesses)
         with self._lock:
+            self._check_open()
             for name in checked.keys() & self._rows.keys():
                 self._witnesses[self._rows[name]] = checked[name]
 
     def witnesses(self, ids: Sequence[str]) -> npt.NDArray[np.float32]:
         """The witnesses (N, 3) of pairs."""
-        self._check_open()
         with self._lock:
+            self._check_open()
             rows = [self._rows.get(name, -1) for name in check_ids(ids, "ids")]
             return np.concatenate([self._witnesses[: len(self._rows)], np.full((1, 3), np.nan, np.float32)])[rows]
 
@@ -124,24 +122,23 @@ class ExactMemory:
             for modality in MODALITIES:
                 self._sides[modality][rows] = checked.side(modality)
             self._witnesses[rows] = kept
-            self._rows_by_word = None
+            self._rows_of = None
 
     def delete(self, ids: Collection[str]) -> int:
         """Remove pairs; returns how many existed."""
         self._check_open()
         wanted = set(check_ids(ids, "delete"))
         with self._lock:
-            gone = {self._rows[name] for name in wanted if name in self._rows}
-            if not gone:
+            kept = [(name, row) for name, row in self._rows.items() if name not in wanted]
+            if not (gone := len(self._rows) - len(kept)):
                 return 0
-            kept = [(name, row) for name, row in self._rows.items() if row not in gone]
             rows = [row for _, row in kept]
             self._rows = {name: place for place, (name, _) in enumerate(kept)}
             self._payloads = [self._payloads[row] for row in rows]
-            self._words, self._rows_by_word = [self._words[row] for row in rows], None
+            self._words, self._rows_of = [self._words[row] for row in rows], None
             self._sides = {m: side[rows] for m, side in self._sides.items()}
             self._witnesses = self._witnesses[rows]
-            return len(gone)
+            return gone
 
     def search(self, search: Search) -> Neighbours:
         """Compare queries (B, D) with every pair; ties keep the order of insertion."""
@@ -150,27 +147,19 @@ class ExactMemory:
         out = empty_neighbours(len(wanted.vectors), wanted.k, self._dimension, search)
         with self._lock:
             names, stored = list(self._rows), self._sides[search.by][: len(self._rows)]
-            allowed = np.ones(len(names), np.bool_)
-            if wanted.conditions:
-                allowed[:] = [matches(wanted.conditions, payload) for payload in self._payloads]
-
-            def permits(row: int) -> npt.NDArray[np.bool_]:
-                permitted = allowed.copy()
-                permitted[[self._rows[name] for name in wanted.exclude[row] if name in self._rows]] = False
-                return permitted
-
-            def find(said: Mapping[int, QueryWords]) -> list[list[Worded]]:
-                return [self._find(one.weights, permits(row)) for row, one in said.items()]
-
+            permitted = self._permitted(wanted)
             vectors = wanted.vectors
             if search.words is not None:
+
+                def find(said: Mapping[int, QueryWords]) -> list[list[Worded]]:
+                    return [self._find(one.weights, permitted[row]) for row, one in said.items()]
+
                 vectors, told = asked_by_words(search, vectors, self._header.calibration.get("pairs", 0), find)
                 out = replace(out, asked=vectors, words=told)
             for start in range(0, len(vectors), _QUERIES_AT_ONCE):
                 scores = vectors[start : start + _QUERIES_AT_ONCE] @ stored.T  # (B, N)
                 for row, score in enumerate(scores, start):
-                    permitted = permits(row)
-                    best = nearest(score, permitted, wanted.k)
+                    best = nearest(score, permitted[row], wanted.k)
                     out.ids[row].extend(names[place] for place in best)
                     out.found[row, : len(best)] = True
                     out.similarity[row, : len(best)] = score[best]
@@ -181,22 +170,28 @@ class ExactMemory:
                         out.payloads[row].extend(_copy(self._payloads[place]) for place in best)
         return out
 
+    def _permitted(self, wanted: CheckedSearch) -> list[npt.NDArray[np.bool_]]:
+        """The pairs (N,) that each query may find; queries that may find the same share an array."""
+        fits = (all(condition.fits(payload) for condition in wanted.conditions) for payload in self._payloads)
+        allowed = np.fromiter(fits, np.bool_, len(self._payloads))
+        made: dict[int, npt.NDArray[np.bool_]] = {}
+        for ids in wanted.exclude:
+            if id(ids) not in made:
+                made[id(ids)] = allowed.copy()
+                made[id(ids)][[self._rows[name] for name in ids if name in self._rows]] = False
+        return [made[id(ids)] for ids in wanted.exclude]
+
     def _find(self, weights: Mapping[int, float], permitted: npt.NDArray[np.bool_]) -> list[Worded]:
         """The captions with the most of these words, by IDF."""
-        if self._rows_by_word is None:
-            words = np.array([word for row in self._words for word in row], np.int64)
-            rows = np.repeat(np.arange(len(self._words)), [len(row) for row in self._words])
-            order = np.argsort(words, kind="stable")
-            self._rows_by_word = words[order], rows[order]
-        words, rows = self._rows_by_word
+        if self._rows_of is None:
+            self._rows_of = {}
+            for row, words in enumerate(self._words):
+                for word in words:
+                    self._rows_of.setdefault(word, []).append(row)
         scores = np.zeros(len(self._words), np.float32)
-        asked = sorted(weights)
-        for word, start, stop in zip(
-            asked, *(np.searchsorted(words, asked, side) for side in ("left", "right")), strict=True
-        ):
-            scores[rows[start:stop]] += weights[word] * math.log1p(
-                (len(scores) - (n := stop - start) + 0.5) / (n + 0.5)
-            )
+        for word in sorted(weights):
+            rows = self._rows_of.get(word, [])
+            scores[rows] += weights[word] * math.log1p((len(scores) - len(rows) + 0.5) / (len(rows) + 0.5))
         best, texts = nearest(scores, permitted & (scores > 0), MOST + 1), self._sides["text"]
         return [Worded(float(scores[row]), frozenset(self._words[row]), texts[row]) for row in best]
 
@@ -210,8 +205,8 @@ class ExactMemory:
 
     def payloads(self, ids: Sequence[str] | None = None) -> Iterator[tuple[str, Payload]]:
         """Ids and payloads of all pairs, or of ``ids``."""
-        self._check_open()
         with self._lock:
+            self._check_open()
             wanted = list(self._rows) if ids is None else [name for name in check_ids(ids, "ids") if name in self._rows]
             return iter([(name, _copy(self._payloads[self._rows[name]])) for name in wanted])
 
@@ -229,10 +224,8 @@ class ExactMemory:
     def close(self) -> None:
         """Free the arrays."""
         with self._lock:
-            if self._open:
-                self._open = False
-                self._rows, self._payloads, self._sides, self._words = {}, [], {}, []
-                self._witnesses = self._witnesses[:0]
+            self._open = False
+            self._rows, self._payloads, self._sides, self._words = {}, [], {}, []
 
     @property
     def _dimension(self) -> int:
@@ -244,18 +237,16 @@ class ExactMemory:
 
     def _reserve(self, rows: int) -> None:
         """Make room for this many rows; grows by half, so that many small upserts take linear time."""
+        if rows <= len(self._witnesses):
+            return
+        more = max(rows, len(self._witnesses) * 3 // 2) - len(self._witnesses)
         for modality, side in self._sides.items():
-            if rows > len(side):
-                grown = np.zeros((max(rows, len(side) * 3 // 2), self._dimension), np.float32)
-                grown[: len(side)] = side
-                self._sides[modality] = grown
-        if len(self._witnesses) < len(self._sides["image"]):
-            more = np.full((len(self._sides["image"]) - len(self._witnesses), 3), np.nan, np.float32)
-            self._witnesses = np.concatenate([self._witnesses, more])
+            self._sides[modality] = np.concatenate([side, np.zeros((more, self._dimension), np.float32)])
+        self._witnesses = np.concatenate([self._witnesses, np.full((more, 3), np.nan, np.float32)])
 
     def _unjudged(self) -> list[str]:
-        self._check_open()
         with self._lock:
+            self._check_open()
             missing = np.asarray(~np.isfinite(self._witnesses[: len(self._rows)]).all(axis=1))
             return [name for name, row in self._rows.items() if missing[row]] if missing.any() else []
 

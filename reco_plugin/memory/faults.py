@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import re
-import ssl
 from dataclasses import dataclass
 from typing import Any
 
@@ -22,22 +21,13 @@ _GONE = {502, 503, "UNAVAILABLE"}
 _BROKEN = {500, "INTERNAL"}
 _LATE = {408, 504, "DEADLINE_EXCEEDED"}
 _ABSENT = {404, "NOT_FOUND"}
-_STRICT = re.compile(r"strict mode|limit exceeded|help: |index required", re.IGNORECASE)
-_TLS = re.compile(r"wrong_version_number|record layer|ssl|handshake|certificate", re.IGNORECASE)
-_CERTIFICATE = re.compile(r"certificate.?verify|self.?signed|unable to get local issuer", re.IGNORECASE)
-_OTHER_PROTOCOL = re.compile(
-    r"http/?1|http/?2|settings frame|illegal (status|header)|failed to connect.*socket closed", re.IGNORECASE
-)
+_EXISTS = {409, "ALREADY_EXISTS"}
 _NODE_LOST = re.compile(
     r"transport error|tcp connect|connection (refused|reset)|failed to connect|status: '?(unavailable|cancelled)|"
     r"channel closed|no active replica|not enough (active )?replicas|peer .*(not|un)\w* (available|reachable)",
     re.IGNORECASE,
 )
 """Of an internal error, by which a node tells that another one was lost while it answered."""
-_NO_COLLECTION = re.compile(r"collection\b.*(exist|not found)", re.IGNORECASE)
-_WAYS_OUT = {
-    "error parsing message": ". By gRPC a payload may be nested some 30 levels deep: make it flatter, or use REST",
-}
 _START = "docker run -p 6333:6333 -p 6334:6334 qdrant/qdrant"
 
 
@@ -68,6 +58,16 @@ class Fault:
         unconnected = isinstance(source, httpx.ConnectTimeout)
         return self.status in _LATE or (isinstance(source, httpx.TimeoutException) and not unconnected)
 
+    @property
+    def refuses_key(self) -> bool:
+        """The server says that the key is missing or wrong."""
+        return self.status in _NO_KEY
+
+    @property
+    def exists(self) -> bool:
+        """What was to be made is there already."""
+        return self.status in _EXISTS or "already exists" in self.text
+
 
 def read_fault(error: Exception) -> Fault:
     """Status and text of an error of either transport."""
@@ -78,11 +78,6 @@ def read_fault(error: Exception) -> Fault:
     if isinstance(error, grpc.RpcError) and isinstance(error, grpc.Call):
         return Fault(error.code().name, _one_line(error.details() or ""), error)
     return Fault(None, _one_line(error), error)
-
-
-def is_refusal_of_key(error: Exception) -> bool:
-    """Whether the server answered that the key is missing or wrong."""
-    return read_fault(error).status in _NO_KEY
 
 
 def retry_after(error: Exception) -> int | None:
@@ -105,57 +100,37 @@ def translate(
         within_s: limit of all attempts and waits together.
         write: whether it is part of a write, so that ``within_s`` is ``write_timeout_s``.
     """
-    failed, setting = f"cannot {doing} the memory at {location!r}", f"{'write_' if write else ''}timeout_s"
+    fault, setting = read_fault(error), f"{'write_' if write else ''}timeout_s"
+    kind, said = MemoryStoreError, fault.text
     if (wait := retry_after(error)) is not None:
-        return MemoryOverloaded(
-            f"{failed}: the server limits the rate of requests and asks to wait {wait} s, beyond the {within_s} s that "
-            f"the call may take. Send fewer, raise memory_options.{setting}, or the collection's "
-            f"{'write' if write else 'read'}_rate_limit"
+        kind = MemoryOverloaded
+        said = (
+            f"the server limits the rate of requests and asks to wait {wait} s, beyond the {within_s} s that the call "
+            f"may take. Send fewer, or raise memory_options.{setting}"
         )
-    fault = read_fault(error)
-    if fault.late:
+    elif fault.late:
+        kind = MemoryTimeout
         again = "; what was sent may be stored all the same, and can be sent again" if write else ""
-        return MemoryTimeout(
-            f"{failed}: no answer in time ({fault.text}). See its load, or raise memory_options.timeout_s{again}"
-        )
-    if fault.unanswered:
+        said = f"no answer in time ({said}). See its load, or raise memory_options.timeout_s{again}"
+    elif fault.unanswered:
+        kind = MemoryUnavailable
         tried = f", for {within_s} s (memory_options.{setting})" if write else ""
-        return MemoryUnavailable(f"{failed}: {fault.text or 'no answer'}{tried}. {_why_unanswered(fault, location)}")
-    way_out = _way_out(fault, key_given=key_given)
-    if fault.status in _BROKEN and not way_out:  # an internal error, which a restart may fix
-        return MemoryUnavailable(f"{failed}: {fault.text}. The server's log has more")
-    return MemoryStoreError(f"{failed}: {fault.text}{way_out}")
-
-
-def _why_unanswered(fault: Fault, location: str) -> str:
-    secure = location.startswith(("https", "grpcs"))
-    if secure and _CERTIFICATE.search(fault.text):
-        return "Its certificate is not trusted here: name its authority's PEM file in memory_options.ca_file"
-    source = getattr(fault.error, "source", None)
-    if secure and (_TLS.search(fault.text) or isinstance(source, ssl.SSLError)):
-        plain = location.replace("https", "http", 1).replace("grpcs", "grpc", 1)
-        return f"Expected TLS, found something else; if the server has none, write {plain}"
-    if isinstance(source, httpx.RemoteProtocolError) or _OTHER_PROTOCOL.search(fault.text):
-        return (
-            "The connection broke, or another protocol is used there: REST is http://host:6333, "
-            "gRPC is grpc://host:6334, and a server with TLS needs https:// or grpcs://"
+        said = (
+            f"{said or 'no answer'}{tried}. Is a Qdrant server running there? {_START} (REST is http://host:6333, gRPC "
+            "grpc://host:6334; with TLS https:// or grpcs://, and a private authority's certificate in "
+            f"memory_options.ca_file){proxy_of(location)}"
         )
-    return f"Is a Qdrant server running there? {_START}{proxy_of(location)}"
-
-
-def _way_out(fault: Fault, *, key_given: bool) -> str:
-    absent, text = fault.status in _ABSENT, fault.text.lower()
-    alien = isinstance(getattr(fault.error, "source", None), ValidationError)
-    if not absent and _STRICT.search(text):
-        return ". The collection's strict mode forbids this: ask for less at once, or change its strict_mode_config"
-    if fault.status in _NO_KEY:
+    elif fault.refuses_key:
         found = "the server refuses the one that was sent" if key_given else "none was sent"
-        return f". Check the API key: {found}. Set RECO_MEMORY_API_KEY, to a key that may do this"
-    if absent and _NO_COLLECTION.search(text):
-        return ". The collection was deleted or never made: see `reco memory versions`, or rebuild it"
-    if absent or alien:
-        return ". What answers there is no Qdrant server, one behind a path, or one of another version than the client"
-    return next((way_out for words, way_out in _WAYS_OUT.items() if words in text), "")
+        said = f"{said}. Check the API key: {found}. Set RECO_MEMORY_API_KEY, to a key that may do this"
+    elif fault.status in _ABSENT or isinstance(getattr(error, "source", None), ValidationError):
+        said = (
+            f"{said}. The collection is gone (see `reco memory versions`), or what answers there is no Qdrant server "
+            "of a version that the client knows"
+        )
+    elif fault.status in _BROKEN:  # an internal error, which a restart may fix
+        kind, said = MemoryUnavailable, f"{said}. The server's log has more"
+    return kind(f"cannot {doing} the memory at {location!r}: {said}")
 
 
 def _rest_text(error: UnexpectedResponse) -> str:

@@ -1,16 +1,16 @@
-"""Filters on the payload, checked and in a neutral form that each backend translates."""
+"""Filters on the payload: checked, applied to a payload in RAM, and translated to Qdrant's conditions."""
 
 from __future__ import annotations
 
 import math
 import operator
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
-from typing import Any
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, Generic, TypeVar
 
 from ..errors import InputError
 from ..types import Filter
-from ..values import WHERE_KEYS, WHERE_NUMBERS, WHERE_TEXTS, is_scalar, is_unicode, show
+from ..values import WHERE_KEYS, WHERE_NUMBERS, WHERE_TEXTS, is_unicode, show
 
 USER_ID = "_reco_id"
 """Payload key of the user's id."""
@@ -19,46 +19,42 @@ WITNESSES = "_reco_trust"
 RESERVED = (USER_ID, WITNESSES)
 """Keys that users' payloads cannot have, and do not see."""
 
+F = TypeVar("F")
 _COMPARE = {"gt": operator.gt, "gte": operator.ge, "lt": operator.lt, "lte": operator.le}
-
-
-@dataclass(frozen=True)
-class AnyOf:
-    """Values of which one must match. True does not equal 1, but 1 equals 1.0."""
-
-    texts: frozenset[str] = frozenset()
-    flags: frozenset[bool] = frozenset()
-    numbers: frozenset[int | float] = frozenset()
-
-    def __contains__(self, value: object) -> bool:
-        match value:
-            case bool():
-                return value in self.flags
-            case str():
-                return value in self.texts
-            case int() | float():
-                return value in self.numbers
-        return False
+_WHOLE = 2**53
+"""Numbers are compared as floats, which hold whole numbers exactly up to here."""
 
 
 @dataclass(frozen=True)
 class Condition:
-    """One condition on a top-level payload key; of a list in the payload, one matching element is enough."""
+    """A condition on a top-level payload key; the value, or one element of a list, must be one of these."""
 
     key: str
-    any_of: AnyOf | None  # None if there are bounds
-    bounds: Mapping[str, float] = field(default_factory=dict)
-    """Operator -> number, all must hold; booleans and text never match."""
+    texts: tuple[str, ...] = ()
+    flags: tuple[bool, ...] = ()  # True does not equal 1
+    ranges: tuple[Mapping[str, float], ...] = ()  # operator -> number, all of one must hold; 1 equals 1.0
+
+    def fits(self, payload: Mapping[str, Any]) -> bool:
+        """Whether a payload fulfils it."""
+        value = payload.get(self.key)
+        return any(map(self._holds, value if isinstance(value, list) else [value]))
+
+    def _holds(self, value: Any) -> bool:
+        if isinstance(value, bool):
+            return value in self.flags
+        if isinstance(value, (int, float)):
+            return any(all(_COMPARE[name](float(value), bound) for name, bound in each.items()) for each in self.ranges)
+        return isinstance(value, str) and value in self.texts
 
 
 def parse_filter(where: Filter | None) -> tuple[Condition, ...]:
-    """A filter in the neutral form that each backend translates.
+    """The conditions of a filter, all of which must hold.
 
     Raises:
         InputError: not a mapping, an invalid key or value, or more of them than :mod:`..values` allows.
 
-    >>> parse_filter({"shop": "de", "year": {"gte": 2020}})[1]
-    Condition(key='year', any_of=None, bounds={'gte': 2020.0})
+    >>> parse_filter({"year": {"gte": 2020}})
+    (Condition(key='year', texts=(), flags=(), ranges=({'gte': 2020.0},)),)
     """
     if where is None:
         return ()
@@ -66,75 +62,72 @@ def parse_filter(where: Filter | None) -> tuple[Condition, ...]:
         raise InputError(f'filter: expected conditions as in {{"shop": "de"}}, found {show(where)}')
     if len(where) > WHERE_KEYS:
         raise InputError(f"filter: {len(where):,} keys, at most {WHERE_KEYS} can be asked at once: use fewer")
-    listed = sum(len(value) for value in where.values() if _is_list(value))
-    if listed > WHERE_TEXTS + WHERE_NUMBERS:  # before each value is checked
-        raise InputError(f"filter: {listed:,} values, {_ALLOWED}")
-    conditions = tuple(_condition(key, value) for key, value in where.items())
-    values = [condition.any_of for condition in conditions if condition.any_of is not None]
-    if (texts := sum(len(each.texts) for each in values)) > WHERE_TEXTS:
-        raise InputError(f"filter: {texts:,} texts, {_ALLOWED}")
-    if (numbers := sum(len(each.numbers) for each in values)) > WHERE_NUMBERS:
-        raise InputError(f"filter: {numbers:,} numbers, {_ALLOWED}")
-    return conditions
-
-
-_ALLOWED = (
-    f"at most {WHERE_TEXTS:,} texts and {WHERE_NUMBERS:,} numbers can be listed: ask in parts, give numbers as bounds "
-    '({"gte": 1, "lt": 9}), or keep in the payload what they have in common'
-)
-
-
-def matches(conditions: Sequence[Condition], payload: dict[str, Any]) -> bool:
-    """Whether a payload fulfils all conditions."""
-    return all(
-        any(_fits(condition, one) for one in (value if isinstance(value, list) else [value]))
-        for condition in conditions
-        for value in [payload.get(condition.key)]
-    )
-
-
-def _fits(condition: Condition, value: Any) -> bool:
-    if condition.any_of is not None:
-        return value in condition.any_of
-    number = isinstance(value, (int, float)) and not isinstance(value, bool)
-    return number and all(_COMPARE[name](float(value), bound) for name, bound in condition.bounds.items())
+    return tuple(_condition(key, value) for key, value in where.items())
 
 
 def _condition(key: str, value: Any) -> Condition:
-    if not isinstance(key, str) or '"' in key or "\\" in key or not is_unicode(key):
-        raise InputError(
-            f"filter: {show(key)} cannot be filtered by: expected a payload key without quote or backslash, in Unicode"
-        )
-    if key in RESERVED:
-        raise InputError(f"filter: {key!r} is reserved; read pairs by id with scroll(ids=...)")
+    if not isinstance(key, str) or '"' in key or "\\" in key or not is_unicode(key) or key in RESERVED:
+        raise InputError(f"filter: {show(key)} is no key to filter by: expected a payload key without quote, backslash")
     if isinstance(value, Mapping):
         if not value or any(name not in _COMPARE for name in value):
             raise InputError(f"filter {key!r}: expected bounds of {', '.join(_COMPARE)}, found {show(dict(value))}")
-        return Condition(key, None, {name: _bound(key, number) for name, number in value.items()})
-    values = value if _is_list(value) else [value]
-    if unfit := [one for one in values if not is_scalar(one)]:
+        return Condition(key, ranges=({name: _number(key, bound) for name, bound in value.items()},))
+    values = list(value) if isinstance(value, (list, tuple, set, frozenset)) else [value]
+    texts = tuple(one for one in values if isinstance(one, str) and is_unicode(one))
+    flags = tuple(one for one in values if isinstance(one, bool))
+    others = [one for one in values if not isinstance(one, bool) and not (isinstance(one, str) and is_unicode(one))]
+    if len(texts) > WHERE_TEXTS or len(others) > WHERE_NUMBERS:
         raise InputError(
-            f"filter {key!r}: expected text in Unicode, finite numbers of 64 bits or booleans, found {show(unfit[0])}"
+            f"filter {key!r}: {len(values):,} values, at most {WHERE_TEXTS:,} texts and {WHERE_NUMBERS:,} numbers can "
+            'be listed: ask in parts, or give numbers as bounds ({"gte": 1, "lt": 9})'
         )
-    return Condition(
-        key,
-        AnyOf(
-            frozenset(one for one in values if isinstance(one, str)),
-            frozenset(one for one in values if isinstance(one, bool)),
-            frozenset(one for one in values if isinstance(one, (int, float)) and not isinstance(one, bool)),
-        ),
-    )
+    numbers = [_number(key, one) for one in others]
+    return Condition(key, texts, flags, tuple({"gte": number, "lte": number} for number in numbers))
 
 
-def _is_list(value: Any) -> bool:
-    return isinstance(value, (list, tuple, set, frozenset))
+def _number(key: str, value: Any) -> float:
+    whole = isinstance(value, int) and not isinstance(value, bool) and abs(value) <= _WHOLE
+    if not whole and not (isinstance(value, float) and math.isfinite(value)):
+        raise InputError(
+            f"filter {key!r}: expected text in Unicode, booleans, or finite numbers, whole ones up to 2**53 (keep "
+            f"larger ones as text), found {show(value)}"
+        )
+    return float(value)
 
 
-def _bound(key: str, number: Any) -> float:
-    if isinstance(number, (int, float)) and not isinstance(number, bool):
-        try:
-            if math.isfinite(number):
-                return float(number)
-        except OverflowError:  # an integer beyond the range of floats
-            pass
-    raise InputError(f"filter {key!r}: a bound must be a finite number, found {show(number)}")
+@dataclass(frozen=True)
+class Library(Generic[F]):
+    """The constructors of one of Qdrant's two libraries."""
+
+    filter: Callable[..., F]  # takes ``must``, ``must_not`` and ``should``, lists of conditions or None
+    field: Callable[..., Any]  # takes ``key`` and either ``match`` or ``range``
+    range: Callable[..., Any]  # takes bounds by name
+    match_any: Callable[[list[str]], Any]
+    match_flag: Callable[[bool], Any]
+    has_id: Callable[[Collection[str]], Any]  # takes ids of points
+    is_empty: Callable[[str], Any]  # takes a payload key
+    sparse: Callable[[list[int], list[float]], Any]  # takes indices and values
+    point: Callable[[str, dict[str, Any], dict[str, Any]], Any]  # takes id, vectors and payload
+    request: Callable[..., Any]  # takes a vector, the name of what it is compared with, and the rest by name
+
+    def filters(self, conditions: Sequence[Condition], hidden: Sequence[Collection[str]]) -> list[F | None]:
+        """One filter per query: the conditions, and the points that it must not find; None without any."""
+        must = [self._condition(condition) for condition in conditions]
+        made: dict[int, F | None] = {}  # queries that share what is hidden share a filter
+        for points in hidden:
+            if id(points) not in made:
+                must_not = [self.has_id(points)] if points else None
+                made[id(points)] = self.filter(must=must or None, must_not=must_not) if must or must_not else None
+        return [made[id(points)] for points in hidden]
+
+    def _condition(self, condition: Condition) -> Any:
+        should = list(self._any_of(f'"{condition.key}"', condition))  # quoted, so that a dot in it is not a path
+        return self.filter(should=should) if should else self.has_id(())
+
+    def _any_of(self, key: str, condition: Condition) -> Iterator[Any]:
+        if condition.texts:
+            yield self.field(key=key, match=self.match_any(sorted(condition.texts)))
+        for flag in condition.flags:
+            yield self.field(key=key, match=self.match_flag(flag))
+        for bounds in condition.ranges:
+            yield self.field(key=key, range=self.range(**bounds))

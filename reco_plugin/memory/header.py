@@ -1,29 +1,50 @@
 """The header of a memory: its encoder, what was learned of its pairs, and what people said of its answers.
 
-A folder holds it as ``memory.json``, written anew as a whole; a server as described in :mod:`.qdrant_state`.
+A folder holds it as ``memory.json``, written anew as a whole; a server as described in :mod:`.server_state`.
 """
 
 from __future__ import annotations
 
 import errno
 import json
-from collections.abc import Collection, Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeAlias
 
 from ..errors import FingerprintMismatch, InputError, MemoryFull, MemoryReadOnly, MemoryStoreError
 from ..files import PARTIAL, write_whole
 from ..fingerprint import are_one_encoder
 from ..types import Fingerprint
-from .said import FORMAT as SAID_FORMAT
-from .said import SaidRecord, change_said
 
 FORMAT = 2
 """Version of the header; no other is read."""
 HEADER_NAME = "memory.json"
 RESTORE = "restore it from a backup, or build the memory again in an empty folder"
+SAID_FORMAT = 1
+"""Of what somebody said: its words, and both vectors as base64 of float16."""
+SAID_WORDS = ("id", "modality", "pair", "right", "by", "at")
+SaidRecord: TypeAlias = Mapping[str, Any]
+"""What somebody said of an answer, as JSON values, which a memory does not read."""
+
+
+def change_said(
+    said: Mapping[str, SaidRecord], added: Iterable[SaidRecord], gone: Collection[str]
+) -> dict[str, SaidRecord]:
+    """Records by id, oldest first, after some were added and others are gone; one that is added again is replaced.
+
+    >>> list(change_said({"a": {"id": "a", "n": 5}, "b": {"id": "b", "n": 7}}, [{"id": "c", "n": 6}], ["a"]))
+    ['c', 'b']
+    """
+    left = {name: one for name, one in said.items() if name not in set(gone)}
+    left |= {str(one["id"]): one for one in added}
+    return dict(sorted(left.items(), key=lambda item: _when(item[1])))
+
+
+def _when(one: SaidRecord) -> tuple[str, int, str]:
+    number = one.get("n")
+    return str(one.get("at") or ""), number if isinstance(number, int) else 0, str(one["id"])
 
 
 @dataclass(frozen=True)
@@ -36,7 +57,7 @@ class Header:
     learning: dict[str, Any] = field(default_factory=dict)
     """Which process began to learn from the pairs, and when; empty once it ended."""
     said: Mapping[str, SaidRecord] = field(default_factory=dict)
-    """Id -> what somebody said of an answer, as JSON values, unread; oldest first."""
+    """Id -> what somebody said of an answer, oldest first."""
 
     @property
     def opinions(self) -> int:
@@ -146,10 +167,13 @@ def read_header(folder: Path) -> Header | None:
     try:
         stored = json.loads(path.read_text(encoding="utf-8"))
     except FileNotFoundError:
-        _refuse_strangers(folder)
+        others = {entry.name for entry in folder.iterdir()} - {HEADER_NAME + PARTIAL} if folder.exists() else set()
+        if others:
+            raise MemoryStoreError(
+                f"{str(folder)!r} holds something else: {', '.join(sorted(others)[:3])}, but no {HEADER_NAME}; choose "
+                "an empty folder"
+            ) from None
         return None
-    except NotADirectoryError:
-        raise MemoryStoreError(f"{str(folder)!r} is a file, and a memory is a folder or the URL of a server") from None
     except (OSError, ValueError) as error:
         raise MemoryStoreError(f"{path} cannot be read ({error}): {RESTORE}") from error
     fingerprint = read_mark(stored, str(path))
@@ -176,31 +200,9 @@ def open_folder(folder: Path, fingerprint: Fingerprint | None, *, create: bool) 
 
 
 def refuse_missing_data(data: Path, header: Header, *, create: bool) -> None:
-    """Refuse a header without data, unless building: its creation was interrupted, or its data was deleted.
-
-    Of what was learned from pairs, the creation was not interrupted: an empty memory would hide that they are lost.
-    """
-    if header.calibration:
+    """Refuse a header without data, unless building where nothing was learned: its creation was interrupted."""
+    if header.calibration or not create:
         raise MemoryStoreError(
-            f"{data} is missing beside {HEADER_NAME}, and pairs were there, since they were learned from: it was "
-            "deleted, or a backup lacks it. Restore it, or delete the folder and build the memory again"
-        )
-    if not create:
-        raise MemoryStoreError(
-            f"{data} is missing beside {HEADER_NAME}: its creation was interrupted, or it was deleted. Restore it from "
-            "a backup, or fill the memory again: reco memory build, or open with create=True"
-        )
-
-
-def _refuse_strangers(folder: Path) -> None:
-    try:
-        strangers = sorted({entry.name for entry in folder.iterdir()} - {HEADER_NAME + PARTIAL})
-    except FileNotFoundError:
-        return
-    except OSError as error:
-        raise MemoryStoreError(f"cannot use {str(folder)!r} as the folder of a memory: {error}") from error
-    if strangers:
-        named = ", ".join(strangers[:3]) + (", …" if len(strangers) > 3 else "")
-        raise MemoryStoreError(
-            f"{str(folder)!r} holds something else: {named}, but no {HEADER_NAME}; choose an empty folder"
+            f"{data} is missing beside {HEADER_NAME}: it was deleted, a backup lacks it, or its creation was "
+            "interrupted. Restore it, or delete the folder and build the memory again: reco memory build --help"
         )

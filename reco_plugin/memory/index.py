@@ -28,7 +28,7 @@ from .checks import CheckedSearch
 from .disk import check_room
 
 if TYPE_CHECKING:
-    from .edge_reading import ShardReader
+    from .edge import EdgeMemory
     from .index_faiss import Built
 
 LEAST = 10_000
@@ -48,9 +48,9 @@ class Stopped(Exception):
 class SearchIndex:
     """The index of an embedded memory."""
 
-    def __init__(self, store: ShardReader, folder: Path, *, writable: bool, enabled: bool) -> None:
+    def __init__(self, store: EdgeMemory, folder: Path, *, enabled: bool) -> None:
         """Read nothing before the first search; one that is not enabled is removed before the first write."""
-        self._store, self._file, self._writable = store, folder / INDEX_NAME, writable
+        self._store, self._file = store, folder / INDEX_NAME
         self._enabled = enabled and importlib.util.find_spec("faiss") is not None
         self._lock = threading.RLock()
         """Held by searches, too: FAISS neither adds while it searches nor searches while it adds."""
@@ -62,8 +62,6 @@ class SearchIndex:
         self._missing = 0  # pairs to be written until there may be enough
         self._writing = False  # the store may have pairs that this has not been given
         self._failed = False
-        self.idle = not self._enabled
-        """Whether there is nothing to ask it: it is not enabled, or there were too few pairs at the last search."""
 
     @property
     def state(self) -> str:
@@ -77,8 +75,9 @@ class SearchIndex:
 
         None: compare with every pair.
         """
-        excluded = max(map(len, wanted.exclude), default=0)
-        if not self._enabled or wanted.k > _NEIGHBOURS or excluded > _EXCLUDED or not len(wanted.vectors):
+        if not self._enabled or self._missing > 0 or wanted.k > _NEIGHBOURS or not len(wanted.vectors):
+            return None
+        if (excluded := max(map(len, wanted.exclude))) > _EXCLUDED:
             return None
         times, wider = (16, 2) if wanted.conditions else (4, 1)
         with self._lock:
@@ -97,7 +96,7 @@ class SearchIndex:
             self._writing = True
             if self._built is not None and self._built.outgrown(self._store.count()):
                 self._start()
-            if not self._saved or not self._writable:
+            if not self._saved:
                 return
             if self._enabled and self._built is None and self._late is None:
                 self._built = self._load()
@@ -112,7 +111,6 @@ class SearchIndex:
         with self._lock:
             self._writing = False
             self._missing -= len(points)
-            self.idle = not self._enabled or self._missing > 0
             if self._late is not None:
                 self._late.extend(points)
             if self._built is None or not points:
@@ -133,14 +131,13 @@ class SearchIndex:
 
     def _start(self) -> None:
         """Let a thread load or make it, unless one does, or did in vain, or there are too few pairs."""
-        if self._late is not None or self._missing > 0 or self._failed or self._stop.is_set():
+        if self._late is not None or self._failed or self._stop.is_set():
             return
-        if (pairs := self._store.count()) < LEAST:
-            self._missing, self.idle = LEAST - pairs, True
-            return
-        self._late = []
-        self._thread = threading.Thread(target=self._work, name="reco-index", daemon=True)
-        self._thread.start()
+        self._missing = LEAST - self._store.count()
+        if self._missing <= 0:
+            self._late = []
+            self._thread = threading.Thread(target=self._work, name="reco-index", daemon=True)
+            self._thread.start()
 
     def _work(self) -> None:
         try:
@@ -180,20 +177,18 @@ class SearchIndex:
         try:
             with self._file.open("rb") as file, np.load(file, allow_pickle=False) as arrays:
                 built = Built.of({name: arrays[name] for name in arrays.files})
+            sample, pairs = built.some_points(_SAMPLE), self._store.count()
+            there = len(self._store.point_vectors(sample)[0])
+            if built.pairs != pairs or there < 0.8 * len(sample) * min(1.0, pairs / built.rows):
+                raise ValueError("it is not of these pairs")
         except _DAMAGED as error:
-            log.warning("the search index at %s is damaged and made again: %r", self._file, error)
-            return None
-        sample = built.some_points(_SAMPLE)
-        pairs = self._store.count()
-        there = len(self._store.point_vectors(sample)[0])
-        if built.outgrown(pairs) or built.pairs != pairs or there < 0.8 * len(sample) * min(1.0, pairs / built.rows):
-            log.warning("the search index at %s is not of these pairs and made again", self._file)
+            log.warning("the search index at %s is made again: %r", self._file, error)
             return None
         return built
 
     def _save(self) -> None:
         """Save what is in use; on a full disk it serves, and is made again next time."""
-        if self._built is None or self._saved or self._writing or not self._writable:
+        if self._built is None or self._saved or self._writing:
             return
         try:
             self._built.pairs = self._store.count()

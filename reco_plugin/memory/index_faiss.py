@@ -17,7 +17,7 @@ import numpy.typing as npt
 from ..types import MODALITIES, Modality, Vectors
 
 if TYPE_CHECKING:
-    from .edge_reading import ShardReader
+    from .edge import EdgeMemory
 
 _LISTS_PER_ROOT = 4  # FAISS's advice: 4 to 16 times the root of the number of vectors
 _PER_LIST = 40  # vectors per centre that k-means learns from; FAISS wants 39
@@ -55,7 +55,7 @@ class Built:
             lists.add(np.ascontiguousarray(vectors[modality]))
         self.points = np.concatenate([self.points, to_points(points)])
 
-    def append_from(self, store: ShardReader, points: Sequence[str], check: StopCheck) -> None:
+    def append_from(self, store: EdgeMemory, points: Sequence[str], check: StopCheck) -> None:
         """Add those of the points that the store has."""
         found = []
         for start in range(0, len(points), _PER_READ):
@@ -111,7 +111,7 @@ class Built:
         return cls(lists, arrays["apart"], points, *numbers)
 
 
-def build(store: ShardReader, check: StopCheck) -> Built:
+def build(store: EdgeMemory, check: StopCheck) -> Built:
     """Read all pairs of a store, twice a part of them, and make their index."""
     points = list[str]()
     for page in store.point_ids():

@@ -6,96 +6,42 @@ import math
 import ssl
 import time
 import warnings
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
-from dataclasses import dataclass, field
-from functools import cache
+from collections.abc import Callable
+from contextlib import closing
+from dataclasses import dataclass, field, replace
 from typing import Any, TypeVar
 from urllib.parse import urlsplit
 
-import grpc
-import httpx
 from qdrant_client import QdrantClient
-from qdrant_client.grpc import HealthCheckRequest, QdrantStub
 
 from ..config import MemoryOptions
 from ..errors import ConfigError, MemoryTimeout, RecoError
 from ..proxies import usable_environment
-from .checks import NO_SERVER, is_writing
+from .checks import NO_SERVER
 from .faults import read_fault, retry_after, translate
-from .time_limit import time_limit
+from .time_limit import is_writing, time_limit
 
 SCHEMES = ("http", "https", "grpc", "grpcs")
 REST_PORT, GRPC_PORT = 6333, 6334
-_PROBE_S = 1.0
-_BROKEN = 500  # statuses of a proxy whose server is away
+_PROBE_S = 1
 _LOOPBACKS = ("localhost", "127.0.0.1", "::1")
 _CHANNEL = {
     "grpc.max_reconnect_backoff_ms": 2000,  # reconnect within seconds, not after two minutes
     "grpc.dns_min_time_between_resolutions_ms": 500,  # and at a new address, not after half a minute
     "grpc.keepalive_time_ms": 60_000,
+    "grpc.use_local_subchannel_pool": 1,  # a new client has a new connection, at the address that the name has now
 }
 _FIRST_PAUSE_S, _LONGEST_PAUSE_S = 0.25, 5.0
 _CLOSE_S = 0.02  # before a moment counts as at it: clocks differ
+_BARE_KEY = (
+    "RECO_MEMORY_API_KEY is sent to the Qdrant server without encryption, where others can read it. Write "
+    "https:// or grpcs:// where the server has TLS"
+)
 T = TypeVar("T")
 
 
 class InsecureKeyWarning(UserWarning):
     """The API key is sent to another machine without TLS."""
-
-
-@dataclass(frozen=True)
-class Patience:
-    """Runs and repeats calls to one server; all calls of a memory are idempotent."""
-
-    location: str  # URL of the server, for messages
-    key_given: bool  # whether a key is sent
-    read_s: int  # seconds that a read may take, waits included
-    write_s: int  # the same for a write, long enough for a server to restart
-
-    def run(self, doing: str, action: Callable[[int | None], T], *, write: bool = False) -> T:
-        """Run an action until it succeeds, fails for good, or its time is over.
-
-        Args:
-            doing: the operation, for messages, as in "search".
-            action: takes the whole seconds that it may use; None at first: the client's own limit.
-            write: whether it writes; what is read within :func:`part_of_a_write` is as patient.
-
-        Raises:
-            MemoryUnavailable: no answer, or the rate limit asks to wait longer than the time left.
-            MemoryTimeout: it answers too late, also for the :func:`~reco_plugin.memory.time_limit.limited` block.
-            MemoryStoreError: any other error of the server.
-        """
-        patient = write or is_writing()
-        within = self.write_s if patient else self.read_s
-        limit = time_limit()
-        end = time.monotonic() + within if limit is None else min(limit.until, time.monotonic() + within)
-        left: int | None = None
-        for attempt in range(10_000):
-            try:
-                return action(left)
-            except RecoError:
-                raise
-            except Exception as error:
-                if limit is not None and limit.left_s < _CLOSE_S and read_fault(error).late:
-                    raise MemoryTimeout(f"cannot {doing} the memory at {self.location!r}: {limit.words}") from error
-                pause = self._pause(error, attempt, patient=patient)
-                if pause is None or time.monotonic() + pause >= end:
-                    how: Any = {"key_given": self.key_given, "within_s": within, "write": patient}
-                    raise translate(error, self.location, doing, **how) from error
-                time.sleep(pause)
-                left = max(1, min(self.read_s, math.ceil(end - time.monotonic())))
-        raise AssertionError("unreachable: every pause brings the end nearer")
-
-    def _pause(self, error: Exception, attempt: int, *, patient: bool) -> float | None:
-        """Seconds before a retry; None if a retry would not help."""
-        if (asked := retry_after(error)) is not None:
-            return float(asked)
-        if not read_fault(error).passing:
-            return None
-        if patient:
-            return float(min(_LONGEST_PAUSE_S, _FIRST_PAUSE_S * 2 ** min(attempt, 10)))
-        return 0.0 if attempt == 0 else None  # a pooled connection that the server closed meanwhile
 
 
 @dataclass(frozen=True)
@@ -140,39 +86,26 @@ class Server:
         return self.location.startswith("grpc")
 
     @property
-    def patience(self) -> Patience:
-        """Runs calls with the time limits of the options."""
-        options = self.options
-        limits = (options.timeout_s, options.write_timeout_s)
-        return Patience(self.location, self.api_key is not None, *limits)
-
-    def has_address_of(self, other: Server) -> bool:
-        """Whether both addresses are one server's, by its usual ports of REST and gRPC.
-
-        >>> one = Server.parse("http://h:6333")
-        >>> one.has_address_of(Server.parse("grpc://h")), one.has_address_of(Server.parse("http://h:6335"))
-        (True, False)
-        """
-        hosts = [_LOOPBACKS[0] if each.host in _LOOPBACKS else each.host for each in (self, other)]
-        ports = {self.port, other.port}
-        same = len(ports) == 1 if self.by_grpc == other.by_grpc else ports == {REST_PORT, GRPC_PORT}
-        return hosts[0] == hosts[1] and same and (self.path == other.path or self.by_grpc != other.by_grpc)
+    def address(self) -> tuple[str, int, str]:
+        """Where it is; of one server, that of REST differs from that of gRPC."""
+        return self.host, self.port, self.path
 
     def connect(self) -> QdrantClient:
         """A client, gRPC or REST, as the URL says; makes no request.
 
-        Warns with an :class:`InsecureKeyWarning`, once per process, if the key goes to another machine without TLS.
+        Warns with an :class:`InsecureKeyWarning` if the key goes to another machine without TLS.
 
         Raises:
             ConfigError: a ``ca_file`` that cannot be read.
         """
         if self.api_key is not None and not self.tls:
-            # qdrant-client warns at each client, of this machine too. The filter stays: `catch_warnings` would change
-            # those of other threads. It counts for clients that are made in this module.
+            # qdrant-client warns at each client, of this machine too
             warnings.filterwarnings("ignore", "Api key is used with an insecure connection", module=__name__)
             if self.host not in _LOOPBACKS:
-                _warn_of_bare_key()
-        rest_options = self._rest_options()  # refuses a file that cannot be read, before gRPC reads it
+                warnings.warn(_BARE_KEY, InsecureKeyWarning, stacklevel=2)
+        rest_options, channel = self._rest_options(), dict[str, Any](_CHANNEL)
+        if self.options.ca_file is not None:
+            channel["root_certificates"] = self.options.ca_file.read_bytes()
         with usable_environment():  # also by gRPC: the client makes both
             return QdrantClient(
                 host=self.host,
@@ -183,70 +116,75 @@ class Server:
                 prefer_grpc=self.by_grpc,
                 api_key=self.api_key,
                 timeout=self.options.timeout_s,
-                grpc_options=self._channel_options(),
+                grpc_options=channel,
                 check_compatibility=False,  # it only warns, first of all about a server that cannot be reached
                 **rest_options,
             )
 
     def _rest_options(self) -> dict[str, Any]:
-        file = self.options.ca_file
         if not self.tls:  # a client reads all certificates at its start, 18 ms, though no connection needs one
             return {"verify": ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)}
-        if file is None:
+        if (file := self.options.ca_file) is None:
             return {}
         try:
             return {"verify": ssl.create_default_context(cafile=file)}
         except OSError as error:  # also raised for invalid contents
             raise ConfigError(f"memory_options.ca_file: {file} cannot be read as a PEM file: {error}") from error
 
-    def _channel_options(self) -> dict[str, Any]:
-        file = self.options.ca_file
-        return dict(_CHANNEL) if file is None else {**_CHANNEL, "root_certificates": file.read_bytes()}
-
     def answers(self) -> bool:
-        """Whether anything answers there within a second, by a connection of its own: names are resolved anew."""
-        if self.by_grpc:
-            return self._grpc_answers()
-        scheme = "https" if self.tls else "http"
-        host = f"[{self.host}]" if ":" in self.host else self.host
+        """Whether anything answers there within a second, by a connection of its own."""
+        hurried = replace(self, options=self.options.model_copy(update={"timeout_s": _PROBE_S}))
         try:
-            url = f"{scheme}://{host}:{self.port}{self.path}/healthz"
-            return httpx.get(url, timeout=_PROBE_S, **self._rest_options()).status_code < _BROKEN
-        except httpx.HTTPError:
-            return False
-
-    def _grpc_answers(self) -> bool:
-        options = self._channel_options() | {"grpc.use_local_subchannel_pool": 1}  # nothing of an older connection
-        roots = options.pop("root_certificates", None)
-        address, settings = f"{self.host}:{self.port}", list(options.items())
-        channel = (
-            grpc.secure_channel(address, grpc.ssl_channel_credentials(roots), settings)
-            if self.tls
-            else grpc.insecure_channel(address, settings)
-        )
-        with channel:
-            try:
-                QdrantStub(channel).HealthCheck(HealthCheckRequest(), timeout=_PROBE_S)  # type: ignore[no-untyped-call]
-            except grpc.RpcError as error:
-                fault = read_fault(error)  # a proxy that lets no health check pass is an answer, too
-                return not (fault.unanswered or fault.late)
+            with closing(hurried.connect()) as client:
+                client.info()
+        except Exception as error:
+            fault = read_fault(error)  # a proxy that lets no health check pass is an answer, too
+            return fault.status is not None and not (fault.unanswered or fault.late)
         return True
 
+    def run(self, doing: str, action: Callable[[int | None], T], *, write: bool = False) -> T:
+        """Run a call of the client until it succeeds, fails for good, or its time is over; all are idempotent.
 
-@cache
-def _warn_of_bare_key() -> None:
-    message = (
-        "RECO_MEMORY_API_KEY is sent to the Qdrant server without encryption: on its way others can read it. Write "
-        "https:// or grpcs:// where the server has TLS"
-    )
-    warnings.warn_explicit(message, InsecureKeyWarning, __name__, 0)  # no line of the caller's is to blame
+        Args:
+            doing: the operation, for messages, as in "search".
+            action: takes the whole seconds that it may use; None at first: the client's own limit.
+            write: whether it writes; what is read within :func:`~reco_plugin.memory.time_limit.part_of_a_write` is as
+                patient: long enough for a server to restart.
+
+        Raises:
+            MemoryUnavailable: no answer, or the rate limit asks to wait longer than the time left.
+            MemoryTimeout: it answers too late, also for the :func:`~reco_plugin.memory.time_limit.limited` block.
+            MemoryStoreError: any other error of the server.
+        """
+        patient, limit = write or is_writing(), time_limit()
+        within = self.options.write_timeout_s if patient else self.options.timeout_s
+        end = time.monotonic() + within
+        if limit is not None:
+            end = min(limit.until, end)
+        left: int | None = None
+        for attempt in range(10_000):
+            try:
+                return action(left)
+            except RecoError:
+                raise
+            except Exception as error:
+                if limit is not None and limit.left_s < _CLOSE_S and read_fault(error).late:
+                    raise MemoryTimeout(f"cannot {doing} the memory at {self.location!r}: {limit.words}") from error
+                pause = _pause(error, attempt, patient=patient)
+                if pause is None or time.monotonic() + pause >= end:
+                    how: Any = {"key_given": self.api_key is not None, "within_s": within, "write": patient}
+                    raise translate(error, self.location, doing, **how) from error
+                time.sleep(pause)
+                left = max(1, min(self.options.timeout_s, math.ceil(end - time.monotonic())))
+        raise AssertionError("unreachable: every pause brings the end nearer")
 
 
-@contextmanager
-def client_closed_on_error(client: QdrantClient) -> Iterator[None]:
-    """Close a client if the block fails."""
-    try:
-        yield
-    except BaseException:
-        client.close()
-        raise
+def _pause(error: Exception, attempt: int, *, patient: bool) -> float | None:
+    """Seconds before a retry; None if a retry would not help."""
+    if (asked := retry_after(error)) is not None:
+        return float(asked)
+    if not read_fault(error).passing:
+        return None
+    if patient:
+        return float(min(_LONGEST_PAUSE_S, _FIRST_PAUSE_S * 2 ** min(attempt, 10)))
+    return 0.0 if attempt == 0 else None  # a pooled connection that the server closed meanwhile

@@ -20,8 +20,8 @@ from .collection import (
     version_numbers,
 )
 from .header import Header, check_fingerprint
-from .qdrant_state import ServedState, count_pairs
 from .server import Server
+from .server_state import ServedState, count_pairs
 from .version_names import version_name, version_number
 from .versions import Version, Versions
 
@@ -57,7 +57,7 @@ class ServerVersions(Versions):
 
     def header_of(self, version: Version) -> Header:
         """See :meth:`Versions.header_of`."""
-        state = ServedState(self._server.patience.run, lambda: self._client, version.name)
+        state = ServedState(self._server, lambda: self._client, version.name)
         return state.read(lambda: version.fingerprint)
 
     def finish(self, name: str, pairs: int, fingerprint: Fingerprint, *, wait_s: float = 0.0) -> Version:
@@ -89,7 +89,7 @@ class ServerVersions(Versions):
         return True
 
     def _run(self, doing: str, action: Callable[[], T], *, write: bool = False) -> T:
-        return self._server.patience.run(doing, lambda _: action(), write=write)
+        return self._server.run(doing, lambda _: action(), write=write)
 
     def _read(self, name: str, *, live: str | None) -> Version:
         client, number = self._client, version_number(self._name, name) or 0

@@ -1,4 +1,4 @@
-"""The time that one call of a memory may take, for a client that ends its calls by itself when it is over."""
+"""How long the calls of a block may take: until a moment that their caller gives, or as long as a write may."""
 
 from __future__ import annotations
 
@@ -28,19 +28,35 @@ class CallLimit:
         return f"no answer within {self.seconds:g} s. Raise {self.setting}, or see what keeps it busy"
 
 
-_limit: ContextVar[CallLimit | None] = ContextVar("limit", default=None)
+_LIMIT: ContextVar[CallLimit | None] = ContextVar("limit", default=None)
+_WRITING: ContextVar[bool] = ContextVar("writing", default=False)
 
 
 @contextmanager
 def limited(limit: CallLimit) -> Iterator[None]:
     """Give the calls of a block so long, all together."""
-    token = _limit.set(limit)
+    token = _LIMIT.set(limit)
     try:
         yield
     finally:
-        _limit.reset(token)
+        _LIMIT.reset(token)
+
+
+@contextmanager
+def part_of_a_write() -> Iterator[None]:
+    """What is read in this block is part of a write: a server that restarts is waited for as long as by a write."""
+    token = _WRITING.set(True)
+    try:
+        yield
+    finally:
+        _WRITING.reset(token)
 
 
 def time_limit() -> CallLimit | None:
     """What the block gives this call; None outside of one."""
-    return _limit.get()
+    return _LIMIT.get()
+
+
+def is_writing() -> bool:
+    """Whether this is part of a write."""
+    return _WRITING.get()

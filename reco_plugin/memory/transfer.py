@@ -9,7 +9,6 @@ from ..defaults import SCROLL_BATCH
 from ..errors import MemoryStoreError
 from ..types import Records
 from .base import Memory
-from .damaged import Damaged
 
 
 def lacking(records: Records, memory: Memory) -> Records:
@@ -21,6 +20,8 @@ def lacking(records: Records, memory: Memory) -> Records:
 def all_pairs(memory: Memory, batch_size: int = SCROLL_BATCH) -> Iterator[Records]:
     """All pairs in batches (N, D); their number is checked at the end, so that no pair is lost silently.
 
+    Of a damaged folder, see :mod:`.damaged`, what can be read.
+
     Raises:
         MemoryStoreError: another number of pairs was read than the store holds.
     """
@@ -28,11 +29,12 @@ def all_pairs(memory: Memory, batch_size: int = SCROLL_BATCH) -> Iterator[Record
     for records in memory.scroll(batch_size):
         read += len(records)
         yield records
+    read += len(getattr(memory, "left", ()))
     after = memory.count()  # others may write meanwhile
     if not min(before, after) <= read <= max(before, after):
         raise MemoryStoreError(
             f"the memory at {memory.location!r} holds {before:,} pairs, and {read:,} could be read. Do it again; if it "
-            "stays so in an embedded memory, copy what can be read: reco memory copy --damaged"
+            "stays so in a folder, copy what can be read: reco memory copy --damaged"
         )
 
 
@@ -47,7 +49,7 @@ def find_other(memory: Memory, source: Memory) -> str | None:
 
 
 def copy(
-    source: Memory | Damaged,
+    source: Memory,
     target: Memory,
     *,
     batch_size: int = SCROLL_BATCH,
@@ -63,8 +65,7 @@ def copy(
         MemoryStoreError: also if some pairs could not be read; the others are in the target.
     """
     read = 0
-    batches = source.scroll(batch_size) if isinstance(source, Damaged) else all_pairs(source, batch_size)
-    for records in batches:
+    for records in all_pairs(source, batch_size):
         wanted = lacking(records, target) if resume else records
         if len(wanted):
             target.upsert(wanted)

@@ -17,7 +17,6 @@ from shop_collection import D, theirs
 
 from reco_plugin import Reco
 from reco_plugin.memory import open_memory
-from reco_plugin.memory.server import _warn_of_bare_key
 
 Run = Callable[..., Result]
 Ask = Callable[..., Any]
@@ -199,7 +198,6 @@ def test_the_key_is_of_the_settings_and_shown_nowhere(
 
 @pytest.mark.filterwarnings("default::reco_plugin.memory.server.InsecureKeyWarning")
 def test_a_key_in_the_clear_is_one_line(work: Path, run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
-    _warn_of_bare_key.cache_clear()
     monkeypatch.setenv("RECO_MEMORY_API_KEY", "s3cret")
     shown = run("memory", "info", "--memory", "http://qdrant.invalid").stderr
     [line] = [line for line in shown.splitlines() if line.startswith("warning: ")]

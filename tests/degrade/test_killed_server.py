@@ -8,11 +8,11 @@ from typing import Any
 
 import pytest
 from live_service import wait_until
-from qdrant_stand_in import Refusal, StandIn, serving
+from qdrant_stand_in import StandIn, serving
 
 from reco_plugin import recovery
 from reco_plugin.artifact import Artifact
-from reco_plugin.guard import Deadline, Outage
+from reco_plugin.guard import Outage
 from reco_plugin.memory import Memory, open_memory
 
 pytestmark = pytest.mark.filterwarnings("ignore::reco_plugin.guard.DegradedWarning")
@@ -48,24 +48,6 @@ def test_killed_and_started_again_under_load(rig: Build, traffic: Build, server:
     metrics = one.reco.metrics()
     assert {reason for reason, count in metrics["degraded"].items() if count} == {"memory_error", "memory_circuit_open"}
     assert metrics["circuits"]["memory"]["opened"] >= 1
-
-
-def test_by_grpc_the_client_itself_ends_a_search_that_takes_too_long(
-    rig: Build, server: StandIn, model: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    store = open_memory(server.url("grpc"), Artifact.load(model).manifest.fingerprint)
-    one = rig(store, remote=True, memory_timeout_s=60)
-    monkeypatch.setattr(Deadline, "run", None)  # there is no thread for a search
-    assert one.ask().degraded is None
-    one.reco._refiner.memory._deadline.seconds = 0.05
-    server.engine.refusals["query"] = Refusal(200, delay_s=0.5, times=1)
-    asked = server.engine.seen["query"]
-    result = one.ask()
-    assert (result.degraded, one.is_frozen(result)) == ("memory_timeout", True)
-    assert "no answer within 0.05 s. Raise memory_timeout_s" in str(one.reco.circuits["memory"].last_error)
-    assert server.engine.seen["query"] - asked <= 1  # what was late is not asked again
-    one.reco._refiner.memory._deadline.seconds = 60
-    assert one.ask().degraded is None
 
 
 def test_what_is_back_is_found_without_a_caller(

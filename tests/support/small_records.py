@@ -10,7 +10,7 @@ import numpy as np
 
 from reco_plugin.extras.feedback import Feedback, Opinion
 from reco_plugin.memory import Memory
-from reco_plugin.memory.said import SaidRecord
+from reco_plugin.memory.header import SaidRecord
 from reco_plugin.types import Records
 
 D = 8

@@ -55,18 +55,10 @@ def damage(folder: Path, pattern: str, *, delete: bool) -> Path:
 @pytest.mark.parametrize("pattern", ["shard/wal/first-index", "shard/wal/open-1", "shard/edge_config.json"])
 def test_a_memory_is_copied_without_a_file_that_pairs_can_spare(folder: Path, tmp_path: Path, pattern: str) -> None:
     damage(folder, pattern, delete=False)
-    with pytest.raises(MemoryStoreError, match=rf"damaged.*: copy .* reco memory copy {folder} NEW --damaged"):
+    with pytest.raises(MemoryStoreError, match=rf"reco memory copy {folder} NEW --damaged"):
         open_memory(folder, MINE)
     told, pairs = copied(folder, tmp_path / "new")
     assert "copied 30 pairs" in told and set(pairs) == {*GOOD, "another"}
-
-
-def test_a_file_at_which_the_engine_gives_up_is_an_error_like_others(folder: Path, tmp_path: Path) -> None:
-    damage(folder, "shard/segments/*/vector_storage-text/vectors/status.dat", delete=False)
-    with pytest.raises(MemoryStoreError, match=r"cannot open the memory .*damaged or cut off: restore it"):
-        open_memory(folder, MINE)
-    result = reco("memory", "copy", str(folder), str(tmp_path / "new"), "--damaged")
-    assert result.exit_code == 1 and "damaged or cut off" in result.stderr
 
 
 def test_a_side_whose_vectors_are_gone_is_an_error_where_it_is_read(folder: Path, tmp_path: Path) -> None:
@@ -74,18 +66,17 @@ def test_a_side_whose_vectors_are_gone_is_an_error_where_it_is_read(folder: Path
     asked = Search(axis(0)[None], by="text", read="image", k=3)
     with closing(open_memory(folder, MINE)) as memory:
         for read in (lambda: list(memory.scroll()), lambda: memory.search(asked)):
-            with pytest.raises(MemoryStoreError, match=r"cannot \w+ the memory .*damaged or cut off: restore"):
+            with pytest.raises(MemoryStoreError, match=r"cannot \w+ the memory .*--damaged\), or restore"):
                 read()
     result = reco("memory", "copy", str(folder), str(tmp_path / "new"), "--damaged")
     assert "copied 0 pairs" in result.stdout and "30 could not be read" in result.stdout
     assert f"{point_id('good-3')}: its image vector cannot be read" in result.stdout
 
 
-def test_a_copy_that_cannot_begin_names_the_file(folder: Path, tmp_path: Path) -> None:
-    file = damage(folder, "shard/segments/*/segment.json", delete=False)
-    damage(folder, "shard/edge_config.json", delete=False)
+def test_a_copy_that_cannot_begin_makes_no_target(folder: Path, tmp_path: Path) -> None:
+    damage(folder, "shard/segments/*/segment.json", delete=False)
     result = reco("memory", "copy", str(folder), str(tmp_path / "new"), "--damaged")
-    assert result.exit_code == 1 and f"{file} is damaged or cut off: restore it" in result.stderr
+    assert result.exit_code == 1 and "cannot open the memory" in result.stderr
     assert not (tmp_path / "new").exists()
 
 

@@ -17,8 +17,8 @@ from small_records import D, records, said_record
 from reco_plugin.config import MemoryOptions
 from reco_plugin.errors import MemoryFull, MemoryStoreError
 from reco_plugin.memory import Fingerprint, Memory, open_memory
-from reco_plugin.memory.qdrant_state import STATE_ID
 from reco_plugin.memory.server import Server
+from reco_plugin.memory.server_state import STATE_ID
 from reco_plugin.memory.server_versions import ServerVersions
 from reco_plugin.types import Search
 

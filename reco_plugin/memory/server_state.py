@@ -12,27 +12,19 @@ import json
 import uuid
 from collections.abc import Callable, Collection, Sequence
 from dataclasses import replace
-from typing import Any, Protocol, TypeVar
+from typing import Any
 
 from qdrant_client import QdrantClient, models
 
 from ..errors import MemoryStoreError
 from ..types import Fingerprint
 from .filters import WITNESSES
-from .header import Header, damage_of
-from .said import SaidRecord, change_said
+from .header import Header, SaidRecord, change_said, damage_of
+from .server import Server
 
 STATE_ID = "5d0b9a8e-7b64-5c1f-8f5e-3a1d6c2e9b47"
 """Id of the reserved point."""
 _LEARNED, _LEARNING, _STAMP, _VERSION, _SAID = "learned", "learning", "stamp", "version", "said_"
-T = TypeVar("T")
-
-
-class RunsCalls(Protocol):
-    """Runs a call to the server, again where it fails for a moment; see :meth:`.Patience.run`."""
-
-    def __call__(self, doing: str, action: Callable[[int | None], T], *, write: bool = False) -> T:
-        """The result of an action, which takes the seconds that it may use."""
 
 
 def make_state(client: QdrantClient, collection: str) -> None:
@@ -50,25 +42,24 @@ def count_pairs(client: QdrantClient, collection: str, timeout: int | None = Non
 class ServedState:
     """Header of the collection that an alias stands for, read and written."""
 
-    def __init__(self, run: RunsCalls, client: Callable[[], QdrantClient], collection: str) -> None:
+    def __init__(self, server: Server, client: Callable[[], QdrantClient], collection: str) -> None:
         """Read nothing yet."""
-        self._run, self._client, self._collection = run, client, collection
+        self._run, self._client, self._collection = server.run, client, collection
         self._known: dict[str, Any] = {}  # the payload
         self._learns_of = ""  # version that this process learns from
         self.header: Header | None = None
 
-    def read(self, encoder: Callable[[], Fingerprint], *, write: bool = False) -> Header:
+    def read(self, encoder: Callable[[], Fingerprint]) -> Header:
         """The header of now; what has not changed is neither read again nor made anew.
 
         Args:
             encoder: reads and checks that of the collection; called where anything is new.
-            write: whether it is part of a write.
         """
-        stamp = self._fetch([_STAMP], write=write).get(_STAMP)
+        stamp = self._fetch([_STAMP]).get(_STAMP)
         if self.header is not None and stamp == self._known.get(_STAMP):
             return self.header
         fingerprint, before = encoder(), self._known
-        self._known = self._fetch(True, write=write)
+        self._known = self._fetch(True)
         header = self.header or Header(fingerprint)
         with damage_of(f"what the memory {self._collection!r} learned"):
             learned, learning = (json.loads(self._known.get(name, "{}")) for name in (_LEARNED, _LEARNING))
@@ -95,7 +86,7 @@ class ServedState:
     def keep_note(self, note: dict[str, Any]) -> None:
         """Write a note of who learns; of another version than was learned from, it stays as it is."""
         version = str(self._fetch([_VERSION], write=True).get(_VERSION, ""))
-        if note or not self._learns_of or version == self._learns_of:
+        if note or self._learns_of in ("", version):
             self._write({_LEARNING: json.dumps(note)})
             self.header = replace(self._there(), learning=dict(note))
         self._learns_of = version if note else ""
@@ -124,14 +115,10 @@ class ServedState:
         assert self.header is not None  # noqa: S101 - a memory reads it as it is opened
         return self.header
 
-    def _fetch(self, payload: Any, *, write: bool) -> dict[str, Any]:
-        client = self._client()
+    def _fetch(self, payload: Any, *, write: bool = False) -> dict[str, Any]:
+        client, how = self._client(), {"with_payload": payload, "with_vectors": False}
         found = self._run(
-            "read",
-            lambda left: client.retrieve(
-                self._collection, [STATE_ID], with_payload=payload, with_vectors=False, timeout=left
-            ),
-            write=write,
+            "read", lambda left: client.retrieve(self._collection, [STATE_ID], timeout=left, **how), write=write
         )
         return dict(found[0].payload or {}) if found else {}
 
@@ -142,9 +129,8 @@ class ServedState:
         new = models.SetPayload(payload={**payload, _STAMP: uuid.uuid4().hex}, points=point)
         changes: list[Any] = [models.SetPayloadOperation(set_payload=new)]
         if gone:
-            changes.insert(
-                0, models.DeletePayloadOperation(delete_payload=models.DeletePayload(keys=list(gone), points=point))
-            )
+            old = models.DeletePayload(keys=list(gone), points=point)
+            changes.insert(0, models.DeletePayloadOperation(delete_payload=old))
         self._run(
             "write",
             lambda left: client.batch_update_points(self._collection, changes, wait=True, timeout=left),
