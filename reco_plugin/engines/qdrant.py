@@ -48,7 +48,7 @@ class QdrantIndex(OpenIndex[QdrantClient, KnownVectors]):
 
         def run(client: QdrantClient) -> T:
             try:
-                return self._server.patience.run("read", lambda _: action(client))
+                return self._server.run("read", lambda _: action(client))
             except MemoryTimeout:
                 raise self._late() from None
             except RecoError as error:

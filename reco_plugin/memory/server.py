@@ -102,7 +102,7 @@ class Server:
             # qdrant-client warns at each client, of this machine too
             warnings.filterwarnings("ignore", "Api key is used with an insecure connection", module=__name__)
             if self.host not in _LOOPBACKS:
-                warnings.warn(_BARE_KEY, InsecureKeyWarning, stacklevel=2)
+                warnings.warn(_BARE_KEY, InsecureKeyWarning, stacklevel=1)  # shown once, wherever it is asked from
         rest_options, channel = self._rest_options(), dict[str, Any](_CHANNEL)
         if self.options.ca_file is not None:
             channel["root_certificates"] = self.options.ca_file.read_bytes()
