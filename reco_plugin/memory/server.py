@@ -60,6 +60,8 @@ class Server:
     def parse(cls, location: str, api_key: str | None = None, options: MemoryOptions | None = None) -> Server:
         """Read a URL: http(s)://host[:6333][/path] or grpc(s)://host[:6334].
 
+        Warns with an :class:`InsecureKeyWarning` if the key would go to another machine without TLS.
+
         Raises:
             ConfigError: another scheme, a user or key in the URL, an invalid port, a path behind gRPC, or a
                 ``ca_file`` without TLS.
@@ -77,6 +79,8 @@ class Server:
             raise ConfigError(f"{location!r} is a gRPC address, which has no path: for REST write http:// and its port")
         if chosen.ca_file is not None and not tls:
             raise ConfigError(f"memory_options.ca_file needs TLS: write https:// or grpcs:// in place of {location!r}")
+        if api_key is not None and not tls and url.hostname not in _LOOPBACKS:
+            warnings.warn(_BARE_KEY, InsecureKeyWarning, stacklevel=2)
         port = port or (GRPC_PORT if by_grpc else REST_PORT)
         return cls(location, url.hostname, port, tls, url.path.rstrip("/"), api_key, chosen)
 
@@ -93,16 +97,12 @@ class Server:
     def connect(self) -> QdrantClient:
         """A client, gRPC or REST, as the URL says; makes no request.
 
-        Warns with an :class:`InsecureKeyWarning` if the key goes to another machine without TLS.
-
         Raises:
             ConfigError: a ``ca_file`` that cannot be read.
         """
         if self.api_key is not None and not self.tls:
-            # qdrant-client warns at each client, of this machine too
+            # qdrant-client warns at each client, of this machine too; `parse` did already
             warnings.filterwarnings("ignore", "Api key is used with an insecure connection", module=__name__)
-            if self.host not in _LOOPBACKS:
-                warnings.warn(_BARE_KEY, InsecureKeyWarning, stacklevel=1)  # shown once, wherever it is asked from
         rest_options, channel = self._rest_options(), dict[str, Any](_CHANNEL)
         if self.options.ca_file is not None:
             channel["root_certificates"] = self.options.ca_file.read_bytes()
