@@ -248,7 +248,8 @@ class QdrantMemory(PointMemory):
         return self._run("count", lambda left: client.count(self.collection, where, exact=True, timeout=left)).count
 
     def _fetch(self, points: Sequence[str], payload: list[str] | bool, *, vectors: bool) -> list[Any]:
-        client, how = self._live(), {"with_payload": payload, "with_vectors": vectors and _SIDES}
+        client = self._live()
+        how: Any = {"with_payload": payload, "with_vectors": vectors and _SIDES}
         return self._run("read", lambda left: client.retrieve(self.collection, points, timeout=left, **how))
 
     def _page(

@@ -116,7 +116,8 @@ class ServedState:
         return self.header
 
     def _fetch(self, payload: Any, *, write: bool = False) -> dict[str, Any]:
-        client, how = self._client(), {"with_payload": payload, "with_vectors": False}
+        client = self._client()
+        how: Any = {"with_payload": payload, "with_vectors": False}
         found = self._run(
             "read", lambda left: client.retrieve(self._collection, [STATE_ID], timeout=left, **how), write=write
         )
