@@ -20,15 +20,15 @@ from typing import Any
 import numpy as np
 
 from reco_plugin.config import Settings
+from reco_plugin.models.encoder import FrozenClip
+from reco_plugin.models.export import cases, export, fusion_inputs, measure
+from reco_plugin.models.folder import graph_specs
+from reco_plugin.models.layer import FusionConfig
+from reco_plugin.models.open_clip import load_frozen
+from reco_plugin.models.options import Serving
+from reco_plugin.models.parity import Parity, Precision, check, sample_images, sample_texts, table
+from reco_plugin.models.train import Fusions
 from reco_plugin.sessions.ort import OrtSession
-from reco_plugin.train.encoder import FrozenClip, load_frozen
-from reco_plugin.train.export import export, measure
-from reco_plugin.train.loop import Fusions
-from reco_plugin.train.model import FusionConfig
-from reco_plugin.train.parity import Parity, Precision, check, sample_images, sample_texts, table
-from reco_plugin.train.recipe import Serving
-from reco_plugin.train.to_onnx import cases, fusion_inputs
-from reco_plugin.train.triton import graph_specs
 
 from .speed.turns import take_turns
 
@@ -79,7 +79,7 @@ def provider(name: str, precision: Precision) -> Settings:
 
 def compared(clip: FrozenClip, folder: Path, precision: Precision, on: str) -> list[Parity]:
     """Export to ``folder`` (which compares on the CPU) and compare again on the provider."""
-    fusions = Fusions(FusionConfig("paper", clip.dimension)).eval()
+    fusions = Fusions(FusionConfig(clip.dimension)).eval()
     export(clip, fusions, folder, precision=precision, serving=Serving(accelerator="cuda"))
     specs = graph_specs(clip.image, clip.text, clip.dimension, K)
     settings, found = provider(on, precision), []

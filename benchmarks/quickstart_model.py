@@ -33,6 +33,13 @@ from reco_plugin.evaluate.memories import ram_memory
 from reco_plugin.evaluate.methods import grid
 from reco_plugin.fuse import Fuser, Learned
 from reco_plugin.measure.statistics import bootstrap
+from reco_plugin.models.encoder import FrozenClip
+from reco_plugin.models.export import Card, export, refit
+from reco_plugin.models.layer import FusionConfig
+from reco_plugin.models.neighbours import FusionData, gather
+from reco_plugin.models.open_clip import load_frozen
+from reco_plugin.models.parity import Parity
+from reco_plugin.models.train import Fusions, TorchFuser, TrainConfig, train_fusions
 from reco_plugin.quickstart.dataset import (
     ALL_SPLITS,
     EMOJI_SOURCES,
@@ -44,13 +51,6 @@ from reco_plugin.quickstart.dataset import (
     load,
 )
 from reco_plugin.refine import Refiner, VectorMemory
-from reco_plugin.train.data import FusionData, gather
-from reco_plugin.train.encoder import FrozenClip, load_frozen
-from reco_plugin.train.export import Card, export
-from reco_plugin.train.loop import Fusions, TorchFuser, TrainConfig, train_fusions
-from reco_plugin.train.model import FusionConfig
-from reco_plugin.train.parity import Parity
-from reco_plugin.train.refit import refit
 from reco_plugin.types import Fingerprint, Records, Vectors
 
 from .page import FIGURES, table, write_blocks
@@ -146,7 +146,7 @@ def with_traded_captions(records: Records, share: float) -> Records:
 
 def train_paper(study: Study, cache: Path, seeds: Sequence[int] = SEEDS) -> list[Fusions]:
     """The paper's layer by its loss, once per seed; a tenth of the neighbours is left out, as of the shipped one."""
-    data, layer = study.training_data(), FusionConfig("paper", study.fingerprint.dimension)
+    data, layer = study.training_data(), FusionConfig(study.fingerprint.dimension)
     folder = cache / f"fusion-{study.fingerprint.digest[:8]}-k{PAPER_K}-paper"
     return [
         train_fusions(data, layer, folder.with_name(f"{folder.name}-{seed}"), TrainConfig(drop=0.1, seed=seed))

@@ -64,7 +64,7 @@ class FusionInfo(_Strict):
 
     Attributes:
         fuser: which one refines unless the settings or a request say otherwise.
-        config: shape of the layers of ``paper`` or ``mean``; under ``image`` that of the image side where it differs.
+        config: shape of the paper's layer.
         trained_on: source of the training pairs.
     """
 
@@ -141,8 +141,8 @@ class Manifest(_Strict):
     @property
     def fusers(self) -> tuple[FuserName, ...]:
         """The fusions that this folder can run; the closed form always, since it needs no graph."""
-        others: tuple[FuserName, ...] = ("paper", "mean")
-        return ("reco", *(n for n in others if all(fusion_graph(side, n) in self.graphs for side in MODALITIES)))
+        layer = all(fusion_graph(side) in self.graphs for side in MODALITIES)
+        return ("reco", "paper") if layer else ("reco",)
 
     @property
     def fingerprint(self) -> Fingerprint:
@@ -155,9 +155,9 @@ def clip_graph(modality: Modality) -> str:
     return f"clip_{modality}"
 
 
-def fusion_graph(modality: Modality, fuser: FuserName) -> str:
-    """Name of a fusion graph."""
-    return f"{fuser}_{modality}"
+def fusion_graph(modality: Modality) -> str:
+    """Name of a graph of the paper's layer."""
+    return f"paper_{modality}"
 
 
 GRAPHS = tuple(map(clip_graph, MODALITIES))

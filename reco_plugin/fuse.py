@@ -211,11 +211,12 @@ class NeighbourMean(NeighbourFuser):
 
 
 class GraphFuser(NeighbourFuser):
-    """Fusion graphs of a model folder; loaded at first use."""
+    """The paper's layer of a model folder; its graphs are loaded at first use."""
 
-    def __init__(self, artifact: Artifact, settings: Settings, name: FuserName) -> None:
-        self.name = name
-        self._names = {side: fusion_graph(side, name) for side in MODALITIES}
+    name = "paper"
+
+    def __init__(self, artifact: Artifact, settings: Settings) -> None:
+        self._names = {side: fusion_graph(side) for side in MODALITIES}
         self._graphs = Graphs(artifact, settings)
 
     def fuse(
@@ -234,4 +235,4 @@ class GraphFuser(NeighbourFuser):
 
 def open_fusers(artifact: Artifact, settings: Settings) -> Mapping[FuserName, NeighbourFuser]:
     """The fusions of a model folder besides the closed form, which needs no graph in this process."""
-    return {name: GraphFuser(artifact, settings, name) for name in artifact.manifest.fusers if name != "reco"}
+    return {"paper": GraphFuser(artifact, settings)} if "paper" in artifact.manifest.fusers else {}

@@ -28,8 +28,8 @@ ROLE_OF: Mapping[InputType, Role] = {"query": "query", "document": "candidate"}
 """Refined documents are the candidates of one set."""
 Caution: TypeAlias = Literal["cautious", "balanced", "bold"]
 """Which share of queries is assumed to have no answer in the memory; a query alone cannot tell."""
-FuserName: TypeAlias = Literal["reco", "paper", "mean"]
-"""reco: the closed form. paper: the attention layer of the model folder. mean: its mean of neighbours."""
+FuserName: TypeAlias = Literal["reco", "paper"]
+"""reco: the closed form. paper: the attention layer of the model folder."""
 Target: TypeAlias = Literal["image", "text", "both"]
 """What refined vectors are compared with: images, texts, or means or a mixture of both."""
 UNMOVED = 1e-6

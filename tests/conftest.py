@@ -33,7 +33,7 @@ SLOW = {
     "reco_plugin/adapters",
     "reco_plugin/ingest/ray_engine.py",
     "reco_plugin/ingest/ray_worker.py",
-    "reco_plugin/train",
+    "reco_plugin/models",
     "tests/adapters/test_client_served.py",
     "tests/adapters/test_haystack.py",
     "tests/adapters/test_langchain.py",
@@ -100,8 +100,7 @@ SLOW = {
     "tests/sessions/triton",
     "tests/stack",
     "tests/test_wheel.py",
-    "tests/towers",
-    "tests/train",
+    "tests/models",
 }
 """Folders and files that train, draw, wait, or start processes, clusters and browsers; they are marked ``slow``."""
 SIZES = {"small": 8, "large": 24}

@@ -16,7 +16,7 @@ import pytest
 
 import reco_plugin
 from reco_plugin.artifact import GRAPHS, Artifact
-from reco_plugin.train.triton import graph_specs, render_config
+from reco_plugin.models.folder import graph_specs, render_config
 
 PACKAGE = Path(reco_plugin.__file__).parent
 ROOMS = {  # name -> the modules and packages in it; an import goes to the same room or to one above it
@@ -31,15 +31,16 @@ ROOMS = {  # name -> the modules and packages in it; an import goes to the same 
     "extras": "extras match opinions",
     "path": "reco pairs guard",
     "sources, engines, ingest": "sources data engines ingest",
-    "models": "models train towers",
+    "models": "models",
     "measure": "measure evaluate fit compare report interleave",
     "client, adapters": "client adapters",
     "demo": "demo",
     "serve": "serve",
     "cli": "cli __main__",
 }
-WITHOUT_TORCH = {f"reco_plugin.train.{name}" for name in ("graph_file", "parity", "precision", "recipe", "triton")}
-"""Modules of the training that an import of ready towers shares."""
+_WITHOUT = ("files", "folder", "graph_file", "options", "parity", "preparing", "ready")
+WITHOUT_TORCH = {f"models.{name}" for name in _WITHOUT}
+"""Modules of the models that import no torch."""
 MAX_FUNCTION, MAX_PARAMETERS = 60, 8
 
 
@@ -157,23 +158,16 @@ def test_no_module_imports_itself_by_way_of_others():
     TopologicalSorter(graph).prepare()  # raises and names a circle
 
 
-def test_train_is_imported_by_commands_and_fit_only_and_only_when_they_run():
-    """But for what its commands are told, which their flags are made of and which loads no torch.
-
-    Of the commands only those of ``reco model``, which turn a missing torch into the install line.
-    """
-    users = [
-        (name, found.at_import)
+def test_torch_is_loaded_by_commands_only_when_they_run():
+    users = {
+        name
         for name, path in modules().items()
-        if name.partition(".")[0] != "train"
+        if name.partition(".")[0] != "models"
         for found in imports_of(path)
-        if found.name.startswith("reco_plugin.train")
-        and not (name.startswith("towers.") or name == "cli.model") * (found.name in WITHOUT_TORCH)
-    ]
-    assert users, "the command line no longer reaches the training: this test watches nothing"
-    found = {name if name.startswith("cli.") else name.partition(".")[0] for name, _ in users}
-    assert found == {"cli.model", "fit"}
-    assert not any(at_import for _, at_import in users)
+        if found.at_import and found.name.startswith("reco_plugin.models")
+        if found.name.removeprefix("reco_plugin.") not in WITHOUT_TORCH
+    }
+    assert not users
 
 
 def test_qdrant_is_known_to_the_memory_and_to_its_index_only():
@@ -187,7 +181,8 @@ def test_torch_is_known_to_the_training_only():
     users = third_party("torch", "open_clip")
     assert all(users.values())
     users["torch"] -= {"adapters.sentence_transformers"}  # whose framework asks for tensors; imported late, see below
-    assert {name.partition(".")[0] for names in users.values() for name in names} == {"train"}
+    assert {name.partition(".")[0] for names in users.values() for name in names} == {"models"}
+    assert not users["torch"] & WITHOUT_TORCH
 
 
 def test_open_clip_is_loaded_with_what_loads_its_models_only():
@@ -196,11 +191,11 @@ def test_open_clip_is_loaded_with_what_loads_its_models_only():
     wanted = {name for name, names in loaded.items() if any(one.startswith("open_clip") for one in names)}
     while more := {name for name, names in loaded.items() if names & {f"reco_plugin.{one}" for one in wanted}} - wanted:
         wanted |= more
-    assert wanted == {"train.checkpoint", "train.encoder", "train.tokenizer"}
+    assert wanted == {"models.checkpoint", "models.encoder", "models.open_clip"}
 
 
 def test_onnxruntime_runs_models_in_the_sessions_only():
-    tools = {"cli.doctor", "train.precision"}  # one shows its version, one uses its converter
+    tools = {"cli.doctor", "models.graph_file"}  # one shows its version, one uses its converter
     assert third_party("onnxruntime")["onnxruntime"] - tools == {"sessions.ort"}
     assert third_party("openvino")["openvino"] == {"sessions.openvino"}
 
@@ -228,8 +223,8 @@ def test_the_environment_is_read_by_the_settings_only():
             "import reco_plugin.cli.app",
             "torch onnxruntime qdrant_client qdrant_edge PIL tokenizers numpy pydantic rich",
         ),
-        ("import reco_plugin.train.triton, reco_plugin.train.recipe", "torch onnx"),
-        ("import reco_plugin.towers.add", "torch open_clip transformers huggingface_hub PIL"),
+        ("import reco_plugin.models.options", "torch onnx numpy"),
+        ("import reco_plugin.models.ready", "torch open_clip transformers huggingface_hub PIL"),
         (
             "import reco_plugin.client, reco_plugin.adapters.sentence_transformers",
             "torch onnxruntime httpx fastapi pydantic sentence_transformers tqdm",

@@ -14,9 +14,8 @@ from ..api_encoder import write_api_model
 from ..artifact import Artifact
 from ..encoder_api import is_address
 from ..errors import ConfigError, importing
-from ..towers.options import AddOptions
-from ..train.recipe import ExportOptions, Recipe, Serving
-from .shared import Given, JsonOption, keeps, say, take_flags, takes
+from ..models.options import AddOptions, ExportOptions, Recipe, Serving
+from .shared import Given, JsonOption, say, take_flags, takes
 
 _OF_APIS = frozenset({"templates", "matryoshka"})
 _TORCH = partial(importing, None, "train", "training and export")
@@ -32,12 +31,12 @@ def export_command(*, given: Given, out: _OutOption, as_json: JsonOption = False
     """
     serving, options = take_flags(Serving, given), ExportOptions.of(**given)
     with _TORCH():
-        from ..train import parity
-        from ..train.export import export_model
+        from ..models.export import export_model
+        from ..models.parity import table
 
         parities = export_model(options, out, serving)
     found = [vars(one) for one in parities]
-    say(found, "\n".join([*parity.table(parities), _wrote(out)]), as_json)
+    say(found, "\n".join([*table(parities), _wrote(out)]), as_json)
 
 
 @takes(AddOptions, Serving)
@@ -65,22 +64,15 @@ def add_command(
         return
     serving, options = take_flags(Serving, given), AddOptions.of(**given)
     with importing(None, "import", "importing towers"):
-        from ..towers.add import add_model, remarks_on
-        from ..towers.source import find_files
-    files = find_files(source, options)
-    if files.ready:
-        parities = add_model(files, options, out, serving)
-    else:
-        with importing(None, "train", f"exporting {source}, a checkpoint of transformers"):
-            from ..train.checkpoint import add_checkpoint
-        parities = add_checkpoint(files, options, out, serving)
-    from ..train import parity
+        from ..models.parity import table
+        from ..models.ready import add, remarks_on
 
+    parities = add(source, options, out, serving)
     manifest = Artifact.load(out).manifest
-    remarks = list(remarks_on(manifest, options))
-    found = {"name": manifest.name, "what": files.layout, "dimension": manifest.dimension, "remarks": remarks}
-    title = f"{manifest.name}: {files.layout}, {manifest.dimension}-d"
-    text: Sequence[str] = [title, *parity.table(parities), *remarks, _wrote(out)]
+    remarks, what = list(remarks_on(manifest, options)), manifest.made_with.get("layout", "transformers")
+    found = {"name": manifest.name, "what": what, "dimension": manifest.dimension, "remarks": remarks}
+    title = f"{manifest.name}: {what}, {manifest.dimension}-d"
+    text: Sequence[str] = [title, *table(parities), *remarks, _wrote(out)]
     say(found | {"graphs": [vars(one) for one in parities]}, "\n".join(text), as_json)
 
 
@@ -94,7 +86,7 @@ def _add_api(source: str, given: Given, out: Path, *, as_json: bool) -> None:
     say(found, f"{manifest.fingerprint}\n{_wrote(out)}", as_json)
 
 
-@takes(Recipe, but=("collection",))
+@takes(Recipe)
 def train_command(
     source: Annotated[
         str,
@@ -102,19 +94,18 @@ def train_command(
     ],
     *,
     given: Given,
-    out: Annotated[Path, typer.Option(metavar="FOLDER", help="Write cache, TensorBoard log and layer to this folder.")],
+    out: Annotated[Path, typer.Option(metavar="FOLDER", help="Write the layer, its recipe and a TensorBoard log to this folder.")],
 ) -> None:
     """Train the paper's layer on your pairs, around a frozen encoder, by the paper's loss.
 
-    The closed form, which refines by default, needs no training. The encoder's vectors are cached in the run's folder.
-    Each pair's own memory entry and near-duplicates of its image are hidden from its queries: otherwise the layer would
-    learn to copy its caption.
+    The closed form, which refines by default, needs no training. Each pair's own memory entry and near-duplicates of
+    its image are hidden from its queries: otherwise the layer would learn to copy its caption.
     """
-    with _TORCH():
-        from ..train import run
     recipe = Recipe.of(source=source, **given)
-    with keeps(f"encoded vectors stay in {out}"), _TORCH():
-        run.train(recipe, out)
+    with _TORCH():
+        from ..models.train import train
+
+        train(recipe, out)
     weights = ["--pretrained", recipe.pretrained] if recipe.pretrained else []
     export = ["reco", "model", "export", "--model", recipe.model, *weights, "--fusion", str(out), "--out", "my_model"]
     typer.echo(

@@ -6,7 +6,7 @@ The paper's layer is trained on the part ``fit``.
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, TypeAlias
 
@@ -24,8 +24,7 @@ from .catalogue import Catalogue, HeldOut, SplitName, chance
 from .config import FitConfig, TaskName
 
 if TYPE_CHECKING:
-    from ..train.loop import Fusions
-    from ..train.model import FusionConfig
+    from ..models.train import Fusions
 
 MOST = 4000
 """Pairs of a part that query: more would narrow the intervals by little, and take longer."""
@@ -62,7 +61,7 @@ def ask(catalogue: Catalogue, split: HeldOut, part: SplitName, fingerprint: Fing
     The memory of validation holds nothing of the test part; that of the test holds all of validation. ``near`` is the
     image cosine from which a pair of the memory is hidden.
     """
-    from ..train.data import hidden_ids
+    from ..models.neighbours import hidden_ids
 
     known = split.rows("fit") if part == "validation" else split.rows("fit", "validation")
     memory = memory_of_rows(catalogue, np.concatenate([known, split.rest(part)]), fingerprint)
@@ -159,7 +158,6 @@ class Candidate:
     fuser: Fuser | None = None  # to measure; None: the closed form, which alone has a gate
     caution: Caution = "balanced"  # of the gate
     fusions: Fusions | None = None  # to export
-    image_config: FusionConfig | None = None  # shape of the image side, where it differs from the text side
 
     @property
     def gated(self) -> bool:
@@ -182,24 +180,11 @@ def candidates(config: FitConfig, dimension: int, paper: Fusions | None = None) 
     for kind in config.kinds:
         if kind == "reco":
             yield from _list_closed_forms(config)
-        elif kind == "mean":
-            yield from _means(config, dimension)
         else:
-            from ..train.loop import TorchFuser
+            from ..models.train import TorchFuser
 
             assert paper is not None  # noqa: S101 - trained before the candidates are measured
             yield Candidate(PAPER, config.k or NEIGHBOURS, "off", TorchFuser(paper), fusions=paper)
-
-
-def compose(text: Candidate, image: Candidate) -> Candidate:
-    """Compose the text side of one candidate and the image side of another, of the same kind of fusion and k."""
-    from ..train.loop import TorchFuser
-
-    assert text.fusions is not None and image.fusions is not None  # noqa: S101 - the caller checks
-    fusions = type(text.fusions)(text.fusions.config)
-    fusions.sides.update({"text": text.fusions.sides["text"], "image": image.fusions.sides["image"]})
-    name = f"texts by {text.name}, images by {image.name}"
-    return replace(text, name=name, fuser=TorchFuser(fusions), fusions=fusions, image_config=image.fusions.config)
 
 
 def _list_closed_forms(config: FitConfig) -> Iterator[Candidate]:
@@ -224,18 +209,6 @@ def baselines(side: Side) -> Iterator[Candidate]:
             yield Candidate(f"mean of neighbours ({words}, {shares})", k, "off", fuser)
 
 
-def _means(config: FitConfig, dimension: int) -> Iterator[Candidate]:
-    """Yield means of neighbours, from half of the query's length to almost replacing it."""
-    from ..train.loop import Fusions, TorchFuser
-    from ..train.model import FusionConfig
-
-    for weight in _WEIGHTS:
-        name = "mean alone" if weight >= ALONE else f"mean, weight {weight:g}"
-        fusions = Fusions(FusionConfig("mean", dimension, weight=weight)).eval()
-        for k in config.ks:
-            yield Candidate(name, k, "off", TorchFuser(fusions), fusions=fusions)
-
-
 PAPER = "paper"
 _FOLDER = Path("candidates") / PAPER
 
@@ -244,15 +217,15 @@ def train_paper(
     config: FitConfig, catalogue: Catalogue, split: HeldOut, fingerprint: Fingerprint, out: Path
 ) -> Fusions:
     """Train the layer on the part ``fit``."""
-    from ..train.data import gather, hidden_ids
-    from ..train.loop import TrainConfig, train_fusions
-    from ..train.model import FusionConfig
+    from ..models.layer import FusionConfig
+    from ..models.neighbours import gather, hidden_ids
+    from ..models.train import TrainConfig, train_fusions
 
     memory = memory_of_rows(catalogue, split.rows("fit"), fingerprint)
     pairs = memory.pairs.take(some(memory.pairs.ids, max(config.steps, 1) * config.batch))
     group_of = dict(zip(catalogue.pairs.ids, catalogue.groups, strict=True))
     hidden = hidden_ids(memory.store, pairs, threshold=config.near_duplicate)
     data = gather(memory.store, pairs, config.k or NEIGHBOURS, [group_of[id_] for id_ in pairs.ids], hidden)
-    how = TrainConfig(steps=config.steps, batch=config.batch, seed=config.seed, precision=config.precision)
-    fusion = FusionConfig("paper", data.pairs.image.shape[1])
+    how = TrainConfig(steps=config.steps, batch=config.batch, seed=config.seed)
+    fusion = FusionConfig(data.pairs.image.shape[1])
     return train_fusions(data, fusion, out / _FOLDER, how, device=config.device)

@@ -8,7 +8,6 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
-from itertools import product
 
 import numpy as np
 
@@ -137,30 +136,6 @@ def choose(judged: Iterable[Judged], goal: Goal = "search") -> Judged | None:
     """Choose the candidate that gains most on the sides that it helps; the first of equals; None if none helps."""
     best = max(judged, key=lambda one: one.score(goal), default=None)
     return best if best is not None and best.sides else None
-
-
-def choose_pair(judged: Sequence[Judged], goal: Goal = "search") -> tuple[Candidate, Candidate] | None:
-    """Choose the best candidates on texts and on images, of one kind and k; None where one candidate is as good.
-
-    A model has a graph for each side, but one k; the closed form has none.
-    """
-    texts: FitSide = "text" if goal == "search" else "names"
-    best, least = None, max((sum(_gains(one, texts)) for one in judged), default=0.0)
-    for text, image in product(judged, repeat=2):
-        kinds = [(one.k, one.fusions.config.fuser) for one in (text.candidate, image.candidate) if one.fusions]
-        if len(kinds) < len((text, image)) or kinds[0] != kinds[1]:
-            continue
-        score = _gains(text, texts)[0] + _gains(image, texts)[1]
-        if score > least:
-            best, least = (text.candidate, image.candidate), score
-    return best
-
-
-def _gains(one: Judged, texts: FitSide) -> tuple[float, float]:
-    """Gains on texts and on images; 0 where it does not help."""
-    found = (one.verdict(texts), one.verdict("image"))
-    on_texts, on_images = (v.gain.mean if v is not None and v.helps else 0.0 for v in found)
-    return on_texts, on_images
 
 
 def policy_of(candidate: Candidate, sides: Iterable[FitSide]) -> Policy:

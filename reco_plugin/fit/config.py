@@ -13,7 +13,7 @@ from ..evaluate.findings import Frozen, RunFile
 from ..measure.statistics import Interval
 from ..run_config import RunConfig, option
 
-FusersToTry: TypeAlias = Literal["auto", "all", "reco", "mean", "paper"]
+FusersToTry: TypeAlias = Literal["auto", "all", "reco", "paper"]
 FitSide: TypeAlias = Literal["text", "image", "names"]
 """The sides of a fit: text queries, image queries, and class names, which compete as candidates."""
 SIDES: tuple[FitSide, ...] = get_args(FitSide)
@@ -21,8 +21,8 @@ TaskName: TypeAlias = Literal["text->image", "image->text", "image->name", "text
 Goal: TypeAlias = Literal["search", "classify"]
 """search: gains of text and image queries count first. classify: gains of class names."""
 KINDS: dict[str, tuple[str, ...]] = {
-    "auto": ("reco", "mean"),
-    "all": ("reco", "mean", "paper"),
+    "auto": ("reco",),
+    "all": ("reco", "paper"),
 }
 """Choices that stand for several candidates; the paper's layer takes minutes, so it is trained only on request."""
 _K_GRID = (5, 10, 20)
@@ -53,9 +53,6 @@ class FitConfig(RunConfig):
     seed: int = option(0, "Seed of the split, the paper's training and the intervals.", ge=0)
     steps: int = option(STEPS, "paper: training steps.", ge=0)
     batch: int = option(BATCH, "paper: pairs per step.", ge=2)
-    precision: Literal["fp32", "bf16"] = option(
-        "fp32", "paper: precision of its arithmetic; weights and loss are fp32."
-    )
     device: str = option("cpu", "paper: torch device.")
 
     @model_validator(mode="after")

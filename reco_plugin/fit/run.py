@@ -16,13 +16,12 @@ from ..errors import ArtifactError, MissingExtra, importing
 from ..files import whole_file
 from ..ingest.source import open_source
 from ..run_config import versions
-from .candidates import PAPER, Candidate, Questions, ask, candidates, compose, train_paper
+from .candidates import PAPER, Candidate, Questions, ask, candidates, train_paper
 from .catalogue import PARTS, Catalogue, HeldOut, check_groups, read_catalogue, sample, split
 from .choose import (
     Judged,
     best_baselines,
     choose,
-    choose_pair,
     final_lines,
     find_unconfirmed,
     judge,
@@ -33,7 +32,7 @@ from .config import RESULT, CandidateResult, FitConfig, FitResult, SideResult, T
 from .findings import among_own, findings_of, little_to_learn, notes, words
 
 if TYPE_CHECKING:
-    from ..train.loop import Fusions
+    from ..models.train import Fusions
 
 
 MODEL = "model"
@@ -159,7 +158,7 @@ def _sweep(out: Path) -> None:
 
 def _check_torch() -> None:
     with importing(None, "train", "fitting and export"):
-        from ..train import refit  # noqa: F401 - the export at the end needs all of it
+        from ..models.export import refit  # noqa: F401 - the export at the end needs all of it
 
 
 def _decide(config: FitConfig, ready: _Prepared, paper: Fusions | None, watch: FitProgress) -> _Decision:
@@ -173,8 +172,6 @@ def _decide(config: FitConfig, ready: _Prepared, paper: Fusions | None, watch: F
     for candidate in candidates(config, fingerprint.dimension, paper):
         watch.stage(f"judge {candidate.label}")
         judged.append(judge(questions, candidate, max_loss=config.max_loss, seed=config.seed))
-    if both := choose_pair(judged, config.goal):
-        judged.append(judge(questions, compose(*both), max_loss=config.max_loss, seed=config.seed))
     watch.stage("judge baselines")
     chosen = choose(judged, config.goal)
     return _Decision(judged, chosen, best_baselines(questions, chosen))
@@ -216,10 +213,10 @@ def _finish(config: FitConfig, ready: _Prepared, decision: _Decision, out: Path,
 
 def write_model(base: Artifact, candidate: Candidate, policy: Policy, config: FitConfig, out: Path) -> dict[str, str]:
     """Write the model folder; returns the sha256 of each graph by its name."""
-    from ..train.refit import refit
+    from ..models.export import refit
 
     trained_on = f"reco fit {config.source}"
-    refit(base, candidate.fusions, out, policy=policy, trained_on=trained_on, image_config=candidate.image_config)
+    refit(base, candidate.fusions, out, policy=policy, trained_on=trained_on)
     return {name: graph.sha256 for name, graph in Artifact.load(out).manifest.graphs.items()}
 
 

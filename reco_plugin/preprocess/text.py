@@ -1,6 +1,6 @@
 """Texts -> (B, L) token ids, equal to those of open_clip's tokenizers, by the ``tokenizers`` library.
 
-The tokenizer file comes from :func:`reco_plugin.train.tokenizer.export_tokenizer`. It spells out which characters
+The tokenizer file comes from :func:`reco_plugin.models.open_clip.export_tokenizer`. It spells out which characters
 are letters, digits and punctuation, so that the ids do not depend on the Unicode version of a regex engine.
 Cleaning depends on the versions of ftfy and of Python, as it does in open_clip.
 """

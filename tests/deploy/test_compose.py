@@ -13,9 +13,9 @@ from starlette.testclient import TestClient
 
 from reco_plugin import Reco
 from reco_plugin.config import load_settings
+from reco_plugin.models.options import ENGINE_CACHE
 from reco_plugin.serve.app import create_app
 from reco_plugin.serve.settings import ServeSettings
-from reco_plugin.train.recipe import ENGINE_CACHE
 
 Compose = Callable[..., dict[str, Any]]
 PINNED = re.compile(r"^[\w./-]+:v?\d+\.\d+[\w.-]*$")

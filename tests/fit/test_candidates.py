@@ -10,9 +10,9 @@ from reco_plugin.evaluate.methods import ALONE, MeanOfNeighbours
 from reco_plugin.fit.candidates import ask, baselines, candidates
 from reco_plugin.fit.catalogue import split
 from reco_plugin.fit.config import FitConfig
+from reco_plugin.models.layer import FusionConfig
+from reco_plugin.models.train import Fusions, TorchFuser
 from reco_plugin.refine import Refiner
-from reco_plugin.train.loop import Fusions, TorchFuser
-from reco_plugin.train.model import FusionConfig
 
 CATALOGUE = catalogue_of(made())
 QUESTIONS = ask(

@@ -27,8 +27,8 @@ from reco_plugin.fit.choose import (
 )
 from reco_plugin.fit.config import FitSide, TestLine
 from reco_plugin.measure.statistics import Interval
-from reco_plugin.train.loop import Fusions, TorchFuser
-from reco_plugin.train.model import FusionConfig
+from reco_plugin.models.layer import FusionConfig
+from reco_plugin.models.train import Fusions, TorchFuser
 from reco_plugin.types import Records
 
 IMAGENET = Path(__file__).parents[3] / "shared" / "data" / "clip_vit_b32_imagenet.npz"

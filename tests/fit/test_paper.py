@@ -11,7 +11,7 @@ from fit_worlds import made
 
 from reco_plugin.errors import ConfigError
 from reco_plugin.fit import FitConfig, run_fit
-from reco_plugin.train.loop import FUSION, load_fusions
+from reco_plugin.models.train import FUSION, load_fusions
 
 FOLDER = Path("candidates") / "paper"
 

@@ -30,7 +30,7 @@ import regex  # type: ignore[import-untyped]
 import torch
 from open_clip.tokenizer import HFTokenizer, SimpleTokenizer, default_bpe
 
-from reco_plugin.train.tokenizer import export_tokenizer
+from reco_plugin.models.open_clip import export_tokenizer
 
 pytestmark = pytest.mark.filterwarnings("error")
 

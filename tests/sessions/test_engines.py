@@ -17,9 +17,9 @@ from reco_plugin.artifact import GRAPHS, Artifact
 from reco_plugin.config import Settings, load_settings
 from reco_plugin.errors import MissingExtra, SessionError
 from reco_plugin.files import weights_file
+from reco_plugin.models.graph_file import save
 from reco_plugin.sessions import Session, describe_engines
 from reco_plugin.sessions.ort import OrtSession
-from reco_plugin.train.graph_file import save
 
 OPENVINO = pytest.mark.skipif(find_spec("openvino") is None, reason="OpenVINO is not installed")
 

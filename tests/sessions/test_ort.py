@@ -156,7 +156,7 @@ def test_a_large_batch_that_fails_names_the_inputs(graph, tokens):
         ("import reco_plugin.sessions.ort", True),
         ("import reco_plugin.config; import onnxruntime", True),
         ("import reco_plugin.cli.doctor as doctor; print(doctor._providers())", True),
-        ("import reco_plugin.train.to_onnx", True),
+        ("import reco_plugin.models.export", True),
     ],
 )
 def test_the_runtime_reports_to_nobody(code, silent, tmp_path):

@@ -26,7 +26,7 @@ from tokenizers import models, normalizers, pre_tokenizers, processors, trainers
 from torch import Tensor, nn
 
 from benchmarks.pretrain.towers import write_tokenizer
-from reco_plugin.train.parity import sample_texts
+from reco_plugin.models.parity import sample_texts
 
 _SIDE, _PATCH, _DIMENSION, _LENGTH = 32, 16, 24, 77
 _TEXT = {"hidden_size": 32, "intermediate_size": 64, "num_hidden_layers": 2, "num_attention_heads": 2}

@@ -8,7 +8,7 @@ from pathlib import Path
 import onnx
 
 from reco_plugin.artifact import MANIFEST, Artifact, ModelFile
-from reco_plugin.train.graph_file import save
+from reco_plugin.models.graph_file import save
 
 
 def split_graphs(folder: Path, *names: str) -> Artifact:

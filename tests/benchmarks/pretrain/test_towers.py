@@ -15,6 +15,7 @@ from safetensors.torch import load_file
 
 from benchmarks.pretrain.contrastive import MEAN, STD, Embedded, PretrainConfig, Sampler, augment, contrastive
 from benchmarks.pretrain.towers import pretrain, write_tokenizer
+from reco_plugin.models.open_clip import load_frozen
 from reco_plugin.quickstart.dataset import (
     HELD_STYLE,
     MEMORY_STYLES,
@@ -24,7 +25,6 @@ from reco_plugin.quickstart.dataset import (
     EntitySplit,
     Quickstart,
 )
-from reco_plugin.train.encoder import load_frozen
 
 WORDS = ("fox", "dog", "cat", "house", "tree", "car", "star", "fish")
 SMALL = PretrainConfig(steps=4, entities_per_batch=4, generic_per_batch=3, warmup=2, checkpoint_every=2)

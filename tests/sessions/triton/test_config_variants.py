@@ -8,9 +8,9 @@ import urllib.request
 
 import pytest
 
+from reco_plugin.models.folder import graph_specs, render_config
+from reco_plugin.models.options import Serving
 from reco_plugin.sessions.triton.ports import Ports, read_config
-from reco_plugin.train.recipe import Serving
-from reco_plugin.train.triton import graph_specs, render_config
 
 pytestmark = pytest.mark.xdist_group("triton")
 

@@ -1,0 +1,9 @@
+"""A CLIP becomes a model folder, and the paper's layer is trained. The only place that imports torch and open_clip.
+
+::
+
+    open_clip.py, checkpoint.py    a model of open_clip or transformers -> encoder.py: a frozen CLIP in torch
+    export.py, to_onnx.py          a frozen CLIP -> a model folder, compared with torch
+    ready.py                       ONNX towers that others exported -> a model folder, without torch
+    train.py, loop.py, layer.py    pairs -> the paper's layer
+"""

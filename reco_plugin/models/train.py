@@ -1,0 +1,267 @@
+"""Train the paper's layer: pairs -> frozen vectors -> neighbours -> RECO's loss; seeded and logged."""
+
+from __future__ import annotations
+
+import io
+import math
+import warnings
+from collections.abc import Mapping
+from contextlib import closing
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import numpy as np
+import numpy.typing as npt
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from ..config import load_settings
+from ..data import read_pairs
+from ..data.groups import groups_of, payload_key
+from ..data.opening import open_rows
+from ..data.same_encoder import SameEncoder
+from ..defaults import BATCH, STEPS
+from ..encode import encode_pairs
+from ..errors import ConfigError, DataError
+from ..files import as_data_error, write_whole
+from ..fuse import Fused, NeighbourFuser
+from ..memory import Memory, memory_of, open_memory
+from ..progress import progress_bar
+from ..types import MODALITIES, Fingerprint, Modality, Neighbours, Records, Vectors
+from .layer import FusionConfig, FusionLayer
+from .neighbours import Batches, FusionData, SideInputs, gather, hidden_ids
+from .options import Recipe
+
+if TYPE_CHECKING:
+    from .encoder import FrozenClip
+
+FUSION = "fusion.pt"
+_LOGGED = 10  # steps between two points of a curve
+
+
+@dataclass(frozen=True)
+class TrainConfig:
+    """Hyper-parameters of a training."""
+
+    steps: int = STEPS  # 0 leaves the fusion untrained
+    batch: int = BATCH  # pairs per step, each of another group
+    lr: float = 1e-3  # AdamW's peak rate
+    warmup: int = 20  # steps to reach it; cosine decay after that
+    temperature: float = 20.0  # start of the learnt inverse temperature
+    drop: float = 0.0  # probability that a neighbour is left out; the paper leaves out none
+    seed: int = 0  # of start, batches and dropout
+
+
+class Fusions(nn.Module):
+    """The image-side and the text-side fusion, and the temperature they are trained with."""
+
+    def __init__(self, config: FusionConfig, temperature: float = 20.0) -> None:
+        super().__init__()
+        self.config = config
+        self.sides = nn.ModuleDict({side: FusionLayer(config) for side in MODALITIES})
+        self.log_scale = nn.Parameter(torch.tensor(math.log(temperature)))
+
+    def forward(self, sides: Mapping[Modality, SideInputs]) -> dict[Modality, Tensor]:
+        """Refine a batch; (B, D) of each side."""
+        return {name: self.sides[name](s.query, s.neighbours, s.similarity, s.trust)[0] for name, s in sides.items()}
+
+
+def train_fusions(
+    data: FusionData, fusion: FusionConfig, out: Path, config: TrainConfig | None = None, *, device: str = "cpu"
+) -> Fusions:
+    """Train on cached embeddings.
+
+    Args:
+        data: N pairs and their neighbours.
+        fusion: shape of the layer.
+        out: folder for the TensorBoard log and ``fusion.pt``.
+        config: hyper-parameters.
+        device: torch's name of it.
+
+    Returns:
+        The trained fusions, on the CPU.
+
+    Raises:
+        ConfigError: torch cannot use the device, or the rate is so high that the loss is no number.
+        DataError: too few groups to contrast.
+    """
+    config, place = config or TrainConfig(), check_device(device)
+    batches = Batches(data, config.batch, seed=config.seed, drop=config.drop, device=place)
+    torch.manual_seed(config.seed)
+    model = Fusions(fusion, config.temperature).to(place)
+    _run(model.train(), batches, out, config)
+    model = model.to("cpu").eval()
+    save_fusions(model, out / FUSION)
+    return model
+
+
+def check_device(device: str) -> torch.device:
+    """Torch's device of a name.
+
+    Raises:
+        ConfigError: torch cannot use it.
+    """
+    try:
+        return torch.zeros((), device=device).device
+    except Exception as error:  # RuntimeError, AssertionError or NotImplementedError, by what is missing
+        reason = str(error).splitlines()[0].split(". ")[0]  # a list of every backend may follow
+        raise ConfigError(
+            f"torch cannot use device {device!r} ({reason}): leave --device out to train on the CPU"
+        ) from error
+
+
+def _run(model: Fusions, batches: Batches, out: Path, config: TrainConfig) -> None:
+    from torch.utils.tensorboard import SummaryWriter
+
+    optimizer = torch.optim.AdamW(model.parameters(), lr=config.lr, weight_decay=0.0)
+    schedule = torch.optim.lr_scheduler.LambdaLR(optimizer, lambda step: _rate(step, config))
+    with SummaryWriter(str(out / "tensorboard")) as log:
+        for step in progress_bar(range(config.steps), total=config.steps, desc="train fusions", unit="step"):
+            loss = _loss(model, batches.draw(step))
+            optimizer.zero_grad(set_to_none=True)
+            loss.backward()  # type: ignore[no-untyped-call]
+            nn.utils.clip_grad_norm_(model.parameters(), 1.0)
+            optimizer.step()
+            schedule.step()
+            if step % _LOGGED == 0:
+                if not math.isfinite(loss.item()):
+                    raise ConfigError(f"the loss is {loss.item()} at step {step}: give a lower --lr")
+                log.add_scalar("loss", loss.item(), step)
+                log.add_scalar("temperature", model.log_scale.exp().item(), step)
+
+
+def _loss(model: Fusions, batch: Mapping[Modality, SideInputs]) -> Tensor:
+    image, text = (batch[side].query for side in MODALITIES)
+    refined = model(batch)
+    scale = model.log_scale.clamp(0, math.log(100)).exp()
+    return reco_loss(image, text, refined["image"], refined["text"], scale)
+
+
+def reco_loss(image: Tensor, text: Tensor, refined_image: Tensor, refined_text: Tensor, scale: Tensor) -> Tensor:
+    """RECO's loss (paper, section 3.4): refined with refined, refined image with frozen text, and the reverse.
+
+    The three terms have equal weight; the frozen pair has none. The one-sided terms keep refined vectors compatible
+    with a frozen index. All embeddings are (B, D) and unit-norm.
+    """
+    return (
+        info_nce(refined_image, refined_text, scale)
+        + info_nce(refined_image, text, scale)
+        + info_nce(image, refined_text, scale)
+    )
+
+
+def info_nce(image: Tensor, text: Tensor, scale: Tensor) -> Tensor:
+    """Symmetric InfoNCE of matching rows, (B, D) each and unit-norm; scale is the inverse temperature.
+
+    >>> eye = torch.eye(2)
+    >>> round(info_nce(eye, eye, torch.tensor(1.0)).item(), 4)  # -log(e / (e + 1))
+    0.3133
+    """
+    logits, target = scale * image @ text.T, torch.arange(len(image), device=image.device)
+    return (F.cross_entropy(logits, target) + F.cross_entropy(logits.T, target)) / 2
+
+
+def _rate(step: int, config: TrainConfig) -> float:
+    if step < config.warmup:
+        return (step + 1) / config.warmup
+    return 0.5 * (1 + math.cos(math.pi * (step - config.warmup) / max(1, config.steps - config.warmup)))
+
+
+def save_fusions(model: Fusions, path: Path) -> None:
+    """Write weights and configuration."""
+    made = io.BytesIO()
+    torch.save({"fusion": asdict(model.config), "model": model.state_dict()}, made)  # on a full disk: no OSError
+    with as_data_error(f"{path} cannot be written"):
+        path.parent.mkdir(parents=True, exist_ok=True)
+        write_whole(path, lambda file: file.write(made.getbuffer()))
+
+
+def load_fusions(path: Path) -> Fusions:
+    """Read what :func:`save_fusions` wrote.
+
+    Raises:
+        DataError: no such file, or another one.
+    """
+    if not path.is_file():
+        raise DataError(f"no trained fusion at {path}: give the folder that `reco train --out` wrote")
+    try:
+        saved = torch.load(path, weights_only=True)
+        model = Fusions(FusionConfig(**saved["fusion"]))
+        model.load_state_dict(saved["model"])
+        return model.eval()
+    except Exception as error:  # torch and pickle raise many classes on damaged files
+        raise DataError(f"{path} is no fusion that `reco train` wrote: {error}") from error
+
+
+class TorchFuser(NeighbourFuser):
+    """A fuser that runs the trained modules in torch, to evaluate a training run before export."""
+
+    name = "paper"
+
+    def __init__(self, fusions: Fusions) -> None:
+        self._fusions = fusions.eval()
+
+    def fuse(
+        self, modality: Modality, vectors: Vectors, neighbours: Neighbours, trust: npt.NDArray[np.float32]
+    ) -> Fused:
+        """Refine (B, D), see :meth:`reco_plugin.fuse.Fuser.fuse`."""
+        inputs = (vectors, neighbours.vectors, neighbours.similarity, trust)
+        with torch.inference_mode():
+            refined, weights = self._fusions.sides[modality](
+                *(torch.from_numpy(np.ascontiguousarray(x)) for x in inputs)
+            )
+        return Fused(refined.numpy(), weights.numpy())
+
+
+def train(recipe: Recipe, out: Path) -> Fusions:
+    """Train the fusions on the recipe's pairs; writes ``fusion.pt`` and ``recipe.json``.
+
+    Raises:
+        ConfigError: torch cannot use the device, or the encoder has no such heads.
+        DataError: the source cannot be read, or no pair finds a neighbour.
+    """
+    from .open_clip import load_frozen
+
+    check_device(recipe.device)
+    clip = load_frozen(recipe.model, recipe.pretrained, random_weights=recipe.random_weights)
+    fusion = FusionConfig(clip.dimension, heads=recipe.heads)
+    with closing(_memory(recipe, clip)) as memory:  # refused before the work
+        pairs = _encode(clip, recipe.source)
+        if not recipe.memory:
+            memory.upsert(pairs)
+        hidden = hidden_ids(memory, pairs, threshold=recipe.near_duplicate)
+        group = None if recipe.group is None else payload_key(open_rows(recipe.source), recipe.group)
+        data = gather(memory, pairs, recipe.k, groups_of(pairs, group), hidden)
+    if not any(found.found.any() for found in data.neighbours.values()):
+        raise DataError(
+            "no pair finds a neighbour that is not hidden as a near-duplicate of itself: there is nothing to learn "
+            f"from. Give a larger --memory or a --near-duplicate above {recipe.near_duplicate}"
+        )
+    config = TrainConfig(steps=recipe.steps, batch=recipe.batch, lr=recipe.lr, drop=recipe.drop, seed=recipe.seed)
+    fusions = train_fusions(data, fusion, out, config, device=recipe.device)
+    recipe.write(out, encoder=clip.digest)
+    return fusions
+
+
+def _encode(clip: FrozenClip, source: str) -> Records:
+    """Encode the source's pairs, (N, D) each; vectors among them are compared with the encoder's."""
+    pairs = list(read_pairs(source))  # not empty, and each id once: else it raises
+    same = SameEncoder(clip, f"{clip.name} (sha256 {clip.digest[:12]})", open_rows(source))
+    encoded = encode_pairs(clip, list(same.watch(pairs)))
+    if same.misses:
+        warnings.warn(str(same.note), stacklevel=3)
+    return encoded
+
+
+def _memory(recipe: Recipe, clip: FrozenClip) -> Memory:
+    """The memory to retrieve from; an empty one where the training pairs are it."""
+    fingerprint = Fingerprint(clip.name, clip.digest, clip.dimension)
+    if not recipe.memory:
+        return open_memory(":memory:", fingerprint)
+    memory = memory_of(load_settings(memory=recipe.memory), fingerprint, create=False)
+    if not memory.count():
+        memory.close()
+        raise DataError(f"the memory {memory.location} is empty: fill it first, reco memory add")
+    return memory

@@ -1,1 +1,0 @@
-"""Offline: fusion training and export. The only place that imports torch and open_clip."""
