@@ -25,8 +25,8 @@ from reco_plugin.models.export import cases, export, fusion_inputs, measure
 from reco_plugin.models.folder import graph_specs
 from reco_plugin.models.layer import FusionConfig
 from reco_plugin.models.open_clip import load_frozen
-from reco_plugin.models.options import Serving
-from reco_plugin.models.parity import Parity, Precision, check, sample_images, sample_texts, table
+from reco_plugin.models.options import Precision, Serving
+from reco_plugin.models.parity import Parity, check, sample_images, sample_texts, table
 from reco_plugin.models.train import Fusions
 from reco_plugin.sessions.ort import OrtSession
 

@@ -23,7 +23,7 @@ from typing import Any
 import numpy as np
 import torch
 
-from reco_plugin.artifact import Artifact, Policy
+from reco_plugin.artifact import Artifact, FusionInfo, Policy
 from reco_plugin.config import load_settings
 from reco_plugin.demo.tasks import KNOWN, Bench, Group, drawing, prepare
 from reco_plugin.encode import Encoder, EncodesPairs
@@ -34,7 +34,8 @@ from reco_plugin.evaluate.methods import grid
 from reco_plugin.fuse import Fuser, Learned
 from reco_plugin.measure.statistics import bootstrap
 from reco_plugin.models.encoder import FrozenClip
-from reco_plugin.models.export import Card, export, refit
+from reco_plugin.models.export import export, refit
+from reco_plugin.models.folder import Card
 from reco_plugin.models.layer import FusionConfig
 from reco_plugin.models.neighbours import FusionData, gather
 from reco_plugin.models.open_clip import load_frozen
@@ -317,7 +318,7 @@ def reshape(base: Artifact, paper: Fusions) -> list[Parity]:
 
 def _export(clip: FrozenClip, paper: Fusions, out: Path) -> list[Parity]:
     """The model folder."""
-    card = Card(POLICY, templates=("{}",), trained_on=TRAINED_ON, licenses=licenses())
+    card = Card(POLICY, FusionInfo(fuser="reco", trained_on=TRAINED_ON), templates=("{}",), licenses=licenses())
     return export(clip, paper, out, card=card, precision="fp16")
 
 

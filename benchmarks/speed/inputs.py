@@ -16,7 +16,7 @@ from reco_plugin.memory.edge import EdgeMemory
 from reco_plugin.types import Modality, Records
 
 if TYPE_CHECKING:
-    from reco_plugin.models.parity import Precision
+    from reco_plugin.models.options import Precision
 
 VIT, DIMENSION, SIDE, BLOCK = "ViT-B-32", 512, 224, 1000
 _WORDS = ("small", "large", "young", "old", "red", "green", "blue", "grey", "wooden", "paper", "glass", "iron")

@@ -167,7 +167,10 @@ def _run_as_made(tower: Tower, inputs: Arrays) -> Vectors:
     with TemporaryDirectory() as folder:
         path = Path(folder) / "made.onnx"
         save(tower.model, path)
-        return _runner(path, tower.output)(inputs)
+        try:
+            return _runner(path, tower.output)(inputs)
+        except SessionError as error:
+            raise ArtifactError(f"{tower.path} fails on samples: {error}") from None
 
 
 def _dimension(towers: Mapping[Modality, Tower], made: Mapping[Modality, Vectors]) -> int:

@@ -16,13 +16,14 @@ from contextlib import contextmanager
 from dataclasses import asdict, dataclass
 from functools import cache
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal, TypeAlias, get_args
+from typing import TYPE_CHECKING, Annotated, Any, Literal, TypeAlias
 
 import numpy as np
 import numpy.typing as npt
+from pydantic import Field
 
 from ..defaults import MAX_PIXELS
-from ..errors import WHAT_IMAGES_ARE, ConfigError, ImageError, ImageTooLarge, InputError
+from ..errors import WHAT_IMAGES_ARE, ImageError, ImageTooLarge, InputError
 from ..types import ImageInput
 from ..values import IMAGE_SIDE, show
 
@@ -31,6 +32,7 @@ if TYPE_CHECKING:
 
 Interpolation: TypeAlias = Literal["bicubic", "bilinear"]
 ResizeMode: TypeAlias = Literal["shortest", "longest", "squash"]
+Side: TypeAlias = Annotated[int, Field(ge=1, le=IMAGE_SIDE)]
 Size: TypeAlias = tuple[int, int]
 """(height, width), as in open_clip; PIL's order is (width, height)."""
 Transform: TypeAlias = Literal["open_clip", "transformers"]
@@ -48,34 +50,20 @@ _SHOWN = 1_000  # characters of a path in a message
 
 @dataclass(frozen=True)
 class ImageConfig:
-    """Image preprocessing of the encoder; mean and std are for information, since they are part of the graph."""
+    """Image preprocessing of the encoder; a manifest's values are checked when it is read.
 
-    size: Size
+    Mean and std are for information, since they are part of the graph.
+    """
+
+    size: tuple[Side, Side]
+    """(height, width)."""
     interpolation: Interpolation = "bicubic"
     """Ignored by open_clip, and so here, for a non-square size with ``shortest``: that is bicubic."""
     resize_mode: ResizeMode = "shortest"  # shortest crops the middle, longest pads around it, squash does neither
-    fill_color: int = 0  # of the padding, 0-255 in every channel (the palette index, for a palette image)
+    fill_color: Annotated[int, Field(ge=0, le=255)] = 0  # of the padding, in every channel (or the palette index)
     mean: tuple[float, float, float] = (0.48145466, 0.4578275, 0.40821073)  # per channel
     std: tuple[float, float, float] = (0.26862954, 0.26130258, 0.27577711)
     like: Transform = "open_clip"  # whose transform is kept to
-
-    def __post_init__(self) -> None:
-        if len(self.size) != 2 or not all(type(side) is int and 0 < side <= IMAGE_SIDE for side in self.size):
-            raise ConfigError(f"image size {show(self.size)} is not (height, width) in pixels, each 1-{IMAGE_SIDE}")
-        if self.interpolation not in get_args(Interpolation):
-            raise ConfigError(f"interpolation {self.interpolation!r} is none of {get_args(Interpolation)}")
-        if self.resize_mode not in get_args(ResizeMode):
-            raise ConfigError(f"resize mode {self.resize_mode!r} is none of {get_args(ResizeMode)}")
-        if self.like not in get_args(Transform):
-            raise ConfigError(f"transform {self.like!r} is none of {get_args(Transform)}")
-        if type(self.fill_color) is not int or not 0 <= self.fill_color <= 255:
-            raise ConfigError(f"fill colour {self.fill_color!r} is not a whole number in 0-255")
-        if (
-            len(self.mean) != 3
-            or len(self.std) != 3
-            or not all(isinstance(x, int | float) for x in self.mean + self.std)
-        ):
-            raise ConfigError(f"mean {self.mean!r} and std {self.std!r} need three numbers each")
 
     def to_dict(self) -> dict[str, Any]:
         """The fields as JSON-like values; the transform only where it is not open_clip's, as fingerprints were made."""

@@ -1,8 +1,7 @@
 """Texts -> (B, L) token ids, equal to those of open_clip's tokenizers, by the ``tokenizers`` library.
 
-The tokenizer file comes from :func:`reco_plugin.models.open_clip.export_tokenizer`. It spells out which characters
-are letters, digits and punctuation, so that the ids do not depend on the Unicode version of a regex engine.
-Cleaning depends on the versions of ftfy and of Python, as it does in open_clip.
+The tokenizer file comes from :func:`reco_plugin.models.open_clip.export_tokenizer`. Letters that are newer than the
+library's Unicode may be split otherwise. Cleaning depends on the versions of ftfy and of Python, as in open_clip.
 """
 
 from __future__ import annotations
@@ -11,25 +10,25 @@ import html
 import os
 import re
 import string
-import unicodedata
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from functools import cached_property
-from itertools import chain, groupby
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal, TypeAlias, get_args
+from typing import TYPE_CHECKING, Annotated, Any, Literal, TypeAlias
 
 import numpy as np
 import numpy.typing as npt
+from pydantic import Field
 
 from ..errors import ArtifactError, ConfigError, InputError
-from ..values import CONTEXT_LENGTH, show
+from ..values import CONTEXT_LENGTH
 
 if TYPE_CHECKING:
     import tokenizers
 
 TokenizerKind: TypeAlias = Literal["clip", "hf"]
 Clean: TypeAlias = Literal["lower", "whitespace", "canonicalize", "none", "case"]
+TokenId: TypeAlias = Annotated[int, Field(ge=0, lt=2**31)]
 TokenIds: TypeAlias = npt.NDArray[np.int32]
 
 BUCKETS = (16, 32, 48, 64, 77)
@@ -37,44 +36,32 @@ BUCKETS = (16, 32, 48, 64, 77)
 _A_CALL = 16  # tokens of padding that cost as much as one more call of the graph
 _NO_PUNCTUATION = str.maketrans("", "", string.punctuation)
 _PLAIN = re.compile(r"[\t\n -%'-~]*")  # ASCII without ampersand and control characters: nothing to clean
-_SHORT = 500  # characters; ftfy takes milliseconds for any of them
-_LEVELS = 8  # of HTML escaping
+_CHARACTERS, _PER_TOKEN = 4_000, 50
+"""Characters of a text that are read, or per token of a long context: ftfy's time grows with the square of some
+texts."""
 
 
 @dataclass(frozen=True)
 class TextConfig:
-    """Text preprocessing of the encoder."""
+    """Text preprocessing of the encoder; a manifest's values are checked when it is read."""
 
     kind: TokenizerKind  # clip is open_clip's own byte-pair tokenizer, hf one from Hugging Face
-    context_length: int  # L
+    context_length: Annotated[int, Field(ge=1, le=CONTEXT_LENGTH)]  # L
     clean: Clean
     """Before the tokenizer: open_clip's ``lower``, ``whitespace`` and ``canonicalize`` mend a text and collapse white
     space, the first and the last lower its case, the last drops ASCII punctuation; ``case`` only lowers the case."""
-    pad_id: int  # fills a row up to L
-    end_id: int | None = None  # ends a text, also a truncated one; of kind hf where texts are padded with it
-    strip_id: int | None = None  # becomes 0 at the end (open_clip's ``strip_sep_token``); only for kind hf
+    pad_id: TokenId  # fills a row up to L
+    end_id: TokenId | None = None  # ends a text, also a truncated one; of kind hf where texts are padded with it
+    strip_id: TokenId | None = None  # becomes 0 at the end (open_clip's ``strip_sep_token``); only for kind hf
     dynamic: bool = False  # the graph takes fewer than L tokens and gives the same vectors
-    buckets: tuple[int, ...] = BUCKETS
+    buckets: tuple[Annotated[int, Field(ge=1)], ...] = BUCKETS
     """Lengths that a batch is cut to where ``dynamic``, beside L; no part of the fingerprint."""
 
     def __post_init__(self) -> None:
-        if self.kind not in get_args(TokenizerKind):
-            raise ConfigError(f"tokenizer kind {self.kind!r} is none of {get_args(TokenizerKind)}")
-        if self.clean not in get_args(Clean):
-            raise ConfigError(f"text cleaning {self.clean!r} is none of {get_args(Clean)}")
-        if type(self.context_length) is not int or not 1 <= self.context_length <= CONTEXT_LENGTH:
-            raise ConfigError(f"context length {show(self.context_length)} is not a whole number in 1-{CONTEXT_LENGTH}")
-        if type(self.pad_id) is not int or type(self.dynamic) is not bool:
-            raise ConfigError(f"pad_id {self.pad_id!r} must be a whole number, dynamic {self.dynamic!r} true or false")
-        if self.kind == "clip" and (type(self.end_id) is not int or self.strip_id is not None):
+        if self.kind == "clip" and (self.end_id is None or self.strip_id is not None):
             raise ConfigError(f"kind clip needs end_id, not strip_id; got {self.end_id!r} and {self.strip_id!r}")
         if self.kind == "hf" and self.end_id not in (None, self.pad_id):
             raise ConfigError(f"kind hf takes end_id only where it is the pad_id {self.pad_id}, not {self.end_id}")
-        if any(type(length) is not int or length < 1 for length in self.buckets):
-            raise ConfigError(f"buckets {self.buckets!r} must be whole numbers above 0")
-        for name in ("pad_id", "end_id", "strip_id"):
-            if not 0 <= (getattr(self, name) or 0) < 2**31:
-                raise ConfigError(f"{name} {show(getattr(self, name))} is no token id: those are 0 to 2,147,483,647")
 
     @cached_property
     def lengths(self) -> tuple[int, ...]:
@@ -127,7 +114,8 @@ class Tokenizer:
         for index, text in enumerate(texts):
             if not isinstance(text, str):
                 raise InputError(f"text {index} is a {type(text).__name__}, not a string")
-        cleaned = [clean(text, self.config.clean) for text in texts]
+        most = max(_CHARACTERS, _PER_TOKEN * self.config.context_length)
+        cleaned = [clean(text[:most], self.config.clean) for text in texts]
         return self._clip(cleaned) if self.config.kind == "clip" else self._hf(cleaned)
 
     def unpadded(self, text: str) -> list[int]:
@@ -193,53 +181,16 @@ def clean(text: str, how: Clean) -> str:
     """
     if how in ("none", "case"):
         return text.lower() if how == "case" else text
-    text = html.unescape(html.unescape(_mend(text))).strip()
+    if not _PLAIN.fullmatch(text):
+        from ftfy import fix_text
+
+        text = html.unescape(html.unescape(fix_text(text)))
+    text = text.strip()
     if how == "canonicalize":
         text = text.replace("_", " ").translate(_NO_PUNCTUATION).lower()
         return " ".join(text.split())
     text = " ".join(text.split())
     return text.lower() if how == "lower" else text
-
-
-def _mend(text: str) -> str:
-    """Run ``ftfy.fix_text`` on a text in linear time.
-
-    ftfy takes a pass for each level of ``&amp;amp;...``, and Python orders combining marks by moving each past the
-    others: 50,000 characters of either took a minute. Only beyond ``_LEVELS`` of escaping does the result differ.
-    """
-    from ftfy import fix_text
-
-    if _PLAIN.fullmatch(text):
-        return text
-    if len(text) <= _SHORT:
-        return fix_text(text)
-    text = re.sub(r"\n+", "\n", text)  # ftfy works line by line; white space is collapsed in the end
-    tag = text.find("<")
-    tagged = len(text) if tag < 0 else text.rfind("\n", 0, tag) + 1  # from this line on, ftfy unescapes nothing
-    return _mend_lines(text[:tagged], unescape=True) + _mend_lines(text[tagged:], unescape=False)
-
-
-def _mend_lines(text: str, *, unescape: bool) -> str:
-    from ftfy import fix_text
-    from ftfy.fixes import unescape_html
-
-    for _ in range(_LEVELS):
-        before = text
-        text = unescape_html(text) if unescape else text
-        text = _compose(fix_text(text, unescape_html=False, normalization=None))
-        if text == before:
-            break
-    return text
-
-
-def _compose(text: str) -> str:
-    """Normalise to form C; combining marks are sorted before, so that Python need not move them."""
-    if text.isascii():
-        return text
-    apart = "".join(unicodedata.normalize("NFD", character) for character in text)
-    runs = groupby(apart, lambda character: unicodedata.combining(character) > 0)
-    ordered = (sorted(run, key=unicodedata.combining) if marks else run for marks, run in runs)
-    return unicodedata.normalize("NFC", "".join(chain.from_iterable(ordered)))
 
 
 def cut_to_longest(ids: TokenIds, config: TextConfig, *, exact: bool = False) -> TokenIds:

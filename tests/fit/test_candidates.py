@@ -6,12 +6,9 @@ import numpy as np
 import pytest
 from fit_worlds import FINGERPRINT, D, catalogue_of, made
 
-from reco_plugin.evaluate.methods import ALONE, MeanOfNeighbours
 from reco_plugin.fit.candidates import ask, baselines, candidates
 from reco_plugin.fit.catalogue import split
 from reco_plugin.fit.config import FitConfig
-from reco_plugin.models.layer import FusionConfig
-from reco_plugin.models.train import Fusions, TorchFuser
 from reco_plugin.refine import Refiner
 
 CATALOGUE = catalogue_of(made())
@@ -19,20 +16,6 @@ QUESTIONS = ask(
     CATALOGUE, split(CATALOGUE.pairs.ids, CATALOGUE.groups, validation=0.2, test=0.2), "test", FINGERPRINT, near=0.97
 )
 QUERIES = {name.partition("->")[0]: task.queries.vectors for name, task in QUESTIONS.tasks.items()}
-
-
-@pytest.mark.parametrize("weight", [0.5, 2.0, ALONE])
-@pytest.mark.parametrize("temperature", [0.05, np.inf])
-def test_the_graph_of_a_mean_is_the_baseline_where_there_is_no_gate(weight, temperature):
-    memory = QUESTIONS.memory.at(5)
-    config = FusionConfig("mean", D, weight=weight, sharpness=1 / temperature)
-    for modality, queries in QUERIES.items():
-        ours, theirs = (
-            Refiner(memory, fuser, k=5, gate=False).refine(queries, modality=modality).vectors
-            for fuser in (TorchFuser(Fusions(config)), MeanOfNeighbours(weight, weight, temperature))
-        )
-        np.testing.assert_allclose(ours, theirs, atol=2e-6)
-        assert np.abs(ours - queries).max() > 0.05
 
 
 def test_the_closed_form_is_tried_by_k_and_caution_without_torch():

@@ -7,19 +7,18 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from fit_worlds import FINGERPRINT, D, catalogue_of, made, unit, word
+from fit_worlds import FINGERPRINT, catalogue_of, made, unit, word
 
 from reco_plugin.data import Labelled
 from reco_plugin.evaluate import zero_shot
 from reco_plugin.evaluate.methods import MeanOfNeighbours
-from reco_plugin.fit.candidates import Candidate, ask, compose
+from reco_plugin.fit.candidates import Candidate, ask
 from reco_plugin.fit.catalogue import Catalogue, split
 from reco_plugin.fit.choose import (
     Judged,
     Verdict,
     best_baselines,
     choose,
-    choose_pair,
     final_lines,
     find_unconfirmed,
     judge,
@@ -27,8 +26,6 @@ from reco_plugin.fit.choose import (
 )
 from reco_plugin.fit.config import FitSide, TestLine
 from reco_plugin.measure.statistics import Interval
-from reco_plugin.models.layer import FusionConfig
-from reco_plugin.models.train import Fusions, TorchFuser
 from reco_plugin.types import Records
 
 IMAGENET = Path(__file__).parents[3] / "shared" / "data" / "clip_vit_b32_imagenet.npz"
@@ -94,21 +91,6 @@ def test_what_the_test_part_does_not_confirm_is_withdrawn():
     lines = [line("text->image", 0.2), line("image->text", 0.04)]
     assert find_unconfirmed(lines, ("text", "image")) == ("image",)
     assert find_unconfirmed([line("text->image", 0.2, loss=-0.06)], ("text",)) == ("text",)
-
-
-def test_sides_are_composed_of_fusions_of_one_kind_and_k():
-    def mean(weight: float, k: int, *verdicts: Verdict) -> Judged:
-        fusions = Fusions(FusionConfig("mean", D, weight=weight))
-        return Judged(Candidate(f"mean {weight}", k, "off", TorchFuser(fusions), fusions=fusions), verdicts)
-
-    texts = mean(0.5, 5, verdict("text", 0.2, 0.1), verdict("image", 0.0, -0.1))
-    images = mean(2.0, 5, verdict("text", 0.0, -0.1), verdict("image", 0.2, 0.1))
-    closed = judged("reco", verdict("text", 0.0, -0.1), verdict("image", 0.3, 0.1))
-    assert choose_pair([texts, images]) == (texts.candidate, images.candidate)
-    assert choose_pair([texts, closed]) is None, "the closed form has no graph of one side"
-    assert choose_pair([texts, mean(2.0, 10, *images.verdicts)]) is None
-    both = compose(texts.candidate, images.candidate)
-    assert both.name == "texts by mean 0.5, images by mean 2.0" and both.image_config.weight == 2.0
 
 
 @pytest.mark.skipif(not IMAGENET.exists(), reason="only where the vectors are")

@@ -5,12 +5,14 @@ from __future__ import annotations
 import copy
 import json
 from collections.abc import Callable
+from functools import cache
 from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
 from exported_once import graphs_are_made_once  # noqa: F401  # a fixture
+from families import FAMILIES
 from open_clip import CLIP, CustomTextCLIP
 from safetensors.torch import save_file
 from small_clip import VIT
@@ -69,3 +71,16 @@ def write_encoder() -> WriteEncoder:
 def vit(tmp_path_factory: pytest.TempPathFactory, write_encoder: WriteEncoder, vit_config: dict[str, Any]) -> str:
     """The name of a written :func:`vit_config` model."""
     return write_encoder(tmp_path_factory.mktemp("vit"), vit_config)
+
+
+@pytest.fixture(scope="session")
+def written(tmp_path_factory: pytest.TempPathFactory) -> Callable[[str, str], Path]:
+    """The folder of a family in a layout: transformers_js, optimum, checkpoint; each written once."""
+
+    @cache
+    def write(family: str, layout: str) -> Path:
+        folder = tmp_path_factory.mktemp("written") / f"{family}-{layout}"
+        found: Path = getattr(FAMILIES[family], f"write_{layout}")(folder)
+        return found
+
+    return write

@@ -102,7 +102,6 @@ def test_what_cannot_be_scored_is_refused_by_its_name(reading, sent):
         ({"k": 1000}, 400, "k_too_large", "k"),
         ({"caution": "reckless"}, 400, "invalid_request", "caution"),
         ({"caution": 1.5}, 400, "invalid_request", "caution"),
-        ({"fuser": "mean"}, 400, "unknown_fuser", "fuser"),
         ({"fuser": "sum"}, 400, "invalid_request", "fuser"),
         ({"candidates": []}, 400, "invalid_request", "candidates"),
     ):
