@@ -223,7 +223,7 @@ def test_the_environment_is_read_by_the_settings_only():
             "import reco_plugin.cli.app",
             "torch onnxruntime qdrant_client qdrant_edge PIL tokenizers numpy pydantic rich",
         ),
-        ("import reco_plugin.models.options", "torch onnx numpy"),
+        ("import reco_plugin.models.options", "torch onnx"),
         ("import reco_plugin.models.ready", "torch open_clip transformers huggingface_hub PIL"),
         (
             "import reco_plugin.client, reco_plugin.adapters.sentence_transformers",

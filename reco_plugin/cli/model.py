@@ -94,7 +94,9 @@ def train_command(
     ],
     *,
     given: Given,
-    out: Annotated[Path, typer.Option(metavar="FOLDER", help="Write the layer, its recipe and a TensorBoard log to this folder.")],
+    out: Annotated[
+        Path, typer.Option(metavar="FOLDER", help="Write the layer, its recipe and a TensorBoard log to this folder.")
+    ],
 ) -> None:
     """Train the paper's layer on your pairs, around a frozen encoder, by the paper's loss.
 
