@@ -32,7 +32,7 @@ if TYPE_CHECKING:
 
 Interpolation: TypeAlias = Literal["bicubic", "bilinear"]
 ResizeMode: TypeAlias = Literal["shortest", "longest", "squash"]
-Side: TypeAlias = Annotated[int, Field(ge=1, le=IMAGE_SIDE)]
+_Length: TypeAlias = Annotated[int, Field(ge=1, le=IMAGE_SIDE)]
 Size: TypeAlias = tuple[int, int]
 """(height, width), as in open_clip; PIL's order is (width, height)."""
 Transform: TypeAlias = Literal["open_clip", "transformers"]
@@ -55,7 +55,7 @@ class ImageConfig:
     Mean and std are for information, since they are part of the graph.
     """
 
-    size: tuple[Side, Side]
+    size: tuple[_Length, _Length]
     """(height, width)."""
     interpolation: Interpolation = "bicubic"
     """Ignored by open_clip, and so here, for a non-square size with ``shortest``: that is bicubic."""
