@@ -20,7 +20,7 @@ WORKERS ?= 4
 PYTEST = PYTHONDONTWRITEBYTECODE= OMP_NUM_THREADS=1 $(RUN)/pytest -n $(WORKERS) --dist loadgroup --no-loadscope-reorder --max-worker-restart 0
 TORCH = $(shell grep -oE '^torch(vision)?==[0-9.]+' locks/torch.txt)
 
-.PHONY: help demo search-demo test test-all stack check test-pythons test-latest install install-triton install-clients install-browser fix lint types unit lock gpu-check \
+.PHONY: help demo shop test test-all stack check test-pythons test-latest install install-triton install-clients install-browser fix lint types unit lock gpu-check \
 	bench engines torture clients quickstart-model clean
 
 help: ## list the targets
@@ -29,8 +29,8 @@ help: ## list the targets
 demo: $(DEMO)/.ready ## entities CLIP never saw, before and after they join the memory (extras: examples, serve, report)
 	@$(DEMO)/bin/reco demo
 
-search-demo: $(DEMO)/.ready ## a search application on plain CLIP vectors in Qdrant, its queries plain and refined
-	@$(DEMO)/bin/python -m examples.search_app
+shop: $(DEV)/.ready ## a shop's whole way on PostgreSQL: build, compare, judge, search, sync, take out again
+	@$(RUN)/python -m examples.shop
 
 test: lint ## lint, strict types, every behaviour: before you push
 	@$(MAKE) --no-print-directory -j 2 types unit

@@ -1,4 +1,4 @@
-"""The data of ``make search-demo``, for every engine: drawings, their plain vectors, names plain and refined."""
+"""One set of data for every engine: drawings, their plain vectors, names plain and refined."""
 
 from __future__ import annotations
 
@@ -13,13 +13,14 @@ import numpy as np
 
 from benchmarks.processes import png
 from benchmarks.service import started
-from examples.search_app.catalogue import Product, Query, read_catalogue
-from examples.search_app.queries import query_vectors
 from reco_plugin import Reco
 from reco_plugin.client import Client
 from reco_plugin.types import Vectors
 
+from .catalogue import Product, Query, read_catalogue
+
 MODEL = Path("triton_models")
+_BATCH = 128  # below the service's limit of items per request
 
 
 @dataclass(frozen=True)
@@ -80,7 +81,7 @@ def prepared(folder: Path) -> Iterator[Demo]:
     """Fill the memory where it is not, serve it, and embed everything once.
 
     Args:
-        folder: of ``make search-demo``.
+        folder: of the memory.
     """
     catalogue = read_catalogue()
     folder.mkdir(parents=True, exist_ok=True)
@@ -92,7 +93,12 @@ def prepared(folder: Path) -> Iterator[Demo]:
         Client(service.url, timeout_s=120) as client,
     ):
         images = client.embed_images([one.image for one in catalogue.products], refine=False)
-        vectors = query_vectors(client, [one.text for one in catalogue.queries])
-        if vectors.degraded:
-            raise SystemExit(f"the service does not refine: {vectors.degraded}")
-        yield Demo(catalogue.products, images, catalogue.queries, vectors.plain, vectors.refined, service.url)
+        plain = client.embed_texts([one.text for one in catalogue.queries], refine=False)
+        parts = [
+            client.refine(plain[at : at + _BATCH], modality="text", target="image")
+            for at in range(0, len(plain), _BATCH)
+        ]
+        if degraded := next((part.degraded for part in parts if part.degraded), None):
+            raise SystemExit(f"the service does not refine: {degraded}")
+        refined = np.concatenate([part.vectors for part in parts])
+        yield Demo(catalogue.products, images, catalogue.queries, plain, refined, service.url)

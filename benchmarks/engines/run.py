@@ -36,7 +36,7 @@ MOST_LOST = 1.0
 
 def main(
     only: Annotated[list[str] | None, typer.Option(help="engines to run; all when left out")] = None,
-    folder: Annotated[Path, typer.Option(help="of make search-demo")] = Path("demo/search"),
+    folder: Annotated[Path, typer.Option(help="for the memory")] = Path("demo/search"),
     write: Annotated[bool, typer.Option("--write", help="renew the rows of docs/measurements.md")] = False,
 ) -> None:
     """Run the pages' commands in real engines."""

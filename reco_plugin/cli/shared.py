@@ -34,7 +34,7 @@ from pydantic import BaseModel, SecretStr
 from pydantic_settings import BaseSettings
 from typer.models import OptionInfo
 
-from ..config import Settings, load_settings
+from ..config import QUICKSTART, Settings, load_settings, quickstart_model
 from ..errors import ConfigError, DataError, MemoryStoreError
 from ..files import in_home
 from ..memory import Memory
@@ -165,11 +165,17 @@ def _parts(annotation: Any) -> set[Any]:
     return {annotation}.union(*map(_parts, get_args(annotation)))
 
 
+def _named_model(model: Path | None) -> Path | None:
+    """The folder of the quickstart model for its name."""
+    return quickstart_model() or model if str(model) == QUICKSTART else model
+
+
 ModelOption = Annotated[
     Path | None,
     typer.Option(
         metavar="FOLDER",
-        help="The model folder, as `reco model export` and `reco model add` write it.",
+        callback=_named_model,
+        help="The model folder, as `reco model export` and `reco model add` write it, or quickstart.",
         show_default="RECO_MODEL or ./triton_models, else the quickstart model",
     ),
 ]

@@ -9,7 +9,6 @@ import shutil
 import subprocess
 import sys
 from contextlib import closing
-from html.parser import HTMLParser
 from pathlib import Path
 from typing import Any
 
@@ -33,8 +32,9 @@ SIDES = {"frozen", "refined", "refined_image", "refined_text"}
 
 
 def demo(out: Path, model: Path = ROOT / "triton_models") -> Any:
-    arguments = ["demo", "--model", str(model), "--out", str(out)]
-    return CliRunner().invoke(app, arguments, catch_exceptions=False)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("RECO_MODEL", str(model))
+        return CliRunner().invoke(app, ["demo", "--out", str(out)], catch_exceptions=False)
 
 
 @pytest.fixture(scope="module")
@@ -86,12 +86,6 @@ def test_results_show_what_the_demo_claims(results: dict[str, Any]) -> None:
     assert abs(without["refined"]["top1"] - without["frozen"]["top1"]) <= 3
 
 
-def test_an_empty_memory_is_frozen_clip_exactly(results: dict[str, Any]) -> None:
-    for group in GROUPS:
-        empty = results["empty_memory"][group]
-        assert empty["refined"] == empty["refined_image"] == empty["refined_text"] == results[group]["frozen"]
-
-
 # --- the terminal ------------------------------------------------------------------------------------------------
 
 
@@ -100,17 +94,6 @@ def test_the_terminal_shows_the_results_and_the_way_on(ran: Any, results: dict[s
     assert f"{gain:+.1f} points top-1" in ran.stdout
     assert str(out / "index.html") in ran.stdout
     assert f"memory search 'a fox' --memory {out / 'memory'}" in ran.stdout
-
-
-def test_the_way_on_works(ran: Any, out: Path) -> None:
-    memory, model = str(out / "memory"), str(ROOT / "triton_models")
-    search = CliRunner().invoke(
-        app, ["memory", "search", "a dog face", "--k", "3", "--memory", memory, "--model", model, "--json"]
-    )
-    assert search.exit_code == 0, search.output
-    assert json.loads(search.stdout)[0]["payload"]["entity"] == "1f415"
-    embed = CliRunner().invoke(app, ["embed", "--text", "a red fox", "--memory", memory, "--model", model, "--json"])
-    assert len(json.loads(embed.stdout)["embedding"]) == 128
 
 
 def test_the_playground_finds_a_drawing_for_each_pair(ran: Any, out: Path) -> None:
@@ -144,61 +127,16 @@ def test_the_tour_runs_on_what_the_demo_leaves(ran: Any, out: Path, tmp_path: Pa
 # --- the page ----------------------------------------------------------------------------------------------------
 
 
-class Page(HTMLParser):
-    """Tags and cards of the page, by section."""
-
-    def __init__(self, html: str) -> None:
-        super().__init__()
-        self.links: list[str] = []
-        self.tags: list[str] = []
-        self.cards: dict[str, list[str]] = {}
-        self._section, self._inside = "", ""
-        self.feed(html)
-
-    def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
-        self.tags.append(tag)
-        self._inside = tag
-        self.links += [value or "" for name, value in attrs if name in ("src", "href", "srcset", "action", "data")]
-        if tag == "article":
-            self.cards[self._section].append("")
-
-    def handle_data(self, data: str) -> None:
-        if self._inside == "h2":
-            self._section = data
-            self.cards[data] = []
-        elif self.cards.get(self._section):
-            self.cards[self._section][-1] += data
-        self._inside = "" if self._inside == "h2" else self._inside
-
-
-@pytest.fixture(scope="module")
-def page(ran: Any, out: Path) -> Page:
-    return Page((out / "index.html").read_text(encoding="utf-8"))
-
-
-def test_the_page_stands_alone(page: Page, out: Path) -> None:
-    assert page.links
-    assert [link for link in page.links if not link.startswith("data:image/png;base64,")] == []
-    assert not {"script", "link", "iframe", "object"} & set(page.tags)
-    text = (out / "index.html").read_text(encoding="utf-8")
-    assert not re.search(r"url\(|@import", text)
-    assert len(text) < 3e6
-
-
-def test_the_page_shows_gains_and_harms(page: Page) -> None:
-    gains, harms = page.cards["Largest gains"], page.cards["Worst harms"]
-    assert (len(gains), len(harms)) == (18, 6)
-    for cards, better in ((gains, True), (harms, False)):
-        for card in cards:
-            before, after = map(int, re.search(r"rank (\d+) → (\d+)", " ".join(card.split())).groups())  # type: ignore[union-attr]
-            assert (after < before) is better
-    assert all("unseen" in card for card in gains)
-
-
-def test_the_page_credits_who_drew(page: Page, out: Path) -> None:
-    text = (out / "index.html").read_text(encoding="utf-8")
+def test_the_page_stands_alone_and_shows_gains_and_harms(ran: Any, out: Path) -> None:
+    page = (out / "index.html").read_text(encoding="utf-8")
+    links = re.findall(r'\b(?:src|href|srcset|action|data)="([^"]*)"', page)
+    assert links and all(link.startswith("data:image/png;base64,") for link in links)
+    assert not re.search(r"<(?:script|link|iframe|object)\b|url\(|@import", page)
+    assert len(page) < 3e6
+    sections = {part.partition("</h2>")[0]: part.count("<article") for part in page.split("<h2>")[1:]}
+    assert (sections["Largest gains"], sections["Worst harms"]) == (18, 6)
     for credit in ("OpenMoji", "CC-BY-SA-4.0", "Twemoji", "Emojibase", "ICLR 2024"):
-        assert credit in text
+        assert credit in page
 
 
 def chromium(tmp_path: Path, page: Path, *flags: str) -> subprocess.CompletedProcess[str]:
@@ -222,18 +160,6 @@ def chromium(tmp_path: Path, page: Path, *flags: str) -> subprocess.CompletedPro
         timeout=120,
         check=True,
     )
-
-
-def test_a_browser_renders_the_page(ran: Any, out: Path, tmp_path: Path) -> None:
-    from PIL import Image
-
-    shot = tmp_path / "page.png"
-    done = chromium(tmp_path, out / "index.html", "--window-size=1280,1600", f"--screenshot={shot}")
-    assert "CONSOLE" not in done.stderr
-    with Image.open(shot) as drawn:
-        assert drawn.size == (1280, 1600)
-        colours = len(drawn.convert("RGB").getcolors(1280 * 1600) or [])
-    assert colours > 1000  # drawings, not a blank or text-only page
 
 
 def test_a_narrow_screen_needs_no_scrolling_sideways(ran: Any, out: Path, tmp_path: Path) -> None:
@@ -280,6 +206,7 @@ def twice(ran: Any, out: Path, learned: Path, tmp_path_factory: pytest.TempPathF
 def test_a_second_run_replaces_the_first(twice: Twice) -> None:
     out, first, again = twice
     assert again.returncode == 0, again.stderr
+    assert "points top-1" in again.stdout
     new = json.loads((out / "results.json").read_text())
     assert new["pairs"] == first["pairs"]  # replaced, not added to
     assert new["empty_memory"] == first["empty_memory"]
@@ -320,21 +247,3 @@ def test_without_a_model_it_ends_at_once_and_says_why(tmp_path: Path) -> None:
     assert result.stderr.startswith("error: no model at ")
     assert result.stderr.count("\n") == 1  # no progress bar before it either
     assert not (tmp_path / "out").exists()
-
-
-def test_what_is_not_installed_is_said_before_anything_is_written(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    package = "jinja2"
-    monkeypatch.setitem(sys.modules, package, None)  # importing it raises
-    arguments = ["demo", "--out", str(tmp_path / "out")]
-    result = CliRunner().invoke(app, arguments, catch_exceptions=False)
-    said = f"reco demo needs {package}, which is not installed: pip install 'reco-plugin[demo]'"
-    assert (result.exit_code, result.stderr) == (1, f"error: {said}\n")
-    assert not list(tmp_path.iterdir())
-
-
-def test_the_demo_needs_no_torch(twice: Twice) -> None:
-    again = twice[2]
-    assert again.returncode == 0, again.stderr
-    assert "points top-1" in again.stdout

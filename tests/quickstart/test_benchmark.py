@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections import defaultdict
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
@@ -10,7 +9,6 @@ import numpy as np
 import pytest
 import torch
 
-from benchmarks.paper import InModes, Mode
 from benchmarks.quickstart_model import K, Study, best_baseline, measure
 from reco_plugin.artifact import Artifact
 from reco_plugin.config import load_settings
@@ -121,15 +119,6 @@ def test_fusions_train_on_pairs_that_clip_never_saw_and_never_on_test_entities(s
         assert same == []
 
 
-def test_pairs_of_one_entity_are_one_group(study: Study) -> None:
-    data = study.training_data()
-    entities = defaultdict(set)
-    for key, group in zip(data.pairs.ids, data.groups, strict=True):
-        entities[group].add(key.split("/")[0])
-    assert {len(found) for found in entities.values()} == {1}
-    assert len({key.split("/")[0] for key in data.pairs.ids}) == len(entities)
-
-
 # --- leaks -------------------------------------------------------------------------------------------------------
 
 
@@ -165,14 +154,6 @@ def test_a_memory_without_the_unseen_entities_changes_little_for_them(line: Line
     without = line(memory=study.known)
     assert abs(refined(without, "unseen") - without["unseen", "frozen"]) <= 3
     assert refined(without, "seen") >= without["seen", "frozen"]
-
-
-@pytest.mark.parametrize(("search", "fusion"), [("uni", "uni"), ("cross", "uni"), ("cross", "cross")])
-def test_the_papers_search_and_fusion_beat_the_other_three(
-    ours: Top1, line: Line, search: Mode, fusion: Mode, study: Study
-) -> None:
-    other = line(memory=InModes(study.full, search, fusion), gate=False)
-    assert refined(ours, "unseen") >= refined(other, "unseen") + 8
 
 
 def test_the_closed_form_is_better_than_the_best_training_free_baseline(ours: Top1, line: Line, study: Study) -> None:
