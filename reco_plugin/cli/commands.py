@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import errno
-import re
 import warnings
 from collections.abc import Callable, Sequence
 from functools import cached_property, partial, wraps
@@ -17,7 +15,6 @@ from typer.models import ArgumentInfo, ParameterInfo
 
 from ..errors import RecoError, is_ours
 
-_INVALID = re.compile(r"Invalid value for (?:argument )?(?:'[^']+' / )*'(?P<flag>[^']+)': (?P<why>.*)")
 _TAKES = {bool: "", int: "N", float: "N", Path: "PATH"}
 """Type of a parameter -> word for its value; a flag has none."""
 P = ParamSpec("P")
@@ -120,8 +117,7 @@ def reports_errors(command: Callable[P, R]) -> Callable[P, R]:
     """A command whose RecoError becomes ``error: …`` and exit code 1.
 
     Ctrl-C becomes ``interrupted: …``, with the text of :func:`keeps`, and exit code 130. Our warnings become
-    ``warning: …`` lines on stderr, or an error where ``PYTHONWARNINGS=error`` asks for that. Any other exception is a
-    defect and keeps its trace.
+    ``warning: …`` lines on stderr. Any other exception is a defect and keeps its trace.
 
     A path that begins with ``~`` is in the home: a shell leaves the one of ``--out=~/run`` as it is.
     """
@@ -134,14 +130,6 @@ def reports_errors(command: Callable[P, R]) -> Callable[P, R]:
                 return command(*args, **{name: _at_home(value) for name, value in kwargs.items()})
             except RecoError as error:
                 typer.echo(f"error: {_one_line(error)}", err=True)
-                raise typer.Exit(1) from None
-            except OSError as error:
-                if error.errno != errno.ENAMETOOLONG:
-                    raise
-                typer.echo(f"error: {str(error.filename)[:40]}… is too long for a path", err=True)
-                raise typer.Exit(1) from None
-            except UserWarning as said:  # `warnings.warn` raised it
-                typer.echo(f"error: {_one_line(said)} (a warning, of which PYTHONWARNINGS makes an error)", err=True)
                 raise typer.Exit(1) from None
             except KeyboardInterrupt as stop:
                 typer.echo(": ".join(filter(None, ("interrupted", _one_line(stop)))), err=True)
@@ -178,9 +166,6 @@ class Commands(TyperGroup):
             return run(standalone_mode=False)
         try:
             code = run(standalone_mode=False)
-        except typer.Abort:  # a question that was not answered
-            typer.echo("Aborted.", err=True)
-            code = 1
         except Exception as error:
             if not hasattr(error, "format_message"):  # not of the flags
                 raise
@@ -192,13 +177,11 @@ class Commands(TyperGroup):
 
 def _of_flags(error: Any) -> str:
     """What is wrong with the flags, and where they are listed."""
-    said = _one_line(error.format_message())
-    if invalid := _INVALID.fullmatch(said):
-        from ..values import in_words
+    from ..values import in_words
 
-        said = f"{invalid['flag']} {in_words(invalid['why'])}"
+    message = in_words(_one_line(error.format_message()))
     path = getattr(getattr(error, "ctx", None), "command_path", None)
-    return f"{said.rstrip('.')}; its flags: {path} --help" if path else said
+    return f"{message.rstrip('.')}; its flags: {path} --help" if path else message
 
 
 def _one_line(message: object) -> str:

@@ -24,22 +24,8 @@ from ..values import counted
 from .shared import JsonOption, MemoryOption, ModelOption, OpenOptions, print_result
 
 _PACKAGES = (
-    "reco-plugin",
-    "numpy",
-    "pillow",
-    "tokenizers",
-    "onnxruntime",
-    "onnxruntime-gpu",
-    "openvino",
-    "qdrant-edge-py",
-    "qdrant-client",
-    "tritonclient",
-    "grpcio",
-    "fastapi",
-    "uvicorn",
-    "pyarrow",
-    "torch",
-    "open_clip_torch",
+    *("reco-plugin", "numpy", "pillow", "tokenizers", "onnxruntime", "onnxruntime-gpu", "openvino"),
+    *("qdrant-edge-py", "qdrant-client", "tritonclient", "fastapi", "uvicorn", "pyarrow", "torch", "open_clip_torch"),
 )
 _NOT_CHECKED = {"ok": False, "detail": "settings cannot be read"}
 
@@ -50,26 +36,27 @@ def doctor_command(*, memory: MemoryOption = None, model: ModelOption = None, as
     Exits with 1 if a check fails.
     """
     place = OpenOptions(memory, model)
-    packages = {name: found for name in _PACKAGES if (found := _version(name))}
+    few = fewer_cores()
     report: dict[str, Any] = {
         "python": platform.python_version(),
-        "platform": f"{platform.platform()}, {os.cpu_count()} cores"
-        + (f", {few} for this process" if (few := fewer_cores()) else ""),
-        "packages": packages,
+        "platform": f"{platform.platform()}, {os.cpu_count()} cores" + (f", {few} for this process" if few else ""),
+        "packages": {name: found for name in _PACKAGES if (found := _version(name))},
         "providers": _providers(),
-        **_settings(place, packages),
+        "settings": {},
+        "sources": sources(),
         "checks": {},
     }
+    checks = report["checks"]
+    checks["settings"] = _outcome(lambda: _changed_settings(place, report))
     for name, check in (
-        ("settings", lambda: _format_changed(place)),
+        ("packages", lambda: _packages(report["packages"])),
         ("model", lambda: _model(model)),
         ("memory", lambda: _memory(place)),
         ("self-test", lambda: _self_test(model)),
     ):
-        unread = name != "settings" and not report["checks"]["settings"]["ok"]
-        report["checks"][name] = _NOT_CHECKED if unread else _outcome(check)
+        checks[name] = _outcome(check) if checks["settings"]["ok"] else _NOT_CHECKED
     print_result(json.dumps(report, indent=2) if as_json else _render(report))
-    if not all(check["ok"] for check in report["checks"].values()):
+    if not all(check["ok"] for check in checks.values()):
         raise typer.Exit(1)
 
 
@@ -95,19 +82,14 @@ def _outcome(check: Any) -> dict[str, Any]:
         return {"ok": False, "detail": str(error)}
 
 
-def _settings(place: OpenOptions, packages: dict[str, str]) -> dict[str, Any]:
-    """The settings; empty if they cannot be read, which the check reports."""
-    try:
-        settings = _settings_of(place)
-        load_serve_settings()
-    except ConfigError:
-        return {"settings": {}, "sources": sources(), "advice": []}
-    return {"settings": _flat(settings), "sources": sources(), "advice": _advice(settings, packages)}
-
-
-def _settings_of(place: OpenOptions) -> Settings:
-    settings = place.settings
-    return settings if place.model is None else settings.model_copy(update={"model": place.model})
+def _changed_settings(place: OpenOptions, report: dict[str, Any]) -> str:
+    """The settings that differ from their defaults; all of them go into the report, keys masked."""
+    load_serve_settings()
+    settings = place.settings if place.model is None else place.settings.model_copy(update={"model": place.model})
+    report["settings"] = _flat(settings)
+    defaults = _flat(Settings.model_construct())
+    changed = (f"{name}={value}" for name, value in report["settings"].items() if value != defaults[name])
+    return ", ".join(changed) or "all are defaults"
 
 
 def _flat(settings: Settings) -> dict[str, Any]:
@@ -119,25 +101,10 @@ def _flat(settings: Settings) -> dict[str, Any]:
     return values | {f"memory_options.{name}": value for name, value in options.items()}
 
 
-def _advice(settings: Settings, packages: Collection[str]) -> list[str]:
-    """Warnings about settings that are valid but probably a mistake."""
-    found = []
-    if {"onnxruntime", "onnxruntime-gpu"} <= set(packages):
-        found.append("onnxruntime and onnxruntime-gpu overwrite each other's files: uninstall both, install one")
-    if "://" in settings.memory and settings.memory.startswith(("http:", "grpc:")) and settings.memory_api_key:
-        found.append("memory_api_key is sent without encryption: write https:// or grpcs:// where the server has TLS")
-    if settings.encoder_key and is_address(settings.model) and "http:/" in str(settings.model):
-        found.append("encoder_key is sent without encryption: write https:// where the API has TLS")
-    return found
-
-
-def _format_changed(place: OpenOptions) -> str:
-    """The settings that differ from their defaults."""
-    load_serve_settings()
-    settings = _flat(_settings_of(place))
-    defaults = _flat(Settings.model_construct())
-    changed = (f"{name}={value}" for name, value in settings.items() if value != defaults[name])
-    return ", ".join(changed) or "all are defaults"
+def _packages(found: Collection[str]) -> str:
+    if {"onnxruntime", "onnxruntime-gpu"} <= set(found):
+        raise ConfigError("onnxruntime and onnxruntime-gpu overwrite each other's files: uninstall both, install one")
+    return "they fit together"
 
 
 def _model(model: Any) -> str:
@@ -218,11 +185,8 @@ def _render(report: dict[str, Any]) -> str:
         f"providers  {', '.join(report['providers']) or 'none'}",
         f"set in     {', '.join(report['sources']) or 'nothing but the command line'}",
     ]
-    lines += [f"advice     {sentence}" for sentence in report["advice"]]
     checks: Mapping[str, Any] = report["checks"]
     lines += [f"{'ok  ' if c['ok'] else 'FAIL'}       {name}: {c['detail']}" for name, c in checks.items()]
     failed = [name for name, check in checks.items() if not check["ok"]]
     verdict = f"{len(failed)} of {len(checks)} checks failed: {', '.join(failed)}" if failed else "everything works"
-    if alarms := [name for name, check in checks.items() if check["ok"] and "ALARM" in check["detail"]]:
-        verdict += f", but see the alarm: {', '.join(alarms)}"
     return "\n".join([*lines, f"verdict    {verdict}"])

@@ -195,21 +195,9 @@ _STDOUT: ContextVar[TextIO | None] = ContextVar("stdout", default=None)
 
 
 def claim_stdout(wanted: bool) -> bool:
-    """Keep stdout for :func:`print_result` alone, as callback of every ``--json``, to the end of the process.
-
-    What libraries print, and what they and their processes write to file descriptor 1, goes to stderr.
-    """
-    _STDOUT.set(None)
+    """Keep stdout for :func:`print_result` alone, as callback of every ``--json``: libraries print to stderr then."""
+    _STDOUT.set(sys.stdout if wanted else None)
     if wanted:
-        results = sys.stdout
-        try:
-            descriptor = results.fileno()
-        except OSError:  # a stream of Python's, as in tests
-            _STDOUT.set(results)
-        else:
-            results.flush()
-            _STDOUT.set(open(os.dup(descriptor), "w", encoding=results.encoding, errors=results.errors))  # noqa: SIM115, PTH123
-            os.dup2(sys.stderr.fileno(), descriptor)
         sys.stdout = sys.stderr
     return wanted
 

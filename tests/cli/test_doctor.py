@@ -29,6 +29,7 @@ def test_doctor_is_content(memory: Path, ask: Callable[..., Any], run: Run) -> N
     report = ask("doctor")
     assert [(name, check["ok"]) for name, check in report["checks"].items()] == [
         ("settings", True),
+        ("packages", True),
         ("model", True),
         ("memory", True),
         ("self-test", True),
