@@ -258,7 +258,7 @@ class _Version(BaseModel):
 
 def _check_size(path: Path, expected: ModelFile | None) -> None:
     if not path.is_file():
-        raise ArtifactError(f"{path} is missing: copy it again, or export the model again: reco export --help")
+        raise ArtifactError(f"{path} is missing: copy it again, or export the model again: reco model export --help")
     if expected is not None and (found := path.stat().st_size) != expected.size_bytes:
         raise ArtifactError(
             f"{path} has {found:,} bytes, the manifest says {expected.size_bytes:,}: the file is truncated or was "

@@ -270,7 +270,7 @@ class Settings(_Refining):
 
     model: Path = Field(
         default_factory=_usual_model,
-        description="model folder made by `reco export`; ./triton_models, else the quickstart model when unset",
+        description="model folder made by `reco model export`; ./triton_models, else the quickstart model when unset",
     )
     encoder: str | None = Field(
         None,

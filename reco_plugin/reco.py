@@ -91,7 +91,7 @@ class Reco:
         """Open a model folder and a memory; see :class:`~reco_plugin.config.Settings` for all settings.
 
         Args:
-            model: folder made by ``reco export``; None: the setting, else ``./triton_models``, else the quickstart
+            model: folder of ``reco model export``; None: the setting, else ``./triton_models``, else the quickstart
                 model that comes with this package, with a warning.
             memory: a folder (made when missing), ``":memory:"``, or the URL of a Qdrant server.
             settings: any other setting by name, as in ``provider="cuda"``.

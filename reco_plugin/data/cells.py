@@ -89,7 +89,7 @@ def payload_of(values: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def json_object(packed: Any, what: str = "payload") -> dict[str, Any]:
-    """Parse a payload that is JSON, as ``reco memory export`` writes it."""
+    """Parse a payload that is JSON, as ``reco memory copy`` writes it."""
     try:
         payload = json.loads(packed)
     except (TypeError, ValueError, RecursionError):
@@ -183,7 +183,7 @@ class RowMaker:
 
     names: ColumnNames
     folder: Path  # base of image paths
-    unfold: bool = False  # whether a column ``payload`` holds a JSON object, as ``reco memory export`` writes it
+    unfold: bool = False  # whether a column ``payload`` holds a JSON object, as ``reco memory copy`` writes it
 
     def make(self, where: str, values: Mapping[str, Any], place: str | None = None) -> Pair | Rejected:
         """Make a pair, or a rejected row with the reason.

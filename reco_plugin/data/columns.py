@@ -5,7 +5,7 @@ Vectors (N, D) are list<float> columns in parquet; other columns have one value 
     id       (N,)    text or whole numbers, each once
     image    (N, D)  unit-norm; list<float> in parquet
     text     (N, D)  unit-norm
-    payload  (N,)    optional: a JSON object per row, as `reco memory export` writes it
+    payload  (N,)    optional: a JSON object per row, as `reco memory copy` writes it
     …        (N,)    any other column of texts, numbers or booleans becomes a payload value (caption, group, …)
 
 Missing payload values are null in parquet, NaN or the empty text in npz.

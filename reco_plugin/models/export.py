@@ -53,7 +53,7 @@ def export_model(options: ExportOptions, out: Path, serving: Serving | None = No
     from .open_clip import load_frozen
 
     if options.fuser == "paper" and options.fusion is None:
-        raise ConfigError("fuser 'paper' has no trained layer: give --fusion the folder of a `reco train`")
+        raise ConfigError("fuser 'paper' has no trained layer: give --fusion the folder of a `reco model train`")
     card = Card.of(options, fuser=options.fuser)
     clip = load_frozen(options.model, options.pretrained, random_weights=options.random_weights)
     if options.random_weights and not options.pretrained:

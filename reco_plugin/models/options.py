@@ -55,7 +55,7 @@ class ManifestOptions(CommandOptions):
 class Recipe(EncoderOptions, RunConfig):
     """Configuration of a training, kept in its folder; ``memory`` is opened as the settings say."""
 
-    spelled: ClassVar[str] = "reco train"
+    spelled: ClassVar[str] = "reco model train"
     file: ClassVar[str] = "recipe.json"
     noun: ClassVar[str] = "recipe"
 
@@ -82,7 +82,7 @@ class ExportOptions(EncoderOptions, ManifestOptions):
     """The model folder to write."""
 
     fusion: Path | None = option(
-        None, "Folder of `reco train`, whose layer is added.", unset="none: the closed form alone"
+        None, "Folder of `reco model train`, whose layer is added.", unset="none: the closed form alone"
     )
     fuser: FuserName = option("reco", "What refines by default. reco: the closed form. paper: the layer of --fusion.")
     k: int | None = option(None, "Default number of neighbours.", ge=1, unset="of the training, or 10")

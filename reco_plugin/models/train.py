@@ -185,14 +185,14 @@ def load_fusions(path: Path) -> Fusions:
         DataError: no such file, or another one.
     """
     if not path.is_file():
-        raise DataError(f"no trained fusion at {path}: give the folder that `reco train --out` wrote")
+        raise DataError(f"no trained fusion at {path}: give the folder that `reco model train --out` wrote")
     try:
         saved = torch.load(path, weights_only=True)
         model = Fusions(FusionConfig(**saved["fusion"]))
         model.load_state_dict(saved["model"])
         return model.eval()
     except Exception as error:  # torch and pickle raise many classes on damaged files
-        raise DataError(f"{path} is no fusion that `reco train` wrote: {error}") from error
+        raise DataError(f"{path} is no fusion that `reco model train` wrote: {error}") from error
 
 
 class TorchFuser(NeighbourFuser):

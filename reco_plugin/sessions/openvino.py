@@ -49,7 +49,7 @@ class OpenVinoSession:
             graph = _core().read_model(path)
         except Exception as error:  # openvino raises RuntimeError for most failures, but promises no class
             raise SessionError(
-                f"cannot load {path}: {_line(error)}. Export the model again: reco export --help"
+                f"cannot load {path}: {_line(error)}. Export the model again: reco model export --help"
             ) from error
         try:
             self._model = _core().compile_model(graph, "CPU", {**options, **settings.provider_options})

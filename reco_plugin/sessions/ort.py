@@ -109,7 +109,7 @@ class OrtSession:
             )
         except Exception as error:  # onnxruntime raises a class of its own per failure, without a common base
             raise SessionError(
-                f"cannot load {self._path}: {error}. Export the model again: reco export --help"
+                f"cannot load {self._path}: {error}. Export the model again: reco model export --help"
             ) from error
 
     def _check_provider(self, wanted: str, path: Path) -> None:

@@ -51,7 +51,7 @@ def test_the_gpu_profile_reserves_a_gpu_and_keeps_engines(compose: Compose) -> N
     [device] = gpu["deploy"]["resources"]["reservations"]["devices"]
     assert (device["driver"], device["count"], device["capabilities"]) == ("nvidia", 1, ["gpu"])
     assert "devices" not in cpu["deploy"]["resources"]["reservations"]
-    # where `reco export --accelerator tensorrt` tells Triton to keep them
+    # where `reco model export --accelerator tensorrt` tells Triton to keep them
     assert {mount["source"]: mount["target"] for mount in gpu["volumes"]}["triton-engines"] == ENGINE_CACHE
 
 

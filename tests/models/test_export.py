@@ -262,7 +262,7 @@ def test_graphs_with_nan_are_refused(exported: Callable[[str], Exported], tmp_pa
 
 
 def run_of(folder: Path, dimension: int = DIMENSION, encoder: str | None = None) -> Path:
-    """A training run that `reco train` might have left."""
+    """A training run that `reco model train` might have left."""
     save_fusions(Fusions(FusionConfig(dimension)), folder / FUSION)
     recipe = {"k": 7, "source": "pairs.csv"} | ({"encoder": encoder} if encoder else {})
     (folder / Recipe.file).write_text(json.dumps(recipe))

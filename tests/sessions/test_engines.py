@@ -50,7 +50,7 @@ def test_arrays_go_in_and_come_out_by_name(graph, engine, tokens):
 def test_a_damaged_graph_is_named(content, engine, tmp_path):
     path = tmp_path / "model.onnx"
     path.write_bytes(content)
-    with pytest.raises(SessionError, match=r"cannot load .*model\.onnx.*reco export"):
+    with pytest.raises(SessionError, match=r"cannot load .*model\.onnx.*reco model export"):
         open_session(path, engine)
 
 
@@ -67,7 +67,7 @@ def test_weights_in_a_second_file_give_the_same_vectors_and_are_named_when_gone(
     np.testing.assert_allclose(session.run(tokens)["features"], expected, atol=1e-6)
     del session  # which has the file mapped
     weights_file(path).unlink()
-    with pytest.raises(SessionError, match=r"cannot load .*model\.onnx\.data.*reco export"):
+    with pytest.raises(SessionError, match=r"cannot load .*model\.onnx\.data.*reco model export"):
         open_session(path, engine)
 
 

@@ -1,4 +1,4 @@
-"""What ``reco export`` writes for GPUs, too: the same ``config.pbtxt`` is accepted where there is none."""
+"""What ``reco model export`` writes for GPUs, too: the same ``config.pbtxt`` is accepted where there is none."""
 
 from __future__ import annotations
 
