@@ -65,9 +65,9 @@ FAULTS: dict[str, tuple[str, str, str]] = {
         "thread.join(5 + limit.left_s)",
         "tests/degrade",
     ),
-    "rows of a batch go to another caller": (
-        "self._waiting.remove(job)",
-        "self._waiting.clear()",
+    "the parts of a large batch come back in another order": (
+        "np.concatenate(column) if",
+        "np.concatenate(column[::-1]) if",
         "tests/test_batching.py",
     ),
     "rows and columns of a crop are mixed up": (
@@ -84,6 +84,42 @@ FAULTS: dict[str, tuple[str, str, str]] = {
         'Votes(teams.count("plain"), teams.count("refined"))',
         'Votes(teams.count("refined"), teams.count("plain"))',
         "tests/test_interleave.py tests/measure reco_plugin/interleave.py",
+    ),
+    "vectors of an API are taken in the order of its answer": (
+        'sorted(rows, key=lambda row: int(row["index"]))',
+        "list(rows)",
+        "tests/encoder_api",
+    ),
+    "the queue takes more than its limit": (
+        "if waiting + inputs > self._queue and",
+        "if waiting + inputs > 99 * self._queue and",
+        "tests/serve",
+    ),
+    "base64 has the other byte order": ('newbyteorder("<")', 'newbyteorder(">")', "tests/serve/dialects"),
+    "opinions that an answer is right are taken as wrong": (
+        "heard.queries[~heard.right].T",
+        "heard.queries[heard.right].T",
+        "tests/method tests/calibration/test_feedback.py tests/memory",
+    ),
+    "nDCG discounts the first place": (
+        "np.arange(2, first.shape[1] + 2)",
+        "np.arange(3, first.shape[1] + 3)",
+        "tests/measure tests/evaluate",
+    ),
+    "rows that are held already are written again": (
+        "if row.digest == first.get(",
+        "if row.digest != first.get(",
+        "tests/ingest tests/sources",
+    ),
+    "a roll-back takes the newest version": (
+        "version.finished and version.number < live",
+        "version.finished and version.number > live",
+        "tests/memory",
+    ),
+    "the move is divided by the wrong length": (
+        "(1.0 + strength * strength + 2.0",
+        "(1.0 + strength + 2.0",
+        "tests/method tests/calibration",
     ),
 }
 
