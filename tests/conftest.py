@@ -74,7 +74,6 @@ SLOW = {
     "tests/ingest/test_full_disk.py",
     "tests/ingest/test_killed.py",
     "tests/ingest/test_memory_source.py",
-    "tests/ingest/test_near.py",
     "tests/ingest/test_ray.py",
     "tests/memory/contract/test_memory_damaged.py",
     "tests/memory/contract/test_memory_served.py",

@@ -28,7 +28,6 @@ from .service import explain_lock, explained_lock, open_here_or_served
 from .shared import Given, JsonOption, OpenOptions, keeps, reco_here_or_served, reco_of, say, take_flags, takes
 
 if TYPE_CHECKING:
-    from ..ingest.plan import Plan
     from ..ingest.write import Outcome, Writer
 
 _SOURCE = typer.Argument(
@@ -38,7 +37,7 @@ _SOURCE = typer.Argument(
     "'postgresql://HOST/DATABASE?table=NAME&text=title'. Other column names than id, image and text are named, as in "
     "'shop.csv?id=sku&image=photo&text=title'. See docs/sources.md.",
 )
-_NO_FLAGS = ("threshold", "gpus_per_worker")
+_NO_FLAGS = ("gpus_per_worker",)
 
 
 @dataclass(frozen=True)
@@ -139,7 +138,7 @@ def sync_command(
     from ..ingest.write import Writer
 
     finish = partial(Writer.delete_gone, max_share=max_delete)
-    Fill(origin, take_flags(FillOptions, given), given, named=True).do("sync", max_delete=max_delete, finish=finish)
+    Fill(origin, take_flags(FillOptions, given), given, named=True).do("sync", finish=finish)
 
 
 class Fill:
@@ -162,41 +161,26 @@ class Fill:
             typer.echo(f"note: {self.rows.note}", err=True)
         if named:
             given = {"source": name_of(self.rows)} | given
-        beside = {field: self._beside(what) for field, what in (("rejected", "rejected"), ("listed", "duplicates"))}
-        self.options = IngestOptions(**{**beside, **given}, only_known=only_known)
+        self.options = IngestOptions(**{"rejected": self._beside_memory(), **given}, only_known=only_known)
 
-    def _beside(self, what: str) -> Path:
+    def _beside_memory(self) -> Path:
         """A list is named after the memory's folder, or after its collection, in the working folder."""
         memory = self.settings.memory
         served = is_server(self.settings) or memory == ":memory:"
         place = Path(self.settings.memory_collection) if served else in_home(memory)
         if not place.name.strip("."):  # ``.`` or ``..``
             place = place.resolve()
-        return place.with_name(f"{place.name}.{what}.jsonl")
+        return place.with_name(f"{place.name}.rejected.jsonl")
 
-    def do(self, what: str, *, max_delete: float | None = None, **more: Any) -> None:
-        """Run it, or plan it with --dry-run, and print the outcome."""
-        if self.asked.dry_run:
-            outcome: Outcome = self._plan(max_delete)
-        else:
-            with reco_here_or_served(self.asked.model, self.settings) as reco:
-                outcome = self.run(reco, what, **more)
+    def do(self, what: str, **more: Any) -> None:
+        """Run it, or only count with --dry-run, and print the outcome."""
+        there = not self.asked.dry_run or is_server(self.settings) or in_home(self.settings.memory).exists()
+        place = self.settings if there else self.settings.model_copy(update={"memory": ":memory:"})
+        with reco_here_or_served(self.asked.model, place) as reco:
+            outcome = self.run(reco, what, **more)
         result = outcome.to_dict() | ({"dry_run": True} if self.asked.dry_run else {})
         del result["seconds"]
-        say(result, "\n".join(lines(outcome)), self.asked.as_json)
-
-    def _plan(self, max_delete: float | None) -> Plan:
-        """What the run would do to the memory, or to an empty one if there is none."""
-        from ..ingest.plan import plan
-
-        there = is_server(self.settings) or in_home(self.settings.memory).exists()
-        place = self.settings if there else self.settings.model_copy(update={"memory": ":memory:"})
-        with (
-            keeps("nothing was written"),
-            reco_here_or_served(self.asked.model, place) as reco,
-            progress_of(self.rows, "look") as progress,
-        ):
-            return plan(self.rows, reco.memory.store, self.options, max_delete=max_delete, progress=progress)
+        say(result, "\n".join(lines(outcome, dry_run=self.asked.dry_run)), self.asked.as_json)
 
     def run(self, reco: Any, what: str, **more: Any) -> Outcome:
         """Fill the memory, with a progress bar, and allow the playground to show its image files."""
@@ -204,14 +188,16 @@ class Fill:
         from ..ingest.near import excluded_images
         from ..ingest.run import ingest
 
-        location = reco.memory.store.location
+        location, dry_run = reco.memory.store.location, self.asked.dry_run
+        kept = f"what was written stays in {location}; the same command resumes from there"
         with (
-            keeps(f"what was written stays in {location}; the same command resumes from there"),
-            progress_of(self.rows, what) as progress,
+            keeps("nothing was written" if dry_run else kept),
+            progress_of(self.rows, "look" if dry_run else what) as progress,
         ):
-            note_folders(location, self.rows.folders)
-            excluded = excluded_images(self.asked.exclude or (), reco)
-            more |= {"cluster": self.cluster, "excluded": excluded, "progress": progress}
+            if not dry_run:
+                note_folders(location, self.rows.folders)
+                more["excluded"] = excluded_images(self.asked.exclude or (), reco)
+            more |= {"cluster": self.cluster, "progress": progress, "dry_run": dry_run}
             return ingest(self.rows, reco, self.options, **more)
 
 
@@ -229,12 +215,10 @@ def progress_of(rows: Rows, what: str) -> Iterator[Callable[[int, int], None]]:
         yield advance
 
 
-def lines(outcome: Outcome) -> Iterator[str]:
+def lines(outcome: Outcome, *, dry_run: bool = False) -> Iterator[str]:
     """An outcome as text: counts that are not zero, then where lists are and the most frequent reasons."""
-    from ..ingest.plan import Plan
     from ..ingest.version import describe_sources
 
-    plan = outcome if isinstance(outcome, Plan) else None
     counts = [
         (outcome.replaced, "replaced"),
         (outcome.unchanged, "unchanged"),
@@ -242,15 +226,14 @@ def lines(outcome: Outcome) -> Iterator[str]:
         (outcome.missing, "not in the memory"),
         (outcome.excluded, "excluded"),
         (outcome.dropped, "near-duplicates dropped"),
-        (outcome.reported, "near-duplicates reported"),
-        (0 if plan and plan.refused else outcome.deleted, "deleted"),
+        (0 if outcome.refused else outcome.deleted, "deleted"),
         (outcome.rejected, "rejected"),
     ]
-    added = f"{'would add' if plan else 'added'} {counted(outcome.added, 'pair')}"
+    added = f"{'would add' if dry_run else 'added'} {counted(outcome.added, 'pair')}"
     others = "".join(f", {count:,} {what}" for count, what in counts if count)
     yield f"{added}{others}; the memory holds {outcome.pairs:,}"
-    if plan and plan.refused:
-        yield f"would delete nothing, and fail: {plan.refused}"
+    if outcome.refused:
+        yield f"would delete nothing, and fail: {outcome.refused}"
     if outcome.others:
         copied = counted(outcome.copied, "pair")
         yield f"copied {copied} from the version before: {describe_sources(outcome.others)}"

@@ -11,8 +11,8 @@ Each arrow is a bounded queue, each stage a thread or a pool; order is kept. A r
 :class:`~reco_plugin.data.rows.Rejected` that travels with the others and is listed at the end.
 """
 
-from .options import Duplicates, IngestOptions
+from .options import IngestOptions
 from .run import ingest
 from .write import Outcome
 
-__all__ = ["Duplicates", "IngestOptions", "Outcome", "ingest"]
+__all__ = ["IngestOptions", "Outcome", "ingest"]

@@ -11,8 +11,8 @@ import numpy as np
 
 from ..data import read_labelled
 from ..data.images import RemoteImage
-from ..data.rows import Rejected, Rows
-from ..data.source import parse_source
+from ..data.rows import Rejected
+from ..defaults import SAME_IMAGE
 from ..errors import DataError, ImageError
 from ..memory import Memory
 from ..preparation import Preparation
@@ -20,7 +20,7 @@ from ..reco import Reco
 from ..types import Search, Vectors
 from ..values import check_vectors
 from .prepare import make_chunks
-from .source import is_memory, open_source
+from .source import open_source
 
 _AT_ONCE = 256
 
@@ -44,20 +44,13 @@ class Excluded:
     def _names(self) -> frozenset[str]:
         return frozenset(self.ids)
 
-    def find(self, ids: Sequence[str], images: Vectors, threshold: float) -> list[Near | None]:
-        """The excluded image that each of B pairs resembles: the one of its id, else the nearest above the threshold.
-
-        Images are (B, D), the threshold is a cosine.
-        """
-        if not len(self.vectors):
-            return [None] * len(ids)
+    def find(self, ids: Sequence[str], images: Vectors) -> list[Near | None]:
+        """The excluded image that each of B pairs (B, D) equals: the one of its id, else the nearest."""
         known, scores = self._names, images @ self.vectors.T  # (B, E)
-        best = scores.argmax(axis=1)
         found: list[Near | None] = []
-        for row, (id_, place) in enumerate(zip(ids, best.tolist(), strict=True)):
-            similarity = float(scores[row, place])
-            named = id_ if id_ in known else self.ids[place]
-            found.append(Near(named, similarity) if id_ in known or similarity >= threshold else None)
+        for row, (id_, place) in enumerate(zip(ids, scores.argmax(axis=1).tolist(), strict=True)):
+            near = Near(id_ if id_ in known else self.ids[place], float(scores[row, place]))
+            found.append(near if id_ in known or near.similarity >= SAME_IMAGE else None)
         return found
 
 
@@ -73,7 +66,7 @@ def excluded_images(sources: Sequence[str], reco: Reco) -> Excluded | None:
     if not sources:
         return None
     ids: list[str] = []
-    vectors: list[Vectors] = [np.empty((0, reco.encoder.dimension), np.float32)]
+    vectors: list[Vectors] = []
     for source in sources:
         before = len(ids)
         for chunk in make_chunks(_usable(_images(source, reco), reco.encoder.preparation), _AT_ONCE):
@@ -86,15 +79,12 @@ def excluded_images(sources: Sequence[str], reco: Reco) -> Excluded | None:
 
 def _images(source: str, reco: Reco) -> Iterator[tuple[str, Any]]:
     """Ids and images, neither decoded nor fetched: of pairs, else of labelled images."""
-    if is_memory(parse_source(source)):
-        yield from _read_pairs(open_source(source, model=reco.settings.model, into=reco.settings))
-        return
-    unpaired: DataError | None = None
-    found = False
+    found, unpaired = False, None
     try:
-        for pair in _read_pairs(open_source(source)):
-            found = True
-            yield pair
+        for row in open_source(source, model=reco.settings.model, into=reco.settings):
+            if not isinstance(row, Rejected):
+                found = True
+                yield row.id, row.image
     except DataError as error:
         unpaired = error
     if found and unpaired is None:
@@ -105,10 +95,6 @@ def _images(source: str, reco: Reco) -> Iterator[tuple[str, Any]]:
         raise unpaired or error from None
     names = labelled.query_ids or [f"{source}#{row}" for row in range(len(labelled))]
     yield from ((name, labelled.images[row]) for row, name in enumerate(names))
-
-
-def _read_pairs(rows: Rows) -> Iterator[tuple[str, Any]]:
-    return ((row.id, row.image) for row in rows if not isinstance(row, Rejected))
 
 
 def _usable(images: Iterator[tuple[str, Any]], preparation: Preparation) -> Iterator[tuple[str, Any]]:
@@ -127,36 +113,33 @@ def _vectors(images: Sequence[Any], reco: Reco) -> Vectors:
     return reco.encoder.arrays(images, "image")
 
 
-def stored_neighbours(memory: Memory, images: Vectors, threshold: float, without: Collection[str]) -> list[Near | None]:
-    """The nearest stored image of each of (B, D) images, above the threshold, which is a cosine.
+def find_duplicates(
+    memory: Memory, ids: Sequence[str], images: Vectors, replaced: Collection[str]
+) -> list[Near | None]:
+    """The equal image of each of (B, D) images, in the memory or among the rows of the batch that stay.
 
-    The ids of ``without`` are ignored, because they are about to be replaced.
+    Args:
+        memory: whose images are searched.
+        ids: B ids.
+        images: their images.
+        replaced: ids of the memory that are about to be replaced, and are ignored.
     """
-    if not len(images) or not memory.count():
-        return [None] * len(images)
-    exclude = [without] * len(images) if without else None
-    found = memory.search(Search(images, by="image", read="image", k=1, exclude=exclude))
-    return [
-        Near(ids[0], float(similarity[0])) if ids and similarity[0] >= threshold else None
-        for ids, similarity in zip(found.ids, found.similarity, strict=True)
-    ]
-
-
-class BatchNear:
-    """Nearest images among the kept rows of a batch (B, D)."""
-
-    def __init__(self, ids: Sequence[str], images: Vectors) -> None:
-        self._ids, self._scores = ids, np.asarray(images @ images.T)  # (B, B)
-        self._staying: list[int] = []
-
-    def before(self, row: int, threshold: float) -> Near | None:
-        """The nearest earlier row that is kept, above the threshold."""
-        if not self._staying:
-            return None
-        scores = self._scores[row, self._staying]
-        place = int(scores.argmax())
-        return Near(self._ids[self._staying[place]], float(scores[place])) if scores[place] >= threshold else None
-
-    def stay(self, row: int) -> None:
-        """Keep a row: later rows are compared with it."""
-        self._staying.append(row)
+    stored: list[Near | None] = [None] * len(ids)
+    if memory.count():
+        exclude = [replaced] * len(ids) if replaced else None
+        hits = memory.search(Search(images, by="image", read="image", k=1, exclude=exclude))
+        stored = [
+            Near(near[0], float(cosine[0])) if near else None
+            for near, cosine in zip(hits.ids, hits.similarity, strict=True)
+        ]
+    found, staying, scores = list[Near | None](), list[int](), images @ images.T  # (B, B)
+    for row, near in enumerate(stored):
+        close = [near] if near is not None else []
+        if staying:
+            place = staying[int(scores[row, staying].argmax())]
+            close.append(Near(ids[place], float(scores[row, place])))
+        best = max(close, key=lambda each: each.similarity, default=None)
+        found.append(best if best is not None and best.similarity >= SAME_IMAGE else None)
+        if found[-1] is None:
+            staying.append(row)
+    return found

@@ -4,16 +4,13 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, Literal, TypeAlias, get_args
+from typing import Any
 
-from ..defaults import INGEST_BATCH, SAME_IMAGE
+from ..defaults import INGEST_BATCH
 from ..errors import ConfigError
 from ..machine.cores import cores
 from ..types import Payload
 from ..values import SOURCE
-
-Duplicates: TypeAlias = Literal["off", "report", "drop"]
-"""report: list them. drop: skip the later one."""
 
 
 def make_field(default: Any, description: str, **said: Any) -> Any:
@@ -31,36 +28,22 @@ class IngestOptions:
     batch_size: int = make_field(INGEST_BATCH, "Pairs that are encoded and written together.", min=1)
     rejected: Path = make_field(
         Path("rejected.jsonl"),
-        "List of the rows that cannot be used, with reasons.",
+        "List of the rows that were left out, with reasons.",
         metavar="FILE",
         unset="MEMORY.rejected.jsonl",
     )
     max_error_rate: float = make_field(
         0.1, "Stop when a larger share is rejected, after 200 rows and at the end.", min=0, max=1
     )
-    duplicates: Duplicates = make_field(
-        "off",
-        "Near-duplicate images: report lists them in MEMORY.duplicates.jsonl, drop skips the later one. "
-        "Searches for each image: slow in a large memory.",
-        unset="off; report when a threshold is given",
-    )
-    threshold: float = make_field(
-        SAME_IMAGE,
-        "Cosine above which two images are the same, also for --exclude.",
-        flag="--duplicate-threshold",
-        min=0,
-        max=1,
+    drop_duplicates: bool = make_field(
+        False, "Leave out a row whose image is nearly that of an earlier pair; slow in a large memory, as it searches."
     )
     only_known: bool = False  # skip rows whose id the memory does not hold
-    listed: Path = Path("duplicates.jsonl")  # file of near-duplicate and excluded rows
     decoders: int = field(default_factory=cores)  # threads that decode images
 
     def __post_init__(self) -> None:
-        if self.duplicates not in get_args(Duplicates):
-            raise ConfigError(f"duplicates must be one of {', '.join(get_args(Duplicates))}, got {self.duplicates!r}")
-        for name, value in (("threshold", self.threshold), ("max_error_rate", self.max_error_rate)):
-            if not 0 <= value <= 1:
-                raise ConfigError(f"{name} must be from 0 to 1, got {value}")
+        if not 0 <= self.max_error_rate <= 1:
+            raise ConfigError(f"max_error_rate must be from 0 to 1, got {self.max_error_rate}")
         if self.batch_size < 1 or self.decoders < 1:
             raise ConfigError(f"batch_size and decoders must be at least 1, got {self.batch_size}, {self.decoders}")
 

@@ -35,6 +35,11 @@ class Loaded:
     pair: Pair  # with an image that is bytes, a vector or a RemoteImage
     digest: str  # of its content, see :func:`~reco_plugin.data.rows.digest`
 
+    @property
+    def id(self) -> str:
+        """The id of its pair."""
+        return self.pair.id
+
 
 @dataclass(frozen=True)
 class Skipped:
@@ -71,7 +76,7 @@ WriterItem: TypeAlias = "Encoded | Skipped | Rejected"
 """Input of the writer."""
 
 
-def given_vectors(batch: Iterable[WriterItem]) -> Iterator[tuple[Mapping[Modality, Any], Payload]]:
+def given_vectors(batch: Iterable[WriterItem | Loaded]) -> Iterator[tuple[Mapping[Modality, Any], Payload]]:
     """The vectors (D,) that encoded rows of a batch brought along, and their payloads."""
     for row in batch:
         if isinstance(row, Encoded) and row.given:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+from collections import deque
 from collections.abc import Callable, Generator, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import closing
@@ -50,6 +51,7 @@ def ingest(
     excluded: Excluded | None = None,
     finish: Callable[[Writer], object] | None = None,
     progress: RowProgress = silent,
+    dry_run: bool = False,
 ) -> Outcome:
     """Read, encode and write rows; rows that the memory already holds are skipped, so a second run resumes.
 
@@ -61,6 +63,8 @@ def ingest(
         excluded: images that must not enter the memory.
         finish: called once all rows are written, before the outcome is complete.
         progress: called after each batch; then a bar on stderr also shows how calibration is learned.
+        dry_run: only count what a run would do, as far as ids and contents tell: images are read, but neither fetched
+            nor decoded, and nothing is written or deleted.
 
     Raises:
         DataError: too many rows were rejected, a table changed while it was read, or a task keeps losing its worker;
@@ -71,13 +75,8 @@ def ingest(
         FingerprintMismatch: the source holds vectors of another encoder, as far as captions or pictures tell.
     """
     options, begun = options or IngestOptions(), time.monotonic()
-    writer = Writer(reco.memory, options, excluded, partial(_compare_with, reco, rows))
-    if cluster is None:
-        batches = encode_source(rows, reco.encoder, writer.sift, options)
-    else:
-        from .ray_engine import encode_on_ray
-
-        batches = encode_on_ray(rows, reco, cluster, options)
+    writer = Writer(reco.memory, options, excluded, partial(_compare_with, reco, rows), dry_run=dry_run)
+    batches = _load_source(rows, options) if dry_run else _encoded(rows, reco, options, cluster, writer)
 
     def records() -> Iterator[Records]:
         for batch in batches:
@@ -89,16 +88,30 @@ def ingest(
 
     try:
         with closing(batches):
-            reco.memory.add_records(records(), progress=progress is not silent)
+            if dry_run:
+                deque(records(), 0)
+            else:
+                reco.memory.add_records(records(), progress=progress is not silent)
         writer.check_rejected(at_end=True)
         if finish is not None:
             finish(writer)
-        reco.memory.settle(progress=progress is not silent)
+        if not dry_run:
+            reco.memory.settle(progress=progress is not silent)
     finally:
         writer.close()
     writer.outcome.pairs = len(reco.memory)
     writer.outcome.seconds = time.monotonic() - begun
     return writer.outcome
+
+
+def _encoded(
+    rows: Rows, reco: Reco, options: IngestOptions, cluster: Cluster | None, writer: Writer
+) -> Generator[Sequence[WriterItem | Loaded], None, None]:
+    if cluster is None:
+        return encode_source(rows, reco.encoder, writer.sift, options)
+    from .ray_engine import encode_on_ray
+
+    return encode_on_ray(rows, reco, cluster, options)
 
 
 def _compare_with(reco: Reco, rows: Rows) -> SameEncoder:
@@ -130,6 +143,11 @@ def encode_source(
         batches = ahead((encode(batch, encoder) for batch in prepared), 2)
         with closing(read), closing(prepared), closing(batches):
             yield from batches
+
+
+def _load_source(rows: Rows, options: IngestOptions) -> Generator[list[Loaded | Rejected], None, None]:
+    with ThreadPoolExecutor(options.decoders, "reco-load") as pool:
+        yield from in_order(pool, load, _read(rows, options.batch_size, None), window=2)
 
 
 def _read(rows: Rows, size: int, wanted: Callable[[Pair | Rejected], bool] | None) -> Generator[list[Any], None, None]:

@@ -150,7 +150,6 @@ def test_near_duplicates_and_evaluation_images(
 ) -> None:
     again = [f"again-{line}" for line in lines[13:16]]
     table = source([lines[0], *lines[13:14], *again[:1]])
-    found = ask("memory", "add", table, "--duplicates", "report", "--memory", "a")
-    assert counts(found, "added", "reported", "files") == (2, 1, {"listed": "a.duplicates.jsonl"})
-    assert counts(ask("memory", "add", table, "--duplicates", "drop", "--memory", "b"), "added", "dropped") == (1, 1)
+    found = ask("memory", "add", table, "--drop-duplicates", "--memory", "b")
+    assert counts(found, "added", "dropped", "files") == (1, 1, {"rejected": "b.rejected.jsonl"})
     assert counts(ask("memory", "add", table, "--exclude", catalogue, "--memory", "c"), "added", "excluded") == (0, 2)

@@ -171,7 +171,7 @@ def test_all_that_changes_a_memory_works_while_it_is_served(
         )
         assert (updated["replaced"], updated["missing"]) == (1, 1)
         assert ask("memory", "remove", "more", lines[2].split(",")[0]) == {"removed": 2, "pairs": 23}
-        again = run("memory", "build", write(lines), "--duplicates", "drop")
+        again = run("memory", "build", write(lines), "--drop-duplicates")
         assert again.exit_code == 0, again.output
         assert ask("memory", "copy", "memory", "all.parquet")["copied"] == 24
     assert (work / "memory" / "pictures.json").is_file()

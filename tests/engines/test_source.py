@@ -56,8 +56,7 @@ def reco(tmp_path: Path, model: Path):
 def run(source: str, reco: Reco, tmp_path: Path, **more):
     """Ingest as `sync` does, deleting what is gone."""
     rows = open_source(source, model=reco.settings.model)
-    lists = {"rejected": tmp_path / "rejected.jsonl", "listed": tmp_path / "listed.jsonl"}
-    options = IngestOptions(source=name_of(rows), **lists)
+    options = IngestOptions(source=name_of(rows), rejected=tmp_path / "rejected.jsonl")
     return rows, ingest(rows, reco, options, finish=lambda writer: writer.delete_gone(1.0), **more)
 
 

@@ -11,7 +11,6 @@ from typing import Any
 
 import numpy as np
 import pytest
-from PIL import Image
 
 from reco_plugin import Pair, Reco
 from reco_plugin.data.opening import open_rows
@@ -55,12 +54,13 @@ def shop(tmp_path: Path, model: Path) -> Iterator[Reco]:
 
 @pytest.fixture
 def fill(tmp_path: Path) -> Fill:
-    """Ingests a source, seven rows at a time, with its lists in ``lists/``."""
+    """Ingests a source, seven rows at a time, with its list in ``lists/``."""
 
-    def run(path: Path, reco: Reco, *, finish: Any = None, excluded: Any = None, **options: Any) -> Outcome:
-        lists = {"rejected": tmp_path / "lists" / "rejected.jsonl", "listed": tmp_path / "lists" / "duplicates.jsonl"}
-        told = IngestOptions(**{"batch_size": 7, "max_error_rate": 1.0, **lists, **options})
-        return ingest(open_rows(path), reco, told, finish=finish, excluded=excluded)
+    def run(path: Path, reco: Reco, **more: Any) -> Outcome:
+        how = {name: more.pop(name) for name in ("finish", "excluded", "dry_run") if name in more}
+        rejected = tmp_path / "lists" / "rejected.jsonl"
+        told = IngestOptions(**{"batch_size": 7, "max_error_rate": 1.0, "rejected": rejected, **more})
+        return ingest(open_rows(path), reco, told, **how)
 
     return run
 
@@ -112,9 +112,3 @@ class Watched:
     def delete(self, ids: Any) -> int:
         self.deleted += ids
         return self._store.delete(ids)
-
-
-def picture(path: Path, colour: str, size: tuple[int, int] = (64, 64)) -> Path:
-    """A plain image."""
-    Image.new("RGB", size, colour).save(path)
-    return path

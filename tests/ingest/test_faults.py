@@ -83,13 +83,6 @@ def test_a_list_that_cannot_be_written_is_an_error(write_catalogue: Catalogue, m
     assert "rejected.jsonl" in build(source, "--memory", tmp_path / "m", "--rejected", rejected, model=model)
 
 
-def test_a_file_that_is_no_list_of_ours_stays(write_catalogue: Catalogue, model: Path, tmp_path: Path) -> None:
-    source = write_catalogue()
-    before = source.read_bytes()
-    assert str(source) in build(source, "--memory", tmp_path / "m", "--rejected", source, model=model)
-    assert source.read_bytes() == before
-
-
 def test_an_empty_table_and_missing_columns_make_no_memory(tmp_path: Path, model: Path) -> None:
     for name, header in (("empty.csv", "id,image,text"), ("columns.csv", "id,colour")):
         (tmp_path / name).write_text(f"{header}\n")

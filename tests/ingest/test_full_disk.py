@@ -62,22 +62,6 @@ def test_a_build_onto_a_full_disk_ends_clearly_and_goes_on_when_there_is_room(
     assert equal(content(place), content(tmp_path / "alone"))
 
 
-def test_on_a_disk_without_room_an_embedded_memory_is_read_and_nothing_else(many: Path, disk: Path, run: Run) -> None:
-    place = disk / "memory"
-    assert run("build", many, "--memory", place).returncode == 0
-    fill_up(disk, 16_384)
-    assert f"{MANY} pairs" in run("info", "--memory", place).stdout
-    assert "Make room" in assert_refused(run("remove", "p1", "--memory", place), place)
-    assert len(content(place)) == MANY
-
-
-def test_an_embedded_memory_is_not_begun_on_a_disk_without_room(many: Path, disk: Path, run: Run) -> None:
-    filler = fill_up(disk, 20 * MB)
-    assert "Make room" in assert_refused(run("build", many, "--memory", disk / "memory"), disk / "memory")
-    filler.unlink()
-    assert run("build", many, "--memory", disk / "memory").returncode == 0
-
-
 def test_where_no_list_can_be_written_good_rows_are_kept_and_a_bad_one_says_how(
     many: Path, disk: Path, tmp_path: Path, run: Run
 ) -> None:
@@ -87,6 +71,6 @@ def test_where_no_list_can_be_written_good_rows_are_kept_and_a_bad_one_says_how(
     assert run("build", many, "--memory", place, *rejected).returncode == 0
     (tmp_path / "bad.csv").write_text("id,image,text\nbad,gone.png,a fox\n")
     said = run("build", tmp_path / "bad.csv", "--memory", place, *rejected).stderr
-    assert f"{disk}/rejected.jsonl.part cannot be written: Read-only file system. Name another file" in said
+    assert f"{disk}/rejected.jsonl cannot be written: Read-only file system. Name another file" in said
     assert said.endswith("--rejected FILE\n")
     assert len(content(place)) == MANY

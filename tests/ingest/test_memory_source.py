@@ -124,7 +124,7 @@ def test_an_interrupted_run_goes_on(source: str, shop: Reco, model: Path, tmp_pa
 
 
 def run(rows: Rows, reco: Reco, folder: Path, **more: Any) -> Any:
-    options = IngestOptions(batch_size=7, rejected=folder / "rejected.jsonl", listed=folder / "duplicates.jsonl")
+    options = IngestOptions(batch_size=7, rejected=folder / "rejected.jsonl")
     return ingest(rows, reco, options, **more)
 
 

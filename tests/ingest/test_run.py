@@ -1,47 +1,60 @@
-"""A source into a memory: what is written, what a second run does, and what is rejected."""
+"""A source into a memory: what is written, what a second run does, what is left out, and what `sync` deletes."""
 
 from __future__ import annotations
 
 import json
-from collections import Counter
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
+from PIL import Image
 
 from reco_plugin import Pair, Reco
 from reco_plugin.data import read_pairs
+from reco_plugin.data.opening import open_rows
 from reco_plugin.errors import DataError
-from reco_plugin.values import ROW
+from reco_plugin.ingest import IngestOptions, Outcome, ingest
+from reco_plugin.ingest.near import excluded_images
+from reco_plugin.ingest.write import Writer
+from reco_plugin.values import ROW, SOURCE
 
-from .conftest import Catalogue, Fill, Watched, all_rows, assert_equal, content, picture
+from .conftest import Catalogue, Fill, Watched, all_rows, assert_equal, content
+
+TableRows = list[tuple[str, str, str]]
 
 
-def listed(path: Path) -> list[dict[str, Any]]:
-    return [json.loads(line) for line in path.read_text().splitlines()]
+@pytest.fixture
+def drawn(drawings: list[Pair]) -> TableRows:
+    return all_rows(drawings)
 
 
-def test_it_holds_what_adding_pairs_one_by_one_gives(
+@pytest.fixture
+def sync(write_catalogue: Catalogue, shop: Reco, fill: Fill) -> Any:
+    def run(rows: TableRows, name: str = "shop", max_share: float = 1.0, **more: Any) -> Outcome:
+        finish = partial(Writer.delete_gone, max_share=max_share)
+        return fill(write_catalogue(rows), shop, source=name, finish=finish, **more)
+
+    return run
+
+
+def listed(tmp_path: Path) -> list[dict[str, Any]]:
+    return [json.loads(line) for line in (tmp_path / "lists" / "rejected.jsonl").read_text().splitlines()]
+
+
+def test_it_holds_what_adding_pairs_one_by_one_gives_and_a_second_run_writes_nothing(
     write_catalogue: Catalogue, shop: Reco, reco: Reco, fill: Fill
 ) -> None:
     source = write_catalogue()
     outcome = fill(source, shop)
-    assert (outcome.read, outcome.added, outcome.rejected, outcome.pairs) == (24, 24, 0, 24)
-    assert outcome.files == {}
+    assert (outcome.read, outcome.added, outcome.rejected, outcome.pairs, outcome.files) == (24, 24, 0, 24, {})
     reco.memory.add(read_pairs(source))
-    plain = {
-        name: (image, text, {key: value for key, value in payload.items() if key != ROW})
-        for name, (image, text, payload) in content(shop).items()
-    }
+    before = content(shop)
+    plain = {name: (*sides, {k: v for k, v in own.items() if k != ROW}) for name, (*sides, own) in before.items()}
     assert_equal(plain, content(reco))
     assert shop.memory.calibration is not None
-
-
-def test_a_second_run_writes_nothing(write_catalogue: Catalogue, shop: Reco, fill: Fill) -> None:
-    source = write_catalogue()
-    fill(source, shop)
-    before, watched = content(shop), Watched(shop)
+    watched = Watched(shop)
     outcome = fill(source, shop)
     assert (outcome.unchanged, outcome.added, outcome.replaced) == (24, 0, 0)
     assert (watched.written, watched.deleted) == ([], [])
@@ -50,146 +63,230 @@ def test_a_second_run_writes_nothing(write_catalogue: Catalogue, shop: Reco, fil
 
 @pytest.mark.parametrize("what", ["text", "image"])
 def test_a_row_that_changed_replaces_its_pair_alone(
-    write_catalogue: Catalogue, shop: Reco, fill: Fill, drawings: list[Pair], what: str
+    write_catalogue: Catalogue, shop: Reco, fill: Fill, drawn: TableRows, what: str
 ) -> None:
-    rows = all_rows(drawings)
-    fill(write_catalogue(rows), shop)
+    folder = write_catalogue(drawn).parent
+    fill(folder / "catalogue.csv", shop)
     before, watched = content(shop), Watched(shop)
-    name, image, _ = rows[9]
+    name, image, _ = drawn[9]
     if what == "text":
-        rows[9] = (name, image, "something else")
+        drawn[9] = (name, image, "something else")
     else:
-        folder = write_catalogue(rows).parent
-        (folder / image).write_bytes((folder / rows[3][1]).read_bytes())  # the same path, another picture
-    outcome = fill(write_catalogue(rows), shop)
+        (folder / image).write_bytes((folder / drawn[3][1]).read_bytes())  # the same path, another picture
+    outcome = fill(write_catalogue(drawn), shop)
     assert (outcome.replaced, outcome.unchanged) == (1, 23)
     assert watched.written == [name]
-    after = content(shop)
-    changed = after.pop(name)
-    assert_equal(after, {id_: pair for id_, pair in before.items() if id_ != name})
-    side = 1 if what == "text" else 0
+    changed, side = content(shop)[name], 1 if what == "text" else 0
     assert not np.allclose(changed[side], before[name][side], atol=1e-3)
     np.testing.assert_allclose(changed[1 - side], before[name][1 - side], atol=2e-6)
 
 
-def test_half_of_the_images_corrupt(
-    write_catalogue: Catalogue, shop: Reco, fill: Fill, drawings: list[Pair], tmp_path: Path
+def test_rows_that_cannot_be_used_are_listed_and_counted_by_kind(
+    write_catalogue: Catalogue, shop: Reco, fill: Fill, drawn: TableRows, tmp_path: Path
 ) -> None:
-    rows = all_rows(drawings)
-    folder = write_catalogue(rows).parent
-    for number, (_, image, _) in enumerate(rows):
+    folder = write_catalogue(drawn).parent
+    for number, (_, image, _) in enumerate(drawn):
         if number % 2:
-            data = (folder / image).read_bytes()
-            (folder / image).write_bytes(data[: len(data) // 2] if number % 4 == 1 else b"no image")
+            (folder / image).write_bytes(b"no image")
     outcome = fill(folder / "catalogue.csv", shop)
     assert (outcome.added, outcome.rejected) == (12, 12)
-    assert set(content(shop)) == {name for name, _, _ in rows[::2]}
-    entries = listed(tmp_path / "lists" / "rejected.jsonl")
-    assert [entry["id"] for entry in entries] == [name for name, _, _ in rows[1::2]]
-    assert all(set(entry) == {"where", "id", "reason"} for entry in entries)
-    assert "catalogue.csv" in entries[0]["where"]
-    assert entries[1]["reason"] == "its image cannot be read (its format is not known)"
-    assert sum(outcome.reasons.values()) == 12
-    assert not list((tmp_path / "lists").glob("*.part"))
+    assert set(content(shop)) == {name for name, _, _ in drawn[::2]}
+    entries = listed(tmp_path)
+    assert [entry["id"] for entry in entries] == [name for name, _, _ in drawn[1::2]]
+    assert all(set(entry) == {"where", "id", "reason"} and "catalogue.csv" in entry["where"] for entry in entries)
+    assert outcome.reasons == {"its image cannot be read (its format is not known)": 12}
+    assert [path.name for path in (tmp_path / "lists").iterdir()] == ["rejected.jsonl"]
+    for _, image, _ in drawn:
+        (folder / image).write_bytes((folder / drawn[0][1]).read_bytes())
+    assert "rejected" not in fill(folder / "catalogue.csv", shop).files
+    assert not (tmp_path / "lists" / "rejected.jsonl").exists(), "the list of an earlier run goes"
 
 
-def test_too_many_rejected_rows_stop_it_with_reasons(
-    write_catalogue: Catalogue, shop: Reco, fill: Fill, drawings: list[Pair], tmp_path: Path
+def test_too_many_rejected_rows_stop_it_and_it_goes_on(
+    write_catalogue: Catalogue, shop: Reco, fill: Fill, drawn: TableRows, tmp_path: Path
 ) -> None:
-    rows = all_rows(drawings)
-    mixed = [
-        (f"{name}-{copy}", image if copy < 9 else "gone.png", text) for copy in range(12) for name, image, text in rows
-    ]
-    source = write_catalogue(mixed)  # 216 good rows, then 72 without an image
-    with pytest.raises(DataError) as stopped:
+    copies = [(f"{name}-{n}", image if n < 9 else f"{n}.png", text) for n in range(12) for name, image, text in drawn]
+    source = write_catalogue(copies)  # 216 good rows, then 72 without an image
+    with pytest.raises(DataError, match=r"of 2\d\d rows were rejected.* x … is not a file at .*run it again"):
         fill(source, shop, max_error_rate=0.1)
-    message = str(stopped.value)
-    assert "of 2" in message  # stopped at 25 of 241 rows or so, not at the end
-    assert "is not a file" in message
-    assert str(tmp_path / "lists" / "rejected.jsonl") in message
-    assert "run it again" in message
     assert len(shop.memory) == 216  # what was written stays
-    assert 20 < len(listed(tmp_path / "lists" / "rejected.jsonl")) < 40
-    assert shop.memory.calibration is not None
+    assert 20 < len(listed(tmp_path)) < 40  # not at the end
     assert fill(source, shop, max_error_rate=0.5).unchanged == 216
-
-
-def test_reasons_are_counted_whatever_the_files_are_called(tmp_path: Path, shop: Reco, fill: Fill) -> None:
-    for name in ("1", "a b", "100% wool", "UTF-8", "good"):
-        picture(tmp_path / f"{name}.png", "red")
-        (tmp_path / f"{name}.txt").write_bytes(b"a fox" if name == "good" else b"F\xfcchse")
-    for name in ("2", "c"):
-        picture(tmp_path / f"{name}.png", "blue")
-    reasons = fill(tmp_path, shop).reasons
-    (unreadable, times), missing = reasons.items()
-    assert (unreadable.partition(":")[0], times) == ("… cannot be read as UTF-8 text", 4)
-    assert missing == ("there is no … with its caption", 2)
-
-
-def test_few_rows_are_judged_at_the_end(
-    write_catalogue: Catalogue, shop: Reco, fill: Fill, drawings: list[Pair]
-) -> None:
-    rows = [("gone", "gone.png", "a gone thing"), *all_rows(drawings)]
+    few = write_catalogue([("gone", "gone.png", "a gone thing"), *drawn])
     with pytest.raises(DataError, match=r"1 of 25 rows were rejected, more than the allowed share of 0\.03"):
-        fill(write_catalogue(rows), shop, max_error_rate=0.03)
-    assert len(shop.memory) == 24
-    assert fill(write_catalogue(rows), shop, max_error_rate=0.05).unchanged == 24
+        fill(few, shop, max_error_rate=0.03)
 
 
-def test_the_list_of_an_earlier_run_goes(
-    write_catalogue: Catalogue, shop: Reco, fill: Fill, drawings: list[Pair], tmp_path: Path
-) -> None:
-    fill(write_catalogue([("gone", "gone.png", "x"), *all_rows(drawings)]), shop)
-    assert (tmp_path / "lists" / "rejected.jsonl").exists()
-    assert "rejected" not in fill(write_catalogue(), shop).files
-    assert not (tmp_path / "lists" / "rejected.jsonl").exists()
-
-
-def test_one_id_twice(write_catalogue: Catalogue, shop: Reco, fill: Fill, drawings: list[Pair]) -> None:
-    rows = all_rows(drawings)[:10]
-    other, same = (rows[0][0], rows[5][1], "other content"), rows[1]
-    source = write_catalogue([*rows, other, same, (rows[0][0], rows[6][1], "third")])
-    for outcome in (fill(source, shop), fill(source, shop), fill(source, shop, batch_size=100)):
+def test_one_id_twice(write_catalogue: Catalogue, shop: Reco, fill: Fill, drawn: TableRows) -> None:
+    rows = drawn[:10]
+    source = write_catalogue([*rows, (rows[0][0], rows[5][1], "other"), rows[1], (rows[0][0], rows[6][1], "third")])
+    for more in ({}, {}, {"batch_size": 100}):
+        outcome = fill(source, shop, **more)
         assert (outcome.added + outcome.unchanged, outcome.repeated, outcome.rejected) == (10, 1, 2)
         assert content(shop)[rows[0][0]][2]["caption"] == rows[0][2]  # the first one counts
-    assert "its id came before" in next(iter(outcome.reasons))
 
 
-def test_captions_of_all_kinds(
-    write_catalogue: Catalogue, shop: Reco, fill: Fill, drawings: list[Pair], tmp_path: Path
+def test_captions_and_payloads_of_all_kinds(
+    write_catalogue: Catalogue, shop: Reco, fill: Fill, drawn: TableRows, tmp_path: Path
 ) -> None:
-    texts = ["", "   ", "long " * 1000, "x" * 100_001, "naïve façade — 狐", "fox &amp; hare", "null\0byte"]
-    rows = [(f"row-{n}", all_rows(drawings)[n][1], text) for n, text in enumerate(texts)]
-    outcome = fill(write_catalogue(rows), shop)
-    assert set(content(shop)) == {"row-2", "row-4", "row-5", "row-6"}
+    folder = write_catalogue(drawn).parent
+    texts = ["", "long " * 1000, "x" * 100_001, "naïve façade — 狐", "null\0byte"]
+    rows: list[dict[str, Any]] = [
+        {"id": f"row-{n}", "image": drawn[n][1], "text": text} for n, text in enumerate(texts)
+    ]
+    lines = [json.dumps(row) for row in rows]
+    for levels in (63, 64):  # below an object that is a level itself
+        deep = '{"a": ' * levels + "1" + "}" * levels
+        lines.append(f'{{"id": "deep-{levels}", "image": "{drawn[9][1]}", "text": "x", "more": {deep}}}')
+    (folder / "t.jsonl").write_text("\n".join(lines))
+    outcome = fill(folder / "t.jsonl", shop)
+    assert set(content(shop)) == {"row-1", "row-3", "row-4", "deep-63"}
     assert (outcome.rejected, outcome.cut) == (3, 1)
-    reasons = {entry["id"]: entry["reason"] for entry in listed(tmp_path / "lists" / "rejected.jsonl")}
-    assert "100,001 characters" in reasons["row-3"]
+    reasons = {entry["id"]: entry["reason"] for entry in listed(tmp_path)}
+    assert "100,001 characters" in reasons["row-2"]
+    assert "deeper than 64 levels" in reasons["deep-64"]
 
 
-def test_vectors_that_do_not_fit_are_rejected_alone(shop: Reco, fill: Fill, tmp_path: Path) -> None:
-    rng = np.random.default_rng(0)
-    image, text = (side / np.linalg.norm(side, axis=1, keepdims=True) for side in rng.normal(size=(2, 20, 128)))
-    image[3], text[7] = 2 * image[3], np.nan
-    np.savez(tmp_path / "vectors.npz", id=[f"v{n}" for n in range(20)], image=image, text=text)
-    outcome = fill(tmp_path / "vectors.npz", shop)
-    assert (outcome.added, outcome.rejected) == (18, 2)
-    assert fill(tmp_path / "vectors.npz", shop).unchanged == 18
-    np.testing.assert_allclose(content(shop)["v4"][0], image[4], atol=1e-6)
-    assert Counter(entry["id"] for entry in listed(tmp_path / "lists" / "rejected.jsonl")) == {"v3": 1, "v7": 1}
+def test_sync_adds_replaces_and_deletes(sync: Any, shop: Reco, drawings: list[Pair], drawn: TableRows) -> None:
+    shop.memory.add(drawings[20:])  # by hand, and never touched
+    assert sync(drawn[:10]).added == 10
+    changed = [*drawn[2:9], (drawn[9][0], drawn[9][1], "changed"), *drawn[10:12]]
+    outcome = sync(changed)
+    assert (outcome.added, outcome.replaced, outcome.unchanged, outcome.deleted) == (2, 1, 7, 2)
+    assert set(content(shop)) == {name for name, _, _ in [*changed, *drawn[20:]]}
+    watched = Watched(shop)
+    assert sync(changed).unchanged == 10
+    assert (watched.written, watched.deleted) == ([], [])
 
 
-def test_rows_that_are_nested_too_deep_are_rejected_alone(
-    write_catalogue: Catalogue, shop: Reco, fill: Fill, drawings: list[Pair], tmp_path: Path
+def test_two_sources_keep_apart(sync: Any, shop: Reco, drawn: TableRows) -> None:
+    sync(drawn[:5], "one")
+    sync(drawn[5:9], "two")
+    assert sync(drawn[:4], "one").deleted == 1
+    assert len(shop.memory) == 8
+    taken = sync(drawn[3:9], "two")  # what both hold belongs to who brought it last
+    assert (taken.unchanged, content(shop)[drawn[3][0]][2][SOURCE]) == (5, "two")
+    assert sync(drawn[:3], "one").deleted == 0
+
+
+def test_a_pair_keeps_its_witnesses_and_gets_those_that_it_lacks(sync: Any, shop: Reco, drawn: TableRows) -> None:
+    names = [name for name, _, _ in drawn]
+    sync(drawn, "one")
+    known = shop.memory.store.witnesses(names)
+    assert np.isfinite(known).all()
+    some = shop.memory.get(names[:3])  # as after a run that was killed before it learned
+    shop.memory.store.delete(names[:3])
+    shop.memory.store.upsert(some)
+    assert np.isnan(shop.memory.store.witnesses(names)).any(axis=1).sum() == 3
+    assert sync(drawn, "two").unchanged == len(drawn)
+    np.testing.assert_allclose(shop.memory.store.witnesses(names), known, atol=0.1)
+
+
+def test_too_much_is_not_deleted_and_a_dry_run_says_so(sync: Any, shop: Reco, drawn: TableRows) -> None:
+    sync(drawn[:10])
+    sync(drawn[10:11], "other")
+    now = drawn[3:15]  # of 15 pairs then, 3 are gone
+    assert "--max-delete 0.21" in sync(now, max_share=0.19, dry_run=True).refused
+    assert sync(now, max_share=0.2, dry_run=True).refused is None
+    with pytest.raises(DataError, match=r"nothing was deleted.* 3 of the 15 pairs"):
+        sync(now, max_share=0.19)
+    assert sync(now, max_share=0.2).deleted == 3
+
+
+def test_a_dry_run_counts_what_the_run_then_does(sync: Any, shop: Reco, drawn: TableRows, tmp_path: Path) -> None:
+    sync(drawn[:10])
+    changed = [*drawn[2:9], (drawn[9][0], drawn[9][1], "changed"), *drawn[10:12], ("gone", "gone.png", "x")]
+    changed += [drawn[10], (drawn[11][0], drawn[11][1], "other content")]
+    watched = Watched(shop)
+    told = sync(changed, dry_run=True)
+    assert (watched.written, watched.deleted, (tmp_path / "lists").exists()) == ([], [], False)
+    done = sync(changed)
+    assert (done.repeated, done.rejected) == (1, 2)
+    for name in ("read", "added", "replaced", "unchanged", "repeated", "rejected", "deleted"):
+        assert getattr(told, name) == getattr(done, name), name
+
+
+def test_a_source_that_shrinks_while_it_is_read_deletes_nothing(
+    write_catalogue: Catalogue, sync: Any, shop: Reco, drawn: TableRows, tmp_path: Path
 ) -> None:
-    folder = write_catalogue().parent
-    lines = [json.dumps({"id": name, "image": image, "text": text}) for name, image, text in all_rows(drawings)]
-    for number, levels in enumerate((63, 64, 130, 900, 100_000)):  # below an object that is a level itself
-        lines[number] = lines[number][:-1] + ', "more": ' + '{"a": ' * levels + "1" + "}" * levels + "}"
-    source = folder / "deep.jsonl"
-    source.write_text("\n".join(lines))
-    outcome = fill(source, shop, max_error_rate=0.5)
-    assert (outcome.added, outcome.rejected, len(shop.memory)) == (20, 4, 20)
-    reasons = [entry["reason"] for entry in listed(tmp_path / "lists" / "rejected.jsonl")]
-    assert [("deeper than 64 levels" in reason) for reason in reasons[:2]] == [True, True]
-    assert fill(source, shop, max_error_rate=0.5).unchanged == 20
+    sync(drawn[:10])
+    rows = open_rows(write_catalogue(drawn[:12]))
+    write_catalogue(drawn[10:11])  # another process writes it anew
+    options = IngestOptions(source="shop", rejected=tmp_path / "rejected", max_error_rate=1)
+    for dry_run in (True, False):
+        with pytest.raises(DataError, match=r"catalogue\.csv changed while it was read"):
+            ingest(rows, shop, options, finish=partial(Writer.delete_gone, max_share=1.0), dry_run=dry_run)
+    assert set(content(shop)) >= {name for name, _, _ in drawn[:10]}
+
+
+def test_rejected_rows_keep_their_pairs_unless_exactly_the_source_is_wanted(
+    write_catalogue: Catalogue, sync: Any, shop: Reco, fill: Fill, drawn: TableRows
+) -> None:
+    sync(drawn[:10])
+    broken = [(drawn[0][0], "gone.png", "x"), *drawn[1:9]]
+    outcome = sync(broken)
+    assert (outcome.rejected, outcome.deleted) == (1, 1)
+    assert set(content(shop)) == {name for name, _, _ in drawn[:9]}
+    nameless = sync([("", "", "x"), *drawn[1:5]])
+    assert (nameless.deleted, nameless.kept) == (0, 5), "a row without an id may be any pair's"
+    outcome = fill(write_catalogue(broken), shop, finish=Writer.delete_others)
+    assert (outcome.held, outcome.deleted) == (8, 1)
+
+
+def test_only_known_ids_are_replaced_and_stay_their_sources(
+    write_catalogue: Catalogue, sync: Any, shop: Reco, fill: Fill, drawings: list[Pair], drawn: TableRows
+) -> None:
+    shop.memory.add(drawings[20:])
+    sync(drawn[:10])
+    changed = [(name, image, "changed") for name, image, _ in (drawn[0], drawn[15], drawn[20])]
+    outcome = fill(write_catalogue(changed), shop, only_known=True)
+    assert (outcome.replaced, outcome.missing, outcome.added) == (2, 1, 0)
+    assert (content(shop)[drawn[0][0]][2][SOURCE], SOURCE in content(shop)[drawn[20][0]][2]) == ("shop", False)
+    assert sync(drawn[1:10]).deleted == 1
+
+
+@pytest.mark.parametrize("batch_size", [1, 7, 100])  # within a batch, and against the memory
+def test_near_duplicates_are_dropped_also_when_run_again(
+    write_catalogue: Catalogue, shop: Reco, fill: Fill, drawings: list[Pair], tmp_path: Path, batch_size: int
+) -> None:
+    rows = [(f"{n}", image, text) for n, (_, image, text) in enumerate(all_rows(drawings)[12:22])]
+    folder = write_catalogue(rows).parent
+    for n, (_, image, _) in enumerate(rows):  # drawings are much alike
+        pixels = np.random.default_rng(n).integers(0, 255, (4, 4, 3), np.uint8)
+        Image.fromarray(np.kron(pixels, np.ones((16, 16, 1), np.uint8))).save(folder / image)
+    doubled = [*rows, *((f"again-{name}", image, f"once more {text}") for name, image, text in rows[:5])]
+    source, how = write_catalogue(doubled), {"drop_duplicates": True, "batch_size": batch_size}
+    outcome = fill(source, shop, **how)
+    assert outcome.dropped >= 5
+    dropped = {entry["id"] for entry in listed(tmp_path)}
+    assert {f"again-{n}" for n in range(5)} <= dropped
+    assert set(content(shop)) == {name for name, _, _ in doubled} - dropped
+    again = fill(source, shop, **how)
+    assert (again.unchanged, again.dropped, again.added) == (outcome.added, outcome.dropped, 0)
+
+
+def test_excluded_images_stay_out_by_image_and_by_id_and_go_where_they_are(
+    write_catalogue: Catalogue, shop: Reco, fill: Fill, drawn: TableRows, tmp_path: Path
+) -> None:
+    evaluation = [("eval-1", drawn[2][1], "x"), (drawn[5][0], drawn[0][1], "x")]
+    excluded = excluded_images([str(write_catalogue(evaluation, "eval.csv"))], shop)
+    source = write_catalogue(drawn[:10])
+    fill(source, shop)
+    outcome = fill(source, shop, excluded=excluded)
+    assert outcome.excluded == outcome.deleted == len(listed(tmp_path)) >= 3
+    assert {drawn[0][0], drawn[2][0], drawn[5][0]} & set(content(shop)) == set()
+    assert fill(source, shop, excluded=excluded).excluded == outcome.excluded
+
+
+def test_what_is_excluded_may_be_a_folder_of_classes_and_not_nothing(
+    shop: Reco, drawings: list[Pair], tmp_path: Path
+) -> None:
+    for pair in drawings[:4]:
+        folder = tmp_path / "eval" / str(pair.payload["shape"])
+        folder.mkdir(parents=True, exist_ok=True)
+        pair.image.save(folder / f"{pair.id}.png")  # type: ignore[union-attr]
+    excluded = excluded_images([str(tmp_path / "eval")], shop)
+    assert excluded is not None
+    assert excluded.vectors.shape == (4, 128)
+    with pytest.raises(DataError, match=r"gone\.csv"):
+        excluded_images([str(tmp_path / "gone.csv")], shop)
