@@ -19,8 +19,7 @@ from ..files import in_home
 from ..ingest.options import Cluster, IngestOptions
 from ..ingest.source import name_of, open_source
 from ..memory import Memory, memory_of
-from ..memory.version_names import version_name
-from ..memory.versions import FolderVersions, Version
+from ..memory.versions import FolderVersions, Version, version_name
 from ..values import counted
 from .memory import calibration_lines
 from .memory_versions import describe, is_server, open_versions_of

@@ -63,7 +63,7 @@ def _use(flags: MemoryFlags, name: str | None) -> Version:
 
     with closing(open_versions_of(flags.settings)) as versions:
         before = next((one for one in versions.all(counted=False) if one.live), None)
-        known = None if before is None else versions.header_of(before)
+        known = None if before is None else before.header
         version = versions.rollback() if name is None else versions.use(name)
         served = isinstance(versions, ServedFolderVersions)
     if before is not None and known is not None and known.said and version.name != before.name and not served:

@@ -77,7 +77,8 @@ class VersionBuild:
                     for records in store.scroll(INGEST_BATCH, list(others)[start : start + INGEST_BATCH]):
                         writer.keep(records)
             writer.outcome.others, self._seen = dict(Counter(others.values())), set(others)
-        bring_over(self.versions.header_of(live), writer.memory.store)
+        live = self.versions.in_use(self.fingerprint) or live  # with what was said meanwhile
+        bring_over(live.header, writer.memory.store)
 
     def _find_others(self, old: Memory, new: Memory) -> dict[str, str]:
         """Id -> source (empty: none) of the pairs that came from elsewhere and that the new version lacks."""

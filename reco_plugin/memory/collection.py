@@ -18,7 +18,7 @@ from .header import check_fingerprint, mark_of, new_header, read_mark
 from .points import WORDS
 from .server import Server
 from .server_state import make_state
-from .version_names import version_name, version_number
+from .versions import version_name, version_number
 
 METADATA_KEY = "reco"
 """Key of version and encoder in a collection's metadata."""

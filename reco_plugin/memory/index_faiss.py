@@ -87,10 +87,6 @@ class Built:
         """Whether it should be made anew for so many pairs."""
         return pairs > _GROWN * self.made_for or self.rows > _REPLACED * pairs
 
-    def some_points(self, most: int) -> list[str]:
-        """A sample of its points."""
-        return to_ids(self.points[:: max(1, self.rows // most)])
-
     def arrays(self) -> dict[str, npt.NDArray[Any]]:
         """All of it, to store."""
         lists = {str(modality): faiss.serialize_index(lists) for modality, lists in self.lists.items()}

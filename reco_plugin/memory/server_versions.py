@@ -19,11 +19,9 @@ from .collection import (
     read_collection,
     version_numbers,
 )
-from .header import Header, check_fingerprint
 from .server import Server
 from .server_state import ServedState, count_pairs
-from .version_names import version_name, version_number
-from .versions import Version, Versions
+from .versions import Version, Versions, version_name, version_number
 
 T = TypeVar("T")
 
@@ -40,35 +38,7 @@ class ServerVersions(Versions):
         client, name = self._client, self._name
         live = self._run("read", lambda: collection_of_alias(client, name))
         numbers = self._run("read", lambda: version_numbers(client, name))
-        return [self._read(version_name(name, number), live=live) for number in numbers]
-
-    def begin(self, fingerprint: Fingerprint) -> str:
-        """Create an empty collection; see :meth:`Versions.begin`."""
-        client, alias = self._client, self._name
-        if self.in_use(fingerprint) is None and self._run("build", lambda: client.collection_exists(alias)):
-            raise MemoryStoreError(
-                f"{self.place} is a collection itself, not an alias that could be swapped. Build under another name "
-                "(RECO_MEMORY_COLLECTION), and let readers use that"
-            )
-        name = version_name(alias, 1 + max(self._run("build", lambda: version_numbers(client, alias)), default=0))
-        options, unfinished = self._server.options, {BUILD_KEY: {"finished": False}}
-        self._run("build", lambda: make_collection(client, name, fingerprint, options, **unfinished), write=True)
-        return name
-
-    def header_of(self, version: Version) -> Header:
-        """See :meth:`Versions.header_of`."""
-        state = ServedState(self._server, lambda: self._client, version.name)
-        return state.read(lambda: version.fingerprint)
-
-    def finish(self, name: str, pairs: int, fingerprint: Fingerprint, *, wait_s: float = 0.0) -> Version:
-        """See :meth:`Versions.finish`."""
-        self._wait_for_index(name, wait_s)
-        version = self._read(name, live=None)
-        check_fingerprint(version.fingerprint, fingerprint, f"{self._server.location} (collection {name})")
-        self._check_holds(version, pairs)
-        finished = {BUILD_KEY: {"finished": True}}
-        self._run("verify", lambda: self._client.update_collection(name, metadata=finished), write=True)
-        return self._read(name, live=None)
+        return [self._read(version_name(name, number), live) for number in numbers]
 
     def check_swap(self) -> None:
         """Nothing to check: an alias moves at any time."""
@@ -76,6 +46,32 @@ class ServerVersions(Versions):
     def close(self) -> None:
         """Release the connection."""
         self._client.close()
+
+    def begin(self, fingerprint: Fingerprint) -> str:
+        """Create an empty collection; see :meth:`Versions.begin`."""
+        client, alias, name = self._client, self._name, super().begin(fingerprint)
+        live = self._run("build", lambda: collection_of_alias(client, alias))
+        if live is None and self._run("build", lambda: client.collection_exists(alias)):
+            raise MemoryStoreError(
+                f"{self.place} is a collection itself, not an alias that could be swapped. Build under another name "
+                "(RECO_MEMORY_COLLECTION), and let readers use that"
+            )
+        options, unfinished = self._server.options, {BUILD_KEY: {"finished": False}}
+        self._run("build", lambda: make_collection(client, name, fingerprint, options, **unfinished), write=True)
+        return name
+
+    def finish(self, name: str, pairs: int, fingerprint: Fingerprint, *, wait_s: float = 0.0) -> Version:
+        """See :meth:`Versions.finish`."""
+        end = time.monotonic() + wait_s
+        while self._run("verify", lambda: self._client.get_collection(name)).status == models.CollectionStatus.YELLOW:
+            if time.monotonic() >= end:
+                break
+            time.sleep(0.5)
+        return super().finish(name, pairs, fingerprint)
+
+    def _mark_finished(self, name: str) -> None:
+        finished = {BUILD_KEY: {"finished": True}}
+        self._run("verify", lambda: self._client.update_collection(name, metadata=finished), write=True)
 
     def _swap(self, wanted: Version) -> None:
         operations: list[Any] = [create_alias(wanted.name, self._name)]
@@ -91,20 +87,10 @@ class ServerVersions(Versions):
     def _run(self, doing: str, action: Callable[[], T], *, write: bool = False) -> T:
         return self._server.run(doing, lambda _: action(), write=write)
 
-    def _read(self, name: str, *, live: str | None) -> Version:
+    def _read(self, name: str, live: str | None) -> Version:
         client, number = self._client, version_number(self._name, name) or 0
         made_by = self._run("read", lambda: read_collection(client, name, self._server.location, None))
         metadata = self._run("read", lambda: client.get_collection(name)).config.metadata or {}
         pairs = self._run("read", lambda: count_pairs(client, name))
-        return Version(name, number, pairs, name == live, is_finished(metadata), made_by)
-
-    def _wait_for_index(self, name: str, wait_s: float) -> None:
-        end = time.monotonic() + wait_s
-        while (
-            status := self._run("verify", lambda: self._client.get_collection(name)).status
-        ) != models.CollectionStatus.GREEN:
-            if status == models.CollectionStatus.RED:
-                raise MemoryStoreError(f"{name!r} is in status red, an error of the server: see its log")
-            if time.monotonic() >= end:
-                return
-            time.sleep(0.5)
+        header = ServedState(self._server, lambda: client, name).read(lambda: made_by)
+        return Version(name, number, pairs, name == live, is_finished(metadata), header)

@@ -1,4 +1,4 @@
-"""Copy one memory to another, of any kinds: pairs, and what was learned. Can be resumed."""
+"""Copy one memory to another, of any kinds: pairs, and what was learned."""
 
 from __future__ import annotations
 
@@ -49,27 +49,20 @@ def find_other(memory: Memory, source: Memory) -> str | None:
 
 
 def copy(
-    source: Memory,
-    target: Memory,
-    *,
-    batch_size: int = SCROLL_BATCH,
-    resume: bool = False,
-    progress: Callable[[int], object] = int,
+    source: Memory, target: Memory, *, batch_size: int = SCROLL_BATCH, progress: Callable[[int], object] = int
 ) -> int:
     """Copy all pairs, and what was learned if the target holds no other pairs; returns how many were read.
 
-    An id that exists in the target is replaced, or with ``resume`` skipped. What people said is copied by
-    :func:`reco_plugin.opinions.add_said`. ``progress`` gets the number of pairs of each batch.
+    An id that exists in the target is replaced. What people said is copied by :func:`reco_plugin.opinions.add_said`.
+    ``progress`` gets the number of pairs of each batch.
 
     Raises:
         MemoryStoreError: also if some pairs could not be read; the others are in the target.
     """
     read = 0
     for records in all_pairs(source, batch_size):
-        wanted = lacking(records, target) if resume else records
-        if len(wanted):
-            target.upsert(wanted)
-            target.set_witnesses(wanted.ids, source.witnesses(list(wanted.ids)))
+        target.upsert(records)
+        target.set_witnesses(records.ids, source.witnesses(list(records.ids)))
         read += len(records)
         progress(len(records))
     target.flush()

@@ -6,18 +6,35 @@ import os
 import shutil
 import uuid
 from abc import ABC, abstractmethod
-from collections.abc import Sequence
 from contextlib import closing
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
+from ..config import MemoryOptions
 from ..errors import ConfigError, FingerprintMismatch, MemoryLocked, MemoryStoreError
 from ..files import PARTIAL, in_home, sync_folder
 from ..fingerprint import are_one_encoder
 from ..types import Fingerprint
 from .header import Header, read_header
-from .opening import open_memory
-from .version_names import version_name, version_number
+
+
+def version_name(name: str, number: int) -> str:
+    """Name of a version.
+
+    >>> version_name("reco", 3)
+    'reco--v3'
+    """
+    return f"{name}--v{number}"
+
+
+def version_number(name: str, version: str) -> int | None:
+    """The number in a version's name; None if it is not a version of this name.
+
+    >>> version_number("reco", "reco--v3"), version_number("reco", "shop--v3")
+    (3, None)
+    """
+    start, _, number = version.rpartition("--v")
+    return int(number) if start == name and number.isdecimal() else None
 
 
 @dataclass(frozen=True)
@@ -29,7 +46,12 @@ class Version:
     pairs: int | None  # how many it holds; None if not counted, or if another process has the folder open
     live: bool  # in use
     finished: bool  # completely built
-    fingerprint: Fingerprint  # the encoder of its vectors
+    header: Header  # its encoder, and what was learned and said
+
+    @property
+    def fingerprint(self) -> Fingerprint:
+        """The encoder of its vectors."""
+        return self.header.fingerprint
 
 
 class Versions(ABC):
@@ -44,28 +66,16 @@ class Versions(ABC):
         """All versions, oldest first; counting pairs opens each folder, which takes seconds for a large one."""
 
     @abstractmethod
-    def begin(self, fingerprint: Fingerprint) -> str:
-        """Begin an empty version, which is not in use yet; returns its name.
-
-        Raises:
-            FingerprintMismatch: the version in use is of another encoder, and so are its readers.
-            MemoryStoreError: the name is a collection itself.
-        """
+    def _mark_finished(self, name: str) -> None:
+        """Mark a version as finished."""
 
     @abstractmethod
-    def finish(self, name: str, pairs: int, fingerprint: Fingerprint, *, wait_s: float = 0.0) -> Version:
-        """Verify a version that was built and closed, and mark it as finished.
-
-        ``wait_s`` are seconds to wait until a server has indexed it.
-
-        Raises:
-            MemoryStoreError: another number of pairs.
-            FingerprintMismatch: another encoder.
-        """
+    def _swap(self, wanted: Version) -> None:
+        """Move the link or alias."""
 
     @abstractmethod
-    def header_of(self, version: Version) -> Header:
-        """Header of a version, with what was learned and said of it."""
+    def _delete(self, name: str) -> bool:
+        """Delete a version; False if a process has it open."""
 
     @abstractmethod
     def check_swap(self) -> None:
@@ -80,13 +90,35 @@ class Versions(ABC):
     def close(self) -> None:
         """Release the connection, if there is one."""
 
-    @abstractmethod
-    def _swap(self, wanted: Version) -> None:
-        """Move the link or alias."""
+    def begin(self, fingerprint: Fingerprint) -> str:
+        """Begin an empty version, which is not in use yet; returns its name. Who fills a folder's makes it.
 
-    @abstractmethod
-    def _delete(self, name: str) -> bool:
-        """Delete a version; False if a process has it open."""
+        Raises:
+            FingerprintMismatch: the version in use is of another encoder, and so are its readers.
+            MemoryStoreError: the name is a collection itself.
+        """
+        self.in_use(fingerprint)
+        taken = [version.number or 1 for version in self.all(counted=False)]  # a plain folder becomes version 1
+        return version_name(self._name, 1 + max(taken, default=0))
+
+    def finish(self, name: str, pairs: int, fingerprint: Fingerprint, *, wait_s: float = 0.0) -> Version:
+        """Verify a version that was built and closed, and mark it as finished.
+
+        ``wait_s`` are seconds to wait until a server has indexed it.
+
+        Raises:
+            MemoryStoreError: another number of pairs.
+            FingerprintMismatch: another encoder.
+        """
+        built = next(version for version in self.all() if version.name == name)
+        self._refuse_other(built, fingerprint)
+        if built.pairs != pairs:
+            raise MemoryStoreError(
+                f"{name!r} holds {built.pairs or 0:,} pairs, expected {pairs:,}: something else wrote to it, or a "
+                "write was lost. It was not put to use; see `reco memory versions`, and build again"
+            )
+        self._mark_finished(name)
+        return replace(built, finished=True)
 
     def use(self, name: str) -> Version:
         """Put a version to use, atomically, without interrupting readers.
@@ -116,8 +148,8 @@ class Versions(ABC):
     def prune(self, keep: int = 1) -> list[str]:
         """Delete versions that are not in use, except the newest ``keep`` finished ones; returns their names."""
         idle = [version for version in self.all(counted=False) if not version.live]
-        finished = [version for version in idle if version.finished]
-        kept = {version.name for version in finished[len(finished) - keep :]} if keep else set()
+        finished = [version.name for version in idle if version.finished]
+        kept = finished[len(finished) - keep :] if keep else []
         return [version.name for version in idle if version.name not in kept and self._delete(version.name)]
 
     def in_use(self, fingerprint: Fingerprint) -> Version | None:
@@ -127,12 +159,8 @@ class Versions(ABC):
             FingerprintMismatch: it is of another encoder than a new version would be.
         """
         live = next((version for version in self.all(counted=False) if version.live), None)
-        if live is not None and not are_one_encoder(live.fingerprint, fingerprint):
-            raise FingerprintMismatch(
-                f"{live.name!r}, which is in use as {self._name!r}, is of encoder {live.fingerprint}, the other of "
-                f"{fingerprint}: its readers use the old encoder. Build the new one under another name "
-                f"({self._setting}), and start its readers with the new model"
-            )
+        if live is not None:
+            self._refuse_other(live, fingerprint)
         return live
 
     def find_unfinished(self, fingerprint: Fingerprint) -> Version | None:
@@ -151,13 +179,12 @@ class Versions(ABC):
         self.in_use(wanted.fingerprint)
         return wanted
 
-    @staticmethod
-    def _check_holds(version: Version, pairs: int) -> None:
-        """Refuse a version with another number of pairs."""
-        if version.pairs != pairs:
-            raise MemoryStoreError(
-                f"{version.name!r} holds {version.pairs or 0:,} pairs, expected {pairs:,}: something else wrote to it, "
-                "or a write was lost. It was not put to use; see `reco memory versions`, and build again"
+    def _refuse_other(self, version: Version, fingerprint: Fingerprint) -> None:
+        if not are_one_encoder(version.fingerprint, fingerprint):
+            raise FingerprintMismatch(
+                f"{version.name!r} is of encoder {version.fingerprint}, the other of {fingerprint}: readers of "
+                f"{self._name!r} use one encoder. Build the new one under another name ({self._setting}), and start "
+                "its readers with the new model"
             )
 
 
@@ -178,19 +205,23 @@ class FolderVersions(Versions):
         """All versions, oldest first; a plain folder of the name has number 0.
 
         Raises:
-            ConfigError: the name is a link of somebody's, to a folder that is no version of it.
+            ConfigError: the name is somebody's link to a folder that is no version of it, which a swap would replace.
         """
-        self._refuse_other_link()
-        plain = [self._link.name] if self._link.is_dir() and not self._link.is_symlink() else []
-        found = (self._read(name, counted=counted) for name in [*plain, *self._names()])
+        if self._link.is_symlink() and self._link.exists():
+            there = self._link.parent / self._link.readlink()
+            if version_number(self._name, there.name) is None or there.parent.resolve() != self._link.parent.resolve():
+                raise ConfigError(
+                    f"{self.place} is a link to {str(there)!r}, and versions lie beside the folder itself: give "
+                    f"--memory {there}"
+                )
+        parent = self._link.parent
+        names = {entry.name.removesuffix(PARTIAL) for entry in parent.iterdir()} if parent.is_dir() else set()
+        numbers = {name: version_number(self._name, name) for name in names} | (
+            {} if self._link.is_symlink() else {self._name: 0}
+        )
+        ordered = sorted((number, name) for name, number in numbers.items() if number is not None)
+        found = (self._read(name, number, counted=counted) for number, name in ordered)
         return [version for version in found if version is not None]
-
-    def begin(self, fingerprint: Fingerprint) -> str:
-        """The name of a new version; the caller creates its folder, :meth:`folder`."""
-        live = self.in_use(fingerprint)
-        taken = [version_number(self._name, name) or 0 for name in self._names()]
-        plain = [1] if live is not None and not live.number else []  # becomes version 1 at the first swap
-        return version_name(self._name, 1 + max(taken + plain, default=0))
 
     def folder(self, name: str) -> Path:
         """Where a version is, or is being built."""
@@ -201,27 +232,16 @@ class FolderVersions(Versions):
         """The folder of a version that can be put to use; errors as in :meth:`Versions.use`."""
         return self.folder(self._usable(name).name)
 
-    def finish(self, name: str, pairs: int, fingerprint: Fingerprint, *, wait_s: float = 0.0) -> Version:
-        """See :meth:`Versions.finish`; the folder gets its final name here."""
-        folder = self.folder(name)
-        with closing(open_memory(folder, fingerprint, create=False)) as memory:
-            number = version_number(self._name, name) or 0
-            version = Version(name, number, memory.count(), False, True, memory.header.fingerprint)
-        self._check_holds(version, pairs)
-        folder.replace(self._link.with_name(name))
-        sync_folder(self._link.parent)
-        return version
-
-    def header_of(self, version: Version) -> Header:
-        """See :meth:`Versions.header_of`; the folder may be open elsewhere."""
-        return read_header(self.folder(version.name)) or Header(version.fingerprint)
-
     def check_swap(self) -> None:
         """See :meth:`Versions.check_swap`."""
         self._place_of_first()
 
     def close(self) -> None:
         """Nothing to release."""
+
+    def _mark_finished(self, name: str) -> None:
+        self.folder(name).replace(self._link.with_name(name))
+        sync_folder(self._link.parent)
 
     def _swap(self, wanted: Version) -> None:
         """Replace the link. A plain folder of the name first becomes version 1."""
@@ -243,33 +263,14 @@ class FolderVersions(Versions):
         shutil.rmtree(folder.replace(gone))
         return True
 
-    def _names(self) -> Sequence[str]:
-        """Names of all versions, also unfinished ones, smallest number first."""
-        parent = self._link.parent
-        found = {entry.name.removesuffix(PARTIAL) for entry in parent.iterdir()} if parent.is_dir() else set()
-        numbers = {name: version_number(self._name, name) for name in found}
-        return sorted((name for name in found if numbers[name] is not None), key=lambda name: numbers[name] or 0)
-
-    def _refuse_other_link(self) -> None:
-        """Refuse a link that no swap made: it would be replaced, and the memory behind it left out."""
-        if not self._link.is_symlink() or not self._link.exists():
-            return
-        there = self._link.parent / self._link.readlink()
-        if version_number(self._name, there.name) is None or there.parent.resolve() != self._link.parent.resolve():
-            raise ConfigError(
-                f"{self.place} is a link to {str(there)!r}, and versions lie beside the folder itself: give --memory "
-                f"{there}"
-            )
-
-    def _read(self, name: str, *, counted: bool) -> Version | None:
+    def _read(self, name: str, number: int, *, counted: bool) -> Version | None:
         """Describe a version; None if there is no memory yet."""
         folder = self.folder(name)
-        found = read_header(folder) if folder.is_dir() else None
-        if found is None:
+        header = read_header(folder) if folder.is_dir() else None
+        if header is None:
             return None
-        number, live = version_number(self._name, name) or 0, self._link.resolve() == folder.resolve()
-        pairs, finished = _count(folder) if counted else None, not folder.name.endswith(PARTIAL)
-        return Version(name, number, pairs, live, finished, found.fingerprint)
+        live, finished = self._link.resolve() == folder.resolve(), not folder.name.endswith(PARTIAL)
+        return Version(name, number, _count(folder) if counted else None, live, finished, header)
 
     def _place_of_first(self) -> Path | None:
         """Where a plain folder of the name goes, in which nobody may write then; None if there is none."""
@@ -288,8 +289,10 @@ class FolderVersions(Versions):
 
 def _count(folder: Path) -> int | None:
     """Pairs in a folder; None if another process has it open, 0 if it is damaged or not begun."""
+    from .edge import EdgeMemory
+
     try:
-        with closing(open_memory(folder, None, create=False)) as memory:
+        with closing(EdgeMemory.open(str(folder), None, MemoryOptions(), create=False)) as memory:
             return memory.count()
     except MemoryLocked:
         return None

@@ -133,7 +133,7 @@ def test_each_version_has_its_own_and_takes_it_with_it(server: StandIn, place: s
             new.upsert(records(["c"]))
         versions.finish(name, 1, FINGERPRINT)
         reader.change_said([said_record(1)], ())
-        assert list(versions.header_of(versions.all()[0]).said) == [said_record(1)["id"]]
+        assert list(versions.all()[0].header.said) == [said_record(1)["id"]]
         versions.use(name)
         assert (reader.look().calibration, dict(reader.header.said)) == ({}, {})
         reader.change_said([said_record(2)], ())
