@@ -44,7 +44,6 @@ from .errors import (
 from .fuse import Fused, Learned, NeighbourFuser
 from .memory import Header, Memory, memory_of
 from .memory.checks import check_search
-from .recovery import EVERY_S, Recovery
 from .types import Degraded, Fingerprint, FuserName, Modality, Neighbours, Search, Vectors
 
 T = TypeVar("T")
@@ -55,7 +54,6 @@ Ticket = NewType("Ticket", int)
 """Permission for one call; its outcome counts only while the circuit is in the state that gave it."""
 _MOST_LATE = 32
 _MOST_NEIGHBOURS = 100  # per query: the vectors of a batch stay small
-_LONGEST_S = 30.0  # between two looks at a server whose searches fail
 _AT_ONCE = 2  # batches on their way to a server: one is searched while the next is written or read
 
 
@@ -164,17 +162,12 @@ class Breaker:
         self._retry_at: float | None = None  # None while closed
         self._probing = False
         self._last_error: str | None = None
-        self.is_watched: Callable[[], bool] = lambda: False
-        """Whether something else than the callers probes now; then none of them does."""
 
-    def admit(self, *, probe: bool = False) -> Ticket | None:
-        """Get a ticket for a call, or None: make no call. Every ticket must be returned.
-
-        ``probe``: of who watches an open circuit, at any time.
-        """
+    def admit(self) -> Ticket | None:
+        """Get a ticket for a call, or None: make no call. Every ticket must be returned."""
         with self._lock:
             if self._retry_at is not None:
-                if self._probing or not (probe or (self._clock() >= self._retry_at and not self.is_watched())):
+                if self._probing or self._clock() < self._retry_at:
                     return None
                 self._probing = True
                 self._epoch += 1
@@ -244,14 +237,14 @@ class Guard:
         self._out = False
 
     @contextmanager
-    def attempt(self, *, probe: bool = False) -> Iterator[None]:
-        """Around one call, timed; ``probe``: of who watches an open circuit.
+    def attempt(self) -> Iterator[None]:
+        """Around one call, timed.
 
         Raises:
             Outage: it failed, was late, or must not be made because the part failed too often.
             FingerprintMismatch: the memory is now of another encoder; frozen vectors would hide that.
         """
-        ticket = self.breaker.admit(probe=probe)
+        ticket = self.breaker.admit()
         if ticket is None:
             raise self._outage("circuit_open", self._make_error())
         started = time.perf_counter()
@@ -279,7 +272,6 @@ class Guard:
     def _make_error(self) -> RecoError:
         circuit = self.breaker.circuit
         when = f"in {circuit.retry_in_s:.1f} s" if circuit.retry_in_s else "as soon as one call is answered"
-        when = f"every {EVERY_S:g} s until it answers" if self.breaker.is_watched() else when
         return self._errors.gone(
             f"the {self._part} failed {circuit.failures} times in a row and is asked again {when}. "
             f"The latest failure: {circuit.last_error}"
@@ -314,9 +306,6 @@ class GuardedMemory:
         """
         self._memory, self._guard, self._deadline, self._most = memory, guard, deadline, most
         self._batchers = [Batcher(self._run, most, shared=(Outage,)) for _ in range(_AT_ONCE if deadline else 1)]
-        self._in_vain = 0  # looks at a server that answered, and whose search failed
-        self.recovery = Recovery("reco-memory-recovery", self._look)
-        guard.breaker.is_watched = lambda: self.recovery.running
 
     @property
     def searches(self) -> GuardedMemory:
@@ -395,41 +384,8 @@ class GuardedMemory:
                 call = partial(self._memory.searches.search, search)
                 return call() if self._deadline is None else self._deadline.run(call, asked_at)
         except Outage:
-            if self._may_come_back and self._guard.breaker.circuit.state == "open":
-                self.recovery.begin()
             check_search(search, self.header.fingerprint.dimension)
             raise
-
-    @property
-    def _may_come_back(self) -> bool:
-        """Whether it is on a server, to which there may be a new connection."""
-        return self._deadline is not None and hasattr(self._memory.searches, "reconnect")
-
-    def _look(self) -> float:
-        """Look for a server that is down, by a new connection; seconds until the next look, 0: its circuit is closed.
-
-        Where it answers and its searches fail, as without their collection, the pauses double.
-        """
-        if self._is_well:
-            return 0.0
-        searches = self._memory.searches
-        try:
-            searches.reconnect()  # type: ignore[attr-defined]
-        except RecoError:
-            return EVERY_S
-        try:
-            one = np.eye(1, searches.header.fingerprint.dimension, dtype=np.float32)
-            with self._guard.attempt(probe=True):
-                call = partial(searches.search, Search(one, "image", "text", 1))
-                call() if self._deadline is None else self._deadline.run(call)
-        except (Outage, RecoError):  # of which the circuit has the latest
-            pass
-        self._in_vain = 0 if self._is_well else self._in_vain + 1
-        return min(_LONGEST_S, EVERY_S * 2**self._in_vain) if self._in_vain else 0.0
-
-    @property
-    def _is_well(self) -> bool:
-        return self._guard.breaker.circuit.state == "closed"
 
 
 class GuardedFuser(NeighbourFuser):
@@ -473,7 +429,6 @@ class Guards:
             return Breaker(settings.breaker_failures, settings.breaker_retry_s, clock)
 
         self._settings = settings
-        self._guarded: list[GuardedMemory] = []
         self._memory = Guard("memory", breaker(), counters.retrieve_s)
         self._fusion = Guard("fusion", breaker(), counters.fuse_s)
         self.encoder = Guard("encoder", breaker(), Histogram(SECONDS))
@@ -506,13 +461,7 @@ class Guards:
         given = self._settings
         most = given.batch_size if given.batch_callers else 0
         deadline = Deadline(given.memory_timeout_s, "memory_timeout_s") if "://" in given.memory else None
-        self._guarded.append(GuardedMemory(memory, self._memory, deadline, most))
-        return self._guarded[-1]
-
-    def close(self) -> None:
-        """Look for nothing that is down any more."""
-        for memory in self._guarded:
-            memory.recovery.close()
+        return GuardedMemory(memory, self._memory, deadline, most)
 
     def fusers(self, fusers: Mapping[FuserName, NeighbourFuser]) -> dict[FuserName, NeighbourFuser]:
         """The fusions, guarded; a session on a server has its own deadline, and a server its own batches."""

@@ -390,7 +390,6 @@ class Reco:
     def close(self) -> None:
         """Flush and release the memory; closing twice is fine."""
         self._closed = True
-        self._guards.close()
         self.memory.close()
         self.encoder.close()
 

@@ -59,7 +59,6 @@ SLOW = {
     "tests/clients",
     "tests/compare/test_page_browser.py",
     "tests/data/test_torchvision.py",
-    "tests/degrade/test_killed_server.py",
     "tests/degrade/test_opened_in_an_outage.py",
     "tests/degrade/test_traffic.py",
     "tests/demo",

@@ -21,7 +21,7 @@ from reco_plugin.models.folder import graph_specs, render_config
 PACKAGE = Path(reco_plugin.__file__).parent
 ROOMS = {  # name -> the modules and packages in it; an import goes to the same room or to one above it
     "ground": "errors files checks values types results defaults fingerprint proxies progress counters batching"
-    " recovery machine",
+    " machine",
     "options, settings": "options settings config run_config",
     "quickstart": "quickstart",
     "memory": "memory",

@@ -10,7 +10,7 @@ from typing import Any, TypeVar
 from qdrant_client import QdrantClient, grpc, models
 from qdrant_client.conversions.conversion import GrpcToRest, RestToGrpc
 
-from ..errors import FingerprintMismatch, MemoryStoreError, MemoryUnavailable
+from ..errors import FingerprintMismatch, MemoryStoreError
 from ..types import MODALITIES, Fingerprint, Neighbours, Records, Search
 from .checks import CheckedSearch
 from .collection import consistency, open_served, read_collection, search_params
@@ -65,13 +65,8 @@ class QdrantMemory(PointMemory):
         with self._opening:
             if self._state.header is None:
                 client = self._opened(self._client)
-                try:
-                    open_served(client, self._server, self.collection, self._expected, create=self._create)
-                    self._read_header()
-                except MemoryUnavailable:  # the next attempt has a connection of its own
-                    self._client = self._server.connect()
-                    client.close()
-                    raise
+                open_served(client, self._server, self.collection, self._expected, create=self._create)
+                self._read_header()
                 self._read_again_at = time.monotonic() + self._options.refresh_s
 
     @property
@@ -87,22 +82,6 @@ class QdrantMemory(PointMemory):
         """Whether the server answers now, within a second, at the address that its name has now."""
         self._opened(self._client)
         return self._server.answers()
-
-    def reconnect(self) -> None:
-        """Take a new connection to the server, if it answers: at the address that its name has now.
-
-        Calls that are on their way keep the old one.
-
-        Raises:
-            MemoryUnavailable: it does not answer.
-        """
-        if not self.answers():
-            raise MemoryUnavailable(f"the memory at {self.location!r} does not answer")
-        fresh = self._server.connect()
-        if self._client is None:  # closed meanwhile
-            fresh.close()
-        else:
-            self._client = fresh
 
     def set_calibration(self, calibration: dict[str, Any]) -> None:
         """Store what was learned."""

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import threading
 import time
 import warnings
 from collections import Counter
@@ -14,7 +13,7 @@ import numpy as np
 import pytest
 from live_service import wait_until
 
-from reco_plugin.errors import InputError, MemoryStoreError
+from reco_plugin.errors import InputError
 from reco_plugin.guard import DegradedWarning, Outage
 
 Build = Callable[..., Any]
@@ -42,24 +41,6 @@ def together(hanging: Any) -> Callable[..., list[Future[Any]]]:
         return futures
 
     return run
-
-
-def test_queries_and_candidates_of_several_threads_are_as_if_alone(rig: Build, together: Any) -> None:
-    one = rig()
-    calls = [
-        lambda: one.ask(),
-        lambda: one.ask(role="candidate", explain=False),
-        lambda: one.reco.refine(one.frozen[:1], modality="text"),
-        lambda: one.reco.refine(one.frozen[1:], modality="text"),
-    ]
-    alone = [call() for call in calls]
-    one.memory.asked = 0
-    found = [future.result() for future in together(one, *calls)]
-    assert one.memory.asked == 2
-    for got, expected in zip(found, alone, strict=True):
-        np.testing.assert_allclose(got.vectors, expected.vectors, atol=1e-5)
-        assert (got.degraded, got.coverage) == (None, expected.coverage)
-        assert got.retrieved.tolist() == expected.retrieved.tolist()
 
 
 def test_explanations_and_conditions_are_each_callers_own(rig: Build, together: Any) -> None:
@@ -108,32 +89,6 @@ def test_a_memory_that_fails_degrades_every_call_of_the_batch_and_warns_once(rig
     assert [warning.category for warning in seen] == [DegradedWarning]
 
 
-def test_where_failures_are_errors_every_call_of_the_batch_has_it(rig: Build, together: Any) -> None:
-    one = rig(on_memory_failure="fail")
-    first, *others = together(one, *[one.ask] * 3, then=one.dead)
-    assert first.result().degraded is None
-    for future in others:
-        with pytest.raises(MemoryStoreError, match="connection refused"):
-            future.result()
-
-
-@pytest.mark.filterwarnings("ignore::reco_plugin.guard.DegradedWarning")
-def test_a_reco_that_is_closed_answers_what_waited(rig: Build, together: Any) -> None:
-    one = rig()
-    closed = threading.Event()
-
-    def close() -> None:
-        if not closed.is_set():
-            closed.set()
-            one.reco.close()
-
-    first, second = together(one, one.ask, one.ask, then=close)
-    assert first.result().degraded is None
-    assert second.result().degraded in {None, "memory_error"}
-    with pytest.raises(MemoryStoreError, match="is closed"):
-        one.ask()
-
-
 def test_what_waits_for_a_server_is_one_request(rig: Build, hanging: Any) -> None:
     one = rig(remote=True, memory_timeout_s=60)
     batchers = one.reco._refiner.memory._batchers
@@ -147,14 +102,6 @@ def test_what_waits_for_a_server_is_one_request(rig: Build, hanging: Any) -> Non
     for future in futures:
         np.testing.assert_allclose(future.result().vectors, alone.vectors, atol=1e-5)
     assert one.memory.asked == 2 * len(batchers)
-
-
-def test_different_conditions_do_not_wait_for_one_another_at_a_server(rig: Build) -> None:
-    one, callers = rig(remote=True, memory_timeout_s=60), 5
-    one.memory.trouble = threading.Barrier(callers, timeout=PATIENCE_S).wait  # passes once all of them are there
-    with ThreadPoolExecutor(callers) as threads:
-        found = list(threads.map(lambda number: one.ask(where={"colour": str(number)}), range(callers)))
-    assert [each.degraded for each in found] == [None] * callers
 
 
 @pytest.mark.filterwarnings("ignore::reco_plugin.guard.DegradedWarning")

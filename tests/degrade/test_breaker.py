@@ -7,7 +7,6 @@ import threading
 import pytest
 
 from reco_plugin.guard import Breaker
-from reco_plugin.recovery import Recovery
 
 ERROR = OSError("connection refused")
 
@@ -53,13 +52,6 @@ def test_it_opens_after_so_many_failures_in_a_row(breaker):
     circuit = breaker.circuit
     assert (circuit.state, circuit.failures, circuit.opened) == ("open", 3, 1)
     assert (circuit.retry_in_s, circuit.last_error) == (10.0, "connection refused")
-
-
-def test_while_open_nobody_is_admitted(breaker, clock):
-    fail(breaker, 3)
-    clock.now += 9.75
-    assert breaker.admit() is None
-    assert breaker.circuit.retry_in_s == 0.25
 
 
 def test_then_one_probe_is_admitted_and_its_success_closes(breaker, clock):
@@ -110,14 +102,6 @@ def test_calls_from_before_it_opened_count_no_more(breaker, clock):
     assert breaker.circuit.state == "closed"
 
 
-def test_an_abandoned_call_changes_nothing_while_closed(breaker):
-    fail(breaker, 2)
-    breaker.abandoned(breaker.admit())
-    assert breaker.circuit.failures == 2
-    fail(breaker)
-    assert breaker.circuit.state == "open"
-
-
 def test_of_many_threads_one_probes(breaker, clock):
     fail(breaker, 3)
     clock.now += 10.0
@@ -134,13 +118,3 @@ def test_of_many_threads_one_probes(breaker, clock):
         thread.join(30)
     assert len(tickets) == 16
     assert sum(ticket is not None for ticket in tickets) == 1
-
-
-def test_a_watch_that_cannot_begin_does_not_keep_callers_from_trying(monkeypatch):
-    def refuse(_: threading.Thread) -> None:
-        raise RuntimeError("can't start new thread")
-
-    watch = Recovery("watch", lambda: True)
-    monkeypatch.setattr(threading.Thread, "start", refuse)
-    watch.begin()
-    assert not watch.running

@@ -3,17 +3,14 @@
 from __future__ import annotations
 
 import json
-import time
 import warnings
 from collections import Counter
 from collections.abc import Callable
-from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
-from broken_graph import with_broken_graph
 
 from reco_plugin import Reco
 from reco_plugin.errors import (
@@ -50,20 +47,6 @@ def test_with_all_well_nothing_is_marked_and_nothing_differs(rig: Build, filled:
     assert one.states == (CLOSED, CLOSED)
 
 
-def test_embed_says_what_embed_texts_and_images_do_not(rig: Build, drawings: Any) -> None:
-    one = rig()
-    images = [pair.image for pair in drawings[:2]]
-    for modality, items, plain in (("text", one.texts, one.reco.embed_texts), ("image", images, one.reco.embed_images)):
-        result = one.reco.embed(items, modality=modality, refine=True)
-        np.testing.assert_array_equal(result.vectors, plain(items, refine=True))
-        np.testing.assert_array_equal(result.frozen, plain(items, refine=False))
-        assert result.degraded is None
-        unrefined = one.reco.embed(items, modality=modality, refine=False)
-        assert unrefined.vectors.tobytes() == unrefined.frozen.tobytes() == result.frozen.tobytes()
-    with pytest.raises(InputError, match="modality must be 'image' or 'text'"):
-        one.reco.embed(one.texts, modality="sound", refine=True)  # type: ignore[arg-type]
-
-
 # --- degrade
 
 
@@ -86,16 +69,6 @@ def test_a_failure_gives_frozen_vectors_and_the_reason(rig: Build, part: str, er
     assert not result.moved.any()
     getattr(one, part).trouble = None
     assert one.ask().degraded is None
-
-
-@pytest.mark.filterwarnings("ignore::reco_plugin.guard.DegradedWarning")
-def test_vectors_that_are_nearly_unit_come_back_as_the_refiner_would_have_seen_them(rig: Build) -> None:
-    one = rig()
-    nearly = one.frozen * np.float32(1.004)
-    well = one.reco.refine(nearly, modality="text")
-    one.memory.trouble = one.dead
-    result = one.reco.refine(nearly, modality="text")
-    assert result.frozen.tobytes() == well.frozen.tobytes() == result.vectors.tobytes()
 
 
 @pytest.mark.filterwarnings("ignore::reco_plugin.guard.DegradedWarning")
@@ -155,17 +128,6 @@ def test_a_dead_memory_is_asked_no_more_and_found_again(rig: Build) -> None:
     assert (result.degraded, one.states) == (None, (CLOSED, CLOSED))
 
 
-@pytest.mark.filterwarnings("ignore::reco_plugin.guard.DegradedWarning")
-def test_the_fusion_has_a_circuit_of_its_own(rig: Build) -> None:
-    one = rig(breaker_failures=2)
-    one.fuser.trouble = one.broken
-    assert [one.ask().degraded for _ in range(3)] == ["fusion_error", "fusion_error", "fusion_circuit_open"]
-    assert (one.states, one.fuser.asked, one.memory.asked) == ((CLOSED, "open"), 2, 3)
-    one.fuser.trouble = None
-    one.clock.now += 10.0
-    assert one.ask().degraded is None
-
-
 def test_an_outage_is_told_once_and_the_next_one_again(rig: Build) -> None:
     one = rig()
     one.memory.trouble = one.dead
@@ -181,19 +143,6 @@ def test_an_outage_is_told_once_and_the_next_one_again(rig: Build) -> None:
     one.memory.trouble = one.dead
     with pytest.warns(DegradedWarning):
         one.reco.embed_texts(one.texts)
-
-
-@pytest.mark.filterwarnings("ignore::reco_plugin.guard.DegradedWarning")
-def test_embedding_degrades_as_refining_does(rig: Build) -> None:
-    one = rig()
-    one.memory.trouble = one.dead
-    result = one.reco.embed(one.texts, modality="text", refine=True)
-    assert one.is_frozen(result)
-    assert result.degraded == "memory_error"
-    assert one.reco.embed_texts(one.texts, refine=True).tobytes() == one.frozen.tobytes()
-    asked = one.memory.asked
-    assert one.reco.embed(one.texts, modality="text", refine=False).degraded is None
-    assert one.memory.asked == asked
 
 
 # --- fail
@@ -220,13 +169,6 @@ def test_who_prefers_errors_gets_the_parts_own(rig: Build, part: str, trouble: s
     assert Counter(one.reco.metrics()["degraded"]) == Counter({})
 
 
-def test_who_prefers_errors_does_not_wait_either(rig: Build, hanging: Any) -> None:
-    one = rig(remote=True, on_memory_failure="fail", **QUICK)
-    one.memory.trouble = hanging
-    with pytest.raises(MemoryTimeout, match=r"the memory is late: no answer within 0\.02 s\. Raise memory_timeout_s"):
-        one.ask()
-
-
 # --- what never degrades
 
 
@@ -248,15 +190,6 @@ def test_a_wrong_question_is_an_error_whatever_is_down(rig: Build, opened: bool)
             one.reco.refine(**{"vectors": one.frozen, "modality": "text", **wrong})
 
 
-def test_wrong_questions_open_no_circuit(rig: Build) -> None:
-    one = rig(breaker_failures=2)
-    for _ in range(5):
-        with pytest.raises(InputError):
-            one.ask(where={"year": {"near": 2020}})
-    assert one.ask().degraded is None
-    assert one.reco.circuits["memory"].failures == 0
-
-
 @pytest.mark.filterwarnings("ignore::reco_plugin.guard.DegradedWarning")
 def test_a_wrong_question_uses_up_no_probe(rig: Build) -> None:
     one = rig(breaker_failures=1)
@@ -267,13 +200,6 @@ def test_a_wrong_question_uses_up_no_probe(rig: Build) -> None:
     with pytest.raises(InputError):
         one.ask(where={"year": {"near": 2020}})
     assert one.ask().degraded is None
-
-
-def test_an_encoder_that_fails_is_an_error(model: Path, tmp_path: Path) -> None:
-    with Reco.open(with_broken_graph(model, tmp_path / "model", "clip_text"), memory=":memory:") as reco:
-        with pytest.raises(SessionError, match="cannot load"):
-            reco.embed_texts(["a red circle"])
-        assert Counter(reco.metrics()["degraded"]) == Counter({})
 
 
 def test_a_memory_that_turns_out_to_be_another_encoders_is_refused_while_open(rig: Build) -> None:
@@ -299,18 +225,6 @@ def test_a_closed_reco_says_so(model: Path, rig: Build) -> None:
     with pytest.raises(MemoryStoreError, match="this Reco is closed"):
         one.ask()
     assert one.reco.embed_texts(one.texts, refine=False).tobytes() == one.frozen.tobytes()
-
-
-def test_writing_is_not_guarded(rig: Build, drawings: Any) -> None:
-    one = rig(breaker_failures=1)
-    one.memory.trouble = one.dead
-    with pytest.warns(DegradedWarning):
-        one.ask()
-    assert one.reco.circuits["memory"].state == "open"
-    before = len(one.reco.memory)
-    with pytest.warns(UserWarning, match=r"stored, but not all are judged, .*: the memory at"):
-        assert one.reco.memory.add([replace(drawings[0], id="new")]) == 1
-    assert len(one.reco.memory) == before + 1
 
 
 # --- what is counted
@@ -356,20 +270,3 @@ def test_an_evaluation_refuses_degraded_answers(rig: Build) -> None:
     for measure in (refine_queries, refine_candidates):
         with pytest.raises(MemoryStoreError, match=r"refinement failed \(memory_error\).*on_memory_failure='fail'"):
             measure(one.reco, items)
-
-
-@pytest.mark.filterwarnings("ignore::reco_plugin.guard.DegradedWarning")
-def test_a_server_that_answers_and_cannot_search_is_looked_at_less_and_less(
-    rig: Callable[..., Any], monkeypatch: pytest.MonkeyPatch
-) -> None:
-    for module in ("guard", "recovery"):
-        monkeypatch.setattr(f"reco_plugin.{module}.EVERY_S", 0.01)
-    one, looks = rig(remote=True, breaker_failures=1), list[float]()
-    one.memory.reconnect = lambda: looks.append(time.monotonic())
-    one.memory.trouble = one.dead
-    assert one.ask().degraded == "memory_error"
-    time.sleep(0.6)
-    assert len(looks) <= 7
-    one.memory.trouble = None
-    while one.reco.circuits["memory"].state != "closed":
-        time.sleep(0.01)

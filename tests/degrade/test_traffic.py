@@ -1,30 +1,35 @@
-"""A memory that is killed and restarted while threads go on asking."""
+"""A memory that is killed and started again, or hangs, while threads go on asking."""
 
 from __future__ import annotations
 
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 import pytest
+from qdrant_stand_in import serving
+
+from reco_plugin.artifact import Artifact
+from reco_plugin.memory import open_memory
 
 pytestmark = pytest.mark.filterwarnings("ignore::reco_plugin.guard.DegradedWarning")
 Build = Callable[..., Any]
 THREADS = 6
 
 
-def test_killed_and_restarted_under_load(rig: Build, traffic: Build) -> None:
-    one = rig(remote=True, memory_timeout_s=60, breaker_failures=3)
-    with traffic(one, THREADS) as load:
-        for outage in (1, 3):
-            load.until(None, closed(one))
-            one.memory.trouble = one.dead
-            load.until("memory_circuit_open", opened(one, outage))
-            one.clock.now += 10.0  # a probe finds it still dead
-            load.until("memory_circuit_open", opened(one, outage + 1))
-            one.memory.trouble = None
-            one.clock.now += 10.0
-        load.until(None, closed(one))
-    assert one.reco.metrics()["degraded"]["memory_error"] >= 2 * 3 + 2
+@pytest.mark.parametrize("scheme", ["http", "grpc"])
+def test_a_server_that_is_killed_and_started_again(rig: Build, traffic: Build, model: Path, scheme: str) -> None:
+    with serving() as server:
+        store = open_memory(server.url(scheme), Artifact.load(model).manifest.fingerprint)
+        one = rig(store, memory_timeout_s=60, breaker_failures=3)
+        with traffic(one) as load:
+            load.until(None)
+            server.stop()
+            load.until("memory_circuit_open")
+            server.start()
+            load.until(None, probing(one))
+        metrics = one.reco.metrics()
+    assert {reason for reason, count in metrics["degraded"].items() if count} == {"memory_error", "memory_circuit_open"}
 
 
 def test_a_memory_that_hangs_holds_nobody_up(rig: Build, traffic: Build, hanging: Any) -> None:
@@ -32,26 +37,18 @@ def test_a_memory_that_hangs_holds_nobody_up(rig: Build, traffic: Build, hanging
     with traffic(one, THREADS) as load:
         load.until(None)
         one.memory.trouble = hanging
-        load.until("memory_circuit_open", opened(one, 1))
+        load.until("memory_circuit_open", lambda: bool(one.reco.circuits["memory"].opened))
         hanging.release()
         one.memory.trouble = None
-        load.until(None, closed_by_a_probe(one))
+        load.until(None, probing(one))
     assert one.reco.metrics()["degraded"]["memory_timeout"] >= THREADS
 
 
-def opened(rig: Any, times: int) -> Callable[[], bool]:
-    return lambda: bool(rig.reco.circuits["memory"].opened == times)
-
-
-def closed(rig: Any) -> Callable[[], bool]:
-    return lambda: bool(rig.reco.circuits["memory"].state == "closed")
-
-
-def closed_by_a_probe(rig: Any) -> Callable[[], bool]:
-    """Probes until it is closed: on a busy machine, one may take longer than the memory is waited for."""
+def probing(rig: Any) -> Callable[[], bool]:
+    """Lets callers probe until the circuit is closed."""
 
     def look() -> bool:
         rig.clock.now += 10.0
-        return closed(rig)()
+        return bool(rig.reco.circuits["memory"].state == "closed")
 
     return look
