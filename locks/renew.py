@@ -24,7 +24,7 @@ BUILD = ["hatchling", "editables"]  # builds the project itself, without a downl
 SERVED = "python_full_version < '3.13' and sys_platform == 'linux'"  # where there is a Triton server
 CUDA = ["onnxruntime-gpu[cuda,cudnn]"]
 TESTS = [
-    *("pytest", "pytest-asyncio", "pytest-docker", "pytest-xdist", "hypothesis", "trustme", "pyyaml"),
+    *("pytest", "pytest-asyncio", "pytest-xdist", "hypothesis", "trustme", "pyyaml"),
     "opentelemetry-sdk",
 ]
 
