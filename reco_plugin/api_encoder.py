@@ -1,8 +1,8 @@
 """An encoder that is only an API, and :func:`open_encoder`, which opens one of either kind.
 
 Images are sent as the files that they are, and texts as they are: the API prepares both. What it costs is counted, and
-every hour it is asked for the vectors of fixed inputs: where they are no longer what they were, its model is another
-one, nothing more is stored, and queries stay plain, since their neighbours would be wrong.
+every hour the vectors of fixed inputs are compared: where they are no longer what they were, the model is another one,
+nothing more is stored, and queries stay plain, since their neighbours would be wrong.
 """
 
 from __future__ import annotations
@@ -33,6 +33,10 @@ from .values import CONTEXT_LENGTH, check_templates, is_unicode, show
 log = logging.getLogger(__name__)
 CHECKED_EVERY_S = 3600.0
 """Seconds between two looks at whether the API still has the same model."""
+_THUMBNAILS = ImageConfig((224, 224))
+"""Of an API's images, which are sent as they are: only for those that people look at."""
+_WHOLE_TEXTS = TextConfig("hf", CONTEXT_LENGTH, "whitespace", pad_id=0)
+"""Of an API's texts: where it cuts them is not known."""
 
 
 def open_encoder(artifact: Artifact, settings: Settings) -> Encoder:
@@ -45,14 +49,8 @@ def open_encoder(artifact: Artifact, settings: Settings) -> Encoder:
     return ApiEncoder(artifact, settings) if artifact.manifest.api else Encoder(artifact, settings)
 
 
-_THUMBNAILS = ImageConfig((224, 224))
-"""Of an API's images, which are sent as they are: only for those that people look at."""
-_WHOLE_TEXTS = TextConfig("hf", CONTEXT_LENGTH, "whitespace", pad_id=0)
-"""Of an API's texts: it does not tell where it cuts them."""
-
-
 def load_model(model: str | os.PathLike[str], settings: Settings | None = None) -> Artifact:
-    """Load a model folder; the address of an API stands for one, and is asked what it is.
+    """Load a model folder; the address of an API stands for one, and is measured.
 
     Args:
         model: the folder or address.
@@ -67,7 +65,7 @@ def load_model(model: str | os.PathLike[str], settings: Settings | None = None) 
         return Artifact.load(model)
     with closing(ApiClient(parse_address(model), settings or load_settings(model=model))) as client:
         measured = measure(client)
-    fingerprint, told = measured.fingerprint, measured.told
+    fingerprint, served = measured.fingerprint, measured.served
     manifest = Manifest(
         name=fingerprint.name,
         digest=fingerprint.digest,
@@ -75,7 +73,7 @@ def load_model(model: str | os.PathLike[str], settings: Settings | None = None) 
         image=_THUMBNAILS,
         text=_WHOLE_TEXTS,
         fusion=FusionInfo(fuser="reco"),
-        policy=Policy() if told is None else Policy(k=told.k, caution=told.caution),
+        policy=Policy() if served is None else Policy(k=served.k, caution=served.caution),
         graphs={},
         matryoshka=measured.matryoshka,
         api=str(measured.address),
@@ -86,23 +84,16 @@ def load_model(model: str | os.PathLike[str], settings: Settings | None = None) 
 def write_api_model(
     address: str, out: Path, *, templates: Sequence[str] = (), matryoshka: Sequence[int] = ()
 ) -> Manifest:
-    """Write a model folder of an API: what was measured of it, so that it opens while the API is down.
-
-    Args:
-        address: of the API; its key is not written.
-        out: the folder; an older model there is replaced.
-        templates: prompts that it was trained with, ``{}`` where a name goes.
-        matryoshka: dimensions that its vectors may be cut to; as the address says where there are none.
+    """Write a model folder of an API: what was measured, without a key, so that it opens while the API is down.
 
     Raises:
         ConfigError: an address or option that cannot be used.
         SessionError: the API cannot be reached, or answers no vectors.
         ArtifactError: ``out`` is no model folder, or cannot be written.
     """
-    measured = load_model(address).manifest
     given = {"templates": check_templates(templates), "matryoshka": tuple(matryoshka)}
     changed = {name: value for name, value in given.items() if value}
-    manifest = Manifest.model_validate(measured.model_dump() | changed)
+    manifest = Manifest.model_validate(load_model(address).manifest.model_dump() | changed)
     with whole_model(out) as folder:
         (folder / MANIFEST).write_text(manifest.model_dump_json(indent=1) + "\n", encoding="utf-8")
     return manifest
@@ -111,9 +102,9 @@ def write_api_model(
 class ApiPreparation(Preparation):
     """Checks items, and packs them as bytes (N,) uint8: texts in UTF-8, images as files."""
 
-    def __init__(self, artifact: Artifact, max_pixels: int, address: str, *, takes_images: bool) -> None:
+    def __init__(self, artifact: Artifact, max_pixels: int) -> None:
         super().__init__(artifact, max_pixels)
-        self._pixels, self._address, self._takes_images = max_pixels, address, takes_images
+        self.address = parse_address(artifact.manifest.api)
 
     def image(self, image: Any) -> EncoderInput:
         """An image as the bytes of a file (N,).
@@ -122,12 +113,12 @@ class ApiPreparation(Preparation):
             ImageError: it cannot be decoded or is too large; the message begins with "is", "has" or "cannot".
             SessionError: the API encodes no images.
         """
-        if not self._takes_images:
+        if not self.address.images:
             raise SessionError(
-                f"the encoder at {self._address} takes texts only, no images: give a vector in place of each picture, "
-                "or name an API whose model embeds both (docs/api-encoders.md)"
+                f"the encoder at {self.address.host} takes texts only, no images: give a vector in place of each "
+                "picture, or name an API whose model embeds both"
             )
-        return EncoderInput(np.frombuffer(image_to_file(image, self._pixels), np.uint8))
+        return EncoderInput(np.frombuffer(image_to_file(image, self._max_pixels), np.uint8))
 
     def text(self, text: str, what: str) -> EncoderInput:
         """A text as UTF-8 (N,).
@@ -137,10 +128,8 @@ class ApiPreparation(Preparation):
         """
         if not isinstance(text, str):
             raise InputError(f"{what} must be a text, got {show(text)}")
-        if not is_unicode(text):
-            raise InputError(f"{what} holds half of a surrogate pair, which is no character")
-        if not text.strip():
-            raise InputError(f"{what} is empty, which an API refuses: leave it out")
+        if not is_unicode(text) or not text.strip():
+            raise InputError(f"{what} is {'empty' if not text.strip() else 'no valid Unicode'}: leave it out")
         return EncoderInput(np.frombuffer(text.encode(), np.uint8))
 
 
@@ -164,14 +153,11 @@ class ApiEncoder(Encoder):
             transport: of httpx, instead of the network.
         """
         super().__init__(artifact, settings.model_copy(update={"batch_callers": False}))
-        self.client = ApiClient(parse_address(artifact.manifest.api), settings, transport)
+        self.preparation: ApiPreparation = ApiPreparation(artifact, settings.max_pixels)
+        self.client = ApiClient(self.preparation.address, settings, transport)
         self.guarded: Callable[[], AbstractContextManager[None]] = nullcontext
         """Around each call: a circuit, where there is one."""
-        takes_images = self.client.address.images != "none"
-        self.modalities = MODALITIES if takes_images else ("text",)
-        self.preparation = ApiPreparation(
-            artifact, settings.max_pixels, self.client.address.host, takes_images=takes_images
-        )
+        self.modalities = MODALITIES if self.client.address.images else ("text",)
         self._clock, self._checking = clock, threading.Lock()
         just_measured = is_address(artifact.folder)
         self._next_check = clock() + CHECKED_EVERY_S if just_measured else -np.inf
@@ -196,7 +182,7 @@ class ApiEncoder(Encoder):
         """Look whether the API still has the same model, if that is due; :attr:`changed` says so where it has not.
 
         Raises:
-            SessionError: it cannot be asked.
+            SessionError: it cannot be called.
         """
         with self._checking:
             if self._clock() < self._next_check:
@@ -207,18 +193,14 @@ class ApiEncoder(Encoder):
             except InputError as error:
                 raise SessionError(f"{error}: it took the same inputs when it was measured") from None
             self._next_check = self._clock() + CHECKED_EVERY_S
-            self._note(change)
-
-    def _note(self, change: str | None) -> None:
-        if change is None:
-            if self.changed is not None:
-                log.warning("the encoder at %s has its earlier model again", self.client.address.host)
-            self.changed = None
-            return
-        said = f"the encoder at {self.client.address.host} has another model than the memory: {change}"
-        if self.changed is None:
-            log.error("%s. Nothing is stored and queries stay plain until it has the earlier one again", said)
-        self.changed = said
+            host, before = self.client.address.host, self.changed
+            self.changed = change and f"the encoder at {host} has another model than the memory: {change}"
+            if self.changed and not before:
+                log.error(
+                    "%s. Nothing is stored and queries stay plain until it has the earlier one again", self.changed
+                )
+            elif before and not self.changed:
+                log.warning("the encoder at %s has its earlier model again", host)
 
     def _prepare(self, part: Any, modality: Modality) -> Any:
         """Bytes (N,) of each item."""

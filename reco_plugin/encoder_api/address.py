@@ -14,21 +14,10 @@ from ..errors import ConfigError
 from ..values import DIMENSIONS, did_you_mean, in_words, show, split_options
 
 DialectName: TypeAlias = Literal["openai", "jina", "cohere", "reco"]
-ImageForm: TypeAlias = Literal["object", "uri", "messages", "none"]
-"""How an OpenAI-like API takes an image: Jina's object, a data URI among the inputs (NVIDIA's), vLLM's messages."""
 
 _ADDRESS = re.compile(r"(?:(?P<dialect>[a-z0-9-]+)\+)?(?P<scheme>(?i:https?)):/{1,2}(?P<rest>.+)", re.DOTALL)
 """One slash, too: an address that went through a Path has lost the other."""
-_HOSTS: Mapping[str, DialectName] = {
-    "api.openai.com": "openai",
-    "api.jina.ai": "jina",
-    "api.cohere.com": "cohere",
-    "api.cohere.ai": "cohere",
-}
-_PATHS: Mapping[str, DialectName] = {
-    "/v2/embed": "cohere",
-    "/embeddings": "openai",
-}
+_HOSTS: Mapping[str, DialectName] = {"api.openai.com": "openai", "api.jina.ai": "jina", "api.cohere.com": "cohere"}
 _KEY_LIKE = re.compile("key|token|secret|password", re.IGNORECASE)
 _KEY_VARIABLES: Mapping[DialectName, tuple[str, ...]] = {
     "openai": ("OPENAI_API_KEY",),
@@ -36,19 +25,18 @@ _KEY_VARIABLES: Mapping[DialectName, tuple[str, ...]] = {
     "cohere": ("CO_API_KEY", "COHERE_API_KEY"),
 }
 """Where providers' own clients read their keys."""
-_OPTIONS = ("model", "dimensions", "matryoshka", "images", "batch", "parallel", "normalise")
 
 
 class ApiAddress(BaseModel):
-    """Who is asked, and how.
+    """Who is called, and how.
 
     Attributes:
         dialect: how requests are written.
         url: without options, as in ``https://api.jina.ai/v1``.
         model: sent with each request; None where the API has one model only.
-        dimensions: asked for, of a model that is trained for several; None: the model's own.
+        dimensions: of a model that is trained for several; None: the model's own.
         matryoshka: dimensions that its vectors may be cut to here, since its model was trained for it.
-        images: how an OpenAI-like API takes images; ``none``: not at all.
+        images: whether its model takes images; in OpenAI's dialect there are none.
         batch: items per request; None: the dialect's own number.
         parallel: requests at the same time.
         normalise: make unit vectors of what comes.
@@ -61,7 +49,7 @@ class ApiAddress(BaseModel):
     model: str | None = None
     dimensions: int | None = Field(None, ge=1, le=DIMENSIONS)
     matryoshka: tuple[Annotated[int, Field(ge=1, le=DIMENSIONS)], ...] = ()
-    images: ImageForm = "none"
+    images: bool = True
     batch: int | None = Field(None, ge=1, le=2048)
     parallel: int = Field(4, ge=1, le=64)
     normalise: bool = False
@@ -79,7 +67,7 @@ class ApiAddress(BaseModel):
 
     @property
     def key_variables(self) -> tuple[str, ...]:
-        """Variables that hold the provider's key; only for its own host, so that no other one is sent it.
+        """Variables that hold the provider's key; only for its own host, so that no other one gets it.
 
         Whatever dialect is spoken: Jina's text models speak OpenAI's.
         """
@@ -89,11 +77,14 @@ class ApiAddress(BaseModel):
 
     def __str__(self) -> str:
         """The address again, in full."""
-        said = self.model_dump(exclude={"dialect", "url"}, exclude_defaults=True) | {"images": self.images}
+        given = self.model_dump(exclude={"dialect", "url"}, exclude_defaults=True)
         if self.matryoshka:
-            said["matryoshka"] = ",".join(map(str, self.matryoshka))
-        options = "&".join(f"{name}={quote(str(value))}" for name, value in said.items())
-        return f"{self.dialect}+{self.url}?{options}"
+            given["matryoshka"] = ",".join(map(str, self.matryoshka))
+        options = "&".join(f"{name}={quote(str(value))}" for name, value in given.items())
+        return f"{self.dialect}+{self.url}" + (f"?{options}" if options else "")
+
+
+_OPTIONS = tuple(ApiAddress.model_fields.keys() - {"dialect", "url"})
 
 
 def is_address(model: str | os.PathLike[str]) -> bool:
@@ -106,7 +97,7 @@ def is_address(model: str | os.PathLike[str]) -> bool:
 
 
 def parse_address(model: str | os.PathLike[str]) -> ApiAddress:
-    """Read an address; the dialect is told by a prefix (``cohere+https://…``), the provider's host, or the path.
+    """Read an address; the dialect is its prefix (``cohere+https://…``), or that of the provider's host.
 
     Raises:
         ConfigError: no address, a key in it, an unknown dialect or option, or a model that is missing.
@@ -115,70 +106,47 @@ def parse_address(model: str | os.PathLike[str]) -> ApiAddress:
     match = _ADDRESS.fullmatch(text)
     if match is None:
         raise ConfigError(f"encoder must be the address of an API, as in openai+https://host/v1?model=NAME, got {text}")
-    if "@" in match["rest"].lstrip("/").partition("?")[0].partition("/")[0]:
+    place, options = split_options(match["rest"])
+    url = f"{match['scheme'].lower()}://{place}".rstrip("/")
+    if "@" in place or any(map(_KEY_LIKE.search, options)):  # not repeated: it may hold a key
         raise ConfigError(
             "no key belongs into the address of an encoder, where others can read it: set RECO_ENCODER_KEY"
         )
-    place, options = split_options(match["rest"])
-    url = f"{match['scheme'].lower()}://{place}".rstrip("/")
-    if not _names_host(url):
+    if not urlsplit(url).hostname or "?" in place or "#" in place:
         raise ConfigError(
-            "the encoder's address names no host, or no port that is a number in 1-65535: write it as https://host/v1 "
-            "or http://host:8000/v1"
+            "the encoder's address cannot be read: write it as https://host/v1?name=value, with & between options, and "
+            "?, & and # in a value as %3F, %26 and %23. A key goes into RECO_ENCODER_KEY"
         )
-    if "?" in place or "#" in place:  # not repeated: it may hold a key
-        raise ConfigError(
-            "the options of the encoder's address cannot be read: write name=value with & between them, and ?, & and # "
-            "in a value as %3F, %26 and %23. A key goes into RECO_ENCODER_KEY"
-        )
-    return _checked(_dialect(match["dialect"], url), url, {name: unquote(value) for name, value in options.items()})
-
-
-def _names_host(url: str) -> bool:
-    """Whether a URL has a host, and a port that can be one, if any."""
-    try:
-        parts = urlsplit(url)
-        return bool(parts.hostname) and parts.port != 0
-    except ValueError:
-        return False
+    dialect = _dialect(match["dialect"], url)
+    return _checked(dialect, url, {name: unquote(value) for name, value in options.items()})
 
 
 def _posix(model: str | os.PathLike[str]) -> str:
     return os.fspath(model).replace("\\", "/")
 
 
-def _dialect(said: str | None, url: str) -> DialectName:
-    known = get_args(DialectName)
-    if said is not None:
-        if said not in known:
-            raise ConfigError(f"encoder {url}: {said!r} is no dialect: {did_you_mean(said, known)}")
-        return said  # type: ignore[return-value]  # it is one of them
-    parts = urlsplit(url)
-    if (own := _HOSTS.get(parts.hostname or "")) is not None:
-        return own
-    found = next((name for path, name in _PATHS.items() if parts.path.endswith(path)), None)
+def _dialect(prefix: str | None, url: str) -> DialectName:
+    known: tuple[DialectName, ...] = get_args(DialectName)
+    found = prefix or _HOSTS.get(urlsplit(url).hostname or "")
     if found is None:
         raise ConfigError(
-            f"encoder {url}: which API it speaks is not known. Write it before the address, as in openai+{url} "
-            f"(one of {', '.join(known)}; reco is another `reco serve`)"
+            f"encoder {url}: write which API it speaks before the address, as in openai+{url} (one of "
+            f"{', '.join(known)}; reco is another `reco serve`)"
         )
-    return found
+    if found not in known:
+        raise ConfigError(f"encoder {url}: {found!r} is no dialect: {did_you_mean(found, known)}")
+    return found  # type: ignore[return-value]  # it is one of them
 
 
 def _checked(dialect: DialectName, url: str, options: Mapping[str, str]) -> ApiAddress:
     for name in options:
-        if _KEY_LIKE.search(name):
-            raise ConfigError(
-                f"no key belongs into the address of an encoder, where others can read it ({name}): set "
-                "RECO_ENCODER_KEY"
-            )
         if name not in _OPTIONS:
             raise ConfigError(f"the address of the encoder has no {name!r}: {did_you_mean(name, _OPTIONS)}")
     if "dimensions" in options and dialect == "reco":
         raise ConfigError("dimensions of another `reco serve`: a memory keeps its full vectors, leave them out")
     if "model" not in options and dialect != "reco":
         raise ConfigError(f"encoder {url}: name the model, as in {url}?model=NAME")
-    given: dict[str, Any] = {"images": "none" if dialect == "openai" else "object", **options}
+    given: dict[str, Any] = {"images": dialect != "openai", **options}
     if "matryoshka" in given:
         given["matryoshka"] = sorted(given["matryoshka"].split(","), key=len)
     try:

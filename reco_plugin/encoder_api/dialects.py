@@ -18,8 +18,6 @@ from .address import ApiAddress, DialectName
 
 Write: TypeAlias = Callable[[ApiAddress, Sequence[bytes], Modality], dict[str, Any]]
 """Makes the body of a request for some items: texts in UTF-8, or image files."""
-Read: TypeAlias = Callable[[Any, Modality], list[Any]]
-"""Takes the rows out of an answer, in the order of the items: lists of numbers, or base64."""
 
 
 @dataclass(frozen=True)
@@ -27,18 +25,26 @@ class Dialect:
     """How one kind of API is spoken.
 
     Attributes:
-        path: added to an address that does not end with it.
+        version, route: of the route that embeds, added to an address that does not end with it.
         write: body of a request.
-        read: rows of an answer.
+        read: rows of an answer, in the order of the items: lists of numbers, or base64.
         texts: per request.
-        get_identity: path of a list of models with fingerprints, where there is one.
+        models: route of a list of models with fingerprints, where there is one.
     """
 
-    path: Callable[[ApiAddress], str]
+    version: str
+    route: str
     write: Write
-    read: Read
+    read: Callable[[Any], list[Any]]
     texts: int
-    get_identity: str | None = None
+    models: str | None = None
+
+    def url(self, address: ApiAddress) -> str:
+        """The route, for an address of the host alone, of a version, or of the route itself."""
+        own = urlsplit(address.url).path  # a host may be called embeddings, too
+        if own.endswith(self.route):
+            return address.url
+        return address.url + (self.route if own else self.version + self.route)
 
 
 def _uri(image: bytes) -> str:
@@ -51,81 +57,49 @@ def _base64(image: bytes) -> str:
     return base64.b64encode(image).decode("ascii")
 
 
-def _common(address: ApiAddress, dimensions: str) -> dict[str, Any]:
+def _common(address: ApiAddress, dimensions: str = "dimensions") -> dict[str, Any]:
     """The fields of every request: model, and the dimensions under their name."""
-    sized = {} if address.dimensions is None else {dimensions: address.dimensions}
-    return {**({} if address.model is None else {"model": address.model}), **sized}
+    given = {"model": address.model, dimensions: address.dimensions}
+    return {name: value for name, value in given.items() if value is not None}
 
 
-def _write_openai(address: ApiAddress, items: Sequence[bytes], modality: Modality) -> dict[str, Any]:
-    fields = {**_common(address, "dimensions"), "encoding_format": "float"}
-    if modality == "text":
-        return {"input": [item.decode() for item in items], **fields}
-    if address.images == "messages":
-        (image,) = items
-        content = [{"type": "image_url", "image_url": {"url": _uri(image)}}]
-        return {"messages": [{"role": "user", "content": content}], **fields}
-    if address.images == "object":
-        return {"input": [{"image": _base64(item)} for item in items], **fields}
-    return {"input": list(map(_uri, items)), **fields}
+def _write_openai(address: ApiAddress, items: Sequence[bytes], _: Modality) -> dict[str, Any]:
+    return {"input": [item.decode() for item in items], **_common(address), "encoding_format": "float"}
 
 
 def _write_jina(address: ApiAddress, items: Sequence[bytes], modality: Modality) -> dict[str, Any]:
-    return {"input": _parts(items, modality), **_common(address, "dimensions")}
+    parts = [{"text": item.decode()} if modality == "text" else {"image": _base64(item)} for item in items]
+    return {"input": parts, **_common(address)}
 
 
 def _write_reco(address: ApiAddress, items: Sequence[bytes], modality: Modality) -> dict[str, Any]:
-    return {
-        "input": _parts(items, modality),
-        **_common(address, "dimensions"),
-        "refine": False,
-        "encoding_format": "base64",
-    }
-
-
-def _parts(items: Sequence[bytes], modality: Modality) -> list[dict[str, str]]:
-    if modality == "text":
-        return [{"text": item.decode()} for item in items]
-    return [{"image": _base64(item)} for item in items]
+    return {**_write_jina(address, items, modality), "refine": False, "encoding_format": "base64"}
 
 
 def _write_cohere(address: ApiAddress, items: Sequence[bytes], modality: Modality) -> dict[str, Any]:
     fields = {"input_type": "search_document", **_common(address, "output_dimension"), "embedding_types": ["float"]}
     if modality == "text":
         return {"texts": [item.decode() for item in items], **fields}
-    inputs = [{"content": [{"type": "image_url", "image_url": {"url": _uri(item)}}]} for item in items]
-    return {"inputs": inputs, **fields}
+    parts = [[{"type": "image_url", "image_url": {"url": _uri(item)}}] for item in items]
+    return {"inputs": [{"content": part} for part in parts], **fields}
 
 
-def _read_data(answer: Any, _: Modality) -> list[Any]:
+def _read_data(answer: Any) -> list[Any]:
     rows = answer["data"]
     if all("index" in row for row in rows):
         rows = sorted(rows, key=lambda row: int(row["index"]))
     return [row["embedding"] for row in rows]
 
 
-def _read_cohere(answer: Any, _: Modality) -> list[Any]:
-    found = answer["embeddings"]
-    return list(found["float"] if isinstance(found, Mapping) else found)
-
-
-def _openai_path(address: ApiAddress) -> str:
-    return _below(address, "/v1", "/embeddings")
-
-
-def _below(address: ApiAddress, version: str, path: str) -> str:
-    """The route, for an address of the host alone, of a version, or of the route itself."""
-    own = urlsplit(address.url).path  # a host may be called embeddings, too
-    if own.endswith(path):
-        return address.url
-    return address.url + (path if own else version + path)
+def _read_cohere(answer: Any) -> list[Any]:
+    return list(answer["embeddings"]["float"])
 
 
 DIALECTS: Mapping[DialectName, Dialect] = {
-    "openai": Dialect(_openai_path, _write_openai, _read_data, texts=128),
-    "jina": Dialect(_openai_path, _write_jina, _read_data, texts=128),
-    "cohere": Dialect(lambda address: _below(address, "/v2", "/embed"), _write_cohere, _read_cohere, texts=96),
-    "reco": Dialect(_openai_path, _write_reco, _read_data, texts=64, get_identity="/v1/models"),
+    "openai": Dialect("/v1", "/embeddings", _write_openai, _read_data, texts=128),
+    "jina": Dialect("/v1", "/embeddings", _write_jina, _read_data, texts=128),
+    "cohere": Dialect("/v2", "/embed", _write_cohere, _read_cohere, texts=96),
+    "reco": Dialect("/v1", "/embeddings", _write_reco, _read_data, texts=64, models="/v1/models"),
 }
 IMAGES = 16
 """Per request."""

@@ -8,8 +8,6 @@ few fixed random directions, from which the distance of two measurements is esti
 from __future__ import annotations
 
 import io
-from collections.abc import Iterator
-from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import cache
 
@@ -19,7 +17,7 @@ from ..errors import ConfigError, InputError
 from ..fingerprint import are_one_encoder, make_sketch, sketch_change
 from ..types import Fingerprint, Vectors
 from .address import ApiAddress
-from .calls import ApiClient, Told
+from .calls import ApiClient, ServedModel
 
 TEXTS = (
     "a photo of a red fox in the snow",
@@ -29,7 +27,6 @@ TEXTS = (
     "the quick brown fox jumps over the lazy dog",
     "ein Fahrrad lehnt an einer Mauer",
 )
-_SIDE = 64
 
 
 @dataclass(frozen=True)
@@ -38,83 +35,62 @@ class RecognisedApi:
 
     address: ApiAddress
     fingerprint: Fingerprint
-    told: Told | None = None  # by another `reco serve`
+    served: ServedModel | None = None  # by another `reco serve`
 
     @property
     def matryoshka(self) -> tuple[int, ...]:
-        """Dimensions that its vectors may be cut to: as the address says, or another `reco serve`."""
-        told = () if self.told is None else self.told.matryoshka
-        return self.address.matryoshka or told
+        """Dimensions that its vectors may be cut to, by the address or by another `reco serve`."""
+        return self.address.matryoshka or (() if self.served is None else self.served.matryoshka)
 
 
-def measure(provider: ApiClient) -> RecognisedApi:
-    """Ask an API for the fixed inputs; of another `reco serve`, for its own fingerprint.
+def measure(client: ApiClient) -> RecognisedApi:
+    """Send an API the fixed inputs; another `reco serve` names its own fingerprint.
 
     Raises:
         ConfigError: it refuses the simplest text: model, dialect or dimensions are wrong.
         SessionError: as in :meth:`ApiClient.embed`.
     """
-    address = provider.address
-    if (told := provider.get_identity()) is not None:
-        return RecognisedApi(address, told.fingerprint, told)
-    with _wrong_address(address):
-        texts = provider.embed([text.encode() for text in TEXTS], "text")
-    return RecognisedApi(address, _fingerprint(address, texts, _images(provider, texts.shape[1])))
+    if (served := client.served_model()) is not None:
+        return RecognisedApi(client.address, served.fingerprint, served)
+    try:
+        return RecognisedApi(client.address, _fingerprint(client))
+    except InputError as error:
+        raise ConfigError(f"{error}. Check model and dimensions in RECO_ENCODER ({client.address})") from None
 
 
-def describe_change(provider: ApiClient, expected: Fingerprint) -> str | None:
+def describe_change(client: ApiClient, expected: Fingerprint) -> str | None:
     """What is not as it was when the API was measured; None if it is the same model.
 
     Raises:
-        SessionError: the API cannot be asked.
+        SessionError: the API cannot be called.
     """
-    if (told := provider.get_identity()) is not None:
-        found = told.fingerprint
+    if (served := client.served_model()) is not None:
+        found = served.fingerprint
         return None if are_one_encoder(found, expected) else f"it serves {found} now, and served {expected}"
-    texts = provider.embed([text.encode() for text in TEXTS], "text")
-    if texts.shape[1] != expected.dimension:
-        return f"its vectors have {texts.shape[1]} dimensions, and had {expected.dimension}"
-    images = _images(provider, expected.dimension)
-    return sketch_change(expected.digest, _fingerprint(provider.address, texts, images).digest)
+    found = _fingerprint(client)
+    if found.dimension != expected.dimension:
+        return f"its vectors have {found.dimension} dimensions, and had {expected.dimension}"
+    return sketch_change(expected.digest, found.digest)
 
 
-def _images(provider: ApiClient, dimension: int) -> Vectors:
-    """Vectors (I, D) of the drawings; (0, D) where it takes no images."""
-    if provider.address.images == "none":
-        return np.empty((0, dimension), np.float32)
-    return provider.embed(_pictures(), "image", dimension)
-
-
-def _fingerprint(address: ApiAddress, texts: Vectors, images: Vectors) -> Fingerprint:
-    return Fingerprint(address.name, make_sketch(address.model or address.dialect, texts, images), texts.shape[1])
-
-
-@contextmanager
-def _wrong_address(address: ApiAddress) -> Iterator[None]:
-    try:
-        yield
-    except InputError as error:
-        raise ConfigError(f"{error}. Check model and dimensions in RECO_ENCODER ({address})") from None
+def _fingerprint(client: ApiClient) -> Fingerprint:
+    address = client.address
+    texts = client.embed([text.encode() for text in TEXTS], "text")
+    dimension = texts.shape[1]
+    images: Vectors = np.empty((0, dimension), np.float32)
+    if address.images:
+        images = client.embed(_pictures(), "image", dimension)
+    return Fingerprint(address.name, make_sketch(address.model or address.dialect, texts, images), dimension)
 
 
 @cache
-def _pictures() -> tuple[bytes, bytes]:
-    """Two drawings as PNG files."""
-    return _file(_pixels(0)), _file(_pixels(1))
-
-
-def _pixels(number: int) -> np.ndarray[tuple[int, ...], np.dtype[np.uint8]]:
-    """(H, W, 3): a red disc on white, or blue and yellow stripes."""
-    y, x = np.mgrid[:_SIDE, :_SIDE]
-    middle = (_SIDE - 1) / 2
-    mask = (x - middle) ** 2 + (y - middle) ** 2 < (_SIDE / 3) ** 2 if number == 0 else (x + y) // 8 % 2 == 0
-    front, back = ((200, 30, 30), (255, 255, 255)) if number == 0 else ((30, 60, 200), (240, 210, 40))
-    return np.where(mask[..., None], front, back).astype(np.uint8)
-
-
-def _file(pixels: np.ndarray[tuple[int, ...], np.dtype[np.uint8]]) -> bytes:
+def _pictures() -> tuple[bytes, ...]:
+    """Two pictures as PNG files."""
     from PIL import Image
 
-    out = io.BytesIO()
-    Image.fromarray(pixels).save(out, "PNG")
-    return out.getvalue()
+    files = []
+    for grey in (Image.radial_gradient("L"), Image.linear_gradient("L")):
+        out = io.BytesIO()
+        Image.merge("RGB", (grey, grey.rotate(90), grey.rotate(180))).resize((64, 64)).save(out, "PNG")
+        files.append(out.getvalue())
+    return tuple(files)

@@ -25,7 +25,7 @@ def folder(api: Api, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     monkeypatch.setenv("RECO_ENCODER_KEY", "hush-4711")
     monkeypatch.setenv("RECO_ENCODER_PATIENCE_S", "0")
     out = tmp_path / "model"
-    address = f"openai+{api.url}/v1?model=m&images=object&matryoshka=8,16"
+    address = f"jina+{api.url}/v1?model=m&matryoshka=8,16"
     done = CliRunner().invoke(app, ["model", "add", address, "--out", str(out), "--template", "{}"])
     assert done.exit_code == 0, done.output
     assert f"m at {api.url.removeprefix('http://')} (32-d, measured" in done.output
@@ -36,16 +36,9 @@ def test_it_holds_what_was_measured_and_no_key(api: Api, folder: Path) -> None:
     text = (folder / "manifest.json").read_text()
     assert "hush" not in text
     manifest = json.loads(text)
-    assert manifest["api"] == f"openai+{api.url}/v1?model=m&matryoshka=8%2C16&images=object"
+    assert manifest["api"] == f"jina+{api.url}/v1?model=m&matryoshka=8%2C16"
     assert (manifest["templates"], manifest["matryoshka"], manifest["graphs"]) == (["{}"], [8, 16], {})
     assert Artifact.load(folder).manifest.fusers == ("reco",)
-
-
-def test_a_flag_that_an_api_has_no_use_for_is_refused(api: Api, tmp_path: Path) -> None:
-    out, flag = tmp_path / "model", ("--license", "MIT")
-    done = CliRunner().invoke(app, ["model", "add", f"openai+{api.url}/v1?model=m", "--out", str(out), *flag])
-    assert (done.exit_code, out.exists(), api.asked) == (1, False, [])
-    assert f"{flag[0]} is not for the address of an API" in " ".join(done.output.split())
 
 
 def test_it_opens_while_the_api_is_down_and_is_held_to_the_model(api: Api, folder: Path, tmp_path: Path) -> None:

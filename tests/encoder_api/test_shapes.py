@@ -16,7 +16,6 @@ from PIL import Image
 
 from reco_plugin.config import load_settings
 from reco_plugin.encoder_api import ApiClient, parse_address
-from reco_plugin.errors import InputError
 
 ROWS = [[0.6, 0.8], [-0.8, 0.6]]
 TEXTS = [b"a red fox", b"ein Haus"]
@@ -58,7 +57,6 @@ class Shape:
     images: Any
     answer: Any
     tokens: dict[str, int]
-    refusal: Any
 
 
 SHAPES = {
@@ -74,7 +72,6 @@ SHAPES = {
         None,
         _data("text-embedding-3-small", {"prompt_tokens": 8, "total_tokens": 8}),
         {"prompt_tokens": 8, "total_tokens": 8},
-        {"error": {"message": "no", "type": "invalid_request_error", "param": None, "code": None}},
     ),
     "Jina": Shape(
         "jina+{url}/v1?model=jina-clip-v2",
@@ -83,7 +80,6 @@ SHAPES = {
         {"model": "jina-clip-v2", "input": [{"image": one} for one in BASE64]},
         _data("jina-clip-v2", {"total_tokens": 4000, "prompt_tokens": 4000}),
         {"total_tokens": 4000, "prompt_tokens": 4000},
-        {"detail": "no"},
     ),
     "Cohere": Shape(
         "cohere+{url}?model=embed-v4.0&dimensions=2",
@@ -104,7 +100,6 @@ SHAPES = {
         },
         _cohere({"input_tokens": 6, "image_tokens": 20}),
         {"input_tokens": 6, "image_tokens": 20},
-        {"message": "no"},
     ),
 }
 
@@ -126,15 +121,6 @@ def test_requests_and_answers_are_as_the_provider_documents_them(api: Api, shape
     assert (api.asked, set(api.paths)) == (expected, {shape.path})
     times = len(expected)
     assert client.counted.tokens.to_dict() == {name: times * count for name, count in shape.tokens.items()}
-
-
-@pytest.mark.parametrize("shape", SHAPES.values(), ids=SHAPES)
-def test_what_a_provider_says_of_a_refusal_is_told(api: Api, shape: Shape) -> None:
-    client = client_of(api, shape)
-    api.next = [Reply(400, shape.refusal)]
-    with pytest.raises(InputError, match=r"^the API that encodes refused it \(400\): no$"):
-        client.embed(TEXTS, "text")
-    client.close()
 
 
 def _ask_openai(url: str) -> None:
