@@ -112,7 +112,7 @@ def _model(model: Any) -> str:
     artifact.verify()
     manifest = artifact.manifest
     if manifest.api:
-        texts_only = ", texts only" if parse_address(manifest.api).images == "none" else ""
+        texts_only = ", texts only" if not parse_address(manifest.api).images else ""
         return f"{artifact.place}: {manifest.fingerprint}{texts_only}, fusion {manifest.fusion.fuser}"
     made = f"fusion {manifest.fusion.fuser}, {manifest.precision}"
     return f"{artifact.folder}: {manifest.fingerprint}, {made}, checksums match"

@@ -135,7 +135,7 @@ def _dialect(prefix: str | None, url: str) -> DialectName:
         )
     if found not in known:
         raise ConfigError(f"encoder {url}: {found!r} is no dialect: {did_you_mean(found, known)}")
-    return found  # type: ignore[return-value]  # it is one of them
+    return found
 
 
 def _checked(dialect: DialectName, url: str, options: Mapping[str, str]) -> ApiAddress:
