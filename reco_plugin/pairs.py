@@ -12,7 +12,7 @@ from typing import Any, Never
 import numpy as np
 
 from .calibration import Calibration
-from .calibration.learner import AskedRuns, Learner
+from .calibration.learner import Learner
 from .defaults import INGEST_BATCH, POLICY_NEIGHBOURS, RESULTS
 from .encode import Encoder, encode_pairs
 from .errors import OF_ONE_PROCESS, ConfigError, FingerprintMismatch, ImageError, InputError
@@ -33,19 +33,20 @@ class PairMemory:
     """Pairs that refinement retrieves from.
 
     Attributes:
-        searches: the engine, or a memory that could not be reached yet.
+        store: the engine; where its server was down before, its next call opens it.
         encoder: makes the vectors of raw images and texts.
+        learner: learns from the pairs, at once or behind, see :class:`~reco_plugin.calibration.learner.Learner`.
         kind: of the memory.
         location: folder, ``:memory:`` or URL.
     """
 
     def __init__(self, store: Memory, encoder: Encoder, neighbours: int = POLICY_NEIGHBOURS) -> None:
         self.kind, self.location = store.kind, store.location
-        self.searches, self.encoder = store, encoder
+        self.store, self.encoder = store, encoder
         self._judging, self._hearing, self._lost = threading.Lock(), Hearing(), ""
         self._learned = (store.header, self._read_calibration(store.header))
         self._version, self._counting = 0, threading.Lock()
-        self._learner = Learner(self, neighbours, self._count_change, LEARNED)
+        self.learner = Learner(self, neighbours, self._count_change, LEARNED)
 
     def __repr__(self) -> str:
         return f"<PairMemory {self.location!r}>"
@@ -53,18 +54,13 @@ class PairMemory:
     def __reduce__(self) -> Never:
         raise TypeError(f"a memory {OF_ONE_PROCESS}")
 
+    @property
+    def searches(self) -> Memory:
+        """What a refinement searches: the store."""
+        return self.store
+
     def __len__(self) -> int:
         return self.store.count()
-
-    @property
-    def store(self) -> Memory:
-        """The engine; one that was down before is opened now.
-
-        Raises:
-            FingerprintMismatch: it is of another encoder.
-            MemoryStoreError: it is still down.
-        """
-        return self.searches
 
     @property
     def alone(self) -> bool:
@@ -73,12 +69,12 @@ class PairMemory:
 
     def answers(self) -> bool:
         """Whether a server has an answer now, within a second or two; a memory in this process always has."""
-        return bool(getattr(self.searches, "answers", lambda: True)())
+        return bool(getattr(self.store, "answers", lambda: True)())
 
     @property
     def calibration(self) -> Calibration | None:
         """What the memory has learned about its pairs; None while it is empty, not calibrated or not reached yet."""
-        header, (known, calibration) = self.searches.header, self._learned
+        header, (known, calibration) = self.store.header, self._learned
         if header is not known:  # reached, calibrated, judged, or another version was put to use
             if calibration is None or header.calibration != known.calibration:
                 calibration = self._read_calibration(header)
@@ -94,7 +90,7 @@ class PairMemory:
         Raises:
             ConfigError: it is damaged, or of another version.
         """
-        return read_matches(self.searches.header.calibration)
+        return read_matches(self.store.header.calibration)
 
     @property
     def version(self) -> int:
@@ -143,14 +139,14 @@ class PairMemory:
     def remove(self, ids: Sequence[str]) -> int:
         """Delete pairs by id; returns how many existed.
 
-        Where :attr:`learns_behind`, calibration is then learned anew once a quarter of what it was learned from is
-        gone; else with the next pairs that are added, or by :meth:`settle`.
+        Where :attr:`learner` learns behind, calibration is then learned anew once a quarter of what it was learned from
+        is gone; else with the next pairs that are added, or by :meth:`settle`.
         """
         try:
             removed = self.store.delete(ids)
         finally:
             self._count_change()
-        self._learner.after_removal()
+        self.learner.after_removal()
         return removed
 
     def get(self, ids: Sequence[str]) -> Records:
@@ -257,7 +253,7 @@ class PairMemory:
     @property
     def opinions_known(self) -> int:
         """How many are known here, without asking the store."""
-        return self.searches.header.opinions
+        return self.store.header.opinions
 
     def withdraw(self, ids: Sequence[str]) -> int:
         """Forget opinions by their ids; returns how many there were. Unknown ids are no error.
@@ -273,34 +269,16 @@ class PairMemory:
         finally:
             self._count_change()
 
-    @property
-    def learns_behind(self) -> bool:
-        """Whether writes leave learning to a thread, as in a service; else they wait for it."""
-        return self._learner.behind
-
-    @learns_behind.setter
-    def learns_behind(self, behind: bool) -> None:
-        self._learner.behind = behind
-
     def calibrate(self, *, progress: bool = False) -> Calibration | None:
         """Learn from the pairs, and store it with the memory; see :func:`reco_plugin.calibration.learn.learn`.
 
         Args:
             progress: show a bar on stderr.
         """
-        return self._learner.calibrate(progress=progress)
-
-    def ask_to_learn(self) -> AskedRuns:
-        """Learn from the pairs in a thread, though it may not be due; see :attr:`asked_runs`."""
-        return self._learner.ask()
-
-    @property
-    def asked_runs(self) -> AskedRuns:
-        """How far it is that :meth:`ask_to_learn` began."""
-        return self._learner.runs
+        return self.learner.calibrate(progress=progress)
 
     def settle(self, *, progress: bool = False) -> None:
-        """Make all writes durable, and learn from them: at once, or in a thread where :attr:`learns_behind`.
+        """Make all writes durable, and learn from them: at once, or in a thread, where :attr:`learner` learns behind.
 
         Trust is learned anew if the memory has grown or shrunk much, or a quarter of the pairs are not judged; else
         those are, whoever wrote them: the store knows which.
@@ -308,25 +286,7 @@ class PairMemory:
         Args:
             progress: show a bar on stderr where this waits for it.
         """
-        self._learner.settle(progress=progress)
-
-    @property
-    def unfinished(self) -> str:
-        """Why a service does not learn now, for people: another process began to and has not ended, or died."""
-        return self._learner.unfinished
-
-    @property
-    def learning(self) -> bool:
-        """Whether this process learns from the pairs now."""
-        return self._learner.learning
-
-    def resume(self) -> None:
-        """Judge, in a thread, what an earlier process stored and did not judge; learn nothing anew."""
-        self._learner.resume()
-
-    def count_unjudged(self) -> int:
-        """Pairs that are not judged yet, and count as average until they are; 0 without :attr:`calibration`."""
-        return self._learner.count_unjudged()
+        self.learner.settle(progress=progress)
 
     def move_to(self, store: Memory) -> Memory:
         """Search and write another version from now on, and learn from it.
@@ -336,9 +296,9 @@ class PairMemory:
         Returns:
             The one before, still open for calls that began earlier.
         """
-        with self._learner.moving():
-            bring_over(self.searches.header, store)
-            before, self.searches = self.searches, store
+        with self.learner.moving():
+            bring_over(self.store.header, store)
+            before, self.store = self.store, store
             self.kind, self.location = store.kind, store.location
         self._count_change()
         self.settle()
@@ -346,8 +306,8 @@ class PairMemory:
 
     def close(self) -> None:
         """Flush and release the store."""
-        self._learner.close()
-        self.searches.close()
+        self.learner.close()
+        self.store.close()
 
     def _read_calibration(self, header: Header) -> Calibration | None:
         if not header.calibration:

@@ -380,7 +380,7 @@ class Reco:
         if not isinstance(queries, Refinement):
             raise InputError(f"queries must be what embed or refine returned, got {show(queries)}")
         known = self.memory.matching
-        if known is None and self.memory.learning:
+        if known is None and self.memory.learner.learning:
             raise NotLearnedYet(
                 "how sure an answer is will be known once the memory has learned from its pairs, which it does now: "
                 "ask again in some seconds"

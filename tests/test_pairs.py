@@ -2,18 +2,14 @@
 
 from __future__ import annotations
 
-import copy
-import json
-import pickle
 import re
 import signal
 import subprocess
 import sys
 import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from dataclasses import replace
-from itertools import pairwise
 from typing import Any
 
 import numpy as np
@@ -23,10 +19,7 @@ from starlette.testclient import TestClient
 from reco_plugin import Pair, Reco
 from reco_plugin.calibration import learner, lesson
 from reco_plugin.calibration.learn import witness
-from reco_plugin.data import read_pairs, write_pairs
-from reco_plugin.encode import encode_pairs
-from reco_plugin.errors import ConfigError, ImageError, InputError, MemoryStoreError, MemoryUnavailable, VectorError
-from reco_plugin.memory.header import HEADER_NAME
+from reco_plugin.errors import ImageError, InputError, MemoryStoreError, VectorError
 from reco_plugin.serve.app import create_app
 from reco_plugin.serve.settings import ServeSettings
 from reco_plugin.types import Records
@@ -70,17 +63,6 @@ def test_a_pair_is_refused_for_what_a_source_would_be(reco, drawings, change, wh
     assert len(reco.memory) == 0
 
 
-def test_pairs_that_were_read_from_an_export_of_a_memory_can_be_added(reco, tmp_path):
-    vectors = np.eye(2, reco.manifest.dimension, dtype=np.float32)
-    payloads = [{"caption": f"thing {n}", "reco_row": "0" * 16, "reco_source": "shop.csv"} for n in range(2)]
-    write_pairs(tmp_path / "pairs.npz", [Records(["a", "b"], vectors, vectors, payloads)])
-    assert reco.memory.add(read_pairs(tmp_path / "pairs.npz")) == 2
-    assert [dict(one) for one in reco.memory.get(["a", "b"]).payloads] == [
-        {"caption": "thing 0"},
-        {"caption": "thing 1"},
-    ]
-
-
 def test_each_side_of_each_pair_may_be_raw_or_a_vector(reco, drawings):
     first, second, third = drawings[:3]
     image = reco.encoder.images([pair.image for pair in drawings[:4]])
@@ -98,12 +80,6 @@ def test_each_side_of_each_pair_may_be_raw_or_a_vector(reco, drawings):
     assert np.allclose(stored.image, image, atol=1e-5)
     assert np.allclose(stored.text, text, atol=1e-3)
     assert stored.image[1].tobytes() == image[1].tobytes()
-
-
-def test_tuples_are_pairs_too(reco, drawings):
-    pair = drawings[0]
-    assert reco.memory.add([("a", pair.image, pair.text), ("b", pair.image, pair.text, {"n": 1})]) == 2
-    assert list(reco.memory.get(["a", "b"]).payloads) == [{"caption": pair.text}, {"caption": pair.text, "n": 1}]
 
 
 def test_an_own_caption_stays_and_a_vector_has_none(reco, drawings):
@@ -134,60 +110,6 @@ def test_a_pair_that_cannot_be_encoded_is_named(reco, drawings, change, why):
     assert len(reco.memory) == 0
 
 
-@pytest.mark.parametrize("size", [0, True])
-def test_a_batch_has_a_size(size, reco, drawings):
-    with pytest.raises(InputError, match="batch_size: expected a whole number of at least 1"):
-        reco.memory.add(drawings[:2], batch_size=size)
-
-
-def test_what_is_no_list_of_pairs(reco, drawings):
-    for given in (None, 5):
-        with pytest.raises(InputError, match=f"pairs must be a list of pairs, got {given}"):
-            reco.memory.add(given)
-    with pytest.raises(InputError, match="got the single pair 'a': put it in a list"):
-        reco.memory.add(("a", drawings[0].image, "a red circle"))
-
-
-def test_an_opened_reco_is_not_sent_to_another_process(filled):
-    for thing in (filled, filled.memory):
-        for send in (pickle.dumps, copy.copy, copy.deepcopy):
-            with pytest.raises(TypeError, match=r"cannot be pickled or copied: open it in each process"):
-                send(thing)
-
-
-@pytest.mark.parametrize("memory", ["", 5])
-def test_a_memory_has_a_place(memory, model):
-    with pytest.raises(ConfigError, match=f"memory must be a folder, .* got {memory!r}"):
-        Reco.open(model, memory=memory)
-
-
-def test_no_ids_are_not_all_opinions(filled, drawings):
-    said = filled.memory.reject("a red circle", drawings[0].id)
-    for ids in (None, said.id):
-        with pytest.raises(InputError, match="ids must be a list of ids of opinions"):
-            filled.memory.withdraw(ids)
-    assert filled.memory.opinions == (said,)
-
-
-@pytest.mark.parametrize(
-    ("said", "why"),
-    [
-        ({"right": "no"}, "right must be True or False, got 'no'"),
-        ({"pair": ["p1"]}, r"pair must be the id of one pair, got \['p1'\]"),
-        ({"by": 5}, "by must be a text of at most 200 characters, got 5"),
-    ],
-)
-def test_an_opinion_that_is_none_is_refused(filled, drawings, said, why):
-    with pytest.raises(InputError, match=why):
-        filled.memory.reject("a red circle", **{"pair": drawings[0].id, **said})
-    assert filled.memory.opinions == ()
-
-
-def test_records_of_one_batch_are_no_batches(filled, drawings):
-    with pytest.raises(InputError, match="those of one batch: put it in a list"):
-        filled.memory.add_records(filled.memory.get([drawings[0].id]))
-
-
 def test_which_side_asks_and_what_is_matched_is_checked(filled, drawings):
     for side in ("images", None, ["image"]):
         with pytest.raises(InputError, match="queries must be 'image' or 'text'"):
@@ -198,15 +120,6 @@ def test_which_side_asks_and_what_is_matched_is_checked(filled, drawings):
         filled.match(filled.embed(["a red circle"], modality="text"), None, modality="text")
     with pytest.raises(InputError, match="answered must be a share from 0 to 1, got 'x'"):
         filled.embed_texts(["a red circle"], answered="x")
-
-
-def test_one_id_or_none_instead_of_a_list(filled, drawings):
-    for call in (filled.memory.get, filled.memory.remove):
-        with pytest.raises(InputError, match="put it in a list"):
-            call(drawings[0].id)
-    with pytest.raises(InputError, match="ids must be a list of ids, got None"):
-        filled.memory.get(None)
-    assert len(filled.memory) == len(drawings)
 
 
 def test_search_by_text_image_and_vector(filled, drawings):
@@ -271,25 +184,6 @@ def test_a_pair_that_cannot_be_used_stores_nothing_of_its_batch(spoil, error, me
     assert all_ids(reco) == ["v0", "v1", "v2"]
 
 
-def test_a_source_that_fails_keeps_the_batches_before_and_calibrates_them(reco):
-    def source() -> Iterator[Pair]:
-        yield from made(reco, 25)
-        raise OSError("the disk went away")
-
-    with pytest.raises(OSError, match="the disk went away"):
-        reco.memory.add(source(), batch_size=10)
-    assert sorted(all_ids(reco)) == sorted(f"v{row}" for row in range(20))
-    assert reco.memory.store.header.calibration
-    assert np.isfinite(reco.memory.store.witnesses(all_ids(reco))).all()
-
-
-def test_adding_nothing_changes_nothing(reco):
-    assert reco.memory.add([]) == 0
-    assert reco.memory.add_records([]) == 0
-    assert reco.memory.calibration is None
-    assert reco.memory.calibrate() is None
-
-
 def test_records_are_stored_as_they_are(reco):
     pairs = made(reco, 30)
     image, text = (np.stack([getattr(pair, side) for pair in pairs]) for side in ("image", "text"))
@@ -299,16 +193,6 @@ def test_records_are_stored_as_they_are(reco):
     assert all_ids(reco) == names
     assert reco.memory.calibration is not None
     assert np.allclose(reco.memory.get(names).text, text, atol=1e-6)
-
-
-@pytest.mark.parametrize("counted", [True, False])
-def test_the_bar_takes_its_total_from_a_list(counted, reco, capsys, monkeypatch):
-    monkeypatch.setattr("reco_plugin.progress.FIRST_S", 0.0)  # a line at once, not after ten seconds
-    pairs = made(reco, 5)
-    assert reco.memory.add(pairs if counted else iter(pairs), progress=True) == 5
-    shown = capsys.readouterr().err
-    assert "fill memory" in shown
-    assert ("5/5" in shown) == counted
 
 
 def test_trust_comes_with_the_first_pairs_and_survives(model, tmp_path, drawings):
@@ -363,40 +247,6 @@ def test_new_pairs_get_the_witnesses_that_a_fit_would_give_them(reco):
     assert np.allclose(reco.memory.store.witnesses(names), alone, atol=1e-4)
 
 
-def test_new_pairs_that_fit_as_badly_as_all_settle(reco):
-    """Those that came with them counted as average then, which matters where hardly a pair is reliable."""
-    reco.memory.add(made(reco, 40))
-    reco.memory.add(made(reco, 5, "new", seed=1))
-    names, rounds = [f"new{row}" for row in range(5)], []
-    for _ in range(12):
-        rounds.append(reco.memory.store.witnesses(names))
-        witness(reco.memory.store, reco.memory.calibration, names, reco.manifest.policy.k, around=True)
-    moved = [np.abs(before - after).max() for before, after in pairwise(rounds)]
-    assert moved[-1] < 0.1 < moved[0], moved
-
-
-def test_pairs_that_are_added_again_change_nothing(reco):
-    pairs = made(reco, 60)
-    reco.memory.add(pairs)
-    vectors = np.stack([pair.image for pair in pairs])
-    before, known = reco.refine(vectors, modality="image").vectors, reco.memory.store.witnesses(all_ids(reco))
-    first = reco.memory.calibration
-    reco.memory.add([replace(pair, payload={"price": 3}) for pair in pairs])
-    assert reco.memory.calibration is first
-    np.testing.assert_array_equal(reco.memory.store.witnesses(all_ids(reco)), known)
-    np.testing.assert_array_equal(reco.refine(vectors, modality="image").vectors, before)
-
-
-def test_trust_is_learned_anew_when_a_quarter_of_the_pairs_are_others(reco):
-    reco.memory.add(made(reco, 60))
-    first = reco.memory.calibration
-    reco.memory.add(made(reco, 15, seed=1))  # they replace some
-    assert reco.memory.calibration is first
-    reco.memory.add(made(reco, 16, seed=2))
-    assert (reco.memory.calibration is not first, pairs_known(reco)) == (True, 60)
-    assert np.isfinite(reco.memory.store.witnesses(all_ids(reco))).all()
-
-
 def until(done: Callable[[], bool]) -> None:
     end = time.monotonic() + 60
     while not done():
@@ -405,7 +255,7 @@ def until(done: Callable[[], bool]) -> None:
 
 
 def test_a_service_learns_behind_its_writes(reco):
-    reco.memory.learns_behind = True
+    reco.memory.learner.behind = True
     reco.memory.add(made(reco, 320))
     until(lambda: pairs_known(reco) == 320)
     until(lambda: not threads())
@@ -416,34 +266,8 @@ def test_a_service_learns_behind_its_writes(reco):
     assert (pairs_known(reco), reco.memory.version > version + 1) == (320, True)
 
 
-def test_a_service_learns_anew_once_a_quarter_of_the_pairs_is_removed(reco):
-    reco.memory.add(made(reco, 420))
-    reco.memory.learns_behind = True
-    reco.memory.remove([f"v{row}" for row in range(100)])
-    until(lambda: not threads())
-    assert pairs_known(reco) == 420
-    reco.memory.remove([f"v{row}" for row in range(100, 110)])
-    until(lambda: not threads())
-    assert pairs_known(reco) == 310
-
-
 def threads() -> list[str]:
     return [one.name for one in threading.enumerate() if one.name == "reco-calibration"]
-
-
-def test_a_fit_that_fails_behind_a_write_is_a_warning_and_the_next_write_tries_again(reco, monkeypatch):
-    reco.memory.learns_behind = True
-    with monkeypatch.context() as patch, pytest.warns(UserWarning, match="the latest pairs, which are stored: no room"):
-        patch.setattr(reco.memory.store, "set_calibration", raising)
-        assert reco.memory.add(made(reco, 320)) == 320
-        until(lambda: not threads())
-    assert (len(reco.memory), reco.memory.calibration) == (320, None)
-    reco.memory.add(made(reco, 1))
-    until(lambda: pairs_known(reco) == 320)
-
-
-def raising(*_: Any) -> None:
-    raise MemoryStoreError("no room")
 
 
 def judged(reco: Reco) -> bool:
@@ -459,7 +283,7 @@ def failing(*_: Any, **__: Any) -> None:
 @pytest.mark.parametrize("behind", [False, True])
 def test_a_search_that_fails_leaves_its_pairs_to_the_next_write(behind, reco, monkeypatch):
     reco.memory.add(made(reco, 320))
-    reco.memory.learns_behind = behind
+    reco.memory.learner.behind = behind
     with monkeypatch.context() as patch, pytest.warns(UserWarning, match="no search"):
         patch.setattr(reco.memory.store, "search", failing)
         reco.memory.add(made(reco, 70, "lost", seed=1))
@@ -470,31 +294,15 @@ def test_a_search_that_fails_leaves_its_pairs_to_the_next_write(behind, reco, mo
     assert (judged(reco), pairs_known(reco)) == (True, 320)
 
 
-def test_a_server_that_was_away_is_asked_again_without_another_write(reco, monkeypatch):
-    reco.memory.add(made(reco, 320))
-    reco.memory.learns_behind = True
-    monkeypatch.setattr(learner, "_AGAIN_S", 0.05)
-    search, left = reco.memory.store.search, [3]
-
-    def away(asked: Any) -> Any:
-        left[0] -= 1
-        if left[0] > 0:
-            raise MemoryUnavailable("away")
-        return search(asked)
-
-    monkeypatch.setattr(reco.memory.store, "search", away)
-    with pytest.warns(UserWarning, match=r"not all are judged; again in 0 s: away"):
-        reco.memory.add(made(reco, 5, "new", seed=1))
-        until(lambda: not threads())
-    assert judged(reco)
-
-
 def test_pairs_that_a_stopped_process_did_not_judge_are_judged_by_the_next(model, tmp_path, monkeypatch):
     with Reco.open(model, memory=tmp_path / "m") as reco:
         reco.memory.add(made(reco, 320))
-    for go_on in (lambda reco: reco.memory.add(made(reco, 1, "next", seed=2)), lambda reco: reco.memory.resume()):
+    for go_on in (
+        lambda reco: reco.memory.add(made(reco, 1, "next", seed=2)),
+        lambda reco: reco.memory.learner.resume(),
+    ):
         with Reco.open(model, memory=tmp_path / "m") as reco, monkeypatch.context() as patch:
-            reco.memory.learns_behind = True
+            reco.memory.learner.behind = True
             patch.setattr(learner.Learner, "_judge_behind", lambda _: None)  # stopped before
             reco.memory.add(made(reco, 5, "new", seed=int(time.monotonic_ns() % 1000)))
             until(lambda: not threads())
@@ -507,7 +315,7 @@ def test_pairs_that_a_stopped_process_did_not_judge_are_judged_by_the_next(model
 
 def test_pairs_that_come_while_trust_is_learned_are_judged_after_it(reco, monkeypatch):
     """The first learning has read its pairs already, and there is no calibration yet."""
-    reco.memory.learns_behind = True
+    reco.memory.learner.behind = True
     read, late = threading.Event(), threading.Event()
     calibrate = lesson.calibrate
 
@@ -532,7 +340,7 @@ from reco_plugin import Pair, Reco
 from reco_plugin.calibration import lesson
 lesson.calibrate = lambda *_, **__: os.kill(os.getpid(), signal.SIGKILL)  # as the kernel does where RAM runs out
 with Reco.open(sys.argv[1], memory=sys.argv[2]) as reco:
-    reco.memory.learns_behind = True
+    reco.memory.learner.behind = True
     x = np.random.default_rng(0).normal(size=(320, 2, reco.manifest.dimension))
     x /= np.linalg.norm(x, axis=2, keepdims=True)
     reco.memory.add([Pair(f"v{row}", *sides.astype(np.float32)) for row, sides in enumerate(x)])
@@ -567,18 +375,6 @@ def test_a_learning_that_was_killed_is_not_begun_again_by_the_next_pair(model, t
         until(lambda: pairs_known(reco) == 652)
 
 
-def test_many_unjudged_pairs_are_left_to_a_calibration(reco, caplog):
-    reco.memory.add(made(reco, 320))
-    reco.memory.store.upsert(encode_pairs(reco.encoder, made(reco, 150, "other", seed=1)))  # by another tool
-    for _ in range(3):
-        reco.memory.resume()
-        until(lambda: not threads())
-    said = "150 pairs are not judged yet and count as average: run `reco memory build --relearn`"
-    assert caplog.text.count(said) == 1, "not with each write"
-    reco.memory.add(made(reco, 1, "next", seed=2))
-    assert (judged(reco), pairs_known(reco)) == (True, 471)
-
-
 def test_a_service_learns_from_many_pairs_in_a_process_of_its_own(reco, monkeypatch):
     begun = list[int]()
     learn = learner.learn
@@ -589,33 +385,16 @@ def test_a_service_learns_from_many_pairs_in_a_process_of_its_own(reco, monkeypa
     monkeypatch.setattr(learner, "learn", note)
     monkeypatch.setattr(learner, "APART", 310)
     for behind, rows, apart in ((True, 300, []), (True, 310, [310]), (False, 311, [310])):
-        reco.memory.learns_behind = behind
+        reco.memory.learner.behind = behind
         reco.memory.add(made(reco, rows, f"{rows} "))
         until(lambda: not threads())
         assert begun == apart
-        reco.memory.learns_behind = False
+        reco.memory.learner.behind = False
         reco.memory.remove(all_ids(reco))
 
 
 def test_closing_ends_a_fit(model):
     with Reco.open(model, memory=":memory:") as reco:
-        reco.memory.learns_behind = True
+        reco.memory.learner.behind = True
         reco.memory.add(made(reco, 1500))
     assert not threads()
-
-
-def test_trust_of_another_version_is_learned_anew_with_the_next_pairs(model, tmp_path):
-    with Reco.open(model, memory=tmp_path / "m") as reco:
-        reco.memory.add(made(reco, 40))
-        learned = reco.memory.store.header.calibration
-    header = json.loads((tmp_path / "m" / HEADER_NAME).read_text())
-    (tmp_path / "m" / HEADER_NAME).write_text(json.dumps(header | {"calibration": {"format": 9}}))
-    with pytest.warns(UserWarning, match=r"run `reco memory build --relearn`") as warned:
-        opened = Reco.open(model, memory=tmp_path / "m")
-    assert warned[0].filename == __file__
-    with opened as reco:
-        assert reco.memory.calibration is None
-        vectors = np.stack([pair.image for pair in made(reco, 3)])
-        assert np.array_equal(reco.refine(vectors, modality="image", gate=True).vectors, vectors)
-        reco.memory.add(made(reco, 1))  # replaces a pair by itself
-        assert reco.memory.store.header.calibration == learned

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import io
 import json
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
@@ -15,16 +14,11 @@ import numpy as np
 import pytest
 
 from reco_plugin import Reco, Refinement
-from reco_plugin.artifact import Artifact
-from reco_plugin.config import load_settings
-from reco_plugin.encode import Encoder
 from reco_plugin.errors import (
     ConfigError,
     FingerprintMismatch,
-    ImageError,
     InputError,
     MemoryStoreError,
-    MissingExtra,
 )
 from reco_plugin.memory import open_memory
 from reco_plugin.types import MODALITIES, Fingerprint
@@ -70,48 +64,6 @@ def test_frozen_embeddings_are_unit_float32(reco, frozen):
     assert (frozen.dtype, frozen.shape) == (np.float32, (len(TEXTS), reco.manifest.dimension))
     assert np.allclose(np.linalg.norm(frozen, axis=1), 1, atol=1e-6)
     assert np.abs(frozen[0] - frozen[1]).max() > 1e-2
-
-
-def test_a_path_its_bytes_and_the_decoded_image_are_the_same(reco, drawings, tmp_path):
-    image, file = drawings[0].image, io.BytesIO()
-    image.save(file, "PNG")
-    path = tmp_path / "drawing.png"
-    path.write_bytes(file.getvalue())
-    vectors = reco.embed_images([image, file.getvalue(), path, str(path)], refine=False)
-    assert np.allclose(vectors, vectors[:1], atol=1e-6)
-
-
-def test_encoding_in_other_batches_gives_the_same(model, reco, drawings):
-    texts, images = [pair.text for pair in drawings], [pair.image for pair in drawings]
-    with Reco.open(model, memory=":memory:", batch_size=5) as small:
-        assert np.allclose(small.encoder.texts(texts), reco.encoder.texts(texts), atol=1e-5)
-        assert np.allclose(small.encoder.images(images), reco.encoder.images(images), atol=1e-5)
-
-
-@pytest.mark.parametrize("own", [True, False])
-def test_a_long_list_of_texts_is_sorted_and_each_runs_at_its_own_length(model, own):
-    """A server and OpenVINO take few lengths."""
-    shapes, done = [], []
-    encoder = Encoder(Artifact.load(model), load_settings(model=model, batch_size=4, batch_callers=False))
-    texts = ["red", "a red circle on a blue square", "blue square", "a small red circle"] * 3
-    apart = np.concatenate([encoder.texts([text]) for text in texts])
-    session = encoder._sessions["text"]
-
-    class Seen:
-        any_length = own
-
-        def run(self, inputs: Any) -> Any:
-            shapes.append(inputs["tokens"].shape)
-            return session.run(inputs)
-
-    assert session.any_length
-    encoder._sessions["text"] = Seen()
-    np.testing.assert_allclose(encoder.texts(texts, done.append), apart, atol=1e-5)
-    assert done == [4, 4, 4]
-    lengths = sorted(len(encoder.preparation.tokenizer.unpadded(text)) for text in texts)
-    assert shapes == ([(4, lengths[3]), (4, lengths[7]), (4, lengths[11])] if own else [(4, 16)] * 3)
-    with pytest.raises(InputError, match="starts at position 8"):
-        encoder.texts([*texts[:9], "\ud800"])
 
 
 def test_threads_get_the_vectors_that_they_get_alone(reco, drawings):
@@ -164,51 +116,6 @@ def test_another_policy_decides_otherwise(policy, with_policy, drawings, modalit
         assert reco.refine(frozen, modality=modality, explain=True).neighbours.found.shape == (len(frozen), 2)
 
 
-@pytest.mark.parametrize(("setting", "policy"), [(None, True), (None, False), (False, True), (True, False)])
-def test_the_gate_is_the_policys_unless_it_is_set(setting, policy, with_policy, drawings, frozen, modality):
-    with Reco.open(with_policy(gate=policy), memory=":memory:", gate=setting) as reco:
-        reco.memory.add(drawings)
-        result = reco.refine(frozen, modality=modality, explain=True)
-        gated = bool((result.reliability < 1).any())
-        assert gated == (result.why is not None) == (policy if setting is None else setting)
-
-
-@pytest.mark.parametrize(("setting", "policy"), [(None, "bold"), ("cautious", "balanced")])
-def test_the_caution_is_the_policys_unless_it_is_set(setting, policy, with_policy, drawings, frozen, modality):
-    with Reco.open(with_policy(caution=policy), memory=":memory:", caution=setting) as reco:
-        reco.memory.add(drawings)
-        tell_apart(reco)
-        moved = reco.refine(frozen, modality=modality).vectors
-        asked = {one: reco.refine(frozen, modality=modality, caution=one) for one in ("cautious", "balanced", "bold")}
-    same = [one for one, result in asked.items() if np.array_equal(result.vectors, moved)]
-    assert same == [setting or policy]
-    strength = [asked[one].coverage.strength for one in ("cautious", "balanced", "bold")]
-    assert strength == sorted(set(strength))  # less caution moves further
-
-
-def tell_apart(reco: Reco) -> None:
-    """Give a small memory two gates, and candidates the same: it has one, and none for candidates."""
-    state = reco.memory.calibration
-    sides = {}
-    for name, side in state.sides.items():
-        gates = {
-            caution: replace(gate, phi=gate.phi + np.eye(6)[0] * (caution == "bold"))
-            for caution, gate in side.gates.items()
-        }
-        sides[name] = replace(side, gates=gates, candidate_gates=gates)
-    learned = replace(state, sides=sides, unanswerable=0.2)
-    reco.memory._learned = (reco.memory.searches.header, learned)
-
-
-def test_settings_replace_the_policy(model, drawings, frozen, modality):
-    with Reco.open(model, memory=":memory:", k=4, gate=False, fuser="reco") as reco:
-        reco.memory.add(drawings)
-        by_settings = reco.refine(frozen, modality=modality, explain=True)
-        assert by_settings.reliability.shape == (len(frozen), 4)
-        by_call = reco.refine(frozen, modality=modality, k=4, gate=False, fuser="reco")
-        assert np.array_equal(by_settings.vectors, by_call.vectors)
-
-
 @pytest.mark.parametrize("fuser", ["reco", "paper"])
 def test_the_gate_is_of_the_closed_form(fuser, model, drawings, frozen, modality):
     with Reco.open(model, memory=":memory:", fuser=fuser) as reco:
@@ -233,11 +140,18 @@ def test_a_pair_is_found_unless_it_is_hidden(filled, drawings):
     assert not set(reds) & {name for row in none_red for name in row}
 
 
-def test_options_of_refine_pass_through_embed(filled, drawings, modality, frozen):
-    options = {"where": {"shape": "circle", "radius": {"gte": 20}}, "gate": False, "k": 2, "words": False}
-    refined = filled.refine(frozen, modality=modality, explain=True, **options)
-    assert {p["shape"] for row in refined.neighbours.payloads for p in row} == {"circle"}
-    assert np.array_equal(embed(filled, modality, drawings, refine=True, **options), refined.vectors)
+def tell_apart(reco: Reco) -> None:
+    """Give a small memory two gates, and candidates the same: it has one, and none for candidates."""
+    state = reco.memory.calibration
+    sides = {}
+    for name, side in state.sides.items():
+        gates = {
+            caution: replace(gate, phi=gate.phi + np.eye(6)[0] * (caution == "bold"))
+            for caution, gate in side.gates.items()
+        }
+        sides[name] = replace(side, gates=gates, candidate_gates=gates)
+    learned = replace(state, sides=sides, unanswerable=0.2)
+    reco.memory._learned = (reco.memory.searches.header, learned)
 
 
 def test_scores_are_frozen_without_a_memory_and_exact_with_one(filled, drawings):
@@ -256,69 +170,6 @@ def test_scores_are_frozen_without_a_memory_and_exact_with_one(filled, drawings)
         filled.scores(vectors, prompts, fuser="paper")
     filled.memory.remove([pair.id for pair in drawings])
     assert np.array_equal(filled.scores(vectors, prompts).scores, found.frozen)
-
-
-def test_scores_are_the_closed_forms_also_where_another_fusion_is_the_default(model, drawings):
-    vectors = {}
-    for fuser in ("reco", "paper"):
-        with Reco.open(model, memory=":memory:", fuser=fuser) as reco:
-            reco.memory.add(drawings)
-            vectors[fuser] = reco.scores([pair.image for pair in drawings[:3]], TEXTS).scores
-    assert np.array_equal(vectors["reco"], vectors["paper"])
-
-
-@pytest.mark.parametrize(
-    ("items", "why"),
-    [
-        ((text for text in TEXTS), "got a generator: make a list of it"),
-        ("a red circle", "put it in a list"),
-        (Path("circle.png"), "put it in a list"),
-        ([], "empty"),
-    ],
-)
-@pytest.mark.parametrize("call", ["embed_texts", "embed_images"])
-def test_what_is_no_list_of_items(call, items, why, reco):
-    with pytest.raises(InputError, match=why):
-        getattr(reco, call)(items, refine=False)
-
-
-class Lazy:
-    """A sequence by its length and positions alone, as data sets are."""
-
-    def __len__(self) -> int:
-        return len(TEXTS)
-
-    def __getitem__(self, place: Any) -> Any:
-        return TEXTS[place]
-
-
-@pytest.mark.parametrize("column", [Lazy(), np.array(TEXTS)], ids=["lazy", "array"])
-def test_a_column_is_a_list(column, reco):
-    assert np.array_equal(reco.embed_texts(column, refine=False), reco.embed_texts(TEXTS, refine=False))
-
-
-def test_a_column_of_pandas_is_a_list_and_its_table_is_none(reco):
-    pandas = pytest.importorskip("pandas")
-    for index in ([7, 5, 3, 1], [0.5, 1.5, 2.5, 100.5]):  # numbers of the index are labels, in a slice too
-        column = pandas.Series(TEXTS, index=index)
-        assert np.array_equal(reco.embed_texts(column, refine=False), reco.embed_texts(TEXTS, refine=False))
-    for call in (reco.embed_texts, reco.embed_images):
-        with pytest.raises(InputError, match=r"got a DataFrame: .*of a table, a column"):
-            call(pandas.DataFrame({"text": TEXTS}), refine=False)
-
-
-def test_a_flag_that_is_a_word_is_refused(filled):
-    for name in ("refine", "gate", "explain"):
-        with pytest.raises(InputError, match=f"{name} must be True or False, got"):
-            filled.embed(TEXTS, modality="text", **{name: "no"})
-    assert not filled.embed(TEXTS, modality="text", refine=True, gate=np.False_, explain=1).degraded
-
-
-def test_an_image_that_cannot_be_read_is_named_by_its_place(reco, drawings):
-    with pytest.raises(ImageError, match=r"missing\.png"):
-        reco.embed_images([drawings[0].image, "missing.png"])
-    with pytest.raises(ImageError, match="position 64"):
-        reco.embed_images([drawings[0].image] * 70 + [b"no image"])
 
 
 @pytest.mark.parametrize("texts", [[1], [b"bytes"], ["\ud800"], None], ids=range(4))
@@ -363,22 +214,7 @@ def test_an_error_inside_the_block_still_closes_the_memory(model, tmp_path, draw
         assert len(reco.memory) == 3
 
 
-def test_an_engine_that_is_not_installed_names_its_extra(model, tmp_path, monkeypatch):
-    monkeypatch.setitem(__import__("sys").modules, "qdrant_edge", None)
-    monkeypatch.delitem(__import__("sys").modules, "reco_plugin.memory.edge", raising=False)
-    with pytest.raises(MissingExtra, match=r"reco-plugin\[edge\]"):
-        Reco.open(model, memory=Path(tmp_path / "memory"))
-
-
 def test_what_is_wrong_is_said_before_the_memory_is_opened(model, tmp_path):
     with pytest.raises(ConfigError, match="mean"):
         Reco.open(model, memory=tmp_path / "m", fuser="mean")
     assert not (tmp_path / "m").exists()
-
-
-def test_a_new_memory_is_told_with_its_place(model, tmp_path, caplog):
-    for _ in range(2):
-        Reco.open(model, memory=tmp_path / "typo").close()
-    assert [record.getMessage() for record in caplog.records if "typo" in record.getMessage()] == [
-        f"there was no memory at {tmp_path / 'typo'}: an empty one was made there"
-    ]

@@ -53,11 +53,7 @@ class AskedRuns:
 class LearnsFrom(Protocol):
     """What a :class:`Learner` knows of a memory; the store may be another one after :meth:`Learner.moving`."""
 
-    searches: Memory
-
-    @property
-    def store(self) -> Memory:
-        """The engine, opened."""
+    store: Memory
 
     @property
     def calibration(self) -> Calibration | None:
@@ -141,12 +137,12 @@ class Learner:
     @property
     def unfinished(self) -> str:
         """Why a service does not learn now, for people: another process began to and has not ended, or died."""
-        return unfinished(self._memory.searches.header)
+        return unfinished(self._memory.store.header)
 
     @property
     def learning(self) -> bool:
         """Whether this process learns from the pairs now."""
-        return bool(self._memory.searches.header.learning) and not self.unfinished
+        return bool(self._memory.store.header.learning) and not self.unfinished
 
     def resume(self) -> None:
         """Judge, in a thread, what an earlier process stored and did not judge; learn nothing anew."""

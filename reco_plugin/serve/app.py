@@ -46,7 +46,7 @@ def create_app(
     """
     settings = settings or load_serve_settings()
     opened = reco or Reco.open()
-    opened.memory.learns_behind = True  # no request waits for a fit
+    opened.memory.learner.behind = True  # no request waits for a fit
     edge = Edge(Embedder(opened, settings), settings)
     state, measured = health.Health(edge), metrics.Metrics(edge)
 
@@ -109,7 +109,7 @@ async def _running(edge: Edge, state: health.Health) -> AsyncIterator[None]:
     """Watch the service and its memory while the block runs; then wait for running calls."""
     watching = threading.Thread(target=state.watch, name="reco-health", daemon=True)
     watching.start()  # liveness answers while it warms up
-    edge.embedder.reco.memory.resume()
+    edge.embedder.reco.memory.learner.resume()
     async with versions.followed(edge):
         yield
     state.stop()

@@ -210,7 +210,7 @@ def describe(edge: Edge, *, calibration: bool) -> MemoryInfo:
     made_by = memory.store.look().fingerprint  # and with it what other services learned
     return MemoryInfo(
         pairs=len(memory),
-        unjudged=memory.count_unjudged(),
+        unjudged=memory.learner.count_unjudged(),
         kind=memory.kind,
         location=memory.location,
         encoder=made_by.name,

@@ -77,7 +77,7 @@ class Metrics:
         yield from self._api()
         memory = self._edge.embedder.reco.memory
         with suppress(MemoryStoreError):  # one of another encoder, reached only now
-            learning, unfinished = float(memory.learning), float(bool(memory.unfinished))
+            learning, unfinished = float(memory.learner.learning), float(bool(memory.learner.unfinished))
             yield GaugeMetricFamily("reco_learning", "1 while this process learns calibration from the pairs", learning)
             said = "1 where a process began to learn calibration and has not ended, or died: none is begun until it has"
             yield GaugeMetricFamily("reco_learning_unfinished", said, unfinished)

@@ -149,7 +149,7 @@ def describe_calibration(reco: Reco) -> dict[str, Any]:
     """Whether the memory is ``calibrated``, why something stays ``plain``, and its self-``check`` in a line."""
     calibration = reco.memory.calibration
     if calibration is None:
-        return {"calibrated": False, "plain": reco.memory.unfinished or NOT_CALIBRATED, "check": None}
+        return {"calibrated": False, "plain": reco.memory.learner.unfinished or NOT_CALIBRATED, "check": None}
     return {
         "calibrated": True,
         "plain": calibration.reason,

@@ -168,13 +168,13 @@ def router(edge: Edge) -> APIRouter:
     async def learn_anew(request: Request) -> Response:
         """Let the memory learn from all of its pairs while this serves: one run at a time, later requests join it."""
         return await edge(request).write(
-            _there(edge, request, lambda: Learning.model_validate(vars(memory.ask_to_learn())))
+            _there(edge, request, lambda: Learning.model_validate(vars(memory.learner.ask())))
         )
 
     @routes.get("/calibrate", response_model=Learning)
     async def show_learning(request: Request) -> Response:
         """How far that is."""
-        return await edge(request).reply(lambda: Learning.model_validate(vars(memory.asked_runs)))
+        return await edge(request).reply(lambda: Learning.model_validate(vars(memory.learner.runs)))
 
     return routes
 

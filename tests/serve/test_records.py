@@ -132,14 +132,14 @@ def test_a_run_of_learning_that_is_asked_for_is_joined_and_tells_how_it_ended(
     with pytest.warns(UserWarning, match="the disk is full"):
         with pytest.raises(MemoryStoreError, match="did not learn: the disk is full"):
             served_memory.calibrate(lambda *_: going.set())  # which waits for that run
-        wait_until(lambda: reco.memory._learner._thread is None)
+        wait_until(lambda: reco.memory.learner._thread is None)
 
 
 def test_who_waits_for_a_run_hears_that_it_could_not_begin_or_that_the_service_was_started_anew(
     served_memory: ServedMemory, reco: Reco, drawings: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     reco.memory.add(drawings)
-    learner = reco.memory._learner
+    learner = reco.memory.learner
 
     def count() -> int:
         if threading.current_thread() is learner._thread:
@@ -154,7 +154,7 @@ def test_who_waits_for_a_run_hears_that_it_could_not_begin_or_that_the_service_w
             wait_until(lambda: learner._thread is None)
     begun = served_memory._post("/calibrate", {}, dict)["asked"]
     wait_until(lambda: learner.runs.ended == begun)
-    monkeypatch.setattr(reco.memory, "ask_to_learn", lambda: AskedRuns(asked=begun + 1))  # which the next forgot
+    monkeypatch.setattr(reco.memory.learner, "ask", lambda: AskedRuns(asked=begun + 1))  # which the next forgot
     with pytest.raises(MemoryStoreError, match="started anew before it had learned"):
         served_memory.calibrate(lambda *_: None)
 
