@@ -267,7 +267,8 @@ def _boost(signals: Floats, answers: npt.NDArray[np.float64], looked: int) -> Pr
     edges = np.quantile(signals, rounds, axis=0, method="nearest").astype(np.float32)  # (_BINS - 1, 7)
     places = np.stack([np.searchsorted(edges[:, s], signals[:, s]) for s in range(SIGNALS)], axis=1)
     logit = np.zeros(len(answers))
-    feature, threshold = np.zeros((_ROUNDS, 3), np.intp), np.full((_ROUNDS, 3), np.inf, np.float32)
+    never = np.finfo(np.float32).max  # finite, since what is learned is stored as JSON
+    feature, threshold = np.zeros((_ROUNDS, 3), np.intp), np.full((_ROUNDS, 3), never, np.float32)
     leaf = np.zeros((_ROUNDS, 4), np.float32)
     for tree in range(_ROUNDS):
         likely = sigmoid(logit)

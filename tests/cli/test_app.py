@@ -161,22 +161,6 @@ def test_an_error_of_the_process_is_one_line(tmp_path: Path) -> None:
     assert done.stderr.count("\n") == 1
 
 
-def test_an_unknown_variable_is_one_line_and_no_error(tmp_path: Path) -> None:
-    """Others may set variables of their own that begin like ours."""
-    done = python("-m", "reco_plugin", "doctor", folder=tmp_path, RECO_URL="x")
-    assert done.returncode == 0
-    assert done.stderr.count("unknown setting") == 1
-    assert "warning: unknown setting in the environment: RECO_URL: ignored\n" in done.stderr
-
-
-def test_a_settings_file_counts(work: Path, memory: Path, ask: Callable[..., Any], fail: Callable[..., str]) -> None:
-    memory.rename(work / "elsewhere")
-    (work / "reco.toml").write_text('memory = "elsewhere"')
-    assert ask("memory", "info")["pairs"] == 24
-    (work / "reco.toml").write_text('memry = "elsewhere"')
-    assert "memry" in fail("memory", "info")
-
-
 def test_an_error_names_the_way_out(work: Path, catalogue: Path, fail: Callable[..., str]) -> None:
     assert "reco model export" in fail("memory", "add", catalogue, "--model", "no-model")
     assert "gone.csv" in fail("memory", "add", "gone.csv")
@@ -201,14 +185,6 @@ def test_a_wrong_flag_is_one_line_of_plain_words_with_one_exit_code(work: Path, 
     assert (result.exit_code, result.stdout, result.stderr.count("\n")) == (1, "", 1)
     assert result.stderr.startswith(said)
     assert "Input should" not in result.stderr and "unable to parse" not in result.stderr
-
-
-def test_a_file_that_is_not_there_suggests_its_neighbour(tmp_path: Path) -> None:
-    (tmp_path / "catalogue.csv").write_text("id,image,text\n")
-    result = CliRunner().invoke(
-        app, ["memory", "build", str(tmp_path / "catalog.csv"), "--memory", str(tmp_path / "m")]
-    )
-    assert f"does not exist (did you mean '{tmp_path / 'catalogue.csv'}'?)" in result.stderr
 
 
 def test_nothing_but_the_result_is_written_to_stdout_under_json(memory: Path) -> None:

@@ -11,7 +11,6 @@ from click.testing import Result
 from qdrant_client import models
 from qdrant_client.qdrant_remote import QdrantRemote
 from qdrant_stand_in import Refusal, StandIn
-from shop_collection import D
 
 from reco_plugin import Reco
 
@@ -75,12 +74,6 @@ def test_the_first_build_is_put_to_use(
     assert "reco--v1, reco--v2, reco--v3" in message
 
 
-def test_a_build_beside_an_empty_version_is_put_to_use(work: Path, catalogue: Path, url: str, ask: Ask) -> None:
-    with Reco.open(memory=url) as reader:  # as a service that starts first makes it
-        assert ask("memory", "build", part(catalogue, 2), "--memory", url)["live"] is True
-        assert len(reader.memory) == 2
-
-
 def test_an_interrupted_build_is_never_used_and_can_go_on(
     work: Path, catalogue: Path, server: StandIn, url: str, ask: Ask, fail: Fail
 ) -> None:
@@ -109,14 +102,6 @@ def test_a_version_with_a_missing_pair_is_not_used(
     monkeypatch.setattr(QdrantRemote, "upsert", lossy)
     assert "holds 4 pairs, expected 5" in fail("memory", "build", part(catalogue, 5), "--memory", url, "--swap")
     assert versions(ask, url) == {"reco--v1": (4, False, False)}
-
-
-def test_a_collection_of_that_name_cannot_be_swapped(
-    work: Path, catalogue: Path, server: StandIn, url: str, fail: Fail
-) -> None:
-    one = models.VectorParams(size=D, distance=models.Distance.COSINE)
-    server.engine.client.create_collection("reco", vectors_config=one)
-    assert "is a collection itself" in fail("memory", "build", catalogue, "--memory", url)
 
 
 # --- options

@@ -11,11 +11,9 @@ from typing import Any
 import numpy as np
 import pytest
 from click.testing import Result
-from qdrant_client import models
 from qdrant_stand_in import StandIn
-from shop_collection import D, theirs
+from shop_collection import theirs
 
-from reco_plugin import Reco
 from reco_plugin.memory import open_memory
 
 Run = Callable[..., Result]
@@ -58,7 +56,7 @@ def rejected(path: str) -> list[dict[str, Any]]:
 
 def made(kind: str, server: StandIn, catalogue: Path, ask: Ask) -> str:
     """The catalogue in a memory of a kind; returns where it is, which is also what it is called as a source."""
-    if kind in ("http", "grpc"):
+    if kind == "grpc":
         ask("memory", "build", catalogue, "--memory", server.url("grpc"), "--swap", "--as", "catalogue")
         return server.url(kind)
     ask("memory", "build", catalogue, "--memory", "old", "--as", "catalogue")
@@ -98,42 +96,6 @@ def test_add_update_and_sync_read_memories_too(work: Path, catalogue: Path, memo
     assert ask("memory", "remove", "--from", "memory", "--memory", "few") == {"removed": 21, "pairs": 0}
 
 
-def test_pairs_of_a_memory_are_kept_out(work: Path, catalogue: Path, url: str, shop: str, ask: Ask, fail: Fail) -> None:
-    built = ask("memory", "build", catalogue, "--memory", "new", "--exclude", shop)
-    assert (built["excluded"], built["pairs"]) == (24, 0)
-    ask("memory", "build", catalogue, "--memory", "old")
-    built = ask("memory", "build", catalogue, "--memory", "new", "--exclude", "old")
-    assert (built["excluded"], built["pairs"]) == (24, 0)
-    assert "into itself" in fail("memory", "add", catalogue, "--memory", "old", "--exclude", "old")
-    assert len(held("old")) == 24
-
-
-# --- what is refused
-
-
-def of_another_encoder(server: StandIn, url: str) -> None:
-    stored = server.engine.client.get_collection("reco--v1").config.metadata["reco"]
-    stored["fingerprint"] |= {"name": "other-clip", "digest": "0" * 64}
-    server.engine.client.update_collection("reco--v1", metadata={"reco": stored})
-
-
-def test_another_encoder_is_refused_before_anything_is_made(
-    work: Path, catalogue: Path, memory: Path, server: StandIn, url: str, ask: Ask, fail: Fail
-) -> None:
-    ask("memory", "add", catalogue, "--memory", url)
-    of_another_encoder(server, url)
-    header = json.loads(Path("memory/memory.json").read_text())
-    header["fingerprint"] |= {"name": "other-clip", "digest": "0" * 64}
-    Path("memory/memory.json").write_text(json.dumps(header))
-    for source in ("memory", f"{url}?collection=reco"):
-        message = fail("memory", "build", source, "--memory", "new")
-        assert "built by encoder other-clip" in message
-        assert not Path("new").exists()
-    before = set(server.engine.made)
-    assert "other-clip" in fail("memory", "build", "memory", "--memory", f"{url}?collection=mine", "--swap")
-    assert set(server.engine.made) == before
-
-
 def test_a_memory_is_not_read_into_itself(
     work: Path, catalogue: Path, memory: Path, server: StandIn, url: str, ask: Ask, fail: Fail
 ) -> None:
@@ -144,34 +106,6 @@ def test_a_memory_is_not_read_into_itself(
     assert sorted(server.engine.made) == ["reco--v1"]
     other = ask("memory", "build", f"{url}?collection=reco", "--memory", f"{url}?collection=new", "--swap")
     assert (other["name"], other["pairs"]) == ("new--v1", 24)
-
-
-def test_a_folder_that_is_open_elsewhere(work: Path, model: Path, memory: Path, fail: Fail) -> None:
-    with Reco.open(model, memory):
-        message = fail("memory", "build", "memory", "--memory", "new")
-    assert "is open in another process" in message
-    assert not Path("new").exists()
-
-
-@pytest.mark.parametrize(
-    ("options", "message"),
-    [
-        ("?collection=stop", "stop"),
-        ("?collection=shop", "no memory of ours"),
-        ("?collection=shop&image=photo", "has no option 'image'"),
-    ],
-)
-def test_what_is_no_source(
-    work: Path, server: StandIn, shop: str, url: str, fail: Fail, options: str, message: str
-) -> None:
-    params = models.VectorParams(size=D, distance=models.Distance.COSINE)
-    server.engine.client.create_collection("empty", vectors_config={"image": params, "text": params})
-    assert message in fail("memory", "build", url + options, "--memory", "new")
-    assert not Path("new").exists()
-
-
-def test_a_file_behind_a_url_is_no_server(work: Path, fail: Fail) -> None:
-    assert "download it first" in fail("memory", "build", "https://example.org/catalogue.csv", "--memory", "new")
 
 
 def test_the_key_is_of_the_settings_and_shown_nowhere(
