@@ -91,7 +91,7 @@ bench: $(DEV)/.ready ## speed beside other packages, refined beside plain: write
 	$(RUN)/python -m benchmarks.speed --write
 
 WRITE ?= --write
-engines: $(DEV)/.ready ## the commands of docs/engines in real engines that can run here: writes docs/measurements.md; ten minutes
+engines: $(DEV)/.ready ## the commands of docs/engines.md in real engines that can run here: writes docs/measurements.md; ten minutes
 	$(RUN)/python -m benchmarks.engines.run $(WRITE)
 
 torture: $(DEV)/.ready ## kills, fuzz, costly requests, callers that leave, overload: what was lost, refused or late; five minutes

@@ -1,4 +1,4 @@
-"""The commands of a page about an engine, read out of it and run."""
+"""The commands of an engine's section of ``docs/engines.md``, read out of it and run."""
 
 from __future__ import annotations
 
@@ -9,8 +9,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-_PART = re.compile(r"^## (?P<title>[^\n]*)$|^```(?P<language>\w*)\n(?P<text>.*?)^```$", re.MULTILINE | re.DOTALL)
-_ADDRESS = re.compile(r"'([a-z]+:[^']+)'")
+_PART = re.compile(r"^###? (?P<title>[^\n]*)$|^```(?P<language>\w*)\n(?P<text>.*?)^```$", re.MULTILINE | re.DOTALL)
 
 
 class ClaimFailed(Exception):
@@ -21,16 +20,20 @@ class ClaimFailed(Exception):
 class Block:
     """A fenced block of a page."""
 
-    section: str  # its heading of the second level
+    section: str  # its heading, of the second or third level
     language: str
     text: str
 
 
 @dataclass
 class Page:
-    """A page with the addresses of this machine in the place of its own."""
+    """An engine's section of the page, with the addresses of this machine in the place of its own.
+
+    It has an address or a function, and the parts ``Search ENGINE`` and ``Fill ENGINE``.
+    """
 
     path: Path
+    engine: str  # its heading
     replaced: Mapping[str, str]  # what the page writes -> what is meant here
     names: dict[str, Any] = field(default_factory=dict)  # what Python's blocks know, from one to the next
     folder: Path = Path()  # where blocks run
@@ -53,11 +56,8 @@ class Page:
         return text
 
     def address(self) -> str:
-        """The address of the index, as the page gives it to ``reco compare``."""
-        for block in self.blocks("I have an index"):
-            if found := _ADDRESS.search(block.text):
-                return found[1]
-        raise ClaimFailed(f"{self.path} gives no address of an index")
+        """The address of the index, the section's first block."""
+        return self.blocks(self.engine)[0].text.strip()
 
     def function(self) -> str:
         """The ``shop.py`` of an engine without an address: what its function ``search`` is in.
@@ -65,10 +65,23 @@ class Page:
         Raises:
             ClaimFailed: the page has none.
         """
-        for block in self.blocks("I have an index"):
+        for block in self.blocks(f"Search {self.engine}"):
             if block.language == "python" and "def search(" in block.text:
                 return block.text
-        raise ClaimFailed(f"{self.path} has no function search")
+        raise ClaimFailed(f"{self.path} has no function search for {self.engine}")
+
+    def run_both(self) -> None:
+        """Run what Python does to fill an index, and then to search it; its clients are closed, as files lock.
+
+        Raises:
+            ClaimFailed: something fails, or the query does not find ten.
+        """
+        for section in (f"Fill {self.engine}", "Every engine", f"Search {self.engine}"):
+            self.run_python(section)
+            if hasattr(client := self.names.pop("client", None), "close"):
+                client.close()
+        if (found := len(self.names.get("hits", ()))) != 10:
+            raise ClaimFailed(f"{self.path}, {self.engine}: its query found {found} hits, not 10")
 
     def run_python(self, section: str) -> None:
         """Run Python's blocks of a section, one after the other.

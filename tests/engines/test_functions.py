@@ -7,8 +7,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from benchmarks.engines.entries import function_of
-from benchmarks.engines.nodes import ROOT
+from benchmarks.engines.entries import PAGE, function_of
 from benchmarks.engines.pages import Page
 from reco_plugin.compare import FunctionIndex, load_function
 from reco_plugin.engines import Question
@@ -25,8 +24,8 @@ def test_the_function_of_the_page_finds_the_nearest_with_their_cosines(tmp_path:
     pytest.importorskip("chromadb")
     known = {"rows": [{"sku": row.sku, "title": row.title, "clip": np.asarray(row.clip, np.float32)} for row in SHOP]}
     here = {"512": str(DIMENSION), '"./shop"': f'"{tmp_path}/shop"'}
-    page = Page(ROOT / "docs" / "engines" / "chroma.md", here, known, tmp_path)
-    page.run_python("I start anew")
+    page = Page(PAGE, "Chroma", here, known, tmp_path)
+    page.run_python("Fill Chroma")
     function = load_function(function_of(page))
     assert not isinstance(function, FunctionIndex)
     index = FunctionIndex(function, DIMENSION, name="chroma")
