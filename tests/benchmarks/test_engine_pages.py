@@ -15,7 +15,6 @@ from benchmarks.engines.run import loss, write_rows
 from reco_plugin.engines import parse_address
 
 
-
 @pytest.mark.parametrize("name", list(ENTRIES))
 def test_the_section_of_each_engine_can_be_run(name: str) -> None:
     page = Page(PAGE, TITLES[name], {})
