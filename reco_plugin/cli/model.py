@@ -57,7 +57,7 @@ def add_command(
     """Make a model folder of ready ONNX towers (no torch needed), of a transformers checkpoint, or of an API.
 
     What is served is compared with what the maker's own model gives; if the self-test fails, nothing is written. For
-    an API, the folder holds what was measured, so that a service starts while the API is down. More: docs/encoders.md
+    an API, the folder holds what was measured, so that a service starts while the API is down. More: docs/models.md
     """
     if is_address(source):
         _add_api(source, given, out, as_json=as_json)
