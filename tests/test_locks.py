@@ -73,6 +73,7 @@ def _wanted(extra: str, python: str) -> dict[str, list[Requirement]]:
     ("locks", "extras"),
     [
         (("dev", "torch"), ["dev"]),
+        (("dev", "dev-all", "torch"), ["dev-all"]),
         (("small",), ["demo", "serve", "qdrant", "client", "data"]),
         (("demo",), ["demo", "examples", "serve", "report"]),
         (("image-triton",), ["serve", "api", "edge", "qdrant", "triton"]),
@@ -93,7 +94,7 @@ def test_a_lock_holds_what_its_extras_ask_for(locks: tuple[str, ...], extras: li
 
 @pytest.mark.parametrize("python", PYTHONS)
 def test_a_package_has_one_version_everywhere(python: str) -> None:
-    everything = pins("dev", "torch", python=python)
+    everything = pins("dev", "dev-all", "torch", python=python)
     for path in LOCKS:
         if path.stem not in ("triton", "clients"):  # these want an old numpy, an old cohere
             for name, version in pins(path.stem, python=python).items():
@@ -101,7 +102,7 @@ def test_a_package_has_one_version_everywhere(python: str) -> None:
 
 
 def test_what_has_no_wheel_is_left_out_where_it_has_none() -> None:
-    assert "mteb" in pins("dev", python="3.12")
-    assert "mteb" not in pins("dev", python="3.12", machine="aarch64")
+    assert "mteb" in pins("dev-all", python="3.12")
+    assert "mteb" not in pins("dev-all", python="3.12", machine="aarch64")
     assert "nvidia-pytriton" in pins("triton", python="3.12")
     assert not pins("triton", python="3.13"), "nothing to install: the tests skip"

@@ -74,7 +74,7 @@ def test_what_cannot_be_followed_is_refused_not_ignored(like, options, message):
 
 @pytest.mark.parametrize("method", ["encode", "encode_query", "encode_document"])
 def test_every_option_of_the_real_class_is_known(like, method):
-    import sentence_transformers  # takes more than a second, which only the process that runs it should wait
+    sentence_transformers = pytest.importorskip("sentence_transformers")  # late: it takes a second
 
     parameters = inspect.signature(getattr(sentence_transformers.SentenceTransformer, method)).parameters
     options = set(parameters) - {"self", "kwargs", "inputs", "sentences", "prompt_name"}
@@ -84,6 +84,7 @@ def test_every_option_of_the_real_class_is_known(like, method):
 
 
 def test_similarities_are_those_of_the_real_functions(like):
+    pytest.importorskip("sentence_transformers")
     from sentence_transformers.util import cos_sim
 
     one, two = like.encode_query(TEXTS), 3 * like.encode(TEXTS)
@@ -94,6 +95,8 @@ def test_similarities_are_those_of_the_real_functions(like):
 
 def test_tensors_are_given_where_they_are_asked_for(like):
     import torch
+
+    pytest.importorskip("sentence_transformers")
     from sentence_transformers.util import paraphrase_mining, semantic_search
 
     one, two = (like.encode_query(TEXTS, convert_to_tensor=True), like.encode(TEXTS, convert_to_tensor=True))
@@ -107,6 +110,7 @@ def test_tensors_are_given_where_they_are_asked_for(like):
 
 
 def test_the_evaluators_of_sentence_transformers_ask_refined_queries_and_plain_documents(like):
+    pytest.importorskip("sentence_transformers")
     from sentence_transformers.sentence_transformer import evaluation
 
     queries, documents = {"q": TEXTS[0]}, {str(n): text for n, text in enumerate([*TEXTS, "a green cross"])}
