@@ -177,9 +177,7 @@ class Commands(TyperGroup):
 
 def _of_flags(error: Any) -> str:
     """What is wrong with the flags, and where they are listed."""
-    from ..values import in_words
-
-    message = in_words(_one_line(error.format_message()))
+    message = _one_line(error.format_message()).replace("Input should be", "must be")
     path = getattr(getattr(error, "ctx", None), "command_path", None)
     return f"{message.rstrip('.')}; its flags: {path} --help" if path else message
 
