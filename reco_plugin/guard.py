@@ -1,4 +1,4 @@
-"""The one guarded search: of callers together, within a deadline, behind a circuit breaker; and fusion likewise.
+"""The one guarded search: of callers together, within a deadline, behind a circuit breaker; and a guarded fusion.
 
 ::
 
@@ -389,13 +389,11 @@ class GuardedMemory:
 
 
 class GuardedFuser(NeighbourFuser):
-    """A fusion behind a guard; calls of several threads are run together, where it is in this process."""
+    """A fusion behind a guard."""
 
-    def __init__(self, fuser: NeighbourFuser, guard: Guard, most: int = 0) -> None:
-        """Guard a fusion; ``most``: rows of several threads that are fused together, 0: each call on its own."""
+    def __init__(self, fuser: NeighbourFuser, guard: Guard) -> None:
         self.name = fuser.name
-        self._fuser, self._guard, self._most = fuser, guard, most
-        self._batcher = Batcher(self._run, most, shared=(Outage,))
+        self._fuser, self._guard = fuser, guard
 
     def fuse(
         self, modality: Modality, vectors: Vectors, neighbours: Neighbours, trust: npt.NDArray[np.float32]
@@ -405,18 +403,6 @@ class GuardedFuser(NeighbourFuser):
         Raises:
             Outage: the fusion fails.
         """
-        if not 0 < len(vectors) <= self._most or neighbours.vectors.shape[1] > _MOST_NEIGHBOURS:
-            return self._ask(modality, vectors, neighbours, trust)
-        found = (neighbours.ids, neighbours.similarity, neighbours.vectors, neighbours.found)
-        return Fused(*self._batcher((modality, neighbours.vectors.shape[1:]), (vectors, *found, trust)))
-
-    def _run(self, key: tuple[Modality, tuple[int, ...]], rows: Columns) -> Columns:
-        vectors, ids, similarity, read, found, trust = rows
-        return self._ask(key[0], vectors, Neighbours(ids, similarity, read, found), trust)
-
-    def _ask(
-        self, modality: Modality, vectors: Vectors, neighbours: Neighbours, trust: npt.NDArray[np.float32]
-    ) -> Fused:
         with self._guard.attempt():
             return self._fuser.fuse(modality, vectors, neighbours, trust)
 
@@ -464,10 +450,9 @@ class Guards:
         return GuardedMemory(memory, self._memory, deadline, most)
 
     def fusers(self, fusers: Mapping[FuserName, NeighbourFuser]) -> dict[FuserName, NeighbourFuser]:
-        """The fusions, guarded; a session on a server has its own deadline, and a server its own batches."""
-        together = self._settings.batch_callers and self._settings.triton_url is None
-        most = self._settings.batch_size if together else 0
-        return {name: GuardedFuser(fuser, self._fusion, most) for name, fuser in fusers.items()}
+        """The fusions, guarded; a session on a server has its own deadline."""
+        return {name: GuardedFuser(fuser, self._fusion) for name, fuser in fusers.items()}
+
 
 
 def open_or_await(settings: Settings, fingerprint: Fingerprint) -> Memory:

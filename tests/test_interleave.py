@@ -154,8 +154,8 @@ def test_the_test_is_the_binomial() -> None:
 
 
 def test_the_page_shows_what_it_says() -> None:
-    page = (Path(__file__).parents[1] / "docs" / "switching.md").read_text(encoding="utf-8")
-    (shows,) = re.findall(r"```python\n(.*?)```", page, flags=re.DOTALL)
+    page = (Path(__file__).parents[1] / "docs" / "compare.md").read_text(encoding="utf-8")
+    (shows,) = re.findall(r"```python\n(from reco_plugin.interleave.*?)```", page, flags=re.DOTALL)
     names: dict[str, Any] = {}
     exec(shows, names)
     assert names["shown"] in [

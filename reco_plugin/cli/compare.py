@@ -37,7 +37,7 @@ class _Compared(OpenOptions):
     ] = None
     clicks: Annotated[
         Path | None,
-        typer.Option(metavar="FILE", help="Clicks on interleaved lists: columns unit and team, see docs/switching.md."),
+        typer.Option(metavar="FILE", help="Clicks on interleaved lists: columns unit and team, see docs/compare.md."),
     ] = None
     run: Annotated[
         list[str] | None,
