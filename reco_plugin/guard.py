@@ -454,7 +454,6 @@ class Guards:
         return {name: GuardedFuser(fuser, self._fusion) for name, fuser in fusers.items()}
 
 
-
 def open_or_await(settings: Settings, fingerprint: Fingerprint) -> Memory:
     """The memory of the settings; with ``on_memory_failure=degrade``, also one whose server is down now.
 
