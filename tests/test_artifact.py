@@ -8,19 +8,15 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import pytest
-from broken_graph import with_broken_graph
 from two_files import split_graphs
 from typer.testing import CliRunner
 
 from reco_plugin import Reco
 from reco_plugin.artifact import FORMAT, GRAPHS, MANIFEST, TOKENIZER, Artifact, whole_model
 from reco_plugin.cli.app import app
-from reco_plugin.config import load_settings
-from reco_plugin.errors import ArtifactError, SessionError
+from reco_plugin.errors import ArtifactError
 from reco_plugin.files import sha256_file, weights_file
-from reco_plugin.sessions.ort import OrtSession
 
 TEXT = {"kind": "clip", "context_length": 20, "clean": "lower", "pad_id": 0, "end_id": 4095}
 
@@ -50,18 +46,6 @@ def test_the_shipped_model_is_whole(model):
     assert (artifact.manifest.fusion.fuser, artifact.manifest.fusers) == ("reco", ("reco", "paper"))
     for name in artifact.manifest.graphs:
         assert artifact.graph(name).stat().st_size == artifact.manifest.graphs[name].size_bytes
-
-
-def test_the_fingerprint_is_the_manifests(model):
-    stored = json.loads((model / MANIFEST).read_text())
-    fingerprint = Artifact.load(str(model)).manifest.fingerprint
-    assert (fingerprint.name, fingerprint.digest, fingerprint.dimension) == (
-        stored["name"],
-        stored["digest"],
-        stored["dimension"],
-    )
-    assert stored["name"] in str(fingerprint)
-    assert stored["digest"][:12] in str(fingerprint)
 
 
 @pytest.mark.parametrize("make", [lambda path: None, Path.mkdir, Path.touch], ids=["nothing", "empty", "file"])
@@ -112,12 +96,6 @@ def split(copy: Path) -> Artifact:
     return split_graphs(copy, "clip_text")
 
 
-def test_a_graph_of_two_files_gives_the_same_vectors(split, model):
-    with Reco.open(split.folder, memory=":memory:") as two, Reco.open(model, memory=":memory:") as one:
-        np.testing.assert_array_equal(two.encoder.texts(["a fox"]), one.encoder.texts(["a fox"]))
-        assert two.manifest.fingerprint == one.manifest.fingerprint
-
-
 @pytest.mark.parametrize(
     ("spoil", "said"),
     [
@@ -134,27 +112,10 @@ def test_spoilt_weights_are_noticed_when_the_model_is_opened(spoil, said, split)
     assert "clip_text/1/model.onnx.data" in str(caught.value) and said in str(caught.value)
 
 
-def test_a_graph_whose_weights_are_gone_names_them(split):
-    weights_file(split.graph("clip_text")).unlink()
-    with pytest.raises(SessionError, match=r"cannot load .*clip_text.*model\.onnx\.data"):
-        OrtSession(split.graph("clip_text"), load_settings())
-
-
 def flip_a_byte(path: Path) -> None:
     content = bytearray(path.read_bytes())
     content[len(content) // 2] ^= 1
     path.write_bytes(content)
-
-
-def test_a_graph_that_was_exported_broken_cannot_be_run(model, tmp_path):
-    broken = with_broken_graph(model, tmp_path / "broken", "clip_text")
-    with (
-        Reco.open(broken, memory=":memory:") as reco,
-        pytest.raises(SessionError, match=r"clip_text.*Export the model"),
-    ):
-        reco.encoder.texts(["a fox"])
-    with pytest.raises(SessionError, match=r"cannot load .*clip_text"):
-        OrtSession(broken / "clip_text" / "1" / "model.onnx", load_settings())
 
 
 def test_a_manifest_of_another_version_asks_for_another_export_whatever_else_it_holds(edit, copy):

@@ -109,26 +109,6 @@ def test_a_large_call_holds_a_small_one_up_for_one_batch_only(engine: Engine, as
     assert large.result(PATIENCE_S)[0] == [2 * number for number in range(1000)]
 
 
-def test_large_calls_share_a_batch_with_each_other_and_with_small_ones(engine: Engine, ask: Ask) -> None:
-    first = ask(0)
-    large = [ask(*range(start, start + 20)) for start in (100, 200)]
-    small = ask(7)
-    engine.go.release(2)
-    assert first.result(PATIENCE_S) and small.result(PATIENCE_S) == ([14], ["a7"])
-    shares = [sum(start <= number < start + 100 for number in engine.batches[1][1]) for start in (100, 200, 0)]
-    assert shares == [5, 2, 1]  # as many of each, and what is left in the order of arrival
-    engine.stopped = False
-    engine.go.release(1000)
-    assert [one.result(PATIENCE_S)[0][0] for one in large] == [200, 400]
-
-
-def test_more_callers_than_rows_of_a_batch_are_answered_in_order(engine: Engine, ask: Ask) -> None:
-    waiting = [ask(number) for number in range(2 * MOST + 1)]
-    engine.go.release(3)
-    assert [one.result(PATIENCE_S)[0] for one in waiting] == [[2 * number] for number in range(2 * MOST + 1)]
-    assert [len(rows) for _, rows in engine.batches] == [1, MOST, MOST]
-
-
 def test_keys_are_never_mixed_and_take_turns(engine: Engine, ask: Ask) -> None:
     first = ask(0)
     waiting = [ask(*range(20)), ask(1, key="b"), ask(2, key="a"), ask(3, key="b")]
@@ -146,13 +126,6 @@ def test_a_wrong_row_fails_alone(engine: Engine, ask: Ask) -> None:
     with pytest.raises(ValueError, match=r"negative: \[-5, 1\]"):
         wrong.result(PATIENCE_S)
     assert (first.result(PATIENCE_S)[0], right.result(PATIENCE_S)[0]) == ([0], [4])
-    assert engine(3) == ([6], ["a3"])
-
-
-def test_a_large_call_ends_with_its_first_error(engine: Engine) -> None:
-    with pytest.raises(ValueError, match="negative"):
-        engine(*range(-1, 99))
-    assert len(engine.batches) == 1
     assert engine(3) == ([6], ["a3"])
 
 
@@ -185,28 +158,6 @@ def test_who_is_interrupted_leaves_the_others_their_rows(engine: Engine, ask: As
         waiting[0].result(PATIENCE_S)
     assert waiting[1].result(PATIENCE_S) == ([4], ["a2"])
     assert first.result(PATIENCE_S)[0] == [0]
-    assert engine(3) == ([6], ["a3"])
-
-
-@pytest.mark.parametrize("rows", [1, MOST + 1])
-def test_who_is_interrupted_before_a_batch_is_no_leader_of_those_that_come(engine: Engine, rows: int) -> None:
-    class Interrupted:
-        def __init__(self, inner: Any) -> None:
-            self.inner, self.over = inner, False
-
-        def __enter__(self) -> None:
-            self.inner.acquire()
-
-        def __exit__(self, *_: object) -> None:
-            self.inner.release()
-            if not self.over:
-                self.over = True
-                raise KeyboardInterrupt
-
-    engine.batcher._lock = Interrupted(engine.batcher._lock)  # type: ignore[assignment]
-    with pytest.raises(KeyboardInterrupt):
-        engine(*range(rows))
-    assert not engine.batcher._waiting and not engine.batcher._led
     assert engine(3) == ([6], ["a3"])
 
 

@@ -9,7 +9,6 @@ from typing import Any
 import pytest
 from pydantic import SecretStr
 
-from reco_plugin import Reco
 from reco_plugin.config import PREFIX, SECRET, MemoryOptions, Settings, _warn_of_unknown, load_settings, sources
 from reco_plugin.errors import ConfigError
 from reco_plugin.serve.settings import ServeSettings, load_serve_settings
@@ -178,32 +177,9 @@ def test_an_address_that_cannot_be_is_told(address, message):
     assert KEY not in str(caught.value)
 
 
-def test_an_argument_of_none_counts_as_not_given(monkeypatch):
-    monkeypatch.setenv("RECO_K", "2")
-    assert load_settings(k=None).k == 2
-
-
-@pytest.mark.parametrize("value", [5, None])
-def test_an_unknown_argument_is_refused(value):
-    with pytest.raises(ConfigError, match=r"unknown setting: neighbors\..*batch_size"):
-        load_settings(neighbors=value)
-
-
 def test_a_misspelt_argument_is_told_what_may_be_meant():
     with pytest.raises(ConfigError, match=r"unknown setting: cuation \(did you mean caution\?\)\. Known: .*batch_size"):
         load_settings(cuation="bold")
-
-
-@pytest.mark.parametrize("given", ["bald", 2.0, True, "2"])
-def test_a_caution_that_is_none_is_told_once_what_it_can_be(given, place, monkeypatch):
-    said = r"^caution: must be cautious, balanced, bold or a share from 0 to 1, got ('bald'|2\.0|True)$"
-    with pytest.raises(ConfigError, match=said):
-        load_settings(caution=given)
-    monkeypatch.setenv("RECO_CAUTION", str(given))
-    with pytest.raises(ConfigError, match=r"^caution: must be cautious, balanced, bold or a share"):
-        load_settings()
-    monkeypatch.setenv("RECO_CAUTION", "0.25")
-    assert load_settings().caution == 0.25
 
 
 @pytest.mark.parametrize(
@@ -250,11 +226,6 @@ def test_an_unusable_value_is_named_with_its_setting(name, place, monkeypatch):
         load_settings()
 
 
-def test_all_wrong_settings_are_named_at_once():
-    with pytest.raises(ConfigError, match=r"k: .*0; threads: .*-1"):
-        load_settings(k=0, threads=-1)
-
-
 @pytest.mark.parametrize("content", [b"k = = 5", b"k = \xff"], ids=["syntax", "encoding"])
 def test_a_file_that_is_no_toml_is_refused(content, place):
     (place / "reco.toml").write_bytes(content)
@@ -277,31 +248,9 @@ def test_every_key_is_known_as_one():
         assert KEY not in str(caught.value)
 
 
-def test_the_key_shows_nowhere(place, monkeypatch):
-    settings = load_settings(memory_api_key=KEY)
-    assert KEY not in f"{settings!r} {settings} {settings.model_dump()} {settings.model_dump_json()}"
-    for wrong in ({"memory_api_key": [KEY]}, {"memory_api_key": {"key": KEY}}, {"memory_api_key": KEY, "k": 0}):
-        with pytest.raises(ConfigError) as caught:
-            load_settings(**wrong)
-        assert KEY not in str(caught.value)
-        assert caught.value.__cause__ is None
-        assert caught.value.__suppress_context__
-    monkeypatch.setenv("RECO_MEMORY_APIKEY", KEY)
-    with pytest.raises(ConfigError, match="RECO_MEMORY_APIKEY") as caught:
-        load_settings()
-    assert KEY not in str(caught.value)
-
-
 @pytest.mark.parametrize("line", [f'memory_apikey = "{KEY}"', f'memory_api_key = ["{KEY}"]', f"memory_api_key = {KEY}"])
 def test_a_key_that_is_wrong_in_the_file_shows_nowhere(line, place):
     write(place, line)
     with pytest.raises(ConfigError) as caught:
         load_settings()
     assert KEY not in str(caught.value)
-
-
-def test_reco_takes_settings_by_name_and_refuses_others(model):
-    with Reco.open(model, memory=":memory:", k=3, batch_size=2) as reco:
-        assert (reco.settings.k, reco.settings.batch_size, reco.settings.model) == (3, 2, model)
-    with pytest.raises(ConfigError, match="neighbors"):
-        Reco.open(model, memory=":memory:", neighbors=3)

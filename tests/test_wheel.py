@@ -111,10 +111,6 @@ def test_what_the_image_is_built_of_makes_a_wheel_without_the_model(tmp_path: Pa
     assert not [name for name in stored if name.endswith((".onnx", "manifest.json"))]
 
 
-def test_it_says_its_version(reco: Path, wheel: Path, tmp_path: Path) -> None:
-    assert ran(reco, "--version", folder=tmp_path).stdout == f"reco-plugin {wheel.name.split('-')[1]}\n"
-
-
 def test_it_works_in_an_empty_folder_with_nothing_set(reco: Path, env: Path, tmp_path: Path) -> None:
     done = ran(reco, "doctor", folder=tmp_path)
     assert done.returncode == 0, done.stdout + done.stderr
@@ -156,41 +152,6 @@ def test_it_serves(reco: Path, tmp_path: Path) -> None:
         answer = httpx.post(f"{url}/v1/embeddings", json=body, timeout=60)
         assert len(answer.json()["data"][0]["embedding"]) == 128, answer.text
         assert "<title>" in httpx.get(url, timeout=60).text  # the playground's files came along
-
-
-def test_the_drawings_of_the_demo_are_read_without_npm_or_a_network(env: Path, wheel: Path, tmp_path: Path) -> None:
-    program = (
-        "from reco_plugin.quickstart.dataset import load; data = load(); print(len(data.items), data.images.shape)"
-    )
-    done = ran(env / "bin" / "python", "-c", program, folder=tmp_path, PATH="")
-    assert done.stdout == "11322 (11322, 64, 64, 3)\n", done.stderr
-    with zipfile.ZipFile(wheel) as archive:
-        names = archive.namelist()
-    for licence in ("Apache-2.0", "CC-BY-4.0", "CC-BY-SA-4.0", "MIT-Emojibase", "MIT-Fluent-Emoji"):
-        assert f"reco_plugin/quickstart/drawings/licenses/{licence}.txt" in names
-        assert [name for name in names if name.endswith(f"licenses/{licence}.txt") and ".dist-info/" in name]
-
-
-def test_without_the_drawings_the_demo_says_so_in_one_line(reco: Path, env: Path, tmp_path: Path) -> None:
-    """As in an image of deploy/Dockerfile."""
-    [place] = env.glob("lib/python*/site-packages/reco_plugin/quickstart/drawings/entities.json")
-    hidden = place.rename(place.with_suffix(".hidden"))
-    try:
-        done = ran(reco, "demo", folder=tmp_path)
-    finally:
-        hidden.rename(place)
-    assert done.returncode == 1
-    assert done.stderr.startswith("error: the drawings in ") and done.stderr.count("\n") == 1, done.stderr
-    assert not (tmp_path / "demo").exists()
-
-
-def test_pip_adds_an_extra_to_what_is_installed_without_an_index(env: Path, tmp_path: Path) -> None:
-    """So the line that MissingExtra prints works, though the package is on no index."""
-    pip = (sys.executable, "-m", "pip", "--python", env / "bin" / "python", "--disable-pip-version-check")
-    done = ran(*pip, "install", "--no-index", "--dry-run", "reco-plugin[demo,serve]", folder=tmp_path)
-    assert done.returncode == 0, done.stderr
-    assert "Requirement already satisfied: reco-plugin[demo,serve]" in done.stdout
-    assert "Requirement already satisfied: jinja2" in done.stdout
 
 
 def test_a_users_program_is_checked_against_its_types(env: Path, tmp_path: Path) -> None:

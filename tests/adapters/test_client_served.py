@@ -9,13 +9,12 @@ import pytest
 import uvicorn
 from live_service import wait_until
 
-from reco_plugin import Pair, Reco
+from reco_plugin import Pair
 from reco_plugin.adapters.haystack import RecoTextEmbedder
 from reco_plugin.adapters.langchain import RecoEmbeddings
 from reco_plugin.adapters.llamaindex import RecoEmbedding
 from reco_plugin.adapters.sentence_transformers import RecoSentenceTransformer
 from reco_plugin.client import Client
-from reco_plugin.errors import ConfigError, InputError
 from reco_plugin.serve.app import create_app
 from reco_plugin.serve.settings import ServeSettings
 
@@ -53,18 +52,6 @@ def test_vectors_are_those_of_the_reco_behind_it(client, stocked, drawings, refi
     assert np.allclose(pictures, stocked.embed_images(images, role=role, refine=refine), atol=1e-6)
 
 
-@pytest.mark.parametrize("refine", [True, False])
-def test_an_embedding_says_how_far_it_moved(client, stocked, refine):
-    found, here = (one.embed(TEXTS, modality="text", refine=refine) for one in (client, stocked))
-    assert np.allclose(found.moved, here.moved, atol=1e-6)
-    assert np.allclose(found.refined_scores(0.2), here.refined_scores(0.2), atol=1e-4)
-    assert (found.scale is None) == (not refine)
-    assert found.refined.tolist() == here.refined.tolist()
-    assert here.refined.any() == refine
-    assert (found.degraded, found.arm) == (None, None), "what is forced is in no arm"
-    assert client.embed(TEXTS, modality="text", unit="session-4711").arm == "refined"
-
-
 def test_vectors_are_refined_and_explained(client, stocked):
     plain = stocked.embed_texts(TEXTS, refine=False)
     here = stocked.refine(
@@ -98,19 +85,6 @@ def test_pairs_come_and_go(client, stocked, drawings):
     assert len(stocked.memory) == known
 
 
-def test_keys_are_asked_for(url):
-    with Client(url, api_key="wrong") as client:
-        with pytest.raises(ConfigError, match="key_wrong"):
-            client.embed_texts(TEXTS)
-        with pytest.raises(ConfigError, match="key_missing"):
-            client.count_pairs()
-
-
-def test_a_bad_image_is_named(client):
-    with pytest.raises(InputError, match=r"input\[0\]"):
-        client.embed_images([b"no image"])
-
-
 def test_every_adapter_works_over_the_service(url, stocked):
     text, far = "a large blue square", {"url": url, "api_key": KEY, "index": "images"}
     refined, plain = (stocked.embed_texts([text], refine=refine)[0] for refine in (True, False))
@@ -128,9 +102,3 @@ def test_every_adapter_works_over_the_service(url, stocked):
     llamaindex.close()
     for adapter in (langchain, haystack, like):
         adapter.source.close()
-
-
-def test_a_service_and_a_reco_can_be_swapped(client, stocked):
-    for source in (client, stocked):
-        assert isinstance(source, Reco | Client)
-        assert source.embed_texts(TEXTS).shape == (3, stocked.manifest.dimension)

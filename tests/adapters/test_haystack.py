@@ -2,14 +2,11 @@
 
 from __future__ import annotations
 
-import asyncio
-
 import numpy as np
 import pytest
 from haystack import Document, Pipeline
 from haystack.components.retrievers.in_memory import InMemoryEmbeddingRetriever
 from haystack.components.writers import DocumentWriter
-from haystack.core.errors import DeserializationError
 from haystack.dataclasses import ByteStream
 from haystack.document_stores.in_memory import InMemoryDocumentStore
 from haystack.utils import Secret
@@ -19,7 +16,7 @@ from reco_plugin.adapters.haystack import (
     RecoDocumentImageEmbedder,
     RecoTextEmbedder,
 )
-from reco_plugin.errors import ConfigError, InputError
+from reco_plugin.errors import ConfigError
 
 TRUSTED = ["reco_plugin.adapters.haystack"]
 QUERY = "a large blue square"
@@ -64,14 +61,6 @@ def test_an_index_is_plain_and_queries_are_refined_for_what_it_holds(stocked, do
     assert RecoTextEmbedder(stocked, **options).run(QUERY)["meta"] == {"refine": options.get("refine", True)}
 
 
-def test_an_asynchronous_pipeline_finds_the_same(stocked, documents, store):
-    store.write_documents(asyncio.run(RecoDocumentEmbedder(stocked).run_async(documents))["documents"])
-    pipeline = searching(RecoTextEmbedder(stocked, index="images"), store, Pipeline())
-    found = asyncio.run(pipeline.run_async({"embed": {"text": QUERY}}))
-    hits = [(hit.id, hit.score) for hit in found["retrieve"]["documents"]]
-    assert hits == expected(stocked, documents, refine=True)
-
-
 def test_a_pipeline_is_stored_loaded_and_run(on_disk, stocked):
     pipeline = Pipeline()
     pipeline.add_component("query", RecoTextEmbedder(settings=on_disk, index="images"))
@@ -102,31 +91,10 @@ def test_every_embedder_is_stored_with_all_that_was_said(embedder):
     assert set(embedder.to_dict()["init_parameters"]) >= {"url", "api_key", "settings", "refine"}
 
 
-def test_haystack_loads_only_what_it_is_told_to_trust(on_disk):
-    pipeline = Pipeline()
-    pipeline.add_component("it", RecoTextEmbedder(settings=on_disk))
-    with pytest.raises(DeserializationError, match=r"reco_plugin\.adapters\.haystack"):
-        Pipeline.loads(pipeline.dumps())
-
-
-def test_keys_and_opened_objects_are_not_stored(stocked):
-    with pytest.raises(ConfigError, match="give url or settings"):
-        RecoTextEmbedder(stocked).to_dict()
-    for key in (Secret.from_token("secret"), "secret"):
-        with pytest.raises(ValueError, match=r"[Tt]oken"):
-            RecoTextEmbedder(url="http://localhost", api_key=key).to_dict()
-
-
 def test_a_key_in_the_settings_is_not_stored():
     embedder = RecoTextEmbedder(settings={"memory": "http://qdrant:6333", "memory_api_key": "very secret"})
     with pytest.raises(ConfigError, match="memory_api_key, which would be stored as text: set RECO_MEMORY_API_KEY"):
         embedder.to_dict()
-
-
-def test_documents_are_copied_never_changed(stocked, documents):
-    done = RecoDocumentEmbedder(stocked).run(documents)["documents"]
-    assert all(document.embedding is None for document in documents)
-    assert [document.meta for document in done] == [document.meta for document in documents]
 
 
 def test_meta_fields_stand_before_the_content(stocked):
@@ -146,46 +114,3 @@ def test_images_come_from_files_or_bytes(stocked, files):
         assert np.allclose([document.embedding for document in done], plain, atol=1e-6)
         assert done[0].meta["embedding_source"]["type"] == "image"
         assert "embedding_source" not in documents[0].meta
-
-
-def test_a_document_without_image_is_named(stocked):
-    with pytest.raises(InputError, match=r"document 7 has neither a blob nor a path in meta\['file_path'\]"):
-        RecoDocumentImageEmbedder(stocked).run([Document(id="7", content="x")])
-
-
-def test_of_no_documents_nothing_is_opened():
-    assert RecoDocumentEmbedder(settings={"model": "none"}).run([]) == {"documents": [], "meta": {}}
-
-
-@pytest.mark.parametrize("wrong", ["a text", [1], Document(content="x"), [Document(content="x"), "y"]])
-def test_documents_are_documents(stocked, wrong):
-    with pytest.raises(TypeError, match="RecoDocumentEmbedder embeds a list of Documents"):
-        RecoDocumentEmbedder(stocked).run(wrong)
-
-
-def test_a_query_is_a_text(stocked):
-    with pytest.raises(TypeError, match="got list"):
-        RecoTextEmbedder(stocked).run(["a"])
-
-
-def test_it_opens_when_warmed_up_and_closes(on_disk):
-    embedder = RecoTextEmbedder(settings=on_disk)
-    embedder.warm_up()
-    opened = embedder.source.reco
-    embedder.close()
-    assert embedder.source.reco is not opened
-    embedder.close()
-
-
-@pytest.mark.parametrize(
-    ("fields", "message"),
-    [({"reco": "./memory"}, "reco must be an opened"), ({"url": "http://localhost", "settings": {}}, "exclude one")],
-)
-def test_a_wrong_place_is_refused_at_once(fields, message):
-    with pytest.raises(ConfigError, match=message):
-        RecoTextEmbedder(**fields)
-
-
-def test_refine_is_told_by_true_or_false():
-    with pytest.raises(InputError, match="refine must be True or False, got 'no'"):  # as a pipeline's YAML may have it
-        RecoTextEmbedder(url="http://localhost", refine="no")

@@ -8,7 +8,6 @@ from langchain_core.vectorstores import InMemoryVectorStore
 from langchain_tests.integration_tests import EmbeddingsIntegrationTests
 from langchain_tests.unit_tests import EmbeddingsUnitTests
 
-from reco_plugin import Reco
 from reco_plugin.adapters.langchain import RecoEmbeddings
 
 
@@ -55,15 +54,3 @@ def test_images_share_the_space(stocked, files):
     paths = [str(path) for path in files]
     assert np.allclose(embeddings.embed_image(paths), stocked.embed_images(paths, refine=False))
     assert np.allclose(embeddings.embed_image_query(paths[0]), stocked.embed_images(paths[:1], refine=True)[0])
-
-
-def test_no_texts_have_no_vectors(stocked):
-    assert RecoEmbeddings(stocked).embed_documents([]) == []
-
-
-def test_settings_open_what_is_needed(on_disk):
-    embeddings = RecoEmbeddings(settings=on_disk, index="images")
-    vector = embeddings.embed_query("a small red circle")
-    embeddings.source.close()
-    with Reco.open(**on_disk) as reco:
-        assert np.allclose(vector, reco.embed_texts(["a small red circle"], refine=True)[0])

@@ -3,13 +3,11 @@
 from __future__ import annotations
 
 import asyncio
-import io
 
 import numpy as np
 import pytest
-from llama_index.core import StorageContext, VectorStoreIndex, load_index_from_storage
-from llama_index.core.ingestion import IngestionCache, IngestionPipeline
-from llama_index.core.schema import QueryBundle, TextNode
+from llama_index.core import VectorStoreIndex
+from llama_index.core.schema import TextNode
 from llama_index.core.storage.kvstore import SimpleKVStore
 
 from reco_plugin.adapters.llamaindex import RecoEmbedding
@@ -29,22 +27,6 @@ def expected(stocked, nodes, *, refine):
     return [(nodes[row].node_id, pytest.approx(cosines[row], abs=1e-5)) for row in np.argsort(-cosines)[:3]]
 
 
-def test_an_index_goes_to_disk_and_back(stocked, nodes, tmp_path):
-    embedding = RecoEmbedding(stocked, index="images")
-    VectorStoreIndex(nodes, embed_model=embedding).storage_context.persist(str(tmp_path))
-    loaded = load_index_from_storage(StorageContext.from_defaults(persist_dir=str(tmp_path)), embed_model=embedding)
-    found = loaded.as_retriever(similarity_top_k=3).retrieve(QUERY)
-    assert [(node.node_id, node.score) for node in found] == expected(stocked, nodes, refine=True)
-
-
-def test_asynchronously_it_is_the_same(stocked, nodes):
-    retriever = VectorStoreIndex(nodes, embed_model=RecoEmbedding(stocked, index="images")).as_retriever(
-        similarity_top_k=3
-    )
-    found = asyncio.run(retriever.aretrieve(QUERY))
-    assert [(node.node_id, node.score) for node in found] == expected(stocked, nodes, refine=True)
-
-
 @pytest.mark.parametrize("options", [{"refine_queries": False}, {"index": "texts"}])
 def test_nodes_of_text_are_searched_with_plain_vectors(stocked, nodes, options):
     index = VectorStoreIndex(nodes, embed_model=RecoEmbedding(stocked, **options))
@@ -61,16 +43,6 @@ def test_batches_and_single_texts_agree_in_both_ways_of_calling(stocked, nodes):
     assert np.allclose(asyncio.run(embedding.aget_text_embedding(texts[0])), plain[0], atol=1e-6)
 
 
-def test_images_are_paths_or_streams(stocked, files):
-    embedding = RecoEmbedding(stocked)
-    paths, streams = [str(path) for path in files], [io.BytesIO(path.read_bytes()) for path in files]
-    plain = stocked.embed_images(paths, refine=False)
-    assert np.allclose(embedding.get_image_embedding_batch(paths), plain, atol=1e-6)
-    assert np.allclose(asyncio.run(embedding.aget_image_embedding_batch(streams)), plain, atol=1e-6)
-    assert np.allclose(embedding.get_image_embedding(streams[0]), plain[0], atol=1e-6)
-    assert np.allclose(asyncio.run(embedding.aget_image_embedding(paths[0])), plain[0], atol=1e-6)
-
-
 def test_images_are_also_what_every_adapter_takes(stocked, drawings, files):
     """Not only the two kinds that LlamaIndex names: a path as an object, bytes, a picture."""
     embedding, plain = RecoEmbedding(stocked), stocked.embed_images(files[:1], refine=False)[0]
@@ -78,17 +50,6 @@ def test_images_are_also_what_every_adapter_takes(stocked, drawings, files):
         assert np.allclose(embedding.get_image_embedding(image), plain, atol=1e-6)
     with pytest.raises(ImageError, match="pass a path, the bytes of an image file or a PIL image"):
         embedding.get_image_embedding(np.zeros((9, 9, 3), np.uint8))
-
-
-def test_an_image_can_be_the_query(stocked, nodes, files):
-    embedding = RecoEmbedding(stocked)
-    vector = embedding.get_image_query_embedding(str(files[0]))
-    assert np.allclose(vector, stocked.embed_images([files[0]], refine=True)[0])
-    retriever = VectorStoreIndex(nodes, embed_model=embedding).as_retriever(similarity_top_k=1)
-    (found,) = retriever.retrieve(QueryBundle("", embedding=vector))
-    assert found.score == pytest.approx(
-        max(embedding.get_text_embedding_batch([n.text for n in nodes]) @ np.array(vector))
-    )
 
 
 def test_a_cache_that_would_mix_queries_and_nodes_is_refused(stocked):
@@ -106,21 +67,6 @@ def test_a_cache_that_would_mix_queries_and_nodes_is_refused(stocked):
         embedding.embeddings_cache = cache
 
 
-def test_where_no_text_is_refined_the_cache_is_sound(stocked):
-    embedding = RecoEmbedding(stocked, refine_queries=False, embeddings_cache=SimpleKVStore())
-    assert embedding.get_text_embedding(QUERY) == embedding.get_query_embedding(QUERY)
-
-
-def test_the_cache_of_ingestion_holds_nodes_only(stocked, nodes):
-    pipeline = IngestionPipeline(transformations=[RecoEmbedding(stocked)], cache=IngestionCache())
-    first, again = pipeline.run(nodes=nodes), pipeline.run(nodes=nodes)
-    assert (
-        len(pipeline.cache.cache.get_all(collection=pipeline.cache.collection)) == 1
-    )  # the second run was read from it
-    assert [node.embedding for node in first] == [node.embedding for node in again]
-    assert np.allclose(first[0].embedding, stocked.embed_texts([nodes[0].text], refine=False)[0], atol=1e-6)
-
-
 def test_it_is_stored_without_its_key_and_loaded(on_disk):
     embedding = RecoEmbedding.from_dict(RecoEmbedding(settings=on_disk, index="images", refine_queries=False).to_dict())
     assert (embedding.settings, embedding.index, embedding.refine_queries) == (on_disk, "images", False)
@@ -133,10 +79,3 @@ def test_it_is_stored_without_its_key_and_loaded(on_disk):
     assert keyed.settings == settings
     assert "very secret" not in f"{keyed.to_dict()} {keyed.to_json()} {keyed!r} {keyed}"
     assert RecoEmbedding.from_dict(keyed.to_dict()).settings == {"memory": "http://qdrant:6333", "k": 5}
-
-
-def test_a_misspelt_field_is_not_ignored():
-    with pytest.raises(ConfigError, match="no field 'indx': did you mean 'index'"):
-        RecoEmbedding(url="http://localhost", indx="images")
-    kept = RecoEmbedding(url="http://localhost", index="images")
-    assert RecoEmbedding.model_validate(kept.model_dump()).index == "images"  # which holds the name of the class, too

@@ -2,12 +2,10 @@
 
 from __future__ import annotations
 
-import inspect
-
 import numpy as np
 import pytest
 
-from reco_plugin.adapters.sentence_transformers import _NO_MATTER, _ONLY, RecoSentenceTransformer
+from reco_plugin.adapters.sentence_transformers import RecoSentenceTransformer
 from reco_plugin.errors import InputError
 
 TEXTS = ["a small red circle", "a large blue square"]
@@ -43,13 +41,6 @@ def test_texts_and_images_mix_and_keep_their_places(like, drawings, files):
     assert np.allclose(apart[-2:], apart[:1], atol=1e-6)
 
 
-def test_what_has_no_order_is_refused(like):
-    for inputs in (set(TEXTS), dict.fromkeys(TEXTS).keys()):
-        with pytest.raises(InputError, match="has no order"):
-            like.encode(inputs)
-    assert np.array_equal(like.encode(text for text in TEXTS), like.encode(TEXTS))
-
-
 @pytest.mark.parametrize("wrong", [1, None, [1], [{"text": "a", "image": "b"}], [{"text": 1}], [None], [{}]])
 def test_other_inputs_are_refused(like, wrong):
     with pytest.raises(InputError, match="a text, a PIL image, a Path, bytes, or a mapping"):
@@ -72,17 +63,6 @@ def test_what_cannot_be_followed_is_refused_not_ignored(like, options, message):
         like.encode(TEXTS, **options)
 
 
-@pytest.mark.parametrize("method", ["encode", "encode_query", "encode_document"])
-def test_every_option_of_the_real_class_is_known(like, method):
-    sentence_transformers = pytest.importorskip("sentence_transformers")  # late: it takes a second
-
-    parameters = inspect.signature(getattr(sentence_transformers.SentenceTransformer, method)).parameters
-    options = set(parameters) - {"self", "kwargs", "inputs", "sentences", "prompt_name"}
-    assert options <= _NO_MATTER | set(_ONLY)
-    for name in options & set(_ONLY):  # its own defaults can be followed
-        like.encode(TEXTS[:1], **{name: parameters[name].default})
-
-
 def test_similarities_are_those_of_the_real_functions(like):
     pytest.importorskip("sentence_transformers")
     from sentence_transformers.util import cos_sim
@@ -91,22 +71,6 @@ def test_similarities_are_those_of_the_real_functions(like):
     assert np.allclose(like.similarity(one, two), cos_sim(one, two), atol=1e-6)
     assert np.allclose(like.similarity_pairwise(one, two), np.diag(like.similarity(one, two)), atol=1e-6)
     assert like.similarity(one[0], two).shape == (1, 2)
-
-
-def test_tensors_are_given_where_they_are_asked_for(like):
-    import torch
-
-    pytest.importorskip("sentence_transformers")
-    from sentence_transformers.util import paraphrase_mining, semantic_search
-
-    one, two = (like.encode_query(TEXTS, convert_to_tensor=True), like.encode(TEXTS, convert_to_tensor=True))
-    assert torch.equal(one, torch.from_numpy(like.encode_query(TEXTS)))
-    assert like.encode(TEXTS[0], convert_to_tensor=True).shape == two[0].shape
-    expected = like.similarity(one.numpy(), two.numpy())
-    assert torch.allclose(like.similarity(one, two), torch.from_numpy(expected))
-    assert torch.allclose(like.similarity_pairwise(one, two), torch.from_numpy(expected).diag(), atol=1e-6)
-    assert [hits[0]["corpus_id"] for hits in semantic_search(one, two, top_k=1)] == expected.argmax(1).tolist()
-    assert {*paraphrase_mining(like, TEXTS)[0][1:]} == {0, 1}
 
 
 def test_the_evaluators_of_sentence_transformers_ask_refined_queries_and_plain_documents(like):
@@ -124,12 +88,3 @@ def test_the_evaluators_of_sentence_transformers_ask_refined_queries_and_plain_d
     pairs = [*TEXTS, "a green cross"], [TEXTS[0], "a small blue square", "a large red star"]
     alike = evaluation.EmbeddingSimilarityEvaluator(*pairs, [1, 0.5, 0])(like)
     assert alike["spearman_cosine"] > 0
-
-
-def test_the_dimension_is_known(like, stocked):
-    dimension = stocked.manifest.dimension
-    assert like.get_embedding_dimension() == like.get_sentence_embedding_dimension() == dimension
-
-
-def test_of_nothing_there_is_nothing(like):
-    assert like.encode([]).tolist() == []

@@ -2,22 +2,17 @@
 
 from __future__ import annotations
 
-import gc
-import pickle
 import subprocess
 import sys
-from concurrent.futures import ThreadPoolExecutor
 from itertools import product
-from types import SimpleNamespace
 
 import numpy as np
 import pytest
-from pydantic import SecretStr
 from shapes import COLOURS, SHAPES, draw
 
 from reco_plugin import Pair, Reco
 from reco_plugin.adapters.source import VectorSource
-from reco_plugin.errors import ArtifactError, ConfigError, InputError, MemoryLocked
+from reco_plugin.errors import ConfigError, InputError
 
 TEXTS = ["a small red circle", "a large blue square"]
 
@@ -92,11 +87,6 @@ def test_either_side_can_be_switched(stocked, drawings):
         assert not np.array_equal(as_a_set, reco.embed_images(images, refine=False))
 
 
-def test_of_nothing_there_are_no_vectors_and_nothing_is_opened():
-    source = VectorSource(settings={"model": "there is none"})
-    assert source.texts([], "query").tolist() == source.images([], "document").tolist() == []
-
-
 @pytest.mark.parametrize("items", [None, (text for text in TEXTS), set(TEXTS)])
 def test_what_is_no_list_is_named(items):
     source = VectorSource(settings={"model": "there is none"})
@@ -104,34 +94,6 @@ def test_what_is_no_list_is_named(items):
         source.texts(items, "document")
     with pytest.raises(InputError, match="images must be a list of images, got"):
         source.images(items, "document")
-
-
-def test_a_memory_whose_adapter_was_dropped_can_be_opened_again(on_disk):
-    """Who runs a cell of a notebook once more has the first object no longer, but not closed it."""
-    gc.disable()  # else it may come by itself
-    try:
-        for _ in range(2):
-            source = VectorSource(settings=on_disk, index="texts")
-            source.texts(TEXTS, "query")
-            del source
-        with Reco.open(**on_disk), pytest.raises(MemoryLocked, match="open Reco of this one"):  # one that is in use
-            VectorSource(settings=on_disk).texts(TEXTS, "document")
-    finally:
-        gc.enable()
-
-
-def test_a_wrong_model_is_found_at_the_first_use():
-    source = VectorSource(settings={"model": "there is none"}, index="texts")
-    with pytest.raises(ArtifactError, match="there is none"):
-        source.texts(TEXTS, "query")
-
-
-def test_many_threads_open_one_object(on_disk):
-    source = VectorSource(settings=on_disk)  # a second object would find the memory locked
-    with ThreadPoolExecutor(8) as pool:
-        found = set(pool.map(lambda _: id(source.reco), range(8)))
-    source.close()
-    assert len(found) == 1
 
 
 def test_what_was_opened_here_is_closed_here_and_opens_again(on_disk):
@@ -162,37 +124,6 @@ def test_what_was_given_stays_open(stocked):
 def test_vectors_come_from_one_place(arguments, message):
     with pytest.raises(ConfigError, match=message):
         VectorSource(**arguments)
-
-
-@pytest.mark.parametrize("name", ["refine_queries", "refine_documents"])
-def test_what_is_refined_is_told_by_true_or_false(name):
-    with pytest.raises(InputError, match=f"{name} must be True or False, got 'no'"):
-        VectorSource(**{name: "no"})
-    with pytest.raises(InputError, match="index must be"):
-        VectorSource(index="captions")
-
-
-def test_a_key_may_be_a_secret_of_pydantic(monkeypatch):
-    """As LangChain's users have it."""
-    given = []
-    monkeypatch.setattr("reco_plugin.client.Client", lambda url, api_key: given.append(api_key) or SimpleNamespace())
-    for key in (SecretStr("k"), "k", None):
-        assert VectorSource(url="http://localhost", api_key=key).reco
-    assert given == ["k", "k", None]
-
-
-def test_another_process_opens_its_own(on_disk):
-    source = VectorSource(settings=on_disk, index="images")
-    here = source.texts(TEXTS, "query")
-    source.close()
-    copy = pickle.loads(pickle.dumps(source))
-    assert np.array_equal(copy.texts(TEXTS, "query"), here)
-    copy.close()
-
-
-def test_an_opened_object_is_not_copied(stocked):
-    with pytest.raises(TypeError, match="give url or settings"):
-        pickle.dumps(VectorSource(stocked))
 
 
 @pytest.mark.parametrize(

@@ -12,8 +12,7 @@ import pytest
 from made_once import open_session
 
 from reco_plugin.config import load_settings
-from reco_plugin.machine import cores as module
-from reco_plugin.machine.cores import cores, fewer_cores, share_cores
+from reco_plugin.machine.cores import cores
 from reco_plugin.sessions import ort as session
 from reco_plugin.sessions.ort import OrtSession
 
@@ -56,23 +55,6 @@ def old_quota(path: str, quota: int, period: int = 100_000) -> dict[str, object]
 def test_the_least_of_all_limits_counts(files, found, tmp_path, monkeypatch):
     monkeypatch.setattr(os, "sched_getaffinity", lambda _: set(range(8)), raising=False)
     assert cores(place(tmp_path, files)) == found
-
-
-def test_only_a_process_under_a_limit_tells_libraries_how_many(monkeypatch):
-    for machine, mine, told in ((8, 8, 0), (8, 2, 2), (None, 1, 0)):
-        monkeypatch.setattr(os, "cpu_count", lambda machine=machine: machine)
-        monkeypatch.setattr(module, "cores", lambda mine=mine: mine)
-        assert fewer_cores() == told
-
-
-def test_what_a_person_set_stays_and_what_was_set_here_does_not(monkeypatch):
-    monkeypatch.setattr(module, "_shared", set())
-    monkeypatch.setenv("OMP_NUM_THREADS", "7")
-    monkeypatch.setenv("OPENBLAS_NUM_THREADS", "")  # so that it is put back, though it may not be there
-    monkeypatch.delenv("OPENBLAS_NUM_THREADS")
-    share_cores(4)
-    share_cores(2)
-    assert (os.environ["OMP_NUM_THREADS"], os.environ["OPENBLAS_NUM_THREADS"]) == ("7", "2")
 
 
 @pytest.mark.skipif(not hasattr(os, "sched_setaffinity") or ALL < 2, reason="this process cannot be held to one core")

@@ -6,7 +6,6 @@ import sys
 from concurrent.futures import ThreadPoolExecutor
 from importlib.util import find_spec
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import onnx
@@ -54,11 +53,6 @@ def test_a_damaged_graph_is_named(content, engine, tmp_path):
         open_session(path, engine)
 
 
-def test_a_graph_that_is_not_there_is_named(engine, tmp_path):
-    with pytest.raises(SessionError, match=r"cannot load .*missing\.onnx"):
-        open_session(tmp_path / "missing.onnx", engine)
-
-
 def test_weights_in_a_second_file_give_the_same_vectors_and_are_named_when_gone(graph, engine, tokens, tmp_path):
     path = tmp_path / "model.onnx"
     save(onnx.load(graph), path, limit=0)
@@ -96,48 +90,6 @@ def test_one_session_serves_several_threads(graph, engine):
         together = list(pool.map(lambda batch: session.run(batch)["features"], batches * 4))
     assert all(np.allclose(a, b, atol=1e-6) for a, b in zip(alone * 4, together, strict=True))
     assert not np.allclose(alone[0], alone[1], atol=1e-3)
-
-
-def test_outputs_are_the_callers_own(graph, engine, tokens):
-    session = open_session(graph, engine)
-    first = session.run(tokens)["features"]
-    kept = first.copy()
-    session.run({"tokens": tokens["tokens"] + 7})
-    assert np.array_equal(first, kept)
-
-
-def test_arrays_may_lie_anyhow_in_memory(graph, engine):
-    session, wide = open_session(graph, engine), np.arange(1, 65, dtype=np.int32).reshape(4, 16)
-    views = [wide[:, ::2], wide[::2], np.asfortranarray(wide), wide[::-1]]
-    wide.flags.writeable = False
-    for view in views:
-        plain = session.run({"tokens": view.copy("C")})["features"]
-        assert np.array_equal(session.run({"tokens": view})["features"], plain)
-
-
-@OPENVINO
-@pytest.mark.parametrize("name", GRAPHS)
-def test_openvino_in_float32_equals_onnx_runtime(name, model):
-    rng = np.random.default_rng(0)
-    inputs: dict[str, dict[str, Any]] = {
-        "clip_image": {"pixels": rng.integers(0, 256, (3, 64, 64, 3), dtype=np.uint8)},
-        "clip_text": {"tokens": rng.integers(1, 4000, (3, 11), dtype=np.int32)},
-    }
-    some = inputs[name]
-    path = model / name / "1" / "model.onnx"
-    plain, other = (open_session(path, load_settings(provider=engine)).run(some) for engine in ("cpu", "openvino"))
-    assert list(plain) == list(other)
-    assert all(np.allclose(plain[port], other[port], atol=2e-6) for port in plain)
-
-
-@OPENVINO
-def test_openvino_takes_threads_and_options_and_they_change_no_result(graph, tokens):
-    usual = open_session(graph, load_settings(provider="openvino")).run(tokens)["features"]
-    chosen = load_settings(provider="openvino", threads=1, provider_options={"ENABLE_CPU_PINNING": "YES"})
-    session = open_session(graph, chosen)
-    assert session._model.get_property("INFERENCE_NUM_THREADS") == 1
-    assert session._model.get_property("ENABLE_CPU_PINNING") is True
-    assert np.allclose(usual, session.run(tokens)["features"], atol=1e-5)
 
 
 @OPENVINO

@@ -5,7 +5,6 @@ from __future__ import annotations
 import os
 import subprocess
 import sys
-import threading
 from types import SimpleNamespace
 from typing import Any
 
@@ -46,42 +45,9 @@ def test_a_fallback_to_another_provider_is_refused(graph, monkeypatch):
     assert asked == [("CUDAExecutionProvider", {"device_id": "1"})]
 
 
-def test_texts_run_at_their_own_length_on_the_cpu_alone(graph, monkeypatch):
-    monkeypatch.setitem(ort._PROVIDERS, "cuda", "CPUExecutionProvider")  # this machine has no other
-    assert ort.OrtSession(graph, load_settings(provider="cpu")).any_length
-    assert not ort.OrtSession(graph, load_settings(provider="cuda")).any_length  # a call costs more than padding
-
-
 def test_an_option_that_the_provider_drops_is_refused(graph):
     with pytest.raises(SessionError, match=r"CPUExecutionProvider does not know.*device_id.*leave"):
         ort.OrtSession(graph, load_settings(provider_options={"device_id": "1"}))
-
-
-def test_threads_and_arena_reach_the_runtime_and_change_no_result(graph, tokens, monkeypatch):
-    given = []
-
-    def watched(path: str, options: Any, providers: Any, **more: Any) -> onnxruntime.InferenceSession:
-        given.append((options.intra_op_num_threads, options.enable_cpu_mem_arena))
-        return onnxruntime.InferenceSession(path, options, providers=providers, **more)
-
-    usual = ort.OrtSession(graph, load_settings(threads=0)).run(tokens)["features"]
-    watching = SimpleNamespace(**{**vars(onnxruntime), "InferenceSession": watched})
-    monkeypatch.setattr(ort, "ort", watching)
-    other = ort.OrtSession(graph, load_settings(threads=1, arena=False)).run(tokens)["features"]
-    assert given == [(1, False)]
-    assert np.allclose(usual, other, atol=1e-5)
-
-
-def test_threads_stop_spinning_when_a_run_ends(graph, monkeypatch):
-    made = []
-
-    def kept(path: str, options: Any, providers: Any, **more: Any) -> onnxruntime.InferenceSession:
-        made.append(options.get_session_config_entry("session.force_spinning_stop"))
-        return onnxruntime.InferenceSession(path, options, providers=providers, **more)
-
-    monkeypatch.setattr(ort, "ort", SimpleNamespace(**{**vars(onnxruntime), "InferenceSession": kept}))
-    ort.OrtSession(graph, load_settings())
-    assert made == ["1"]
 
 
 ROWS = 37
@@ -129,16 +95,6 @@ def test_a_graph_that_cannot_be_loaded_twice_goes_on_with_one(graph, tokens, mon
         "threads share the products of large batches"
     ]
     assert session._single is None
-
-
-def test_the_caller_runs_all_rows_where_threads_are_refused(graph, tokens, monkeypatch):
-    def refuse(self: Any) -> None:
-        raise RuntimeError("can't start new thread")
-
-    session = ort.OrtSession(graph, load_settings(threads=2))
-    expected = ort.OrtSession(graph, load_settings(threads=1)).run(many(tokens))["features"]
-    monkeypatch.setattr(threading.Thread, "start", refuse)
-    assert np.allclose(session.run(many(tokens))["features"], expected, atol=1e-6)
 
 
 def test_a_large_batch_that_fails_names_the_inputs(graph, tokens):

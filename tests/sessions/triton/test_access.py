@@ -5,16 +5,13 @@ from __future__ import annotations
 import shutil
 import socket
 import subprocess
-import threading
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
 import pytest
 
 from reco_plugin.config import load_settings
-from reco_plugin.errors import SessionError, SessionTimeout, SessionUnavailable
+from reco_plugin.errors import SessionError, SessionUnavailable
 from reco_plugin.sessions import open_graph
 
 pytestmark = pytest.mark.xdist_group("triton")
@@ -45,33 +42,6 @@ def certificate(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Path]:
         capture_output=True,
     )
     return paths
-
-
-@contextmanager
-def answering(talk: Callable[[socket.socket], None]) -> Iterator[int]:
-    """Something at a port that treats each connection in its own way; yields the port."""
-    listener = socket.create_server(("127.0.0.1", 0))
-
-    def serve(connection: socket.socket) -> None:
-        with suppress(OSError), connection:
-            talk(connection)
-
-    def accept() -> None:
-        with suppress(OSError):
-            while True:
-                threading.Thread(target=serve, args=(listener.accept()[0],), daemon=True).start()
-
-    threading.Thread(target=accept, daemon=True).start()
-    try:
-        yield listener.getsockname()[1]
-    finally:
-        listener.shutdown(socket.SHUT_RDWR)
-        listener.close()
-
-
-def silent(connection: socket.socket) -> None:
-    while connection.recv(1 << 16):
-        pass
 
 
 def opened(artifact: Any, **settings: Any) -> Any:
@@ -112,19 +82,3 @@ def test_nothing_at_the_port_is_told_with_what_to_look_at(artifact):
         port = taken.getsockname()[1]
     with pytest.raises(SessionUnavailable, match=rf"no Triton server is reached at grpc://127.0.0.1:{port} .*8001"):
         opened(artifact, triton_url=f"grpc://127.0.0.1:{port}")
-
-
-def test_what_never_answers_is_given_up_at_the_deadline(artifact):
-    with answering(silent) as port, pytest.raises(SessionTimeout, match=r"did not answer within 0\.3 s"):
-        opened(artifact, triton_url=f"grpc://127.0.0.1:{port}", triton_timeout_s=0.3)
-
-
-def test_a_name_that_no_host_has_is_told_like_a_wrong_port(artifact):
-    url = "grpc://triton.invalid:8001"
-    with pytest.raises(SessionUnavailable, match=rf"no Triton server is reached at {url} .*is this its port"):
-        opened(artifact, triton_url=url)
-
-
-def test_grpc_at_an_http_port_hints_at_the_protocol(server, artifact):
-    with pytest.raises((SessionUnavailable, SessionTimeout), match="grpc://127"):
-        opened(artifact, triton_url=server.http.replace("http", "grpc"), triton_timeout_s=3)

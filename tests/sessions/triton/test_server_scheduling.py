@@ -11,9 +11,7 @@ from typing import Any, NamedTuple
 import numpy as np
 import pytest
 
-from reco_plugin.artifact import Artifact
 from reco_plugin.config import load_settings
-from reco_plugin.encode import Encoder
 from reco_plugin.sessions import open_graph
 
 pytestmark = pytest.mark.xdist_group("triton")
@@ -58,16 +56,3 @@ def test_concurrent_requests_merge_and_each_gets_its_own_result(server, artifact
     alone = open_graph(artifact, "paper_text", load_settings())
     for each, result in zip(inputs, found, strict=True):
         np.testing.assert_allclose(result, alone.run(each)["refined"], rtol=0, atol=1e-5)
-
-
-def test_captions_of_different_lengths_merge_since_they_are_cut_to_buckets(server, model):
-    artifact = Artifact.load(model)
-    encoder = Encoder(artifact, load_settings(triton_url=server.grpc))
-    captions = [" ".join(["red", "fox", "on", "a", "hill"][: 1 + i % 5]) for i in range(CALLERS * EACH)]
-    encoder.texts(captions[:1])
-    before = counts(server, "clip_text")
-    found = together(lambda i: encoder.texts([captions[i]]))
-    after = counts(server, "clip_text")
-    assert (after.rows - before.rows) / (after.runs - before.runs) > 1
-    alone = Encoder(artifact, load_settings())
-    np.testing.assert_allclose(np.concatenate(found), alone.texts(captions), rtol=0, atol=1e-5)

@@ -55,21 +55,3 @@ def test_it_is_not_ready_while_the_server_is_away_and_ready_again_by_itself(frag
         fragile.start()
         assert becomes(client, 200)["reasons"] == []
         assert client.post("/v1/embeddings", json=NEW).status_code == 200
-
-
-def test_where_it_may_it_stays_ready_for_what_is_cached(fragile, model):
-    settings = ServeSettings(page=False, cache_entries=8, ready_without_models=True)
-    with (
-        Reco.open(model, memory=":memory:", triton_url=fragile.grpc) as reco,
-        TestClient(create_app(settings, reco)) as client,
-    ):
-        becomes(client, 200)
-        before = client.post("/v1/embeddings", json=KNOWN).json()["data"]
-        fragile.kill()
-        give_up = time.monotonic() + 60
-        while not (degraded := becomes(client, 200)["degraded"]):
-            assert time.monotonic() < give_up
-            time.sleep(0.05)
-        assert degraded == ["the model server is down: try again later"]
-        assert client.post("/v1/embeddings", json=KNOWN).json()["data"] == before
-        assert client.post("/v1/embeddings", json=NEW).status_code == 503
