@@ -48,8 +48,6 @@ Degraded: TypeAlias = Literal[
 ``encoder_changed``: an API that encodes has another model than the memory."""
 Away: TypeAlias = Literal["service_error", "service_timeout", "service_circuit_open"]
 """Likewise, where a client answers in place of the service."""
-Arm: TypeAlias = Literal["plain", "refined"]
-"""Which of two a query got, where a share of them is refined."""
 
 Vectors: TypeAlias = npt.NDArray[np.float32]
 """(B, D) unless stated otherwise; unit-norm."""

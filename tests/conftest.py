@@ -90,7 +90,6 @@ SLOW = {
     "tests/serve/test_openapi.py",
     "tests/serve/test_page.py",
     "tests/serve/test_page_browser.py",
-    "tests/serve/test_records.py",
     "tests/serve/test_stopping.py",
     "tests/serve/test_strangers.py",
     "tests/serve/test_values.py",

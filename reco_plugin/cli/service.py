@@ -8,21 +8,21 @@ from __future__ import annotations
 import os
 from collections.abc import Iterator
 from contextlib import contextmanager
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from ..config import Settings
-from ..errors import FingerprintMismatch, MemoryLocked, RecoError, importing
+from ..errors import FingerprintMismatch, MemoryLocked, RecoError
 from ..files import in_home
 from ..memory import Memory, memory_of
-from ..serve.note import answers, read_note
+from ..serve.note import read_note
 from ..types import Fingerprint
 
 if TYPE_CHECKING:
     from ..client.memory import ServedMemory
 
 _CHANGES = (
-    "which takes changes from its own user on its own machine, or with its admin key: give that as "
-    "RECO_SERVE_ADMIN_KEY (and start the service with one, if it has none), or stop the service"
+    "which takes changes from its own user on its own machine: run this as that user there, send them over HTTP with a "
+    "key that may write, or stop the service"
 )
 SECOND = (
     "and such a folder is open once at a time: stop that service; "
@@ -52,22 +52,17 @@ def served_memory(settings: Settings, fingerprint: Fingerprint | None) -> Served
     note = read_note(folder := _folder(settings))
     if note is None:
         return None
-    from ..serve.settings import load_serve_settings
+    from ..client import Client
+    from ..client.memory import PATIENCE, TIMEOUT_S, ServedMemory
 
-    ways: list[dict[str, Any]] = [{"socket": note.socket}] if note.socket and answers(note.socket) else []
-    if (key := load_serve_settings().admin_key) is not None:
-        ways.append({"key": key.get_secret_value()})
-    for way in ways:
-        try:
-            found = _open(note.url, way.get("key"), way.get("socket"), fingerprint, folder)
-        except FingerprintMismatch:
+    client = Client(note.url, admin_key=note.token, timeout_s=TIMEOUT_S, retries=PATIENCE)
+    try:
+        return ServedMemory(client, fingerprint, folder)
+    except RecoError as error:
+        client.close()
+        if isinstance(error, FingerprintMismatch):
             raise
-        except RecoError:  # it is gone, or another one has its place; if it is there, the folder is locked
-            continue
-        if found.state.partition(".")[0] == note.name:
-            return found
-        found.close()
-    return None
+        return None  # it is gone, or another one has its place; if it is there, the folder is locked
 
 
 def open_here_or_served(settings: Settings, fingerprint: Fingerprint | None) -> Memory:
@@ -101,22 +96,3 @@ def explained_lock(settings: Settings, way: str = _CHANGES) -> Iterator[None]:
 def _folder(settings: Settings) -> str:
     """The folder that the memory's name stands for now, through a link."""
     return os.path.realpath(in_home(settings.memory))
-
-
-def _open(
-    url: str, key: str | None, socket: str | None, fingerprint: Fingerprint | None, folder: str | None = None
-) -> ServedMemory:
-    with importing("httpx", "client", "a memory behind a service"):
-        import httpx
-    from ..client import Client
-    from ..client.memory import PATIENCE, TIMEOUT_S, ServedMemory
-
-    way: dict[str, Any] = {} if socket is None else {"transport": httpx.HTTPTransport(uds=socket)}
-    base = url if socket is None else "http://localhost"
-    client = Client(base, admin_key=key, timeout_s=TIMEOUT_S, retries=PATIENCE, **way)
-    client.url = url  # for messages
-    try:
-        return ServedMemory.open(client, fingerprint, folder)
-    except BaseException:
-        client.close()
-        raise

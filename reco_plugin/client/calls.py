@@ -9,7 +9,7 @@ import operator
 import os
 import sys
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence, Set
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, replace
 from itertools import islice
 from pathlib import Path
 from typing import Any, Generic, TypeVar
@@ -26,7 +26,6 @@ from ..types import (
     MODALITIES,
     ROLE_OF,
     UNMOVED,
-    Arm,
     Away,
     Coverage,
     Degraded,
@@ -46,9 +45,9 @@ from ..types import (
 from ..values import check_choice, check_items, each_pair, show
 
 T = TypeVar("T")
-UNIT = "x-reco-unit"
 EMPTY_TEXTS = {"x-reco-empty-texts": "embed"}
 """Header by which a service embeds empty texts, as ``Reco`` does."""
+_URL_CHARS = 8_000
 _PNG_MODES = frozenset({"1", "L", "LA", "I;16", "P", "RGB", "RGBA"})
 """Modes that PNG stores without loss; others are sent as TIFF."""
 _INPUT_TYPES = {role: word for word, role in ROLE_OF.items()}
@@ -68,8 +67,6 @@ class Refined(ToldShort):
         why: per row, why it moved as far as it did, None without a gate; likewise.
         coverage: what the memory knows of them; None where it was not searched.
         plain: per row, why it was to be refined and stays plain, for people; empty where it moved, or was not to be.
-        arm: which the queries were in, where a share of them is refined; None where nothing was decided, or where
-            parts of the call, that had no ``unit``, were in both.
         scale: (B, 2) of queries, as :attr:`reco_plugin.types.Refinement.scale`; None where the service says none.
         presence: (B,) of queries, as :attr:`reco_plugin.types.Refinement.presence`; likewise.
     """
@@ -82,7 +79,6 @@ class Refined(ToldShort):
     why: tuple[Why | None, ...] | None = None
     coverage: Coverage | None = None
     plain: tuple[str, ...] = ()
-    arm: Arm | None = None
     scale: npt.NDArray[np.float32] | None = None
     presence: npt.NDArray[np.float32] | None = None
 
@@ -110,7 +106,6 @@ class Refined(ToldShort):
     @classmethod
     def join(cls, parts: Sequence[Refined]) -> Refined:
         """Answers to the parts of one call as one; degraded if any part is."""
-        arms = {part.arm for part in parts}
         frozen = [part.frozen for part in parts if part.frozen is not None]
         used = [part.used for part in parts if part.used is not None]
         why = [part.why for part in parts if part.why is not None]
@@ -126,7 +121,6 @@ class Refined(ToldShort):
             tuple(row for rows in why for row in rows) if why else None,
             Coverage.join(coverage) if coverage else None,
             tuple(words for part in parts for words in part.plain),
-            arms.pop() if len(arms) == 1 else None,
             join_scales([one for part in parts for one in _by_row(part)], moved),
             np.concatenate(presences) if len(presences) == len(parts) else None,
         )
@@ -134,8 +128,7 @@ class Refined(ToldShort):
     def told(self, headers: Mapping[str, str]) -> Refined:
         """The same with what the answer's headers tell."""
         degraded: Any = self.degraded or headers.get("x-reco-degraded")
-        arm: Any = headers.get("x-reco-arm")
-        return replace(self, degraded=degraded, arm=arm)
+        return replace(self, degraded=degraded)
 
 
 def _by_row(part: Refined) -> Sequence[npt.NDArray[np.float32] | None]:
@@ -143,13 +136,9 @@ def _by_row(part: Refined) -> Sequence[npt.NDArray[np.float32] | None]:
 
 
 class ServedHow(RefineHow, total=False):
-    """Keywords of a refinement by a service; ``exclude`` is one collection for all.
-
-    ``unit``: whom the queries are for, a user or a session, where a share of them is refined (``x-reco-unit``).
-    """
+    """Keywords of a refinement by a service; ``exclude`` is one collection for all."""
 
     exclude: Collection[str] | None
-    unit: str | None
 
 
 @dataclass(frozen=True)
@@ -162,7 +151,6 @@ class Call(Generic[T]):
     body: Mapping[str, Any] | None = None
     params: Sequence[tuple[str, str]] = ()  # of the query string
     admin: bool = False  # whether it needs the admin key
-    headers: Mapping[str, str | bytes] = field(default_factory=dict)  # besides the key
     told: Callable[[T, Mapping[str, str]], T] = lambda made, _: made  # adds what the answer's headers tell
     start: int = 0  # where its items begin among those of the caller
 
@@ -195,7 +183,6 @@ def embed(
             "/v1/embeddings",
             _parse_embedded,
             {"input": [_item(one, modality) for one in part], **fields},
-            headers=_unit(options),
             told=Refined.told,
             start=start,
         )
@@ -219,7 +206,6 @@ def refine(
             "/v1/refine",
             _parse_refined,
             {"vectors": part, **how},
-            headers=_unit(options),
             told=Refined.told,
             start=start,
         )
@@ -278,14 +264,26 @@ def add_pairs(pairs: Iterable[Pair | tuple[Any, ...]], size: int) -> Iterator[Ca
 
 
 def remove_pairs(ids: Sequence[str], size: int) -> list[Call[int]]:
-    """``POST /v1/memory/records/remove``, in parts, whose ids no URL must hold; without ids, nothing is sent."""
+    """``DELETE /v1/memory/pairs``, in parts that a URL can hold; without ids, nothing is sent."""
     names = check_items(list(ids) if isinstance(ids, Set | Iterator) else ids, "ids")  # in any order
-    if len(names) == 0:
-        return []
-    path, read = "/v1/memory/records/remove", operator.itemgetter("removed")
+    parts, read = ids_in_parts(names, size), operator.itemgetter("removed")
     return [
-        Call("POST", path, read, {"ids": part}, admin=True, start=start) for start, part in _parts(names, "ids", size)
+        Call("DELETE", "/v1/memory/pairs", read, params=[("id", one) for one in part], admin=True) for part in parts
     ]
+
+
+def ids_in_parts(ids: Iterable[str], most: int) -> Iterator[list[str]]:
+    """Ids in parts that a URL can hold, of so many at most."""
+    part, size = list[str](), 0
+    for one in ids:
+        added = 3 * len(one.encode()) + 4  # percent-encoded, at worst
+        if part and (size + added > _URL_CHARS or len(part) >= most):
+            yield part
+            part, size = [], 0
+        part.append(one)
+        size += added
+    if part:
+        yield part
 
 
 def count_pairs() -> Call[int]:
@@ -330,27 +328,12 @@ def to_json(body: Mapping[str, Any]) -> bytes:
 def _how(options: ServedHow) -> dict[str, Any]:
     """The options that were given, as fields of a request; ids as a list."""
     given = given_options(options)
-    given.pop("unit", None)
     if "exclude" not in given:
         return given
     exclude: Any = given["exclude"]
     if isinstance(exclude, str | bytes) or not isinstance(exclude, Iterable):
         raise InputError(f"exclude must be a collection of ids, got the single id {show(exclude)}: put it in a list")
     return given | {"exclude": sorted(exclude, key=str)}
-
-
-def _unit(options: ServedHow) -> dict[str, bytes]:
-    """The header that says whom queries are for.
-
-    Raises:
-        InputError: no text, a blank one, or one with a line break or other control characters.
-    """
-    unit: Any = options.get("unit")
-    if unit is None:
-        return {}
-    if not isinstance(unit, str) or not unit.strip() or any(ord(sign) < 32 or ord(sign) == 127 for sign in unit):
-        raise InputError(f"unit must be the name of a user or session, in one line, got {show(unit)}")
-    return {UNIT: unit.strip().encode("utf-8", "surrogatepass")}
 
 
 def _item(value: ImageInput, modality: Modality) -> dict[str, str]:

@@ -200,7 +200,6 @@ class Service:
             "content": None if call.body is None else to_json(call.body),
             "params": list(call.params) or None,
             "headers": EMPTY_TEXTS
-            | dict(call.headers)
             | ({} if call.body is None else {"content-type": "application/json"})
             | ({"authorization": f"Bearer {key}"} if key else {}),
         }

@@ -4,33 +4,37 @@ from __future__ import annotations
 
 import asyncio
 import threading
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncIterator, Iterator, Sequence
 from contextlib import asynccontextmanager
+from typing import Any
 
-from fastapi import Depends, FastAPI, Request, Response
+from fastapi import FastAPI, Request, Response
 from fastapi.exceptions import RequestValidationError
-from fastapi.security import HTTPBearer
+from fastapi.routing import APIRoute
 from starlette.exceptions import HTTPException
 from starlette.middleware.cors import CORSMiddleware
 
 from .. import __version__
 from ..reco import Reco
-from . import dialects, feedback, health, match, memory, metrics, models, records, refine, versions
-from .edge import TOLD, Edge
+from . import dialects, feedback, health, match, memory, metrics, models, refine, versions
+from .edge import EXPOSED, Edge
 from .embedder import Embedder
-from .hosts import KnownHosts, known_hosts
+from .hosts import known_hosts
 from .life import Requests
-from .routes import KeyCheck, Shapes, no_route, to_failure, to_response
+from .routes import no_route, shape_for_all, to_failure, to_response
 from .settings import ServeSettings, load_serve_settings
 
 _ABOUT = """CLIP embeddings, refined through a memory of image-text pairs.
 
-Put `/plain` or `/refined` before any path to say whether vectors are refined; or name the model by its alias; or say
-`input_type`. Header `x-reco-degraded` says why vectors that were to be refined are frozen."""
+Whether vectors are refined, say by `refine` or `input_type`, or by the name of the model: in the request, or as
+`/plain` or `/refined` before any path. Header `x-reco-degraded` says why vectors that were to be refined are frozen."""
 
 
 def create_app(
-    settings: ServeSettings | None = None, reco: Reco | None = None, hosts: Sequence[str] | None = None
+    settings: ServeSettings | None = None,
+    reco: Reco | None = None,
+    hosts: Sequence[str] | None = None,
+    token: str | None = None,
 ) -> FastAPI:
     """Make the application.
 
@@ -38,6 +42,7 @@ def create_app(
         settings: read from the environment and ``reco.toml`` when None.
         reco: what it serves, which stays open; opened now and closed at the end when None.
         hosts: names besides localhost that callers may use; None: any.
+        token: a key with all rights, of the user who serves.
 
     Raises:
         ConfigError: an unusable setting.
@@ -47,8 +52,9 @@ def create_app(
     settings = settings or load_serve_settings()
     opened = reco or Reco.open()
     opened.memory.learner.behind = True  # no request waits for a fit
-    edge = Edge(Embedder(opened, settings), settings)
-    state, measured = health.Health(edge), metrics.Metrics(edge)
+    edge = Edge(Embedder(opened, settings), settings, token)
+    state = health.Health(edge)
+    measured = metrics.Metrics(edge, state)
 
     @asynccontextmanager
     async def lifespan(_: FastAPI) -> AsyncIterator[None]:
@@ -62,46 +68,54 @@ def create_app(
         version=__version__,
         description=_ABOUT,
         lifespan=lifespan,
+        docs_url=None,  # its page would load scripts from a CDN
         redoc_url=None,
         redirect_slashes=False,  # a redirect would lose the prefix
         generate_unique_id_function=lambda route: route.name,
         exception_handlers={HTTPException: _no_route, RequestValidationError: _no_route},
     )
-    app.state.guard, app.state.edge, app.state.health, app.state.local = KeyCheck(settings), edge, state, None
-    bearer = [Depends(HTTPBearer(auto_error=False, description="an API key, or the admin key for /v1/memory"))]
-    ours = (models, refine, match, memory, feedback, records, versions)
-    documented = [*dialects.routers(edge), *(part.router(edge) for part in ours)]  # the busiest first
-    for routes in documented:
-        app.include_router(routes, dependencies=bearer)
+    app.state.edge, app.state.health, app.state.metrics = edge, state, measured
+    app.state.paths = [route.path_format for route in _include(app, edge)]
     for routes in (health.router(state), metrics.router(measured)):
         app.include_router(routes)
     if settings.page:
         from .page import router as page
 
         app.include_router(page(edge))
-    app.state.shapes = Shapes(documented)
-    _wrap(app, edge, state, measured, hosts)
-    return app
-
-
-def _wrap(
-    app: FastAPI, edge: Edge, state: health.Health, measured: metrics.Metrics, hosts: Sequence[str] | None
-) -> None:
-    """Wrap the application, the innermost first."""
-    settings = edge.settings
+    _secure(app)
     if settings.cors_origins:
         app.add_middleware(
             CORSMiddleware,
             allow_origins=settings.cors_origins,
             allow_methods=("GET", "POST", "DELETE"),
             allow_headers=("*",),  # keys, and what SDKs add; no cookies: they would be keys that the browser sends
-            expose_headers=TOLD,
+            expose_headers=EXPOSED,
         )
-    if hosts is not None:
-        app.add_middleware(KnownHosts, knows=known_hosts(hosts))
-    app.add_middleware(
-        Requests, settings=settings, budget=edge.budget, metrics=measured, stopping=lambda: state.stopping
-    )
+    app.add_middleware(Requests, edge=edge, metrics=measured, knows=known_hosts(hosts), stopping=lambda: state.stopping)
+    return app
+
+
+def _include(app: FastAPI, edge: Edge) -> Iterator[APIRoute]:
+    """Include all that is documented, the busiest first, and yield its routes."""
+    for part in (
+        *dialects.routers(edge),
+        *(one.router(edge) for one in (models, refine, match, memory, feedback, versions)),
+    ):
+        app.include_router(part)
+        yield from (route for route in part.routes if isinstance(route, APIRoute))
+
+
+def _secure(app: FastAPI) -> None:
+    """Document keys; as a dependency of routes, which FastAPI offers for it, they would be looked at twice."""
+    make = app.openapi
+
+    def openapi() -> dict[str, Any]:
+        schema = make()
+        schema.setdefault("components", {})["securitySchemes"] = {"key": {"type": "http", "scheme": "bearer"}}
+        schema["security"] = [{}, {"key": []}]
+        return schema
+
+    app.openapi = openapi  # type: ignore[method-assign]
 
 
 @asynccontextmanager
@@ -110,8 +124,7 @@ async def _running(edge: Edge, state: health.Health) -> AsyncIterator[None]:
     watching = threading.Thread(target=state.watch, name="reco-health", daemon=True)
     watching.start()  # liveness answers while it warms up
     edge.embedder.reco.memory.learner.resume()
-    async with versions.followed(edge):
-        yield
+    yield
     state.stop()
     await asyncio.to_thread(watching.join, edge.settings.shutdown_s)
     await edge.close()
@@ -122,10 +135,8 @@ async def _no_route(request: Request, error: Exception) -> Response:
     headers = dict(getattr(error, "headers", None) or {})  # which methods there are
     if getattr(error, "status_code", None) in (404, 405):
         sent = request.scope.get("raw_path", b"").decode("latin-1")  # with the prefix
-        known = request.app.state.shapes.paths
-        failure = no_route(request.method, sent or request.scope["path"], headers.get("Allow"), known)
+        failure = no_route(request.method, sent or request.scope["path"], headers.get("Allow"), request.app.state.paths)
     else:
         failure = to_failure(error)
-    response = to_response(failure, request.app.state.shapes.of(request.scope))
-    response.headers.update(headers)
-    return response
+    request.state.life.code = failure.code
+    return to_response(failure, shape_for_all, headers)

@@ -1,51 +1,42 @@
-"""The async side: the embedder for one HTTP request, with its URL prefix, the queue and the response's headers."""
+"""The async side: the embedder for one HTTP request, with its queue and the headers of its answer."""
 
 from __future__ import annotations
 
 import asyncio
 import time
 from collections.abc import Callable, Mapping
-from dataclasses import replace
-from typing import TYPE_CHECKING, Any, TypeVar, get_args
+from typing import TYPE_CHECKING, Any, TypeVar
 
 from anyio import CapacityLimiter, to_thread
 from fastapi import Request, Response
 
-from ..counters import SECONDS, Histogram, Tally
-from ..errors import InputError
 from ..memory.time_limit import CallLimit, limited
-from ..options import RefineOptions, check_options, read_caution
 from ..score import Scores
-from ..types import Arm, Coverage, Degraded
-from .embedder import Embedded, Embedder, EmbedRequest, Item
+from ..types import Coverage, Degraded
+from .embedder import Embedded, Embedder, EmbedRequest, Item, ScoreRequest
 from .failures import Failure, Refused
-from .in_use import VersionInUse
+from .keys import Keys
 from .lanes import Lanes, take_place
 from .life import Budget, Life
-from .routes import credential
-from .scores import ScoreRequest, score
-from .settings import Manner, ServeSettings
+from .settings import ServeSettings
+from .versions import VersionInUse
 from .wire import Answer, answer_json, write_json
 
 if TYPE_CHECKING:
     from .fetch import ImageFetcher
 
 T = TypeVar("T")
-Answered = TypeVar("Answered", Embedded, Embedded | None)
 NO_ROLE = (
-    "plain, since neither query nor document was said: for text queries to an index of images, name an alias for"
-    " queries (clip-reco-query), or say input_type"
+    "plain, since the request has no role: for text queries to an index of images, name an alias for queries"
+    " (clip-reco-query), or send input_type"
 )
 """Header ``x-reco-note``."""
-MANY_QUERIES = "refined as queries; if this is an index, it must be plain: say document (input_type), or name clip"
-"""Likewise, of requests with many queries: some clients call an index so unless told (``@ai-sdk/cohere``)."""
-UNIT = b"x-reco-unit"
-"""Header of requests: whom it is for, as a user or a session; it decides the arm, and is neither kept nor logged."""
-OPTION_HEADERS = {b"x-reco-caution": "caution", b"x-reco-target": "target"}
-"""Header of requests, for dialects without a field for it."""
-TOLD = (
+MANY_QUERIES = (
+    "refined as queries; if this is an index, it must be plain: send the role document (input_type), or name clip"
+)
+"""Likewise, of requests with many queries: some clients index so by default (``@ai-sdk/cohere``)."""
+EXPOSED = (
     "x-reco-refined",
-    "x-reco-arm",
     "x-reco-degraded",
     "x-reco-coverage",
     "x-reco-target",
@@ -64,35 +55,14 @@ _FETCH_S = 5.0  # until a picture of a URL is given up
 _FEW = 16  # rows whose answer is written in a millisecond, beside calls that are computed
 
 
-class ArmCounts:
-    """What the queries of one arm got, and how long that took."""
-
-    def __init__(self) -> None:
-        self.answers = Tally()
-        """Queries that were refined, or degraded, stayed plain, or failed."""
-        self.seconds = Histogram(SECONDS)
-        """Per request, in the queue and at work."""
-
-    def count(self, found: Embedded, seconds: float) -> None:
-        """Count a request."""
-        self.seconds.observe(seconds)
-        for row in found.rows:
-            plain = "degraded" if found.degraded else "plain"
-            self.answers.add("failed" if row.failure is not None else "refined" if row.refined else plain)
-
-    def count_failed(self, queries: int) -> None:
-        """Count a request that failed as a whole."""
-        for _ in range(queries):
-            self.answers.add("failed")
-
-
 class Edge:
     """Shared by all requests; calling it with a request makes its :class:`Caller`."""
 
-    def __init__(self, embedder: Embedder, settings: ServeSettings) -> None:
-        """Start no thread yet."""
+    def __init__(self, embedder: Embedder, settings: ServeSettings, token: str | None = None) -> None:
+        """Start no thread yet; errors as of :class:`.Keys`."""
         self.embedder = embedder
         self.settings = settings
+        self.keys = Keys(settings, token)
         self.lanes = Lanes(
             threads=settings.threads,
             queue=settings.queue,
@@ -102,18 +72,17 @@ class Edge:
         """Runs requests."""
         self.writing = Lanes(threads=1, queue=settings.queue, deadline_s=settings.deadline_s)
         """Writes the memory: one change at a time, without blocking queries."""
+        self.last_write = 0.0
+        """When the memory was last written through this service, by ``time.time``; 0: never."""
         self.reading = CapacityLimiter(1)
         """Of the threads that decode what was sent."""
         self.budget = Budget(settings.max_pending_bytes)
         """Memory that requests may take together."""
-        self.arms: dict[Arm, ArmCounts] = {arm: ArmCounts() for arm in get_args(Arm)}
-        """Counts of the requests about which ``refined_share`` decided."""
-        reco = embedder.reco
-        self.in_use = VersionInUse(reco.settings, reco.memory, self._wait_for_older)
+        self.in_use = VersionInUse(embedder.reco, self._wait_for_older)
         """The version of the memory that is in use, and how another one is put to use."""
         self.fetch: ImageFetcher | None = None
         """Fetches images by URL; None if that is off."""
-        if settings.image_urls:
+        if settings.image_url_hosts:
             from .fetch import ImageFetcher
 
             self.fetch = ImageFetcher(settings.max_image_bytes, _FETCH_S, settings.image_url_hosts)
@@ -122,10 +91,16 @@ class Edge:
         """The view of one request."""
         return Caller(self, request)
 
+    @property
+    def busy(self) -> bool:
+        """Whether a call waits or runs."""
+        return bool(self.lanes.pending or self.writing.pending)
+
     async def close(self) -> None:
         """Wait for running calls, for ``shutdown_s`` at most."""
-        await self.lanes.close(self.settings.shutdown_s)
-        await self.writing.close(self.settings.shutdown_s)
+        until = time.monotonic() + self.settings.shutdown_s
+        await self.lanes.close(until)
+        await self.writing.close(until)
 
     def _wait_for_older(self) -> None:
         """Wait until what began before now is answered, or nobody waits for it any more."""
@@ -135,11 +110,12 @@ class Edge:
 
 
 class Caller:
-    """One HTTP request as a dialect sees it: what it asks of the service, and what the answer's headers say."""
+    """One HTTP request as a dialect sees it: what it wants of the service, and the headers of its answer."""
 
     def __init__(self, edge: Edge, request: Request) -> None:
         self._edge, self._request = edge, request
         self._life: Life = request.state.life
+        self.id = self._life.id
         self.embedder, self.settings = edge.embedder, edge.settings
         self.fetch = edge.fetch and edge.fetch.for_request(
             max_images=self.settings.max_images, max_bytes=self.settings.max_body_bytes, hold=self._life.hold
@@ -147,7 +123,7 @@ class Caller:
         """Fetches the image of a URL, or raises Refused; None if URLs are not fetched."""
 
     async def make(self, call: Callable[[], T]) -> T:
-        """Run a call that reads what was sent, in a thread where that is much: decoding holds up what others ask."""
+        """Run a call that reads what was sent, in a thread where that is much: decoding holds up other requests."""
         return await to_thread.run_sync(call, limiter=self._edge.reading) if self._life.bytes else call()
 
     async def answer(self, request: EmbedRequest, write: Callable[[Embedded], Answer]) -> Response:
@@ -164,78 +140,27 @@ class Caller:
         prefix = getattr(self._request.state, "prefix", None)
         if request.explain:
             self.see_pairs()
-        if (options := self._with_headers(request.options)) != request.options:
-            request = replace(request, options=options)
-
-        def make(found: Embedded) -> bytes | Failure:
-            try:
-                return write_json(write(found))
-            except Refused as refused:  # the headers of what was done go with it
-                return refused.failure
 
         def work() -> tuple[Embedded, bytes | Failure]:
-            found = self._embed_in_arm(request, prefix, self.embedder.embed)
+            found = self.embedder.embed(request, prefix)
             if len(found.rows) > _FEW:
                 take_place()
-            return found, make(found)
+            try:
+                return found, write_json(write(found))
+            except Refused as refused:  # the headers of what was done go with it
+                return found, refused.failure
 
-        known = None
-        if len(request.items) <= _FEW and not self._life.bytes:  # which takes less than a thread's turn
-            known = self._embed_in_arm(request, prefix, self.embedder.recall)
-        if known is None:
-            inputs, lanes = len(request.items), self._edge.lanes
-            (found, made), waited_s = await self._life.work(lanes, work, inputs, bulk=is_bulk(request))
-        else:
-            found, made, waited_s = known, make(known), 0.0
-            self._edge.lanes.queue_s.observe(waited_s)
-        self._tell(request, prefix, found, {"queue": waited_s, **found.seconds})
+        (found, made), waited_s = await self._life.work(
+            self._edge.lanes, work, len(request.items), bulk=is_bulk(request)
+        )
+        self._describe(request, found, {"queue": waited_s, **found.seconds})
+        if self.embedder.interpret(request, prefix).lacks_role:
+            self._note("no_role", NO_ROLE)
+        elif request.side == "query" and sum(row.refined or bool(row.plain) for row in found.rows) >= _MANY:
+            self._note("many_queries", MANY_QUERIES)
         if isinstance(made, Failure):
             raise Refused(made)
         return answer_json(made)
-
-    def _tell(
-        self, request: EmbedRequest, prefix: Manner | None, answer: Embedded, seconds: Mapping[str, float]
-    ) -> None:
-        """Note in headers, log and counts what was done."""
-        life = self._life
-        self._say(seconds, len(answer.rows), refined_word(answer), answer.degraded, answer.coverage.get("text"))
-        if answer.target is not None:
-            life.headers["x-reco-target"] = answer.target
-        if request.cut is None and len(answer.rows) == 1 and (scale := answer.rows[0].scale) is not None:
-            life.headers["x-reco-scale"] = f"{scale[0]:.6g} {scale[1]:.6g}"
-        if len(answer.rows) == 1 and (presence := answer.rows[0].presence) is not None:
-            life.headers["x-reco-presence"] = f"{presence:.3f}"
-        if answer.arm is not None:
-            life.headers["x-reco-arm"] = life.log["arm"] = answer.arm
-            self._edge.arms[answer.arm].count(answer, sum(seconds.values()))
-        if failed := sum(row.failure is not None for row in answer.rows):
-            life.log["failed_items"] = failed
-        asked = self.embedder.interpret(request, prefix)
-        if asked.lacks_role:
-            self._note("no_role", NO_ROLE)
-        elif (
-            request.side == "query"
-            and answer.arm != "plain"
-            and sum(row.refined or bool(row.plain) for row in answer.rows) >= _MANY
-        ):
-            self._note("many_queries", MANY_QUERIES)
-
-    def _embed_in_arm(
-        self, request: EmbedRequest, prefix: Manner | None, embed: Callable[[EmbedRequest, Manner | None], Answered]
-    ) -> Answered:
-        """Embed, refined or not by the arm that the request is in; errors as in :meth:`.Embedder.embed`."""
-        unit = self._life.sent.get(UNIT, b"").strip(b" \t")
-        arm = self.embedder.choose_arm(request, prefix, unit)
-        try:
-            return embed(request if arm is None else replace(request, arm=arm), prefix)
-        except Exception:
-            if arm is not None:
-                self._edge.arms[arm].count_failed(len(request.items))
-            raise
-
-    def _note(self, word: str, note: str) -> None:
-        self._life.headers["x-reco-note"] = note
-        self._life.log["note"] = word
 
     async def score(self, request: ScoreRequest, write: Callable[[Scores], Answer]) -> Response:
         """Wait in the queue, score B images against C texts, write the answer, and set its headers.
@@ -244,16 +169,15 @@ class Caller:
             Refused: a bad or too large item, too many, or the queue is full (429).
             RecoError: the whole request failed.
         """
-        asked = replace(request, options=self._with_headers(request.options))
 
-        def work() -> tuple[Scores, dict[str, float], bytes]:
-            found, steps = score(self.embedder, asked)
+        def work() -> tuple[Scores, Mapping[str, float], bytes]:
+            found, steps = self.embedder.score(request)
             return found, steps, write_json(write(found))
 
         items = len(request.images) + len(request.texts)
         (found, steps, made), waited_s = await self._life.work(self._edge.lanes, work, items, bulk=items > _FEW)
-        refined = found.scores is not found.frozen
-        self._say({"queue": waited_s, **steps}, items, str(refined).lower(), found.degraded, found.coverage)
+        refined = str(found.scores is not found.frozen).lower()
+        self._set_headers({"queue": waited_s, **steps}, items, refined, found.degraded, found.coverage)
         return answer_json(made)
 
     async def reply(self, call: Callable[[], Answer]) -> Response:
@@ -262,7 +186,8 @@ class Caller:
         Raises:
             Refused: see :meth:`.Lanes.run`.
         """
-        return await self._made(self._edge.lanes, call)
+        made, _ = await self._life.work(self._edge.lanes, lambda: write_json(call()))
+        return answer_json(made)
 
     async def write(self, call: Callable[[], Answer]) -> Response:
         """Run a call that changes the memory, and write what it returns.
@@ -272,14 +197,13 @@ class Caller:
         left_s = self._life.until - asyncio.get_running_loop().time()
         limit = CallLimit(time.monotonic() + left_s, self.settings.deadline_s, "deadline_s")
 
-        def within() -> Answer:
+        def within() -> bytes:
             with limited(limit):
-                return call()
+                made = write_json(call())
+            self._edge.last_write = time.time()
+            return made
 
-        return await self._made(self._edge.writing, within)
-
-    async def _made(self, lanes: Lanes, call: Callable[[], Answer]) -> Response:
-        made, _ = await self._life.work(lanes, lambda: write_json(call()))
+        made, _ = await self._life.work(self._edge.writing, within)
         return answer_json(made)
 
     def see_pairs(self) -> None:
@@ -288,29 +212,26 @@ class Caller:
         Raises:
             Refused: 401 or 403.
         """
-        self._request.app.state.guard.check_pairs(credential(self._life.sent))
+        self._life.key = self._edge.keys.check("read", self._life.sent)
 
-    def _with_headers(self, options: RefineOptions) -> RefineOptions:
-        """The options with those of the headers, where the request has none.
+    def _describe(self, request: EmbedRequest, answer: Embedded, seconds: Mapping[str, float]) -> None:
+        """Note in headers and log what was done."""
+        life, rows = self._life, answer.rows
+        self._set_headers(seconds, len(rows), refined_word(answer), answer.degraded, answer.coverage.get("text"))
+        if answer.target is not None:
+            life.headers["x-reco-target"] = answer.target
+        if len(rows) == 1 and (presence := rows[0].presence) is not None:
+            life.headers["x-reco-presence"] = f"{presence:.3f}"
+        if len(rows) == 1 and request.cut is None and (scale := rows[0].scale) is not None:
+            life.headers["x-reco-scale"] = f"{scale[0]:.6g} {scale[1]:.6g}"
+        if failed := sum(row.failure is not None for row in rows):
+            life.log["failed_items"] = failed
 
-        Raises:
-            Refused: 400, a bad value.
-        """
-        said: RefineOptions = {**options}
-        for header, name in OPTION_HEADERS.items():
-            if header not in self._life.sent or options.get(name) is not None:
-                continue
-            value: Any = self._life.sent[header].decode("latin-1")
-            try:
-                value = read_caution(value) if name == "caution" else value
-                said = {**said, **check_options({name: value})}
-            except InputError as error:
-                shown = header.decode("ascii")
-                message = f"{shown} is {value!r:.60}: {error}"
-                raise Refused(Failure(400, f"unknown_{name}", message, shown)) from None
-        return said
+    def _note(self, word: str, note: str) -> None:
+        self._life.headers["x-reco-note"] = note
+        self._life.log["note"] = word
 
-    def _say(
+    def _set_headers(
         self,
         seconds: Mapping[str, float],
         items: int,
@@ -332,7 +253,7 @@ class Caller:
 def is_bulk(request: EmbedRequest) -> bool:
     """Whether queries go before a request: one for an index, or of many items, or of several pictures."""
     items = request.items
-    pictures = sum(isinstance(item, Item) and isinstance(item.content, bytes) for item in items)
+    pictures = sum(isinstance(item, Item) and item.is_picture for item in items)
     return request.side == "document" or len(items) > _FEW or pictures > 1
 
 

@@ -2,38 +2,31 @@
 
 Every dialect translates JSON to the request, and the answer back. Item i of the request is row i of the answer, also
 when it failed. An item that a dialect could not read (bad base64, a URL that does not answer) is a :class:`Failure` in
-the request and in its row of the answer. Rows of repeated inputs are kept in an :class:`AnswerCache`.
+the request and in its row of the answer.
 
-Which vectors are refined: query or document, text or image, and three ways to say so.
-A caller uses a field, the model's alias, or a prefix of the URL, since not every search engine can send all of them:
+Which vectors are refined:
 
 1. ``refine`` in the request, true or false, is final.
-2. The prefix ``/plain`` or ``/refined``; without one, the alias. *plain* means plain.
-3. *refined* and *query* follow the sides below, for the role of the request. Without a role, the prefix and the alias
-   *query* assume a query; with the alias *refined* the vector is plain: clients that send no role use the same model
-   for documents, and an index of documents refined as queries finds less than plain CLIP.
-4. With neither, a role counts in the same way; without one, the vector is plain.
+2. The model's name: of the field, or of the path, for engines that can send nothing else (``/plain``, ``/refined``).
+   *plain* means plain. *refined* and *query* refine queries. Without a role, *query* and the path assume a query; with
+   the name *refined* the vector is plain: clients that send no role use the same model for documents, and an index of
+   documents refined as queries finds less than plain CLIP.
+3. With neither, a role counts in the same way; without one, the vector is plain.
 
-Defaults of the sides: queries follow the model's policy (refined), documents are plain. A query is compared with
-vectors that do not change, so it may move; documents compete with one another, and moving some of them costs the others
-up to 60 points (docs/gate.md). Refining them would also mean building the index again. Documents of one request are
-refined as one set, so send all candidates at once.
-
-Which queries of those are, while refinement is switched on by degrees: a share of them, by :func:`arm_of`.
+Documents are refined only where ``refine`` says so. A query is compared with vectors that do not change, so it may
+move; documents compete with one another, and moving some of them costs the others up to 60 points (docs/gate.md).
+Documents of one request are refined as one set.
 """
 
 from __future__ import annotations
 
-import hashlib
-import threading
 import time
-from collections import OrderedDict
-from collections.abc import Hashable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import dataclass, field, replace
 from functools import cache
 from importlib.util import find_spec
-from typing import Any, TypeAlias, get_args
+from typing import Any, get_args
 
 import numpy as np
 import numpy.typing as npt
@@ -44,23 +37,19 @@ from ..options import RefineOptions
 from ..preparation import EncoderInput
 from ..reco import Reco
 from ..refine import used_pairs
-from ..types import MODALITIES, ROLE_OF, Arm, Coverage, Degraded, InputType, Modality, Refinement, Target, Used, Vectors
+from ..score import Scores
+from ..types import MODALITIES, ROLE_OF, Coverage, Degraded, InputType, Modality, Refinement, Target, Used, Vectors
 from .failures import Failure, Refused, failure_of, too_many_bytes, too_many_items
 from .lanes import leave_place, still_wanted, take_place
-from .settings import Manner, ServeSettings
+from .settings import MOST_K, Manner, ServeSettings
 
-RowKey: TypeAlias = tuple[Hashable, ...]
+MOST_PAIRS = 50_000
+"""That an explanation shows: items times k. Each takes a kilobyte of the answer."""
+MOST_SCORES = 1_000_000
+"""In an answer, with the plain ones."""
 _MOST_CHARS = 50_000
 """Of a text that are read; the rest is cut, as what is beyond the context length."""
-_PLAIN_ARM = "it is in the plain arm of refined_share"
-_CUT = 'let its end be cut: truncate "END" or true, truncation true (NVIDIA\'s clients send "NONE" unless told)'
-_SNIFFED = 1024
-_NO_PIXELS = (
-    ((b"<svg", b"<?xml", b"<!doctype svg"), "an SVG or XML file: draw it into a PNG first"),
-    ((b"<!doctype html", b"<html"), "a web page: give the image itself"),
-    ((b"%pdf",), "a PDF: draw a page of it into a PNG first"),
-    ((b"{", b"["), "JSON: give the image itself"),
-)
+_CUT = 'let its end be cut: truncate "END" or true, truncation true (NVIDIA\'s clients send "NONE" by default)'
 
 
 @dataclass(frozen=True)
@@ -94,18 +83,10 @@ class Item:
             message = f"a vector must be a list of numbers, got {vector!r:.60}"
             raise Refused(Failure(400, "invalid_vector", message)) from None
 
-
-def pixels_expected(data: bytes) -> bytes:
-    """Return the bytes, unless they begin as a format without pixels.
-
-    Raises:
-        Refused: 415 ``image_type_unsupported``, naming the format.
-    """
-    head = data[:_SNIFFED].removeprefix(b"\xef\xbb\xbf").lstrip().lower()
-    for beginnings, what in _NO_PIXELS:
-        if head.startswith(beginnings):
-            raise Refused(Failure(415, "image_type_unsupported", f"this is {what}"))
-    return data
+    @property
+    def is_picture(self) -> bool:
+        """Whether it is an encoded image."""
+        return isinstance(self.content, bytes)
 
 
 @dataclass(frozen=True)
@@ -114,14 +95,12 @@ class EmbedRequest:
 
     items: Sequence[Item | Failure] = ()  # at least one; a Failure is an item that could not be read
     model: str | None = None  # alias; None if the dialect has none
-    side: InputType | None = None  # query or document; None if the caller did not say
-    refine: bool | None = None  # final if given; None leaves it to prefix, alias, side and policy
+    side: InputType | None = None  # query or document; None if the request has no role
+    refine: bool | None = None  # final if given; None leaves it to the model's name and the role
     truncate: bool = True  # cut long texts to the context length; False makes them fail with ``text_too_long``
     options: RefineOptions = field(default_factory=RefineOptions)
     explain: bool = False  # also return the pairs that were used
     indexed: bool = True  # whether the vectors are compared with an index: of images, unless ``target`` says otherwise
-    shared: bool | None = None  # whether ``refined_share`` decides; None: unless it forces ``refine``, or explains
-    arm: Arm | None = None  # what was decided, see :meth:`Embedder.choose_arm`
     cut: int | None = None  # dimension that the answer's vectors are cut to; None: D
 
 
@@ -141,9 +120,7 @@ class AnswerRow:
     failure: Failure | None = None  # why the item failed; None where it did not
     plain: str = ""  # why it was to be refined and stays plain, for people; empty where it moved, or was not to be
     scale: tuple[float, float] | None = None  # maps its scores to those of plain vectors, of a query that was refined
-    presence: float | None = (
-        None  # of a query: whether the memory holds its answer, from 0 to 1; None: it cannot be known
-    )
+    presence: float | None = None  # of a query: whether the memory holds its answer, 0 to 1; None where it is not known
 
 
 @dataclass(frozen=True)
@@ -153,9 +130,8 @@ class Embedded:
     rows: Sequence[AnswerRow]  # B rows, one per item
     degraded: Degraded | None  # why rows are frozen although refinement was on; None if nothing failed
     seconds: Mapping[str, float]  # of each step that ran: prepare, encode, refine (search and fusion)
-    coverage: Mapping[Modality, Coverage]  # of each modality that was refined now
+    coverage: Mapping[Modality, Coverage]  # of each modality that was refined
     target: Target | None = None  # what they are compared with; None: the other modality, or nothing was to be refined
-    arm: Arm | None = None  # which the request was in; None where ``refined_share`` decided nothing
 
     @property
     def vectors(self) -> Vectors:
@@ -179,127 +155,22 @@ class Embedded:
         return self
 
 
-@dataclass
-class CacheCounts:
-    """Hits and misses since the start, and the size of the cache now."""
-
-    hits: int = 0
-    misses: int = 0
-    entries: int = 0
-
-
-class AnswerCache:
-    """An LRU cache of rows; safe to use from several threads."""
-
-    def __init__(self, entries: int) -> None:
-        self._most, self._rows, self._lock = entries, OrderedDict[RowKey, AnswerRow](), threading.Lock()
-        self.seen = CacheCounts()
-
-    @property
-    def on(self) -> bool:
-        """Whether it keeps any rows."""
-        return self._most > 0
-
-    def get(self, key: RowKey) -> AnswerRow | None:
-        """Look up a row."""
-        with self._lock:
-            row = self._rows.get(key)
-            if row is None:
-                self.seen.misses += 1
-            else:
-                self.seen.hits += 1
-                self._rows.move_to_end(key)
-            return row
-
-    def all_of(self, keys: Sequence[RowKey]) -> list[AnswerRow] | None:
-        """Look up rows that are of use together; None where one is missing, which counts nothing."""
-        with self._lock:
-            rows = [row for row in map(self._rows.get, keys) if row is not None]
-            if len(rows) < len(keys):
-                return None
-            self.seen.hits += len(keys)
-            for key in keys:
-                self._rows.move_to_end(key)
-        return rows
-
-    def put(self, key: RowKey, row: AnswerRow) -> None:
-        """Keep a row, and drop the least recently used one."""
-        own = replace(row, vector=row.vector.copy(), frozen=row.frozen.copy())  # a view would keep the whole batch
-        with self._lock:
-            self._rows[key] = own
-            self._rows.move_to_end(key)
-            while len(self._rows) > self._most:
-                self._rows.popitem(last=False)
-            self.seen.entries = len(self._rows)
-
-
-def key_of(item: Item, *, refined: bool, options: RefineOptions, version: int) -> RowKey:
-    """The key of a row: the input, and for a refined row the options and the version of the memory."""
-    kind = type(item.content).__name__
-    digest = hashlib.blake2b(raw_of(item), digest_size=16).digest()
-    return (item.modality, kind, digest, *((repr(sorted(options.items())), version) if refined else ()))
-
-
-def raw_of(item: Item) -> bytes:
-    """The content of an item: a text in UTF-8, an image as it was sent, a vector in little-endian float32."""
-    match item.content:
-        case str():
-            return item.content.encode("utf-8", "surrogatepass")
-        case bytes():
-            return item.content
-        case _:
-            return item.content.astype("<f4").tobytes()
-
-
-def arm_of(unit: bytes, share: float) -> Arm:
-    """Whether a unit, as a user or a session, is among the share that is refined: the same in every process.
-
-    Its place between 0 and 1 is fixed, so that a larger share only moves units from plain to refined.
-
-    >>> [arm_of(b"user-4711", share) for share in (0.0, 0.25, 0.5, 1.0)]
-    ['plain', 'plain', 'refined', 'refined']
-    """
-    place = int.from_bytes(hashlib.blake2b(unit, digest_size=8, person=b"reco-arm").digest(), "big")
-    return "refined" if place < share * 2**64 else "plain"
-
-
-def content_of(items: Iterable[Item | Failure]) -> bytes:
-    """A digest of all items that could be read: the unit of a request that names none."""
-    content = hashlib.blake2b()
-    for item in items:
-        if isinstance(item, Item):
-            raw = raw_of(item)
-            content.update(f"{item.modality} {type(item.content).__name__} {len(raw)}:".encode())
-            content.update(raw)
-    return content.digest()
-
-
 @dataclass(frozen=True)
-class SidePolicy:
-    """Whether each side is refined unless a request says otherwise."""
+class ScoreRequest:
+    """Images and texts to score; a Failure is an item that could not be read."""
 
-    query_text: bool
-    query_image: bool
-    document_text: bool = False
-    document_image: bool = False
-
-    def refines(self, side: InputType, modality: Modality) -> bool:
-        """Look one side up.
-
-        >>> SidePolicy(True, True).refines("document", "image")
-        False
-        """
-        if side == "query":
-            return self.query_text if modality == "text" else self.query_image
-        return self.document_text if modality == "text" else self.document_image
+    images: Sequence[Item | Failure]
+    texts: Sequence[Item | Failure]
+    options: RefineOptions
+    queries: Modality = "image"
 
 
 @dataclass(frozen=True)
 class Asked:
-    """What a request says about refinement, in all three ways; None where it says nothing."""
+    """What a request says about refinement; None where it says nothing."""
 
     refine: bool | None = None  # the field of that name
-    prefix: Manner | None = None  # of the URL
+    prefix: Manner | None = None  # of the path
     alias: Manner | None = None  # meaning of the model's alias
     side: InputType | None = None  # query or document
 
@@ -313,22 +184,21 @@ class Asked:
         """Whether the vectors are plain only because the request gives no side."""
         return self.refine is None and self.prefix is None and self.alias == "refined" and self.side is None
 
-    def refines(self, modality: Modality, policy: SidePolicy) -> bool:
-        """Decide for items of one modality, by the rules above.
+    @property
+    def refines(self) -> bool:
+        """Decide, by the rules above.
 
-        >>> Asked(alias="refined", side="document").refines("text", SidePolicy(True, True))
-        False
-        >>> Asked(alias="refined").refines("text", SidePolicy(True, True))
-        False
-        >>> Asked(alias="query").refines("text", SidePolicy(True, True))
-        True
+        >>> Asked(alias="refined", side="document").refines, Asked(alias="refined").refines
+        (False, False)
+        >>> Asked(alias="query").refines, Asked(side="document", refine=True).refines
+        (True, True)
         """
         if self.refine is not None:
             return self.refine
         manner = self.prefix or self.alias
         if manner == "plain" or (manner is None and self.side is None) or self.lacks_role:
             return False
-        return policy.refines(self.role, modality)
+        return self.role == "query"
 
 
 def split_target(model: str | None) -> tuple[str | None, Target | None]:
@@ -364,13 +234,27 @@ def _has_opentelemetry() -> bool:
     return find_spec("opentelemetry") is not None and find_spec("opentelemetry.trace") is not None
 
 
-def span(name: str) -> AbstractContextManager[Any]:
+def _span(name: str) -> AbstractContextManager[Any]:
     """A span below the current one; the request's own comes from OpenTelemetry's instrumentation of FastAPI."""
     if not _has_opentelemetry():
         return nullcontext()
     from opentelemetry import trace
 
     return trace.get_tracer("reco_plugin").start_as_current_span(name)
+
+
+class Steps(dict[str, float]):
+    """Seconds of each step."""
+
+    @contextmanager
+    def timed(self, step: str) -> Iterator[None]:
+        """Add the seconds of a block to a step, and show it in a trace."""
+        started = time.perf_counter()
+        try:
+            with _span(f"reco.{step}"):
+                yield
+        finally:
+            self[step] = self.get(step, 0.0) + time.perf_counter() - started
 
 
 @dataclass
@@ -381,50 +265,23 @@ class _Work:
     asked: Asked
     rows: dict[int, AnswerRow]  # by the place of the item
     degraded: Degraded | None = None
-    seconds: dict[str, float] = field(default_factory=dict)
+    seconds: Steps = field(default_factory=Steps)
     coverage: dict[Modality, Coverage] = field(default_factory=dict)
-
-    def refines(self, modality: Modality, policy: SidePolicy) -> bool:
-        """Whether items of a modality are refined."""
-        return self.request.arm != "plain" and self.asked.refines(modality, policy)
-
-    @contextmanager
-    def timed(self, step: str) -> Iterator[None]:
-        """Add the seconds of a block to a step, and show it in a trace."""
-        started = time.perf_counter()
-        try:
-            with span(f"reco.{step}"):
-                yield
-        finally:
-            self.seconds[step] = self.seconds.get(step, 0.0) + time.perf_counter() - started
-
-
-@dataclass(frozen=True)
-class _Todo:
-    """An item that is not answered yet."""
-
-    place: int
-    ready: EncoderInput
-    key: RowKey | None
-    text: str | None  # where it is one
 
 
 class Embedder:
     """Embeds for the service; safe to use from several threads."""
 
     def __init__(self, reco: Reco, settings: ServeSettings) -> None:
-        self.reco = reco
-        self._memory_is_ours = reco.memory.alone
+        self.reco, self.settings = reco, settings
         self.aliases: dict[str, Manner] = dict(settings.aliases)
         """Name of the model -> what it refines; a dialect without a model field shows the first."""
-        self.cache = AnswerCache(settings.cache_entries)
-        """Rows of repeated inputs."""
-        self.policy = side_policy(reco, settings)
-        """Which sides are refined unless a request says otherwise."""
-        self.settings, self._k = settings, reco.defaults["k"] or 1
+        self.policy: dict[Modality, bool] = {side: reco.refines(side, "query") for side in MODALITIES}
+        """Which queries the model refines, where a request does not force it."""
         self.target: Target = reco.defaults.get("target") or "image"
         """What vectors for an index are compared with, unless a request says otherwise."""
-        self.prepare = ItemPreparation(reco, settings)
+        self._k = reco.defaults["k"] or 1
+        self._preparation, self._length = reco.encoder.preparation, reco.manifest.text.context_length
         self._batches = reco.encoder.batches_callers
         self._searches_at_once = reco.settings.batch_size if self._batches else 0
 
@@ -433,28 +290,6 @@ class Embedder:
         """D."""
         return self.reco.manifest.dimension
 
-    def choose_arm(self, request: EmbedRequest, prefix: Manner | None = None, unit: bytes = b"") -> Arm | None:
-        """Whether a request is among the refined share; None where the share decides nothing.
-
-        That is, where nothing would be refined, or the caller forces ``refine``; and of documents, which must not
-        change, and explanations, which show what refinement does.
-
-        Args:
-            request: what to embed.
-            prefix: of the URL.
-            unit: whom it is for, as a user or a session; empty: it is decided by all items of the request together,
-                so that those which become one vector, or one answer, are in one arm.
-
-        Raises:
-            Refused: 404, an unknown model.
-        """
-        asked, share = self.interpret(request, prefix), self.settings.refined_share
-        shared = (request.refine is None and not request.explain) if request.shared is None else request.shared
-        sides = {item.modality for item in request.items if isinstance(item, Item)}
-        if not shared or asked.role != "query" or not any(asked.refines(side, self.policy) for side in sides):
-            return None
-        return arm_of(unit or (content_of(request.items) if 0.0 < share < 1.0 else b""), share)
-
     def embed(self, request: EmbedRequest, prefix: Manner | None = None) -> Embedded:
         """Embed B items to (B, D); an item that cannot be embedded fails alone.
 
@@ -462,69 +297,39 @@ class Embedder:
             Refused: no items or too many, or an unknown model.
             RecoError: the encoder failed, the options are wrong, or the memory failed with on_memory_failure=fail.
         """
-        work = self._begin(request, prefix)
-        for modality in MODALITIES:
-            self._side(work, modality)
-        return self._end(work)
-
-    def recall(self, request: EmbedRequest, prefix: Manner | None = None) -> Embedded | None:
-        """The answer of :meth:`embed` where the cache has all of it, at once; else None.
-
-        Raises:
-            Refused: as :meth:`embed`.
-        """
-        if not self.cache.on:
-            return None
-        work = self._begin(request, prefix)
-        items = [(place, item) for place, item in enumerate(work.request.items) if isinstance(item, Item)]
-        keys = [self._key(work, item, work.refines(item.modality, self.policy)) for _, item in items]
-        known = [key for key in keys if key is not None]
-        rows = self.cache.all_of(known) if len(known) == len(items) else None
-        if rows is None:
-            return None
-        work.rows.update((place, row) for (place, _), row in zip(items, rows, strict=True))
-        return self._end(work)
-
-    def _begin(self, request: EmbedRequest, prefix: Manner | None) -> _Work:
-        """Check a request; errors as in :meth:`embed`."""
         request = self._aimed(request)
         self.check_size(request.items, request.options)
         if request.explain:
             self._check_pairs(len(request.items), request.options.get("k"))
         asked = self.interpret(request, prefix)
         failed = {row: self._failed(item) for row, item in enumerate(request.items) if isinstance(item, Failure)}
-        return _Work(request, asked, failed)
-
-    def _end(self, work: _Work) -> Embedded:
-        """The answer, when there is a row for each item."""
-        request = work.request
-        rows = [self._row(work, place, item) for place, item in enumerate(request.items)]
-        wanted = any(work.refines(modality, self.policy) for modality in MODALITIES)
+        work = _Work(request, asked, failed)
+        for modality in MODALITIES:
+            self._embed_side(work, modality)
+        rows = [work.rows[place] for place in range(len(request.items))]
+        wanted = any(self._refines(asked, modality) for modality in MODALITIES)
         target = request.options.get("target") if wanted else None
-        return Embedded(rows, work.degraded, work.seconds, work.coverage, target, request.arm)
+        return Embedded(rows, work.degraded, work.seconds, work.coverage, target)
 
-    def _aimed(self, request: EmbedRequest) -> EmbedRequest:
-        """The request with its target: its field's, header's or model's; of queries the setting's, or images.
+    def score(self, request: ScoreRequest) -> tuple[Scores, Steps]:
+        """Score B images against C texts, of which one side are queries; one bad item refuses all.
 
-        Documents compete for queries, which are of the other modality unless the request says so.
+        Raises:
+            Refused: too many items, or one that cannot be embedded, by its place.
+            RecoError: as :meth:`reco_plugin.reco.Reco.scores`.
         """
-        model, named = split_target(request.model)
-        usual = self.target if request.indexed and request.side != "document" else None
-        target = request.options.get("target") or named or usual
-        if target is None:
-            return request
-        return replace(request, model=model, options={**request.options, "target": target})
-
-    def _row(self, work: _Work, place: int, item: Item | Failure) -> AnswerRow:
-        """The row of an item, with what the cache does not keep: that only its arm keeps it plain."""
-        row = work.rows[place]
-        if work.request.arm != "plain" or isinstance(item, Failure) or row.failure is not None:
-            return row
-        return replace(row, plain=_PLAIN_ARM) if work.asked.refines(item.modality, self.policy) else row
-
-    def _failed(self, failure: Failure) -> AnswerRow:
-        zeros = np.zeros(self.dimension, np.float32)
-        return AnswerRow(zeros, zeros, failure=failure)
+        self.check_size([*request.images, *request.texts], request.options)
+        if (numbers := 2 * len(request.images) * len(request.texts)) > MOST_SCORES:
+            raise Refused(too_many_items(numbers, MOST_SCORES, "scores", "of all"))
+        steps = Steps()
+        with steps.timed("encode"):
+            images, texts = (
+                self.encode(self.prepare_all(items, f"{side}s"), side)
+                for side, items in (("image", request.images), ("text", request.texts))
+            )
+        still_wanted()
+        with steps.timed("refine"):
+            return self.reco.scores(images, texts, request.queries, **request.options), steps
 
     def interpret(self, request: EmbedRequest, prefix: Manner | None = None) -> Asked:
         """What a request says about refinement.
@@ -544,33 +349,12 @@ class Embedder:
             raise Refused(Failure(400, "empty_input", "there is nothing to embed: give at least one item"))
         if len(items) > self.settings.max_items:
             raise Refused(too_many_items(len(items), self.settings.max_items))
-        self.check_images(isinstance(item, Item) and isinstance(item.content, bytes) for item in items)
-        self.check_k(options.get("k"))
+        self.check_images(isinstance(item, Item) and item.is_picture for item in items)
+        check_k(options.get("k"))
         fuser = options.get("fuser")
         if fuser is not None and fuser not in (known := self.reco.manifest.fusers):
             message = f"fuser is {fuser}, and the model has only: {', '.join(known)}"
             raise Refused(Failure(400, "unknown_fuser", message, "fuser"))
-
-    def check_k(self, k: int | None) -> None:
-        """Limit the neighbours that a request asks for.
-
-        Raises:
-            Refused: 400, too many.
-        """
-        if (k or 0) > self.settings.max_k:
-            message = f"k is {k:,}, the limit is {self.settings.max_k:,} (max_k)"
-            raise Refused(Failure(400, "k_too_large", message, "k"))
-
-    def _check_pairs(self, items: int, k: int | None) -> None:
-        """Limit the pairs that are shown, before they are looked for.
-
-        Raises:
-            Refused: 413, too many.
-        """
-        k = k or self._k
-        if (pairs := items * k) > (most := self.settings.max_pairs):
-            message = f"{items:,} items with k = {k} would show {pairs:,} pairs, the limit is {most:,} (max_pairs)"
-            raise Refused(Failure(413, "too_many_pairs", f"{message}: send fewer items at once, or a smaller k", "k"))
 
     def check_images(self, images: Iterable[bool]) -> None:
         """Limit the images that are decoded at once; takes whether each item is an image.
@@ -581,84 +365,38 @@ class Embedder:
         if (number := sum(images)) > self.settings.max_images:
             raise Refused(too_many_items(number, self.settings.max_images, "images", "max_images"))
 
-    def _side(self, work: _Work, modality: Modality) -> None:
-        """Answer the items of one modality."""
-        wanted = work.refines(modality, self.policy)
-        todo = self._unknown(work, modality, wanted)
-        if not todo:
-            return
-        if self._batches:
-            leave_place()
-        with work.timed("encode"):
-            frozen = self.encode([one.ready for one in todo], modality)
-        result = Refinement(frozen, frozen)
-        if wanted:
-            if work.asked.role == "document" or work.request.explain or len(todo) > self._searches_at_once:
-                take_place()  # no batch of several callers
-            still_wanted()
-            options: RefineOptions = {**work.request.options, "explain": work.request.explain}
-            with work.timed("refine"):
-                texts = [one.text for one in todo]
-                result = self.reco.refine_own(frozen, modality, ROLE_OF[work.asked.role], options, texts)
-            work.degraded = work.degraded or result.degraded
-            if result.coverage is not None:
-                work.coverage[modality] = result.coverage
-        covered = () if result.coverage is None else result.coverage.covered
-        moved = result.moved if wanted else np.zeros(len(todo), np.float32)
-        refined = result.refined if wanted else np.zeros(len(todo), np.bool_)
-        for row, one in enumerate(todo):
-            answer = AnswerRow(
-                result.vectors[row],
-                frozen[row],
-                float(moved[row]),
-                bool(refined[row]),
-                one.ready.truncated,
-                one.ready.tokens,
-                used_pairs(result, row) if work.request.explain else None,
-                covered[row] if covered else None,
-                result.why[row] if result.why is not None else None,
-                plain=result.why_plain(row) if wanted and not refined[row] else "",
-                scale=None if result.scale is None else (float(result.scale[row, 0]), float(result.scale[row, 1])),
-                presence=None if result.presence is None else float(result.presence[row]),
-            )
-            work.rows[one.place] = answer
-            if one.key is not None and result.degraded is None:
-                self.cache.put(one.key, answer)
+    def prepare(self, item: Item | Failure, *, truncate: bool = True) -> EncoderInput | Failure:
+        """Check, tokenise or decode one item for the encoder; a text that is too long fails unless it may be cut.
 
-    def _unknown(self, work: _Work, modality: Modality, wanted: bool) -> list[_Todo]:
-        """Fill in cached rows and failures of one modality; return the items to encode."""
-        fresh = []
-        for place, item in enumerate(work.request.items):
-            if isinstance(item, Failure) or item.modality != modality:
-                continue
-            key = self._key(work, item, wanted)
-            if key is not None and (row := self.cache.get(key)) is not None:
-                work.rows[place] = row
-            else:
-                fresh.append((place, item, key))
-        if not fresh:
-            return []
-        take_place()  # which this call left, if it has encoded another modality
-        with work.timed("prepare"):
-            prepared = self.prepare([item for _, item, _ in fresh], truncate=work.request.truncate)
-        todo = []
-        for (place, item, key), ready in zip(fresh, prepared, strict=True):
-            if isinstance(ready, Failure):
-                work.rows[place] = self._failed(ready)
-            else:
-                todo.append(_Todo(place, ready, key, item.content if isinstance(item.content, str) else None))
-        return todo
-
-    def _key(self, work: _Work, item: Item, wanted: bool) -> RowKey | None:
-        """Key of an item in the cache; None if it must not be cached.
-
-        A refined document depends on the others of its set; a memory on a server changes unnoticed; an explanation is
-        more than a row; a text that is too long must fail if it is not to be truncated.
+        Raises:
+            Refused: the caller no longer waits.
         """
-        a_set, not_ours = work.asked.role == "document", not self._memory_is_ours
-        if not self.cache.on or work.request.explain or not work.request.truncate or (wanted and (a_set or not_ours)):
-            return None
-        return key_of(item, refined=wanted, options=work.request.options, version=self.reco.memory.version)
+        still_wanted()
+        if isinstance(item, Failure):
+            return item
+        match item.content:
+            case str():
+                return self._prepare_text(item.content, truncate)
+            case bytes():
+                return self._prepare_image(item.content)
+        try:
+            return self._preparation.vector(item.content, "a vector")
+        except InputError as error:
+            return Failure(400, "invalid_vector", str(error))
+
+    def prepare_all(self, items: Iterable[Item | Failure], name: str) -> list[EncoderInput]:
+        """Prepare items of which none may fail.
+
+        Raises:
+            Refused: the first failure, naming the item as ``images[3]``; or the caller no longer waits.
+        """
+        ready = []
+        for place, item in enumerate(items):
+            one = self.prepare(item)
+            if isinstance(one, Failure):
+                raise Refused(one.at(f"{name}[{place}]"))
+            ready.append(one)
+        return ready
 
     def encode(self, ready: Sequence[EncoderInput], modality: Modality) -> Vectors:
         """Encode to (B, D) batch by batch while the caller waits; vectors are returned as they are."""
@@ -667,49 +405,104 @@ class Embedder:
         with nullcontext() if counted else self.reco.counters.encode_s[modality].timed():
             return self.reco.encoder.arrays(arrays, modality, lambda _: still_wanted())
 
+    def _aimed(self, request: EmbedRequest) -> EmbedRequest:
+        """The request with its target: its field's or model's; of queries the setting's, or images.
 
-def side_policy(reco: Reco, settings: ServeSettings) -> SidePolicy:
-    """The settings; for queries, the model's policy where they are unset."""
+        Documents compete for queries, which are of the other modality unless the request says so.
+        """
+        model, named = split_target(request.model)
+        usual = self.target if request.indexed and request.side != "document" else None
+        target = request.options.get("target") or named or usual
+        if target is None:
+            return request
+        return replace(request, model=model, options={**request.options, "target": target})
 
-    def query(setting: bool | None, modality: Modality) -> bool:
-        return reco.refines(modality, "query") if setting is None else setting
+    def _refines(self, asked: Asked, modality: Modality) -> bool:
+        return asked.refines and (asked.refine is True or self.policy[modality])
 
-    return SidePolicy(
-        query(settings.query_text, "text"),
-        query(settings.query_image, "image"),
-        settings.document_text,
-        settings.document_image,
-    )
+    def _failed(self, failure: Failure) -> AnswerRow:
+        zeros = np.zeros(self.dimension, np.float32)
+        return AnswerRow(zeros, zeros, failure=failure)
 
-
-class ItemPreparation:
-    """Checks, tokenises and decodes items for the encoder, within the limits of the settings."""
-
-    def __init__(self, reco: Reco, settings: ServeSettings) -> None:
-        self._preparation, self._length = reco.encoder.preparation, reco.manifest.text.context_length
-        self._most_bytes = settings.max_image_bytes
-        self._takes_images = "image" in reco.encoder.modalities
-
-    def __call__(self, items: Sequence[Item], *, truncate: bool) -> list[EncoderInput | Failure]:
-        """Prepare texts, images and vectors, in order; a text that is too long fails unless it may be cut.
+    def _check_pairs(self, items: int, k: int | None) -> None:
+        """Limit the pairs that are shown, before they are searched.
 
         Raises:
-            Refused: the caller no longer waits.
+            Refused: 413, too many.
         """
-        return [self._one(item, truncate) for item in items]
+        k = k or self._k
+        if (pairs := items * k) > MOST_PAIRS:
+            message = f"{items:,} items with k = {k} would show {pairs:,} pairs, the limit is {MOST_PAIRS:,}"
+            raise Refused(Failure(413, "too_many_pairs", f"{message}: send fewer items at once, or a smaller k", "k"))
 
-    def _one(self, item: Item, truncate: bool) -> EncoderInput | Failure:
+    def _embed_side(self, work: _Work, modality: Modality) -> None:
+        """Answer the items of one modality."""
+        todo = self._prepare_side(work, modality)
+        if not todo:
+            return
+        places, ready = zip(*todo, strict=True)
+        if self._batches:
+            leave_place()
+        with work.seconds.timed("encode"):
+            frozen = self.encode(ready, modality)
+        result, wanted = Refinement(frozen, frozen), self._refines(work.asked, modality)
+        if wanted:
+            result = self._refine(work, frozen, modality, places)
+            work.degraded = work.degraded or result.degraded
+            if result.coverage is not None:
+                work.coverage[modality] = result.coverage
+        covered = () if result.coverage is None else result.coverage.covered
+        moved = result.moved if wanted else np.zeros(len(todo), np.float32)
+        refined = result.refined if wanted else np.zeros(len(todo), np.bool_)
+        for row, (place, one) in enumerate(todo):
+            work.rows[place] = AnswerRow(
+                result.vectors[row],
+                frozen[row],
+                float(moved[row]),
+                bool(refined[row]),
+                one.truncated,
+                one.tokens,
+                used_pairs(result, row) if work.request.explain else None,
+                covered[row] if covered else None,
+                result.why[row] if result.why is not None else None,
+                plain=result.why_plain(row) if wanted and not refined[row] else "",
+                scale=None if result.scale is None else (float(result.scale[row, 0]), float(result.scale[row, 1])),
+                presence=None if result.presence is None else float(result.presence[row]),
+            )
+
+    def _refine(self, work: _Work, frozen: Vectors, modality: Modality, places: Sequence[int]) -> Refinement:
+        """Refine the vectors (N, D) of the items at these places."""
+        request, role = work.request, work.asked.role
+        if role == "document" or request.explain or len(places) > self._searches_at_once:
+            take_place()  # no batch of several callers
         still_wanted()
-        if isinstance(item.content, str):
-            return self._text(item.content, truncate)
-        if isinstance(item.content, bytes):
-            return self._image(item.content)
-        try:
-            return self._preparation.vector(item.content, "a vector")
-        except InputError as error:
-            return Failure(400, "invalid_vector", str(error))
+        options: RefineOptions = {**request.options, "explain": request.explain}
+        contents = [item.content if isinstance(item := request.items[place], Item) else None for place in places]
+        texts = [content if isinstance(content, str) else None for content in contents]
+        with work.seconds.timed("refine"):
+            return self.reco.refine_own(frozen, modality, ROLE_OF[role], options, texts)
 
-    def _text(self, text: str, truncate: bool) -> EncoderInput | Failure:
+    def _prepare_side(self, work: _Work, modality: Modality) -> list[tuple[int, EncoderInput]]:
+        """The items of one modality for the encoder, by their places; those that fail are answered."""
+        mine = [
+            (place, item)
+            for place, item in enumerate(work.request.items)
+            if isinstance(item, Item) and item.modality == modality
+        ]
+        if not mine:
+            return []
+        take_place()  # which this call left, if it has encoded another modality
+        todo = []
+        with work.seconds.timed("prepare"):
+            for place, item in mine:
+                ready = self.prepare(item, truncate=work.request.truncate)
+                if isinstance(ready, Failure):
+                    work.rows[place] = self._failed(ready)
+                else:
+                    todo.append((place, ready))
+        return todo
+
+    def _prepare_text(self, text: str, truncate: bool) -> EncoderInput | Failure:
         try:
             ready = self._preparation.text(text[:_MOST_CHARS], "a text")
         except InputError as error:
@@ -720,12 +513,22 @@ class ItemPreparation:
             return Failure(400, "text_too_long", f"a text is longer than {reads}: shorten it, or {_CUT}")
         return replace(ready, truncated=cut)
 
-    def _image(self, data: bytes) -> EncoderInput | Failure:
-        if len(data) > self._most_bytes:
-            return too_many_bytes(len(data), self._most_bytes)
-        if not self._takes_images:
+    def _prepare_image(self, data: bytes) -> EncoderInput | Failure:
+        if len(data) > (most := self.settings.max_image_bytes):
+            return too_many_bytes(len(data), most)
+        if "image" not in self.reco.encoder.modalities:
             return Failure(400, "images_unsupported", "the encoder of this service takes texts only, no images")
         try:
             return self._preparation.image(data)
         except ImageError as error:
             return failure_of(error.about(f"an image ({len(data):,} bytes)"))
+
+
+def check_k(k: int | None) -> None:
+    """Limit the neighbours of a request.
+
+    Raises:
+        Refused: 400, too many.
+    """
+    if (k or 0) > MOST_K:
+        raise Refused(Failure(400, "k_too_large", f"k is {k:,}, the limit is {MOST_K:,}", "k"))

@@ -12,11 +12,10 @@ from ..extras.feedback import Opinion
 from ..opinions import Said
 from ..preparation import EncoderInput
 from ..types import MODALITIES, Modality, Vectors, other
-from .dialects.shared import text_or_image_item
 from .edge import Edge
 from .embedder import Embedder, Item
 from .failures import Failure, Refused, too_many_items
-from .query import QueryBody
+from .items import QueryBody, text_or_image_item
 from .routes import memory_routes
 from .schemas import Items, JsonVector, Strict
 from .wire import with_nulls
@@ -105,7 +104,7 @@ class Withdrawn(BaseModel):
 
 
 def router(edge: Edge) -> APIRouter:
-    """The routes; the key check decides who may use them."""
+    """The routes."""
     routes = memory_routes()
     embedder, memory = edge.embedder, edge.embedder.reco.memory
 
@@ -157,7 +156,7 @@ def judge(embedder: Embedder, asked: SaidBody) -> OpinionList:
         for what, item in zip(("query", "answer"), items, strict=True):
             if item is None:
                 continue
-            prepared = embedder.prepare([item], truncate=True)[0]
+            prepared = embedder.prepare(item)
             if isinstance(prepared, Failure):
                 raise _refused(prepared, place)
             ready.append((number, what, item.modality, prepared))

@@ -2,11 +2,6 @@
 
 A name is resolved once per connection, all its addresses are checked, and the connection goes to a checked address. So
 a name that changes its address in between gains nothing. TLS still verifies the name. Proxies are not used.
-
-No address of IANA's registries of special-purpose addresses is public here:
-https://www.iana.org/assignments/iana-ipv4-special-registry and
-https://www.iana.org/assignments/iana-ipv6-special-registry. Some can be reached, but relays, translators and sinks hold
-no image, and may lead back into the operator's network.
 """
 
 from __future__ import annotations
@@ -17,27 +12,16 @@ import socket
 import ssl
 from collections.abc import Awaitable, Callable, Iterable, Sequence
 from dataclasses import dataclass, field
-from ipaddress import IPv4Address, IPv4Network, IPv6Network, ip_address
+from ipaddress import IPv6Address, IPv6Network, ip_address
 from typing import Any
 
 import httpcore
 import httpx
 
 from .. import __version__
-from .embedder import pixels_expected
 from .failures import Failure, Refused, too_many_bytes
 
-_UNICAST = IPv6Network("2000::/3")  # all that was ever assigned; the rest is local, translated, multicast or free
-_SPECIAL_6 = [IPv6Network(one) for one in ("2001::/23", "2001:db8::/32", "2002::/16", "2620:4f:8000::/48", "3fff::/20")]
-_SPECIAL_4 = [
-    IPv4Network(one)
-    for one in (
-        *("0.0.0.0/8", "10.0.0.0/8", "100.64.0.0/10", "127.0.0.0/8", "169.254.0.0/16", "172.16.0.0/12"),
-        *("192.0.0.0/24", "192.0.2.0/24", "192.31.196.0/24", "192.52.193.0/24", "192.88.99.0/24", "192.168.0.0/16"),
-        *("192.175.48.0/24", "198.18.0.0/15", "198.51.100.0/24", "203.0.113.0/24"),
-        "224.0.0.0/3",  # multicast, reserved, broadcast
-    )
-]
+_UNICAST = IPv6Network("2000::/3")
 Resolve = Callable[[str, int], Awaitable[Sequence[str]]]
 _PORTS = (80, 443)
 _REDIRECTS = (301, 302, 303, 307, 308)
@@ -55,9 +39,9 @@ def is_public(text: str) -> bool:
     [True, False, False, False]
     """
     address = ip_address(text)
-    if isinstance(address, IPv4Address):
-        return not any(address in network for network in _SPECIAL_4)
-    return address in _UNICAST and not any(address in network for network in _SPECIAL_6)
+    if isinstance(address, IPv6Address) and (address.sixtofour or address.teredo or address not in _UNICAST):
+        return False  # translated into IPv4, mapped, or of no network
+    return address.is_global and not address.is_multicast
 
 
 async def resolve_host(host: str, port: int) -> Sequence[str]:
@@ -76,7 +60,7 @@ class ImageFetcher:
 
     max_bytes: int  # of an image
     timeout_s: float  # for one URL, waiting for its turn included
-    hosts: Sequence[str] = ()  # the only ones that are allowed; .example.com: all its subdomains; empty: any
+    hosts: Sequence[str]  # the only ones that are allowed; .example.com: all its subdomains; *: any
     resolve: Resolve = resolve_host  # name and port to addresses
     network: httpcore.AsyncNetworkBackend = field(default_factory=httpcore.AnyIOBackend)  # connects to addresses
     tls: ssl.SSLContext = field(default_factory=httpcore.default_ssl_context)  # trusted certificates
@@ -86,12 +70,12 @@ class ImageFetcher:
         """Fetch an image; the bytes, not decoded.
 
         Raises:
-            Refused: 400 ``image_url_forbidden``, 413 ``image_too_large``, 415 ``image_type_unsupported``,
+            Refused: 400 ``image_url_forbidden``, 413 ``image_too_large``,
                 424 ``image_fetch_failed`` or ``image_fetch_timeout``.
         """
         try:
             async with asyncio.timeout(self.timeout_s), self._turn:
-                return pixels_expected(await self._follow(url))
+                return await self._follow(url)
         except (TimeoutError, httpcore.TimeoutException):
             message = f"{_show_url(url)} did not answer within {self.timeout_s:g} s"
             raise Refused(Failure(424, "image_fetch_timeout", message)) from None
@@ -197,7 +181,7 @@ class _Pinned(httpcore.AsyncNetworkBackend):
         return await self._network.connect_tcp(addresses[-1], port, timeout, local_address, socket_options)
 
 
-def check_url(url: str, hosts: Sequence[str] = ()) -> httpx.URL:
+def check_url(url: str, hosts: Sequence[str]) -> httpx.URL:
     """Parse a URL and check all that needs no network.
 
     Raises:
@@ -214,7 +198,7 @@ def check_url(url: str, hosts: Sequence[str] = ()) -> httpx.URL:
         raise Refused(_forbidden(url, "it holds a user name or password"))
     if parsed.port is not None and parsed.port not in _PORTS:
         raise Refused(_forbidden(url, f"its port is none of {_PORTS}"))
-    if hosts and not any(_fits(host, allowed.lower()) for allowed in hosts):
+    if not any(_fits(host, allowed.lower()) for allowed in hosts):
         raise Refused(_forbidden(url, f"its host is none of {list(hosts)} (image_url_hosts)"))
     return parsed
 
@@ -227,7 +211,7 @@ def _resolve_redirect(url: str, location: str) -> str:
 
 
 def _fits(host: str, allowed: str) -> bool:
-    return host.endswith(allowed) if allowed.startswith(".") else host == allowed
+    return allowed in ("*", host) or (allowed.startswith(".") and host.endswith(allowed))
 
 
 def _show_url(url: str) -> str:

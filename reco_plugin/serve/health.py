@@ -18,7 +18,6 @@ from pydantic import BaseModel
 from ..errors import MemoryStoreError, RecoError, SessionTimeout, SessionUnavailable
 from ..memory.header import HEADER_NAME
 from ..reco import Reco
-from ..values import did_you_mean
 from .edge import Edge
 from .failures import failure_of
 from .logs import LOGGER
@@ -50,7 +49,7 @@ class Ready(BaseModel):
     reasons: list[str]
     """Why not; empty when ready."""
     degraded: list[str]
-    """What is down while requests are still answered: with frozen vectors, or only those that need no encoder."""
+    """What is down while requests are still answered, with frozen vectors."""
 
 
 @dataclass
@@ -65,8 +64,7 @@ class Health:
     lost: bool = False  # its server does not answer
     stopping: bool = False
     _ended: threading.Event = field(init=False, default_factory=threading.Event)
-    _out: set[str] = field(init=False, default_factory=set)
-    _look_error: str | None = field(init=False, default=None)
+    _out: dict[str, str] = field(init=False, default_factory=dict)  # part -> why it is down
 
     def watch(self) -> None:
         """Warm up, then check every second what is down, until :meth:`stop`; runs in its own thread."""
@@ -78,16 +76,13 @@ class Health:
                 again = self.warm_up()
 
     def _look_on(self) -> None:
-        """Look, whatever happens: a watch that ended would never tell that something is down, or back."""
+        """Look, whatever happens: a watch that ended would never see that something is down, or back."""
         try:
             self.look()
         except Exception as error:  # a library's own, or a defect
-            failed = f"{type(error).__name__}: {error}"
-            if failed != self._look_error:
-                log.exception("the check of models and memory failed, and is made again")
-            self._look_error = failed
+            self._note("health check", f"{type(error).__name__}: {error}")
         else:
-            self._look_error = None
+            self._note("health check", None)
 
     def stop(self) -> None:
         """Mark the service as stopping."""
@@ -142,23 +137,28 @@ class Health:
 
     def _note(self, part: str, error: str | None) -> None:
         """Log when a part goes down and when it is back."""
-        if error is None and part in self._out:
-            self._out.remove(part)
-            log.info("the %s is back", part)
-        elif error is not None and part not in self._out:
-            self._out.add(part)
+        if error is None:
+            if self._out.pop(part, None) is not None:
+                log.info("the %s is back", part)
+        elif self._out.setdefault(part, "") == "":
+            self._out[part] = error
             log.warning("the %s is down: %s", part, error)
 
     def _warn_of_empty_memory(self) -> None:
         memory = self.edge.embedder.reco.memory
-        try:
+        with suppress(RecoError):  # it is down, which degraded answers report
             if len(memory) == 0:
-                where = memory.location
-                log.warning(
-                    "the memory at %s is empty: answers are plain until pairs are added%s", where, _beside(where)
-                )
-        except RecoError as error:  # it is down, which degraded answers report
-            log.info("the pairs cannot be counted: %s", error)
+                log.warning("the memory at %s is empty: answers are plain until pairs are added", memory.location)
+
+    def parts(self) -> dict[str, bool]:
+        """Whether each part is down."""
+        reco = self.edge.embedder.reco
+        return {
+            "encoder": self.away is not None,
+            "encoder_changed": reco.encoder.changed is not None,
+            "memory": self.gone or self.lost,
+            **{f"{part}_circuit": circuit.state != "closed" for part, circuit in reco.circuits.items()},
+        }
 
     def ready(self) -> Ready:
         """The current readiness."""
@@ -172,7 +172,7 @@ class Health:
         if self.edge.lanes.hangs(2):
             reasons.append("every thread has been busy with one request for twice the deadline")
         if self.away is not None:
-            (degraded if self.edge.settings.ready_without_models else reasons).append(self.away)
+            reasons.append(self.away)
         if self.gone:
             of_memory.append(_GONE)
         if self.lost:
@@ -193,15 +193,6 @@ def warm_up(reco: Reco) -> None:
     samples: dict[str, Any] = {"text": ["warm-up"], "image": [Image.fromarray(np.zeros((*size, 3), np.uint8))]}
     for modality in reco.encoder.modalities:
         reco.embed(samples[modality], modality=modality, refine=True)
-
-
-def _beside(location: str) -> str:
-    """Similar names of memories beside an empty one, whose name may be mistyped; empty if there are none."""
-    folder = Path(location)
-    if not folder.is_dir():  # in RAM, or on a server
-        return ""
-    others = [header.parent.name for header in folder.parent.glob(f"*/{HEADER_NAME}") if header.parent != folder]
-    return f" (of the memories beside it, {did_you_mean(folder.name, sorted(others))})" if others else ""
 
 
 def router(health: Health) -> APIRouter:

@@ -7,30 +7,9 @@ from functools import lru_cache
 from ipaddress import ip_address
 from urllib.parse import urlsplit
 
-from starlette.types import ASGIApp, Receive, Scope, Send
-
 from .failures import Failure
-from .routes import to_response
 
 _USUAL = 256  # characters of a host; others come once
-
-
-class KnownHosts:
-    """Refuses requests whose ``host`` header is not known."""
-
-    def __init__(self, app: ASGIApp, knows: Callable[[bytes], bool]) -> None:
-        self._app, self._knows = app, knows
-
-    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        """Answer."""
-        host = scope["state"]["life"].sent.get(b"host", b"") if scope["type"] == "http" else b""
-        if not self._knows(host):
-            host = host.decode("latin-1")
-            message = f"this service does not know the host {host_name(host)!r:.80}: name it in allowed_hosts"
-            shape = scope["app"].state.shapes.of(scope)
-            await to_response(Failure(403, "host_unknown", message), shape)(scope, receive, send)
-        else:
-            await self._app(scope, receive, send)
 
 
 def known_hosts(hosts: Sequence[str] | None) -> Callable[[bytes], bool]:
@@ -50,6 +29,12 @@ def known_hosts(hosts: Sequence[str] | None) -> Callable[[bytes], bool]:
 
     usual = lru_cache(maxsize=256)(look_up)
     return lambda header: usual(header) if len(header) < _USUAL else look_up(header)
+
+
+def unknown_host(header: bytes) -> Failure:
+    """What callers of another host get."""
+    name = host_name(header.decode("latin-1"))
+    return Failure(403, "host_unknown", f"this service does not know the host {name!r:.80}: name it in allowed_hosts")
 
 
 def host_name(header: str) -> str:

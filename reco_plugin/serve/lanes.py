@@ -40,7 +40,7 @@ class LaneCall:
         self.given_up = threading.Event()
         self.began: float | None = None  # a moment of time.perf_counter
         self.limiter: CapacityLimiter | None = None  # of its lane, once it was let in
-        self.computes = False
+        self.computes = self.done = False
         self.turn = threading.Semaphore(0)  # released when it has a place, or is given up
 
     def take_place(self) -> None:
@@ -189,8 +189,11 @@ class Lanes:
                 return call(), waited
             finally:
                 ticket.leave_place()
-                with suppress(RuntimeError):  # the loop is closed
-                    loop.call_soon_threadsafe(self._end, ticket)
+                with self._lock:
+                    ticket.done, abandoned = True, ticket.given_up.is_set()
+                if abandoned:
+                    with suppress(RuntimeError):  # the loop is closed
+                        loop.call_soon_threadsafe(self._end, ticket)
 
         limiter = self._bulk if bulk else self._queries
         try:
@@ -203,7 +206,7 @@ class Lanes:
         finally:
             with self._lock:
                 ticket.given_up.set()
-                runs = ticket.began is not None
+                runs = ticket.began is not None and not ticket.done
             self._places.drop(ticket)
             if not runs:
                 self._end(ticket)
@@ -224,14 +227,14 @@ class Lanes:
             raise Refused(Failure(429, "queue_full", message, retry_after_s=_RETRY_S))
 
     @property
-    def queries_wait(self) -> bool:
-        """Whether a query waits for a place."""
-        return self._places.queries_wait
-
-    @property
     def pending(self) -> int:
         """Calls that wait or run."""
         return len(self._calls)
+
+    @property
+    def inputs(self) -> int:
+        """Inputs of the calls that wait or run."""
+        return self._inputs
 
     def hangs(self, deadlines: float) -> bool:
         """Whether as many calls as compute at the same time have taken so many deadlines."""
@@ -242,10 +245,9 @@ class Lanes:
         """Whether a call still runs that began before a moment of ``time.perf_counter``."""
         return any(began < moment for began in self._moments())
 
-    async def close(self, within_s: float) -> None:
-        """Start no call any more, and wait for those that run, but not longer than that."""
+    async def close(self, until: float) -> None:
+        """Start no call any more, and wait for those that run, until a moment of ``time.monotonic`` at most."""
         self._closed = True
-        until = time.monotonic() + within_s
         while self._calls and time.monotonic() < until:
             await asyncio.sleep(_LOOK_S)
 

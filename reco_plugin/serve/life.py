@@ -14,16 +14,19 @@ import uuid
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any, TypeVar
 
+from anyio import CancelScope
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from .failures import Failure, Refused
+from .hosts import unknown_host
 from .lanes import Lanes
 from .logs import LOGGER, request_id
-from .routes import PROBES, BodyRefused, as_json, is_form, routed
+from .routes import PROBES, BodyRefused, is_form, routed, shape_for_all, to_response
 from .schemas import EMPTY_TEXTS, embeds_empty_texts, most_items
 from .settings import ServeSettings
 
 if TYPE_CHECKING:
+    from .edge import Edge
     from .metrics import Metrics
 
 T = TypeVar("T")
@@ -86,6 +89,10 @@ class Life:
         """The caller's, if it is valid."""
         self.headers: dict[str, str] = {}
         """That its answer gets, besides those of its route."""
+        self.key: str | None = None
+        """Name of the key that was sent; None without one."""
+        self.code = ""
+        """Why it was refused; empty if it was not."""
         self.log: dict[str, Any] = {}
         """What its line in the log says of it, besides."""
         self.status, self.bytes, self.began = 500, 0, time.perf_counter()
@@ -155,20 +162,18 @@ class Life:
         Raises:
             Refused: also 499, the client left.
         """
-        running = asyncio.ensure_future(lanes.run(call, inputs, bulk=bulk))
-        leaving = asyncio.ensure_future(self._leave())
-        try:
-            await asyncio.wait((running, leaving), return_when=asyncio.FIRST_COMPLETED)
-            if not running.done():
-                raise Refused(_LEFT)
-            return running.result()
-        finally:
-            running.cancel()
-            leaving.cancel()
+        with CancelScope() as scope:
+            leaving = asyncio.ensure_future(self._leave())
+            leaving.add_done_callback(lambda left: left.cancelled() or scope.cancel())
+            try:
+                return await lanes.run(call, inputs, bulk=bulk)
+            finally:
+                leaving.cancel()
+        raise Refused(_LEFT)
 
     async def _leave(self) -> None:
         """Return when the client has left."""
-        while (await self.receive())["type"] != "http.disconnect":
+        while (await self._receive())["type"] != "http.disconnect":
             pass  # an empty body that was not read
 
     async def send(self, message: Message) -> None:
@@ -187,13 +192,13 @@ class Life:
 
 
 class Requests:
-    """The outermost layer: makes the life of each request, and counts and logs it when it has ended."""
+    """The outermost layer: makes the life of each request, checks its host, and counts and logs it at its end."""
 
     def __init__(
-        self, app: ASGIApp, settings: ServeSettings, budget: Budget, metrics: Metrics, stopping: Callable[[], bool]
+        self, app: ASGIApp, edge: Edge, metrics: Metrics, knows: Callable[[bytes], bool], stopping: Callable[[], bool]
     ) -> None:
-        self._app, self._limits, self._budget, self._stopping = app, settings, budget, stopping
-        self._requests, self._seconds = metrics.requests, metrics.seconds
+        self._app, self._edge, self._metrics = app, edge, metrics
+        self._knows, self._stopping = knows, stopping
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Answer."""
@@ -201,18 +206,23 @@ class Requests:
             await self._app(scope, receive, send)
             return
 
-        async def tell(message: Message) -> None:
+        async def reply(message: Message) -> None:
             if message["type"] == "http.response.start" and self._stopping():
                 message.setdefault("headers", []).append((b"connection", b"close"))
             await send(message)
 
-        life, inner = Life(self._limits, self._budget, scope, receive, tell), as_json(routed(scope))
-        inner["state"]["life"] = life
+        limits, inner = self._edge.settings, routed(scope)
+        life = inner["state"]["life"] = Life(limits, self._edge.budget, scope, receive, reply)
         token = request_id.set(life.id)
-        most_items.set(self._limits.max_items)
+        most_items.set(limits.max_items)
         embeds_empty_texts.set(life.sent.get(EMPTY_TEXTS) == b"embed")
         try:
-            await self._app(inner, life.receive, life.send)
+            if self._knows(host := life.sent.get(b"host", b"")):
+                await self._app(inner, life.receive, life.send)
+            else:
+                failure = unknown_host(host)
+                life.code = failure.code
+                await to_response(failure, shape_for_all)(inner, receive, life.send)
         finally:
             await life.end()
             self._note(scope, getattr(inner.get("route"), "path", "other"), life)
@@ -221,7 +231,10 @@ class Requests:
     def _note(self, scope: Scope, route: str, life: Life) -> None:
         """Count and log a request; ``route`` is the template, so that metrics have few labels."""
         seconds = time.perf_counter() - life.began
-        self._requests.labels(route, str(life.status)).inc()
-        self._seconds.labels(route).observe(seconds)
+        self._metrics.count(route, life.status, seconds, life.code)
+        if not log.isEnabledFor(level := logging.DEBUG if route in PROBES else logging.INFO):
+            return
         line = {"method": scope["method"], "path": scope["path"], "status": life.status, "seconds": round(seconds, 6)}
-        log.log(logging.DEBUG if route in PROBES else logging.INFO, "request", extra={**line, **life.log})
+        client = scope.get("client") or ("",)
+        line |= {"client": client[0], "key": life.key, "code": life.code}
+        log.log(level, "request", extra={name: value for name, value in {**line, **life.log}.items() if value != ""})

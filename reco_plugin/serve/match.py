@@ -17,7 +17,7 @@ from ..reco import Reco
 from ..types import MODALITIES, Coverage, Modality, Refinement
 from .edge import Caller, Edge
 from .embedder import AnswerRow, Embedded, EmbedRequest
-from .query import QueryBody
+from .items import QueryBody
 from .routes import answering_in, openai_shape
 from .schemas import ERRORS, ErrorBody, HowToRefine, Items, Numbers, error_body
 
@@ -50,7 +50,6 @@ class MatchRequest(HowToRefine):
             refine=self.refine,
             options=self.options(),
             indexed=False,
-            shared=False,
         )
 
 

@@ -1,8 +1,9 @@
-"""``/v1/memory``: read and change the pairs while serving, under the admin key."""
+"""``/v1/memory``: read, search and change the pairs while serving."""
 
 from __future__ import annotations
 
-from typing import Annotated, Any
+from collections.abc import Mapping
+from typing import Annotated, Any, Literal
 
 from fastapi import APIRouter, Query, Request, Response
 from pydantic import BaseModel, Field, model_validator
@@ -10,23 +11,24 @@ from pydantic import BaseModel, Field, model_validator
 from ..defaults import RESULTS
 from ..errors import InputError
 from ..extras.chances import QueryWay
-from ..memory import Header
 from ..memory.checks import check_pair
+from ..memory.words import QueryWords
 from ..preparation import EncoderInput
-from ..types import MODALITIES, Modality, Pair
-from ..values import SOURCE, strip_marks
-from .dialects.shared import image_item
+from ..types import MODALITIES, Modality, Records, Search
+from ..values import EXCLUSIONS, ROW, SOURCE, pack, strip_marks
 from .edge import Edge
-from .embedder import Embedder, Item
+from .embedder import Embedder, Item, check_k
 from .failures import Failure, Refused, failure_of, too_many_items
+from .items import QueryBody, image_item
 from .match import CutoffsBody, shown
 from .models import MemoryState, describe_calibration
-from .query import QueryBody
 from .routes import memory_routes
 from .schemas import ErrorBody, Items, JsonVector, Strict, error_body
-from .wire import with_nulls
+from .wire import as_written, with_nulls
 
 Ids = Annotated[list[str], Query(alias="id", min_length=1, description="id of a pair; repeat it for more")]
+_PAGE = 256
+"""Pairs that are listed at once, unless a request says otherwise."""
 
 
 class MemoryInfo(MemoryState):
@@ -37,12 +39,8 @@ class MemoryInfo(MemoryState):
     encoder: str
     fingerprint: str
     dimension: int
-    state: str
-    """Changes when another version of the memory is put to use, and when the service begins anew."""
     calibration: dict[str, Any] | None = None
-    """What was learned about the pairs, as it is stored; where it is asked for."""
-    feedback: list[dict[str, Any]] | None = None
-    """What people said was wrong, as it is stored; likewise."""
+    """What was learned about the pairs, as it is stored; on request."""
     cutoffs: dict[Modality, dict[QueryWay, CutoffsBody]] | None = None
     """From which score on answers are right as often as promised (.9), see `POST /v1/match`; null where none asked."""
     unjudged: int
@@ -58,6 +56,8 @@ class PairIn(Strict):
     image: str | None = Field(None, description="data URI or base64")
     image_vector: JsonVector | None = None
     payload: dict[str, Any] = Field({}, description="JSON values to filter by and to show")
+    source: str | None = Field(None, description="name of the source that brings the pair, for `reco memory sync`")
+    row: str | None = Field(None, description="digest of its row in that source")
 
     @model_validator(mode="after")
     def _one_of_each(self) -> PairIn:
@@ -83,8 +83,9 @@ class PairIn(Strict):
 
     @property
     def stored_payload(self) -> dict[str, Any]:
-        """The payload with the caption, to show a retrieved pair."""
-        return self.payload if self.text is None else {"caption": self.text} | self.payload
+        """The payload with the caption, to show a retrieved pair, and the marks of its source."""
+        marks = {key: mark for key, mark in ((SOURCE, self.source), (ROW, self.row)) if mark is not None}
+        return ({} if self.text is None else {"caption": self.text}) | self.payload | marks
 
 
 class AddPairs(Strict):
@@ -113,21 +114,22 @@ class Added(BaseModel):
 
 
 class StoredPair(BaseModel):
-    """A pair of the memory."""
+    """A pair of the memory, as it can be sent again."""
 
     id: str
     payload: dict[str, Any]
-    """As it can be sent again; without the marks of rows and sources."""
     source: str | None = None
-    """Which `build` or `sync` brought it."""
-    text_vector: list[float] | None = None
-    image_vector: list[float] | None = None
+    row: str | None = None
+    text_vector: list[float] | str | None = None
+    image_vector: list[float] | str | None = None
 
 
 class Found(BaseModel):
-    """Pairs by id."""
+    """Pairs by id, or in the order of their ids."""
 
     data: list[StoredPair]
+    last: str | None = None
+    """Where to read on: the last id, where no ids were given; null at the end."""
 
 
 class Removed(BaseModel):
@@ -158,17 +160,18 @@ class SearchRequest(QueryBody):
     by: Modality | None = Field(None, description="side of the memory to compare with; the query's own when left out")
     k: int = Field(RESULTS, ge=1)
     where: dict[str, Any] | None = None
+    exclude: list[str] = Field([], max_length=EXCLUSIONS, description="ids that are not found")
 
 
 def router(edge: Edge) -> APIRouter:
-    """The routes; the key check decides who may use them."""
+    """The routes."""
     routes = memory_routes()
-    embedder, memory = edge.embedder, edge.embedder.reco.memory
+    embedder, memory, most = edge.embedder, edge.embedder.reco.memory, edge.settings.max_items
 
     @routes.get("", response_model=MemoryInfo)
     async def memory_info(request: Request, *, calibration: bool = False) -> Response:
         """Count the pairs, and describe the memory."""
-        return await edge(request).reply(lambda: with_nulls(describe(edge, calibration=calibration)))
+        return await edge(request).reply(lambda: with_nulls(describe(embedder, calibration=calibration)))
 
     @routes.post("/pairs", response_model=Added)
     async def add_pairs(request: Request, body: AddPairs) -> Response:
@@ -176,15 +179,21 @@ def router(edge: Edge) -> APIRouter:
         return await edge(request).write(lambda: with_nulls(add(embedder, body)))
 
     @routes.get("/pairs", response_model=Found)
-    async def look_up_pairs(request: Request, ids: Ids, *, vectors: bool = False) -> Response:
-        """Look pairs up by id; unknown ids are left out."""
-        _check_number(len(ids), edge.settings.max_items, "id")
-        return await edge(request).reply(lambda: Found(data=look_up(embedder, ids, vectors=vectors)))
+    async def look_up_pairs(
+        request: Request,
+        ids: Annotated[list[str], Query(alias="id", description="id of a pair; repeat it for more; none: all")] = [],  # noqa: B006
+        after: str | None = None,
+        limit: Annotated[int, Query(ge=1)] = _PAGE,
+        vectors: Literal["none", "float", "base64"] = "none",
+    ) -> Response:
+        """Look pairs up by id, or list all in parts: those after an id; unknown ids are left out."""
+        _check_number(max(len(ids), limit), most, "id" if ids else "limit")
+        return await edge(request).reply(lambda: look_up(embedder, ids, after, limit, vectors))
 
     @routes.delete("/pairs", response_model=Removed)
     async def remove_pairs(request: Request, ids: Ids) -> Response:
         """Delete pairs by id; unknown ids are no error."""
-        _check_number(len(ids), edge.settings.max_items, "id")
+        _check_number(len(ids), most, "id")
 
         def remove() -> Removed:
             return Removed(removed=memory.remove(ids), pairs=len(memory), version=memory.version)
@@ -194,20 +203,21 @@ def router(edge: Edge) -> APIRouter:
     @routes.post("/search", response_model=Hits)
     async def search_memory(request: Request, body: SearchRequest) -> Response:
         """Find the pairs nearest to a text, an image or a vector."""
-        embedder.check_k(body.k)
+        check_k(body.k)
         return await edge(request).reply(lambda: Hits(data=search(embedder, body)))
 
     return routes
 
 
-def describe(edge: Edge, *, calibration: bool) -> MemoryInfo:
-    """The memory, with what it has learned if that is asked for.
+def describe(embedder: Embedder, *, calibration: bool) -> MemoryInfo:
+    """The memory, on request with what it has learned.
 
     Raises:
         MemoryStoreError: the memory does not answer.
     """
-    memory = edge.embedder.reco.memory
-    made_by = memory.store.look().fingerprint  # and with it what other services learned
+    memory = embedder.reco.memory
+    header = memory.store.look()  # and with it what other services learned
+    made_by = header.fingerprint
     return MemoryInfo(
         pairs=len(memory),
         unjudged=memory.learner.count_unjudged(),
@@ -216,10 +226,9 @@ def describe(edge: Edge, *, calibration: bool) -> MemoryInfo:
         encoder=made_by.name,
         fingerprint=made_by.digest,
         dimension=made_by.dimension,
-        state=edge.in_use.state,
-        **(_as_stored(memory.searches.header) if calibration else {}),
+        calibration=header.calibration if calibration else None,
         cutoffs=shown(memory),
-        **describe_calibration(edge.embedder.reco),
+        **describe_calibration(embedder.reco),
         version=memory.version,
     )
 
@@ -247,26 +256,32 @@ def add(embedder: Embedder, asked: AddPairs) -> Added:
             raise Refused(Failure(ready.status, ready.code, message, place))
     images, texts = (embedder.encode([sides[side] for _, sides in good], side) for side in MODALITIES)
     memory = embedder.reco.memory
-    pairs = [
-        Pair(one.id, image, text, one.stored_payload) for (one, _), image, text in zip(good, images, texts, strict=True)
-    ]
-    stored = memory.add(pairs) if pairs else 0
+    records = Records([one.id for one, _ in good], images, texts, [one.stored_payload for one, _ in good])
+    stored = memory.add_records([records]) if good else 0
     return Added(stored=stored, failed=failed, pairs=len(memory), version=memory.version)
 
 
-def look_up(embedder: Embedder, ids: list[str], *, vectors: bool) -> list[StoredPair]:
-    """The stored pairs of these ids, without unknown ones."""
-    found = embedder.reco.memory.get(ids)
-    return [
-        StoredPair(
-            id=id_,
-            payload=strip_marks(found.payloads[row]),
-            source=found.payloads[row].get(SOURCE),
-            text_vector=found.text[row].tolist() if vectors else None,
-            image_vector=found.image[row].tolist() if vectors else None,
-        )
-        for row, id_ in enumerate(found.ids)
+def look_up(embedder: Embedder, ids: list[str], after: str | None, limit: int, vectors: str) -> Found:
+    """The stored pairs of these ids, without unknown ones; without ids, the next ones after an id."""
+    memory = embedder.reco.memory
+    names = ids or memory.store.ids_after(after, limit)
+    last = names[-1] if names and not ids else None
+    if vectors == "none":
+        payloads = dict(memory.store.payloads(names)) if names else {}
+        known = [name for name in dict.fromkeys(names) if name in payloads]
+        return Found(data=[_stored(name, payloads[name]) for name in known], last=last)
+    found = memory.get(names)
+    write = pack if vectors == "base64" else as_written
+    data = [
+        _stored(name, found.payloads[row], text_vector=write(found.text[row]), image_vector=write(found.image[row]))
+        for row, name in enumerate(found.ids)
     ]
+    return Found(data=data, last=last)
+
+
+def _stored(name: str, payload: Mapping[str, Any], **vectors: Any) -> StoredPair:
+    marks = {"source": payload.get(SOURCE), "row": payload.get(ROW)}
+    return StoredPair.model_construct(id=name, payload=strip_marks(payload), **marks, **vectors)
 
 
 def search(embedder: Embedder, asked: SearchRequest) -> list[Hit]:
@@ -277,13 +292,22 @@ def search(embedder: Embedder, asked: SearchRequest) -> list[Hit]:
         InputError: an invalid condition.
         MemoryStoreError: the memory does not answer.
     """
-    item = asked.to_item(embedder.settings.max_image_bytes)
-    ready = item if isinstance(item, Failure) else embedder.prepare([item], truncate=True)[0]
+    ready = embedder.prepare(asked.to_item(embedder.settings.max_image_bytes))
     if isinstance(ready, Failure):
         raise Refused(ready)
-    query = embedder.encode([ready], asked.kind)[0] if asked.text is None else asked.text
-    reco, words = embedder.reco, embedder.reco.defaults.get("words") is not False
-    found = reco.memory.search(query, modality=asked.kind, by=asked.by, k=asked.k, where=asked.where, words=words)
+    vector = embedder.encode([ready], asked.kind)
+    by_words = asked.by in (None, "text") and embedder.reco.defaults.get("words") is not False
+    wanted = Search(
+        vector,
+        asked.by or asked.kind,
+        asked.kind,
+        asked.k,
+        where=asked.where,
+        exclude=[asked.exclude] if asked.exclude else None,
+        payloads=True,
+        words=[QueryWords.of(asked.text)] if by_words and asked.text is not None else None,
+    )
+    found = embedder.reco.memory.store.search(wanted)
     payloads = found.payloads[0] if found.payloads else [{}] * len(found.ids[0])
     return [
         Hit(id=id_, similarity=float(found.similarity[0, column]), payload=strip_marks(payload))
@@ -300,15 +324,11 @@ def _ready(embedder: Embedder, one: PairIn) -> dict[Modality, EncoderInput] | Fa
             item = one.to_item(side, embedder.settings.max_image_bytes)
         except (Refused, InputError) as error:
             return failure_of(error)
-        ready = embedder.prepare([item], truncate=True)[0]
+        ready = embedder.prepare(item)
         if isinstance(ready, Failure):
             return ready
         sides[side] = ready
     return sides
-
-
-def _as_stored(header: Header) -> dict[str, Any]:
-    return {"calibration": header.calibration, "feedback": list(header.said.values())}
 
 
 def _check_number(number: int, limit: int, name: str) -> None:

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+import os
+import shutil
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import suppress
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from fastapi import APIRouter, Response
 from prometheus_client import CollectorRegistry, Counter, GCCollector, PlatformCollector, ProcessCollector
@@ -14,84 +16,117 @@ from prometheus_client.metrics_core import (
     CounterMetricFamily,
     GaugeMetricFamily,
     HistogramMetricFamily,
+    InfoMetricFamily,
     Metric,
 )
 
+from .. import __version__
 from ..counters import SECONDS
-from ..errors import MemoryStoreError
+from ..errors import RecoError
 from .edge import Edge
 from .routes import answering_in, openai_shape
 
+if TYPE_CHECKING:
+    from .health import Health
+
 _HELP = {
-    "encode_s": "seconds per call of the encoder",
-    "retrieve_s": "seconds per search of the memory, answered or not",
-    "fuse_s": "seconds per fusion, answered or not",
-    "moved": "cosine distance between frozen and refined vector",
-    "refined": "calls of which some vector moved",
-    "left_plain": "calls that were to be refined and of which no vector moved",
-    "degraded": "calls answered with frozen vectors because something failed",
-    "failed": "calls that raised because something failed",
+    "encode_s": ("seconds per call of the encoder", "modality"),
+    "retrieve_s": ("seconds per search of the memory, answered or not", "part"),
+    "fuse_s": ("seconds per fusion, answered or not", "part"),
+    "moved": ("cosine distance between frozen and refined vector", "part"),
+    "refined": ("calls of which some vector moved", "modality"),
+    "left_plain": ("calls that were to be refined and of which no vector moved", "modality"),
+    "degraded": ("calls answered with frozen vectors because something failed", "reason"),
+    "failed": ("calls that raised because something failed", "reason"),
 }
-_LABELS = {
-    "encode_s": "modality",
-    "refined": "modality",
-    "left_plain": "modality",
-    "degraded": "reason",
-    "failed": "reason",
-}
+"""Attribute of the counters -> its description, and the label of its parts."""
 
 
 class Metrics:
     """The registry of one service, separate from others in the process."""
 
-    def __init__(self, edge: Edge) -> None:
-        self.registry = CollectorRegistry(auto_describe=False)
-        self._edge = edge
-        self.requests = Counter(
-            "reco_http_requests", "requests by route and status", ["route", "status"], registry=self.registry
+    def __init__(self, edge: Edge, health: Health) -> None:
+        self._edge, self._health = edge, health
+        self._registry = CollectorRegistry(auto_describe=False)
+        bounds = sorted({*SECONDS, edge.settings.deadline_s})
+        self._requests = Counter(
+            "reco_http_requests", "requests by route and status", ["route", "status"], registry=self._registry
         )
-        self.seconds = PrometheusHistogram(
-            "reco_http_request_seconds", "seconds per request", ["route"], buckets=SECONDS, registry=self.registry
+        self._refusals = Counter(
+            "reco_http_refusals", "requests that were refused or failed, by code", ["code"], registry=self._registry
         )
+        self._seconds = PrometheusHistogram(
+            "reco_http_request_duration_seconds", "seconds per request", ["route"], buckets=bounds,
+            registry=self._registry,
+        )  # fmt: skip
         for process in (ProcessCollector, PlatformCollector, GCCollector):
-            process(registry=self.registry)
-        self.registry.register(self)
+            process(registry=self._registry)
+        self._registry.register(self)
+        self.connections: Callable[[], int] = int
+        """How many are open; the server's."""
+
+    def count(self, route: str, status: int, seconds: float, code: str) -> None:
+        """Count a request by the template of its path, so that there are few labels."""
+        self._requests.labels(route, str(status)).inc()
+        self._seconds.labels(route).observe(seconds)
+        if code:
+            self._refusals.labels(code).inc()
 
     def shown(self) -> bytes:
         """All metrics, as Prometheus reads them."""
-        return generate_latest(self.registry)
+        return generate_latest(self._registry)
 
     def collect(self) -> Iterator[Metric]:
         """Read the counters; a Prometheus collector's method."""
-        for name, value in self._edge.embedder.reco.counters.to_dict().items():
+        edge = self._edge
+        for name, value in edge.embedder.reco.counters.to_dict().items():
             yield _family(name, value)
-        queue_s = self._edge.lanes.queue_s.to_dict()
-        yield _histogram("reco_queue_seconds", "seconds that requests waited", queue_s)
-        for queue, lanes in (("embed", self._edge.lanes), ("memory", self._edge.writing)):
-            yield GaugeMetricFamily(f"reco_pending_{queue}", "requests that wait or are computed", lanes.pending)
-        yield GaugeMetricFamily("reco_pending_bytes", "memory that bodies of requests take", self._edge.budget.taken)
-        circuits = GaugeMetricFamily("reco_circuit_open", "1 while memory or fusion is not asked", labels=["part"])
-        for part, circuit in self._edge.embedder.reco.circuits.items():
+        yield InfoMetricFamily("reco_build", "the version of this service", {"version": __version__})
+        queue_s = edge.lanes.queue_s.to_dict()
+        yield HistogramMetricFamily(
+            "reco_queue_seconds", "seconds that requests waited", _buckets(queue_s), queue_s["sum"]
+        )
+        yield GaugeMetricFamily("reco_queue_inputs", "texts, images and vectors that wait or run", edge.lanes.inputs)
+        yield GaugeMetricFamily("reco_queue_limit_inputs", "how many may wait", edge.settings.queue)
+        yield GaugeMetricFamily("reco_writes_pending", "changes of the memory that wait or run", edge.writing.pending)
+        yield GaugeMetricFamily("reco_pending_bytes", "memory that bodies of requests take", edge.budget.taken)
+        yield GaugeMetricFamily("reco_connections", "open connections", self.connections())
+        circuits = GaugeMetricFamily("reco_circuit_open", "1 while memory or fusion is not called", labels=["part"])
+        for part, circuit in edge.embedder.reco.circuits.items():
             circuits.add_metric([part], float(circuit.state != "closed"))
         yield circuits
+        yield from self._state()
+        yield from self._memory()
         yield from self._api()
+
+    def _state(self) -> Iterator[Metric]:
+        """Whether it is ready, and each reason of "degraded"."""
+        ready = self._health.ready()
+        yield GaugeMetricFamily("reco_ready", "1 while requests should be sent here", float(not ready.reasons))
+        degraded = GaugeMetricFamily("reco_degraded", "1 for each part that is down", labels=["part"])
+        for part, down in self._health.parts().items():
+            degraded.add_metric([part], float(down))
+        yield degraded
+
+    def _memory(self) -> Iterator[Metric]:
         memory = self._edge.embedder.reco.memory
-        with suppress(MemoryStoreError):  # one of another encoder, reached only now
-            learning, unfinished = float(memory.learner.learning), float(bool(memory.learner.unfinished))
-            yield GaugeMetricFamily("reco_learning", "1 while this process learns calibration from the pairs", learning)
-            said = "1 where a process began to learn calibration and has not ended, or died: none is begun until it has"
-            yield GaugeMetricFamily("reco_learning_unfinished", said, unfinished)
-        yield from self._arms()
-        seen = self._edge.embedder.cache.seen
-        yield CounterMetricFamily("reco_cache_hits", "items that the cache answered", seen.hits)
-        yield CounterMetricFamily("reco_cache_misses", "items that the cache did not know", seen.misses)
-        yield GaugeMetricFamily("reco_cache_entries", "items in the cache", seen.entries)
+        yield GaugeMetricFamily(
+            "reco_memory_last_write_timestamp_seconds", "when this service last wrote; 0: never", self._edge.last_write
+        )
+        yield GaugeMetricFamily("reco_memory_version", "changes with each write of this service", memory.version)
+        with suppress(RecoError):  # one of another encoder, or away
+            yield GaugeMetricFamily("reco_memory_pairs", "pairs in the memory", len(memory))
+            yield GaugeMetricFamily("reco_learning", "1 while this process learns from the pairs", memory.learner.learning)
+            help_text = "1 where a process began to learn and has not ended, or died: none is begun until it has"
+            yield GaugeMetricFamily("reco_learning_unfinished", help_text, float(bool(memory.learner.unfinished)))
+        if self._edge.in_use.in_folder:
+            with suppress(OSError):
+                free = shutil.disk_usage(os.path.realpath(memory.location)).free
+                yield GaugeMetricFamily("reco_memory_disk_free_bytes", "free where the memory's folder is", free)
 
     def _api(self) -> Iterator[Metric]:
-        """What was asked of an encoder that is an API, which has its price."""
+        """Calls of an encoder that is an API, which has its price."""
         encoder = self._edge.embedder.reco.encoder
-        said = "1 where the encoder is an API that has another model than the memory"
-        yield GaugeMetricFamily("reco_encoder_changed", said, float(encoder.changed is not None))
         if encoder.client is None:
             return
         provider, counted = encoder.client.address.host, encoder.client.counted
@@ -104,22 +139,6 @@ class Metrics:
             for word, count in tally.to_dict().items():
                 family.add_metric([provider, word], count)
             yield family
-
-    def _arms(self) -> Iterator[Metric]:
-        """What each arm got, while refinement is switched on by degrees."""
-        share = self._edge.settings.refined_share
-        yield GaugeMetricFamily("reco_refined_share", "share of the queries that are refined, as it is set", share)
-        queries = CounterMetricFamily(
-            "reco_arm_queries", "queries by their arm, and what they got", labels=["arm", "answer"]
-        )
-        seconds = HistogramMetricFamily("reco_arm_seconds", "seconds per request, by its arm", labels=["arm"])
-        for arm, counts in self._edge.arms.items():
-            for answer, count in counts.answers.to_dict().items():
-                queries.add_metric([arm, answer], count)
-            taken = counts.seconds.to_dict()
-            seconds.add_metric([arm], _buckets(taken), taken["sum"])
-        yield queries
-        yield seconds
 
 
 def router(metrics: Metrics) -> APIRouter:
@@ -135,24 +154,20 @@ def router(metrics: Metrics) -> APIRouter:
 
 
 def _family(name: str, value: Mapping[str, Any]) -> Metric:
-    """One attribute of the counters, named as in docs/deployment.md."""
-    label, text = _LABELS.get(name), _HELP.get(name, name)
+    """One attribute of the counters, named as in docs/serve.md."""
+    text, label = _HELP.get(name, (name, "part"))
     full = "reco_" + (f"{name.removesuffix('_s')}_seconds" if name.endswith("_s") else name)
     if "buckets" in value:
-        return _histogram(full, text, value)
+        return HistogramMetricFamily(full, text, _buckets(value), value["sum"])
     if all(isinstance(part, Mapping) for part in value.values()) and value:
-        family = HistogramMetricFamily(full, text, labels=[label or "part"])
+        family = HistogramMetricFamily(full, text, labels=[label])
         for part, counts in value.items():
             family.add_metric([part], _buckets(counts), counts["sum"])
         return family
-    counter = CounterMetricFamily(full, text, labels=[label or "part"])
+    counter = CounterMetricFamily(full, text, labels=[label])
     for word, count in value.items():
         counter.add_metric([word], count)
     return counter
-
-
-def _histogram(name: str, text: str, counts: Mapping[str, Any]) -> Metric:
-    return HistogramMetricFamily(name, text, buckets=_buckets(counts), sum_value=counts["sum"])
 
 
 def _buckets(counts: Mapping[str, Any]) -> list[Any]:

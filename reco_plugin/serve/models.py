@@ -25,8 +25,6 @@ class Sides(BaseModel):
 
     query_text: bool
     query_image: bool
-    document_text: bool
-    document_image: bool
 
 
 class MemoryState(BaseModel):
@@ -160,7 +158,7 @@ def describe_calibration(reco: Reco) -> dict[str, Any]:
 def _model(name: str, manner: Manner, edge: Edge, state: MemoryState) -> Model:
     embedder = edge.embedder
     manifest, chosen = embedder.reco.manifest, embedder.reco.defaults
-    sides = vars(embedder.policy) if manner != "plain" else dict.fromkeys(vars(embedder.policy), False)
+    sides = {f"query_{side}": manner != "plain" and refined for side, refined in embedder.policy.items()}
     return Model(
         id=name,
         refinement=manner,

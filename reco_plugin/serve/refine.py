@@ -14,20 +14,19 @@ from pydantic import BaseModel, Field, model_validator
 
 from ..score import Scores
 from ..types import Degraded, InputType, Modality
-from .dialects.shared import Picture, read_all, text_item, text_or_image_item
+from .dialects.shared import Picture, read_all
 from .edge import Caller, Edge
-from .embedder import EmbedRequest, Item
-from .failures import Failure
+from .embedder import EmbedRequest, Item, ScoreRequest
+from .items import TextOrImage, text_item
 from .routes import answering_in, openai_shape
-from .schemas import ERRORS, CoverageBody, HowToRefine, Items, Numbers, RefinedList, Strict, refined_list
-from .scores import ScoreRequest
+from .schemas import ERRORS, CoverageBody, HowToRefine, Items, JsonVector, RefinedList, refined_list
 from .wire import as_written
 
 
 class RefineRequest(HowToRefine):
     """CLIP vectors of this model's encoder, made anywhere."""
 
-    vectors: Items[Numbers] = Field(min_length=1, description="B vectors of D numbers and of norm 1")
+    vectors: Items[JsonVector] = Field(min_length=1, description="B vectors of D numbers and of norm 1")
     modality: Modality = Field(description="what the vectors embed")
     input_type: InputType = Field("query", description="document: the vectors are refined as one set of candidates")
     explain: bool = Field(False, description="also return the pairs that were used")
@@ -41,31 +40,13 @@ class RefineRequest(HowToRefine):
             options=self.options(),
             explain=self.explain,
             indexed=False,
-            shared=True,
         )
-
-
-class ExplainInput(Strict):
-    """A text or an image."""
-
-    text: str | None = None
-    image: str | None = Field(None, description="data URI or base64")
-
-    @model_validator(mode="after")
-    def _one_of_both(self) -> ExplainInput:
-        if (self.text is None) == (self.image is None):
-            raise ValueError("give text or image, and not both")
-        return self
-
-    def to_item(self, caller: Caller) -> Item | Failure:
-        """The same for the embedder."""
-        return text_or_image_item(self.text, self.image, caller.settings.max_image_bytes)
 
 
 class ExplainRequest(HowToRefine):
     """Texts and images, to be refined."""
 
-    input: Items[ExplainInput] = Field(min_length=1)
+    input: Items[TextOrImage] = Field(min_length=1)
     input_type: InputType = Field(
         "query", description="document: those of a modality are refined as one set of candidates"
     )
@@ -73,7 +54,7 @@ class ExplainRequest(HowToRefine):
     def to_embed(self, caller: Caller) -> EmbedRequest:
         """The same for the embedder."""
         return EmbedRequest(
-            [one.to_item(caller) for one in self.input],
+            [one.to_item(caller.settings.max_image_bytes) for one in self.input],
             side=self.input_type,
             refine=True,
             options=self.options(),
@@ -86,9 +67,9 @@ class ScoresRequest(HowToRefine):
     """Images and texts, of which one side asks and the other competes; ``exclude`` is for those that ask."""
 
     images: Items[str] = Field([], description="data URIs, base64, or URLs if the service fetches them")
-    image_vectors: Items[Numbers] = Field([], description="CLIP vectors of norm 1; their rows follow those of images")
+    image_vectors: Items[JsonVector] = Field([], description="of norm 1; their rows follow those of images")
     texts: Items[str] = Field([], description="those that compete are refined as one set: give all of them")
-    text_vectors: Items[Numbers] = Field([], description="CLIP vectors of norm 1; their columns follow those of texts")
+    text_vectors: Items[JsonVector] = Field([], description="of norm 1; their columns follow those of texts")
     queries: Modality = Field("image", description="which side asks; with text, scores of a column rank images")
 
     @model_validator(mode="after")

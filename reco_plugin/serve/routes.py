@@ -1,54 +1,46 @@
-"""What a route does beside its work: who may call it, by which path, and failures in its dialect's shape.
-
-FastAPI's own failures are told likewise. API keys are for callers, an admin key for the memory; they are compared by
-their hashes. Hosts are checked before (:mod:`.hosts`).
-"""
+"""What a route does beside its work: keys, the JSON body, the deadline, and failures in its dialect's shape."""
 
 from __future__ import annotations
 
 import asyncio
-import hashlib
-import hmac
+import json
 import logging
 import math
 import re
-from collections.abc import Callable, Collection, Coroutine, Iterable, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Collection, Coroutine, Mapping, Sequence
 from functools import lru_cache
-from typing import Any, Literal, TypeAlias
+from typing import Any, Literal, TypeAlias, get_type_hints
 
 from fastapi import APIRouter, Request, Response
 from fastapi.exceptions import RequestValidationError
-from fastapi.responses import JSONResponse
 from fastapi.routing import APIRoute
+from pydantic import BaseModel, ValidationError
 from starlette.exceptions import HTTPException
 from starlette.types import Scope
 
 from ..errors import InputError, RecoError
 from ..values import did_you_mean, nearest
 from .failures import STOPPING, Failure, Refused, failure_of
+from .keys import MEMORY_PATH, right_of
 from .logs import LOGGER
 from .schemas import ERRORS, error_body
-from .settings import ServeSettings
+from .wire import answer_json, write_json
 
 Handler: TypeAlias = Callable[[Request], Coroutine[Any, Any, Response]]
 Shape: TypeAlias = Callable[[Failure], dict[str, Any]]
 """A failure as the JSON body of a dialect."""
 log = logging.getLogger(LOGGER)
-_UNREADABLE = (
-    "the body cannot be parsed: send JSON in UTF-8, not compressed, that is not nested hundreds of levels deep"
-    " and has no number of thousands of digits"
-)
+_UNREADABLE = "the body cannot be parsed: send JSON in UTF-8, not compressed, with content-type: application/json"
 _WORDS = {
     "missing": "is missing",
     "extra_forbidden": "is not known here: leave it out",
+    "model_type": "must be a JSON object",
     "model_attributes_type": "must be a JSON object",
     "dict_type": "must be a JSON object",
     "too_short": "is empty: give at least one",
     "string_too_short": "is empty",
 }
 """pydantic's kinds of errors whose own words are about Python."""
-
-
 PREFIXES: dict[str, Literal["plain", "refined"]] = {"/plain": "plain", "/refined": "refined"}
 """First segment of the path -> its meaning; stripped before routing."""
 PROBES = ("/livez", "/readyz", "/metrics", "/health", "/ping", "/v1/health/live", "/v1/health/ready")
@@ -57,10 +49,6 @@ _SLASHES = re.compile("/{2,}")
 _TWICE = re.compile("(/v1){2,}/")
 THROTTLED = {"x-amzn-errortype": "ThrottlingException"}
 """Headers of 429 and 503 in every dialect: OpenSearch (ml-commons) tries again only where it reads this."""
-ADMIN_PATH = "/v1/memory"
-_OPEN = ("/livez", "/readyz", "/health", "/ping", "/v1/health/", "/meta", "/.well-known/", "/openapi.json")
-_SCHEME = "bearer "
-_KEY_HEADERS = (b"api-key", b"x-api-key")
 _USUAL = 256  # characters of a path; others come once
 
 
@@ -78,7 +66,7 @@ def openai_shape(failure: Failure) -> dict[str, Any]:
 
 
 def shape_for_all(failure: Failure) -> dict[str, Any]:
-    """The same with Voyage's and Jina's ``detail`` and NVIDIA's and Cohere's ``message``: who asks is not known."""
+    """The same with Voyage's and Jina's ``detail`` and NVIDIA's and Cohere's ``message``: who calls is not known."""
     return openai_shape(failure) | {"detail": failure.message, "message": failure.message}
 
 
@@ -91,18 +79,19 @@ def answering_in(shape: Shape, headers: Callable[[Failure], dict[str, str]] = la
     """
 
     class DialectRoute(APIRoute):
-        said_in = staticmethod(shape)
-
         def get_route_handler(self) -> Handler:
-            template, handle = self.path_format, super().get_route_handler()
+            (method,) = self.methods
+            right = right_of(method, self.path_format)
+            computes = method == "POST" and not self.path_format.startswith(MEMORY_PATH)
+            handle = _taking_json(self.endpoint) or super().get_route_handler()
 
             async def answer(request: Request) -> Response:
-                life, state = request.state.life, request.app.state
+                life, edge = request.state.life, request.app.state.edge
                 try:
-                    # before the body is read
-                    state.guard.check(template, credential(life.sent), local=is_local(request.scope, state.local))
-                    if request.method == "POST" and not template.startswith(ADMIN_PATH):
-                        state.edge.lanes.check_room()
+                    if right is not None:  # before the body is read
+                        life.key = edge.keys.check(right, life.sent)
+                    if computes:
+                        edge.lanes.check_room()
                     async with asyncio.timeout_at(life.until):
                         return await handle(request)
                 except TimeoutError:
@@ -111,28 +100,45 @@ def answering_in(shape: Shape, headers: Callable[[Failure], dict[str, str]] = la
                     failure = STOPPING
                 except Exception as error:
                     failure = to_failure(error)
-                response = to_response(failure, shape)
-                response.headers.update(headers(failure))
-                return response
+                life.code = failure.code
+                return to_response(failure, shape, headers(failure))
 
             return answer
 
     return DialectRoute
 
 
+def _taking_json(endpoint: Callable[..., Awaitable[Response]]) -> Handler | None:
+    """A handler that makes the endpoint's ``body`` from the bytes of the request; None where it has none.
+
+    FastAPI would make a tree of Python's objects first, and look up each parameter in each request.
+    """
+    model = get_type_hints(endpoint).get("body")
+    if model is None:
+        return None
+
+    async def handle(request: Request) -> Response:
+        sent = request.state.life.sent
+        if b"origin" in sent and not sent.get(b"content-type", b"").lower().startswith(b"application/json"):
+            raise Refused(Failure(400, "invalid_body", _UNREADABLE))  # browsers send other types without a preflight
+        raw = await request.body()
+        try:
+            body: BaseModel = model.model_validate_json(raw)
+        except ValidationError as error:
+            raise Refused(_invalid(error.errors(), raw)) from None
+        return await endpoint(request, body=body, **request.path_params)
+
+    return handle
+
+
 def memory_routes() -> APIRouter:
-    """An empty router below :data:`ADMIN_PATH`; the key check decides who may use what is added."""
+    """An empty router below :data:`MEMORY_PATH`."""
     return APIRouter(
-        prefix=ADMIN_PATH,
+        prefix=MEMORY_PATH,
         route_class=answering_in(openai_shape),
         tags=["memory"],
-        responses=ERRORS | {403: {**ERRORS[401], "description": "no admin key is set"}},
+        responses=ERRORS,
     )
-
-
-def is_local(scope: Scope, place: str | None) -> bool:
-    """Whether a request came over the service's own socket at this path; only the server says so, no client can."""
-    return place is not None and (scope.get("server") or ("",))[0] == place
 
 
 def is_form(sent: Mapping[bytes, bytes]) -> bool:
@@ -142,19 +148,6 @@ def is_form(sent: Mapping[bytes, bytes]) -> bool:
     True
     """
     return sent.get(b"content-type", b"").lower().startswith(b"multipart/form-data")
-
-
-def as_json(scope: Scope) -> Scope:
-    """The scope of a request whose body counts as JSON, whatever ``content-type`` says.
-
-    AWS' clients, curl and others send another one or none. Not with an ``origin``: browsers send other types across
-    sites without a preflight request.
-    """
-    sent = dict(scope["headers"])
-    if b"origin" in sent or is_form(sent):
-        return scope
-    headers = [header for header in scope["headers"] if header[0] != b"content-type"]
-    return {**scope, "headers": [*headers, (b"content-type", b"application/json")]}
 
 
 def routed(scope: Scope) -> Scope:
@@ -208,46 +201,11 @@ def _path_of(asked: str, root: str) -> tuple[str, Literal["plain", "refined"] | 
 _known_path = lru_cache(maxsize=256)(_path_of)
 
 
-class Shapes:
-    """The shape of failures for each path; an unknown path has that of the most similar dialect, or all in one."""
-
-    def __init__(self, routers: Iterable[APIRouter]) -> None:
-        self._shapes: dict[str, Shape] = {
-            route.path_format: getattr(route, "said_in", openai_shape)
-            for router in routers
-            for route in router.routes
-            if isinstance(route, APIRoute)
-        }
-
-    @property
-    def paths(self) -> Collection[str]:
-        """All that are known, for people."""
-        return self._shapes.keys()
-
-    def of(self, scope: Scope) -> Shape:
-        """The shape for a request: that of the path with the longest common beginning."""
-        asked = scope["path"].removeprefix(scope.get("root_path", "")).split("/")[1:]
-        shared = {path: _begin_alike(path.split("/")[1:], asked) for path in self._shapes}
-        best = max(shared, key=shared.__getitem__)
-        shape = self._shapes[best] if shared[best] else openai_shape
-        return shape_for_all if shape is openai_shape else shape
-
-
-def _begin_alike(path: Sequence[str], asked: Sequence[str]) -> int:
-    """How many leading segments are the same.
-
-    >>> _begin_alike(["model", "{model}", "invoke"], ["model", "clip", "invoke", ""])
-    3
-    """
-    same = [known == given or known.startswith("{") for known, given in zip(path, asked, strict=False)]
-    return [*same, False].index(False)
-
-
 def to_failure(error: Exception) -> Failure:
     """The failure of any exception; defects are logged with their trace."""
     match error:
         case RequestValidationError():
-            return _invalid(error)
+            return _invalid(error.errors())
         case BodyRefused():
             return error.failure
         case HTTPException():  # of FastAPI itself, which does not say why it cannot parse a body
@@ -260,8 +218,8 @@ def to_failure(error: Exception) -> Failure:
     return failure
 
 
-def to_response(failure: Failure, shape: Shape) -> JSONResponse:
-    """The response to a failure."""
+def to_response(failure: Failure, shape: Shape, more: Mapping[str, str] | None = None) -> Response:
+    """The response to a failure, with further headers."""
     headers: dict[str, str] = {}
     if failure.retry_after_s is not None:
         headers["retry-after"] = str(max(1, math.ceil(failure.retry_after_s)))
@@ -269,7 +227,10 @@ def to_response(failure: Failure, shape: Shape) -> JSONResponse:
         headers.update(THROTTLED)
     if failure.status == 401:
         headers["www-authenticate"] = "Bearer"
-    return JSONResponse(shape(failure), failure.status, headers)
+    response = answer_json(write_json(shape(failure)))
+    response.status_code = failure.status
+    response.headers.update({**headers, **(more or {})})
+    return response
 
 
 def no_route(method: str, path: str, allowed: str | None, known: Collection[str] = ()) -> Failure:
@@ -278,37 +239,37 @@ def no_route(method: str, path: str, allowed: str | None, known: Collection[str]
     >>> no_route("GET", "/v1/embeddings", "POST").message
     '/v1/embeddings takes POST, not GET'
     >>> no_route("POST", "/v1/embedding", None, ["/v1/embeddings", "/v1/models"]).message
-    "there is no /v1/embedding here, did you mean '/v1/embeddings'? GET /docs shows what there is"
+    "there is no /v1/embedding here, did you mean '/v1/embeddings'? GET /openapi.json shows what there is"
     """
     if allowed:
         return Failure(405, "method_not_allowed", f"{path:.100} takes {allowed}, not {method}")
     asked = path[:100]  # a longer one is like none, and would take long to compare
     near = f", {did_you_mean(asked, known)} " if nearest(asked, known) else ": "
-    return Failure(404, "not_found", f"there is no {asked} here{near}GET /docs shows what there is")
+    return Failure(404, "not_found", f"there is no {asked} here{near}GET /openapi.json shows what there is")
 
 
-def _invalid(error: RequestValidationError) -> Failure:
-    """The first error of a request, with the name of its field and what was given."""
-    errors = error.errors()
+def _invalid(errors: Sequence[Any], raw: bytes | None = None) -> Failure:
+    """The first error of a request, with the name of its field and what was given; ``raw``: its body."""
     first = errors[0]
     if first["type"] == "json_invalid":
         reason = first.get("ctx", {}).get("error", first["msg"])
-        return Failure(400, "invalid_json", f"the body is not JSON: {reason}, at character {first['loc'][-1]}")
-    of_field = [one for one in errors if one["loc"][:2] == first["loc"][:2]]  # one for each type that it may have
+        return Failure(400, "invalid_json", f"the body is not JSON in UTF-8: {reason}")
+    if raw is None:  # of the query string
+        name = ".".join(map(str, first["loc"][1:]))
+        return Failure(400, "invalid_request", name + _reason(first), name)
+    of_field = [one for one in errors if one["loc"][:1] == first["loc"][:1]]  # one for each type that it may have
     deepest = max(of_field, key=lambda one: len(one["loc"]))
-    name = _name(deepest, error.body)
+    name = _name(deepest, json.loads(raw))
     return Failure(400, "invalid_request", (name or "the body") + _reason(deepest), name or None)
 
 
 def _name(error: Mapping[str, Any], body: Any) -> str:
     """The place of an error in what was sent, without pydantic's names of the types that it tried.
 
-    >>> _name({"type": "string_type", "loc": ("body", "inputs", "list[str]", 1)}, {"inputs": ["a", 1]})
+    >>> _name({"type": "string_type", "loc": ("inputs", "list[str]", 1)}, {"inputs": ["a", 1]})
     'inputs[1]'
     """
-    source, *parts = error["loc"]
-    if source != "body":
-        return ".".join(map(str, parts))
+    parts = error["loc"]
     name, value = "", body
     for left, part in zip(range(len(parts))[::-1], parts, strict=True):
         if isinstance(part, int) and isinstance(value, list):
@@ -324,8 +285,7 @@ def _reason(error: Mapping[str, Any]) -> str:
     given = error["input"]
     said: str = error["msg"].removeprefix("Value error, ").partition(", unable")[0]
     if error["type"] in _WORDS:
-        how = ", sent with content-type: application/json" if isinstance(given, bytes | bytearray) else ""
-        return f" {_WORDS[error['type']]}{how}"
+        return f" {_WORDS[error['type']]}"
     if error["type"].startswith("union_tag"):
         tags = error["ctx"].get("expected_tags")  # of the forms that an object may have
         return f": {error['ctx']['discriminator']} " + (f"must be {tags}" if tags else "is missing")
@@ -334,90 +294,3 @@ def _reason(error: Mapping[str, Any]) -> str:
     shown = given[:60] if isinstance(given, str) else given
     got = f", got {shown!r:.60}" if isinstance(given, str | int | float | None) else ""
     return said.replace("Input should be", " must be") + got
-
-
-def credential(sent: Mapping[bytes, bytes]) -> str | None:
-    """The key in the headers of a request: a bearer key, or one that Azure's clients and other gateways send.
-
-    >>> credential({b"authorization": b"AWS4-HMAC-SHA256 ...", b"x-api-key": b"k"})
-    'Bearer k'
-    """
-    shown = sent.get(b"authorization", b"").decode("latin-1")
-    if shown[: len(_SCHEME)].lower() != _SCHEME:
-        for name in _KEY_HEADERS:
-            if name in sent:
-                return f"Bearer {sent[name].decode('latin-1')}"
-    return shown or None
-
-
-class KeyCheck:
-    """Checks the path and the ``authorization`` header of a request, before its body is read."""
-
-    def __init__(self, settings: ServeSettings) -> None:
-        self._callers = [_hash(key.get_secret_value().encode()) for key in settings.api_keys]
-        admin = settings.admin_key
-        self._admin = [_hash(admin.get_secret_value().encode())] if admin else []
-        self._metrics, shown = settings.metrics_key, settings.show_pairs
-        self._show_pairs = (bool(self._callers) or not self._admin) if shown is None else shown
-
-    def check(self, path: str, authorization: str | None, *, local: bool = False) -> None:
-        """Check a request's key; the admin key opens everything.
-
-        A ``local`` request came over the socket that only the user who serves can reach, and needs none.
-
-        Raises:
-            Refused: 401, no key or a wrong one; 403, there is no admin key, so the memory is closed over HTTP.
-        """
-        if local:
-            return
-        if path == ADMIN_PATH or path.startswith(f"{ADMIN_PATH}/"):
-            if not self._admin:
-                message = "the memory is not open over HTTP: set admin_key (RECO_SERVE_ADMIN_KEY) and start again"
-                raise Refused(Failure(403, "admin_disabled", message))
-            _require(self._admin, authorization, "the admin key")
-        elif self._callers and self._needs_key(path):
-            _require(self._callers + self._admin, authorization, "an API key")
-
-    def check_pairs(self, authorization: str | None) -> None:
-        """Check whether an accepted request may see pairs of the memory.
-
-        Raises:
-            Refused: 401, only the admin key may; 403, no key may.
-        """
-        if self._show_pairs:
-            return
-        if not self._admin:
-            message = "pairs of the memory are not shown: show_pairs is off, and there is no admin key"
-            raise Refused(Failure(403, "pairs_hidden", message))
-        if not _fits(self._admin, _bearer(authorization)):
-            message = "pairs of the memory are shown to the admin key only (show_pairs): send it as the bearer key"
-            raise Refused(Failure(401, "admin_key_needed", message))
-
-    def _needs_key(self, path: str) -> bool:
-        return self._metrics if path == "/metrics" else not path.startswith(_OPEN)
-
-
-def _require(keys: Iterable[bytes], authorization: str | None, what: str) -> None:
-    if (key := _bearer(authorization)) is None:
-        message = f"this needs {what}: send the header `authorization: Bearer KEY` (or `api-key: KEY`)"
-        raise Refused(Failure(401, "key_missing", message))
-    if not _fits(keys, key):
-        raise Refused(Failure(401, "key_wrong", f"the key is not known here: this needs {what}"))
-
-
-def _bearer(authorization: str | None) -> str | None:
-    """The key of a header; each character is a byte that was sent."""
-    given = authorization or ""
-    return given[len(_SCHEME) :].strip(" \t") if given[: len(_SCHEME)].lower() == _SCHEME else None
-
-
-def _fits(keys: Iterable[bytes], key: str | None) -> bool:
-    if key is None:
-        return False
-    sent = [_hash(key.encode("latin-1")), _hash(key.encode())]  # sent as UTF-8, or as Latin-1
-    fits = [hmac.compare_digest(one, known) for one in sent for known in keys]  # all are compared: constant time
-    return any(fits)
-
-
-def _hash(key: bytes) -> bytes:
-    return hashlib.sha256(key).digest()

@@ -7,16 +7,14 @@ import gc
 import logging
 import os
 import re
-import shutil
+import secrets
 import signal
 import socket
 import sys
-import tempfile
 import threading
 import time
 from collections.abc import Iterator, Sequence
 from contextlib import ExitStack, contextmanager, suppress
-from pathlib import Path
 from types import FrameType
 from typing import Any
 
@@ -29,13 +27,10 @@ from ..reco import Reco
 from .app import create_app
 from .hosts import is_loopback
 from .logs import LOGGER
-from .note import Note, answers
+from .note import Note
 from .settings import ServeSettings
 
 log = logging.getLogger(LOGGER)
-PLACE, DOOR = "reco-serve-", "admin.sock"
-"""A folder that only this user may enter, and the socket in it for commands, which need no key."""
-_ABANDONED_S = 60.0
 _NOT_STARTED = 3
 """Exit code, as uvicorn's own."""
 _IDLE_S = 75
@@ -127,31 +122,30 @@ def run(settings: ServeSettings, reco: Reco, sockets: Sequence[socket.socket]) -
         signal.signal(signal.SIGHUP, lambda *_: signal.raise_signal(signal.SIGTERM))
     # against DNS rebinding: a web page whose name resolves to 127.0.0.1 could read answers
     hosts = settings.allowed_hosts if settings.allowed_hosts or is_loopback(settings.host) else None
-    if not (is_loopback(settings.host) or settings.api_keys):
+    if not (is_loopback(settings.host) or settings.api_keys or settings.keys_file):
         place = _joined(settings.host, settings.port)
-        log.warning("whoever reaches %s may use this: set api_keys (RECO_SERVE_API_KEYS)", place)
-    app = create_app(settings, reco, hosts)
+        log.warning("whoever reaches %s may use this: set keys_file or api_keys", place)
+    token = secrets.token_urlsafe(32)
+    app = create_app(settings, reco, hosts, token)
     sys.setswitchinterval(_TURN_S)
     gc.set_threshold(*_COLLECTED_AFTER)  # which holds Python's lock, and finds few circles in requests
     gc.freeze()
-    server = _Server(app, settings)
-    local = _bind_here() if app.state.edge.in_use.in_folder else None
-    if local is not None:
-        app.state.local = local.getsockname()
+    server = _Server(app, settings, token)
     with suppress(KeyboardInterrupt):
-        server.run([*sockets, *([] if local is None else [local])])
-    if app.state.local is not None:
-        shutil.rmtree(Path(app.state.local).parent, ignore_errors=True)
+        server.run(list(sockets))
     if not server.started:
         sys.exit(_NOT_STARTED)
+    if not app.state.edge.busy:  # a memory whose server is away may be tried for a minute: what it was told is stored
+        _end_in(_GRACE_S, 0, "the memory is left as it is, since it does not close")
 
 
 class _Server(uvicorn.Server):
     """Drains after SIGTERM, ends in time whatever hangs, and says where it listens in the memory's folder."""
 
-    def __init__(self, app: FastAPI, settings: ServeSettings) -> None:
+    def __init__(self, app: FastAPI, settings: ServeSettings, token: str) -> None:
         super().__init__(uvicorn.Config(app, **server_options(settings)))
-        self._state, self._settings = app.state, settings
+        self._state, self._settings, self._token = app.state, settings, token
+        self._state.metrics.connections = lambda: len(self.server_state.connections)
 
     async def startup(self, sockets: list[socket.socket] | None = None) -> None:
         """Listen, and say where."""
@@ -160,7 +154,7 @@ class _Server(uvicorn.Server):
             return
         url, in_use = shown_url(*sockets[0].getsockname()[:2]), self._state.edge.in_use
         if in_use.in_folder:
-            in_use.announce(Note(in_use.name, url, self._state.local, os.getpid()))
+            in_use.announce(Note(url, self._token, os.getpid()))
         for line in places(self._settings, url):
             log.info(line)
 
@@ -168,7 +162,8 @@ class _Server(uvicorn.Server):
         """Stop: at once if a person waits for it, or asks again; else go on while a balancer looks elsewhere."""
         again, self._state.health.stopping = self._state.health.stopping, True
         drain_s = 0.0 if again or sig == signal.SIGINT else self._settings.drain_s
-        self._end_in(_GRACE_S if again else drain_s + self._settings.shutdown_s + _GRACE_S)
+        seconds = _GRACE_S if again else drain_s + self._settings.shutdown_s + _GRACE_S
+        _end_in(seconds, 1, "calls hang, and the process ends without them")
         if drain_s:
             threading.Thread(target=self._drain, args=(drain_s, sig, frame), daemon=True).start()
         else:
@@ -189,38 +184,17 @@ class _Server(uvicorn.Server):
             time.sleep(_LOOK_S)
         super().handle_exit(sig, frame)
 
-    def _end_in(self, seconds: float) -> None:
-        """End this process by then: a call that hangs keeps its thread, and Python would wait for it."""
 
-        def end() -> None:
-            log.error("calls hang, and the process ends without them")
-            os._exit(1)
+def _end_in(seconds: float, code: int, why: str) -> None:
+    """End this process by then: a call that hangs keeps its thread, and Python would wait for it."""
 
-        timer = threading.Timer(seconds, end)
-        timer.daemon = True
-        timer.start()
+    def end() -> None:
+        log.warning("%s", why)
+        os._exit(code)
 
-
-def _bind_here() -> socket.socket | None:
-    """A socket in a folder that only this user may enter; None where that fails: there is the URL."""
-    try:
-        _remove_abandoned()
-        made = socket.socket(socket.AF_UNIX)
-        made.bind(str(Path(tempfile.mkdtemp(prefix=PLACE)) / DOOR))
-    except (OSError, AttributeError) as error:
-        log.warning("commands on this machine need the admin key: no socket could be made: %s", error)
-        return None
-    return made
-
-
-def _remove_abandoned() -> None:
-    """Remove the sockets of services of this user that were killed, if they are old enough to have been opened."""
-    for place in Path(tempfile.gettempdir()).glob(f"{PLACE}*"):
-        with suppress(OSError):
-            found = place.stat()
-            mine = found.st_uid == os.getuid() and time.time() - found.st_mtime > _ABANDONED_S
-            if mine and not answers(place / DOOR):
-                shutil.rmtree(place)
+    timer = threading.Timer(seconds, end)
+    timer.daemon = True
+    timer.start()
 
 
 def shown_url(host: str, port: int) -> str:
@@ -237,10 +211,10 @@ def places(settings: ServeSettings, url: str) -> list[str]:
     """Where a service is found at this address, for people: in a browser, and by programs.
 
     >>> places(ServeSettings(page=False, host="0.0.0.0"), "http://127.0.0.1:8080")
-    ['listening on 0.0.0.0; from here: http://127.0.0.1:8080', 'interface: http://127.0.0.1:8080/docs']
+    ['listening on 0.0.0.0; from here: http://127.0.0.1:8080', 'interface: http://127.0.0.1:8080/openapi.json']
     """
     way = "" if settings.host in url else f"{settings.host}; from here: "
     shown = [f"listening on {way}{url}"]
     if settings.page:
         shown.append(f"playground: {url}{settings.root_path}/")
-    return [*shown, f"interface: {url}{settings.root_path}/docs"]
+    return [*shown, f"interface: {url}{settings.root_path}/openapi.json"]

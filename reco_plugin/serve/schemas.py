@@ -12,7 +12,7 @@ from ..calibration.reasons import explain_decision
 from ..calibration.why import Why
 from ..options import Option, RefineOptions, check_option, check_options, options_of
 from ..types import Caution, Coverage, Degraded, Modality, Used
-from ..values import EXCLUSIONS
+from ..values import EXCLUSIONS, unpack
 from .embedder import AnswerRow, Embedded
 from .failures import Failure, Refused, too_many_items
 from .settings import ServeSettings
@@ -42,7 +42,16 @@ def check_length(given: Any, info: ValidationInfo) -> Any:
 Items = Annotated[list[T], Field(fail_fast=True), BeforeValidator(check_length)]
 """A list that may be long: parsing stops at the first bad item, since each costs more than a good one."""
 Numbers = Annotated[list[float], Field(fail_fast=True)]
-JsonVector = Annotated[Numbers, Field(min_length=1)]
+
+
+def _of_base64(given: Any) -> Any:
+    return unpack(given, (-1,), "a vector").tolist() if isinstance(given, str) else given
+
+
+JsonVector = Annotated[
+    Numbers, Field(min_length=1), BeforeValidator(_of_base64, json_schema_input_type=list[float] | str)
+]
+"""A vector as numbers, or as base64 of little-endian float32, which is a fifth as long."""
 
 
 class Strict(BaseModel):

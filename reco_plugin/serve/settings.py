@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import re
 from contextlib import suppress
+from functools import partial
 from pathlib import Path
 from typing import Annotated, Any, ClassVar, Literal, TypeAlias
 
@@ -16,6 +17,8 @@ from ..config import FILE, NESTED, PREFIX, SettingsSection, load_section
 Manner: TypeAlias = Literal["plain", "refined", "query"]
 """What a name of the model means."""
 SECTION = "serve"
+MOST_K = 100
+"""Neighbours of an item that a request may ask for: they are read from the memory, and weighed."""
 _ORIGIN = re.compile(r"\*|[a-z][a-z0-9+.-]*://[^/\sA-Z]+")
 
 
@@ -46,6 +49,19 @@ WordList = Annotated[list[str], NoDecode, BeforeValidator(_parts)]
 Keys = Annotated[list[SecretStr], NoDecode, BeforeValidator(_parts)]
 
 
+_GROUPS = ("Listening", "Keys", "Limits", "Models", "Page")
+
+
+def _setting(group: str, default: Any, description: str, **limits: Any) -> Any:
+    """A field that `reco serve --help` shows in a group."""
+    finite = {"allow_inf_nan": False} if isinstance(default, float) else {}
+    extra = {"rich_help_panel": group}
+    return Field(default, description=description, json_schema_extra=extra, **finite, **limits)
+
+
+_listening, _keys, _limits, _models, _page = (partial(_setting, group) for group in _GROUPS)
+
+
 class ServeSettings(SettingsSection):
     """Everything that can be set about the service; each field's description is its documentation."""
 
@@ -59,97 +75,66 @@ class ServeSettings(SettingsSection):
 
     section: ClassVar[str | None] = SECTION
 
-    host: str = Field("127.0.0.1", description="address to listen on; 0.0.0.0 for all")
-    port: int = Field(8080, ge=0, le=65535, description="port to listen on; 0: any free one")
-    root_path: Annotated[str, AfterValidator(_path)] = Field(
-        "", description="path under which a proxy publishes the service"
+    host: str = _listening("127.0.0.1", "address to listen on; 0.0.0.0 for all")
+    port: int = _listening(8080, "port to listen on; 0: any free one", ge=0, le=65535)
+    root_path: Annotated[str, AfterValidator(_path)] = _listening("", "path under which a proxy publishes the service")
+    allowed_hosts: WordList = _listening(
+        [], "names that callers may use besides localhost; none: any, on a loopback address only localhost"
     )
-    allowed_hosts: WordList = Field(
-        [], description="names that callers may use besides localhost; none: any, on a loopback address only localhost"
+    cors_origins: Annotated[WordList, AfterValidator(_origins)] = _listening(
+        [], "origins whose web pages may call, as in https://shop.example; *: any; none: its own only"
     )
-    cors_origins: Annotated[WordList, AfterValidator(_origins)] = Field(
-        [],
-        description="origins whose web pages may call, as in https://shop.example; *: any; none: its own only",
+    log_format: Literal["auto", "json", "text"] = _listening(
+        "auto", "of the log, on stderr; auto: text on a terminal, else JSON lines"
     )
+    log_level: Literal["debug", "info", "warning", "error"] = _listening("info", "least level that is logged")
 
-    api_keys: Keys = Field([], description="bearer keys that callers need; none: everybody may call")
-    admin_key: SecretStr | None = Field(None, description="key of /v1/memory; without one it cannot be written or read")
-    metrics_key: bool = Field(False, description="ask for a key at /metrics too")
-    show_pairs: bool | None = Field(
-        None,
-        description="show pairs of the memory to callers without the admin key (explanations, the playground);"
-        " unset: to those with an API key, and to everybody where there is no admin key",
+    keys_file: Path | None = _keys(
+        None, "TOML file of keys with their names and rights, see docs/serve.md; read again when it changes"
     )
+    api_keys: Keys = _keys([], "bearer keys with the rights embed and read; no keys at all: everybody may embed")
+    admin_key: SecretStr | None = _keys(None, "bearer key with all rights")
 
-    threads: int = Field(2, ge=1, le=64, description="requests that are computed at the same time")
-    queue: int = Field(
-        4096, ge=0, description="texts, images and vectors of requests that may wait; more get 429, but for the first"
+    threads: int = _limits(2, "requests that are computed at the same time", ge=1, le=64)
+    queue: int = _limits(
+        4096, "texts, images and vectors of requests that may wait; more get 429, but for the first", ge=0
     )
-    deadline_s: float = Field(30.0, gt=0, allow_inf_nan=False, description="until a request gets 504, or 408")
-    drain_s: float = Field(
+    deadline_s: float = _limits(30.0, "until a request gets 504, or 408", gt=0)
+    drain_s: float = _limits(
         5.0,
+        "after SIGTERM, how long requests are still taken: a balancer sees meanwhile that the service is not ready",
         ge=0,
-        allow_inf_nan=False,
-        description="after SIGTERM, how long requests are still taken: a balancer sees meanwhile that it is not ready",
     )
-    shutdown_s: int = Field(20, ge=1, description="and then, how long requests in flight may take")
+    shutdown_s: int = _limits(20, "and then, how long requests in flight may take", ge=1)
+    max_body_bytes: int = _limits(32_000_000, "larger request bodies get 413", ge=1)
+    max_pending_bytes: int = _limits(
+        256_000_000, "memory for the bodies of all requests together; a large one waits, then 429", ge=1
+    )
+    max_image_bytes: int = _limits(16_000_000, "larger encoded images get 413", ge=1)
+    max_items: int = _limits(2048, "texts, images and vectors per request", ge=1)
+    max_images: int = _limits(256, "of which images", ge=1)
 
-    ready_without_models: bool = Field(
-        False,
-        description="stay ready while the model server is away: what needs no encoder is answered, cached inputs"
-        " and vectors",
-    )
-
-    max_body_bytes: int = Field(32_000_000, ge=1, description="larger request bodies get 413")
-    max_pending_bytes: int = Field(
-        256_000_000, ge=1, description="memory for the bodies of all requests together; a large one waits, then 429"
-    )
-    max_image_bytes: int = Field(16_000_000, ge=1, description="larger encoded images get 413")
-    max_items: int = Field(2048, ge=1, description="texts, images and vectors per request")
-    max_images: int = Field(256, ge=1, description="of which images")
-    max_k: int = Field(100, ge=1, le=1000, description="largest k that a request may ask for")
-    max_pairs: int = Field(
-        50_000, ge=1, description="pairs that an explanation may show: items times k; more get 413 before any work"
-    )
-
-    aliases: dict[str, Manner] = Field(
+    aliases: dict[str, Manner] = _models(
         {"clip": "plain", "clip-reco": "refined", "clip-reco-query": "query"},
-        description="names of the model, and what they mean: plain; refined, where a request says query or document;"
+        "names of the model, and what they mean: plain; refined, where a request says query or document;"
         " query, refined also where it says nothing",
     )
-    query_text: bool | None = Field(None, description="refine query texts; the model's policy when unset")
-    query_image: bool | None = Field(None, description="refine query images; the model's policy when unset")
-    refined_share: float = Field(
-        1.0,
-        ge=0,
-        le=1,
-        allow_inf_nan=False,
-        description="share of the queries that are refined, the others stay plain: by the header x-reco-unit, or else"
-        " by the query itself",
+    image_url_hosts: WordList = _models(
+        [], "hosts from which images are fetched by their URL; *: all public ones; none: URLs are refused"
     )
-    document_text: bool = Field(False, description="refine document texts, those of a request as one set")
-    document_image: bool = Field(False, description="refine document images, those of a request as one set")
+    immich_url: str | None = _models(
+        None, "immich's own machine-learning service, for the tasks of /predict besides smart search"
+    )
 
-    image_urls: bool = Field(False, description="fetch images from public http(s) URLs; private addresses never")
-    image_url_hosts: WordList = Field([], description="where image URLs may point; none: to any public host")
-
-    immich_url: str | None = Field(
-        None, description="immich's own machine-learning service, for what it asks at /predict besides smart search"
+    page: bool = _page(True, "serve the playground at /")
+    page_index: str | None = _page(
+        None, "what the playground ranks instead of the memory: a collection of its server, or a folder"
     )
-    cache_entries: int = Field(0, ge=0, description="vectors of repeated queries that are kept; 0: none")
-    page: bool = Field(True, description="serve the playground at /")
-    page_index: str | None = Field(
-        None, description="what the playground ranks instead of the memory: a collection of its server, or a folder"
-    )
-    page_pictures: Path | None = Field(
+    page_pictures: Path | None = _page(
         None,
-        description="the folder below which the playground may show image files; where the memory was filled from on "
-        "this machine, when unset",
+        "the folder below which the playground may show image files; where the memory was filled from on this machine, "
+        "when unset",
     )
-    log_format: Literal["auto", "json", "text"] = Field(
-        "auto", description="of the log, on stderr; auto: text on a terminal, else JSON lines"
-    )
-    log_level: Literal["debug", "info", "warning", "error"] = Field("info", description="least level that is logged")
 
 
 def load_serve_settings(**arguments: Any) -> ServeSettings:

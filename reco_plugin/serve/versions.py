@@ -1,64 +1,160 @@
-"""Another version of the memory, put to use while requests are answered: none is lost.
+"""``/v1/memory/versions``: the versions of a memory in folders, and how another one is put to use; no request is lost.
 
-When the link to a folder is moved, or a command asks for it over HTTP, the service opens that version, gives new
-requests to it, and closes the one before when the requests that began with it have been answered.
+The versions lie beside the memory's folder, and a link leads to the one in use. The service opens another one, gives
+new requests to it, and closes the one before when the requests that began with it have been answered. A Qdrant server
+moves its alias itself.
 """
 
 from __future__ import annotations
 
-import asyncio
-from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager, suppress
+import logging
+import os
+from collections.abc import Callable
+from pathlib import Path
+from typing import TYPE_CHECKING
 
 from fastapi import APIRouter, Request, Response
-from pydantic import Field
+from pydantic import BaseModel, Field
 
-from ..errors import RecoError
-from .edge import Edge
+from ..errors import ConfigError, RecoError
+from ..files import in_home
+from ..memory import memory_of
+from ..memory.versions import FolderVersions
+from ..reco import Reco
 from .failures import Failure, Refused
-from .in_use import InUse, VersionInUse
+from .logs import LOGGER
+from .note import Note
 from .routes import memory_routes
 from .schemas import Strict
 
-_EVERY_S = 1.0
+if TYPE_CHECKING:
+    from .edge import Edge
+
+log = logging.getLogger(LOGGER)
+
+
+class VersionBody(BaseModel):
+    """One version."""
+
+    name: str
+    pairs: int | None
+    """None while another process has it open."""
+    live: bool
+    """Whether it is in use."""
+    finished: bool
+
+
+class VersionList(BaseModel):
+    """All versions, oldest first."""
+
+    data: list[VersionBody]
 
 
 class UseVersion(Strict):
-    """A version of the memory."""
+    """The version to use."""
 
     name: str = Field(min_length=1)
 
 
-@asynccontextmanager
-async def followed(edge: Edge) -> AsyncIterator[None]:
-    """Follow the link to the memory's folder while the block runs, where this process has it open."""
-    watching = asyncio.create_task(_watch(edge, edge.in_use))
-    try:
-        yield
-    finally:
-        watching.cancel()
+class VersionInUse:
+    """The version in use of the memory that this process has open; used where the memory is written, one at a time."""
 
+    def __init__(self, reco: Reco, wait: Callable[[], None]) -> None:
+        """Keep what is needed to open another version; ``wait`` returns when no call works on the one before."""
+        self._reco, self._memory, self._wait = reco, reco.memory, wait
+        place = reco.settings.memory
+        self._place = None if place == ":memory:" or "://" in place else in_home(place).absolute()
+        self._note: Note | None = None
 
-async def _watch(edge: Edge, in_use: VersionInUse) -> None:
-    while in_use.in_folder:
-        await asyncio.sleep(_EVERY_S)
-        if in_use.moved is not None:
-            with suppress(Refused):  # the queue is full: the next time
-                await edge.writing.run(in_use.follow)
+    @property
+    def in_folder(self) -> bool:
+        """Whether the memory is a folder, which a process opens alone."""
+        return self._place is not None
+
+    def announce(self, note: Note) -> None:
+        """Leave a note in the folder in use, so that commands find this service."""
+        self._note = note
+        self._leave_note()
+
+    def leave(self) -> None:
+        """Take the note away."""
+        if self._note is not None:
+            self._note.remove(self._memory.location)
+        self._note = None
+
+    def all(self) -> VersionList:
+        """The versions of the memory.
+
+        Raises:
+            ConfigError: the memory is not in a folder.
+        """
+        found = [
+            VersionBody(name=one.name, pairs=one.pairs, live=one.live, finished=one.finished)
+            for one in self._versions.all()
+        ]
+        for one in found:
+            one.pairs = len(self._memory) if one.live else one.pairs
+        return VersionList(data=found)
+
+    def use(self, name: str) -> VersionBody:
+        """Put a finished version to use; no write is lost.
+
+        Raises:
+            ConfigError: no such version, or the memory is not in a folder.
+            MemoryStoreError: it is not finished, or of another encoder, or cannot be opened.
+        """
+        versions, memory = self._versions, self._memory
+        folder = versions.find(name)
+        if os.path.realpath(folder) != os.path.realpath(memory.location):
+            self._move(folder)
+            versions.use(name)  # after the folder in use was closed: the first time, it is renamed
+        return VersionBody(name=name, pairs=len(memory), live=True, finished=True)
+
+    @property
+    def _versions(self) -> FolderVersions:
+        if self._place is None:
+            raise ConfigError("the memory of this service is no folder: `reco memory use` works on its server itself")
+        return FolderVersions(self._place)
+
+    def _move(self, folder: Path) -> None:
+        """Open a version, give new requests to it, wait for the others, and close the one before."""
+        memory = self._memory
+        settings = self._reco.settings.model_copy(update={"memory": str(folder)})
+        new = memory_of(settings, memory.searches.header.fingerprint, create=False)
+        if self._note is not None:
+            self._note.remove(memory.location)
+        before = memory.move_to(new)
+        self._leave_note()
+        self._wait()
+        before.close()
+        log.info("the memory in use is %s", folder.name, extra={"pairs": len(memory)})
+
+    def _leave_note(self) -> None:
+        if self._note is None:
+            return
+        try:
+            self._note.write(where := self._memory.location)
+        except OSError as error:
+            log.warning("commands will not find this service: %s cannot be written to: %s", where, error)
 
 
 def router(edge: Edge) -> APIRouter:
-    """The route; the key check decides who may use it."""
+    """The routes."""
     routes = memory_routes()
 
-    @routes.post("/use", response_model=InUse)
-    async def use_version(request: Request, body: UseVersion) -> Response:
-        """Put a finished version of a memory in folders to use; no request is lost."""
+    @routes.get("/versions", response_model=VersionList)
+    async def list_versions(request: Request) -> Response:
+        """All versions of a memory in folders."""
+        return await edge(request).reply(edge.in_use.all)
 
-        def use() -> InUse:
+    @routes.post("/versions", response_model=VersionBody)
+    async def use_version(request: Request, body: UseVersion) -> Response:
+        """Put a finished version to use; no request is lost."""
+
+        def use() -> VersionBody:
             try:
                 return edge.in_use.use(body.name)
-            except RecoError as error:  # who may ask for this may read why not
+            except RecoError as error:  # who may do this may read why not
                 raise Refused(Failure(409, "version_not_usable", str(error), "name")) from error
 
         return await edge(request).write(use)

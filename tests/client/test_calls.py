@@ -164,7 +164,7 @@ def test_a_key_of_a_file_ends_with_its_line():
 def test_a_set_of_ids_is_removed():
     service = Service(httpx.Response(200, json={"removed": 2}))
     assert service.client(admin_key="k").remove_pairs({"a", "b"}) == 2
-    assert sorted(service.bodies[0]["ids"]) == ["a", "b"]
+    assert sorted(service.asked[0].url.params.get_list("id")) == ["a", "b"]
 
 
 def test_a_client_that_is_closed_says_so_and_no_outage():
@@ -284,7 +284,7 @@ def test_pairs_are_read_in_parts_and_need_the_admin_key():
     ]
     assert second[0]["text_vector"] == [0.0, 1.0]
     assert {request.headers["authorization"] for request in service.asked} == {"Bearer admin"}
-    assert service.bodies[2]["ids"] == ["1", "?&"]
+    assert service.asked[2].url.params.get_list("id") == ["1", "?&"]
 
 
 def test_a_set_of_excluded_ids_goes_as_a_list():

@@ -61,7 +61,6 @@ def check(found: Refined, reason: str, plain: np.ndarray = PLAIN) -> None:
     assert np.array_equal(found.vectors, plain)
     assert (found.degraded, found.plain) == (reason, (reason,) * len(plain))
     assert not found.refined.any() and not found.moved.any()
-    assert found.arm is None
 
 
 def test_vectors_to_refine_come_back_as_they_were_and_the_caller_is_warned_once() -> None:
@@ -225,41 +224,6 @@ def test_vectors_that_the_service_would_refuse_are_refused_while_it_is_away() ->
     for wrong in (2 * PLAIN, np.eye(2, 3)):
         with pytest.raises(VectorError):
             client.refine(wrong, modality="text")
-
-
-@pytest.mark.parametrize("path", ["embed", "refine"])
-def test_a_unit_is_sent_and_the_arm_comes_back(path: str) -> None:
-    def ask(client: Any, **options: Any) -> Refined:
-        if path == "embed":
-            return client.embed(TEXTS, modality="text", **options)  # type: ignore[no-any-return]
-        return client.refine(PLAIN, modality="text", **options)  # type: ignore[no-any-return]
-
-    service = Served()
-    service.headers = {"x-reco-arm": "refined"}
-    client = service.client()
-    found = ask(client, unit="Jürgen 🦊 ")
-    assert (found.arm, found.refined.tolist()) == ("refined", [True, True])
-    assert dict(service.asked[0].headers.raw)[b"x-reco-unit"] == "Jürgen 🦊".encode()
-    assert b"unit" not in service.asked[0].content
-    service.headers = {}
-    assert ask(client).arm is None
-    assert "x-reco-unit" not in service.asked[1].headers
-    for wrong in ("", "  ", "a\r\nx-evil: 1", 7):
-        with pytest.raises(InputError, match="unit must be"):
-            ask(client, unit=wrong)
-
-
-def test_parts_in_both_arms_have_none() -> None:
-    service = Served()
-    arms = iter(["plain", "refined", "plain", "plain"])
-
-    def tell() -> None:
-        service.headers = {"x-reco-arm": next(arms)}
-
-    service.trouble = tell  # type: ignore[assignment]
-    client = service.client(batch_size=1)
-    assert client.refine(PLAIN, modality="text").arm is None
-    assert client.refine(PLAIN, modality="text").arm == "plain"
 
 
 def test_what_the_service_degraded_is_told() -> None:

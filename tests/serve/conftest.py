@@ -151,8 +151,9 @@ def served() -> Served:
 
     @contextmanager
     def start(reco: Reco, **settings: Any) -> Iterator[TestClient]:
-        app = create_app(ServeSettings(**{"admin_key": ADMIN, "show_pairs": True, "page": False, **settings}), reco)
-        with TestClient(app) as client:
+        app = create_app(ServeSettings(**{"admin_key": ADMIN, "page": False, **settings}), reco)
+        whose = settings.keys() & {"admin_key", "api_keys", "keys_file"}  # else all are the admin
+        with TestClient(app, headers={} if whose else {"authorization": f"Bearer {ADMIN}"}) as client:
             deadline = time.monotonic() + PATIENCE_S
             while not app.state.health.warm and app.state.health.warm_error is None and time.monotonic() < deadline:
                 time.sleep(0.005)
@@ -189,6 +190,6 @@ def live() -> Callable[..., AbstractContextManager[tuple[str, uvicorn.Server]]]:
     """Start a service on a free port: ``with live(reco, threads=1) as (url, server)``."""
 
     def start(reco: Reco, **settings: Any) -> AbstractContextManager[tuple[str, uvicorn.Server]]:
-        return serve_on_a_free_port(reco, **{"admin_key": ADMIN, "show_pairs": True, **settings})
+        return serve_on_a_free_port(reco, **settings)
 
     return start

@@ -125,27 +125,6 @@ def test_a_request_that_cannot_be_read_fails_alone(filled, live, gate, ask):
         assert [one.result(PATIENCE_S).status_code for one in (first, waiting)] == [200, 200]
 
 
-def test_an_image_does_not_wait_for_a_batch_of_texts(filled, live, gate, ask, red_square):
-    with live(filled, threads=1, queue=16) as (url, _):
-        gate.shut.set()
-        text = ask(url)("a first one", begins=gate.begun)
-        image = httpx.post(f"{url}/v1/embeddings", json={"input": [{"image": red_square}]}, timeout=PATIENCE_S)
-        assert image.status_code == 200
-        assert not text.done()
-        gate.open()
-        assert text.result(PATIENCE_S).status_code == 200
-
-
-def test_a_deadline_holds_while_a_request_waits_for_a_batch(filled, live, gate, ask):
-    with live(filled, threads=1, queue=16, deadline_s=0.3) as (url, server):
-        gate.shut.set()
-        late = [ask(url)("a first one", begins=gate.begun), ask(url)("a red circle")]
-        assert [one.result(PATIENCE_S).status_code for one in late] == [504, 504]
-        gate.open()
-        wait_until(lambda: not server.config.app.state.edge.lanes.pending)
-        assert post(url, "a blue circle").status_code == 200
-
-
 def test_the_queue_is_full_also_where_all_wait_for_a_batch(filled, live, gate, ask):
     with live(filled, threads=1, queue=1) as (url, _):
         gate.shut.set()
@@ -153,25 +132,6 @@ def test_the_queue_is_full_also_where_all_wait_for_a_batch(filled, live, gate, a
         assert post(url, "one more").status_code == 429
         gate.open()
         assert [one.result(PATIENCE_S).status_code for one in accepted] == [200, 200]
-
-
-def test_an_engine_that_hangs_makes_the_service_not_ready(filled, live, gate, ask):
-    with live(filled, threads=1, queue=16, deadline_s=0.1) as (url, _):
-        gate.shut.set()
-        assert ask(url)("a first one", begins=gate.begun).result(PATIENCE_S).status_code == 504
-        wait_until(lambda: httpx.get(f"{url}/readyz").status_code != 200)
-        assert "busy" in httpx.get(f"{url}/readyz").json()["reasons"][0]
-        gate.open()
-        wait_until(lambda: httpx.get(f"{url}/readyz").status_code == 200)
-
-
-def test_what_waits_for_a_batch_is_answered_when_the_service_stops(filled, live, gate, ask):
-    with live(filled, threads=1, queue=16) as (url, server):
-        gate.shut.set()
-        flying = [ask(url)("a first one", begins=gate.begun), ask(url)("a red circle")]
-        server.should_exit = True
-        gate.open()
-        assert [one.result(PATIENCE_S).status_code for one in flying] == [200, 200]
 
 
 def test_without_batches_requests_are_answered_too(model, live):

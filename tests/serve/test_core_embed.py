@@ -12,7 +12,7 @@ from PIL import Image
 
 from reco_plugin import Reco
 from reco_plugin.options import RefineOptions
-from reco_plugin.serve.embedder import Asked, Embedder, EmbedRequest, Item, SidePolicy
+from reco_plugin.serve.embedder import Asked, Embedder, EmbedRequest, Item
 from reco_plugin.serve.failures import Failure, Refused
 from reco_plugin.serve.settings import ServeSettings
 
@@ -63,12 +63,6 @@ def test_vectors_are_refined_without_an_encoder(embedder, filled):
     answer = embedder.embed(EmbedRequest([Item.vector(row.tolist(), "text") for row in frozen], refine=True))
     assert filled.counters.encode_s["text"].to_dict()["count"] == before
     assert np.allclose(answer.vectors, filled.refine(frozen, modality="text").vectors, atol=1e-6)
-
-
-def test_documents_that_are_refined_are_one_set(filled):
-    embedder = Embedder(filled, ServeSettings(document_text=True))
-    answer = embedder.embed(texts(side="document", model="clip-reco"))
-    assert np.allclose(answer.vectors, filled.embed_texts(TEXTS, role="candidate", refine=True), atol=1e-6)
 
 
 def test_options_reach_the_refinement(embedder, filled):
@@ -143,52 +137,16 @@ def test_a_long_text_is_cut_and_says_so_or_is_refused(embedder, filled):
 
 
 def test_nothing_too_much_and_unknown_models_are_refused(embedder):
-    small = Embedder(embedder.reco, ServeSettings(max_items=2, max_k=3))
+    small = Embedder(embedder.reco, ServeSettings(max_items=2))
     for request, status, code in (
         (EmbedRequest([]), 400, "empty_input"),
         (texts(), 413, "too_many_items"),
         (texts("a", model="nope"), 404, "model_not_found"),
-        (texts("a", options=RefineOptions(k=4)), 400, "k_too_large"),
+        (texts("a", options=RefineOptions(k=101)), 400, "k_too_large"),
     ):
         with pytest.raises(Refused) as refused:
             small.embed(request)
         assert (refused.value.failure.status, refused.value.failure.code) == (status, code)
-
-
-ALL_ON = SidePolicy(True, True, True, True)
-QUERIES = SidePolicy(True, True)
-
-
-@pytest.mark.parametrize(
-    ("asked", "policy", "refined"),
-    [
-        (Asked(), ALL_ON, False),  # nobody said anything
-        (Asked(side="query"), QUERIES, True),
-        (Asked(side="document"), QUERIES, False),
-        (Asked(side="document"), ALL_ON, True),
-        (Asked(alias="plain", side="query"), ALL_ON, False),
-        (Asked(alias="refined"), QUERIES, False),  # on which side it stands nobody knows
-        (Asked(alias="query"), QUERIES, True),
-        (Asked(alias="query", side="document"), QUERIES, False),
-        (Asked(alias="refined", prefix="refined"), QUERIES, True),
-        (Asked(alias="refined", side="document"), QUERIES, False),
-        (Asked(alias="plain", prefix="refined"), QUERIES, True),  # the prefix is nearer to the caller's configuration
-        (Asked(alias="refined", prefix="plain"), ALL_ON, False),
-        (Asked(alias="plain", prefix="plain", refine=True), QUERIES, True),
-        (Asked(alias="refined", side="query", refine=False), ALL_ON, False),
-    ],
-)
-def test_who_is_heard_first(asked, policy, refined):
-    assert asked.refines("text", policy) is refined
-
-
-def test_each_side_can_be_switched(filled):
-    embedder = Embedder(filled, ServeSettings(query_text=False, document_image=True))
-    assert embedder.policy == SidePolicy(query_text=False, query_image=True, document_text=False, document_image=True)
-    mixed = [Item.text("red"), Item.image(png())]
-    rows = embedder.embed(EmbedRequest(mixed, model="clip-reco-query@text")).rows
-    assert [row.refined for row in rows] == [False, True]
-    assert Embedder(filled, ServeSettings()).policy == SidePolicy(True, True, False, False)
 
 
 @pytest.mark.parametrize(
@@ -209,3 +167,25 @@ def test_a_query_is_refined_for_what_it_is_compared_with(embedder, filled, said,
         assert row.refined == (target is not None), row.plain
         assert target is not None or f"{modality} queries that are compared with {modality}s stay plain" in row.plain
     assert answer.target == (None if said.get("indexed") is False else next(filter(None, targets)))
+
+
+@pytest.mark.parametrize(
+    ("asked", "refined"),
+    [
+        (Asked(), False),  # nothing says anything
+        (Asked(side="query"), True),
+        (Asked(side="document"), False),
+        (Asked(side="document", refine=True), True),
+        (Asked(alias="plain", side="query"), False),
+        (Asked(alias="refined"), False),  # it has no role
+        (Asked(alias="query"), True),
+        (Asked(alias="query", side="document"), False),
+        (Asked(alias="refined", prefix="refined"), True),
+        (Asked(alias="plain", prefix="refined"), True),  # the path is nearer to the caller's configuration
+        (Asked(alias="refined", prefix="plain"), False),
+        (Asked(alias="plain", prefix="plain", refine=True), True),
+        (Asked(alias="refined", side="query", refine=False), False),
+    ],
+)
+def test_which_word_decides(asked, refined):
+    assert asked.refines is refined

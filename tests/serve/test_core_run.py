@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import logging
 import os
 import pty
 import re
@@ -12,7 +11,6 @@ import socket
 import subprocess
 import sys
 import typing
-import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -28,7 +26,6 @@ from reco_plugin.cli.serve import serve_command
 from reco_plugin.config import load_settings
 from reco_plugin.errors import ConfigError
 from reco_plugin.memory.header import HEADER_NAME
-from reco_plugin.serve.logs import LOGGER, JsonLines, log_to_stderr
 from reco_plugin.serve.run import bound
 from reco_plugin.serve.settings import ServeSettings, load_serve_settings
 
@@ -86,29 +83,6 @@ def test_it_serves_and_ends_cleanly(tmp_path, model, red_square):
     assert json.loads(info.stdout)["pairs"] == 1  # ./memory, where the other commands look
 
 
-def test_what_opening_the_memory_warns_of_is_a_line_of_the_log(tmp_path, model):
-    flags = ("--model", str(model), "--port", "0", "--memory", "http://127.0.0.2:9")
-    env = environment(RECO_MEMORY_API_KEY="s3cret")
-    started = subprocess.Popen(command(*flags), cwd=tmp_path, env=env, stderr=subprocess.PIPE, text=True)
-    try:
-        first = json.loads(typing.cast(typing.IO[str], started.stderr).readline())
-    finally:
-        started.kill()
-        started.communicate()
-    assert (first["level"], first["logger"]) == ("warning", "py.warnings")
-    assert first["message"].startswith("RECO_MEMORY_API_KEY is sent to the Qdrant server without encryption")
-
-
-def test_afterwards_the_log_is_that_of_the_program_again():
-    root, ours = logging.getLogger(), logging.getLogger(LOGGER)
-    before = [*root.handlers], root.level, ours.level, warnings.showwarning
-    with pytest.raises(ConfigError), log_to_stderr("json", "debug"):
-        assert [type(one.formatter) for one in root.handlers] == [JsonLines]
-        assert (ours.level, warnings.showwarning is before[-1]) == (logging.DEBUG, False)
-        raise ConfigError("no memory there")
-    assert ([*root.handlers], root.level, ours.level, warnings.showwarning) == before
-
-
 @pytest.mark.parametrize("form", ["auto", "json"])
 def test_on_a_terminal_it_says_where_the_playground_is(tmp_path, model, form):
     ours, theirs = pty.openpty()
@@ -133,7 +107,7 @@ def test_on_a_terminal_it_says_where_the_playground_is(tmp_path, model, form):
         started.wait()
     told = "\n".join(lines)
     assert "playground: http://127.0.0.1:" in told
-    assert re.search(r"interface: http://127.0.0.1:\d+/docs", told)
+    assert re.search(r"interface: http://127.0.0.1:\d+/openapi.json", told)
     assert ("uvicorn" in told) is ("{" in told) is (form == "json")
 
 
@@ -184,13 +158,6 @@ def test_a_port_in_use_is_said_in_one_line_before_a_model_is_loaded(tmp_path):
     )
 
 
-def test_an_empty_folder_is_a_memory_to_begin_with(tmp_path, model):
-    (tmp_path / "catalogue").mkdir()
-    with process(tmp_path, model, "--memory", "catalogue") as (running, url):
-        wait_until(lambda: running.poll() is not None or httpx.get(f"{url}/readyz", timeout=60).status_code == 200)
-    assert (tmp_path / "catalogue" / HEADER_NAME).is_file()
-
-
 def test_it_serves_though_its_standard_streams_are_closed(tmp_path, model):
     (tmp_path / "catalogue").mkdir()
     flags = command("--model", str(model), "--port", "0", "--memory", "catalogue")
@@ -227,7 +194,7 @@ def test_an_address_that_others_reach_is_warned_of_while_no_key_is_set(tmp_path,
     started.kill()
     started.communicate()
     assert "listening on" in said[-1]
-    assert any("set api_keys" in line for line in said) is warned
+    assert any("set keys_file" in line for line in said) is warned
 
 
 @pytest.mark.parametrize(

@@ -2,16 +2,12 @@
 
 from __future__ import annotations
 
-import threading
 from collections.abc import Iterator
-from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
-import httpx
 import numpy as np
 import pytest
-from live_service import wait_until
 from starlette.testclient import TestClient
 
 from reco_plugin import Pair, Reco
@@ -107,13 +103,6 @@ def test_what_cannot_be_meant_is_refused_and_nothing_is_stored(
     assert client.get("/v1/memory/feedback", headers=admin).json()["opinions"] == 0
 
 
-def test_it_is_the_admins(client: TestClient) -> None:
-    good = {"judgments": [{"text": "a red circle", "pair": "circle-red-18"}]}
-    assert client.post("/v1/memory/feedback", json=good).status_code == 401
-    assert client.get("/v1/memory/feedback").status_code == 401
-    assert client.request("DELETE", "/v1/memory/feedback", params={"id": "x"}).status_code == 401
-
-
 def test_a_memory_that_is_full_of_opinions_says_what_to_do(
     client: TestClient, admin: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -123,37 +112,3 @@ def test_a_memory_that_is_full_of_opinions_says_what_to_do(
     assert (answer.status_code, "retry-after" in answer.headers) == (400, False)  # the same again would not help
     assert "a memory keeps 1 opinions, and these would be 2: withdraw old ones" in answer.json()["error"]["message"]
     assert client.get("/v1/memory/feedback", headers=admin).json()["opinions"] == 0
-
-
-def test_more_than_the_queue_takes_is_429_and_nothing_that_was_taken_is_lost(
-    model: Path, pairs: Any, live: Any, admin: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    said = [{"judgments": [{"text": f"a red circle {n}", "pair": "circle-red-18"}]} for n in range(4)]
-    reached, go = threading.Event(), threading.Event()
-    with Reco.open(model, memory=tmp_path / "memory") as reco, ThreadPoolExecutor(4) as callers:
-        for records in pairs.scroll():
-            reco.memory.store.upsert(records)
-        judge = reco.memory.judge
-
-        def slow(opinions: Any) -> Any:
-            reached.set()
-            assert go.wait(60)
-            return judge(opinions)
-
-        monkeypatch.setattr(reco.memory, "judge", slow)
-        with live(reco, queue=1) as (url, server):
-
-            def post(body: Any) -> httpx.Response:
-                return httpx.post(f"{url}/v1/memory/feedback", json=body, headers=admin, timeout=60)
-
-            taken = [callers.submit(post, said[0])]
-            assert reached.wait(60)
-            taken.append(callers.submit(post, said[1]))
-            wait_until(lambda: server.config.app.state.edge.writing.pending == 2)
-            refused = post(said[2])
-            assert (refused.status_code, refused.json()["error"]["code"]) == (429, "queue_full")
-            assert int(refused.headers["retry-after"]) >= 1
-            go.set()
-            assert [one.result(60).status_code for one in taken] == [200, 200]
-            assert len(reco.memory.opinions) == 2
-            assert post(said[2]).json()["opinions"] == 3

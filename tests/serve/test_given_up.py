@@ -2,20 +2,13 @@
 
 from __future__ import annotations
 
-import asyncio
 import json
 import socket
-import threading
-from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 
 import httpx
 import pytest
 from live_service import wait_until
-
-from reco_plugin.serve.embedder import Embedder, Item
-from reco_plugin.serve.lanes import Lanes
-from reco_plugin.serve.settings import ServeSettings
 
 TEXT = "a red circle"
 ONE = {"input": [{"text": TEXT}]}
@@ -23,42 +16,6 @@ ONE = {"input": [{"text": TEXT}]}
 
 def post(url: str, path: str = "/v1/explain", body: object = ONE) -> httpx.Response:
     return httpx.post(f"{url}{path}", json=body, timeout=60)
-
-
-class Gated(list[Item]):
-    """Items, of which the third lets itself be waited for."""
-
-    def __init__(self, items: list[Item]) -> None:
-        super().__init__(items)
-        self.taken, self.reached, self.go = 0, threading.Event(), threading.Event()
-
-    def __iter__(self) -> Iterator[Item]:
-        for item in super().__iter__():
-            self.taken += 1
-            if self.taken == 3:
-                self.reached.set()
-                assert self.go.wait(60)
-            yield item
-
-
-def test_items_that_nobody_waits_for_are_not_begun(filled):
-    items = Gated([Item.text(TEXT)] * 100)
-    prepare = Embedder(filled, ServeSettings()).prepare
-
-    async def ask() -> None:
-        lanes = Lanes(threads=1, queue=1, deadline_s=600)
-        asked = asyncio.ensure_future(lanes.run(lambda: prepare(items, truncate=True)))
-        await asyncio.to_thread(items.reached.wait, 60)
-        asked.cancel()
-        with pytest.raises(asyncio.CancelledError):
-            await asked
-        assert lanes.pending == 1  # the thread still works on what was sent
-        items.go.set()
-        await lanes.close(60)
-        assert lanes.pending == 0
-
-    asyncio.run(ask())
-    assert items.taken <= 4
 
 
 def test_what_a_client_that_left_has_queued_is_dropped(blocked, live):

@@ -37,25 +37,6 @@ def test_it_is_alive_at_once_and_ready_when_warm(filled):
     assert state.ready().reasons == ["the service is stopping"]
 
 
-def test_an_empty_memory_is_told_at_the_start_with_those_that_may_have_been_meant(filled, model, tmp_path, caplog):
-    def warnings(reco):
-        caplog.clear()
-        health.Health(Edge(Embedder(reco, ServeSettings()), ServeSettings())).warm_up()
-        return [record.getMessage() for record in caplog.records if record.levelname == "WARNING"]
-
-    caplog.set_level("INFO", LOGGER)
-    there = tmp_path / "memory"
-    with Reco.open(model, memory=there) as reco:
-        reco.memory.add_records(filled.memory.store.scroll())
-        assert warnings(reco) == []
-    with Reco.open(model, memory=tmp_path / "memroy") as reco:
-        (said,) = warnings(reco)
-    assert said.startswith(f"the memory at {tmp_path / 'memroy'} is empty: answers are plain until pairs are added")
-    assert "did you mean 'memory'?" in said
-    with Reco.open(model, memory=":memory:") as reco:
-        assert warnings(reco) == ["the memory at :memory: is empty: answers are plain until pairs are added"]
-
-
 def test_a_model_that_does_not_run_is_named_while_liveness_answers(troubled, served, caplog):
     made = troubled()
     made.seam.trouble = lambda: (_ for _ in ()).throw(SessionError("the graph is broken"))
@@ -66,31 +47,6 @@ def test_a_model_that_does_not_run_is_named_while_liveness_answers(troubled, ser
         (reason,) = answer.json()["reasons"]
         assert reason.startswith("the models do not run: the model failed; the service's log has the details")
         assert "the graph is broken" in caplog.text
-
-
-def test_liveness_answers_while_the_models_are_loaded(blocked, live_unwarmed):
-    blocked.armed.set()
-    with live_unwarmed(blocked.reco) as client:
-        assert client.get("/livez").status_code == 200
-        assert client.get("/readyz").json()["reasons"] == ["the models are being loaded"]
-        blocked.go.set()
-        until(lambda: client.get("/readyz").status_code == 200)
-
-
-@pytest.fixture
-def live_unwarmed():
-    from contextlib import contextmanager
-
-    from starlette.testclient import TestClient
-
-    from reco_plugin.serve.app import create_app
-
-    @contextmanager
-    def start(reco):
-        with TestClient(create_app(ServeSettings(page=False), reco)) as client:
-            yield client
-
-    return start
 
 
 @pytest.mark.filterwarnings("ignore::reco_plugin.guard.DegradedWarning")
@@ -195,29 +151,6 @@ def test_a_memory_that_is_deleted_while_serving_is_told(model, filled, tmp_path,
         assert (state.ready().status, state.ready().degraded) == ("ready", [])
 
 
-def test_a_check_that_fails_is_logged_once_and_made_again(troubled, monkeypatch, caplog):
-    reco = troubled().reco
-    state = health.Health(Edge(Embedder(reco, ServeSettings()), ServeSettings()))
-    monkeypatch.setattr(health, "_EVERY_S", 0.001)
-    checks: list[int] = []
-
-    def check() -> None:
-        checks.append(1)
-        if len(checks) < 5:
-            raise RuntimeError("a library's own")
-
-    monkeypatch.setattr(reco.encoder, "check", check)
-    watching = threading.Thread(target=state.watch)
-    watching.start()
-    try:
-        until(lambda: len(checks) > 6)
-    finally:
-        state.stop()
-        watching.join()
-    assert caplog.text.count("is made again") == 1
-    assert "a library's own" in caplog.text
-
-
 def test_a_warm_up_that_failed_for_a_server_is_tried_again(troubled, monkeypatch):
     made = troubled()
     state = health.Health(Edge(Embedder(made.reco, ServeSettings()), ServeSettings()))
@@ -241,19 +174,6 @@ def until(true):
     while not true():
         assert time.monotonic() < deadline
         time.sleep(0.005)
-
-
-@pytest.mark.filterwarnings("ignore::reco_plugin.guard.DegradedWarning")
-def test_a_degraded_answer_is_never_cached(troubled):
-    made = troubled()
-    embedder = Embedder(made.reco, ServeSettings(cache_entries=4))
-    from reco_plugin.serve.embedder import EmbedRequest, Item
-
-    request = EmbedRequest([Item.text("a small red circle")], model="clip-reco-query")
-    made.seam.trouble = down
-    assert embedder.embed(request).degraded == "memory_error"
-    made.seam.trouble = None
-    assert embedder.embed(request).rows[0].refined
 
 
 def families(text: str) -> dict[str, dict[str, float]]:
@@ -290,11 +210,4 @@ def test_metrics_are_what_the_counters_count(client, filled):
     assert requests["route=/v1/explain,status=200"] == 1
     assert requests["route=/v1/refine,status=400"] == 1
     assert requests["route=other,status=404"] == 1
-    assert shown["reco_http_request_seconds_count"]["route=/v1/explain"] == 1
-
-
-def test_two_services_in_one_process_do_not_mix(filled, served):
-    with served(filled) as first, served(filled) as second:
-        first.get("/v1/models")
-        assert 'route="/v1/models"' in first.get("/metrics").text
-        assert 'route="/v1/models"' not in second.get("/metrics").text
+    assert shown["reco_http_request_duration_seconds_count"]["route=/v1/explain"] == 1

@@ -54,7 +54,7 @@ def test_a_query_goes_between_two_items_of_bulk_and_before_bulk_that_waits() -> 
         second = asyncio.ensure_future(lanes.run(lambda: bulk("b"), 1, bulk=True))
         await asyncio.sleep(0.05)
         query = asyncio.ensure_future(lanes.run(lambda: order.append("query")))
-        await asyncio.to_thread(wait_until, lambda: lanes.queries_wait)
+        await asyncio.to_thread(wait_until, lambda: lanes.pending == 3)
         go.set()
         await asyncio.gather(first, second, query)
         assert lanes.pending == 0

@@ -9,7 +9,6 @@ from importlib.resources import files
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import pytest
 from holes import copy_folder
 from PIL import Image
@@ -18,8 +17,7 @@ from typer.testing import CliRunner
 
 from reco_plugin import Pair, Reco
 from reco_plugin.cli.app import app
-from reco_plugin.data.picture_folders import note_folders, noted_folders
-from reco_plugin.errors import MemoryStoreError, MemoryUnavailable
+from reco_plugin.errors import MemoryUnavailable
 from reco_plugin.memory import open_memory
 from reco_plugin.preprocess import ImageConfig
 from reco_plugin.serve.page import thumbnail
@@ -82,19 +80,6 @@ def test_a_browser_may_load_nothing_from_elsewhere(filled: Reco, served: Any) ->
         assert set(re.findall(r"https?://[^\"'\s]+", body)) <= {namespaces}, name
 
 
-def test_an_unchanged_file_is_not_sent_again(filled: Reco, served: Any) -> None:
-    with served(filled, page=True) as client:
-        first = client.get("/page/files/app.js")
-        again = client.get("/page/files/app.js", headers={"if-none-match": first.headers["etag"]})
-    assert (again.status_code, again.content) == (304, b"")
-
-
-def test_no_other_file_can_be_read(filled: Reco, served: Any) -> None:
-    with served(filled, page=True) as client:
-        for name in ("nothing.js", "..%2frouter.py", "%2e%2e%2frouter.py", "../router.py"):
-            assert client.get(f"/page/files/{name}").status_code == 404, name
-
-
 def test_the_page_can_be_left_out(filled: Reco, served: Any) -> None:
     with served(filled, page=False) as client:
         assert client.get("/").status_code == 405  # embeddings in TEI's dialect
@@ -107,23 +92,6 @@ def test_the_page_is_open_and_its_questions_need_a_key(filled: Reco, served: Any
         assert compare(client, "red").json()["error"]["code"] == "key_missing"
         assert client.get("/page/examples").status_code == 401
         assert compare(client, "red", {"authorization": "Bearer k-1"}).status_code == 200
-
-
-def luminance(colour: str) -> float:
-    values = np.array([int(colour[place : place + 2], 16) / 255 for place in (1, 3, 5)])
-    linear = np.where(values <= 0.04045, values / 12.92, ((values + 0.055) / 1.055) ** 2.4)
-    return float(linear @ [0.2126, 0.7152, 0.0722])
-
-
-@pytest.mark.parametrize("scheme", ["light", "dark"])
-def test_words_can_be_read_on_their_ground(scheme: str) -> None:
-    blocks = re.findall(r":root \{([^}]*)\}", STATIC["style.css"])
-    raw = dict(re.findall(r"--([\w-]+): (#\w+)", blocks[scheme == "dark"]))
-    colours = {name: "#" + "".join(2 * c for c in v[1:]) if len(v) == 4 else v for name, v in raw.items()}
-    pairs = [(ink, paper) for ink in ("ink", "soft", "good", "bad", "accent") for paper in ("paper", "ground")]
-    for ink, paper in [*pairs, ("on-accent", "accent"), ("ink", "tint"), ("ink", "warn")]:
-        dark, bright = sorted((luminance(colours[ink]), luminance(colours[paper])))
-        assert (bright + 0.05) / (dark + 0.05) >= 4.5, f"{ink} on {paper}, {scheme}"  # WCAG 2, AA
 
 
 # --- comparison --------------------------------------------------------------------------------------------------
@@ -264,14 +232,6 @@ def test_another_index_is_ranked_while_the_memory_refines(filled: Reco, served: 
     open_memory(tmp_path / "index", filled.manifest.fingerprint, create=False).close()  # the page let go of it
 
 
-def test_an_index_that_is_not_there_is_said_at_the_start(filled: Reco, served: Any, tmp_path: Path) -> None:
-    with (
-        pytest.raises(MemoryStoreError, match="nowhere"),
-        served(filled, page=True, page_index=str(tmp_path / "nowhere")),
-    ):
-        pass
-
-
 # --- pictures ----------------------------------------------------------------------------------------------------
 
 
@@ -386,18 +346,3 @@ def test_another_index_that_is_ranked_has_its_own_pictures(built: Path, filled: 
         ranking = compare(client, "red").json()["plain_ranking"]
     assert len(ranking) == 6
     assert None not in [pair["picture"] for pair in ranking]
-
-
-@pytest.mark.parametrize("note", [b"", b"[]", b"{}", b'{"folders": 3, "inode": 1}', b'{"folders": ["/"], "inode": 1}'])
-def test_a_note_that_nobody_here_wrote_allows_nothing(built: Path, note: bytes) -> None:
-    assert noted_folders(built) == (built.parent / "shop",)
-    (built / "pictures.json").write_bytes(note)
-    assert noted_folders(built) == ()
-
-
-def test_folders_are_added_and_only_memories_in_folders_note_them(built: Path, tmp_path: Path) -> None:
-    note_folders(built, [tmp_path / "more", tmp_path / "shop"])
-    assert noted_folders(built) == (tmp_path / "shop", tmp_path / "more")
-    for place in (":memory:", "http://localhost:6333"):
-        note_folders(place, [tmp_path])
-        assert noted_folders(place) == ()

@@ -15,7 +15,6 @@ from reco_plugin import Reco
 from reco_plugin.calibration.reasons import explain_decision
 from reco_plugin.client import Client
 from reco_plugin.errors import InputError, MemoryUnavailable
-from reco_plugin.guard import DegradedWarning
 
 PROMPTS = ["a small red circle", "a large blue square", "a small green triangle", "the theory of numbers"]
 
@@ -65,19 +64,6 @@ def test_scores_are_those_of_reco(moving, served, pictures, sent):
     }
 
 
-def test_texts_may_ask(moving, served, pictures, sent):
-    with served(moving) as client:
-        body = client.post("/v1/scores", json={"images": sent, "texts": PROMPTS, "queries": "text"}).json()
-        wrong = client.post("/v1/scores", json={"images": sent, "texts": PROMPTS, "queries": "texts"})
-        expected = moving.scores(pictures, PROMPTS, "text")
-    assert np.shape(body["scores"]) == (len(pictures), len(PROMPTS))
-    assert np.allclose(body["scores"], expected.scores, atol=1e-6)
-    assert not np.allclose(body["scores"], moving.scores(pictures, PROMPTS).scores, atol=1e-4)
-    assert body["covered"] == []
-    assert body["coverage"]["decided"]
-    assert wrong.status_code == 400 and wrong.json()["error"]["param"] == "queries"
-
-
 def test_vectors_follow_what_is_raw(filled, served, pictures, sent):
     images, texts = filled.embed_images(pictures, refine=False), filled.embed_texts(PROMPTS, refine=False)
     mixed = {"images": sent[:1], "image_vectors": images[1:].tolist()}
@@ -110,23 +96,6 @@ def test_what_cannot_be_scored_is_refused_by_its_name(reading, sent):
         assert (answer.status_code, said["code"], said["param"]) == (status, code, param), said
 
 
-def test_too_many_scores_keys_and_counts(filled, served, sent, monkeypatch):
-    body = {"images": sent, "texts": PROMPTS}
-    with served(filled, max_items=6) as client:
-        assert client.post("/v1/scores", json=body).json()["error"]["code"] == "too_many_items"
-    with served(filled, max_images=2) as client:
-        assert client.post("/v1/scores", json=body).status_code == 413
-    with served(filled) as client, monkeypatch.context() as few:
-        few.setattr("reco_plugin.serve.scores.MOST_SCORES", 23)
-        said = client.post("/v1/scores", json=body).json()["error"]["message"]
-        assert said.startswith("scores: 24 in one request, the limit is 23 (of all)")
-    with served(filled, api_keys=["k-1"]) as client:
-        assert client.post("/v1/scores", json=body).status_code == 401
-        assert client.post("/v1/scores", json=body, headers={"api-key": "k-1"}).status_code == 200
-        counted = client.get("/metrics").text
-    assert 'reco_http_requests_total{route="/v1/scores",status="200"} 1.0' in counted
-
-
 @pytest.mark.filterwarnings("ignore:answering with frozen CLIP vectors")
 def test_a_memory_that_is_away_leaves_plain_scores_and_says_so(troubled, served, sent):
     made = troubled()
@@ -140,52 +109,6 @@ def test_a_memory_that_is_away_leaves_plain_scores_and_says_so(troubled, served,
     assert answer.json()["scores"] == answer.json()["frozen"]
     assert (answer.json()["degraded"], answer.headers["x-reco-degraded"]) == ("memory_error", "memory_error")
     assert (answer.headers["x-reco-refined"], answer.json()["covered"]) == ("false", [])
-
-
-@pytest.mark.parametrize("said", ["cautious", "balanced", "bold", "0.3"])
-@pytest.mark.parametrize("route", ["/v1/embeddings", "/v1/refine"])
-def test_the_header_is_the_caution_of_any_dialect(filled, served, said, route):
-    filled.memory._learned = (filled.memory.searches.header, told_apart(filled))
-    caution = said if said.isalpha() else float(said)
-    plain = filled.embed_texts(PROMPTS, refine=False)
-    expected = filled.refine(plain, modality="text", caution=caution).vectors
-    bodies = {
-        "/v1/embeddings": {"model": "clip-reco-query", "input": PROMPTS},
-        "/v1/refine": {"vectors": plain.tolist(), "modality": "text"},
-    }
-    with served(filled) as client:
-        answers = [client.post(route, json=bodies[route], headers=one) for one in ({"x-reco-caution": said}, {})]
-    found = [[one["embedding"] for one in answer.json()["data"]] for answer in answers]
-    assert np.allclose(found[0], expected, atol=1e-6)
-    assert np.allclose(found[0], found[1], atol=1e-6) == (said == "balanced")
-
-
-def told_apart(reco: Reco) -> Any:
-    """The memory's reliability, with two gates: those of a small memory are one."""
-    state = reco.memory.calibration
-    assert state is not None
-    sides = {}
-    for name, side in state.sides.items():
-        gates = {
-            caution: replace(gate, phi=gate.phi + np.eye(6)[0] * (caution == "bold"))
-            for caution, gate in side.gates.items()
-        }
-        sides[name] = replace(side, gates=gates)
-    return replace(state, sides=sides, unanswerable=0.2)
-
-
-@pytest.mark.parametrize("said", ["reckless", "1.1", "-1", "nan", ""])
-def test_a_header_that_is_no_caution_is_refused_by_its_name(reading, said):
-    body = {"model": "clip-reco-query", "input": PROMPTS}
-    answer = reading.post("/v1/embeddings", json=body, headers={"x-reco-caution": said})
-    assert (answer.status_code, answer.json()["error"]["param"]) == (400, "x-reco-caution")
-    assert "cautious, balanced, bold or a share" in answer.json()["error"]["message"]
-
-
-def test_the_field_is_heard_before_the_header(reading):
-    vectors = reading.post("/v1/embeddings", json={"model": "clip", "input": PROMPTS}).json()["data"]
-    asked = {"vectors": [one["embedding"] for one in vectors], "modality": "text", "caution": 0.5}
-    assert reading.post("/v1/refine", json=asked, headers={"x-reco-caution": "reckless"}).status_code == 200
 
 
 def test_candidates_say_which_were_covered_what_was_decided_and_why(moving, served):
@@ -268,16 +191,3 @@ def test_clients_score_as_the_reco_behind_the_service(moving, live, pictures):
     there = moving.refine(texts, modality="text", role="candidate", explain=True)
     assert replace(refined.coverage, strength=None) == replace(there.coverage, strength=None)
     assert [str(why) for why in refined.why] == [str(why) for why in there.why]
-
-
-@pytest.mark.filterwarnings("ignore:answering with frozen CLIP vectors")
-def test_a_client_warns_of_plain_scores(troubled, live, pictures):
-    made = troubled()
-
-    def away() -> None:
-        raise MemoryUnavailable("gone")
-
-    with live(made.reco) as (url, _), Client(url) as client:
-        made.seam.trouble = away
-        with pytest.warns(DegradedWarning, match="frozen CLIP vectors"):
-            assert client.scores(pictures, PROMPTS).degraded == "memory_error"

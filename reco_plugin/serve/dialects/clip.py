@@ -6,18 +6,17 @@ queries.
 
 from __future__ import annotations
 
+from typing import Any
+
 from fastapi import APIRouter, Request, Response
 from pydantic import BaseModel, Field, model_validator
 
-from ...types import Caution
 from ..edge import Edge
 from ..embedder import Embedded
 from ..failures import Failure, Refused
 from ..models import describe_calibration
-from ..routes import answering_in
 from ..schemas import Items
-from ..wire import as_written
-from .shared import Picture, Wanted, answer, errors_as, numbered
+from .shared import Picture, Wanted, answer, dialect_router, numbered
 
 
 class VectorizeRequest(BaseModel):
@@ -40,67 +39,40 @@ class VectorizeRequest(BaseModel):
         return Wanted(inputs=texts | images, empty_texts=True)
 
 
-class VectorizeAnswer(BaseModel):
-    """One vector per text and per image."""
-
-    textVectors: list[list[float]]  # noqa: N815 - Weaviate's spelling
-    imageVectors: list[list[float]]  # noqa: N815
-
-
-class ClipError(BaseModel):
-    """The container's error."""
-
-    error: str
-
-
-class Meta(BaseModel):
-    """Information for people; Weaviate needs an object but ignores its fields."""
-
-    model: str
-    dimension: int
-    aliases: dict[str, str]
-    calibrated: bool
-    plain: str
-    check: str | None
-    caution: Caution | float
-    target: str
-    fusers: list[str]
-
-
 def router(edge: Edge) -> APIRouter:
     """The routes."""
-    routes = APIRouter(route_class=answering_in(lambda failure: {"error": failure.message}), tags=["dialects"])
+    routes = dialect_router(lambda failure: {"error": failure.message})
 
-    @routes.post("/vectorize", response_model=VectorizeAnswer, responses=errors_as(ClipError))
+    @routes.post("/vectorize")
     async def clip_vectorize(request: Request, body: VectorizeRequest) -> Response:
         """Embed texts and images; the API of Weaviate's multi2vec-clip container."""
         texts = len(body.texts or [])
 
-        def write(found: Embedded) -> VectorizeAnswer:
-            vectors = as_written(found.whole().vectors)
-            return VectorizeAnswer.model_construct(textVectors=vectors[:texts], imageVectors=vectors[texts:])
+        def write(found: Embedded) -> dict[str, Any]:
+            vectors = found.whole().vectors
+            return {"textVectors": vectors[:texts], "imageVectors": vectors[texts:]}
 
         return await answer(edge(request), body.to_wanted(), write)
 
     @routes.get("/meta")
-    async def clip_meta() -> Meta:
-        """The model, and what the memory has learned about its pairs."""
+    async def clip_meta() -> dict[str, Any]:
+        """The model, and what the memory has learned; Weaviate needs an object and ignores its fields."""
         embedder, reco = edge.embedder, edge.embedder.reco
-        return Meta(
-            model=next(iter(embedder.aliases)),
-            dimension=embedder.dimension,
-            aliases=dict(embedder.aliases),
+        return {
+            "model": next(iter(embedder.aliases)),
+            "dimension": embedder.dimension,
+            "aliases": embedder.aliases,
             **describe_calibration(reco),
-            caution=reco.defaults["caution"],
-            target=embedder.target,
-            fusers=list(reco.manifest.fusers),
-        )
+            "caution": reco.defaults["caution"],
+            "target": embedder.target,
+            "fusers": list(reco.manifest.fusers),
+        }
 
     @routes.get("/.well-known/live", status_code=204)
     async def clip_live() -> None:
         """Whether the process answers."""
 
-    @routes.get("/.well-known/ready", status_code=204, responses={503: {"model": ClipError, "description": "not yet"}})
+    @routes.get("/.well-known/ready", status_code=204)
     async def clip_ready(request: Request) -> None:
         """Whether requests should be sent here, as ``/readyz``."""
         state = request.app.state.health.ready()

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import uuid
-from typing import Annotated, Any, Literal, TypeAlias
+from typing import Annotated, Any, Literal
 
 from fastapi import APIRouter, Request, Response
 from pydantic import BaseModel, Field, model_validator
@@ -29,8 +29,6 @@ from .shared import (
 )
 
 _OFFERED = (*DTYPES, "base64")
-WholeRows: TypeAlias = list[list[int]]
-VectorRows: TypeAlias = list[list[float]]  # named outside of the class, whose field `float` hides the type
 
 
 class CohereText(Strict):
@@ -102,70 +100,43 @@ class CohereRequest(Strict):
         )
 
 
-class CohereEmbeddings(BaseModel):
-    """Vectors by type."""
-
-    float: VectorRows | None = None
-    base64: list[str] | None = None
-    int8: WholeRows | None = None
-    uint8: WholeRows | None = None
-    binary: WholeRows | None = None
-    ubinary: WholeRows | None = None
-
-
-class CohereAnswer(BaseModel):
-    """Cohere's answer."""
-
-    id: str
-    response_type: Literal["embeddings_by_type", "embeddings_floats"] = "embeddings_by_type"
-    embeddings: CohereEmbeddings | VectorRows
-    texts: list[str]
-    meta: dict[str, Any]
-
-
-class CohereError(BaseModel):
-    """Cohere's error."""
-
-    message: str
-
-
 def router(edge: Edge) -> APIRouter:
-    """The route."""
-    routes = dialect_router(CohereError)
+    """The routes."""
+    routes = dialect_router(lambda failure: {"message": failure.message})
 
     async def embed(request: Request, body: CohereRequest, version: str) -> Response:
         caller = edge(request)
         cut = cut_to(caller.embedder, output_dimension=body.output_dimension)
         check_offered("max_tokens", body.max_tokens, ())
-        types = body.embedding_types or ["float"]
-        for one in types:
+        for one in body.embedding_types or ():
             check_offered("embedding_types", one, _OFFERED)
+        return await answer(caller, body.to_wanted(), lambda found: _written(found, body, version), cut)
 
-        def write(found: Embedded) -> CohereAnswer:
-            vectors = found.whole().vectors
-            made: dict[str, Any] = {one: quantise(vectors, one) for one in types if one != "base64"}
-            if "base64" in types:
-                made["base64"] = [write_vector(vector, "base64") for vector in vectors]
-            tokens = {"input_tokens": found.tokens}
-            as_v1 = version == "1" and not body.embedding_types
-            return CohereAnswer.model_construct(
-                id=uuid.uuid4().hex,
-                response_type="embeddings_floats" if as_v1 else "embeddings_by_type",
-                embeddings=made["float"] if as_v1 else CohereEmbeddings.model_construct(**made),
-                texts=body.texts or [],
-                meta={"api_version": {"version": version}, "billed_units": tokens, "tokens": tokens},
-            )
-
-        return await answer(caller, body.to_wanted(), write, cut)
-
-    @routes.post("/v2/embed", response_model=CohereAnswer)
+    @routes.post("/v2/embed")
     async def cohere_embed(request: Request, body: CohereRequest) -> Response:
         """Embed texts, images or mixed inputs; Cohere's API."""
         return await embed(request, body, "2")
 
-    @routes.post("/v1/embed", response_model=CohereAnswer)
+    @routes.post("/v1/embed")
     async def cohere_embed_v1(request: Request, body: CohereRequest) -> Response:
         """The same as version 1, which `cohere.Client` and LangChain call: floats without `embedding_types`."""
         return await embed(request, body, "1")
 
     return routes
+
+
+def _written(found: Embedded, body: CohereRequest, version: str) -> dict[str, Any]:
+    vectors = found.whole().vectors
+    made: dict[str, Any] = {}
+    for one in body.embedding_types or ["float"]:
+        as_text = one == "base64"
+        made[one] = [write_vector(row, one) for row in vectors] if as_text else quantise(vectors, one)
+    tokens = {"input_tokens": found.tokens}
+    as_v1 = version == "1" and not body.embedding_types
+    return {
+        "id": uuid.uuid4().hex,
+        "response_type": "embeddings_floats" if as_v1 else "embeddings_by_type",
+        "embeddings": made["float"] if as_v1 else made,
+        "texts": body.texts or [],
+        "meta": {"api_version": {"version": version}, "billed_units": tokens, "tokens": tokens},
+    }

@@ -23,8 +23,9 @@ from ...types import InputType
 from ..edge import Edge
 from ..embedder import Embedded, EmbedRequest, Item, split_target
 from ..failures import Failure, Refused
+from ..items import text_item
 from ..schemas import Strict
-from .shared import dialect_router, text_item
+from .shared import dialect_router
 
 _TASKS: dict[str, tuple[InputType, str]] = {"textual": ("query", "text"), "visual": ("document", "image")}
 """Task -> side of its item, and the field of the form that holds it."""
@@ -42,21 +43,6 @@ class ImmichEntries(Strict):
     clip: dict[str, ImmichModel]
 
 
-class ImmichAnswer(BaseModel):
-    """immich's answer."""
-
-    clip: str
-    """The vector, as JSON inside JSON."""
-    imageWidth: int | None = None  # noqa: N815
-    imageHeight: int | None = None  # noqa: N815
-
-
-class ImmichError(BaseModel):
-    """immich's error."""
-
-    detail: str
-
-
 def is_same_model(one: str, other: str) -> bool:
     """Whether immich's and open_clip's name mean one model, apart from QuickGELU in either of them.
 
@@ -71,15 +57,11 @@ def is_same_model(one: str, other: str) -> bool:
 
 def router(edge: Edge) -> APIRouter:
     """The route."""
-    routes = dialect_router(ImmichError)
+    routes = dialect_router(lambda failure: {"detail": failure.message})
     fields = {name: {"type": "string"} for name in ("text", "entries", "image")}
     form_of = {"content": {"multipart/form-data": {"schema": {"type": "object", "properties": fields}}}}
 
-    @routes.post(
-        "/predict",
-        openapi_extra={"requestBody": form_of},
-        response_model=ImmichAnswer,
-    )
+    @routes.post("/predict", openapi_extra={"requestBody": form_of})
     async def immich_predict(request: Request) -> Response:
         """Embed a text or an image for immich's smart search; other tasks are forwarded."""
         await request.body()  # cached, to be forwarded
@@ -97,11 +79,12 @@ def router(edge: Edge) -> APIRouter:
             await form.close()
         side, field = _TASKS[task]
 
-        def write(found: Embedded) -> ImmichAnswer:
-            vector = found.whole(field).rows[0].vector
-            image = item.content if isinstance(item, Item) and isinstance(item.content, bytes) else None
-            width, height = (None, None) if image is None else _size(image)
-            return ImmichAnswer(clip=json.dumps(vector.tolist()), imageWidth=width, imageHeight=height)
+        def write(found: Embedded) -> dict[str, Any]:
+            vector = json.dumps(found.whole(field).rows[0].vector.tolist())  # JSON inside JSON, as immich's
+            if not (isinstance(item, Item) and isinstance(item.content, bytes)):
+                return {"clip": vector}
+            width, height = _size(item.content)
+            return {"clip": vector, "imageWidth": width, "imageHeight": height}
 
         return await edge(request).answer(EmbedRequest([item], side=side), write)
 

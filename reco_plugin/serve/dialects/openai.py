@@ -5,15 +5,15 @@ from __future__ import annotations
 from typing import Annotated, Any, Literal, TypeAlias
 
 from fastapi import APIRouter, Request, Response
-from pydantic import BaseModel, BeforeValidator, Field, ValidationInfo, model_validator
+from pydantic import BeforeValidator, Field, ValidationInfo, model_validator
 
 from ...options import RefineOptions
 from ..edge import Caller, Edge
 from ..embedder import AnswerRow, Embedded
 from ..failures import Failure, Refused
-from ..logs import request_id
+from ..items import is_data_uri
 from ..routes import shape_for_all
-from ..schemas import ErrorBody, HowToRefine, Items, Strict, check_length, error_body
+from ..schemas import HowToRefine, Items, Strict, check_length, error_body
 from .shared import (
     DTYPES,
     Cut,
@@ -24,7 +24,6 @@ from .shared import (
     check_offered,
     cut_to,
     dialect_router,
-    is_data_uri,
     numbered,
     side_of,
     truncates,
@@ -182,7 +181,7 @@ class EmbeddingsRequest(Strict):
             options=self.reco.options() if self.reco else RefineOptions(),
         )
 
-    def check(self, caller: Caller) -> None:
+    def check(self) -> None:
         """Refuse fields that need another model.
 
         Raises:
@@ -195,96 +194,51 @@ class EmbeddingsRequest(Strict):
         check_offered("return_multivector", self.return_multivector, (False,))
 
 
-class Embedding(BaseModel):
-    """One answer; either ``embedding`` or ``error`` is there."""
-
-    object: Literal["embedding"] = "embedding"
-    index: int
-    embedding: list[int] | list[float] | str | None = None
-    truncated: bool | None = None
-    """True if a text was cut to the context length, else left out."""
-    moved: float | None = None
-    """Cosine distance from the frozen vector, where the request has ``reco``, else left out."""
-    scale: tuple[float, float] | None = None
-    """Of a refined query, as of ``/v1/refine``, where the request has ``reco`` and all dimensions, else left out."""
-    error: ErrorBody | None = None
-
-
-class Usage(BaseModel):
-    """Tokens of texts, start and end included; images have none."""
-
-    prompt_tokens: int
-    total_tokens: int
-
-
-class EmbeddingsAnswer(BaseModel):
-    """OpenAI's answer, with the ``id`` that Mistral's clients need: that of the request, as ``x-request-id``."""
-
-    id: str
-    object: Literal["list"] = "list"
-    data: list[Embedding]
-    model: str
-    usage: Usage
-
-
-class ErrorShape(BaseModel):
-    """OpenAI's error with Jina's and Voyage's ``detail`` and NVIDIA's ``message``, whose clients come here, too."""
-
-    error: ErrorBody
-    detail: str
-    message: str
-
-
 def router(edge: Edge) -> APIRouter:
     """The route."""
-    routes = dialect_router(ErrorShape, shape_for_all)
+    routes = dialect_router(shape_for_all)
 
-    @routes.post("/embeddings", response_model=EmbeddingsAnswer, include_in_schema=False)  # a base URL without /v1
-    @routes.post("/openai/v1/embeddings", response_model=EmbeddingsAnswer, include_in_schema=False)  # of Azure
-    @routes.post("/v1/embeddings", response_model=EmbeddingsAnswer)
+    @routes.post("/embeddings", include_in_schema=False)  # a base URL without /v1
+    @routes.post("/openai/v1/embeddings", include_in_schema=False)  # of Azure
+    @routes.post("/v1/embeddings")
     async def openai_embeddings(request: Request, body: EmbeddingsRequest) -> Response:
         """Embed texts and images; OpenAI's API, with Jina's objects and NIM's data URIs as further inputs."""
-        return await answer_embeddings(request, body)
+        caller = edge(request)
+        body.check()
+        cut = cut_to(caller.embedder, dimensions=body.dimensions, output_dimension=body.output_dimension)
+        return await answer(caller, body.to_wanted(), lambda found: _written(found, body, caller, cut), cut)
 
-    @routes.post(
-        "/openai/deployments/{deployment}/embeddings", response_model=EmbeddingsAnswer, include_in_schema=False
-    )
+    @routes.post("/openai/deployments/{deployment}/embeddings", include_in_schema=False)
     async def azure_embeddings(request: Request, deployment: str, body: EmbeddingsRequest) -> Response:
         """The same under Azure's path; the deployment is the model."""
-        return await answer_embeddings(request, body.model_copy(update={"model": deployment}))
-
-    async def answer_embeddings(request: Request, body: EmbeddingsRequest) -> Response:
-        caller = edge(request)
-        body.check(caller)
-
-        name = request_id.get() or ""
-
-        def write(found: Embedded) -> EmbeddingsAnswer:
-            if not body.allow_failures:
-                found.whole()
-            return EmbeddingsAnswer.model_construct(
-                id=name,
-                data=[_embedding(number, row, body) for number, row in enumerate(found.rows)],
-                model=body.model or next(iter(caller.embedder.aliases)),
-                usage=Usage(prompt_tokens=found.tokens, total_tokens=found.tokens),
-            )
-
-        cut = cut_to(caller.embedder, dimensions=body.dimensions, output_dimension=body.output_dimension)
-        return await answer(caller, body.to_wanted(), write, cut)
+        return await openai_embeddings(request, body.model_copy(update={"model": deployment}))
 
     return routes
 
 
-def _embedding(number: int, row: AnswerRow, body: EmbeddingsRequest) -> Embedding:
+def _written(found: Embedded, body: EmbeddingsRequest, caller: Caller, cut: int | None) -> dict[str, Any]:
+    """OpenAI's answer, with the ``id`` that Mistral's clients need: that of the request, as ``x-request-id``."""
+    if not body.allow_failures:
+        found.whole()
+    return {
+        "id": caller.id,
+        "object": "list",
+        "data": [_embedding(number, row, body, cut) for number, row in enumerate(found.rows)],
+        "model": body.model or next(iter(caller.embedder.aliases)),
+        "usage": {"prompt_tokens": found.tokens, "total_tokens": found.tokens},
+    }
+
+
+def _embedding(number: int, row: AnswerRow, body: EmbeddingsRequest, cut: int | None) -> dict[str, Any]:
+    """One vector, or why there is none; ``moved`` and ``scale`` where the request has ``reco``."""
+    one: dict[str, Any] = {"object": "embedding", "index": number}
     if row.failure is not None:
-        return Embedding(index=number, error=error_body(row.failure))
-    vector = write_vector(row.vector, body.form, body.dtype)
-    moved = None if body.reco is None else row.moved
-    whole = body.reco is not None and body.dimensions is None and body.output_dimension is None
-    return Embedding.model_construct(
-        index=number,
-        embedding=vector,
-        truncated=row.truncated or None,
-        moved=moved,
-        scale=row.scale if whole else None,
-    )
+        return one | {"error": error_body(row.failure)}
+    one["embedding"] = write_vector(row.vector, body.form, body.dtype)
+    if row.truncated:
+        one["truncated"] = True
+    if body.reco is not None:
+        one["moved"] = row.moved
+        if row.scale is not None and cut is None:
+            one["scale"] = row.scale
+    return one

@@ -1,17 +1,14 @@
 """What the dialects share: their inputs, roles, encodings of a vector, and unsupported fields.
 
 An input is one or more texts and images, for which there is one vector. An empty text beside a picture is left out:
-search engines send a document whose title is missing so, and would lose it by an error. Images inside JSON are data
-URIs or bare base64; the declared type is often wrong, so the bytes decide.
+search engines send a document whose title is missing so, and would lose it by an error.
 """
 
 from __future__ import annotations
 
 import asyncio
 import base64
-import binascii
 import json
-import re
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from itertools import islice
@@ -20,15 +17,15 @@ from typing import Annotated, Any, Literal, TypeAlias
 import numpy as np
 import numpy.typing as npt
 from fastapi import APIRouter, Response
-from pydantic import BaseModel, BeforeValidator
+from pydantic import BeforeValidator
 
 from ...types import InputType
-from .. import schemas
 from ..edge import Caller
-from ..embedder import AnswerRow, Embedded, Embedder, EmbedRequest, Item, pixels_expected
-from ..failures import Failure, Refused, too_many_bytes, too_many_items
+from ..embedder import AnswerRow, Embedded, Embedder, EmbedRequest, Item
+from ..failures import Failure, Refused, too_many_items
+from ..items import EMPTY, is_url, text_item, text_or_image_item
 from ..routes import Shape, answering_in
-from ..schemas import embeds_empty_texts, most_items
+from ..schemas import most_items
 from ..wire import Answer, as_written
 
 DTYPES = ("float", "int8", "uint8", "binary", "ubinary")
@@ -63,18 +60,7 @@ _SIDES_OF_TASKS: dict[str, InputType] = {".query": "query", ".passage": "documen
 """How Jina's tasks end: ``code.query``, ``nl2code.passage``."""
 InputPart: TypeAlias = "str | Picture"
 """A text or an image."""
-_PICTURE = (
-    "a text is the base64 of a picture: send it as an image, which is a data:image/…;base64, string or"
-    ' {"image": …} in /v1/embeddings, and elsewhere the field for images (inputImage, image_base64, images)'
-)
-_EMPTY = Failure(400, "empty_text", "a text is empty: leave it out")
 _TINY = 1e-12
-_DATA_URI = re.compile(r"data:[^,;]*(?:;[^,;]+)*;base64,", re.IGNORECASE)
-_HEADER = 256  # characters that hold the header of a data URI, so that no long text is searched
-_SHOWN = 40
-_PICTURES = ("iVBORw0KGgo", "/9j/", "R0lGOD", "UklGR")
-_BASE64 = re.compile(r"[A-Za-z0-9+/_-]{16,}={0,2}")
-_LINE = 60  # characters that the first line of wrapped base64 has
 
 
 @dataclass(frozen=True)
@@ -127,7 +113,7 @@ async def answer(
         if alone and all(row.failure is None for row in found.rows):
             return write(found)
         zeros = np.zeros(caller.embedder.dimension, np.float32)
-        nothing = AnswerRow(zeros, zeros, failure=None if any(isinstance(part, Picture) for part in parts) else _EMPTY)
+        nothing = AnswerRow(zeros, zeros, failure=None if any(isinstance(part, Picture) for part in parts) else EMPTY)
         rows = iter(found.rows)
         taken = {name: list(islice(rows, len(some))) or [nothing] for name, some in inputs.items()}
         rows_of = [_join(some, name, wanted.part_names) for name, some in taken.items()]
@@ -162,21 +148,12 @@ async def read_all(
 
 async def _fetch(url: str, caller: Caller) -> Item | Failure:
     if caller.fetch is None:
-        message = "image URLs are not fetched here (image_urls is off): send the image as a data URI or base64"
+        message = "image URLs are not fetched here (image_url_hosts is empty): send the image as a data URI or base64"
         return Failure(400, "image_url_forbidden", message)
     try:
         return Item.image(await caller.fetch(url))
     except Refused as refused:
         return refused.failure
-
-
-def text_item(text: str, *, empty: bool = False) -> Item | Failure:
-    """A text as an item, or why it is none; ``empty``: also one of blanks, whatever the caller's headers say."""
-    if not (empty or embeds_empty_texts.get() or text.strip()):
-        return _EMPTY
-    if is_bare_picture(text):
-        return Failure(400, "image_as_text", _PICTURE)
-    return Item.text(text)
 
 
 def _join(parts: Sequence[AnswerRow], name: str, part_names: Sequence[str]) -> AnswerRow:
@@ -211,18 +188,9 @@ def mean_direction(parts: Sequence[npt.NDArray[np.float32]]) -> npt.NDArray[np.f
     return np.asarray(mean / max(float(np.linalg.norm(mean)), _TINY), np.float32)
 
 
-def dialect_router(
-    error: type[BaseModel], shape: Shape | None = None, headers: Callable[[Failure], dict[str, str]] = lambda _: {}
-) -> APIRouter:
-    """Make the router of a dialect, whose failures are ``error``; without ``shape``, the message is its one field."""
-    (name, *_) = error.model_fields
-    route = answering_in(shape or (lambda failure: {name: failure.message}), headers)
-    return APIRouter(route_class=route, tags=["dialects"], responses=errors_as(error))
-
-
-def errors_as(model: type[BaseModel]) -> dict[int | str, dict[str, Any]]:
-    """All failures that a dialect can answer, in its shape."""
-    return schemas.errors_as(model, {424: "the URL of an image could not be fetched"})
+def dialect_router(shape: Shape, headers: Callable[[Failure], dict[str, str]] = lambda _: {}) -> APIRouter:
+    """Make the router of a dialect, whose failures have this shape, and these headers."""
+    return APIRouter(route_class=answering_in(shape, headers), tags=["dialects"])
 
 
 def side_of(**fields: str | None) -> InputType | None:
@@ -328,79 +296,3 @@ def write_vector(vector: npt.NDArray[np.float32], form: str | None, dtype: str |
     if form == "base64":
         return base64.b64encode(numbers.astype(numbers.dtype.newbyteorder("<")).tobytes()).decode("ascii")
     return as_written(numbers)
-
-
-def is_url(text: str) -> bool:
-    """Whether a text is an http(s) URL.
-
-    >>> is_url("HTTPS://example.com/fox.jpg"), is_url("file:///etc/passwd")
-    (True, False)
-    """
-    return text[:8].lower().startswith(("http://", "https://"))
-
-
-def is_data_uri(text: str) -> bool:
-    """Whether a text is a data URI, of any type: some programs name none for an image.
-
-    >>> is_data_uri("data:;base64,iVBORw0KGgo="), is_data_uri("data: what is it?")
-    (True, False)
-    """
-    return text[:11].lower() == "data:image/" or _DATA_URI.match(text[:_HEADER]) is not None
-
-
-def is_bare_picture(text: str) -> bool:
-    """Whether a text is the base64 of a picture (PNG, JPEG, GIF or WebP), sent where texts are read.
-
-    >>> is_bare_picture("iVBORw0KGgoAAAANSUhEUgAAAAQ"), is_bare_picture("iVBORw0KGgo is how a PNG begins")
-    (True, False)
-    """
-    return text.startswith(_PICTURES) and _BASE64.fullmatch(text[:_LINE].strip()) is not None
-
-
-def image_bytes(text: str, *, max_bytes: int) -> bytes:
-    """Decode a data URI or bare base64, with or without padding, line breaks, or the URL-safe alphabet.
-
-    Raises:
-        Refused: not base64 (400 ``image_not_base64``), too many bytes (413 ``image_too_large``), or certainly not an
-            image (415 ``image_type_unsupported``). Other formats fail later, in the decoder.
-    """
-    found = _DATA_URI.match(text[:_HEADER])
-    encoded = text[found.end() :] if found else text
-    if len(encoded) > max_bytes * 3 // 2:  # 4/3, and room for line breaks: refused before it is copied
-        raise Refused(too_many_bytes(len(encoded) * 3 // 4, max_bytes))
-    raw = _decode(encoded) or _decode(_tidy(encoded))
-    if not raw:
-        message = f"an image must be a data URI or base64, got {text[:_SHOWN]!r} ({len(text):,} characters)"
-        raise Refused(Failure(400, "image_not_base64", message))
-    if len(raw) > max_bytes:
-        raise Refused(too_many_bytes(len(raw), max_bytes))
-    return pixels_expected(raw)
-
-
-def _decode(encoded: str) -> bytes:
-    """The bytes; empty if this is not strictly base64."""
-    try:
-        return base64.b64decode(encoded, validate=True)
-    except (binascii.Error, ValueError):
-        return b""
-
-
-def _tidy(encoded: str) -> str:
-    """The standard alphabet, padded, in one line; words are no base64, though they might be read as such."""
-    packed = "".join(line.strip() for line in encoded.splitlines()).rstrip("=").translate(str.maketrans("-_", "+/"))
-    return packed + "=" * (-len(packed) % 4)
-
-
-def image_item(encoded: str, max_bytes: int) -> Item:
-    """An image of a data URI or bare base64."""
-    return Item.image(image_bytes(encoded, max_bytes=max_bytes))
-
-
-def text_or_image_item(text: str | None, image: str | None, max_image_bytes: int) -> Item | Failure:
-    """The one of both that is given, as an item, or why it is none."""
-    if text is not None:
-        return text_item(text)
-    try:
-        return image_item(image or "", max_image_bytes)
-    except Refused as refused:
-        return refused.failure

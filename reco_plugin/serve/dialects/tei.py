@@ -8,7 +8,7 @@ from __future__ import annotations
 from typing import Any
 
 from fastapi import APIRouter, Request, Response
-from pydantic import BaseModel, Field, model_validator
+from pydantic import Field, model_validator
 
 from ... import __version__
 from ..edge import Edge
@@ -37,25 +37,6 @@ class TeiRequest(Strict):
         return given
 
 
-class TeiInfo(BaseModel):
-    """The model; the names are TEI's."""
-
-    model_id: str
-    model_sha: str
-    model_dtype: str
-    model_type: dict[str, dict[str, str]] = {"embedding": {"pooling": "last_token"}}  # CLIP's, at the end of the text
-    max_input_length: int
-    max_client_batch_size: int
-    version: str = __version__
-
-
-class TeiError(BaseModel):
-    """TEI's error."""
-
-    error: str
-    error_type: str
-
-
 def shape(failure: Failure) -> dict[str, Any]:
     """A failure in TEI's shape."""
     kind = {429: "Overloaded", 503: "Unhealthy"}.get(
@@ -66,16 +47,16 @@ def shape(failure: Failure) -> dict[str, Any]:
 
 def router(edge: Edge) -> APIRouter:
     """The routes."""
-    routes = dialect_router(TeiError, shape)
+    routes = dialect_router(shape)
 
     @routes.post("/", include_in_schema=False)  # where Hugging Face's client asks, given a base URL
-    @routes.post("/embed", response_model=list[list[float]])
+    @routes.post("/embed")
     async def tei_embed(request: Request, body: TeiRequest) -> Response:
         """Embed texts; TEI's API. Without a model in the request, the prefix of the URL says what is refined."""
         return await embed(request, body, None)
 
     @routes.post("/pipeline/feature-extraction/{model:path}", include_in_schema=False)  # as it was until 2024
-    @routes.post("/models/{model:path}/pipeline/feature-extraction", response_model=list[list[float]])
+    @routes.post("/models/{model:path}/pipeline/feature-extraction")
     async def hugging_face_features(request: Request, model: str, body: TeiRequest) -> Response:
         """The same under the path of Hugging Face's Inference API, where the model is an alias."""
         return await embed(request, body, model)
@@ -96,15 +77,17 @@ def router(edge: Edge) -> APIRouter:
         return await answer(caller, wanted, lambda found: as_written(found.whole().vectors))
 
     @routes.get("/info")
-    async def tei_info() -> TeiInfo:
-        """The model."""
+    async def tei_info() -> dict[str, Any]:
+        """The model, by TEI's names."""
         manifest = edge.embedder.reco.manifest
-        return TeiInfo(
-            model_id=manifest.name,
-            model_sha=manifest.digest,
-            model_dtype={"fp32": "float32", "fp16": "float16"}.get(manifest.precision, manifest.precision),
-            max_input_length=manifest.text.context_length,
-            max_client_batch_size=edge.settings.max_items,
-        )
+        return {
+            "model_id": manifest.name,
+            "model_sha": manifest.digest,
+            "model_dtype": {"fp32": "float32", "fp16": "float16"}.get(manifest.precision, manifest.precision),
+            "model_type": {"embedding": {"pooling": "last_token"}},  # CLIP's, at the end of the text
+            "max_input_length": manifest.text.context_length,
+            "max_client_batch_size": edge.settings.max_items,
+            "version": __version__,
+        }
 
     return routes

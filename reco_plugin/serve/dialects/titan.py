@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 from fastapi import APIRouter, Request, Response
-from pydantic import BaseModel, Field
+from pydantic import Field
 
 from ..edge import Edge
 from ..embedder import Embedded
 from ..failures import Failure, Refused
 from ..schemas import Strict
-from ..wire import Answer
 from .shared import InputPart, Picture, Wanted, answer, check_offered, cut_to, dialect_router, side_of
 
 _ERRORS = {
@@ -63,21 +64,6 @@ class TitanRequest(Strict):
         return Wanted(inputs=inputs, part_names=[*parts], model=model, side=side_of(input_type=self.input_type))
 
 
-class TitanAnswer(BaseModel):
-    """Titan's answer."""
-
-    embedding: list[float]
-    inputTextTokenCount: int  # noqa: N815 - Titan's spelling
-    embeddingsByType: dict[str, list[int] | list[float]] | None = None  # noqa: N815
-    message: str | None = None
-
-
-class TitanError(BaseModel):
-    """Bedrock's error."""
-
-    message: str
-
-
 def error_type(failure: Failure) -> dict[str, str]:
     """The header by which AWS' clients choose their exception."""
     return {"x-amzn-errortype": _ERRORS.get(failure.status, "InternalServerException")}
@@ -85,7 +71,7 @@ def error_type(failure: Failure) -> dict[str, str]:
 
 def router(edge: Edge) -> APIRouter:
     """The routes."""
-    routes = dialect_router(TitanError, headers=error_type)
+    routes = dialect_router(lambda failure: {"message": failure.message}, error_type)
 
     async def embed(request: Request, body: TitanRequest, model: str | None) -> Response:
         caller = edge(request)
@@ -95,23 +81,22 @@ def router(edge: Edge) -> APIRouter:
         for one in types:
             check_offered("embeddingTypes", one, ("float", "binary"))
 
-        def write(found: Embedded) -> Answer:
+        def write(found: Embedded) -> dict[str, Any]:
             [row] = found.whole().rows
-            vector = row.vector
-            bits = (vector > 0).astype(int)  # a number per bit, as Titan's
-            by_type = {"float": vector.tolist(), "binary": bits.tolist()}
-            more = {"embeddingsByType": {one: by_type[one] for one in types}} if types else {}
-            made = TitanAnswer(embedding=vector.tolist(), inputTextTokenCount=row.tokens, message=None, **more)
-            return made.model_dump(exclude_unset=True)  # its message is null, as Titan's
+            made = {"embedding": row.vector, "inputTextTokenCount": row.tokens, "message": None}
+            if types:  # a number per bit, as Titan's
+                by_type = {"float": row.vector, "binary": (row.vector > 0).astype(int)}
+                made["embeddingsByType"] = {one: by_type[one] for one in types}
+            return made
 
         return await answer(caller, body.to_wanted(model), write, cut)
 
-    @routes.post("/titan", response_model=TitanAnswer)
+    @routes.post("/titan")
     async def titan(request: Request, body: TitanRequest) -> Response:
         """Embed a text, an image, or both as one vector; Titan's request and answer."""
         return await embed(request, body, None)
 
-    @routes.post("/model/{model:path}/invoke", response_model=TitanAnswer)
+    @routes.post("/model/{model:path}/invoke")
     async def titan_invoke(request: Request, model: str, body: TitanRequest) -> Response:
         """The same under Bedrock's path, where the model is an alias, or an ARN that ends in one."""
         return await embed(request, body, model.rpartition("/")[2] if model.startswith("arn:") else model)

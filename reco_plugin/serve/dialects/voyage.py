@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Annotated, Any, Literal, TypeAlias
 
 from fastapi import APIRouter, Request, Response
-from pydantic import BaseModel, Field, model_validator
+from pydantic import Field, model_validator
 
 from ..edge import Edge
 from ..embedder import Embedded
@@ -100,46 +100,12 @@ class VoyageRequest(Strict):
         )
 
 
-class VoyageEmbedding(BaseModel):
-    """One vector."""
-
-    object: Literal["embedding"] = "embedding"
-    embedding: list[int] | list[float] | str
-    index: int
-
-
-class VoyageUsage(BaseModel):
-    """Tokens of texts. Pixels are Voyage's price unit and always 0 here."""
-
-    text_tokens: int
-    image_pixels: int = 0
-    video_pixels: int = 0
-    total_tokens: int
-
-
-class VoyageAnswer(BaseModel):
-    """Voyage's answer."""
-
-    object: Literal["list"] = "list"
-    data: list[VoyageEmbedding]
-    model: str
-    usage: VoyageUsage
-
-
-class VoyageError(BaseModel):
-    """Voyage's error; the text is a string, since Weaviate reads it as one."""
-
-    detail: str
-
-
 def router(edge: Edge) -> APIRouter:
-    """The route."""
-    routes = dialect_router(VoyageError)
+    """The route; the text of a failure is a string, since Weaviate reads it as one."""
+    routes = dialect_router(lambda failure: {"detail": failure.message})
 
-    @routes.post(
-        "/multimodalembeddings", response_model=VoyageAnswer, include_in_schema=False
-    )  # a base URL without /v1
-    @routes.post("/v1/multimodalembeddings", response_model=VoyageAnswer)
+    @routes.post("/multimodalembeddings", include_in_schema=False)  # a base URL without /v1
+    @routes.post("/v1/multimodalembeddings")
     async def voyage_multimodal_embeddings(request: Request, body: VoyageRequest) -> Response:
         """Embed inputs of interleaved texts and images, one vector each; Voyage's API."""
         caller = edge(request)
@@ -147,17 +113,26 @@ def router(edge: Edge) -> APIRouter:
         check_offered("output_dtype", body.output_dtype, DTYPES)
         form = body.encoding_format or body.output_encoding
 
-        def write(found: Embedded) -> VoyageAnswer:
-            return VoyageAnswer.model_construct(
-                data=[
-                    VoyageEmbedding.model_construct(
-                        embedding=write_vector(row.vector, form, body.output_dtype), index=index
-                    )
-                    for index, row in enumerate(found.whole().rows)
+        def write(found: Embedded) -> dict[str, Any]:
+            rows = enumerate(found.whole().rows)
+            return {
+                "object": "list",
+                "data": [
+                    {
+                        "object": "embedding",
+                        "embedding": write_vector(row.vector, form, body.output_dtype),
+                        "index": index,
+                    }
+                    for index, row in rows
                 ],
-                model=body.model or next(iter(caller.embedder.aliases)),
-                usage=VoyageUsage(text_tokens=found.tokens, total_tokens=found.tokens),
-            )
+                "model": body.model or next(iter(caller.embedder.aliases)),
+                "usage": {  # pixels are Voyage's price unit
+                    "text_tokens": found.tokens,
+                    "image_pixels": 0,
+                    "video_pixels": 0,
+                    "total_tokens": found.tokens,
+                },
+            }
 
         return await answer(caller, body.to_wanted(), write, cut)
 

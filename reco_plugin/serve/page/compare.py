@@ -16,7 +16,7 @@ from ...reco import Reco
 from ...types import Degraded, InputType, Modality, Payload, Refinement, Search, Used, Vectors, caption_of, other
 from ..edge import Caller
 from ..embedder import Embedded, EmbedRequest
-from ..refine import ExplainInput
+from ..items import TextOrImage
 from ..routes import to_failure
 from ..schemas import HowToRefine
 from .pictures import PairPictures
@@ -31,7 +31,7 @@ _POOL = 256  # candidates that are refined as one set, with `refine_ranked`
 class CompareRequest(HowToRefine):
     """A query, and how to treat it."""
 
-    input: ExplainInput
+    input: TextOrImage
     input_type: InputType = "query"
     refine: bool | None = Field(None, description="None: as the service's policy has it for this side")
     by: Modality | None = Field(None, description="side of the pairs to rank; the one that the query is not")
@@ -41,7 +41,7 @@ class CompareRequest(HowToRefine):
     def to_embed(self, caller: Caller) -> EmbedRequest:
         """The same for the embedder."""
         return EmbedRequest(
-            [self.input.to_item(caller)],
+            [self.input.to_item(caller.settings.max_image_bytes)],
             side=self.input_type,
             refine=self.refine,
             options={"target": self.by or other(self.modality), **self.options()},

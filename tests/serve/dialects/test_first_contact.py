@@ -53,18 +53,6 @@ def test_slashes_too_many_change_nothing(client: TestClient, path: str) -> None:
         assert answer.json() | {"id": None} == expected
 
 
-@pytest.mark.parametrize("path", ["/v1/v1/embeddings", "/refined/v1/v1/embeddings", "/v1/v1/multimodalembeddings"])
-def test_a_v1_too_many_or_none_changes_nothing(client: TestClient, path: str) -> None:
-    """Some clients add it to the base URL that they are given, others do not."""
-    once = path.replace("/v1/v1", "/v1")
-    body = BODIES[once.removeprefix("/refined")]
-    expected = client.post(once, json=body).json()["data"]
-    for spelt in (path, once.replace("/v1", "")):
-        answer = client.post(spelt, json=body)
-        assert answer.status_code == 200, answer.text
-        assert answer.json()["data"] == expected
-
-
 def test_an_offer_of_http_2_is_passed_over_in_silence(url: str, caplog: pytest.LogCaptureFixture) -> None:
     """As of Java's client, with every request."""
     offer = {"connection": "Upgrade, HTTP2-Settings", "upgrade": "h2c", "http2-settings": "AAEAAEAAAAIAAAAA"}
@@ -112,17 +100,6 @@ def test_a_batch_of_openais_size(url: str) -> None:
         assert len(answer.data) == 2048
         with pytest.raises(openai.APIStatusError, match=r"2,049 in one request, the limit is 2,048 \(max_items\)"):
             sdk.embeddings.create(model="clip", input=["a"] * 2049)
-
-
-def test_images_have_a_bound_of_their_own(client: TestClient, red_square: str, admin: dict[str, str]) -> None:
-    for path, body in (
-        ("/v1/explain", {"input": [{"image": red_square}] * 257}),
-        ("/vectorize", {"images": [red_square] * 257}),
-        ("/v1/memory/pairs", {"pairs": [{"id": f"{n}", "text": "a", "image": red_square} for n in range(257)]}),
-    ):
-        answer = client.post(path, json=body, headers=admin)
-        assert answer.status_code == 413, answer.text
-        assert "257 in one request, the limit is 256 (max_images)" in answer.text
 
 
 def test_azures_client(url: str, filled: Reco) -> None:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import base64
-import io
 import struct
 import zlib
 from typing import Any
@@ -15,8 +14,8 @@ from PIL import Image
 from starlette.testclient import TestClient
 
 from reco_plugin import Reco
-from reco_plugin.serve.dialects.shared import image_bytes, is_url, pixels_expected
 from reco_plugin.serve.failures import Refused
+from reco_plugin.serve.items import image_bytes
 
 
 def png_header(width: int, height: int, pixels: bytes) -> bytes:
@@ -64,17 +63,6 @@ class TestInsideJson:
                 image_bytes(base64.b64encode(raw).decode(), max_bytes=100)
             assert raised.value.failure.status == 413
 
-    @pytest.mark.parametrize(
-        "data", [b"<svg/>", b"\xef\xbb\xbf <?xml version='1.0'?><svg/>", b"<!DOCTYPE html>", b"%PDF-1.7", b'{"a": 1}']
-    )
-    def test_files_without_pixels_are_refused_by_name(self, data: bytes) -> None:
-        with pytest.raises(Refused) as raised:
-            pixels_expected(data)
-        assert (raised.value.failure.status, raised.value.failure.code) == (415, "image_type_unsupported")
-
-    def test_words(self) -> None:
-        assert is_url("HTTP://a/b") and not is_url("a text about http://a")
-
     def test_a_long_text_is_not_searched_for_a_header(self) -> None:
         with pytest.raises(Refused, match="must be a data URI or base64"):
             image_bytes("data:" + ";a" * 1_000_000 + ";base64,", max_bytes=10_000_000)
@@ -97,9 +85,6 @@ class TestFiles:
         assert np.linalg.norm(vector) == pytest.approx(1, abs=1e-5)
         return vector
 
-    def test_one_pixel(self, client: TestClient) -> None:
-        self.vector(client, saved(Image.new("RGB", (1, 1), "red"), "PNG"))
-
     def test_the_declared_type_does_not_matter(self, client: TestClient) -> None:
         webp = base64.b64encode(saved(halves("red", "blue"), "WEBP", lossless=True)).decode()
         body = {"model": "clip", "input": [f"data:image/png;base64,{webp}"], "encoding_format": "float"}
@@ -121,38 +106,6 @@ class TestFiles:
         assert error["code"] == "image_too_large" and "limit" in error["message"]
         within_pillows_own_limit = png_header(10_000, 8_000, b"")  # 80 million; ours is 64
         assert self.answer(client, within_pillows_own_limit)["error"]["code"] == "image_too_large"
-
-    def test_svg(self, client: TestClient) -> None:
-        svg = b'<svg xmlns="http://www.w3.org/2000/svg"><image href="file:///etc/passwd"/></svg>'
-        error = self.answer(client, svg)["error"]
-        assert error["code"] == "image_type_unsupported" and "SVG" in error["message"]
-
-    def test_of_an_animation_the_first_frame_counts(self, client: TestClient) -> None:
-        frames = [Image.new("RGB", (40, 40), colour) for colour in ("red", "blue", "green")]
-        animated = saved(frames[0], "GIF", save_all=True, append_images=frames[1:])
-        first = self.vector(client, saved(frames[0], "GIF"))
-        assert np.allclose(self.vector(client, animated), first, atol=1e-6)
-        assert not np.allclose(self.vector(client, saved(frames[1], "GIF")), first, atol=1e-2)
-
-    def test_cmyk_is_seen_in_its_colours(self, client: TestClient) -> None:
-        picture = halves("white", "black")
-        cmyk = saved(picture.convert("CMYK"), "TIFF")
-        assert np.allclose(self.vector(client, cmyk), self.vector(client, saved(picture, "PNG")), atol=1e-4)
-
-    def test_sixteen_bits_are_clipped_to_eight(self, client: TestClient) -> None:
-        deep = Image.fromarray(np.full((40, 40), 40_000, np.uint16))
-        assert deep.mode.startswith("I;16")
-        white = self.vector(client, saved(Image.new("RGB", (40, 40), "white"), "PNG"))
-        assert np.allclose(self.vector(client, saved(deep, "PNG")), white, atol=1e-6)
-
-    def test_exif_does_not_turn_the_pixels(self, client: TestClient) -> None:
-        picture, exif = halves("red", "blue"), Image.Exif()
-        exif[0x0112] = 6  # to be turned by 90 degrees
-        marked = saved(picture, "PNG", exif=exif)
-        assert Image.open(io.BytesIO(marked)).getexif()[0x0112] == 6
-        assert np.allclose(self.vector(client, marked), self.vector(client, saved(picture, "PNG")), atol=1e-6)
-        turned = self.vector(client, saved(picture.rotate(-90), "PNG"))
-        assert not np.allclose(self.vector(client, marked), turned, atol=1e-2)
 
     def test_one_bad_item_of_64(self, client: TestClient, filled: Reco) -> None:
         texts: list[Any] = [f"a {n} red circles" for n in range(63)]

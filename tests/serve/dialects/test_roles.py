@@ -91,16 +91,6 @@ def test_refine_is_final(client: TestClient, filled: Reco) -> None:
     check(ask(client, "openai", "/refined", model="clip-reco", refine=False), filled, refined=False)
 
 
-def test_a_side_that_is_switched_on(filled: Reco, served: Any) -> None:
-    with served(filled, document_text=True, query_text=False) as client:
-        check(ask(client, "voyage", model="clip-reco", input_type="query"), filled, refined=False)
-        vector, word = ask(client, "voyage", model="clip-reco", input_type="document")
-        expected = filled.embed([TEXT], modality="text", role="candidate", refine=True)
-        assert np.allclose(vector, expected.vectors[0], atol=1e-5)
-        assert (word == "true") == bool(expected.refined[0])
-        assert expected.refined[0] or expected.why_plain(0), "one that was to be refined and stays says why"
-
-
 def test_words_that_are_unknown_or_contradict(client: TestClient) -> None:
     for body, param in (
         ({"input_type": "querry"}, "input_type"),
