@@ -275,7 +275,7 @@ class ServedPairs(PairMemory):
 
 def _payload(row: Mapping[str, Any]) -> dict[str, Any]:
     marks = {key: row[name] for key, name in ((SOURCE, "source"), (ROW, "row")) if row.get(name) is not None}
-    return row["payload"] | marks
+    return {**row["payload"], **marks}
 
 
 def _to_opinions(found: Mapping[str, Any]) -> Iterator[Opinion]:

@@ -323,10 +323,8 @@ class Embedder:
             raise Refused(too_many_items(numbers, MOST_SCORES, "scores", "of all"))
         steps = Steps()
         with steps.timed("encode"):
-            images, texts = (
-                self.encode(self.prepare_all(items, f"{side}s"), side)
-                for side, items in (("image", request.images), ("text", request.texts))
-            )
+            images = self.encode(self.prepare_all(request.images, "images"), "image")
+            texts = self.encode(self.prepare_all(request.texts, "texts"), "text")
         still_wanted()
         with steps.timed("refine"):
             return self.reco.scores(images, texts, request.queries, **request.options), steps

@@ -164,7 +164,7 @@ class Life:
         """
         with CancelScope() as scope:
             leaving = asyncio.ensure_future(self._leave())
-            leaving.add_done_callback(lambda left: left.cancelled() or scope.cancel())
+            leaving.add_done_callback(lambda left: None if left.cancelled() else scope.cancel())
             try:
                 return await lanes.run(call, inputs, bulk=bulk)
             finally:

@@ -80,7 +80,7 @@ def answering_in(shape: Shape, headers: Callable[[Failure], dict[str, str]] = la
 
     class DialectRoute(APIRoute):
         def get_route_handler(self) -> Handler:
-            (method,) = self.methods
+            (method,) = self.methods or ("GET",)
             right = right_of(method, self.path_format)
             computes = method == "POST" and not self.path_format.startswith(MEMORY_PATH)
             handle = _taking_json(self.endpoint) or super().get_route_handler()

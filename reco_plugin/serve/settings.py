@@ -54,9 +54,9 @@ _GROUPS = ("Listening", "Keys", "Limits", "Models", "Page")
 
 def _setting(group: str, default: Any, description: str, **limits: Any) -> Any:
     """A field that `reco serve --help` shows in a group."""
-    finite = {"allow_inf_nan": False} if isinstance(default, float) else {}
-    extra = {"rich_help_panel": group}
-    return Field(default, description=description, json_schema_extra=extra, **finite, **limits)
+    if isinstance(default, float):
+        limits["allow_inf_nan"] = False
+    return Field(default, description=description, json_schema_extra={"rich_help_panel": group}, **limits)
 
 
 _listening, _keys, _limits, _models, _page = (partial(_setting, group) for group in _GROUPS)
