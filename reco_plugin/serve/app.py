@@ -49,12 +49,10 @@ def create_app(
         ArtifactError: no usable model.
         MemoryStoreError: no usable memory.
     """
-    settings = settings or load_serve_settings()
-    opened = reco or Reco.open()
+    settings, opened = settings or load_serve_settings(), reco or Reco.open()
     opened.memory.learner.behind = True  # no request waits for a fit
     edge = Edge(Embedder(opened, settings), settings, token)
-    state = health.Health(edge)
-    measured = metrics.Metrics(edge, state)
+    measured = metrics.Metrics(edge, state := health.Health(edge))
 
     @asynccontextmanager
     async def lifespan(_: FastAPI) -> AsyncIterator[None]:
@@ -76,8 +74,8 @@ def create_app(
     )
     app.state.edge, app.state.health, app.state.metrics = edge, state, measured
     app.state.paths = [route.path_format for route in _include(app, edge)]
-    for routes in (health.router(state), metrics.router(measured)):
-        app.include_router(routes)
+    app.include_router(health.router(state))
+    app.include_router(metrics.router(measured))
     if settings.page:
         from .page import router as page
 
