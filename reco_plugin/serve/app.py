@@ -80,15 +80,7 @@ def create_app(
         from .page import router as page
 
         app.include_router(page(edge))
-    _secure(app)
-    if settings.cors_origins:
-        app.add_middleware(
-            CORSMiddleware,
-            allow_origins=settings.cors_origins,
-            allow_methods=("GET", "POST", "DELETE"),
-            allow_headers=("*",),  # keys, and what SDKs add; no cookies: they would be keys that the browser sends
-            expose_headers=EXPOSED,
-        )
+    _secure(app, settings.cors_origins)
     app.add_middleware(Requests, edge=edge, metrics=measured, knows=known_hosts(hosts), stopping=lambda: state.stopping)
     return app
 
@@ -103,8 +95,19 @@ def _include(app: FastAPI, edge: Edge) -> Iterator[APIRoute]:
         yield from (route for route in part.routes if isinstance(route, APIRoute))
 
 
-def _secure(app: FastAPI) -> None:
-    """Document keys; as a dependency of routes, which FastAPI offers for it, they would be looked at twice."""
+def _secure(app: FastAPI, origins: Sequence[str]) -> None:
+    """Document keys, and let pages of these origins call.
+
+    As a dependency of routes, which FastAPI offers for it, keys would be looked up twice.
+    """
+    if origins:
+        app.add_middleware(
+            CORSMiddleware,
+            allow_origins=origins,
+            allow_methods=("GET", "POST", "DELETE"),
+            allow_headers=("*",),  # keys, and what SDKs add; no cookies: they would be keys that the browser sends
+            expose_headers=EXPOSED,
+        )
     make = app.openapi
 
     def openapi() -> dict[str, Any]:
