@@ -7,7 +7,7 @@
     rights = ["embed", "read"]
 
 *embed* embeds and refines; *read* shows pairs of the memory, in explanations and at ``/v1/memory``; *write* changes
-the memory; *metrics* reads ``/metrics``, which is open while no key of the file has this right. Keys are compared by
+the memory; *metrics* reads ``/metrics``, which is open while no key but the admin's has this right. Keys are compared by
 their hashes.
 """
 
@@ -51,7 +51,7 @@ _FILE = TypeAdapter(dict[str, _Entry])
 
 
 @dataclass(frozen=True)
-class Key:
+class CallerKey:
     """A key that is known."""
 
     name: str
@@ -76,8 +76,10 @@ class Keys:
         admin, self._path = settings.admin_key, settings.keys_file
         self._callers = bool(self._set)
         self._set += [] if admin is None else [_key("admin_key", admin, RIGHTS)]
+        scraping = [] if settings.metrics_key is None else [_key("metrics_key", settings.metrics_key, {"metrics"})]
+        self._set, self._open_metrics = self._set + scraping, not scraping
         self._token = [] if token is None else [_key("this machine", SecretStr(token), RIGHTS)]
-        self._read, self._seen = list[Key](), self._look()
+        self._read, self._seen = list[CallerKey](), self._look()
         if self._path is not None:
             self._read = _read(self._path)
 
@@ -106,8 +108,8 @@ class Keys:
         """What needs no key."""
         free = set[Right]()
         if not (self._callers or self._read):
-            free |= {"embed"} if self._set else {"embed", "read"}
-        if not any("metrics" in key.rights for key in self._read):
+            free |= {"embed"} if any("read" in key.rights for key in self._set) else {"embed", "read"}
+        if self._open_metrics and not any("metrics" in key.rights for key in self._read):
             free.add("metrics")
         return frozenset(free)
 
@@ -118,7 +120,7 @@ class Keys:
         how = "send the header `authorization: Bearer KEY` (or `api-key: KEY`)"
         return Failure(401, "key_missing", f"this needs a key with the right {right}: {how}")
 
-    def _find(self, given: str) -> Key | None:
+    def _find(self, given: str) -> CallerKey | None:
         sent = [_hash(given.encode("latin-1")), _hash(given.encode())]  # sent as UTF-8, or as Latin-1
         known = [*self._set, *self._read, *self._token]  # all are compared: constant time
         fits = [key for key in known for one in sent if hmac.compare_digest(one, key.digest)]
@@ -172,7 +174,7 @@ def credential(sent: Mapping[bytes, bytes]) -> str | None:
     return next((sent[name].decode("latin-1") for name in _KEY_HEADERS if name in sent), None)
 
 
-def _read(path: Path) -> list[Key]:
+def _read(path: Path) -> list[CallerKey]:
     """The keys of a file.
 
     Raises:
@@ -197,8 +199,8 @@ def _read(path: Path) -> list[Key]:
     return keys
 
 
-def _key(name: str, key: SecretStr, rights: frozenset[Right] | set[Right]) -> Key:
-    return Key(name, _hash(key.get_secret_value().encode()), frozenset(rights))
+def _key(name: str, key: SecretStr, rights: frozenset[Right] | set[Right]) -> CallerKey:
+    return CallerKey(name, _hash(key.get_secret_value().encode()), frozenset(rights))
 
 
 def _hash(key: bytes) -> bytes:

@@ -46,7 +46,7 @@ def _path(value: str) -> str:
 
 
 WordList = Annotated[list[str], NoDecode, BeforeValidator(_parts)]
-Keys = Annotated[list[SecretStr], NoDecode, BeforeValidator(_parts)]
+SecretList = Annotated[list[SecretStr], NoDecode, BeforeValidator(_parts)]
 
 
 _GROUPS = ("Listening", "Keys", "Limits", "Models", "Page")
@@ -92,8 +92,9 @@ class ServeSettings(SettingsSection):
     keys_file: Path | None = _keys(
         None, "TOML file of keys with their names and rights, see docs/serve.md; read again when it changes"
     )
-    api_keys: Keys = _keys([], "bearer keys with the rights embed and read; no keys at all: everybody may embed")
+    api_keys: SecretList = _keys([], "bearer keys with the rights embed and read; no keys at all: everybody may embed")
     admin_key: SecretStr | None = _keys(None, "bearer key with all rights")
+    metrics_key: SecretStr | None = _keys(None, "bearer key of /metrics, which is open without one")
 
     threads: int = _limits(2, "requests that are computed at the same time", ge=1, le=64)
     queue: int = _limits(

@@ -29,7 +29,7 @@ from reco_plugin.memory.header import HEADER_NAME
 from reco_plugin.serve.run import bound
 from reco_plugin.serve.settings import ServeSettings, load_serve_settings
 
-HIDDEN = {"api_keys", "admin_key"}
+HIDDEN = {"api_keys", "admin_key", "metrics_key"}
 
 
 def environment(**variables: str) -> dict[str, str]:
