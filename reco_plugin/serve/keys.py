@@ -7,8 +7,8 @@
     rights = ["embed", "read"]
 
 *embed* embeds and refines; *read* shows pairs of the memory, in explanations and at ``/v1/memory``; *write* changes
-the memory; *metrics* reads ``/metrics``, which is open while no key but the admin's has this right. Keys are compared by
-their hashes.
+the memory; *metrics* reads ``/metrics``, which is open while no key but the admin's has this right. Keys are compared
+by their hashes.
 """
 
 from __future__ import annotations
