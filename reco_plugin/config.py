@@ -43,7 +43,16 @@ MODEL = "triton_models"
 QUICKSTART = "quickstart"
 """The setting ``model`` that means the model which comes with this package."""
 SECRET = frozenset(
-    ("memory_api_key", "index_password", "index_api_key", "triton_headers", "encoder_key", "api_keys", "admin_key", "metrics_key")
+    (
+        "memory_api_key",
+        "index_password",
+        "index_api_key",
+        "triton_headers",
+        "encoder_key",
+        "api_keys",
+        "admin_key",
+        "metrics_key",
+    )
 )
 """Names of the settings that are never shown or stored."""
 _KEY_LIKE = re.compile("key|token|secret|password", re.IGNORECASE)
