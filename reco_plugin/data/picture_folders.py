@@ -10,7 +10,7 @@ from __future__ import annotations
 import json
 import os
 import re
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable
 from pathlib import Path
 from typing import BinaryIO
 
@@ -21,7 +21,6 @@ from ..types import Payload
 NAME = "pictures.json"
 THUMBNAIL = "thumbnail"
 """Where a payload holds a picture, as a data URI."""
-_PATHS = ("image", "path", "file", "file_name", "image_path")
 _LONGEST = 100_000  # characters of a data URI that is shown
 _URI = re.compile(r"data:image/(?:avif|gif|jpeg|png|webp);base64,[A-Za-z0-9+/]+={0,2}")
 
@@ -29,9 +28,8 @@ _URI = re.compile(r"data:image/(?:avif|gif|jpeg|png|webp);base64,[A-Za-z0-9+/]+=
 class PictureFiles:
     """Finds the image file of a pair in some folders.
 
-    By the path in its payload (``image``, ``path``, ``file``, ``file_name``, ``image_path``) or by its id, which is a
-    path for pairs from a folder or table. Paths that lead out of the folders are ignored, and so are paths that exist
-    in several of them.
+    By the path in its payload (``image``) or by its id, which is a path for pairs from a folder or table. Paths that
+    lead out of the folders are ignored, and so are paths that exist in several of them.
     """
 
     def __init__(self, folders: Iterable[Path]) -> None:
@@ -39,7 +37,9 @@ class PictureFiles:
 
     def of(self, id_: str, payload: Payload) -> Path | None:
         """The file; None where there is none."""
-        for name in _names(id_, payload):
+        for name in (payload.get("image"), id_):
+            if not isinstance(name, str) or not name:
+                continue
             found = {file for folder in self._folders if (file := _inside(folder, name))}
             if len(found) == 1:
                 return found.pop()
@@ -95,8 +95,3 @@ def _inside(folder: Path, name: str) -> Path | None:
         return file if file.is_relative_to(folder) and file.is_file() else None
     except (OSError, ValueError):  # too long a name, or one with a null in it
         return None
-
-
-def _names(id_: str, payload: Payload) -> Iterator[str]:
-    yield from (value for key in _PATHS if isinstance(value := payload.get(key), str) and value)
-    yield id_

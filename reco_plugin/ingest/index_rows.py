@@ -97,8 +97,7 @@ def name_of(address: IndexAddress) -> str:
 def open_index_rows(source: str, model: Path | None) -> Rows:
     """Open an index as a source of pairs.
 
-    As of any source, its vectors are compared with the captions or pictures at hand before anything is written; vectors
-    of another length are passed over where the address names pictures, which are encoded.
+    As of any source, its vectors are compared with the captions or pictures at hand before anything is written.
 
     Args:
         source: the address; ``of=image`` (the default), ``text`` or ``neither`` says whose vectors it holds,
@@ -107,12 +106,12 @@ def open_index_rows(source: str, model: Path | None) -> Rows:
 
     Raises:
         ConfigError: an unknown option, or no field of captions.
-        FingerprintMismatch: its vectors are of another length, and no pictures are named.
+        FingerprintMismatch: its vectors are of another length.
         EngineError: the engine refuses; EngineUnavailable: it cannot be reached.
         DataError: the index is empty.
     """
     address = parse_address(source)
-    own, note = dict(address.options), ""
+    own = dict(address.options)
     of, check = own.pop("of", "image"), own.pop("check", None)
     address = replace(address, options=own)
     check_choice("of", of, get_args(Holds))
@@ -125,20 +124,14 @@ def open_index_rows(source: str, model: Path | None) -> Rows:
     _check_fields(address, said, of)
     dimension = said.dimension if model is None else load_model(model).manifest.fingerprint.dimension
     if of != "neither" and said.dimension != dimension:
-        note = f"{name_of(address)} holds vectors of {said.dimension} dimensions, and the model makes {dimension}"
-        if address.image is None:
-            raise FingerprintMismatch(f"{note}: name the field of its pictures, image=NAME, to encode them")
-        of, note = "neither", f"{note}: its pictures are encoded instead"
+        raise FingerprintMismatch(
+            f"{name_of(address)} holds vectors of {said.dimension} dimensions, and the model makes {dimension}: encode "
+            "its pictures and captions instead, of=neither"
+        )
     folder = in_home(address.images or ".")
     compare = None if check is None else check == "1"
-    return Rows(
-        name_of(address),
-        (IndexPart(address, cast("Holds", of)),),
-        said.documents,
-        compare,
-        note=note,
-        folders=(folder,),
-    )
+    part = IndexPart(address, cast("Holds", of))
+    return Rows(part.name, (part,), said.documents, compare, folders=(folder,))
 
 
 def _check_fields(address: IndexAddress, said: Description, of: str) -> None:

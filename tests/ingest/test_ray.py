@@ -18,7 +18,6 @@ import pytest
 from PIL import Image
 from qdrant_stand_in import serving
 from ray_parts import Drawings
-from triton_server import ENCODERS, NoServerHere, TritonServer, Wheel
 from typer.testing import CliRunner
 
 from reco_plugin import Reco
@@ -154,35 +153,11 @@ def test_the_result_is_that_of_one_process_and_a_second_run_encodes_nothing(fold
     assert not any(isinstance(item, Encoded) for item in again)
 
 
-@pytest.fixture
-def triton(model: Path, tmp_path: Path) -> Iterator[TritonServer]:
-    """A real Triton server with the shipped models."""
-    try:
-        wheel = Wheel.find()
-    except NoServerHere as reason:
-        pytest.skip(str(reason))
-    server = TritonServer(wheel, wheel.assemble(tmp_path / "backends"), (model,), tmp_path / "triton.log", ENCODERS)
-    try:
-        yield server.start()
-    finally:
-        server.stop()
-
-
 @pytest.mark.usefixtures("cluster")
-def test_workers_have_triton_encode(triton, folder, model, tmp_path, expected):
-    rejected, before = tmp_path / "rejected.jsonl", triton.encoded()
-    with Reco.open(model, ":memory:", triton_url=triton.grpc) as reco:
-        outcome = ingest(rows(folder), reco, options(rejected), cluster=TWO)
-        assert_same(reco, outcome, rejected, expected, atol=1e-5)
-    assert triton.encoded() - before == outcome.added
-
-
-@pytest.mark.usefixtures("cluster")
-@pytest.mark.parametrize("served", [False, True])
-def test_a_memory_is_a_source_of_workers_too(folder, model, tmp_path, cluster, served):
+def test_a_memory_on_a_server_is_a_source_of_workers_too(folder, model, tmp_path):
     lists = options(tmp_path / "rejected.jsonl")
     with ExitStack() as stack:
-        place = stack.enter_context(serving()).url("grpc") if served else str(tmp_path / "old")
+        place = stack.enter_context(serving()).url("grpc")
         with Reco.open(model, place, on_memory_failure="fail") as reco:
             ingest(rows(folder), reco, lists)
         source = open_source(place, model=model)
@@ -250,57 +225,27 @@ def test_workers_that_the_cluster_has_no_room_for_are_refused(folder, reco, tmp_
 
 
 @pytest.mark.usefixtures("cluster")
-def test_commands_on_the_cluster_find_relative_paths_and_come_to_what_they_do_in_one_process(
-    folder, model, tmp_path, monkeypatch
-):
+def test_a_command_on_the_cluster_finds_relative_paths(folder, model, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)  # after the workers' machine was started
     monkeypatch.setenv("RECO_MODEL", str(model))
     images = sorted(folder.iterdir())
     table = [f"{path.stem},{path.relative_to(tmp_path)},{path.stem[3:]}" for path in images]
-    changed = [f"{line} again" for line in table]
-    first, more, mended, now = (Path(f"{name}.csv") for name in ("first", "more", "mended", "now"))
-    first.write_text("\n".join(["id,image,text", *table[:20]]))
-    more.write_text("\n".join(["id,image,text", *table[20:24]]))
-    mended.write_text("\n".join(["id,image,text", *changed[20:30]]))
-    now.write_text("\n".join(["id,image,text", *changed[4:6], *table[6:20], *table[30:36], table[30]]))
-
-    def daily(memory: str, *engine: str) -> list[dict[str, Any]]:
-        said = ("--memory", memory, "--batch-size", "4", "--json", *engine)
-        commands = [
-            ("build", first, "--as", "shop"),
-            ("add", more),
-            ("add", mended, "--only-known"),
-            ("sync", now, "--as", "shop"),
-        ]
-        results = [
-            CliRunner().invoke(app, ["memory", *map(str, command), *said], catch_exceptions=False)
-            for command in commands
-        ]
-        return [{**json.loads(result.stdout), "files": None} for result in results]
-
-    alone = daily("alone")
-    names = ("added", "replaced", "unchanged", "missing", "repeated", "rejected", "deleted")
-    assert [[told[name] for name in names] for told in alone] == [
-        [19, 0, 0, 0, 0, 1, 0],
-        [4, 0, 0, 0, 0, 0, 0],
-        [0, 4, 0, 6, 0, 0, 0],
-        [6, 2, 13, 0, 1, 1, 4],
-    ]
-    assert daily("spread", "--engine", "ray", "--workers", "1") == alone
+    Path("shop.csv").write_text("\n".join(["id,image,text", *table[:20]]))
+    command = ["memory", "build", "shop.csv", "--as", "shop", "--batch-size", "4", "--json", "--memory"]
+    spread = [*command, "spread", "--engine", "ray", "--workers", "1"]
+    alone, told = (
+        json.loads(CliRunner().invoke(app, said, catch_exceptions=False).stdout) | {"files": None}
+        for said in ([*command, "alone"], spread)
+    )
+    assert (alone["added"], alone["rejected"]) == (19, 1)
+    assert told == alone
     assert [row["id"] for row in listed(Path("spread.rejected.jsonl"))] == [images[11].stem]
-    with Reco.open(model, "alone") as one, Reco.open(model, "spread") as other:
-        left, right = held(one), held(other)
-    assert (left["ids"], left["payloads"]) == (right["ids"], right["payloads"])
-    np.testing.assert_allclose(left["image"], right["image"], atol=1e-6)
-    np.testing.assert_allclose(left["text"], right["text"], atol=1e-6)
 
 
-@pytest.mark.parametrize("command", ["build", "add", "sync"])
-@pytest.mark.parametrize("about", [("--address", "auto"), ("--workers", "2")])
-def test_options_of_a_cluster_want_one(command, about):
-    result = CliRunner().invoke(app, ["memory", command, "no.csv", *about])
+def test_options_of_a_cluster_want_one():
+    result = CliRunner().invoke(app, ["memory", "build", "no.csv", "--workers", "2"])
     assert result.exit_code == 1
-    assert f"{about[0]} {about[1]} is about a Ray cluster: give --engine ray" in result.stderr
+    assert "--workers 2 is about a Ray cluster: give --engine ray" in result.stderr
 
 
 def test_no_key_is_sent_to_workers(model):
