@@ -11,7 +11,6 @@ import os
 import re
 import warnings
 from collections.abc import Collection, Mapping
-from difflib import get_close_matches
 from functools import cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar, Literal, TypeVar
@@ -29,7 +28,7 @@ from pydantic_settings import (
 from .defaults import COLLECTION, MAX_PIXELS
 from .errors import ConfigError
 from .options import RefineDefaults, check_options, option_fields, options_of
-from .values import did_you_mean, in_words, nearest, split_options
+from .values import did_you_mean, in_words, split_options
 
 for _name, _value in {"ORT_DISABLE_TELEMETRY": "1", "RAY_USAGE_STATS_ENABLED": "0"}.items():
     # ONNX Runtime would tell its maker what it runs, and Ray, too, unless told otherwise before they are imported or
@@ -56,8 +55,6 @@ SECRET = frozenset(
 )
 """Names of the settings that are never shown or stored."""
 _KEY_LIKE = re.compile("key|token|secret|password", re.IGNORECASE)
-_SURELY = 0.85
-"""Similarity from which a name is a misspelt one; without its key, a service would be open."""
 SECTIONS = ("serve",)
 """Tables of ``reco.toml``, and prefixes after ``RECO_``, with their own settings."""
 NESTED = "__"
@@ -160,8 +157,7 @@ def _spread(values: Mapping[str, Any]) -> dict[str, Any]:
     """Settings, with what the addresses of encoder and memory hold: the model, a collection and options.
 
     Raises:
-        ConfigError: the encoder is no address, or a model is given beside it; an unknown name in the memory's address,
-            or one that is given beside it, too.
+        ConfigError: the encoder is no address, or a model is given beside it; an unknown name in the memory's address.
     """
     found = dict(values)
     if str(found.get("model")) == QUICKSTART:
@@ -178,17 +174,13 @@ def _spread(values: Mapping[str, Any]) -> dict[str, Any]:
                 f"({model}): give one of them"
             )
     if isinstance(memory := found.get("memory"), str):
-        found["memory"], said = split_address(memory)
+        found["memory"], given = split_address(memory)
         beside = found.get("memory_options") or {}
         beside = beside.model_dump(exclude_unset=True) if isinstance(beside, MemoryOptions) else dict(beside)
-        for name, value in said.items():
-            known = found.get("memory_collection") if name == "collection" else beside.get(name)
-            if known is not None and str(known) != value:
-                raise ConfigError(f"the address of the memory says {name}={value}, and {known} is given beside it")
-        if (collection := said.pop("collection", None)) is not None:
+        if (collection := given.pop("collection", None)) is not None:
             found["memory_collection"] = collection
-        if said:
-            found["memory_options"] = beside | said
+        if given:
+            found["memory_options"] = beside | given
     return found
 
 
@@ -375,19 +367,14 @@ def load_settings(**arguments: Any) -> Settings:
 def load_section(kind: type[S], **arguments: Any) -> S:
     """Read the settings of one class; errors as in :func:`load_settings`."""
     known, prefix = set(kind.model_fields), PREFIX + (f"{kind.section.upper()}_" if kind.section else "")
-    _tell_unknown(sorted(_environment(kind, prefix) - known), known, prefix)
-    if unknown := sorted(set(arguments) - known):
-        close = " or ".join(near for name in unknown for near in nearest(name, known))
-        meant = f" (did you mean {close}?)" if close else ""
-        raise ConfigError(f"unknown setting: {', '.join(unknown)}{meant}. Known: {', '.join(sorted(known))}")
+    for name in sorted(_environment(kind, prefix) - known):
+        _note_unknown(f"{prefix}{name.upper()} is no setting: {did_you_mean(name, known)}", name)
     try:
         return kind(**{name: value for name, value in arguments.items() if value is not None})
     except ValidationError as error:
-        wrong = "; ".join(map(_describe, error.errors()))
-        strange = any(each["type"] == "extra_forbidden" for each in error.errors())
-        raise ConfigError(wrong + (f". Known settings: {', '.join(sorted(known))}" if strange else "")) from None
+        raise ConfigError("; ".join(_describe(each, known) for each in error.errors())) from None
     except SettingsError as error:
-        name = str(error).partition('"')[2].partition('"')[0].upper() or "*"  # pydantic tells it in its message alone
+        name = str(error).partition('"')[2].partition('"')[0].upper() or "*"  # pydantic names it in its message alone
         raise ConfigError(
             f'{prefix}{name} is no JSON: write a table as \'{{"name": "value"}}\', with the quotes'
         ) from None
@@ -407,10 +394,8 @@ def key_of_encoder(settings: Settings, variables: Collection[str]) -> str | None
     Raises:
         ConfigError: it cannot be sent in a header.
     """
-    if settings.encoder_key is not None:
-        found = settings.encoder_key.get_secret_value()
-    else:
-        found = next((key for name in variables if (key := os.environ.get(name))), "")
+    own = settings.encoder_key and settings.encoder_key.get_secret_value()
+    found = next((key for name in variables if (key := os.environ.get(name))), "") if own is None else own
     key = found.strip()  # a key of a file ends with a line break
     if not (key.isascii() and key.isprintable()):
         names = " or ".join(("RECO_ENCODER_KEY", *variables))
@@ -426,32 +411,20 @@ def _environment(kind: type[SettingsSection], prefix: str) -> set[str]:
     return {name[len(prefix) :].lower().split(NESTED)[0] for name in names}
 
 
-def _tell_unknown(names: Collection[str], known: Collection[str], prefix: str) -> None:
-    """Warn of unknown variables, once per process.
-
-    Raises:
-        ConfigError: one is nearly the name of a key.
-    """
-    for name in names:
-        unknown = f"unknown setting in the environment: {prefix}{name.upper()}"
-        if key := get_close_matches(name, SECRET & set(known), n=1, cutoff=_SURELY):
-            raise ConfigError(f"{unknown}. Is {prefix}{key[0].upper()} meant?")
-        close = " or ".join(prefix + each.upper() for each in nearest(name, known))
-        _warn_of_unknown(f"{unknown}: ignored{f'. Did you mean {close}?' if close else ''}")
-
-
 @cache
-def _warn_of_unknown(message: str) -> None:
+def _note_unknown(message: str, name: str) -> None:
+    """Warn of an unknown variable, once per process; one that looks like a key may be meant to protect something."""
+    if _KEY_LIKE.search(name):
+        raise ConfigError(message)
     warnings.warn_explicit(message, UserWarning, __name__, 0)  # no line of the caller's is to blame
 
 
-def _describe(error: ErrorDetails) -> str:
+def _describe(error: ErrorDetails, known: Collection[str]) -> str:
     """One invalid setting: its name and value, but never the value of a key."""
-    name = ".".join(map(str, error["loc"])) or "settings"
-    if error["type"] == "extra_forbidden":  # of the file, as arguments and environment were checked before
-        if len(error["loc"]) > 1:
-            return f"unknown setting: {name} (there: {', '.join(sorted(MemoryOptions.model_fields))})"
-        return f"unknown setting in {FILE}: {name}"
-    told = error["type"] == "value_error" and ", got " in error["msg"]  # by a check of ours
-    shown = "" if told or SECRET & set(error["loc"]) else f" (got {error['input']!r})"
+    *above, last = map(str, error["loc"] or ("settings",))
+    name = ".".join((*above, last))
+    if error["type"] == "extra_forbidden":
+        return f"{name} is no setting: {did_you_mean(last, MemoryOptions.model_fields if above else known)}"
+    own = error["type"] == "value_error" and ", got " in error["msg"]  # by a check of ours
+    shown = "" if own or SECRET & set(error["loc"]) else f" (got {error['input']!r})"
     return f"{name}: {in_words(error['msg'])}{shown}"

@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 from pydantic import SecretStr
 
-from reco_plugin.config import PREFIX, SECRET, MemoryOptions, Settings, _warn_of_unknown, load_settings, sources
+from reco_plugin.config import PREFIX, SECRET, MemoryOptions, Settings, _note_unknown, load_settings, sources
 from reco_plugin.errors import ConfigError
 from reco_plugin.serve.settings import ServeSettings, load_serve_settings
 
@@ -150,8 +150,6 @@ def test_what_an_address_says_is_of_that_memory_alone_and_counts_as_its_source(p
     monkeypatch.setenv("RECO_MEMORY_OPTIONS__REFRESH_S", "7")
     assert said() == ("grpc://env", "of_env", {"search_ef": 9, "refresh_s": 7})
     assert said(memory="grpc://flag") == ("grpc://flag", "reco", {"refresh_s": 7})
-    with pytest.raises(ConfigError, match="says collection=of_env, and flag is given beside it"):
-        said(memory_collection="flag")
     assert said(memory="grpc://flag?collection=x", memory_collection="x", memory_options={"shards": 2}) == (
         "grpc://flag",
         "x",
@@ -167,8 +165,6 @@ def test_what_an_address_says_is_of_that_memory_alone_and_counts_as_its_source(p
         (f"grpc://h?collection=x&api_key={KEY}", r"no key belongs into the address .*'api_key'.*RECO_MEMORY_API_KEY"),
         ("grpc://h?m=no", "memory_options.m: .*'no'"),
         ("grpc://h?m=1&m=2", "option 'm' is given twice"),
-        ("grpc://h?collection=b", "says collection=b, and a is given beside it"),
-        ("grpc://h?shards=6", "says shards=6, and 4 is given beside it"),
     ],
 )
 def test_an_address_that_cannot_be_is_told(address, message):
@@ -178,19 +174,15 @@ def test_an_address_that_cannot_be_is_told(address, message):
 
 
 def test_a_misspelt_argument_is_told_what_may_be_meant():
-    with pytest.raises(ConfigError, match=r"unknown setting: cuation \(did you mean caution\?\)\. Known: .*batch_size"):
+    with pytest.raises(ConfigError, match="cuation is no setting: .*caution"):
         load_settings(cuation="bold")
 
 
 @pytest.mark.parametrize(
-    ("name", "said"),
-    [
-        ("RECO_URL", "RECO_URL: ignored$"),
-        ("RECO_MEMROY", r"RECO_MEMROY: ignored\. Did you mean RECO_MEMORY\?"),
-    ],
+    ("name", "said"), [("RECO_URL", "RECO_URL is no setting"), ("RECO_MEMROY", "RECO_MEMROY is no setting.*'memory'")]
 )
 def test_an_unknown_variable_is_a_warning_once(name, said, monkeypatch):
-    _warn_of_unknown.cache_clear()
+    _note_unknown.cache_clear()
     monkeypatch.setenv(name, KEY)
     with pytest.warns(UserWarning, match=said) as told:
         assert load_settings(k=4).k == 4
@@ -201,14 +193,14 @@ def test_an_unknown_variable_is_a_warning_once(name, said, monkeypatch):
 @pytest.mark.parametrize("name", ["RECO_MEMORY_APIKEY", "RECO_SERVE_ADMINKEY"])
 def test_a_misspelt_key_is_refused_since_nothing_would_be_protected(name, monkeypatch):
     monkeypatch.setenv(name, KEY)
-    with pytest.raises(ConfigError, match=rf"environment: {name}\. Is RECO_.*KEYS? meant\?") as caught:
+    with pytest.raises(ConfigError, match=f"{name} is no setting") as caught:
         load_serve_settings() if "SERVE" in name else load_settings()
     assert KEY not in str(caught.value)
 
 
 def test_an_unknown_word_in_the_file_is_refused(place):
     write(place, "neighbors = 5\n")
-    with pytest.raises(ConfigError, match=r"unknown setting in reco\.toml: neighbors.*batch_size"):
+    with pytest.raises(ConfigError, match="neighbors is no setting"):
         load_settings()
 
 

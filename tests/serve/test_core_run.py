@@ -246,7 +246,7 @@ def test_a_flag_wins_over_the_environment_and_that_over_the_file(place, monkeypa
 
 
 def test_unknown_words_are_refused_and_keys_are_not_shown(place, monkeypatch):
-    with pytest.raises(ConfigError, match="unknown setting: prot"):
+    with pytest.raises(ConfigError, match="prot is no setting"):
         load_serve_settings(prot=1)
     monkeypatch.setenv("RECO_SERVE_PROT", "1")
     with pytest.warns(UserWarning, match=r"RECO_SERVE_PROT: ignored\. Did you mean RECO_SERVE_PORT\?"):
