@@ -174,7 +174,7 @@ def test_an_address_that_cannot_be_is_told(address, message):
 
 
 def test_a_misspelt_argument_is_told_what_may_be_meant():
-    with pytest.raises(ConfigError, match="cuation is no setting: .*caution"):
+    with pytest.raises(ConfigError, match=r"cuation is no setting: .*caution"):
         load_settings(cuation="bold")
 
 

@@ -10,7 +10,7 @@ from typing import Any
 from ..artifact import MANIFEST, TOKENIZER, FusionInfo, Manifest, ModelFile, Policy, clip_graph, fusion_graph
 from ..errors import importing
 from ..preprocess import ImageConfig, TextConfig
-from ..sessions.triton.ports import CHECKSUM, Port
+from ..sessions.served import CHECKSUM, Port
 from ..types import MODALITIES, FuserName
 from ..values import TEMPLATES, check_templates
 from .graph_file import graph_file

@@ -1,7 +1,8 @@
-"""Images as the bytes of a file that any API reads: PNG, JPEG or WebP as they are, others as PNG, without loss."""
+"""Images as the bytes of files: what any API reads, PNG, JPEG or WebP as they are; and small pictures for a page."""
 
 from __future__ import annotations
 
+import base64
 import io
 import os
 from pathlib import Path
@@ -10,13 +11,14 @@ from typing import TYPE_CHECKING
 from ..defaults import MAX_PIXELS
 from ..errors import ImageError
 from ..types import ImageInput
-from .image import check_image, open_image, understood
+from .image import ImageConfig, check_image, images_to_array, open_image, understood
 
 if TYPE_CHECKING:
     from PIL.Image import Image
 
 _KEPT = frozenset({"PNG", "JPEG", "WEBP"})
 _OF_PNG = frozenset({"1", "L", "LA", "P", "RGB", "RGBA"})
+_SMALL = 128  # side of a picture for a page
 SIDE = 2048
 """Pixels; larger pictures are made smaller, since providers refuse them or do the same (Titan's limit; no CLIP reads
 more)."""
@@ -67,3 +69,31 @@ def _as_png(image: Image) -> bytes:
     out = io.BytesIO()
     kept.save(out, "PNG", exif=exif, icc_profile=colours)
     return out.getvalue()
+
+
+def thumbnail(image: ImageInput, config: ImageConfig | None = None, max_pixels: int = MAX_PIXELS) -> str:
+    """Make a small picture for a payload's ``thumbnail``, which the playground shows.
+
+    Example::
+
+        shown = {"caption": "a red fox", "thumbnail": thumbnail("fox.jpg")}
+        reco.memory.add([Pair("fox-1", "fox.jpg", "a red fox", shown)])
+
+    Args:
+        image: a path, the bytes of an image file, or a PIL image.
+        config: the encoder's preprocessing (``reco.manifest.image``); None: the middle square.
+        max_pixels: larger images are refused.
+
+    Returns:
+        A data URI of a square WebP, about 3 kB.
+
+    Raises:
+        ImageError: it cannot be read.
+    """
+    from PIL import Image
+
+    base = config or ImageConfig((_SMALL, _SMALL))
+    small = ImageConfig((_SMALL, _SMALL), base.interpolation, base.resize_mode, base.fill_color)
+    packed = io.BytesIO()
+    Image.fromarray(images_to_array([image], small, max_pixels)[0]).save(packed, "WEBP", quality=82)
+    return "data:image/webp;base64," + base64.b64encode(packed.getvalue()).decode("ascii")

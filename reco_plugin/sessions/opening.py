@@ -10,6 +10,7 @@ from ..artifact import GRAPHS, Artifact, clip_graph
 from ..config import Settings
 from ..types import MODALITIES
 from .base import Session
+from .served import address_of
 
 log = logging.getLogger(__name__)
 
@@ -84,8 +85,6 @@ def check_settings(settings: Settings) -> None:
         ConfigError: its URL or certificate cannot be used.
     """
     if settings.triton_url is not None:
-        from .triton.address import address_of
-
         address_of(settings)
 
 

@@ -6,7 +6,7 @@ import pytest
 
 from reco_plugin.config import load_settings
 from reco_plugin.errors import ConfigError
-from reco_plugin.sessions.triton.address import address_of
+from reco_plugin.sessions.served import address_of
 
 SECRET = "Bearer sk-very-secret-4711"
 

@@ -12,9 +12,9 @@ from tritonclient.utils import InferenceServerException
 from reco_plugin.config import load_settings
 from reco_plugin.errors import MissingExtra, SessionError, SessionOverloaded, SessionTimeout, SessionUnavailable
 from reco_plugin.sessions import open_graph
-from reco_plugin.sessions.triton import server as servers
-from reco_plugin.sessions.triton.address import address_of
-from reco_plugin.sessions.triton.server import Inference, TritonLine
+from reco_plugin.sessions import triton as servers
+from reco_plugin.sessions.served import address_of
+from reco_plugin.sessions.triton import Inference, TritonLine
 
 CALL = Inference("graph", "1", {"x": np.arange(6, dtype=np.float32)}, ("y",))
 NEVER_SENT = InferenceServerException("failed to connect to all addresses", "StatusCode.UNAVAILABLE")

@@ -20,9 +20,8 @@ from reco_plugin.artifact import Artifact
 from reco_plugin.config import load_settings
 from reco_plugin.errors import SessionError, SessionOverloaded, SessionTimeout, SessionUnavailable
 from reco_plugin.sessions import open_graph
-from reco_plugin.sessions.triton import TritonSession
-from reco_plugin.sessions.triton.address import address_of
-from reco_plugin.sessions.triton.server import connect
+from reco_plugin.sessions.served import address_of
+from reco_plugin.sessions.triton import TritonSession, connect
 
 pytestmark = pytest.mark.xdist_group("triton")
 
