@@ -394,7 +394,7 @@ def key_of_encoder(settings: Settings, variables: Collection[str]) -> str | None
     Raises:
         ConfigError: it cannot be sent in a header.
     """
-    own = settings.encoder_key and settings.encoder_key.get_secret_value()
+    own = None if settings.encoder_key is None else settings.encoder_key.get_secret_value()
     found = next((key for name in variables if (key := os.environ.get(name))), "") if own is None else own
     key = found.strip()  # a key of a file ends with a line break
     if not (key.isascii() and key.isprintable()):
