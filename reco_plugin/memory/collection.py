@@ -6,6 +6,7 @@ import time
 from contextlib import closing
 from typing import Any
 
+from pydantic import TypeAdapter
 from qdrant_client import QdrantClient, models
 
 from ..config import MemoryOptions
@@ -26,6 +27,12 @@ BUILD_KEY = "reco_build"
 """Key of whether a version is finished."""
 _ALIAS_S = 5.0
 _DATATYPES = {"float32": None, "float16": models.Datatype.FLOAT16}
+_QUANTIZATIONS: dict[str, dict[str, Any]] = {
+    "scalar": {"type": "int8"},
+    "binary": {},
+    "product": {"compression": "x16"},
+    "turbo": {},
+}
 
 
 def open_served(
@@ -34,8 +41,6 @@ def open_served(
     """Check the collection of a server; if there is none, a first version and its alias are created."""
     location = server.location
     if not server.run("open", lambda _: client.collection_exists(name)):
-        if not create:
-            server.run("open", lambda _: _refuse_unused(client, name, location))
         made_by = new_header(fingerprint, f"{location} (collection {name})", create=create).fingerprint
         server.run("create", lambda _: _make_first(client, name, location, made_by, server.options), write=True)
     server.run("open", lambda _: read_collection(client, name, location, fingerprint))
@@ -123,23 +128,11 @@ def _make_first(client: QdrantClient, name: str, location: str, made_by: Fingerp
     end = time.monotonic() + _ALIAS_S
     while not client.collection_exists(name):
         if time.monotonic() > end:
-            _refuse_unused(client, name, location)
+            raise MemoryStoreError(
+                f"no version of the memory {name!r} at {location!r} is in use: put one to use (reco memory versions "
+                "--use), or build one (reco memory build)"
+            )
         time.sleep(0.1)
-
-
-def _refuse_unused(client: QdrantClient, name: str, location: str) -> None:
-    """Refuse a memory of whose versions none is in use; nothing where there is none.
-
-    Raises:
-        MemoryStoreError: there is one or more.
-    """
-    names = [version_name(name, number) for number in version_numbers(client, name)]
-    if names:
-        raise MemoryStoreError(
-            f"no version of the memory {name!r} at {location!r} is in use (no alias stands for one), but there are: "
-            f"{', '.join(names)}. Put one to use (reco memory versions --help), or go on with its building (reco "
-            "memory build --resume)"
-        )
 
 
 def _creation(dimension: int, options: MemoryOptions) -> dict[str, Any]:
@@ -186,17 +179,7 @@ def consistency(options: MemoryOptions) -> Any:
 
 
 def _quantization(options: MemoryOptions) -> Any:
-    ram = options.quantization_in_ram
-    match options.quantization:
-        case "none":
-            return None
-        case "scalar":
-            scalar = models.ScalarQuantizationConfig(type=models.ScalarType.INT8, always_ram=ram)
-            return models.ScalarQuantization(scalar=scalar)
-        case "binary":
-            return models.BinaryQuantization(binary=models.BinaryQuantizationConfig(always_ram=ram))
-        case "product":
-            product = models.ProductQuantizationConfig(compression=models.CompressionRatio.X16, always_ram=ram)
-            return models.ProductQuantization(product=product)
-        case "turbo":
-            return models.TurboQuantization(turbo=models.TurboQuantQuantizationConfig(always_ram=ram))
+    if options.quantization == "none":
+        return None
+    how = _QUANTIZATIONS[options.quantization] | {"always_ram": options.quantization_in_ram}
+    return TypeAdapter(models.QuantizationConfig).validate_python({options.quantization: how})

@@ -5,9 +5,8 @@ from __future__ import annotations
 import os
 import threading
 import warnings
-from collections.abc import Collection, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import nullcontext
-from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -20,7 +19,7 @@ from ..types import MODALITIES, Fingerprint, Modality, Records, Search, Vectors
 from .checks import CheckedSearch
 from .disk import LAST_BYTES, SHARD_NAME, alone_in, bytes_of_pairs, check_room, load_shard, make_shard
 from .filters import Library
-from .header import Header, SaidRecord, open_folder, refuse_missing_data, write_header
+from .header import Header, OwnHeader, open_folder, refuse_missing_data, write_header
 from .index import SearchIndex
 from .point_memory import AT_ONCE, PointMemory
 from .points import pages, to_sides, translate_errors
@@ -40,7 +39,7 @@ _SIDES: list[str] = list(MODALITIES)
 _EXACT = qe.SearchParams(exact=True)
 
 
-class EdgeMemory(PointMemory):
+class EdgeMemory(OwnHeader, PointMemory):
     """A shard with a write-ahead log: what ``upsert`` and ``delete`` wrote survives a killed process.
 
     Qdrant Edge holds Python's global lock while it works.
@@ -62,10 +61,10 @@ class EdgeMemory(PointMemory):
     )
 
     def __init__(self, shard: qe.EdgeShard, header: Header, folder: Path, options: MemoryOptions) -> None:
-        super().__init__()
+        OwnHeader.__init__(self, header)
+        PointMemory.__init__(self)
         self.location, self._folder = str(folder), folder
         self._shard: qe.EdgeShard | None = shard
-        self._header, self._heading = header, threading.Lock()  # a thread learns while another is told
         self._unflushed, self._flushing = 0, threading.Lock()  # Edge fails where two flush, or one closes
         self._warned = False  # of a size
         self._warn_of_size()
@@ -100,36 +99,10 @@ class EdgeMemory(PointMemory):
             shard = load_shard(path, header.fingerprint.dimension)
         return cls(shard, header, folder, options)
 
-    @property
-    def header(self) -> Header:
-        """Fingerprint and what was learned."""
-        return self._header
-
-    def look(self) -> Header:
-        """The header: only this process writes it."""
-        return self._header
-
-    def set_calibration(self, calibration: dict[str, Any]) -> None:
-        """Store what was learned in ``memory.json``."""
-        self._live()
-        with self._heading:
-            self._keep(self._header.with_calibration(calibration))
-
-    def note_learning(self, note: dict[str, Any]) -> None:
-        """Keep in ``memory.json`` who learns from the pairs."""
-        self._live()
-        with self._heading:
-            self._keep(replace(self._header, learning=dict(note)))
-
-    def change_said(self, added: Sequence[SaidRecord], gone: Collection[str]) -> None:
-        """Keep what people said in ``memory.json``."""
-        self._live()
-        with self._heading:
-            self._keep(self._header.with_said(added, gone))
-
     def _keep(self, header: Header) -> None:
+        """Write ``memory.json``."""
+        self._live()
         write_header(self._folder, header)
-        self._header = header
 
     def count(self) -> int:
         """Number of pairs."""

@@ -18,14 +18,14 @@ from ..errors import ConfigError, MemoryStoreError
 from ..types import MODALITIES, Fingerprint, Modality, Neighbours, Payload, Records, Search, Vectors, caption_of
 from ..values import are_same
 from .checks import CheckedSearch, check_ids, check_positive, check_records, check_search, check_witnesses, chunks
-from .header import Header, SaidRecord
+from .header import Header, OwnHeader
 from .points import empty_neighbours
 from .words import MOST, QueryWords, Worded, asked_by_words, stored_words
 
 _QUERIES_AT_ONCE = 64
 
 
-class ExactMemory:
+class ExactMemory(OwnHeader):
     """All pairs in arrays."""
 
     kind = "exact"
@@ -33,7 +33,7 @@ class ExactMemory:
     location = ":memory:"
 
     def __init__(self, header: Header) -> None:
-        self._header = header
+        super().__init__(header)
         self._lock = threading.RLock()
         self._open = True
         dimension = header.fingerprint.dimension
@@ -50,33 +50,6 @@ class ExactMemory:
         if fingerprint is None:
             raise ConfigError("a memory in RAM begins empty and needs the fingerprint of its encoder")
         return cls(Header(fingerprint))
-
-    @property
-    def header(self) -> Header:
-        """Fingerprint and calibration."""
-        return self._header
-
-    def look(self) -> Header:
-        """The header."""
-        return self._header
-
-    def set_calibration(self, calibration: dict[str, Any]) -> None:
-        """Store what was learned about the pairs."""
-        with self._lock:
-            self._check_open()
-            self._header = self._header.with_calibration(calibration)
-
-    def note_learning(self, note: dict[str, Any]) -> None:
-        """Keep who learns from the pairs."""
-        with self._lock:
-            self._check_open()
-            self._header = replace(self._header, learning=dict(note))
-
-    def change_said(self, added: Sequence[SaidRecord], gone: Collection[str]) -> None:
-        """Store what people said."""
-        with self._lock:
-            self._check_open()
-            self._header = self._header.with_said(added, gone)
 
     def set_witnesses(self, ids: Sequence[str], witnesses: npt.NDArray[np.float32]) -> None:
         """Store the witnesses (N, 3) of pairs."""
@@ -230,6 +203,9 @@ class ExactMemory:
     @property
     def _dimension(self) -> int:
         return self._header.fingerprint.dimension
+
+    def _keep(self, header: Header) -> None:
+        self._check_open()
 
     def _check_open(self) -> None:
         if not self._open:

@@ -93,8 +93,6 @@ class SearchIndex:
         """Take what is stored into RAM, and remove the file, which the write would make stale."""
         with self._lock:
             self._writing = True
-            if self._built is not None and self._built.outgrown(self._store.count()):
-                self._start()
             if not self._saved:
                 return
             if self._enabled and self._built is None and self._late is None:
@@ -155,7 +153,7 @@ class SearchIndex:
         from .index_faiss import build, use_threads
 
         use_threads(max(1, cores() // 2))
-        built = None if self._built else self._load()
+        built = self._load()
         if built is None:
             built = build(self._store, self._check)
         while True:
@@ -176,8 +174,8 @@ class SearchIndex:
         try:
             with self._file.open("rb") as file, np.load(file, allow_pickle=False) as arrays:
                 built = Built.of({name: arrays[name] for name in arrays.files})
-            if built.pairs != self._store.count():
-                raise ValueError("it is not of these pairs")
+            if built.pairs != (pairs := self._store.count()) or built.outgrown(pairs):
+                raise ValueError("it is not of these pairs, or was made for few of them")
         except _DAMAGED as error:
             log.warning("the search index at %s is made again: %r", self._file, error)
             return None

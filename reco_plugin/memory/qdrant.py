@@ -151,7 +151,6 @@ class QdrantMemory(PointMemory):
 
     def _set_payloads(self, payloads: Mapping[str, dict[str, Any]]) -> None:
         client = self._live()
-        self._state.refuse_other_version()
         changes = [
             models.SetPayloadOperation(set_payload=models.SetPayload(payload=payload, points=[point]))
             for point, payload in payloads.items()

@@ -2,7 +2,7 @@
 
 Its payload holds what was learned, the note of who learns, and each word of people under a key of its own, so that
 two writers do not overwrite each other. ``stamp`` changes with each write: one small request shows whether anything is
-new. ``version`` never changes, and tells two collections behind one alias apart.
+new.
 """
 
 from __future__ import annotations
@@ -16,7 +16,6 @@ from typing import Any
 
 from qdrant_client import QdrantClient, models
 
-from ..errors import MemoryStoreError
 from ..types import Fingerprint
 from .filters import WITNESSES
 from .header import Header, SaidRecord, change_said, damage_of
@@ -24,12 +23,12 @@ from .server import Server
 
 STATE_ID = "5d0b9a8e-7b64-5c1f-8f5e-3a1d6c2e9b47"
 """Id of the reserved point."""
-_LEARNED, _LEARNING, _STAMP, _VERSION, _SAID = "learned", "learning", "stamp", "version", "said_"
+_LEARNED, _LEARNING, _STAMP, _SAID = "learned", "learning", "stamp", "said_"
 
 
 def make_state(client: QdrantClient, collection: str) -> None:
     """Write the reserved point of a collection."""
-    payload = {_STAMP: uuid.uuid4().hex, _VERSION: uuid.uuid4().hex, WITNESSES: [0.0] * 3}  # it is no pair to judge
+    payload = {_STAMP: uuid.uuid4().hex, WITNESSES: [0.0] * 3}  # it is no pair to judge
     client.upsert(collection, [models.PointStruct(id=STATE_ID, vector={}, payload=payload)], wait=True)
 
 
@@ -46,7 +45,6 @@ class ServedState:
         """Read nothing yet."""
         self._run, self._client, self._collection = server.run, client, collection
         self._known: dict[str, Any] = {}  # the payload
-        self._learns_of = ""  # version that this process learns from
         self.header: Header | None = None
 
     def read(self, encoder: Callable[[], Fingerprint]) -> Header:
@@ -75,21 +73,16 @@ class ServedState:
 
         Raises:
             InputError: JSON cannot hold it.
-            MemoryStoreError: another version was put to use since it was noted that this one is learned from.
         """
         header = self._there().with_calibration(calibration)
-        self.refuse_other_version()
         self._write({_LEARNED: json.dumps(calibration)})
         self._known[_LEARNED] = ""  # to be read again: others may have written it, too
         self.header = header
 
     def keep_note(self, note: dict[str, Any]) -> None:
-        """Write a note of who learns; of another version than was learned from, it stays as it is."""
-        version = str(self._fetch([_VERSION], write=True).get(_VERSION, ""))
-        if note or self._learns_of in ("", version):
-            self._write({_LEARNING: json.dumps(note)})
-            self.header = replace(self._there(), learning=dict(note))
-        self._learns_of = version if note else ""
+        """Write a note of who learns."""
+        self._write({_LEARNING: json.dumps(note)})
+        self.header = replace(self._there(), learning=dict(note))
 
     def keep_said(self, added: Sequence[SaidRecord], gone: Collection[str]) -> None:
         """Write what somebody said, or took back."""
@@ -98,18 +91,6 @@ class ServedState:
         self._write(told, left)
         self._known = {name: text for name, text in self._known.items() if name not in left} | told
         self.header = self._there().with_said(added, gone)
-
-    def refuse_other_version(self) -> None:
-        """Refuse to write what was learned of one version to another one, whose pairs have the same ids.
-
-        Raises:
-            MemoryStoreError: another one was put to use.
-        """
-        if self._learns_of and self._fetch([_VERSION], write=True).get(_VERSION) != self._learns_of:
-            raise MemoryStoreError(
-                f"another version of the memory {self._collection!r} was put to use meanwhile: what was learned of the "
-                "one before is not stored"
-            )
 
     def _there(self) -> Header:
         assert self.header is not None  # noqa: S101 - a memory reads it as it is opened

@@ -143,27 +143,6 @@ def test_each_version_has_its_own_and_takes_it_with_it(server: StandIn, place: s
     assert [one.name for one in server.engine.client.get_collections().collections] == ["reco--v1"]
 
 
-def test_what_is_learned_from_a_version_is_not_stored_with_the_next_one(place: str) -> None:
-    with closing(ServerVersions(Server.parse(place), "reco")) as versions, opened(place) as memory:
-        memory.note_learning({"by": "me"})
-        name = versions.begin(FINGERPRINT)
-        with opened(place, name) as new:
-            new.upsert(records(["a"]))
-        versions.finish(name, 1, FINGERPRINT)
-        versions.use(name)
-        for write in (
-            lambda: memory.set_calibration({"blob": "old"}),
-            lambda: memory.set_witnesses(["a"], np.ones((1, 3), np.float32)),
-        ):
-            with pytest.raises(MemoryStoreError, match="another version"):
-                write()
-        memory.note_learning({})
-        assert memory.look().calibration == {}
-        assert np.isnan(memory.witnesses(["a"])).all()
-        memory.set_calibration({"blob": "new"})
-        assert memory.look().calibration == {"blob": "new"}
-
-
 def test_a_key_that_may_only_read_reads_all_of_it(server: StandIn, place: str) -> None:
     with opened(place) as memory:
         memory.change_said([said_record(1)], ())
