@@ -26,7 +26,7 @@ from reco_plugin.errors import (
     MemoryStoreError,
     MissingExtra,
 )
-from reco_plugin.memory import Fingerprint, edge, open_memory
+from reco_plugin.memory import Fingerprint, open_memory
 from reco_plugin.memory.damaged import open_damaged
 from reco_plugin.memory.header import write_error
 from reco_plugin.types import Records, Search
@@ -105,24 +105,6 @@ def test_flushes_of_two_threads_and_a_close_wait_for_one_another(tmp_path: Path)
         for thread in threads:
             thread.join()
         assert all("is closed" in message for message in failed), failed
-
-
-def test_many_queries_are_asked_a_few_at_once_and_answered_in_order(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    """The engine holds Python's lock while it makes the hits of a batch."""
-    asked, of_engine = list[int](), edge.qe.QueryBatchRequest
-
-    def note(requests: list[Any]) -> Any:
-        asked.append(len(requests))
-        return of_engine(requests)
-
-    monkeypatch.setattr(edge.qe, "QueryBatchRequest", note)
-    with closing(open_memory(tmp_path, FINGERPRINT)) as memory:
-        memory.upsert(pairs(0, D))
-        found = memory.search(Search(np.tile(pairs(0, D).image, (5, 1)), by="image", read="text", k=1))
-    assert found.ids == [[str(i)] for i in range(D)] * 5
-    assert (max(asked), sum(asked)) == (8, 5 * D)
 
 
 # --- killed

@@ -16,7 +16,6 @@ import numpy as np
 import pytest
 
 from reco_plugin.config import MemoryOptions
-from reco_plugin.errors import MemoryStoreError
 from reco_plugin.memory import index
 from reco_plugin.memory.edge import EdgeMemory
 from reco_plugin.types import Fingerprint, Modality, Neighbours, Records, Search, Vectors
@@ -256,41 +255,6 @@ def test_a_memory_works_where_faiss_is_missing(folder: Path, monkeypatch: pytest
         memory.upsert(new)
         assert [names[0] for names in near(memory, new.image, k=1).ids] == new.ids
         assert state(memory) == ""
-
-
-def test_a_full_disk_keeps_it_from_being_saved_only(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
-) -> None:
-    def full(*arguments: object) -> None:
-        raise MemoryStoreError("its disk is full")
-
-    with opened(tmp_path / "memory") as memory:
-        memory.upsert(drawn(0, PAIRS))
-        monkeypatch.setattr(index, "check_room", full)
-        in_use(memory)
-    assert "is not saved: its disk is full" in caplog.text
-    with opened(tmp_path / "memory") as memory:
-        assert not memory.index_state
-        in_use(memory)
-
-
-def test_one_that_fails_later_is_done_without(
-    folder: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
-) -> None:
-    def broken(*arguments: object) -> None:
-        raise MemoryError
-
-    new = drawn(5000, 5010, "new")
-    for name in ("append", "nearest"):
-        with opened(folder) as memory:
-            in_use(memory)
-            monkeypatch.setattr(memory._index._built, name, broken)
-            memory.upsert(new)
-            assert [names[0] for names in near(memory, new.image, k=1).ids] == new.ids
-            assert state(memory) != "in use"
-    with opened(folder) as memory:
-        assert [names[0] for names in near(in_use(memory), new.image, k=1).ids] == new.ids
-    assert "fails, every pair is compared" in caplog.text
 
 
 def test_one_with_much_that_is_gone_is_made_anew_when_it_is_opened(folder: Path) -> None:

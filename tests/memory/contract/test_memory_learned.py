@@ -18,7 +18,6 @@ from reco_plugin.config import MemoryOptions
 from reco_plugin.errors import MemoryFull, MemoryStoreError
 from reco_plugin.memory import Fingerprint, Memory, open_memory
 from reco_plugin.memory.server import Server
-from reco_plugin.memory.server_state import STATE_ID
 from reco_plugin.memory.server_versions import ServerVersions
 from reco_plugin.types import Search
 
@@ -104,26 +103,6 @@ def test_two_that_say_something_in_the_same_moment_lose_nothing(place: str) -> N
         for memory in (one, other):
             known = {said_record(number)["id"] for number in range(20) if number != 3}
             assert (set(memory.look().said), memory.header.calibration) == (known, LEARNED)
-
-
-def test_a_look_is_one_small_request_and_what_has_not_changed_is_not_made_anew(server: StandIn, place: str) -> None:
-    with opened(place) as memory, opened(place) as other:
-        before = memory.look()
-        server.engine.seen.clear()
-        assert memory.look() is before
-        assert dict(server.engine.seen) == {"retrieve": 1}
-        other.change_said([said_record(1)], ())
-        after = memory.look()
-        assert list(after.said) == [said_record(1)["id"]] and after.calibration is before.calibration
-
-
-def test_without_the_reserved_point_a_memory_is_not_calibrated_and_gets_it_back(server: StandIn, place: str) -> None:
-    server.engine.client.delete("reco--v1", [STATE_ID])
-    with opened(place) as memory:
-        assert (memory.count(), memory.header.calibration) == (2, {})
-        memory.set_calibration(LEARNED)
-    with opened(place) as memory:
-        assert (memory.count(), memory.header.calibration) == (2, LEARNED)
 
 
 def test_each_version_has_its_own_and_takes_it_with_it(server: StandIn, place: str) -> None:

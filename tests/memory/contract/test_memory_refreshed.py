@@ -4,13 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, closing
-from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
 import pytest
 from qdrant_client import QdrantClient, models
-from qdrant_stand_in import Refusal, StandIn, serving
+from qdrant_stand_in import StandIn, serving
 
 from reco_plugin.config import MemoryOptions
 from reco_plugin.errors import FingerprintMismatch
@@ -86,28 +85,6 @@ def test_constants_of_another_version_and_of_another_process_are_followed(server
     opened().set_calibration({"a": 2})
     assert (ask(reader), reader.header.calibration) == ([["new"]], {"a": 2})
     assert (ask(patient), patient.header.calibration) == ([["new"]], {})
-
-
-def test_it_is_read_anew_once_per_period(server: StandIn, opened: Open, monkeypatch: pytest.MonkeyPatch) -> None:
-    now = [1000.0]
-    monkeypatch.setattr("reco_plugin.memory.qdrant.time", SimpleNamespace(monotonic=lambda: now[0]))
-    reader = opened(refresh_s=30)
-
-    def read(at: float) -> int:
-        now[0], before = 1000.0 + at, server.engine.seen["retrieve"]
-        ask(reader)
-        return server.engine.seen["retrieve"] - before
-
-    assert [read(at) for at in (0, 29.9, 30, 30.1, 59.9, 60)] == [0, 0, 1, 0, 0, 1]
-
-
-def test_what_cannot_be_read_is_no_failure_of_a_search(server: StandIn, opened: Open) -> None:
-    reader = opened(refresh_s=1e-9)
-    reader.upsert(Records(["here"], AXES[:1], AXES[1:2], [{}]))
-    server.engine.refusals["retrieve"] = Refusal(500, "internal")
-    before = server.engine.seen["retrieve"]
-    assert ask(reader) == [["here"]]
-    assert server.engine.seen["retrieve"] > before
 
 
 def test_an_alias_that_was_moved_to_another_encoder_is_refused_until_it_is_moved_back(

@@ -4,14 +4,12 @@ from __future__ import annotations
 
 import socket
 import time
-import uuid
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import closing
 from dataclasses import replace
 from pathlib import Path
 from threading import Thread
-from types import SimpleNamespace
 from typing import Any
 
 import grpc
@@ -26,7 +24,6 @@ from reco_plugin import Pair, Reco
 from reco_plugin.config import MemoryOptions
 from reco_plugin.errors import (
     ConfigError,
-    FingerprintMismatch,
     MemoryOverloaded,
     MemoryStoreError,
     MemoryTimeout,
@@ -108,20 +105,6 @@ def _include(*keys: str) -> models.PayloadSelectorInclude:
     return models.PayloadSelectorInclude(include=list(keys))
 
 
-def test_search_options_are_sent(server: StandIn, opened: Callable[..., Memory]) -> None:
-    def params(**chosen: Any) -> models.SearchParams:
-        opened(options=chosen).search(Search(axes(1), by="text", read="image", k=300))
-        return server.engine.last["query"]["searches"][0].params
-
-    assert params().hnsw_ef == 300  # never less than what is asked for
-    assert params(search_ef=512).hnsw_ef == 512
-    assert params().quantization is None
-    exact = params(exact=True)
-    assert (exact.exact, exact.hnsw_ef) == (True, None)
-    quantised = params(rescore=True, oversampling=2.0).quantization
-    assert (quantised.rescore, quantised.oversampling) == (True, 2.0)
-
-
 # --- what is made
 
 
@@ -184,14 +167,6 @@ def test_versions_without_an_alias_are_not_guessed_at(
         opened()
 
 
-def test_nothing_is_written_to_a_collection_of_another_encoder(server: StandIn, opened: Callable[..., Memory]) -> None:
-    opened().upsert(pairs(2))
-    server.engine.seen.clear()
-    with pytest.raises(FingerprintMismatch, match=r"mini/clip.*other/clip"):
-        opened(Fingerprint("other/clip", "cd" * 32, D))
-    assert set(server.engine.seen) <= {"exists", "get"}
-
-
 # --- what goes wrong
 
 
@@ -243,26 +218,6 @@ def test_a_busy_server_is_waited_for_as_long_as_it_asks(server: StandIn, opened:
     assert time.monotonic() - start >= 1
     assert memory.count() == 2
     assert server.engine.seen["upsert"] == before + 2
-
-
-def test_a_wait_beyond_the_deadline_is_not_begun(
-    server: StandIn, opened: Callable[..., Memory], monkeypatch: pytest.MonkeyPatch
-) -> None:
-    memory = opened(options={"timeout_s": 2})
-    server.engine.refusals["query"] = Refusal(429, "Rate limit exceeded", retry_after=30)
-    pauses: list[float] = []
-    monkeypatch.setattr(memory_server, "time", SimpleNamespace(monotonic=time.monotonic, sleep=pauses.append))
-    with pytest.raises(MemoryOverloaded, match=r"wait 30 s, beyond the 2 s.*timeout_s"):
-        memory.search(Search(axes(1), by="image", read="text", k=1))
-    assert pauses == []
-    assert server.engine.seen["query"] == 1
-
-
-def test_a_server_that_answers_too_late(server: StandIn, opened: Callable[..., Memory]) -> None:
-    memory = opened(options={"timeout_s": 1})
-    server.engine.refusals["query"] = Refusal(200, delay_s=3)  # who waits for it gets an answer
-    with pytest.raises(MemoryTimeout, match=r"no answer in time.*timeout_s"):
-        memory.search(Search(axes(1), by="image", read="text", k=1))
 
 
 def test_a_server_that_is_killed_and_comes_back(server: StandIn, opened: Callable[..., Memory]) -> None:
@@ -345,13 +300,6 @@ def test_an_address_that_cannot_be(location: str, chosen: Any, message: str) -> 
         open_memory(location, FINGERPRINT, options=MemoryOptions(**chosen))
 
 
-def test_options_of_a_server_are_refused_by_a_folder(tmp_path: Path) -> None:
-    with pytest.raises(ConfigError, match="shards"):
-        open_memory(tmp_path / "m", FINGERPRINT, options=MemoryOptions(shards=2))
-    assert not (tmp_path / "m").exists()
-    open_memory(":memory:", FINGERPRINT, options=MemoryOptions(shards=2)).close()  # as documented
-
-
 # --- TLS
 
 
@@ -387,12 +335,6 @@ def test_tls_with_the_authority_named(secure: StandIn, certificate: Certificate,
 def test_no_tls_or_an_authority_that_is_not_known(secure: StandIn, scheme: str) -> None:
     with pytest.raises(MemoryUnavailable, match=r"memory_options\.ca_file"):
         open_memory(secure.url(scheme), FINGERPRINT, api_key=KEY, options=MemoryOptions(timeout_s=3))
-
-
-def test_the_collection_and_ids_of_one_server_do_not_meet(server: StandIn, opened: Callable[..., Memory]) -> None:
-    one, other = (opened(collection=f"c-{uuid.uuid4()}") for _ in range(2))
-    one.upsert(pairs(2))
-    assert (one.count(), other.count()) == (2, 0)
 
 
 def test_refined_vectors_are_those_of_a_memory_in_ram(

@@ -5,7 +5,6 @@ from __future__ import annotations
 import uuid
 from collections.abc import Iterator
 from contextlib import closing
-from typing import Any
 
 import numpy as np
 import pytest
@@ -40,29 +39,6 @@ def name(qdrant_url: str) -> Iterator[str]:
                 client.delete_collection(each.name)
 
 
-@pytest.mark.parametrize("scheme", ["http", "grpc"])
-@pytest.mark.parametrize("quantization", ["none", "scalar", "binary", "product", "turbo"])
-def test_quantised_search_with_rescoring_finds_the_nearest(
-    qdrant_url: str, name: str, quantization: Any, scheme: str
-) -> None:
-    chosen = MemoryOptions(quantization=quantization, rescore=True, oversampling=4, m=8)
-    with closing(open_memory(_by(scheme, qdrant_url), FINGERPRINT, collection=name, options=chosen)) as memory:
-        stored = pairs(2000)
-        memory.upsert(stored)
-        found = memory.search(Search(stored.image[:50], by="image", read="text", k=1))
-        assert [ids[0] for ids in found.ids] == list(stored.ids[:50])
-        np.testing.assert_allclose(found.vectors[:, 0], stored.text[:50], atol=1e-5)
-
-
-def _by(scheme: str, url: str) -> str:
-    """The server's address by http or grpc."""
-    if scheme == "http":
-        return url
-    if not url.endswith(":6333"):
-        pytest.skip("the gRPC port beside this URL is not known: name a server on 6333 in TEST_QDRANT_URL")
-    return url.replace("http", "grpc", 1).removesuffix("6333") + "6334"
-
-
 def test_versions_swap_under_a_reader(qdrant_url: str, name: str) -> None:
     server = Server.parse(qdrant_url)
     with (
@@ -92,7 +68,7 @@ def test_strict_mode_and_rate_limits_are_told(qdrant_url: str, name: str) -> Non
         memory.upsert(pairs(10))
         limits = models.StrictModeConfig(enabled=True, max_query_limit=5)
         owner.update_collection(f"{name}--v1", strict_mode_config=limits)
-        with pytest.raises(MemoryStoreError, match="strict mode"):
+        with pytest.raises(MemoryStoreError, match=r"(?i)limit exceeded"):
             memory.search(Search(pairs(1).image, by="image", read="text", k=6))
         limits = models.StrictModeConfig(enabled=True, read_rate_limit=1)
         owner.update_collection(f"{name}--v1", strict_mode_config=limits)

@@ -248,21 +248,6 @@ def test_an_id_comes_back_equal_or_is_refused(backend: Any, ids: list[str]) -> N
 # --- vectors
 
 
-@EACH_KIND
-@given(
-    st.integers(0, 2**31),
-    st.floats(0.991, 1.009),
-    st.sampled_from([np.float16, np.float32, np.float64, np.longdouble]),
-)
-def test_vectors_of_about_unit_norm_come_back_normalised(backend: Any, seed: int, norm: float, kind: Any) -> None:
-    memory = backend.opened[0] if backend.opened else backend.open()
-    given = unit(seed, 1).astype(np.float64) * norm
-    memory.upsert(Records(["a"], given.astype(kind), given.astype(kind), [{}]))
-    exact = given.astype(kind).astype(np.float64)
-    np.testing.assert_allclose(everything(memory)["a"][0], exact[0] / np.linalg.norm(exact), atol=1e-6)
-    assert memory.search(Search(given.astype(kind), by="image", read="text", k=1)).ids == [["a"]]
-
-
 BAD: list[Any] = [unit(1, 1) * 1.02, unit(1, 1) + 0j, unit(1, 1).astype(str), np.full((1, D), 1e300)]
 
 
