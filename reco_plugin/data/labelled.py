@@ -492,7 +492,5 @@ class _LabelledRows:
 
 def open_labelled(where: Location) -> Rows:
     """Open a labelled set as pairs."""
-    options = "&".join(f"{name}={value}" for name, value in where.options.items())
-    source = f"{where.name}?{options}" if options else where.name
-    rows = _LabelledRows(source)
-    return Rows(where.name, (FilePart(source, rows),), len(rows.labelled))
+    rows = _LabelledRows(str(where))
+    return Rows(where.name, (FilePart(str(where), rows),), len(rows.labelled))

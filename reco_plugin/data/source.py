@@ -33,6 +33,10 @@ class Location:
         """The folder of images that its option names; None where it is not given."""
         return in_home(self.options["images"]) if "images" in self.options else None
 
+    def __str__(self) -> str:
+        """The source as one text again."""
+        return "?".join(filter(None, [self.name, "&".join(f"{name}={value}" for name, value in self.options.items())]))
+
     def without(self, option: str) -> Location:
         """The same source without an option."""
         return replace(self, options={name: value for name, value in self.options.items() if name != option})

@@ -12,11 +12,11 @@ from __future__ import annotations
 import os
 from collections.abc import Iterator
 from contextlib import closing
-from dataclasses import dataclass, field
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from ..api_encoder import load_model
-from ..config import MemoryOptions, Settings, load_settings
+from ..config import Settings, load_settings
 from ..data.cells import CellError, unit_rows
 from ..data.opening import open_rows
 from ..data.rows import Rejected, Rows
@@ -26,7 +26,7 @@ from ..engines import is_index
 from ..engines.address import SCHEMES
 from ..errors import ConfigError, DataError
 from ..files import in_home
-from ..memory import Memory, open_memory
+from ..memory import Memory, memory_of
 from ..memory.checks import SERVERS
 from ..memory.header import HEADER_NAME, check_fingerprint, read_header
 from ..memory.opening import server_of
@@ -36,36 +36,17 @@ from .index_rows import open_index_rows
 
 _AT_ONCE = 256
 _FILES = (*SUFFIXES, ".json", ".parquet", ".tar", ".npz")
-_REACHED = tuple(MemoryOptions.model_fields)
-"""Options of the server and of reading from it; those of the settings may belong to the memory that is filled."""
 
 
 @dataclass(frozen=True)
 class MemoryPart:
     """A memory; open while it is read. It does not hold a server's key: the reader takes it from the settings."""
 
-    location: str  # a folder, no link, so that another version can be put to use meanwhile; or a server's URL
-    collection: str = ""  # on a server its own name, no alias, likewise
-    options: MemoryOptions = field(default_factory=MemoryOptions)  # of the connection
-
-    @property
-    def name(self) -> str:
-        """The folder, or the server and the collection."""
-        return f"{self.location}?collection={self.collection}" if self.collection else self.location
+    name: str  # a folder, no link, or the address of a collection by its own name, so that others can be put to use
 
     def open(self) -> Memory:
         """The memory itself."""
-        if not self.collection:
-            return open_memory(self.location, None, create=False)
-        key = load_settings().memory_api_key
-        return open_memory(
-            self.location,
-            None,
-            create=False,
-            collection=self.collection,
-            api_key=key.get_secret_value() if key else None,
-            options=self.options,
-        )
+        return memory_of(load_settings(memory=self.name), None, create=False)
 
     def read(self) -> Iterator[Pair | Rejected]:
         """Its pairs in order."""
@@ -111,9 +92,7 @@ def open_source(source: str | Path, *, model: Path | None = None, into: Settings
             )
         return open_rows(source)
     fingerprint = load_model(model).manifest.fingerprint if model is not None else None
-    name, part = where.name, (_served if _is_served(where.name) else _folder)(where, fingerprint, into)
-    if part.collection:  # as an alias, which stays when another version is put to use
-        name += f"?collection={where.options.get('collection') or load_settings().memory_collection}"
+    name, part = (_served if _is_served(where.name) else _folder)(where.without("check"), fingerprint, into)
     with closing(part.open()) as memory:
         rows = Rows(name, (part,), memory.count(), where.flag("check"), told=True)
     if not rows.total:
@@ -142,34 +121,31 @@ def _is_served(name: str) -> bool:
     return name.startswith(SERVERS)
 
 
-def _folder(where: Location, fingerprint: Fingerprint | None, into: Settings | None) -> MemoryPart:
-    where.without("check").only()
+def _folder(where: Location, fingerprint: Fingerprint | None, into: Settings | None) -> tuple[str, MemoryPart]:
+    where.only()
     folder = where.path.resolve()
     if into is not None and not _is_served(into.memory) and in_home(into.memory).resolve() == folder:
         raise _itself(where)
     if (found := read_header(where.path)) is not None:
         check_fingerprint(found.fingerprint, fingerprint, where.name)
-    return MemoryPart(str(folder))
+    return where.name, MemoryPart(str(folder))
 
 
-def _served(where: Location, fingerprint: Fingerprint | None, into: Settings | None) -> MemoryPart:
-    reached = {name: where.options[name] for name in _REACHED if name in where.options}
-    settings = load_settings(
-        memory=where.name, memory_collection=where.options.get("collection"), memory_options=reached or None
-    )
-    server, collection = server_of(settings), settings.memory_collection
-    if server.path.lower().endswith(_FILES):
+def _served(where: Location, fingerprint: Fingerprint | None, into: Settings | None) -> tuple[str, MemoryPart]:
+    if where.path.suffix.lower() in _FILES:
         raise DataError(f"{where.name} is a file behind a URL: download it first. URLs name Qdrant servers here")
-    where.only("collection", "check", *_REACHED)  # after the URL was checked, since it may hold secrets
     from ..memory.collection import encoder_of, own_name
 
-    check_fingerprint(encoder_of(server, collection), fingerprint, f"{server.location}?collection={collection}")
-    name = own_name(server, collection)  # so that another version can be put to use meanwhile
+    settings = load_settings(memory=str(where))
+    server, collection = server_of(settings), settings.memory_collection
+    name = f"{where.name}?collection={collection}"  # an alias stays when another version is put to use
+    check_fingerprint(encoder_of(server, collection), fingerprint, name)
+    own = own_name(server, collection)
     if into is not None and _is_served(into.memory):
         filled = server_of(into)
-        if own_name(filled, into.memory_collection) == name and filled.address == server.address:
+        if own_name(filled, into.memory_collection) == own and filled.address == server.address:
             raise _itself(where)
-    return MemoryPart(server.location, name, server.options)
+    return name, MemoryPart(str(replace(where, options={**where.options, "collection": own})))
 
 
 def _itself(where: Location) -> ConfigError:
