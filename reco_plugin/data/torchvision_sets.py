@@ -22,7 +22,6 @@ if TYPE_CHECKING:
 
 _DIGITS = tuple(map(str, range(10)))
 _EXTRA = "datasets"
-_OWN = ("root", "split", "download", "limit")  # our options; others go to the constructor
 
 
 def _first(synonyms: Any) -> str:
@@ -65,7 +64,6 @@ SETS: Mapping[str, Facts] = {
     "Flowers102": Facts(tidy=lambda name: name.rstrip("?"), scipy=True),
     "Food101": Facts(),
     "GTSRB": Facts(),
-    "INaturalist": Facts(tidy=lambda name: " ".join(name.split("_")[-2:])),  # 00000_Animalia_…_Aglais_io
     "ImageNet": Facts("val", tidy=_first),
     "Imagenette": Facts("val", tidy=_first),
     "KMNIST": Facts(),
@@ -101,23 +99,23 @@ def open_torchvision(source: Location) -> TorchvisionSet:
     """Read a classification data set of torchvision; images are opened on access.
 
     Options: ``root`` (as the constructor takes it, ``./data`` when left out), ``split`` (``test``, or ``val`` where
-    there is no labelled test split), ``download=1`` (off by default), ``limit``, and the constructor's own, as in
+    there is no labelled test split), ``download=1`` (off by default), ``limit``, and flags of the constructor, as in
     ``small=1`` of Places365.
     """
     name = source.name.removeprefix(PREFIX)
     if name not in SETS:
         raise DataError(f"torchvision has no classification data set {name!r}: {did_you_mean(name, SETS)}")
-    facts = SETS[name]
-    datasets = need("torchvision.datasets", f"reading {source.name}", _EXTRA)
+    facts, datasets = SETS[name], need("torchvision.datasets", f"reading {source.name}", _EXTRA)
     if facts.scipy:
         need("scipy.io", f"reading {source.name}", _EXTRA)
-    root = in_home(source.options.get("root", "data"))
-    split = source.options.get("split", facts.split)
+    root, split = in_home(source.options.get("root", "data")), source.options.get("split", facts.split)
     made = getattr(datasets, name, None)
     if made is None:
         raise DataError(f"this version of torchvision has no {name}: pip install -U torchvision")
-    dataset = _open(source, made, root, _arguments(source, made, split))
-    part, labels = _part(source, made, split), _labels(dataset)
+    arguments = _arguments(source, made, split)
+    part = split if {"split", "train"} & arguments.keys() else "all"
+    dataset = _open(source, made, root, arguments)
+    labels = _labels(dataset)
     if any(value is None for value in labels):
         raise DataError(f"{source.name}: the split {split!r} has no labels; choose another with split=…")
     return TorchvisionSet(
@@ -130,40 +128,24 @@ def open_torchvision(source: Location) -> TorchvisionSet:
     )
 
 
-def _part(source: Location, made: Any, split: str) -> str:
-    """Split or version, as the ids begin."""
-    has = inspect.signature(made).parameters
-    return split if "split" in has or "train" in has else source.options.get("version", "all")
-
-
 def _arguments(source: Location, made: Any, split: str) -> dict[str, Any]:
     """Arguments of the constructor, besides root."""
     has = inspect.signature(made).parameters
-    extra = {k: p.default for k, p in has.items() if k not in _OWN and isinstance(p.default, bool | int | str)}
-    extra.pop("train", None)
-    source.only(*_OWN, *extra)
-    given: dict[str, Any] = {k: _as(type(extra[k]), source, k) for k in source.options if k in extra}
+    flags = [name for name, one in has.items() if isinstance(one.default, bool) and name not in ("train", "download")]
+    source.only("root", "split", "download", "limit", *flags)
+    given: dict[str, Any] = {name: source.flag(name) for name in flags if name in source.options}
     if "split" in has:
         given["split"] = split
-    elif "train" in has:
-        if split not in ("test", "train"):
-            raise DataError(f"{source.name} has no split {split!r}: choose test or train")
+    elif "train" in has and split in ("test", "train"):
         given["train"] = split == "train"
-    elif source.options.get("split", "all") != "all":
-        raise DataError(f"{source.name} has no split {split!r}: it has none at all, leave the option out")
+    elif "train" in has or source.options.get("split", "all") != "all":
+        which = "choose test or train" if "train" in has else "it has none at all, leave the option out"
+        raise DataError(f"{source.name} has no split {split!r}: {which}")
     if source.flag("download"):
         if "download" not in has:
-            raise ConfigError(
-                f"{source.name} cannot be downloaded by torchvision: fetch it by hand, see its documentation"
-            )
+            raise ConfigError(f"{source.name} cannot be downloaded by torchvision: fetch it by hand")
         given["download"] = True
     return given
-
-
-def _as(kind: type, source: Location, option: str) -> Any:
-    if kind is bool:
-        return source.flag(option)
-    return source.count(option) if kind is int else source.options[option]
 
 
 def _open(source: Location, made: Any, root: Path, arguments: dict[str, Any]) -> Any:
@@ -191,9 +173,9 @@ def _labels(dataset: Any) -> list[Any]:
         values = getattr(dataset, attribute, None)
         if values is not None and len(values) == len(dataset):
             return list(np.asarray(values).tolist())
-    for attribute, column in (("_samples", 1), ("samples", 1), ("index", 0)):  # the last is INaturalist's
+    for attribute in ("_samples", "samples"):
         if len(rows := getattr(dataset, attribute, ())) == len(dataset):
-            return [row[column] if row[column] is None else int(row[column]) for row in rows]
+            return [row[1] for row in rows]
     return [dataset[row][1] for row in range(len(dataset))]  # opens every image once
 
 
