@@ -80,8 +80,8 @@ def match_rankings(
     best = _ten_each(scores, len(queries.frozen))
     if state is None:
         raise InputError(
-            "the memory does not know how sure an answer is: it needs 300 pairs, of 60 things, then reco memory "
-            "calibrate"
+            "the memory does not know how sure an answer is: it needs 300 pairs, of 60 things, then reco "
+            "memory build --relearn"
         )
     stay_plain = queries.coverage is None or queries.coverage.plain or queries.degraded is not None
     way: QueryWay = "plain" if stay_plain else "refined"

@@ -95,4 +95,4 @@ def moves_of(refined: Refinement) -> Moves:
         return refined.moves
     n, d = refined.frozen.shape
     nothing = np.zeros((n, d), np.float32)
-    return Moves(refined.frozen, nothing, np.ones(n, np.float32), np.zeros(d, np.float32), np.zeros(n, np.bool_), None)
+    return Moves(refined.frozen, nothing, np.ones(n, np.float32), np.zeros(d, np.float32), np.zeros(n, np.bool_), 0.0)

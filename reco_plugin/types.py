@@ -6,7 +6,7 @@ import os
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, field, fields, replace
 from reprlib import Repr
-from typing import TYPE_CHECKING, Any, Literal, NamedTuple, TypeAlias, cast, get_args
+from typing import TYPE_CHECKING, Any, Literal, TypeAlias, cast, get_args
 
 import numpy as np
 import numpy.typing as npt
@@ -298,14 +298,6 @@ class Coverage:
         return replace(parts[0], asked=asked, found=found, strength=strength, covered=covered)
 
 
-class Mass(NamedTuple):
-    """How candidates that the memory knows and the others share the mass of a query."""
-
-    sharpness: float  # of scores of refined queries, per unit of cosine
-    plain_sharpness: float  # of plain scores
-    known: float  # share of the memory's pairs that plain CLIP answers, in [0, 1]: how far its scores are believed
-
-
 @dataclass(frozen=True, repr=False)
 class Moves(ToldShort):
     """How B vectors of one modality move, as exact scores with the other modality's plain vectors need it.
@@ -316,7 +308,7 @@ class Moves(ToldShort):
         length: (B,) standard deviation of a moved vector's scores, in those of a plain one; 1 where it stays plain.
         mean: (D,) of the memory's vectors of the other modality.
         covered: (B,) whether the memory knows it; of queries, all.
-        mass: how covered candidates compete with others; None where nothing moves.
+        sharpness: of the scores of refined queries, per unit of cosine; 0 where nothing moves.
     """
 
     plain: Vectors
@@ -324,7 +316,7 @@ class Moves(ToldShort):
     length: npt.NDArray[np.float32]
     mean: npt.NDArray[np.float32]
     covered: npt.NDArray[np.bool_]
-    mass: Mass | None
+    sharpness: float
     _ROWS = ("plain", "added", "length", "covered")  # have a row for each vector
 
     def take(self, chosen: npt.NDArray[Any]) -> Moves:

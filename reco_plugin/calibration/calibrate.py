@@ -9,26 +9,22 @@ import numpy as np
 import numpy.typing as npt
 
 from ..defaults import NEIGHBOURS
-from ..types import MODALITIES, Caution, Modality, Vectors
-from .check import Check, Gates, check_pairs
+from ..types import MODALITIES, Modality, Vectors
+from .check import check_pairs
 from .corpus import Corpus, measure_corpus, witness_others
-from .episodes import AskedTwice, asked_by, look
-from .fit import PairBlocks, choose_sharpness, fit_gates
-from .gate import FITTED, LEVELS, PRIOR, SHARPNESS, Gate
-from .sharpen import OwnCheck, learn_sharpening
-from .state import ENOUGH, FEWEST, Calibration, SideCalibration, shares_of
+from .episodes import asked_by, look
+from .evidence import Gate
+from .fit import choose_sharpness, fit_gate
+from .state import ENOUGH, FEWEST, LEVELS, Calibration, SideCalibration
 
 ASKED, BLOCK = 4_800, 600
-"""Pairs that a gate is fitted on, at most, and in one block. With 600 in one, what a memory gained depended on which
-pairs were drawn (``docs/tried.md``)."""
-TRIED = 4
-"""Blocks that the sharpness of neighbours is chosen on."""
-CHECKED = 500
-"""Pairs of the self-check, which did not ask where there are more than :data:`ASKED`."""
-HOPELESS = 0.9
-"""Share of wrong captions, as reliability estimates it, from which a memory is not used."""
-_UNANSWERED_VIEWS = 0.5  # most that is assumed of simulated views; the measured share of .75 halves the gain
-_ONE_IMAGE = 0.5  # share of pairs without siblings from which candidates have nothing of their own to learn from
+"""Pairs that a gate is fitted on, at most, and in one block."""
+FEW: Mapping[Modality, float] = {"image": 0.3, "text": 0.1}
+"""Share of the strength that a memory of fewer than :data:`.state.ENOUGH` pairs uses."""
+_TRIED = 4  # blocks that the sharpness of neighbours is chosen on
+_CHECKED = 500  # pairs of the self-check, which did not ask where there are more than ASKED
+_HOPELESS = 0.9  # share of wrong captions, as reliability estimates it, from which a memory is not used
+_HALF = 0.5  # share of pairs without siblings from which a memory has one image a caption
 _SINGLE = 0.05  # share of pairs without siblings from which queries are fitted with simulated views
 
 
@@ -81,121 +77,69 @@ def calibrate(
     asked = rng.permutation(corpus.chosen)[:ASKED]
     state = _fit_state(corpus, asked, k, seed, progress)
     if state.fitted:
-        sides, own = dict[Modality, SideCalibration](), dict[Modality, OwnCheck]()
-        for m in MODALITIES:
-            sharpening, found = learn_sharpening(corpus, m, np.random.default_rng(seed))
-            sides[m] = replace(state.sides[m], sharpening=sharpening)
-            own |= {m: found} if found is not None else {}
-        state = replace(state, sides=sides)
-        gates = {modality: _gates_of(state, modality) for modality in MODALITIES}
-        state = replace(state, check=replace(_check(corpus, gates, asked, k, rng), own=own))
+        rest = np.setdiff1d(np.arange(len(corpus)), asked)
+        rows = rng.permutation(rest if len(rest) >= _CHECKED // 3 else asked)[:_CHECKED]
+        state = replace(state, check=check_pairs(corpus, state, rows, k=k))
         progress(len(corpus))
     return Calibrated(state, corpus)
-
-
-def _gates_of(state: Calibration, modality: Modality) -> Gates:
-    """As a caller who gives no caution meets them, where the memory knows all candidates."""
-    known = state.assume(1.0)
-    return Gates(
-        state.gate(modality, "balanced"),
-        state.gate(modality, known, among=True),
-        None if state.one_image else state.gate(modality, known, candidate=True),  # nothing shows it
-    )
-
-
-def _check(
-    corpus: Corpus,
-    gates: Mapping[Modality, Gates],
-    asked: npt.NDArray[np.intp],
-    k: int,
-    rng: np.random.Generator,
-) -> Check:
-    """Check on other pairs than those of the fit, where there are enough: five coefficients hardly know a pair."""
-    rest = np.setdiff1d(np.arange(len(corpus)), asked)
-    rows = rng.permutation(rest if len(rest) >= 150 else asked)[:CHECKED]
-    return check_pairs(corpus, gates, rows, k=k)
 
 
 def _fit_state(
     corpus: Corpus, asked: npt.NDArray[np.intp], k: int, seed: int, progress: Callable[[int], object]
 ) -> Calibration:
     """The state with the gates of both sides, without its check."""
-    blocks = np.array_split(np.arange(len(asked)), max(2, -(-len(asked) // BLOCK)))
-    fits = corpus.learned.wrong < HOPELESS
+    blocks = np.array_split(np.arange(len(asked)), max(1, -(-len(asked) // BLOCK)))
     looked = look(corpus, asked, k)
-
-    def ask(m: Modality) -> AskedTwice:
-        sharpness = choose(m) if fits else SHARPNESS
-        return asked_by(corpus, m, looked).questions(sharpness)
-
-    def choose(m: Modality) -> float:
-        rng, tried = np.random.default_rng(0), blocks[:TRIED]
-        return choose_sharpness(asked_by(corpus, m, looked.first(sum(map(len, tried))), rng), tried, rng)
-
-    questions = {m: ask(m) for m in MODALITIES}
-    plain = {m: SideCalibration(corpus.spreads[m], corpus.units[m], _typical(questions[m])) for m in MODALITIES}
-    siblings = looked.siblings
-    unanswerable = float((1.0 / (1.0 + siblings)).mean())
-    state = Calibration(
-        corpus.values,
-        plain,
-        corpus.learned,
-        corpus.same_caption,
-        len(corpus),
-        unanswerable,
-        corpus.own,
-        fitted=False,
-    )
-    if not fits:
-        return replace(state, reason="its captions fit their images hardly better than those of other images do")
-    alone = float((siblings == 0).mean())
-    one_image = alone >= _ONE_IMAGE
+    unanswerable, alone = float((1.0 / (1.0 + looked.siblings)).mean()), float((looked.siblings == 0).mean())
+    one_image = alone >= _HALF
     if one_image:  # hidden from themselves, its pairs have no answer, which says nothing of queries to come
-        unanswerable = min(unanswerable, _UNANSWERED_VIEWS)
+        unanswerable = min(unanswerable, _HALF)
+    plain = {m: _plain_side(corpus, m, looked.hidden[m][1][:, 0]) for m in MODALITIES}
+    state = Calibration(
+        corpus.values, plain, corpus.learned, corpus.same_caption, len(corpus), unanswerable, corpus.own, fitted=False
+    )
+    if corpus.learned.wrong >= _HOPELESS:
+        return replace(state, reason="its captions fit their images hardly better than those of other images do")
+    share = state.shares["balanced"]
 
     def fit(modality: Modality) -> SideCalibration:
-        asks = questions[modality]
-        candidates = {} if one_image else _fit_cautions(asks, blocks, unanswerable, seed)
-        gates = candidates
+        tried = blocks[:_TRIED]
+        first = asked_by(corpus, modality, looked.first(sum(map(len, tried))), np.random.default_rng(seed))
+        sharpness = choose_sharpness(first, tried, _HALF)
+        candidate: Gate | None = None
+        if not one_image:
+            candidate = fit_gate(
+                asked_by(corpus, modality, looked).ask(sharpness), blocks, share, sharpness, weighted=False
+            )
+        gate = candidate
         if alone > _SINGLE:
-            views = asked_by(corpus, modality, looked, np.random.default_rng(seed + 1)).questions(asks.sharpness)
-            gates = _fit_cautions(views, blocks, min(unanswerable, _UNANSWERED_VIEWS), seed, weighted=True)
+            views = asked_by(corpus, modality, looked, np.random.default_rng(seed + 1))
+            gate = fit_gate(views.ask(sharpness), blocks, share, sharpness, weighted=True)
         if one_image and modality == "text":
-            candidates = gates  # for what CLIP does not know: a text with one pair would move to one image of many
+            candidate = gate  # for what CLIP does not know: a text with one pair would move to one image of many
         progress(len(corpus))
-        return replace(plain[modality], gates=gates, candidate_gates=candidates)
+        return replace(plain[modality], gate=gate, candidate_gate=candidate)
 
     sides = {m: fit(m) for m in MODALITIES}
-    if len(corpus) < ENOUGH:
-        safe = {modality: _nearly_safe(sides[modality], PRIOR[modality], len(corpus)) for modality in MODALITIES}
-        return replace(state, sides=safe, unanswerable=unanswerable, one_image=one_image)
-    without = [modality for modality in MODALITIES if not sides[modality].gates]
+    fitted = len(corpus) >= ENOUGH
+    if not fitted:
+        sides = {m: _cautious(side, FEW[m]) for m, side in sides.items()}
+    without = [m for m in MODALITIES if sides[m].gate is None]
     reason = f"its own pairs show no gain for {' and '.join(without)} queries" if without else ""
-    return replace(state, sides=sides, unanswerable=unanswerable, fitted=True, reason=reason, one_image=one_image)
+    return replace(state, sides=sides, fitted=fitted, reason=reason if fitted else "", one_image=one_image)
 
 
-def _nearly_safe(side: SideCalibration, prior: Gate, pairs: int) -> SideCalibration:
-    """A side of a small memory: the safe gate counts as :data:`ENOUGH` pairs, its own as the pairs that there are."""
-    own = pairs / (pairs + ENOUGH)
-
-    def between(gates: Mapping[Caution, Gate]) -> dict[Caution, Gate]:
-        return {caution: prior.between(gate, own) for caution, gate in gates.items()}
-
-    gates = between(side.gates) or dict.fromkeys(FITTED, prior)
-    return replace(side, gates=gates, candidate_gates=between(side.candidate_gates))
+def _plain_side(corpus: Corpus, modality: Modality, nearest: npt.NDArray[np.float32]) -> SideCalibration:
+    """A side without gates, by the similarity (n,) of pairs to the nearest one of another caption."""
+    there = nearest[nearest > -1.5].astype(np.float64)
+    typical = np.asarray(np.quantile(there if len(there) else np.ones(1), LEVELS))
+    return SideCalibration(corpus.spreads[modality], corpus.units[modality], typical)
 
 
-def _typical(questions: AskedTwice) -> npt.NDArray[np.float64]:
-    """Quantiles of the similarity of a pair to the nearest one of another caption."""
-    nearest = questions.hidden.signals[questions.hidden.anything, 3]
-    return np.asarray(np.quantile(nearest.astype(np.float64) if len(nearest) else np.ones(1), LEVELS))
+def _cautious(side: SideCalibration, share: float) -> SideCalibration:
+    """A side of a small memory: most queries are for what it does not hold, which its pairs cannot show."""
 
+    def shorter(gate: Gate | None) -> Gate | None:
+        return gate and replace(gate, phi=gate.phi + np.log(share) * np.eye(len(gate.phi))[0])
 
-def _fit_cautions(
-    questions: AskedTwice, blocks: PairBlocks, unanswerable: float, seed: int, *, weighted: bool = False
-) -> dict[Caution, Gate]:
-    """A gate for each caution; none where the balanced one does not save loss."""
-    shares, order = shares_of(unanswerable), FITTED
-    rng = np.random.default_rng(seed)
-    gates = fit_gates(questions, blocks, [shares[one] for one in order], rng=rng, weighted=weighted)
-    return dict(zip(order, gates, strict=True)) if gates else {}
+    return replace(side, gate=shorter(side.gate), candidate_gate=shorter(side.candidate_gate))

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import replace
 
@@ -10,19 +10,19 @@ import numpy as np
 import numpy.typing as npt
 
 from ..fuse import Refining, stays_plain
-from ..types import Coverage, Mass, Moves, Neighbours, Refinement, Search, Vectors, other
+from ..machine.blas import Floats
+from ..types import Coverage, Modality, Moves, Neighbours, Refinement, Search, Vectors, other
 from .coverage import MAJORITY, RIVALS, find_covered, nearest_rival
-from .formula import spread_of
-from .gate import Applied, features, step
-from .moments import scale_of
-from .reasons import reasons
+from .evidence import Evidence, spread_of
+from .moments import Values, scale_of
 from .scores import to_vectors
-from .signals import Evidence
-from .state import FEWEST, Calibration
-from .why import Why
+from .state import FEWEST, Applied, Calibration
+from .why import Why, reasons
 
 SHARPEST = 8.0
-"""Sharpness of scores, in standard deviations, at most; and that of plain scores where mass is compared."""
+"""Sharpness of scores, in standard deviations, at most, where the mass of candidates is compared."""
+OWN_KIND: Mapping[Modality, float] = {"image": 0.2, "text": 0.1}
+"""Length of the move of a query that is compared with vectors of its own modality, in its standard deviations."""
 NOT_CALIBRATED = f"the memory is not calibrated: it needs {FEWEST} pairs, then reco memory build --relearn"
 
 
@@ -61,9 +61,10 @@ class ClosedForm:
 
 
 class OwnKind:
-    """Refines queries that are compared with vectors of their own modality, or of both, see :mod:`.sharpen`.
+    """Refines queries that are compared with vectors of their own modality, or of both.
 
-    Nothing is searched for them. They stay plain where the memory has learned that nothing is gained.
+    What a memory finds for a text are images: they draw a text away from other texts. But its pairs also say what tells
+    things apart within one modality. So a query is seen through the metric of its own modality; nothing is searched.
     """
 
     name = "reco"
@@ -73,26 +74,28 @@ class OwnKind:
 
     def refine(self, asked: Refining) -> Refinement:
         """Refine (B, D)."""
-        state, queries = asked.memory.calibration, asked.queries
-        if state is None:  # perhaps not reached yet, which a search does
-            found = asked.memory.searches.search(asked.search(slice(0, 1))).found.any()
-            state = asked.memory.calibration
-            if state is None:
-                plain = stays_plain(asked, NOT_CALIBRATED) if found else ""
-                coverage = Coverage(len(queries), 0, plain=plain)
-                return Refinement(queries.copy(), queries, coverage=coverage)
-        target = asked.how["target"]
+        queries = asked.queries
+        asked.memory.searches.search(asked.search(slice(0, 1)))  # the memory may be reached only now
+        state = asked.memory.calibration
+        if state is None or not state.fitted:
+            why = NOT_CALIBRATED if state is None else f"its {state.pairs:,} pairs are too few"
+            coverage = Coverage(len(queries), 0, plain=stays_plain(asked, why))
+            return Refinement(queries.copy(), queries, coverage=coverage)
         with self._timed():
-            added = state.sharpen(asked.modality, queries, "both" if target == "both" else "own")
-            far = np.linalg.norm(added, axis=1)  # (B,)
-            moved = queries + added
-            moved /= np.linalg.norm(moved, axis=1, keepdims=True)
-        coverage = Coverage(len(queries), len(queries), strength=float(far.mean()))
-        scale = None if target == "both" else scale_of(queries, moved, state.values[asked.modality])
-        if not far.any():
-            plain = stays_plain(asked, "the memory's own pairs show no gain")
-            coverage, moved = replace(coverage, plain=plain), queries.copy()
+            values, target = state.values[asked.modality], asked.how["target"]
+            length = min(OWN_KIND.values()) if target == "both" else OWN_KIND[asked.modality]
+            moved = _sharpen(queries, values, length)
+        coverage = Coverage(len(queries), len(queries), strength=length)
+        scale = None if target == "both" else scale_of(queries, moved, values)
         return Refinement(moved, queries, coverage=coverage, scale=scale)
+
+
+def _sharpen(query: Vectors, values: Values, length: float) -> Vectors:
+    """Queries (B, D), moved by so much along what they are in the metric of their own modality."""
+    seen = values.precision.apply(query - values.mean)
+    scale = np.float32(length) * values.covariance.length(query) / values.covariance.length(seen)
+    moved = query + scale[:, None] * seen
+    return np.asarray(moved / np.linalg.norm(moved, axis=1, keepdims=True), np.float32)
 
 
 def _cover(asked: Refining) -> tuple[Calibration | None, npt.NDArray[np.bool_] | None]:
@@ -132,32 +135,33 @@ def _refine_block(
     applied = _gate(asked, state, answered)
     known = None if state is None or asked.role == "candidate" else state.presence_of(asked.modality, queries, found)
     if state is not None and applied is not None:
-        moved = _move(asked, state, applied, queries, found, covered, answered, known)
-        return _with_presence(asked, state, _by_words(asked, moved, plain, found, known), known)
+        evidence = state.weigh(asked.modality, queries, found, applied)
+        if known is not None and (needed := asked.how.get("presence")):
+            factors = {**evidence.factors, "presence": np.asarray(known >= needed, np.float32)}
+            evidence = replace(evidence, factors=factors)
+        moved = _move(asked, state, applied, evidence, queries, found, covered, answered)
+        if found.asked is not None:
+            moved = _by_words(moved, plain, evidence)
+        return _with_presence(asked, state, moved, known)
     why = NOT_CALIBRATED if state is None else state.why_plain(asked.modality, asked.role == "candidate")
-    said = () if covered is None else tuple(covered.tolist())
+    told = () if covered is None else tuple(covered.tolist())
     some = int(here.sum())  # without pairs there is nothing to calibrate
-    coverage = Coverage(len(plain), some, answered=answered, covered=said, plain=why if some else "")
+    coverage = Coverage(len(plain), some, answered=answered, covered=told, plain=why if some else "")
     nothing = np.zeros_like(found.similarity)
     refined = _with_presence(asked, state, Refinement(plain.copy(), plain, coverage=coverage, retrieved=here), known)
     return asked.explained(refined, found, nothing, nothing)
 
 
-def _by_words(
-    asked: Refining, moved: Refinement, plain: Vectors, found: Neighbours, presence: npt.NDArray[np.float32] | None
-) -> Refinement:
+def _by_words(moved: Refinement, plain: Vectors, evidence: Evidence) -> Refinement:
     """The refinement of queries (B, D), of which captions with their words stood in for some."""
-    if found.asked is None:
-        return moved
-    why = moved.why and [one and replace(one, words=words) for one, words in zip(moved.why, found.words, strict=True)]
     vectors = moved.vectors
-    if presence is not None and (needed := asked.how.get("presence")):
-        vectors = np.where((presence >= needed)[:, None], vectors, plain)
-    return replace(moved, vectors=vectors, frozen=plain, why=why, words=found.words)
+    if (present := evidence.factors.get("presence")) is not None:
+        vectors = np.where(present[:, None] > 0.0, vectors, plain)
+    return replace(moved, vectors=vectors, frozen=plain)
 
 
 def _with_presence(
-    asked: Refining, state: Calibration | None, refined: Refinement, presence: npt.NDArray[np.float32] | None
+    asked: Refining, state: Calibration | None, refined: Refinement, presence: Floats | None
 ) -> Refinement:
     """The refinement with the presence (B,) of its queries, or with why there is none."""
     if presence is not None:
@@ -183,21 +187,20 @@ def _move(
     asked: Refining,
     state: Calibration,
     applied: Applied,
+    evidence: Evidence,
     queries: Vectors,
     found: Neighbours,
     covered: npt.NDArray[np.bool_] | None,
     answered: float | None,
-    presence: npt.NDArray[np.float32] | None,
 ) -> Refinement:
-    side, here = state.sides[asked.modality], np.asarray(found.found.any(axis=1))
-    evidence = state.weigh(asked.modality, queries, found, applied)
-    if presence is not None and (needed := asked.how.get("presence")):
-        evidence.signals[:, 7] *= presence >= needed
-    constants = np.tile(applied.gate.constants(side.spread, side.unit), (len(queries), 1))
-    refined, factor = step(queries, evidence.direction, evidence.signals, constants)
-    added = factor * evidence.direction
-    strength = factor[:, 0] * evidence.length / np.float32(side.unit)  # in standard deviations of a plain score
-    far = np.linalg.norm(added, axis=1)  # (B,)
+    side, gate, here = state.sides[asked.modality], applied.gate, np.asarray(found.found.any(axis=1))
+    strength = gate.strength(evidence.features(side.spread)) * evidence.share * here
+    factor = strength * np.float32(side.unit) / np.maximum(evidence.length, np.float32(1e-5))
+    added = np.asarray(factor[:, None] * evidence.direction, np.float32)
+    moved_to = queries + added
+    vectors = moved_to / np.maximum(np.linalg.norm(moved_to, axis=1, keepdims=True), np.float32(1e-12))
+    vectors = np.where(here[:, None], vectors, queries).astype(np.float32)
+    far, value = np.linalg.norm(added, axis=1), state.values[other(asked.modality)]  # (B,)
     coverage = Coverage(
         len(queries),
         int(here.sum()),
@@ -206,34 +209,18 @@ def _move(
         strength=float(far.mean()) if len(far) else 0.0,
         covered=() if covered is None else tuple(covered.tolist()),
     )
-    moves = Moves(
-        queries,
-        added,
-        spread_of(strength, evidence.correlation),
-        state.values[other(asked.modality)].mean,
-        here if covered is None else np.asarray(covered & here),
-        Mass(
-            float(min(np.exp(applied.gate.temperature), SHARPEST) / side.unit),
-            SHARPEST / side.unit,
-            state.known(asked.modality),
-        ),
-    )
-    vectors = np.where(here[:, None], refined, queries).astype(np.float32)
-    scale = scale_of(queries, vectors, state.values[other(asked.modality)]) if asked.role == "query" else None
+    known = here if covered is None else np.asarray(covered & here)
+    sharpness = float(min(np.exp(gate.temperature), SHARPEST) / side.unit)
+    moves = Moves(queries, added, spread_of(strength, evidence.correlation), value.mean, known, sharpness)
+    scale = scale_of(queries, vectors, value) if asked.role == "query" else None
     moved = Refinement(vectors, queries, coverage=coverage, retrieved=here, moves=moves, scale=scale)
+    if found.asked is not None:
+        moved = replace(moved, words=found.words)
     if not asked.how["explain"]:
         return moved
     weights = (evidence.weights * (far / (1.0 + far))[:, None]).astype(np.float32)
-    why = _why(applied, evidence, side.spread, far, here)
-    return asked.explained(replace(moved, why=why), found, state.shown(found), weights)
-
-
-def _why(
-    applied: Applied,
-    evidence: Evidence,
-    spread: float,
-    far: npt.NDArray[np.float32],
-    here: npt.NDArray[np.bool_],
-) -> list[Why | None]:
-    said = reasons(applied, evidence.signals, features(evidence.signals, spread), far, evidence.weights)
-    return [one if seen else None for one, seen in zip(said, here, strict=True)]
+    why: list[Why | None] = [
+        replace(one, words=found.words[row] if found.words else "") if here[row] else None
+        for row, one in enumerate(reasons(gate, evidence, side.spread, far))
+    ]
+    return asked.explained(replace(moved, why=why), found, state.reliability_of(found), weights)

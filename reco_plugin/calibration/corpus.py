@@ -9,7 +9,7 @@ import numpy as np
 import numpy.typing as npt
 
 from ..types import MODALITIES, Modality, Vectors, other
-from .moments import LowRank, Values, low_rank, mean_length, measure_values, rank_for
+from .moments import LowRank, Values, low_rank, measure_values, rank_for
 from .nearest import NearestRows, nearest_rows
 from .reliability import Judges, Reliability, judge, learn_reliability
 
@@ -19,8 +19,7 @@ FEWEST_CAPTIONS = 5
 SHUFFLED = 2_000
 """Shuffled pairs that reliability is learned from, at least: of 354 that were shuffled once, it was left to chance how
 many captions looked wrong (``docs/tried.md``)."""
-_BLOCK = 1000
-_SAMPLE = 2_000
+_BLOCK, _SAMPLE = 1_000, 2_000
 
 
 @dataclass(frozen=True)
@@ -235,6 +234,5 @@ def _with_scatter(corpus: Corpus) -> Corpus:
     before = corpus.values["image"]
     scatter: LowRank = low_rank(residual.T @ residual / len(residual), rank_for(len(residual)))
     precision = scatter.inverse(residual.shape[1] / len(residual))
-    length = mean_length(corpus.image[corpus.chosen[:500]] - before.mean, precision)
-    image = replace(before, precision=precision, length=length)
+    image = replace(before, precision=precision)
     return replace(corpus, values={**corpus.values, "image": image})

@@ -2,25 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 
 import numpy as np
 import numpy.typing as npt
 
 from ..machine.blas import multiply
-from ..types import Modality, Vectors
+from ..types import Vectors
 
 PAIRS_A_DIRECTION = 16
 """A metric has one direction for so many pairs. More make the gate bold: they follow the very pairs that it is fitted
-on. Fewer lose what a large memory can tell (``docs/tried.md``)."""
-RANKS = (16, 128)
-"""Fewest and most directions of a metric."""
-LARGEST = 0.12
-"""Share of the variance of images that a direction has at most, where the evidence of texts is normed. One with more
-tells whole domains apart, as flags, logos and glyphs in one memory; where one domain is alone, hardly any has as much.
-With .08 or .04, logos gain a point more beside other domains, but known things lose one where the memory holds none or
-half of them (``docs/tried.md``)."""
+on. Fewer lose what a large memory can tell."""
+_RANKS = (16, 128)  # fewest and most directions
 
 
 def rank_for(pairs: int) -> int:
@@ -29,7 +22,7 @@ def rank_for(pairs: int) -> int:
     >>> rank_for(100), rank_for(1_000), rank_for(1_000_000)
     (16, 62, 128)
     """
-    return min(max(pairs // PAIRS_A_DIRECTION, RANKS[0]), RANKS[1])
+    return min(max(pairs // PAIRS_A_DIRECTION, _RANKS[0]), _RANKS[1])
 
 
 @dataclass(frozen=True)
@@ -57,16 +50,6 @@ class LowRank:
     def length(self, x: Vectors) -> npt.NDArray[np.float32]:
         """Length (B,) of rows (B, D) in this metric: the square root of ``x M x``."""
         return np.asarray(np.sqrt(np.maximum(np.einsum("bd,bd->b", x, self.apply(x)), 1e-12)), np.float32)
-
-    def levelled(self, largest: float) -> LowRank:
-        """This with each eigenvalue lowered to a share of the sum of all, where it is larger.
-
-        >>> LowRank(np.eye(2, 3, dtype=np.float16), np.float32([6.0, 2.0]), 1.0).levelled(0.5).weights
-        array([4.5, 2. ], dtype=float32)
-        """
-        most = largest * (self.scale * self.directions.shape[1] + float(self.weights.sum()))
-        weights = np.minimum(self.weights, np.float32(max(most - self.scale, 0.0)))
-        return LowRank(self.directions, weights, self.scale)
 
     def inverse(self, shrinkage: float) -> LowRank:
         """The inverse of this plus ``shrinkage`` times its mean eigenvalue."""
@@ -97,7 +80,6 @@ class Values:
         covariance: of all.
         precision: the metric of the evidence: inverse of how images of one caption differ (Fisher's metric without
             labels), or of the covariance of the texts.
-        length: mean length of a centred vector in that metric, squared.
         shrinkage: of the inverses.
         slack: (D,) unit-norm direction that the vectors use least.
     """
@@ -105,7 +87,6 @@ class Values:
     mean: npt.NDArray[np.float32]
     covariance: LowRank
     precision: LowRank
-    length: float
     shrinkage: float
     slack: npt.NDArray[np.float32]
 
@@ -113,21 +94,6 @@ class Values:
     def plain_precision(self) -> LowRank:
         """The inverse of the covariance: the metric of reliability."""
         return self.covariance.inverse(self.shrinkage)
-
-
-def level(values: Mapping[Modality, Values]) -> Mapping[Modality, Values]:
-    """The same, but no direction of the images' covariance has more than :data:`LARGEST` of the variance.
-
-    It norms the evidence of texts, which are images: beside other domains, they would count for less than alone. Gates
-    are fitted with the covariance as it is: fitted with one that was levelled, texts that ask lost up to five points.
-    """
-    image = replace(values["image"], covariance=values["image"].covariance.levelled(LARGEST))
-    return {**values, "image": image}
-
-
-def mean_length(centred: Vectors, metric: LowRank) -> float:
-    """Mean squared length of rows (N, D) in a metric."""
-    return float(np.mean(metric.length(centred) ** 2))
 
 
 def measure_values(x: Vectors, *, distinct: int, rank: int) -> Values:
@@ -138,8 +104,7 @@ def measure_values(x: Vectors, *, distinct: int, rank: int) -> Values:
     shrinkage = x.shape[1] / max(distinct, 1)
     precision = covariance.inverse(shrinkage)
     slack = np.linalg.eigh((x.T @ x).astype(np.float64))[1][:, 0].astype(np.float32)
-    length = mean_length(centred[:500], precision)
-    return Values(mean.astype(np.float32), covariance, precision, length, shrinkage, slack)
+    return Values(mean.astype(np.float32), covariance, precision, shrinkage, slack)
 
 
 def scale_of(plain: Vectors, refined: Vectors, values: Values) -> npt.NDArray[np.float32]:

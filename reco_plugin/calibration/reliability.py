@@ -25,10 +25,9 @@ from .moments import Values
 LEAST = 1e-3
 """Reliability of a pair whose caption fits worse than a shuffled one; never 0, so that weights stay defined."""
 UNLIKELY = 0.1
-"""Chance of a shuffled pair to score as high, below which CLIP is believed to know a pair by itself
-(``docs/tried.md``)."""
+"""Chance of a shuffled pair to score as high, below which CLIP is believed to know a pair by itself."""
 _SHARPNESS = 3.0  # of the witnesses' weights, per spread of similarity
-_FURTHEST = 8.0  # beyond, in a logarithm of how alike two are, one is as far as any (``docs/tried.md``)
+_FURTHEST = 8.0  # beyond, in a logarithm of how alike two are, one is as far as any
 _STEPS = 50  # of Newton's method, at most
 
 
@@ -52,23 +51,9 @@ class Reliability:
 
     def of(self, witnesses: npt.NDArray[np.float32]) -> npt.NDArray[np.float32]:
         """Reliability in (0, 1] from witnesses, (..., 3) -> (...); the mean where a witness is missing (NaN)."""
-        known, ratio = self._ratio(witnesses)
-        return np.where(known, np.clip(1.0 - self.wrong / ratio, LEAST, 1.0), self.mean).astype(np.float32)
-
-    def shown(self, witnesses: npt.NDArray[np.float32]) -> npt.NDArray[np.float32]:
-        """Reliability for people, (..., 3) -> (...): without the floor, at which many pairs would be equal.
-
-        Below one half it goes on along its tangent, towards 0, so the order of the pairs is kept.
-        """
-        known, ratio = self._ratio(witnesses)
-        share = ratio / max(self.wrong, 1e-30)
-        fit = np.where(share > 2.0, 1.0 - 1.0 / np.maximum(share, 2.0), share / 4.0)
-        return np.where(known, fit, self.mean).astype(np.float32)
-
-    def _ratio(self, witnesses: npt.NDArray[np.float32]) -> tuple[npt.NDArray[np.bool_], npt.NDArray[np.float64]]:
-        """Which pairs have all witnesses, and the ratio for them, (..., 3) -> (...)."""
         known: npt.NDArray[np.bool_] = np.asarray(np.isfinite(witnesses).all(axis=-1))
-        return known, self.ratio(np.where(known[..., None], witnesses, 0.0))
+        ratio = self.ratio(np.where(known[..., None], witnesses, 0.0))
+        return np.where(known, np.clip(1.0 - self.wrong / ratio, LEAST, 1.0), self.mean).astype(np.float32)
 
 
 def unknown(frozen: npt.NDArray[np.float32]) -> npt.NDArray[np.float32]:

@@ -10,8 +10,7 @@ import numpy as np
 import numpy.typing as npt
 
 from ..machine.blas import Floats
-from ..types import Mass, Moves, Vectors
-from .formula import add
+from ..types import Moves, Vectors
 from .moments import Values
 
 
@@ -19,51 +18,37 @@ def score_pairs(queries: Moves, candidates: Moves) -> Floats:
     """Scores (B, C) of queries for candidates of the other modality, in units of a cosine.
 
     Where only some candidates are covered, those keep the mass that the queries alone gave them: they compete among
-    themselves by both sides, and take no more from the others. As far as CLIP knows the memory's pairs, that is
-    no more than its plain scores gave them. Where few are covered, queries hardly move.
+    themselves by both sides, and take no more from the others. Where few are covered, queries hardly move.
 
     Args:
         queries: B of them.
         candidates: C of one set; those that are not covered count plain.
     """
     plain, covered = np.asarray(queries.plain @ candidates.plain.T, np.float32), candidates.covered
-    mass = queries.mass or (candidates.mass and candidates.mass._replace(known=0.0))  # plain queries take nothing away
-    if mass is None or not covered.any():
+    sharpness = queries.sharpness or candidates.sharpness
+    if not sharpness or not covered.any():
         return plain
     seen = np.asarray(queries.added @ (candidates.plain - queries.mean).T, np.float32)  # what their evidence says
     centred = queries.plain - candidates.mean
-    moved = (
-        centred @ add(candidates.plain, candidates.added, 1.0).T / candidates.length
-        + candidates.plain @ candidates.mean
-    )
-    return keep_mass(plain, plain + seen, np.asarray(moved + seen, np.float32), covered, mass)
+    moved = centred @ (candidates.plain + candidates.added).T / candidates.length + candidates.plain @ candidates.mean
+    return keep_mass(plain + seen, np.asarray(moved + seen, np.float32), covered, sharpness)
 
 
-def keep_mass(plain: Floats, by_queries: Floats, both: Floats, covered: npt.NDArray[np.bool_], mass: Mass) -> Floats:
+def keep_mass(by_queries: Floats, both: Floats, covered: npt.NDArray[np.bool_], sharpness: float) -> Floats:
     """Scores (B, C): by both sides on covered candidates, shifted so that these keep their mass; else by the queries.
 
     The same as ``both`` where all are covered.
 
-    >>> plain, moved, covered = np.float32([[0.9, 0.5]]), np.float32([[0.9, 1.0]]), np.array([False, True])
-    >>> [int(keep_mass(plain, moved, moved, covered, Mass(4.0, 8.0, known)).argmax()) for known in (0.0, 1.0)]
-    [1, 0]
+    >>> by_queries, both = np.float32([[0.9, 0.5]]), np.float32([[0.9, 1.0]])
+    >>> keep_mass(by_queries, both, np.array([False, True]), 4.0).tolist() == by_queries.tolist()
+    True
     """
     if covered.all():
         return both
-    odds = _log_odds(by_queries, covered, mass.sharpness)
-    if mass.known:
-        odds += mass.known * np.minimum(_log_odds(plain, covered, mass.plain_sharpness) - odds, 0.0)
-    others = by_queries[:, ~covered]
-    shift = _soft_maximum(others, mass.sharpness) - _soft_maximum(both[:, covered], mass.sharpness)
+    shift = _soft_maximum(by_queries[:, covered], sharpness) - _soft_maximum(both[:, covered], sharpness)
     out = by_queries.copy()
-    out[:, covered] = both[:, covered] + shift + odds / np.float32(mass.sharpness)
+    out[:, covered] = both[:, covered] + shift
     return out
-
-
-def _log_odds(scores: Floats, covered: npt.NDArray[np.bool_], sharpness: float) -> Floats:
-    """Logarithm (B, 1) of the mass of covered candidates over that of all others, from scores (B, C)."""
-    inside, outside = (_soft_maximum(scores[:, part], sharpness) for part in (covered, ~covered))
-    return np.asarray(np.float32(sharpness) * (inside - outside), np.float32)
 
 
 def _soft_maximum(scores: Floats, sharpness: float) -> Floats:
@@ -86,7 +71,7 @@ def to_vectors(moves: Moves, values: Values) -> Vectors:
     """
     whitened = values.plain_precision.apply(values.mean[None])[0]
     one = whitened / max(float(whitened @ values.mean), 1e-9)  # (D,) its product with any vector is about 1
-    moved = add(moves.plain, moves.added, 1.0)
+    moved = moves.plain + moves.added
     centred = (moved - np.outer(moved @ values.mean, one)) / moves.length[:, None]
     level = centred + np.outer(moves.plain @ values.mean, one)
     level /= max(1.0, float(np.linalg.norm(level, axis=1).max(initial=0.0)))  # one scale, so that the ranking stays

@@ -5,31 +5,36 @@ from __future__ import annotations
 import base64
 import hashlib
 import io
+import threading
 import zipfile
-from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
-from functools import cached_property
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 
 from ..errors import ConfigError
+from ..machine.blas import Floats
 from ..types import MODALITIES, Caution, Modality, Neighbours, ToldShort, Vectors, other
-from .arrays import read_arrays
 from .check import Check
+from .evidence import FEATURES, Evidence, Gate, mean_own, share, weigh
 from .extra import HoldsBack, TellsPresence
-from .gate import FALL, FITTED, PRIOR, Applied, Gate
-from .moments import LowRank, Values, level
+from .moments import LowRank, Values
 from .reliability import Reliability, unknown
-from .sharpen import Index, Sharpening
-from .signals import Evidence, mean_own, share, weigh
 
-FORMAT = 1
+FORMAT = 2
 FEWEST = 20
 """Pairs below which a memory teaches nothing."""
 ENOUGH = 300
-"""Pairs below which the gates lie between the safe ones and their own, and nothing else is learned."""
+"""Pairs below which a memory checks nothing and teaches no extra."""
+LEVELS = np.linspace(0.0, 0.5, 11)
+"""Quantiles of similarity that are kept, up to the median."""
+FALL = 5.0
+"""Power by which the strength falls to 0 as the share of queries without an answer grows from the balanced one to 1."""
+TYPICAL = 3.0
+"""Power by which it falls for a query that is less like the memory than its own pairs are."""
+_READING = threading.Lock()  # in Python 3.11, two threads that parse arrays' headers can fail (CPython gh-106905)
 
 
 @dataclass(frozen=True)
@@ -39,18 +44,48 @@ class SideCalibration:
     Attributes:
         spread: standard deviation of similarity within it.
         unit: mean standard deviation of a query's plain scores over the other modality.
-        typical: (11,) quantiles, see :class:`Applied`.
-        gates: bold and balanced; empty: this side is not refined.
-        candidate_gates: for candidates; empty: they are not refined.
-        sharpening: for queries that are compared with vectors of their own modality, or with averages of both.
+        typical: (11,) quantiles of the similarity of a pair to the nearest one of another caption.
+        gate: None: queries are not refined.
+        candidate_gate: None: candidates are not.
     """
 
     spread: float
     unit: float
     typical: npt.NDArray[np.float64]
-    gates: Mapping[Caution, Gate] = field(default_factory=dict)
-    candidate_gates: Mapping[Caution, Gate] = field(default_factory=dict)
-    sharpening: Sharpening = field(default_factory=Sharpening)
+    gate: Gate | None = None
+    candidate_gate: Gate | None = None
+
+
+@dataclass(frozen=True)
+class Applied:
+    """A gate as one request uses it.
+
+    Attributes:
+        gate: the gate.
+        caution: share of its strength; below 1 where more queries than usual are assumed to have no answer.
+        typical: (11,) quantiles of the memory's own similarities; None: queries need not look like its pairs.
+        unknown_only: whether only pairs count that CLIP does not know by itself, see :func:`.reliability.unknown`.
+    """
+
+    gate: Gate
+    caution: float = 1.0
+    typical: npt.NDArray[np.float64] | None = None
+    unknown_only: bool = False
+
+    def factors(self, best: Floats) -> dict[str, Floats]:
+        """What it leaves of the strength, by the similarity (B,) of the nearest neighbour.
+
+        A query of another domain finds neighbours, too, and where the encoder does not know the memory's domain, the
+        gate is open. So a query that is less similar to what it finds than half of the memory's pairs are to pairs of
+        other captions moves less: by the cube of its rank among them, relative to one half.
+        """
+        factors = {}
+        if self.caution < 1.0:
+            factors["caution"] = np.full(len(best), self.caution, np.float32)
+        if self.typical is not None:
+            rank = np.interp(best, self.typical, LEVELS, left=0.0, right=LEVELS[-1]) / LEVELS[-1]
+            factors["typical"] = np.asarray(rank**TYPICAL, np.float32)
+        return factors
 
 
 @dataclass(frozen=True, repr=False)
@@ -66,7 +101,7 @@ class Calibration(ToldShort):
         unanswerable: measured share of queries without an answer: mean of 1 / (1 + other pairs of the caption); at most
             half where most captions have one image.
         own: mean of CLIP's own scores of the pairs.
-        fitted: whether the gates are its own; else see :attr:`whose_gates`.
+        fitted: whether it has enough pairs to check its gates and to teach extras.
         reason: why a side has no gate, for people; empty where all have.
         check: what refinement does to its own pairs; None for a small memory.
         one_image: whether most captions have one image, so that candidates move by what CLIP does not know, only.
@@ -100,17 +135,14 @@ class Calibration(ToldShort):
             among: whether it is known what the queries are compared with, so that none needs to look typical.
         """
         side = self.sides[modality]
-        gates = side.candidate_gates if candidate else side.gates
-        if not gates:
+        gate = side.candidate_gate if candidate else side.gate
+        if gate is None:
             return None
-        shares = self.shares
-        assumed = shares[caution] if isinstance(caution, str) else caution
-        bold, balanced = shares["bold"], shares["balanced"]
-        at = float(np.clip((assumed - bold) / (balanced - bold), 0.0, 1.0)) if balanced - bold > 1e-6 else 1.0
-        scale = 1.0 if assumed <= balanced else (max(0.0, 1.0 - assumed) / max(1.0 - balanced, 1e-6)) ** FALL
+        assumed = self.shares[caution] if isinstance(caution, str) else caution
+        left, usual = max(0.0, 1.0 - assumed), max(1.0 - self.shares["balanced"], 1e-6)
         exempt = among and not self.one_image  # with one image each, the gate has met simulated queries only
         typical = None if candidate or exempt or caution == "bold" else side.typical
-        return Applied(gates["bold"].between(gates["balanced"], at), scale, typical, candidate and self.one_image)
+        return Applied(gate, min(1.0, left / usual) ** FALL, typical, candidate and self.one_image)
 
     def assume(self, answered: float, caution: Caution | float = "balanced") -> Caution | float:
         """The caution of queries where a share of the candidates is known to the memory.
@@ -120,24 +152,24 @@ class Calibration(ToldShort):
         """
         without = max(self.unanswerable, 1.0 - answered)
         if caution == "cautious":
-            return more_cautious(without)
+            return _more_cautious(without)
         return without if caution == "balanced" else caution
 
-    def known(self, modality: Modality) -> float:
-        """Share of its own pairs that plain CLIP answers, asked by a modality; 1, to be careful, if not checked."""
-        return self.check.side(modality).frozen / 100.0 if self.check else 1.0
+    @property
+    def shares(self) -> Mapping[str, float]:
+        """The share of queries without an answer that each caution assumes."""
+        balanced = max(0.5, self.unanswerable)
+        return {"bold": min(self.unanswerable, 0.5), "balanced": balanced, "cautious": _more_cautious(balanced)}
 
     def why_plain(self, modality: Modality, candidate: bool) -> str:
         """Why a side has no gate, for people."""
-        if candidate and modality == "image" and self.one_image and self.sides[modality].gates:
+        if candidate and modality == "image" and self.one_image and self.sides[modality].gate is not None:
             return "most of its captions have one image, and images that take one of many lose"
-        if candidate and not self.fitted and not self.reason:
-            return f"its {self.pairs:,} pairs are too few to learn how candidates move"
-        if candidate and self.sides[modality].gates:
+        if candidate and self.sides[modality].gate is not None:
             return f"its own pairs show no gain for {modality} candidates"
         return self.reason or f"its own pairs show no gain for {modality} queries"
 
-    def presence_of(self, modality: Modality, query: Vectors, found: Neighbours) -> npt.NDArray[np.float32] | None:
+    def presence_of(self, modality: Modality, query: Vectors, found: Neighbours) -> Floats | None:
         """Presence (B,), from 0 to 1, of what queries (B, D) ask for; None: see :meth:`why_no_presence`."""
         if self.presence is None:
             return None
@@ -149,91 +181,36 @@ class Calibration(ToldShort):
             return self.presence.why_not(modality)
         return self.reason or f"its {self.pairs:,} pairs are too few to learn presence"
 
-    @property
-    def whose_gates(self) -> str:
-        """Whether its gates are its own, for people: of few pairs, a side may have the safe one alone."""
-        if self.fitted:
-            return "fitted on its own pairs"
-        sides = {m: self.sides[m].gates.values() for m in MODALITIES if self.sides[m].gates}
-        safe = [m for m, gates in sides.items() if all(gate.equals(PRIOR[m]) for gate in gates)]
-        if not safe:
-            return "a gate between a safe one and its own" if sides else "none"
-        if len(safe) == len(sides):
-            return "a safe gate"
-        return f"a safe gate for {safe[0]} queries, and one between a safe one and its own for {other(safe[0])} queries"
-
-    @property
-    def shares(self) -> Mapping[str, float]:
-        """The share of queries without an answer that each caution assumes."""
-        return shares_of(self.unanswerable)
-
     def weigh(self, modality: Modality, query: Vectors, found: Neighbours, applied: Applied) -> Evidence:
-        """Weigh the neighbours of queries (B, D)."""
+        """Weigh the neighbours of queries (B, D), with the record of the factors that shorten their moves."""
         side, reliability = self.sides[modality], self.reliability_of(found)
-        shares = share(found.similarity, reliability, found.found, applied.gate.sharpness, side.spread)
-        kept = None
+        sharpness, rejected = applied.gate.sharpness, None
+        shares = share(found.similarity, reliability, found.found, sharpness, side.spread)
         if self.feedback is not None:
             keep = self.feedback.keep(modality, query, found, side.spread, self.same_caption)
             if keep is not None:
-                kept = (shares[0] * keep).sum(axis=1).astype(np.float32)
-                held = share(found.similarity, reliability * keep, found.found, applied.gate.sharpness, side.spread)
-                shares = held[0], shares[1]
-        own = self._own(found, reliability)
-        values = self._levelled[other(modality)]
+                rejected = (shares[0] * keep).sum(axis=1).astype(np.float32)
+                shares = share(found.similarity, reliability * keep, found.found, sharpness, side.spread)[0], shares[1]
+        own = np.full(len(found.found), self.own, np.float32)
+        if found.witnesses is not None:
+            own = mean_own(found.witnesses[..., 2], reliability, self.own)
+        values = self.values[other(modality)]
         evidence = weigh(query, found.vectors, found.similarity, shares, found.found, own, values, side.unit)
-        evidence.signals[:, 7] *= applied.share(found.similarity[:, 0])
-        if kept is not None:
-            evidence.signals[:, 7] *= kept
-        if applied.unknown_only:
-            evidence.signals[:, 7] *= (evidence.weights * self._unknown(found)).sum(axis=1)
-        return evidence
+        factors = applied.factors(evidence.best)
+        if rejected is not None:
+            factors["rejected"] = rejected
+        if applied.unknown_only:  # a pair that was not measured yet counts as known, to be careful
+            far = np.zeros_like(found.similarity) if found.witnesses is None else unknown(found.witnesses[..., 2])
+            factors["unknown_to_clip"] = (evidence.weights * far).sum(axis=1)
+        return replace(evidence, factors=factors)
 
-    @cached_property
-    def _levelled(self) -> Mapping[Modality, Values]:
-        return level(self.values)  # made once: a query norms by it
-
-    def sharpen(self, modality: Modality, query: Vectors, index: Index) -> Vectors:
-        """What to add to queries (B, D) that are compared with their own modality, or with both; 0: they stay plain."""
-        return self.sides[modality].sharpening.move(query, self.values[modality], index)
-
-    @property
-    def among_own(self) -> str:
-        """Whether queries move that are compared with their own modality, or with averages of both, for people."""
-        said = []
-        for m in MODALITIES:
-            index = {f"{m}s": self.sides[m].sharpening.own, "averages of both": self.sides[m].sharpening.both}
-            moving = [among for among, length in index.items() if length]
-            words = f"move among {' and '.join(moving)}" if moving else "stay plain"
-            said.append(f"{m} queries {words}")
-        return f"compared with their own kind (see target), {', '.join(said)}"
-
-    def reliability_of(self, found: Neighbours) -> npt.NDArray[np.float32]:
+    def reliability_of(self, found: Neighbours) -> Floats:
         """Reliability (B, K) of what was found: the mean where a pair was not measured yet, 0 where padded."""
-        return self._judge(found, self.reliability.of)
-
-    def shown(self, found: Neighbours) -> npt.NDArray[np.float32]:
-        """The same for people, see :meth:`.Reliability.shown`."""
-        return self._judge(found, self.reliability.shown)
-
-    def _judge(
-        self, found: Neighbours, judge: Callable[[npt.NDArray[np.float32]], npt.NDArray[np.float32]]
-    ) -> npt.NDArray[np.float32]:
         if found.witnesses is None:
             reliability = np.full(found.found.shape, self.reliability.mean, np.float32)
         else:
-            reliability = judge(found.witnesses)
+            reliability = self.reliability.of(found.witnesses)
         return np.where(found.found, reliability, np.float32(0.0))
-
-    def _own(self, found: Neighbours, reliability: npt.NDArray[np.float32]) -> npt.NDArray[np.float32]:
-        """CLIP's own scores (B,) of what was found; the memory's mean where no pair was measured yet."""
-        if found.witnesses is None:
-            return np.full(len(found.found), self.own, np.float32)
-        return mean_own(found.witnesses[..., 2], reliability, self.own)
-
-    @staticmethod
-    def _unknown(found: Neighbours) -> npt.NDArray[np.float32]:
-        """How far CLIP does not know what was found, (B, K); 0, to be careful, where a pair was not measured yet."""
-        return np.zeros_like(found.similarity) if found.witnesses is None else unknown(found.witnesses[..., 2])
 
     def to_json(self) -> dict[str, Any]:
         """For the memory's metadata: format, digest, pairs, and the arrays as base64."""
@@ -268,92 +245,60 @@ class Calibration(ToldShort):
 
     def _pack(self) -> bytes:
         arrays: dict[str, Any] = {}
-        for modality in MODALITIES:
-            values, side = self.values[modality], self.sides[modality]
-            arrays[f"mean_{modality}"] = values.mean.astype(np.float32)
-            arrays[f"slack_{modality}"] = values.slack.astype(np.float32)
-            arrays[f"typical_{modality}"] = side.typical
-            arrays[f"sharpening_{modality}"] = side.sharpening.to_array()
-            arrays[f"moments_{modality}"] = np.array([values.length, values.shrinkage, side.spread, side.unit])
-            _pack_matrix(arrays, f"covariance_{modality}", values.covariance)
-            shared = values.precision.directions is values.covariance.directions
-            _pack_matrix(arrays, f"precision_{modality}", values.precision, directions=not shared)
-            for role, gates in (("query", side.gates), ("candidate", side.candidate_gates)):
-                for caution, gate in sorted(gates.items()):  # the same bits whatever the order of the fit
-                    arrays[f"gate_{modality}_{role}_{caution}"] = np.concatenate(
-                        [gate.phi, gate.low, gate.high, [gate.sharpness, gate.temperature, gate.gain]]
-                    )
+        for m in MODALITIES:
+            values, side = self.values[m], self.sides[m]
+            arrays[f"mean_{m}"], arrays[f"slack_{m}"] = values.mean, values.slack
+            arrays[f"typical_{m}"] = side.typical
+            arrays[f"numbers_{m}"] = np.array([values.shrinkage, side.spread, side.unit])
+            for name, matrix in (("covariance", values.covariance), ("precision", values.precision)):
+                arrays[f"{name}_{m}"] = matrix.directions
+                arrays[f"{name}_{m}_weights"] = np.append(matrix.weights, np.float32(matrix.scale))
+            for name, gate in (("gate", side.gate), ("candidate_gate", side.candidate_gate)):
+                if gate is not None:
+                    numbers = [gate.sharpness, gate.temperature]
+                    arrays[f"{name}_{m}"] = np.concatenate([gate.phi, gate.low, gate.high, numbers])
         h = self.reliability
-        arrays["one_image"] = np.array(self.one_image)
-        arrays["reliability"] = np.concatenate(
-            [h.weights, [h.wrong, h.mean, self.same_caption, self.unanswerable, self.own]]
-        )
+        numbers = [h.wrong, h.mean, self.same_caption, self.unanswerable, self.own, float(self.one_image)]
+        arrays["reliability"] = np.concatenate([h.weights, numbers])
         file = io.BytesIO()
         np.savez(file, **arrays)
         return file.getvalue()
 
 
-def shares_of(unanswerable: float) -> Mapping[str, float]:
-    """The share of queries without an answer that each caution assumes, from the measured one.
+def read_arrays(blob: bytes) -> dict[str, npt.NDArray[Any]]:
+    """The arrays of numbers in an ``.npz``, by name.
 
-    >>> shares_of(0.1)
-    {'bold': 0.1, 'balanced': 0.5, 'cautious': 0.6}
+    Raises:
+        ValueError: an entry is no such array, or not whole.
+        zipfile.BadZipFile: it is no archive, or damaged.
     """
-    balanced = max(0.5, unanswerable)
-    return {"bold": min(unanswerable, 0.5), "balanced": balanced, "cautious": more_cautious(balanced)}
+    with _READING, np.load(io.BytesIO(blob), allow_pickle=False) as file:
+        return dict(file)
 
 
-def more_cautious(share: float) -> float:
-    """A share of queries without an answer, and a fifth of the rest.
-
-    >>> more_cautious(0.5)
-    0.6
-    """
+def _more_cautious(share: float) -> float:
+    """A share of queries without an answer, and a fifth of the rest."""
     return 1.0 - 0.8 * (1.0 - share)
-
-
-def _pack_matrix(arrays: dict[str, Any], name: str, matrix: LowRank, *, directions: bool = True) -> None:
-    arrays[f"{name}_weights"] = np.append(matrix.weights, np.float32(matrix.scale))
-    if directions:
-        arrays[f"{name}_directions"] = matrix.directions
-
-
-def _unpack_matrix(arrays: Mapping[str, Any], name: str, otherwise: LowRank | None = None) -> LowRank:
-    weights = arrays[f"{name}_weights"]
-    directions = arrays.get(f"{name}_directions")
-    if directions is None:
-        if otherwise is None:
-            raise KeyError(f"{name}_directions")
-        directions = otherwise.directions
-    return LowRank(directions, weights[:-1], float(weights[-1]))
 
 
 def _unpack(arrays: Mapping[str, Any], stored: Mapping[str, Any]) -> Calibration:
     values, sides = dict[Modality, Values](), dict[Modality, SideCalibration]()
-    for modality in MODALITIES:
-        length, shrinkage, spread, unit = arrays[f"moments_{modality}"].tolist()
-        covariance = _unpack_matrix(arrays, f"covariance_{modality}")
-        precision = _unpack_matrix(arrays, f"precision_{modality}", covariance)
-        mean, slack = arrays[f"mean_{modality}"], arrays[f"slack_{modality}"]
-        values[modality] = Values(mean, covariance, precision, length, shrinkage, slack)
-        gates, candidate_gates = (
-            {
-                caution: _unpack_gate(arrays[f"gate_{modality}_{role}_{caution}"])
-                for caution in FITTED
-                if f"gate_{modality}_{role}_{caution}" in arrays
-            }
-            for role in ("query", "candidate")
+    for m in MODALITIES:
+        shrinkage, spread, unit = arrays[f"numbers_{m}"].tolist()
+        covariance, precision = (
+            LowRank(arrays[f"{name}_{m}"], weights[:-1], float(weights[-1]))
+            for name in ("covariance", "precision")
+            for weights in [arrays[f"{name}_{m}_weights"]]
         )
-        sharpening = Sharpening.of_array(arrays[f"sharpening_{modality}"])
-        sides[modality] = SideCalibration(
-            spread, unit, arrays[f"typical_{modality}"], gates, candidate_gates, sharpening
-        )
-    witnessed = arrays["reliability"]
-    wrong, mean, same, unanswerable, own = witnessed[4:].tolist()
+        values[m] = Values(arrays[f"mean_{m}"], covariance, precision, shrinkage, arrays[f"slack_{m}"])
+        gates = (_unpack_gate(arrays.get(f"{name}_{m}")) for name in ("gate", "candidate_gate"))
+        sides[m] = SideCalibration(spread, unit, arrays[f"typical_{m}"], *gates)
+    h = arrays["reliability"]
+    wrong, mean, same, unanswerable, own, one_image = h[4:].tolist()
     return Calibration(
         values,
         sides,
-        Reliability(witnessed[:4], wrong, mean),
+        Reliability(h[:4], wrong, mean),
         same,
         int(stored["pairs"]),
         unanswerable,
@@ -361,12 +306,14 @@ def _unpack(arrays: Mapping[str, Any], stored: Mapping[str, Any]) -> Calibration
         bool(stored["fitted"]),
         str(stored.get("reason", "")),
         Check.from_json(stored["check"]) if stored.get("check") else None,
-        bool(arrays["one_image"]),
+        bool(one_image),
     )
 
 
-def _unpack_gate(numbers: npt.NDArray[np.float64]) -> Gate:
-    if numbers.shape != (21,):
+def _unpack_gate(numbers: npt.NDArray[np.float64] | None) -> Gate | None:
+    if numbers is None:
+        return None
+    if numbers.shape != (3 * FEATURES + 2,):
         raise ValueError(f"a gate of shape {numbers.shape}")
-    sharpness, temperature, gain = numbers[18:].tolist()
-    return Gate(numbers[:6], numbers[6:12], numbers[12:18], sharpness, temperature, gain)
+    phi, low, high, (sharpness, temperature) = np.split(numbers, [FEATURES, 2 * FEATURES, 3 * FEATURES])
+    return Gate(phi, low, high, float(sharpness), float(temperature))

@@ -173,12 +173,11 @@ def calibration_lines(calibration: dict[str, Any], pairs: int) -> list[str]:
     if not state.pairs / 2 < pairs < state.pairs * 2:
         said.append(f"and {pairs:,} are there now: {_AGAIN}")
     if state.check is not None:
-        said += [f"{state.check}: {state.check.meaning}", *filter(None, [state.check.advice])]
+        said.append(f"{state.check}: {state.check.meaning}")
         if not state.check.by_chance:
             said.append(f"caption reliability {1 - state.check.wrong:.2f} of 1, which is no share of right captions")
-        said.append(state.among_own)
-    elif not state.fitted and not state.reason:
-        said.append(f"{state.whose_gates}, since it has few pairs, and no self-check")
+    elif not state.fitted:
+        said.append("too few pairs for a self-check")
     return [*said, *([state.reason] if state.reason else [])]
 
 

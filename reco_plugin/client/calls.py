@@ -449,7 +449,8 @@ def _why(said: Any) -> Why | None:
     if said is None:
         return None
     signals: Any = said["signals"]
-    return Why(tuple(Signal(name, **figures) for name, figures in signals.items()), said["added"], said["heaviest"])
+    told = tuple(Signal(name, **figures) for name, figures in signals.items())
+    return Why(told, said["reliability"], said["added"], said["heaviest"])
 
 
 def _parse_used(pair: Any) -> Used:

@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 from jinja2 import Environment, PackageLoader, select_autoescape
 
-from ..calibration.reasons import explain_decision
+from ..calibration.why import explain_decision
 from ..evaluate.findings import RankedCandidate
 from ..evaluate.measure import each_label_once, measure, nearest, refine_task, scores_of
 from ..evaluate.task import Task

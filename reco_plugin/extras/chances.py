@@ -14,8 +14,8 @@ from typing import Any, Literal, TypeAlias, get_args
 import numpy as np
 import numpy.typing as npt
 
-from ..calibration.arrays import read_arrays
 from ..calibration.reliability import logistic, sigmoid
+from ..calibration.state import read_arrays
 from ..errors import ConfigError, InputError
 from ..types import MODALITIES, Modality
 from .cutoff import Chances, FirstAnswers, Promise, fewest, find_cutoff

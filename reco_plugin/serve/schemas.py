@@ -8,8 +8,7 @@ from typing import TYPE_CHECKING, Annotated, Any, TypeVar
 
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationInfo, create_model, model_validator
 
-from ..calibration.reasons import explain_decision
-from ..calibration.why import Why
+from ..calibration.why import Why, explain_decision
 from ..options import Option, RefineOptions, check_option, check_options, options_of
 from ..types import Caution, Coverage, Degraded, Modality, Used
 from ..values import EXCLUSIONS, unpack
@@ -188,15 +187,16 @@ class WhyBody(BaseModel):
     """Share that one of the pairs found has in it, at most."""
     signals: dict[str, SignalBody]
     """How well the encoder knows what was found (knowledge) and the pairs found themselves (familiarity), in standard
-    deviations; how well their captions fit (reliability), from 0 to 1; cosine of the nearest (nearness) and its
-    distance to their mean (standout); the share of the move that likeness to the memory and caution leave
-    (likeness), or that is left by pairs that the encoder knows by itself (novelty)."""
+    deviations; cosine of the nearest (nearness) and its distance to their mean (standout); then the factors of this
+    move, each as the share that it leaves: caution, typical, presence, rejected, unknown_to_clip."""
+    reliability: float
+    """How well the captions of the pairs found fit their neighbours, from 0 to 1."""
 
     @classmethod
     def of(cls, why: Why) -> WhyBody:
         """From the refinement's."""
         signals = {one.name: SignalBody(value=one.value, level=one.level, pull=one.pull) for one in why.signals}
-        return cls(words=str(why), added=why.added, heaviest=why.heaviest, signals=signals)
+        return cls(words=str(why), added=why.added, heaviest=why.heaviest, signals=signals, reliability=why.reliability)
 
 
 class CoverageBody(BaseModel):

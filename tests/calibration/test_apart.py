@@ -21,6 +21,7 @@ from reco_plugin.calibration import apart
 from reco_plugin.calibration.learn import STEPS, learn
 from reco_plugin.calibration.note import unfinished
 from reco_plugin.errors import LearningDied, MemoryStoreError
+from reco_plugin.extras import LEARNED
 from reco_plugin.extras.chances import MatchState
 from reco_plugin.memory import Fingerprint, Memory, open_memory
 from reco_plugin.types import Records
@@ -47,7 +48,7 @@ def test_it_learns_the_same_bits_as_in_place(tmp_path: Path) -> None:
     for number, is_apart in enumerate((False, True)):
         with closing(filled(str(tmp_path / f"{number}"), 80, 4)) as store:
             steps = list[int]()
-            state = learn(store, 10, apart=is_apart, progress=steps.append)
+            state = learn(store, 10, extras=LEARNED, apart=is_apart, progress=steps.append)
             assert state is not None
             assert (sum(steps), state.pairs, store.header.learning) == (320 * STEPS, 320, {})
             calibration = dict(store.header.calibration)

@@ -85,5 +85,5 @@ def test_pairs_that_were_not_measured_move_no_text(refiner: Refiner, pairs: tupl
     unmeasured = [replace(found, witnesses=None)]
     unmeasured.append(replace(found, witnesses=np.full((*found.similarity.shape, 3), np.nan, np.float32)))
     for one in unmeasured:
-        assert (state.weigh("text", prompts, one, applied).signals[:, 7] == 0.0).all()
-    assert (state.weigh("text", prompts, found, applied).signals[NEW, 7] > 0.5).mean() > 0.8
+        assert (state.weigh("text", prompts, one, applied).share == 0.0).all()
+    assert (state.weigh("text", prompts, found, applied).factors["unknown_to_clip"][NEW] > 0.5).mean() > 0.8

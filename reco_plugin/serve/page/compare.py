@@ -8,7 +8,7 @@ from dataclasses import dataclass
 import numpy as np
 from pydantic import BaseModel, Field
 
-from ...calibration.reasons import explain_decision
+from ...calibration.why import explain_decision
 from ...defaults import RESULTS
 from ...errors import MemoryStoreError
 from ...memory import Memory, memory_of, open_memory
