@@ -141,15 +141,10 @@ def test_a_pair_is_found_unless_it_is_hidden(filled, drawings):
 
 
 def tell_apart(reco: Reco) -> None:
-    """Give a small memory two gates, and candidates the same: it has one, and none for candidates."""
+    """Let candidates move, too, and queries though they are unlike the memory's pairs: these are few."""
     state = reco.memory.calibration
-    sides = {}
-    for name, side in state.sides.items():
-        gates = {
-            caution: replace(gate, phi=gate.phi + np.eye(6)[0] * (caution == "bold"))
-            for caution, gate in side.gates.items()
-        }
-        sides[name] = replace(side, gates=gates, candidate_gates=gates)
+    unlike = np.linspace(-1.0, 1.5, 11)
+    sides = {name: replace(side, typical=unlike, candidate_gate=side.gate) for name, side in state.sides.items()}
     learned = replace(state, sides=sides, unanswerable=0.2)
     reco.memory._learned = (reco.memory.searches.header, learned)
 

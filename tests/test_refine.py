@@ -471,7 +471,7 @@ def test_unusable_vectors(spoil, error, message, refiner, world):
         ({"role": "rival"}, "role must be 'query' or 'candidate', got 'rival'"),
         ({"caution": "reckless"}, "caution must be cautious, balanced, bold or a share from 0 to 1, got 'reckless'"),
         ({"answered": -1}, "answered must be a share"),
-        ({"fuser": "free"}, "fuser must be 'reco' or 'paper' or 'mean', got 'free'"),
+        ({"fuser": "free"}, "fuser must be 'reco' or 'paper', got 'free'"),
         ({"fuser": "paper"}, "the model has no fusion 'paper', only: reco"),
         ({"k": 0}, "k must be a whole number from 1 to 10,000, got 0"),
         ({"k": True}, "got True"),
