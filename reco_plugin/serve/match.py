@@ -3,25 +3,22 @@
 from __future__ import annotations
 
 from dataclasses import asdict
-from typing import Annotated
+from typing import Annotated, Any
 
 import numpy as np
 from fastapi import APIRouter, Request, Response
 from pydantic import BaseModel, Field
 
-from ..errors import ConfigError, RecoError
-from ..extras.chances import ABSENT, BY, WAYS, Cutoffs, PassesBy, QueryWay
+from ..errors import RecoError
+from ..extras.chances import ABSENT, BY, Cutoffs, PassesBy, QueryWay
 from ..match import PRECISION, Matches
-from ..pairs import PairMemory
 from ..reco import Reco
-from ..types import MODALITIES, Coverage, Modality, Refinement
+from ..types import Coverage, Modality, Refinement
 from .edge import Caller, Edge
 from .embedder import AnswerRow, Embedded, EmbedRequest
 from .items import QueryBody
 from .routes import answering_in, openai_shape
 from .schemas import ERRORS, ErrorBody, HowToRefine, Items, Numbers, error_body
-
-AbsentShare = Annotated[float, Field(ge=0, lt=1)]
 
 
 class MatchQuery(QueryBody):
@@ -38,7 +35,7 @@ class MatchRequest(HowToRefine):
     precision: Annotated[float, Field(ge=0.5, lt=1)] = Field(
         PRECISION, description="share of right ones that is promised of the first answers that pass"
     )
-    absent: AbsentShare = Field(
+    absent: Annotated[float, Field(ge=0, lt=1)] = Field(
         ABSENT, description="up to which share of the queries may have no right answer in the index"
     )
 
@@ -51,38 +48,6 @@ class MatchRequest(HowToRefine):
             options=self.options(),
             indexed=False,
         )
-
-
-class PromiseBody(BaseModel):
-    """A cut-off that holds, and what its questions say of it."""
-
-    cut: float
-    """What passes is at least this."""
-    passing: tuple[float, float, float]
-    """Share of queries that pass, with its 95 % interval; the lowest, of things that the memory knows or not."""
-    right: tuple[float, float, float]
-    """Share of these that is right, likewise."""
-
-
-class CutoffsBody(BaseModel):
-    """What is promised of one side and way."""
-
-    precision: float
-    absent: float
-    score: PromiseBody | None
-    """Of the first score, on the scale of plain ones."""
-    lead: PromiseBody | None
-    """Of its lead over the second."""
-    match: PromiseBody | None
-    """Of the chance that it is right."""
-    why: str | None
-    """What stands against a promise, and what to do."""
-
-    @classmethod
-    def of(cls, cutoffs: Cutoffs) -> CutoffsBody:
-        """From the memory's."""
-        kept = {by: PromiseBody(**asdict(one)) if (one := cutoffs.of[by]) else None for by in BY}
-        return cls(precision=cutoffs.precision, absent=cutoffs.absent, why=cutoffs.why or None, **kept)
 
 
 class MatchItem(BaseModel):
@@ -104,8 +69,9 @@ class MatchList(BaseModel):
     """All answers, and what is promised of them."""
 
     data: list[MatchItem]
-    cutoffs: dict[Modality, dict[QueryWay, CutoffsBody]]
-    """Of the sides and ways of these queries."""
+    cutoffs: dict[Modality, dict[QueryWay, dict[str, Any]]]
+    """Of the sides and ways of these queries: by score, lead and match, what passes is at least ``cut``, with the share
+    that passes and the share of those that is right, each with its 95 % interval; or why nothing is promised."""
 
 
 def router(edge: Edge) -> APIRouter:
@@ -132,7 +98,7 @@ def judge(reco: Reco, asked: MatchRequest, found: Embedded) -> MatchList:
     if all(row.failure for row in found.rows):
         found.whole("queries")
     items = list[MatchItem]()
-    cutoffs = dict[Modality, dict[QueryWay, CutoffsBody]]()
+    cutoffs = dict[Modality, dict[QueryWay, dict[str, Any]]]()
     for number, (query, row) in enumerate(zip(asked.queries, found.rows, strict=True)):
         if row.failure is not None:
             items.append(MatchItem(index=number, error=error_body(row.failure)))
@@ -146,7 +112,7 @@ def judge(reco: Reco, asked: MatchRequest, found: Embedded) -> MatchList:
             error.args = (str(error).replace("scores[0]", f"queries[{number}].scores"),)
             raise
         items.append(_item(number, sure))
-        cutoffs.setdefault(query.kind, {})[sure.way] = CutoffsBody.of(sure.cutoffs)
+        cutoffs.setdefault(query.kind, {})[sure.way] = _shown(sure.cutoffs)
     return MatchList(data=items, cutoffs=cutoffs)
 
 
@@ -167,15 +133,6 @@ def _refinement(row: AnswerRow, found: Embedded) -> Refinement:
     )
 
 
-def shown(memory: PairMemory) -> dict[Modality, dict[QueryWay, CutoffsBody]] | None:
-    """What is promised of each side and way, by default, for the description of the memory; None where nothing is."""
-    try:
-        state = memory.matching
-    except ConfigError:  # damaged, which POST /v1/match says
-        return None
-    if state is None:
-        return None
-    return {
-        modality: {way: CutoffsBody.of(state.cutoffs(modality, way, PRECISION, ABSENT)) for way in WAYS}
-        for modality in MODALITIES
-    }
+def _shown(cutoffs: Cutoffs) -> dict[str, Any]:
+    by = {one: None if (promise := cutoffs.of[one]) is None else asdict(promise) for one in BY}
+    return {"precision": cutoffs.precision, "absent": cutoffs.absent, **by, "why": cutoffs.why or None}

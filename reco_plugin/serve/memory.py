@@ -10,7 +10,6 @@ from pydantic import BaseModel, Field, model_validator
 
 from ..defaults import RESULTS
 from ..errors import InputError
-from ..extras.chances import QueryWay
 from ..memory.checks import check_pair
 from ..memory.words import QueryWords
 from ..preparation import EncoderInput
@@ -20,7 +19,6 @@ from .edge import Edge
 from .embedder import Embedder, Item, check_k
 from .failures import Failure, Refused, failure_of, too_many_items
 from .items import QueryBody, image_item
-from .match import CutoffsBody, shown
 from .models import MemoryState, describe_calibration
 from .routes import memory_routes
 from .schemas import ErrorBody, Items, JsonVector, Strict, error_body
@@ -41,8 +39,6 @@ class MemoryInfo(MemoryState):
     dimension: int
     calibration: dict[str, Any] | None = None
     """What was learned about the pairs, as it is stored; on request."""
-    cutoffs: dict[Modality, dict[QueryWay, CutoffsBody]] | None = None
-    """From which score on answers are right as often as promised (.9), see `POST /v1/match`; null where none asked."""
     unjudged: int
     """Pairs that are not judged yet, and count as average until they are; 0 while it is not calibrated."""
 
@@ -227,7 +223,6 @@ def describe(embedder: Embedder, *, calibration: bool) -> MemoryInfo:
         fingerprint=made_by.digest,
         dimension=made_by.dimension,
         calibration=header.calibration if calibration else None,
-        cutoffs=shown(memory),
         **describe_calibration(embedder.reco),
         version=memory.version,
     )

@@ -128,9 +128,6 @@ class ServeSettings(SettingsSection):
     )
 
     page: bool = _page(True, "serve the playground at /")
-    page_index: str | None = _page(
-        None, "what the playground ranks instead of the memory: a collection of its server, or a folder"
-    )
     page_pictures: Path | None = _page(
         None,
         "the folder below which the playground may show image files; where the memory was filled from on this machine, "

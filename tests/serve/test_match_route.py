@@ -11,8 +11,6 @@ import pytest
 from reco_plugin import Reco
 from reco_plugin.calibration import learn
 from reco_plugin.extras.chances import MatchState, ThingQuestions
-from reco_plugin.serve.embedder import AnswerRow, Embedded
-from reco_plugin.serve.match import CutoffsBody, MatchQuery, MatchRequest, judge
 
 SCORES = [0.9, 0.4, *[0.2] * 8]
 
@@ -61,20 +59,6 @@ def test_chances_are_those_of_reco(asked: Reco, served: Any) -> None:
     assert plain["data"][0]["passes"]["match"] == (plain["data"][0]["first"] >= told["match"]["cut"])
 
 
-def test_plain_and_refined_rows_of_one_request_have_their_own_cutoffs(asked: Reco) -> None:
-    vectors = asked.embed_texts(["a red circle", "a blue square"], refine=False)
-    plain = AnswerRow(vectors[0], vectors[0])
-    refined = AnswerRow(vectors[1], vectors[1], scale=(0.5, 0.1))
-    queries = [MatchQuery(text=text, scores=SCORES) for text in ("a red circle", "a blue square")]
-    told = judge(asked, MatchRequest(queries=queries), Embedded([plain, refined], None, {}, {}))
-    assert [one.way for one in told.data] == ["plain", "refined"]
-    assert set(told.cutoffs["text"]) == {"plain", "refined"}
-    state = asked.memory.matching
-    assert state is not None
-    for way, kept in told.cutoffs["text"].items():
-        assert kept == CutoffsBody.of(state.cutoffs("text", way, 0.9))
-
-
 def test_a_memory_that_asks_for_the_first_time_says_when_to_come_back(filled: Reco, served: Any) -> None:
     with learn.noted(filled.memory.store, 1_000), served(filled) as client:
         answer = ask(client, {"text": "a red circle", "scores": SCORES})
@@ -82,18 +66,6 @@ def test_a_memory_that_asks_for_the_first_time_says_when_to_come_back(filled: Re
     assert answer.json()["error"]["code"] == "not_learned_yet"
     assert "ask again in some seconds" in answer.json()["error"]["message"]
     assert answer.headers["retry-after"] == "15"
-
-
-def test_the_memory_says_which_cutoffs_hold(asked: Reco, served: Any, admin: dict[str, str]) -> None:
-    with served(asked, admin_key="admin" * 5) as client:
-        info = client.get("/v1/memory", headers={"authorization": f"Bearer {'admin' * 5}"}).json()
-        store = asked.memory.store
-        store.set_calibration({**store.header.calibration, "match": {"format": 99}})
-        damaged = client.get("/v1/memory", headers={"authorization": f"Bearer {'admin' * 5}"}).json()
-    assert info["cutoffs"]["text"]["plain"]["precision"] == 0.9
-    assert info["cutoffs"]["image"]["plain"]["match"] is None
-    assert "too few" in info["cutoffs"]["image"]["plain"]["why"]
-    assert damaged.get("cutoffs") is None
 
 
 @pytest.mark.parametrize(

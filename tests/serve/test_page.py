@@ -18,11 +18,9 @@ from typer.testing import CliRunner
 from reco_plugin import Pair, Reco
 from reco_plugin.cli.app import app
 from reco_plugin.errors import MemoryUnavailable
-from reco_plugin.memory import open_memory
 from reco_plugin.preprocess import ImageConfig
 from reco_plugin.serve.page import thumbnail
 from reco_plugin.serve.page.pictures import PairPictures
-from reco_plugin.types import Records
 
 STATIC = {entry.name: entry.read_text() for entry in (files("reco_plugin.serve.page") / "static").iterdir()}
 CONFIG = ImageConfig((64, 64))
@@ -214,24 +212,6 @@ def test_an_empty_memory_is_legal(reco: Reco, served: Any) -> None:
         assert client.get("/page/examples").json() == {"data": []}
 
 
-def test_another_index_is_ranked_while_the_memory_refines(filled: Reco, served: Any, tmp_path: Path) -> None:
-    index = open_memory(tmp_path / "index", filled.manifest.fingerprint)
-    there = filled.memory.get(["large-red-circle", "large-blue-circle"])
-    index.upsert(Records(["shop-1", "shop-2"], there.image, there.text, [{"caption": "one"}, {"caption": "two"}]))
-    index.close()
-    with served(filled, page=True, page_index=str(tmp_path / "index")) as client:
-        answer = compare(client, "a large red circle", k=3).json()
-    assert {pair["id"] for pair in answer["refined_ranking"]} == {"shop-1", "shop-2"}
-    assert {used["id"] for used in answer["used"]} <= {
-        f"{s}-{c}-{f}"
-        for s in ("small", "large")
-        for c in ("red", "green", "blue", "orange")
-        for f in ("circle", "square", "triangle")
-    }
-    assert answer["ranked"] == str(tmp_path / "index")
-    open_memory(tmp_path / "index", filled.manifest.fingerprint, create=False).close()  # the page let go of it
-
-
 # --- pictures ----------------------------------------------------------------------------------------------------
 
 
@@ -339,10 +319,3 @@ def test_a_memory_that_was_copied_here_opens_no_folder_until_one_is_set(built: P
     assert shown_pictures(copied, model, served) == [None] * 6
     assert None not in shown_pictures(copied, model, served, page_pictures=built.parent / "shop")
     assert shown_pictures(built, model, served, page_pictures=built.parent / "memory") == [None] * 6
-
-
-def test_another_index_that_is_ranked_has_its_own_pictures(built: Path, filled: Reco, served: Any) -> None:
-    with served(filled, page=True, page_index=str(built)) as client:
-        ranking = compare(client, "red").json()["plain_ranking"]
-    assert len(ranking) == 6
-    assert None not in [pair["picture"] for pair in ranking]

@@ -1,8 +1,8 @@
-"""One query, ranked by its plain and by its refined vector: over the memory, or an index in the same vector space."""
+"""One query, ranked by its plain and by its refined vector: over the memory."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -11,7 +11,7 @@ from pydantic import BaseModel, Field
 from ...calibration.why import explain_decision
 from ...defaults import RESULTS
 from ...errors import MemoryStoreError
-from ...memory import Memory, memory_of, open_memory
+from ...memory import Memory
 from ...reco import Reco
 from ...types import Degraded, InputType, Modality, Payload, Refinement, Search, Used, Vectors, caption_of, other
 from ..edge import Caller
@@ -83,7 +83,6 @@ class Compared(BaseModel):
 
     modality: Modality
     by: Modality
-    ranked: str
     depth: int
     refined: bool
     ranked_refined: bool
@@ -124,39 +123,27 @@ class Place:
     similarity: float
 
 
-@dataclass(frozen=True)
-class RankedStore:
-    """The store of all candidates."""
+def ranks(store: Memory, queries: Vectors, by: Modality) -> list[dict[str, int]]:
+    """The places of the ``FAR`` pairs nearest to each query (B, D), from 1, by id.
 
-    opened: Callable[[], Memory]  # returns the store
-    location: str
-    name: str  # for people
-    own: bool  # opened for the page, which then closes it
+    Raises:
+        MemoryStoreError: the store does not answer.
+    """
+    found = store.search(Search(queries, by=by, read=by, k=FAR))
+    return [{id_: place for place, id_ in enumerate(ids, 1)} for ids in found.ids]
 
-    def ranks(self, queries: Vectors, by: Modality) -> list[dict[str, int]]:
-        """The places of the ``FAR`` pairs nearest to each query (B, D), from 1, by id.
 
-        Raises:
-            MemoryStoreError: the store does not answer.
-        """
-        found = self.opened().search(Search(queries, by=by, read=by, k=FAR))
-        return [{id_: place for place, id_ in enumerate(ids, 1)} for ids in found.ids]
-
-    def nearest(self, queries: Vectors, by: Modality, k: int) -> Candidates:
-        """The k pairs nearest to each query (B, D) by one of their sides, together, without duplicates.
-
-        Raises:
-            MemoryStoreError: the store does not answer.
-        """
-        found = self.opened().search(Search(queries, by=by, read=by, k=k, payloads=True))
-        payloads = found.payloads or [[{}] * len(ids) for ids in found.ids]
-        seen = {id_: (row, column) for row, ids in enumerate(found.ids) for column, id_ in enumerate(ids)}
-        cells = list(seen.values())
-        return Candidates(
-            list(seen),
-            found.vectors[[row for row, _ in cells], [column for _, column in cells]],
-            [payloads[row][column] for row, column in cells],
-        )
+def nearest(store: Memory, queries: Vectors, by: Modality, k: int) -> Candidates:
+    """The k pairs nearest to each query (B, D) by one of their sides, together, without duplicates; errors as above."""
+    found = store.search(Search(queries, by=by, read=by, k=k, payloads=True))
+    payloads = found.payloads or [[{}] * len(ids) for ids in found.ids]
+    seen = {id_: (row, column) for row, ids in enumerate(found.ids) for column, id_ in enumerate(ids)}
+    cells = list(seen.values())
+    return Candidates(
+        list(seen),
+        found.vectors[[row for row, _ in cells], [column for _, column in cells]],
+        [payloads[row][column] for row, column in cells],
+    )
 
 
 def places(candidates: Candidates, query: Vectors, vectors: Vectors, depth: int) -> list[Place]:
@@ -171,7 +158,6 @@ class Comparer:
     """Ranks for the page."""
 
     reco: Reco  # refines candidates
-    ranked: RankedStore  # has the candidates
     pictures: PairPictures
 
     def compare(self, asked: CompareRequest, answer: Embedded) -> Compared:
@@ -184,10 +170,10 @@ class Comparer:
         by, degraded, problem, ranked_decided = asked.by or other(asked.modality), answer.degraded, None, ""
         plain: list[Place] = []
         refined: list[Place] = []
-        ranks: list[dict[str, int]] = [{}, {}]
+        places_of: list[dict[str, int]] = [{}, {}]
         depth = _POOL if asked.refine_ranked else DEPTH
         try:
-            found = self.ranked.nearest(np.stack([query.frozen, query.vector]), by, depth)
+            found = nearest(self.reco.memory.store, np.stack([query.frozen, query.vector]), by, depth)
             plain = places(found, query.frozen, found.vectors, depth)
             vectors = found.vectors
             if asked.refine_ranked and found.ids:
@@ -195,17 +181,16 @@ class Comparer:
                 vectors, degraded = moved.vectors, degraded or moved.degraded
                 ranked_decided = "" if moved.coverage is None else explain_decision(moved.coverage)
             refined = places(found, query.vector, vectors, depth)
-            ranks = [{place.id: rank for rank, place in enumerate(ranking, 1)} for ranking in (plain, refined)]
+            places_of = [{place.id: rank for rank, place in enumerate(ranking, 1)} for ranking in (plain, refined)]
             shown = {place.id for place in (*plain[: asked.results], *refined[: asked.results])}
-            if not asked.refine_ranked and not all(shown <= known.keys() for known in ranks):
-                further = self.ranked.ranks(np.stack([query.frozen, query.vector]), by)
-                ranks, depth = [far | near for far, near in zip(further, ranks, strict=True)], FAR
+            if not asked.refine_ranked and not all(shown <= known.keys() for known in places_of):
+                far_ranks = ranks(self.reco.memory.store, np.stack([query.frozen, query.vector]), by)
+                places_of, depth = [far | near for far, near in zip(far_ranks, places_of, strict=True)], FAR
         except MemoryStoreError as error:
             problem = to_failure(error).message
         return Compared(
             modality=asked.modality,
             by=by,
-            ranked=self.ranked.name,
             depth=depth,
             refined=query.refined,
             ranked_refined=asked.refine_ranked and problem is None,
@@ -217,8 +202,8 @@ class Comparer:
             plain=query.plain,
             ranked_decided=ranked_decided,
             used=[self._show_used(used) for used in query.used or ()],
-            plain_ranking=self._ranking(plain[: asked.results], ranks),
-            refined_ranking=self._ranking(refined[: asked.results], ranks),
+            plain_ranking=self._ranking(plain[: asked.results], places_of),
+            refined_ranking=self._ranking(refined[: asked.results], places_of),
             ranking_error=problem,
         )
 
@@ -248,20 +233,3 @@ class Comparer:
 def describe_pair(id_: str, payload: Payload, pictures: PairPictures) -> Shown:
     """A pair with its caption and picture."""
     return Shown(id=id_, caption=caption_of(payload), picture=pictures.of(id_, payload))
-
-
-def open_ranked(reco: Reco, index: str | None) -> RankedStore:
-    """Open the index: a collection of the memory's own Qdrant server, or a folder; None: the memory itself.
-
-    Raises:
-        FingerprintMismatch: another encoder made its vectors.
-        MemoryStoreError: there is none, or it cannot be read.
-    """
-    if index is None:
-        return RankedStore(lambda: reco.memory.store, reco.memory.location, "the memory", own=False)
-    settings, fingerprint = reco.settings, reco.manifest.fingerprint
-    if "://" not in settings.memory:
-        store = open_memory(index, fingerprint, create=False)
-    else:
-        store = memory_of(settings.model_copy(update={"memory_collection": index}), fingerprint, create=False)
-    return RankedStore(lambda: store, store.location, index, own=True)

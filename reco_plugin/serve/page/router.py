@@ -7,14 +7,13 @@ from __future__ import annotations
 
 import hashlib
 import logging
-from collections.abc import AsyncIterator, Sequence
-from contextlib import asynccontextmanager
+from collections.abc import Sequence
 from dataclasses import dataclass
 from importlib.resources import files
 from pathlib import Path
 
 import numpy as np
-from fastapi import APIRouter, FastAPI, Request, Response
+from fastapi import APIRouter, Request, Response
 from pydantic import BaseModel
 
 from ...data.picture_folders import noted_folders
@@ -25,7 +24,7 @@ from ..failures import Failure
 from ..logs import LOGGER
 from ..routes import answering_in, openai_shape, to_response
 from ..wire import with_nulls
-from .compare import Compared, Comparer, CompareRequest, Shown, describe_pair, open_ranked
+from .compare import Compared, Comparer, CompareRequest, Shown, describe_pair
 from .pictures import PairPictures
 
 _EXAMPLES = 6
@@ -76,24 +75,11 @@ class Examples(BaseModel):
 
 
 def router(edge: Edge) -> APIRouter:
-    """The page, its files and its two API routes; not part of the documented interface.
-
-    Raises:
-        FingerprintMismatch: another encoder made the index.
-        MemoryStoreError: there is no such index.
-    """
-    reco, settings = edge.embedder.reco, edge.settings
-    ranked = open_ranked(reco, settings.page_index)
-    pictures = PairPictures(_folders(edge, ranked.location), reco.manifest.image, reco.settings.max_pixels)
-    comparer = Comparer(reco, ranked, pictures)
-
-    @asynccontextmanager
-    async def lifespan(_: FastAPI) -> AsyncIterator[None]:
-        yield
-        if ranked.own:
-            ranked.opened().close()
-
-    routes = APIRouter(include_in_schema=False, lifespan=lifespan)
+    """The page, its files and its two API routes; not part of the documented interface."""
+    reco = edge.embedder.reco
+    pictures = PairPictures(_folders(edge), reco.manifest.image, reco.settings.max_pixels)
+    comparer = Comparer(reco, pictures)
+    routes = APIRouter(include_in_schema=False)
     known = {entry.name: _file(entry.name, entry.read_bytes()) for entry in (files(__package__) / "static").iterdir()}
 
     @routes.get("/")
@@ -117,7 +103,7 @@ def router(edge: Edge) -> APIRouter:
     async def examples(request: Request) -> Response:
         caller = edge(request)
         caller.see_pairs()
-        return await caller.reply(lambda: with_nulls(Examples(data=_examples(ranked.opened(), pictures))))
+        return await caller.reply(lambda: with_nulls(Examples(data=_examples(reco.memory.store, pictures))))
 
     routes.include_router(asked)
     return routes
@@ -127,15 +113,14 @@ def _file(name: str, body: bytes) -> _StaticFile:
     return _StaticFile(body, _TYPES[name.rpartition(".")[2]], f'"{hashlib.sha256(body).hexdigest()[:32]}"')
 
 
-def _folders(edge: Edge, ranked: str) -> Sequence[Path]:
-    """Folders of image files: as set, else those that the memory and the index were filled from here."""
+def _folders(edge: Edge) -> Sequence[Path]:
+    """Folders of image files: that of the setting, else those that the memory was filled from here."""
     if edge.settings.page_pictures is not None:
         return [edge.settings.page_pictures]
-    places = (edge.embedder.reco.memory.location, ranked)
-    folders = dict.fromkeys(folder for place in places for folder in noted_folders(place))
+    folders = noted_folders(edge.embedder.reco.memory.location)
     for folder in folders:
         log.info("the playground shows pictures below %s, which the memory was filled from", folder)
-    return list(folders)
+    return folders
 
 
 def _examples(store: Memory, pictures: PairPictures) -> list[Shown]:

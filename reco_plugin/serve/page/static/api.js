@@ -8,11 +8,11 @@ export class Trouble extends Error {
   }
 }
 
-const keys = { caller: "", admin: "" };
+let key = "";
 
-/** Remember a key until the page is closed; who is "caller" or "admin". */
-export function useKey(who, key) {
-  keys[who] = key.trim();
+/** Remember the key until the page is closed. */
+export function useKey(given) {
+  key = given.trim();
 }
 
 /** Compare the plain and the refined vector of one query. */
@@ -29,25 +29,25 @@ export async function model() {
 
 /** Store one pair. */
 export const addPair = async (pair) =>
-  (await ask("POST", "v1/memory/pairs", { body: { pairs: [pair] }, key: "admin" })).data;
+  (await ask("POST", "v1/memory/pairs", { body: { pairs: [pair] } })).data;
 
 /** Delete one pair. */
 export const deletePair = async (id) =>
-  (await ask("DELETE", `v1/memory/pairs?id=${encodeURIComponent(id)}`, { key: "admin" })).data;
+  (await ask("DELETE", `v1/memory/pairs?id=${encodeURIComponent(id)}`)).data;
 
 /** Say something about one answer. */
 export const judge = async (judgment) =>
-  (await ask("POST", "v1/memory/feedback", { body: { judgments: [judgment] }, key: "admin" })).data;
+  (await ask("POST", "v1/memory/feedback", { body: { judgments: [judgment] } })).data;
 
 /** Forget what was said. */
 export const withdraw = async (id) =>
-  (await ask("DELETE", `v1/memory/feedback?id=${encodeURIComponent(id)}`, { key: "admin" })).data;
+  (await ask("DELETE", `v1/memory/feedback?id=${encodeURIComponent(id)}`)).data;
 
-async function ask(method, path, { body, signal, key = "caller" } = {}) {
+async function ask(method, path, { body, signal } = {}) {
   const headers = {};
   if (body) headers["content-type"] = "application/json";
-  if (keys[key]) headers.authorization = `Bearer ${keys[key]}`;
-  if (/[^\0-\xff]/.test(keys[key])) throw new Trouble("No key has such characters.", "key_wrong"); // no header holds them
+  if (key) headers.authorization = `Bearer ${key}`;
+  if (/[^\0-\xff]/.test(key)) throw new Trouble("No key has such characters.", "key_wrong"); // no header holds them
   let response;
   try {
     response = await fetch(path, { method, headers, signal, body: body && JSON.stringify(body) });

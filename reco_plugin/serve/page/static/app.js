@@ -7,7 +7,7 @@ import { accept, read } from "./images.js";
 import { freshIds, offerQueryImage, wireMemory } from "./memory.js";
 import { drawNeighbours } from "./neighbours.js";
 import { drawRankings, linkPairs } from "./rankings.js";
-import { aboutKey, countPairs, degradedWords, summary, troubleWords } from "./words.js";
+import { askForKey, countPairs, degradedWords, summary, troubleWords } from "./words.js";
 
 const SETTLE_MS = 150; // after the last step of the slider
 const stacked = matchMedia("(max-width: 899px)"); // as in the style sheet
@@ -75,17 +75,14 @@ function show(query, answer, how, timing, first) {
   tell(at("degraded"), answer.degraded && degradedWords(answer.degraded));
   drawNeighbours(query, answer, how.refine, served?.memory.pairs, fresh);
   drawRankings(answer, fresh);
-  markPolicy(query, how);
   const took = Object.entries(timing).map(([step, ms]) => `${step} ${ms < 10 ? ms.toFixed(1) : Math.round(ms)} ms`);
   at("said").replaceChildren(`${first} ${summary(answer)}`.trim(), el("span", { class: "took", "aria-hidden": "true" }, took.join(" · ")));
 }
 
 function fail(error) {
   if (!(error instanceof Trouble)) console.error(error);
-  const key = aboutKey(error);
-  if (key) at("key-field").hidden = false;
-  tell(at("problem"), error instanceof Trouble ? troubleWords(error, "caller") : "The page failed to show this answer.");
-  if (key) at("key").focus();
+  tell(at("problem"), error instanceof Trouble ? troubleWords(error) : "The page failed to show this answer.");
+  askForKey(error);
   at("found").hidden = true;
   at("empty").hidden = false;
   tell(at("degraded"), null);
@@ -159,7 +156,7 @@ function wireQuery() {
   });
   at("chosen-picture").addEventListener("error", () => { at("chosen-picture").hidden = true; }); // not one that a browser draws
   at("chosen-remove").addEventListener("click", removeImage);
-  at("key").addEventListener("input", (event) => useKey("caller", event.target.value));
+  at("key").addEventListener("input", (event) => useKey(event.target.value));
   at("key").addEventListener("change", () => void begin());
   accept(at("veil"), take);
   addEventListener("keydown", (event) => {
@@ -172,16 +169,6 @@ function wireOptions() {
   at("how").addEventListener("submit", (event) => event.preventDefault());
   at("k").addEventListener("input", () => { at("k-shown").value = at("k").value; again(SETTLE_MS); });
   at("how").addEventListener("change", (event) => { if (event.target.id !== "k") again(); });
-}
-
-/** The policy of the service, and which of its four sides the shown query falls under. */
-function markPolicy(query, how) {
-  const side = `${how.input_type}_${query?.image ? "image" : "text"}`;
-  for (const cell of document.querySelectorAll("[data-side]")) {
-    cell.textContent = served?.refines[cell.dataset.side] ? "refined" : "plain";
-    cell.classList.toggle("in-force", Boolean(query) && how.refine === null && cell.dataset.side === side);
-  }
-  at("policy").hidden = !served;
 }
 
 function showFacts() {
@@ -221,7 +208,6 @@ async function begin() {
       at("k").value = at("k-shown").value = String(served.k);
     }
     showFacts();
-    markPolicy(asked, options());
     showExamples(await examples());
     tell(at("problem"), null);
   } catch (error) {

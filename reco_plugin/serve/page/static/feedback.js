@@ -2,7 +2,7 @@
 
 import { judge, withdraw } from "./api.js";
 import { at, called, el, tell } from "./dom.js";
-import { aboutKey, troubleWords } from "./words.js";
+import { askForKey, troubleWords } from "./words.js";
 
 const said = new Map(); // query and pair -> id of what was said, until the page is closed
 let told = () => {};
@@ -25,18 +25,11 @@ export function notThis(pair, query) {
       told(back ? await takeBack(place, pair) : await reject(place, pair, query));
     } catch (error) {
       button.disabled = false;
-      if (aboutKey(error)) askForKey();
-      tell(at("feedback-problem"), troubleWords(error, "admin"));
+      askForKey(error);
+      tell(at("feedback-problem"), troubleWords(error));
     }
   });
   return button;
-}
-
-/** Go to the key's field, which stands with adding a pair. */
-function askForKey() {
-  const folded = at("admin").closest("details");
-  if (folded) folded.open = true;
-  at("admin").focus();
 }
 
 async function reject(place, pair, query) {

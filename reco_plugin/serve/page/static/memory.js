@@ -1,9 +1,9 @@
 /** Pairs that are added from here, and deleted again. */
 
-import { addPair, deletePair, useKey } from "./api.js";
+import { addPair, deletePair } from "./api.js";
 import { at, called, el, nameOf, picture, tell } from "./dom.js";
 import { read, thumbnail } from "./images.js";
-import { aboutKey, countPairs, troubleWords } from "./words.js";
+import { askForKey, countPairs, troubleWords } from "./words.js";
 
 // Ids and captions, so that what was added can be deleted after a reload; a host may have other services under other paths.
 const STORED = `reco-playground-added${location.pathname.replace(/\/$/, "")}`;
@@ -17,7 +17,6 @@ export const freshIds = () => new Set(added.map((pair) => pair.id));
 
 /** Wire the form; `queryImage` gives the query's image or null, `changed(words, count)` is told of each change. */
 export function wireMemory(queryImage, changed) {
-  at("admin").addEventListener("input", (event) => useKey("admin", event.target.value));
   at("pair-file").addEventListener("change", async (event) => {
     const file = event.target.files[0];
     if (file) await attempt(async () => choose(await read(file)));
@@ -114,8 +113,8 @@ async function attempt(action) {
   try {
     await action();
   } catch (error) {
-    if (aboutKey(error)) at("admin").focus();
-    tell(at("add-problem"), troubleWords(error, "admin"));
+    askForKey(error);
+    tell(at("add-problem"), troubleWords(error));
   }
 }
 

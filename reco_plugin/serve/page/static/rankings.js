@@ -12,7 +12,7 @@ export function drawRankings(answer, fresh) {
     ? `There is nothing to rank, since the memory does not answer: ${answer.ranking_error}`
     : "There is nothing to rank: the memory is empty."));
   const what = answer.by === "image" ? "pictures" : "captions";
-  at("ranked-what").textContent = `of the ${what} in ${answer.ranked}, by similarity to the query`;
+  at("ranked-what").textContent = `of the ${what} in the memory, by similarity to the query`;
   at("refined-title").textContent = title(answer);
   at("plain").replaceChildren(...before.map((pair) => row(pair, fresh, leaving(pair, after.length, depth))));
   at("refined").replaceChildren(...after.map((pair) => row(pair, fresh, moved(pair, depth))));

@@ -1,6 +1,6 @@
 /** What is said in words. */
 
-import { called } from "./dom.js";
+import { at, called } from "./dom.js";
 
 const REASONS = {
   memory_error: "the memory failed",
@@ -16,19 +16,20 @@ export const degradedWords = (reason) =>
   `Degraded: ${REASONS[reason] || reason}. Both rankings are plain, as without the memory.`;
 
 const KEYS = {
-  caller: {
-    key_missing: "This service asks for an API key: enter it below.",
-    key_wrong: "This service does not know that API key.",
-    admin_key_needed: "This service shows pairs of its memory under the admin key only: enter it below.",
-  },
-  admin: { key_missing: "The memory is changed under the admin key: enter it above.", key_wrong: "That is not the admin key of this service." },
+  key_missing: "This needs a key: enter it under “Key”.",
+  key_wrong: "This service does not know that key.",
+  right_missing: null, // the service names the right
 };
 
-/** A trouble in words; `who` is "caller" or "admin". */
-export const troubleWords = (error, who) => KEYS[who][error.code] || error.message;
+/** A trouble in words. */
+export const troubleWords = (error) => KEYS[error.code] || error.message;
 
-/** Whether a trouble is about a key. */
-export const aboutKey = (error) => error.code in KEYS.caller;
+/** Go to the one field for a key where a trouble is about it. */
+export function askForKey(error) {
+  if (!(error.code in KEYS)) return;
+  at("key-field").hidden = false;
+  at("key").focus();
+}
 
 /** 1 -> "1st". */
 export function ordinal(rank) {
@@ -74,7 +75,7 @@ export function whyUnmoved(answer, refine, pairs) {
   if (!answer.refined && !answer.plain) {
     return refine === false
       ? "Refinement is switched off, so nothing was retrieved."
-      : "The policy of this service leaves this side plain, so nothing was retrieved. Choose “always” to see what refinement would do.";
+      : "By default this stays plain, so nothing was retrieved. Choose “always” to see what refinement would do.";
   }
   return answer.plain ? `The vector stays where it was: ${answer.plain}.` : null;
 }
