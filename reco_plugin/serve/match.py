@@ -134,5 +134,5 @@ def _refinement(row: AnswerRow, found: Embedded) -> Refinement:
 
 
 def _shown(cutoffs: Cutoffs) -> dict[str, Any]:
-    by = {one: None if (promise := cutoffs.of[one]) is None else asdict(promise) for one in BY}
+    by: dict[str, Any] = {one: None if (promise := cutoffs.of[one]) is None else asdict(promise) for one in BY}
     return {"precision": cutoffs.precision, "absent": cutoffs.absent, **by, "why": cutoffs.why or None}
