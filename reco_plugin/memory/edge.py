@@ -19,10 +19,9 @@ from ..types import MODALITIES, Fingerprint, Modality, Records, Search, Vectors
 from .checks import CheckedSearch
 from .disk import LAST_BYTES, SHARD_NAME, alone_in, bytes_of_pairs, check_room, load_shard, make_shard
 from .filters import Library
-from .header import Header, OwnHeader, open_folder, refuse_missing_data, write_header
+from .header import Header, open_folder, refuse_missing_data, write_header
 from .index import SearchIndex
-from .point_memory import AT_ONCE, PointMemory
-from .points import pages, to_sides, translate_errors
+from .points import AT_ONCE, OwnHeader, PointMemory, pages, to_sides, translate_errors
 
 _MANY = 300_000
 """Pairs from which a Qdrant server is the place for them."""
@@ -145,7 +144,7 @@ class EdgeMemory(OwnHeader, PointMemory):
                         shard.close()
 
     def _live(self) -> qe.EdgeShard:
-        return self._opened(self._shard)
+        return self._shard if self._shard is not None and self._process == os.getpid() else self._opened(self._shard)
 
     def _put(self, records: Records, points: list[Any]) -> None:
         shard = self._live()
@@ -193,7 +192,7 @@ class EdgeMemory(OwnHeader, PointMemory):
 
         The index names points to compare with; a query that then finds fewer than k compares all.
         """
-        among = self._index.candidates(search.by, wanted)
+        among = None if self._index.idle else self._index.candidates(search.by, wanted)
         if among is None:
             return self._ask(search, wanted, filters, _EXACT)
         narrow = [

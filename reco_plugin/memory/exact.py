@@ -18,8 +18,8 @@ from ..errors import ConfigError, MemoryStoreError
 from ..types import MODALITIES, Fingerprint, Modality, Neighbours, Payload, Records, Search, Vectors, caption_of
 from ..values import are_same
 from .checks import CheckedSearch, check_ids, check_positive, check_records, check_search, check_witnesses, chunks
-from .header import Header, OwnHeader
-from .points import empty_neighbours
+from .header import Header
+from .points import OwnHeader, empty_neighbours
 from .words import MOST, QueryWords, Worded, asked_by_words, stored_words
 
 _QUERIES_AT_ONCE = 64

@@ -7,9 +7,7 @@ from __future__ import annotations
 
 import errno
 import json
-import threading
-from abc import ABC, abstractmethod
-from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
@@ -81,44 +79,6 @@ class Header:
     def with_said(self, added: Sequence[SaidRecord], gone: Collection[str]) -> Header:
         """The same, after somebody said something, or took it back."""
         return replace(self, said=change_said(self.said, added, gone))
-
-
-class OwnHeader(ABC):
-    """The header of a memory that this process alone writes."""
-
-    def __init__(self, header: Header) -> None:
-        self._header, self._heading = header, threading.Lock()  # a thread learns while another is told
-
-    @abstractmethod
-    def _keep(self, header: Header) -> None:
-        """Store a header, or raise."""
-
-    @property
-    def header(self) -> Header:
-        """Fingerprint and what was learned."""
-        return self._header
-
-    def look(self) -> Header:
-        """The header."""
-        return self._header
-
-    def set_calibration(self, calibration: dict[str, Any]) -> None:
-        """Store what was learned."""
-        self._change(lambda header: header.with_calibration(calibration))
-
-    def note_learning(self, note: dict[str, Any]) -> None:
-        """Store who learns from the pairs."""
-        self._change(lambda header: replace(header, learning=dict(note)))
-
-    def change_said(self, added: Sequence[SaidRecord], gone: Collection[str]) -> None:
-        """Store what people said."""
-        self._change(lambda header: header.with_said(added, gone))
-
-    def _change(self, change: Callable[[Header], Header]) -> None:
-        with self._heading:
-            changed = change(self._header)
-            self._keep(changed)
-            self._header = changed
 
 
 def check_fingerprint(stored: Fingerprint, wanted: Fingerprint | None, location: str) -> None:

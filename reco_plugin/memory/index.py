@@ -61,6 +61,8 @@ class SearchIndex:
         self._missing = 0  # pairs to be written until there may be enough
         self._writing = False  # the store may have pairs that this has not been given
         self._failed = False
+        self.idle = not self._enabled
+        """Whether there is nothing to ask it: it is not enabled, or there were too few pairs at the last search."""
 
     @property
     def state(self) -> str:
@@ -74,9 +76,9 @@ class SearchIndex:
 
         None: compare with every pair.
         """
-        if not self._enabled or self._missing > 0 or wanted.k > _NEIGHBOURS or not len(wanted.vectors):
+        if self.idle or wanted.k > _NEIGHBOURS or not len(wanted.vectors):
             return None
-        if (excluded := max(map(len, wanted.exclude))) > _EXCLUDED:
+        if (excluded := max(map(len, wanted.exclude), default=0)) > _EXCLUDED:
             return None
         times, wider = (16, 2) if wanted.conditions else (4, 1)
         with self._lock:
@@ -108,6 +110,7 @@ class SearchIndex:
         with self._lock:
             self._writing = False
             self._missing -= len(points)
+            self.idle = not self._enabled or self._missing > 0
             if self._late is not None:
                 self._late.extend(points)
             if self._built is None or not points:
@@ -131,7 +134,8 @@ class SearchIndex:
         if self._late is not None or self._failed or self._stop.is_set():
             return
         self._missing = LEAST - self._store.count()
-        if self._missing <= 0:
+        self.idle = self._missing > 0
+        if not self.idle:
             self._late = []
             self._thread = threading.Thread(target=self._work, name="reco-index", daemon=True)
             self._thread.start()

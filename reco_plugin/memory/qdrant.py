@@ -16,7 +16,7 @@ from .checks import CheckedSearch
 from .collection import consistency, open_served, read_collection, search_params
 from .filters import Library
 from .header import Header, SaidRecord
-from .point_memory import PointMemory
+from .points import PointMemory
 from .server import Server
 from .server_state import STATE_ID, ServedState, count_pairs
 
