@@ -26,7 +26,7 @@ from reco_plugin.models.folder import graph_specs
 from reco_plugin.models.layer import FusionConfig
 from reco_plugin.models.open_clip import load_frozen
 from reco_plugin.models.options import Precision, Serving
-from reco_plugin.models.parity import Parity, check, sample_images, sample_texts, table
+from reco_plugin.models.parity import Parity, check, table
 from reco_plugin.models.train import Fusions
 from reco_plugin.sessions.ort import OrtSession
 
@@ -83,7 +83,7 @@ def compared(clip: FrozenClip, folder: Path, precision: Precision, on: str) -> l
     export(clip, fusions, folder, precision=precision, serving=Serving(accelerator="cuda"))
     specs = graph_specs(clip.image, clip.text, clip.dimension, K)
     settings, found = provider(on, precision), []
-    for case in cases(clip, fusions, specs, sample_images(), sample_texts()):
+    for case in cases(clip, fusions, specs):
         parity = measure(case, folder / case.spec.name / "1" / "model.onnx", settings)
         check(parity, precision)
         found.append(parity)

@@ -11,7 +11,7 @@ import logging
 import os
 import threading
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import AbstractContextManager, closing, nullcontext
 from pathlib import Path
 from typing import Any
@@ -22,12 +22,12 @@ import numpy.typing as npt
 from .artifact import MANIFEST, Artifact, FusionInfo, Manifest, Policy, whole_model
 from .batching import Columns
 from .config import Settings, load_settings
-from .encode import Encoder, Progress
+from .encode import Encoder
 from .encoder_api import ApiClient, describe_change, is_address, measure, parse_address
 from .errors import InputError, SessionError
 from .preparation import EncoderInput, Preparation
 from .preprocess import ImageConfig, TextConfig, image_to_file
-from .types import MODALITIES, Modality, Vectors
+from .types import MODALITIES, Modality
 from .values import CONTEXT_LENGTH, check_templates, is_unicode, show
 
 log = logging.getLogger(__name__)
@@ -64,8 +64,8 @@ def load_model(model: str | os.PathLike[str], settings: Settings | None = None) 
     if not is_address(model):
         return Artifact.load(model)
     with closing(ApiClient(parse_address(model), settings or load_settings(model=model))) as client:
-        measured = measure(client)
-    fingerprint, served = measured.fingerprint, measured.served
+        fingerprint, served = measure(client)
+        address = str(client.address)
     manifest = Manifest(
         name=fingerprint.name,
         digest=fingerprint.digest,
@@ -75,8 +75,8 @@ def load_model(model: str | os.PathLike[str], settings: Settings | None = None) 
         fusion=FusionInfo(fuser="reco"),
         policy=Policy() if served is None else Policy(k=served.k, caution=served.caution),
         graphs={},
-        matryoshka=measured.matryoshka,
-        api=str(measured.address),
+        matryoshka=() if served is None else served.matryoshka,
+        api=address,
     )
     return Artifact(Path(model), manifest)
 
@@ -136,6 +136,8 @@ class ApiPreparation(Preparation):
 class ApiEncoder(Encoder):
     """The frozen CLIP behind an API; safe to use from several threads."""
 
+    stack = staticmethod(list)  # files of different sizes
+
     def __init__(
         self,
         artifact: Artifact,
@@ -161,22 +163,6 @@ class ApiEncoder(Encoder):
         self._clock, self._checking = clock, threading.Lock()
         just_measured = is_address(artifact.folder)
         self._next_check = clock() + CHECKED_EVERY_S if just_measured else -np.inf
-
-    def arrays(
-        self, arrays: Sequence[npt.NDArray[Any]], modality: Modality, progress: Progress | None = None
-    ) -> Vectors:
-        """Encode the output of the preparation, bytes (N,); vectors (D,) are kept; otherwise as of any encoder."""
-        out = np.empty((len(arrays), self.dimension), np.float32)
-        raw = [row for row, array in enumerate(arrays) if array.dtype != np.float32]
-        for row in set(range(len(arrays))) - set(raw):
-            out[row] = arrays[row]
-        size = self._settings.batch_size
-        for start in range(0, len(raw), size):
-            rows = raw[start : start + size]
-            out[rows] = self._run(modality, ([arrays[row] for row in rows],))[0]
-            if progress is not None:
-                progress(len(rows))
-        return out
 
     def check(self) -> None:
         """Look whether the API still has the same model, if that is due; :attr:`changed` says so where it has not.
@@ -204,11 +190,18 @@ class ApiEncoder(Encoder):
 
     def _prepare(self, part: Any, modality: Modality) -> Any:
         """Bytes (N,) of each item."""
-        if isinstance(part, np.ndarray) and part.dtype == np.int32:
-            raise InputError("token ids cannot be sent to an API: give the texts")
-        if modality == "text":
-            return [self.preparation.text(text, "a text").array for text in part]
-        return [self.preparation.image(image).array for image in part]
+        if isinstance(part, np.ndarray):
+            raise InputError("token ids and pixels cannot be sent to an API: give texts and images")
+        prepared = (isinstance(item, np.ndarray) for item in part)
+        make = self.preparation.image if modality == "image" else lambda text: self.preparation.text(text, "a text")
+        return [item if done else make(item).array for item, done in zip(part, prepared, strict=True)]
+
+    def _by_length(self, batches: Sequence[Any]) -> Iterator[tuple[npt.NDArray[np.intp], Any]]:
+        """The batches as they are: an API pads nothing."""
+        start = 0
+        for batch in batches:
+            yield np.arange(start, start + len(batch)), batch
+            start += len(batch)
 
     def _run(self, modality: Modality, rows: Columns) -> Columns:
         if self._clock() >= self._next_check:

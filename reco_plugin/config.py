@@ -278,9 +278,7 @@ class Settings(_Refining):
         description="address of an API that encodes, instead of a model folder, as in "
         "'https://api.jina.ai/v1?model=jina-clip-v2'",
     )
-    encoder_key: SecretStr | None = Field(
-        None, description="key of that API; unset: the provider's usual variable, only for its own host; never logged"
-    )
+    encoder_key: SecretStr | None = Field(None, description="key of that API; never logged")
     encoder_timeout_s: float = Field(
         10.0, gt=0, allow_inf_nan=False, description="seconds until a request to that API is given up"
     )
@@ -388,18 +386,15 @@ def sources() -> list[str]:
     return file + sorted(name for name, value in os.environ.items() if name.startswith(PREFIX) and value)
 
 
-def key_of_encoder(settings: Settings, variables: Collection[str]) -> str | None:
-    """The key of an API that encodes: the setting, else the first of the provider's own variables; None if empty.
+def key_of_encoder(settings: Settings) -> str | None:
+    """The key of an API that encodes; None if empty.
 
     Raises:
         ConfigError: it cannot be sent in a header.
     """
-    own = None if settings.encoder_key is None else settings.encoder_key.get_secret_value()
-    found = next((key for name in variables if (key := os.environ.get(name))), "") if own is None else own
-    key = found.strip()  # a key of a file ends with a line break
+    key = (settings.encoder_key or SecretStr("")).get_secret_value().strip()  # a key of a file ends with a line break
     if not (key.isascii() and key.isprintable()):
-        names = " or ".join(("RECO_ENCODER_KEY", *variables))
-        raise ConfigError(f"the key of the encoder holds a line break, or what is not ASCII: set {names} again")
+        raise ConfigError("encoder_key holds a line break, or what is not ASCII: set RECO_ENCODER_KEY again")
     return key or None
 
 

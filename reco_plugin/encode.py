@@ -28,6 +28,9 @@ Progress = Callable[[int], None]
 class Encoder:
     """The frozen CLIP of a model folder. Graphs are loaded at first use."""
 
+    stack: Callable[[Sequence[Any]], Any] = staticmethod(np.stack)
+    """Joins prepared items to a batch."""
+
     def __init__(self, artifact: Artifact, settings: Settings) -> None:
         self._artifact = artifact
         self._settings = settings
@@ -107,7 +110,7 @@ class Encoder:
         size = max(len(raw), 1) if modality == "text" else self._settings.batch_size  # images are large
         for start in range(0, len(raw), size):
             rows = raw[start : start + size]
-            out[rows] = encode(np.stack([arrays[row] for row in rows]), progress)
+            out[rows] = encode(self.stack([arrays[row] for row in rows]), progress)
         return out
 
     def check(self) -> None:

@@ -2,6 +2,6 @@
 
 from .address import ApiAddress, is_address, parse_address
 from .calls import ApiClient
-from .probe import RecognisedApi, describe_change, measure
+from .probe import describe_change, measure
 
-__all__ = ["ApiAddress", "ApiClient", "RecognisedApi", "describe_change", "is_address", "measure", "parse_address"]
+__all__ = ["ApiAddress", "ApiClient", "describe_change", "is_address", "measure", "parse_address"]

@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import re
 from collections.abc import Mapping
-from typing import Annotated, Any, Literal, TypeAlias, get_args
+from typing import Any, Literal, TypeAlias, get_args
 from urllib.parse import quote, unquote, urlsplit
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
@@ -19,12 +19,6 @@ _ADDRESS = re.compile(r"(?:(?P<dialect>[a-z0-9-]+)\+)?(?P<scheme>(?i:https?)):/{
 """One slash, too: an address that went through a Path has lost the other."""
 _HOSTS: Mapping[str, DialectName] = {"api.openai.com": "openai", "api.jina.ai": "jina", "api.cohere.com": "cohere"}
 _KEY_LIKE = re.compile("key|token|secret|password", re.IGNORECASE)
-_KEY_VARIABLES: Mapping[DialectName, tuple[str, ...]] = {
-    "openai": ("OPENAI_API_KEY",),
-    "jina": ("JINA_API_KEY",),
-    "cohere": ("CO_API_KEY", "COHERE_API_KEY"),
-}
-"""Where providers' own clients read their keys."""
 
 
 class ApiAddress(BaseModel):
@@ -35,7 +29,6 @@ class ApiAddress(BaseModel):
         url: without options, as in ``https://api.jina.ai/v1``.
         model: sent with each request; None where the API has one model only.
         dimensions: of a model that is trained for several; None: the model's own.
-        matryoshka: dimensions that its vectors may be cut to here, since its model was trained for it.
         images: whether its model takes images; in OpenAI's dialect there are none.
         batch: items per request; None: the dialect's own number.
         parallel: requests at the same time.
@@ -48,7 +41,6 @@ class ApiAddress(BaseModel):
     url: str
     model: str | None = None
     dimensions: int | None = Field(None, ge=1, le=DIMENSIONS)
-    matryoshka: tuple[Annotated[int, Field(ge=1, le=DIMENSIONS)], ...] = ()
     images: bool = True
     batch: int | None = Field(None, ge=1, le=2048)
     parallel: int = Field(4, ge=1, le=64)
@@ -65,21 +57,9 @@ class ApiAddress(BaseModel):
         wide = f" in {self.dimensions} dimensions" if self.dimensions else ""
         return f"{self.model or self.dialect}{wide} at {self.host}"
 
-    @property
-    def key_variables(self) -> tuple[str, ...]:
-        """Variables that hold the provider's key; only for its own host, so that no other one gets it.
-
-        Whatever dialect is spoken: Jina's text models speak OpenAI's.
-        """
-        parts = urlsplit(self.url)
-        own = _HOSTS.get(parts.hostname or "") if parts.scheme == "https" else None
-        return _KEY_VARIABLES.get(own, ()) if own else ()
-
     def __str__(self) -> str:
         """The address again, in full."""
         given = self.model_dump(exclude={"dialect", "url"}, exclude_defaults=True)
-        if self.matryoshka:
-            given["matryoshka"] = ",".join(map(str, self.matryoshka))
         options = "&".join(f"{name}={quote(str(value))}" for name, value in given.items())
         return f"{self.dialect}+{self.url}" + (f"?{options}" if options else "")
 
@@ -147,8 +127,6 @@ def _checked(dialect: DialectName, url: str, options: Mapping[str, str]) -> ApiA
     if "model" not in options and dialect != "reco":
         raise ConfigError(f"encoder {url}: name the model, as in {url}?model=NAME")
     given: dict[str, Any] = {"images": dialect != "openai", **options}
-    if "matryoshka" in given:
-        given["matryoshka"] = sorted(given["matryoshka"].split(","), key=len)
     try:
         return ApiAddress.model_validate({"dialect": dialect, "url": url, **given})
     except ValidationError as error:

@@ -94,7 +94,7 @@ class ApiClient:
             import tenacity
         self.address, self.counted, self._httpx, self._tenacity = address, Counted(), httpx, tenacity
         self._dialect = DIALECTS[address.dialect]
-        self._key = key_of_encoder(settings, address.key_variables)
+        self._key = key_of_encoder(settings)
         self._patience_s, self._timeout_s = settings.encoder_patience_s, settings.encoder_timeout_s
         with usable_environment():
             self._http = httpx.Client(
@@ -221,8 +221,7 @@ class ApiClient:
                 message += f". It asks to wait {after:g} s, and encoder_patience_s is {self._patience_s:g}"
             return _Again(kind(message), after)
         if status in (401, 403):
-            variables = " or ".join(("RECO_ENCODER_KEY", *self.address.key_variables))
-            return SessionError(f"{message}. The key is {'wrong' if self._key else 'missing'}: set {variables}")
+            return SessionError(f"{message}. The key is {'wrong' if self._key else 'missing'}: set RECO_ENCODER_KEY")
         if status in _REFUSED:
             return InputError(f"the API that encodes refused it ({status}): {reason}")  # callers of a service read it
         place = response.headers.get("location")

@@ -8,7 +8,6 @@ few fixed random directions, from which the distance of two measurements is esti
 from __future__ import annotations
 
 import io
-from dataclasses import dataclass
 from functools import cache
 
 import numpy as np
@@ -16,7 +15,6 @@ import numpy as np
 from ..errors import ConfigError, InputError
 from ..fingerprint import are_one_encoder, make_sketch, sketch_change
 from ..types import Fingerprint, Vectors
-from .address import ApiAddress
 from .calls import ApiClient, ServedModel
 
 TEXTS = (
@@ -29,21 +27,7 @@ TEXTS = (
 )
 
 
-@dataclass(frozen=True)
-class RecognisedApi:
-    """What an API turned out to be."""
-
-    address: ApiAddress
-    fingerprint: Fingerprint
-    served: ServedModel | None = None  # by another `reco serve`
-
-    @property
-    def matryoshka(self) -> tuple[int, ...]:
-        """Dimensions that its vectors may be cut to, by the address or by another `reco serve`."""
-        return self.address.matryoshka or (() if self.served is None else self.served.matryoshka)
-
-
-def measure(client: ApiClient) -> RecognisedApi:
+def measure(client: ApiClient) -> tuple[Fingerprint, ServedModel | None]:
     """Send an API the fixed inputs; another `reco serve` names its own fingerprint.
 
     Raises:
@@ -51,9 +35,9 @@ def measure(client: ApiClient) -> RecognisedApi:
         SessionError: as in :meth:`ApiClient.embed`.
     """
     if (served := client.served_model()) is not None:
-        return RecognisedApi(client.address, served.fingerprint, served)
+        return served.fingerprint, served
     try:
-        return RecognisedApi(client.address, _fingerprint(client))
+        return _fingerprint(client), None
     except InputError as error:
         raise ConfigError(f"{error}. Check model and dimensions in RECO_ENCODER ({client.address})") from None
 

@@ -27,8 +27,6 @@ from ..types import ImageInput, Modality, Vectors
 from .graph_file import quiet
 from .parity import sample_images, sample_texts, takes_short_texts
 
-HOW_IT_IS_CALLED = ("dynamic", "buckets")
-"""Fields of the text configuration that do not change vectors, and so are not part of the fingerprint."""
 _PIXEL = 1e-5  # of a normalised pixel: rounding, while one step of 256 is 0.004 / 0.27
 
 
@@ -138,15 +136,10 @@ def freeze(name: str, clip: nn.Module, image: ImageConfig, text: TextConfig, tok
     for key, tensor in sorted(clip.state_dict().items()):
         digest.update(key.encode())
         digest.update(np.ascontiguousarray(tensor.numpy()).reshape(-1).view(np.uint8).data)
-    digest_inputs(digest, image, same, tokenizer_json)
-    return FrozenClip(name, clip, image, cut, tokenizer_json, digest.hexdigest())
-
-
-def digest_inputs(digest: Any, image: ImageConfig, text: TextConfig, tokenizer_json: str) -> None:
-    """Add to a digest how inputs are prepared, but for what changes no vector."""
-    for part in (image.to_dict(), {k: v for k, v in text.to_dict().items() if k not in HOW_IT_IS_CALLED}):
-        digest.update(json.dumps(part, sort_keys=True).encode())
+    for part in (image.to_dict(), {k: v for k, v in same.to_dict().items() if k not in ("dynamic", "buckets")}):
+        digest.update(json.dumps(part, sort_keys=True).encode())  # how it is called changes no vector
     digest.update(tokenizer_json.encode())
+    return FrozenClip(name, clip, image, cut, tokenizer_json, digest.hexdigest())
 
 
 def cut_where_exact(clip: nn.Module, text: TextConfig, tokenizer_json: str) -> TextConfig:

@@ -9,7 +9,7 @@ from __future__ import annotations
 import json
 import shutil
 import warnings
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import asdict, dataclass, replace
 from importlib.metadata import version
 from pathlib import Path
@@ -113,7 +113,7 @@ def export(
     card = replace(card, fusion=card.fusion.model_copy(update={"config": _shape_of(fusions)}))
     made_with = {package: version(package) for package in ("reco-plugin", "torch", "open_clip_torch", "onnx")}
     with whole_model(out) as folder:
-        found = cases(clip, fusions, specs, sample_images(), sample_texts())
+        found = cases(clip, fusions, specs)
         parities = [export_graph(case, graph_file(folder, case.spec.name), precision, limit) for case in found]
         encoder = Described(clip.name, clip.digest, clip.dimension, clip.image, clip.text, clip.tokenizer_json)
         write_beside(folder, [one.graph for one in parities], encoder, card, precision, serving, made_with)
@@ -195,18 +195,18 @@ def measure(case: GraphCheck, path: Path, settings: Settings) -> Parity:
     session = OrtSession(path, settings)
     found = [session.run(batch.inputs) for batch in case.batches]
     first, *others = (port.name for port in case.spec.outputs)
+    differences = [
+        float(np.abs(batch.expected[name] - outputs[name]).max())
+        for batch, outputs in zip(case.batches, found, strict=True)
+        for name in others
+    ]
     return compare(
         case.spec.name,
         np.concatenate([batch.expected[first] for batch in case.batches]),
         np.concatenate([outputs[first] for outputs in found]),
-        difference=max((_difference(case.batches, found, name) for name in others), default=0.0),
+        difference=max(differences, default=0.0),
         size_bytes=graph_bytes(path),
     )
-
-
-def _difference(batches: list[GraphSample], found: list[Arrays], name: str) -> float:
-    pairs = zip(batches, found, strict=True)
-    return max(float(np.abs(batch.expected[name] - outputs[name]).max()) for batch, outputs in pairs)
 
 
 @dataclass(frozen=True)
@@ -227,10 +227,14 @@ class GraphCheck:
 
 
 def cases(
-    clip: FrozenClip, fusions: Fusions | None, specs: dict[str, GraphSpec], images: list[ImageInput], texts: list[str]
+    clip: FrozenClip,
+    fusions: Fusions | None,
+    specs: dict[str, GraphSpec],
+    images: Sequence[ImageInput],
+    texts: list[str],
 ) -> Iterator[GraphCheck]:
     """Yield one graph after the other, so that the inputs of only one are in RAM."""
-    compared = {"image": _image_batches(clip, images), "text": _text_batches(clip, texts)}
+    compared = {"image": _image_batches(clip, sample_images()), "text": _text_batches(clip, sample_texts())}
     for modality in MODALITIES:
         yield GraphCheck(specs[clip_graph(modality)], clip.tower(modality), list(compared[modality]))
     yield from fusion_cases(fusions, specs)
@@ -264,7 +268,7 @@ def fusion_inputs(dimension: int, batch: int = 64, k: int = 6) -> Arrays:
     }
 
 
-def _image_batches(clip: FrozenClip, images: list[ImageInput]) -> Iterator[GraphSample]:
+def _image_batches(clip: FrozenClip, images: Sequence[ImageInput]) -> Iterator[GraphSample]:
     """Yield batches with the outputs of open_clip's own function on pixels that are normalised beforehand."""
     mean, std = (torch.tensor(x)[:, None, None] for x in (clip.image.mean, clip.image.std))
     for start in range(0, len(images), _ROWS):

@@ -16,7 +16,7 @@ from ..memory import Memory
 from ..progress import progress_bar
 from ..types import MODALITIES, Modality, Records, Search, Vectors, other
 
-_LOOK = 32  # neighbours to check for near-duplicates at first; more where all of them are
+_LOOK = 128  # neighbours that are checked for near-duplicates
 _ROWS = 256  # queries per search
 
 
@@ -66,23 +66,11 @@ def hidden_ids(memory: Memory, pairs: Records, threshold: float = SAME_IMAGE) ->
     """
     hidden: list[set[str]] = []
     for start in range(0, len(pairs), _ROWS):
-        near = _near_duplicates(memory, pairs.image[start : start + _ROWS], threshold, _LOOK)
-        hidden += [ids | {pairs.ids[row]} for row, ids in enumerate(near, start)]
+        found = memory.search(Search(pairs.image[start : start + _ROWS], "image", "text", _LOOK))
+        for row, (ids, cosines) in enumerate(zip(found.ids, found.similarity, strict=True), start):
+            near = {id_ for id_, cosine in zip(ids, cosines, strict=False) if cosine >= threshold}
+            hidden.append(near | {pairs.ids[row]})
     return hidden
-
-
-def _near_duplicates(memory: Memory, images: Vectors, threshold: float, look: int) -> list[set[str]]:
-    """Find the ids of all images of the memory at least this near, for each of (B, D) images."""
-    found = memory.search(Search(images, "image", "text", look))
-    near = [
-        {id_ for id_, cosine in zip(ids, similarity, strict=False) if cosine >= threshold}
-        for ids, similarity in zip(found.ids, found.similarity, strict=True)
-    ]
-    crowded = [row for row, ids in enumerate(near) if len(ids) == look]
-    if crowded:
-        for row, ids in zip(crowded, _near_duplicates(memory, images[crowded], threshold, 4 * look), strict=True):
-            near[row] = ids
-    return near
 
 
 def gather(

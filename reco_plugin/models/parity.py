@@ -171,13 +171,9 @@ def sample_texts(count: int = COUNT) -> list[str]:
     return [*SAMPLE_TEXTS, *plain][:count]
 
 
-def sample_images(count: int = COUNT) -> list[ImageInput]:
-    """Gradients under random shapes, each of another size; the same ones every time, which nobody changes."""
-    return list(_sample_images(count))
-
-
 @cache
-def _sample_images(count: int) -> tuple[ImageInput, ...]:
+def sample_images(count: int = COUNT) -> tuple[ImageInput, ...]:
+    """Gradients under random shapes, each of another size; the same ones every time, which nobody changes."""
     rng = random.Random(0)
     return tuple(_draw(rng) for _ in range(count))
 

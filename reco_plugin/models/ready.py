@@ -238,11 +238,8 @@ def remarks_on(manifest: Manifest, options: AddOptions) -> Iterator[str]:
     """What no file says, or what was found by a test."""
     if not options.templates:
         yield f"no file says with which prompt it was trained: {TEMPLATES[0]!r} is taken; another: --template"
-    text = manifest.text
-    case = "" if text.clean in ("none", "whitespace") else ", lower-cased"
-    bare = ", without punctuation" if text.clean == "canonicalize" else ""
-    cut = "cut to their length" if text.dynamic else "always the whole length: the graph gives others for shorter ones"
-    yield f"texts: up to {text.context_length} tokens, filled with id {text.pad_id}{case}{bare}; {cut}"
+    if not manifest.text.dynamic:
+        yield "short texts cost as much as long ones: the graph gives other vectors for texts that are cut"
 
 
 @dataclass

@@ -106,10 +106,7 @@ def check_device(device: str) -> torch.device:
     try:
         return torch.zeros((), device=device).device
     except Exception as error:  # RuntimeError, AssertionError or NotImplementedError, by what is missing
-        reason = str(error).splitlines()[0].split(". ")[0]  # a list of every backend may follow
-        raise ConfigError(
-            f"torch cannot use device {device!r} ({reason}): leave --device out to train on the CPU"
-        ) from error
+        raise ConfigError(f"torch cannot use device {device!r}: leave --device out to train on the CPU") from error
 
 
 def _run(model: Fusions, batches: Batches, out: Path, config: TrainConfig) -> None:

@@ -54,11 +54,5 @@ def test_what_is_wrong_is_named_without_its_key(text: str, words: str) -> None:
     assert "hush" not in str(raised.value)
 
 
-def test_the_providers_key_goes_to_its_host_in_any_dialect_and_encrypted() -> None:
-    def variables(text: str) -> tuple[str, ...]:
-        return parse_address(text).key_variables
-
-    assert variables("openai+https://api.jina.ai/v1?model=jina-embeddings-v3") == ("JINA_API_KEY",)
-    assert variables("jina+https://elsewhere.org/v1?model=m") == ()
-    assert variables("http://api.jina.ai/v1?model=m") == ()
+def test_a_folder_is_no_address() -> None:
     assert not any(map(is_address, ("triton_models", "/srv/models", Path("C:/models"), "a+b", "grpc://h:1")))

@@ -72,7 +72,7 @@ def test_a_service_says_that_the_model_is_another_one(api: Api, tmp_path: Path) 
     assert ready["status"] == "ready"
     assert any("has another model than the memory" in one for one in ready["degraded"])
     assert (stored.status_code, stored.json()["error"]["code"]) == (503, "other_encoder")
-    assert "reco_encoder_changed 1.0" in metrics
+    assert 'reco_degraded{part="encoder_changed"} 1.0' in metrics
     assert 'reco_degraded_total{reason="encoder_changed"}' in metrics
 
 

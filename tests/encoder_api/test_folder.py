@@ -25,8 +25,10 @@ def folder(api: Api, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     monkeypatch.setenv("RECO_ENCODER_KEY", "hush-4711")
     monkeypatch.setenv("RECO_ENCODER_PATIENCE_S", "0")
     out = tmp_path / "model"
-    address = f"jina+{api.url}/v1?model=m&matryoshka=8,16"
-    done = CliRunner().invoke(app, ["model", "add", address, "--out", str(out), "--template", "{}"])
+    address = f"jina+{api.url}/v1?model=m"
+    done = CliRunner().invoke(
+        app, ["model", "add", address, "--out", str(out), "--template", "{}", "--matryoshka", "8"]
+    )
     assert done.exit_code == 0, done.output
     assert f"m at {api.url.removeprefix('http://')} (32-d, measured" in done.output
     return out
@@ -36,8 +38,8 @@ def test_it_holds_what_was_measured_and_no_key(api: Api, folder: Path) -> None:
     text = (folder / "manifest.json").read_text()
     assert "hush" not in text
     manifest = json.loads(text)
-    assert manifest["api"] == f"jina+{api.url}/v1?model=m&matryoshka=8%2C16"
-    assert (manifest["templates"], manifest["matryoshka"], manifest["graphs"]) == (["{}"], [8, 16], {})
+    assert manifest["api"] == f"jina+{api.url}/v1?model=m"
+    assert (manifest["templates"], manifest["matryoshka"], manifest["graphs"]) == (["{}"], [8], {})
     assert Artifact.load(folder).manifest.fusers == ("reco",)
 
 
