@@ -136,8 +136,6 @@ class ApiPreparation(Preparation):
 class ApiEncoder(Encoder):
     """The frozen CLIP behind an API; safe to use from several threads."""
 
-    stack = staticmethod(list)  # files of different sizes
-
     def __init__(
         self,
         artifact: Artifact,
@@ -187,6 +185,9 @@ class ApiEncoder(Encoder):
                 )
             elif before and not self.changed:
                 log.warning("the encoder at %s has its earlier model again", host)
+
+    def _stack(self, items: list[npt.NDArray[Any]]) -> Any:
+        return items  # files of different sizes
 
     def _prepare(self, part: Any, modality: Modality) -> Any:
         """Bytes (N,) of each item."""

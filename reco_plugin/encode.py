@@ -28,9 +28,6 @@ Progress = Callable[[int], None]
 class Encoder:
     """The frozen CLIP of a model folder. Graphs are loaded at first use."""
 
-    stack: Callable[[Sequence[Any]], Any] = staticmethod(np.stack)
-    """Joins prepared items to a batch."""
-
     def __init__(self, artifact: Artifact, settings: Settings) -> None:
         self._artifact = artifact
         self._settings = settings
@@ -110,7 +107,7 @@ class Encoder:
         size = max(len(raw), 1) if modality == "text" else self._settings.batch_size  # images are large
         for start in range(0, len(raw), size):
             rows = raw[start : start + size]
-            out[rows] = encode(self.stack([arrays[row] for row in rows]), progress)
+            out[rows] = encode(self._stack([arrays[row] for row in rows]), progress)
         return out
 
     def check(self) -> None:
@@ -126,6 +123,10 @@ class Encoder:
         """Close connections to an API; graphs need no closing."""
         if self.client is not None:
             self.client.close()
+
+    def _stack(self, items: list[npt.NDArray[Any]]) -> Any:
+        """Prepared items as a batch."""
+        return np.stack(items)
 
     def _prepare(self, part: Any, modality: Modality) -> npt.NDArray[Any]:
         """Pixels (B, H, W, 3) or token ids (B, L) of some items, unless they are that already."""

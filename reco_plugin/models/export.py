@@ -226,13 +226,7 @@ class GraphCheck:
     batches: list[GraphSample]  # for the parity check; the first is the exporter's example
 
 
-def cases(
-    clip: FrozenClip,
-    fusions: Fusions | None,
-    specs: dict[str, GraphSpec],
-    images: Sequence[ImageInput],
-    texts: list[str],
-) -> Iterator[GraphCheck]:
+def cases(clip: FrozenClip, fusions: Fusions | None, specs: dict[str, GraphSpec]) -> Iterator[GraphCheck]:
     """Yield one graph after the other, so that the inputs of only one are in RAM."""
     compared = {"image": _image_batches(clip, sample_images()), "text": _text_batches(clip, sample_texts())}
     for modality in MODALITIES:
