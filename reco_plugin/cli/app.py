@@ -8,10 +8,9 @@ from typing import Annotated
 import typer
 
 from .. import __version__
-from .commands import Command, Commands, add_renamed
+from .commands import Command, add_renamed
 
 app = typer.Typer(
-    cls=Commands,
     rich_markup_mode=None,
     no_args_is_help=True,
     help="Refine CLIP embeddings through a memory of image-text pairs, without touching CLIP or your index.",
@@ -21,7 +20,6 @@ memory_app = typer.Typer(
     rich_markup_mode=None, no_args_is_help=True, help="Build, fill, search and move memories of image-text pairs."
 )
 eval_app = typer.Typer(
-    cls=Commands,
     rich_markup_mode=None,
     no_args_is_help=True,
     help="Measure what refinement changes on your data. The file formats: docs/evaluation.md",

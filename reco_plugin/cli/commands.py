@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 import warnings
-from collections.abc import Callable, Sequence
-from functools import cached_property, partial, wraps
+from collections.abc import Callable
+from functools import cached_property, wraps
 from importlib import import_module
 from pathlib import Path
 from typing import Any, Literal, NamedTuple, ParamSpec, TextIO, TypeVar, get_args, get_origin, get_type_hints
 
 import typer
-from typer.core import TyperCommand, TyperGroup
+from typer.core import TyperCommand
 from typer.models import ArgumentInfo, ParameterInfo
 
 from ..errors import RecoError, is_ours
@@ -146,40 +146,6 @@ def _at_home(value: Any) -> Any:
     from ..files import in_home
 
     return in_home(value)
-
-
-class Commands(TyperGroup):
-    """The commands, of which a mistake in the flags ends as any other: ``error: …`` in one line, and exit code 1."""
-
-    def main(
-        self,
-        args: Sequence[str] | None = None,
-        prog_name: str | None = None,
-        complete_var: str | None = None,
-        standalone_mode: bool = True,
-        windows_expand_args: bool = True,
-        **extra: Any,
-    ) -> Any:
-        """Run the command line, and exit."""
-        run = partial(super().main, args, prog_name, complete_var, windows_expand_args=windows_expand_args, **extra)
-        if not standalone_mode:
-            return run(standalone_mode=False)
-        try:
-            code = run(standalone_mode=False)
-        except Exception as error:
-            if not hasattr(error, "format_message"):  # not of the flags
-                raise
-            helped = type(error).__name__ == "NoArgsIsHelpError"  # its message is the help, or that is shown already
-            typer.echo(error.format_message() if helped else f"error: {_of_flags(error)}", err=True)
-            code = 2 if helped else 1
-        raise SystemExit(code if isinstance(code, int) else 0)
-
-
-def _of_flags(error: Any) -> str:
-    """What is wrong with the flags, and where they are listed."""
-    message = _one_line(error.format_message()).replace("Input should be", "must be")
-    path = getattr(getattr(error, "ctx", None), "command_path", None)
-    return f"{message.rstrip('.')}; its flags: {path} --help" if path else message
 
 
 def _one_line(message: object) -> str:

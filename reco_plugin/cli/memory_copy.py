@@ -16,7 +16,7 @@ from ..errors import ConfigError
 from ..files import in_home
 from ..memory import Memory, memory_of
 from ..values import counted
-from .service import READS, TAKES, explained_lock, open_here_or_served
+from .service import explained_lock, open_here_or_served
 from .shared import JsonOption, MemoryFlags, ModelOption, keeps, reco_of, say, with_progress
 
 if TYPE_CHECKING:
@@ -101,7 +101,7 @@ def _from_file(source: Path, target: str, model: Path | None) -> _Copied:
     settings = MemoryFlags(target).settings
     with ExitStack() as stack:
         stack.enter_context(keeps(_LEFT))
-        stack.enter_context(explained_lock(settings, TAKES))
+        stack.enter_context(explained_lock(settings))
         reco = stack.enter_context(reco_of(model, settings, on_memory_failure="fail"))
         same = SameEncoder(reco.encoder, str(reco.manifest.fingerprint), Rows(str(source), ()))
 
@@ -128,11 +128,11 @@ def _to_memory(source: str, target: str, *, yes: bool, damaged: bool) -> _Copied
         raise ConfigError(f"{target!r} is the memory that would be copied: name another target")
     with ExitStack() as stack:
         stack.enter_context(keeps(_LEFT))
-        stack.enter_context(explained_lock(origin, READS))
+        stack.enter_context(explained_lock(origin))
         store: Any = stack.enter_context(
             open_damaged(in_home(source)) if damaged else closing(open_here_or_served(origin, None))
         )
-        with explained_lock(into_settings, TAKES):
+        with explained_lock(into_settings):
             into = stack.enter_context(closing(memory_of(into_settings, store.header.fingerprint)))
         if into.count() and not yes and not damaged:
             _refuse_others(store, into, target)

@@ -14,7 +14,7 @@ import typer
 from ..api_encoder import load_model
 from ..config import Settings
 from ..data.rows import Rows
-from ..errors import ConfigError, MemoryLocked
+from ..errors import ConfigError
 from ..files import in_home
 from ..ingest.options import Cluster, IngestOptions
 from ..ingest.source import name_of, open_source
@@ -23,7 +23,7 @@ from ..memory.versions import FolderVersions, Version, version_name
 from ..values import counted
 from .memory import calibration_lines
 from .memory_versions import describe, is_server, open_versions_of
-from .service import explain_lock, explained_lock, open_here_or_served
+from .service import explained_lock, open_here_or_served
 from .shared import Given, JsonOption, OpenOptions, keeps, reco_here_or_served, reco_of, say, take_flags, takes
 
 if TYPE_CHECKING:
@@ -316,12 +316,9 @@ def _relearn(asked: _Build) -> None:
 
     settings = asked.existing
     manifest = load_model(asked.model or settings.model).manifest
-    try:
-        opened = memory_of(settings, manifest.fingerprint, create=False)
-    except MemoryLocked as error:
-        raise explain_lock(error, settings, "and learns by itself: stop the service, to learn anew") from error
     with (
-        closing(opened) as store,
+        explained_lock(settings),
+        closing(memory_of(settings, manifest.fingerprint, create=False)) as store,
         keeps("the memory keeps what it learned before, or has learned anew as a whole"),
         progress_bar(total=STEPS * store.count(), desc="learn", unit="step") as bar,
     ):

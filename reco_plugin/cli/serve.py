@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from ..errors import ConfigError, MemoryLocked, need
+from ..errors import ConfigError, need
 from ..serve.settings import ServeSettings, load_serve_settings
+from .service import explained_lock
 from .shared import Given, OpenOptions, reco_of, take_flags, takes
 
 
@@ -23,17 +24,13 @@ def serve_command(*, given: Given) -> None:
     if "aliases" in given:
         given["aliases"] = dict(map(_parse_alias, given["aliases"]))
     settings = load_serve_settings(**given)
-    try:
-        with (
-            bound(settings) as sockets,
-            log_to_stderr(settings.log_format, settings.log_level),  # opening the memory may warn
-            reco_of(place.model, place.served) as reco,
-        ):
-            run(settings, reco, sockets)
-    except MemoryLocked as error:
-        from .service import SECOND, explain_lock
-
-        raise explain_lock(error, place.served, SECOND) from error
+    with (
+        explained_lock(place.settings),
+        bound(settings) as sockets,
+        log_to_stderr(settings.log_format, settings.log_level),  # opening the memory may warn
+        reco_of(place.model, place.served) as reco,
+    ):
+        run(settings, reco, sockets)
 
 
 def _parse_alias(word: str) -> tuple[str, str]:

@@ -20,26 +20,6 @@ from ..types import Fingerprint
 if TYPE_CHECKING:
     from ..client.memory import ServedMemory
 
-_CHANGES = (
-    "which takes changes from its own user on its own machine: run this as that user there, send them over HTTP with a "
-    "key that may write, or stop the service"
-)
-SECOND = (
-    "and such a folder is open once at a time: stop that service; "
-    "several services share a Qdrant server: --memory grpc://localhost:6334"
-)
-"""What :func:`explain_lock` says to another service."""
-READS = (
-    "and such a folder is open once at a time: work with a copy, which that service gives meanwhile (reco memory copy "
-    "MEMORY COPY, then --memory COPY), or stop the service"
-)
-"""The same to who only reads, and not through a service."""
-TAKES = (
-    "and such a folder is open once at a time: give it the pairs of a file (reco memory copy SOURCE FILE, then reco "
-    "memory add FILE --memory MEMORY, which leaves the feedback behind), or stop the service"
-)
-"""The same to who copies pairs into it."""
-
 
 def served_memory(settings: Settings, fingerprint: Fingerprint | None) -> ServedMemory | None:
     """The memory behind the service that has the folder of the settings open.
@@ -69,28 +49,26 @@ def open_here_or_served(settings: Settings, fingerprint: Fingerprint | None) -> 
     """An existing memory of the settings, through the service that has it open, if there is one."""
     if (served := served_memory(settings, fingerprint)) is not None:
         return served
-    try:
+    with explained_lock(settings):
         return memory_of(settings, fingerprint, create=False)
-    except MemoryLocked as error:
-        raise explain_lock(error, settings) from error
-
-
-def explain_lock(error: MemoryLocked, settings: Settings, way: str = _CHANGES) -> MemoryLocked:
-    """The error for a folder that is open elsewhere, with the way on if that is a service."""
-    note = None if "://" in settings.memory else read_note(_folder(settings))
-    if note is None:
-        return error
-    process = f", process {note.process}," if note.process is not None else ""
-    return MemoryLocked(f"the memory at {settings.memory!r} is open in the service at {note.url}{process} {way}")
 
 
 @contextmanager
-def explained_lock(settings: Settings, way: str = _CHANGES) -> Iterator[None]:
-    """Raise the error for a folder that is open elsewhere as :func:`explain_lock` has it."""
+def explained_lock(settings: Settings) -> Iterator[None]:
+    """Say which service has a folder open, where one has, and the ways on."""
     try:
         yield
     except MemoryLocked as error:
-        raise explain_lock(error, settings, way) from error
+        note = None if "://" in settings.memory else read_note(_folder(settings))
+        if note is None:
+            raise
+        process = "" if note.process is None else f", process {note.process}"
+        raise MemoryLocked(
+            f"the memory at {settings.memory!r} is open in the service at {note.url}{process}, and such a folder is "
+            "open once at a time. Commands that change it reach the service if its own user runs them on its machine; "
+            "for others, work with a copy (reco memory copy MEMORY COPY) or stop the service. "
+            "Several services share a Qdrant server: --memory grpc://localhost:6334"
+        ) from error
 
 
 def _folder(settings: Settings) -> str:

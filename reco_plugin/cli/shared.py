@@ -43,7 +43,7 @@ from ..options import options_of
 from ..run_config import said_of
 from ..types import Records
 from ..values import nearest
-from .service import READS, explained_lock, open_here_or_served, served_memory
+from .service import explained_lock, open_here_or_served, served_memory
 
 if TYPE_CHECKING:
     from ..reco import Reco
@@ -238,26 +238,17 @@ class MemoryFlags:
             MemoryStoreError: there is no such folder.
         """
         settings = self.settings
-        if _is_missing(location := settings.memory):
+        if (location := settings.memory) != ":memory:" and "://" not in location and not in_home(location).exists():
             raise MemoryStoreError(
-                f"there is no memory at {location!r}{_beside(location)}. Check the location, or make one: "
-                "reco memory build --help"
+                f"there is no memory at {location!r}{_beside(location)}. Check the location; build one: reco memory "
+                f"build SOURCE --memory {location}; or make its folder, to begin with an empty one: mkdir {location}"
             )
         return settings
 
     @property
     def served(self) -> Settings:
-        """The same for a service: the folder of a memory that is named must exist; ``./memory`` is made.
-
-        Raises:
-            MemoryStoreError: there is no such folder.
-        """
-        if self.is_named and _is_missing(location := self.settings.memory):
-            raise MemoryStoreError(
-                f"there is no memory at {location!r}{_beside(location)}. Check the location; build one: reco memory "
-                f"build SOURCE --memory {location}; or make its folder, to begin with an empty one: mkdir {location}"
-            )
-        return self.settings
+        """The same for a service, which makes ``./memory`` where no memory is named; errors as above."""
+        return self.existing if self.is_named else self.settings
 
     def open(self) -> Memory:
         """The memory of any encoder, without a model; it must exist. One that a service has open is read through it."""
@@ -271,15 +262,10 @@ class OpenOptions(MemoryFlags):
     model: ModelOption = None
 
 
-def _is_missing(location: str) -> bool:
-    return location != ":memory:" and "://" not in location and not in_home(location).exists()
-
-
 def _beside(location: str) -> str:
     """A memory of a similar name in the same folder, whose name may have been meant; empty if there is none."""
     folder = in_home(location)
-    others = sorted(header.parent.name for header in folder.parent.glob(f"*/{HEADER_NAME}"))
-    near = nearest(folder.name, others)
+    near = nearest(folder.name, sorted(header.parent.name for header in folder.parent.glob(f"*/{HEADER_NAME}")))
     return f" (did you mean {str(Path(location).with_name(near[0]))!r}?)" if near else ""
 
 
@@ -305,7 +291,7 @@ def reco_of(model: Path | None, settings: Settings, **more: Any) -> Reco:
 
 def reco_to_read(model: Path | None, settings: Settings, **more: Any) -> Reco:
     """The same for who only reads: where a service has the folder open, the error says to copy it."""
-    with explained_lock(settings, READS):
+    with explained_lock(settings):
         return reco_of(model, settings, **more)
 
 

@@ -162,5 +162,5 @@ def _report(results: dict[str, Any], out: Path) -> None:
         f"\n       {reco} embed --text 'a red fox' --memory {out / 'memory'} --json"
         f"\n       {reco} serve --memory {out / 'memory'}   (then open http://127.0.0.1:8080)"
         f"\n       {reco} doctor"
-        f"\n       {reco} export --help, {reco} fit --help: your own CLIP and catalogue"
+        f"\n       {reco} model export --help: your own CLIP"
     )

@@ -20,7 +20,7 @@ from ..errors import MemoryFull, MemoryStoreError
 from ..files import PARTIAL
 from ..types import MODALITIES, Payload, caption_of
 from .header import RESTORE, write_error
-from .points import WORDS
+from .points import WORDS, locked_error
 
 SHARD_NAME, _LOG_NAME = "shard", "wal"
 """The folder of a memory's shard, and in it that of its log."""
@@ -85,6 +85,29 @@ def load_shard(path: Path, dimension: int) -> qe.EdgeShard:
     return qe.EdgeShard.load(str(path), _config(dimension))
 
 
+def check_unlocked(path: Path) -> None:
+    """Refuse a shard that is open elsewhere, before Edge opens it.
+
+    Edge looks at the lock of its log last, after it has opened the segments for writing: whoever has the shard open can
+    no longer write to them then ("Tracker journal … is shorter than expected").
+
+    Raises:
+        MemoryLocked: it is open in another process, or in this one.
+    """
+    try:
+        import fcntl
+
+        handle = os.open(path / _LOG_NAME, os.O_RDONLY)
+    except (ImportError, OSError):  # Edge itself says what is wrong
+        return
+    try:
+        fcntl.flock(handle, fcntl.LOCK_SH | fcntl.LOCK_NB)
+    except BlockingIOError:
+        raise locked_error(str(path.parent)) from None
+    finally:
+        os.close(handle)
+
+
 def check_segments(path: Path) -> None:
     """Refuse a shard without a file that says which pairs its vectors are of, before Edge opens it.
 
@@ -92,8 +115,10 @@ def check_segments(path: Path) -> None:
     holds: 1,000 of 12,000 pairs.
 
     Raises:
+        MemoryLocked: it is open elsewhere.
         MemoryStoreError: naming the file.
     """
+    check_unlocked(path)
     segments = [one for one in path.glob("segments/*") if one.is_dir()]
     if not segments:
         raise MemoryStoreError(f"{path}/segments holds nothing, and pairs would be there: {RESTORE}")

@@ -215,7 +215,8 @@ def test_no_pair_is_lost_that_is_added_until_the_swap(
     with httpx.Client(base_url=note.url, headers={"api-key": note.token}, timeout=PATIENCE_S) as client:
         while building.poll() is None:
             pair = {"id": f"late {len(stored)}", "text_vector": vector, "image_vector": vector}
-            assert client.post("/v1/memory/pairs", json={"pairs": [pair]}).status_code == 200
+            answer = client.post("/v1/memory/pairs", json={"pairs": [pair]})
+            assert answer.status_code == 200, answer.text
             stored.append(pair["id"])
             time.sleep(0.02)
     out, said = building.communicate()
@@ -238,13 +239,12 @@ def test_reading_commands_work_while_it_is_served(
         ("eval", "retrieval", catalogue, "--memory", "memory"),
         ("embed", "--text", "a small red circle"),
     ):
-        assert "work with a copy, which that service gives meanwhile (reco memory copy" in (said := fail(*reads))
+        assert "work with a copy (reco memory copy" in (said := fail(*reads))
         assert service.url in said
     copied = ask("memory", "copy", "memory", "elsewhere")
     assert copied["pairs"] == 24
     assert ask("eval", "retrieval", catalogue, "--memory", "elsewhere")["images"] == 24
-    assert f"is open in the service at {service.url}" in (said := fail("memory", "copy", "elsewhere", "memory"))
-    assert "reco memory add FILE --memory MEMORY" in said
+    assert f"is open in the service at {service.url}" in fail("memory", "copy", "elsewhere", "memory")
     assert f"is open in the service at {service.url}" in fail("memory", "build", "--relearn")
     service.stop()
     (served, found), alone = while_served, ask("memory", "info")
