@@ -25,12 +25,12 @@ from reco_plugin.artifact import Artifact
 from reco_plugin.config import load_settings
 from reco_plugin.demo.tasks import KNOWN, Bench, Group, drawing, prepare
 from reco_plugin.encode import Encoder
-from reco_plugin.evaluate.measure import measure, refine_task
-from reco_plugin.evaluate.memories import RamMemory, ram_memory
-from reco_plugin.evaluate.task import SIDES, Side, TaskItems
 from reco_plugin.files import whole_file
 from reco_plugin.fuse import Fuser, Learned, open_fusers
+from reco_plugin.measure.memories import RamMemory, ram_memory
+from reco_plugin.measure.ranks import measure, refine_task
 from reco_plugin.measure.statistics import bootstrap
+from reco_plugin.measure.task import SIDES, Side, TaskItems
 from reco_plugin.quickstart.dataset import ALL_SPLITS, Quickstart, load
 from reco_plugin.refine import Refiner
 from reco_plugin.types import Neighbours, Records, Search, other
@@ -159,7 +159,7 @@ class Ablations:
         refined = refine_task(refiner, bench.task, {side})
         for group in GROUPS:
             task = bench.group(group)
-            before, after = measure(task).top(1), measure(task, [bench.group(group, refined)]).top(1)
+            before, after = measure(task).top(1), measure(bench.group(group, refined)).top(1)
             found = (after.mean(), *bootstrap(after - before, task.groups))
             cells.append([round(100 * float(share), 1) for share in found])
         return cells

@@ -27,11 +27,10 @@ from reco_plugin.artifact import Artifact, FusionInfo, Policy
 from reco_plugin.config import load_settings
 from reco_plugin.demo.tasks import KNOWN, Bench, Group, drawing, prepare
 from reco_plugin.encode import Encoder, EncodesPairs
-from reco_plugin.evaluate.measure import measure as measured
-from reco_plugin.evaluate.measure import refine_task
-from reco_plugin.evaluate.memories import ram_memory
-from reco_plugin.evaluate.methods import grid
 from reco_plugin.fuse import Fuser, Learned
+from reco_plugin.measure.memories import ram_memory
+from reco_plugin.measure.ranks import measure as measured
+from reco_plugin.measure.ranks import refine_task
 from reco_plugin.measure.statistics import bootstrap
 from reco_plugin.models.encoder import FrozenClip
 from reco_plugin.models.export import export, refit
@@ -54,6 +53,7 @@ from reco_plugin.quickstart.dataset import (
 from reco_plugin.refine import Refiner, VectorMemory
 from reco_plugin.types import Fingerprint, Records, Vectors
 
+from .baselines import grid
 from .page import FIGURES, table, write_blocks
 from .pretrain.generic import SOURCES as GENERIC_SOURCES
 from .pretrain.generic import load_with_generic
@@ -161,7 +161,7 @@ def best_baseline(study: Study, memory: VectorMemory) -> tuple[Fuser, int]:
 
     def top1(choice: tuple[Fuser, int]) -> float:
         refined = refine_task(study.refine(memory, choice[0], gate=False, k=choice[1]), task)
-        return float(measured(task, [refined]).top(1).mean())
+        return float(measured(refined).top(1).mean())
 
     return max(((fuser, k) for k in (5, 10) for fuser in grid()), key=top1)
 
@@ -223,7 +223,7 @@ def _intervals(study: Study, ours: Refiner, baseline: Refiner) -> dict[str, Any]
 
 def _hits(study: Study, group: Group, refine: Refiner) -> Any:
     bench = study.bench
-    return measured(bench.group(group), [bench.group(group, refine_task(refine, bench.task))]).top(1)
+    return measured(bench.group(group, refine_task(refine, bench.task))).top(1)
 
 
 SHOWN = (

@@ -22,7 +22,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from reco_plugin.evaluate.memories import ram_memory
+from reco_plugin.measure.memories import ram_memory
 from reco_plugin.measure.statistics import Interval, bootstrap
 from reco_plugin.refine import Refiner
 from reco_plugin.score import score_both

@@ -6,7 +6,7 @@ r"""LAION's clip_benchmark on a refined CLIP: ``pip install clip-benchmark``, th
         --pretrained frozen image@memory text@memory --dataset wds/birds --dataset_root birds --no_amp
 
 ``--pretrained`` says what is refined through which memory: images as queries, or the texts of a retrieval. Class
-prompts stay plain here: as candidates they are refined as one set, by ``reco eval zero-shot``.
+prompts stay plain here: as candidates they are refined as one set, by ``reco eval``.
 """
 
 from __future__ import annotations

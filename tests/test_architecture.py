@@ -32,7 +32,7 @@ ROOMS = {  # name -> the modules and packages in it; an import goes to the same 
     "path": "reco pairs guard",
     "sources, engines, ingest": "sources data engines ingest",
     "models": "models",
-    "measure": "measure evaluate fit compare report interleave",
+    "measure": "measure",
     "client, adapters": "client adapters",
     "demo": "demo",
     "serve": "serve",
@@ -186,7 +186,7 @@ def test_torch_is_known_to_the_training_only():
 
 
 def test_open_clip_is_loaded_with_what_loads_its_models_only():
-    """It takes four seconds: processes that train on encoded pairs, and `reco fit`, do without."""
+    """It takes four seconds: processes that train on encoded pairs, and `reco eval --tune`, do without."""
     loaded = {name: {found.name for found in imports_of(path) if found.at_import} for name, path in modules().items()}
     wanted = {name for name, names in loaded.items() if any(one.startswith("open_clip") for one in names)}
     while more := {name for name, names in loaded.items() if names & {f"reco_plugin.{one}" for one in wanted}} - wanted:

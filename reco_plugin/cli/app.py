@@ -19,13 +19,8 @@ app = typer.Typer(
 memory_app = typer.Typer(
     rich_markup_mode=None, no_args_is_help=True, help="Build, fill, search and move memories of image-text pairs."
 )
-eval_app = typer.Typer(
-    rich_markup_mode=None,
-    no_args_is_help=True,
-    help="Measure what refinement changes on your data. The file formats: docs/evaluation.md",
-)
 model_app = typer.Typer(rich_markup_mode=None, no_args_is_help=True, help="Make model folders: export, add or train.")
-GROUPS = {"": app, "memory": memory_app, "eval": eval_app, "model": model_app}
+GROUPS = {"": app, "memory": memory_app, "model": model_app}
 """Words before the name of a command -> the group that lists it."""
 
 COMMANDS = (
@@ -55,24 +50,10 @@ COMMANDS = (
         "reco serve --memory ./memory --port 8080",
     ),
     Command(
-        "fit",
-        "fit:fit_command",
-        "Fit a model to your catalogue, measure on held-out groups whether it helps, and write the model.",
-        "reco fit catalogue.csv --group product --model my_model --out runs/x",
-    ),
-    Command(
-        "eval zero-shot",
-        "evaluate:zero_shot_command",
-        "Classify labelled images by the nearest class prompt: frozen, images refined, prompts refined, both.",
-        "reco eval zero-shot photos/test --memory ./memory --template 'a photo of a {}, a type of bird.'"
-        "\n\nOnly vectors, no model: reco eval zero-shot test.npz --memory-from pairs.npz",
-    ),
-    Command(
-        "eval retrieval",
-        "evaluate:retrieval_command",
-        "Search images by captions and captions by images: frozen, the query refined, the index refined, both.",
-        "reco eval retrieval captions.jsonl --memory ./memory --k 10"
-        "\n\nOnly vectors, no model: reco eval retrieval test.npz --memory-from pairs.npz",
+        "eval",
+        "evaluate:eval_command",
+        "Measure what refinement changes on your pictures, by side and direction, and write the page.",
+        "reco eval photos/test --memory ./memory\n\nChoose a policy and write a model: reco eval catalogue.csv --tune",
     ),
     Command(
         "compare",
@@ -155,6 +136,7 @@ COMMANDS = (
     ),
 )
 RENAMED = {
+    "fit": "reco eval SOURCE --tune",
     "export": "reco model export",
     "train": "reco model train",
     "memory update": "reco memory add SOURCE --only-known",
@@ -174,7 +156,7 @@ for _command in COMMANDS:
     _command.add_to(GROUPS[_command.words.rpartition(" ")[0]])
 for _old, _new in RENAMED.items():
     add_renamed(GROUPS[_old.rpartition(" ")[0]], _old, _new)
-for _name in ("memory", "eval", "model"):
+for _name in ("memory", "model"):
     app.add_typer(GROUPS[_name], name=_name)
 
 

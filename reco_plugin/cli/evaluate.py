@@ -1,243 +1,188 @@
-"""``reco eval``: what refinement changes on your data, frozen against refined."""
+"""``reco eval``: whether refinement helps on your pictures, and the policy that it would take."""
 
 from __future__ import annotations
 
+import hashlib
 import json
-from collections.abc import Iterator, Mapping
+import shlex
+import sys
+from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
 from ..config import load_settings
-from ..errors import ArtifactError, ConfigError
-from ..files import whole_file
-from ..options import RefineOptions, defaults_of
-from ..types import FuserName
-from ..values import counted
-from .shared import (
-    DEFAULT_MEMORY,
-    Given,
-    JsonOption,
-    OpenOptions,
-    check_place,
-    print_result,
-    reco_to_read,
-    take_flags,
-    takes,
-)
+from ..errors import ConfigError, need
+from ..options import RefineHow
+from .compare import check_writable
+from .shared import Given, JsonOption, OpenOptions, keeps, print_result, reco_of, reco_to_read, take_flags, takes
 
 if TYPE_CHECKING:
-    from ..evaluate import RetrievalResult, ZeroShotResult
+    from ..measure.evaluate import Askers, EvalOptions
+    from ..measure.record import Record
+    from ..measure.source import Reading, Things
     from ..reco import Reco
-    from ..refine import Refiner
-    from ..score import Refines
 
 
 @dataclass(frozen=True)
-class Setup(OpenOptions):
-    """The model and memory to evaluate."""
+class _Evaluated(OpenOptions):
+    """What is measured."""
 
-    memory: Annotated[
+    group: Annotated[
         str | None,
-        typer.Option(
-            help="Memory to retrieve from: a folder, or the URL of a Qdrant server, as in "
-            "'grpc://host:6334?collection=shop'.",
-            show_default="RECO_MEMORY or ./memory, if it is there",
-        ),
+        typer.Option(metavar="COLUMN", help="Column of what a picture shows.", show_default="the caption"),
     ] = None
-    memory_from: Annotated[
-        str | None,
-        typer.Option(
-            metavar="PAIRS", help="Build a memory in RAM for this run: a table, folder, .tar, .npz or .parquet."
-        ),
-    ] = None
-    fuser: Annotated[
-        FuserName | None,
-        typer.Option(help="reco: the closed form. paper: the attention layer.", show_default="of the model"),
-    ] = None
-
-
-@dataclass(frozen=True)
-class _Evaluation(Setup):
-    """The setup, the cache, and the output."""
-
-    cache: Annotated[
-        Path | None,
-        typer.Option(
-            metavar="DIR", help="Folder to cache frozen vectors of images and texts, so a second run encodes nothing."
-        ),
-    ] = None
-    as_json: JsonOption = False
-    out: Annotated[Path | None, typer.Option(metavar="FILE", help="Also write the result as JSON.")] = None
-
-    def __post_init__(self) -> None:
-        """Look at the place of the result before hours of encoding."""
-        check_place(self.out)
-
-
-@takes(_Evaluation, RefineOptions)
-def zero_shot_command(
-    source: Annotated[
-        str,
-        typer.Argument(
-            help="A folder of one folder per class, of its name; a table, as in 'shop.csv?image=photo&label=kind'; "
-            ".tar, .npz or .parquet."
-        ),
-    ],
-    *,
-    given: Given,
     template: Annotated[
         list[str] | None,
         typer.Option(
-            help="Prompt with {} for the class name; repeat it for more.", show_default="of the source, or of the model"
+            help="Prompt with {} for the name of a class; repeat it for more.",
+            show_default="of the source, or of the model",
         ),
-    ] = None,
-    unseen: Annotated[
-        Path | None,
+    ] = None
+    tune: Annotated[
+        bool, typer.Option("--tune", help="Choose k, caution and sides, test them, and write a model folder.")
+    ] = False
+    paper: Annotated[bool, typer.Option("--paper", help="With --tune: also train and try the paper's layer.")] = False
+    max_loss: Annotated[
+        float | None,
         typer.Option(
-            metavar="FILE",
-            help="Names of the unseen classes, one per line: also report seen and unseen classes.",
-            show_default="of the source",
+            min=0,
+            max=1,
+            help="With --tune: share of queries that may lose where the memory holds no answer, with 95 % confidence.",
+            show_default="0.02",
         ),
-    ] = None,
-) -> None:
-    """Classify labelled images by the nearest class prompt: frozen, images refined, prompts refined, both.
-
-    Prints top-1 and top-5 in per cent, and the gain in top-1 with its 95 % interval; with unseen classes, also these
-    among themselves, the seen ones among themselves, and both in one with their harmonic mean. An image that is also
-    in the memory, with the same id, does not retrieve its own pair.
-    """
-    from ..data import read_labelled
-    from ..evaluate import zero_shot
-    from ..evaluate.encoding import count_items, with_templates
-
-    labelled = read_labelled(source, templates=template or (), unseen=unseen)
-    asked = take_flags(_Evaluation, given)
-    vectors = count_items(labelled) == 0
-    with open_setup(asked, given, vectors=vectors) as reco:
-        labelled = with_templates(reco, labelled)
-        with encoding(count_items(labelled)) as advance:
-            result = zero_shot(_with_cache(reco, asked.cache, vectors=vectors), labelled, progress=advance, **given)
-        _print_result(result, reco, asked)
+    ] = None
+    seed: Annotated[int, typer.Option(min=0, help="Of who asks, and of intervals.")] = 0
 
 
-@takes(_Evaluation, RefineOptions)
-def retrieval_command(
+@takes(_Evaluated, RefineHow, but=("answered", "target", "words", "where"))
+def eval_command(
     source: Annotated[
         str,
         typer.Argument(
-            help="A table of captions, as in 'shop.csv?id=sku&image=photo&text=title'; .tar shards, .npz or a "
-            "folder with .txt files."
+            help="A folder of one folder per class; a table with labels or captions; any source of pairs, as for "
+            "`reco memory build`.",
+            show_default=False,
         ),
     ],
     *,
+    out: Annotated[
+        Path, typer.Option(metavar="DIR", help="Folder for eval.html, eval.json, what was encoded, and the model.")
+    ] = Path("eval"),
+    as_json: JsonOption = False,
     given: Given,
 ) -> None:
-    """Search images by captions and captions by images: frozen, the query refined, the index refined, both.
+    """Measure what refinement changes on your pictures, by side and direction, and write the page.
 
-    Prints recall at 1, 5 and 10 and nDCG@10 in per cent, and the gain in recall at 1 with its 95 % interval. "query"
-    leaves the index as it is, as for an existing index.
+    With --memory, the pictures ask that memory; without, half of the things ask the others. Pairs of the picture itself
+    are hidden. With --tune, a policy is chosen on one part, tested once on another, and written as a model folder, or
+    none is. An interrupted run goes on when started again. What it means: docs/evaluation.md
     """
-    from ..data import read_retrieval
-    from ..evaluate import retrieval
-    from ..evaluate.encoding import count_captioned
+    flags = take_flags(_Evaluated, given)
+    if (flags.paper or flags.max_loss is not None) and not flags.tune:
+        raise ConfigError("--paper and --max-loss belong to --tune: add it, or leave them out")
+    if flags.tune and flags.memory is not None:
+        raise ConfigError("--tune measures pairs that are their own memory: leave out --memory")
+    for module, extra in (("jinja2", "report"), ("scipy", "measure")):
+        need(module, "reco eval", extra)
+    check_writable(out)
+    from ..measure.evaluate import EvalOptions
 
-    captioned = read_retrieval(source)
-    asked = take_flags(_Evaluation, given)
-    raw = count_captioned(captioned)
-    with open_setup(asked, given, vectors=not raw) as reco, encoding(raw) as advance:
-        cached = _with_cache(reco, asked.cache, vectors=not raw)
-        result = retrieval(cached, captioned, progress=advance, **given)
-        _print_result(result, reco, asked)
+    how = EvalOptions(given, flags.seed, shlex.join(["reco", *sys.argv[1:]]))  # type: ignore[arg-type]  # flags of RefineHow
+    with keeps(f"what was encoded so far stays in {out}; the same command goes on from there"):
+        record = _measure(source, flags, how, out)
+    told = json.dumps(record.to_dict(), indent=2, ensure_ascii=False)
+    from ..measure.page import write_record
+    from ..measure.table import render
+
+    page = write_record(record, out, "eval")
+    print_result(told if as_json else f"{render(record)}\n\npage: {page}")
+
+
+def _measure(source: str, flags: _Evaluated, how: EvalOptions, out: Path) -> Record:
+    from ..measure.evaluate import ask_itself, ask_memory, evaluate, refiner
+    from ..measure.source import Reading, needs_encoder
+    from ..types import Fingerprint
+
+    reading = Reading(group=flags.group, templates=flags.template or (), folder=out)
+    named = flags.model is not None or "model" in load_settings().model_fields_set
+    if flags.memory is not None:
+        with reco_to_read(flags.model, flags.existing, on_memory_failure="fail") as reco:
+            things = _read(source, reading, reco)
+            if not len(reco.memory):
+                raise ConfigError(f"the memory {flags.memory} is empty: fill it, or leave out --memory")
+            return evaluate(ask_memory(things, reco.memory.store), reco, how)
+    if not needs_encoder(source) and not named and not flags.tune:
+        things = _read(source, reading, None)
+        digest = hashlib.sha256(things.pairs.image.tobytes()).hexdigest()
+        asking = ask_itself(things, Fingerprint("vectors", digest, things.pairs.image.shape[1]), how.seed)
+        return evaluate(asking, refiner(asking, **_options(how, None)), how)
+    with reco_of(flags.model, load_settings(memory=":memory:")) as reco:
+        things = _read(source, reading, reco)
+        asking = ask_itself(things, reco.manifest.fingerprint, how.seed)
+        record = evaluate(asking, refiner(asking, **_options(how, reco)), how)
+        return _tuned(record, asking, reco, flags, out) if flags.tune else record
+
+
+def _options(how: EvalOptions, reco: Reco | None) -> dict[str, Any]:
+    """Defaults of the refinement: the flags', else the model's."""
+    from ..defaults import NEIGHBOURS
+
+    known = (
+        {}
+        if reco is None
+        else {name: value for name, value in reco.defaults.items() if name in ("k", "gate", "caution")}
+    )
+    return {"k": NEIGHBOURS, **known, **{name: value for name, value in how.refine.items() if name == "k"}}
+
+
+def _read(source: str, reading: Reading, reco: Reco | None) -> Things:
+    from ..measure.source import read_things
+
+    with _bar() as advance:
+        reading = replace(reading, progress=advance)
+        if reco is not None:
+            reading = replace(reading, encoder=reco.encoder, fingerprint=reco.manifest.fingerprint)
+        return read_things(source, reading)
 
 
 @contextmanager
-def open_setup(setup: Setup, options: Mapping[str, Any], *, vectors: bool) -> Iterator[Reco | Refiner]:
-    """Open the model with its memory; only a refiner if everything is vectors and no model was named.
-
-    ``vectors`` tells whether the source holds vectors, so that no encoder is needed; ``options`` are those of refining.
-    """
-    from ..data import is_vectors, read_records
-    from ..refine import refiner_for_vectors
-
-    if setup.memory and setup.memory_from:
-        raise ConfigError("give --memory or --memory-from, not both")
-    settings = load_settings(**{**defaults_of(options), "fuser": setup.fuser or options.get("fuser")})
-    pairs = setup.memory_from
-    vectors_only = vectors and pairs is not None and is_vectors(pairs)
-    unnamed = setup.model is None and "model" not in settings.model_fields_set  # ./triton_models is not
-    set_ = settings.refining
-    needs_none = set_.get("fuser") == "reco" or (unnamed and "fuser" not in set_)
-    if vectors_only and pairs is not None and setup.model is None and needs_none:
-        yield refiner_for_vectors(read_records(pairs), **set_)
-        return
-    if pairs:
-        place = load_settings(memory=":memory:")
-    else:
-        named = setup.memory is not None or "memory" in load_settings().model_fields_set
-        place = setup.existing if named or Path(DEFAULT_MEMORY).exists() else load_settings()
-    try:
-        if vectors_only and setup.model is None and settings.falls_back:
-            raise ArtifactError("no model was named: --model gives the one with the attention layer.")
-        model = reco_to_read(setup.model, place, fuser=setup.fuser, on_memory_failure="fail")
-    except ArtifactError as error:
-        hint = " Vectors alone need no model: --fuser reco without --model." if vectors_only else ""
-        raise ArtifactError(f"{error}{hint}") from None
-    with model as reco:
-        if pairs:
-            _fill(reco, pairs)
-        if len(reco.memory) == 0:
-            typer.echo("warning: the memory is empty, so nothing is refined: give --memory or --memory-from", err=True)
-        yield reco
-
-
-def _fill(reco: Reco, pairs: str) -> None:
-    """Add the pairs of a source to the memory in RAM."""
-    from ..data.opening import open_rows, pairs_of
-    from ..data.same_encoder import SameEncoder
-
-    rows = open_rows(pairs)
-    same = SameEncoder(reco.encoder, str(reco.manifest.fingerprint), rows)
-    reco.memory.add(same.watch(pairs_of(rows)), progress=True)
-    if same.misses:
-        typer.echo(same.note, err=True)
-
-
-def _with_cache(reco: Reco | Refiner, cache: Path | None, *, vectors: bool) -> Refines:
-    """The same with a cache of encoded vectors, if a folder is given."""
-    from ..evaluate.encoding import CachingReco
-    from ..reco import Reco
-
-    if cache is None:
-        return reco
-    if vectors or not isinstance(reco, Reco):
-        raise ConfigError("--cache keeps what was encoded, and the source holds vectors already: leave it out")
-    return CachingReco(reco, cache)
-
-
-@contextmanager
-def encoding(total: int) -> Iterator[Any]:
-    """Show a progress bar over ``total`` items, if any; yields the function that advances it."""
+def _bar() -> Iterator[Any]:
     from ..progress import progress_bar
 
-    with progress_bar(total=total, desc="encode", unit="item", disable=not total) as bar:
+    with progress_bar(desc="read", unit="picture") as bar:
         yield bar.update
 
 
-def _print_result(result: ZeroShotResult | RetrievalResult, reco: Reco | Refiner, asked: _Evaluation) -> None:
-    """Print a result as a table or as JSON, with its setup, and write the JSON to --out."""
-    pairs = reco.memory.store.count()
-    named = {"model": asked.model, "memory": asked.memory or asked.memory_from, "fuser": asked.fuser}
-    setup = {name: str(value) for name, value in named.items() if value} | {"pairs": pairs}
-    told = result.to_dict() | {"setup": setup}
-    ranks = told.pop("ranks", None)
-    text = json.dumps(told, indent=2, ensure_ascii=False)
-    if ranks:  # columns of numbers, which would be a line each
-        text = f'{text[:-2]},\n  "ranks": {json.dumps(ranks, ensure_ascii=False)}\n}}'
-    if asked.out is not None:
-        with whole_file(asked.out) as part:
-            part.write_text(text + "\n", encoding="utf-8")
-    print_result(text if asked.as_json else f"{result.render()}\nmemory: {counted(pairs, 'pair')}")
+def _tuned(record: Record, asking: Askers, reco: Reco, flags: _Evaluated, out: Path) -> Record:
+    """Choose, test, write the model if it ships, and put it into the record."""
+    from ..api_encoder import load_model
+    from ..defaults import BATCH, STEPS
+    from ..measure.tune import MAX_LOSS, add_to, train_layer, tune, write_model
+
+    layer = train_layer(asking, out, seed=flags.seed, steps=STEPS, batch=BATCH) if flags.paper else None
+    fusers = []
+    if layer is not None:
+        from ..models.train import TorchFuser
+
+        fusers.append(TorchFuser(layer))
+    found = tune(
+        asking, max_loss=MAX_LOSS if flags.max_loss is None else flags.max_loss, seed=flags.seed, fusers=fusers
+    )
+    folder = out / "model"
+    if found.ships:
+        base, policy, trained_on = (
+            load_model(reco.settings.model),
+            found.policy.to_policy(),
+            f"reco eval {asking.things.name}",
+        )
+        if found.policy.fuser is None:
+            write_model(base, policy, folder, trained_on)
+        else:
+            from ..models.export import refit
+
+            refit(base, layer, folder, policy=policy, trained_on=trained_on)
+    return add_to(record, found, folder if found.ships else None)

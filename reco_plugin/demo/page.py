@@ -9,13 +9,13 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import numpy.typing as npt
 from jinja2 import Environment, PackageLoader, select_autoescape
 
 from ..calibration.why import explain_decision
-from ..evaluate.findings import RankedCandidate
-from ..evaluate.measure import each_label_once, measure, nearest, refine_task, scores_of
-from ..evaluate.task import Task
 from ..files import whole_file
+from ..measure.ranks import measure, nearest, refine_task, scores_of
+from ..measure.task import Task
 from ..quickstart.dataset import EMOJI_SOURCES, NAMES_SOURCE, Quickstart
 from ..reco import Reco
 from ..refine import used_pairs
@@ -25,6 +25,15 @@ from .tasks import TEST_GROUPS, Bench, drawing
 _GAINS, _HARMS = 18, 6
 _SHIPPED = "reco-quickstart-mini-clip"
 _SHOWN = 5  # neighbours and ranked labels per query
+
+
+@dataclass(frozen=True)
+class RankedCandidate:
+    """One candidate of a ranking."""
+
+    name: str
+    similarity: float
+    true: bool
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -88,10 +97,27 @@ def write_page(
 
 def _choose(bench: Bench, refined: Task) -> list[int]:
     """Choose the rows with the largest rise and fall among all labels; each entity once."""
-    before, after = measure(bench.task).ranks[0], measure(bench.task, [refined]).ranks[0]
+    before, after = measure(bench.task).ranks, measure(refined).ranks
     order = np.argsort(np.log1p(after) - np.log1p(before), kind="stable")
     unseen = order[bench.query_splits[order] == "unseen"]
-    return each_label_once(unseen, refined, _GAINS) + each_label_once(order[::-1], refined, _HARMS)
+    return _each_once(unseen, refined, _GAINS) + _each_once(order[::-1], refined, _HARMS)
+
+
+def _each_once(rows: npt.NDArray[np.int64], task: Task, count: int) -> list[int]:
+    """The first of some queries, by row (M,), of each label; at most ``count``."""
+    _, first = np.unique(task.queries.labels[rows], return_index=True)
+    return [int(row) for row in rows[np.sort(first)][:count]]
+
+
+def _ranked(task: Task, row: int) -> tuple[RankedCandidate, ...]:
+    """The candidates nearest to a query, nearest first."""
+    scores, labels = scores_of(task, np.array([row]))[0], task.candidates.labels
+    return tuple(
+        RankedCandidate(
+            task.classes[labels[place]], float(scores[place]), bool(labels[place] == task.queries.labels[row])
+        )
+        for place in nearest(task, row, _SHOWN)
+    )
 
 
 def _card(
@@ -107,8 +133,8 @@ def _card(
         prompt_why=_why(prompts, true),
         rank_before=_rank(bench.task, row),
         rank_after=_rank(refined, row),
-        before=nearest(bench.task, row, _SHOWN),
-        after=nearest(refined, row, _SHOWN),
+        before=_ranked(bench.task, row),
+        after=_ranked(refined, row),
         neighbours=_neighbours(data, images, place, entity.key),
         prompt_neighbours=_neighbours(data, prompts, true, entity.key),
     )

@@ -13,8 +13,8 @@ from typing import Any
 from ..artifact import Artifact
 from ..data.picture_folders import note_folders
 from ..errors import MemoryStoreError
-from ..evaluate.results import table
 from ..files import as_data_error, whole_file
+from ..measure.table import align
 from ..quickstart.dataset import EntitySplit, Quickstart, load
 from ..reco import Reco
 from ..types import Pair
@@ -149,7 +149,7 @@ def _report(results: dict[str, Any], out: Path) -> None:
         rows.append([f"{title}:", *[""] * len(TEST_GROUPS)])
         rows += [line(f"  {words}", groups, _KEYS[side]) for side, words in _SIDE_NAMES.items()]
     header = ["top-1 / top-5 in %", "unseen entities", "seen entities", "all labels together"]
-    print("\n" + table(header, rows))
+    print("\n" + align(header, rows))
     gain = results["unseen"]["refined"]["top1"] - results["unseen"]["frozen"]["top1"]
     reco = "reco" if shutil.which("reco") else f"{sys.executable} -m reco_plugin"
     print(
@@ -162,5 +162,5 @@ def _report(results: dict[str, Any], out: Path) -> None:
         f"\n       {reco} embed --text 'a red fox' --memory {out / 'memory'} --json"
         f"\n       {reco} serve --memory {out / 'memory'}   (then open http://127.0.0.1:8080)"
         f"\n       {reco} doctor"
-        f"\n       {reco} model export --help: your own CLIP"
+        f"\n       {reco} model export --help, {reco} eval --help: your own CLIP and catalogue"
     )

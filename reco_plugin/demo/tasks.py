@@ -11,8 +11,8 @@ import numpy.typing as npt
 from PIL import Image
 
 from ..encode import EncodesPairs
-from ..evaluate.measure import Measured, measure_sides, refine_task
-from ..evaluate.task import SIDES, Side, Task, TaskItems
+from ..measure.ranks import Measured, measure_sides, refine_task
+from ..measure.task import SIDES, Side, Task, TaskItems
 from ..options import RefineHow
 from ..quickstart.dataset import ALL_SPLITS, Entity, EntitySplit, Quickstart
 from ..score import Refines
@@ -65,7 +65,7 @@ class Bench:
         """Zero-shot accuracy in percent, per group, frozen and refined; the prompts of all entities are one set."""
         refined, accuracies = refine_task(reco, self.task, sides, **options), Accuracies()
         for name in groups:
-            found = measure_sides(self.group(name), [self.group(name, refined)], sides)
+            found = measure_sides(self.group(name), self.group(name, refined), sides)
             accuracies[name] = {side: accuracy(one) for side, one in found.items()}
         return accuracies
 
@@ -73,7 +73,7 @@ class Bench:
 def accuracy(found: Measured) -> Accuracy:
     """Top-1 and top-5 in percent.
 
-    >>> accuracy(Measured(np.array([[0, 3, 7, 0]])))
+    >>> accuracy(Measured(np.array([0, 3, 7, 0])))
     {'top1': 50.0, 'top5': 75.0}
     """
     return {f"top{k}": round(100 * float(found.top(k).mean()), 2) for k in (1, 5)}

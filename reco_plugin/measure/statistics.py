@@ -9,9 +9,10 @@ and only where enough queries and groups changed. The tests take scipy; interval
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from dataclasses import dataclass
-from typing import Any, Literal, NamedTuple, TypeAlias
+from statistics import NormalDist
+from typing import Literal, NamedTuple, TypeAlias
 
 import numpy as np
 import numpy.typing as npt
@@ -82,62 +83,39 @@ def bootstrap(
     apart = np.concatenate([_apart(*drawn, mean) for drawn in _draws(sums, counts, samples, seed)])
     tail = (1.0 - level) / 2.0
     low, high = np.quantile(apart, [tail, 1.0 - tail], method="inverted_cdf")
-    bounds = np.clip([mean - high * error, mean - low * error], numbers.min(), numbers.max())
+    least, most = float(numbers.min()), float(numbers.max())
+    bounds = np.clip([mean - high * error, mean - low * error], least, most)
+    if np.isinf([low, high]).any():  # many draws lack what is rare: it is as rare as a share so near an end may be
+        share = (mean - least) / (most - least)
+        rare = [
+            least + (most - least) * one
+            for one in _wilson(share, share * (1 - share) * ((most - least) / error) ** 2, level)
+        ]
+        bounds = np.where(np.isinf([high, low]), rare, bounds)
     return Interval(mean, float(bounds[0]), float(bounds[1]))
 
 
-def harmonic_mean(seen: float, unseen: float) -> float:
-    """Harmonic mean of two accuracies: high only where both are.
-
-    >>> harmonic_mean(0.6, 0.3)
-    0.4
-    >>> harmonic_mean(0.6, 0.0)
-    0.0
-    """
-    return float(_harmonic(np.float64(seen), np.float64(unseen)))
-
-
-def bootstrap_harmonic(
-    seen: Sequence[npt.ArrayLike],
-    unseen: Sequence[npt.ArrayLike],
-    groups: tuple[npt.ArrayLike | None, npt.ArrayLike | None] = (None, None),
-    *,
-    samples: int = DRAWS,
-    level: float = LEVEL,
-    seed: int = 0,
+def level(
+    values: npt.ArrayLike, groups: npt.ArrayLike | None = None, *, weights: npt.ArrayLike | None = None
 ) -> Interval:
-    """Harmonic mean of two accuracies with its interval, or the change of one: seen and unseen are drawn independently.
+    """Mean of values from 0 to 1 and its interval by Wilson's score, which is as good near 0 and 1.
 
-    >>> bootstrap_harmonic([[1, 1, 1, 0, 0]], [[1, 0, 0, 0, 0, 0, 1, 1, 0, 0]]).mean  # of .6 and .3
-    0.4
-    >>> bootstrap_harmonic([[1, 1], [1, 0]], [[1, 1], [1, 0]]).mean  # 1 after, .5 before
-    0.5
+    Values of one group count as far as they differ from one another: by the variance of the groups' means, N values
+    are as many independent ones as would give it.
 
-    Args:
-        seen: hits (N,) of the queries of seen classes; a second array holds the hits to compare with.
-        unseen: the same of the queries of unseen classes, (M,).
-        groups: group of each query, (N,) and (M,).
-        samples: number of draws.
-        level: confidence level.
-        seed: of the draws; the same seed gives the same bounds.
+    >>> mean, low, high = level([1.0] * 59 + [0.0])
+    >>> round(mean, 3), round(low, 3), round(high, 3)
+    (0.983, 0.91, 0.997)
 
     Raises:
-        InputError: no values, or not one group for each.
+        InputError: see :func:`bootstrap`.
     """
-    found = list[tuple[float, Figures]]()
-    for sides in zip(seen, unseen, strict=True):
-        drawn = []
-        for number, (side, of) in enumerate(zip(sides, groups, strict=True)):
-            blocks = _draws(*_by_group(side, of, None), samples, seed + number)  # the same seed draws the same groups
-            drawn.append(np.concatenate([sums.sum(axis=1) / counts.sum(axis=1) for sums, counts in blocks]))
-        means = (_numbers(side).mean() for side in sides)
-        found.append((float(_harmonic(*means)), _harmonic(*drawn)))
-    (mean, draws), *before = found
-    if before:
-        mean, draws = mean - before[0][0], draws - before[0][1]
-    tail = (1.0 - level) / 2.0
-    low, high = np.quantile(draws, [tail, 1.0 - tail])
-    return Interval(mean, float(low), float(high))
+    sums, counts = _by_group(values, groups, weights)
+    mean = min(max(float(sums.sum() / counts.sum()), 0.0), 1.0)
+    variance = float(_error(sums[None], counts[None])[0]) ** 2
+    many = mean * (1.0 - mean) / variance if variance > 0 else float(len(sums))
+    low, high = _wilson(mean, many, LEVEL)
+    return Interval(mean, max(0.0, low), min(1.0, high))
 
 
 @dataclass(frozen=True)
@@ -150,22 +128,22 @@ class Difference:
             where too few changed.
         changed: queries with a difference.
         groups: that they are of.
-        told: whether it surely gains or loses; ``no difference`` where enough changed and it is neither.
-        more: queries that it would take beside these to tell one of this size, in four of five tries; 0 where it is
-            told; None where there is none.
+        effect: whether it surely gains or loses; ``no difference`` where enough changed and it is neither.
+        more: queries beside these that a difference of this size needs, in four of five tries; 0 where it is sure;
+            None where there is none.
     """
 
     interval: Interval
     p: float
     changed: int
     groups: int
-    told: Effect
+    effect: Effect
     more: int | None
 
     @property
     def sure(self) -> bool:
         """Whether it surely gains."""
-        return self.told == "gains"
+        return self.effect == "gains"
 
 
 def compare_pairs(
@@ -199,13 +177,14 @@ def compare_pairs(
     enough = changed >= CHANGED and moved >= GROUPS
     p = min(1.0, tried * _exchanged(sums[sums != 0], 2 * samples - 1, seed)) if enough else 1.0
     sure = enough and p < SURE and abs(interval.mean) >= LEAST
-    told: Effect = "no difference" if enough else "too few"
+    effect: Effect = "no difference" if enough else "too few"
     if sure and interval.low > 0:
-        told = "gains"
+        effect = "gains"
     elif sure and interval.high < 0:
-        told = "loses"
-    more = 0 if told in ("gains", "loses") else _more(interval.mean, _error(sums[None], counts[None])[0], len(numbers))
-    return Difference(interval, p, changed, moved, told, more)
+        effect = "loses"
+    error = _error(sums[None], counts[None])[0]
+    more = 0 if effect in ("gains", "loses") else _more(interval.mean, error, len(numbers))
+    return Difference(interval, p, changed, moved, effect, more)
 
 
 def sign_test(one: int, other: int) -> float:
@@ -269,6 +248,13 @@ def _apart(sums: Figures, counts: Figures, mean: float) -> Figures:
     return np.where(error > 0, far / np.where(error > 0, error, 1.0), without)
 
 
+def _wilson(mean: float, many: float, confidence: float) -> tuple[float, float]:
+    """Wilson's bounds of a share of so many."""
+    z = NormalDist().inv_cdf(0.5 + confidence / 2.0)
+    centre, wide = mean + z * z / (2 * many), z * math.sqrt(mean * (1.0 - mean) / many + (z / (2 * many)) ** 2)
+    return (centre - wide) / (1.0 + z * z / many), (centre + wide) / (1.0 + z * z / many)
+
+
 def _exchanged(sums: Figures, flips: int, seed: int) -> float:
     """The p of a sign-flip permutation test of groups, of which none is 0."""
     with importing("scipy", "measure", "a test of differences"):
@@ -286,8 +272,3 @@ def _more(mean: float, error: float, queries: int) -> int | None:
     if abs(mean) < LEAST:
         return None
     return max(1, math.ceil(((_POWER * error / abs(mean)) ** 2 - 1.0) * queries))
-
-
-def _harmonic(seen: Figures | np.float64, unseen: Figures | np.float64) -> Any:
-    total = seen + unseen
-    return 2.0 * seen * unseen / np.where(total > 0, total, 1.0)

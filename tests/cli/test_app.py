@@ -32,7 +32,7 @@ def commands(group: Any, path: tuple[str, ...] = ()) -> Iterator[tuple[str, ...]
             yield (*path, name)
 
 
-OTHERS = ("serve", "eval", "compare", "fit", "model")
+OTHERS = ("serve", "eval", "compare", "model")
 """Commands whose flags are the options of other rooms."""
 WHOLE: Any = typer.main.get_command(app)
 

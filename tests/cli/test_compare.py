@@ -14,7 +14,7 @@ from dataclasses import dataclass
 import numpy as np
 
 import titles
-from reco_plugin.compare import FunctionIndex
+from reco_plugin.measure import FunctionIndex
 from reco_plugin.engines import IndexHit
 
 vectors = np.random.default_rng(0).normal(size=(24, 128))
@@ -66,15 +66,12 @@ def test_a_function_stands_in_for_an_engine_without_an_address(shop, ask):
     told = ask("compare", "--function", "shop.py:search", "--queries", "queries.txt", "-k", 5)
     assert told["setup"]["engine"] == "shop.py:search"
     assert "documents" not in told["setup"], "nobody knows how many there are"
-    page = (shop / "compare" / "compare.html").read_text(encoding="utf-8")
-    assert "Not measured: its vectors cannot be read" in page
-    assert set(told["seconds"]) == {"embed", "refine", "plain", "refined"}
+    assert any("was not measured: its vectors cannot be read" in note for note in told["notes"])
     rows = [json.loads(line) for line in (shop / "compare" / "queries.jsonl").read_text().splitlines()]
     assert [len(row["plain"]) for row in rows] == [5, 5]
     assert (shop / "compare" / "compare.html").is_file()
     told = ask("compare", "--function", "shop.py:named", "--queries", "queries.txt")
     assert told["setup"]["engine"] == "my shop"
-    assert "text" in told["seconds"]
 
 
 def test_scores_of_numpy_and_more_hits_than_asked_for_are_taken(shop, ask):
@@ -111,4 +108,4 @@ def test_an_address_and_a_function_are_one_too_many(fail):
 
 def test_what_a_function_would_not_be_asked_is_refused(fail):
     given = ("compare", "--function", "shop.py:search")
-    assert "give real queries: --queries FILE" in fail(*given, "--verdicts", "marks.json")
+    assert "give real queries: --queries FILE" in fail(*given, "--marks", "marks.json")

@@ -236,14 +236,14 @@ def test_reading_commands_work_while_it_is_served(
     another = fail("serve", "--port", 0)
     assert f"is open in the service at {service.url}, process {service.process.pid}, and such a folder" in another
     for reads in (
-        ("eval", "retrieval", catalogue, "--memory", "memory"),
+        ("eval", catalogue, "--memory", "memory"),
         ("embed", "--text", "a small red circle"),
     ):
         assert "work with a copy (reco memory copy" in (said := fail(*reads))
         assert service.url in said
     copied = ask("memory", "copy", "memory", "elsewhere")
     assert copied["pairs"] == 24
-    assert ask("eval", "retrieval", catalogue, "--memory", "elsewhere")["images"] == 24
+    assert ask("eval", catalogue, "--memory", "elsewhere")["setup"]["pictures"] == "24"
     assert f"is open in the service at {service.url}" in fail("memory", "copy", "elsewhere", "memory")
     assert f"is open in the service at {service.url}" in fail("memory", "build", "--relearn")
     service.stop()

@@ -17,8 +17,8 @@ from reco_plugin import Pair, Reco
 from reco_plugin.data import open_rows, write_pairs
 from reco_plugin.data.same_encoder import COMPARED
 from reco_plugin.errors import FingerprintMismatch
-from reco_plugin.fit.catalogue import read_catalogue
 from reco_plugin.ingest import IngestOptions, Outcome, ingest
+from reco_plugin.measure.source import Reading, read_things
 from reco_plugin.types import Records
 
 Write = Callable[..., str]
@@ -131,12 +131,10 @@ def test_pictures_behind_urls_are_fetched_unless_they_are_away(
         http.shutdown()
 
 
-def test_a_fit_refuses_them_too(tmp_path: Path, write: Write, reco: Reco) -> None:
-    from reco_plugin.artifact import Artifact
-
-    rows = open_rows(write("text"))
+def test_an_evaluation_refuses_them_too(tmp_path: Path, write: Write, reco: Reco) -> None:
+    how = Reading(reco.encoder, reco.manifest.fingerprint, tmp_path / "run")
     with pytest.raises(FingerprintMismatch, match="text vectors of another encoder"):
-        read_catalogue(rows, Artifact.load(reco.settings.model), tmp_path / "run")
+        read_things(write("text"), how)
 
 
 def test_a_damaged_picture_is_left_out_of_the_comparison(

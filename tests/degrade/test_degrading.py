@@ -23,9 +23,9 @@ from reco_plugin.errors import (
     SessionTimeout,
     SessionUnavailable,
 )
-from reco_plugin.evaluate.encoding import refine_candidates, refine_queries
-from reco_plugin.evaluate.task import TaskItems
 from reco_plugin.guard import DegradedWarning
+from reco_plugin.measure.ranks import refine_candidates, refine_queries
+from reco_plugin.measure.task import TaskItems
 
 Build = Callable[..., Any]
 QUICK = {"memory_timeout_s": 0.02}

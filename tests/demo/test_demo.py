@@ -116,7 +116,7 @@ def test_the_tour_runs_on_what_the_demo_leaves(ran: Any, out: Path, tmp_path: Pa
         shutil.copytree(path, few / path.name)
     (out / "few.csv").write_text("\n".join(rows[:80]) + "\n", "utf-8")  # beside the drawings that it names
     memory = str(tmp_path / "memory")
-    for arguments in (["memory", "build", str(out / "few.csv")], ["eval", "zero-shot", str(few)]):
+    for arguments in (["memory", "build", str(out / "few.csv")], ["eval", str(few), "--out", str(tmp_path / "eval")]):
         done = CliRunner().invoke(
             app, [*arguments, "--memory", memory, "--model", str(ROOT / "triton_models")], catch_exceptions=False
         )

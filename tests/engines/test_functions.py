@@ -9,9 +9,9 @@ import pytest
 
 from benchmarks.engines.entries import PAGE, function_of
 from benchmarks.engines.pages import Page
-from reco_plugin.compare import FunctionIndex, load_function
 from reco_plugin.engines import Question
 from reco_plugin.errors import EngineError
+from reco_plugin.measure import FunctionIndex, load_function
 
 from .conftest import DIMENSION, rows, unit
 

@@ -9,8 +9,8 @@ import pytest
 from trust_worlds import world
 
 from reco_plugin.errors import ConfigError, InputError
-from reco_plugin.evaluate.memories import ram_memory
 from reco_plugin.extras.presence import Presence, PresenceState, presence_of, presence_signals
+from reco_plugin.measure.memories import ram_memory
 from reco_plugin.refine import Refiner
 from reco_plugin.types import MODALITIES, Fingerprint, Modality, Neighbours, Records, Refinement
 

@@ -14,9 +14,8 @@ from reco_plugin.measure.statistics import (
     GROUPS,
     Interval,
     bootstrap,
-    bootstrap_harmonic,
     compare_pairs,
-    harmonic_mean,
+    level,
     sign_test,
 )
 
@@ -95,20 +94,20 @@ def test_an_interval_of_skewed_differences_holds_the_truth_as_often_as_it_says()
 def test_what_is_too_few_is_called_that_and_how_many_more_it_takes() -> None:
     four = np.zeros(1000)
     four[:4] = 0.6
-    assert compare_pairs(four).told == "too few"
-    assert compare_pairs(np.full(CHANGED - 1, 0.5)).told == "too few"
-    assert compare_pairs(np.full(CHANGED, 0.5)).told == "gains"
-    assert compare_pairs(np.full(CHANGED, -0.5)).told == "loses"
-    assert compare_pairs(np.full(400, 0.5), np.arange(400) % (GROUPS - 1)).told == "too few"
-    assert compare_pairs(np.full(400, 0.004)).told == "no difference", "below half a point"
+    assert compare_pairs(four).effect == "too few"
+    assert compare_pairs(np.full(CHANGED - 1, 0.5)).effect == "too few"
+    assert compare_pairs(np.full(CHANGED, 0.5)).effect == "gains"
+    assert compare_pairs(np.full(CHANGED, -0.5)).effect == "loses"
+    assert compare_pairs(np.full(400, 0.5), np.arange(400) % (GROUPS - 1)).effect == "too few"
+    assert compare_pairs(np.full(400, 0.004)).effect == "no difference", "below half a point"
     rng = np.random.default_rng(0)
     few = rng.normal(size=30)
     few = 0.05 + 0.2 * (few - few.mean()) / few.std(ddof=1)
     found = compare_pairs(few)
-    assert (found.told, found.sure) == ("no difference", False)
+    assert (found.effect, found.sure) == ("no difference", False)
     assert found.more == pytest.approx((2.8 * 0.2 / 0.05) ** 2 - 30, abs=1)
     more = np.concatenate([few, rng.normal(0.05, 0.2, found.more)])
-    assert compare_pairs(more).told == "gains"
+    assert compare_pairs(more).effect == "gains"
     assert compare_pairs(np.tile([0.1, -0.1], 50)).more is None, "there is none to tell"
 
 
@@ -116,7 +115,7 @@ def test_of_several_that_were_tried_each_must_be_surer() -> None:
     gain = np.random.default_rng(3).normal(0.045, 0.2, 100)
     gain += 0.05 - gain.mean()
     once, often = compare_pairs(gain), compare_pairs(gain, tried=20)
-    assert (once.told, often.told) == ("gains", "no difference")
+    assert (once.effect, often.effect) == ("gains", "no difference")
     assert often.p == pytest.approx(20 * once.p)
     assert often.interval.low < once.interval.low < once.interval.high < often.interval.high
 
@@ -124,9 +123,9 @@ def test_of_several_that_were_tried_each_must_be_surer() -> None:
 def test_a_query_counts_as_often_as_it_was_asked() -> None:
     gain = np.where(np.arange(400) < 100, -0.2, 0.2)
     often = np.where(np.arange(400) < 100, 100.0, 1.0)
-    assert compare_pairs(gain).told == "gains"
+    assert compare_pairs(gain).effect == "gains"
     found = compare_pairs(gain, weights=often)
-    assert found.told == "loses"
+    assert found.effect == "loses"
     assert found.interval.mean == pytest.approx((-0.2 * 10_000 + 0.2 * 300) / 10_300)
 
 
@@ -172,23 +171,17 @@ def test_bootstrap_by_group_is_wider_when_groups_agree() -> None:
         bootstrap(values, weights=[1, 2])
 
 
-def test_the_harmonic_mean_and_its_interval() -> None:
-    assert harmonic_mean(0.5, 1.0) == pytest.approx(2 / 3)
-    assert (harmonic_mean(0, 0), harmonic_mean(0.7, 0.7)) == (0, 0.7)
-    rng = np.random.default_rng(1)
-    seen, unseen = (rng.random(4000) < 0.8).astype(float), (rng.random(1000) < 0.3).astype(float)
-    found = bootstrap_harmonic([seen], [unseen])
-    assert found.mean == pytest.approx(harmonic_mean(seen.mean(), unseen.mean()))
-    # dH/du = 2 s^2 / (s + u)^2 = 1.06, dH/ds = 2 u^2 / (s + u)^2 = 0.15; the sampling errors are .0145 and .0063
-    assert (found.high - found.low) / (2 * 1.96) == pytest.approx(np.hypot(1.06 * 0.0145, 0.15 * 0.0063), rel=0.1)
+@pytest.mark.parametrize("share", [0.01, 0.5, 0.98])
+def test_the_interval_of_a_level_holds_the_truth_near_its_ends_too(share: float) -> None:
+    held = 0
+    for shop in range(SHOPS):
+        hits = (np.random.default_rng([shop, 9]).random(60) < share).astype(float)
+        held += level(hits).low <= share <= level(hits).high
+    assert held >= 0.92 * SHOPS
+    assert level([1.0] * 59 + [0.0]).low > 0.9, "no bound of 0 because one is wrong"
 
 
-def test_the_change_of_a_harmonic_mean_is_paired() -> None:
-    """The same queries before and after: no change has no spread, whatever the spread of each."""
-    rng = np.random.default_rng(2)
-    seen, unseen = rng.integers(0, 2, 50).astype(float), rng.integers(0, 2, 30).astype(float)
-    assert bootstrap_harmonic([seen, seen], [unseen, unseen]) == (0, 0, 0)
-    better = bootstrap_harmonic([seen, seen], [np.ones(30), unseen])
-    before = bootstrap_harmonic([seen], [unseen]).mean
-    assert better.mean == pytest.approx(harmonic_mean(seen.mean(), 1.0) - before)
-    assert better.low > 0
+def test_a_level_of_groups_that_agree_is_wider() -> None:
+    values, groups = np.repeat(np.tile([0.0, 1.0], 20), 10), np.repeat(np.arange(40), 10)
+    single, grouped = level(values), level(values, groups)
+    assert (grouped.high - grouped.low) / (single.high - single.low) == pytest.approx(np.sqrt(10), rel=0.15)

@@ -11,7 +11,7 @@ import pytest
 
 from benchmarks.paper import GROUPS, Ablations, InModes, Mode
 from reco_plugin.artifact import Artifact
-from reco_plugin.evaluate.measure import measure
+from reco_plugin.measure.ranks import measure
 from reco_plugin.quickstart.dataset import Quickstart
 from reco_plugin.types import Search
 

@@ -1,0 +1,200 @@
+"""``python -m benchmarks.verdicts [SEED]``: `reco compare` and `reco eval --tune` on shops whose truth is known.
+
+Shops of drawings are their own memory. Each run draws its seed, and writes it beside the figures.
+"""
+
+from __future__ import annotations
+
+import io
+import json
+import secrets
+import sys
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
+from functools import cache
+from itertools import product
+from typing import Any
+
+import numpy as np
+
+from reco_plugin import Reco
+from reco_plugin.demo.tasks import drawing
+from reco_plugin.engines import Description, Document, IndexHit, Page, Question
+from reco_plugin.measure import CompareOptions, Judgments, QueryLog, SearchQuery, compare
+from reco_plugin.measure.evaluate import Askers, ask_itself
+from reco_plugin.measure.judge import judge
+from reco_plugin.measure.ranks import measure_sides, refine_task
+from reco_plugin.measure.source import Things
+from reco_plugin.measure.statistics import points
+from reco_plugin.measure.tune import MAX_LOSS, tune
+from reco_plugin.quickstart.dataset import EntitySplit, load
+from reco_plugin.refine import Refiner
+from reco_plugin.types import Records
+
+from .page import FIGURES, table, write_blocks
+
+KINDS: Mapping[str, EntitySplit] = {"known": "seen", "unknown": "unseen"}
+TITLES = ("right", "10 % shuffled", "25 % shuffled", "50 % shuffled", "exchanged")
+THINGS, JUDGED, NEW, K = 200, 50, 0.3, 10
+
+
+@dataclass(frozen=True)
+class Shop:
+    """An index of N drawings, compared with each vector; what each shows, and its title, which may be wrong."""
+
+    pairs: Records
+    things: Sequence[str]
+    titles: Sequence[str]
+    pictures: Sequence[bytes]  # of the first ones, by which the encoder is compared
+
+    def right(self, thing: str) -> dict[str, float]:
+        """Ids of the drawings that truly show a thing."""
+        return {id_: 1.0 for id_, own in zip(self.pairs.ids, self.things, strict=True) if own == thing}
+
+    def describe(self) -> Description:
+        """What it holds."""
+        return Description(
+            "drawings", "shop", *self.pairs.image.shape[:1], "v", self.pairs.image.shape[1], "cosine", "none"
+        )
+
+    def scan(self, *, vectors: bool = True, size: int = 1000) -> Iterator[Page]:
+        """All of it."""
+        for row, id_ in enumerate(self.pairs.ids):
+            picture = self.pictures[row] if row < len(self.pictures) else None
+            yield Page((Document(id_, self.pairs.image[row], self.titles[row], picture),))
+
+    def search(self, question: Question) -> list[IndexHit]:
+        """The nearest."""
+        scores = self.pairs.image @ np.asarray(question.vector)
+        best = np.argsort(-scores, kind="stable")[: question.k]
+        return [IndexHit(self.pairs.ids[row], float(scores[row]), self.titles[row]) for row in best]
+
+    def close(self) -> None:
+        """Nothing."""
+
+
+class Shops:
+    """Shops of drawings, by the shipped encoder."""
+
+    def __init__(self) -> None:
+        self.data, self.reco = load(), Reco.open("triton_models", memory=":memory:")
+
+    @cache  # noqa: B019 - it lives as long as the command
+    def vectors(self, split: EntitySplit) -> tuple[list[int], Any]:
+        """Rows of the drawings of a split, and their vectors."""
+        rows = self.data.memory_rows((split,)).tolist()
+        return rows, self.reco.encoder.images([drawing(self.data, row) for row in rows])
+
+    def make(self, kind: str, titles: str, seed: int, most: int = THINGS) -> Shop:
+        """A shop of some things."""
+        rng, (rows, image) = np.random.default_rng(seed), self.vectors(KINDS[kind])
+        names = [self.data.by_key[self.data.items[row].entity].label for row in rows]
+        chosen = set(rng.permutation(sorted(set(names)))[:most].tolist())
+        places = [place for place, name in enumerate(names) if name in chosen]
+        things = [names[place] for place in places]
+        wrong = _damaged(things, titles, rng)
+        texts = sorted(set(wrong))
+        text = dict(zip(texts, self.reco.encoder.texts(texts), strict=True))
+        ids = [self.data.items[rows[place]].key for place in places]
+        payloads = [{"caption": title} for title in wrong]
+        pairs = Records(ids, image[places], np.stack([text[title] for title in wrong]), payloads)
+        return Shop(pairs, things, wrong, [self.png(rows[place]) for place in places[:32]])
+
+    def png(self, row: int) -> bytes:
+        """A drawing as a file."""
+        drawing(self.data, row).save(buffer := io.BytesIO(), "PNG")
+        return buffer.getvalue()
+
+
+def _damaged(things: Sequence[str], titles: str, rng: np.random.Generator) -> list[str]:
+    """Titles: the things, a share of which are shuffled among drawings, or the names of things exchanged in pairs."""
+    if titles == "exchanged":
+        names = rng.permutation(sorted(set(things))).tolist()
+        other = dict(zip(names, names[len(names) // 2 :] + names[: len(names) // 2], strict=True))
+        return [other[thing] for thing in things]
+    share = 0.0 if titles == "right" else float(titles.partition(" ")[0]) / 100
+    found, some = np.array(things), np.flatnonzero(rng.random(len(things)) < share)
+    found[some] = found[rng.permutation(some)]
+    return [str(title) for title in found]
+
+
+def verdict_of(shops: Shops, kind: str, titles: str, seed: int, *, new: float) -> dict[str, Any]:
+    """What one shop is told, without judgments and with 50 judged queries, beside its true gain; in points."""
+    shop, rng = shops.make(kind, titles, seed), np.random.default_rng(seed)
+    things = sorted(set(shop.things))
+    lacking = set(rng.permutation(things)[: int(new * len(things))].tolist())
+    known = [row for row, thing in enumerate(shop.things) if thing not in lacking]
+    log = QueryLog(tuple(SearchQuery(thing, thing) for thing in things), len(things))
+    judged = Judgments({thing: shop.right(thing) for thing in rng.permutation(things)[:JUDGED].tolist()}, "judged")
+    with Reco.open("triton_models", memory=":memory:", on_memory_failure="fail") as reco:
+        reco.memory.add_records([shop.pairs.take(known)])
+        blind, open_ = (compare(reco, shop, log, CompareOptions(judgments=one)) for one in (None, judged))
+    grades = [shop.right(str(row["id"])) for row in blind.queries]
+    plain, refined = (judge([row[side] for row in blind.queries], grades, K)["ndcg"] for side in ("plain", "refined"))
+    found: dict[str, Any] = {
+        "things": kind,
+        "titles": titles,
+        "new": new,
+        "true": 100 * float((refined - plain).mean()),
+    }
+    for name, record in (("blind", blind), ("judged", open_)):
+        gain = record.verdict.gain
+        interval = "–" if gain is None else points(gain.interval)
+        found |= {name: record.verdict.decision, f"{name} gain": interval, f"{name} sentence": record.verdict.sentence}
+    return found
+
+
+def tuned_of(shops: Shops, kind: str, titles: str, most: int, seed: int) -> dict[str, Any]:
+    """What ``--tune`` ships on two thirds of a shop's things, and the true loss on the others, which took no part."""
+    shop = shops.make(kind, titles, seed, most)
+    names = np.random.default_rng(seed).permutation(sorted(set(shop.things)))
+    apart = np.isin(shop.things, names[: len(names) // 3])
+    things = Things("captions", "shop", shop.pairs.take(~apart), np.array(shop.titles)[~apart].tolist(), ())
+    askers = ask_itself(things, shops.reco.manifest.fingerprint, seed)
+    found = tune(askers, seed=seed)
+    assert askers.memory is not None
+    true = replace(shop.pairs, text=shops.make(kind, "right", seed, most).pairs.text)  # by true names
+    policy, lost, rest = found.policy, [], np.flatnonzero(apart)
+    third = Askers(Things("captions", "shop", true, shop.things, ()), rest, rest < 0, None, [()] * len(rest))
+    refiner = Refiner(askers.memory.at(policy.k), None, k=policy.k, caution=policy.caution)
+    for direction, task in third.tasks().items():
+        sides = {side: one.top(1) for side, one in measure_sides(task, refine_task(refiner, task)).items()}
+        lost.append(sides["frozen"] - sides[policy.sides.get(direction, "frozen")])
+    told = {"ships": found.ships, "policy": str(policy), "gain": found.change.interval.mean, "loss": found.loss}
+    return {"things": f"{most} {kind}", "titles": titles, **told, "true loss": float(np.concatenate(lost).mean())}
+
+
+def blocks(found: Mapping[str, Any]) -> dict[str, str]:
+    """The block of docs/measurements.md."""
+    rows = []
+    for one in found["verdicts"]:
+        estimate = one["blind gain"] + (", doubtful" if "doubtful estimate" in one["blind sentence"] else "")
+        things = one["things"] + (", 30 % new" if one["new"] else "")
+        rows.append([things, one["titles"], f"{one['true']:+.1f}", estimate, f"{one['judged']}, {one['judged gain']}"])
+    shipped = [one["true loss"] for one in found["tuned"] if one["ships"]]
+    about = (
+        f"`python -m benchmarks.verdicts`, seed {found['seed']}: {THINGS} things, {JUDGED} judged queries, points of "
+        f"nDCG@{K}. `--tune` on twelve memories, three draws each: {len(shipped)} of {len(found['tuned'])} shipped. "
+        f"Allowed are {100 * MAX_LOSS:.0f} points of loss; the largest was {100 * max(shipped, default=0):+.1f}."
+    )
+    made = table(["things", "titles", "true gain", "estimate by titles", "with judgments"], rows, left=2)
+    return {"verdicts": f"{about}\n\n{made}"}
+
+
+def main() -> None:
+    """Measure, and write figures and page."""
+    seed = int(sys.argv[1]) if len(sys.argv) > 1 else secrets.randbelow(10**6)
+    shops, draws = Shops(), iter(range(1000 * seed, 1000 * seed + 1000))
+    found: dict[str, Any] = {"seed": seed, "verdicts": [], "tuned": []}
+    for kind, titles, new in product(KINDS, TITLES, (0.0, NEW)):
+        found["verdicts"].append(verdict_of(shops, kind, titles, next(draws), new=new))
+        print(json.dumps(found["verdicts"][-1]), flush=True)
+    for kind, titles, most, _ in product(KINDS, TITLES[::2], (120, 240), range(3)):
+        found["tuned"].append(tuned_of(shops, kind, titles, most, next(draws)))
+        print(json.dumps(found["tuned"][-1]), flush=True)
+    (FIGURES / "verdicts.json").write_text(json.dumps(found, indent=1) + "\n", encoding="utf-8")
+    write_blocks(blocks(found))
+
+
+if __name__ == "__main__":
+    main()

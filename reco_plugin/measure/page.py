@@ -1,0 +1,74 @@
+"""The page of a record: one file that loads nothing."""
+
+from __future__ import annotations
+
+import base64
+import hashlib
+import json
+import re
+from importlib.resources import files as package_files
+from pathlib import Path
+
+from ..errors import need
+from ..files import as_data_error, whole_file
+from .colours import stylesheet
+from .record import Record
+from .table import table_of
+
+_CODE = re.compile(r"`([^`]+)`")
+
+
+def render_page(record: Record) -> str:
+    """Render a record as one page.
+
+    Raises:
+        MissingExtra: jinja2 is not installed.
+    """
+    need("jinja2", "the HTML page", "report")
+    from jinja2 import Environment, PackageLoader, StrictUndefined, select_autoescape
+    from markupsafe import Markup, escape
+
+    def prose(text: str) -> Markup:
+        return Markup(_CODE.sub(r"<code>\1</code>", str(escape(text))))  # noqa: S704 - escaped first
+
+    environment = Environment(
+        loader=PackageLoader(__package__, "templates"),
+        autoescape=select_autoescape(["html"]),
+        undefined=StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
+    )
+    environment.filters["prose"] = prose
+    script = _template("page.js")
+    titles, rows = table_of(record)
+    return environment.get_template("page.html").render(
+        record=record,
+        titles=titles,
+        rows=rows,
+        style=Markup(stylesheet() + _template("page.css")),  # noqa: S704 - our own files
+        script=Markup(script),  # noqa: S704
+        script_hash=base64.b64encode(hashlib.sha256(script.encode()).digest()).decode(),
+    )
+
+
+def _template(name: str) -> str:
+    return (package_files(__package__) / "templates" / name).read_text(encoding="utf-8")
+
+
+def write_record(record: Record, folder: Path, name: str) -> Path:
+    """Write ``NAME.html``, ``NAME.json`` and, of single queries, ``queries.jsonl``; returns the page's path.
+
+    Raises:
+        DataError: they cannot be written.
+        MissingExtra: jinja2 is not installed.
+    """
+    with as_data_error(f"{folder} cannot be made"):
+        folder.mkdir(parents=True, exist_ok=True)
+    files = {f"{name}.json": json.dumps(record.to_dict(), indent=2, ensure_ascii=False) + "\n"}
+    files[f"{name}.html"] = render_page(record)
+    if record.queries:
+        files["queries.jsonl"] = "".join(json.dumps(row, ensure_ascii=False) + "\n" for row in record.queries)
+    for file, text in files.items():
+        with whole_file(folder / file) as part:
+            part.write_text(text, encoding="utf-8")
+    return folder / f"{name}.html"

@@ -1,0 +1,195 @@
+"""Refine the sides of a task, and rank the true candidates: how many wrong ones are at least as near."""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Iterator, Sequence
+from dataclasses import dataclass, replace
+from typing import Any, Unpack
+
+import numpy as np
+import numpy.typing as npt
+
+from ..calibration.scores import score_pairs
+from ..errors import InputError, MemoryStoreError
+from ..options import RefineHow
+from ..score import Refines
+from ..types import Moves, Refinement, Vectors
+from .task import SIDES, Task, TaskItems
+
+TIE = 1e-6
+"""Cosines this close are equal: float32 sums differ by about as much with the order of the terms."""
+_BLOCK = 1 << 22  # similarities at a time: 16 MiB
+_QUERIES = 4096  # per call, which holds the vectors of all their neighbours: 80 MiB at K=10, D=512
+Labels = npt.NDArray[np.integer[Any]]
+Ranks = npt.NDArray[np.int64]
+
+
+def ranks(queries: Vectors, candidates: Vectors, labels: Labels, candidate_labels: Labels | None = None) -> Ranks:
+    """Rank of each query's best true candidate: how many wrong ones are at least as near, 0 is best.
+
+    Ties count as wrong: a wrong candidate within ``TIE`` of the true one ranks before it, so vectors that all collapse
+    to one point come last and not, by luck, first. Other true candidates of the same query never count.
+
+    >>> ranks(np.eye(2, dtype=np.float32), np.eye(2, dtype=np.float32), np.array([0, 0])).tolist()
+    [0, 1]
+    >>> ranks(np.float32([[1, 0]]), np.float32([[1, 0], [1, 0], [0, 1]]), np.array([0])).tolist()  # a tie
+    [1]
+
+    Args:
+        queries: (B, D) unit-norm.
+        candidates: (C, D) unit-norm.
+        labels: (B,) label of each query.
+        candidate_labels: (C,) label of each candidate; its position when None. Equal labels match.
+
+    Returns:
+        (B,) ranks from 0.
+
+    Raises:
+        InputError: shapes that do not fit, or a query without any true candidate.
+    """
+    own = np.arange(len(candidates)) if candidate_labels is None else np.asarray(candidate_labels)
+    if queries.ndim != 2 or candidates.ndim != 2 or queries.shape[1] != candidates.shape[1] or len(candidates) == 0:
+        raise InputError(f"queries (B, D) and candidates (C, D) expected, got {queries.shape} and {candidates.shape}")
+    if labels.shape != (len(queries),) or own.shape != (len(candidates),):
+        raise InputError(f"labels {labels.shape} and candidate labels {own.shape} do not fit queries and candidates")
+    if not (known := np.isin(labels, own)).all():
+        row = int(np.argmin(known))
+        raise InputError(f"query {row} has label {labels[row]}, which no candidate has")
+    out = np.empty(len(queries), np.int64)
+    for rows in _parts(len(queries), len(candidates)):
+        out[rows] = _ranks_among(queries[rows] @ candidates.T, labels[rows], own)
+    return out
+
+
+def _ranks_among(scores: npt.NDArray[np.floating[Any]], labels: Labels, candidate_labels: Labels) -> Ranks:
+    """Rank (B,) of each query's best true candidate by scores (B, C), see :func:`ranks`."""
+    true = labels[:, None] == candidate_labels[None]  # (B, C)
+    best = np.where(true, scores, -np.inf).max(axis=1, keepdims=True)  # (B, 1)
+    return np.asarray(((scores >= best - TIE) & ~true).sum(axis=1), np.int64)
+
+
+def _parts(rows: int, columns: int) -> Iterator[slice]:
+    """Slices of rows with at most ``_BLOCK`` similarities each."""
+    step = max(1, _BLOCK // max(columns, 1))
+    return (slice(start, start + step) for start in range(0, rows, step))
+
+
+def refine_queries(reco: Refines, items: TaskItems, **options: Unpack[RefineHow]) -> TaskItems:
+    """Refine queries (N, D), some thousand at a time: they do not depend on one another.
+
+    Raises:
+        MemoryStoreError: the memory failed, so that vectors stayed frozen.
+    """
+
+    def refine_rows(rows: slice) -> Refinement:
+        hidden = None if items.own is None else items.own[rows]
+        return _complete(reco.refine(items.vectors[rows], modality=items.modality, exclude=hidden, **options))
+
+    found = [refine_rows(slice(start, start + _QUERIES)) for start in range(0, len(items), _QUERIES)]
+    moving = [part.moves for part in found]
+    moves = Moves.join([one for one in moving if one is not None]) if None not in moving else None
+    return replace(items, vectors=np.concatenate([part.vectors for part in found]), moves=moves)
+
+
+def refine_candidates(reco: Refines, items: TaskItems, **options: Unpack[RefineHow]) -> TaskItems:
+    """Refine candidates (C, D), all in one call: they compete, so they are refined as a set.
+
+    Raises:
+        MemoryStoreError: see :func:`refine_queries`.
+    """
+    found = _complete(
+        reco.refine(items.vectors, modality=items.modality, role="candidate", exclude=items.own, **options)
+    )
+    answered = None if found.coverage is None else found.coverage.answered
+    return replace(items, vectors=found.vectors, moves=found.moves, answered=answered)
+
+
+def _complete(result: Refinement) -> Refinement:
+    """Refuse a degraded refinement: the figures would not show that its vectors are frozen."""
+    if result.degraded:
+        raise MemoryStoreError(
+            f"refinement failed ({result.degraded}), and only refined vectors are measured here: "
+            "see the warning above, or open the model with on_memory_failure='fail'"
+        )
+    return result
+
+
+def refine_task(reco: Refines, task: Task, sides: Collection[str] = SIDES, **options: Unpack[RefineHow]) -> Task:
+    """Refine the named sides of a task, by modality: queries one by one, candidates as a set.
+
+    For ``both``, queries also move as far as the share of candidates that the memory knows allows, which exact scores
+    use; their vectors stay.
+    """
+    wanted, queries, candidates = set(sides), task.queries, task.candidates
+    both = "both" in wanted or wanted >= {queries.modality, candidates.modality}
+    if both or queries.modality in wanted:
+        queries = refine_queries(reco, queries, **options)
+    if both or candidates.modality in wanted:
+        candidates = refine_candidates(reco, candidates, **options)
+    if both and candidates.answered is not None and queries.moves is not None:
+        options["answered"] = candidates.answered
+        queries = replace(queries, moves=refine_queries(reco, task.queries, **options).moves)
+    return replace(task, queries=queries, candidates=candidates)
+
+
+@dataclass(frozen=True)
+class Measured:
+    """The ranks of N queries."""
+
+    ranks: Ranks  # (N,) of the best true candidate, 0 is best
+
+    def top(self, k: int) -> npt.NDArray[np.float64]:
+        """Whether a true candidate is among the first k, (N,).
+
+        >>> Measured(np.array([0, 3])).top(1).tolist()
+        [1.0, 0.0]
+        """
+        return np.asarray(self.ranks < k, np.float64)
+
+
+def measure(task: Task) -> Measured:
+    """Rank the true candidates of a task, by cosines, or by exact scores where both sides moved."""
+    queries, candidates = task.queries, task.candidates
+    if not _is_exact(task):
+        return Measured(ranks(queries.vectors, candidates.vectors, queries.labels, candidates.labels))
+    rows, out = np.arange(len(task)), np.empty(len(task), np.int64)
+    for part in _parts(len(task), len(candidates)):
+        out[part] = _ranks_among(scores_of(task, rows[part]), queries.labels[part], candidates.labels)
+    return Measured(out)
+
+
+def measure_sides(task: Task, refined: Task, sides: Sequence[str] | None = None) -> dict[str, Measured]:
+    """Measure with neither, either or both sides refined, by the modality that was refined; frozen comes first.
+
+    Args:
+        task: frozen.
+        refined: the same with all sides refined that are measured.
+        sides: queries, candidates and both when None.
+    """
+    queries, candidates = task.queries.modality, task.candidates.modality
+    variants = {
+        queries: replace(task, queries=refined.queries),
+        candidates: replace(task, candidates=refined.candidates),
+        "both": refined,
+    }
+    wanted = tuple(variants) if sides is None else sides
+    return {"frozen": measure(task)} | {side: measure(variants[side]) for side in wanted}
+
+
+def _is_exact(task: Task) -> bool:
+    """Whether both sides moved by the closed form: then one cosine is not their score."""
+    return task.queries.moves is not None and task.candidates.moves is not None
+
+
+def scores_of(task: Task, rows: npt.NDArray[np.intp]) -> npt.NDArray[np.float32]:
+    """Scores (b, C) of some queries by row (b,): exact ones where both sides moved, else cosines."""
+    queries, candidates = task.queries, task.candidates
+    if _is_exact(task) and queries.moves is not None and candidates.moves is not None:
+        return score_pairs(queries.moves.take(rows), candidates.moves)
+    return np.asarray(queries.vectors[rows] @ candidates.vectors.T, np.float32)
+
+
+def nearest(task: Task, row: int, count: int = 5) -> list[int]:
+    """Rows of the candidates nearest to a query, nearest first."""
+    scores = scores_of(task, np.arange(row, row + 1))[0]
+    return [int(place) for place in np.argsort(-scores, kind="stable")[:count]]

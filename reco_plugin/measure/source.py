@@ -1,0 +1,290 @@
+"""What ``reco eval`` measures on: pictures with the classes or the captions that they show, as vectors.
+
+What was encoded is kept in the folder of the run, so that an interrupted run goes on, and a second one encodes nothing.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import closing
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import Literal, TypeAlias
+
+import numpy as np
+
+from ..data import Labelled, is_vectors, read_labelled, read_records, write_pairs
+from ..data.groups import check_column, group_of, groups_of
+from ..data.images import RemoteImage
+from ..data.rows import FilePart, Rejected, Rows
+from ..data.same_encoder import SameEncoder
+from ..data.shards import read_samples
+from ..data.source import PREFIX, Location, caption_table, find_shards, names_shards, parse_source
+from ..data.tables import JSON_LINES, SUFFIXES, TableFile, open_lines
+from ..encode import Encoder
+from ..engines import is_index
+from ..errors import ConfigError, DataError
+from ..files import in_home
+from ..ingest.options import IngestOptions
+from ..ingest.prepare import Encoded, Loaded, Skipped, add_marks, given_vectors, key_of
+from ..ingest.run import encode_source
+from ..ingest.source import is_memory, open_source
+from ..types import Fingerprint, Pair, Records, Vectors
+from ..values import ROW, TEMPLATES, counted, fill, strip_marks
+from .hiding import chance
+
+Kind: TypeAlias = Literal["classes", "captions"]
+"""classes: each picture shows a class of a name. captions: each has a text of its own; a catalogue, too."""
+MOST_ROWS = 100_000
+"""Rows that are used; of a larger source, a sample of whole things."""
+_REJECTED = 0.05  # of the rows: more that cannot be used are no accident
+_LABELS = ("label", "class")
+
+
+@dataclass(frozen=True)
+class Things:
+    """N pictures with texts.
+
+    Attributes:
+        kind: what the texts are.
+        name: of the source.
+        pairs: N; of classes, the text is the class's prompt.
+        things: N, what each picture shows: its class, the value of a column, or its caption.
+        texts: N, for people.
+        pictures: id -> its picture, where that is a file or a URL.
+        notes: what people should know of the source.
+    """
+
+    kind: Kind
+    name: str
+    pairs: Records
+    things: Sequence[str]
+    texts: Sequence[str]
+    pictures: Mapping[str, Path | RemoteImage] = field(default_factory=dict)
+    notes: Sequence[str] = ()
+
+    def __len__(self) -> int:
+        return len(self.pairs)
+
+
+@dataclass(frozen=True)
+class Reading:
+    """How a source is read.
+
+    Attributes:
+        encoder, fingerprint: of what is not a vector; None: the source holds vectors.
+        folder: of what was encoded.
+        group: column of what pictures show; None: the caption.
+        templates: prompts with ``{}`` for the name of a class; none: the source's, else the model's.
+        progress: called with the number of rows read.
+    """
+
+    encoder: Encoder | None = None
+    fingerprint: Fingerprint | None = None
+    folder: Path = Path()
+    group: str | None = None
+    templates: Sequence[str] = ()
+    progress: Callable[[int], object] = lambda count: None
+
+
+def read_things(source: str, how: Reading) -> Things:
+    """Read and encode a source of any kind.
+
+    Raises:
+        DataError: it cannot be read, holds nothing, or more than a twentieth of its rows are damaged.
+        ConfigError: raw pictures or texts and no encoder; or an option that does not fit.
+        FingerprintMismatch: its vectors are of another encoder.
+    """
+    where = None if is_index(source) else parse_source(source)
+    if where is not None and _is_labelled(where):
+        return _read_classes(source, how)
+    if how.templates:
+        raise ConfigError(f"{source} has captions and no classes: templates have no effect, leave them out")
+    if how.encoder is None:
+        if not is_vectors(source):
+            raise ConfigError(f"{source} holds pictures or texts, not vectors: give a model (--model)")
+        pairs = list(read_records(source))
+        joined = Records.join(pairs, pairs[0].image.shape[1])
+        return _captioned(
+            source, Records(joined.ids, joined.image, joined.text, list(map(strip_marks, joined.payloads))), how
+        )
+    rows = open_source(source)
+    if how.group is not None:
+        how = replace(how, group=check_column(rows, how.group))
+    pairs_, pictures, notes = _encode(rows, how)
+    found = _captioned(rows.name, pairs_, how)
+    return Things("captions", found.name, pairs_, found.things, found.texts, pictures, notes)
+
+
+def needs_encoder(source: str) -> bool:
+    """Whether a source holds pictures or texts, rather than vectors."""
+    if is_index(source):
+        return True
+    where = parse_source(source)
+    labelled_vectors = in_home(where.name).suffix.lower() == ".npz" and _is_labelled(where)
+    return not labelled_vectors and not is_vectors(source)
+
+
+def _captioned(name: str, pairs: Records, how: Reading) -> Things:
+    texts = [str(payload.get("caption") or id_) for id_, payload in zip(pairs.ids, pairs.payloads, strict=True)]
+    return Things("captions", name, pairs, groups_of(pairs, how.group), texts)
+
+
+def _is_labelled(where: Location) -> bool:
+    """Whether a source names the classes of pictures, in place of captions."""
+    path = in_home(where.name)
+    if where.name.startswith(PREFIX) or {"label", "classes"} & set(where.options):
+        return True
+    if path.is_file() and path.suffix.lower() == ".npz":
+        with np.load(path) as arrays:
+            return "label" in arrays.files
+    if path.is_file() and path.suffix.lower() in SUFFIXES:
+        return "text" not in where.options and _has_labels(path)
+    if names_shards(where.name):
+        first = next((sample for sample in read_samples(find_shards(where.name)) if sample.image is not None), None)
+        return first is not None and "cls" in first.parts and "txt" not in first.parts
+    if not path.is_dir() or is_memory(where) or caption_table(path) is not None:
+        return False
+    inner = [one for one in path.iterdir() if one.is_dir() and not one.name.startswith(".")]
+    return bool(inner) and not any(
+        one.suffix in (".txt", ".tar", ".parquet") for part in inner for one in part.iterdir()
+    )
+
+
+def _has_labels(path: Path) -> bool:
+    if path.suffix.lower() in JSON_LINES:
+        first = next(iter(TableFile(path, needed=()).good_rows()), None)
+        columns = set() if first is None else set(first.values)
+    else:
+        with open_lines(path) as lines:
+            columns = {name.strip() for name in TableFile(path).first_values(lines)}
+    return "text" not in columns and bool(columns & set(_LABELS))
+
+
+def _read_classes(source: str, how: Reading) -> Things:
+    """Pictures of classes, each with its class's prompt: the mean over the templates, normalised."""
+    labelled = read_labelled(source, templates=how.templates)
+    notes = []
+    prompts = labelled.prompts
+    if prompts is None:
+        if how.encoder is None:
+            raise ConfigError(f"{source} holds names of classes, not vectors: give a model (--model)")
+        templates = labelled.templates or how.encoder.templates or TEMPLATES
+        total = np.sum([how.encoder.texts([fill(one, name) for name in labelled.classes]) for one in templates], axis=0)
+        prompts = np.asarray(total / np.linalg.norm(total, axis=1, keepdims=True), np.float32)
+        notes.append("Prompts of the classes: " + ", ".join(map(repr, templates)) + ".")
+    ids = labelled.query_ids or tuple(f"image {row}" for row in range(1, len(labelled) + 1))
+    names = [labelled.classes[label] for label in labelled.labels.tolist()]
+    pictures: Mapping[str, Path | RemoteImage] = {}
+    if isinstance(labelled.images, np.ndarray):
+        text = prompts[labelled.labels]
+        pairs = Records(ids, labelled.images, text, [{"caption": name} for name in names])
+    else:
+        rows = Rows(
+            labelled.name, (FilePart(source, lambda: _pairs_of(labelled, ids, prompts)),), len(labelled), check=False
+        )
+        pairs, pictures, more = _encode(rows, how)
+        notes += more
+        kept = dict(zip(ids, names, strict=True))
+        names = [kept[id_] for id_ in pairs.ids]
+    return Things("classes", labelled.name, pairs, names, names, pictures, notes)
+
+
+def _pairs_of(labelled: Labelled, ids: Sequence[str], prompts: Vectors) -> Iterator[Pair]:
+    for row, label in enumerate(labelled.labels.tolist()):
+        yield Pair(ids[row], labelled.images[row], prompts[label], {"caption": labelled.classes[label]})
+
+
+def _encode(rows: Rows, how: Reading) -> tuple[Records, dict[str, Path | RemoteImage], list[str]]:
+    """The pairs of a source; rows that were encoded before are read from the folder."""
+    if how.encoder is None or how.fingerprint is None:
+        raise ConfigError(f"{rows.name} holds pictures, not vectors: give a model (--model)")
+    kept = _EncodedRows(how.folder / "vectors" / how.fingerprint.digest[:16])
+    pictures, digests, rejected = dict[str, Path | RemoteImage](), dict[str, str](), list[Rejected]()
+
+    share, rows_of_all = _sampled(rows)
+
+    def see(row: Pair | Rejected) -> bool:
+        name = row.where if isinstance(row, Rejected) else group_of(row, how.group)
+        if share < 1.0 and chance(f"sample\0{name}") >= share:
+            return False
+        if isinstance(row, Pair) and isinstance(row.image, Path | RemoteImage):
+            pictures[row.id] = row.image
+        return True
+
+    same = SameEncoder(how.encoder, str(how.fingerprint), rows)
+    with closing(encode_source(rows, how.encoder, kept.sift, IngestOptions(), see)) as batches:
+        for batch in batches:
+            same.look(given_vectors(batch))
+            fresh: dict[str, Encoded] = {}
+            for row in batch:
+                if isinstance(row, Rejected):
+                    rejected.append(row)
+                elif digests.setdefault(row.id, row.digest) != row.digest:
+                    raise DataError(f"{rows.name}: the id {row.id!r} stands for two rows: make ids unique")
+                elif isinstance(row, Encoded):
+                    fresh[row.id] = row
+            kept.keep(list(fresh.values()))
+            how.progress(len(batch))
+    damaged = [row for row in rejected if not row.half]
+    if not digests or len(damaged) > _REJECTED * (len(digests) + len(damaged)):
+        first = f", the first: {(damaged or rejected)[0]}" if rejected else ""
+        raise DataError(
+            f"{len(rejected):,} of {len(digests) + len(rejected):,} rows of {rows.name} cannot be used{first}"
+        )
+    notes = [f"A sample of whole things, {len(digests):,} of {rows_of_all:,} rows, was measured."] * (share < 1.0)
+    notes += [f"{counted(len(rejected), 'row')} could not be used, the first: {rejected[0]}."] if rejected else []
+    return kept.read(digests, how.fingerprint.dimension), pictures, notes
+
+
+def _sampled(rows: Rows) -> tuple[float, int]:
+    """Which share of the things is used, and the number of all rows, which are counted where that is not known."""
+    total = sum(1 for part in rows.parts for _ in part.read()) if rows.total is None else rows.total
+    return min(1.0, MOST_ROWS / max(total, 1)), total
+
+
+class _EncodedRows:
+    """Rows that were encoded, by id and content; a file a batch, which is complete or absent."""
+
+    def __init__(self, folder: Path) -> None:
+        self._folder = folder
+        self._batches: list[Records] = []
+        self._places: dict[int, tuple[int, int]] = {}
+        for path in sorted(folder.glob("*.npz")):
+            for records in read_records(path):
+                self._know(records)
+
+    def sift(self, rows: Sequence[Loaded]) -> list[Loaded | Skipped]:
+        """Replace rows that are kept by skipped ones."""
+        return [
+            Skipped(row.pair.id, row.digest, "unchanged") if key_of(row.pair.id, row.digest) in self._places else row
+            for row in rows
+        ]
+
+    def keep(self, rows: Sequence[Encoded]) -> None:
+        """Write the rows of a batch, of different ids."""
+        if not rows:
+            return
+        records = Records(
+            [row.id for row in rows],
+            np.stack([row.image for row in rows]),
+            np.stack([row.text for row in rows]),
+            [add_marks(row.payload, row.digest, None) for row in rows],
+        )
+        named = hashlib.sha256("".join(row.id + row.digest for row in rows).encode()).hexdigest()[:32]
+        self._folder.mkdir(parents=True, exist_ok=True)
+        write_pairs(self._folder / f"{named}.npz", [records])
+        self._know(records)
+
+    def read(self, digests: Mapping[str, str], dimension: int) -> Records:
+        """The rows of these ids and digests, (N, D) each, in the order given."""
+        places = [self._places[key_of(id_, digest)] for id_, digest in digests.items()]
+        parts = [self._batches[batch].take([row]) for batch, row in places]
+        joined = Records.join(parts, dimension)
+        return Records(joined.ids, joined.image, joined.text, [strip_marks(payload) for payload in joined.payloads])
+
+    def _know(self, records: Records) -> None:
+        for row, (id_, payload) in enumerate(zip(records.ids, records.payloads, strict=True)):
+            self._places[key_of(id_, str(payload[ROW]))] = (len(self._batches), row)
+        self._batches.append(records)

@@ -1,0 +1,248 @@
+"""``reco eval --tune``: choose k, caution and sides on one part of the things, and test that one policy on another.
+
+What is written is the policy that was tested. Torch is needed only where the paper's layer is tried.
+"""
+
+from __future__ import annotations
+
+import shutil
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, get_args
+
+import numpy as np
+
+from ..artifact import FORMAT, Artifact, FusionInfo, Policy, whole_model
+from ..fuse import Fuser
+from ..models.folder import write_manifest
+from ..refine import Refiner
+from ..types import Caution, Modality, Role
+from .evaluate import Askers, Direction
+from .ranks import measure_sides, refine_task
+from .record import Line, Record, Shares, Verdict
+from .statistics import Difference, Figures, Interval, bootstrap, compare_pairs, level, points
+from .task import Side
+
+if TYPE_CHECKING:
+    from ..models.train import Fusions
+
+KS = (5, 10, 20)
+MAX_LOSS = 0.02
+"""Share of queries whose first result may get worse where the memory holds no answer, at the interval's upper end."""
+Choice = dict[Direction, Side]
+"""The side that is refined in each direction; those that are not named stay plain."""
+
+
+@dataclass(frozen=True)
+class TunePolicy:
+    """One policy to try.
+
+    Attributes:
+        k: neighbours.
+        caution: of the closed form.
+        sides: that are refined.
+        fuser: of the paper's layer; None: the closed form.
+    """
+
+    k: int
+    caution: Caution
+    sides: Choice
+    fuser: Fuser | None = None
+
+    def __str__(self) -> str:
+        how = "the paper's layer" if self.fuser is not None else f"caution {self.caution}"
+        sides = " and ".join(f"{side} ({direction})" for direction, side in self.sides.items())
+        return f"k {self.k}, {how}, refined: {sides}"
+
+    def to_policy(self) -> Policy:
+        """Defaults of a model."""
+        queries, candidates = set[Modality](), set[Modality]()
+        for direction, side in self.sides.items():
+            asks, _, searched = direction.partition("->")
+            queries |= {asks} if side in (asks, "both") else set()  # type: ignore[arg-type]  # a direction's are modalities
+            candidates |= {searched} if side in (searched, "both") else set()  # type: ignore[arg-type]
+        roles: dict[Role, tuple[Modality, ...]] = {
+            "query": tuple(sorted(queries)),
+            "candidate": tuple(sorted(candidates)),
+        }
+        return Policy(k=self.k, gate=self.fuser is None, caution=self.caution, refine=roles)
+
+
+@dataclass(frozen=True)
+class _Outcome:
+    """What a policy gives on one part: (n,) for each query of every direction.
+
+    Attributes:
+        plain, gain: whether the first result is right, and the change of that.
+        loss: how much it falls where the memory holds no answer: minus the change.
+        groups: things.
+    """
+
+    plain: Figures
+    gain: Figures
+    loss: Figures
+    groups: Sequence[str]
+
+    def change(self, seed: int) -> Difference:
+        """The gain, tested once."""
+        return compare_pairs(self.gain, np.asarray(self.groups), seed=seed)
+
+    def lost(self, seed: int) -> Interval:
+        """The loss, with its interval."""
+        return bootstrap(self.loss, np.asarray(self.groups), seed=seed)
+
+
+@dataclass(frozen=True)
+class Tuned:
+    """The policy that was chosen, how it was tested, and whether it ships."""
+
+    policy: TunePolicy
+    tried: int
+    change: Difference
+    loss: Interval
+    max_loss: float
+    line: Line
+
+    @property
+    def ships(self) -> bool:
+        """Whether it surely gains on the other part, and loses no more than allowed at the interval's upper end."""
+        return self.change.sure and self.loss.high <= self.max_loss
+
+    @property
+    def sentence(self) -> str:
+        """For people."""
+        figures = (
+            f"tested once, on things that it was not chosen on: {points(self.change.interval)} points of queries whose "
+            f"first result is right; where the memory holds no answer it loses {100 * self.loss.mean:.1f}, at most "
+            f"{100 * self.loss.high:.1f}, and {100 * self.max_loss:.1f} are allowed. {self.line.shares}"
+        )
+        if self.ships:
+            return f"Chosen of {self.tried}: {self.policy}; {figures}."
+        return (
+            f"Plain is best, and no model was written. The best of {self.tried} policies was {self.policy}; {figures}."
+        )
+
+
+def tune(asking: Askers, *, max_loss: float = MAX_LOSS, seed: int = 0, fusers: Sequence[Fuser] = ()) -> Tuned:
+    """Choose on the pairs that ask of one part of the things, and test on the others.
+
+    Args:
+        asking: a source that asks itself.
+        max_loss: share of queries, from 0 to 1.
+        seed: of the intervals.
+        fusers: of the paper's layer, to try beside the closed form.
+    """
+    tried = 0
+    best: tuple[float, TunePolicy] | None = None
+    for policy, outcome in _outcomes(asking, ~asking.test, fusers):
+        tried += 1
+        allowed = outcome.lost(seed).high <= max_loss
+        score = float(outcome.gain.mean()) - (0.0 if allowed else 1.0)
+        if best is None or score > best[0]:
+            best = score, policy
+    assert best is not None  # noqa: S101 - there are policies
+    chosen = best[1]
+    outcome = next(found for policy, found in _outcomes(asking, asking.test, fusers, chosen))
+    change, loss = outcome.change(seed), outcome.lost(seed)
+    line = Line(
+        f"tested: {chosen}",
+        len(outcome.gain),
+        level(outcome.plain + outcome.gain, np.asarray(outcome.groups)),
+        change,
+        Shares.of(outcome.gain, np.ones(len(outcome.gain))),
+        Interval(-loss.mean, -loss.high, -loss.low),
+    )
+    return Tuned(chosen, tried, change, loss, max_loss, line)
+
+
+def _outcomes(
+    asking: Askers, part: Any, fusers: Sequence[Fuser], only: TunePolicy | None = None
+) -> Iterator[tuple[TunePolicy, _Outcome]]:
+    """Each policy, or one, with what it gives on a part of those who ask, (Q,)."""
+    known, unknown = asking.tasks(part), asking.tasks(part, known=False)
+    ways: list[tuple[int, Caution, Fuser | None]] = [(k, caution, None) for k in KS for caution in get_args(Caution)]
+    ways += [(KS[1], "balanced", fuser) for fuser in fusers]
+    for k, caution, fuser in ways if only is None else [(only.k, only.caution, only.fuser)]:
+        assert asking.memory is not None  # noqa: S101 - it asks itself
+        memory = asking.memory.at(k) if fuser is None else asking.memory.plain
+        refiner = Refiner(memory, fuser, k=k, gate=fuser is None, caution=caution)
+        found = {}
+        for direction, task in known.items():
+            hidden = unknown[direction]
+            found[direction] = (
+                {side: one.top(1) for side, one in measure_sides(task, refine_task(refiner, task)).items()},
+                {side: one.top(1) for side, one in measure_sides(hidden, refine_task(refiner, hidden)).items()},
+                [task.classes[label] for label in task.queries.labels.tolist()],
+            )
+        for sides in _choices(known) if only is None else [only.sides]:
+            plain, after, loss, groups = list[Figures](), list[Figures](), list[Figures](), list[str]()
+            for direction, (with_answer, without, things) in found.items():
+                side = sides.get(direction, "frozen")
+                plain.append(with_answer["frozen"])
+                after.append(with_answer[side])
+                loss.append(without["frozen"] - without[side])
+                groups += things
+            before = np.concatenate(plain)
+            yield (
+                TunePolicy(k, caution, sides, fuser),
+                _Outcome(before, np.concatenate(after) - before, np.concatenate(loss), groups),
+            )
+
+
+def _choices(tasks: dict[Direction, Any]) -> list[Choice]:
+    """Sides to try: queries of a direction, or of both; of classes, names or both, too."""
+    if "text->image" in tasks:
+        text: Choice = {"text->image": "text"}
+        image: Choice = {"image->text": "image"}
+        return [text, image, text | image]
+    sides: tuple[Side, ...] = get_args(Side)
+    return [{"image->text": side} for side in sides]
+
+
+def add_to(record: Record, tuned: Tuned, model: Path | None) -> Record:
+    """The record with what was chosen; ``model`` is the folder that was written."""
+    labelled = record.verdict.basis == "labels"
+    decision = ("switch" if labelled else "not known") if tuned.ships else "leave"
+    head = "" if labelled or not tuned.ships else "An estimate that takes captions as true. "
+    policy = tuned.policy.to_policy()
+    settings = {**policy.model_dump(mode="json"), "model": str(model)} if tuned.ships else {}
+    verdict = Verdict(decision, record.verdict.basis, head + tuned.sentence, tuned.change, tuned.line.shares, settings)  # type: ignore[arg-type]
+    return replace(
+        record, verdict=verdict, lines=[*record.lines, tuned.line], notes=[record.verdict.sentence, *record.notes]
+    )
+
+
+def write_model(base: Artifact, policy: Policy, out: Path, trained_on: str) -> None:
+    """Write a model folder: the files of another one, with another policy, refined by the closed form.
+
+    Raises:
+        ArtifactError: ``out`` exists and is no model folder, or cannot be written; nothing is written.
+    """
+    manifest = base.manifest
+    fusion = FusionInfo(fuser="reco", config=manifest.fusion.config, trained_on=trained_on)
+    changed = manifest.model_copy(update={"format": FORMAT, "policy": policy, "fusion": fusion})
+    with whole_model(out) as folder:
+        if base.folder.is_dir():  # of an API there is none
+            shutil.copytree(base.folder, folder, dirs_exist_ok=True)
+        write_manifest(folder, changed)
+
+
+def train_layer(asking: Askers, out: Path, *, seed: int = 0, steps: int, batch: int) -> Fusions:
+    """Train the paper's layer on the memory's pairs.
+
+    Raises:
+        MissingExtra: torch is not installed.
+    """
+    from ..errors import importing
+
+    with importing(None, "train", "the paper's layer"):
+        from ..models.layer import FusionConfig
+        from ..models.neighbours import gather
+        from ..models.train import TrainConfig, train_fusions
+    assert asking.memory is not None  # noqa: S101 - it asks itself
+    store, pairs = asking.memory.store, asking.memory.pairs
+    thing_of = dict(zip(asking.things.pairs.ids, asking.things.things, strict=True))
+    data = gather(store, pairs, KS[1], [thing_of[id_] for id_ in pairs.ids])
+    config = FusionConfig(data.pairs.image.shape[1])
+    return train_fusions(data, config, out / "paper", TrainConfig(steps=steps, batch=batch, seed=seed))
