@@ -53,9 +53,8 @@ class Shop:
 
     def describe(self) -> Description:
         """What it holds."""
-        return Description(
-            "drawings", "shop", *self.pairs.image.shape[:1], "v", self.pairs.image.shape[1], "cosine", "none"
-        )
+        count, dimension = self.pairs.image.shape
+        return Description("drawings", "shop", count, "v", dimension, "cosine", "none")
 
     def scan(self, *, vectors: bool = True, size: int = 1000) -> Iterator[Page]:
         """All of it."""
