@@ -1,6 +1,6 @@
 """The header of a memory: its encoder, what was learned of its pairs, and what people said of its answers.
 
-A folder holds it as ``memory.json``, written anew as a whole; a server as described in :mod:`.server_state`.
+A folder holds it as ``memory.json``, written anew as a whole; a server as described in :mod:`.collection`.
 """
 
 from __future__ import annotations

@@ -13,12 +13,19 @@ from qdrant_client.conversions.conversion import GrpcToRest, RestToGrpc
 from ..errors import FingerprintMismatch, MemoryStoreError
 from ..types import MODALITIES, Fingerprint, Neighbours, Records, Search
 from .checks import CheckedSearch
-from .collection import consistency, open_served, read_collection, search_params
+from .collection import (
+    STATE_ID,
+    ServedState,
+    consistency,
+    count_pairs,
+    open_served,
+    read_collection,
+    search_params,
+)
 from .filters import Library
 from .header import Header, SaidRecord
 from .points import PointMemory
 from .server import Server
-from .server_state import STATE_ID, ServedState, count_pairs
 
 T = TypeVar("T")
 _SIDES = [str(modality) for modality in MODALITIES]

@@ -12,7 +12,9 @@ from ..errors import MemoryStoreError
 from ..types import Fingerprint
 from .collection import (
     BUILD_KEY,
+    ServedState,
     collection_of_alias,
+    count_pairs,
     create_alias,
     is_finished,
     make_collection,
@@ -20,7 +22,6 @@ from .collection import (
     version_numbers,
 )
 from .server import Server
-from .server_state import ServedState, count_pairs
 from .versions import Version, Versions, version_name, version_number
 
 T = TypeVar("T")
