@@ -112,7 +112,7 @@ def test_closed_before_it_was_ever_reached(model: Path, server: StandIn, there: 
 def test_a_key_that_only_reads_waits_for_whoever_fills_the_memory(
     model: Path, server: StandIn, there: dict[str, Any], known: list[Pair]
 ) -> None:
-    """The order of docs/deployment.md: the service starts with a key that reads, and the memory is filled after it."""
+    """The order of docs/run.md: the service starts with a key that reads, and the memory is filled after it."""
     server.engine.refusals["create_collection"] = Refusal(403, "Global manage access is required")
     with pytest.raises(MemoryUnavailable, match=r"no memory 'reco' at .* yet, and the key may not make one"):
         Reco.open(model, **there, on_memory_failure="fail")

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import json
 import re
+import shutil
+import subprocess
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -11,8 +13,12 @@ from typing import Any, NamedTuple
 import promql_parser
 import pytest
 import yaml
+from starlette.testclient import TestClient
 
+from reco_plugin import Reco
 from reco_plugin.counters import Counters, Histogram
+from reco_plugin.serve.app import create_app
+from reco_plugin.serve.settings import ServeSettings
 
 FOLDER = Path("deploy", "helm", "files")
 TARGET = frozenset({"instance", "job", "pod"})  # Prometheus adds them
@@ -79,7 +85,7 @@ LABELS = {
 
 
 def plugin_metrics() -> dict[str, frozenset[str]]:
-    """The plugin's counters under the names of docs/deployment.md: reco_, and the unit written out."""
+    """The plugin's counters under the names of docs/run.md: reco_, and the unit written out."""
     known: dict[str, frozenset[str]] = {}
     for attribute, value in vars(Counters()).items():
         labels = frozenset(LABELS.get(attribute, ()))
@@ -164,7 +170,7 @@ def test_each_alert_asks_for_what_exists_and_says_what_to_do(rules: list[dict[st
 
 
 def test_the_page_lists_the_plugins_metrics(root: Path) -> None:
-    page = (root / "docs" / "deployment.md").read_text("utf-8")
+    page = (root / "docs" / "run.md").read_text("utf-8")
     rows = re.findall(r"^\| `(reco_\w+)` \| (\w+) \|([^|]*)\|", page, flags=re.MULTILINE)
     listed = {
         name + suffix: set(re.findall(r"\w+", labels)) | ({"le"} if suffix == "_bucket" else set())
@@ -172,3 +178,27 @@ def test_the_page_lists_the_plugins_metrics(root: Path) -> None:
         for suffix in (("_bucket", "_sum", "_count") if kind == "histogram" else ("",))
     }
     assert listed == plugin_metrics()
+
+
+PROMTOOL = shutil.which("promtool")
+
+
+@pytest.mark.skipif(PROMTOOL is None, reason="promtool is not installed")
+def test_prometheus_own_tool_takes_the_metrics_and_the_rules(root: Path, tmp_path: Path) -> None:
+    with Reco.open(memory=":memory:") as reco, TestClient(create_app(ServeSettings(page=False), reco)) as client:
+        client.get("/nowhere")
+        shown = client.get("/metrics").text
+    assert 'reco_http_refusals_total{code="not_found"} 1.0' in shown
+    for command, sent in (("check metrics --lint=none", shown), (f"check rules {root / FOLDER / 'alerts.yaml'}", "")):
+        done = subprocess.run(
+            [str(PROMTOOL), *command.split()], input=sent, capture_output=True, text=True, check=False
+        )
+        assert done.returncode == 0, done.stdout + done.stderr
+    down = {"interval": "1m", "input_series": [], "alert_rule_test": []}
+    down["alert_rule_test"] = [{"eval_time": "5m", "alertname": "RecoServiceDown", "exp_alerts": [{}]}]
+    (tmp_path / "rules.yaml").write_text((root / FOLDER / "alerts.yaml").read_text("utf-8"))
+    (tmp_path / "test.yaml").write_text(yaml.safe_dump({"rule_files": ["rules.yaml"], "tests": [down]}))
+    done = subprocess.run(
+        [str(PROMTOOL), "test", "rules", "test.yaml"], cwd=tmp_path, capture_output=True, text=True, check=False
+    )
+    assert "RecoServiceDown" in done.stdout + done.stderr  # it fires; its words are not repeated here
