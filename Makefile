@@ -42,7 +42,7 @@ stack: $(DEV)/.ready ## docker-compose.yml in a docker engine: outages, refined 
 	$(RUN)/pytest tests/stack
 
 check: lint types ## lint, strict types, the fast tests: for daily work
-	$(PYTEST) -q -m "not slow"
+	$(PYTEST) -q -m "not (slow or torch or triton or browser or ray or jvm or docker)"
 
 test-pythons: $(DEV)/.ready ## types with the locked packages of every other Python, and a small set of tests on each that is here
 	$(RUN)/python locks/pythons.py

@@ -73,7 +73,19 @@ def run_tests(python: str) -> bool:
         subprocess.run([interpreter, *INSTALL, "--no-build-isolation", "-e", str(ROOT)], check=True)
         mark(place, text)
     print(f"tests on Python {python}, {found}", flush=True)
-    command = [str(interpreter), "-m", "pytest", "-q", "-n", "2", "--dist", "loadgroup", "-m", "not slow", *SMALL]
+    command = [
+        str(interpreter),
+        "-m",
+        "pytest",
+        "-q",
+        "-n",
+        "2",
+        "--dist",
+        "loadgroup",
+        "-m",
+        "not (slow or torch or ray)",
+        *SMALL,
+    ]
     command += ["--max-worker-restart", "0", "-r", "fE", "-p", "no:cacheprovider"]
     threads = {"OMP_NUM_THREADS": "1", "PYTHONDONTWRITEBYTECODE": ""}
     return not subprocess.run(command, cwd=ROOT, check=False, env={**os.environ, **threads}).returncode

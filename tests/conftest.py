@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-import gc
 import os
+import re
 import shutil
 import signal
 from collections.abc import Iterator
-from functools import cache
 from itertools import product
 from pathlib import Path
 from typing import Any
@@ -29,83 +28,8 @@ os.environ["HAYSTACK_TELEMETRY_ENABLED"] = "False"  # read when Haystack is impo
 collect_ignore = ["support"]  # modules for tests to import, with no example in them
 ROOT = Path(__file__).resolve().parents[1]
 MODEL = ROOT / "triton_models"
-SLOW = {
-    "reco_plugin/adapters",
-    "reco_plugin/ingest/ray_engine.py",
-    "reco_plugin/ingest/ray_worker.py",
-    "reco_plugin/models",
-    "tests/adapters/test_client_served.py",
-    "tests/adapters/test_haystack.py",
-    "tests/adapters/test_langchain.py",
-    "tests/adapters/test_llamaindex.py",
-    "tests/adapters/test_sentence_transformers.py",
-    "tests/benchmarks/pretrain",
-    "tests/benchmarks/test_torture.py",
-    "tests/calibration/test_learn.py",
-    "tests/calibration/test_one_image.py",
-    "tests/calibration/test_small_memories.py",
-    "tests/cli/test_app.py",
-    "tests/cli/test_embed.py",
-    "tests/cli/test_evaluate.py",
-    "tests/cli/test_memory_fill.py",
-    "tests/cli/test_interrupted.py",
-    "tests/cli/test_memory.py",
-    "tests/cli/test_memory_feedback.py",
-    "tests/cli/test_memory_running.py",
-    "tests/cli/test_memory_served.py",
-    "tests/cli/test_memory_source.py",
-    "tests/cli/test_other_encoder.py",
-    "tests/client/test_away.py",
-    "tests/clients",
-    "tests/measure/test_page_browser.py",
-    "tests/data/test_torchvision.py",
-    "tests/degrade/test_opened_in_an_outage.py",
-    "tests/degrade/test_traffic.py",
-    "tests/demo",
-    "tests/deploy",
-    "tests/engines",
-    "tests/examples",
-    "tests/ingest/test_faults.py",
-    "tests/ingest/test_folder_versions.py",
-    "tests/ingest/test_full_disk.py",
-    "tests/ingest/test_killed.py",
-    "tests/ingest/test_memory_source.py",
-    "tests/ingest/test_ray.py",
-    "tests/memory/contract/test_memory_damaged.py",
-    "tests/memory/contract/test_memory_served.py",
-    "tests/memory/contract/test_memory_values.py",
-    "tests/memory/test_folder.py",
-    "tests/memory/test_search_index.py",
-    "tests/preprocess/test_image.py",
-    "tests/preprocess/test_text.py",
-    "tests/quickstart",
-    "tests/serve/dialects/test_fetch.py",
-    "tests/serve/test_core_run.py",
-    "tests/serve/test_memory_admin.py",
-    "tests/serve/test_openapi.py",
-    "tests/serve/test_page.py",
-    "tests/serve/test_page_browser.py",
-    "tests/serve/test_stopping.py",
-    "tests/serve/test_strangers.py",
-    "tests/serve/test_values.py",
-    "tests/sessions/test_ort.py",
-    "tests/sessions/triton",
-    "tests/stack",
-    "tests/test_wheel.py",
-    "tests/models",
-}
-"""Folders and files that train, draw, wait, or start processes, clusters and browsers; they are marked ``slow``."""
 SIZES = {"small": 8, "large": 24}
 IN_RAM, ENOUGH = Path("/dev/shm"), 6 << 30
-
-
-class Examples:
-    """Passes over modules of the package without an example: to look for one, each client of an engine is imported."""
-
-    def pytest_ignore_collect(self, collection_path: Path) -> bool | None:
-        """Whether to pass over a module; None leaves it to others."""
-        ours = collection_path.suffix == ".py" and collection_path.is_relative_to(ROOT / "reco_plugin")
-        return (ours and b">>>" not in collection_path.read_bytes()) or None
 
 
 class ByFile(LoadGroupScheduling):
@@ -116,23 +40,10 @@ class ByFile(LoadGroupScheduling):
         return nodeid.partition("::")[0] if group == nodeid else group
 
 
-class Fast:
-    """Passes over what is slow, so that it is not even imported: torch and Ray alone take seconds."""
-
-    def pytest_ignore_collect(self, collection_path: Path) -> bool | None:
-        """Whether to pass over a folder or file; None leaves it to others."""
-        return is_slow(collection_path) or None
-
-
-def pytest_configure(config: pytest.Config) -> None:
-    """See that every name in :data:`SLOW` is there, and leave out what they name where it is not wanted."""
-    if gone := [name for name in sorted(SLOW) if not (ROOT / name).exists()]:
-        raise pytest.UsageError(f"SLOW in tests/conftest.py names what is not there: {', '.join(gone)}")
-    config.pluginmanager.register(Examples())
-    if config.option.markexpr == "not slow":
-        config.pluginmanager.register(Fast())
+def pytest_configure() -> None:
+    """Put the tests' folders into RAM where there is enough: memories wait for the disk after each write."""
     if IN_RAM.is_dir() and os.access(IN_RAM, os.W_OK) and shutil.disk_usage(IN_RAM).free > ENOUGH:
-        os.environ.setdefault("PYTEST_DEBUG_TEMPROOT", str(IN_RAM))  # memories wait for the disk after each write
+        os.environ.setdefault("PYTEST_DEBUG_TEMPROOT", str(IN_RAM))
 
 
 @pytest.hookimpl(optionalhook=True)
@@ -141,30 +52,27 @@ def pytest_xdist_make_scheduler(config: pytest.Config, log: Any) -> LoadGroupSch
     return ByFile(config, log) if config.option.dist == "loadgroup" else None
 
 
-@pytest.hookimpl(wrapper=True, tryfirst=True)
-def pytest_collection() -> Iterator[None]:
-    """Do not look for garbage among what is imported: there is none, and looking took a fifth of collecting."""
-    gc.disable()
-    try:
-        return (yield)
-    finally:
-        gc.freeze()
-        gc.enable()
+def pytest_ignore_collect(collection_path: Path, config: pytest.Config) -> bool | None:
+    """Pass over what has no test that is wanted, since importing it takes seconds: torch, Ray, clients of engines.
+
+    These are modules of the package without an example, and files with a mark in ``pytestmark`` that ``-m`` leaves out.
+    """
+    if collection_path.suffix != ".py":
+        return None
+    text = collection_path.read_text("utf-8")
+    if collection_path.is_relative_to(ROOT / "reco_plugin"):
+        return ">>>" not in text or None
+    marked = re.search(r"^pytestmark = (\[.*?^\]|[^\n]*)", text, re.MULTILINE | re.DOTALL)
+    left_out = re.fullmatch(r"not \(?([\w ]+?)\)?", config.option.markexpr)
+    if marked is None or left_out is None:
+        return None
+    return not set(left_out[1].split(" or ")).isdisjoint(re.findall(r"mark\.(\w+)", marked[1])) or None
 
 
 @pytest.hookimpl(tryfirst=True)
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Mark what is slow, before ``-m`` chooses, and begin with it: at the end workers have small files to share."""
-    for item in items:
-        if is_slow(item.path):
-            item.add_marker("slow")
-    items.sort(key=lambda item: not is_slow(item.path))
-
-
-@cache
-def is_slow(path: Path) -> bool:
-    """Whether a path is, or lies in, one of :data:`SLOW`."""
-    return any(str(part.relative_to(ROOT)) in SLOW for part in (path, *path.parents) if part.is_relative_to(ROOT))
+    """Begin with what takes long: at the end workers have small files to share."""
+    items.sort(key=lambda item: item.get_closest_marker("slow") is None)
 
 
 @pytest.fixture(autouse=True, scope="session")

@@ -18,7 +18,7 @@ import pytest
 from live_service import wait_until
 
 ROOT = Path(__file__).resolve().parents[1]
-pytestmark = pytest.mark.xdist_group("wheel")  # built and installed once
+pytestmark = [pytest.mark.slow, pytest.mark.xdist_group("wheel")]  # built and installed once
 
 PROGRAM = """\
 from reco_plugin import Reco

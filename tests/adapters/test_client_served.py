@@ -18,6 +18,8 @@ from reco_plugin.client import Client
 from reco_plugin.serve.app import create_app
 from reco_plugin.serve.settings import ServeSettings
 
+pytestmark = pytest.mark.slow
+
 TEXTS = ["a small red circle", "data:image/png is a text too", "naïve 🦊"]
 KEY, ADMIN = "a-key-for-tests", "an-admin-key-for-tests"
 

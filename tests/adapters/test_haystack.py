@@ -18,6 +18,8 @@ from reco_plugin.adapters.haystack import (
 )
 from reco_plugin.errors import ConfigError
 
+pytestmark = pytest.mark.slow
+
 TRUSTED = ["reco_plugin.adapters.haystack"]
 QUERY = "a large blue square"
 

@@ -10,6 +10,8 @@ from langchain_tests.unit_tests import EmbeddingsUnitTests
 
 from reco_plugin.adapters.langchain import RecoEmbeddings
 
+pytestmark = pytest.mark.slow
+
 
 class TestUnit(EmbeddingsUnitTests):
     @property

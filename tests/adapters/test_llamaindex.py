@@ -13,6 +13,8 @@ from llama_index.core.storage.kvstore import SimpleKVStore
 from reco_plugin.adapters.llamaindex import RecoEmbedding
 from reco_plugin.errors import ConfigError, ImageError
 
+pytestmark = pytest.mark.slow
+
 QUERY = "a large blue square"
 
 

@@ -8,6 +8,8 @@ import pytest
 from reco_plugin.adapters.sentence_transformers import RecoSentenceTransformer
 from reco_plugin.errors import InputError
 
+pytestmark = pytest.mark.slow
+
 TEXTS = ["a small red circle", "a large blue square"]
 
 

@@ -12,7 +12,7 @@ from reco_plugin.errors import ArtifactError
 from reco_plugin.models.open_clip import load_frozen
 from reco_plugin.models.parity import Bounds
 
-pytestmark = pytest.mark.xdist_group("export")  # as test_export.py
+pytestmark = [pytest.mark.torch, pytest.mark.xdist_group("export")]  # as test_export.py
 
 
 def test_without_a_gpu_it_is_skipped_and_says_why(

@@ -12,6 +12,8 @@ from benchmarks.torture.found import Found
 from benchmarks.torture.fuzz import fault
 from benchmarks.torture.wire import Answer
 
+pytestmark = pytest.mark.slow
+
 
 def test_a_short_round_writes_what_it_saw(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     page, kept = tmp_path / "page.md", tmp_path / "page" / "reliability.json"

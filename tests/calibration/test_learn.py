@@ -23,6 +23,8 @@ from reco_plugin.errors import MemoryStoreError
 from reco_plugin.memory import Fingerprint, Memory, open_memory
 from reco_plugin.types import MODALITIES, Records, Vectors
 
+pytestmark = pytest.mark.slow
+
 PAIRS, LEARNED = 800, 500
 
 

@@ -12,6 +12,8 @@ from reco_plugin.refine import Refiner, refiner_for_vectors
 from reco_plugin.score import score_both
 from reco_plugin.types import Records, Search, Vectors
 
+pytestmark = pytest.mark.slow
+
 CLASSES = 800
 NEW = np.arange(CLASSES) % 2 == 1  # what CLIP does not know
 

@@ -17,6 +17,8 @@ from reco_plugin.refine import Refiner, refiner_for_vectors
 from reco_plugin.score import score_both
 from reco_plugin.types import MODALITIES, Records, Vectors
 
+pytestmark = pytest.mark.slow
+
 Pairs = tuple[Vectors, Vectors]
 Spoil = Callable[[Vectors, Vectors, np.random.Generator], Pairs]
 

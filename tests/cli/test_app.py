@@ -23,6 +23,8 @@ from reco_plugin.cli.app import RENAMED, app, main
 from reco_plugin.cli.shared import print_result
 from reco_plugin.errors import DataError
 
+pytestmark = pytest.mark.slow
+
 
 def commands(group: Any, path: tuple[str, ...] = ()) -> Iterator[tuple[str, ...]]:
     for name, command in group.commands.items():

@@ -14,6 +14,8 @@ from click.testing import Result
 
 from reco_plugin import Reco
 
+pytestmark = pytest.mark.slow
+
 Run = Callable[..., Result]
 TEXTS = ("a large red circle", 'größe – "blau"')
 

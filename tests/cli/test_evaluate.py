@@ -17,6 +17,8 @@ from reco_plugin.cli.app import app
 from reco_plugin.data import Labelled, write_labelled, write_pairs
 from reco_plugin.types import Pair
 
+pytestmark = pytest.mark.slow
+
 Run = Any
 
 

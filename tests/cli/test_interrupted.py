@@ -17,6 +17,8 @@ from live_service import wait_until
 
 from reco_plugin.__main__ import main
 
+pytestmark = pytest.mark.slow
+
 Ask = Callable[..., Any]
 SMALL = ("--batch-size", "8")
 

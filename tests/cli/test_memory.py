@@ -10,6 +10,8 @@ import numpy as np
 import pytest
 from click.testing import Result
 
+pytestmark = pytest.mark.slow
+
 Run = Callable[..., Result]
 Ask = Callable[..., Any]
 Fail = Callable[..., str]

@@ -12,6 +12,8 @@ from click.testing import Result
 
 from reco_plugin.memory import open_memory
 
+pytestmark = pytest.mark.slow
+
 Run = Callable[..., Result]
 Ask = Callable[..., Any]
 

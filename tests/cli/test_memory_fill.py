@@ -13,6 +13,8 @@ from click.testing import Result
 
 from reco_plugin import Reco
 
+pytestmark = pytest.mark.slow
+
 Run = Callable[..., Result]
 Ask = Callable[..., Any]
 Fail = Callable[..., str]

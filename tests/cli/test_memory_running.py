@@ -23,6 +23,8 @@ from click.testing import Result
 from reco_plugin.memory import open_memory
 from reco_plugin.serve.note import read_note
 
+pytestmark = pytest.mark.slow
+
 Ask = Callable[..., Any]
 Fail = Callable[..., str]
 Run = Callable[..., Result]

@@ -14,6 +14,8 @@ from qdrant_stand_in import Refusal, StandIn
 
 from reco_plugin import Reco
 
+pytestmark = pytest.mark.slow
+
 Run = Callable[..., Result]
 Ask = Callable[..., Any]
 Fail = Callable[..., str]

@@ -16,6 +16,8 @@ from shop_collection import theirs
 
 from reco_plugin.memory import open_memory
 
+pytestmark = pytest.mark.slow
+
 Run = Callable[..., Result]
 Ask = Callable[..., Any]
 Fail = Callable[..., str]

@@ -13,6 +13,8 @@ from reco_plugin.encode import Encoder
 from reco_plugin.memory import Fingerprint, open_memory
 from reco_plugin.types import Records
 
+pytestmark = pytest.mark.slow
+
 COMMANDS = (
     "build --as shop",
     "build --as shop --swap",

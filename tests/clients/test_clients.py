@@ -27,7 +27,10 @@ PAGE = ROOT / "docs" / "dialects.md"
 BEGIN, END = "<!-- seen: make clients -->", "<!-- end -->"
 TEXTS = {"documents": ["a small red circle", "a large green square", "a fox"], "queries": ["a red circle", "a dog"]}
 KEY = "any"
-pytestmark = pytest.mark.skipif(not PYTHON.exists(), reason="the official clients are not installed: make clients")
+pytestmark = [
+    pytest.mark.slow,
+    pytest.mark.skipif(not PYTHON.exists(), reason="the official clients are not installed: make clients"),
+]
 
 
 class Client(NamedTuple):

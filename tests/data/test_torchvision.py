@@ -19,6 +19,8 @@ from reco_plugin.data import read_labelled, read_pairs
 from reco_plugin.data.torchvision_sets import SETS
 from reco_plugin.errors import ConfigError, DataError, MissingExtra
 
+pytestmark = pytest.mark.slow
+
 
 def picture(path: Path, shade: int) -> None:
     path.parent.mkdir(parents=True, exist_ok=True)

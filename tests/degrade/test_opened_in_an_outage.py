@@ -17,6 +17,8 @@ from reco_plugin.guard import DegradedWarning
 from reco_plugin.memory import open_memory
 from reco_plugin.types import Fingerprint
 
+pytestmark = pytest.mark.slow
+
 TEXTS = ["a red circle", "an orange square"]
 SOON = {"memory_timeout_s": 60, "breaker_failures": 2, "breaker_retry_s": 1e-6}
 NEVER = SOON | {"breaker_retry_s": 1e6}

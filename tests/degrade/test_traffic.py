@@ -12,7 +12,7 @@ from qdrant_stand_in import serving
 from reco_plugin.artifact import Artifact
 from reco_plugin.memory import open_memory
 
-pytestmark = pytest.mark.filterwarnings("ignore::reco_plugin.guard.DegradedWarning")
+pytestmark = [pytest.mark.slow, pytest.mark.filterwarnings("ignore::reco_plugin.guard.DegradedWarning")]
 Build = Callable[..., Any]
 THREADS = 6
 

@@ -10,6 +10,8 @@ from typing import Any
 import pytest
 import yaml
 
+pytestmark = pytest.mark.slow
+
 PROMTOOL = shutil.which("promtool")
 MINUTES = 60
 RATE = f"0+600x{MINUTES}"  # ten a second, read once a minute

@@ -18,6 +18,8 @@ import yaml
 from reco_plugin.config import load_settings
 from reco_plugin.serve.settings import ServeSettings
 
+pytestmark = pytest.mark.slow
+
 helm_python = pytest.importorskip("helm_python", reason="helm-python-sdk has no wheel for this machine")
 
 ROOT = Path(__file__).resolve().parents[2]

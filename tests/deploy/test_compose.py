@@ -17,6 +17,8 @@ from reco_plugin.models.options import ENGINE_CACHE
 from reco_plugin.serve.app import create_app
 from reco_plugin.serve.settings import ServeSettings
 
+pytestmark = pytest.mark.slow
+
 Compose = Callable[..., dict[str, Any]]
 PINNED = re.compile(r"^[\w./-]+:v?\d+\.\d+[\w.-]*$")
 SERVICES = ("reco", "reco-no-triton")

@@ -8,6 +8,8 @@ from typing import Any
 
 import pytest
 
+pytestmark = pytest.mark.slow
+
 FILE = Path("deploy", "Dockerfile")
 BRINGS = {  # beside what each serves with
     "triton": {"tritonclient", "qdrant-client"},

@@ -20,6 +20,8 @@ from reco_plugin.counters import Counters, Histogram
 from reco_plugin.serve.app import create_app
 from reco_plugin.serve.settings import ServeSettings
 
+pytestmark = pytest.mark.slow
+
 FOLDER = Path("deploy", "helm", "files")
 TARGET = frozenset({"instance", "job", "pod"})  # Prometheus adds them
 MODEL, NODE = frozenset({"model", "version"}), frozenset({"id"})

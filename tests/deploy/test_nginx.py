@@ -11,6 +11,8 @@ import pytest
 
 from reco_plugin.serve.settings import ServeSettings
 
+pytestmark = pytest.mark.slow
+
 FILE = Path("deploy", "nginx.conf")
 
 

@@ -8,6 +8,8 @@ from reco_plugin.engines import IndexAddress, is_index, open_index, parse_addres
 from reco_plugin.engines.documents import check_fields, make_document, pick_vector, value_of
 from reco_plugin.errors import ConfigError, EngineError, InputError
 
+pytestmark = pytest.mark.slow
+
 SECRET = "Sesame-open-1"
 
 

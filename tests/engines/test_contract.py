@@ -14,6 +14,8 @@ from reco_plugin.errors import ConfigError, EngineError, VectorError
 
 from .conftest import DIMENSION, DOCUMENTS, Served, rows, unit
 
+pytestmark = pytest.mark.slow
+
 ROWS = {row.sku: row for row in rows()}
 WITH_VECTOR = [row for row in ROWS.values() if row.clip is not None]
 CLIP = np.asarray([row.clip for row in WITH_VECTOR], np.float32)

@@ -16,6 +16,8 @@ from reco_plugin.errors import EngineError, EngineUnavailable
 
 from .conftest import DIMENSION, DOCUMENTS, Row, Served, rows, to_qdrant, unit
 
+pytestmark = pytest.mark.slow
+
 SECRET = "Sesame-open-1"
 NAMES = [row.sku for row in rows()]
 WITH_VECTOR = [row for row in rows() if row.clip is not None]

@@ -20,6 +20,8 @@ from reco_plugin.config import Settings
 from reco_plugin.engines import Engine, Question, base, open_index
 from reco_plugin.errors import EngineError, EngineTimeout, EngineUnavailable
 
+pytestmark = pytest.mark.slow
+
 UNIT = np.asarray([0.6, 0.8], np.float32)
 
 

@@ -22,6 +22,8 @@ from reco_plugin.types import Pair
 
 from .conftest import Row, Served, unit
 
+pytestmark = pytest.mark.slow
+
 TABLE = "drawn"
 
 

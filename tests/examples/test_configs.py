@@ -25,6 +25,8 @@ from reco_plugin.client import Client
 
 from .conftest import Live
 
+pytestmark = pytest.mark.slow
+
 CONFIGS = Path(__file__).resolve().parents[2] / "examples" / "configs"
 KEY = "a-key-of-the-service"
 TEXTS = ["a small red circle", 'the "large" blue\nsquare', "крас­ный круг 🔴"]

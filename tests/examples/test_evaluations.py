@@ -16,6 +16,8 @@ import pytest
 
 from reco_plugin import Pair, Reco
 
+pytestmark = pytest.mark.slow
+
 ROOT = Path(__file__).resolve().parents[2]
 MODEL = ROOT / "triton_models"
 

@@ -17,6 +17,8 @@ from reco_plugin.ingest.write import Writer
 
 from .conftest import Catalogue, Fill, assert_equal, content
 
+pytestmark = pytest.mark.slow
+
 
 def our_threads() -> int:
     """How many threads there are, but for the progress bar's, which starts with the first bar and stays."""

@@ -12,6 +12,8 @@ from reco_plugin.memory import Memory, open_memory
 from reco_plugin.memory.versions import FolderVersions
 from reco_plugin.types import Fingerprint, Records
 
+pytestmark = pytest.mark.slow
+
 MINE, OTHER = Fingerprint("mine", "a" * 64, 4), Fingerprint("other", "b" * 64, 4)
 
 

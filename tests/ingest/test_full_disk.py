@@ -18,6 +18,8 @@ from reco_plugin.memory import open_memory
 
 from .conftest import MANY
 
+pytestmark = pytest.mark.slow
+
 Run = Callable[..., "subprocess.CompletedProcess[str]"]
 
 

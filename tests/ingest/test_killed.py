@@ -10,6 +10,8 @@ import pytest
 
 from benchmarks.torture.jobs import builds, syncs
 
+pytestmark = pytest.mark.slow
+
 KINDS = {builds: ["build", "build beside one in use"], syncs: ["sync"]}
 
 

@@ -23,6 +23,8 @@ from reco_plugin.types import Records
 
 from .conftest import assert_equal, content
 
+pytestmark = pytest.mark.slow
+
 D, COUNT = 128, 60
 
 

@@ -33,7 +33,7 @@ from reco_plugin.ingest import ray_engine  # noqa: E402
 from reco_plugin.ingest.options import Cluster  # noqa: E402
 from reco_plugin.ingest.ray_engine import job_of  # noqa: E402
 
-pytestmark = pytest.mark.xdist_group("ray")  # one cluster at a time is enough for two cores
+pytestmark = [pytest.mark.ray, pytest.mark.xdist_group("ray")]  # one cluster at a time is enough for two cores
 SUPPORT = Path(__file__).resolve().parents[1] / "support"
 ONE, TWO = Cluster(workers=1), Cluster(workers=2)  # each worker takes seconds to start
 ROWS, PARTS = 40, 4

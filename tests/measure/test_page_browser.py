@@ -16,7 +16,7 @@ from reco_plugin.measure.page import write_record
 from reco_plugin.measure.record import MARKED as SHOWN
 from reco_plugin.measure.thumbnails import Thumbnails
 
-pytestmark = pytest.mark.xdist_group("browser")
+pytestmark = [pytest.mark.browser, pytest.mark.xdist_group("browser")]
 
 QUERIES = 50
 HOSTILE = '<img src=x onerror="document.title=1">'

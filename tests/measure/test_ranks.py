@@ -16,6 +16,8 @@ from reco_plugin.measure import ranks as ranks_module
 from reco_plugin.measure.judge import judge
 from reco_plugin.measure.ranks import Measured, ranks
 
+pytestmark = pytest.mark.torch
+
 DATA = Path(os.environ.get("SHARED_DATA", Path(__file__).parents[3] / "shared" / "data"))
 
 

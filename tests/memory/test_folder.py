@@ -31,6 +31,8 @@ from reco_plugin.memory.damaged import open_damaged
 from reco_plugin.memory.header import write_error
 from reco_plugin.types import Records, Search
 
+pytestmark = pytest.mark.slow
+
 D = 8
 FINGERPRINT = Fingerprint("mini/clip", "ab" * 32, D)
 PREAMBLE = f"""

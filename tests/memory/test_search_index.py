@@ -20,6 +20,8 @@ from reco_plugin.memory import index
 from reco_plugin.memory.edge import EdgeMemory
 from reco_plugin.types import Fingerprint, Modality, Neighbours, Records, Search, Vectors
 
+pytestmark = pytest.mark.slow
+
 pytest.importorskip("faiss")
 D, PAIRS, K = 32, 3000, 10
 FINGERPRINT = Fingerprint("drawn", "cd" * 32, D)

@@ -23,7 +23,7 @@ from reco_plugin.models.files import find_files
 from reco_plugin.models.options import AddOptions
 from reco_plugin.models.parity import SAMPLE_TEXTS, sample_images
 
-pytestmark = pytest.mark.xdist_group("export")  # as train/test_export.py
+pytestmark = [pytest.mark.torch, pytest.mark.xdist_group("export")]  # as train/test_export.py
 Written = Callable[[str, str], Path]
 CUT = {"CLIP", "Chinese-CLIP", "MetaCLIP 2"}
 """Families whose towers give the same vectors for texts that are cut to their length."""

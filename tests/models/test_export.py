@@ -39,7 +39,10 @@ from reco_plugin.models.train import FUSION, Fusions, TorchFuser, save_fusions
 from reco_plugin.sessions.ort import OrtSession
 from reco_plugin.types import MODALITIES, Neighbours
 
-pytestmark = pytest.mark.xdist_group("export")  # its first export takes eight seconds longer, in each process
+pytestmark = [
+    pytest.mark.torch,
+    pytest.mark.xdist_group("export"),
+]  # its first export takes eight seconds longer, in each process
 TEXT = {"context_length": 20, "vocab_size": 4096, "width": 32, "heads": 2, "layers": 1}
 MODELS: dict[str, dict[str, Any]] = {
     "vit": VIT,

@@ -7,10 +7,13 @@ from pathlib import Path
 import numpy as np
 import onnx
 import onnxruntime as ort
+import pytest
 from onnx import TensorProto, helper, numpy_helper
 
 from reco_plugin.files import sha256_file, weights_file
 from reco_plugin.models.graph_file import CHECKSUM, graph_bytes, save
+
+pytestmark = pytest.mark.slow
 
 TOKENS = np.array([[0, 5, 2999], [7, 7, 1]], np.int64)
 

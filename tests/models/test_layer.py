@@ -10,6 +10,8 @@ from torch import Tensor, nn
 from reco_plugin.errors import ConfigError
 from reco_plugin.models.layer import FusionConfig, FusionLayer
 
+pytestmark = pytest.mark.torch
+
 B, K, D, HEADS = 5, 4, 32, 4
 
 

@@ -21,6 +21,8 @@ from reco_plugin.models.open_clip import load_frozen
 from reco_plugin.models.parity import sample_images, sample_texts
 from reco_plugin.preprocess import ImageConfig, images_to_array
 
+pytestmark = pytest.mark.torch
+
 
 @pytest.mark.parametrize(
     ("model", "pretrained", "right"),

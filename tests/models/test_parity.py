@@ -8,6 +8,8 @@ import pytest
 from reco_plugin.errors import ArtifactError
 from reco_plugin.models.parity import BOUNDS, Parity, check, compare, overlap
 
+pytestmark = pytest.mark.slow
+
 SQUARE = np.float32([[1, 0], [0.6, 0.8], [0, 1], [-0.8, 0.6], [-1, 0]])  # each is nearest to its neighbours in the list
 
 

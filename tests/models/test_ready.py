@@ -28,6 +28,8 @@ from reco_plugin.models import ready
 from reco_plugin.models.options import AddOptions
 from reco_plugin.models.parity import SAMPLE_TEXTS, sample_images
 
+pytestmark = pytest.mark.torch
+
 Written = Callable[[str, str], Path]
 Added = Callable[..., tuple[Manifest, Path]]
 CPU = Settings(provider="cpu", threads=1)

@@ -24,7 +24,7 @@ from reco_plugin.models.train import FUSION, Fusions, TorchFuser, train
 from reco_plugin.refine import Refiner
 from reco_plugin.types import Records
 
-pytestmark = pytest.mark.xdist_group("export")  # as test_export.py
+pytestmark = [pytest.mark.torch, pytest.mark.xdist_group("export")]  # as test_export.py
 COLOURS = ("red", "green", "blue", "yellow", "purple", "orange", "brown", "black")
 EACH = 4
 

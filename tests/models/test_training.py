@@ -30,6 +30,8 @@ from reco_plugin.models.train import (
 )
 from reco_plugin.types import Records
 
+pytestmark = pytest.mark.torch
+
 D, GROUPS, EACH = 32, 300, 4
 SHORT = TrainConfig(steps=20, batch=16, warmup=4)
 LAYER = FusionConfig(D)

@@ -12,6 +12,8 @@ from reco_plugin.models.folder import GraphSpec, graph_specs, render_config
 from reco_plugin.models.options import ENGINE_CACHE, Serving
 from reco_plugin.preprocess import ImageConfig, TextConfig
 
+pytestmark = pytest.mark.slow
+
 IMAGE = ImageConfig((224, 224))
 TEXT = TextConfig("clip", 77, "lower", pad_id=0, end_id=49407, dynamic=True)
 SPECS = graph_specs(IMAGE, TEXT, 512, neighbours=10)

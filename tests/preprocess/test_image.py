@@ -25,7 +25,7 @@ from reco_plugin.errors import ImageError, InputError
 from reco_plugin.preprocess import ImageConfig, image_to_file, images_to_array
 
 image_transform = pytest.importorskip("open_clip.transform").image_transform
-pytestmark = pytest.mark.filterwarnings("error")
+pytestmark = [pytest.mark.slow, pytest.mark.filterwarnings("error")]
 
 
 def short_id(value: Any) -> str:

@@ -21,7 +21,7 @@ from open_clip.tokenizer import HFTokenizer, SimpleTokenizer, default_bpe
 
 from reco_plugin.models.open_clip import export_tokenizer
 
-pytestmark = pytest.mark.filterwarnings("error")
+pytestmark = [pytest.mark.torch, pytest.mark.filterwarnings("error")]
 
 STORED = TypeAdapter(TextConfig)
 """Reads a config as the manifest does."""

@@ -21,7 +21,7 @@ from reco_plugin.reco import Reco
 from reco_plugin.refine import Refiner
 from reco_plugin.types import MODALITIES
 
-pytestmark = pytest.mark.xdist_group("quickstart")
+pytestmark = [pytest.mark.torch, pytest.mark.xdist_group("quickstart")]
 
 MODEL = Path(__file__).resolve().parents[2] / "triton_models"
 Top1 = dict[tuple[str, str], float]

@@ -26,7 +26,7 @@ from reco_plugin.quickstart.dataset import (
     load,
 )
 
-pytestmark = pytest.mark.xdist_group("quickstart")
+pytestmark = [pytest.mark.slow, pytest.mark.xdist_group("quickstart")]
 
 SPLITS, CAPTIONS = "6a85a75074a9fb50", "28a618d779c2a0d7"
 """Digests of (entity, split) and of (pair, caption).

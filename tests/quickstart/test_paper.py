@@ -15,7 +15,7 @@ from reco_plugin.measure.ranks import measure
 from reco_plugin.quickstart.dataset import Quickstart
 from reco_plugin.types import Search
 
-pytestmark = pytest.mark.xdist_group("quickstart")
+pytestmark = [pytest.mark.slow, pytest.mark.xdist_group("quickstart")]
 
 
 @pytest.fixture(scope="module")

@@ -29,6 +29,8 @@ from reco_plugin.memory.header import HEADER_NAME
 from reco_plugin.serve.run import bound
 from reco_plugin.serve.settings import ServeSettings, load_serve_settings
 
+pytestmark = pytest.mark.slow
+
 HIDDEN = {"api_keys", "admin_key", "metrics_key"}
 
 

@@ -12,6 +12,8 @@ from reco_plugin.memory import disk
 from reco_plugin.types import Records
 from reco_plugin.values import pack
 
+pytestmark = pytest.mark.slow
+
 
 @pytest.fixture
 def filled_twin(model, drawings):

@@ -21,6 +21,8 @@ from reco_plugin import Reco
 from reco_plugin.serve.app import create_app
 from reco_plugin.serve.settings import ServeSettings
 
+pytestmark = pytest.mark.slow
+
 FILE = Path(__file__).resolve().parents[2] / "docs" / "openapi.json"
 ADMIN = {"authorization": "Bearer the-admin-key-4711"}
 CHECKS = [not_a_server_error, status_code_conformance, content_type_conformance, response_schema_conformance]

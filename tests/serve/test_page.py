@@ -22,6 +22,8 @@ from reco_plugin.preprocess import ImageConfig
 from reco_plugin.serve.page import thumbnail
 from reco_plugin.serve.page.pictures import PairPictures
 
+pytestmark = pytest.mark.slow
+
 STATIC = {entry.name: entry.read_text() for entry in (files("reco_plugin.serve.page") / "static").iterdir()}
 CONFIG = ImageConfig((64, 64))
 

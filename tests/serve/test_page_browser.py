@@ -17,7 +17,7 @@ from reco_plugin.serve.page import thumbnail
 
 from .conftest import encoded
 
-pytestmark = pytest.mark.xdist_group("browser")  # one browser at a time is enough for two cores
+pytestmark = [pytest.mark.browser, pytest.mark.xdist_group("browser")]  # one browser at a time is enough for two cores
 
 PATIENCE_MS = 20_000  # until a test is given up; nothing waits that long when all is well
 

@@ -20,6 +20,8 @@ from reco_plugin.serve.note import NAME
 
 from .test_core_run import environment, process
 
+pytestmark = pytest.mark.slow
+
 ASK = {"json": {"model": "clip", "input": ["a red fox"]}}
 
 

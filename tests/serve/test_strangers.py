@@ -12,6 +12,8 @@ from reco_plugin.serve.logs import JsonLines, PlainLines
 
 from .test_core_run import process
 
+pytestmark = pytest.mark.slow
+
 
 @pytest.mark.parametrize("path", ["/v1/nothing", "/nothing", "/v1/", "/v1/embedding"])
 def test_an_unknown_path_is_told_to_all_dialects(reading, path):

@@ -16,6 +16,8 @@ from reco_plugin.config import load_settings
 from reco_plugin.errors import SessionError
 from reco_plugin.sessions import ort
 
+pytestmark = pytest.mark.slow
+
 
 @pytest.mark.skipif(
     "CUDAExecutionProvider" in onnxruntime.get_available_providers(), reason="this ONNX Runtime does know CUDA"

@@ -26,6 +26,8 @@ from reco_plugin.quickstart.dataset import (
     Quickstart,
 )
 
+pytestmark = pytest.mark.torch
+
 WORDS = ("fox", "dog", "cat", "house", "tree", "car", "star", "fish")
 SMALL = PretrainConfig(steps=4, entities_per_batch=4, generic_per_batch=3, warmup=2, checkpoint_every=2)
 

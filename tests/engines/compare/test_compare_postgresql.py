@@ -17,6 +17,8 @@ from reco_plugin.measure.verdict import ARMS
 
 from ..conftest import Served
 
+pytestmark = pytest.mark.slow
+
 
 def reco_(*arguments: object) -> Result:
     return CliRunner().invoke(app, [str(argument) for argument in arguments], catch_exceptions=False)

@@ -19,6 +19,8 @@ from reco_plugin.memory.points import point_id
 from reco_plugin.memory.transfer import all_pairs, copy
 from reco_plugin.types import Records, Search
 
+pytestmark = pytest.mark.slow
+
 MINE = Fingerprint("mini/clip", "ab" * 32, D)
 GOOD = [f"good-{i}" for i in range(30)]
 

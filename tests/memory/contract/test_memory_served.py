@@ -35,6 +35,8 @@ from reco_plugin.memory.server import InsecureKeyWarning, Server
 from reco_plugin.memory.transfer import copy
 from reco_plugin.types import Records, Search
 
+pytestmark = pytest.mark.slow
+
 D = 8
 FINGERPRINT = Fingerprint("mini/clip", "ab" * 32, D)
 SCHEMES = ["http", "grpc"]

@@ -28,6 +28,8 @@ from reco_plugin.values import (
     WHERE_TEXTS,
 )
 
+pytestmark = pytest.mark.slow
+
 EACH_KIND = settings(
     max_examples=10,
     deadline=None,

@@ -23,6 +23,8 @@ from reco_plugin import Reco
 from reco_plugin.serve.failures import Failure, Refused
 from reco_plugin.serve.fetch import ImageFetcher, check_url, is_public
 
+pytestmark = pytest.mark.slow
+
 PUBLIC = "93.184.215.14"
 
 

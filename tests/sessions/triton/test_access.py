@@ -14,7 +14,7 @@ from reco_plugin.config import load_settings
 from reco_plugin.errors import SessionError, SessionUnavailable
 from reco_plugin.sessions import open_graph
 
-pytestmark = pytest.mark.xdist_group("triton")
+pytestmark = [pytest.mark.triton, pytest.mark.xdist_group("triton")]
 
 KEY = "sesame-4711"
 

@@ -8,6 +8,8 @@ from reco_plugin.config import load_settings
 from reco_plugin.errors import ConfigError
 from reco_plugin.sessions.served import address_of
 
+pytestmark = pytest.mark.triton
+
 SECRET = "Bearer sk-very-secret-4711"
 
 

@@ -18,7 +18,7 @@ from reco_plugin import Pair
 from reco_plugin.memory import open_memory
 from reco_plugin.types import Records
 
-pytestmark = pytest.mark.xdist_group("triton")
+pytestmark = [pytest.mark.triton, pytest.mark.xdist_group("triton")]
 
 
 @pytest.fixture

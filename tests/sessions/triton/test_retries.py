@@ -16,6 +16,8 @@ from reco_plugin.sessions import triton as servers
 from reco_plugin.sessions.served import address_of
 from reco_plugin.sessions.triton import Inference, TritonLine
 
+pytestmark = pytest.mark.triton
+
 CALL = Inference("graph", "1", {"x": np.arange(6, dtype=np.float32)}, ("y",))
 NEVER_SENT = InferenceServerException("failed to connect to all addresses", "StatusCode.UNAVAILABLE")
 

@@ -23,7 +23,7 @@ from reco_plugin.sessions import open_graph
 from reco_plugin.sessions.served import address_of
 from reco_plugin.sessions.triton import TritonSession, connect
 
-pytestmark = pytest.mark.xdist_group("triton")
+pytestmark = [pytest.mark.triton, pytest.mark.xdist_group("triton")]
 
 
 def rounds(number: int) -> dict[str, np.ndarray]:

@@ -14,7 +14,7 @@ import pytest
 from reco_plugin.config import load_settings
 from reco_plugin.sessions import open_graph
 
-pytestmark = pytest.mark.xdist_group("triton")
+pytestmark = [pytest.mark.triton, pytest.mark.xdist_group("triton")]
 
 CALLERS, EACH = 16, 8
 

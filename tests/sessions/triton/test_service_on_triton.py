@@ -13,7 +13,7 @@ from reco_plugin import Reco
 from reco_plugin.serve.app import create_app
 from reco_plugin.serve.settings import ServeSettings
 
-pytestmark = pytest.mark.xdist_group("triton")
+pytestmark = [pytest.mark.triton, pytest.mark.xdist_group("triton")]
 
 KNOWN, NEW = {"input": "a red fox", "model": "clip"}, {"input": "a blue fox", "model": "clip"}
 

@@ -12,7 +12,7 @@ from reco_plugin.config import load_settings
 from reco_plugin.errors import SessionError
 from reco_plugin.sessions import Session, open_graph
 
-pytestmark = pytest.mark.xdist_group("triton")
+pytestmark = [pytest.mark.triton, pytest.mark.xdist_group("triton")]
 
 PLACES = ["process", "grpc"]
 EXACT = {"rtol": 0.0, "atol": 1e-5}
