@@ -14,7 +14,6 @@ and uses a clock that can be set back.
 from __future__ import annotations
 
 import contextvars
-import json
 import threading
 import time
 import warnings
@@ -288,8 +287,8 @@ class Guard:
         return Outage(reason, error, first=first, instead=self._errors.instead)
 
 
-_Key: TypeAlias = tuple[Modality, Modality, int, bool, bool, bool, bool, str | None]
-"""What is equal in all searches of a batch: all but the rows, with the conditions as JSON."""
+_Key: TypeAlias = tuple[Modality, Modality, int, bool, bool, bool, bool]
+"""What is equal in all searches of a batch: all but the rows."""
 
 
 class GuardedMemory:
@@ -330,28 +329,21 @@ class GuardedMemory:
     def search(self, search: Search) -> Neighbours:
         """Search with queries (B, D), see :meth:`reco_plugin.memory.Searches.search`.
 
-        Large searches, and those with exclusions, are run alone; of a server also those with conditions, since each
-        other condition would be a batch of its own, and so wait for the others. The time that a call waits for others
-        is part of its limit: where the memory hangs, waiting does not add up.
+        Large searches, and those with exclusions or conditions, are run alone. The time that a call waits for others is
+        part of its limit: where the memory hangs, waiting does not add up.
 
         Raises:
             InputError: also while the memory is down.
             Outage: the memory fails.
         """
-        asked_at = time.monotonic()
-        if search.exclude is not None or not 0 < len(search.vectors) <= self._most or search.k > _MOST_NEIGHBOURS:
-            return self._ask(search, asked_at)
-        if search.where is not None and self._deadline is not None:
-            return self._ask(search, asked_at)
-        try:
-            condition = None if search.where is None else json.dumps(search.where)
-        except (TypeError, ValueError):
+        asked_at, size = time.monotonic(), len(search.vectors)
+        alone = search.exclude is not None or search.where is not None or search.k > _MOST_NEIGHBOURS
+        if alone or not 0 < size <= self._most:
             return self._ask(search, asked_at)
         how = (search.by, search.read, search.k, search.payloads, search.ids, search.witnesses, search.checked)
-        size = len(search.vectors)
-        rows = (search.vectors, [search.where] * size, [asked_at] * size, search.words or [None] * size)
+        rows = (search.vectors, [asked_at] * size, search.words or [None] * size)
         batcher = min(self._batchers, key=lambda each: each.load)
-        ids, similarity, vectors, found, payloads, witnesses, asked, words = batcher((*how, condition), rows)
+        ids, similarity, vectors, found, payloads, witnesses, asked, words = batcher(how, rows)
         return Neighbours(
             ids,
             similarity,
@@ -365,9 +357,9 @@ class GuardedMemory:
 
     def _run(self, key: _Key, rows: Columns) -> Columns:
         """Search for several callers."""
-        (by, read, k, payloads, ids, witnesses, checked, _), (vectors, where, asked_at, words) = key, rows
+        (by, read, k, payloads, ids, witnesses, checked), (vectors, asked_at, words) = key, rows
         said = words if any(words) else None
-        search = Search(vectors, by, read, k, None, where[0], payloads, ids, witnesses, checked, said)
+        search = Search(vectors, by, read, k, None, None, payloads, ids, witnesses, checked, said)
         if checked and self._deadline is None:
             with self._guard.attempt():
                 found = self._memory.searches.search(search)

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import threading
-
 import pytest
 
 from reco_plugin.guard import Breaker
@@ -100,21 +98,3 @@ def test_calls_from_before_it_opened_count_no_more(breaker, clock):
     assert breaker.circuit.state == "half-open"
     breaker.succeeded(probe)
     assert breaker.circuit.state == "closed"
-
-
-def test_of_many_threads_one_probes(breaker, clock):
-    fail(breaker, 3)
-    clock.now += 10.0
-    together, tickets = threading.Barrier(16), []
-
-    def ask() -> None:
-        together.wait(30)
-        tickets.append(breaker.admit())
-
-    threads = [threading.Thread(target=ask) for _ in range(16)]
-    for thread in threads:
-        thread.start()
-    for thread in threads:
-        thread.join(30)
-    assert len(tickets) == 16
-    assert sum(ticket is not None for ticket in tickets) == 1

@@ -14,7 +14,6 @@ import pytest
 
 from reco_plugin import Reco
 from reco_plugin.errors import (
-    FingerprintMismatch,
     InputError,
     MemoryStoreError,
     MemoryTimeout,
@@ -24,8 +23,6 @@ from reco_plugin.errors import (
     SessionUnavailable,
 )
 from reco_plugin.guard import DegradedWarning
-from reco_plugin.measure.ranks import refine_candidates, refine_queries
-from reco_plugin.measure.task import TaskItems
 
 Build = Callable[..., Any]
 QUICK = {"memory_timeout_s": 0.02}
@@ -69,24 +66,6 @@ def test_a_failure_gives_frozen_vectors_and_the_reason(rig: Build, part: str, er
     assert not result.moved.any()
     getattr(one, part).trouble = None
     assert one.ask().degraded is None
-
-
-@pytest.mark.filterwarnings("ignore::reco_plugin.guard.DegradedWarning")
-def test_a_batch_of_many_searches_is_refined_whole_or_not_at_all(rig: Build) -> None:
-    one = rig()
-    many = np.resize(one.frozen, (1200, one.frozen.shape[1]))  # three searches
-    assert one.reco.refine(many, modality="text").degraded is None
-    searches = one.memory.asked
-    assert searches > 1
-
-    def later() -> None:
-        if one.memory.asked > 1:
-            one.dead()
-
-    one.memory.asked, one.memory.trouble = 0, later
-    result = one.reco.refine(many, modality="text")
-    assert result.degraded == "memory_error"
-    assert result.vectors.tobytes() == many.tobytes()
 
 
 @pytest.mark.filterwarnings("ignore::reco_plugin.guard.DegradedWarning")
@@ -190,41 +169,12 @@ def test_a_wrong_question_is_an_error_whatever_is_down(rig: Build, opened: bool)
             one.reco.refine(**{"vectors": one.frozen, "modality": "text", **wrong})
 
 
-@pytest.mark.filterwarnings("ignore::reco_plugin.guard.DegradedWarning")
-def test_a_wrong_question_uses_up_no_probe(rig: Build) -> None:
-    one = rig(breaker_failures=1)
-    one.memory.trouble = one.dead
-    one.ask()
-    one.memory.trouble = None
-    one.clock.now += 10.0
-    with pytest.raises(InputError):
-        one.ask(where={"year": {"near": 2020}})
-    assert one.ask().degraded is None
-
-
-def test_a_memory_that_turns_out_to_be_another_encoders_is_refused_while_open(rig: Build) -> None:
-    one = rig(breaker_failures=1)
-    one.memory.trouble = one.raising(FingerprintMismatch("built by encoder other/clip"))
-    for _ in range(3):
-        with pytest.raises(FingerprintMismatch):
-            one.ask()
-    assert one.states == (CLOSED, CLOSED)
-
-
 def test_a_defect_is_no_outage(rig: Build) -> None:
     one = rig(breaker_failures=1, remote=True)
     one.memory.trouble = one.raising(ZeroDivisionError("a bug"))
     with pytest.raises(ZeroDivisionError):
         one.ask()
     assert one.states == (CLOSED, CLOSED)
-
-
-def test_a_closed_reco_says_so(model: Path, rig: Build) -> None:
-    one = rig()
-    one.reco.close()
-    with pytest.raises(MemoryStoreError, match="this Reco is closed"):
-        one.ask()
-    assert one.reco.embed_texts(one.texts, refine=False).tobytes() == one.frozen.tobytes()
 
 
 # --- what is counted
@@ -259,14 +209,3 @@ def test_everything_is_counted_once(rig: Build, drawings: Any) -> None:
 
 
 # --- figures are never of frozen vectors that stand in for refined ones
-
-
-@pytest.mark.filterwarnings("ignore::reco_plugin.guard.DegradedWarning")
-def test_an_evaluation_refuses_degraded_answers(rig: Build) -> None:
-    one = rig()
-    items = TaskItems(one.frozen, "text", np.arange(len(one.frozen)))
-    np.testing.assert_array_equal(refine_queries(one.reco, items).vectors, one.refined)
-    one.memory.trouble = one.dead
-    for measure in (refine_queries, refine_candidates):
-        with pytest.raises(MemoryStoreError, match=r"refinement failed \(memory_error\).*on_memory_failure='fail'"):
-            measure(one.reco, items)

@@ -13,7 +13,6 @@ from qdrant_stand_in import Refusal, StandIn, serving
 
 from reco_plugin import Pair, Reco
 from reco_plugin.errors import FingerprintMismatch, MemoryStoreError, MemoryUnavailable
-from reco_plugin.guard import DegradedWarning
 from reco_plugin.memory import open_memory
 from reco_plugin.types import Fingerprint
 
@@ -85,16 +84,6 @@ def test_down_then_up_with_another_encoder_is_refused(model: Path, server: Stand
             with pytest.raises(FingerprintMismatch, match="other/clip"):
                 call(reco.memory)
         assert reco.embed_texts(TEXTS, refine=False).shape == (2, 128)
-
-
-def test_it_is_told_when_it_begins_and_when_it_answers(model: Path, server: StandIn, there: dict[str, Any]) -> None:
-    server.stop()
-    with pytest.warns(DegradedWarning, match=rf"beginning without the memory: cannot open.*{there['memory']}"):
-        reco = Reco.open(model, **there, **NEVER)
-    with reco, pytest.warns(DegradedWarning, match="answering with frozen CLIP vectors") as told:
-        ask_until(reco, "memory_circuit_open")
-    assert len(told) == 1
-    server.start()
 
 
 @quiet

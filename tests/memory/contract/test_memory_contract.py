@@ -80,18 +80,6 @@ def test_pairs_are_read_in_parts_while_others_are_written(memory: Memory) -> Non
 # --- search
 
 
-def test_empty_memory_finds_nothing(memory: Memory) -> None:
-    found = memory.search(Search(unit(0, 2), by="image", read="text", k=3, payloads=True))
-    assert found.ids == [[], []]
-    assert found.payloads == [[], []]
-    assert (found.similarity.shape, found.vectors.shape, found.found.shape) == ((2, 3), (2, 3, D), (2, 3))
-    assert (found.similarity.dtype, found.vectors.dtype, found.found.dtype) == (np.float32, np.float32, np.bool_)
-    assert not found.found.any()
-    assert not found.vectors.any()
-    assert memory.count() == 0
-    assert list(memory.scroll()) == []
-
-
 def test_k_beyond_count_is_padded(memory: Memory) -> None:
     memory.upsert(records(["near", "far"], [axis(0), lean(0, 1, 0.6)], [axis(2), axis(3)]))
     found = memory.search(Search(axis(0)[None], by="image", read="text", k=4))
@@ -247,13 +235,6 @@ def test_filter(memory: Memory) -> None:
 # --- write
 
 
-def test_payloads_alone_are_those_of_the_pairs(memory: Memory) -> None:
-    memory.upsert(records(["a", "b", "c"], payloads=[{"n": 1}, {}, {"n": [3]}]))
-    assert dict(memory.payloads()) == {"a": {"n": 1}, "b": {}, "c": {"n": [3]}}
-    assert dict(memory.payloads(["c", "gone", "a"])) == {"a": {"n": 1}, "c": {"n": [3]}}
-    assert dict(memory.payloads([])) == {}
-
-
 def test_payload_round_trip(memory: Memory) -> None:
     payload = {
         "nested": {"list": [1, 2.5, None, True, {"deep": ["ä", []]}], "empty": {}},
@@ -282,11 +263,6 @@ def test_delete_counts_what_was_there(memory: Memory) -> None:
     assert memory.search(Search(axis(0)[None], by="image", read="image", k=1)).ids == [["a"]]
 
 
-def test_empty_upsert_does_nothing(memory: Memory) -> None:
-    memory.upsert(Records([], np.zeros((0, D), np.float32), np.zeros((0, D), np.float32), []))
-    assert memory.count() == 0
-
-
 # --- what is refused
 
 
@@ -301,22 +277,6 @@ def test_duplicate_ids(memory: Memory) -> None:
     with pytest.raises(InputError, match="'b'"):
         memory.upsert(records(["a", "b", "b"]))
     assert memory.count() == 0
-
-
-def test_what_means_nothing(memory: Memory) -> None:
-    wrong = {"k": (0, -1, 1.5), "by": ("audio",), "read": ("both",), "exclude": ([], ["abc"])}
-    for name, values in wrong.items():
-        for value in values:
-            with pytest.raises(InputError, match=name):
-                memory.search(Search(unit(0, 1), **{"by": "image", "read": "text", "k": 1, name: value}))
-    with pytest.raises(InputError, match="2 ids, 1 image"):
-        memory.upsert(Records(["a", "b"], unit(1, 1), unit(2, 2), [{}, {}]))
-    with pytest.raises(InputError, match="put it in a list"):
-        memory.delete("abc")
-    with pytest.raises(InputError, match="put it in a list"):
-        memory.scroll(ids="abc")
-    with pytest.raises(InputError, match="batch_size"):
-        memory.scroll(0)
 
 
 # --- scroll

@@ -84,29 +84,6 @@ def opened(server: StandIn, scheme: str) -> Iterator[Callable[..., Memory]]:
 # --- what a search asks for
 
 
-def test_a_batch_is_one_request_that_reads_one_vector_and_no_payload(
-    server: StandIn, opened: Callable[..., Memory]
-) -> None:
-    memory = opened()
-    memory.upsert(pairs(8))
-    server.engine.seen.clear()
-    found = memory.search(Search(axes(5), by="image", read="text", k=2, ids=False))
-    assert dict(server.engine.seen) == {"query": 1}
-    searches = server.engine.last["query"]["searches"]
-    assert [(each.using, each.with_vector, each.with_payload, each.limit) for each in searches] == [
-        ("image", ["text"], False, 2)
-    ] * 5
-    np.testing.assert_array_equal(found.vectors[:, 0], axes(5, 1))
-    named = memory.search(Search(axes(5), by="image", read="text", k=2))
-    assert [ids[0] for ids in named.ids] == ["p0", "p1", "p2", "p3", "p4"]
-    np.testing.assert_array_equal(named.vectors, found.vectors)
-    assert server.engine.last["query"]["searches"][0].with_payload in (["_reco_id"], _include("_reco_id"))
-
-
-def _include(*keys: str) -> models.PayloadSelectorInclude:
-    return models.PayloadSelectorInclude(include=list(keys))
-
-
 # --- what is made
 
 

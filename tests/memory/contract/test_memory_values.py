@@ -199,15 +199,6 @@ def test_a_filter_finds_what_the_reference_finds(backend: Any, payloads: list[An
 # --- k and exclusions
 
 
-def test_any_whole_number_up_to_the_limit_is_a_k(memory: Memory) -> None:
-    memory.upsert(records(["a", "b"], [axis(0), axis(1)]))
-    assert search(memory, k=np.int64(1)) == search(memory, k=np.uint8(1)) == [["a"]]
-    assert search(memory, k=NEIGHBOURS) == [["a", "b"]]
-    for k in (NEIGHBOURS + 1, 0, True, 1.0, "5", None):
-        with pytest.raises(InputError, match="k must be a whole number from 1 to 10,000, got"):
-            search(memory, k=k)
-
-
 def test_what_would_fill_the_memory_of_the_process_is_refused(memory: Memory) -> None:
     with pytest.raises(InputError, match=r"4,000 queries with k=10,000 would read 1\.2 GiB.*fewer queries"):
         memory.search(Search(unit(0, 4000), by="image", read="text", k=NEIGHBOURS))

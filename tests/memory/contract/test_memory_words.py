@@ -6,7 +6,6 @@ from collections.abc import Collection, Sequence
 from typing import Any
 
 import numpy as np
-import pytest
 from small_records import D, axis
 
 from reco_plugin.memory import Memory
@@ -93,9 +92,3 @@ def test_nothing_stands_in_before_the_memory_has_learned(memory: Memory) -> None
     words_of(memory, CAPTIONS)
     memory.set_calibration({})
     assert list(ask(memory, "QX-4821-B").words) == [""]
-
-
-@pytest.mark.parametrize("query", ["fox " * 500, "🦊", "x" * 5000, "赤" * 500])
-def test_any_text_can_be_asked(memory: Memory, query: str) -> None:
-    words_of(memory, CAPTIONS)
-    assert len(ask(memory, query, "QX-4821-B").ids) == 2
