@@ -23,7 +23,6 @@ from ..types import Refinement
 from .tasks import TEST_GROUPS, Bench, drawing
 
 _GAINS, _HARMS = 18, 6
-_SHIPPED = "reco-quickstart-mini-clip"
 _SHOWN = 5  # neighbours and ranked labels per query
 
 
@@ -60,9 +59,7 @@ class _Card:
     after: tuple[RankedCandidate, ...]
     seen: bool
     why: str
-    prompt_why: str
     neighbours: tuple[_Neighbour, ...]
-    prompt_neighbours: tuple[_Neighbour, ...] = ()
 
 
 def write_page(
@@ -75,7 +72,7 @@ def write_page(
     chosen = _choose(bench, refined)
     answered = None if prompts.coverage is None else prompts.coverage.answered
     images = reco.refine(task.queries.vectors[chosen], modality="image", answered=answered, explain=True)
-    cards = [_card(data, bench, refined, row, images, place, prompts) for place, row in enumerate(chosen)]
+    cards = [_card(data, bench, refined, row, images, place) for place, row in enumerate(chosen)]
     environment = Environment(loader=PackageLoader("reco_plugin.demo", "."), autoescape=select_autoescape(["html"]))
     html = environment.get_template("page.html").render(
         gains=[card for card in cards if card.rank_after < card.rank_before],
@@ -87,7 +84,6 @@ def write_page(
         groups=list(TEST_GROUPS),
         labels=len(bench.entities),
         model=reco.manifest,
-        shipped=reco.manifest.name == _SHIPPED,
         sources=[*EMOJI_SOURCES, NAMES_SOURCE],
         counts={group: len(bench.group(group)) for group in TEST_GROUPS},
     )
@@ -120,23 +116,18 @@ def _ranked(task: Task, row: int) -> tuple[RankedCandidate, ...]:
     )
 
 
-def _card(
-    data: Quickstart, bench: Bench, refined: Task, row: int, images: Refinement, place: int, prompts: Refinement
-) -> _Card:
-    true = int(refined.queries.labels[row])
-    entity = bench.entities[true]
+def _card(data: Quickstart, bench: Bench, refined: Task, row: int, images: Refinement, place: int) -> _Card:
+    entity = bench.entities[int(refined.queries.labels[row])]
     return _Card(
         picture=_png(data, int(bench.rows[row])),
         name=entity.label,
         seen=entity.split == "seen",
         why=_why(images, place),
-        prompt_why=_why(prompts, true),
         rank_before=_rank(bench.task, row),
         rank_after=_rank(refined, row),
         before=_ranked(bench.task, row),
         after=_ranked(refined, row),
         neighbours=_neighbours(data, images, place, entity.key),
-        prompt_neighbours=_neighbours(data, prompts, true, entity.key),
     )
 
 

@@ -28,7 +28,7 @@ ROOT = Path(__file__).resolve().parents[2]
 CHROMIUM = Path("/usr/bin/chromium")
 GROUPS = ("unseen", "seen", "all")
 Twice = tuple[Path, dict[str, Any], subprocess.CompletedProcess[str]]
-SIDES = {"frozen", "refined", "refined_image", "refined_text"}
+SIDES = {"frozen", "both", "image", "text"}
 
 
 def demo(out: Path, model: Path = ROOT / "triton_models") -> Any:
@@ -80,17 +80,17 @@ def test_results_have_exactly_the_promised_keys(results: dict[str, Any]) -> None
 
 def test_results_show_what_the_demo_claims(results: dict[str, Any]) -> None:
     unseen, seen = results["unseen"], results["seen"]
-    assert unseen["refined"]["top1"] - unseen["frozen"]["top1"] >= 28
-    assert seen["refined"]["top1"] >= seen["frozen"]["top1"] - 1  # a query of 219 is half a point
+    assert unseen["both"]["top1"] - unseen["frozen"]["top1"] >= 28
+    assert seen["both"]["top1"] >= seen["frozen"]["top1"] - 1  # a query of 219 is half a point
     without = results["without_unseen"]["unseen"]
-    assert abs(without["refined"]["top1"] - without["frozen"]["top1"]) <= 3
+    assert abs(without["both"]["top1"] - without["frozen"]["top1"]) <= 3
 
 
 # --- the terminal ------------------------------------------------------------------------------------------------
 
 
 def test_the_terminal_shows_the_results_and_the_way_on(ran: Any, results: dict[str, Any], out: Path) -> None:
-    gain = results["unseen"]["refined"]["top1"] - results["unseen"]["frozen"]["top1"]
+    gain = results["unseen"]["both"]["top1"] - results["unseen"]["frozen"]["top1"]
     assert f"{gain:+.1f} points top-1" in ran.stdout
     assert str(out / "index.html") in ran.stdout
     assert f"memory search 'a fox' --memory {out / 'memory'}" in ran.stdout
@@ -211,7 +211,7 @@ def test_a_second_run_replaces_the_first(twice: Twice) -> None:
     assert new["pairs"] == first["pairs"]  # replaced, not added to
     assert new["empty_memory"] == first["empty_memory"]
     for group in GROUPS:  # equally near neighbours come in any order, and the last of them may be left out
-        assert new[group]["refined"]["top1"] == pytest.approx(first[group]["refined"]["top1"], abs=0.5)
+        assert new[group]["both"]["top1"] == pytest.approx(first[group]["both"]["top1"], abs=0.5)
     assert not (out / "memory" / "stray").exists()
     assert not list(out.glob("*.tmp"))
 
