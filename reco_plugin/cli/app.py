@@ -147,6 +147,7 @@ RENAMED = {
     "memory use": "reco memory versions --use NAME",
     "memory rollback": "reco memory versions --previous",
     "memory prune": "reco memory versions --prune",
+    "memory cutoff": "reco eval SOURCE --memory MEMORY",
     "model get": "reco doctor (the quickstart model is used where no other one is named)",
 }
 """Old name -> the command that does the same."""

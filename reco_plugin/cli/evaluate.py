@@ -103,6 +103,7 @@ def eval_command(
 
 
 def _measure(source: str, flags: _Evaluated, how: EvalOptions, out: Path) -> Record:
+    from ..extras.chances import cutoff_notes
     from ..measure.evaluate import ask_itself, ask_memory, evaluate, refiner
     from ..measure.source import Reading, needs_encoder
     from ..types import Fingerprint
@@ -114,7 +115,8 @@ def _measure(source: str, flags: _Evaluated, how: EvalOptions, out: Path) -> Rec
             things = _read(source, reading, reco)
             if not len(reco.memory):
                 raise ConfigError(f"the memory {flags.memory} is empty: fill it, or leave out --memory")
-            return evaluate(ask_memory(things, reco.memory.store), reco, how)
+            record = evaluate(ask_memory(things, reco.memory.store), reco, how)
+            return replace(record, notes=[*record.notes, *cutoff_notes(reco.memory.store.header.calibration)])
     if not needs_encoder(source) and not named and not flags.tune:
         things = _read(source, reading, None)
         digest = hashlib.sha256(things.pairs.image.tobytes()).hexdigest()

@@ -40,10 +40,10 @@ class _Neighbour:
     """A retrieved pair, and its share of what was added; the picture is a ``data:`` URL."""
 
     caption: str
-    picture: str | None
+    picture: str
     similarity: float  # cosine between query and neighbour
     reliability: float  # from 0 to 1
-    relevant: bool | None  # whether it shows what the query shows; None where not known
+    relevant: bool  # whether it shows what the query shows
     share: float
 
 
@@ -52,7 +52,7 @@ class _Card:
     """One query, whether its entity is seen, its neighbours, its rankings before and after, and why it moved."""
 
     name: str
-    picture: str | None  # a ``data:`` URL
+    picture: str  # a ``data:`` URL
     rank_before: int  # of the true candidate, 0 is best
     rank_after: int
     before: tuple[RankedCandidate, ...]  # the first candidates, nearest first

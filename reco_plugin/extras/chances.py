@@ -9,6 +9,7 @@ import zipfile
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property, lru_cache
+from itertools import product
 from typing import Any, Literal, TypeAlias, get_args
 
 import numpy as np
@@ -303,6 +304,25 @@ def read_matches(calibration: Mapping[str, Any]) -> MatchState | None:
         raise ConfigError(
             f"what the memory knows of matches is damaged ({error!r}): run `reco memory build --relearn`"
         ) from error
+
+
+_BY_WORDS: Mapping[PassesBy, str] = {"score": "score", "lead": "lead over the second", "match": "chance of a match"}
+
+
+def cutoff_notes(calibration: Mapping[str, Any], precision: float = 0.9) -> list[str]:
+    """From which score on a first answer can be believed, a sentence for each modality and way that has one."""
+    if (state := read_matches(calibration)) is None:
+        return []
+    notes = []
+    for modality, way in product(MODALITIES, WAYS):
+        found = state.cutoffs(modality, way, precision).of
+        by = next((by for by in BY if found[by] is not None), None)
+        if by is not None and (promise := found[by]) is not None:
+            notes.append(
+                f"First answers to {way} {modality} queries are right with {precision:.0%} from a {_BY_WORDS[by]} of "
+                f"{promise.cut:.3f} on, which {promise.passing[0]:.0%} of the queries reach (docs/match.md)."
+            )
+    return notes
 
 
 def measure(by: PassesBy, signals: npt.NDArray[np.float32], first: Logistic) -> Chances:

@@ -14,6 +14,7 @@ from reco_plugin.extras.chances import (
     MatchState,
     ThingQuestions,
     auc_of,
+    cutoff_notes,
     fit_logistic,
     read_matches,
     reliability_curve,
@@ -127,6 +128,13 @@ def test_the_state_is_stored_and_read_back(state: MatchState) -> None:
     assert again.to_json() == stored
     assert again.cutoffs("text", "plain", 0.6, 0.1) == state.cutoffs("text", "plain", 0.6, 0.1)
     assert read_matches({}) is None
+    assert cutoff_notes({}) == []
+    promised = sum(
+        any(state.cutoffs(m, way, 0.6).of.values()) for m in ("image", "text") for way in ("plain", "refined")
+    )
+    assert promised > 0
+    notes = cutoff_notes({"match": stored}, 0.6)
+    assert len(notes) == promised and all("right with 60%" in note for note in notes)
     middle = len(stored["blob"]) // 2  # where the compressed stream breaks, not the archive
     flipped = stored["blob"][:middle] + "AAAA" + stored["blob"][middle + 4 :]
     for damaged in (
