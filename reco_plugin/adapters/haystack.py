@@ -6,7 +6,6 @@ Haystack imports only modules that are allowed, so a stored pipeline is loaded b
 
 from __future__ import annotations
 
-import asyncio
 from collections.abc import Sequence
 from dataclasses import replace
 from functools import cached_property
@@ -120,11 +119,6 @@ class RecoTextEmbedder(HaystackEmbedder):
         vector = self.source.texts([text], self.side)[0]
         return {"embedding": vector.tolist(), "meta": {"refine": self._stored["refine"]}}
 
-    @component.output_types(embedding=list[float], meta=dict[str, Any])
-    async def run_async(self, text: str) -> dict[str, Any]:
-        """Embed a text in a thread."""
-        return await asyncio.to_thread(self.run, text)
-
 
 class _Documents(HaystackEmbedder):
     """Documents in, copies with vectors out."""
@@ -137,11 +131,6 @@ class _Documents(HaystackEmbedder):
         vectors = self._vectors(documents).tolist()
         done = [self._with(document, vector) for document, vector in zip(documents, vectors, strict=True)]
         return {"documents": done, "meta": {"refine": self._stored["refine"]} if done else {}}
-
-    @component.output_types(documents=list[Document], meta=dict[str, Any])
-    async def run_async(self, documents: list[Document]) -> dict[str, Any]:
-        """Embed documents in a thread."""
-        return await asyncio.to_thread(self.run, documents)
 
     def _vectors(self, documents: Sequence[Document]) -> Vectors:
         raise NotImplementedError

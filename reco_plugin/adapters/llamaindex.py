@@ -102,14 +102,8 @@ class RecoEmbedding(MultiModalEmbedding):
     def _get_text_embedding(self, text: str) -> _Vector:
         return self._texts([text], "document")[0]
 
-    async def _aget_text_embedding(self, text: str) -> _Vector:
-        return await asyncio.to_thread(self._get_text_embedding, text)
-
     def _get_text_embeddings(self, texts: list[str]) -> list[_Vector]:
         return self._texts(texts, "document")
-
-    async def _aget_text_embeddings(self, texts: list[str]) -> list[_Vector]:
-        return await asyncio.to_thread(self._get_text_embeddings, texts)
 
     def _get_image_embedding(self, img_file_path: ImageType) -> _Vector:
         return self._images([img_file_path], "document")[0]
@@ -119,9 +113,6 @@ class RecoEmbedding(MultiModalEmbedding):
 
     def _get_image_embeddings(self, img_file_paths: list[ImageType]) -> list[_Vector]:
         return self._images(img_file_paths, "document")
-
-    async def _aget_image_embeddings(self, img_file_paths: list[ImageType]) -> list[_Vector]:
-        return await asyncio.to_thread(self._get_image_embeddings, img_file_paths)
 
     def _texts(self, texts: list[str], side: InputType) -> list[_Vector]:
         vectors: list[_Vector] = self._source.texts(texts, side).tolist()

@@ -5,10 +5,8 @@ A query is refined for what the index holds: a text that is refined for images f
 
 from __future__ import annotations
 
-import inspect
 import threading
 from collections.abc import Collection, Mapping, Sequence
-from functools import partial
 from typing import TYPE_CHECKING, Any, Literal, Protocol, TypeAlias, TypedDict
 
 import numpy as np
@@ -149,34 +147,19 @@ class VectorSource:
 
         return Reco.open(**(self._options["settings"] or {}))
 
-    def __reduce__(self) -> tuple[Any, ...]:
-        """Pickle the options: another process opens its own object."""
-        if self._given is not None:
-            raise TypeError("an adapter of an opened object cannot be copied to a process: give url or settings")
-        refined: dict[str, Any] = {
-            "refine_queries": self._refines["query"],
-            "refine_documents": self._refines["document"],
-        }
-        return partial(VectorSource, **self._options, **refined), ()
-
 
 def check_place(reco: object, url: object, settings: object, *, keyed: bool) -> None:
-    """Refuse what vectors cannot come from: an opened object, the URL of a service or settings, or none of them.
+    """Refuse what vectors cannot come from: an opened object, the URL of a service, or settings.
 
     Raises:
         ConfigError: more than one of them, another thing, or a key without a URL.
     """
-    given = [name for name, value in (("reco", reco), ("url", url), ("settings", settings)) if value is not None]
-    if len(given) > 1:
-        raise ConfigError(f"{' and '.join(given)} exclude one another: vectors come from one place")
+    if sum(value is not None for value in (reco, url, settings)) > 1:
+        raise ConfigError("reco, url and settings exclude one another: vectors come from one place")
     if keyed and url is None:
         raise ConfigError("api_key is for a server, and there is no url")
-    embed = getattr(reco, "embed_texts", None)
-    if reco is not None and (embed is None or inspect.iscoroutinefunction(embed)):
-        raise ConfigError(
-            f"reco must be an opened Reco or Client, got {show(reco)}: a service is given as url=..., and a memory as "
-            'settings={"memory": ...}'
-        )
+    if reco is not None and not hasattr(reco, "embed_texts"):
+        raise ConfigError(f"reco must be an opened Reco or Client, got {show(reco)}")
     if settings is not None and not isinstance(settings, Mapping):
         raise ConfigError(f'settings must be a mapping, as in {{"memory": "./memory"}}, got {show(settings)}')
 
