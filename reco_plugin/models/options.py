@@ -9,7 +9,7 @@ from pydantic import Field
 
 from ..defaults import BATCH, NEIGHBOURS, SAME_IMAGE, STEPS
 from ..errors import ConfigError
-from ..run_config import CommandOptions, RunConfig, option
+from ..run_config import CommandOptions, option
 from ..types import FuserName
 
 Precision = Literal["fp32", "fp16", "int8"]
@@ -52,13 +52,12 @@ class ManifestOptions(CommandOptions):
     )
 
 
-class Recipe(EncoderOptions, RunConfig):
+class Recipe(EncoderOptions):
     """Configuration of a training, kept in its folder; ``memory`` is opened as the settings say."""
 
-    spelled: ClassVar[str] = "reco model train"
     file: ClassVar[str] = "recipe.json"
-    noun: ClassVar[str] = "recipe"
 
+    source: str
     memory: str | None = option(
         None,
         "Pairs to retrieve from: a folder, or a Qdrant server as grpc://host:6334?collection=NAME.",

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import json
 import math
 import warnings
 from collections.abc import Mapping
@@ -25,7 +26,7 @@ from ..data.same_encoder import SameEncoder
 from ..defaults import BATCH, STEPS
 from ..encode import encode_pairs
 from ..errors import ConfigError, DataError
-from ..files import as_data_error, write_whole
+from ..files import as_data_error, whole_file, write_whole
 from ..fuse import Fused, NeighbourFuser
 from ..memory import Memory, memory_of, open_memory
 from ..progress import progress_bar
@@ -238,7 +239,8 @@ def train(recipe: Recipe, out: Path) -> Fusions:
         )
     config = TrainConfig(steps=recipe.steps, batch=recipe.batch, lr=recipe.lr, drop=recipe.drop, seed=recipe.seed)
     fusions = train_fusions(data, fusion, out, config, device=recipe.device)
-    recipe.write(out, encoder=clip.digest)
+    with whole_file(out / Recipe.file) as part:
+        part.write_text(json.dumps(recipe.model_dump(mode="json") | {"encoder": clip.digest}, indent=1) + "\n", "utf-8")
     return fusions
 
 

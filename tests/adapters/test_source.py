@@ -116,7 +116,7 @@ def test_what_was_given_stays_open(stocked):
     [
         ({"url": "http://localhost", "settings": {}}, "exclude one another"),
         ({"reco": object(), "url": "http://localhost"}, "exclude one another"),
-        ({"reco": "http://reco:8080"}, "reco must be .*, got .http://reco:8080.: a service is given as url="),
+        ({"reco": "http://reco:8080"}, "reco must be an opened Reco or Client"),
         ({"settings": "./memory"}, r"settings must be a mapping, as in .*, got './memory'"),
         ({"api_key": "k"}, "there is no url"),
     ],
