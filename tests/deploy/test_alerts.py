@@ -25,12 +25,12 @@ GOOD = {
     f"reco_http_requests_total{{{SERVED}}}": RATE,
     'reco_http_requests_total{route="/v1/embeddings",status="400"}': f"0+60x{MINUTES}",  # callers' own mistakes
     'reco_http_requests_total{route="/readyz",status="503"}': f"0+12x{MINUTES}",  # a probe is no caller
-    f"reco_http_request_seconds_bucket{{{FAST}}}": RATE,
-    'reco_http_request_seconds_bucket{route="/v1/embeddings",le="5"}': RATE,
-    'reco_http_request_seconds_bucket{route="/v1/embeddings",le="+Inf"}': RATE,
-    'reco_http_request_seconds_bucket{route="/v1/memory/pairs",le="0.1"}': f"0x{MINUTES}",  # large writes take time
-    'reco_http_request_seconds_bucket{route="/v1/memory/pairs",le="10"}': RATE,
-    'reco_http_request_seconds_bucket{route="/v1/memory/pairs",le="+Inf"}': RATE,
+    f"reco_http_request_duration_seconds_bucket{{{FAST}}}": RATE,
+    'reco_http_request_duration_seconds_bucket{route="/v1/embeddings",le="5"}': RATE,
+    'reco_http_request_duration_seconds_bucket{route="/v1/embeddings",le="+Inf"}': RATE,
+    'reco_http_request_duration_seconds_bucket{route="/v1/memory/pairs",le="0.1"}': f"0x{MINUTES}",  # large writes take time
+    'reco_http_request_duration_seconds_bucket{route="/v1/memory/pairs",le="10"}': RATE,
+    'reco_http_request_duration_seconds_bucket{route="/v1/memory/pairs",le="+Inf"}': RATE,
     'reco_queue_seconds_bucket{le="0.1"}': RATE,
     'reco_queue_seconds_bucket{le="10"}': RATE,
     'reco_queue_seconds_bucket{le="+Inf"}': RATE,
@@ -50,12 +50,12 @@ GOOD = {
     "qdrant_cluster_pending_operations_total": f"0 2 0 1 0x{MINUTES - 4}",
 }
 BAD = {  # alert -> the series that differ
-    "RecoEncoderChanged": {"reco_encoder_changed": f"0x20 1x{MINUTES - 20}"},
+    "RecoEncoderChanged": {'reco_degraded{part="encoder_changed"}': f"0x20 1x{MINUTES - 20}"},
     "RecoServiceDown": {'up{job="plugin"}': f"1x20 0x{MINUTES - 20}"},
     "RecoServiceRestarting": {'process_start_time_seconds{job="plugin"}': "1000x30 2000x8 3000x8 4000x30"},
     "RecoServiceErrors": {'reco_http_requests_total{route="/v1/embeddings",status="503"}': f"0+12x{MINUTES}"},
     "RecoServiceRefusing": {'reco_http_requests_total{route="/v1/embeddings",status="429"}': f"0+60x{MINUTES}"},
-    "RecoServiceSlow": {f"reco_http_request_seconds_bucket{{{FAST}}}": f"0+550x{MINUTES}"},
+    "RecoServiceSlow": {f"reco_http_request_duration_seconds_bucket{{{FAST}}}": f"0+550x{MINUTES}"},
     "RecoServiceQueueLong": {'reco_queue_seconds_bucket{le="0.1"}': f"0+300x{MINUTES}"},
     "RecoCircuitOpen": {'reco_circuit_open{part="memory"}': f"0x20 1x{MINUTES - 20}"},
     "RecoLearningUnfinished": {"reco_learning_unfinished": f"1x{MINUTES}"},

@@ -8,13 +8,17 @@ from __future__ import annotations
 import json
 import os
 import re
+import subprocess
+import sys
 from pathlib import Path
 from typing import Any
 
 import kubernetes_validate
 import pytest
 import yaml
+from live_service import serve_on_a_free_port
 
+from reco_plugin import Reco
 from reco_plugin.config import load_settings
 from reco_plugin.serve.settings import ServeSettings
 
@@ -92,28 +96,55 @@ def test_every_variable_is_a_setting(rendered: dict[str, list[Object]]) -> None:
         })  # fmt: skip
 
 
-def test_keys_are_wanted_where_callers_come_from_outside(rendered: dict[str, list[Object]]) -> None:
-    def keys(name: str) -> Object:
-        [container] = one(rendered[name], "Deployment")["spec"]["template"]["spec"]["containers"]
-        return {each["name"]: each for each in container["env"]}
+def test_keys_are_required_where_callers_come_from_outside(rendered: dict[str, list[Object]]) -> None:
+    def pod(name: str) -> Object:
+        return one(rendered[name], "Deployment")["spec"]["template"]["spec"]
 
-    assert keys("defaults")["RECO_SERVE_API_KEYS"]["valueFrom"]["secretKeyRef"]["optional"]
-    published = keys("keys-and-ingress")
-    for name in ("RECO_SERVE_API_KEYS", "RECO_SERVE_METRICS_KEY"):
-        assert "optional" not in published[name]["valueFrom"]["secretKeyRef"]
-    assert (published["RECO_SERVE_MAX_BODY_BYTES"]["value"], published["RECO_K"]["value"]) == ("64000000", "7")
-    paths = one(rendered["keys-and-ingress"], "Ingress")["spec"]["rules"][0]["http"]["paths"]
-    assert not [
-        each["path"] for each in paths if re.search("/v1/memory|/metrics|^/(v1|plain|refined)?/?$", each["path"])
-    ]
+    def variables(name: str) -> Object:
+        return {each["name"]: each.get("value") for each in pod(name)["containers"][0]["env"]}
+
+    assert "RECO_SERVE_KEYS_FILE" not in variables("defaults")
+    for name, secret in {"keys-and-ingress": "reco-keys", "openshift": "reco-keys", "encoder-api": "shop-keys"}.items():
+        path = variables(name)["RECO_SERVE_KEYS_FILE"]
+        [volume] = [each["secret"] for each in pod(name)["volumes"] if each["name"] == "keys"]
+        [mount] = [each for each in pod(name)["containers"][0]["volumeMounts"] if each["name"] == "keys"]
+        assert (volume["secretName"], volume.get("optional", False)) == (secret, False)
+        assert f"{mount['mountPath']}/{volume['items'][0]['path']}" == path and "subPath" not in mount  # it may change
+    published = rendered["keys-and-ingress"]
+    monitor = one(published, "ServiceMonitor")["spec"]["endpoints"][0]["authorization"]
+    assert monitor["credentials"] == {"name": "reco-keys", "key": "metrics-key"}
+    assert (variables("keys-and-ingress")["RECO_SERVE_MAX_BODY_BYTES"], variables("keys-and-ingress")["RECO_K"]) == (
+        "64000000",
+        "7",
+    )
+    paths = [each["path"] for each in one(published, "Ingress")["spec"]["rules"][0]["http"]["paths"]]
+    assert not [path for path in paths if re.search("/v1/memory|/metrics|^/(v1|plain|refined)?/?$", path)]
+
+
+def test_a_folder_is_open_in_one_pod_and_stays(rendered: dict[str, list[Object]]) -> None:
+    made = rendered["small"]
+    spec = one(made, "Deployment")["spec"]
+    assert (spec["replicas"], spec["strategy"]) == (1, {"type": "Recreate"})
+    assert not [each for each in made if each["kind"] in ("HorizontalPodAutoscaler", "PodDisruptionBudget")]
+    claim = one(made, "PersistentVolumeClaim", "reco-memory")
+    assert claim["metadata"]["annotations"] == {"helm.sh/resource-policy": "keep"}
+    [container] = spec["template"]["spec"]["containers"]
+    [memory] = [each["value"] for each in container["env"] if each["name"] == "RECO_MEMORY"]
+    [mount] = [each["mountPath"] for each in container["volumeMounts"] if each["name"] == "memory"]
+    assert memory.startswith(f"{mount}/")
 
 
 def test_the_test_pod_and_the_jobs_get_through_the_policies(rendered: dict[str, list[Object]]) -> None:
-    for name in ("defaults", "encoder-api"):
+    for name in ("defaults", "encoder-api", "small"):
         [rule, *_] = one(rendered[name], "NetworkPolicy")["spec"]["ingress"]
         labels = one(rendered[name], "Pod", "reco-test")["metadata"]["labels"]
-        allowed = [each["podSelector"].get("matchLabels", {}) for each in rule["from"] if "podSelector" in each]
-        assert any(selector and selector.items() <= labels.items() for selector in allowed), name
+        assert any(
+            selector.get("matchLabels", {}).items() <= labels.items()
+            for each in rule["from"]
+            if (selector := each.get("podSelector"))
+        ), name
+        others = [each for each in rendered[name] if each["kind"] == "NetworkPolicy"]
+        assert not any(each["spec"]["podSelector"]["matchLabels"].items() <= labels.items() for each in others), name
     [rule, *_] = one(rendered["jobs"], "NetworkPolicy", "reco-triton")["spec"]["ingress"]
     [caller] = rule["from"]
     [job] = [each for each in rendered["jobs"] if each["kind"] == "Job"]
@@ -122,6 +153,24 @@ def test_the_test_pod_and_the_jobs_get_through_the_policies(rendered: dict[str, 
         assert caller["podSelector"]["matchLabels"].items() <= labels.items()
     egress = one(rendered["keys-and-ingress"], "NetworkPolicy")["spec"]["egress"]
     assert {"port": 7443} in [port for rule in egress for port in rule.get("ports", [])]
+
+
+def test_the_test_pod_asks_the_service(rendered: dict[str, list[Object]], filled: Reco) -> None:
+    """`helm test`, but for the cluster: its script, with its variables, against a service with keys."""
+    key, text = "a key of the tests", "a small red circle"
+    [container] = one(rendered["keys-and-ingress"], "Pod", "reco-test")["spec"]["containers"]
+    assert {each["name"] for each in container["env"]} == {"SERVICE", "TEXT", "KEY"}
+    command = [sys.executable, *container["command"][1:], *container["args"]]
+
+    def run(**env: str) -> subprocess.CompletedProcess[str]:
+        return subprocess.run(command, env=env, capture_output=True, text=True, check=False)
+
+    with serve_on_a_free_port(filled, api_keys=[key]) as (url, _):
+        assert run(SERVICE=url, KEY=key, TEXT="").returncode == 0
+        done = run(SERVICE=url, KEY=key, TEXT=text)
+        assert (done.returncode, "refined: true" in done.stdout) == (0, True), done.stderr
+        assert run(SERVICE=url, KEY="another one", TEXT="").returncode == 1
+    assert run(SERVICE=url, TEXT="").returncode == 1
 
 
 def test_another_source_is_another_job() -> None:
@@ -146,7 +195,7 @@ def test_two_releases_share_nothing() -> None:
 @pytest.mark.parametrize(
     ("values", "named"),
     [
-        ({}, "memory.url"),
+        ({"jobs": {"fill": {"enabled": True, "source": "/data/a.csv"}}}, "memory.url"),
         ({"memory": {"url": "qdrant:6333"}}, "memory.url"),
         (URL | {"triton": {"gpus": True}}, "gpus"),
         (URL | {"replicaCount": "two"}, "replicaCount"),
@@ -173,7 +222,7 @@ def test_the_schema_knows_exactly_the_values() -> None:
     keys(yaml.safe_load((CHART / "values.yaml").read_text("utf-8")), schema)
 
 
-@pytest.mark.parametrize("page", ["deployment", "kubernetes", "operations", "scale"])
+@pytest.mark.parametrize("page", ["run", "kubernetes", "scale"])
 def test_values_on_a_page_are_taken(page: str) -> None:
     text = (ROOT / "docs" / f"{page}.md").read_text("utf-8")
     for block in re.findall(r"```yaml\n(.*?)```", text, flags=re.DOTALL):

@@ -86,8 +86,12 @@ RECO_MODEL: { value: /models }
 {{- if $values.triton.enabled }}
 RECO_TRITON_URL: { value: {{ printf "grpc://%s-triton:8001" (include "reco.fullname" .root) | quote }} }
 {{- end }}
-RECO_MEMORY: { value: {{ required "memory.url: name a Qdrant server, as http://qdrant:6333; docs/kubernetes.md installs one" $values.memory.url | quote }} }
-{{- if not (regexMatch "^(https?|grpcs?)://" $values.memory.url) }}{{ fail (printf "memory.url: %q has no scheme: write http://, https://, grpc:// or grpcs:// before it" $values.memory.url) }}{{ end }}
+{{- with $values.memory.url }}
+RECO_MEMORY: { value: {{ . | quote }} }
+{{- if not (regexMatch "^(https?|grpcs?)://" .) }}{{ fail (printf "memory.url: %q has no scheme: write http://, https://, grpc:// or grpcs:// before it" .) }}{{ end }}
+{{- else }}
+RECO_MEMORY: { value: /memory/reco }
+{{- end }}
 {{- with $values.memory.existingSecret }}
 RECO_MEMORY_API_KEY: { valueFrom: { secretKeyRef: { name: {{ . | quote }}, key: {{ $.key }} } } }
 {{- end }}
