@@ -28,7 +28,7 @@ GOOD = {
     f"reco_http_request_duration_seconds_bucket{{{FAST}}}": RATE,
     'reco_http_request_duration_seconds_bucket{route="/v1/embeddings",le="5"}': RATE,
     'reco_http_request_duration_seconds_bucket{route="/v1/embeddings",le="+Inf"}': RATE,
-    'reco_http_request_duration_seconds_bucket{route="/v1/memory/pairs",le="0.1"}': f"0x{MINUTES}",  # large writes take time
+    'reco_http_request_duration_seconds_bucket{route="/v1/memory/pairs",le="0.1"}': f"0x{MINUTES}",  # writes are slow
     'reco_http_request_duration_seconds_bucket{route="/v1/memory/pairs",le="10"}': RATE,
     'reco_http_request_duration_seconds_bucket{route="/v1/memory/pairs",le="+Inf"}': RATE,
     'reco_queue_seconds_bucket{le="0.1"}': RATE,
