@@ -25,7 +25,7 @@ from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
-from .defaults import POLICY_NEIGHBOURS
+from .defaults import MODEL_K
 from .errors import ArtifactError, ConfigError
 from .files import in_home, sha256_file, weights_file
 from .options import RefineDefaults
@@ -53,7 +53,7 @@ class Policy(_Strict):
         refine: role -> modalities that are refined when the caller does not say.
     """
 
-    k: int = Field(POLICY_NEIGHBOURS, ge=1, le=1000)
+    k: int = Field(MODEL_K, ge=1, le=1000)
     gate: bool = True
     caution: Caution = "balanced"
     refine: dict[Role, tuple[Modality, ...]] = {"query": MODALITIES, "candidate": ()}

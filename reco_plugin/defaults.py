@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-NEIGHBOURS = 10
+DEFAULT_K = 10
 """k without a model; also k of the shipped model."""
-POLICY_NEIGHBOURS = 5
+MODEL_K = 5
 """k of a model folder without k in its manifest."""
 RESULTS = 10
 """Pairs or candidates that a search shows."""

@@ -13,7 +13,7 @@ import numpy as np
 
 from .calibration import Calibration
 from .calibration.learner import Learner
-from .defaults import INGEST_BATCH, POLICY_NEIGHBOURS, RESULTS
+from .defaults import INGEST_BATCH, MODEL_K, RESULTS
 from .encode import Encoder, encode_pairs
 from .errors import OF_ONE_PROCESS, ConfigError, FingerprintMismatch, ImageError, InputError
 from .extras import LEARNED
@@ -40,7 +40,7 @@ class PairMemory:
         location: folder, ``:memory:`` or URL.
     """
 
-    def __init__(self, store: Memory, encoder: Encoder, neighbours: int = POLICY_NEIGHBOURS) -> None:
+    def __init__(self, store: Memory, encoder: Encoder, neighbours: int = MODEL_K) -> None:
         self.kind, self.location = store.kind, store.location
         self.store, self.encoder = store, encoder
         self._judging, self._hearing, self._lost = threading.Lock(), Hearing(), ""

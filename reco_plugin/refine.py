@@ -13,7 +13,7 @@ import numpy.typing as npt
 from .calibration import Calibration
 from .calibration.closed_form import ClosedForm, OwnKind
 from .calibration.learn import learn
-from .defaults import NEIGHBOURS
+from .defaults import DEFAULT_K
 from .errors import InputError
 from .fuse import Fuser, Learned, NeighbourMean, Refining, StayPlain
 from .memory import Fingerprint, Memory, Searches, open_memory
@@ -23,7 +23,7 @@ from .types import MODALITIES, FuserName, Modality, Records, Refinement, Role, U
 from .values import check_choice, check_vectors, show
 
 _DEFAULTS = RefineOptions(
-    k=NEIGHBOURS,
+    k=DEFAULT_K,
     gate=True,
     target=None,
     caution="balanced",
@@ -169,7 +169,7 @@ def refiner_for_vectors(
         raise InputError("no pairs to build a memory of")
     if len(dimensions := {batch.image.shape[1] for batch in batches}) > 1:
         raise InputError(f"the pairs have vectors of different dimensions: {sorted(dimensions)}")
-    k = defaults.get("k") or NEIGHBOURS
+    k = defaults.get("k") or DEFAULT_K
     store = open_memory(":memory:", _own_fingerprint(batches[0]))
     for batch in batches:
         store.upsert(batch)

@@ -31,7 +31,7 @@ EXCLUSIONS = 10_000
 """Ids that one query must not find."""
 EXCLUSIONS_AT_ONCE = 1_000_000
 """Ids that all queries of one search must not find; a refinement of more searches in parts."""
-NEIGHBOURS = 10_000
+MAX_K = 10_000
 """k: pairs per query."""
 NUMBERS_READ = 2**28
 """Numbers in the vectors of one search, queries x k x D: 1 GiB."""
@@ -165,10 +165,10 @@ def check_k(k: Any) -> int:
     """The number of neighbours as an int.
 
     Raises:
-        InputError: not an integer, below 1, or above :data:`NEIGHBOURS`.
+        InputError: not an integer, below 1, or above :data:`MAX_K`.
     """
-    if isinstance(k, bool) or not isinstance(k, (int, np.integer)) or not 1 <= k <= NEIGHBOURS:
-        raise InputError(f"k must be a whole number from 1 to {NEIGHBOURS:,}, got {show(k)}")
+    if isinstance(k, bool) or not isinstance(k, (int, np.integer)) or not 1 <= k <= MAX_K:
+        raise InputError(f"k must be a whole number from 1 to {MAX_K:,}, got {show(k)}")
     return int(k)
 
 

@@ -8,7 +8,7 @@ from dataclasses import dataclass, replace
 import numpy as np
 import numpy.typing as npt
 
-from ..defaults import NEIGHBOURS
+from ..defaults import DEFAULT_K
 from ..types import MODALITIES, Modality, Vectors
 from .check import check_pairs
 from .corpus import Corpus, measure_corpus, witness_others
@@ -51,7 +51,7 @@ def calibrate(
     image: Vectors,
     text: Vectors,
     *,
-    k: int = NEIGHBOURS,
+    k: int = DEFAULT_K,
     seed: int = 0,
     progress: Callable[[int], object] = int,
 ) -> Calibrated | None:

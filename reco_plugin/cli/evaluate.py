@@ -131,14 +131,14 @@ def _measure(source: str, flags: _Evaluated, how: EvalOptions, out: Path) -> Rec
 
 def _options(how: EvalOptions, reco: Reco | None) -> dict[str, Any]:
     """Defaults of the refinement: the flags', else the model's."""
-    from ..defaults import NEIGHBOURS
+    from ..defaults import DEFAULT_K
 
     known = (
         {}
         if reco is None
         else {name: value for name, value in reco.defaults.items() if name in ("k", "gate", "caution")}
     )
-    return {"k": NEIGHBOURS, **known, **{name: value for name, value in how.refine.items() if name == "k"}}
+    return {"k": DEFAULT_K, **known, **{name: value for name, value in how.refine.items() if name == "k"}}
 
 
 def _read(source: str, reading: Reading, reco: Reco | None) -> Things:

@@ -23,7 +23,7 @@ from torch import Tensor, nn
 
 from ..artifact import FORMAT, Artifact, FusionInfo, ModelFile, Policy, clip_graph, fusion_graph, whole_model
 from ..config import Settings
-from ..defaults import NEIGHBOURS
+from ..defaults import DEFAULT_K
 from ..errors import ConfigError
 from ..preprocess import Tokenizer, images_to_array
 from ..preprocess.text import needed_tokens
@@ -63,7 +63,7 @@ def export_model(options: ExportOptions, out: Path, serving: Serving | None = No
     if options.fusion:
         fusions, recipe = _load_trained(clip, options.fusion)
     fusion = card.fusion.model_copy(update={"trained_on": recipe.get("source", "")})
-    card = replace(card, policy=Policy(k=options.k or recipe.get("k", NEIGHBOURS)), fusion=fusion)
+    card = replace(card, policy=Policy(k=options.k or recipe.get("k", DEFAULT_K)), fusion=fusion)
     return export(clip, fusions, out, card=card, precision=options.precision, serving=serving)
 
 

@@ -7,7 +7,7 @@ from typing import ClassVar, Literal
 
 from pydantic import Field
 
-from ..defaults import BATCH, NEIGHBOURS, SAME_IMAGE, STEPS
+from ..defaults import BATCH, DEFAULT_K, SAME_IMAGE, STEPS
 from ..errors import ConfigError
 from ..run_config import CommandOptions, option
 from ..types import FuserName
@@ -66,7 +66,7 @@ class Recipe(EncoderOptions):
     group: str | None = option(
         None, "Payload column: pairs with the same value show the same thing.", unset="the caption"
     )
-    k: int = option(NEIGHBOURS, "Neighbours per query.", ge=1)
+    k: int = option(DEFAULT_K, "Neighbours per query.", ge=1)
     steps: int = option(STEPS, "Training steps; 0 keeps the untrained start.", ge=0)
     batch: int = option(BATCH, "Pairs per step.", ge=2)
     lr: float = option(1e-3, "Peak learning rate.", ge=0)

@@ -21,7 +21,7 @@ from reco_plugin.types import Records, Search
 from reco_plugin.values import (
     EXCLUSIONS,
     EXCLUSIONS_AT_ONCE,
-    NEIGHBOURS,
+    MAX_K,
     PAYLOAD_LEVELS,
     WHERE_KEYS,
     WHERE_NUMBERS,
@@ -201,7 +201,7 @@ def test_a_filter_finds_what_the_reference_finds(backend: Any, payloads: list[An
 
 def test_what_would_fill_the_memory_of_the_process_is_refused(memory: Memory) -> None:
     with pytest.raises(InputError, match=r"4,000 queries with k=10,000 would read 1\.2 GiB.*fewer queries"):
-        memory.search(Search(unit(0, 4000), by="image", read="text", k=NEIGHBOURS))
+        memory.search(Search(unit(0, 4000), by="image", read="text", k=MAX_K))
     hidden = [str(i) for i in range(EXCLUSIONS)]
     queries = np.stack([axis(0)] * (EXCLUSIONS_AT_ONCE // EXCLUSIONS + 1))
     with pytest.raises(InputError, match="1,010,000 for all, at most 10,000 and 1,000,000: ask with fewer queries"):
