@@ -77,7 +77,7 @@ async def _given_back(service: Target) -> float:
     began = time.perf_counter()
     while (seconds := time.perf_counter() - began) < GIVEN_BACK_S:
         told = (await send(service.address, request("/metrics", None, "GET"))).body
-        held = re.findall(rb"^reco_pending_(?:bytes|embed) (\S+)", told, re.MULTILINE)
+        held = re.findall(rb"^reco_(?:pending_bytes|queue_inputs) (\S+)", told, re.MULTILINE)
         if len(held) == 2 and not any(map(float, held)):
             return seconds
         await asyncio.sleep(0.05)

@@ -18,7 +18,7 @@ def serve_command(*, given: Given) -> None:
     for module in ("fastapi", "uvicorn", "prometheus_client"):
         need(module, "reco serve", "serve")
     from ..serve.logs import log_to_stderr
-    from ..serve.run import bound, run
+    from ..serve.run import bind, run
 
     place = take_flags(OpenOptions, given)
     if "aliases" in given:
@@ -26,11 +26,11 @@ def serve_command(*, given: Given) -> None:
     settings = load_serve_settings(**given)
     with (
         explained_lock(place.settings),
-        bound(settings) as sockets,
+        bind(settings) as listener,
         log_to_stderr(settings.log_format, settings.log_level),  # opening the memory may warn
         reco_of(place.model, place.served) as reco,
     ):
-        run(settings, reco, sockets)
+        run(settings, reco, listener)
 
 
 def _parse_alias(word: str) -> tuple[str, str]:

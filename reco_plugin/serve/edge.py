@@ -117,14 +117,30 @@ class Caller:
         self._life: Life = request.state.life
         self.id = self._life.id
         self.embedder, self.settings = edge.embedder, edge.settings
-        self.fetch = edge.fetch and edge.fetch.for_request(
-            max_images=self.settings.max_images, max_bytes=self.settings.max_body_bytes, hold=self._life.hold
-        )
-        """Fetches the image of a URL, or raises Refused; None if URLs are not fetched."""
+        self._fetched = 0  # bytes of images
 
     async def make(self, call: Callable[[], T]) -> T:
         """Run a call that reads what was sent, in a thread where that is much: decoding holds up other requests."""
         return await to_thread.run_sync(call, limiter=self._edge.reading) if self._life.bytes else call()
+
+    async def fetch(self, url: str) -> bytes:
+        """The image of a URL, within the limits of a body.
+
+        Raises:
+            Refused: URLs are not fetched here, or this one is not, or they are too many bytes together (413, 429).
+        """
+        if self._edge.fetch is None:
+            message = (
+                "image URLs are not fetched here (image_url_hosts is empty): send the image as a data URI or base64"
+            )
+            raise Refused(Failure(400, "image_url_forbidden", message))
+        data = await self._edge.fetch(url)
+        self._fetched += len(data)
+        self._life.hold(len(data))
+        if self._fetched > (most := self.settings.max_body_bytes):
+            message = f"the images of this request have more than {most:,} bytes together (max_body_bytes)"
+            raise Refused(Failure(413, "image_too_large", f"{message}: send less at once"))
+        return data
 
     async def answer(self, request: EmbedRequest, write: Callable[[Embedded], Answer]) -> Response:
         """Wait in the queue, embed B items to (B, D), write the answer in the same thread, and set its headers.

@@ -22,11 +22,9 @@ from __future__ import annotations
 
 import time
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from contextlib import AbstractContextManager, contextmanager, nullcontext
+from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass, field, replace
-from functools import cache
-from importlib.util import find_spec
-from typing import Any, get_args
+from typing import get_args
 
 import numpy as np
 import numpy.typing as npt
@@ -229,30 +227,15 @@ def manner_of(model: str | None, aliases: Mapping[str, Manner]) -> Manner | None
     return aliases[model]
 
 
-@cache
-def _has_opentelemetry() -> bool:
-    return find_spec("opentelemetry") is not None and find_spec("opentelemetry.trace") is not None
-
-
-def _span(name: str) -> AbstractContextManager[Any]:
-    """A span below the current one; the request's own comes from OpenTelemetry's instrumentation of FastAPI."""
-    if not _has_opentelemetry():
-        return nullcontext()
-    from opentelemetry import trace
-
-    return trace.get_tracer("reco_plugin").start_as_current_span(name)
-
-
 class Steps(dict[str, float]):
     """Seconds of each step."""
 
     @contextmanager
     def timed(self, step: str) -> Iterator[None]:
-        """Add the seconds of a block to a step, and show it in a trace."""
+        """Add the seconds of a block to a step."""
         started = time.perf_counter()
         try:
-            with _span(f"reco.{step}"):
-                yield
+            yield
         finally:
             self[step] = self.get(step, 0.0) + time.perf_counter() - started
 

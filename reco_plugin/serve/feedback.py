@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from typing import Annotated, Any
 
 from fastapi import APIRouter, Query, Request, Response
@@ -44,23 +44,13 @@ class JudgmentBody(QueryBody):
             )
         return self
 
-    def to_items(self, max_image_bytes: int) -> tuple[Item, Item | None]:
-        """Query and answer for the preparation; no answer where a pair is named.
-
-        Raises:
-            Refused: one cannot be read.
-        """
-        query = self.to_item(max_image_bytes)
-        answer: Item | Failure | None = None
+    def answer(self, max_image_bytes: int) -> Item | Failure | None:
+        """The answer for the preparation, or why it cannot be read; None where a pair is named."""
         if self.answer_vector is not None:
-            answer = Item.vector(self.answer_vector, other(self.kind))
-        elif self.pair is None:
-            answer = text_or_image_item(self.answer_text, self.answer_image, max_image_bytes)
-        if isinstance(query, Failure):
-            raise Refused(query)
-        if isinstance(answer, Failure):
-            raise Refused(answer)
-        return query, answer
+            return Item.vector(self.answer_vector, other(self.kind))
+        if self.pair is not None:
+            return None
+        return text_or_image_item(self.answer_text, self.answer_image, max_image_bytes)
 
 
 class SaidBody(Strict):
@@ -146,25 +136,22 @@ def judge(embedder: Embedder, asked: SaidBody) -> OpinionList:
         MemoryStoreError: the memory cannot be written.
     """
     embedder.check_images(image is not None for one in asked.judgments for image in (one.image, one.answer_image))
-    ready = list[tuple[int, str, Modality, EncoderInput]]()
+    most = embedder.settings.max_image_bytes
+    ready = dict[tuple[Modality, int, str], EncoderInput]()
     for number, one in enumerate(asked.judgments):
-        place = f"judgments[{number}]"
-        try:
-            items = one.to_items(embedder.settings.max_image_bytes)
-        except Refused as refused:
-            raise _refused(refused.failure, place) from None
-        for what, item in zip(("query", "answer"), items, strict=True):
-            if item is None:
-                continue
-            prepared = embedder.prepare(item)
+        for what, item in (("query", one.to_item(most)), ("answer", one.answer(most))):
+            prepared = None if item is None else embedder.prepare(item)
             if isinstance(prepared, Failure):
-                raise _refused(prepared, place)
-            ready.append((number, what, item.modality, prepared))
+                place = f"judgments[{number}]"
+                message = f"{place}: {prepared.message}; nothing was stored"
+                raise Refused(replace(prepared, message=message, param=place))
+            if prepared is not None:
+                ready[one.kind if what == "query" else other(one.kind), number, what] = prepared
     vectors = dict[tuple[int, str], Vectors]()
     for side in MODALITIES:
-        mine = [one for one in ready if one[2] == side]
-        made = embedder.encode([one[3] for one in mine], side)
-        vectors |= {(number, what): vector for (number, what, *_), vector in zip(mine, made, strict=True)}
+        mine = {key: one for key, one in ready.items() if key[0] == side}
+        made = embedder.encode([*mine.values()], side)
+        vectors |= {(number, what): vector for (_, number, what), vector in zip(mine, made, strict=True)}
     memory = embedder.reco.memory
     stored = memory.judge(
         [
@@ -175,7 +162,3 @@ def judge(embedder: Embedder, asked: SaidBody) -> OpinionList:
     return OpinionList(
         data=[OpinionBody.of(one) for one in stored], opinions=memory.opinions_known, version=memory.version
     )
-
-
-def _refused(failure: Failure, place: str) -> Refused:
-    return Refused(Failure(failure.status, failure.code, f"{place}: {failure.message}; nothing was stored", place))

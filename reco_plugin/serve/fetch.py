@@ -82,10 +82,6 @@ class ImageFetcher:
         except (OSError, UnicodeError, httpcore.NetworkError, httpcore.ProtocolError) as error:
             raise Refused(_make_failure(url, str(error) or type(error).__name__)) from None
 
-    def for_request(self, *, max_images: int, max_bytes: int, hold: Callable[[int], None]) -> RequestFetcher:
-        """A fetcher for one request, within its limits; ``hold`` counts the bytes that it takes."""
-        return RequestFetcher(self, max_images, max_bytes, hold)
-
     async def _follow(self, url: str) -> bytes:
         """Follow redirects, each checked like the first URL."""
         for _ in range(_MAX_REDIRECTS + 1):
@@ -119,40 +115,6 @@ class ImageFetcher:
             if len(body) > self.max_bytes:
                 raise Refused(too_many_bytes(len(body), self.max_bytes))
         return bytes(body)
-
-
-@dataclass
-class RequestFetcher:
-    """Fetches the images of one request, with the same limits as for images in its body."""
-
-    fetch: ImageFetcher
-    max_images: int
-    max_bytes: int  # of all images
-    hold: Callable[[int], None]
-    _images: int = field(default=0, init=False)
-    _bytes: int = field(default=0, init=False)
-
-    async def __call__(self, url: str) -> bytes:
-        """Fetch one image; see :meth:`ImageFetcher.__call__`.
-
-        Raises:
-            Refused: also 413 ``too_many_items`` and ``image_too_large``, for all images together.
-        """
-        self._images += 1
-        if self._images > self.max_images:
-            message = f"more than {self.max_images} URLs in one request (max_images): split it"
-            raise Refused(Failure(413, "too_many_items", message))
-        self._check()
-        data = await self.fetch(url)
-        self._bytes += len(data)
-        self.hold(len(data))
-        self._check()
-        return data
-
-    def _check(self) -> None:
-        if self._bytes > self.max_bytes:
-            message = f"the images of this request have more than {self.max_bytes:,} bytes together (max_body_bytes)"
-            raise Refused(Failure(413, "image_too_large", f"{message}: send less at once"))
 
 
 class _Pinned(httpcore.AsyncNetworkBackend):

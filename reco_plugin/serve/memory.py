@@ -21,7 +21,7 @@ from .failures import Failure, Refused, failure_of, too_many_items
 from .items import QueryBody, image_item
 from .models import MemoryState, describe_calibration
 from .routes import memory_routes
-from .schemas import ErrorBody, Items, JsonVector, Strict, error_body
+from .schemas import Items, JsonVector, Strict
 from .wire import as_written, with_nulls
 
 Ids = Annotated[list[str], Query(alias="id", min_length=1, description="id of a pair; repeat it for more")]
@@ -88,22 +88,12 @@ class AddPairs(Strict):
     """Pairs to add."""
 
     pairs: Items[PairIn] = Field(min_length=1)
-    skip_failed: bool = Field(False, description="store what can be stored; otherwise one bad pair refuses all")
-
-
-class FailedPair(BaseModel):
-    """A pair that was not stored."""
-
-    index: int
-    id: str
-    error: ErrorBody
 
 
 class Added(BaseModel):
     """What was stored."""
 
     stored: int
-    failed: list[FailedPair]
     pairs: int
     """In the memory now."""
     version: int
@@ -232,28 +222,24 @@ def add(embedder: Embedder, asked: AddPairs) -> Added:
     """Encode and store pairs, searchable at once.
 
     Raises:
-        Refused: a pair cannot be read, and ``skip_failed`` is off; nothing is stored.
+        Refused: a pair cannot be read; nothing is stored.
         InputError: a repeated id, or a payload that is not JSON.
         MemoryStoreError: the memory cannot be written.
     """
     embedder.check_images(one.image is not None for one in asked.pairs)
-    good: list[tuple[PairIn, dict[Modality, EncoderInput]]] = []
-    failed: list[FailedPair] = []
+    ready = list[dict[Modality, EncoderInput]]()
     for index, one in enumerate(asked.pairs):
-        ready = _ready(embedder, one)
-        if not isinstance(ready, Failure):
-            good.append((one, ready))
-        elif asked.skip_failed:
-            failed.append(FailedPair(index=index, id=one.id, error=error_body(ready)))
-        else:
+        sides = _ready(embedder, one)
+        if isinstance(sides, Failure):
             place = f"pairs[{index}]"
-            message = f"{place} ({one.id!r:.80}): {ready.message}; nothing was stored"
-            raise Refused(Failure(ready.status, ready.code, message, place))
-    images, texts = (embedder.encode([sides[side] for _, sides in good], side) for side in MODALITIES)
+            message = f"{place} ({one.id!r:.80}): {sides.message}; nothing was stored"
+            raise Refused(Failure(sides.status, sides.code, message, place))
+        ready.append(sides)
+    images, texts = (embedder.encode([sides[side] for sides in ready], side) for side in MODALITIES)
     memory = embedder.reco.memory
-    records = Records([one.id for one, _ in good], images, texts, [one.stored_payload for one, _ in good])
-    stored = memory.add_records([records]) if good else 0
-    return Added(stored=stored, failed=failed, pairs=len(memory), version=memory.version)
+    payloads = [one.stored_payload for one in asked.pairs]
+    stored = memory.add_records([Records([one.id for one in asked.pairs], images, texts, payloads)])
+    return Added(stored=stored, pairs=len(memory), version=memory.version)
 
 
 def look_up(embedder: Embedder, ids: list[str], after: str | None, limit: int, vectors: str) -> Found:

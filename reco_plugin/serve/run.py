@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import errno
 import gc
 import logging
 import os
@@ -13,8 +12,7 @@ import socket
 import sys
 import threading
 import time
-from collections.abc import Iterator, Sequence
-from contextlib import ExitStack, contextmanager, suppress
+from contextlib import suppress
 from types import FrameType
 from typing import Any
 
@@ -70,51 +68,32 @@ def server_options(settings: ServeSettings) -> dict[str, Any]:
     }
 
 
-@contextmanager
-def bound(settings: ServeSettings) -> Iterator[list[socket.socket]]:
-    """Hold the address while the block runs, before a model is loaded; nothing listens by that.
+def bind(settings: ServeSettings) -> socket.socket:
+    """A socket at the address, made before a model is loaded; it does not listen yet.
 
     Raises:
         ConfigError: another program listens there, or this machine has no such address.
     """
     host, port = settings.host, settings.port
-    with ExitStack() as held:
-        made = list[socket.socket]()
-        try:
-            for family, kind, protocol, _, address in socket.getaddrinfo(
-                host, port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE
-            ):
-                one = held.enter_context(socket.socket(family, kind, protocol))
-                if os.name != "nt":
-                    one.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-                if family == socket.AF_INET6:
-                    one.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY, 1)
-                taken = made[0].getsockname()[1] if made else port  # one for all, also where any will do
-                one.bind((address[0], taken, *address[2:]))
-                made.append(one)
-        except OSError as error:
-            unknown = isinstance(error, socket.gaierror)  # its errno is not the system's
-            why = error.strerror if unknown else os.strerror(error.errno or 0)
-            place = _joined(host, port)
-            raise ConfigError(f"cannot listen on {place}: {why}. {_another_address(error.errno)}") from None
-        yield made
+    made = socket.socket(socket.AF_INET6 if ":" in host else socket.AF_INET)
+    try:
+        if os.name != "nt":
+            made.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        made.bind((host, port))
+    except OSError as error:
+        made.close()
+        place, why = _joined(host, port), error.strerror
+        raise ConfigError(f"cannot listen on {place}: {why}. Choose another --port or --host") from None
+    return made
 
 
-def _another_address(number: int | None) -> str:
-    if number == errno.EADDRINUSE:
-        return "Another program has this port, perhaps another reco serve: end it, or choose a port: --port 8081"
-    if number == errno.EACCES:
-        return "Ports below 1024 are reserved here: choose one above, --port 8080"
-    return "Give an address of this machine: --host 127.0.0.1 for itself alone, --host 0.0.0.0 for all that reach it"
-
-
-def run(settings: ServeSettings, reco: Reco, sockets: Sequence[socket.socket]) -> None:
+def run(settings: ServeSettings, reco: Reco, listener: socket.socket) -> None:
     """Serve until SIGINT, SIGTERM or SIGHUP; requests in flight are answered first.
 
     Args:
         settings: of the service.
         reco: what it serves.
-        sockets: at its address, of :func:`bound`.
+        listener: at its address, of :func:`bind`.
     """
     # uvicorn raises the signal again at its end, which would end the process before the memory is closed
     signal.signal(signal.SIGTERM, lambda *_: None)
@@ -132,7 +111,7 @@ def run(settings: ServeSettings, reco: Reco, sockets: Sequence[socket.socket]) -
     gc.freeze()
     server = _Server(app, settings, token)
     with suppress(KeyboardInterrupt):
-        server.run(list(sockets))
+        server.run([listener])
     if not server.started:
         sys.exit(_NOT_STARTED)
     if not app.state.edge.busy:  # a memory whose server is away may be tried for a minute: what it was told is stored

@@ -362,23 +362,3 @@ def test_pages_of_a_named_origin_may(filled, served):
     assert [said.status_code for said in (answer, refused, simple)] == [200, 401, 400]
     assert "x-reco-refined" in answer.headers["access-control-expose-headers"]
     assert "access-control-allow-origin" not in strange.headers
-
-
-def test_the_steps_of_a_request_are_spans_of_its_trace(filled, served):
-    from opentelemetry import trace
-    from opentelemetry.sdk.trace import TracerProvider
-    from opentelemetry.sdk.trace.export import SimpleSpanProcessor
-    from opentelemetry.sdk.trace.export.in_memory_span_exporter import InMemorySpanExporter
-
-    kept = InMemorySpanExporter()
-    provider = TracerProvider()
-    provider.add_span_processor(SimpleSpanProcessor(kept))
-    trace.set_tracer_provider(provider)  # which can be done once in a process
-    with served(filled) as client:
-        client.post("/v1/explain", json={"input": [{"text": TEXTS[0]}]})
-    names = [one.name for one in kept.get_finished_spans()]
-    assert [name for name in names if name.startswith("reco.")] == ["reco.prepare", "reco.encode", "reco.refine"]
-    server = [one for one in kept.get_finished_spans() if one.kind is trace.SpanKind.SERVER]  # of FastAPI from 0.165 on
-    assert {(one.name, (one.attributes or {}).get("http.route")) for one in server} <= {
-        ("POST /v1/explain", "/v1/explain")
-    }

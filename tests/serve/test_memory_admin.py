@@ -34,7 +34,7 @@ def test_pairs_are_searchable_when_the_answer_comes(empty, reco, admin, pairs_js
     before = empty.post("/v1/explain", json=question).json()["data"][0]
     assert (before["refined"], before["moved"], before["used"]) == (False, 0.0, [])
     added = empty.post("/v1/memory/pairs", json={"pairs": pairs_json}, headers=admin).json()
-    assert (added["stored"], added["pairs"], added["failed"]) == (24, 24, [])
+    assert (added["stored"], added["pairs"]) == (24, 24)
     after = empty.post("/v1/explain", json=question).json()["data"][0]
     assert after["used"][0]["id"] == "small-red-circle"
     assert after["used"][0]["caption"] == "a small red circle"
@@ -67,7 +67,7 @@ def test_pairs_of_vectors_need_no_encoder(empty, reco, admin):
     assert found["payload"] == {"n": None}
 
 
-def test_one_bad_pair_refuses_all_or_is_skipped(empty, reco, admin, red_square):
+def test_one_bad_pair_refuses_all(empty, reco, admin, red_square):
     good = {"id": "good", "text": "red", "image": red_square}
     bad = [
         {"id": "b1", "text": "red", "image": "###"},
@@ -79,14 +79,6 @@ def test_one_bad_pair_refuses_all_or_is_skipped(empty, reco, admin, red_square):
     assert refused.json()["error"]["param"] == "pairs[1]"
     assert "nothing was stored" in refused.json()["error"]["message"]
     assert len(reco.memory) == 0
-    body = {"pairs": [good, *bad], "skip_failed": True}
-    skipped = empty.post("/v1/memory/pairs", json=body, headers=admin).json()
-    assert (skipped["stored"], skipped["pairs"]) == (1, 1)
-    assert [(one["index"], one["error"]["code"]) for one in skipped["failed"]] == [
-        (1, "image_not_base64"),
-        (2, "image_decode_failed"),
-        (3, "invalid_vector"),
-    ]
 
 
 def test_what_no_memory_can_hold_is_refused(empty, reco, admin, red_square):

@@ -134,6 +134,8 @@ async def read_all(
 ) -> Sequence[Item | Failure]:
     """Parts as items, or why one cannot be read; images of URLs are fetched at the same time."""
     urls = [part.source for part in parts if isinstance(part, Picture) and is_url(part.source)]
+    if len(urls) > (most := caller.settings.max_images):
+        raise Refused(too_many_items(len(urls), most, "images", "max_images"))
     fetched = iter(await asyncio.gather(*(_fetch(url, caller) for url in urls)) if urls else ())
 
     def read(part: InputPart) -> Item | Failure:
@@ -147,9 +149,6 @@ async def read_all(
 
 
 async def _fetch(url: str, caller: Caller) -> Item | Failure:
-    if caller.fetch is None:
-        message = "image URLs are not fetched here (image_url_hosts is empty): send the image as a data URI or base64"
-        return Failure(400, "image_url_forbidden", message)
     try:
         return Item.image(await caller.fetch(url))
     except Refused as refused:

@@ -234,22 +234,6 @@ class TestByUrl:
         told = failure(internet, "http://images.example/slow", timeout_s=0.05)
         assert (told.status, told.code) == (424, "image_fetch_timeout")
 
-    def test_a_request_brings_in_so_many_images_and_bytes(self, internet: Internet) -> None:
-        size, held = len(fetch(internet, "http://images.example/fox.png")), list[int]()
-
-        async def both(**limits: int) -> list[Any]:
-            every = ImageFetcher(4000, 5.0, ["*"], resolve=internet.resolve, network=internet)
-            fetcher = every.for_request(hold=held.append, **limits)
-            urls = ["http://images.example/fox.png"] * 2
-            return await asyncio.gather(*map(fetcher, urls), return_exceptions=True)
-
-        assert [len(data) for data in asyncio.run(both(max_images=2, max_bytes=2 * size))] == [size, size]
-        assert held == [size, size], "all of them count as what the request takes"
-        first, second = asyncio.run(both(max_images=1, max_bytes=2 * size))
-        assert len(first) == size and second.failure.code == "too_many_items"
-        answers = asyncio.run(both(max_images=2, max_bytes=2 * size - 1))
-        assert [one.failure.code for one in answers if isinstance(one, Refused)] == ["image_too_large"]
-
     def test_tls_verifies_the_name_although_an_address_is_connected_to(self) -> None:
         ca, chosen, trusting = trustme.CA(), ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER), ssl.create_default_context()
         ca.issue_cert("images.example").configure_cert(chosen)
@@ -285,3 +269,19 @@ def test_urls_reach_the_fetcher_when_on(filled: Reco, served: Any, internet: Int
     expected = filled.embed_images([halves("red", "blue")], refine=False)
     assert np.allclose(answer["data"][0]["embedding"], expected[0], atol=1e-5)
     assert answer["data"][1]["error"]["code"] == "image_url_forbidden"
+
+
+def test_a_request_brings_in_so_many_images_and_bytes(filled: Reco, served: Any, internet: Internet) -> None:
+    inputs = [{"image": "http://images.example/fox.png"}] * 3
+    size = len(fetch(internet, "http://images.example/fox.png"))
+    for limits, count, code in (
+        ({"max_images": 2}, 3, "too_many_items"),
+        ({"max_body_bytes": 2 * size}, 3, "image_too_large"),
+        ({"max_pending_bytes": size}, 2, "too_many_bytes"),  # all of them count as what the request takes
+        ({"max_images": 2, "max_body_bytes": 2 * size}, 2, None),
+    ):
+        with served(filled, image_url_hosts=["*"], **limits) as client:
+            edge = client.app.state.edge
+            edge.fetch.resolve, edge.fetch.network = internet.resolve, internet
+            answer = client.post("/v1/embeddings", json={"input": inputs[:count]})
+        assert (answer.json().get("error") or {}).get("code") == code, answer.text
