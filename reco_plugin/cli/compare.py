@@ -34,50 +34,53 @@ class _Compared(OpenOptions):
     qrels: Annotated[
         Path | None,
         typer.Option(
-            metavar="FILE", help="Judgments: lines of `query 0 document grade`, or a table of these three columns."
+            metavar="FILE", help="Read judgments: lines of `query 0 document grade`, or a table of these three columns."
         ),
     ] = None
     run: Annotated[
         list[str] | None,
         typer.Option(
             metavar="NAME=FILE",
-            help="Instead of INDEX: what an engine found, in TREC's form; repeat it, at least for plain and refined.",
+            help="Instead of INDEX, read what an engine found, in TREC's form; give it for plain and for refined.",
         ),
     ] = None
     function: Annotated[
         str | None,
         typer.Option(
             metavar="FILE.py:NAME",
-            help="Instead of INDEX: your own function that searches an engine without an address. The file is run.",
+            help="Instead of INDEX, call your own function that searches an engine; the file is run.",
         ),
     ] = None
     marks: Annotated[
         list[Path] | None,
-        typer.Option(metavar="FILE", help="Marks that a person saved on the page; repeat it for more people."),
+        typer.Option(
+            metavar="FILE", help="Count the marks that a person saved on the page; repeat the flag for more people."
+        ),
     ] = None
-    k: Annotated[int, typer.Option("-k", "--results", min=1, max=1000, help="Results of each search.")] = 10
+    k: Annotated[int, typer.Option("--k", min=1, max=1000, help="Ask for this many results of each search.")] = 10
     where: Annotated[
-        str | None, typer.Option(metavar="FILTER", help="Filter, in the engine's own language, as in 'price < 20'.")
+        str | None, typer.Option(metavar="FILTER", help="Filter in the engine's own language, as in 'price < 20'.")
     ] = None
-    limit: Annotated[int, typer.Option(min=1, help="Queries at most; more are drawn from.")] = LIMIT
-    seed: Annotated[int, typer.Option(min=0, help="Of what is drawn, and of intervals.")] = 0
+    limit: Annotated[int, typer.Option(min=1, help="Use at most this many queries, drawn at random.")] = LIMIT
+    seed: Annotated[int, typer.Option(min=0, help="Draw the queries and the intervals from this seed.")] = 0
 
 
 @takes(_Compared, RefineOptions, but=("gate", "answered", "exclude", "explain"))
 def compare_command(
     index: Annotated[
         str | None,
-        typer.Argument(help="Address of the index, as in 'postgresql://host/shop?table=products&text=title'."),
+        typer.Argument(help="The address of the index, as in 'postgresql://host/shop?table=products&text=title'."),
     ] = None,
     *,
     queries: Annotated[
         str | None,
         typer.Option(
-            metavar="FILE", help="Real queries: .csv, .tsv, .jsonl (also ubi_queries) or .txt; columns: docs/compare.md"
+            metavar="FILE",
+            help="Read real queries: .csv, .tsv, .jsonl (also ubi_queries) or .txt; docs/compare.md has the columns.",
         ),
     ] = None,
     out: Annotated[
-        Path, typer.Option(metavar="DIR", help="Folder for compare.html, compare.json and queries.jsonl.")
+        Path, typer.Option(metavar="FOLDER", help="Write compare.html, compare.json and queries.jsonl to this folder.")
     ] = Path("compare"),
     as_json: JsonOption = False,
     given: Given,

@@ -33,29 +33,29 @@ class _Evaluated(OpenOptions):
 
     group: Annotated[
         str | None,
-        typer.Option(metavar="COLUMN", help="Column of what a picture shows.", show_default="the caption"),
+        typer.Option(metavar="COLUMN", help="Take this column for what a picture shows.", show_default="the caption"),
     ] = None
     template: Annotated[
         list[str] | None,
         typer.Option(
-            help="Prompt with {} for the name of a class; repeat it for more.",
+            help="Classify by this prompt, with {} for the name of a class; repeat the flag for more.",
             show_default="of the source, or of the model",
         ),
     ] = None
     tune: Annotated[
         bool, typer.Option("--tune", help="Choose k, caution and sides, test them, and write a model folder.")
     ] = False
-    paper: Annotated[bool, typer.Option("--paper", help="With --tune: also train and try the paper's layer.")] = False
+    paper: Annotated[bool, typer.Option("--paper", help="With --tune, also train and try the paper's layer.")] = False
     max_loss: Annotated[
         float | None,
         typer.Option(
             min=0,
             max=1,
-            help="With --tune: share of queries that may lose where the memory holds no answer, with 95 % confidence.",
+            help="With --tune, let at most this share of the queries lose where the memory holds no answer.",
             show_default="0.02",
         ),
     ] = None
-    seed: Annotated[int, typer.Option(min=0, help="Of who asks, and of intervals.")] = 0
+    seed: Annotated[int, typer.Option(min=0, help="Draw the queries and the intervals from this seed.")] = 0
 
 
 @takes(_Evaluated, RefineHow, but=("answered", "target", "words", "where"))
@@ -70,7 +70,10 @@ def eval_command(
     ],
     *,
     out: Annotated[
-        Path, typer.Option(metavar="DIR", help="Folder for eval.html, eval.json, what was encoded, and the model.")
+        Path,
+        typer.Option(
+            metavar="FOLDER", help="Write eval.html, eval.json, what was encoded, and the model to this folder."
+        ),
     ] = Path("eval"),
     as_json: JsonOption = False,
     given: Given,

@@ -23,12 +23,16 @@ class IngestOptions:
     """How rows are written to the memory."""
 
     source: str | None = make_field(
-        None, "Name of the source, for `sync`.", flag="--as", metavar="NAME", unset="its whole path, or its URL"
+        None,
+        "Store this name of the source with its pairs, for `sync`.",
+        flag="--as",
+        metavar="NAME",
+        unset="its whole path, or its URL",
     )
-    batch_size: int = make_field(INGEST_BATCH, "Pairs that are encoded and written together.", min=1)
+    batch_size: int = make_field(INGEST_BATCH, "Encode and write this many pairs together.", min=1)
     rejected: Path = make_field(
         Path("rejected.jsonl"),
-        "List of the rows that were left out, with reasons.",
+        "List the rows that were left out, with reasons, in this file.",
         metavar="FILE",
         unset="MEMORY.rejected.jsonl",
     )
@@ -58,12 +62,12 @@ class Cluster:
 
     address: str | None = make_field(
         None,
-        "Ray cluster of this machine; auto finds it.",
+        "Use this Ray cluster; auto finds the one of this machine.",
         metavar="HOST:PORT",
         unset="a cluster of this machine alone",
     )
     workers: int | None = make_field(
-        None, "Encoding workers of the cluster, at most.", min=1, unset="as many as there is room for"
+        None, "Use at most this many encoding workers of the cluster.", min=1, unset="as many as there is room for"
     )
     gpus_per_worker: float | None = make_field(
         None,

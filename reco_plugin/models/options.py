@@ -21,8 +21,8 @@ ENGINE_CACHE = "/var/tmp"  # noqa: S108 - of the server; everyone may write ther
 class EncoderOptions(CommandOptions):
     """The open_clip model; it stays frozen."""
 
-    model: str = Field(description="open_clip model: a name, hf-hub:ORG/NAME or local-dir:PATH.")
-    pretrained: str | None = option(None, "open_clip weights tag, or a checkpoint file.")
+    model: str = Field(description="Take this open_clip model: a name, hf-hub:ORG/NAME or local-dir:PATH.")
+    pretrained: str | None = option(None, "Load these weights: a tag of open_clip, or a checkpoint file.")
     random_weights: bool = option(
         False, "Allow a model without weights (tests only).", flag="--random-weights", unset=""
     )
@@ -31,24 +31,22 @@ class EncoderOptions(CommandOptions):
 class ManifestOptions(CommandOptions):
     """What the manifest states about an encoder, and no file of the encoder tells."""
 
-    precision: Precision = option(
-        "fp32", "Precision of the weights; with --accelerator tensorrt, fp16 also computes in fp16. int8: CPU only."
-    )
+    precision: Precision = option("fp32", "Store the weights in this precision; int8 is for CPUs only.")
     templates: tuple[str, ...] = option(
         (),
-        "Prompt that the encoder was trained with, {} for a name; repeatable.",
+        "Note the prompt that the encoder was trained with, {} for a name; repeat the flag for more.",
         flag="--template",
         unset="a photo of a {}.",
     )
     matryoshka: tuple[int, ...] = option(
         (),
-        "Dimension that vectors may be cut to, if the encoder was trained for it; repeatable.",
+        "Allow vectors to be cut to this dimension, if the encoder was trained for it; repeat the flag for more.",
         flag="--matryoshka",
         min=1,
         unset="none",
     )
     licenses: tuple[str, ...] = option(
-        (), "Licence of the weights or the data, for the manifest; repeatable.", flag="--license", unset="none"
+        (), "Note a licence of the weights or the data; repeat the flag for more.", flag="--license", unset="none"
     )
 
 
@@ -60,45 +58,51 @@ class Recipe(EncoderOptions):
     source: str
     memory: str | None = option(
         None,
-        "Pairs to retrieve from: a folder, or a Qdrant server as grpc://host:6334?collection=NAME.",
+        "Retrieve from this memory: a folder, or a Qdrant server as grpc://host:6334?collection=NAME.",
         unset="the training pairs",
     )
     group: str | None = option(
-        None, "Payload column: pairs with the same value show the same thing.", unset="the caption"
+        None, "Take pairs with the same value of this payload column for the same thing.", unset="the caption"
     )
-    k: int = option(DEFAULT_K, "Neighbours per query.", ge=1)
-    steps: int = option(STEPS, "Training steps; 0 keeps the untrained start.", ge=0)
-    batch: int = option(BATCH, "Pairs per step.", ge=2)
-    lr: float = option(1e-3, "Peak learning rate.", ge=0)
-    heads: int = option(8, "Attention heads.", ge=1)
-    drop: float = option(0.0, "Share of neighbours that each step leaves out; the paper leaves out none.", ge=0, le=1)
-    seed: int = option(0, "Seed of the start, the batches and the dropout.")
-    near_duplicate: float = option(SAME_IMAGE, "Image cosine from which a neighbour is hidden.", ge=0, le=1)
-    device: str = option("cpu", "torch device.")
+    k: int = option(DEFAULT_K, "Retrieve this many neighbours per query.", ge=1)
+    steps: int = option(STEPS, "Train for this many steps; 0 keeps the untrained start.", ge=0)
+    batch: int = option(BATCH, "Use this many pairs per step.", ge=2)
+    lr: float = option(1e-3, "Set the peak learning rate.", ge=0)
+    heads: int = option(8, "Set the number of attention heads.", ge=1)
+    drop: float = option(
+        0.0, "Leave out this share of the neighbours in each step; the paper leaves out none.", ge=0, le=1
+    )
+    seed: int = option(0, "Draw the start, the batches and the dropout from this seed.")
+    near_duplicate: float = option(SAME_IMAGE, "Hide neighbours whose image cosine is at least this.", ge=0, le=1)
+    device: str = option("cpu", "Compute on this torch device.")
 
 
 class ExportOptions(EncoderOptions, ManifestOptions):
     """The model folder to write."""
 
     fusion: Path | None = option(
-        None, "Folder of `reco model train`, whose layer is added.", unset="none: the closed form alone"
+        None, "Add the layer that `reco model train` wrote to this folder.", unset="none: the closed form alone"
     )
-    fuser: FuserName = option("reco", "What refines by default. reco: the closed form. paper: the layer of --fusion.")
-    k: int | None = option(None, "Default number of neighbours.", ge=1, unset="of the training, or 10")
+    fuser: FuserName = option(
+        "reco", "Refine by the closed form (reco) or by the layer of --fusion (paper) by default."
+    )
+    k: int | None = option(None, "Set the default number of neighbours.", ge=1, unset="of the training, or 10")
 
 
 class AddOptions(ManifestOptions):
     """What is imported, beside the source."""
 
-    name: str | None = option(None, "Name of the encoder in the manifest.", unset="of SOURCE")
-    revision: str | None = option(None, "Branch, tag or commit of a hub repository.", unset="its main branch")
+    name: str | None = option(None, "Set the name of the encoder in the manifest.", unset="of SOURCE")
+    revision: str | None = option(None, "Take this branch, tag or commit of a hub repository.", unset="its main branch")
 
 
 class Serving(CommandOptions):
     """How a Triton server runs the graphs: batches, queue, accelerator."""
 
-    accelerator: Accelerator = option("none", "What speeds up Triton's instances on a GPU; those on a CPU ignore it.")
-    max_batch: int = option(64, "Largest batch that Triton forms.", ge=1)
+    accelerator: Accelerator = option(
+        "none", "Let Triton's instances on a GPU use this accelerator; those on a CPU ignore it."
+    )
+    max_batch: int = option(64, "Let Triton form batches of at most this many items.", ge=1)
     max_queue: int = Field(512, ge=1)  # waiting requests from which new ones are refused
 
     @property

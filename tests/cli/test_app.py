@@ -22,6 +22,7 @@ import reco_plugin.cli
 from reco_plugin.cli.app import RENAMED, app, main
 from reco_plugin.cli.shared import print_result
 from reco_plugin.errors import DataError
+from reco_plugin.options import RefineOptions, options_of
 
 pytestmark = pytest.mark.slow
 
@@ -34,8 +35,8 @@ def commands(group: Any, path: tuple[str, ...] = ()) -> Iterator[tuple[str, ...]
             yield (*path, name)
 
 
-OTHERS = ("serve", "eval", "compare", "model")
-"""Commands whose flags are the options of other rooms."""
+REFINING = frozenset(options_of(RefineOptions))
+"""Options of a refinement, which settings, Python and HTTP describe in the same words."""
 WHOLE: Any = typer.main.get_command(app)
 
 
@@ -72,13 +73,17 @@ def test_help_is_sentences_without_python_types_and_with_an_example(run: Callabl
         shown = run(*path, "--help").stdout
         assert f"Example: reco {' '.join(path)}" in " ".join(shown.split())
         assert not re.search(r"<\w+>|INTEGER|FLOAT|\bstr\b|\bPath\b|list\[", shown), path
-        for one in parameters(path) if path[0] not in OTHERS else ():
-            assert re.match(r"[A-Z-].*[.?]$", one.help or "", flags=re.DOTALL), (path, one.name, one.help)
+        for one in parameters(path) if path[0] != "serve" else ():
+            assert one.name in REFINING or re.match(r"[A-Z-].*[.?]$", one.help or "", flags=re.DOTALL), (
+                path,
+                one.name,
+                one.help,
+            )
 
 
 def test_a_flag_is_spelled_one_way() -> None:
     flags = {flag for path in ALL for one in parameters(path) for flag in one.opts}
-    assert not flags & {"--collection", "--option", "--output", "--filter", "--format", "--yaml"}
+    assert not flags & {"-k", "--results", "--collection", "--option", "--output", "--filter", "--format", "--yaml"}
 
 
 def python(*arguments: str, folder: Path, **environment: str) -> subprocess.CompletedProcess[str]:

@@ -63,7 +63,7 @@ def shop(work, memory):
 
 
 def test_a_function_stands_in_for_an_engine_without_an_address(shop, ask):
-    told = ask("compare", "--function", "shop.py:search", "--queries", "queries.txt", "-k", 5)
+    told = ask("compare", "--function", "shop.py:search", "--queries", "queries.txt", "--k", 5)
     assert told["setup"]["engine"] == "shop.py:search"
     assert "documents" not in told["setup"], "nobody knows how many there are"
     assert any("was not measured: its vectors cannot be read" in note for note in told["notes"])
@@ -76,7 +76,7 @@ def test_a_function_stands_in_for_an_engine_without_an_address(shop, ask):
 
 def test_scores_of_numpy_and_more_hits_than_asked_for_are_taken(shop, ask):
     """Of an object of a dataclass, which looks for the module that it is of."""
-    ask("compare", "--function", "shop.py:lazy", "--queries", "queries.txt", "-k", 5)
+    ask("compare", "--function", "shop.py:lazy", "--queries", "queries.txt", "--k", 5)
     rows = [json.loads(line) for line in (shop / "compare" / "queries.jsonl").read_text().splitlines()]
     assert [len(row["plain"]) for row in rows] == [5, 5]
 

@@ -76,7 +76,7 @@ def run(shop: dict[str, str], out: Path, *more: object, table: str = "drawn", fi
 
 
 def test_it_measures_every_arm_and_writes_a_page_and_figures(shop, tmp_path):
-    result = run(shop, tmp_path, "--qrels", f"{shop['folder']}/qrels", "-k", 5)
+    result = run(shop, tmp_path, "--qrels", f"{shop['folder']}/qrels", "--k", 5)
     assert result.exit_code == 0, result.output
     told = json.loads((tmp_path / "compare.json").read_text(encoding="utf-8"))
     assert [line["name"] for line in told["lines"]] == list(ARMS.values())
@@ -96,7 +96,7 @@ def test_it_measures_every_arm_and_writes_a_page_and_figures(shop, tmp_path):
 
 
 def test_a_filter_is_used(shop, tmp_path):
-    run(shop, tmp_path, "--where", "radius > 20", "--json", "-k", 3)
+    run(shop, tmp_path, "--where", "radius > 20", "--json", "--k", 3)
     rows = [json.loads(line) for line in (tmp_path / "queries.jsonl").read_text(encoding="utf-8").splitlines()]
     assert all(id_.startswith("large") for row in rows for id_ in row["plain"])
 
