@@ -18,7 +18,6 @@ from starlette.testclient import TestClient
 
 from reco_plugin import Pair, Reco
 from reco_plugin.calibration import learner, lesson
-from reco_plugin.calibration.learn import witness
 from reco_plugin.errors import ImageError, InputError, MemoryStoreError, VectorError
 from reco_plugin.serve.app import create_app
 from reco_plugin.serve.settings import ServeSettings
@@ -110,18 +109,6 @@ def test_a_pair_that_cannot_be_encoded_is_named(reco, drawings, change, why):
     assert len(reco.memory) == 0
 
 
-def test_which_side_asks_and_what_is_matched_is_checked(filled, drawings):
-    for side in ("images", None, ["image"]):
-        with pytest.raises(InputError, match="queries must be 'image' or 'text'"):
-            filled.scores([drawings[0].image], ["a red circle"], queries=side)
-    with pytest.raises(InputError, match="queries must be what embed or refine returned"):
-        filled.match(["a red circle"], [[0.3]], modality="text")
-    with pytest.raises(InputError, match="scores must be a list of rankings, one per query, got None"):
-        filled.match(filled.embed(["a red circle"], modality="text"), None, modality="text")
-    with pytest.raises(InputError, match="answered must be a share from 0 to 1, got 'x'"):
-        filled.embed_texts(["a red circle"], answered="x")
-
-
 def test_search_by_text_image_and_vector(filled, drawings):
     pair = drawings[5]
     by_text = filled.memory.search(pair.text, k=3)
@@ -138,22 +125,6 @@ def test_search_by_text_image_and_vector(filled, drawings):
     across = filled.memory.search(pair.text, by="image", k=len(drawings))
     images = filled.memory.get(across.ids[0]).image
     assert np.allclose(across.similarity[0], images @ filled.encoder.texts([pair.text])[0], atol=1e-5)
-
-
-@pytest.mark.parametrize(
-    ("query", "options", "message"),
-    [
-        ("a fox", {"modality": "audio"}, "modality must be 'image' or 'text', got 'audio'"),
-        ("a fox", {"by": "audio"}, "audio"),
-        ("a fox", {"k": 0}, "k must be a whole number"),
-        ("missing.png", {"modality": "image"}, "missing.png"),
-        (np.ones(3, np.float32), {}, r"query must have shape"),
-        (["a fox", "a hen"], {}, "text"),
-    ],
-)
-def test_unusable_searches(query, options, message, filled):
-    with pytest.raises(InputError, match=message):
-        filled.memory.search(query, **options)
 
 
 @pytest.mark.parametrize("batch_size", [2, 100])
@@ -235,16 +206,6 @@ def test_trust_is_learned_anew_when_the_memory_has_doubled_or_halved(reco):
     reco.memory.remove(all_ids(reco)[:30])
     assert reco.memory.calibrate() is None  # too few are left: no old state stays
     assert (reco.memory.calibration, reco.memory.store.header.calibration) == (None, {})
-
-
-def test_new_pairs_get_the_witnesses_that_a_fit_would_give_them(reco):
-    reco.memory.add(made(reco, 40, fits=True))
-    reco.memory.add(made(reco, 5, "new", seed=1, fits=True))
-    names = [f"new{row}" for row in range(5)]
-    alone = reco.memory.store.witnesses(names)
-    assert np.isfinite(alone).all()
-    witness(reco.memory.store, reco.memory.calibration, names, reco.manifest.policy.k, around=True)
-    assert np.allclose(reco.memory.store.witnesses(names), alone, atol=1e-4)
 
 
 def until(done: Callable[[], bool]) -> None:

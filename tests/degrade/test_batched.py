@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import time
 import warnings
 from collections import Counter
 from collections.abc import Callable
@@ -13,7 +12,7 @@ import numpy as np
 import pytest
 from live_service import wait_until
 
-from reco_plugin.guard import DegradedWarning, Outage
+from reco_plugin.guard import DegradedWarning
 
 Build = Callable[..., Any]
 PATIENCE_S = 60
@@ -76,16 +75,3 @@ def test_a_memory_that_fails_degrades_every_call_of_the_batch_and_warns_once(rig
     assert one.reco.circuits["memory"].failures == 1
     assert Counter(one.reco.metrics()["degraded"]) == Counter({"memory_error": 3})
     assert [warning.category for warning in seen] == [DegradedWarning]
-
-
-@pytest.mark.filterwarnings("ignore::reco_plugin.guard.DegradedWarning")
-def test_who_waited_for_a_server_that_hangs_does_not_wait_again(rig: Build, hanging: Any) -> None:
-    one = rig(remote=True, memory_timeout_s=0.05, breaker_failures=1000)
-    batchers = one.reco._refiner.memory._batchers
-    one.memory.trouble = hanging
-    since = time.monotonic() - one.reco.settings.memory_timeout_s
-    with pytest.raises(Outage, match="no answer within"):
-        batchers[0](HOW, (one.frozen, [since] * 3, [None] * 3))
-    assert one.memory.asked == 0  # the time of this caller is over: nothing is asked, and nothing waited for
-    assert one.ask().degraded == "memory_timeout"
-    assert one.memory.asked == 1

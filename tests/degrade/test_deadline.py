@@ -41,11 +41,3 @@ def test_when_too_many_hang_no_other_is_begun_until_they_end(hanging):
     deadline.seconds = 60
     deadline.run(lambda: begun.append(1))
     assert begun == [1]
-
-
-def test_the_context_of_the_caller_is_seen():
-    token = TRACE.set("request-7")
-    try:
-        assert Deadline(60, "patience_s").run(TRACE.get) == "request-7"
-    finally:
-        TRACE.reset(token)

@@ -12,7 +12,6 @@ from typing import Any
 import numpy as np
 import pytest
 
-from reco_plugin import Reco
 from reco_plugin.errors import (
     InputError,
     MemoryStoreError,
@@ -30,18 +29,6 @@ CLOSED = "closed"
 
 
 # --- nothing is wrong
-
-
-@pytest.mark.parametrize("remote", [False, True])
-def test_with_all_well_nothing_is_marked_and_nothing_differs(rig: Build, filled: Reco, remote: bool) -> None:
-    one = rig(remote=remote)
-    result = one.ask(explain=True)
-    assert result.degraded is None
-    assert result.neighbours is not None
-    expected = filled.refine(one.frozen, modality="text", fuser="paper")
-    np.testing.assert_array_equal(result.vectors, expected.vectors)
-    assert result.moved.min() > 1e-4
-    assert one.states == (CLOSED, CLOSED)
 
 
 # --- degrade
@@ -167,14 +154,6 @@ def test_a_wrong_question_is_an_error_whatever_is_down(rig: Build, opened: bool)
     ):
         with pytest.raises(InputError):
             one.reco.refine(**{"vectors": one.frozen, "modality": "text", **wrong})
-
-
-def test_a_defect_is_no_outage(rig: Build) -> None:
-    one = rig(breaker_failures=1, remote=True)
-    one.memory.trouble = one.raising(ZeroDivisionError("a bug"))
-    with pytest.raises(ZeroDivisionError):
-        one.ask()
-    assert one.states == (CLOSED, CLOSED)
 
 
 # --- what is counted

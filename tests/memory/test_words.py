@@ -39,15 +39,6 @@ def test_a_caption_has_the_words_of_a_query_however_they_are_written(written: st
     assert one.lacks(frozenset(stored_words(written))) == 0
 
 
-@pytest.mark.parametrize(
-    ("written", "asked"), [("QX-4821-C", "QX-4821-B"), ("3.5 mm", "35 mm"), ("foxes", "fox"), ("か", "が")]
-)
-def test_other_words_stay_apart(written: str, asked: str) -> None:
-    one = QueryWords.of(asked)
-    assert one is not None
-    assert one.lacks(frozenset(stored_words(written))) > 0
-
-
 def test_a_text_of_any_length_has_words() -> None:
     assert len(stored_words("fox " * 500 + "QX-4821-B " * 500)) == 5
     assert len(wholes("fox " * 500)) == 500

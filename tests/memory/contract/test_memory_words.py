@@ -86,9 +86,3 @@ def test_what_is_written_is_found_by_its_words_at_once(memory: Memory) -> None:
     assert stood_in(memory, "ZZ-9000-Z") == [""]
     words_of(memory, {"fox": CAPTIONS["fox"]})
     assert stood_in(memory, "QX-4821-B") == ["fox"]
-
-
-def test_nothing_stands_in_before_the_memory_has_learned(memory: Memory) -> None:
-    words_of(memory, CAPTIONS)
-    memory.set_calibration({})
-    assert list(ask(memory, "QX-4821-B").words) == [""]
