@@ -113,7 +113,9 @@ class VersionInUse:
     @property
     def _versions(self) -> FolderVersions:
         if self._place is None:
-            raise ConfigError("the memory of this service is no folder: `reco memory versions --use` works on its server itself")
+            raise ConfigError(
+                "the memory of this service is no folder: `reco memory versions --use` works on a server itself"
+            )
         return FolderVersions(self._place)
 
     def _move(self, folder: Path) -> None:
