@@ -5,7 +5,6 @@
     open_rows       rows of pairs, or why not usable        csv tsv jsonl parquet | folder | tar | npz npy | …
     read_pairs      the same; the first bad row raises
     read_labelled   images with classes, for zero-shot      folder | table | tar | torchvision: | npz
-    read_retrieval  images with one or more captions each   table | folder | tar | npz
     read_records, write_pairs                               pairs as vectors, in batches: npz parquet
 
 Sources of pairs are described in ``docs/sources.md``, evaluation sets in ``docs/evaluation.md``.
@@ -14,11 +13,9 @@ Sources of pairs are described in ``docs/sources.md``, evaluation sets in ``docs
 from .columns import is_vectors, read_feedback, write_pairs
 from .labelled import Labelled, read_labelled, write_labelled
 from .opening import open_rows, read_pairs, read_records
-from .retrieval import Captioned, read_retrieval, write_retrieval
 from .rows import Rejected, Rows, SourcePart
 
 __all__ = [
-    "Captioned",
     "Labelled",
     "Rejected",
     "Rows",
@@ -29,8 +26,6 @@ __all__ = [
     "read_labelled",
     "read_pairs",
     "read_records",
-    "read_retrieval",
     "write_labelled",
     "write_pairs",
-    "write_retrieval",
 ]

@@ -1,305 +1,187 @@
-"""read_labelled and read_retrieval: layouts, vectors, and what they say when something is wrong."""
+"""Labelled images from every kind of source, and how each names what is wrong."""
 
 from __future__ import annotations
 
 import json
-import os
-from dataclasses import replace
+from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
 from made_sources import png, unit, write_tar
 
-from reco_plugin.data import (
-    Captioned,
-    Labelled,
-    open_rows,
-    read_labelled,
-    read_retrieval,
-    write_labelled,
-    write_retrieval,
-)
+from reco_plugin.data import Labelled, read_labelled, write_labelled
+from reco_plugin.data.images import LazyImages
 from reco_plugin.errors import ConfigError, DataError
 
-
-@pytest.fixture
-def folder(tmp_path: Path) -> Path:
-    root = tmp_path / "birds"
-    for name in ("n01_wren/a.png", "n01_wren/b.png", "n02_owl/c.png"):
-        (root / name).parent.mkdir(parents=True, exist_ok=True)
-        (root / name).write_bytes(png())
-    return root
+CLASSES = ("Black footed Albatross", "red fox")
 
 
-def test_a_folder_with_a_folder_per_class(folder: Path) -> None:
-    found = read_labelled(folder)
-    assert found.labels.tolist() == [0, 0, 1]
-    assert found.classes == ("n01 wren", "n02 owl")
-    assert found.query_ids == ("n01_wren/a.png", "n01_wren/b.png", "n02_owl/c.png")
-    assert found.templates == (), "the model's are taken"
-    assert (len(found), found.name, found.prompts) == (3, "birds", None)
+def folders(path: Path) -> str:
+    for name in ("001.Black_footed_Albatross/a.png", "001.Black_footed_Albatross/deep/b.png", "red_fox/c.png"):
+        (path / name).parent.mkdir(parents=True, exist_ok=True)
+        (path / name).write_bytes(png())
+    return str(path)
+
+
+def table(path: Path, suffix: str = "csv", **options: str) -> str:
+    names = [f"{letter}.png" for letter in "abc"]
+    for name in names:
+        (path / name).write_bytes(png())
+    rows = [(name, name, CLASSES[place == 2]) for place, name in enumerate(names)]
+    if suffix == "csv":
+        (path / "t.csv").write_text("\n".join(["id,image,label", *map(",".join, rows)]))
+    else:
+        (path / "t.jsonl").write_text(
+            "\n".join(json.dumps({"sku": i, "image": image, "kind": label}) for i, image, label in rows)
+        )
+    return f"{path}/t.{suffix}{'' if suffix == 'csv' else '?id=sku&label=kind'}"
+
+
+def shards(path: Path) -> str:
+    members = {f"{name}.png": png() for name in "abc"} | {"a.cls": b"0", "b.cls": b"0", "c.cls": b"1\n"}
+    write_tar(path / "test" / "0.tar", members)
+    (path / "classnames.txt").write_text("\n".join(CLASSES))  # as clip-benchmark has it
+    return f"{path}/test/*.tar"
+
+
+def vectors(path: Path) -> str:
+    made = Labelled("v", unit(3), np.array([0, 0, 1]), CLASSES, (), unit(2, seed=1), ("a", "b", "c"))
+    write_labelled(path / "v.npz", made)
+    return f"{path}/v.npz"
+
+
+KINDS: list[Callable[[Path], str]] = [folders, table, lambda path: table(path, "jsonl"), shards, vectors]
+
+
+@pytest.mark.parametrize("make", KINDS)
+def test_every_source_gives_images_labels_and_classes(tmp_path: Path, make: Callable[[Path], str]) -> None:
+    found = read_labelled(make(tmp_path))
+    assert (found.labels.tolist(), found.classes, len(found)) == ([0, 0, 1], CLASSES, 3)
+    assert found.query_ids is not None
+    assert [name.rpartition("/")[2][0] for name in found.query_ids] == ["a", "b", "c"]
+    if make is vectors:
+        np.testing.assert_array_equal(found.images, unit(3))
+        np.testing.assert_array_equal(found.prompts, unit(2, seed=1))
+    else:
+        assert {image.read_bytes() if isinstance(image, Path) else image for image in found.images} == {png()}
+
+
+@pytest.mark.parametrize("make", KINDS)
+def test_a_limit_is_spread_over_the_classes(tmp_path: Path, make: Callable[[Path], str]) -> None:
+    source = make(tmp_path)
+    found = read_labelled(f"{source}{'&' if '?id' in source else '?'}limit=2")
+    assert (found.labels.tolist(), found.classes, len(found.images)) == ([0, 0], CLASSES, 2)
+    with pytest.raises(ConfigError, match="limit='0'"):
+        read_labelled(f"{source}{'&' if '?id' in source else '?'}limit=0")
+
+
+def test_names_and_templates_are_read_from_files_beside(tmp_path: Path) -> None:
+    source = folders(tmp_path)
+    (tmp_path / "classes.txt").write_text("an albatross\na fox\n")
+    (tmp_path / "templates.txt").write_text("a photo of {}.\nthe {c}\n")
+    found = read_labelled(source)
+    assert (found.classes, found.templates) == (("an albatross", "a fox"), ("a photo of {}.", "the {c}"))
+    assert read_labelled(source, templates=["{}"]).templates == ("{}",)
+    (tmp_path / "classes.txt").write_text("one\n")
+    with pytest.raises(DataError, match="has 1 class names, expected 2"):
+        read_labelled(source)
+
+
+@pytest.mark.parametrize("how", ["beside", "table"])
+def test_a_label_is_a_name_or_a_number_of_the_known_classes(tmp_path: Path, how: str) -> None:
+    source = table(tmp_path)
+    rows = {"beside": "a.png,lamp\nb.png,1", "table": "a.png,Q7\nb.png,Q9"}[how]
+    (tmp_path / "t.csv").write_text(f"image,class\n{rows}\n")
+    if how == "table":
+        (tmp_path / "classes.csv").write_text("id,name\nQ9,sofa\nQ7,lamp\n")
+        source += f"?classes={tmp_path}/classes.csv"
+    else:
+        (tmp_path / "classes.txt").write_text("lamp\nsofa\n")
+    found = read_labelled(source)
+    assert [found.classes[label] for label in found.labels] == ["lamp", "sofa"]
+    with (tmp_path / "t.csv").open("a") as file:
+        file.write("c.png,lmap\n")
+    with pytest.raises(DataError, match=r"line 4, column 'label': 'lmap' is no class"):
+        read_labelled(source)
 
 
 @pytest.mark.parametrize(
-    ("name", "content"),
+    ("row", "message"),
     [
-        ("classes.txt", "wren\nowl\n"),
+        ("a.png,", r"column 'label': missing or empty"),
+        ("gone.png,x", r"column 'image': 'gone\.png' is not a file"),
+        ("https://x.de/a.png,x", "download images behind URLs first"),
     ],
 )
-def test_display_names_and_templates_of_a_folder(folder: Path, name: str, content: str) -> None:
-    (folder / name).write_text(content)
-    (folder / "templates.txt").write_text("a {}.\n\nthe {c}.\n")
-    found = read_labelled(folder)
-    assert found.classes == ("wren", "owl")
-    assert found.templates == ("a {}.", "the {c}.")
-    assert found.templates_from == "source"
-    given = read_labelled(folder, templates=["only {}"])
-    assert (given.templates, given.templates_from) == (("only {}",), "caller")
-
-
-@pytest.mark.parametrize(
-    ("name", "content", "message"),
-    [
-        ("classes.txt", "wren", "has 1 class names, expected 2, one for each class folder"),
-        ("templates.txt", "a photo", r"template 'a photo' has no \{\}"),
-        ("n03/readme.md", "", "n03 holds no images"),
-    ],
-)
-def test_a_bad_folder(folder: Path, name: str, content: str, message: str) -> None:
-    (folder / name).parent.mkdir(exist_ok=True)
-    (folder / name).write_text(content)
-    with pytest.raises(DataError, match=message):
-        read_labelled(folder)
-
-
-@pytest.mark.parametrize("name", [b"n03_\xe4/d.png", b"n02_owl/\xe4.png"])
-def test_names_that_are_no_text_are_refused(folder: Path, name: bytes) -> None:
-    """As of archives that were packed elsewhere: neither a class nor an id can be called so."""
-    path = Path(os.fsdecode(os.fsencode(folder) + b"/" + name))
-    path.parent.mkdir(exist_ok=True)
-    path.write_bytes(png())
-    with pytest.raises(DataError, match=r"xe4.* in .*birds is not UTF-8: rename it"):
-        read_labelled(folder)
-    path.with_suffix(".txt").write_text("an owl")
-    with pytest.raises(DataError, match=r"xe4.* in .*birds is not UTF-8: rename it"):
-        read_retrieval(folder)
-
-
-def test_clip_benchmark_shards_with_the_texts_in_the_folder_above(tmp_path: Path) -> None:
-    """classnames.txt and templates lie in the root, the shards in test/, templates have {c}."""
-    (tmp_path / "classnames.txt").write_text("wren\nowl\n")
-    write_tar(tmp_path / "test" / "0.tar", {"s0.cls": b"1", "s0.webp": png(1), "s1.cls": b"0\n", "s1.png": png(2)})
-    write_tar(tmp_path / "test" / "1.tar", {"s2.cls": b"1", "s2.jpg": png(3)})
-    (tmp_path / "zeroshot_classification_templates.txt").write_text("a photo of a {c}.\n")
-    found = read_labelled(tmp_path / "test")
-    assert found.labels.tolist() == [1, 0, 1]
-    assert found.classes == ("wren", "owl")
-    assert found.templates == ("a photo of a {c}.",)
-    assert found.query_ids == ("s0", "s1", "s2")
-    assert list(found.images) == [png(1), png(2), png(3)]
-    assert found.images[1:] == [png(2), png(3)]
-
-
-@pytest.mark.parametrize(
-    ("members", "names", "message"),
-    [
-        ({"a.png": b"x"}, "wren", "no label for the image 'a'"),
-        ({"a.cls": b"0"}, "wren", "holds no images"),
-        ({"a.png": b"x", "a.cls": b"wren"}, "wren", "'a.cls': expected the number of a class, got 'wren'"),
-        ({"a.png": b"x", "a.cls": b"1"}, "wren", r".cls\[0\] is 1, expected a whole number from 0 to 0"),
-        ({"a.png": b"x", "a.cls": b"0"}, "", "has 0 class names"),
-        ({"a.png": b"x", "a.cls": b"0"}, None, "have no classnames.txt"),
-    ],
-)
-def test_bad_shards(tmp_path: Path, members: dict[str, bytes], names: str | None, message: str) -> None:
-    shard = write_tar(tmp_path / "test" / "0.tar", members)
-    if names is not None:
-        (tmp_path / "classnames.txt").write_text(names)
-    with pytest.raises(DataError, match=message):
-        read_labelled(shard)
-
-
-VECTORS = Labelled(
-    name="v",
-    images=unit(4, 3),
-    labels=np.array([1, 0, 1, 1]),
-    classes=("wren", "owl"),
-    templates=(),
-    prompts=unit(2, 3, 1),
-    query_ids=("a", "b", "c", "d"),
-    groups=np.array([5, 5, 6, 6]),
-)
-
-
-def test_vectors_come_back(tmp_path: Path) -> None:
-    path = tmp_path / "v.npz"
-    write_labelled(path, VECTORS)
-    found = read_labelled(path)
-    np.testing.assert_array_equal(found.images, VECTORS.images)
-    np.testing.assert_array_equal(found.prompts, VECTORS.prompts)
-    assert found.labels.tolist() == [1, 0, 1, 1]
-    assert (found.classes, found.query_ids) == (VECTORS.classes, VECTORS.query_ids)
-    assert found.groups.tolist() == [5, 5, 6, 6]
-    with pytest.raises(ConfigError, match="leave them out"):
-        read_labelled(path, templates=["a {}"])
+def test_a_bad_row_of_a_table(tmp_path: Path, row: str, message: str) -> None:
+    table(tmp_path)
+    (tmp_path / "t.csv").write_text(f"image,label\n{row}\n")
+    with pytest.raises(DataError, match=rf"line 2, {message}|{message}"):
+        read_labelled(tmp_path / "t.csv")
 
 
 @pytest.mark.parametrize(
     ("changes", "message"),
     [
-        ({"label": np.array([0, 0, 2, 0])}, r"label\[2\] is 2, expected a whole number from 0 to 1"),
-        ({"label": np.array([0, 0, 1.0, 0])}, r"label\[0\] is 0.0"),
-        ({"label": np.array([0, 1])}, r"label has shape \(2,\), expected 4 rows"),
-        ({"prompts": unit(2, 5)}, r"prompts must have shape \(B, 3\), got \(2, 5\)"),
-        ({"prompts": None}, "has no array 'prompts'"),
-        ({"image": 3 * unit(4, 3)}, r"image\[\d\] has norm 3"),
-        ({"image": np.float32(1)}, r"image must have shape \(N, D\), got \(\)"),
-        ({"classes": np.array(["wren"])}, "1 class names for 2 prompts"),
-        ({"query_id": np.array(["a"])}, r"query_id has shape \(1,\)"),
+        ({"label": np.array([0, 2, 1])}, r"label\[1\] is 2, expected a whole number from 0 to 1"),
+        ({"label": np.array([0, 1])}, r"label has shape \(2,\)"),
+        ({"classes": np.array(["one"])}, r"classes has shape \(1,\)"),
+        ({"prompts": unit(2, 5)}, "prompts"),
+        ({"image": 2 * unit(3)}, "norm 2"),
     ],
 )
-def test_bad_vectors(tmp_path: Path, changes: dict, message: str) -> None:
-    columns = {"image": VECTORS.images, "label": VECTORS.labels, "prompts": VECTORS.prompts} | changes
-    np.savez(tmp_path / "bad.npz", **{name: value for name, value in columns.items() if value is not None})
-    with pytest.raises(DataError, match=message) as error:
-        read_labelled(tmp_path / "bad.npz")
-    assert "bad.npz" in str(error.value)
-
-
-def test_labelled_sources_that_are_none(tmp_path: Path, folder: Path) -> None:
-    (tmp_path / "empty").mkdir()
-    for source, message in [(tmp_path / "gone", "does not exist"), (tmp_path / "empty", "no folder with images")]:
-        with pytest.raises(DataError, match=message):
-            read_labelled(source)
-    with pytest.raises(ConfigError, match=r"template 'a photo' has no \{\}"):
-        read_labelled(folder, templates=["a photo"])
-    with pytest.raises(DataError, match="takes vectors"):
-        write_labelled(tmp_path / "x.npz", read_labelled(folder))
-
-
-def test_retrieval_tables_group_by_image(tmp_path: Path) -> None:
-    for name in ("a.png", "b.png"):
-        (tmp_path / name).write_bytes(png())
-    rows = [
-        {"id": "1", "image": "a.png", "text": ["a fox", "one fox"]},
-        {"image": "b.png", "text": "a bear"},
-        {"id": "3", "image": "a.png", "text": "the fox"},
-    ]
-    (tmp_path / "t.jsonl").write_text("\n".join(map(json.dumps, rows)))
-    found = read_retrieval(tmp_path / "t.jsonl")
-    assert found.images == [tmp_path / "a.png", tmp_path / "b.png"]
-    assert found.texts == ["a fox", "one fox", "the fox", "a bear"]
-    assert found.text_of_image.tolist() == [0, 0, 0, 1]
-    assert found.ids == (("1", "3"), ("b.png",))
-    (tmp_path / "t.jsonl").write_text('{"image": "a.png", "text": [1]}')
-    with pytest.raises(DataError, match=r"line 1, column 'text': expected a caption or a list of captions, got \[1\]"):
-        read_retrieval(tmp_path / "t.jsonl")
-
-
-@pytest.mark.parametrize("suffix", [".csv", ".jsonl"])
-def test_one_table_fills_a_memory_and_asks_it(tmp_path: Path, suffix: str) -> None:
-    (tmp_path / "pics").mkdir()
-    for name in ("a.png", "b.png"):
-        (tmp_path / "pics" / name).write_bytes(png())
-    # the usual names are there, too, and mean something else
-    rows = [
-        {
-            "sku": "007",
-            "photo": "a.png",
-            "title": "a fox",
-            "kind": "1",
-            "image": "x",
-            "text": "y",
-            "id": "z",
-            "label": "w",
-        },
-        {
-            "sku": "8",
-            "photo": "b.png",
-            "title": "a bear",
-            "kind": "2",
-            "image": "x",
-            "text": "y",
-            "id": "z",
-            "label": "w",
-        },
-    ]
-    path = tmp_path / f"shop{suffix}"
-    lines = [json.dumps(row) for row in rows]
-    if suffix == ".csv":
-        lines = [",".join(rows[0]), *(",".join(row.values()) for row in rows)]
-    path.write_text("\n".join(lines))
-    options = f"id=sku&image=photo&images={tmp_path / 'pics'}"
-    pairs = list(open_rows(f"{path}?{options}&text=title"))
-    asked = read_retrieval(f"{path}?{options}&text=title")
-    assert (asked.images, asked.texts) == ([pair.image for pair in pairs], [pair.text for pair in pairs])
-    assert asked.ids == tuple((pair.id,) for pair in pairs) == (("007",), ("8",))
-    assert read_retrieval(f"{path}?{options}&text=title&limit=1").texts == ["a fox"]
-    named = read_labelled(f"{path}?{options}&label=kind")
-    assert (named.images, named.query_ids, named.classes) == (asked.images, ("007", "8"), ("1", "2"))
-    for read, source in (
-        (read_retrieval, f"{path}?{options}&text=nope"),
-        (read_labelled, f"{path}?{options}&label=nope"),
-    ):
-        with pytest.raises(DataError, match=r"nope"):
-            read(source)
-    for read, source in ((read_retrieval, f"{path}?label=kind"), (read_labelled, f"{path}?text=title")):
-        with pytest.raises(ConfigError, match="has no option"):
-            read(source)
-
-
-def test_retrieval_folders_and_shards_have_a_caption_a_line(tmp_path: Path) -> None:
-    members = {"a.png": png(1), "a.txt": b"a fox\none fox\n", "b.png": png(2)}
-    for name, data in members.items():
-        (tmp_path / "files").mkdir(exist_ok=True)
-        (tmp_path / "files" / name).write_bytes(data)
-    write_tar(tmp_path / "tars" / "0.tar", members)
-    for source, ids in [("files", (("a.png",), ("b.png",))), ("tars", (("a",), ("b",)))]:
-        found = read_retrieval(tmp_path / source)
-        assert found.texts == ["a fox", "one fox"]
-        assert found.text_of_image.tolist() == [0, 0]  # b is a distractor
-        assert (len(found.images), found.ids) == (2, ids)
-    assert found.images[0] == png(1)
-    write_tar(tmp_path / "none" / "0.tar", {"a.png": png()})
-    with pytest.raises(DataError, match=r"no key with an image and a \.txt"):
-        read_retrieval(tmp_path / "none")
-
-
-def test_retrieval_vectors(tmp_path: Path) -> None:
-    path = tmp_path / "r.npz"
-    made = Captioned("r", unit(2, 3), unit(3, 3, 1), np.array([0, 1, 1]), (("a",), ("b",)))
-    write_retrieval(path, made)
-    found = read_retrieval(path)
-    np.testing.assert_array_equal(found.images, made.images)
-    np.testing.assert_array_equal(found.texts, made.texts)
-    assert (found.text_of_image.tolist(), found.ids) == ([0, 1, 1], made.ids)
-    np.savez(path, image=unit(2, 3), text=unit(2, 3))
-    assert read_retrieval(path).text_of_image.tolist() == [0, 1]
-    with pytest.raises(DataError, match="exactly one id per image"):
-        write_retrieval(path, replace(made, ids=(("a", "b"), ("c",))))
+def test_bad_vectors(tmp_path: Path, changes: dict[str, Any], message: str) -> None:
+    arrays = {"image": unit(3), "label": np.array([0, 0, 1]), "prompts": unit(2), "classes": np.array(["x", "y"])}
+    np.savez(tmp_path / "v.npz", **(arrays | changes))
+    with pytest.raises(DataError, match=message):
+        read_labelled(tmp_path / "v.npz")
 
 
 @pytest.mark.parametrize(
-    ("columns", "message"),
+    ("members", "names", "message"),
     [
-        ({"text": unit(3, 3)}, "has 3 texts for 2 images and no text_of_image"),
-        ({"text": unit(2, 4)}, r"text must have shape \(B, 3\)"),
-        (
-            {"text": unit(2, 3), "text_of_image": np.array([0, 2])},
-            r"text_of_image\[1\] is 2, expected a whole number from 0 to 1",
-        ),
-        ({"text": unit(2, 3), "text_of_image": np.array([0])}, r"text_of_image has shape \(1,\), expected 2 rows"),
+        ({"a.txt": b"x"}, "x", "holds no images"),
+        ({"a.png": png()}, "x", "no label for the image 'a'"),
+        ({"a.png": png(), "a.cls": b"fox"}, "x", "expected the number of a class, got 'fox'"),
+        ({"a.png": png(), "a.cls": b"1"}, "x", r"\.cls\[0\] is 1"),
+        ({"a.png": png(), "a.cls": b"0"}, None, r"have no classnames\.txt"),
     ],
 )
-def test_bad_retrieval_vectors(tmp_path: Path, columns: dict, message: str) -> None:
-    np.savez(tmp_path / "bad.npz", image=unit(2, 3), **columns)
+def test_bad_shards(tmp_path: Path, members: dict[str, bytes], names: str | None, message: str) -> None:
+    write_tar(tmp_path / "0.tar", members)
+    if names:
+        (tmp_path / "classnames.txt").write_text(names)
     with pytest.raises(DataError, match=message):
-        read_retrieval(tmp_path / "bad.npz")
+        read_labelled(tmp_path / "0.tar")
 
 
-def test_retrieval_sources_that_are_none(tmp_path: Path) -> None:
-    (tmp_path / "empty").mkdir()
-    for source, message in [("gone", "does not exist"), ("empty", "holds no image"), ("x.parquet", "is an .npz")]:
+def test_sources_that_are_no_labelled_sets(tmp_path: Path) -> None:
+    (tmp_path / "empty" / "fox").mkdir(parents=True)
+    (tmp_path / "t.txt").touch()
+    for source, message in (("gone", "does not exist"), ("t.txt", "is no labelled set"), ("empty", "fox holds no")):
         with pytest.raises(DataError, match=message):
-            read_retrieval(tmp_path / source)
+            read_labelled(tmp_path / source)
+    source = folders(tmp_path / "sets")
+    (tmp_path / "sets" / "templates.txt").write_text("no place\n")
+    with pytest.raises(DataError, match=r"'no place' has no \{\}"):
+        read_labelled(source)
+    with pytest.raises(ConfigError, match="prompt vectors already"):
+        read_labelled(vectors(tmp_path), templates=["a {}"])
+    with pytest.raises(DataError, match=r"\.npz"):
+        write_labelled(tmp_path / "x.npz", read_labelled(table(tmp_path)))
+
+
+def test_lazy_images_open_what_is_asked_for() -> None:
+    opened = list[int]()
+
+    def load(row: int) -> bytes:
+        opened.append(row)
+        return b"%d" % row
+
+    images = LazyImages(5, load)
+    assert (images[-1], images[1:3], len(images)) == (b"4", [b"1", b"2"], 5)
+    assert opened == [4, 1, 2]
+    with pytest.raises(IndexError):
+        images[5]
