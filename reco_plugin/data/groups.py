@@ -11,9 +11,6 @@ from ..types import Pair, Payload, Records
 from ..values import did_you_mean
 from .rows import Rejected, Rows
 
-_ITSELF = "\0"
-"""Prefix of an id that is its own group, to distinguish it from values of the column."""
-
 
 def check_column(rows: Rows, column: str) -> str:
     """Check, before anything is encoded, that pairs have a value in this column; reads rows up to the first.
@@ -43,7 +40,7 @@ def payload_key(rows: Rows, column: str) -> str:
 
 
 def groups_of(pairs: Records, column: str | None = None) -> list[str]:
-    """The group of each of N pairs: a payload column, the caption without one, else the pair itself.
+    """The group of each of N pairs: a payload column, the caption without one; a pair with an empty one is its own.
 
     Raises:
         DataError: no pair has a value in this column.
@@ -51,27 +48,17 @@ def groups_of(pairs: Records, column: str | None = None) -> list[str]:
     if column is not None and all(_is_empty(payload.get(column)) for payload in pairs.payloads):
         first = f", the first is {pairs.ids[0]!r}" if len(pairs) else ""
         raise DataError(f"{len(pairs)} pairs have no {column!r} to group by{first}")
-    return [group for _, group in ids_and_groups(pairs, column)]
-
-
-def ids_and_groups(pairs: Records, column: str | None) -> list[tuple[str, str]]:
-    """Id and group of each of N pairs; a pair with an empty column is its own group."""
-    return [(id_, _group(id_, payload, column)) for id_, payload in zip(pairs.ids, pairs.payloads, strict=True)]
+    return [_group(id_, payload, column) for id_, payload in zip(pairs.ids, pairs.payloads, strict=True)]
 
 
 def group_of(pair: Pair, column: str | None) -> str:
-    """The group of a pair of a reader, which puts the caption into the payload; as :func:`ids_and_groups`."""
+    """The group of a pair of a reader, which puts the caption into the payload; as :func:`groups_of`."""
     return _group(pair.id, pair.payload, column)
 
 
 def _group(id_: str, payload: Payload, column: str | None) -> str:
     value = payload.get(column or "caption")
-    return _ITSELF + id_ if _is_empty(value) else str(value)
-
-
-def is_itself(group: str) -> bool:
-    """Whether a group is a single pair without a value."""
-    return group.startswith(_ITSELF)
+    return f"\0{id_}" if _is_empty(value) else str(value)  # which no value of the column begins with
 
 
 def _is_empty(value: Any) -> bool:

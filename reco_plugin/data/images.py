@@ -47,23 +47,15 @@ def pick(images: Sequence[ImageInput] | Vectors, rows: npt.NDArray[np.int64]) ->
     return LazyImages(len(rows), lambda position: images[int(rows[position])])
 
 
-def spread(count: int, limit: int) -> npt.NDArray[np.int64]:
-    """At most ``limit`` positions (M,) below ``count``, at even distances.
-
-    >>> spread(10, 4).tolist(), spread(3, 4).tolist()
-    ([0, 2, 5, 7], [0, 1, 2])
-    """
-    return np.arange(count) if limit >= count else np.arange(limit) * count // limit
-
-
 def spread_over_classes(labels: npt.NDArray[np.int64], limit: int) -> npt.NDArray[np.int64]:
     """At most ``limit`` rows (M,) of (N,) labels, in order, with the same share of each class.
 
     >>> spread_over_classes(np.array([0, 1, 0, 1, 0, 1]), 2).tolist()  # the first of each class
     [0, 1]
     """
+    kept = min(limit, len(labels))
     by_class = np.argsort(labels, kind="stable")
-    return np.sort(by_class[spread(len(labels), limit)])
+    return np.sort(by_class[np.arange(kept) * len(labels) // max(kept, 1)])
 
 
 _HEADERS = {"User-Agent": f"reco-plugin/{__version__}", "Accept": "image/*,*/*;q=0.5"}

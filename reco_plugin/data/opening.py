@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import warnings
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import replace
+from functools import partial
 from itertools import islice
 from pathlib import Path
 
@@ -14,13 +15,11 @@ from ..defaults import SCROLL_BATCH
 from ..errors import DataError
 from ..types import MODALITIES, Pair, Records
 from ..values import strip_marks
-from .captions import open_folder
-from .cells import Vector
-from .columns import is_vectors
+from .cells import CellError, Vector, text_of
+from .columns import is_vectors, open_npz, open_parquet
 from .images import RemoteImage
 from .labelled import open_labelled
-from .rows import Rejected, Rows
-from .rows_arrays import open_npz, open_parquet
+from .rows import FilePart, Rejected, Rows
 from .shards import open_shards
 from .source import (
     CAPTIONS,
@@ -28,12 +27,16 @@ from .source import (
     Location,
     caption_table,
     column_names,
+    find_images,
     find_shards,
     names_shards,
     not_there,
     parse_source,
+    read_text,
 )
 from .tables import SUFFIXES, open_table
+
+_IMAGES_PER_PART = 1000
 
 
 def open_rows(source: str | Path) -> Rows:
@@ -148,7 +151,7 @@ def _open_folder(where: Location) -> Rows:
     if names_shards(folder):
         where.only()
         return open_shards(find_shards(folder))
-    rows = open_folder(folder)
+    rows = _open_images(folder)
     if not rows.parts and (tables := sorted(folder.glob("*.parquet"))):
         return open_parquet(tables, column_names(where, "images"), where)
     where.only()
@@ -157,3 +160,31 @@ def _open_folder(where: Location) -> Rows:
     saved = any((folder / name).is_file() for name in ("state.json", "dataset_dict.json"))
     hint = "; a dataset of Hugging Face is written as Parquet first: dataset.to_parquet(FILE)" if saved else ""
     raise DataError(f"{folder} holds no images, no .tar, no .parquet and no {' | '.join(CAPTIONS)}{hint}")
+
+
+def _open_images(folder: Path) -> Rows:
+    """Open the images below a folder, each with a ``.txt`` of the same name, a thousand in a part."""
+    names = [image.relative_to(folder).as_posix() for image in find_images(folder)]
+    slices = (names[start : start + _IMAGES_PER_PART] for start in range(0, len(names), _IMAGES_PER_PART))
+    parts = tuple(
+        FilePart(f"{folder}, {len(some):,} images from {some[0]!r}", partial(_read_images, folder, some))
+        for some in slices
+    )
+    return Rows(str(folder), parts, len(names), folders=(folder,))
+
+
+def _read_images(folder: Path, names: Sequence[str]) -> Iterator[Pair | Rejected]:
+    for name in names:
+        image = folder / name
+        beside = image.with_suffix(".txt")
+        if not beside.is_file():
+            yield Rejected(str(image), f"there is no {beside.name!r} with its caption", name, half=True)
+            continue
+        try:
+            text = text_of(read_text(beside))
+        except CellError:
+            yield Rejected(str(image), f"its caption {beside.name!r} is empty", name, half=True)
+        except DataError as error:
+            yield Rejected(str(image), str(error).replace(str(beside), repr(beside.name)), name)
+        else:
+            yield Pair(name, image, text, {"caption": text})

@@ -15,7 +15,6 @@ from ..data.same_encoder import SameEncoder
 from ..encode import Encoder
 from ..reco import Reco
 from ..types import Pair, Records
-from .index_rows import IndexPart
 from .near import Excluded
 from .options import Cluster, IngestOptions
 from .prepare import (
@@ -32,6 +31,7 @@ from .prepare import (
     prepare,
     read_rows,
 )
+from .source import IndexPart
 from .write import Outcome, Writer
 
 RowProgress = Callable[[int, int], object]

@@ -9,7 +9,8 @@ from __future__ import annotations
 import json
 import re
 from collections import Counter
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any, TextIO
@@ -34,7 +35,10 @@ _PARTICULARS = re.compile(r"""https?://\S+|b?'[^']*'|b?"[^"]*"|(?<![-\w])(?<!HTT
 
 
 class RejectedRows:
-    """The rejected rows of one run, in a file with one JSON object a line, which is complete at the end."""
+    """The rejected rows of one run, counted by kind, and listed in a file with one JSON object a line.
+
+    The file is written as ``NAME.part`` from its first row on, and renamed at the end.
+    """
 
     def __init__(self, path: Path | None, max_rate: float) -> None:
         """Delete the list of an earlier run; without a path, rows are only counted.
@@ -42,15 +46,29 @@ class RejectedRows:
         Raises:
             DataError: it cannot be deleted.
         """
-        self._path, self._max_rate, self._file = path, max_rate, None if path is None else _Listing(path)
+        self._path, self._max_rate = path, max_rate
+        self._file: TextIO | None = None
         self._kinds: Counter[str] = Counter()
         self._first: dict[str, Rejected] = {}  # of each kind
         self.count, self._damaged = 0, 0
+        if path is not None and path.exists():
+            with self._writing():
+                path.unlink()
 
     def list(self, row: Rejected) -> None:
-        """List a row that is left out and no error."""
-        if self._file is not None:
-            self._file.add({"where": row.where, "id": row.id, "reason": row.reason})
+        """List a row that is left out and no error.
+
+        Raises:
+            DataError: the file cannot be written.
+        """
+        if self._path is None:
+            return
+        with self._writing():
+            if self._file is None:
+                self._path.parent.mkdir(parents=True, exist_ok=True)
+                self._file = self._part.open("w", encoding="utf-8", errors="backslashreplace", buffering=1)
+            entry = {"where": row.where, "id": row.id, "reason": row.reason}
+            self._file.write(json.dumps(entry, ensure_ascii=False) + "\n")
 
     def add(self, row: Rejected) -> None:
         """List a row, and count it."""
@@ -87,50 +105,25 @@ class RejectedRows:
 
     def finish(self) -> Path | None:
         """Finish the list; None if nothing is in it."""
-        return None if self._file is None else self._file.finish()
-
-
-class _Listing:
-    """A file that is written as ``NAME.part`` from its first entry on, and renamed at the end."""
-
-    def __init__(self, path: Path) -> None:
-        self._path, self._part = path, path.with_name(f"{path.name}.part")
-        self._open: TextIO | None = None
-        for old in filter(Path.exists, (self._path, self._part)):
-            try:
-                old.unlink()
-            except OSError as error:
-                raise self._failed(error) from None
-
-    def add(self, entry: dict[str, Any]) -> None:
-        try:
-            if self._open is None:
-                self._part.parent.mkdir(parents=True, exist_ok=True)
-                self._open = self._part.open("w", encoding="utf-8", errors="backslashreplace", buffering=1)
-            self._open.write(json.dumps(entry, ensure_ascii=False) + "\n")
-        except OSError as error:
-            raise self._failed(error) from None
-
-    def finish(self) -> Path | None:
-        if self._open is not None:
-            try:
-                self._open.close()
+        if self._file is not None and self._path is not None:
+            with self._writing():
+                self._file.close()
                 self._part.replace(self._path)
-            except OSError as error:
-                raise self._failed(error) from None
-            self._open = None
-        return self._path if self._path.is_file() else None
+            self._file = None
+        return self._path if self._path is not None and self._path.is_file() else None
 
-    def _failed(self, error: OSError) -> DataError:
-        return DataError(
-            f"{self._path} cannot be written: {error.strerror or error}. Name another file: --rejected FILE"
-        )
+    @property
+    def _part(self) -> Path:
+        assert self._path is not None  # noqa: S101 - nothing is listed without one
+        return self._path.with_name(f"{self._path.name}.part")
 
-
-def reject_repeated(row: Encoded | Skipped | Loaded) -> Rejected:
-    """The rejection of a row whose id came before with other content."""
-    where = f"id {row.id!r}" if isinstance(row, Skipped) else row.where
-    return Rejected(where, "its id came before in this source, with other content", row.id)
+    @contextmanager
+    def _writing(self) -> Iterator[None]:
+        try:
+            yield
+        except OSError as error:
+            why = error.strerror or error
+            raise DataError(f"{self._path} cannot be written: {why}. Name another file: --rejected FILE") from None
 
 
 def kind_of(row: Rejected) -> str:
@@ -319,7 +312,8 @@ class Writer:
         if self._seen[key] == digest:
             self.outcome.repeated += 1
         else:
-            self._reject(reject_repeated(row))
+            where = f"id {row.id!r}" if isinstance(row, Skipped) else row.where
+            self._reject(Rejected(where, "its id came before in this source, with other content", row.id))
         return False
 
     def _reject(self, row: Rejected) -> None:

@@ -100,7 +100,7 @@ class Watched:
         self.written: list[str] = []
         self.deleted: list[str] = []
         self._store = reco.memory.store
-        reco.memory.searches = self  # type: ignore[assignment]
+        reco.memory.store = self  # type: ignore[assignment]
 
     def __getattr__(self, name: str) -> Any:
         return getattr(self._store, name)
