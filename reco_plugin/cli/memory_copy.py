@@ -14,7 +14,8 @@ import typer
 from ..config import Settings
 from ..errors import ConfigError
 from ..files import in_home
-from ..memory import Memory, memory_of
+from ..memory import Header, Memory, memory_of
+from ..memory.header import read_header
 from ..values import counted
 from .service import explained_lock, open_here_or_served
 from .shared import JsonOption, MemoryFlags, ModelOption, keeps, reco_of, say, with_progress
@@ -84,8 +85,9 @@ def _to_file(source: str, target: Path) -> _Copied:
 
     settings = MemoryFlags(source).existing
     with keeps(f"nothing was written to {target}"), closing(open_here_or_served(settings, None)) as store:
-        unread = unread_in(store.header)
-        feedback = [one for name, one in store.header.said.items() if name not in unread]
+        header = _header_of(store)
+        unread = unread_in(header)
+        feedback = [one for name, one in header.said.items() if name not in unread]
         written = write_pairs(target, with_progress(all_pairs(store), store.count(), "copy"), feedback)
     return _Copied(written, None, len(feedback), [f"left out: {say_unread(unread)}"] if unread else [])
 
@@ -138,7 +140,7 @@ def _to_memory(source: str, target: str, *, yes: bool, damaged: bool) -> _Copied
             _refuse_others(store, into, target)
         with progress_bar(total=store.count(), desc="copy", unit="pair") as bar:
             read = copy(store, into, progress=bar.update)
-        brought = add_said(into, (store.header if damaged else store.look()).said.values())
+        brought = add_said(into, (store.header if damaged else _header_of(store)).said.values())
         copied = _Copied(read, into.count(), brought.opinions)
     copied.notes += [f"not copied: {brought.left}"] if brought.left else []
     if damaged:
@@ -147,6 +149,12 @@ def _to_memory(source: str, target: str, *, yes: bool, damaged: bool) -> _Copied
         if not store.log_read:
             copied.notes.append("its log could not be read: add again what was added last")
     return copied
+
+
+def _header_of(store: Memory) -> Header:
+    """The header as it is now; a service tells no feedback with its vectors, but the folder that it has open does."""
+    header = read_header(Path(store.location)) if store.kind == "served" else None
+    return header or store.look()
 
 
 def _place(settings: Settings) -> object:

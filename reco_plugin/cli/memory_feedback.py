@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Annotated, cast
 import typer
 
 from ..errors import InputError
-from ..values import counted, show
+from ..values import counted
 from .shared import Given, JsonOption, OpenOptions, on_one_line, reco_here_or_served, say, take_flags, takes
 
 if TYPE_CHECKING:
@@ -76,9 +76,9 @@ def _withdraw(asked: _Judgment, ids: list[str], *, as_json: bool) -> None:
     from ..opinions import withdraw
 
     with closing(asked.open()) as store:
-        for name in sorted(set(ids).difference(store.look().said)):
-            typer.echo(f"warning: {show(name)} is the id of no opinion", err=True)
         gone = cast("ServedMemory", store).withdraw(ids) if store.kind == "served" else withdraw(store, ids)
+    if absent := len(set(ids)) - gone:
+        typer.echo(f"warning: {counted(absent, 'id is', 'ids are')} of no opinion", err=True)
     say({"withdrawn": gone}, f"deleted {counted(gone, 'opinion')}", as_json)
 
 

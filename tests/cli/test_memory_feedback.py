@@ -37,7 +37,7 @@ def test_it_is_given_listed_and_taken_back(
     assert ask("memory", "info")["opinions"] == 1
     monkeypatch.delenv("RECO_MODEL")  # the rest needs no model
     assert ask("memory", "feedback", "--withdraw", two["id"]) == {"withdrawn": 1}
-    assert "is the id of no opinion" in run("memory", "feedback", "--withdraw", two["id"]).stderr
+    assert "1 id is of no opinion" in run("memory", "feedback", "--withdraw", two["id"]).stderr
     assert run("memory", "feedback").stdout == "there is no feedback\n"
 
 

@@ -243,8 +243,12 @@ def test_reading_commands_work_while_it_is_served(
     ):
         assert "work with a copy (reco memory copy" in (said := fail(*reads))
         assert service.url in said
+    one = ask("memory", "feedback", "--not", "small-red-circle", "--text", "a blue circle")
+    assert [each["id"] for each in ask("memory", "feedback")] == [one["id"]]
     copied = ask("memory", "copy", "memory", "elsewhere")
-    assert copied["pairs"] == 24
+    assert (copied["pairs"], copied["opinions"]) == (24, 1)
+    assert ask("memory", "copy", "memory", "backup.npz")["opinions"] == 1
+    assert ask("memory", "feedback", "--withdraw", one["id"]) == {"withdrawn": 1}
     assert ask("eval", catalogue, "--memory", "elsewhere")["setup"]["pictures"] == "24"
     assert f"is open in the service at {service.url}" in fail("memory", "copy", "elsewhere", "memory")
     assert f"is open in the service at {service.url}" in fail("memory", "build", "--relearn")
