@@ -70,19 +70,13 @@ class Health:
         """Warm up, then check every second what is down, until :meth:`stop`; runs in its own thread."""
         again = self.warm_up()
         while not self._ended.wait(_EVERY_S):
-            if self.warm:
-                self._look_on()
-            elif again:
-                again = self.warm_up()
-
-    def _look_on(self) -> None:
-        """Look, whatever happens: a watch that ended would never see that something is down, or back."""
-        try:
-            self.look()
-        except Exception as error:  # a library's own, or a defect
-            self._note("health check", f"{type(error).__name__}: {error}")
-        else:
-            self._note("health check", None)
+            try:
+                if self.warm:
+                    self.look()
+                elif again:
+                    again = self.warm_up()
+            except Exception:  # a library's own, or a defect: a watch that ended would never see what is down, or back
+                log.exception("the check of models and memory failed, and is made again")
 
     def stop(self) -> None:
         """Mark the service as stopping."""

@@ -131,20 +131,10 @@ _REFUSALS: dict[int | str, str] = {
 }
 
 
-def errors_as(model: type[BaseModel], also: dict[int | str, str] | None = None) -> dict[int | str, dict[str, Any]]:
-    """Documented failures in one shape, and what else may fail.
-
-    One of them names the model and the others its schema, since FastAPI makes a type of each model that is named.
-    """
-    schema = {"content": {"application/json": {"schema": {"$ref": f"#/components/schemas/{model.__name__}"}}}}
-    return {
-        status: {"description": text} | ({"model": model} if status == "4XX" else schema)
-        for status, text in (_REFUSALS | (also or {})).items()
-    }
-
-
-ERRORS = errors_as(ErrorAnswer)
-"""Documented answers of our own routes."""
+ERRORS: dict[int | str, dict[str, Any]] = {
+    status: {"description": text, "model": ErrorAnswer} for status, text in _REFUSALS.items()
+}
+"""Documented failures of our own routes."""
 
 
 class UsedPair(BaseModel):
