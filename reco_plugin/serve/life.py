@@ -119,6 +119,10 @@ class Life:
         self._values += 0 if is_form(self.sent) else sum(map(body.count, _SIGNS))
         self._check_size(self._seen)
         if self._values > MOST_VALUES:
+            while message.get("more_body"):  # else the connection is reset, and the client does not see the answer
+                message = await self._receive()
+                self._seen += len(message.get("body", b""))
+                self._check_size(self._seen)
             said = f"the body has more than {MOST_VALUES:,} values: send less at once"
             raise BodyRefused(Failure(413, "body_too_large", said))
         if not message.get("more_body"):

@@ -128,20 +128,6 @@ def test_each_pair_says_its_place_in_both_rankings(filled: Reco, served: Any) ->
     assert any(before != after for before, after in places.values())
 
 
-def test_places_beyond_those_that_are_ranked_are_exact(
-    filled: Reco, served: Any, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    with served(filled, page=True) as client:
-        whole = compare(client, "a small red square", gate=False, results=24).json()
-        expected = {pair["id"]: (pair["rank_plain"], pair["rank_refined"]) for pair in whole["plain_ranking"]}
-        monkeypatch.setattr("reco_plugin.serve.page.compare.DEPTH", 2)
-        answer = compare(client, "a small red square", gate=False, results=2).json()
-    shown = answer["plain_ranking"] + answer["refined_ranking"]
-    assert any(max(expected[pair["id"]]) > 2 for pair in shown), "else nothing lies beyond"
-    for pair in shown:
-        assert (pair["rank_plain"], pair["rank_refined"]) == expected[pair["id"]]
-
-
 def test_never_and_an_unrefined_side_are_plain(gainless: Reco, served: Any) -> None:
     with served(gainless, page=True) as client:
         for how in ({"refine": False}, {"input_type": "document"}):
@@ -153,26 +139,12 @@ def test_never_and_an_unrefined_side_are_plain(gainless: Reco, served: Any) -> N
         assert asked["used"], "it was refined by these"
 
 
-def test_what_is_ranked_is_refined_as_one_set_each_without_its_own_pair(filled: Reco, served: Any) -> None:
-    query = "a large blue circle"
-    with served(filled, page=True) as client:
-        answer = compare(client, query, refine=False, refine_ranked=True, by="text", results=24).json()
-    assert (answer["refined"], answer["ranked_refined"]) == (False, True)
-    plain = filled.embed_texts([query], refine=False)[0]
-    stored = filled.memory.get([pair["id"] for pair in answer["refined_ranking"]])
-    moved = filled.refine(stored.text, modality="text", role="candidate", exclude=[[id_] for id_ in stored.ids]).vectors
-    given = [pair["similarity"] for pair in answer["refined_ranking"]]
-    assert given == pytest.approx((moved @ plain).tolist(), abs=1e-5)
-
-
 def test_the_page_says_what_was_decided_and_by_what_caution(filled: Reco, served: Any) -> None:
     with served(filled, page=True) as client:
-        ranked = compare(client, "red", refine=False, refine_ranked=True, by="text").json()
         bold, odd = (compare(client, "red", caution=caution) for caution in ("bold", "reckless"))
         free = compare(client, "red", gate=False).json()
         filled.memory.store.set_calibration({})
         unlearned = compare(client, "red").json()
-    assert ranked["ranked_decided"].startswith("0 of 24 are known to the memory, less than 50%, so all stay plain")
     assert (bold.status_code, odd.status_code, odd.json()["error"]["param"]) == (200, 400, "caution")
     assert (free["why"], free["plain"], unlearned["why"]) == ("", "", "")
     assert unlearned["plain"].startswith("the memory is not calibrated")
@@ -208,7 +180,7 @@ def test_a_memory_that_fails_costs_rankings_and_refinement_but_not_the_answer(tr
 
 def test_an_empty_memory_is_legal(reco: Reco, served: Any) -> None:
     with served(reco, page=True) as client:
-        answer = compare(client, "red", refine_ranked=True).json()
+        answer = compare(client, "red").json()
         assert answer["refined"] is False
         assert (answer["used"], answer["plain_ranking"], answer["ranking_error"]) == ([], [], None)
         assert client.get("/page/examples").json() == {"data": []}

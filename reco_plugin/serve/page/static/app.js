@@ -32,7 +32,6 @@ function options() {
     caution: picked("caution") || null,
     refine: choice("refine"),
     input_type: picked("side"),
-    refine_ranked: at("refine-ranked").checked,
     by: at("by").value || null,
   };
 }

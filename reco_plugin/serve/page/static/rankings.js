@@ -21,9 +21,7 @@ export function drawRankings(answer, fresh) {
 }
 
 function title(answer) {
-  if (answer.degraded || !(answer.refined || answer.ranked_refined)) return "Not refined";
-  if (!answer.ranked_refined) return "Refined query";
-  return answer.refined ? "Both refined" : `Refined ${answer.by === "image" ? "pictures" : "captions"}`;
+  return answer.degraded || !answer.refined ? "Not refined" : "Refined query";
 }
 
 function row(pair, fresh, mark) {

@@ -60,8 +60,8 @@ export const degrees = (moved) => (Math.acos(Math.max(-1, Math.min(1, 1 - moved)
 export function summary(answer) {
   const first = answer.refined_ranking[0];
   if (!first) return "Nothing to rank.";
-  if (!(answer.refined || answer.ranked_refined || answer.plain) || answer.degraded) return `Not refined: ${called(first)} comes first.`;
-  if (answer.moved < 1e-6 && !answer.ranked_refined) return `The vector stays where it was; ${called(first)} is first.`;
+  if (!(answer.refined || answer.plain) || answer.degraded) return `Not refined: ${called(first)} comes first.`;
+  if (answer.moved < 1e-6) return `The vector stays where it was; ${called(first)} is first.`;
   const shift = answer.moved < 1e-6 ? "The vector stays where it was"
     : `What was found moved the query by ${Math.round(degrees(answer.moved))}°`;
   if (first.rank_plain === 1) return `${shift}; ${called(first)} stays first.`;
