@@ -13,7 +13,7 @@ from two_files import split_graphs
 from typer.testing import CliRunner
 
 from reco_plugin import Reco
-from reco_plugin.artifact import FORMAT, GRAPHS, MANIFEST, TOKENIZER, Artifact, whole_model
+from reco_plugin.artifact import FORMAT, GRAPHS, MANIFEST, Artifact, whole_model
 from reco_plugin.cli.app import app
 from reco_plugin.errors import ArtifactError
 from reco_plugin.files import sha256_file, weights_file
@@ -54,13 +54,6 @@ def test_a_folder_without_a_model_says_what_to_give(make, tmp_path):
     make(place)
     with pytest.raises(ArtifactError, match=r"elsewhere.*manifest\.json is missing.*reco model export"):
         Artifact.load(place)
-
-
-@pytest.mark.parametrize("name", [f"{graph}/1/model.onnx" for graph in GRAPHS] + [TOKENIZER])
-def test_a_missing_file_is_named(name, copy):
-    (copy / name).unlink()
-    with pytest.raises(ArtifactError, match=rf"{name} is missing"):
-        Artifact.load(copy)
 
 
 @pytest.mark.parametrize("name", GRAPHS)
@@ -142,20 +135,6 @@ def test_a_manifest_with_something_unusable_names_it(fields, named, edit, copy):
     edit(**fields)
     with pytest.raises(ArtifactError, match=rf"is not a manifest: .*{named}"):
         Artifact.load(copy)
-
-
-@pytest.mark.parametrize("content", [b"{", b"[]", b"\xff\xfe\x00"])
-def test_a_manifest_that_is_no_manifest(content, copy):
-    (copy / MANIFEST).write_bytes(content)
-    with pytest.raises(ArtifactError, match="is not a manifest"):
-        Artifact.load(copy)
-
-
-def test_a_tokenizer_that_is_none_is_named_also_where_the_manifest_has_no_checksum(copy, edit):
-    edit(tokenizer=None)
-    (copy / TOKENIZER).write_text("{")
-    with Reco.open(copy, memory=":memory:") as reco, pytest.raises(ArtifactError, match=r"tokenizer\.json"):
-        reco.encoder.texts(["a fox"])
 
 
 def test_a_model_that_cannot_be_put_in_place_leaves_the_old_one(copy, monkeypatch):

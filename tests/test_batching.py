@@ -140,27 +140,6 @@ def test_an_error_that_is_nobodys_fault_is_everybodys_and_nothing_is_run_again(e
     assert len(engine.batches) == 2
 
 
-def test_who_is_interrupted_leaves_the_others_their_rows(engine: Engine, ask: Ask) -> None:
-    run, interrupted = engine.batcher._run, []
-
-    def once(key: str, rows: Columns) -> Columns:
-        if not interrupted and len(rows[0]) > 1:
-            interrupted.append(threading.get_ident())
-            raise KeyboardInterrupt
-        return run(key, rows)
-
-    engine.batcher._run = once
-    first = ask(0)
-    waiting = [ask(1), ask(2)]
-    engine.stopped = False
-    engine.go.release(1000)
-    with pytest.raises(KeyboardInterrupt):
-        waiting[0].result(PATIENCE_S)
-    assert waiting[1].result(PATIENCE_S) == ([4], ["a2"])
-    assert first.result(PATIENCE_S)[0] == [0]
-    assert engine(3) == ([6], ["a3"])
-
-
 def test_threads_lose_and_mix_nothing(engine: Engine) -> None:
     def caller(me: int) -> list[Any]:
         rng, got = np.random.default_rng(me), []

@@ -20,12 +20,6 @@ from live_service import wait_until
 ROOT = Path(__file__).resolve().parents[1]
 pytestmark = [pytest.mark.slow, pytest.mark.xdist_group("wheel")]  # built and installed once
 
-PROGRAM = """\
-from reco_plugin import Reco
-with Reco.open(memory="./memory") as reco:
-    reveal_type(reco.embed_texts({texts}, k=5))
-"""
-
 
 def ran(*command: str | Path, folder: Path, **variables: str) -> subprocess.CompletedProcess[str]:
     """A command as one types it, with nothing set that leads back to the clone."""
@@ -152,16 +146,3 @@ def test_it_serves(reco: Path, tmp_path: Path) -> None:
         answer = httpx.post(f"{url}/v1/embeddings", json=body, timeout=60)
         assert len(answer.json()["data"][0]["embedding"]) == 128, answer.text
         assert "<title>" in httpx.get(url, timeout=60).text  # the playground's files came along
-
-
-def test_a_users_program_is_checked_against_its_types(env: Path, tmp_path: Path) -> None:
-    (tmp_path / "right.py").write_text(PROGRAM.format(texts=["a red fox"]))
-    (tmp_path / "wrong.py").write_text(PROGRAM.format(texts=[3]))
-    (tmp_path / "unknown.py").write_text(PROGRAM.format(texts=["a red fox"]).replace("k=5", "kk=3"))
-    mypy = (sys.executable, "-m", "mypy", "--strict", "--python-executable", env / "bin" / "python")
-    programs = sorted(path.name for path in tmp_path.glob("*.py"))
-    done = ran(*mypy, "--cache-dir", ROOT / ".mypy_cache" / "wheel", *programs, folder=tmp_path)
-    right, wrong = (re.findall(rf"{name}.py:3: (.*)", done.stdout) for name in ("right", "wrong"))
-    assert len(right) == 1 and re.search(r'Revealed type is ".*ndarray\[.*floating', right[0]), done.stdout
-    assert [line for line in wrong if 'has incompatible type "int"' in line], done.stdout
-    assert 'unknown.py:3: error: Unexpected keyword argument "kk"' in done.stdout

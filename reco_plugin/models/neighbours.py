@@ -121,16 +121,6 @@ def _neighbours(
     return FoundRows(np.stack(table), rows, similarity, list(row_of))
 
 
-def check_groups(data: FusionData) -> None:
-    """Refuse too few groups to contrast.
-
-    Raises:
-        DataError: fewer than two.
-    """
-    if not data.groups.any():
-        raise DataError("training needs pairs of at least two groups: with one there is nothing to tell apart")
-
-
 @dataclass(frozen=True)
 class SideInputs:
     """Inputs of one fusion."""
@@ -159,7 +149,8 @@ class Batches:
         self._data, self._seed, self._drop, self._device = data, seed, drop, device
         self._order = np.argsort(data.groups, kind="stable")  # rows, group by group
         self._first, self._count = np.unique(data.groups[self._order], return_index=True, return_counts=True)[1:]
-        check_groups(data)
+        if len(self._first) < 2:
+            raise DataError("training needs pairs of at least two groups: with one there is nothing to tell apart")
         self._size = min(size, len(self._first))
 
     def draw(self, step: int) -> dict[Modality, SideInputs]:

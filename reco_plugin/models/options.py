@@ -118,11 +118,7 @@ class Serving(CommandOptions):
 
 
 def check_feasible(precision: Precision, serving: Serving) -> None:
-    """Refuse int8 for a GPU.
-
-    Raises:
-        ConfigError: that.
-    """
+    """Refuse int8 for a GPU by a ConfigError."""
     if precision == "int8" and serving.accelerator != "none":
         raise ConfigError(
             f"int8 graphs hold operators that ONNX Runtime runs on CPUs only, so accelerator {serving.accelerator!r} "

@@ -151,14 +151,11 @@ def table(parities: list[Parity]) -> list[str]:
     clip_image     2.9      48     0.9999900          1.0000             3.0e-04
     """
     head = f"{'graph':11s} {'MB':>6s}  inputs  least cosine  top-10 overlap  largest difference"
-    return [head, *map(_line, parities)]
-
-
-def _line(found: Parity) -> str:
-    return (
-        f"{found.graph:11s} {found.size_bytes / 1e6:6.1f}  {found.inputs:6d}  {found.least_cosine:12.7f}  "
-        f"{found.overlap:14.4f}  {found.largest_difference:18.1e}"
-    )
+    return [head] + [
+        f"{one.graph:11s} {one.size_bytes / 1e6:6.1f}  {one.inputs:6d}  {one.least_cosine:12.7f}  {one.overlap:14.4f}  "
+        f"{one.largest_difference:18.1e}"
+        for one in parities
+    ]
 
 
 def _unit(vectors: Vectors) -> npt.NDArray[np.float32]:

@@ -31,7 +31,7 @@ from .files import Files, find_files
 from .folder import Card, Described, write_beside
 from .graph_file import graph_bytes, graph_file, save, to_precision
 from .options import AddOptions, Serving, check_feasible
-from .parity import COUNT, SAME, Parity, check, compare, sample_images, sample_texts, takes_short_texts
+from .parity import COUNT, Parity, check, compare, sample_images, sample_texts, takes_short_texts
 from .preparing import TextSteps, read_pixels, read_texts
 
 _MAIN: Mapping[Modality, str] = {"image": "pixel_values", "text": "input_ids"}
@@ -174,14 +174,7 @@ def _run_as_made(tower: Tower, inputs: Arrays) -> Vectors:
 
 
 def _dimension(towers: Mapping[Modality, Tower], made: Mapping[Modality, Vectors]) -> int:
-    """Of the vectors of both towers.
-
-    Raises:
-        ArtifactError: they have two, or all inputs of a tower have one vector.
-    """
-    for modality, vectors in made.items():
-        if np.ptp(vectors, axis=0).max() < SAME:
-            raise ArtifactError(f"{towers[modality].path} gives the same vector for every {modality}: export it again")
+    """Of the vectors of both towers; ArtifactError if they have two."""
     image, text = (int(made[modality].shape[1]) for modality in MODALITIES)
     if image != text:
         raise ArtifactError(

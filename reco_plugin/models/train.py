@@ -88,7 +88,7 @@ def train_fusions(
         ConfigError: torch cannot use the device, or the rate is so high that the loss is no number.
         DataError: too few groups to contrast.
     """
-    config, place = config or TrainConfig(), check_device(device)
+    config, place = config or TrainConfig(), _device(device)
     batches = Batches(data, config.batch, seed=config.seed, drop=config.drop, device=place)
     torch.manual_seed(config.seed)
     model = Fusions(fusion, config.temperature).to(place)
@@ -98,16 +98,11 @@ def train_fusions(
     return model
 
 
-def check_device(device: str) -> torch.device:
-    """Torch's device of a name.
-
-    Raises:
-        ConfigError: torch cannot use it.
-    """
+def _device(name: str) -> torch.device:
     try:
-        return torch.zeros((), device=device).device
+        return torch.zeros((), device=name).device
     except Exception as error:  # RuntimeError, AssertionError or NotImplementedError, by what is missing
-        raise ConfigError(f"torch cannot use device {device!r}: leave --device out to train on the CPU") from error
+        raise ConfigError(f"torch cannot use device {name!r}: leave --device out to train on the CPU") from error
 
 
 def _run(model: Fusions, batches: Batches, out: Path, config: TrainConfig) -> None:
@@ -222,7 +217,7 @@ def train(recipe: Recipe, out: Path) -> Fusions:
     """
     from .open_clip import load_frozen
 
-    check_device(recipe.device)
+    _device(recipe.device)
     clip = load_frozen(recipe.model, recipe.pretrained, random_weights=recipe.random_weights)
     fusion = FusionConfig(clip.dimension, heads=recipe.heads)
     with closing(_memory(recipe, clip)) as memory:  # refused before the work

@@ -54,29 +54,6 @@ def test_vectors_are_those_of_the_reco_behind_it(client, stocked, drawings, refi
     assert np.allclose(pictures, stocked.embed_images(images, role=role, refine=refine), atol=1e-6)
 
 
-def test_vectors_are_refined_and_explained(client, stocked):
-    plain = stocked.embed_texts(TEXTS, refine=False)
-    here = stocked.refine(
-        plain, modality="text", k=3, exclude=["small-red-circle"], where={"colour": "red"}, explain=True
-    )
-    there = client.refine(
-        plain, modality="text", k=3, exclude=["small-red-circle"], where={"colour": "red"}, explain=True
-    )
-    assert np.allclose(there.vectors, here.vectors, atol=1e-6)
-    assert np.allclose(there.moved, here.moved, atol=1e-6)
-    assert np.allclose(there.frozen, plain, atol=1e-6)
-    assert [[used.id for used in row] for row in there.used] == here.neighbours.ids
-    assert np.allclose([[used.weight for used in row] for row in there.used], here.weights, atol=1e-6)
-    assert there.used[0][0].payload["colour"] == "red"
-    assert client.refine(plain, modality="text").used is None
-
-
-def test_texts_and_images_are_explained(client, stocked, files):
-    there = client.explain(files, modality="image", k=2)
-    assert np.allclose(there.vectors, stocked.embed_images(files, refine=True, k=2), atol=1e-6)
-    assert [len(row) for row in there.used] == [2] * len(files)
-
-
 def test_pairs_come_and_go(client, stocked, drawings):
     known = len(stocked.memory)
     vector = stocked.embed_texts(["a fox"], refine=False)[0]

@@ -99,13 +99,6 @@ def test_a_key_in_the_settings_is_not_stored():
         embedder.to_dict()
 
 
-def test_meta_fields_stand_before_the_content(stocked):
-    embedder = RecoDocumentEmbedder(stocked, meta_fields_to_embed=["size", "none", "colour"], embedding_separator=" ")
-    document = Document(content="square", meta={"size": "a large", "none": None, "colour": "blue"})
-    (done,) = embedder.run([document])["documents"]
-    assert np.allclose(done.embedding, stocked.embed_texts([QUERY], refine=False)[0], atol=1e-6)
-
-
 def test_images_come_from_files_or_bytes(stocked, files):
     embedder = RecoDocumentImageEmbedder(stocked, root_path=str(files[0].parent))
     named = [Document(content="x", meta={"file_path": path.name}) for path in files]

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
-
 import numpy as np
 import pytest
 from llama_index.core import VectorStoreIndex
@@ -11,7 +9,7 @@ from llama_index.core.schema import TextNode
 from llama_index.core.storage.kvstore import SimpleKVStore
 
 from reco_plugin.adapters.llamaindex import RecoEmbedding
-from reco_plugin.errors import ConfigError, ImageError
+from reco_plugin.errors import ConfigError
 
 pytestmark = pytest.mark.slow
 
@@ -34,24 +32,6 @@ def test_nodes_of_text_are_searched_with_plain_vectors(stocked, nodes, options):
     index = VectorStoreIndex(nodes, embed_model=RecoEmbedding(stocked, **options))
     found = index.as_retriever(similarity_top_k=3).retrieve(QUERY)
     assert [(node.node_id, node.score) for node in found] == expected(stocked, nodes, refine=False)
-
-
-def test_batches_and_single_texts_agree_in_both_ways_of_calling(stocked, nodes):
-    embedding, texts = RecoEmbedding(stocked, embed_batch_size=5), [node.text for node in nodes]
-    plain = stocked.embed_texts(texts, refine=False)
-    assert np.allclose(embedding.get_text_embedding_batch(texts), plain, atol=1e-6)
-    assert np.allclose(asyncio.run(embedding.aget_text_embedding_batch(texts)), plain, atol=1e-6)
-    assert np.allclose(embedding.get_text_embedding(texts[0]), plain[0], atol=1e-6)
-    assert np.allclose(asyncio.run(embedding.aget_text_embedding(texts[0])), plain[0], atol=1e-6)
-
-
-def test_images_are_also_what_every_adapter_takes(stocked, drawings, files):
-    """Not only the two kinds that LlamaIndex names: a path as an object, bytes, a picture."""
-    embedding, plain = RecoEmbedding(stocked), stocked.embed_images(files[:1], refine=False)[0]
-    for image in (files[0], files[0].read_bytes(), drawings[0].image):
-        assert np.allclose(embedding.get_image_embedding(image), plain, atol=1e-6)
-    with pytest.raises(ImageError, match="pass a path, the bytes of an image file or a PIL image"):
-        embedding.get_image_embedding(np.zeros((9, 9, 3), np.uint8))
 
 
 def test_a_cache_that_would_mix_queries_and_nodes_is_refused(stocked):

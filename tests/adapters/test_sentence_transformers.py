@@ -26,15 +26,6 @@ def test_queries_are_refined_the_rest_is_plain(like, stocked):
         assert np.array_equal(encode(TEXTS, batch_size=1, show_progress_bar=False), plain)
 
 
-def test_one_input_is_one_vector(like, stocked, drawings):
-    assert np.array_equal(like.encode(TEXTS[0]), stocked.embed_texts(TEXTS[:1], refine=False)[0])
-    image = drawings[0].image
-    assert np.array_equal(like.encode_query(image), stocked.embed_images([image], refine=False)[0])
-    among_texts = RecoSentenceTransformer(stocked, index="texts").encode_query([image, TEXTS[0]])
-    assert np.allclose(among_texts[0], stocked.embed_images([image], refine=True)[0], atol=1e-6)
-    assert np.allclose(among_texts[1], stocked.embed_texts(TEXTS[:1], refine=False)[0], atol=1e-6)
-
-
 def test_texts_and_images_mix_and_keep_their_places(like, drawings, files):
     image, path = drawings[0].image, files[0]
     mixed = like.encode([image, TEXTS[0], {"image": image}, {"text": TEXTS[1]}, path, path.read_bytes()])
@@ -47,22 +38,6 @@ def test_texts_and_images_mix_and_keep_their_places(like, drawings, files):
 def test_other_inputs_are_refused(like, wrong):
     with pytest.raises(InputError, match="a text, a PIL image, a Path, bytes, or a mapping"):
         like.encode(wrong)
-
-
-@pytest.mark.parametrize(
-    ("options", "message"),
-    [
-        ({"precision": "int8"}, "only precision='float32'"),
-        ({"output_value": "token_embeddings"}, "only output_value='sentence_embedding'"),
-        ({"truncate_dim": 64}, "only truncate_dim=None"),
-        ({"prompt": "query: "}, "only prompt=None"),
-        ({"bach_size": 3}, "there is no such option"),
-        ({"prompt_name": "passage"}, "'query' or 'document'"),
-    ],
-)
-def test_what_cannot_be_followed_is_refused_not_ignored(like, options, message):
-    with pytest.raises(InputError, match=message):
-        like.encode(TEXTS, **options)
 
 
 def test_similarities_are_those_of_the_real_functions(like):

@@ -76,17 +76,6 @@ def size(radius):
     return ("tiny", "middling", "large", "huge")[radius // 8]
 
 
-def test_either_side_can_be_switched(stocked, drawings):
-    images, model = [pair.image for pair in drawings[:3]], stocked.settings.model
-    with Reco.open(model, memory=":memory:", gate=False) as reco:  # with it, candidates need more pairs to move
-        reco.memory.add(drawings)
-        source = VectorSource(reco, refine_queries=False, refine_documents=True)
-        assert np.array_equal(source.images(images, "query"), reco.embed_images(images, refine=False))
-        as_a_set = reco.embed_images(images, role="candidate", refine=True)
-        assert np.array_equal(source.images(images, "document"), as_a_set)
-        assert not np.array_equal(as_a_set, reco.embed_images(images, refine=False))
-
-
 @pytest.mark.parametrize("items", [None, (text for text in TEXTS), set(TEXTS)])
 def test_what_is_no_list_is_named(items):
     source = VectorSource(settings={"model": "there is none"})
@@ -104,11 +93,6 @@ def test_what_was_opened_here_is_closed_here_and_opens_again(on_disk):
         assert np.array_equal(other.embed_texts(TEXTS, refine=True), before)
     assert np.array_equal(source.texts(TEXTS, "query"), before)
     source.close()
-
-
-def test_what_was_given_stays_open(stocked):
-    VectorSource(stocked).close()
-    assert len(stocked.memory)
 
 
 @pytest.mark.parametrize(

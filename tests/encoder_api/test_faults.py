@@ -106,24 +106,10 @@ def test_a_late_answer_is_a_timeout(ask: Ask, api: Api) -> None:
         ask(encoder_timeout_s=0.05, encoder_patience_s=0).embed([b"a"], "text")
 
 
-def test_nobody_at_the_address() -> None:
-    client = ApiClient(parse_address("reco+http://127.0.0.1:1"), load_settings(encoder_patience_s=0))
-    with pytest.raises(SessionUnavailable, match=r"http://127.0.0.1:1/v1/embeddings cannot be reached"):
-        client.embed([b"a"], "text")
-    client.close()
-
-
 def test_the_key_is_sent(ask: Ask, api: Api) -> None:
     ask(encoder_key=f"{KEY}\n").embed([b"a"], "text")
     ask(encoder_key=None).embed([b"a"], "text")
     assert [headers.get("authorization") for headers in api.headers] == [f"Bearer {KEY}", None]
-
-
-@pytest.mark.parametrize("key", ["hush.4711\nmore"])
-def test_a_key_that_no_header_can_hold_is_refused_unseen(ask: Ask, key: str) -> None:
-    with pytest.raises(ConfigError, match="set RECO_ENCODER_KEY again") as raised:
-        ask(encoder_key=key)
-    assert "hush" not in str(raised.value)
 
 
 def test_many_items_go_in_parts_of_the_providers_size_in_their_order(ask: Ask, api: Api) -> None:
@@ -131,11 +117,6 @@ def test_many_items_go_in_parts_of_the_providers_size_in_their_order(ask: Ask, a
     found = ask("&batch=3&parallel=2").embed(items, "text")
     assert sorted(len(body["input"]) for body in api.asked) == [1, 3, 3]
     assert np.allclose(found, [api.vector(item.decode()) for item in items], atol=1e-6)
-
-
-def test_vectors_that_are_not_unit_are_made_so_where_the_address_says_it(ask: Ask, api: Api) -> None:
-    api.next = [rows([3.0, 4.0])]
-    assert ask("&normalise=1").embed([b"a"], "text").tolist() == [[pytest.approx(0.6), pytest.approx(0.8)]]
 
 
 def test_another_model_is_noticed_and_rounding_is_not(ask: Ask, api: Api) -> None:

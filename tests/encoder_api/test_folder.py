@@ -56,30 +56,3 @@ def test_it_opens_while_the_api_is_down_and_is_held_to_the_model(api: Api, folde
         with pytest.warns(DegradedWarning, match="has another model than the memory"):
             assert reco.embed(["fox"], modality="text", refine=True).degraded == "encoder_changed"
         api.model = 0
-
-
-def test_rows_that_an_api_refuses_are_rejected_alone(
-    api: Api, folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.chdir(tmp_path)
-    (tmp_path / "pictures").mkdir()
-    lines = ["id,image,text"]
-    for row in range(24):
-        Image.new("RGB", (9, 9), (row, 0, 0)).save(tmp_path / "pictures" / f"{row}.png")
-        lines.append(f"p{row},pictures/{row}.png,picture number {row}")
-    (tmp_path / "pairs.csv").write_text("\n".join(lines))
-    usual = api.answer
-
-    def refuses_one(body: dict[str, object]) -> Reply:
-        if "picture number 7" in str(body["input"]):
-            return Reply(400, {"error": {"message": "this text is too long"}})
-        return usual(body)
-
-    api.next = [refuses_one] * 500
-    command = ["memory", "build", "pairs.csv", "--model", str(folder), "--memory", "memory"]
-    done = CliRunner().invoke(app, command)
-    assert done.exit_code == 0, done.output
-    assert "added 23 pairs, 1 rejected" in done.output, done.output
-    assert "this text is too long" in done.output
-    with Reco.open(folder, tmp_path / "memory") as reco:
-        assert len(reco.memory) == 23

@@ -12,7 +12,7 @@ from starlette.testclient import TestClient
 
 from reco_plugin import Pair, Reco
 from reco_plugin.client import Client
-from reco_plugin.errors import FingerprintMismatch, SessionError
+from reco_plugin.errors import SessionError
 from reco_plugin.serve.app import create_app
 from reco_plugin.serve.settings import ServeSettings
 
@@ -84,26 +84,3 @@ def test_one_service_behind_another_refines_as_in_process(service: str, tmp_path
         assert np.abs(client.embed_texts(asked, refine=True) - expected.vectors).max() <= 1e-5
         assert np.abs(client.embed_images([drawings[0].image], refine=True) - looked).max() <= 1e-5  # type: ignore[list-item]
     assert expected.moved.max() > 0
-
-
-def test_a_memory_of_an_api_opens_with_it_again_and_with_no_other(service: str, tmp_path: Path) -> None:
-    address = f"jina+{service}/v1?model=clip"
-    for _ in range(2):
-        with Reco.open(memory=tmp_path / "m", encoder=address) as reco:
-            reco.memory.add([Pair("a", Image.new("RGB", (9, 9), "red"), "red")])
-    with pytest.raises(FingerprintMismatch, match=r"clip at 127.0.0.1:\d+ \(128-d, measured"):
-        Reco.open(MODEL, tmp_path / "m")
-
-
-def test_metrics_and_readiness_of_a_service_behind_an_api(service: str) -> None:
-    with (
-        Reco.open(encoder=f"openai+{service}/v1?model=clip") as reco,
-        TestClient(create_app(ServeSettings(page=False), reco)) as client,
-    ):
-        body = {"model": "clip", "input": TEXTS}
-        assert client.post("/v1/embeddings", json=body).status_code == 200
-        assert client.post("/v1/embeddings", json={**body, "input": [""]}).status_code == 400
-        metrics = client.get("/metrics").text
-    host = service.removeprefix("http://")
-    assert f'reco_encoder_api_items_total{{modality="text",provider="{host}"}}' in metrics
-    assert f'reco_encoder_api_calls_total{{outcome="answered",provider="{host}"}}' in metrics

@@ -79,14 +79,6 @@ def test_a_crowd_of_near_duplicates_is_hidden_to_the_last() -> None:
                 assert not [id_ for id_ in ids if id_.endswith(f"p{row}")]
 
 
-def test_the_threshold_decides() -> None:
-    with closing(open_memory(":memory:", FINGERPRINT)) as memory:
-        pairs = pairs_of(N)
-        memory.upsert(copies(pairs, 0.93, "cousin"))
-        assert all(f"cousin0-p{i}" not in ids for i, ids in enumerate(hidden_ids(memory, pairs, threshold=0.95)))
-        assert all(f"cousin0-p{i}" in ids for i, ids in enumerate(hidden_ids(memory, pairs, threshold=0.92)))
-
-
 def test_rows_stay_aligned_over_several_searches() -> None:
     """More pairs than one search takes: row i still reads what query i finds, of the other modality."""
     count = 300
@@ -106,15 +98,6 @@ def test_rows_stay_aligned_over_several_searches() -> None:
                 np.testing.assert_allclose(found.vectors_of(np.array([row]))[0], read[nearest], atol=1e-6)
                 np.testing.assert_allclose(found.similarity[row], scores[row, nearest], atol=1e-5)
         assert len(data) == count and found.found.all()
-
-
-def test_groups_are_numbered_and_each_pair_is_its_own_without() -> None:
-    with closing(open_memory(":memory:", FINGERPRINT)) as memory:
-        pairs = pairs_of(4)
-        memory.upsert(pairs)
-        assert gather(memory, pairs, 1).groups.tolist() == [0, 1, 2, 3]
-        grouped = gather(memory, pairs, 1, ["fox", "owl", "fox", "elk"])
-        assert grouped.groups.tolist() == [0, 1, 0, 2] and grouped.groups.dtype == np.int64
 
 
 def test_a_neighbour_that_many_find_is_held_once_and_padding_is_zero() -> None:

@@ -22,8 +22,7 @@ from typer.testing import CliRunner
 from reco_plugin import Reco
 from reco_plugin.artifact import Artifact, Manifest
 from reco_plugin.cli.app import app
-from reco_plugin.config import Settings
-from reco_plugin.errors import ArtifactError, ConfigError, DataError, RecoError
+from reco_plugin.errors import ArtifactError, ConfigError, RecoError
 from reco_plugin.models import ready
 from reco_plugin.models.options import AddOptions
 from reco_plugin.models.parity import SAMPLE_TEXTS, sample_images
@@ -32,7 +31,6 @@ pytestmark = pytest.mark.torch
 
 Written = Callable[[str, str], Path]
 Added = Callable[..., tuple[Manifest, Path]]
-CPU = Settings(provider="cpu", threads=1)
 TEXTS = [text for text in SAMPLE_TEXTS if text]
 
 
@@ -88,19 +86,6 @@ def pictures() -> list[Image.Image]:
 
 def assert_near(found: np.ndarray, expected: torch.Tensor, atol: float) -> None:
     np.testing.assert_allclose(found, torch.nn.functional.normalize(expected, dim=-1).numpy(), atol=atol)
-
-
-def test_weights_in_files_of_their_own_are_read(js: Path, added: Added, tmp_path: Path) -> None:
-    first = added("CLIP", "transformers_js")[1]
-    path = js / "onnx" / "text_model.onnx"
-    model = onnx.load(path)
-    path.unlink()
-    onnx.save(model, path, save_as_external_data=True, location="text_model.onnx_data", size_threshold=64)
-    add(js, tmp_path / "two")
-    with Reco.open(first, threads=1) as one, Reco.open(tmp_path / "two", threads=1) as two:
-        np.testing.assert_array_equal(two.encoder.texts(["a red fox"]), one.encoder.texts(["a red fox"]))
-    (js / "onnx" / "text_model.onnx_data").unlink()
-    refused(ArtifactError, js, tmp_path, "text_model.onnx")
 
 
 def refused(kind: type[RecoError], source: Path | str, folder: Path, *words: str, **options: Any) -> None:
@@ -193,14 +178,6 @@ def test_a_repository_of_the_hub_is_fetched(js: Path, added: Added, tmp_path: Pa
     manifest = add("hf://org/clip", tmp_path / "out", revision="v2")
     assert (manifest.name, manifest.digest) == ("clip", added("CLIP", "transformers_js")[0].digest)
     assert asked == [("org/clip", "v2"), ["*.json", "onnx/vision_model.onnx*", "onnx/text_model.onnx*"]]
-
-
-def test_a_hub_that_cannot_be_asked_names_the_way_out(tmp_path: Path, monkeypatch: Any) -> None:
-    def fails(*_: Any, **__: Any) -> None:
-        raise OSError("no network")
-
-    monkeypatch.setattr(huggingface_hub.HfApi, "list_repo_files", fails)
-    refused(DataError, "org/clip", tmp_path, "org/clip", "hf download")
 
 
 def test_the_command_says_what_was_compared(js: Path, tmp_path: Path) -> None:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import gc
 import io
 import json
 import re
@@ -154,17 +153,6 @@ def test_files_equal_open_clip(format: str, mode: str, options: dict[str, Any], 
         image.load()  # still open: it is the caller's
 
 
-def test_exif_orientation_is_not_applied() -> None:
-    image = picture("RGB", 90, 60)
-    exif = Image.Exif()
-    exif[0x0112] = 6  # rotate by 90 degrees
-    content = encoded(image, "JPEG", exif=exif, quality=95)
-    with Image.open(io.BytesIO(content)) as rotated:
-        assert rotated.getexif()[0x0112] == 6
-        assert_same(content, rotated, SQUARE)
-    assert (images_to_array([content], SQUARE) == images_to_array([encoded(image, "JPEG", quality=95)], SQUARE)).all()
-
-
 def test_a_file_that_is_made_smaller_keeps_its_orientation_and_no_colours_of_another_mode() -> None:
     exif = Image.Exif()
     exif[0x0112], exif[0x010F] = 6, "a camera"
@@ -176,16 +164,6 @@ def test_a_file_that_is_made_smaller_keeps_its_orientation_and_no_colours_of_ano
             assert ("icc_profile" in found.info) == (mode == "RGB")
     with Image.open(io.BytesIO(image_to_file(Image.new("RGB", (3000, 20))))) as plain:
         assert not plain.getexif()
-
-
-def test_of_an_animation_the_first_frame() -> None:
-    frames = [picture("P", 80, 60, seed=seed) for seed in range(3)]
-    content = encoded(frames[0], "GIF", save_all=True, append_images=frames[1:])
-    with Image.open(io.BytesIO(content)) as image:
-        assert image.n_frames == 3  # type: ignore[attr-defined]
-        assert_same(content, image, SQUARE)
-        image.seek(2)
-        assert_same(image, image.copy(), SQUARE)  # a PIL image is taken at the frame where it stands
 
 
 def test_batch_keeps_order_and_mixes_sources(tmp_path: Path) -> None:
@@ -255,21 +233,6 @@ def test_thin_image_does_not_grow_into_a_bomb() -> None:
 def test_batch_must_be_a_list_with_images(images: Any) -> None:
     with pytest.raises(InputError, match=r"pass a list of images|pass at least one"):
         images_to_array(images, SQUARE)
-
-
-def test_no_file_stays_open(tmp_path: Path) -> None:
-    good, cut, other = tmp_path / "good.png", tmp_path / "cut.png", tmp_path / "other.txt"
-    picture("RGB", 30, 20).save(good)
-    cut.write_bytes(good.read_bytes()[:200])
-    other.write_text("no image")
-    with warnings.catch_warnings(record=True) as caught:
-        warnings.simplefilter("always")
-        images_to_array([good], SQUARE)
-        for path in (cut, other):
-            with pytest.raises(ImageError):
-                images_to_array([path], SQUARE)
-        gc.collect()
-    assert not caught
 
 
 @pytest.mark.parametrize(

@@ -176,19 +176,6 @@ def test_cut_rounds_up_to_a_bucket(
     assert (ids[:, :expected] == cut).all() and not ids[:, expected:].any()
 
 
-def test_cut_keeps_what_it_may_not_cut() -> None:
-    config = TextConfig("clip", 6, "lower", pad_id=0, end_id=9, dynamic=True, buckets=(2, 3))
-    ids = np.array([[1, 9, 0, 0, 0, 0], [1, 2, 9, 0, 0, 0]], np.int32)
-    assert cut_to_longest(ids, config).shape == (2, 3)
-    assert cut_to_longest(ids, replace(config, buckets=())).shape == (2, 6)
-    assert cut_to_longest(ids, replace(config, buckets=(16, 32))).shape == (2, 6)  # none below the context length
-    assert cut_to_longest(np.array([[1, 9, 9, 0, 0, 0]], np.int32), config).shape == (1, 3)  # the last end
-    assert cut_to_longest(ids, replace(config, dynamic=False)).shape == (2, 6)
-    assert cut_to_longest(ids, replace(config, kind="hf", end_id=None, dynamic=False)).shape == (2, 6)
-    assert cut_to_longest(np.ones((1, 6), np.int32), config).shape == (1, 6)  # no end: not of this tokenizer
-    assert cut_to_longest(ids[:0], config).shape == (0, 6)
-
-
 def test_texts_are_cut_with_those_of_their_length() -> None:
     config = TextConfig("clip", 77, "lower", pad_id=0, end_id=9, dynamic=True)
     ends = [3, 70, 20, 15, 16, 40, 5]

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import sys
-from concurrent.futures import ThreadPoolExecutor
 from importlib.util import find_spec
 from pathlib import Path
 
@@ -14,7 +12,7 @@ import pytest
 from reco_plugin import Reco
 from reco_plugin.artifact import GRAPHS, Artifact
 from reco_plugin.config import Settings, load_settings
-from reco_plugin.errors import MissingExtra, SessionError
+from reco_plugin.errors import SessionError
 from reco_plugin.files import weights_file
 from reco_plugin.models.graph_file import save
 from reco_plugin.sessions import Session, describe_engines
@@ -82,16 +80,6 @@ def test_inputs_that_do_not_fit_are_named_with_type_and_shape(inputs, named, gra
         session.run(inputs)
 
 
-def test_one_session_serves_several_threads(graph, engine):
-    session = open_session(graph, engine.model_copy(update={"threads": 1}))
-    batches = [{"tokens": np.full((2, 5), value, np.int32)} for value in range(1, 9)]
-    alone = [session.run(batch)["features"] for batch in batches]
-    with ThreadPoolExecutor(4) as pool:
-        together = list(pool.map(lambda batch: session.run(batch)["features"], batches * 4))
-    assert all(np.allclose(a, b, atol=1e-6) for a, b in zip(alone * 4, together, strict=True))
-    assert not np.allclose(alone[0], alone[1], atol=1e-3)
-
-
 @OPENVINO
 def test_an_option_that_openvino_does_not_know_is_refused(graph):
     settings = load_settings(provider="openvino", provider_options={"device_id": "1"})
@@ -115,10 +103,3 @@ def test_what_runs_the_graphs_is_said(model):
     said = describe_engines(Artifact.load(model), load_settings(provider="openvino"))
     assert list(said) == list(GRAPHS)
     assert said["clip_text"] == said["clip_image"] in {"OpenVINO in bf16", "OpenVINO in f32"}
-
-
-def test_openvino_that_is_not_installed_is_named(graph, monkeypatch):
-    monkeypatch.setitem(sys.modules, "openvino", None)
-    monkeypatch.delitem(sys.modules, "reco_plugin.sessions.openvino", raising=False)
-    with pytest.raises(MissingExtra, match=r"reco-plugin\[openvino\]"):
-        open_session(graph, load_settings(provider="openvino"))

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import sys
 from typing import Any
 
 import numpy as np
@@ -10,8 +9,7 @@ import pytest
 from tritonclient.utils import InferenceServerException
 
 from reco_plugin.config import load_settings
-from reco_plugin.errors import MissingExtra, SessionError, SessionOverloaded, SessionTimeout, SessionUnavailable
-from reco_plugin.sessions import open_graph
+from reco_plugin.errors import SessionError, SessionOverloaded, SessionTimeout, SessionUnavailable
 from reco_plugin.sessions import triton as servers
 from reco_plugin.sessions.served import address_of
 from reco_plugin.sessions.triton import Inference, TritonLine
@@ -63,20 +61,6 @@ def test_what_was_never_sent_is_sent_again(failing, server):
     assert failing.asked == 3
 
 
-def test_it_is_given_up_after_the_third_try(failing, server):
-    failing.errors = [NEVER_SENT] * 9
-    with pytest.raises(SessionUnavailable):
-        server.infer(CALL, 60)
-    assert failing.asked == 3
-
-
-def test_it_is_not_tried_again_when_the_deadline_comes_first(failing, server):
-    failing.errors = [NEVER_SENT] * 9
-    with pytest.raises(SessionUnavailable):
-        server.infer(CALL, 0.01)
-    assert failing.asked == 1
-
-
 @pytest.mark.parametrize(
     ("code", "said", "kind"),
     [
@@ -94,17 +78,3 @@ def test_what_may_have_been_run_is_never_sent_again(failing, server, code, said,
         server.infer(CALL, 60)
     assert type(caught.value) is kind
     assert failing.asked == 1
-
-
-def test_all_is_let_go_with_the_last_session(failing):
-    address = address_of(load_settings(triton_url="grpc://localhost:1"))
-    first = servers.connect(address)
-    assert servers.connect(address) is first
-    del first
-    assert failing.closed
-
-
-def test_the_client_that_is_not_installed_is_named_with_the_way_to_install_it(artifact, monkeypatch):
-    monkeypatch.setitem(sys.modules, "tritonclient.grpc.model_config_pb2", None)
-    with pytest.raises(MissingExtra, match=r"tritonclient.*pip install 'reco-plugin\[triton\]'"):
-        open_graph(artifact, "paper_text", load_settings(triton_url="grpc://localhost"))

@@ -82,12 +82,6 @@ def test_a_full_queue_is_told_from_a_dead_server(server):
     assert when_idle(session, 2) == 2
 
 
-def test_an_unknown_model_is_named(server):
-    with pytest.raises(SessionError, match=r"no-such-model failed on .*no-such-model") as caught:
-        slow(server, graph="no-such-model").run(rounds(1))
-    assert type(caught.value) is SessionError
-
-
 def test_a_killed_server_is_an_error_and_its_successor_serves(fragile, artifact, fusion_inputs):
     settings = load_settings(triton_url=fragile.grpc)
     session, inputs = open_graph(artifact, "paper_text", settings), fusion_inputs(4, 3)
