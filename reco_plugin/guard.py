@@ -51,7 +51,6 @@ Component: TypeAlias = Literal["memory", "fusion", "encoder", "service"]
 CircuitState: TypeAlias = Literal["closed", "open", "half-open"]
 Ticket = NewType("Ticket", int)
 """Permission for one call; its outcome counts only while the circuit is in the state that gave it."""
-_MOST_LATE = 32
 _MOST_NEIGHBOURS = 100  # per query: the vectors of a batch stay small
 _AT_ONCE = 2  # batches on their way to a server: one is searched while the next is written or read
 
@@ -83,34 +82,31 @@ class Outage(Exception):
 
 
 class Late(Exception):
-    """The call timed out, or was not made because too many others still hang."""
+    """The call timed out."""
 
 
 class Deadline:
     """Runs each call in its own thread and waits for it up to a time limit.
 
     A late call goes on, since nothing can stop it, and its answer is dropped. The threads are daemons: a call that
-    hangs forever does not keep the process from exiting, as a ``ThreadPoolExecutor`` would.
+    hangs forever does not keep the process from exiting, as a ``ThreadPoolExecutor`` would. There are few of them: the
+    circuit opens after some, and a client ends its calls by itself later.
     """
 
     def __init__(self, seconds: float, setting: str) -> None:
         """Set the time limit; messages name its setting."""
         self.seconds, self._setting = seconds, setting
-        self._late: list[threading.Thread] = []
-        self._lock = threading.Lock()
 
     def run(self, call: Callable[[], T], since: float | None = None) -> T:
         """Return or raise what the call does, which was asked for now, or at a moment of ``time.monotonic``.
 
         Raises:
-            Late: it took too long, or 32 late calls are still running.
+            Late: it took too long.
         """
         left = self.seconds if since is None else since + self.seconds - time.monotonic()
         late = Late(f"no answer within {self.seconds:g} s. Raise {self._setting}, or see what keeps it busy")
         if left <= 0:
             raise late
-        if self._late and self._still_running() >= _MOST_LATE:
-            raise Late(f"{_MOST_LATE} earlier calls are still not answered, so no other is made")
         answers: list[T] = []
         errors: list[BaseException] = []
 
@@ -125,17 +121,10 @@ class Deadline:
         thread.start()
         thread.join(left)
         if not answers and not errors:
-            with self._lock:
-                self._late.append(thread)
             raise late
         if errors:
             raise errors[0]
         return answers[0]
-
-    def _still_running(self) -> int:
-        with self._lock:
-            self._late = [thread for thread in self._late if thread.is_alive()]
-            return len(self._late)
 
 
 @dataclass(frozen=True)

@@ -199,7 +199,7 @@ class Reco:
         how = check_options(options)  # even if nothing is refined
         if role not in ROLES:
             check_choice("role", role, ROLES)
-        wanted = self._is_refined(modality, role) if refine is None else check_flag("refine", refine)
+        wanted = self.refines(modality, role) if refine is None else check_flag("refine", refine)
         frozen = self._encode(items, modality)
         texts = items if modality == "text" else None
         return self.refine_own(frozen, modality, role, how, texts) if wanted else Refinement(frozen, frozen)  # type: ignore[arg-type]
@@ -246,10 +246,6 @@ class Reco:
 
     def refines(self, modality: Modality, role: Role) -> bool:
         """Whether the model's policy refines this side in this role."""
-        check_choice("role", role, ROLES)
-        return self._is_refined(modality, role)
-
-    def _is_refined(self, modality: Modality, role: Role) -> bool:
         return modality in self._artifact.manifest.policy.refine.get(role, ())
 
     def refine(
