@@ -325,7 +325,7 @@ def _decide(asking: Askers, best: Sequence[_SideFound], doubtful: float | None) 
 
 
 def _gained(one: _SideFound) -> str:
-    words = {"gains": "gain", "loses": "lose", "no difference": "change", "too few": "change too few:"}
+    words = {"gains": "gain", "loses": "lose", "no difference": "change by", "too few": "change too few results:"}
     return f"{words[one.change.effect]} {points(one.change.interval)}"
 
 
