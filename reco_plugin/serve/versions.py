@@ -11,7 +11,7 @@ import logging
 import os
 from collections.abc import Callable
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, TypeVar
 
 from fastapi import APIRouter, Request, Response
 from pydantic import BaseModel, Field
@@ -31,6 +31,7 @@ if TYPE_CHECKING:
     from .edge import Edge
 
 log = logging.getLogger(LOGGER)
+T = TypeVar("T")
 
 
 class VersionBody(BaseModel):
@@ -147,18 +148,19 @@ def router(edge: Edge) -> APIRouter:
     @routes.get("/versions", response_model=VersionList)
     async def list_versions(request: Request) -> Response:
         """All versions of a memory in folders."""
-        return await edge(request).reply(edge.in_use.all)
+        return await edge(request).reply(lambda: _explained(edge.in_use.all))
 
     @routes.post("/versions", response_model=VersionBody)
     async def use_version(request: Request, body: UseVersion) -> Response:
         """Put a finished version to use; no request is lost."""
-
-        def use() -> VersionBody:
-            try:
-                return edge.in_use.use(body.name)
-            except RecoError as error:  # who may do this may read why not
-                raise Refused(Failure(409, "version_not_usable", str(error), "name")) from error
-
-        return await edge(request).write(use)
+        return await edge(request).write(lambda: _explained(lambda: edge.in_use.use(body.name)))
 
     return routes
+
+
+def _explained(call: Callable[[], T]) -> T:
+    """The result of a call, or why there is none: who may do this may read it."""
+    try:
+        return call()
+    except RecoError as error:
+        raise Refused(Failure(409, "version_not_usable", str(error))) from error

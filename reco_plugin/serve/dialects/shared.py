@@ -189,7 +189,11 @@ def mean_direction(parts: Sequence[npt.NDArray[np.float32]]) -> npt.NDArray[np.f
 
 def dialect_router(shape: Shape, headers: Callable[[Failure], dict[str, str]] = lambda _: {}) -> APIRouter:
     """Make the router of a dialect, whose failures have this shape, and these headers."""
-    return APIRouter(route_class=answering_in(shape, headers), tags=["dialects"])
+    failures: dict[int | str, dict[str, Any]] = {
+        "4XX": {"description": "refused; the message says why, in the shape of the dialect"},
+        "5XX": {"description": "the memory, the model server or the service failed"},
+    }
+    return APIRouter(route_class=answering_in(shape, headers), tags=["dialects"], responses=failures)
 
 
 def side_of(**fields: str | None) -> InputType | None:
