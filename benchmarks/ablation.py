@@ -1,0 +1,298 @@
+"""What each part of the method is worth: gains, and what is lost without a part, on things that nothing else shows.
+
+    python -m benchmarks.ablation --data DIRECTORY            # the half to choose by; DIRECTORY: vectors of real CLIPs
+    python -m benchmarks.ablation --data DIRECTORY --page     # fills the blocks of docs/gate.md
+    python -m benchmarks.ablation --data DIRECTORY --final    # the other half, which was opened once
+
+Icons of signs and brands come through npm, of sets that no other page shows, under the shipped encoder. Things are
+split into two halves by name. An order draws pictures and halves anew and shuffles the pairs; a part is compared order
+by order. The first run fetches and encodes 5,000 drawings in four minutes; an order takes half a minute, and as much
+for each part.
+"""
+
+from __future__ import annotations
+
+import argparse
+import re
+import zlib
+from collections import defaultdict
+from collections.abc import Callable, Sequence
+from contextlib import ExitStack
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+from unittest.mock import patch
+
+import numpy as np
+import numpy.typing as npt
+from PIL import Image
+
+from reco_plugin import Reco
+from reco_plugin.calibration import calibrate, closed_form, corpus, evidence, reliability, scores, state
+from reco_plugin.calibration.learn import learn
+from reco_plugin.memory import open_memory
+from reco_plugin.quickstart.dataset import iconify
+from reco_plugin.refine import Refiner, VectorMemory
+from reco_plugin.score import score_both
+from reco_plugin.types import Fingerprint, Records, Vectors
+
+from .drawings.packages import fetch
+from .drawings.render import IconSet, rasterise
+from .page import table, write_blocks
+
+ROOT = Path(__file__).resolve().parents[1]
+SIGNS = (
+    "carbon 1.2.29, iconoir 1.2.11, mingcute 1.2.8, solar 1.2.13, hugeicons 1.2.35, icon-park-solid 1.2.4, ri 1.2.10, "
+    "uil 1.2.3, bxs 1.2.3, majesticons 1.2.5, clarity 1.2.4, fa6-solid 1.2.4, flat-color-icons 1.2.3, guidance 1.2.2, "
+    "temaki 1.2.6, healthicons 1.2.13"
+)
+BRANDS = (
+    "logos 1.2.19, bxl 1.2.4, cib 1.2.3, fa6-brands 1.2.6, arcticons 1.2.58, file-icons 1.2.2, catppuccin 1.2.17, "
+    "material-icon-theme 1.2.70"
+)
+CAPTIONS, ASKED = ("{}", "an icon of {}", "{} sign"), "a picture of {}"
+_STYLE = re.compile(
+    r"-(outlined?|filled?|line|bold|duotone|linear|broken|twotone|solid|fill|light|regular|rounded|icon|alt|o|negative|"
+    r"positive|color|24px|20|16|32|24|off|\d+)$"
+)
+ORDERS, K = 3, 10
+Gains = dict[str, list[float]]
+"""Points of top-1 over plain vectors, by scenario and by who is refined: of each order."""
+
+
+def thing_of(icon: str) -> str:
+    """The name without words of style."""
+    while (shorter := _STYLE.sub("", icon)) != icon:
+        icon = shorter
+    return icon
+
+
+def drawn(cache: Path) -> dict[str, Any]:
+    """Vectors of drawings (N, D), their domain and thing, and texts (4, T, D) of the things; encoded once."""
+    if not (kept := cache / "fresh.npz").is_file():
+        found, rows, pictures = dict[str, dict[str, dict[str, str]]](), list[tuple[str, str]](), list[Image.Image]()
+        for domain, sets, least in (("signs", SIGNS, 4), ("brands", BRANDS, 3)):
+            sources = tuple(iconify(*one.split(), "", "") for one in sets.split(", "))
+            icons = {name: IconSet(path / "icons.json") for name, path in fetch(sources, cache).items()}
+            by_thing: dict[str, dict[str, str]] = defaultdict(dict)
+            for name, icon_set in icons.items():
+                for icon in icon_set.names:
+                    by_thing[thing_of(icon)].setdefault(name, icon)
+            found[domain] = {
+                thing: of for thing, of in by_thing.items() if len(of) >= least and thing not in found.get("signs", {})
+            }
+            for thing, of in sorted(found[domain].items()):
+                for name in sorted(of, key=lambda one, thing=thing: zlib.crc32((thing + one).encode()))[:6]:  # type: ignore[misc]
+                    svg = icons[name].svg(of[name]).replace("currentColor", "#000")
+                    pictures.append(Image.fromarray(rasterise(svg)))
+                    rows.append((domain, thing))
+        names = sorted(set(rows))
+        with Reco.open(ROOT / "triton_models", memory=":memory:") as reco:
+            image = np.concatenate([reco.encoder.images(pictures[i : i + 256]) for i in range(0, len(pictures), 256)])
+            words = [thing.replace("-", " ") for _, thing in names]
+            text = np.stack([reco.encoder.texts([form.format(one) for one in words]) for form in (*CAPTIONS, ASKED)])
+        np.savez(kept, image=image, rows=np.array(rows), names=np.array(names), text=text)
+    with np.load(kept) as stored:
+        return dict(stored)
+
+
+def stream(*what: object) -> np.random.Generator:
+    """A generator of its own for each draw."""
+    return np.random.default_rng(zlib.crc32(repr(what).encode()))
+
+
+class Things:
+    """The things of a domain, of one half: drawings of each, captions (3, T, D) and prompts (T, D)."""
+
+    def __init__(self, stored: dict[str, Any], domain: str, half: int) -> None:
+        names = [tuple(one) for one in stored["names"].tolist()]
+        mine = [n for n, (of, thing) in enumerate(names) if of == domain and zlib.crc32(thing.encode()) % 2 == half]
+        place = {names[n]: number for number, n in enumerate(mine)}
+        self.rows: list[list[int]] = [[] for _ in mine]
+        for row, one in enumerate(stored["rows"].tolist()):
+            if (number := place.get(tuple(one))) is not None:
+                self.rows[number].append(row)
+        self._image, text = stored["image"].astype(np.float32), stored["text"].astype(np.float32)[:, mine]
+        self.caption, self.prompt = text[:3], text[3]
+        self.all = np.arange(len(mine))
+
+    def pairs(self, order: int, each: int, some: Sequence[int] | None = None) -> tuple[Vectors, Vectors, Vectors]:
+        """Images and captions of a memory with so many pairs of some things, and one other image of each thing."""
+        rng, held, texts, asks = stream("split", order), list[int](), list[Vectors](), list[int]()
+        for thing, rows in enumerate(self.rows):
+            first, *others = rng.permutation(rows).tolist()
+            asks.append(first)
+            if some is None or thing in some:
+                held += others[:each]
+                texts += [self.caption[n % 3, thing] for n in range(len(others[:each]))]
+        return self._image[held], np.stack(texts), self._image[asks]
+
+
+Learned = dict[bytes, VectorMemory]
+
+
+def refiner(image: Vectors, text: Vectors, order: int, kept: Learned, wrong: float = 0.0) -> Refiner:
+    """A memory of pairs (N, D) in some order, a share of the captions dealt out anew; learned once."""
+    rng = stream("memory", order)
+    mixed = rng.permutation(len(image))
+    image, text = image[mixed], text[mixed].copy()
+    spoiled = np.flatnonzero(rng.random(len(mixed)) < wrong)
+    text[spoiled] = text[rng.permutation(spoiled)]
+    if (key := image.tobytes() + text.tobytes()) not in kept:
+        store = open_memory(":memory:", Fingerprint("stored", "0" * 64, image.shape[1]))
+        store.upsert(Records([f"{n:06d}" for n in range(len(image))], image, text, [{}] * len(image)))
+        kept[key] = VectorMemory(store, learn(store, K))
+    return Refiner(kept[key], None, k=K)
+
+
+def put(
+    out: Gains, name: str, made: Refiner, images: Vectors, prompts: Vectors, known: Sequence[int] | None = None
+) -> None:
+    """Measure images (T, D) against prompts (T, D), one of each thing, by who is refined; in and out of the memory."""
+    own = np.arange(len(images))
+    plain = images @ prompts.T
+    moved = {
+        "image": (made.refine(images, modality="image").vectors @ prompts.T, plain),
+        "text": ((images @ made.refine(prompts, modality="text").vectors.T).T, plain.T),
+        "both": (score_both(made, images, prompts).scores, plain),
+    }
+    for side, (after, before) in moved.items():
+        gain = 100.0 * ((after.argmax(axis=1) == own) - 1.0 * (before.argmax(axis=1) == own))
+        inside = np.isin(own, own if known is None else known)
+        for part, mask in ((name, inside), (f"{name}, not held", ~inside)):
+            if mask.any():
+                out.setdefault(f"{part}: {side}", []).append(float(gain[mask].mean()))
+
+
+def measure(stored: dict[str, Any], data: Path | None, half: int, orders: int, kept: Learned) -> Gains:
+    """All scenarios."""
+    out, signs, brands = Gains(), Things(stored, "signs", half), Things(stored, "brands", half)
+    for order in range(orders):
+        image, text, asks = signs.pairs(order, 3)
+        their_image, their_text, theirs = brands.pairs(order, 2)
+        made = refiner(image, text, order, kept)
+        put(out, "signs, 3 each", made, asks, signs.prompt)
+        put(out, "signs, 30 % wrong", refiner(image, text, order, kept, 0.3), asks, signs.prompt)
+        made = refiner(np.concatenate([image, their_image]), np.concatenate([text, their_text]), order, kept)
+        put(out, "signs beside brands", made, asks, signs.prompt)
+        made = refiner(their_image, their_text, order, kept)
+        put(out, "brands, 2 each", made, theirs, brands.prompt)
+        put(out, "signs, a memory of brands", made, asks, signs.prompt)
+        for name, share in (("half of the signs", 0.5), ("40 signs", 40 / len(signs.all))):
+            some = stream(name, order).permutation(signs.all)[: int(share * len(signs.all))].tolist()
+            held, captions, _ = signs.pairs(order, 3, some)
+            put(out, name, refiner(held, captions, order, kept), asks, signs.prompt, some)
+        if data:
+            _real(out, data, order, kept)
+    return out
+
+
+def _real(out: Gains, data: Path, order: int, kept: Learned) -> None:
+    with np.load(data / "clip_vit_b32_imagenet.npz") as stored:
+        image, caption, prompt = (_unit(stored[name]) for name in ("image", "text_a", "text_b"))
+    some = np.sort(stream("imagenet", order).permutation(len(image))[: len(image) // 2])
+    made = refiner(image[some, :2].reshape(-1, image.shape[2]), np.repeat(caption[some], 2, axis=0), order, kept)
+    put(out, "half of ImageNet", made, image[:, 2 + order % 2], prompt, some.tolist())
+    with np.load(data / "marqo_fashionclip_products.npz") as stored:
+        image, caption = _unit(stored["image"]), _unit(stored["text"])
+    some = stream("shop", order).permutation(len(image))[: len(image) // 2]
+    put(out, "half of a shop", refiner(image[some], caption[some], order, kept), image, caption, some.tolist())
+
+
+def _unit(x: Any) -> Vectors:
+    x = x.astype(np.float32)
+    return np.asarray(x / np.linalg.norm(x, axis=-1, keepdims=True), np.float32)
+
+
+def _without_feature(column: int) -> Callable[[], list[Any]]:
+    features = evidence.Evidence.features
+
+    def held(self: evidence.Evidence, spread: float) -> npt.NDArray[np.float64]:
+        out = features(self, spread)
+        out[:, column] = 0.0
+        return out
+
+    return lambda: [patch.object(evidence.Evidence, "features", held)]
+
+
+def _without_typicality() -> list[Any]:
+    gate = state.Calibration.gate
+
+    def free(self: state.Calibration, *given: Any, **named: Any) -> state.Applied | None:
+        applied = gate(self, *given, **named)
+        return applied and replace(applied, typical=None)
+
+    return [patch.object(state.Calibration, "gate", free)]
+
+
+SERVED = ("typicality", "the fall of caution", "mass of candidates")
+"""Parts that only serve: without them, the same is learned."""
+PARTS: dict[str, Callable[[], list[Any]]] = {
+    "CLIP's score of the evidence": _without_feature(1),
+    "CLIP's score of the pairs": _without_feature(2),
+    "nearness": _without_feature(3),
+    "lead": _without_feature(4),
+    "sharpness by search (5 instead)": lambda: [patch.object(calibrate, "choose_sharpness", lambda *_: np.log(5.0))],
+    "simulated views": lambda: [patch.object(calibrate, "_SINGLE", 2.0)],
+    "reliability": lambda: [
+        patch.object(reliability.Reliability, "of", lambda self, witnesses: np.ones(witnesses.shape[:-1], np.float32))
+    ],
+    "one's own pair out of reliability": lambda: [
+        patch.object(corpus.Corpus, "reliability_without", lambda self, _, found: self.reliability_of(found))
+    ],
+    "Fisher's metric": lambda: [patch.object(corpus, "_with_scatter", lambda measured: measured)],
+    "typicality": _without_typicality,
+    "the fall of caution": lambda: [patch.object(state, "FALL", 0.0)],
+    "mass of candidates": lambda: [
+        patch.object(scores, "keep_mass", lambda queries, both, covered, _: np.where(covered, both, queries))
+    ],
+    "the rule of coverage": lambda: [
+        patch.object(closed_form, "find_covered", lambda prompts, captions, similarity, rival: similarity > rival)
+    ],
+}
+
+
+def without(name: str, base: Gains, found: Gains) -> list[str]:
+    """A part, and its largest loss and gain, each with its standard error over orders."""
+    moved = {place: np.subtract(found[place], base[place]) for place in base}
+    ends = min(moved, key=lambda one: moved[one].mean()), max(moved, key=lambda one: moved[one].mean())
+    return [name, *(f"{_spread(moved[place], len(moved[place]) ** 0.5)} ({place})" for place in ends)]
+
+
+def _spread(of: npt.ArrayLike, root: float = 1.0) -> str:
+    return f"{np.mean(of):+.1f} ± {np.std(of, ddof=1) / root:.1f}"
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--cache", type=Path, default=Path(".cache/ablation"))
+    parser.add_argument("--data", type=Path, help="folder of vectors of real CLIPs")
+    parser.add_argument("--final", action="store_true", help="the half that was opened once")
+    parser.add_argument("--orders", type=int, default=ORDERS)
+    parser.add_argument("--parts", type=int, default=len(PARTS), help="how many of the parts are left out, in turn")
+    parser.add_argument("--page", action="store_true", help="fill the blocks of docs/gate.md")
+    given = parser.parse_args()
+    given.cache.mkdir(parents=True, exist_ok=True)
+    stored, learned = drawn(given.cache), Learned()
+    base = measure(stored, given.data, int(given.final), given.orders, learned)
+    sides = ("image", "text", "both")
+    places = dict.fromkeys(place.rpartition(": ")[0] for place in base)
+    cells = [[place, *(_spread(base[f"{place}: {side}"]) for side in sides)] for place in places]
+    blocks = {f"gains{', final' * given.final}": table(["memory", "images", "texts", "both"], cells)}
+    rows = []
+    for name, parts in list(PARTS.items())[: given.parts]:
+        with ExitStack() as patched:
+            for one in parts():
+                patched.enter_context(one)
+            found = measure(stored, given.data, int(given.final), given.orders, learned if name in SERVED else {})
+        rows.append(without(name, base, found))
+        print(*rows[-1], sep="\t", flush=True)
+    if rows:
+        blocks["ablation"] = table(["without", "largest loss", "largest gain"], rows, left=3)
+    print(*blocks.values(), sep="\n\n")
+    if given.page:
+        write_blocks(blocks, ROOT / "docs" / "gate.md")
+
+
+if __name__ == "__main__":
+    main()
