@@ -11,7 +11,6 @@ import time
 import warnings
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass, replace
 from typing import Any, Protocol
 
 from ..errors import MemoryStoreError, MemoryTimeout, MemoryUnavailable
@@ -29,25 +28,6 @@ _WITHOUT = 0.25  # of the pairs lack witnesses, or are gone: learning anew takes
 _BEHIND = 64  # new pairs whose surroundings are searched in one go by a thread
 _ASKED = 1_000  # pairs that the store is asked for at a time
 _AGAIN_S = 60.0  # after which a thread whose search failed asks again
-
-
-@dataclass(frozen=True)
-class AskedRuns:
-    """How far learning is that somebody asked for.
-
-    Attributes:
-        asked: number of the latest run that was asked for.
-        ended: number of the latest that has ended; below ``asked`` one waits or runs.
-        done: steps of the one that runs.
-        total: steps of the whole of it.
-        failed: why the latest failed; empty if it did not.
-    """
-
-    asked: int = 0
-    ended: int = 0
-    done: int = 0
-    total: int = 0
-    failed: str = ""
 
 
 class LearnsFrom(Protocol):
@@ -79,7 +59,6 @@ class Learner:
         self._wanted: Callable[[], None] | None = None  # what the thread does next
         self._tried, self._told = 0, ""  # pairs of the last attempt to learn; what the log was told of others'
         self._told_left = False  # whether the log was told that too many pairs are not judged
-        self.runs = AskedRuns()
 
     def calibrate(self, *, progress: bool = False) -> Calibration | None:
         """Learn from the pairs, and store it with the memory; see :func:`reco_plugin.calibration.learn.learn`.
@@ -89,14 +68,6 @@ class Learner:
         """
         with self._learning, _learning_bar(STEPS * self._memory.store.count(), "step", show=progress) as bar:
             return self._fit(bar.update)
-
-    def ask(self) -> AskedRuns:
-        """Learn anew in the thread, due or not; where one run is asked for and has not ended, that is meant."""
-        with self._starting:
-            if self.runs.asked == self.runs.ended:
-                self.runs = AskedRuns(self.runs.asked + 1, self.runs.ended)
-        self._do_behind(self._learn_behind)
-        return self.runs
 
     def settle(self, *, progress: bool = False) -> None:
         """Make all writes durable, and learn from them: at once, or in a thread where :attr:`behind`.
@@ -169,7 +140,6 @@ class Learner:
             yield
             self._tried, self._told_left = 0, False
         finally:
-            self._end_run("another version of the memory was put to use meanwhile")
             self._moving.clear()
 
     def close(self) -> None:
@@ -241,31 +211,9 @@ class Learner:
 
     def _learn_behind(self) -> None:
         with self._learning:
-            if self.runs.asked > self.runs.ended:
-                self._learn_asked()
-            elif self._due(self.count_unjudged()) and not self._tell_unfinished():
+            if self._due(self.count_unjudged()) and not self._tell_unfinished():
                 self._fit(self._refuse_closed)
         self._judge_left()
-
-    def _learn_asked(self) -> None:
-        """Learn, though another process may have noted that it does."""
-
-        def count(steps: int) -> None:
-            self._refuse_closed(steps)
-            self.runs = replace(self.runs, done=self.runs.done + steps)
-
-        try:  # whatever fails: who asked waits for the end
-            self.runs = replace(self.runs, total=STEPS * self._memory.store.count())
-            self._fit(count)
-        except Exception as error:
-            self._end_run(str(error))
-            raise
-        self._end_run("")
-
-    def _end_run(self, failed: str) -> None:
-        with self._starting:
-            if self.runs.asked > self.runs.ended:
-                self.runs = replace(self.runs, ended=self.runs.asked, failed=failed)
 
     def _tell_unfinished(self) -> bool:
         """Log, once for each, that another process learns, or died of it."""
