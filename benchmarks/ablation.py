@@ -72,7 +72,7 @@ def drawn(cache: Path) -> dict[str, Any]:
     if not (kept := cache / "fresh.npz").is_file():
         found, rows, pictures = dict[str, dict[str, dict[str, str]]](), list[tuple[str, str]](), list[Image.Image]()
         for domain, sets, least in (("signs", SIGNS, 4), ("brands", BRANDS, 3)):
-            sources = tuple(iconify(*one.split(), "", "") for one in sets.split(", "))
+            sources = tuple(iconify(one.split()[0], one.split()[1], "", "") for one in sets.split(", "))
             icons = {name: IconSet(path / "icons.json") for name, path in fetch(sources, cache).items()}
             by_thing: dict[str, dict[str, str]] = defaultdict(dict)
             for name, icon_set in icons.items():
@@ -259,7 +259,7 @@ def without(name: str, base: Gains, found: Gains) -> list[str]:
     return [name, *(f"{_spread(moved[place], len(moved[place]) ** 0.5)} ({place})" for place in ends)]
 
 
-def _spread(of: npt.ArrayLike, root: float = 1.0) -> str:
+def _spread(of: Sequence[float] | npt.NDArray[np.float64], root: float = 1.0) -> str:
     return f"{np.mean(of):+.1f} ± {np.std(of, ddof=1) / root:.1f}"
 
 

@@ -19,8 +19,12 @@ from .state import ENOUGH, FEWEST, LEVELS, Calibration, SideCalibration
 
 ASKED, BLOCK = 4_800, 600
 """Pairs that a gate is fitted on, at most, and in one block."""
-FEW: Mapping[Modality, float] = {"image": 0.3, "text": 0.1}
-"""Share of the strength that a memory of fewer than :data:`.state.ENOUGH` pairs uses."""
+SAFE: Mapping[Modality, npt.NDArray[np.float64]] = {
+    "image": np.array([-1.2, -1.2, -0.8, 0.6, 1.1]),
+    "text": np.array([-1.0, -0.2, -0.2, 2.0, 0.2]),
+}
+"""Coefficients that those of a small memory are drawn to: most queries are for what it does not hold, which its pairs
+cannot show, so a text's move falls fast with distance."""
 _TRIED = 4  # blocks that the sharpness of neighbours is chosen on
 _CHECKED = 500  # pairs of the self-check, which did not ask where there are more than ASKED
 _HOPELESS = 0.9  # share of wrong captions, as reliability estimates it, from which a memory is not used
@@ -123,7 +127,7 @@ def _fit_state(
     sides = {m: fit(m) for m in MODALITIES}
     fitted = len(corpus) >= ENOUGH
     if not fitted:
-        sides = {m: _cautious(side, FEW[m]) for m, side in sides.items()}
+        sides = {m: _drawn(side, SAFE[m], len(corpus)) for m, side in sides.items()}
     without = [m for m in MODALITIES if sides[m].gate is None]
     reason = f"its own pairs show no gain for {' and '.join(without)} queries" if without else ""
     return replace(state, sides=sides, fitted=fitted, reason=reason if fitted else "", one_image=one_image)
@@ -136,10 +140,11 @@ def _plain_side(corpus: Corpus, modality: Modality, nearest: npt.NDArray[np.floa
     return SideCalibration(corpus.spreads[modality], corpus.units[modality], typical)
 
 
-def _cautious(side: SideCalibration, share: float) -> SideCalibration:
-    """A side of a small memory: most queries are for what it does not hold, which its pairs cannot show."""
+def _drawn(side: SideCalibration, safe: npt.NDArray[np.float64], pairs: int) -> SideCalibration:
+    """A side of a small memory: the safe coefficients count as :data:`.state.ENOUGH` pairs."""
+    own = pairs / (pairs + ENOUGH)
 
-    def shorter(gate: Gate | None) -> Gate | None:
-        return gate and replace(gate, phi=gate.phi + np.log(share) * np.eye(len(gate.phi))[0])
+    def drawn(gate: Gate | None) -> Gate | None:
+        return gate and replace(gate, phi=own * gate.phi + (1.0 - own) * safe)
 
-    return replace(side, gate=shorter(side.gate), candidate_gate=shorter(side.candidate_gate))
+    return replace(side, gate=drawn(side.gate), candidate_gate=drawn(side.candidate_gate))
