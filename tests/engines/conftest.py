@@ -325,8 +325,12 @@ def weaviate() -> Iterator[Served]:
 ENGINES = (
     "qdrant",
     *(
-        pytest.param(name, marks=[pytest.mark.slow, pytest.mark.xdist_group(name)])  # one worker starts each
-        for name in ("postgresql", "milvus", "lancedb", "weaviate", "elasticsearch", "opensearch")
+        pytest.param(name, marks=[mark, pytest.mark.xdist_group(name)])  # one worker starts each
+        for mark, names in (
+            (pytest.mark.slow, ("postgresql", "milvus", "lancedb")),
+            (pytest.mark.jvm, ("weaviate", "elasticsearch", "opensearch")),
+        )
+        for name in names
     ),
 )
 
