@@ -1,4 +1,6 @@
-"""Export, parity and throughput on a GPU: ``make gpu-check``. Without one it says why it does nothing.
+"""Export, parity and throughput on a GPU: ``make gpu-check`` writes them into docs/measurements.md.
+
+Without a GPU it says why it does nothing.
 
 It needs nothing but the repository: the encoder has random weights of the real size unless ``--pretrained`` names
 some, which changes neither speed nor the arithmetic that is compared.
@@ -30,6 +32,7 @@ from reco_plugin.models.parity import Parity, check, table
 from reco_plugin.models.train import Fusions
 from reco_plugin.sessions.ort import OrtSession
 
+from .page import write_blocks
 from .speed.turns import take_turns
 
 K = 10
@@ -128,7 +131,7 @@ def report(where: str, parities: dict[Precision, list[Parity]], measured: list[S
 
 
 def main(arguments: list[str] | None = None) -> int:
-    """Print the report; 0 where it passed or was skipped, 1 where it failed or ``--require`` finds no GPU."""
+    """Write the report; 0 where it passed or was skipped, 1 where it failed or ``--require`` finds no GPU."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--model", default="ViT-B-32", help="open_clip model")
     parser.add_argument("--pretrained", help="weights; random ones when left out")
@@ -149,8 +152,15 @@ def main(arguments: list[str] | None = None) -> int:
         for precision in PRECISIONS:
             parities[precision] = compared(clip, Path(scratch) / precision, precision, "cuda")
             measured += speeds(clip, Path(scratch) / precision, precision, "cuda")
-    print(f"model: {clip.name}\n{report(card(), parities, measured)}")
+    text = f"model: {clip.name}\n{report(card(), parities, measured)}"
+    print(text)
+    write_blocks(block(text))
     return 0
+
+
+def block(text: str) -> dict[str, str]:
+    """The report as a block of the page of measurements."""
+    return {"gpu": f"```\n{text}\n```"}
 
 
 if __name__ == "__main__":

@@ -8,6 +8,7 @@ import pytest
 import torch
 
 from benchmarks import gpu_check
+from benchmarks.page import PAGE, filled
 from reco_plugin.errors import ArtifactError
 from reco_plugin.models.open_clip import load_frozen
 from reco_plugin.models.parity import Bounds
@@ -58,6 +59,10 @@ def test_what_it_measures(vit: str, tmp_path: Path, monkeypatch: pytest.MonkeyPa
     }
     text = gpu_check.report("some card", parities, measured)  # type: ignore[arg-type]
     assert text.startswith("card: some card") and text.count("\nclip_text") == 1 + 4
+    page = PAGE.read_text(encoding="utf-8")
+    assert text in filled(page, gpu_check.block(text)) and "No GPU has run it." not in filled(
+        page, gpu_check.block(text)
+    )
     monkeypatch.setattr("reco_plugin.models.parity.BOUNDS", {"fp16": Bounds(1.1, 0.0)})
     with pytest.raises(ArtifactError, match="Nothing was written"):
         gpu_check.compared(clip, tmp_path / "n", "fp16", "cpu")
