@@ -22,7 +22,7 @@ from reco_plugin.cli.app import app
 from reco_plugin.data.picture_folders import noted_folders
 from reco_plugin.memory import open_memory
 
-pytestmark = pytest.mark.xdist_group("quickstart")  # one worker runs the whole demo
+pytestmark = [pytest.mark.slow, pytest.mark.xdist_group("quickstart")]  # one worker runs the whole demo
 
 ROOT = Path(__file__).resolve().parents[2]
 CHROMIUM = Path("/usr/bin/chromium")
