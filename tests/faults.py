@@ -32,7 +32,12 @@ FAULTS = (
         "permitted[row], wanted.k - 1)",
         "tests/memory/contract",
     ),
-    ("lost flush", "    try:\n        shard.flush()", "    return\n    try:\n        shard.flush()", "tests/memory"),
+    (
+        "lost flush",
+        "    try:\n        shard.flush()",
+        "    return\n    try:\n        shard.flush()",
+        "tests/memory/test_folder.py",
+    ),
     (
         "excluded pair found",
         "if name in self._rows]] = False",

@@ -18,6 +18,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+from small_records import records
 
 from reco_plugin.errors import (
     MemoryFull,
@@ -278,3 +279,13 @@ def test_missing_package(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, kind: 
     monkeypatch.setitem(sys.modules, package, None)
     with pytest.raises(MissingExtra, match=rf"pip install 'reco-plugin\[{kind}\]'"):
         open_memory(tmp_path if kind == "edge" else "grpc://127.0.0.1:9", FINGERPRINT)
+
+
+def test_flushed_pairs_do_not_need_the_log_of_writes(tmp_path):
+    with closing(open_memory(str(tmp_path / "memory"), Fingerprint("mini/clip", "ab" * 32, 8))) as memory:
+        memory.upsert(records([f"p{number}" for number in range(200)]))
+        memory.flush()
+        shutil.copytree(tmp_path / "memory", tmp_path / "copy")
+    shutil.rmtree(tmp_path / "copy" / "shard" / "wal")
+    with closing(open_memory(str(tmp_path / "copy"), None)) as copy:
+        assert copy.count() == 200
