@@ -61,6 +61,8 @@ def open_served(
     """Check the collection of a server; if there is none, a first version and its alias are created."""
     location = server.location
     if not server.run("open", lambda _: client.collection_exists(name)):
+        if not create:
+            server.run("open", lambda _: _refuse_unused(client, name, location))
         made_by = new_header(fingerprint, f"{location} (collection {name})", create=create).fingerprint
         server.run("create", lambda _: _make_first(client, name, location, made_by, server.options), write=True)
     server.run("open", lambda _: read_collection(client, name, location, fingerprint))
@@ -148,11 +150,17 @@ def _make_first(client: QdrantClient, name: str, location: str, made_by: Fingerp
     end = time.monotonic() + _ALIAS_S
     while not client.collection_exists(name):
         if time.monotonic() > end:
-            raise MemoryStoreError(
-                f"no version of the memory {name!r} at {location!r} is in use: put one to use (reco memory versions "
-                "--use), or build one (reco memory build)"
-            )
+            _refuse_unused(client, name, location)
         time.sleep(0.1)
+
+
+def _refuse_unused(client: QdrantClient, name: str, location: str) -> None:
+    """Refuse a memory of whose versions none is in use, as where the first build was interrupted."""
+    if names := [version_name(name, number) for number in version_numbers(client, name)]:
+        raise MemoryStoreError(
+            f"no version of the memory {name!r} at {location!r} is in use, but there are: {', '.join(names)}. Put one "
+            f"to use (reco memory versions --use {names[-1]}), or go on with its building (reco memory build --resume)"
+        )
 
 
 def _creation(dimension: int, options: MemoryOptions) -> dict[str, Any]:
