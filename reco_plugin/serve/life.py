@@ -38,6 +38,7 @@ SMALL = 64_000
 _SIGNS = b",[{:"
 _ID = re.compile(rb"[A-Za-z0-9._-]{1,128}")
 _RETRY_S = 1.0
+_WATCHED_AFTER_S = 0.05  # a shorter call ends before its client can be seen to leave
 _LEFT = Failure(499, "client_left", "the client closed the connection")
 
 
@@ -166,13 +167,20 @@ class Life:
         Raises:
             Refused: also 499, the client left.
         """
+        leaving = list[asyncio.Task[None]]()
+
+        def watch() -> None:
+            leaving.append(asyncio.ensure_future(self._leave()))
+            leaving[0].add_done_callback(lambda left: None if left.cancelled() else scope.cancel())
+
         with CancelScope() as scope:
-            leaving = asyncio.ensure_future(self._leave())
-            leaving.add_done_callback(lambda left: None if left.cancelled() else scope.cancel())
+            watching = asyncio.get_running_loop().call_later(_WATCHED_AFTER_S, watch)
             try:
                 return await lanes.run(call, inputs, bulk=bulk)
             finally:
-                leaving.cancel()
+                watching.cancel()
+                for task in leaving:
+                    task.cancel()
         raise Refused(_LEFT)
 
     async def _leave(self) -> None:

@@ -12,6 +12,8 @@ from contextlib import contextmanager
 from contextvars import ContextVar
 from typing import Any, Literal, TextIO
 
+import orjson
+
 from ..errors import is_ours
 
 request_id: ContextVar[str | None] = ContextVar("request_id", default=None)
@@ -36,7 +38,10 @@ class JsonLines(logging.Formatter):
         line |= {name: value for name, value in vars(record).items() if name not in _USUAL}
         if record.exc_info:
             line["trace"] = self.formatException(record.exc_info)
-        return printable(json.dumps(line, ensure_ascii=False, default=str))
+        try:
+            return printable(orjson.dumps(line, default=str).decode())
+        except TypeError:  # half a surrogate pair
+            return printable(json.dumps(line, ensure_ascii=False, default=str))
 
 
 class PlainLines(logging.Formatter):
