@@ -5,15 +5,12 @@ from __future__ import annotations
 import hashlib
 import os
 import uuid
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
-from typing import Any, BinaryIO
-
-import numpy as np
+from typing import BinaryIO
 
 from .errors import DataError
-from .types import ImageInput, Records, Vectors
 
 PARTIAL = ".partial"
 """Suffix of a file or folder that is being written; a leftover is unfinished and may be replaced."""
@@ -60,17 +57,6 @@ def whole_file(path: Path) -> Iterator[Path]:
             part.unlink()
 
 
-def allocate(path: Path) -> None:
-    """Allocate the blocks of a sparse file: on a full disk, writing to a mapped hole would kill the process.
-
-    Raises:
-        OSError: the disk is full.
-    """
-    if hasattr(os, "posix_fallocate"):
-        with path.open("r+b") as file:
-            os.posix_fallocate(file.fileno(), 0, path.stat().st_size)
-
-
 def write_whole(path: Path, write: Callable[[BinaryIO], object]) -> None:
     """Write a file atomically: a temporary file, synced and renamed, or deleted if the disk is full."""
     partial = path.with_name(path.name + PARTIAL)
@@ -106,46 +92,3 @@ def sha256_file(path: Path) -> str:
     """Hex digest of a file."""
     with path.open("rb") as file:
         return hashlib.file_digest(file, "sha256").hexdigest()
-
-
-def digest_images(images: Sequence[ImageInput] | Vectors) -> str:
-    """Digest of the images' contents, or of vectors (B, D), in order; reads every file.
-
-    Raises:
-        DataError: a file that cannot be read.
-    """
-    if isinstance(images, np.ndarray):
-        return digest_arrays(images)
-    return _digest(_content(image) for image in images)
-
-
-def digest_texts(texts: Iterable[str]) -> str:
-    """Digest of texts, in order; of those that are not Unicode, too, which the encoder refuses."""
-    return _digest(text.encode(errors="surrogatepass") for text in texts)
-
-
-def digest_arrays(*arrays: Any) -> str:
-    """Digest of arrays of any shape, in order: shapes and contents."""
-    return _digest(part for array in map(np.ascontiguousarray, arrays) for part in (repr(array.shape).encode(), array))
-
-
-def digest_records(records: Records) -> str:
-    """Digest of N pairs: ids, both vectors (N, D), and payloads."""
-    payloads = (repr(sorted(payload.items())) for payload in records.payloads)
-    return digest_texts([digest_texts(records.ids), digest_arrays(records.image, records.text), digest_texts(payloads)])
-
-
-def _digest(parts: Iterable[Any]) -> str:
-    total = hashlib.sha256()
-    for part in parts:
-        total.update(hashlib.sha256(part).digest())
-    return total.hexdigest()
-
-
-def _content(image: ImageInput) -> bytes:
-    if isinstance(image, bytes):
-        return image
-    if isinstance(image, str | os.PathLike):
-        with as_data_error(f"{image} cannot be read"):
-            return Path(image).read_bytes()
-    return f"{image.mode}{image.size}".encode() + image.tobytes()

@@ -220,8 +220,3 @@ def option_fields(kind: type, *, described: bool = True) -> dict[str, tuple[Any,
 def given_options(options: Mapping[str, Any]) -> dict[str, Any]:
     """The options that are not None."""
     return {name: value for name, value in options.items() if value is not None}
-
-
-def defaults_of(options: Mapping[str, Any]) -> dict[str, Any]:
-    """Those options that are settings by the same name."""
-    return {name: options.get(name) for name in options_of(RefineDefaults)}
