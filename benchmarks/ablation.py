@@ -1,7 +1,6 @@
 """What each part of the method is worth: gains, and what is lost without a part, on things that nothing else shows.
 
     python -m benchmarks.ablation --data DIRECTORY            # the half to choose by; DIRECTORY: vectors of real CLIPs
-    python -m benchmarks.ablation --data DIRECTORY --page     # fills the blocks of docs/gate.md
     python -m benchmarks.ablation --data DIRECTORY --final    # the other half, which was opened once
 
 Icons of signs and brands come through npm, of sets that no other page shows, under the shipped encoder. Things are
@@ -38,7 +37,7 @@ from reco_plugin.types import Fingerprint, Records, Vectors
 
 from .drawings.packages import fetch
 from .drawings.render import IconSet, rasterise
-from .page import table, write_blocks
+from .page import table
 
 ROOT = Path(__file__).resolve().parents[1]
 SIGNS = (
@@ -270,7 +269,6 @@ def main() -> None:
     parser.add_argument("--final", action="store_true", help="the half that was opened once")
     parser.add_argument("--orders", type=int, default=ORDERS)
     parser.add_argument("--parts", type=int, default=len(PARTS), help="how many of the parts are left out, in turn")
-    parser.add_argument("--page", action="store_true", help="fill the blocks of docs/gate.md")
     given = parser.parse_args()
     given.cache.mkdir(parents=True, exist_ok=True)
     stored, learned = drawn(given.cache), Learned()
@@ -278,7 +276,7 @@ def main() -> None:
     sides = ("image", "text", "both")
     places = dict.fromkeys(place.rpartition(": ")[0] for place in base)
     cells = [[place, *(_spread(base[f"{place}: {side}"]) for side in sides)] for place in places]
-    blocks = {f"gains{', final' * given.final}": table(["memory", "images", "texts", "both"], cells)}
+    print(table(["memory", "images", "texts", "both"], cells), flush=True)
     rows = []
     for name, parts in list(PARTS.items())[: given.parts]:
         with ExitStack() as patched:
@@ -287,11 +285,7 @@ def main() -> None:
             found = measure(stored, given.data, int(given.final), given.orders, learned if name in SERVED else {})
         rows.append(without(name, base, found))
         print(*rows[-1], sep="\t", flush=True)
-    if rows:
-        blocks["ablation"] = table(["without", "largest loss", "largest gain"], rows, left=3)
-    print(*blocks.values(), sep="\n\n")
-    if given.page:
-        write_blocks(blocks, ROOT / "docs" / "gate.md")
+    print(table(["without", "largest loss", "largest gain"], rows, left=3))
 
 
 if __name__ == "__main__":
