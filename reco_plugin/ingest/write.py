@@ -51,9 +51,9 @@ class RejectedRows:
         self._kinds: Counter[str] = Counter()
         self._first: dict[str, Rejected] = {}  # of each kind
         self.count, self._damaged = 0, 0
-        if path is not None and path.exists():
+        for old in () if path is None else filter(Path.exists, (path, self._part)):
             with self._writing():
-                path.unlink()
+                old.unlink()
 
     def list(self, row: Rejected) -> None:
         """List a row that is left out and no error.
