@@ -2,18 +2,17 @@
 
 ``moments``      mean and covariance of each modality: what is found enters whitened, in standard deviations
 ``reliability``  per pair: how well its caption fits its image, by the pairs around it
-``signals``      per query: the whitened evidence of its neighbours, and eight numbers about it
-``gate``         signals -> the strength s
-``formula``      s -> the move, in scores and in vectors
+``evidence``     per query: the whitened evidence of its neighbours, five features of it, and the formula of the move
 ``episodes``     pairs of the memory that ask, hidden from themselves, siblings visible and hidden
-``rivals``       whom each of them is compared with
 ``fit``          the gate that serves these episodes best, without labels
-``presence``     whether the memory holds a query's answer, from 0 to 1
-``feedback``     what people said is wrong: it holds the evidence back near the queries that it was said of
-``state``        all of this as one blob that is stored with the memory
+``state``        all of this as one blob, stored with the memory; the factors that shorten a move
+``closed_form``  the fuser that moves queries and candidates by it
 ``coverage``     which prompts of a set the memory knows
 ``scores``       exact scores of images and texts, both refined, and candidates as single vectors
+``why``          what decided, in figures and words
 ``check``        what refinement does to the memory's own pairs
+``extra``        what extras may add: they learn with it, and leave factors
+``learner``      when a memory learns, at once or in a thread
 """
 
 from .check import Check, SideCheck

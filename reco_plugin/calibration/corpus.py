@@ -18,7 +18,7 @@ MOMENTS = 20_000
 FEWEST_CAPTIONS = 5
 SHUFFLED = 2_000
 """Shuffled pairs that reliability is learned from, at least: of 354 that were shuffled once, it was left to chance how
-many captions looked wrong (``docs/tried.md``)."""
+many captions looked wrong."""
 _BLOCK, _SAMPLE = 1_000, 2_000
 
 
