@@ -71,7 +71,8 @@ def test_the_first_build_is_put_to_use(
     server.engine.client.update_collection_aliases(
         [models.DeleteAliasOperation(delete_alias=models.DeleteAlias(alias_name="reco"))]
     )
-    assert "reco memory versions --use reco--v" in fail("memory", "info", "--memory", url)
+    assert "there is no memory" in fail("memory", "info", "--memory", url)
+    assert len(versions(ask, url)) == 3
 
 
 def test_an_interrupted_build_is_never_used_and_can_go_on(
