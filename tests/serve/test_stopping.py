@@ -104,8 +104,8 @@ def test_it_ends_in_time_though_a_call_hangs(tmp_path, model):
     hangs.write_text(
         "import sys, threading\n"
         "from reco_plugin.cli.app import app\n"
-        "from reco_plugin.pairs import PairMemory\n"
-        "PairMemory.search = lambda *_, **__: threading.Event().wait()\n"
+        "from reco_plugin.serve import memory\n"
+        "memory.search = lambda *_: threading.Event().wait()\n"
         "sys.argv[0] = 'reco'\n"
         "app()\n"
     )
@@ -125,7 +125,7 @@ def test_it_ends_in_time_though_a_call_hangs(tmp_path, model):
         ask = {"json": {"text": "a"}, "headers": {"authorization": "Bearer k"}}
         with ThreadPoolExecutor(1) as callers:
             flying = callers.submit(httpx.post, f"{found[0]}/v1/memory/search", timeout=60, **ask)
-            wait_until(lambda: flying.done() or "reco_pending_embed 1.0" in httpx.get(f"{found[0]}/metrics").text)
+            wait_until(lambda: flying.done() or "reco_queue_inputs 1.0" in httpx.get(f"{found[0]}/metrics").text)
             begun = time.monotonic()
             started.send_signal(signal.SIGTERM)
             assert flying.result(60).status_code == 503
