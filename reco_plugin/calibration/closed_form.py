@@ -75,11 +75,13 @@ class OwnKind:
     def refine(self, asked: Refining) -> Refinement:
         """Refine (B, D)."""
         queries = asked.queries
-        asked.memory.searches.search(asked.search(slice(0, 1)))  # the memory may be reached only now
-        state = asked.memory.calibration
+        state, there = asked.memory.calibration, True
+        if state is None:  # perhaps not reached yet, which a search does
+            there = bool(asked.memory.searches.search(asked.search(slice(0, 1))).found.any())
+            state = asked.memory.calibration
         if state is None or not state.fitted:
             why = NOT_CALIBRATED if state is None else f"its {state.pairs:,} pairs are too few"
-            coverage = Coverage(len(queries), 0, plain=stays_plain(asked, why))
+            coverage = Coverage(len(queries), 0, plain=stays_plain(asked, why) if there else "")
             return Refinement(queries.copy(), queries, coverage=coverage)
         with self._timed():
             values, target = state.values[asked.modality], asked.how["target"]
