@@ -157,24 +157,26 @@ def tuned_of(shops: Shops, kind: str, titles: str, most: int, seed: int) -> dict
     third = Askers(Things("captions", "shop", true, shop.things, ()), rest, rest < 0, None, [()] * len(rest))
     refiner = Refiner(askers.memory.at(policy.k), None, k=policy.k, caution=policy.caution)
     for direction, task in third.tasks().items():
-        sides = {side: one.top(1) for side, one in measure_sides(task, refine_task(refiner, task)).items()}
-        lost.append(sides["frozen"] - sides[policy.sides.get(direction, "frozen")])
+        asked = (task.queries.modality,)
+        sides = measure_sides(task, refine_task(refiner, task, asked), asked)
+        lost.append(sides["frozen"].top(1) - sides[policy.sides.get(direction, "frozen")].top(1))
     told = {"ships": found.ships, "policy": str(policy), "gain": found.change.interval.mean, "loss": found.loss}
     return {"things": f"{most} {kind}", "titles": titles, **told, "true loss": float(np.concatenate(lost).mean())}
 
 
 def blocks(found: Mapping[str, Any]) -> dict[str, str]:
-    """The block of docs/measurements.md."""
+    """The block of the page."""
     rows = []
     for one in found["verdicts"]:
         estimate = one["blind gain"] + (", doubtful" if "doubtful estimate" in one["blind sentence"] else "")
         things = one["things"] + (", 30 % new" if one["new"] else "")
         rows.append([things, one["titles"], f"{one['true']:+.1f}", estimate, f"{one['judged']}, {one['judged gain']}"])
     shipped = [one["true loss"] for one in found["tuned"] if one["ships"]]
+    memories = {(one["things"], one["titles"]) for one in found["tuned"]}
     about = (
         f"`python -m benchmarks.verdicts`, seed {found['seed']}: {THINGS} things, {JUDGED} judged queries, points of "
-        f"nDCG@{K}. `--tune` on twelve memories, three draws each: {len(shipped)} of {len(found['tuned'])} shipped. "
-        f"Allowed are {100 * MAX_LOSS:.0f} points of loss; the largest was {100 * max(shipped, default=0):+.1f}."
+        f"nDCG@{K}. `--tune` on {len(memories)} memories, {len(found['tuned'])} draws: {len(shipped)} shipped. Allowed "
+        f"are {100 * MAX_LOSS:.0f} points of loss; the largest was {100 * max(shipped, default=0):+.1f}."
     )
     made = table(["things", "titles", "true gain", "estimate by titles", "with judgments"], rows, left=2)
     return {"verdicts": f"{about}\n\n{made}"}
@@ -191,7 +193,7 @@ def main() -> None:
     for kind, titles, most, _ in product(KINDS, TITLES[::2], (120, 240), range(3)):
         found["tuned"].append(tuned_of(shops, kind, titles, most, next(draws)))
         print(json.dumps(found["tuned"][-1]), flush=True)
-    (FIGURES / "verdicts.json").write_text(json.dumps(found, indent=1) + "\n", encoding="utf-8")
+    (FIGURES / "verdicts.json").write_text(json.dumps(found, indent=1) + "\n", "utf-8")
     write_blocks(blocks(found))
 
 

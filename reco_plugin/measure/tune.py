@@ -22,7 +22,7 @@ from .evaluate import Askers, Direction
 from .ranks import measure_sides, refine_task
 from .record import Line, Record, Shares, Verdict
 from .statistics import Difference, Figures, Interval, bootstrap, compare_pairs, level, points
-from .task import Side
+from .task import SIDES, Side, Task
 
 if TYPE_CHECKING:
     from ..models.train import Fusions
@@ -151,7 +151,7 @@ def tune(asking: Askers, *, max_loss: float = MAX_LOSS, seed: int = 0, fusers: S
         level(outcome.plain + outcome.gain, np.asarray(outcome.groups)),
         change,
         Shares.of(outcome.gain, np.ones(len(outcome.gain))),
-        Interval(-loss.mean, -loss.high, -loss.low),
+        Interval(0.0 - loss.mean, 0.0 - loss.high, 0.0 - loss.low),
     )
     return Tuned(chosen, tried, change, loss, max_loss, line)
 
@@ -170,9 +170,10 @@ def _outcomes(
         found = {}
         for direction, task in known.items():
             hidden = unknown[direction]
+            asked = SIDES if asking.things.kind == "classes" else (task.queries.modality,)
             found[direction] = (
-                {side: one.top(1) for side, one in measure_sides(task, refine_task(refiner, task)).items()},
-                {side: one.top(1) for side, one in measure_sides(hidden, refine_task(refiner, hidden)).items()},
+                _first(task, refine_task(refiner, task, asked), asked),
+                _first(hidden, refine_task(refiner, hidden, asked), asked),
                 [task.classes[label] for label in task.queries.labels.tolist()],
             )
         for sides in _choices(known) if only is None else [only.sides]:
@@ -188,6 +189,11 @@ def _outcomes(
                 TunePolicy(k, caution, sides, fuser),
                 _Outcome(before, np.concatenate(after) - before, np.concatenate(loss), groups),
             )
+
+
+def _first(task: Task, refined: Task, sides: Sequence[str]) -> dict[str, Figures]:
+    """Whether the first result is right, (n,), plain and with each side refined."""
+    return {side: one.top(1) for side, one in measure_sides(task, refined, sides).items()}
 
 
 def _choices(tasks: dict[Direction, Any]) -> list[Choice]:
