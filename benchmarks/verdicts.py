@@ -53,8 +53,7 @@ class Shop:
 
     def describe(self) -> Description:
         """What it holds."""
-        count, dimension = self.pairs.image.shape
-        return Description("drawings", "shop", count, "v", dimension, "cosine", "none")
+        return Description("drawings", "shop", len(self.things), "v", self.pairs.image.shape[1], "cosine", "none")
 
     def scan(self, *, vectors: bool = True, size: int = 1000) -> Iterator[Page]:
         """All of it."""
@@ -95,8 +94,8 @@ class Shops:
         texts = sorted(set(wrong))
         text = dict(zip(texts, self.reco.encoder.texts(texts), strict=True))
         ids = [self.data.items[rows[place]].key for place in places]
-        payloads = [{"caption": title} for title in wrong]
-        pairs = Records(ids, image[places], np.stack([text[title] for title in wrong]), payloads)
+        vectors = np.stack([text[title] for title in wrong])
+        pairs = Records(ids, image[places], vectors, [{"caption": title} for title in wrong])
         return Shop(pairs, things, wrong, [self.png(rows[place]) for place in places[:32]])
 
     def png(self, row: int) -> bytes:
