@@ -142,3 +142,11 @@ def test_a_wrong_model_is_named_at_the_start(ask: Ask, api: Api) -> None:
     api.next = [Reply(400, {"error": {"message": "the model `m` does not exist"}})]
     with pytest.raises(ConfigError, match="does not exist"):
         measure(ask())
+
+
+def test_rows_are_taken_by_their_index(ask: Ask, api: Api) -> None:
+    right = [{"index": row, "embedding": api.vector(text)} for row, text in enumerate(("a fox", "a dog"))]
+    api.next = [Reply(body={"data": right[::-1]})]
+    np.testing.assert_allclose(
+        ask().embed([b"a fox", b"a dog"], "text"), [row["embedding"] for row in right], atol=1e-6
+    )
