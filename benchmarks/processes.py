@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import io
 import socket
 import subprocess
 import time
@@ -11,15 +10,6 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
-
-from PIL import Image
-
-
-def png(image: Image.Image) -> bytes:
-    """An image as a file, to be sent."""
-    packed = io.BytesIO()
-    image.save(packed, "PNG")
-    return packed.getvalue()
 
 
 def free_port() -> int:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import base64
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -11,7 +10,6 @@ from typing import Any
 
 import numpy as np
 
-from benchmarks.processes import png
 from benchmarks.service import started
 from reco_plugin import Reco
 from reco_plugin.client import Client
@@ -54,11 +52,6 @@ class Demo:
             {"sku": str(one.id), "title": one.name, "image": f"{one.id}.png", "clip": vector}
             for one, vector in zip(self.products, self.images, strict=True)
         ]
-
-    def pictures(self) -> Iterator[tuple[Product, str]]:
-        """Each product, and its drawing as base64 of a PNG file."""
-        for product in self.products:
-            yield product, base64.b64encode(png(product.image)).decode()
 
     def nearest(self, vectors: Vectors, k: int) -> list[list[str]]:
         """Ids of the k products nearest to each of (B, D), by comparing all, nearest first."""

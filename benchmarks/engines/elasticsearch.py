@@ -8,18 +8,39 @@ Searches by vectors and texts, filters, mappings and scans are the core's. It ta
 
 from __future__ import annotations
 
+import os
+import shutil
 import subprocess
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
 
 from ..processes import ask, free_port
 from .nodes import HOMES, JAVA, fetch_artifacts, folder_for, keep, laid_out, running
-from .opensearch import DESCRIPTOR, HEALTH, LOGGING, other_user
 
 VERSION = "8.12.2"
 HOME = HOMES / f"elasticsearch-{VERSION}-laid-out"
+_HEALTH = "/_cluster/health?wait_for_status=yellow&timeout=5s"
 _CORE = (f"org.elasticsearch:elasticsearch:{VERSION}", "org.apache.logging.log4j:log4j-core:2.19.0")
+_DESCRIPTOR = f"""description=transport-netty4
+version={VERSION}
+name=transport-netty4
+classname=org.elasticsearch.transport.netty4.Netty4Plugin
+java.version=17
+elasticsearch.version={VERSION}
+extended.plugins=
+has.native.controller=false
+modulename=org.elasticsearch.transport.netty4
+"""
+_LOGGING = """status = error
+appender.console.type = Console
+appender.console.name = console
+appender.console.layout.type = PatternLayout
+appender.console.layout.pattern = [%d{ISO8601}][%-5p][%-25c{1.}] %m%n
+rootLogger.level = info
+rootLogger.appenderRef.console.ref = console
+"""
 _POLICY = """grant {
 permission java.net.SocketPermission "*", "accept,connect,resolve";
 permission java.io.FilePermission "/proc/sys/net/core/somaxconn", "read";
@@ -64,12 +85,7 @@ def _fill(work: Path, home: Path) -> None:
     found = fetch_artifacts(work, netty, [f"org.elasticsearch.plugin:transport-netty4:{VERSION}"])
     for jar in found & core:
         (netty / jar).unlink()
-    said = DESCRIPTOR.format(
-        name="transport-netty4", classname="org.elasticsearch.transport.netty4.Netty4Plugin", version=VERSION
-    )
-    descriptor = said.replace("opensearch.version", "elasticsearch.version").replace("=11", "=17")
-    modular = descriptor + "modulename=org.elasticsearch.transport.netty4\n"
-    (netty / "plugin-descriptor.properties").write_text(modular, encoding="utf-8")
+    (netty / "plugin-descriptor.properties").write_text(_DESCRIPTOR, encoding="utf-8")
     (netty / "plugin-security.policy").write_text(_POLICY, encoding="utf-8")
     (work / "AnsiConsoleLoader.java").write_text(_CONSOLE, encoding="utf-8")
     classes, console = work / "classes", home / "lib" / "tools" / "ansi-console"
@@ -95,7 +111,7 @@ def started(*, heap: str = "512m", wait_s: float = 180) -> Iterator[str]:
         port = free_port()
         for made in ("config", "tmp", "logs", "data"):
             (folder / made).mkdir()
-        (folder / "config" / "log4j2.properties").write_text(LOGGING, encoding="utf-8")
+        (folder / "config" / "log4j2.properties").write_text(_LOGGING, encoding="utf-8")
         settings = {
             "path.home": home, "path.data": folder / "data", "path.logs": folder / "logs", "cluster.name": "reco",
             "node.name": "reco", "discovery.type": "single-node", "network.host": "127.0.0.1", "http.port": port,
@@ -107,10 +123,19 @@ def started(*, heap: str = "512m", wait_s: float = 180) -> Iterator[str]:
             [*program, folder / "config", folder / "logs", *given], check=True, stdout=subprocess.PIPE
         ).stdout
         environment = {"PATH": "/usr/bin:/bin", "LIBFFI_TMPDIR": f"{folder}/tmp"}
-        url, how = f"http://127.0.0.1:{port}", {"env": environment, **other_user(folder)}
+        url, how = f"http://127.0.0.1:{port}", {"env": environment, **_other_user(folder)}
         command = _command(folder, home, heap)
-        with running("Elasticsearch", command, folder, lambda: ask(url + HEALTH), wait_s, told=arguments, **how):
+        with running("Elasticsearch", command, folder, lambda: ask(url + _HEALTH), wait_s, told=arguments, **how):
             yield url  # the end of its input would end the server
+
+
+def _other_user(folder: Path) -> dict[str, Any]:
+    """Elasticsearch refuses to run as root: then it is `nobody`, to whom the folder is given."""
+    if os.geteuid() != 0:
+        return {}
+    for path in (folder, *folder.rglob("*")):
+        shutil.chown(path, "nobody")
+    return {"user": "nobody", "group": "nogroup", "extra_groups": []}
 
 
 def _command(folder: Path, home: Path, heap: str) -> list[str]:

@@ -9,16 +9,13 @@ import json
 import os
 import tempfile
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import AbstractContextManager, closing, contextmanager
+from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass
 from importlib import import_module
 from importlib.metadata import version
 from pathlib import Path
-from typing import Any
 
-import numpy as np
-
-from . import elasticsearch, opensearch, weaviate
+from . import elasticsearch
 from .demo import Demo
 from .nodes import ROOT, NotHere, folder_for, need
 from .pages import ClaimFailed, Page
@@ -31,8 +28,6 @@ TITLES = {
     "lancedb": "LanceDB",
     "qdrant": "Qdrant",
     "elasticsearch": "Elasticsearch",
-    "opensearch": "OpenSearch",
-    "weaviate": "Weaviate",
     "chroma": "Chroma",
 }
 
@@ -42,7 +37,6 @@ class Filled:
     """An engine that runs, with the index that its page makes."""
 
     address: str
-    inside: Callable[[str], list[str]] | None = None  # text -> ids, where the engine itself asks the service
     named: str | None = None  # for the tables, where not all of the engine runs, or it cannot be asked
     function: str = ""  # FILE.py:NAME, where there is no address
     kind: str = ""  # of such an index
@@ -165,84 +159,11 @@ def elasticsearch_core(demo: Demo) -> Iterator[Filled]:
             for row in demo.rows():
                 lines.write(json.dumps({"index": {}}) + "\n" + json.dumps({**row, "clip": row["clip"].tolist()}) + "\n")
         page.run_bash("Fill Elasticsearch")
-        check_answer(page, page.run_bash("Search Elasticsearch"))
+        said = page.run_bash("Search Elasticsearch")
+        hits = json.loads(said[said.rindex('{"took"') :])["hits"]["hits"]
+        if len(hits) != 10:
+            raise ClaimFailed(f"{page.path}: its query found {len(hits)} hits, not 10")
         yield Filled(page.address())
-
-
-def check_answer(page: Page, said: str) -> None:
-    """Check that the query of a page, whose answer its shell printed last, found ten.
-
-    Raises:
-        ClaimFailed: it did not.
-    """
-    answer = json.loads(said[said.rindex('{"took"') :])
-    if len(answer["hits"]["hits"]) != 10:
-        raise ClaimFailed(f"{page.path}: its query found {len(answer['hits']['hits'])} hits, not 10")
-
-
-@entry("opensearch")
-def opensearch_node(demo: Demo) -> Iterator[Filled]:
-    """OpenSearch of Maven Central, its ml-commons calling the service."""
-    import httpx
-
-    need("curl", "jq")
-    with opensearch.started() as url, folder_for("os-page") as folder:
-        there = {"opensearch://opensearch:9200": url.replace("http", "opensearch"), "http://opensearch:9200": url}
-        page = page_of("opensearch", demo, there, folder)
-        with (folder / "products.ndjson").open("w", encoding="utf-8") as lines:
-            for product, picture in demo.pictures():
-                lines.write(json.dumps({"index": {"_id": str(product.id)}}) + "\n")
-                lines.write(json.dumps({"sku": str(product.id), "title": product.name, "image": picture}) + "\n")
-        page.run_bash("Fill OpenSearch")
-        said = page.run_bash("Search OpenSearch")
-        check_answer(page, said)
-        check_vectors(page.address(), demo)
-        query: dict[str, Any] = json.loads((folder / "query.json").read_text("utf-8"))
-        (asked,) = query["query"]["neural"].values()
-        asked["model_id"] = (folder / "model").read_text("utf-8").strip()
-        with httpx.Client(timeout=60) as client:
-
-            def inside(text: str) -> list[str]:
-                asked["query_text"] = text
-                found = client.post(f"{url}/my-index/_search", json=query).raise_for_status().json()
-                return [hit["_id"] for hit in found["hits"]["hits"]]
-
-            yield Filled(page.address(), inside=inside)
-
-
-@entry("weaviate")
-def weaviate_node(demo: Demo) -> Iterator[Filled]:
-    """Weaviate, built from its Go module, its modules calling the service."""
-    import weaviate as client_of
-
-    with weaviate.started(service=demo.service) as (url, grpc), folder_for("weaviate") as folder:
-        port = int(url.rpartition(":")[2])
-        there = {
-            '"weaviate", 8080, False, "weaviate", 50051, False': (
-                f'"127.0.0.1", {port}, False, "127.0.0.1", {grpc}, False'
-            ),
-            "weaviate://weaviate:8080/Product?": f"weaviate://127.0.0.1:{port}/Product?grpc_port={grpc}&",
-            "http://weaviate:8080": url,
-        }
-        page = page_of("weaviate", demo, there, folder)
-        page.names["rows"] = [
-            {"sku": str(one.id), "title": one.name, "image": picture} for one, picture in demo.pictures()
-        ]
-        page.run_bash("Fill Weaviate")
-        page.run_python("Fill Weaviate")
-        if page.names["lost"]:
-            raise ClaimFailed(f"{page.path}: {len(page.names['lost']):,} objects were lost")
-        page.run_python("Every engine")
-        page.run_python("Search Weaviate")
-        check_vectors(page.address(), demo)
-        with closing(client_of.connect_to_custom("127.0.0.1", port, False, "127.0.0.1", grpc, False)) as client:
-            products = client.collections.get("Product")
-
-            def inside(text: str) -> list[str]:
-                found = products.query.near_text(text, limit=10, return_properties=["sku"]).objects
-                return [str(one.properties["sku"]) for one in found]
-
-            yield Filled(page.address(), inside=inside)
 
 
 def function_of(page: Page) -> str:
@@ -260,22 +181,3 @@ def chroma(demo: Demo) -> Iterator[Filled]:
         page.run_python("Fill Chroma")
         page.names.pop("client")
         yield Filled("", named=f"Chroma {version('chromadb')}", function=function_of(page), kind="hnsw")
-
-
-def check_vectors(address: str, demo: Demo) -> None:
-    """Check that the vectors which the engine had made are those of the service, and all there.
-
-    Raises:
-        ClaimFailed: they are not.
-    """
-    from reco_plugin.engines import open_index
-
-    with closing(open_index(address)) as index:
-        stored = {document.id: document.vector for page in index.scan() for document in page.documents}
-    missing = [one.id for one in demo.products if stored.get(str(one.id)) is None]
-    if missing:
-        raise ClaimFailed(f"{len(missing):,} of {len(demo.products):,} documents have no vector")
-    here = np.stack([np.asarray(stored[str(one.id)]) for one in demo.products])
-    worst = float(np.abs(here - demo.images).max())
-    if worst > 1e-5:
-        raise ClaimFailed(f"vectors in the engine are off by up to {worst:.2g}")

@@ -27,7 +27,7 @@ FETCH_S = 300
 _POM = """<project xmlns="http://maven.apache.org/POM/4.0.0"><modelVersion>4.0.0</modelVersion>
 <groupId>reco</groupId><artifactId>layout</artifactId><version>1</version><packaging>pom</packaging>
 <dependencies>{}</dependencies></project>"""
-_DEPENDENCY = "<dependency><groupId>{}</groupId><artifactId>{}</artifactId><version>{}</version>{}</dependency>"
+_DEPENDENCY = "<dependency><groupId>{}</groupId><artifactId>{}</artifactId><version>{}</version></dependency>"
 
 
 class NotHere(Exception):
@@ -82,17 +82,13 @@ def fetch(name: str, command: Sequence[str], what: Sequence[str]) -> None:
 
 
 def fetch_artifacts(work: Path, folder: Path, artifacts: Sequence[str]) -> set[str]:
-    """Put artifacts (``group:name:version``, or with ``:zip``) into a folder; jars with those they need."""
-    parts = [[*artifact.split(":"), "jar"][:4] for artifact in artifacts]
-    dependencies = "".join(
-        _DEPENDENCY.format(group, name, version, f"<type>{kind}</type>") for group, name, version, kind in parts
-    )
+    """Put artifacts (``group:name:version``) into a folder; with those they need."""
+    dependencies = "".join(_DEPENDENCY.format(*artifact.split(":")) for artifact in artifacts)
     pom = work / "pom.xml"
     pom.write_text(_POM.format(dependencies), encoding="utf-8")
     command = [
         *("mvn", "-B", "-q", "-C", "-f", str(pom), "dependency:copy-dependencies", "-DincludeScope=runtime"),
         f"-DoutputDirectory={folder}",
-        *(["-DexcludeTransitive=true"] if parts[0][3] == "zip" else []),
     ]
     fetch("Maven", command, artifacts)
     return {path.name for path in folder.iterdir()}

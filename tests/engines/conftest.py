@@ -7,7 +7,7 @@ import os
 import shutil
 import tempfile
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import ExitStack, closing
+from contextlib import ExitStack
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -17,9 +17,7 @@ import numpy as np
 import pytest
 
 from benchmarks.engines import elasticsearch as elasticsearch_node
-from benchmarks.engines import weaviate as weaviate_server
 from benchmarks.engines.nodes import NotHere
-from benchmarks.engines.opensearch import HOME, started
 
 DIMENSION, DOCUMENTS = 16, 300
 WORDS = ("red", "fox", "blue", "car", "green", "tree", "old", "house", "small", "bird")
@@ -225,8 +223,8 @@ def qdrant() -> Iterator[Served]:
     server.stop()
 
 
-def documents_of(scheme: str, url: str, vector: Callable[[int], dict[str, Any]], **settings: Any) -> Served:
-    """An index of documents in OpenSearch or Elasticsearch, filled by their common API."""
+def documents_of(scheme: str, url: str, vector: Callable[[int], dict[str, Any]]) -> Served:
+    """An index of documents in Elasticsearch."""
 
     def ask(method: str, path: str, body: Any = None) -> Any:
         content = body if isinstance(body, str | None) else json.dumps(body)
@@ -242,7 +240,7 @@ def documents_of(scheme: str, url: str, vector: Callable[[int], dict[str, Any]],
         kinds = {"sku": "keyword", "title": "text", "photo": "keyword", "price": "double", "changed": "integer"}
         properties: dict[str, Any] = {name: {"type": kind} for name, kind in kinds.items()}
         properties["clip"] = vector(dimension_of(documents))
-        index_settings = {"number_of_shards": shards, "number_of_replicas": 0, **settings}
+        index_settings = {"number_of_shards": shards, "number_of_replicas": 0}
         ask("PUT", f"/{index}", {"settings": {"index": index_settings}, "mappings": {"properties": properties}})
         lines = [
             line
@@ -260,22 +258,6 @@ def documents_of(scheme: str, url: str, vector: Callable[[int], dict[str, Any]],
 
 
 @pytest.fixture(scope="session")
-def opensearch() -> Iterator[Served]:
-    """OpenSearch of Maven Central."""
-    if not HOME.is_dir() and not os.environ.get("CI"):
-        pytest.skip(f"no OpenSearch in {HOME}: `make engines` fetches it, 450 MB")
-    method = {"name": "hnsw", "engine": "lucene", "space_type": "cosinesimil"}
-    with ExitStack() as stack:
-        try:
-            url = stack.enter_context(started(heap="512m"))
-        except NotHere as reason:
-            pytest.skip(str(reason))
-        yield documents_of(
-            "opensearch", url, lambda d: {"type": "knn_vector", "dimension": d, "method": method}, knn=True
-        )
-
-
-@pytest.fixture(scope="session")
 def elasticsearch() -> Iterator[Served]:
     """Elasticsearch's core of Maven Central, which has no scripts and no X-Pack."""
     if not elasticsearch_node.HOME.is_dir() and not os.environ.get("CI"):
@@ -288,47 +270,13 @@ def elasticsearch() -> Iterator[Served]:
         yield documents_of("elasticsearch", url, lambda d: {"type": "dense_vector", "dims": d, "similarity": "cosine"})
 
 
-@pytest.fixture(scope="session")
-def weaviate() -> Iterator[Served]:
-    """Weaviate, built from its Go module where that was done."""
-    from weaviate import connect_to_custom
-    from weaviate.classes.config import Configure, DataType, Property, VectorDistances
-
-    with ExitStack() as stack:
-        try:
-            url, grpc = stack.enter_context(weaviate_server.started())
-        except NotHere as reason:
-            pytest.skip(str(reason))
-        port = int(url.rpartition(":")[2])
-        owner = stack.enter_context(
-            closing(connect_to_custom("127.0.0.1", port, False, "127.0.0.1", grpc, False, skip_init_checks=True))
-        )
-
-        def fill(name: str, documents: list[Row]) -> str:
-            owner.collections.delete(name)
-            index = Configure.VectorIndex.hnsw(distance_metric=VectorDistances.COSINE)
-            kinds = {"sku": "text", "title": "text", "photo": "text", "price": "number", "changed": "int"}
-            properties = [Property(name=key, data_type=DataType(kind)) for key, kind in kinds.items()]
-            vectors = [Configure.Vectors.self_provided(name="clip", vector_index_config=index)]
-            made = owner.collections.create(name, properties=properties, vector_config=vectors)
-            with made.batch.fixed_size(100) as batch:
-                for row in documents:
-                    values = {key: value for key, value in vars(row).items() if key != "clip" and value is not None}
-                    batch.add_object(values, vector={"clip": list(row.clip)} if row.clip is not None else None)
-            assert not made.batch.failed_objects
-            place = f"weaviate://127.0.0.1:{port}/{name[0].lower()}{name[1:]}"
-            return f"{place}?grpc_port={grpc}&vector=clip&text=title&image=photo&id=sku"
-
-        yield Served("weaviate", fill("Products", rows()), None, fill=fill)
-
-
 ENGINES = (
     "qdrant",
     *(
         pytest.param(name, marks=[mark, pytest.mark.xdist_group(name)])  # one worker starts each
         for mark, names in (
             (pytest.mark.slow, ("postgresql", "milvus", "lancedb")),
-            (pytest.mark.jvm, ("weaviate", "elasticsearch", "opensearch")),
+            (pytest.mark.jvm, ("elasticsearch",)),
         )
         for name in names
     ),
