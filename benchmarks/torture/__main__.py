@@ -9,25 +9,25 @@ import platform
 import random
 import tempfile
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 from reco_plugin.files import whole_file
 
 from ..page import PAGE, table, write_blocks
-from . import costly, fuzz, jobs, leaving, writes
-from .found import Attack, Found, Round, Until
+from .bodies import bodies
+from .leaving import leavers
+from .overload import overload
+from .target import Found, Round
+from .writes import kill_service, kill_writes
 
-CLASSES: dict[str, Attack] = {
-    "kill-writes": writes.kill_writes,
-    "kill-service": writes.kill_service,
-    "kill-builds": jobs.kill_builds,
-    "kill-syncs": jobs.kill_syncs,
-    "fuzz": fuzz.fuzz,
-    "bodies": costly.bodies,
-    "leavers": leaving.leavers,
-    "overload": costly.overload,
+CLASSES: dict[str, Callable[[Round], Found]] = {
+    "kill-writes": kill_writes,
+    "kill-service": kill_service,
+    "bodies": bodies,
+    "leavers": leavers,
+    "overload": overload,
 }
 Rows = Mapping[str, Mapping[str, Any]]
 
@@ -62,26 +62,22 @@ def main(arguments: Sequence[str] | None = None, page: Path = PAGE) -> int:
 def parsed(arguments: Sequence[str] | None) -> argparse.Namespace:
     """The command line."""
     words = argparse.ArgumentParser(prog="python -m benchmarks.torture", description=__doc__)
-    listed = ", ".join(CLASSES)
-    words.add_argument(
-        "classes", nargs="*", metavar="class", help=f"which to run, one after the other; all of: {listed}"
-    )
+    words.add_argument("classes", nargs="*", metavar="class", help=f"some of: {', '.join(CLASSES)}")
     words.add_argument("--seconds", type=float, default=60, help="how long each goes on, besides what it prepares")
     words.add_argument("--count", type=int, help="how much each tries (kills, requests), instead of --seconds")
     words.add_argument("--seed", type=int, default=0, help="of all that is drawn")
     words.add_argument("--write", action="store_true", help="write a row of each into docs/measurements.md")
     told = words.parse_args(arguments)
     if unknown := [name for name in told.classes if name not in CLASSES]:
-        words.error(f"unknown: {', '.join(unknown)}; there are {listed}")
+        words.error(f"unknown: {', '.join(unknown)}; there are {', '.join(CLASSES)}")
     return told
 
 
 def run(name: str, seconds: float, count: int | None, seed: int) -> tuple[Found, float]:
     """One class, in a folder of its own."""
-    began, until = time.monotonic(), Until(name, seconds, count)
+    began = time.monotonic()
     with tempfile.TemporaryDirectory() as work:
-        found = CLASSES[name](Round(Path(work), random.Random(f"{seed} {name}"), until))
-    until.close()
+        found = CLASSES[name](Round(Path(work), random.Random(f"{seed} {name}"), seconds, count))
     return found, time.monotonic() - began
 
 

@@ -11,8 +11,7 @@ import socket
 import time
 from collections.abc import Mapping
 
-from .found import Found, Round
-from .target import ADMIN, DIMENSION, Target, recovery, target, watched
+from .target import ADMIN, DIMENSION, Found, Round, Target, recovery, target, watched
 from .wire import as_json, request, send
 
 CLIENTS, GIVEN_BACK_S = 64, 60.0
@@ -27,7 +26,7 @@ def leavers(given: Round) -> Found:
     found, longest, well_after = Found(), 0.0, 0.0
     with target(given.work) as service, watched(service, found):
         bodies = list(_bodies(given.rng).values())
-        while given.until.more(found):
+        while given.more(found):
 
             async def turn() -> float:
                 await asyncio.gather(*(_leave(service, given.rng, bodies, found) for _ in range(CLIENTS)))

@@ -1,14 +1,16 @@
-"""A ``reco serve`` to attack, and what is seen of it meanwhile: ``/livez``, a bystander's request, its memory."""
+"""A ``reco serve`` to attack, what is seen of it meanwhile (``/livez``, its memory), and what an attack came to."""
 
 from __future__ import annotations
 
 import asyncio
+import random
 import re
 import subprocess
 import time
+from collections import Counter
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 
 import numpy as np
@@ -16,14 +18,55 @@ import numpy as np
 from reco_plugin import Pair, Reco
 
 from ..service import ADMIN_KEY, started
-from .found import MODEL, Found
 from .wire import as_json, request, send
 
+MODEL = Path(__file__).resolve().parents[2] / "triton_models"
 ADMIN = {"authorization": f"Bearer {ADMIN_KEY}"}
 PAIRS, DIMENSION = 500, 128
 ORDINARY = request("/refined/v1/embeddings", as_json({"input": "a red circle"}))
 DEAD_AFTER = 3
 """Probes without an answer, after which Kubernetes starts a container anew, by default."""
+
+
+@dataclass
+class Found:
+    """What was tried and seen.
+
+    Attributes:
+        tried: how often, by what was tried.
+        answers: how often, by status or by what was found.
+        faults: each in words; there must be none.
+        figures: further ones, name -> value.
+    """
+
+    tried: Counter[str] = field(default_factory=Counter)
+    answers: Counter[str] = field(default_factory=Counter)
+    faults: list[str] = field(default_factory=list)
+    figures: dict[str, str] = field(default_factory=dict)
+
+
+@dataclass
+class Round:
+    """What a class is given.
+
+    Attributes:
+        work: an empty folder.
+        rng: its randomness.
+        seconds: how long it goes on, besides what it prepares.
+        count: how much it tries in place of that; None: as much as there is time for.
+    """
+
+    work: Path
+    rng: random.Random
+    seconds: float
+    count: int | None
+    _ends: float | None = None
+
+    def more(self, found: Found) -> bool:
+        """Whether to go on; the time begins with the first call."""
+        if self._ends is None:
+            self._ends = time.monotonic() + self.seconds
+        return time.monotonic() < self._ends if self.count is None else found.tried.total() < self.count
 
 
 @dataclass(frozen=True)

@@ -14,6 +14,7 @@ import sys
 import time
 from collections.abc import Iterable, Iterator
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
@@ -22,11 +23,10 @@ from reco_plugin.memory import open_memory
 from reco_plugin.memory.edge import EdgeMemory
 from reco_plugin.types import Fingerprint, Records, Vectors
 
-from .found import Found, Round
-from .jobs import Content, content
-from .target import ADMIN, DIMENSION, Target, target
+from .target import ADMIN, DIMENSION, Found, Round, Target, target
 from .wire import as_json, request, send
 
+Content = dict[str, tuple[Any, Any, Any]]
 State = dict[str, int]
 """id -> the turn that wrote it."""
 
@@ -34,7 +34,7 @@ State = dict[str, int]
 def kill_writes(given: Round) -> Found:
     """A process that adds, replaces and removes, killed again and again over one memory."""
     found, state, acknowledged, folder = Found(), State(), 0, given.work / "memory"
-    while given.until.more(found):
+    while given.more(found):
         said, error = _killed(_command(folder, given.rng.randrange(2**31)), given.work, given.rng, 1.5)
         if error:
             found.faults.append(f"the writer failed, and was not killed: {error[-500:]}")
@@ -42,7 +42,7 @@ def kill_writes(given: Round) -> Found:
         found.tried["writer"] += 1
         acknowledged += said.count("ok\n")
         state, begun = _after(state, said)
-        state = checked(found, folder, state, begun, DIMENSION)
+        state = checked(found, folder, state, begun)
     found.figures["acknowledged writes"] = f"{acknowledged:,}"
     found.figures["pairs held in the end"] = f"{len(state):,}"
     return found
@@ -52,11 +52,11 @@ def kill_service(given: Round) -> Found:
     """A service that callers add pairs to, killed, and started again over the same memory."""
     found, state = Found(), State()
     (given.work / "memory").mkdir()
-    while given.until.more(found):
+    while given.more(found):
         with target(given.work, memory=str(given.work / "memory")) as service:
             begun = asyncio.run(_write_until_killed(service, given.rng, state, given.rng.uniform(0.3, 2)))
         found.tried["service"] += 1
-        state = checked(found, given.work / "memory", state, begun, DIMENSION)
+        state = checked(found, given.work / "memory", state, begun)
     found.figures["acknowledged pairs"] = f"{len(state):,}"
     return found
 
@@ -88,7 +88,21 @@ def _after(state: State, said: str) -> tuple[State, State | None]:
     return state, begun
 
 
-def checked(found: Found, folder: Path, state: State, begun: State | None, dimension: int) -> State:
+def content(place: Path) -> Content:
+    """All pairs of a memory, by id."""
+    memory = open_memory(place, None, create=False)
+    try:
+        batches = list(memory.scroll())
+    finally:
+        memory.close()
+    return {
+        name: (image, text, payload)
+        for batch in batches
+        for name, image, text, payload in zip(batch.ids, batch.image, batch.text, batch.payloads, strict=True)
+    }
+
+
+def checked(found: Found, folder: Path, state: State, begun: State | None) -> State:
     """Compare a memory with what was acknowledged; of what was being written, either is right. Returns what is held."""
     try:
         held = content(folder)
@@ -98,24 +112,24 @@ def checked(found: Found, folder: Path, state: State, begun: State | None, dimen
         return {}
     other = state if begun is None else begun
     lost = [name for name in state if name not in held and name in other]
-    wrong = [name for name in held if not _is_right(held, name, {state.get(name), other.get(name)}, dimension)]
+    wrong = [name for name in held if not _is_right(held, name, {state.get(name), other.get(name)})]
     found.answers["all acknowledged pairs there" if not lost and not wrong else "lost or wrong"] += 1
     if lost or wrong:
         found.faults.append(f"{len(lost)} acknowledged pairs lost, {len(wrong)} wrong: {(lost + wrong)[:5]}")
     return {name: payload["turn"] for name, (_, _, payload) in held.items()}
 
 
-def _is_right(held: Content, name: str, turns: set[int | None], dimension: int) -> bool:
+def _is_right(held: Content, name: str, turns: set[int | None]) -> bool:
     image, text, payload = held[name]
     turn = payload.get("turn")
     return turn in turns and all(
-        np.allclose(found, vector(name, turn, side, DIMENSION), atol=1e-5) for found, side in ((image, 0), (text, 1))
+        np.allclose(found, vector(name, turn, side), atol=1e-5) for found, side in ((image, 0), (text, 1))
     )
 
 
-def vector(name: str, turn: int, side: int, dimension: int) -> Vectors:
+def vector(name: str, turn: int, side: int) -> Vectors:
     """The vector of a pair as this turn writes it."""
-    drawn = np.random.default_rng([*name.encode(), turn, side]).normal(size=dimension)
+    drawn = np.random.default_rng([*name.encode(), turn, side]).normal(size=DIMENSION)
     return (drawn / np.linalg.norm(drawn)).astype(np.float32)
 
 
@@ -166,7 +180,7 @@ def _writer(folder: str, seed: int) -> Iterator[str]:
     rng, turn = random.Random(seed), seed
 
     def records(ids: list[str]) -> Records:
-        image, text = (np.stack([vector(name, turn, side, DIMENSION) for name in ids]) for side in (0, 1))
+        image, text = (np.stack([vector(name, turn, side) for name in ids]) for side in (0, 1))
         return Records(ids, image, text, [{"turn": turn} for _ in ids])
 
     while True:

@@ -1,4 +1,4 @@
-"""The rounds of benchmarks/torture, a short one of some classes; kills of builds and syncs are in tests/ingest."""
+"""The rounds of benchmarks/torture, a short one of some classes; tests/ingest kills builds and syncs."""
 
 from __future__ import annotations
 
@@ -8,8 +8,8 @@ from pathlib import Path
 import pytest
 
 from benchmarks.torture import __main__ as torture
-from benchmarks.torture.found import Found
-from benchmarks.torture.fuzz import fault
+from benchmarks.torture.bodies import fault
+from benchmarks.torture.target import Found
 from benchmarks.torture.wire import Answer
 
 pytestmark = pytest.mark.slow
@@ -20,18 +20,18 @@ def test_a_short_round_writes_what_it_saw(tmp_path: Path, capsys: pytest.Capture
     kept.parent.mkdir()
     page.write_text("# Words\n<!-- measured: torture -->\n<!-- end -->\n")
     assert torture.main(["kill-writes", "--count", "2", "--write"], page) == 0, capsys.readouterr().out
-    assert torture.main(["fuzz", "--count", "40", "--write"], page) == 0, capsys.readouterr().out
+    assert torture.main(["bodies", "--count", "40", "--write"], page) == 0, capsys.readouterr().out
     rows = json.loads(kept.read_text())
-    assert list(rows) == ["kill-writes", "fuzz"]
-    assert sum(rows["fuzz"]["tried"].values()) >= 40
+    assert list(rows) == ["kill-writes", "bodies"]
+    assert sum(rows["bodies"]["tried"].values()) >= 40
     assert rows["kill-writes"]["answers"] == {"all acknowledged pairs there": 2}
     assert int(rows["kill-writes"]["figures"]["acknowledged writes"].replace(",", "")) > 2
     assert "**2 kills" in page.read_text() and page.read_text().startswith("# Words\n")
 
 
 def test_a_fault_is_told_and_ends_in_1(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
-    monkeypatch.setitem(torture.CLASSES, "fuzz", lambda _: Found(faults=["500: b'boom'"]))
-    assert torture.main(["fuzz"]) == 1
+    monkeypatch.setitem(torture.CLASSES, "bodies", lambda _: Found(faults=["500: b'boom'"]))
+    assert torture.main(["bodies"]) == 1
     assert "faults: 1\n  500: b'boom'" in capsys.readouterr().out
 
 
@@ -42,7 +42,7 @@ def test_a_fault_is_told_and_ends_in_1(monkeypatch: pytest.MonkeyPatch, capsys: 
         (Answer(422, 0, b"content-type: application/json", b"{"), "422 with what is no JSON"),
         (Answer(503, 0), "503"),
         (Answer(0, 0), "closed without an answer"),
-        (Answer(-1, 60), "no answer in 60 s"),
+        (Answer(-1, 60), "no answer in time"),
     ],
 )
 def test_what_counts_as_a_fault(answer: Answer, expected: str | None) -> None:

@@ -83,6 +83,12 @@ def content(reco: Reco) -> dict[str, tuple[Any, Any, Any]]:
     return found
 
 
+def held(place: Path, model: Path) -> dict[str, tuple[Any, Any, Any]]:
+    """Everything in the memory of a folder, by id."""
+    with Reco.open(model, place, on_memory_failure="fail") as reco:
+        return content(reco)
+
+
 def assert_equal(left: dict[str, Any], right: dict[str, Any]) -> None:
     """The same ids, payloads and, to rounding, vectors."""
     assert left.keys() == right.keys()

@@ -12,11 +12,10 @@ from pathlib import Path
 import pytest
 from small_disk import MB, fill_up
 
-from benchmarks.torture.jobs import content, equal
 from reco_plugin import Reco
 from reco_plugin.memory import open_memory
 
-from .conftest import MANY
+from .conftest import MANY, assert_equal, held
 
 pytestmark = pytest.mark.slow
 
@@ -54,18 +53,18 @@ def test_a_build_onto_a_full_disk_ends_clearly_and_goes_on_when_there_is_room(
     said = assert_refused(run(*build, place), place)
     assert "Make room" in said
     assert not list(place.rglob("*.partial"))
-    written = len(content(place))
+    written = len(held(place, model))
     assert 0 < written < MANY
 
     filler.unlink()
     done = run(*build, place, "--json")
     assert json.loads(done.stdout)["unchanged"] == written, done.stderr
     assert run(*build, tmp_path / "alone").returncode == 0
-    assert equal(content(place), content(tmp_path / "alone"))
+    assert_equal(held(place, model), held(tmp_path / "alone", model))
 
 
 def test_where_no_list_can_be_written_good_rows_are_kept_and_a_bad_one_says_how(
-    many: Path, disk: Path, tmp_path: Path, run: Run
+    many: Path, disk: Path, model: Path, tmp_path: Path, run: Run
 ) -> None:
     """As in a container: the memory is a volume, and what lies beside it can only be read."""
     subprocess.run(["mount", "-o", "remount,ro", disk], check=True)
@@ -75,4 +74,4 @@ def test_where_no_list_can_be_written_good_rows_are_kept_and_a_bad_one_says_how(
     said = run("build", tmp_path / "bad.csv", "--memory", place, *rejected).stderr
     assert f"{disk}/rejected.jsonl cannot be written: Read-only file system. Name another file" in said
     assert said.endswith("--rejected FILE\n")
-    assert len(content(place)) == MANY
+    assert len(held(place, model)) == MANY

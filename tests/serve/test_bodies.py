@@ -15,7 +15,6 @@ import pytest
 from live_service import wait_until
 from pydantic import BaseModel, ValidationError
 
-from benchmarks.torture.costly import BODIES
 from reco_plugin.serve.dialects.clip import VectorizeRequest
 from reco_plugin.serve.dialects.cohere import CohereRequest
 from reco_plugin.serve.dialects.openai import EmbeddingsRequest
@@ -89,6 +88,18 @@ def peak_bytes(pid: int) -> int:
     if not status.is_file():
         pytest.skip("the peak memory of a process is told by Linux only")
     return int(re.findall(r"VmHWM:\s+(\d+) kB", status.read_text())[0]) * 1000
+
+
+_ROW = b"0.0123456789, " * 127 + b"0.0123456789"
+BODIES: dict[str, tuple[str, bytes]] = {
+    "ones": ("/v1/embeddings", b'{"input": [' + b"1," * 2_500_000 + b"1]}"),
+    "nulls": ("/v1/refine", b'{"modality": "text", "vectors": [' + b"null," * 500_000 + b"null]}"),
+    "nulls in one vector": ("/v1/refine", b'{"modality": "text", "vectors": [[' + b"null," * 500_000 + b"null]]}"),
+    "objects": ("/v1/explain", b'{"input": [' + b'{"":0},' * 300_000 + b"{}]}"),
+    "words": ("/v1/explain", b'{"input": [{}],' + b",".join(b'"k%d":0' % n for n in range(300_000)) + b"}"),
+    "lists": ("/vectorize", b'{"texts": [' + b"[0]," * 300_000 + b"[]]}"),
+    "vectors": ("/v1/refine", b'{"modality": "text", "vectors": [' + b",".join([b"[%s]" % _ROW] * 5_000) + b"]}"),
+}
 
 
 @pytest.mark.parametrize("name", BODIES)
