@@ -138,8 +138,8 @@ def adding(names: Iterable[str], turn: int) -> bytes:
     pairs = [
         {
             "id": name,
-            "image_vector": vector(name, turn, 0, DIMENSION).tolist(),
-            "text_vector": vector(name, turn, 1, DIMENSION).tolist(),
+            "image_vector": vector(name, turn, 0).tolist(),
+            "text_vector": vector(name, turn, 1).tolist(),
             "payload": {"turn": turn},
         }
         for name in names
