@@ -50,7 +50,6 @@ SECRET = frozenset(
         "encoder_key",
         "api_keys",
         "admin_key",
-        "metrics_key",
     )
 )
 """Names of the settings that are never shown or stored."""

@@ -50,7 +50,6 @@ def _bodies(rng: random.Random) -> Mapping[str, bytes]:
         "2,048 vectors": ("/v1/refine", {"modality": "text", "vectors": [_VECTOR] * 2048}),
         "one text of 20 MB": ("/v1/embeddings", {"input": ["x" * 20_000_000]}),
         "8 pictures of 2 MB": ("/v1/explain", {"input": [{"image": picture}] * 8}),
-        "500 x 500 scores": ("/v1/scores", {"image_vectors": [_VECTOR] * 500, "text_vectors": [_VECTOR] * 500}),
     }
     return {name: request(path, as_json(body), headers=ADMIN) for name, (path, body) in bodies.items()}
 

@@ -21,9 +21,7 @@ from PIL import Image
 from ..calibration.why import Signal, Why
 from ..errors import WHAT_IMAGES_ARE, ImageError, InputError, VectorError
 from ..options import RefineHow, given_options
-from ..score import Scores
 from ..types import (
-    MODALITIES,
     ROLE_OF,
     UNMOVED,
     Away,
@@ -226,36 +224,6 @@ def explain(
     ]
 
 
-def scores(
-    images: Sequence[ImageInput] | Vectors,
-    texts: Sequence[str] | Vectors,
-    queries: Modality,
-    size: int,
-    options: ServedHow,
-) -> list[Call[Scores]]:
-    """``POST /v1/scores``: queries in parts, each against all others; errors as in :func:`embed`, and of vectors."""
-    check_choice("queries", queries, MODALITIES)
-    given: dict[Modality, Any] = {"image": images, "text": texts}
-    asked, among = given[queries], other(queries)
-    against = _make_side(given[among], among) | _how(options) | {"queries": queries}
-    checked: Any = _finite(asked) if isinstance(asked, np.ndarray) else asked  # rows, or items
-    return [
-        Call("POST", "/v1/scores", _scores, _make_side(part, queries) | against, start=start)
-        for start, part in _parts(checked, f"{queries}s", size)
-    ]
-
-
-def join_scores(parts: Sequence[Scores], queries: Modality) -> Scores:
-    """Answers to the parts of one call as one, (B, C); degraded if any part is."""
-    along = 0 if queries == "image" else 1
-    return Scores(
-        np.concatenate([part.scores for part in parts], along),
-        np.concatenate([part.frozen for part in parts], along),
-        parts[0].coverage,
-        next((part.degraded for part in parts if part.degraded), None),
-    )
-
-
 def add_pairs(pairs: Iterable[Pair | tuple[Any, ...]], size: int) -> Iterator[Call[int]]:
     """``POST /v1/memory/pairs``, in parts that are made one at a time."""
     rows_of = map(_pair, each_pair(pairs))
@@ -354,14 +322,6 @@ def _finite(vectors: npt.ArrayLike) -> npt.NDArray[np.float32]:
     return rows
 
 
-def _make_side(items: Sequence[Any] | Vectors, modality: Modality) -> dict[str, Any]:
-    """One side of a request for scores."""
-    if isinstance(items, np.ndarray):
-        return {f"{modality}_vectors": _finite(items).tolist()}
-    ((_, all_of),) = _parts(items, f"{modality}s", sys.maxsize)
-    return {f"{modality}s": [_item(one, modality)[modality] for one in all_of]}
-
-
 def _pair(pair: Pair) -> dict[str, Any]:
     if not isinstance(pair.payload, Mapping):
         raise InputError(f"the payload of {show(pair.id)} must be a mapping, found {type(pair.payload).__name__}")
@@ -431,11 +391,6 @@ def _per_row(rows: list[Any], name: str) -> npt.NDArray[np.float32] | None:
     """What the service says of each row; None where it says nothing of one."""
     said = [row.get(name) for row in rows]
     return None if any(one is None for one in said) else np.array(said, np.float32)
-
-
-def _scores(answer: Any) -> Scores:
-    scores, frozen = (np.array(answer[name], np.float32) for name in ("scores", "frozen"))
-    return Scores(scores, frozen, _coverage(answer.get("coverage"), answer["covered"]), answer.get("degraded"))
 
 
 def _coverage(said: Any, covered: Sequence[bool | None]) -> Coverage | None:

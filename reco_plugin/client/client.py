@@ -8,7 +8,6 @@ from typing import Any, Unpack
 
 import numpy.typing as npt
 
-from ..score import Scores
 from ..types import ImageInput, Modality, Pair, Role, Vectors
 from . import calls
 from .calls import Call, Refined, ServedHow, T
@@ -107,27 +106,6 @@ class Client(Service):
         """Refine B texts or images to (B, D) and return the pairs that were used; options as in :meth:`refine`."""
         parts = calls.explain(items, modality, role, self.batch_size, options)
         return Refined.join([self.send(part) for part in parts])
-
-    def scores(
-        self,
-        images: Sequence[ImageInput] | Vectors,
-        texts: Sequence[str] | Vectors,
-        queries: Modality = "image",
-        **options: Unpack[ServedHow],
-    ) -> Scores:
-        """Score B images against C texts, both refined; see :meth:`reco_plugin.reco.Reco.scores`.
-
-        Args:
-            images: raw, or vectors (B, D).
-            texts: raw, or vectors (C, D).
-            queries: which of the two ask; all of the others compete.
-            options: as in :meth:`refine`; ``exclude`` is for the queries.
-
-        Raises:
-            RecoError: as :meth:`embed_texts`.
-        """
-        parts = calls.scores(images, texts, queries, self.batch_size, options)
-        return calls.join_scores([self.send(part) for part in parts], queries)
 
     def add_pairs(self, pairs: Iterable[Pair | tuple[Any, ...]]) -> int:
         """Add pairs to the memory, or replace those with the same id; needs the admin key. Returns how many."""

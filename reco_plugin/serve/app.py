@@ -16,7 +16,7 @@ from starlette.middleware.cors import CORSMiddleware
 
 from .. import __version__
 from ..reco import Reco
-from . import dialects, feedback, health, match, memory, metrics, models, refine, versions
+from . import dialects, feedback, health, memory, metrics, models, refine, versions
 from .edge import EXPOSED, Edge
 from .embedder import Embedder
 from .hosts import known_hosts
@@ -89,7 +89,7 @@ def _include(app: FastAPI, edge: Edge) -> Iterator[APIRoute]:
     """Include all that is documented, the busiest first, and yield its routes."""
     for part in (
         *dialects.routers(edge),
-        *(one.router(edge) for one in (models, refine, match, memory, feedback, versions)),
+        *(one.router(edge) for one in (models, refine, memory, feedback, versions)),
     ):
         app.include_router(part)
         yield from (route for route in part.routes if isinstance(route, APIRoute))

@@ -5,15 +5,14 @@ from __future__ import annotations
 import asyncio
 import time
 from collections.abc import Callable, Mapping
-from typing import TYPE_CHECKING, Any, TypeVar
+from typing import Any, TypeVar
 
 from anyio import CapacityLimiter, to_thread
 from fastapi import Request, Response
 
 from ..memory.time_limit import CallLimit, limited
-from ..score import Scores
 from ..types import Coverage, Degraded
-from .embedder import Embedded, Embedder, EmbedRequest, Item, ScoreRequest
+from .embedder import Embedded, Embedder, EmbedRequest, Item
 from .failures import Failure, Refused
 from .keys import Keys
 from .lanes import Lanes, take_place
@@ -21,9 +20,6 @@ from .life import Budget, Life
 from .settings import ServeSettings
 from .versions import VersionInUse
 from .wire import Answer, answer_json, write_json
-
-if TYPE_CHECKING:
-    from .fetch import ImageFetcher
 
 T = TypeVar("T")
 NO_ROLE = (
@@ -51,7 +47,6 @@ EXPOSED = (
 _MANY = 16  # queries in a request
 _BATCHED = 64  # requests that wait for a batch, one and the next
 _LOOK_S = 0.01
-_FETCH_S = 5.0  # until a picture of a URL is given up
 _FEW = 16  # rows whose answer is written in a millisecond, beside calls that are computed
 
 
@@ -80,12 +75,6 @@ class Edge:
         """Memory that requests may take together."""
         self.in_use = VersionInUse(embedder.reco, self._wait_for_older)
         """The version of the memory that is in use, and how another one is put to use."""
-        self.fetch: ImageFetcher | None = None
-        """Fetches images by URL; None if that is off."""
-        if settings.image_url_hosts:
-            from .fetch import ImageFetcher
-
-            self.fetch = ImageFetcher(settings.max_image_bytes, _FETCH_S, settings.image_url_hosts)
 
     def __call__(self, request: Request) -> Caller:
         """The view of one request."""
@@ -117,30 +106,10 @@ class Caller:
         self._life: Life = request.state.life
         self.id = self._life.id
         self.embedder, self.settings = edge.embedder, edge.settings
-        self._fetched = 0  # bytes of images
 
     async def make(self, call: Callable[[], T]) -> T:
         """Run a call that reads what was sent, in a thread where that is much: decoding holds up other requests."""
         return await to_thread.run_sync(call, limiter=self._edge.reading) if self._life.bytes else call()
-
-    async def fetch(self, url: str) -> bytes:
-        """The image of a URL, within the limits of a body.
-
-        Raises:
-            Refused: URLs are not fetched here, or this one is not, or they are too many bytes together (413, 429).
-        """
-        if self._edge.fetch is None:
-            message = (
-                "image URLs are not fetched here (image_url_hosts is empty): send the image as a data URI or base64"
-            )
-            raise Refused(Failure(400, "image_url_forbidden", message))
-        data = await self._edge.fetch(url)
-        self._fetched += len(data)
-        self._life.hold(len(data))
-        if self._fetched > (most := self.settings.max_body_bytes):
-            message = f"the images of this request have more than {most:,} bytes together (max_body_bytes)"
-            raise Refused(Failure(413, "image_too_large", f"{message}: send less at once"))
-        return data
 
     async def answer(self, request: EmbedRequest, write: Callable[[Embedded], Answer]) -> Response:
         """Wait in the queue, embed B items to (B, D), write the answer in the same thread, and set its headers.
@@ -176,24 +145,6 @@ class Caller:
             self._note("many_queries", MANY_QUERIES)
         if isinstance(made, Failure):
             raise Refused(made)
-        return answer_json(made)
-
-    async def score(self, request: ScoreRequest, write: Callable[[Scores], Answer]) -> Response:
-        """Wait in the queue, score B images against C texts, write the answer, and set its headers.
-
-        Raises:
-            Refused: a bad or too large item, too many, or the queue is full (429).
-            RecoError: the whole request failed.
-        """
-
-        def work() -> tuple[Scores, Mapping[str, float], bytes]:
-            found, steps = self.embedder.score(request)
-            return found, steps, write_json(write(found))
-
-        items = len(request.images) + len(request.texts)
-        (found, steps, made), waited_s = await self._life.work(self._edge.lanes, work, items, bulk=items > _FEW)
-        refined = str(found.scores is not found.frozen).lower()
-        self._set_headers({"queue": waited_s, **steps}, items, refined, found.degraded, found.coverage)
         return answer_json(made)
 
     async def reply(self, call: Callable[[], Answer]) -> Response:

@@ -35,7 +35,6 @@ from ..options import RefineOptions
 from ..preparation import EncoderInput
 from ..reco import Reco
 from ..refine import used_pairs
-from ..score import Scores
 from ..types import MODALITIES, ROLE_OF, Coverage, Degraded, InputType, Modality, Refinement, Target, Used, Vectors
 from .failures import Failure, Refused, failure_of, too_many_bytes, too_many_items
 from .lanes import leave_place, still_wanted, take_place
@@ -43,8 +42,6 @@ from .settings import MOST_K, Manner, ServeSettings
 
 MOST_PAIRS = 50_000
 """That an explanation shows: items times k. Each takes a kilobyte of the answer."""
-MOST_SCORES = 1_000_000
-"""In an answer, with the plain ones."""
 _MOST_CHARS = 50_000
 """Of a text that are read; the rest is cut, as what is beyond the context length."""
 _CUT = 'let its end be cut: truncate "END" or true, truncation true (NVIDIA\'s clients send "NONE" by default)'
@@ -151,16 +148,6 @@ class Embedded:
             if row.failure is not None:
                 raise Refused(row.failure.at(f"{field_name}[{number}]") if field_name else row.failure)
         return self
-
-
-@dataclass(frozen=True)
-class ScoreRequest:
-    """Images and texts to score; a Failure is an item that could not be read."""
-
-    images: Sequence[Item | Failure]
-    texts: Sequence[Item | Failure]
-    options: RefineOptions
-    queries: Modality = "image"
 
 
 @dataclass(frozen=True)
@@ -294,24 +281,6 @@ class Embedder:
         target = request.options.get("target") if wanted else None
         return Embedded(rows, work.degraded, work.seconds, work.coverage, target)
 
-    def score(self, request: ScoreRequest) -> tuple[Scores, Steps]:
-        """Score B images against C texts, of which one side are queries; one bad item refuses all.
-
-        Raises:
-            Refused: too many items, or one that cannot be embedded, by its place.
-            RecoError: as :meth:`reco_plugin.reco.Reco.scores`.
-        """
-        self.check_size([*request.images, *request.texts], request.options)
-        if (numbers := 2 * len(request.images) * len(request.texts)) > MOST_SCORES:
-            raise Refused(too_many_items(numbers, MOST_SCORES, "scores", "of all"))
-        steps = Steps()
-        with steps.timed("encode"):
-            images = self.encode(self.prepare_all(request.images, "images"), "image")
-            texts = self.encode(self.prepare_all(request.texts, "texts"), "text")
-        still_wanted()
-        with steps.timed("refine"):
-            return self.reco.scores(images, texts, request.queries, **request.options), steps
-
     def interpret(self, request: EmbedRequest, prefix: Manner | None = None) -> Asked:
         """What a request says about refinement.
 
@@ -364,20 +333,6 @@ class Embedder:
             return self._preparation.vector(item.content, "a vector")
         except InputError as error:
             return Failure(400, "invalid_vector", str(error))
-
-    def prepare_all(self, items: Iterable[Item | Failure], name: str) -> list[EncoderInput]:
-        """Prepare items of which none may fail.
-
-        Raises:
-            Refused: the first failure, naming the item as ``images[3]``; or the caller no longer waits.
-        """
-        ready = []
-        for place, item in enumerate(items):
-            one = self.prepare(item)
-            if isinstance(one, Failure):
-                raise Refused(one.at(f"{name}[{place}]"))
-            ready.append(one)
-        return ready
 
     def encode(self, ready: Sequence[EncoderInput], modality: Modality) -> Vectors:
         """Encode to (B, D) batch by batch while the caller waits; vectors are returned as they are."""

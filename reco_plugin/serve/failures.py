@@ -15,7 +15,6 @@ from ..errors import (
     MemoryStoreError,
     MemoryTimeout,
     MemoryUnavailable,
-    NotLearnedYet,
     RecoError,
     SessionError,
     SessionOverloaded,
@@ -25,7 +24,6 @@ from ..errors import (
 )
 
 _RETRY_S = 1.0
-_LEARNED_S = 15.0  # after which a memory may have learned
 
 
 @dataclass(frozen=True)
@@ -92,7 +90,6 @@ _TABLE: tuple[tuple[type[RecoError], int, str, str | None], ...] = (  # the firs
     (SessionError, 500, "encoder_failed", f"the model failed; {_LOGGED}"),
     (MemoryOverloaded, 503, "memory_overloaded", "the memory is busy: try again later, or send less at once"),
     (MemoryTimeout, 504, "memory_timeout", "the memory timed out: try again later, or send less at once"),
-    (NotLearnedYet, 503, "not_learned_yet", None),
     (MemoryUnavailable, 503, "memory_unavailable", "the memory is down: try again later"),
     (FingerprintMismatch, 503, "other_encoder", f"the memory is of another encoder than the one in use; {_LOGGED}"),
     (MemoryFull, 507, "disk_full", None),
@@ -118,6 +115,6 @@ def failure_of(error: BaseException) -> Failure:
         return error.failure
     for kind, status, code, message in _TABLE:
         if isinstance(error, kind):
-            retry = None if status not in (429, 503) else _LEARNED_S if kind is NotLearnedYet else _RETRY_S
+            retry = _RETRY_S if status in (429, 503) else None
             return Failure(status, code, message or str(error), retry_after_s=retry)
     return Failure(500, "internal_error", f"the service failed to answer; {_LOGGED}")

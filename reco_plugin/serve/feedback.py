@@ -15,7 +15,7 @@ from ..types import MODALITIES, Modality, Vectors, other
 from .edge import Edge
 from .embedder import Embedder, Item
 from .failures import Failure, Refused, too_many_items
-from .items import QueryBody, text_or_image_item
+from .items import QueryBody
 from .routes import memory_routes
 from .schemas import Items, JsonVector, Strict
 from .wire import with_nulls
@@ -27,30 +27,20 @@ class JudgmentBody(QueryBody):
     """One answer to one query, and whether it is right."""
 
     pair: str | None = Field(None, description="id of the pair that was the answer")
-    answer_text: str | None = Field(None, description="the answer itself, of the other modality, in place of a pair")
-    answer_image: str | None = Field(None, description="data URI or base64")
-    answer_vector: JsonVector | None = None
+    answer_vector: JsonVector | None = Field(None, description="in place of a pair: of the other modality")
     right: bool = Field(False, description="it is right: takes back what was said before")
     by: str = Field("", description="who says so")
 
     @model_validator(mode="after")
     def _one_answer(self) -> JudgmentBody:
-        answers = {"image": self.answer_image, "text": self.answer_text}
-        if [self.pair, self.answer_vector, *answers.values()].count(None) != 3:
-            raise ValueError("give one of pair, answer_text, answer_image and answer_vector")
-        if answers[self.kind] is not None:
-            raise ValueError(
-                f"the answer to {self.kind} queries is of the other modality: give answer_{other(self.kind)}"
-            )
+        if (self.pair is None) == (self.answer_vector is None):
+            raise ValueError("give pair or answer_vector, and not both")
         return self
 
-    def answer(self, max_image_bytes: int) -> Item | Failure | None:
-        """The answer for the preparation, or why it cannot be read; None where a pair is named."""
-        if self.answer_vector is not None:
-            return Item.vector(self.answer_vector, other(self.kind))
-        if self.pair is not None:
-            return None
-        return text_or_image_item(self.answer_text, self.answer_image, max_image_bytes)
+    @property
+    def answer(self) -> Item | None:
+        """The answer for the preparation; None where a pair is named."""
+        return None if self.answer_vector is None else Item.vector(self.answer_vector, other(self.kind))
 
 
 class SaidBody(Strict):
@@ -135,11 +125,11 @@ def judge(embedder: Embedder, asked: SaidBody) -> OpinionList:
         InputError: a pair that is gone, a name that is too long, or the memory is full of opinions.
         MemoryStoreError: the memory cannot be written.
     """
-    embedder.check_images(image is not None for one in asked.judgments for image in (one.image, one.answer_image))
+    embedder.check_images(one.image is not None for one in asked.judgments)
     most = embedder.settings.max_image_bytes
     ready = dict[tuple[Modality, int, str], EncoderInput]()
     for number, one in enumerate(asked.judgments):
-        for what, item in (("query", one.to_item(most)), ("answer", one.answer(most))):
+        for what, item in (("query", one.to_item(most)), ("answer", one.answer)):
             prepared = None if item is None else embedder.prepare(item)
             if isinstance(prepared, Failure):
                 place = f"judgments[{number}]"

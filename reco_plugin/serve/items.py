@@ -112,11 +112,14 @@ def image_bytes(text: str, *, max_bytes: int) -> bytes:
     """Decode a data URI or bare base64, with or without padding, line breaks, or the URL-safe alphabet.
 
     Raises:
-        Refused: not base64 (400 ``image_not_base64``), or too many bytes (413 ``image_too_large``). What is no image
-            fails later, in the decoder.
+        Refused: a URL (400 ``image_url_forbidden``), not base64 (400 ``image_not_base64``), or too many bytes (413
+            ``image_too_large``). What is no image fails later, in the decoder.
     """
     found = _DATA_URI.match(text[:_HEADER])
     encoded = text[found.end() :] if found else text
+    if is_url(text):
+        message = f"image URLs are not fetched here: send the image as a data URI or base64, not {text[:_SHOWN]!r}"
+        raise Refused(Failure(400, "image_url_forbidden", message))
     if len(encoded) > max_bytes * 3 // 2:  # 4/3, and room for line breaks: refused before it is copied
         raise Refused(too_many_bytes(len(encoded) * 3 // 4, max_bytes))
     raw = _decode(encoded) or _decode(_tidy(encoded))

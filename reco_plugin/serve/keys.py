@@ -76,8 +76,6 @@ class Keys:
         admin, self._path = settings.admin_key, settings.keys_file
         self._callers = bool(self._set)
         self._set += [] if admin is None else [_key("admin_key", admin, RIGHTS)]
-        scraping = [] if settings.metrics_key is None else [_key("metrics_key", settings.metrics_key, {"metrics"})]
-        self._set, self._open_metrics = self._set + scraping, not scraping
         self._token = [] if token is None else [_key("this machine", SecretStr(token), RIGHTS)]
         self._read, self._seen = list[CallerKey](), self._look()
         if self._path is not None:
@@ -109,7 +107,7 @@ class Keys:
         free = set[Right]()
         if not (self._callers or self._read):
             free |= {"embed"} if any("read" in key.rights for key in self._set) else {"embed", "read"}
-        if self._open_metrics and not any("metrics" in key.rights for key in self._read):
+        if not any("metrics" in key.rights for key in self._read):
             free.add("metrics")
         return frozenset(free)
 

@@ -55,16 +55,6 @@ class Budget:
             await self._room.wait_for(lambda: not self.taken or self.taken + count <= self.most)
             self.taken += count
 
-    def add(self, count: int) -> None:
-        """Take more at once.
-
-        Raises:
-            Refused: 429, others leave too little.
-        """
-        if self.taken + count > self.most:
-            raise Refused(self.refusal)
-        self.taken += count
-
     async def give(self, count: int) -> None:
         """Give memory back."""
         self.taken -= count  # also where this is cancelled
@@ -144,15 +134,6 @@ class Life:
             self.late = self._budget.refusal
             await self._budget.take(count)
             self.bytes, self.late = count, late
-
-    def hold(self, count: int) -> None:
-        """Count what it takes besides its body, as pictures that are fetched.
-
-        Raises:
-            Refused: 429, there is no room.
-        """
-        self._budget.add(count)
-        self.bytes += count
 
     def _check_size(self, size: int) -> None:
         if size > (most := self._limits.max_body_bytes):

@@ -40,7 +40,6 @@ def check_length(given: Any, info: ValidationInfo) -> Any:
 
 Items = Annotated[list[T], Field(fail_fast=True), BeforeValidator(check_length)]
 """A list that may be long: parsing stops at the first bad item, since each costs more than a good one."""
-Numbers = Annotated[list[float], Field(fail_fast=True)]
 
 
 def _of_base64(given: Any) -> Any:
@@ -48,7 +47,9 @@ def _of_base64(given: Any) -> Any:
 
 
 JsonVector = Annotated[
-    Numbers, Field(min_length=1), BeforeValidator(_of_base64, json_schema_input_type=list[float] | str)
+    list[float],
+    Field(min_length=1, fail_fast=True),
+    BeforeValidator(_of_base64, json_schema_input_type=list[float] | str),
 ]
 """A vector as numbers, or as base64 of little-endian float32, which is a fifth as long."""
 
@@ -207,11 +208,10 @@ class CoverageBody(BaseModel):
     """What was decided and why, in words."""
 
     @classmethod
-    def of(cls, coverage: Coverage, *, exact: bool = False) -> CoverageBody:
-        """From the refinement's; ``exact`` for scores."""
+    def of(cls, coverage: Coverage) -> CoverageBody:
+        """From the refinement's."""
         known = {name: getattr(coverage, name) for name in ("asked", "found", "answered", "strength", "plain")}
-        needed = 0.0 if exact else coverage.needed
-        return cls(**known, needed=needed, decided=explain_decision(coverage, exact=exact))
+        return cls(**known, needed=coverage.needed, decided=explain_decision(coverage))
 
 
 class RefinedItem(BaseModel):

@@ -94,7 +94,6 @@ class ServeSettings(SettingsSection):
     )
     api_keys: SecretList = _keys([], "bearer keys with the rights embed and read; no keys at all: everybody may embed")
     admin_key: SecretStr | None = _keys(None, "bearer key with all rights")
-    metrics_key: SecretStr | None = _keys(None, "bearer key of /metrics, which is open without one")
 
     threads: int = _limits(2, "requests that are computed at the same time", ge=1, le=64)
     queue: int = _limits(
@@ -119,12 +118,6 @@ class ServeSettings(SettingsSection):
         {"clip": "plain", "clip-reco": "refined", "clip-reco-query": "query"},
         "names of the model, and what they mean: plain; refined, where a request says query or document;"
         " query, refined also where it says nothing",
-    )
-    image_url_hosts: WordList = _models(
-        [], "hosts from which images are fetched by their URL; *: all public ones; none: URLs are refused"
-    )
-    immich_url: str | None = _models(
-        None, "immich's own machine-learning service, for the tasks of /predict besides smart search"
     )
 
     page: bool = _page(True, "serve the playground at /")

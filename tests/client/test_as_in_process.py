@@ -17,12 +17,10 @@ def test_an_empty_text_is_embedded_though_the_apis_refuse_it_whose_dialects_are_
 ) -> None:
     """A document without words ended a batch through a service, and none in process."""
     reco.memory.add(drawings)
-    expected, images = reco.embed_texts(TEXTS), [pair.image for pair in drawings[:2]]
+    expected = reco.embed_texts(TEXTS)
     with serve_on_a_free_port(reco) as (url, _), Client(url) as client:
         np.testing.assert_allclose(client.embed_texts(TEXTS), expected, atol=1e-5)
         np.testing.assert_allclose(client.explain(TEXTS).vectors, expected, atol=1e-5)
-        scores = reco.scores(images, TEXTS).scores
-        np.testing.assert_allclose(client.scores(images, TEXTS).scores, scores, atol=1e-4)
         for header in ({}, {"x-reco-empty-texts": "refuse"}):
             refused = httpx.post(f"{url}/v1/embeddings", json={"input": TEXTS}, headers=header)
             assert (refused.status_code, refused.json()["error"]["code"]) == (400, "empty_text")

@@ -190,7 +190,6 @@ def test_without_a_fallback_and_for_candidates_errors_are_raised() -> None:
         lambda: degrades.refine(PLAIN, modality="text", role="candidate"),
         lambda: degrades.embed_texts(TEXTS, role="candidate"),
         lambda: degrades.explain(TEXTS),
-        lambda: degrades.scores(PLAIN, PLAIN),
     ):
         with pytest.raises(SessionUnavailable):
             (call())

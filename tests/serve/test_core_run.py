@@ -31,7 +31,7 @@ from reco_plugin.serve.settings import ServeSettings, load_serve_settings
 
 pytestmark = pytest.mark.slow
 
-HIDDEN = {"api_keys", "admin_key", "metrics_key"}
+HIDDEN = {"api_keys", "admin_key"}
 
 
 def environment(**variables: str) -> dict[str, str]:

@@ -39,7 +39,7 @@ class CohereText(Strict):
 
 
 class CohereUrl(BaseModel):
-    """A data URI, or a URL if the service fetches them; ``detail`` is ignored."""
+    """A data URI; ``detail`` is ignored."""
 
     url: str
 

@@ -1,7 +1,7 @@
 """``POST /predict``: what an immich server requests from its machine-learning service (immich_ml/main.py).
 
 A form with ``entries`` (the task and model) and ``text`` or ``image``. Texts are queries, images documents, so immich's
-index stays as its own service would build it. Other tasks are forwarded to that service, if its URL is set.
+index stays as its own service would build it. Other tasks (faces, text in pictures) are refused.
 """
 
 from __future__ import annotations
@@ -17,8 +17,6 @@ from pydantic import BaseModel
 from starlette.datastructures import FormData, UploadFile
 from starlette.exceptions import HTTPException
 
-from ...errors import ConfigError
-from ...proxies import usable_environment
 from ...types import InputType
 from ..edge import Edge
 from ..embedder import Embedded, EmbedRequest, Item, split_target
@@ -63,17 +61,13 @@ def router(edge: Edge) -> APIRouter:
 
     @routes.post("/predict", openapi_extra={"requestBody": form_of})
     async def immich_predict(request: Request) -> Response:
-        """Embed a text or an image for immich's smart search; other tasks are forwarded."""
-        await request.body()  # cached, to be forwarded
+        """Embed a text or an image for immich's smart search."""
         try:
             form = await request.form(max_files=1, max_fields=8, max_part_size=edge.settings.max_body_bytes)
         except HTTPException as error:
             raise Refused(Failure(400, "invalid_form", f"the body is no multipart form: {error.detail}")) from None
         try:
-            entries = _entries(form)
-            if "clip" not in entries:
-                return await _forward(edge, request, ", ".join(entries))
-            task = _task(entries, edge)
+            task = _task(_entries(form), edge)
             item = _item(form, task)
         finally:
             await form.close()
@@ -105,6 +99,9 @@ def _entries(form: FormData) -> dict[str, Any]:
 
 def _task(entries: dict[str, Any], edge: Edge) -> str:
     """``textual`` or ``visual``, of a model that is ours."""
+    if "clip" not in entries:
+        message = f"{', '.join(entries):.80} is not done here: turn it off in immich's settings"
+        raise Refused(Failure(400, "unsupported_task", message, "entries"))
     try:
         [(task, model)] = ImmichEntries.model_validate(entries).clip.items()
     except ValueError:  # pydantic's, too
@@ -133,28 +130,3 @@ def _size(image: bytes) -> tuple[int, int]:
     """(width, height) of an image that Pillow has decoded before."""
     with Image.open(io.BytesIO(image)) as opened:
         return opened.size
-
-
-async def _forward(edge: Edge, request: Request, tasks: str) -> Response:
-    """The answer of immich's own service."""
-    url = edge.settings.immich_url
-    if url is None:
-        message = f"{tasks} is not done here: set immich_url to immich's own machine-learning service, or turn it off"
-        raise Refused(Failure(400, "unsupported_task", message, "entries"))
-    import httpx  # a tenth of what the service takes to start, which few need
-
-    try:
-        with usable_environment():
-            asking = httpx.AsyncClient(timeout=edge.settings.deadline_s)
-        async with asking as client:
-            headers = {"content-type": request.headers["content-type"]}
-            found = await client.post(
-                f"{url.rstrip('/')}/predict", content=bytes(await request.body()), headers=headers
-            )
-    except httpx.HTTPError as error:
-        message = f"immich's own machine-learning service (immich_url) does not answer: {type(error).__name__}"
-        raise Refused(Failure(503, "immich_unavailable", message, retry_after_s=5.0)) from None
-    except ConfigError as error:
-        message = f"immich's own machine-learning service (immich_url) cannot be asked: {error}"
-        raise Refused(Failure(503, "immich_unavailable", message)) from None
-    return Response(found.content, found.status_code, media_type=found.headers.get("content-type"))

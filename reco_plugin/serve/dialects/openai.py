@@ -51,7 +51,7 @@ class NoInput(Strict):
 
 
 class JinaImage(Strict):
-    """Jina's image: data URI, base64, or a URL if the service fetches them."""
+    """Jina's image: data URI or base64."""
 
     image: str
 

@@ -6,7 +6,6 @@ search engines send a document whose title is missing so, and would lose it by a
 
 from __future__ import annotations
 
-import asyncio
 import base64
 import json
 from collections.abc import Callable, Iterable, Mapping, Sequence
@@ -23,7 +22,7 @@ from ...types import InputType
 from ..edge import Caller
 from ..embedder import AnswerRow, Embedded, Embedder, EmbedRequest, Item
 from ..failures import Failure, Refused, too_many_items
-from ..items import EMPTY, is_url, text_item, text_or_image_item
+from ..items import EMPTY, text_item, text_or_image_item
 from ..routes import Shape, answering_in
 from ..schemas import most_items
 from ..wire import Answer, as_written
@@ -65,7 +64,7 @@ _TINY = 1e-12
 
 @dataclass(frozen=True)
 class Picture:
-    """An image as a request writes it: a data URI, bare base64, or a URL."""
+    """An image as a request writes it: a data URI or bare base64."""
 
     source: str
 
@@ -106,7 +105,14 @@ async def answer(
     parts = [part for parts in inputs.values() for part in parts]
     if len(parts) > most_items.get():  # of all inputs together
         raise Refused(too_many_items(len(parts), most_items.get()))
-    items = await read_all(parts, caller, empty_texts=wanted.empty_texts)
+    most = caller.settings.max_image_bytes
+
+    def read(part: InputPart) -> Item | Failure:
+        if isinstance(part, str):
+            return text_item(part, empty=wanted.empty_texts)
+        return text_or_image_item(None, part.source, most)
+
+    items = await caller.make(lambda: [read(part) for part in parts])
     alone = cut is None and all(len(some) == 1 for some in inputs.values())
 
     def write_joined(found: Embedded) -> Answer:
@@ -127,32 +133,6 @@ def _without_blanks(parts: Sequence[InputPart]) -> Sequence[InputPart]:
     if len(parts) < 2:
         return parts
     return [part for part in parts if not isinstance(part, str) or part.strip()] or parts[:1]
-
-
-async def read_all(
-    parts: Sequence[InputPart], caller: Caller, *, empty_texts: bool = False
-) -> Sequence[Item | Failure]:
-    """Parts as items, or why one cannot be read; images of URLs are fetched at the same time."""
-    urls = [part.source for part in parts if isinstance(part, Picture) and is_url(part.source)]
-    if len(urls) > (most := caller.settings.max_images):
-        raise Refused(too_many_items(len(urls), most, "images", "max_images"))
-    fetched = iter(await asyncio.gather(*(_fetch(url, caller) for url in urls)) if urls else ())
-
-    def read(part: InputPart) -> Item | Failure:
-        if isinstance(part, str):
-            return text_item(part, empty=empty_texts)
-        if is_url(part.source):
-            return next(fetched)
-        return text_or_image_item(None, part.source, caller.settings.max_image_bytes)
-
-    return await caller.make(lambda: [read(part) for part in parts])
-
-
-async def _fetch(url: str, caller: Caller) -> Item | Failure:
-    try:
-        return Item.image(await caller.fetch(url))
-    except Refused as refused:
-        return refused.failure
 
 
 def _join(parts: Sequence[AnswerRow], name: str, part_names: Sequence[str]) -> AnswerRow:

@@ -40,7 +40,7 @@ class ImagePart(Strict):
 
 
 class ImageUrlPart(Strict):
-    """An image by its URL, or a data URI."""
+    """An image as a data URI, in Voyage's field for URLs."""
 
     type: Literal["image_url"]
     image_url: str

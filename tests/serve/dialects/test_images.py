@@ -57,6 +57,11 @@ class TestInsideJson:
             image_bytes(text, max_bytes=100)
         assert (raised.value.failure.status, raised.value.failure.code) == (400, "image_not_base64")
 
+    def test_a_url_is_not_fetched(self) -> None:
+        with pytest.raises(Refused, match="send the image as a data URI") as raised:
+            image_bytes("http://images.example/fox.png", max_bytes=100)
+        assert (raised.value.failure.status, raised.value.failure.code) == (400, "image_url_forbidden")
+
     def test_size_is_limited_before_and_after_decoding(self) -> None:
         for raw in (bytes(101), bytes(10_000)):
             with pytest.raises(Refused, match="limit is 100") as raised:

@@ -97,7 +97,7 @@ def test_immichs_own_client(filled: Reco, live: Any, red_square: str, tmp_path: 
         (entries("textual", "ViT-B-32__openai") | {"text": TEXT}, 404, f"the model here is {NAME}"),
         (entries("textual"), 400, "needs the field text"),
         (entries("visual") | {"image": "no file"}, 400, "needs the field image"),
-        ({"entries": '{"facial-recognition": {}}'}, 400, "set immich_url"),
+        ({"entries": '{"facial-recognition": {}}'}, 400, "facial-recognition is not done here"),
     ],
 )
 def test_what_is_wrong_is_named(client: TestClient, form: dict[str, str], status: int, word: str) -> None:
@@ -115,19 +115,3 @@ def test_a_body_that_is_no_form_is_refused(client: TestClient) -> None:
 def test_a_picture_that_is_none_is_refused(client: TestClient) -> None:
     found = client.post("/predict", data=entries("visual"), files={"image": ("blob", b"no picture")})
     assert found.status_code == 415 and "image" in found.json()["detail"], found.text
-
-
-def test_other_tasks_go_on_to_immichs_own_service(
-    filled: Reco, live: Any, served: Any, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    """Which is another service here: it refuses faces, too, in its own words."""
-    asked = {"entries": json.dumps({"ocr": {"detection": {"modelName": "x"}}})}
-    with live(filled) as (url, _), served(filled, immich_url=url) as client:
-        found = client.post("/predict", data=asked, files={"image": ("blob", b"x")})
-        assert found.status_code == 400 and found.json()["detail"].startswith("ocr is not done here")
-    with served(filled, immich_url="http://127.0.0.1:9") as client:
-        found = client.post("/predict", data=asked, files={"image": ("blob", b"x")})
-        assert found.status_code == 503 and "ConnectError" in found.json()["detail"]
-        monkeypatch.setenv("SSL_CERT_FILE", "nowhere.pem")
-        found = client.post("/predict", data=asked, files={"image": ("blob", b"x")})
-        assert found.status_code == 503 and "SSL_CERT_FILE" in found.json()["detail"]

@@ -1,0 +1,91 @@
+"""What the service says of a decision: coverage, and why a vector moved or stays plain."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import replace
+
+import pytest
+
+from reco_plugin import Reco
+from reco_plugin.client import Client
+
+PROMPTS = ["a small red circle", "a large blue square", "a small green triangle", "the theory of numbers"]
+
+
+@pytest.fixture
+def moving(filled: Reco) -> Iterator[Reco]:
+    """A memory whose candidates move, too: that of the drawings has one image for each caption."""
+    state = filled.memory.calibration
+    assert state is not None
+    sides = {name: replace(side, candidate_gate=side.gate) for name, side in state.sides.items()}
+    filled.memory._learned = (filled.memory.searches.header, replace(state, sides=sides))
+    yield filled
+
+
+def test_candidates_say_which_were_covered_what_was_decided_and_why(moving, served):
+    plain = moving.embed_texts(PROMPTS, refine=False)
+    ask = {"vectors": plain.tolist(), "modality": "text", "input_type": "document", "explain": True}
+    with served(moving) as client:
+        answer = client.post("/v1/refine", json=ask)
+        few = client.post("/v1/refine", json=ask | {"vectors": plain[-1:].tolist()}).json()
+        texts = client.post("/v1/embeddings", json={"input": PROMPTS, "input_type": "document", "refine": True})
+    body, expected = answer.json(), moving.refine(plain, modality="text", role="candidate").coverage
+    assert [one["covered"] for one in body["data"]] == [True, True, True, False] == list(expected.covered)
+    said = body["coverage"]["text"]
+    assert said.pop("decided") == "3 of 4 are known to the memory, so all move"
+    assert said == {name: getattr(expected, name) for name in ("asked", "found", "answered", "needed", "plain")} | {
+        "strength": pytest.approx(expected.strength)
+    }
+    assert answer.headers["x-reco-coverage"] == texts.headers["x-reco-coverage"] == "0.75"
+    held = few["coverage"]["text"]
+    assert held["answered"] < held["needed"]
+    assert "so all stay plain" in held["decided"]
+    assert [one["moved"] for one in few["data"]] == [0.0]
+
+
+def test_a_side_that_stays_plain_says_why(gainless, served):
+    plain = gainless.embed_texts(PROMPTS, refine=False).tolist()
+    with served(gainless) as client:
+        said = client.post("/v1/refine", json={"vectors": plain, "modality": "text", "input_type": "document"}).json()
+    assert said["coverage"]["text"]["plain"].startswith("its own pairs show no gain")
+    assert said["coverage"]["text"]["decided"] == "nothing moves: " + said["coverage"]["text"]["plain"]
+    assert [one["covered"] for one in said["data"]] == [True, True, True, False]
+
+
+def test_an_explanation_says_why_in_figures_and_words(reading, filled):
+    body = reading.post("/v1/explain", json={"input": [{"text": text} for text in PROMPTS]}).json()
+    result = filled.embed(PROMPTS, modality="text", refine=True, explain=True)
+    for one, why in zip(body["data"], result.why, strict=True):
+        assert one["why"]["words"] == str(why)
+        assert one["why"]["added"] == pytest.approx(why.added, abs=1e-6)
+        assert one["why"]["signals"].keys() == {signal.name for signal in why.signals}
+        assert list(one["why"]["signals"])[:4] == ["knowledge", "familiarity", "nearness", "standout"]
+        assert one["why"]["signals"]["nearness"]["value"] == pytest.approx(one["used"][0]["similarity"], abs=1e-6)
+    ungated = reading.post("/v1/explain", json={"input": [{"text": "red"}], "gate": False}).json()["data"][0]
+    assert "why" not in ungated
+    assert {used["reliability"] for used in ungated["used"]} == {1.0}
+
+
+def test_the_service_says_what_the_memory_has_learned(filled, reco, served, admin):
+    with served(filled) as client:
+        for said in (client.get("/meta").json(), client.get("/v1/memory", headers=admin).json()):
+            assert (said["calibrated"], said["plain"], said["check"]) == (True, "", None)
+        assert (client.get("/meta").json()["caution"], client.get("/meta").json()["fusers"]) == (
+            "balanced",
+            ["reco", "paper"],
+        )
+        filled.memory.remove([pair for page in filled.memory.store.scroll() for pair in page.ids])
+        filled.memory.store.set_calibration({})
+        said = client.get("/meta").json()
+    assert (said["calibrated"], said["check"]) == (False, None)
+    assert said["plain"].startswith("the memory is not calibrated")
+
+
+def test_clients_refine_candidates_as_the_reco_behind_the_service(moving, live):
+    texts = moving.embed_texts(PROMPTS, refine=False)
+    with live(moving) as (url, _), Client(url, batch_size=2) as client:
+        refined = client.refine(texts, modality="text", role="candidate", explain=True)
+    there = moving.refine(texts, modality="text", role="candidate", explain=True)
+    assert replace(refined.coverage, strength=None) == replace(there.coverage, strength=None)
+    assert [str(why) for why in refined.why] == [str(why) for why in there.why]
