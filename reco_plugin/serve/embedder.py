@@ -14,7 +14,7 @@ Which vectors are refined:
 3. With neither, a role counts in the same way; without one, the vector is plain.
 
 Documents are refined only where ``refine`` says so. A query is compared with vectors that do not change, so it may
-move; documents compete with one another, and moving some of them costs the others up to 60 points (docs/gate.md).
+move; documents compete with one another, and moving some of them costs the others up to 60 points (docs/method.md).
 Documents of one request are refined as one set.
 """
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from threading import Event
 from typing import Any
 
 import pytest
@@ -24,3 +25,8 @@ def test_an_answer_and_an_error_come_through_as_they_are() -> None:
 def test_a_call_that_hangs_is_left(hanging: Any) -> None:
     with pytest.raises(Late, match=r"no answer within 0\.01 s\. Raise patience_s"):
         Deadline(0.01, "patience_s").run(hanging)
+
+
+def test_a_call_that_would_end_after_the_deadline_is_left() -> None:
+    with pytest.raises(Late):
+        Deadline(0.05, "patience_s").run(lambda: Event().wait(3))

@@ -1,4 +1,4 @@
-"""The project's own docker-compose.yml in a docker engine, handled by docker compose."""
+"""The project's own docker-compose.yml in a docker engine, handled by pytest-docker."""
 
 from __future__ import annotations
 
@@ -16,10 +16,14 @@ from typing import TypeVar
 
 import httpx
 import pytest
+from pytest_docker.plugin import get_docker_services
 
 from reco_plugin import Pair
 
 ROOT = Path(__file__).resolve().parents[2]
+FILES = [str(ROOT / "docker-compose.yml"), str(ROOT / "tests/stack/docker-compose.yml")]
+FILES += [os.environ["TEST_STACK_FILE"]] if "TEST_STACK_FILE" in os.environ else []
+UP = "up --wait --wait-timeout 120 --pull missing"
 ADMIN = {"authorization": "Bearer stack-admin-key"}
 WAYS = {"stop": ("stop", "start"), "pause": ("pause", "unpause"), "kill": ("kill", "start")}
 T = TypeVar("T")
@@ -44,14 +48,8 @@ class Stack:
 
     def compose(self, *words: str) -> str:
         """What a command of docker compose prints, as in ``compose("kill", "qdrant")``."""
-        more = os.environ.get("TEST_STACK_FILE")
-        files = ["docker-compose.yml", "tests/stack/docker-compose.yml", *([more] if more else [])]
-        chosen = [word for file in files for word in ("-f", file)]
+        chosen = [word for file in FILES for word in ("-f", file)]
         return docker("compose", *chosen, "--profile", self.profile, "-p", self.project, *words)
-
-    def up(self) -> None:
-        """Start all containers, and wait for at most two minutes until they are healthy."""
-        self.compose("up", "--wait", "--wait-timeout", "120", "--pull", "missing")
 
     @contextmanager
     def client(self) -> Iterator[httpx.Client]:
@@ -119,14 +117,11 @@ def engine() -> None:
 @contextmanager
 def _running(profile: str, service: str, drawings: list[Pair]) -> Iterator[Stack]:
     stack = Stack(profile, service)
-    stack.compose("down", "-v")
-    try:
-        stack.up()
+    compose = f"docker compose --profile {profile}"
+    with get_docker_services(compose, FILES, stack.project, ["down -v", UP], ["down -v"]):
         with stack.client() as client:
             add_drawings(client, drawings)
         yield stack
-    finally:
-        stack.compose("down", "-v")
 
 
 @pytest.fixture(scope="session")

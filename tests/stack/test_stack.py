@@ -12,7 +12,7 @@ import pytest
 
 from reco_plugin import Pair
 
-from .conftest import Stack, add_drawings, health, until
+from .conftest import UP, Stack, add_drawings, health, until
 
 pytestmark = [pytest.mark.docker, pytest.mark.xdist_group("stack")]  # one worker starts it for all
 AWAY_S = 8
@@ -139,7 +139,7 @@ def test_down_and_up_keep_the_pairs(stack: Stack) -> None:
         before = client.get("/v1/memory").json()
     assert before["pairs"] >= 24
     stack.compose("down")
-    stack.up()
+    stack.compose(*UP.split())
     with stack.client() as client:
         after = client.get("/v1/memory").json()
         assert (after["pairs"], after["fingerprint"]) == (before["pairs"], before["fingerprint"])
