@@ -11,7 +11,7 @@ from reco_plugin.measure.colours import COLOURS
 
 from .page import FIGURES
 
-_ROW, _HEADLINES = 26, 5
+_ROW = 26
 _INK = COLOURS["ink"]
 _COLOURS = {
     "paper": COLOURS["paper"],
@@ -66,25 +66,6 @@ def mini_clip(results: dict[str, Any]) -> str:
             parts.append(_bar(left, y, value * scale, colour))
             parts.append(_text(left + value * scale + 8, y, f"{value:.1f} %", "v"))
     return _svg(parts, y + 20, "Share of drawings that a mini CLIP names right, before and after refinement")
-
-
-def by_words(found: dict[str, Any]) -> str:
-    """R@1 of texts that are in the memory, by vectors and by words, too, as one SVG."""
-    forms = [(said.replace("`", ""), cells) for said, cells in found["forms"].items()][:_HEADLINES]
-    left, scale, y = 28 + max(_width(name) for name, _ in forms), 7.0, 28
-    parts = [_text(16, y, "Mini CLIP, asked by a part of a caption: the right drawing comes first, in %", "h")]
-    y += 20
-    parts.append(_text(16, y, "Grey: plain. Light: refined by vectors alone. Dark: and by words."))
-    for name, cells in forms:
-        y += 12
-        for way, colour in (("plain", "frozen"), ("by vectors", "before"), ("and by words", "gain")):
-            y += _ROW - 4
-            value = sum(known for known, _ in cells[way]) / len(cells[way])
-            if colour == "before":
-                parts.append(_text(left - 10, y, name, anchor="end"))
-            parts.append(_bar(left, y, value * scale, colour))
-            parts.append(_text(left + value * scale + 8, y, f"{value:.1f} %", "v"))
-    return _svg(parts, y + 20, "Share of part numbers and names that find their drawing first, with and without words")
 
 
 def real_clip(found: dict[str, Any]) -> str:
@@ -166,7 +147,6 @@ def _svg(parts: list[_Part], height: int, label: str) -> str:
 CHARTS = {
     "before-after.svg": ("quickstart.json", mini_clip),
     "realclip.svg": ("realclip.json", real_clip),
-    "words.svg": ("words.json", by_words),
 }
 """Each chart, the figures that it shows, and what draws it."""
 

@@ -1,19 +1,18 @@
 """What is found by words: part numbers and names in titles, asked for by themselves.
 
-    python -m benchmarks.words                    # the development things; prints its tables; four minutes
-    python -m benchmarks.words --final --page     # the unseen things: fills a block of docs/measurements.md
-    python -m benchmarks.words --data DIRECTORY   # also vectors of a real CLIP
+    python -m benchmarks.words            # prints its table
+    python -m benchmarks.words --page     # fills a block of docs/measurements.md
 
-Half of the things are in the memory, with two drawings each; two other drawings of each of all things are the index.
-R@1 of a text among them, in the memory / not in it. An order deals out codes and halves, and shuffles the pairs. What
-was chosen was chosen on the development things; the unseen ones were opened once, at the end.
+Half of the things that no training has are in the memory, with two drawings each; two other drawings of each of all
+things are the index. R@1 of a text among them, in the memory / not in it. An order deals out codes and halves, and
+shuffles the pairs.
 """
 
 from __future__ import annotations
 
 import argparse
 import json
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -33,7 +32,6 @@ from reco_plugin.types import Fingerprint, Records, Vectors
 from .page import FIGURES, table, write_blocks
 
 MODEL = Path(__file__).resolve().parents[1] / "triton_models"
-CHOSEN_ON, OPENED_LAST = ("dev", "fusion"), ("unseen",)
 HELD, INDEX, FREE = ("noto", "openmoji"), ("fluent-emoji", "twemoji"), "emojione"
 LETTERS = "ABCDEFGHJKLMNPQRSTUVWXYZ"
 ORDERS, K = 5, 10
@@ -88,9 +86,9 @@ FORMS = (
 class Drawings:
     """Drawings and texts under the shipped encoder, each encoded once."""
 
-    def __init__(self, splits: Sequence[str]) -> None:
+    def __init__(self) -> None:
         found = load()
-        self.entities = {one.key: one for one in found.entities if one.split in splits}
+        self.entities = {one.key: one for one in found.entities if one.split == "unseen"}
         keys = list(self.entities)
         items = [(row, item) for row, item in enumerate(found.items) if item.entity in self.entities]
         self.rows = {
@@ -138,14 +136,6 @@ class Asked:
     def hits(self, vectors: Vectors, wanted: Sequence[int]) -> npt.NDArray[np.float64]:
         """Whether each query (B, D) finds its thing first, in per cent."""
         return np.where(self.things[(vectors @ self.index.T).argmax(axis=1)] == np.array(wanted), 100.0, 0.0)
-
-    def precision(self, vectors: Vectors, bearers: Sequence[set[int]]) -> float:
-        """Share of the images of all that bear a word among as many first answers, in per cent."""
-        shares = []
-        for scores, bearing in zip(vectors @ self.index.T, bearers, strict=True):
-            right = np.isin(self.things, sorted(bearing))
-            shares.append(100.0 * float(right[np.argsort(-scores)[: right.sum()]].mean()))
-        return float(np.mean(shares))
 
 
 @dataclass(frozen=True)
@@ -207,68 +197,6 @@ class Order:
         hits = {way: asked.hits(vectors, things) for way, vectors in ways.items()}
         return {way: (float(one[known].mean()), float(one[~known].mean())) for way, one in hits.items()}
 
-    def shared(self, captions_each: int) -> tuple[float, float]:
-        """Precision of a made-up word that so many captions share, by vectors and by words, too."""
-        _, names, held, rng = self.deal()
-        each = max(1, captions_each // len(HELD))
-        known = rng.permutation(np.flatnonzero(held)).tolist()
-        groups = [known[start : start + each] for start in range(0, len(known) - each + 1, each)][:40]
-        words = [
-            "".join(f"{rng.choice(list('bdfgklmnprst'))}{rng.choice(list('aeiou'))}" for _ in "abc") for _ in groups
-        ]
-        brand = {thing: word for word, group in zip(words, groups, strict=True) for thing in group}
-        captions = [f"{name} sticker by {brand.get(thing, 'others')}, 5 cm" for thing, name in enumerate(names)]
-        asked, plain = self.learned(captions, held, rng), self.drawings.texts(words)
-        bearers = [set(group) for group in groups]
-        return tuple(asked.precision(asked.refined(plain, said), bearers) for said in (None, words))  # type: ignore[return-value]
-
-
-def real(data: Path) -> Iterator[tuple[str, dict[str, list[Cell]]]]:
-    """Vectors of a real CLIP, half of each set in the memory: its queries by vectors, and by words, too."""
-    from open_clip.zero_shot_metadata import IMAGENET_CLASSNAMES
-
-    products = np.load(data / "marqo_fashionclip_products.npz")
-    photographs = np.load(data / "clip_vit_b32_imagenet.npz")
-    names = [f"a photo of a {name}." for name in IMAGENET_CLASSNAMES]
-    worded = [f"itap of the {name}, seen from afar" for name in IMAGENET_CLASSNAMES]
-    captions, goods = [str(one) for one in products["caption"]], products["text"]
-    image, text, prompt = (photographs[name] for name in ("image", "text_a", "text_b"))
-    sets = (
-        ("products → their captions", products["image"][:, None], 1, goods, captions, goods, captions),
-        ("ImageNet → other prompts", image, 2, text, names, prompt, worded),
-        ("ImageNet → bare names", image, 2, text, names, prompt, IMAGENET_CLASSNAMES),
-    )
-    for name, image, slots, text, said, query, texts in sets:
-        found: dict[str, list[Cell]] = {}
-        for seed in range(ORDERS):
-            held = np.zeros(len(text), np.bool_)
-            held[np.random.default_rng(seed).permutation(len(text))[: len(text) // 2]] = True
-            rows = [(thing, slot) for thing in np.flatnonzero(held).tolist() for slot in range(slots)]
-            pairs = Records(
-                [f"{number:06d}" for number in range(len(rows))],
-                _unit(np.stack([image[row] for row in rows])),
-                _unit(np.stack([text[thing] for thing, _ in rows])),
-                [{"caption": said[thing]} for thing, _ in rows],
-            )
-            seen = image[:, slots:] if image.shape[1] > slots else image
-            things = np.repeat(np.arange(len(text)), seen.shape[1]).tolist()
-            asked = Asked.of(
-                pairs, Fingerprint(name, "0" * 64, text.shape[1]), _unit(seen.reshape(len(things), -1)), things
-            )
-            plain, wanted = _unit(query), range(len(text))
-            for way, vectors in (
-                ("by vectors", asked.refined(plain, None)),
-                ("and by words", asked.refined(plain, texts)),
-            ):
-                hits = asked.hits(vectors, wanted)
-                found.setdefault(way, []).append((float(hits[held].mean()), float(hits[~held].mean())))
-        yield name, found
-
-
-def _unit(vectors: npt.NDArray[Any]) -> Vectors:
-    exact = np.asarray(vectors, np.float32)
-    return np.asarray(exact / np.linalg.norm(exact, axis=-1, keepdims=True), np.float32)
-
 
 def spread(cells: Sequence[Cell]) -> str:
     """Means of both sides, and the deviation of the first."""
@@ -279,64 +207,37 @@ def spread(cells: Sequence[Cell]) -> str:
 def tables(found: Mapping[str, Any]) -> str:
     """The block of the page."""
     ways = ("plain", "by vectors", "the whole caption", "and by words")
-    head = [*ways[:2], "the whole caption asked", "and by words"]
+    head = ["captions → what is asked", *ways[:2], "the whole caption asked", "and by words"]
     rows = [[said, *(spread(cells[way]) for way in ways)] for said, cells in found["forms"].items()]
-    shared = [
-        [each, *(f"{mean:.1f} ± {off:.1f}" for mean, off in columns)] for each, columns in found["shared"].items()
-    ]
-    real_rows = [
-        [name, *(spread(cells[way]) for way in ("by vectors", "and by words"))] for name, cells in found["real"].items()
-    ]
-    parts = [
-        f"{found['things']} things, {ORDERS} orders, R@1 in per cent, in the memory / not in it:",
-        table(["captions → what is asked", *head], rows),
-        "A made-up word that so many captions share: share of all that bear it among as many first answers.",
-        table(["captions", "by vectors", "and by words"], shared),
-    ]
-    if real_rows:
-        parts += [
-            "Stored vectors of OpenAI's ViT-B/32 and of a fashion CLIP:",
-            table(["queries", "by vectors", "and by words"], real_rows),
-        ]
-    return "\n\n".join(parts)
+    about = f"{found['things']} things, {ORDERS} orders, R@1 in per cent, in the memory / not in it:"
+    return f"{about}\n\n{table(head, rows)}"
 
 
-def measured(final: bool, data: Path | None) -> dict[str, Any]:
+def measured() -> dict[str, Any]:
     """All figures, as JSON."""
-    drawings = Drawings(OPENED_LAST if final else CHOSEN_ON)
+    drawings = Drawings()
     orders = [Order(drawings, seed) for seed in range(ORDERS)]
     forms = {form.said: [order.measure(form) for order in orders] for form in FORMS}
     forms["`fox sticker, glossy …` → captions of another style"] = [order.free() for order in orders]
-    shared = {each: np.array([order.shared(each) for order in orders]) for each in (2, 6, 30, 300)}
-    return {
-        "things": len(drawings.entities),
-        "forms": {said: {way: [one[way] for one in cells] for way in cells[0]} for said, cells in forms.items()},
-        "shared": {
-            str(each): list(zip(found.mean(axis=0).tolist(), found.std(axis=0).tolist(), strict=True))
-            for each, found in shared.items()
-        },
-        "real": {} if data is None else dict(real(data)),
+    ways = {said: {way: [one[way] for one in cells] for way in cells[0]} for said, cells in forms.items()}
+    means = {
+        said: {way: np.mean(one, axis=0).round(3).tolist() for way, one in cells.items()}
+        for said, cells in ways.items()
     }
+    return {"things": len(drawings.entities), "forms": ways, "means": means}
 
 
 def main() -> None:
-    """Measure, and print or write the tables."""
+    """Measure, and print or write the table."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--final", action="store_true", help="the unseen things, in place of those to choose on")
-    parser.add_argument("--data", type=Path, help="folder of stored vectors of a real CLIP")
     parser.add_argument("--page", action="store_true", help="fill the block of docs/measurements.md")
     given = parser.parse_args()
-    found = measured(given.final, given.data)
-    block = tables(found)
-    print(block)
+    found = measured()
+    print(tables(found))
     if given.page:
-        found["means"] = {
-            said: {way: np.mean(one, axis=0).round(3).tolist() for way, one in cells.items()}
-            for said, cells in found["forms"].items()
-        }
         with whole_file(FIGURES / "words.json") as part:
             part.write_text(json.dumps(found, indent=1), encoding="utf-8")
-        write_blocks({"words": block})
+        write_blocks({"words": tables(found)})
 
 
 if __name__ == "__main__":

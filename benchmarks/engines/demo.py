@@ -1,8 +1,11 @@
-"""One set of data for every engine: drawings, their plain vectors, names plain and refined."""
+"""One set of data for every engine: drawings of the quickstart in two styles, pairs in the six others; names to ask.
+
+No drawing is in both: the index holds styles that no training and no memory has.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -13,9 +16,9 @@ import numpy as np
 from benchmarks.service import started
 from reco_plugin import Reco
 from reco_plugin.client import Client
+from reco_plugin.demo.tasks import drawing, pairs
+from reco_plugin.quickstart.dataset import ALL_SPLITS, QUERY_STYLES, Entity, load
 from reco_plugin.types import Vectors
-
-from .catalogue import Product, Query, read_catalogue
 
 MODEL = Path("triton_models")
 _BATCH = 128  # below the service's limit of items per request
@@ -26,17 +29,17 @@ class Demo:
     """What is searched, and how.
 
     Attributes:
-        products: N drawings.
+        products: the id of each of N drawings, and what it shows.
         images: (N, D), plain.
-        queries: B names; the first ones of things that CLIP never saw.
+        queries: B entities, whose names are asked for; the first ones are in no training.
         plain: (B, D) of the names.
         refined: the same, refined.
         service: URL of a ``reco serve`` with the memory.
     """
 
-    products: Sequence[Product]
+    products: Mapping[str, Entity]
     images: Vectors
-    queries: Sequence[Query]
+    queries: Sequence[Entity]
     plain: Vectors
     refined: Vectors
     service: str
@@ -49,20 +52,20 @@ class Demo:
     def rows(self) -> list[dict[str, Any]]:
         """The products as the pages have them: sku, title, image, clip (D,)."""
         return [
-            {"sku": str(one.id), "title": one.name, "image": f"{one.id}.png", "clip": vector}
-            for one, vector in zip(self.products, self.images, strict=True)
+            {"sku": id_, "title": shown.label, "image": f"{id_}.png", "clip": vector}
+            for (id_, shown), vector in zip(self.products.items(), self.images, strict=True)
         ]
 
     def nearest(self, vectors: Vectors, k: int) -> list[list[str]]:
         """Ids of the k products nearest to each of (B, D), by comparing all, nearest first."""
         order = np.argsort(-(vectors @ self.images.T), axis=1, kind="stable")[:, :k]
-        return [[str(self.products[place].id) for place in row] for row in order]
+        ids = list(self.products)
+        return [[ids[place] for place in row] for row in order]
 
     def first(self, found: Sequence[Sequence[str]], split: str) -> float:
         """Share of the names of a split whose first hit shows the thing that they mean."""
-        entity = {str(one.id): one.entity for one in self.products}
         right = [
-            bool(ids) and entity.get(ids[0]) == query.entity
+            bool(ids) and self.products.get(ids[0]) is query
             for query, ids in zip(self.queries, found, strict=True)
             if query.split == split
         ]
@@ -76,17 +79,22 @@ def prepared(folder: Path) -> Iterator[Demo]:
     Args:
         folder: of the memory.
     """
-    catalogue = read_catalogue()
+    data = load()
+    rows = [int(row) for row in data.rows(splits=ALL_SPLITS, styles=QUERY_STYLES)]
+    products = {str(row): data.by_key[data.items[row].entity] for row in rows}
+    sold = {shown.key for shown in products.values()}
+    queries = [entity for split in ("unseen", "seen") for entity in data.labels([split]) if entity.key in sold]
+    memory = pairs(data, ALL_SPLITS)
     folder.mkdir(parents=True, exist_ok=True)
     with Reco.open(MODEL, memory=folder / "memory") as reco:
-        if len(reco.memory) < len(catalogue.memory):
-            reco.memory.add(catalogue.memory, progress=True)
+        if len(reco.memory) < len(memory):
+            reco.memory.add(memory, progress=True)
     with (
         started(MODEL, folder / "memory", folder / "serve.log") as service,
         Client(service.url, timeout_s=120) as client,
     ):
-        images = client.embed_images([one.image for one in catalogue.products], refine=False)
-        plain = client.embed_texts([one.text for one in catalogue.queries], refine=False)
+        images = client.embed_images([drawing(data, row) for row in rows], refine=False)
+        plain = client.embed_texts([one.label for one in queries], refine=False)
         parts = [
             client.refine(plain[at : at + _BATCH], modality="text", target="image")
             for at in range(0, len(plain), _BATCH)
@@ -94,4 +102,4 @@ def prepared(folder: Path) -> Iterator[Demo]:
         if degraded := next((part.degraded for part in parts if part.degraded), None):
             raise SystemExit(f"the service does not refine: {degraded}")
         refined = np.concatenate([part.vectors for part in parts])
-        yield Demo(catalogue.products, images, catalogue.queries, plain, refined, service.url)
+        yield Demo(products, images, queries, plain, refined, service.url)

@@ -20,7 +20,7 @@ BLOCKS = {  # name -> module; the function has the block's name
     "encoding": "encoding",
     "refining": "refining",
     "startup": "starting",
-    "by_words": "words",
+    "serve": "serving",
 }
 TOOLS = ("numpy", "onnxruntime", "openvino", "faiss-cpu", "qdrant-edge-py", "torch", "open_clip_torch")
 _HERE = "--here"
@@ -31,23 +31,27 @@ def parsed(arguments: Sequence[str]) -> argparse.Namespace:
     parser = argparse.ArgumentParser(
         prog="python -m benchmarks.speed", description=about, formatter_class=argparse.RawDescriptionHelpFormatter
     )
-    parser.add_argument("blocks", nargs="*", default=list(BLOCKS), help=f"some of: {', '.join(BLOCKS)}")
+    parser.add_argument("blocks", nargs="*", help=f"some of: {', '.join(BLOCKS)}; all but serve when left out")
     parser.add_argument("--pairs", type=int, nargs="+", default=[10_000, 100_000], help="sizes of the memories")
     parser.add_argument("--rounds", type=int, default=5, help="how often all take turns")
     parser.add_argument("--folder", type=Path, default=Path(".cache", "speed"), help="keeps models and memories")
     parser.add_argument("--model", type=Path, default=Path("triton_models"), help="model folder, for startup")
+    parser.add_argument("--old", type=Path, help="for serve: `git worktree` of another commit")
     parser.add_argument("--write", action="store_true", help="write the blocks into docs/measurements.md")
     parser.add_argument(_HERE, action="store_true", help=argparse.SUPPRESS)
     told = parser.parse_args(arguments)
     if unknown := [name for name in told.blocks if name not in BLOCKS]:
         parser.error(f"no block is called {', '.join(unknown)}: choose from {', '.join(BLOCKS)}")
+    if "serve" in told.blocks and told.old is None:
+        parser.error("serve needs --old DIRECTORY, a work tree of the other commit: git worktree add DIRECTORY COMMIT")
+    told.blocks = told.blocks or [name for name in BLOCKS if name != "serve"]
     return told
 
 
 def measured(name: str, told: argparse.Namespace) -> str:
     """One block, in this process."""
     told.folder.mkdir(parents=True, exist_ok=True)
-    given = Given(told.folder.resolve(), told.model.resolve(), tuple(told.pairs), told.rounds)
+    given = Given(told.folder.resolve(), told.model.resolve(), tuple(told.pairs), told.rounds, told.old)
     block: Callable[[Given], str] = getattr(import_module(f".{BLOCKS[name]}", __package__), name)
     return block(given)
 

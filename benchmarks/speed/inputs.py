@@ -31,12 +31,14 @@ class Given:
         model: the shipped model, or another one.
         pairs: sizes of memories.
         rounds: how often everything takes its turn.
+        old: work tree of another commit, beside which the service is measured.
     """
 
     folder: Path
     model: Path
     pairs: tuple[int, ...]
     rounds: int
+    old: Path | None = None
 
 
 def vit(folder: Path, precision: Precision = "int8") -> Path:

@@ -42,7 +42,6 @@ def main(arguments: Sequence[str] | None = None, page: Path = PAGE) -> int:
     for name in told.classes or CLASSES:
         found, seconds = run(name, told.seconds, told.count, told.seed)
         failed |= bool(found.faults)
-        print(line(name, found, seconds), *(f"  {fault}" for fault in found.faults[:10]), sep="\n", flush=True)
         extent = f"--count {told.count}" if told.count else f"--seconds {told.seconds:g}"
         rows[name] = {
             "command": f"python -m benchmarks.torture {name} {extent} --seed {told.seed}",
@@ -52,6 +51,7 @@ def main(arguments: Sequence[str] | None = None, page: Path = PAGE) -> int:
             "figures": found.figures,
             "faults": found.faults,
         }
+        print(" | ".join(cells(name, rows[name])), *(f"  {fault}" for fault in found.faults[:10]), sep="\n", flush=True)
         if told.write:
             with whole_file(kept) as part:
                 part.write_text(json.dumps(rows, indent=1) + "\n", encoding="utf-8")
@@ -81,32 +81,17 @@ def run(name: str, seconds: float, count: int | None, seed: int) -> tuple[Found,
     return found, time.monotonic() - began
 
 
-def line(name: str, found: Found, seconds: float) -> str:
-    """What a class found, in one line."""
-    answers = ", ".join(f"{answer} x{times:,}" for answer, times in found.answers.most_common())
-    figures = "".join(f"; {figure} {value}" for figure, value in found.figures.items())
-    return f"{name}: {found.tried.total():,} tried in {seconds:.0f} s: {answers}{figures}; faults: {len(found.faults)}"
-
-
 def block(rows: Rows) -> str:
     """The block of docs/measurements.md, of the rows of all classes that were run."""
-    kills = [row for name, row in rows.items() if name.startswith("kill-")]
-    cells = (
-        [
-            name,
-            _counts(row["tried"])
-            if len(row["tried"]) < 5
-            else f"{sum(row['tried'].values()):,} of {len(row['tried'])} kinds",
-            _counts(row["answers"]),
-            "; ".join(f"{figure}: {value}" for figure, value in row["figures"].items()),
-            f"{len(row['faults'])}",
-        ]
-        for name, row in rows.items()
-    )
     where = f"{os.cpu_count()} cores, {platform.system()} {platform.machine()}, Python {platform.python_version()}"
-    tried, lost = sum(sum(row["tried"].values()) for row in kills), sum(len(row["faults"]) for row in kills)
-    told = table(["class", "tried", "came to", "seen", "faults"], cells, left=4)
-    return f"**{tried:,} kills with SIGKILL: {lost:,} faults** ({where}).\n\n{told}"
+    lines = [cells(name, row) for name, row in rows.items()]
+    return f"{where}:\n\n{table(['class', 'tried', 'came to', 'seen', 'faults'], lines, left=4)}"
+
+
+def cells(name: str, row: Mapping[str, Any]) -> list[str]:
+    """One row: what was tried, answered and seen."""
+    figures = "; ".join(f"{figure}: {value}" for figure, value in row["figures"].items())
+    return [name, _counts(row["tried"]), _counts(row["answers"]), figures, f"{len(row['faults'])}"]
 
 
 def _counts(counts: Mapping[str, int]) -> str:

@@ -26,13 +26,13 @@ def test_a_short_round_writes_what_it_saw(tmp_path: Path, capsys: pytest.Capture
     assert sum(rows["bodies"]["tried"].values()) >= 40
     assert rows["kill-writes"]["answers"] == {"all acknowledged pairs there": 2}
     assert int(rows["kill-writes"]["figures"]["acknowledged writes"].replace(",", "")) > 2
-    assert "**2 kills" in page.read_text() and page.read_text().startswith("# Words\n")
+    assert "| kill-writes | writer × 2 |" in page.read_text() and page.read_text().startswith("# Words\n")
 
 
 def test_a_fault_is_told_and_ends_in_1(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
     monkeypatch.setitem(torture.CLASSES, "bodies", lambda _: Found(faults=["500: b'boom'"]))
     assert torture.main(["bodies"]) == 1
-    assert "faults: 1\n  500: b'boom'" in capsys.readouterr().out
+    assert "| 1\n  500: b'boom'" in capsys.readouterr().out
 
 
 @pytest.mark.parametrize(

@@ -1,0 +1,95 @@
+"""This service beside the one of another commit, asked by 1, 16 and 64 callers over sockets of their own."""
+
+from __future__ import annotations
+
+import json
+import os
+import socket
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
+from http.client import parse_headers
+from pathlib import Path
+from statistics import median
+
+import numpy as np
+
+from reco_plugin.artifact import Artifact
+
+from ..page import table
+from ..processes import ask, free_port, running
+from .inputs import Given
+
+CALLERS, SECONDS, TEXTS, PAIRS = (1, 16, 64), 2.0, 50, 2000
+HERE = Path(__file__).resolve().parents[2]
+
+
+def serve(given: Given) -> str:
+    """Answers a second, and CPU of a request, of both; the medians of rounds in which they take turns."""
+    assert given.old is not None
+    rows = []
+    with _served(given.old, given, "old") as old, _served(HERE, given, "new") as new:
+        for refined in (False, True):
+            for callers in CALLERS:
+                rounds = [(_asked(*old, callers, refined), _asked(*new, callers, refined)) for _ in range(given.rounds)]
+                rates, cpu = ([[pair[side][what] for pair in rounds] for side in (0, 1)] for what in (0, 1))
+                cells = [*(f"{median(one):.0f}" for one in rates), *(f"{1000 * median(one):.2f}" for one in cpu)]
+                ratio = median(mine / other for other, mine in zip(*rates, strict=True))
+                rows.append([f"{'refined' if refined else 'plain'} × {callers}", *cells, f"{ratio:.2f}"])
+    head = ["callers", "old, a second", "new, a second", "old, ms of CPU", "new, ms of CPU", "rate, new ÷ old"]
+    commit = subprocess.check_output(["git", "-C", given.old, "rev-parse", "--short", "HEAD"], text=True).strip()
+    return f"Old is commit `{commit}`.\n\n{table(head, rows)}"
+
+
+@contextmanager
+def _served(tree: Path, given: Given, name: str) -> Iterator[tuple[int, int]]:
+    """The service of a work tree, with a memory of vectors that mean nothing; its process and port."""
+    port, memory = free_port(), given.folder / f"serve-{name}"
+    clean = {key: value for key, value in os.environ.items() if not key.startswith("RECO_")}
+    env = clean | {"PYTHONPATH": str(tree), "OMP_NUM_THREADS": "1", "RECO_THREADS": "1"}
+    words = [sys.executable, "-m", "reco_plugin"]
+    named = ["--model", str(given.model), "--memory", str(memory)]
+    if not memory.exists():
+        source = given.folder / "pairs.npz"
+        drawn = np.random.default_rng(0).normal(size=(2, PAIRS, Artifact.load(given.model).manifest.dimension))
+        image, text = drawn / np.linalg.norm(drawn, axis=2, keepdims=True)
+        np.savez(source, id=[f"pair-{n}" for n in range(PAIRS)], image=image, text=text)
+        subprocess.run([*words, "memory", "build", str(source), *named], cwd=tree, env=env, check=True)
+    command, ready = [*words, "serve", "--port", str(port), *named], f"http://127.0.0.1:{port}/readyz"
+    log = given.folder / f"serve-{name}.log"
+    with running("reco serve", command, log, lambda: ask(ready), 120, patience_s=60, cwd=tree, env=env) as pid:
+        yield pid, port
+
+
+def _asked(pid: int, port: int, callers: int, refined: bool) -> tuple[float, float]:
+    """Answers a second, and seconds of CPU of each."""
+    begun, worked = time.perf_counter(), _cpu(pid)
+    with ThreadPoolExecutor(callers) as pool:
+        answered = sum(pool.map(lambda _: _caller(port, begun + SECONDS, refined), range(callers)))
+    return answered / (time.perf_counter() - begun), (_cpu(pid) - worked) / answered
+
+
+def _caller(port: int, until: float, refined: bool) -> int:
+    number = 0
+    with socket.create_connection(("127.0.0.1", port), timeout=60) as connection, connection.makefile("rb") as answer:
+        connection.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+        while time.perf_counter() < until:
+            asked = {"model": "clip-reco-query" if refined else "clip", "input": f"a red circle, {number % TEXTS}"}
+            body = json.dumps(asked).encode()
+            head = f"POST /v1/embeddings HTTP/1.1\r\nhost: localhost\r\ncontent-length: {len(body)}\r\n"
+            connection.sendall(f"{head}content-type: application/json\r\n\r\n".encode() + body)
+            status, headers = answer.readline(), parse_headers(answer)
+            said = answer.read(int(headers["content-length"] or 0))
+            if not status.startswith(b"HTTP/1.1 200"):
+                raise RuntimeError(f"the service answers {status!r} {said[:300]!r}")
+            number += 1
+    return number
+
+
+def _cpu(pid: int) -> float:
+    """Seconds that a process worked."""
+    fields = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
+    return (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK")
