@@ -26,7 +26,7 @@ TORCH = $(shell grep -oE '^torch(vision)?==[0-9.]+' locks/torch.txt)
 help: ## list the targets
 	@grep -hE '^[a-z0-9-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/^([a-z0-9-]+):.*## */  make \1\t/' | expand -t 26
 
-demo: $(DEMO)/.ready ## entities CLIP never saw, before and after they join the memory (extras: examples, serve, report)
+demo: $(DEMO)/.ready ## entities CLIP never saw, before and after they join the memory (extras: demo, serve)
 	@$(DEMO)/bin/reco demo
 
 shop: $(DEV)/.ready ## a shop's whole way on PostgreSQL: build, compare, judge, search, sync, take out again

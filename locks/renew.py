@@ -30,11 +30,11 @@ TESTS = [
 
 # file: extras of pyproject.toml, what else goes in, what stays out
 SETS: dict[str, tuple[Sequence[str], Sequence[str], Sequence[str]]] = {
-    "demo": (["examples", "serve", "report"], BUILD, []),
+    "demo": (["demo", "serve"], BUILD, []),
     "dev": (["dev"], BUILD, []),
     "dev-all": (["dev-all"], BUILD, []),  # what is not in dev and torch already
     "small": (
-        ["demo", "serve", "qdrant", "client", "api", "data", "measure"],
+        ["demo", "serve", "qdrant", "client", "api", "data"],
         [*BUILD, *TESTS],
         [],
     ),  # for tests of pythons.py

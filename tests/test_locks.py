@@ -75,7 +75,7 @@ def _wanted(extra: str, python: str) -> dict[str, list[Requirement]]:
         (("dev", "torch"), ["dev"]),
         (("dev", "dev-all", "torch"), ["dev-all"]),
         (("small",), ["demo", "serve", "qdrant", "client", "data"]),
-        (("demo",), ["demo", "examples", "serve", "report"]),
+        (("demo",), ["demo", "serve"]),
         (("image-triton",), ["serve", "api", "edge", "qdrant", "triton"]),
         (("image-cpu",), ["serve", "api", "edge", "qdrant", "cpu"]),
         (("image-gpu",), ["serve", "api", "edge", "qdrant", "gpu"]),

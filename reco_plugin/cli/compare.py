@@ -98,8 +98,8 @@ def compare_command(
             "give the address of an index, or in its place --function FILE.py:NAME, or --run plain=FILE and --run "
             "refined=FILE"
         )
-    for module, extra in (("jinja2", "report"), ("scipy", "measure")):
-        need(module, "reco compare", extra)
+    for module in ("jinja2", "scipy"):
+        need(module, "reco compare", "measure")
     check_writable(out)  # not after minutes of searching
     record = _compare(index, queries, flags, given)
     from ..measure.page import write_record

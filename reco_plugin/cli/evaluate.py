@@ -89,8 +89,8 @@ def eval_command(
         raise ConfigError("--paper and --max-loss belong to --tune: add it, or leave them out")
     if flags.tune and flags.memory is not None:
         raise ConfigError("--tune measures pairs that are their own memory: leave out --memory")
-    for module, extra in (("jinja2", "report"), ("scipy", "measure")):
-        need(module, "reco eval", extra)
+    for module in ("jinja2", "scipy"):
+        need(module, "reco eval", "measure")
     check_writable(out)
     from ..measure.evaluate import EvalOptions
 

@@ -24,7 +24,7 @@ def render_page(record: Record) -> str:
     Raises:
         MissingExtra: jinja2 is not installed.
     """
-    need("jinja2", "the HTML page", "report")
+    need("jinja2", "the HTML page", "measure")
     from jinja2 import Environment, PackageLoader, StrictUndefined, select_autoescape
     from markupsafe import Markup, escape
 
