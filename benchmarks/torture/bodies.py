@@ -28,7 +28,7 @@ BODIES: list[tuple[str, Any]] = [
     ("/v1/multimodalembeddings", {"inputs": [{"content": [{"type": "text", "text": "a fox"}]}], "input_type": "query"}),
     ("/v2/embed", {"texts": ["a fox"], "input_type": "search_query", "embedding_types": ["float"]}),
     ("/embed", {"inputs": ["a fox"], "truncate": True, "prompt_name": "query"}),
-    ("/model/clip/invoke", {"inputText": "a fox", "embeddingTypes": ["float", "binary"], "normalize": True}),
+    ("/model/clip/invoke", {"inputText": "a fox", "normalize": True}),
     ("/vectorize", {"texts": ["a fox"], "images": [_IMAGE]}),
     ("/v1/refine", {"vectors": [_VECTOR], "modality": "text", "k": 5, "where": {"shop": "de"}, "caution": "bold"}),
     ("/v1/explain", {"input": [{"text": "a fox"}, {"image": _IMAGE}], "where": {"n": {"gte": 3, "lt": 100}}}),

@@ -43,8 +43,6 @@ from ..types import (
 from ..values import check_choice, check_items, each_pair, show
 
 T = TypeVar("T")
-EMPTY_TEXTS = {"x-reco-empty-texts": "embed"}
-"""Header by which a service embeds empty texts, as ``Reco`` does."""
 _URL_CHARS = 8_000
 _PNG_MODES = frozenset({"1", "L", "LA", "I;16", "P", "RGB", "RGBA"})
 """Modes that PNG stores without loss; others are sent as TIFF."""

@@ -29,7 +29,7 @@ from ..errors import (
 from ..proxies import proxy_of, usable_environment
 from ..types import Away, Vectors
 from ..values import check_vectors, show
-from .calls import EMPTY_TEXTS, Call, Refined, T, to_json
+from .calls import Call, Refined, T, to_json
 
 if TYPE_CHECKING:
     import httpx
@@ -199,8 +199,7 @@ class Service:
             "url": call.path,
             "content": None if call.body is None else to_json(call.body),
             "params": list(call.params) or None,
-            "headers": EMPTY_TEXTS
-            | ({} if call.body is None else {"content-type": "application/json"})
+            "headers": ({} if call.body is None else {"content-type": "application/json"})
             | ({"authorization": f"Bearer {key}"} if key else {}),
         }
 

@@ -14,7 +14,7 @@ from pydantic import Field, model_validator
 from ..types import Modality
 from .embedder import Item
 from .failures import Failure, Refused, too_many_bytes
-from .schemas import JsonVector, Strict, embeds_empty_texts
+from .schemas import JsonVector, Strict
 
 EMPTY = Failure(400, "empty_text", "a text is empty: leave it out")
 _PICTURE = (
@@ -73,8 +73,8 @@ class QueryBody(Strict):
 
 
 def text_item(text: str, *, empty: bool = False) -> Item | Failure:
-    """A text as an item, or why it is none; ``empty``: also one of blanks, whatever the caller's headers say."""
-    if not (empty or embeds_empty_texts.get() or text.strip()):
+    """A text as an item, or why it is none; ``empty``: also one of blanks."""
+    if not (empty or text.strip()):
         return EMPTY
     if is_bare_picture(text):
         return Failure(400, "image_as_text", _PICTURE)

@@ -22,7 +22,7 @@ from .hosts import unknown_host
 from .lanes import Lanes
 from .logs import LOGGER, request_id
 from .routes import PROBES, BodyRefused, is_form, routed, shape_for_all, to_response
-from .schemas import EMPTY_TEXTS, embeds_empty_texts, most_items
+from .schemas import most_items
 from .settings import ServeSettings
 
 if TYPE_CHECKING:
@@ -208,7 +208,6 @@ class Requests:
         life = inner["state"]["life"] = Life(limits, self._edge.budget, scope, receive, reply)
         token = request_id.set(life.id)
         most_items.set(limits.max_items)
-        embeds_empty_texts.set(life.sent.get(EMPTY_TEXTS) == b"embed")
         try:
             if self._knows(host := life.sent.get(b"host", b"")):
                 await self._app(inner, life.receive, life.send)

@@ -8,7 +8,6 @@ import logging
 import math
 import re
 from collections.abc import Awaitable, Callable, Collection, Coroutine, Mapping, Sequence
-from functools import lru_cache
 from typing import Any, Literal, TypeAlias, get_type_hints
 
 from fastapi import APIRouter, Request, Response
@@ -49,7 +48,6 @@ _SLASHES = re.compile("/{2,}")
 _TWICE = re.compile("(/v1){2,}/")
 THROTTLED = {"x-amzn-errortype": "ThrottlingException"}
 """Headers of 429 and 503 in every dialect: OpenSearch (ml-commons) tries again only where it reads this."""
-_USUAL = 256  # characters of a path; others come once
 
 
 class BodyRefused(HTTPException):
@@ -159,7 +157,6 @@ def routed(scope: Scope) -> Scope:
     >>> routed({"path": "/refined//v1/v1/embeddings/", "method": "HEAD"})
     {'path': '/v1/embeddings', 'method': 'GET', 'state': {'prefix': 'refined'}}
     """
-    drop_second_root(scope)
     state, asked, root = scope.setdefault("state", {}), scope["path"], scope.get("root_path", "")
     path, manner = path_of(asked, root)
     if manner is not None:
@@ -167,38 +164,13 @@ def routed(scope: Scope) -> Scope:
     return {**scope, "path": path, "method": "GET" if scope["method"] == "HEAD" else scope["method"]}
 
 
-def drop_second_root(scope: Scope) -> None:
-    """Make the path of a request what it is where the proxy takes its own path off.
-
-    The server puts ``root_path`` before each path; a proxy that passes paths on as they came has it there already.
-
-    >>> scope = {"path": "/clip/clip/livez", "raw_path": b"/clip/clip/livez", "root_path": "/clip"}
-    >>> drop_second_root(scope)
-    >>> scope["path"], scope["raw_path"]
-    ('/clip/livez', b'/clip/livez')
-    """
-    root = scope.get("root_path", "")
-    if root and f"{scope['path']}/".startswith(f"{root}{root}/"):
-        scope["path"] = scope["path"].removeprefix(root)
-        if "raw_path" in scope:
-            scope["raw_path"] = scope["raw_path"].removeprefix(root.encode())
-
-
 def path_of(asked: str, root: str) -> tuple[str, Literal["plain", "refined"] | None]:
-    """The path by which a route is found, and the meaning of its prefix; ``root`` is the proxy's, which it may drop."""
-    return _known_path(asked, root) if len(asked) < _USUAL else _path_of(asked, root)
-
-
-def _path_of(asked: str, root: str) -> tuple[str, Literal["plain", "refined"] | None]:
+    """The path by which a route is found, and the meaning of its prefix; ``root`` is the proxy's, before all others."""
     path, said = _TWICE.sub("/v1/", _SLASHES.sub("/", asked)), None
     for prefix, manner in PREFIXES.items():
-        for before in {root, ""}:
-            if f"{path}/".startswith(f"{before}{prefix}/"):
-                path, said = before + (path.removeprefix(before + prefix) or "/"), manner
+        if f"{path}/".startswith(f"{root}{prefix}/"):
+            path, said = root + (path.removeprefix(root + prefix) or "/"), manner
     return path if path[:-1] in ("", root) else path.removesuffix("/"), said
-
-
-_known_path = lru_cache(maxsize=256)(_path_of)
 
 
 def to_failure(error: Exception) -> Failure:

@@ -20,10 +20,6 @@ from .wire import as_written
 T = TypeVar("T")
 most_items: ContextVar[int] = ContextVar("most_items", default=ServeSettings.model_fields["max_items"].default)
 """The setting ``max_items`` while a request is read; FastAPI cannot pass pydantic a context."""
-embeds_empty_texts: ContextVar[bool] = ContextVar("embeds_empty_texts", default=False)
-"""Whether the caller of a request wants empty texts embedded, as CLIP does, see :data:`EMPTY_TEXTS`."""
-EMPTY_TEXTS = b"x-reco-empty-texts"
-"""Header of requests: ``embed``; else an empty text is refused, as the APIs do whose dialects are spoken."""
 _MOST_FIELDS = 100
 
 

@@ -24,7 +24,7 @@ from reco_plugin.errors import (
     SessionUnavailable,
 )
 from reco_plugin.serve.failures import failure_of
-from reco_plugin.serve.logs import LOGGER, JsonLines, request_id
+from reco_plugin.serve.logs import JsonLines, request_id
 
 TEXTS = ["a small red circle", "a large blue square"]
 
@@ -313,22 +313,6 @@ def test_prefixes_work_behind_a_proxy_that_takes_its_own_path_off(filled, live):
         said = [httpx.post(f"{url}{path}/v1/embeddings", json=body) for path in ("", "/plain", "/refined")]
         assert httpx.get(f"{url}/openapi.json").json()["servers"] == [{"url": "/clip"}]
     assert [answer.headers["x-reco-refined"] for answer in said] == ["false", "false", "true"]
-
-
-@pytest.mark.parametrize("root_path", ["/clip", "clip/"])
-def test_paths_work_behind_a_proxy_that_keeps_its_own_path(filled, live, caplog, root_path):
-    caplog.set_level(logging.INFO, LOGGER)
-    body = {"model": "clip", "input": TEXTS[0]}
-    with live(filled, root_path=root_path, page=True) as (url, _), httpx.Client(base_url=f"{url}/clip") as proxied:
-        said = [proxied.post(f"{path}/v1/embeddings", json=body) for path in ("", "/plain", "/refined")]
-        shown = [proxied.get(path).status_code for path in ("/", "/openapi.json", "/meta", "/livez", "/v1/models")]
-        unknown = proxied.get("/nothing").json()["error"]["message"]
-        assert proxied.get("/openapi.json").json()["servers"] == [{"url": "/clip"}]
-    assert [answer.headers["x-reco-refined"] for answer in said] == ["false", "false", "true"]
-    assert shown == [200] * 5
-    assert "no /clip/nothing here" in unknown
-    logged = [one.path for one in caplog.records if getattr(one, "path", "").endswith("/refined/v1/embeddings")]
-    assert logged == ["/clip/refined/v1/embeddings"]
 
 
 SHOP = "https://shop.example"

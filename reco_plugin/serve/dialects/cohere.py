@@ -12,7 +12,6 @@ from ..edge import Edge
 from ..embedder import Embedded
 from ..schemas import Items, Strict
 from .shared import (
-    DTYPES,
     Cut,
     InputPart,
     Picture,
@@ -22,13 +21,10 @@ from .shared import (
     cut_to,
     dialect_router,
     numbered,
-    quantise,
     side_of,
     truncates,
     write_vector,
 )
-
-_OFFERED = (*DTYPES, "base64")
 
 
 class CohereText(Strict):
@@ -70,9 +66,7 @@ class CohereRequest(Strict):
     texts: Items[str] | None = Field(None, min_length=1)
     images: Items[str] | None = Field(None, min_length=1, description="data URIs")
     inputs: Items[CohereInput] | None = Field(None, min_length=1)
-    embedding_types: Items[str] | None = Field(
-        None, min_length=1, description="float, base64, int8, uint8, binary, ubinary; several"
-    )
+    embedding_types: Items[str] | None = Field(None, min_length=1, description="float, base64 or both")
     output_dimension: int | None = Field(None, description="the model's own, or one that it was trained to be cut to")
     truncate: Cut | None = Field(None, description="NONE or START: refuse long texts")
     max_tokens: int | None = Field(None, description="not offered: texts are cut at the context length")
@@ -109,7 +103,7 @@ def router(edge: Edge) -> APIRouter:
         cut = cut_to(caller.embedder, output_dimension=body.output_dimension)
         check_offered("max_tokens", body.max_tokens, ())
         for one in body.embedding_types or ():
-            check_offered("embedding_types", one, _OFFERED)
+            check_offered("embedding_types", one, ("float", "base64"))
         return await answer(caller, body.to_wanted(), lambda found: _written(found, body, version), cut)
 
     @routes.post("/v2/embed")
@@ -127,10 +121,7 @@ def router(edge: Edge) -> APIRouter:
 
 def _written(found: Embedded, body: CohereRequest, version: str) -> dict[str, Any]:
     vectors = found.whole().vectors
-    made: dict[str, Any] = {}
-    for one in body.embedding_types or ["float"]:
-        as_text = one == "base64"
-        made[one] = [write_vector(row, one) for row in vectors] if as_text else quantise(vectors, one)
+    made = {one: [write_vector(row, one) for row in vectors] for one in body.embedding_types or ["float"]}
     tokens = {"input_tokens": found.tokens}
     as_v1 = version == "1" and not body.embedding_types
     return {

@@ -15,7 +15,6 @@ from ..items import is_data_uri
 from ..routes import shape_for_all
 from ..schemas import HowToRefine, Items, Strict, check_length, error_body
 from .shared import (
-    DTYPES,
     Cut,
     InputPart,
     Picture,
@@ -117,7 +116,7 @@ class EmbeddingsRequest(Strict):
     task: str | None = Field(None, description="retrieval.query or retrieval.passage")
     prompt_type: str | None = Field(None, description="query or document")
     prompt_name: str | None = Field(None, description="query or document")
-    embedding_type: str | None = Field(None, description="float, base64, binary, ubinary, int8 or uint8")
+    embedding_type: str | None = Field(None, description="float or base64")
     normalized: bool | None = Field(None, description="ignored: all vectors have norm 1")
     late_chunking: bool | None = Field(None, description="only false")
     return_multivector: bool | None = Field(None, description="only false")
@@ -127,7 +126,7 @@ class EmbeddingsRequest(Strict):
         None, description="image: strings are images"
     )
     output_dimension: int | None = Field(None, description="as dimensions")
-    output_dtype: str | None = Field(None, description="float, int8, uint8, binary or ubinary")
+    output_dtype: str | None = Field(None, description="only float")
     truncate_prompt_tokens: int | None = Field(None, description="vLLM's; ignored")
     add_special_tokens: bool | None = Field(None, description="vLLM's; ignored")
     encoding_type: str | None = Field(None, description="as embedding_type; LlamaIndex's name")
@@ -156,12 +155,6 @@ class EmbeddingsRequest(Strict):
         """How vectors are written."""
         return "base64" if "base64" in (self.encoding_format, self.embedding_type, self.encoding_type) else "float"
 
-    @property
-    def dtype(self) -> str:
-        """Precision of the vectors."""
-        kinds = (self.output_dtype, self.embedding_type, self.encoding_type, "float")
-        return next(kind for kind in kinds if kind and kind != "base64")
-
     def to_wanted(self) -> Wanted:
         """The same for the embedder."""
         items = self.input if isinstance(self.input, list) else [self.input]
@@ -187,9 +180,9 @@ class EmbeddingsRequest(Strict):
         Raises:
             Refused: naming the field.
         """
-        check_offered("embedding_type", self.embedding_type, (*DTYPES, "base64"))
-        check_offered("encoding_type", self.encoding_type, (*DTYPES, "base64"))
-        check_offered("output_dtype", self.output_dtype, DTYPES)
+        check_offered("embedding_type", self.embedding_type, ("float", "base64"))
+        check_offered("encoding_type", self.encoding_type, ("float", "base64"))
+        check_offered("output_dtype", self.output_dtype, ("float",))
         check_offered("late_chunking", self.late_chunking, (False,))
         check_offered("return_multivector", self.return_multivector, (False,))
 
@@ -234,7 +227,7 @@ def _embedding(number: int, row: AnswerRow, body: EmbeddingsRequest, cut: int | 
     one: dict[str, Any] = {"object": "embedding", "index": number}
     if row.failure is not None:
         return one | {"error": error_body(row.failure)}
-    one["embedding"] = write_vector(row.vector, body.form, body.dtype)
+    one["embedding"] = write_vector(row.vector, body.form)
     if row.truncated:
         one["truncated"] = True
     if body.reco is not None:

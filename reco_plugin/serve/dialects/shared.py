@@ -27,11 +27,6 @@ from ..routes import Shape, answering_in
 from ..schemas import most_items
 from ..wire import Answer, as_written
 
-DTYPES = ("float", "int8", "uint8", "binary", "ubinary")
-"""Precisions of a vector, see :func:`quantise`."""
-RANGE = 20.0
-"""Largest component in int8, in units of 1/√D, the root mean square: CLIP has a dimension at 14 to 19 that all images
-share, and clipping it costs a third of the neighbours (docs/measurements.md)."""
 Cut: TypeAlias = Annotated[
     Literal["NONE", "START", "END"], BeforeValidator(lambda given: given.upper() if isinstance(given, str) else given)
 ]
@@ -249,33 +244,12 @@ def check_offered(field: str, value: object, offered: Sequence[object]) -> None:
         raise Refused(Failure(400, f"unsupported_{field}", message, field))
 
 
-def quantise(vectors: npt.NDArray[np.float32], dtype: str) -> npt.NDArray[Any]:
-    """Unit vectors (..., D) with less precision, in the forms of Cohere and Voyage.
-
-    int8 and uint8 (shifted by 128): 127 is a component of 20/√D, or 1. The range is the same for every component,
-    vector and memory, so dot products keep their order and an existing index still fits. binary and ubinary
-    (..., D/8): the signs, eight to a byte, the first in the highest bit; binary is shifted by -128.
-
-    >>> quantise(np.array([[1, 0, 0, 0, 0, 0, 0, -1]], np.float32) / np.float32(2**0.5), "ubinary").tolist()
-    [[128]]
-    """
-    if dtype == "float":
-        return vectors
-    if dtype in ("binary", "ubinary"):
-        bits = np.packbits(vectors > 0, axis=-1)
-        return bits if dtype == "ubinary" else (bits.astype(np.int16) - 128).astype(np.int8)
-    scale = 127 * max(1.0, vectors.shape[-1] ** 0.5 / RANGE)
-    whole: npt.NDArray[np.float32] = np.clip(np.rint(vectors * scale), -127, 127)
-    return whole.astype(np.int8) if dtype == "int8" else (whole + 128).astype(np.uint8)
-
-
-def write_vector(vector: npt.NDArray[np.float32], form: str | None, dtype: str | None = None) -> Any:
+def write_vector(vector: npt.NDArray[np.float32], form: str | None) -> Any:
     """A vector (D,) as its array, see :func:`.as_written`, or as base64 of its little-endian bytes, as in OpenAI's API.
 
     >>> write_vector(np.array([1.0, 0.0], np.float32), "base64")
     'AACAPwAAAAA='
     """
-    numbers = quantise(vector, dtype or "float")
     if form == "base64":
-        return base64.b64encode(numbers.astype(numbers.dtype.newbyteorder("<")).tobytes()).decode("ascii")
-    return as_written(numbers)
+        return base64.b64encode(vector.astype("<f4").tobytes()).decode("ascii")
+    return as_written(vector)

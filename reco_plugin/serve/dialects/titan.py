@@ -11,7 +11,7 @@ from ..edge import Edge
 from ..embedder import Embedded
 from ..failures import Failure, Refused
 from ..schemas import Strict
-from .shared import InputPart, Picture, Wanted, answer, check_offered, cut_to, dialect_router, side_of
+from .shared import InputPart, Picture, Wanted, answer, cut_to, dialect_router, side_of
 
 _ERRORS = {
     400: "ValidationException",
@@ -43,7 +43,6 @@ class TitanRequest(Strict):
     embeddingConfig: TitanConfig | None = None  # noqa: N815
     dimensions: int | None = Field(None, description="likewise, of Titan text v2")
     normalize: bool | None = Field(None, description="ignored: all vectors have norm 1")
-    embeddingTypes: list[str] | None = Field(None, description="float, binary or both")  # noqa: N815
     input_type: str | None = Field(None, description="query or document; not Titan's")
 
     def to_wanted(self, model: str | None) -> Wanted:
@@ -77,17 +76,10 @@ def router(edge: Edge) -> APIRouter:
         caller = edge(request)
         length = body.embeddingConfig.outputEmbeddingLength if body.embeddingConfig else None
         cut = cut_to(caller.embedder, outputEmbeddingLength=length, dimensions=body.dimensions)
-        types = body.embeddingTypes or []
-        for one in types:
-            check_offered("embeddingTypes", one, ("float", "binary"))
 
         def write(found: Embedded) -> dict[str, Any]:
             [row] = found.whole().rows
-            made = {"embedding": row.vector, "inputTextTokenCount": row.tokens, "message": None}
-            if types:  # a number per bit, as Titan's
-                by_type = {"float": row.vector, "binary": (row.vector > 0).astype(int)}
-                made["embeddingsByType"] = {one: by_type[one] for one in types}
-            return made
+            return {"embedding": row.vector, "inputTextTokenCount": row.tokens, "message": None}
 
         return await answer(caller, body.to_wanted(model), write, cut)
 

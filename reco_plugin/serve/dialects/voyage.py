@@ -11,7 +11,6 @@ from ..edge import Edge
 from ..embedder import Embedded
 from ..schemas import Items, Strict
 from .shared import (
-    DTYPES,
     InputPart,
     Picture,
     Wanted,
@@ -78,7 +77,7 @@ class VoyageRequest(Strict):
     model: str | None = Field(None, description="alias: of GET /v1/models")
     input_type: str | None = Field(None, description="query or document")
     truncation: bool = True
-    output_dtype: str | None = Field(None, description="float, int8, uint8, binary or ubinary")
+    output_dtype: str | None = Field(None, description="only float")
     output_dimension: int | None = Field(None, description="the model's own, or one that it was trained to be cut to")
     encoding_format: Literal["base64"] | None = None
     output_encoding: Literal["base64"] | None = Field(None, description="as encoding_format")
@@ -110,7 +109,7 @@ def router(edge: Edge) -> APIRouter:
         """Embed inputs of interleaved texts and images, one vector each; Voyage's API."""
         caller = edge(request)
         cut = cut_to(caller.embedder, output_dimension=body.output_dimension)
-        check_offered("output_dtype", body.output_dtype, DTYPES)
+        check_offered("output_dtype", body.output_dtype, ("float",))
         form = body.encoding_format or body.output_encoding
 
         def write(found: Embedded) -> dict[str, Any]:
@@ -120,7 +119,7 @@ def router(edge: Edge) -> APIRouter:
                 "data": [
                     {
                         "object": "embedding",
-                        "embedding": write_vector(row.vector, form, body.output_dtype),
+                        "embedding": write_vector(row.vector, form),
                         "index": index,
                     }
                     for index, row in rows

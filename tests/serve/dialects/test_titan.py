@@ -67,12 +67,10 @@ class TestTitan:
 
 
 def test_fields_of_titan_text_v2(client: TestClient) -> None:
-    body = {"inputText": "a fox", "dimensions": 128, "normalize": True, "embeddingTypes": ["float", "binary"]}
+    body = {"inputText": "a fox", "dimensions": 128, "normalize": True}
     found = client.post("/model/clip/invoke", json=body).json()
-    assert found["embeddingsByType"]["float"] == found["embedding"]
-    assert found["embeddingsByType"]["binary"] == [int(part > 0) for part in found["embedding"]]
     assert client.post("/model/clip/invoke", json=body | {"normalize": False}).json() == found
-    for wrong in ({"dimensions": 64}, {"embeddingTypes": ["int8"]}, {}):
+    for wrong in ({"dimensions": 64}, {}):
         refused = client.post("/model/clip/invoke", json={"inputText": "a fox" if wrong else ""} | wrong)
         assert refused.status_code == 400 and refused.headers["x-amzn-errortype"] == "ValidationException"
     assert client.post("/model/no/invoke", json=body).headers["x-amzn-errortype"] == "ResourceNotFoundException"
