@@ -19,7 +19,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from .artifact import MANIFEST, Artifact, FusionInfo, Manifest, Policy, whole_model
+from .artifact import Artifact, FusionInfo, Manifest, Policy
 from .batching import Columns
 from .config import Settings, load_settings
 from .encode import Encoder
@@ -28,7 +28,7 @@ from .errors import InputError, SessionError
 from .preparation import EncoderInput, Preparation
 from .preprocess import ImageConfig, TextConfig, image_to_file
 from .types import MODALITIES, Modality
-from .values import CONTEXT_LENGTH, check_templates, is_unicode, show
+from .values import CONTEXT_LENGTH, is_unicode, show
 
 log = logging.getLogger(__name__)
 CHECKED_EVERY_S = 3600.0
@@ -75,28 +75,9 @@ def load_model(model: str | os.PathLike[str], settings: Settings | None = None) 
         fusion=FusionInfo(fuser="reco"),
         policy=Policy() if served is None else Policy(k=served.k, caution=served.caution),
         graphs={},
-        matryoshka=() if served is None else served.matryoshka,
         api=address,
     )
     return Artifact(Path(model), manifest)
-
-
-def write_api_model(
-    address: str, out: Path, *, templates: Sequence[str] = (), matryoshka: Sequence[int] = ()
-) -> Manifest:
-    """Write a model folder of an API: what was measured, without a key, so that it opens while the API is down.
-
-    Raises:
-        ConfigError: an address or option that cannot be used.
-        SessionError: the API cannot be reached, or answers no vectors.
-        ArtifactError: ``out`` is no model folder, or cannot be written.
-    """
-    given = {"templates": check_templates(templates), "matryoshka": tuple(matryoshka)}
-    changed = {name: value for name, value in given.items() if value}
-    manifest = Manifest.model_validate(load_model(address).manifest.model_dump() | changed)
-    with whole_model(out) as folder:
-        (folder / MANIFEST).write_text(manifest.model_dump_json(indent=1) + "\n", encoding="utf-8")
-    return manifest
 
 
 class ApiPreparation(Preparation):

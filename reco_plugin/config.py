@@ -96,29 +96,13 @@ class MemoryOptions(BaseModel):
         "auto",
         description="auto: from 10,000 pairs on, make and use a search index beside Edge, where FAISS is installed",
     )
-    rescore: bool | None = Field(None, description="order quantised candidates by their original vectors")
-    oversampling: float | None = Field(None, ge=1, description="quantised candidates per neighbour before rescoring")
-    read_consistency: int | Literal["majority", "quorum", "all"] | None = Field(
-        None, description="replicas that must agree on what is read"
-    )
 
-    m: int | None = Field(None, ge=0, description="HNSW edges per pair; 0 builds no index")
-    ef_construct: int | None = Field(None, ge=4, description="candidates while the HNSW index is built")
     quantization: Quantization = Field("none", description="quantised copy of the vectors to search in")
     quantization_in_ram: bool | None = Field(None, description="keep the quantised copy in RAM")
     datatype: Literal["float32", "float16"] = Field("float32", description="numbers of the stored vectors")
     vectors_on_disk: bool | None = Field(None, description="read vectors from the disk instead of RAM")
-    index_on_disk: bool | None = Field(None, description="read the HNSW index from the disk instead of RAM")
-    payload_on_disk: bool | None = Field(None, description="read payloads from the disk instead of RAM")
     shards: int | None = Field(None, ge=1, description="shards of the collection")
     replicas: int | None = Field(None, ge=1, description="copies of each shard, on different nodes")
-    write_consistency: int | None = Field(None, ge=1, description="replicas that must confirm a write")
-
-    @model_validator(mode="after")
-    def _fit_together(self) -> MemoryOptions:
-        if self.write_consistency is not None and self.write_consistency > (self.replicas or self.write_consistency):
-            raise ValueError(f"write_consistency {self.write_consistency} is more than the {self.replicas} replicas")
-        return self
 
     def check_fits(self, usable: Collection[str], location: str) -> None:
         """Refuse options that a store does not have.

@@ -42,11 +42,6 @@ FORKED = (
     "threads that it needs): open it in each process, or start processes by multiprocessing's 'spawn'"
 )
 """End of the message for use in a forked process, where calls would hang."""
-OF_ONE_PROCESS = (
-    "works only in the process that opened it, and cannot be pickled or copied: open it in each process (a folder is "
-    "open once at a time: share it through reco serve, or a Qdrant server)"
-)
-"""End of the message where one is sent to another process."""
 WHAT_IMAGES_ARE = (
     "pass a path, the bytes of an image file or a PIL image; "
     "PIL.Image.fromarray makes one of an array (H, W, 3) of uint8"

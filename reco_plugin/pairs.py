@@ -7,7 +7,7 @@ import warnings
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import replace
 from itertools import islice
-from typing import Any, Never
+from typing import Any
 
 import numpy as np
 
@@ -15,7 +15,7 @@ from .calibration import Calibration
 from .calibration.learner import Learner
 from .defaults import INGEST_BATCH, MODEL_K, RESULTS
 from .encode import Encoder, encode_pairs
-from .errors import OF_ONE_PROCESS, ConfigError, FingerprintMismatch, ImageError, InputError
+from .errors import ConfigError, FingerprintMismatch, ImageError, InputError
 from .extras import LEARNED
 from .extras.chances import MatchState, read_matches
 from .extras.feedback import Feedback, Opinion
@@ -50,9 +50,6 @@ class PairMemory:
 
     def __repr__(self) -> str:
         return f"<PairMemory {self.location!r}>"
-
-    def __reduce__(self) -> Never:
-        raise TypeError(f"a memory {OF_ONE_PROCESS}")
 
     @property
     def searches(self) -> Memory:

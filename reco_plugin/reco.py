@@ -9,7 +9,7 @@ import warnings
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict
 from types import TracebackType
-from typing import Any, Never, Unpack
+from typing import Any, Unpack
 
 import numpy as np
 import numpy.typing as npt
@@ -19,7 +19,7 @@ from .artifact import Artifact, Manifest
 from .config import Settings, load_settings
 from .counters import Counters
 from .encode import Encoder
-from .errors import FORKED, OF_ONE_PROCESS, ConfigError, InputError, MemoryStoreError, NotLearnedYet, SessionError
+from .errors import FORKED, ConfigError, InputError, MemoryStoreError, NotLearnedYet, SessionError
 from .extras.chances import ABSENT
 from .files import in_home
 from .fuse import NeighbourFuser, open_fusers
@@ -392,9 +392,6 @@ class Reco:
     def __repr__(self) -> str:
         closed = ", closed" if self._closed else ""
         return f"<Reco {self.manifest.name!r}, memory {self.memory.location!r}{closed}>"
-
-    def __reduce__(self) -> Never:
-        raise TypeError(f"a Reco {OF_ONE_PROCESS}")
 
     def __enter__(self) -> Reco:
         return self

@@ -137,7 +137,7 @@ def test_what_an_address_says_is_of_that_memory_alone_and_counts_as_its_source(p
         found = load_settings(**given)
         return found.memory, found.memory_collection, found.memory_options.model_dump(exclude_unset=True)
 
-    write(place, 'memory = "grpc://file?collection=of_file&m=4"\n')
+    write(place, 'memory = "grpc://file?collection=of_file&shards=4"\n')
     monkeypatch.setenv("RECO_MEMORY", "grpc://env?collection=of_env&search_ef=9")
     monkeypatch.setenv("RECO_MEMORY_OPTIONS__REFRESH_S", "7")
     assert said() == ("grpc://env", "of_env", {"search_ef": 9, "refresh_s": 7})
@@ -155,8 +155,8 @@ def test_what_an_address_says_is_of_that_memory_alone_and_counts_as_its_source(p
         ("grpc://h?colection=x", r"has no 'colection': did you mean 'collection'\?"),
         ("grpc://h?shard=6", r"has no 'shard': did you mean 'shards'\?"),
         (f"grpc://h?collection=x&api_key={KEY}", r"no key belongs into the address .*'api_key'.*RECO_MEMORY_API_KEY"),
-        ("grpc://h?m=no", "memory_options.m: .*'no'"),
-        ("grpc://h?m=1&m=2", "option 'm' is given twice"),
+        ("grpc://h?shards=no", "memory_options.shards: .*'no'"),
+        ("grpc://h?shards=1&shards=2", "option 'shards' is given twice"),
     ],
 )
 def test_an_address_that_cannot_be_is_told(address, message):

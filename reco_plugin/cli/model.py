@@ -1,4 +1,4 @@
-"""``reco model``: model folders from open_clip, from ready towers or an API, and the paper's layer."""
+"""``reco model``: model folders from open_clip, from ready towers or a checkpoint, and the paper's layer."""
 
 from __future__ import annotations
 
@@ -6,18 +6,15 @@ import shlex
 from collections.abc import Sequence
 from functools import partial
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated
 
 import typer
 
-from ..api_encoder import write_api_model
 from ..artifact import Artifact
-from ..encoder_api import is_address
-from ..errors import ConfigError, importing
+from ..errors import importing
 from ..models.options import AddOptions, ExportOptions, Recipe, Serving
 from .shared import Given, JsonOption, say, take_flags, takes
 
-_OF_APIS = frozenset({"templates", "matryoshka"})
 _TORCH = partial(importing, None, "train", "training and export")
 _OutOption = Annotated[Path, typer.Option(metavar="FOLDER", help="Write the model to this folder.")]
 
@@ -45,8 +42,7 @@ def add_command(
         str,
         typer.Argument(
             metavar="SOURCE",
-            help="A folder or hub repository (org/name) with the files of optimum, transformers.js or transformers, or "
-            "the address of an API that encodes.",
+            help="A folder or hub repository (org/name) with the files of optimum, transformers.js or transformers.",
         ),
     ],
     *,
@@ -54,14 +50,10 @@ def add_command(
     out: _OutOption,
     as_json: JsonOption = False,
 ) -> None:
-    """Make a model folder of ready ONNX towers (no torch needed), of a transformers checkpoint, or of an API.
+    """Make a model folder of ready ONNX towers (no torch needed), or of a transformers checkpoint.
 
-    What is served is compared with what the maker's own model gives; if the self-test fails, nothing is written. For
-    an API, the folder holds what was measured, so that a service starts while the API is down. More: docs/models.md
+    What is served is compared with what the maker's own model gives; if the self-test fails, nothing is written.
     """
-    if is_address(source):
-        _add_api(source, given, out, as_json=as_json)
-        return
     serving, options = take_flags(Serving, given), AddOptions.of(**given)
     with importing(None, "import", "importing towers"):
         from ..models.parity import table
@@ -74,16 +66,6 @@ def add_command(
     title = f"{manifest.name}: {what}, {manifest.dimension}-d"
     text: Sequence[str] = [title, *table(parities), *remarks, _wrote(out)]
     say(found | {"graphs": [vars(one) for one in parities]}, "\n".join(text), as_json)
-
-
-def _add_api(source: str, given: Given, out: Path, *, as_json: bool) -> None:
-    if wrong := sorted(given.keys() - _OF_APIS):
-        flag = "--license" if wrong[0] == "licenses" else f"--{wrong[0].replace('_', '-')}"
-        raise ConfigError(f"{flag} is not for the address of an API: only --template and --matryoshka are")
-    options = AddOptions.of(**given)
-    manifest = write_api_model(source, out, templates=options.templates, matryoshka=options.matryoshka)
-    found: dict[str, Any] = {"name": manifest.name, "api": manifest.api, "dimension": manifest.dimension}
-    say(found, f"{manifest.fingerprint}\n{_wrote(out)}", as_json)
 
 
 @takes(Recipe)

@@ -1,4 +1,4 @@
-"""The demo's page: queries, neighbours, rankings before and after; one self-contained file."""
+"""The demo's page: queries, neighbours, ranks before and after; one self-contained file."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from jinja2 import Environment, PackageLoader, select_autoescape
 
 from ..calibration.why import explain_decision
 from ..files import whole_file
-from ..measure.ranks import measure, nearest, refine_task, scores_of
+from ..measure.ranks import measure, refine_task, scores_of
 from ..measure.task import Task
 from ..quickstart.dataset import EMOJI_SOURCES, NAMES_SOURCE, Quickstart
 from ..reco import Reco
@@ -23,16 +23,7 @@ from ..types import Refinement
 from .tasks import TEST_GROUPS, Bench, drawing
 
 _GAINS, _HARMS = 18, 6
-_SHOWN = 5  # neighbours and ranked labels per query
-
-
-@dataclass(frozen=True)
-class RankedCandidate:
-    """One candidate of a ranking."""
-
-    name: str
-    similarity: float
-    true: bool
+_SHOWN = 5  # neighbours per query
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -42,21 +33,18 @@ class _Neighbour:
     caption: str
     picture: str
     similarity: float  # cosine between query and neighbour
-    reliability: float  # from 0 to 1
     relevant: bool  # whether it shows what the query shows
     share: float
 
 
 @dataclass(frozen=True, kw_only=True)
 class _Card:
-    """One query, whether its entity is seen, its neighbours, its rankings before and after, and why it moved."""
+    """One query, whether its entity is seen, its neighbours, its rank before and after, and why it moved."""
 
     name: str
     picture: str  # a ``data:`` URL
     rank_before: int  # of the true candidate, 0 is best
     rank_after: int
-    before: tuple[RankedCandidate, ...]  # the first candidates, nearest first
-    after: tuple[RankedCandidate, ...]
     seen: bool
     why: str
     neighbours: tuple[_Neighbour, ...]
@@ -105,17 +93,6 @@ def _each_once(rows: npt.NDArray[np.int64], task: Task, count: int) -> list[int]
     return [int(row) for row in rows[np.sort(first)][:count]]
 
 
-def _ranked(task: Task, row: int) -> tuple[RankedCandidate, ...]:
-    """The candidates nearest to a query, nearest first."""
-    scores, labels = scores_of(task, np.array([row]))[0], task.candidates.labels
-    return tuple(
-        RankedCandidate(
-            task.classes[labels[place]], float(scores[place]), bool(labels[place] == task.queries.labels[row])
-        )
-        for place in nearest(task, row, _SHOWN)
-    )
-
-
 def _card(data: Quickstart, bench: Bench, refined: Task, row: int, images: Refinement, place: int) -> _Card:
     entity = bench.entities[int(refined.queries.labels[row])]
     return _Card(
@@ -125,8 +102,6 @@ def _card(data: Quickstart, bench: Bench, refined: Task, row: int, images: Refin
         why=_why(images, place),
         rank_before=_rank(bench.task, row),
         rank_after=_rank(refined, row),
-        before=_ranked(bench.task, row),
-        after=_ranked(refined, row),
         neighbours=_neighbours(data, images, place, entity.key),
     )
 
@@ -152,7 +127,6 @@ def _neighbours(data: Quickstart, result: Refinement, place: int, entity: str) -
             picture=_png(data, pair.payload["row"]),
             caption=pair.payload["caption"],
             similarity=pair.similarity,
-            reliability=pair.reliability,
             share=pair.weight / total,
             relevant=pair.payload["entity"] == entity,
         )

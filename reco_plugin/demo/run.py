@@ -138,7 +138,7 @@ def _report(results: dict[str, Any], out: Path) -> None:
     print(
         f"\n{gain:+.1f} points top-1, both refined, on entities the mini CLIP never saw: pairs were inserted, "
         "no weight changed."
-        f"\n\nLook:  {out / 'index.html'}   (queries, neighbours, rankings before and after)"
+        f"\n\nLook:  {out / 'index.html'}   (queries, neighbours, ranks before and after)"
         f"\n       {out / 'results.json'}"
         f"\n       {out / _PHOTOS}, {out / _CATALOGUE}   (the unseen ones in the layout of your own data, for the tour)"
         f"\n\nNext:  {reco} memory search 'a fox' --memory {out / 'memory'}"

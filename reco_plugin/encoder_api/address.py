@@ -32,7 +32,6 @@ class ApiAddress(BaseModel):
         images: whether its model takes images; in OpenAI's dialect there are none.
         batch: items per request; None: the dialect's own number.
         parallel: requests at the same time.
-        normalise: make unit vectors of what comes.
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid")
@@ -44,7 +43,6 @@ class ApiAddress(BaseModel):
     images: bool = True
     batch: int | None = Field(None, ge=1, le=2048)
     parallel: int = Field(4, ge=1, le=64)
-    normalise: bool = False
 
     @property
     def host(self) -> str:

@@ -50,12 +50,10 @@ class Counted:
     Attributes:
         calls: requests, by their end: answered, refused, failed, or repeated.
         items: texts and images that were answered, by modality.
-        tokens: as the provider counts them, by its name for them.
     """
 
     calls: Tally = field(default_factory=Tally)
     items: Tally = field(default_factory=Tally)
-    tokens: Tally = field(default_factory=Tally)
 
 
 @dataclass(frozen=True)
@@ -65,7 +63,6 @@ class ServedModel:
     fingerprint: Fingerprint
     k: int  # neighbours per query, unless a request says otherwise
     caution: Caution  # likewise
-    matryoshka: tuple[int, ...] = ()  # dimensions that its vectors may be cut to
 
 
 class _Again(Exception):
@@ -142,7 +139,7 @@ class ApiClient:
             one = next((row for row in rows if self.address.model in (None, row["id"])), rows[0])
             made_by = Fingerprint(str(one["name"]), str(one["fingerprint"]), int(one["dimension"]))
             caution: Any = one["caution"] if one["caution"] in get_args(Caution) else "balanced"
-            return ServedModel(made_by, int(one["k"]), caution, tuple(map(int, one.get("matryoshka", ()))))
+            return ServedModel(made_by, int(one["k"]), caution)
         except (KeyError, IndexError, TypeError, ValueError):
             raise SessionError(
                 f"{url} is no model list of a `reco serve`: name another dialect in RECO_ENCODER"
@@ -156,8 +153,6 @@ class ApiClient:
         answer = self._send("POST", self._dialect.url(self.address), self._dialect.write(self.address, items, modality))
         vectors = self._read(answer, modality, len(items), dimension)
         self.counted.items.add(modality, len(items))
-        for name, tokens in _usage(answer):
-            self.counted.tokens.add(name, tokens)
         return vectors
 
     def _send(self, method: str, url: str, body: Any) -> Any:
@@ -224,10 +219,8 @@ class ApiClient:
             return SessionError(f"{message}. The key is {'wrong' if self._key else 'missing'}: set RECO_ENCODER_KEY")
         if status in _REFUSED:
             return InputError(f"the API that encodes refused it ({status}): {reason}")  # callers of a service read it
-        place = response.headers.get("location")
-        moved = f". It points to {place}: give that address" if place else ""
         known = f"dialect ({self.address.dialect}) and model ({self.address.model})"
-        return SessionError(message + (moved or f". Check address, {known}"))
+        return SessionError(f"{message}. Check address, {known}")
 
     def _clean(self, text: str) -> str:
         """An answer of the API, in a line, without its key."""
@@ -247,13 +240,10 @@ class ApiClient:
             ) from None
         if len(vectors) != count:
             raise SessionError(f"{who} answered {len(vectors)} vectors for {count} {modality}s")
-        if self.address.normalise:
-            vectors = vectors / np.maximum(np.linalg.norm(vectors, axis=-1, keepdims=True), 1e-12)
         try:
             return check_vectors(vectors, dimension or vectors.shape[-1], f"vectors of {who}")
         except VectorError as error:
-            more = "" if self.address.normalise else ", or add normalise=1 to the address"
-            raise SessionError(f"{error}; has its model changed?{more}") from None
+            raise SessionError(f"{error}; has its model changed?") from None
 
 
 def _cut(items: Sequence[bytes], most: int) -> Iterator[Sequence[bytes]]:
@@ -277,11 +267,3 @@ def _message(response: httpx.Response) -> str:
         if isinstance(found, dict):
             found = next((found[name] for name in ("error", "detail", "message") if found.get(name)), str(found))
     return str(found)
-
-
-def _usage(answer: Any) -> Iterator[tuple[str, int]]:
-    """Tokens and pixels that the provider counts, by its names for them."""
-    found = answer.get("usage") or (answer.get("meta") or {}).get("billed_units") or {}
-    for name, value in found.items() if isinstance(found, dict) else ():
-        if isinstance(value, (int, float)) and value > 0:
-            yield name, int(value)

@@ -174,14 +174,10 @@ def _creation(dimension: int, options: MemoryOptions) -> dict[str, Any]:
         )
         for modality in MODALITIES
     }
-    index = {"m": options.m, "ef_construct": options.ef_construct, "on_disk": options.index_on_disk}
     arguments = {
-        "hnsw_config": models.HnswConfigDiff(**index) if any(value is not None for value in index.values()) else None,
         "quantization_config": _quantization(options),
-        "on_disk_payload": options.payload_on_disk,
         "shard_number": options.shards,
         "replication_factor": options.replicas,
-        "write_consistency_factor": options.write_consistency,
     }
     words = {WORDS: models.SparseVectorParams(modifier=models.Modifier.IDF)}
     return {"vectors_config": vectors, "sparse_vectors_config": words} | {
@@ -191,19 +187,9 @@ def _creation(dimension: int, options: MemoryOptions) -> dict[str, Any]:
 
 def search_params(options: MemoryOptions, k: int) -> models.SearchParams:
     """Qdrant's parameters of one query for k neighbours."""
-    quantised = options.rescore is not None or options.oversampling is not None
-    quantization = models.QuantizationSearchParams(rescore=options.rescore, oversampling=options.oversampling)
     return models.SearchParams(
-        hnsw_ef=None if options.exact else max(options.search_ef or SEARCH_EF, k),
-        exact=options.exact or None,
-        quantization=quantization if quantised else None,
+        hnsw_ef=None if options.exact else max(options.search_ef or SEARCH_EF, k), exact=options.exact or None
     )
-
-
-def consistency(options: MemoryOptions) -> Any:
-    """Read consistency for the client; None is the server's default."""
-    wanted = options.read_consistency
-    return models.ReadConsistencyType(wanted) if isinstance(wanted, str) else wanted
 
 
 def _quantization(options: MemoryOptions) -> Any:

@@ -16,7 +16,6 @@ from .checks import CheckedSearch
 from .collection import (
     STATE_ID,
     ServedState,
-    consistency,
     count_pairs,
     open_served,
     read_collection,
@@ -210,17 +209,15 @@ class QdrantMemory(PointMemory):
         It is not asked by ``QdrantClient.query_batch_points``: that first copies each number of each request, in
         case a text is to be embedded, which takes half of the CPU of a search.
         """
-        agreed = consistency(self._options)
         if not self._server.by_grpc:
             batch = models.QueryRequestBatch.model_construct(searches=list(requests))
-            limits: dict[str, Any] = {"consistency": agreed, "timeout": left}
             search = client.http.search_api.query_batch_points
+            limits: dict[str, Any] = {"timeout": left}
             told = search(collection_name=self.collection, query_request_batch=batch, **limits)
             return [answer.points for answer in told.result or []]
         message = grpc.QueryBatchPoints(
             collection_name=self.collection,
             query_points=[RestToGrpc.convert_query_request(request, self.collection) for request in requests],
-            read_consistency=None if agreed is None else RestToGrpc.convert_read_consistency(agreed),
             timeout=left,
         )
         answers = client.grpc_points.QueryBatch(

@@ -87,7 +87,7 @@ def find_files(source: str, options: AddOptions) -> Files:
         lacking = "preprocessor_config.json" if preprocess is None else tokenizer.name
         raise ConfigError(f"{source} has no {lacking}: put that of the model that was exported beside its towers")
     return Files(
-        options.name or repository.rstrip("/").split("/")[-1],
+        repository.rstrip("/").split("/")[-1],
         layout,
         folder / image,
         folder / text,

@@ -92,7 +92,6 @@ class ExportOptions(EncoderOptions, ManifestOptions):
 class AddOptions(ManifestOptions):
     """What is imported, beside the source."""
 
-    name: str | None = option(None, "Set the name of the encoder in the manifest.", unset="of SOURCE")
     revision: str | None = option(None, "Take this branch, tag or commit of a hub repository.", unset="its main branch")
 
 

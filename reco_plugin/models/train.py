@@ -122,7 +122,6 @@ def _run(model: Fusions, batches: Batches, out: Path, config: TrainConfig) -> No
                 if not math.isfinite(loss.item()):
                     raise ConfigError(f"the loss is {loss.item()} at step {step}: give a lower --lr")
                 log.add_scalar("loss", loss.item(), step)
-                log.add_scalar("temperature", model.log_scale.exp().item(), step)
 
 
 def _loss(model: Fusions, batch: Mapping[Modality, SideInputs]) -> Tensor:

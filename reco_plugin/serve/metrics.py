@@ -134,7 +134,6 @@ class Metrics:
         for name, tally, label, text in (
             ("calls", counted.calls, "outcome", "requests to the API that encodes, by their end"),
             ("items", counted.items, "modality", "texts and images that the API encoded"),
-            ("tokens", counted.tokens, "kind", "what the API counted, by its name for it"),
         ):
             family = CounterMetricFamily(f"reco_encoder_api_{name}", text, labels=["provider", label])
             for word, count in tally.to_dict().items():

@@ -90,17 +90,12 @@ def opened(server: StandIn, scheme: str) -> Iterator[Callable[..., Memory]]:
 def test_a_collection_is_made_as_the_options_say(server: StandIn, opened: Callable[..., Memory]) -> None:
     opened(
         options={
-            "m": 24,
-            "ef_construct": 200,
-            "index_on_disk": True,
             "vectors_on_disk": True,
-            "payload_on_disk": False,
             "datatype": "float16",
             "quantization": "scalar",
             "quantization_in_ram": True,
             "shards": 6,
             "replicas": 3,
-            "write_consistency": 2,
         }
     )
     made = server.engine.made["reco--v1"]
@@ -108,12 +103,9 @@ def test_a_collection_is_made_as_the_options_say(server: StandIn, opened: Callab
     for params in made["vectors_config"].values():
         assert (params.size, params.distance) == (D, models.Distance.COSINE)
         assert (params.on_disk, params.datatype) == (True, models.Datatype.FLOAT16)
-    index = made["hnsw_config"]
-    assert (index.m, index.ef_construct, index.on_disk) == (24, 200, True)
     scalar = made["quantization_config"].scalar
     assert (scalar.type, scalar.always_ram) == (models.ScalarType.INT8, True)
-    counts = ("shard_number", "replication_factor", "write_consistency_factor", "on_disk_payload")
-    assert tuple(made[name] for name in counts) == (6, 3, 2, False)
+    assert (made["shard_number"], made["replication_factor"]) == (6, 3)
     assert made["metadata"]["reco"]["fingerprint"] == {"name": "mini/clip", "digest": "ab" * 32, "dimension": D}
 
 

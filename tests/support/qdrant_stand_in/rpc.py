@@ -79,12 +79,9 @@ class Collections(q.CollectionsServicer):
                 request, "sparse_vectors_config", GrpcToRest.convert_sparse_vector_config
             ),
             "metadata": grpc_to_payload(request.metadata),
-            "hnsw_config": _optional(request, "hnsw_config", GrpcToRest.convert_hnsw_config_diff),
             "quantization_config": _optional(request, "quantization_config", quantization),
             "shard_number": _optional(request, "shard_number"),
             "replication_factor": _optional(request, "replication_factor"),
-            "write_consistency_factor": _optional(request, "write_consistency_factor"),
-            "on_disk_payload": _optional(request, "on_disk_payload"),
         }
         with _told(context):
             done = self._engine.create(request.collection_name, _key(context), arguments)
