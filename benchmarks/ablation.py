@@ -1,12 +1,11 @@
-"""What each part of the method is worth: gains, and what is lost without a part, on things that nothing else shows.
+"""What the method gives on things that nothing else shows: points over plain vectors.
 
     python -m benchmarks.ablation --data DIRECTORY            # the half to choose by; DIRECTORY: vectors of real CLIPs
     python -m benchmarks.ablation --data DIRECTORY --final    # the other half, which was opened once
 
 Icons of signs and brands come through npm, of sets that no other page shows, under the shipped encoder. Things are
-split into two halves by name. An order draws pictures and halves anew and shuffles the pairs; a part is compared order
-by order. The first run fetches and encodes 5,000 drawings in four minutes; an order takes half a minute, and as much
-for each part.
+split into two halves by name. An order draws pictures and halves anew and shuffles the pairs. The first run fetches
+and encodes 5,000 drawings in four minutes; an order takes half a minute.
 """
 
 from __future__ import annotations
@@ -15,19 +14,14 @@ import argparse
 import re
 import zlib
 from collections import defaultdict
-from collections.abc import Callable, Sequence
-from contextlib import ExitStack
-from dataclasses import replace
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
-from unittest.mock import patch
 
 import numpy as np
-import numpy.typing as npt
 from PIL import Image
 
 from reco_plugin import Reco
-from reco_plugin.calibration import calibrate, closed_form, corpus, evidence, reliability, scores, state
 from reco_plugin.calibration.learn import learn
 from reco_plugin.memory import open_memory
 from reco_plugin.quickstart.dataset import iconify
@@ -127,21 +121,16 @@ class Things:
         return self._image[held], np.stack(texts), self._image[asks]
 
 
-Learned = dict[bytes, VectorMemory]
-
-
-def refiner(image: Vectors, text: Vectors, order: int, kept: Learned, wrong: float = 0.0) -> Refiner:
-    """A memory of pairs (N, D) in some order, a share of the captions dealt out anew; learned once."""
+def refiner(image: Vectors, text: Vectors, order: int, wrong: float = 0.0) -> Refiner:
+    """A memory of pairs (N, D) in some order, a share of the captions dealt out anew."""
     rng = stream("memory", order)
     mixed = rng.permutation(len(image))
     image, text = image[mixed], text[mixed].copy()
     spoiled = np.flatnonzero(rng.random(len(mixed)) < wrong)
     text[spoiled] = text[rng.permutation(spoiled)]
-    if (key := image.tobytes() + text.tobytes()) not in kept:
-        store = open_memory(":memory:", Fingerprint("stored", "0" * 64, image.shape[1]))
-        store.upsert(Records([f"{n:06d}" for n in range(len(image))], image, text, [{}] * len(image)))
-        kept[key] = VectorMemory(store, learn(store, K))
-    return Refiner(kept[key], None, k=K)
+    store = open_memory(":memory:", Fingerprint("stored", "0" * 64, image.shape[1]))
+    store.upsert(Records([f"{n:06d}" for n in range(len(image))], image, text, [{}] * len(image)))
+    return Refiner(VectorMemory(store, learn(store, K)), None, k=K)
 
 
 def put(
@@ -163,39 +152,39 @@ def put(
                 out.setdefault(f"{part}: {side}", []).append(float(gain[mask].mean()))
 
 
-def measure(stored: dict[str, Any], data: Path | None, half: int, orders: int, kept: Learned) -> Gains:
+def measure(stored: dict[str, Any], data: Path | None, half: int, orders: int) -> Gains:
     """All scenarios."""
     out, signs, brands = Gains(), Things(stored, "signs", half), Things(stored, "brands", half)
     for order in range(orders):
         image, text, asks = signs.pairs(order, 3)
         their_image, their_text, theirs = brands.pairs(order, 2)
-        made = refiner(image, text, order, kept)
+        made = refiner(image, text, order)
         put(out, "signs, 3 each", made, asks, signs.prompt)
-        put(out, "signs, 30 % wrong", refiner(image, text, order, kept, 0.3), asks, signs.prompt)
-        made = refiner(np.concatenate([image, their_image]), np.concatenate([text, their_text]), order, kept)
+        put(out, "signs, 30 % wrong", refiner(image, text, order, 0.3), asks, signs.prompt)
+        made = refiner(np.concatenate([image, their_image]), np.concatenate([text, their_text]), order)
         put(out, "signs beside brands", made, asks, signs.prompt)
-        made = refiner(their_image, their_text, order, kept)
+        made = refiner(their_image, their_text, order)
         put(out, "brands, 2 each", made, theirs, brands.prompt)
         put(out, "signs, a memory of brands", made, asks, signs.prompt)
         for name, share in (("half of the signs", 0.5), ("40 signs", 40 / len(signs.all))):
             some = stream(name, order).permutation(signs.all)[: int(share * len(signs.all))].tolist()
             held, captions, _ = signs.pairs(order, 3, some)
-            put(out, name, refiner(held, captions, order, kept), asks, signs.prompt, some)
+            put(out, name, refiner(held, captions, order), asks, signs.prompt, some)
         if data:
-            _real(out, data, order, kept)
+            _real(out, data, order)
     return out
 
 
-def _real(out: Gains, data: Path, order: int, kept: Learned) -> None:
+def _real(out: Gains, data: Path, order: int) -> None:
     with np.load(data / "clip_vit_b32_imagenet.npz") as stored:
         image, caption, prompt = (_unit(stored[name]) for name in ("image", "text_a", "text_b"))
     some = np.sort(stream("imagenet", order).permutation(len(image))[: len(image) // 2])
-    made = refiner(image[some, :2].reshape(-1, image.shape[2]), np.repeat(caption[some], 2, axis=0), order, kept)
+    made = refiner(image[some, :2].reshape(-1, image.shape[2]), np.repeat(caption[some], 2, axis=0), order)
     put(out, "half of ImageNet", made, image[:, 2 + order % 2], prompt, some.tolist())
     with np.load(data / "marqo_fashionclip_products.npz") as stored:
         image, caption = _unit(stored["image"]), _unit(stored["text"])
     some = stream("shop", order).permutation(len(image))[: len(image) // 2]
-    put(out, "half of a shop", refiner(image[some], caption[some], order, kept), image, caption, some.tolist())
+    put(out, "half of a shop", refiner(image[some], caption[some], order), image, caption, some.tolist())
 
 
 def _unit(x: Any) -> Vectors:
@@ -203,63 +192,8 @@ def _unit(x: Any) -> Vectors:
     return np.asarray(x / np.linalg.norm(x, axis=-1, keepdims=True), np.float32)
 
 
-def _without_feature(column: int) -> Callable[[], list[Any]]:
-    features = evidence.Evidence.features
-
-    def held(self: evidence.Evidence, spread: float) -> npt.NDArray[np.float64]:
-        out = features(self, spread)
-        out[:, column] = 0.0
-        return out
-
-    return lambda: [patch.object(evidence.Evidence, "features", held)]
-
-
-def _without_typicality() -> list[Any]:
-    gate = state.Calibration.gate
-
-    def free(self: state.Calibration, *given: Any, **named: Any) -> state.Applied | None:
-        applied = gate(self, *given, **named)
-        return applied and replace(applied, typical=None)
-
-    return [patch.object(state.Calibration, "gate", free)]
-
-
-SERVED = ("typicality", "the fall of caution", "mass of candidates")
-"""Parts that only serve: without them, the same is learned."""
-PARTS: dict[str, Callable[[], list[Any]]] = {
-    "CLIP's score of the evidence": _without_feature(1),
-    "CLIP's score of the pairs": _without_feature(2),
-    "nearness": _without_feature(3),
-    "lead": _without_feature(4),
-    "sharpness by search (5 instead)": lambda: [patch.object(calibrate, "choose_sharpness", lambda *_: np.log(5.0))],
-    "simulated views": lambda: [patch.object(calibrate, "_SINGLE", 2.0)],
-    "reliability": lambda: [
-        patch.object(reliability.Reliability, "of", lambda self, witnesses: np.ones(witnesses.shape[:-1], np.float32))
-    ],
-    "one's own pair out of reliability": lambda: [
-        patch.object(corpus.Corpus, "reliability_without", lambda self, _, found: self.reliability_of(found))
-    ],
-    "Fisher's metric": lambda: [patch.object(corpus, "_with_scatter", lambda measured: measured)],
-    "typicality": _without_typicality,
-    "the fall of caution": lambda: [patch.object(state, "FALL", 0.0)],
-    "mass of candidates": lambda: [
-        patch.object(scores, "keep_mass", lambda queries, both, covered, _: np.where(covered, both, queries))
-    ],
-    "the rule of coverage": lambda: [
-        patch.object(closed_form, "find_covered", lambda prompts, captions, similarity, rival: similarity > rival)
-    ],
-}
-
-
-def without(name: str, base: Gains, found: Gains) -> list[str]:
-    """A part, and its largest loss and gain, each with its standard error over orders."""
-    moved = {place: np.subtract(found[place], base[place]) for place in base}
-    ends = min(moved, key=lambda one: moved[one].mean()), max(moved, key=lambda one: moved[one].mean())
-    return [name, *(f"{_spread(moved[place], len(moved[place]) ** 0.5)} ({place})" for place in ends)]
-
-
-def _spread(of: Sequence[float] | npt.NDArray[np.float64], root: float = 1.0) -> str:
-    return f"{np.mean(of):+.1f} ± {np.std(of, ddof=1) / root:.1f}"
+def _spread(of: Sequence[float]) -> str:
+    return f"{np.mean(of):+.1f} ± {np.std(of, ddof=1):.1f}"
 
 
 def main() -> None:
@@ -268,24 +202,13 @@ def main() -> None:
     parser.add_argument("--data", type=Path, help="folder of vectors of real CLIPs")
     parser.add_argument("--final", action="store_true", help="the half that was opened once")
     parser.add_argument("--orders", type=int, default=ORDERS)
-    parser.add_argument("--parts", type=int, default=len(PARTS), help="how many of the parts are left out, in turn")
     given = parser.parse_args()
     given.cache.mkdir(parents=True, exist_ok=True)
-    stored, learned = drawn(given.cache), Learned()
-    base = measure(stored, given.data, int(given.final), given.orders, learned)
+    base = measure(drawn(given.cache), given.data, int(given.final), given.orders)
     sides = ("image", "text", "both")
     places = dict.fromkeys(place.rpartition(": ")[0] for place in base)
     cells = [[place, *(_spread(base[f"{place}: {side}"]) for side in sides)] for place in places]
-    print(table(["memory", "images", "texts", "both"], cells), flush=True)
-    rows = []
-    for name, parts in list(PARTS.items())[: given.parts]:
-        with ExitStack() as patched:
-            for one in parts():
-                patched.enter_context(one)
-            found = measure(stored, given.data, int(given.final), given.orders, learned if name in SERVED else {})
-        rows.append(without(name, base, found))
-        print(*rows[-1], sep="\t", flush=True)
-    print(table(["without", "largest loss", "largest gain"], rows, left=3))
+    print(table(["memory", "images", "texts", "both"], cells))
 
 
 if __name__ == "__main__":

@@ -54,8 +54,8 @@ def table(head: Sequence[str], rows: Iterable[Sequence[str]], *, left: int = 1) 
     return "\n".join([lines[0], "|" + "---|" * left + "--:|" * (len(head) - left), *lines[1:]])
 
 
-def machine(*packages: str, load: bool = True) -> str:
-    """Processor, cores, load, Python, and the versions of these packages."""
+def machine(*packages: str) -> str:
+    """Processor, cores, Python, and the versions of these packages."""
     cpu = Path("/proc/cpuinfo")
     lines = cpu.read_text().splitlines() if cpu.exists() else []
     name = next((line.partition(":")[2].strip() for line in lines if line.startswith("model name")), "")
@@ -63,7 +63,6 @@ def machine(*packages: str, load: bool = True) -> str:
     parts = [
         f"{name or platform.processor() or 'unknown processor'} ({', '.join(flags) or platform.machine()})",
         f"{os.cpu_count()} cores",
-        *([f"load {os.getloadavg()[0]:.1f} at the end"] if load else []),
         f"{platform.system()}, Python {platform.python_version()}",
         *(f"{package} {version(package)}" for package in packages),
     ]

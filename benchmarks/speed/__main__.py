@@ -74,7 +74,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
         took, load = time.monotonic() - begun, os.getloadavg()[0]
         block = f"{done.stdout.strip()}\n\n`python {' '.join(command)}`, {took:.0f} s; load {load:.1f} at its end."
         if told.write:
-            where = f"{machine(*TOOLS, load=False)}; {datetime.now(UTC).date()}."
+            where = f"{machine(*TOOLS)}; {datetime.now(UTC).date()}."
             write_blocks({name: block, "machine": where})
         else:
             print(f"## {name}\n\n{block}\n", flush=True)

@@ -57,7 +57,9 @@ def _served(tree: Path, given: Given, name: str) -> Iterator[tuple[int, int]]:
         drawn = np.random.default_rng(0).normal(size=(2, PAIRS, Artifact.load(given.model).manifest.dimension))
         image, text = drawn / np.linalg.norm(drawn, axis=2, keepdims=True)
         np.savez(source, id=[f"pair-{n}" for n in range(PAIRS)], image=image, text=text)
-        subprocess.run([*words, "memory", "build", str(source), *named], cwd=tree, env=env, check=True)
+        subprocess.run(
+            [*words, "memory", "build", str(source), *named], cwd=tree, env=env, check=True, stdout=sys.stderr
+        )
     command, ready = [*words, "serve", "--port", str(port), *named], f"http://127.0.0.1:{port}/readyz"
     log = given.folder / f"serve-{name}.log"
     with running("reco serve", command, log, lambda: ask(ready), 120, patience_s=60, cwd=tree, env=env) as pid:
