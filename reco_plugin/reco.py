@@ -110,9 +110,9 @@ class Reco:
             raise ConfigError(f"memory must be a folder, ':memory:' or the URL of a Qdrant server, got {memory!r}")
         location = None if memory is None else os.fspath(memory)
         chosen = load_settings(model=model, memory=location, **settings)
-        tell_fallback(chosen)
         is_new = "://" not in chosen.memory and chosen.memory != ":memory:" and not in_home(chosen.memory).exists()
         reco = cls.of(chosen)
+        tell_fallback(chosen)
         if is_new:
             log.warning("there was no memory at %s: an empty one was made there", in_home(chosen.memory).absolute())
         return reco

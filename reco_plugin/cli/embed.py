@@ -14,7 +14,8 @@ from ..data.source import read_lines
 from ..errors import InputError
 from ..files import whole_file
 from ..options import RefineOptions
-from .shared import Given, JsonOption, OpenOptions, check_place, print_result, reco_to_read, take_flags, takes
+from .service import explained_lock
+from .shared import Given, JsonOption, OpenOptions, check_place, print_result, settings_of, take_flags, takes
 
 
 @dataclass(frozen=True)
@@ -57,6 +58,8 @@ def embed_command(
     """
     import numpy as np
 
+    from ..reco import Reco, tell_fallback
+
     asked = take_flags(_Items, given)
     texts = [*(asked.text or []), *(read_lines(asked.input) if asked.input else [])]
     images = asked.image or []
@@ -64,10 +67,11 @@ def embed_command(
         raise InputError("nothing to embed: give --text, --image or --input")
     check_place(out)
     settings = load_settings(memory=":memory:") if asked.refine is False else asked.existing
-    with reco_to_read(asked.model, settings) as reco:
+    with explained_lock(settings), Reco.of(settings_of(asked.model, settings)) as reco:
         options: dict[str, Any] = {"role": asked.role, "refine": asked.refine, **given}
         parts = [reco.embed(texts, modality="text", **options)] if texts else []
         parts += [reco.embed(images, modality="image", **options)] if images else []
+    tell_fallback(reco.settings)  # after what may fail, so that an error comes alone
     retrieved = [part.retrieved for part in parts if part.retrieved is not None]
     if retrieved and not np.concatenate(retrieved).any():
         typer.echo("warning: the memory is empty, so nothing is refined and the vectors are plain", err=True)

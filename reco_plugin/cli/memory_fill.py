@@ -36,7 +36,6 @@ _SOURCE = typer.Argument(
     "'postgresql://HOST/DATABASE?table=NAME&text=title'. Other column names than id, image and text are named, as in "
     "'shop.csv?id=sku&image=photo&text=title'. See docs/sources.md.",
 )
-_NO_FLAGS = ("gpus_per_worker",)
 
 
 @dataclass(frozen=True)
@@ -77,7 +76,7 @@ class _Build(FillOptions):
     ] = False
 
 
-@takes(_Build, Cluster, IngestOptions, but=_NO_FLAGS)
+@takes(_Build, Cluster, IngestOptions)
 def build_command(
     origin: Annotated[str | None, _SOURCE] = None,
     *,
@@ -104,7 +103,7 @@ def build_command(
         fill.do("build")
 
 
-@takes(FillOptions, Cluster, IngestOptions, but=("source", *_NO_FLAGS))
+@takes(FillOptions, Cluster, IngestOptions, but=("source",))
 def add_command(
     origin: Annotated[str, _SOURCE],
     *,
@@ -120,7 +119,7 @@ def add_command(
     Fill(origin, take_flags(FillOptions, given), given, only_known=only_known).do("add")
 
 
-@takes(FillOptions, Cluster, IngestOptions, but=_NO_FLAGS)
+@takes(FillOptions, Cluster, IngestOptions)
 def sync_command(
     origin: Annotated[str, _SOURCE],
     *,

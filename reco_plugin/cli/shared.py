@@ -284,9 +284,12 @@ def check_place(path: Path | None) -> None:
 
 def reco_of(model: Path | None, settings: Settings, **more: Any) -> Reco:
     """The model with the memory of these settings, and other settings by name."""
-    from ..reco import Reco
+    from ..reco import Reco, tell_fallback
 
-    return Reco.of(settings_of(model, settings, **more))
+    chosen = settings_of(model, settings, **more)
+    reco = Reco.of(chosen)
+    tell_fallback(chosen)
+    return reco
 
 
 def reco_to_read(model: Path | None, settings: Settings, **more: Any) -> Reco:
@@ -299,24 +302,23 @@ def reco_here_or_served(model: Path | None, settings: Settings) -> Reco:
     """The same to change the memory, too: through the service that has it open, if there is one."""
     from ..api_encoder import load_model
     from ..client.memory import ServedPairs
-    from ..reco import Reco
+    from ..reco import Reco, tell_fallback
 
     chosen = settings_of(model, settings, on_memory_failure="fail")
     store = served_memory(chosen, load_model(chosen.model).manifest.fingerprint)
     if store is not None:
-        return Reco.of(chosen, pairs_of=lambda encoder: ServedPairs(store, encoder))
-    with explained_lock(settings):
-        return Reco.of(chosen)
+        reco = Reco.of(chosen, pairs_of=lambda encoder: ServedPairs(store, encoder))
+    else:
+        with explained_lock(settings):
+            reco = Reco.of(chosen)
+    tell_fallback(chosen)
+    return reco
 
 
 def settings_of(model: Path | None, settings: Settings, **more: Any) -> Settings:
     """All settings of the model with the memory of these settings, and other settings by name."""
-    from ..reco import tell_fallback
-
     place = {name: getattr(settings, name) for name in ("memory_collection", "memory_options")} | more
-    chosen = load_settings(model=None if model is None else str(model), memory=settings.memory, **place)
-    tell_fallback(chosen)
-    return chosen
+    return load_settings(model=None if model is None else str(model), memory=settings.memory, **place)
 
 
 def with_progress(batches: Iterable[Records], total: int | None, what: str) -> Iterator[Records]:
