@@ -4,14 +4,14 @@
 
     open_rows       rows of pairs, or why not usable        csv tsv jsonl parquet | folder | tar | npz npy | …
     read_pairs      the same; the first bad row raises
-    read_labelled   images with classes, for zero-shot      folder | table | tar | torchvision: | npz
+    read_labelled   images with classes, for zero-shot      folder | table | tar | torchvision:
     read_records, write_pairs                               pairs as vectors, in batches: npz parquet
 
 Sources of pairs are described in ``docs/sources.md``, evaluation sets in ``docs/evaluation.md``.
 """
 
 from .columns import is_vectors, read_feedback, write_pairs
-from .labelled import Labelled, read_labelled, write_labelled
+from .labelled import Labelled, read_labelled
 from .opening import open_rows, read_pairs, read_records
 from .rows import Rejected, Rows, SourcePart
 
@@ -26,6 +26,5 @@ __all__ = [
     "read_labelled",
     "read_pairs",
     "read_records",
-    "write_labelled",
     "write_pairs",
 ]

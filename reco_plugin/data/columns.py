@@ -28,10 +28,9 @@ from typing import Any, TypeAlias
 import numpy as np
 import numpy.typing as npt
 
-from ..errors import DataError, InputError, need
+from ..errors import DataError, need
 from ..files import whole_file
-from ..types import Pair, Records, Vectors
-from ..values import check_vectors
+from ..types import Pair, Records
 from .cells import CellError, RowMaker, Vector, unit_rows
 from .rows import FilePart, Rejected, Rows, stamp_of
 from .source import ColumnNames, Location, check_columns, note_ids, parse_source
@@ -82,36 +81,11 @@ def _write_parquet(path: Path, batches: Iterator[ColumnArrays], beside: Mapping[
     return rows
 
 
-def check_side(
-    path: Path, name: str, values: ColumnValues, dimension: int | None = None, first_row: int = 0
-) -> Vectors:
-    """Check the vectors (N, D) of a file from row ``first_row`` on; returns them with exactly unit norm.
-
-    Without a ``dimension``, D is the array's own.
-    """
-    where = f"{path}: {name}" + (f" (counted from row {first_row})" if first_row else "")
-    if values.ndim != 2:
-        raise DataError(f"{where} must have shape (N, D), got {values.shape}")
-    try:
-        return check_vectors(values, values.shape[1] if dimension is None else dimension, where)
-    except InputError as error:
-        raise DataError(str(error)) from None
-
-
-def check_rows(path: Path, columns: Mapping[str, ColumnValues], rows: int, names: Iterable[str] | None = None) -> None:
-    """Check that columns, (N,) or (N, D), have N = ``rows`` rows: all of them, or those of ``names`` that are there."""
-    for name in columns if names is None else [name for name in names if name in columns]:
-        if columns[name].ndim == 0 or len(columns[name]) != rows:
-            raise DataError(f"{path}: {name} has shape {columns[name].shape}, expected {rows:,} rows as in the others")
-
-
-def texts_of(path: Path, name: str, values: ColumnValues) -> list[str]:
-    """Read a column (N,) of ids or names as texts."""
-    items = values.tolist()
-    for row, item in enumerate(items):
-        if isinstance(item, bool) or not isinstance(item, str | int):
-            raise DataError(f"{path}: {name}[{row}] is {item!r}, expected a text or a whole number")
-    return [str(item) for item in items]
+def _check_rows(path: Path, columns: Mapping[str, ColumnValues], rows: int) -> None:
+    """Check that columns, (N,) or (N, D), have N = ``rows`` rows."""
+    for name, values in columns.items():
+        if values.ndim == 0 or len(values) != rows:
+            raise DataError(f"{path}: {name} has shape {values.shape}, expected {rows:,} rows as in the others")
 
 
 @contextmanager
@@ -233,7 +207,7 @@ def _read_npz(path: Path, maker: RowMaker) -> Iterator[Pair | Rejected]:
     names = maker.names
     columns = read_columns(path, (names.id, names.image, names.text))
     rows = columns[names.id].size
-    check_rows(path, columns, rows)
+    _check_rows(path, columns, rows)
     for name, column in columns.items():
         if column.ndim != 1 and name not in (names.image, names.text):
             raise DataError(f"{path}: {name} has shape {column.shape}; a payload column has one value per row")

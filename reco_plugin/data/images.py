@@ -19,7 +19,7 @@ import numpy.typing as npt
 
 from .. import __version__
 from ..errors import DataError
-from ..types import ImageInput, Vectors
+from ..types import ImageInput
 
 
 class LazyImages(Sequence[ImageInput]):
@@ -40,10 +40,8 @@ class LazyImages(Sequence[ImageInput]):
         return self._load(positions) if isinstance(positions, int) else [self._load(row) for row in positions]
 
 
-def pick(images: Sequence[ImageInput] | Vectors, rows: npt.NDArray[np.int64]) -> Sequence[ImageInput] | Vectors:
-    """Select images, or vectors (N, D), by row (M,); raw images stay unopened."""
-    if isinstance(images, np.ndarray):
-        return np.asarray(images[rows])
+def pick(images: Sequence[ImageInput], rows: npt.NDArray[np.int64]) -> Sequence[ImageInput]:
+    """Select images by row (M,); they stay unopened."""
     return LazyImages(len(rows), lambda position: images[int(rows[position])])
 
 

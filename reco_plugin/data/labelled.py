@@ -1,6 +1,6 @@
 """Labelled images for zero-shot classification: the set, the names and templates of its classes, and all its readers.
 
-Folders, one per class; clip-benchmark's shards; your own catalogue as a table; torchvision's; vectors: an ``.npz``.
+Folders, one per class; clip-benchmark's shards; your own catalogue as a table; torchvision's.
 """
 
 from __future__ import annotations
@@ -14,12 +14,10 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from ..errors import ConfigError, DataError
-from ..files import in_home
-from ..types import ImageInput, Pair, Vectors
+from ..errors import DataError
+from ..types import ImageInput, Pair
 from ..values import TEMPLATES, check_templates, did_you_mean, fill
 from .cells import CellError, image_of
-from .columns import ColumnArrays, check_rows, check_side, read_columns, texts_of, write_columns
 from .images import pick, spread_over_classes
 from .rows import FilePart, Rejected, Rows
 from .shards import Blob, blob_images, read_samples
@@ -50,21 +48,19 @@ class Labelled:
 
     Attributes:
         name: of the source.
-        images: N images, or their vectors (N, D), unit-norm.
+        images: N images.
         labels: (N,) class of each image, 0 … C-1.
         classes: C names.
         templates: prompts with ``{}`` (or clip-benchmark's ``{c}``) where the class name goes; empty: those of
             the model.
-        prompts: (C, D) unit-norm vectors of the classes; None where classes are embedded through the templates.
         query_ids: N ids; a pair of the memory with the same id is hidden from its own query. None: nothing is hidden.
     """
 
     name: str
-    images: Sequence[ImageInput] | Vectors
+    images: Sequence[ImageInput]
     labels: npt.NDArray[np.int64]
     classes: tuple[str, ...]
     templates: tuple[str, ...] = ()
-    prompts: Vectors | None = None
     query_ids: tuple[str, ...] | None = None
 
     def __len__(self) -> int:
@@ -83,12 +79,10 @@ def read_labelled(source: str | Path, *, templates: Sequence[str] = ()) -> Label
       ``classnames.txt`` (one a line);
     - ``.jsonl``, ``.csv`` or ``.tsv`` with the columns image and label (or class), and optionally query_id or id, by
       these names or those of the options ``image``, ``label`` and ``id``; ``images`` is the folder of the images. A
-      label is an id of the option ``classes``, a table with the columns id and name; or a name or number of
-      ``classes.txt`` beside the table; or the name itself;
+      label is a name or number of ``classes.txt`` beside the table; without that file, the name itself;
     - webdataset shards as clip-benchmark has them: ``KEY.jpg`` or another image, with ``KEY.cls`` (a number),
       ``classnames.txt`` beside the shards or in the folder above;
-    - ``torchvision:NAME?root=DIR&split=test``, see :func:`~reco_plugin.data.torchvision_sets.open_torchvision`;
-    - vectors: ``.npz``, see :func:`write_labelled`.
+    - ``torchvision:NAME?root=DIR&split=test``, see :func:`~reco_plugin.data.torchvision_sets.open_torchvision`.
 
     Templates are read from ``zeroshot_classification_templates.txt`` or ``templates.txt`` in the same places. The
     option ``?limit=N`` keeps N images, evenly from all classes; classes stay.
@@ -99,13 +93,11 @@ def read_labelled(source: str | Path, *, templates: Sequence[str] = ()) -> Label
 
     Raises:
         DataError: nothing there, no classes, labels outside of the classes; the message names file and row or key.
-        ConfigError: a template without a place for the class name, templates for vectors, or an unknown option.
+        ConfigError: a template without a place for the class name, or an unknown option.
         MissingExtra: torchvision without torchvision.
     """
     where = parse_source(source)
     labelled = _read(where)
-    if templates and labelled.prompts is not None:
-        raise ConfigError(f"{where.name} holds prompt vectors already: templates have no effect, leave them out")
     labelled = replace(labelled, templates=check_templates(templates) or labelled.templates)
     limit = where.count("limit")
     return labelled if limit is None else labelled.take(spread_over_classes(labelled.labels, limit))
@@ -118,45 +110,12 @@ def _read(where: Location) -> Labelled:
     if path.is_file() and path.suffix.lower() in SUFFIXES:
         return _from_table(where)
     where.only("limit")
-    if path.suffix.lower() == ".npz":
-        return _from_vectors(path)
     if names_shards(where.name):
         return _from_shards(where.name)
     if path.is_dir():
         return _from_folders(path)
     problem = f"{path} is no labelled set" if path.exists() else not_there(path)
-    raise DataError(f"{problem}: give a folder with one folder per class, a table, .tar shards, .npz or {PREFIX}NAME")
-
-
-def write_labelled(path: str | Path, labelled: Labelled) -> None:
-    """Write a labelled set of vectors.
-
-    Into ``.npz`` go ``image`` (N, D), ``label`` (N,), ``prompts`` (C, D), ``classes`` (C,) and, where given,
-    ``query_id`` (N,).
-
-    Raises:
-        DataError: raw images, no prompt vectors, a name without .npz, or the file cannot be written.
-    """
-    target = Path(path)
-    if not isinstance(labelled.images, np.ndarray) or labelled.prompts is None or target.suffix.lower() != ".npz":
-        raise DataError(f"{target} takes vectors of images and of prompts only, and must end in .npz")
-    arrays: ColumnArrays = {"image": labelled.images, "label": labelled.labels, "prompts": labelled.prompts}
-    arrays["classes"] = np.array(labelled.classes, np.str_)
-    if labelled.query_ids is not None:
-        arrays["query_id"] = np.array(labelled.query_ids, np.str_)
-    write_columns(target, arrays)
-
-
-def _from_vectors(path: Path) -> Labelled:
-    columns = read_columns(path, ("image", "label", "prompts"))
-    image = check_side(path, "image", columns["image"])
-    prompts = check_side(path, "prompts", columns["prompts"], image.shape[1])
-    check_rows(path, columns, len(image), ["label", "query_id"])
-    check_rows(path, columns, len(prompts), ["classes"])
-    names = texts_of(path, "classes", columns.get("classes", np.arange(len(prompts))))
-    ids = tuple(texts_of(path, "query_id", columns["query_id"])) if "query_id" in columns else None
-    labels = _checked(f"{path}: label", columns["label"].tolist(), len(prompts))
-    return Labelled(path.name, image, labels, tuple(names), (), prompts, ids)
+    raise DataError(f"{problem}: give a folder with one folder per class, a table, .tar shards or {PREFIX}NAME")
 
 
 def _from_folders(folder: Path) -> Labelled:
@@ -168,7 +127,7 @@ def _from_folders(folder: Path) -> Labelled:
     images = [image for part in found for image in part]
     labels = np.repeat(np.arange(len(found)), [len(part) for part in found]).astype(np.int64)
     classes = _class_names([folder], [member.name for member in members])
-    return Labelled(folder.name, images, labels, classes, _templates([folder]), None, tuple(names_in(folder, images)))
+    return Labelled(folder.name, images, labels, classes, _templates([folder]), tuple(names_in(folder, images)))
 
 
 def _from_shards(source: str) -> Labelled:
@@ -182,7 +141,7 @@ def _from_shards(source: str) -> Labelled:
     classes = _class_names(beside, None)
     labels = _checked(f"{source}: .cls", [_number(sample.parts["cls"]) for sample in samples], len(classes))
     images = blob_images([sample.image for sample in samples if sample.image is not None])
-    return Labelled(source, images, labels, classes, _templates(beside), None, tuple(one.key for one in samples))
+    return Labelled(source, images, labels, classes, _templates(beside), tuple(one.key for one in samples))
 
 
 def _number(blob: Blob) -> int:
@@ -193,7 +152,7 @@ def _number(blob: Blob) -> int:
 
 
 def _from_table(where: Location) -> Labelled:
-    where.only("limit", "id", "image", "label", "images", "classes")
+    where.only("limit", "id", "image", "label", "images")
     names = {option: where.options.get(option, option) for option in ("id", "image")}
     named = [where.options[option] for option in ("id", "label") if option in where.options]
     rows = list(TableFile(where.path, tuple(dict.fromkeys([names["image"], *named]))).good_rows())
@@ -202,29 +161,17 @@ def _from_table(where: Location) -> Labelled:
     columns = [where.options["label"]] if "label" in where.options else _LABELS
     values = [_first(row, columns) for row in rows]
     folder = where.path.parent
-    if "classes" in where.options or _find([folder], _CLASS_FILES) is not None:
-        known, classes = _known_classes(where, folder)
+    if _find([folder], _CLASS_FILES) is not None:
+        classes = _class_names([folder], None)
+        known = {str(number): number for number in range(len(classes))}
+        known |= {name: number for number, name in reversed(list(enumerate(classes)))}
         labels = [_class_of(row, value, known) for row, value in zip(rows, values, strict=True)]
     else:
         classes = tuple(dict.fromkeys(values))
         labels = [classes.index(value) for value in values]
     ids = tuple(_first(row, ("query_id", names["id"], names["image"])) for row in rows)
     images = [_image(row, names["image"], where.images or folder) for row in rows]
-    return Labelled(where.path.name, images, np.array(labels, np.int64), classes, _templates([folder]), None, ids)
-
-
-def _known_classes(where: Location, folder: Path) -> tuple[dict[str, int], tuple[str, ...]]:
-    """What a label may be -> the number of its class, and the names of the classes."""
-    if "classes" not in where.options:
-        classes = _class_names([folder], None)
-        numbers = {str(number): number for number in range(len(classes))}
-        return numbers | {name: number for number, name in reversed(list(enumerate(classes)))}, classes
-    path = in_home(where.options["classes"])
-    rows = list(TableFile(path, ("id", "name")).good_rows())
-    known = {_first(row, ["id"]): number for number, row in enumerate(rows)}
-    if len(known) < len(rows) or not rows:
-        raise DataError(f"{path}: its rows must have different ids, and there must be one")
-    return known, tuple(_first(row, ["name"]) for row in rows)
+    return Labelled(where.path.name, images, np.array(labels, np.int64), classes, _templates([folder]), ids)
 
 
 def _class_of(row: TableRow, value: str, known: dict[str, int]) -> int:
@@ -258,7 +205,7 @@ def _from_torchvision(where: Location) -> Labelled:
     found = open_torchvision(where)
     classes = _class_names(found.folders, found.classes)
     labels = _checked(f"{where.name}: label", found.labels, len(classes))
-    return Labelled(found.name, found.images, labels, classes, _templates(found.folders), None, found.ids)
+    return Labelled(found.name, found.images, labels, classes, _templates(found.folders), found.ids)
 
 
 def _checked(where: str, values: Sequence[Any], classes: int) -> npt.NDArray[np.int64]:

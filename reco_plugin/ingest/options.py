@@ -69,9 +69,3 @@ class Cluster:
     workers: int | None = make_field(
         None, "Use at most this many encoding workers of the cluster.", min=1, unset="as many as there is room for"
     )
-    gpus_per_worker: float | None = make_field(
-        None,
-        "GPUs of an encoding worker, may be a fraction; needs the setting provider=cuda.",
-        min=0,
-        unset="1 with provider=cuda, else 0",
-    )

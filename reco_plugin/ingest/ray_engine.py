@@ -120,9 +120,7 @@ def _attempts(*_: str) -> Any:
 def _room(settings: Settings, cluster: Cluster) -> tuple[Any, dict[str, float]]:
     """The number of actors, and the resources of each."""
     local = settings.triton_url is None
-    gpus = cluster.gpus_per_worker
-    if gpus is None:
-        gpus = 1.0 if local and settings.provider == "cuda" else 0.0
+    gpus = 1.0 if local and settings.provider == "cuda" else 0.0
     cpus, has = (1.0 if local else _CLIENT_CPUS), ray.cluster_resources()
     if has.get("CPU", 0) < cpus + _READER_CPUS or has.get("GPU", 0) < gpus:
         raise ConfigError(

@@ -119,11 +119,7 @@ def read_things(source: str, how: Reading) -> Things:
 
 def needs_encoder(source: str) -> bool:
     """Whether a source holds pictures or texts, rather than vectors."""
-    if is_index(source):
-        return True
-    where = parse_source(source)
-    labelled_vectors = in_home(where.name).suffix.lower() == ".npz" and _is_labelled(where)
-    return not labelled_vectors and not is_vectors(source)
+    return is_index(source) or not is_vectors(source)
 
 
 def _captioned(name: str, pairs: Records, how: Reading) -> Things:
@@ -134,11 +130,8 @@ def _captioned(name: str, pairs: Records, how: Reading) -> Things:
 def _is_labelled(where: Location) -> bool:
     """Whether a source names the classes of pictures, in place of captions."""
     path = in_home(where.name)
-    if where.name.startswith(PREFIX) or {"label", "classes"} & set(where.options):
+    if where.name.startswith(PREFIX) or "label" in where.options:
         return True
-    if path.is_file() and path.suffix.lower() == ".npz":
-        with np.load(path) as arrays:
-            return "label" in arrays.files
     if path.is_file() and path.suffix.lower() in SUFFIXES:
         return "text" not in where.options and _has_labels(path)
     if names_shards(where.name):
@@ -165,30 +158,20 @@ def _has_labels(path: Path) -> bool:
 def _read_classes(source: str, how: Reading) -> Things:
     """Pictures of classes, each with its class's prompt: the mean over the templates, normalised."""
     labelled = read_labelled(source, templates=how.templates)
-    notes = []
-    prompts = labelled.prompts
-    if prompts is None:
-        if how.encoder is None:
-            raise ConfigError(f"{source} holds names of classes, not vectors: give a model (--model)")
-        templates = labelled.templates or how.encoder.templates or TEMPLATES
-        total = np.sum([how.encoder.texts([fill(one, name) for name in labelled.classes]) for one in templates], axis=0)
-        prompts = np.asarray(total / np.linalg.norm(total, axis=1, keepdims=True), np.float32)
-        notes.append("Prompts of the classes: " + ", ".join(map(repr, templates)) + ".")
+    if how.encoder is None:
+        raise ConfigError(f"{source} holds names of classes, not vectors: give a model (--model)")
+    templates = labelled.templates or how.encoder.templates or TEMPLATES
+    total = np.sum([how.encoder.texts([fill(one, name) for name in labelled.classes]) for one in templates], axis=0)
+    prompts = np.asarray(total / np.linalg.norm(total, axis=1, keepdims=True), np.float32)
+    notes = ["Prompts of the classes: " + ", ".join(map(repr, templates)) + "."]
     ids = labelled.query_ids or tuple(f"image {row}" for row in range(1, len(labelled) + 1))
-    names = [labelled.classes[label] for label in labelled.labels.tolist()]
-    pictures: Mapping[str, Path | RemoteImage] = {}
-    if isinstance(labelled.images, np.ndarray):
-        text = prompts[labelled.labels]
-        pairs = Records(ids, labelled.images, text, [{"caption": name} for name in names])
-    else:
-        rows = Rows(
-            labelled.name, (FilePart(source, lambda: _pairs_of(labelled, ids, prompts)),), len(labelled), check=False
-        )
-        pairs, pictures, more = _encode(rows, how)
-        notes += more
-        kept = dict(zip(ids, names, strict=True))
-        names = [kept[id_] for id_ in pairs.ids]
-    return Things("classes", labelled.name, pairs, names, names, pictures, notes)
+    rows = Rows(
+        labelled.name, (FilePart(source, lambda: _pairs_of(labelled, ids, prompts)),), len(labelled), check=False
+    )
+    pairs, pictures, more = _encode(rows, how)
+    name_of = {id_: labelled.classes[label] for id_, label in zip(ids, labelled.labels.tolist(), strict=True)}
+    names = [name_of[id_] for id_ in pairs.ids]
+    return Things("classes", labelled.name, pairs, names, names, pictures, notes + more)
 
 
 def _pairs_of(labelled: Labelled, ids: Sequence[str], prompts: Vectors) -> Iterator[Pair]:

@@ -7,14 +7,13 @@ import shutil
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import pytest
 from shop_worlds import made
 from typer.testing import CliRunner
 
 from reco_plugin.artifact import Artifact
 from reco_plugin.cli.app import app
-from reco_plugin.data import Labelled, write_labelled, write_pairs
+from reco_plugin.data import write_pairs
 from reco_plugin.types import Pair
 
 pytestmark = pytest.mark.slow
@@ -24,13 +23,8 @@ Run = Any
 
 @pytest.fixture
 def shop(work: Path) -> Path:
-    """Pairs of a shop that CLIP cannot name, and pictures of the same as labelled vectors."""
-    records = made()
-    write_pairs(work / "shop.npz", [records])
-    names, labels = np.unique([str(payload["thing"]) for payload in records.payloads], return_inverse=True)
-    first = [int(np.flatnonzero(labels == label)[0]) for label in range(len(names))]
-    labelled = Labelled("x", records.image, labels, tuple(names), (), records.text[first])
-    write_labelled(work / "labelled.npz", labelled)
+    """Pairs of a shop that CLIP cannot name."""
+    write_pairs(work / "shop.npz", [made()])
     return work
 
 
@@ -48,13 +42,6 @@ def test_vectors_need_no_model_and_the_page_is_always_written(
     assert json.loads((shop / "eval" / "eval.json").read_text()) == record
     assert sentence(record)[:60] in (shop / "eval" / "eval.html").read_text()
     assert any("was taken for pictures with captions: 600 pictures of 150 things" in note for note in record["notes"])
-
-
-def test_labels_may_say_switch(shop: Path, ask: Run, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.delenv("RECO_MODEL")
-    record = ask("eval", "labelled.npz", "--k", 5)
-    assert (record["verdict"]["decision"], record["verdict"]["basis"]) == ("switch", "labels")
-    assert any("was taken for pictures of classes" in note for note in record["notes"])
 
 
 def test_tune_writes_the_policy_that_it_tested(shop: Path, ask: Run) -> None:

@@ -5,13 +5,11 @@ from __future__ import annotations
 import json
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
 
-import numpy as np
 import pytest
-from made_sources import png, unit, write_tar
+from made_sources import png, write_tar
 
-from reco_plugin.data import Labelled, read_labelled, write_labelled
+from reco_plugin.data import read_labelled
 from reco_plugin.data.images import LazyImages
 from reco_plugin.errors import ConfigError, DataError
 
@@ -46,13 +44,7 @@ def shards(path: Path) -> str:
     return f"{path}/test/*.tar"
 
 
-def vectors(path: Path) -> str:
-    made = Labelled("v", unit(3), np.array([0, 0, 1]), CLASSES, (), unit(2, seed=1), ("a", "b", "c"))
-    write_labelled(path / "v.npz", made)
-    return f"{path}/v.npz"
-
-
-KINDS: list[Callable[[Path], str]] = [folders, table, lambda path: table(path, "jsonl"), shards, vectors]
+KINDS: list[Callable[[Path], str]] = [folders, table, lambda path: table(path, "jsonl"), shards]
 
 
 @pytest.mark.parametrize("make", KINDS)
@@ -61,11 +53,7 @@ def test_every_source_gives_images_labels_and_classes(tmp_path: Path, make: Call
     assert (found.labels.tolist(), found.classes, len(found)) == ([0, 0, 1], CLASSES, 3)
     assert found.query_ids is not None
     assert [name.rpartition("/")[2][0] for name in found.query_ids] == ["a", "b", "c"]
-    if make is vectors:
-        np.testing.assert_array_equal(found.images, unit(3))
-        np.testing.assert_array_equal(found.prompts, unit(2, seed=1))
-    else:
-        assert {image.read_bytes() if isinstance(image, Path) else image for image in found.images} == {png()}
+    assert {image.read_bytes() if isinstance(image, Path) else image for image in found.images} == {png()}
 
 
 @pytest.mark.parametrize("make", KINDS)
@@ -89,16 +77,10 @@ def test_names_and_templates_are_read_from_files_beside(tmp_path: Path) -> None:
         read_labelled(source)
 
 
-@pytest.mark.parametrize("how", ["beside", "table"])
-def test_a_label_is_a_name_or_a_number_of_the_known_classes(tmp_path: Path, how: str) -> None:
+def test_a_label_is_a_name_or_a_number_of_the_known_classes(tmp_path: Path) -> None:
     source = table(tmp_path)
-    rows = {"beside": "a.png,lamp\nb.png,1", "table": "a.png,Q7\nb.png,Q9"}[how]
-    (tmp_path / "t.csv").write_text(f"image,class\n{rows}\n")
-    if how == "table":
-        (tmp_path / "classes.csv").write_text("id,name\nQ9,sofa\nQ7,lamp\n")
-        source += f"?classes={tmp_path}/classes.csv"
-    else:
-        (tmp_path / "classes.txt").write_text("lamp\nsofa\n")
+    (tmp_path / "t.csv").write_text("image,class\na.png,lamp\nb.png,1\n")
+    (tmp_path / "classes.txt").write_text("lamp\nsofa\n")
     found = read_labelled(source)
     assert [found.classes[label] for label in found.labels] == ["lamp", "sofa"]
     with (tmp_path / "t.csv").open("a") as file:
@@ -120,23 +102,6 @@ def test_a_bad_row_of_a_table(tmp_path: Path, row: str, message: str) -> None:
     (tmp_path / "t.csv").write_text(f"image,label\n{row}\n")
     with pytest.raises(DataError, match=rf"line 2, {message}|{message}"):
         read_labelled(tmp_path / "t.csv")
-
-
-@pytest.mark.parametrize(
-    ("changes", "message"),
-    [
-        ({"label": np.array([0, 2, 1])}, r"label\[1\] is 2, expected a whole number from 0 to 1"),
-        ({"label": np.array([0, 1])}, r"label has shape \(2,\)"),
-        ({"classes": np.array(["one"])}, r"classes has shape \(1,\)"),
-        ({"prompts": unit(2, 5)}, "prompts"),
-        ({"image": 2 * unit(3)}, "norm 2"),
-    ],
-)
-def test_bad_vectors(tmp_path: Path, changes: dict[str, Any], message: str) -> None:
-    arrays = {"image": unit(3), "label": np.array([0, 0, 1]), "prompts": unit(2), "classes": np.array(["x", "y"])}
-    np.savez(tmp_path / "v.npz", **(arrays | changes))
-    with pytest.raises(DataError, match=message):
-        read_labelled(tmp_path / "v.npz")
 
 
 @pytest.mark.parametrize(
@@ -167,10 +132,6 @@ def test_sources_that_are_no_labelled_sets(tmp_path: Path) -> None:
     (tmp_path / "sets" / "templates.txt").write_text("no place\n")
     with pytest.raises(DataError, match=r"'no place' has no \{\}"):
         read_labelled(source)
-    with pytest.raises(ConfigError, match="prompt vectors already"):
-        read_labelled(vectors(tmp_path), templates=["a {}"])
-    with pytest.raises(DataError, match=r"\.npz"):
-        write_labelled(tmp_path / "x.npz", read_labelled(table(tmp_path)))
 
 
 def test_lazy_images_open_what_is_asked_for() -> None:

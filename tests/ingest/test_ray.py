@@ -218,10 +218,11 @@ def test_an_error_of_a_worker_arrives_as_what_it_is(folder, reco, tmp_path):
 
 
 @pytest.mark.usefixtures("cluster")
-@pytest.mark.parametrize("wanted", [Cluster(gpus_per_worker=1), Cluster(workers=2, gpus_per_worker=0.5)])
-def test_workers_that_the_cluster_has_no_room_for_are_refused(folder, reco, tmp_path, wanted):
+def test_workers_that_the_cluster_has_no_room_for_are_refused(folder, reco, tmp_path):
+    job = job_of(reco, options(tmp_path / "rejected.jsonl"))
+    of_gpus = replace(job, settings=job.settings.model_copy(update={"provider": "cuda"}))
     with pytest.raises(ConfigError, match="and 0 GPUs"):
-        ingest(rows(folder), reco, options(tmp_path / "rejected.jsonl"), cluster=wanted)
+        list(ray_engine.run_job(rows(folder), of_gpus, ONE))
 
 
 @pytest.mark.usefixtures("cluster")
