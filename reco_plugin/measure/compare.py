@@ -466,6 +466,6 @@ def _alarm(check: IndexCheck, *, learned: bool) -> str:
     if learned:
         return ""
     return (
-        "the memory has learned nothing about its pairs: it is empty or too small, or `reco memory calibrate` has to "
-        "be run"
+        "the memory has learned nothing about its pairs: it is empty or too small, or `reco memory build --relearn` "
+        "has to be run"
     )

@@ -173,6 +173,7 @@ def test_a_memory_on_a_server_is_a_source_of_workers_too(folder, model, tmp_path
         np.testing.assert_array_equal(there[side], here[side])
 
 
+@pytest.mark.usefixtures("cluster")
 def test_readers_and_encoders_that_are_killed_change_nothing(folder, reco, tmp_path, expected):
     rejected, killed = tmp_path / "rejected.jsonl", tmp_path / "killed"
     source = rows(folder, part_2={"waits_for": killed}, part_3={"dies": "the first time"})
