@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
 import shlex
 import sys
 from collections.abc import Iterator
@@ -14,7 +13,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from ..errors import ConfigError, DataError, need
+from ..errors import ConfigError, need
 from ..files import in_home
 from ..options import RefineOptions
 from .shared import Given, JsonOption, OpenOptions, print_result, reco_to_read, take_flags, takes
@@ -100,21 +99,15 @@ def compare_command(
         )
     for module in ("jinja2", "scipy"):
         need(module, "reco compare", "measure")
+    from ..measure.page import check_writable, write_record
+
     check_writable(out)  # not after minutes of searching
     record = _compare(index, queries, flags, given)
-    from ..measure.page import write_record
     from ..measure.table import render
 
     page = write_record(record, out, "compare")
     told = json.dumps(record.to_dict(), indent=2, ensure_ascii=False)
     print_result(told if as_json else f"{render(record)}\n\npage: {page}")
-
-
-def check_writable(out: Path) -> None:
-    """Refuse a folder that cannot be made or written to, without making it."""
-    there = next(place for place in (out.absolute(), *out.absolute().parents) if place.exists())
-    if not there.is_dir() or not os.access(there, os.W_OK):
-        raise DataError(f"{out} cannot be written to: {there} is {'read-only' if there.is_dir() else 'a file'}")
 
 
 def _compare(index: str | None, queries: str, flags: _Compared, options: dict[str, Any]) -> Record:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import json
 import shlex
 import sys
@@ -14,14 +13,14 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from ..api_encoder import load_model
 from ..config import load_settings
 from ..errors import ConfigError, need
 from ..options import RefineHow
-from .compare import check_writable
 from .shared import Given, JsonOption, OpenOptions, keeps, print_result, reco_of, reco_to_read, take_flags, takes
 
 if TYPE_CHECKING:
-    from ..measure.evaluate import Askers, EvalOptions
+    from ..measure.evaluate import EvalOptions
     from ..measure.record import Record
     from ..measure.source import Reading, Things
     from ..reco import Reco
@@ -91,9 +90,10 @@ def eval_command(
         raise ConfigError("--tune measures pairs that are their own memory: leave out --memory")
     for module in ("jinja2", "scipy"):
         need(module, "reco eval", "measure")
-    check_writable(out)
     from ..measure.evaluate import EvalOptions
+    from ..measure.page import check_writable
 
+    check_writable(out)
     how = EvalOptions(given, flags.seed, shlex.join(["reco", *sys.argv[1:]]))  # type: ignore[arg-type]  # flags of RefineHow
     with keeps(f"what was encoded so far stays in {out}; the same command goes on from there"):
         record = _measure(source, flags, how, out)
@@ -107,9 +107,9 @@ def eval_command(
 
 def _measure(source: str, flags: _Evaluated, how: EvalOptions, out: Path) -> Record:
     from ..extras.chances import cutoff_notes
-    from ..measure.evaluate import ask_itself, ask_memory, evaluate, refiner
+    from ..measure.evaluate import ask_memory, evaluate, evaluate_itself
     from ..measure.source import Reading, needs_encoder
-    from ..types import Fingerprint
+    from ..measure.tune import MAX_LOSS, Choosing, choose
 
     reading = Reading(group=flags.group, templates=flags.template or (), folder=out)
     named = flags.model is not None or "model" in load_settings().model_fields_set
@@ -121,27 +121,14 @@ def _measure(source: str, flags: _Evaluated, how: EvalOptions, out: Path) -> Rec
             record = evaluate(ask_memory(things, reco.memory.store), reco, how)
             return replace(record, notes=[*record.notes, *cutoff_notes(reco.memory.store.header.calibration)])
     if not needs_encoder(source) and not named and not flags.tune:
-        things = _read(source, reading, None)
-        digest = hashlib.sha256(things.pairs.image.tobytes()).hexdigest()
-        asking = ask_itself(things, Fingerprint("vectors", digest, things.pairs.image.shape[1]), how.seed)
-        return evaluate(asking, refiner(asking, **_options(how, None)), how)
+        return evaluate_itself(_read(source, reading, None), how)[1]
     with reco_of(flags.model, load_settings(memory=":memory:")) as reco:
-        things = _read(source, reading, reco)
-        asking = ask_itself(things, reco.manifest.fingerprint, how.seed)
-        record = evaluate(asking, refiner(asking, **_options(how, reco)), how)
-        return _tuned(record, asking, reco, flags, out) if flags.tune else record
-
-
-def _options(how: EvalOptions, reco: Reco | None) -> dict[str, Any]:
-    """Defaults of the refinement: the flags', else the model's."""
-    from ..defaults import DEFAULT_K
-
-    known = (
-        {}
-        if reco is None
-        else {name: value for name, value in reco.defaults.items() if name in ("k", "gate", "caution")}
-    )
-    return {"k": DEFAULT_K, **known, **{name: value for name, value in how.refine.items() if name == "k"}}
+        fingerprint, defaults = reco.manifest.fingerprint, reco.defaults
+        asking, record = evaluate_itself(_read(source, reading, reco), how, fingerprint, defaults)
+        if not flags.tune:
+            return record
+        most = MAX_LOSS if flags.max_loss is None else flags.max_loss
+        return choose(record, asking, load_model(reco.settings.model), out, Choosing(most, flags.seed, flags.paper))
 
 
 def _read(source: str, reading: Reading, reco: Reco | None) -> Things:
@@ -160,34 +147,3 @@ def _bar() -> Iterator[Any]:
 
     with progress_bar(desc="read", unit="picture") as bar:
         yield bar.update
-
-
-def _tuned(record: Record, asking: Askers, reco: Reco, flags: _Evaluated, out: Path) -> Record:
-    """Choose, test, write the model if it ships, and put it into the record."""
-    from ..api_encoder import load_model
-    from ..defaults import BATCH, STEPS
-    from ..measure.tune import MAX_LOSS, add_to, train_layer, tune, write_model
-
-    layer = train_layer(asking, out, seed=flags.seed, steps=STEPS, batch=BATCH) if flags.paper else None
-    fusers = []
-    if layer is not None:
-        from ..models.train import TorchFuser
-
-        fusers.append(TorchFuser(layer))
-    found = tune(
-        asking, max_loss=MAX_LOSS if flags.max_loss is None else flags.max_loss, seed=flags.seed, fusers=fusers
-    )
-    folder = out / "model"
-    if found.ships:
-        base, policy, trained_on = (
-            load_model(reco.settings.model),
-            found.policy.to_policy(),
-            f"reco eval {asking.things.name}",
-        )
-        if found.policy.fuser is None:
-            write_model(base, policy, folder, trained_on)
-        else:
-            from ..models.export import refit
-
-            refit(base, layer, folder, policy=policy, trained_on=trained_on)
-    return add_to(record, found, folder if found.ships else None)

@@ -8,6 +8,7 @@
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -17,9 +18,10 @@ import numpy as np
 import numpy.typing as npt
 
 from ..data.images import RemoteImage
+from ..defaults import DEFAULT_K
 from ..errors import DataError
 from ..memory import Searches
-from ..options import RefineHow
+from ..options import RefineDefaults, RefineHow
 from ..refine import Refiner
 from ..score import Refines
 from ..types import Fingerprint, Records
@@ -214,6 +216,30 @@ def evaluate(asking: Askers, reco: Refines, options: EvalOptions | None = None) 
     return _record(asking, reco, lines, sides, options)
 
 
+def evaluate_itself(
+    things: Things,
+    options: EvalOptions,
+    fingerprint: Fingerprint | None = None,
+    defaults: RefineDefaults | None = None,
+) -> tuple[Askers, Record]:
+    """:func:`evaluate` of a source that asks itself, with who asks whom.
+
+    Args:
+        things: the source.
+        options: how.
+        fingerprint: of the encoder; None: the vectors' own, by their content.
+        defaults: of the refinement, where the options say nothing.
+    """
+    if fingerprint is None:
+        vectors = things.pairs.image
+        fingerprint = Fingerprint("vectors", hashlib.sha256(vectors.tobytes()).hexdigest(), vectors.shape[1])
+    asking = ask_itself(things, fingerprint, options.seed)
+    known: dict[str, Any] = {name: value for name, value in (defaults or {}).items() if name in _REFINER}
+    k = {name: value for name, value in options.refine.items() if name == "k"}
+    return asking, evaluate(asking, refiner(asking, **{"k": DEFAULT_K, **known, **k}), options)
+
+
+_REFINER = ("k", "gate", "caution")
 _TEN = "right among the first ten"
 _NAMES: Mapping[str, str] = {"image": "pictures", "text": "texts", "both": "both"}
 

@@ -5,11 +5,12 @@ from __future__ import annotations
 import base64
 import hashlib
 import json
+import os
 import re
 from importlib.resources import files as package_files
 from pathlib import Path
 
-from ..errors import need
+from ..errors import DataError, need
 from ..files import as_data_error, whole_file
 from .colours import stylesheet
 from .record import Record
@@ -53,6 +54,13 @@ def render_page(record: Record) -> str:
 
 def _template(name: str) -> str:
     return (package_files(__package__) / "templates" / name).read_text(encoding="utf-8")
+
+
+def check_writable(out: Path) -> None:
+    """Refuse a folder that cannot be made or written to, without making it."""
+    there = next(place for place in (out.absolute(), *out.absolute().parents) if place.exists())
+    if not there.is_dir() or not os.access(there, os.W_OK):
+        raise DataError(f"{out} cannot be written to: {there} is {'read-only' if there.is_dir() else 'a file'}")
 
 
 def write_record(record: Record, folder: Path, name: str) -> Path:

@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any, get_args
 import numpy as np
 
 from ..artifact import FORMAT, Artifact, FusionInfo, Policy, whole_model
+from ..defaults import BATCH, STEPS
 from ..fuse import Fuser
 from ..models.folder import write_manifest
 from ..refine import Refiner
@@ -204,6 +205,47 @@ def _choices(tasks: dict[Direction, Any]) -> list[Choice]:
         return [text, image, text | image]
     sides: tuple[Side, ...] = get_args(Side)
     return [{"image->text": side} for side in sides]
+
+
+@dataclass(frozen=True)
+class Choosing:
+    """How a policy is chosen.
+
+    Attributes:
+        max_loss: share of queries that may lose where the memory holds no answer.
+        seed: of training and of intervals.
+        paper: also train and try the paper's layer.
+    """
+
+    max_loss: float = MAX_LOSS
+    seed: int = 0
+    paper: bool = False
+
+
+def choose(record: Record, asking: Askers, base: Artifact, out: Path, how: Choosing) -> Record:
+    """Choose a policy, test it, write it as the folder ``model`` of ``out`` if it ships, and put it into the record.
+
+    Raises:
+        MissingExtra: the paper's layer without torch.
+        ArtifactError: the model cannot be written.
+    """
+    layer = train_layer(asking, out, seed=how.seed, steps=STEPS, batch=BATCH) if how.paper else None
+    fusers = []
+    if layer is not None:
+        from ..models.train import TorchFuser
+
+        fusers.append(TorchFuser(layer))
+    found = tune(asking, max_loss=how.max_loss, seed=how.seed, fusers=fusers)
+    if not found.ships:
+        return add_to(record, found, None)
+    folder, policy, trained_on = out / "model", found.policy.to_policy(), f"reco eval {asking.things.name}"
+    if found.policy.fuser is None:
+        write_model(base, policy, folder, trained_on)
+    else:
+        from ..models.export import refit
+
+        refit(base, layer, folder, policy=policy, trained_on=trained_on)
+    return add_to(record, found, folder)
 
 
 def add_to(record: Record, tuned: Tuned, model: Path | None) -> Record:
