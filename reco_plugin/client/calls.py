@@ -252,11 +252,6 @@ def ids_in_parts(ids: Iterable[str], most: int) -> Iterator[list[str]]:
         yield part
 
 
-def count_pairs() -> Call[int]:
-    """``GET /v1/memory``."""
-    return Call("GET", "/v1/memory", operator.itemgetter("pairs"), admin=True)
-
-
 def _input_type(role: Role) -> InputType:
     check_choice("role", role, tuple(_INPUT_TYPES))
     return _INPUT_TYPES[role]
@@ -370,7 +365,7 @@ def _parse_refined(answer: Any) -> Refined:
         if error := row.get("error"):
             raise InputError(f"item {row['index']}: {error['message']} ({error['code']})")
     explained = all("used" in row for row in rows)
-    moved = np.array([row["moved"] for row in rows], np.float32)
+    moved = np.array([row.get("moved", np.nan) for row in rows], np.float32)  # an older service does not say
     return Refined(
         vectors=np.array([row["embedding"] for row in rows], np.float32),
         moved=moved,

@@ -115,10 +115,6 @@ class Client(Service):
         """Delete pairs by id; needs the admin key. Returns how many existed."""
         return sum(map(self.send, calls.remove_pairs(ids, self.batch_size)))
 
-    def count_pairs(self) -> int:
-        """How many pairs the memory holds; needs the admin key."""
-        return self.send(calls.count_pairs())
-
     def _send_guarded(self, call: Call[T]) -> T:
         """Send a request of queries: not while the service is known to be away, and with all tries in short time."""
         self._check_open()

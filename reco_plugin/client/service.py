@@ -246,12 +246,9 @@ class Service:
         """The error of a request without an answer."""
         kind = SessionTimeout if isinstance(error, self._httpx.TimeoutException) else SessionUnavailable
         said = str(error).rstrip(".") or "no answer"
-        way = "Is `reco serve` running there?"
-        if "CERTIFICATE_VERIFY" in said:
-            way = "Its certificate is not trusted here: name the file of its authority in SSL_CERT_FILE"
-        elif "[SSL" in said:
-            way = "Does it speak TLS? Else its address begins with http://"
-        return kind(f"{self.url}{call.path}: {type(error).__name__}: {said}. {way}{proxy_of(self.url)}")
+        return kind(
+            f"{self.url}{call.path}: {type(error).__name__}: {said}. Is `reco serve` running there?{proxy_of(self.url)}"
+        )
 
     def _warn(self, reason: str) -> None:
         from ..guard import DegradedWarning

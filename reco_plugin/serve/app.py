@@ -12,12 +12,11 @@ from fastapi import FastAPI, Request, Response
 from fastapi.exceptions import RequestValidationError
 from fastapi.routing import APIRoute
 from starlette.exceptions import HTTPException
-from starlette.middleware.cors import CORSMiddleware
 
 from .. import __version__
 from ..reco import Reco
 from . import dialects, feedback, health, memory, metrics, models, refine, versions
-from .edge import EXPOSED, Edge
+from .edge import Edge
 from .embedder import Embedder
 from .hosts import known_hosts
 from .life import Requests
@@ -80,7 +79,7 @@ def create_app(
         from .page import router as page
 
         app.include_router(page(edge))
-    _secure(app, settings.cors_origins)
+    _document_keys(app)
     app.add_middleware(Requests, edge=edge, metrics=measured, knows=known_hosts(hosts), stopping=lambda: state.stopping)
     return app
 
@@ -95,19 +94,8 @@ def _include(app: FastAPI, edge: Edge) -> Iterator[APIRoute]:
         yield from (route for route in part.routes if isinstance(route, APIRoute))
 
 
-def _secure(app: FastAPI, origins: Sequence[str]) -> None:
-    """Document keys, and let pages of these origins call.
-
-    As a dependency of routes, which FastAPI offers for it, keys would be looked up twice.
-    """
-    if origins:
-        app.add_middleware(
-            CORSMiddleware,
-            allow_origins=origins,
-            allow_methods=("GET", "POST", "DELETE"),
-            allow_headers=("*",),  # keys, and what SDKs add; no cookies: they would be keys that the browser sends
-            expose_headers=EXPOSED,
-        )
+def _document_keys(app: FastAPI) -> None:
+    """Add keys to the document; as a dependency of routes, FastAPI's way, they would be looked up twice."""
     make = app.openapi
 
     def openapi() -> dict[str, Any]:

@@ -31,19 +31,6 @@ MANY_QUERIES = (
     "refined as queries; if this is an index, it must be plain: send the role document (input_type), or name clip"
 )
 """Likewise, of requests with many queries: some clients index so by default (``@ai-sdk/cohere``)."""
-EXPOSED = (
-    "x-reco-refined",
-    "x-reco-degraded",
-    "x-reco-coverage",
-    "x-reco-target",
-    "x-reco-scale",
-    "x-reco-presence",
-    "x-reco-note",
-    "server-timing",
-    "x-request-id",
-    "retry-after",
-)
-"""Headers of answers that callers read."""
 _MANY = 16  # queries in a request
 _BATCHED = 64  # requests that wait for a batch, one and the next
 _LOOK_S = 0.01

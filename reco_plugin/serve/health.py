@@ -6,7 +6,6 @@ import logging
 import threading
 from contextlib import suppress
 from dataclasses import dataclass, field
-from pathlib import Path
 from typing import Any, Literal
 
 import numpy as np
@@ -16,7 +15,6 @@ from PIL import Image
 from pydantic import BaseModel
 
 from ..errors import MemoryStoreError, RecoError, SessionTimeout, SessionUnavailable
-from ..memory.header import HEADER_NAME
 from ..reco import Reco
 from .edge import Edge
 from .failures import failure_of
@@ -27,7 +25,6 @@ log = logging.getLogger(LOGGER)
 _EVERY_S = 1.0  # and a server has a second to answer: what is down is known within two
 HOPELESS = 10
 """Deadlines after which a call that has not ended will not: a restart is the way out."""
-_GONE = "the memory's folder was deleted: answers come from the files still open, and a restart begins with nothing"
 _CHANGED = (
     "the encoder is an API and has another model than the memory: answers are plain and nothing is stored; the log has "
     "what differs"
@@ -60,7 +57,6 @@ class Health:
     warm: bool = False  # the graphs are loaded and have run
     warm_error: str | None = None  # why warming up failed
     away: str | None = None  # why the model server runs no graph now; None if it does, or if there is none
-    gone: bool = False  # the memory was deleted while in use
     lost: bool = False  # its server does not answer
     stopping: bool = False
     _ended: threading.Event = field(init=False, default_factory=threading.Event)
@@ -105,7 +101,7 @@ class Health:
         return False
 
     def look(self) -> None:
-        """Check the model server's graphs and the memory's folder or server, and probe open circuits.
+        """Check the model server's graphs and the memory's server, and probe open circuits.
 
         A load balancer sends no requests to a service that is not ready, so no request would notice the recovery.
         """
@@ -118,9 +114,6 @@ class Health:
         else:
             self._note("model server", None)
             self.away = None
-        where = reco.memory.location
-        self.gone = where != ":memory:" and "://" not in where and not (Path(where) / HEADER_NAME).is_file()
-        self._note("memory's folder", f"{where} holds no {HEADER_NAME} any more" if self.gone else None)
         self.lost = not reco.memory.answers()
         self._note("memory's server", _LOST if self.lost else None)
         if any(circuit.retry_in_s == 0 for part, circuit in reco.circuits.items() if part != "encoder"):
@@ -150,7 +143,7 @@ class Health:
         return {
             "encoder": self.away is not None,
             "encoder_changed": reco.encoder.changed is not None,
-            "memory": self.gone or self.lost,
+            "memory": self.lost,
             **{f"{part}_circuit": circuit.state != "closed" for part, circuit in reco.circuits.items()},
         }
 
@@ -167,8 +160,6 @@ class Health:
             reasons.append("every thread has been busy with one request for twice the deadline")
         if self.away is not None:
             reasons.append(self.away)
-        if self.gone:
-            of_memory.append(_GONE)
         if self.lost:
             of_memory.append(_LOST)
         of_memory.extend(

@@ -3,13 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from functools import lru_cache
 from ipaddress import ip_address
 from urllib.parse import urlsplit
 
 from .failures import Failure
-
-_USUAL = 256  # characters of a host; others come once
 
 
 def known_hosts(hosts: Sequence[str] | None) -> Callable[[bytes], bool]:
@@ -23,12 +20,11 @@ def known_hosts(hosts: Sequence[str] | None) -> Callable[[bytes], bool]:
         return lambda _: True
     named = {host.lower() for host in hosts}
 
-    def look_up(header: bytes) -> bool:
+    def knows(header: bytes) -> bool:
         name = host_name(header.decode("latin-1"))
         return not name or is_loopback(name) or bool(named & {name, "*"})
 
-    usual = lru_cache(maxsize=256)(look_up)
-    return lambda header: usual(header) if len(header) < _USUAL else look_up(header)
+    return knows
 
 
 def unknown_host(header: bytes) -> Failure:

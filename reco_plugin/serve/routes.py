@@ -157,20 +157,20 @@ def routed(scope: Scope) -> Scope:
     >>> routed({"path": "/refined//v1/v1/embeddings/", "method": "HEAD"})
     {'path': '/v1/embeddings', 'method': 'GET', 'state': {'prefix': 'refined'}}
     """
-    state, asked, root = scope.setdefault("state", {}), scope["path"], scope.get("root_path", "")
-    path, manner = path_of(asked, root)
+    state = scope.setdefault("state", {})
+    path, manner = path_of(scope["path"])
     if manner is not None:
         state["prefix"] = manner
     return {**scope, "path": path, "method": "GET" if scope["method"] == "HEAD" else scope["method"]}
 
 
-def path_of(asked: str, root: str) -> tuple[str, Literal["plain", "refined"] | None]:
-    """The path by which a route is found, and the meaning of its prefix; ``root`` is the proxy's, before all others."""
+def path_of(asked: str) -> tuple[str, Literal["plain", "refined"] | None]:
+    """The path by which a route is found, and the meaning of its prefix."""
     path, said = _TWICE.sub("/v1/", _SLASHES.sub("/", asked)), None
     for prefix, manner in PREFIXES.items():
-        if f"{path}/".startswith(f"{root}{prefix}/"):
-            path, said = root + (path.removeprefix(root + prefix) or "/"), manner
-    return path if path[:-1] in ("", root) else path.removesuffix("/"), said
+        if f"{path}/".startswith(f"{prefix}/"):
+            path, said = path.removeprefix(prefix) or "/", manner
+    return path if path == "/" else path.removesuffix("/"), said
 
 
 def to_failure(error: Exception) -> Failure:

@@ -64,7 +64,6 @@ def server_options(settings: ServeSettings) -> dict[str, Any]:
         "server_header": False,
         "timeout_keep_alive": _IDLE_S,
         "timeout_graceful_shutdown": settings.shutdown_s,
-        "root_path": settings.root_path,
     }
 
 
@@ -195,5 +194,5 @@ def places(settings: ServeSettings, url: str) -> list[str]:
     way = "" if settings.host in url else f"{settings.host}; from here: "
     shown = [f"listening on {way}{url}"]
     if settings.page:
-        shown.append(f"playground: {url}{settings.root_path}/")
-    return [*shown, f"interface: {url}{settings.root_path}/openapi.json"]
+        shown.append(f"playground: {url}/")
+    return [*shown, f"interface: {url}/openapi.json"]

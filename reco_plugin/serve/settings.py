@@ -3,13 +3,12 @@
 from __future__ import annotations
 
 import json
-import re
 from contextlib import suppress
 from functools import partial
 from pathlib import Path
 from typing import Annotated, Any, ClassVar, Literal, TypeAlias
 
-from pydantic import AfterValidator, BeforeValidator, Field, SecretStr
+from pydantic import BeforeValidator, Field, SecretStr
 from pydantic_settings import NoDecode, SettingsConfigDict
 
 from ..config import FILE, NESTED, PREFIX, SettingsSection, load_section
@@ -19,7 +18,6 @@ Manner: TypeAlias = Literal["plain", "refined", "query"]
 SECTION = "serve"
 MOST_K = 100
 """Neighbours of an item that a request may ask for: they are read from the memory, and weighed."""
-_ORIGIN = re.compile(r"\*|[a-z][a-z0-9+.-]*://[^/\sA-Z]+")
 
 
 def _parts(value: Any) -> Any:
@@ -28,21 +26,6 @@ def _parts(value: Any) -> Any:
         with suppress(ValueError):
             return json.loads(value)
     return [part.strip() for part in value.split(",") if part.strip()] if isinstance(value, str) else value
-
-
-def _origins(value: list[str]) -> list[str]:
-    """An origin as browsers send it, since another spelling would allow nobody."""
-    for origin in value:
-        if not _ORIGIN.fullmatch(origin):
-            raise ValueError(f"{origin!r} is no origin: write https://shop.example, without a path, or *")
-    return value
-
-
-def _path(value: str) -> str:
-    """A path as the server puts it before others: with a slash before it, and none behind."""
-    if "://" in value or not re.fullmatch(r"[!-~]*", value):
-        raise ValueError(f"{value!r} is no path: write it as in /clip, without a host")
-    return f"/{path}" if (path := value.strip("/")) else ""
 
 
 WordList = Annotated[list[str], NoDecode, BeforeValidator(_parts)]
@@ -77,12 +60,8 @@ class ServeSettings(SettingsSection):
 
     host: str = _listening("127.0.0.1", "address to listen on; 0.0.0.0 for all")
     port: int = _listening(8080, "port to listen on; 0: any free one", ge=0, le=65535)
-    root_path: Annotated[str, AfterValidator(_path)] = _listening("", "path under which a proxy publishes the service")
     allowed_hosts: WordList = _listening(
         [], "names that callers may use besides localhost; none: any, on a loopback address only localhost"
-    )
-    cors_origins: Annotated[WordList, AfterValidator(_origins)] = _listening(
-        [], "origins whose web pages may call, as in https://shop.example; *: any; none: its own only"
     )
     log_format: Literal["auto", "json", "text"] = _listening(
         "auto", "of the log, on stderr; auto: text on a terminal, else JSON lines"

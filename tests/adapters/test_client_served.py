@@ -58,7 +58,7 @@ def test_pairs_come_and_go(client, stocked, drawings):
     known = len(stocked.memory)
     vector = stocked.embed_texts(["a fox"], refine=False)[0]
     assert client.add_pairs([Pair("fox", drawings[0].image, "a fox", {"n": 1}), ("wolf", vector, vector)]) == 2
-    assert client.count_pairs() == len(stocked.memory) == known + 2
+    assert len(stocked.memory) == known + 2
     assert client.explain(["a fox"], k=1).used[0][0].caption == "a fox"
     assert client.remove_pairs(["fox", "wolf", "unknown"]) == 2
     assert len(stocked.memory) == known

@@ -173,7 +173,6 @@ def test_a_client_that_is_closed_says_so_and_no_outage():
     for call in (
         lambda: client.refine(ROWS, modality="text"),  # would fall back to these vectors
         lambda: client.embed_texts(["a"], refine=False),
-        client.count_pairs,
     ):
         with pytest.raises(SessionError, match="this client of http://reco is closed: make another one"):
             call()
@@ -216,18 +215,9 @@ def test_errors_are_those_of_this_package(answer, kind):
     assert type(raised.value) is kind
 
 
-@pytest.mark.parametrize(
-    ("said", "way"),
-    [
-        ("[SSL: CERTIFICATE_VERIFY_FAILED] unable to get local issuer certificate", "SSL_CERT_FILE"),
-        ("[SSL: WRONG_VERSION_NUMBER] wrong version number", "Does it speak TLS"),
-        ("[Errno 111] Connection refused", "Is `reco serve` running there"),
-    ],
-)
-def test_what_keeps_a_connection_from_being_made_says_the_way_out(said, way):
-    with pytest.raises(SessionUnavailable) as raised:
-        Service(httpx.ConnectError(said)).client().embed_texts(["a"])
-    assert way in str(raised.value)
+def test_a_connection_that_cannot_be_made_says_the_way_out():
+    with pytest.raises(SessionUnavailable, match="Is `reco serve` running there"):
+        Service(httpx.ConnectError("[Errno 111] Connection refused")).client().embed_texts(["a"])
 
 
 def test_where_a_redirect_points_is_said():

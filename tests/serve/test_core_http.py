@@ -7,7 +7,6 @@ import gzip
 import json
 import logging
 
-import httpx
 import numpy as np
 import pytest
 
@@ -187,14 +186,6 @@ def test_a_request_keeps_its_id_and_a_bad_id_is_replaced(reading):
             "vectors must be a valid array, got 3",
         ),
         ("POST", "/v1/refine", b'{"vectors": [[0.1]]}', 400, "invalid_request", "modality is missing"),
-        (
-            "POST",
-            "/v1/refine",
-            b'{"vectors": [[1]], "modality": "text", "kk": 2}',
-            400,
-            "invalid_request",
-            "leave it out",
-        ),
         ("POST", "/v1/refine", b'{"vectors": [], "modality": "text"}', 400, "invalid_request", "vectors is empty"),
         (
             "POST",
@@ -204,30 +195,12 @@ def test_a_request_keeps_its_id_and_a_bad_id_is_replaced(reading):
             "invalid_request",
             "vectors[0][1] must be a valid number",
         ),
-        (
-            "POST",
-            "/v1/explain",
-            b'{"input": [{"text": "a"}], "k": 0}',
-            400,
-            "invalid_request",
-            "k must be greater than",
-        ),
         ("POST", "/v1/explain", b'{"input": ["a"]}', 400, "invalid_request", "input[0] must be a JSON object"),
         ("POST", "/v1/explain", b'{"input": [{}]}', 400, "invalid_request", "give text or image"),
         ("POST", "/v1/explain", b'{"input": [{"text": "a"}], "k": 101}', 400, "k_too_large", "the limit is 100"),
-        (
-            "POST",
-            "/v1/explain",
-            b'{"input": [{"text": "a"}], "where": {"x": {"near": 1}}}',
-            400,
-            "invalid_input",
-            "near",
-        ),
         ("POST", "/v1/explain", b"[" * 100_000, 400, "invalid_json", "recursion limit"),
-        ("POST", "/v1/explain", b'{"k": ' + b"9" * 4301 + b"}", 400, "invalid_json", "number out of range"),
         ("POST", "/v1/explain", gzip.compress(b"{}", mtime=0), 400, "invalid_json", "not JSON"),
         ("POST", "/v1/explain", b'{"input": [{"text": "caf\xe9"}]}', 400, "invalid_json", "UTF-8"),
-        ("POST", "/v1/explain", b"\xff\xfe", 400, "invalid_json", "the body is not JSON"),
     ],
 )
 def test_errors_have_one_shape_and_name_what_is_wrong(reading, method, path, content, status, code, told):
@@ -305,44 +278,3 @@ def test_a_defect_is_logged_with_its_trace_and_hidden_from_the_caller(troubled, 
     assert (answer.status_code, answer.json()["error"]["code"]) == (500, "internal_error")
     assert "division" not in answer.text
     assert any(record.exc_info and "division" in str(record.exc_info[1]) for record in caplog.records)
-
-
-def test_prefixes_work_behind_a_proxy_that_takes_its_own_path_off(filled, live):
-    body = {"model": "clip", "input": TEXTS[0]}
-    with live(filled, root_path="/clip") as (url, _):
-        said = [httpx.post(f"{url}{path}/v1/embeddings", json=body) for path in ("", "/plain", "/refined")]
-        assert httpx.get(f"{url}/openapi.json").json()["servers"] == [{"url": "/clip"}]
-    assert [answer.headers["x-reco-refined"] for answer in said] == ["false", "false", "true"]
-
-
-SHOP = "https://shop.example"
-
-
-def test_pages_of_no_other_origin_may_read_answers(reading):
-    asked = {"origin": SHOP, "access-control-request-method": "POST"}
-    assert reading.options("/v1/refine", headers=asked).status_code == 405
-    assert "access-control-allow-origin" not in reading.get("/v1/models", headers={"origin": SHOP}).headers
-
-
-def test_pages_of_a_named_origin_may(filled, served):
-    with served(filled, cors_origins=[SHOP], **KEYS) as client:
-        asked = {"origin": SHOP, "access-control-request-method": "POST"}
-        asked |= {"access-control-request-headers": "authorization,content-type,x-stainless-lang"}
-        allowed = client.options("/refined/v1/embeddings", headers=asked)  # needs no key: browsers send none
-        other = client.options("/v1/embeddings", headers=asked | {"origin": "https://other.example"})
-        key = {"authorization": "Bearer first-key"}
-        body = {"model": "clip", "input": TEXTS}
-        answer = client.post("/v1/embeddings", json=body, headers={"origin": SHOP, **key})
-        refused = client.post("/v1/embeddings", json=body, headers={"origin": SHOP})
-        unsaid = {"origin": SHOP, "content-type": "text/plain", **key}
-        simple = client.post("/v1/embeddings", content=json.dumps(body), headers=unsaid)
-        strange = client.get("/v1/models", headers={"origin": "https://other.example", **key})
-    assert allowed.status_code == 200
-    assert allowed.headers["access-control-allow-headers"] == asked["access-control-request-headers"]
-    assert "access-control-allow-origin" not in other.headers and other.status_code == 400
-    for said in (allowed, answer, refused, simple):
-        assert said.headers["access-control-allow-origin"] == SHOP
-        assert "access-control-allow-credentials" not in said.headers
-    assert [said.status_code for said in (answer, refused, simple)] == [200, 401, 400]
-    assert "x-reco-refined" in answer.headers["access-control-expose-headers"]
-    assert "access-control-allow-origin" not in strange.headers

@@ -159,23 +159,6 @@ def test_a_port_in_use_is_said_in_one_line_before_a_model_is_loaded(tmp_path):
     )
 
 
-def test_it_serves_though_its_standard_streams_are_closed(tmp_path, model):
-    (tmp_path / "catalogue").mkdir()
-    flags = command("--model", str(model), "--port", "0", "--memory", "catalogue")
-    shell = ["sh", "-c", 'exec "$@" <&- >&- 2>&-', "sh", *flags]
-    started = subprocess.Popen(shell, cwd=tmp_path, env=environment())
-    note = tmp_path / "catalogue" / "service.json"
-    try:
-        wait_until(lambda: started.poll() is not None or note.is_file())
-        url = json.loads(note.read_text())["url"]
-        wait_until(lambda: httpx.get(f"{url}/readyz", timeout=60).status_code == 200)
-        started.terminate()
-        assert started.wait(60) == 0
-    finally:
-        started.kill()
-        started.wait()
-
-
 @pytest.mark.parametrize(
     ("host", "keys", "warned"), [("127.0.0.1", "", False), ("0.0.0.0", "", True), ("0.0.0.0", "secret", False)]
 )

@@ -131,26 +131,6 @@ def test_a_memory_that_is_back_is_found_without_a_request(troubled, caplog):
     assert state.ready().status == "ready"
 
 
-@pytest.mark.parametrize(("setting", "status"), [("degrade", "ready"), ("fail", "not ready")])
-def test_a_memory_that_is_deleted_while_serving_is_told(model, filled, tmp_path, caplog, setting, status):
-    with Reco.open(model, memory=tmp_path / "memory", on_memory_failure=setting) as reco:
-        reco.memory.add_records(filled.memory.store.scroll())
-        state = health.Health(Edge(Embedder(reco, ServeSettings()), ServeSettings()))
-        state.warm_up()
-        state.look()
-        assert (state.ready().status, state.ready().degraded) == ("ready", [])
-        (tmp_path / "memory").rename(tmp_path / "elsewhere")
-        state.look()
-        told = state.ready()
-        assert told.status == status
-        assert "the memory's folder was deleted" in (told.degraded + told.reasons)[0]
-        assert str(tmp_path) not in told.model_dump_json()
-        assert str(tmp_path / "memory") in caplog.text
-        (tmp_path / "elsewhere").rename(tmp_path / "memory")
-        state.look()
-        assert (state.ready().status, state.ready().degraded) == ("ready", [])
-
-
 def test_a_warm_up_that_failed_for_a_server_is_tried_again(troubled, monkeypatch):
     made = troubled()
     state = health.Health(Edge(Embedder(made.reco, ServeSettings()), ServeSettings()))

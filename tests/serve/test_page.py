@@ -275,18 +275,6 @@ def test_a_memory_built_from_a_table_has_pictures_without_a_setting(built: Path,
     assert None not in pictures
 
 
-def test_what_a_pair_names_outside_of_that_folder_is_not_read(
-    built: Path, model: Path, served: Any, drawings: list[Pair]
-) -> None:
-    secret = built.parent / "secret.png"
-    Image.new("RGB", (20, 10), "red").save(secret)
-    with Reco.open(model, memory=built) as reco:
-        reco.memory.remove([str(number) for number in range(6)])
-        for place in ("../secret.png", str(secret), "photos/../../secret.png"):
-            reco.memory.add([Pair(place, drawings[0].image, "red", {"image": place})])
-    assert shown_pictures(built, model, served) == [None] * 3
-
-
 def test_a_memory_that_was_copied_here_opens_no_folder_until_one_is_set(built: Path, model: Path, served: Any) -> None:
     copied = built.with_name("copied")
     copy_folder(built, copied)

@@ -194,24 +194,6 @@ def test_an_image_can_be_dropped_pasted_and_chosen(shown: Reco, opens: Opens, dr
         assert seen.captions("refined") == dropped
 
 
-def test_a_switch_waits_for_the_query_that_is_asked(shown: Reco, opens: Opens) -> None:
-    with opens(shown) as seen:
-        page = seen.page
-        seen.ask("a large red square")
-        held: list[Any] = []
-        page.route("**/page/compare", lambda route: held.append(route))
-        page.fill("#text", "a small green triangle")
-        page.press("#text", "Enter")
-        page.wait_for_selector("#answer[aria-busy=true]")
-        page.locator("input[name=refine][value=off]").check(force=True)
-        page.wait_for_timeout(250)  # the slider's rest
-        assert [route.request.post_data_json["input"]["text"] for route in held] == ["a small green triangle"] * 2
-        held[-1].continue_()
-        seen.settled()
-        assert page.inner_text("#query .asked") == "a small green triangle"
-        page.unroute_all(behavior="ignoreErrors")
-
-
 def test_switches_ask_again_at_once(shown: Reco, opens: Opens) -> None:
     with opens(shown) as seen:
         page = seen.page
@@ -286,26 +268,6 @@ def test_a_whole_run_by_keyboard(shown: Reco, opens: Opens) -> None:
         assert page.evaluate(where) == "pair-file"
         keys.press("Tab")
         assert page.evaluate(where) == "caption"
-
-
-def test_escape_removes_the_image_and_stops_what_runs(shown: Reco, opens: Opens, drawing: Path) -> None:
-    with opens(shown) as seen:
-        page = seen.page
-        page.set_input_files("#file", drawing)
-        page.wait_for_selector("#query img.asked")
-        seen.settled()
-        page.keyboard.press("Escape")
-        assert page.is_hidden("#chosen")
-        assert page.evaluate("document.activeElement.id") == "text"
-
-        page.route("**/page/compare", lambda route: None)  # never answered
-        page.fill("#text", "red")
-        page.press("#text", "Enter")
-        page.wait_for_selector("#answer[aria-busy=true]")
-        page.keyboard.press("Escape")
-        page.wait_for_selector("#answer[aria-busy=false]")
-        assert page.inner_text("#said") == "Stopped."
-        page.unroute_all(behavior="ignoreErrors")
 
 
 def test_a_phone_needs_no_scrolling_sideways(shown: Reco, opens: Opens, drawing: Path) -> None:

@@ -80,13 +80,6 @@ def test_head_is_answered_as_get_without_a_body(url: str) -> None:
     assert httpx.head(f"{url}/v1/models").status_code == 401
 
 
-@pytest.mark.parametrize("path", ["/v1/embeddings", "/v2/embed"])
-def test_what_is_no_json_says_so(client: TestClient, path: str) -> None:
-    answer = client.post(path, content=b"input=a+fox", headers={"content-type": CURL})
-    assert answer.status_code == 400
-    assert "not JSON" in answer.text
-
-
 def test_a_page_of_somebody_else_cannot_send_it_without_asking(client: TestClient) -> None:
     body = json.dumps(BODIES["/v1/embeddings"]).encode()
     page = {"origin": "https://evil.example", "content-type": "text/plain"}

@@ -47,13 +47,6 @@ def test_nothing_said_is_plain_and_a_prefix_decides(client: TestClient, filled: 
 
 
 @pytest.mark.parametrize("dialect", ["openai", "voyage", "cohere"])
-def test_an_alias(client: TestClient, filled: Reco, dialect: str) -> None:
-    check(ask(client, dialect, model="clip-reco-query"), filled, refined=True)
-    check(ask(client, dialect, model="clip"), filled, refined=False)
-    check(ask(client, dialect, "/plain", model="clip-reco-query"), filled, refined=False)
-
-
-@pytest.mark.parametrize("dialect", ["openai", "voyage", "cohere"])
 def test_an_alias_for_both_sides_takes_no_guess(client: TestClient, filled: Reco, dialect: str) -> None:
     """A client that sends no role names it for documents, too: as queries they would spoil the index."""
     check(ask(client, dialect, model="clip-reco"), filled, refined=False)
