@@ -22,8 +22,6 @@ class Option:
         check: refuses a bad value, given the option's name and the value; None: one of its type's words is checked.
         min: of a number.
         unset: what holds where it is not given, for the help; None: it is no flag.
-        parser: reads a flag.
-        metavar: of the flag.
         sent: whether it is a field of a request to the service.
     """
 
@@ -31,34 +29,7 @@ class Option:
     check: Callable[[str, Any], object] | None = None
     min: int | None = None
     unset: str | None = None
-    parser: Callable[[str], Any] | None = None
-    metavar: str | None = None
     sent: bool = True
-
-
-def check_caution(name: str, value: Any) -> None:
-    """Refuse what is neither a caution nor a share.
-
-    Raises:
-        InputError: naming the known ones.
-    """
-    known = get_args(Caution)
-    if value in known:
-        return
-    if isinstance(value, bool) or not isinstance(value, (int, float)) or not 0.0 <= value <= 1.0:
-        raise InputError(f"{name} must be {', '.join(known)} or a share from 0 to 1, got {show(value)}")
-
-
-def read_caution(text: str) -> Caution | float:
-    """Read a caution from a command line.
-
-    >>> read_caution("bold"), read_caution("0.3")
-    ('bold', 0.3)
-    """
-    try:
-        return float(text)
-    except ValueError:
-        return text  # type: ignore[return-value]  # refused by check_caution unless it is one
 
 
 def _from_0_to_1(what: str) -> Callable[[str, Any], None]:
@@ -93,14 +64,11 @@ class RefineDefaults(TypedDict, total=False):
         ),
     ]
     caution: Annotated[
-        Caution | float | None,
+        Caution | None,
         Option(
-            "cautious, balanced or bold, or a share from 0 to 1: how many queries are assumed to have no answer in the "
-            "memory; more is safer, less gains more where the memory does know.",
-            check=check_caution,
+            "How many queries are assumed to have no answer in the memory: more is safer, less gains more where the "
+            "memory does know.",
             unset="balanced",
-            parser=read_caution,
-            metavar="CAUTION",
         ),
     ]
     presence: Annotated[
@@ -199,20 +167,18 @@ def _words(kind: Any) -> tuple[str, ...]:
 
 def option_fields(kind: type, *, described: bool = True) -> dict[str, tuple[Any, Any]]:
     """The options of a class as fields of a pydantic model, all optional, with their checks."""
-    from pydantic import AfterValidator, BeforeValidator, Field
+    from pydantic import AfterValidator, Field
 
     def field(name: str, hint: Any, option: Option) -> tuple[Any, Any]:
         def check(value: Any) -> Any:
-            if option.parser is not None and isinstance(value, str):
-                value = option.parser(value)
             try:
                 return check_option(name, value)
             except InputError as error:  # pydantic says the name
                 raise ValueError(str(error).removeprefix(f"{name} ")) from None
 
-        when = AfterValidator if option.parser is None else BeforeValidator  # of a union, pydantic tells every member
-        kind = Annotated[hint, when(check)]
-        return kind, Field(None, description=option.description if described else None)
+        return Annotated[hint, AfterValidator(check)], Field(
+            None, description=option.description if described else None
+        )
 
     return {name: field(name, *one) for name, one in options_of(kind).items()}
 

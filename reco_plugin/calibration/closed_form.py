@@ -177,12 +177,9 @@ def _gate(asked: Refining, state: Calibration | None, answered: float | None) ->
     """The gate for the caution; where the candidates are known, the share that the memory does not know counts."""
     if state is None:
         return None
-    caution, among = asked.how["caution"], answered is not None
-    if caution is None:  # 0.0 is a share
-        caution = "balanced"
-    if answered is not None:
-        caution = state.assume(answered, caution)
-    return state.gate(asked.modality, caution, candidate=asked.role == "candidate", among=among)
+    caution, among = asked.how["caution"] or "balanced", answered is not None
+    assumed = caution if answered is None else state.assume(answered, caution)
+    return state.gate(asked.modality, assumed, candidate=asked.role == "candidate", among=among)
 
 
 def _move(

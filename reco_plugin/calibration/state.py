@@ -144,11 +144,11 @@ class Calibration(ToldShort):
         typical = None if candidate or exempt or caution == "bold" else side.typical
         return Applied(gate, min(1.0, left / usual) ** FALL, typical, candidate and self.one_image)
 
-    def assume(self, answered: float, caution: Caution | float = "balanced") -> Caution | float:
+    def assume(self, answered: float, caution: Caution = "balanced") -> Caution | float:
         """The caution of queries where a share of the candidates is known to the memory.
 
         The others have no answer, so ``balanced`` takes their share in place of its half, and ``cautious`` a fifth of
-        the rest more. ``bold``, and a share, are what the caller says.
+        the rest more. ``bold`` is what the caller says.
         """
         without = max(self.unanswerable, 1.0 - answered)
         if caution == "cautious":

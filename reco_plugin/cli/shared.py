@@ -109,7 +109,7 @@ def _fields(kind: Any) -> Iterator[tuple[str, Any, Any, Mapping[str, Any]]]:
     """Name, annotation, default and extras of each field; :data:`Parameter.empty` without a default."""
     if is_typeddict(kind):
         for name, (hint, option) in options_of(kind).items():
-            said = {"parser": option.parser, "metavar": option.metavar, "min": option.min, "unset": option.unset}
+            said = {"min": option.min, "unset": option.unset}
             shown = {"description": option.description if option.unset else None}
             yield name, hint, None, shown | {word: value for word, value in said.items() if value is not None}
     elif issubclass(kind, BaseModel):
@@ -139,7 +139,7 @@ def _flag(name: str, kind: Any, default: Any, said: dict[str, Any]) -> Parameter
         flag = f"--{name.replace('_', '-')}"
         flag = f"{flag}/--no-{flag[2:]}" if bool in _parts(kind) else flag
     shown = said.pop("unset", _show_default(default)) or False
-    if said.pop("joined", False) or "parser" in said:
+    if said.pop("joined", False):
         kind = str
     elif repeated := [each for each in (kind, *get_args(kind)) if get_origin(each) in (list, tuple, dict)]:
         kind = list[get_args(repeated[0])[0]]  # type: ignore[misc]

@@ -10,7 +10,7 @@ from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationIn
 
 from ..calibration.why import Why, explain_decision
 from ..options import Option, RefineOptions, check_option, check_options, options_of
-from ..types import Caution, Coverage, Degraded, Modality, Used
+from ..types import Coverage, Degraded, Modality, Used
 from ..values import EXCLUSIONS, unpack
 from .embedder import AnswerRow, Embedded
 from .failures import Failure, Refused, too_many_items
@@ -67,7 +67,6 @@ class Strict(BaseModel):
 _WIRE: dict[str, Any] = {  # where JSON says it in another way than Python
     "where": dict[str, Any] | None,
     "exclude": Annotated[list[str] | None, Field(fail_fast=True, max_length=EXCLUSIONS)],
-    "caution": Caution | Annotated[float, Field(ge=0, le=1)] | None,
 }
 if TYPE_CHECKING:
 
