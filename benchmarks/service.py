@@ -25,9 +25,7 @@ class Service:
 
 
 @contextmanager
-def started(
-    model: Path, memory: Path | str, log: Path, arguments: Sequence[str] = (), port: int = 0
-) -> Iterator[Service]:
+def started(model: Path, memory: Path | str, log: Path, arguments: Sequence[str] = ()) -> Iterator[Service]:
     """Run ``reco serve`` until the block ends; it is warm when the block begins.
 
     Args:
@@ -35,12 +33,11 @@ def started(
         memory: folder or URL of the memory.
         log: file for what it says.
         arguments: further flags of ``reco serve``.
-        port: a free one when 0.
 
     Raises:
         RuntimeError: it ended, or was not ready in time; the message holds the end of its log.
     """
-    port = port or free_port()
+    port = free_port()
     command = [sys.executable, "-m", "reco_plugin", "serve", "--port", str(port), "--model", str(model)]
     environment = {**os.environ, "RECO_SERVE_ADMIN_KEY": ADMIN_KEY}
     url = f"http://127.0.0.1:{port}"

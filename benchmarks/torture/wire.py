@@ -44,11 +44,11 @@ def as_json(value: Any) -> bytes:
     return json.dumps(value).encode()
 
 
-async def send(address: tuple[str, int], sent: bytes, patience_s: float = PATIENCE_S) -> Answer:
+async def send(address: tuple[str, int], sent: bytes) -> Answer:
     """Send and read until the other side closes."""
     began, got = time.perf_counter(), b""
     try:
-        async with asyncio.timeout(patience_s):
+        async with asyncio.timeout(PATIENCE_S):
             reader, writer = await asyncio.open_connection(*address)
             try:
                 with contextlib.suppress(ConnectionError):  # refused before all was sent: the answer is there
