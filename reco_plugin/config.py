@@ -283,7 +283,6 @@ class Settings(_Refining):
 
     provider: Provider = Field("cpu", description="what runs the graphs in process; another one is never used instead")
     threads: int = Field(0, ge=0, description="threads per graph, 0: one per core that this process may use")
-    arena: bool = Field(True, description="let ONNX Runtime keep freed memory for the next call")
     provider_options: dict[str, str] = Field({}, description="options passed to the execution provider")
 
     triton_url: str | None = Field(None, description="grpc://host:port, or grpcs: a Triton server runs the graphs")

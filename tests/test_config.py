@@ -25,7 +25,6 @@ SAID = {  # setting -> as an argument, as a variable, in reco.toml
     "memory_options": (MemoryOptions(search_ef=64), '{"search_ef": 64}', "{ search_ef = 64 }"),
     "provider": ("cuda", "cuda", '"cuda"'),
     "threads": (3, "3", "3"),
-    "arena": (False, "false", "false"),
     "provider_options": ({"device_id": "1"}, '{"device_id": "1"}', '{ device_id = "1" }'),
     "presence": (0.7, "0.7", "0.7"),
     "words": (False, "false", "false"),

@@ -66,7 +66,7 @@ class OrtSession:
 
         Args:
             path: the graph.
-            settings: provider, its options, threads and arena.
+            settings: provider, its options and threads.
             logs: whether ONNX Runtime logs a run that fails, which its exception tells, too.
         """
         provider = _PROVIDERS[settings.provider]
@@ -95,7 +95,6 @@ class OrtSession:
     def _load(self, threads: int) -> ort.InferenceSession:
         settings, options = self._settings, ort.SessionOptions()
         options.intra_op_num_threads = threads
-        options.enable_cpu_mem_arena = settings.arena
         options.log_severity_level = 3 if self._logs else 4
         # threads spin while a graph runs, which is faster, and not after it, while others need the processor
         options.add_session_config_entry("session.force_spinning_stop", "1")

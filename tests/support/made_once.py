@@ -24,7 +24,7 @@ def sessions_of(model: Path) -> Callable[..., None]:
             open_session(self, path, settings, **more)
             return
         options = sorted(settings.provider_options.items())
-        key = (path, settings.provider, settings.threads, settings.arena, repr(options), repr(more))
+        key = (path, settings.provider, settings.threads, repr(options), repr(more))
         if key not in opened:
             made = OrtSession.__new__(OrtSession)
             open_session(made, path, settings, **more)
