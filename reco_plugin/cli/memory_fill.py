@@ -223,7 +223,6 @@ def lines(outcome: Outcome, *, dry_run: bool = False) -> Iterator[str]:
         (outcome.repeated, "repeated"),
         (outcome.missing, "not in the memory"),
         (outcome.excluded, "excluded"),
-        (outcome.dropped, "near-duplicates dropped"),
         (0 if outcome.refused else outcome.deleted, "deleted"),
         (outcome.rejected, "rejected"),
     ]

@@ -3,8 +3,8 @@
 ::
 
     Rows ──► load ──► sift ──► prepare ──► encode ──► Writer ──► memory
-             digest   skip     decode,     vectors    repeated, excluded,
-                      what is  tokenise               near-duplicate rows
+             digest   skip     decode,     vectors    repeated,
+                      what is  tokenise               excluded rows
                       there
 
 Each arrow is a bounded queue, each stage a thread or a pool; order is kept. A row that cannot be used is a

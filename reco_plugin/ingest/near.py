@@ -1,8 +1,8 @@
-"""Nearly equal images: evaluation images to keep out of the memory, and near-duplicates among pairs."""
+"""Evaluation images to keep out of the memory, with those that are nearly equal."""
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from typing import Any
@@ -14,10 +14,9 @@ from ..data.images import RemoteImage
 from ..data.rows import Rejected
 from ..defaults import SAME_IMAGE
 from ..errors import DataError, ImageError
-from ..memory import Memory
 from ..preparation import Preparation
 from ..reco import Reco
-from ..types import Search, Vectors
+from ..types import Vectors
 from ..values import check_vectors
 from .prepare import make_chunks
 from .source import open_source
@@ -111,35 +110,3 @@ def _vectors(images: Sequence[Any], reco: Reco) -> Vectors:
     if np.issubdtype(images[0].dtype, np.floating):
         return check_vectors(np.stack(images), reco.encoder.dimension, "vectors of --exclude")
     return reco.encoder.arrays(images, "image")
-
-
-def find_duplicates(
-    memory: Memory, ids: Sequence[str], images: Vectors, replaced: Collection[str]
-) -> list[Near | None]:
-    """The equal image of each of (B, D) images, in the memory or among the rows of the batch that stay.
-
-    Args:
-        memory: whose images are searched.
-        ids: B ids.
-        images: their images.
-        replaced: ids of the memory that are about to be replaced, and are ignored.
-    """
-    stored: list[Near | None] = [None] * len(ids)
-    if memory.count():
-        exclude = [replaced] * len(ids) if replaced else None
-        hits = memory.search(Search(images, by="image", read="image", k=1, exclude=exclude))
-        stored = [
-            Near(near[0], float(cosine[0])) if near else None
-            for near, cosine in zip(hits.ids, hits.similarity, strict=True)
-        ]
-    found, staying, scores = list[Near | None](), list[int](), images @ images.T  # (B, B)
-    for row, near in enumerate(stored):
-        close = [near] if near is not None else []
-        if staying:
-            place = staying[int(scores[row, staying].argmax())]
-            close.append(Near(ids[place], float(scores[row, place])))
-        best = max(close, key=lambda each: each.similarity, default=None)
-        found.append(best if best is not None and best.similarity >= SAME_IMAGE else None)
-        if found[-1] is None:
-            staying.append(row)
-    return found

@@ -39,9 +39,6 @@ class IngestOptions:
     max_error_rate: float = make_field(
         0.1, "Stop when a larger share is rejected, after 200 rows and at the end.", min=0, max=1
     )
-    drop_duplicates: bool = make_field(
-        False, "Leave out a row whose image is nearly that of an earlier pair; slow in a large memory, as it searches."
-    )
     only_known: bool = False  # skip rows whose id the memory does not hold
     decoders: int = field(default_factory=cores)  # threads that decode images
 

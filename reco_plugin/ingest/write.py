@@ -1,4 +1,4 @@
-"""Encoded rows to records; finds unchanged, repeated, excluded and near-duplicate rows, and lists those left out.
+"""Encoded rows to records; finds unchanged, repeated and excluded rows, and lists those left out.
 
 Decisions depend only on the memory and on the rows before, and rows come in the order of the source: an interrupted run
 that is run again results in the same memory.
@@ -24,7 +24,7 @@ from ..memory import part_of_a_write
 from ..pairs import PairMemory
 from ..types import MODALITIES, Modality, Payload, Records
 from ..values import ROW, SOURCE
-from .near import Excluded, Near, find_duplicates
+from .near import Excluded, Near
 from .options import IngestOptions
 from .prepare import Encoded, Loaded, Skipped, WriterItem, add_marks, given_vectors, key_of
 
@@ -139,7 +139,7 @@ def kind_of(row: Rejected) -> str:
 
 @dataclass
 class Outcome:
-    """Counts of one run; every row read is in one of those from ``added`` to ``dropped``."""
+    """Counts of one run; every row read is in one of those from ``added`` to ``excluded``."""
 
     read: int = 0  # rows of the source, rejected ones included
     added: int = 0  # pairs with an id that is new in the memory
@@ -149,7 +149,6 @@ class Outcome:
     missing: int = 0  # rows skipped because only known ids are wanted
     rejected: int = 0  # rows that cannot be used
     excluded: int = 0  # rows skipped because they are evaluation images
-    dropped: int = 0  # near-duplicates that were skipped
     cut: int = 0  # captions longer than the encoder reads
     deleted: int = 0  # pairs deleted because they are gone from the source, or excluded now
     kept: int = 0  # pairs gone from the source but kept, because rejected rows may be theirs
@@ -267,7 +266,7 @@ class Writer:
         """Write pairs (N, D) that did not come from this source, but for excluded ones."""
         if self._excluded is not None:
             found = self._excluded.find(records.ids, records.image)
-            self._list(records.ids, found, "which --exclude names")
+            self._list(records.ids, found)
             self.outcome.excluded += sum(near is not None for near in found)
             records = records.take([near is None for near in found])
         self.memory.store.upsert(records)
@@ -338,7 +337,7 @@ class Writer:
         if self._excluded is not None and ids:
             for old in self.memory.store.scroll(len(ids), ids):
                 found = self._excluded.find(old.ids, old.image)
-                self._list(old.ids, found, "which --exclude names")
+                self._list(old.ids, found)
                 gone |= {id_ for id_, near in zip(old.ids, found, strict=True) if near is not None}
             self.outcome.excluded += len(gone)
             self._delete(sorted(gone))
@@ -367,29 +366,17 @@ class Writer:
         return held[id_].get(SOURCE) if self._options.only_known else self._options.source
 
     def _staying(self, rows: list[Encoded], held: Mapping[str, Payload]) -> list[Encoded]:
-        """The rows that are neither excluded nor, if they shall be dropped, near-duplicates."""
-        if self._excluded is not None and rows:
-            found = self._excluded.find([row.id for row in rows], np.stack([row.image for row in rows]))
-            self.outcome.excluded += sum(near is not None for near in found)
-            rows = self._leave_out(rows, found, held, "which --exclude names")
-        if self._options.drop_duplicates and rows:
-            ids, images = [row.id for row in rows], np.stack([row.image for row in rows])
-            found = find_duplicates(self.memory.store, ids, images, [id_ for id_ in ids if id_ in held])
-            self.outcome.dropped += sum(near is not None for near in found)
-            rows = self._leave_out(rows, found, held, "an earlier pair")
-        return rows
+        """The rows that are not excluded; the stored pairs of the others are deleted."""
+        if self._excluded is None or not rows:
+            return rows
+        found = self._excluded.find([row.id for row in rows], np.stack([row.image for row in rows]))
+        self.outcome.excluded += sum(near is not None for near in found)
+        self._list([row.id for row in rows], found)
+        self._delete([row.id for row, near in zip(rows, found, strict=True) if near is not None and row.id in held])
+        return [row for row, near in zip(rows, found, strict=True) if near is None]
 
-    def _leave_out(
-        self, rows: list[Encoded], leaving: Sequence[Near | None], held: Mapping[str, Payload], why: str
-    ) -> list[Encoded]:
-        """The rows that stay; the stored pairs of the others are deleted."""
-        self._list([row.id for row in rows], leaving, why)
-        gone = [row.id for row, near in zip(rows, leaving, strict=True) if near is not None and row.id in held]
-        self._delete(gone)
-        return [row for row, near in zip(rows, leaving, strict=True) if near is None]
-
-    def _list(self, ids: Sequence[str], leaving: Sequence[Near | None], why: str) -> None:
+    def _list(self, ids: Sequence[str], leaving: Sequence[Near | None]) -> None:
         for id_, near in zip(ids, leaving, strict=True):
             if near is not None:
-                reason = f"its image is that of {near.id!r}, {why} (cosine {near.similarity:.3f})"
+                reason = f"its image is that of {near.id!r}, which --exclude names (cosine {near.similarity:.3f})"
                 self._rejected.list(Rejected(f"id {id_!r}", reason, id_))

@@ -147,11 +147,10 @@ def test_a_source_is_the_same_however_it_is_spelled_and_from_wherever(
     assert counts(told, "unchanged", "deleted", "pairs") == (9, 1, 9)
 
 
-def test_near_duplicates_and_evaluation_images(
+def test_evaluation_images_are_excluded(
     work: Path, source: Source, lines: list[str], ask: Ask, catalogue: Path
 ) -> None:
     again = [f"again-{line}" for line in lines[13:16]]
     table = source([lines[0], *lines[13:14], *again[:1]])
-    found = ask("memory", "add", table, "--drop-duplicates", "--memory", "b")
-    assert counts(found, "added", "dropped", "files") == (1, 1, {"rejected": "b.rejected.jsonl"})
-    assert counts(ask("memory", "add", table, "--exclude", catalogue, "--memory", "c"), "added", "excluded") == (0, 2)
+    found = ask("memory", "add", table, "--exclude", catalogue, "--memory", "c")
+    assert counts(found, "added", "excluded", "files") == (0, 2, {"rejected": "c.rejected.jsonl"})

@@ -9,7 +9,6 @@ from typing import Any
 
 import numpy as np
 import pytest
-from PIL import Image
 
 from reco_plugin import Pair, Reco
 from reco_plugin.data import read_pairs
@@ -244,26 +243,6 @@ def test_only_known_ids_are_replaced_and_stay_their_sources(
     assert (outcome.replaced, outcome.missing, outcome.added) == (2, 1, 0)
     assert (content(shop)[drawn[0][0]][2][SOURCE], SOURCE in content(shop)[drawn[20][0]][2]) == ("shop", False)
     assert sync(drawn[1:10]).deleted == 1
-
-
-@pytest.mark.parametrize("batch_size", [1, 7, 100])  # within a batch, and against the memory
-def test_near_duplicates_are_dropped_also_when_run_again(
-    write_catalogue: Catalogue, shop: Reco, fill: Fill, drawings: list[Pair], tmp_path: Path, batch_size: int
-) -> None:
-    rows = [(f"{n}", image, text) for n, (_, image, text) in enumerate(all_rows(drawings)[12:22])]
-    folder = write_catalogue(rows).parent
-    for n, (_, image, _) in enumerate(rows):  # drawings are much alike
-        pixels = np.random.default_rng(n).integers(0, 255, (4, 4, 3), np.uint8)
-        Image.fromarray(np.kron(pixels, np.ones((16, 16, 1), np.uint8))).save(folder / image)
-    doubled = [*rows, *((f"again-{name}", image, f"once more {text}") for name, image, text in rows[:5])]
-    source, how = write_catalogue(doubled), {"drop_duplicates": True, "batch_size": batch_size}
-    outcome = fill(source, shop, **how)
-    assert outcome.dropped >= 5
-    dropped = {entry["id"] for entry in listed(tmp_path)}
-    assert {f"again-{n}" for n in range(5)} <= dropped
-    assert set(content(shop)) == {name for name, _, _ in doubled} - dropped
-    again = fill(source, shop, **how)
-    assert (again.unchanged, again.dropped, again.added) == (outcome.added, outcome.dropped, 0)
 
 
 def test_excluded_images_stay_out_by_image_and_by_id_and_go_where_they_are(
