@@ -348,7 +348,7 @@ def _image(image: ImageInput) -> str:
 
 def _parse_embedded(answer: Any) -> Refined:
     rows = sorted(answer["data"], key=lambda row: int(row["index"]))
-    moved = np.array([row.get("moved", np.nan) for row in rows], np.float32)  # an older service does not say
+    moved = np.array([row.get("moved", np.nan) for row in rows], np.float32)
     vectors = np.stack([_vector(row["embedding"]) for row in rows])
     return Refined(vectors, moved, scale=join_scales([row.get("scale") for row in rows], moved))
 
@@ -365,7 +365,7 @@ def _parse_refined(answer: Any) -> Refined:
         if error := row.get("error"):
             raise InputError(f"item {row['index']}: {error['message']} ({error['code']})")
     explained = all("used" in row for row in rows)
-    moved = np.array([row.get("moved", np.nan) for row in rows], np.float32)  # an older service does not say
+    moved = np.array([row.get("moved", np.nan) for row in rows], np.float32)
     return Refined(
         vectors=np.array([row["embedding"] for row in rows], np.float32),
         moved=moved,

@@ -236,8 +236,6 @@ class Service:
             if isinstance(error, RecoError):
                 raise
             code, message = "unreadable", f"this is no answer of a reco serve: {response.text[:200]!r}"
-            if response.has_redirect_location:  # not followed: the key would go there, too
-                message = f"it sends on to {show(response.headers['location'])}: give the url of the service itself"
         kind = _MEANS_OF_MEMORY.get(code) or _MEANS.get(response.status_code, SessionError)
         part = f" (in the batch that starts at position {call.start})" if call.start else ""
         raise kind(f"{self.url}{call.path} answered {response.status_code} ({code}): {message}{part}")

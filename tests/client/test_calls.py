@@ -220,12 +220,6 @@ def test_a_connection_that_cannot_be_made_says_the_way_out():
         Service(httpx.ConnectError("[Errno 111] Connection refused")).client().embed_texts(["a"])
 
 
-def test_where_a_redirect_points_is_said():
-    service = Service(httpx.Response(301, headers={"location": "https://reco.example/v1/embeddings"}))
-    with pytest.raises(SessionError, match=r"answered 301 .*sends on to 'https://reco\.example/v1/embeddings': give"):
-        service.client().embed_texts(["a"])
-
-
 def test_frozen_vectors_in_place_of_refined_ones_are_warned_of():
     service = Service(embedded(ROWS, **{"x-reco-degraded": "memory_timeout"}))
     with pytest.warns(DegradedWarning, match="http://reco answers with frozen CLIP vectors .memory_timeout."):

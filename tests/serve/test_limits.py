@@ -157,7 +157,7 @@ def test_what_waited_too_long_is_never_begun(blocked, live):
 
 
 def test_workers_that_hang_make_the_service_not_ready(blocked, live):
-    with live(blocked.reco, threads=1, deadline_s=0.1) as (url, _):
+    with live(blocked.reco, threads=1, deadline_s=0.5) as (url, _):
         blocked.armed.set()
         assert post(url).status_code == 504
         wait_until(lambda: httpx.get(f"{url}/readyz").status_code != 200)
