@@ -19,7 +19,7 @@ from click.testing import Result
 from typer.testing import CliRunner
 
 import reco_plugin.cli
-from reco_plugin.cli.app import app, main
+from reco_plugin.cli.app import RENAMED, app, main
 from reco_plugin.cli.shared import print_result
 from reco_plugin.errors import DataError
 from reco_plugin.options import RefineOptions, options_of
@@ -61,6 +61,11 @@ def test_there_are_at_most_twenty_commands() -> None:
         *("memory versions", "memory feedback", "model export", "model add", "model train"),
     }
     assert len(ALL) <= 20
+
+
+@pytest.mark.parametrize("old", RENAMED)
+def test_an_old_name_says_the_new_one(old: str, fail: Callable[..., str]) -> None:
+    assert RENAMED[old] in fail(*old.split(), "anything", "--whatever", "1")
 
 
 def test_help_is_sentences_without_python_types_and_with_an_example(run: Callable[..., Result]) -> None:
