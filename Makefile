@@ -111,7 +111,7 @@ lock: $(DEV)/.ready ## renew locks/: the newest versions that fit, one solution 
 	$(RUN)/python locks/renew.py
 
 $(DEMO)/.ready: locks/demo.txt pyproject.toml
-	@echo "setting up $(DEMO) from locks/demo.txt, without torch (about 110 MB to fetch)"
+	@echo "setting up $(DEMO) from locks/demo.txt, without torch (about 150 MB to fetch)"
 	$(PYTHON) -m venv $(DEMO)
 	$(DEMO)/bin/python $(LOCKED) locks/demo.txt
 	$(DEMO)/bin/python $(PROJECT)

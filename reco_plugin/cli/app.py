@@ -125,7 +125,7 @@ COMMANDS = (
     Command(
         "model add",
         "model:add_command",
-        "Make a model folder of ready ONNX towers (no torch needed), of a transformers checkpoint, or of an API.",
+        "Make a model folder of ready ONNX towers (no torch needed), or of a transformers checkpoint.",
         "reco model add Xenova/clip-vit-base-patch32 --out my_model",
     ),
     Command(
