@@ -29,7 +29,7 @@ def halves(ids: Iterable[str], seed: int = 0) -> tuple[frozenset[str], frozenset
     """Two halves of some ids, the same ones at each call.
 
     >>> [sorted(half) for half in halves(["a", "b", "c"])]
-    [['a', 'c'], ['b']]
+    [['b', 'c'], ['a']]
     """
     drawn = sorted(ids, key=lambda id_: chance(id_, seed))
     return frozenset(drawn[::2]), frozenset(drawn[1::2])
