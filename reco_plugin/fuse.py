@@ -81,7 +81,7 @@ class Refining:
             return [slice(0, rows)]
         return [slice(start, start + size) for start in range(0, rows, size)]
 
-    def search(self, rows: slice, *, witnesses: bool = False) -> Search:
+    def search(self, rows: slice, *, caption_scores: bool = False) -> Search:
         """The search for a block: within the queries' modality, for the other one's vectors (paper, section 3.2)."""
         explain = self.how["explain"]
         hidden = self.hidden[rows] if self.hidden else None
@@ -95,7 +95,7 @@ class Refining:
             where,
             payloads=explain,
             ids=explain,
-            witnesses=witnesses,
+            caption_scores=caption_scores,
             checked=hidden is None and where is None,
             words=self._words(rows),
         )

@@ -174,7 +174,7 @@ class Search:
         payloads: also read the payloads.
         ids: also read the users' ids; without, ids are the store's own, and a store that keeps users' ids in the
             payload reads no payload.
-        witnesses: also read what is known of each pair's reliability.
+        caption_scores: also read what is known of each pair's reliability.
         checked: whether the caller has checked all of it, and it has neither exclusions nor conditions.
         words: of B queries, by which captions are found, too; None of one: by its vector alone.
     """
@@ -187,7 +187,7 @@ class Search:
     where: Filter | None = None
     payloads: bool = False
     ids: bool = True
-    witnesses: bool = False
+    caption_scores: bool = False
     checked: bool = False
     words: Sequence[QueryWords | None] | None = None
 
@@ -202,7 +202,7 @@ class Neighbours(ToldShort):
         vectors: (B, K, D) float32 vectors that were read (usually the other modality's); 0 where padded.
         found: (B, K) bool; False where padded.
         payloads: B lists of payloads, or None if not requested.
-        witnesses: (B, K, 3) of each pair's reliability, NaN where it was not measured yet; None: the memory holds none.
+        caption_scores: (B, K, 3) of each pair, NaN where they were not measured yet; None: the memory holds none.
         asked: (B, D) what was searched with: the query, or what captions with its words stand for; None: the queries.
         words: B texts, the words by which captions were found, empty where none was.
     """
@@ -212,13 +212,13 @@ class Neighbours(ToldShort):
     vectors: npt.NDArray[np.float32]
     found: npt.NDArray[np.bool_]
     payloads: list[list[Payload]] | None = None
-    witnesses: npt.NDArray[np.float32] | None = None
+    caption_scores: npt.NDArray[np.float32] | None = None
     asked: Vectors | None = None
     words: Sequence[str] = ()
 
     @classmethod
     def join(cls, parts: Sequence[Neighbours]) -> Neighbours:
-        """What several searches of one kind found, without witnesses."""
+        """What several searches of one kind found, without caption scores."""
         return cls(
             ids=[ids for part in parts for ids in part.ids],
             similarity=np.concatenate([part.similarity for part in parts]),

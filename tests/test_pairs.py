@@ -223,7 +223,7 @@ def test_a_service_learns_behind_its_writes(reco):
     version = reco.memory.version
     reco.memory.add(made(reco, 3, "new", seed=1))
     until(lambda: not threads())
-    assert np.isfinite(reco.memory.store.witnesses(["new0", "new1", "new2"])).all()
+    assert np.isfinite(reco.memory.store.caption_scores(["new0", "new1", "new2"])).all()
     assert (pairs_known(reco), reco.memory.version > version + 1) == (320, True)
 
 
@@ -233,7 +233,7 @@ def threads() -> list[str]:
 
 def judged(reco: Reco) -> bool:
     return reco.memory.store.count_unjudged() == 0 and bool(
-        np.isfinite(reco.memory.store.witnesses(all_ids(reco))).all()
+        np.isfinite(reco.memory.store.caption_scores(all_ids(reco))).all()
     )
 
 

@@ -239,13 +239,16 @@ def test_all_blocks_are_refined_alike_where_the_memory_is_calibrated_meanwhile(r
     assert late.refine(queries, modality=modality, role=role).moves is not None
 
 
-def witnesses_of(refiner: Refiner, result: Any) -> np.ndarray:
+def caption_scores_of(refiner: Refiner, result: Any) -> np.ndarray:
     found = refiner.memory.store.search(
         Search(
-            result.frozen, *(("image", "text") if result.frozen[0, 0] > 0.2 else ("text", "image")), K, witnesses=True
+            result.frozen,
+            *(("image", "text") if result.frozen[0, 0] > 0.2 else ("text", "image")),
+            K,
+            caption_scores=True,
         )
     )
-    return found.witnesses
+    return found.caption_scores
 
 
 def test_explained_parts_belong_together(refiner, world, queries, modality):
@@ -257,7 +260,7 @@ def test_explained_parts_belong_together(refiner, world, queries, modality):
     assert np.allclose(result.neighbours.vectors, read[rows], atol=1e-6)
     assert result.neighbours.payloads == [[world.records.payloads[i] for i in ids] for ids in rows]
     assert np.allclose(
-        result.reliability, refiner.memory.calibration.reliability.of(witnesses_of(refiner, result)), atol=1e-6
+        result.reliability, refiner.memory.calibration.reliability.of(caption_scores_of(refiner, result)), atol=1e-6
     )
     for row, why in enumerate(result.why):
         heaviest = float((result.weights[row] / result.weights[row].sum()).max())

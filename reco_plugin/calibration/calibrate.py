@@ -11,7 +11,7 @@ import numpy.typing as npt
 from ..defaults import DEFAULT_K
 from ..types import MODALITIES, Modality, Vectors
 from .check import check_pairs
-from .corpus import Corpus, measure_corpus, witness_others
+from .corpus import Corpus, measure_corpus, score_other_captions
 from .episodes import asked_by, look
 from .evidence import Gate
 from .fit import choose_sharpness, fit_gate
@@ -34,21 +34,21 @@ _SINGLE = 0.05  # share of pairs without siblings from which queries are fitted 
 
 @dataclass(frozen=True)
 class Calibrated:
-    """A state, and the pairs it was learned from, whose witnesses (N, 3) are stored with each."""
+    """A state, and the pairs it was learned from, whose caption scores (N, 3) are stored with each."""
 
     state: Calibration
     corpus: Corpus
 
     @property
-    def witnesses(self) -> npt.NDArray[np.float32]:
+    def caption_scores(self) -> npt.NDArray[np.float32]:
         """Of the pairs."""
-        return self.corpus.witnesses
+        return self.corpus.caption_scores
 
-    def witness(
+    def score_captions(
         self, image: Vectors, text: Vectors, progress: Callable[[int], object] = int
     ) -> npt.NDArray[np.float32]:
-        """Witnesses (M, 3) of other pairs (M, D); progress as in :func:`calibrate`."""
-        return witness_others(self.corpus, image, text, progress)
+        """Caption scores (M, 3) of other pairs (M, D); progress as in :func:`calibrate`."""
+        return score_other_captions(self.corpus, image, text, progress)
 
 
 def calibrate(

@@ -42,7 +42,7 @@ class ClosedForm:
         state, covered = _cover(asked) if sets else (None, None)
         parts = list[Refinement]()
         for rows in asked.blocks():
-            found = asked.memory.searches.search(asked.search(rows, witnesses=True))
+            found = asked.memory.searches.search(asked.search(rows, caption_scores=True))
             if not (parts or sets):  # after the first search, which may reach the memory; once, so all blocks are alike
                 state = asked.memory.calibration
             with self._timed():

@@ -34,7 +34,7 @@ class Corpus:
         same_caption: cosine from which two captions mean the same.
         near: neighbours (N, K + 1) within each modality: one more than is used, so that one can be left out.
         learned: reliability.
-        witnesses: (N, 3) of each pair.
+        caption_scores: (N, 3) of each pair.
         counts: (N,) how much each counts where it judges others: its reliability, as judged before.
         chosen: rows that the moments were measured on.
     """
@@ -48,7 +48,7 @@ class Corpus:
     chosen: npt.NDArray[np.intp]
     near: Mapping[Modality, NearestRows] = field(default_factory=dict)
     learned: Reliability = field(default_factory=lambda: Reliability(np.zeros(4), 0.0))
-    witnesses: npt.NDArray[np.float32] = field(default_factory=lambda: np.zeros((0, 3), np.float32))
+    caption_scores: npt.NDArray[np.float32] = field(default_factory=lambda: np.zeros((0, 3), np.float32))
     counts: npt.NDArray[np.float32] = field(default_factory=lambda: np.zeros(0, np.float32))
 
     def __len__(self) -> int:
@@ -57,7 +57,7 @@ class Corpus:
     @property
     def own(self) -> float:
         """Mean of CLIP's own scores of the pairs."""
-        return float(self.witnesses[:, 2].mean())
+        return float(self.caption_scores[:, 2].mean())
 
     def side(self, modality: Modality) -> Vectors:
         """Vectors (N, D) of a modality."""
@@ -70,7 +70,7 @@ class Corpus:
 
     def reliability_of(self, rows: npt.NDArray[np.intp]) -> npt.NDArray[np.float32]:
         """Reliability of pairs, of the shape of ``rows``."""
-        return self.learned.of(self.witnesses[rows])
+        return self.learned.of(self.caption_scores[rows])
 
     def reliability_without(self, askers: npt.NDArray[np.intp], found: npt.NDArray[np.intp]) -> npt.NDArray[np.float32]:
         """Reliability of found pairs (n, K) as it is without the pair that asks (n,): else it knows the answer."""
@@ -86,7 +86,7 @@ class Corpus:
                 similarity[rows == askers[asks][:, None]] = -3.0
                 order = np.argsort(-similarity, axis=1, kind="stable")[:, : rows.shape[1] - 1]
                 near[modality] = np.take_along_axis(rows, order, 1), np.take_along_axis(similarity, order, 1)
-            reliability[asks, column] = self.learned.of(witness(self, pairs, near))
+            reliability[asks, column] = self.learned.of(score_captions(self, pairs, near))
         return reliability
 
 
@@ -124,13 +124,13 @@ def measure_corpus(
     return _with_scatter(_with_reliability(corpus, rng))
 
 
-def witness(
+def score_captions(
     corpus: Corpus,
     rows: npt.NDArray[np.intp],
     near: Mapping[Modality, NearestRows] | None = None,
     captions: npt.NDArray[np.intp] | None = None,
 ) -> npt.NDArray[np.float32]:
-    """Witnesses (M, 3) of pairs, by the given neighbours (M, K) or by their own.
+    """Caption scores (M, 3) of pairs, by the given neighbours (M, K) or by their own.
 
     Args:
         corpus: measured pairs.
@@ -142,10 +142,10 @@ def witness(
     return _judge(corpus, corpus.image[rows], corpus.text[rows if captions is None else captions], near)
 
 
-def witness_others(
+def score_other_captions(
     corpus: Corpus, image: Vectors, text: Vectors, progress: Callable[[int], object] = int
 ) -> npt.NDArray[np.float32]:
-    """Witnesses (M, 3) of pairs (M, D) that are not of the corpus, by their neighbours in it.
+    """Caption scores (M, 3) of pairs (M, D) that are not of the corpus, by their neighbours in it.
 
     ``progress`` gets the number of pairs each time that their neighbours were found, twice for each pair.
     """
@@ -158,7 +158,7 @@ def witness_others(
 def _judge(
     corpus: Corpus, image: Vectors, text: Vectors, near: Mapping[Modality, NearestRows]
 ) -> npt.NDArray[np.float32]:
-    """Witnesses (M, 3) of pairs (M, D) by their neighbours in the corpus, (M, K)."""
+    """Caption scores (M, 3) of pairs (M, D) by their neighbours in the corpus, (M, K)."""
 
     def say(start: int) -> npt.NDArray[np.float32]:
         block = slice(start, start + _BLOCK)
@@ -196,7 +196,7 @@ def same_from(cosines: npt.NDArray[np.float32]) -> float:
 
 
 def _with_reliability(corpus: Corpus, rng: np.random.Generator) -> Corpus:
-    """Learn reliability on the chosen rows, few ones several times, and witness all pairs.
+    """Learn reliability on the chosen rows, few ones several times, and score all captions.
 
     Twice: at first, a wrong neighbour speaks as loudly as a right one, and then by how reliable it was.
     """
@@ -206,13 +206,13 @@ def _with_reliability(corpus: Corpus, rng: np.random.Generator) -> Corpus:
     everything, counts, wrong = np.arange(len(corpus)), np.ones(len(corpus), np.float32), 0.0
     for _ in range(2):
         corpus = replace(corpus, counts=counts)
-        witnesses = witness(corpus, everything)
-        learned = learn_reliability(witnesses[rows], witness(corpus, rows, near, others))
+        caption_scores = score_captions(corpus, everything)
+        learned = learn_reliability(caption_scores[rows], score_captions(corpus, rows, near, others))
         wrong = max(wrong, learned.wrong)  # at first, no neighbour has met the pair that it judges
         learned = replace(learned, wrong=wrong)
-        counts = learned.of(witnesses)
+        counts = learned.of(caption_scores)
     learned = replace(learned, mean=float(counts.mean()))
-    return replace(corpus, learned=learned, witnesses=witnesses)
+    return replace(corpus, learned=learned, caption_scores=caption_scores)
 
 
 def _with_scatter(corpus: Corpus) -> Corpus:

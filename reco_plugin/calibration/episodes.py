@@ -241,7 +241,7 @@ class Asking:
         found_at = np.where(found, found_at, found_at[:, :1]).astype(np.float32)
         reliability = np.where(found, reliable, 0.0).astype(np.float32)
         shares = share(found_at, reliability, found, sharpness, corpus.spreads[modality])
-        own = mean_own(corpus.witnesses[found_rows, 2], reliability, corpus.own)
+        own = mean_own(corpus.caption_scores[found_rows, 2], reliability, corpus.own)
         told = weigh(corpus.side(modality)[rows], held[found_rows], found_at, shares, found, own, moments, unit)
         direction = np.asarray(told.direction / np.maximum(told.length, np.float32(1e-5))[:, None], np.float32)
         shown = np.full((len(rows), 0), -1)

@@ -117,7 +117,7 @@ def mean_own(own: Floats, reliability: Floats, usual: float) -> Floats:
     """CLIP's own scores (B,) of the pairs that a query found, by reliability.
 
     Args:
-        own: (B, K) third witness; NaN where a pair was not measured yet.
+        own: (B, K) third caption score; NaN where a pair was not measured yet.
         reliability: (B, K), 0 where padded.
         usual: where none was measured.
     """

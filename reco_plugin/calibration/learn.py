@@ -44,11 +44,11 @@ def learn(
     apart: bool = False,
     progress: Callable[[int], object] = int,
 ) -> Calibration | None:
-    """Learn calibration from a memory's pairs; each pair's witnesses and the state are stored with it.
+    """Learn calibration from a memory's pairs; each pair's caption scores and the state are stored with it.
 
     Of more than :data:`LEARNED_FROM` pairs, so many are drawn at random and are learned from. The others are judged
     beside those once the state is stored; until then they count as average, or as before. Where that was interrupted,
-    the next call goes on with those that have no witnesses.
+    the next call goes on with those that have no caption scores.
 
     While it runs, the memory notes that it does, see :func:`~.note.unfinished`.
 
@@ -75,7 +75,7 @@ def learn(
                 store.set_calibration({})
             return None
         for rows in _parts(len(pairs), progress, apart):
-            store.set_witnesses(pairs.ids[rows], learned.witnesses[rows])
+            store.set_caption_scores(pairs.ids[rows], learned.caption_scores[rows])
             progress(len(pairs.ids[rows]))
         store.flush()
         state = replace(learned.state, pairs=count)
@@ -86,12 +86,12 @@ def learn(
 
 
 def _judge_others(store: Memory, lesson: Lesson, others: int, progress: Callable[[int], object], apart: bool) -> None:
-    """Judge those pairs that have no witnesses yet, beside those that were learned from."""
+    """Judge those pairs that have no caption scores yet, beside those that were learned from."""
     left = min(store.count_unjudged(), others)
     progress((STEPS - 1) * (others - left))
     while left > 0 and (ids := store.unjudged(min(_IDS_AHEAD, left))):
         for records in _paced(store.scroll(_AT_ONCE_BEHIND if apart else _AT_ONCE, ids), progress, apart):
-            store.set_witnesses(records.ids, lesson.judge(records.image, records.text))
+            store.set_caption_scores(records.ids, lesson.judge(records.image, records.text))
             progress((STEPS - 1) * len(records))
         left -= len(ids)
         store.flush()
@@ -169,7 +169,7 @@ def _draw(store: Memory, count: int, wanted: int, progress: Callable[[int], obje
     return drawn
 
 
-def witness(
+def score_captions(
     store: Memory,
     state: Calibration,
     ids: Sequence[str],
@@ -178,35 +178,35 @@ def witness(
     around: bool,
     progress: Callable[[int], object] = int,
 ) -> None:
-    """Witness stored pairs by their neighbours of now; unknown ids are left out.
+    """Score the captions of stored pairs by their neighbours of now; unknown ids are left out.
 
     Args:
         store: the memory.
         state: learned from it.
         ids: of the pairs.
         k: neighbours.
-        around: whether also those that they found are witnessed anew: the new pairs may be among their nearest.
+        around: whether also those that they found are scored anew: the new pairs may be among their nearest.
         progress: gets the number of pairs after each batch of two searches a pair.
     """
     found = set[str]()
     for start in range(0, len(ids), _AT_ONCE):
         for records in store.scroll(ids=ids[start : start + _AT_ONCE]):
-            found |= _witness(store, state, records, k)
+            found |= _score_captions(store, state, records, k)
             progress(len(records))
     if around:
-        witness(store, state, sorted(found.difference(ids)), k, around=False, progress=progress)
+        score_captions(store, state, sorted(found.difference(ids)), k, around=False, progress=progress)
 
 
-def _witness(store: Memory, state: Calibration, records: Records, k: int) -> set[str]:
-    """Witness pairs (N, D); returns the ids of those that they found."""
+def _score_captions(store: Memory, state: Calibration, records: Records, k: int) -> set[str]:
+    """Score the captions of pairs (N, D); returns the ids of those that they found."""
     near, found, alone = dict[Modality, Judges](), set[str](), [[name] for name in records.ids]
     for modality in MODALITIES:
-        search = Search(records.side(modality), modality, other(modality), k, exclude=alone, witnesses=True)
+        search = Search(records.side(modality), modality, other(modality), k, exclude=alone, caption_scores=True)
         hits = store.search(search)
         similarity = np.where(hits.found, hits.similarity, np.float32(-2.0))
         near[modality] = Judges(similarity, hits.vectors, state.reliability_of(hits))
         found.update(*hits.ids)
     spreads = {modality: state.sides[modality].spread for modality in MODALITIES}
     pairs: dict[Modality, Vectors] = {"image": records.image, "text": records.text}
-    store.set_witnesses(records.ids, judge(state.values, spreads, pairs, near))
+    store.set_caption_scores(records.ids, judge(state.values, spreads, pairs, near))
     return found

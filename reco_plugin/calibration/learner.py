@@ -16,7 +16,7 @@ from typing import Any, Protocol
 from ..errors import MemoryStoreError, MemoryTimeout, MemoryUnavailable
 from ..memory import Memory, part_of_a_write
 from .extra import Extra
-from .learn import STEPS, learn, witness
+from .learn import STEPS, learn, score_captions
 from .note import unfinished
 from .state import ENOUGH, Calibration
 
@@ -24,7 +24,7 @@ log = logging.getLogger(__name__)
 APART = 1_000
 """Pairs from which a process of its own pays: it takes half a core second to start; of fewer, learning takes little."""
 _GROWTH = 2.0  # calibrate again when the memory has grown, or shrunk, by this factor
-_WITHOUT = 0.25  # of the pairs lack witnesses, or are gone: learning anew takes less time than two searches for each
+_WITHOUT = 0.25  # of the pairs lack scores, or are gone: learning anew takes less time than two searches for each
 _BEHIND = 64  # new pairs whose surroundings are searched in one go by a thread
 _ASKED = 1_000  # pairs that the store is asked for at a time
 _AGAIN_S = 60.0  # after which a thread whose search failed asks again
@@ -169,7 +169,7 @@ class Learner:
         calibration = self._memory.calibration
         new = [] if calibration is None else self._memory.store.unjudged(most)
         if calibration is not None and new:
-            witness(self._memory.store, calibration, new, self._neighbours, around=around, progress=progress)
+            score_captions(self._memory.store, calibration, new, self._neighbours, around=around, progress=progress)
             self._memory.store.flush()
             self._changed()
         return len(new)

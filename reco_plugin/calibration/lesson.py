@@ -18,10 +18,10 @@ COMPARED, FITTED = 2, 3
 
 
 class Taught(NamedTuple):
-    """What pairs taught: the state, the witnesses (N, 3) of each, and what extras learned, by name."""
+    """What pairs taught: the state, the caption scores (N, 3) of each, and what extras learned, by name."""
 
     state: Calibration
-    witnesses: npt.NDArray[np.float32]
+    caption_scores: npt.NDArray[np.float32]
     extras: Mapping[str, Mapping[str, Any]]
 
 
@@ -55,10 +55,10 @@ class Lesson:
         for extra in extras if learned.state.fitted else ():
             if (found := extra.learn(learned, pairs, k, self._progress)) is not None:
                 told[extra.name] = found
-        return Taught(learned.state, learned.witnesses, told)
+        return Taught(learned.state, learned.caption_scores, told)
 
     def judge(self, image: Vectors, text: Vectors) -> npt.NDArray[np.float32]:
-        """Witnesses (M, 3) of other pairs (M, D), by their neighbours among those that were learned from."""
+        """Caption scores (M, 3) of other pairs (M, D), by their neighbours among those that were learned from."""
         if self._learned is None:
             raise RuntimeError("nothing was learned yet")
-        return self._learned.witness(image, text)
+        return self._learned.score_captions(image, text)

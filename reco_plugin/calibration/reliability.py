@@ -1,6 +1,6 @@
 """Reliability of a pair: how well its caption fits its image, judged by the pairs around it. It ranks only.
 
-Three witnesses, in standard deviations: what the images of its caption's neighbours say of its image, what the
+Three caption scores, in standard deviations: what the images of its caption's neighbours say of its image, what the
 captions of its image's neighbours say of its caption, and the frozen encoder's own score. What neighbours say is their
 mean, and how much of what is nearest to the pair they bring: a mean may look right where none of them is. A logistic
 regression of real pairs against shuffled ones turns them into a ratio of densities r; the median of r over shuffled
@@ -26,33 +26,33 @@ LEAST = 1e-3
 """Reliability of a pair whose caption fits worse than a shuffled one; never 0, so that weights stay defined."""
 UNLIKELY = 0.1
 """Chance of a shuffled pair to score as high, below which CLIP is believed to know a pair by itself."""
-_SHARPNESS = 3.0  # of the witnesses' weights, per spread of similarity
+_SHARPNESS = 3.0  # of the caption scores' weights, per spread of similarity
 _FURTHEST = 8.0  # beyond, in a logarithm of how alike two are, one is as far as any
 _STEPS = 50  # of Newton's method, at most
 
 
 @dataclass(frozen=True)
 class Reliability:
-    """Turns a pair's witnesses into its reliability.
+    """Turns a pair's caption scores into its reliability.
 
     Attributes:
-        weights: (4,) of the witnesses, and the intercept.
+        weights: (4,) of the caption scores, and the intercept.
         wrong: estimated share of wrong captions, in [0, 1]; too high where entities look alike, so it only ranks.
-        mean: mean reliability of the pairs that were measured; for a pair without witnesses yet.
+        mean: mean reliability of the pairs that were measured; for a pair without caption scores yet.
     """
 
     weights: npt.NDArray[np.float64]
     wrong: float
     mean: float = 1.0
 
-    def ratio(self, witnesses: npt.NDArray[np.float32]) -> npt.NDArray[np.float64]:
+    def ratio(self, caption_scores: npt.NDArray[np.float32]) -> npt.NDArray[np.float64]:
         """Density of real pairs over that of shuffled ones, (..., 3) -> (...)."""
-        return np.asarray(np.exp(np.clip(witnesses @ self.weights[:-1] + self.weights[-1], -20.0, 20.0)))
+        return np.asarray(np.exp(np.clip(caption_scores @ self.weights[:-1] + self.weights[-1], -20.0, 20.0)))
 
-    def of(self, witnesses: npt.NDArray[np.float32]) -> npt.NDArray[np.float32]:
-        """Reliability in (0, 1] from witnesses, (..., 3) -> (...); the mean where a witness is missing (NaN)."""
-        known: npt.NDArray[np.bool_] = np.asarray(np.isfinite(witnesses).all(axis=-1))
-        ratio = self.ratio(np.where(known[..., None], witnesses, 0.0))
+    def of(self, caption_scores: npt.NDArray[np.float32]) -> npt.NDArray[np.float32]:
+        """Reliability in (0, 1] from caption scores, (..., 3) -> (...); the mean where a score is missing (NaN)."""
+        known: npt.NDArray[np.bool_] = np.asarray(np.isfinite(caption_scores).all(axis=-1))
+        ratio = self.ratio(np.where(known[..., None], caption_scores, 0.0))
         return np.where(known, np.clip(1.0 - self.wrong / ratio, LEAST, 1.0), self.mean).astype(np.float32)
 
 
@@ -65,7 +65,7 @@ def unknown(frozen: npt.NDArray[np.float32]) -> npt.NDArray[np.float32]:
     [1.0, 1.0, 0.23000000417232513, 0.009999999776482582, 0.0]
 
     Args:
-        frozen: the third witness, in standard deviations.
+        frozen: the third caption score, in standard deviations.
     """
     chance = [0.5 * math.erfc(score / math.sqrt(2.0)) for score in frozen.ravel().tolist()]
     share = np.minimum(np.array(chance, np.float32).reshape(frozen.shape) / np.float32(UNLIKELY), np.float32(1.0))
@@ -98,7 +98,7 @@ def judge(
     pairs: Mapping[Modality, Vectors],
     near: Mapping[Modality, Judges],
 ) -> npt.NDArray[np.float32]:
-    """The three witnesses (N, 3) of pairs.
+    """The three caption scores (N, 3) of pairs.
 
     Args:
         values: moments of each modality.
@@ -139,7 +139,7 @@ def _log_alike(
 
 
 def learn_reliability(real: npt.NDArray[np.float32], shuffled: npt.NDArray[np.float32]) -> Reliability:
-    """Learn reliability from the witnesses (N, 3) of real pairs and of shuffled ones."""
+    """Learn reliability from the caption scores (N, 3) of real pairs and of shuffled ones."""
     weights = _logistic(np.concatenate([real, shuffled]), np.repeat([1.0, 0.0], [len(real), len(shuffled)]))
     learned = Reliability(weights, 1.0)
     return Reliability(weights, min(1.0, float(np.median(learned.ratio(shuffled)))))

@@ -95,7 +95,7 @@ class Calibration(ToldShort):
     Attributes:
         values: moments of each modality.
         sides: of each modality.
-        reliability: turns witnesses into reliability.
+        reliability: turns caption scores into reliability.
         same_caption: cosine from which two captions mean the same.
         pairs: how many it was learned from.
         unanswerable: measured share of queries without an answer: mean of 1 / (1 + other pairs of the caption); at most
@@ -192,24 +192,25 @@ class Calibration(ToldShort):
                 rejected = (shares[0] * keep).sum(axis=1).astype(np.float32)
                 shares = share(found.similarity, reliability * keep, found.found, sharpness, side.spread)[0], shares[1]
         own = np.full(len(found.found), self.own, np.float32)
-        if found.witnesses is not None:
-            own = mean_own(found.witnesses[..., 2], reliability, self.own)
+        if found.caption_scores is not None:
+            own = mean_own(found.caption_scores[..., 2], reliability, self.own)
         values = self.values[other(modality)]
         evidence = weigh(query, found.vectors, found.similarity, shares, found.found, own, values, side.unit)
         factors = applied.factors(evidence.best)
         if rejected is not None:
             factors["rejected"] = rejected
         if applied.unknown_only:  # a pair that was not measured yet counts as known, to be careful
-            far = np.zeros_like(found.similarity) if found.witnesses is None else unknown(found.witnesses[..., 2])
+            scores = found.caption_scores
+            far = np.zeros_like(found.similarity) if scores is None else unknown(scores[..., 2])
             factors["unknown_to_clip"] = (evidence.weights * far).sum(axis=1)
         return replace(evidence, factors=factors)
 
     def reliability_of(self, found: Neighbours) -> Floats:
         """Reliability (B, K) of what was found: the mean where a pair was not measured yet, 0 where padded."""
-        if found.witnesses is None:
+        if found.caption_scores is None:
             reliability = np.full(found.found.shape, self.reliability.mean, np.float32)
         else:
-            reliability = self.reliability.of(found.witnesses)
+            reliability = self.reliability.of(found.caption_scores)
         return np.where(found.found, reliability, np.float32(0.0))
 
     def to_json(self) -> dict[str, Any]:

@@ -188,13 +188,13 @@ class ServedMemory:
     def _refuse(self, *_: Any) -> Never:
         raise MemoryStoreError(f"the service that has {self.location!r} open learns from its pairs by itself")
 
-    set_calibration = note_learning = change_said = set_witnesses = calibrate = _refuse
+    set_calibration = note_learning = change_said = set_caption_scores = calibrate = _refuse
 
     def ids_after(self, last: str | None, limit: int) -> list[str]:
         """The next ids behind ``last``."""
         return [row["id"] for row in self._page(last, check_positive(limit, "limit"), "none")["data"]]
 
-    def witnesses(self, ids: Sequence[str]) -> npt.NDArray[np.float32]:
+    def caption_scores(self, ids: Sequence[str]) -> npt.NDArray[np.float32]:
         """NaN (N, 3): the service judges pairs."""
         return np.full((len(ids), 3), np.nan, np.float32)
 

@@ -37,7 +37,7 @@ class LearnsMatches:
         self, learned: Calibrated, pairs: Records, k: int, progress: Callable[[int], object]
     ) -> Mapping[str, Any] | None:
         """What the questions say; None where too few things could ask."""
-        matches = _ask_refined(pairs, learned.state, learned.witnesses, k, progress)
+        matches = _ask_refined(pairs, learned.state, learned.caption_scores, k, progress)
         return None if matches is None else matches.to_json()
 
 
@@ -57,7 +57,7 @@ class _InRam:
 def _ask_refined(
     pairs: Records,
     state: Calibration,
-    witnesses: npt.NDArray[np.float32],
+    caption_scores: npt.NDArray[np.float32],
     k: int,
     progress: Callable[[int], object] = int,
 ) -> MatchState | None:
@@ -66,7 +66,7 @@ def _ask_refined(
     encoder, fuser = Fingerprint("pairs at hand", "0" * 64, pairs.image.shape[1]), ClosedForm()
     with closing(open_memory(":memory:", encoder)) as store:
         store.upsert(pairs)
-        store.set_witnesses(pairs.ids, witnesses)
+        store.set_caption_scores(pairs.ids, caption_scores)
         learned = _InRam(store, state)
 
         def refine(queries: Vectors, modality: Modality, hidden: Sequence[Collection[str]]) -> Refinement:

@@ -70,15 +70,15 @@ def check_records(records: Records, dimension: int) -> Records:
     return Records(ids, image, text, [check_payload(*row) for row in zip(ids, records.payloads, strict=True)])
 
 
-def check_witnesses(ids: Sequence[str], witnesses: npt.NDArray[np.float32]) -> dict[str, list[float]]:
-    """Id -> its three witnesses, from (N, 3); those that are not finite are left out.
+def check_caption_scores(ids: Sequence[str], caption_scores: npt.NDArray[np.float32]) -> dict[str, list[float]]:
+    """Id -> its three caption scores, from (N, 3); those that are not finite are left out.
 
     Raises:
         InputError: another shape.
     """
-    names, checked = check_ids(ids, "ids"), np.asarray(witnesses, np.float32)
+    names, checked = check_ids(ids, "ids"), np.asarray(caption_scores, np.float32)
     if checked.shape != (len(names), 3):
-        raise InputError(f"witnesses must be ({len(names)}, 3), got {checked.shape}")
+        raise InputError(f"caption scores must be ({len(names)}, 3), got {checked.shape}")
     finite = np.flatnonzero(np.isfinite(checked).all(axis=1)).tolist()
     return {names[row]: checked[row].tolist() for row in finite}
 

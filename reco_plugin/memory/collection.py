@@ -23,7 +23,7 @@ from ..config import MemoryOptions
 from ..defaults import SEARCH_EF
 from ..errors import MemoryStoreError, MemoryUnavailable
 from ..types import MODALITIES, Fingerprint
-from .filters import WITNESSES
+from .filters import CAPTION_SCORES
 from .header import (
     Header,
     SaidRecord,
@@ -75,7 +75,7 @@ def make_collection(
     metadata = {METADATA_KEY: mark_of(fingerprint), **metadata}
     client.create_collection(name, metadata=metadata, **_creation(fingerprint.dimension, options))
     on_disk = models.FloatIndexParams(type=models.FloatIndexType.FLOAT, on_disk=True)
-    client.create_payload_index(name, WITNESSES, on_disk)  # which pairs are not judged yet; strict mode wants it
+    client.create_payload_index(name, CAPTION_SCORES, on_disk)  # which pairs are not judged yet; strict mode wants it
     make_state(client, name)
 
 
@@ -201,7 +201,7 @@ def _quantization(options: MemoryOptions) -> Any:
 
 def make_state(client: QdrantClient, collection: str) -> None:
     """Write the reserved point of a collection."""
-    payload = {_STAMP: uuid.uuid4().hex, WITNESSES: [0.0] * 3}  # it is no pair to judge
+    payload = {_STAMP: uuid.uuid4().hex, CAPTION_SCORES: [0.0] * 3}  # it is no pair to judge
     client.upsert(collection, [models.PointStruct(id=STATE_ID, vector={}, payload=payload)], wait=True)
 
 

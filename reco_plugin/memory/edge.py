@@ -29,8 +29,8 @@ _FLUSH_EVERY = 5000
 """Points after which the write-ahead log is emptied: reopening after a crash replays it."""
 _ID_BYTES = 64
 """Bytes of a deleted point in the log; measured: 38."""
-_WITNESS_BYTES = 512
-"""Bytes of a pair's witnesses in log and payload, and of the payload that is written anew with them."""
+_CAPTION_SCORES_BYTES = 512
+"""Bytes of a pair's caption scores in log and payload, and of the payload that is written anew with them."""
 _AT_ONCE = 8
 """Queries, whose hits are made into objects of Python while no other thread runs, nor a service's event loop: with 64,
 for 90 to 150 ms on a busy machine in place of 30. More than 8 save 3 % of a search's CPU."""
@@ -166,7 +166,7 @@ class EdgeMemory(OwnHeader, PointMemory):
 
     def _set_payloads(self, payloads: Mapping[str, dict[str, Any]]) -> None:
         shard = self._live()
-        check_room(self._folder, "write to", _WITNESS_BYTES * len(payloads))
+        check_room(self._folder, "write to", _CAPTION_SCORES_BYTES * len(payloads))
         with translate_errors(self.location, "write"):
             for point, payload in payloads.items():
                 shard.update(qe.UpdateOperation.set_payload([point], payload))

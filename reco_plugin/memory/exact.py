@@ -17,7 +17,7 @@ from ..defaults import SCROLL_BATCH
 from ..errors import ConfigError, MemoryStoreError
 from ..types import MODALITIES, Fingerprint, Modality, Neighbours, Payload, Records, Search, Vectors, caption_of
 from ..values import are_same
-from .checks import CheckedSearch, check_ids, check_positive, check_records, check_search, check_witnesses, chunks
+from .checks import CheckedSearch, check_caption_scores, check_ids, check_positive, check_records, check_search, chunks
 from .header import Header
 from .points import OwnHeader, empty_neighbours
 from .words import MOST, QueryWords, Worded, asked_by_words, stored_words
@@ -40,7 +40,7 @@ class ExactMemory(OwnHeader):
         self._rows: dict[str, int] = {}  # id -> row, in insertion order
         self._payloads: list[dict[str, Any]] = []
         self._sides: dict[Modality, Vectors] = {m: np.zeros((0, dimension), np.float32) for m in MODALITIES}
-        self._witnesses = np.zeros((0, 3), np.float32)
+        self._caption_scores = np.zeros((0, 3), np.float32)
         self._words: list[list[int]] = []  # of each row's caption
         self._rows_of: dict[int, list[int]] | None = None  # word -> rows; None after a write
 
@@ -51,27 +51,27 @@ class ExactMemory(OwnHeader):
             raise ConfigError("a memory in RAM begins empty and needs the fingerprint of its encoder")
         return cls(Header(fingerprint))
 
-    def set_witnesses(self, ids: Sequence[str], witnesses: npt.NDArray[np.float32]) -> None:
-        """Store the witnesses (N, 3) of pairs."""
-        checked = check_witnesses(ids, witnesses)
+    def set_caption_scores(self, ids: Sequence[str], caption_scores: npt.NDArray[np.float32]) -> None:
+        """Store the caption scores (N, 3) of pairs."""
+        checked = check_caption_scores(ids, caption_scores)
         with self._lock:
             self._check_open()
             for name in checked.keys() & self._rows.keys():
-                self._witnesses[self._rows[name]] = checked[name]
+                self._caption_scores[self._rows[name]] = checked[name]
 
-    def witnesses(self, ids: Sequence[str]) -> npt.NDArray[np.float32]:
-        """The witnesses (N, 3) of pairs."""
+    def caption_scores(self, ids: Sequence[str]) -> npt.NDArray[np.float32]:
+        """The caption scores (N, 3) of pairs."""
         with self._lock:
             self._check_open()
             rows = [self._rows.get(name, -1) for name in check_ids(ids, "ids")]
-            return np.concatenate([self._witnesses[: len(self._rows)], np.full((1, 3), np.nan, np.float32)])[rows]
+            return np.concatenate([self._caption_scores[: len(self._rows)], np.full((1, 3), np.nan, np.float32)])[rows]
 
     def count_unjudged(self) -> int:
-        """Number of pairs without witnesses."""
+        """Number of pairs without caption scores."""
         return len(self._unjudged())
 
     def unjudged(self, most: int) -> list[str]:
-        """Ids of pairs without witnesses, at most so many."""
+        """Ids of pairs without caption scores, at most so many."""
         return self._unjudged()[: check_positive(most, "most")]
 
     def count(self) -> int:
@@ -94,7 +94,7 @@ class ExactMemory(OwnHeader):
             rows = [self._rows[name] for name in checked.ids]
             for modality in MODALITIES:
                 self._sides[modality][rows] = checked.side(modality)
-            self._witnesses[rows] = kept
+            self._caption_scores[rows] = kept
             self._rows_of = None
 
     def delete(self, ids: Collection[str]) -> int:
@@ -110,7 +110,7 @@ class ExactMemory(OwnHeader):
             self._payloads = [self._payloads[row] for row in rows]
             self._words, self._rows_of = [self._words[row] for row in rows], None
             self._sides = {m: side[rows] for m, side in self._sides.items()}
-            self._witnesses = self._witnesses[rows]
+            self._caption_scores = self._caption_scores[rows]
             return gone
 
     def search(self, search: Search) -> Neighbours:
@@ -137,8 +137,8 @@ class ExactMemory(OwnHeader):
                     out.found[row, : len(best)] = True
                     out.similarity[row, : len(best)] = score[best]
                     out.vectors[row, : len(best)] = self._sides[search.read][best]
-                    if out.witnesses is not None:
-                        out.witnesses[row, : len(best)] = self._witnesses[best]
+                    if out.caption_scores is not None:
+                        out.caption_scores[row, : len(best)] = self._caption_scores[best]
                     if out.payloads is not None:
                         out.payloads[row].extend(_copy(self._payloads[place]) for place in best)
         return out
@@ -213,26 +213,26 @@ class ExactMemory(OwnHeader):
 
     def _reserve(self, rows: int) -> None:
         """Make room for this many rows; grows by half, so that many small upserts take linear time."""
-        if rows <= len(self._witnesses):
+        if rows <= len(self._caption_scores):
             return
-        more = max(rows, len(self._witnesses) * 3 // 2) - len(self._witnesses)
+        more = max(rows, len(self._caption_scores) * 3 // 2) - len(self._caption_scores)
         for modality, side in self._sides.items():
             self._sides[modality] = np.concatenate([side, np.zeros((more, self._dimension), np.float32)])
-        self._witnesses = np.concatenate([self._witnesses, np.full((more, 3), np.nan, np.float32)])
+        self._caption_scores = np.concatenate([self._caption_scores, np.full((more, 3), np.nan, np.float32)])
 
     def _unjudged(self) -> list[str]:
         with self._lock:
             self._check_open()
-            missing = np.asarray(~np.isfinite(self._witnesses[: len(self._rows)]).all(axis=1))
+            missing = np.asarray(~np.isfinite(self._caption_scores[: len(self._rows)]).all(axis=1))
             return [name for name, row in self._rows.items() if missing[row]] if missing.any() else []
 
     def _known_before(self, records: Records) -> npt.NDArray[np.float32]:
-        """The witnesses (N, 3) of the pairs (N, D) that are stored with the same vectors; else NaN."""
+        """The caption scores (N, 3) of the pairs (N, D) that are stored with the same vectors; else NaN."""
         kept = np.full((len(records), 3), np.nan, np.float32)
         for row, name in enumerate(records.ids):
             old = self._rows.get(name)
             if old is not None and all(are_same(self._sides[m][old], records.side(m)[row]) for m in MODALITIES):
-                kept[row] = self._witnesses[old]
+                kept[row] = self._caption_scores[old]
         return kept
 
     def _read(self, ids: Sequence[str]) -> Records:

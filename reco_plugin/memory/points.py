@@ -23,8 +23,8 @@ from ..defaults import SCROLL_BATCH
 from ..errors import FORKED, MemoryFull, MemoryLocked, MemoryReadOnly, MemoryStoreError, RecoError
 from ..types import MODALITIES, Modality, Neighbours, Payload, Records, Search, Vectors, caption_of
 from ..values import are_same
-from .checks import CheckedSearch, check_ids, check_positive, check_records, check_search, check_witnesses, chunks
-from .filters import RESERVED, USER_ID, WITNESSES, Library
+from .checks import CheckedSearch, check_caption_scores, check_ids, check_positive, check_records, check_search, chunks
+from .filters import CAPTION_SCORES, RESERVED, USER_ID, Library
 from .header import RESTORE, Header, SaidRecord
 from .time_limit import part_of_a_write
 from .words import EQUAL, MOST, QueryWords, Worded, asked_by_words, stored_words
@@ -136,7 +136,7 @@ def _unfit_vector(error: Exception, dimension: int) -> ValueError:
 
 def wanted_payload(search: Search) -> bool | list[str]:
     """What a search reads of each payload."""
-    keys = [*([USER_ID] if search.ids else []), *([WITNESSES] if search.witnesses else [])]
+    keys = [*([USER_ID] if search.ids else []), *([CAPTION_SCORES] if search.caption_scores else [])]
     return search.payloads or keys or False
 
 
@@ -157,10 +157,10 @@ def to_neighbours(found: Sequence[Sequence[ScoredPoint]], dimension: int, search
                 ids.append(str(hit.id if name is None else name))  # to look at an id of Edge's makes a UUID
                 out.similarity[row, column] = hit.score
                 pack(into, (row * k + column) * step, *hit.vector[search.read])
-                if out.witnesses is not None and WITNESSES in payload:
-                    stored = payload[WITNESSES]  # looked at without a call of ours for each
+                if out.caption_scores is not None and CAPTION_SCORES in payload:
+                    stored = payload[CAPTION_SCORES]  # looked at without a call of ours for each
                     if isinstance(stored, list) and len(stored) == 3 and _NUMBERS.issuperset(map(type, stored)):
-                        out.witnesses[row, column] = stored
+                        out.caption_scores[row, column] = stored
                 if out.payloads is not None:
                     out.payloads[row].append({key: value for key, value in payload.items() if key not in RESERVED})
             out.found[row, : len(hits)] = True
@@ -176,14 +176,14 @@ def to_worded(hits: Sequence[ScoredPoint]) -> list[Worded]:
     return [Worded(score, frozenset(at[WORDS].indices), np.asarray(at["text"], np.float32)) for score, at in read]
 
 
-def to_witnesses(points: Iterable[Point], wanted: Sequence[str]) -> npt.NDArray[np.float32]:
-    """The witnesses (N, 3) of the points with these N ids, in that order; NaN where there are none."""
-    there = {str(point.id): _witnesses(point.payload or {}) for point in points}
+def to_caption_scores(points: Iterable[Point], wanted: Sequence[str]) -> npt.NDArray[np.float32]:
+    """The caption scores (N, 3) of the points with these N ids, in that order; NaN where there are none."""
+    there = {str(point.id): _caption_scores(point.payload or {}) for point in points}
     return np.asarray([there.get(name) or (np.nan,) * 3 for name in wanted], np.float32).reshape(-1, 3)
 
 
-def _witnesses(payload: dict[str, Any]) -> list[float] | None:
-    stored = payload.get(WITNESSES)
+def _caption_scores(payload: dict[str, Any]) -> list[float] | None:
+    stored = payload.get(CAPTION_SCORES)
     whole = isinstance(stored, list) and len(stored) == 3 and _NUMBERS.issuperset(map(type, stored))
     return stored if whole else None
 
@@ -196,7 +196,7 @@ def empty_neighbours(batch: int, k: int, dimension: int, search: Search) -> Neig
         np.zeros((batch, k, dimension), np.float32),
         np.zeros((batch, k), np.bool_),
         list(map(list[Payload], [()] * batch)) if search.payloads else None,
-        np.full((batch, k, 3), np.nan, np.float32) if search.witnesses else None,
+        np.full((batch, k, 3), np.nan, np.float32) if search.caption_scores else None,
     )
 
 
@@ -338,7 +338,7 @@ class PointMemory(ABC):
         """Number of pairs under a filter."""
 
     def upsert(self, records: Records) -> None:
-        """Add or replace pairs, vectors (N, D); one that is replaced by the same vectors keeps its witnesses."""
+        """Add or replace pairs, vectors (N, D); one that is replaced by the same vectors keeps its caption scores."""
         self._live()
         checked = check_records(records, self._dimension)
         with part_of_a_write():
@@ -357,29 +357,29 @@ class PointMemory(ABC):
             self._drop(points)
         return there
 
-    def set_witnesses(self, ids: Sequence[str], witnesses: npt.NDArray[np.float32]) -> None:
-        """Store the witnesses (N, 3) of pairs in their payload."""
+    def set_caption_scores(self, ids: Sequence[str], caption_scores: npt.NDArray[np.float32]) -> None:
+        """Store the caption scores (N, 3) of pairs in their payload."""
         self._live()
-        checked = check_witnesses(ids, witnesses)
+        checked = check_caption_scores(ids, caption_scores)
         for names in chunks(list(checked), AT_ONCE):
-            new = {point_id(name): {WITNESSES: checked[name]} for name in names}
+            new = {point_id(name): {CAPTION_SCORES: checked[name]} for name in names}
             with part_of_a_write():
                 there = [str(point.id) for point in self._fetch(list(new), False, vectors=False)]
             if there:
                 self._set_payloads({name: new[name] for name in there})
 
-    def witnesses(self, ids: Sequence[str]) -> npt.NDArray[np.float32]:
-        """The witnesses (N, 3) of pairs."""
+    def caption_scores(self, ids: Sequence[str]) -> npt.NDArray[np.float32]:
+        """The caption scores (N, 3) of pairs."""
         names = check_ids(ids, "ids")
-        found = chain.from_iterable(self._retrieve(names, [WITNESSES]))
-        return to_witnesses(found, [point_id(name) for name in names])
+        found = chain.from_iterable(self._retrieve(names, [CAPTION_SCORES]))
+        return to_caption_scores(found, [point_id(name) for name in names])
 
     def count_unjudged(self) -> int:
-        """Number of pairs without witnesses."""
+        """Number of pairs without caption scores."""
         return self._count(self._unjudged)
 
     def unjudged(self, most: int) -> list[str]:
-        """Ids of pairs without witnesses, at most so many."""
+        """Ids of pairs without caption scores, at most so many."""
         self._live()
         size = min(check_positive(most, "most"), AT_ONCE)
         found = pages(lambda start: self._page(start, size, [USER_ID], where=self._unjudged))
@@ -438,7 +438,7 @@ class PointMemory(ABC):
 
     @property
     def _unjudged(self) -> Any:
-        return self.library.filter(must=[self.library.is_empty(WITNESSES)])
+        return self.library.filter(must=[self.library.is_empty(CAPTION_SCORES)])
 
     def _opened(self, store: T | None) -> T:
         """The open store.
@@ -502,14 +502,14 @@ class PointMemory(ABC):
             yield [there[name] for name in wanted if name in there]
 
     def _known_before(self, records: Records) -> dict[str, list[float]]:
-        """Id -> witnesses, of the pairs (N, D) that are stored with the same vectors and have some."""
+        """Id -> caption scores, of the pairs (N, D) that are stored with the same vectors and have some."""
         rows, known = {point_id(name): row for row, name in enumerate(records.ids)}, dict[str, list[float]]()
-        for point in chain.from_iterable(self._retrieve(records.ids, [WITNESSES], vectors=True)):
-            witnesses, row = (point.payload or {}).get(WITNESSES), rows[str(point.id)]
-            if witnesses and all(
+        for point in chain.from_iterable(self._retrieve(records.ids, [CAPTION_SCORES], vectors=True)):
+            caption_scores, row = (point.payload or {}).get(CAPTION_SCORES), rows[str(point.id)]
+            if caption_scores and all(
                 are_same(np.asarray(point.vector[m], np.float32), records.side(m)[row]) for m in MODALITIES
             ):
-                known[records.ids[row]] = witnesses
+                known[records.ids[row]] = caption_scores
         return known
 
     def _to_points(self, records: Records, known: Mapping[str, list[float]]) -> list[Any]:
@@ -519,8 +519,8 @@ class PointMemory(ABC):
         for name, image, text, payload in zip(*columns, strict=True):
             words = stored_words(caption_of(payload))
             vectors = {"image": image, "text": text, WORDS: self.library.sparse(words, [1.0] * len(words))}
-            witnesses = {WITNESSES: known[name]} if name in known else {}
-            made.append(self.library.point(point_id(name), vectors, {**payload, USER_ID: name} | witnesses))
+            caption_scores = {CAPTION_SCORES: known[name]} if name in known else {}
+            made.append(self.library.point(point_id(name), vectors, {**payload, USER_ID: name} | caption_scores))
         return made
 
     def _to_records(self, points: list[Any]) -> Records:

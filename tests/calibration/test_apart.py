@@ -53,7 +53,7 @@ def test_it_learns_the_same_bits_as_in_place(tmp_path: Path) -> None:
             assert (sum(steps), state.pairs, store.header.learning) == (320 * STEPS, 320, {})
             calibration = dict(store.header.calibration)
             asked.append(MatchState.from_json(calibration.pop("match")))
-            learned.append((calibration, store.witnesses(store.ids_after(None, 320)).tobytes()))
+            learned.append((calibration, store.caption_scores(store.ids_after(None, 320)).tobytes()))
     assert learned[0] == learned[1]
     for mine, its in zip(*(one.asked("text", "refined") for one in asked), strict=True):
         np.testing.assert_allclose(mine.present, its.present, atol=1e-6)  # sums of arrays that lie elsewhere in RAM
@@ -120,7 +120,7 @@ def test_without_another_process_it_is_learned_in_this_one(
         assert learn(few, 10, apart=True) is not None
     assert "no process of its own can be started to learn" in caplog.text
     assert ("/opt/shop/search-service" in caplog.text) == (why == "frozen")
-    assert np.isfinite(few.witnesses(few.ids_after(None, FEW))).all()
+    assert np.isfinite(few.caption_scores(few.ids_after(None, FEW))).all()
 
 
 STARTS = """

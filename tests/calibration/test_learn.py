@@ -53,9 +53,9 @@ def test_pairs_that_were_not_drawn_are_judged_beside_those_that_were(memory: Mem
     assert sum(steps) == STEPS * PAIRS
     assert steps.count(LEARNED) >= 3, "both fits and the self-check, which take most of the time, count by themselves"
     ids = memory.ids_after(None, PAIRS)  # in the order in which they are drawn
-    witnesses = memory.witnesses(ids)
-    assert np.isfinite(witnesses).all()
-    reliability = state.reliability.of(witnesses)
+    caption_scores = memory.caption_scores(ids)
+    assert np.isfinite(caption_scores).all()
+    reliability = state.reliability.of(caption_scores)
     bad = np.array([name.startswith("wrong") for name in ids])
     chosen = np.zeros(PAIRS, np.bool_)
     chosen[np.random.default_rng(0).choice(PAIRS, LEARNED, replace=False)] = True
@@ -64,7 +64,7 @@ def test_pairs_that_were_not_drawn_are_judged_beside_those_that_were(memory: Mem
         assert np.mean(right[:, None] > wrong[None]) > 0.95, "the chance that a right caption is trusted more"
 
 
-def test_an_interrupted_learning_goes_on_with_the_pairs_without_witnesses(
+def test_an_interrupted_learning_goes_on_with_the_pairs_without_caption_scores(
     memory: Memory, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     steps = 0
@@ -78,7 +78,7 @@ def test_an_interrupted_learning_goes_on_with_the_pairs_without_witnesses(
     with pytest.raises(KeyboardInterrupt):
         learn(memory, 10, progress=interrupt)
     assert memory.header.calibration, "what was learned stays"
-    before = memory.witnesses(ids_of(memory))
+    before = memory.caption_scores(ids_of(memory))
     missing = np.isnan(before).any(axis=1)
     assert 0 < missing.sum() < PAIRS - LEARNED
     judged = list[int]()
@@ -91,7 +91,7 @@ def test_an_interrupted_learning_goes_on_with_the_pairs_without_witnesses(
     monkeypatch.setattr(Lesson, "judge", count)
     learn(memory, 10)
     assert sum(judged) == missing.sum()
-    after = memory.witnesses(ids_of(memory))
+    after = memory.caption_scores(ids_of(memory))
     assert np.isfinite(after).all()
     np.testing.assert_allclose(after[~missing], before[~missing], atol=1e-6)
 
@@ -122,7 +122,7 @@ def test_where_what_was_learned_cannot_be_written_there_is_no_state(
     def fail(*_: Any) -> None:
         raise MemoryStoreError("no room")
 
-    monkeypatch.setattr(memory, "set_witnesses", fail)
+    monkeypatch.setattr(memory, "set_caption_scores", fail)
     with pytest.raises(MemoryStoreError, match="no room"):
         learn(memory, 10)
     assert not memory.header.calibration
@@ -148,7 +148,7 @@ def test_large_arrays_are_made_in_parts_and_say_the_same(monkeypatch: pytest.Mon
         learned = calibrate(x, y)
         assert learned is not None
         states.append(learned)
-    np.testing.assert_allclose(states[0].witnesses, states[1].witnesses, atol=1e-4)
+    np.testing.assert_allclose(states[0].caption_scores, states[1].caption_scores, atol=1e-4)
     for modality in MODALITIES:
         one, other = (state.state.sides[modality].gate for state in states)
         assert (one is None) == (other is None)

@@ -132,7 +132,7 @@ def test_the_same_pairs_and_seed_give_the_same_bits() -> None:
     assert first is not None
     assert second is not None
     assert first.state.to_json() == second.state.to_json()
-    assert first.witnesses.tobytes() == second.witnesses.tobytes()
+    assert first.caption_scores.tobytes() == second.caption_scores.tobytes()
 
 
 @pytest.fixture(scope="module", params=[(100, 4), (20, 4)], ids=["fitted", "safe"])

@@ -83,9 +83,9 @@ def test_pairs_that_were_not_measured_move_no_text(refiner: Refiner, pairs: tupl
     assert state is not None
     applied = state.gate("text", "balanced", candidate=True)
     assert applied is not None
-    found = refiner.memory.searches.search(Search(prompts, "text", "image", 10, witnesses=True))
-    unmeasured = [replace(found, witnesses=None)]
-    unmeasured.append(replace(found, witnesses=np.full((*found.similarity.shape, 3), np.nan, np.float32)))
+    found = refiner.memory.searches.search(Search(prompts, "text", "image", 10, caption_scores=True))
+    unmeasured = [replace(found, caption_scores=None)]
+    unmeasured.append(replace(found, caption_scores=np.full((*found.similarity.shape, 3), np.nan, np.float32)))
     for one in unmeasured:
         assert (state.weigh("text", prompts, one, applied).share == 0.0).all()
     assert (state.weigh("text", prompts, found, applied).factors["unknown_to_clip"][NEW] > 0.5).mean() > 0.8
