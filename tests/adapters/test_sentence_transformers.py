@@ -55,8 +55,8 @@ def test_the_evaluators_of_sentence_transformers_ask_refined_queries_and_plain_d
     from sentence_transformers.sentence_transformer import evaluation
 
     queries, documents = {"q": TEXTS[0]}, {str(n): text for n, text in enumerate([*TEXTS, "a green cross"])}
-    score = float(like.similarity(like.encode_query(TEXTS[0]), like.encode(TEXTS[1]))[0, 0])
-    wanted = 1 + sum(like.similarity(like.encode_query(TEXTS[0]), like.encode([*documents.values()]))[0] > score)
+    scores = like.similarity(like.encode_query(TEXTS[0]), like.encode([*documents.values()]))[0]
+    wanted = 1 + int((scores > scores[1]).sum())
     search = evaluation.InformationRetrievalEvaluator(queries, documents, {"q": {"1"}}, mrr_at_k=[3])
     assert search(like)["cosine_mrr@3"] == pytest.approx(1 / wanted)
     ranked = evaluation.RerankingEvaluator([{"query": TEXTS[0], "positive": TEXTS[1:], "negative": ["a green cross"]}])
