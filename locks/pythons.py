@@ -23,8 +23,8 @@ ENVIRONMENTS = ROOT / ".venv-pythons"
 RUNNING = f"{sys.version_info.major}.{sys.version_info.minor}"
 INSTALL = ("-m", "pip", "install", "-q", "--disable-pip-version-check", "--only-binary", ":all:", "--no-deps")
 SMALL = (
-    *(f"tests/{folder}" for folder in ("cli", "evaluate", "ingest", "memory", "preprocess", "calibration")),
-    *(f"tests/serve/test_{name}.py" for name in ("batches", "core_cache", "core_embed", "core_http", "scores")),
+    *(f"tests/{folder}" for folder in ("cli", "measure", "ingest", "memory", "preprocess", "calibration")),
+    *(f"tests/serve/test_{name}.py" for name in ("batches", "core_embed", "core_http", "limits")),
     *(f"tests/test_{name}.py" for name in ("batching", "config", "fuse", "pairs", "reco", "refine", "options")),
 )
 

@@ -165,7 +165,7 @@ def weigh(
         np.minimum(own, np.float32(_MOST_OWN)),
         shares[1].astype(np.float32),
         best,
-        best - (similarity * found).sum(axis=1) / np.maximum(found.sum(axis=1), 1),
+        best - (similarity * found).sum(axis=1) / np.maximum(found.sum(axis=1, dtype=np.float32), 1),
         length,
         np.einsum("bd,bd->b", plain, spread_over) / (length * deviation),
     )
