@@ -229,6 +229,11 @@ class Artifact:
             yield self.tokenizer, self.manifest.tokenizer
 
 
+def write_manifest(folder: Path, manifest: Manifest) -> None:
+    """Write ``manifest.json``."""
+    (folder / MANIFEST).write_text(manifest.model_dump_json(indent=1) + "\n", encoding="utf-8")
+
+
 def _read_manifest(root: Path) -> Manifest:
     path = root / MANIFEST
     if not path.is_file():

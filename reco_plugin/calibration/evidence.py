@@ -158,6 +158,7 @@ def weigh(
     length = np.sqrt(np.maximum(np.einsum("bd,bd->b", direction, spread_over), 1e-9))
     deviation = np.sqrt(np.maximum(np.einsum("bd,bd->b", plain, own_spread), 1e-9))  # of its own plain scores
     best = similarity[:, 0]
+    mean_similarity = (similarity * found).sum(axis=1) / np.maximum(found.sum(axis=1), 1)
     return Evidence(
         direction,
         weights,
@@ -165,7 +166,7 @@ def weigh(
         np.minimum(own, np.float32(_MOST_OWN)),
         shares[1].astype(np.float32),
         best,
-        best - (similarity * found).sum(axis=1) / np.maximum(found.sum(axis=1, dtype=np.float32), 1),
+        best - mean_similarity.astype(np.float32),
         length,
         np.einsum("bd,bd->b", plain, spread_over) / (length * deviation),
     )

@@ -13,10 +13,9 @@ from typing import TYPE_CHECKING, Any, get_args
 
 import numpy as np
 
-from ..artifact import FORMAT, Artifact, FusionInfo, Policy, whole_model
+from ..artifact import FORMAT, Artifact, FusionInfo, Policy, whole_model, write_manifest
 from ..defaults import BATCH, STEPS
 from ..fuse import Fuser
-from ..models.folder import write_manifest
 from ..refine import Refiner
 from ..types import Caution, Modality, Role
 from .evaluate import Askers, Direction

@@ -21,7 +21,17 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from ..artifact import FORMAT, Artifact, FusionInfo, ModelFile, Policy, clip_graph, fusion_graph, whole_model
+from ..artifact import (
+    FORMAT,
+    Artifact,
+    FusionInfo,
+    ModelFile,
+    Policy,
+    clip_graph,
+    fusion_graph,
+    whole_model,
+    write_manifest,
+)
 from ..config import Settings
 from ..defaults import DEFAULT_K
 from ..errors import ConfigError
@@ -30,7 +40,7 @@ from ..preprocess.text import needed_tokens
 from ..sessions.base import Arrays
 from ..sessions.ort import OrtSession
 from ..types import MODALITIES, FuserName, ImageInput
-from .folder import Card, Described, GraphSpec, graph_specs, write_beside, write_configs, write_manifest
+from .folder import Card, Described, GraphSpec, graph_specs, write_beside, write_configs
 from .graph_file import ONE_FILE, graph_bytes, graph_file, note_weights, quiet, to_precision
 from .options import ExportOptions, Precision, Recipe, Serving, check_feasible
 from .parity import Parity, check, compare, sample_images, sample_texts

@@ -7,7 +7,16 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from ..artifact import MANIFEST, TOKENIZER, FusionInfo, Manifest, ModelFile, Policy, clip_graph, fusion_graph
+from ..artifact import (
+    TOKENIZER,
+    FusionInfo,
+    Manifest,
+    ModelFile,
+    Policy,
+    clip_graph,
+    fusion_graph,
+    write_manifest,
+)
 from ..errors import importing
 from ..preprocess import ImageConfig, TextConfig
 from ..sessions.served import CHECKSUM, Port
@@ -82,11 +91,6 @@ def write_beside(
     )
     write_manifest(folder, manifest)
     write_configs(folder, manifest, manifest.graphs, serving)
-
-
-def write_manifest(folder: Path, manifest: Manifest) -> None:
-    """Write ``manifest.json``."""
-    (folder / MANIFEST).write_text(manifest.model_dump_json(indent=1) + "\n", encoding="utf-8")
 
 
 def write_configs(folder: Path, manifest: Manifest, graphs: Iterable[str], serving: Serving) -> None:
