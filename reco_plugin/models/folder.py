@@ -7,16 +7,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from ..artifact import (
-    TOKENIZER,
-    FusionInfo,
-    Manifest,
-    ModelFile,
-    Policy,
-    clip_graph,
-    fusion_graph,
-    write_manifest,
-)
+from ..artifact import TOKENIZER, FusionInfo, Manifest, ModelFile, Policy, clip_graph, fusion_graph, write_manifest
 from ..errors import importing
 from ..preprocess import ImageConfig, TextConfig
 from ..sessions.served import CHECKSUM, Port
