@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
@@ -12,14 +11,13 @@ import numpy.typing as npt
 
 from .calibration import Calibration
 from .calibration.closed_form import ClosedForm, OwnKind
-from .calibration.learn import learn
 from .defaults import DEFAULT_K
 from .errors import InputError
 from .fuse import Fuser, Learned, NeighbourMean, Refining, StayPlain
-from .memory import Fingerprint, Memory, Searches, open_memory
+from .memory import Memory, Searches
 from .memory.checks import check_ids
 from .options import RefineDefaults, RefineOptions, check_options
-from .types import MODALITIES, FuserName, Modality, Records, Refinement, Role, Used, Vectors, other
+from .types import MODALITIES, FuserName, Modality, Refinement, Role, Used, Vectors, other
 from .values import check_choice, check_vectors, show
 
 _DEFAULTS = RefineOptions(
@@ -144,42 +142,6 @@ def used_pairs(result: Refinement, row: int) -> tuple[Used, ...]:
         )
         for column, (id_, payload) in enumerate(zip(found.ids[row], payloads, strict=True))
     )
-
-
-def refiner_for_vectors(
-    records: Iterable[Records],
-    fuser: Fuser | None = None,
-    /,
-    **defaults: Unpack[RefineDefaults],
-) -> Refiner:
-    """Build a refiner from pairs of vectors, (N, D) per batch, without a model folder.
-
-    The memory is exact and lives in RAM, and it is calibrated on all of its pairs.
-
-    Args:
-        records: the pairs, in batches, ids unique.
-        fuser: the closed form when None.
-        defaults: options unless a request says otherwise.
-
-    Raises:
-        InputError: no pairs, or vectors of different dimensions.
-    """
-    batches = list(records)
-    if not sum(map(len, batches)):
-        raise InputError("no pairs to build a memory of")
-    if len(dimensions := {batch.image.shape[1] for batch in batches}) > 1:
-        raise InputError(f"the pairs have vectors of different dimensions: {sorted(dimensions)}")
-    k = defaults.get("k") or DEFAULT_K
-    store = open_memory(":memory:", _own_fingerprint(batches[0]))
-    for batch in batches:
-        store.upsert(batch)
-    return Refiner(VectorMemory(store, learn(store, k)), fuser, **defaults)
-
-
-def _own_fingerprint(records: Records) -> Fingerprint:
-    """Fingerprint of the unknown encoder, from the vectors (N, D), so that no other memory has the same."""
-    digest = hashlib.sha256(records.image.tobytes() + records.text.tobytes()).hexdigest()
-    return Fingerprint("precomputed vectors", digest, records.image.shape[1])
 
 
 def _per_query(exclude: Sequence[Collection[str]] | Collection[str], queries: int) -> list[Collection[str]]:

@@ -3,18 +3,16 @@
 from __future__ import annotations
 
 import weakref
-from collections.abc import Callable
-from dataclasses import replace
 from typing import Any
 
 import numpy as np
 import pytest
+from refiners import refiner_for_vectors
 
-from reco_plugin.calibration.calibrate import calibrate
 from reco_plugin.calibration.why import MOST
 from reco_plugin.errors import InputError, VectorError
 from reco_plugin.memory import Fingerprint, open_memory
-from reco_plugin.refine import Refiner, VectorMemory, refiner_for_vectors
+from reco_plugin.refine import Refiner, VectorMemory
 from reco_plugin.score import ExactScorer, score_both
 from reco_plugin.types import MODALITIES, Coverage, Neighbours, Records, Search, other
 
@@ -51,7 +49,7 @@ def world() -> World:
 
 @pytest.fixture(scope="module")
 def refiner(world) -> Refiner:
-    return refiner_for_vectors([world.records], k=K)
+    return refiner_for_vectors(world.records, k=K)
 
 
 @pytest.fixture(scope="module", params=MODALITIES)
@@ -487,38 +485,3 @@ def test_many_queries_with_many_exclusions_are_searched_in_parts(refiner, querie
     hidden = [f"none-{i}" for i in range(10_000)]
     plain, found = (refiner.refine(many, modality="image", exclude=each, explain=True) for each in (None, hidden))
     assert found.neighbours.ids == plain.neighbours.ids
-
-
-@pytest.mark.slow
-def test_a_refiner_of_vectors_is_calibrated_on_all_of_them(world):
-    half = len(world.records) // 2
-    parts = [
-        Records(r.ids[s], r.image[s], r.text[s], r.payloads[s])
-        for r in [world.records]
-        for s in (slice(half), slice(half, None))
-    ]
-    made = refiner_for_vectors(iter(parts), k=7)
-    assert made.dimension == D
-    assert made.memory.store.count() == len(world.records)
-    order = np.argsort(np.asarray(world.records.ids))
-    learned = calibrate(world.records.image[order], world.records.text[order], k=7)
-    assert made.memory.calibration.to_json() == learned.state.to_json()
-
-
-@pytest.mark.slow
-def test_memories_of_different_vectors_have_different_fingerprints(world):
-    turned = replace(world.records, image=world.records.text, text=world.records.image)
-    made = [refiner_for_vectors([records]).memory.store.header.fingerprint for records in (world.records, turned)]
-    assert made[0].digest != made[1].digest
-
-
-@pytest.mark.parametrize("batches", [lambda r: [], lambda r: [Records([], r.image[:0], r.text[:0], [])]])
-def test_a_refiner_needs_pairs(batches: Callable[..., Any], world):
-    with pytest.raises(InputError, match="no pairs"):
-        refiner_for_vectors(batches(world.records))
-
-
-def test_a_refiner_needs_vectors_of_one_dimension(world):
-    narrow = Records(["n"], np.eye(1, D - 1, dtype=np.float32), np.eye(1, D - 1, dtype=np.float32), [{}])
-    with pytest.raises(InputError, match=rf"different dimensions: \[{D - 1}, {D}\]"):
-        refiner_for_vectors([world.records, narrow])

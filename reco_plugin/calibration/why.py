@@ -13,7 +13,6 @@ from ..types import Coverage
 from .evidence import Evidence, Gate
 
 FeatureName: TypeAlias = Literal["knowledge", "familiarity", "nearness", "standout"]
-FactorName: TypeAlias = Literal["caution", "typical", "presence", "rejected", "unknown_to_clip"]
 FEATURES: tuple[FeatureName, ...] = get_args(FeatureName)
 MOST = 0.5
 """Share of one pair from which the others hardly count."""

@@ -6,9 +6,10 @@ from dataclasses import replace
 
 import numpy as np
 import pytest
+from refiners import refiner_for_vectors
 from trust_worlds import D, unit
 
-from reco_plugin.refine import Refiner, refiner_for_vectors
+from reco_plugin.refine import Refiner
 from reco_plugin.score import score_both
 from reco_plugin.types import Records, Search, Vectors
 
@@ -37,7 +38,7 @@ def pairs() -> tuple[Vectors, Vectors, Vectors, Vectors]:
 @pytest.fixture(scope="module")
 def refiner(pairs: tuple[Vectors, ...]) -> Refiner:
     ids = [f"{row:04d}" for row in range(CLASSES)]
-    return refiner_for_vectors([Records(ids, pairs[0], pairs[1], [{}] * CLASSES)])
+    return refiner_for_vectors(Records(ids, pairs[0], pairs[1], [{}] * CLASSES))
 
 
 def test_texts_follow_their_image_only_where_clip_does_not_know_it(
@@ -61,7 +62,7 @@ def test_known_things_that_are_not_held_lose_nothing(pairs: tuple[Vectors, ...])
     """That a pair has no answer but itself does not say that most queries have none."""
     held = NEW | (np.arange(CLASSES) % 4 == 0)
     ids = [f"{row:04d}" for row in np.flatnonzero(held)]
-    refiner = refiner_for_vectors([Records(ids, pairs[0][held], pairs[1][held], [{}] * len(ids))])
+    refiner = refiner_for_vectors(Records(ids, pairs[0][held], pairs[1][held], [{}] * len(ids)))
     assert refiner.memory.calibration is not None
     assert refiner.memory.calibration.unanswerable == 0.5
     for chosen, least in ((NEW, 0.2), (~held, -0.01)):

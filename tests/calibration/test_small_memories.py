@@ -9,11 +9,12 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from refiners import refiner_for_vectors
 from trust_worlds import unit, world
 
 from reco_plugin.calibration import Calibration
 from reco_plugin.calibration.calibrate import calibrate
-from reco_plugin.refine import Refiner, refiner_for_vectors
+from reco_plugin.refine import Refiner
 from reco_plugin.score import score_both
 from reco_plugin.types import MODALITIES, Records, Vectors
 
@@ -90,7 +91,7 @@ CASES: dict[str, Spoil] = {
 
 def refiner(image: Vectors, text: Vectors) -> Refiner:
     ids = [f"{row:06d}" for row in range(len(image))]
-    return refiner_for_vectors([Records(ids, image, text, [{}] * len(ids))])
+    return refiner_for_vectors(Records(ids, image, text, [{}] * len(ids)))
 
 
 @pytest.mark.parametrize("case", CASES)

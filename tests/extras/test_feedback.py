@@ -7,12 +7,13 @@ from typing import Any
 
 import numpy as np
 import pytest
+from refiners import refiner_for_vectors
 from trust_worlds import world
 
 from reco_plugin.errors import ConfigError
 from reco_plugin.extras import feedback as module
 from reco_plugin.extras.feedback import Feedback, Opinion
-from reco_plugin.refine import Refiner, VectorMemory, refiner_for_vectors
+from reco_plugin.refine import Refiner, VectorMemory
 from reco_plugin.types import MODALITIES, Modality, Records, Refinement, Vectors
 
 EACH = 4
@@ -31,7 +32,7 @@ def made() -> tuple[Refiner, Records]:
     payloads: list[dict[str, Any]] = [{} for _ in rows]
     pairs = Records([str(row) for row in rows], image, text, payloads)
     last = rows % EACH == EACH - 1
-    return refiner_for_vectors([pairs.take(~last)]), pairs.take(last)
+    return refiner_for_vectors(pairs.take(~last)), pairs.take(last)
 
 
 def told(refiner: Refiner, feedback: Feedback | None) -> Refiner:
