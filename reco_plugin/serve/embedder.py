@@ -1,8 +1,8 @@
 """The synchronous core: an :class:`EmbedRequest` in, an :class:`Embedded` out, over one :class:`~reco_plugin.Reco`.
 
 Every dialect translates JSON to the request, and the answer back. Item i of the request is row i of the answer, also
-when it failed. An item that a dialect could not read (bad base64, a URL that does not answer) is a :class:`Failure` in
-the request and in its row of the answer.
+when it failed. An item that a dialect could not read, such as bad base64, is a :class:`Failure` in the
+request and in its row of the answer.
 
 Which vectors are refined:
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import asdict, replace
+from dataclasses import replace
 from typing import Annotated, Any
 
 from fastapi import APIRouter, Query, Request, Response
@@ -49,27 +49,10 @@ class SaidBody(Strict):
     judgments: Items[JudgmentBody] = Field(min_length=1)
 
 
-class OpinionBody(BaseModel):
-    """What somebody said."""
-
-    id: str
-    modality: Modality
-    """Of the query."""
-    pair: str | None
-    right: bool
-    by: str
-    at: str
-
-    @classmethod
-    def of(cls, opinion: Opinion) -> OpinionBody:
-        """From the memory's."""
-        return cls(**asdict(opinion))
-
-
 class OpinionList(BaseModel):
     """Opinions, oldest first."""
 
-    data: list[OpinionBody]
+    data: list[Opinion]
     opinions: int
     """That the memory keeps now."""
     version: int
@@ -98,7 +81,7 @@ def router(edge: Edge) -> APIRouter:
         """All that was said."""
 
         def show() -> dict[str, Any]:
-            said = [OpinionBody.of(one) for one in memory.opinions]
+            said = list(memory.opinions)
             return with_nulls(OpinionList(data=said, opinions=len(said), version=memory.version))
 
         return await edge(request).reply(show)
@@ -149,6 +132,4 @@ def judge(embedder: Embedder, asked: SaidBody) -> OpinionList:
             for number, one in enumerate(asked.judgments)
         ]
     )
-    return OpinionList(
-        data=[OpinionBody.of(one) for one in stored], opinions=memory.opinions_known, version=memory.version
-    )
+    return OpinionList(data=list(stored), opinions=memory.opinions_known, version=memory.version)
