@@ -19,7 +19,7 @@ import numpy as np
 
 from reco_plugin import Reco
 from reco_plugin.demo.tasks import drawing
-from reco_plugin.engines import Description, Document, IndexHit, Page, Question
+from reco_plugin.engines import Description, Document, IndexHit, Question
 from reco_plugin.measure import CompareOptions, Judgments, QueryLog, SearchQuery, compare
 from reco_plugin.measure.evaluate import Askers, ask_itself
 from reco_plugin.measure.judge import judge
@@ -55,11 +55,11 @@ class Shop:
         """What it holds."""
         return Description("drawings", "shop", len(self.things), "v", self.pairs.image.shape[1], "cosine", "none")
 
-    def scan(self, *, vectors: bool = True, size: int = 1000) -> Iterator[Page]:
+    def scan(self, *, vectors: bool = True, size: int = 1000) -> Iterator[list[Document]]:
         """All of it."""
         for row, id_ in enumerate(self.pairs.ids):
             picture = self.pictures[row] if row < len(self.pictures) else None
-            yield Page((Document(id_, self.pairs.image[row], self.titles[row], picture),))
+            yield [Document(id_, self.pairs.image[row], self.titles[row], picture)]
 
     def search(self, question: Question) -> list[IndexHit]:
         """The nearest."""

@@ -19,7 +19,6 @@ from typing import (
     TYPE_CHECKING,
     Annotated,
     Any,
-    Literal,
     TextIO,
     TypeAlias,
     TypeVar,
@@ -143,8 +142,6 @@ def _flag(name: str, kind: Any, default: Any, said: dict[str, Any]) -> Parameter
         kind = str
     elif repeated := [each for each in (kind, *get_args(kind)) if get_origin(each) in (list, tuple, dict)]:
         kind = list[get_args(repeated[0])[0]]  # type: ignore[misc]
-    elif get_args(kind) and get_origin(get_args(kind)[0]) is Literal and float in get_args(kind):
-        kind = get_args(kind)[0]  # a word or a number: the words
     option = typer.Option(flag, help=said.pop("description"), show_default=shown, **said)
     if default is Parameter.empty:
         return Parameter(name, Parameter.KEYWORD_ONLY, annotation=Annotated[kind, option])

@@ -1,7 +1,7 @@
 """Indexes of search engines, read where they are: described, scanned and searched, never written to."""
 
 from .address import IndexAddress, is_index, parse_address
-from .base import Description, Document, Engine, IndexHit, Page, Question, similarities
+from .base import Description, Document, Engine, IndexHit, Question, similarities
 from .opening import open_index
 
 __all__ = [
@@ -10,7 +10,6 @@ __all__ = [
     "Engine",
     "IndexAddress",
     "IndexHit",
-    "Page",
     "Question",
     "is_index",
     "open_index",

@@ -3,7 +3,7 @@
 ::
 
     describe() ──► Description        what is stored, how it is compared and compressed
-    scan()     ──► Page of Document   all documents
+    scan()     ──► list of Document   all documents
     search()   ──► IndexHit           what the engine itself finds, as applications search it
 """
 
@@ -68,13 +68,6 @@ class Document:
 
 
 @dataclass(frozen=True)
-class Page:
-    """Some documents of a scan."""
-
-    documents: tuple[Document, ...]
-
-
-@dataclass(frozen=True)
 class Question:
     """One search.
 
@@ -116,7 +109,7 @@ class Engine(Protocol):
         """
         ...
 
-    def scan(self, *, vectors: bool = True, size: int = 1000) -> Iterator[Page]:
+    def scan(self, *, vectors: bool = True, size: int = 1000) -> Iterator[list[Document]]:
         """Read all documents in pages; memory stays bounded by a page.
 
         Args:
@@ -197,10 +190,9 @@ class OpenIndex(ABC, Generic[C, K]):
         """See :meth:`Engine.describe`."""
         return replace(self._known.said, documents=self._count())
 
-    def scan(self, *, vectors: bool = True, size: int = 1000) -> Iterator[Page]:
+    def scan(self, *, vectors: bool = True, size: int = 1000) -> Iterator[list[Document]]:
         """See :meth:`Engine.scan`."""
-        for documents in self._pages(vectors, size):
-            yield Page(tuple(documents))
+        yield from self._pages(vectors, size)
 
     def search(self, question: Question) -> Sequence[IndexHit]:
         """See :meth:`Engine.search`.

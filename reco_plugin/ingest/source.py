@@ -177,7 +177,7 @@ class IndexPart:
         """Its documents in order, as pairs."""
         with closing(open_index(self.address)) as index:
             for page in index.scan(vectors=self.holds != "neither", size=_AT_ONCE):
-                yield from self._rows(page.documents)
+                yield from self._rows(page)
 
     def _rows(self, documents: Sequence[Document]) -> Iterator[Pair | Rejected]:
         with_vector = [document for document in documents if document.vector is not None]

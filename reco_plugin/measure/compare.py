@@ -423,7 +423,7 @@ def _held(index: Engine, described: Description, judgments: Judgments | None) ->
     """Ids of the index; None where nobody asks, or it is too large to read."""
     if judgments is None or not 0 < described.documents <= _SCANNED:
         return None
-    return frozenset(one.id for page in index.scan(vectors=False) for one in page.documents)
+    return frozenset(one.id for page in index.scan(vectors=False) for one in page)
 
 
 def _count(index: Engine) -> int | None:

@@ -135,8 +135,8 @@ def _some(index: Engine) -> list[Document]:
     """Documents with a vector and a caption or a picture, from the first pages of a scan."""
     found, looked = list[Document](), 0
     for page in index.scan(size=200):
-        looked += len(page.documents)
-        found += [one for one in page.documents if one.vector is not None and (one.text or one.image)]
+        looked += len(page)
+        found += [one for one in page if one.vector is not None and (one.text or one.image)]
         if len(found) >= COMPARED or looked >= _LOOKED:
             break
     return found[:COMPARED]

@@ -11,7 +11,7 @@ from math import isfinite
 from numbers import Real
 from pathlib import Path
 
-from ..engines import Description, IndexHit, Page, Question
+from ..engines import Description, Document, IndexHit, Question
 from ..errors import ConfigError, EngineError, RecoError
 from ..files import in_home
 from ..values import did_you_mean
@@ -42,7 +42,7 @@ class FunctionIndex:
         """What was said of it."""
         return self._own
 
-    def scan(self, *, vectors: bool = True, size: int = 1000) -> Iterator[Page]:
+    def scan(self, *, vectors: bool = True, size: int = 1000) -> Iterator[list[Document]]:
         """Nothing: a function cannot be scanned."""
         return iter(())
 

@@ -214,7 +214,7 @@ def _by_scan(
     queries = np.concatenate(list(asked.values()))
     best: list[list[IndexHit]] = [[] for _ in queries]
     for page in index.scan():
-        there = [one for one in page.documents if one.vector is not None]
+        there = [one for one in page if one.vector is not None]
         if not there:
             continue
         block = np.stack([one.vector for one in there if one.vector is not None])

@@ -76,7 +76,7 @@ def estimate_by_titles(
     if not 0 < index.describe().documents <= MOST_TITLES:
         return TitleEstimate(problem=f"its titles are not read: they are unknown or more than {MOST_TITLES:,}")
     try:
-        titles = {one.id: one.text or "" for page in index.scan(vectors=False) for one in page.documents}
+        titles = {one.id: one.text or "" for page in index.scan(vectors=False) for one in page}
     except EngineError as error:
         return TitleEstimate(problem=f"its titles cannot be read: {error}")
     right = _find_right(queries, titles)

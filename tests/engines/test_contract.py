@@ -45,7 +45,7 @@ def test_an_index_is_described(index: Engine) -> None:
 
 @pytest.mark.parametrize("vectors", [True, False])
 def test_a_scan_reads_each_document_once(index: Engine, vectors: bool) -> None:
-    found = [document for page in index.scan(size=70, vectors=vectors) for document in page.documents]
+    found = [document for page in index.scan(size=70, vectors=vectors) for document in page]
     assert sorted(document.id for document in found) == sorted(ROWS)
     for document in found:
         row = ROWS[document.id]
@@ -117,7 +117,7 @@ def test_fields_that_half_of_the_documents_lack(engine: Served) -> None:
         for n, row in enumerate(rows()[:60])
     }
     with closing(open_index(engine.fill("half", list(half.values())))) as index:
-        found = {document.id: document for page in index.scan(size=7) for document in page.documents}
+        found = {document.id: document for page in index.scan(size=7) for document in page}
         assert found.keys() == half.keys()
         for id_, row in half.items():
             assert (found[id_].text, found[id_].problem) == (row.title, None)

@@ -75,7 +75,7 @@ def test_lancedb_without_an_index_is_searched_by_the_metric_of_the_address(tmp_p
         pages = index.scan(size=50)
         first = next(pages)
         table.delete(f"id = '{LONG[-1].sku}'")  # a scan stays at the version of its first page
-        found = [document for page in [first, *pages] for document in page.documents]
+        found = [document for page in [first, *pages] for document in page]
     assert [document.id for document in found] == [row.sku for row in LONG]
     assert [document.image for document in found[:2]] == [b"png", None]
 
@@ -113,7 +113,7 @@ def test_postgresql_shows_columns_of_every_kind(
     with closing(open_index(address + fields)) as index:
         (page,) = index.scan()
         hits = index.search(Question(np.asarray([1, 0, 0, 0], np.float32), k=3, where="sku LIKE '%' -- all"))
-    assert [(one.id, one.text, one.image) for one in page.documents] == [
+    assert [(one.id, one.text, one.image) for one in page] == [
         ("a", *shown),
         ("b", None, None),
         ("c", None, None),
@@ -149,10 +149,10 @@ def test_a_scan_goes_on_where_postgresql_ended_the_connection(postgresql: Served
     assert postgresql.query is not None
     with closing(open_index(postgresql.address)) as index:
         pages = index.scan(size=50)
-        found = [document.id for document in next(pages).documents]
+        found = [document.id for document in next(pages)]
         ended = postgresql.query("SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE usename = 'reader'")
         assert ended.fetchall()
-        found += [document.id for page in pages for document in page.documents]
+        found += [document.id for page in pages for document in page]
     assert sorted(found) == NAMES
 
 
@@ -177,11 +177,11 @@ def test_qdrant_by_an_alias_goes_away_in_the_middle_of_a_scan(own_qdrant: Any, s
     with closing(open_index(f"{own_qdrant.url(scheme)}?collection=shop&vector=clip&id=sku")) as index:
         assert index.describe().name == "products"
         pages = index.scan(size=50)
-        found = [document.id for document in next(pages).documents]
+        found = [document.id for document in next(pages)]
         own_qdrant.stop()
         timer = threading.Timer(1, own_qdrant.start)
         timer.start()
-        found += [document.id for page in pages for document in page.documents]
+        found += [document.id for page in pages for document in page]
         timer.join()
     assert sorted(found) == NAMES
 
@@ -214,7 +214,7 @@ def test_qdrant_finds_keys_of_any_name_and_says_how_vectors_are_compressed(own_q
         with closing(open_index(f"{own_qdrant.url('http')}?collection=keys&vector=&text={key}&id=n")) as index:
             assert index.describe().index == "hnsw m=24 ef_construct=200 scalar"
             (page,) = index.scan()
-            assert [(one.id, one.text) for one in page.documents] == [("7", text)]
+            assert [(one.id, one.text) for one in page] == [("7", text)]
             assert [(hit.id, hit.text) for hit in index.search(Question(QUERY, k=1))] == [("7", text)]
 
 
@@ -265,11 +265,11 @@ def test_milvus_by_its_port_goes_away_in_the_middle_of_a_scan(milvus_server: Any
             [hit.id for hit in hits] == [hit.text for hit in hits] == [NAMES[row] for row in np.argsort(distances)[:3]]
         )
         pages = index.scan(size=50)
-        found = list(next(pages).documents)
+        found = list(next(pages))
         end()
         timer = threading.Timer(1, start)
         timer.start()
-        found += [document for page in pages for document in page.documents]
+        found += [document for page in pages for document in page]
         timer.join()
     assert sorted(document.id for document in found) == NAMES
     assert all(document.text == document.id for document in found)

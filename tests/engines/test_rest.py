@@ -183,7 +183,7 @@ def test_a_scan_goes_by_the_number_of_the_last_change_and_asks_for_the_vectors(s
     goods = {"title": "a fox", "photo": "UE5H"}
     answers.hits = [{"_id": "1", "sort": [4], "_source": {"sku": "s1", "goods": goods, "clip": [0.6, 0.8]}}]
     scan = iter(index.scan(size=1))
-    (document,) = next(scan).documents
+    (document,) = next(scan)
     np.testing.assert_array_equal(document.vector, UNIT)
     assert (document.id, document.text, document.payload["sku"]) == ("s1", "a fox", "s1")
     body = answers.asked[-1][1]

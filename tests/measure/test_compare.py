@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from reco_plugin.engines import Description, Document, IndexHit, Page, Question
+from reco_plugin.engines import Description, Document, IndexHit, Question
 from reco_plugin.errors import DataError, EngineError, FingerprintMismatch
 from reco_plugin.measure import (
     CompareOptions,
@@ -34,9 +34,9 @@ class Shelf:
         count = len(self.drawings) + (len(self.asked) if self.growing else 0)
         return Description("mine 1", "shelf", count, "v", self.records.image.shape[1], "cosine", "none: all")
 
-    def scan(self, *, vectors: bool = True, size: int = 1000) -> Iterator[Page]:
+    def scan(self, *, vectors: bool = True, size: int = 1000) -> Iterator[list[Document]]:
         rows = zip(self.drawings, self.records.image, strict=True)
-        yield Page(tuple(Document(pair.id, vector if vectors else None, str(pair.text)) for pair, vector in rows))
+        yield [Document(pair.id, vector if vectors else None, str(pair.text)) for pair, vector in rows]
 
     def search(self, question: Question) -> Sequence[IndexHit]:
         self.asked.append(question)
@@ -115,7 +115,7 @@ def test_an_index_that_changes_meanwhile_is_named(filled: Any, shelf: Shelf, log
 def test_an_index_that_does_not_show_its_documents_is_compared_all_the_same(
     filled: Any, shelf: Shelf, log: QueryLog, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    def scan(**_: object) -> Iterator[Page]:
+    def scan(**_: object) -> Iterator[list[Document]]:
         raise EngineError("no vectors in its documents")
         yield
 

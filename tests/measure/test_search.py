@@ -7,7 +7,7 @@ from collections.abc import Iterator, Sequence
 import numpy as np
 import pytest
 
-from reco_plugin.engines import Description, Document, IndexHit, Page, Question
+from reco_plugin.engines import Description, Document, IndexHit, Question
 from reco_plugin.errors import ConfigError, EngineError, EngineUnavailable
 from reco_plugin.measure import FunctionIndex, SearchHow, SearchQuery
 from reco_plugin.measure import search as searching
@@ -32,10 +32,10 @@ class Forgetful:
     def describe(self) -> Description:
         return self.described
 
-    def scan(self, *, vectors=True, size=70) -> Iterator[Page]:
+    def scan(self, *, vectors=True, size=70) -> Iterator[list[Document]]:
         for start in range(0, N, size):
             rows = range(start, min(start + size, N))
-            yield Page(tuple(Document(str(row), self.vectors[row], f"thing {row}") for row in rows))
+            yield [Document(str(row), self.vectors[row], f"thing {row}") for row in rows]
 
     def search(self, question: Question) -> Sequence[IndexHit]:
         if question.vector is None:
