@@ -104,7 +104,7 @@ quickstart-model: $(DEV)/.ready ## retrain the shipped model from nothing, 2 cor
 clean: ## remove environments, caches and what the demo wrote
 	rm -rf $(DEMO) $(DEV) .venv-latest .venv-pythons $(TRITON) $(GPU) $(CLIENTS) .cache demo build dist *.egg-info
 
-clients: $(DEV)/.ready $(CLIENTS)/.ready ## ask the service with official clients, and write what they got into docs/dialects.md
+clients: $(DEV)/.ready $(CLIENTS)/.ready ## ask the service with official clients, and write what they got into docs/serve.md
 	RENEW=1 $(RUN)/pytest -q tests/clients
 
 lock: $(DEV)/.ready ## renew locks/: the newest versions that fit, one solution for all environments and platforms

@@ -1,6 +1,6 @@
 """The newest official clients, in an environment of their own (`make clients`), against the real service.
 
-What they are seen to do is the table of docs/dialects.md: `make clients` writes it anew, else it is compared.
+What they are seen to do is the table of docs/serve.md: `make clients` writes it anew, else it is compared.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ from reco_plugin.serve.settings import ServeSettings
 ROOT = Path(__file__).resolve().parents[2]
 PYTHON = ROOT / ".venv-clients" / "bin" / "python"
 NPM = ROOT / ".venv-clients" / "npm"
-PAGE = ROOT / "docs" / "dialects.md"
+PAGE = ROOT / "docs" / "serve.md"
 BEGIN, END = "<!-- seen: make clients -->", "<!-- end -->"
 TEXTS = {"documents": ["a small red circle", "a large green square", "a fox"], "queries": ["a red circle", "a dog"]}
 KEY = "any"

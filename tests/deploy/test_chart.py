@@ -222,7 +222,7 @@ def test_the_schema_knows_exactly_the_values() -> None:
     keys(yaml.safe_load((CHART / "values.yaml").read_text("utf-8")), schema)
 
 
-@pytest.mark.parametrize("page", ["run", "kubernetes", "scale"])
+@pytest.mark.parametrize("page", ["run", "scale"])
 def test_values_on_a_page_are_taken(page: str) -> None:
     text = (ROOT / "docs" / f"{page}.md").read_text("utf-8")
     for block in re.findall(r"```yaml\n(.*?)```", text, flags=re.DOTALL):

@@ -1,4 +1,4 @@
-"""Every command of docs/dialects.md works as it stands, but for the address."""
+"""Every command of docs/serve.md works as it stands, but for the address."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from image_files import halves
 
 from reco_plugin import Reco
 
-DOCS = (Path(__file__).resolve().parents[3] / "docs" / "dialects.md").read_text("utf-8")
+DOCS = (Path(__file__).resolve().parents[3] / "docs" / "serve.md").read_text("utf-8")
 COMMANDS = re.findall(r"```bash\n(.*?)```", DOCS, re.DOTALL)
 
 
