@@ -63,7 +63,6 @@ Provider = Literal["cpu", "cuda", "openvino"]
 """cpu and cuda: ONNX Runtime."""
 
 
-Quantization = Literal["none", "scalar", "binary", "product", "turbo"]
 OF_A_FOLDER = frozenset({"exact", "index"})
 """Options that a memory in a folder has; a server has all."""
 
@@ -71,8 +70,7 @@ OF_A_FOLDER = frozenset({"exact", "index"})
 class MemoryOptions(BaseModel):
     """Options of a memory, as ``[memory_options]`` in ``reco.toml`` or ``RECO_MEMORY_OPTIONS__SEARCH_EF=128``.
 
-    The last group applies when a collection is created; an existing one keeps its own. None leaves the choice to the
-    store.
+    ``create_collection`` applies when a collection is created; an existing one keeps its own.
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid")
@@ -97,12 +95,11 @@ class MemoryOptions(BaseModel):
         description="auto: from 10,000 pairs on, make and use a search index beside Edge, where FAISS is installed",
     )
 
-    quantization: Quantization = Field("none", description="quantised copy of the vectors to search in")
-    quantization_in_ram: bool | None = Field(None, description="keep the quantised copy in RAM")
-    datatype: Literal["float32", "float16"] = Field("float32", description="numbers of the stored vectors")
-    vectors_on_disk: bool | None = Field(None, description="read vectors from the disk instead of RAM")
-    shards: int | None = Field(None, ge=1, description="shards of the collection")
-    replicas: int | None = Field(None, ge=1, description="copies of each shard, on different nodes")
+    create_collection: dict[str, Any] = Field(
+        {},
+        description="body of Qdrant's request that creates the collection, its `vectors` without a size, as in "
+        '{"shard_number": 6, "vectors": {"on_disk": true}}',
+    )
 
     def check_fits(self, usable: Collection[str], location: str) -> None:
         """Refuse options that a store does not have.
@@ -173,13 +170,13 @@ def split_address(address: str) -> tuple[str, dict[str, str]]:
     Raises:
         ConfigError: another name, a key, or one that is given twice.
 
-    >>> split_address("grpc://host:6334?collection=shop&shards=6")
-    ('grpc://host:6334', {'collection': 'shop', 'shards': '6'})
+    >>> split_address("grpc://host:6334?collection=shop&search_ef=64")
+    ('grpc://host:6334', {'collection': 'shop', 'search_ef': '64'})
     """
     if "@" in address.partition("?")[0]:
         return address, {}
     place, options = split_options(address)
-    known = ["collection", *MemoryOptions.model_fields]
+    known = ["collection", *(name for name in MemoryOptions.model_fields if name != "create_collection")]
     for name in options:
         if _KEY_LIKE.search(name):
             raise ConfigError(

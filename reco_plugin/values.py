@@ -256,8 +256,8 @@ def split_options(text: str) -> tuple[str, dict[str, str]]:
     Raises:
         ConfigError: an option is given twice.
 
-    >>> split_options("http://host:6333?collection=shop&shards=6")
-    ('http://host:6333', {'collection': 'shop', 'shards': '6'})
+    >>> split_options("http://host:6333?collection=shop&search_ef=64")
+    ('http://host:6333', {'collection': 'shop', 'search_ef': '64'})
     >>> split_options("shards/test-0?.tar")  # a pattern, no options
     ('shards/test-0?.tar', {})
     """

@@ -116,7 +116,7 @@ def test_an_empty_variable_counts_as_not_set(place, monkeypatch, recwarn):
     assert not recwarn
 
 
-SHOP = "grpc://host:6334?collection=shop&shards=6&exact=true"
+SHOP = "grpc://host:6334?collection=shop&search_ef=6&exact=true"
 
 
 @pytest.mark.parametrize("way", ["argument", "variable", "file"])
@@ -127,7 +127,7 @@ def test_the_address_of_a_memory_holds_its_collection_and_options(way, place, mo
         write(place, f'memory = "{SHOP}"\nk = 3\n')
     found = load_settings(memory=SHOP) if way == "argument" else load_settings()
     assert (found.memory, found.memory_collection) == ("grpc://host:6334", "shop")
-    assert found.memory_options == MemoryOptions(shards=6, exact=True)
+    assert found.memory_options == MemoryOptions(search_ef=6, exact=True)
     assert load_settings(memory="./here?search_ef=9").memory_options == MemoryOptions(search_ef=9)
 
 
@@ -136,15 +136,15 @@ def test_what_an_address_says_is_of_that_memory_alone_and_counts_as_its_source(p
         found = load_settings(**given)
         return found.memory, found.memory_collection, found.memory_options.model_dump(exclude_unset=True)
 
-    write(place, 'memory = "grpc://file?collection=of_file&shards=4"\n')
+    write(place, 'memory = "grpc://file?collection=of_file&timeout_s=4"\n')
     monkeypatch.setenv("RECO_MEMORY", "grpc://env?collection=of_env&search_ef=9")
     monkeypatch.setenv("RECO_MEMORY_OPTIONS__REFRESH_S", "7")
     assert said() == ("grpc://env", "of_env", {"search_ef": 9, "refresh_s": 7})
     assert said(memory="grpc://flag") == ("grpc://flag", "reco", {"refresh_s": 7})
-    assert said(memory="grpc://flag?collection=x", memory_collection="x", memory_options={"shards": 2}) == (
+    assert said(memory="grpc://flag?collection=x", memory_collection="x", memory_options={"timeout_s": 2}) == (
         "grpc://flag",
         "x",
-        {"shards": 2, "refresh_s": 7},
+        {"timeout_s": 2, "refresh_s": 7},
     )
 
 
@@ -152,15 +152,16 @@ def test_what_an_address_says_is_of_that_memory_alone_and_counts_as_its_source(p
     ("address", "message"),
     [
         ("grpc://h?colection=x", r"has no 'colection': did you mean 'collection'\?"),
-        ("grpc://h?shard=6", r"has no 'shard': did you mean 'shards'\?"),
+        ("grpc://h?search=6", r"has no 'search': did you mean 'search_ef'\?"),
+        ("grpc://h?create_collection={}", r"has no 'create_collection'"),
         (f"grpc://h?collection=x&api_key={KEY}", r"no key belongs into the address .*'api_key'.*RECO_MEMORY_API_KEY"),
-        ("grpc://h?shards=no", "memory_options.shards: .*'no'"),
-        ("grpc://h?shards=1&shards=2", "option 'shards' is given twice"),
+        ("grpc://h?timeout_s=no", "memory_options.timeout_s: .*'no'"),
+        ("grpc://h?exact=1&exact=0", "option 'exact' is given twice"),
     ],
 )
 def test_an_address_that_cannot_be_is_told(address, message):
     with pytest.raises(ConfigError, match=message) as caught:
-        load_settings(memory=address, memory_collection="a", memory_options=MemoryOptions(shards=4))
+        load_settings(memory=address, memory_collection="a", memory_options=MemoryOptions(search_ef=4))
     assert KEY not in str(caught.value)
 
 

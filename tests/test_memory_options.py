@@ -22,10 +22,9 @@ def test_every_option_is_in_the_documentation() -> None:
 @pytest.mark.parametrize(
     "wrong",
     [
-        {"shards": 0},
         {"timeout_s": 0},
-        {"quantization": "int8"},
-        {"shard": 2},
+        {"search": 2},
+        {"create_collection": "x"},
     ],
     ids=str,
 )
@@ -35,11 +34,11 @@ def test_what_cannot_be(wrong: dict[str, Any]) -> None:
 
 
 def test_text_as_variables_and_the_command_line_give_it() -> None:
-    read = MemoryOptions.model_validate({"shards": "6", "exact": "true", "refresh_s": "0.5", "ca_file": "ca.pem"})
-    assert (read.shards, read.exact, read.refresh_s, read.ca_file) == (6, True, 0.5, Path("ca.pem"))
+    read = MemoryOptions.model_validate({"search_ef": "6", "exact": "true", "refresh_s": "0.5", "ca_file": "ca.pem"})
+    assert (read.search_ef, read.exact, read.refresh_s, read.ca_file) == (6, True, 0.5, Path("ca.pem"))
 
 
 def test_a_default_that_is_written_out_stands_in_nobodys_way() -> None:
     MemoryOptions(refresh_s=1).check_fits((), "here")
-    with pytest.raises(ConfigError, match=r"search_ef, shards: .*follows: exact, index"):
-        MemoryOptions(search_ef=64, shards=2).check_fits(OF_A_FOLDER, "here")
+    with pytest.raises(ConfigError, match=r"create_collection, search_ef: .*follows: exact, index"):
+        MemoryOptions(search_ef=64, create_collection={"shard_number": 2}).check_fits(OF_A_FOLDER, "here")

@@ -181,7 +181,7 @@ MemoryOption = Annotated[
     typer.Option(
         metavar="MEMORY",
         help="The memory: a folder, or the URL of a Qdrant server with its collection and options, as in "
-        "'grpc://host:6334?collection=shop&shards=6'.",
+        "'grpc://host:6334?collection=shop&search_ef=64'.",
         show_default="RECO_MEMORY or ./memory",
     ),
 ]

@@ -16,12 +16,12 @@ from contextlib import closing
 from dataclasses import replace
 from typing import Any
 
-from pydantic import TypeAdapter
+from pydantic import ValidationError
 from qdrant_client import QdrantClient, models
 
 from ..config import MemoryOptions
 from ..defaults import SEARCH_EF
-from ..errors import MemoryStoreError, MemoryUnavailable
+from ..errors import ConfigError, MemoryStoreError, MemoryUnavailable
 from ..types import MODALITIES, Fingerprint
 from .filters import CAPTION_SCORES
 from .header import (
@@ -46,13 +46,6 @@ STATE_ID = "5d0b9a8e-7b64-5c1f-8f5e-3a1d6c2e9b47"
 """Id of the reserved point."""
 _LEARNED, _LEARNING, _STAMP, _SAID = "learned", "learning", "stamp", "said_"
 _ALIAS_S = 5.0
-_DATATYPES = {"float32": None, "float16": models.Datatype.FLOAT16}
-_QUANTIZATIONS: dict[str, dict[str, Any]] = {
-    "scalar": {"type": "int8"},
-    "binary": {},
-    "product": {"compression": "x16"},
-    "turbo": {},
-}
 
 
 def open_served(
@@ -73,7 +66,7 @@ def make_collection(
 ) -> None:
     """Create an empty collection of an encoder's vectors."""
     metadata = {METADATA_KEY: mark_of(fingerprint), **metadata}
-    client.create_collection(name, metadata=metadata, **_creation(fingerprint.dimension, options))
+    client.create_collection(name, **_creation(fingerprint.dimension, options, metadata))
     on_disk = models.FloatIndexParams(type=models.FloatIndexType.FLOAT, on_disk=True)
     client.create_payload_index(name, CAPTION_SCORES, on_disk)  # which pairs are not judged yet; strict mode wants it
     make_state(client, name)
@@ -163,26 +156,25 @@ def _refuse_unused(client: QdrantClient, name: str, location: str) -> None:
         )
 
 
-def _creation(dimension: int, options: MemoryOptions) -> dict[str, Any]:
-    """Arguments of ``create_collection``: two named vectors, compared by cosine, and the words of the captions."""
-    vectors = {
-        str(modality): models.VectorParams(
-            size=dimension,
-            distance=models.Distance.COSINE,
-            on_disk=options.vectors_on_disk,
-            datatype=_DATATYPES[options.datatype],
-        )
-        for modality in MODALITIES
-    }
-    arguments = {
-        "quantization_config": _quantization(options),
-        "shard_number": options.shards,
-        "replication_factor": options.replicas,
-    }
-    words = {WORDS: models.SparseVectorParams(modifier=models.Modifier.IDF)}
-    return {"vectors_config": vectors, "sparse_vectors_config": words} | {
-        name: value for name, value in arguments.items() if value is not None
-    }
+def _creation(dimension: int, options: MemoryOptions, metadata: dict[str, Any]) -> dict[str, Any]:
+    """Arguments of ``create_collection``: two named vectors, compared by cosine, the captions' words, and the options.
+
+    Raises:
+        ConfigError: options that Qdrant's request does not have.
+    """
+    asked = dict(options.create_collection)
+    sparse = {WORDS: models.SparseVectorParams(modifier=models.Modifier.IDF)}
+    try:
+        side = {**asked.pop("vectors", {}), "size": dimension, "distance": models.Distance.COSINE}
+        ours = {"vectors": dict.fromkeys(MODALITIES, side), "sparse_vectors": sparse, "metadata": metadata}
+        made = models.CreateCollection.model_validate({**asked, **ours})
+    except (TypeError, ValidationError) as error:
+        raise ConfigError(
+            "memory_options.create_collection: expected the body of Qdrant's request to create a collection, in which "
+            f"`vectors` is what those of both sides have in common: {error}"
+        ) from error
+    given = {name: getattr(made, name) for name in asked.keys() - ours.keys()}
+    return {"vectors_config": made.vectors, "sparse_vectors_config": sparse, "metadata": metadata, **given}
 
 
 def search_params(options: MemoryOptions, k: int) -> models.SearchParams:
@@ -190,13 +182,6 @@ def search_params(options: MemoryOptions, k: int) -> models.SearchParams:
     return models.SearchParams(
         hnsw_ef=None if options.exact else max(options.search_ef or SEARCH_EF, k), exact=options.exact or None
     )
-
-
-def _quantization(options: MemoryOptions) -> Any:
-    if options.quantization == "none":
-        return None
-    how = _QUANTIZATIONS[options.quantization] | {"always_ram": options.quantization_in_ram}
-    return TypeAdapter(models.QuantizationConfig).validate_python({options.quantization: how})
 
 
 def make_state(client: QdrantClient, collection: str) -> None:

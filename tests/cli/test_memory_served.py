@@ -118,7 +118,8 @@ def test_one_address_with_a_collection_serves_every_command(
     fail: Fail,
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    shop = f"{url}?collection=shop&shards=4&search_ef=77"
+    shop = f"{url}?collection=shop&search_ef=77"
+    monkeypatch.setenv("RECO_MEMORY_OPTIONS__CREATE_COLLECTION", '{"shard_number": 4}')
     for place in (("--memory", shop), ()):
         monkeypatch.setenv("RECO_MEMORY", "./memory" if place else shop)
         ask("memory", "sync", part(catalogue, 6), "--as", "shop", *place)
@@ -131,10 +132,10 @@ def test_one_address_with_a_collection_serves_every_command(
         ask("memory", "build", "--relearn", *place)
         assert [each["name"] for each in ask("memory", "versions", *place)] == ["shop--v1"]
         assert ask("doctor", *place)["checks"]["memory"]["ok"] is True
-    assert ask("memory", "copy", shop, f"{url}?collection=other&shards=2")["pairs"] == 8
-    assert {name: each["shard_number"] for name, each in server.engine.made.items()} == {"shop--v1": 4, "other--v1": 2}
+    assert ask("memory", "copy", shop, f"{url}?collection=other")["pairs"] == 8
+    assert {name: each["shard_number"] for name, each in server.engine.made.items()} == {"shop--v1": 4, "other--v1": 4}
     assert "did you mean 'collection'?" in fail("memory", "info", "--memory", f"{url}?colection=shop")
-    assert "has no such option" in fail("memory", "add", catalogue, "--memory", "folder?shards=4")
+    assert "has no such option" in fail("memory", "add", catalogue, "--memory", "folder?timeout_s=4")
 
 
 # --- moving

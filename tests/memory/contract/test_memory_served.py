@@ -81,23 +81,17 @@ def opened(server: StandIn, scheme: str) -> Iterator[Callable[..., Memory]]:
         memory.close()
 
 
-# --- what a search asks for
-
-
 # --- what is made
 
 
 def test_a_collection_is_made_as_the_options_say(server: StandIn, opened: Callable[..., Memory]) -> None:
-    opened(
-        options={
-            "vectors_on_disk": True,
-            "datatype": "float16",
-            "quantization": "scalar",
-            "quantization_in_ram": True,
-            "shards": 6,
-            "replicas": 3,
-        }
-    )
+    asked = {
+        "shard_number": 6,
+        "replication_factor": 3,
+        "vectors": {"on_disk": True, "datatype": "float16", "size": 3},
+        "quantization_config": {"scalar": {"type": "int8", "always_ram": True}},
+    }
+    opened(options={"create_collection": asked})
     made = server.engine.made["reco--v1"]
     assert set(made["vectors_config"]) == {"image", "text"}
     for params in made["vectors_config"].values():
@@ -109,10 +103,10 @@ def test_a_collection_is_made_as_the_options_say(server: StandIn, opened: Callab
     assert made["metadata"]["reco"]["fingerprint"] == {"name": "mini/clip", "digest": "ab" * 32, "dimension": D}
 
 
-@pytest.mark.parametrize("kind", ["binary", "product", "turbo", "scalar"])
-def test_every_quantization_can_be_made(server: StandIn, opened: Callable[..., Memory], kind: str) -> None:
-    opened(options={"quantization": kind, "quantization_in_ram": False})
-    assert getattr(server.engine.made["reco--v1"]["quantization_config"], kind).always_ram is False
+@pytest.mark.parametrize("asked", [{"shards": 6}, {"vectors": 5}, {"quantization_config": {"int8": {}}}])
+def test_a_collection_that_qdrant_cannot_make_is_refused(opened: Callable[..., Memory], asked: Any) -> None:
+    with pytest.raises(ConfigError, match="create_collection"):
+        opened(options={"create_collection": asked})
 
 
 def test_several_that_open_a_new_memory_at_once_share_one(server: StandIn, opened: Callable[..., Memory]) -> None:
