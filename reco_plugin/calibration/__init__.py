@@ -10,12 +10,10 @@
 ``coverage``     which prompts of a set the memory knows
 ``scores``       exact scores of images and texts, both refined, and candidates as single vectors
 ``why``          what decided, in figures and words
-``check``        what refinement does to the memory's own pairs
 ``extra``        what extras may add: they learn with it, and leave factors
 ``learner``      when a memory learns, at once or in a thread
 """
 
-from .check import Check, SideCheck
 from .state import Calibration
 
-__all__ = ["Calibration", "Check", "SideCheck"]
+__all__ = ["Calibration"]

@@ -1,4 +1,4 @@
-"""Learn calibration from a memory's pairs: moments, reliability, gates, self-check."""
+"""Learn calibration from a memory's pairs: moments, reliability and gates."""
 
 from __future__ import annotations
 
@@ -10,7 +10,6 @@ import numpy.typing as npt
 
 from ..defaults import DEFAULT_K
 from ..types import MODALITIES, Modality, Vectors
-from .check import check_pairs
 from .corpus import Corpus, measure_corpus, score_other_captions
 from .episodes import asked_by, look
 from .evidence import Gate
@@ -26,7 +25,6 @@ SAFE: Mapping[Modality, npt.NDArray[np.float64]] = {
 """Coefficients that those of a small memory are drawn to: most queries are for what it does not hold, which its pairs
 cannot show, so a text's move falls fast with distance."""
 _TRIED = 4  # blocks that the sharpness of neighbours is chosen on
-_CHECKED = 500  # pairs of the self-check, which did not ask where there are more than ASKED
 _HOPELESS = 0.9  # share of wrong captions, as reliability estimates it, from which a memory is not used
 _HALF = 0.5  # share of pairs without siblings from which a memory has one image a caption
 _SINGLE = 0.05  # share of pairs without siblings from which queries are fitted with simulated views
@@ -69,7 +67,7 @@ def calibrate(
         k: neighbours of the searches to come.
         seed: of all samples.
         progress: gets the number of pairs each time that their neighbours were found, twice for each pair; then all of
-            them for the fit of each side, and for the self-check, where there are enough.
+            them for the fit of each side.
     """
     image, text = np.asarray(image, np.float32), np.asarray(text, np.float32)
     if len(image) < FEWEST or not (np.isfinite(image).all() and np.isfinite(text).all()):
@@ -80,18 +78,13 @@ def calibrate(
         return None
     asked = rng.permutation(corpus.chosen)[:ASKED]
     state = _fit_state(corpus, asked, k, seed, progress)
-    if state.fitted:
-        rest = np.setdiff1d(np.arange(len(corpus)), asked)
-        rows = rng.permutation(rest if len(rest) >= _CHECKED // 3 else asked)[:_CHECKED]
-        state = replace(state, check=check_pairs(corpus, state, rows, k=k))
-        progress(len(corpus))
     return Calibrated(state, corpus)
 
 
 def _fit_state(
     corpus: Corpus, asked: npt.NDArray[np.intp], k: int, seed: int, progress: Callable[[int], object]
 ) -> Calibration:
-    """The state with the gates of both sides, without its check."""
+    """The state with the gates of both sides."""
     blocks = np.array_split(np.arange(len(asked)), max(1, -(-len(asked) // BLOCK)))
     looked = look(corpus, asked, k)
     unanswerable, alone = float((1.0 / (1.0 + looked.siblings)).mean()), float((looked.siblings == 0).mean())

@@ -178,8 +178,6 @@ class Learner:
         try:
             apart = self.behind and self._memory.store.count() >= APART
             state = learn(self._memory.store, self._neighbours, extras=self._extras, apart=apart, progress=progress)
-            if state is not None and (check := state.check) is not None and check.by_chance:
-                warnings.warn(f"{check}; {check.meaning}", stacklevel=2)
             self._tried = self._memory.store.count()
             return state
         finally:

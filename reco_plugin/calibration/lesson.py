@@ -13,8 +13,8 @@ from .calibrate import Calibrated, calibrate
 from .extra import Extra
 from .state import Calibration
 
-COMPARED, FITTED = 2, 3
-"""Progress per pair: it is compared by image and by text, and fitted to, by either and in the self-check."""
+COMPARED, FITTED = 2, 2
+"""Progress per pair: it is compared by image and by text, and fitted to, by either."""
 
 
 class Taught(NamedTuple):
@@ -48,7 +48,7 @@ class Lesson:
             self._progress(steps)
 
         self._learned = learned = calibrate(pairs.image, pairs.text, k=k, progress=count)
-        self._progress(left)  # a small memory has no self-check
+        self._progress(left)  # a side that is not fitted
         if learned is None:
             return None
         told = dict[str, Mapping[str, Any]]()

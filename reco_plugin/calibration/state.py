@@ -17,7 +17,6 @@ import numpy.typing as npt
 from ..errors import ConfigError
 from ..machine.blas import Floats
 from ..types import MODALITIES, Caution, Modality, Neighbours, ToldShort, Vectors, other
-from .check import Check
 from .evidence import FEATURES, Evidence, Gate, mean_own, share, weigh
 from .extra import HoldsBack, TellsPresence
 from .moments import LowRank, Values
@@ -27,7 +26,7 @@ FORMAT = 2
 FEWEST = 20
 """Pairs below which a memory teaches nothing."""
 ENOUGH = 300
-"""Pairs below which a memory checks nothing and teaches no extra."""
+"""Pairs below which a gate is drawn to the safe one, and a memory teaches no extra."""
 LEVELS = np.linspace(0.0, 0.5, 11)
 """Quantiles of similarity that are kept, up to the median."""
 FALL = 5.0
@@ -101,9 +100,8 @@ class Calibration(ToldShort):
         unanswerable: measured share of queries without an answer: mean of 1 / (1 + other pairs of the caption); at most
             half where most captions have one image.
         own: mean of CLIP's own scores of the pairs.
-        fitted: whether it has enough pairs to check its gates and to teach extras.
+        fitted: whether it has enough pairs for gates of its own and for extras.
         reason: why a side has no gate, for people; empty where all have.
-        check: what refinement does to its own pairs; None for a small memory.
         one_image: whether most captions have one image, so that candidates move by what CLIP does not know, only.
         presence: tells whether the memory holds a query's answer; stored beside this, None where it is not learned.
         feedback: what people said is not what they asked for; stored beside this, None where nobody said anything.
@@ -118,7 +116,6 @@ class Calibration(ToldShort):
     own: float
     fitted: bool
     reason: str = ""
-    check: Check | None = None
     one_image: bool = False
     presence: TellsPresence | None = None
     feedback: HoldsBack | None = None
@@ -222,7 +219,6 @@ class Calibration(ToldShort):
             "pairs": self.pairs,
             "fitted": self.fitted,
             "reason": self.reason,
-            "check": self.check.to_json() if self.check else None,
             "blob": base64.b64encode(blob).decode(),
         }
 
@@ -306,7 +302,6 @@ def _unpack(arrays: Mapping[str, Any], stored: Mapping[str, Any]) -> Calibration
         own,
         bool(stored["fitted"]),
         str(stored.get("reason", "")),
-        Check.from_json(stored["check"]) if stored.get("check") else None,
         bool(one_image),
     )
 

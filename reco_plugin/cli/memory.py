@@ -159,7 +159,7 @@ def calibration_line(calibration: dict[str, Any], pairs: int) -> str:
 
 
 def calibration_lines(calibration: dict[str, Any], pairs: int) -> list[str]:
-    """What a memory of so many pairs has learned about them, with the figures of its self-check."""
+    """What a memory of so many pairs has learned about them."""
     from ..calibration.state import FEWEST, Calibration
 
     if not calibration:
@@ -172,12 +172,6 @@ def calibration_lines(calibration: dict[str, Any], pairs: int) -> list[str]:
     said = [f"calibrated on {counted(state.pairs, 'pair')}"]
     if not state.pairs / 2 < pairs < state.pairs * 2:
         said.append(f"and {pairs:,} are there now: {_AGAIN}")
-    if state.check is not None:
-        said.append(f"{state.check}: {state.check.meaning}")
-        if not state.check.by_chance:
-            said.append(f"caption reliability {1 - state.check.wrong:.2f} of 1, which is no share of right captions")
-    elif not state.fitted:
-        said.append("too few pairs for a self-check")
     return [*said, *([state.reason] if state.reason else [])]
 
 

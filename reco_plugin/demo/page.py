@@ -68,7 +68,6 @@ def write_page(
         results=results,
         stages=[(title, results if stage == "full" else results[stage]) for stage, title in stages.items()],
         prompts_decided=explain_decision(prompts.coverage, exact=True) if prompts.coverage else "",
-        check=calibration.check if (calibration := reco.memory.calibration) else None,
         groups=list(TEST_GROUPS),
         labels=len(bench.entities),
         model=reco.manifest,

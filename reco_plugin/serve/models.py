@@ -30,8 +30,6 @@ class MemoryState(BaseModel):
     """Whether it has learned how far its pairs can be trusted."""
     plain: str
     """Why nothing, or one side, is refined; empty where all is."""
-    check: str | None
-    """What refinement does to its own pairs, each hidden from itself: right in sign only; None: too few pairs."""
 
 
 def router(edge: Edge) -> APIRouter:
@@ -80,15 +78,11 @@ def _memory(reco: Reco) -> MemoryState:
 
 
 def describe_calibration(reco: Reco) -> dict[str, Any]:
-    """Whether the memory is ``calibrated``, why something stays ``plain``, and its self-``check`` in a line."""
+    """Whether the memory is ``calibrated``, and why something stays ``plain``."""
     calibration = reco.memory.calibration
     if calibration is None:
-        return {"calibrated": False, "plain": reco.memory.learner.unfinished or NOT_CALIBRATED, "check": None}
-    return {
-        "calibrated": True,
-        "plain": calibration.reason,
-        "check": None if calibration.check is None else str(calibration.check),
-    }
+        return {"calibrated": False, "plain": reco.memory.learner.unfinished or NOT_CALIBRATED}
+    return {"calibrated": True, "plain": calibration.reason}
 
 
 def _model(name: str, manner: Manner, embedder: Embedder, memory: dict[str, Any]) -> dict[str, Any]:

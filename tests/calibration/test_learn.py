@@ -51,7 +51,7 @@ def test_pairs_that_were_not_drawn_are_judged_beside_those_that_were(memory: Mem
     assert state is not None
     assert state.pairs == PAIRS
     assert sum(steps) == STEPS * PAIRS
-    assert steps.count(LEARNED) >= 3, "both fits and the self-check, which take most of the time, count by themselves"
+    assert steps.count(LEARNED) >= 2, "both fits, which take most of the time, count by themselves"
     ids = memory.ids_after(None, PAIRS)  # in the order in which they are drawn
     caption_scores = memory.caption_scores(ids)
     assert np.isfinite(caption_scores).all()

@@ -149,7 +149,6 @@ def test_models_say_what_whoever_compares_vectors_must_know(reading, filled):
             "version": filled.memory.version,
             "calibrated": True,
             "plain": "",
-            "check": None,  # it is too small for one
         }
         assert (model["caution"], model["fuser"], model["fusers"]) == ("balanced", "reco", list(manifest.fusers))
     assert plain["refines"] == dict.fromkeys(refined["refines"], False)
