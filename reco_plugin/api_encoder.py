@@ -8,11 +8,10 @@ nothing more is stored, and queries stay plain, since their neighbours would be 
 from __future__ import annotations
 
 import logging
-import os
 import threading
 import time
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import AbstractContextManager, closing, nullcontext
+from contextlib import closing
 from pathlib import Path
 from typing import Any
 
@@ -49,7 +48,7 @@ def open_encoder(artifact: Artifact, settings: Settings) -> Encoder:
     return ApiEncoder(artifact, settings) if artifact.manifest.api else Encoder(artifact, settings)
 
 
-def load_model(model: str | os.PathLike[str], settings: Settings | None = None) -> Artifact:
+def load_model(model: str, settings: Settings | None = None) -> Artifact:
     """Load a model folder; the address of an API stands for one, and is measured.
 
     Args:
@@ -136,11 +135,9 @@ class ApiEncoder(Encoder):
         super().__init__(artifact, settings.model_copy(update={"batch_callers": False}))
         self.preparation: ApiPreparation = ApiPreparation(artifact, settings.max_pixels)
         self.client = ApiClient(self.preparation.address, settings, transport)
-        self.guarded: Callable[[], AbstractContextManager[None]] = nullcontext
-        """Around each call: a circuit, where there is one."""
         self.modalities = MODALITIES if self.client.address.images else ("text",)
         self._clock, self._checking = clock, threading.Lock()
-        just_measured = is_address(artifact.folder)
+        just_measured = not artifact.folder.is_dir()
         self._next_check = clock() + CHECKED_EVERY_S if just_measured else -np.inf
 
     def check(self) -> None:
@@ -153,8 +150,7 @@ class ApiEncoder(Encoder):
             if self._clock() < self._next_check:
                 return
             try:
-                with self.guarded():
-                    change = describe_change(self.client, self._artifact.manifest.fingerprint)
+                change = describe_change(self.client, self._artifact.manifest.fingerprint)
             except InputError as error:
                 raise SessionError(f"{error}: it took the same inputs when it was measured") from None
             self._next_check = self._clock() + CHECKED_EVERY_S
@@ -190,8 +186,7 @@ class ApiEncoder(Encoder):
             self.check()
         (packed,) = rows
         try:
-            with self.guarded():
-                return (self.client.embed([item.tobytes() for item in packed], modality, self.dimension),)
+            return (self.client.embed([item.tobytes() for item in packed], modality, self.dimension),)
         except SessionError:
             self._next_check = -np.inf  # what was down may be back with another model
             raise

@@ -134,25 +134,14 @@ class _File(TomlConfigSettingsSource):
 
 
 def _spread(values: Mapping[str, Any]) -> dict[str, Any]:
-    """Settings, with what the addresses of encoder and memory hold: the model, a collection and options.
+    """Settings, with the folder of the quickstart model, and the collection and options in the memory's address.
 
     Raises:
-        ConfigError: the encoder is no address, or a model is given beside it; an unknown name in the memory's address.
+        ConfigError: an unknown name in the memory's address.
     """
     found = dict(values)
-    if str(found.get("model")) == QUICKSTART:
-        found["model"] = quickstart_model() or QUICKSTART
-    if encoder := found.get("encoder"):
-        if "://" not in str(encoder):  # not repeated: it may be the key, set by the other's name
-            raise ConfigError(
-                "encoder must be the address of an API, as in openai+https://host/v1?model=NAME, and what is given has "
-                "no ://. A key goes into encoder_key, a model folder into model"
-            )
-        if (model := found.setdefault("model", encoder)) != encoder:
-            raise ConfigError(
-                f"encoder is the API at {str(encoder).partition('?')[0]}, and a model folder is given beside it "
-                f"({model}): give one of them"
-            )
+    if "model" in found:
+        found["model"] = named_model(os.fspath(found["model"]))
     if isinstance(memory := found.get("memory"), str):
         found["memory"], given = split_address(memory)
         beside = found.get("memory_options") or {}
@@ -223,9 +212,14 @@ def quickstart_model() -> Path | None:
     return next((place for place in places if place.is_dir()), None)
 
 
-def _usual_model() -> Path:
+def named_model(model: str) -> str:
+    """The folder of the quickstart model for its name; any other model as it is."""
+    return str(quickstart_model() or model) if model == QUICKSTART else model
+
+
+def _usual_model() -> str:
     """``./triton_models`` if it exists, complete or not; else the quickstart model."""
-    return Path(MODEL) if Path(MODEL).exists() else quickstart_model() or Path(MODEL)
+    return MODEL if Path(MODEL).exists() else str(quickstart_model() or MODEL)
 
 
 if TYPE_CHECKING:
@@ -249,14 +243,10 @@ class Settings(_Refining):
         protected_namespaces=(),
     )
 
-    model: Path = Field(
+    model: str = Field(
         default_factory=_usual_model,
-        description="model folder made by `reco model export`; ./triton_models, else the quickstart model when unset",
-    )
-    encoder: str | None = Field(
-        None,
-        description="address of an API that encodes, instead of a model folder, as in "
-        "'https://api.jina.ai/v1?model=jina-clip-v2'",
+        description="model folder made by `reco model export`, or the address of an API that encodes, as in "
+        "'https://api.jina.ai/v1?model=jina-clip-v2'; ./triton_models, else the quickstart model when unset",
     )
     encoder_key: SecretStr | None = Field(None, description="key of that API; never logged")
     encoder_timeout_s: float = Field(
@@ -297,7 +287,7 @@ class Settings(_Refining):
     memory_timeout_s: float = Field(
         2.0, gt=0, allow_inf_nan=False, description="how long a server may take per search, of at most 512 queries"
     )
-    breaker_failures: int = Field(5, ge=1, description="failures in a row that open the circuit of memory or fusion")
+    breaker_failures: int = Field(5, ge=1, description="failures in a row that open the memory's circuit")
     breaker_retry_s: float = Field(
         10.0, gt=0, allow_inf_nan=False, description="how long the circuit stays open before one call probes"
     )
@@ -311,7 +301,7 @@ class Settings(_Refining):
     @model_validator(mode="before")
     @classmethod
     def _read_addresses(cls, values: dict[str, Any]) -> dict[str, Any]:
-        return {name: value for name, value in _spread(values).items() if (name, value) != ("encoder", "")}
+        return _spread(values)
 
     @property
     def refining(self) -> RefineDefaults:
@@ -321,7 +311,7 @@ class Settings(_Refining):
     @property
     def falls_back(self) -> bool:
         """Whether the model is the quickstart model because none was named and ./triton_models is missing."""
-        return "model" not in self.model_fields_set and self.model == quickstart_model()
+        return "model" not in self.model_fields_set and self.model == str(quickstart_model())
 
 
 def environment(**variables: str) -> dict[str, str]:
@@ -335,10 +325,7 @@ def load_settings(**arguments: Any) -> Settings:
     Raises:
         ConfigError: an unknown name or an invalid value; or a file or variable that cannot be parsed.
     """
-    given = {name: value for name, value in arguments.items() if value is not None}
-    if "model" in given:
-        given.setdefault("encoder", "")  # one of the environment is not meant
-    return load_section(Settings, **arguments | _spread(given))
+    return load_section(Settings, **_spread({name: value for name, value in arguments.items() if value is not None}))
 
 
 def load_section(kind: type[S], **arguments: Any) -> S:

@@ -7,7 +7,8 @@ of a model folder (:class:`GraphFuser`), and the mean of the neighbours, where n
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, replace
 from typing import NamedTuple, Protocol
 
@@ -168,6 +169,8 @@ class NeighbourFuser(ABC):
     """A fuser that needs nothing but the neighbours of each query."""
 
     name: str
+    timed: Callable[[], AbstractContextManager[object]] = nullcontext
+    """Around each call of :meth:`fuse`."""
 
     @abstractmethod
     def fuse(
@@ -184,7 +187,8 @@ class NeighbourFuser(ABC):
             here, trust = np.asarray(found.found.any(axis=1)), found.found.astype(np.float32)
             vectors, weights = queries.copy(), np.zeros_like(trust)
             if here.any():
-                vectors, weights = self.fuse(asked.modality, queries, found, trust)
+                with self.timed():
+                    vectors, weights = self.fuse(asked.modality, queries, found, trust)
             coverage = Coverage(len(queries), int(here.sum()))
             refined = Refinement(vectors, plain, coverage=coverage, retrieved=here, words=found.words or None)
             parts.append(asked.explained(refined, found, trust, weights))

@@ -1,4 +1,4 @@
-"""The one guarded search: of callers together, within a deadline, behind a circuit breaker; and a guarded fusion.
+"""The one guarded search: of callers together, within a deadline, behind a circuit breaker.
 
 ::
 
@@ -17,19 +17,16 @@ import contextvars
 import threading
 import time
 import warnings
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import partial
 from typing import Literal, NamedTuple, NewType, TypeAlias, TypeVar
 
-import numpy as np
-import numpy.typing as npt
-
 from .batching import Batcher, Columns
 from .calibration import Calibration
 from .config import Settings
-from .counters import SECONDS, Counters, Histogram
+from .counters import Histogram
 from .errors import (
     FingerprintMismatch,
     MemoryStoreError,
@@ -40,14 +37,14 @@ from .errors import (
     SessionTimeout,
     SessionUnavailable,
 )
-from .fuse import Fused, Learned, NeighbourFuser
+from .fuse import Learned
 from .memory import Header, Memory, memory_of
 from .memory.checks import check_search
-from .types import Degraded, Fingerprint, FuserName, Modality, Neighbours, Search, Vectors
+from .types import Degraded, Fingerprint, Modality, Neighbours, Search
 
 T = TypeVar("T")
-Component: TypeAlias = Literal["memory", "fusion", "encoder", "service"]
-"""What may fail: parts of a Reco (of encoders, an API), and the service as a client sees it."""
+Component: TypeAlias = Literal["memory", "service"]
+"""What may fail: the memory of a Reco, and the service as a client sees it."""
 CircuitState: TypeAlias = Literal["closed", "open", "half-open"]
 Ticket = NewType("Ticket", int)
 """Permission for one call; its outcome counts only while the circuit is in the state that gave it."""
@@ -62,7 +59,9 @@ class DegradedWarning(UserWarning):
 class Outage(Exception):
     """A part failed."""
 
-    def __init__(self, reason: Degraded, error: RecoError, *, first: bool, instead: str) -> None:
+    def __init__(
+        self, reason: Degraded, error: RecoError, *, first: bool = True, instead: str = "on_memory_failure='fail'"
+    ) -> None:
         super().__init__(str(error))
         self.reason = reason
         self.instead = instead  # the option by which the error is raised
@@ -204,13 +203,11 @@ class _Errors(NamedTuple):
     failed: tuple[type[RecoError], ...]  # all that count as failures
     late: type[RecoError]
     gone: type[RecoError]
-    instead: str = "on_memory_failure='fail'"  # the option by which they are raised
+    instead: str  # the option by which they are raised
 
 
 _ERRORS: dict[Component, _Errors] = {
-    "memory": _Errors((MemoryStoreError,), MemoryTimeout, MemoryUnavailable),
-    "fusion": _Errors((SessionError,), SessionTimeout, SessionUnavailable),
-    "encoder": _Errors((SessionError,), SessionTimeout, SessionUnavailable),
+    "memory": _Errors((MemoryStoreError,), MemoryTimeout, MemoryUnavailable, "on_memory_failure='fail'"),
     "service": _Errors((SessionError, MemoryStoreError), SessionTimeout, SessionUnavailable, "degrade_after_s=None"),
 }
 
@@ -265,11 +262,7 @@ class Guard:
             f"The latest failure: {circuit.last_error}"
         )
 
-    def changed(self, why: str) -> Outage:
-        """The outage of a part that answers, but as another one."""
-        return self._outage("changed", FingerprintMismatch(why))
-
-    def _outage(self, how: Literal["error", "timeout", "circuit_open", "changed"], error: RecoError) -> Outage:
+    def _outage(self, how: Literal["error", "timeout", "circuit_open"], error: RecoError) -> Outage:
         with self._lock:
             first, self._out = not self._out, True
         reason: Degraded = f"{self._part}_{how}"  # type: ignore[assignment]  # all combinations are Degraded
@@ -369,70 +362,15 @@ class GuardedMemory:
             raise
 
 
-class GuardedFuser(NeighbourFuser):
-    """A fusion behind a guard."""
+def guard_memory(memory: Learned, guard: Guard, settings: Settings) -> GuardedMemory:
+    """The memory, guarded.
 
-    def __init__(self, fuser: NeighbourFuser, guard: Guard) -> None:
-        self.name = fuser.name
-        self._fuser, self._guard = fuser, guard
-
-    def fuse(
-        self, modality: Modality, vectors: Vectors, neighbours: Neighbours, trust: npt.NDArray[np.float32]
-    ) -> Fused:
-        """Fuse vectors (B, D) with neighbours (B, K, D) by trust (B, K), see :meth:`.NeighbourFuser.fuse`.
-
-        Raises:
-            Outage: the fusion fails.
-        """
-        with self._guard.attempt():
-            return self._fuser.fuse(modality, vectors, neighbours, trust)
-
-
-class Guards:
-    """The guards of memory and fusion, with a circuit each."""
-
-    def __init__(self, settings: Settings, counters: Counters, clock: Callable[[], float] = time.monotonic) -> None:
-        def breaker() -> Breaker:
-            return Breaker(settings.breaker_failures, settings.breaker_retry_s, clock)
-
-        self._settings = settings
-        self._memory = Guard("memory", breaker(), counters.retrieve_s)
-        self._fusion = Guard("fusion", breaker(), counters.fuse_s)
-        self.encoder = Guard("encoder", breaker(), Histogram(SECONDS))
-        """Of an encoder that is an API."""
-
-    @property
-    def circuits(self) -> dict[Component, Circuit]:
-        """The circuits of memory and fusion."""
-        return {"memory": self._memory.breaker.circuit, "fusion": self._fusion.breaker.circuit}
-
-    @contextmanager
-    def around_encoder(self) -> Iterator[None]:
-        """Around one call of an API that encodes.
-
-        Raises:
-            SessionError: it failed, or is not asked because it failed too often; nothing stands in for an encoder.
-        """
-        try:
-            with self.encoder.attempt():
-                yield
-        except Outage as outage:
-            raise outage.error from outage.error.__cause__
-
-    def memory(self, memory: Learned) -> GuardedMemory:
-        """The memory, guarded.
-
-        One at a URL has a time limit, since it could hang. A memory in this process is slow only when it computes, and
-        a limit would add to that.
-        """
-        given = self._settings
-        most = given.batch_size if given.batch_callers else 0
-        deadline = Deadline(given.memory_timeout_s, "memory_timeout_s") if "://" in given.memory else None
-        return GuardedMemory(memory, self._memory, deadline, most)
-
-    def fusers(self, fusers: Mapping[FuserName, NeighbourFuser]) -> dict[FuserName, NeighbourFuser]:
-        """The fusions, guarded; a session on a server has its own deadline."""
-        return {name: GuardedFuser(fuser, self._fusion) for name, fuser in fusers.items()}
+    One at a URL has a time limit, since it could hang. A memory in this process is slow only when it computes, and a
+    limit would add to that.
+    """
+    most = settings.batch_size if settings.batch_callers else 0
+    deadline = Deadline(settings.memory_timeout_s, "memory_timeout_s") if "://" in settings.memory else None
+    return GuardedMemory(memory, guard, deadline, most)
 
 
 def open_or_await(settings: Settings, fingerprint: Fingerprint) -> Memory:

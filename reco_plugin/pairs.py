@@ -365,7 +365,7 @@ class PairMemory:
         if self.encoder.changed is not None:
             raise FingerprintMismatch(
                 f"nothing is stored in {self.location!r}: {self.encoder.changed}. Name the earlier model in "
-                "RECO_ENCODER, or build a new memory with this one"
+                "RECO_MODEL, or build a new memory with this one"
             )
 
     def _count_change(self) -> None:

@@ -14,16 +14,25 @@ from typing import Any, Unpack
 import numpy as np
 import numpy.typing as npt
 
-from .api_encoder import ApiEncoder, load_model, open_encoder
+from .api_encoder import load_model, open_encoder
 from .artifact import Artifact, Manifest
 from .config import Settings, load_settings
 from .counters import Counters
 from .encode import Encoder
-from .errors import FORKED, ConfigError, InputError, MemoryStoreError, NotLearnedYet, SessionError
+from .errors import (
+    FORKED,
+    ConfigError,
+    FingerprintMismatch,
+    InputError,
+    MemoryStoreError,
+    NotLearnedYet,
+    SessionError,
+    SessionTimeout,
+)
 from .extras.chances import ABSENT
 from .files import in_home
 from .fuse import NeighbourFuser, open_fusers
-from .guard import Circuit, Guards, Outage, open_or_await
+from .guard import Breaker, Circuit, Guard, Outage, guard_memory, open_or_await
 from .match import PRECISION, Matches, match_rankings
 from .options import RefineDefaults, RefineOptions, check_options
 from .pairs import PairMemory
@@ -74,12 +83,12 @@ class Reco:
         self.counters = Counters()
         """Seconds, distances, and refined or degraded calls."""
         self._artifact, self._settings, self._closed, self._process = artifact, settings, False, os.getpid()
-        self._guards = Guards(settings, self.counters, clock)
-        if isinstance(self.encoder, ApiEncoder):
-            self.encoder.guarded = self._guards.around_encoder
-        self._refiner = Refiner(
-            self._guards.memory(memory), self._guards.fusers(fusers), timed=self.counters.fuse_s.timed, **self.defaults
-        )
+        self._breaker = Breaker(settings.breaker_failures, settings.breaker_retry_s, clock)
+        guard = Guard("memory", self._breaker, self.counters.retrieve_s)
+        timed = self.counters.fuse_s.timed
+        for fuser in fusers.values():
+            fuser.timed = timed
+        self._refiner = Refiner(guard_memory(memory, guard, settings), fusers, timed=timed, **self.defaults)
 
     @classmethod
     def open(
@@ -159,20 +168,15 @@ class Reco:
         return self._settings
 
     @property
-    def circuits(self) -> dict[str, Circuit]:
-        """The circuits of ``memory`` and ``fusion``: whether they are called now, and if not, why and for how long.
-
-        An ``encoder`` that is an API has one, too.
-        """
-        found = {str(part): circuit for part, circuit in self._guards.circuits.items()}
-        return found if self.encoder.client is None else {**found, "encoder": self._guards.encoder.breaker.circuit}
+    def circuit(self) -> Circuit:
+        """Whether the memory is searched now, and if not, why and for how long."""
+        return self._breaker.circuit
 
     def metrics(self) -> dict[str, Any]:
-        """Counters and circuits, JSON-like; see :class:`~reco_plugin.counters.Counters`."""
-        circuits = {part: asdict(circuit) for part, circuit in self.circuits.items()}
+        """Counters and the circuit, JSON-like; see :class:`~reco_plugin.counters.Counters`."""
         client = self.encoder.client
         asked = {} if client is None else {"encoder_api": client.counted.to_dict()}
-        return {**self.counters.to_dict(), "circuits": circuits, **asked}
+        return {**self.counters.to_dict(), "circuit": asdict(self.circuit), **asked}
 
     def embed(
         self,
@@ -299,10 +303,14 @@ class Reco:
             raise MemoryStoreError(f"this Reco is closed, and its memory at {self.memory.location!r}: open it again")
         try:
             if self.encoder.changed is not None:
-                raise self._guards.encoder.changed(self.encoder.changed)
+                raise Outage("encoder_changed", FingerprintMismatch(self.encoder.changed))
             fuser, asked = self._refiner.ask(queries, modality, role, how, texts)
             result = fuser.refine(asked)
-        except Outage as outage:
+        except (Outage, SessionError) as error:
+            if isinstance(error, Outage):
+                outage = error
+            else:
+                outage = Outage("fusion_timeout" if isinstance(error, SessionTimeout) else "fusion_error", error)
             if self._settings.on_memory_failure == "fail":
                 self.counters.failed.add(outage.reason)
                 raise outage.error from outage.error.__cause__

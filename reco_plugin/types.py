@@ -41,7 +41,6 @@ Degraded: TypeAlias = Literal[
     "memory_circuit_open",
     "fusion_error",
     "fusion_timeout",
-    "fusion_circuit_open",
     "encoder_changed",
 ]
 """Why vectors are frozen although refinement was on; ``circuit_open``: not called, after too many failures;

@@ -41,7 +41,6 @@ SAID = {  # setting -> as an argument, as a variable, in reco.toml
     "triton_timeout_s": (1.5, "1.5", "1.5"),
     "triton_ca": ("ca.pem", "ca.pem", '"ca.pem"'),
     "triton_headers": ({"authorization": KEY}, f'{{"authorization": "{KEY}"}}', f'{{ authorization = "{KEY}" }}'),
-    "encoder": ("reco+http://host:1", "reco+http://host:1", '"reco+http://host:1"'),
     "encoder_key": (KEY, KEY, f'"{KEY}"'),
     "encoder_timeout_s": (1.5, "1.5", "1.5"),
     "encoder_patience_s": (1.5, "1.5", "1.5"),

@@ -25,4 +25,4 @@ def demo_command(
         need(module, "reco demo", "demo")
     from ..demo.run import run
 
-    run(load_settings().model, out)
+    run(Path(load_settings().model), out)

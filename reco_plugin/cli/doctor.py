@@ -14,7 +14,7 @@ import typer
 
 from ..api_encoder import load_model
 from ..config import Settings, load_settings, sources
-from ..encoder_api import is_address, parse_address
+from ..encoder_api import parse_address
 from ..errors import ArtifactError, ConfigError, RecoError, SessionError
 from ..files import in_home
 from ..machine.cores import fewer_cores
@@ -96,8 +96,6 @@ def _flat(settings: Settings) -> dict[str, Any]:
     """Name -> value, JSON-like, options of the memory as ``memory_options.NAME``; keys are masked."""
     values = settings.model_dump(mode="json")
     options = values.pop("memory_options")
-    if is_address(settings.model):
-        values |= {"model": str(parse_address(settings.model)), "encoder": None}  # the same
     return values | {f"memory_options.{name}": value for name, value in options.items()}
 
 

@@ -92,7 +92,7 @@ def _to_file(source: str, target: Path) -> _Copied:
     return _Copied(written, None, len(feedback), [f"left out: {say_unread(unread)}"] if unread else [])
 
 
-def _from_file(source: Path, target: str, model: Path | None) -> _Copied:
+def _from_file(source: Path, target: str, model: str | None) -> _Copied:
     from ..data import read_feedback, read_records
     from ..data.rows import Rows
     from ..data.same_encoder import SameEncoder

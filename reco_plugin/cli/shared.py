@@ -33,7 +33,7 @@ from pydantic import BaseModel, SecretStr
 from pydantic_settings import BaseSettings
 from typer.models import OptionInfo
 
-from ..config import QUICKSTART, Settings, load_settings, quickstart_model
+from ..config import Settings, load_settings, named_model
 from ..errors import ConfigError, DataError, MemoryStoreError
 from ..files import in_home
 from ..memory import Memory
@@ -162,17 +162,13 @@ def _parts(annotation: Any) -> set[Any]:
     return {annotation}.union(*map(_parts, get_args(annotation)))
 
 
-def _named_model(model: Path | None) -> Path | None:
-    """The folder of the quickstart model for its name."""
-    return quickstart_model() or model if str(model) == QUICKSTART else model
-
-
 ModelOption = Annotated[
-    Path | None,
+    str | None,
     typer.Option(
-        metavar="FOLDER",
-        callback=_named_model,
-        help="The model folder, as `reco model export` and `reco model add` write it, or quickstart.",
+        metavar="FOLDER|URL",
+        callback=lambda model: model and named_model(model),
+        help="The model folder, as `reco model export` and `reco model add` write it; the address of an API; or "
+        "quickstart.",
         show_default="RECO_MODEL or ./triton_models, else the quickstart model",
     ),
 ]
@@ -279,7 +275,7 @@ def check_place(path: Path | None) -> None:
         raise ConfigError(f"{path}: the folder {folder} is read-only")
 
 
-def reco_of(model: Path | None, settings: Settings, **more: Any) -> Reco:
+def reco_of(model: str | None, settings: Settings, **more: Any) -> Reco:
     """The model with the memory of these settings, and other settings by name."""
     from ..reco import Reco, tell_fallback
 
@@ -289,13 +285,13 @@ def reco_of(model: Path | None, settings: Settings, **more: Any) -> Reco:
     return reco
 
 
-def reco_to_read(model: Path | None, settings: Settings, **more: Any) -> Reco:
+def reco_to_read(model: str | None, settings: Settings, **more: Any) -> Reco:
     """The same for who only reads: where a service has the folder open, the error says to copy it."""
     with explained_lock(settings):
         return reco_of(model, settings, **more)
 
 
-def reco_here_or_served(model: Path | None, settings: Settings) -> Reco:
+def reco_here_or_served(model: str | None, settings: Settings) -> Reco:
     """The same to change the memory, too: through the service that has it open, if there is one."""
     from ..api_encoder import load_model
     from ..client.memory import ServedPairs
@@ -312,10 +308,10 @@ def reco_here_or_served(model: Path | None, settings: Settings) -> Reco:
     return reco
 
 
-def settings_of(model: Path | None, settings: Settings, **more: Any) -> Settings:
+def settings_of(model: str | None, settings: Settings, **more: Any) -> Settings:
     """All settings of the model with the memory of these settings, and other settings by name."""
     place = {name: getattr(settings, name) for name in ("memory_collection", "memory_options")} | more
-    return load_settings(model=None if model is None else str(model), memory=settings.memory, **place)
+    return load_settings(model=model, memory=settings.memory, **place)
 
 
 def with_progress(batches: Iterable[Records], total: int | None, what: str) -> Iterator[Records]:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import re
 from collections.abc import Mapping
 from typing import Any, Literal, TypeAlias, get_args
@@ -15,8 +14,7 @@ from ..values import DIMENSIONS, did_you_mean, in_words, show, split_options
 
 DialectName: TypeAlias = Literal["openai", "jina", "cohere", "reco"]
 
-_ADDRESS = re.compile(r"(?:(?P<dialect>[a-z0-9-]+)\+)?(?P<scheme>(?i:https?)):/{1,2}(?P<rest>.+)", re.DOTALL)
-"""One slash, too: an address that went through a Path has lost the other."""
+_ADDRESS = re.compile(r"(?:(?P<dialect>[a-z0-9-]+)\+)?(?P<scheme>(?i:https?))://(?P<rest>.+)", re.DOTALL)
 _HOSTS: Mapping[str, DialectName] = {"api.openai.com": "openai", "api.jina.ai": "jina", "api.cohere.com": "cohere"}
 _KEY_LIKE = re.compile("key|token|secret|password", re.IGNORECASE)
 
@@ -65,22 +63,21 @@ class ApiAddress(BaseModel):
 _OPTIONS = tuple(ApiAddress.model_fields.keys() - {"dialect", "url"})
 
 
-def is_address(model: str | os.PathLike[str]) -> bool:
+def is_address(model: str) -> bool:
     """Whether a model is the address of an API, and no folder.
 
     >>> is_address("https://api.jina.ai/v1?model=jina-clip-v2"), is_address("triton_models")
     (True, False)
     """
-    return _ADDRESS.fullmatch(_posix(model)) is not None
+    return _ADDRESS.fullmatch(model) is not None
 
 
-def parse_address(model: str | os.PathLike[str]) -> ApiAddress:
+def parse_address(text: str) -> ApiAddress:
     """Read an address; the dialect is its prefix (``cohere+https://…``), or that of the provider's host.
 
     Raises:
         ConfigError: no address, a key in it, an unknown dialect or option, or a model that is missing.
     """
-    text = _posix(model)
     match = _ADDRESS.fullmatch(text)
     if match is None:
         raise ConfigError(f"encoder must be the address of an API, as in openai+https://host/v1?model=NAME, got {text}")
@@ -97,10 +94,6 @@ def parse_address(model: str | os.PathLike[str]) -> ApiAddress:
         )
     dialect = _dialect(match["dialect"], url)
     return _checked(dialect, url, {name: unquote(value) for name, value in options.items()})
-
-
-def _posix(model: str | os.PathLike[str]) -> str:
-    return os.fspath(model).replace("\\", "/")
 
 
 def _dialect(prefix: str | None, url: str) -> DialectName:

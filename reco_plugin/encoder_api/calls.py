@@ -142,7 +142,7 @@ class ApiClient:
             return ServedModel(made_by, int(one["k"]), caution)
         except (KeyError, IndexError, TypeError, ValueError):
             raise SessionError(
-                f"{url} is no model list of a `reco serve`: name another dialect in RECO_ENCODER"
+                f"{url} is no model list of a `reco serve`: name another dialect in RECO_MODEL"
             ) from None
 
     def close(self) -> None:

@@ -39,7 +39,7 @@ def measure(client: ApiClient) -> tuple[Fingerprint, ServedModel | None]:
     try:
         return _fingerprint(client), None
     except InputError as error:
-        raise ConfigError(f"{error}. Check model and dimensions in RECO_ENCODER ({client.address})") from None
+        raise ConfigError(f"{error}. Check model and dimensions in RECO_MODEL ({client.address})") from None
 
 
 def describe_change(client: ApiClient, expected: Fingerprint) -> str | None:

@@ -141,7 +141,7 @@ def job_of(reco: Reco, options: IngestOptions) -> Job:
 
 def _for_workers(settings: Settings) -> Settings:
     """The settings without the memory and its key; an absolute model path; one thread per CPU."""
-    model = settings.model if is_address(settings.model) else settings.model.resolve()
+    model = settings.model if is_address(settings.model) else str(Path(settings.model).resolve())
     changed = {"model": model, "memory": ":memory:", "memory_api_key": None}
     threads = settings.threads or int(settings.provider != "cuda")
     return settings.model_copy(update={**changed, "memory_options": MemoryOptions(), "threads": threads})

@@ -65,7 +65,7 @@ class MemoryPart:
                         yield Pair(id_, image, text, strip_marks(payload))
 
 
-def open_source(source: str | Path, *, model: Path | None = None, into: Settings | None = None) -> Rows:
+def open_source(source: str | Path, *, model: str | None = None, into: Settings | None = None) -> Rows:
     """Open a source of image-text pairs; of a memory, reads the header and the number of pairs.
 
     Args:
@@ -231,7 +231,7 @@ def _index_name(address: IndexAddress) -> str:
     return f"{place}?{own}" if own else place
 
 
-def _open_index_rows(source: str, model: Path | None) -> Rows:
+def _open_index_rows(source: str, model: str | None) -> Rows:
     """Open an index as a source of pairs.
 
     As of any source, its vectors are compared with the captions or pictures at hand before anything is written.

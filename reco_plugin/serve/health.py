@@ -101,7 +101,7 @@ class Health:
         return False
 
     def look(self) -> None:
-        """Check the model server's graphs and the memory's server, and probe open circuits.
+        """Check the model server's graphs and the memory's server, and probe an open circuit.
 
         A load balancer sends no requests to a service that is not ready, so no request would notice the recovery.
         """
@@ -116,11 +116,10 @@ class Health:
             self.away = None
         self.lost = not reco.memory.answers()
         self._note("memory's server", _LOST if self.lost else None)
-        if any(circuit.retry_in_s == 0 for part, circuit in reco.circuits.items() if part != "encoder"):
+        if reco.circuit.retry_in_s == 0:
             with suppress(RecoError):  # the circuit records it
                 reco.refine(np.eye(1, reco.manifest.dimension, dtype=np.float32), modality="text")
-        for part, circuit in reco.circuits.items():
-            self._note(part, None if circuit.state == "closed" else circuit.last_error)
+        self._note("memory", None if reco.circuit.state == "closed" else reco.circuit.last_error)
 
     def _note(self, part: str, error: str | None) -> None:
         """Log when a part goes down and when it is back."""
@@ -144,7 +143,7 @@ class Health:
             "encoder": self.away is not None,
             "encoder_changed": reco.encoder.changed is not None,
             "memory": self.lost,
-            **{f"{part}_circuit": circuit.state != "closed" for part, circuit in reco.circuits.items()},
+            "memory_circuit": reco.circuit.state != "closed",
         }
 
     def ready(self) -> Ready:
@@ -162,11 +161,10 @@ class Health:
             reasons.append(self.away)
         if self.lost:
             of_memory.append(_LOST)
-        of_memory.extend(
-            f"{part}: {circuit.state} after {circuit.failures} failures in a row, of which the log has the latest"
-            for part, circuit in self.edge.embedder.reco.circuits.items()
-            if circuit.state != "closed" and part != "encoder"  # which away tells
-        )
+        if (circuit := self.edge.embedder.reco.circuit).state != "closed":
+            of_memory.append(
+                f"memory: {circuit.state} after {circuit.failures} failures in a row, of which the log has the latest"
+            )
         if self.edge.embedder.reco.encoder.changed is not None:
             of_memory.append(_CHANGED)
         return Ready(status="not ready" if reasons else "ready", reasons=reasons, degraded=degraded)

@@ -91,10 +91,8 @@ class Metrics:
         yield GaugeMetricFamily("reco_writes_pending", "changes of the memory that wait or run", edge.writing.pending)
         yield GaugeMetricFamily("reco_pending_bytes", "memory that bodies of requests take", edge.budget.taken)
         yield GaugeMetricFamily("reco_connections", "open connections", self.connections())
-        circuits = GaugeMetricFamily("reco_circuit_open", "1 while memory or fusion is not called", labels=["part"])
-        for part, circuit in edge.embedder.reco.circuits.items():
-            circuits.add_metric([part], float(circuit.state != "closed"))
-        yield circuits
+        closed = edge.embedder.reco.circuit.state == "closed"
+        yield GaugeMetricFamily("reco_circuit_open", "1 while the memory is not called", float(not closed))
         yield from self._state()
         yield from self._memory()
         yield from self._api()

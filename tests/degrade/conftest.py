@@ -17,7 +17,7 @@ from reco_plugin import Pair, Reco
 from reco_plugin.artifact import Artifact
 from reco_plugin.config import load_settings
 from reco_plugin.encode import Encoder
-from reco_plugin.errors import MemoryStoreError, SessionError
+from reco_plugin.errors import MemoryStoreError
 from reco_plugin.fuse import open_fusers
 from reco_plugin.memory import Memory, open_memory
 from reco_plugin.pairs import PairMemory
@@ -51,11 +51,14 @@ class Seam:
     def __getattr__(self, name: str) -> Any:
         return getattr(self.inner, name)
 
+    def __setattr__(self, name: str, value: Any) -> None:
+        super().__setattr__(name, value) if name != "timed" else setattr(self.inner, name, value)
+
     def search(self, *args: Any, **options: Any) -> Any:
         return self._ask("search", *args, **options)
 
-    def fuse(self, *args: Any, **options: Any) -> Any:
-        return self._ask("fuse", *args, **options)
+    def refine(self, *args: Any, **options: Any) -> Any:
+        return self._ask("refine", *args, **options)
 
     def _ask(self, name: str, *args: Any, **options: Any) -> Any:
         self.asked += 1
@@ -104,11 +107,6 @@ class Rig:
         raise MemoryStoreError(f"the memory at {ADDRESS!r} cannot be reached: connection refused")
 
     @staticmethod
-    def broken() -> None:
-        """Trouble of a fusion."""
-        raise SessionError("paper_text failed: out of memory")
-
-    @staticmethod
     def raising(error: Exception) -> Callable[[], None]:
         """Trouble of any kind."""
 
@@ -116,11 +114,6 @@ class Rig:
             raise error
 
         return trouble
-
-    @property
-    def states(self) -> tuple[str, str]:
-        """Of the circuits of memory and fusion."""
-        return self.reco.circuits["memory"].state, self.reco.circuits["fusion"].state
 
     def is_frozen(self, result: Any) -> bool:
         """Bit for bit the frozen vectors, in an array of their own."""
@@ -151,7 +144,7 @@ class Traffic:
         """Look at answers, all of which must be right, until something happened and enough have this reason."""
         seen, given_up = 0, time.monotonic() + PATIENCE_S
         while not happened() or seen < ENOUGH:
-            assert time.monotonic() < given_up, f"{wanted}: {seen} answers, {self.rig.reco.circuits}"
+            assert time.monotonic() < given_up, f"{wanted}: {seen} answers, {self.rig.reco.circuit}"
             answer = self._answers.get(timeout=PATIENCE_S)
             assert isinstance(answer, Refinement), answer
             if answer.degraded is None:

@@ -72,6 +72,6 @@ def test_a_memory_that_fails_degrades_every_call_of_the_batch_and_warns_once(rig
         assert future.result().degraded == "memory_error"
         assert one.is_frozen(future.result())
     assert one.memory.asked == 2  # nothing is asked again
-    assert one.reco.circuits["memory"].failures == 1
+    assert one.reco.circuit.failures == 1
     assert Counter(one.reco.metrics()["degraded"]) == Counter({"memory_error": 3})
     assert [warning.category for warning in seen] == [DegradedWarning]

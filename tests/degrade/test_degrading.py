@@ -19,16 +19,11 @@ from reco_plugin.errors import (
     MemoryUnavailable,
     SessionError,
     SessionTimeout,
-    SessionUnavailable,
 )
 from reco_plugin.guard import DegradedWarning
 
 Build = Callable[..., Any]
 QUICK = {"memory_timeout_s": 0.02}
-CLOSED = "closed"
-
-
-# --- nothing is wrong
 
 
 # --- degrade
@@ -75,11 +70,10 @@ def test_a_dead_memory_is_asked_no_more_and_found_again(rig: Build) -> None:
     reasons = [one.ask().degraded for _ in range(6)]
     assert reasons == ["memory_error"] * 3 + ["memory_circuit_open"] * 3
     assert one.memory.asked == 3
-    circuit = one.reco.circuits["memory"]
+    circuit = one.reco.circuit
     assert (circuit.state, circuit.opened, circuit.retry_in_s) == ("open", 1, 10.0)
     assert circuit.last_error is not None
     assert "connection refused" in circuit.last_error
-    assert one.states[1] == CLOSED
 
     one.clock.now += 10.0
     assert one.ask().degraded == "memory_error"  # the probe: still dead
@@ -91,7 +85,7 @@ def test_a_dead_memory_is_asked_no_more_and_found_again(rig: Build) -> None:
     one.clock.now += 10.0
     result = one.ask()
     np.testing.assert_array_equal(result.vectors, one.refined)
-    assert (result.degraded, one.states) == (None, (CLOSED, CLOSED))
+    assert (result.degraded, one.reco.circuit.state) == (None, "closed")
 
 
 def test_an_outage_is_told_once_and_the_next_one_again(rig: Build) -> None:
@@ -114,25 +108,28 @@ def test_an_outage_is_told_once_and_the_next_one_again(rig: Build) -> None:
 # --- fail
 
 
-@pytest.mark.parametrize(
-    ("part", "trouble", "error"),
-    [("memory", "dead", MemoryStoreError), ("fuser", "broken", SessionError)],
-)
-def test_who_prefers_errors_gets_the_parts_own(rig: Build, part: str, trouble: str, error: type[Exception]) -> None:
+def test_who_prefers_errors_gets_the_memorys_own(rig: Build) -> None:
     one = rig(on_memory_failure="fail", breaker_failures=2)
-    getattr(one, part).trouble = getattr(one, trouble)
+    one.memory.trouble = one.dead
     for _ in range(2):
-        with pytest.raises(error, match=r"connection refused|out of memory") as caught:
+        with pytest.raises(MemoryStoreError, match="connection refused") as caught:
             one.ask()
-        assert type(caught.value) is error
-    word, gone = ("memory", MemoryUnavailable) if part == "memory" else ("fusion", SessionUnavailable)
-    with pytest.raises(gone, match=rf"the {word} failed 2 times in a row and is asked again in 10\.0 s\. .*latest"):
+        assert type(caught.value) is MemoryStoreError
+    with pytest.raises(MemoryUnavailable, match=r"the memory failed 2 times in a row and is asked again in 10\.0 s\."):
         one.ask()
-    getattr(one, part).trouble = None
+    one.memory.trouble = None
     one.clock.now += 10.0
     assert one.ask().degraded is None
-    assert Counter(one.reco.metrics()["failed"]) == Counter({f"{word}_error": 2, f"{word}_circuit_open": 1})
+    assert Counter(one.reco.metrics()["failed"]) == Counter({"memory_error": 2, "memory_circuit_open": 1})
     assert Counter(one.reco.metrics()["degraded"]) == Counter({})
+
+
+def test_who_prefers_errors_gets_those_of_the_fusion(rig: Build) -> None:
+    one = rig(on_memory_failure="fail")
+    one.fuser.trouble = one.raising(SessionError("out of memory"))
+    with pytest.raises(SessionError, match="out of memory"):
+        one.ask()
+    assert Counter(one.reco.metrics()["failed"]) == Counter({"fusion_error": 1})
 
 
 # --- what never degrades
@@ -183,8 +180,5 @@ def test_everything_is_counted_once(rig: Build, drawings: Any) -> None:
     assert more("retrieve_s", "count") == 3  # the one that was not made took no time
     assert more("fuse_s", "count") == 2
     assert Counter(after["degraded"]) == Counter({"memory_error": 1, "memory_circuit_open": 1})
-    assert after["circuits"]["memory"]["state"] == "open"
+    assert after["circuit"]["state"] == "open"
     assert json.loads(json.dumps(after)) == after
-
-
-# --- figures are never of frozen vectors that stand in for refined ones

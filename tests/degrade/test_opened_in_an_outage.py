@@ -43,7 +43,7 @@ def ask_until(reco: Reco, reason: str | None, *, tries: int = 200) -> Any:
         if result.degraded == reason:
             return result
         time.sleep(0.05)
-    raise AssertionError(f"never {reason}: {reco.circuits['memory']}")
+    raise AssertionError(f"never {reason}: {reco.circuit}")
 
 
 @quiet
@@ -68,7 +68,7 @@ def test_down_then_up_with_pairs(model: Path, server: StandIn, there: dict[str, 
         assert np.abs(found.vectors - found.frozen).max() > 1e-3
         assert calibration is not None and reco.memory.calibration is not None
         assert reco.memory.calibration.to_json() == calibration.to_json()
-        assert (len(reco.memory), reco.circuits["memory"].state) == (len(known), "closed")
+        assert (len(reco.memory), reco.circuit.state) == (len(known), "closed")
 
 
 @quiet

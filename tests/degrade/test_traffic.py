@@ -37,7 +37,7 @@ def test_a_memory_that_hangs_holds_nobody_up(rig: Build, traffic: Build, hanging
     with traffic(one, THREADS) as load:
         load.until(None)
         one.memory.trouble = hanging
-        load.until("memory_circuit_open", lambda: bool(one.reco.circuits["memory"].opened))
+        load.until("memory_circuit_open", lambda: bool(one.reco.circuit.opened))
         hanging.release()
         one.memory.trouble = None
         load.until(None, probing(one))
@@ -49,6 +49,6 @@ def probing(rig: Any) -> Callable[[], bool]:
 
     def look() -> bool:
         rig.clock.now += 10.0
-        return bool(rig.reco.circuits["memory"].state == "closed")
+        return bool(rig.reco.circuit.state == "closed")
 
     return look

@@ -34,7 +34,7 @@ GOOD = {
     'reco_queue_seconds_bucket{le="0.1"}': RATE,
     'reco_queue_seconds_bucket{le="10"}': RATE,
     'reco_queue_seconds_bucket{le="+Inf"}': RATE,
-    'reco_circuit_open{part="memory"}': f"0x20 1x2 0x{MINUTES - 22}",  # a short outage
+    "reco_circuit_open": f"0x20 1x2 0x{MINUTES - 22}",  # a short outage
     "reco_learning_unfinished": f"0x20 1x20 0x{MINUTES - 40}",  # another replica learns
     'reco_refined_total{modality="text"}': RATE,
     'reco_left_plain_total{modality="text"}': f"0x{MINUTES}",
@@ -57,7 +57,7 @@ BAD = {  # alert -> the series that differ
     "RecoServiceRefusing": {'reco_http_requests_total{route="/v1/embeddings",status="429"}': f"0+60x{MINUTES}"},
     "RecoServiceSlow": {f"reco_http_request_duration_seconds_bucket{{{FAST}}}": f"0+550x{MINUTES}"},
     "RecoServiceQueueLong": {'reco_queue_seconds_bucket{le="0.1"}': f"0+300x{MINUTES}"},
-    "RecoCircuitOpen": {'reco_circuit_open{part="memory"}': f"0x20 1x{MINUTES - 20}"},
+    "RecoCircuitOpen": {"reco_circuit_open": f"0x20 1x{MINUTES - 20}"},
     "RecoLearningUnfinished": {"reco_learning_unfinished": f"1x{MINUTES}"},
     "RecoDegraded": {'reco_degraded_total{reason="memory_error"}': f"0+60x{MINUTES}"},
     "RecoFailing": {'reco_failed_total{reason="memory_error"}': f"0+1x{MINUTES}"},

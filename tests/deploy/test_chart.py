@@ -200,7 +200,7 @@ def test_two_releases_share_nothing() -> None:
         (URL | {"triton": {"gpus": True}}, "gpus"),
         (URL | {"replicaCount": "two"}, "replicaCount"),
         (URL | {"settings": {"RECO_SERVE_API_KEYS": "secret"}}, "auth.existingSecret"),
-        (URL | {"settings": {"RECO_ENCODER": "https://api.example"}}, "triton.enabled=false"),
+        (URL | {"settings": {"RECO_MODEL": "https://api.example"}}, "triton.enabled=false"),
         (URL | {"ingress": {"enabled": True}}, "ingress.hosts"),
         (URL | {"jobs": {"sync": {"enabled": True}}}, "jobs.sync.source"),
         (URL | {"jobs": {"fill": {"enabled": True, "source": "postgresql://a:b@db/shop"}}}, "jobs.extraEnv"),

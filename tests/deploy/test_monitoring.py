@@ -66,7 +66,7 @@ SERVICE = {
     "reco_connections": frozenset(),
     "reco_ready": frozenset(),
     "reco_degraded": frozenset({"part"}),
-    "reco_circuit_open": frozenset({"part"}),
+    "reco_circuit_open": frozenset(),
     "reco_memory_pairs": frozenset(),
     "reco_memory_disk_free_bytes": frozenset(),
     "reco_learning": frozenset(),

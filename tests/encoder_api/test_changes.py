@@ -12,7 +12,7 @@ from PIL import Image
 from starlette.testclient import TestClient
 
 from reco_plugin import Pair, Reco, api_encoder
-from reco_plugin.errors import ConfigError, FingerprintMismatch, SessionUnavailable
+from reco_plugin.errors import FingerprintMismatch, SessionUnavailable
 from reco_plugin.guard import DegradedWarning
 from reco_plugin.serve.app import create_app
 from reco_plugin.serve.settings import ServeSettings
@@ -23,7 +23,7 @@ PAIR = Pair("a", Image.new("RGB", (9, 9), "red"), "a red square")
 def opened(api: Api, memory: Path, **settings: Any) -> Reco:
     """A memory of what the API encodes."""
     said = {"encoder_patience_s": 0.0, **settings}
-    return Reco.open(encoder=f"jina+{api.url}/v1?model=m", memory=memory, **said)
+    return Reco.open(f"jina+{api.url}/v1?model=m", memory=memory, **said)
 
 
 @pytest.fixture
@@ -84,34 +84,12 @@ def test_a_memory_does_not_open_with_another_model_of_the_same_name(api: Api, tm
         opened(api, tmp_path / "m")
 
 
-def test_the_circuit_opens_and_what_is_back_is_measured_first(api: Api, tmp_path: Path) -> None:
-    with opened(api, tmp_path / "m", breaker_failures=2, breaker_retry_s=0.01) as reco:
-        api.next = [Reply(500, {})] * 2
-        for _ in range(2):
-            with pytest.raises(SessionUnavailable, match="answered 500"):
-                reco.embed_texts(["fox"])
-        assert reco.circuits["encoder"].state == "open"
-        before = len(api.asked)
-        with pytest.raises(SessionUnavailable):
+def test_an_api_that_is_back_is_measured_first(api: Api, tmp_path: Path) -> None:
+    with opened(api, tmp_path / "m") as reco:
+        api.next = [Reply(500, {})]
+        with pytest.raises(SessionUnavailable, match="answered 500"):
             reco.embed_texts(["fox"])
-        assert len(api.asked) == before
-        while (retry_s := reco.circuits["encoder"].retry_in_s) is None or retry_s > 0:
-            pass
         api.model = 1  # it was down to get another one
         with pytest.warns(DegradedWarning):
             reco.embed_texts(["fox"])
-        assert reco.circuits["encoder"].state == "closed"
         assert reco.encoder.changed is not None
-
-
-def test_an_address_and_a_folder_from_one_place_are_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    with pytest.raises(ConfigError, match="a model folder is given beside it"):
-        Reco.open("triton_models", encoder="reco+http://127.0.0.1:1")
-    with pytest.raises(ConfigError, match="encoder must be the address of an API"):
-        Reco.open(encoder="triton_models")
-    with pytest.raises(ConfigError, match="A key goes into encoder_key") as raised:
-        Reco.open(encoder="sk-hush-4711")
-    assert "hush" not in str(raised.value)
-    monkeypatch.setenv("RECO_ENCODER", "reco+http://127.0.0.1:1")
-    with Reco.open(Path(__file__).resolve().parents[2] / "triton_models") as reco:  # the nearer one counts
-        assert reco.encoder.client is None

@@ -30,7 +30,7 @@ DIALECTS = {
 def test_vectors_of_a_service_are_those_of_the_model(
     address: str, local: Reco, service: str, images: list[Image.Image]
 ) -> None:
-    with Reco.open(encoder=address.format(url=service)) as reco:
+    with Reco.open(address.format(url=service)) as reco:
         assert reco.encoder.modalities == ("image", "text")
         assert np.abs(reco.encoder.texts(TEXTS) - local.encoder.texts(TEXTS)).max() <= 1e-5
         assert np.abs(reco.encoder.images(images) - local.encoder.images(images)).max() <= 1e-5
@@ -38,12 +38,12 @@ def test_vectors_of_a_service_are_those_of_the_model(
 
 def test_more_texts_than_a_batch_keep_their_order(local: Reco, service: str) -> None:
     texts = ["a fox" + " in the snow" * (row % 7) for row in range(70)]
-    with Reco.open(encoder=f"reco+{service}", batch_size=16) as reco:
+    with Reco.open(f"reco+{service}", batch_size=16) as reco:
         assert np.abs(reco.embed_texts(texts) - local.encoder.texts(texts)).max() <= 1e-5
 
 
 def test_an_api_may_have_texts_only(local: Reco, service: str, images: list[Image.Image]) -> None:
-    with Reco.open(encoder=f"openai+{service}/v1?model=clip") as reco:
+    with Reco.open(f"openai+{service}/v1?model=clip") as reco:
         assert np.abs(reco.encoder.texts(TEXTS) - local.encoder.texts(TEXTS)).max() <= 1e-5
         with pytest.raises(SessionError, match="takes texts only"):
             reco.embed_images(images)
@@ -56,7 +56,7 @@ def test_an_api_may_have_texts_only(local: Reco, service: str, images: list[Imag
 def test_a_service_with_texts_only_refuses_pictures_by_name(service: str, caplog: pytest.LogCaptureFixture) -> None:
     body = {"model": "clip", "input": ["a fox", {"image": PIXEL}], "allow_failures": True}
     with (
-        Reco.open(encoder=f"openai+{service}/v1?model=clip") as reco,
+        Reco.open(f"openai+{service}/v1?model=clip") as reco,
         TestClient(create_app(ServeSettings(page=False), reco)) as client,
     ):
         wait_until(lambda: client.get("/readyz").status_code == 200)
@@ -77,7 +77,7 @@ def test_one_service_behind_another_refines_as_in_process(service: str, tmp_path
         expected = here.embed(asked, modality="text", refine=True)
         looked = here.embed([drawings[0].image], modality="image", refine=True).vectors
     with (
-        Reco.open(memory=tmp_path / "m", encoder=f"reco+{service}") as there,
+        Reco.open(f"reco+{service}", tmp_path / "m") as there,
         serve_on_a_free_port(there) as (url, _),
         Client(url) as client,
     ):

@@ -80,7 +80,7 @@ annotations: {{- toYaml . | nindent 2 }}
 {{/* Where models and memory are: a dict of root and the key of the memory's secret. */}}
 {{- define "reco.clientEnv" -}}
 {{- $values := .root.Values }}
-{{- if not $values.settings.RECO_ENCODER }}
+{{- if not $values.settings.RECO_MODEL }}
 RECO_MODEL: { value: /models }
 {{- end }}
 {{- if $values.triton.enabled }}
@@ -125,7 +125,7 @@ topologySpreadConstraints:
 
 {{/* The container that copies the model folder out of its image, and the volume that it fills. */}}
 {{- define "reco.modelsContainer" -}}
-{{- if not (or .Values.settings.RECO_ENCODER .Values.models.existingClaim) }}
+{{- if not (or .Values.settings.RECO_MODEL .Values.models.existingClaim) }}
 - name: models # one image for the service and Triton, so that both have the same model
   image: {{ include "reco.image" (dict "image" .Values.models.image "tag" .Chart.AppVersion) }}
   imagePullPolicy: {{ .Values.models.image.pullPolicy }}
@@ -137,7 +137,7 @@ topologySpreadConstraints:
 {{- end }}
 
 {{- define "reco.modelsVolume" -}}
-{{- if not .Values.settings.RECO_ENCODER }}
+{{- if not .Values.settings.RECO_MODEL }}
 - name: models
   {{- with .Values.models.existingClaim }}
   persistentVolumeClaim: { claimName: {{ . | quote }}, readOnly: true }

@@ -8,7 +8,6 @@ const REASONS = {
   memory_circuit_open: "the memory has failed several times and is left alone for a moment",
   fusion_error: "the fusion failed",
   fusion_timeout: "the fusion was too slow",
-  fusion_circuit_open: "the fusion has failed several times and is left alone for a moment",
 };
 
 /** Why frozen vectors stand where refined ones were asked for. */
