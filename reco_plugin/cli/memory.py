@@ -7,7 +7,7 @@ from collections.abc import Iterator, Sequence
 from contextlib import closing
 from pathlib import Path
 from textwrap import fill, shorten
-from typing import TYPE_CHECKING, Annotated, Any, cast
+from typing import Annotated, Any
 
 import typer
 
@@ -15,9 +15,6 @@ from ..config import Settings
 from ..errors import ConfigError, InputError
 from ..values import counted, show, strip_marks
 from .shared import JsonOption, KOption, MemoryFlags, MemoryOption, ModelOption, OpenOptions, reco_here_or_served, say
-
-if TYPE_CHECKING:
-    from ..memory.edge import EdgeMemory
 
 _COLUMNS, _CAPTION = 100, 60
 _AGAIN = "run reco memory build --relearn"
@@ -34,7 +31,6 @@ def info_command(*, memory: MemoryOption = None, as_json: JsonOption = False) ->
 
     with closing(MemoryFlags(memory).open()) as store:
         header, count = store.header, store.count()
-        index = cast("EdgeMemory", store).index_state if store.kind == "edge" else ""
     fingerprint = header.fingerprint
     info = {
         "kind": store.kind,
@@ -43,7 +39,6 @@ def info_command(*, memory: MemoryOption = None, as_json: JsonOption = False) ->
         "encoder": {"name": fingerprint.name, "digest": fingerprint.digest, "dimension": fingerprint.dimension},
         "calibration": _without_arrays(header.calibration),
         "opinions": header.opinions,
-        "index": index,
         "unfinished": unfinished(header),
     }
     lines = [f"{store.kind} memory at {store.location}: {counted(count, 'pair')}", f"encoder  {fingerprint}"]
@@ -51,7 +46,6 @@ def info_command(*, memory: MemoryOption = None, as_json: JsonOption = False) ->
     if header.said:
         lines.append(f"feedback {counted(header.opinions, 'opinion')}: see reco memory feedback")
     lines += _block("note", [note] if (note := unfinished(header)) else [])
-    lines += [f"index    {index}"] if index else []
     say(info, "\n".join(lines), as_json)
 
 

@@ -25,8 +25,8 @@ _SHARE, _ACROSS = 16, 4
 """Of all lists, a search looks through one in 16, and with a query of the other modality one in 4."""
 _PER_READ = 64
 """Pairs per read of the store, which holds Python's lock for about 3 ms then."""
-_GROWN, _REPLACED = 4, 1.5
-"""It is made anew for so many times the pairs, and if there are so many times more rows than pairs."""
+_GROWN = 4
+"""It is made anew when it has so many times the rows that it was made for."""
 _UUID_BYTES = 16
 Points = npt.NDArray[np.uint8]
 """UUIDs of N points, (N, 16)."""
@@ -42,12 +42,11 @@ class Built:
     apart: Vectors  # (D,) from the mean of the texts to that of the images
     points: Points  # UUIDs of the rows (rows, 16); a pair that was replaced has several
     made_for: int  # number of pairs that the lists were made for
-    pairs: int  # number of pairs of the store when it was saved
 
     @property
-    def rows(self) -> int:
-        """Pairs in it, those included that were replaced or deleted since."""
-        return len(self.points)
+    def outgrown(self) -> bool:
+        """Whether it should be made anew; what was replaced or deleted is still in it."""
+        return len(self.points) > _GROWN * self.made_for
 
     def append(self, points: Sequence[str], vectors: Mapping[Modality, Vectors]) -> None:
         """Add points with vectors (N, D)."""
@@ -83,29 +82,6 @@ class Built:
         _, rows = lists.search(np.ascontiguousarray(queries, np.float32), depth, params=params)
         return [to_ids(self.points[some[some >= 0]]) for some in rows]
 
-    def outgrown(self, pairs: int) -> bool:
-        """Whether it should be made anew for so many pairs."""
-        return pairs > _GROWN * self.made_for or self.rows > _REPLACED * pairs
-
-    def arrays(self) -> dict[str, npt.NDArray[Any]]:
-        """All of it, to store."""
-        lists = {str(modality): faiss.serialize_index(lists) for modality, lists in self.lists.items()}
-        numbers = np.array([self.made_for, self.pairs])
-        return {"points": self.points, "apart": self.apart, "numbers": numbers, **lists}
-
-    @classmethod
-    def of(cls, arrays: Mapping[str, npt.NDArray[Any]]) -> Built:
-        """The index of stored arrays.
-
-        Raises:
-            ValueError: its parts do not fit together.
-        """
-        lists: dict[Modality, Any] = {modality: faiss.deserialize_index(arrays[modality]) for modality in MODALITIES}
-        points, numbers = arrays["points"], arrays["numbers"].tolist()
-        if {one.ntotal for one in lists.values()} != {len(points)}:
-            raise ValueError("its parts are of unequal length")
-        return cls(lists, arrays["apart"], points, *numbers)
-
 
 def build(store: EdgeMemory, check: StopCheck) -> Built:
     """Read all pairs of a store, twice a part of them, and make their index."""
@@ -128,7 +104,7 @@ def build(store: EdgeMemory, check: StopCheck) -> Built:
         made.train(np.ascontiguousarray(side))
         lists[modality] = made
     apart = (sample["image"].mean(axis=0) - sample["text"].mean(axis=0)).astype(np.float32)
-    built = Built(lists, apart, np.zeros((0, _UUID_BYTES), np.uint8), len(points), len(points))
+    built = Built(lists, apart, np.zeros((0, _UUID_BYTES), np.uint8), len(points))
     built.append_from(store, points, check)
     return built
 
