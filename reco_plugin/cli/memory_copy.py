@@ -7,7 +7,7 @@ from contextlib import ExitStack, closing
 from dataclasses import dataclass, field
 from itertools import chain, islice
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
@@ -23,7 +23,7 @@ from .shared import JsonOption, MemoryFlags, ModelOption, keeps, reco_of, say, w
 if TYPE_CHECKING:
     from ..types import Records
 
-_LEFT = "what was written stays; run the same command again"
+_LEFT = "what was written stays; run the same command again, with --yes"
 
 
 @dataclass
@@ -55,10 +55,7 @@ def copy_command(
     *,
     model: ModelOption = None,
     yes: Annotated[
-        bool, typer.Option("--yes", help="Copy also where the target holds pairs that the source does not hold.")
-    ] = False,
-    damaged: Annotated[
-        bool, typer.Option("--damaged", help="Copy what can be read of a damaged folder, and list the rest.")
+        bool, typer.Option("--yes", help="Copy also where the target holds pairs, and continue a copy that stopped.")
     ] = False,
     as_json: JsonOption = False,
 ) -> None:
@@ -74,7 +71,7 @@ def copy_command(
     elif is_vectors(source):
         copied = _from_file(Path(source), target, model)
     else:
-        copied = _to_memory(source, target, yes=yes, damaged=damaged)
+        copied = _to_memory(source, target, yes=yes)
     copied.say(target, as_json=as_json)
 
 
@@ -119,8 +116,7 @@ def _from_file(source: Path, target: str, model: str | None) -> _Copied:
         return _Copied(added, len(reco.memory), brought.opinions, [note for note in notes if note])
 
 
-def _to_memory(source: str, target: str, *, yes: bool, damaged: bool) -> _Copied:
-    from ..memory.damaged import open_damaged
+def _to_memory(source: str, target: str, *, yes: bool) -> _Copied:
     from ..memory.transfer import copy
     from ..opinions import add_said
     from ..progress import progress_bar
@@ -131,24 +127,19 @@ def _to_memory(source: str, target: str, *, yes: bool, damaged: bool) -> _Copied
     with ExitStack() as stack:
         stack.enter_context(keeps(_LEFT))
         stack.enter_context(explained_lock(origin))
-        store: Any = stack.enter_context(
-            open_damaged(in_home(source)) if damaged else closing(open_here_or_served(origin, None))
-        )
+        store = stack.enter_context(closing(open_here_or_served(origin, None)))
         with explained_lock(into_settings):
             into = stack.enter_context(closing(memory_of(into_settings, store.header.fingerprint)))
-        if into.count() and not yes and not damaged:
-            _refuse_others(store, into, target)
+        if (held := into.count()) and not yes:
+            raise ConfigError(
+                f"{target} holds {counted(held, 'pair')}, which would stay beside the copied ones. To copy all the "
+                "same, or to continue a copy that stopped, give --yes"
+            )
         with progress_bar(total=store.count(), desc="copy", unit="pair") as bar:
             read = copy(store, into, progress=bar.update)
-        brought = add_said(into, (store.header if damaged else _header_of(store)).said.values())
-        copied = _Copied(read, into.count(), brought.opinions)
-    copied.notes += [f"not copied: {brought.left}"] if brought.left else []
-    if damaged:
-        copied.notes += [f"{len(store.left):,} could not be read"] if store.left else []
-        copied.notes += [f"  {name}: {why}" for name, why in store.left.items()]
-        if not store.log_read:
-            copied.notes.append("its log could not be read: add again what was added last")
-    return copied
+        brought = add_said(into, _header_of(store).said.values())
+        notes = [f"not copied: {brought.left}"] if brought.left else []
+        return _Copied(read, into.count(), brought.opinions, notes)
 
 
 def _header_of(store: Memory) -> Header:
@@ -162,14 +153,3 @@ def _place(settings: Settings) -> object:
     if "://" in settings.memory:
         return settings.memory, settings.memory_collection
     return in_home(settings.memory).resolve()
-
-
-def _refuse_others(source: Memory, target: Memory, name: str) -> None:
-    """Refuse a target with other pairs than the source's, which would stay beside the copied ones."""
-    from ..memory.transfer import find_other
-
-    if (other := find_other(target, source)) is not None:
-        raise ConfigError(
-            f"{name} holds {counted(target.count(), 'pair')}, some of which the source does not hold, such as "
-            f"{other!r}: they would stay beside the copied ones. If that is meant, give --yes"
-        )

@@ -1,4 +1,4 @@
-"""The disk of an embedded memory: free space is checked before a write, and damaged files before Edge opens them.
+"""The folder of an embedded memory on its disk: who holds it, whether there is room, and the shard in it.
 
 Qdrant Edge writes through memory-mapped sparse files of 32 MB. When the file system has no block left for a hole, no
 call fails: SIGBUS kills the process, and a service with it.
@@ -9,32 +9,26 @@ from __future__ import annotations
 import json
 import os
 import shutil
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
 import qdrant_edge as qe
 
-from ..errors import MemoryFull, MemoryStoreError
+from ..errors import MemoryFull
 from ..files import PARTIAL
-from ..types import MODALITIES, Payload, caption_of
-from .header import RESTORE, write_error
+from ..types import MODALITIES, Records
+from .header import write_error
 from .points import WORDS, locked_error
 
-SHARD_NAME, _LOG_NAME = "shard", "wal"
-"""The folder of a memory's shard, and in it that of its log."""
-SPARE_BYTES = 32 * 2**20
-"""Kept free when pairs are written: for flushing, header, lists, deletions, and other writers."""
-LAST_BYTES = 2**20
-"""Kept free when pairs are deleted."""
-_MARK, _TRACKER = "version.info", "mutable_id_tracker"  # of a segment that is whole, and of its pairs; Edge's names
-_FACTOR, _PAIR_BYTES = 3, 300  # measured: 2.3 times vectors and payloads as JSON, the log included, and 300 bytes
-_WORD_BYTES = 12  # of a caption's words, for each character: a word takes 24, and may be a single one and a space
+SHARD_NAME = "shard"
+"""The folder of a memory's shard."""
+_SPARE_BYTES = 64 * 2**20
+"""Kept free: for flushing, header, lists, deletions, and other writers."""
+_PER_VECTOR_BYTE, _PER_PAYLOAD_BYTE = 4, 16  # measured: 2.3 with the log, and up to 12 more for a caption's words
 
 
-def check_room(folder: Path, doing: str, wanted: int, spare: int = SPARE_BYTES) -> None:
-    """Refuse an operation ("write to") that may take ``wanted`` bytes of a memory's disk, if ``spare`` are not left.
+def check_room(folder: Path, records: Records | None = None) -> None:
+    """Refuse a write where the disk has not enough space for records (N, D).
 
     Raises:
         MemoryFull: there is not enough space.
@@ -44,23 +38,47 @@ def check_room(folder: Path, doing: str, wanted: int, spare: int = SPARE_BYTES) 
         disk = shutil.disk_usage(folder)
     except OSError as error:
         raise write_error(folder, error) from error
-    if disk.total and disk.free < wanted + spare:  # some network file systems report only zeros
+    needed = _SPARE_BYTES
+    if records is not None:
+        needed += _PER_VECTOR_BYTE * (records.image.nbytes + records.text.nbytes)
+        needed += _PER_PAYLOAD_BYTE * len(json.dumps(list(records.payloads)))
+    if disk.total and disk.free < needed:  # some network file systems report only zeros
         raise MemoryFull(
-            f"cannot {doing} the memory at {str(folder)!r}: its disk has {_megabytes(disk.free)} left, this may take "
-            f"{_megabytes(wanted)}, and {_megabytes(spare)} must stay free, because a full disk kills the process. "
-            "Make room there, or move the folder to a larger disk, and do the same again; what was written stays"
+            f"cannot write to the memory at {str(folder)!r}: its disk has {disk.free / 2**20:,.0f} MiB left, and this "
+            f"write needs {needed / 2**20:,.0f}. Make room there, or move the folder to a larger disk, and do the same "
+            "again; what was written stays"
         )
 
 
-def bytes_of_pairs(dimension: int, payloads: Sequence[Payload]) -> int:
-    """Bytes that writing pairs may take, in the log and in the storage."""
-    vectors = len(MODALITIES) * 4 * dimension
-    words = _WORD_BYTES * sum(len(caption_of(payload) or "") for payload in payloads)
-    return words + sum(_FACTOR * (vectors + len(json.dumps(payload))) + _PAIR_BYTES for payload in payloads)
+def hold(folder: Path) -> int | None:
+    """Hold a folder until the handle is closed; None where the system has no such locks, and Edge's own one counts.
+
+    Edge looks at its lock only after it opened the segments for writing, and whoever has the shard open can no longer
+    write to them then.
+
+    Raises:
+        MemoryLocked: it is open in another process, or in this one.
+    """
+    try:
+        import fcntl
+
+        handle = os.open(folder, os.O_RDONLY)
+    except (ImportError, OSError):  # Edge says what is wrong
+        return None
+    try:
+        fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        os.close(handle)
+        raise locked_error(str(folder)) from None
+    except OSError:  # a file system without locks
+        pass
+    return handle
 
 
-def _megabytes(count: int) -> str:
-    return f"{count / 2**20:,.0f} MiB"
+def release(handle: int | None) -> None:
+    """Let go of a folder that :func:`hold` holds."""
+    if handle is not None:
+        os.close(handle)
 
 
 def make_shard(path: Path, dimension: int) -> None:
@@ -81,96 +99,9 @@ def load_shard(path: Path, dimension: int) -> qe.EdgeShard:
     for work: who asks waits behind them for its turn on a core, with Python's lock in its hand. Of two idle cores,
     32 queries to 500 pairs took 3.8 ms so, and take 1.3.
     """
-    check_segments(path)
     return qe.EdgeShard.load(str(path), _config(dimension))
-
-
-def check_unlocked(path: Path) -> None:
-    """Refuse a shard that is open elsewhere, before Edge opens it.
-
-    Edge looks at the lock of its log last, after it has opened the segments for writing: whoever has the shard open can
-    no longer write to them then ("Tracker journal … is shorter than expected").
-
-    Raises:
-        MemoryLocked: it is open in another process, or in this one.
-    """
-    try:
-        import fcntl
-
-        handle = os.open(path / _LOG_NAME, os.O_RDONLY)
-    except (ImportError, OSError):  # Edge itself says what is wrong
-        return
-    try:
-        fcntl.flock(handle, fcntl.LOCK_SH | fcntl.LOCK_NB)
-    except BlockingIOError:
-        raise locked_error(str(path.parent)) from None
-    finally:
-        os.close(handle)
-
-
-def check_segments(path: Path) -> None:
-    """Refuse a shard without a file that says which pairs its vectors are of, before Edge opens it.
-
-    Edge takes a segment without one for empty, deletes it or writes over its vectors, and shows what its log still
-    holds: 1,000 of 12,000 pairs.
-
-    Raises:
-        MemoryLocked: it is open elsewhere.
-        MemoryStoreError: naming the file.
-    """
-    check_unlocked(path)
-    segments = [one for one in path.glob("segments/*") if one.is_dir()]
-    if not segments:
-        raise MemoryStoreError(f"{path}/segments holds nothing, and pairs would be there: {RESTORE}")
-    for segment in segments:
-        written = _vectors_written(segment)
-        if not written:
-            continue
-        needed = [_MARK]
-        if not any(segment.glob("id_tracker.*")):  # of a segment that is no longer written to
-            needed.append(f"{_TRACKER}.mappings")
-            if _log_was_emptied(path):  # else they may not have been written yet, and it holds all pairs
-                needed.append(f"{_TRACKER}.versions")
-        for name in needed:
-            if not (segment / name).is_file() or not (segment / name).stat().st_size:
-                raise MemoryStoreError(
-                    f"{segment / name} is missing or cut off, without which the {written:,} pairs beside it would be "
-                    f"taken for none: {RESTORE}"
-                )
-
-
-def _vectors_written(segment: Path) -> int:
-    """How many vectors were written to a segment and flushed; 0 where its file does not say so."""
-    with suppress(OSError):
-        return int.from_bytes((segment / "vector_storage-image" / "vectors" / "status.dat").read_bytes()[:8], "little")
-    return 0
-
-
-def _log_was_emptied(shard: Path) -> bool:
-    """Whether the log no longer holds what was written first; not where it does not say so."""
-    with suppress(OSError, ValueError, KeyError, TypeError):
-        return int(json.loads((shard / _LOG_NAME / "first-index").read_bytes())["ack_index"]) > 0
-    return False
 
 
 def _config(dimension: int, memory: qe.Memory | None = None, **others: Any) -> qe.EdgeConfig:
     side = qe.EdgeVectorParams(size=dimension, distance=qe.Distance.Cosine, memory=memory)
     return qe.EdgeConfig(vectors=dict.fromkeys(map(str, MODALITIES), side), max_search_threads=1, **others)
-
-
-@contextmanager
-def alone_in(folder: Path) -> Iterator[None]:
-    """Make a new memory while no other process makes one in the same folder, where the system has such locks."""
-    try:
-        import fcntl
-
-        folder.mkdir(parents=True, exist_ok=True)
-        handle = os.open(folder, os.O_RDONLY)
-    except (ImportError, OSError):  # that the folder cannot be made, is said by what makes the memory
-        yield
-        return
-    try:
-        fcntl.flock(handle, fcntl.LOCK_EX)
-        yield
-    finally:
-        os.close(handle)

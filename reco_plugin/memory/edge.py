@@ -5,8 +5,8 @@ from __future__ import annotations
 import os
 import threading
 import warnings
+import weakref
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import nullcontext
 from pathlib import Path
 from typing import Any
 
@@ -17,9 +17,9 @@ from ..config import OF_A_FOLDER, MemoryOptions
 from ..errors import MemoryReadOnly
 from ..types import MODALITIES, Fingerprint, Modality, Records, Search, Vectors
 from .checks import CheckedSearch
-from .disk import LAST_BYTES, SHARD_NAME, alone_in, bytes_of_pairs, check_room, load_shard, make_shard
+from .disk import SHARD_NAME, check_room, hold, load_shard, make_shard, release
 from .filters import Library
-from .header import Header, open_folder, refuse_missing_data, write_header
+from .header import Header, make_folder, open_folder, refuse_missing_data, write_header
 from .index import SearchIndex
 from .points import AT_ONCE, OwnHeader, PointMemory, pages, to_sides, translate_errors
 
@@ -27,10 +27,6 @@ _MANY = 300_000
 """Pairs from which a Qdrant server is the place for them."""
 _FLUSH_EVERY = 5000
 """Points after which the write-ahead log is emptied: reopening after a crash replays it."""
-_ID_BYTES = 64
-"""Bytes of a deleted point in the log; measured: 38."""
-_CAPTION_SCORES_BYTES = 512
-"""Bytes of a pair's caption scores in log and payload, and of the payload that is written anew with them."""
 _AT_ONCE = 8
 """Queries, whose hits are made into objects of Python while no other thread runs, nor a service's event loop: with 64,
 for 90 to 150 ms on a busy machine in place of 30. More than 8 save 3 % of a search's CPU."""
@@ -59,15 +55,19 @@ class EdgeMemory(OwnHeader, PointMemory):
         request=lambda vector, using, **how: qe.QueryRequest(query=qe.Query.Nearest(vector, using=using), **how),
     )
 
-    def __init__(self, shard: qe.EdgeShard, header: Header, folder: Path, options: MemoryOptions) -> None:
+    def __init__(
+        self, shard: qe.EdgeShard, header: Header, folder: Path, options: MemoryOptions, held: int | None
+    ) -> None:
+        """Take over an open shard, and what :func:`~reco_plugin.memory.disk.hold` gave for its folder."""
         OwnHeader.__init__(self, header)
         PointMemory.__init__(self)
         self.location, self._folder = str(folder), folder
         self._shard: qe.EdgeShard | None = shard
+        self._release = weakref.finalize(self, release, held)  # also where it is dropped without a close
         self._unflushed, self._flushing = 0, threading.Lock()  # Edge fails where two flush, or one closes
         self._warned = False  # of a size
         self._warn_of_size()
-        self._index = SearchIndex(self, folder, enabled=options.index == "auto" and not options.exact)
+        self._index = SearchIndex(self, enabled=options.index == "auto" and not options.exact)
 
     @classmethod
     def open(
@@ -81,22 +81,25 @@ class EdgeMemory(OwnHeader, PointMemory):
         options.check_fits(OF_A_FOLDER, location)
         folder = Path(location)
         path = folder / SHARD_NAME
-        makes = create and fingerprint is not None and not path.exists()
-        with alone_in(folder) if makes else nullcontext():
+        if create and fingerprint is not None:
+            make_folder(folder)
+        held = hold(folder)
+        try:
             header = open_folder(folder, fingerprint, create=create)
             with translate_errors(location, "open"):
                 if not path.exists():
                     refuse_missing_data(path, header, create=create)
-                    check_room(folder, "make", 0)
+                    check_room(folder)
                     make_shard(path, header.fingerprint.dimension)
-        if not os.access(path, os.W_OK):
-            raise MemoryReadOnly(
-                f"{path} cannot be written, which the engine needs also to read: allow this user to write it, or copy "
-                "the folder to a place that can be written"
-            )
-        with translate_errors(location, "open"):
-            shard = load_shard(path, header.fingerprint.dimension)
-        return cls(shard, header, folder, options)
+                if not os.access(path, os.W_OK):
+                    raise MemoryReadOnly(
+                        f"{path} cannot be written, which the engine needs also to read: allow this user to write it, "
+                        "or copy the folder to a place that can be written"
+                    )
+                return cls(load_shard(path, header.fingerprint.dimension), header, folder, options, held)
+        except BaseException:
+            release(held)
+            raise
 
     def _keep(self, header: Header) -> None:
         """Write ``memory.json``."""
@@ -142,14 +145,14 @@ class EdgeMemory(OwnHeader, PointMemory):
                         _flush(shard)
                     finally:
                         shard.close()
+                        self._release()
 
     def _live(self) -> qe.EdgeShard:
         return self._shard if self._shard is not None and self._process == os.getpid() else self._opened(self._shard)
 
     def _put(self, records: Records, points: list[Any]) -> None:
         shard = self._live()
-        check_room(self._folder, "write to", bytes_of_pairs(self._dimension, records.payloads))
-        self._index.before_write()
+        check_room(self._folder, records)
         with translate_errors(self.location, "write"):
             shard.update(qe.UpdateOperation.upsert_points(points))
         self._index.add([str(point.id) for point in points], {m: records.side(m) for m in MODALITIES})
@@ -157,16 +160,14 @@ class EdgeMemory(OwnHeader, PointMemory):
 
     def _drop(self, points: list[str]) -> None:
         shard = self._live()
-        check_room(self._folder, "delete from", _ID_BYTES * len(points), LAST_BYTES)
-        self._index.before_write()
+        check_room(self._folder)
         with translate_errors(self.location, "delete"):
             shard.update(qe.UpdateOperation.delete_points(list(points)))
-        self._index.add((), {})
         self._written(len(points))
 
     def _set_payloads(self, payloads: Mapping[str, dict[str, Any]]) -> None:
         shard = self._live()
-        check_room(self._folder, "write to", _CAPTION_SCORES_BYTES * len(payloads))
+        check_room(self._folder)
         with translate_errors(self.location, "write"):
             for point, payload in payloads.items():
                 shard.update(qe.UpdateOperation.set_payload([point], payload))
@@ -192,7 +193,7 @@ class EdgeMemory(OwnHeader, PointMemory):
 
         The index names points to compare with; a query that then finds fewer than k compares all.
         """
-        among = None if self._index.idle else self._index.candidates(search.by, wanted)
+        among = self._index.candidates(search.by, wanted)
         if among is None:
             return self._ask(search, wanted, filters, _EXACT)
         narrow = [

@@ -21,7 +21,7 @@ from ..types import Fingerprint
 FORMAT = 2
 """Version of the header; no other is read."""
 HEADER_NAME = "memory.json"
-RESTORE = "restore it from a backup, or build the memory again in an empty folder"
+RESTORE = "restore it from a backup, or build the memory again from its source in an empty folder"
 SAID_FORMAT = 1
 """Of what somebody said: its words, and both vectors as base64 of float16."""
 SAID_WORDS = ("id", "modality", "pair", "right", "by", "at")
@@ -182,6 +182,14 @@ def read_header(folder: Path) -> Header | None:
         return Header(fingerprint, dict(stored["calibration"]), dict(stored["learning"]), said)
 
 
+def make_folder(folder: Path) -> None:
+    """Make a folder unless it is there."""
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise write_error(folder, error) from error
+
+
 def open_folder(folder: Path, fingerprint: Fingerprint | None, *, create: bool) -> Header:
     """The header of the memory in a folder; a new folder gets one.
 
@@ -191,10 +199,6 @@ def open_folder(folder: Path, fingerprint: Fingerprint | None, *, create: bool) 
         check_fingerprint(found.fingerprint, fingerprint, str(folder))
         return found
     header = new_header(fingerprint, str(folder), create=create)
-    try:
-        folder.mkdir(parents=True, exist_ok=True)
-    except OSError as error:
-        raise write_error(folder, error) from error
     write_header(folder, header)
     return header
 

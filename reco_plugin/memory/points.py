@@ -238,10 +238,7 @@ def translate_errors(location: str, doing: str) -> Iterator[None]:
             ) from error
         if doing in ("write", "delete", "flush") and _FORBIDDEN.search(text):
             raise MemoryReadOnly(f"{failed}: {text}") from error
-        raise MemoryStoreError(
-            f"{failed}: {text}. If a file of it is damaged or cut off: copy what can be read (reco memory copy "
-            f"{location} NEW --damaged), or {RESTORE}"
-        ) from error
+        raise MemoryStoreError(f"{failed}: {text}. If a file of it is damaged or cut off, {RESTORE}") from error
 
 
 class OwnHeader(ABC):

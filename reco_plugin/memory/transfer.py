@@ -2,25 +2,23 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
-from itertools import islice
+from collections.abc import Callable, Iterator
 
 from ..defaults import SCROLL_BATCH
 from ..errors import MemoryStoreError
 from ..types import Records
 from .base import Memory
+from .header import RESTORE
 
 
 def lacking(records: Records, memory: Memory) -> Records:
     """The records, vectors (N, D), whose ids a memory does not hold."""
-    held = _held(records.ids, memory)
+    held = {name for name, _ in memory.payloads(records.ids)}
     return records.take([name not in held for name in records.ids])
 
 
 def all_pairs(memory: Memory, batch_size: int = SCROLL_BATCH) -> Iterator[Records]:
     """All pairs in batches (N, D); their number is checked at the end, so that no pair is lost silently.
-
-    Of a damaged folder, see :mod:`.damaged`, what can be read.
 
     Raises:
         MemoryStoreError: another number of pairs was read than the store holds.
@@ -29,23 +27,12 @@ def all_pairs(memory: Memory, batch_size: int = SCROLL_BATCH) -> Iterator[Record
     for records in memory.scroll(batch_size):
         read += len(records)
         yield records
-    read += len(getattr(memory, "left", ()))
     after = memory.count()  # others may write meanwhile
     if not min(before, after) <= read <= max(before, after):
         raise MemoryStoreError(
             f"the memory at {memory.location!r} holds {before:,} pairs, and {read:,} could be read. Do it again; if it "
-            "stays so in a folder, copy what can be read: reco memory copy --damaged"
+            f"stays so in a folder, {RESTORE}"
         )
-
-
-def find_other(memory: Memory, source: Memory) -> str | None:
-    """The id of a pair in a memory that the source does not hold; None if it holds all."""
-    names = (name for name, _ in memory.payloads())
-    while batch := list(islice(names, SCROLL_BATCH)):
-        held = _held(batch, source)
-        if other := next((name for name in batch if name not in held), None):
-            return other
-    return None
 
 
 def copy(
@@ -69,7 +56,3 @@ def copy(
     if source.header.calibration and target.count() == read:
         target.set_calibration(source.header.calibration)
     return read
-
-
-def _held(ids: Sequence[str], memory: Memory) -> set[str]:
-    return {name for name, _ in memory.payloads(list(dict.fromkeys(ids)))}

@@ -112,10 +112,9 @@ def test_a_copy_does_not_mix_with_other_pairs_unasked(memory: Path, work: Path, 
     ask("memory", "copy", "memory", "prod")
     ask("memory", "remove", "small-red-circle")
     message = fail("memory", "copy", "memory", "prod")
-    assert "'small-red-circle'" in message and "give --yes" in message
+    assert "holds 24 pairs" in message and "give --yes" in message
     assert ask("memory", "copy", "memory", "prod", "--yes")["pairs"] == 24
     assert ask("memory", "copy", "memory", "again")["pairs"] == 23
-    assert ask("memory", "copy", "memory", "again")["copied"] == 23  # the same pairs once more need no --yes
 
 
 def test_the_flag_wins_over_the_environment_and_the_file(

@@ -27,9 +27,9 @@ from reco_plugin.errors import (
     MemoryStoreError,
     MissingExtra,
 )
-from reco_plugin.memory import Fingerprint, open_memory
-from reco_plugin.memory.damaged import open_damaged
+from reco_plugin.memory import Fingerprint, Memory, open_memory
 from reco_plugin.memory.header import write_error
+from reco_plugin.memory.transfer import copy
 from reco_plugin.types import Records, Search
 
 pytestmark = pytest.mark.slow
@@ -169,7 +169,7 @@ def test_creation_that_was_cut_short_is_gone_on_with(tmp_path: Path) -> None:
 def test_what_is_no_folder_of_a_memory(tmp_path: Path) -> None:
     (tmp_path / "holiday.jpg").write_text("x")
     for place in (tmp_path, tmp_path / "holiday.jpg"):
-        with pytest.raises(MemoryStoreError, match=r"holds something else: holiday\.jpg|holiday\.jpg.*cannot be read"):
+        with pytest.raises(MemoryStoreError, match=r"holiday\.jpg"):
             open_memory(place, FINGERPRINT)
     assert [path.name for path in tmp_path.iterdir()] == ["holiday.jpg"]
 
@@ -199,37 +199,42 @@ def test_damaged_header(tmp_path: Path, text: str) -> None:
     assert (tmp_path / "memory.json").read_text() == text
 
 
-@pytest.mark.parametrize("name", ["*", "segment.json", "chunk_0.mmap", "page_0.dat"])
+@pytest.mark.parametrize("name", ["segment.json", "chunk_0.mmap", "page_0.dat", "first-index", "edge_config.json"])
 def test_a_damaged_shard_is_refused_with_the_way_out(tmp_path: Path, name: str) -> None:
     memory = open_memory(tmp_path, FINGERPRINT)
     memory.upsert(pairs(0, 5))
     memory.close()
     for path in (tmp_path / "shard").rglob(name):
-        if path.is_file():
-            path.write_bytes(b"")
-    way_out = r"reco memory copy .* NEW --damaged\), or restore it from a backup"
-    with pytest.raises(MemoryStoreError, match=way_out), closing(open_memory(tmp_path, FINGERPRINT)) as opened:
+        path.write_bytes(b"")
+    with (
+        pytest.raises(MemoryStoreError, match="restore it from a backup, or build"),
+        closing(open_memory(tmp_path, FINGERPRINT)) as opened,
+    ):
         opened.search(Search(pairs(0, 1).image, by="image", read="text", k=5, payloads=True))
 
 
-@pytest.mark.parametrize("way", ["gone", "empty"])
-@pytest.mark.parametrize("name", ["version.info", "mutable_id_tracker.mappings", "mutable_id_tracker.versions"])
-def test_pairs_are_not_taken_for_none_where_a_backup_lacks_the_file_that_counts_them(
-    tmp_path: Path, name: str, way: str
-) -> None:
-    memory = open_memory(tmp_path, FINGERPRINT)
-    memory.upsert(pairs(0, 6_000))  # more than the log keeps
-    memory.close()
-    path = next(tmp_path.rglob(name))
-    kept = path.read_bytes()
-    path.unlink() if way == "gone" else path.write_bytes(b"")
-    with pytest.raises(MemoryStoreError, match=rf"{name} is missing or cut off.*restore it from a backup"):
-        open_memory(tmp_path, FINGERPRINT)
-    with pytest.raises(MemoryStoreError, match=name), open_damaged(tmp_path):
-        pass
-    path.write_bytes(kept)
-    with closing(open_memory(tmp_path, FINGERPRINT)) as memory:
-        assert memory.count() == 6_000, "nothing was deleted"
+class Lossy:
+    """A memory that gives out one pair less than it holds."""
+
+    def __init__(self, memory: Memory) -> None:
+        self._memory = memory
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._memory, name)
+
+    def scroll(self, batch_size: int = 1024) -> Iterator[Records]:
+        for batch in self._memory.scroll(batch_size):
+            yield batch.take([name != "3" for name in batch.ids])
+
+
+def test_pairs_that_are_left_out_do_not_go_unnoticed() -> None:
+    with closing(open_memory(None, FINGERPRINT)) as memory, closing(open_memory(None, FINGERPRINT)) as target:
+        memory.upsert(pairs(0, 30))
+        memory.set_calibration({"pairs": 30})
+        lossy: Any = Lossy(memory)
+        with pytest.raises(MemoryStoreError, match="holds 30 pairs, and 29 could be read"):
+            copy(lossy, target)
+        assert target.header.calibration == {}
 
 
 # --- disks and packages
