@@ -53,7 +53,7 @@ COMMANDS = (
         "eval",
         "evaluate:eval_command",
         "Measure what refinement changes on your pictures, by side and direction, and write the page.",
-        "reco eval photos/test --memory ./memory\n\nChoose a policy and write a model: reco eval catalogue.csv --tune",
+        "reco eval photos/test --memory ./memory\n\nChoose a policy and write a model: reco eval photos --tune",
     ),
     Command(
         "compare",

@@ -42,7 +42,7 @@ class _Evaluated(OpenOptions):
         ),
     ] = None
     tune: Annotated[
-        bool, typer.Option("--tune", help="Choose k, caution and sides, test them, and write a model folder.")
+        bool, typer.Option("--tune", help="Choose k, caution and sides by labels, test them, and write a model folder.")
     ] = False
     paper: Annotated[bool, typer.Option("--paper", help="With --tune, also train and try the paper's layer.")] = False
     max_loss: Annotated[
@@ -80,19 +80,25 @@ def eval_command(
     """Measure what refinement changes on your pictures, by side and direction, and write the page.
 
     With --memory, the pictures ask that memory; without, half of the things ask the others. Pairs of the picture itself
-    are hidden. With --tune, a policy is chosen on one part, tested once on another, and written as a model folder, or
-    none is. An interrupted run goes on when started again. What it means: docs/evaluation.md
+    are hidden. With --tune, which needs labels, a policy is chosen on one part, tested once on another, and written as
+    a model folder, or none is. An interrupted run goes on when started again. What it means: docs/evaluation.md
     """
     flags = take_flags(_Evaluated, given)
-    if (flags.paper or flags.max_loss is not None) and not flags.tune:
-        raise ConfigError("--paper and --max-loss belong to --tune: add it, or leave them out")
-    if flags.tune and flags.memory is not None:
-        raise ConfigError("--tune measures pairs that are their own memory: leave out --memory")
     for module in ("jinja2", "scipy"):
         need(module, "reco eval", "measure")
     from ..measure.evaluate import EvalOptions
     from ..measure.page import check_writable
+    from ..measure.source import names_classes
 
+    if (flags.paper or flags.max_loss is not None) and not flags.tune:
+        raise ConfigError("--paper and --max-loss belong to --tune: add it, or leave them out")
+    if flags.tune and flags.memory is not None:
+        raise ConfigError("--tune measures pairs that are their own memory: leave out --memory")
+    if flags.tune and not names_classes(source):
+        raise ConfigError(
+            f"--tune needs labels, because a wrong caption would teach and count as right, and {source} has captions: "
+            "give a folder of one folder per class, or name the column of the labels, as in 'catalogue.csv?label=name'"
+        )
     check_writable(out)
     how = EvalOptions(given, flags.seed, shlex.join(["reco", *sys.argv[1:]]))  # type: ignore[arg-type]  # flags of RefineHow
     with keeps(f"what was encoded so far stays in {out}; the same command goes on from there"):

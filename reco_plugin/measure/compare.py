@@ -145,6 +145,7 @@ def compare(
         titles=titles,
         doubtful=None if calibration is None else calibration.reliability.wrong,
         presence=None if refined.presence is None else refined.presence.astype(np.float64),
+        searches_text="text" in rankings.hits,
         alarm=_alarm(check, learned=calibration is not None),
     )
     return _record(compared, known, asked)
@@ -176,7 +177,7 @@ def compare_runs(log: QueryLog, runs: Mapping[ArmName, Path], asked: CompareOpti
     reasons = ["" if far else _UNMOVED for far in moved]
     setup = {"runs": ", ".join(f"{arm}: {path}" for arm, path in runs.items())}
     compared = _FoundQueries(log, rankings, moved, reasons, setup, notes, "runs", grades)
-    return _record(compared, KnownQueries(kept, moved, asked.how), asked)
+    return _record(compared, KnownQueries(kept, moved, asked.how, searches_text="text" in rankings.hits), asked)
 
 
 def _record(found: _FoundQueries, known: KnownQueries, asked: CompareOptions) -> Record:

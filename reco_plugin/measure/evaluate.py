@@ -12,14 +12,16 @@ import hashlib
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Any, TypeAlias
+from typing import Any, Protocol, TypeAlias
 
 import numpy as np
 import numpy.typing as npt
 
+from ..calibration import Calibration
 from ..data.images import RemoteImage
 from ..defaults import DEFAULT_K
 from ..errors import DataError
+from ..fuse import Learned
 from ..memory import Searches
 from ..options import RefineDefaults, RefineHow
 from ..refine import Refiner
@@ -36,7 +38,7 @@ from .thumbnails import Thumbnails
 from .verdict import DOUBTFUL
 
 Direction: TypeAlias = str
-"""``text->image``, ``image->text``; of classes the second one alone."""
+"""``text->image``, ``image->text``."""
 MOST = 4000
 """Pairs that ask: more would narrow intervals by little, and take longer."""
 _RIVALS = 10_000  # things that nobody asks for whose texts compete, at most
@@ -107,10 +109,10 @@ class Askers:
             "text",
             len(names) + np.arange(min(len(rivals), _RIVALS)),
         )
-        found = {"image->text": Task(images, _join(texts, far), labels, (*names.tolist(), *rivals))}
-        if self.things.kind == "captions":
-            found = {"text->image": Task(texts, images, labels[first], tuple(names.tolist()))} | found
-        return found
+        return {
+            "text->image": Task(texts, images, labels[first], tuple(names.tolist())),
+            "image->text": Task(images, _join(texts, far), labels, (*names.tolist(), *rivals)),
+        }
 
     def row_of(self, task: Task, place: int) -> int:
         """The row of the source that a candidate or a query, which is a text, stands for: the first of its thing."""
@@ -168,7 +170,16 @@ def ask_memory(things: Things, memory: Searches) -> Askers:
     return Askers(things, rows, np.zeros(len(rows), np.bool_), None, find_copies(memory, things.pairs.image[rows], own))
 
 
-def evaluate(asking: Askers, reco: Refines, options: EvalOptions | None = None) -> Record:
+class RefinesByPairs(Refines, Protocol):
+    """Reco or Refiner, with the memory that it refines by."""
+
+    @property
+    def memory(self) -> Learned:
+        """The pairs, and what was learned from them."""
+        ...
+
+
+def evaluate(asking: Askers, reco: RefinesByPairs, options: EvalOptions | None = None) -> Record:
     """Measure each direction with neither, either and both sides refined.
 
     Args:
@@ -278,12 +289,11 @@ class _SideFound:
 
 
 def _record(
-    asking: Askers, reco: Refines, lines: Sequence[Line], sides: Sequence[_SideFound], options: EvalOptions
+    asking: Askers, reco: RefinesByPairs, lines: Sequence[Line], sides: Sequence[_SideFound], options: EvalOptions
 ) -> Record:
     things = asking.things
     best = [max(mine, key=lambda one: one.change.interval.mean) for mine in _by_direction(sides)]
-    doubtful = _doubtful(asking, reco)
-    verdict = _decide(asking, best, doubtful)
+    verdict = _decide(asking, best, reco.memory.calibration)
     shown = max(best, key=lambda one: abs(one.change.interval.mean))
     made = _ExampleTasks(asking, shown)
     hidden = sum(map(len, asking.hidden))
@@ -314,14 +324,7 @@ def _by_direction(sides: Sequence[_SideFound]) -> list[list[_SideFound]]:
     return [[one for one in sides if one.direction == direction] for direction in directions]
 
 
-def _doubtful(asking: Askers, reco: Refines) -> float | None:
-    """Share of the memory's titles that are doubtful; None where it has learned nothing."""
-    memory: Any = getattr(reco, "memory", None)
-    calibration = getattr(memory, "calibration", None)
-    return None if calibration is None else float(calibration.reliability.wrong)
-
-
-def _decide(asking: Askers, best: Sequence[_SideFound], doubtful: float | None) -> Verdict:
+def _decide(asking: Askers, best: Sequence[_SideFound], calibration: Calibration | None) -> Verdict:
     """Refine what surely gains; captions taken as true give an estimate alone."""
     kept = [one for one in best if one.change.effect == "gains"]
     parts = [f"where {_words(one.direction)}, {_NAMES[one.side]} refined {_gained(one)}" for one in best]
@@ -334,7 +337,7 @@ def _decide(asking: Askers, best: Sequence[_SideFound], doubtful: float | None) 
     more = max((one.change.more or 0 for one in best if one not in kept), default=0)
     rest = f" About {more:,} more queries would tell a difference of this size." if more and not kept else ""
     if not labelled:
-        doubt = doubtful or 0.0
+        doubt = 0.0 if calibration is None else calibration.reliability.wrong
         head = "A doubtful estimate" if doubt >= DOUBTFUL else "An estimate"
         sentence = (
             f"{head} that takes captions as true: {told}. {doubt:.0%} of the memory's captions are doubtful. Before "

@@ -96,8 +96,7 @@ def read_things(source: str, how: Reading) -> Things:
         ConfigError: raw pictures or texts and no encoder; or an option that does not fit.
         FingerprintMismatch: its vectors are of another encoder.
     """
-    where = None if is_index(source) else parse_source(source)
-    if where is not None and _is_labelled(where):
+    if names_classes(source):
         return _read_classes(source, how)
     if how.templates:
         raise ConfigError(f"{source} has captions and no classes: templates have no effect, leave them out")
@@ -120,6 +119,15 @@ def read_things(source: str, how: Reading) -> Things:
 def needs_encoder(source: str) -> bool:
     """Whether a source holds pictures or texts, rather than vectors."""
     return is_index(source) or not is_vectors(source)
+
+
+def names_classes(source: str) -> bool:
+    """Whether a source has labels, rather than captions.
+
+    Raises:
+        DataError: it does not exist, or cannot be read.
+    """
+    return not is_index(source) and _is_labelled(parse_source(source))
 
 
 def _captioned(name: str, pairs: Records, how: Reading) -> Things:

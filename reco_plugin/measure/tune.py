@@ -1,6 +1,7 @@
-"""``reco eval --tune``: choose k, caution and sides on one part of the things, and test that one policy on another.
+"""``reco eval --tune``: choose k, caution and sides on one part of the classes, and test that one policy on another.
 
-What is written is the policy that was tested. Torch is needed only where the paper's layer is tried.
+What is written is the policy that was tested. It needs labels: a wrong caption would both teach and count as right, and
+a policy that follows it would pass its test. Torch is needed only where the paper's layer is tried.
 """
 
 from __future__ import annotations
@@ -20,7 +21,7 @@ from ..refine import Refiner
 from ..types import Caution, Modality, Role
 from .evaluate import Askers, Direction
 from .ranks import measure_sides, refine_task
-from .record import Line, Record, Shares, Verdict
+from .record import Decision, Line, Record, Shares, Verdict
 from .statistics import Difference, Figures, Interval, bootstrap, compare_pairs, level, points
 from .task import SIDES, Side, Task
 
@@ -125,10 +126,10 @@ class Tuned:
 
 
 def tune(asking: Askers, *, max_loss: float = MAX_LOSS, seed: int = 0, fusers: Sequence[Fuser] = ()) -> Tuned:
-    """Choose on the pairs that ask of one part of the things, and test on the others.
+    """Choose on the pairs that ask of one part of the classes, and test on the others.
 
     Args:
-        asking: a source that asks itself.
+        asking: a source with labels that asks itself.
         max_loss: share of queries, from 0 to 1.
         seed: of the intervals.
         fusers: of the paper's layer, to try beside the closed form.
@@ -170,13 +171,13 @@ def _outcomes(
         found = {}
         for direction, task in known.items():
             hidden = unknown[direction]
-            asked = SIDES if asking.things.kind == "classes" else (task.queries.modality,)
+            asked = SIDES if direction == "image->text" else (task.queries.modality,)  # an index of pictures stays
             found[direction] = (
                 _first(task, refine_task(refiner, task, asked), asked),
                 _first(hidden, refine_task(refiner, hidden, asked), asked),
                 [task.classes[label] for label in task.queries.labels.tolist()],
             )
-        for sides in _choices(known) if only is None else [only.sides]:
+        for sides in _choices() if only is None else [only.sides]:
             plain, after, loss, groups = list[Figures](), list[Figures](), list[Figures](), list[str]()
             for direction, (with_answer, without, things) in found.items():
                 side = sides.get(direction, "frozen")
@@ -196,14 +197,12 @@ def _first(task: Task, refined: Task, sides: Sequence[str]) -> dict[str, Figures
     return {side: one.top(1) for side, one in measure_sides(task, refined, sides).items()}
 
 
-def _choices(tasks: dict[Direction, Any]) -> list[Choice]:
-    """Sides to try: queries of a direction, or of both; of classes, names or both, too."""
-    if "text->image" in tasks:
-        text: Choice = {"text->image": "text"}
-        image: Choice = {"image->text": "image"}
-        return [text, image, text | image]
+def _choices() -> list[Choice]:
+    """Sides to try: texts that search pictures, any side where pictures search the names of classes, or both."""
+    text: Choice = {"text->image": "text"}
     sides: tuple[Side, ...] = get_args(Side)
-    return [{"image->text": side} for side in sides]
+    images: list[Choice] = [{"image->text": side} for side in sides]
+    return [text, *images, *(text | one for one in images)]
 
 
 @dataclass(frozen=True)
@@ -249,12 +248,9 @@ def choose(record: Record, asking: Askers, base: Artifact, out: Path, how: Choos
 
 def add_to(record: Record, tuned: Tuned, model: Path | None) -> Record:
     """The record with what was chosen; ``model`` is the folder that was written."""
-    labelled = record.verdict.basis == "labels"
-    decision = ("switch" if labelled else "not known") if tuned.ships else "leave"
-    head = "" if labelled or not tuned.ships else "An estimate that takes captions as true. "
-    policy = tuned.policy.to_policy()
-    settings = {**policy.model_dump(mode="json"), "model": str(model)} if tuned.ships else {}
-    verdict = Verdict(decision, record.verdict.basis, head + tuned.sentence, tuned.change, tuned.line.shares, settings)  # type: ignore[arg-type]
+    settings = {**tuned.policy.to_policy().model_dump(mode="json"), "model": str(model)} if tuned.ships else {}
+    decision: Decision = "switch" if tuned.ships else "leave"
+    verdict = Verdict(decision, "labels", tuned.sentence, tuned.change, tuned.line.shares, settings)
     return replace(
         record, verdict=verdict, lines=[*record.lines, tuned.line], notes=[record.verdict.sentence, *record.notes]
     )

@@ -69,6 +69,7 @@ class KnownQueries:
         titles: the estimate; None where none was made.
         doubtful: share of the memory's titles that are doubtful; None where it has learned nothing.
         presence: (B,) NaN where it is not known; None: of none.
+        searches_text: whether the index has a text search, whose results nobody marks.
         alarm: why nothing that was measured can be trusted; empty where nothing is wrong.
     """
 
@@ -81,6 +82,7 @@ class KnownQueries:
     titles: TitleEstimate | None = None
     doubtful: float | None = None
     presence: Figures | None = None
+    searches_text: bool = False
     alarm: str = ""
 
     @property
@@ -114,7 +116,14 @@ def _by_marks(known: KnownQueries) -> Verdict | None:
     of = [query.weight for query in known.queries if query.id in marks.by_query]
     said = f"{marks}; these queries, whose results change most, are {sum(of) / known.traffic:.0%} of the searches"
     if marks.count("refined") > marks.count("plain"):
-        return Verdict("switch", "marks", f"Switch from plain to refined vectors: {said}.")
+        if not known.searches_text:
+            return Verdict("switch", "marks", f"Switch from plain to refined vectors: {said}.")
+        return Verdict(
+            "switch for some",
+            "marks",
+            f"Where you search by plain vectors, switch to refined ones: {said}. The marks do not compare them with the "
+            "index's text search, which may find more: judgments (--qrels) do.",
+        )
     return Verdict("leave", "marks", f"Leave it as it is: {said}.")
 
 

@@ -123,16 +123,6 @@ def test_sides_are_shuffled_and_nothing_runs_that_a_query_holds(page):
     assert page.title() == "Plain and refined queries in this index"
 
 
-def test_it_fits_a_phone_with_long_texts(browser, tmp_path):
-    opened = browser.new_page(viewport={"width": 390, "height": 800})
-    compared(tmp_path, ["thing", "word " * 1000], top="x" * 3000)
-    opened.goto((tmp_path / "compare.html").as_uri())
-    opened.keyboard.press("m")
-    assert max(one.bounding_box()["height"] for one in opened.locator(".pair:visible").all()) < 800
-    assert opened.evaluate("document.documentElement.scrollWidth - innerWidth") <= 0
-    opened.close()
-
-
 def test_pictures_that_cannot_be_read_are_left_out(tmp_path):
     Image.new("RGB", (30, 20), "red").save(tmp_path / "good.png")
     (tmp_path / "bad.png").write_bytes(b"no picture")

@@ -1,4 +1,4 @@
-"""Ranks, accuracy, recall, nDCG and judgments: by hand, and against torchmetrics and torch."""
+"""Ranks, accuracy, recall and nDCG: by hand, and against torchmetrics and torch."""
 
 from __future__ import annotations
 
@@ -36,18 +36,12 @@ def test_ranks_by_hand() -> None:
     assert ranks(queries, candidates, np.array([0, 2, 1])).tolist() == [0, 2, 1]
     assert top_k(np.array([0, 2, 1]), 1) == pytest.approx(1 / 3)
     assert top_k(np.array([0, 2, 1]), 2) == pytest.approx(2 / 3)
-
-
-def test_ties_count_against_us() -> None:
-    """Vectors that collapsed to one point are as bad as can be, whatever the order of the candidates."""
-    same = np.tile(np.float32([[0.6, 0.8]]), (4, 1))
-    assert ranks(same, same, np.arange(4)).tolist() == [3, 3, 3, 3]
-
-
-def test_the_best_of_several_true_candidates_counts() -> None:
-    candidates = np.float32([[1, 0], [0.8, 0.6], [0, 1], [0.6, 0.8]])
-    found = ranks(np.float32([[1, 0]]), candidates, np.array([7]), np.array([5, 7, 7, 5]))
-    assert found.tolist() == [1]  # only [1, 0] is before [0.8, 0.6]; the other 7 is no rival
+    several = ranks(
+        queries[:1], np.float32([[1, 0], [0.8, 0.6], [0, 1], [0.6, 0.8]]), np.array([7]), np.array([5, 7, 7, 5])
+    )
+    assert several.tolist() == [1], "the other 7 is no rival"
+    collapsed = np.tile(np.float32([[0.6, 0.8]]), (4, 1))
+    assert ranks(collapsed, collapsed, np.arange(4)).tolist() == [3, 3, 3, 3], "ties count against us"
 
 
 def test_blocks_change_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -71,19 +65,6 @@ def test_ranks_agree_with_topk_of_torch(rows: int, classes: int, seed: int) -> N
 
 
 @settings(max_examples=15, deadline=None)
-@given(st.integers(1, 40), st.integers(6, 30), st.integers(0, 1000))
-def test_accuracy_agrees_with_torchmetrics(rows: int, classes: int, seed: int) -> None:
-    from torchmetrics.functional.classification import multiclass_accuracy
-
-    queries, candidates = unit(rows, 6, seed), unit(classes, 6, seed + 1)
-    labels = np.random.default_rng(seed).integers(0, classes, rows)
-    logits, target = torch.from_numpy(queries @ candidates.T), torch.from_numpy(labels)
-    found = ranks(queries, candidates, labels)
-    theirs = [multiclass_accuracy(logits, target, classes, average="micro", top_k=k).item() for k in (1, 5)]
-    assert [top_k(found, k) for k in (1, 5)] == pytest.approx(theirs)
-
-
-@settings(max_examples=15, deadline=None)
 @given(st.integers(1, 12), st.integers(0, 1000))
 def test_ndcg_and_recall_agree_with_torchmetrics(right: int, seed: int) -> None:
     from torchmetrics.functional.retrieval import retrieval_normalized_dcg, retrieval_recall
@@ -101,7 +82,6 @@ def test_ndcg_and_recall_agree_with_torchmetrics(right: int, seed: int) -> None:
     ("queries", "candidates", "labels", "message"),
     [
         (unit(2, 3, 0), unit(2, 4, 0), np.array([0, 1]), "expected, got"),
-        (unit(2, 3, 0), unit(2, 3, 0), np.array([0]), "do not fit"),
         (unit(2, 3, 0), unit(2, 3, 0), np.array([0, 2]), "query 1 has label 2, which no candidate has"),
     ],
 )

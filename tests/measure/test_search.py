@@ -10,7 +10,6 @@ import pytest
 from reco_plugin.engines import Description, Document, IndexHit, Question
 from reco_plugin.errors import ConfigError, EngineError, EngineUnavailable
 from reco_plugin.measure import FunctionIndex, SearchHow, SearchQuery
-from reco_plugin.measure import search as searching
 from reco_plugin.measure.search import fuse, measure_exactness, search_all
 
 N, D, K = 300, 16, 10
@@ -113,13 +112,3 @@ def test_each_query_is_searched_with_its_own_filter():
 
     with pytest.raises(ConfigError, match="the query '1' with its filter 'price < 5': the filter is no JSON"):
         search_all(unread, index.describe(), queries, vectors, how)
-
-
-def test_words_that_take_too_long_are_left_out_and_it_is_said(monkeypatch):
-    monkeypatch.setattr(searching, "_TEXT_S", 0.0)
-    index = FunctionIndex(lambda question: [IndexHit("a", 1.0)], D, searches_text=True)
-    queries = [SearchQuery(str(n), f"thing {n}") for n in range(9)]
-    vectors = {"plain": unit(9, 1), "refined": unit(9, 2)}
-    found = search_all(index.search, index.describe(), queries, vectors, SearchHow(3))
-    assert "text" not in found.hits
-    assert "an index over the words" in found.failed[0]
