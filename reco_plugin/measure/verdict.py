@@ -121,8 +121,8 @@ def _by_marks(known: KnownQueries) -> Verdict | None:
         return Verdict(
             "switch for some",
             "marks",
-            f"Where you search by plain vectors, switch to refined ones: {said}. The marks do not compare them with the "
-            "index's text search, which may find more: judgments (--qrels) do.",
+            f"Where you search by plain vectors, switch to refined ones: {said}. The marks do not compare them with "
+            "the index's text search, which may find more: judgments (--qrels) do.",
         )
     return Verdict("leave", "marks", f"Leave it as it is: {said}.")
 
