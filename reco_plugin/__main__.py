@@ -8,8 +8,7 @@ INTERRUPTED = 130
 def main() -> None:
     """Run the command line."""
     try:
-        from .machine.cores import fewer_cores, share_cores
-        from .machine.streams import open_closed_streams
+        from .machine import fewer_cores, open_closed_streams, share_cores
 
         open_closed_streams()
         if threads := fewer_cores():

@@ -14,11 +14,11 @@ from typing import Any, Unpack
 import numpy as np
 import numpy.typing as npt
 
-from .api_encoder import load_model, open_encoder
 from .artifact import Artifact, Manifest
 from .config import Settings, load_settings
 from .counters import Counters
 from .encode import Encoder
+from .encoder_api import load_model, open_encoder
 from .errors import (
     FORKED,
     ConfigError,

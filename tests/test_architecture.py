@@ -25,8 +25,8 @@ ROOMS = {  # name -> the modules and packages in it; an import goes to the same 
     "options, settings": "options settings config run_config",
     "quickstart": "quickstart",
     "memory": "memory",
-    "runtime": "runtime sessions preprocess artifact preparation encode",
-    "encoder APIs": "encoder_api api_encoder",
+    "runtime": "runtime sessions preprocess artifact encode",
+    "encoder APIs": "encoder_api",
     "method": "method calibration fuse refine score",
     "extras": "extras match opinions",
     "path": "reco pairs guard",
@@ -208,7 +208,7 @@ def test_the_environment_is_read_by_the_settings_only():
             attribute = node.attr if isinstance(node, ast.Attribute) else None
             if {"environ", "environb", "getenv"} & (named | {attribute}):
                 readers.add(name)
-    assert readers == {"config", "machine.cores"}  # it sets how many threads, before numpy is loaded, which config does
+    assert readers == {"config", "machine"}  # it sets how many threads, before numpy is loaded, which config does
 
 
 @pytest.mark.parametrize(

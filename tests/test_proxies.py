@@ -9,8 +9,8 @@ import pytest
 
 from reco_plugin.client import Client
 from reco_plugin.config import load_settings
-from reco_plugin.encoder_api.address import parse_address
 from reco_plugin.encoder_api.calls import ApiClient
+from reco_plugin.encoder_api.dialects import parse_address
 from reco_plugin.engines import base, open_index
 from reco_plugin.errors import ConfigError, RecoError
 from reco_plugin.proxies import proxy_of, usable_environment

@@ -12,12 +12,12 @@ from typing import Any
 
 import typer
 
-from ..api_encoder import load_model
 from ..config import Settings, load_settings, sources
-from ..encoder_api import parse_address
+from ..encoder_api import load_model
+from ..encoder_api.dialects import parse_address
 from ..errors import ArtifactError, ConfigError, RecoError, SessionError
 from ..files import in_home
-from ..machine.cores import fewer_cores
+from ..machine import fewer_cores
 from ..serve.settings import load_serve_settings
 from ..types import Pair
 from ..values import counted

@@ -13,8 +13,8 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from ..api_encoder import load_model
 from ..config import load_settings
+from ..encoder_api import load_model
 from ..errors import ConfigError, need
 from ..options import RefineHow
 from .shared import Given, JsonOption, OpenOptions, keeps, print_result, reco_of, reco_to_read, take_flags, takes

@@ -11,9 +11,9 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import typer
 
-from ..api_encoder import load_model
 from ..config import Settings
 from ..data.rows import Rows
+from ..encoder_api import load_model
 from ..errors import ConfigError
 from ..files import in_home
 from ..ingest.options import Cluster, IngestOptions

@@ -293,8 +293,8 @@ def reco_to_read(model: str | None, settings: Settings, **more: Any) -> Reco:
 
 def reco_here_or_served(model: str | None, settings: Settings) -> Reco:
     """The same to change the memory, too: through the service that has it open, if there is one."""
-    from ..api_encoder import load_model
     from ..client.memory import ServedPairs
+    from ..encoder_api import load_model
     from ..reco import Reco, tell_fallback
 
     chosen = settings_of(model, settings, on_memory_failure="fail")

@@ -1,4 +1,9 @@
-"""Calls of an API that encodes: in parts of its size, tried again where that helps, checked, and counted."""
+"""Calls of an API that encodes: in parts of its size, tried again where that helps, checked, and counted.
+
+Nobody outside can take the checksum of a model behind an API. Its vectors of fixed inputs, though, stay the same but
+for rounding, and another model's are elsewhere. They are kept in the fingerprint as a sketch: coordinates along a few
+fixed random directions, from which the distance of two measurements is estimated.
+"""
 
 from __future__ import annotations
 
@@ -26,12 +31,16 @@ from ..errors import (
 from ..proxies import proxy_of, usable_environment
 from ..types import Caution, Fingerprint, Modality, Vectors
 from ..values import check_vectors
-from .address import ApiAddress
-from .dialects import DIALECTS, IMAGES, to_row
+from .dialects import DIALECTS, IMAGES, ApiAddress, to_row
 
 if TYPE_CHECKING:
     import httpx
     import tenacity
+import io
+from functools import cache
+
+from ..errors import ConfigError
+from ..fingerprint import are_one_encoder, make_sketch, sketch_change
 
 _BODY_BYTES = 8_000_000  # of the items of one request; most providers refuse 10 to 20 MB
 _SHOWN = 300  # characters of an answer in a message
@@ -267,3 +276,66 @@ def _message(response: httpx.Response) -> str:
         if isinstance(found, dict):
             found = next((found[name] for name in ("error", "detail", "message") if found.get(name)), str(found))
     return str(found)
+
+
+TEXTS = (
+    "a photo of a red fox in the snow",
+    "two wooden chairs beside a round table",
+    "stainless steel water bottle, 750 ml",
+    "an aerial view of a harbour at night",
+    "the quick brown fox jumps over the lazy dog",
+    "ein Fahrrad lehnt an einer Mauer",
+)
+
+
+def measure(client: ApiClient) -> tuple[Fingerprint, ServedModel | None]:
+    """Send an API the fixed inputs; another `reco serve` names its own fingerprint.
+
+    Raises:
+        ConfigError: it refuses the simplest text: model, dialect or dimensions are wrong.
+        SessionError: as in :meth:`ApiClient.embed`.
+    """
+    if (served := client.served_model()) is not None:
+        return served.fingerprint, served
+    try:
+        return _fingerprint(client), None
+    except InputError as error:
+        raise ConfigError(f"{error}. Check model and dimensions in RECO_MODEL ({client.address})") from None
+
+
+def describe_change(client: ApiClient, expected: Fingerprint) -> str | None:
+    """What is not as it was when the API was measured; None if it is the same model.
+
+    Raises:
+        SessionError: the API cannot be called.
+    """
+    if (served := client.served_model()) is not None:
+        found = served.fingerprint
+        return None if are_one_encoder(found, expected) else f"it serves {found} now, and served {expected}"
+    found = _fingerprint(client)
+    if found.dimension != expected.dimension:
+        return f"its vectors have {found.dimension} dimensions, and had {expected.dimension}"
+    return sketch_change(expected.digest, found.digest)
+
+
+def _fingerprint(client: ApiClient) -> Fingerprint:
+    address = client.address
+    texts = client.embed([text.encode() for text in TEXTS], "text")
+    dimension = texts.shape[1]
+    images: Vectors = np.empty((0, dimension), np.float32)
+    if address.images:
+        images = client.embed(_pictures(), "image", dimension)
+    return Fingerprint(address.name, make_sketch(address.model or address.dialect, texts, images), dimension)
+
+
+@cache
+def _pictures() -> tuple[bytes, ...]:
+    """Two pictures as PNG files."""
+    from PIL import Image
+
+    files = []
+    for grey in (Image.radial_gradient("L"), Image.linear_gradient("L")):
+        out = io.BytesIO()
+        Image.merge("RGB", (grey, grey.rotate(90), grey.rotate(180))).resize((64, 64)).save(out, "PNG")
+        files.append(out.getvalue())
+    return tuple(files)

@@ -1,20 +1,138 @@
-"""What each dialect writes and reads: items become the JSON of a request, the JSON of an answer rows of numbers.
+"""The address of an API, as ``https://api.jina.ai/v1?model=jina-clip-v2``, and what its dialect writes and reads.
 
-The same shapes that ``serve/dialects`` answers, from the other end.
+Items become the JSON of a request, the JSON of an answer rows of numbers: the shapes that ``serve/dialects`` answers.
 """
 
 from __future__ import annotations
 
 import base64
+import re
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, TypeAlias
-from urllib.parse import urlsplit
+from typing import Any, Literal, TypeAlias, get_args
+from urllib.parse import quote, unquote, urlsplit
 
 import numpy as np
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
+from ..errors import ConfigError
 from ..types import Modality
-from .address import ApiAddress, DialectName
+from ..values import DIMENSIONS, did_you_mean, in_words, show, split_options
+
+DialectName: TypeAlias = Literal["openai", "jina", "cohere", "reco"]
+
+_ADDRESS = re.compile(r"(?:(?P<dialect>[a-z0-9-]+)\+)?(?P<scheme>(?i:https?))://(?P<rest>.+)", re.DOTALL)
+_HOSTS: Mapping[str, DialectName] = {"api.openai.com": "openai", "api.jina.ai": "jina", "api.cohere.com": "cohere"}
+_KEY_LIKE = re.compile("key|token|secret|password", re.IGNORECASE)
+
+
+class ApiAddress(BaseModel):
+    """Who is called, and how.
+
+    Attributes:
+        dialect: how requests are written.
+        url: without options, as in ``https://api.jina.ai/v1``.
+        model: sent with each request; None where the API has one model only.
+        dimensions: of a model that is trained for several; None: the model's own.
+        images: whether its model takes images; in OpenAI's dialect there are none.
+        batch: items per request; None: the dialect's own number.
+        parallel: requests at the same time.
+    """
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    dialect: DialectName
+    url: str
+    model: str | None = None
+    dimensions: int | None = Field(None, ge=1, le=DIMENSIONS)
+    images: bool = True
+    batch: int | None = Field(None, ge=1, le=2048)
+    parallel: int = Field(4, ge=1, le=64)
+
+    @property
+    def host(self) -> str:
+        """Name or number of the host, with its port."""
+        return urlsplit(self.url).netloc
+
+    @property
+    def name(self) -> str:
+        """For people, as in ``jina-clip-v2 at api.jina.ai``."""
+        wide = f" in {self.dimensions} dimensions" if self.dimensions else ""
+        return f"{self.model or self.dialect}{wide} at {self.host}"
+
+    def __str__(self) -> str:
+        """The address again, in full."""
+        given = self.model_dump(exclude={"dialect", "url"}, exclude_defaults=True)
+        options = "&".join(f"{name}={quote(str(value))}" for name, value in given.items())
+        return f"{self.dialect}+{self.url}" + (f"?{options}" if options else "")
+
+
+_OPTIONS = tuple(ApiAddress.model_fields.keys() - {"dialect", "url"})
+
+
+def is_address(model: str) -> bool:
+    """Whether a model is the address of an API, and no folder.
+
+    >>> is_address("https://api.jina.ai/v1?model=jina-clip-v2"), is_address("triton_models")
+    (True, False)
+    """
+    return _ADDRESS.fullmatch(model) is not None
+
+
+def parse_address(text: str) -> ApiAddress:
+    """Read an address; the dialect is its prefix (``cohere+https://…``), or that of the provider's host.
+
+    Raises:
+        ConfigError: no address, a key in it, an unknown dialect or option, or a model that is missing.
+    """
+    match = _ADDRESS.fullmatch(text)
+    if match is None:
+        raise ConfigError(f"encoder must be the address of an API, as in openai+https://host/v1?model=NAME, got {text}")
+    place, options = split_options(match["rest"])
+    url = f"{match['scheme'].lower()}://{place}".rstrip("/")
+    if "@" in place or any(map(_KEY_LIKE.search, options)):  # not repeated: it may hold a key
+        raise ConfigError(
+            "no key belongs into the address of an encoder, where others can read it: set RECO_ENCODER_KEY"
+        )
+    if not urlsplit(url).hostname or "?" in place or "#" in place:
+        raise ConfigError(
+            "the encoder's address cannot be read: write it as https://host/v1?name=value, with & between options, and "
+            "?, & and # in a value as %3F, %26 and %23. A key goes into RECO_ENCODER_KEY"
+        )
+    dialect = _dialect(match["dialect"], url)
+    return _checked(dialect, url, {name: unquote(value) for name, value in options.items()})
+
+
+def _dialect(prefix: str | None, url: str) -> DialectName:
+    known: tuple[DialectName, ...] = get_args(DialectName)
+    found = prefix or _HOSTS.get(urlsplit(url).hostname or "")
+    if found is None:
+        raise ConfigError(
+            f"encoder {url}: write which API it speaks before the address, as in openai+{url} (one of "
+            f"{', '.join(known)}; reco is another `reco serve`)"
+        )
+    if found not in known:
+        raise ConfigError(f"encoder {url}: {found!r} is no dialect: {did_you_mean(found, known)}")
+    return found
+
+
+def _checked(dialect: DialectName, url: str, options: Mapping[str, str]) -> ApiAddress:
+    for name in options:
+        if name not in _OPTIONS:
+            raise ConfigError(f"the address of the encoder has no {name!r}: {did_you_mean(name, _OPTIONS)}")
+    if "dimensions" in options and dialect == "reco":
+        raise ConfigError("dimensions of another `reco serve`: a memory keeps its full vectors, leave them out")
+    if "model" not in options and dialect != "reco":
+        raise ConfigError(f"encoder {url}: name the model, as in {url}?model=NAME")
+    given: dict[str, Any] = {"images": dialect != "openai", **options}
+    try:
+        return ApiAddress.model_validate({"dialect": dialect, "url": url, **given})
+    except ValidationError as error:
+        first = error.errors()[0]
+        raise ConfigError(
+            f"{first['loc'][0]}={show(first['input'])} of the encoder cannot be used: {in_words(first['msg'])}"
+        ) from None
+
 
 Write: TypeAlias = Callable[[ApiAddress, Sequence[bytes], Modality], dict[str, Any]]
 """Makes the body of a request for some items: texts in UTF-8, or image files."""

@@ -13,8 +13,8 @@ from ..data import read_labelled
 from ..data.images import RemoteImage
 from ..data.rows import Rejected
 from ..defaults import SAME_IMAGE
+from ..encode import Preparation
 from ..errors import DataError, ImageError
-from ..preparation import Preparation
 from ..reco import Reco
 from ..types import Vectors
 from ..values import check_vectors

@@ -8,7 +8,7 @@ from typing import Any
 
 from ..defaults import INGEST_BATCH
 from ..errors import ConfigError
-from ..machine.cores import cores
+from ..machine import cores
 from ..types import Payload
 from ..values import SOURCE
 

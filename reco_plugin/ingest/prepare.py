@@ -19,10 +19,9 @@ import numpy.typing as npt
 
 from ..data.images import RemoteImage
 from ..data.rows import Rejected, SourcePart, digest
-from ..encode import Encoder
+from ..encode import Encoder, Preparation
 from ..errors import ImageError, InputError, RecoError
 from ..memory.checks import check_ids, check_pair
-from ..preparation import Preparation
 from ..types import MODALITIES, Modality, Pair, Payload, Vectors
 from ..values import ROW, SOURCE, strip_marks
 

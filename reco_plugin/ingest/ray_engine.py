@@ -21,7 +21,7 @@ from typing import Any
 
 from ..config import MemoryOptions, Settings
 from ..data.rows import Rows
-from ..encoder_api import is_address
+from ..encoder_api.dialects import is_address
 from ..errors import ConfigError, DataError, importing
 from ..reco import Reco
 from .options import Cluster, IngestOptions

@@ -19,11 +19,11 @@ from typing import Any, TypeAlias
 
 import ray
 
-from ..api_encoder import load_model, open_encoder
 from ..artifact import Artifact
 from ..config import Settings
 from ..data.rows import Rejected, SourcePart
 from ..encode import Encoder
+from ..encoder_api import load_model, open_encoder
 from ..errors import ArtifactError, DataError, RecoError
 from ..fingerprint import are_one_encoder
 from ..types import Fingerprint

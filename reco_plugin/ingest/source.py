@@ -18,13 +18,13 @@ from typing import Any, Literal, TypeAlias, cast, get_args
 
 import numpy as np
 
-from ..api_encoder import load_model
 from ..config import Settings, load_settings
 from ..data.cells import CellError, image_of, text_of, unit_rows
 from ..data.opening import open_rows
 from ..data.rows import Rejected, Rows
 from ..data.source import PREFIX, Location, parse_source
 from ..data.tables import SUFFIXES
+from ..encoder_api import load_model
 from ..engines import Description, Document, IndexAddress, is_index, open_index, parse_address
 from ..engines.address import SCHEMES
 from ..errors import ConfigError, DataError, FingerprintMismatch

@@ -7,7 +7,7 @@ from collections.abc import Hashable
 
 from ..data.images import RemoteImage
 from ..errors import DataError, ImageError
-from ..preprocess.encoded import thumbnail
+from ..preprocess.image import thumbnail
 from ..types import ImageInput
 
 ALL_S, ONE_S = 60.0, 5.0

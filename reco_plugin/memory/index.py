@@ -14,7 +14,7 @@ import threading
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING
 
-from ..machine.cores import cores
+from ..machine import cores
 from ..types import Modality, Vectors
 from .checks import CheckedSearch
 

@@ -6,8 +6,7 @@ Bit-equal to open_clip's transform before its ``ToTensor``, and to its tokenizer
 from __future__ import annotations
 
 from ..defaults import MAX_PIXELS
-from .encoded import image_to_file
-from .image import ImageConfig, image_to_array, images_to_array, name_image
+from .image import ImageConfig, image_to_array, image_to_file, images_to_array, name_image
 from .text import BUCKETS, TextConfig, Tokenizer, Tokens, cut_by_length, cut_to_longest
 
 __all__ = [

@@ -30,9 +30,9 @@ import numpy as np
 import numpy.typing as npt
 
 from ..calibration.why import Why
+from ..encode import EncoderInput
 from ..errors import ImageError, InputError
 from ..options import RefineOptions
-from ..preparation import EncoderInput
 from ..reco import Reco
 from ..refine import used_pairs
 from ..types import MODALITIES, ROLE_OF, Coverage, Degraded, InputType, Modality, Refinement, Target, Used, Vectors

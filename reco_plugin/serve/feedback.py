@@ -8,9 +8,9 @@ from typing import Annotated, Any
 from fastapi import APIRouter, Query, Request, Response
 from pydantic import BaseModel, Field, model_validator
 
+from ..encode import EncoderInput
 from ..extras.feedback import Opinion
 from ..opinions import Said
-from ..preparation import EncoderInput
 from ..types import MODALITIES, Modality, Vectors, other
 from .edge import Edge
 from .embedder import Embedder, Item

@@ -9,10 +9,10 @@ from fastapi import APIRouter, Query, Request, Response
 from pydantic import BaseModel, Field, model_validator
 
 from ..defaults import RESULTS
+from ..encode import EncoderInput
 from ..errors import InputError
 from ..memory.checks import check_pair
 from ..memory.words import QueryWords
-from ..preparation import EncoderInput
 from ..types import MODALITIES, Modality, Records, Search
 from ..values import EXCLUSIONS, ROW, SOURCE, pack, strip_marks
 from .edge import Edge

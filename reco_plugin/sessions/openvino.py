@@ -12,7 +12,7 @@ import numpy.typing as npt
 
 from ..config import Settings
 from ..errors import SessionError, importing
-from ..machine.cores import fewer_cores
+from ..machine import fewer_cores
 from .base import Arrays, describe_inputs
 
 with importing("openvino", "openvino", "running a model with OpenVINO"):

@@ -17,7 +17,7 @@ import numpy.typing as npt
 from ..artifact import Artifact
 from ..config import Settings
 from ..errors import SessionError, importing
-from ..machine.cores import cores, fewer_cores
+from ..machine import cores, fewer_cores
 from .base import Arrays, describe_inputs
 
 with importing("onnxruntime", "cpu", "running a model in process"):

@@ -11,7 +11,7 @@ import pytest
 from shapes import COLOURS, SHAPES, draw
 
 from reco_plugin import Pair, Reco
-from reco_plugin.adapters.source import VectorSource
+from reco_plugin.adapters import VectorSource
 from reco_plugin.errors import ConfigError, InputError
 
 TEXTS = ["a small red circle", "a large blue square"]

@@ -15,8 +15,8 @@ import httpx
 import numpy as np
 import pytest
 
+from reco_plugin import client as client_module
 from reco_plugin.client import Client, Refined
-from reco_plugin.client import service as service_module
 from reco_plugin.errors import ConfigError, InputError, SessionUnavailable, VectorError
 from reco_plugin.guard import DegradedWarning
 
@@ -81,8 +81,8 @@ def test_vectors_to_refine_come_back_as_they_were_and_the_caller_is_warned_once(
 
 @quiet
 def test_after_some_failures_the_service_is_not_asked_until_one_call_probes(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(service_module, "_FAILURES", 3)
-    monkeypatch.setattr(service_module, "_RETRY_S", 0.2)
+    monkeypatch.setattr(client_module, "_FAILURES", 3)
+    monkeypatch.setattr(client_module, "_RETRY_S", 0.2)
     service = Served()
     client = service.client()
     service.trouble = down
@@ -117,7 +117,7 @@ def test_whatever_fails_queries_are_answered_and_no_pause_is_made(
     pauses: list[float] = []
 
     clock = SimpleNamespace(monotonic=time.monotonic, sleep=pauses.append)
-    monkeypatch.setattr(service_module, "time", clock)  # a service of other tests may live in this process, and sleep
+    monkeypatch.setattr(client_module, "time", clock)  # a service of other tests may live in this process, and sleep
     service = Served()
     service.trouble = trouble
     check((service.client().refine(PLAIN, modality="text")), reason)

@@ -4,8 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from reco_plugin.encoder_api import is_address, parse_address
-from reco_plugin.encoder_api.dialects import DIALECTS
+from reco_plugin.encoder_api.dialects import DIALECTS, is_address, parse_address
 from reco_plugin.errors import ConfigError
 
 

@@ -11,7 +11,7 @@ from live_service import wait_until
 from PIL import Image
 from starlette.testclient import TestClient
 
-from reco_plugin import Pair, Reco, api_encoder
+from reco_plugin import Pair, Reco, encoder_api
 from reco_plugin.errors import FingerprintMismatch, SessionUnavailable
 from reco_plugin.guard import DegradedWarning
 from reco_plugin.serve.app import create_app
@@ -29,7 +29,7 @@ def opened(api: Api, memory: Path, **settings: Any) -> Reco:
 @pytest.fixture
 def always_checked(monkeypatch: pytest.MonkeyPatch) -> None:
     """Before each call instead of each hour."""
-    monkeypatch.setattr(api_encoder, "CHECKED_EVERY_S", 0.0)
+    monkeypatch.setattr(encoder_api, "CHECKED_EVERY_S", 0.0)
 
 
 @pytest.mark.usefixtures("always_checked")

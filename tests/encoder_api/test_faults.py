@@ -12,7 +12,8 @@ import pytest
 from api_server import Api, Reply
 
 from reco_plugin.config import load_settings
-from reco_plugin.encoder_api import ApiClient, describe_change, measure, parse_address
+from reco_plugin.encoder_api.calls import ApiClient, describe_change, measure
+from reco_plugin.encoder_api.dialects import parse_address
 from reco_plugin.errors import (
     ConfigError,
     InputError,

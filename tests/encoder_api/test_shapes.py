@@ -15,7 +15,8 @@ from api_server import Api, Reply
 from PIL import Image
 
 from reco_plugin.config import load_settings
-from reco_plugin.encoder_api import ApiClient, parse_address
+from reco_plugin.encoder_api.calls import ApiClient
+from reco_plugin.encoder_api.dialects import parse_address
 
 ROWS = [[0.6, 0.8], [-0.8, 0.6]]
 TEXTS = [b"a red fox", b"ein Haus"]

@@ -12,7 +12,7 @@ import pytest
 from made_once import open_session
 
 from reco_plugin.config import load_settings
-from reco_plugin.machine.cores import cores
+from reco_plugin.machine import cores
 from reco_plugin.sessions import ort as session
 from reco_plugin.sessions.ort import OrtSession
 

@@ -9,7 +9,7 @@ from pathlib import Path
 from ...data.picture_folders import PictureFiles, stored_thumbnail
 from ...errors import ImageError
 from ...preprocess import ImageConfig
-from ...preprocess.encoded import thumbnail
+from ...preprocess.image import thumbnail
 from ...types import Payload
 
 
