@@ -62,7 +62,7 @@ def _use(flags: MemoryFlags, name: str | None) -> Version:
     from ..opinions import bring_over
 
     with closing(open_versions_of(flags.settings)) as versions:
-        before = next((one for one in versions.all(counted=False) if one.live), None)
+        before = next((one for one in versions.all() if one.live), None)
         known = None if before is None else before.header
         version = versions.rollback() if name is None else versions.use(name)
         served = isinstance(versions, ServedFolderVersions)
@@ -96,16 +96,13 @@ class ServedFolderVersions(FolderVersions):
         super().__init__(place)
         self._memory = memory
 
-    def check_swap(self) -> None:
-        """Nothing to check: the service closes the version before."""
-
     def close(self) -> None:
         """Close the connections."""
         self._memory.close()
 
     def use(self, name: str) -> Version:
         """Let the service put it to use."""
-        wanted = self._usable(name)
+        wanted = self.usable(name)
         for tried in range(_PATIENCE):
             try:
                 pairs = self._memory.use(wanted.name)
@@ -113,7 +110,7 @@ class ServedFolderVersions(FolderVersions):
             except MemoryTimeout:  # it goes on meanwhile, and to ask again is no harm
                 if tried == _PATIENCE - 1:
                     raise
-        return replace(wanted, pairs=pairs, live=True)
+        return replace(wanted, count=lambda: pairs, live=True)
 
 
 def describe(version: Version) -> dict[str, Any]:

@@ -53,13 +53,11 @@ class VersionBuild:
         """
         versions = self.versions
         live = versions.in_use(self.fingerprint)
-        if self.swap:
-            versions.check_swap()
         begun = versions.find_unfinished(self.fingerprint) if self.resume else None
         name = versions.begin(self.fingerprint) if begun is None else begun.name
         outcome = self.fill(name, lambda writer: self._finish(writer, live))
         held = outcome.held + outcome.copied
-        version = versions.finish(name, held, self.fingerprint, wait_s=_INDEXED_S)
+        version = versions.finish(name, held, wait_s=_INDEXED_S)
         if self.swap or live is None or live.pairs == 0:
             version = versions.use(name)
             self._bring_late(live)

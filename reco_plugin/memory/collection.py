@@ -118,11 +118,6 @@ def create_alias(collection: str, alias: str) -> models.CreateAliasOperation:
     return models.CreateAliasOperation(create_alias=models.CreateAlias(collection_name=collection, alias_name=alias))
 
 
-def is_finished(metadata: dict[str, Any]) -> bool:
-    """Whether the metadata of a version says that it is completely built."""
-    return (metadata.get(BUILD_KEY) or {}).get("finished") is not False
-
-
 def _make_first(client: QdrantClient, name: str, location: str, made_by: Fingerprint, options: MemoryOptions) -> None:
     """Create version 1 and its alias; of several processes at once, one creates it and the others wait."""
     first = version_name(name, 1)

@@ -6,8 +6,10 @@ import os
 import shutil
 import uuid
 from abc import ABC, abstractmethod
+from collections.abc import Callable
 from contextlib import closing
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
+from functools import cached_property, partial
 from pathlib import Path
 
 from ..config import MemoryOptions
@@ -43,10 +45,15 @@ class Version:
 
     name: str  # of the folder or collection
     number: int  # counts up from 1; 0 for a plain folder without other versions
-    pairs: int | None  # how many it holds; None if not counted, or if another process has the folder open
     live: bool  # in use
     finished: bool  # completely built
     header: Header  # its encoder, and what was learned and said
+    count: Callable[[], int | None]
+
+    @cached_property
+    def pairs(self) -> int | None:
+        """How many it holds; None if another process has the folder open. To count opens a folder, which takes time."""
+        return self.count()
 
     @property
     def fingerprint(self) -> Fingerprint:
@@ -62,8 +69,8 @@ class Versions(ABC):
         self._name, self.place, self._setting = name, place, setting
 
     @abstractmethod
-    def all(self, *, counted: bool = True) -> list[Version]:
-        """All versions, oldest first; counting pairs opens each folder, which takes seconds for a large one."""
+    def all(self) -> list[Version]:
+        """All versions, oldest first."""
 
     @abstractmethod
     def _mark_finished(self, name: str) -> None:
@@ -78,15 +85,6 @@ class Versions(ABC):
         """Delete a version; False if a process has it open."""
 
     @abstractmethod
-    def check_swap(self) -> None:
-        """Check, before a long build, that a version could be put to use.
-
-        Raises:
-            MemoryLocked: the first swap of a folder, while it is open.
-            ConfigError: a folder is in the way.
-        """
-
-    @abstractmethod
     def close(self) -> None:
         """Release the connection, if there is one."""
 
@@ -95,30 +93,27 @@ class Versions(ABC):
 
         Raises:
             FingerprintMismatch: the version in use is of another encoder, and so are its readers.
-            MemoryStoreError: the name is a collection itself.
         """
         self.in_use(fingerprint)
-        taken = [version.number or 1 for version in self.all(counted=False)]  # a plain folder becomes version 1
+        taken = [version.number or 1 for version in self.all()]  # a plain folder becomes version 1
         return version_name(self._name, 1 + max(taken, default=0))
 
-    def finish(self, name: str, pairs: int, fingerprint: Fingerprint, *, wait_s: float = 0.0) -> Version:
+    def finish(self, name: str, pairs: int, *, wait_s: float = 0.0) -> Version:
         """Verify a version that was built and closed, and mark it as finished.
 
         ``wait_s`` are seconds to wait until a server has indexed it.
 
         Raises:
             MemoryStoreError: another number of pairs.
-            FingerprintMismatch: another encoder.
         """
-        built = next(version for version in self.all() if version.name == name)
-        self._refuse_other(built, fingerprint)
+        built = self._find(name)
         if built.pairs != pairs:
             raise MemoryStoreError(
                 f"{name!r} holds {built.pairs or 0:,} pairs, expected {pairs:,}: something else wrote to it, or a "
                 "write was lost. It was not put to use; see `reco memory versions`, and build again"
             )
         self._mark_finished(name)
-        return replace(built, finished=True)
+        return self._find(name)
 
     def use(self, name: str) -> Version:
         """Put a version to use, atomically, without interrupting readers.
@@ -129,7 +124,7 @@ class Versions(ABC):
             MemoryLocked: the first swap of a folder, while it is open.
             MemoryStoreError: it is not finished.
         """
-        self._swap(self._usable(name))
+        self._swap(self.usable(name))
         return next(version for version in self.all() if version.live)
 
     def rollback(self) -> Version:
@@ -138,54 +133,52 @@ class Versions(ABC):
         Raises:
             MemoryStoreError: there is none.
         """
-        versions = self.all(counted=False)
+        versions = self.all()
         live = next((version.number for version in versions if version.live), 0)
         older = [version for version in versions if version.finished and version.number < live]
         if not older:
             raise MemoryStoreError(f"there is no finished version of {self._name!r} before the one in use")
         return self.use(older[-1].name)
 
-    def prune(self, keep: int = 1) -> list[str]:
-        """Delete versions that are not in use, except the newest ``keep`` finished ones; returns their names."""
-        idle = [version for version in self.all(counted=False) if not version.live]
-        finished = [version.name for version in idle if version.finished]
-        kept = finished[len(finished) - keep :] if keep else []
+    def prune(self) -> list[str]:
+        """Delete versions that are not in use, except the newest finished one; returns their names."""
+        idle = [version for version in self.all() if not version.live]
+        kept = [version.name for version in idle if version.finished][-1:]
         return [version.name for version in idle if version.name not in kept and self._delete(version.name)]
 
     def in_use(self, fingerprint: Fingerprint) -> Version | None:
-        """The version in use, perhaps without a count of its pairs; None if there is none yet.
+        """The version in use; None if there is none yet.
 
         Raises:
             FingerprintMismatch: it is of another encoder than a new version would be.
         """
-        live = next((version for version in self.all(counted=False) if version.live), None)
-        if live is not None:
-            self._refuse_other(live, fingerprint)
+        live = next((version for version in self.all() if version.live), None)
+        if live is not None and not are_one_encoder(live.fingerprint, fingerprint):
+            raise FingerprintMismatch(
+                f"{live.name!r} is of encoder {live.fingerprint}, the other of {fingerprint}: readers of "
+                f"{self._name!r} use one encoder. Build the new one under another name ({self._setting}), and start "
+                "its readers with the new model"
+            )
         return live
 
     def find_unfinished(self, fingerprint: Fingerprint) -> Version | None:
         """The newest unfinished version of the same encoder; None without one."""
-        begun = [version for version in self.all(counted=False) if not version.finished]
+        begun = [version for version in self.all() if not version.finished]
         return next((each for each in reversed(begun) if are_one_encoder(each.fingerprint, fingerprint)), None)
 
-    def _usable(self, name: str) -> Version:
-        versions = self.all(counted=False)
-        wanted = next((version for version in versions if version.name == name), None)
-        if wanted is None:
-            known = ", ".join(version.name for version in versions) or "none"
-            raise ConfigError(f"there is no version {name!r} of {self.place}: {known}")
+    def usable(self, name: str) -> Version:
+        """A version that can be put to use; errors as in :meth:`use`."""
+        wanted = self._find(name)
         if not wanted.finished:
             raise MemoryStoreError(f"the building of {name!r} was not finished: build again, and prune it")
         self.in_use(wanted.fingerprint)
         return wanted
 
-    def _refuse_other(self, version: Version, fingerprint: Fingerprint) -> None:
-        if not are_one_encoder(version.fingerprint, fingerprint):
-            raise FingerprintMismatch(
-                f"{version.name!r} is of encoder {version.fingerprint}, the other of {fingerprint}: readers of "
-                f"{self._name!r} use one encoder. Build the new one under another name ({self._setting}), and start "
-                "its readers with the new model"
-            )
+    def _find(self, name: str) -> Version:
+        versions = {version.name: version for version in self.all()}
+        if name not in versions:
+            raise ConfigError(f"there is no version {name!r} of {self.place}: {', '.join(versions) or 'none'}")
+        return versions[name]
 
 
 class FolderVersions(Versions):
@@ -196,45 +189,29 @@ class FolderVersions(Versions):
     """
 
     def __init__(self, place: str | os.PathLike[str]) -> None:
-        self._link = in_home(place)
-        if not self._link.name.strip("."):
+        """The versions of a folder, also where the place is a link to it."""
+        link = in_home(place)
+        while link.is_symlink() and version_number(link.name, link.readlink().name) is None:
+            link = link.parent / link.readlink()
+        if not link.name.strip("."):
             raise ConfigError(f"versions lie beside their memory's folder: give its name, not --memory {place}")
-        super().__init__(self._link.name, repr(str(self._link)), "--memory")
+        self._link = link
+        super().__init__(link.name, repr(str(link)), "--memory")
 
-    def all(self, *, counted: bool = True) -> list[Version]:
-        """All versions, oldest first; a plain folder of the name has number 0.
-
-        Raises:
-            ConfigError: the name is somebody's link to a folder that is no version of it, which a swap would replace.
-        """
-        if self._link.is_symlink() and self._link.exists():
-            there = self._link.parent / self._link.readlink()
-            if version_number(self._name, there.name) is None or there.parent.resolve() != self._link.parent.resolve():
-                raise ConfigError(
-                    f"{self.place} is a link to {str(there)!r}, and versions lie beside the folder itself: give "
-                    f"--memory {there}"
-                )
+    def all(self) -> list[Version]:
+        """All versions, oldest first; a plain folder of the name has number 0."""
         parent = self._link.parent
         names = {entry.name.removesuffix(PARTIAL) for entry in parent.iterdir()} if parent.is_dir() else set()
-        numbers = {name: version_number(self._name, name) for name in names} | (
-            {} if self._link.is_symlink() else {self._name: 0}
-        )
+        numbers = {name: version_number(self._name, name) for name in names}
+        if not self._link.is_symlink():
+            numbers[self._name] = 0
         ordered = sorted((number, name) for name, number in numbers.items() if number is not None)
-        found = (self._read(name, number, counted=counted) for number, name in ordered)
-        return [version for version in found if version is not None]
+        return [version for number, name in ordered if (version := self._read(name, number)) is not None]
 
     def folder(self, name: str) -> Path:
         """Where a version is, or is being built."""
         finished = self._link.with_name(name)
         return finished if finished.exists() else self._link.with_name(name + PARTIAL)
-
-    def find(self, name: str) -> Path:
-        """The folder of a version that can be put to use; errors as in :meth:`Versions.use`."""
-        return self.folder(self._usable(name).name)
-
-    def check_swap(self) -> None:
-        """See :meth:`Versions.check_swap`."""
-        self._place_of_first()
 
     def close(self) -> None:
         """Nothing to release."""
@@ -247,7 +224,13 @@ class FolderVersions(Versions):
         """Replace the link. A plain folder of the name first becomes version 1."""
         if not wanted.number:
             return
-        if (first := self._place_of_first()) is not None:
+        if self._link.exists() and not self._link.is_symlink():
+            first = self._link.with_name(version_name(self._name, 1))
+            if _count(self._link) is None:
+                raise MemoryLocked(
+                    f"{self.place} is open in another process. Only the first swap needs it closed: it renames the "
+                    f"folder to {first.name}; later ones need no stopped readers"
+                )
             self._link.rename(first)
         new = self._link.with_name(f".{self._name}.{uuid.uuid4().hex[:8]}")
         new.symlink_to(wanted.name, target_is_directory=True)
@@ -255,7 +238,6 @@ class FolderVersions(Versions):
         sync_folder(self._link.parent)
 
     def _delete(self, name: str) -> bool:
-        """Delete a version unless a process has it open."""
         folder = self.folder(name)
         if _count(folder) is None:
             return False
@@ -263,28 +245,14 @@ class FolderVersions(Versions):
         shutil.rmtree(folder.replace(gone))
         return True
 
-    def _read(self, name: str, number: int, *, counted: bool) -> Version | None:
+    def _read(self, name: str, number: int) -> Version | None:
         """Describe a version; None if there is no memory yet."""
         folder = self.folder(name)
         header = read_header(folder) if folder.is_dir() else None
         if header is None:
             return None
         live, finished = self._link.resolve() == folder.resolve(), not folder.name.endswith(PARTIAL)
-        return Version(name, number, _count(folder) if counted else None, live, finished, header)
-
-    def _place_of_first(self) -> Path | None:
-        """Where a plain folder of the name goes, in which nobody may write then; None if there is none."""
-        if not self._link.exists() or self._link.is_symlink():
-            return None
-        first = self._link.with_name(version_name(self._link.name, 1))
-        if first.exists():
-            raise ConfigError(f"both {self._link} and {first} are folders: rename one of them")
-        if _count(self._link) is None:
-            raise MemoryLocked(
-                f"{self.place} is open in another process. Only the first swap needs it closed: it renames the folder "
-                f"to {first.name}; later ones need no stopped readers"
-            )
-        return first
+        return Version(name, number, live, finished, header, partial(_count, folder))
 
 
 def _count(folder: Path) -> int | None:

@@ -105,7 +105,7 @@ class VersionInUse:
             MemoryStoreError: it is not finished, or of another encoder, or cannot be opened.
         """
         versions, memory = self._versions, self._memory
-        folder = versions.find(name)
+        folder = versions.folder(versions.usable(name).name)
         if os.path.realpath(folder) != os.path.realpath(memory.location):
             self._move(folder)
             versions.use(name)  # after the folder in use was closed: the first time, it is renamed

@@ -93,5 +93,5 @@ def test_a_copy_brings_it_and_keeps_what_is_there(memory: Path, ask: Ask, way: s
     if target == "back":
         assert ask("memory", "copy", way, target)["opinions"] == 2
     judge(ask, "small-green-circle", "a red square", target)
-    assert ask("memory", "copy", "memory", target)["opinions"] == 3
+    assert ask("memory", "copy", "memory", target, "--yes")["opinions"] == 3
     assert sorted(pairs(ask, target)) == ["small-blue-circle", "small-green-circle", "small-red-circle"]

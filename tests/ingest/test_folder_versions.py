@@ -33,7 +33,7 @@ def build(versions: FolderVersions, count: int, *, finish: bool = True) -> str:
     name = versions.begin(MINE)
     opened(versions.folder(name), count).close()
     if finish:
-        versions.finish(name, count, MINE)
+        versions.finish(name, count)
     return name
 
 
@@ -76,22 +76,24 @@ def test_first_version_swap_rollback_prune(versions: FolderVersions, place: Path
     assert shown(versions) == {"memory--v1": (3, False, True), "memory--v2": (5, True, True)}
     assert versions.rollback().name == "memory--v1"
     assert count(place) == 3
-    assert versions.prune(keep=0) == ["memory--v2"]
-    assert shown(versions) == {"memory--v1": (3, True, True)}
-    assert sorted(path.name for path in place.parent.iterdir()) == ["memory", "memory--v1"]
+    build(versions, 7)
+    assert versions.prune() == ["memory--v2"], "the newest one is kept"
+    assert shown(versions) == {"memory--v1": (3, True, True), "memory--v3": (7, False, True)}
+    assert sorted(path.name for path in place.parent.iterdir()) == ["memory", "memory--v1", "memory--v3"]
 
 
 def test_who_has_it_open_goes_on_with_its_version(versions: FolderVersions, place: Path) -> None:
     versions.use(build(versions, 3))
     with_link = open_memory(place, MINE, create=False)
-    versions.use(build(versions, 5))
+    for size in (5, 6):
+        versions.use(build(versions, size))
     with_link.upsert(Records(["late"], *(np.eye(4, dtype=np.float32)[:1],) * 2, [{}]))
     with_link.flush()
-    assert (with_link.count(), count(place)) == (4, 5)
+    assert (with_link.count(), count(place)) == (4, 6)
     assert shown(versions)["memory--v1"] == (None, False, True)  # how many, only its holder can say
-    assert versions.prune(keep=0) == []  # it is open
+    assert versions.prune() == []  # it is open
     with_link.close()
-    assert versions.prune(keep=0) == ["memory--v1"]
+    assert versions.prune() == ["memory--v1"]
 
 
 def test_a_plain_folder_becomes_version_1(versions: FolderVersions, place: Path) -> None:
@@ -114,14 +116,14 @@ def test_a_plain_folder_that_is_open_stays(versions: FolderVersions, place: Path
     assert versions.use(name).pairs == 5
 
 
-def test_a_link_of_somebodys_is_not_replaced(versions: FolderVersions, place: Path, tmp_path: Path) -> None:
-    disk = tmp_path / "disk" / "memory--v1"
-    opened(disk, 2).close()
-    place.symlink_to(disk)
-    for ask in (versions.all, lambda: versions.begin(MINE), lambda: versions.use("memory--v1")):
-        with pytest.raises(ConfigError, match=rf"is a link to '{disk}', .* give --memory {disk}"):
-            ask()
-    assert place.readlink() == disk and count(place) == 2
+def test_versions_lie_beside_the_folder_that_a_link_leads_to(tmp_path: Path) -> None:
+    folder = tmp_path / "disk" / "memory"
+    opened(folder, 2).close()
+    (tmp_path / "shop").symlink_to(folder)
+    versions = FolderVersions(tmp_path / "shop")
+    versions.use(build(versions, 5))
+    assert count(tmp_path / "shop") == count(folder) == 5
+    assert sorted(path.name for path in folder.parent.iterdir()) == ["memory", "memory--v1", "memory--v2"]
 
 
 def test_who_came_by_a_link_to_the_link_goes_on_with_its_version(
@@ -149,22 +151,10 @@ def test_an_unfinished_version_is_not_used_and_goes_on(versions: FolderVersions,
     assert found is not None
     assert (found.name, versions.find_unfinished(OTHER)) == (name, None)
     with pytest.raises(MemoryStoreError, match="holds 5 pairs, expected 6"):
-        versions.finish(name, 6, MINE)
+        versions.finish(name, 6)
     assert versions.begin(MINE) == "memory--v3"
-    assert versions.finish(name, 5, MINE).finished
+    assert versions.finish(name, 5).finished
     assert versions.use(name).pairs == 5
-
-
-def test_what_stands_in_the_way_of_a_swap_is_found_before_a_build(versions: FolderVersions, place: Path) -> None:
-    versions.check_swap()
-    held = opened(place, 2)
-    with pytest.raises(MemoryLocked, match="Only the first swap needs it closed"):
-        versions.check_swap()
-    held.close()
-    versions.check_swap()
-    place.with_name("memory--v1").mkdir()
-    with pytest.raises(ConfigError, match="are folders: rename one of them"):
-        versions.check_swap()
 
 
 def test_another_encoder_is_refused(versions: FolderVersions, place: Path) -> None:
@@ -188,7 +178,7 @@ def test_unknown_and_missing_versions(versions: FolderVersions, place: Path) -> 
 def test_other_folders_beside_it_are_left_alone(versions: FolderVersions, place: Path) -> None:
     for name in ("memory--vx", "other--v1", "memory--v7"):  # the last one holds no memory
         place.with_name(name).mkdir()
-    versions.use(build(versions, 3))
-    versions.use(build(versions, 4))
-    assert versions.prune(keep=0) == ["memory--v1"]
+    for size in (3, 4, 5):
+        versions.use(build(versions, size))
+    assert versions.prune() == ["memory--v1"]
     assert {"memory--vx", "other--v1", "memory--v7"} <= {path.name for path in place.parent.iterdir()}

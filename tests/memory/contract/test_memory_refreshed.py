@@ -55,7 +55,7 @@ def version_of(server: StandIn, fingerprint: Fingerprint, opened: Open, gate: di
         new = opened(fingerprint, name)
         new.upsert(Records([id_], AXES[:1], AXES[1:2], [{}]))
         new.set_calibration(gate)
-        versions.finish(name, 1, fingerprint)
+        versions.finish(name, 1)
     return name
 
 
