@@ -18,8 +18,6 @@ from reco_plugin.cli.app import app
 from reco_plugin.errors import ArtifactError
 from reco_plugin.files import sha256_file, weights_file
 
-TEXT = {"kind": "clip", "context_length": 20, "clean": "lower", "pad_id": 0, "end_id": 4095}
-
 
 @pytest.fixture
 def copy(model: Path, tmp_path: Path) -> Path:
@@ -48,7 +46,7 @@ def test_the_shipped_model_is_whole(model):
         assert artifact.graph(name).stat().st_size == artifact.manifest.graphs[name].size_bytes
 
 
-@pytest.mark.parametrize("make", [lambda path: None, Path.mkdir, Path.touch], ids=["nothing", "empty", "file"])
+@pytest.mark.parametrize("make", [lambda path: None, Path.mkdir], ids=["nothing", "empty"])
 def test_a_folder_without_a_model_says_what_to_give(make, tmp_path):
     place = tmp_path / "elsewhere"
     make(place)
@@ -56,12 +54,11 @@ def test_a_folder_without_a_model_says_what_to_give(make, tmp_path):
         Artifact.load(place)
 
 
-@pytest.mark.parametrize("name", GRAPHS)
-def test_a_truncated_graph_is_noticed_when_the_model_is_opened(name, copy):
-    path = copy / name / "1" / "model.onnx"
+def test_a_truncated_graph_is_noticed_when_the_model_is_opened(copy):
+    path = copy / "clip_text" / "1" / "model.onnx"
     whole = path.read_bytes()
     path.write_bytes(whole[: len(whole) // 2])
-    with pytest.raises(ArtifactError, match=rf"{name}.*{len(whole) // 2:,} bytes.*{len(whole):,}.*truncated"):
+    with pytest.raises(ArtifactError, match=rf"clip_text.*{len(whole) // 2:,} bytes.*{len(whole):,}.*truncated"):
         Reco.open(copy, memory=":memory:")
 
 
@@ -123,10 +120,6 @@ def test_a_manifest_of_another_version_asks_for_another_export_whatever_else_it_
         ({"colour": "red"}, "colour"),
         ({"policy": {"k": 0}}, r"policy\.k"),
         ({"dimension": 10**9}, "dimension.*65536.*got 1000000000"),
-        ({"text": {**TEXT, "context_length": 10**9}}, r"text\.context_length"),
-        ({"image": {"size": [10**6, 64]}}, r"image\.size\.0"),
-        ({"image": {"interpolation": "bicubic"}}, r"image\.size"),
-        ({"text": {"kind": "clip"}}, r"text\.context_length"),
         ({"templates": ["{c} icon", "a photo"]}, r"templates\.1"),
         ({"fusion": {"fuser": "magic"}}, r"fusion\.fuser"),
     ],

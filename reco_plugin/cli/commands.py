@@ -48,17 +48,6 @@ class Command(NamedTuple):
         group.command(name, cls=LateCommand, short_help=self.says, epilog=f"Example: {self.example}")(load)
 
 
-def add_renamed(group: typer.Typer, old: str, new: str) -> None:
-    """Add a hidden command that only names the one which took its place."""
-
-    def refuse() -> None:
-        typer.echo(f"error: `reco {old}` is now: {new}", err=True)
-        raise typer.Exit(1)
-
-    swallow = {"ignore_unknown_options": True, "allow_extra_args": True}
-    group.command(old.rpartition(" ")[2], hidden=True, add_help_option=False, context_settings=swallow)(refuse)
-
-
 class _Command(TyperCommand):
     """A command that was loaded."""
 

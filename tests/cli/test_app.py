@@ -19,7 +19,7 @@ from click.testing import Result
 from typer.testing import CliRunner
 
 import reco_plugin.cli
-from reco_plugin.cli.app import RENAMED, app, main
+from reco_plugin.cli.app import app, main
 from reco_plugin.cli.shared import print_result
 from reco_plugin.errors import DataError
 from reco_plugin.options import RefineOptions, options_of
@@ -47,7 +47,7 @@ def command_at(path: tuple[str, ...]) -> Any:
     return command
 
 
-ALL = [path for path in sorted(commands(WHOLE)) if not command_at(path).hidden]
+ALL = sorted(commands(WHOLE))
 
 
 def parameters(path: tuple[str, ...]) -> list[Any]:
@@ -61,11 +61,6 @@ def test_there_are_at_most_twenty_commands() -> None:
         *("memory versions", "memory feedback", "model export", "model add", "model train"),
     }
     assert len(ALL) <= 20
-
-
-@pytest.mark.parametrize("old", RENAMED)
-def test_an_old_name_says_the_new_one(old: str, fail: Callable[..., str]) -> None:
-    assert RENAMED[old] in fail(*old.split(), "anything", "--whatever", "1")
 
 
 def test_help_is_sentences_without_python_types_and_with_an_example(run: Callable[..., Result]) -> None:
@@ -126,7 +121,6 @@ def test_what_lists_the_commands_imports_none_of_them(tmp_path: Path) -> None:
     ("typed", "offered"),
     [
         ("reco memory re", {"remove"}),
-        ("reco memory info --me", {"--memory"}),
         ("reco embed --target t", {"text"}),
     ],
 )
@@ -180,12 +174,9 @@ def test_an_error_names_the_way_out(work: Path, catalogue: Path, fail: Callable[
     [
         ("memory search x --k 0", 2, "Invalid value for '--k'"),
         ("memory search x --kk 1", 2, "No such option: --kk"),
-        ("memory add", 2, "Missing argument 'SOURCE'"),
-        ("memory inf", 2, "Did you mean 'info'?"),
         ("embed --text x --role judge", 2, "Invalid value for '--role'"),
         ("memory build", 1, "error: give a source to build from, or --relearn"),
         ("embed --input gone.txt", 1, "error: gone.txt cannot be read: No such file or directory"),
-        ("embed --text fox --out .", 1, "error: . is a folder: name a file in it"),
     ],
 )
 def test_a_mistake_is_named(work: Path, command: str, code: int, said: str) -> None:

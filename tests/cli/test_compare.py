@@ -49,7 +49,6 @@ def words(question):
 
 
 named = FunctionIndex(words, 128, searches_text=True, name="my shop")
-pairs = lambda question: [("p1", 0.5)]
 """
 
 
@@ -85,12 +84,10 @@ def test_scores_of_numpy_and_more_hits_than_asked_for_are_taken(shop, ask):
     ("function", "says"),
     [
         ("shop.py", "is FILE.py:NAME, as in shop.py:search, got 'shop.py'"),
-        ("gone.py:search", "there is no file gone.py"),
         ("shop.py:serach", "shop.py has no 'serach': did you mean 'search'?"),
         ("broken.py:search", "the file cannot be run: ModuleNotFoundError: No module named 'nowhere'"),
         ("shop.py:farthest", "the best hit comes first, with the cosine as score, which is 1 - distance"),
         ("shop.py:fails", r"shop.py:fails failed: KeyError: 'clip' (shop.py, line 36)"),
-        ("shop.py:pairs", "gave ('p1', 0.5): it must give IndexHits"),
     ],
 )
 def test_a_function_that_cannot_be_asked_is_told_by_its_name(shop, fail, function, says):

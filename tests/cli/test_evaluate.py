@@ -14,7 +14,6 @@ from some_drawings import all_drawings
 from reco_plugin.artifact import Artifact
 from reco_plugin.data import write_pairs
 from reco_plugin.demo.tasks import drawing
-from reco_plugin.types import Pair
 
 pytestmark = pytest.mark.slow
 
@@ -86,11 +85,9 @@ def test_a_second_run_encodes_nothing(work: Path, catalogue: Path, memory: Path,
 @pytest.mark.parametrize(
     ("arguments", "problem"),
     [
-        (("nowhere",), "nowhere does not exist"),
         (("shop.npz?check=0", "--max-loss", "0.1"), "--paper and --max-loss belong to --tune"),
         (("shop.npz?check=0", "--tune", "--memory", "m"), "leave out --memory"),
         (("shop.npz?check=0", "--tune"), "--tune needs labels"),
-        (("shop.npz?check=0", "--template", "a {}"), "templates have no effect"),
         (("shop.npz?check=0", "--group", "colour"), "no pair has a 'colour' to group by"),
         (("shop.npz?check=0", "--out", "shop.npz/x"), "cannot be written to"),
     ],
@@ -98,10 +95,3 @@ def test_a_second_run_encodes_nothing(work: Path, catalogue: Path, memory: Path,
 def test_bad_input_is_one_line_that_names_it(shop: Path, fail: Run, arguments: tuple[str, ...], problem: str) -> None:
     assert problem in fail("eval", *arguments)
     assert not (shop / "eval").exists() or not list((shop / "eval").glob("eval.*"))
-
-
-def test_ten_classes_of_one_picture_are_too_few(work: Path, drawings: list[Pair], fail: Run) -> None:
-    for number, pair in enumerate(drawings[:10]):
-        (work / "photos" / f"class {number}").mkdir(parents=True)
-        pair.image.save(work / "photos" / f"class {number}" / "a.png")  # type: ignore[union-attr]
-    assert "10 pictures of 10 things, too few to hold some out" in fail("eval", "photos")

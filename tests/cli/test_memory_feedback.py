@@ -45,7 +45,6 @@ def test_it_is_given_listed_and_taken_back(
     ("words", "message"),
     [
         (("--not", "small-red-circle"), "give either --text or --image"),
-        (("--not", "gone", "--text", "red"), "holds no pair 'gone'"),
         (("--not", "a", "--right", "b", "--text", "red"), "give one of them"),
     ],
 )

@@ -18,10 +18,7 @@ pytestmark = pytest.mark.slow
 COMMANDS = (
     "build --as shop",
     "build --as shop --swap",
-    "build --dry-run",
-    "build --engine ray",
     "add --exclude",
-    "add --only-known --dry-run",
     "sync --as shop --max-delete 1",
 )
 
@@ -34,8 +31,6 @@ def files(folder: Path) -> dict[str, bytes | None]:
 def test_it_is_refused_before_anything_is_encoded_or_written(
     work: Path, catalogue: Path, fail: Callable[..., str], monkeypatch: pytest.MonkeyPatch, command: str
 ) -> None:
-    if "ray" in command:
-        pytest.importorskip("ray", reason="pip install 'reco-plugin[ray]'")
     vectors = np.eye(2, 128, dtype=np.float32)
     with closing(open_memory("memory", Fingerprint("other-clip", "0" * 64, 128))) as memory:
         memory.upsert(Records(["a", "b"], vectors, vectors, [{"reco_source": "shop"}, {}]))

@@ -104,11 +104,9 @@ def test_after_some_failures_the_service_is_not_asked_until_one_call_probes(monk
 @pytest.mark.parametrize(
     ("trouble", "reason"),
     [
-        (answering(500), "service_error"),
         (answering(503, "memory_unavailable"), "service_error"),
         (answering(504, "deadline_exceeded"), "service_timeout"),
         (lambda: httpx.Response(200, text="<html>"), "service_error"),
-        (down, "service_error"),
     ],
 )
 def test_whatever_fails_queries_are_answered_and_no_pause_is_made(

@@ -27,10 +27,6 @@ class Answers(BaseHTTPRequestHandler):
                 self._redirect("/a.png")
             case "/file":
                 self._redirect("file:///etc/passwd")
-            case "/ftp":
-                self._redirect("ftp://127.0.0.1/x")
-            case "/empty":
-                self._send(b"")
             case "/large":
                 self._send(b"x" * 100_000)
             case "/short":
@@ -69,7 +65,7 @@ def server() -> Iterator[str]:
         thread.join()
 
 
-@pytest.mark.parametrize("path", ["/a.png", "/moved", "/a.png?sig=1%2F2", "/ü b.png", "/%C3%BC%20b.png"])
+@pytest.mark.parametrize("path", ["/moved", "/a.png?sig=1%2F2", "/ü b.png"])
 def test_an_image_is_fetched(server: str, path: str) -> None:
     assert RemoteImage(server + path).read() == png()
 
@@ -79,8 +75,6 @@ def test_an_image_is_fetched(server: str, path: str) -> None:
     [
         ("/gone.png", "answered HTTP 404"),
         ("/file", "answered HTTP 302|cannot be fetched"),
-        ("/ftp", "cannot be fetched"),
-        ("/empty", "is not whole"),
         ("/large", "has more than 50,000 bytes"),
         ("/short", "is not whole"),
         ("/slow", "cannot be fetched: timed out"),
@@ -94,9 +88,7 @@ def test_what_cannot_be_fetched_is_named_without_secrets(server: str, path: str,
     assert "hidden" not in str(error.value)
 
 
-@pytest.mark.parametrize(
-    "url", ["http://127.0.0.1:1/a.png", "http://", "http://no host/a", "http://[::1/a", "http://x:y/a"]
-)
+@pytest.mark.parametrize("url", ["http://127.0.0.1:1/a.png", "http://[::1/a"])
 def test_urls_that_lead_nowhere(url: str) -> None:
     with pytest.raises(DataError, match="cannot be fetched"):
         RemoteImage(url).read()

@@ -52,8 +52,9 @@ def fill(tmp_path: Path, reco: Reco) -> Callable[[str], Outcome]:
     return lambda source: ingest(open_rows(source), reco, IngestOptions(rejected=tmp_path / "rejected.jsonl"))
 
 
-@pytest.mark.parametrize("name", ["pairs.npz", "pairs.parquet"])
-@pytest.mark.parametrize(("turned", "what"), [("image", "pictures"), ("text", "captions")])
+@pytest.mark.parametrize(
+    ("turned", "what", "name"), [("image", "pictures", "pairs.npz"), ("text", "captions", "pairs.parquet")]
+)
 def test_vectors_of_another_encoder_are_refused_and_nothing_is_written(
     turned: str, what: str, name: str, write: Write, fill: Callable[[str], Outcome], reco: Reco
 ) -> None:

@@ -127,13 +127,9 @@ def test_columns_and_the_folder_of_images_are_named_behind_the_source(tmp_path: 
     ("line", "where", "reason", "id_"),
     [
         (b"x,a.png,  ,1", "line 3, column 'text'", "missing or empty", "x"),
-        (b"x,gone.png,fox,1", "line 3, column 'image'", "'gone.png' is not a file at", "x"),
         (b"x," + b"/9j/" * 2000 + b",fox,1", "line 3, column 'image'", "expected the path of an image", "x"),
-        (b"x,a\0.png,fox,1", "line 3, column 'image'", "is not a file at", "x"),
-        (b"x,s3://b/a.png,fox,1", "line 3, column 'image'", "s3:// is not supported", "x"),
         (b"x,a.png,F\xfcchse,1", "line 3", "is not UTF-8", None),
         (b"x,a.png,fox,1,2", "line 3", "5 values for 4 columns", None),
-        (b"x,a.png,fox", "line 3", "3 values for 4 columns", None),
         (b'x,a.png,"fox" y,1', "after line 2", "is a quote left open?", None),
     ],
 )
@@ -153,14 +149,10 @@ def test_a_bad_line_of_csv_costs_one_row(here: Path, line: bytes, where: str, re
 @pytest.mark.parametrize(
     ("line", "where", "reason", "id_"),
     [
-        (b'{"id": "x", "image": "a.png", "text": null}', ", column 'text'", "missing or empty", "x"),
-        (b'{"id": "x", "image": "a.png", "text": ["a", "b"]}', ", column 'text'", "expected one caption", "x"),
         (b'{"id": "x", "image": "a.png", "text": "\\ud800"}', ", column 'text'", "is not Unicode", "x"),
         (b'{"id": "x", "image": 3, "text": "fox"}', ", column 'image'", "expected the path of an image, got 3", "x"),
         (b'{"id": 1.5, "image": "a.png", "text": "fox"}', ", column 'id'", "expected a text or whole number", None),
         (b'{"id": "x", "image"', "", "is not JSON", None),
-        (b'["a.png"]', "", "is not a JSON object", None),
-        (b'{"id": "x", "image": "a.png", "text": "F\xfcchse"}', "", "is not UTF-8", None),
     ],
 )
 def test_a_bad_line_of_jsonl_costs_one_row(here: Path, line: bytes, where: str, reason: str, id_: str | None) -> None:
@@ -198,7 +190,7 @@ def test_vectors_may_stand_in_columns_of_tables(here: Path) -> None:
         assert (pair.id, pair.text) == ("1", "a fox")
 
 
-@pytest.mark.parametrize("suffix", [".csv", ".jsonl", ".ndjson"])
+@pytest.mark.parametrize("suffix", [".csv", ".ndjson"])
 def test_parts_are_the_table(here: Path, suffix: str, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(tables_module, "_ROWS_PER_PART", 3)
     path = here / f"t{suffix}"
@@ -322,26 +314,19 @@ def test_an_existing_path_is_no_pattern_and_has_no_options(tmp_path: Path) -> No
     ("source", "message"),
     [
         ("gone.csv", r"gone\.csv does not exist \(did you mean .*one\.csv"),
-        ("gone.parquet", r"gone\.parquet does not exist"),
         ("empty", r"holds no images.*no \.parquet"),
-        ("saved", "Hugging Face"),
         ("pairs.xlsx", "of no kind that pairs are read from"),
-        ("one.csv", "holds no pairs"),
         ("wide.csv", "UTF-16"),
         ("twice.csv", "the column 'text' twice"),
-        ("noise.npz", r"noise\.npz is no npz"),
         ("noise.parquet", r"noise\.parquet cannot be read as parquet"),
-        ("*.parquet.gz", "no shard matches"),
     ],
 )
 def test_sources_that_are_none(tmp_path: Path, source: str, message: str) -> None:
-    for name in ("empty", "saved"):
-        (tmp_path / name).mkdir()
-    (tmp_path / "saved" / "state.json").touch()
+    (tmp_path / "empty").mkdir()
     (tmp_path / "one.csv").write_text("image,text\n")
     (tmp_path / "wide.csv").write_text("image,text\n", encoding="utf-16")
     (tmp_path / "twice.csv").write_text("image,text,text\n")
-    for name in ("pairs.xlsx", "noise.npz", "noise.parquet"):
+    for name in ("pairs.xlsx", "noise.parquet"):
         (tmp_path / name).write_bytes(b"noise")
     with pytest.raises(DataError, match=message):
         open_rows(tmp_path / source)

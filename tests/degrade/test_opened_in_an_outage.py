@@ -31,9 +31,9 @@ def server() -> Iterator[StandIn]:
 
 
 @pytest.fixture
-def there(request: pytest.FixtureRequest, server: StandIn) -> dict[str, Any]:
+def there(server: StandIn) -> dict[str, Any]:
     """Settings of a memory on the server."""
-    return {"memory": server.url(getattr(request, "param", "grpc"))}
+    return {"memory": server.url("grpc")}
 
 
 def ask_until(reco: Reco, reason: str | None, *, tries: int = 200) -> Any:
@@ -47,7 +47,6 @@ def ask_until(reco: Reco, reason: str | None, *, tries: int = 200) -> Any:
 
 
 @quiet
-@pytest.mark.parametrize("there", ["http", "grpc"], indirect=True)
 def test_down_then_up_with_pairs(model: Path, server: StandIn, there: dict[str, Any], known: list[Pair]) -> None:
     with Reco.open(model, **there) as writer:
         writer.memory.add(known)
