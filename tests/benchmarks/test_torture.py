@@ -40,8 +40,6 @@ def test_a_fault_is_told_and_ends_in_1(monkeypatch: pytest.MonkeyPatch, capsys: 
     [
         (Answer(200, 0, b"content-type: application/json", b"{}"), None),
         (Answer(422, 0, b"content-type: application/json", b"{"), "422 with what is no JSON"),
-        (Answer(503, 0), "503"),
-        (Answer(0, 0), "closed without an answer"),
         (Answer(-1, 60), "no answer in time"),
     ],
 )

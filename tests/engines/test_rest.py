@@ -112,9 +112,6 @@ def test_the_index_is_read_from_the_mapping(server, engine: str, field: dict[str
     ("engine", "field", "message"),
     [
         ("elasticsearch", {"element_type": "bit"}, "element_type bit"),
-        ("elasticsearch", {"index": False}, "not indexed"),
-        ("elasticsearch", {"type": "semantic_text"}, "holds semantic_text"),
-        ("opensearch", {**KNN, "data_type": "byte"}, "data_type byte"),
         ("opensearch", {**KNN, "space_type": "hamming"}, "hamming"),
     ],
 )
@@ -165,7 +162,6 @@ def test_a_search_sends_what_the_documentation_has(server, engine: str, body: di
         ("elasticsearch", {"similarity": "max_inner_product"}, 3.5, 2.5),
         ("elasticsearch", {"similarity": "max_inner_product"}, 0.5, -1.0),
         ("elasticsearch", {"similarity": "l2_norm"}, 0.2, -2.0),
-        ("opensearch", {**KNN, "space_type": "l2"}, 0.2, -2.0),
         ("opensearch", {**KNN, "space_type": "innerproduct"}, 0.5, -1.0),
     ],
 )

@@ -27,11 +27,10 @@ pytestmark = pytest.mark.slow
 TABLE = "drawn"
 
 
-@pytest.fixture(params=["qdrant", pytest.param("postgresql", marks=pytest.mark.slow)])
-def engine(request: pytest.FixtureRequest) -> Served:
-    """What the sources have in common is shown with two engines; the contract is all engines'."""
-    served: Served = request.getfixturevalue(request.param)
-    return served
+@pytest.fixture
+def engine(postgresql: Served) -> Served:
+    """What the sources have in common is shown with one engine; the contract is all engines'."""
+    return postgresql
 
 
 @pytest.fixture(scope="session")

@@ -53,7 +53,7 @@ def filled(place: str | Path, model: Path) -> str:
     return str(place)
 
 
-@pytest.fixture(params=["edge", "grpc", "http"])
+@pytest.fixture(params=["edge", "grpc"])
 def source(request: pytest.FixtureRequest, model: Path, tmp_path: Path, server: StandIn) -> str:
     """A memory of each kind."""
     if request.param == "edge":

@@ -37,7 +37,6 @@ def old_quota(path: str, quota: int, period: int = 100_000) -> dict[str, object]
     ("files", "found"),
     [
         ({}, 8),
-        (V2 | {"sys/fs/cgroup/cpu.max": "max 100000"}, 8),
         (V2 | {"sys/fs/cgroup/cpu.max": "250000 100000"}, 3),  # of a container, which sees its own as the root
         (V2 | {"sys/fs/cgroup/system.slice/reco.service/cpu.max": "50000 100000"}, 1),
         (
@@ -47,8 +46,6 @@ def old_quota(path: str, quota: int, period: int = 100_000) -> dict[str, object]
             4,
         ),
         (V2 | {"sys/fs/cgroup/cpu.max": "no number"}, 8),
-        (V1 | old_quota("", -1), 8),
-        (V1 | old_quota("", 200_000), 2),
         (V1 | old_quota("/kubepods/pod", 50_000, 20_000) | old_quota("/kubepods", 700_000), 3),
     ],
 )

@@ -27,7 +27,6 @@ pytestmark = pytest.mark.torch
     ("model", "pretrained", "right"),
     [
         ("ViT-B-32", "openai", "ViT-B-32-quickgelu"),
-        ("ViT-L/14", "openai", "ViT-L-14-quickgelu"),
         ("ViT-B-32-quickgelu", "laion2b_s34b_b79k", "ViT-B-32"),
     ],
 )

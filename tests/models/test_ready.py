@@ -130,14 +130,9 @@ def test_graphs_that_are_no_towers_are_refused(js: Path, written: Written, tmp_p
     ("name", "values"),
     [
         ("preprocessor_config.json", {"image_mean": ["a", "b", "c"]}),
-        ("preprocessor_config.json", {"do_pad": True}),
-        ("preprocessor_config.json", {"do_normalize": False}),
-        ("preprocessor_config.json", {"rescale_factor": 1.0}),
         ("preprocessor_config.json", {"resample": 1}),
-        ("preprocessor_config.json", {"max_num_patches": 256}),
         ("preprocessor_config.json", {"size": {"shortest_edge": 99}}),
         ("tokenizer_config.json", {"padding_side": "middle"}),
-        ("tokenizer_config.json", {"pad_token": "<none>"}),
     ],
 )
 def test_settings_that_cannot_be_followed_name_their_file(

