@@ -33,7 +33,7 @@ from .ranks import measure_sides, nearest, refine_task
 from .record import Example, Line, Record, Shares, ShownHit, Verdict, pick
 from .source import Things
 from .statistics import CHANGED, Difference, Figures, bootstrap, compare_pairs, level, points
-from .task import Side, Task, TaskItems
+from .task import SIDES, Side, Task, TaskItems
 from .thumbnails import Thumbnails
 from .verdict import DOUBTFUL
 
@@ -42,7 +42,9 @@ Direction: TypeAlias = str
 MOST = 4000
 """Pairs that ask: more would narrow intervals by little, and take longer."""
 _RIVALS = 10_000  # things that nobody asks for whose texts compete, at most
-_SIDES: tuple[Side, ...] = ("image", "text", "both")
+MEASURED: Mapping[Direction, Sequence[Side]] = {"text->image": ("text",), "image->text": SIDES}
+"""Sides that are refined: an index of pictures stays as it is, and names of classes may be refined as one set."""
+_TRIED = sum(map(len, MEASURED.values()))
 _RESULTS = 6  # of each side of an example
 _NAMED = 3  # things that lose, in a note
 
@@ -180,7 +182,7 @@ class RefinesByPairs(Refines, Protocol):
 
 
 def evaluate(asking: Askers, reco: RefinesByPairs, options: EvalOptions | None = None) -> Record:
-    """Measure each direction with neither, either and both sides refined.
+    """Measure each direction, plain and with each of its sides refined.
 
     Args:
         asking: who asks whom.
@@ -191,16 +193,16 @@ def evaluate(asking: Askers, reco: RefinesByPairs, options: EvalOptions | None =
     how: Any = options.refine
     lines, sides = list[Line](), list[_SideFound]()
     unknown = asking.tasks(known=False) if asking.same else {}
-    tasks = asking.tasks()
-    for direction, task in tasks.items():
-        refined = refine_task(reco, task, **how)
-        measured = measure_sides(task, refined)
+    for direction, task in asking.tasks().items():
+        asked = MEASURED[direction]
+        refined = refine_task(reco, task, asked, **how)
+        measured = measure_sides(task, refined, asked)
         found = {side: one.top(1) for side, one in measured.items()}
         among = {side: float(one.top(10).mean()) for side, one in measured.items()}
         lost: dict[str, Figures] = {}
         if direction in unknown:
-            hidden = refine_task(reco, unknown[direction], **how)
-            lost = {side: one.top(1) for side, one in measure_sides(unknown[direction], hidden).items()}
+            hidden = refine_task(reco, unknown[direction], asked, **how)
+            lost = {side: one.top(1) for side, one in measure_sides(unknown[direction], hidden, asked).items()}
         lines.append(
             Line(
                 f"{_words(direction)}, plain",
@@ -209,9 +211,9 @@ def evaluate(asking: Askers, reco: RefinesByPairs, options: EvalOptions | None =
                 more={_TEN: among["frozen"]},
             )
         )
-        for side in _SIDES:
+        for side in asked:
             gain = found[side] - found["frozen"]
-            change = compare_pairs(gain, task.groups, tried=len(tasks) * len(_SIDES), seed=options.seed)
+            change = compare_pairs(gain, task.groups, tried=_TRIED, seed=options.seed)
             without = None if not lost else bootstrap(lost[side] - lost["frozen"], task.groups, seed=options.seed)
             line = Line(
                 f"{_words(direction)}, {_NAMES[side]} refined",
@@ -331,7 +333,7 @@ def _decide(asking: Askers, best: Sequence[_SideFound], calibration: Calibration
     most = max(best, key=lambda one: abs(one.change.interval.mean))
     settings = {"refine": [f"{_NAMES[one.side]} where {_words(one.direction)}" for one in kept]} if kept else {}
     shares = "" if most.line.shares is None else most.line.shares.of_all("queries")
-    told = f"{'; '.join(parts)} points of queries whose first result is right. {shares}"
+    told = f"{'; '.join(parts)} points of queries whose first result is right. Where {_words(most.direction)}, {shares}"
     labelled = asking.things.kind == "classes"
     few = all(one.change.effect == "too few" for one in best)
     more = max((one.change.more or 0 for one in best if one not in kept), default=0)

@@ -19,11 +19,11 @@ from ..defaults import BATCH, STEPS
 from ..fuse import Fuser
 from ..refine import Refiner
 from ..types import Caution, Modality, Role
-from .evaluate import Askers, Direction
+from .evaluate import MEASURED, Askers, Direction
 from .ranks import measure_sides, refine_task
 from .record import Decision, Line, Record, Shares, Verdict
 from .statistics import Difference, Figures, Interval, bootstrap, compare_pairs, level, points
-from .task import SIDES, Side, Task
+from .task import Side, Task
 
 if TYPE_CHECKING:
     from ..models.train import Fusions
@@ -171,7 +171,7 @@ def _outcomes(
         found = {}
         for direction, task in known.items():
             hidden = unknown[direction]
-            asked = SIDES if direction == "image->text" else (task.queries.modality,)  # an index of pictures stays
+            asked = MEASURED[direction]
             found[direction] = (
                 _first(task, refine_task(refiner, task, asked), asked),
                 _first(hidden, refine_task(refiner, hidden, asked), asked),
@@ -200,8 +200,7 @@ def _first(task: Task, refined: Task, sides: Sequence[str]) -> dict[str, Figures
 def _choices() -> list[Choice]:
     """Sides to try: texts that search pictures, any side where pictures search the names of classes, or both."""
     text: Choice = {"text->image": "text"}
-    sides: tuple[Side, ...] = get_args(Side)
-    images: list[Choice] = [{"image->text": side} for side in sides]
+    images: list[Choice] = [{"image->text": side} for side in MEASURED["image->text"]]
     return [text, *images, *(text | one for one in images)]
 
 

@@ -70,7 +70,7 @@ def test_what_the_encoder_cannot_name_gains_and_only_labels_say_switch(kind: str
     found = evaluate(asking, refiner(asking, 5))
     gains = {line.name: line.change for line in found.lines if line.change}
     assert gains["pictures search texts, pictures refined"].effect == "gains"
-    assert len(found.lines) == 8
+    assert len(found.lines) == 6
     assert all(line.unknown is not None for line in found.lines if line.change)
     assert found.verdict.decision == ("switch" if kind == "classes" else "not known")
     assert found.verdict.basis == ("labels" if kind == "classes" else "titles")
