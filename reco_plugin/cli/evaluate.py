@@ -30,6 +30,14 @@ if TYPE_CHECKING:
 class _Evaluated(OpenOptions):
     """What is measured."""
 
+    memory: Annotated[
+        str | None,
+        typer.Option(
+            metavar="MEMORY",
+            help="Let the pictures ask this memory: a folder, or the URL of a Qdrant server.",
+            show_default="the source itself: half of its things ask the others",
+        ),
+    ] = None
     group: Annotated[
         str | None,
         typer.Option(metavar="COLUMN", help="Take this column for what a picture shows.", show_default="the caption"),

@@ -261,7 +261,7 @@ def _notes(found: _FoundQueries, known: KnownQueries) -> list[str]:
     stayed = Counter(reason for reason, far in zip(found.reasons, found.moved, strict=True) if not far)
     if stayed:
         notes.append(
-            "Queries stay plain: " + "; ".join(f"{many:,} x {why}" for why, many in stayed.most_common(3)) + "."
+            "Queries that stay plain: " + "; ".join(f"{many:,} ({why})" for why, many in stayed.most_common(3)) + "."
         )
     notes += [f"The engine's {words}." for words in found.rankings.failed]
     weighted = " A query counts as often as it was asked." if found.log.weighted else ""

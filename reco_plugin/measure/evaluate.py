@@ -27,6 +27,7 @@ from ..options import RefineDefaults, RefineHow
 from ..refine import Refiner
 from ..score import Refines
 from ..types import Fingerprint, Records
+from ..values import counted
 from .hiding import draw_asking, find_copies
 from .memories import RamMemory, ram_memory
 from .ranks import measure_sides, nearest, refine_task
@@ -343,7 +344,7 @@ def _decide(asking: Askers, best: Sequence[_SideFound], calibration: Calibration
         head = "A doubtful estimate" if doubt >= DOUBTFUL else "An estimate"
         sentence = (
             f"{head} that takes captions as true: {told}. {doubt:.0%} of the memory's captions are doubtful. Before "
-            f"you switch, compare real queries (reco compare), or give classes.{rest}"
+            f"you switch, compare real queries (reco compare), or give labels.{rest}"
         )
         return Verdict("not known", "titles", sentence, most.change, most.line.shares, settings)
     if few:
@@ -369,7 +370,8 @@ def _losers(best: Sequence[_SideFound]) -> list[str]:
             counts = np.bincount(lost)
             worst = [place for place in np.argsort(-counts, kind="stable")[:_NAMED].tolist() if counts[place]]
             named = ", ".join(f"{one.task.classes[place]!r:.60} ({counts[place]})" for place in worst)
-            notes.append(f"Where {_words(one.direction)}, {len(lost):,} queries lose, most of {named}.")
+            losing = counted(len(lost), "query loses", "queries lose")
+            notes.append(f"Where {_words(one.direction)}, {losing}, mainly for {named}.")
     return notes
 
 

@@ -140,8 +140,8 @@ def _by_titles(known: KnownQueries) -> Verdict:
     head = "A doubtful estimate" if doubt >= DOUBTFUL or gain.interval.mean < 0 else "An estimate"
     sentence = (
         f"Not known: nobody judged these queries. {head} that takes titles as true{held}: {points(gain.interval)} "
-        f"points nDCG@{known.how.k} on {len(found):,} of {len(known.queries):,} queries; {shares}. It is too low where "
-        f"titles are right, since half of what counts as right is hidden from the memory, so a loss may be none; "
+        f"points nDCG@{known.how.k} on {len(found):,} of {len(known.queries):,} queries; {shares}. Where titles are "
+        "right, the estimate is too low, because half of what counts as right is hidden from the memory. "
         f"{doubt:.0%} of the memory's titles are doubtful. Before you switch, {_JUDGE}."
     )
     return Verdict("not known", "titles", sentence, gain, shares)
