@@ -20,7 +20,7 @@ from .edge import Edge
 from .embedder import Embedder
 from .hosts import known_hosts
 from .life import Requests
-from .routes import no_route, shape_for_all, to_failure, to_response
+from .routes import life_of, no_route, shape_for_all, to_failure, to_response
 from .settings import ServeSettings, load_serve_settings
 
 _ABOUT = """CLIP embeddings, refined through a memory of image-text pairs.
@@ -80,7 +80,7 @@ def create_app(
 
         app.include_router(page(edge))
     _document_keys(app)
-    app.add_middleware(Requests, edge=edge, metrics=measured, knows=known_hosts(hosts), stopping=lambda: state.stopping)
+    app.add_middleware(Requests, edge=edge, metrics=measured, knows=known_hosts(hosts))
     return app
 
 
@@ -127,5 +127,5 @@ async def _no_route(request: Request, error: Exception) -> Response:
         failure = no_route(request.method, sent or request.scope["path"], headers.get("Allow"), request.app.state.paths)
     else:
         failure = to_failure(error)
-    request.state.life.code = failure.code
+    life_of(request).code = failure.code
     return to_response(failure, shape_for_all, headers)

@@ -1,8 +1,7 @@
 """The synchronous core: an :class:`EmbedRequest` in, an :class:`Embedded` out, over one :class:`~reco_plugin.Reco`.
 
-Every dialect translates JSON to the request, and the answer back. Item i of the request is row i of the answer, also
-when it failed. An item that a dialect could not read, such as bad base64, is a :class:`Failure` in the
-request and in its row of the answer.
+Every dialect translates JSON to the request, and the answer back. Item i of the request is row i of the answer; an item
+that cannot be embedded fails the request, which names it.
 
 Which vectors are refined:
 
@@ -24,7 +23,7 @@ import time
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass, field, replace
-from typing import get_args
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -37,58 +36,25 @@ from ..reco import Reco
 from ..refine import used_pairs
 from ..types import MODALITIES, ROLE_OF, Coverage, Degraded, InputType, Modality, Refinement, Target, Used, Vectors
 from .failures import Failure, Refused, failure_of, too_many_bytes, too_many_items
+from .items import EMPTY, IMAGE_AS_TEXT, Item, image_bytes, is_bare_picture
 from .lanes import leave_place, still_wanted, take_place
 from .settings import MOST_K, Manner, ServeSettings
 
 MOST_PAIRS = 50_000
 """That an explanation shows: items times k. Each takes a kilobyte of the answer."""
+_FEW = 16
+"""Items of a request that is no bulk."""
 _MOST_CHARS = 50_000
 """Of a text that are read; the rest is cut, as what is beyond the context length."""
 _CUT = 'let its end be cut: truncate "END" or true, truncation true (NVIDIA\'s clients send "NONE" by default)'
 
 
 @dataclass(frozen=True)
-class Item:
-    """One item to embed."""
-
-    content: str | bytes | npt.NDArray[np.float32]  # a text, an encoded image, or a CLIP vector (D,) of unit norm
-    modality: Modality  # what it is, or what the vector embeds
-
-    @classmethod
-    def text(cls, text: str) -> Item:
-        """A text."""
-        return cls(text, "text")
-
-    @classmethod
-    def image(cls, data: bytes) -> Item:
-        """An encoded image."""
-        return cls(data, "image")
-
-    @classmethod
-    def vector(cls, vector: npt.ArrayLike, modality: Modality) -> Item:
-        """A CLIP vector (D,) of this encoder, made elsewhere.
-
-        Raises:
-            Refused: not numbers.
-        """
-        try:
-            with np.errstate(over="ignore"):  # too large a number becomes infinite, which is refused later, by row
-                return cls(np.asarray(vector, np.float32), modality)
-        except (TypeError, ValueError):
-            message = f"a vector must be a list of numbers, got {vector!r:.60}"
-            raise Refused(Failure(400, "invalid_vector", message)) from None
-
-    @property
-    def is_picture(self) -> bool:
-        """Whether it is an encoded image."""
-        return isinstance(self.content, bytes)
-
-
-@dataclass(frozen=True)
 class EmbedRequest:
     """A request to embed items."""
 
-    items: Sequence[Item | Failure] = ()  # at least one; a Failure is an item that could not be read
+    items: Sequence[Item] = ()  # at least one
+    names: Sequence[str] = ()  # of the items, for messages; else input[0], input[1], ...
     model: str | None = None  # alias; None if the dialect has none
     side: InputType | None = None  # query or document; None if the request has no role
     refine: bool | None = None  # final if given; None leaves it to the model's name and the role
@@ -96,12 +62,19 @@ class EmbedRequest:
     options: RefineOptions = field(default_factory=RefineOptions)
     explain: bool = False  # also return the pairs that were used
     indexed: bool = True  # whether the vectors are compared with an index: of images, unless ``target`` says otherwise
+    empty_texts: bool = False  # embed an empty text instead of refusing it
     cut: int | None = None  # dimension that the answer's vectors are cut to; None: D
+
+    @property
+    def is_bulk(self) -> bool:
+        """Whether queries go before it: it is for an index, or of many items, or of several pictures."""
+        pictures = sum(item.is_picture for item in self.items)
+        return self.side == "document" or len(self.items) > _FEW or pictures > 1
 
 
 @dataclass(frozen=True)
 class AnswerRow:
-    """The answer to one item; without more than the vectors, which are zeros, to one that failed."""
+    """The answer to one item."""
 
     vector: npt.NDArray[np.float32]  # (D,) unit-norm
     frozen: npt.NDArray[np.float32]  # (D,) before refinement
@@ -112,7 +85,6 @@ class AnswerRow:
     used: tuple[Used, ...] | None = None  # the pairs that were used, nearest first; None unless explained
     covered: bool | None = None  # whether the memory knows this text candidate; None for all else
     why: Why | None = None  # why it moved as far as it did; None unless explained
-    failure: Failure | None = None  # why the item failed; None where it did not
     plain: str = ""  # why it was to be refined and stays plain, for people; empty where it moved, or was not to be
     scale: tuple[float, float] | None = None  # maps its scores to those of plain vectors, of a query that was refined
     presence: float | None = None  # of a query: whether the memory holds its answer, 0 to 1; None where it is not known
@@ -127,27 +99,17 @@ class Embedded:
     seconds: Mapping[str, float]  # of each step that ran: prepare, encode, refine (search and fusion)
     coverage: Mapping[Modality, Coverage]  # of each modality that was refined
     target: Target | None = None  # what they are compared with; None: the other modality, or nothing was to be refined
+    lacks_role: bool = False  # they are plain only because the request has no role
 
     @property
     def vectors(self) -> Vectors:
-        """(B, D) float32, unit-norm; zeros where the item failed."""
+        """(B, D) float32, unit-norm."""
         return np.stack([row.vector for row in self.rows])
 
     @property
     def tokens(self) -> int:
         """Of all texts."""
         return sum(row.tokens for row in self.rows)
-
-    def whole(self, field_name: str | None = None) -> Embedded:
-        """Return itself, for dialects that cannot report the failure of one item.
-
-        Raises:
-            Refused: the first failure, naming the item as ``input[3]``; without ``field_name``, it does so already.
-        """
-        for number, row in enumerate(self.rows):
-            if row.failure is not None:
-                raise Refused(row.failure.at(f"{field_name}[{number}]") if field_name else row.failure)
-        return self
 
 
 @dataclass(frozen=True)
@@ -186,19 +148,6 @@ class Asked:
         return self.role == "query"
 
 
-def split_target(model: str | None) -> tuple[str | None, Target | None]:
-    """A model's alias, and the target that its name may end with, for engines that can send nothing else.
-
-    >>> split_target("clip-reco@text"), split_target("clip-reco")
-    (('clip-reco', 'text'), ('clip-reco', None))
-    """
-    if model is None or "@" not in model:
-        return model, None
-    name, _, target = model.partition("@")
-    known = next((word for word in get_args(Target) if word == target), None)
-    return (model, None) if known is None else (name, known)
-
-
 def manner_of(model: str | None, aliases: Mapping[str, Manner]) -> Manner | None:
     """The meaning of a model's alias; None without one.
 
@@ -233,7 +182,7 @@ class _Work:
 
     request: EmbedRequest
     asked: Asked
-    rows: dict[int, AnswerRow]  # by the place of the item
+    rows: dict[int, AnswerRow] = field(default_factory=dict)  # by the place of the item
     degraded: Degraded | None = None
     seconds: Steps = field(default_factory=Steps)
     coverage: dict[Modality, Coverage] = field(default_factory=dict)
@@ -261,10 +210,10 @@ class Embedder:
         return self.reco.manifest.dimension
 
     def embed(self, request: EmbedRequest, prefix: Manner | None = None) -> Embedded:
-        """Embed B items to (B, D); an item that cannot be embedded fails alone.
+        """Embed B items to (B, D).
 
         Raises:
-            Refused: no items or too many, or an unknown model.
+            Refused: no items or too many, an unknown model, or an item that cannot be embedded, by its name.
             RecoError: the encoder failed, the options are wrong, or the memory failed with on_memory_failure=fail.
         """
         request = self._aimed(request)
@@ -272,14 +221,13 @@ class Embedder:
         if request.explain:
             self._check_pairs(len(request.items), request.options.get("k"))
         asked = self.interpret(request, prefix)
-        failed = {row: self._failed(item) for row, item in enumerate(request.items) if isinstance(item, Failure)}
-        work = _Work(request, asked, failed)
+        work = _Work(request, asked)
         for modality in MODALITIES:
             self._embed_side(work, modality)
         rows = [work.rows[place] for place in range(len(request.items))]
         wanted = any(self._refines(asked, modality) for modality in MODALITIES)
         target = request.options.get("target") if wanted else None
-        return Embedded(rows, work.degraded, work.seconds, work.coverage, target)
+        return Embedded(rows, work.degraded, work.seconds, work.coverage, target, asked.lacks_role)
 
     def interpret(self, request: EmbedRequest, prefix: Manner | None = None) -> Asked:
         """What a request says about refinement.
@@ -287,9 +235,9 @@ class Embedder:
         Raises:
             Refused: 404, an unknown model.
         """
-        return Asked(request.refine, prefix, manner_of(split_target(request.model)[0], self.aliases), request.side)
+        return Asked(request.refine, prefix, manner_of(request.model, self.aliases), request.side)
 
-    def check_size(self, items: Sequence[Item | Failure], options: RefineOptions) -> None:
+    def check_size(self, items: Sequence[Item], options: RefineOptions) -> None:
         """Check a request against the limits, and its fusion against the model.
 
         Raises:
@@ -299,7 +247,7 @@ class Embedder:
             raise Refused(Failure(400, "empty_input", "there is nothing to embed: give at least one item"))
         if len(items) > self.settings.max_items:
             raise Refused(too_many_items(len(items), self.settings.max_items))
-        self.check_images(isinstance(item, Item) and item.is_picture for item in items)
+        self.check_images(item.is_picture for item in items)
         check_k(options.get("k"))
         fuser = options.get("fuser")
         if fuser is not None and fuser not in (known := self.reco.manifest.fusers):
@@ -315,24 +263,29 @@ class Embedder:
         if (number := sum(images)) > self.settings.max_images:
             raise Refused(too_many_items(number, self.settings.max_images, "images", "max_images"))
 
-    def prepare(self, item: Item | Failure, *, truncate: bool = True) -> EncoderInput | Failure:
-        """Check, tokenise or decode one item for the encoder; a text that is too long fails unless it may be cut.
+    def prepare(self, item: Item, name: str, *, truncate: bool = True, empty: bool = False) -> EncoderInput:
+        """Check, tokenise or decode one item for the encoder.
+
+        Args:
+            item: to prepare.
+            name: of it, for messages.
+            truncate: a text that is too long is cut, else it fails.
+            empty: an empty text is taken as it is.
 
         Raises:
-            Refused: the caller no longer waits.
+            Refused: it cannot be read, or the caller no longer waits.
         """
         still_wanted()
-        if isinstance(item, Failure):
-            return item
-        match item.content:
-            case str():
-                return self._prepare_text(item.content, truncate)
-            case bytes():
-                return self._prepare_image(item.content)
         try:
-            return self._preparation.vector(item.content, "a vector")
-        except InputError as error:
-            return Failure(400, "invalid_vector", str(error))
+            if item.is_picture:
+                return self._prepare_image(item.content)
+            if isinstance(item.content, str):
+                return self._prepare_text(item.content, truncate=truncate, empty=empty)
+            with np.errstate(over="ignore"):  # too large a number becomes infinite, which is refused
+                vector = np.asarray(item.content, np.float32)
+            return self._preparation.vector(vector, "a vector")
+        except (Refused, ImageError, InputError) as error:
+            raise Refused(failure_of(error).at(name)) from None
 
     def encode(self, ready: Sequence[EncoderInput], modality: Modality) -> Vectors:
         """Encode to (B, D) batch by batch while the caller waits; vectors are returned as they are."""
@@ -342,23 +295,16 @@ class Embedder:
             return self.reco.encoder.arrays(arrays, modality, lambda _: still_wanted())
 
     def _aimed(self, request: EmbedRequest) -> EmbedRequest:
-        """The request with its target: its field's or model's; of queries the setting's, or images.
+        """The request with its target: its field's; of queries the setting's, or images.
 
         Documents compete for queries, which are of the other modality unless the request says so.
         """
-        model, named = split_target(request.model)
         usual = self.target if request.indexed and request.side != "document" else None
-        target = request.options.get("target") or named or usual
-        if target is None:
-            return request
-        return replace(request, model=model, options={**request.options, "target": target})
+        target = request.options.get("target") or usual
+        return replace(request, options={**request.options, "target": target}) if target else request
 
     def _refines(self, asked: Asked, modality: Modality) -> bool:
         return asked.refines and (asked.refine is True or self.policy[modality])
-
-    def _failed(self, failure: Failure) -> AnswerRow:
-        zeros = np.zeros(self.dimension, np.float32)
-        return AnswerRow(zeros, zeros, failure=failure)
 
     def _check_pairs(self, items: int, k: int | None) -> None:
         """Limit the pairs that are shown, before they are searched.
@@ -373,24 +319,26 @@ class Embedder:
 
     def _embed_side(self, work: _Work, modality: Modality) -> None:
         """Answer the items of one modality."""
-        todo = self._prepare_side(work, modality)
-        if not todo:
+        mine = [(place, item) for place, item in enumerate(work.request.items) if item.modality == modality]
+        if not mine:
             return
-        places, ready = zip(*todo, strict=True)
+        take_place()  # which this call left, if it has encoded another modality
+        with work.seconds.timed("prepare"):
+            ready = [self._ready(work.request, place, item) for place, item in mine]
         if self._batches:
             leave_place()
         with work.seconds.timed("encode"):
             frozen = self.encode(ready, modality)
         result, wanted = Refinement(frozen, frozen), self._refines(work.asked, modality)
         if wanted:
-            result = self._refine(work, frozen, modality, places)
+            result = self._refine(work, frozen, modality, [item for _, item in mine])
             work.degraded = work.degraded or result.degraded
             if result.coverage is not None:
                 work.coverage[modality] = result.coverage
         covered = () if result.coverage is None else result.coverage.covered
-        moved = result.moved if wanted else np.zeros(len(todo), np.float32)
-        refined = result.refined if wanted else np.zeros(len(todo), np.bool_)
-        for row, (place, one) in enumerate(todo):
+        moved = result.moved if wanted else np.zeros(len(mine), np.float32)
+        refined = result.refined if wanted else np.zeros(len(mine), np.bool_)
+        for row, ((place, _), one) in enumerate(zip(mine, ready, strict=True)):
             work.rows[place] = AnswerRow(
                 result.vectors[row],
                 frozen[row],
@@ -406,58 +354,45 @@ class Embedder:
                 presence=None if result.presence is None else float(result.presence[row]),
             )
 
-    def _refine(self, work: _Work, frozen: Vectors, modality: Modality, places: Sequence[int]) -> Refinement:
-        """Refine the vectors (N, D) of the items at these places."""
+    def _ready(self, request: EmbedRequest, place: int, item: Item) -> EncoderInput:
+        name = request.names[place] if request.names else f"input[{place}]"
+        return self.prepare(item, name, truncate=request.truncate, empty=request.empty_texts)
+
+    def _refine(self, work: _Work, frozen: Vectors, modality: Modality, items: Sequence[Item]) -> Refinement:
+        """Refine the vectors (N, D) of these items."""
         request, role = work.request, work.asked.role
-        if role == "document" or request.explain or len(places) > self._searches_at_once:
+        if role == "document" or request.explain or len(items) > self._searches_at_once:
             take_place()  # no batch of several callers
         still_wanted()
         options: RefineOptions = {**request.options, "explain": request.explain}
-        contents = [item.content if isinstance(item := request.items[place], Item) else None for place in places]
-        texts = [content if isinstance(content, str) else None for content in contents]
+        texts = [item.content if isinstance(item.content, str) else None for item in items]
         with work.seconds.timed("refine"):
             return self.reco.refine_own(frozen, modality, ROLE_OF[role], options, texts)
 
-    def _prepare_side(self, work: _Work, modality: Modality) -> list[tuple[int, EncoderInput]]:
-        """The items of one modality for the encoder, by their places; those that fail are answered."""
-        mine = [
-            (place, item)
-            for place, item in enumerate(work.request.items)
-            if isinstance(item, Item) and item.modality == modality
-        ]
-        if not mine:
-            return []
-        take_place()  # which this call left, if it has encoded another modality
-        todo = []
-        with work.seconds.timed("prepare"):
-            for place, item in mine:
-                ready = self.prepare(item, truncate=work.request.truncate)
-                if isinstance(ready, Failure):
-                    work.rows[place] = self._failed(ready)
-                else:
-                    todo.append((place, ready))
-        return todo
-
-    def _prepare_text(self, text: str, truncate: bool) -> EncoderInput | Failure:
-        try:
-            ready = self._preparation.text(text[:_MOST_CHARS], "a text")
-        except InputError as error:
-            return Failure(400, "invalid_text", str(error))
+    def _prepare_text(self, text: str, *, truncate: bool, empty: bool) -> EncoderInput:
+        if not (empty or text.strip()):
+            raise Refused(EMPTY)
+        if is_bare_picture(text):
+            raise Refused(IMAGE_AS_TEXT)
+        ready = self._preparation.text(text[:_MOST_CHARS], "a text")
         cut = ready.truncated or len(text) > _MOST_CHARS
         if cut and not truncate:
             reads = f"the {self._length} tokens that the encoder reads"
-            return Failure(400, "text_too_long", f"a text is longer than {reads}: shorten it, or {_CUT}")
-        return replace(ready, truncated=cut)
+            raise Refused(Failure(400, "text_too_long", f"a text is longer than {reads}: shorten it, or {_CUT}"))
+        return replace(ready, truncated=True) if cut else ready
 
-    def _prepare_image(self, data: bytes) -> EncoderInput | Failure:
-        if len(data) > (most := self.settings.max_image_bytes):
-            return too_many_bytes(len(data), most)
+    def _prepare_image(self, image: Any) -> EncoderInput:
+        most = self.settings.max_image_bytes
+        data = image if isinstance(image, bytes) else image_bytes(image, max_bytes=most)
+        if len(data) > most:
+            raise Refused(too_many_bytes(len(data), most))
         if "image" not in self.reco.encoder.modalities:
-            return Failure(400, "images_unsupported", "the encoder of this service takes texts only, no images")
+            message = "the encoder of this service takes texts only, no images"
+            raise Refused(Failure(400, "images_unsupported", message))
         try:
             return self._preparation.image(data)
         except ImageError as error:
-            return failure_of(error.about(f"an image ({len(data):,} bytes)"))
+            raise error.about(f"an image ({len(data):,} bytes)") from None
 
 
 def check_k(k: int | None) -> None:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
 from typing import Annotated, Any
 
 from fastapi import APIRouter, Query, Request, Response
@@ -13,11 +12,11 @@ from ..extras.feedback import Opinion
 from ..opinions import Said
 from ..types import MODALITIES, Modality, Vectors, other
 from .edge import Edge
-from .embedder import Embedder, Item
-from .failures import Failure, Refused, too_many_items
-from .items import QueryBody
-from .routes import memory_routes
-from .schemas import Items, JsonVector, Strict
+from .embedder import Embedder
+from .failures import Refused, too_many_items
+from .items import Item
+from .routes import life_of, memory_routes
+from .schemas import Items, JsonVector, QueryBody, Strict
 from .wire import with_nulls
 
 OpinionIds = Annotated[list[str], Query(alias="id", min_length=1, description="id of an opinion; repeat it for more")]
@@ -40,7 +39,7 @@ class JudgmentBody(QueryBody):
     @property
     def answer(self) -> Item | None:
         """The answer for the preparation; None where a pair is named."""
-        return None if self.answer_vector is None else Item.vector(self.answer_vector, other(self.kind))
+        return None if self.answer_vector is None else Item(self.answer_vector, other(self.kind))
 
 
 class SaidBody(Strict):
@@ -74,7 +73,7 @@ def router(edge: Edge) -> APIRouter:
     @routes.post("/feedback", response_model=OpinionList)
     async def give_feedback(request: Request, body: SaidBody) -> Response:
         """Say what is not what was asked for; stored when this answers."""
-        return await edge(request).write(lambda: with_nulls(judge(embedder, body)))
+        return await life_of(request).write(lambda: with_nulls(judge(embedder, body)))
 
     @routes.get("/feedback", response_model=OpinionList)
     async def show_feedback(request: Request) -> Response:
@@ -84,7 +83,7 @@ def router(edge: Edge) -> APIRouter:
             said = list(memory.opinions)
             return with_nulls(OpinionList(data=said, opinions=len(said), version=memory.version))
 
-        return await edge(request).reply(show)
+        return await life_of(request).reply(show)
 
     @routes.delete("/feedback", response_model=Withdrawn)
     async def withdraw_feedback(request: Request, ids: OpinionIds) -> Response:
@@ -95,7 +94,7 @@ def router(edge: Edge) -> APIRouter:
         def withdraw() -> Withdrawn:
             return Withdrawn(withdrawn=memory.withdraw(ids), opinions=memory.opinions_known, version=memory.version)
 
-        return await edge(request).write(withdraw)
+        return await life_of(request).write(withdraw)
 
     return routes
 
@@ -109,17 +108,11 @@ def judge(embedder: Embedder, asked: SaidBody) -> OpinionList:
         MemoryStoreError: the memory cannot be written.
     """
     embedder.check_images(one.image is not None for one in asked.judgments)
-    most = embedder.settings.max_image_bytes
     ready = dict[tuple[Modality, int, str], EncoderInput]()
     for number, one in enumerate(asked.judgments):
-        for what, item in (("query", one.to_item(most)), ("answer", one.answer)):
-            prepared = None if item is None else embedder.prepare(item)
-            if isinstance(prepared, Failure):
-                place = f"judgments[{number}]"
-                message = f"{place}: {prepared.message}; nothing was stored"
-                raise Refused(replace(prepared, message=message, param=place))
-            if prepared is not None:
-                ready[one.kind if what == "query" else other(one.kind), number, what] = prepared
+        for what, item in (("query", one.to_item()), ("answer", one.answer)):
+            if item is not None:
+                ready[item.modality, number, what] = embedder.prepare(item, f"judgments[{number}]")
     vectors = dict[tuple[int, str], Vectors]()
     for side in MODALITIES:
         mine = {key: one for key, one in ready.items() if key[0] == side}

@@ -58,7 +58,6 @@ class Health:
     warm_error: str | None = None  # why warming up failed
     away: str | None = None  # why the model server runs no graph now; None if it does, or if there is none
     lost: bool = False  # its server does not answer
-    stopping: bool = False
     _ended: threading.Event = field(init=False, default_factory=threading.Event)
     _out: dict[str, str] = field(init=False, default_factory=dict)  # part -> why it is down
 
@@ -76,7 +75,7 @@ class Health:
 
     def stop(self) -> None:
         """Mark the service as stopping."""
-        self.stopping = True
+        self.edge.stopping = True
         self._ended.set()
 
     def warm_up(self) -> bool:
@@ -151,7 +150,7 @@ class Health:
         reasons: list[str] = []
         degraded: list[str] = []
         of_memory = reasons if self.edge.embedder.reco.settings.on_memory_failure == "fail" else degraded
-        if self.stopping:
+        if self.edge.stopping:
             reasons.append("the service is stopping")
         if not self.warm:
             reasons.append(self.warm_error or "the models are being loaded")

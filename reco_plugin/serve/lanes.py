@@ -15,7 +15,6 @@ import contextvars
 import math
 import threading
 import time
-from collections import deque
 from collections.abc import Callable
 from contextlib import suppress
 from itertools import islice
@@ -37,11 +36,9 @@ class LaneCall:
 
     def __init__(self, places: Places, inputs: int, *, bulk: bool) -> None:
         self.places, self.inputs, self.bulk = places, inputs, bulk
-        self.given_up = threading.Event()
         self.began: float | None = None  # a moment of time.perf_counter
         self.limiter: CapacityLimiter | None = None  # of its lane, once it was let in
-        self.computes = self.done = False
-        self.turn = threading.Semaphore(0)  # released when it has a place, or is given up
+        self.given_up = self.computes = self.done = False
 
     def take_place(self) -> None:
         """Wait for a place, unless it has one.
@@ -78,7 +75,7 @@ def still_wanted() -> None:
     if ticket.bulk and ticket.computes and ticket.places.queries_wait:
         ticket.leave_place()
         ticket.take_place()
-    if ticket.given_up.is_set():
+    if ticket.given_up:
         raise Refused(_GIVEN_UP)
 
 
@@ -94,54 +91,48 @@ def take_place() -> None:
     Raises:
         Refused: nobody waits any more, see :func:`still_wanted`.
     """
-    if (ticket := _current.get()) is not None and not ticket.computes:
+    if (ticket := _current.get()) is not None:
         ticket.take_place()
-        still_wanted()
 
 
 class Places:
-    """Places of the calls that compute at the same time; whoever waits is given one in turn, queries before bulk."""
+    """Places of the calls that compute at the same time; a query that waits is given one before bulk is."""
 
     def __init__(self, number: int) -> None:
-        self._free, self._lock = number, threading.Lock()
-        self._queries, self._bulk = deque[LaneCall](), deque[LaneCall]()
+        lock = threading.Lock()
+        self._free, self._queries, self._bulk = number, threading.Condition(lock), threading.Condition(lock)
+        self._waiting = 0  # queries
 
     @property
     def queries_wait(self) -> bool:
         """Whether a query waits for a place."""
-        return bool(self._queries)
+        return self._waiting > 0
 
     def take(self, call: LaneCall) -> bool:
         """Wait for a place; blocks. False where the call was given up."""
-        with self._lock:
-            if call.given_up.is_set():
-                return False
-            if self._free:
-                self._free -= 1
-                return True
-            line = self._bulk if call.bulk else self._queries
-            line.append(call)
-        call.turn.acquire()  # until another call gives its place
-        with self._lock:
-            if call not in line:
-                return True
-            line.remove(call)
-            return False
+        with (line := self._bulk if call.bulk else self._queries):
+            self._waiting += not call.bulk
+            line.wait_for(lambda: call.given_up or (self._free and not (call.bulk and self._waiting)))
+            self._waiting -= not call.bulk
+            self._free -= not call.given_up
+            self._call_next()
+            return not call.given_up
 
     def give(self) -> None:
         """Give a place back."""
-        with self._lock:
-            for line in (self._queries, self._bulk):
-                if line:
-                    line.popleft().turn.release()
-                    return
+        with self._queries:
             self._free += 1
+            self._call_next()
 
     def drop(self, call: LaneCall) -> None:
-        """Let a call go that was given up, if it waits."""
-        with self._lock:
-            if call in self._queries or call in self._bulk:
-                call.turn.release()
+        """Give a call up, and let it go if it waits."""
+        with (line := self._bulk if call.bulk else self._queries):
+            call.given_up = True
+            line.notify_all()
+
+    def _call_next(self) -> None:
+        if self._free:
+            (self._queries if self._waiting else self._bulk).notify()
 
 
 class Lanes:
@@ -178,19 +169,17 @@ class Lanes:
         ticket, came, loop = self._enter(inputs, bulk=bulk), time.perf_counter(), asyncio.get_running_loop()
 
         def work() -> tuple[T, float]:
-            if not self._begin(ticket):
-                raise Refused(STOPPING)  # nobody reads it
+            self._begin(ticket)
             _current.set(ticket)
             try:
                 ticket.take_place()
                 waited = time.perf_counter() - came
                 self.queue_s.observe(waited)
-                still_wanted()
                 return call(), waited
             finally:
                 ticket.leave_place()
                 with self._lock:
-                    ticket.done, abandoned = True, ticket.given_up.is_set()
+                    ticket.done, abandoned = True, ticket.given_up
                 if abandoned:
                     with suppress(RuntimeError):  # the loop is closed
                         loop.call_soon_threadsafe(self._end, ticket)
@@ -205,9 +194,8 @@ class Lanes:
             return await to_thread.run_sync(work, limiter=self._unbounded, abandon_on_cancel=True)
         finally:
             with self._lock:
-                ticket.given_up.set()
+                self._places.drop(ticket)
                 runs = ticket.began is not None and not ticket.done
-            self._places.drop(ticket)
             if not runs:
                 self._end(ticket)
 
@@ -263,13 +251,11 @@ class Lanes:
             self._inputs += inputs
         return ticket
 
-    def _begin(self, ticket: LaneCall) -> bool:
-        """Note that a call runs; False where it was given up meanwhile."""
+    def _begin(self, ticket: LaneCall) -> None:
         with self._lock:
-            if ticket.given_up.is_set():
-                return False
+            if ticket.given_up:
+                raise Refused(_GIVEN_UP)  # nobody reads it
             ticket.began = time.perf_counter()
-            return True
 
     def _end(self, ticket: LaneCall) -> None:
         with self._lock:

@@ -1,7 +1,7 @@
-"""One request: its id, its body within limits, the memory that it holds, its deadline, and its line in the log.
+"""One request: its id, its body within limits, its work in the queue, the headers of its answer, its line in the log.
 
-:class:`Requests` is the outermost layer of the application. What it notes of a request is a :class:`Life`, which routes
-find in the request's state.
+:class:`Requests` is the outermost layer of the application. It makes a :class:`Life` of each request, which routes find
+by :func:`.life_of`.
 """
 
 from __future__ import annotations
@@ -11,68 +11,48 @@ import logging
 import re
 import time
 import uuid
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import TYPE_CHECKING, Any, TypeVar
 
 from anyio import CancelScope
+from fastapi import Response
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
+from ..memory.time_limit import CallLimit, limited
+from .edge import Edge
+from .embedder import Embedded, EmbedRequest
 from .failures import Failure, Refused
 from .hosts import unknown_host
-from .lanes import Lanes
+from .lanes import Lanes, take_place
 from .logs import LOGGER, request_id
 from .routes import PROBES, BodyRefused, is_form, routed, shape_for_all, to_response
 from .schemas import most_items
-from .settings import ServeSettings
+from .wire import Answer, answer_json, write_json
 
 if TYPE_CHECKING:
-    from .edge import Edge
     from .metrics import Metrics
 
 T = TypeVar("T")
 log = logging.getLogger(LOGGER)
-MOST_VALUES = 1_000_000
-"""Numbers, strings, lists and objects in a body, counted by their commas and brackets: each takes 40 bytes and more."""
 SMALL = 64_000
-"""Bytes of a body that is read and decoded in the event loop, and waits for no room."""
-_SIGNS = b",[{:"
+"""Bytes of a body that waits for no room."""
+NO_ROLE = (
+    "plain, since the request has no role: for text queries to an index of images, name an alias for queries"
+    " (clip-reco-query), or send input_type"
+)
+"""Header ``x-reco-note``."""
 _ID = re.compile(rb"[A-Za-z0-9._-]{1,128}")
-_RETRY_S = 1.0
 _WATCHED_AFTER_S = 0.05  # a shorter call ends before its client can be seen to leave
+_FEW = 16  # rows whose answer is written in a millisecond, beside calls that are computed
 _LEFT = Failure(499, "client_left", "the client closed the connection")
-
-
-class Budget:
-    """Memory that requests may take together; used from the event loop."""
-
-    def __init__(self, most: int) -> None:
-        self.most, self.taken = most, 0
-        self._room = asyncio.Condition()
-
-    async def take(self, count: int) -> None:
-        """Wait for room; one request alone always has room."""
-        async with self._room:
-            await self._room.wait_for(lambda: not self.taken or self.taken + count <= self.most)
-            self.taken += count
-
-    async def give(self, count: int) -> None:
-        """Give memory back."""
-        self.taken -= count  # also where this is cancelled
-        async with self._room:
-            self._room.notify_all()
-
-    @property
-    def refusal(self) -> Failure:
-        """What is answered where there is no room."""
-        message = f"requests take {self.taken:,} of {self.most:,} bytes (max_pending_bytes): try again later"
-        return Failure(429, "too_many_bytes", message, retry_after_s=_RETRY_S)
 
 
 class Life:
     """One request; used from the event loop."""
 
-    def __init__(self, limits: ServeSettings, budget: Budget, scope: Scope, receive: Receive, send: Send) -> None:
+    def __init__(self, edge: Edge, scope: Scope, receive: Receive, send: Send) -> None:
         """Begin: nothing is read, and nothing is held."""
+        self.edge = edge
         self.sent: dict[bytes, bytes] = dict(reversed(scope["headers"]))
         """Headers of the request by their names in small letters; of several of one name, the first."""
         given = self.sent.get(b"x-request-id", b"")
@@ -86,14 +66,17 @@ class Life:
         """Why it was refused; empty if it was not."""
         self.log: dict[str, Any] = {}
         """What its line in the log says of it, besides."""
-        self.status, self.bytes, self.began = 500, 0, time.perf_counter()
-        self.until = asyncio.get_running_loop().time() + limits.deadline_s
+        self.status, self.began = 500, time.perf_counter()
+        seconds = edge.settings.deadline_s
+        self.until = asyncio.get_running_loop().time() + seconds
         """The deadline, by the loop's clock."""
-        self.late = Failure(408, "body_timeout", f"the body did not arrive within {limits.deadline_s:g} s (deadline_s)")
+        message = f"no answer within {seconds:g} s (deadline_s): send less at once, or try again later"
+        self.late = Failure(504, "deadline_exceeded", message)
         """What is answered when it has passed."""
-        self._limits, self._budget, self._receive, self._send = limits, budget, receive, send
-        self._seen = self._values = 0
-        self._begun, self._more = False, True
+        self._prefix = scope["state"].get("prefix")
+        self._receive, self._send = receive, send
+        self._held = self._seen = 0
+        self._begun = False
 
     async def receive(self) -> Message:
         """The next chunk of the body.
@@ -105,42 +88,87 @@ class Life:
             self._begun = True
             await self._reserve()
         message = await self._receive()
-        body = message.get("body", b"")
-        self._seen += len(body)
-        self._values += 0 if is_form(self.sent) else sum(map(body.count, _SIGNS))
+        self._seen += len(message.get("body", b""))
         self._check_size(self._seen)
-        if self._values > MOST_VALUES:
-            while message.get("more_body"):  # else the connection is reset, and the client does not see the answer
-                message = await self._receive()
-                self._seen += len(message.get("body", b""))
-                self._check_size(self._seen)
-            said = f"the body has more than {MOST_VALUES:,} values: send less at once"
-            raise BodyRefused(Failure(413, "body_too_large", said))
-        if not message.get("more_body"):
-            seconds = self._limits.deadline_s
-            said = f"no answer within {seconds:g} s (deadline_s): send less at once, or try again later"
-            self._more, self.late = False, Failure(504, "deadline_exceeded", said)
         return message
 
     async def _reserve(self) -> None:
         """Wait for room for the body and what is parsed from it, before anything of it is read."""
-        declared = self.sent.get(b"content-length", b"")
+        declared, most = self.sent.get(b"content-length", b""), self.edge.settings.max_body_bytes
         size = int(declared) if declared.isdigit() else 0
         self._check_size(size)
         if b"transfer-encoding" in self.sent:  # its size is known at its end
-            size = self._limits.max_body_bytes
+            size = most
         if size > SMALL:
-            count, late = min(size * (1 if is_form(self.sent) else 2), self._budget.most), self.late
-            self.late = self._budget.refusal
-            await self._budget.take(count)
-            self.bytes, self.late = count, late
+            budget, late = self.edge.budget, self.late
+            count, self.late = min(size * (1 if is_form(self.sent) else 2), budget.most), budget.refusal
+            await budget.take(count)
+            self._held, self.late = count, late
 
     def _check_size(self, size: int) -> None:
-        if size > (most := self._limits.max_body_bytes):
+        if size > (most := self.edge.settings.max_body_bytes):
             message = f"the body has at least {size:,} bytes, the limit is {most:,} (max_body_bytes): send less at once"
             raise BodyRefused(Failure(413, "body_too_large", message))
 
-    async def work(
+    async def answer(self, request: EmbedRequest, write: Callable[[Embedded], Answer]) -> Response:
+        """Wait in the queue, embed B items to (B, D), write the answer in the same thread, and set its headers.
+
+        Args:
+            request: what to embed.
+            write: makes the answer of it.
+
+        Raises:
+            Refused: unknown model, too many items, or the queue is full (429).
+            RecoError: the whole request failed.
+        """
+        if request.explain:
+            self.see_pairs()
+
+        def work() -> tuple[Embedded, bytes]:
+            found = self.edge.embedder.embed(request, self._prefix)
+            if len(found.rows) > _FEW:
+                take_place()
+            return found, write_json(write(found))
+
+        (found, made), waited_s = await self._work(self.edge.lanes, work, len(request.items), bulk=request.is_bulk)
+        self._describe(request, found, {"queue": waited_s, **found.seconds})
+        return answer_json(made)
+
+    async def reply(self, call: Callable[[], Answer]) -> Response:
+        """Run another call that only reads, in the same queue, and write what it returns.
+
+        Raises:
+            Refused: see :meth:`.Lanes.run`.
+        """
+        made, _ = await self._work(self.edge.lanes, lambda: write_json(call()))
+        return answer_json(made)
+
+    async def write(self, call: Callable[[], Answer]) -> Response:
+        """Run a call that changes the memory, and write what it returns.
+
+        A server that is away is tried until the deadline: then its caller learns that it is down, and no call is left.
+        """
+        left_s = self.until - asyncio.get_running_loop().time()
+        limit = CallLimit(time.monotonic() + left_s, self.edge.settings.deadline_s, "deadline_s")
+
+        def within() -> bytes:
+            with limited(limit):
+                made = write_json(call())
+            self.edge.last_write = time.time()
+            return made
+
+        made, _ = await self._work(self.edge.writing, within)
+        return answer_json(made)
+
+    def see_pairs(self) -> None:
+        """Check that this caller may see pairs of the memory.
+
+        Raises:
+            Refused: 401 or 403.
+        """
+        self.key = self.edge.keys.check("read", self.sent)
+
+    async def _work(
         self, lanes: Lanes, call: Callable[[], T], inputs: int = 1, *, bulk: bool = False
     ) -> tuple[T, float]:
         """Run a call, as :meth:`.Lanes.run`; it is given up when the client leaves.
@@ -169,6 +197,25 @@ class Life:
         while (await self._receive())["type"] != "http.disconnect":
             pass  # an empty body that was not read
 
+    def _describe(self, request: EmbedRequest, answer: Embedded, seconds: Mapping[str, float]) -> None:
+        """Note in headers and log what was done."""
+        rows, coverage = answer.rows, answer.coverage.get("text")
+        headers = {"server-timing": server_timing(seconds), "x-reco-refined": (refined := refined_word(answer))}
+        self.log |= {"items": len(rows), "refined": refined}
+        if answer.degraded:
+            headers["x-reco-degraded"] = self.log["degraded"] = answer.degraded
+        if coverage is not None and coverage.answered is not None:
+            headers["x-reco-coverage"] = f"{coverage.answered:.2f}"
+        if answer.target is not None:
+            headers["x-reco-target"] = answer.target
+        if len(rows) == 1 and (presence := rows[0].presence) is not None:
+            headers["x-reco-presence"] = f"{presence:.3f}"
+        if len(rows) == 1 and request.cut is None and (scale := rows[0].scale) is not None:
+            headers["x-reco-scale"] = f"{scale[0]:.6g} {scale[1]:.6g}"
+        if answer.lacks_role:
+            headers["x-reco-note"] = NO_ROLE
+        self.headers |= headers
+
     async def send(self, message: Message) -> None:
         """Send a part of the answer, as the application has it."""
         if message["type"] == "http.response.start":
@@ -176,38 +223,31 @@ class Life:
             headers = message.setdefault("headers", [])
             headers += [(name.encode("ascii"), value.encode("latin-1")) for name, value in self.headers.items()]
             headers.append((b"x-request-id", self.id.encode("ascii")))
+            if self.edge.stopping:
+                headers.append((b"connection", b"close"))
         await self._send(message)
 
     async def end(self) -> None:
         """Give back all that it holds."""
-        if self.bytes:
-            await self._budget.give(self.bytes)
+        if self._held:
+            await self.edge.budget.give(self._held)
 
 
 class Requests:
     """The outermost layer: makes the life of each request, checks its host, and counts and logs it at its end."""
 
-    def __init__(
-        self, app: ASGIApp, edge: Edge, metrics: Metrics, knows: Callable[[bytes], bool], stopping: Callable[[], bool]
-    ) -> None:
-        self._app, self._edge, self._metrics = app, edge, metrics
-        self._knows, self._stopping = knows, stopping
+    def __init__(self, app: ASGIApp, edge: Edge, metrics: Metrics, knows: Callable[[bytes], bool]) -> None:
+        self._app, self._edge, self._metrics, self._knows = app, edge, metrics, knows
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Answer."""
         if scope["type"] != "http":
             await self._app(scope, receive, send)
             return
-
-        async def reply(message: Message) -> None:
-            if message["type"] == "http.response.start" and self._stopping():
-                message.setdefault("headers", []).append((b"connection", b"close"))
-            await send(message)
-
-        limits, inner = self._edge.settings, routed(scope)
-        life = inner["state"]["life"] = Life(limits, self._edge.budget, scope, receive, reply)
+        inner = routed(scope)
+        life = inner["state"]["life"] = Life(self._edge, inner, receive, send)
         token = request_id.set(life.id)
-        most_items.set(limits.max_items)
+        most_items.set(self._edge.settings.max_items)
         try:
             if self._knows(host := life.sent.get(b"host", b"")):
                 await self._app(inner, life.receive, life.send)
@@ -230,3 +270,18 @@ class Requests:
         client = scope.get("client") or ("",)
         line |= {"client": client[0], "key": life.key, "code": life.code}
         log.log(level, "request", extra={name: value for name, value in {**line, **life.log}.items() if value != ""})
+
+
+def refined_word(answer: Embedded) -> str:
+    """``true``, ``false`` or ``partly``."""
+    words = {row.refined for row in answer.rows}
+    return "partly" if len(words) > 1 else str(words == {True}).lower()
+
+
+def server_timing(seconds: Mapping[str, float]) -> str:
+    """The header ``server-timing``, which browsers show: milliseconds of each step.
+
+    >>> server_timing({"queue": 0.001, "encode": 0.0125})
+    'queue;dur=1.00, encode;dur=12.50'
+    """
+    return ", ".join(f"{step};dur={1000 * value:.2f}" for step, value in seconds.items())

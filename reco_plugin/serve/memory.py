@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Annotated, Any, Literal
 
+import numpy as np
 from fastapi import APIRouter, Query, Request, Response
 from pydantic import BaseModel, Field, model_validator
 
@@ -16,13 +17,13 @@ from ..memory.words import QueryWords
 from ..types import MODALITIES, Modality, Records, Search
 from ..values import EXCLUSIONS, ROW, SOURCE, pack, strip_marks
 from .edge import Edge
-from .embedder import Embedder, Item, check_k
-from .failures import Failure, Refused, failure_of, too_many_items
-from .items import QueryBody, image_item
+from .embedder import Embedder, check_k
+from .failures import Refused, failure_of, too_many_items
+from .items import Item
 from .models import MemoryState, describe_calibration
-from .routes import memory_routes
-from .schemas import Items, JsonVector, Strict
-from .wire import as_written, with_nulls
+from .routes import life_of, memory_routes
+from .schemas import Items, JsonVector, QueryBody, Strict
+from .wire import with_nulls
 
 Ids = Annotated[list[str], Query(alias="id", min_length=1, description="id of a pair; repeat it for more")]
 _PAGE = 256
@@ -66,16 +67,10 @@ class PairIn(Strict):
     def _side(self, side: Modality) -> tuple[str | None, list[float] | None]:
         return (self.text, self.text_vector) if side == "text" else (self.image, self.image_vector)
 
-    def to_item(self, side: Modality, max_image_bytes: int) -> Item:
-        """One side for the preparation.
-
-        Raises:
-            Refused: it cannot be read.
-        """
+    def to_item(self, side: Modality) -> Item:
+        """One side for the preparation."""
         raw, vector = self._side(side)
-        if vector is not None:
-            return Item.vector(vector, side)
-        return Item.text(raw or "") if side == "text" else image_item(raw or "", max_image_bytes)
+        return Item(raw or "" if vector is None else vector, side)
 
     @property
     def stored_payload(self) -> dict[str, Any]:
@@ -157,12 +152,12 @@ def router(edge: Edge) -> APIRouter:
     @routes.get("", response_model=MemoryInfo)
     async def memory_info(request: Request, *, calibration: bool = False) -> Response:
         """Count the pairs, and describe the memory."""
-        return await edge(request).reply(lambda: with_nulls(describe(embedder, calibration=calibration)))
+        return await life_of(request).reply(lambda: with_nulls(describe(embedder, calibration=calibration)))
 
     @routes.post("/pairs", response_model=Added)
     async def add_pairs(request: Request, body: AddPairs) -> Response:
         """Add pairs, or replace those with the same id; searchable when this answers."""
-        return await edge(request).write(lambda: with_nulls(add(embedder, body)))
+        return await life_of(request).write(lambda: with_nulls(add(embedder, body)))
 
     @routes.get("/pairs", response_model=Found)
     async def look_up_pairs(
@@ -174,7 +169,7 @@ def router(edge: Edge) -> APIRouter:
     ) -> Response:
         """Look pairs up by id, or list all in parts: those after an id; unknown ids are left out."""
         _check_number(max(len(ids), limit), most, "id" if ids else "limit")
-        return await edge(request).reply(lambda: look_up(embedder, ids, after, limit, vectors))
+        return await life_of(request).reply(lambda: look_up(embedder, ids, after, limit, vectors))
 
     @routes.delete("/pairs", response_model=Removed)
     async def remove_pairs(request: Request, ids: Ids) -> Response:
@@ -184,13 +179,13 @@ def router(edge: Edge) -> APIRouter:
         def remove() -> Removed:
             return Removed(removed=memory.remove(ids), pairs=len(memory), version=memory.version)
 
-        return await edge(request).write(remove)
+        return await life_of(request).write(remove)
 
     @routes.post("/search", response_model=Hits)
     async def search_memory(request: Request, body: SearchRequest) -> Response:
         """Find the pairs nearest to a text, an image or a vector."""
         check_k(body.k)
-        return await edge(request).reply(lambda: Hits(data=search(embedder, body)))
+        return await life_of(request).reply(lambda: Hits(data=search(embedder, body)))
 
     return routes
 
@@ -227,14 +222,7 @@ def add(embedder: Embedder, asked: AddPairs) -> Added:
         MemoryStoreError: the memory cannot be written.
     """
     embedder.check_images(one.image is not None for one in asked.pairs)
-    ready = list[dict[Modality, EncoderInput]]()
-    for index, one in enumerate(asked.pairs):
-        sides = _ready(embedder, one)
-        if isinstance(sides, Failure):
-            place = f"pairs[{index}]"
-            message = f"{place} ({one.id!r:.80}): {sides.message}; nothing was stored"
-            raise Refused(Failure(sides.status, sides.code, message, place))
-        ready.append(sides)
+    ready = [_ready(embedder, f"pairs[{index}]", one) for index, one in enumerate(asked.pairs)]
     images, texts = (embedder.encode([sides[side] for sides in ready], side) for side in MODALITIES)
     memory = embedder.reco.memory
     payloads = [one.stored_payload for one in asked.pairs]
@@ -252,7 +240,7 @@ def look_up(embedder: Embedder, ids: list[str], after: str | None, limit: int, v
         known = [name for name in dict.fromkeys(names) if name in payloads]
         return Found(data=[_stored(name, payloads[name]) for name in known], last=last)
     found = memory.get(names)
-    write = pack if vectors == "base64" else as_written
+    write: Callable[[Any], Any] = pack if vectors == "base64" else np.asarray
     data = [
         _stored(name, found.payloads[row], text_vector=write(found.text[row]), image_vector=write(found.image[row]))
         for row, name in enumerate(found.ids)
@@ -273,9 +261,7 @@ def search(embedder: Embedder, asked: SearchRequest) -> list[Hit]:
         InputError: an invalid condition.
         MemoryStoreError: the memory does not answer.
     """
-    ready = embedder.prepare(asked.to_item(embedder.settings.max_image_bytes))
-    if isinstance(ready, Failure):
-        raise Refused(ready)
+    ready = embedder.prepare(asked.to_item(), "the query")
     vector = embedder.encode([ready], asked.kind)
     by_words = asked.by in (None, "text") and embedder.reco.defaults.get("words") is not False
     wanted = Search(
@@ -296,20 +282,13 @@ def search(embedder: Embedder, asked: SearchRequest) -> list[Hit]:
     ]
 
 
-def _ready(embedder: Embedder, one: PairIn) -> dict[Modality, EncoderInput] | Failure:
+def _ready(embedder: Embedder, name: str, one: PairIn) -> dict[Modality, EncoderInput]:
     """Both sides of a pair for the encoder: id, payload and vectors checked, its image decoded."""
-    sides: dict[Modality, EncoderInput] = {}
-    for side in MODALITIES:
-        try:
-            check_pair(one.id, one.text, one.payload)
-            item = one.to_item(side, embedder.settings.max_image_bytes)
-        except (Refused, InputError) as error:
-            return failure_of(error)
-        ready = embedder.prepare(item)
-        if isinstance(ready, Failure):
-            return ready
-        sides[side] = ready
-    return sides
+    try:
+        check_pair(one.id, one.text, one.payload)
+    except InputError as error:
+        raise Refused(failure_of(error).at(name)) from None
+    return {side: embedder.prepare(one.to_item(side), name, empty=True) for side in MODALITIES}
 
 
 def _check_number(number: int, limit: int, name: str) -> None:

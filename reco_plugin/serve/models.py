@@ -12,7 +12,7 @@ from ..errors import MemoryStoreError
 from ..reco import Reco
 from .edge import Edge
 from .embedder import Embedder, manner_of
-from .routes import answering_in, openai_shape
+from .routes import answering_in, life_of, openai_shape
 from .schemas import ERRORS
 from .settings import Manner
 from .wire import with_nulls
@@ -54,7 +54,7 @@ def router(edge: Edge) -> APIRouter:
             ]
             return {"object": "list", "data": data, "models": named}
 
-        return await edge(request).reply(answer)
+        return await life_of(request).reply(answer)
 
     @routes.get("/models/{model}", include_in_schema=False)
     @routes.get("/openai/models/{model}", include_in_schema=False)
@@ -63,7 +63,7 @@ def router(edge: Edge) -> APIRouter:
     async def one_model(request: Request, model: str) -> Response:
         """One alias."""
         manner_of(model, edge.embedder.aliases)
-        return await edge(request).reply(lambda: next(one for one in models() if one["id"] == model))
+        return await life_of(request).reply(lambda: next(one for one in models() if one["id"] == model))
 
     return routes
 

@@ -12,11 +12,11 @@ from fastapi import APIRouter, Request, Response
 from pydantic import Field
 
 from ..types import InputType, Modality
-from .edge import Caller, Edge
-from .embedder import EmbedRequest, Item
-from .items import TextOrImage
-from .routes import answering_in, openai_shape
-from .schemas import ERRORS, HowToRefine, Items, JsonVector, RefinedList, refined_list
+from .edge import Edge
+from .embedder import EmbedRequest
+from .items import Item
+from .routes import answering_in, life_of, openai_shape
+from .schemas import ERRORS, HowToRefine, Items, JsonVector, RefinedList, TextOrImage, refined_list
 
 
 class RefineRequest(HowToRefine):
@@ -30,9 +30,10 @@ class RefineRequest(HowToRefine):
     def to_embed(self) -> EmbedRequest:
         """The same for the embedder."""
         return EmbedRequest(
-            [Item.vector(vector, self.modality) for vector in self.vectors],
+            [Item(vector, self.modality) for vector in self.vectors],
             side=self.input_type,
             refine=True,
+            names=[f"vectors[{number}]" for number in range(len(self.vectors))],
             options=self.options(),
             explain=self.explain,
             indexed=False,
@@ -47,10 +48,10 @@ class ExplainRequest(HowToRefine):
         "query", description="document: those of a modality are refined as one set of candidates"
     )
 
-    def to_embed(self, caller: Caller) -> EmbedRequest:
+    def to_embed(self) -> EmbedRequest:
         """The same for the embedder."""
         return EmbedRequest(
-            [one.to_item(caller.settings.max_image_bytes) for one in self.input],
+            [one.to_item() for one in self.input],
             side=self.input_type,
             refine=True,
             options=self.options(),
@@ -59,21 +60,18 @@ class ExplainRequest(HowToRefine):
         )
 
 
-def router(edge: Edge) -> APIRouter:
+def router(_: Edge) -> APIRouter:
     """The two routes."""
     routes = APIRouter(prefix="/v1", route_class=answering_in(openai_shape), tags=["refine"], responses=ERRORS)
 
     @routes.post("/refine", response_model=RefinedList)
     async def refine_vectors(request: Request, body: RefineRequest) -> Response:
         """Refine CLIP vectors that were made elsewhere, without encoding anything."""
-        caller = edge(request)
-        return await caller.answer(await caller.make(body.to_embed), lambda found: refined_list(found, "vectors"))
+        return await life_of(request).answer(body.to_embed(), refined_list)
 
     @routes.post("/explain", response_model=RefinedList)
     async def explain(request: Request, body: ExplainRequest) -> Response:
         """Refine texts and images, and explain: the pairs used, their weights, and how far each vector moved."""
-        caller = edge(request)
-        asked = await caller.make(lambda: body.to_embed(caller))
-        return await caller.answer(asked, lambda found: refined_list(found, "input"))
+        return await life_of(request).answer(body.to_embed(), refined_list)
 
     return routes

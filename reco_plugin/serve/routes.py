@@ -3,12 +3,11 @@
 from __future__ import annotations
 
 import asyncio
-import json
 import logging
 import math
 import re
 from collections.abc import Awaitable, Callable, Collection, Coroutine, Mapping, Sequence
-from typing import Any, Literal, TypeAlias, get_type_hints
+from typing import TYPE_CHECKING, Any, Literal, TypeAlias, get_type_hints
 
 from fastapi import APIRouter, Request, Response
 from fastapi.exceptions import RequestValidationError
@@ -25,25 +24,21 @@ from .logs import LOGGER
 from .schemas import ERRORS, error_body
 from .wire import answer_json, write_json
 
+if TYPE_CHECKING:
+    from .life import Life
+
 Handler: TypeAlias = Callable[[Request], Coroutine[Any, Any, Response]]
 Shape: TypeAlias = Callable[[Failure], dict[str, Any]]
 """A failure as the JSON body of a dialect."""
 log = logging.getLogger(LOGGER)
 _UNREADABLE = "the body cannot be parsed: send JSON in UTF-8, not compressed, with content-type: application/json"
-_WORDS = {
-    "missing": "is missing",
-    "extra_forbidden": "is not known here: leave it out",
-    "model_type": "must be a JSON object",
-    "model_attributes_type": "must be a JSON object",
-    "dict_type": "must be a JSON object",
-    "too_short": "is empty: give at least one",
-    "string_too_short": "is empty",
-}
-"""pydantic's kinds of errors whose own words are about Python."""
 PREFIXES: dict[str, Literal["plain", "refined"]] = {"/plain": "plain", "/refined": "refined"}
 """First segment of the path -> its meaning; stripped before routing."""
 PROBES = ("/livez", "/readyz", "/metrics", "/health", "/ping", "/v1/health/live", "/v1/health/ready")
 """Paths that load balancers and monitoring call every few seconds."""
+MOST_VALUES = 1_000_000
+"""Numbers, strings, lists and objects in a body, counted by their commas and brackets: each takes 40 bytes and more."""
+_SIGNS = b",[{:"
 _SLASHES = re.compile("/{2,}")
 _TWICE = re.compile("(/v1){2,}/")
 THROTTLED = {"x-amzn-errortype": "ThrottlingException"}
@@ -56,6 +51,12 @@ class BodyRefused(HTTPException):
     def __init__(self, failure: Failure) -> None:
         super().__init__(failure.status, failure.message)
         self.failure = failure
+
+
+def life_of(request: Request) -> Life:
+    """What is noted of a request, and its way to the embedder."""
+    life: Life = request.state.life
+    return life
 
 
 def openai_shape(failure: Failure) -> dict[str, Any]:
@@ -84,12 +85,12 @@ def answering_in(shape: Shape, headers: Callable[[Failure], dict[str, str]] = la
             handle = _taking_json(self.endpoint) or super().get_route_handler()
 
             async def answer(request: Request) -> Response:
-                life, edge = request.state.life, request.app.state.edge
+                life = life_of(request)
                 try:
                     if right is not None:  # before the body is read
-                        life.key = edge.keys.check(right, life.sent)
+                        life.key = life.edge.keys.check(right, life.sent)
                     if computes:
-                        edge.lanes.check_room()
+                        life.edge.lanes.check_room()
                     async with asyncio.timeout_at(life.until):
                         return await handle(request)
                 except TimeoutError:
@@ -116,14 +117,17 @@ def _taking_json(endpoint: Callable[..., Awaitable[Response]]) -> Handler | None
         return None
 
     async def handle(request: Request) -> Response:
-        sent = request.state.life.sent
+        sent = life_of(request).sent
         if b"origin" in sent and not sent.get(b"content-type", b"").lower().startswith(b"application/json"):
             raise Refused(Failure(400, "invalid_body", _UNREADABLE))  # browsers send other types without a preflight
         raw = await request.body()
+        if sum(map(raw.count, _SIGNS)) > MOST_VALUES:
+            message = f"the body has more than {MOST_VALUES:,} values: send less at once"
+            raise Refused(Failure(413, "body_too_large", message))
         try:
             body: BaseModel = model.model_validate_json(raw)
         except ValidationError as error:
-            raise Refused(_invalid(error.errors(), raw)) from None
+            raise Refused(_invalid(error.errors())) from None
         return await endpoint(request, body=body, **request.path_params)
 
     return handle
@@ -177,7 +181,7 @@ def to_failure(error: Exception) -> Failure:
     """The failure of any exception; defects are logged with their trace."""
     match error:
         case RequestValidationError():
-            return _invalid(error.errors())
+            return _invalid([one | {"loc": one["loc"][1:]} for one in error.errors()])  # without "query"
         case BodyRefused():
             return error.failure
         case HTTPException():  # of FastAPI itself, which does not say why it cannot parse a body
@@ -220,49 +224,22 @@ def no_route(method: str, path: str, allowed: str | None, known: Collection[str]
     return Failure(404, "not_found", f"there is no {asked} here{near}GET /openapi.json shows what there is")
 
 
-def _invalid(errors: Sequence[Any], raw: bytes | None = None) -> Failure:
-    """The first error of a request, with the name of its field and what was given; ``raw``: its body."""
-    first = errors[0]
-    if first["type"] == "json_invalid":
-        reason = first.get("ctx", {}).get("error", first["msg"])
-        return Failure(400, "invalid_json", f"the body is not JSON in UTF-8: {reason}")
-    if raw is None:  # of the query string
-        name = ".".join(map(str, first["loc"][1:]))
-        return Failure(400, "invalid_request", name + _reason(first), name)
-    of_field = [one for one in errors if one["loc"][:1] == first["loc"][:1]]  # one for each type that it may have
+def _invalid(errors: Sequence[Any]) -> Failure:
+    """The first error of a request, with the name of its field and what was given."""
+    of_field = [one for one in errors if one["loc"][:1] == errors[0]["loc"][:1]]  # one for each type that it may have
     deepest = max(of_field, key=lambda one: len(one["loc"]))
-    name = _name(deepest, json.loads(raw))
-    return Failure(400, "invalid_request", (name or "the body") + _reason(deepest), name or None)
+    if deepest["type"] == "json_invalid":
+        return Failure(400, "invalid_json", f"the body is not JSON in UTF-8: {deepest['msg']}")
+    name, given, message = _name(deepest["loc"]), deepest["input"], deepest["msg"].removeprefix("Value error, ")
+    got = f", got {given!r:.60}" if isinstance(given, str | int | float | None) else ""
+    return Failure(400, "invalid_request", f"{name or 'the body'}: {message}{got}", name or None)
 
 
-def _name(error: Mapping[str, Any], body: Any) -> str:
+def _name(place: Sequence[str | int]) -> str:
     """The place of an error in what was sent, without pydantic's names of the types that it tried.
 
-    >>> _name({"type": "string_type", "loc": ("inputs", "list[str]", 1)}, {"inputs": ["a", 1]})
+    >>> _name(("inputs", "list[str]", 1))
     'inputs[1]'
     """
-    parts = error["loc"]
-    name, value = "", body
-    for left, part in zip(range(len(parts))[::-1], parts, strict=True):
-        if isinstance(part, int) and isinstance(value, list):
-            name, value = f"{name}[{part}]", value[part]
-        elif isinstance(value, dict) and (part in value or error["type"] == "missing"):
-            is_form = left and value.get("type") == part
-            name, value = (name, value) if is_form else (f"{name}.{part}", value.get(part))
-    return name.removeprefix(".")
-
-
-def _reason(error: Mapping[str, Any]) -> str:
-    """What is wrong with a field, to follow its name."""
-    given = error["input"]
-    said: str = error["msg"].removeprefix("Value error, ").partition(", unable")[0]
-    if error["type"] in _WORDS:
-        return f" {_WORDS[error['type']]}"
-    if error["type"].startswith("union_tag"):
-        tags = error["ctx"].get("expected_tags")  # of the forms that an object may have
-        return f": {error['ctx']['discriminator']} " + (f"must be {tags}" if tags else "is missing")
-    if not said.startswith("Input should be"):
-        return f": {said}"
-    shown = given[:60] if isinstance(given, str) else given
-    got = f", got {shown!r:.60}" if isinstance(given, str | int | float | None) else ""
-    return said.replace("Input should be", " must be") + got
+    sent = [part for part in place if isinstance(part, int) or part.isidentifier()]
+    return "".join(f"[{part}]" if isinstance(part, int) else f".{part}" for part in sent).removeprefix(".")

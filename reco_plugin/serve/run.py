@@ -138,7 +138,7 @@ class _Server(uvicorn.Server):
 
     def handle_exit(self, sig: int, frame: FrameType | None) -> None:
         """Stop: at once if a person waits for it, or asks again; else go on while a balancer looks elsewhere."""
-        again, self._state.health.stopping = self._state.health.stopping, True
+        again, self._state.edge.stopping = self._state.edge.stopping, True
         drain_s = 0.0 if again or sig == signal.SIGINT else self._settings.drain_s
         seconds = _GRACE_S if again else drain_s + self._settings.shutdown_s + _GRACE_S
         _end_in(seconds, 1, "calls hang, and the process ends without them")

@@ -6,7 +6,16 @@ from contextvars import ContextVar
 from functools import partial
 from typing import TYPE_CHECKING, Annotated, Any, TypeVar
 
-from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationInfo, create_model, model_validator
+from pydantic import (
+    BaseModel,
+    BeforeValidator,
+    ConfigDict,
+    Field,
+    ValidationInfo,
+    WithJsonSchema,
+    create_model,
+    model_validator,
+)
 
 from ..calibration.why import Why, explain_decision
 from ..options import Option, RefineOptions, check_option, check_options, options_of
@@ -14,8 +23,8 @@ from ..types import Coverage, Degraded, Modality, Used
 from ..values import EXCLUSIONS, unpack
 from .embedder import AnswerRow, Embedded
 from .failures import Failure, Refused, too_many_items
+from .items import Item
 from .settings import ServeSettings
-from .wire import as_written
 
 T = TypeVar("T")
 most_items: ContextVar[int] = ContextVar("most_items", default=ServeSettings.model_fields["max_items"].default)
@@ -50,6 +59,10 @@ JsonVector = Annotated[
 """A vector as numbers, or as base64 of little-endian float32, which is a fifth as long."""
 
 
+Numbers = Annotated[Any, WithJsonSchema({"type": "array", "items": {"type": "number"}})]
+"""A vector (D,) of an answer, which is written from its array."""
+
+
 class Strict(BaseModel):
     """An unknown field is an error."""
 
@@ -62,6 +75,47 @@ class Strict(BaseModel):
         if isinstance(given, dict) and len(given) > _MOST_FIELDS:
             raise ValueError(f"there are {len(given):,} fields, known are only: {', '.join(cls.model_fields)}")
         return given
+
+
+class TextOrImage(Strict):
+    """A text or an image."""
+
+    text: str | None = None
+    image: str | None = Field(None, description="data URI or base64")
+
+    @model_validator(mode="after")
+    def _one_of_both(self) -> TextOrImage:
+        if (self.text is None) == (self.image is None):
+            raise ValueError("give text or image, and not both")
+        return self
+
+    def to_item(self) -> Item:
+        """The same for the embedder."""
+        return Item(self.text or self.image or "", "image" if self.text is None else "text")
+
+
+class QueryBody(Strict):
+    """A text, an image or a vector."""
+
+    text: str | None = None
+    image: str | None = Field(None, description="data URI or base64")
+    vector: JsonVector | None = Field(None, description="the plain CLIP vector of the query")
+    modality: Modality = Field("text", description="what the vector embeds")
+
+    @model_validator(mode="after")
+    def _one(self) -> QueryBody:
+        if [self.text, self.image, self.vector].count(None) != 2:
+            raise ValueError("give one of text, image and vector")
+        return self
+
+    @property
+    def kind(self) -> Modality:
+        """What it is."""
+        return "text" if self.text is not None else "image" if self.image is not None else self.modality
+
+    def to_item(self) -> Item:
+        """The same for the embedder."""
+        return Item(next(one for one in (self.text, self.image, self.vector) if one is not None), self.kind)
 
 
 _WIRE: dict[str, Any] = {  # where JSON says it in another way than Python
@@ -117,7 +171,6 @@ _REFUSALS: dict[int | str, str] = {
     401: "no key, or a wrong one",
     403: "not for this caller, or sent to an unknown host",
     404: "no such model, or pair",
-    408: "the body came too slowly",
     413: "body, image, text or batch too large",
     415: "not an image",
     429: "queue full, or too much is sent at once; see Retry-After",
@@ -210,10 +263,10 @@ class CoverageBody(BaseModel):
 
 
 class RefinedItem(BaseModel):
-    """One answer, in the order of the request; either ``embedding`` or ``error`` is there."""
+    """One answer, in the order of the request."""
 
     index: int
-    embedding: list[float] | None = None
+    embedding: Numbers
     refined: bool = False
     """Whether it differs from the frozen vector."""
     plain: str | None = None
@@ -231,9 +284,8 @@ class RefinedItem(BaseModel):
     """Why it moved as far as it did; only with an explanation, and with a gate."""
     used: list[UsedPair] | None = None
     """Nearest first; only with an explanation."""
-    frozen: list[float] | None = None
+    frozen: Numbers = None
     """The vector before refinement; only with an explanation."""
-    error: ErrorBody | None = None
 
 
 class RefinedList(BaseModel):
@@ -247,14 +299,8 @@ class RefinedList(BaseModel):
     """Of what was refined now; an answer that was cached does not count."""
 
 
-def refined_list(answer: Embedded, field_name: str) -> RefinedList:
-    """An answer of the embedder as JSON; its items are made while it is written, since each may hold many pairs.
-
-    Raises:
-        Refused: every item failed.
-    """
-    if all(row.failure for row in answer.rows):
-        answer.whole(field_name)
+def refined_list(answer: Embedded) -> RefinedList:
+    """An answer of the embedder as JSON."""
     return RefinedList.model_construct(
         data=[_item(number, row) for number, row in enumerate(answer.rows)],
         dimension=len(answer.rows[0].vector),
@@ -264,11 +310,9 @@ def refined_list(answer: Embedded, field_name: str) -> RefinedList:
 
 
 def _item(number: int, row: AnswerRow) -> RefinedItem:
-    if row.failure is not None:
-        return RefinedItem(index=number, error=error_body(row.failure))
     return RefinedItem.model_construct(
         index=number,
-        embedding=as_written(row.vector),
+        embedding=row.vector,
         refined=row.refined,
         plain=row.plain or None,
         moved=row.moved,
@@ -278,7 +322,7 @@ def _item(number: int, row: AnswerRow) -> RefinedItem:
         covered=row.covered,
         why=WhyBody.of(row.why) if row.why is not None else None,
         used=[UsedPair.of(used) for used in row.used] if row.used is not None else None,
-        frozen=as_written(row.frozen) if row.used is not None else None,
+        frozen=row.frozen if row.used is not None else None,
     )
 
 

@@ -78,7 +78,7 @@ class ServeSettings(SettingsSection):
     queue: int = _limits(
         4096, "texts, images and vectors of requests that may wait; more get 429, but for the first", ge=0
     )
-    deadline_s: float = _limits(30.0, "until a request gets 504, or 408", gt=0)
+    deadline_s: float = _limits(30.0, "until a request gets 504", gt=0)
     drain_s: float = _limits(
         5.0,
         "after SIGTERM, how long requests are still taken: a balancer sees meanwhile that the service is not ready",

@@ -24,7 +24,7 @@ from ..reco import Reco
 from .failures import Failure, Refused
 from .logs import LOGGER
 from .note import Note
-from .routes import memory_routes
+from .routes import life_of, memory_routes
 from .schemas import Strict
 
 if TYPE_CHECKING:
@@ -148,12 +148,12 @@ def router(edge: Edge) -> APIRouter:
     @routes.get("/versions", response_model=VersionList)
     async def list_versions(request: Request) -> Response:
         """All versions of a memory in folders."""
-        return await edge(request).reply(lambda: _explained(edge.in_use.all))
+        return await life_of(request).reply(lambda: _explained(edge.in_use.all))
 
     @routes.post("/versions", response_model=VersionBody)
     async def use_version(request: Request, body: UseVersion) -> Response:
         """Put a finished version to use; no request is lost."""
-        return await edge(request).write(lambda: _explained(lambda: edge.in_use.use(body.name)))
+        return await life_of(request).write(lambda: _explained(lambda: edge.in_use.use(body.name)))
 
     return routes
 

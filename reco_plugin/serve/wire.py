@@ -6,24 +6,20 @@ from collections.abc import Mapping, Sequence
 from typing import Any, TypeAlias
 
 import numpy as np
-import numpy.typing as npt
 import orjson
 from fastapi import Response
 from pydantic import BaseModel
 from pydantic_core import to_json
 
-Answer: TypeAlias = BaseModel | Mapping[str, Any] | Sequence[Any]
+from ..types import Vectors
+
+Answer: TypeAlias = BaseModel | Mapping[str, Any] | Sequence[Any] | Vectors
 """What a route answers."""
 
 
 def answer_json(written: bytes) -> Response:
     """An answer that is written already."""
     return Response(written, media_type="application/json")
-
-
-def as_written(vectors: npt.NDArray[Any]) -> Any:
-    """Vectors (D,) or (B, D) for a model's field that says lists: they are written from their array."""
-    return vectors
 
 
 def with_nulls(answer: BaseModel) -> dict[str, Any]:

@@ -19,9 +19,9 @@ from reco_plugin.serve.dialects.clip import VectorizeRequest
 from reco_plugin.serve.dialects.cohere import CohereRequest
 from reco_plugin.serve.dialects.openai import EmbeddingsRequest
 from reco_plugin.serve.dialects.voyage import VoyageRequest
-from reco_plugin.serve.life import MOST_VALUES
 from reco_plugin.serve.memory import AddPairs
 from reco_plugin.serve.refine import ExplainRequest, RefineRequest
+from reco_plugin.serve.routes import MOST_VALUES
 
 from .test_core_run import process
 
@@ -147,11 +147,11 @@ def test_past_the_time_to_stop_a_body_that_does_not_end_is_503(filled, live):
 @pytest.mark.parametrize(
     ("path", "key"), [("/v1/embeddings", "error"), ("/v2/embed", "message"), ("/v1/multimodalembeddings", "detail")]
 )
-def test_a_body_that_does_not_end_is_408_in_the_words_of_the_dialect(filled, live, path, key):
+def test_a_body_that_does_not_end_is_504_in_the_words_of_the_dialect(filled, live, path, key):
     with live(filled, deadline_s=0.3) as (url, server):
         with connected(url, head(path, 100_000), b"{") as slow:
             answer = slow.recv(65536)
-        assert answer.startswith(b"HTTP/1.1 408")
+        assert answer.startswith(b"HTTP/1.1 504")
         assert key in json.loads(answer.partition(b"\r\n\r\n")[2])
         wait_until(lambda: not server.config.app.state.edge.budget.taken)
 

@@ -34,7 +34,7 @@ def test_it_is_alive_at_once_and_ready_when_warm(filled):
     assert filled.counters.encode_s["image"].to_dict()["count"] == 1
     assert filled.counters.left_plain.to_dict() == {"image": 1, "text": 1}  # asked for, and nothing moved by a warm-up
     assert filled.counters.refined.to_dict() == {"image": 0, "text": 0}
-    state.stopping = True
+    state.edge.stopping = True
     assert state.ready().reasons == ["the service is stopping"]
 
 

@@ -14,12 +14,12 @@ import pytest
 from live_service import wait_until
 from PIL import Image
 
-from reco_plugin.serve.edge import is_bulk
-from reco_plugin.serve.embedder import EmbedRequest, Item
+from reco_plugin.serve.embedder import EmbedRequest
 from reco_plugin.serve.failures import Refused
+from reco_plugin.serve.items import Item
 from reco_plugin.serve.lanes import Lanes, still_wanted
 
-TEXT, PICTURE = Item.text("a red circle"), Item.image(b"\x89PNG")
+TEXT, PICTURE = Item("a red circle", "text"), Item(b"\x89PNG", "image")
 
 
 @pytest.mark.parametrize(
@@ -34,7 +34,7 @@ TEXT, PICTURE = Item.text("a red circle"), Item.image(b"\x89PNG")
     ],
 )
 def test_what_is_bulk(request_: EmbedRequest, bulk: bool) -> None:
-    assert is_bulk(request_) is bulk
+    assert request_.is_bulk is bulk
 
 
 def test_a_query_goes_between_two_items_of_bulk_and_before_bulk_that_waits() -> None:

@@ -13,7 +13,7 @@ from live_service import wait_until
 
 from reco_plugin.serve.schemas import RefinedItem
 from reco_plugin.serve.settings import ServeSettings
-from reco_plugin.serve.wire import as_written, write_json
+from reco_plugin.serve.wire import write_json
 
 SERVE_MD = Path(__file__).resolve().parents[2] / "docs" / "serve.md"
 ONE = {"input": [{"text": "a red circle"}]}
@@ -75,7 +75,7 @@ def test_vectors_are_written_short_and_whatever_a_payload_holds(filled):
     assert np.asarray(json.loads(text)["vectors"], np.float32).tobytes() == vector.tobytes()
     assert len(text) < 13 * vector.size + 20
     for payload in ({"n": 2**70, "none": None}, {"far": -(2**80)}, {"deep": json.loads("[" * 120 + "]" * 120)}):
-        item = RefinedItem.model_construct(index=1, embedding=as_written(vector[0]), error=None, why=payload)
+        item = RefinedItem.model_construct(index=1, embedding=vector[0], why=payload)
         found = json.loads(write_json(item))
         assert (found["why"], found["index"], "error" in found) == (payload, 1, False)
         assert np.asarray(found["embedding"], np.float32).tobytes() == vector.tobytes()

@@ -14,9 +14,11 @@ from pydantic import BaseModel, Field, model_validator
 from ..edge import Edge
 from ..embedder import Embedded
 from ..failures import Failure, Refused
+from ..items import Item
 from ..models import describe_calibration
+from ..routes import life_of
 from ..schemas import Items
-from .shared import Picture, Wanted, answer, dialect_router, numbered
+from .shared import Wanted, answer, dialect_router, numbered
 
 
 class VectorizeRequest(BaseModel):
@@ -34,9 +36,10 @@ class VectorizeRequest(BaseModel):
     def to_wanted(self) -> Wanted:
         """The same for the embedder: texts, then images."""
         # an empty title is no part of an object that has a picture; alone it is embedded, as the container does
-        texts = numbered("texts", ([text] if text.strip() or not self.images else [] for text in self.texts or []))
-        images = numbered("images", ([Picture(image)] for image in self.images or []))
-        return Wanted(inputs=texts | images, empty_texts=True)
+        texts = self.texts or []
+        parts = ([Item(text, "text")] if text.strip() or not self.images else [] for text in texts)
+        images = numbered("images", ([Item(image, "image")] for image in self.images or []))
+        return Wanted(inputs=numbered("texts", parts) | images, empty_texts=True)
 
 
 def router(edge: Edge) -> APIRouter:
@@ -49,10 +52,10 @@ def router(edge: Edge) -> APIRouter:
         texts = len(body.texts or [])
 
         def write(found: Embedded) -> dict[str, Any]:
-            vectors = found.whole().vectors
+            vectors = found.vectors
             return {"textVectors": vectors[:texts], "imageVectors": vectors[texts:]}
 
-        return await answer(edge(request), body.to_wanted(), write)
+        return await answer(life_of(request), body.to_wanted(), write)
 
     @routes.get("/meta")
     async def clip_meta() -> dict[str, Any]:

@@ -9,12 +9,12 @@ from fastapi import APIRouter, Request, Response
 from pydantic import BaseModel, Field, model_validator
 
 from ..edge import Edge
-from ..embedder import Embedded
+from ..embedder import Embedded, Embedder
+from ..items import Item
+from ..routes import life_of
 from ..schemas import Items, Strict
 from .shared import (
     Cut,
-    InputPart,
-    Picture,
     Wanted,
     answer,
     check_offered,
@@ -47,9 +47,9 @@ class CohereImage(Strict):
     image_url: CohereUrl
 
 
-def part_of(one: CohereText | CohereImage) -> InputPart:
+def part_of(one: CohereText | CohereImage) -> Item:
     """The same for the embedder."""
-    return one.text if isinstance(one, CohereText) else Picture(one.image_url.url)
+    return Item(one.text, "text") if isinstance(one, CohereText) else Item(one.image_url.url, "image")
 
 
 class CohereInput(Strict):
@@ -78,19 +78,27 @@ class CohereRequest(Strict):
             raise ValueError("give one of texts, images and inputs")
         return self
 
-    def to_wanted(self) -> Wanted:
-        """The same for the embedder."""
+    def to_wanted(self, embedder: Embedder) -> Wanted:
+        """The same for the embedder.
+
+        Raises:
+            Refused: a field that needs another model.
+        """
+        check_offered("max_tokens", self.max_tokens, ())
+        for one in self.embedding_types or ():
+            check_offered("embedding_types", one, ("float", "base64"))
         if self.inputs is not None:
             inputs = numbered("inputs", (list(map(part_of, one.content)) for one in self.inputs))
         elif self.images is not None:
-            inputs = numbered("images", ([Picture(image)] for image in self.images))
+            inputs = numbered("images", ([Item(image, "image")] for image in self.images))
         else:
-            inputs = numbered("texts", ([text] for text in self.texts or []))
+            inputs = numbered("texts", ([Item(text, "text")] for text in self.texts or []))
         return Wanted(
             inputs=inputs,
             model=self.model,
             side=side_of(input_type=self.input_type),
             truncate=truncates(truncate=self.truncate),
+            cut=cut_to(embedder, output_dimension=self.output_dimension),
         )
 
 
@@ -99,12 +107,8 @@ def router(edge: Edge) -> APIRouter:
     routes = dialect_router(lambda failure: {"message": failure.message})
 
     async def embed(request: Request, body: CohereRequest, version: str) -> Response:
-        caller = edge(request)
-        cut = cut_to(caller.embedder, output_dimension=body.output_dimension)
-        check_offered("max_tokens", body.max_tokens, ())
-        for one in body.embedding_types or ():
-            check_offered("embedding_types", one, ("float", "base64"))
-        return await answer(caller, body.to_wanted(), lambda found: _written(found, body, version), cut)
+        wanted = body.to_wanted(edge.embedder)
+        return await answer(life_of(request), wanted, lambda found: _written(found, body, version))
 
     @routes.post("/v2/embed")
     async def cohere_embed(request: Request, body: CohereRequest) -> Response:
@@ -120,7 +124,7 @@ def router(edge: Edge) -> APIRouter:
 
 
 def _written(found: Embedded, body: CohereRequest, version: str) -> dict[str, Any]:
-    vectors = found.whole().vectors
+    vectors = found.vectors
     made = {one: [write_vector(row, one) for row in vectors] for one in body.embedding_types or ["float"]}
     tokens = {"input_tokens": found.tokens}
     as_v1 = version == "1" and not body.embedding_types

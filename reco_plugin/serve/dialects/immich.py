@@ -19,9 +19,10 @@ from starlette.exceptions import HTTPException
 
 from ...types import InputType
 from ..edge import Edge
-from ..embedder import Embedded, EmbedRequest, Item, split_target
+from ..embedder import Embedded, EmbedRequest
 from ..failures import Failure, Refused
-from ..items import text_item
+from ..items import Item
+from ..routes import life_of
 from ..schemas import Strict
 from .shared import dialect_router
 
@@ -74,13 +75,13 @@ def router(edge: Edge) -> APIRouter:
         side, field = _TASKS[task]
 
         def write(found: Embedded) -> dict[str, Any]:
-            vector = json.dumps(found.whole(field).rows[0].vector.tolist())  # JSON inside JSON, as immich's
-            if not (isinstance(item, Item) and isinstance(item.content, bytes)):
+            vector = json.dumps(found.rows[0].vector.tolist())  # JSON inside JSON, as immich's
+            if not isinstance(item.content, bytes):
                 return {"clip": vector}
             width, height = _size(item.content)
             return {"clip": vector, "imageWidth": width, "imageHeight": height}
 
-        return await edge(request).answer(EmbedRequest([item], side=side), write)
+        return await life_of(request).answer(EmbedRequest([item], [field], side=side), write)
 
     return routes
 
@@ -110,19 +111,19 @@ def _task(entries: dict[str, Any], edge: Edge) -> str:
         message = 'entries must be {"clip": {"textual" or "visual": {"modelName": ...}}}'
         raise Refused(Failure(400, "invalid_request", message, "entries"))
     ours = edge.embedder.reco.manifest.name
-    if split_target(model.modelName)[0] not in edge.embedder.aliases and not is_same_model(model.modelName, ours):
+    if model.modelName not in edge.embedder.aliases and not is_same_model(model.modelName, ours):
         message = f"the model here is {ours}, immich asks for {model.modelName!r:.80}: choose it in immich's settings"
         raise Refused(Failure(404, "model_not_found", message, "entries"))
     return task
 
 
-def _item(form: FormData, task: str) -> Item | Failure:
+def _item(form: FormData, task: str) -> Item:
     _, field = _TASKS[task]
     given = form.get(field)
     if task == "textual" and isinstance(given, str):
-        return text_item(given)
+        return Item(given, "text")
     if task == "visual" and isinstance(given, UploadFile):
-        return Item.image(given.file.read())
+        return Item(given.file.read(), "image")
     raise Refused(Failure(400, "empty_input", f"{task} needs the field {field}", field))
 
 

@@ -8,16 +8,15 @@ from fastapi import APIRouter, Request, Response
 from pydantic import BeforeValidator, Field, ValidationInfo, model_validator
 
 from ...options import RefineOptions
-from ..edge import Caller, Edge
-from ..embedder import AnswerRow, Embedded
+from ..edge import Edge
+from ..embedder import AnswerRow, Embedded, Embedder
 from ..failures import Failure, Refused
-from ..items import is_data_uri
-from ..routes import shape_for_all
-from ..schemas import HowToRefine, Items, Strict, check_length, error_body
+from ..items import Item, is_data_uri
+from ..life import Life
+from ..routes import life_of, shape_for_all
+from ..schemas import HowToRefine, Items, Strict, check_length
 from .shared import (
     Cut,
-    InputPart,
-    Picture,
     Wanted,
     answer,
     check_offered,
@@ -88,15 +87,15 @@ Input: TypeAlias = Annotated[One | Items[One], BeforeValidator(check_input)]
 """The field ``input``."""
 
 
-def parts_of(one: One, *, is_image: bool) -> list[InputPart]:
-    """An item of a checked input as parts; ``is_image``: a string is an image, also without a data URI's header."""
+def parts_of(one: One, word: str | None) -> list[Item]:
+    """An item of a checked input as parts; a string is an image where ``word`` says so, or its header."""
     match one:
         case str():
-            return [Picture(one) if is_image or is_data_uri(one) else one]
+            return [Item(one, "image" if word == "image" or is_data_uri(one) else "text")]
         case TextInput():
-            return [one.text]
+            return [Item(one.text, "text")]
         case JinaImage():
-            return [Picture(one.image)]
+            return [Item(one.image, "image")]
         case NoInput():
             return []
 
@@ -110,30 +109,22 @@ class EmbeddingsRequest(Strict):
     dimensions: int | None = Field(None, description="the model's own, or one that it was trained to be cut to")
     user: str | None = Field(None, description="ignored")
     metadata: dict[str, Any] | None = Field(None, description="Mistral's; ignored")
-    provider: dict[str, Any] | None = Field(None, description="OpenRouter's; ignored")
 
     input_type: str | None = Field(None, description="query or document (also passage, search_query, search_document)")
     task: str | None = Field(None, description="retrieval.query or retrieval.passage")
-    prompt_type: str | None = Field(None, description="query or document")
-    prompt_name: str | None = Field(None, description="query or document")
     embedding_type: str | None = Field(None, description="float or base64")
     normalized: bool | None = Field(None, description="ignored: all vectors have norm 1")
-    late_chunking: bool | None = Field(None, description="only false")
-    return_multivector: bool | None = Field(None, description="only false")
     truncate: Cut | bool | None = Field(None, description="false, NONE or START: refuse long texts")
     truncation: bool | None = Field(None, description="as truncate")
     modality: Literal["text", "image"] | Items[Literal["text", "image"]] | None = Field(
-        None, description="image: strings are images"
+        None, description="image: strings are images; a list has a word for each item"
     )
     output_dimension: int | None = Field(None, description="as dimensions")
     output_dtype: str | None = Field(None, description="only float")
-    truncate_prompt_tokens: int | None = Field(None, description="vLLM's; ignored")
-    add_special_tokens: bool | None = Field(None, description="vLLM's; ignored")
     encoding_type: str | None = Field(None, description="as embedding_type; LlamaIndex's name")
 
     refine: bool | None = Field(None, description="final, whatever alias, prefix, role and settings say")
     reco: HowToRefine | None = Field(None, description="how to refine, for this request")
-    allow_failures: bool = Field(False, description="answer what can be answered; failed items hold `error`")
 
     @model_validator(mode="before")
     @classmethod
@@ -142,49 +133,34 @@ class EmbeddingsRequest(Strict):
             raise ValueError("this is a request of Voyage's multimodal API (inputs): it is at /v1/multimodalembeddings")
         return given
 
-    @model_validator(mode="after")
-    def _modalities_fit(self) -> EmbeddingsRequest:
-        if isinstance(self.modality, list) and (
-            not isinstance(self.input, list) or len(self.modality) != len(self.input)
-        ):
-            raise ValueError("modality must have as many words as input has items")
-        return self
-
     @property
     def form(self) -> str:
         """How vectors are written."""
         return "base64" if "base64" in (self.encoding_format, self.embedding_type, self.encoding_type) else "float"
 
-    def to_wanted(self) -> Wanted:
-        """The same for the embedder."""
-        items = self.input if isinstance(self.input, list) else [self.input]
-        words = self.modality if isinstance(self.modality, list) else [self.modality] * len(items)
-        parts = (parts_of(one, is_image=word == "image") for one, word in zip(items, words, strict=True))
-        return Wanted(
-            inputs=numbered("input", parts),
-            model=self.model,
-            side=side_of(
-                input_type=self.input_type,
-                task=self.task,
-                prompt_type=self.prompt_type,
-                prompt_name=self.prompt_name,
-            ),
-            refine=self.refine,
-            truncate=truncates(truncate=self.truncate, truncation=self.truncation),
-            options=self.reco.options() if self.reco else RefineOptions(),
-        )
-
-    def check(self) -> None:
-        """Refuse fields that need another model.
+    def to_wanted(self, embedder: Embedder) -> Wanted:
+        """The same for the embedder.
 
         Raises:
-            Refused: naming the field.
+            Refused: a field that needs another model.
         """
         check_offered("embedding_type", self.embedding_type, ("float", "base64"))
         check_offered("encoding_type", self.encoding_type, ("float", "base64"))
         check_offered("output_dtype", self.output_dtype, ("float",))
-        check_offered("late_chunking", self.late_chunking, (False,))
-        check_offered("return_multivector", self.return_multivector, (False,))
+        items = self.input if isinstance(self.input, list) else [self.input]
+        words = self.modality if isinstance(self.modality, list) else [self.modality] * len(items)
+        if len(words) != len(items):
+            message = "modality must have as many words as input has items"
+            raise Refused(Failure(400, "invalid_request", message, "modality"))
+        return Wanted(
+            inputs=numbered("input", map(parts_of, items, words)),
+            model=self.model,
+            side=side_of(input_type=self.input_type, task=self.task),
+            refine=self.refine,
+            truncate=truncates(truncate=self.truncate, truncation=self.truncation),
+            options=self.reco.options() if self.reco else RefineOptions(),
+            cut=cut_to(embedder, dimensions=self.dimensions, output_dimension=self.output_dimension),
+        )
 
 
 def router(edge: Edge) -> APIRouter:
@@ -196,10 +172,8 @@ def router(edge: Edge) -> APIRouter:
     @routes.post("/v1/embeddings")
     async def openai_embeddings(request: Request, body: EmbeddingsRequest) -> Response:
         """Embed texts and images; OpenAI's API, with Jina's objects and NIM's data URIs as further inputs."""
-        caller = edge(request)
-        body.check()
-        cut = cut_to(caller.embedder, dimensions=body.dimensions, output_dimension=body.output_dimension)
-        return await answer(caller, body.to_wanted(), lambda found: _written(found, body, caller, cut), cut)
+        life = life_of(request)
+        return await answer(life, body.to_wanted(edge.embedder), lambda found: _written(found, body, life))
 
     @routes.post("/openai/deployments/{deployment}/embeddings", include_in_schema=False)
     async def azure_embeddings(request: Request, deployment: str, body: EmbeddingsRequest) -> Response:
@@ -209,29 +183,24 @@ def router(edge: Edge) -> APIRouter:
     return routes
 
 
-def _written(found: Embedded, body: EmbeddingsRequest, caller: Caller, cut: int | None) -> dict[str, Any]:
+def _written(found: Embedded, body: EmbeddingsRequest, life: Life) -> dict[str, Any]:
     """OpenAI's answer, with the ``id`` that Mistral's clients need: that of the request, as ``x-request-id``."""
-    if not body.allow_failures:
-        found.whole()
     return {
-        "id": caller.id,
+        "id": life.id,
         "object": "list",
-        "data": [_embedding(number, row, body, cut) for number, row in enumerate(found.rows)],
-        "model": body.model or next(iter(caller.embedder.aliases)),
+        "data": [_embedding(number, row, body) for number, row in enumerate(found.rows)],
+        "model": body.model or next(iter(life.edge.embedder.aliases)),
         "usage": {"prompt_tokens": found.tokens, "total_tokens": found.tokens},
     }
 
 
-def _embedding(number: int, row: AnswerRow, body: EmbeddingsRequest, cut: int | None) -> dict[str, Any]:
-    """One vector, or why there is none; ``moved`` and ``scale`` where the request has ``reco``."""
-    one: dict[str, Any] = {"object": "embedding", "index": number}
-    if row.failure is not None:
-        return one | {"error": error_body(row.failure)}
-    one["embedding"] = write_vector(row.vector, body.form)
+def _embedding(number: int, row: AnswerRow, body: EmbeddingsRequest) -> dict[str, Any]:
+    """One vector; ``moved`` and ``scale`` where the request has ``reco``."""
+    one = {"object": "embedding", "index": number, "embedding": write_vector(row.vector, body.form)}
     if row.truncated:
         one["truncated"] = True
     if body.reco is not None:
         one["moved"] = row.moved
-        if row.scale is not None and cut is None:
+        if row.scale is not None:
             one["scale"] = row.scale
     return one

@@ -19,13 +19,12 @@ from fastapi import APIRouter, Response
 from pydantic import BeforeValidator
 
 from ...types import InputType
-from ..edge import Caller
-from ..embedder import AnswerRow, Embedded, Embedder, EmbedRequest, Item
-from ..failures import Failure, Refused, too_many_items
-from ..items import EMPTY, text_item, text_or_image_item
+from ..embedder import AnswerRow, Embedded, Embedder, EmbedRequest
+from ..failures import Failure, Refused
+from ..items import EMPTY, Item
+from ..life import Life
 from ..routes import Shape, answering_in
-from ..schemas import most_items
-from ..wire import Answer, as_written
+from ..wire import Answer
 
 Cut: TypeAlias = Annotated[
     Literal["NONE", "START", "END"], BeforeValidator(lambda given: given.upper() if isinstance(given, str) else given)
@@ -52,92 +51,65 @@ _SIDES: dict[str, InputType | None] = {
 }
 _SIDES_OF_TASKS: dict[str, InputType] = {".query": "query", ".passage": "document"}
 """How Jina's tasks end: ``code.query``, ``nl2code.passage``."""
-InputPart: TypeAlias = "str | Picture"
-"""A text or an image."""
 _TINY = 1e-12
-
-
-@dataclass(frozen=True)
-class Picture:
-    """An image as a request writes it: a data URI or bare base64."""
-
-    source: str
 
 
 @dataclass(frozen=True, kw_only=True)
 class Wanted(EmbedRequest):
-    """A request of any dialect, whose items are not read yet."""
+    """A request of any dialect; its items are the parts of its inputs."""
 
-    inputs: Mapping[str, Sequence[InputPart]]
+    inputs: Mapping[str, Sequence[Item]]
     """By the caller's name, ``input[3]``. Several parts become one vector; none, beside a picture, zeros, which
     leave a mean as it is; else an error."""
-    part_names: Sequence[str] = ()  # of the parts of an input, where the caller names them
-    empty_texts: bool = False  # embed an empty text instead of refusing it
 
 
-def numbered(name: str, inputs: Iterable[Sequence[InputPart]]) -> dict[str, Sequence[InputPart]]:
+def numbered(name: str, inputs: Iterable[Sequence[Item]]) -> dict[str, Sequence[Item]]:
     """The inputs of a list, by their places in it: ``input[3]``."""
     return {f"{name}[{index}]": parts for index, parts in enumerate(inputs)}
 
 
-async def answer(
-    caller: Caller, wanted: Wanted, write: Callable[[Embedded], Answer], cut: int | None = None
-) -> Response:
-    """Read all parts, embed them in one call, combine those of each input, cut their vectors, and write the answer.
+async def answer(life: Life, wanted: Wanted, write: Callable[[Embedded], Answer]) -> Response:
+    """Embed all parts in one call, combine those of each input, cut their vectors, and write the answer.
 
     Args:
-        caller: the request.
+        life: the request.
         wanted: what it asks for.
-        write: makes the answer of one row per input, whose failure names it; see :meth:`Caller.answer`.
-        cut: dimension that the answer's vectors are cut to; None: what ``wanted`` says.
+        write: makes the answer of one row per input; see :meth:`Life.answer`.
 
     Raises:
-        Refused: the whole request; one bad input fails in its row.
+        Refused: the whole request; a bad input is named.
         RecoError: nothing could be embedded.
     """
-    cut = wanted.cut if cut is None else cut
     inputs = {name: _without_blanks(parts) for name, parts in wanted.inputs.items()}
-    parts = [part for parts in inputs.values() for part in parts]
-    if len(parts) > most_items.get():  # of all inputs together
-        raise Refused(too_many_items(len(parts), most_items.get()))
-    most = caller.settings.max_image_bytes
-
-    def read(part: InputPart) -> Item | Failure:
-        if isinstance(part, str):
-            return text_item(part, empty=wanted.empty_texts)
-        return text_or_image_item(None, part.source, most)
-
-    items = await caller.make(lambda: [read(part) for part in parts])
-    alone = cut is None and all(len(some) == 1 for some in inputs.values())
+    items = [part for parts in inputs.values() for part in parts]
+    if not any(item.is_picture for item in items):
+        for name, parts in inputs.items():
+            if not parts:
+                raise Refused(EMPTY.at(name))
+    alone = wanted.cut is None and all(len(parts) == 1 for parts in inputs.values())
 
     def write_joined(found: Embedded) -> Answer:
-        if alone and all(row.failure is None for row in found.rows):
+        if alone:
             return write(found)
-        zeros = np.zeros(caller.embedder.dimension, np.float32)
-        nothing = AnswerRow(zeros, zeros, failure=None if any(isinstance(part, Picture) for part in parts) else EMPTY)
-        rows = iter(found.rows)
-        taken = {name: list(islice(rows, len(some))) or [nothing] for name, some in inputs.items()}
-        rows_of = [_join(some, name, wanted.part_names) for name, some in taken.items()]
-        return write(replace(found, rows=rows_of if cut is None else [_cut(row, cut) for row in rows_of]))
+        zeros, rows = np.zeros(life.edge.embedder.dimension, np.float32), iter(found.rows)
+        made = [_join(list(islice(rows, len(parts))), zeros) for parts in inputs.values()]
+        return write(replace(found, rows=made if wanted.cut is None else [_cut(row, wanted.cut) for row in made]))
 
-    return await caller.answer(replace(wanted, items=items, cut=cut), write_joined)
+    names = wanted.names or [name for name, parts in inputs.items() for _ in parts]
+    return await life.answer(replace(wanted, items=items, names=names), write_joined)
 
 
-def _without_blanks(parts: Sequence[InputPart]) -> Sequence[InputPart]:
+def _without_blanks(parts: Sequence[Item]) -> Sequence[Item]:
     """The parts of an input without empty texts, if there is another part beside them."""
     if len(parts) < 2:
         return parts
-    return [part for part in parts if not isinstance(part, str) or part.strip()] or parts[:1]
+    return [part for part in parts if not isinstance(part.content, str) or part.content.strip()] or parts[:1]
 
 
-def _join(parts: Sequence[AnswerRow], name: str, part_names: Sequence[str]) -> AnswerRow:
+def _join(parts: Sequence[AnswerRow], zeros: npt.NDArray[np.float32]) -> AnswerRow:
     """The row of an input: of several parts, the direction of their mean, which does not say how each was refined."""
-    for number, part in enumerate(parts):
-        if part.failure is not None:
-            zeros = np.zeros_like(part.vector)
-            return AnswerRow(zeros, zeros, failure=part.failure.at(part_names[number] if part_names else name))
-    if len(parts) == 1:
-        return parts[0]
+    if len(parts) < 2:
+        return parts[0] if parts else AnswerRow(zeros, zeros)
     return AnswerRow(
         mean_direction([part.vector for part in parts]),
         mean_direction([part.frozen for part in parts]),
@@ -245,11 +217,11 @@ def check_offered(field: str, value: object, offered: Sequence[object]) -> None:
 
 
 def write_vector(vector: npt.NDArray[np.float32], form: str | None) -> Any:
-    """A vector (D,) as its array, see :func:`.as_written`, or as base64 of its little-endian bytes, as in OpenAI's API.
+    """A vector (D,) as its array, or as base64 of its little-endian bytes, as in OpenAI's API.
 
     >>> write_vector(np.array([1.0, 0.0], np.float32), "base64")
     'AACAPwAAAAA='
     """
     if form == "base64":
         return base64.b64encode(vector.astype("<f4").tobytes()).decode("ascii")
-    return as_written(vector)
+    return vector

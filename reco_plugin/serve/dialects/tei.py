@@ -13,8 +13,9 @@ from pydantic import Field, model_validator
 from ... import __version__
 from ..edge import Edge
 from ..failures import Failure
+from ..items import Item
+from ..routes import life_of
 from ..schemas import Items, Strict
-from ..wire import as_written
 from .shared import Wanted, answer, check_offered, cut_to, dialect_router, numbered, side_of, truncates
 
 
@@ -62,19 +63,18 @@ def router(edge: Edge) -> APIRouter:
         return await embed(request, body, model)
 
     async def embed(request: Request, body: TeiRequest, model: str | None) -> Response:
-        caller = edge(request)
         check_offered(
             "truncation_direction", body.truncation_direction and body.truncation_direction.lower(), ("right",)
         )
         texts = [body.inputs] if isinstance(body.inputs, str) else body.inputs
         wanted = Wanted(
-            inputs=numbered("inputs", ([text] for text in texts)),
-            cut=cut_to(caller.embedder, dimensions=body.dimensions),
+            inputs=numbered("inputs", ([Item(text, "text")] for text in texts)),
+            cut=cut_to(edge.embedder, dimensions=body.dimensions),
             model=model,
             side=side_of(prompt_name=body.prompt_name),
             truncate=truncates(truncate=body.truncate),
         )
-        return await answer(caller, wanted, lambda found: as_written(found.whole().vectors))
+        return await answer(life_of(request), wanted, lambda found: found.vectors)
 
     @routes.get("/info")
     async def tei_info() -> dict[str, Any]:

@@ -8,17 +8,18 @@ from fastapi import APIRouter, Request, Response
 from pydantic import Field
 
 from ..edge import Edge
-from ..embedder import Embedded
+from ..embedder import Embedded, Embedder
 from ..failures import Failure, Refused
+from ..items import Item
+from ..routes import life_of
 from ..schemas import Strict
-from .shared import InputPart, Picture, Wanted, answer, cut_to, dialect_router, side_of
+from .shared import Wanted, answer, cut_to, dialect_router, side_of
 
 _ERRORS = {
     400: "ValidationException",
     401: "AccessDeniedException",
     403: "AccessDeniedException",
     404: "ResourceNotFoundException",
-    408: "ModelTimeoutException",
     413: "ValidationException",
     415: "ValidationException",
     429: "ThrottlingException",
@@ -45,22 +46,28 @@ class TitanRequest(Strict):
     normalize: bool | None = Field(None, description="ignored: all vectors have norm 1")
     input_type: str | None = Field(None, description="query or document; not Titan's")
 
-    def to_wanted(self, model: str | None) -> Wanted:
+    def to_wanted(self, embedder: Embedder, model: str | None) -> Wanted:
         """The same for the embedder.
 
         Raises:
-            Refused: neither text nor image.
+            Refused: neither text nor image, or a length that the model does not have.
         """
-        parts: dict[str, InputPart] = {}
+        parts: dict[str, Item] = {}
         text, image = (self.inputText or "").strip(), (self.inputImage or "").strip()
         if text and (text != _NULL or "inputImage" not in self.model_fields_set):  # else somebody's title is null
-            parts["inputText"] = self.inputText or ""
+            parts["inputText"] = Item(self.inputText or "", "text")
         if image not in ("", _NULL):
-            parts["inputImage"] = Picture(image)
+            parts["inputImage"] = Item(image, "image")
         if not parts:
             raise Refused(Failure(400, "empty_input", "there is nothing to embed: give inputText, inputImage or both"))
-        inputs = {" and ".join(parts): [*parts.values()]}
-        return Wanted(inputs=inputs, part_names=[*parts], model=model, side=side_of(input_type=self.input_type))
+        length = self.embeddingConfig.outputEmbeddingLength if self.embeddingConfig else None
+        return Wanted(
+            inputs={" and ".join(parts): [*parts.values()]},
+            names=[*parts],
+            model=model,
+            side=side_of(input_type=self.input_type),
+            cut=cut_to(embedder, outputEmbeddingLength=length, dimensions=self.dimensions),
+        )
 
 
 def error_type(failure: Failure) -> dict[str, str]:
@@ -73,15 +80,11 @@ def router(edge: Edge) -> APIRouter:
     routes = dialect_router(lambda failure: {"message": failure.message}, error_type)
 
     async def embed(request: Request, body: TitanRequest, model: str | None) -> Response:
-        caller = edge(request)
-        length = body.embeddingConfig.outputEmbeddingLength if body.embeddingConfig else None
-        cut = cut_to(caller.embedder, outputEmbeddingLength=length, dimensions=body.dimensions)
-
         def write(found: Embedded) -> dict[str, Any]:
-            [row] = found.whole().rows
+            [row] = found.rows
             return {"embedding": row.vector, "inputTextTokenCount": row.tokens, "message": None}
 
-        return await answer(caller, body.to_wanted(model), write, cut)
+        return await answer(life_of(request), body.to_wanted(edge.embedder, model), write)
 
     @routes.post("/titan")
     async def titan(request: Request, body: TitanRequest) -> Response:

@@ -8,11 +8,11 @@ from fastapi import APIRouter, Request, Response
 from pydantic import Field, model_validator
 
 from ..edge import Edge
-from ..embedder import Embedded
+from ..embedder import Embedded, Embedder
+from ..items import Item
+from ..routes import life_of
 from ..schemas import Items, Strict
 from .shared import (
-    InputPart,
-    Picture,
     Wanted,
     answer,
     check_offered,
@@ -48,15 +48,15 @@ class ImageUrlPart(Strict):
 AnyPart: TypeAlias = TextPart | ImagePart | ImageUrlPart
 
 
-def part_of(one: AnyPart) -> InputPart:
+def part_of(one: AnyPart) -> Item:
     """The same for the embedder."""
     match one:
         case TextPart():
-            return one.text or ""
+            return Item(one.text or "", "text")
         case ImagePart():
-            return Picture(one.image_base64)
+            return Item(one.image_base64, "image")
         case ImageUrlPart():
-            return Picture(one.image_url)
+            return Item(one.image_url, "image")
 
 
 class VoyageInput(Strict):
@@ -64,7 +64,7 @@ class VoyageInput(Strict):
 
     content: Items[Annotated[AnyPart, Field(discriminator="type")]] = Field(min_length=1)
 
-    def parts(self) -> list[InputPart]:
+    def parts(self) -> list[Item]:
         """The same for the embedder; none where a text is missing, which asks for no vector of its own."""
         says_nothing = all(isinstance(one, TextPart) and one.text is None for one in self.content)
         return [] if says_nothing else [*map(part_of, self.content)]
@@ -89,13 +89,19 @@ class VoyageRequest(Strict):
             raise ValueError("this is a request of Voyage's API for texts (input), which is at /v1/embeddings")
         return given
 
-    def to_wanted(self) -> Wanted:
-        """The same for the embedder."""
+    def to_wanted(self, embedder: Embedder) -> Wanted:
+        """The same for the embedder.
+
+        Raises:
+            Refused: a field that needs another model.
+        """
+        check_offered("output_dtype", self.output_dtype, ("float",))
         return Wanted(
             inputs=numbered("inputs", (one.parts() for one in self.inputs)),
             model=self.model,
             side=side_of(input_type=self.input_type),
             truncate=self.truncation,
+            cut=cut_to(embedder, output_dimension=self.output_dimension),
         )
 
 
@@ -107,24 +113,16 @@ def router(edge: Edge) -> APIRouter:
     @routes.post("/v1/multimodalembeddings")
     async def voyage_multimodal_embeddings(request: Request, body: VoyageRequest) -> Response:
         """Embed inputs of interleaved texts and images, one vector each; Voyage's API."""
-        caller = edge(request)
-        cut = cut_to(caller.embedder, output_dimension=body.output_dimension)
-        check_offered("output_dtype", body.output_dtype, ("float",))
         form = body.encoding_format or body.output_encoding
 
         def write(found: Embedded) -> dict[str, Any]:
-            rows = enumerate(found.whole().rows)
             return {
                 "object": "list",
                 "data": [
-                    {
-                        "object": "embedding",
-                        "embedding": write_vector(row.vector, form),
-                        "index": index,
-                    }
-                    for index, row in rows
+                    {"object": "embedding", "embedding": write_vector(row.vector, form), "index": index}
+                    for index, row in enumerate(found.rows)
                 ],
-                "model": body.model or next(iter(caller.embedder.aliases)),
+                "model": body.model or next(iter(edge.embedder.aliases)),
                 "usage": {  # pixels are Voyage's price unit
                     "text_tokens": found.tokens,
                     "image_pixels": 0,
@@ -133,6 +131,6 @@ def router(edge: Edge) -> APIRouter:
                 },
             }
 
-        return await answer(caller, body.to_wanted(), write, cut)
+        return await answer(life_of(request), body.to_wanted(edge.embedder), write)
 
     return routes

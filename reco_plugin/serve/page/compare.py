@@ -11,11 +11,9 @@ from ...defaults import RESULTS
 from ...errors import MemoryStoreError
 from ...reco import Reco
 from ...types import Degraded, InputType, Modality, Payload, Search, Used, Vectors, caption_of, other
-from ..edge import Caller
 from ..embedder import Embedded, EmbedRequest
-from ..items import TextOrImage
 from ..routes import to_failure
-from ..schemas import HowToRefine
+from ..schemas import HowToRefine, TextOrImage
 from .pictures import PairPictures
 
 DEPTH = 100
@@ -31,10 +29,11 @@ class CompareRequest(HowToRefine):
     by: Modality | None = Field(None, description="side of the pairs to rank; None: pictures for a text, else captions")
     results: int = Field(RESULTS, ge=1, le=DEPTH)
 
-    def to_embed(self, caller: Caller) -> EmbedRequest:
+    def to_embed(self) -> EmbedRequest:
         """The same for the embedder."""
         return EmbedRequest(
-            [self.input.to_item(caller.settings.max_image_bytes)],
+            [self.input.to_item()],
+            names=["input"],
             side=self.input_type,
             refine=self.refine,
             options={"target": self.by or other(self.modality), **self.options()},
@@ -103,12 +102,8 @@ class Comparer:
     pictures: PairPictures
 
     def compare(self, asked: CompareRequest, answer: Embedded) -> Compared:
-        """Rank by both vectors; without rankings if the memory is down.
-
-        Raises:
-            Refused: the query could not be embedded.
-        """
-        (query,) = answer.whole("input").rows
+        """Rank by both vectors; without rankings if the memory is down."""
+        (query,) = answer.rows
         by, problem = asked.by or other(asked.modality), None
         plain, refined = list[Ranked](), list[Ranked]()
         try:

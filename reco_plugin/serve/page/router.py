@@ -22,7 +22,7 @@ from ...types import Search
 from ..edge import Edge
 from ..failures import Failure
 from ..logs import LOGGER
-from ..routes import answering_in, openai_shape, to_response
+from ..routes import answering_in, life_of, openai_shape, to_response
 from ..wire import with_nulls
 from .compare import Compared, Comparer, CompareRequest, Shown, describe_pair
 from .pictures import PairPictures
@@ -96,14 +96,13 @@ def router(edge: Edge) -> APIRouter:
 
     @asked.post("/compare", response_model=Compared)
     async def compare(request: Request, body: CompareRequest) -> Response:
-        caller = edge(request)
-        return await caller.answer(body.to_embed(caller), lambda found: with_nulls(comparer.compare(body, found)))
+        return await life_of(request).answer(body.to_embed(), lambda found: with_nulls(comparer.compare(body, found)))
 
     @asked.get("/examples", response_model=Examples)
     async def examples(request: Request) -> Response:
-        caller = edge(request)
-        caller.see_pairs()
-        return await caller.reply(lambda: with_nulls(Examples(data=_examples(reco.memory.store, pictures))))
+        life = life_of(request)
+        life.see_pairs()
+        return await life.reply(lambda: with_nulls(Examples(data=_examples(reco.memory.store, pictures))))
 
     routes.include_router(asked)
     return routes

@@ -82,20 +82,6 @@ def test_version_1_answers_floats_unless_types_are_asked_for(client: TestClient,
     assert found["response_type"] == "embeddings_by_type" and [*found["embeddings"]] == ["base64"]
 
 
-@pytest.mark.parametrize(
-    ("said", "told"),
-    [
-        ({"model": "clip-reco", "input_type": "search_query"}, True),  # of an index, too, by Vercel's Cohere provider
-        ({"model": "clip-reco", "input_type": "search_document"}, False),
-        ({"model": "clip", "input_type": "search_query"}, False),
-    ],
-)
-def test_an_index_that_is_sent_as_queries_is_noted(client: TestClient, said: dict[str, str], told: bool) -> None:
-    found = client.post("/v2/embed", json={"texts": [f"a red circle {number}" for number in range(20)], **said})
-    assert ("an index" in found.headers.get("x-reco-note", "")) is told
-    assert "x-reco-note" not in client.post("/v2/embed", json={"texts": TEXTS, **said}).headers
-
-
 def test_a_limit_of_tokens_is_refused_in_words(client: TestClient) -> None:
     found = client.post("/v2/embed", json={"texts": TEXTS, "max_tokens": 8})
     words = "max_tokens is 8, which is not offered here: leave it out"

@@ -244,10 +244,6 @@ class TestLongTexts:
         assert (error["code"], error["param"]) == ("text_too_long", "input[1]")
         assert len(ask(client, input="a fox", **word)["data"]) == 1
 
-    def test_can_be_refused_one_by_one(self, client: TestClient) -> None:
-        data = ask(client, input=["a fox", LONG], truncate=False, allow_failures=True)["data"]
-        assert "embedding" in data[0] and data[1]["error"]["code"] == "text_too_long"
-
     def test_are_never_cut_at_their_start(self, client: TestClient) -> None:
         error = refused(client, input=["a fox", LONG], truncate="START")
         assert (error["code"], error["param"]) == ("text_too_long", "input[1]")
@@ -269,8 +265,6 @@ class TestWhatIsNotOffered:
             ("embedding_type", "base64", "int4"),
             ("encoding_type", "float", "int4"),
             ("output_dtype", "float", "int4"),
-            ("late_chunking", False, True),
-            ("return_multivector", False, True),
             ("dimensions", 128, 64),
             ("output_dimension", 128, 256),
         ],
@@ -280,13 +274,13 @@ class TestWhatIsNotOffered:
         error = refused(client, **{field: bad})
         assert error["param"] == field and error["code"].startswith("unsupported_")
 
-    @pytest.mark.parametrize("field", ["temperature", "images", "normalize"])
+    @pytest.mark.parametrize("field", ["temperature", "late_chunking", "prompt_type"])
     def test_unknown_fields(self, client: TestClient, field: str) -> None:
         assert refused(client, **{field: True})["param"] == field
 
     @pytest.mark.parametrize(
         "field",
-        [{"user": "u1"}, {"metadata": {"job": 1}}, {"provider": {"order": ["x"]}}, {"normalized": False}],
+        [{"user": "u1"}, {"metadata": {"job": 1}}, {"normalized": False}],
     )
     def test_fields_that_mean_nothing_here(self, client: TestClient, field: dict[str, Any]) -> None:
         assert ask(client, input="a fox", **field)["data"] == ask(client, input="a fox")["data"]

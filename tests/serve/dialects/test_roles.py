@@ -65,8 +65,6 @@ def test_an_alias_for_both_sides_takes_no_guess(client: TestClient, filled: Reco
         ("openai", "input_type", "query", "passage"),
         ("openai", "task", "retrieval.query", "retrieval.passage"),
         ("openai", "task", "code.query", "nl2code.passage"),
-        ("openai", "prompt_type", "query", "document"),
-        ("openai", "prompt_name", "query", "passage"),
         ("voyage", "input_type", "query", "document"),
         ("cohere", "input_type", "search_query", "search_document"),
         ("titan", "input_type", "query", "document"),
@@ -88,9 +86,8 @@ def test_words_that_are_unknown_or_contradict(client: TestClient) -> None:
     for body, param in (
         ({"input_type": "querry"}, "input_type"),
         ({"input_type": "query", "task": "retrieval.passage"}, "input_type"),
-        ({"task": "clustering", "prompt_type": "query"}, "task"),
     ):
         response = client.post("/v1/embeddings", json={"input": TEXT, **body})
         assert response.status_code == 400 and response.json()["error"]["param"] == param
-    assert side_of(input_type="query", task="retrieval.query", prompt_type=None) == "query"
+    assert side_of(input_type="query", task="retrieval.query") == "query"
     assert side_of(task="clustering") is None
