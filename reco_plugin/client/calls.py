@@ -361,9 +361,6 @@ def _vector(sent: Any) -> npt.NDArray[np.float32]:
 
 def _parse_refined(answer: Any) -> Refined:
     rows = sorted(answer["data"], key=lambda row: int(row["index"]))
-    for row in rows:
-        if error := row.get("error"):
-            raise InputError(f"item {row['index']}: {error['message']} ({error['code']})")
     explained = all("used" in row for row in rows)
     moved = np.array([row.get("moved", np.nan) for row in rows], np.float32)
     return Refined(

@@ -216,14 +216,6 @@ def test_frozen_vectors_in_place_of_refined_ones_are_warned_of():
         service.client().embed_texts(["a", "b", "c"])
 
 
-def test_one_item_that_failed_is_named():
-    error = {"index": 1, "error": {"message": "not an image", "code": "image_decode_failed"}}
-    good = {"index": 0, "embedding": [1.0, 0.0], "moved": 0.0, "used": [], "frozen": [1.0, 0.0]}
-    service = Service(httpx.Response(200, json={"data": [good, error], "dimension": 2}))
-    with pytest.raises(InputError, match=r"item 1: not an image \(image_decode_failed\)"):
-        service.client().explain([b"x", b"y"], modality="image")
-
-
 def test_refinements_in_parts_are_joined():
     rows = [
         {"index": 0, "embedding": row.tolist(), "moved": moved, "frozen": [0.0, 1.0], "used": []}
