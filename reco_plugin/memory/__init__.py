@@ -1,9 +1,8 @@
 """The store of image-text pairs: :func:`open_memory` opens one of three kinds behind the protocol :class:`Memory`."""
 
 from ..types import Fingerprint
-from .base import Memory, Searches
+from .base import Memory, Searches, part_of_a_write
 from .header import Header
 from .opening import memory_of, open_memory
-from .time_limit import part_of_a_write
 
 __all__ = ["Fingerprint", "Header", "Memory", "Searches", "memory_of", "open_memory", "part_of_a_write"]

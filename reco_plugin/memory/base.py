@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Collection, Iterator, Sequence
+from contextlib import contextmanager
+from contextvars import ContextVar
 from typing import Any, Protocol
 
 import numpy as np
@@ -96,3 +99,25 @@ class Memory(Searches, Protocol):
 
     def close(self) -> None:
         """Flush and release the store; closing twice is fine."""
+
+
+_END: ContextVar[float | None] = ContextVar("end of a write", default=None)
+
+
+@contextmanager
+def part_of_a_write(until: float = math.inf) -> Iterator[None]:
+    """What is read in this block is part of a write: a server that restarts is waited for as long as by a write.
+
+    ``until`` is the moment of ``time.monotonic`` at which all of it must have ended.
+    """
+    outer = _END.get()
+    token = _END.set(until if outer is None else min(until, outer))
+    try:
+        yield
+    finally:
+        _END.reset(token)
+
+
+def end_of_write() -> float | None:
+    """Until when the write may take, of which this is a part; None where it is none."""
+    return _END.get()

@@ -126,12 +126,12 @@ def _make_first(client: QdrantClient, name: str, location: str, made_by: Fingerp
             make_collection(client, first, made_by, options)
         except Exception as error:
             fault = read_fault(error)
-            if fault.refuses_key:
+            if fault.kind == "key":
                 raise MemoryUnavailable(
                     f"there is no memory {name!r} at {location!r} yet, and the key may not make one. Fill it with one "
                     "that may write (RECO_MEMORY_API_KEY): reco memory build --help"
                 ) from error
-            if not fault.exists:
+            if fault.kind != "exists":
                 raise
         else:
             client.update_collection_aliases([create_alias(first, name)])

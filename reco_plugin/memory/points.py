@@ -23,10 +23,10 @@ from ..defaults import SCROLL_BATCH
 from ..errors import FORKED, MemoryFull, MemoryLocked, MemoryReadOnly, MemoryStoreError, RecoError
 from ..types import MODALITIES, Modality, Neighbours, Payload, Records, Search, Vectors, caption_of
 from ..values import are_same
+from .base import part_of_a_write
 from .checks import CheckedSearch, check_caption_scores, check_ids, check_positive, check_records, check_search, chunks
 from .filters import CAPTION_SCORES, RESERVED, USER_ID, Library
 from .header import RESTORE, Header, SaidRecord
-from .time_limit import part_of_a_write
 from .words import EQUAL, MOST, QueryWords, Worded, asked_by_words, stored_words
 
 T = TypeVar("T")

@@ -18,7 +18,7 @@ from anyio import CancelScope
 from fastapi import Response
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-from ..memory.time_limit import CallLimit, limited
+from ..memory import part_of_a_write
 from .edge import Edge
 from .embedder import Embedded, EmbedRequest
 from .failures import Failure, Refused
@@ -148,11 +148,10 @@ class Life:
 
         A server that is away is tried until the deadline: then its caller learns that it is down, and no call is left.
         """
-        left_s = self.until - asyncio.get_running_loop().time()
-        limit = CallLimit(time.monotonic() + left_s, self.edge.settings.deadline_s, "deadline_s")
+        until = time.monotonic() + self.until - asyncio.get_running_loop().time()
 
         def within() -> bytes:
-            with limited(limit):
+            with part_of_a_write(until):
                 made = write_json(call())
             self.edge.last_write = time.time()
             return made

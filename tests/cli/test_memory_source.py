@@ -132,10 +132,10 @@ def test_the_key_is_of_the_settings_and_shown_nowhere(
     assert not any("s3cret" in json.dumps(payload) for _, _, payload in held("new").values())
 
 
-@pytest.mark.filterwarnings("default::reco_plugin.memory.server.InsecureKeyWarning")
+@pytest.mark.filterwarnings("default:Api key is used")
 def test_a_key_in_the_clear_is_one_line(work: Path, run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("RECO_MEMORY_API_KEY", "s3cret")
     shown = run("memory", "info", "--memory", "http://qdrant.invalid").stderr
     [line] = [line for line in shown.splitlines() if line.startswith("warning: ")]
-    assert "without encryption" in line
-    assert "insecure connection" not in shown and "server.py" not in shown and "s3cret" not in shown
+    assert "insecure connection" in line
+    assert "server.py" not in shown and "s3cret" not in shown

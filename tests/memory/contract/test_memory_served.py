@@ -31,7 +31,7 @@ from reco_plugin.errors import (
 )
 from reco_plugin.memory import Fingerprint, Memory, open_memory, part_of_a_write
 from reco_plugin.memory import server as memory_server
-from reco_plugin.memory.server import InsecureKeyWarning, Server
+from reco_plugin.memory.server import Server
 from reco_plugin.memory.transfer import copy
 from reco_plugin.types import Records, Search
 
@@ -147,14 +147,6 @@ def test_a_missing_or_wrong_key(opened: Callable[..., Memory], server: StandIn, 
     with pytest.raises(MemoryStoreError, match="Check the API key") as caught:
         memory.count()
     assert KEY not in str(caught.value) + repr(caught.value.__cause__)
-
-
-def test_a_key_in_the_clear_may_go_to_this_machine_alone() -> None:
-    Server.parse("http://localhost", KEY, options()).connect().close()  # a warning would be an error
-    with pytest.warns(InsecureKeyWarning, match="RECO_MEMORY_API_KEY is sent") as told:
-        for url in ("https://q.example", "http://q.example", "grpc://q.example"):
-            Server.parse(url, KEY, options()).connect().close()
-    assert len(told) == 2 and not any(KEY in str(one.message) for one in told)
 
 
 @pytest.mark.parametrize(
