@@ -22,14 +22,12 @@ from typing import Any
 import numpy as np
 
 from reco_plugin.config import Settings
-from reco_plugin.models.encoder import FrozenClip
 from reco_plugin.models.export import cases, export, fusion_inputs, measure
 from reco_plugin.models.folder import graph_specs
-from reco_plugin.models.layer import FusionConfig
-from reco_plugin.models.open_clip import load_frozen
+from reco_plugin.models.open_clip import FrozenClip, load_frozen
 from reco_plugin.models.options import Precision, Serving
 from reco_plugin.models.parity import Parity, check, table
-from reco_plugin.models.train import Fusions
+from reco_plugin.models.train import FusionConfig, Fusions
 from reco_plugin.sessions.ort import OrtSession
 
 from .page import write_blocks

@@ -23,7 +23,7 @@ import numpy as np
 
 from reco_plugin.artifact import Artifact
 from reco_plugin.config import load_settings
-from reco_plugin.demo.tasks import KNOWN, Bench, Group, drawing, prepare
+from reco_plugin.demo.page import KNOWN, Bench, Group, drawing, prepare
 from reco_plugin.encode import Encoder
 from reco_plugin.files import whole_file
 from reco_plugin.fuse import Fuser, Learned, open_fusers

@@ -25,21 +25,19 @@ import torch
 
 from reco_plugin.artifact import Artifact, FusionInfo, Policy
 from reco_plugin.config import load_settings
-from reco_plugin.demo.tasks import KNOWN, Bench, Group, drawing, prepare
+from reco_plugin.demo.page import KNOWN, Bench, Group, drawing, prepare
 from reco_plugin.encode import Encoder, EncodesPairs
 from reco_plugin.fuse import Fuser, Learned
 from reco_plugin.measure.memories import ram_memory
 from reco_plugin.measure.ranks import measure as measured
 from reco_plugin.measure.ranks import refine_task
 from reco_plugin.measure.statistics import bootstrap
-from reco_plugin.models.encoder import FrozenClip
 from reco_plugin.models.export import export, refit
 from reco_plugin.models.folder import Card
-from reco_plugin.models.layer import FusionConfig
 from reco_plugin.models.neighbours import FusionData, gather
-from reco_plugin.models.open_clip import load_frozen
+from reco_plugin.models.open_clip import FrozenClip, load_frozen
 from reco_plugin.models.parity import Parity
-from reco_plugin.models.train import Fusions, TorchFuser, TrainConfig, train_fusions
+from reco_plugin.models.train import FusionConfig, Fusions, TorchFuser, TrainConfig, train_fusions
 from reco_plugin.quickstart.dataset import (
     ALL_SPLITS,
     EMOJI_SOURCES,

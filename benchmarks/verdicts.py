@@ -18,7 +18,7 @@ from typing import Any
 import numpy as np
 
 from reco_plugin import Reco
-from reco_plugin.demo.tasks import drawing
+from reco_plugin.demo.page import drawing
 from reco_plugin.engines import Description, Document, IndexHit, Question
 from reco_plugin.measure import CompareOptions, Judgments, QueryLog, SearchQuery, compare
 from reco_plugin.measure.evaluate import Askers, ask_itself

@@ -38,7 +38,7 @@ ROOMS = {  # name -> the modules and packages in it; an import goes to the same 
     "serve": "serve",
     "cli": "cli __main__",
 }
-_WITHOUT = ("files", "folder", "graph_file", "options", "parity", "preparing", "ready")
+_WITHOUT = ("files", "folder", "options", "parity", "ready")
 WITHOUT_TORCH = {f"models.{name}" for name in _WITHOUT}
 """Modules of the models that import no torch."""
 MAX_FUNCTION, MAX_PARAMETERS = 60, 8
@@ -191,11 +191,11 @@ def test_open_clip_is_loaded_with_what_loads_its_models_only():
     wanted = {name for name, names in loaded.items() if any(one.startswith("open_clip") for one in names)}
     while more := {name for name, names in loaded.items() if names & {f"reco_plugin.{one}" for one in wanted}} - wanted:
         wanted |= more
-    assert wanted == {"models.checkpoint", "models.encoder", "models.open_clip"}
+    assert wanted == {"models.checkpoint", "models.open_clip"}
 
 
 def test_onnxruntime_runs_models_in_the_sessions_only():
-    tools = {"cli.doctor", "models.graph_file"}  # one shows its version, one uses its converter
+    tools = {"cli.doctor", "models.folder"}  # one shows its version, one uses its converter
     assert third_party("onnxruntime")["onnxruntime"] - tools == {"sessions.ort"}
     assert third_party("openvino")["openvino"] == {"sessions.openvino"}
 

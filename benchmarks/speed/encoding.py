@@ -13,8 +13,7 @@ import torch.nn.functional as F
 
 from reco_plugin.artifact import Artifact, clip_graph
 from reco_plugin.config import load_settings
-from reco_plugin.models.encoder import FrozenClip
-from reco_plugin.models.open_clip import load_frozen
+from reco_plugin.models.open_clip import FrozenClip, load_frozen
 from reco_plugin.models.options import Precision
 from reco_plugin.preprocess import Tokenizer, cut_to_longest
 from reco_plugin.sessions.openvino import Arithmetic, OpenVinoSession, fastest_arithmetic

@@ -182,9 +182,9 @@ class Fill:
 
     def run(self, reco: Any, what: str, **more: Any) -> Outcome:
         """Fill the memory, with a progress bar, and allow the playground to show its image files."""
-        from ..data.picture_folders import note_folders
+        from ..data.images import note_folders
+        from ..ingest import ingest
         from ..ingest.near import excluded_images
-        from ..ingest.run import ingest
 
         location, dry_run = reco.memory.store.location, self.asked.dry_run
         kept = f"what was written stays in {location}; the same command resumes from there"
@@ -215,7 +215,7 @@ def progress_of(rows: Rows, what: str) -> Iterator[Callable[[int, int], None]]:
 
 def lines(outcome: Outcome, *, dry_run: bool = False) -> Iterator[str]:
     """An outcome as text: counts that are not zero, then where lists are and the most frequent reasons."""
-    from ..ingest.version import describe_sources
+    from ..ingest import describe_sources
 
     counts = [
         (outcome.replaced, "replaced"),
@@ -261,7 +261,7 @@ def _cluster_of(engine: Literal["local", "ray"], given: Given) -> Cluster | None
 
 
 def _build_version(fill: Fill, asked: _Build) -> None:
-    from ..ingest.version import VersionBuild
+    from ..ingest import VersionBuild
 
     settings = fill.settings
     fingerprint = load_model(asked.model or settings.model).manifest.fingerprint

@@ -10,10 +10,41 @@
 Sources of pairs are described in ``docs/sources.md``, evaluation sets in ``docs/evaluation.md``.
 """
 
-from .columns import is_vectors, read_feedback, write_pairs
-from .labelled import Labelled, read_labelled
-from .opening import open_rows, read_pairs, read_records
-from .rows import Rejected, Rows, SourcePart
+from __future__ import annotations
+
+import warnings
+from collections.abc import Iterator, Sequence
+from dataclasses import replace
+from functools import partial
+from itertools import islice
+from pathlib import Path
+
+import numpy as np
+
+from ..defaults import SCROLL_BATCH
+from ..errors import DataError
+from ..types import MODALITIES, Pair, Records
+from ..values import strip_marks
+from .cells import CellError, Vector, text_of
+from .columns import is_vectors, open_npz, open_parquet, read_feedback, write_pairs
+from .images import RemoteImage
+from .labelled import Labelled, open_labelled, read_labelled
+from .rows import FilePart, Rejected, Rows, SourcePart
+from .shards import open_shards
+from .source import (
+    CAPTIONS,
+    PREFIX,
+    Location,
+    caption_table,
+    column_names,
+    find_images,
+    find_shards,
+    names_shards,
+    not_there,
+    parse_source,
+    read_text,
+)
+from .tables import SUFFIXES, open_table
 
 __all__ = [
     "Labelled",
@@ -28,3 +59,157 @@ __all__ = [
     "read_records",
     "write_pairs",
 ]
+
+
+_IMAGES_PER_PART = 1000
+
+
+def open_rows(source: str | Path) -> Rows:
+    """Open a source of image-text pairs; reads only names, headers and tables.
+
+    Args:
+        source: a file, folder, pattern or ``torchvision:NAME``, with options as in
+            ``catalogue.csv?id=sku&image=photo&text=title&images=DIR``; ``check=0`` with any.
+
+    Raises:
+        DataError: the source is missing, of no known kind or empty, or lacks a needed column.
+        ConfigError: an unknown option.
+        MissingExtra: parquet without pyarrow.
+    """
+    where = parse_source(source)
+    rows = _open(where.without("check"))
+    if not rows.parts:
+        raise DataError(f"{where.name} holds no pairs: it is empty")
+    return replace(rows, name=where.name, check=where.flag("check"))
+
+
+def read_pairs(source: str | Path) -> Iterator[Pair]:
+    """Read image-text pairs from any source of :func:`open_rows`; a bad row is an error.
+
+    The text also becomes the payload value ``caption``, to show retrieved pairs. Images or captions without
+    a partner in folders and shards are skipped, and counted in a warning at the end.
+
+    Raises:
+        DataError: no pairs, or a row is not readable; the message names file and row or key. All but those of
+            ``open_rows`` during iteration.
+        MissingExtra: parquet without pyarrow.
+    """
+    return pairs_of(open_rows(source))
+
+
+def pairs_of(rows: Rows, *, marked: bool = False) -> Iterator[Pair]:
+    """The pairs of rows that are open already, with or without the marks of `sync`; see :func:`read_pairs`."""
+    ids, halves = set[str](), 0
+    for row in rows:
+        if isinstance(row, Rejected):
+            if not row.half:
+                raise DataError(str(row))
+            halves += 1
+            continue
+        if row.id in ids:
+            raise DataError(f"{rows.name}: the id {row.id!r} came before: make ids unique")
+        if isinstance(row.image, RemoteImage):
+            raise DataError(
+                f"{rows.name}: the image of {row.id!r}, {row.image}, is a URL: download the images first, for "
+                "example by img2dataset, or let `reco memory build` fetch them"
+            )
+        ids.add(row.id)
+        yield row if marked else replace(row, payload=strip_marks(row.payload))
+    alone = f"{halves:,} images or captions without the other half" if halves else "nothing"
+    if not ids:
+        raise DataError(f"{rows.name} holds no pairs, but {alone}")
+    if halves:
+        warnings.warn(f"{rows.name}: skipped {alone}", stacklevel=2)
+
+
+def read_records(source: str | Path, batch_size: int = SCROLL_BATCH) -> Iterator[Records]:
+    """Read the pairs of a pair file of vectors, in batches of (B, D) each, checked.
+
+    Raises:
+        DataError: a missing column, a repeated id, or vectors that are not unit-norm; the message names file and row.
+        MissingExtra: parquet without pyarrow.
+    """
+    if not is_vectors(source):
+        raise DataError(
+            f"{source} is no pair file of vectors, .npz or .parquet: a memory takes others by reco memory add"
+        )
+    pairs = pairs_of(open_rows(source), marked=True)
+    while batch := list(islice(pairs, batch_size)):
+        sides = [[_vector(source, pair, getattr(pair, side)) for pair in batch] for side in MODALITIES]
+        if len({len(vector) for side in sides for vector in side}) > 1:
+            raise DataError(f"{source}: its vectors have several dimensions")
+        image, text = map(np.stack, sides)
+        yield Records([pair.id for pair in batch], image, text, [pair.payload for pair in batch])
+
+
+def _vector(source: str | Path, pair: Pair, side: object) -> Vector:
+    if not isinstance(side, np.ndarray):
+        raise DataError(f"{source}: the pair {pair.id!r} is no pair of vectors")
+    return side
+
+
+def _open(where: Location) -> Rows:
+    path, suffix = where.path, where.path.suffix.lower()
+    if where.name.startswith(PREFIX):
+        return open_labelled(where)
+    if path.is_dir():
+        table = caption_table(path)
+        return _open_folder(where) if table is None else _open(replace(where, name=str(table)))
+    if suffix == ".parquet" and (path.exists() or names_shards(where.name)):
+        return open_parquet(find_shards(where.name), column_names(where, "images"), where)
+    if names_shards(where.name):
+        where.only()
+        return open_shards(find_shards(where.name))
+    if not path.exists():
+        raise DataError(not_there(path))
+    if suffix == ".npz":
+        return open_npz(path, column_names(where))
+    if suffix not in SUFFIXES:
+        raise DataError(
+            f"{path} is of no kind that pairs are read from: give .jsonl, .csv, .tsv, .parquet, .tar, .npz or a folder"
+        )
+    return open_table(path, column_names(where, "images"), where)
+
+
+def _open_folder(where: Location) -> Rows:
+    folder = where.path
+    if names_shards(folder):
+        where.only()
+        return open_shards(find_shards(folder))
+    rows = _open_images(folder)
+    if not rows.parts and (tables := sorted(folder.glob("*.parquet"))):
+        return open_parquet(tables, column_names(where, "images"), where)
+    where.only()
+    if rows.parts:
+        return rows
+    saved = any((folder / name).is_file() for name in ("state.json", "dataset_dict.json"))
+    hint = "; a dataset of Hugging Face is written as Parquet first: dataset.to_parquet(FILE)" if saved else ""
+    raise DataError(f"{folder} holds no images, no .tar, no .parquet and no {' | '.join(CAPTIONS)}{hint}")
+
+
+def _open_images(folder: Path) -> Rows:
+    """Open the images below a folder, each with a ``.txt`` of the same name, a thousand in a part."""
+    names = [image.relative_to(folder).as_posix() for image in find_images(folder)]
+    slices = (names[start : start + _IMAGES_PER_PART] for start in range(0, len(names), _IMAGES_PER_PART))
+    parts = tuple(
+        FilePart(f"{folder}, {len(some):,} images from {some[0]!r}", partial(_read_images, folder, some))
+        for some in slices
+    )
+    return Rows(str(folder), parts, len(names), folders=(folder,))
+
+
+def _read_images(folder: Path, names: Sequence[str]) -> Iterator[Pair | Rejected]:
+    for name in names:
+        image = folder / name
+        beside = image.with_suffix(".txt")
+        if not beside.is_file():
+            yield Rejected(str(image), f"there is no {beside.name!r} with its caption", name, half=True)
+            continue
+        try:
+            text = text_of(read_text(beside))
+        except CellError:
+            yield Rejected(str(image), f"its caption {beside.name!r} is empty", name, half=True)
+        except DataError as error:
+            yield Rejected(str(image), str(error).replace(str(beside), repr(beside.name)), name)
+        else:
+            yield Pair(name, image, text, {"caption": text})

@@ -4,25 +4,121 @@ from __future__ import annotations
 
 import base64
 import io
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal, Unpack
 
 import numpy as np
 import numpy.typing as npt
 from jinja2 import Environment, PackageLoader, select_autoescape
+from PIL import Image
 
 from ..calibration.why import explain_decision
+from ..encode import EncodesPairs
 from ..files import whole_file
-from ..measure.ranks import measure, refine_task, scores_of
-from ..measure.task import Task
-from ..quickstart.dataset import EMOJI_SOURCES, NAMES_SOURCE, Quickstart
+from ..measure.ranks import Measured, measure, measure_sides, refine_task, scores_of
+from ..measure.task import SIDES, Side, Task, TaskItems
+from ..options import RefineHow
+from ..quickstart.dataset import ALL_SPLITS, EMOJI_SOURCES, NAMES_SOURCE, Entity, EntitySplit, Quickstart
 from ..reco import Reco
 from ..refine import used_pairs
-from ..types import Refinement
-from .tasks import TEST_GROUPS, Bench, drawing
+from ..score import Refines
+from ..types import Pair, Refinement
 
 _GAINS, _HARMS = 18, 6
+Group = Literal["unseen", "seen", "all", "dev"]
+GROUPS: dict[Group, tuple[tuple[EntitySplit, ...], tuple[EntitySplit, ...]]] = {
+    "unseen": (("unseen",), ("unseen",)),
+    "seen": (("seen",), ("seen",)),
+    "all": (("unseen", "seen"), ALL_SPLITS),
+    "dev": (("dev",), ("dev",)),
+}
+"""Queries and labels of a classification. ``all``: every test query among all labels."""
+TEST_GROUPS: tuple[Group, ...] = ("unseen", "seen", "all")
+KNOWN: tuple[EntitySplit, ...] = ("seen", "fusion", "dev")
+"""Splits in the memory before the unseen pairs are added."""
+
+Accuracy = dict[str, float]
+"""``{"top1": percent, "top5": percent}``"""
+Accuracies = dict[Group, dict[str, Accuracy]]
+"""Group -> refined side -> accuracy; ``"frozen"`` is among the sides."""
+
+
+@dataclass(frozen=True)
+class Bench:
+    """The test images among the prompts of all entities, under one encoder."""
+
+    task: Task  # frozen; a label is the row of an entity
+    entities: list[Entity]  # the C candidates
+    rows: npt.NDArray[np.int64]  # (Q,) row of each query in the data set
+
+    @property
+    def query_splits(self) -> npt.NDArray[np.str_]:
+        """(Q,) split of each query."""
+        return np.array([entity.split for entity in self.entities])[self.task.queries.labels]
+
+    def group(self, name: Group, task: Task | None = None) -> Task:
+        """The part of a group, of the frozen task or of a refined one."""
+        query_splits, label_splits = GROUPS[name]
+        asking = (task or self.task).only(np.isin(self.query_splits, query_splits))
+        return asking.among(np.isin([entity.split for entity in self.entities], label_splits))
+
+    def measure(
+        self,
+        reco: Refines,
+        sides: Sequence[Side] = SIDES,
+        groups: tuple[Group, ...] = TEST_GROUPS,
+        **options: Unpack[RefineHow],
+    ) -> Accuracies:
+        """Zero-shot accuracy in percent, per group, frozen and refined; the prompts of all entities are one set."""
+        refined, accuracies = refine_task(reco, self.task, sides, **options), Accuracies()
+        for name in groups:
+            found = measure_sides(self.group(name), self.group(name, refined), sides)
+            accuracies[name] = {side: accuracy(one) for side, one in found.items()}
+        return accuracies
+
+
+def accuracy(found: Measured) -> Accuracy:
+    """Top-1 and top-5 in percent.
+
+    >>> accuracy(Measured(np.array([0, 3, 7, 0])))
+    {'top1': 50.0, 'top5': 75.0}
+    """
+    return {f"top{k}": round(100 * float(found.top(k).mean()), 2) for k in (1, 5)}
+
+
+def prepare(data: Quickstart, encoder: EncodesPairs, splits: tuple[EntitySplit, ...] = ("unseen", "seen")) -> Bench:
+    """Encode the test queries and all class prompts."""
+    row_of = {entity.key: row for row, entity in enumerate(data.entities)}
+    rows = np.concatenate([data.query_rows(split) for split in splits])
+    truth = np.array([row_of[data.items[row].entity] for row in rows])
+    labels = [entity.label for entity in data.entities]
+    prompts = encoder.texts(labels)
+    queries = TaskItems(encoder.images([drawing(data, row) for row in rows]), "image", truth)
+    candidates = TaskItems(prompts, "text", np.arange(len(prompts)))
+    return Bench(Task(queries, candidates, truth, tuple(labels)), data.entities, rows)
+
+
+def drawing(data: Quickstart, row: int) -> Image.Image:
+    """One image of the data set."""
+    return Image.fromarray(np.ascontiguousarray(data.images[row]))
+
+
+def pairs(data: Quickstart, splits: tuple[EntitySplit, ...]) -> list[Pair]:
+    """The memory's pairs of these splits."""
+    return [
+        Pair(
+            item.key,
+            drawing(data, row),
+            item.caption,
+            {"caption": item.caption, "entity": item.entity, "style": item.style, "row": int(row)},
+        )
+        for row in data.memory_rows(splits)
+        for item in [data.items[row]]
+    ]
+
+
 _SHOWN = 5  # neighbours per query
 
 

@@ -11,15 +11,14 @@ from pathlib import Path
 from typing import Any
 
 from ..artifact import Artifact
-from ..data.picture_folders import note_folders
+from ..data.images import note_folders
 from ..errors import MemoryStoreError
 from ..files import as_data_error, whole_file
 from ..measure.table import align
 from ..quickstart.dataset import EntitySplit, Quickstart, load
 from ..reco import Reco
 from ..types import Pair
-from .page import write_page
-from .tasks import KNOWN, TEST_GROUPS, Accuracies, Bench, drawing, pairs, prepare
+from .page import KNOWN, TEST_GROUPS, Accuracies, Bench, drawing, pairs, prepare, write_page
 
 _STAGES = {
     "empty_memory": "memory empty",

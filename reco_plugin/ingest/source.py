@@ -19,8 +19,8 @@ from typing import Any, Literal, TypeAlias, cast, get_args
 import numpy as np
 
 from ..config import Settings, load_settings
+from ..data import open_rows
 from ..data.cells import CellError, image_of, text_of, unit_rows
-from ..data.opening import open_rows
 from ..data.rows import Rejected, Rows
 from ..data.source import PREFIX, Location, parse_source
 from ..data.tables import SUFFIXES

@@ -15,9 +15,8 @@ from typing import Literal, TypeAlias
 import numpy as np
 
 from ..data import Labelled, is_vectors, read_labelled, read_records, write_pairs
-from ..data.groups import check_column, group_of, groups_of
 from ..data.images import RemoteImage
-from ..data.rows import FilePart, Rejected, Rows
+from ..data.rows import FilePart, Rejected, Rows, check_column, group_of, groups_of
 from ..data.same_encoder import SameEncoder
 from ..data.shards import read_samples
 from ..data.source import PREFIX, Location, caption_table, find_shards, names_shards, parse_source
@@ -26,9 +25,9 @@ from ..encode import Encoder
 from ..engines import is_index
 from ..errors import ConfigError, DataError
 from ..files import in_home
+from ..ingest import encode_source
 from ..ingest.options import IngestOptions
 from ..ingest.prepare import Encoded, Loaded, Skipped, add_marks, given_vectors, key_of
-from ..ingest.run import encode_source
 from ..ingest.source import is_memory, open_source
 from ..types import Fingerprint, Pair, Records, Vectors
 from ..values import ROW, TEMPLATES, counted, fill, strip_marks

@@ -279,9 +279,8 @@ def train_layer(asking: Askers, out: Path, *, seed: int = 0, steps: int, batch: 
     from ..errors import importing
 
     with importing(None, "train", "the paper's layer"):
-        from ..models.layer import FusionConfig
         from ..models.neighbours import gather
-        from ..models.train import TrainConfig, train_fusions
+        from ..models.train import FusionConfig, TrainConfig, train_fusions
     assert asking.memory is not None  # noqa: S101 - it asks itself
     store, pairs = asking.memory.store, asking.memory.pairs
     thing_of = dict(zip(asking.things.pairs.ids, asking.things.things, strict=True))

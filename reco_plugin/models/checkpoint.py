@@ -16,11 +16,10 @@ import torch
 from torch import Tensor, nn
 
 from ..errors import ConfigError, need
-from .encoder import FrozenClip, check_same_inputs, freeze
-from .files import Files
-from .graph_file import quiet
+from .files import Files, TextSteps, read_pixels, read_texts
+from .folder import quiet
+from .open_clip import FrozenClip, check_same_inputs, freeze
 from .parity import sample_images, sample_texts
-from .preparing import TextSteps, read_pixels, read_texts
 
 _GIVE_ONNX = "import its ONNX towers instead, where it has them: reco model add --help"
 

@@ -40,14 +40,26 @@ from ..preprocess.text import needed_tokens
 from ..sessions.base import Arrays
 from ..sessions.ort import OrtSession
 from ..types import MODALITIES, FuserName, ImageInput
-from .folder import Card, Described, GraphSpec, graph_specs, write_beside, write_configs
-from .graph_file import ONE_FILE, graph_bytes, graph_file, note_weights, quiet, to_precision
+from .folder import (
+    ONE_FILE,
+    Card,
+    Described,
+    GraphSpec,
+    graph_bytes,
+    graph_file,
+    graph_specs,
+    note_weights,
+    quiet,
+    to_precision,
+    write_beside,
+    write_configs,
+)
 from .options import ExportOptions, Precision, Recipe, Serving, check_feasible
 from .parity import Parity, check, compare, sample_images, sample_texts
 from .train import FUSION, Fusions, load_fusions
 
 if TYPE_CHECKING:
-    from .encoder import FrozenClip
+    from .open_clip import FrozenClip
 
 _ROWS = 16  # compared at once, so that a large encoder fits
 

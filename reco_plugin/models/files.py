@@ -12,13 +12,20 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from ..errors import ConfigError, DataError, need
+import tokenizers
+
+from ..errors import ArtifactError, ConfigError, DataError, need
 from ..files import in_home
+from ..preprocess import BUCKETS, ImageConfig, TextConfig
+from ..preprocess.image import Interpolation
+from ..preprocess.text import Clean
+from ..values import CONTEXT_LENGTH
 from .options import AddOptions
 
 _REPOSITORY = re.compile(r"[\w.-]+/[\w.-]+")
@@ -136,3 +143,153 @@ def read_json(path: Path) -> dict[str, Any]:
     if not isinstance(content, dict):
         raise DataError(f"{path} holds no settings, but a {type(content).__name__}: fetch it again")
     return content
+
+
+_RESAMPLE: dict[object, Interpolation] = {2: "bilinear", 3: "bicubic"}
+_LONGER = (128, 256, 512)
+"""Lengths that a batch is cut to, of towers that read more than CLIP."""
+_LOWER = "ABC"  # what a tokenizer that lowers the case by itself does not keep
+
+
+@contextmanager
+def _readable(what: object) -> Iterator[None]:
+    try:
+        yield
+    except (TypeError, ValueError, AttributeError, KeyError) as error:
+        raise ConfigError(f"{what} holds a value that cannot be read ({error}): mend it, or fetch it again") from None
+
+
+def read_pixels(config: Mapping[str, Any], path: object) -> ImageConfig:
+    """Read how pixels are prepared.
+
+    Args:
+        config: content of ``preprocessor_config.json``.
+        path: of the file, for messages.
+
+    Raises:
+        ConfigError: a step that is not done here, one that the file leaves open, or a value that cannot be one.
+    """
+    with _readable(path):
+        config = config.get("image_processor", config)
+        if "max_num_patches" in config:
+            raise ConfigError(
+                f"{path}: the graph takes patches of any shape (NaFlex), which is not supported: take the same model "
+                "of a fixed size"
+            )
+        for step in ("do_flip_channel_order", "do_pad", "do_thumbnail", "do_align_long_axis"):
+            if config.get(step):
+                raise ConfigError(f"{path}: {step} is not supported, so that vectors would be wrong")
+        for step in ("do_resize", "do_rescale", "do_normalize"):
+            if not config.get(step, True):
+                raise ConfigError(f"{path}: {step} is false, and an encoder without it is not supported")
+        if abs(float(config.get("rescale_factor", 1 / 255)) * 255 - 1) > 1e-6:
+            raise ConfigError(f"{path}: rescale_factor {config['rescale_factor']} is not 1/255")
+        if (found := config.get("resample")) not in _RESAMPLE:
+            raise ConfigError(f"{path}: resample {found!r} is not supported, only 2 (bilinear) and 3 (bicubic)")
+        size, mode = _size(config, path)
+        mean, std = (_three(config.get(name), name, path) for name in ("image_mean", "image_std"))
+        return ImageConfig(size, _RESAMPLE[found], mode, 0, mean, std, like="transformers")
+
+
+def _size(config: Mapping[str, Any], path: object) -> tuple[tuple[int, int], Any]:
+    """Height and width that the graph gets, and whether the middle is cut out or the picture squashed."""
+    size, crop = config.get("size"), config.get("crop_size")
+    cropped = config.get("do_center_crop", crop is not None)
+    if isinstance(size, Mapping) and "height" in size:
+        squashed = (int(size["height"]), int(size["width"]))
+        if not cropped or _pair(crop) == squashed:
+            return squashed, "squash"
+    shortest = size.get("shortest_edge") if isinstance(size, Mapping) else size
+    if isinstance(shortest, int) and cropped and _pair(crop) == (shortest, shortest):
+        return (shortest, shortest), "shortest"
+    raise ConfigError(
+        f"{path}: size {size!r} and crop_size {crop!r} are neither height and width, nor shortest_edge and a crop of "
+        "the same size"
+    )
+
+
+def _pair(size: Any) -> tuple[Any, Any]:
+    return (size["height"], size["width"]) if isinstance(size, Mapping) else (size, size)
+
+
+def _three(values: Any, name: str, path: object) -> tuple[float, float, float]:
+    if not isinstance(values, list) or len(values) != 3:
+        raise ConfigError(f"{path}: {name} {values!r} is not one number for each of three channels")
+    red, green, blue = map(float, values)
+    return red, green, blue
+
+
+@dataclass(frozen=True)
+class TextSteps:
+    """A tokenizer and how it is used."""
+
+    tokenizer_json: str
+    text: TextConfig  # not dynamic yet; its buckets are what a batch might be cut to
+    masked: bool
+    """Whether the model was trained with a mask of its padding, where its graph takes one."""
+
+
+def read_texts(files: Files) -> TextSteps:
+    """Read how texts are prepared.
+
+    Raises:
+        ConfigError: a value that is missing, or cannot be one.
+        ArtifactError: the tokenizer cannot be read.
+    """
+    with _readable(f"config.json or tokenizer_config.json beside {files.tokenizer}"):
+        return _read_texts(files)
+
+
+def _read_texts(files: Files) -> TextSteps:
+    backend, config = _load(files), files.tokenizing
+    siglip = str(files.config.get("model_type", "")).startswith("siglip")
+    # SigLIP2's tokenizer says left, and its processor pads right
+    side = "right" if siglip else config.get("padding_side") or "right"
+    limit, pad = _length(files), config.get("pad_token")
+    pad = pad.get("content") if isinstance(pad, Mapping) else pad
+    pad_id = backend.token_to_id(pad) if isinstance(pad, str) else None
+    if pad_id is None:
+        raise ConfigError(f"{files.tokenizer} has no token {pad!r}, the pad_token of tokenizer_config.json")
+    backend.no_padding()  # a file may hold it: its last token would be taken for the one that ends a text
+    backend.no_truncation()
+    frame = backend.encode("").ids
+    end_id = pad_id if frame and frame[-1] == pad_id else None
+    backend.enable_truncation(limit, direction=config.get("truncation_side") or "right")
+    backend.enable_padding(length=limit, direction=side, pad_id=pad_id, pad_token=pad)
+    buckets = (*BUCKETS, *(one for one in _LONGER if one > BUCKETS[-1]))
+    text = TextConfig("hf", limit, _clean(files, backend, siglip=siglip), pad_id, end_id, buckets=buckets)
+    names = config.get("model_input_names")
+    # SigLIP was trained on texts padded to one length, whose padding is read as the text is
+    masked = (names is None or "attention_mask" in names) and not siglip
+    return TextSteps(backend.to_str(), text, masked)
+
+
+def _load(files: Files) -> tokenizers.Tokenizer:
+    try:
+        return tokenizers.Tokenizer.from_str(files.tokenizer.read_text(encoding="utf-8"))
+    except Exception as error:  # the library raises bare Exception
+        raise ArtifactError(f"{files.tokenizer} is no file of the tokenizers library ({error})") from None
+
+
+def _length(files: Files) -> int:
+    """Most tokens of a text: the least that any of the files says."""
+    own = files.config.get("text_config", files.config)
+    said = (own.get("max_position_embeddings"), files.tokenizing.get("model_max_length"))
+    lengths = [int(value) for value in said if isinstance(value, int | float) and 0 < value <= CONTEXT_LENGTH]
+    if not lengths:
+        raise ConfigError(
+            f"no file beside {files.tokenizer} says how many tokens a text may have: set max_position_embeddings in "
+            "config.json or model_max_length in tokenizer_config.json"
+        )
+    return min(lengths)
+
+
+def _clean(files: Files, backend: tokenizers.Tokenizer, *, siglip: bool) -> Clean:
+    """What is done to a text before the tokenizer, which may lower its case and collapse white space by itself."""
+    normalised = backend.normalizer.normalize_str(_LOWER) if backend.normalizer else _LOWER
+    if _LOWER not in normalised:
+        return "none"
+    # the first SigLIP's tokenizer drops punctuation before its file is used
+    if siglip and str(files.tokenizing.get("tokenizer_class", "")).startswith("SiglipTokenizer"):
+        return "canonicalize"
+    return "case" if files.tokenizing.get("do_lower_case") or siglip else "none"

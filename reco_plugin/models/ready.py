@@ -27,12 +27,10 @@ from ..sessions.base import Arrays
 from ..sessions.ort import OrtSession
 from ..types import MODALITIES, Modality, Vectors
 from ..values import TEMPLATES
-from .files import Files, find_files
-from .folder import Card, Described, write_beside
-from .graph_file import graph_bytes, graph_file, save, to_precision
+from .files import Files, TextSteps, find_files, read_pixels, read_texts
+from .folder import Card, Described, graph_bytes, graph_file, save, to_precision, write_beside
 from .options import AddOptions, Serving, check_feasible
 from .parity import COUNT, Parity, check, compare, sample_images, sample_texts, takes_short_texts
-from .preparing import TextSteps, read_pixels, read_texts
 
 _MAIN: Mapping[Modality, str] = {"image": "pixel_values", "text": "input_ids"}
 _BESIDE = ("attention_mask", "token_type_ids")

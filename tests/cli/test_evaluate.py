@@ -13,7 +13,7 @@ from some_drawings import all_drawings
 
 from reco_plugin.artifact import Artifact
 from reco_plugin.data import write_pairs
-from reco_plugin.demo.tasks import drawing
+from reco_plugin.demo.page import drawing
 
 pytestmark = pytest.mark.slow
 

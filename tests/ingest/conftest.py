@@ -13,7 +13,7 @@ import numpy as np
 import pytest
 
 from reco_plugin import Pair, Reco
-from reco_plugin.data.opening import open_rows
+from reco_plugin.data import open_rows
 from reco_plugin.ingest import IngestOptions, Outcome, ingest
 from reco_plugin.types import Records
 

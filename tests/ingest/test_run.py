@@ -11,8 +11,7 @@ import numpy as np
 import pytest
 
 from reco_plugin import Pair, Reco
-from reco_plugin.data import read_pairs
-from reco_plugin.data.opening import open_rows
+from reco_plugin.data import open_rows, read_pairs
 from reco_plugin.errors import DataError
 from reco_plugin.ingest import IngestOptions, Outcome, ingest
 from reco_plugin.ingest.near import excluded_images

@@ -18,8 +18,8 @@ from reco_plugin.artifact import Artifact
 from reco_plugin.cli.app import app
 from reco_plugin.errors import ConfigError
 from reco_plugin.models.checkpoint import load_checkpoint
-from reco_plugin.models.encoder import FrozenClip
 from reco_plugin.models.files import find_files
+from reco_plugin.models.open_clip import FrozenClip
 from reco_plugin.models.options import AddOptions
 from reco_plugin.models.parity import SAMPLE_TEXTS, sample_images
 

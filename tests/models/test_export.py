@@ -28,14 +28,12 @@ from reco_plugin.config import Settings
 from reco_plugin.errors import ArtifactError, ConfigError
 from reco_plugin.fuse import GraphFuser
 from reco_plugin.models import export as export_module
-from reco_plugin.models.encoder import FrozenClip
 from reco_plugin.models.export import export, export_model, refit
 from reco_plugin.models.folder import Card
-from reco_plugin.models.layer import FusionConfig
-from reco_plugin.models.open_clip import load_frozen
+from reco_plugin.models.open_clip import FrozenClip, load_frozen
 from reco_plugin.models.options import ExportOptions, Precision, Recipe, Serving
 from reco_plugin.models.parity import BOUNDS, COUNT, SAMPLE_TEXTS, Parity, sample_images
-from reco_plugin.models.train import FUSION, Fusions, TorchFuser, save_fusions
+from reco_plugin.models.train import FUSION, FusionConfig, Fusions, TorchFuser, save_fusions
 from reco_plugin.sessions.ort import OrtSession
 from reco_plugin.types import MODALITIES, Neighbours
 

@@ -11,7 +11,7 @@ import pytest
 from onnx import TensorProto, helper, numpy_helper
 
 from reco_plugin.files import sha256_file, weights_file
-from reco_plugin.models.graph_file import CHECKSUM, graph_bytes, save
+from reco_plugin.models.folder import WEIGHTS_CHECKSUM, graph_bytes, save
 
 pytestmark = pytest.mark.slow
 
@@ -58,5 +58,5 @@ def test_a_graph_is_split_and_joined_without_a_change_of_its_values(tmp_path: Pa
 def test_the_checksum_of_a_graph_tells_models_apart_whose_weights_lie_outside(tmp_path: Path) -> None:
     one, other = (write(tmp_path / str(seed) / "model.onnx", seed, limit=0) for seed in (0, 1))
     told = {prop.key: prop.value for prop in onnx.load(one, load_external_data=False).metadata_props}
-    assert told[CHECKSUM] == sha256_file(weights_file(one))
+    assert told[WEIGHTS_CHECKSUM] == sha256_file(weights_file(one))
     assert sha256_file(one) != sha256_file(other)

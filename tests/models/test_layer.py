@@ -8,7 +8,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from reco_plugin.errors import ConfigError
-from reco_plugin.models.layer import FusionConfig, FusionLayer
+from reco_plugin.models.train import FusionConfig, FusionLayer
 
 pytestmark = pytest.mark.torch
 

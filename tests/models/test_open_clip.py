@@ -15,8 +15,7 @@ from families import OPEN_CLIP_FAMILIES
 from open_clip.tokenizer import SimpleTokenizer
 
 from reco_plugin.errors import ConfigError
-from reco_plugin.models.encoder import check_same_inputs
-from reco_plugin.models.open_clip import load_frozen
+from reco_plugin.models.open_clip import check_same_inputs, load_frozen
 from reco_plugin.models.parity import sample_images, sample_texts
 from reco_plugin.preprocess import ImageConfig, images_to_array
 

@@ -16,10 +16,10 @@ from open_clip.loss import ClipLoss
 
 from reco_plugin.errors import DataError
 from reco_plugin.memory import Fingerprint, open_memory
-from reco_plugin.models.layer import FusionConfig
 from reco_plugin.models.neighbours import FusionData, gather
 from reco_plugin.models.train import (
     FUSION,
+    FusionConfig,
     Fusions,
     TorchFuser,
     TrainConfig,

@@ -13,7 +13,7 @@ from benchmarks.quickstart_model import K, Study, best_baseline, measure
 from reco_plugin.artifact import Artifact
 from reco_plugin.config import load_settings
 from reco_plugin.defaults import SAME_IMAGE
-from reco_plugin.demo.tasks import drawing
+from reco_plugin.demo.page import drawing
 from reco_plugin.encode import Encoder
 from reco_plugin.fuse import Fuser, Learned
 from reco_plugin.quickstart.dataset import ALL_SPLITS, HELD_STYLE, QUERY_STYLES, Quickstart

@@ -14,7 +14,7 @@ from reco_plugin.artifact import GRAPHS, Artifact
 from reco_plugin.config import Settings, load_settings
 from reco_plugin.errors import SessionError
 from reco_plugin.files import weights_file
-from reco_plugin.models.graph_file import save
+from reco_plugin.models.folder import save
 from reco_plugin.sessions import Session, describe_engines
 from reco_plugin.sessions.ort import OrtSession
 

@@ -18,7 +18,7 @@ import pytest
 from reco_plugin.artifact import clip_graph
 from reco_plugin.models import export
 from reco_plugin.models.export import GraphCheck
-from reco_plugin.models.graph_file import ONE_FILE, save
+from reco_plugin.models.folder import ONE_FILE, save
 
 SIMPLE = (bool, int, float, str, tuple, type(None))
 

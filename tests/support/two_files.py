@@ -8,7 +8,7 @@ from pathlib import Path
 import onnx
 
 from reco_plugin.artifact import MANIFEST, Artifact, ModelFile
-from reco_plugin.models.graph_file import save
+from reco_plugin.models.folder import save
 
 
 def split_graphs(folder: Path, *names: str) -> Artifact:

@@ -6,7 +6,7 @@ from collections.abc import Iterable
 from functools import lru_cache
 from pathlib import Path
 
-from ...data.picture_folders import PictureFiles, stored_thumbnail
+from ...data.images import PictureFiles, stored_thumbnail
 from ...errors import ImageError
 from ...preprocess import ImageConfig
 from ...preprocess.image import thumbnail

@@ -16,7 +16,7 @@ import numpy as np
 from fastapi import APIRouter, Request, Response
 from pydantic import BaseModel
 
-from ...data.picture_folders import noted_folders
+from ...data.images import noted_folders
 from ...memory import Memory
 from ...types import Search
 from ..edge import Edge
