@@ -176,10 +176,6 @@ class MemoryTimeout(MemoryStoreError):
     """The memory's server did not answer before the deadline."""
 
 
-class NotLearnedYet(MemoryStoreError):
-    """The memory learns from its pairs now, and what is asked for is not known until it has."""
-
-
 class MemoryLocked(MemoryStoreError):
     """Another process (or another object of this one) holds the memory open."""
 

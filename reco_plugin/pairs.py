@@ -17,13 +17,12 @@ from .defaults import INGEST_BATCH, MODEL_K, RESULTS
 from .encode import Encoder, encode_pairs
 from .errors import ConfigError, FingerprintMismatch, ImageError, InputError
 from .extras import LEARNED
-from .extras.chances import MatchState, read_matches
-from .extras.feedback import Feedback, Opinion
+from .extras.feedback import Feedback
+from .extras.opinions import Opinion, Opinions, Said, add_opinions, opinions_of, read_said, withdraw
 from .extras.presence import PresenceState
 from .memory import Header, Memory
 from .memory.checks import check_pair, check_positive
 from .memory.words import QueryWords
-from .opinions import Hearing, Said, bring_over, check_number, read_said, say_unread, withdraw
 from .preprocess import name_image
 from .types import Filter, ImageInput, Modality, Neighbours, Pair, Records, Search, Vectors
 from .values import check_vectors, each_pair, show
@@ -43,7 +42,7 @@ class PairMemory:
     def __init__(self, store: Memory, encoder: Encoder, neighbours: int = MODEL_K) -> None:
         self.kind, self.location = store.kind, store.location
         self.store, self.encoder = store, encoder
-        self._judging, self._hearing, self._lost = threading.Lock(), Hearing(), ""
+        self._judging = threading.Lock()
         self._learned = (store.header, self._read_calibration(store.header))
         self._version, self._counting = 0, threading.Lock()
         self.learner = Learner(self, neighbours, self._count_change, LEARNED)
@@ -79,15 +78,6 @@ class PairMemory:
                 calibration = replace(calibration, feedback=self._read_feedback(header))
             self._learned = (header, calibration)
         return calibration
-
-    @property
-    def matching(self) -> MatchState | None:
-        """What its pairs asked, to say how sure an answer is; None where too few could ask, or never did.
-
-        Raises:
-            ConfigError: it is damaged, or of another version.
-        """
-        return read_matches(self.store.header.calibration)
 
     @property
     def version(self) -> int:
@@ -227,30 +217,29 @@ class PairMemory:
         newer = read_said(said, self.encoder, self.store)
         if len(newer):
             self.keep(newer)
-        return newer.opinions
+        return newer.words
 
-    def keep(self, newer: Feedback) -> None:
+    def keep(self, newer: Opinions) -> None:
         """Store opinions, in place of those on the same queries and answers; errors as in :meth:`reject`."""
         try:
             with self._judging:
-                header = self.store.header
-                before = self._hearing.read(header)
-                counting = {one.id for one in before.opinions}.difference(before.overruled(newer))
-                check_number(len(counting) + len(newer))
-                left = counting.union(self._hearing.unread)
-                self.store.change_said(newer.to_records(), [name for name in header.said if name not in left])
+                add_opinions(self.store, newer.to_records())
         finally:
             self._count_change()
 
     @property
     def opinions(self) -> tuple[Opinion, ...]:
-        """All that was said, oldest first, without what is damaged or of a newer version."""
-        return self._hearing.read(self.store.look()).opinions
+        """All that was said, oldest first.
+
+        Raises:
+            ConfigError: one is damaged.
+        """
+        return opinions_of(self.store.look()).words
 
     @property
     def opinions_known(self) -> int:
         """How many are known here, without asking the store."""
-        return self.store.header.opinions
+        return len(self.store.header.said)
 
     def withdraw(self, ids: Sequence[str]) -> int:
         """Forget opinions by their ids; returns how many there were. Unknown ids are no error.
@@ -294,7 +283,7 @@ class PairMemory:
             The one before, still open for calls that began earlier.
         """
         with self.learner.moving():
-            bring_over(self.store.header, store)
+            add_opinions(store, self.store.header.said.values())
             before, self.store = self.store, store
             self.kind, self.location = store.kind, store.location
         self._count_change()
@@ -313,24 +302,17 @@ class PairMemory:
             calibration = Calibration.from_json(header.calibration)
             presence = PresenceState.read(header.calibration)
         except ConfigError as error:
-            self._warn_of(f"the memory is not refined by: {error}")
+            warnings.warn(f"the memory is not refined by: {error}", stacklevel=5)
             return None
         return replace(calibration, presence=presence, feedback=self._read_feedback(header))
 
     def _read_feedback(self, header: Header) -> Feedback | None:
-        """What people said; None where nobody did. A warning tells what cannot be read."""
-        if not header.said:
+        """What people said; None where nobody did, or where it is damaged, which is a warning."""
+        try:
+            return opinions_of(header).voices() if header.said else None
+        except ConfigError as error:
+            warnings.warn(f"queries move without feedback: {error}", stacklevel=6)
             return None
-        feedback = self._hearing.read(header)
-        told = say_unread(self._hearing.unread)
-        self._warn_of(told and f"queries move without some of what people said: {told}")
-        return feedback
-
-    def _warn_of(self, lost: str) -> None:
-        """Warn of what cannot be read, once while it stays so; empty: nothing is lost."""
-        if lost and lost != self._lost:
-            warnings.warn(lost, stacklevel=6)
-        self._lost = lost
 
     def _store(
         self,

@@ -25,15 +25,13 @@ from .errors import (
     FingerprintMismatch,
     InputError,
     MemoryStoreError,
-    NotLearnedYet,
     SessionError,
     SessionTimeout,
 )
-from .extras.chances import ABSENT
+from .extras.confidence import PRECISION, Matches, match_rankings
 from .files import in_home
 from .fuse import NeighbourFuser, open_fusers
 from .guard import Breaker, Circuit, Guard, Outage, guard_memory, open_or_await
-from .match import PRECISION, Matches, match_rankings
 from .options import RefineDefaults, RefineOptions, check_options
 from .pairs import PairMemory
 from .refine import ROLES, Refiner
@@ -356,40 +354,31 @@ class Reco:
         *,
         modality: Modality,
         precision: float = PRECISION,
-        absent: float = ABSENT,
     ) -> Matches:
-        """Say how sure the answers are that an application's own index gave, by what the memory's own pairs asked.
+        """Say how sure the first answers of an application's own index are, by what the memory's own pairs asked.
 
         Example::
 
             asked = reco.embed(["a red fox"], modality="text")
             found = my_index.search(asked.vectors[0], k=10)  # best first
             sure = reco.match(asked, [[hit.score for hit in found]], modality="text")
-            sure.first[0], sure.none[0], sure.passes[0]
+            sure.chance[0], sure.passes[0]
 
         Args:
             queries: B, refined or plain, as :meth:`embed` and :meth:`refine` return them.
             scores: B rankings: the cosines of the first ten answers, the best first; fewer make it less sure.
             modality: of the queries; the answers are of the other.
-            precision: share of right ones that is promised of the first answers that pass, from .5 to below 1.
-            absent: up to which share of the queries may have no right answer in the index.
+            precision: share of right ones among the first answers that pass, from .5 to below 1.
 
         Raises:
-            InputError: scores that are no cosines or not one ranking a query, a share that cannot be, or a memory of
-                too few things.
-            ConfigError: what the memory knows of it is damaged, or of another version.
-            NotLearnedYet: the memory's pairs ask now, for the first time.
+            InputError: scores that are no cosines or not one ranking a query, a precision that cannot be, or a memory
+                of too few things.
+            ConfigError: what the memory knows of it is damaged.
         """
         check_choice("modality", modality, MODALITIES)
         if not isinstance(queries, Refinement):
             raise InputError(f"queries must be what embed or refine returned, got {show(queries)}")
-        known = self.memory.matching
-        if known is None and self.memory.learner.learning:
-            raise NotLearnedYet(
-                "how sure an answer is will be known once the memory has learned from its pairs, which it does now: "
-                "ask again in some seconds"
-            )
-        return match_rankings(known, queries, scores, modality, precision, absent)
+        return match_rankings(self.memory.store.header.calibration, queries, scores, modality, precision)
 
     def close(self) -> None:
         """Flush and release the memory; closing twice is fine."""

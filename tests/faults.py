@@ -77,7 +77,7 @@ FAULTS = (
         "tests/serve/test_limits.py",
     ),
     ("wrong byte order", 'vector.astype("<f4")', 'vector.astype(">f4")', "tests/serve/dialects"),
-    ("opinions turned round", "array([opinion.right", "array([not opinion.right", "tests/extras"),
+    ("opinions turned round", "array([one.right", "array([not one.right", "tests/extras"),
     ("discount off by one", "np.arange(2, k + 2)", "np.arange(3, k + 3)", "tests/measure"),
     ("held rows written", "get(ROW) == row.digest", "get(ROW) == row.id", "tests/ingest/test_run.py"),
     ("roll-back forwards", "finished and version.number < live", "finished and version.number > live", "tests/memory"),

@@ -28,7 +28,7 @@ ROOMS = {  # name -> the modules and packages in it; an import goes to the same 
     "runtime": "runtime sessions preprocess artifact encode",
     "encoder APIs": "encoder_api",
     "method": "method calibration fuse refine score",
-    "extras": "extras match opinions",
+    "extras": "extras",
     "path": "reco pairs guard",
     "sources, engines, ingest": "sources data engines ingest",
     "models": "models",

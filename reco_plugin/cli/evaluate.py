@@ -120,7 +120,7 @@ def eval_command(
 
 
 def _measure(source: str, flags: _Evaluated, how: EvalOptions, out: Path) -> Record:
-    from ..extras.chances import cutoff_notes
+    from ..extras.confidence import cutoff_notes
     from ..measure.evaluate import ask_memory, evaluate, evaluate_itself
     from ..measure.source import Reading, needs_encoder
     from ..measure.tune import MAX_LOSS, Choosing, choose

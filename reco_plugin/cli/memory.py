@@ -32,7 +32,7 @@ from .shared import (
 
 if TYPE_CHECKING:
     from ..client.memory import ServedMemory
-    from ..extras.feedback import Opinion
+    from ..extras.opinions import Opinion
 
 _COLUMNS, _CAPTION = 100, 60
 _AGAIN = "run reco memory build --relearn"
@@ -56,13 +56,13 @@ def info_command(*, memory: MemoryOption = None, as_json: JsonOption = False) ->
         "pairs": count,
         "encoder": {"name": fingerprint.name, "digest": fingerprint.digest, "dimension": fingerprint.dimension},
         "calibration": _without_arrays(header.calibration),
-        "opinions": header.opinions,
+        "opinions": len(header.said),
         "unfinished": unfinished(header),
     }
     lines = [f"{store.kind} memory at {store.location}: {counted(count, 'pair')}", f"encoder  {fingerprint}"]
     lines += _block("gate", calibration_lines(header.calibration, count))
     if header.said:
-        lines.append(f"feedback {counted(header.opinions, 'opinion')}: see reco memory feedback")
+        lines.append(f"feedback {counted(len(header.said), 'opinion')}: see reco memory feedback")
     lines += _block("note", [note] if (note := unfinished(header)) else [])
     say(info, "\n".join(lines), as_json)
 
@@ -249,7 +249,7 @@ def _judge(asked: _Judgment, *, as_json: bool) -> None:
 
 
 def _withdraw(asked: _Judgment, ids: list[str], *, as_json: bool) -> None:
-    from ..opinions import withdraw
+    from ..extras.opinions import withdraw
 
     with closing(asked.open()) as store:
         gone = cast("ServedMemory", store).withdraw(ids) if store.kind == "served" else withdraw(store, ids)
@@ -259,13 +259,11 @@ def _withdraw(asked: _Judgment, ids: list[str], *, as_json: bool) -> None:
 
 
 def _list(asked: _Judgment, *, as_json: bool) -> None:
-    from ..opinions import opinions_of, say_unread, unread_in
+    from ..extras.opinions import opinions_of
 
     with closing(asked.open()) as store:
         served = store.kind == "served"
-        found = cast("ServedMemory", store).opinions() if served else opinions_of(store)
-        if unread := say_unread(unread_in(store.look())):
-            typer.echo(f"warning: {unread}", err=True)
+        found = cast("ServedMemory", store).opinions() if served else opinions_of(store.look()).words
     say([asdict(one) for one in found], "\n".join(map(_line, found)) or "there is no feedback", as_json)
 
 

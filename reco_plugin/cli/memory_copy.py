@@ -78,22 +78,19 @@ def copy_command(
 def _to_file(source: str, target: Path) -> _Copied:
     from ..data import write_pairs
     from ..memory.transfer import all_pairs
-    from ..opinions import say_unread, unread_in
 
     settings = MemoryFlags(source).existing
     with keeps(f"nothing was written to {target}"), closing(open_here_or_served(settings, None)) as store:
-        header = _header_of(store)
-        unread = unread_in(header)
-        feedback = [one for name, one in header.said.items() if name not in unread]
+        feedback = list(_header_of(store).said.values())
         written = write_pairs(target, with_progress(all_pairs(store), store.count(), "copy"), feedback)
-    return _Copied(written, None, len(feedback), [f"left out: {say_unread(unread)}"] if unread else [])
+    return _Copied(written, None, len(feedback))
 
 
 def _from_file(source: Path, target: str, model: str | None) -> _Copied:
     from ..data import read_feedback, read_records
     from ..data.rows import Rows
     from ..data.same_encoder import SameEncoder
-    from ..opinions import add_said
+    from ..extras.opinions import add_opinions
 
     feedback, records = read_feedback(source), read_records(source)
     first = list(islice(records, 1))  # a file that cannot be read is refused before a memory is made
@@ -111,14 +108,13 @@ def _from_file(source: Path, target: str, model: str | None) -> _Copied:
                 yield batch
 
         added = reco.memory.add_records(with_progress(checked(), None, "copy"), progress=True)
-        brought = add_said(reco.memory.store, feedback)
-        notes = [same.note or "", f"not copied: {brought.left}" if brought.left else ""]
-        return _Copied(added, len(reco.memory), brought.opinions, [note for note in notes if note])
+        add_opinions(reco.memory.store, feedback)
+        return _Copied(added, len(reco.memory), reco.memory.opinions_known, [same.note] if same.note else [])
 
 
 def _to_memory(source: str, target: str, *, yes: bool) -> _Copied:
+    from ..extras.opinions import add_opinions
     from ..memory.transfer import copy
-    from ..opinions import add_said
     from ..progress import progress_bar
 
     origin, into_settings = MemoryFlags(source).existing, MemoryFlags(target).settings
@@ -137,9 +133,8 @@ def _to_memory(source: str, target: str, *, yes: bool) -> _Copied:
             )
         with progress_bar(total=store.count(), desc="copy", unit="pair") as bar:
             read = copy(store, into, progress=bar.update)
-        brought = add_said(into, _header_of(store).said.values())
-        notes = [f"not copied: {brought.left}"] if brought.left else []
-        return _Copied(read, into.count(), brought.opinions, notes)
+        add_opinions(into, _header_of(store).said.values())
+        return _Copied(read, into.count(), len(into.header.said))
 
 
 def _header_of(store: Memory) -> Header:

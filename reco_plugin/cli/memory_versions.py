@@ -59,7 +59,7 @@ def versions_command(
 
 def _use(flags: MemoryFlags, name: str | None) -> Version:
     """Put a version to use (None: the one before), with the feedback of the one in use."""
-    from ..opinions import bring_over
+    from ..extras.opinions import add_opinions
 
     with closing(open_versions_of(flags.settings)) as versions:
         before = next((one for one in versions.all() if one.live), None)
@@ -69,7 +69,7 @@ def _use(flags: MemoryFlags, name: str | None) -> Version:
     if before is not None and known is not None and known.said and version.name != before.name and not served:
         left = f"{version.name} is in use, without the feedback of {before.name}"
         with keeps(left), closing(flags.open()) as store:
-            bring_over(known, store)
+            add_opinions(store, known.said.values())
     return version
 
 

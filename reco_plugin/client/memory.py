@@ -22,11 +22,10 @@ from ..errors import (
     SessionTimeout,
     SessionUnavailable,
 )
-from ..extras.feedback import Feedback, Opinion
+from ..extras.opinions import Opinion, Opinions, Said, read_said
 from ..memory.checks import check_ids, check_positive, check_search
 from ..memory.header import Header, check_fingerprint
 from ..memory.points import empty_neighbours
-from ..opinions import Said, read_said
 from ..pairs import PairMemory
 from ..types import Fingerprint, ImageInput, Neighbours, Payload, Records, Search, Vectors
 from ..values import ROW, SOURCE, pack, strip_marks, unpack
@@ -158,9 +157,9 @@ class ServedMemory:
         """
         return int(self._post("/versions", {"name": name})["pairs"])
 
-    def judge(self, newer: Feedback) -> tuple[Opinion, ...]:
+    def judge(self, newer: Opinions) -> tuple[Opinion, ...]:
         """Store opinions; returns them with the ids that they got."""
-        rows = zip(newer.opinions, newer.queries, newer.answers, strict=True)
+        rows = zip(newer.words, newer.queries, newer.answers, strict=True)
         body = [
             {"vector": pack(query), "modality": one.modality, "right": one.right, "by": one.by}
             | ({"answer_vector": pack(answer)} if one.pair is None else {"pair": one.pair})

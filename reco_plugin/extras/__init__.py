@@ -1,10 +1,10 @@
-"""What a memory can do beyond moving queries: presence, feedback, and how sure an answer is."""
+"""What a memory can do beyond moving queries: presence, confidence and feedback."""
 
 from __future__ import annotations
 
 from ..calibration.extra import Extra
 from .presence import LearnsPresence
-from .questions import LearnsMatches
+from .questions import LearnsConfidence
 
-LEARNED: tuple[Extra, ...] = (LearnsPresence(), LearnsMatches())
+LEARNED: tuple[Extra, ...] = (LearnsPresence(), LearnsConfidence())
 """What a memory learns with its calibration."""

@@ -28,10 +28,10 @@ from ..data.same_encoder import SameEncoder
 from ..defaults import INGEST_BATCH
 from ..encode import Encoder
 from ..errors import MemoryLocked
+from ..extras.opinions import add_opinions
 from ..memory import Memory
 from ..memory.transfer import lacking
 from ..memory.versions import Version, Versions
-from ..opinions import bring_over
 from ..reco import Reco
 from ..types import Fingerprint, Pair, Records
 from ..values import SOURCE
@@ -243,7 +243,7 @@ class VersionBuild:
                         writer.keep(records)
             writer.outcome.others, self._seen = dict(Counter(others.values())), set(others)
         live = self.versions.in_use(self.fingerprint) or live  # with what was said meanwhile
-        bring_over(live.header, writer.memory.store)
+        add_opinions(writer.memory.store, live.header.said.values())
 
     def _find_others(self, old: Memory, new: Memory) -> dict[str, str]:
         """Id -> source (empty: none) of the pairs that came from elsewhere and that the new version lacks."""

@@ -22,9 +22,6 @@ FORMAT = 2
 """Version of the header; no other is read."""
 HEADER_NAME = "memory.json"
 RESTORE = "restore it from a backup, or build the memory again from its source in an empty folder"
-SAID_FORMAT = 1
-"""Of what somebody said: its words, and both vectors as base64 of float16."""
-SAID_WORDS = ("id", "modality", "pair", "right", "by", "at")
 SaidRecord: TypeAlias = Mapping[str, Any]
 """What somebody said of an answer, as JSON values, which a memory does not read."""
 
@@ -58,11 +55,6 @@ class Header:
     """Which process began to learn from the pairs, and when; empty once it ended."""
     said: Mapping[str, SaidRecord] = field(default_factory=dict)
     """Id -> what somebody said of an answer, oldest first."""
-
-    @property
-    def opinions(self) -> int:
-        """How many there are of what people said, without what is damaged."""
-        return sum(one.get("format") == SAID_FORMAT for one in self.said.values())
 
     def with_calibration(self, calibration: dict[str, Any]) -> Header:
         """The same, with what was learned.

@@ -40,7 +40,8 @@ def copy(
 ) -> int:
     """Copy all pairs, and what was learned if the target holds no other pairs; returns how many were read.
 
-    An id that exists in the target is replaced. What people said is copied by :func:`reco_plugin.opinions.add_said`.
+    An id that exists in the target is replaced. Opinions are copied by
+    :func:`reco_plugin.extras.opinions.add_opinions`.
     ``progress`` gets the number of pairs of each batch.
 
     Raises:

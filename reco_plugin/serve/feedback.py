@@ -8,8 +8,7 @@ from fastapi import APIRouter, Query, Request, Response
 from pydantic import BaseModel, Field, model_validator
 
 from ..encode import EncoderInput
-from ..extras.feedback import Opinion
-from ..opinions import Said
+from ..extras.opinions import Opinion, Said
 from ..types import MODALITIES, Modality, Vectors, other
 from .edge import Edge
 from .embedder import Embedder

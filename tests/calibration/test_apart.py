@@ -22,7 +22,6 @@ from reco_plugin.calibration.learn import STEPS, learn
 from reco_plugin.calibration.note import unfinished
 from reco_plugin.errors import LearningDied, MemoryStoreError
 from reco_plugin.extras import LEARNED
-from reco_plugin.extras.chances import MatchState
 from reco_plugin.memory import Fingerprint, Memory, open_memory
 from reco_plugin.types import Records
 
@@ -52,12 +51,11 @@ def test_it_learns_the_same_bits_as_in_place(tmp_path: Path) -> None:
             assert state is not None
             assert (sum(steps), state.pairs, store.header.learning) == (320 * STEPS, 320, {})
             calibration = dict(store.header.calibration)
-            asked.append(MatchState.from_json(calibration.pop("match")))
+            asked.append(calibration.pop("confidence")["text"]["refined"])
             learned.append((calibration, store.caption_scores(store.ids_after(None, 320)).tobytes()))
     assert learned[0] == learned[1]
-    for mine, its in zip(*(one.asked("text", "refined") for one in asked), strict=True):
-        np.testing.assert_allclose(mine.present, its.present, atol=1e-6)  # sums of arrays that lie elsewhere in RAM
-        np.testing.assert_array_equal(mine.draw, its.draw)
+    for name in ("weights", "cuts"):  # sums of arrays that lie elsewhere in RAM
+        np.testing.assert_allclose(asked[0][name], asked[1][name], rtol=1e-3)
 
 
 def test_what_dies_leaves_its_note_and_says_what_to_do(few: Memory, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -3,14 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from contextlib import closing
 from pathlib import Path
 from typing import Any
 
 import pytest
 from click.testing import Result
-
-from reco_plugin.memory import open_memory
 
 pytestmark = pytest.mark.slow
 
@@ -50,20 +47,6 @@ def test_it_is_given_listed_and_taken_back(
 )
 def test_a_judgment_names_query_and_pair(memory: Path, fail: Callable[..., str], words: Any, message: str) -> None:
     assert message in fail("memory", "feedback", *words)
-
-
-def test_a_damaged_opinion_costs_no_other(memory: Path, run: Run, ask: Ask) -> None:
-    for words in ("a blue circle", "a red square", "a green circle"):
-        judge(ask, "small-red-circle", words)
-    with closing(open_memory(str(memory), None)) as store:
-        one = next(iter(store.header.said.values()))
-        store.change_said([{**one, "query": "!"}], ())
-    shown = run("memory", "feedback")
-    assert (shown.stdout.count("wrong"), f"'{one['id']}'" in shown.stderr) == (2, True)
-    copied = ask("memory", "copy", "memory", "all.npz")
-    assert (copied["opinions"], "1 opinion cannot be read" in copied["notes"][0]) == (2, True)
-    assert ask("memory", "feedback", "--withdraw", one["id"])["withdrawn"] == 1
-    assert run("memory", "feedback").stderr == ""
 
 
 def test_a_name_cannot_forge_a_line(memory: Path, run: Run) -> None:

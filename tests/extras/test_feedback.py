@@ -10,18 +10,18 @@ import pytest
 from refiners import refiner_for_vectors
 from trust_worlds import world
 
-from reco_plugin.errors import ConfigError
 from reco_plugin.extras import feedback as module
-from reco_plugin.extras.feedback import Feedback, Opinion
+from reco_plugin.extras.feedback import Feedback, Voices
 from reco_plugin.refine import Refiner, VectorMemory
 from reco_plugin.types import MODALITIES, Modality, Records, Refinement, Vectors
 
 EACH = 4
 
 
-def opinions(modality: Modality, queries: Vectors, answers: Vectors, *, right: bool = False) -> Feedback:
-    said = tuple(Opinion(str(row), modality, None, right, "ann", "now") for row in range(len(queries)))
-    return Feedback(said, queries, answers)
+def opinions(modality: Modality, queries: Vectors, answers: Vectors, *, right: int = 0) -> Feedback:
+    """Opinions that answers are wrong; the last so many say that they are right."""
+    says = np.arange(len(queries)) >= len(queries) - right
+    return Feedback({modality: Voices(queries, answers, says)})
 
 
 @pytest.fixture(scope="module")
@@ -94,14 +94,9 @@ def test_one_false_opinion_does_little_to_other_pictures_of_its_thing(made: Any)
 def test_an_opinion_that_it_is_right_speaks_for_it(made: Any) -> None:
     refiner, asks = made
     answer = heaviest(refined(refiner, asks, "image", None))
-    wrong, right = (
-        opinions("image", beside(asks.image, draw), answer, right=right) for draw, right in ((0, False), (1, True))
-    )
-    both = Feedback(
-        wrong.opinions + right.opinions,
-        np.concatenate([wrong.queries, right.queries]),
-        np.concatenate([answer, answer]),
-    )
+    beside_0, beside_1 = (beside(asks.image, draw) for draw in (0, 1))
+    wrong = opinions("image", beside_0, answer)
+    both = opinions("image", np.vstack([beside_0, beside_1]), np.vstack([answer, answer]), right=len(answer))
     held, let = (refined(refiner, asks, "image", feedback).moved.mean() for feedback in (wrong, both))
     assert let > 1.5 * held
 
@@ -110,44 +105,6 @@ def beside(vectors: Vectors, draw: int) -> Vectors:
     """Other views of what they show."""
     moved = vectors + 0.02 * np.random.default_rng(draw).normal(size=vectors.shape)
     return (moved / np.linalg.norm(moved, axis=1, keepdims=True)).astype(np.float32)
-
-
-def test_the_newer_of_two_on_one_query_and_answer_counts() -> None:
-    x = np.eye(3, dtype=np.float32)
-    one, two = opinions("image", x[:2], x[1:]), opinions("image", x[:1], x[1:2], right=True)
-    joined = one.joined(two)
-    assert [opinion.right for opinion in joined.opinions] == [False, True]
-    assert joined.queries.tolist() == x[[1, 0]].tolist()
-    assert len(one.joined(opinions("text", x[:1], x[1:2]))) == 3
-    assert len(one.joined(one)) == 2
-
-
-def test_it_comes_back_as_it_was_stored() -> None:
-    x = np.linalg.qr(np.random.default_rng(0).normal(size=(8, 8)))[0].astype(np.float32)
-    kept = opinions("image", x[:3], x[3:6])
-    again = Feedback.from_records(kept.to_records(), 8)
-    assert again.opinions == kept.opinions
-    assert np.abs(again.queries - kept.queries).max() < 1e-3
-    assert np.allclose(np.linalg.norm(again.answers, axis=1), 1.0, atol=1e-6)
-    assert Feedback.empty(8).to_records() == []
-    assert len(Feedback.from_records([], 8)) == 0
-
-
-@pytest.mark.parametrize(
-    "harm",
-    [{"format": 2}, {"format": -1}, {"format": "x"}, {"query": "AAAA"}, {"answer": "?"}, {"query": 1}, {"at": ...}],
-)
-def test_what_cannot_be_read_says_so(harm: dict[str, Any]) -> None:
-    x = np.eye(2, dtype=np.float32)
-    with pytest.raises(ConfigError, match="its feedback"):
-        harmed = dict(opinions("image", x[:1], x[1:]).to_records()[0]) | harm
-        Feedback.from_records([{name: value for name, value in harmed.items() if value is not ...}], 2)
-
-
-def test_a_vector_that_is_no_number_is_damage_and_moves_nothing() -> None:
-    x = np.eye(2, dtype=np.float32)
-    with pytest.raises(ConfigError, match="NaN or infinity"):
-        Feedback.from_records(opinions("image", x[:1], np.full((1, 2), np.nan, np.float32)).to_records(), 2)
 
 
 def test_many_queries_are_heard_in_blocks_that_say_the_same(made: Any, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -9,7 +9,8 @@ import pytest
 from trust_worlds import world
 
 from reco_plugin.errors import ConfigError, InputError
-from reco_plugin.extras.presence import Presence, PresenceState, presence_of, presence_signals
+from reco_plugin.extras.chance import Chance
+from reco_plugin.extras.presence import Presence, PresenceState, presence_signals
 from reco_plugin.measure.memories import ram_memory
 from reco_plugin.refine import Refiner
 from reco_plugin.types import MODALITIES, Fingerprint, Modality, Neighbours, Records, Refinement
@@ -101,24 +102,24 @@ def test_where_it_cannot_be_known_the_reason_is_said(halves: Any) -> None:
         assert why in found.why_no_presence
 
 
-@pytest.mark.parametrize("bad", [np.zeros((3, 4)), np.zeros((0, 11)), np.full((2, 11), 99.0), "text"])
+@pytest.mark.parametrize(
+    "bad", [{"looked": 10}, {"looked": 10, "weights": [1.0]}, "text", {"weights": [float("nan")] * 6}]
+)
 def test_it_is_stored_with_the_memory_and_a_damaged_one_is_refused(halves: Any, bad: Any) -> None:
-    stored = halves[0].memory.store.header.calibration
-    again = PresenceState.read(stored)
+    again = PresenceState.read(halves[0].memory.store.header.calibration)
     assert again is not None
-    assert {m: side.to_array().tolist() for m, side in again.sides.items()} == stored["presence"]
+    assert set(again.sides) == set(MODALITIES)
     assert PresenceState.read({}) is None
     with pytest.raises(ConfigError, match="reco memory build --relearn"):
-        PresenceState.read({"presence": {"text": bad if isinstance(bad, str) else bad.tolist()}})
+        PresenceState.read({"presence": {"text": bad}})
 
 
 def test_it_looks_at_as_many_neighbours_as_it_learned_from() -> None:
-    leaf = np.array([[-1.0, -1.0, 1.0, 1.0]], np.float32)
-    presence = Presence(3, np.zeros((1, 3), np.intp), np.full((1, 3), 0.5, np.float32), leaf)
+    presence = Presence(3, Chance(np.array([10.0, 0.0, 0.0, 0.0, 0.0, -5.0])))
     similarity = np.array([[0.9, 0.8, 0.7, 0.1]], np.float32)
     values, found = np.ones((1, 4, 2), np.float32), np.ones((1, 4), np.bool_)
     query, mean = np.ones((1, 2), np.float32), np.zeros(2, np.float32)
-    more = presence_of(presence, query, Neighbours([["a"]], similarity, values, found), mean, 1.0)
-    assert more[0] > 0.5
+    more = presence.of(query, Neighbours([["a"]], similarity, values, found), mean, 1.0)
+    assert more[0] == pytest.approx(1.0 / (1.0 + np.exp(-4.0)), abs=1e-6)
     signals = presence_signals(query, similarity[:, :3], values[:, :3], mean, 1.0)
-    assert np.allclose(signals[0, :4], [0.9, 0.1, 0.15, 0.1])
+    assert np.allclose(signals[0, :3], [0.9, 0.1, 0.15])

@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 
-from reco_plugin.extras.feedback import Feedback, Opinion
+from reco_plugin.extras.opinions import Opinion, Opinions
 from reco_plugin.memory import Memory
 from reco_plugin.memory.header import SaidRecord
 from reco_plugin.types import Records
@@ -41,7 +41,7 @@ def records(
 @cache
 def _said(number: int) -> SaidRecord:
     opinion = Opinion(f"{number:032x}", "text", f"p{number}", number % 2 == 0, "ann", "2026-11-29T00:00:00+00:00")
-    return Feedback((opinion,), unit(number, 1), unit(number + 1, 1)).to_records()[0]
+    return Opinions((opinion,), unit(number, 1), unit(number + 1, 1)).to_records()[0]
 
 
 def said_record(number: int) -> SaidRecord:

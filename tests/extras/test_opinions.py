@@ -2,19 +2,20 @@
 
 from __future__ import annotations
 
-from contextlib import ExitStack, closing
+import base64
+from contextlib import closing
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
 from qdrant_stand_in import serving
 
 from reco_plugin import Pair, Reco
-from reco_plugin.errors import InputError
-from reco_plugin.extras import feedback as feedback_module
+from reco_plugin.errors import ConfigError, InputError
+from reco_plugin.extras.opinions import Opinion, Opinions, Said
 from reco_plugin.memory import open_memory
 from reco_plugin.memory.transfer import copy
-from reco_plugin.opinions import Said
 from reco_plugin.refine import used_pairs
 from tests.support.shapes import COLOURS, SHAPES, draw
 
@@ -75,19 +76,6 @@ def test_two_that_use_one_server_agree_on_what_is_said_and_learned(known: Reco, 
             each.close()
 
 
-def test_of_two_words_in_the_same_moment_the_later_one_counts(known: Reco, model: Path) -> None:
-    name = f"{SHAPES[0]}-{COLOURS[0]}-18"
-    with serving() as server, ExitStack() as stack:
-        url = server.url("grpc")
-        with closing(open_memory(url, known.manifest.fingerprint)) as target:
-            copy(known.memory.store, target)
-        quiet = {"refresh_s": 1e9}  # neither hears the other
-        one, other = (stack.enter_context(Reco.open(model, memory=url, memory_options=quiet)) for _ in range(2))
-        one.memory.reject("a red circle", name)
-        later = other.memory.reject("a red circle", name, right=True)
-        assert one.memory.opinions == other.memory.opinions == (later,)
-
-
 def test_it_is_forgotten_by_its_id(known: Reco) -> None:
     before = known.embed_texts(["a red circle"])
     used = used_pairs(known.embed(["a red circle"], modality="text", explain=True), 0)
@@ -140,8 +128,7 @@ def test_what_cannot_be_meant_stores_nothing(reco: Reco, said: Said, why: str) -
 
 
 def test_a_memory_keeps_a_bounded_number(reco: Reco, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("reco_plugin.opinions.MOST", 2)
-    assert feedback_module.MOST == 4_000
+    monkeypatch.setattr("reco_plugin.extras.opinions.MOST", 2)
     reco.memory.add([Pair("fox", draw("red", "circle", 20), "a fox")])
     reco.memory.judge([Said(text, "text", "fox") for text in ("a wolf", "a dog")])
     reco.memory.reject("a dog", "fox", right=True)  # replaces one
@@ -160,10 +147,39 @@ def test_another_version_of_a_memory_takes_it_over(known: Reco) -> None:
     assert late in known.memory.opinions
 
 
-def test_what_cannot_be_read_is_a_warning_and_queries_move_as_before(known: Reco, model: Path) -> None:
+def test_what_is_damaged_is_a_warning_and_goes_when_it_is_withdrawn(known: Reco, model: Path) -> None:
     moved = known.embed_texts(["a red circle"])
-    known.memory.store.change_said([{"id": "x", "format": 99}], ())
+    known.memory.store.change_said([{"id": "x"}], ())
     known.close()
-    with pytest.warns(UserWarning, match="1 opinion cannot be read, 'x': its feedback has format 99"):
+    with pytest.warns(UserWarning, match="without feedback: the opinion 'x' is damaged"):
         again = Reco.open(model, memory=known.memory.location)
     assert np.array_equal(again.embed_texts(["a red circle"]), moved)
+    with pytest.raises(ConfigError, match="--withdraw x"):
+        again.memory.reject("a red circle", f"{SHAPES[0]}-{COLOURS[0]}-18")
+    assert again.memory.withdraw(["x"]) == 1
+    assert again.memory.opinions == ()
+
+
+def some(number: int) -> Opinions:
+    words = tuple(Opinion(str(row), "image", None, False, "ann", "now") for row in range(number))
+    x = np.linalg.qr(np.random.default_rng(0).normal(size=(8, 8)))[0].astype(np.float32)
+    return Opinions(words, x[:number], x[number : 2 * number])
+
+
+def test_it_comes_back_as_it_was_stored() -> None:
+    kept = some(3)
+    again = Opinions.read(kept.to_records(), 8)
+    assert again.words == kept.words
+    assert np.abs(again.queries - kept.queries).max() < 1e-3
+    assert np.allclose(np.linalg.norm(again.answers, axis=1), 1.0, atol=1e-6)
+    assert len(Opinions.read([], 8)) == 0
+
+
+NAN = base64.b64encode(np.full(8, np.nan, "<f2").tobytes()).decode()
+
+
+@pytest.mark.parametrize("harm", [{"query": "AAAA"}, {"answer": "?"}, {"query": 1}, {"answer": NAN}, {"at": ...}])
+def test_what_cannot_be_read_says_so(harm: dict[str, Any]) -> None:
+    harmed = dict(some(1).to_records()[0]) | harm
+    with pytest.raises(ConfigError, match="the opinion '0' is damaged"):
+        Opinions.read([{name: value for name, value in harmed.items() if value is not ...}], 8)

@@ -1,0 +1,182 @@
+"""How sure an answer is: what the memory's pairs ask, the probability, the cut-off, and what is stored."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from dataclasses import replace
+from typing import Any
+
+import numpy as np
+import pytest
+from trust_worlds import world
+
+from reco_plugin import Reco
+from reco_plugin.errors import ConfigError, InputError
+from reco_plugin.extras.confidence import RISK, Confidence, Questions, cutoff_notes, match_rankings, read_confidence
+from reco_plugin.extras.questions import ask_own
+from reco_plugin.types import Coverage, Records, Refinement
+
+
+def records(classes: int, per: int) -> Records:
+    """Pairs whose captions repeat word by word."""
+    image, text, _ = world(classes, per)
+    text = text[np.repeat(np.arange(classes) * per, per)]
+    return Records([f"{row:05d}" for row in range(len(image))], image, text, [{}] * len(image))
+
+
+def unmoved(queries, modality, hidden):
+    return Refinement(queries, queries, coverage=Coverage(len(queries), len(queries)))
+
+
+def judged(rng: np.random.Generator, many: int, wrong: float = 0.0) -> Questions:
+    """Questions whose first answers are right with a chance of their score, less a constant."""
+    score = rng.random(many)
+    signals = np.stack([score, *np.zeros((3, many))], axis=1).astype(np.float32)
+    return Questions(signals, rng.random(many) < score - wrong)
+
+
+def precision_at(known: Confidence, precision: float, wrong: float = 0.0) -> float | None:
+    """True share of right ones above the cut-off for a precision."""
+    cutoff = known.cutoff(precision)
+    scores = np.linspace(0, 1, 10_001, dtype=np.float32)
+    chance = known.chance.of(np.stack([scores, *np.zeros((3, len(scores)))], axis=1))
+    return None if cutoff is None else float(np.clip(scores - wrong, 0, 1)[chance >= cutoff[0]].mean())
+
+
+@pytest.fixture(scope="module")
+def calibration() -> Mapping[str, Any]:
+    asked = ask_own(records(400, 3), unmoved)["text"]
+    fitted = {"plain": [asked["plain"]], "refined": [asked["known"], asked["unknown"]]}
+    stored = {"text": {way: Confidence.fit(kinds).to_json() for way, kinds in fitted.items()}}
+    return {"confidence": json.loads(json.dumps(stored))}
+
+
+def test_each_thing_asks_once_and_its_own_pairs_are_hidden() -> None:
+    pairs, hidden = records(80, 3), []
+
+    def refine(queries, modality, ids):
+        rows = [pairs.ids[int(np.argmax(pairs.side(modality) @ query))] for query in queries]
+        hidden.extend((modality, len(each), row in each) for each, row in zip(ids, rows, strict=True))
+        return unmoved(queries, modality, ids)
+
+    found = ask_own(pairs, refine)
+    assert {kind: len(one.right) for kind, one in found["text"].items()} == dict.fromkeys(
+        ("plain", "known", "unknown"), 80
+    )
+    assert {many for _, many, _ in hidden} == {1, 3}
+    assert all(own for modality, _, own in hidden if modality == "image"), "a picture never finds itself"
+
+
+def test_things_of_one_pair_ask_as_unknown_ones_only_and_few_do_not_ask() -> None:
+    assert sorted(ask_own(records(100, 1), unmoved)["text"]) == ["plain", "unknown"]
+    assert ask_own(records(59, 2), unmoved) == {}
+
+
+def test_a_caption_that_was_encoded_in_batches_asks_once() -> None:
+    pairs, rng = records(100, 4), np.random.default_rng(0)
+    text = (pairs.text + 2e-5 * rng.normal(size=pairs.text.shape)).astype(np.float32)
+    asked = ask_own(replace(pairs, text=text), unmoved)["text"]
+    assert {len(one.right) for one in asked.values()} == {100}
+
+
+def test_an_answer_that_ties_with_a_rival_does_not_count_as_right() -> None:
+    pairs = records(100, 1)
+    assert ask_own(pairs, unmoved)["text"]["plain"].right.any()
+    pairs.image[1::2] = pairs.image[::2]  # each picture under two captions
+    assert not ask_own(pairs, unmoved)["text"]["plain"].right.any()
+
+
+def test_the_cutoff_breaks_as_rarely_as_it_says() -> None:
+    rng = np.random.default_rng(0)
+    found = [precision_at(Confidence.fit([judged(rng, 1_200)]), 0.8) for _ in range(100)]
+    given = [one for one in found if one is not None]
+    assert len(given) > 90, "there is one nearly always"
+    assert sum(one < 0.8 for one in given) / len(found) <= RISK
+    assert np.mean(given) < 0.85, "and it passes much of what labels would allow"
+
+
+def test_a_cutoff_for_two_kinds_holds_for_the_worse_one() -> None:
+    rng = np.random.default_rng(1)
+    easy, hard = judged(rng, 3_000), judged(rng, 3_000, 0.1)
+    one, both = Confidence.fit([easy]), Confidence.fit([easy, hard])
+    worse, held = precision_at(one, 0.8, 0.1), precision_at(both, 0.8, 0.1)
+    assert worse is not None and held is not None
+    assert held >= 0.8 > worse
+
+
+@pytest.mark.parametrize(("many", "right", "there"), [(30, True, False), (200, True, True), (500, False, False)])
+def test_without_enough_right_answers_that_pass_there_is_no_cutoff(many: int, right: bool, there: bool) -> None:
+    signals = np.random.default_rng(2).random((many, 4)).astype(np.float32)
+    assert (Confidence.fit([Questions(signals, np.full(many, right))]).cutoff(0.9) is not None) is there
+
+
+def queries(many: int) -> Refinement:
+    vectors = world(many, 1)[1]
+    return Refinement(vectors, vectors)
+
+
+def test_a_ranking_whose_first_answer_leads_is_surer_and_passes(calibration: Any) -> None:
+    found = match_rankings(calibration, queries(3), [[0.9, *[0.1] * 9], [0.1], []], "text", 0.6)
+    assert found.chance[0] > found.chance[1] > found.chance[2] == 0.0
+    assert found.cutoff is not None
+    assert found.passes.tolist() == [True, False, False]
+    assert len(list(cutoff_notes(calibration, 0.6))) == 2
+    strict = match_rankings(calibration, queries(1), [[0.9, *[0.1] * 9]], "text", 0.999)
+    assert (strict.cutoff, strict.passes.tolist()) == (None, [False])
+
+
+def test_refined_rankings_are_judged_by_refined_questions_and_degraded_ones_are_plain(calibration: Any) -> None:
+    refined = replace(queries(1), coverage=Coverage(1, 1))
+    only_refined = {"confidence": {"text": {"refined": calibration["confidence"]["text"]["refined"]}}}
+    one = match_rankings(only_refined, refined, [[0.7, 0.5]], "text").chance
+    stretched = replace(refined, scale=np.float32([[2.0, 0.1]]))
+    assert match_rankings(only_refined, stretched, [[0.3, 0.2]], "text").chance == pytest.approx(one, abs=1e-6)
+    for plain in (
+        queries(1),
+        replace(refined, degraded="memory_error"),
+        replace(refined, coverage=Coverage(1, 1, plain="the memory is not calibrated")),
+    ):
+        with pytest.raises(InputError, match="reco memory build --relearn"):
+            match_rankings(only_refined, plain, [[0.7, 0.5]], "text")
+
+
+@pytest.mark.parametrize(
+    ("scores", "said"),
+    [
+        ([[0.3, 0.2]], "1 ranking for 2 queries"),
+        ([[0.3, 0.2], [0.1, 0.2]], r"scores\[1\] must be the best first"),
+        ([[0.3, 0.2], [1.7, 0.2]], r"scores\[1\] must hold cosines"),
+        ([[0.3, float("nan")], [0.2]], r"scores\[0\] must hold cosines"),
+        ([[[0.3]], [0.2]], r"scores\[0\] must be a list of numbers"),
+        ([["near"], [0.2]], r"scores\[0\] must be a list of numbers, got \['near'\]"),
+    ],
+)
+def test_scores_that_cannot_be_are_refused(calibration: Any, scores: Any, said: str) -> None:
+    with pytest.raises(InputError, match=said):
+        match_rankings(calibration, queries(2), scores, "text")
+
+
+@pytest.mark.parametrize("precision", [1.0, 0.4, float("nan"), "0.9"])
+def test_a_precision_that_cannot_be_is_refused(calibration: Any, precision: Any) -> None:
+    with pytest.raises(InputError, match="precision must be a share"):
+        match_rankings(calibration, queries(1), [[0.3]], "text", precision)
+
+
+@pytest.mark.parametrize("damage", [{"weights": [1.0]}, {"cuts": [0.5]}, {"counts": "many"}, {"tested": None}])
+def test_what_is_damaged_is_refused(calibration: Any, damage: dict[str, Any]) -> None:
+    stored = calibration["confidence"]["text"]["plain"] | damage
+    with pytest.raises(ConfigError, match="reco memory build --relearn"):
+        read_confidence({"confidence": {"text": {"plain": stored}}}, "text", "plain")
+
+
+def test_an_application_asks_the_memory(filled: Reco, calibration: Any) -> None:
+    asked = filled.embed(["a red circle", "a blue square"], modality="text")
+    with pytest.raises(InputError, match="it needs 300 pairs of 60 things"):
+        filled.match(asked, [[0.3, 0.2]] * 2, modality="text")
+    store = filled.memory.store
+    store.set_calibration({**store.header.calibration, **calibration})
+    sure = filled.match(asked, [[0.9, 0.5, *[0.2] * 8], [0.4, 0.39, *[0.38] * 8]], modality="text", precision=0.6)
+    assert sure.chance[0] > sure.chance[1]
+    with pytest.raises(InputError, match="modality must be"):
+        filled.match(asked, [[0.3]] * 2, modality="sound")  # type: ignore[arg-type]
