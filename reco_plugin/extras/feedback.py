@@ -15,6 +15,7 @@ import numpy as np
 import numpy.typing as npt
 
 from ..defaults import SAME_IMAGE
+from ..machine.blas import Floats
 from ..types import Modality, Neighbours, Vectors
 
 SHARPNESS = 8.0
@@ -34,7 +35,6 @@ LOUDEST = 30.0
 """Largest logarithm of a voice."""
 SAME_QUERY = 0.999
 """Cosine from which two queries, and two answers, are taken for the same ones."""
-Numbers = npt.NDArray[np.float32]
 
 
 @dataclass(frozen=True)
@@ -54,7 +54,7 @@ class Feedback:
 
     def keep(
         self, modality: Modality, queries: Vectors, found: Neighbours, spread: float, same_caption: float
-    ) -> Numbers | None:
+    ) -> Floats | None:
         """How much of each pair that was found stays, (B, K) from 0 to 1; None where nothing was said of this side.
 
         Args:
@@ -87,12 +87,12 @@ class Feedback:
 def _keep(
     voices: Voices,
     queries: Vectors,
-    similarity: Numbers,
+    similarity: Floats,
     vectors: Vectors,
     there: npt.NDArray[np.bool_],
     spread: float,
     same: float,
-) -> Numbers:
+) -> Floats:
     """See :meth:`Feedback.keep`, of a block: (B, K) of queries (B, D), by similarity, vectors (B, K, D) and found."""
     best, nothing = similarity[:, :1], np.float32(0.0)
     near = queries @ voices.queries.T  # (B, R)
@@ -111,11 +111,11 @@ def _keep(
     return (1.0 / (1.0 + ratio**POWER)).astype(np.float32)
 
 
-def _voice(nearer: Numbers, spread: float) -> Numbers:
+def _voice(nearer: Floats, spread: float) -> Floats:
     """How loud is what is nearer to the query, by so much, than the nearest pair; any shape."""
     return np.asarray(np.exp(np.minimum(SHARPNESS * nearer / spread, LOUDEST)), np.float32)
 
 
-def _total(of: npt.NDArray[np.bool_], loud: Numbers) -> Numbers:
+def _total(of: npt.NDArray[np.bool_], loud: Floats) -> Floats:
     """What voices so loud (B, H) say together of each pair (B, K), where they are of it (B, K, H)."""
     return np.asarray(np.matmul(of, loud[:, :, None])[..., 0], np.float32)
