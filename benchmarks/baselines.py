@@ -10,7 +10,7 @@ import numpy as np
 import numpy.typing as npt
 
 from reco_plugin.fuse import Fused, NeighbourFuser
-from reco_plugin.measure.task import Side
+from reco_plugin.measure.ranks import Side
 from reco_plugin.types import MODALITIES, Modality, Neighbours, Vectors
 
 ALONE = 1e6

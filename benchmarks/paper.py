@@ -28,9 +28,8 @@ from reco_plugin.encode import Encoder
 from reco_plugin.files import whole_file
 from reco_plugin.fuse import Fuser, Learned, open_fusers
 from reco_plugin.measure.memories import RamMemory, ram_memory
-from reco_plugin.measure.ranks import measure, refine_task
+from reco_plugin.measure.ranks import SIDES, Side, TaskItems, measure, refine_task
 from reco_plugin.measure.statistics import bootstrap
-from reco_plugin.measure.task import SIDES, Side, TaskItems
 from reco_plugin.quickstart.dataset import ALL_SPLITS, Quickstart, load
 from reco_plugin.refine import Refiner
 from reco_plugin.types import Neighbours, Records, Search, other

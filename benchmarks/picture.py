@@ -7,7 +7,7 @@ import json
 import math
 from typing import Any, NamedTuple
 
-from reco_plugin.measure.colours import COLOURS
+from reco_plugin.measure.page import COLOURS
 
 from .page import FIGURES
 

@@ -22,7 +22,7 @@ from reco_plugin.demo.page import drawing
 from reco_plugin.engines import Description, Document, IndexHit, Question
 from reco_plugin.measure import CompareOptions, Judgments, QueryLog, SearchQuery, compare
 from reco_plugin.measure.evaluate import Askers, ask_itself
-from reco_plugin.measure.judge import judge
+from reco_plugin.measure.judgments import judge
 from reco_plugin.measure.ranks import measure_sides, refine_task
 from reco_plugin.measure.source import Things
 from reco_plugin.measure.statistics import points

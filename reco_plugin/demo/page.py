@@ -17,8 +17,7 @@ from PIL import Image
 from ..calibration.why import explain_decision
 from ..encode import EncodesPairs
 from ..files import whole_file
-from ..measure.ranks import Measured, measure, measure_sides, refine_task, scores_of
-from ..measure.task import SIDES, Side, Task, TaskItems
+from ..measure.ranks import SIDES, Measured, Side, Task, TaskItems, measure, measure_sides, refine_task, scores_of
 from ..options import RefineHow
 from ..quickstart.dataset import ALL_SPLITS, EMOJI_SOURCES, NAMES_SOURCE, Entity, EntitySplit, Quickstart
 from ..reco import Reco

@@ -20,14 +20,12 @@ from ..options import RefineOptions
 from ..reco import Reco
 from ..types import ImageInput, Refinement, Target, Vectors, other
 from .encoder_check import IndexCheck, check_dimension, check_encoder
-from .judge import changes, judge, overlaps
-from .judgments import Grades, Judgments, read_run
-from .marks import read_marks
+from .judgments import Grades, Judgments, changes, judge, overlaps, read_marks, read_run
+from .page import Thumbnails
 from .queries import QueryLog, SearchQuery
 from .record import MARKED, SHOWN, Example, Line, Record, Shares, ShownHit, pick
 from .search import ArmName, FoundHits, Rankings, SearchHow, measure_exactness, questions, search_all
 from .statistics import Figures, compare_pairs, level
-from .thumbnails import Thumbnails
 from .titles import estimate_by_titles
 from .verdict import ARMS, KnownQueries, decide
 
@@ -462,8 +460,8 @@ def _exactness(
 
 def _alarm(check: IndexCheck, *, learned: bool) -> str:
     """Why nothing can be trusted; empty where nothing is wrong."""
-    if check.said.startswith("ALARM"):
-        return check.said.partition(": ")[2]
+    if check.alarm:
+        return check.said
     if learned:
         return ""
     return (

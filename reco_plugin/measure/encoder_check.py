@@ -29,10 +29,12 @@ class IndexCheck:
     Attributes:
         target: what the vectors are of; None: not known.
         said: the same for people.
+        alarm: whether the vectors may be of another encoder.
     """
 
     target: Target | None
     said: str
+    alarm: bool = False
 
 
 def check_dimension(described: Description, encoder: Fingerprint) -> None:
@@ -106,28 +108,33 @@ def _compare(some: Sequence[Document], encoder: EncodesPairs, name: str, folder:
             f"{_LEAST['image']}. Give the model that made the index (--model); if its vectors are of other pictures "
             "than these, leave image= out of the address"
         )
-    return IndexCheck(None, _unknown(stored, made["text"], some))
+    return _unknown(stored, made["text"], some)
 
 
-def _unknown(stored: list[Vectors], texts: Mapping[int, Vectors], some: Sequence[Document]) -> str:
+def _unknown(stored: list[Vectors], texts: Mapping[int, Vectors], some: Sequence[Document]) -> IndexCheck:
     """What can be said without pictures: whether captions find their own document among these by more than chance."""
     if not any(document.image for document in some) and not texts:
-        return "not checked: no picture and no caption of a document is known (an address names them: image=, text=)"
+        return IndexCheck(
+            None, "not checked: no picture and no caption of a document is known (an address names them: image=, text=)"
+        )
     unread = "no picture could be read" if any(document.image for document in some) else "the address names no image="
     if len(texts) < 8:
-        return f"not checked to be of this encoder: {unread}"
+        return IndexCheck(None, f"not checked to be of this encoder: {unread}")
     rows = list(texts)
     cosines = np.stack([texts[row] for row in rows]) @ np.stack([stored[row] for row in rows]).T
     ranks = (cosines > np.diag(cosines)[:, None]).mean(axis=1)
     chance = 0.5 - 2 * np.sqrt(1 / 12 / len(rows))
     if float(ranks.mean()) < chance:
-        return (
+        return IndexCheck(
+            None,
             f"not compared with pictures ({unread}), but {len(rows)} captions find their own document among these "
-            "better than by chance, as with vectors of this encoder"
+            "better than by chance, as with vectors of this encoder",
         )
-    return (
-        f"ALARM: not compared with pictures ({unread}), and {len(rows)} captions find their own document among these "
-        "no better than by chance: the vectors may be of another encoder. Name the pictures (image=) to be sure"
+    return IndexCheck(
+        None,
+        f"not compared with pictures ({unread}), and {len(rows)} captions find their own document among these no "
+        "better than by chance: the vectors may be of another encoder. Name the pictures (image=) to be sure",
+        alarm=True,
     )
 
 

@@ -28,14 +28,12 @@ from ..refine import Refiner
 from ..score import Refines
 from ..types import Fingerprint, Records
 from ..values import counted
-from .hiding import draw_asking, find_copies
-from .memories import RamMemory, ram_memory
-from .ranks import measure_sides, nearest, refine_task
+from .memories import RamMemory, draw_asking, find_copies, ram_memory
+from .page import Thumbnails
+from .ranks import SIDES, Side, Task, TaskItems, measure_sides, nearest, refine_task
 from .record import Example, Line, Record, Shares, ShownHit, Verdict, pick
 from .source import Things
 from .statistics import CHANGED, Difference, Figures, bootstrap, compare_pairs, level, points
-from .task import SIDES, Side, Task, TaskItems
-from .thumbnails import Thumbnails
 from .verdict import DOUBTFUL
 
 Direction: TypeAlias = str

@@ -1,19 +1,23 @@
-"""What is right for a query: judgments, in TREC's form or a table; and runs, what an engine found."""
+"""What is right for a query: judgments of a file, marks of people; and rankings beside it, and beside one another."""
 
 from __future__ import annotations
 
+import json
 import math
-from collections import defaultdict
+from collections import Counter, defaultdict
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, TypeAlias
+from typing import Any, Literal, TypeAlias, get_args
+
+import numpy as np
 
 from ..data.source import not_there, read_text
 from ..data.tables import JSON_LINES, SUFFIXES, TableFile, open_lines
 from ..engines import IndexHit
 from ..errors import DataError
 from .queries import SearchQuery, normal, unwrap
+from .statistics import Figures, sign_test
 
 Grades: TypeAlias = Mapping[str, float]
 """Id of a document -> how right it is for one query, above 0; others are wrong."""
@@ -141,3 +145,134 @@ def read_run(path: Path) -> dict[str, list[IndexHit]]:
     return {
         query: [IndexHit(document, -score) for score, _, document in sorted(hits)] for query, hits in ranked.items()
     }
+
+
+def judge(ids: Sequence[Sequence[str]], grades: Sequence[Grades], k: int) -> dict[str, Figures]:
+    """nDCG@k, recall@k of all right documents, and the reciprocal rank of the first within k, (n,) each.
+
+    nDCG: Järvelin and Kekäläinen, Cumulated gain-based evaluation of IR techniques, TOIS 2002, with trec_eval's
+    discount of 1 / log2(position + 1).
+
+    >>> found = judge([["a", "b"], ["c"]], [{"b": 1.0}, {"c": 2.0, "d": 1.0}], 10)
+    >>> found["recall"].tolist(), found["mrr"].tolist()
+    ([1.0, 0.5], [0.5, 1.0])
+
+    Args:
+        ids: n rankings.
+        grades: what is right for each; of a query without anything right, all figures are 0.
+        k: depth.
+    """
+    got, best = np.zeros((len(ids), k)), np.zeros((len(ids), k))
+    for row, (ranking, right) in enumerate(zip(ids, grades, strict=True)):
+        top = list(dict.fromkeys(ranking))[:k]
+        got[row, : len(top)] = [right.get(id_, 0.0) for id_ in top]
+        ideal = sorted(right.values(), reverse=True)[:k]
+        best[row, : len(ideal)] = ideal
+    hits, discount = got > 0, 1.0 / np.log2(np.arange(2, k + 2))
+    relevant = np.array([max(len(right), 1) for right in grades], np.float64)
+    ideal_gain = best @ discount
+    ndcg = np.divide(got @ discount, ideal_gain, out=np.zeros(len(ids)), where=ideal_gain > 0)
+    first = np.where(hits.any(axis=1), 1.0 / (hits.argmax(axis=1) + 1), 0.0)
+    return {"ndcg": ndcg, "recall": hits.sum(axis=1) / relevant, "mrr": first}
+
+
+def overlaps(one: Sequence[Sequence[str]], other: Sequence[Sequence[str]]) -> Figures:
+    """Share of common documents among two rankings of each of B queries; 1 where both are empty.
+
+    >>> overlaps([["a", "b"], []], [["b", "c"], []]).tolist()
+    [0.5, 1.0]
+    """
+    return np.array(
+        [len(set(a) & set(b)) / max(len(a), len(b)) if a or b else 1.0 for a, b in zip(one, other, strict=True)]
+    )
+
+
+def changes(one: Sequence[Sequence[str]], other: Sequence[Sequence[str]]) -> Figures:
+    """How far two rankings of each of B queries differ, from 0 to 1: the first places count most.
+
+    One minus the mean overlap of the first 1, 2, … documents.
+
+    >>> changes([["a", "b"]], [["b", "a"]]).tolist(), changes([["a"]], [["a"]]).tolist()
+    ([0.5], [0.0])
+    """
+    out = []
+    for a, b in zip(one, other, strict=True):
+        depth = max(len(a), len(b))
+        shared = [len(set(a[:place]) & set(b[:place])) / place for place in range(1, depth + 1)]
+        out.append(1.0 - float(np.mean(shared)) if shared else 0.0)
+    return np.array(out)
+
+
+Better: TypeAlias = Literal["refined", "plain", "same"]
+SURE = 0.05
+"""Chance of a result as uneven, below which marks decide."""
+
+
+@dataclass(frozen=True)
+class Marks:
+    """Queries by what most people marked; a query with as many marks for either side is the same."""
+
+    by_query: Mapping[str, Better]
+    people: int = 1
+
+    def count(self, better: Better) -> int:
+        """How many queries are better so."""
+        return sum(one == better for one in self.by_query.values())
+
+    @property
+    def p(self) -> float:
+        """Chance of a result at least as uneven if neither were better: the two-sided sign test without ties.
+
+        >>> round(Marks({str(n): "plain" if n else "refined" for n in range(10)}).p, 4)
+        0.0215
+        """
+        return sign_test(self.count("refined"), self.count("plain"))
+
+    def __str__(self) -> str:
+        who = "one person" if self.people == 1 else f"{self.people} people"
+        return (
+            f"marked by {who}, blind: refined is better on {self.count('refined'):,} queries, plain on "
+            f"{self.count('plain'):,}, {self.count('same'):,} are the same (sign test, p = {self.p:.2g})"
+        )
+
+
+def read_marks(paths: Sequence[Path], key: str) -> Marks:
+    """Read files that the page made. A person's mark of a query counts once: that of the last file.
+
+    Args:
+        paths: of the files.
+        key: of the page that this comparison makes.
+
+    Raises:
+        DataError: a file is missing, is not of the page, or is of a page with other queries, results or index.
+    """
+    marked = dict[tuple[str, str], Better]()
+    for path in paths:
+        try:
+            told = json.loads(path.read_text(encoding="utf-8"))
+            person, of, marks = (
+                str(told["person"]),
+                told["key"],
+                [(str(m["query"]), m["better"]) for m in told["marks"]],
+            )
+        except OSError as error:
+            raise DataError(f"{path} cannot be read: {error.strerror or error}") from None
+        except (ValueError, KeyError, TypeError):
+            raise DataError(f"{path} is no file of marks: save one on the page of `reco compare`") from None
+        if of != key:
+            raise DataError(
+                f"{path} has the key {of!r:.40}, and this comparison has {key!r}: the marks are of another index, "
+                "memory or queries, or results have changed since. Mark the page of this comparison"
+            )
+        for query, better in marks:
+            if better not in get_args(Better):
+                raise DataError(f"{path}: a mark is {better!r:.60}, expected one of {', '.join(get_args(Better))}")
+            marked[person, query] = better
+    votes: dict[str, Counter[str]] = {}
+    for (_, query), better in marked.items():
+        votes.setdefault(query, Counter())[better] += 1
+    by_query: dict[str, Better] = {}
+    for query, counts in votes.items():
+        ahead = counts["refined"] - counts["plain"]
+        by_query[query] = "refined" if ahead > 0 else "plain" if ahead < 0 else "same"
+    return Marks(by_query, len({person for person, _ in marked}))

@@ -1,4 +1,4 @@
-"""The page of a record: one file that loads nothing."""
+"""The page of a record: one file that loads nothing, its colours and its small pictures."""
 
 from __future__ import annotations
 
@@ -7,14 +7,80 @@ import hashlib
 import json
 import os
 import re
+import time
+from collections.abc import Hashable
 from importlib.resources import files as package_files
 from pathlib import Path
+from typing import NamedTuple
 
-from ..errors import DataError, need
+from ..data.images import RemoteImage
+from ..errors import DataError, ImageError, need
 from ..files import as_data_error, whole_file
-from .colours import stylesheet
+from ..preprocess.image import thumbnail
+from ..types import ImageInput
 from .record import Record
 from .table import table_of
+
+
+class Shade(NamedTuple):
+    """One colour in both schemes."""
+
+    light: str
+    dark: str
+
+
+COLOURS: dict[str, Shade] = {
+    "ink": Shade("#1d232b", "#e7ebf0"),
+    "soft": Shade("#5b6672", "#9eaab8"),
+    "line": Shade("#dfe4ea", "#303944"),
+    "paper": Shade("#ffffff", "#1a2028"),
+    "ground": Shade("#f5f6f8", "#11151a"),
+    "tint": Shade("#eef3fa", "#212c3a"),
+    "good": Shade("#10795a", "#4fc79e"),
+    "bad": Shade("#b5362b", "#f0857b"),
+    "unknown": Shade("#7d8794", "#8794a3"),
+    "frozen": Shade("#9aa5b1", "#77838f"),
+    "pale": Shade("#8fb8de", "#3f6c9c"),
+    "series-1": Shade("#2f6db5", "#6cabf2"),
+    "series-2": Shade("#cf6a17", "#f2a25c"),
+}
+
+
+def stylesheet() -> str:
+    """The CSS variables: light, and dark where the reader's system is dark, except in print."""
+    day, night = (
+        "".join(f"--{name}:{shade[scheme]};" for name, shade in COLOURS.items()) for scheme in range(len(Shade._fields))
+    )
+    dark = f"@media screen and (prefers-color-scheme:dark){{:root{{color-scheme:dark;{night}}}}}"
+    return f":root{{color-scheme:light;{day}}}\n{dark}\n"
+
+
+ALL_S, ONE_S = 60.0, 5.0
+"""Seconds for all pictures that have to be fetched, and for one of them; the others are shown without."""
+
+
+class Thumbnails:
+    """Thumbnails by a key of the caller's."""
+
+    def __init__(self) -> None:
+        self._made: dict[Hashable, str | None] = {}
+        self._until = time.monotonic() + ALL_S
+
+    def of(self, key: Hashable, image: ImageInput | RemoteImage) -> str | None:
+        """A small picture; None where it cannot be shown."""
+        if key not in self._made:
+            self._made[key] = self._make(image)
+        return self._made[key]
+
+    def _make(self, image: ImageInput | RemoteImage) -> str | None:
+        try:
+            if not isinstance(image, RemoteImage):
+                return thumbnail(image)
+            left = self._until - time.monotonic()
+            return thumbnail(RemoteImage(image.url, min(ONE_S, left)).read()) if left > 0 else None
+        except (DataError, ImageError):
+            return None
+
 
 _CODE = re.compile(r"`([^`]+)`")
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import TypeAlias
@@ -19,8 +18,6 @@ ArmName: TypeAlias = str
 """``plain``, ``refined``, ``text``, ``text + plain``, ``text + refined``."""
 FoundHits: TypeAlias = Sequence[IndexHit]
 AskIndex: TypeAlias = Callable[[Question], Sequence[IndexHit]]
-_TEXT_S = 120.0
-"""Seconds after which searches by words are given up, unless half of them are done."""
 RRF_K = 60
 """Of fusion by rank, as in its paper."""
 
@@ -97,17 +94,11 @@ def search_all(
     hits: dict[ArmName, list[FoundHits]] = {}
     failed: list[str] = []
     for arm, asked in _arms(described, queries, vectors, how):
-        found, begun = list[FoundHits](), time.monotonic()
+        found = list[FoundHits]()
         try:
             for question in asked:
                 found.append([] if question is None else list(search(question))[: how.k])
                 progress(1)
-                took = time.monotonic() - begun
-                if arm == "text" and took > _TEXT_S and len(found) < len(queries) / 2:
-                    raise EngineError(
-                        f"left out, since a search by words takes {took / len(found):.2g} s: an index over the words "
-                        "of the field makes it fast"
-                    )
         except EngineUnavailable:
             raise
         except ConfigError as error:  # a filter that is no JSON

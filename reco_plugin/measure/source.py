@@ -31,7 +31,7 @@ from ..ingest.prepare import Encoded, Loaded, Skipped, add_marks, given_vectors,
 from ..ingest.source import is_memory, open_source
 from ..types import Fingerprint, Pair, Records, Vectors
 from ..values import ROW, TEMPLATES, counted, fill, strip_marks
-from .hiding import chance
+from .memories import chance
 
 Kind: TypeAlias = Literal["classes", "captions"]
 """classes: each picture shows a class of a name. captions: each has a text of its own; a catalogue, too."""

@@ -21,8 +21,8 @@ from ..errors import EngineError
 from ..options import RefineOptions
 from ..reco import Reco
 from ..types import Target, Vectors
-from .hiding import halves
-from .judge import judge
+from .judgments import judge
+from .memories import halves
 from .queries import SearchQuery
 from .search import SearchHow
 from .statistics import Figures

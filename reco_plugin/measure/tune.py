@@ -20,10 +20,9 @@ from ..fuse import Fuser
 from ..refine import Refiner
 from ..types import Caution, Modality, Role
 from .evaluate import MEASURED, Askers, Direction
-from .ranks import measure_sides, refine_task
+from .ranks import Side, Task, measure_sides, refine_task
 from .record import Decision, Line, Record, Shares, Verdict
 from .statistics import Difference, Figures, Interval, bootstrap, compare_pairs, level, points
-from .task import Side, Task
 
 if TYPE_CHECKING:
     from ..models.train import Fusions

@@ -14,7 +14,7 @@ import numpy as np
 import numpy.typing as npt
 
 from ..types import Modality
-from .marks import SURE, Marks
+from .judgments import SURE, Marks
 from .queries import SearchQuery
 from .record import MARKED, Shares, Verdict
 from .search import ArmName, SearchHow

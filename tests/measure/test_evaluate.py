@@ -12,8 +12,7 @@ from shop_worlds import FINGERPRINT, made, word
 from reco_plugin.artifact import Artifact
 from reco_plugin.errors import DataError
 from reco_plugin.measure.evaluate import Askers, ask_itself, ask_memory, evaluate, refiner
-from reco_plugin.measure.hiding import draw_asking
-from reco_plugin.measure.memories import ram_memory
+from reco_plugin.measure.memories import draw_asking, ram_memory
 from reco_plugin.measure.source import Things
 from reco_plugin.measure.tune import add_to, tune, write_model
 from reco_plugin.types import Records

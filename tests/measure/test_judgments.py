@@ -9,8 +9,7 @@ import pytest
 
 from reco_plugin.errors import DataError
 from reco_plugin.measure import SearchQuery, read_judgments
-from reco_plugin.measure.judgments import read_run
-from reco_plugin.measure.marks import read_marks
+from reco_plugin.measure.judgments import read_marks, read_run
 
 FOX = SearchQuery("q1", "red fox", ids=("q1", "q7"))
 OWL = SearchQuery("q2", "owl")

@@ -11,10 +11,9 @@ import pytest
 from PIL import Image
 
 from reco_plugin.measure import CompareOptions, Record, SearchHow, compare_runs, read_judgments, read_queries
-from reco_plugin.measure.marks import read_marks
-from reco_plugin.measure.page import write_record
+from reco_plugin.measure.judgments import read_marks
+from reco_plugin.measure.page import Thumbnails, write_record
 from reco_plugin.measure.record import MARKED as SHOWN
-from reco_plugin.measure.thumbnails import Thumbnails
 
 pytestmark = [pytest.mark.browser, pytest.mark.xdist_group("browser")]
 

@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 
 from reco_plugin.errors import InputError
 from reco_plugin.measure import ranks as ranks_module
-from reco_plugin.measure.judge import judge
+from reco_plugin.measure.judgments import judge
 from reco_plugin.measure.ranks import Measured, ranks
 
 pytestmark = pytest.mark.torch

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from reco_plugin.measure import SearchHow, SearchQuery
-from reco_plugin.measure.marks import Marks
+from reco_plugin.measure.judgments import Marks
 from reco_plugin.measure.record import Shares, pick
 from reco_plugin.measure.titles import TitleEstimate, has_words, words_of
 from reco_plugin.measure.verdict import DOUBTFUL, KnownQueries, decide
