@@ -11,9 +11,8 @@ import hashlib
 import json
 import time
 import uuid
-from collections.abc import Callable, Collection, Sequence
+from collections.abc import Callable, Sequence
 from contextlib import closing
-from dataclasses import replace
 from typing import Any
 
 from pydantic import ValidationError
@@ -26,7 +25,6 @@ from ..types import MODALITIES, Fingerprint
 from .filters import CAPTION_SCORES
 from .header import (
     Header,
-    SaidRecord,
     change_said,
     check_fingerprint,
     damage_of,
@@ -44,6 +42,8 @@ BUILD_KEY = "reco_build"
 """Key of whether a version is finished."""
 STATE_ID = "5d0b9a8e-7b64-5c1f-8f5e-3a1d6c2e9b47"
 """Id of the reserved point."""
+PAIRS = models.Filter(must_not=[models.HasIdCondition(has_id=[STATE_ID])])
+"""All points but that."""
 _LEARNED, _LEARNING, _STAMP, _SAID = "learned", "learning", "stamp", "said_"
 _ALIAS_S = 5.0
 
@@ -126,7 +126,7 @@ def _make_first(client: QdrantClient, name: str, location: str, made_by: Fingerp
             make_collection(client, first, made_by, options)
         except Exception as error:
             fault = read_fault(error)
-            if fault.kind == "key":
+            if fault.kind == "key":  # who may fill it does so later
                 raise MemoryUnavailable(
                     f"there is no memory {name!r} at {location!r} yet, and the key may not make one. Fill it with one "
                     "that may write (RECO_MEMORY_API_KEY): reco memory build --help"
@@ -187,67 +187,45 @@ def make_state(client: QdrantClient, collection: str) -> None:
 
 def count_pairs(client: QdrantClient, collection: str, timeout: int | None = None) -> int:
     """Number of pairs."""
-    there = client.retrieve(collection, [STATE_ID], with_payload=False, with_vectors=False, timeout=timeout)
-    return client.count(collection, exact=True, timeout=timeout).count - len(there)
+    return client.count(collection, PAIRS, exact=True, timeout=timeout).count
 
 
 class ServedState:
-    """Header of the collection that an alias stands for, read and written."""
+    """What the reserved point of a collection, or of the one that an alias stands for, holds."""
 
     def __init__(self, server: Server, client: Callable[[], QdrantClient], collection: str) -> None:
         """Read nothing yet."""
         self._run, self._client, self._collection = server.run, client, collection
-        self._known: dict[str, Any] = {}  # the payload
-        self.header: Header | None = None
+        self._stamp: str | None = None
 
-    def read(self, encoder: Callable[[], Fingerprint]) -> Header:
-        """The header of now; what has not changed is neither read again nor made anew.
+    def read(self, known: Header | None, encoder: Callable[[], Fingerprint]) -> Header:
+        """The header of now: the known one, unless something changed since it was read.
 
         Args:
+            known: what this returned before.
             encoder: reads and checks that of the collection; called where anything is new.
         """
-        stamp = self._fetch([_STAMP]).get(_STAMP)
-        if self.header is not None and stamp == self._known.get(_STAMP):
-            return self.header
-        fingerprint, before = encoder(), self._known
-        self._known = self._fetch(True)
-        header = self.header or Header(fingerprint)
+        if known is not None and self._fetch([_STAMP]).get(_STAMP) == self._stamp:
+            return known
+        fingerprint, payload = encoder(), self._fetch(True)
         with damage_of(f"what the memory {self._collection!r} learned"):
-            learned, learning = (json.loads(self._known.get(name, "{}")) for name in (_LEARNED, _LEARNING))
-            if self._known.get(_LEARNED) == before.get(_LEARNED):
-                learned = header.calibration
-            said, was = _said_in(self._known), _said_in(before)
-            heard = header.said if said == was else change_said({}, map(json.loads, said.values()), ())
-        self.header = Header(fingerprint, learned, learning, heard)
-        return self.header
+            learned, learning = (json.loads(payload.get(name, "{}")) for name in (_LEARNED, _LEARNING))
+            said = change_said({}, (json.loads(text) for name, text in payload.items() if name.startswith(_SAID)), ())
+        self._stamp = payload.get(_STAMP)
+        if known is not None and learned == known.calibration:
+            learned = known.calibration  # who has read it need not do so again
+        return Header(fingerprint, learned, learning, said)
 
-    def keep_calibration(self, calibration: dict[str, Any]) -> None:
-        """Write what was learned.
-
-        Raises:
-            InputError: JSON cannot hold it.
-        """
-        header = self._there().with_calibration(calibration)
-        self._write({_LEARNED: json.dumps(calibration)})
-        self._known[_LEARNED] = ""  # to be read again: others may have written it, too
-        self.header = header
-
-    def keep_note(self, note: dict[str, Any]) -> None:
-        """Write a note of who learns."""
-        self._write({_LEARNING: json.dumps(note)})
-        self.header = replace(self._there(), learning=dict(note))
-
-    def keep_said(self, added: Sequence[SaidRecord], gone: Collection[str]) -> None:
-        """Write what somebody said, or took back."""
-        told = {_key_of(one["id"]): json.dumps(dict(one)) for one in added}
-        left = [_key_of(name) for name in gone]
-        self._write(told, left)
-        self._known = {name: text for name, text in self._known.items() if name not in left} | told
-        self.header = self._there().with_said(added, gone)
-
-    def _there(self) -> Header:
-        assert self.header is not None  # noqa: S101 - a memory reads it as it is opened
-        return self.header
+    def write(self, before: Header, after: Header) -> None:
+        """Write what has changed in a header; what others write meanwhile stays."""
+        payload = {
+            _key_of(name): json.dumps(dict(one)) for name, one in after.said.items() if one != before.said.get(name)
+        }
+        if after.calibration is not before.calibration:
+            payload[_LEARNED] = json.dumps(after.calibration)
+        if after.learning != before.learning:
+            payload[_LEARNING] = json.dumps(after.learning)
+        self._write(payload, [_key_of(name) for name in before.said.keys() - after.said.keys()])
 
     def _fetch(self, payload: Any, *, write: bool = False) -> dict[str, Any]:
         client = self._client()
@@ -271,10 +249,6 @@ class ServedState:
             lambda left: client.batch_update_points(self._collection, changes, wait=True, timeout=left),
             write=True,
         )
-
-
-def _said_in(payload: dict[str, Any]) -> dict[str, str]:
-    return {name: text for name, text in payload.items() if name.startswith(_SAID)}
 
 
 def _key_of(name: object) -> str:

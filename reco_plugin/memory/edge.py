@@ -21,7 +21,7 @@ from .disk import SHARD_NAME, check_room, hold, load_shard, make_shard, release
 from .filters import Library
 from .header import Header, make_folder, open_folder, refuse_missing_data, write_header
 from .index import SearchIndex
-from .points import AT_ONCE, OwnHeader, PointMemory, pages, to_sides, translate_errors
+from .points import AT_ONCE, KeptHeader, PointMemory, pages, to_sides, translate_errors
 
 _MANY = 300_000
 """Pairs from which a Qdrant server is the place for them."""
@@ -34,7 +34,7 @@ _SIDES: list[str] = list(MODALITIES)
 _EXACT = qe.SearchParams(exact=True)
 
 
-class EdgeMemory(OwnHeader, PointMemory):
+class EdgeMemory(KeptHeader, PointMemory):
     """A shard with a write-ahead log: what ``upsert`` and ``delete`` wrote survives a killed process.
 
     Qdrant Edge holds Python's global lock while it works.
@@ -59,7 +59,7 @@ class EdgeMemory(OwnHeader, PointMemory):
         self, shard: qe.EdgeShard, header: Header, folder: Path, options: MemoryOptions, held: int | None
     ) -> None:
         """Take over an open shard, and what :func:`~reco_plugin.memory.disk.hold` gave for its folder."""
-        OwnHeader.__init__(self, header)
+        KeptHeader.__init__(self, header)
         PointMemory.__init__(self)
         self.location, self._folder = str(folder), folder
         self._shard: qe.EdgeShard | None = shard
@@ -101,10 +101,10 @@ class EdgeMemory(OwnHeader, PointMemory):
             release(held)
             raise
 
-    def _keep(self, header: Header) -> None:
+    def _keep(self, before: Header, after: Header) -> None:
         """Write ``memory.json``."""
         self._live()
-        write_header(self._folder, header)
+        write_header(self._folder, after)
 
     def count(self) -> int:
         """Number of pairs."""
@@ -131,7 +131,7 @@ class EdgeMemory(OwnHeader, PointMemory):
         with self._flushing:
             shard = self._live()
             with translate_errors(self.location, "flush"):
-                _flush(shard)
+                shard.flush()
             self._unflushed = 0
 
     def close(self) -> None:
@@ -142,7 +142,7 @@ class EdgeMemory(OwnHeader, PointMemory):
                 shard, self._shard = self._shard, None
                 if shard is not None:
                     try:
-                        _flush(shard)
+                        shard.flush()
                     finally:
                         shard.close()
                         self._release()
@@ -229,11 +229,3 @@ class EdgeMemory(OwnHeader, PointMemory):
         with translate_errors(self.location, "read"):
             found, behind = self._live().scroll(request)
             return list(found), behind
-
-
-def _flush(shard: qe.EdgeShard) -> None:
-    """Flush; what fails is tried again, since only a second failure says that a file is damaged."""
-    try:
-        shard.flush()
-    except Exception:  # Edge has no class of its own
-        shard.flush()

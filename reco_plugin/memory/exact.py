@@ -19,13 +19,13 @@ from ..types import MODALITIES, Fingerprint, Modality, Neighbours, Payload, Reco
 from ..values import are_same
 from .checks import CheckedSearch, check_caption_scores, check_ids, check_positive, check_records, check_search, chunks
 from .header import Header
-from .points import OwnHeader, empty_neighbours
+from .points import KeptHeader, empty_neighbours
 from .words import MOST, QueryWords, Worded, asked_by_words, stored_words
 
 _QUERIES_AT_ONCE = 64
 
 
-class ExactMemory(OwnHeader):
+class ExactMemory(KeptHeader):
     """All pairs in arrays."""
 
     kind = "exact"
@@ -127,7 +127,7 @@ class ExactMemory(OwnHeader):
                 def find(said: Mapping[int, QueryWords]) -> list[list[Worded]]:
                     return [self._find(one.weights, permitted[row]) for row, one in said.items()]
 
-                vectors, told = asked_by_words(search, vectors, self._header.calibration.get("pairs", 0), find)
+                vectors, told = asked_by_words(search, vectors, self.header.calibration.get("pairs", 0), find)
                 out = replace(out, asked=vectors, words=told)
             for start in range(0, len(vectors), _QUERIES_AT_ONCE):
                 scores = vectors[start : start + _QUERIES_AT_ONCE] @ stored.T  # (B, N)
@@ -202,9 +202,9 @@ class ExactMemory(OwnHeader):
 
     @property
     def _dimension(self) -> int:
-        return self._header.fingerprint.dimension
+        return self.header.fingerprint.dimension
 
-    def _keep(self, header: Header) -> None:
+    def _keep(self, before: Header, after: Header) -> None:
         self._check_open()
 
     def _check_open(self) -> None:

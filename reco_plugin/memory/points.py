@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import hashlib
 import os
-import re
 import struct
 import threading
 import uuid
@@ -20,7 +19,7 @@ import numpy as np
 import numpy.typing as npt
 
 from ..defaults import SCROLL_BATCH
-from ..errors import FORKED, MemoryFull, MemoryLocked, MemoryReadOnly, MemoryStoreError, RecoError
+from ..errors import FORKED, MemoryFull, MemoryLocked, MemoryStoreError, RecoError
 from ..types import MODALITIES, Modality, Neighbours, Payload, Records, Search, Vectors, caption_of
 from ..values import are_same
 from .base import part_of_a_write
@@ -40,8 +39,6 @@ _LOCKED = "WouldBlock"
 """In Edge's message when another process holds the folder."""
 _FULL = "os error 28"
 """No space left on device, in Rust's message."""
-_FORBIDDEN = re.compile(r"os error (?:2|13|30)\b")
-"""No such file, permission denied, read-only file system."""
 
 
 class Point(Protocol):
@@ -236,29 +233,30 @@ def translate_errors(location: str, doing: str) -> Iterator[None]:
             raise MemoryFull(
                 f"{failed}: its disk is full. Make room there, and do the same again; what was written stays"
             ) from error
-        if doing in ("write", "delete", "flush") and _FORBIDDEN.search(text):
-            raise MemoryReadOnly(f"{failed}: {text}") from error
         raise MemoryStoreError(f"{failed}: {text}. If a file of it is damaged or cut off, {RESTORE}") from error
 
 
-class OwnHeader(ABC):
-    """The header of a memory that this process alone writes."""
+class KeptHeader(ABC):
+    """The header of a memory, changed by one thread at a time."""
 
-    def __init__(self, header: Header) -> None:
+    def __init__(self, header: Header | None) -> None:
+        """None: it was not read yet."""
         self._header, self._heading = header, threading.Lock()  # a thread learns while another is told
 
     @abstractmethod
-    def _keep(self, header: Header) -> None:
-        """Store a header, or raise."""
+    def _keep(self, before: Header, after: Header) -> None:
+        """Store what has changed in a header, or raise."""
 
     @property
     def header(self) -> Header:
         """Fingerprint and what was learned."""
+        assert self._header is not None  # noqa: S101 - a subclass that reads it later has its own
         return self._header
 
     def look(self) -> Header:
-        """The header."""
-        return self._header
+        """The header, read anew where others may have written it."""
+        with self._heading:
+            return self._newest()
 
     def set_calibration(self, calibration: dict[str, Any]) -> None:
         """Store what was learned."""
@@ -272,11 +270,15 @@ class OwnHeader(ABC):
         """Store what people said."""
         self._change(lambda header: header.with_said(added, gone))
 
+    def _newest(self) -> Header:
+        return self.header
+
     def _change(self, change: Callable[[Header], Header]) -> None:
         with self._heading:
-            changed = change(self._header)
-            self._keep(changed)
-            self._header = changed
+            before = self._newest()
+            after = change(before)
+            self._keep(before, after)
+            self._header = after
 
 
 class PointMemory(ABC):

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import threading
 import time
-from collections.abc import Callable, Collection, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any, TypeVar
 
 from qdrant_client import QdrantClient, grpc, models
@@ -14,7 +14,7 @@ from ..errors import FingerprintMismatch, MemoryStoreError
 from ..types import MODALITIES, Fingerprint, Neighbours, Records, Search
 from .checks import CheckedSearch
 from .collection import (
-    STATE_ID,
+    PAIRS,
     ServedState,
     count_pairs,
     open_served,
@@ -22,16 +22,15 @@ from .collection import (
     search_params,
 )
 from .filters import Library
-from .header import Header, SaidRecord
-from .points import PointMemory
+from .header import Header
+from .points import KeptHeader, PointMemory
 from .server import Server
 
 T = TypeVar("T")
 _SIDES = [str(modality) for modality in MODALITIES]
-_PAIRS = models.Filter(must_not=[models.HasIdCondition(has_id=[STATE_ID])])
 
 
-class QdrantMemory(PointMemory):
+class QdrantMemory(KeptHeader, PointMemory):
     """A collection, or the one that an alias stands for: a new version can be put to use while others search."""
 
     kind = "qdrant"
@@ -51,12 +50,12 @@ class QdrantMemory(PointMemory):
 
     def __init__(self, server: Server, fingerprint: Fingerprint | None, collection: str, *, create: bool) -> None:
         """Ask nothing yet: the first call opens the collection, or makes it."""
-        super().__init__()
+        KeptHeader.__init__(self, None)
+        PointMemory.__init__(self)
         self.location, self.collection = server.location, collection
         self._server, self._options, self._run = server, server.options, server.run
         self._client: QdrantClient | None = server.connect()
         self._state = ServedState(server, lambda: self._opened(self._client), collection)
-        self._heading = threading.Lock()  # a thread learns while another one is told
         self._opening = threading.Lock()
         self._expected, self._create = fingerprint, create
         self._read_again_at = 0.0
@@ -69,17 +68,17 @@ class QdrantMemory(PointMemory):
             MemoryStoreError: there is none and it is not to be made, or it cannot be reached.
         """
         with self._opening:
-            if self._state.header is None:
+            if self._header is None:
                 client = self._opened(self._client)
                 open_served(client, self._server, self.collection, self._expected, create=self._create)
-                self._read_header()
+                self._header = self._read_header()
                 self._read_again_at = time.monotonic() + self._options.refresh_s
 
     @property
     def header(self) -> Header:
         """Fingerprint and calibration; only the expected fingerprint until the collection was opened."""
-        if self._state.header is not None:
-            return self._state.header
+        if self._header is not None:
+            return self._header
         if self._expected is None:
             raise MemoryStoreError(f"the memory at {self.location!r} was not reached yet")
         return Header(self._expected)
@@ -88,34 +87,6 @@ class QdrantMemory(PointMemory):
         """Whether the server answers now, within a second, at the address that its name has now."""
         self._opened(self._client)
         return self._server.answers()
-
-    def set_calibration(self, calibration: dict[str, Any]) -> None:
-        """Store what was learned."""
-        self._live()
-        with self._heading:
-            self._state.keep_calibration(calibration)
-
-    def note_learning(self, note: dict[str, Any]) -> None:
-        """Keep who learns from the pairs."""
-        self._live()
-        with self._heading:
-            self._state.keep_note(note)
-
-    def look(self) -> Header:
-        """The header, read anew.
-
-        Raises:
-            FingerprintMismatch: another version was put to use, of another encoder.
-        """
-        self._live()
-        with self._heading:
-            return self._read_header()
-
-    def change_said(self, added: Sequence[SaidRecord], gone: Collection[str]) -> None:
-        """Store what people said."""
-        self._live()
-        with self._heading:
-            self._state.keep_said(added, gone)
 
     def count(self) -> int:
         """Number of pairs."""
@@ -140,7 +111,7 @@ class QdrantMemory(PointMemory):
 
     def _live(self) -> QdrantClient:
         client = self._opened(self._client)
-        if self._state.header is None:
+        if self._header is None:
             self.open()
         return client
 
@@ -176,7 +147,7 @@ class QdrantMemory(PointMemory):
         if not self._heading.acquire(blocking=False):  # it is being written here: the next search reads it
             return
         try:
-            self._read_header()
+            self._newest()
         except FingerprintMismatch:
             self._read_again_at = due
             raise
@@ -185,14 +156,27 @@ class QdrantMemory(PointMemory):
         finally:
             self._heading.release()
 
+    def _newest(self) -> Header:
+        """The header, read anew.
+
+        Raises:
+            FingerprintMismatch: another version was put to use, of another encoder.
+        """
+        self._live()
+        self._header = self._read_header()
+        return self._header
+
+    def _keep(self, before: Header, after: Header) -> None:
+        self._state.write(before, after)
+
     def _read_header(self) -> Header:
         client = self._opened(self._client)
 
         def encoder() -> Fingerprint:
-            known = self._state.header.fingerprint if self._state.header else self._expected
+            known = self._header.fingerprint if self._header else self._expected
             return self._run("read", lambda _: read_collection(client, self.collection, self.location, known))
 
-        return self._state.read(encoder)
+        return self._state.read(self._header, encoder)
 
     def _find(self, search: Search, wanted: CheckedSearch, filters: Sequence[Any]) -> list[list[Any]]:
         return self._ask(search, wanted, filters, search_params(self._options, wanted.k))
@@ -239,4 +223,4 @@ class QdrantMemory(PointMemory):
     ) -> tuple[list[Any], Any]:
         client = self._live()
         asked: Any = {"limit": size, "offset": start, "with_payload": payload, "with_vectors": vectors and _SIDES}
-        return self._run("read", lambda left: client.scroll(self.collection, where or _PAIRS, timeout=left, **asked))
+        return self._run("read", lambda left: client.scroll(self.collection, where or PAIRS, timeout=left, **asked))

@@ -83,7 +83,7 @@ class ServerVersions(Versions):
         client, name = self._client, version_name(self._name, number)
         made_by = self._run("read", lambda: read_collection(client, name, self._server.location, None))
         metadata = self._run("read", lambda: client.get_collection(name)).config.metadata or {}
-        header = ServedState(self._server, lambda: client, name).read(lambda: made_by)
+        header = ServedState(self._server, lambda: client, name).read(None, lambda: made_by)
         finished = (metadata.get(BUILD_KEY) or {}).get("finished") is not False
         pairs = self._run("read", lambda: count_pairs(client, name))
         return Version(name, number, name == live, finished, header, lambda: pairs)
