@@ -370,7 +370,7 @@ def _parse_refined(answer: Any) -> Refined:
         frozen=np.array([row["frozen"] for row in rows], np.float32) if explained else None,
         used=tuple(tuple(map(_parse_used, row["used"])) for row in rows) if explained else None,
         why=tuple(_why(row.get("why")) for row in rows) if explained else None,
-        coverage=_coverage(next(iter(answer.get("coverage", {}).values()), None), [row.get("covered") for row in rows]),
+        coverage=next((_coverage(one) for one in answer.get("coverage", {}).values()), None),
         plain=tuple(row.get("plain") or "" for row in rows),
         scale=join_scales([row.get("scale") for row in rows], moved),
         presence=_per_row(rows, "presence"),
@@ -383,20 +383,15 @@ def _per_row(rows: list[Any], name: str) -> npt.NDArray[np.float32] | None:
     return None if any(one is None for one in said) else np.array(said, np.float32)
 
 
-def _coverage(said: Any, covered: Sequence[bool | None]) -> Coverage | None:
-    if said is None:
-        return None
-    figures = {name: said.get(name) for name in ("asked", "found", "answered", "needed", "strength", "plain")}
-    return Coverage(**figures, covered=tuple(one for one in covered if one is not None))
+def _coverage(said: Any) -> Coverage:
+    return Coverage(**said | {"covered": tuple(said["covered"])})
 
 
 def _why(said: Any) -> Why | None:
     if said is None:
         return None
-    signals: Any = said["signals"]
-    told = tuple(Signal(name, **figures) for name, figures in signals.items())
-    return Why(told, said["reliability"], said["added"], said["heaviest"])
+    return Why(**said | {"signals": tuple(Signal(**one) for one in said["signals"])})
 
 
 def _parse_used(pair: Any) -> Used:
-    return Used(pair["id"], pair["similarity"], pair["reliability"], pair["weight"], pair.get("payload") or {})
+    return Used(**pair)

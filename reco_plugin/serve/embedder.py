@@ -83,7 +83,6 @@ class AnswerRow:
     truncated: bool = False  # the text was cut to the context length
     tokens: int = 0  # of a text, after truncation; 0 for images and vectors
     used: tuple[Used, ...] | None = None  # the pairs that were used, nearest first; None unless explained
-    covered: bool | None = None  # whether the memory knows this text candidate; None for all else
     why: Why | None = None  # why it moved as far as it did; None unless explained
     plain: str = ""  # why it was to be refined and stays plain, for people; empty where it moved, or was not to be
     scale: tuple[float, float] | None = None  # maps its scores to those of plain vectors, of a query that was refined
@@ -294,6 +293,11 @@ class Embedder:
         with nullcontext() if counted else self.reco.counters.encode_s[modality].timed():
             return self.reco.encoder.arrays(arrays, modality, lambda _: still_wanted())
 
+    def vector(self, item: Item, name: str) -> npt.NDArray[np.float32]:
+        """The frozen vector (D,) of one item; errors as of :meth:`prepare`."""
+        vector: npt.NDArray[np.float32] = self.encode([self.prepare(item, name)], item.modality)[0]
+        return vector
+
     def _aimed(self, request: EmbedRequest) -> EmbedRequest:
         """The request with its target: its field's; of queries the setting's, or images.
 
@@ -335,7 +339,6 @@ class Embedder:
             work.degraded = work.degraded or result.degraded
             if result.coverage is not None:
                 work.coverage[modality] = result.coverage
-        covered = () if result.coverage is None else result.coverage.covered
         moved = result.moved if wanted else np.zeros(len(mine), np.float32)
         refined = result.refined if wanted else np.zeros(len(mine), np.bool_)
         for row, ((place, _), one) in enumerate(zip(mine, ready, strict=True)):
@@ -347,7 +350,6 @@ class Embedder:
                 one.truncated,
                 one.tokens,
                 used_pairs(result, row) if work.request.explain else None,
-                covered[row] if covered else None,
                 result.why[row] if result.why is not None else None,
                 plain=result.why_plain(row) if wanted and not refined[row] else "",
                 scale=None if result.scale is None else (float(result.scale[row, 0]), float(result.scale[row, 1])),

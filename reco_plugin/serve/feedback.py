@@ -7,9 +7,8 @@ from typing import Annotated, Any
 from fastapi import APIRouter, Query, Request, Response
 from pydantic import BaseModel, Field, model_validator
 
-from ..encode import EncoderInput
 from ..extras.opinions import Opinion, Said
-from ..types import MODALITIES, Modality, Vectors, other
+from ..types import other
 from .edge import Edge
 from .embedder import Embedder
 from .failures import Refused, too_many_items
@@ -107,21 +106,11 @@ def judge(embedder: Embedder, asked: SaidBody) -> OpinionList:
         MemoryStoreError: the memory cannot be written.
     """
     embedder.check_images(one.image is not None for one in asked.judgments)
-    ready = dict[tuple[Modality, int, str], EncoderInput]()
-    for number, one in enumerate(asked.judgments):
-        for what, item in (("query", one.to_item()), ("answer", one.answer)):
-            if item is not None:
-                ready[item.modality, number, what] = embedder.prepare(item, f"judgments[{number}]")
-    vectors = dict[tuple[int, str], Vectors]()
-    for side in MODALITIES:
-        mine = {key: one for key, one in ready.items() if key[0] == side}
-        made = embedder.encode([*mine.values()], side)
-        vectors |= {(number, what): vector for (_, number, what), vector in zip(mine, made, strict=True)}
     memory = embedder.reco.memory
-    stored = memory.judge(
-        [
-            Said(vectors[number, "query"], one.kind, one.pair, vectors.get((number, "answer")), one.right, one.by)
-            for number, one in enumerate(asked.judgments)
-        ]
-    )
+
+    def said(one: JudgmentBody, name: str) -> Said:
+        answer = None if one.answer is None else embedder.vector(one.answer, name)
+        return Said(embedder.vector(one.to_item(), name), one.kind, one.pair, answer, one.right, one.by)
+
+    stored = memory.judge([said(one, f"judgments[{number}]") for number, one in enumerate(asked.judgments)])
     return OpinionList(data=list(stored), opinions=memory.opinions_known, version=memory.version)

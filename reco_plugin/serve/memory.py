@@ -261,11 +261,10 @@ def search(embedder: Embedder, asked: SearchRequest) -> list[Hit]:
         InputError: an invalid condition.
         MemoryStoreError: the memory does not answer.
     """
-    ready = embedder.prepare(asked.to_item(), "the query")
-    vector = embedder.encode([ready], asked.kind)
+    vector = embedder.vector(asked.to_item(), "the query")
     by_words = asked.by in (None, "text") and embedder.reco.defaults.get("words") is not False
     wanted = Search(
-        vector,
+        vector[None],
         asked.by or asked.kind,
         asked.kind,
         asked.k,

@@ -41,8 +41,6 @@ def router(edge: Edge) -> APIRouter:
         return [_model(name, manner, edge.embedder, state) for name, manner in edge.embedder.aliases.items()]
 
     @routes.get("/models", include_in_schema=False)  # for a base URL without /v1
-    @routes.get("/openai/models", include_in_schema=False)  # of Azure
-    @routes.get("/openai/v1/models", include_in_schema=False)
     @routes.get("/v1/models")
     async def list_models(request: Request) -> Response:
         """All aliases of the model, with dimension, normalisation, fingerprint and the size of the memory."""
@@ -57,8 +55,6 @@ def router(edge: Edge) -> APIRouter:
         return await life_of(request).reply(answer)
 
     @routes.get("/models/{model}", include_in_schema=False)
-    @routes.get("/openai/models/{model}", include_in_schema=False)
-    @routes.get("/openai/v1/models/{model}", include_in_schema=False)
     @routes.get("/v1/models/{model}")
     async def one_model(request: Request, model: str) -> Response:
         """One alias."""

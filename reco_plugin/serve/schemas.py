@@ -186,82 +186,6 @@ ERRORS: dict[int | str, dict[str, Any]] = {
 """Documented failures of our own routes."""
 
 
-class UsedPair(BaseModel):
-    """A pair of the memory that the refinement used."""
-
-    id: str
-    similarity: float
-    """Cosine with the item, by the modality that was searched."""
-    reliability: float
-    """How well its caption fits its image, by the pairs around it, from 0 to 1: it ranks pairs, and is no chance of
-    being right. 1 without a gate."""
-    weight: float
-    """Its share in the refined vector, from 0 to 1."""
-    caption: str | None
-    payload: dict[str, Any]
-
-    @classmethod
-    def of(cls, used: Used) -> UsedPair:
-        """From the embedder's."""
-        return cls(**vars(used) | {"caption": used.caption, "payload": dict(used.payload)})
-
-
-class SignalBody(BaseModel):
-    """One of the things that the gate looks at."""
-
-    value: float
-    level: float
-    """Place in the range of the memory's own pairs, from 0 to 1."""
-    pull: float
-    """Logarithm of the factor by which the move is longer than in the middle of that range; below 0: shorter."""
-
-
-class WhyBody(BaseModel):
-    """Why a vector moved as far as it did."""
-
-    words: str
-    added: float
-    """Length of what was added to the vector, of length 1."""
-    heaviest: float
-    """Share that one of the pairs found has in it, at most."""
-    signals: dict[str, SignalBody]
-    """How well the encoder knows what was found (knowledge) and the pairs found themselves (familiarity), in standard
-    deviations; cosine of the nearest (nearness) and its distance to their mean (standout); then the factors of this
-    move, each as the share that it leaves: caution, typical, presence, rejected, unknown_to_clip."""
-    reliability: float
-    """How well the captions of the pairs found fit their neighbours, from 0 to 1."""
-
-    @classmethod
-    def of(cls, why: Why) -> WhyBody:
-        """From the refinement's."""
-        signals = {one.name: SignalBody(value=one.value, level=one.level, pull=one.pull) for one in why.signals}
-        return cls(words=str(why), added=why.added, heaviest=why.heaviest, signals=signals, reliability=why.reliability)
-
-
-class CoverageBody(BaseModel):
-    """What the memory knows of the vectors of one modality, and what was decided."""
-
-    asked: int
-    found: int
-    """How many found any pair."""
-    answered: float | None = None
-    """Share of the text candidates that the memory knows."""
-    needed: float
-    """Share that must be known, else all candidates stay plain; 0: each moves on its own."""
-    strength: float | None = None
-    """Mean length of what was added to a vector of length 1."""
-    plain: str
-    """Why nothing moves; empty where something may."""
-    decided: str
-    """What was decided and why, in words."""
-
-    @classmethod
-    def of(cls, coverage: Coverage) -> CoverageBody:
-        """From the refinement's."""
-        known = {name: getattr(coverage, name) for name in ("asked", "found", "answered", "strength", "plain")}
-        return cls(**known, needed=coverage.needed, decided=explain_decision(coverage))
-
-
 class RefinedItem(BaseModel):
     """One answer, in the order of the request."""
 
@@ -278,11 +202,11 @@ class RefinedItem(BaseModel):
     presence: float | None = None
     """Of a query, from 0 to 1: whether the memory holds it. A rank among like queries, no probability in general."""
     truncated: bool = False
-    covered: bool | None = None
-    """Whether the memory knows it; only of text candidates."""
-    why: WhyBody | None = None
-    """Why it moved as far as it did; only with an explanation, and with a gate."""
-    used: list[UsedPair] | None = None
+    reason: str | None = None
+    """Why it moved as far as it did, in words; only with an explanation, and with a gate."""
+    why: Why | None = None
+    """The same in figures."""
+    used: list[Used] | None = None
     """Nearest first; only with an explanation."""
     frozen: Numbers = None
     """The vector before refinement; only with an explanation."""
@@ -295,8 +219,10 @@ class RefinedList(BaseModel):
     dimension: int
     degraded: Degraded | None = None
     """Why vectors are frozen although refinement was on."""
-    coverage: dict[Modality, CoverageBody] = {}
-    """Of what was refined now; an answer that was cached does not count."""
+    coverage: dict[Modality, Coverage] = {}
+    """What the memory knows of the vectors of each modality that was to be refined."""
+    decided: dict[Modality, str] = {}
+    """What was decided about them and why, in words."""
 
 
 def refined_list(answer: Embedded) -> RefinedList:
@@ -305,7 +231,8 @@ def refined_list(answer: Embedded) -> RefinedList:
         data=[_item(number, row) for number, row in enumerate(answer.rows)],
         dimension=len(answer.rows[0].vector),
         degraded=answer.degraded,
-        coverage={modality: CoverageBody.of(one) for modality, one in answer.coverage.items()},
+        coverage=dict(answer.coverage),
+        decided={modality: explain_decision(one) for modality, one in answer.coverage.items()},
     )
 
 
@@ -319,9 +246,9 @@ def _item(number: int, row: AnswerRow) -> RefinedItem:
         scale=row.scale,
         presence=row.presence,
         truncated=row.truncated,
-        covered=row.covered,
-        why=WhyBody.of(row.why) if row.why is not None else None,
-        used=[UsedPair.of(used) for used in row.used] if row.used is not None else None,
+        reason=None if row.why is None else str(row.why),
+        why=row.why,
+        used=None if row.used is None else list(row.used),
         frozen=row.frozen if row.used is not None else None,
     )
 

@@ -44,6 +44,8 @@ def _plain(value: Any) -> Any:
     if isinstance(value, BaseModel):
         fields = {name: getattr(value, name) for name in type(value).model_fields}
         return {name: field for name, field in fields.items() if field is not None}
+    if isinstance(value, Mapping):
+        return dict(value)
     if isinstance(value, np.ndarray | np.generic):
         return value.tolist()
     raise TypeError(f"{type(value).__name__} is not written as JSON")

@@ -37,7 +37,7 @@ def test_pairs_are_searchable_when_the_answer_comes(empty, reco, admin, pairs_js
     assert (added["stored"], added["pairs"]) == (24, 24)
     after = empty.post("/v1/explain", json=question).json()["data"][0]
     assert after["used"][0]["id"] == "small-red-circle"
-    assert after["used"][0]["caption"] == "a small red circle"
+    assert after["used"][0]["payload"]["caption"] == "a small red circle"
     assert (after["refined"], after["moved"] > 0) == (True, True)
     assert np.allclose(after["embedding"], reco.embed_texts(["a small red circle"], refine=True)[0], atol=1e-6)
 

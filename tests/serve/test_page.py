@@ -19,8 +19,8 @@ from reco_plugin import Pair, Reco
 from reco_plugin.cli.app import app
 from reco_plugin.errors import MemoryUnavailable
 from reco_plugin.preprocess import ImageConfig
-from reco_plugin.serve.page import thumbnail
-from reco_plugin.serve.page.pictures import PairPictures
+from reco_plugin.preprocess.image import thumbnail
+from reco_plugin.serve.page.compare import PairPictures
 
 pytestmark = pytest.mark.slow
 

@@ -13,7 +13,7 @@ from PIL import Image
 
 from reco_plugin import Pair, Reco
 from reco_plugin.errors import MemoryUnavailable
-from reco_plugin.serve.page import thumbnail
+from reco_plugin.preprocess.image import thumbnail
 
 from .conftest import encoded
 

@@ -31,16 +31,15 @@ def test_candidates_say_which_were_covered_what_was_decided_and_why(moving, serv
         few = client.post("/v1/refine", json=ask | {"vectors": plain[-1:].tolist()}).json()
         texts = client.post("/v1/embeddings", json={"input": PROMPTS, "input_type": "document", "refine": True})
     body, expected = answer.json(), moving.refine(plain, modality="text", role="candidate").coverage
-    assert [one["covered"] for one in body["data"]] == [True, True, True, False] == list(expected.covered)
-    said = body["coverage"]["text"]
-    assert said.pop("decided") == "3 of 4 are known to the memory, so all move"
-    assert said == {name: getattr(expected, name) for name in ("asked", "found", "answered", "needed", "plain")} | {
-        "strength": pytest.approx(expected.strength)
+    assert body["decided"]["text"] == "3 of 4 are known to the memory, so all move"
+    assert body["coverage"]["text"] == vars(expected) | {
+        "strength": pytest.approx(expected.strength),
+        "covered": [True, True, True, False],
     }
     assert answer.headers["x-reco-coverage"] == texts.headers["x-reco-coverage"] == "0.75"
     held = few["coverage"]["text"]
     assert held["answered"] < held["needed"]
-    assert "so all stay plain" in held["decided"]
+    assert "so all stay plain" in few["decided"]["text"]
     assert [one["moved"] for one in few["data"]] == [0.0]
 
 
@@ -49,19 +48,20 @@ def test_a_side_that_stays_plain_says_why(gainless, served):
     with served(gainless) as client:
         said = client.post("/v1/refine", json={"vectors": plain, "modality": "text", "input_type": "document"}).json()
     assert said["coverage"]["text"]["plain"].startswith("its own pairs show no gain")
-    assert said["coverage"]["text"]["decided"] == "nothing moves: " + said["coverage"]["text"]["plain"]
-    assert [one["covered"] for one in said["data"]] == [True, True, True, False]
+    assert said["decided"]["text"] == "nothing moves: " + said["coverage"]["text"]["plain"]
+    assert said["coverage"]["text"]["covered"] == [True, True, True, False]
 
 
 def test_an_explanation_says_why_in_figures_and_words(reading, filled):
     body = reading.post("/v1/explain", json={"input": [{"text": text} for text in PROMPTS]}).json()
     result = filled.embed(PROMPTS, modality="text", refine=True, explain=True)
     for one, why in zip(body["data"], result.why, strict=True):
-        assert one["why"]["words"] == str(why)
+        assert one["reason"] == str(why)
         assert one["why"]["added"] == pytest.approx(why.added, abs=1e-6)
-        assert one["why"]["signals"].keys() == {signal.name for signal in why.signals}
-        assert list(one["why"]["signals"])[:4] == ["knowledge", "familiarity", "nearness", "standout"]
-        assert one["why"]["signals"]["nearness"]["value"] == pytest.approx(one["used"][0]["similarity"], abs=1e-6)
+        names = [signal["name"] for signal in one["why"]["signals"]]
+        assert names == [signal.name for signal in why.signals]
+        assert names[:4] == ["knowledge", "familiarity", "nearness", "standout"]
+        assert one["why"]["signals"][2]["value"] == pytest.approx(one["used"][0]["similarity"], abs=1e-6)
     ungated = reading.post("/v1/explain", json={"input": [{"text": "red"}], "gate": False}).json()["data"][0]
     assert "why" not in ungated
     assert {used["reliability"] for used in ungated["used"]} == {1.0}

@@ -1,7 +1,4 @@
-"""``POST /embed`` (or ``/``) and ``GET /info`` of Hugging Face's text-embeddings-inference, for texts.
-
-Also the path of its Inference API, which names the model: LangChain4j asks there.
-"""
+"""``POST /embed`` (or ``/``) of Hugging Face's text-embeddings-inference, for texts."""
 
 from __future__ import annotations
 
@@ -10,7 +7,6 @@ from typing import Any
 from fastapi import APIRouter, Request, Response
 from pydantic import Field, model_validator
 
-from ... import __version__
 from ..edge import Edge
 from ..failures import Failure
 from ..items import Item
@@ -54,15 +50,6 @@ def router(edge: Edge) -> APIRouter:
     @routes.post("/embed")
     async def tei_embed(request: Request, body: TeiRequest) -> Response:
         """Embed texts; TEI's API. Without a model in the request, the prefix of the URL says what is refined."""
-        return await embed(request, body, None)
-
-    @routes.post("/pipeline/feature-extraction/{model:path}", include_in_schema=False)  # as it was until 2024
-    @routes.post("/models/{model:path}/pipeline/feature-extraction")
-    async def hugging_face_features(request: Request, model: str, body: TeiRequest) -> Response:
-        """The same under the path of Hugging Face's Inference API, where the model is an alias."""
-        return await embed(request, body, model)
-
-    async def embed(request: Request, body: TeiRequest, model: str | None) -> Response:
         check_offered(
             "truncation_direction", body.truncation_direction and body.truncation_direction.lower(), ("right",)
         )
@@ -70,24 +57,9 @@ def router(edge: Edge) -> APIRouter:
         wanted = Wanted(
             inputs=numbered("inputs", ([Item(text, "text")] for text in texts)),
             cut=cut_to(edge.embedder, dimensions=body.dimensions),
-            model=model,
             side=side_of(prompt_name=body.prompt_name),
             truncate=truncates(truncate=body.truncate),
         )
         return await answer(life_of(request), wanted, lambda found: found.vectors)
-
-    @routes.get("/info")
-    async def tei_info() -> dict[str, Any]:
-        """The model, by TEI's names."""
-        manifest = edge.embedder.reco.manifest
-        return {
-            "model_id": manifest.name,
-            "model_sha": manifest.digest,
-            "model_dtype": {"fp32": "float32", "fp16": "float16"}.get(manifest.precision, manifest.precision),
-            "model_type": {"embedding": {"pooling": "last_token"}},  # CLIP's, at the end of the text
-            "max_input_length": manifest.text.context_length,
-            "max_client_batch_size": edge.settings.max_items,
-            "version": __version__,
-        }
 
     return routes

@@ -9,7 +9,6 @@
 Pairs are added and deleted through ``/v1/memory``, as by other clients.
 """
 
-from ...preprocess.image import thumbnail
 from .router import router
 
-__all__ = ["router", "thumbnail"]
+__all__ = ["router"]

@@ -1,34 +1,29 @@
 """Routes of the playground; those that compute need an API key if the service has any.
 
-The files of the page are held in memory, with a policy that lets a browser load nothing from other hosts.
+The files of the page have a policy that lets a browser load nothing from other hosts.
 """
 
 from __future__ import annotations
 
-import hashlib
 import logging
 from collections.abc import Sequence
-from dataclasses import dataclass
-from importlib.resources import files
 from pathlib import Path
 
 import numpy as np
 from fastapi import APIRouter, Request, Response
+from fastapi.staticfiles import StaticFiles
 from pydantic import BaseModel
 
 from ...data.images import noted_folders
 from ...memory import Memory
 from ...types import Search
 from ..edge import Edge
-from ..failures import Failure
 from ..logs import LOGGER
-from ..routes import answering_in, life_of, openai_shape, to_response
+from ..routes import answering_in, life_of, openai_shape
 from ..wire import with_nulls
-from .compare import Compared, Comparer, CompareRequest, Shown, describe_pair
-from .pictures import PairPictures
+from .compare import Compared, Comparer, CompareRequest, PairPictures, Shown, describe_pair
 
 _EXAMPLES = 6
-_TYPES = {"html": "text/html", "css": "text/css", "js": "text/javascript", "svg": "image/svg+xml"}
 _POLICY = "; ".join(
     (
         "default-src 'none'",
@@ -55,19 +50,6 @@ _HEADERS = {
 log = logging.getLogger(LOGGER)
 
 
-@dataclass(frozen=True)
-class _StaticFile:
-    body: bytes
-    media_type: str
-    etag: str
-
-    def answer(self, request: Request) -> Response:
-        headers = _HEADERS | {"etag": self.etag}
-        if request.headers.get("if-none-match") == self.etag:
-            return Response(status_code=304, headers=headers)
-        return Response(self.body, media_type=self.media_type, headers=headers)
-
-
 class Examples(BaseModel):
     """A few pairs of the memory to begin with."""
 
@@ -80,17 +62,14 @@ def router(edge: Edge) -> APIRouter:
     pictures = PairPictures(_folders(edge), reco.manifest.image, reco.settings.max_pixels)
     comparer = Comparer(reco, pictures)
     routes = APIRouter(include_in_schema=False)
-    known = {entry.name: _file(entry.name, entry.read_bytes()) for entry in (files(__package__) / "static").iterdir()}
+    files = StaticFiles(packages=[(__package__, "static")])
 
-    @routes.get("/")
-    async def page(request: Request) -> Response:  # without a key, since a browser sends none before it has the page
-        return known["index.html"].answer(request)
-
+    @routes.get("/")  # without a key, since a browser sends none before it has the page
     @routes.get("/page/files/{name}")
-    async def page_file(request: Request, name: str) -> Response:
-        if name not in known:
-            return to_response(Failure(404, "not_found", f"the page has no file {name!r:.80}"), openai_shape)
-        return known[name].answer(request)
+    async def page_file(request: Request, name: str = "index.html") -> Response:
+        answer = await files.get_response(name, request.scope)
+        answer.headers.update(_HEADERS)
+        return answer
 
     asked = APIRouter(prefix="/page", route_class=answering_in(openai_shape), include_in_schema=False)
 
@@ -106,10 +85,6 @@ def router(edge: Edge) -> APIRouter:
 
     routes.include_router(asked)
     return routes
-
-
-def _file(name: str, body: bytes) -> _StaticFile:
-    return _StaticFile(body, _TYPES[name.rpartition(".")[2]], f'"{hashlib.sha256(body).hexdigest()[:32]}"')
 
 
 def _folders(edge: Edge) -> Sequence[Path]:

@@ -28,24 +28,11 @@ def test_a_base_url_is_enough_for_it(url: str, filled: Reco, base: str) -> None:
         huggingface_hub.InferenceClient(f"{url}{base}", token="wrong").feature_extraction(TEXTS[0])
 
 
-def test_embed_and_info(client: TestClient, filled: Reco) -> None:
+def test_embed(client: TestClient, filled: Reco) -> None:
     body = {"inputs": TEXTS, "normalize": True, "truncate": True, "truncation_direction": "Right"}
     assert np.allclose(client.post("/embed", json=body).json(), filled.embed_texts(TEXTS, refine=False), atol=1e-5)
     asked = client.post("/embed", json={"inputs": TEXTS[0], "prompt_name": "query"})
     assert np.allclose(asked.json(), filled.embed_texts(TEXTS[:1]), atol=1e-5)
-    info = client.get("/info").json()
-    assert (info["model_id"], info["max_input_length"]) == (filled.manifest.name, filled.manifest.text.context_length)
-
-
-def test_the_path_of_the_inference_api(client: TestClient, filled: Reco) -> None:
-    """As LangChain4j asks, with ``options`` and the model in the path."""
-    body = {"inputs": TEXTS, "options": {"wait_for_model": True}}
-    for path in ("/models/{}/pipeline/feature-extraction", "/pipeline/feature-extraction/{}"):
-        for alias, refine in (("clip", False), ("clip-reco", False), ("clip-reco-query", True)):
-            found = client.post(path.format(alias), json=body)
-            assert np.allclose(found.json(), filled.embed_texts(TEXTS, refine=refine), atol=1e-5)
-        unknown = client.post(path.format("sentence-transformers/clip"), json=body)
-        assert unknown.status_code == 404 and "sentence-transformers/clip" in unknown.json()["error"]
 
 
 @pytest.mark.parametrize("said", [{"normalize": False}, {"options": {"use_cache": True, "wait_for_model": False}}])
