@@ -63,14 +63,11 @@ Provider = Literal["cpu", "cuda", "openvino"]
 """cpu and cuda: ONNX Runtime."""
 
 
-OF_A_FOLDER = frozenset({"exact", "index"})
-"""Options that a memory in a folder has; a server has all."""
-
-
 class MemoryOptions(BaseModel):
     """Options of a memory, as ``[memory_options]`` in ``reco.toml`` or ``RECO_MEMORY_OPTIONS__SEARCH_EF=128``.
 
-    ``create_collection`` applies when a collection is created; an existing one keeps its own.
+    ``create_collection`` applies when a collection is created; an existing one keeps its own. A folder takes ``exact``
+    and ignores the others, which are a server's.
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid")
@@ -90,30 +87,12 @@ class MemoryOptions(BaseModel):
         "as many as hold 98 % of the true neighbours, measured when a large memory is calibrated",
     )
     exact: bool = Field(False, description="compare with every pair instead of using the index")
-    index: Literal["auto", "off"] = Field(
-        "auto",
-        description="auto: from 10,000 pairs on, make and use a search index beside Edge, where FAISS is installed",
-    )
 
     create_collection: dict[str, Any] = Field(
         {},
         description="body of Qdrant's request that creates the collection, its `vectors` without a size, as in "
         '{"shard_number": 6, "vectors": {"on_disk": true}}',
     )
-
-    def check_fits(self, usable: Collection[str], location: str) -> None:
-        """Refuse options that a store does not have.
-
-        Raises:
-            ConfigError: naming them, the store, and the options that it has.
-        """
-        fields = type(self).model_fields
-        chosen = {name for name in self.model_fields_set if getattr(self, name) != fields[name].default}
-        if beyond := sorted(chosen - set(usable)):
-            raise ConfigError(
-                f"memory_options {', '.join(beyond)}: the memory in the folder {location!r} has no such option (it "
-                f"follows: {', '.join(sorted(usable))}). Leave them out, or use a Qdrant server"
-            )
 
 
 class _File(TomlConfigSettingsSource):

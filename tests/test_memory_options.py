@@ -1,4 +1,4 @@
-"""The options of a memory: what fits together, which store follows what, and that each is documented."""
+"""The options of a memory: what they take, and that each is documented."""
 
 from __future__ import annotations
 
@@ -8,8 +8,7 @@ from typing import Any
 import pytest
 from pydantic import ValidationError
 
-from reco_plugin.config import OF_A_FOLDER, MemoryOptions
-from reco_plugin.errors import ConfigError
+from reco_plugin.config import MemoryOptions
 
 DOCS = Path(__file__).resolve().parents[1] / "docs" / "memory.md"
 
@@ -36,9 +35,3 @@ def test_what_cannot_be(wrong: dict[str, Any]) -> None:
 def test_text_as_variables_and_the_command_line_give_it() -> None:
     read = MemoryOptions.model_validate({"search_ef": "6", "exact": "true", "refresh_s": "0.5", "ca_file": "ca.pem"})
     assert (read.search_ef, read.exact, read.refresh_s, read.ca_file) == (6, True, 0.5, Path("ca.pem"))
-
-
-def test_a_default_that_is_written_out_stands_in_nobodys_way() -> None:
-    MemoryOptions(refresh_s=1).check_fits((), "here")
-    with pytest.raises(ConfigError, match=r"create_collection, search_ef: .*follows: exact, index"):
-        MemoryOptions(search_ef=64, create_collection={"shard_number": 2}).check_fits(OF_A_FOLDER, "here")

@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 import qdrant_edge as qe
 
-from ..config import OF_A_FOLDER, MemoryOptions
+from ..config import MemoryOptions
 from ..errors import MemoryReadOnly
 from ..types import MODALITIES, Fingerprint, Modality, Records, Search, Vectors
 from .checks import CheckedSearch
@@ -67,7 +67,7 @@ class EdgeMemory(KeptHeader, PointMemory):
         self._unflushed, self._flushing = 0, threading.Lock()  # Edge fails where two flush, or one closes
         self._warned = False  # of a size
         self._warn_of_size()
-        self._index = SearchIndex(self, enabled=options.index == "auto" and not options.exact)
+        self._index = SearchIndex(self, enabled=not options.exact)
 
     @classmethod
     def open(
@@ -78,7 +78,6 @@ class EdgeMemory(KeptHeader, PointMemory):
         Raises:
             MemoryReadOnly: the folder cannot be written, and Edge writes even to read.
         """
-        options.check_fits(OF_A_FOLDER, location)
         folder = Path(location)
         path = folder / SHARD_NAME
         if create and fingerprint is not None:

@@ -39,12 +39,11 @@ def open_memory(
         create: create the memory if there is none.
         collection: name of the collection on a Qdrant server, or an alias of one.
         api_key: key of the Qdrant server.
-        options: connection, search and creation. A memory in RAM ignores them, so that it works with a server's
-            settings.
+        options: connection, search and creation; those of a server are ignored elsewhere.
         later: ask a server nothing yet; the first call does, and raises what this would.
 
     Raises:
-        ConfigError: a URL that is no server's, or options that a folder does not have.
+        ConfigError: a URL that is no server's.
         MissingExtra: the package that the place needs is not installed.
         FingerprintMismatch: another encoder built the memory.
         MemoryLocked: it is open elsewhere.

@@ -135,7 +135,6 @@ def test_one_address_with_a_collection_serves_every_command(
     assert ask("memory", "copy", shop, f"{url}?collection=other")["pairs"] == 8
     assert {name: each["shard_number"] for name, each in server.engine.made.items()} == {"shop--v1": 4, "other--v1": 4}
     assert "did you mean 'collection'?" in fail("memory", "info", "--memory", f"{url}?colection=shop")
-    assert "has no such option" in fail("memory", "add", catalogue, "--memory", "folder?timeout_s=4")
 
 
 # --- moving
