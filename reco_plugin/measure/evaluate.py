@@ -298,12 +298,12 @@ def _record(
     shown = max(best, key=lambda one: abs(one.change.interval.mean))
     made = _ExampleTasks(asking, shown)
     hidden = sum(map(len, asking.hidden))
-    where = "ask the other pairs, which are the memory" if asking.memory is not None else "ask the memory"
+    memory = "; the other pairs are the memory" if asking.memory is not None else " to the memory"
     taken = "pictures of classes" if things.kind == "classes" else "pictures with captions"
     notes = [
         f"{things.name} was taken for {taken}: {len(things):,} pictures of {len(set(things.things)):,} things.",
-        f"{len(asking.rows):,} pairs {where}; {hidden:,} pairs were hidden from queries of which they are the own pair "
-        "or a copy of the picture.",
+        f"{len(asking.rows):,} pairs are queries{memory}. The query's own pair and copies of its picture are hidden "
+        f"from it: {counted(hidden, 'pair')} in all.",
         *_losers(best),
         *_unique(things),
         *things.notes,

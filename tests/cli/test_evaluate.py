@@ -61,7 +61,7 @@ def test_folders_tables_and_captions_are_told_apart_and_ask_a_memory(
 ) -> None:
     captions = ask("eval", catalogue, "--memory", memory, "--out", "a")
     assert captions["setup"]["pictures"] == "24"
-    assert any("24 pairs ask the memory" in note for note in captions["notes"])
+    assert any("24 pairs are queries to the memory" in note for note in captions["notes"])
     rows = [line.split(",") for line in catalogue.read_text().splitlines()[1:]]
     for row in rows:
         (work / "photos" / row[3]).mkdir(parents=True, exist_ok=True)

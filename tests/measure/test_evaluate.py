@@ -75,7 +75,7 @@ def test_what_the_encoder_cannot_name_gains_and_only_labels_say_switch(kind: str
     assert found.verdict.basis == ("labels" if kind == "classes" else "titles")
     assert len(found.examples) in range(1, 11)
     assert found.examples[0].gain == 1.0
-    assert any("pairs ask the other pairs" in note for note in found.notes)
+    assert any("pairs are queries; the other pairs are the memory" in note for note in found.notes)
 
 
 def test_shuffled_pairs_gain_nothing() -> None:
