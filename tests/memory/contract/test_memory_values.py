@@ -1,4 +1,4 @@
-"""Values at and beyond their bounds: what a memory takes comes back equal, what it refuses is named."""
+"""Values up to their bounds: what a memory takes comes back equal, and what it refuses leaves it as it was."""
 
 from __future__ import annotations
 
@@ -12,18 +12,15 @@ import pytest
 from hypothesis import HealthCheck, example, given, settings
 from hypothesis import strategies as st
 from qdrant_client import QdrantClient
-from small_records import D, axis, everything, records, unit
+from small_records import axis, everything, records
 
-from reco_plugin.errors import InputError, MemoryStoreError, VectorError
+from reco_plugin.errors import InputError, MemoryStoreError
 from reco_plugin.memory import Memory
 from reco_plugin.memory.filters import parse_filter
-from reco_plugin.types import Records, Search
+from reco_plugin.types import Search
 from reco_plugin.values import (
     EXCLUSIONS,
-    EXCLUSIONS_AT_ONCE,
-    MAX_K,
     PAYLOAD_LEVELS,
-    WHERE_KEYS,
     WHERE_NUMBERS,
     WHERE_TEXTS,
 )
@@ -47,12 +44,6 @@ def nested(levels: int, last: Any = None) -> dict[str, Any]:
     return {"top": value}
 
 
-def holding_itself() -> dict[str, Any]:
-    inner: dict[str, Any] = {}
-    inner["self"] = [inner]
-    return inner
-
-
 def search(memory: Memory, **options: Any) -> list[list[str]]:
     given = {"by": "image", "read": "text", "k": 3} | options
     return memory.search(Search(axis(0)[None], **given)).ids
@@ -71,15 +62,6 @@ def test_the_deepest_payload_comes_back(memory: Memory) -> None:
         deepest = nested(PAYLOAD_LEVELS, "end")
     memory.upsert(records(["a"], payloads=[deepest]))
     assert everything(memory)["a"][2] == deepest
-
-
-def test_a_payload_that_is_too_deep_or_no_json_is_refused_and_the_rest_stays(memory: Memory) -> None:
-    memory.upsert(records(["a"], payloads=[{"n": 1}]))
-    for payload in (nested(65, {}), nested(100_000), holding_itself(), {"sizes": [1, {"width": float("nan")}]}):
-        with pytest.raises(InputError, match=r"payload of 'b' (is nested deeper than 64 levels|holds nan)"):
-            memory.upsert(records(["b"], payloads=[payload]))
-    memory.upsert(records(["c"]))
-    assert set(everything(memory)) == {"a", "c"}
 
 
 JSON = st.recursive(
@@ -150,29 +132,6 @@ def test_many_texts_and_numbers_are_found_as_few_are(memory: Memory) -> None:
     assert set(search(memory, k=9, where={"v": [*texts, *numbers, True]})[0]) == {"t", "n", "f", "list", "b"}
 
 
-@pytest.mark.parametrize(
-    ("where", "message"),
-    [
-        ({"v": [str(i) for i in range(WHERE_TEXTS + 1)]}, "10,001 values, at most 10,000 texts.*ask in parts"),
-        ({"v": list(range(WHERE_NUMBERS + 1))}, "101 values, at most.*give numbers as bounds"),
-        ({str(i): 1 for i in range(WHERE_KEYS + 1)}, "filter: 17 keys, at most 16"),
-        ("x", "filter: expected conditions.*found 'x'"),
-        ({"v": float("1e400")}, "filter 'v': expected.*found inf"),
-        ({"v": {"gte": 10**400}}, "filter 'v': expected.*found "),
-        ({"v": 2**53 + 1}, "filter 'v': expected.*found 9007199254740993"),
-        ({"v": {"near": 1}}, "filter 'v': expected bounds of gt, gte, lt, lte"),
-        ({"v": {"gte": True}}, "filter 'v': expected.*found True"),
-        ({"v": "\ud800"}, r"filter 'v': expected text in Unicode.*found '\\ud800'"),
-        ({"v": [holding_itself()]}, "filter 'v': expected"),
-        ({'a"b': 1}, "is no key to filter by"),
-        ({"_reco_id": "a"}, "is no key to filter by"),
-    ],
-)
-def test_a_filter_beyond_the_bounds_names_key_value_and_way_out(where: Any, message: str) -> None:
-    with pytest.raises(InputError, match=message):
-        parse_filter(where)
-
-
 SCALARS = st.one_of(
     st.booleans(),
     st.integers(-3, 3),
@@ -196,16 +155,7 @@ def test_a_filter_finds_what_the_reference_finds(backend: Any, payloads: list[An
     assert set(search(memory, k=len(payloads), where=where)[0]) == expected
 
 
-# --- k and exclusions
-
-
-def test_what_would_fill_the_memory_of_the_process_is_refused(memory: Memory) -> None:
-    with pytest.raises(InputError, match=r"4,000 queries with k=10,000 would read 1\.2 GiB.*fewer queries"):
-        memory.search(Search(unit(0, 4000), by="image", read="text", k=MAX_K))
-    hidden = [str(i) for i in range(EXCLUSIONS)]
-    queries = np.stack([axis(0)] * (EXCLUSIONS_AT_ONCE // EXCLUSIONS + 1))
-    with pytest.raises(InputError, match="1,010,000 for all, at most 10,000 and 1,000,000: ask with fewer queries"):
-        memory.search(Search(queries, by="image", read="text", k=1, exclude=[hidden] * len(queries)))
+# --- exclusions
 
 
 def test_many_exclusions_are_kept_out(memory: Memory) -> None:
@@ -213,12 +163,6 @@ def test_many_exclusions_are_kept_out(memory: Memory) -> None:
     hidden = ["a", *(f"x{i}" for i in range(EXCLUSIONS - 1))]
     found = memory.search(Search(np.stack([axis(0)] * 4), by="image", read="text", k=2, exclude=[hidden] * 4))
     assert found.ids == [["b"]] * 4
-
-
-@pytest.mark.parametrize("exclude", [[[str(i) for i in range(EXCLUSIONS + 1)]], "a", 5, [5], [["a", 5]], [["a"]] * 2])
-def test_exclusions_that_are_none(memory: Memory, exclude: Any) -> None:
-    with pytest.raises(InputError, match="exclude: "):
-        search(memory, exclude=exclude)
 
 
 # --- ids
@@ -236,18 +180,3 @@ def test_an_id_comes_back_equal_or_is_refused(backend: Any, ids: list[str]) -> N
     memory.upsert(records(sound))
     assert [batch.ids for batch in memory.scroll(ids=sound)] == [sound] * bool(sound)
     assert memory.delete(sound) == len(sound) and memory.count() == 0
-
-
-# --- vectors
-
-
-BAD: list[Any] = [unit(1, 1) * 1.02, unit(1, 1) + 0j, unit(1, 1).astype(str), np.full((1, D), 1e300)]
-
-
-def test_vectors_that_are_none_are_refused_wherever_they_come(memory: Memory) -> None:
-    for bad in BAD:
-        with pytest.raises(VectorError):
-            memory.upsert(Records(["a"], unit(1, 1), bad, [{}]))
-        with pytest.raises(VectorError):
-            memory.search(Search(bad, by="image", read="text", k=1))
-    assert memory.count() == 0
