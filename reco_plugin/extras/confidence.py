@@ -2,16 +2,15 @@
 
 Both are learned from the memory's own pairs, which serve as held-out queries, see :mod:`.questions`. A part of them
 fits a logistic regression of four signals of a ranking. The others test cut-offs of that probability by Learn then Test
-(Angelopoulos, Bates, Candès, Jordan and Lei, arXiv:2110.01052, 2021) with fixed-sequence testing: a cut-off is one
-hypothesis, namely that less than the wanted share of what passes is right. The number of wrong answers among those that
-pass is binomial, so its tail is a p-value. The cut-off to begin with is chosen on the part that was fitted; from there
-cut-offs are tested downwards until one is not rejected. The chance that the last rejected one does not hold is at most
-:data:`RISK`, for queries that are drawn as these were.
+(Angelopoulos, Bates, Candès, Jordan and Lei, arXiv:2110.01052, 2021) with fixed-sequence testing. A cut-off is one
+hypothesis: less than the wanted share of what passes is right. The number of wrong answers among those that pass is
+binomial, so a share below its exact lower bound is rejected. The part that was fitted chooses the cut-off to begin
+with; from there cut-offs are tested downwards until one is not rejected. The chance that the last rejected one does not
+hold is at most :data:`RISK`, for queries that are drawn as these were.
 """
 
 from __future__ import annotations
 
-import math
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import product
@@ -58,54 +57,36 @@ class Confidence:
 
     Attributes:
         chance: that the first answer is right, by the signals.
-        cuts: (G,) of that probability, the highest first.
-        counts: (2, G, Q, 2) of Q kinds of questions, of those that were fitted and of those that test: how many pass
-            each cut-off, and how many of these are wrong.
-        tested: (Q,) how many questions of each kind test.
+        cuts: (G,) of that probability, in the order of the tests, the highest first.
+        holds: (G,) the largest share of right answers among those that pass for which a cut-off is not rejected.
+        passes: (G,) the share of the questions that pass.
     """
 
     chance: Chance
     cuts: Chances
-    counts: npt.NDArray[np.int64]
-    tested: npt.NDArray[np.int64]
+    holds: Chances
+    passes: Chances
 
     def cutoff(self, precision: float) -> tuple[float, float] | None:
-        """The lowest cut-off that holds for each kind of questions, and the share that passes; None: none does."""
-        fitted, tested = (
-            np.array([max(_doubt(passing, wrong, precision) for passing, wrong in kinds) for kinds in part.tolist()])
-            for part in self.counts
-        )
-        kept = None
-        for place in range(int(fitted.argmin()), len(self.cuts)):
-            if tested[place] > RISK:
-                break
-            kept = place
-        if kept is None:
-            return None
-        return float(self.cuts[kept]), float((self.counts[1, kept, :, 0] / self.tested).min())
+        """The lowest cut-off that holds a precision, and the share that passes it; None: none does."""
+        place = int(np.append(self.holds < precision, True).argmax()) - 1
+        return None if place < 0 else (float(self.cuts[place]), float(self.passes[place]))
 
     @classmethod
     def fit(cls, kinds: Sequence[Questions]) -> Confidence:
-        """Learn from questions, whose order is random."""
+        """Learn from several kinds of questions, each in random order; a cut-off must hold for each kind."""
         split = [int(_FITTED * len(one.right)) for one in kinds]
-        chance = Chance.fit(
-            np.concatenate([one.signals[:end] for one, end in zip(kinds, split, strict=True)]),
-            np.concatenate([one.right[:end] for one, end in zip(kinds, split, strict=True)]),
-        )
-        scores = [chance.of(one.signals) for one in kinds]
-        chosen = np.concatenate([score[:end] for score, end in zip(scores, split, strict=True)])
-        cuts = np.unique(np.quantile(chosen, np.linspace(0.0, 1.0, _GRID)))[::-1]
-        counts = np.zeros((2, len(cuts), len(kinds), 2), np.int64)
-        for number, (one, score, end) in enumerate(zip(kinds, scores, split, strict=True)):
-            for part, rows in enumerate((slice(0, end), slice(end, None))):
-                passes = score[rows] >= cuts[:, None]
-                counts[part, :, number] = np.stack([passes.sum(axis=1), (passes & ~one.right[rows]).sum(axis=1)], 1)
-        left = [len(one.right) - end for one, end in zip(kinds, split, strict=True)]
-        return cls(chance, cuts, counts, np.asarray(left, np.int64))
+        fitted = [Questions(one.signals[:end], one.right[:end]) for one, end in zip(kinds, split, strict=True)]
+        others = [Questions(one.signals[end:], one.right[end:]) for one, end in zip(kinds, split, strict=True)]
+        signals = np.concatenate([one.signals for one in fitted])
+        chance = Chance.fit(signals, np.concatenate([one.right for one in fitted]))
+        cuts = np.unique(np.quantile(chance.of(signals), np.linspace(0.0, 1.0, _GRID)))[::-1]
+        first = int(_measure(chance, cuts, fitted)[0].argmax())
+        return cls(chance, cuts[first:], *_measure(chance, cuts[first:], others))
 
     def to_json(self) -> dict[str, Any]:
         """For the memory's header."""
-        arrays = {"weights": self.chance.weights, "cuts": self.cuts, "counts": self.counts, "tested": self.tested}
+        arrays = {"weights": self.chance.weights, "cuts": self.cuts, "holds": self.holds, "passes": self.passes}
         return {name: array.tolist() for name, array in arrays.items()}
 
     @classmethod
@@ -115,11 +96,42 @@ class Confidence:
         Raises:
             KeyError, TypeError, ValueError: it is damaged.
         """
-        cuts = np.asarray(stored["cuts"], np.float64)
-        counts, tested = (np.asarray(stored[name], np.int64) for name in ("counts", "tested"))
-        if counts.shape != (2, len(cuts), len(tested), 2) or not counts.size:
-            raise ValueError(f"counts of shape {counts.shape}")
-        return cls(Chance.read(stored["weights"], _SIGNALS), cuts, counts, tested)
+        numbers = np.asarray([stored[name] for name in ("cuts", "holds", "passes")], np.float64)
+        if numbers.ndim != 2 or not np.isfinite(numbers).all():
+            raise ValueError(f"numbers of shape {numbers.shape}")
+        return cls(Chance.read(stored["weights"], _SIGNALS), *numbers)
+
+
+def _measure(chance: Chance, cuts: Chances, kinds: Sequence[Questions]) -> tuple[Chances, Chances]:
+    """What cut-offs (G,) hold, and the share that passes them: the lowest of the kinds, for each."""
+    holds, passes = list[Chances](), list[Chances]()
+    for one in kinds:
+        passing = chance.of(one.signals) >= cuts[:, None]  # (G, n)
+        holds.append(lower_bound(passing.sum(axis=1), (passing & ~one.right).sum(axis=1)))
+        passes.append(passing.mean(axis=1))
+    return np.min(holds, axis=0), np.min(passes, axis=0)
+
+
+def lower_bound(passing: npt.NDArray[np.int64], wrong: npt.NDArray[np.int64]) -> Chances:
+    """The share of right answers (G,) that is exceeded with a confidence of 1 - :data:`RISK` (Clopper and Pearson).
+
+    >>> lower_bound(np.array([10, 22, 0]), np.array([1, 0, 0])).round(3).tolist()
+    [0.663, 0.901, 0.0]
+
+    Args:
+        passing: (G,) of how many.
+        wrong: (G,) how many of them are wrong.
+    """
+    n, j = passing[:, None], np.arange(int(wrong.max(initial=0)) + 1)
+    steps = np.log(np.maximum(n - j[1:] + 1, 1) / j[1:])
+    ways = np.where(j <= wrong[:, None], np.cumsum(np.append(np.zeros((len(n), 1)), steps, axis=1), axis=1), -np.inf)
+    low, high = np.zeros(len(n)), np.ones(len(n))
+    for _ in range(30):
+        share = (low + high)[:, None] / 2.0
+        tail = np.exp(ways + j * np.log1p(-share) + (n - j) * np.log(share)).sum(axis=1)
+        rejected = tail <= RISK
+        low, high = np.where(rejected, share[:, 0], low), np.where(rejected, high, share[:, 0])
+    return np.asarray(low)
 
 
 def read_confidence(calibration: Mapping[str, Any], modality: Modality, way: QueryWay) -> Confidence | None:
@@ -199,20 +211,6 @@ def signals_of(best: npt.NDArray[np.float32], moved: npt.NDArray[np.float32]) ->
     """
     first, second, last = best[:, 0], best[:, min(1, best.shape[1] - 1)], best[:, -1]
     return np.stack([first, first - second, first - last, np.sqrt(moved)], axis=1).astype(np.float32)
-
-
-def _doubt(passing: int, wrong: int, precision: float) -> float:
-    """p-value of so many wrong ones or fewer, if the share ``1 - precision`` of what passes were wrong.
-
-    >>> round(_doubt(10, 1, 0.5), 5)
-    0.01074
-    """
-    if wrong >= passing:
-        return 1.0
-    n = np.arange(1, wrong + 1)
-    ratios = np.log((passing - n + 1) / n) + math.log(1.0 - precision) - math.log(precision)  # of one term to the last
-    terms = passing * math.log(precision) + np.append(0.0, np.cumsum(ratios))
-    return float(np.exp(terms).sum())
 
 
 def _ten_each(scores: Sequence[Sequence[float]] | npt.NDArray[np.floating], queries: int) -> npt.NDArray[np.float32]:

@@ -89,9 +89,9 @@ def test_an_answer_that_ties_with_a_rival_does_not_count_as_right() -> None:
 
 def test_the_cutoff_breaks_as_rarely_as_it_says() -> None:
     rng = np.random.default_rng(0)
-    found = [precision_at(Confidence.fit([judged(rng, 1_200)]), 0.8) for _ in range(100)]
+    found = [precision_at(Confidence.fit([judged(rng, 1_200)]), 0.8) for _ in range(50)]
     given = [one for one in found if one is not None]
-    assert len(given) > 90, "there is one nearly always"
+    assert len(given) > 45, "there is one nearly always"
     assert sum(one < 0.8 for one in given) / len(found) <= RISK
     assert np.mean(given) < 0.85, "and it passes much of what labels would allow"
 
@@ -163,7 +163,7 @@ def test_a_precision_that_cannot_be_is_refused(calibration: Any, precision: Any)
         match_rankings(calibration, queries(1), [[0.3]], "text", precision)
 
 
-@pytest.mark.parametrize("damage", [{"weights": [1.0]}, {"cuts": [0.5]}, {"counts": "many"}, {"tested": None}])
+@pytest.mark.parametrize("damage", [{"weights": [1.0]}, {"cuts": [0.5]}, {"holds": "many"}, {"passes": None}])
 def test_what_is_damaged_is_refused(calibration: Any, damage: dict[str, Any]) -> None:
     stored = calibration["confidence"]["text"]["plain"] | damage
     with pytest.raises(ConfigError, match="reco memory build --relearn"):
