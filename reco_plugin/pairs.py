@@ -18,7 +18,7 @@ from .encode import Encoder, encode_pairs
 from .errors import ConfigError, FingerprintMismatch, ImageError, InputError
 from .extras import LEARNED
 from .extras.feedback import Feedback
-from .extras.opinions import Opinion, Opinions, Said, add_opinions, opinions_of, read_said, withdraw
+from .extras.opinions import Judgment, Opinion, Opinions, add_opinions, opinions_of, read_judgments, withdraw
 from .extras.presence import PresenceState
 from .memory import Header, Memory
 from .memory.checks import check_pair, check_positive
@@ -207,14 +207,14 @@ class PairMemory:
                 opinions as a memory keeps are there.
             MemoryStoreError: it cannot be written.
         """
-        return self.judge([Said(query, modality, pair, answer, right, by)])[0]
+        return self.judge([Judgment(query, modality, pair, answer, right, by)])[0]
 
-    def judge(self, said: Sequence[Said]) -> tuple[Opinion, ...]:
+    def judge(self, judgments: Sequence[Judgment]) -> tuple[Opinion, ...]:
         """Store several opinions in one write, all or none; errors as in :meth:`reject`.
 
         Of several about one query and answer only the last is stored and returned.
         """
-        newer = read_said(said, self.encoder, self.store)
+        newer = read_judgments(judgments, self.encoder, self.store)
         if len(newer):
             self.keep(newer)
         return newer.words
@@ -229,7 +229,7 @@ class PairMemory:
 
     @property
     def opinions(self) -> tuple[Opinion, ...]:
-        """All that was said, oldest first.
+        """All opinions, oldest first.
 
         Raises:
             ConfigError: one is damaged.
@@ -307,7 +307,7 @@ class PairMemory:
         return replace(calibration, presence=presence, feedback=self._read_feedback(header))
 
     def _read_feedback(self, header: Header) -> Feedback | None:
-        """What people said; None where nobody did, or where it is damaged, which is a warning."""
+        """What its opinions do; None where there are none, or where one is damaged, which is a warning."""
         try:
             return opinions_of(header).voices() if header.said else None
         except ConfigError as error:

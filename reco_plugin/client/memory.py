@@ -22,7 +22,7 @@ from ..errors import (
     SessionTimeout,
     SessionUnavailable,
 )
-from ..extras.opinions import Opinion, Opinions, Said, read_said
+from ..extras.opinions import Judgment, Opinion, Opinions, read_judgments
 from ..memory.checks import check_ids, check_positive, check_search
 from ..memory.header import Header, check_fingerprint
 from ..memory.points import empty_neighbours
@@ -254,9 +254,9 @@ class ServedPairs(PairMemory):
         self._served.fill(out, 0, {"text": query, **options})
         return out
 
-    def judge(self, said: Sequence[Said]) -> tuple[Opinion, ...]:
+    def judge(self, judgments: Sequence[Judgment]) -> tuple[Opinion, ...]:
         """Let the service store opinions."""
-        return self._served.judge(read_said(said, self.encoder, self.store))
+        return self._served.judge(read_judgments(judgments, self.encoder, self.store))
 
     @property
     def opinions(self) -> tuple[Opinion, ...]:

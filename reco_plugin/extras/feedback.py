@@ -1,4 +1,4 @@
-"""Feedback: what people said is not what they asked for counts as pairs with a negative sign.
+"""Feedback: an answer that people reject counts as a pair with a negative sign.
 
 An opinion joins the vector of a query and that of an answer, of the other modality. Near the query, it speaks against
 all pairs with that answer; the pairs that the search found, and opinions that they are right, speak for it. So an
@@ -55,7 +55,7 @@ class Feedback:
     def keep(
         self, modality: Modality, queries: Vectors, found: Neighbours, spread: float, same_caption: float
     ) -> Floats | None:
-        """How much of each pair that was found stays, (B, K) from 0 to 1; None where nothing was said of this side.
+        """How much of each pair that was found stays, (B, K) from 0 to 1; None without opinions on this side.
 
         Args:
             modality: of the queries.
@@ -77,7 +77,7 @@ class Feedback:
         return np.concatenate(kept)
 
     def refused(self, modality: Modality, queries: Vectors) -> npt.NDArray[np.bool_] | None:
-        """Of which queries (B, D) somebody said that an answer is wrong; None where nothing was said of this side."""
+        """Which queries (B, D) somebody rejected an answer for; None without opinions on this side."""
         voices = self._sides.get(modality)
         if voices is None:
             return None

@@ -1,4 +1,4 @@
-"""What people say about answers, and how a memory stores it: a record for each opinion, with its vectors."""
+"""Judgments of answers, and how a memory stores them: a record for each opinion, with its vectors."""
 
 from __future__ import annotations
 
@@ -26,8 +26,8 @@ _LONGEST = 200  # characters of the name of who says something
 
 
 @dataclass(frozen=True)
-class Said:
-    """What somebody says about one answer to one query.
+class Judgment:
+    """A judgment of one answer to one query, to be stored.
 
     Attributes:
         query: a text, an image, or a vector (D,).
@@ -35,7 +35,7 @@ class Said:
         pair: id of the pair that was the answer.
         answer: the answer itself where it is no pair: of the other modality, raw or a vector (D,).
         right: whether it is right; else it is not what was asked for.
-        by: who says so.
+        by: whose judgment it is.
     """
 
     query: str | ImageInput | Vectors
@@ -48,14 +48,14 @@ class Said:
 
 @dataclass(frozen=True)
 class Opinion:
-    """What somebody said about one answer to one query.
+    """A stored judgment of one answer to one query.
 
     Attributes:
         id: of the opinion.
         modality: of the query.
         pair: id of the pair that was the answer; None where only its vector was given.
         right: whether it is right; else it is not what was asked for.
-        by: who said so, in the caller's words; empty by default.
+        by: whose judgment it is, in the caller's words; empty by default.
         at: when, UTC, ISO 8601.
     """
 
@@ -102,7 +102,7 @@ class Opinions:
         )
 
     def to_records(self) -> list[SaidRecord]:
-        """As a memory stores them: who said what and in which order, and the vectors as base64 of float16."""
+        """As a memory stores them: words, order, and the vectors as base64 of float16."""
         begun = time.time_ns()
         query, answer = (
             [base64.b64encode(row.tobytes()).decode() for row in side.astype("<f2")]
@@ -175,17 +175,17 @@ def withdraw(memory: Memory, ids: Iterable[str]) -> int:
     return len(gone)
 
 
-def read_said(said: Sequence[Said], encoder: Encoder, memory: Memory) -> Opinions:
-    """Opinions of now, with their vectors; of several on one query and answer the last.
+def read_judgments(judgments: Sequence[Judgment], encoder: Encoder, memory: Memory) -> Opinions:
+    """Judgments as opinions of now, with their vectors; of several on one query and answer the last.
 
     Raises:
         InputError: one is not complete, its pair is gone, or an item cannot be encoded.
         MemoryStoreError: the memory cannot be read.
     """
-    pairs, dimension = _pairs_of(said, memory), encoder.dimension
-    vectors, words = np.empty((2, len(said), dimension), np.float32), list[Opinion]()
+    pairs, dimension = _pairs_of(judgments, memory), encoder.dimension
+    vectors, words = np.empty((2, len(judgments), dimension), np.float32), list[Opinion]()
     at = datetime.now(UTC).isoformat(timespec="seconds")
-    for row, one in enumerate(said):
+    for row, one in enumerate(judgments):
         side = other(one.modality)
         vectors[0, row] = _to_vector(one.query, one.modality, encoder, "query")
         if one.pair is not None:
@@ -199,9 +199,9 @@ def read_said(said: Sequence[Said], encoder: Encoder, memory: Memory) -> Opinion
     return Opinions(tuple(words[row] for row in kept), vectors[0, kept], vectors[1, kept])
 
 
-def _pairs_of(said: Sequence[Said], memory: Memory) -> Mapping[str, Records]:
-    """The pairs that are meant, by id; everything that is said is checked."""
-    for one in said:
+def _pairs_of(judgments: Sequence[Judgment], memory: Memory) -> Mapping[str, Records]:
+    """The pairs that are meant, by id; all judgments are checked."""
+    for one in judgments:
         check_choice("modality", one.modality, MODALITIES)
         if (one.pair is None) == (one.answer is None):
             raise InputError("say which answer is meant: the id of a pair, or the answer itself, and not both")
@@ -210,7 +210,7 @@ def _pairs_of(said: Sequence[Said], memory: Memory) -> Mapping[str, Records]:
             raise InputError(f"pair must be the id of one pair, got {show(one.pair)}")
         if not isinstance(one.by, str) or not is_unicode(one.by) or len(one.by) > _LONGEST:
             raise InputError(f"by must be a text of at most {_LONGEST} characters, got {show(one.by)}")
-    wanted = list(dict.fromkeys(one.pair for one in said if one.pair is not None))
+    wanted = list(dict.fromkeys(one.pair for one in judgments if one.pair is not None))
     found = {batch.ids[row]: batch.take([row]) for batch in memory.scroll(ids=wanted) for row in range(len(batch))}
     gone = [name for name in wanted if name not in found]
     if gone:

@@ -7,7 +7,7 @@ from typing import Annotated, Any
 from fastapi import APIRouter, Query, Request, Response
 from pydantic import BaseModel, Field, model_validator
 
-from ..extras.opinions import Opinion, Said
+from ..extras.opinions import Judgment, Opinion
 from ..types import other
 from .edge import Edge
 from .embedder import Embedder
@@ -40,7 +40,7 @@ class JudgmentBody(QueryBody):
         return None if self.answer_vector is None else Item(self.answer_vector, other(self.kind))
 
 
-class SaidBody(Strict):
+class JudgmentsBody(Strict):
     """What is said; all of it is stored, or nothing."""
 
     judgments: Items[JudgmentBody] = Field(min_length=1)
@@ -69,7 +69,7 @@ def router(edge: Edge) -> APIRouter:
     embedder, memory = edge.embedder, edge.embedder.reco.memory
 
     @routes.post("/feedback", response_model=OpinionList)
-    async def give_feedback(request: Request, body: SaidBody) -> Response:
+    async def give_feedback(request: Request, body: JudgmentsBody) -> Response:
         """Say what is not what was asked for; stored when this answers."""
         return await life_of(request).write(lambda: with_nulls(judge(embedder, body)))
 
@@ -97,7 +97,7 @@ def router(edge: Edge) -> APIRouter:
     return routes
 
 
-def judge(embedder: Embedder, asked: SaidBody) -> OpinionList:
+def judge(embedder: Embedder, asked: JudgmentsBody) -> OpinionList:
     """Encode queries and answers, and store what is said of them.
 
     Raises:
@@ -108,9 +108,9 @@ def judge(embedder: Embedder, asked: SaidBody) -> OpinionList:
     embedder.check_images(one.image is not None for one in asked.judgments)
     memory = embedder.reco.memory
 
-    def said(one: JudgmentBody, name: str) -> Said:
+    def said(one: JudgmentBody, name: str) -> Judgment:
         answer = None if one.answer is None else embedder.vector(one.answer, name)
-        return Said(embedder.vector(one.to_item(), name), one.kind, one.pair, answer, one.right, one.by)
+        return Judgment(embedder.vector(one.to_item(), name), one.kind, one.pair, answer, one.right, one.by)
 
     stored = memory.judge([said(one, f"judgments[{number}]") for number, one in enumerate(asked.judgments)])
     return OpinionList(data=list(stored), opinions=memory.opinions_known, version=memory.version)

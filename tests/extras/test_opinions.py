@@ -13,7 +13,7 @@ from qdrant_stand_in import serving
 
 from reco_plugin import Pair, Reco
 from reco_plugin.errors import ConfigError, InputError
-from reco_plugin.extras.opinions import Opinion, Opinions, Said
+from reco_plugin.extras.opinions import Judgment, Opinion, Opinions
 from reco_plugin.memory import open_memory
 from reco_plugin.memory.transfer import copy
 from reco_plugin.refine import used_pairs
@@ -47,7 +47,7 @@ def test_a_rejected_pair_moves_the_query_no_more_and_a_word_that_it_is_right_let
     assert known.embed(text, modality="text").moved[0] < 1e-4
     assert [one.pair for one in known.memory.opinions] == names
     assert {one.by for one in known.memory.opinions} == {"ann"}
-    said = [Said(text[0], "text", name, right=True) for name in names]
+    said = [Judgment(text[0], "text", name, right=True) for name in names]
     assert [one.right for one in known.memory.judge(said)] == [True] * len(names)
     assert len(known.memory.opinions) == len(names)  # the newest counts
     assert known.embed(text, modality="text").moved[0] == pytest.approx(before.moved[0], rel=0.01)
@@ -111,18 +111,18 @@ def test_an_uncalibrated_memory_keeps_what_is_said(reco: Reco) -> None:
 @pytest.mark.parametrize(
     ("said", "why"),
     [
-        (Said("a fox", "text", "gone"), "holds no pair 'gone': it may be gone"),
-        (Said("a fox", "text"), "say which answer is meant"),
-        (Said("a fox", "text", "fox", answer="x"), "say which answer is meant"),
-        (Said("a fox", "sound", "fox"), "modality"),  # type: ignore[arg-type]
-        (Said("a fox", "text", "fox", by="x" * 201), "by must be a text of at most 200 characters"),
-        (Said(Path("fox.jpg"), "text", "fox"), "the query must be a text, got PosixPath"),
+        (Judgment("a fox", "text", "gone"), "holds no pair 'gone': it may be gone"),
+        (Judgment("a fox", "text"), "say which answer is meant"),
+        (Judgment("a fox", "text", "fox", answer="x"), "say which answer is meant"),
+        (Judgment("a fox", "sound", "fox"), "modality"),  # type: ignore[arg-type]
+        (Judgment("a fox", "text", "fox", by="x" * 201), "by must be a text of at most 200 characters"),
+        (Judgment(Path("fox.jpg"), "text", "fox"), "the query must be a text, got PosixPath"),
     ],
 )
-def test_what_cannot_be_meant_stores_nothing(reco: Reco, said: Said, why: str) -> None:
+def test_what_cannot_be_meant_stores_nothing(reco: Reco, said: Judgment, why: str) -> None:
     reco.memory.add([Pair("fox", draw("red", "circle", 20), "a fox")])
     with pytest.raises(InputError, match=why):
-        reco.memory.judge([Said("a wolf", "text", "fox"), said])
+        reco.memory.judge([Judgment("a wolf", "text", "fox"), said])
     assert len(reco.memory.opinions) == 0
     assert reco.memory.judge([]) == ()
 
@@ -130,7 +130,7 @@ def test_what_cannot_be_meant_stores_nothing(reco: Reco, said: Said, why: str) -
 def test_a_memory_keeps_a_bounded_number(reco: Reco, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("reco_plugin.extras.opinions.MOST", 2)
     reco.memory.add([Pair("fox", draw("red", "circle", 20), "a fox")])
-    reco.memory.judge([Said(text, "text", "fox") for text in ("a wolf", "a dog")])
+    reco.memory.judge([Judgment(text, "text", "fox") for text in ("a wolf", "a dog")])
     reco.memory.reject("a dog", "fox", right=True)  # replaces one
     with pytest.raises(InputError, match="a memory keeps 2 opinions, and these would be 3"):
         reco.memory.reject("a cat", "fox")
