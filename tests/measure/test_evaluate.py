@@ -10,7 +10,6 @@ import pytest
 from shop_worlds import FINGERPRINT, made, word
 
 from reco_plugin.artifact import Artifact
-from reco_plugin.errors import DataError
 from reco_plugin.measure.evaluate import Askers, ask_itself, ask_memory, evaluate, refiner
 from reco_plugin.measure.memories import draw_asking, ram_memory
 from reco_plugin.measure.source import Things
@@ -93,11 +92,6 @@ def test_a_memory_of_its_own_hides_pairs_of_the_same_id_and_copies_of_pictures()
     assert set(asking.hidden[0]) >= {"p0", "copy"}
     assert "p1" in asking.hidden[1]
     assert not asking.same
-
-
-def test_ten_classes_of_one_picture_are_too_few() -> None:
-    with pytest.raises(DataError, match="10 pictures of 10 things, too few to hold some out"):
-        ask_itself(things(made(groups=10, each=1), "classes"), FINGERPRINT)
 
 
 def test_the_policy_that_ships_is_the_one_that_was_tested(labelled: Askers, model: Path, tmp_path: Path) -> None:

@@ -102,13 +102,6 @@ def test_what_people_like_is_preferred_and_clicks_at_random_prefer_nobody() -> N
     assert sum(searched(60, 0.0, seed).preferred is not None for seed in range(20)) <= 3  # at 5 %, one of twenty
 
 
-def test_the_test_is_the_binomial() -> None:
-    assert Votes(1, 9).p == pytest.approx(22 / 1024)
-    assert (Votes(1, 9).preferred, Votes(9, 1).preferred, Votes(2, 8).preferred) == ("refined", "plain", None)
-    assert str(Votes(1, 9)) == "refined is preferred: 9 clicked more on refined, 1 on plain (p = 0.021)"
-    assert str(Votes(0, 0)).startswith("nothing can be said yet")
-
-
 def test_the_page_shows_what_it_says() -> None:
     page = (Path(__file__).parents[2] / "docs" / "compare.md").read_text(encoding="utf-8")
     (shows,) = re.findall(r"```python\n(from reco_plugin.measure.interleave.*?)```", page, flags=re.DOTALL)

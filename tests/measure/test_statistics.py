@@ -133,13 +133,10 @@ def test_the_exchange_of_very_many_is_normal() -> None:
     assert compare_pairs(gain).p == pytest.approx(stats.ttest_1samp(gain, 0).pvalue, rel=0.1)
 
 
-def test_bounds_lie_within_the_values() -> None:
+def test_bootstrap_has_the_width_of_theory_and_bounds_within_the_values() -> None:
     assert bootstrap([0.5] * 50) == Interval(0.5, 0.5, 0.5)
     found = bootstrap([1.0] + [0.0] * 9)
     assert 0.0 <= found.low <= 0.1 <= found.high <= 1.0
-
-
-def test_bootstrap_has_the_width_of_theory() -> None:
     hits = np.repeat([0.0, 1.0], 200)  # p = .5, n = 400: 1.96 * .5 / 20 = .049
     interval = bootstrap(hits)
     assert interval.mean == 0.5

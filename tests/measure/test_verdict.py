@@ -9,7 +9,7 @@ import pytest
 
 from reco_plugin.measure import SearchHow, SearchQuery
 from reco_plugin.measure.judgments import Marks
-from reco_plugin.measure.record import Shares, pick
+from reco_plugin.measure.record import Shares
 from reco_plugin.measure.titles import TitleEstimate, has_words, words_of
 from reco_plugin.measure.verdict import DOUBTFUL, KnownQueries, decide
 
@@ -118,7 +118,3 @@ def test_words_are_found_in_titles() -> None:
     assert has_words("The red fox of 1 A", words_of("a red fox"))
     assert has_words("大きな赤い狐の絵", words_of("赤い狐"))
     assert not has_words("", words_of("fox"))
-
-
-def test_examples_are_those_that_gain_and_lose_most() -> None:
-    assert pick(np.array([0.1, -0.3, 0.0, 0.5, -0.1, 0.2]), 2) == [3, 5, 1, 4]
