@@ -80,12 +80,7 @@ class MemoryOptions(BaseModel):
 
     refresh_s: float = Field(1, gt=0, description="seconds after which a search first reads the memory's header again")
 
-    search_ef: int | None = Field(
-        None,
-        ge=1,
-        description="candidates that the HNSW index looks at; more finds more, slower; by default 256, and on a server "
-        "as many as hold 98 % of the true neighbours, measured when a large memory is calibrated",
-    )
+    search_ef: int = Field(256, ge=1, description="candidates that the HNSW index looks at; more finds more, slower")
     exact: bool = Field(False, description="compare with every pair instead of using the index")
 
     create_collection: dict[str, Any] = Field(

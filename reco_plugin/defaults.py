@@ -20,7 +20,5 @@ STEPS, BATCH = 400, 128
 """For training the paper's layer on a catalogue: minutes on two cores."""
 COLLECTION = "reco"
 """Collection on a Qdrant server."""
-SEARCH_EF = 256
-"""Candidates that an HNSW index looks at, where it was not measured how many find enough."""
 SCROLL_BATCH = 1024
 """Pairs per read: 4 MB of vectors of 512 numbers."""

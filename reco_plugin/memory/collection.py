@@ -19,7 +19,6 @@ from pydantic import ValidationError
 from qdrant_client import QdrantClient, models
 
 from ..config import MemoryOptions
-from ..defaults import SEARCH_EF
 from ..errors import ConfigError, MemoryStoreError, MemoryUnavailable
 from ..types import MODALITIES, Fingerprint
 from .filters import CAPTION_SCORES
@@ -175,7 +174,7 @@ def _creation(dimension: int, options: MemoryOptions, metadata: dict[str, Any]) 
 def search_params(options: MemoryOptions, k: int) -> models.SearchParams:
     """Qdrant's parameters of one query for k neighbours."""
     return models.SearchParams(
-        hnsw_ef=None if options.exact else max(options.search_ef or SEARCH_EF, k), exact=options.exact or None
+        hnsw_ef=None if options.exact else max(options.search_ef, k), exact=options.exact or None
     )
 
 
