@@ -254,6 +254,21 @@ def test_a_folder_that_is_gone_takes_no_pair(tmp_path: Path) -> None:
         shutil.move(tmp_path / "elsewhere", tmp_path / "m")
 
 
+def test_a_full_disk_refuses_a_write_and_kills_nobody(disk: Path) -> None:
+    """Without the check, Edge's memory-mapped files end the process by SIGBUS."""
+    with closing(open_memory(disk / "memory", FINGERPRINT)) as memory:
+        memory.upsert(pairs(0, 10))
+        (disk / "other").write_bytes(bytes(30 * 2**20))
+        with pytest.raises(MemoryFull, match="Make room there"):
+            for start in range(10, 1_000_000, 5_000):
+                memory.upsert(pairs(start, 5_000))
+        written = memory.count()
+        assert memory.search(Search(pairs(3, 1).image, by="image", read="text", k=1)).ids[0]
+        (disk / "other").unlink()
+        memory.upsert(pairs(2_000_000, 1))
+        assert memory.count() == written + 1
+
+
 def test_a_folder_that_cannot_be_written_is_refused(disk: Path) -> None:
     open_memory(disk / "memory", FINGERPRINT).close()
     subprocess.run(["mount", "-o", "remount,ro", disk], check=True)
