@@ -16,6 +16,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar, Literal, TypeVar
 
 from pydantic import BaseModel, ConfigDict, Field, SecretStr, ValidationError, create_model, model_validator
+from pydantic.fields import FieldInfo
 from pydantic_core import ErrorDetails
 from pydantic_settings import (
     BaseSettings,
@@ -41,18 +42,6 @@ MODEL = "triton_models"
 """Name of the usual model folder, and of the quickstart model's."""
 QUICKSTART = "quickstart"
 """The setting ``model`` that means the model which comes with this package."""
-SECRET = frozenset(
-    (
-        "memory_api_key",
-        "index_password",
-        "index_api_key",
-        "triton_headers",
-        "encoder_key",
-        "api_keys",
-        "admin_key",
-    )
-)
-"""Names of the settings that are never shown or stored."""
 _KEY_LIKE = re.compile("key|token|secret|password", re.IGNORECASE)
 SECTIONS = ("serve",)
 """Tables of ``reco.toml``, and prefixes after ``RECO_``, with their own settings."""
@@ -88,6 +77,41 @@ class MemoryOptions(BaseModel):
         description="body of Qdrant's request that creates the collection, its `vectors` without a size, as in "
         '{"shard_number": 6, "vectors": {"on_disk": true}}',
     )
+
+
+class CommandOptions(BaseModel):
+    """Options of a command; each field with a description is a flag, and the description is its help.
+
+    More about a flag: ``flag``, its name if not the field's; ``unset``, the meaning of leaving it out.
+
+    Raises:
+        ConfigError: a value that cannot be; it names the flag and the value.
+    """
+
+    model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
+
+    def __init__(self, **options: Any) -> None:
+        try:
+            super().__init__(**options)
+        except ValidationError as error:
+            first = error.errors()[0]
+            name = str(first["loc"][0]) if first["loc"] else ""
+            flag = said_of(type(self).model_fields.get(name)).get("flag", "--" + name.replace("_", "-"))
+            own = first["type"] == "value_error"  # of a validator here, whose message has the value
+            raise ConfigError(
+                f"{flag} {in_words(first['msg'])}" + ("" if own else f" (got {first['input']!r:.60})")
+            ) from None
+
+
+def option(default: Any, description: str, *, ge: float | None = None, le: float | None = None, **said: Any) -> Any:
+    """A field that is a flag; for ``said`` see :class:`CommandOptions`."""
+    return Field(default, description=description, ge=ge, le=le, json_schema_extra=said)
+
+
+def said_of(field: FieldInfo | None) -> dict[str, Any]:
+    """The extras of a field's flag, see :class:`CommandOptions`."""
+    extra = field.json_schema_extra if field else None
+    return dict(extra) if isinstance(extra, dict) else {}
 
 
 class _File(TomlConfigSettingsSource):
@@ -288,6 +312,14 @@ class Settings(_Refining):
         return "model" not in self.model_fields_set and self.model == str(quickstart_model())
 
 
+def secrets_of(kind: type[BaseSettings]) -> frozenset[str]:
+    """Names of the settings that are never shown or stored."""
+    return frozenset(name for name, field in kind.model_fields.items() if "SecretStr" in str(field.annotation))
+
+
+SECRET = secrets_of(Settings)
+
+
 def environment(**variables: str) -> dict[str, str]:
     """The environment of a process to be started, with these variables."""
     return {**os.environ, **variables}
@@ -310,7 +342,7 @@ def load_section(kind: type[S], **arguments: Any) -> S:
     try:
         return kind(**{name: value for name, value in arguments.items() if value is not None})
     except ValidationError as error:
-        raise ConfigError("; ".join(_describe(each, known) for each in error.errors())) from None
+        raise ConfigError("; ".join(_describe(each, kind) for each in error.errors())) from None
     except SettingsError as error:
         name = str(error).partition('"')[2].partition('"')[0].upper() or "*"  # pydantic names it in its message alone
         raise ConfigError(
@@ -324,18 +356,6 @@ def sources() -> list[str]:
     """Where settings are read from besides arguments: the file, if it exists, and names of variables."""
     file = [str(Path(FILE).resolve())] if Path(FILE).is_file() else []
     return file + sorted(name for name, value in os.environ.items() if name.startswith(PREFIX) and value)
-
-
-def key_of_encoder(settings: Settings) -> str | None:
-    """The key of an API that encodes; None if empty.
-
-    Raises:
-        ConfigError: it cannot be sent in a header.
-    """
-    key = (settings.encoder_key or SecretStr("")).get_secret_value().strip()  # a key of a file ends with a line break
-    if not (key.isascii() and key.isprintable()):
-        raise ConfigError("encoder_key holds a line break, or what is not ASCII: set RECO_ENCODER_KEY again")
-    return key or None
 
 
 def _environment(kind: type[SettingsSection], prefix: str) -> set[str]:
@@ -354,12 +374,12 @@ def _note_unknown(message: str, name: str) -> None:
     warnings.warn_explicit(message, UserWarning, __name__, 0)  # no line of the caller's is to blame
 
 
-def _describe(error: ErrorDetails, known: Collection[str]) -> str:
+def _describe(error: ErrorDetails, kind: type[BaseSettings]) -> str:
     """One invalid setting: its name and value, but never the value of a key."""
     *above, last = map(str, error["loc"] or ("settings",))
     name = ".".join((*above, last))
     if error["type"] == "extra_forbidden":
-        return f"{name} is no setting: {did_you_mean(last, MemoryOptions.model_fields if above else known)}"
+        return f"{name} is no setting: {did_you_mean(last, (MemoryOptions if above else kind).model_fields)}"
     own = error["type"] == "value_error" and ", got " in error["msg"]  # by a check of ours
-    shown = "" if own or SECRET & set(error["loc"]) else f" (got {error['input']!r})"
+    shown = "" if own or secrets_of(kind) & set(error["loc"]) else f" (got {error['input']!r})"
     return f"{name}: {in_words(error['msg'])}{shown}"

@@ -165,7 +165,7 @@ def _words(kind: Any) -> tuple[str, ...]:
     return tuple(word for part in (kind, *get_args(kind)) for word in get_args(part) if isinstance(word, str))
 
 
-def option_fields(kind: type, *, described: bool = True) -> dict[str, tuple[Any, Any]]:
+def option_fields(kind: type) -> dict[str, tuple[Any, Any]]:
     """The options of a class as fields of a pydantic model, all optional, with their checks."""
     from pydantic import AfterValidator, Field
 
@@ -176,9 +176,7 @@ def option_fields(kind: type, *, described: bool = True) -> dict[str, tuple[Any,
             except InputError as error:  # pydantic says the name
                 raise ValueError(str(error).removeprefix(f"{name} ")) from None
 
-        return Annotated[hint, AfterValidator(check)], Field(
-            None, description=option.description if described else None
-        )
+        return Annotated[hint, AfterValidator(check)], Field(None, description=option.description)
 
     return {name: field(name, *one) for name, one in options_of(kind).items()}
 

@@ -22,7 +22,7 @@ PACKAGE = Path(reco_plugin.__file__).parent
 ROOMS = {  # name -> the modules and packages in it; an import goes to the same room or to one above it
     "ground": "errors files checks values types results defaults fingerprint proxies progress counters batching"
     " machine",
-    "options, settings": "options settings config run_config",
+    "options, settings": "options settings config",
     "quickstart": "quickstart",
     "memory": "memory",
     "runtime": "runtime sessions preprocess artifact encode",

@@ -26,7 +26,7 @@ def export_command(*, given: Given, out: _OutOption, as_json: JsonOption = False
     Every graph is first compared with torch, on images and texts: least cosine and top-10 overlap. If one differs by
     more than its precision allows, nothing is written.
     """
-    serving, options = take_flags(Serving, given), ExportOptions.of(**given)
+    serving, options = take_flags(Serving, given), ExportOptions(**given)
     with _TORCH():
         from ..models.export import export_model
         from ..models.parity import table
@@ -54,7 +54,7 @@ def add_command(
 
     What is served is compared with what the maker's own model gives; if the self-test fails, nothing is written.
     """
-    serving, options = take_flags(Serving, given), AddOptions.of(**given)
+    serving, options = take_flags(Serving, given), AddOptions(**given)
     with importing(None, "import", "importing towers"):
         from ..models.parity import table
         from ..models.ready import add, remarks_on
@@ -85,7 +85,7 @@ def train_command(
     The closed form, which refines by default, needs no training. Each pair's own memory entry and near-duplicates of
     its image are hidden from its queries: otherwise the layer would learn to copy its caption.
     """
-    recipe = Recipe.of(source=source, **given)
+    recipe = Recipe(source=source, **given)
     with _TORCH():
         from ..models.train import train
 

@@ -33,13 +33,12 @@ from pydantic import BaseModel, SecretStr
 from pydantic_settings import BaseSettings
 from typer.models import OptionInfo
 
-from ..config import Settings, load_settings, named_model
+from ..config import Settings, load_settings, named_model, said_of
 from ..errors import ConfigError, DataError, MemoryStoreError
 from ..files import in_home
 from ..memory import Memory
 from ..memory.header import HEADER_NAME
 from ..options import options_of
-from ..run_config import said_of
 from ..types import Records
 from ..values import nearest
 from .service import explained_lock, open_here_or_served, served_memory
@@ -91,8 +90,7 @@ def takes(*kinds: type, but: Collection[str] = ()) -> Callable[[Callable[..., No
 
 def take_flags(kind: type[T], given: Given) -> T:
     """An object of this class, made from its flags, which are removed from ``given``."""
-    make: Callable[..., T] = getattr(kind, "of", kind)
-    return make(**{name: given.pop(name) for name, *_ in _fields(kind) if name in given})
+    return kind(**{name: given.pop(name) for name, *_ in _fields(kind) if name in given})
 
 
 def flags_of(kind: type) -> Iterator[Parameter]:
@@ -120,7 +118,7 @@ def _fields(kind: Any) -> Iterator[tuple[str, Any, Any, Mapping[str, Any]]]:
         hints = get_type_hints(kind, include_extras=True)
         for each in dataclasses.fields(kind):
             default = Parameter.empty if each.default is dataclasses.MISSING else each.default
-            yield each.name, hints[each.name], default, each.metadata
+            yield each.name, hints[each.name], default, {}
 
 
 def _bounds(metadata: Collection[Any]) -> dict[str, Any]:
@@ -138,9 +136,7 @@ def _flag(name: str, kind: Any, default: Any, said: dict[str, Any]) -> Parameter
         flag = f"--{name.replace('_', '-')}"
         flag = f"{flag}/--no-{flag[2:]}" if bool in _parts(kind) else flag
     shown = said.pop("unset", _show_default(default)) or False
-    if said.pop("joined", False):
-        kind = str
-    elif repeated := [each for each in (kind, *get_args(kind)) if get_origin(each) in (list, tuple, dict)]:
+    if repeated := [each for each in (kind, *get_args(kind)) if get_origin(each) in (list, tuple, dict)]:
         kind = list[get_args(repeated[0])[0]]  # type: ignore[misc]
     option = typer.Option(flag, help=said.pop("description"), show_default=shown, **said)
     if default is Parameter.empty:

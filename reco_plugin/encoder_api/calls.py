@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Any, get_args
 
 import numpy as np
 
-from ..config import Settings, key_of_encoder
+from ..config import Settings
 from ..counters import Tally
 from ..errors import (
     InputError,
@@ -100,7 +100,7 @@ class ApiClient:
             import tenacity
         self.address, self.counted, self._httpx, self._tenacity = address, Counted(), httpx, tenacity
         self._dialect = DIALECTS[address.dialect]
-        self._key = key_of_encoder(settings)
+        self._key = _key_of(settings)
         self._patience_s, self._timeout_s = settings.encoder_patience_s, settings.encoder_timeout_s
         with usable_environment():
             self._http = httpx.Client(
@@ -253,6 +253,19 @@ class ApiClient:
             return check_vectors(vectors, dimension or vectors.shape[-1], f"vectors of {who}")
         except VectorError as error:
             raise SessionError(f"{error}; has its model changed?") from None
+
+
+def _key_of(settings: Settings) -> str | None:
+    """The key of an API that encodes; None if empty.
+
+    Raises:
+        ConfigError: it cannot be sent in a header.
+    """
+    given = settings.encoder_key
+    key = "" if given is None else given.get_secret_value().strip()  # a key of a file ends with a line break
+    if not (key.isascii() and key.isprintable()):
+        raise ConfigError("encoder_key holds a line break, or what is not ASCII: set RECO_ENCODER_KEY again")
+    return key or None
 
 
 def _cut(items: Sequence[bytes], most: int) -> Iterator[Sequence[bytes]]:

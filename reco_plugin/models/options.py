@@ -7,9 +7,9 @@ from typing import ClassVar, Literal
 
 from pydantic import Field
 
+from ..config import CommandOptions, option
 from ..defaults import BATCH, DEFAULT_K, SAME_IMAGE, STEPS
 from ..errors import ConfigError
-from ..run_config import CommandOptions, option
 from ..types import FuserName
 
 Precision = Literal["fp32", "fp16", "int8"]

@@ -7,19 +7,18 @@ from typing import Annotated, Any, Literal
 
 import pytest
 import typer
-from pydantic import Field, SecretStr, field_validator
+from pydantic import Field, SecretStr
 from typer.testing import CliRunner
 
 from reco_plugin.cli.shared import Given, take_flags, takes
+from reco_plugin.config import CommandOptions, option
 from reco_plugin.errors import ConfigError
-from reco_plugin.ingest.options import make_field
-from reco_plugin.run_config import CommandOptions, option
 
 
 @dataclass(frozen=True)
 class Where:
     place: Annotated[str | None, typer.Option(help="Where it is.")] = None
-    deep: int | None = make_field(None, "How deep.", min=1, max=9, unset="as deep as it goes")
+    deep: Annotated[int | None, typer.Option(help="How deep.", min=1, max=9, show_default="as deep as it goes")] = None
     inner: int = 3
 
 
@@ -27,17 +26,11 @@ class Told(CommandOptions):
     size: int = option(4, "How large.", ge=2)
     shape: Literal["round", "square"] = option("round", "Which shape.")
     names: tuple[str, ...] = option((), "A name.", flag="--name")
-    parts: tuple[str, ...] = option(("a", "b"), "Parts.", joined=True, unset="all")
     wet: bool = option(False, "Under water.")
     share: float = Field(0.5, gt=0, lt=1, description="A share.")
     key: SecretStr | None = Field(None, description="Never on a command line.")
     place: str | None = None
     deep: int | None = None
-
-    @field_validator("parts", mode="before")
-    @classmethod
-    def _split(cls, text: Any) -> Any:
-        return tuple(text.split(",")) if isinstance(text, str) else text
 
 
 seen: dict[str, Any] = {}
@@ -60,8 +53,8 @@ def given(*words: str) -> dict[str, Any]:
 
 def test_only_what_was_said_is_given() -> None:
     assert given() == {"source": "hill", "deeper": False, "given": {}, "where": Where(), "left": {}}
-    told = given("--size", "4", "--no-wet", "--name", "x", "--name", "y", "--parts", "b,c", "--deep", "2", "--deeper")
-    assert told["given"] == {"size": 4, "wet": False, "names": ["x", "y"], "parts": "b,c", "deep": 2}
+    told = given("--size", "4", "--no-wet", "--name", "x", "--name", "y", "--deep", "2", "--deeper")
+    assert told["given"] == {"size": 4, "wet": False, "names": ["x", "y"], "deep": 2}
     assert (told["where"], told["deeper"]) == (Where(deep=2), True)
     assert "deep" not in told["left"]
 
@@ -80,7 +73,6 @@ def test_help_says_what_the_fields_say() -> None:
         "How large. [default: (4)]",
         "(as deep as it goes)",
         "1<=x<=9",
-        "(all)",
         "Where it is.",
     ):
         assert words in shown
@@ -88,10 +80,10 @@ def test_help_says_what_the_fields_say() -> None:
 
 
 def test_a_wrong_option_is_named_by_its_flag() -> None:
-    assert Told.of(**given("--name", "x", "--parts", "b,c", "--wet", "--size", "9")["given"]).parts == ("b", "c")
+    assert Told(**given("--name", "x", "--wet", "--size", "9")["given"]).size == 9
     for options, message in (
         ({"share": 1}, r"^--share must be less than 1 \(got 1\)$"),
         ({"names": [1]}, "^--name must be a valid string"),
     ):
         with pytest.raises(ConfigError, match=message):
-            Told.of(**options)
+            Told(**options)

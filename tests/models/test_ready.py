@@ -35,7 +35,7 @@ TEXTS = [text for text in SAMPLE_TEXTS if text]
 
 
 def add(source: Path | str, out: Path, **options: Any) -> Manifest:
-    ready.add(str(source), AddOptions.of(**options), out)
+    ready.add(str(source), AddOptions(**options), out)
     return Artifact.load(out).manifest
 
 

@@ -52,7 +52,7 @@ def run(vit: str, shop: Path) -> Callable[..., Fusions]:
 
     def start(source: str = "shop.csv", **options: Any) -> Fusions:
         usual = {"group": "sku", "steps": 10, "batch": 8, "k": 4, "near_duplicate": 1.0}
-        return train(Recipe.of(model=vit, source=source, **usual | options), Path("run"))
+        return train(Recipe(model=vit, source=source, **usual | options), Path("run"))
 
     return start
 
