@@ -153,11 +153,11 @@ def test_what_the_address_must_say(engine: Served, shop, model: Path):
     _, documents = shop
     source = address(engine, documents)
     with pytest.raises(ConfigError, match=r"which field holds the captions, text=NAME. Its fields: .*title"):
-        open_source(re.sub("&text=title", "", source), model=model)
+        open_source(re.sub("&text=title", "", source), model=str(model))
     with pytest.raises(InputError, match="of must be 'image'"):
-        open_source(f"{source}&of=pictures", model=model)
+        open_source(f"{source}&of=pictures", model=str(model))
     with pytest.raises(EngineError):
-        open_source(source.replace(TABLE, f"{TABLE}s"), model=model)
+        open_source(source.replace(TABLE, f"{TABLE}s"), model=str(model))
 
 
 def test_the_commands_take_an_index(engine: Served, shop, model: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch):

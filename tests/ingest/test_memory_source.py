@@ -63,7 +63,7 @@ def source(request: pytest.FixtureRequest, model: Path, tmp_path: Path, server: 
 
 
 def test_rows_are_pairs_of_vectors_without_marks(source: str, model: Path) -> None:
-    rows = open_source(source, model=model)
+    rows = open_source(source, model=str(model))
     assert rows.total == COUNT
     found = {row.id: row for row in rows if isinstance(row, Pair)}
     wanted = pairs()
@@ -105,10 +105,10 @@ def test_an_interrupted_run_goes_on(source: str, shop: Reco, model: Path, tmp_pa
         raise Interrupt
 
     with pytest.raises(Interrupt):
-        run(open_source(source, model=model), shop, tmp_path, progress=interrupt)
+        run(open_source(source, model=str(model)), shop, tmp_path, progress=interrupt)
     there = len(shop.memory)
     assert 0 < there < COUNT
-    outcome = run(open_source(source, model=model), shop, tmp_path)
+    outcome = run(open_source(source, model=str(model)), shop, tmp_path)
     assert (outcome.added, outcome.unchanged, outcome.replaced) == (COUNT - there, there, 0)
     with Reco.open(model, tmp_path / "straight", on_memory_failure="fail") as straight:
         run(open_source(source), straight, tmp_path)
@@ -138,7 +138,7 @@ def test_another_encoder_is_refused_and_none_is_asked_for_where_no_model_is_name
     with closing(open_memory(tmp_path / "old", other)) as memory:
         memory.upsert(pairs(3, 8))
     with pytest.raises(FingerprintMismatch, match=r"other/clip .*but the model in use is "):
-        open_source(tmp_path / "old", model=model)
+        open_source(tmp_path / "old", model=str(model))
     assert open_source(tmp_path / "old").total == 3
 
 

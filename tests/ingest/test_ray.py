@@ -160,7 +160,7 @@ def test_a_memory_on_a_server_is_a_source_of_workers_too(folder, model, tmp_path
         place = stack.enter_context(serving()).url("grpc")
         with Reco.open(model, place, on_memory_failure="fail") as reco:
             ingest(rows(folder), reco, lists)
-        source = open_source(place, model=model)
+        source = open_source(place, model=str(model))
         with Reco.open(model, tmp_path / "here", on_memory_failure="fail") as reco:
             ingest(source, reco, lists)
             here = held(reco)
