@@ -32,7 +32,7 @@ TESTS = [
 SETS: dict[str, tuple[Sequence[str], Sequence[str], Sequence[str]]] = {
     "demo": (["demo", "serve"], BUILD, []),
     "dev": (["dev"], BUILD, []),
-    "dev-all": (["dev-all"], BUILD, []),  # what is not in dev and torch already
+    "dev-all": (["dev-all"], BUILD, []),  # what is not in dev already, but for torch, which has a file of its own
     "small": (
         ["demo", "serve", "qdrant", "client", "api", "data"],
         [*BUILD, *TESTS],
@@ -61,10 +61,9 @@ def main() -> None:
         for name, (some, lines, without) in SETS.items():
             text = _solve(some, lines, [f"-r {pins}"], without)
             if name == "dev-all":
-                known = (HERE / "dev.txt").read_text() + (HERE / "torch.txt").read_text()
+                known = (HERE / "dev.txt").read_text()
                 text = "".join(block for block in split_blocks(text) if block not in known)
-            if name == "dev":
-                # torch apart: on Linux it brings 5 GB of CUDA, which a machine with a CPU build at hand does not need
+                # torch apart: on Linux it brings 4 GB of CUDA, which a machine with a CPU build at hand does not need
                 _write("torch", [block for block in split_blocks(text) if OF_TORCH.match(block)])
                 text = "".join(block for block in split_blocks(text) if not OF_TORCH.match(block))
             _write(name, split_blocks(text))

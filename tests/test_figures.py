@@ -47,7 +47,7 @@ def test_the_blocks_are_what_their_figures_make() -> None:
     assert page.filled(text, paper.blocks(FIGURES["paper"])) == text, "python -m benchmarks.paper --page"
 
 
-@pytest.mark.slow  # imports torch
+@pytest.mark.torch
 def test_the_block_of_the_mini_clip_is_what_its_figures_make() -> None:
     from benchmarks import quickstart_model
 

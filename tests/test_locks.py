@@ -69,7 +69,7 @@ def _wanted(extra: str, python: str) -> dict[str, list[Requirement]]:
 
 
 HOLDS = {
-    ("dev", "torch"): ["dev"],
+    ("dev",): ["dev"],
     ("dev", "dev-all", "torch"): ["dev-all"],
     ("small",): ["demo", "serve", "qdrant", "client", "data"],
     ("demo",): ["demo", "serve"],

@@ -143,7 +143,7 @@ def train_contrastive(
     optimizer = torch.optim.AdamW(groups, lr=config.lr, betas=(0.9, 0.98))
     schedule = torch.optim.lr_scheduler.LambdaLR(optimizer, lambda step: _learning_rate(step, config))
     first = _restore(checkpoint, config, model, optimizer, schedule)
-    log_scale: Tensor = model.logit_scale  # type: ignore[assignment]
+    log_scale: Tensor = model.logit_scale
     model.train()
     with progress_bar(range(first, config.steps), initial=first, total=config.steps, desc=title, unit="step") as bar:
         for step in bar:
@@ -153,7 +153,7 @@ def train_contrastive(
                 image, text = embed(pixels, tokens)
             loss = contrastive(Embedded(image.float(), text.float()), log_scale.exp(), tokens)
             optimizer.zero_grad(set_to_none=True)
-            loss.backward()  # type: ignore[no-untyped-call]
+            loss.backward()
             torch.nn.utils.clip_grad_norm_(model.parameters(), 1.0)
             optimizer.step()
             schedule.step()

@@ -60,7 +60,8 @@ def encoders(
 
     def by_torch(encode: Any, bf16: bool = False) -> npt.NDArray[np.float32]:
         with torch.no_grad(), torch.autocast("cpu", torch.bfloat16, enabled=bf16):
-            return F.normalize(encode(whole).float(), dim=-1).numpy()
+            found: npt.NDArray[np.float32] = F.normalize(encode(whole).float(), dim=-1).numpy()
+            return found
 
     sessions: dict[str, Any] = {
         f"ONNX Runtime, {precision}": OrtSession(models[precision].graph(name), settings) for precision in PRECISIONS

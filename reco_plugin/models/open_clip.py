@@ -94,7 +94,7 @@ class ImageTower(nn.Module):
         """Encode a batch (B, H, W, 3); (B, D)."""
         x = pixels.float().permute(0, 3, 1, 2)  # cast first: TensorRT takes bytes only into a cast
         x = (x / 255.0 - self.mean) / self.std
-        return F.normalize(self.model.encode_image(x), dim=-1)  # type: ignore[operator]
+        return F.normalize(self.model.encode_image(x), dim=-1)
 
 
 class TextTower(nn.Module):

@@ -158,9 +158,10 @@ def train_fusions(
     config, place = config or TrainConfig(), _device(device)
     batches = Batches(data, config.batch, seed=config.seed, drop=config.drop, device=place)
     torch.manual_seed(config.seed)
-    model = Fusions(fusion, config.temperature).to(place)
+    model = Fusions(fusion, config.temperature)
+    model.to(place)
     _run(model.train(), batches, out, config)
-    model = model.to("cpu").eval()
+    model.to("cpu").eval()
     save_fusions(model, out / FUSION)
     return model
 
@@ -181,7 +182,7 @@ def _run(model: Fusions, batches: Batches, out: Path, config: TrainConfig) -> No
         for step in progress_bar(range(config.steps), total=config.steps, desc="train fusions", unit="step"):
             loss = _loss(model, batches.draw(step))
             optimizer.zero_grad(set_to_none=True)
-            loss.backward()  # type: ignore[no-untyped-call]
+            loss.backward()
             nn.utils.clip_grad_norm_(model.parameters(), 1.0)
             optimizer.step()
             schedule.step()
@@ -249,7 +250,8 @@ def load_fusions(path: Path) -> Fusions:
         saved = torch.load(path, weights_only=True)
         model = Fusions(FusionConfig(**saved["fusion"]))
         model.load_state_dict(saved["model"])
-        return model.eval()
+        model.eval()
+        return model
     except Exception as error:  # torch and pickle raise many classes on damaged files
         raise DataError(f"{path} is no fusion that `reco model train` wrote: {error}") from error
 

@@ -40,6 +40,7 @@ def test_other_inputs_are_refused(like, wrong):
         like.encode(wrong)
 
 
+@pytest.mark.fetched
 def test_similarities_are_those_of_the_real_functions(like):
     pytest.importorskip("sentence_transformers")
     from sentence_transformers.util import cos_sim
@@ -50,6 +51,7 @@ def test_similarities_are_those_of_the_real_functions(like):
     assert like.similarity(one[0], two).shape == (1, 2)
 
 
+@pytest.mark.fetched
 def test_the_evaluators_of_sentence_transformers_ask_refined_queries_and_plain_documents(like):
     pytest.importorskip("sentence_transformers")
     from sentence_transformers.sentence_transformer import evaluation

@@ -32,7 +32,7 @@ def test_no_batch_was_asked_for_before() -> None:
     assert len(first) == 2 and first != second and first == again()
 
 
-@pytest.mark.slow  # imports torch
+@pytest.mark.torch
 def test_every_block_can_be_measured_and_has_its_place_on_the_page() -> None:
     page = PAGE.read_text("utf-8")
     for name, module in speed.BLOCKS.items():

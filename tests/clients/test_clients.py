@@ -28,7 +28,7 @@ BEGIN, END = "<!-- seen: make clients -->", "<!-- end -->"
 TEXTS = {"documents": ["a small red circle", "a large green square", "a fox"], "queries": ["a red circle", "a dog"]}
 KEY = "any"
 pytestmark = [
-    pytest.mark.slow,
+    pytest.mark.fetched,
     pytest.mark.skipif(not PYTHON.exists(), reason="the official clients are not installed: make clients"),
 ]
 

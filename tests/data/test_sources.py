@@ -353,6 +353,7 @@ def test_parquet_without_pyarrow_says_what_to_install(tmp_path: Path, monkeypatc
         open_rows(path)
 
 
+@pytest.mark.fetched
 def test_the_recipe_for_the_hub_makes_one_row_of_each_caption(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     datasets: Any = pytest.importorskip("datasets")
     monkeypatch.chdir(tmp_path)

@@ -19,7 +19,7 @@ from reco_plugin.data import read_labelled, read_pairs
 from reco_plugin.data.torchvision_sets import SETS
 from reco_plugin.errors import ConfigError, DataError, MissingExtra
 
-pytestmark = pytest.mark.slow
+pytestmark = pytest.mark.torch
 
 
 def picture(path: Path, shade: int) -> None:

@@ -22,7 +22,7 @@ from reco_plugin import Reco
 from reco_plugin.config import load_settings
 from reco_plugin.serve.settings import ServeSettings
 
-pytestmark = pytest.mark.slow
+pytestmark = pytest.mark.fetched
 
 helm_python = pytest.importorskip("helm_python", reason="helm-python-sdk has no wheel for this machine")
 

@@ -275,7 +275,8 @@ ENGINES = (
     *(
         pytest.param(name, marks=[mark, pytest.mark.xdist_group(name)])  # one worker starts each
         for mark, names in (
-            (pytest.mark.slow, ("postgresql", "milvus", "lancedb")),
+            (pytest.mark.slow, ("postgresql", "milvus")),
+            (pytest.mark.fetched, ("lancedb",)),
             (pytest.mark.jvm, ("elasticsearch",)),
         )
         for name in names

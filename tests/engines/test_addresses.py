@@ -33,7 +33,7 @@ def test_an_address_of_qdrant_is_an_index_where_it_says_vector() -> None:
         ("opensearch://host", "names no index"),
         ("postgresql://host/shop", "names no table"),
         ("weaviate://host", "names no collection"),
-        ("lancedb:./shop?table=a&nprobes=0", "above 0"),
+        pytest.param("lancedb:./shop?table=a&nprobes=0", "above 0", marks=pytest.mark.fetched),
         ("postgresql://host/shop?table=a&timeout_s=no", "timeout_s"),
         ("postgresql://host/shop?table=a&metric=l1", "metric"),
         ("postgresql://host/shop?table=a&vecter=clip", "did you mean 'vector'"),

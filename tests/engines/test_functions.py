@@ -15,7 +15,7 @@ from reco_plugin.measure import FunctionIndex, load_function
 
 from .conftest import DIMENSION, rows, unit
 
-pytestmark = pytest.mark.slow
+pytestmark = pytest.mark.fetched
 SHOP = [row for row in rows() if row.clip is not None and row.title is not None]
 CLIP = np.asarray([row.clip for row in SHOP], np.float32)
 

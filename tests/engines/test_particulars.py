@@ -63,6 +63,7 @@ def test_scores_are_those_of_the_metric(name: str, metric: str, how: Any, reques
     check_scores(fill("scored", LONG, *(how if isinstance(how, tuple) else (how,))), metric)
 
 
+@pytest.mark.fetched
 @pytest.mark.parametrize("metric", ["dot", "euclid"])
 def test_lancedb_without_an_index_is_searched_by_the_metric_of_the_address(tmp_path: Path, metric: str) -> None:
     lance, pa = pytest.importorskip("lancedb"), pytest.importorskip("pyarrow")
@@ -291,7 +292,13 @@ def test_an_engine_that_is_not_there(address: str, secrets: None) -> None:
     assert SECRET not in str(caught.value)
 
 
-@pytest.mark.parametrize("address", ["lancedb:{}/away?table=products", "milvus:{}/away.db?collection=products"])
+@pytest.mark.parametrize(
+    "address",
+    [
+        pytest.param("lancedb:{}/away?table=products", marks=pytest.mark.fetched),
+        "milvus:{}/away.db?collection=products",
+    ],
+)
 def test_nothing_is_made_where_nothing_is(tmp_path: Path, address: str) -> None:
     with closing(open_index(address.format(tmp_path))) as index, pytest.raises(EngineError, match="there is no"):
         index.describe()

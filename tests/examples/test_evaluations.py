@@ -16,7 +16,7 @@ import pytest
 
 from reco_plugin import Pair, Reco
 
-pytestmark = pytest.mark.slow
+pytestmark = pytest.mark.fetched
 
 ROOT = Path(__file__).resolve().parents[2]
 MODEL = ROOT / "triton_models"

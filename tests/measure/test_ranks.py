@@ -7,7 +7,6 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
@@ -15,8 +14,6 @@ from reco_plugin.errors import InputError
 from reco_plugin.measure import ranks as ranks_module
 from reco_plugin.measure.judgments import judge
 from reco_plugin.measure.ranks import Measured, ranks
-
-pytestmark = pytest.mark.torch
 
 DATA = Path(os.environ.get("SHARED_DATA", Path(__file__).parents[3] / "shared" / "data"))
 
@@ -51,10 +48,13 @@ def test_blocks_change_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
     np.testing.assert_array_equal(ranks(queries, candidates, labels), whole)
 
 
+@pytest.mark.torch
 @settings(max_examples=30, deadline=None)
 @given(st.integers(1, 40), st.integers(1, 30), st.integers(0, 1000))
 def test_ranks_agree_with_topk_of_torch(rows: int, classes: int, seed: int) -> None:
     """open_clip's accuracy: the label is among the k largest logits."""
+    import torch
+
     queries, candidates = unit(rows, 6, seed), unit(classes, 6, seed + 1)
     labels = np.random.default_rng(seed).integers(0, classes, rows)
     logits = torch.from_numpy(queries) @ torch.from_numpy(candidates).T
@@ -64,9 +64,11 @@ def test_ranks_agree_with_topk_of_torch(rows: int, classes: int, seed: int) -> N
         assert top_k(found, k) == pytest.approx(correct.float().mean().item())
 
 
+@pytest.mark.torch
 @settings(max_examples=15, deadline=None)
 @given(st.integers(1, 12), st.integers(0, 1000))
 def test_ndcg_and_recall_agree_with_torchmetrics(right: int, seed: int) -> None:
+    import torch
     from torchmetrics.functional.retrieval import retrieval_normalized_dcg, retrieval_recall
 
     rng = np.random.default_rng(seed)

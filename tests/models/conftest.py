@@ -4,28 +4,30 @@ from __future__ import annotations
 
 import copy
 import json
-from collections.abc import Callable
+import sys
+from collections.abc import Callable, Iterator
 from functools import cache
 from pathlib import Path
 from typing import Any
 
 import pytest
-import torch
-from exported_once import graphs_are_made_once  # noqa: F401  # a fixture
-from families import FAMILIES
-from open_clip import CLIP, CustomTextCLIP
-from safetensors.torch import save_file
 from small_clip import VIT
-
-from benchmarks.pretrain.towers import write_tokenizer
 
 WriteEncoder = Callable[..., str]
 
 
 @pytest.fixture(autouse=True, scope="session")
-def one_thread() -> None:
-    """Two test processes share two cores."""
+def one_thread_and_each_graph_once(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
+    """Two test processes share two cores. Tests that need no torch do without."""
+    if "torch" not in sys.modules:
+        yield
+        return
+    import torch
+    from exported_once import graphs_are_made_once
+
     torch.set_num_threads(1)
+    with graphs_are_made_once(tmp_path_factory):
+        yield
 
 
 @pytest.fixture(scope="session")
@@ -37,6 +39,11 @@ def vit_config() -> dict[str, Any]:
 @pytest.fixture(scope="session")
 def write_encoder() -> WriteEncoder:
     """A function that writes a model folder for open_clip and returns its name."""
+    import torch
+    from open_clip import CLIP, CustomTextCLIP
+    from safetensors.torch import save_file
+
+    from benchmarks.pretrain.towers import write_tokenizer
 
     def write(
         folder: Path,
@@ -76,6 +83,7 @@ def vit(tmp_path_factory: pytest.TempPathFactory, write_encoder: WriteEncoder, v
 @pytest.fixture(scope="session")
 def written(tmp_path_factory: pytest.TempPathFactory) -> Callable[[str, str], Path]:
     """The folder of a family in a layout: transformers_js, optimum, checkpoint; each written once."""
+    from families import FAMILIES
 
     @cache
     def write(family: str, layout: str) -> Path:

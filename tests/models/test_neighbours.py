@@ -13,7 +13,7 @@ from reco_plugin.memory import Fingerprint, Memory, open_memory
 from reco_plugin.models.neighbours import gather, hidden_ids
 from reco_plugin.types import MODALITIES, Records
 
-pytestmark = pytest.mark.slow
+pytestmark = pytest.mark.torch
 
 N, D = 24, 16
 FINGERPRINT = Fingerprint("mini/clip", "ab" * 32, D)

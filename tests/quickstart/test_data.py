@@ -13,7 +13,6 @@ from typing import Any
 import numpy as np
 import pytest
 
-from benchmarks.pretrain.contrastive import PretrainConfig, Sampler
 from reco_plugin.errors import DataError
 from reco_plugin.quickstart.dataset import (
     DRAWINGS,
@@ -93,7 +92,10 @@ class Recorded(list):
         return super().__getitem__(row)
 
 
+@pytest.mark.torch
 def test_pre_training_reads_seen_entities_and_generic_drawings_only(with_generic: Quickstart) -> None:
+    from benchmarks.pretrain.contrastive import PretrainConfig, Sampler
+
     images, items = Recorded(with_generic.images), Recorded(with_generic.items)
     texts: list[str] = []
     watched = replace(with_generic, images=images, items=items)  # type: ignore[arg-type]

@@ -112,13 +112,11 @@ def test_a_large_batch_that_fails_names_the_inputs(graph, tokens):
     [
         ("import onnxruntime", False),  # shows that the test sees it
         ("import reco_plugin.sessions.ort", True),
-        ("import reco_plugin.models.export", True),
+        pytest.param("import reco_plugin.models.export", True, marks=pytest.mark.torch),
     ],
 )
 def test_the_runtime_reports_to_nobody(code, silent, tmp_path):
     """It makes a name for this machine, and a queue of what to send, as soon as it is imported."""
-    if "models" in code:
-        pytest.importorskip("torch")
     known = ("ORT_", "CI", "GITHUB_", "TF_BUILD", "XDG_", "PYTEST_")
     place = {name: value for name, value in os.environ.items() if not name.startswith(known)}
     done = subprocess.run([sys.executable, "-c", code], env={**place, "HOME": str(tmp_path)}, check=False)

@@ -9,6 +9,7 @@ import hashlib
 import os
 import shutil
 from collections.abc import Iterator
+from contextlib import contextmanager
 from itertools import chain
 from pathlib import Path
 
@@ -23,7 +24,7 @@ from reco_plugin.models.folder import ONE_FILE, save
 SIMPLE = (bool, int, float, str, tuple, type(None))
 
 
-@pytest.fixture(autouse=True, scope="session")
+@contextmanager
 def graphs_are_made_once(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
     """Keep torch's graphs while the tests run, in a folder that their processes share; another run makes its own."""
     shared = "PYTEST_XDIST_WORKER" in os.environ
