@@ -14,12 +14,12 @@ import numpy as np
 import qdrant_edge as qe
 
 from ..config import MemoryOptions
-from ..errors import MemoryReadOnly
+from ..errors import MemoryReadOnly, MemoryStoreError
 from ..types import MODALITIES, Fingerprint, Modality, Records, Search, Vectors
 from .checks import CheckedSearch
 from .disk import SHARD_NAME, check_room, hold, load_shard, make_shard, release
 from .filters import Library
-from .header import Header, make_folder, open_folder, refuse_missing_data, write_header
+from .header import RESTORE, Header, make_folder, open_folder, write_header
 from .index import SearchIndex
 from .points import AT_ONCE, KeptHeader, PointMemory, pages, to_sides, translate_errors
 
@@ -87,7 +87,8 @@ class EdgeMemory(KeptHeader, PointMemory):
             header = open_folder(folder, fingerprint, create=create)
             with translate_errors(location, "open"):
                 if not path.exists():
-                    refuse_missing_data(path, header, create=create)
+                    if header.calibration:
+                        raise MemoryStoreError(f"{path} is missing, of which something was learned: {RESTORE}")
                     check_room(folder)
                     make_shard(path, header.fingerprint.dimension)
                 if not os.access(path, os.W_OK):

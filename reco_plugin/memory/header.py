@@ -193,12 +193,3 @@ def open_folder(folder: Path, fingerprint: Fingerprint | None, *, create: bool) 
     header = new_header(fingerprint, str(folder), create=create)
     write_header(folder, header)
     return header
-
-
-def refuse_missing_data(data: Path, header: Header, *, create: bool) -> None:
-    """Refuse a header without data, unless building where nothing was learned: its creation was interrupted."""
-    if header.calibration or not create:
-        raise MemoryStoreError(
-            f"{data} is missing beside {HEADER_NAME}: it was deleted, a backup lacks it, or its creation was "
-            "interrupted. Restore it, or delete the folder and build the memory again: reco memory build --help"
-        )
