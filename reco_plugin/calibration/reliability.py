@@ -140,37 +140,33 @@ def _log_alike(
 
 def learn_reliability(real: npt.NDArray[np.float32], shuffled: npt.NDArray[np.float32]) -> Reliability:
     """Learn reliability from the caption scores (N, 3) of real pairs and of shuffled ones."""
-    weights = _logistic(np.concatenate([real, shuffled]), np.repeat([1.0, 0.0], [len(real), len(shuffled)]))
+    weights = fit_logistic(np.concatenate([real, shuffled]), np.repeat([1.0, 0.0], [len(real), len(shuffled)]))
     learned = Reliability(weights, 1.0)
     return Reliability(weights, min(1.0, float(np.median(learned.ratio(shuffled)))))
 
 
-def _logistic(signals: npt.NDArray[np.float32], target: npt.NDArray[np.float64]) -> npt.NDArray[np.float64]:
-    """Weights and intercept (S + 1,) of a logistic regression of (M,) on signals (M, S)."""
+def fit_logistic(
+    signals: npt.NDArray[np.float32], yes: npt.NDArray[np.bool_] | npt.NDArray[np.float64]
+) -> npt.NDArray[np.float64]:
+    """Weights of S signals, and a constant (S + 1,), of a logistic regression of (M,) on (M, S), by Newton's method."""
     centre, scale = signals.mean(axis=0), signals.std(axis=0) + 1e-6
     x = np.column_stack([(signals - centre) / scale, np.ones(len(signals))]).astype(np.float64)
-    weights = logistic(x, target, np.ones(len(x)), np.ones(x.shape[1]))
-    raw = weights[:-1] / scale
-    return np.append(raw, weights[-1] - raw @ centre)
-
-
-def logistic(
-    x: npt.NDArray[np.float64],
-    yes: npt.NDArray[np.bool_] | npt.NDArray[np.float64],
-    counted: npt.NDArray[np.float64],
-    ridge: npt.NDArray[np.float64],
-) -> npt.NDArray[np.float64]:
-    """Weights (S,) of a logistic regression of (M,), each counted so much, on (M, S), by Newton's method."""
     w = np.zeros(x.shape[1])
     for _ in range(_STEPS):
         chance = sigmoid(x @ w)
-        gradient = x.T @ (counted * (chance - yes)) + ridge * w
-        curve = (x * (counted * chance * (1.0 - chance))[:, None]).T @ x + np.diag(ridge)
+        gradient = x.T @ (chance - yes) + w
+        curve = (x * (chance * (1.0 - chance))[:, None]).T @ x + np.eye(len(w))
         step = np.linalg.solve(curve, gradient)
         w = w - step * min(1.0, 5.0 / max(float(np.abs(step).max()), 1e-9))
         if np.abs(step).max() < 1e-8:
             break
-    return w
+    raw = w[:-1] / scale
+    return np.append(raw, w[-1] - raw @ centre)
+
+
+def chance_of(signals: npt.NDArray[np.float32], weights: npt.NDArray[np.float64]) -> npt.NDArray[np.float64]:
+    """Probabilities (B,) by what :func:`fit_logistic` learned, of signals (B, S)."""
+    return sigmoid(signals @ weights[:-1] + weights[-1])
 
 
 def sigmoid(x: npt.NDArray[np.float64]) -> npt.NDArray[np.float64]:

@@ -19,10 +19,10 @@ from typing import Any, Literal, TypeAlias, get_args
 import numpy as np
 import numpy.typing as npt
 
+from ..calibration.reliability import chance_of, fit_logistic
 from ..errors import ConfigError, InputError
 from ..types import MODALITIES, Modality, Refinement, ToldShort, check_rankings
 from ..values import show
-from .chance import Chance, Chances
 
 PRECISION = 0.9
 """Share of right answers among those that pass, by default."""
@@ -38,6 +38,7 @@ QueryWay: TypeAlias = Literal["plain", "refined"]
 WAYS: tuple[QueryWay, ...] = get_args(QueryWay)
 NAME = "confidence"
 _SIGNALS = 4
+Chances = npt.NDArray[np.float64]
 _GRID = 100  # cut-offs that are tested at most
 _FITTED = 0.3  # of the questions; the others test
 _BEYOND = 1.001  # a cosine of rounded vectors may be a little above 1
@@ -56,13 +57,13 @@ class Confidence:
     """What is known of the rankings of one modality's queries, plain or refined ones.
 
     Attributes:
-        chance: that the first answer is right, by the signals.
+        weights: (5,) of the signals and a constant, by which the first answer is right.
         cuts: (G,) of that probability, in the order of the tests, the highest first.
         holds: (G,) the largest share of right answers among those that pass for which a cut-off is not rejected.
         passes: (G,) the share of the questions that pass.
     """
 
-    chance: Chance
+    weights: Chances
     cuts: Chances
     holds: Chances
     passes: Chances
@@ -79,14 +80,14 @@ class Confidence:
         fitted = [Questions(one.signals[:end], one.right[:end]) for one, end in zip(kinds, split, strict=True)]
         others = [Questions(one.signals[end:], one.right[end:]) for one, end in zip(kinds, split, strict=True)]
         signals = np.concatenate([one.signals for one in fitted])
-        chance = Chance.fit(signals, np.concatenate([one.right for one in fitted]))
-        cuts = np.unique(np.quantile(chance.of(signals), np.linspace(0.0, 1.0, _GRID)))[::-1]
-        first = int(_measure(chance, cuts, fitted)[0].argmax())
-        return cls(chance, cuts[first:], *_measure(chance, cuts[first:], others))
+        weights = fit_logistic(signals, np.concatenate([one.right for one in fitted]))
+        cuts = np.unique(np.quantile(chance_of(signals, weights), np.linspace(0.0, 1.0, _GRID)))[::-1]
+        first = int(_measure(weights, cuts, fitted)[0].argmax())
+        return cls(weights, cuts[first:], *_measure(weights, cuts[first:], others))
 
     def to_json(self) -> dict[str, Any]:
         """For the memory's header."""
-        arrays = {"weights": self.chance.weights, "cuts": self.cuts, "holds": self.holds, "passes": self.passes}
+        arrays = {"weights": self.weights, "cuts": self.cuts, "holds": self.holds, "passes": self.passes}
         return {name: array.tolist() for name, array in arrays.items()}
 
     @classmethod
@@ -97,16 +98,17 @@ class Confidence:
             KeyError, TypeError, ValueError: it is damaged.
         """
         numbers = np.asarray([stored[name] for name in ("cuts", "holds", "passes")], np.float64)
-        if numbers.ndim != 2 or not np.isfinite(numbers).all():
-            raise ValueError(f"numbers of shape {numbers.shape}")
-        return cls(Chance.read(stored["weights"], _SIGNALS), *numbers)
+        weights = np.asarray(stored["weights"], np.float64)
+        if numbers.ndim != 2 or weights.shape != (_SIGNALS + 1,):
+            raise ValueError(f"numbers of shape {numbers.shape}, weights of shape {weights.shape}")
+        return cls(weights, *numbers)
 
 
-def _measure(chance: Chance, cuts: Chances, kinds: Sequence[Questions]) -> tuple[Chances, Chances]:
+def _measure(weights: Chances, cuts: Chances, kinds: Sequence[Questions]) -> tuple[Chances, Chances]:
     """What cut-offs (G,) hold, and the share that passes them: the lowest of the kinds, for each."""
     holds, passes = list[Chances](), list[Chances]()
     for one in kinds:
-        passing = chance.of(one.signals) >= cuts[:, None]  # (G, n)
+        passing = chance_of(one.signals, weights) >= cuts[:, None]  # (G, n)
         holds.append(lower_bound(passing.sum(axis=1), (passing & ~one.right).sum(axis=1)))
         passes.append(passing.mean(axis=1))
     return np.min(holds, axis=0), np.min(passes, axis=0)
@@ -188,7 +190,7 @@ def match_rankings(
     found = ~np.isnan(best[:, 0])
     signals = signals_of(queries.plain_scores(np.where(found[:, None], best, np.float32(0.0))), queries.moved)
     cutoff = known.cutoff(precision)
-    return Matches(np.where(found, known.chance.of(signals), 0.0), None if cutoff is None else cutoff[0])
+    return Matches(np.where(found, chance_of(signals, known.weights), 0.0), None if cutoff is None else cutoff[0])
 
 
 def cutoff_notes(calibration: Mapping[str, Any], precision: float = PRECISION) -> Iterator[str]:

@@ -21,10 +21,10 @@ from ..calibration.calibrate import Calibrated
 from ..calibration.corpus import Corpus
 from ..calibration.episodes import other_view
 from ..calibration.nearest import nearest_columns
+from ..calibration.reliability import chance_of, fit_logistic
 from ..errors import ConfigError
 from ..machine.blas import Floats
 from ..types import MODALITIES, Modality, Neighbours, Records, Vectors, other
-from .chance import Chance
 
 ASKED = 1_000
 """Pairs that serve as queries, at most."""
@@ -45,11 +45,11 @@ class Presence:
 
     Attributes:
         looked: neighbours that the signals are of.
-        chance: that the memory holds the answer, by the signals.
+        weights: (6,) of the signals, and a constant.
     """
 
     looked: int
-    chance: Chance
+    weights: npt.NDArray[np.float64]
 
     def of(self, query: Vectors, found: Neighbours, mean: Vectors, unit: float) -> npt.NDArray[np.float32]:
         """Presence (B,) of queries (B, D) by what they found; 0 where that is nothing.
@@ -63,8 +63,20 @@ class Presence:
             last = np.minimum(np.arange(here.shape[1]), np.maximum(here.sum(axis=1), 1)[:, None] - 1)
             similarity = np.take_along_axis(similarity, last, axis=1)
             values = np.take_along_axis(values, last[..., None], axis=1)
-        chance = self.chance.of(presence_signals(query, similarity, values, mean, unit))
+        chance = chance_of(presence_signals(query, similarity, values, mean, unit), self.weights)
         return np.where(here[:, 0], chance, 0.0).astype(np.float32)
+
+    @classmethod
+    def of_json(cls, stored: Mapping[str, Any]) -> Presence:
+        """From a memory's header.
+
+        Raises:
+            KeyError, TypeError, ValueError: it is damaged.
+        """
+        weights = np.asarray(stored["weights"], np.float64)
+        if weights.shape != (SIGNALS + 1,) or not np.isfinite(weights).all():
+            raise ValueError(f"weights of shape {weights.shape}")
+        return cls(int(stored["looked"]), weights)
 
 
 class PresenceState:
@@ -99,8 +111,7 @@ class PresenceState:
         if not stored:
             return None
         try:
-            found = {m: (int(stored[m]["looked"]), stored[m]["weights"]) for m in MODALITIES if m in stored}
-            return cls({m: Presence(looked, Chance.read(weights, SIGNALS)) for m, (looked, weights) in found.items()})
+            return cls({m: Presence.of_json(stored[m]) for m in MODALITIES if m in stored})
         except (KeyError, TypeError, ValueError) as error:
             raise ConfigError(
                 f"what the memory knows of presence is damaged ({error!r}): run `reco memory build --relearn`"
@@ -118,7 +129,7 @@ class LearnsPresence:
         """The weights of each side that has enough neighbours."""
         sides = {m: learn_presence(learned.corpus, m, k, seed=0) for m in MODALITIES}
         return {
-            m: {"looked": side.looked, "weights": side.chance.weights.tolist()}
+            m: {"looked": side.looked, "weights": side.weights.tolist()}
             for m, side in sides.items()
             if side is not None
         }
@@ -170,7 +181,7 @@ def learn_presence(corpus: Corpus, modality: Modality, k: int, *, seed: int) -> 
                 found, near = nearest_columns(np.where(unseen, np.float32(-2.0), scores), looked)
                 signals.append(presence_signals(query, near, values[found], mean, unit))
                 answered.append(np.full(len(query), unseen is visible))
-    return Presence(looked, Chance.fit(np.concatenate(signals), np.concatenate(answered)))
+    return Presence(looked, fit_logistic(np.concatenate(signals), np.concatenate(answered)))
 
 
 def _ask(

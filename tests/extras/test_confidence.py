@@ -12,6 +12,7 @@ import pytest
 from trust_worlds import world
 
 from reco_plugin import Reco
+from reco_plugin.calibration.reliability import chance_of
 from reco_plugin.errors import ConfigError, InputError
 from reco_plugin.extras.confidence import RISK, Confidence, Questions, cutoff_notes, match_rankings, read_confidence
 from reco_plugin.extras.questions import ask_own
@@ -40,7 +41,7 @@ def precision_at(known: Confidence, precision: float, wrong: float = 0.0) -> flo
     """True share of right ones above the cut-off for a precision."""
     cutoff = known.cutoff(precision)
     scores = np.linspace(0, 1, 10_001, dtype=np.float32)
-    chance = known.chance.of(np.stack([scores, *np.zeros((3, len(scores)))], axis=1))
+    chance = chance_of(np.stack([scores, *np.zeros((3, len(scores)))], axis=1), known.weights)
     return None if cutoff is None else float(np.clip(scores - wrong, 0, 1)[chance >= cutoff[0]].mean())
 
 

@@ -9,7 +9,6 @@ import pytest
 from trust_worlds import world
 
 from reco_plugin.errors import ConfigError, InputError
-from reco_plugin.extras.chance import Chance
 from reco_plugin.extras.presence import Presence, PresenceState, presence_signals
 from reco_plugin.measure.memories import ram_memory
 from reco_plugin.refine import Refiner
@@ -115,7 +114,7 @@ def test_it_is_stored_with_the_memory_and_a_damaged_one_is_refused(halves: Any, 
 
 
 def test_it_looks_at_as_many_neighbours_as_it_learned_from() -> None:
-    presence = Presence(3, Chance(np.array([10.0, 0.0, 0.0, 0.0, 0.0, -5.0])))
+    presence = Presence(3, np.array([10.0, 0.0, 0.0, 0.0, 0.0, -5.0]))
     similarity = np.array([[0.9, 0.8, 0.7, 0.1]], np.float32)
     values, found = np.ones((1, 4, 2), np.float32), np.ones((1, 4), np.bool_)
     query, mean = np.ones((1, 2), np.float32), np.zeros(2, np.float32)
